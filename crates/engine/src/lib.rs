@@ -4,6 +4,7 @@
 //! From the ground up, a file uses only those above it:
 //! [`names`], [`trees`] · `run`, `conf`, `kernels`, `state` · `facts` · `plan` · `build`, `place` · `act`, `report`.
 
+pub mod copy;
 pub mod durable;
 pub mod links;
 pub mod names;
