@@ -5,7 +5,10 @@
 //! [`names`], [`trees`] · `run`, `conf`, `kernels`, `state` · `facts` · `plan` · `build`, `place` · `act`, `report`.
 
 pub mod copy;
+pub mod distribution;
 pub mod durable;
+pub mod kernels;
 pub mod links;
 pub mod names;
+pub mod object;
 pub mod trees;
