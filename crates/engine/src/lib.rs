@@ -5,6 +5,7 @@
 //! [`names`], [`trees`] · `run`, `conf`, `kernels`, `state` · `facts` · `plan` · `build`, `place` · `act`, `report`.
 
 pub mod copy;
+pub mod digest;
 pub mod distribution;
 pub mod durable;
 pub mod kernels;

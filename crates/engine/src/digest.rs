@@ -1,0 +1,266 @@
+//! Digests of what a build is made from, kept under the stat signature of the files.
+
+mod walk;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::durable::{self, FileError};
+use crate::kernels::Kernel;
+use crate::links;
+use crate::names::KernelRelease;
+use crate::trees::Trees;
+use walk::Walk;
+
+/// A BLAKE3 digest, 64 hexadecimal digits as text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Digest(blake3::Hash);
+
+impl Digest {
+    /// The digest of some bytes.
+    #[must_use]
+    pub fn of_bytes(bytes: &[u8]) -> Self {
+        Self(blake3::hash(bytes))
+    }
+
+    /// The digest of a file's content, read now.
+    ///
+    /// # Errors
+    /// [`FileError`] if it cannot be read.
+    pub fn of_file(path: &Path) -> Result<Self, FileError> {
+        let mut hasher = blake3::Hasher::new();
+        File::open(path)
+            .and_then(|mut file| io::copy(&mut file, &mut hasher))
+            .map_err(FileError::when("read", path))?;
+        Ok(Self(hasher.finalize()))
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.to_hex())
+    }
+}
+
+/// A text that is no digest.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a digest: 64 hexadecimal digits are")]
+pub struct BadDigest(pub String);
+
+impl FromStr for Digest {
+    type Err = BadDigest;
+    fn from_str(text: &str) -> Result<Self, BadDigest> {
+        blake3::Hash::from_hex(text).map(Self).map_err(|_| BadDigest(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = BadDigest;
+    fn try_from(text: String) -> Result<Self, BadDigest> {
+        text.parse()
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> Self {
+        digest.to_string()
+    }
+}
+
+/// What makes two kernels the same for a module. A part that a kernel does not have is missing
+/// here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelIdentity {
+    /// Its release.
+    pub release: KernelRelease,
+    /// Its configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<Digest>,
+    /// `Module.symvers`: the symbols it exports, with their checksums. Not enough by itself,
+    /// since these may all be zero.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub symvers: Option<Digest>,
+    /// `include` and `arch/*/include`, the time and number of its compilation among them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headers: Option<Digest>,
+}
+
+impl KernelIdentity {
+    /// The parts that are not as they were, in words for a reason.
+    #[must_use]
+    pub fn changes_since(&self, was: &Self) -> Vec<&'static str> {
+        let changed = [
+            (self.release != was.release, "kernel release"),
+            (self.config != was.config, "kernel configuration"),
+            (self.symvers != was.symvers, "Module.symvers"),
+            (self.headers != was.headers, "kernel headers"),
+        ];
+        changed.into_iter().filter_map(|(differs, part)| differs.then_some(part)).collect()
+    }
+}
+
+/// Digests of files and trees. A content is read only where stat says something else than when
+/// it was last read: path, size, mtime, ctime, inode, device and mode. (pacman restores mtimes,
+/// and a reinstalled file may get its old inode back: only all of them together tell.)
+#[derive(Debug)]
+pub struct Digests {
+    root: PathBuf,
+    store: PathBuf,
+    known: BTreeMap<String, Known>,
+    changed: bool,
+}
+
+/// A digest with the signature of what it was made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Known {
+    signature: Digest,
+    digest: Digest,
+}
+
+impl Digests {
+    /// Reads the digests of earlier runs. None are needed: without them, contents are read again.
+    #[must_use]
+    pub fn open(trees: &Trees) -> Self {
+        let store = trees.cache().join("digests.toml");
+        let known = match fs::read_to_string(&store) {
+            Ok(text) => toml::from_str(&text).unwrap_or_else(|error| {
+                log::warn!("{} cannot be used and is made anew: {error}", store.display());
+                BTreeMap::new()
+            }),
+            Err(_) => BTreeMap::new(),
+        };
+        Self { root: trees.root.clone(), store, known, changed: false }
+    }
+
+    /// Keeps the digests for the next run, and forgets those of files that are gone.
+    ///
+    /// # Errors
+    /// [`FileError`] if they cannot be written; the next run is slower then, nothing else.
+    pub fn save(&mut self) -> Result<(), FileError> {
+        let before = self.known.len();
+        self.known.retain(|path, _| Path::new(path).exists());
+        if !self.changed && self.known.len() == before {
+            return Ok(());
+        }
+        let text = toml::to_string(&self.known).map_err(|error| {
+            FileError::when("write", &self.store)(io::Error::new(ErrorKind::InvalidData, error))
+        })?;
+        if let Some(dir) = self.store.parent() {
+            durable::create_dirs(dir)?;
+        }
+        durable::write(&self.store, text.as_bytes())?;
+        self.changed = false;
+        Ok(())
+    }
+
+    /// The digest of a file's content.
+    ///
+    /// # Errors
+    /// [`FileError`] if it cannot be read.
+    pub fn file(&mut self, path: &Path) -> Result<Digest, FileError> {
+        let meta = fs::metadata(path).map_err(FileError::when("read", path))?;
+        let (signature, settled) = walk::signature_of_file(&meta);
+        self.remembered(path, signature, settled, || Digest::of_file(path))
+    }
+
+    /// The digest of a module's source: relative paths, contents, executable bits, targets of
+    /// links. `dir` itself may be a link, links inside are not followed; a FIFO, socket or device
+    /// counts by its name.
+    ///
+    /// # Errors
+    /// [`FileError`] naming the entry that cannot be read.
+    pub fn source_tree(&mut self, dir: &Path) -> Result<Digest, FileError> {
+        self.walked(dir, &[(PathBuf::new(), dir.to_owned())])
+    }
+
+    /// What `kernel` is for a module.
+    ///
+    /// # Errors
+    /// [`FileError`] naming the entry that cannot be read. What is not there is no error.
+    pub fn kernel_identity(&mut self, kernel: &Kernel) -> Result<KernelIdentity, FileError> {
+        let mut identity = KernelIdentity {
+            release: kernel.release.clone(),
+            config: None,
+            symvers: None,
+            headers: None,
+        };
+        let Some(headers) = &kernel.headers else { return Ok(identity) };
+        if let Some(path) = kernel.config_file() {
+            identity.config = Some(self.file(&path)?);
+        }
+        match self.file(&headers.join("Module.symvers")) {
+            Err(error) if error.is_missing() => {}
+            other => identity.symvers = Some(other?),
+        }
+        let dirs = self.header_dirs(kernel, headers)?;
+        identity.headers = Some(self.walked(headers, &dirs)?);
+        Ok(identity)
+    }
+
+    /// The directories with headers, each under the name it has below the kernel's. A kernel that
+    /// was compiled outside of its source (Debian's, and one's own) has a second set there.
+    fn header_dirs(
+        &self,
+        kernel: &Kernel,
+        headers: &Path,
+    ) -> Result<Vec<(PathBuf, PathBuf)>, FileError> {
+        let real = |path: &Path| links::resolve(&self.root, path).ok();
+        let mut bases = vec![("build", headers.to_owned())];
+        match real(&kernel.dir.join("source")) {
+            Some(source) if Some(&source) != real(headers).as_ref() => {
+                bases.push(("source", source));
+            }
+            _ => {}
+        }
+        let mut dirs = Vec::new();
+        for (label, base) in bases {
+            dirs.push((Path::new(label).join("include"), base.join("include")));
+            for arch in walk::names(&base.join("arch"))? {
+                let include = Path::new("arch").join(arch).join("include");
+                dirs.push((Path::new(label).join(&include), base.join(&include)));
+            }
+        }
+        let there = |(label, dir): (PathBuf, PathBuf)| Some((label, real(&dir)?));
+        Ok(dirs.into_iter().filter_map(there).filter(|(_, dir)| dir.is_dir()).collect())
+    }
+
+    /// The digest of all below some labelled directories, kept under the name `path`.
+    fn walked(&mut self, path: &Path, dirs: &[(PathBuf, PathBuf)]) -> Result<Digest, FileError> {
+        let walk = Walk::over(dirs)?;
+        let (signature, settled) = walk.signature();
+        self.remembered(path, signature, settled, || walk.digest())
+    }
+
+    /// The known digest if it was made under `signature`, else one made now. It is kept only if
+    /// the files are `settled`, i.e. a later change is sure to show.
+    fn remembered(
+        &mut self,
+        path: &Path,
+        signature: Digest,
+        settled: bool,
+        make: impl FnOnce() -> Result<Digest, FileError>,
+    ) -> Result<Digest, FileError> {
+        let key = path.to_str();
+        if let Some(known) = key.and_then(|key| self.known.get(key))
+            && known.signature == signature
+        {
+            return Ok(known.digest);
+        }
+        let digest = make()?;
+        if let Some(key) = key.filter(|_| settled) {
+            self.known.insert(key.to_owned(), Known { signature, digest });
+            self.changed = true;
+        }
+        Ok(digest)
+    }
+}
+
+#[cfg(test)]
+mod tests;

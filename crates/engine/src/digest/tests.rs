@@ -1,0 +1,188 @@
+//! What changes a digest, what does not, and when contents are read again.
+
+use super::*;
+use rstest::rstest;
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::kernels::Kernels;
+
+fn machine() -> (tempfile::TempDir, Trees) {
+    let dir = tempfile::tempdir().unwrap();
+    let trees = Trees::under(dir.path());
+    (dir, trees)
+}
+
+fn source(trees: &Trees) -> PathBuf {
+    let dir = trees.source.join("a-1");
+    fs::create_dir_all(dir.join("sub")).unwrap();
+    fs::write(dir.join("dkms.conf"), "PACKAGE_NAME=a\n").unwrap();
+    fs::write(dir.join("sub/a.c"), "int a;\n").unwrap();
+    symlink("a.c", dir.join("sub/link")).unwrap();
+    dir
+}
+
+/// The digest as a fresh run sees it.
+fn digest(trees: &Trees, dir: &Path) -> Digest {
+    Digests::open(trees).source_tree(dir).unwrap()
+}
+
+type Change = fn(&Path);
+
+#[rstest]
+#[case::content(|dir: &Path| fs::write(dir.join("sub/a.c"), "int b;\n").unwrap())]
+#[case::new_file(|dir: &Path| fs::write(dir.join("sub/b.c"), "").unwrap())]
+#[case::name(|dir: &Path| fs::rename(dir.join("sub"), dir.join("sup")).unwrap())]
+#[case::executable(|dir: &Path| {
+    fs::set_permissions(dir.join("sub/a.c"), Permissions::from_mode(0o755)).unwrap();
+})]
+#[case::target(|dir: &Path| {
+    fs::remove_file(dir.join("sub/link")).unwrap();
+    symlink("b.c", dir.join("sub/link")).unwrap();
+})]
+#[case::link_to_file(|dir: &Path| {
+    fs::remove_file(dir.join("sub/link")).unwrap();
+    fs::copy(dir.join("sub/a.c"), dir.join("sub/link")).unwrap();
+})]
+fn another_source_has_another_digest(#[case] change: Change) {
+    let (_dir, trees) = machine();
+    let dir = source(&trees);
+    let before = digest(&trees, &dir);
+    change(&dir);
+    assert_ne!(digest(&trees, &dir), before);
+}
+
+#[test]
+fn a_reinstalled_source_has_the_same_digest() {
+    let (_dir, trees) = machine();
+    let dir = source(&trees);
+    let before = digest(&trees, &dir);
+    fs::remove_dir_all(&dir).unwrap();
+    source(&trees);
+    assert_eq!(digest(&trees, &dir), before);
+    let link = trees.source.join("link");
+    symlink(&dir, &link).unwrap();
+    assert_eq!(digest(&trees, &link), before);
+}
+
+/// Lets files grow older than a tick of any clock.
+fn settle() {
+    sleep(Duration::from_millis(150));
+}
+
+#[test]
+fn contents_are_read_again_only_where_stat_differs() {
+    let (_dir, trees) = machine();
+    let dir = source(&trees);
+    settle();
+    let mut digests = Digests::open(&trees);
+    let before = digests.source_tree(&dir).unwrap();
+    digests.save().unwrap();
+
+    // A digest that cannot be right shows where it comes from.
+    let store = trees.cache().join("digests.toml");
+    let wrong = Digest::of_bytes(b"wrong");
+    let text = fs::read_to_string(&store).unwrap().replace(&before.to_string(), &wrong.to_string());
+    fs::write(&store, text).unwrap();
+    assert_eq!(digest(&trees, &dir), wrong);
+
+    // Same content, size and mtime, as pacman leaves a reinstalled file: ctime and inode tell.
+    let file = dir.join("sub/a.c");
+    let modified = fs::metadata(&file).unwrap().modified().unwrap();
+    durable::write(&file, b"int a;\n").unwrap();
+    File::open(&file).unwrap().set_modified(modified).unwrap();
+    assert_eq!(digest(&trees, &dir), before);
+}
+
+#[test]
+fn a_file_that_may_still_change_unseen_is_not_remembered() {
+    let (_dir, trees) = machine();
+    let dir = source(&trees);
+    let mut digests = Digests::open(&trees);
+    digests.source_tree(&dir).unwrap();
+    digests.save().unwrap();
+    assert!(!trees.cache().exists());
+}
+
+#[test]
+fn forgets_what_is_gone_and_survives_a_broken_store() {
+    let (_dir, trees) = machine();
+    let dir = source(&trees);
+    settle();
+    let mut digests = Digests::open(&trees);
+    let before = digests.source_tree(&dir).unwrap();
+    digests.save().unwrap();
+    let store = trees.cache().join("digests.toml");
+    assert!(fs::read_to_string(&store).unwrap().contains("a-1"));
+    fs::rename(&dir, trees.source.join("b-1")).unwrap();
+    Digests::open(&trees).save().unwrap();
+    assert!(!fs::read_to_string(&store).unwrap().contains("a-1"));
+    fs::write(&store, "nonsense").unwrap();
+    assert_eq!(digest(&trees, &trees.source.join("b-1")), before);
+}
+
+fn identity(trees: &Trees) -> KernelIdentity {
+    let kernels = Kernels::read(trees).unwrap();
+    Digests::open(trees).kernel_identity(&kernels.all[0]).unwrap()
+}
+
+#[rstest]
+#[case::config("build/include/config/auto.conf", &["kernel configuration", "kernel headers"])]
+#[case::symbols("build/Module.symvers", &["Module.symvers"])]
+#[case::compilation("build/include/generated/utsversion.h", &["kernel headers"])]
+#[case::of_the_architecture("build/arch/x86/include/asm/a.h", &["kernel headers"])]
+#[case::of_the_source("source/include/b.h", &["kernel headers"])]
+#[case::no_header("build/scripts/sign-file", &[])]
+fn names_what_changed_in_a_kernel(#[case] file: &str, #[case] parts: &[&str]) {
+    let (_dir, trees) = machine();
+    let kernel = trees.install.join("6.1");
+    for dir in ["build/include/generated", "build/include/config", "build/scripts"] {
+        fs::create_dir_all(kernel.join(dir)).unwrap();
+    }
+    // The linked directories of Debian's layout.
+    fs::create_dir_all(trees.source.join("common/include")).unwrap();
+    fs::create_dir_all(trees.source.join("x86/asm")).unwrap();
+    symlink("/usr/src/common", kernel.join("source")).unwrap();
+    fs::create_dir_all(kernel.join("build/arch/x86")).unwrap();
+    symlink("/usr/src/x86", kernel.join("build/arch/x86/include")).unwrap();
+    fs::write(kernel.join("build/include/config/auto.conf"), "").unwrap();
+    let before = identity(&trees);
+    let path = links::resolve(&trees.root, kernel.join(file).parent().unwrap()).unwrap();
+    fs::write(path.join(Path::new(file).file_name().unwrap()), "other").unwrap();
+    assert_eq!(identity(&trees).changes_since(&before), parts);
+}
+
+#[test]
+fn a_kernel_without_headers_is_its_release() {
+    let (_dir, trees) = machine();
+    fs::create_dir_all(trees.install.join("6.1/kernel")).unwrap();
+    let identity = identity(&trees);
+    assert_eq!((identity.config, identity.symvers, identity.headers), (None, None, None));
+    let text = toml::to_string(&identity).unwrap();
+    assert_eq!(text, "release = \"6.1\"\n");
+    assert_eq!(toml::from_str::<KernelIdentity>(&text).unwrap(), identity);
+}
+
+#[test]
+fn digests_are_text_of_one_form() {
+    let digest = Digest::of_bytes(b"a");
+    assert_eq!(digest.to_string().parse(), Ok(digest));
+    assert!("abc".parse::<Digest>().is_err());
+}
+
+/// `WALK=/usr/src cargo test --release -p dkms-engine -- --ignored --nocapture quick_enough`
+#[test]
+#[ignore = "a measurement of the machine it runs on, not a check"]
+#[expect(clippy::print_stdout, reason = "its result is for a person to read")]
+fn quick_enough() {
+    let (_dir, trees) = machine();
+    let dir = PathBuf::from(std::env::var_os("WALK").unwrap());
+    let mut digests = Digests::open(&trees);
+    for round in ["contents", "known", "known again"] {
+        let start = Instant::now();
+        let digest = digests.source_tree(&dir).unwrap();
+        println!("{round}: {digest} in {:?}", start.elapsed());
+    }
+}
