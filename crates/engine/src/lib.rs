@@ -12,4 +12,6 @@ pub mod kernels;
 pub mod links;
 pub mod names;
 pub mod object;
+pub mod run;
 pub mod trees;
+pub mod version;

@@ -1,0 +1,95 @@
+//! The whole environment of a child: nothing reaches a program that is not in here.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+/// Where programs are looked up in a fixed environment, whatever the user's PATH says.
+pub(super) const FIXED_PATH: &str = "/usr/bin:/usr/sbin:/bin:/sbin";
+
+/// What the caller's environment must not hand to a build: dkms drops the compiler variables
+/// (dkms-behaviour 1.1), and a make above us has nothing to say to the makes below us.
+const NOT_HANDED_ON: [&str; 8] =
+    ["CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"];
+
+/// All the environment variables of a child.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Environment(BTreeMap<OsString, OsString>);
+
+impl Environment {
+    /// The environment of everything a hook starts: PATH, `LC_ALL=C`, `HOME=/root`, no more.
+    /// pacman hands on the user's own, and a foreign gcc or a stray `ARCH` in there spoils builds.
+    #[must_use]
+    pub fn fixed() -> Self {
+        Self(BTreeMap::new()).with("PATH", FIXED_PATH).with("LC_ALL", "C").with("HOME", "/root")
+    }
+
+    /// What this process was started with, as dkms hands it on: without the compiler variables
+    /// and without those of a make above us. For the command line, where the user is in charge.
+    #[must_use]
+    pub fn of_caller() -> Self {
+        let mut all: BTreeMap<_, _> = std::env::vars_os().collect();
+        for name in NOT_HANDED_ON {
+            all.remove(OsStr::new(name));
+        }
+        Self(all)
+    }
+
+    /// The same with one variable set.
+    #[must_use]
+    pub fn with(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.0.insert(name.into(), value.into());
+        self
+    }
+
+    /// The same with one variable absent.
+    #[must_use]
+    pub fn without(mut self, name: impl AsRef<OsStr>) -> Self {
+        self.0.remove(name.as_ref());
+        self
+    }
+
+    /// The same with programs of `dir` found before all others.
+    #[must_use]
+    pub fn first_in_path(self, dir: &Path) -> Self {
+        let mut path = dir.as_os_str().to_owned();
+        path.push(":");
+        path.push(self.search_path());
+        self.with("PATH", path)
+    }
+
+    /// The value of one variable.
+    #[must_use]
+    pub fn get(&self, name: impl AsRef<OsStr>) -> Option<&OsStr> {
+        self.0.get(name.as_ref()).map(OsString::as_os_str)
+    }
+
+    /// Every variable with its value, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
+        self.0.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()))
+    }
+
+    /// Where a child with this environment looks for programs.
+    pub(super) fn search_path(&self) -> &OsStr {
+        self.get("PATH").unwrap_or(OsStr::new(FIXED_PATH))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_can_come_first_in_the_path() {
+        let env = Environment::fixed().first_in_path(Path::new("/t/.bin"));
+        assert_eq!(env.get("PATH").unwrap(), "/t/.bin:/usr/bin:/usr/sbin:/bin:/sbin");
+        let bare = Environment::fixed().without("PATH").first_in_path(Path::new("/t"));
+        assert_eq!(bare.get("PATH").unwrap(), "/t:/usr/bin:/usr/sbin:/bin:/sbin");
+    }
+
+    #[test]
+    fn nothing_of_a_make_above_us_is_handed_on() {
+        let env = Environment::of_caller();
+        assert!(NOT_HANDED_ON.iter().all(|name| env.get(name).is_none()));
+    }
+}

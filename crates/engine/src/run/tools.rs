@@ -1,0 +1,66 @@
+//! Which programs the engine calls: a test points them at small scripts.
+
+use std::path::{Path, PathBuf};
+
+use super::confinement::Confinement;
+use super::environment::FIXED_PATH;
+
+/// The programs that the engine calls by itself, each as the path it is started by.
+///
+/// The default is where they stand in the fixed PATH of a hook (`/usr/bin`, `/usr/sbin`, …), also
+/// on the command line: the user's PATH decides what a *build* runs, not what the engine runs. A
+/// program that is in none of these directories keeps its plain name and is looked up in the
+/// child's own PATH.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "each field is the program of that name")]
+pub struct Tools {
+    pub bash: PathBuf,
+    pub depmod: PathBuf,
+    pub strip: PathBuf,
+    pub llvm_strip: PathBuf,
+    pub zstd: PathBuf,
+    pub xz: PathBuf,
+    pub gzip: PathBuf,
+    pub setpriv: PathBuf,
+    pub unshare: PathBuf,
+    pub openssl: PathBuf,
+    /// How firmly a child can be bound to our own life here; found out at the first need.
+    pub confinement: Confinement,
+}
+
+impl Default for Tools {
+    fn default() -> Self {
+        Self {
+            bash: in_fixed_path("bash"),
+            depmod: in_fixed_path("depmod"),
+            strip: in_fixed_path("strip"),
+            llvm_strip: in_fixed_path("llvm-strip"),
+            zstd: in_fixed_path("zstd"),
+            xz: in_fixed_path("xz"),
+            gzip: in_fixed_path("gzip"),
+            setpriv: in_fixed_path("setpriv"),
+            unshare: in_fixed_path("unshare"),
+            openssl: in_fixed_path("openssl"),
+            confinement: Confinement::default(),
+        }
+    }
+}
+
+fn in_fixed_path(name: &str) -> PathBuf {
+    FIXED_PATH
+        .split(':')
+        .map(|dir| Path::new(dir).join(name))
+        .find(|path| path.is_file())
+        .unwrap_or_else(|| name.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_is_nowhere_keeps_its_plain_name() {
+        assert_eq!(in_fixed_path("no-such-program"), Path::new("no-such-program"));
+        assert!(Tools::default().bash.is_absolute());
+    }
+}
