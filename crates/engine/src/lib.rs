@@ -4,14 +4,22 @@
 //! From the ground up, a file uses only those above it:
 //! [`names`], [`trees`] · `run`, `conf`, `kernels`, `state` · `facts` · `plan` · `build`, `place` · `act`, `report`.
 
+pub mod conf;
 pub mod copy;
+pub mod debts;
 pub mod digest;
 pub mod distribution;
 pub mod durable;
+pub mod facts;
 pub mod kernels;
 pub mod links;
+pub mod lock;
 pub mod names;
 pub mod object;
+mod page;
+pub mod plan;
+pub mod record;
+pub mod report;
 pub mod run;
 pub mod trees;
 pub mod version;

@@ -1,0 +1,121 @@
+//! What is still owed and cannot be read off the disk: one small file each in `T/.debts`.
+//!
+//! A debt is written before the work it stands for and cleared after it, so that a run that was
+//! killed, or that never came because pacman was, is finished by the next hook, by
+//! `dkms autoinstall`, or by the boot unit, which starts only while the directory is not empty.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::durable::{self, FileError};
+use crate::names::{KernelRelease, ModuleId};
+use crate::page;
+use crate::trees::Trees;
+
+/// Something that has to be done, or looked at again.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Debt {
+    /// A source directory (`name-version`) that a transaction brings, changes or takes away:
+    /// build it for every kernel, or remove the module if the directory is gone.
+    Source(String),
+    /// A kernel that a transaction brings, changes or takes away: build every module for it, or
+    /// remove what was built for it if the kernel is gone.
+    Kernel(KernelRelease),
+    /// A module that is being installed for a kernel: objects may be half placed, POST_INSTALL
+    /// and depmod may not have run.
+    Install {
+        /// The module.
+        module: ModuleId,
+        /// The kernel.
+        kernel: KernelRelease,
+    },
+    /// A module that is being uninstalled from a kernel: objects may be left, POST_REMOVE and
+    /// depmod may not have run.
+    Uninstall {
+        /// The module.
+        module: ModuleId,
+        /// The kernel.
+        kernel: KernelRelease,
+    },
+    /// A module that is being removed altogether.
+    Remove(ModuleId),
+}
+
+impl Debt {
+    /// One file for one debt: the name says what it is, the digest keeps odd names apart.
+    fn file_name(&self) -> String {
+        let (kind, what) = match self {
+            Self::Source(dir) => ("source", dir.clone()),
+            Self::Kernel(kernel) => ("kernel", kernel.to_string()),
+            Self::Install { module, kernel } => ("install", format!("{module} {kernel}")),
+            Self::Uninstall { module, kernel } => ("uninstall", format!("{module} {kernel}")),
+            Self::Remove(module) => ("remove", module.to_string()),
+        };
+        let digest = blake3::hash(what.as_bytes()).to_hex();
+        let readable: String = what
+            .chars()
+            .take(120)
+            .map(|c| if c.is_ascii_alphanumeric() || ".+-_".contains(c) { c } else { '_' })
+            .collect();
+        format!("{kind}-{readable}-{}.toml", &digest[..8])
+    }
+}
+
+/// The file's content: TOML wants a table at its top.
+#[derive(Serialize, Deserialize)]
+struct Page {
+    debt: Debt,
+}
+
+/// The debts of one machine.
+#[derive(Debug, Clone)]
+pub struct Debts {
+    dir: PathBuf,
+}
+
+impl Debts {
+    /// The debts below the dkms tree.
+    #[must_use]
+    pub fn of(trees: &Trees) -> Self {
+        Self { dir: trees.debts() }
+    }
+
+    /// All that is owed, sorted. Files that are not debts are reported in the log and left alone.
+    #[must_use]
+    pub fn read(&self) -> Vec<Debt> {
+        let Ok(entries) = std::fs::read_dir(&self.dir) else { return Vec::new() };
+        let mut debts: Vec<Debt> = entries
+            .flatten()
+            .filter(|entry| entry.path().extension().is_some_and(|ext| ext == "toml"))
+            .filter_map(|entry| page::read::<Page>(&entry.path()))
+            .map(|page| page.debt)
+            .collect();
+        debts.sort();
+        debts
+    }
+
+    /// Notes that something is owed. Writing the same debt again changes nothing.
+    ///
+    /// # Errors
+    /// [`FileError`] if the file cannot be written.
+    pub fn write(&self, debt: &Debt) -> Result<(), FileError> {
+        let path = self.dir.join(debt.file_name());
+        if path.exists() {
+            return Ok(());
+        }
+        page::write(&path, &Page { debt: debt.clone() })
+    }
+
+    /// Notes that it is paid. A directory without debts is removed: the boot unit looks at it.
+    ///
+    /// # Errors
+    /// [`FileError`] if the file cannot be removed.
+    pub fn clear(&self, debt: &Debt) -> Result<(), FileError> {
+        durable::remove_file_if_there(&self.dir.join(debt.file_name()))?;
+        // Fails while other debts are left, which is what we want.
+        let _ = std::fs::remove_dir(&self.dir);
+        Ok(())
+    }
+}

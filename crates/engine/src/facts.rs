@@ -1,0 +1,185 @@
+//! What stands on the machine, as far as a plan depends on it: plain data, read once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::conf::{Autoinstall, Values};
+use crate::debts::Debt;
+use crate::digest::KernelIdentity;
+use crate::kernels::Kernel;
+use crate::names::{Arch, KernelRelease, ModuleId, ModuleName};
+use crate::record::{Failure, Inputs, Record};
+
+/// Everything that planning looks at.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// The architecture that is built for.
+    pub arch: Arch,
+    /// The kernels of the install tree, and those that were asked for.
+    pub kernels: BTreeMap<KernelRelease, KernelFacts>,
+    /// The modules of the source tree and of the dkms tree.
+    pub modules: BTreeMap<ModuleId, ModuleFacts>,
+    /// What is owed.
+    pub debts: Vec<Debt>,
+    /// What could not be read, one sentence each.
+    pub problems: Vec<String>,
+}
+
+/// One kernel.
+#[derive(Debug, Clone)]
+pub struct KernelFacts {
+    /// The kernel as it stands in the install tree.
+    pub kernel: Kernel,
+    /// What modules are compiled against; nothing if there are no headers or if they were not
+    /// looked at.
+    pub inputs: Option<KernelIdentity>,
+    /// False if it has a pkgbase that no package owns: a copy that is kept until the next boot.
+    pub owned: bool,
+}
+
+impl KernelFacts {
+    /// Whether modules can be built for it.
+    #[must_use]
+    pub fn has_headers(&self) -> bool {
+        self.kernel.headers.is_some()
+    }
+}
+
+/// Where `T/M/V/source` leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourceLink {
+    /// There is none: dkms does not know the module.
+    None,
+    /// To a source.
+    Source,
+    /// To the copy that we kept.
+    Kept,
+    /// Nowhere, but there is a kept copy to lead it to.
+    Mendable,
+    /// Nowhere (dkms's "broken").
+    Broken,
+}
+
+/// Where a module's source is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourcePlace {
+    /// In the source tree (or wherever the registered link points).
+    Present,
+    /// Only in the copy that we kept: its package is gone.
+    Kept,
+    /// Nowhere.
+    Missing,
+}
+
+/// One version of a module.
+#[derive(Debug, Clone)]
+pub struct ModuleFacts {
+    /// The name of its directory in the source tree.
+    pub source_dir: String,
+    /// Where its source is now.
+    pub source: SourcePlace,
+    /// How dkms knows it.
+    pub link: SourceLink,
+    /// What is known of it for each kernel.
+    pub pairs: BTreeMap<KernelRelease, Pair>,
+}
+
+/// A module and a kernel.
+#[derive(Debug, Clone, Default)]
+pub struct Pair {
+    /// What dkms.conf says for this kernel; nothing if it was not asked.
+    pub conf: Option<Result<ConfFacts, Problem>>,
+    /// All its values, for the record of what dkms built.
+    pub values: Option<Values>,
+    /// What it would be built from now, without the dependencies (planning adds those).
+    pub inputs: Option<Inputs>,
+    /// What is built.
+    pub built: Option<Built>,
+    /// The failure that is remembered.
+    pub failure: Option<Failure>,
+}
+
+/// What planning wants to know of a dkms.conf.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfFacts {
+    /// BUILD_DEPENDS.
+    pub depends: Vec<ModuleName>,
+    /// AUTOINSTALL.
+    pub autoinstall: Autoinstall,
+    /// Why nothing of it is meant for this kernel, if so.
+    pub excluded: Option<String>,
+}
+
+/// Something that fails one module, with the exit code dkms has for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// What, where and what to do.
+    pub message: String,
+    /// See dkms-behaviour section 9.
+    pub code: u8,
+}
+
+/// What was built of a module for a kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Built {
+    /// Our note beside it; nothing if dkms built it.
+    pub record: Option<Record>,
+    /// Whether it is the version that is installed.
+    pub installed: bool,
+    /// Whether each placed object is in its place, as far as that is recorded.
+    pub in_place: bool,
+    /// Without a record: whether source or headers are newer than the objects.
+    pub outdated: bool,
+    /// Whether its objects are compressed in another way than the kernel's modules.
+    pub other_compression: bool,
+}
+
+impl ModuleFacts {
+    /// Whether dkms knows it.
+    #[must_use]
+    pub fn is_registered(&self) -> bool {
+        self.link != SourceLink::None
+    }
+}
+
+impl Facts {
+    /// The version of a module that is installed for a kernel.
+    #[must_use]
+    pub fn installed(&self, name: &ModuleName, kernel: &KernelRelease) -> Option<&ModuleId> {
+        let installed = |id: &&ModuleId| self.built(id, kernel).is_some_and(|b| b.installed);
+        self.modules.keys().filter(|id| id.name == *name).find(installed)
+    }
+
+    /// All versions of a module.
+    pub fn versions<'a>(
+        &'a self,
+        name: &'a ModuleName,
+    ) -> impl Iterator<Item = (&'a ModuleId, &'a ModuleFacts)> {
+        self.modules.iter().filter(move |(id, _)| id.name == *name)
+    }
+
+    /// Of several versions with a source of their own, the newest of each module.
+    #[must_use]
+    pub fn newest_sources(&self) -> BTreeSet<&ModuleId> {
+        let mut newest: BTreeMap<&ModuleName, &ModuleId> = BTreeMap::new();
+        let present = self.modules.iter().filter(|(_, m)| m.source == SourcePlace::Present);
+        for (id, _) in present {
+            let best = newest.entry(&id.name).or_insert(id);
+            if crate::version::compare(id.version.as_str(), best.version.as_str()).is_gt() {
+                *best = id;
+            }
+        }
+        newest.into_values().collect()
+    }
+
+    /// What is known of a module for a kernel.
+    #[must_use]
+    pub fn pair(&self, id: &ModuleId, kernel: &KernelRelease) -> Option<&Pair> {
+        self.modules.get(id)?.pairs.get(kernel)
+    }
+
+    /// Whether a module is built for a kernel, and how.
+    #[must_use]
+    pub fn built(&self, id: &ModuleId, kernel: &KernelRelease) -> Option<&Built> {
+        self.pair(id, kernel)?.built.as_ref()
+    }
+}

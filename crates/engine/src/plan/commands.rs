@@ -1,0 +1,200 @@
+//! Planning what a person types: one module, checked in dkms's order, with dkms's exit codes.
+
+use super::arrivals::{Wanted, Will};
+use super::{Action, Note, Planner, Refusal, Verb};
+use crate::facts::{Facts, ModuleFacts, SourceLink, SourcePlace};
+use crate::names::{KernelRelease, ModuleId};
+use crate::record::Reason;
+
+impl Planner<'_> {
+    /// `dkms add`.
+    pub(super) fn add(&mut self, id: &ModuleId) -> Result<(), Refusal> {
+        let module = self.facts.modules.get(id);
+        if module.is_some_and(|m| m.is_registered() && m.link != SourceLink::Broken) {
+            return Err(refuse(3, format!("{id} is added already")));
+        }
+        self.check_source(id, module)?;
+        self.register(id);
+        Ok(())
+    }
+
+    fn check_source(&self, id: &ModuleId, module: Option<&ModuleFacts>) -> Result<(), Refusal> {
+        match module {
+            Some(m) if m.source != SourcePlace::Missing => {}
+            _ => {
+                let dir = id.source_dir();
+                return Err(refuse(
+                    2,
+                    format!("{id} has no source: there is no directory /usr/src/{dir}"),
+                ));
+            }
+        }
+        let bad_conf = module
+            .iter()
+            .flat_map(|m| m.pairs.values())
+            .find_map(|pair| pair.conf.as_ref()?.as_ref().err());
+        match bad_conf {
+            Some(problem) => Err(refuse(problem.code, problem.message.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// `dkms build`, `install`, `uninstall`, `unbuild` and `remove`.
+    pub(super) fn command(
+        &mut self,
+        verb: Verb,
+        id: &ModuleId,
+        kernels: Option<&[KernelRelease]>,
+        force: bool,
+    ) -> Result<(), Refusal> {
+        let module = self.facts.modules.get(id);
+        if module.is_some_and(|m| m.link == SourceLink::Broken) {
+            return Err(refuse(
+                4,
+                format!(
+                    "{id} is broken: its source is gone and no copy of it was kept; bring the \
+                     source back to /usr/src/{}, or delete /var/lib/dkms/{id}",
+                    id.source_dir()
+                ),
+            ));
+        }
+        let registered = module.is_some_and(ModuleFacts::is_registered);
+        match verb {
+            Verb::Build | Verb::Install => {
+                if !registered {
+                    self.check_source(id, module)?;
+                }
+                self.build_for(verb, id, kernels.unwrap_or_default(), force);
+                Ok(())
+            }
+            Verb::Uninstall | Verb::Unbuild | Verb::Remove => {
+                let Some(module) = module.filter(|_| registered) else {
+                    return Err(refuse(3, format!("{id} is not added: see dkms status")));
+                };
+                let built: Vec<KernelRelease> = built_for(module);
+                self.take_from(verb, id, kernels.unwrap_or(&built));
+                if verb == Verb::Remove {
+                    self.forget_if_nothing_is_left(id, module);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn build_for(&mut self, verb: Verb, id: &ModuleId, kernels: &[KernelRelease], force: bool) {
+        self.register(id);
+        let will = Will { retry: true, install: verb == Verb::Install, force, strict: true };
+        let mut wanted = Wanted::new();
+        for kernel in kernels {
+            let excluded = self
+                .facts
+                .pair(id, kernel)
+                .and_then(|pair| pair.conf.as_ref()?.as_ref().ok()?.excluded.clone());
+            let headers = self.facts.kernels.get(kernel).is_some_and(|k| k.has_headers());
+            let built = self.facts.built(id, kernel).is_some();
+            if let Some(rule) = excluded {
+                self.fail(id, kernel, format!("it is not meant for this kernel: {rule}"), 77);
+            } else if !headers && !built {
+                let refusal = no_headers(self.facts, kernel);
+                self.fail(id, kernel, refusal.message, refusal.code);
+            } else if !headers {
+                self.install_without_headers(verb, id, kernel, force);
+            } else {
+                wanted.entry(kernel.clone()).or_default().insert(id.clone(), vec![Reason::Asked]);
+            }
+        }
+        self.bring(&wanted, will);
+    }
+
+    /// What is built needs no headers to be installed.
+    fn install_without_headers(
+        &mut self,
+        verb: Verb,
+        id: &ModuleId,
+        kernel: &KernelRelease,
+        force: bool,
+    ) {
+        let installed = self.facts.built(id, kernel).is_some_and(|built| built.installed);
+        if verb == Verb::Install && (force || !installed) {
+            self.install(id, kernel, vec![Reason::Asked]);
+        } else {
+            let state = if installed { "installed" } else { "built" };
+            self.note(Note::Already { module: id.clone(), kernel: kernel.clone(), state });
+        }
+    }
+
+    fn take_from(&mut self, verb: Verb, id: &ModuleId, kernels: &[KernelRelease]) {
+        for kernel in kernels {
+            match self.facts.built(id, kernel) {
+                None => self.note(Note::Already {
+                    module: id.clone(),
+                    kernel: kernel.clone(),
+                    state: "not built",
+                }),
+                Some(built) if verb == Verb::Uninstall && !built.installed => {
+                    self.note(Note::Already {
+                        module: id.clone(),
+                        kernel: kernel.clone(),
+                        state: "not installed",
+                    });
+                }
+                Some(_) if verb == Verb::Uninstall => {
+                    self.uninstall(id, kernel, vec![Reason::Asked]);
+                }
+                Some(_) => self.unbuild(id, kernel, vec![Reason::Asked]),
+            }
+        }
+    }
+
+    fn forget_if_nothing_is_left(&mut self, id: &ModuleId, module: &ModuleFacts) {
+        let left = built_for(module)
+            .into_iter()
+            .any(|kernel| !self.forgotten.contains(&(id.clone(), kernel)));
+        if !left {
+            self.step(Action::Deregister(id.clone()), vec![Reason::Asked]);
+        }
+    }
+}
+
+fn built_for(module: &ModuleFacts) -> Vec<KernelRelease> {
+    module
+        .pairs
+        .iter()
+        .filter(|(_, pair)| pair.built.is_some())
+        .map(|(kernel, _)| kernel.clone())
+        .collect()
+}
+
+fn refuse(code: u8, message: String) -> Refusal {
+    Refusal { message, code }
+}
+
+/// The refusal of a kernel without headers (dkms's 21).
+pub(super) fn no_headers(facts: &Facts, kernel: &KernelRelease) -> Refusal {
+    refuse(21, headers_note(facts, kernel).to_string())
+}
+
+/// Says which package brings the headers of a kernel.
+pub(super) fn headers_note(facts: &Facts, kernel: &KernelRelease) -> Note {
+    let pkgbase = facts.kernels.get(kernel).and_then(|k| k.kernel.pkgbase.clone());
+    let other = facts
+        .kernels
+        .iter()
+        .find(|(release, k)| {
+            // Headers without a kernel keep no pkgbase; Arch's release names carry it instead.
+            *release != kernel
+                && k.kernel.headers.is_some()
+                && (!k.kernel.alive && same_flavour(release, kernel))
+        })
+        .map(|(release, _)| release.clone());
+    Note::NoHeaders { kernel: kernel.clone(), pkgbase, other }
+}
+
+/// Whether two releases look like versions of one kernel package: `7.2.12-arch1-1` and
+/// `7.2.13-arch1-1` do, `6.12.8-1-lts` does not.
+fn same_flavour(one: &KernelRelease, other: &KernelRelease) -> bool {
+    let flavour = |release: &KernelRelease| -> String {
+        release.as_str().chars().filter(|c| c.is_ascii_alphabetic()).collect()
+    };
+    flavour(one) == flavour(other)
+}

@@ -1,0 +1,452 @@
+//! What is to be done, in order, with the reason for each step. Pure: equal facts and an equal
+//! request give an equal plan.
+
+mod arrivals;
+mod commands;
+mod removals;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use crate::debts::Debt;
+use crate::digest::Digest;
+use crate::facts::{Facts, SourceLink, SourcePlace};
+use crate::names::{KernelRelease, ModuleId, ModuleName};
+use crate::record::Reason;
+
+/// What somebody asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// A transaction touched these sources and kernels: bring the machine in line with them, and
+    /// pay what is owed. Also what the boot unit asks for, with nothing touched.
+    Sync {
+        /// Directories of the source tree, `name-version`.
+        sources: BTreeSet<String>,
+        /// Kernel releases.
+        kernels: BTreeSet<KernelRelease>,
+    },
+    /// `dkms autoinstall`: every willing module for these kernels, and what is owed.
+    Autoinstall {
+        /// The kernels.
+        kernels: Vec<KernelRelease>,
+    },
+    /// `dkms add`.
+    Add(ModuleId),
+    /// `dkms build`, `install`, `uninstall`, `unbuild` or `remove` of one module.
+    Command {
+        /// Which of them.
+        verb: Verb,
+        /// The module.
+        module: ModuleId,
+        /// For which kernels; nothing means every one that it is built for (`--all`).
+        kernels: Option<Vec<KernelRelease>>,
+        /// `--force`.
+        force: bool,
+    },
+}
+
+/// A command on one module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// Compile, and keep the result in the dkms tree.
+    Build,
+    /// Build, and place the objects.
+    Install,
+    /// Take the objects out of the kernel's directory.
+    Uninstall,
+    /// Uninstall, and forget the result.
+    Unbuild,
+    /// Unbuild, and forget the module once nothing is built of it.
+    Remove,
+}
+
+/// One change of the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// What is done.
+    pub action: Action,
+    /// Why.
+    pub why: Vec<Reason>,
+}
+
+/// What a step does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Make the module known: `T/M/V/source`.
+    Register(ModuleId),
+    /// Lead `T/M/V/source` to the copy that was kept of a source that is gone.
+    UseKept(ModuleId),
+    /// Write our record beside what dkms built, and put back the kernel's own objects.
+    Adopt(ModuleId, KernelRelease),
+    /// Compile.
+    Build {
+        /// The module.
+        module: ModuleId,
+        /// For this kernel.
+        kernel: KernelRelease,
+        /// The modules of this plan whose failure makes this one pointless.
+        after: Vec<ModuleName>,
+        /// The fingerprints of all modules that it builds upon.
+        depends: BTreeMap<ModuleName, Digest>,
+    },
+    /// Place the objects; the objects and the scripts of `replaces` go.
+    Install {
+        /// The module.
+        module: ModuleId,
+        /// For this kernel.
+        kernel: KernelRelease,
+        /// The version that is installed until then.
+        replaces: Option<ModuleId>,
+    },
+    /// Take the objects out of the kernel's directory and run POST_REMOVE.
+    Uninstall(ModuleId, KernelRelease),
+    /// Forget what was built.
+    Unbuild(ModuleId, KernelRelease),
+    /// Forget the module.
+    Deregister(ModuleId),
+    /// Index the kernel's modules.
+    Depmod(KernelRelease),
+    /// Remove what is left of a kernel's directory.
+    Sweep(KernelRelease),
+    /// Nothing can be done for this module.
+    Fail {
+        /// The module.
+        module: ModuleId,
+        /// For this kernel; nothing if for none.
+        kernel: Option<KernelRelease>,
+        /// What, where and what to do.
+        message: String,
+        /// dkms's exit code for it.
+        code: u8,
+    },
+}
+
+/// Something to know that is not a failure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// Modules were wanted for a kernel that has no headers.
+    NoHeaders {
+        /// The kernel.
+        kernel: KernelRelease,
+        /// Its package, from the pkgbase file.
+        pkgbase: Option<String>,
+        /// Headers of the same pkgbase in another release: a partial upgrade.
+        other: Option<KernelRelease>,
+    },
+    /// BUILD_EXCLUSIVE_* keeps the module from this kernel.
+    Excluded {
+        /// The module.
+        module: ModuleId,
+        /// The kernel.
+        kernel: KernelRelease,
+        /// Which rule.
+        why: String,
+    },
+    /// The same inputs failed before; nothing was tried again.
+    KnownFailure {
+        /// The module.
+        module: ModuleId,
+        /// The kernel.
+        kernel: KernelRelease,
+        /// What went wrong then.
+        what: String,
+        /// The log of that build.
+        log: std::path::PathBuf,
+        /// The older version that stays installed.
+        stays: Option<ModuleId>,
+    },
+    /// An old version stays on a kernel, since the new one could not be built for it.
+    Kept {
+        /// The old version.
+        module: ModuleId,
+        /// The kernel.
+        kernel: KernelRelease,
+    },
+    /// A kernel directory that no package owns any more: left alone.
+    Copy(KernelRelease),
+    /// AUTOINSTALL="no".
+    NotAutomatic(ModuleId),
+    /// It needs a module that dkms does not know (yet).
+    Deferred {
+        /// The module.
+        module: ModuleId,
+        /// The kernel.
+        kernel: KernelRelease,
+        /// What it needs.
+        needs: ModuleName,
+    },
+    /// There was nothing to do for this module.
+    Already {
+        /// The module.
+        module: ModuleId,
+        /// The kernel.
+        kernel: KernelRelease,
+        /// "built", "installed", "not installed", "not built".
+        state: &'static str,
+    },
+    /// Something that could not be read.
+    Problem(String),
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The steps, in order.
+    pub steps: Vec<Step>,
+    /// What there is to know.
+    pub notes: Vec<Note>,
+    /// The debts that are paid when every step has been carried out.
+    pub settles: Vec<Debt>,
+}
+
+/// A request that cannot be carried out at all.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// What, where and what to do.
+    pub message: String,
+    /// dkms's exit code for it.
+    pub code: u8,
+}
+
+/// Plans a request.
+///
+/// # Errors
+/// [`Refusal`] where dkms refuses the command as a whole (dkms-behaviour 1.2 and 9).
+pub fn make(request: &Request, facts: &Facts) -> Result<Plan, Refusal> {
+    let mut planner = Planner::new(facts);
+    for problem in &facts.problems {
+        planner.plan.notes.push(Note::Problem(problem.clone()));
+    }
+    planner.mend_links();
+    match request {
+        Request::Sync { sources, kernels } => planner.sync(sources, kernels),
+        Request::Autoinstall { kernels } => planner.autoinstall(kernels)?,
+        Request::Add(module) => planner.add(module)?,
+        Request::Command { verb, module, kernels, force } => {
+            planner.command(*verb, module, kernels.as_deref(), *force)?;
+        }
+    }
+    Ok(planner.finish())
+}
+
+/// A plan in the making.
+struct Planner<'a> {
+    facts: &'a Facts,
+    plan: Plan,
+    /// The fingerprint that each module has, or will have, on a kernel.
+    fingerprints: BTreeMap<(ModuleName, KernelRelease), Digest>,
+    /// What is being built in this plan.
+    building: BTreeSet<(ModuleName, KernelRelease)>,
+    /// What will be installed when the plan is carried out.
+    will_have: BTreeSet<(ModuleId, KernelRelease)>,
+    /// What will not be built any more.
+    forgotten: BTreeSet<(ModuleId, KernelRelease)>,
+    /// Modules that will be known.
+    registering: BTreeSet<ModuleId>,
+    /// Kernels to be indexed at the end.
+    touched: BTreeSet<KernelRelease>,
+}
+
+impl<'a> Planner<'a> {
+    fn new(facts: &'a Facts) -> Self {
+        Self {
+            facts,
+            plan: Plan::default(),
+            fingerprints: BTreeMap::new(),
+            building: BTreeSet::new(),
+            will_have: BTreeSet::new(),
+            forgotten: BTreeSet::new(),
+            registering: BTreeSet::new(),
+            touched: BTreeSet::new(),
+        }
+    }
+
+    fn step(&mut self, action: Action, why: Vec<Reason>) {
+        self.plan.steps.push(Step { action, why });
+    }
+
+    fn note(&mut self, note: Note) {
+        if !self.plan.notes.contains(&note) {
+            self.plan.notes.push(note);
+        }
+    }
+
+    /// Makes a module known, by its source where there is one.
+    fn register(&mut self, module: &ModuleId) {
+        let known = self.facts.modules.get(module).is_some_and(|m| match m.link {
+            SourceLink::Source => true,
+            SourceLink::Kept | SourceLink::Mendable => m.source == SourcePlace::Kept,
+            SourceLink::None | SourceLink::Broken => false,
+        });
+        if !known && self.registering.insert(module.clone()) {
+            self.step(Action::Register(module.clone()), Vec::new());
+        }
+    }
+
+    /// A source that went away is replaced by the copy that was kept of it.
+    fn mend_links(&mut self) {
+        for (id, module) in &self.facts.modules {
+            if module.link == SourceLink::Mendable && module.source == SourcePlace::Kept {
+                self.step(Action::UseKept(id.clone()), Vec::new());
+            }
+        }
+    }
+
+    /// One depmod for each kernel, after everything else that concerns it.
+    fn finish(mut self) -> Plan {
+        let sweeps: Vec<Step> = self
+            .plan
+            .steps
+            .extract_if(.., |step| matches!(step.action, Action::Sweep(_)))
+            .collect();
+        for kernel in std::mem::take(&mut self.touched) {
+            if self.facts.kernels.get(&kernel).is_some_and(|k| k.kernel.alive) {
+                self.step(Action::Depmod(kernel), Vec::new());
+            }
+        }
+        self.plan.steps.extend(sweeps);
+        self.plan
+    }
+}
+
+impl Action {
+    /// The module it is about.
+    #[must_use]
+    pub fn module(&self) -> Option<&ModuleId> {
+        match self {
+            Self::Register(module)
+            | Self::UseKept(module)
+            | Self::Adopt(module, _)
+            | Self::Build { module, .. }
+            | Self::Install { module, .. }
+            | Self::Uninstall(module, _)
+            | Self::Unbuild(module, _)
+            | Self::Deregister(module)
+            | Self::Fail { module, .. } => Some(module),
+            Self::Depmod(_) | Self::Sweep(_) => None,
+        }
+    }
+
+    /// The kernel it is about.
+    #[must_use]
+    pub fn kernel(&self) -> Option<&KernelRelease> {
+        match self {
+            Self::Adopt(_, kernel)
+            | Self::Build { kernel, .. }
+            | Self::Install { kernel, .. }
+            | Self::Uninstall(_, kernel)
+            | Self::Unbuild(_, kernel)
+            | Self::Depmod(kernel)
+            | Self::Sweep(kernel) => Some(kernel),
+            Self::Fail { kernel, .. } => kernel.as_ref(),
+            Self::Register(_) | Self::UseKept(_) | Self::Deregister(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Register(module) => write!(f, "add {module}"),
+            Self::UseKept(module) => write!(f, "use the kept source of {module}"),
+            Self::Adopt(module, kernel) => write!(f, "take over {module} for {kernel} from dkms"),
+            Self::Build { module, kernel, .. } => write!(f, "build {module} for {kernel}"),
+            Self::Install { module, kernel, replaces: None } => {
+                write!(f, "install {module} for {kernel}")
+            }
+            Self::Install { module, kernel, replaces: Some(old) } => {
+                write!(f, "install {module} for {kernel} in place of {}", old.version)
+            }
+            Self::Uninstall(module, kernel) => write!(f, "uninstall {module} from {kernel}"),
+            Self::Unbuild(module, kernel) => {
+                write!(f, "forget what was built of {module} for {kernel}")
+            }
+            Self::Deregister(module) => write!(f, "forget {module}"),
+            Self::Depmod(kernel) => write!(f, "index the modules of {kernel} (depmod)"),
+            Self::Sweep(kernel) => write!(f, "remove what is left of {kernel}"),
+            Self::Fail { module, kernel: Some(kernel), message, .. } => {
+                write!(f, "fail {module} for {kernel}: {message}")
+            }
+            Self::Fail { module, kernel: None, message, .. } => {
+                write!(f, "fail {module}: {message}")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.action)?;
+        if !self.why.is_empty() {
+            let why: Vec<String> = self.why.iter().map(ToString::to_string).collect();
+            write!(f, " ({})", why.join("; "))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoHeaders { kernel, pkgbase: None, .. } => {
+                write!(f, "{kernel} has no headers: no module can be built for it")
+            }
+            Self::NoHeaders { kernel, pkgbase: Some(base), other: None } => {
+                write!(f, "{kernel} ({base}) has no headers: install {base}-headers")
+            }
+            Self::NoHeaders { kernel, pkgbase: Some(base), other: Some(other) } => write!(
+                f,
+                "{kernel} ({base}) has no headers, but {base}-headers for {other} are installed: \
+                 a partial upgrade; bring {base} and {base}-headers to the same version (pacman -Syu)"
+            ),
+            Self::Excluded { module, kernel, why } => {
+                write!(f, "{module} is not meant for {kernel}: {why}")
+            }
+            Self::KnownFailure { module, kernel, what, log, stays } => {
+                write!(f, "{module} did not build for {kernel} before and nothing changed")?;
+                if let Some(old) = stays {
+                    write!(f, " ({old} stays installed)")?;
+                }
+                write!(
+                    f,
+                    ": {what}; log: {}; try again: dkms install {module} -k {kernel}",
+                    log.display()
+                )
+            }
+            Self::Kept { module, kernel } => write!(
+                f,
+                "{module} stays installed for {kernel}: the version that replaces it is not \
+                 installed there"
+            ),
+            Self::Copy(kernel) => write!(
+                f,
+                "{kernel} belongs to no package (a copy kept until the next boot): left alone"
+            ),
+            Self::NotAutomatic(module) => {
+                write!(f, "{module} has AUTOINSTALL=\"no\": build it with dkms install {module}")
+            }
+            Self::Deferred { module, kernel, needs } => {
+                write!(f, "{module} waits for {needs}, which is not known for {kernel} yet")
+            }
+            Self::Already { module, kernel, state } => {
+                write!(f, "{module} is already {state} for {kernel}")
+            }
+            Self::Problem(text) => f.write_str(text),
+        }
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for note in &self.notes {
+            writeln!(f, "note: {note}")?;
+        }
+        for step in &self.steps {
+            writeln!(f, "{step}")?;
+        }
+        Ok(())
+    }
+}

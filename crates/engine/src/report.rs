@@ -1,0 +1,116 @@
+//! What became of each step, told while it happens and summed up at the end.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::plan::{Action, Plan, Step};
+
+/// How a step ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// As planned.
+    Done,
+    /// Not carried out, since what it builds upon did not come about; the text says what.
+    Skipped(String),
+    /// It failed.
+    Failed(Failed),
+}
+
+/// A step that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failed {
+    /// What went wrong and what to do, for people; may have several lines.
+    pub message: String,
+    /// The first real error of the compiler or another program, in one line.
+    pub cause: Option<String>,
+    /// Where the whole output is.
+    pub log: Option<PathBuf>,
+    /// dkms's exit code for it (dkms-behaviour section 9).
+    pub code: u8,
+    /// True where the machine was at fault (a full disk, a killed build) and not the module:
+    /// then it stays owed, and the next run tries again.
+    pub passing: bool,
+}
+
+impl Failed {
+    /// A failure that has no log.
+    pub fn new(code: u8, message: impl Into<String>) -> Self {
+        Self { message: message.into(), cause: None, log: None, code, passing: false }
+    }
+}
+
+impl From<crate::durable::FileError> for Failed {
+    /// Trouble with a file is the machine's, not the module's.
+    fn from(error: crate::durable::FileError) -> Self {
+        let advice = if error.is_disk_full() { ": make room, then dkms autoinstall" } else { "" };
+        Self { passing: true, ..Self::new(1, format!("{error}{advice}")) }
+    }
+}
+
+/// A step that is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// The step.
+    pub step: Step,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+/// What happens, while it happens.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// The plan is about to be carried out.
+    Planned(&'a Plan),
+    /// A step begins.
+    Started(&'a Step),
+    /// A step is over.
+    Finished(&'a Finished),
+    /// A script of a module, or a part of the run, has something to say: one line.
+    Says(&'a str),
+}
+
+/// Somebody who wants to know what happens.
+pub trait Watch {
+    /// Is told of one event.
+    fn event(&mut self, event: &Event<'_>);
+}
+
+/// Nobody.
+impl Watch for () {
+    fn event(&mut self, _: &Event<'_>) {}
+}
+
+/// What became of a plan.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The steps that were reached, in order.
+    pub finished: Vec<Finished>,
+    /// What could not be noted or cleaned up, one sentence each.
+    pub trouble: Vec<String>,
+}
+
+impl Report {
+    /// The failures.
+    pub fn failures(&self) -> impl Iterator<Item = (&Action, &Failed)> {
+        self.finished.iter().filter_map(|finished| match &finished.outcome {
+            Outcome::Failed(failed) => Some((&finished.step.action, failed)),
+            _ => None,
+        })
+    }
+
+    /// Whether nothing failed.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.failures().next().is_none() && self.trouble.is_empty()
+    }
+
+    /// dkms's exit code: that of the last failure, or 0. Other than dkms's, one failed kernel
+    /// among several is never hidden by a later success.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        let last = self.failures().last().map(|(_, failed)| failed.code);
+        last.unwrap_or(u8::from(!self.trouble.is_empty()))
+    }
+}
