@@ -1,0 +1,48 @@
+//! The names that mean something in a dkms.conf (dkms-behaviour 3.2, 3.3).
+
+/// Directives whose index is that of a record, and which make a record exist.
+pub(super) const OF_RECORDS: [&str; 4] =
+    ["BUILT_MODULE_NAME", "BUILT_MODULE_LOCATION", "DEST_MODULE_NAME", "DEST_MODULE_LOCATION"];
+
+/// Every directive that is carried back from a conf. The deprecated ones are among them only for
+/// as long as somebody may want to be told.
+pub(super) const ALL: [&str; 33] = [
+    "PACKAGE_NAME",
+    "PACKAGE_VERSION",
+    "BUILT_MODULE_NAME",
+    "BUILT_MODULE_LOCATION",
+    "DEST_MODULE_NAME",
+    "DEST_MODULE_LOCATION",
+    "STRIP",
+    "MAKE",
+    "MAKE_MATCH",
+    "PATCH",
+    "PATCH_MATCH",
+    "AUTOINSTALL",
+    "NO_WEAK_MODULES",
+    "BUILD_DEPENDS",
+    "BUILD_DEPENDS_REBUILD",
+    "BUILD_EXCLUSIVE_KERNEL",
+    "BUILD_EXCLUSIVE_KERNEL_MIN",
+    "BUILD_EXCLUSIVE_KERNEL_MAX",
+    "BUILD_EXCLUSIVE_ARCH",
+    "BUILD_EXCLUSIVE_CONFIG",
+    "POST_ADD",
+    "PRE_BUILD",
+    "POST_BUILD",
+    "PRE_INSTALL",
+    "POST_INSTALL",
+    "POST_REMOVE",
+    "OBSOLETE_BY",
+    "CLEAN",
+    "REMAKE_INITRD",
+    "MODULES_CONF",
+    "MODULES_CONF_OBSOLETES",
+    "MODULES_CONF_ALIAS_TYPE",
+    "MODULES_CONF_OBSOLETE_ONLY",
+];
+
+/// Whether a name is a directive.
+pub(super) fn is_known(name: &str) -> bool {
+    ALL.contains(&name)
+}

@@ -1,0 +1,248 @@
+//! What a conf says, as bash has it: for each directive its elements by index.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::directives;
+
+/// The values of the known directives, without loss: texts are as bash has them, and holes in
+/// arrays stay holes. A plain variable is element 0.
+///
+/// In TOML a table for each directive, whose keys are the indexes: `MAKE = { 0 = "make" }`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Written", into = "Written")]
+pub struct Values(BTreeMap<String, BTreeMap<usize, String>>);
+
+/// How values are written: TOML knows only texts as keys.
+type Written = BTreeMap<String, BTreeMap<String, String>>;
+
+impl Values {
+    /// One element of a directive, if it is set.
+    #[must_use]
+    pub fn get(&self, directive: &str, index: usize) -> Option<&str> {
+        self.0.get(directive)?.get(&index).map(String::as_str)
+    }
+
+    /// One element, or nothing if it is unset or empty: dkms treats both alike.
+    #[must_use]
+    pub fn text(&self, directive: &str, index: usize) -> Option<&str> {
+        self.get(directive, index).filter(|text| !text.is_empty())
+    }
+
+    /// All elements of a directive, by index.
+    pub fn elements(&self, directive: &str) -> impl Iterator<Item = (usize, &str)> {
+        let elements = self.0.get(directive).into_iter().flatten();
+        elements.map(|(index, text)| (*index, text.as_str()))
+    }
+
+    /// All directives that are set, with their elements.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, usize, &str)> {
+        self.0.iter().flat_map(|(name, elements)| {
+            elements.iter().map(|(index, text)| (name.as_str(), *index, text.as_str()))
+        })
+    }
+
+    /// Sets one element, as a conf read after all others would. Names that are no directive are
+    /// dropped, as dkms drops them.
+    pub fn set(&mut self, directive: &str, index: usize, text: impl Into<String>) {
+        if directives::is_known(directive) {
+            self.0.entry(directive.to_owned()).or_default().insert(index, text.into());
+        }
+    }
+
+    /// A fingerprint of all values (blake3, hexadecimal): equal for equal values only.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for (name, index, text) in self.iter() {
+            // With the lengths in front no two lists of values give the same bytes.
+            let head = format!("{name} {index} {}\n", text.len());
+            hasher.update(head.as_bytes()).update(text.as_bytes());
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+
+    /// Replaces `$name` and `${name}` of the given variables in all values, once.
+    ///
+    /// dkms evaluates every value a second time, and confs rely on it: a `'$kernelver'` in single
+    /// quotes works there. It runs commands at that, too; we do not. A backslash in front, which
+    /// would hide the variable from that evaluation and be used up by it, is used up here.
+    pub(super) fn expand(&mut self, variables: &BTreeMap<&str, String>) {
+        let package = ["PACKAGE_NAME", "PACKAGE_VERSION"];
+        // Evaluated first by dkms, so that the others can name them.
+        for name in package {
+            if let Some(text) = self.0.get_mut(name).and_then(|elements| elements.get_mut(&0)) {
+                *text = expanded(text, |name| variables.get(name).map(String::as_str));
+            }
+        }
+        let own: BTreeMap<_, _> = package
+            .iter()
+            .filter_map(|name| Some((*name, self.get(name, 0)?.to_owned())))
+            .collect();
+        let lookup = |name: &str| variables.get(name).or(own.get(name)).map(String::as_str);
+        for (name, elements) in &mut self.0 {
+            for (index, text) in elements {
+                if *index != 0 || !package.contains(&name.as_str()) {
+                    *text = expanded(text, lookup);
+                }
+            }
+        }
+    }
+}
+
+fn expanded<'a>(text: &str, lookup: impl Fn(&str) -> Option<&'a str>) -> String {
+    let mut done = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('$') {
+        let (before, from) = rest.split_at(at);
+        let reference = name_of(from);
+        let value = reference.and_then(|(name, length)| Some((lookup(name)?, length)));
+        match (value, before.strip_suffix('\\')) {
+            (Some((_, length)), Some(before)) => {
+                done.push_str(before);
+                done.push_str(&from[..length]);
+                rest = &from[length..];
+            }
+            (Some((value, length)), None) => {
+                done.push_str(before);
+                done.push_str(value);
+                rest = &from[length..];
+            }
+            (None, _) => {
+                done.push_str(before);
+                done.push('$');
+                rest = &from[1..];
+            }
+        }
+    }
+    done.push_str(rest);
+    done
+}
+
+/// The name in a `$name` or `${name}` at the start of a text, and the length of the whole.
+fn name_of(text: &str) -> Option<(&str, usize)> {
+    let word = |text: &str| {
+        text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len())
+    };
+    match text.strip_prefix("${") {
+        Some(inner) => {
+            let length = word(inner);
+            inner[length..].starts_with('}').then(|| (&inner[..length], length + 3))
+        }
+        None => {
+            let inner = text.strip_prefix('$')?;
+            let length = word(inner);
+            Some((&inner[..length], length + 1))
+        }
+    }
+}
+
+impl TryFrom<Written> for Values {
+    type Error = String;
+
+    fn try_from(written: Written) -> Result<Self, String> {
+        let mut values = Self::default();
+        for (directive, elements) in written {
+            if !directives::is_known(&directive) {
+                return Err(format!("{directive} is no directive of a dkms.conf"));
+            }
+            for (index, text) in elements {
+                let number = index.parse().map_err(|_| format!("{index:?} is no array index"))?;
+                values.set(&directive, number, text);
+            }
+        }
+        Ok(values)
+    }
+}
+
+impl From<Values> for Written {
+    fn from(values: Values) -> Self {
+        let text = |(index, text): (usize, String)| (index.to_string(), text);
+        let elements = |elements: BTreeMap<usize, String>| elements.into_iter().map(text).collect();
+        values.0.into_iter().map(|(name, of)| (name, elements(of))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    fn values(make: &[(usize, &str)]) -> Values {
+        let mut values = Values::default();
+        for (index, text) in make {
+            values.set("MAKE", *index, *text);
+        }
+        values
+    }
+
+    #[rstest]
+    #[case::plain("-C $kernel_source_dir", "-C /l/build")]
+    #[case::braces("KVER=${kernelver}x", "KVER=7.2x")]
+    #[case::own("$PACKAGE_NAME-${PACKAGE_VERSION}", "zfs-2.7.2")]
+    #[case::hidden(r"\$kernelver", "$kernelver")]
+    #[case::longer_name("$kernelvers $kernelver_", "$kernelvers $kernelver_")]
+    #[case::other(
+        "$HOME ${kernelver%%-*} $(uname) `id` $",
+        "$HOME ${kernelver%%-*} $(uname) `id` $"
+    )]
+    #[case::unclosed("${kernelver", "${kernelver")]
+    #[case::once("$arch", "$kernelver")]
+    #[case::beside("é$kernelver$kernelver€", "é7.27.2€")]
+    fn expands_once_more(#[case] text: &str, #[case] want: &str) {
+        let mut values = values(&[(3, text)]);
+        values.set("PACKAGE_NAME", 0, "zfs");
+        values.set("PACKAGE_VERSION", 0, "2.$kernelver");
+        let given = [
+            ("kernelver", "7.2".to_owned()),
+            ("kernel_source_dir", "/l/build".to_owned()),
+            ("arch", "$kernelver".to_owned()),
+        ];
+        values.expand(&BTreeMap::from(given));
+        assert_eq!(values.get("MAKE", 3), Some(want));
+    }
+
+    #[test]
+    fn a_digest_tells_values_apart() {
+        let digests = [
+            values(&[(0, "a"), (1, "b")]),
+            values(&[(0, "a\nMAKE 1 1\nb")]),
+            values(&[(0, "ab")]),
+            values(&[(1, "ab")]),
+            Values::default(),
+        ]
+        .map(|values| values.digest());
+        let different: std::collections::BTreeSet<_> = digests.iter().collect();
+        assert_eq!(different.len(), digests.len());
+        assert_eq!(digests[0].len(), 64);
+    }
+
+    #[rstest]
+    #[case("MAKE = { x = 'make' }")]
+    #[case("source_tree = { 0 = '/' }")]
+    #[case("MAKE = 'make'")]
+    fn refuses_what_no_conf_says(#[case] text: &str) {
+        assert!(toml::from_str::<Values>(text).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn survives_a_file(texts in proptest::collection::vec(any::<String>(), 0..5)) {
+            let mut values = Values::default();
+            for (number, text) in texts.iter().enumerate() {
+                values.set("POST_INSTALL", number * 7, text.as_str());
+            }
+            values.set("PRE_BUILD", 0, texts.join("'''\r\n\"\"\""));
+            let written = toml::to_string(&values).unwrap();
+            prop_assert_eq!(toml::from_str::<Values>(&written).unwrap(), values);
+        }
+
+        #[test]
+        fn expanding_takes_any_text(text in r"([$\\{}a-c_é]|kernelver){0,12}") {
+            let mut some = values(&[(0, &text)]);
+            some.expand(&BTreeMap::from([("kernelver", "7".to_owned())]));
+        }
+    }
+}

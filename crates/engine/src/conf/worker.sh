@@ -1,0 +1,54 @@
+#!/bin/bash
+# Reads bash files for the engine, one request at a time: variables in, variables out.
+#
+# A request on standard input, every field ended by NUL:
+#   number  names-wanted  (name value)*  ""  file
+# The answer on standard output, every field ended by NUL:
+#   (value NAME INDEX TEXT)* done  end NUMBER STATUS
+# "done" is missing when the file did not let us get that far.
+#
+# The file is read in a subshell, so that whatever it does ends with it. This loop is parsed before
+# any file is read; no alias and no function of a file can change what it means.
+
+# Both channels move out of the way of what a file reads and prints. The empty document is standard
+# input at its end, and what it prints goes nowhere: both without /dev/null, which a bare chroot
+# may lack.
+exec 198<&0 199>&1 <<END
+END
+if [[ -c /dev/null ]]; then exec >/dev/null; else exec >&2; fi
+
+while IFS= read -r -d '' -u 198 alpm_dkms_request; do
+    (
+        IFS= read -r -d '' -u 198 alpm_dkms_names
+        IFS=' ' read -r -a alpm_dkms_wanted <<<"$alpm_dkms_names"
+        while IFS= read -r -d '' -u 198 alpm_dkms_name && [[ $alpm_dkms_name ]]; do
+            IFS= read -r -d '' -u 198 alpm_dkms_value
+            printf -v "$alpm_dkms_name" %s "$alpm_dkms_value"
+        done
+        IFS= read -r -d '' -u 198 alpm_dkms_file
+        set -- "$alpm_dkms_file"
+        # What programs see that the file runs, as the build will see it; our uname needs it.
+        export kernelver arch module module_version
+        exec 198<&-
+
+        # shellcheck source=/dev/null
+        source "$1"
+
+        # In posix mode nothing stands before the special builtins, not even a function of that
+        # name; they clear the way for the others.
+        POSIXLY_CORRECT=1
+        set +euvx
+        trap - DEBUG ERR
+        unset -f declare printf
+        for alpm_dkms_name in "${alpm_dkms_wanted[@]}"; do
+            declare -n alpm_dkms_value=$alpm_dkms_name
+            for alpm_dkms_index in "${!alpm_dkms_value[@]}"; do
+                printf 'value\0%s\0%s\0%s\0' "$alpm_dkms_name" "$alpm_dkms_index" \
+                    "${alpm_dkms_value[$alpm_dkms_index]}"
+            done
+            unset -n alpm_dkms_value
+        done >&199
+        printf 'done\0' >&199
+    )
+    printf 'end\0%s\0%s\0' "$alpm_dkms_request" "$?" >&199
+done
