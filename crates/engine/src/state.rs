@@ -1,0 +1,368 @@
+//! What stands in the dkms tree: which modules are added, and what is built and installed.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::links;
+use crate::names::{Arch, KernelRelease, ModuleId, ModuleName, ModuleVersion};
+use crate::trees::Trees;
+
+/// Directories of `T/M/V` that are no kernels: dkms's own, and those that old releases left.
+const NO_KERNELS: [&str; 6] = ["build", "source", "tarball", "driver_disk", "rpm", "deb"];
+
+/// Where dkms keeps the kernel's own objects: beside the versions, but none.
+const ORIGINALS: &str = "original_module";
+
+/// The dkms tree as it was read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct State {
+    /// All module versions that have a directory, in the order of name and version.
+    pub modules: Vec<Added>,
+    /// What could not be understood, a sentence each.
+    pub problems: Vec<String>,
+}
+
+/// A module version with a directory in the dkms tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Added {
+    /// Which one.
+    pub id: ModuleId,
+    /// What registers it.
+    pub source: Source,
+    /// Whether `S/M-V` is a directory: what dkms takes an unregistered module to come from.
+    pub has_source_dir: bool,
+    /// What is there for kernels, in the order of release and architecture.
+    pub kernels: Vec<BuiltFor>,
+}
+
+/// What `T/M/V/source` is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A link.
+    Link {
+        /// Its text.
+        target: PathBuf,
+        /// Whether it leads to a directory.
+        resolves: bool,
+    },
+    /// A directory: the module was loaded without its source.
+    BinariesOnly,
+    /// Nothing, or something else.
+    Missing,
+}
+
+/// A directory `T/M/V/K/A`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuiltFor {
+    /// The kernel.
+    pub kernel: KernelRelease,
+    /// Its architecture.
+    pub arch: Arch,
+    /// Whether `module/` is there, which makes it built.
+    pub has_module_dir: bool,
+    /// Whether it is built, and `T/M/kernel-K-A` leads here. dkms compares paths as text and so
+    /// misses a tree that is reached through a link; here it is the directory that counts.
+    pub installed: bool,
+}
+
+impl Added {
+    /// Whether dkms calls it broken and refuses to work on it: its link leads nowhere, or there
+    /// is no link although there is a source (dkms-behaviour 2.2).
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        match &self.source {
+            Source::Link { resolves, .. } => !resolves,
+            Source::BinariesOnly | Source::Missing => self.has_source_dir,
+        }
+    }
+
+    /// Whether dkms counts it as added. What is neither added nor broken is hidden there.
+    #[must_use]
+    pub fn is_added(&self) -> bool {
+        matches!(self.source, Source::Link { resolves: true, .. })
+    }
+
+    /// What is built for a kernel.
+    #[must_use]
+    pub fn built_for(&self, kernel: &KernelRelease, arch: &Arch) -> Option<&BuiltFor> {
+        self.kernels
+            .iter()
+            .find(|built| built.has_module_dir && built.kernel == *kernel && built.arch == *arch)
+    }
+}
+
+impl State {
+    /// Reads the dkms tree. One that is not there is empty; what cannot be read or understood is
+    /// a problem of its own, and the rest is read. Entries that start with a dot are ours.
+    #[must_use]
+    pub fn read(trees: &Trees) -> Self {
+        let mut state = Self::default();
+        for (module, dir) in state.dirs(&trees.dkms, |text| text.parse::<ModuleName>()) {
+            let mut versions = state.dirs(&dir, |text| text.parse::<ModuleVersion>());
+            // A version that looks like an installed link is hidden in dkms too.
+            versions.retain(|(version, _)| {
+                version.as_str() != ORIGINALS && !version.as_str().starts_with("kernel-")
+            });
+            for (version, dir) in versions {
+                let id = ModuleId { name: module.clone(), version };
+                let added = state.added(trees, id, &dir);
+                state.modules.push(added);
+            }
+        }
+        state.modules.sort_by(|a, b| a.id.cmp(&b.id));
+        state
+    }
+
+    /// One module version.
+    #[must_use]
+    pub fn get(&self, id: &ModuleId) -> Option<&Added> {
+        self.modules.iter().find(|added| added.id == *id)
+    }
+
+    /// The version of a module that is installed for a kernel.
+    #[must_use]
+    pub fn installed_version(
+        &self,
+        name: &ModuleName,
+        kernel: &KernelRelease,
+        arch: &Arch,
+    ) -> Option<&ModuleVersion> {
+        self.modules
+            .iter()
+            .filter(|added| added.id.name == *name)
+            .find(|added| added.built_for(kernel, arch).is_some_and(|built| built.installed))
+            .map(|added| &added.id.version)
+    }
+
+    fn added(&mut self, trees: &Trees, id: ModuleId, dir: &Path) -> Added {
+        let link = dir.join("source");
+        let source = match fs::symlink_metadata(&link) {
+            Ok(meta) if meta.is_symlink() => Source::Link {
+                target: fs::read_link(&link).unwrap_or_default(),
+                resolves: links::resolve(&trees.root, &link).is_ok_and(|dir| dir.is_dir()),
+            },
+            Ok(meta) if meta.is_dir() => Source::BinariesOnly,
+            _ => Source::Missing,
+        };
+        let mut kernels = Vec::new();
+        for (release, dir) in self.kernel_dirs(dir) {
+            for (arch, dir) in self.dirs(&dir, |text| text.parse::<Arch>()) {
+                let has_module_dir = dir.join("module").is_dir();
+                let link = trees.installed_link(&id.name, &release, &arch);
+                let installed = has_module_dir && leads_to(&trees.root, &link, &dir);
+                let kernel = release.clone();
+                kernels.push(BuiltFor { kernel, arch, has_module_dir, installed });
+            }
+        }
+        let has_source_dir = trees.source.join(id.source_dir()).is_dir();
+        Added { id, source, has_source_dir, kernels }
+    }
+
+    fn kernel_dirs(&mut self, dir: &Path) -> Vec<(KernelRelease, PathBuf)> {
+        let mut dirs = self.dirs(dir, |text| text.parse::<KernelRelease>());
+        dirs.retain(|(release, _)| !NO_KERNELS.contains(&release.as_str()));
+        dirs
+    }
+
+    /// The directories in `dir` by their names, in order. Files and what starts with a dot are
+    /// passed over; names that are unfit are problems.
+    fn dirs<N: Ord, E: std::fmt::Display>(
+        &mut self,
+        dir: &Path,
+        name: impl Fn(&str) -> Result<N, E>,
+    ) -> Vec<(N, PathBuf)> {
+        let entries = match fs::read_dir(dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Vec::new(),
+            Err(error) => {
+                self.problems.push(format!("cannot list {}: {error}", dir.display()));
+                return Vec::new();
+            }
+        };
+        let mut dirs = Vec::new();
+        for entry in entries.flatten() {
+            let (file, path) = (entry.file_name(), entry.path());
+            if file.as_encoded_bytes().starts_with(b".") || !path.is_dir() {
+                continue;
+            }
+            match file.to_str().map(&name) {
+                Some(Ok(name)) => dirs.push((name, path)),
+                Some(Err(error)) => {
+                    self.problems.push(format!("{} is passed over: {error}", path.display()));
+                }
+                None => {
+                    let path = path.display();
+                    self.problems.push(format!("{path} is passed over: its name is not UTF-8"));
+                }
+            }
+        }
+        dirs.sort_by(|a, b| a.0.cmp(&b.0));
+        dirs
+    }
+}
+
+/// Whether `link` is a link to the directory `dir`, by whatever path.
+fn leads_to(root: &Path, link: &Path, dir: &Path) -> bool {
+    let is_link = fs::symlink_metadata(link).is_ok_and(|meta| meta.is_symlink());
+    let there = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+    is_link
+        && links::resolve(root, link)
+            .is_ok_and(|to| there(&to).is_some_and(|to| there(dir) == Some(to)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::symlink;
+
+    const KERNEL: &str = "7.2-arch1";
+
+    struct Machine {
+        dir: tempfile::TempDir,
+        trees: Trees,
+    }
+
+    impl Machine {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let trees = Trees::under(dir.path());
+            fs::create_dir_all(&trees.dkms).unwrap();
+            Self { dir, trees }
+        }
+
+        /// Makes a directory below the dkms tree.
+        fn dir(&self, path: &str) -> PathBuf {
+            let path = self.trees.dkms.join(path);
+            fs::create_dir_all(&path).unwrap();
+            path
+        }
+
+        /// Adds a module as dkms does, with an absolute link.
+        fn add(&self, id: &str) {
+            let id: ModuleId = id.parse().unwrap();
+            fs::create_dir_all(self.trees.source.join(id.source_dir())).unwrap();
+            self.dir(&format!("{id}/build"));
+            let source = Path::new("/usr/src").join(id.source_dir());
+            symlink(source, self.trees.source_link(&id)).unwrap();
+        }
+
+        fn build(&self, id: &str) {
+            self.dir(&format!("{id}/{KERNEL}/x86_64/module"));
+        }
+
+        fn install(&self, name: &str, target: &str) {
+            symlink(target, self.trees.dkms.join(format!("{name}/kernel-{KERNEL}-x86_64")))
+                .unwrap();
+        }
+
+        fn state(&self) -> State {
+            State::read(&self.trees)
+        }
+    }
+
+    #[test]
+    fn reads_what_is_added_built_and_installed() {
+        let machine = Machine::new();
+        for id in ["a/1", "a/2", "b/1"] {
+            machine.add(id);
+        }
+        machine.build("a/1");
+        machine.build("a/2");
+        machine.install("a", &format!("2/{KERNEL}/x86_64"));
+        machine.dir("a/original_module/7.2-arch1/x86_64");
+        machine.dir("b/1/tarball/x");
+        machine.dir(".kept/a-1");
+        fs::write(machine.trees.dkms.join("mok.key"), "").unwrap();
+
+        let state = machine.state();
+        assert_eq!(state.problems, [""; 0]);
+        let ids: Vec<_> = state.modules.iter().map(|added| added.id.to_string()).collect();
+        assert_eq!(ids, ["a/1", "a/2", "b/1"]);
+        assert!(state.modules.iter().all(|added| added.is_added() && !added.is_broken()));
+        let kernels: Vec<_> = state.modules.iter().flat_map(|added| &added.kernels).collect();
+        assert_eq!(kernels.len(), 2);
+        assert_eq!(kernels.iter().map(|built| built.installed).collect::<Vec<_>>(), [false, true]);
+        let (kernel, arch) = (KERNEL.parse().unwrap(), "x86_64".parse().unwrap());
+        let installed = |name: &str| {
+            state
+                .installed_version(&name.parse().unwrap(), &kernel, &arch)
+                .map(ModuleVersion::as_str)
+        };
+        assert_eq!((installed("a"), installed("b")), (Some("2"), None));
+    }
+
+    #[rstest]
+    #[case::relative("1/7.2-arch1/x86_64", true)]
+    #[case::absolute("/var/lib/dkms/a/1/7.2-arch1/x86_64", true)]
+    #[case::through_a_link("/srv/dkms/a/1/7.2-arch1/x86_64", true)]
+    #[case::another("2/7.2-arch1/x86_64", false)]
+    #[case::dangling("3/7.2-arch1/x86_64", false)]
+    fn installed_is_where_the_link_leads(#[case] target: &str, #[case] want: bool) {
+        let machine = Machine::new();
+        machine.add("a/1");
+        machine.build("a/1");
+        machine.build("a/2");
+        machine.install("a", target);
+        fs::create_dir(machine.dir.path().join("srv")).unwrap();
+        symlink("../var/lib/dkms", machine.dir.path().join("srv/dkms")).unwrap();
+        let state = machine.state();
+        assert_eq!(state.modules[0].kernels[0].installed, want);
+    }
+
+    #[test]
+    fn what_was_installed_and_lost_its_objects_is_not_built() {
+        let machine = Machine::new();
+        machine.add("a/1");
+        machine.dir(&format!("a/1/{KERNEL}/x86_64/log"));
+        machine.install("a", &format!("1/{KERNEL}/x86_64"));
+        let built = &machine.state().modules[0].kernels[0];
+        assert_eq!((built.has_module_dir, built.installed), (false, false));
+    }
+
+    type Change = fn(&Machine);
+
+    #[rstest]
+    #[case::whole(|_: &Machine| {}, true, false)]
+    #[case::source_gone(|m: &Machine| fs::remove_dir(m.trees.source.join("a-1")).unwrap(), false, true)]
+    #[case::link_gone(|m: &Machine| fs::remove_file(m.trees.dkms.join("a/1/source")).unwrap(), false, true)]
+    #[case::both_gone(|m: &Machine| {
+        fs::remove_file(m.trees.dkms.join("a/1/source")).unwrap();
+        fs::remove_dir(m.trees.source.join("a-1")).unwrap();
+    }, false, false)]
+    #[case::binaries_only(|m: &Machine| {
+        fs::remove_file(m.trees.dkms.join("a/1/source")).unwrap();
+        fs::remove_dir(m.trees.source.join("a-1")).unwrap();
+        m.dir("a/1/source");
+    }, false, false)]
+    fn tells_added_from_broken(#[case] change: Change, #[case] added: bool, #[case] broken: bool) {
+        let machine = Machine::new();
+        machine.add("a/1");
+        change(&machine);
+        let state = machine.state();
+        let module = state.get(&"a/1".parse().unwrap()).unwrap();
+        assert_eq!((module.is_added(), module.is_broken()), (added, broken));
+    }
+
+    #[test]
+    fn reads_the_rest_beside_what_it_cannot_understand() {
+        let machine = Machine::new();
+        machine.add("a/1");
+        machine.dir("a b/1");
+        machine.dir("a/1/6.1 custom/x86_64/module");
+        fs::create_dir(machine.trees.dkms.join(OsStr::from_bytes(b"bad\xff"))).unwrap();
+        let state = machine.state();
+        assert_eq!((state.modules.len(), state.problems.len()), (1, 3));
+        assert!(state.problems.iter().all(|problem| problem.contains(" is passed over: ")));
+    }
+
+    #[test]
+    fn a_tree_that_is_not_there_is_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(State::read(&Trees::under(dir.path())), State::default());
+    }
+}
