@@ -1,1 +1,9 @@
-//! Placeholder.
+//! What a hook binary is: pacman's targets in, whole lines out, an exit code.
+
+pub mod edge;
+pub mod lines;
+pub mod query;
+pub mod targets;
+
+pub use edge::{Call, run};
+pub use targets::Change;

@@ -1,2 +1,43 @@
-//! Placeholder.
-fn main() {}
+//! Answers in JSON which package owns a path or provides a kernel; the one program that links
+//! libalpm.
+//!
+//! ```text
+//! alpm-query [--root DIR] [--dbpath DIR] owner PATH…
+//! alpm-query [--root DIR] [--dbpath DIR] kernel RELEASE…
+//! alpm-query [--root DIR] [--dbpath DIR] batch          lines "owner PATH", "kernel RELEASE"
+//! ```
+//!
+//! It stands alone because libalpm pulls in some 35 libraries: a transaction that upgrades one of
+//! them may leave this program unable to start, and nothing else. It takes no lock, so it answers
+//! while pacman holds its own.
+
+mod answers;
+mod database;
+mod question;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use answers::Answers;
+use database::Database;
+use question::Asked;
+
+fn main() -> ExitCode {
+    match answer() {
+        Ok(text) => match io::stdout().write_all(text.as_bytes()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_nobody_reads) => ExitCode::FAILURE,
+        },
+        Err(why) => {
+            let _ = writeln!(io::stderr(), "alpm-query: {}", why.replace('\n', " "));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn answer() -> Result<String, String> {
+    let asked = Asked::read(std::env::args_os().skip(1), &mut io::stdin().lock())?;
+    let database = Database::open(&asked)?;
+    let answers = Answers::find(&asked.questions, &database);
+    serde_json::to_string(&answers).map(|text| text + "\n").map_err(|why| why.to_string())
+}

@@ -1,0 +1,293 @@
+//! The lines a pacman user sees while modules are built, installed and removed.
+//!
+//! pacman forwards a hook's output by whole lines and copies them to its log, so there is no
+//! progress bar here and no colour: what is going to be done and why, one line for each module
+//! that is finished, notes, and last of all what failed.
+
+mod names;
+mod out;
+mod summary;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::time::Duration;
+
+use dkms_engine::names::{KernelRelease, ModuleId};
+use dkms_engine::plan::{Action, Note, Plan, Step};
+use dkms_engine::report::{Event, Finished, Outcome, Watch};
+
+pub use names::Names;
+pub use out::Out;
+
+/// A module that is brought to a kernel; without a kernel if it fails for all.
+type Job = (ModuleId, Option<KernelRelease>);
+
+/// Turns what happens into lines.
+pub struct Lines<W> {
+    out: Out<W>,
+    names: Names,
+    /// What is built or installed, with the time it took so far.
+    jobs: BTreeMap<Job, Duration>,
+    /// How many of them are over.
+    over: usize,
+    /// How many of them came about.
+    done: usize,
+    /// Of the jobs, those that end with the build.
+    only_built: BTreeSet<Job>,
+    /// Versions that a newer one takes the place of.
+    replaced: BTreeSet<ModuleId>,
+    /// Modules that are forgotten in the end: one line names all kernels that they left.
+    leaving: BTreeMap<ModuleId, Vec<KernelRelease>>,
+    /// Kernels that are gone, with the number of modules that go with them.
+    gone: BTreeMap<KernelRelease, usize>,
+}
+
+impl<W: Write> Lines<W> {
+    /// Lines that go to `out`, where `names` knows the packages.
+    pub fn new(out: W, names: Names) -> Self {
+        Self {
+            out: Out::new(out),
+            names,
+            jobs: BTreeMap::new(),
+            over: 0,
+            done: 0,
+            only_built: BTreeSet::new(),
+            replaced: BTreeSet::new(),
+            leaving: BTreeMap::new(),
+            gone: BTreeMap::new(),
+        }
+    }
+
+    /// Writes one line.
+    pub fn say(&mut self, line: &str) {
+        self.out.line(line);
+    }
+
+    /// Says what would be done and why, and that nothing was.
+    pub fn dry_run(&mut self, plan: &Plan) {
+        for line in plan.to_string().lines() {
+            self.out.line(line);
+        }
+        self.out.line(if plan.steps.is_empty() {
+            "Dry run: there is nothing to do."
+        } else {
+            "Dry run: nothing was changed."
+        });
+    }
+
+    fn planned(&mut self, plan: &Plan) {
+        self.take_in(plan);
+        let groups = groups(plan);
+        if !groups.is_empty() {
+            self.out.line("Kernel modules to build and install:");
+        }
+        for ((kernel, why), modules) in groups {
+            let modules: Vec<_> = modules.into_iter().map(names::plain).collect();
+            let why = if why.is_empty() { why } else { format!(" ({why})") };
+            self.out.line(&format!(
+                "  for {}: {}{why}",
+                self.names.kernel(kernel),
+                modules.join(", ")
+            ));
+        }
+        if plan.steps.is_empty() {
+            self.up_to_date(plan);
+        }
+    }
+
+    /// Counts the jobs, and finds the steps that are told together.
+    fn take_in(&mut self, plan: &Plan) {
+        for Step { action, .. } in &plan.steps {
+            if let Some(job) = job_of(action) {
+                self.jobs.entry(job).or_default();
+            }
+            match action {
+                Action::Build { .. } => self.only_built.extend(job_of(action)),
+                Action::Install { replaces, .. } => {
+                    self.replaced.extend(replaces.clone());
+                    if let Some(job) = job_of(action) {
+                        self.only_built.remove(&job);
+                    }
+                }
+                Action::Deregister(module) => {
+                    self.leaving.entry(module.clone()).or_default();
+                }
+                Action::Sweep(kernel) => {
+                    let of_kernel = |step: &&Step| matches!(&step.action, Action::Unbuild(_, of) if of == kernel);
+                    let count = plan.steps.iter().filter(of_kernel).count();
+                    self.gone.insert(kernel.clone(), count);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Where nothing has to be done it is said for which modules that is so.
+    fn up_to_date(&mut self, plan: &Plan) {
+        let mut fine: BTreeMap<&KernelRelease, Vec<String>> = BTreeMap::new();
+        for note in &plan.notes {
+            if let Note::Already { module, kernel, .. } = note {
+                fine.entry(kernel).or_default().push(names::plain(module));
+            }
+        }
+        for (kernel, modules) in fine {
+            let kernel = self.names.kernel(kernel);
+            self.out.line(&format!("Up to date for {kernel}: {}", modules.join(", ")));
+        }
+    }
+
+    fn finished(&mut self, finished: &Finished) {
+        let Finished { step, outcome, elapsed } = finished;
+        match (&step.action, outcome) {
+            (action, _) if job_of(action).is_some() => self.job_step(action, outcome, *elapsed),
+            (Action::Adopt(module, kernel), Outcome::Done) => {
+                let module = self.names.module(module);
+                self.out.line(&format!("{module} for {kernel}: taken over from dkms as it is"));
+            }
+            (Action::Uninstall(module, kernel), Outcome::Done) => {
+                if self.gone.contains_key(kernel) {
+                    // The line for the kernel tells it.
+                } else if let Some(left) = self.leaving.get_mut(module) {
+                    left.push(kernel.clone());
+                } else {
+                    let line = format!("{}: removed from {kernel}", names::plain(module));
+                    self.out.line(&line);
+                }
+            }
+            (Action::Deregister(module), outcome) => self.left(module, outcome),
+            (Action::Sweep(kernel), outcome) => self.swept(kernel, outcome),
+            (action, Outcome::Failed(failed)) => {
+                let what = failed.message.lines().next().unwrap_or_default();
+                self.out.line(&format!("FAILED: {action}: {what}"));
+            }
+            _ => {}
+        }
+    }
+
+    /// One line when a job is over, in whichever of its steps.
+    fn job_step(&mut self, action: &Action, outcome: &Outcome, elapsed: Duration) {
+        let Some(job) = job_of(action) else { return };
+        let Some(total) = self.jobs.get_mut(&job) else { return };
+        *total += elapsed;
+        let time = seconds(*total);
+        let built = *total > elapsed;
+        let how = match (action, outcome) {
+            (Action::Build { .. }, Outcome::Done) if !self.only_built.contains(&job) => return,
+            (Action::Build { .. }, Outcome::Done) => format!("built in {time}"),
+            (Action::Install { replaces, .. }, Outcome::Done) => {
+                let place = replaces
+                    .as_ref()
+                    .map(|old| format!(" in place of {}", old.version))
+                    .unwrap_or_default();
+                let built = if built { "built and " } else { "" };
+                format!("{built}installed{place} in {time}")
+            }
+            (Action::Fail { .. }, _) => "FAILED".to_owned(),
+            (_, Outcome::Failed(_)) => format!("FAILED after {time}"),
+            // Its build failed or was skipped: that is told already.
+            (Action::Install { .. }, Outcome::Skipped(_)) => return,
+            (_, Outcome::Skipped(why)) => format!("not built: {why}"),
+            (_, Outcome::Done) => return,
+        };
+        self.over += 1;
+        self.done += usize::from(*outcome == Outcome::Done);
+        let kernel = job.1.map(|kernel| format!(" for {kernel}")).unwrap_or_default();
+        let line = format!(
+            "({}/{}) {}{kernel}: {how}",
+            self.over,
+            self.jobs.len(),
+            self.names.module(&job.0)
+        );
+        self.out.line(&line);
+    }
+
+    fn left(&mut self, module: &ModuleId, outcome: &Outcome) {
+        let kernels = self.leaving.remove(module).unwrap_or_default();
+        let kernels: Vec<String> = kernels.iter().map(ToString::to_string).collect();
+        let from = if kernels.is_empty() {
+            String::new()
+        } else {
+            format!(" from {}", kernels.join(", "))
+        };
+        let name = names::plain(module);
+        match outcome {
+            // The line of the version that replaces it says so.
+            Outcome::Done if from.is_empty() && self.replaced.contains(module) => {}
+            Outcome::Done => self.out.line(&format!("{name}: removed{from}")),
+            Outcome::Skipped(why) if from.is_empty() => self.out.line(&format!("{name}: {why}")),
+            Outcome::Skipped(why) => self.out.line(&format!("{name}: removed{from}; {why}")),
+            Outcome::Failed(_) => self.out.line(&format!("{name}: FAILED to be removed")),
+        }
+    }
+
+    fn swept(&mut self, kernel: &KernelRelease, outcome: &Outcome) {
+        let count = self.gone.remove(kernel).unwrap_or_default();
+        let modules = match count {
+            1 => "1 module was removed with it".to_owned(),
+            count => format!("{count} modules were removed with it"),
+        };
+        match outcome {
+            Outcome::Done if count == 0 => {}
+            Outcome::Done => self.out.line(&format!("{kernel} is gone: {modules}")),
+            Outcome::Skipped(why) => {
+                self.out
+                    .line(&format!("{kernel} is gone, but /usr/lib/modules/{kernel} stays: {why}"));
+            }
+            Outcome::Failed(failed) => {
+                self.out
+                    .line(&format!("FAILED: remove what is left of {kernel}: {}", failed.message));
+            }
+        }
+    }
+}
+
+impl<W: Write> Watch for Lines<W> {
+    fn event(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Planned(plan) => self.planned(plan),
+            Event::Started(_) => {}
+            Event::Finished(finished) => self.finished(finished),
+            Event::Says(line) => self.out.line(line),
+        }
+    }
+}
+
+/// The modules to build or install, by kernel and reason.
+fn groups(plan: &Plan) -> BTreeMap<(&KernelRelease, String), BTreeSet<&ModuleId>> {
+    let mut groups: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    let mut told = BTreeSet::new();
+    for Step { action, why } in &plan.steps {
+        let (Action::Build { module, kernel, .. } | Action::Install { module, kernel, .. }) =
+            action
+        else {
+            continue;
+        };
+        if told.insert((module, kernel)) {
+            let why: Vec<String> = why.iter().map(ToString::to_string).collect();
+            groups.entry((kernel, why.join("; "))).or_default().insert(module);
+        }
+    }
+    groups
+}
+
+/// The job that a step belongs to, if it is one of building, installing or failing.
+fn job_of(action: &Action) -> Option<Job> {
+    match action {
+        Action::Build { module, kernel, .. } | Action::Install { module, kernel, .. } => {
+            Some((module.clone(), Some(kernel.clone())))
+        }
+        Action::Fail { module, kernel, .. } => Some((module.clone(), kernel.clone())),
+        _ => None,
+    }
+}
+
+/// A time as people say it.
+fn seconds(time: Duration) -> String {
+    match time.as_secs() {
+        0..10 => format!("{:.1} s", time.as_secs_f64()),
+        whole @ 10..120 => format!("{whole} s"),
+        whole => format!("{} min {} s", whole / 60, whole % 60),
+    }
+}

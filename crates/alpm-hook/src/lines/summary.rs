@@ -1,0 +1,113 @@
+//! The end of a run: notes, how much came about, and last of all what failed and what helps.
+
+use std::io::Write;
+
+use dkms_engine::names::{KernelRelease, ModuleId};
+use dkms_engine::plan::{Action, Note, Plan};
+use dkms_engine::report::{Failed, Report};
+
+use super::{Lines, names};
+
+impl<W: Write> Lines<W> {
+    /// Writes the end of a run.
+    pub fn summary(&mut self, plan: &Plan, report: &Report) {
+        for note in &plan.notes {
+            if let Some(text) = self.note(note) {
+                self.out.line(&format!("Note: {text}"));
+            }
+        }
+        for trouble in &report.trouble {
+            self.out.line(&format!("Trouble: {trouble}"));
+        }
+        self.count(report.failures().count());
+        for (action, failed) in report.failures() {
+            self.failure(plan, action, failed);
+        }
+    }
+
+    /// How many modules came about; a single one has told that itself.
+    fn count(&mut self, failures: usize) {
+        if failures > 0 {
+            self.out.line("");
+        }
+        let (all, done) = (self.jobs.len(), self.done);
+        if all > 1 && done == all {
+            self.out.line(&format!("All {all} modules are ready."));
+        } else if all > 1 {
+            self.out.line(&format!("{done} of {all} modules are ready. What failed:"));
+        }
+    }
+
+    /// A note in words, unless it only says that there is nothing to do.
+    fn note(&self, note: &Note) -> Option<String> {
+        match note {
+            Note::Already { .. } => None,
+            Note::NoHeaders { kernel, pkgbase: None, other: None } => {
+                let install = self.names.headers_package(kernel)?;
+                Some(format!("{kernel} has no headers: install {install}"))
+            }
+            note => Some(note.to_string()),
+        }
+    }
+
+    fn failure(&mut self, plan: &Plan, action: &Action, failed: &Failed) {
+        let mut message = failed.message.lines();
+        let what = self.what_failed(action);
+        self.out.line(&format!("FAILED: {what}: {}", message.next().unwrap_or_default()));
+        for more in message {
+            self.out.line(&format!("  {more}"));
+        }
+        if let Some(cause) = &failed.cause {
+            self.out.line(&format!("  cause:     {cause}"));
+        }
+        if let Some(log) = &failed.log {
+            self.out.line(&format!("  log:       {}", log.display()));
+        }
+        if let Some(old) = stays(plan, action) {
+            self.out.line(&format!("  until then {} stays installed", names::plain(old)));
+        }
+        if let Some(command) = again(action) {
+            self.out.line(&format!("  try again: {command}"));
+        }
+    }
+
+    fn what_failed(&self, action: &Action) -> String {
+        match action {
+            Action::Build { module, kernel, .. }
+            | Action::Install { module, kernel, .. }
+            | Action::Fail { module, kernel: Some(kernel), .. } => {
+                format!("{} for {kernel}", self.names.module(module))
+            }
+            Action::Fail { module, kernel: None, .. } => self.names.module(module),
+            action => action.to_string(),
+        }
+    }
+}
+
+/// The version that stays where a newer one could not be brought.
+fn stays<'a>(plan: &'a Plan, failed: &Action) -> Option<&'a ModuleId> {
+    let same = |module: &ModuleId, kernel: &KernelRelease| {
+        failed.module() == Some(module) && failed.kernel() == Some(kernel)
+    };
+    plan.steps.iter().find_map(|step| match &step.action {
+        Action::Install { module, kernel, replaces } if same(module, kernel) => replaces.as_ref(),
+        _ => None,
+    })
+}
+
+/// The command that tries a failed step again.
+fn again(action: &Action) -> Option<String> {
+    match action {
+        Action::Build { module, kernel, .. }
+        | Action::Install { module, kernel, .. }
+        | Action::Fail { module, kernel: Some(kernel), .. } => {
+            Some(format!("dkms install {module} -k {kernel} --verbose"))
+        }
+        Action::Uninstall(module, kernel) | Action::Unbuild(module, kernel) => {
+            Some(format!("dkms unbuild {module} -k {kernel}"))
+        }
+        Action::Deregister(module) => Some(format!("dkms remove {module} --all")),
+        Action::Depmod(kernel) => Some(format!("depmod {kernel}")),
+        _ => None,
+    }
+}

@@ -1,0 +1,235 @@
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use dkms_engine::facts::Facts;
+use dkms_engine::record::Reason;
+use dkms_engine::report::{Failed, Report};
+
+use super::*;
+use crate::query::Packages;
+
+const NEW: &str = "7.2.13-arch1-1";
+const LTS: &str = "6.12.8-1-lts";
+
+fn id(text: &str) -> ModuleId {
+    text.parse().expect("a module")
+}
+
+fn release(text: &str) -> KernelRelease {
+    text.parse().expect("a release")
+}
+
+fn build(module: &str, kernel: &str, why: Reason) -> Step {
+    let (module, kernel) = (id(module), release(kernel));
+    let action = Action::Build { module, kernel, after: Vec::new(), depends: BTreeMap::new() };
+    Step { action, why: vec![why] }
+}
+
+fn install(module: &str, kernel: &str, replaces: Option<&str>) -> Step {
+    let action =
+        Action::Install { module: id(module), kernel: release(kernel), replaces: replaces.map(id) };
+    Step { action, why: Vec::new() }
+}
+
+fn step(action: Action) -> Step {
+    Step { action, why: Vec::new() }
+}
+
+fn packages() -> Packages {
+    Packages::read(
+        br#"{"owners": {"usr/src/zfs-2.4.4/dkms.conf": {"name": "zfs-dkms", "version": "2.4.4-1"}},
+             "kernels": {"7.2.13-arch1-1": {"kernel": {"name": "linux", "version": "7.2.13.arch1-1"},
+                                            "headers": null, "headers_package": "linux-headers"},
+                         "6.12.8-1-lts": {"kernel": null, "headers": null,
+                                          "headers_package": "linux-lts-headers"}}}"#,
+    )
+    .expect("an answer")
+}
+
+/// The text of a run in which each step takes 4.1 seconds and ends as `outcome` says.
+fn run(plan: &Plan, outcome: impl Fn(&Action) -> Outcome) -> String {
+    let facts = Facts {
+        arch: "x86_64".parse().expect("a name"),
+        kernels: BTreeMap::new(),
+        modules: BTreeMap::new(),
+        debts: Vec::new(),
+        problems: Vec::new(),
+    };
+    let mut lines = Lines::new(Vec::new(), Names::new(packages(), &facts));
+    lines.event(&Event::Planned(plan));
+    let mut report = Report::default();
+    for step in &plan.steps {
+        lines.event(&Event::Started(step));
+        let outcome = outcome(&step.action);
+        let finished =
+            Finished { step: step.clone(), outcome, elapsed: Duration::from_millis(4100) };
+        lines.event(&Event::Finished(&finished));
+        report.finished.push(finished);
+    }
+    lines.summary(plan, &report);
+    String::from_utf8(lines.out.into_inner()).expect("text")
+}
+
+fn plan(steps: Vec<Step>, notes: Vec<Note>) -> Plan {
+    Plan { steps, notes, ..Plan::default() }
+}
+
+#[test]
+fn a_kernel_bump() {
+    let old = release("7.2.12-arch1-1");
+    let plan = plan(
+        vec![
+            step(Action::Register(id("zfs/2.4.4"))),
+            build("zfs/2.4.4", NEW, Reason::NotBuilt),
+            install("zfs/2.4.4", NEW, None),
+            build("vhba-module/20260313", NEW, Reason::NotBuilt),
+            install("vhba-module/20260313", NEW, None),
+            install("foo/1.0", LTS, None),
+            step(Action::Uninstall(id("zfs/2.4.4"), old.clone())),
+            step(Action::Unbuild(id("zfs/2.4.4"), old.clone())),
+            step(Action::Unbuild(id("foo/1.0"), old.clone())),
+            step(Action::Depmod(release(NEW))),
+            step(Action::Sweep(old)),
+        ],
+        Vec::new(),
+    );
+    insta::assert_snapshot!(run(&plan, |_| Outcome::Done));
+}
+
+#[test]
+fn a_module_bump() {
+    let plan = plan(
+        vec![
+            build("zfs/2.4.4", NEW, Reason::NotBuilt),
+            install("zfs/2.4.4", NEW, Some("zfs/2.4.3")),
+            step(Action::Unbuild(id("zfs/2.4.3"), release(NEW))),
+            step(Action::Deregister(id("zfs/2.4.3"))),
+            step(Action::Depmod(release(NEW))),
+        ],
+        Vec::new(),
+    );
+    insta::assert_snapshot!(run(&plan, |_| Outcome::Done));
+}
+
+#[test]
+fn a_module_that_fails_between_others() {
+    let fails = |action: &Action| match action {
+        Action::Build { module, .. } if *module == id("zfs/2.4.4") => Outcome::Failed(Failed {
+            cause: Some("zfs_super.c:12:2: error: too few arguments to function 'iput'".into()),
+            log: Some(PathBuf::from("/var/lib/dkms/.log/zfs-2.4.4-7.2.13-arch1-1-x86_64.log")),
+            ..Failed::new(
+                10,
+                "make failed (exit status 2): make -C /usr/lib/modules/7.2.13-arch1-1/build",
+            )
+        }),
+        Action::Install { module, .. } if *module == id("zfs/2.4.4") => {
+            Outcome::Skipped("it was not built".into())
+        }
+        Action::Build { module, .. } if *module == id("upon-zfs/1") => {
+            Outcome::Skipped("zfs, which it builds upon, failed".into())
+        }
+        Action::Depmod(_) => {
+            Outcome::Failed(Failed::new(6, "depmod -a failed (exit status 1): no\nmodprobe waits"))
+        }
+        _ => Outcome::Done,
+    };
+    let plan = plan(
+        vec![
+            build("foo/1.0", NEW, Reason::Source),
+            install("foo/1.0", NEW, None),
+            build("zfs/2.4.4", NEW, Reason::Source),
+            install("zfs/2.4.4", NEW, Some("zfs/2.4.3")),
+            build("upon-zfs/1", NEW, Reason::Source),
+            build("bar/1.0", LTS, Reason::KernelSymbols),
+            install("bar/1.0", LTS, None),
+            step(Action::Depmod(release(NEW))),
+        ],
+        vec![Note::Kept { module: id("zfs/2.4.3"), kernel: release(NEW) }],
+    );
+    insta::assert_snapshot!(run(&plan, fails));
+}
+
+#[test]
+fn modules_that_cannot_be_tried() {
+    let action = Action::Fail {
+        module: id("foo/1.0"),
+        kernel: Some(release(NEW)),
+        message: "/usr/src/foo-1.0/dkms.conf: line 3: PACKAGE_NAME is missing".into(),
+        code: 8,
+    };
+    let notes = vec![
+        Note::NoHeaders { kernel: release(LTS), pkgbase: None, other: None },
+        Note::NoHeaders {
+            kernel: release(NEW),
+            pkgbase: Some("linux".into()),
+            other: Some(release("7.2.14-arch1-1")),
+        },
+        Note::Excluded {
+            module: id("bar/1.0"),
+            kernel: release(NEW),
+            why: "needs CONFIG_PCI".into(),
+        },
+        Note::KnownFailure {
+            module: id("zfs/2.4.4"),
+            kernel: release(NEW),
+            what: "zfs_super.c:12:2: error: too few arguments".into(),
+            log: "/var/lib/dkms/.log/zfs.log".into(),
+            stays: Some(id("zfs/2.4.3")),
+        },
+        Note::Already { module: id("foo/1.0"), kernel: release(LTS), state: "installed" },
+    ];
+    let failed = Outcome::Failed(Failed::new(
+        8,
+        "/usr/src/foo-1.0/dkms.conf: line 3: PACKAGE_NAME is missing",
+    ));
+    insta::assert_snapshot!(run(&plan(vec![step(action)], notes), |_| failed.clone()));
+}
+
+#[test]
+fn a_removal() {
+    let plan = plan(
+        vec![
+            step(Action::Uninstall(id("zfs/2.4.4"), release(LTS))),
+            step(Action::Unbuild(id("zfs/2.4.4"), release(LTS))),
+            step(Action::Uninstall(id("zfs/2.4.4"), release(NEW))),
+            step(Action::Unbuild(id("zfs/2.4.4"), release(NEW))),
+            step(Action::Deregister(id("zfs/2.4.4"))),
+            step(Action::Uninstall(id("foo/1.0"), release(NEW))),
+        ],
+        Vec::new(),
+    );
+    insta::assert_snapshot!(run(&plan, |_| Outcome::Done));
+}
+
+#[test]
+fn nothing_to_do() {
+    let already = |module, kernel| Note::Already {
+        module: id(module),
+        kernel: release(kernel),
+        state: "installed",
+    };
+    let plan = plan(
+        Vec::new(),
+        vec![already("zfs/2.4.4", NEW), already("foo/1.0", NEW), already("foo/1.0", LTS)],
+    );
+    insta::assert_snapshot!(run(&plan, |_| Outcome::Done));
+    assert_eq!(run(&Plan::default(), |_| Outcome::Done), "");
+}
+
+#[test]
+fn a_dry_run() {
+    let plan = plan(
+        vec![build("zfs/2.4.4", NEW, Reason::NotBuilt), install("zfs/2.4.4", NEW, None)],
+        Vec::new(),
+    );
+    let mut lines = Lines::new(Vec::new(), Names::default());
+    lines.dry_run(&plan);
+    lines.dry_run(&Plan::default());
+    insta::assert_snapshot!(String::from_utf8(lines.out.into_inner()).expect("text"));
+}
+
+#[test]
+fn times() {
+    let said = [0.04, 9.94, 41.7, 119.0, 200.0].map(|time| seconds(Duration::from_secs_f64(time)));
+    assert_eq!(said, ["0.0 s", "9.9 s", "41 s", "119 s", "3 min 20 s"]);
+}
