@@ -4,7 +4,10 @@
 //! From the ground up, a file uses only those above it:
 //! [`names`], [`trees`] · `run`, `conf`, `kernels`, `state` · `facts` · `plan` · `build`, `place` · `act`, `report`.
 
+pub mod act;
+mod build;
 pub mod conf;
+mod confs;
 pub mod copy;
 pub mod debts;
 pub mod diagnose;
@@ -20,10 +23,17 @@ pub mod make_log;
 pub mod names;
 pub mod object;
 mod page;
+mod place;
 pub mod plan;
+mod recompress;
 pub mod record;
+mod remove;
 pub mod report;
 pub mod run;
+mod scripts;
+pub mod settings;
+pub mod site;
 pub mod state;
+pub mod survey;
 pub mod trees;
 pub mod version;

@@ -197,6 +197,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// What there is to know.
     pub notes: Vec<Note>,
+    /// What the request asks for, as debts: noted before the first step.
+    pub owes: Vec<Debt>,
     /// The debts that are paid when every step has been carried out.
     pub settles: Vec<Debt>,
 }

@@ -152,12 +152,15 @@ impl Planner<'_> {
                 _ => false,
             })
         };
-        let mut settles: Vec<Debt> = sources
-            .iter()
-            .filter(|dir| !stays(dir))
-            .map(|dir| Debt::Source(dir.clone()))
-            .chain(kernels.iter().filter(|k| !self.is_copy(k)).cloned().map(Debt::Kernel))
-            .collect();
+        let owed_sources = sources.iter().map(|dir| Debt::Source(dir.clone()));
+        let owed_kernels = kernels.iter().cloned().map(Debt::Kernel);
+        let owes: Vec<Debt> = owed_sources.chain(owed_kernels).collect();
+        let paid = |debt: &&Debt| match debt {
+            Debt::Source(dir) => !stays(dir),
+            Debt::Kernel(kernel) => !self.is_copy(kernel),
+            _ => true,
+        };
+        let mut settles: Vec<Debt> = owes.iter().filter(paid).cloned().collect();
         for debt in &facts.debts {
             let paid = match debt {
                 Debt::Source(_) | Debt::Kernel(_) => false,
@@ -172,6 +175,7 @@ impl Planner<'_> {
                 settles.push(debt.clone());
             }
         }
+        self.plan.owes = owes;
         self.plan.settles = settles;
     }
 

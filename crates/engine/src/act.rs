@@ -1,0 +1,411 @@
+//! Carrying out a plan: the one room that changes the machine.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use crate::build::{self, Build};
+use crate::confs::Confs;
+use crate::debts::{Debt, Debts};
+use crate::digest::Digest;
+use crate::durable::{self, FileError};
+use crate::facts::Facts;
+use crate::links;
+use crate::names::{KernelRelease, ModuleId, ModuleName};
+use crate::place;
+use crate::plan::{Action, Plan, Step};
+use crate::recompress;
+use crate::record::{self, Record};
+use crate::remove;
+use crate::report::{Event, Failed, Finished, Outcome, Report, Watch};
+use crate::run::Program;
+use crate::scripts::Script;
+use crate::site::Site;
+
+/// Carries out `plan`, one step after the other. A step that fails stops only what builds upon it.
+///
+/// Whoever calls this holds the lock, and has read `facts` under it.
+pub fn carry_out(plan: &Plan, facts: &Facts, site: &Site, watch: &mut dyn Watch) -> Report {
+    watch.event(&Event::Planned(plan));
+    let mut run = Run {
+        facts,
+        site,
+        debts: Debts::of(&site.trees),
+        confs: Confs::new(site),
+        jobserver: None,
+        report: Report::default(),
+        failed: BTreeSet::new(),
+        not_built: BTreeSet::new(),
+        paid_after_depmod: Vec::new(),
+        watch,
+    };
+    run.note_debts(plan);
+    for step in &plan.steps {
+        run.step(step);
+    }
+    run.settle(plan);
+    run.report
+}
+
+struct Run<'a> {
+    facts: &'a Facts,
+    site: &'a Site,
+    debts: Debts,
+    confs: Confs<'a>,
+    /// Made for the first build.
+    jobserver: Option<jobserver::Client>,
+    report: Report,
+    /// Modules that are not what was planned, for each kernel.
+    failed: BTreeSet<(ModuleName, KernelRelease)>,
+    /// Builds that did not come about: there is nothing to install.
+    not_built: BTreeSet<(ModuleId, KernelRelease)>,
+    /// Debts of this run's own, paid once depmod has run for the kernel.
+    paid_after_depmod: Vec<(KernelRelease, Debt)>,
+    watch: &'a mut dyn Watch,
+}
+
+impl Run<'_> {
+    /// Notes what was asked for, so that it is finished if we are not. What costs no step is not
+    /// worth a file, except where it stays owed.
+    fn note_debts(&mut self, plan: &Plan) {
+        let at_once = |debt: &&Debt| plan.steps.is_empty() && plan.settles.contains(debt);
+        for debt in plan.owes.iter().filter(|debt| !at_once(debt)) {
+            if let Err(error) = self.debts.write(debt) {
+                self.report.trouble.push(error.to_string());
+            }
+        }
+    }
+
+    fn step(&mut self, step: &Step) {
+        self.watch.event(&Event::Started(step));
+        let started = Instant::now();
+        let outcome = self.carry_out(&step.action).unwrap_or_else(Outcome::Failed);
+        if outcome != Outcome::Done {
+            self.remember(&step.action);
+        }
+        let finished = Finished { step: step.clone(), outcome, elapsed: started.elapsed() };
+        self.watch.event(&Event::Finished(&finished));
+        self.report.finished.push(finished);
+    }
+
+    fn remember(&mut self, action: &Action) {
+        let (Some(module), Some(kernel)) = (action.module(), action.kernel()) else { return };
+        self.failed.insert((module.name.clone(), kernel.clone()));
+        if matches!(action, Action::Build { .. }) {
+            self.not_built.insert((module.clone(), kernel.clone()));
+        }
+    }
+
+    fn carry_out(&mut self, action: &Action) -> Result<Outcome, Failed> {
+        match action {
+            Action::Register(module) => self.register(module)?,
+            Action::UseKept(module) => self.use_kept(module)?,
+            Action::Adopt(module, kernel) => self.adopt(module, kernel)?,
+            Action::Build { module, kernel, after, depends } => {
+                let broken = after.iter().find(|name| self.has_failed(name, kernel));
+                if let Some(name) = broken {
+                    return Ok(Outcome::Skipped(format!("{name}, which it builds upon, failed")));
+                }
+                self.owe(Debt::Install { module: module.clone(), kernel: kernel.clone() }, kernel)?;
+                self.build(module, kernel, depends)?;
+            }
+            Action::Install { module, kernel, replaces } => {
+                if self.not_built.contains(&(module.clone(), kernel.clone())) {
+                    return Ok(Outcome::Skipped("it was not built".into()));
+                }
+                self.owe(Debt::Install { module: module.clone(), kernel: kernel.clone() }, kernel)?;
+                self.install(module, kernel, replaces.as_ref())?;
+            }
+            Action::Uninstall(module, kernel) => {
+                let debt = Debt::Uninstall { module: module.clone(), kernel: kernel.clone() };
+                self.owe(debt, kernel)?;
+                self.uninstall(module, kernel)?;
+            }
+            Action::Unbuild(module, kernel) => {
+                if remove::is_installed(self.site, module, kernel) {
+                    return Ok(Outcome::Skipped(format!("{module} stays installed there")));
+                }
+                remove::unbuild(self.site, module, kernel)?;
+            }
+            Action::Deregister(module) => return self.deregister(module),
+            Action::Depmod(kernel) => self.depmod(kernel)?,
+            Action::Sweep(kernel) => {
+                if !remove::sweep(self.site, kernel)? {
+                    return Ok(Outcome::Skipped("its directory holds files of others".into()));
+                }
+            }
+            Action::Fail { message, code, .. } => return Err(Failed::new(*code, message.clone())),
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn has_failed(&self, name: &ModuleName, kernel: &KernelRelease) -> bool {
+        self.failed.contains(&(name.clone(), kernel.clone()))
+    }
+
+    /// Notes what is about to be begun, so that it is finished if we are not.
+    fn owe(&mut self, debt: Debt, kernel: &KernelRelease) -> Result<(), FileError> {
+        self.debts.write(&debt)?;
+        let entry = (kernel.clone(), debt);
+        if !self.paid_after_depmod.contains(&entry) {
+            self.paid_after_depmod.push(entry);
+        }
+        Ok(())
+    }
+
+    fn register(&self, module: &ModuleId) -> Result<(), Failed> {
+        let trees = &self.site.trees;
+        durable::create_dirs(&trees.build(module))?;
+        let dir = self.facts.modules.get(module).map(|facts| facts.source_dir.clone());
+        let source = trees.source.join(dir.unwrap_or_else(|| module.source_dir()));
+        let target = links::text_for(&trees.root, &source);
+        durable::replace_link(&trees.source_link(module), &target)?;
+        Ok(())
+    }
+
+    fn use_kept(&self, module: &ModuleId) -> Result<(), Failed> {
+        let trees = &self.site.trees;
+        let target = links::text_for(&trees.root, &trees.kept(module));
+        durable::replace_link(&trees.source_link(module), &target)?;
+        Ok(())
+    }
+
+    fn adopt(&mut self, module: &ModuleId, kernel: &KernelRelease) -> Result<(), Failed> {
+        let site = self.site;
+        let pair = self.facts.pair(module, kernel);
+        let (Some(inputs), Some(values)) =
+            (pair.and_then(|p| p.inputs.clone()), pair.and_then(|p| p.values.clone()))
+        else {
+            return Err(Failed::new(1, "its source or the kernel's headers cannot be read"));
+        };
+        let installed = remove::is_installed(site, module, kernel);
+        let objects = place::objects(site, module, kernel);
+        let placed = if installed { place::placed(site, module, kernel) } else { Vec::new() };
+        let record = Record {
+            format: record::FORMAT,
+            module: module.clone(),
+            kernel: kernel.clone(),
+            arch: site.arch.clone(),
+            adopted: true,
+            build_seconds: 0,
+            compiler: String::new(),
+            inputs,
+            values,
+            objects,
+            placed,
+        };
+        place::restore_originals(site, module, kernel)?;
+        let source = site.trees.source_link(module);
+        let source =
+            links::resolve(&site.trees.root, &source).map_err(FileError::when("find", &source))?;
+        let kept = site.trees.kept(module);
+        if source != kept && !kept.exists() {
+            build::keep(&source, &kept)?;
+        }
+        record.write(&Record::path(&site.trees, module, kernel, &site.arch))?;
+        Ok(())
+    }
+
+    fn build(
+        &mut self,
+        module: &ModuleId,
+        kernel: &KernelRelease,
+        depends: &std::collections::BTreeMap<ModuleName, Digest>,
+    ) -> Result<(), Failed> {
+        let Some(about) = self.facts.kernels.get(kernel) else {
+            return Err(Failed::new(21, format!("there is no kernel {kernel}")));
+        };
+        let jobs = self.site.settings.jobs();
+        let client = match &self.jobserver {
+            Some(client) => client.clone(),
+            None => {
+                // make counts one job of its own beside the tokens in the pipe.
+                let client = jobserver::Client::new(jobs.saturating_sub(1))
+                    .map_err(|error| Failed::new(1, format!("cannot make a jobserver: {error}")))?;
+                self.jobserver.insert(client).clone()
+            }
+        };
+        let build = Build {
+            site: self.site,
+            id: module,
+            kernel: &about.kernel,
+            depends,
+            jobserver: &client,
+        };
+        let built = build.run(self.facts, &mut self.confs);
+        if built.is_err() {
+            // make does not give tokens back when it is killed: the next build gets a full pool.
+            self.jobserver = None;
+        }
+        built
+    }
+
+    fn install(
+        &mut self,
+        module: &ModuleId,
+        kernel: &KernelRelease,
+        replaces: Option<&ModuleId>,
+    ) -> Result<(), Failed> {
+        let mut old_script = None;
+        if let Some(old) = replaces {
+            old_script = self.script_of(old, kernel, "POST_REMOVE");
+        }
+        let mut said = Vec::new();
+        let site = self.site;
+        if let Some(about) = self.facts.kernels.get(kernel) {
+            recompress::objects(site, module, &about.kernel)?;
+        }
+        place::place(site, module, kernel, replaces, || {
+            if let (Some(old), Some(value)) = (replaces, &old_script) {
+                said = run_script(site, old, kernel, "POST_REMOVE", value);
+            }
+        })?;
+        if let Some(value) = self.script_of(module, kernel, "POST_INSTALL") {
+            said.extend(run_script(site, module, kernel, "POST_INSTALL", &value));
+        }
+        self.say(&said);
+        Ok(())
+    }
+
+    fn uninstall(&mut self, module: &ModuleId, kernel: &KernelRelease) -> Result<(), Failed> {
+        let foreign = remove::uninstall(self.site, module, kernel)?;
+        if let Some(value) = self.script_of(module, kernel, "POST_REMOVE") {
+            let said = run_script(self.site, module, kernel, "POST_REMOVE", &value);
+            self.say(&said);
+        }
+        let left: Vec<String> = foreign
+            .iter()
+            .map(|path| format!("{} stays: it is not what {module} placed there", path.display()))
+            .collect();
+        self.say(&left);
+        Ok(())
+    }
+
+    fn say(&mut self, lines: &[String]) {
+        for line in lines {
+            self.watch.event(&Event::Says(line));
+        }
+    }
+
+    /// The value of a script's directive: as recorded when the module was built, or as
+    /// dkms.conf says now.
+    fn script_of(
+        &mut self,
+        module: &ModuleId,
+        kernel: &KernelRelease,
+        directive: &str,
+    ) -> Option<String> {
+        let path = Record::path(&self.site.trees, module, kernel, &self.site.arch);
+        if let Some(record) = Record::read(&path) {
+            return record.values.text(directive, 0).map(str::to_owned);
+        }
+        let about = self.facts.kernels.get(kernel)?;
+        let (values, _) = self.confs.ask(module, &about.kernel).ok()?;
+        values.text(directive, 0).map(str::to_owned)
+    }
+
+    fn deregister(&mut self, module: &ModuleId) -> Result<Outcome, Failed> {
+        let kernels = self.facts.modules.get(module).map(|m| &m.pairs);
+        let kernels = kernels.into_iter().flat_map(|pairs| pairs.keys());
+        let left = kernels
+            .clone()
+            .find(|kernel| self.site.trees.built(module, kernel, &self.site.arch).exists());
+        if let Some(kernel) = left {
+            return Ok(Outcome::Skipped(format!("it stays for {kernel}")));
+        }
+        remove::deregister(self.site, module, kernels.cloned())?;
+        Ok(Outcome::Done)
+    }
+
+    fn depmod(&mut self, kernel: &KernelRelease) -> Result<(), Failed> {
+        if !self.site.depmod {
+            return Ok(());
+        }
+        let mut program = Program::new(self.site.tools.depmod.clone(), &self.site.env);
+        if self.site.trees.root != std::path::Path::new("/") {
+            program = program.arg("-b").arg(self.site.trees.root.as_os_str());
+        }
+        let ended = program
+            .args(["-a", kernel.as_str()])
+            .deadline(Duration::from_secs(600))
+            .run()
+            .map_err(|error| Failed { passing: true, ..Failed::new(6, error.to_string()) })?;
+        if ended.success() {
+            return Ok(());
+        }
+        let message = format!(
+            "depmod -a {kernel} failed ({}): {}\nmodprobe does not find the new modules until it \
+             has run: depmod {kernel}",
+            ended.how,
+            ended.complaint()
+        );
+        Err(Failed { passing: true, ..Failed::new(6, message) })
+    }
+
+    /// Clears the debts that are paid now. What failed because of the machine stays owed.
+    fn settle(&mut self, plan: &Plan) {
+        let owing: Vec<&Action> = self
+            .report
+            .failures()
+            .filter(|(_, failed)| failed.passing)
+            .map(|(action, _)| action)
+            .collect();
+        let still_owed = |module: Option<&ModuleId>, kernel: Option<&KernelRelease>| {
+            owing.iter().any(|action| {
+                let same_kernel =
+                    kernel.is_none() || action.kernel().is_none() || action.kernel() == kernel;
+                let same_module =
+                    module.is_none() || action.module().is_none() || action.module() == module;
+                same_kernel && same_module
+            })
+        };
+        let stays: BTreeSet<&ModuleId> = self
+            .report
+            .finished
+            .iter()
+            .filter(|finished| matches!(finished.outcome, Outcome::Skipped(_)))
+            .filter_map(|finished| match &finished.step.action {
+                Action::Deregister(module) => Some(module),
+                _ => None,
+            })
+            .collect();
+        let own = self.paid_after_depmod.iter().map(|(_, debt)| debt);
+        let mut paid = Vec::new();
+        for debt in plan.settles.iter().chain(own) {
+            let owed = match debt {
+                Debt::Source(dir) => {
+                    let of = |id: &&ModuleId| {
+                        self.facts.modules.get(*id).is_some_and(|m| m.source_dir == *dir)
+                    };
+                    stays.iter().any(of)
+                        || self.facts.modules.keys().filter(of).any(|id| still_owed(Some(id), None))
+                }
+                Debt::Kernel(kernel) => still_owed(None, Some(kernel)),
+                Debt::Install { module, kernel } | Debt::Uninstall { module, kernel } => {
+                    still_owed(Some(module), Some(kernel))
+                }
+                Debt::Remove(module) => stays.contains(module) || still_owed(Some(module), None),
+            };
+            if !owed {
+                paid.push(debt.clone());
+            }
+        }
+        for debt in paid {
+            if let Err(error) = self.debts.clear(&debt) {
+                self.report.trouble.push(error.to_string());
+            }
+        }
+    }
+}
+
+/// Runs a script from the module's source, as it is or as it was kept.
+fn run_script(
+    site: &Site,
+    module: &ModuleId,
+    kernel: &KernelRelease,
+    directive: &'static str,
+    value: &str,
+) -> Vec<String> {
+    let link = site.trees.source_link(module);
+    let dir = links::resolve(&site.trees.root, &link).unwrap_or(link);
+    Script { directive, value, dir }.run(site, module, kernel)
+}

@@ -1,0 +1,167 @@
+//! Asking dkms.conf on behalf of one machine: which files, with which variables, in whose name.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::conf::{Conf, ConfError, Excluded, Question, Reader, Values};
+use crate::digest::Digest;
+use crate::durable::{self, FileError};
+use crate::facts::Problem;
+use crate::kernels::Kernel;
+use crate::links;
+use crate::names::ModuleId;
+use crate::site::Site;
+
+/// Answers for the kernel that is built for, whoever asks: a Makefile that asks `uname -r` means
+/// that one, and gets the running one otherwise.
+const UNAME: &str = r#"#!/bin/bash
+# Put first in PATH by alpm-dkms: "the kernel" is the one that a module is built for.
+for real in /usr/bin/uname /bin/uname; do [[ -x $real ]] && break; done
+answer=$("$real" "$@") || exit
+running=$("$real" -r)
+printf '%s\n' "${answer//"$running"/${kernelver:-$running}}"
+"#;
+
+/// The confs of one machine.
+pub(crate) struct Confs<'a> {
+    site: &'a Site,
+    reader: Option<Reader>,
+    /// Modules whose conf was out of time once: asking again for each kernel costs as much.
+    out_of_time: BTreeMap<ModuleId, Problem>,
+}
+
+impl<'a> Confs<'a> {
+    pub(crate) fn new(site: &'a Site) -> Self {
+        Self { site, reader: None, out_of_time: BTreeMap::new() }
+    }
+
+    /// Asks the conf of a module that dkms knows.
+    pub(crate) fn ask(
+        &mut self,
+        id: &ModuleId,
+        kernel: &Kernel,
+    ) -> Result<(Values, Conf), Problem> {
+        let trees = &self.site.trees;
+        let link = trees.source_link(id);
+        let source = links::resolve(&trees.root, &link).unwrap_or(link);
+        let values = self.ask_at(id, kernel, &source)?;
+        let conf = self.understand(id, kernel, &values)?;
+        Ok((values, conf))
+    }
+
+    /// Asks the conf in the directory `source`.
+    pub(crate) fn ask_at(
+        &mut self,
+        id: &ModuleId,
+        kernel: &Kernel,
+        source: &Path,
+    ) -> Result<Values, Problem> {
+        if let Some(problem) = self.out_of_time.get(id) {
+            return Err(problem.clone());
+        }
+        let site = self.site;
+        let question = Question {
+            id,
+            kernel: &kernel.release,
+            arch: &site.arch,
+            kernel_source_dir: kernel.dir.join("build"),
+            kernel_config: kernel.config_file().unwrap_or_default(),
+            conf_file: source.join("dkms.conf"),
+            trees: &site.trees,
+            parallel_jobs: site.settings.jobs(),
+        };
+        let reader = self.reader.get_or_insert_with(|| {
+            let programs = build_programs(site).ok();
+            let mut reader = Reader::new(site.tools.clone(), site.env.clone(), programs.as_deref());
+            reader.patience = site.settings.conf_timeout();
+            reader
+        });
+        match reader.read(&question) {
+            Ok(answer) => {
+                if !answer.complaint.trim().is_empty() {
+                    log::info!("{}: {}", question.conf_file.display(), answer.complaint.trim());
+                }
+                Ok(answer.values)
+            }
+            Err(error) => {
+                let problem = problem(&error);
+                if matches!(error, ConfError::TimedOut { .. }) {
+                    self.out_of_time.insert(id.clone(), problem.clone());
+                }
+                Err(problem)
+            }
+        }
+    }
+
+    /// Understands values that were asked for now or earlier.
+    pub(crate) fn understand(
+        &self,
+        id: &ModuleId,
+        kernel: &Kernel,
+        values: &Values,
+    ) -> Result<Conf, Problem> {
+        let file = self.site.trees.source_link(id).join("dkms.conf");
+        let conf = Conf::from_values(values, &file, &kernel.release)
+            .and_then(|conf| conf.check_strictly(&file).map(|()| conf));
+        conf.map_err(|error| problem(&error))
+    }
+
+    /// Which objects of a module are not for this kernel.
+    pub(crate) fn excluded(&self, conf: &Conf, kernel: &Kernel) -> Excluded {
+        let config = kernel.config_file().and_then(|path| fs::read_to_string(path).ok());
+        conf.excluded(&kernel.release, &self.site.arch, config.as_deref())
+    }
+
+    /// What the administrator lays over a module: `/etc/dkms/M*.conf` and all below `/etc/dkms/M`.
+    pub(crate) fn overrides(&self, id: &ModuleId) -> Digest {
+        let etc = &self.site.trees.etc;
+        let mut parts: BTreeMap<PathBuf, Digest> = BTreeMap::new();
+        let prefix = [format!("{}.conf", id.name), format!("{}-", id.source_dir())];
+        let short = [format!("{}.conf", id.source_dir()), format!("{}--", id.name)];
+        for entry in fs::read_dir(etc).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let ours = name == prefix[0]
+                || name == short[0]
+                || ((name.starts_with(&prefix[1]) || name.starts_with(&short[1]))
+                    && name.ends_with(".conf"));
+            if ours && let Ok(digest) = Digest::of_file(&entry.path()) {
+                parts.insert(entry.path(), digest);
+            }
+        }
+        let files = walkdir::WalkDir::new(etc.join(&id.name)).into_iter().flatten();
+        for entry in files.filter(|entry| entry.file_type().is_file()) {
+            if let Ok(digest) = Digest::of_file(entry.path()) {
+                parts.insert(entry.into_path(), digest);
+            }
+        }
+        if let Some(file) = self.site.settings.build_environment()
+            && let Ok(digest) = Digest::of_file(&file)
+        {
+            parts.insert(file, digest);
+        }
+        let text: Vec<String> =
+            parts.iter().map(|(path, digest)| format!("{} {digest}", path.display())).collect();
+        Digest::of_bytes(text.join("\n").as_bytes())
+    }
+}
+
+fn problem(error: &ConfError) -> Problem {
+    Problem { message: error.to_string(), code: error.exit_code() }
+}
+
+/// The directory with the programs that stand first in PATH while confs are read and modules are
+/// built, made if it is not there or not as it should be.
+pub(crate) fn build_programs(site: &Site) -> Result<PathBuf, FileError> {
+    let dir = site.trees.build_programs();
+    let uname = dir.join("uname");
+    if fs::read_to_string(&uname).is_ok_and(|text| text == UNAME) {
+        return Ok(dir);
+    }
+    durable::create_dirs(&dir)?;
+    durable::write(&uname, UNAME.as_bytes())?;
+    fs::set_permissions(&uname, fs::Permissions::from_mode(0o755))
+        .map_err(FileError::when("make executable", &uname))?;
+    Ok(dir)
+}

@@ -1,0 +1,258 @@
+//! Placing a module's objects in a kernel's directory, all of them or none.
+//!
+//! Everything is written beside its place first, under a name that depmod does not take for a
+//! module; then the renames follow each other back to back. A crash between two of them is
+//! mended by the debt that was written before: the next run places all objects again.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use crate::digest::Digest;
+use crate::durable::{self, FileError};
+use crate::links;
+use crate::names::{KernelRelease, ModuleId};
+use crate::object::ObjectName;
+use crate::record::{Object, Placed, Record};
+use crate::report::Failed;
+use crate::site::Site;
+
+/// The objects of a built module: as recorded, or what dkms left in `module/`.
+pub(crate) fn objects(site: &Site, id: &ModuleId, kernel: &KernelRelease) -> Vec<Object> {
+    let built = site.trees.built(id, kernel, &site.arch);
+    if let Some(record) = Record::read(&built.join(crate::record::FILE_NAME)) {
+        return record.objects;
+    }
+    let location = crate::distribution::Placement::read(&site.trees)
+        .ok()
+        .and_then(|placement| placement.directory("/updates/dkms").ok())
+        .unwrap_or_else(|| PathBuf::from("updates/dkms"));
+    let location = location.to_string_lossy().into_owned();
+    let Ok(entries) = fs::read_dir(built.join("module")) else { return Vec::new() };
+    let mut objects: Vec<Object> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            ObjectName::parse(&name)?;
+            let digest = Digest::of_file(&entry.path()).ok()?;
+            Some(Object { name, digest, location: location.clone() })
+        })
+        .collect();
+    objects.sort_by(|a, b| a.name.cmp(&b.name));
+    objects
+}
+
+/// What a module has in a kernel's directory: as recorded, or what dkms would have placed.
+pub(crate) fn placed(site: &Site, id: &ModuleId, kernel: &KernelRelease) -> Vec<Placed> {
+    match Record::read(&Record::path(&site.trees, id, kernel, &site.arch)) {
+        Some(record) => record.placed,
+        None => objects(site, id, kernel).iter().map(Object::in_place).collect(),
+    }
+}
+
+/// Places the built objects of a module, and takes away what it, or the version it replaces, had
+/// there before.
+///
+/// The scripts of both versions are the caller's; `before_placing` is called when nothing can
+/// fail any more but the renames themselves.
+pub(crate) fn place(
+    site: &Site,
+    id: &ModuleId,
+    kernel: &KernelRelease,
+    replaces: Option<&ModuleId>,
+    before_placing: impl FnOnce(),
+) -> Result<(), Failed> {
+    let trees = &site.trees;
+    let dir = trees.kernel(kernel);
+    if !dir.is_dir() {
+        let what = format!("there is no kernel {kernel}: {} is missing", dir.display());
+        return Err(Failed::new(6, what));
+    }
+    let objects = objects(site, id, kernel);
+    let staged = match stage(site, id, kernel, &objects) {
+        Ok(staged) => staged,
+        Err(failed) => {
+            for directory in locations(&dir, &objects) {
+                // The failure that is reported is the one that matters.
+                let _ = durable::remove_unfinished(&directory);
+                let _ = durable::remove_empty_dirs_up_to(&directory, &dir);
+            }
+            return Err(failed);
+        }
+    };
+    before_placing();
+    for (from, to) in &staged {
+        fs::rename(from, to).map_err(FileError::when("place", to))?;
+    }
+    for directory in locations(&dir, &objects) {
+        durable::sync_dir(&directory)?;
+    }
+    let now: Vec<Placed> = objects.iter().map(Object::in_place).collect();
+    take_away(site, id, kernel, &now)?;
+    note_placed(site, id, kernel, &now)?;
+    let link = trees.installed_link(&id.name, kernel, &site.arch);
+    let target: PathBuf =
+        [id.version.as_str(), kernel.as_str(), site.arch.as_str()].iter().collect();
+    durable::replace_link(&link, &target)?;
+    if let Some(old) = replaces {
+        take_away(site, old, kernel, &now)?;
+        note_placed(site, old, kernel, &[])?;
+    }
+    drop_other_compressions(&dir, &objects)?;
+    Ok(())
+}
+
+/// The directories that objects go to, each once.
+fn locations(dir: &Path, objects: &[Object]) -> std::collections::BTreeSet<PathBuf> {
+    objects.iter().map(|object| dir.join(&object.location)).collect()
+}
+
+/// Writes each object beside its place and makes sure that it is on the disk.
+fn stage(
+    site: &Site,
+    id: &ModuleId,
+    kernel: &KernelRelease,
+    objects: &[Object],
+) -> Result<Vec<(PathBuf, PathBuf)>, Failed> {
+    let dir = site.trees.kernel(kernel);
+    let built = site.trees.built(id, kernel, &site.arch).join("module");
+    for directory in locations(&dir, objects) {
+        durable::create_dirs(&directory)?;
+        durable::remove_unfinished(&directory)?;
+    }
+    let mut staged = Vec::new();
+    for object in objects {
+        let from = built.join(&object.name);
+        let to = dir.join(&object.location).join(&object.name);
+        let unfinished =
+            dir.join(&object.location).join(format!("{}{}.new", durable::UNFINISHED, object.name));
+        fs::copy(&from, &unfinished)
+            .and_then(|_| File::open(&unfinished)?.sync_all())
+            .map_err(FileError::when("write", &unfinished))?;
+        let written = Digest::of_file(&unfinished)?;
+        if written != object.digest {
+            return Err(Failed::new(
+                6,
+                format!(
+                    "{} is not what was built: build it again with dkms build {id} -k {kernel} --force",
+                    from.display()
+                ),
+            ));
+        }
+        staged.push((unfinished, to));
+    }
+    Ok(staged)
+}
+
+/// Removes the same module compressed in another way: kmod would find two.
+fn drop_other_compressions(dir: &Path, objects: &[Object]) -> Result<(), FileError> {
+    for object in objects {
+        let Some(name) = ObjectName::parse(&object.name) else { continue };
+        for other in crate::object::Compression::ALL {
+            if other != name.compression {
+                let file = format!("{}.ko{}", name.module, other.suffix());
+                durable::remove_file_if_there(&dir.join(&object.location).join(file))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes what a module has in a kernel's directory, except at the places of `staying`. What is
+/// there but is not what we placed stays, and is named in the answer.
+pub(crate) fn take_away(
+    site: &Site,
+    id: &ModuleId,
+    kernel: &KernelRelease,
+    staying: &[Placed],
+) -> Result<Vec<PathBuf>, FileError> {
+    let dir = site.trees.kernel(kernel);
+    let mut foreign = Vec::new();
+    for placed in placed(site, id, kernel) {
+        if staying.iter().any(|new| new.path == placed.path) {
+            continue;
+        }
+        let path = dir.join(&placed.path);
+        match Digest::of_file(&path) {
+            Ok(there) if there == placed.digest => {
+                durable::remove_file_if_there(&path)?;
+            }
+            Ok(_) => foreign.push(path.clone()),
+            Err(error) if error.is_missing() => {}
+            Err(error) => return Err(error),
+        }
+        if let Some(parent) = path.parent() {
+            durable::remove_unfinished(parent)?;
+            durable::remove_empty_dirs_up_to(parent, &dir)?;
+        }
+    }
+    Ok(foreign)
+}
+
+/// Notes in the record what stands in the kernel's directory.
+pub(crate) fn note_placed(
+    site: &Site,
+    id: &ModuleId,
+    kernel: &KernelRelease,
+    placed: &[Placed],
+) -> Result<(), FileError> {
+    let path = Record::path(&site.trees, id, kernel, &site.arch);
+    match Record::read(&path) {
+        Some(record) => Record { placed: placed.to_vec(), ..record }.write(&path),
+        None => Ok(()),
+    }
+}
+
+/// Puts the kernel's own objects back, which dkms moved into its tree: depmod prefers ours anyway.
+pub(crate) fn restore_originals(
+    site: &Site,
+    id: &ModuleId,
+    kernel: &KernelRelease,
+) -> Result<(), FileError> {
+    let trees = &site.trees;
+    let archive = trees.originals(&id.name, kernel, &site.arch);
+    let Ok(entries) = fs::read_dir(&archive) else { return Ok(()) };
+    for origin in entries.flatten().map(|entry| entry.path()) {
+        if origin.extension().is_none_or(|extension| extension != "origin") {
+            continue;
+        }
+        let text = fs::read_to_string(&origin).map_err(FileError::when("read", &origin))?;
+        let Some(place) = original_place(site, kernel, text.lines().next().unwrap_or_default())
+        else {
+            continue;
+        };
+        let archived = origin.with_extension("");
+        if archived.is_file() && !place.exists() {
+            move_file(&archived, &place)?;
+        }
+        durable::remove_file_if_there(&archived)?;
+        durable::remove_file_if_there(&origin)?;
+    }
+    durable::remove_empty_dirs_up_to(&archive, &trees.module(&id.name))
+}
+
+/// Where an archived object came from, if that is in its kernel's directory.
+fn original_place(site: &Site, kernel: &KernelRelease, text: &str) -> Option<PathBuf> {
+    let trees = &site.trees;
+    let path = Path::new(text);
+    let dots = path.components().any(|c| matches!(c, std::path::Component::ParentDir));
+    // dkms writes /lib/modules/…, which is /usr/lib/modules/… on a merged system.
+    let below = ["/usr/lib/modules", "/lib/modules"]
+        .iter()
+        .find_map(|prefix| path.strip_prefix(prefix).ok())
+        .or_else(|| path.strip_prefix(links::text_for(&trees.root, &trees.install)).ok())?;
+    let inside = below.strip_prefix(kernel.as_str()).ok()?;
+    (!dots).then(|| trees.kernel(kernel).join(inside))
+}
+
+/// Moves a file, also to another file system.
+fn move_file(from: &Path, to: &Path) -> Result<(), FileError> {
+    if let Some(parent) = to.parent() {
+        durable::create_dirs(parent)?;
+    }
+    if fs::rename(from, to).is_err() {
+        let bytes = fs::read(from).map_err(FileError::when("read", from))?;
+        durable::write(to, &bytes)?;
+        durable::remove_file_if_there(from)?;
+    }
+    Ok(())
+}

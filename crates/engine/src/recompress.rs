@@ -1,0 +1,59 @@
+//! Storing built objects as the kernel's own modules are compressed now, without a compiler.
+
+use std::fs;
+
+use crate::digest::Digest;
+use crate::durable::{self, FileError};
+use crate::finish::{FinishError, Workbench};
+use crate::kernels::Kernel;
+use crate::names::ModuleId;
+use crate::object::ObjectName;
+use crate::record::Record;
+use crate::report::Failed;
+use crate::site::Site;
+
+/// Brings the stored objects of a module to the kernel's compression, if they have another.
+///
+/// The record is written between the new files and the removal of the old ones: a crash leaves
+/// files too many, never one too few.
+pub(crate) fn objects(site: &Site, id: &ModuleId, kernel: &Kernel) -> Result<(), Failed> {
+    let dir = site.trees.built(id, &kernel.release, &site.arch);
+    let path = Record::path(&site.trees, id, &kernel.release, &site.arch);
+    let Some(mut record) = Record::read(&path).filter(|_| kernel.alive) else { return Ok(()) };
+    let compression = kernel.compression();
+    let options = site.settings.compression_options();
+    let workbench = Workbench { tools: &site.tools, env: &site.env, options: &options };
+    let mut old = Vec::new();
+    for object in &mut record.objects {
+        let stored = dir.join("module").join(&object.name);
+        if ObjectName::parse(&object.name).is_none_or(|name| name.compression == compression) {
+            continue;
+        }
+        let staging = tempfile::Builder::new()
+            .prefix(durable::UNFINISHED)
+            .tempdir_in(&dir)
+            .map_err(FileError::when("make a directory in", &dir))?;
+        let finished = workbench.refinish(&stored, staging.path(), compression).map_err(
+            |error| match error {
+                FinishError::File(error) => error.into(),
+                error @ FinishError::Unpack { .. } => Failed::new(6, error.to_string()),
+            },
+        )?;
+        let name = finished.name.to_string();
+        if name == object.name {
+            continue;
+        }
+        let place = dir.join("module").join(&name);
+        object.digest = Digest::of_file(&finished.path)?;
+        fs::rename(&finished.path, &place).map_err(FileError::when("replace", &place))?;
+        object.name = name;
+        old.push(stored);
+    }
+    if !old.is_empty() {
+        record.write(&path)?;
+    }
+    for file in old {
+        durable::remove_file_if_there(&file)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! Taking modules away: out of a kernel's directory, out of the dkms tree, and what a removed
+//! kernel leaves behind.
+
+use std::fs;
+use std::path::Path;
+
+use crate::build;
+use crate::durable::{self, FileError};
+use crate::names::{Arch, KernelRelease, ModuleId};
+use crate::place;
+use crate::report::Failed;
+use crate::site::Site;
+
+/// What depmod writes into a kernel's directory.
+const DEPMODS: [&str; 13] = [
+    "modules.alias",
+    "modules.alias.bin",
+    "modules.builtin.alias.bin",
+    "modules.builtin.bin",
+    "modules.dep",
+    "modules.dep.bin",
+    "modules.devname",
+    "modules.softdep",
+    "modules.symbols",
+    "modules.symbols.bin",
+    "modules.weakdep",
+    "modules.order.bin",
+    "modules.builtin.modinfo.bin",
+];
+
+/// Takes the objects of a module out of a kernel's directory. What stands at their places but is
+/// not what we placed stays, and is named in the answer.
+pub(crate) fn uninstall(
+    site: &Site,
+    id: &ModuleId,
+    kernel: &KernelRelease,
+) -> Result<Vec<std::path::PathBuf>, Failed> {
+    let foreign = place::take_away(site, id, kernel, &[])?;
+    place::restore_originals(site, id, kernel)?;
+    place::note_placed(site, id, kernel, &[])?;
+    if is_installed(site, id, kernel) {
+        let link = site.trees.installed_link(&id.name, kernel, &site.arch);
+        durable::remove_file_if_there(&link)?;
+    }
+    Ok(foreign)
+}
+
+/// Whether the link says that this version is the installed one.
+pub(crate) fn is_installed(site: &Site, id: &ModuleId, kernel: &KernelRelease) -> bool {
+    let link = site.trees.installed_link(&id.name, kernel, &site.arch);
+    fs::read_link(link).is_ok_and(|target| {
+        let mut parts = target.iter().rev();
+        parts.next() == Some(site.arch.as_str().as_ref())
+            && parts.next() == Some(kernel.as_str().as_ref())
+            && parts.next() == Some(id.version.as_str().as_ref())
+    })
+}
+
+/// Forgets what was built of a module for a kernel.
+pub(crate) fn unbuild(site: &Site, id: &ModuleId, kernel: &KernelRelease) -> Result<(), FileError> {
+    let trees = &site.trees;
+    let parent = trees.version(id).join(kernel);
+    durable::remove_tree(&trees.built(id, kernel, &site.arch))?;
+    remove_staging(&parent)?;
+    durable::remove_empty_dirs_up_to(&parent, &trees.version(id))?;
+    build::forget_failure(site, id, kernel)
+}
+
+/// What a killed build left where it was gathering its result.
+fn remove_staging(parent: &Path) -> Result<(), FileError> {
+    let Ok(entries) = fs::read_dir(parent) else { return Ok(()) };
+    for entry in entries.flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(b".tmp_") {
+            durable::remove_tree(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Forgets a module of which nothing is built any more.
+pub(crate) fn deregister(
+    site: &Site,
+    id: &ModuleId,
+    kernels: impl Iterator<Item = KernelRelease>,
+) -> Result<(), FileError> {
+    let trees = &site.trees;
+    for kernel in kernels {
+        build::forget_failure(site, id, &kernel)?;
+    }
+    durable::remove_tree(&trees.version(id))?;
+    let kept = trees.kept(id);
+    durable::remove_tree(&kept)?;
+    if let Some(dir) = kept.parent() {
+        durable::remove_empty_dirs_up_to(dir, &trees.dkms)?;
+    }
+    let module = trees.module(&id.name);
+    remove_dangling_links(&module, &site.arch)?;
+    durable::remove_empty_dirs_up_to(&module.join("original_module"), &module)?;
+    durable::remove_empty_dirs_up_to(&module, &trees.dkms)
+}
+
+/// `kernel-K-A` links to nothing: what an interrupted removal left.
+fn remove_dangling_links(module: &Path, arch: &Arch) -> Result<(), FileError> {
+    let Ok(entries) = fs::read_dir(module) else { return Ok(()) };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let ours = name.starts_with("kernel-") && name.ends_with(arch.as_str());
+        if ours && entry.path().is_symlink() && !entry.path().exists() {
+            durable::remove_file_if_there(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes what is left of a kernel that is gone, if that is nothing but depmod's files and empty
+/// directories; anything else is somebody's, and the whole directory stays.
+pub(crate) fn sweep(site: &Site, kernel: &KernelRelease) -> Result<bool, FileError> {
+    let dir = site.trees.kernel(kernel);
+    if !dir.is_dir() || dir.is_symlink() {
+        return Ok(true);
+    }
+    for entry in walkdir::WalkDir::new(&dir).min_depth(1) {
+        let entry = entry.map_err(std::io::Error::from).map_err(FileError::when("read", &dir))?;
+        let depmods = entry.depth() == 1
+            && entry.file_name().to_str().is_some_and(|name| DEPMODS.contains(&name));
+        if !entry.file_type().is_dir() && !depmods {
+            return Ok(false);
+        }
+    }
+    durable::remove_tree(&dir)?;
+    Ok(true)
+}

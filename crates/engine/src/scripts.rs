@@ -1,0 +1,84 @@
+//! The scripts that a module brings along: PRE_BUILD, POST_INSTALL and the like.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::names::{KernelRelease, ModuleId};
+use crate::run::{Environment, Output, Program};
+use crate::site::Site;
+
+/// A script about to be run.
+pub(crate) struct Script<'a> {
+    /// Which directive names it, e.g. `POST_INSTALL`.
+    pub directive: &'static str,
+    /// The directive's value: a file name and arguments, split at blanks.
+    pub value: &'a str,
+    /// The directory it is looked up in, and started in.
+    pub dir: PathBuf,
+}
+
+impl<'a> Script<'a> {
+    /// The program, ready to be run in `env`; none if there is no such executable file, which
+    /// dkms takes for success. An executable of the same name in `/etc/dkms/M` takes the place of
+    /// the module's own, directory included (dkms-behaviour 4.6).
+    pub(crate) fn program<'e>(
+        &self,
+        site: &'e Site,
+        id: &ModuleId,
+        env: &'e Environment,
+    ) -> Option<Program<'e>> {
+        let mut words = self.value.split_ascii_whitespace();
+        let file = words.next()?;
+        let dirs = [site.trees.etc.join(&id.name), self.dir.clone()];
+        let dir = dirs.into_iter().find(|dir| is_executable(&dir.join(file)))?;
+        let program = Program::new(dir.join(file), env)
+            .args(words.map(str::to_owned))
+            .cwd(dir)
+            .deadline(site.settings.build_timeout())
+            .confined(&site.tools);
+        Some(program)
+    }
+
+    /// Says that there is no such script.
+    pub(crate) fn missing(&self, id: &ModuleId) -> String {
+        format!(
+            "{} of {id} names {:?}, which is no executable file in {}: nothing was run",
+            self.directive,
+            self.value,
+            self.dir.display()
+        )
+    }
+
+    /// Runs it beside an installed module. dkms ignores its result; we say what it said, and
+    /// that it failed.
+    pub(crate) fn run(&self, site: &Site, id: &ModuleId, kernel: &KernelRelease) -> Vec<String> {
+        let env = environment(site, id, kernel);
+        let Some(program) = self.program(site, id, &env) else { return vec![self.missing(id)] };
+        let mut said = Vec::new();
+        let mut hear = |line: &str| said.push(format!("{id}: {line}"));
+        match program.output(Output::Lines(&mut hear)).run() {
+            Ok(ended) if ended.success() => {}
+            Ok(ended) => said.push(format!(
+                "{id}: its {} script failed ({}): {}",
+                self.directive, ended.how, self.value
+            )),
+            Err(error) => said.push(format!("{id}: its {} script: {error}", self.directive)),
+        }
+        said
+    }
+}
+
+fn is_executable(path: &Path) -> bool {
+    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+/// The variables that dkms exports to make and to scripts.
+pub(crate) fn environment(site: &Site, id: &ModuleId, kernel: &KernelRelease) -> Environment {
+    site.env
+        .clone()
+        .with(crate::lock::WITHIN, "1")
+        .with("module", id.name.as_str())
+        .with("module_version", id.version.as_str())
+        .with("kernelver", kernel.as_str())
+        .with("arch", site.arch.as_str())
+}

@@ -1,0 +1,371 @@
+//! Reading the facts: the trees are looked at once, before anything is planned.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::confs::Confs;
+use crate::debts::Debts;
+use crate::digest::{Digest, Digests, KernelIdentity};
+use crate::facts::{
+    Built, ConfFacts, Facts, KernelFacts, ModuleFacts, Pair, SourceLink, SourcePlace,
+};
+use crate::kernels::{Kernel, Kernels};
+use crate::links;
+use crate::names::{KernelRelease, ModuleId};
+use crate::object::ObjectName;
+use crate::record::{Failure, Inputs, Record};
+use crate::site::Site;
+use crate::state::{self, State};
+
+/// What the facts are wanted for.
+#[derive(Debug, Clone, Default)]
+pub struct Scope {
+    /// Kernels to be looked at in depth, whether they exist or not; nothing means all that exist.
+    pub kernels: Option<BTreeSet<KernelRelease>>,
+    /// Modules whose dkms.conf is asked; nothing means all. The confs of others are taken from
+    /// their records where those are good.
+    pub modules: Option<BTreeSet<ModuleId>>,
+    /// True where nothing will be built: no conf is asked and nothing is hashed.
+    pub shallow: bool,
+    /// Kernels that are copies: their pkgbase belongs to no package.
+    pub copies: BTreeSet<KernelRelease>,
+}
+
+impl Scope {
+    fn covers(&self, kernel: &KernelRelease) -> bool {
+        !self.shallow && self.kernels.as_ref().is_none_or(|kernels| kernels.contains(kernel))
+    }
+
+    fn asks(&self, id: &ModuleId) -> bool {
+        self.modules.as_ref().is_none_or(|modules| modules.contains(id))
+    }
+}
+
+/// Reads the facts. Nothing is changed but the cache of digests.
+///
+/// What cannot be read becomes a problem of its module, or one of [`Facts::problems`]; it never
+/// keeps the rest from being read.
+#[must_use]
+pub fn read(site: &Site, scope: &Scope) -> Facts {
+    let mut survey = Survey {
+        site,
+        scope,
+        digests: Digests::open(&site.trees),
+        confs: Confs::new(site),
+        sources: BTreeMap::new(),
+        problems: site.settings.problems.clone(),
+    };
+    let kernels = survey.kernels();
+    let mut modules = survey.modules();
+    for (id, module) in &mut modules {
+        survey.pairs(id, module, &kernels);
+    }
+    if let Err(error) = survey.digests.save() {
+        log::info!("{error}");
+    }
+    Facts {
+        arch: site.arch.clone(),
+        kernels,
+        modules,
+        debts: Debts::of(&site.trees).read(),
+        problems: survey.problems,
+    }
+}
+
+struct Survey<'a> {
+    site: &'a Site,
+    scope: &'a Scope,
+    digests: Digests,
+    confs: Confs<'a>,
+    /// The digest of each source, made when first needed.
+    sources: BTreeMap<ModuleId, Option<Digest>>,
+    problems: Vec<String>,
+}
+
+impl Survey<'_> {
+    fn kernels(&mut self) -> BTreeMap<KernelRelease, KernelFacts> {
+        let read = Kernels::read(&self.site.trees).unwrap_or_else(|error| {
+            self.problems.push(error.to_string());
+            Kernels::default()
+        });
+        self.problems.extend(
+            read.problems.iter().map(|bad| format!("{}: {bad}", self.site.trees.install.display())),
+        );
+        let mut all: BTreeMap<KernelRelease, Kernel> =
+            read.all.into_iter().map(|kernel| (kernel.release.clone(), kernel)).collect();
+        for release in self.scope.kernels.iter().flatten() {
+            all.entry(release.clone()).or_insert_with(|| Kernel {
+                release: release.clone(),
+                dir: self.site.trees.kernel(release),
+                alive: false,
+                headers: None,
+                pkgbase: None,
+            });
+        }
+        all.into_iter()
+            .map(|(release, kernel)| {
+                let owned = !self.scope.copies.contains(&release);
+                let wanted = self.scope.covers(&release) && kernel.headers.is_some();
+                let inputs = if wanted { self.identity(&kernel) } else { None };
+                (release, KernelFacts { kernel, inputs, owned })
+            })
+            .collect()
+    }
+
+    fn identity(&mut self, kernel: &Kernel) -> Option<KernelIdentity> {
+        self.digests
+            .kernel_identity(kernel)
+            .inspect_err(|error| self.problems.push(format!("{}: {error}", kernel.release)))
+            .ok()
+    }
+
+    /// The modules of the dkms tree and of the source tree.
+    fn modules(&mut self) -> BTreeMap<ModuleId, ModuleFacts> {
+        let state = State::read(&self.site.trees);
+        self.problems.extend(state.problems.iter().cloned());
+        let mut modules = BTreeMap::new();
+        let mut by_source = BTreeMap::new();
+        for added in &state.modules {
+            let module = self.added(added);
+            if let Some(dir) = source_dir(self.site, &added.id) {
+                by_source.insert(dir, added.id.clone());
+            }
+            modules.insert(added.id.clone(), module);
+        }
+        for dir in self.source_dirs() {
+            let id = match by_source.get(&dir) {
+                Some(id) => id.clone(),
+                None => match ModuleId::from_source_dir(&dir) {
+                    Ok(id) => id,
+                    Err(error) => {
+                        self.problems.push(format!("/usr/src/{dir} is left alone: {error}"));
+                        continue;
+                    }
+                },
+            };
+            let module = modules.entry(id).or_insert_with(|| ModuleFacts {
+                source_dir: dir.clone(),
+                source: SourcePlace::Present,
+                link: SourceLink::None,
+                pairs: BTreeMap::new(),
+            });
+            module.source_dir = dir;
+            module.source = SourcePlace::Present;
+        }
+        modules
+    }
+
+    fn added(&self, added: &state::Added) -> ModuleFacts {
+        let trees = &self.site.trees;
+        let id = &added.id;
+        let kept = trees.kept(id);
+        let resolved = links::resolve(&trees.root, &trees.source_link(id));
+        let (link, source) = match &added.source {
+            state::Source::Link { resolves: true, .. } if resolved.is_ok_and(|to| to == kept) => {
+                (SourceLink::Kept, SourcePlace::Kept)
+            }
+            state::Source::Link { resolves: true, .. } => {
+                (SourceLink::Source, SourcePlace::Present)
+            }
+            state::Source::Link { resolves: false, .. } if kept.is_dir() => {
+                (SourceLink::Mendable, SourcePlace::Kept)
+            }
+            state::Source::Link { resolves: false, .. } => {
+                (SourceLink::Broken, SourcePlace::Missing)
+            }
+            state::Source::BinariesOnly | state::Source::Missing => {
+                (SourceLink::None, SourcePlace::Missing)
+            }
+        };
+        let mut module = ModuleFacts {
+            source_dir: source_dir(self.site, id).unwrap_or_else(|| id.source_dir()),
+            source,
+            link,
+            pairs: BTreeMap::new(),
+        };
+        let of_this_arch =
+            |built: &&state::BuiltFor| built.arch == self.site.arch && built.has_module_dir;
+        for built in added.kernels.iter().filter(of_this_arch) {
+            let pair = Pair {
+                built: Some(Built { installed: built.installed, ..Built::default() }),
+                ..Pair::default()
+            };
+            module.pairs.insert(built.kernel.clone(), pair);
+        }
+        module
+    }
+
+    /// Directories of the source tree that hold a dkms.conf, by name.
+    fn source_dirs(&mut self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(&self.site.trees.source) else { return Vec::new() };
+        let mut dirs = Vec::new();
+        for entry in entries.flatten() {
+            if !entry.path().join("dkms.conf").is_file() {
+                continue;
+            }
+            match entry.file_name().into_string() {
+                Ok(name) => dirs.push(name),
+                Err(name) => self.problems.push(format!(
+                    "/usr/src/{} is left alone: its name is not UTF-8",
+                    name.to_string_lossy()
+                )),
+            }
+        }
+        dirs.sort();
+        dirs
+    }
+
+    /// Fills in what is known of a module for each kernel.
+    fn pairs(
+        &mut self,
+        id: &ModuleId,
+        module: &mut ModuleFacts,
+        kernels: &BTreeMap<KernelRelease, KernelFacts>,
+    ) {
+        let covered = kernels.keys().filter(|kernel| self.scope.covers(kernel));
+        let releases: BTreeSet<KernelRelease> =
+            covered.chain(module.pairs.keys()).cloned().collect();
+        for release in releases {
+            let mut pair = module.pairs.remove(&release).unwrap_or_default();
+            let kernel = kernels.get(&release);
+            self.look_at_build(id, &release, kernel, &mut pair);
+            if module.source != SourcePlace::Missing
+                && self.scope.covers(&release)
+                && let Some(kernel) = kernel
+            {
+                self.look_at_inputs(id, module, kernel, &mut pair);
+            }
+            module.pairs.insert(release, pair);
+        }
+    }
+
+    fn look_at_build(
+        &self,
+        id: &ModuleId,
+        release: &KernelRelease,
+        kernel: Option<&KernelFacts>,
+        pair: &mut Pair,
+    ) {
+        let trees = &self.site.trees;
+        let arch = &self.site.arch;
+        pair.failure = Failure::read(&Failure::path(trees, id, release, arch));
+        let Some(built) = &mut pair.built else { return };
+        built.record = Record::read(&Record::path(trees, id, release, arch));
+        built.in_place = true;
+        if let Some(record) = &built.record {
+            let dir = trees.kernel(release);
+            built.in_place = record.placed.iter().all(|placed| dir.join(&placed.path).exists());
+            let compression = kernel.filter(|k| k.kernel.alive).map(|k| k.kernel.compression());
+            built.other_compression = record.objects.iter().any(|object| {
+                ObjectName::parse(&object.name).map(|name| name.compression) != compression
+                    && compression.is_some()
+            });
+        } else if let Some(headers) = kernel.and_then(|k| k.kernel.headers.as_ref()) {
+            let module = trees.built(id, release, arch).join("module");
+            let conf = trees.source_link(id).join("dkms.conf");
+            let conf = links::resolve(&trees.root, &conf).unwrap_or(conf);
+            let inputs = [conf, headers.join("Module.symvers"), headers.join(".config")];
+            built.outdated = is_older(&module, &inputs);
+        }
+    }
+
+    fn look_at_inputs(
+        &mut self,
+        id: &ModuleId,
+        module: &ModuleFacts,
+        kernel: &KernelFacts,
+        pair: &mut Pair,
+    ) {
+        let source = self.source_of(id, module);
+        let digest = self.source_digest(id, &source);
+        let overrides = self.confs.overrides(id);
+        let inputs = match (digest, &kernel.inputs) {
+            (Some(digest), Some(identity)) => Some(Inputs {
+                source: digest,
+                overrides,
+                conf: Digest::of_bytes(b""),
+                kernel: identity.clone(),
+                depends: BTreeMap::new(),
+            }),
+            _ => None,
+        };
+        let recorded = pair.built.as_ref().and_then(|built| built.record.as_ref());
+        let still_good = |record: &&Record| {
+            inputs.as_ref().is_some_and(|now| {
+                now.source == record.inputs.source
+                    && now.overrides == record.inputs.overrides
+                    && now.kernel == record.inputs.kernel
+            })
+        };
+        let values = match recorded.filter(still_good) {
+            Some(record) => Ok(record.values.clone()),
+            None if self.scope.asks(id) => self.confs.ask_at(id, &kernel.kernel, &source),
+            None => return,
+        };
+        let facts = values.and_then(|values| {
+            let conf = self.confs.understand(id, &kernel.kernel, &values)?;
+            let excluded = self.confs.excluded(&conf, &kernel.kernel);
+            let facts = ConfFacts {
+                excluded: excluded.whole().map(ToString::to_string),
+                depends: conf.depends.clone(),
+                autoinstall: conf.autoinstall,
+            };
+            Ok((values, facts))
+        });
+        match facts {
+            Ok((values, facts)) => {
+                pair.inputs = inputs.map(|inputs| Inputs { conf: values.digest(), ..inputs });
+                pair.values = Some(values);
+                pair.conf = Some(Ok(facts));
+            }
+            Err(problem) => pair.conf = Some(Err(problem)),
+        }
+    }
+
+    fn source_of(&self, id: &ModuleId, module: &ModuleFacts) -> PathBuf {
+        let trees = &self.site.trees;
+        match module.source {
+            SourcePlace::Kept => trees.kept(id),
+            _ if module.link == SourceLink::Source => {
+                let link = trees.source_link(id);
+                links::resolve(&trees.root, &link).unwrap_or(link)
+            }
+            _ => trees.source.join(&module.source_dir),
+        }
+    }
+
+    fn source_digest(&mut self, id: &ModuleId, source: &Path) -> Option<Digest> {
+        if let Some(known) = self.sources.get(id) {
+            return *known;
+        }
+        let digest = self
+            .digests
+            .source_tree(source)
+            .inspect_err(|error| self.problems.push(format!("{id}: {error}")))
+            .ok();
+        self.sources.insert(id.clone(), digest);
+        digest
+    }
+}
+
+/// The name of the source directory that a registered module's link names, if it is one of the
+/// source tree's, whether it is there or not.
+fn source_dir(site: &Site, id: &ModuleId) -> Option<String> {
+    let target = fs::read_link(site.trees.source_link(id)).ok()?;
+    let tree = links::text_for(&site.trees.root, &site.trees.source);
+    let below = target.strip_prefix(&tree).or_else(|_| target.strip_prefix(&site.trees.source));
+    let name = below.ok()?;
+    (name.components().count() == 1).then(|| name.to_string_lossy().into_owned())
+}
+
+/// Whether one of `inputs` came after what dkms put into `module`. The time is that of the inode:
+/// pacman gives files the times they had in the package.
+fn is_older(module: &Path, inputs: &[PathBuf]) -> bool {
+    let changed = |path: &Path| fs::metadata(path).map(|meta| (meta.ctime(), meta.ctime_nsec()));
+    let Ok(entries) = fs::read_dir(module) else { return false };
+    let built = entries.flatten().filter_map(|entry| changed(&entry.path()).ok()).min();
+    let newest = inputs.iter().filter_map(|path| changed(path).ok()).max();
+    matches!((built, newest), (Some(built), Some(newest)) if newest > built)
+}

@@ -1,0 +1,308 @@
+//! The engine on small roots: fake kernels whose headers "compile" in milliseconds, real make,
+//! real files, real scripts.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its root has failed")]
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use dkms_engine::act;
+use dkms_engine::debts::{Debt, Debts};
+use dkms_engine::names::{KernelRelease, ModuleId};
+use dkms_engine::plan::{self, Plan, Request, Verb};
+use dkms_engine::report::{Event, Report, Watch};
+use dkms_engine::site::Site;
+use dkms_engine::survey::{self, Scope};
+use testroot::TestRoot;
+
+const K1: &str = "7.2.12-arch1-1";
+const K2: &str = "7.2.13-arch1-1";
+
+/// What was said while a plan was carried out.
+#[derive(Default)]
+struct Heard(Vec<String>);
+
+impl Watch for Heard {
+    fn event(&mut self, event: &Event<'_>) {
+        if let Event::Says(line) = event {
+            self.0.push((*line).to_owned());
+        }
+    }
+}
+
+/// A root with the programs that tests count.
+struct Machine {
+    root: TestRoot,
+    heard: Heard,
+}
+
+impl Machine {
+    fn new() -> Self {
+        Self { root: TestRoot::new(), heard: Heard::default() }
+    }
+
+    fn with_kernel(release: &str) -> Self {
+        let machine = Self::new();
+        machine.root.kernel(release).pkgbase("linux").headers();
+        machine
+    }
+
+    fn site(&self) -> Site {
+        let mut site = Site::for_hook(self.root.path());
+        site.tools.depmod = self.root.depmod();
+        self.root.make();
+        site.env = site.env.first_in_path(&self.root.programs());
+        site
+    }
+
+    fn plan(&self, request: &Request) -> Plan {
+        let facts = survey::read(&self.site(), &Scope::default());
+        plan::make(request, &facts).unwrap()
+    }
+
+    fn run(&mut self, request: &Request) -> Report {
+        let site = self.site();
+        let facts = survey::read(&site, &Scope::default());
+        let plan = plan::make(request, &facts).unwrap();
+        act::carry_out(&plan, &facts, &site, &mut self.heard)
+    }
+
+    /// What a hook does after a transaction with these targets.
+    fn sync(&mut self, sources: &[&str], kernels: &[&str]) -> Report {
+        self.run(&sync(sources, kernels))
+    }
+
+    fn command(&mut self, verb: Verb, module: &str, release: &str) -> Report {
+        let kernels = Some(vec![kernel(release)]);
+        self.run(&Request::Command { verb, module: id(module), kernels, force: false })
+    }
+
+    /// Everything but the caches and the logs of failures.
+    fn tree(&self) -> String {
+        let hidden = |line: &&str| ![".cache/", ".bin/"].iter().any(|dir| line.contains(dir));
+        let listing = self.root.listing("var/lib/dkms");
+        listing.lines().filter(hidden).collect::<Vec<_>>().join("\n")
+    }
+
+    fn installed(&self, release: &str, object: &str) -> bool {
+        self.root.exists(format!("usr/lib/modules/{release}/updates/dkms/{object}"))
+    }
+
+    fn builds(&self) -> usize {
+        self.root.calls("make").iter().filter(|call| call.contains("KERNELRELEASE=")).count()
+    }
+}
+
+fn sync(sources: &[&str], kernels: &[&str]) -> Request {
+    Request::Sync {
+        sources: sources.iter().map(|dir| (*dir).to_owned()).collect(),
+        kernels: kernels.iter().map(|release| kernel(release)).collect(),
+    }
+}
+
+fn kernel(release: &str) -> KernelRelease {
+    release.parse().unwrap()
+}
+
+fn id(text: &str) -> ModuleId {
+    text.parse().unwrap()
+}
+
+fn clean(report: &Report) {
+    let failures: Vec<_> = report.failures().collect();
+    assert!(report.is_clean(), "{failures:#?} {:?}", report.trouble);
+}
+
+#[test]
+fn a_module_is_built_placed_and_indexed() {
+    let mut machine = Machine::with_kernel(K1);
+    machine.root.source("foo", "1.0");
+    clean(&machine.sync(&["foo-1.0"], &[]));
+    assert!(machine.installed(K1, "foo.ko"));
+    assert_eq!(machine.root.calls("depmod").len(), 1);
+    insta::assert_snapshot!(machine.tree());
+}
+
+#[test]
+fn the_second_run_does_nothing() {
+    let mut machine = Machine::with_kernel(K1);
+    machine.root.source("foo", "1.0");
+    clean(&machine.sync(&["foo-1.0"], &[]));
+    let plan = machine.plan(&sync(&["foo-1.0"], &[K1]));
+    assert_eq!(plan.steps, []);
+}
+
+#[test]
+fn a_removed_module_leaves_nothing() {
+    let mut machine = Machine::with_kernel(K1);
+    machine.root.source("foo", "1.0").conf_line("POST_REMOVE=\"bye.sh now\"");
+    let script = machine.root.at("usr/src/foo-1.0/bye.sh");
+    fs::write(
+        &script,
+        format!("#!/bin/sh\necho \"$1 $kernelver\" > {}/bye\n", machine.root.path().display()),
+    )
+    .unwrap();
+    executable(&script);
+    clean(&machine.sync(&["foo-1.0"], &[]));
+    machine.root.remove("usr/src/foo-1.0");
+    clean(&machine.sync(&["foo-1.0"], &[]));
+    assert_eq!(machine.root.read("bye"), format!("now {K1}\n"));
+    assert!(!machine.root.exists(format!("usr/lib/modules/{K1}/updates")));
+    assert_eq!(
+        machine.tree(),
+        "var/lib/dkms/.bin/\nvar/lib/dkms/.cache/".lines().filter(|_| false).collect::<String>()
+    );
+}
+
+#[test]
+fn a_new_version_that_fails_leaves_the_old_one_until_both_go() {
+    let mut machine = Machine::with_kernel(K1);
+    machine.root.source("foo", "1.0");
+    clean(&machine.sync(&["foo-1.0"], &[]));
+    let before = fs::read(machine.root.at(format!("usr/lib/modules/{K1}/updates/dkms/foo.ko")));
+    machine.root.remove("usr/src/foo-1.0");
+    machine.root.source("foo", "2.0").broken();
+    let report = machine.sync(&["foo-1.0", "foo-2.0"], &[]);
+    let failed = report.failures().next().unwrap().1;
+    assert!(failed.cause.as_ref().unwrap().contains("error"), "{failed:?}");
+    assert_eq!(failed.code, 10);
+    let after = fs::read(machine.root.at(format!("usr/lib/modules/{K1}/updates/dkms/foo.ko")));
+    assert_eq!(before.unwrap(), after.unwrap());
+
+    let builds = machine.builds();
+    clean(&machine.sync(&["foo-2.0"], &[K1]));
+    assert_eq!(machine.builds(), builds, "a known failure is not tried again");
+
+    machine.root.remove("usr/src/foo-2.0");
+    clean(&machine.sync(&["foo-2.0"], &[]));
+    assert!(!machine.installed(K1, "foo.ko"));
+    assert!(!machine.root.exists("var/lib/dkms/foo"), "{}", machine.tree());
+    assert!(!machine.root.exists("var/lib/dkms/.debts"), "{}", machine.tree());
+}
+
+#[test]
+fn a_new_version_takes_the_place_of_the_old_one() {
+    let mut machine = Machine::with_kernel(K1);
+    machine.root.source("foo", "1.0").objects(&["foo", "extra"]);
+    clean(&machine.sync(&["foo-1.0"], &[]));
+    assert!(machine.installed(K1, "extra.ko"));
+    machine.root.remove("usr/src/foo-1.0");
+    machine.root.source("foo", "2.0");
+    clean(&machine.sync(&["foo-1.0", "foo-2.0"], &[]));
+    assert!(machine.installed(K1, "foo.ko"));
+    assert!(!machine.installed(K1, "extra.ko"), "only the old version had it");
+    assert!(!machine.root.exists("var/lib/dkms/foo/1.0"), "{}", machine.tree());
+}
+
+#[test]
+fn a_kernel_bump_leaves_nothing_of_the_old_directory() {
+    let mut machine = Machine::with_kernel(K1);
+    machine.root.source("foo", "1.0");
+    clean(&machine.sync(&["foo-1.0"], &[]));
+    for file in ["kernel", "build", "modules.order", "modules.builtin", "pkgbase", "vmlinuz"] {
+        machine.root.remove(format!("usr/lib/modules/{K1}/{file}"));
+    }
+    machine.root.kernel(K2).pkgbase("linux").headers();
+    clean(&machine.sync(&[], &[K1, K2]));
+    assert!(machine.installed(K2, "foo.ko"));
+    assert!(
+        !machine.root.exists(format!("usr/lib/modules/{K1}")),
+        "{}",
+        machine.root.listing("usr/lib/modules")
+    );
+    assert!(!machine.tree().contains(K1), "{}", machine.tree());
+}
+
+#[test]
+fn an_object_for_another_kernel_is_refused() {
+    let mut machine = Machine::with_kernel(K1);
+    machine.root.kernel(K2).pkgbase("linux").headers();
+    let other = machine.root.at(format!("usr/lib/modules/{K2}/build"));
+    machine
+        .root
+        .source("foo", "1.0")
+        .conf_line(&format!("MAKE=\"make -C {} M=$dkms_tree/foo/1.0/build\"", other.display()));
+    let report = machine.sync(&["foo-1.0"], &[]);
+    let (action, failed) = report.failures().next().unwrap();
+    assert_eq!(action.kernel().unwrap().as_str(), K1);
+    assert!(failed.message.contains(K2) && failed.message.contains(K1), "{}", failed.message);
+    assert!(!machine.installed(K1, "foo.ko") && machine.installed(K2, "foo.ko"));
+}
+
+#[test]
+fn a_makefile_that_asks_uname_gets_the_kernel_it_builds_for() {
+    let mut machine = Machine::with_kernel(K1);
+    let root = machine.root.path().display().to_string();
+    machine.root.source("foo", "1.0").conf_line(&format!(
+        "MAKE='make -C {root}/usr/lib/modules/$(uname -r)/build M=$dkms_tree/foo/1.0/build'"
+    ));
+    clean(&machine.sync(&["foo-1.0"], &[]));
+    assert!(machine.installed(K1, "foo.ko"));
+}
+
+#[test]
+fn broken_confs_fail_their_own_modules_only() {
+    let mut machine = Machine::with_kernel(K1);
+    machine.root.source("good", "1.0");
+    machine.root.source("empty", "1.0").conf("");
+    machine.root.source("exits", "1.0").conf("exit 3\n");
+    machine.root.source("out", "1.0").conf_line("DEST_MODULE_LOCATION=/../../etc");
+    let report = machine.sync(&["good-1.0", "empty-1.0", "exits-1.0", "out-1.0"], &[]);
+    let failed: BTreeSet<_> =
+        report.failures().map(|(action, _)| action.module().unwrap().to_string()).collect();
+    assert_eq!(failed, ["empty/1.0", "exits/1.0", "out/1.0"].map(String::from).into());
+    assert!(machine.installed(K1, "good.ko"));
+    assert!(!machine.root.exists("etc/out.ko"));
+}
+
+#[test]
+fn what_was_interrupted_is_finished() {
+    let mut machine = Machine::with_kernel(K1);
+    machine.root.source("foo", "1.0");
+    clean(&machine.sync(&["foo-1.0"], &[]));
+    // As a kill between two renames leaves it: a stray file, an object missing, the debt.
+    let placed = format!("usr/lib/modules/{K1}/updates/dkms");
+    machine.root.remove(format!("{placed}/foo.ko"));
+    machine.root.write(format!("{placed}/.tmp-foo.ko.new"), "half");
+    let debt = Debt::Install { module: id("foo/1.0"), kernel: kernel(K1) };
+    Debts::of(&machine.site().trees).write(&debt).unwrap();
+    clean(&machine.sync(&[], &[]));
+    assert!(machine.installed(K1, "foo.ko"));
+    assert!(!machine.root.exists(format!("{placed}/.tmp-foo.ko.new")));
+    assert!(!machine.root.exists("var/lib/dkms/.debts"));
+}
+
+#[test]
+fn commands_do_what_dkmss_do() {
+    let mut machine = Machine::with_kernel(K1);
+    machine.root.source("foo", "1.0");
+    clean(&machine.command(Verb::Build, "foo/1.0", K1));
+    assert!(!machine.installed(K1, "foo.ko"));
+    clean(&machine.command(Verb::Install, "foo/1.0", K1));
+    assert!(machine.installed(K1, "foo.ko"));
+    assert_eq!(machine.builds(), 1);
+    clean(&machine.command(Verb::Uninstall, "foo/1.0", K1));
+    assert!(!machine.installed(K1, "foo.ko"));
+    assert!(machine.root.exists(format!("var/lib/dkms/foo/1.0/{K1}")));
+    clean(&machine.command(Verb::Remove, "foo/1.0", K1));
+    assert!(!machine.root.exists("var/lib/dkms/foo"), "{}", machine.tree());
+    assert!(machine.root.exists("usr/src/foo-1.0"), "the source is not ours to remove");
+}
+
+#[test]
+fn a_foreign_file_at_our_place_is_not_deleted() {
+    let mut machine = Machine::with_kernel(K1);
+    machine.root.source("foo", "1.0");
+    clean(&machine.sync(&["foo-1.0"], &[]));
+    let placed = format!("usr/lib/modules/{K1}/updates/dkms/foo.ko");
+    machine.root.write(&placed, "somebody else's");
+    machine.root.remove("usr/src/foo-1.0");
+    clean(&machine.sync(&["foo-1.0"], &[]));
+    assert_eq!(machine.root.read(&placed), "somebody else's");
+    assert!(machine.heard.0.iter().any(|line| line.contains("foo.ko")), "{:?}", machine.heard.0);
+}
+
+fn executable(path: &std::path::Path) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
