@@ -133,6 +133,7 @@ impl Run<'_> {
                     return Ok(Outcome::Skipped("its directory holds files of others".into()));
                 }
             }
+            Action::Leave => remove::leave(self.site)?,
             Action::Fail { message, code, .. } => return Err(Failed::new(*code, message.clone())),
         }
         Ok(Outcome::Done)

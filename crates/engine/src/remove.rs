@@ -2,14 +2,16 @@
 //! kernel leaves behind.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::build;
 use crate::durable::{self, FileError};
+use crate::links;
 use crate::names::{Arch, KernelRelease, ModuleId};
 use crate::place;
 use crate::report::Failed;
 use crate::site::Site;
+use crate::state::State;
 
 /// What depmod writes into a kernel's directory.
 const DEPMODS: [&str; 13] = [
@@ -34,7 +36,7 @@ pub(crate) fn uninstall(
     site: &Site,
     id: &ModuleId,
     kernel: &KernelRelease,
-) -> Result<Vec<std::path::PathBuf>, Failed> {
+) -> Result<Vec<PathBuf>, Failed> {
     let foreign = place::take_away(site, id, kernel, &[])?;
     place::restore_originals(site, id, kernel)?;
     place::note_placed(site, id, kernel, &[])?;
@@ -130,4 +132,34 @@ pub(crate) fn sweep(site: &Site, kernel: &KernelRelease) -> Result<bool, FileErr
     }
     durable::remove_tree(&dir)?;
     Ok(true)
+}
+
+/// Removes our own files from the dkms tree, but no kept source that a module needs.
+pub(crate) fn leave(site: &Site) -> Result<(), FileError> {
+    let trees = &site.trees;
+    let needed: Vec<PathBuf> = State::read(trees)
+        .modules
+        .iter()
+        .filter_map(|added| links::resolve(&trees.root, &trees.source_link(&added.id)).ok())
+        .collect();
+    let kept = trees.dkms.join(".kept");
+    for entry in fs::read_dir(&kept).into_iter().flatten().flatten() {
+        if !needed.contains(&entry.path()) {
+            durable::remove_tree(&entry.path())?;
+        }
+    }
+    durable::remove_empty_dirs_up_to(&kept, &trees.dkms)?;
+    let logs = trees.dkms.join(".log");
+    let ours = [
+        trees.debts(),
+        trees.failures(),
+        trees.cache(),
+        trees.build_programs(),
+        logs,
+        trees.lock(),
+    ];
+    for path in ours {
+        durable::remove_tree(&path)?;
+    }
+    Ok(())
 }

@@ -302,6 +302,31 @@ fn a_foreign_file_at_our_place_is_not_deleted() {
     assert!(machine.heard.0.iter().any(|line| line.contains("foo.ko")), "{:?}", machine.heard.0);
 }
 
+#[test]
+fn our_departure_takes_along_what_goes_with_us() {
+    let mut machine = Machine::with_kernel(K1);
+    machine.root.source("foo", "1.0");
+    clean(&machine.sync(&["foo-1.0"], &[]));
+    let sources = ["foo-1.0".to_owned()].into();
+    clean(&machine.run(&Request::Depart { sources, kernels: BTreeSet::new(), swap: false }));
+    assert_eq!(machine.root.listing("var/lib/dkms"), "");
+    assert!(!machine.root.exists(format!("usr/lib/modules/{K1}/updates")));
+}
+
+#[test]
+fn another_dkms_finds_every_module_as_it_is() {
+    let mut machine = Machine::with_kernel(K1);
+    machine.root.source("foo", "1.0");
+    clean(&machine.sync(&["foo-1.0"], &[]));
+    let request =
+        Request::Depart { sources: BTreeSet::new(), kernels: BTreeSet::new(), swap: true };
+    clean(&machine.run(&request));
+    assert!(machine.installed(K1, "foo.ko"));
+    assert!(machine.root.exists("var/lib/dkms/foo/1.0/source"));
+    let ours = machine.tree().lines().filter(|line| line.contains("/.")).count();
+    assert_eq!(ours, 0, "{}", machine.tree());
+}
+
 fn executable(path: &std::path::Path) {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();

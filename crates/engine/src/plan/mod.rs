@@ -27,6 +27,16 @@ pub enum Request {
         /// Kernel releases.
         kernels: BTreeSet<KernelRelease>,
     },
+    /// We are about to be removed ourselves, and no hook of ours runs after that: remove now what
+    /// the transaction takes along, and our own files.
+    Depart {
+        /// Directories of the source tree that are being removed; they are still there.
+        sources: BTreeSet<String>,
+        /// Kernels that are being removed; they are still there.
+        kernels: BTreeSet<KernelRelease>,
+        /// Whether another dkms takes our place: then it finds every module as it is.
+        swap: bool,
+    },
     /// `dkms autoinstall`: every willing module for these kernels, and what is owed.
     Autoinstall {
         /// The kernels.
@@ -110,6 +120,8 @@ pub enum Action {
     Depmod(KernelRelease),
     /// Remove what is left of a kernel's directory.
     Sweep(KernelRelease),
+    /// Remove our own files from the dkms tree.
+    Leave,
     /// Nothing can be done for this module.
     Fail {
         /// The module.
@@ -225,6 +237,7 @@ pub fn make(request: &Request, facts: &Facts) -> Result<Plan, Refusal> {
     planner.mend_links();
     match request {
         Request::Sync { sources, kernels } => planner.sync(sources, kernels),
+        Request::Depart { sources, kernels, swap } => planner.depart(sources, kernels, *swap),
         Request::Autoinstall { kernels } => planner.autoinstall(kernels)?,
         Request::Add(module) => planner.add(module)?,
         Request::Command { verb, module, kernels, force } => {
@@ -299,11 +312,8 @@ impl<'a> Planner<'a> {
 
     /// One depmod for each kernel, after everything else that concerns it.
     fn finish(mut self) -> Plan {
-        let sweeps: Vec<Step> = self
-            .plan
-            .steps
-            .extract_if(.., |step| matches!(step.action, Action::Sweep(_)))
-            .collect();
+        let last = |step: &mut Step| matches!(step.action, Action::Sweep(_) | Action::Leave);
+        let sweeps: Vec<Step> = self.plan.steps.extract_if(.., last).collect();
         for kernel in std::mem::take(&mut self.touched) {
             if self.facts.kernels.get(&kernel).is_some_and(|k| k.kernel.alive) {
                 self.step(Action::Depmod(kernel), Vec::new());
@@ -328,7 +338,7 @@ impl Action {
             | Self::Unbuild(module, _)
             | Self::Deregister(module)
             | Self::Fail { module, .. } => Some(module),
-            Self::Depmod(_) | Self::Sweep(_) => None,
+            Self::Depmod(_) | Self::Sweep(_) | Self::Leave => None,
         }
     }
 
@@ -344,7 +354,7 @@ impl Action {
             | Self::Depmod(kernel)
             | Self::Sweep(kernel) => Some(kernel),
             Self::Fail { kernel, .. } => kernel.as_ref(),
-            Self::Register(_) | Self::UseKept(_) | Self::Deregister(_) => None,
+            Self::Register(_) | Self::UseKept(_) | Self::Deregister(_) | Self::Leave => None,
         }
     }
 }
@@ -369,6 +379,7 @@ impl fmt::Display for Action {
             Self::Deregister(module) => write!(f, "forget {module}"),
             Self::Depmod(kernel) => write!(f, "index the modules of {kernel} (depmod)"),
             Self::Sweep(kernel) => write!(f, "remove what is left of {kernel}"),
+            Self::Leave => f.write_str("remove our own files from the dkms tree"),
             Self::Fail { module, kernel: Some(kernel), message, .. } => {
                 write!(f, "fail {module} for {kernel}: {message}")
             }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use super::{Action, Note, Planner};
 use crate::debts::Debt;
-use crate::facts::SourcePlace;
+use crate::facts::{ModuleFacts, SourcePlace};
 use crate::names::{KernelRelease, ModuleId};
 use crate::record::Reason;
 
@@ -20,6 +20,33 @@ impl Planner<'_> {
         for id in &gone {
             self.retire(id, &gone);
         }
+    }
+
+    /// Removes what leaves in the same transaction as we do.
+    pub(super) fn depart(
+        &mut self,
+        sources: &BTreeSet<String>,
+        kernels: &BTreeSet<KernelRelease>,
+        swap: bool,
+    ) {
+        let facts = self.facts;
+        if !swap {
+            for kernel in kernels {
+                for id in facts.modules.keys() {
+                    self.unbuild(id, kernel, Vec::new());
+                }
+            }
+            let leaving = |(_, module): &(_, &ModuleFacts)| {
+                sources.contains(&module.source_dir) && module.is_registered()
+            };
+            for (id, module) in facts.modules.iter().filter(leaving) {
+                for kernel in module.pairs.keys() {
+                    self.unbuild(id, kernel, Vec::new());
+                }
+                self.step(Action::Deregister(id.clone()), Vec::new());
+            }
+        }
+        self.step(Action::Leave, Vec::new());
     }
 
     /// The touched sources that are not there any more, as modules that dkms knows.
