@@ -34,6 +34,7 @@ mod scripts;
 pub mod settings;
 pub mod site;
 pub mod state;
+pub mod status;
 pub mod survey;
 pub mod trees;
 pub mod version;

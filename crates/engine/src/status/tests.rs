@@ -1,0 +1,269 @@
+//! Trees in every state, and what is said of them. The texts are those of dkms for the same tree.
+
+use super::*;
+use rstest::rstest;
+use std::collections::BTreeMap;
+use std::os::unix::fs::symlink;
+
+use crate::digest::{Digest, KernelIdentity};
+use crate::record::{Inputs, Object};
+
+const KERNEL: &str = "7.2-arch1";
+
+/// A machine with the dkms tree that dkms itself leaves: no records.
+struct Machine {
+    _dir: tempfile::TempDir,
+    trees: Trees,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self { trees: Trees::under(dir.path()), _dir: dir }
+    }
+
+    fn add(&self, id: &str) {
+        let id: ModuleId = id.parse().unwrap();
+        fs::create_dir_all(self.trees.source.join(id.source_dir())).unwrap();
+        fs::create_dir_all(self.trees.build(&id)).unwrap();
+        let source = self.trees.source.join(id.source_dir());
+        let text = links::text_for(&self.trees.root, &source);
+        symlink(text, self.trees.source_link(&id)).unwrap();
+    }
+
+    fn write(path: &Path, content: &str) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    /// A built object; its content is its version.
+    fn build(&self, id: &str, kernel: &str, object: &str) {
+        let content = id.split('/').nth(1).unwrap();
+        Self::write(
+            &self.trees.dkms.join(format!("{id}/{kernel}/x86_64/module/{object}")),
+            content,
+        );
+    }
+
+    /// The link that makes a version the installed one, and an object in the kernel's directory.
+    fn install(&self, id: &str, place: &str, content: &str) {
+        let (name, version) = id.split_once('/').unwrap();
+        let link = self.trees.dkms.join(format!("{name}/kernel-{KERNEL}-x86_64"));
+        symlink(format!("{version}/{KERNEL}/x86_64"), link).unwrap();
+        Self::write(&self.trees.install.join(KERNEL).join(place), content);
+    }
+
+    fn status(&self, placement: &Placement, filter: &Filter) -> Vec<Line> {
+        let mut digests = Digests::open(&self.trees);
+        lines(&self.trees, &State::read(&self.trees), placement, filter, &mut digests)
+    }
+
+    fn text(&self, filter: &Filter) -> String {
+        let lines = self.status(&Placement::Fixed("updates/dkms".into()), filter);
+        lines.iter().map(Line::to_string).collect::<Vec<_>>().join("\n")
+    }
+}
+
+fn kernel(kernel: &str) -> KernelFilter {
+    KernelFilter { kernel: Some(Pattern::new(kernel)), arch: None }
+}
+
+fn machine() -> Machine {
+    let machine = Machine::new();
+    for id in ["a/1.10", "a/1.9", "b/1", "c/1"] {
+        machine.add(id);
+    }
+    machine.build("a/1.9", KERNEL, "a.ko.zst");
+    machine.build("a/1.10", KERNEL, "a.ko.zst");
+    machine.build("a/1.9", "6.12.5-lts", "a.ko.zst");
+    machine.build("a/1.9", "custom", "a.ko");
+    machine.install("a/1.9", "updates/dkms/a.ko.zst", "1.9");
+    machine.build("b/1", KERNEL, "b.ko.zst");
+    fs::remove_dir(machine.trees.source.join("c-1")).unwrap();
+    machine
+}
+
+#[test]
+fn lists_versions_and_kernels_as_dkms_does() {
+    insta::assert_snapshot!(machine().text(&Filter::default()), @"
+    a/1.10, 7.2-arch1, x86_64: built
+    a/1.9, 6.12.5-lts, x86_64: built
+    a/1.9, 7.2-arch1, x86_64: installed
+    b/1, 7.2-arch1, x86_64: built
+    c/1: broken
+    ");
+}
+
+#[test]
+fn shows_added_where_the_filter_hides_what_is_built() {
+    let filter = Filter { kernels: vec![kernel("6.*"), kernel("custom")], ..Filter::default() };
+    insta::assert_snapshot!(machine().text(&filter), @"
+    a/1.10: added
+    a/1.9, 6.12.5-lts, x86_64: built
+    b/1: added
+    c/1: broken
+    a/1.10: added
+    a/1.9, custom, x86_64: built
+    b/1: added
+    c/1: broken
+    ");
+}
+
+#[rstest]
+#[case::module(Some("[bc]"), None, "b/1, 7.2-arch1, x86_64: built\nc/1: broken")]
+#[case::version(None, Some("1.1*"), "a/1.10, 7.2-arch1, x86_64: built")]
+#[case::unknown(Some("zfs"), None, "")]
+fn filters_modules(
+    #[case] module: Option<&str>,
+    #[case] version: Option<&str>,
+    #[case] want: &str,
+) {
+    let filter = Filter {
+        module: module.map(Pattern::new),
+        version: version.map(Pattern::new),
+        kernels: Vec::new(),
+    };
+    assert_eq!(machine().text(&filter), want);
+}
+
+#[test]
+fn filters_architectures() {
+    let arch = |arch: &str| KernelFilter { kernel: None, arch: Some(Pattern::new(arch)) };
+    let filter =
+        Filter { module: Some(Pattern::new("b")), version: None, kernels: vec![arch("aarch64")] };
+    assert_eq!(machine().text(&filter), "b/1: added");
+    let filter = Filter { kernels: vec![arch("x86*")], ..filter };
+    assert_eq!(machine().text(&filter), "b/1, 7.2-arch1, x86_64: built");
+}
+
+#[rstest]
+#[case::same("updates/dkms/a.ko.zst", "1", "")]
+#[case::where_the_conf_says("kernel/drivers/x/a.ko.zst", "1", "")]
+#[case::other_content(
+    "updates/dkms/a.ko.zst",
+    "2",
+    " (Differences between built and installed modules)"
+)]
+#[case::other_compression(
+    "updates/dkms/a.ko.xz",
+    "1",
+    " (Differences between built and installed modules)"
+)]
+#[case::elsewhere("build/a.ko.zst", "1", " (Differences between built and installed modules)")]
+fn compares_what_is_placed(#[case] place: &str, #[case] content: &str, #[case] want: &str) {
+    let machine = Machine::new();
+    machine.add("a/1");
+    machine.build("a/1", KERNEL, "a.ko.zst");
+    machine.install("a/1", place, content);
+    let want = format!("a/1, {KERNEL}, x86_64: installed{want}");
+    assert_eq!(machine.text(&Filter::default()), want);
+}
+
+#[test]
+fn misses_objects_where_there_are_none() {
+    let machine = Machine::new();
+    machine.add("a/1");
+    machine.build("a/1", KERNEL, "Module.symvers");
+    let want = format!(
+        "a/1, {KERNEL}, x86_64: built (Built modules are missing in the kernel modules folder)"
+    );
+    assert_eq!(machine.text(&Filter::default()), want);
+}
+
+#[test]
+fn follows_linked_modules() {
+    let machine = Machine::new();
+    machine.add("a/1");
+    machine.build("a/1", KERNEL, "a.ko.zst");
+    machine.install("a/1", "updates/dkms/x", "");
+    let stored = format!("/var/lib/dkms/a/1/{KERNEL}/x86_64/module/a.ko.zst");
+    symlink(stored, machine.trees.install.join(KERNEL).join("updates/dkms/a.ko.zst")).unwrap();
+    assert_eq!(machine.text(&Filter::default()), format!("a/1, {KERNEL}, x86_64: installed"));
+}
+
+#[test]
+fn remarks_follow_one_another() {
+    let machine = Machine::new();
+    machine.add("a/1");
+    machine.build("a/1", KERNEL, "a.ko.zst");
+    machine.install("a/1", "updates/dkms/a.ko.zst", "2");
+    fs::create_dir_all(machine.trees.dkms.join(format!("a/original_module/{KERNEL}/x86_64")))
+        .unwrap();
+    let lines = machine.status(&Placement::FromConf, &Filter::default());
+    assert_eq!(
+        lines[0].to_string(),
+        "a/1, 7.2-arch1, x86_64: installed (Original modules exist) \
+         (Differences between built and installed modules)"
+    );
+    let json = serde_json::to_value(&lines).unwrap();
+    assert_eq!(
+        json,
+        serde_json::json!([{
+            "state": "installed", "module": "a", "version": "1", "kernel": KERNEL,
+            "arch": "x86_64", "remarks": ["original-modules-exist", "differences"],
+        }])
+    );
+}
+
+/// Our record of what was built.
+fn record(machine: &Machine, objects: &[&str]) {
+    let id: ModuleId = "a/1".parse().unwrap();
+    let (kernel, arch): (KernelRelease, Arch) =
+        (KERNEL.parse().unwrap(), "x86_64".parse().unwrap());
+    let digest = Digest::of_bytes(b"");
+    let object =
+        |name: &&str| Object { name: (*name).into(), digest, location: "updates/dkms".into() };
+    let identity =
+        KernelIdentity { release: kernel.clone(), config: None, symvers: None, headers: None };
+    let record = Record {
+        format: crate::record::FORMAT,
+        module: id.clone(),
+        kernel: kernel.clone(),
+        arch: arch.clone(),
+        adopted: false,
+        build_seconds: 1,
+        compiler: String::new(),
+        inputs: Inputs {
+            source: digest,
+            overrides: digest,
+            conf: digest,
+            kernel: identity,
+            depends: BTreeMap::new(),
+        },
+        values: crate::conf::Values::default(),
+        objects: objects.iter().map(object).collect(),
+        placed: Vec::new(),
+    };
+    record.write(&Record::path(&machine.trees, &id, &kernel, &arch)).unwrap();
+}
+
+#[rstest]
+#[case::all_there(&["a.ko.zst"], "updates/dkms/a.ko.zst", "")]
+#[case::one_lost(&["a.ko.zst", "lost.ko.zst"], "updates/dkms/a.ko.zst", " (Built modules are missing in the kernel modules folder)")]
+#[case::not_where_we_placed_it(&["a.ko.zst"], "extra/a.ko.zst", " (Differences between built and installed modules)")]
+fn our_record_says_what_should_be_there(
+    #[case] objects: &[&str],
+    #[case] place: &str,
+    #[case] want: &str,
+) {
+    let machine = Machine::new();
+    machine.add("a/1");
+    machine.build("a/1", KERNEL, "a.ko.zst");
+    machine.install("a/1", place, "1");
+    record(&machine, objects);
+    let want = format!("a/1, {KERNEL}, x86_64: installed{want}");
+    assert_eq!(machine.text(&Filter::default()), want);
+}
+
+#[test]
+fn a_broken_module_comes_with_advice() {
+    let machine = Machine::new();
+    machine.add("a/1");
+    fs::remove_dir(machine.trees.source.join("a-1")).unwrap();
+    let lines = machine.status(&Placement::FromConf, &Filter::default());
+    assert_eq!(
+        serde_json::to_string(&lines).unwrap(),
+        r#"[{"state":"broken","module":"a","version":"1"}]"#
+    );
+    assert!(lines[0].advice().unwrap().starts_with("a/1: its source is missing"));
+}
