@@ -1,0 +1,20 @@
+#!/bin/bash
+# Installs on this machine what building the testbed needs, by apt name.
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+# program:package
+needs=(debootstrap:debootstrap shellcheck:shellcheck zstd:zstd xz:xz-utils bsdtar:libarchive-tools gcc:gcc make:make
+    dpkg-deb:dpkg unshare:util-linux patch:patch git:git)
+
+missing=()
+for need in "${needs[@]}"; do
+    command -v "${need%%:*}" >/dev/null || missing+=("${need##*:}")
+done
+((${#missing[@]})) || exit 0
+
+command -v apt-get >/dev/null || die "please install: ${missing[*]}"
+[[ $EUID == 0 ]] || die "needs root to install: ${missing[*]}"
+say "installing ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+apt-get -qq update </dev/null
+apt-get -qq install --yes --no-install-recommends "${missing[@]}" </dev/null >/dev/null

@@ -1,0 +1,71 @@
+#!/bin/bash
+# Stage kernels: the packages linux, linux-headers, linux-lts, linux-lts-headers in Arch's layout, in several releases.
+#
+#   linux-1 linux-2 linux-lts-1 linux-lts-2                   a kernel and its successor
+#   linux-headers-1 … linux-lts-headers-2                     what modules for them are compiled against
+#   linux-headers-1-symvers                                   as linux-headers-1, other exported symbols
+#   linux-1-bbswitch                                          as linux-1, with an in-tree module called bbswitch
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+source "$here/packages.sh"
+
+# successor VERSION: the next point release (7.2.12 to 7.2.13).
+successor() { printf '%s.%s\n' "${1%.*}" "$((${1##*.} + 1))"; }
+
+# kernel ALIAS PKGBASE VERSION RELEASE: the kernel itself. $extra may name a directory of further objects.
+kernel() {
+    local alias=$1 pkgbase=$2 version=$3 release=$4 from=$testbed/sources/$2 tree=$work/$1 dir object
+    dir=$tree/usr/lib/modules/$release
+    mkdir -p "$dir/kernel/drivers"
+    printf '%s\n' "$pkgbase" >"$dir/pkgbase"
+    cp "$from/vmlinuz" "$dir/vmlinuz"
+    cp "$from"/modules.builtin* "$dir/"
+    for object in "$from"/objects/*.ko ${extra:+"$extra"/*.ko}; do
+        zstd -q -1 "$object" -o "$dir/kernel/drivers/${object##*/}.zst"
+    done
+    (cd "$dir" && find kernel -name '*.ko.zst' | sed 's/\.zst$//' | sort) >"$dir/modules.order"
+    package "$alias" "$pkgbase" "$version" "$release" "$tree"
+}
+
+# headers ALIAS PKGBASE VERSION RELEASE: the tree to compile against, with the release written into it.
+# A true kernel upgrade for nothing: vermagic is taken from utsrelease.h.
+headers() {
+    local alias=$1 pkgbase=$2 version=$3 release=$4 tree=$work/$1 build
+    build=$tree/usr/lib/modules/$release/build
+    mkdir -p "${build%/*}" "$tree/usr/src"
+    cp -a "$testbed/sources/$pkgbase/build" "$build"
+    printf '%s\n' "$release" >"$build/include/config/kernel.release"
+    printf '#define UTS_RELEASE "%s"\n' "$release" >"$build/include/generated/utsrelease.h"
+    printf '#define UTS_VERSION "#1 SMP PREEMPT_DYNAMIC %s"\n' "$release" >"$build/include/generated/utsversion.h"
+    if [[ $alias == *-symvers ]]; then
+        printf '0x00000000\ttestbed_symbol\tvmlinux\tEXPORT_SYMBOL\t\n' >>"$build/Module.symvers"
+    fi
+    ln -s "../lib/modules/$release/build" "$tree/usr/src/$pkgbase"
+    package "$alias" "$pkgbase-headers" "$version" "$release" "$tree"
+}
+
+make_kernels() {
+    local version next extra=''
+    start_packages "$1"
+    version=$(<"$testbed/sources/linux/version")
+    next=$(successor "$version")
+    kernel linux-1 linux "$version.arch1-1" "$version-arch1-1"
+    headers linux-headers-1 linux "$version.arch1-1" "$version-arch1-1"
+    headers linux-headers-1-symvers linux "$version.arch1-1.1" "$version-arch1-1"
+    kernel linux-2 linux "$next.arch1-1" "$next-arch1-1"
+    headers linux-headers-2 linux "$next.arch1-1" "$next-arch1-1"
+    extra=$work/in-tree
+    mkdir -p "$extra"
+    cp "$testbed/sources/linux/objects/loop.ko" "$extra/bbswitch.ko"
+    kernel linux-1-bbswitch linux "$version.arch1-1.1" "$version-arch1-1"
+    extra=''
+
+    version=$(<"$testbed/sources/linux-lts/version")
+    next=$(successor "$version")
+    kernel linux-lts-1 linux-lts "$version-1" "$version-1-lts"
+    headers linux-lts-headers-1 linux-lts "$version-1" "$version-1-lts"
+    kernel linux-lts-2 linux-lts "$next-1" "$next-1-lts"
+    headers linux-lts-headers-2 linux-lts "$next-1" "$next-1-lts"
+    finish_packages
+}
+
+stage kernels "$(digest_of "${BASH_SOURCE[0]}" "$here/pack.sh" "$here/packages.sh")-$(digest_below sources)" make_kernels

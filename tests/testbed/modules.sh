@@ -1,0 +1,34 @@
+#!/bin/bash
+# Stage modules: one package per module source of Debian's, as an Arch packager would make it.
+#
+#   acpi-call bbswitch digimend tp_smapi v4l2loopback vhba    the sources as Debian ships them
+#   bbswitch-next v4l2loopback-next vhba-next                 the same under a higher version
+# Every other kind of module (broken, never ending, …) is made by the story that wants it.
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+source "$here/packages.sh"
+
+# module ALIAS NAME VERSION SOURCE: packages SOURCE as usr/src/NAME-VERSION.
+module() {
+    local alias=$1 name=$2 version=$3 tree=$work/$1
+    mkdir -p "$tree/usr/src"
+    cp -a "$4" "$tree/usr/src/$name-$version"
+    sed -i "s/^PACKAGE_VERSION=.*/PACKAGE_VERSION=\"$version\"/" "$tree/usr/src/$name-$version/dkms.conf"
+    package "$alias" "${name//_/-}-dkms" "$version-1" "$name/$version" "$tree" depend=dkms
+}
+
+make_modules() {
+    local source name version
+    start_packages "$1"
+    for source in "$testbed"/sources/modules/*; do
+        name=${source##*/}
+        version=${name##*-}
+        name=${name%-*}
+        module "$name" "$name" "$version" "$source"
+        case $name in
+        bbswitch | v4l2loopback | vhba) module "$name-next" "$name" "$version.1" "$source" ;;
+        esac
+    done
+    finish_packages
+}
+
+stage modules "$(digest_of "${BASH_SOURCE[0]}" "$here/pack.sh" "$here/packages.sh")-$(digest_below sources)" make_modules

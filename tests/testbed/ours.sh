@@ -1,0 +1,13 @@
+#!/bin/bash
+# Stage ours: our own package, made by makepkg from this checkout as an unprivileged user, its unit tests included.
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+source "$here/checkout.sh"
+find_cargo
+
+make_ours() {
+    # Dependencies are checked where the package is installed; the tools to build it are Debian's.
+    in_checkout makepkg --force --nodeps --noconfirm </dev/null
+    mv "$testbed"/checkout/*.pkg.tar.zst "$1/"
+}
+
+stage ours "$(checkout_digest)-$(digest_below base)" make_ours

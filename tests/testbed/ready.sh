@@ -1,0 +1,35 @@
+#!/bin/bash
+# Stages bare and ready: the root that stories start from, before and after our package was installed.
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+# install_packages ROOT FILE...: real pacman -U of packages outside of ROOT.
+install_packages() {
+    local root=$1 file
+    shift
+    mkdir -p "$root/srv/packages"
+    for file in "$@"; do cp "$file" "$root/srv/packages/"; done
+    # Debian's files lie where the stand-ins put theirs.
+    in_root "$root" sh -ec 'pacman -U --noconfirm --overwrite "*" /srv/packages/*' >"$testbed/ready.log" 2>&1 </dev/null ||
+        { tail -n 20 "$testbed/ready.log" >&2; die "pacman failed, see $testbed/ready.log"; }
+    rm -r "$root/srv/packages"
+}
+
+make_bare() {
+    local file stubs=()
+    cp -a --reflink=auto "$testbed/base/." "$1/"
+    for file in "$testbed"/stubs/*.pkg.tar.zst; do
+        [[ $file == */dkms.pkg.tar.zst ]] || stubs+=("$file")
+    done
+    install_packages "$1" "${stubs[@]}"
+    # The real dkms, beside everything else: /opt/peer/usr/sbin/dkms.
+    cp -a "$testbed/sources/peer" "$1/opt/peer"
+}
+
+make_ready() {
+    cp -a --reflink=auto "$testbed/bare/." "$1/"
+    install_packages "$1" "$testbed"/ours/*.pkg.tar.zst
+}
+
+recipe=$(digest_of "${BASH_SOURCE[0]}")
+stage bare "$recipe-$(digest_below base sources stubs)" make_bare
+stage ready "$recipe-$(digest_below bare ours)" make_ready

@@ -1,0 +1,22 @@
+#!/bin/bash
+# Stage vendor: the sources of all crates, so that a root without network can build.
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+find_cargo
+
+make_vendor() {
+    (cd "$repo" && cargo vendor --quiet --locked "$1/crates" >/dev/null)
+    # Some crates were published with files that only their owner may read.
+    chmod -R a+rX "$1/crates"
+    cat >"$1/config.toml" <<'EOT'
+[source.crates-io]
+replace-with = "vendor"
+
+[source.vendor]
+directory = "/opt/cargo/crates"
+
+[net]
+offline = true
+EOT
+}
+
+stage vendor "$(digest_of "${BASH_SOURCE[0]}" "$repo/Cargo.lock")" make_vendor
