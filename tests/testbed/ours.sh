@@ -7,7 +7,9 @@ find_cargo
 make_ours() {
     # Dependencies are checked where the package is installed; the tools to build it are Debian's.
     in_checkout makepkg --force --nodeps --noconfirm </dev/null
-    mv "$testbed"/checkout/*.pkg.tar.zst "$1/"
+    mv "$testbed"/checkout/*.pkg.tar.zst "$1/alpm-dkms.pkg.tar.zst"
+    bsdtar -xOf "$1/alpm-dkms.pkg.tar.zst" .PKGINFO |
+        awk -v OFS='\t' '$1 == "pkgver" { print "alpm-dkms", "alpm-dkms", $3, "" }' >"$1/index"
 }
 
 stage ours "$(checkout_digest)-$(digest_below base)" make_ours
