@@ -2,13 +2,15 @@
 # Installs on this machine what building the testbed needs, by apt name.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-# program:package
+# program or file:package
 needs=(debootstrap:debootstrap shellcheck:shellcheck zstd:zstd xz:xz-utils bsdtar:libarchive-tools gcc:gcc make:make
-    dpkg-deb:dpkg unshare:util-linux patch:patch git:git)
+    dpkg-deb:dpkg unshare:util-linux patch:patch git:git modinfo:kmod openssl:openssl gawk:gawk
+    /usr/include/stdio.h:libc6-dev /etc/ssl/certs/ca-certificates.crt:ca-certificates)
 
 missing=()
 for need in "${needs[@]}"; do
-    command -v "${need%%:*}" >/dev/null || missing+=("${need##*:}")
+    what=${need%%:*}
+    [[ -e $what ]] || command -v "$what" >/dev/null || missing+=("${need##*:}")
 done
 ((${#missing[@]})) || exit 0
 

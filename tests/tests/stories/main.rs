@@ -7,4 +7,5 @@
     reason = "a story fails by panicking"
 )]
 
+mod hook_files;
 mod testbed;

@@ -1,0 +1,43 @@
+# The index of what can be done here. All of it works on a bare Debian 12 as root; apt is asked for what is missing.
+
+export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
+threads ?= 2
+
+.PHONY: demo check e2e testbed query bench fmt lint unit shellcheck clean
+
+demo: testbed ## a kernel bump with real modules, pacman's own output
+	tests/testbed/demo.sh
+
+check: fmt lint unit shellcheck query e2e ## everything
+
+e2e: testbed ## the stories
+	cargo test -p stories -- --test-threads $(threads)
+
+testbed: host ## the roots that stories start from
+	tests/testbed/testbed.sh build
+
+query: testbed ## lint and tests of the crate that links libalpm 16
+	tests/testbed/testbed.sh alpm-query
+
+bench: testbed ## how long things take, this engine beside the real dkms
+	tests/testbed/bench.sh
+
+fmt: host
+	cargo fmt --all --check
+
+lint: host
+	cargo clippy --all-targets -- -D warnings
+	cargo clippy -p stories --all-targets -- -D warnings
+
+unit: host
+	cargo test
+
+shellcheck: host
+	tests/testbed/shellcheck.sh
+
+clean:
+	rm -rf target
+
+.PHONY: host
+host:
+	@tests/testbed/host.sh
