@@ -13,6 +13,9 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// How long output may stay open after its program ended. Longer means that a child was left behind holding it.
 const LINGER: Duration = Duration::from_secs(10);
 
+/// What pacman says when a hook's program exits with anything but 0.
+const HOOK_FAILED: &str = "error: command failed to execute correctly";
+
 /// What a program said and how it ended.
 #[derive(Debug, Clone)]
 pub struct Output {
@@ -55,6 +58,18 @@ impl Output {
     pub fn lacks(self, text: &str) -> Self {
         assert!(!self.text.contains(text), "`{}` says {text:?}:\n{}", self.command, self.text);
         self
+    }
+
+    /// Asserts that no hook of this transaction failed. (pacman itself succeeds either way.)
+    #[track_caller]
+    pub fn hooks_succeed(self) -> Self {
+        self.lacks(HOOK_FAILED)
+    }
+
+    /// Asserts that a hook of this transaction failed.
+    #[track_caller]
+    pub fn hooks_fail(self) -> Self {
+        self.has(HOOK_FAILED)
     }
 
     /// The lines of the output.

@@ -62,3 +62,18 @@ find_cargo() {
     command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
     command -v cargo >/dev/null || die "please install Rust: cargo is not in PATH"
 }
+
+# in_copy STAGE [--bind FROM TO]... COMMAND...: as in_root, in a copy of STAGE that is forgotten afterwards.
+# shellcheck disable=SC2016 # expanded by the inner shell
+in_copy() {
+    local copy=$testbed/copy
+    mkdir -p "$copy"
+    export -f in_root
+    unshare --mount --propagation private bash -euc '
+        lower=$1 copy=$2; shift 2
+        mount -t tmpfs copy "$copy"
+        mkdir "$copy"/{upper,work,root}
+        mount -t overlay -o "lowerdir=$lower,upperdir=$copy/upper,workdir=$copy/work" copy "$copy/root"
+        in_root "$copy/root" "$@"
+    ' in_copy "$testbed/$1" "$copy" "${@:2}"
+}

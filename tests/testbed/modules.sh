@@ -13,6 +13,10 @@ module() {
     mkdir -p "$tree/usr/src"
     cp -a "$4" "$tree/usr/src/$name-$version"
     sed -i "s/^PACKAGE_VERSION=.*/PACKAGE_VERSION=\"$version\"/" "$tree/usr/src/$name-$version/dkms.conf"
+    if [[ $alias == *-next ]]; then
+        # So that a test can tell an object of one version from the other's: modinfo -F testbed.
+        printf '\nMODULE_INFO(testbed, "%s");\n' "$version" >>"$tree/usr/src/$name-$version/$name.c"
+    fi
     package "$alias" "${name//_/-}-dkms" "$version-1" "$name/$version" "$tree" depend=dkms
 }
 

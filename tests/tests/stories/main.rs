@@ -8,4 +8,6 @@
 )]
 
 mod hook_files;
+mod kernels;
+mod modules;
 mod testbed;

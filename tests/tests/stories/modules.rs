@@ -1,0 +1,107 @@
+//! Modules come, are upgraded, fail and go.
+
+use stories::{Package, Recipe, Root, find};
+
+/// The two kernels of these stories, with their headers.
+fn kernels() -> Vec<Package> {
+    ["linux-1", "linux-headers-1", "linux-lts-1", "linux-lts-headers-1"].map(find).into()
+}
+
+fn releases() -> [String; 2] {
+    ["linux-1", "linux-lts-1"].map(|kernel| find(kernel).content)
+}
+
+/// The entries of the dkms tree and of the kernels that speak of `module`.
+fn traces(root: &Root, module: &str) -> Vec<String> {
+    let trees = ["var/lib/dkms", "usr/lib/modules"];
+    let files =
+        trees.iter().flat_map(|tree| root.files(tree)).filter(|file| !file.contains("/build/"));
+    files.filter(|file| file.contains(module)).collect()
+}
+
+/// Story 4.
+#[test]
+fn a_version_bump_installs_the_new_one_everywhere() {
+    let root = Root::ready();
+    root.install(&[kernels(), vec![find("bbswitch"), find("vhba")]].concat()).hooks_succeed();
+    root.install(&[find("bbswitch-next")]).hooks_succeed();
+    let new = find("bbswitch-next");
+    for release in releases() {
+        root.assert_works(&release, "bbswitch");
+        assert_eq!(
+            format!("bbswitch/{}", root.modinfo(&release, "bbswitch", "testbed")),
+            new.module()
+        );
+        root.assert_works(&release, "vhba");
+    }
+    let status = root.status();
+    assert!(
+        !status.iter().any(|line| line.starts_with(&format!("{},", find("bbswitch").module()))),
+        "{status:?}"
+    );
+    assert!(
+        !root.exists(&format!("var/lib/dkms/{}", find("bbswitch").module())),
+        "the old version is still in the tree"
+    );
+    root.assert_settled();
+}
+
+/// Story 6.
+#[test]
+fn removing_a_module_leaves_nothing_and_runs_its_post_remove() {
+    let root = Root::ready();
+    let module = Recipe::module("tiny", "1.0")
+        .conf_line("POST_REMOVE=\"post_remove.sh\"")
+        .source("post_remove.sh", "#!/bin/sh\necho \"$PWD $*\" >>/var/log/tiny-removed\n")
+        .make(&root);
+    root.install(&[kernels(), vec![module, find("bbswitch")]].concat()).hooks_succeed();
+    root.remove(&["tiny-dkms"]).hooks_succeed();
+    assert!(!root.read("var/log/tiny-removed").is_empty());
+    for release in releases() {
+        root.assert_absent(&release, "tiny");
+        root.assert_works(&release, "bbswitch");
+    }
+    assert_eq!(traces(&root, "tiny"), [""; 0]);
+    assert_eq!(root.tree(), ["bbswitch"]);
+
+    root.remove(&["bbswitch-dkms"]).hooks_succeed();
+    assert_eq!(traces(&root, "bbswitch"), [""; 0]);
+    assert_eq!(root.tree(), [""; 0]);
+    for release in releases() {
+        assert!(
+            !root.exists(&format!("usr/lib/modules/{release}/updates")),
+            "an empty directory is left"
+        );
+    }
+    root.assert_settled();
+}
+
+/// Story 13.
+#[test]
+fn one_of_three_fails_and_is_not_tried_again() {
+    let root = Root::ready();
+    let broken = Recipe::module("broken", "1.0")
+        .edit("broken.c", |code| code + "#error testbed says no\n")
+        .make(&root);
+    let kernel = ["linux-1", "linux-headers-1"].map(find);
+    let packages = [&kernel[..], &[find("bbswitch"), broken, find("vhba")]].concat();
+    let output = root.install(&packages).hooks_fail().has("testbed says no").has("make.log");
+    let release = find("linux-1").content;
+    root.assert_works(&release, "bbswitch");
+    root.assert_works(&release, "vhba");
+    root.assert_absent(&release, "broken");
+    // The failure is what a user sees last of what our hook says.
+    let last = |word: &str| output.text.rfind(word).unwrap();
+    assert!(last("broken") > last("bbswitch") && last("broken") > last("vhba"), "{}", output.text);
+
+    let compilers = root.count_compilers();
+    let output = root.install(&[find("acpi-call")]);
+    root.assert_works(&release, "acpi_call");
+    assert!(output.text.contains("broken"), "the known failure is not repeated:\n{}", output.text);
+    let again = |starts: Vec<String>| starts.iter().any(|start| start.contains("broken"));
+    assert!(!again(compilers.starts()), "the known failure was compiled again");
+
+    root.dkms(&["autoinstall", "-k", &release]).has("broken");
+    assert!(again(compilers.starts()), "`dkms autoinstall` does not try again");
+    root.assert_settled();
+}
