@@ -24,7 +24,7 @@ neighbour() {
 # dkms as Arch has it: the script in /usr/bin, its framework.conf as a backup file.
 peer_package() {
     local tree=$work/dkms
-    mkdir -p "$tree/usr/bin" "$tree/etc/dkms"
+    mkdir -p "$tree/usr/bin" "$tree/etc/dkms" "$tree/var/lib/dkms"
     cp "$testbed/sources/peer/usr/sbin/dkms" "$tree/usr/bin/dkms"
     cp "$testbed/sources/peer/etc/dkms/framework.conf" "$tree/etc/dkms/"
     package dkms dkms 3.2.2-1 '' "$tree" backup=etc/dkms/framework.conf
