@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::packages::{Package, STAGES, testbed};
 use crate::run::{Output, Started, run, start};
 
+/// Where our package keeps the hooks' programs.
+const LIB: &str = "usr/lib/alpm-dkms";
+
 /// A fresh machine with real pacman, entered by chroot. Unmounted and forgotten on drop, after a panic too.
 #[derive(Debug)]
 pub struct Root {
@@ -18,8 +21,22 @@ pub struct Root {
 
 impl Root {
     /// A root with our package installed.
+    ///
+    /// For quick tries of a change, `$STORIES_BINARIES` may name a directory of programs (`target/debug`) that then take
+    /// the place of the package's.
     pub fn ready() -> Self {
-        Self::over("ready")
+        let root = Self::over("ready");
+        if let Some(built) = std::env::var_os("STORIES_BINARIES") {
+            let built =
+                Path::new(&built).canonicalize().expect("STORIES_BINARIES names a directory");
+            for (program, place) in
+                [("dkms", "usr/bin"), ("dkms-install", LIB), ("dkms-remove", LIB)]
+            {
+                fs::copy(built.join(program), root.path(place).join(program))
+                    .expect("take a program of STORIES_BINARIES");
+            }
+        }
+        root
     }
 
     /// A root as it was before our package was installed: for moving to it from dkms.

@@ -87,7 +87,10 @@ prune_build() {
     find "$1/arch" -mindepth 1 -maxdepth 1 -type d ! -name x86 -exec rm -rf {} +
     find "$1/include/config" -type f -empty -delete
     find "$1/include/config" -mindepth 1 -type d -empty -delete
-    rm -rf "$1/include/dt-bindings" "$1/.kernelvariables" "$1/include/generated/rustc_cfg"
+    # The compilers of Debian's choice, by names that exist on Debian only.
+    rm -f "$1/.kernelvariables" "$1/include/generated/rustc_cfg"
+    # Kbuild warns at each build when the compiler's name is not the one the kernel was built by.
+    sed -i -E '/^CONFIG_CC_VERSION_TEXT=/s/"[^ ]*gcc[^ ]*/"gcc/' "$1/.config" "$1/include/config/auto.conf"
 }
 
 make_sources() {
