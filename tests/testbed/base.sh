@@ -29,8 +29,7 @@ make_base() {
     url=$(mirror)
     [[ -n $url ]] || die "apt knows no mirror on this machine"
     # debootstrap of an older Debian has no script of its own for a newer suite; `sid` is the general one.
-    debootstrap --variant=minbase "$suite" "$root" "$url" /usr/share/debootstrap/scripts/sid >"$testbed/base.log" 2>&1 ||
-        { tail -n 20 "$testbed/base.log" >&2; die "debootstrap failed, see $testbed/base.log"; }
+    logged debootstrap --variant=minbase "$suite" "$root" "$url" /usr/share/debootstrap/scripts/sid
 
     rm -f "$root"/etc/apt/sources.list.d/*
     printf 'deb %s %s main contrib non-free\n' "$url" "$suite" "$url" "$lts_suite" >"$root/etc/apt/sources.list"
@@ -43,14 +42,12 @@ make_base() {
     printf '%s\n' force-unsafe-io 'path-exclude=/usr/share/doc/*' 'path-exclude=/usr/share/man/*' \
         'path-exclude=/usr/share/locale/*' 'path-exclude=/usr/share/info/*' >"$root/etc/dpkg/dpkg.cfg.d/80testbed"
     cat /etc/resolv.conf >"$root/etc/resolv.conf"
-    in_root "$root" bash -euc '
+    logged in_root "$root" bash -euc '
         export DEBIAN_FRONTEND=noninteractive
         apt-get -q update
         apt-get -q install --yes "$@"
         apt-get clean
-        useradd --create-home builder' install "${packages[@]}" >>"$testbed/base.log" 2>&1 </dev/null ||
-        { tail -n 20 "$testbed/base.log" >&2; die "apt failed, see $testbed/base.log"; }
-
+        useradd --create-home builder' install "${packages[@]}"
     pass_for_arch "$root"
 }
 

@@ -4,7 +4,10 @@
 # checkout_files: what git knows of or would take in, as it lies here.
 checkout_files() {
     git -c safe.directory='*' -C "$repo" ls-files --cached --others --exclude-standard |
-        while IFS= read -r file; do [[ -f $repo/$file ]] && printf '%s\n' "$file"; done
+        while IFS= read -r file; do
+            # A file that was deleted is still listed until that is committed.
+            if [[ -f $repo/$file ]]; then printf '%s\n' "$file"; fi
+        done
 }
 
 # checkout_digest: one word that changes with what goes into our package, so not with the tests.

@@ -30,12 +30,20 @@ stage() {
     fi
     [[ $EUID == 0 ]] || die "making $name needs root"
     say "making $name"
+    stage_log=$testbed/$name.log
+    : >"$stage_log"
     rm -rf "${testbed:?}/$name" "$testbed/$name.digest"
     mkdir -p "$testbed/$name"
+    # A failing command ends the script; what it said is shown then.
+    trap 'tail -n 40 "$stage_log" >&2; say "failed, see $stage_log"' EXIT
     "$make" "$testbed/$name"
+    trap - EXIT
     printf '%s\n' "$digest" >"$testbed/$name.digest"
     say "made $name in $((SECONDS - start)) s"
 }
+
+# logged COMMAND...: runs COMMAND within a stage; what it says goes to the stage's log.
+logged() { "$@" >>"$stage_log" 2>&1 </dev/null; }
 
 # in_root ROOT [--bind FROM TO]... COMMAND...: runs COMMAND in ROOT with a clean environment.
 # Everything is mounted in a namespace of its own, so nothing stays mounted however the command ends.

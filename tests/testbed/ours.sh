@@ -6,7 +6,7 @@ find_cargo
 
 make_ours() {
     # Dependencies are checked where the package is installed; the tools to build it are Debian's.
-    in_checkout makepkg --force --nodeps --noconfirm </dev/null
+    logged in_checkout makepkg --force --nodeps --noconfirm
     mv "$testbed"/checkout/*.pkg.tar.zst "$1/alpm-dkms.pkg.tar.zst"
     bsdtar -xOf "$1/alpm-dkms.pkg.tar.zst" .PKGINFO |
         awk -v OFS='\t' '$1 == "pkgver" { print "alpm-dkms", "alpm-dkms", $3, "" }' >"$1/index"

@@ -9,8 +9,7 @@ install_packages() {
     mkdir -p "$root/srv/packages"
     for file in "$@"; do cp "$file" "$root/srv/packages/"; done
     # Debian's files lie where the stand-ins put theirs.
-    in_root "$root" sh -ec 'pacman -U --noconfirm --overwrite "*" /srv/packages/*' >"$testbed/ready.log" 2>&1 </dev/null ||
-        { tail -n 20 "$testbed/ready.log" >&2; die "pacman failed, see $testbed/ready.log"; }
+    logged in_root "$root" sh -ec 'pacman -U --noconfirm --overwrite "*" /srv/packages/*'
     rm -r "$root/srv/packages"
 }
 

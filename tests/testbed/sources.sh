@@ -30,11 +30,10 @@ kernel_packages='
 fetch() {
     mkdir -p "$1"
     # shellcheck disable=SC2016 # expanded in the root
-    in_root "$testbed/base" --bind "$1" /srv bash -euo pipefail -c '
+    logged in_root "$testbed/base" --bind "$1" /srv bash -euo pipefail -c '
         cd /srv
         bash -euo pipefail -c "$1" names "${@:2}" >names
-        xargs -a names apt-get -q download' fetch "${@:2}" >>"$testbed/sources.log" 2>&1 </dev/null ||
-        { tail -n 20 "$testbed/sources.log" >&2; die "download failed, see $testbed/sources.log"; }
+        xargs -a names apt-get -q download' fetch "${@:2}"
 }
 
 # make_kernel OUT SUITE: unpacks the kernel of SUITE and merges Debian's three trees into one.
@@ -110,5 +109,4 @@ make_sources() {
     rm -rf "$out/peer/etc/kernel" "$out/peer/usr/lib/kernel" "$out/peer/usr/share"
 }
 
-: >"$testbed/sources.log"
 stage sources "$(digest_of "${BASH_SOURCE[0]}")-$(digest_below base)" make_sources
