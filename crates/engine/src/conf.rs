@@ -23,6 +23,7 @@ pub use error::ConfError;
 pub use exclusive::{Excluded, Why};
 pub use reader::{Answer, PATIENCE, Question, Reader};
 pub use values::Values;
+pub(crate) use values::expanded;
 
 /// More records than this are a slip of the pen (`BUILT_MODULE_NAME[99999]`): each index below the
 /// highest counts as one.

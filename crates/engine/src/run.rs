@@ -103,7 +103,8 @@ impl<'a> Program<'a> {
         self
     }
 
-    /// How long it may run; then it is killed with all that it started.
+    /// How long it may run; then it is killed with all that it started. `Duration::MAX` is as long
+    /// as it likes.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
@@ -146,7 +147,7 @@ impl<'a> Program<'a> {
         let mut feed = Feed { bytes: &self.stdin, pipe: Some(feed) };
         feed.close_if_done();
 
-        let mut until = self.deadline.map(|deadline| started + deadline);
+        let mut until = self.deadline.and_then(|deadline| started.checked_add(deadline));
         let (mut timed_out, mut over) = (false, false);
         let mut drained_by = None;
         while !over || !streams.is_empty() {

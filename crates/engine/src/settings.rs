@@ -1,38 +1,257 @@
-//! stub
+//! What the administrator has set: dkms's own files and ours, both in `/etc/dkms`.
+
+mod framework;
+mod own;
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+pub use framework::Framework;
+
+use crate::conf::{PATIENCE, Reader};
 use crate::finish::CompressionOptions;
 use crate::run::{Environment, Tools};
 use crate::trees::Trees;
-use std::path::PathBuf;
-use std::time::Duration;
-/// x
-#[derive(Debug)]
+use own::Own;
+
+/// How long one module may build if nobody says otherwise.
+const BUILD_TIMEOUT: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// All settings. [`Settings::default`] is what holds without any file.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// p
+    /// dkms's own settings.
+    pub framework: Framework,
+    /// What is wrong with the files, for a person to read.
     pub problems: Vec<String>,
+    jobs: Option<NonZeroUsize>,
+    build_timeout: Duration,
+    conf_timeout: Duration,
 }
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            framework: Framework::default(),
+            problems: Vec::new(),
+            jobs: None,
+            build_timeout: BUILD_TIMEOUT,
+            conf_timeout: PATIENCE,
+        }
+    }
+}
+
 impl Settings {
-    /// x
-    pub fn read(_: &Trees, _: &Tools, _: &Environment) -> Self {
-        Self { problems: vec![] }
+    /// Reads `alpm-dkms.toml`, `framework.conf` and `framework.conf.d/*.conf` in `trees.etc`.
+    ///
+    /// Settings are never a reason to leave a kernel without its modules: what is wrong with a
+    /// file becomes one of the [problems](Self::problems), and the defaults hold in its place.
+    #[must_use]
+    pub fn read(trees: &Trees, tools: &Tools, env: &Environment) -> Self {
+        let mut problems = Vec::new();
+        let own = Own::read(&trees.etc.join("alpm-dkms.toml"), &mut problems);
+        let conf_timeout = own.conf.timeout.map_or(PATIENCE, seconds);
+        let mut reader = Reader::new(tools.clone(), env.clone(), None);
+        reader.patience = conf_timeout;
+        let framework = Framework::read(trees, None, &mut reader, &mut problems);
+        Self {
+            // What dkms calls unlimited is as many as there are processors, too: one jobserver
+            // serves all builds, and would bring the machine to its knees.
+            jobs: own.build.jobs.or(framework.parallel_jobs).and_then(NonZeroUsize::new),
+            build_timeout: own.build.timeout.map_or(BUILD_TIMEOUT, seconds),
+            conf_timeout,
+            framework,
+            problems,
+        }
     }
-    /// x
+
+    /// How many jobs all builds together run at once.
+    #[must_use]
     pub fn jobs(&self) -> usize {
-        std::thread::available_parallelism().map_or(1, |n| n.get())
+        let processors = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        self.jobs.map_or_else(processors, NonZeroUsize::get)
     }
-    /// x
+
+    /// How long one module may build.
+    #[must_use]
     pub fn build_timeout(&self) -> Duration {
-        Duration::from_secs(7200)
+        self.build_timeout
     }
-    /// x
+
+    /// How long one conf may be evaluated.
+    #[must_use]
     pub fn conf_timeout(&self) -> Duration {
-        Duration::from_secs(10)
+        self.conf_timeout
     }
-    /// x
+
+    /// How objects are compressed.
+    #[must_use]
     pub fn compression_options(&self) -> CompressionOptions {
-        CompressionOptions::default()
+        self.framework.compression.clone()
     }
-    /// x
+
+    /// A file whose exported variables builds get.
+    #[must_use]
     pub fn build_environment(&self) -> Option<PathBuf> {
-        None
+        self.framework.build_environment.clone()
+    }
+
+    /// The trees with those replaced that framework.conf puts elsewhere.
+    #[must_use]
+    pub fn placed(&self, trees: Trees) -> Trees {
+        let below = |tree: &Option<PathBuf>, usual: PathBuf| match tree {
+            Some(tree) => trees.root.join(tree.strip_prefix("/").unwrap_or(Path::new(""))),
+            None => usual,
+        };
+        Trees {
+            source: below(&self.framework.source_tree, trees.source),
+            dkms: below(&self.framework.dkms_tree, trees.dkms),
+            install: below(&self.framework.install_tree, trees.install),
+            etc: trees.etc,
+            root: trees.root,
+        }
+    }
+}
+
+/// A limit from a file, where 0 is none.
+fn seconds(seconds: u64) -> Duration {
+    if seconds == 0 { Duration::MAX } else { Duration::from_secs(seconds) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use rstest::rstest;
+
+    use super::*;
+    use crate::run::{Environment, Tools};
+
+    const SHIPPED: &str = include_str!("../../../packaging/alpm-dkms.toml");
+
+    /// What is read from these files of `/etc/dkms`.
+    fn read(files: &[(&str, &str)]) -> Settings {
+        let dir = tempfile::tempdir().unwrap();
+        let trees = Trees::under(dir.path());
+        fs::create_dir_all(trees.etc.join("framework.conf.d")).unwrap();
+        for (file, text) in files {
+            fs::write(trees.etc.join(file), text).unwrap();
+        }
+        // An exported variable is no setting.
+        let env = Environment::fixed().with("symlink_modules", "1");
+        let mut settings = Settings::read(&trees, &Tools::default(), &env);
+        let etc = trees.etc.to_str().unwrap();
+        settings.problems.iter_mut().for_each(|problem| *problem = problem.replace(etc, ""));
+        settings
+    }
+
+    #[test]
+    fn without_files_the_defaults_hold() {
+        assert_eq!(read(&[]), Settings::default());
+        assert!(Settings::default().jobs() > 0);
+    }
+
+    #[test]
+    fn the_shipped_file_says_what_holds_anyway() {
+        assert_eq!(read(&[("alpm-dkms.toml", SHIPPED)]), Settings::default());
+        let key = |line: &str| {
+            line.strip_prefix('#').filter(|key| !key.starts_with(' ')).unwrap_or(line).to_owned()
+        };
+        let said: Vec<_> = SHIPPED.lines().map(key).collect();
+        assert!(said.contains(&"jobs = 0".to_owned()));
+        assert_eq!(read(&[("alpm-dkms.toml", &said.join("\n"))]), Settings::default());
+    }
+
+    #[test]
+    fn takes_our_own_keys() {
+        let text = "[build]\njobs = 3\ntimeout = 0\n[conf]\ntimeout = 2\n";
+        let settings = read(&[("alpm-dkms.toml", text), ("framework.conf", "parallel_jobs=9")]);
+        assert_eq!(settings.problems, Vec::<String>::new());
+        assert_eq!((settings.jobs(), settings.build_timeout()), (3, Duration::MAX));
+        assert_eq!(settings.conf_timeout(), Duration::from_secs(2));
+    }
+
+    #[rstest]
+    #[case::unlimited("parallel_jobs=0", None)]
+    #[case::some("parallel_jobs=\"7\"\r\n", NonZeroUsize::new(7))]
+    fn takes_the_jobs_of_dkms(#[case] text: &str, #[case] jobs: Option<NonZeroUsize>) {
+        let settings = read(&[("framework.conf", text)]);
+        assert_eq!((settings.jobs, settings.problems), (jobs, vec![]));
+    }
+
+    #[test]
+    fn reads_the_files_of_dkms_in_their_order() {
+        let files = [
+            ("framework.conf.d/b.conf", "dkms_tree=${dkms_tree}2; post_transaction='echo $HOME'"),
+            ("framework.conf.d/a.conf", "dkms_tree=/a; verbose=1; helper=x"),
+            ("framework.conf.d/.c.conf", "dkms_tree=/hidden"),
+            ("framework.conf.d/c.conf~", "dkms_tree=/backup"),
+            ("framework.conf", "dkms_tree=/first; compress_zstd_opts='-q -19'; root=/"),
+        ];
+        let settings = read(&files);
+        let framework = &settings.framework;
+        assert_eq!(settings.problems, Vec::<String>::new());
+        assert_eq!(framework.dkms_tree.as_deref(), Some(Path::new("/a2")));
+        assert_eq!(framework.post_transaction.as_deref(), Some("echo $HOME"));
+        assert_eq!(settings.compression_options().zstd, ["-q", "-19"]);
+        assert_eq!(settings.compression_options().xz, CompressionOptions::default().xz);
+        assert!(framework.verbose && !framework.symlink_modules);
+        let trees = settings.placed(Trees::under("/mnt".as_ref()));
+        assert_eq!(trees, Trees { dkms: "/mnt/a2".into(), ..Trees::under("/mnt".as_ref()) });
+    }
+
+    #[test]
+    fn settings_can_be_those_for_one_kernel() {
+        let dir = tempfile::tempdir().unwrap();
+        let trees = Trees::under(dir.path());
+        fs::create_dir_all(&trees.etc).unwrap();
+        let text = r#"mok_signing_key="/k/$kernelver.key"; sign_file='/s/${kernelver}/sign'"#;
+        fs::write(trees.etc.join("framework.conf"), text).unwrap();
+        let mut reader = Reader::new(Tools::default(), Environment::fixed(), None);
+        let kernel = "7.2.1".parse().unwrap();
+        let framework = Framework::read(&trees, Some(&kernel), &mut reader, &mut Vec::new());
+        assert_eq!(framework.mok_signing_key.as_deref(), Some(Path::new("/k/7.2.1.key")));
+        assert_eq!(framework.sign_file.as_deref(), Some(Path::new("/s/7.2.1/sign")));
+    }
+
+    #[test]
+    fn what_is_broken_is_reported_and_the_defaults_hold() {
+        let files = [
+            ("alpm-dkms.toml", "[build]\njobs = 'many'\n"),
+            ("framework.conf", "verbose=1; exit 1"),
+            (
+                "framework.conf.d/a.conf",
+                "parallel_jobs=some; dkms_tree=var/lib; source_tree=/usr/../x",
+            ),
+        ];
+        let settings = read(&files);
+        let problems = settings.problems.clone();
+        assert_eq!(settings, Settings { problems, ..Settings::default() });
+        insta::assert_snapshot!(settings.problems.join("\n"), @r#"
+        /alpm-dkms.toml is not used: TOML parse error at line 2, column 8
+          |
+        2 | jobs = 'many'
+          |        ^^^^^^
+        invalid type: string "many", expected usize
+        /framework.conf was not read to its end: it leaves the shell that reads it
+          try: bash -x /framework.conf
+        source_tree in framework.conf must be an absolute path without ..: /usr/../x
+        dkms_tree in framework.conf must be an absolute path without ..: var/lib
+        parallel_jobs in framework.conf is no number: "some"
+        "#);
+    }
+
+    #[test]
+    fn unknown_keys_are_reported_and_the_rest_holds() {
+        let text = "colour = 1\n[build]\njobs = 2\njob = 3\n[signing]\nkey = 'x'\n";
+        let settings = read(&[("alpm-dkms.toml", text)]);
+        assert_eq!(settings.jobs(), 2);
+        insta::assert_snapshot!(settings.problems.join("\n"), @"
+        /alpm-dkms.toml has an unknown key: colour
+        /alpm-dkms.toml has an unknown key: signing
+        /alpm-dkms.toml has an unknown key: build.job
+        ");
     }
 }

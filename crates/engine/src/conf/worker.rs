@@ -91,7 +91,7 @@ impl Worker {
         request: &Request<'_>,
         patience: Duration,
     ) -> Result<Reply, Trouble> {
-        let until = Instant::now() + patience;
+        let until = Instant::now().checked_add(patience);
         self.number += 1;
         let asked = encode(self.number, request);
         let mut unsent = asked.as_slice();
@@ -107,8 +107,8 @@ impl Worker {
                 fds.push((self.requests.as_fd(), PollFlags::POLLOUT));
             }
             // A descriptor that cannot be waited for is as good as a dead worker.
-            let ready = ready(&fds, Some(until)).unwrap_or_else(|_| vec![true; fds.len()]);
-            if Instant::now() >= until {
+            let ready = ready(&fds, until).unwrap_or_else(|_| vec![true; fds.len()]);
+            if until.is_some_and(|until| Instant::now() >= until) {
                 return Err(Trouble::TimedOut);
             }
             if ready[1] {

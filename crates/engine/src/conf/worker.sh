@@ -10,11 +10,11 @@
 # The file is read in a subshell, so that whatever it does ends with it. This loop is parsed before
 # any file is read; no alias and no function of a file can change what it means.
 
-# Both channels move out of the way of what a file reads and prints. The empty document is standard
-# input at its end, and what it prints goes nowhere: both without /dev/null, which a bare chroot
-# may lack.
-exec 198<&0 199>&1 <<END
-END
+# Both channels move out of the way of what a file reads and prints. Standard input becomes a
+# document whose only line is read here, so it is at its end; and what is printed goes nowhere. A
+# bare chroot may lack /dev/null, and bash would open that for an empty document.
+exec 198<&0 199>&1 <<<""
+read -r
 if [[ -c /dev/null ]]; then exec >/dev/null; else exec >&2; fi
 
 while IFS= read -r -d '' -u 198 alpm_dkms_request; do

@@ -58,10 +58,13 @@ impl Running {
         if self.bond == Bond::Namespace {
             // unshare waits for the namespace's first process, and the kernel ends that one only
             // after all others in there: when unshare has ended, nothing is left.
-            for first in self.children() {
-                let _ = kill(first, Signal::SIGKILL);
+            let first = self.children();
+            for child in &first {
+                let _ = kill(*child, Signal::SIGKILL);
             }
-            let _ = ready(&[(self.ended(), PollFlags::POLLIN)], Some(Instant::now() + DYING));
+            if !first.is_empty() {
+                let _ = ready(&[(self.ended(), PollFlags::POLLIN)], Some(Instant::now() + DYING));
+            }
         }
         self.kill_group();
     }

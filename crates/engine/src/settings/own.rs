@@ -1,0 +1,71 @@
+//! Our own settings file, `alpm-dkms.toml`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use serde::Deserialize;
+
+/// What the file says; everything is optional.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Own {
+    pub(super) build: Build,
+    pub(super) conf: Conf,
+    #[serde(flatten)]
+    unknown: BTreeMap<String, toml::Value>,
+}
+
+/// `[build]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Build {
+    /// 0 for one for each processor.
+    pub(super) jobs: Option<usize>,
+    /// In seconds, 0 for none.
+    pub(super) timeout: Option<u64>,
+    #[serde(flatten)]
+    unknown: BTreeMap<String, toml::Value>,
+}
+
+/// `[conf]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Conf {
+    /// In seconds, 0 for none.
+    pub(super) timeout: Option<u64>,
+    #[serde(flatten)]
+    unknown: BTreeMap<String, toml::Value>,
+}
+
+impl Own {
+    /// Reads the file. One that is broken is reported and otherwise as if it were not there; a key
+    /// that we do not know is only reported, since a newer version may have written it.
+    pub(super) fn read(file: &Path, problems: &mut Vec<String>) -> Self {
+        let text = match fs::read_to_string(file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Self::default(),
+            Err(error) => {
+                problems.push(format!("{} cannot be read: {error}", file.display()));
+                return Self::default();
+            }
+        };
+        let own: Self = match toml::from_str(&text) {
+            Ok(own) => own,
+            Err(error) => {
+                let error = error.to_string();
+                problems.push(format!("{} is not used: {}", file.display(), error.trim_end()));
+                return Self::default();
+            }
+        };
+        let sections =
+            [("", &own.unknown), ("build.", &own.build.unknown), ("conf.", &own.conf.unknown)];
+        for (section, unknown) in sections {
+            for key in unknown.keys() {
+                problems.push(format!("{} has an unknown key: {section}{key}", file.display()));
+            }
+        }
+        own
+    }
+}
