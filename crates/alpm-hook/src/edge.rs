@@ -9,6 +9,8 @@ use std::process::ExitCode;
 
 use nix::sys::stat::{Mode, umask};
 
+use crate::targets::Change;
+
 /// How a hook binary was called.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
@@ -25,18 +27,19 @@ pub struct Call {
 pub type Failure = Box<dyn Error + Send + Sync>;
 
 /// Runs a hook binary called `name`: reads the arguments, where `flag` is the one that this
-/// binary alone has; sets up logging (`RUST_LOG`, warnings without it, to stderr), the umask 022
-/// that packaged files expect, and `/` as working directory; renders an error that comes back.
+/// binary alone has, and the targets; sets up logging (`RUST_LOG`, warnings without it, to
+/// stderr), the umask 022 that packaged files expect, and `/` as working directory; renders an
+/// error that comes back.
 pub fn run(
     name: &str,
     flag: &str,
-    hook: impl FnOnce(&Call) -> Result<ExitCode, Failure>,
+    hook: impl FnOnce(&Call, &Change) -> Result<ExitCode, Failure>,
 ) -> ExitCode {
     log_to_stderr(name);
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
     let result = call(env::args_os().skip(1), flag, Path::new(".")).and_then(|call| {
         env::set_current_dir("/")?;
-        hook(&call)
+        hook(&call, &Change::read(&mut io::stdin().lock())?)
     });
     result.unwrap_or_else(|why| {
         let _ = writeln!(io::stderr(), "{name}: {}", chain(why.as_ref()));

@@ -4,6 +4,8 @@ pub mod edge;
 pub mod lines;
 pub mod query;
 pub mod targets;
+pub mod transaction;
 
 pub use edge::{Call, run};
 pub use targets::Change;
+pub use transaction::{depart, journal, sync};

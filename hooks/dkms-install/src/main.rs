@@ -1,2 +1,10 @@
-//! Placeholder.
-fn main() {}
+//! After a kernel, its headers or a module's source arrived: builds and installs what is missing;
+//! with `--journal`, before that: notes what is about to change.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    alpm_hook::run("dkms-install", "--journal", |call, change| {
+        if call.flag { alpm_hook::journal(call, change) } else { alpm_hook::sync(call, change) }
+    })
+}

@@ -1,0 +1,176 @@
+//! What the hooks do in a transaction: note what is about to change, then bring the machine in
+//! line with what did.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::process::ExitCode;
+
+use dkms_engine::act;
+use dkms_engine::debts::{Debt, Debts};
+use dkms_engine::facts::Facts;
+use dkms_engine::kernels::Kernels;
+use dkms_engine::lock::Lock;
+use dkms_engine::names::KernelRelease;
+use dkms_engine::plan::{self, Plan, Request};
+use dkms_engine::site::Site;
+use dkms_engine::survey::{self, Scope};
+use dkms_engine::trees::Trees;
+
+use crate::edge::{Call, Failure};
+use crate::lines::{Lines, Names};
+use crate::query::{self, Packages, Questions};
+use crate::targets::Change;
+
+/// Before a transaction: notes its sources and kernels as debts, so that they are looked at even
+/// if no Post hook ever runs. Takes no lock: a running build must not keep pacman waiting here,
+/// and each debt is a file of its own.
+///
+/// # Errors
+/// If a debt cannot be written.
+pub fn journal(call: &Call, change: &Change) -> Result<ExitCode, Failure> {
+    let debts = Debts::of(&Trees::under(&call.root));
+    let sources = change.sources.iter().cloned().map(Debt::Source);
+    let kernels = change.kernels.union(&change.headers).cloned().map(Debt::Kernel);
+    for debt in sources.chain(kernels) {
+        if call.dry_run {
+            Lines::new(io::stdout(), Names::default()).say(&format!("would note {debt:?}"));
+        } else {
+            debts.write(&debt)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// After a transaction: builds and installs what is missing, removes what is gone, and pays what
+/// is owed. All of that can be said of a target only by looking at the disk, so the hooks for
+/// arrivals and for removals do the same.
+///
+/// # Errors
+/// If the lock cannot be taken, or the request is refused as a whole. A module that fails is no
+/// error: it is told in the lines and in the exit code.
+pub fn sync(call: &Call, change: &Change) -> Result<ExitCode, Failure> {
+    let site = Site::for_hook(&call.root);
+    let present = source_dirs(&site.trees);
+    if present.is_empty() && !site.trees.dkms.exists() {
+        return Ok(ExitCode::SUCCESS); // a machine without modules
+    }
+    let _lock = lock(call, &site)?;
+    let packages = packages(&site, &present);
+    // When we arrive ourselves, everything that is there is new to us.
+    let arrived = if change.ourselves { present } else { BTreeSet::new() };
+    let sources = &change.sources | &arrived;
+    let kernels = &change.kernels | &change.headers;
+    let scope = Scope {
+        kernels: in_depth(&site, &sources, &kernels),
+        copies: copies(&site, &packages),
+        ..Scope::default()
+    };
+    let facts = survey::read(&site, &scope);
+    let plan = plan::make(&Request::Sync { sources, kernels }, &facts)?;
+    Ok(carry_out(call, &plan, &facts, &site, Names::new(packages, &facts)))
+}
+
+/// Before a transaction that removes our own package (`pacman -Rs` of the last module takes us
+/// along): removes what the transaction takes away, since no Post hook of ours will. If another
+/// package brings its own `dkms`, only what is ours goes, and it goes on with the tree. Does
+/// nothing in any other transaction.
+///
+/// # Errors
+/// If the lock cannot be taken.
+pub fn depart(call: &Call, change: &Change) -> Result<ExitCode, Failure> {
+    let site = Site::for_hook(&call.root);
+    if !change.ourselves || !site.trees.dkms.exists() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let lock = lock(call, &site)?;
+    let facts = survey::read(&site, &Scope { shallow: true, ..Scope::default() });
+    let request = Request::Depart {
+        sources: change.sources.clone(),
+        kernels: change.kernels.clone(),
+        swap: change.dkms_binary,
+    };
+    let plan = plan::make(&request, &facts)?;
+    let code = carry_out(call, &plan, &facts, &site, Names::default());
+    drop(lock);
+    // Ours is gone; the tree itself goes too if nothing else is in it.
+    let _ = fs::remove_dir(&site.trees.dkms);
+    Ok(code)
+}
+
+/// The kernels to be looked at in depth: where only kernels changed, these and those that
+/// something is owed for; where a source changed, all.
+fn in_depth(
+    site: &Site,
+    sources: &BTreeSet<String>,
+    kernels: &BTreeSet<KernelRelease>,
+) -> Option<BTreeSet<KernelRelease>> {
+    let mut in_depth = kernels.clone();
+    for debt in Debts::of(&site.trees).read() {
+        match debt {
+            Debt::Kernel(kernel)
+            | Debt::Install { kernel, .. }
+            | Debt::Uninstall { kernel, .. } => in_depth.insert(kernel),
+            Debt::Source(_) | Debt::Remove(_) => return None,
+        };
+    }
+    sources.is_empty().then_some(in_depth)
+}
+
+/// Takes the lock, unless nothing is going to be changed.
+fn lock(call: &Call, site: &Site) -> Result<Option<Lock>, Failure> {
+    if call.dry_run {
+        return Ok(None);
+    }
+    let mut lines = Lines::new(io::stdout(), Names::default());
+    Ok(Some(Lock::take(&site.trees, &site.env, &mut |text| lines.say(text))?))
+}
+
+/// Carries a plan out, or tells it if this is a dry run.
+fn carry_out(call: &Call, plan: &Plan, facts: &Facts, site: &Site, names: Names) -> ExitCode {
+    let mut lines = Lines::new(io::stdout(), names);
+    if call.dry_run {
+        lines.dry_run(plan);
+        return ExitCode::SUCCESS;
+    }
+    let report = act::carry_out(plan, facts, site, &mut lines);
+    lines.summary(plan, &report);
+    if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The directories of the source tree that hold a dkms.conf.
+fn source_dirs(trees: &Trees) -> BTreeSet<String> {
+    let entries = trees.source.read_dir().into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.path().join("dkms.conf").is_file())
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect()
+}
+
+/// Asks for the packages behind all sources and kernels; if there is no answer, says so once and
+/// goes on without names.
+fn packages(site: &Site, sources: &BTreeSet<String>) -> Packages {
+    let kernels = Kernels::read(&site.trees).map(|kernels| kernels.all).unwrap_or_default();
+    let questions = Questions {
+        sources: sources.clone(),
+        kernels: kernels.into_iter().filter(|it| it.alive).map(|it| it.release).collect(),
+    };
+    let answer = query::beside_us()
+        .map_err(query::NoAnswer::from)
+        .and_then(|program| query::ask(&program, &site.trees.root, &questions));
+    answer.unwrap_or_else(|why| {
+        let line = format!("Packages cannot be named this time ({why}); the rest goes on.");
+        Lines::new(io::stdout(), Names::default()).say(&line);
+        Packages::default()
+    })
+}
+
+/// Kernels that came with a package and belong to none any more: kernel-modules-hook and the like
+/// keep the running kernel's directory until the next boot.
+fn copies(site: &Site, packages: &Packages) -> BTreeSet<KernelRelease> {
+    let kernels = Kernels::read(&site.trees).unwrap_or_default();
+    let from_package = |release: &&KernelRelease| {
+        kernels.get(release).is_some_and(|kernel| kernel.pkgbase.is_some())
+    };
+    packages.unowned().filter(from_package).cloned().collect()
+}

@@ -1,0 +1,207 @@
+//! The commands that change something: the lock, the facts, the plan, the act.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use dkms_engine::act;
+use dkms_engine::debts::Debts;
+use dkms_engine::facts::Facts;
+use dkms_engine::kernels::Kernels;
+use dkms_engine::lock::Lock;
+use dkms_engine::names::{Arch, KernelRelease, ModuleId};
+use dkms_engine::plan::{self, Plan, Refusal, Request, Verb};
+use dkms_engine::site::Site;
+use dkms_engine::survey::{self, Scope};
+use dkms_engine::trees::Trees;
+use nix::unistd::{AccessFlags, Uid, access};
+
+use crate::progress::Progress;
+use crate::wanted::{Deed, Kernels as Wished, Target};
+
+/// How a command is carried out.
+#[derive(Debug)]
+pub struct Manner {
+    /// Where the machine's `/` is.
+    pub root: PathBuf,
+    /// Say what would be done, and do nothing.
+    pub dry_run: bool,
+    /// Do it even if it is done.
+    pub force: bool,
+    /// autoinstall: the exit code of any failure (dkms-behaviour 9), whatever that of its module.
+    pub failure_code: Option<u8>,
+}
+
+/// What a command asks of the engine.
+#[derive(Debug)]
+pub struct Task {
+    request: Request,
+    scope: Scope,
+    needs: Rights,
+}
+
+/// What one has to be allowed (dkms-behaviour 1.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rights {
+    /// Writing below the dkms tree.
+    Write,
+    /// Being root.
+    Root,
+}
+
+impl Task {
+    /// `dkms autoinstall` for a kernel. Other kernels are looked at if something is owed.
+    pub fn autoinstall(trees: &Trees, kernel: &KernelRelease) -> Self {
+        let mut kernels = BTreeSet::from([kernel.clone()]);
+        if !Debts::of(trees).read().is_empty() {
+            let all = Kernels::read(trees).map(|kernels| kernels.all).unwrap_or_default();
+            kernels.extend(all.into_iter().map(|kernel| kernel.release));
+        }
+        Self {
+            request: Request::Autoinstall { kernels: vec![kernel.clone()] },
+            scope: Scope { kernels: Some(kernels), ..Scope::default() },
+            needs: Rights::Root,
+        }
+    }
+
+    /// Finishes what interrupted runs left.
+    pub fn pay_debts() -> Self {
+        let nothing = Request::Sync { sources: BTreeSet::new(), kernels: BTreeSet::new() };
+        Self { request: nothing, scope: Scope::default(), needs: Rights::Root }
+    }
+
+    /// What `deed` does to a module, once for each architecture, in the order they were named.
+    pub fn of_deed(
+        deed: Deed,
+        module: &ModuleId,
+        kernels: &Wished,
+        force: bool,
+    ) -> Vec<(Option<Arch>, Self)> {
+        let groups = match kernels {
+            Wished::All => vec![(None, None)],
+            Wished::These(targets) => by_arch(targets),
+        };
+        let task = |kernels: Option<Vec<KernelRelease>>| Self {
+            scope: Scope {
+                kernels: kernels.as_ref().map(|these| these.iter().cloned().collect()),
+                modules: Some([module.clone()].into()),
+                shallow: !matches!(deed, Deed::Add | Deed::Build | Deed::Install),
+                ..Scope::default()
+            },
+            request: request(deed, module, kernels, force),
+            needs: match deed {
+                Deed::Install | Deed::Uninstall => Rights::Root,
+                Deed::Add | Deed::Build | Deed::Unbuild | Deed::Remove => Rights::Write,
+            },
+        };
+        groups.into_iter().map(|(arch, kernels)| (arch, task(kernels))).collect()
+    }
+
+    /// Carries the task out and gives the exit code.
+    ///
+    /// Without the rights for it the request is still looked at: dkms complains about a broken or
+    /// unknown module before it complains about rights.
+    pub fn carry_out(&self, site: &Site, manner: &Manner, progress: &mut Progress<'_>) -> u8 {
+        if !manner.dry_run
+            && let Err(lacking) = self.needs.check(site)
+        {
+            let refused = self.plan(site).err();
+            progress.complain(&format!(
+                "dkms: {}",
+                refused.as_ref().map_or(&lacking, |it| &it.message)
+            ));
+            return refused.map_or(1, |refusal| refusal.code);
+        }
+        let lock = if manner.dry_run {
+            None
+        } else {
+            match Lock::take(&site.trees, &site.env, &mut |text| progress.say(text)) {
+                Ok(lock) => Some(lock),
+                Err(why) => {
+                    progress.complain(&format!("dkms: {why}"));
+                    return 1;
+                }
+            }
+        };
+        let code = match self.plan(site) {
+            Err(refusal) => {
+                progress.complain(&format!("dkms: {refusal}"));
+                refusal.code
+            }
+            Ok((plan, _)) if manner.dry_run => {
+                progress.say(plan.to_string().trim_end());
+                0
+            }
+            Ok((plan, facts)) => act_on(&plan, &facts, site, manner, progress),
+        };
+        drop(lock);
+        code
+    }
+
+    fn plan(&self, site: &Site) -> Result<(Plan, Facts), Refusal> {
+        let facts = survey::read(site, &self.scope);
+        Ok((plan::make(&self.request, &facts)?, facts))
+    }
+}
+
+fn act_on(
+    plan: &Plan,
+    facts: &Facts,
+    site: &Site,
+    manner: &Manner,
+    progress: &mut Progress<'_>,
+) -> u8 {
+    progress.notes(plan);
+    let report = act::carry_out(plan, facts, site, progress);
+    progress.trouble(&report);
+    match (report.exit_code(), manner.failure_code) {
+        (0, _) => 0,
+        (_, Some(code)) | (code, None) => code,
+    }
+}
+
+fn request(
+    deed: Deed,
+    module: &ModuleId,
+    kernels: Option<Vec<KernelRelease>>,
+    force: bool,
+) -> Request {
+    let verb = match deed {
+        Deed::Add => return Request::Add(module.clone()),
+        Deed::Build => Verb::Build,
+        Deed::Install => Verb::Install,
+        Deed::Uninstall => Verb::Uninstall,
+        Deed::Unbuild => Verb::Unbuild,
+        Deed::Remove => Verb::Remove,
+    };
+    Request::Command { verb, module: module.clone(), kernels, force }
+}
+
+/// The kernels of each architecture. The engine works for one at a time.
+fn by_arch(targets: &[Target]) -> Vec<(Option<Arch>, Option<Vec<KernelRelease>>)> {
+    let mut groups: Vec<(Option<Arch>, Option<Vec<KernelRelease>>)> = Vec::new();
+    for Target { kernel, arch } in targets {
+        let group = groups.iter_mut().find(|(of, _)| of.as_ref() == Some(arch));
+        match group {
+            Some((_, Some(kernels))) if kernels.contains(kernel) => {}
+            Some((_, Some(kernels))) => kernels.push(kernel.clone()),
+            _ => groups.push((Some(arch.clone()), Some(vec![kernel.clone()]))),
+        }
+    }
+    groups
+}
+
+impl Rights {
+    fn check(self, site: &Site) -> Result<(), String> {
+        // In another root the files themselves say who may change them.
+        if self == Self::Root && site.trees.root == Path::new("/") && !Uid::effective().is_root() {
+            return Err("this needs to be run by root".into());
+        }
+        let there = site.trees.dkms.ancestors().find(|dir| dir.exists());
+        let writable = there.is_some_and(|dir| access(dir, AccessFlags::W_OK).is_ok());
+        if writable {
+            Ok(())
+        } else {
+            Err(format!("{} cannot be written to; are you root?", site.trees.dkms.display()))
+        }
+    }
+}

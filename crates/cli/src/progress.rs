@@ -1,0 +1,233 @@
+//! What a command says while it works: plain lines, what failed on standard error.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use dkms_engine::names::Arch;
+use dkms_engine::plan::{Action, Note, Plan};
+use dkms_engine::report::{Event, Failed, Finished, Outcome, Report, Watch};
+use dkms_engine::trees::Trees;
+
+/// How much is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loudness {
+    /// Nothing (`-q`).
+    Quiet,
+    /// What was done, what is to be known, what failed.
+    Plain,
+    /// Also what is begun and why, and what the compilers said (`--verbose`).
+    Verbose,
+}
+
+/// Says what happens.
+pub struct Progress<'a> {
+    out: &'a mut dyn Write,
+    errors: &'a mut dyn Write,
+    loudness: Loudness,
+    trees: &'a Trees,
+    arch: &'a Arch,
+}
+
+impl<'a> Progress<'a> {
+    /// Says it to `out`, and failures to `errors`; finds logs in `trees`.
+    pub fn new(
+        out: &'a mut dyn Write,
+        errors: &'a mut dyn Write,
+        loudness: Loudness,
+        trees: &'a Trees,
+        arch: &'a Arch,
+    ) -> Self {
+        Self { out, errors, loudness, trees, arch }
+    }
+
+    /// Writes one line, unless nothing is to be said. Somebody who has stopped reading is no
+    /// reason to stop working.
+    pub fn say(&mut self, line: &str) {
+        if self.loudness != Loudness::Quiet {
+            let _ = self.out.write_all(format!("{line}\n").as_bytes());
+        }
+    }
+
+    /// Says what there is to know about a plan.
+    pub fn notes(&mut self, plan: &Plan) {
+        for note in &plan.notes {
+            match note {
+                Note::Already { .. } => self.say(&note.to_string()),
+                note => self.say(&format!("note: {note}")),
+            }
+        }
+    }
+
+    /// Says what went wrong beside the steps.
+    pub fn trouble(&mut self, report: &Report) {
+        for trouble in &report.trouble {
+            self.complain(&format!("dkms: {trouble}"));
+        }
+    }
+
+    /// Writes to standard error, unless nothing is to be said.
+    pub fn complain(&mut self, text: &str) {
+        if self.loudness != Loudness::Quiet {
+            let _ = self.errors.write_all(format!("{text}\n").as_bytes());
+        }
+    }
+
+    fn finished(&mut self, finished: &Finished) {
+        let Finished { step, outcome, elapsed } = finished;
+        match outcome {
+            Outcome::Done => {
+                self.compilers_words(&step.action, None);
+                if let Some(line) = done(&step.action, *elapsed) {
+                    self.say(&line);
+                }
+            }
+            Outcome::Skipped(why) => self.say(&format!("not done: {}: {why}", step.action)),
+            Outcome::Failed(failed) => {
+                self.compilers_words(&step.action, failed.log.as_deref());
+                self.complain(&failure(&step.action, failed));
+            }
+        }
+    }
+
+    /// What make wrote, if that is wanted.
+    fn compilers_words(&mut self, action: &Action, log: Option<&Path>) {
+        let Action::Build { module, kernel, .. } = action else { return };
+        if self.loudness == Loudness::Verbose {
+            let built = || self.trees.built(module, kernel, self.arch).join("log/make.log");
+            let log = log.map_or_else(built, Path::to_owned);
+            if let Ok(mut log) = fs::File::open(log) {
+                let _ = io::copy(&mut log, self.out);
+            }
+        }
+    }
+}
+
+impl Watch for Progress<'_> {
+    fn event(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Planned(_) => {}
+            Event::Started(step) if self.loudness == Loudness::Verbose => {
+                self.say(&format!("{step} ..."));
+            }
+            Event::Started(_) => {}
+            Event::Finished(finished) => self.finished(finished),
+            Event::Says(line) => self.say(line),
+        }
+    }
+}
+
+/// A step that was carried out; nothing where another line tells it.
+fn done(action: &Action, elapsed: Duration) -> Option<String> {
+    let time = elapsed.as_secs_f64();
+    Some(match action {
+        Action::Register(module) => format!("added {module}"),
+        Action::UseKept(_) | Action::Fail { .. } | Action::Depmod(_) | Action::Leave => {
+            return None;
+        }
+        Action::Adopt(module, kernel) => format!("took over {module} for {kernel} from dkms"),
+        Action::Build { module, kernel, .. } => {
+            format!("built {module} for {kernel} in {time:.1} s")
+        }
+        Action::Install { module, kernel, replaces: None } => {
+            format!("installed {module} for {kernel}")
+        }
+        Action::Install { module, kernel, replaces: Some(old) } => {
+            format!("installed {module} for {kernel} in place of {}", old.version)
+        }
+        Action::Uninstall(module, kernel) => format!("uninstalled {module} from {kernel}"),
+        Action::Unbuild(module, kernel) => {
+            format!("forgot what was built of {module} for {kernel}")
+        }
+        Action::Deregister(module) => format!("removed {module}"),
+        Action::Sweep(kernel) => format!("removed what was left of {kernel}"),
+    })
+}
+
+/// What failed, why, and where more is to be read.
+fn failure(action: &Action, failed: &Failed) -> String {
+    let mut text = match action {
+        Action::Fail { module, kernel: Some(kernel), .. } => {
+            format!("dkms: {module} for {kernel}: {}", failed.message)
+        }
+        Action::Fail { module, kernel: None, .. } => format!("dkms: {module}: {}", failed.message),
+        action => format!("dkms: cannot {action}: {}", failed.message),
+    };
+    if let Some(cause) = &failed.cause {
+        text += &format!("\n  cause: {cause}");
+    }
+    if let Some(log) = &failed.log {
+        text += &format!("\n  log:   {}", log.display());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use dkms_engine::plan::Step;
+    use dkms_engine::record::Reason;
+
+    use super::*;
+
+    fn said(loudness: Loudness, trees: &Trees, outcome: &Outcome) -> (String, String) {
+        let (mut out, mut errors) = (Vec::new(), Vec::new());
+        let arch = "x86_64".parse().expect("a name");
+        let module: dkms_engine::names::ModuleId = "foo/1.0".parse().expect("a module");
+        let kernel: dkms_engine::names::KernelRelease = "7.2".parse().expect("a release");
+        let action = Action::Build {
+            module: module.clone(),
+            kernel: kernel.clone(),
+            after: Vec::new(),
+            depends: std::collections::BTreeMap::new(),
+        };
+        let plan = Plan {
+            steps: vec![Step { action, why: vec![Reason::NotBuilt] }],
+            notes: vec![Note::Already { module, kernel, state: "built" }],
+            ..Plan::default()
+        };
+        let mut progress = Progress::new(&mut out, &mut errors, loudness, trees, &arch);
+        progress.notes(&plan);
+        progress.event(&Event::Planned(&plan));
+        for step in &plan.steps {
+            progress.event(&Event::Started(step));
+            let elapsed = Duration::from_millis(3210);
+            let finished = Finished { step: step.clone(), outcome: outcome.clone(), elapsed };
+            progress.event(&Event::Finished(&finished));
+        }
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        (text(out), text(errors))
+    }
+
+    #[test]
+    fn says_what_was_done() {
+        let trees = Trees::under(Path::new("/nowhere"));
+        let (out, errors) = said(Loudness::Plain, &trees, &Outcome::Done);
+        assert_eq!(out, "foo/1.0 is already built for 7.2\nbuilt foo/1.0 for 7.2 in 3.2 s\n");
+        assert_eq!(errors, "");
+    }
+
+    #[test]
+    fn says_what_failed() {
+        let root = testroot::TestRoot::new();
+        root.write("make.log", "gcc: what?\n");
+        let failed = Outcome::Failed(Failed {
+            cause: Some("foo.c:1:2: error: no".into()),
+            log: Some(root.at("make.log")),
+            ..Failed::new(10, "make failed (exit status 2)")
+        });
+        let trees = Trees::under(root.path());
+        let (out, errors) = said(Loudness::Verbose, &trees, &failed);
+        assert!(out.ends_with("build foo/1.0 for 7.2 (not built yet) ...\ngcc: what?\n"), "{out}");
+        let log: PathBuf = root.at("make.log");
+        let want = format!(
+            "dkms: cannot build foo/1.0 for 7.2: make failed (exit status 2)\n  \
+             cause: foo.c:1:2: error: no\n  log:   {}\n",
+            log.display()
+        );
+        assert_eq!(errors, want);
+        assert_eq!(said(Loudness::Quiet, &trees, &failed), (String::new(), String::new()));
+    }
+}

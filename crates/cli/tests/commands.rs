@@ -1,0 +1,221 @@
+//! The program as a user types it, on small roots where modules "compile" in milliseconds.
+
+#![expect(clippy::unwrap_used, reason = "all of this is tests")]
+
+use std::path::PathBuf;
+
+use assert_cmd::Command;
+use testroot::TestRoot;
+
+const K1: &str = "7.2.12-arch1-1";
+const K2: &str = "7.2.13-arch1-1";
+
+/// A root with two kernels and the source of `foo/1.0`.
+fn root() -> TestRoot {
+    let root = TestRoot::new();
+    root.kernel(K1).pkgbase("linux").headers();
+    root.kernel(K2).pkgbase("linux").headers();
+    root.source("foo", "1.0");
+    root.depmod(); // for machines that have none
+    root
+}
+
+/// What one call printed, and its exit code.
+struct Said {
+    code: i32,
+    out: String,
+    errors: String,
+}
+
+fn dkms(root: &TestRoot, line: &str) -> Said {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let dirs: Vec<PathBuf> =
+        [root.programs()].into_iter().chain(std::env::split_paths(&path)).collect();
+    let output = Command::cargo_bin("dkms")
+        .unwrap()
+        .env("PATH", std::env::join_paths(dirs).unwrap())
+        .env_remove("MAKEFLAGS")
+        .arg("--root")
+        .arg(root.path())
+        .args(line.split_whitespace())
+        .output()
+        .unwrap();
+    let text = |bytes: Vec<u8>| {
+        let text = String::from_utf8(bytes).unwrap();
+        text.replace(&root.path().display().to_string(), "ROOT")
+    };
+    Said {
+        code: output.status.code().unwrap(),
+        out: text(output.stdout),
+        errors: text(output.stderr),
+    }
+}
+
+/// Expects the exit code, and gives what was printed on standard output.
+fn ends(root: &TestRoot, line: &str, code: i32) -> String {
+    let said = dkms(root, line);
+    assert_eq!(said.code, code, "dkms {line}\n{}{}", said.out, said.errors);
+    said.out
+}
+
+#[test]
+fn goes_up_and_down_the_states() {
+    let root = root();
+    let status = |want: &str| assert_eq!(ends(&root, "status", 0), want);
+    status("");
+    ends(&root, "add foo/1.0", 0);
+    status("foo/1.0: added\n");
+    ends(&root, &format!("build -m foo -v 1.0 -k {K1}"), 0);
+    status(&format!("foo/1.0, {K1}, x86_64: built\n"));
+    ends(&root, &format!("install foo/1.0 -k {K1} -k {K2}"), 0);
+    status(&format!("foo/1.0, {K1}, x86_64: installed\nfoo/1.0, {K2}, x86_64: installed\n"));
+    assert!(root.exists(format!("usr/lib/modules/{K2}/updates/dkms/foo.ko")));
+    ends(&root, &format!("uninstall foo/1.0 -k {K1}"), 0);
+    ends(&root, &format!("-k {K2} unbuild foo/1.0"), 0);
+    status(&format!("foo/1.0, {K1}, x86_64: built\n"));
+    ends(&root, "remove foo/1.0 --all", 0);
+    status("");
+    assert!(!root.listing("usr/lib/modules").contains("foo.ko"), "{}", root.listing("usr"));
+}
+
+#[test]
+fn lists_what_is_asked_for() {
+    let root = root();
+    root.source("bar", "2");
+    ends(&root, &format!("install foo/1.0 -k {K1}"), 0);
+    ends(&root, "add bar/2", 0);
+    let installed = format!("foo/1.0, {K1}, x86_64: installed\n");
+    assert_eq!(ends(&root, "status", 0), format!("bar/2: added\n{installed}"));
+    assert_eq!(ends(&root, "status foo", 0), installed);
+    assert_eq!(ends(&root, "status -m f* -v 1.0", 0), installed);
+    assert_eq!(ends(&root, "status foo/2", 0), "");
+    assert_eq!(ends(&root, &format!("status -k {K2} -m foo"), 0), "foo/1.0: added\n");
+    let twice = format!("{installed}foo/1.0: added\n");
+    assert_eq!(ends(&root, &format!("status foo -k {K1} -k {K2}"), 0), twice);
+}
+
+#[test]
+fn shows_what_is_not_as_it_was_built() {
+    let root = root();
+    ends(&root, &format!("install foo/1.0 -k {K1}"), 0);
+    root.dir(format!("var/lib/dkms/foo/original_module/{K1}/x86_64"));
+    root.write(format!("usr/lib/modules/{K1}/updates/dkms/foo.ko"), "something else");
+    assert_eq!(
+        ends(&root, "status", 0),
+        format!(
+            "foo/1.0, {K1}, x86_64: installed (Original modules exist) \
+             (Differences between built and installed modules)\n"
+        )
+    );
+    root.remove(format!("var/lib/dkms/foo/1.0/{K1}/x86_64/module/foo.ko"));
+    assert_eq!(
+        ends(&root, "status", 0),
+        format!(
+            "foo/1.0, {K1}, x86_64: installed (Original modules exist) \
+             (Built modules are missing in the kernel modules folder)\n"
+        )
+    );
+}
+
+#[test]
+fn says_what_is_broken() {
+    let root = root();
+    root.link("var/lib/dkms/gone/1/source", root.at("usr/src/gone-1"));
+    let said = dkms(&root, "status");
+    assert_eq!((said.code, said.out.as_str()), (0, "gone/1: broken\n"));
+    assert_eq!(said.errors.lines().count(), 1, "{}", said.errors);
+    ends(&root, "build gone/1", 4);
+}
+
+#[test]
+fn tells_failures_in_json() {
+    let root = root();
+    root.source("bad", "1").broken();
+    ends(&root, &format!("build bad/1 -k {K1}"), 10);
+    let rows: serde_json::Value = serde_json::from_str(&ends(&root, "status --json", 0)).unwrap();
+    let states: Vec<_> = rows.as_array().unwrap().iter().map(|row| row["state"].clone()).collect();
+    assert_eq!(states, ["added", "failed"]);
+    assert_eq!(rows[1]["kernel"], K1);
+    assert!(rows[1]["failure"].as_str().unwrap().contains("too new"), "{rows}");
+}
+
+#[test]
+fn ends_with_dkms_s_codes() {
+    let root = root();
+    root.source("none", "1").conf("PACKAGE_NAME=none\n");
+    root.source("other", "1").conf_line("BUILD_EXCLUSIVE_KERNEL=\"^9\"");
+    root.kernel("7.2.14-arch1-1").pkgbase("linux");
+    for (line, code) in [
+        ("add nothing/1", 2),
+        ("add none/1", 8),
+        ("add foo/1.0", 0),
+        ("add foo/1.0", 3),
+        ("build foo/1.0 -k 7.2.14-arch1-1", 21),
+        ("build foo/1.0 -k 7.2.99", 21),
+        ("build other/1 -k 7.2.12-arch1-1", 77),
+        ("remove nothing/1 --all", 3),
+        ("uninstall foo", 1),
+        ("frobnicate", 2),
+        ("match", 2),
+        ("build foo/1.0 -k 7.2.12-arch1-1", 0),
+        ("build foo/1.0 -k 7.2.12-arch1-1", 0),
+        ("autoinstall -k 7.2.12-arch1-1", 0),
+        ("autoinstall -k 7.2.99", 21),
+    ] {
+        ends(&root, line, code);
+    }
+}
+
+#[test]
+fn installs_all_that_is_willing() {
+    let root = root();
+    root.source("bad", "1").broken();
+    ends(&root, "add foo/1.0", 0);
+    ends(&root, "add bad/1", 0);
+    let said = dkms(&root, &format!("autoinstall -k {K1}"));
+    assert_eq!(said.code, 11, "{}{}", said.out, said.errors);
+    assert!(said.errors.contains("cannot build bad/1"), "{}", said.errors);
+    assert!(root.exists(format!("usr/lib/modules/{K1}/updates/dkms/foo.ko")));
+}
+
+#[test]
+fn a_dry_run_changes_nothing() {
+    let root = root();
+    let before = root.listing("");
+    let said = ends(&root, &format!("install foo/1.0 -k {K1} --dry-run"), 0);
+    assert!(said.contains(&format!("build foo/1.0 for {K1}")), "{said}");
+    let caches = |line: &&str| !line.contains("/.cache") && !line.contains("/.bin");
+    let after = root.listing("");
+    assert_eq!(
+        after.lines().filter(caches).collect::<Vec<_>>(),
+        before.lines().collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn reading_changes_nothing() {
+    let root = root();
+    let before = root.listing("");
+    ends(&root, "status", 0);
+    ends(&root, "status --json", 0);
+    assert_eq!(root.listing(""), before);
+}
+
+#[test]
+fn prints_what_scripts_parse() {
+    let root = root();
+    assert_eq!(ends(&root, "--version", 0), "dkms-3.4.3\n");
+    assert_eq!(ends(&root, "-V", 0), "dkms-3.4.3\n");
+    assert!(ends(&root, "--help", 0).contains("autoinstall"));
+    assert!(dkms(&root, "--frobnicate").errors.contains("--frobnicate"));
+    ends(&root, "--frobnicate", 2);
+    let quiet = dkms(&root, "-q remove nothing/1 --all");
+    assert_eq!((quiet.code, quiet.out + &quiet.errors), (3, String::new()));
+}
+
+#[test]
+fn pays_debts() {
+    let root = root();
+    ends(&root, "autoinstall --debts", 0);
+    assert_eq!(ends(&root, "status", 0), "");
+}

@@ -1,0 +1,61 @@
+//! The hook binary, called as pacman calls it.
+
+#![expect(clippy::unwrap_used, reason = "all of this is tests")]
+
+use assert_cmd::Command;
+use testroot::TestRoot;
+
+const K: &str = "7.2.13-arch1-1";
+const TARGETS: &[u8] = b"usr/lib/modules/7.2.13-arch1-1/modules.order\nusr/src/foo-1.0/dkms.conf\n";
+
+/// What the hook printed; it has to end well.
+fn hook(root: &TestRoot, words: &[&str], targets: &[u8]) -> String {
+    let output = Command::cargo_bin("dkms-install")
+        .unwrap()
+        .arg("--root")
+        .arg(root.path())
+        .args(words)
+        .write_stdin(targets)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn notes_what_is_about_to_change() {
+    let root = TestRoot::new();
+    hook(&root, &["--journal"], TARGETS);
+    hook(&root, &["--journal"], TARGETS);
+    let debts = root.listing("var/lib/dkms/.debts");
+    assert_eq!(debts.lines().count(), 2, "{debts}");
+    assert!(debts.contains("source-foo-1.0") && debts.contains("kernel-7.2.13-arch1-1"), "{debts}");
+}
+
+#[test]
+fn says_what_it_would_do() {
+    let root = TestRoot::new();
+    root.kernel(K).pkgbase("linux").headers();
+    root.source("foo", "1.0");
+    let said = hook(&root, &["--dry-run"], TARGETS);
+    assert!(said.contains("build foo/1.0 for 7.2.13-arch1-1 (not built yet)"), "{said}");
+    assert!(said.ends_with("Dry run: nothing was changed.\n"), "{said}");
+}
+
+#[test]
+fn is_silent_where_there_are_no_modules() {
+    let root = TestRoot::new();
+    root.remove("var/lib/dkms");
+    root.kernel(K).pkgbase("linux");
+    assert_eq!(hook(&root, &[], TARGETS), "");
+    assert!(!root.exists("var/lib/dkms"));
+}
+
+#[test]
+fn says_where_headers_are_missing() {
+    let root = TestRoot::new();
+    root.kernel(K).pkgbase("linux-zen");
+    root.source("foo", "1.0");
+    let said = hook(&root, &[], b"usr/src/foo-1.0/dkms.conf\n\xff\xfe\n/etc/passwd\n../x\n");
+    assert!(said.contains("install linux-zen-headers"), "{said}");
+}
