@@ -74,6 +74,11 @@ impl Settings {
         self.jobs.map_or_else(processors, NonZeroUsize::get)
     }
 
+    /// Says otherwise than the files how many jobs run at once; 0 for one for each processor.
+    pub fn set_jobs(&mut self, jobs: usize) {
+        self.jobs = NonZeroUsize::new(jobs);
+    }
+
     /// How long one module may build.
     #[must_use]
     pub fn build_timeout(&self) -> Duration {
