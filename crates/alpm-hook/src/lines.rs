@@ -15,7 +15,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use dkms_engine::names::{KernelRelease, ModuleId};
-use dkms_engine::plan::{Action, Note, Plan, Step};
+use dkms_engine::plan::{Action, Plan, Step};
 use dkms_engine::report::{Event, Finished, Outcome, Watch};
 
 pub use names::Names;
@@ -92,9 +92,6 @@ impl<W: Write> Lines<W> {
                 modules.join(", ")
             ));
         }
-        if plan.steps.is_empty() {
-            self.up_to_date(plan);
-        }
     }
 
     /// Counts the jobs, and finds the steps that are told together.
@@ -121,20 +118,6 @@ impl<W: Write> Lines<W> {
                 }
                 _ => {}
             }
-        }
-    }
-
-    /// Where nothing has to be done it is said for which modules that is so.
-    fn up_to_date(&mut self, plan: &Plan) {
-        let mut fine: BTreeMap<&KernelRelease, Vec<String>> = BTreeMap::new();
-        for note in &plan.notes {
-            if let Note::Already { module, kernel, .. } = note {
-                fine.entry(kernel).or_default().push(names::plain(module));
-            }
-        }
-        for (kernel, modules) in fine {
-            let kernel = self.names.kernel(kernel);
-            self.out.line(&format!("Up to date for {kernel}: {}", modules.join(", ")));
         }
     }
 

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use dkms_engine::facts::Facts;
+use dkms_engine::plan::Note;
 use dkms_engine::record::Reason;
 use dkms_engine::report::{Failed, Report};
 
@@ -203,17 +204,8 @@ fn a_removal() {
 
 #[test]
 fn nothing_to_do() {
-    let already = |module, kernel| Note::Already {
-        module: id(module),
-        kernel: release(kernel),
-        state: "installed",
-    };
-    let plan = plan(
-        Vec::new(),
-        vec![already("zfs/2.4.4", NEW), already("foo/1.0", NEW), already("foo/1.0", LTS)],
-    );
-    insta::assert_snapshot!(run(&plan, |_| Outcome::Done));
-    assert_eq!(run(&Plan::default(), |_| Outcome::Done), "");
+    let note = Note::Already { module: id("foo/1.0"), kernel: release(NEW), state: "installed" };
+    assert_eq!(run(&plan(Vec::new(), vec![note]), |_| Outcome::Done), "");
 }
 
 #[test]
