@@ -97,18 +97,13 @@ impl Task {
     }
 
     /// Carries the task out and gives the exit code.
-    ///
-    /// Without the rights for it the request is still looked at: dkms complains about a broken or
-    /// unknown module before it complains about rights.
     pub fn carry_out(&self, site: &Site, manner: &Manner, progress: &mut Progress<'_>) -> u8 {
         if !manner.dry_run
             && let Err(lacking) = self.needs.check(site)
         {
-            let refused = self.plan(site).err();
-            progress.complain(&format!(
-                "dkms: {}",
-                refused.as_ref().map_or(&lacking, |it| &it.message)
-            ));
+            let refused = self.refusal_before_rights(site);
+            let message = refused.as_ref().map_or(&lacking, |refusal| &refusal.message);
+            progress.complain(&format!("dkms: {message}"));
             return refused.map_or(1, |refusal| refusal.code);
         }
         let lock = if manner.dry_run {
@@ -135,6 +130,15 @@ impl Task {
         };
         drop(lock);
         code
+    }
+
+    /// What dkms complains about before it looks at rights: a broken module, or one that is to be
+    /// taken away and is not there. `add` looks at rights first.
+    fn refusal_before_rights(&self, site: &Site) -> Option<Refusal> {
+        let refusal = self.plan(site).err()?;
+        let first =
+            matches!(self.request, Request::Command { .. }) && [3, 4].contains(&refusal.code);
+        first.then_some(refusal)
     }
 
     fn plan(&self, site: &Site) -> Result<(Plan, Facts), Refusal> {

@@ -109,6 +109,9 @@ fn dkms(typed: &Typed) -> u8 {
 fn site(typed: &Typed, manner: &Manner, arch: Option<Arch>) -> Site {
     let mut site = Site::for_cli(&manner.root);
     site.depmod = !typed.no_depmod;
+    if let Some(jobs) = typed.jobs {
+        site.settings.set_jobs(jobs);
+    }
     site.arch = arch.unwrap_or(site.arch);
     site
 }

@@ -65,7 +65,7 @@ pub struct Typed {
     #[arg(long)]
     pub dry_run: bool,
 
-    /// Jobs at a time; 0 for as many as there are files
+    /// How many jobs run at a time; 0 for one for each processor
     #[arg(short, value_name = "NUMBER")]
     pub jobs: Option<usize>,
 
@@ -155,5 +155,17 @@ impl Later {
             ("--rpm_safe_upgrade", self.rpm_safe_upgrade),
         ];
         rows.into_iter().find_map(|(name, given)| given.then_some(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn options_do_not_collide() {
+        Typed::command().debug_assert();
     }
 }
