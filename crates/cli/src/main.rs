@@ -1,7 +1,6 @@
 //! The `dkms` command: register, build and install kernel modules from source.
 
 mod command;
-mod glob;
 mod progress;
 mod status;
 mod typed;

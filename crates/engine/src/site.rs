@@ -39,9 +39,10 @@ impl Site {
     }
 
     fn with(root: &Path, env: Environment) -> Self {
-        let trees = Trees::under(root);
         let tools = Tools::default();
-        let settings = Settings::read(&trees, &tools, &env);
+        let usual = Trees::under(root);
+        let settings = Settings::read(&usual, &tools, &env);
+        let trees = settings.placed(usual);
         Self { trees, tools, env, settings, arch: Arch::of_this_machine(), depmod: true }
     }
 }
