@@ -125,7 +125,7 @@ impl<W: Write> Lines<W> {
         let Finished { step, outcome, elapsed } = finished;
         match (&step.action, outcome) {
             (action, _) if job_of(action).is_some() => self.job_step(action, outcome, *elapsed),
-            (Action::Adopt(module, kernel), Outcome::Done) => {
+            (Action::Adopt { module, kernel, .. }, Outcome::Done) => {
                 let module = self.names.module(module);
                 self.out.line(&format!("{module} for {kernel}: taken over from dkms as it is"));
             }

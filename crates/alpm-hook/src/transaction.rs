@@ -24,20 +24,20 @@ use crate::targets::Change;
 
 /// Before a transaction: notes its sources and kernels as debts, so that they are looked at even
 /// if no Post hook ever runs. Takes no lock: a running build must not keep pacman waiting here,
-/// and each debt is a file of its own.
+/// and the transaction is one file of its own.
 ///
 /// # Errors
 /// If a debt cannot be written.
 pub fn journal(call: &Call, change: &Change) -> Result<ExitCode, Failure> {
-    let debts = Debts::of(&Trees::under(&call.root));
-    let sources = change.sources.iter().cloned().map(Debt::Source);
-    let kernels = change.kernels.union(&change.headers).cloned().map(Debt::Kernel);
-    for debt in sources.chain(kernels) {
-        if call.dry_run {
-            Lines::new(io::stdout(), Names::default()).say(&format!("would note {debt:?}"));
-        } else {
-            debts.write(&debt)?;
-        }
+    let kernels = &change.kernels | &change.headers;
+    if change.sources.is_empty() && kernels.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let debt = Debt::Transaction { sources: change.sources.clone(), kernels };
+    if call.dry_run {
+        Lines::new(io::stdout(), Names::default()).say(&format!("would note {debt:?}"));
+    } else {
+        Debts::of(&Site::for_hook(&call.root).trees).write(&debt)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -111,7 +111,12 @@ fn in_depth(
             Debt::Kernel(kernel)
             | Debt::Install { kernel, .. }
             | Debt::Uninstall { kernel, .. } => in_depth.insert(kernel),
-            Debt::Source(_) | Debt::Remove(_) => return None,
+            Debt::LeftOver(_) => false,
+            Debt::Transaction { sources, kernels } if sources.is_empty() => {
+                in_depth.extend(kernels);
+                true
+            }
+            Debt::Source(_) | Debt::Transaction { .. } | Debt::Remove(_) => return None,
         };
     }
     sources.is_empty().then_some(in_depth)

@@ -126,7 +126,9 @@ fn done(action: &Action, elapsed: Duration) -> Option<String> {
         Action::UseKept(_) | Action::Fail { .. } | Action::Depmod(_) | Action::Leave => {
             return None;
         }
-        Action::Adopt(module, kernel) => format!("took over {module} for {kernel} from dkms"),
+        Action::Adopt { module, kernel, .. } => {
+            format!("took over {module} for {kernel} from dkms")
+        }
         Action::Build { module, kernel, .. } => {
             format!("built {module} for {kernel} in {time:.1} s")
         }

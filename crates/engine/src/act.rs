@@ -1,10 +1,11 @@
 //! Carrying out a plan: the one room that changes the machine.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::build::{self, Build};
 use crate::confs::Confs;
+use crate::copy;
 use crate::debts::{Debt, Debts};
 use crate::digest::Digest;
 use crate::durable::{self, FileError};
@@ -14,11 +15,12 @@ use crate::names::{KernelRelease, ModuleId, ModuleName};
 use crate::place;
 use crate::plan::{Action, Plan, Step};
 use crate::recompress;
-use crate::record::{self, Record};
+use crate::record::{self, Inputs, Record};
 use crate::remove;
 use crate::report::{Event, Failed, Finished, Outcome, Report, Watch};
 use crate::run::Program;
 use crate::scripts::Script;
+use crate::settle::Ledger;
 use crate::site::Site;
 
 /// Carries out `plan`, one step after the other. A step that fails stops only what builds upon it.
@@ -34,15 +36,23 @@ pub fn carry_out(plan: &Plan, facts: &Facts, site: &Site, watch: &mut dyn Watch)
         jobserver: None,
         report: Report::default(),
         failed: BTreeSet::new(),
+        not_registered: BTreeSet::new(),
         not_built: BTreeSet::new(),
-        paid_after_depmod: Vec::new(),
+        own_debts: BTreeSet::new(),
         watch,
     };
-    run.note_debts(plan);
+    let ledger = Ledger::open(&site.trees, plan, facts);
+    run.report.trouble.extend(ledger.note());
+    if !plan.steps.is_empty()
+        && let Err(error) = remove::strays(site)
+    {
+        run.report.trouble.push(error.to_string());
+    }
     for step in &plan.steps {
         run.step(step);
     }
-    run.settle(plan);
+    let trouble = ledger.settle(&run.own_debts, &run.report);
+    run.report.trouble.extend(trouble);
     run.report
 }
 
@@ -56,25 +66,16 @@ struct Run<'a> {
     report: Report,
     /// Modules that are not what was planned, for each kernel.
     failed: BTreeSet<(ModuleName, KernelRelease)>,
+    /// Modules that could not be made known.
+    not_registered: BTreeSet<ModuleId>,
     /// Builds that did not come about: there is nothing to install.
     not_built: BTreeSet<(ModuleId, KernelRelease)>,
-    /// Debts of this run's own, paid once depmod has run for the kernel.
-    paid_after_depmod: Vec<(KernelRelease, Debt)>,
+    /// What this run began itself; it is paid when the run ends, after depmod.
+    own_debts: BTreeSet<Debt>,
     watch: &'a mut dyn Watch,
 }
 
 impl Run<'_> {
-    /// Notes what was asked for, so that it is finished if we are not. What costs no step is not
-    /// worth a file, except where it stays owed.
-    fn note_debts(&mut self, plan: &Plan) {
-        let at_once = |debt: &&Debt| plan.steps.is_empty() && plan.settles.contains(debt);
-        for debt in plan.owes.iter().filter(|debt| !at_once(debt)) {
-            if let Err(error) = self.debts.write(debt) {
-                self.report.trouble.push(error.to_string());
-            }
-        }
-    }
-
     fn step(&mut self, step: &Step) {
         self.watch.event(&Event::Started(step));
         let started = Instant::now();
@@ -88,6 +89,9 @@ impl Run<'_> {
     }
 
     fn remember(&mut self, action: &Action) {
+        if let Action::Register(module) = action {
+            self.not_registered.insert(module.clone());
+        }
         let (Some(module), Some(kernel)) = (action.module(), action.kernel()) else { return };
         self.failed.insert((module.name.clone(), kernel.clone()));
         if matches!(action, Action::Build { .. }) {
@@ -99,25 +103,28 @@ impl Run<'_> {
         match action {
             Action::Register(module) => self.register(module)?,
             Action::UseKept(module) => self.use_kept(module)?,
-            Action::Adopt(module, kernel) => self.adopt(module, kernel)?,
+            Action::Adopt { module, kernel, depends } => self.adopt(module, kernel, depends)?,
             Action::Build { module, kernel, after, depends } => {
+                if self.not_registered.contains(module) {
+                    return Ok(Outcome::Skipped("it could not be added".into()));
+                }
                 let broken = after.iter().find(|name| self.has_failed(name, kernel));
                 if let Some(name) = broken {
                     return Ok(Outcome::Skipped(format!("{name}, which it builds upon, failed")));
                 }
-                self.owe(Debt::Install { module: module.clone(), kernel: kernel.clone() }, kernel)?;
+                self.owe_install(module, kernel)?;
                 self.build(module, kernel, depends)?;
             }
             Action::Install { module, kernel, replaces } => {
                 if self.not_built.contains(&(module.clone(), kernel.clone())) {
                     return Ok(Outcome::Skipped("it was not built".into()));
                 }
-                self.owe(Debt::Install { module: module.clone(), kernel: kernel.clone() }, kernel)?;
+                self.owe_install(module, kernel)?;
                 self.install(module, kernel, replaces.as_ref())?;
             }
             Action::Uninstall(module, kernel) => {
                 let debt = Debt::Uninstall { module: module.clone(), kernel: kernel.clone() };
-                self.owe(debt, kernel)?;
+                self.owe(debt)?;
                 self.uninstall(module, kernel)?;
             }
             Action::Unbuild(module, kernel) => {
@@ -125,6 +132,8 @@ impl Run<'_> {
                     return Ok(Outcome::Skipped(format!("{module} stays installed there")));
                 }
                 remove::unbuild(self.site, module, kernel)?;
+                let begun = Debt::Install { module: module.clone(), kernel: kernel.clone() };
+                self.debts.clear(&begun)?;
             }
             Action::Deregister(module) => return self.deregister(module),
             Action::Depmod(kernel) => self.depmod(kernel)?,
@@ -144,13 +153,19 @@ impl Run<'_> {
     }
 
     /// Notes what is about to be begun, so that it is finished if we are not.
-    fn owe(&mut self, debt: Debt, kernel: &KernelRelease) -> Result<(), FileError> {
+    fn owe(&mut self, debt: Debt) -> Result<(), FileError> {
         self.debts.write(&debt)?;
-        let entry = (kernel.clone(), debt);
-        if !self.paid_after_depmod.contains(&entry) {
-            self.paid_after_depmod.push(entry);
+        if let Some(opposite) = debt.opposite() {
+            self.debts.clear(&opposite)?;
+            self.own_debts.remove(&opposite);
         }
+        self.own_debts.insert(debt);
         Ok(())
+    }
+
+    /// What is begun with a module and a kernel.
+    fn owe_install(&mut self, module: &ModuleId, kernel: &KernelRelease) -> Result<(), FileError> {
+        self.owe(Debt::Install { module: module.clone(), kernel: kernel.clone() })
     }
 
     fn register(&self, module: &ModuleId) -> Result<(), Failed> {
@@ -170,7 +185,12 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn adopt(&mut self, module: &ModuleId, kernel: &KernelRelease) -> Result<(), Failed> {
+    fn adopt(
+        &mut self,
+        module: &ModuleId,
+        kernel: &KernelRelease,
+        depends: &BTreeMap<ModuleName, Digest>,
+    ) -> Result<(), Failed> {
         let site = self.site;
         let pair = self.facts.pair(module, kernel);
         let (Some(inputs), Some(values)) =
@@ -189,7 +209,7 @@ impl Run<'_> {
             adopted: true,
             build_seconds: 0,
             compiler: String::new(),
-            inputs,
+            inputs: Inputs { depends: depends.clone(), ..inputs },
             values,
             objects,
             placed,
@@ -200,7 +220,8 @@ impl Run<'_> {
             links::resolve(&site.trees.root, &source).map_err(FileError::when("find", &source))?;
         let kept = site.trees.kept(module);
         if source != kept && !kept.exists() {
-            build::keep(&source, &kept)?;
+            // A copy: links would change the times by which the next one is judged.
+            build::keep(&source, &kept, copy::copy_tree)?;
         }
         record.write(&Record::path(&site.trees, module, kernel, &site.arch))?;
         Ok(())
@@ -210,7 +231,7 @@ impl Run<'_> {
         &mut self,
         module: &ModuleId,
         kernel: &KernelRelease,
-        depends: &std::collections::BTreeMap<ModuleName, Digest>,
+        depends: &BTreeMap<ModuleName, Digest>,
     ) -> Result<(), Failed> {
         let Some(about) = self.facts.kernels.get(kernel) else {
             return Err(Failed::new(21, format!("there is no kernel {kernel}")));
@@ -255,6 +276,7 @@ impl Run<'_> {
         if let Some(about) = self.facts.kernels.get(kernel) {
             recompress::objects(site, module, &about.kernel)?;
         }
+        place::restore_originals(site, module, kernel)?;
         place::place(site, module, kernel, replaces, || {
             if let (Some(old), Some(value)) = (replaces, &old_script) {
                 said = run_script(site, old, kernel, "POST_REMOVE", value);
@@ -307,13 +329,20 @@ impl Run<'_> {
     fn deregister(&mut self, module: &ModuleId) -> Result<Outcome, Failed> {
         let kernels = self.facts.modules.get(module).map(|m| &m.pairs);
         let kernels = kernels.into_iter().flat_map(|pairs| pairs.keys());
-        let left = kernels
-            .clone()
-            .find(|kernel| self.site.trees.built(module, kernel, &self.site.arch).exists());
+        let left = kernels.clone().find(|kernel| {
+            let built = self.site.trees.built(module, kernel, &self.site.arch);
+            built.join("module").is_dir()
+        });
         if let Some(kernel) = left {
             return Ok(Outcome::Skipped(format!("it stays for {kernel}")));
         }
-        remove::deregister(self.site, module, kernels.cloned())?;
+        let kernels: Vec<KernelRelease> = kernels.cloned().collect();
+        self.owe(Debt::Remove(module.clone()))?;
+        for kernel in &kernels {
+            let begun = Debt::Install { module: module.clone(), kernel: kernel.clone() };
+            self.debts.clear(&begun)?;
+        }
+        remove::deregister(self.site, module, kernels.into_iter())?;
         Ok(Outcome::Done)
     }
 
@@ -340,61 +369,6 @@ impl Run<'_> {
             ended.complaint()
         );
         Err(Failed { passing: true, ..Failed::new(6, message) })
-    }
-
-    /// Clears the debts that are paid now. What failed because of the machine stays owed.
-    fn settle(&mut self, plan: &Plan) {
-        let owing: Vec<&Action> = self
-            .report
-            .failures()
-            .filter(|(_, failed)| failed.passing)
-            .map(|(action, _)| action)
-            .collect();
-        let still_owed = |module: Option<&ModuleId>, kernel: Option<&KernelRelease>| {
-            owing.iter().any(|action| {
-                let same_kernel =
-                    kernel.is_none() || action.kernel().is_none() || action.kernel() == kernel;
-                let same_module =
-                    module.is_none() || action.module().is_none() || action.module() == module;
-                same_kernel && same_module
-            })
-        };
-        let stays: BTreeSet<&ModuleId> = self
-            .report
-            .finished
-            .iter()
-            .filter(|finished| matches!(finished.outcome, Outcome::Skipped(_)))
-            .filter_map(|finished| match &finished.step.action {
-                Action::Deregister(module) => Some(module),
-                _ => None,
-            })
-            .collect();
-        let own = self.paid_after_depmod.iter().map(|(_, debt)| debt);
-        let mut paid = Vec::new();
-        for debt in plan.settles.iter().chain(own) {
-            let owed = match debt {
-                Debt::Source(dir) => {
-                    let of = |id: &&ModuleId| {
-                        self.facts.modules.get(*id).is_some_and(|m| m.source_dir == *dir)
-                    };
-                    stays.iter().any(of)
-                        || self.facts.modules.keys().filter(of).any(|id| still_owed(Some(id), None))
-                }
-                Debt::Kernel(kernel) => still_owed(None, Some(kernel)),
-                Debt::Install { module, kernel } | Debt::Uninstall { module, kernel } => {
-                    still_owed(Some(module), Some(kernel))
-                }
-                Debt::Remove(module) => stays.contains(module) || still_owed(Some(module), None),
-            };
-            if !owed {
-                paid.push(debt.clone());
-            }
-        }
-        for debt in paid {
-            if let Err(error) = self.debts.clear(&debt) {
-                self.report.trouble.push(error.to_string());
-            }
-        }
     }
 }
 

@@ -1,14 +1,14 @@
 //! Compiling one module for one kernel, into a directory that becomes `T/M/V/K/A` when all is well.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::conf::{Conf, Excluded, MakeChoice};
 use crate::confs::Confs;
-use crate::diagnose;
+use crate::diagnose::{self, Cause};
 use crate::digest::Digest;
 use crate::durable::{self, FileError};
 use crate::facts::Facts;
@@ -22,7 +22,7 @@ use crate::report::Failed;
 use crate::run::{Ended, Environment, How, Output, Program};
 use crate::scripts::{self, Script};
 use crate::site::Site;
-use crate::{copy, distribution};
+use crate::{copy, distribution, publish, remove};
 
 /// One build.
 pub(crate) struct Build<'a> {
@@ -74,7 +74,9 @@ impl Build<'_> {
                     what: failed.cause.clone().unwrap_or_else(|| failed.message.clone()),
                     log: self.log(),
                 };
-                known.write(&failure)?;
+                if let Err(error) = known.write(&failure) {
+                    log::warn!("{error}");
+                }
                 Err(failed)
             }
         }
@@ -147,6 +149,7 @@ impl Build<'_> {
         let link = self.build_dir().join("make.log");
         durable::replace_link(&link, &crate::links::text_for(&site.trees.root, &log_path))?;
 
+        self.patch(&prepared, &mut log)?;
         self.script(
             "PRE_BUILD",
             prepared.conf.scripts.pre_build.as_deref(),
@@ -158,19 +161,21 @@ impl Build<'_> {
 
         let parent = site.trees.version(id).join(&kernel.release);
         durable::create_dirs(&parent)?;
-        durable::remove_unfinished(&parent)?;
-        let prefix = format!(".tmp_{}_", site.arch);
+        remove::remove_staging(&parent)?;
+        let prefix = format!("{}{}_", remove::STAGING, site.arch);
         let staging = tempfile::Builder::new()
             .prefix(&prefix)
             .tempdir_in(&parent)
             .map_err(FileError::when("make a directory in", &parent))?;
         let staged = self.stage(&mut prepared, &products, staging.path(), started, &log_path);
-        staged.inspect_err(|_| {
+        if let Err(failed) = staged {
+            drop(staging);
             // An empty `K` would look like a kernel that something was built for.
-            let _ = fs::remove_dir_all(staging.path());
             let _ = fs::remove_dir(&parent);
-        })?;
-        self.publish(staging.keep())
+            return Err(failed);
+        }
+        publish::publish(&staging.keep(), &parent.join(&site.arch))?;
+        Ok(())
     }
 
     /// Keeps a copy of the source for the day its package is gone: scripts, siblings and a
@@ -182,7 +187,7 @@ impl Build<'_> {
         if source == kept {
             return Ok(());
         }
-        keep(&source, &kept)
+        keep(&source, &kept, copy::link_tree)
     }
 
     fn source(&self) -> Result<PathBuf, FileError> {
@@ -197,6 +202,34 @@ impl Build<'_> {
         let patches = self.site.trees.etc.join(&self.id.name).join("patches");
         if patches.is_dir() {
             overlay(&patches, &build.join("patches"))?;
+        }
+        Ok(())
+    }
+
+    /// Applies the patches that are meant for this kernel (dkms-behaviour 3.4 and 4.1).
+    fn patch(&self, prepared: &Prepared, log: &mut MakeLog) -> Result<(), Failed> {
+        for patch in &prepared.conf.patches {
+            let file = Path::new("./patches").join(patch);
+            let leads_out = file.components().any(|part| part == Component::ParentDir);
+            if leads_out || !self.build_dir().join(&file).is_file() {
+                let what = format!("there is no patch {} in its source", file.display());
+                return Err(self.failed(5, &what));
+            }
+            let program = Program::new("patch", &prepared.env)
+                .args(["-p1", "-i"])
+                .arg(&file)
+                .cwd(self.build_dir())
+                .deadline(self.site.settings.build_timeout())
+                .confined(&self.site.tools);
+            let command = format!("patch -p1 < {}", file.display());
+            let ended = log
+                .step(&format!("Applying patch {patch}"), &command, |file| {
+                    program.output(Output::Log(file)).run()
+                })
+                .map_err(step_failed)?;
+            if !ended.success() {
+                return Err(self.failed(6, &format!("its patch {patch} does not fit")));
+            }
         }
         Ok(())
     }
@@ -287,10 +320,13 @@ impl Build<'_> {
         let log = self.log();
         let diagnosis = diagnose::read(&log, &self.build_dir());
         let full = diagnosis.as_ref().is_some_and(diagnose::Diagnosis::is_disk_full);
+        // The machine's trouble, not the module's: the next run may have more luck.
+        let machine = [Cause::DiskFull, Cause::Killed, Cause::TooManyFiles, Cause::MissingProgram];
+        let passing = diagnosis.as_ref().is_some_and(|found| machine.contains(&found.cause));
         let mut failed = Failed {
             cause: diagnosis.map(|found| found.to_string()),
             log: Some(log),
-            passing: full,
+            passing,
             ..Failed::new(code, message)
         };
         if full {
@@ -377,6 +413,9 @@ impl Build<'_> {
             for note in &finished.notes {
                 log::warn!("{}: {note}", self.id);
             }
+            File::open(&finished.path)
+                .and_then(|file| file.sync_all())
+                .map_err(FileError::when("write", &finished.path))?;
             prepared.record.objects.push(Object {
                 name: finished.name.to_string(),
                 digest: Digest::of_file(&finished.path)?,
@@ -394,27 +433,6 @@ impl Build<'_> {
             .map_err(FileError::when("open up", staging))?;
         Ok(())
     }
-
-    /// Makes the finished directory `K/A`.
-    ///
-    /// Where there is one already, its files are renamed over one by one and the record last: a
-    /// directory cannot be exchanged everywhere (overlayfs), and as long as the old record stands,
-    /// its inputs say that this has to be built.
-    fn publish(&self, staging: PathBuf) -> Result<(), Failed> {
-        let target = self.site.trees.built(self.id, &self.kernel.release, &self.site.arch);
-        if fs::rename(&staging, &target).is_ok() {
-            if let Some(parent) = target.parent() {
-                durable::sync_dir(parent)?;
-            }
-            return Ok(());
-        }
-        let published = publish_over(&staging, &target);
-        // Whatever became of it, nothing is left of the staging directory.
-        let removed = durable::remove_tree(&staging);
-        published?;
-        removed?;
-        Ok(())
-    }
 }
 
 /// An object that make produced.
@@ -425,39 +443,12 @@ struct Product {
     strip: bool,
 }
 
-fn publish_over(staging: &Path, target: &Path) -> Result<(), FileError> {
-    // What the old build has in the kernel's directory stays there, and known, until the new one
-    // is installed.
-    let old = Record::read(&target.join(record::FILE_NAME));
-    for part in ["module", "log"] {
-        let (from, to) = (staging.join(part), target.join(part));
-        durable::create_dirs(&to)?;
-        let new = file_names(&from)?;
-        for name in &new {
-            let place = to.join(name);
-            fs::rename(from.join(name), &place).map_err(FileError::when("replace", &place))?;
-        }
-        for name in file_names(&to)?.difference(&new) {
-            durable::remove_tree(&to.join(name))?;
-        }
-    }
-    let path = staging.join(record::FILE_NAME);
-    if let (Some(old), Some(new)) = (old, Record::read(&path)) {
-        Record { placed: old.placed, ..new }.write(&path)?;
-    }
-    let place = target.join(record::FILE_NAME);
-    fs::rename(&path, &place).map_err(FileError::when("replace", &place))?;
-    durable::sync_dir(target)
-}
-
-fn file_names(dir: &Path) -> Result<std::collections::BTreeSet<std::ffi::OsString>, FileError> {
-    fs::read_dir(dir)
-        .and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect())
-        .map_err(FileError::when("list", dir))
-}
-
-/// Keeps `source` at `kept`, in place of what was kept before.
-pub(crate) fn keep(source: &Path, kept: &Path) -> Result<(), FileError> {
+/// Keeps `source` at `kept`, in place of what was kept before, as `copy` does it.
+pub(crate) fn keep(
+    source: &Path,
+    kept: &Path,
+    copy: impl FnOnce(&Path, &Path) -> Result<(), FileError>,
+) -> Result<(), FileError> {
     let unfinished = kept.with_file_name(format!(
         "{}{}",
         durable::UNFINISHED,
@@ -467,7 +458,7 @@ pub(crate) fn keep(source: &Path, kept: &Path) -> Result<(), FileError> {
         durable::create_dirs(parent)?;
     }
     durable::remove_tree(&unfinished)?;
-    copy::link_tree(source, &unfinished)?;
+    copy(source, &unfinished)?;
     durable::remove_tree(kept)?;
     fs::rename(&unfinished, kept).map_err(FileError::when("keep", kept))
 }

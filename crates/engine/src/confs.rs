@@ -11,6 +11,7 @@ use crate::durable::{self, FileError};
 use crate::facts::Problem;
 use crate::kernels::Kernel;
 use crate::links;
+use crate::lock;
 use crate::names::ModuleId;
 use crate::site::Site;
 
@@ -74,7 +75,9 @@ impl<'a> Confs<'a> {
         };
         let reader = self.reader.get_or_insert_with(|| {
             let programs = build_programs(site).ok();
-            let mut reader = Reader::new(site.tools.clone(), site.env.clone(), programs.as_deref());
+            // A conf that calls dkms is part of this run.
+            let env = site.env.clone().with(lock::WITHIN, "1");
+            let mut reader = Reader::new(site.tools.clone(), env, programs.as_deref());
             reader.patience = site.settings.conf_timeout();
             reader
         });

@@ -4,6 +4,7 @@
 //! killed, or that never came because pacman was, is finished by the next hook, by
 //! `dkms autoinstall`, or by the boot unit, which starts only while the directory is not empty.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,16 @@ pub enum Debt {
     /// A kernel that a transaction brings, changes or takes away: build every module for it, or
     /// remove what was built for it if the kernel is gone.
     Kernel(KernelRelease),
+    /// Everything a transaction names, in one file: [`Debt::Source`] and [`Debt::Kernel`] of each.
+    Transaction {
+        /// Directories of the source tree.
+        sources: BTreeSet<String>,
+        /// Kernel releases.
+        kernels: BTreeSet<KernelRelease>,
+    },
+    /// A kernel that is gone but for a copy that is kept until the next boot: remove what was
+    /// built for it once the copy is gone too.
+    LeftOver(KernelRelease),
     /// A module that is being installed for a kernel: objects may be half placed, POST_INSTALL
     /// and depmod may not have run.
     Install {
@@ -44,11 +55,27 @@ pub enum Debt {
 }
 
 impl Debt {
+    /// The debt that this one makes void: what is being installed now is not to be uninstalled.
+    #[must_use]
+    pub fn opposite(&self) -> Option<Self> {
+        match self.clone() {
+            Self::Install { module, kernel } => Some(Self::Uninstall { module, kernel }),
+            Self::Uninstall { module, kernel } => Some(Self::Install { module, kernel }),
+            _ => None,
+        }
+    }
+
     /// One file for one debt: the name says what it is, the digest keeps odd names apart.
     fn file_name(&self) -> String {
         let (kind, what) = match self {
             Self::Source(dir) => ("source", dir.clone()),
             Self::Kernel(kernel) => ("kernel", kernel.to_string()),
+            Self::Transaction { sources, kernels } => {
+                let kernels = kernels.iter().map(ToString::to_string);
+                let names: Vec<String> = sources.iter().cloned().chain(kernels).collect();
+                ("transaction", names.join(" "))
+            }
+            Self::LeftOver(kernel) => ("left-over", kernel.to_string()),
             Self::Install { module, kernel } => ("install", format!("{module} {kernel}")),
             Self::Uninstall { module, kernel } => ("uninstall", format!("{module} {kernel}")),
             Self::Remove(module) => ("remove", module.to_string()),
@@ -105,7 +132,9 @@ impl Debts {
         if path.exists() {
             return Ok(());
         }
-        page::write(&path, &Page { debt: debt.clone() })
+        let page = Page { debt: debt.clone() };
+        // A run that holds the lock sweeps unfinished files, perhaps ours: the journal takes none.
+        page::write(&path, &page).or_else(|_| page::write(&path, &page))
     }
 
     /// Notes that it is paid. A directory without debts is removed: the boot unit looks at it.

@@ -20,6 +20,8 @@ pub struct Facts {
     pub modules: BTreeMap<ModuleId, ModuleFacts>,
     /// What is owed.
     pub debts: Vec<Debt>,
+    /// False if the install tree could not be read: then no kernel counts as gone.
+    pub kernels_known: bool,
     /// What could not be read, one sentence each.
     pub problems: Vec<String>,
 }
@@ -157,24 +159,64 @@ impl Facts {
         self.modules.iter().filter(move |(id, _)| id.name == *name)
     }
 
-    /// Of several versions with a source of their own, the newest of each module.
+    /// Of several versions of a module, the one to build: the newest that has its source, else
+    /// the newest whose source was kept. Those in `gone` are not built any more.
     #[must_use]
-    pub fn newest_sources(&self) -> BTreeSet<&ModuleId> {
-        let mut newest: BTreeMap<&ModuleName, &ModuleId> = BTreeMap::new();
-        let present = self.modules.iter().filter(|(_, m)| m.source == SourcePlace::Present);
-        for (id, _) in present {
-            let best = newest.entry(&id.name).or_insert(id);
-            if crate::version::compare(id.version.as_str(), best.version.as_str()).is_gt() {
-                *best = id;
+    pub fn newest_sources(&self, gone: &BTreeSet<ModuleId>) -> BTreeSet<&ModuleId> {
+        let there = |(id, module): &(&ModuleId, &ModuleFacts)| {
+            module.source != SourcePlace::Missing && !gone.contains(*id)
+        };
+        self.newest(self.modules.iter().filter(there))
+    }
+
+    /// Of the versions that dkms knows of each module, the newest that has its source.
+    #[must_use]
+    pub fn newest_registered(&self) -> BTreeSet<&ModuleId> {
+        let known = |(_, module): &(&ModuleId, &ModuleFacts)| {
+            module.is_registered() && module.source != SourcePlace::Missing
+        };
+        self.newest(self.modules.iter().filter(known))
+    }
+
+    fn newest<'a>(
+        &self,
+        modules: impl Iterator<Item = (&'a ModuleId, &'a ModuleFacts)>,
+    ) -> BTreeSet<&'a ModuleId> {
+        let mut newest: BTreeMap<&ModuleName, (&ModuleId, &ModuleFacts)> = BTreeMap::new();
+        for (id, module) in modules {
+            let best = newest.entry(&id.name).or_insert((id, module));
+            let present = |module: &ModuleFacts| module.source == SourcePlace::Present;
+            let newer =
+                crate::version::compare(id.version.as_str(), best.0.version.as_str()).is_gt();
+            if (present(module), newer) > (present(best.1), false) {
+                *best = (id, module);
             }
         }
-        newest.into_values().collect()
+        newest.into_values().map(|(id, _)| id).collect()
     }
 
     /// What is known of a module for a kernel.
     #[must_use]
     pub fn pair(&self, id: &ModuleId, kernel: &KernelRelease) -> Option<&Pair> {
         self.modules.get(id)?.pairs.get(kernel)
+    }
+
+    /// What its dkms.conf says for a kernel, if that could be read.
+    #[must_use]
+    pub fn conf(&self, id: &ModuleId, kernel: &KernelRelease) -> Option<&ConfFacts> {
+        self.pair(id, kernel)?.conf.as_ref()?.as_ref().ok()
+    }
+
+    /// Whether a kernel is there.
+    #[must_use]
+    pub fn is_alive(&self, kernel: &KernelRelease) -> bool {
+        self.kernels.get(kernel).is_some_and(|about| about.kernel.alive)
+    }
+
+    /// Whether modules can be built for a kernel.
+    #[must_use]
+    pub fn has_headers(&self, kernel: &KernelRelease) -> bool {
+        self.kernels.get(kernel).is_some_and(KernelFacts::has_headers)
     }
 
     /// Whether a module is built for a kernel, and how.

@@ -4,6 +4,7 @@
 //! module; then the renames follow each other back to back. A crash between two of them is
 //! mended by the debt that was written before: the next run places all objects again.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,7 @@ use crate::object::ObjectName;
 use crate::record::{Object, Placed, Record};
 use crate::report::Failed;
 use crate::site::Site;
+use crate::state::State;
 
 /// The objects of a built module: as recorded, or what dkms left in `module/`.
 pub(crate) fn objects(site: &Site, id: &ModuleId, kernel: &KernelRelease) -> Vec<Object> {
@@ -68,25 +70,17 @@ pub(crate) fn place(
         return Err(Failed::new(6, what));
     }
     let objects = objects(site, id, kernel);
-    let staged = match stage(site, id, kernel, &objects) {
-        Ok(staged) => staged,
-        Err(failed) => {
-            for directory in locations(&dir, &objects) {
-                // The failure that is reported is the one that matters.
-                let _ = durable::remove_unfinished(&directory);
-                let _ = durable::remove_empty_dirs_up_to(&directory, &dir);
-            }
-            return Err(failed);
-        }
-    };
+    let staged = stage(site, id, kernel, &objects).inspect_err(|_| clean_up(&dir, &objects))?;
+    let now: Vec<Placed> = objects.iter().map(Object::in_place).collect();
+    // Known before it is there: whatever a crash leaves, somebody's record names it.
+    let mut both = placed(site, id, kernel);
+    both.extend(now.iter().filter(|new| !both.contains(new)).cloned().collect::<Vec<_>>());
+    note_placed(site, id, kernel, &both)?;
     before_placing();
-    for (from, to) in &staged {
-        fs::rename(from, to).map_err(FileError::when("place", to))?;
-    }
+    rename_all(&staged).inspect_err(|_| clean_up(&dir, &objects))?;
     for directory in locations(&dir, &objects) {
         durable::sync_dir(&directory)?;
     }
-    let now: Vec<Placed> = objects.iter().map(Object::in_place).collect();
     take_away(site, id, kernel, &now)?;
     note_placed(site, id, kernel, &now)?;
     let link = trees.installed_link(&id.name, kernel, &site.arch);
@@ -101,8 +95,22 @@ pub(crate) fn place(
     Ok(())
 }
 
+fn rename_all(staged: &[(PathBuf, PathBuf)]) -> Result<(), FileError> {
+    staged
+        .iter()
+        .try_for_each(|(from, to)| fs::rename(from, to).map_err(FileError::when("place", to)))
+}
+
+/// Leaves nothing of a placing that failed. Its own failure is not the one that matters.
+fn clean_up(dir: &Path, objects: &[Object]) {
+    for directory in locations(dir, objects) {
+        let _ = durable::remove_unfinished(&directory);
+        let _ = durable::remove_empty_dirs_up_to(&directory, dir);
+    }
+}
+
 /// The directories that objects go to, each once.
-fn locations(dir: &Path, objects: &[Object]) -> std::collections::BTreeSet<PathBuf> {
+fn locations(dir: &Path, objects: &[Object]) -> BTreeSet<PathBuf> {
     objects.iter().map(|object| dir.join(&object.location)).collect()
 }
 
@@ -166,26 +174,48 @@ pub(crate) fn take_away(
     staying: &[Placed],
 ) -> Result<Vec<PathBuf>, FileError> {
     let dir = site.trees.kernel(kernel);
+    let ours = placed(site, id, kernel);
+    let going: BTreeSet<&str> = ours
+        .iter()
+        .map(|placed| placed.path.as_str())
+        .filter(|path| !staying.iter().any(|new| new.path == *path))
+        .collect();
+    let others = if going.is_empty() { Vec::new() } else { placed_by_others(site, id, kernel) };
     let mut foreign = Vec::new();
-    for placed in placed(site, id, kernel) {
-        if staying.iter().any(|new| new.path == placed.path) {
-            continue;
-        }
-        let path = dir.join(&placed.path);
-        match Digest::of_file(&path) {
-            Ok(there) if there == placed.digest => {
-                durable::remove_file_if_there(&path)?;
+    for path in going {
+        let file = dir.join(path);
+        match Digest::of_file(&file) {
+            Ok(digest) => {
+                let found = Placed { path: path.to_owned(), digest };
+                if others.contains(&found) {
+                    continue;
+                }
+                if ours.contains(&found) {
+                    durable::remove_file_if_there(&file)?;
+                } else {
+                    foreign.push(file.clone());
+                }
             }
-            Ok(_) => foreign.push(path.clone()),
             Err(error) if error.is_missing() => {}
             Err(error) => return Err(error),
         }
-        if let Some(parent) = path.parent() {
+        if let Some(parent) = file.parent() {
             durable::remove_unfinished(parent)?;
             durable::remove_empty_dirs_up_to(parent, &dir)?;
         }
     }
     Ok(foreign)
+}
+
+/// What other modules and versions have in a kernel's directory: two packages may bring the same
+/// object, and the one that goes first must not take it from the other.
+fn placed_by_others(site: &Site, id: &ModuleId, kernel: &KernelRelease) -> Vec<Placed> {
+    let state = State::read(&site.trees);
+    let others = state.modules.iter().map(|added| &added.id).filter(|other| *other != id);
+    others
+        .filter_map(|other| Record::read(&Record::path(&site.trees, other, kernel, &site.arch)))
+        .flat_map(|record| record.placed)
+        .collect()
 }
 
 /// Notes in the record what stands in the kernel's directory.
@@ -221,7 +251,9 @@ pub(crate) fn restore_originals(
             continue;
         };
         let archived = origin.with_extension("");
-        if archived.is_file() && !place.exists() {
+        // Not into the directory of a kernel that is gone: that would bring it back.
+        let wanted = place.parent().is_some_and(Path::is_dir);
+        if archived.is_file() && wanted && !place.exists() {
             move_file(&archived, &place)?;
         }
         durable::remove_file_if_there(&archived)?;
@@ -246,9 +278,6 @@ fn original_place(site: &Site, kernel: &KernelRelease, text: &str) -> Option<Pat
 
 /// Moves a file, also to another file system.
 fn move_file(from: &Path, to: &Path) -> Result<(), FileError> {
-    if let Some(parent) = to.parent() {
-        durable::create_dirs(parent)?;
-    }
     if fs::rename(from, to).is_err() {
         let bytes = fs::read(from).map_err(FileError::when("read", from))?;
         durable::write(to, &bytes)?;

@@ -13,6 +13,10 @@ use crate::report::Failed;
 use crate::site::Site;
 use crate::state::State;
 
+/// How the names of directories start in which a build gathers its result: dkms's own, which it
+/// sweeps too.
+pub(crate) const STAGING: &str = ".tmp_";
+
 /// What depmod writes into a kernel's directory.
 const DEPMODS: [&str; 13] = [
     "modules.alias",
@@ -62,17 +66,24 @@ pub(crate) fn is_installed(site: &Site, id: &ModuleId, kernel: &KernelRelease) -
 pub(crate) fn unbuild(site: &Site, id: &ModuleId, kernel: &KernelRelease) -> Result<(), FileError> {
     let trees = &site.trees;
     let parent = trees.version(id).join(kernel);
-    durable::remove_tree(&trees.built(id, kernel, &site.arch))?;
+    place::take_away(site, id, kernel, &[])?;
+    let built = trees.built(id, kernel, &site.arch);
+    // Out of sight at once: half of `K/A` would be neither built nor gone. Where a directory
+    // cannot be renamed (overlayfs), it is removed as it stands.
+    let going = parent.join(format!("{STAGING}{}_gone", site.arch));
+    if fs::rename(&built, &going).is_err() {
+        durable::remove_tree(&built)?;
+    }
     remove_staging(&parent)?;
     durable::remove_empty_dirs_up_to(&parent, &trees.version(id))?;
     build::forget_failure(site, id, kernel)
 }
 
-/// What a killed build left where it was gathering its result.
-fn remove_staging(parent: &Path) -> Result<(), FileError> {
+/// What a killed run left where builds gather their results.
+pub(crate) fn remove_staging(parent: &Path) -> Result<(), FileError> {
     let Ok(entries) = fs::read_dir(parent) else { return Ok(()) };
     for entry in entries.flatten() {
-        if entry.file_name().as_encoded_bytes().starts_with(b".tmp_") {
+        if entry.file_name().as_encoded_bytes().starts_with(STAGING.as_bytes()) {
             durable::remove_tree(&entry.path())?;
         }
     }
@@ -89,9 +100,9 @@ pub(crate) fn deregister(
     for kernel in kernels {
         build::forget_failure(site, id, &kernel)?;
     }
-    durable::remove_tree(&trees.version(id))?;
     let kept = trees.kept(id);
     durable::remove_tree(&kept)?;
+    durable::remove_tree(&trees.version(id))?;
     if let Some(dir) = kept.parent() {
         durable::remove_empty_dirs_up_to(dir, &trees.dkms)?;
     }
@@ -124,9 +135,10 @@ pub(crate) fn sweep(site: &Site, kernel: &KernelRelease) -> Result<bool, FileErr
     }
     for entry in walkdir::WalkDir::new(&dir).min_depth(1) {
         let entry = entry.map_err(std::io::Error::from).map_err(FileError::when("read", &dir))?;
-        let depmods = entry.depth() == 1
-            && entry.file_name().to_str().is_some_and(|name| DEPMODS.contains(&name));
-        if !entry.file_type().is_dir() && !depmods {
+        let name = entry.file_name().to_string_lossy();
+        let depmods = entry.depth() == 1 && DEPMODS.contains(&name.as_ref());
+        let unfinished = name.starts_with(durable::UNFINISHED);
+        if !entry.file_type().is_dir() && !depmods && !unfinished {
             return Ok(false);
         }
     }
@@ -161,5 +173,25 @@ pub(crate) fn leave(site: &Site) -> Result<(), FileError> {
     for path in ours {
         durable::remove_tree(&path)?;
     }
+    Ok(())
+}
+
+/// Removes what killed runs left unfinished in our own directories. Only under the lock.
+pub(crate) fn strays(site: &Site) -> Result<(), FileError> {
+    let trees = &site.trees;
+    let own = [trees.dkms.clone(), trees.debts(), trees.failures(), trees.cache()];
+    for dir in own.into_iter().chain([trees.dkms.join(".kept"), trees.build_programs()]) {
+        durable::remove_unfinished(&dir)?;
+    }
+    for added in State::read(trees).modules {
+        durable::remove_unfinished(&trees.module(&added.id.name))?;
+        durable::remove_unfinished(&trees.version(&added.id))?;
+        for built in added.kernels {
+            durable::remove_unfinished(&trees.built(&added.id, &built.kernel, &built.arch))?;
+            remove_staging(&trees.version(&added.id).join(&built.kernel))?;
+        }
+    }
+    // What was the last in it is gone now: the boot unit looks whether it is empty.
+    let _ = fs::remove_dir(trees.debts());
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! What became of each step, told while it happens and summed up at the end.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -40,10 +41,13 @@ impl Failed {
 }
 
 impl From<crate::durable::FileError> for Failed {
-    /// Trouble with a file is the machine's, not the module's.
+    /// Trouble with a file is the machine's, not the module's, unless the file is of a kind that
+    /// has no place in a source or a build.
     fn from(error: crate::durable::FileError) -> Self {
+        let passing =
+            !matches!(error.source.kind(), ErrorKind::InvalidInput | ErrorKind::InvalidData);
         let advice = if error.is_disk_full() { ": make room, then dkms autoinstall" } else { "" };
-        Self { passing: true, ..Self::new(1, format!("{error}{advice}")) }
+        Self { passing, ..Self::new(1, format!("{error}{advice}")) }
     }
 }
 

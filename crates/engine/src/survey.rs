@@ -14,7 +14,7 @@ use crate::facts::{
 use crate::kernels::{Kernel, Kernels};
 use crate::links;
 use crate::names::{KernelRelease, ModuleId};
-use crate::object::ObjectName;
+use crate::object::{Compression, ObjectName};
 use crate::record::{Failure, Inputs, Record};
 use crate::site::Site;
 use crate::state::{self, State};
@@ -55,6 +55,7 @@ pub fn read(site: &Site, scope: &Scope) -> Facts {
         digests: Digests::open(&site.trees),
         confs: Confs::new(site),
         sources: BTreeMap::new(),
+        kernels_known: true,
         problems: site.settings.problems.clone(),
     };
     let kernels = survey.kernels();
@@ -70,6 +71,7 @@ pub fn read(site: &Site, scope: &Scope) -> Facts {
         kernels,
         modules,
         debts: Debts::of(&site.trees).read(),
+        kernels_known: survey.kernels_known,
         problems: survey.problems,
     }
 }
@@ -81,6 +83,7 @@ struct Survey<'a> {
     confs: Confs<'a>,
     /// The digest of each source, made when first needed.
     sources: BTreeMap<ModuleId, Option<Digest>>,
+    kernels_known: bool,
     problems: Vec<String>,
 }
 
@@ -88,6 +91,7 @@ impl Survey<'_> {
     fn kernels(&mut self) -> BTreeMap<KernelRelease, KernelFacts> {
         let read = Kernels::read(&self.site.trees).unwrap_or_else(|error| {
             self.problems.push(error.to_string());
+            self.kernels_known = false;
             Kernels::default()
         });
         self.problems.extend(
@@ -163,18 +167,17 @@ impl Survey<'_> {
         let kept = trees.kept(id);
         let resolved = links::resolve(&trees.root, &trees.source_link(id));
         let (link, source) = match &added.source {
-            state::Source::Link { resolves: true, .. } if resolved.is_ok_and(|to| to == kept) => {
+            state::Source::Link { .. } if resolved.as_ref().is_ok_and(|to| *to == kept) => {
                 (SourceLink::Kept, SourcePlace::Kept)
             }
-            state::Source::Link { resolves: true, .. } => {
+            // A directory without dkms.conf is what its package left behind, not a source.
+            state::Source::Link { .. } if resolved.is_ok_and(|to| has_conf(&to)) => {
                 (SourceLink::Source, SourcePlace::Present)
             }
-            state::Source::Link { resolves: false, .. } if kept.is_dir() => {
+            state::Source::Link { .. } if has_conf(&kept) => {
                 (SourceLink::Mendable, SourcePlace::Kept)
             }
-            state::Source::Link { resolves: false, .. } => {
-                (SourceLink::Broken, SourcePlace::Missing)
-            }
+            state::Source::Link { .. } => (SourceLink::Broken, SourcePlace::Missing),
             state::Source::BinariesOnly | state::Source::Missing => {
                 (SourceLink::None, SourcePlace::Missing)
             }
@@ -202,7 +205,7 @@ impl Survey<'_> {
         let Ok(entries) = fs::read_dir(&self.site.trees.source) else { return Vec::new() };
         let mut dirs = Vec::new();
         for entry in entries.flatten() {
-            if !entry.path().join("dkms.conf").is_file() {
+            if !has_conf(&entry.path()) {
                 continue;
             }
             match entry.file_name().into_string() {
@@ -258,10 +261,15 @@ impl Survey<'_> {
             let dir = trees.kernel(release);
             built.in_place = record.placed.iter().all(|placed| dir.join(&placed.path).exists());
             let compression = kernel.filter(|k| k.kernel.alive).map(|k| k.kernel.compression());
-            built.other_compression = record.objects.iter().any(|object| {
-                ObjectName::parse(&object.name).map(|name| name.compression) != compression
-                    && compression.is_some()
-            });
+            // A plain object is one that could not be compressed; it works everywhere.
+            let other =
+                |found: Compression| found != Compression::None && compression != Some(found);
+            built.other_compression = compression.is_some()
+                && record
+                    .objects
+                    .iter()
+                    .filter_map(|object| ObjectName::parse(&object.name))
+                    .any(|name| other(name.compression));
         } else if let Some(headers) = kernel.and_then(|k| k.kernel.headers.as_ref()) {
             let module = trees.built(id, release, arch).join("module");
             let conf = trees.source_link(id).join("dkms.conf");
@@ -358,6 +366,10 @@ fn source_dir(site: &Site, id: &ModuleId) -> Option<String> {
     let below = target.strip_prefix(&tree).or_else(|_| target.strip_prefix(&site.trees.source));
     let name = below.ok()?;
     (name.components().count() == 1).then(|| name.to_string_lossy().into_owned())
+}
+
+fn has_conf(dir: &Path) -> bool {
+    dir.join("dkms.conf").is_file()
 }
 
 /// Whether one of `inputs` came after what dkms put into `module`. The time is that of the inode:

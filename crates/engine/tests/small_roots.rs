@@ -327,6 +327,64 @@ fn another_dkms_finds_every_module_as_it_is() {
     assert_eq!(ours, 0, "{}", machine.tree());
 }
 
+#[test]
+fn patches_are_applied() {
+    let mut machine = Machine::with_kernel(K1);
+    machine.root.source("foo", "1.0").conf_line("PATCH[0]=mend.patch").broken();
+    let broken = machine.root.read("usr/src/foo-1.0/foo.c");
+    let mut patch = format!("--- a/foo.c\n+++ b/foo.c\n@@ -1,{} +1 @@\n", broken.lines().count());
+    broken.lines().for_each(|line| patch.push_str(&format!("-{line}\n")));
+    patch.push_str("+int mended;\n");
+    machine.root.write("usr/src/foo-1.0/patches/mend.patch", patch);
+    clean(&machine.sync(&["foo-1.0"], &[]));
+    assert!(machine.installed(K1, "foo.ko"));
+    machine.root.source("bar", "1.0").conf_line("PATCH[0]=absent.patch");
+    let report = machine.sync(&["bar-1.0"], &[]);
+    assert_eq!(report.failures().next().unwrap().1.code, 5);
+}
+
+#[test]
+fn an_object_that_another_module_brings_too_stays() {
+    let mut machine = Machine::with_kernel(K1);
+    machine.root.source("foo", "1.0").objects(&["same"]);
+    clean(&machine.sync(&["foo-1.0"], &[]));
+    machine.root.source("bar", "1.0").objects(&["same"]);
+    clean(&machine.sync(&["bar-1.0"], &[]));
+    machine.root.remove("usr/src/foo-1.0");
+    clean(&machine.sync(&["foo-1.0"], &[]));
+    assert!(machine.installed(K1, "same.ko"));
+    machine.root.remove("usr/src/bar-1.0");
+    clean(&machine.sync(&["bar-1.0"], &[]));
+    assert!(!machine.installed(K1, "same.ko"));
+}
+
+#[test]
+fn what_a_package_left_in_its_source_directory_is_no_source() {
+    let mut machine = Machine::with_kernel(K1);
+    machine.root.source("foo", "1.0");
+    clean(&machine.sync(&["foo-1.0"], &[]));
+    machine.root.remove("usr/src/foo-1.0/dkms.conf");
+    machine.root.write("usr/src/foo-1.0/notes", "an editor's");
+    clean(&machine.sync(&["foo-1.0"], &[]));
+    assert!(!machine.installed(K1, "foo.ko"));
+    assert!(!machine.root.exists("var/lib/dkms/foo"), "{}", machine.tree());
+}
+
+#[test]
+fn strays_of_killed_runs_are_swept() {
+    let mut machine = Machine::with_kernel(K1);
+    machine.root.source("foo", "1.0");
+    clean(&machine.sync(&["foo-1.0"], &[]));
+    for stray in [".debts/.tmp-x", ".kept/.tmp-foo-1.0/x", "foo/.tmp-link", "foo/1.0/.tmp-x"] {
+        machine.root.write(format!("var/lib/dkms/{stray}"), "");
+    }
+    machine.root.dir(format!("var/lib/dkms/foo/1.0/{K1}/.tmp_x86_64_abc/module"));
+    machine.root.source("bar", "1.0");
+    clean(&machine.sync(&["bar-1.0"], &[]));
+    assert!(!machine.tree().contains(".tmp"), "{}", machine.tree());
+    assert!(!machine.root.exists("var/lib/dkms/.debts"));
+}
+
 fn executable(path: &std::path::Path) {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();

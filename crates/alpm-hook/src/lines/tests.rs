@@ -54,6 +54,7 @@ fn run(plan: &Plan, outcome: impl Fn(&Action) -> Outcome) -> String {
         kernels: BTreeMap::new(),
         modules: BTreeMap::new(),
         debts: Vec::new(),
+        kernels_known: true,
         problems: Vec::new(),
     };
     let mut lines = Lines::new(Vec::new(), Names::new(packages(), &facts));

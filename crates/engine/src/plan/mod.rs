@@ -3,12 +3,13 @@
 
 mod arrivals;
 mod commands;
+mod order;
 mod removals;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use crate::debts::Debt;
 use crate::digest::Digest;
@@ -89,7 +90,14 @@ pub enum Action {
     /// Lead `T/M/V/source` to the copy that was kept of a source that is gone.
     UseKept(ModuleId),
     /// Write our record beside what dkms built, and put back the kernel's own objects.
-    Adopt(ModuleId, KernelRelease),
+    Adopt {
+        /// The module.
+        module: ModuleId,
+        /// For this kernel.
+        kernel: KernelRelease,
+        /// The fingerprints of all modules that it builds upon.
+        depends: BTreeMap<ModuleName, Digest>,
+    },
     /// Compile.
     Build {
         /// The module.
@@ -178,6 +186,13 @@ pub enum Note {
     },
     /// A kernel directory that no package owns any more: left alone.
     Copy(KernelRelease),
+    /// A source is missing that no transaction took away.
+    SourceMissing {
+        /// The module.
+        module: ModuleId,
+        /// Its directory in the source tree.
+        dir: String,
+    },
     /// AUTOINSTALL="no".
     NotAutomatic(ModuleId),
     /// It needs a module that dkms does not know (yet).
@@ -210,9 +225,9 @@ pub struct Plan {
     /// What there is to know.
     pub notes: Vec<Note>,
     /// What the request asks for, as debts: noted before the first step.
-    pub owes: Vec<Debt>,
+    pub owes: BTreeSet<Debt>,
     /// The debts that are paid when every step has been carried out.
-    pub settles: Vec<Debt>,
+    pub settles: BTreeSet<Debt>,
 }
 
 /// A request that cannot be carried out at all.
@@ -234,7 +249,6 @@ pub fn make(request: &Request, facts: &Facts) -> Result<Plan, Refusal> {
     for problem in &facts.problems {
         planner.plan.notes.push(Note::Problem(problem.clone()));
     }
-    planner.mend_links();
     match request {
         Request::Sync { sources, kernels } => planner.sync(sources, kernels),
         Request::Depart { sources, kernels, swap } => planner.depart(sources, kernels, *swap),
@@ -301,15 +315,6 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// A source that went away is replaced by the copy that was kept of it.
-    fn mend_links(&mut self) {
-        for (id, module) in &self.facts.modules {
-            if module.link == SourceLink::Mendable && module.source == SourcePlace::Kept {
-                self.step(Action::UseKept(id.clone()), Vec::new());
-            }
-        }
-    }
-
     /// One depmod for each kernel, after everything else that concerns it.
     fn finish(mut self) -> Plan {
         let last = |step: &mut Step| matches!(step.action, Action::Sweep(_) | Action::Leave);
@@ -331,7 +336,7 @@ impl Action {
         match self {
             Self::Register(module)
             | Self::UseKept(module)
-            | Self::Adopt(module, _)
+            | Self::Adopt { module, .. }
             | Self::Build { module, .. }
             | Self::Install { module, .. }
             | Self::Uninstall(module, _)
@@ -346,7 +351,7 @@ impl Action {
     #[must_use]
     pub fn kernel(&self) -> Option<&KernelRelease> {
         match self {
-            Self::Adopt(_, kernel)
+            Self::Adopt { kernel, .. }
             | Self::Build { kernel, .. }
             | Self::Install { kernel, .. }
             | Self::Uninstall(_, kernel)
@@ -356,110 +361,5 @@ impl Action {
             Self::Fail { kernel, .. } => kernel.as_ref(),
             Self::Register(_) | Self::UseKept(_) | Self::Deregister(_) | Self::Leave => None,
         }
-    }
-}
-
-impl fmt::Display for Action {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Register(module) => write!(f, "add {module}"),
-            Self::UseKept(module) => write!(f, "use the kept source of {module}"),
-            Self::Adopt(module, kernel) => write!(f, "take over {module} for {kernel} from dkms"),
-            Self::Build { module, kernel, .. } => write!(f, "build {module} for {kernel}"),
-            Self::Install { module, kernel, replaces: None } => {
-                write!(f, "install {module} for {kernel}")
-            }
-            Self::Install { module, kernel, replaces: Some(old) } => {
-                write!(f, "install {module} for {kernel} in place of {}", old.version)
-            }
-            Self::Uninstall(module, kernel) => write!(f, "uninstall {module} from {kernel}"),
-            Self::Unbuild(module, kernel) => {
-                write!(f, "forget what was built of {module} for {kernel}")
-            }
-            Self::Deregister(module) => write!(f, "forget {module}"),
-            Self::Depmod(kernel) => write!(f, "index the modules of {kernel} (depmod)"),
-            Self::Sweep(kernel) => write!(f, "remove what is left of {kernel}"),
-            Self::Leave => f.write_str("remove our own files from the dkms tree"),
-            Self::Fail { module, kernel: Some(kernel), message, .. } => {
-                write!(f, "fail {module} for {kernel}: {message}")
-            }
-            Self::Fail { module, kernel: None, message, .. } => {
-                write!(f, "fail {module}: {message}")
-            }
-        }
-    }
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.action)?;
-        if !self.why.is_empty() {
-            let why: Vec<String> = self.why.iter().map(ToString::to_string).collect();
-            write!(f, " ({})", why.join("; "))?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for Note {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoHeaders { kernel, pkgbase: None, .. } => {
-                write!(f, "{kernel} has no headers: no module can be built for it")
-            }
-            Self::NoHeaders { kernel, pkgbase: Some(base), other: None } => {
-                write!(f, "{kernel} ({base}) has no headers: install {base}-headers")
-            }
-            Self::NoHeaders { kernel, pkgbase: Some(base), other: Some(other) } => write!(
-                f,
-                "{kernel} ({base}) has no headers, but {base}-headers for {other} are installed: \
-                 a partial upgrade; bring {base} and {base}-headers to the same version (pacman -Syu)"
-            ),
-            Self::Excluded { module, kernel, why } => {
-                write!(f, "{module} is not meant for {kernel}: {why}")
-            }
-            Self::KnownFailure { module, kernel, what, log, stays } => {
-                write!(f, "{module} did not build for {kernel} before and nothing changed")?;
-                if let Some(old) = stays {
-                    write!(f, " ({old} stays installed)")?;
-                }
-                write!(
-                    f,
-                    ": {what}; log: {}; try again: dkms install {module} -k {kernel}",
-                    log.display()
-                )
-            }
-            Self::Kept { module, kernel } => write!(
-                f,
-                "{module} stays installed for {kernel}: the version that replaces it is not \
-                 installed there"
-            ),
-            Self::Copy(kernel) => write!(
-                f,
-                "{kernel} belongs to no package (a copy kept until the next boot): left alone"
-            ),
-            Self::NotAutomatic(module) => {
-                write!(f, "{module} has AUTOINSTALL=\"no\": build it with dkms install {module}")
-            }
-            Self::Deferred { module, kernel, needs } => {
-                write!(f, "{module} waits for {needs}, which is not known for {kernel} yet")
-            }
-            Self::Already { module, kernel, state } => {
-                write!(f, "{module} is already {state} for {kernel}")
-            }
-            Self::Problem(text) => f.write_str(text),
-        }
-    }
-}
-
-impl fmt::Display for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for note in &self.notes {
-            writeln!(f, "note: {note}")?;
-        }
-        for step in &self.steps {
-            writeln!(f, "{step}")?;
-        }
-        Ok(())
     }
 }

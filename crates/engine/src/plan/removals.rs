@@ -5,20 +5,46 @@
 
 use std::collections::BTreeSet;
 
+use super::arrivals::Touched;
 use super::{Action, Note, Planner};
 use crate::debts::Debt;
-use crate::facts::{ModuleFacts, SourcePlace};
+use crate::facts::{Facts, ModuleFacts, SourceLink, SourcePlace};
 use crate::names::{KernelRelease, ModuleId};
 use crate::record::Reason;
 
+/// What becomes of a kernel when a version of a module goes.
+enum Successor {
+    /// Another version is installed there, or will be.
+    Installed,
+    /// Another version is there but is not meant for this kernel.
+    Excluded,
+    /// Another version is there but could not be installed.
+    Missing,
+    /// No version of the module is left.
+    None,
+}
+
 impl Planner<'_> {
     /// Plans the removal of what is gone among the sources and kernels that were touched.
-    pub(super) fn leave(&mut self, sources: &BTreeSet<String>, kernels: &BTreeSet<KernelRelease>) {
+    pub(super) fn leave(&mut self, touched: &Touched) {
         self.finish_uninstalling();
-        self.leave_kernels(kernels);
-        let gone = self.gone_modules(sources);
-        for id in &gone {
-            self.retire(id, &gone);
+        let mut kernels = touched.kernels.clone();
+        let left_over = self.facts.debts.iter().filter_map(|debt| match debt {
+            Debt::LeftOver(kernel) => Some(kernel.clone()),
+            _ => None,
+        });
+        kernels.extend(left_over);
+        self.leave_kernels(&kernels);
+        for id in &touched.gone {
+            self.retire(id, &touched.gone);
+        }
+        for debt in &self.facts.debts {
+            // A removal that was killed when the module's directory was gone already.
+            if let Debt::Remove(id) = debt
+                && !self.facts.modules.contains_key(id)
+            {
+                self.step(Action::Deregister(id.clone()), vec![Reason::Interrupted]);
+            }
         }
     }
 
@@ -31,13 +57,17 @@ impl Planner<'_> {
     ) {
         let facts = self.facts;
         if !swap {
+            self.finish_uninstalling();
             for kernel in kernels {
                 for id in facts.modules.keys() {
                     self.unbuild(id, kernel, Vec::new());
                 }
             }
-            let leaving = |(_, module): &(_, &ModuleFacts)| {
-                sources.contains(&module.source_dir) && module.is_registered()
+            // What stayed only because its successor failed goes too.
+            let owed = self.gone_modules(&owed_sources(facts));
+            let leaving = |(id, module): &(&ModuleId, &ModuleFacts)| {
+                module.is_registered()
+                    && (sources.contains(&module.source_dir) || owed.contains(*id))
             };
             for (id, module) in facts.modules.iter().filter(leaving) {
                 for kernel in module.pairs.keys() {
@@ -45,37 +75,61 @@ impl Planner<'_> {
                 }
                 self.step(Action::Deregister(id.clone()), Vec::new());
             }
+        } else {
+            // Sources that leave in the same transaction lead to the copies we kept.
+            let gone = facts.modules.keys().cloned().collect();
+            self.mend_links(&gone);
         }
         self.step(Action::Leave, Vec::new());
     }
 
     /// The touched sources that are not there any more, as modules that dkms knows.
-    fn gone_modules(&self, sources: &BTreeSet<String>) -> BTreeSet<ModuleId> {
+    pub(super) fn gone_modules(&self, sources: &BTreeSet<String>) -> BTreeSet<ModuleId> {
         let facts = self.facts;
-        let owed = |id: &ModuleId| facts.debts.contains(&Debt::Remove(id.clone()));
-        facts
-            .modules
-            .iter()
-            .filter(|(id, module)| {
-                let taken_away =
-                    sources.contains(&module.source_dir) && module.source != SourcePlace::Present;
-                taken_away || owed(id)
-            })
-            .map(|(id, _)| id.clone())
-            .collect()
+        let gone = |(id, module): &(&ModuleId, &ModuleFacts)| {
+            let taken_away =
+                sources.contains(&module.source_dir) && module.source != SourcePlace::Present;
+            taken_away || facts.debts.contains(&Debt::Remove((*id).clone()))
+        };
+        facts.modules.iter().filter(gone).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Leads the links of modules whose source is gone to the copies that were kept; a source
+    /// that is missing though nobody removed it is reported.
+    pub(super) fn mend_links(&mut self, gone: &BTreeSet<ModuleId>) {
+        for (id, module) in &self.facts.modules {
+            if gone.contains(id) {
+                if module.link == SourceLink::Mendable {
+                    self.mend_link(id);
+                }
+            } else if matches!(module.link, SourceLink::Mendable | SourceLink::Broken) {
+                let (module, dir) = (id.clone(), module.source_dir.clone());
+                self.note(Note::SourceMissing { module, dir });
+            }
+        }
+    }
+
+    pub(super) fn mend_link(&mut self, id: &ModuleId) {
+        let action = Action::UseKept(id.clone());
+        if !self.plan.steps.iter().any(|step| step.action == action) {
+            self.step(action, Vec::new());
+        }
     }
 
     /// Kernels that are gone take with them everything that was built for them.
     fn leave_kernels(&mut self, kernels: &BTreeSet<KernelRelease>) {
         let facts = self.facts;
-        for kernel in kernels {
-            if facts.kernels.get(kernel).is_some_and(|k| k.kernel.alive) {
-                continue;
-            }
+        if !facts.kernels_known {
+            return;
+        }
+        for kernel in kernels.iter().filter(|kernel| !facts.is_alive(kernel)) {
             for id in facts.modules.keys() {
                 self.unbuild(id, kernel, Vec::new());
             }
-            self.step(Action::Sweep(kernel.clone()), Vec::new());
+            // Headers that came before their kernel, or outlived it, are their package's.
+            if !facts.has_headers(kernel) {
+                self.step(Action::Sweep(kernel.clone()), Vec::new());
+            }
         }
     }
 
@@ -84,36 +138,18 @@ impl Planner<'_> {
     fn retire(&mut self, id: &ModuleId, gone: &BTreeSet<ModuleId>) {
         let facts = self.facts;
         let Some(module) = facts.modules.get(id) else { return };
-        let successors: Vec<&ModuleId> = facts
-            .versions(&id.name)
-            .map(|(other, _)| other)
-            .filter(|o| !gone.contains(*o))
-            .collect();
         let mut kept = false;
         for (kernel, pair) in &module.pairs {
             let installed = pair.built.as_ref().is_some_and(|built| built.installed);
-            let alive = facts.kernels.get(kernel).is_some_and(|k| k.kernel.alive);
-            let replaced = |other: &&&ModuleId| {
-                self.will_have.contains(&((**other).clone(), kernel.clone()))
-                    || facts.built(other, kernel).is_some_and(|built| built.installed)
-            };
-            let excluded = |other: &&&ModuleId| {
-                let conf = facts.pair(other, kernel).and_then(|pair| pair.conf.as_ref());
-                matches!(conf, Some(Ok(conf)) if conf.excluded.is_some())
-            };
-            let stays = installed
-                && alive
-                && !successors.is_empty()
-                && !successors.iter().any(|other| excluded(&other))
-                && !successors.iter().any(|other| replaced(&other));
-            if stays {
-                self.note(Note::Kept { module: id.clone(), kernel: kernel.clone() });
-                kept = true;
-            } else {
-                let now_replaced = successors
-                    .iter()
-                    .any(|other| self.will_have.contains(&((**other).clone(), kernel.clone())));
-                self.retire_from(id, kernel, now_replaced);
+            match self.successor(id, kernel, gone) {
+                Successor::Missing if installed && facts.is_alive(kernel) => {
+                    self.note(Note::Kept { module: id.clone(), kernel: kernel.clone() });
+                    kept = true;
+                }
+                // Its successor's installation uninstalls it; if that fails, unbuilding finds it
+                // installed and leaves it.
+                Successor::Installed => self.forget_build(id, kernel, Vec::new()),
+                _ => self.unbuild(id, kernel, Vec::new()),
             }
         }
         if !kept {
@@ -121,21 +157,41 @@ impl Planner<'_> {
         }
     }
 
-    /// A version that is replaced in this plan was uninstalled by the installation of its
-    /// successor; whether that worked is known only when the plan is carried out, and unbuilding
-    /// checks it.
-    fn retire_from(&mut self, id: &ModuleId, kernel: &KernelRelease, replaced: bool) {
-        if replaced {
-            self.forget_build(id, kernel, Vec::new());
+    fn successor(
+        &self,
+        id: &ModuleId,
+        kernel: &KernelRelease,
+        gone: &BTreeSet<ModuleId>,
+    ) -> Successor {
+        let facts = self.facts;
+        let others: Vec<&ModuleId> = facts
+            .versions(&id.name)
+            .filter(|(other, m)| !gone.contains(*other) && m.source != SourcePlace::Missing)
+            .map(|(other, _)| other)
+            .collect();
+        let installed = |other: &&ModuleId| {
+            self.will_have.contains(&((*other).clone(), kernel.clone()))
+                || facts.built(other, kernel).is_some_and(|built| built.installed)
+        };
+        let excluded =
+            |other: &&ModuleId| facts.conf(other, kernel).is_some_and(|c| c.excluded.is_some());
+        if others.iter().any(installed) {
+            Successor::Installed
+        } else if others.iter().any(excluded) {
+            Successor::Excluded
+        } else if others.is_empty() {
+            Successor::None
         } else {
-            self.unbuild(id, kernel, Vec::new());
+            Successor::Missing
         }
     }
 
-    /// Removals that were begun and not finished.
+    /// Removals that were begun and not finished, unless the module is wanted again.
     fn finish_uninstalling(&mut self) {
         for debt in &self.facts.debts {
-            if let Debt::Uninstall { module, kernel } = debt {
+            if let Debt::Uninstall { module, kernel } = debt
+                && !self.will_have.contains(&(module.clone(), kernel.clone()))
+            {
                 self.uninstall(module, kernel, vec![Reason::Interrupted]);
             }
         }
@@ -162,53 +218,64 @@ impl Planner<'_> {
     }
 
     fn forget_build(&mut self, id: &ModuleId, kernel: &KernelRelease, why: Vec<Reason>) {
-        let there = self.facts.built(id, kernel).is_some();
-        if there && self.forgotten.insert((id.clone(), kernel.clone())) {
+        let Some(built) = self.facts.built(id, kernel) else { return };
+        // What an interrupted run left in the kernel's directory goes with it.
+        if built.record.as_ref().is_some_and(|record| !record.placed.is_empty()) {
+            self.touched.insert(kernel.clone());
+        }
+        if self.forgotten.insert((id.clone(), kernel.clone())) {
             self.step(Action::Unbuild(id.clone(), kernel.clone()), why);
         }
     }
 
-    /// Names the debts that this plan pays: all but those for old versions that stay.
-    pub(super) fn settle(&mut self, sources: &BTreeSet<String>, kernels: &BTreeSet<KernelRelease>) {
+    /// Says what this plan owes from its first step on, and which debts it pays: not those for
+    /// old versions that stay, nor those for copies of kernels, which go at the next boot.
+    pub(super) fn settle(&mut self, touched: &Touched) {
         let facts = self.facts;
-        let stays = |dir: &String| {
-            self.plan.notes.iter().any(|note| match note {
-                Note::Kept { module, .. } => {
-                    facts.modules.get(module).is_some_and(|m| m.source_dir == *dir)
-                }
-                _ => false,
-            })
+        let kept = |id: &ModuleId| {
+            let notes = &self.plan.notes;
+            notes.iter().any(|note| matches!(note, Note::Kept { module, .. } if module == id))
         };
-        let owed_sources = sources.iter().map(|dir| Debt::Source(dir.clone()));
-        let owed_kernels = kernels.iter().cloned().map(Debt::Kernel);
-        let owes: Vec<Debt> = owed_sources.chain(owed_kernels).collect();
-        let paid = |debt: &&Debt| match debt {
-            Debt::Source(dir) => !stays(dir),
-            Debt::Kernel(kernel) => !self.is_copy(kernel),
-            _ => true,
+        let kept_dirs: BTreeSet<&String> =
+            facts.modules.iter().filter(|(id, _)| kept(id)).map(|(_, m)| &m.source_dir).collect();
+        let copy = |kernel: &KernelRelease| {
+            facts.kernels.get(kernel).is_some_and(|about| about.kernel.alive && !about.owned)
         };
-        let mut settles: Vec<Debt> = owes.iter().filter(paid).cloned().collect();
+        let unknown = |kernel: &KernelRelease| !facts.kernels_known && !facts.is_alive(kernel);
+
+        let dirs = touched.sources.iter().filter(|dir| !kept_dirs.contains(dir));
+        let releases = touched.kernels.iter().filter(|kernel| !unknown(kernel));
+        let mut settles: BTreeSet<Debt> =
+            dirs.cloned().map(Debt::Source).chain(releases.cloned().map(Debt::Kernel)).collect();
         for debt in &facts.debts {
             let paid = match debt {
-                Debt::Source(_) | Debt::Kernel(_) => false,
                 Debt::Install { .. } | Debt::Uninstall { .. } => true,
-                Debt::Remove(id) => {
-                    let kept =
-                        |note: &Note| matches!(note, Note::Kept { module, .. } if module == id);
-                    !self.plan.notes.iter().any(kept)
-                }
+                Debt::LeftOver(kernel) => facts.kernels_known && !facts.is_alive(kernel),
+                Debt::Remove(id) => !kept(id),
+                // These are taken apart: what stays owed of them becomes debts of its own.
+                Debt::Transaction { .. } | Debt::Source(_) | Debt::Kernel(_) => false,
             };
             if paid {
-                settles.push(debt.clone());
+                settles.insert(debt.clone());
             }
         }
+        let owed_sources = touched.sources.iter().cloned().map(Debt::Source);
+        let mut owes: BTreeSet<Debt> =
+            owed_sources.chain(touched.kernels.iter().cloned().map(Debt::Kernel)).collect();
+        owes.extend(touched.kernels.iter().filter(|k| copy(k)).cloned().map(Debt::LeftOver));
         self.plan.owes = owes;
         self.plan.settles = settles;
     }
+}
 
-    /// A copy of a kernel goes at the next boot: what was built for it goes then, if this is
-    /// still owed.
-    fn is_copy(&self, kernel: &KernelRelease) -> bool {
-        self.facts.kernels.get(kernel).is_some_and(|k| k.kernel.alive && !k.owned)
+fn owed_sources(facts: &Facts) -> BTreeSet<String> {
+    let mut sources = BTreeSet::new();
+    for debt in &facts.debts {
+        match debt {
+            Debt::Source(dir) => drop(sources.insert(dir.clone())),
+            Debt::Transaction { sources: more, .. } => sources.extend(more.iter().cloned()),
+            _ => {}
+        }
     }
+    sources
 }
