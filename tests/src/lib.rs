@@ -19,7 +19,7 @@ mod recipe;
 mod root;
 mod run;
 
-pub use look::Compilers;
+pub use look::{Compilers, Picture};
 pub use packages::{Package, find};
 pub use recipe::Recipe;
 pub use root::Root;

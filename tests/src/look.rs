@@ -1,5 +1,6 @@
 //! What a story looks at: files, modules and what dkms says about them.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -60,6 +61,30 @@ impl Root {
             .collect();
         files.sort();
         files
+    }
+
+    /// What stands below a directory: each path, relative to it, with `dir`, `file` or a link's target.
+    ///
+    /// Two runs that came to the same state give the same picture; times and contents are not in it.
+    pub fn picture(&self, path: &str) -> Picture {
+        let top = self.path(path);
+        let entries = WalkDir::new(&top).min_depth(1).into_iter().flatten();
+        let paths = entries.map(|entry| {
+            let kind = match fs::read_link(entry.path()) {
+                Ok(target) => format!("-> {}", target.display()),
+                Err(_) if entry.file_type().is_dir() => "dir".into(),
+                Err(_) => "file".into(),
+            };
+            let path = entry.path().strip_prefix(&top).expect("a path below its top");
+            (path.display().to_string(), kind)
+        });
+        Picture(paths.collect())
+    }
+
+    /// A file's bytes.
+    #[track_caller]
+    pub fn bytes(&self, path: &str) -> Vec<u8> {
+        fs::read(self.path(path)).unwrap_or_else(|error| panic!("cannot read /{path}: {error}"))
     }
 
     /// The kernels that have a directory, whatever is in it.
@@ -143,10 +168,21 @@ impl Root {
         names
     }
 
-    /// Asserts that no run left anything unfinished: no debts, no half-written files, no processes.
+    /// Asserts that no run left anything to do or anything unfinished.
     #[track_caller]
     pub fn assert_settled(&self) {
-        assert_eq!(self.names(&format!("{TREE}/.debts")), [""; 0], "debts are left");
+        assert_eq!(self.debts(), [""; 0], "debts are left");
+        self.assert_tidy();
+    }
+
+    /// What is still owed, as file names.
+    pub fn debts(&self) -> Vec<String> {
+        self.names(&format!("{TREE}/.debts"))
+    }
+
+    /// Asserts that nothing unfinished is left: no build directories, no half-written files, no processes.
+    #[track_caller]
+    pub fn assert_tidy(&self) {
         assert_eq!(self.names(&format!("{TREE}/.build")), [""; 0], "build directories are left");
         let unfinished = |file: &String| {
             let name = file.rsplit('/').next().unwrap_or_default();
@@ -157,6 +193,16 @@ impl Root {
             let left: Vec<String> = self.files(tree).into_iter().filter(unfinished).collect();
             assert!(left.is_empty(), "unfinished files below /{tree}: {left:?}");
         }
+        // What a failed build made stays for its user to look at, as with dkms.
+        let failed = self.names(&format!("{TREE}/.failed"));
+        let mut sources = self.picture(TREE).paths();
+        sources.retain(|path| match path.split('/').collect::<Vec<_>>()[..] {
+            [module, version, "build", _, ..] if !module.starts_with('.') => {
+                !failed.iter().any(|name| name.starts_with(&format!("{module}-{version}-")))
+            }
+            _ => false,
+        });
+        assert_eq!(sources, [""; 0], "what was built in is left");
         assert_eq!(self.processes(), [], "processes are left");
     }
 
@@ -172,6 +218,34 @@ impl Root {
             &format!("#!/bin/bash\necho \"$*\" >>/{STARTS}\nexec -a gcc {real} \"$@\"\n"),
         );
         Compilers { root: self }
+    }
+}
+
+/// What stands below a directory, see [`Root::picture`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Picture(BTreeMap<String, String>);
+
+impl Picture {
+    /// The paths in it, sorted.
+    pub fn paths(&self) -> Vec<String> {
+        self.0.keys().cloned().collect()
+    }
+
+    /// The same without the paths that `skip` names.
+    pub fn without(mut self, skip: impl Fn(&str) -> bool) -> Self {
+        self.0.retain(|path, _| !skip(path));
+        self
+    }
+
+    /// Asserts that it is the same as another one; if not, shows where they differ.
+    #[track_caller]
+    pub fn assert_is(&self, want: &Self, when: &str) {
+        let lines = |of: &Self, but: &Self, sign: &str| {
+            let other = of.0.iter().filter(|(path, kind)| but.0.get(*path) != Some(*kind));
+            other.map(|(path, kind)| format!("\n{sign} {path} {kind}")).collect::<String>()
+        };
+        let differences = lines(want, self, "-") + &lines(self, want, "+");
+        assert!(differences.is_empty(), "{when}, there is not what there should be:{differences}");
     }
 }
 

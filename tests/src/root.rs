@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use walkdir::WalkDir;
+
 use crate::packages::{Package, STAGES, testbed};
 use crate::run::{Output, Started, run, start};
 
@@ -17,6 +19,8 @@ pub struct Root {
     /// A tmpfs that holds the overlay's own directories beside its mount point.
     home: PathBuf,
     mount: PathBuf,
+    /// The directories that the overlay shows below its own changes, the uppermost first.
+    below: Vec<PathBuf>,
 }
 
 impl Root {
@@ -25,7 +29,7 @@ impl Root {
     /// For quick tries of a change, `$STORIES_BINARIES` may name a directory of programs (`target/debug`) that then take
     /// the place of the package's.
     pub fn ready() -> Self {
-        let root = Self::over("ready");
+        let root = Self::over(vec![testbed().join("ready")]);
         if let Some(built) = std::env::var_os("STORIES_BINARIES") {
             let built =
                 Path::new(&built).canonicalize().expect("STORIES_BINARIES names a directory");
@@ -41,10 +45,20 @@ impl Root {
 
     /// A root as it was before our package was installed: for moving to it from dkms.
     pub fn bare() -> Self {
-        Self::over("bare")
+        Self::over(vec![testbed().join("bare")])
     }
 
-    fn over(stage: &str) -> Self {
+    /// A machine that goes on from where this one is now.
+    ///
+    /// It stands on this one's changes, so this one must not be changed as long as the other is there.
+    pub fn fork(&self) -> Self {
+        let mut below = self.below.clone();
+        below.insert(0, self.home.join("upper"));
+        Self::over(below)
+    }
+
+    /// A root over these directories, the uppermost first.
+    fn over(below: Vec<PathBuf>) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         static SWEEP: Once = Once::new();
         let testbed = testbed();
@@ -52,35 +66,87 @@ impl Root {
         SWEEP.call_once(|| sweep(&all));
         let home =
             all.join(format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
-        let root = Self { mount: home.join("root"), home };
-        root.mount(&testbed, &testbed.join(stage));
+        let root = Self { mount: home.join("root"), home, below };
+        root.mount(&testbed);
         root
     }
 
     /// Mounts the overlay. Its changes live on a tmpfs, since the checkout itself may lie on an overlay (in a
     /// container), which cannot carry another one's changes.
-    fn mount(&self, testbed: &Path, lower: &Path) {
+    fn mount(&self, testbed: &Path) {
         let home = self.home.as_path();
         fs::create_dir_all(home).expect("make a story's directory");
         mount(&["-t", "tmpfs", "-o", "mode=755", "story"], home);
         mount(&["--make-private"], home);
-        for name in ["upper", "work", "root"] {
-            fs::create_dir(home.join(name)).expect("make an overlay's directory");
-        }
-        let [lower, upper, work] =
-            [lower, &home.join("upper"), &home.join("work")].map(|path| path.display().to_string());
-        let layers = format!("lowerdir={lower},upperdir={upper},workdir={work}");
-        mount(&["-t", "overlay", "-o", &layers, "story"], &self.mount);
-        mount(&["-t", "proc", "proc"], &self.path("proc"));
-        mount(&["-t", "sysfs", "sys"], &self.path("sys"));
-        mount(&["--rbind", "/dev"], &self.path("dev"));
-        // Or unmounting it here would unmount the machine's own /dev/pts.
-        mount(&["--make-rprivate"], &self.path("dev"));
+        fs::create_dir(&self.mount).expect("make a root's directory");
+        self.overlay(&self.below, "", &self.mount);
+        self.mount_kernel_files("");
         for stage in STAGES {
             let here = self.path("srv").join(stage);
             fs::create_dir_all(&here).expect("make a place for packages");
             mount(&["--bind", &testbed.join(stage).display().to_string()], &here);
         }
+    }
+
+    /// Mounts directories over each other at `place`; what is changed goes to `upper` with this `suffix`.
+    fn overlay(&self, below: &[PathBuf], suffix: &str, place: &Path) {
+        let [upper, work] = ["upper", "work"].map(|name| self.home.join(format!("{name}{suffix}")));
+        for directory in [&upper, &work] {
+            fs::create_dir(directory).expect("make an overlay's directory");
+        }
+        let below: Vec<String> = below.iter().map(|path| path.display().to_string()).collect();
+        let (upper, work) = (upper.display(), work.display());
+        let layers = format!("lowerdir={},upperdir={upper},workdir={work}", below.join(":"));
+        mount(&["-t", "overlay", "-o", &layers, "story"], place);
+    }
+
+    /// Mounts what programs in the root at `top` want of the running kernel.
+    fn mount_kernel_files(&self, top: &str) {
+        mount(&["-t", "proc", "proc"], &self.path(top).join("proc"));
+        mount(&["-t", "sysfs", "sys"], &self.path(top).join("sys"));
+        let dev = self.path(top).join("dev");
+        mount(&["--rbind", "/dev"], &dev);
+        // Or unmounting it here would unmount the machine's own /dev/pts.
+        mount(&["--make-rprivate"], &dev);
+    }
+
+    /// A whole second root in a folder of this one that is no mount point, for `pacman -r`: its path inside.
+    ///
+    /// It has our package, and /proc, /sys and /dev as pacstrap gives it.
+    pub fn folder(&self) -> String {
+        // An overlay over the whole testbed, in which the stage is a mere folder.
+        self.overlay(&[testbed()], "-folder", &self.path("mnt"));
+        self.mount_kernel_files("mnt/ready");
+        "/mnt/ready".into()
+    }
+
+    /// Moves a directory to a disk of its own that has only `spare` KiB left.
+    pub fn move_to_full_disk(&self, path: &str, spare: u64) {
+        let place = self.path(path);
+        let here = place.display().to_string();
+        let aside = format!("{here}.aside");
+        // Not a rename: an overlay refuses it for directories that lie below it.
+        run("cp", &["-a", &here, &aside]).ok();
+        mount(&["-t", "tmpfs", "-o", "mode=755", "disk"], &place);
+        run("cp", &["-a", &format!("{aside}/."), &here]).ok();
+        fs::remove_dir_all(&aside).expect("remove what was moved");
+        let used = run("df", &["--output=used", "-k", &here]).ok().text;
+        let used: u64 =
+            used.lines().last().and_then(|line| line.trim().parse().ok()).expect("a number");
+        self.resize_disk(path, used + spare);
+    }
+
+    /// Makes that disk this many KiB large.
+    pub fn resize_disk(&self, path: &str, size: u64) {
+        mount(&["-o", &format!("remount,size={size}k")], &self.path(path));
+    }
+
+    /// The mounts of this root, as its mount points.
+    pub fn mounts(&self) -> Vec<String> {
+        let all = fs::read_to_string("/proc/self/mounts").expect("read the mounts");
+        let points = all.lines().filter_map(|line| line.split(' ').nth(1));
+        let home = self.home.display().to_string();
+        points.filter(|point| point.starts_with(&home)).map(str::to_owned).collect()
     }
 
     /// A path of this root as seen from outside. Beware of absolute links below it: they lead to the host's files.
@@ -111,6 +177,62 @@ impl Root {
     #[track_caller]
     pub fn remove(&self, names: &[&str]) -> Output {
         self.pacman(&[&["-R"], names].concat()).ok()
+    }
+
+    /// Installs packages that conflict with installed ones, which leave for them.
+    #[track_caller]
+    pub fn install_instead(&self, packages: &[Package]) -> Output {
+        // --noconfirm would answer no to the question about the conflict.
+        let files: Vec<&str> = packages.iter().map(|package| package.file.as_str()).collect();
+        self.shell(&format!("yes | pacman --noprogressbar -U {}", files.join(" "))).ok()
+    }
+
+    /// Runs one of our hook programs by hand, with these targets on its standard input.
+    #[track_caller]
+    pub fn hook(&self, program: &str, targets: &[u8]) -> Output {
+        self.start_hook(program, targets).finish()
+    }
+
+    /// Starts one of our hook programs, for stories that interrupt it.
+    #[track_caller]
+    pub fn start_hook(&self, program: &str, targets: &[u8]) -> Started {
+        fs::write(self.path("srv/targets"), targets).expect("write targets");
+        self.start("bash", &["-c", &format!("exec /usr/lib/alpm-dkms/{program} </srv/targets")])
+    }
+
+    /// Runs what the unit runs at boot while debts exist.
+    #[track_caller]
+    pub fn boot_unit(&self) -> Output {
+        let unit = self.read("usr/lib/systemd/system/alpm-dkms-debts.service");
+        let command = unit.lines().find_map(|line| line.strip_prefix("ExecStart="));
+        self.shell(command.expect("the unit runs something"))
+    }
+
+    /// What stories changed outside of the trees that are ours to change, as paths below the root.
+    ///
+    /// What pacman, the neighbours' hooks and the story itself write to is left out.
+    pub fn trespasses(&self) -> Vec<String> {
+        let expected = [
+            "var/lib/dkms/",
+            "usr/lib/modules/",
+            "usr/src/",
+            "var/lib/pacman/",
+            "var/log/",
+            "srv/",
+            "tmp/",
+            // ldconfig's, which pacman runs.
+            "etc/ld.so.cache",
+            "var/cache/ldconfig/",
+        ];
+        let upper = self.home.join("upper");
+        let entries = WalkDir::new(&upper).into_iter().flatten();
+        let mut paths: Vec<String> = entries
+            .filter(|entry| !entry.file_type().is_dir())
+            .filter_map(|entry| Some(entry.path().strip_prefix(&upper).ok()?.display().to_string()))
+            .filter(|path| !expected.iter().any(|top| path.starts_with(top)))
+            .collect();
+        paths.sort();
+        paths
     }
 
     /// Runs a program in this root.

@@ -96,6 +96,7 @@ impl<W: Write> Lines<W> {
 
     /// Counts the jobs, and finds the steps that are told together.
     fn take_in(&mut self, plan: &Plan) {
+        let mut unbuilt: BTreeMap<&KernelRelease, usize> = BTreeMap::new();
         for Step { action, .. } in &plan.steps {
             if let Some(job) = job_of(action) {
                 self.jobs.entry(job).or_default();
@@ -111,9 +112,10 @@ impl<W: Write> Lines<W> {
                 Action::Deregister(module) => {
                     self.leaving.entry(module.clone()).or_default();
                 }
+                Action::Unbuild(_, kernel) => *unbuilt.entry(kernel).or_default() += 1,
+                // After everything else that concerns the kernel.
                 Action::Sweep(kernel) => {
-                    let of_kernel = |step: &&Step| matches!(&step.action, Action::Unbuild(_, of) if of == kernel);
-                    let count = plan.steps.iter().filter(of_kernel).count();
+                    let count = unbuilt.get(kernel).copied().unwrap_or_default();
                     self.gone.insert(kernel.clone(), count);
                 }
                 _ => {}

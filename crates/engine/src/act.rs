@@ -1,7 +1,7 @@
 //! Carrying out a plan: the one room that changes the machine.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::build::{self, Build};
 use crate::confs::Confs;
@@ -10,6 +10,7 @@ use crate::debts::{Debt, Debts};
 use crate::digest::Digest;
 use crate::durable::{self, FileError};
 use crate::facts::Facts;
+use crate::index;
 use crate::links;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 use crate::place;
@@ -18,7 +19,6 @@ use crate::recompress;
 use crate::record::{self, Inputs, Record};
 use crate::remove;
 use crate::report::{Event, Failed, Finished, Outcome, Report, Watch};
-use crate::run::Program;
 use crate::scripts::Script;
 use crate::settle::Ledger;
 use crate::site::Site;
@@ -136,7 +136,7 @@ impl Run<'_> {
                 self.debts.clear(&begun)?;
             }
             Action::Deregister(module) => return self.deregister(module),
-            Action::Depmod(kernel) => self.depmod(kernel)?,
+            Action::Depmod(kernel) => index::depmod(self.site, kernel)?,
             Action::Sweep(kernel) => {
                 if !remove::sweep(self.site, kernel)? {
                     return Ok(Outcome::Skipped("its directory holds files of others".into()));
@@ -344,31 +344,6 @@ impl Run<'_> {
         }
         remove::deregister(self.site, module, kernels.into_iter())?;
         Ok(Outcome::Done)
-    }
-
-    fn depmod(&mut self, kernel: &KernelRelease) -> Result<(), Failed> {
-        if !self.site.depmod {
-            return Ok(());
-        }
-        let mut program = Program::new(self.site.tools.depmod.clone(), &self.site.env);
-        if self.site.trees.root != std::path::Path::new("/") {
-            program = program.arg("-b").arg(self.site.trees.root.as_os_str());
-        }
-        let ended = program
-            .args(["-a", kernel.as_str()])
-            .deadline(Duration::from_secs(600))
-            .run()
-            .map_err(|error| Failed { passing: true, ..Failed::new(6, error.to_string()) })?;
-        if ended.success() {
-            return Ok(());
-        }
-        let message = format!(
-            "depmod -a {kernel} failed ({}): {}\nmodprobe does not find the new modules until it \
-             has run: depmod {kernel}",
-            ended.how,
-            ended.complaint()
-        );
-        Err(Failed { passing: true, ..Failed::new(6, message) })
     }
 }
 

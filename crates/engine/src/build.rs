@@ -24,6 +24,10 @@ use crate::scripts::{self, Script};
 use crate::site::Site;
 use crate::{copy, distribution, publish, remove};
 
+/// With less room than this, in bytes, a build that failed is one that the disk was too full for:
+/// make deletes what it could not finish, so that some room is left again.
+const SCARCE: u64 = 16 * 1024 * 1024;
+
 /// One build.
 pub(crate) struct Build<'a> {
     /// The machine.
@@ -319,10 +323,14 @@ impl Build<'_> {
     fn failed(&self, code: u8, message: &str) -> Failed {
         let log = self.log();
         let diagnosis = diagnose::read(&log, &self.build_dir());
-        let full = diagnosis.as_ref().is_some_and(diagnose::Diagnosis::is_disk_full);
+        let left = durable::room(&self.site.trees.dkms).filter(|left| *left < SCARCE);
+        // A full disk also swallows the line of the log that says so.
+        let full =
+            left.is_some() || diagnosis.as_ref().is_some_and(diagnose::Diagnosis::is_disk_full);
         // The machine's trouble, not the module's: the next run may have more luck.
-        let machine = [Cause::DiskFull, Cause::Killed, Cause::TooManyFiles, Cause::MissingProgram];
-        let passing = diagnosis.as_ref().is_some_and(|found| machine.contains(&found.cause));
+        let machine = [Cause::Killed, Cause::TooManyFiles, Cause::MissingProgram];
+        let passing =
+            full || diagnosis.as_ref().is_some_and(|found| machine.contains(&found.cause));
         let mut failed = Failed {
             cause: diagnosis.map(|found| found.to_string()),
             log: Some(log),
@@ -330,8 +338,11 @@ impl Build<'_> {
             ..Failed::new(code, message)
         };
         if full {
-            failed.message =
-                format!("{message}; the disk is full: make room, then dkms autoinstall");
+            let left = left.map(|left| format!(" ({} KiB are left)", left / 1024));
+            failed.message = format!(
+                "{message}; the disk is full{}: make room, then dkms autoinstall",
+                left.unwrap_or_default()
+            );
         }
         failed
     }

@@ -41,6 +41,16 @@ impl FileError {
     }
 }
 
+/// How many bytes can still be written to the file system that `path` is on; none if it does not
+/// say.
+#[must_use]
+pub fn room(path: &Path) -> Option<u64> {
+    let system = nix::sys::statvfs::statvfs(path).ok()?;
+    // The types differ between machines.
+    #[allow(clippy::useless_conversion, reason = "on 64 bits both are u64 already")]
+    Some(u64::from(system.blocks_available()) * u64::from(system.fragment_size()))
+}
+
 /// Gives `path` the content `bytes` and the mode 0644, whether or not it was there.
 ///
 /// # Errors

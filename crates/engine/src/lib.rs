@@ -16,6 +16,7 @@ pub mod distribution;
 pub mod durable;
 pub mod facts;
 pub mod finish;
+mod index;
 pub mod kernels;
 pub mod links;
 pub mod lock;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::build;
 use crate::durable::{self, FileError};
+use crate::index;
 use crate::links;
 use crate::names::{Arch, KernelRelease, ModuleId};
 use crate::place;
@@ -16,23 +17,6 @@ use crate::state::State;
 /// How the names of directories start in which a build gathers its result: dkms's own, which it
 /// sweeps too.
 pub(crate) const STAGING: &str = ".tmp_";
-
-/// What depmod writes into a kernel's directory.
-const DEPMODS: [&str; 13] = [
-    "modules.alias",
-    "modules.alias.bin",
-    "modules.builtin.alias.bin",
-    "modules.builtin.bin",
-    "modules.dep",
-    "modules.dep.bin",
-    "modules.devname",
-    "modules.softdep",
-    "modules.symbols",
-    "modules.symbols.bin",
-    "modules.weakdep",
-    "modules.order.bin",
-    "modules.builtin.modinfo.bin",
-];
 
 /// Takes the objects of a module out of a kernel's directory. What stands at their places but is
 /// not what we placed stays, and is named in the answer.
@@ -136,7 +120,7 @@ pub(crate) fn sweep(site: &Site, kernel: &KernelRelease) -> Result<bool, FileErr
     for entry in walkdir::WalkDir::new(&dir).min_depth(1) {
         let entry = entry.map_err(std::io::Error::from).map_err(FileError::when("read", &dir))?;
         let name = entry.file_name().to_string_lossy();
-        let depmods = entry.depth() == 1 && DEPMODS.contains(&name.as_ref());
+        let depmods = entry.depth() == 1 && index::WRITTEN.contains(&name.as_ref());
         let unfinished = name.starts_with(durable::UNFINISHED);
         if !entry.file_type().is_dir() && !depmods && !unfinished {
             return Ok(false);

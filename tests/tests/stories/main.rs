@@ -7,7 +7,19 @@
     reason = "a story fails by panicking"
 )]
 
+mod bad_input;
+mod confs;
+mod failed_bumps;
+mod full_disk;
 mod hook_files;
+mod interrupted;
 mod kernels;
+mod kernels_leave;
+mod machines;
 mod modules;
+mod moves;
+mod other_root;
+mod rebuilds;
+mod setting;
+mod surroundings;
 mod testbed;

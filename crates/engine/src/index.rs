@@ -1,0 +1,76 @@
+//! Indexing a kernel's modules with depmod, by which modprobe finds them.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::durable;
+use crate::names::KernelRelease;
+use crate::report::Failed;
+use crate::run::Program;
+use crate::site::Site;
+
+/// What depmod writes into a kernel's directory.
+pub(crate) const WRITTEN: [&str; 13] = [
+    "modules.alias",
+    "modules.alias.bin",
+    "modules.builtin.alias.bin",
+    "modules.builtin.bin",
+    "modules.dep",
+    "modules.dep.bin",
+    "modules.devname",
+    "modules.softdep",
+    "modules.symbols",
+    "modules.symbols.bin",
+    "modules.weakdep",
+    "modules.order.bin",
+    "modules.builtin.modinfo.bin",
+];
+
+/// Runs depmod for a kernel, unless the disk is too full for it: depmod puts even a truncated index
+/// in place of the old one, and then modprobe finds no module at all.
+pub(crate) fn depmod(site: &Site, kernel: &KernelRelease) -> Result<(), Failed> {
+    if !site.depmod {
+        return Ok(());
+    }
+    let dir = site.trees.kernel(kernel);
+    let needed = size(&dir);
+    if let Some(left) = durable::room(&dir).filter(|left| *left < needed) {
+        return Err(failed(format!(
+            "no room for a new index of {}: it takes {} KiB, {} are left; modprobe goes by the old \
+             one: make room, then dkms autoinstall",
+            dir.display(),
+            needed / 1024,
+            left / 1024
+        )));
+    }
+    let mut program = Program::new(site.tools.depmod.clone(), &site.env);
+    if site.trees.root != Path::new("/") {
+        program = program.arg("-b").arg(site.trees.root.as_os_str());
+    }
+    let ended = program
+        .args(["-a", kernel.as_str()])
+        .deadline(Duration::from_secs(600))
+        .run()
+        .map_err(|error| failed(error.to_string()))?;
+    if ended.success() {
+        return Ok(());
+    }
+    Err(failed(format!(
+        "depmod -a {kernel} failed ({}): {}\nmodprobe does not find the new modules until it has \
+         run: depmod {kernel}",
+        ended.how,
+        ended.complaint()
+    )))
+}
+
+/// How large the index is now, with something to grow by, in bytes.
+fn size(dir: &Path) -> u64 {
+    let sizes = WRITTEN.iter().filter_map(|name| fs::metadata(dir.join(name)).ok());
+    sizes.map(|file| file.len()).sum::<u64>() + 64 * 1024
+}
+
+/// depmod fails because of the machine, not because of a module.
+fn failed(message: String) -> Failed {
+    Failed { passing: true, ..Failed::new(6, message) }
+}

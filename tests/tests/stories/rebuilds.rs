@@ -1,0 +1,75 @@
+//! What is compiled again, and what is not.
+
+use stories::{Recipe, Root, find};
+
+use crate::setting::{machine, object, release};
+
+/// Story 10.
+#[test]
+fn nothing_is_compiled_twice_for_equal_inputs() {
+    let root = machine(&[find("bbswitch")]);
+    let before = root.bytes(&object(&release(), "bbswitch"));
+    let compilers = root.count_compilers();
+    root.install(&[find("bbswitch")]).hooks_succeed();
+    root.install(&[find("linux-headers-1")]).hooks_succeed();
+    root.install(&[find("linux-1"), find("linux-headers-1"), find("bbswitch")]).hooks_succeed();
+    compilers.assert_none();
+    assert_eq!(root.bytes(&object(&release(), "bbswitch")), before);
+    root.assert_works(&release(), "bbswitch");
+    root.assert_settled();
+}
+
+/// Story 10: the same release, with other exported symbols.
+#[test]
+fn other_symbols_of_the_kernel_are_a_reason() {
+    let root = machine(&[find("bbswitch")]);
+    let compilers = root.count_compilers();
+    root.install(&[find("linux-headers-1-symvers")]).hooks_succeed().has("Module.symvers");
+    assert!(!compilers.starts().is_empty(), "it was not rebuilt");
+    root.assert_works(&release(), "bbswitch");
+    root.assert_settled();
+}
+
+/// Story 10: Arch's compiler changes weekly.
+#[test]
+fn another_compiler_is_no_reason() {
+    let root = machine(&[find("bbswitch")]);
+    let before = root.bytes(&object(&release(), "bbswitch"));
+    root.shell("mv /usr/bin/gcc /usr/bin/gcc-before").ok();
+    root.write(
+        "usr/bin/gcc",
+        "#!/bin/bash\nif [[ $1 == --version ]]; then echo 'gcc (GCC) 99.1.0'; exit; fi\n\
+         echo \"$*\" >>/var/log/new-gcc\nexec gcc-before \"$@\"\n",
+    );
+    root.install(&[find("bbswitch"), find("linux-headers-1")]).hooks_succeed();
+    assert!(!root.exists("var/log/new-gcc"), "it was rebuilt");
+    assert_eq!(root.bytes(&object(&release(), "bbswitch")), before);
+    // The new one is used where something has to be built.
+    root.install(&[find("acpi-call")]).hooks_succeed();
+    assert!(root.exists("var/log/new-gcc"));
+    root.assert_works(&release(), "acpi_call");
+}
+
+/// Story 21: as nvidia-dkms and nvidia-open-dkms do. Paths, version, sizes and times are the same.
+#[test]
+fn another_package_with_the_same_source_path_is_rebuilt() {
+    let root = Root::ready();
+    let closed = Recipe::module("nvidia", "1.0");
+    let open = closed
+        .clone()
+        .package("nvidia-open-dkms")
+        .instead_of("nvidia-dkms")
+        .edit("nvidia.c", |code| {
+            code.replace("MODULE_DESCRIPTION(\"nvidia\")", "MODULE_DESCRIPTION(\"opened\")")
+        });
+    let (closed, open) = (closed.make(&root), open.make(&root));
+    root.install(&[find("linux-1"), find("linux-headers-1"), closed]).hooks_succeed();
+    assert_eq!(root.modinfo(&release(), "nvidia", "description"), "nvidia");
+    root.install_instead(&[open]).hooks_succeed();
+    root.assert_works(&release(), "nvidia");
+    assert_eq!(root.modinfo(&release(), "nvidia", "description"), "opened");
+    root.assert_settled();
+
+    root.remove(&["nvidia-open-dkms"]).hooks_succeed();
+    root.assert_absent(&release(), "nvidia");
+}

@@ -1,0 +1,50 @@
+//! What several stories begin with.
+
+use stories::{Package, Root, find};
+
+/// A kernel and its headers.
+pub(crate) fn kernel(name: &str, release: u8) -> [Package; 2] {
+    [find(&format!("{name}-{release}")), find(&format!("{name}-headers-{release}"))]
+}
+
+/// The release of the kernel that most stories are about.
+pub(crate) fn release() -> String {
+    find("linux-1").content
+}
+
+/// A machine with that kernel, its headers and these modules.
+#[track_caller]
+pub(crate) fn machine(modules: &[Package]) -> Root {
+    let root = Root::ready();
+    root.install(&[&kernel("linux", 1), modules].concat()).hooks_succeed();
+    root
+}
+
+/// Where a module's object is placed for a kernel.
+pub(crate) fn object(release: &str, module: &str) -> String {
+    format!("usr/lib/modules/{release}/updates/dkms/{module}.ko.zst")
+}
+
+/// Asserts that our status and the real dkms's are these lines.
+#[track_caller]
+pub(crate) fn assert_status(root: &Root, want: &[String]) {
+    let sorted = |mut lines: Vec<String>| {
+        lines.sort();
+        lines
+    };
+    let want = sorted(want.to_vec());
+    assert_eq!(sorted(root.status()), want, "our status");
+    assert_eq!(sorted(root.peer_status()), want, "the real dkms's status");
+}
+
+/// The status line of `name/version` installed for a kernel.
+pub(crate) fn installed(module: &str, release: &str) -> String {
+    format!("{module}, {release}, x86_64: installed")
+}
+
+/// What is left of a module in the dkms tree and in the kernels' directories.
+pub(crate) fn traces(root: &Root, module: &str) -> Vec<String> {
+    let trees = ["var/lib/dkms", "usr/lib/modules"];
+    let paths = trees.iter().flat_map(|tree| root.picture(tree).paths());
+    paths.filter(|path| !path.contains("/build/") && path.contains(module)).collect()
+}
