@@ -184,13 +184,13 @@ impl Root {
     #[track_caller]
     pub fn assert_tidy(&self) {
         assert_eq!(self.names(&format!("{TREE}/.build")), [""; 0], "build directories are left");
-        let unfinished = |file: &String| {
-            let name = file.rsplit('/').next().unwrap_or_default();
-            [".alpm-dkms", ".tmp"].iter().any(|head| name.starts_with(head))
-                || name.ends_with(".new")
+        let unfinished = |path: &String| {
+            let name = path.rsplit('/').next().unwrap_or_default();
+            name.starts_with(".tmp") || name.ends_with(".new")
         };
         for tree in [TREE, KERNELS, "usr/src", "etc/dkms"] {
-            let left: Vec<String> = self.files(tree).into_iter().filter(unfinished).collect();
+            let left: Vec<String> =
+                self.picture(tree).paths().into_iter().filter(unfinished).collect();
             assert!(left.is_empty(), "unfinished files below /{tree}: {left:?}");
         }
         // What a failed build made stays for its user to look at, as with dkms.

@@ -1,27 +1,104 @@
-//! The hooks and pacman are killed at every moment; whatever comes next finishes the job.
+//! The hooks are killed at every moment: no process stays, and whatever comes next finishes the job.
 
+use std::collections::BTreeMap;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use stories::{Package, Picture, Recipe, Root, find};
 
-use crate::setting::{assert_status, installed, kernel, machine, object, release, traces};
+use crate::setting::{assert_quiet, assert_status, installed, machine, object, release, traces};
 
-/// The directory where a file masks the hook of the same name.
-const MASKS: &str = "etc/pacman.d/hooks";
-
-/// A transaction of which only the Pre hooks were run: what our Post hooks find when they start.
-fn unpack(root: &Root, packages: &[Package]) {
-    let masks = ["70-dkms-install", "71-dkms-remove"].map(|hook| format!("{MASKS}/{hook}.hook"));
+/// Runs a transaction whose Post hooks do not run: what they find when they start.
+fn unpack(root: &Root, transaction: impl Fn()) {
+    let masks = ["70-dkms-install", "71-dkms-remove"]
+        .map(|hook| format!("/etc/pacman.d/hooks/{hook}.hook"));
     for mask in &masks {
-        root.shell(&format!("ln -s /dev/null /{mask}")).ok();
+        root.shell(&format!("ln -s /dev/null {mask}")).ok();
     }
-    root.install(packages).hooks_succeed();
-    root.shell(&format!("cd / && rm {}", masks.join(" "))).ok();
+    transaction();
+    root.shell(&format!("rm {}", masks.join(" "))).ok();
 }
 
-/// All that a run leaves, but for logs and what it remembers for speed.
-fn state(root: &Root) -> [Picture; 2] {
+/// A run of one of our hook programs that is to be interrupted.
+struct Run {
+    /// The machine just before it.
+    before: Root,
+    program: &'static str,
+    /// The one line that it gets.
+    target: String,
+}
+
+impl Run {
+    /// Kills it at `points` moments, spread over the time that it takes.
+    #[track_caller]
+    fn kill_in_time(&self, points: u32, finish: impl Fn(&Root)) {
+        let whole = self.before.fork();
+        let start = Instant::now();
+        whole.hook(self.program, self.target.as_bytes()).ok();
+        let duration = start.elapsed();
+        let want = end(&whole, &finish);
+        let mut killed = 0;
+        for point in 0..points {
+            let root = self.before.fork();
+            let mut hook = root.start_hook(self.program, self.target.as_bytes());
+            let moment = duration * point / points;
+            sleep(moment);
+            killed += u32::from(!hook.has_ended());
+            hook.kill();
+            let when = format!("killed after {moment:?} of {duration:?}");
+            assert_quiet(&root, &when);
+            hook.finish();
+            assert_end(&root, &finish, &want, &when);
+        }
+        assert!(killed >= points / 2, "only {killed} of {points} runs were interrupted");
+    }
+
+    /// Kills it at every single change that it makes to files, before that change takes place.
+    #[track_caller]
+    fn kill_at_each_change(&self, look: impl Fn(&Root, &str), finish: impl Fn(&Root)) {
+        let whole = self.before.fork();
+        let changes = self.changes(&whole);
+        assert!(changes.values().sum::<usize>() > 10, "only these changes: {changes:?}");
+        let want = end(&whole, &finish);
+        for (call, count) in changes {
+            for number in 1..=count {
+                let root = self.before.fork();
+                let when = format!("killed at {call} number {number}");
+                let inject = format!("inject={call}:signal=KILL:when={number}");
+                let output = self.trace(&root, &format!("-e trace={call} -e {inject}"));
+                assert_eq!(output.code, 128 + 9, "{when}: {}", output.text);
+                assert_quiet(&root, &when);
+                look(&root, &when);
+                assert_end(&root, &finish, &want, &when);
+            }
+        }
+    }
+
+    /// The system calls by which an uninterrupted run changes files, with how often it makes each.
+    fn changes(&self, root: &Root) -> BTreeMap<String, usize> {
+        self.trace(root, "-e trace=copy_file_range,/^rename,/^symlink,/^link,/^unlink,rmdir").ok();
+        let mut changes = BTreeMap::new();
+        for line in root.read("srv/calls").lines() {
+            if let Some((call, _)) = line.split_once('(').filter(|(call, _)| !call.contains(' ')) {
+                *changes.entry(call.to_owned()).or_default() += 1;
+            }
+        }
+        changes
+    }
+
+    /// Runs it under strace, its children not.
+    fn trace(&self, root: &Root, options: &str) -> stories::Output {
+        root.write("srv/target", &self.target);
+        let program = format!("/usr/lib/alpm-dkms/{}", self.program);
+        root.shell(&format!("exec strace -o /srv/calls {options} {program} </srv/target"))
+    }
+}
+
+/// Finishes, and pictures all that is there then, but for logs and what is remembered for speed.
+#[track_caller]
+fn end(root: &Root, finish: impl Fn(&Root)) -> [Picture; 2] {
+    finish(root);
+    root.assert_settled();
     let tree = root.picture("var/lib/dkms");
     let kernel = root.picture(&format!("usr/lib/modules/{}", release()));
     [
@@ -30,125 +107,107 @@ fn state(root: &Root) -> [Picture; 2] {
     ]
 }
 
-/// Asserts that nothing runs in a root a moment after its programs were killed.
 #[track_caller]
-fn assert_quiet(root: &Root, when: &str) {
-    let patience = Instant::now() + Duration::from_secs(3);
-    while !root.processes().is_empty() && Instant::now() < patience {
-        sleep(Duration::from_millis(10));
+fn assert_end(root: &Root, finish: impl Fn(&Root), want: &[Picture; 2], when: &str) {
+    for (is, want) in end(root, finish).iter().zip(want) {
+        is.assert_is(want, when);
     }
-    assert_eq!(root.processes(), [], "{when}: processes are left");
 }
 
-/// Runs a hook in forks of `before` and kills it at `points` moments, spread over the time that it takes. After each,
-/// `look` may look; then `finish` has to come to the state that an uninterrupted run comes to.
-#[track_caller]
-fn sweep(
-    before: &Root,
-    targets: &str,
-    points: u32,
-    look: impl Fn(&Root, &str),
-    finish: impl Fn(&Root),
-) {
-    let whole = before.fork();
-    let start = Instant::now();
-    whole.hook("dkms-install", targets.as_bytes()).ok();
-    let duration = start.elapsed();
-    finish(&whole);
-    let want = state(&whole);
-    let mut killed = 0;
-    for point in 0..points {
-        let root = before.fork();
-        let mut hook = root.start_hook("dkms-install", targets.as_bytes());
-        let moment = duration * point / points;
-        sleep(moment);
-        killed += u32::from(!hook.has_ended());
-        hook.kill();
-        let when = format!("killed after {moment:?} of {duration:?}");
-        assert_quiet(&root, &when);
-        hook.finish();
-        look(&root, &when);
-        finish(&root);
-        for (is, want) in state(&root).iter().zip(&want) {
-            is.assert_is(want, &when);
-        }
-        root.assert_settled();
-    }
-    assert!(killed >= points / 2, "only {killed} of {points} runs were interrupted");
+/// The line that a Post hook gets for the source of `name/version`.
+fn target(module: &str) -> String {
+    format!("usr/src/{}/dkms.conf\n", module.replace('/', "-"))
 }
 
-/// A machine where bbswitch was unpacked and nothing was built yet.
-fn unpacked() -> (Root, String) {
-    let root = machine(&[]);
-    unpack(&root, &[find("bbswitch")]);
-    (root, target("bbswitch"))
-}
-
-/// The line that a Post hook gets for a module of the testbed.
-fn target(alias: &str) -> String {
-    format!("usr/src/{}/dkms.conf\n", find(alias).module().replace('/', "-"))
+/// Building bbswitch, which was unpacked.
+fn a_build() -> Run {
+    let before = machine(&[]);
+    unpack(&before, || drop(before.install(&[find("bbswitch")])));
+    Run { before, program: "dkms-install", target: target(find("bbswitch").module()) }
 }
 
 /// Story 16: a sweep over the whole run, which is mostly compiling.
 #[test]
-fn a_hook_killed_anywhere_is_finished_by_the_next_hook() {
-    let (before, targets) = unpacked();
-    sweep(
-        &before,
-        &targets,
-        13,
-        |_, _| {},
-        |root| {
-            root.hook("dkms-install", targets.as_bytes()).ok();
-            root.assert_works(&release(), "bbswitch");
-        },
-    );
+fn a_build_killed_at_any_time_is_finished_by_the_next_hook() {
+    let run = a_build();
+    run.kill_in_time(12, |root| {
+        root.hook("dkms-install", run.target.as_bytes()).ok();
+        root.assert_works(&release(), "bbswitch");
+    });
 }
 
 /// Story 16: the same, finished by the unit that runs at boot.
 #[test]
-fn a_hook_killed_anywhere_is_finished_at_boot() {
-    let (before, targets) = unpacked();
-    sweep(
-        &before,
-        &targets,
-        13,
+fn a_build_killed_at_any_time_is_finished_at_boot() {
+    a_build().kill_in_time(12, |root| {
+        root.boot_unit().ok();
+        root.assert_works(&release(), "bbswitch");
+    });
+}
+
+/// A module of two objects.
+fn pair(root: &Root, version: &str) -> Package {
+    let code = |name: &str| {
+        format!(
+            "#include <linux/module.h>\nMODULE_LICENSE(\"GPL\");\nMODULE_VERSION(\"{version}\");\n\
+             MODULE_DESCRIPTION(\"{name}\");\n"
+        )
+    };
+    Recipe::module("pair", version)
+        .source("Makefile", "obj-m := left.o right.o\n")
+        .source("left.c", &code("left"))
+        .source("right.c", &code("right"))
+        .conf_line("BUILT_MODULE_NAME=(left right)")
+        .conf_line("DEST_MODULE_LOCATION=(/extra /extra)")
+        .make(root)
+}
+
+/// Story 16: a new version was built, and takes the old one's place.
+#[test]
+fn an_upgrade_killed_at_any_change_has_each_object_whole() {
+    let root = Root::ready();
+    root.install(&[find("linux-1"), find("linux-headers-1"), pair(&root, "1.0")]).hooks_succeed();
+    let new = pair(&root, "2.0");
+    unpack(&root, || drop(root.install(std::slice::from_ref(&new))));
+    root.dkms(&["build", "pair/2.0", "-k", &release()]).ok();
+    let names = ["left", "right"];
+    let old = names.map(|name| root.bytes(&object(&release(), name)));
+    let built = format!("var/lib/dkms/pair/2.0/{}/x86_64/module", release());
+    let new = names.map(|name| root.bytes(&format!("{built}/{name}.ko.zst")));
+    assert_ne!(old, new);
+
+    let run = Run { before: root, program: "dkms-install", target: target("pair/2.0") };
+    let look = |root: &Root, when: &str| {
+        for (index, name) in names.into_iter().enumerate() {
+            let is = root.bytes(&object(&release(), name));
+            assert!(is == old[index] || is == new[index], "{when}: {name} is neither old nor new");
+            assert!(root.indexed(&release(), name).is_some(), "{when}: {name} cannot be found");
+        }
+    };
+    run.kill_at_each_change(look, |root| {
+        root.boot_unit().ok();
+        assert_eq!(names.map(|name| root.bytes(&object(&release(), name))), new);
+        assert_status(root, &[installed("pair/2.0", &release())]);
+        assert_eq!(traces(root, "pair/1.0"), [""; 0]);
+    });
+}
+
+/// Story 16: a module leaves.
+#[test]
+fn a_removal_killed_at_any_change_is_finished_at_boot() {
+    let root = machine(&[find("bbswitch"), find("acpi-call")]);
+    unpack(&root, || drop(root.remove(&["bbswitch-dkms"])));
+    let target = target(find("bbswitch").module());
+    let run = Run { before: root, program: "dkms-remove", target };
+    run.kill_at_each_change(
         |_, _| {},
         |root| {
             root.boot_unit().ok();
-            root.assert_works(&release(), "bbswitch");
+            assert_eq!(traces(root, "bbswitch"), [""; 0]);
+            root.assert_absent(&release(), "bbswitch");
+            root.assert_works(&release(), "acpi_call");
         },
     );
-}
-
-/// Story 16: a finer sweep over the placing of a new version that is built already.
-#[test]
-fn an_object_is_the_old_or_the_new_one_at_every_moment() {
-    let before = machine(&[find("bbswitch")]);
-    let (old, new) = (find("bbswitch"), find("bbswitch-next"));
-    let object = object(&release(), "bbswitch");
-    let old_object = before.bytes(&object);
-    unpack(&before, std::slice::from_ref(&new));
-    before.dkms(&["build", new.module(), "-k", &release()]).ok();
-    assert_eq!(before.bytes(&object), old_object);
-    let built =
-        format!("var/lib/dkms/{}/{}/x86_64/module/bbswitch.ko.zst", new.module(), release());
-    let new_object = before.bytes(&built);
-    let targets = target("bbswitch-next");
-    let look = |root: &Root, when: &str| {
-        let placed = root.bytes(&object);
-        assert!(placed == old_object || placed == new_object, "{when}: a part of an object");
-        assert!(
-            root.indexed(&release(), "bbswitch").is_some(),
-            "{when}: modprobe does not find it"
-        );
-    };
-    sweep(&before, &targets, 25, look, |root| {
-        root.boot_unit().ok();
-        assert_eq!(root.bytes(&object), new_object);
-        assert_status(root, &[installed(new.module(), &release())]);
-        assert_eq!(traces(root, &format!("{}/", old.module())), [""; 0]);
-    });
 }
 
 /// Story 16: compilers start programs that start programs.
@@ -158,13 +217,13 @@ fn no_descendant_of_a_killed_hook_stays() {
     let slow = Recipe::module("slow", "1.0")
         .source(
             "Makefile",
-            "obj-m := slow.o\nall:\n\t(trap '' TERM HUP INT; touch /srv/reached; sleep 300)\n\
-             \tsetsid sh -c 'sleep 300 & sleep 300'\n",
+            "obj-m := slow.o\nall:\n\t(trap '' TERM HUP INT; touch /srv/reached; sleep 300) & \
+             setsid sh -c 'sleep 300 & sleep 300'\n",
         )
         .conf_line("MAKE[0]=\"make -j2 all; make all\"")
         .make(&root);
-    unpack(&root, &[slow]);
-    let mut hook = root.start_hook("dkms-install", b"usr/src/slow-1.0/dkms.conf\n");
+    unpack(&root, || drop(root.install(std::slice::from_ref(&slow))));
+    let mut hook = root.start_hook("dkms-install", target("slow/1.0").as_bytes());
     let patience = Instant::now() + Duration::from_secs(60);
     while !root.exists("srv/reached") {
         assert!(Instant::now() < patience && !hook.has_ended(), "the build does not start");
@@ -173,76 +232,4 @@ fn no_descendant_of_a_killed_hook_stays() {
     hook.kill();
     assert_quiet(&root, "killed while compiling");
     hook.finish().exits(128 + 9);
-}
-
-/// Runs a transaction in which pacman is killed after it unpacked everything, before any Post hook of ours.
-#[track_caller]
-fn transaction_without_power(root: &Root, args: &[&str]) {
-    let hook = format!("{MASKS}/00-power.hook");
-    root.write(
-        &hook,
-        "[Trigger]\nType = Package\nOperation = Install\nOperation = Upgrade\nOperation = Remove\nTarget = *\n\
-         [Action]\nWhen = PostTransaction\nExec = /bin/sh -c 'kill -KILL $PPID'\n",
-    );
-    root.pacman(args).exits(128 + 9);
-    assert_quiet(root, "pacman was killed");
-    root.shell(&format!("rm /{hook} /var/lib/pacman/db.lck")).ok();
-}
-
-/// Story 16.
-#[test]
-fn after_pacman_was_killed_new_modules_are_built() {
-    let root = Root::ready();
-    let files = [&kernel("linux", 1)[..], &[find("bbswitch")]].concat();
-    let files: Vec<&str> = files.iter().map(|package| package.file.as_str()).collect();
-    transaction_without_power(&root, &[&["-U"], &files[..]].concat());
-    assert_eq!(root.placed(&release()), [""; 0]);
-    let by_unit = root.fork();
-    by_unit.boot_unit().ok();
-    let by_hand = root.fork();
-    by_hand.dkms(&["autoinstall", "-k", &release()]).ok();
-    // Another module, another day.
-    let by_hook = root.fork();
-    by_hook.install(&[find("acpi-call")]).hooks_succeed();
-    for root in [by_unit, by_hand, by_hook] {
-        root.assert_works(&release(), "bbswitch");
-        root.assert_settled();
-    }
-}
-
-/// Story 16.
-#[test]
-fn after_pacman_was_killed_a_kernel_bump_is_finished() {
-    let root = machine(&[find("bbswitch")]);
-    let [kernel, headers] = kernel("linux", 2);
-    transaction_without_power(&root, &["-U", &kernel.file, &headers.file]);
-    root.boot_unit().ok();
-    assert_eq!(root.kernels(), [kernel.release()]);
-    root.assert_works(kernel.release(), "bbswitch");
-    assert_status(&root, &[installed(find("bbswitch").module(), kernel.release())]);
-    root.assert_settled();
-}
-
-/// Story 16.
-#[test]
-fn after_pacman_was_killed_a_version_bump_is_finished() {
-    let root = machine(&[find("bbswitch")]);
-    let new = find("bbswitch-next");
-    transaction_without_power(&root, &["-U", &new.file]);
-    root.assert_works(&release(), "bbswitch");
-    root.boot_unit().ok();
-    root.assert_works(&release(), "bbswitch");
-    assert_status(&root, &[installed(new.module(), &release())]);
-    root.assert_settled();
-}
-
-/// Story 16.
-#[test]
-fn after_pacman_was_killed_a_removal_is_finished() {
-    let root = machine(&[find("bbswitch"), find("acpi-call")]);
-    transaction_without_power(&root, &["-R", "bbswitch-dkms"]);
-    root.boot_unit().ok();
-    assert_eq!(traces(&root, "bbswitch"), [""; 0]);
-    root.assert_works(&release(), "acpi_call");
-    root.assert_settled();
 }

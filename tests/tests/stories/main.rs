@@ -19,6 +19,7 @@ mod machines;
 mod modules;
 mod moves;
 mod other_root;
+mod power;
 mod rebuilds;
 mod setting;
 mod surroundings;

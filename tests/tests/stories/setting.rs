@@ -1,5 +1,8 @@
 //! What several stories begin with.
 
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
 use stories::{Package, Root, find};
 
 /// A kernel and its headers.
@@ -47,4 +50,14 @@ pub(crate) fn traces(root: &Root, module: &str) -> Vec<String> {
     let trees = ["var/lib/dkms", "usr/lib/modules"];
     let paths = trees.iter().flat_map(|tree| root.picture(tree).paths());
     paths.filter(|path| !path.contains("/build/") && path.contains(module)).collect()
+}
+
+/// Asserts that nothing runs in a root a moment after its programs were killed.
+#[track_caller]
+pub(crate) fn assert_quiet(root: &Root, when: &str) {
+    let patience = Instant::now() + Duration::from_secs(3);
+    while !root.processes().is_empty() && Instant::now() < patience {
+        sleep(Duration::from_millis(10));
+    }
+    assert_eq!(root.processes(), [], "{when}: processes are left");
 }
