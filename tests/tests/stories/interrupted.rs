@@ -94,15 +94,17 @@ impl Run {
     }
 }
 
-/// Finishes, and pictures all that is there then, but for logs and what is remembered for speed.
+/// Finishes, and pictures all that is there then, but for logs, what is remembered for speed, and the directory of debts,
+/// which is as good empty as gone.
 #[track_caller]
 fn end(root: &Root, finish: impl Fn(&Root)) -> [Picture; 2] {
     finish(root);
     root.assert_settled();
     let tree = root.picture("var/lib/dkms");
     let kernel = root.picture(&format!("usr/lib/modules/{}", release()));
+    let passing = [".log", ".cache", ".debts"];
     [
-        tree.without(|path| path.starts_with(".log") || path.starts_with(".cache")),
+        tree.without(|path| passing.iter().any(|top| path.starts_with(top))),
         kernel.without(|path| path.starts_with("build/")),
     ]
 }
