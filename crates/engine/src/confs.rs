@@ -48,7 +48,7 @@ impl<'a> Confs<'a> {
         let link = trees.source_link(id);
         let source = links::resolve(&trees.root, &link).unwrap_or(link);
         let values = self.ask_at(id, kernel, &source)?;
-        let conf = self.understand(id, kernel, &values)?;
+        let conf = self.understand(kernel, &source, &values)?;
         Ok((values, conf))
     }
 
@@ -98,14 +98,14 @@ impl<'a> Confs<'a> {
         }
     }
 
-    /// Understands values that were asked for now or earlier.
+    /// Understands values that the conf in the directory `source` has now, or had earlier.
     pub(crate) fn understand(
         &self,
-        id: &ModuleId,
         kernel: &Kernel,
+        source: &Path,
         values: &Values,
     ) -> Result<Conf, Problem> {
-        let file = self.site.trees.source_link(id).join("dkms.conf");
+        let file = source.join("dkms.conf");
         let conf = Conf::from_values(values, &file, &kernel.release)
             .and_then(|conf| conf.check_strictly(&file).map(|()| conf));
         conf.map_err(|error| problem(&error))

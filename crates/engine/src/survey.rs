@@ -313,7 +313,7 @@ impl Survey<'_> {
             None => return,
         };
         let facts = values.and_then(|values| {
-            let conf = self.confs.understand(id, &kernel.kernel, &values)?;
+            let conf = self.confs.understand(&kernel.kernel, &source, &values)?;
             let excluded = self.confs.excluded(&conf, &kernel.kernel);
             let facts = ConfFacts {
                 excluded: excluded.whole().map(ToString::to_string),
