@@ -14,7 +14,6 @@ use std::process::ExitCode;
 use clap::Parser;
 use dkms_engine::names::Arch;
 use dkms_engine::site::Site;
-use dkms_engine::trees::Trees;
 use nix::sys::stat::{Mode, umask};
 use nix::sys::utsname::uname;
 
@@ -93,7 +92,8 @@ fn dkms(typed: &Typed) -> u8 {
             0
         }
         Wanted::Autoinstall(target) => {
-            let task = Task::autoinstall(&Trees::under(&manner.root), &target.kernel);
+            let trees = Site::for_cli(&manner.root).trees;
+            let task = Task::autoinstall(&trees, &target.kernel);
             run(Some(target.arch), &task)
         }
         Wanted::PayDebts => run(None, &Task::pay_debts()),

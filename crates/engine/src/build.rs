@@ -1,7 +1,7 @@
 //! Compiling one module for one kernel, into a directory that becomes `T/M/V/K/A` when all is well.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -12,17 +12,15 @@ use crate::diagnose::{self, Cause};
 use crate::digest::Digest;
 use crate::durable::{self, FileError};
 use crate::facts::Facts;
-use crate::finish::{FinishError, Strip, Workbench};
 use crate::kernels::{Kernel, KernelConfig};
 use crate::make_log::{MakeLog, StepError};
 use crate::names::{KernelRelease, ModuleId, ModuleName};
-use crate::object;
-use crate::record::{self, Failure, Inputs, Object, Record};
+use crate::record::{self, Failure, Inputs, Record};
 use crate::report::Failed;
 use crate::run::{Ended, Environment, How, Output, Program};
 use crate::scripts::{self, Script};
 use crate::site::Site;
-use crate::{copy, distribution, publish, remove};
+use crate::{copy, publish, remove};
 
 /// With less room than this, in bytes, a build that failed is one that the disk was too full for:
 /// make deletes what it could not finish, so that some room is left again.
@@ -43,13 +41,13 @@ pub(crate) struct Build<'a> {
 }
 
 /// What a build needs beyond its inputs, found when it begins.
-struct Prepared {
-    conf: Conf,
-    excluded: Excluded,
-    record: Record,
-    headers: PathBuf,
-    env: Environment,
-    config: Option<KernelConfig>,
+pub(crate) struct Prepared {
+    pub(crate) conf: Conf,
+    pub(crate) excluded: Excluded,
+    pub(crate) record: Record,
+    pub(crate) headers: PathBuf,
+    pub(crate) env: Environment,
+    pub(crate) config: Option<KernelConfig>,
 }
 
 impl Build<'_> {
@@ -86,7 +84,7 @@ impl Build<'_> {
         }
     }
 
-    fn build_dir(&self) -> PathBuf {
+    pub(crate) fn build_dir(&self) -> PathBuf {
         self.site.trees.build(self.id)
     }
 
@@ -320,7 +318,7 @@ impl Build<'_> {
     }
 
     /// A failure with what the log says about it.
-    fn failed(&self, code: u8, message: &str) -> Failed {
+    pub(crate) fn failed(&self, code: u8, message: &str) -> Failed {
         let log = self.log();
         let diagnosis = diagnose::read(&log, &self.build_dir());
         let left = durable::room(&self.site.trees.dkms).filter(|left| *left < SCARCE);
@@ -346,112 +344,6 @@ impl Build<'_> {
         }
         failed
     }
-
-    /// Every object that dkms.conf promises is there, and is one for this kernel.
-    fn check_objects(&self, prepared: &Prepared) -> Result<Vec<Product>, Failed> {
-        let release = &self.kernel.release;
-        let mut products = Vec::new();
-        let records = prepared.conf.records.iter().zip(&prepared.excluded.records);
-        for (entry, _) in records.filter(|(_, excluded)| excluded.is_none()) {
-            let file = self
-                .build_dir()
-                .join(&entry.built_location)
-                .join(format!("{}.ko", entry.built_name));
-            if !file.is_file() {
-                return Err(self.failed(
-                    7,
-                    &format!(
-                        "make ended well but did not produce {}.ko, which dkms.conf names",
-                        entry.built_name
-                    ),
-                ));
-            }
-            let info = object::read_modinfo(&file)
-                .map_err(|error| self.failed(7, &format!("{}: {error}", file.display())))?;
-            match info.vermagic_release() {
-                Some(found) if found == release.as_str() => {}
-                found => {
-                    return Err(self.failed(
-                        7,
-                        &format!(
-                            "{}.ko was built for kernel {}, not for {release}: its Makefile does \
-                             not use the kernel it is told ({}); the kernel would refuse it",
-                            entry.built_name,
-                            found.unwrap_or("(none)"),
-                            prepared.headers.display()
-                        ),
-                    ));
-                }
-            }
-            products.push(Product {
-                file,
-                name: entry.dest_name.clone(),
-                location: entry.dest_location.clone(),
-                strip: entry.strip,
-            });
-        }
-        Ok(products)
-    }
-
-    /// Fills the directory that becomes `K/A`: finished objects, the log, our record.
-    fn stage(
-        &self,
-        prepared: &mut Prepared,
-        products: &[Product],
-        staging: &Path,
-        started: Instant,
-        log: &Path,
-    ) -> Result<(), Failed> {
-        let module = staging.join("module");
-        durable::create_dirs(&module)?;
-        durable::create_dirs(&staging.join("log"))?;
-        let placement = distribution::Placement::read(&self.site.trees)
-            .map_err(|error| Failed::new(4, error.to_string()))?;
-        let options = self.site.settings.compression_options();
-        let workbench =
-            Workbench { tools: &self.site.tools, env: &prepared.env, options: &options };
-        let strip =
-            if prepared.env.get("CC") == Some("clang".as_ref()) { Strip::Llvm } else { Strip::Gnu };
-        let compression = self.kernel.compression();
-        for product in products {
-            let location = placement
-                .directory(&product.location)
-                .map_err(|error| Failed::new(8, error.to_string()))?;
-            let strip = if product.strip { strip } else { Strip::No };
-            let finished = workbench
-                .finish(&product.file, &module, &product.name, strip, compression)
-                .map_err(finish_failed)?;
-            for note in &finished.notes {
-                log::warn!("{}: {note}", self.id);
-            }
-            File::open(&finished.path)
-                .and_then(|file| file.sync_all())
-                .map_err(FileError::when("write", &finished.path))?;
-            prepared.record.objects.push(Object {
-                name: finished.name.to_string(),
-                digest: Digest::of_file(&finished.path)?,
-                location: location.to_string_lossy().into(),
-            });
-        }
-        let symvers = self.build_dir().join("Module.symvers");
-        if symvers.is_file() {
-            copy_file(&symvers, &module.join("Module.symvers"))?;
-        }
-        copy_file(log, &staging.join("log/make.log"))?;
-        prepared.record.build_seconds = started.elapsed().as_secs();
-        prepared.record.write(&staging.join(record::FILE_NAME))?;
-        fs::set_permissions(staging, fs::Permissions::from_mode(0o755))
-            .map_err(FileError::when("open up", staging))?;
-        Ok(())
-    }
-}
-
-/// An object that make produced.
-struct Product {
-    file: PathBuf,
-    name: String,
-    location: String,
-    strip: bool,
 }
 
 /// Keeps `source` at `kept`, in place of what was kept before, as `copy` does it.
@@ -508,7 +400,7 @@ fn overlay(from: &Path, to: &Path) -> Result<(), FileError> {
     Ok(())
 }
 
-fn copy_file(from: &Path, to: &Path) -> Result<(), FileError> {
+pub(crate) fn copy_file(from: &Path, to: &Path) -> Result<(), FileError> {
     fs::copy(from, to).map(|_| ()).map_err(FileError::when("write", to))
 }
 
@@ -516,13 +408,6 @@ fn step_failed(error: StepError) -> Failed {
     match error {
         StepError::Log(error) => error.into(),
         StepError::Run(error) => Failed { passing: true, ..Failed::new(10, error.to_string()) },
-    }
-}
-
-fn finish_failed(error: FinishError) -> Failed {
-    match error {
-        FinishError::File(error) => error.into(),
-        error @ FinishError::Unpack { .. } => Failed::new(7, error.to_string()),
     }
 }
 

@@ -26,6 +26,7 @@ pub mod object;
 mod page;
 mod place;
 pub mod plan;
+mod products;
 mod publish;
 mod recompress;
 pub mod record;

@@ -1,6 +1,6 @@
 //! Planning what a person types: one module, checked in dkms's order, with dkms's exit codes.
 
-use super::arrivals::{Wanted, Will};
+use super::pairs::{Wanted, Will};
 use super::{Action, Note, Planner, Refusal, Verb};
 use crate::facts::{Facts, ModuleFacts, SourceLink, SourcePlace};
 use crate::names::{KernelRelease, ModuleId};

@@ -4,6 +4,7 @@
 mod arrivals;
 mod commands;
 mod order;
+mod pairs;
 mod removals;
 #[cfg(test)]
 mod tests;

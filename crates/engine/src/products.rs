@@ -1,0 +1,130 @@
+//! What make produced: checked, finished, and gathered for the dkms tree.
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use crate::build::{Build, Prepared, copy_file};
+use crate::digest::Digest;
+use crate::distribution;
+use crate::durable::{self, FileError};
+use crate::finish::{FinishError, Strip, Workbench};
+use crate::object;
+use crate::record::{self, Object};
+use crate::report::Failed;
+
+/// An object that make produced.
+pub(crate) struct Product {
+    file: PathBuf,
+    name: String,
+    location: String,
+    strip: bool,
+}
+
+impl Build<'_> {
+    /// Every object that dkms.conf promises is there, and is one for this kernel.
+    pub(crate) fn check_objects(&self, prepared: &Prepared) -> Result<Vec<Product>, Failed> {
+        let release = &self.kernel.release;
+        let mut products = Vec::new();
+        let records = prepared.conf.records.iter().zip(&prepared.excluded.records);
+        for (entry, _) in records.filter(|(_, excluded)| excluded.is_none()) {
+            let file = self
+                .build_dir()
+                .join(&entry.built_location)
+                .join(format!("{}.ko", entry.built_name));
+            if !file.is_file() {
+                return Err(self.failed(
+                    7,
+                    &format!(
+                        "make ended well but did not produce {}.ko, which dkms.conf names",
+                        entry.built_name
+                    ),
+                ));
+            }
+            let info = object::read_modinfo(&file)
+                .map_err(|error| self.failed(7, &format!("{}: {error}", file.display())))?;
+            match info.vermagic_release() {
+                Some(found) if found == release.as_str() => {}
+                found => {
+                    return Err(self.failed(
+                        7,
+                        &format!(
+                            "{}.ko was built for kernel {}, not for {release}: its Makefile does \
+                             not use the kernel it is told ({}); the kernel would refuse it",
+                            entry.built_name,
+                            found.unwrap_or("(none)"),
+                            prepared.headers.display()
+                        ),
+                    ));
+                }
+            }
+            products.push(Product {
+                file,
+                name: entry.dest_name.clone(),
+                location: entry.dest_location.clone(),
+                strip: entry.strip,
+            });
+        }
+        Ok(products)
+    }
+
+    /// Fills the directory that becomes `K/A`: finished objects, the log, our record.
+    pub(crate) fn stage(
+        &self,
+        prepared: &mut Prepared,
+        products: &[Product],
+        staging: &Path,
+        started: Instant,
+        log: &Path,
+    ) -> Result<(), Failed> {
+        let module = staging.join("module");
+        durable::create_dirs(&module)?;
+        durable::create_dirs(&staging.join("log"))?;
+        let placement = distribution::Placement::read(&self.site.trees)
+            .map_err(|error| Failed::new(4, error.to_string()))?;
+        let options = self.site.settings.compression_options();
+        let workbench =
+            Workbench { tools: &self.site.tools, env: &prepared.env, options: &options };
+        let strip =
+            if prepared.env.get("CC") == Some("clang".as_ref()) { Strip::Llvm } else { Strip::Gnu };
+        let compression = self.kernel.compression();
+        for product in products {
+            let location = placement
+                .directory(&product.location)
+                .map_err(|error| Failed::new(8, error.to_string()))?;
+            let strip = if product.strip { strip } else { Strip::No };
+            let finished = workbench
+                .finish(&product.file, &module, &product.name, strip, compression)
+                .map_err(finish_failed)?;
+            for note in &finished.notes {
+                log::warn!("{}: {note}", self.id);
+            }
+            File::open(&finished.path)
+                .and_then(|file| file.sync_all())
+                .map_err(FileError::when("write", &finished.path))?;
+            prepared.record.objects.push(Object {
+                name: finished.name.to_string(),
+                digest: Digest::of_file(&finished.path)?,
+                location: location.to_string_lossy().into(),
+            });
+        }
+        let symvers = self.build_dir().join("Module.symvers");
+        if symvers.is_file() {
+            copy_file(&symvers, &module.join("Module.symvers"))?;
+        }
+        copy_file(log, &staging.join("log/make.log"))?;
+        prepared.record.build_seconds = started.elapsed().as_secs();
+        prepared.record.write(&staging.join(record::FILE_NAME))?;
+        fs::set_permissions(staging, fs::Permissions::from_mode(0o755))
+            .map_err(FileError::when("open up", staging))?;
+        Ok(())
+    }
+}
+
+fn finish_failed(error: FinishError) -> Failed {
+    match error {
+        FinishError::File(error) => error.into(),
+        error @ FinishError::Unpack { .. } => Failed::new(7, error.to_string()),
+    }
+}
