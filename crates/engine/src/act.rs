@@ -28,12 +28,17 @@ use crate::site::Site;
 /// Whoever calls this holds the lock, and has read `facts` under it.
 pub fn carry_out(plan: &Plan, facts: &Facts, site: &Site, watch: &mut dyn Watch) -> Report {
     watch.event(&Event::Planned(plan));
+    let installing = plan.steps.iter().filter_map(|step| match &step.action {
+        Action::Install { module, kernel, .. } => Some((module, kernel)),
+        _ => None,
+    });
     let mut run = Run {
         facts,
         site,
         debts: Debts::of(&site.trees),
         confs: Confs::new(site),
         jobserver: None,
+        installing: installing.collect(),
         report: Report::default(),
         failed: BTreeSet::new(),
         not_registered: BTreeSet::new(),
@@ -64,6 +69,8 @@ struct Run<'a> {
     /// Made for the first build.
     jobserver: Option<jobserver::Client>,
     report: Report,
+    /// What is installed once it is built: from then on it is owed.
+    installing: BTreeSet<(&'a ModuleId, &'a KernelRelease)>,
     /// Modules that are not what was planned, for each kernel.
     failed: BTreeSet<(ModuleName, KernelRelease)>,
     /// Modules that could not be made known.
@@ -112,7 +119,9 @@ impl Run<'_> {
                 if let Some(name) = broken {
                     return Ok(Outcome::Skipped(format!("{name}, which it builds upon, failed")));
                 }
-                self.owe_install(module, kernel)?;
+                if self.installing.contains(&(module, kernel)) {
+                    self.owe_install(module, kernel)?;
+                }
                 self.build(module, kernel, depends)?;
             }
             Action::Install { module, kernel, replaces } => {
