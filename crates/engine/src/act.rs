@@ -1,9 +1,11 @@
 //! Carrying out a plan: the one room that changes the machine.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+mod builds;
 
-use crate::build::{self, Build};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use crate::build;
 use crate::confs::Confs;
 use crate::copy;
 use crate::debts::{Debt, Debts};
@@ -28,17 +30,11 @@ use crate::site::Site;
 /// Whoever calls this holds the lock, and has read `facts` under it.
 pub fn carry_out(plan: &Plan, facts: &Facts, site: &Site, watch: &mut dyn Watch) -> Report {
     watch.event(&Event::Planned(plan));
-    let installing = plan.steps.iter().filter_map(|step| match &step.action {
-        Action::Install { module, kernel, .. } => Some((module, kernel)),
-        _ => None,
-    });
     let mut run = Run {
         facts,
         site,
         debts: Debts::of(&site.trees),
         confs: Confs::new(site),
-        jobserver: None,
-        installing: installing.collect(),
         report: Report::default(),
         failed: BTreeSet::new(),
         not_registered: BTreeSet::new(),
@@ -53,9 +49,11 @@ pub fn carry_out(plan: &Plan, facts: &Facts, site: &Site, watch: &mut dyn Watch)
     {
         run.report.trouble.push(error.to_string());
     }
-    for step in &plan.steps {
-        run.step(step);
-    }
+    let (before, after) = run.around_builds(plan);
+    before.iter().for_each(|step| run.step(step));
+    run.builds(plan);
+    after.iter().for_each(|step| run.step(step));
+    remove::empty_directories(&site.trees);
     let trouble = ledger.settle(&run.own_debts, &run.report);
     run.report.trouble.extend(trouble);
     run.report
@@ -66,11 +64,7 @@ struct Run<'a> {
     site: &'a Site,
     debts: Debts,
     confs: Confs<'a>,
-    /// Made for the first build.
-    jobserver: Option<jobserver::Client>,
     report: Report,
-    /// What is installed once it is built: from then on it is owed.
-    installing: BTreeSet<(&'a ModuleId, &'a KernelRelease)>,
     /// Modules that are not what was planned, for each kernel.
     failed: BTreeSet<(ModuleName, KernelRelease)>,
     /// Modules that could not be made known.
@@ -87,10 +81,14 @@ impl Run<'_> {
         self.watch.event(&Event::Started(step));
         let started = Instant::now();
         let outcome = self.carry_out(&step.action).unwrap_or_else(Outcome::Failed);
+        self.finish(step, outcome, started.elapsed());
+    }
+
+    fn finish(&mut self, step: &Step, outcome: Outcome, elapsed: Duration) {
         if outcome != Outcome::Done {
             self.remember(&step.action);
         }
-        let finished = Finished { step: step.clone(), outcome, elapsed: started.elapsed() };
+        let finished = Finished { step: step.clone(), outcome, elapsed };
         self.watch.event(&Event::Finished(&finished));
         self.report.finished.push(finished);
     }
@@ -111,19 +109,8 @@ impl Run<'_> {
             Action::Register(module) => self.register(module)?,
             Action::UseKept(module) => self.use_kept(module)?,
             Action::Adopt { module, kernel, depends } => self.adopt(module, kernel, depends)?,
-            Action::Build { module, kernel, after, depends } => {
-                if self.not_registered.contains(module) {
-                    return Ok(Outcome::Skipped("it could not be added".into()));
-                }
-                let broken = after.iter().find(|name| self.has_failed(name, kernel));
-                if let Some(name) = broken {
-                    return Ok(Outcome::Skipped(format!("{name}, which it builds upon, failed")));
-                }
-                if self.installing.contains(&(module, kernel)) {
-                    self.owe_install(module, kernel)?;
-                }
-                self.build(module, kernel, depends)?;
-            }
+            // Built beside others, see `builds`.
+            Action::Build { .. } => {}
             Action::Install { module, kernel, replaces } => {
                 if self.not_built.contains(&(module.clone(), kernel.clone())) {
                     return Ok(Outcome::Skipped("it was not built".into()));
@@ -234,40 +221,6 @@ impl Run<'_> {
         }
         record.write(&Record::path(&site.trees, module, kernel, &site.arch))?;
         Ok(())
-    }
-
-    fn build(
-        &mut self,
-        module: &ModuleId,
-        kernel: &KernelRelease,
-        depends: &BTreeMap<ModuleName, Digest>,
-    ) -> Result<(), Failed> {
-        let Some(about) = self.facts.kernels.get(kernel) else {
-            return Err(Failed::new(21, format!("there is no kernel {kernel}")));
-        };
-        let jobs = self.site.settings.jobs();
-        let client = match &self.jobserver {
-            Some(client) => client.clone(),
-            None => {
-                // make counts one job of its own beside the tokens in the pipe.
-                let client = jobserver::Client::new(jobs.saturating_sub(1))
-                    .map_err(|error| Failed::new(1, format!("cannot make a jobserver: {error}")))?;
-                self.jobserver.insert(client).clone()
-            }
-        };
-        let build = Build {
-            site: self.site,
-            id: module,
-            kernel: &about.kernel,
-            depends,
-            jobserver: &client,
-        };
-        let built = build.run(self.facts, &mut self.confs);
-        if built.is_err() {
-            // make does not give tokens back when it is killed: the next build gets a full pool.
-            self.jobserver = None;
-        }
-        built
     }
 
     fn install(

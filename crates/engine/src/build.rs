@@ -377,9 +377,6 @@ pub(crate) fn forget_failure(
     let log = trees.failure_log(id, kernel, &site.arch);
     for file in [failure, log] {
         durable::remove_file_if_there(&file)?;
-        if let Some(dir) = file.parent() {
-            durable::remove_empty_dirs_up_to(dir, &trees.dkms)?;
-        }
     }
     Ok(())
 }

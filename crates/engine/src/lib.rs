@@ -9,6 +9,7 @@ mod build;
 pub mod conf;
 mod confs;
 pub mod copy;
+mod crew;
 pub mod debts;
 pub mod diagnose;
 pub mod digest;

@@ -13,6 +13,7 @@ use crate::place;
 use crate::report::Failed;
 use crate::site::Site;
 use crate::state::State;
+use crate::trees::Trees;
 
 /// How the names of directories start in which a build gathers its result: dkms's own, which it
 /// sweeps too.
@@ -178,4 +179,12 @@ pub(crate) fn strays(site: &Site) -> Result<(), FileError> {
     // What was the last in it is gone now: the boot unit looks whether it is empty.
     let _ = fs::remove_dir(trees.debts());
     Ok(())
+}
+
+/// Removes the directories of failures and their logs if nothing is in them any more. Not while
+/// builds run: they make them when they begin.
+pub(crate) fn empty_directories(trees: &Trees) {
+    for dir in [trees.failures(), trees.dkms.join(".log")] {
+        let _ = fs::remove_dir(dir);
+    }
 }

@@ -34,11 +34,13 @@ impl Watch for Heard {
 struct Machine {
     root: TestRoot,
     heard: Heard,
+    /// How many jobs may run, if not one for each processor.
+    jobs: Option<usize>,
 }
 
 impl Machine {
     fn new() -> Self {
-        Self { root: TestRoot::new(), heard: Heard::default() }
+        Self { root: TestRoot::new(), heard: Heard::default(), jobs: None }
     }
 
     fn with_kernel(release: &str) -> Self {
@@ -52,6 +54,9 @@ impl Machine {
         site.tools.depmod = self.root.depmod();
         self.root.make();
         site.env = site.env.first_in_path(&self.root.programs());
+        if let Some(jobs) = self.jobs {
+            site.settings.set_jobs(jobs);
+        }
         site
     }
 
@@ -383,6 +388,92 @@ fn strays_of_killed_runs_are_swept() {
     clean(&machine.sync(&["bar-1.0"], &[]));
     assert!(!machine.tree().contains(".tmp"), "{}", machine.tree());
     assert!(!machine.root.exists("var/lib/dkms/.debts"));
+}
+
+/// A script that a module runs while it is built.
+fn build_script(machine: &Machine, module: &str, script: &str) {
+    let path = machine.root.at(format!("usr/src/{module}-1.0/while-building.sh"));
+    let text = format!("#!/bin/bash\nROOT={}\n{script}\n", machine.root.path().display());
+    fs::write(&path, text).unwrap();
+    executable(&path);
+}
+
+#[test]
+fn modules_are_built_side_by_side() {
+    let mut machine = Machine::with_kernel(K1);
+    for module in ["foo", "bar"] {
+        machine.root.source(module, "1.0").conf_line("PRE_BUILD=while-building.sh");
+        // Each waits for the other: one after the other, the first would wait in vain.
+        build_script(
+            &machine,
+            module,
+            "touch $ROOT/$module; for i in {1..200}; do [[ -e $ROOT/foo && -e $ROOT/bar ]] && exit; \
+             sleep 0.05; done; exit 1",
+        );
+    }
+    machine.jobs = Some(2);
+    clean(&machine.sync(&[], &[K1]));
+    assert!(machine.installed(K1, "foo.ko") && machine.installed(K1, "bar.ko"));
+}
+
+#[test]
+fn no_more_jobs_run_than_the_bound() {
+    let mut machine = Machine::with_kernel(K1);
+    let modules = ["a", "b", "c", "d"];
+    for module in modules {
+        machine.root.source(module, "1.0").conf_line("MAKE='make -f many.mk'").file(
+            "many.mk",
+            &format!(
+                "all: 1 2 3 4 5 6\n\t$(MAKE) -C {}/usr/lib/modules/{K1}/build M=$(CURDIR)\n\
+                 1 2 3 4 5 6:\n\t./while-building.sh $@\n",
+                machine.root.path().display()
+            ),
+        );
+        // Notes how many of its kind run at once, itself included.
+        build_script(
+            &machine,
+            module,
+            "cd $ROOT; mkdir -p jobs; me=$(mktemp jobs/XXXXXX); ls jobs | wc -l >> counts; \
+             sleep 0.1; rm $me",
+        );
+    }
+    machine.jobs = Some(3);
+    clean(&machine.sync(&[], &[K1]));
+    let counts = machine.root.read("counts");
+    let counts: Vec<usize> = counts.lines().map(|line| line.trim().parse().unwrap()).collect();
+    assert_eq!(counts.len(), 24, "each job of each module ran");
+    let most = counts.iter().max().unwrap();
+    assert!((2..=3).contains(most), "{counts:?}");
+}
+
+#[test]
+fn what_builds_upon_another_waits_until_that_is_installed() {
+    let mut machine = Machine::with_kernel(K1);
+    machine.root.source("spl", "1.0");
+    machine
+        .root
+        .source("zfs", "1.0")
+        .conf_line("BUILD_DEPENDS=spl")
+        .conf_line("PRE_BUILD=while-building.sh");
+    let placed = format!("usr/lib/modules/{K1}/updates/dkms/spl.ko");
+    build_script(&machine, "zfs", &format!("test -e $ROOT/{placed}"));
+    machine.jobs = Some(2);
+    clean(&machine.sync(&[], &[K1]));
+    assert!(machine.installed(K1, "zfs.ko"));
+}
+
+#[test]
+fn what_builds_upon_a_failed_one_is_skipped() {
+    let mut machine = Machine::with_kernel(K1);
+    machine.root.source("spl", "1.0").broken();
+    machine.root.source("zfs", "1.0").conf_line("BUILD_DEPENDS=spl");
+    machine.root.source("top", "1.0").conf_line("BUILD_DEPENDS=zfs");
+    machine.root.source("foo", "1.0");
+    let report = machine.sync(&[], &[K1]);
+    let failed: Vec<_> = report.failures().map(|(action, _)| action.to_string()).collect();
+    assert_eq!(failed, [format!("build spl/1.0 for {K1}")]);
+    assert!(machine.installed(K1, "foo.ko"));
+    assert!(!machine.installed(K1, "zfs.ko") && !machine.installed(K1, "top.ko"));
 }
 
 fn executable(path: &std::path::Path) {
