@@ -1,8 +1,9 @@
 //! What DKMS is: modules built from source for every kernel, kept in the dkms tree and placed in
 //! the kernels' own directories. Knows no pacman and no terminal.
 //!
-//! From the ground up, a file uses only those above it:
-//! [`names`], [`trees`] · `run`, `conf`, `kernels`, `state` · `facts` · `plan` · `build`, `place` · `act`, `report`.
+//! From the ground up, a file uses only those before it:
+//! [`names`], [`trees`] · [`durable`], [`run`], [`conf`], [`kernels`], [`digest`], [`object`] · [`record`], [`debts`],
+//! [`state`] · [`facts`], [`survey`] · [`plan`] · `build`, `place`, `remove` · `crew`, [`act`], [`report`].
 
 pub mod act;
 mod build;
