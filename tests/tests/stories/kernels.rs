@@ -1,29 +1,8 @@
 //! Kernels come, are upgraded, stand side by side, and lack their headers.
 
-use stories::{Package, Root, find};
+use stories::{Root, find};
 
-/// A kernel and its headers.
-fn kernel(name: &str, release: u8) -> [Package; 2] {
-    [find(&format!("{name}-{release}")), find(&format!("{name}-headers-{release}"))]
-}
-
-/// Asserts that our status and the real dkms's are these lines.
-#[track_caller]
-fn assert_status(root: &Root, want: &[String]) {
-    let mut want = want.to_vec();
-    want.sort();
-    let sorted = |mut lines: Vec<String>| {
-        lines.sort();
-        lines
-    };
-    assert_eq!(sorted(root.status()), want, "our status");
-    assert_eq!(sorted(root.peer_status()), want, "the real dkms's status");
-}
-
-/// The status line of a module installed for a kernel.
-fn installed(alias: &str, release: &str) -> String {
-    format!("{}, {release}, x86_64: installed", find(alias).module())
-}
+use crate::setting::{assert_status, installed, kernel};
 
 /// Story 1.
 #[test]
@@ -43,7 +22,7 @@ fn a_kernel_its_headers_and_three_modules_in_one_transaction() {
     for module in modules {
         assert!(output.text.contains(module), "{module} is not mentioned:\n{}", output.text);
     }
-    assert_status(&root, &modules.map(|module| installed(module, &release)));
+    assert_status(&root, &modules.map(|module| installed(find(module).module(), &release)));
     // The initramfs is made after the modules.
     let seen = format!("mkinitcpio sees {release}/updates/dkms/bbswitch.ko.zst");
     assert!(
@@ -65,7 +44,7 @@ fn a_kernel_bump_leaves_nothing_of_the_old_one() {
     for object in ["acpi_call", "bbswitch", "vhba"] {
         root.assert_works(&new, object);
     }
-    assert_status(&root, &modules.map(|module| installed(module, &new)));
+    assert_status(&root, &modules.map(|module| installed(find(module).module(), &new)));
     let left: Vec<String> =
         root.files("var/lib/dkms").into_iter().filter(|file| file.contains(&old)).collect();
     assert!(left.is_empty(), "of the old kernel there is left: {left:?}");
@@ -94,7 +73,7 @@ fn a_second_kernel_gets_the_modules_and_the_first_keeps_them() {
         !compilers.starts().iter().any(|start| start.contains(&headers)),
         "it was built again for the first kernel"
     );
-    let lines = |release: &str| modules.map(|module| installed(module, release));
+    let lines = |release: &str| modules.map(|module| installed(find(module).module(), release));
     assert_status(&root, &[lines(&first), lines(&second)].concat());
     root.assert_settled();
 }

@@ -2,6 +2,8 @@
 
 use stories::{Package, Recipe, Root, find};
 
+use crate::setting::traces;
+
 /// The two kernels of these stories, with their headers.
 fn kernels() -> Vec<Package> {
     ["linux-1", "linux-headers-1", "linux-lts-1", "linux-lts-headers-1"].map(find).into()
@@ -9,14 +11,6 @@ fn kernels() -> Vec<Package> {
 
 fn releases() -> [String; 2] {
     ["linux-1", "linux-lts-1"].map(|kernel| find(kernel).content)
-}
-
-/// The entries of the dkms tree and of the kernels that speak of `module`.
-fn traces(root: &Root, module: &str) -> Vec<String> {
-    let trees = ["var/lib/dkms", "usr/lib/modules"];
-    let files =
-        trees.iter().flat_map(|tree| root.files(tree)).filter(|file| !file.contains("/build/"));
-    files.filter(|file| file.contains(module)).collect()
 }
 
 /// Story 4.
