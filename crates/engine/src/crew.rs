@@ -15,8 +15,9 @@ use crate::plan::{Action, Plan, Step};
 use crate::report::Failed;
 use crate::site::Site;
 
-/// How long nothing may happen before the tokens are counted.
-const QUIET: Duration = Duration::from_millis(200);
+/// How long every build must have been waiting before the tokens count as lost: long enough for
+/// threads to get going on a machine that is busy.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// A module to be built for a kernel, and what is done with the result.
 pub(crate) struct Job<'a> {
