@@ -92,20 +92,6 @@ pub struct KernelIdentity {
     pub headers: Option<Digest>,
 }
 
-impl KernelIdentity {
-    /// The parts that are not as they were, in words for a reason.
-    #[must_use]
-    pub fn changes_since(&self, was: &Self) -> Vec<&'static str> {
-        let changed = [
-            (self.release != was.release, "kernel release"),
-            (self.config != was.config, "kernel configuration"),
-            (self.symvers != was.symvers, "Module.symvers"),
-            (self.headers != was.headers, "kernel headers"),
-        ];
-        changed.into_iter().filter_map(|(differs, part)| differs.then_some(part)).collect()
-    }
-}
-
 /// Digests of files and trees. A content is read only where stat says something else than when
 /// it was last read: path, size, mtime, ctime, inode, device and mode. (pacman restores mtimes,
 /// and a reinstalled file may get its old inode back: only all of them together tell.)
