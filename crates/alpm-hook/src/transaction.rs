@@ -56,14 +56,15 @@ pub fn sync(call: &Call, change: &Change) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS); // a machine without modules
     }
     let _lock = lock(call, &site)?;
-    let packages = packages(&site, &present);
+    let on_disk = Kernels::read(&site.trees).unwrap_or_default();
+    let packages = packages(&site, &present, &on_disk);
     // When we arrive ourselves, everything that is there is new to us.
     let arrived = if change.ourselves { present } else { BTreeSet::new() };
     let sources = &change.sources | &arrived;
     let kernels = &change.kernels | &change.headers;
     let scope = Scope {
         kernels: in_depth(&site, &sources, &kernels),
-        copies: copies(&site, &packages),
+        copies: copies(&on_disk, &packages),
         ..Scope::default()
     };
     let facts = survey::read(&site, &scope);
@@ -154,11 +155,11 @@ fn source_dirs(trees: &Trees) -> BTreeSet<String> {
 
 /// Asks for the packages behind all sources and kernels; if there is no answer, says so once and
 /// goes on without names.
-fn packages(site: &Site, sources: &BTreeSet<String>) -> Packages {
-    let kernels = Kernels::read(&site.trees).map(|kernels| kernels.all).unwrap_or_default();
+fn packages(site: &Site, sources: &BTreeSet<String>, kernels: &Kernels) -> Packages {
+    let alive = kernels.all.iter().filter(|kernel| kernel.alive);
     let questions = Questions {
         sources: sources.clone(),
-        kernels: kernels.into_iter().filter(|it| it.alive).map(|it| it.release).collect(),
+        kernels: alive.map(|kernel| kernel.release.clone()).collect(),
     };
     let answer = query::beside_us()
         .map_err(query::NoAnswer::from)
@@ -172,8 +173,7 @@ fn packages(site: &Site, sources: &BTreeSet<String>) -> Packages {
 
 /// Kernels that came with a package and belong to none any more: kernel-modules-hook and the like
 /// keep the running kernel's directory until the next boot.
-fn copies(site: &Site, packages: &Packages) -> BTreeSet<KernelRelease> {
-    let kernels = Kernels::read(&site.trees).unwrap_or_default();
+fn copies(kernels: &Kernels, packages: &Packages) -> BTreeSet<KernelRelease> {
     let from_package = |release: &&KernelRelease| {
         kernels.get(release).is_some_and(|kernel| kernel.pkgbase.is_some())
     };

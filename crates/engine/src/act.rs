@@ -49,7 +49,7 @@ pub fn carry_out(plan: &Plan, facts: &Facts, site: &Site, watch: &mut dyn Watch)
     {
         run.report.trouble.push(error.to_string());
     }
-    let (before, after) = run.around_builds(plan);
+    let (before, after) = builds::around_builds(plan);
     before.iter().for_each(|step| run.step(step));
     run.builds(plan);
     after.iter().for_each(|step| run.step(step));

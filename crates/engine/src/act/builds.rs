@@ -12,36 +12,6 @@ use crate::plan::{Action, Plan, Step};
 use crate::report::{Event, Failed, Outcome};
 
 impl Run<'_> {
-    /// The steps that come before all builds, and those that come after them: what is built may
-    /// need what is known and placed already, and takes the place of what is removed.
-    pub(super) fn around_builds<'p>(&self, plan: &'p Plan) -> (Vec<&'p Step>, Vec<&'p Step>) {
-        let built = |module: &ModuleId, kernel: &KernelRelease| {
-            plan.steps.iter().any(|step| {
-                matches!(&step.action, Action::Build { module: m, kernel: k, .. }
-                    if m == module && k == kernel)
-            })
-        };
-        let (mut before, mut after) = (Vec::new(), Vec::new());
-        for step in &plan.steps {
-            match &step.action {
-                Action::Build { .. } => {}
-                Action::Install { module, kernel, .. } if built(module, kernel) => {}
-                Action::Register(_)
-                | Action::UseKept(_)
-                | Action::Adopt { .. }
-                | Action::Install { .. }
-                | Action::Fail { .. } => before.push(step),
-                Action::Uninstall(..)
-                | Action::Unbuild(..)
-                | Action::Deregister(_)
-                | Action::Depmod(_)
-                | Action::Sweep(_)
-                | Action::Leave => after.push(step),
-            }
-        }
-        (before, after)
-    }
-
     /// Builds side by side, and installs each module when it is built.
     pub(super) fn builds(&mut self, plan: &Plan) {
         let (site, facts) = (self.site, self.facts);
@@ -122,6 +92,36 @@ impl Run<'_> {
         }
         false
     }
+}
+
+/// The steps that come before all builds, and those that come after them: what is built may
+/// need what is known and placed already, and takes the place of what is removed.
+pub(super) fn around_builds(plan: &Plan) -> (Vec<&Step>, Vec<&Step>) {
+    let built = |module: &ModuleId, kernel: &KernelRelease| {
+        plan.steps.iter().any(|step| {
+            matches!(&step.action, Action::Build { module: m, kernel: k, .. }
+                if m == module && k == kernel)
+        })
+    };
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    for step in &plan.steps {
+        match &step.action {
+            Action::Build { .. } => {}
+            Action::Install { module, kernel, .. } if built(module, kernel) => {}
+            Action::Register(_)
+            | Action::UseKept(_)
+            | Action::Adopt { .. }
+            | Action::Install { .. }
+            | Action::Fail { .. } => before.push(step),
+            Action::Uninstall(..)
+            | Action::Unbuild(..)
+            | Action::Deregister(_)
+            | Action::Depmod(_)
+            | Action::Sweep(_)
+            | Action::Leave => after.push(step),
+        }
+    }
+    (before, after)
 }
 
 /// Whether a job builds upon one that is not over.

@@ -66,7 +66,12 @@ impl Planner<'_> {
         Ok(())
     }
 
-    fn touched(&self, sources: &BTreeSet<String>, kernels: &BTreeSet<KernelRelease>) -> Touched {
+    /// What was touched now, and what is owed from earlier transactions.
+    pub(super) fn touched(
+        &self,
+        sources: &BTreeSet<String>,
+        kernels: &BTreeSet<KernelRelease>,
+    ) -> Touched {
         let (mut sources, mut kernels) = (sources.clone(), kernels.clone());
         for debt in &self.facts.debts {
             match debt {

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::arrivals::Touched;
 use super::{Action, Note, Planner};
 use crate::debts::Debt;
-use crate::facts::{Facts, ModuleFacts, SourceLink, SourcePlace};
+use crate::facts::{ModuleFacts, SourceLink, SourcePlace};
 use crate::names::{KernelRelease, ModuleId};
 use crate::record::Reason;
 
@@ -64,7 +64,7 @@ impl Planner<'_> {
                 }
             }
             // What stayed only because its successor failed goes too.
-            let owed = self.gone_modules(&owed_sources(facts));
+            let owed = self.touched(&BTreeSet::new(), &BTreeSet::new()).gone;
             let leaving = |(id, module): &(&ModuleId, &ModuleFacts)| {
                 module.is_registered()
                     && (sources.contains(&module.source_dir) || owed.contains(*id))
@@ -266,16 +266,4 @@ impl Planner<'_> {
         self.plan.owes = owes;
         self.plan.settles = settles;
     }
-}
-
-fn owed_sources(facts: &Facts) -> BTreeSet<String> {
-    let mut sources = BTreeSet::new();
-    for debt in &facts.debts {
-        match debt {
-            Debt::Source(dir) => drop(sources.insert(dir.clone())),
-            Debt::Transaction { sources: more, .. } => sources.extend(more.iter().cloned()),
-            _ => {}
-        }
-    }
-    sources
 }
