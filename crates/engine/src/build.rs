@@ -1,12 +1,15 @@
 //! Compiling one module for one kernel, into a directory that becomes `T/M/V/K/A` when all is well.
 
+mod make;
+mod products;
+mod source;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Component, Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::time::Instant;
 
-use crate::conf::{Conf, Excluded, MakeChoice};
+use crate::conf::{Conf, Excluded};
 use crate::confs::Confs;
 use crate::diagnose::{self, Cause};
 use crate::digest::Digest;
@@ -17,10 +20,12 @@ use crate::make_log::{MakeLog, StepError};
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 use crate::record::{self, Failure, Inputs, Record};
 use crate::report::Failed;
-use crate::run::{Ended, Environment, How, Output, Program};
-use crate::scripts::{self, Script};
+use crate::run::{Environment, How, Output};
+use crate::scripts::Script;
 use crate::site::Site;
-use crate::{copy, publish, remove};
+use crate::{publish, remove};
+
+pub(crate) use source::keep;
 
 /// With less room than this, in bytes, a build that failed is one that the disk was too full for:
 /// make deletes what it could not finish, so that some room is left again.
@@ -115,28 +120,13 @@ impl Build<'_> {
             arch: site.arch.clone(),
             adopted: false,
             build_seconds: 0,
-            compiler: compiler(&env),
+            compiler: make::compiler(&env),
             inputs,
             values,
             objects: Vec::new(),
             placed: Vec::new(),
         };
         Ok(Prepared { excluded: confs.excluded(&conf, kernel), conf, record, headers, env, config })
-    }
-
-    /// What make and the scripts see (dkms-behaviour 4.2), with our `uname` first in PATH: it
-    /// answers for the kernel that is built for, which is what a Makefile means to ask.
-    fn environment(&self, config: Option<&KernelConfig>) -> Result<Environment, Failed> {
-        let programs = crate::confs::build_programs(self.site)?;
-        let mut env =
-            scripts::environment(self.site, self.id, &self.kernel.release).first_in_path(&programs);
-        if let Some(config) = config {
-            let exists = |name: &str| in_path(name, &env);
-            for (name, value) in config.compiler_environment(exists) {
-                env = env.with(name, value);
-            }
-        }
-        Ok(env)
     }
 
     fn build(&self, mut prepared: Prepared, started: Instant) -> Result<(), Failed> {
@@ -180,62 +170,6 @@ impl Build<'_> {
         Ok(())
     }
 
-    /// Keeps a copy of the source for the day its package is gone: scripts, siblings and a
-    /// rebuild of an old version for a new kernel need it.
-    fn keep_source(&self) -> Result<(), FileError> {
-        let trees = &self.site.trees;
-        let kept = trees.kept(self.id);
-        let source = self.source()?;
-        if source == kept {
-            return Ok(());
-        }
-        keep(&source, &kept, copy::link_tree)
-    }
-
-    fn source(&self) -> Result<PathBuf, FileError> {
-        let link = self.site.trees.source_link(self.id);
-        crate::links::resolve(&self.site.trees.root, &link).map_err(FileError::when("find", &link))
-    }
-
-    fn copy_source(&self) -> Result<(), FileError> {
-        let build = self.build_dir();
-        durable::remove_tree(&build)?;
-        copy::copy_tree(&self.source()?, &build)?;
-        let patches = self.site.trees.etc.join(&self.id.name).join("patches");
-        if patches.is_dir() {
-            overlay(&patches, &build.join("patches"))?;
-        }
-        Ok(())
-    }
-
-    /// Applies the patches that are meant for this kernel (dkms-behaviour 3.4 and 4.1).
-    fn patch(&self, prepared: &Prepared, log: &mut MakeLog) -> Result<(), Failed> {
-        for patch in &prepared.conf.patches {
-            let file = Path::new("./patches").join(patch);
-            let leads_out = file.components().any(|part| part == Component::ParentDir);
-            if leads_out || !self.build_dir().join(&file).is_file() {
-                let what = format!("there is no patch {} in its source", file.display());
-                return Err(self.failed(5, &what));
-            }
-            let program = Program::new("patch", &prepared.env)
-                .args(["-p1", "-i"])
-                .arg(&file)
-                .cwd(self.build_dir())
-                .deadline(self.site.settings.build_timeout())
-                .confined(&self.site.tools);
-            let command = format!("patch -p1 < {}", file.display());
-            let ended = log
-                .step(&format!("Applying patch {patch}"), &command, |file| {
-                    program.output(Output::Log(file)).run()
-                })
-                .map_err(step_failed)?;
-            if !ended.success() {
-                return Err(self.failed(6, &format!("its patch {patch} does not fit")));
-            }
-        }
-        Ok(())
-    }
-
     fn script(
         &self,
         directive: &'static str,
@@ -262,59 +196,6 @@ impl Build<'_> {
             _ => 1,
         };
         Err(self.failed(code, &format!("its {directive} script failed ({}): {value}", ended.how)))
-    }
-
-    fn make(&self, prepared: &Prepared, log: &mut MakeLog) -> Result<(), Failed> {
-        let command = self.make_command(prepared);
-        let program = Program::new(self.site.tools.bash.clone(), &prepared.env)
-            .args(["--norc", "--noprofile", "-c"])
-            .arg(&command)
-            .cwd(self.build_dir())
-            .deadline(self.site.settings.build_timeout())
-            .jobserver(self.jobserver)
-            .confined(&self.site.tools);
-        let ended = log
-            .step("Building module(s)", &command, |file| program.output(Output::Log(file)).run())
-            .map_err(step_failed)?;
-        if ended.success() { Ok(()) } else { Err(self.make_failed(&ended, &command)) }
-    }
-
-    /// dkms's rewriting (4.3), but only of the word `make` itself, and without `-j`: the
-    /// jobserver gives the jobs.
-    fn make_command(&self, prepared: &Prepared) -> String {
-        let release = &self.kernel.release;
-        let mut command = match &prepared.conf.make {
-            MakeChoice::Generic => {
-                format!("make -C {} M={}", prepared.headers.display(), self.build_dir().display())
-            }
-            MakeChoice::Text(text) => text.clone(),
-        };
-        if let Some(rest) = command.strip_prefix("make")
-            && (rest.is_empty() || rest.starts_with([' ', '\t']))
-        {
-            command = format!("make KERNELRELEASE={release}{rest}");
-        }
-        if prepared.config.as_ref().is_some_and(KernelConfig::is_clang) {
-            command.push_str(" LLVM=1");
-        }
-        command
-    }
-
-    fn make_failed(&self, ended: &Ended, command: &str) -> Failed {
-        let mut failed = self.failed(10, &format!("make failed ({}): {command}", ended.how));
-        match ended.how {
-            How::TimedOut => {
-                let limit = self.site.settings.build_timeout().as_secs();
-                failed.message = format!(
-                    "it was not finished after {limit} s, the limit of [build] timeout in \
-                     /etc/dkms/alpm-dkms.toml"
-                );
-            }
-            // Somebody else's signal: the kernel short of memory, or an administrator.
-            How::Killed(_) => failed.passing = true,
-            How::Exited(_) => {}
-        }
-        failed
     }
 
     /// A failure with what the log says about it.
@@ -346,26 +227,6 @@ impl Build<'_> {
     }
 }
 
-/// Keeps `source` at `kept`, in place of what was kept before, as `copy` does it.
-pub(crate) fn keep(
-    source: &Path,
-    kept: &Path,
-    copy: impl FnOnce(&Path, &Path) -> Result<(), FileError>,
-) -> Result<(), FileError> {
-    let unfinished = kept.with_file_name(format!(
-        "{}{}",
-        durable::UNFINISHED,
-        kept.file_name().unwrap_or_default().to_string_lossy()
-    ));
-    if let Some(parent) = kept.parent() {
-        durable::create_dirs(parent)?;
-    }
-    durable::remove_tree(&unfinished)?;
-    copy(source, &unfinished)?;
-    durable::remove_tree(kept)?;
-    fs::rename(&unfinished, kept).map_err(FileError::when("keep", kept))
-}
-
 /// Removes what is remembered of failed builds of a module for a kernel, log and all.
 pub(crate) fn forget_failure(
     site: &Site,
@@ -381,47 +242,9 @@ pub(crate) fn forget_failure(
     Ok(())
 }
 
-/// Copies a directory's files over another's.
-fn overlay(from: &Path, to: &Path) -> Result<(), FileError> {
-    durable::create_dirs(to)?;
-    for entry in walkdir::WalkDir::new(from).min_depth(1) {
-        let entry = entry.map_err(std::io::Error::from).map_err(FileError::when("read", from))?;
-        let Ok(below) = entry.path().strip_prefix(from) else { continue };
-        let place = to.join(below);
-        if entry.file_type().is_dir() {
-            durable::create_dirs(&place)?;
-        } else {
-            copy_file(entry.path(), &place)?;
-        }
-    }
-    Ok(())
-}
-
-pub(crate) fn copy_file(from: &Path, to: &Path) -> Result<(), FileError> {
-    fs::copy(from, to).map(|_| ()).map_err(FileError::when("write", to))
-}
-
 fn step_failed(error: StepError) -> Failed {
     match error {
         StepError::Log(error) => error.into(),
         StepError::Run(error) => Failed { passing: true, ..Failed::new(10, error.to_string()) },
     }
-}
-
-fn in_path(name: &str, env: &Environment) -> bool {
-    env.get("PATH").is_some_and(|path| {
-        std::env::split_paths(path).any(|dir| {
-            dir.join(name)
-                .metadata()
-                .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-        })
-    })
-}
-
-/// How the compiler names itself, for the record.
-fn compiler(env: &Environment) -> String {
-    let cc = env.get("CC").unwrap_or("cc".as_ref());
-    let asked = Program::new(cc, env).arg("--version").deadline(Duration::from_secs(5)).run();
-    let output = asked.map(|ended| ended.output).unwrap_or_default();
-    String::from_utf8_lossy(&output).lines().next().unwrap_or_default().to_owned()
 }

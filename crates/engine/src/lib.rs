@@ -28,7 +28,6 @@ pub mod object;
 mod page;
 mod place;
 pub mod plan;
-mod products;
 mod publish;
 mod recompress;
 pub mod record;

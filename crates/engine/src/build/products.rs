@@ -5,7 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::build::{Build, Prepared, copy_file};
+use super::source::copy_file;
+use super::{Build, Prepared};
 use crate::digest::Digest;
 use crate::distribution;
 use crate::durable::{self, FileError};
@@ -15,7 +16,7 @@ use crate::record::{self, Object};
 use crate::report::Failed;
 
 /// An object that make produced.
-pub(crate) struct Product {
+pub(super) struct Product {
     file: PathBuf,
     name: String,
     location: String,
@@ -24,7 +25,7 @@ pub(crate) struct Product {
 
 impl Build<'_> {
     /// Every object that dkms.conf promises is there, and is one for this kernel.
-    pub(crate) fn check_objects(&self, prepared: &Prepared) -> Result<Vec<Product>, Failed> {
+    pub(super) fn check_objects(&self, prepared: &Prepared) -> Result<Vec<Product>, Failed> {
         let release = &self.kernel.release;
         let mut products = Vec::new();
         let records = prepared.conf.records.iter().zip(&prepared.excluded.records);
@@ -70,7 +71,7 @@ impl Build<'_> {
     }
 
     /// Fills the directory that becomes `K/A`: finished objects, the log, our record.
-    pub(crate) fn stage(
+    pub(super) fn stage(
         &self,
         prepared: &mut Prepared,
         products: &[Product],

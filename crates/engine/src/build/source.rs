@@ -1,0 +1,109 @@
+//! The working copy that a build happens in: the source, patched for its kernel.
+
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use super::{Build, Prepared, step_failed};
+use crate::copy;
+use crate::durable::{self, FileError};
+use crate::make_log::MakeLog;
+use crate::report::Failed;
+use crate::run::{Output, Program};
+
+impl Build<'_> {
+    /// Keeps a copy of the source for the day its package is gone: scripts, siblings and a
+    /// rebuild of an old version for a new kernel need it.
+    pub(super) fn keep_source(&self) -> Result<(), FileError> {
+        let trees = &self.site.trees;
+        let kept = trees.kept(self.id);
+        let source = self.source()?;
+        if source == kept {
+            return Ok(());
+        }
+        keep(&source, &kept, copy::link_tree)
+    }
+
+    fn source(&self) -> Result<PathBuf, FileError> {
+        let link = self.site.trees.source_link(self.id);
+        crate::links::resolve(&self.site.trees.root, &link).map_err(FileError::when("find", &link))
+    }
+
+    pub(super) fn copy_source(&self) -> Result<(), FileError> {
+        let build = self.build_dir();
+        durable::remove_tree(&build)?;
+        copy::copy_tree(&self.source()?, &build)?;
+        let patches = self.site.trees.etc.join(&self.id.name).join("patches");
+        if patches.is_dir() {
+            overlay(&patches, &build.join("patches"))?;
+        }
+        Ok(())
+    }
+
+    /// Applies the patches that are meant for this kernel (dkms-behaviour 3.4 and 4.1).
+    pub(super) fn patch(&self, prepared: &Prepared, log: &mut MakeLog) -> Result<(), Failed> {
+        for patch in &prepared.conf.patches {
+            let file = Path::new("./patches").join(patch);
+            let leads_out = file.components().any(|part| part == Component::ParentDir);
+            if leads_out || !self.build_dir().join(&file).is_file() {
+                let what = format!("there is no patch {} in its source", file.display());
+                return Err(self.failed(5, &what));
+            }
+            let program = Program::new("patch", &prepared.env)
+                .args(["-p1", "-i"])
+                .arg(&file)
+                .cwd(self.build_dir())
+                .deadline(self.site.settings.build_timeout())
+                .confined(&self.site.tools);
+            let command = format!("patch -p1 < {}", file.display());
+            let ended = log
+                .step(&format!("Applying patch {patch}"), &command, |file| {
+                    program.output(Output::Log(file)).run()
+                })
+                .map_err(step_failed)?;
+            if !ended.success() {
+                return Err(self.failed(6, &format!("its patch {patch} does not fit")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Keeps `source` at `kept`, in place of what was kept before, as `copy` does it.
+pub(crate) fn keep(
+    source: &Path,
+    kept: &Path,
+    copy: impl FnOnce(&Path, &Path) -> Result<(), FileError>,
+) -> Result<(), FileError> {
+    let unfinished = kept.with_file_name(format!(
+        "{}{}",
+        durable::UNFINISHED,
+        kept.file_name().unwrap_or_default().to_string_lossy()
+    ));
+    if let Some(parent) = kept.parent() {
+        durable::create_dirs(parent)?;
+    }
+    durable::remove_tree(&unfinished)?;
+    copy(source, &unfinished)?;
+    durable::remove_tree(kept)?;
+    fs::rename(&unfinished, kept).map_err(FileError::when("keep", kept))
+}
+
+/// Copies a directory's files over another's.
+fn overlay(from: &Path, to: &Path) -> Result<(), FileError> {
+    durable::create_dirs(to)?;
+    for entry in walkdir::WalkDir::new(from).min_depth(1) {
+        let entry = entry.map_err(std::io::Error::from).map_err(FileError::when("read", from))?;
+        let Ok(below) = entry.path().strip_prefix(from) else { continue };
+        let place = to.join(below);
+        if entry.file_type().is_dir() {
+            durable::create_dirs(&place)?;
+        } else {
+            copy_file(entry.path(), &place)?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn copy_file(from: &Path, to: &Path) -> Result<(), FileError> {
+    fs::copy(from, to).map(|_| ()).map_err(FileError::when("write", to))
+}
