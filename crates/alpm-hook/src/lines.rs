@@ -232,7 +232,7 @@ impl<W: Write> Watch for Lines<W> {
     fn event(&mut self, event: &Event<'_>) {
         match event {
             Event::Planned(plan) => self.planned(plan),
-            Event::Started(_) => {}
+            Event::Started(_) | Event::Phase { .. } => {}
             Event::Finished(finished) => self.finished(finished),
             Event::Says(line) => self.out.line(line),
         }

@@ -111,7 +111,7 @@ impl Watch for Progress<'_> {
             Event::Started(step) if self.loudness == Loudness::Verbose => {
                 self.say(&format!("{step} ..."));
             }
-            Event::Started(_) => {}
+            Event::Started(_) | Event::Phase { .. } => {}
             Event::Finished(finished) => self.finished(finished),
             Event::Says(line) => self.say(line),
         }

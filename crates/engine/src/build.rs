@@ -19,7 +19,7 @@ use crate::kernels::{Kernel, KernelConfig};
 use crate::make_log::{MakeLog, StepError};
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 use crate::record::{self, Failure, Inputs, Record};
-use crate::report::Failed;
+use crate::report::{Failed, Phase};
 use crate::run::{Environment, How, Output};
 use crate::scripts::Script;
 use crate::site::Site;
@@ -43,6 +43,8 @@ pub(crate) struct Build<'a> {
     pub depends: &'a BTreeMap<ModuleName, Digest>,
     /// The tokens of all make programs of this run.
     pub jobserver: &'a jobserver::Client,
+    /// Is told of each phase when it begins.
+    pub tell: &'a dyn Fn(Phase),
 }
 
 /// What a build needs beyond its inputs, found when it begins.
@@ -59,6 +61,7 @@ impl Build<'_> {
     /// Builds, and remembers a failure that the same inputs would only repeat.
     pub(crate) fn run(&self, facts: &Facts, confs: &mut Confs<'_>) -> Result<(), Failed> {
         let started = Instant::now();
+        (self.tell)(Phase::Copying);
         let prepared = self.prepare(facts, confs)?;
         let inputs = prepared.record.inputs.clone();
         let built = self.build(prepared, started);
@@ -183,6 +186,7 @@ impl Build<'_> {
             log::warn!("{}", script.missing(self.id));
             return Ok(());
         };
+        (self.tell)(Phase::Script(directive));
         let ended = log
             .step(&format!("Running the {directive} script"), value, |file| {
                 program.output(Output::Log(file)).run()

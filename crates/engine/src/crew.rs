@@ -12,7 +12,7 @@ use crate::digest::Digest;
 use crate::facts::Facts;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 use crate::plan::{Action, Plan, Step};
-use crate::report::Failed;
+use crate::report::{Failed, Phase};
 use crate::site::Site;
 
 /// How long every build must have been waiting before the tokens count as lost: long enough for
@@ -65,6 +65,14 @@ fn seconds(facts: &Facts, name: &ModuleName) -> u64 {
 /// What came of a job: its number, how it ended, how long it took.
 pub(crate) type Ended = (usize, Result<(), Failed>, Duration);
 
+/// What a build tells while it runs, under the number of its job.
+enum Word {
+    /// It came to another phase at that time.
+    Phase(usize, Phase, Instant),
+    /// It is over.
+    Ended(Ended),
+}
+
 /// The builds that run.
 pub(crate) struct Crew<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
@@ -73,8 +81,8 @@ pub(crate) struct Crew<'scope, 'env> {
     client: &'env jobserver::Client,
     /// Builds that have their token.
     active: &'env AtomicUsize,
-    sender: Sender<Ended>,
-    receiver: Receiver<Ended>,
+    sender: Sender<Word>,
+    receiver: Receiver<Word>,
     running: usize,
 }
 
@@ -107,6 +115,10 @@ impl<'scope, 'env> Crew<'scope, 'env> {
             let token = client.acquire();
             active.fetch_add(1, Ordering::SeqCst);
             let started = Instant::now();
+            // Nobody listens any more only if the whole run has ended.
+            let tell = |phase| {
+                let _ = sender.send(Word::Phase(number, phase, Instant::now()));
+            };
             let built = match (token, facts.kernels.get(kernel)) {
                 (Err(error), _) => Err(Failed {
                     passing: true,
@@ -115,24 +127,25 @@ impl<'scope, 'env> Crew<'scope, 'env> {
                 (Ok(_), None) => Err(Failed::new(21, format!("there is no kernel {kernel}"))),
                 (Ok(_token), Some(about)) => {
                     let kernel = &about.kernel;
-                    Build { site, id: module, kernel, depends, jobserver: client }
+                    Build { site, id: module, kernel, depends, jobserver: client, tell: &tell }
                         .run(facts, &mut Confs::new(site))
                 }
             };
             active.fetch_sub(1, Ordering::SeqCst);
-            // Nobody listens any more only if the whole run has ended.
-            let _ = sender.send((number, built, started.elapsed()));
+            let _ = sender.send(Word::Ended((number, built, started.elapsed())));
         });
     }
 
-    /// Waits for the next build to end; nothing if none is running.
+    /// Waits for the next build to end; nothing if none is running. Until then `hear` is told
+    /// which build came to which phase at what time.
     ///
     /// make does not give tokens back when it is killed. If all are lost and every build waits
     /// for one, a new one is made.
-    pub(crate) fn wait(&mut self) -> Option<Ended> {
+    pub(crate) fn wait(&mut self, mut hear: impl FnMut(usize, Phase, Instant)) -> Option<Ended> {
         while self.running > 0 {
             match self.receiver.recv_timeout(QUIET) {
-                Ok(ended) => {
+                Ok(Word::Phase(number, phase, at)) => hear(number, phase, at),
+                Ok(Word::Ended(ended)) => {
                     self.running -= 1;
                     return Some(ended);
                 }

@@ -1,8 +1,9 @@
 //! What became of each step, told while it happens and summed up at the end.
 
+use std::fmt;
 use std::io::ErrorKind;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::plan::{Action, Plan, Step};
 
@@ -62,13 +63,53 @@ pub struct Finished {
     pub elapsed: Duration,
 }
 
+/// What a build is busy with. The first one begins when it has its token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    /// Copies the source.
+    Copying,
+    /// Applies patches.
+    Patching,
+    /// Runs the script that this directive names.
+    Script(&'static str),
+    /// Runs make.
+    Compiling,
+    /// Looks whether every object is there, and is one for this kernel.
+    Checking,
+    /// Strips, signs and compresses the objects.
+    Finishing,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Copying => f.write_str("copying"),
+            Self::Patching => f.write_str("patching"),
+            Self::Script(directive) => write!(f, "running {directive}"),
+            Self::Compiling => f.write_str("compiling"),
+            Self::Checking => f.write_str("checking"),
+            Self::Finishing => f.write_str("stripping and compressing"),
+        }
+    }
+}
+
 /// What happens, while it happens.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// The plan is about to be carried out.
     Planned(&'a Plan),
-    /// A step begins.
+    /// A step begins. A build may still have to wait for a token of the jobserver.
     Started(&'a Step),
+    /// A build comes to another phase. Builds run side by side, and are heard of in the order in
+    /// which it happens.
+    Phase {
+        /// The step that builds.
+        step: &'a Step,
+        /// What it does from now on.
+        phase: Phase,
+        /// Since when.
+        at: Instant,
+    },
     /// A step is over.
     Finished(&'a Finished),
     /// A script of a module, or a part of the run, has something to say: one line.

@@ -20,12 +20,19 @@ const K2: &str = "7.2.13-arch1-1";
 
 /// What was said while a plan was carried out.
 #[derive(Default)]
-struct Heard(Vec<String>);
+struct Heard {
+    lines: Vec<String>,
+    phases: Vec<String>,
+}
 
 impl Watch for Heard {
     fn event(&mut self, event: &Event<'_>) {
-        if let Event::Says(line) = event {
-            self.0.push((*line).to_owned());
+        match event {
+            Event::Says(line) => self.lines.push((*line).to_owned()),
+            Event::Phase { step, phase, .. } => {
+                self.phases.push(format!("{}: {phase}", step.action));
+            }
+            _ => {}
         }
     }
 }
@@ -126,6 +133,22 @@ fn a_module_is_built_placed_and_indexed() {
     assert!(machine.installed(K1, "foo.ko"));
     assert_eq!(machine.root.calls("depmod").len(), 1);
     insta::assert_snapshot!(machine.tree());
+}
+
+#[test]
+fn a_build_tells_its_phases() {
+    let mut machine = Machine::with_kernel(K1);
+    machine.root.source("foo", "1.0").conf_line("PRE_BUILD=\"pre.sh\"");
+    let script = machine.root.at("usr/src/foo-1.0/pre.sh");
+    fs::write(&script, "#!/bin/sh\n").unwrap();
+    executable(&script);
+    clean(&machine.sync(&["foo-1.0"], &[]));
+    let phases =
+        ["copying", "running PRE_BUILD", "compiling", "checking", "stripping and compressing"];
+    assert_eq!(
+        machine.heard.phases,
+        phases.map(|phase| format!("build foo/1.0 for {K1}: {phase}"))
+    );
 }
 
 #[test]
@@ -304,7 +327,11 @@ fn a_foreign_file_at_our_place_is_not_deleted() {
     machine.root.remove("usr/src/foo-1.0");
     clean(&machine.sync(&["foo-1.0"], &[]));
     assert_eq!(machine.root.read(&placed), "somebody else's");
-    assert!(machine.heard.0.iter().any(|line| line.contains("foo.ko")), "{:?}", machine.heard.0);
+    assert!(
+        machine.heard.lines.iter().any(|line| line.contains("foo.ko")),
+        "{:?}",
+        machine.heard.lines
+    );
 }
 
 #[test]

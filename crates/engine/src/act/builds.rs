@@ -54,7 +54,10 @@ impl Run<'_> {
                         crew.start(number, &jobs[number]);
                     }
                 }
-                let Some((number, built, elapsed)) = crew.wait() else {
+                let ended = crew.wait(|number, phase, at| {
+                    self.watch.event(&Event::Phase { step: jobs[number].step, phase, at });
+                });
+                let Some((number, built, elapsed)) = ended else {
                     // What was skipped may have been what others waited for.
                     if waiting.len() < before {
                         continue;

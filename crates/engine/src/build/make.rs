@@ -7,7 +7,7 @@ use super::{Build, Prepared, step_failed};
 use crate::conf::MakeChoice;
 use crate::kernels::KernelConfig;
 use crate::make_log::MakeLog;
-use crate::report::Failed;
+use crate::report::{Failed, Phase};
 use crate::run::{Ended, Environment, How, Output, Program};
 use crate::scripts;
 
@@ -36,6 +36,7 @@ impl Build<'_> {
             .deadline(self.site.settings.build_timeout())
             .jobserver(self.jobserver)
             .confined(&self.site.tools);
+        (self.tell)(Phase::Compiling);
         let ended = log
             .step("Building module(s)", &command, |file| program.output(Output::Log(file)).run())
             .map_err(step_failed)?;

@@ -13,7 +13,7 @@ use crate::durable::{self, FileError};
 use crate::finish::{FinishError, Strip, Workbench};
 use crate::object;
 use crate::record::{self, Object};
-use crate::report::Failed;
+use crate::report::{Failed, Phase};
 
 /// An object that make produced.
 pub(super) struct Product {
@@ -26,6 +26,7 @@ pub(super) struct Product {
 impl Build<'_> {
     /// Every object that dkms.conf promises is there, and is one for this kernel.
     pub(super) fn check_objects(&self, prepared: &Prepared) -> Result<Vec<Product>, Failed> {
+        (self.tell)(Phase::Checking);
         let release = &self.kernel.release;
         let mut products = Vec::new();
         let records = prepared.conf.records.iter().zip(&prepared.excluded.records);
@@ -79,6 +80,7 @@ impl Build<'_> {
         started: Instant,
         log: &Path,
     ) -> Result<(), Failed> {
+        (self.tell)(Phase::Finishing);
         let module = staging.join("module");
         durable::create_dirs(&module)?;
         durable::create_dirs(&staging.join("log"))?;

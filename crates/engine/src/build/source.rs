@@ -7,7 +7,7 @@ use super::{Build, Prepared, step_failed};
 use crate::copy;
 use crate::durable::{self, FileError};
 use crate::make_log::MakeLog;
-use crate::report::Failed;
+use crate::report::{Failed, Phase};
 use crate::run::{Output, Program};
 
 impl Build<'_> {
@@ -42,6 +42,7 @@ impl Build<'_> {
     /// Applies the patches that are meant for this kernel (dkms-behaviour 3.4 and 4.1).
     pub(super) fn patch(&self, prepared: &Prepared, log: &mut MakeLog) -> Result<(), Failed> {
         for patch in &prepared.conf.patches {
+            (self.tell)(Phase::Patching);
             let file = Path::new("./patches").join(patch);
             let leads_out = file.components().any(|part| part == Component::ParentDir);
             if leads_out || !self.build_dir().join(&file).is_file() {
