@@ -68,10 +68,7 @@ fn patterns(filter: &wanted::Filter) -> Filter {
     let mut kernels: Vec<KernelFilter> = filter
         .kernels
         .iter()
-        .map(|(kernel, arch)| KernelFilter {
-            kernel: Some(Pattern::new(kernel)),
-            arch: pattern(arch),
-        })
+        .map(|(kernel, arch)| KernelFilter { kernel: pattern(kernel), arch: pattern(arch) })
         .collect();
     if kernels.is_empty() && filter.arch.is_some() {
         kernels.push(KernelFilter { kernel: None, arch: pattern(&filter.arch) });

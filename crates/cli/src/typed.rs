@@ -1,171 +1,246 @@
-//! What was typed: the command line, word for word.
+//! What was typed: the command line word for word, read as dkms reads it.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::Parser;
+use crate::commands::Command;
+use crate::options::{Id, Opt};
 
-const COMMANDS: &str = "\
-Commands:
-  add          register a module whose source is in /usr/src
-  build        compile a module for a kernel (adds it if need be)
-  install      place a module for a kernel (adds and builds it if need be)
-  uninstall    take a module out of a kernel, keep what was built
-  unbuild      forget what was built for a kernel, uninstalling it first
-  remove       forget a module, uninstalling and unbuilding it first
-  autoinstall  install every willing module for a kernel
-  status       list modules and what is built and installed of them
-
-A module is named as foo/1.0, or as -m foo -v 1.0. Without -k the running kernel is meant.";
-
-/// The words of one command line. [`crate::wanted`] says what they mean.
-///
-/// dkms takes its command, the module and the options in any order, so this is flat.
-#[derive(Debug, Default, Parser)]
-#[command(
-    name = "dkms",
-    about = "Build kernel modules from source for every kernel, and install them.",
-    override_usage = "dkms [OPTIONS] COMMAND [MODULE/VERSION]",
-    after_help = COMMANDS,
-    disable_version_flag = true
-)]
+/// The words of one command line, in any order. [`crate::wanted`] says what they mean.
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Typed {
-    /// The command, and the module as MODULE/VERSION
-    #[arg(value_name = "WORD", hide = true)]
-    pub words: Vec<String>,
-
-    /// The module, or MODULE/VERSION
-    #[arg(short, long, value_name = "MODULE")]
-    pub module: Option<String>,
-
-    /// The module's version
-    #[arg(short = 'v', value_name = "VERSION")]
-    pub version: Option<String>,
-
-    /// The kernel release, or RELEASE/ARCH; may be repeated
-    #[arg(short, long = "kernelver", alias = "kernelversion", value_name = "RELEASE")]
-    pub kernel: Vec<String>,
-
-    /// The architecture; may be repeated, one for each kernel
-    #[arg(short, long, value_name = "ARCH")]
-    pub arch: Vec<String>,
-
-    /// All kernels that the module is built for
-    #[arg(long)]
-    pub all: bool,
-
-    /// Do it even if it is done, or if something speaks against it
-    #[arg(long)]
-    pub force: bool,
-
-    /// Leave modules.dep as it is
-    #[arg(long)]
-    pub no_depmod: bool,
-
-    /// Say what would be done and why, and do nothing
-    #[arg(long)]
-    pub dry_run: bool,
-
-    /// How many jobs run at a time; 0 for one for each processor
-    #[arg(short, value_name = "NUMBER")]
-    pub jobs: Option<usize>,
-
-    /// Print the compilers' output and the commands that are run
-    #[arg(long)]
-    pub verbose: bool,
-
-    /// Print nothing
-    #[arg(short, long)]
-    pub quiet: bool,
-
-    /// status: print JSON
-    #[arg(long)]
-    pub json: bool,
-
-    /// autoinstall: only finish what an interrupted run left to do
-    #[arg(long, hide = true)]
-    pub debts: bool,
-
-    /// Work on the machine whose / is at DIR
-    #[arg(long, value_name = "DIR", default_value = "/")]
-    pub root: PathBuf,
-
-    /// Print the version
-    #[arg(short = 'V', long = "version")]
-    pub print_version: bool,
-
-    /// Options of dkms that are still to come.
-    #[command(flatten)]
-    pub later: Later,
+    /// The command: the first word that is one.
+    pub command: Option<Command>,
+    /// What may name a module, in order: a later version counts more than an earlier one.
+    pub names: Vec<Naming>,
+    /// `-k`, as typed.
+    pub kernels: Vec<String>,
+    /// `-a`, as typed.
+    pub arches: Vec<String>,
+    /// `--archive`
+    pub archive: Option<PathBuf>,
+    /// `-c`
+    pub conf: Option<PathBuf>,
+    /// `--config`
+    pub config: Option<PathBuf>,
+    /// `--kernelsourcedir`
+    pub kernel_source: Option<PathBuf>,
+    /// `--directive`
+    pub directives: Vec<String>,
+    /// `--templatekernel`
+    pub template: Option<String>,
+    /// `-j`, as typed.
+    pub jobs: Option<String>,
+    /// `--dkmstree`
+    pub dkms_tree: Option<PathBuf>,
+    /// `--sourcetree`
+    pub source_tree: Option<PathBuf>,
+    /// `--installtree`
+    pub install_tree: Option<PathBuf>,
+    /// `--root`
+    pub root: Option<PathBuf>,
+    /// The options without a value, in order.
+    flags: Vec<Id>,
+    /// Options of older releases, which do nothing any more.
+    pub deprecated: Vec<&'static str>,
 }
 
-/// Options that dkms has and this does not have yet: taken, so that it can say so.
-#[derive(Debug, Default, clap::Args)]
-pub struct Later {
-    #[arg(short = 'c', hide = true)]
-    conf: Option<String>,
-    #[arg(long, hide = true)]
-    config: Option<String>,
-    #[arg(long, hide = true)]
-    kernelsourcedir: Option<String>,
-    #[arg(long, hide = true)]
-    archive: Option<String>,
-    #[arg(long, hide = true)]
-    directive: Vec<String>,
-    #[arg(long, hide = true)]
-    templatekernel: Option<String>,
-    #[arg(long, hide = true)]
-    dkmstree: Option<String>,
-    #[arg(long, hide = true)]
-    sourcetree: Option<String>,
-    #[arg(long, hide = true)]
-    installtree: Option<String>,
-    #[arg(long, hide = true)]
-    force_version_override: bool,
-    #[arg(long, hide = true)]
-    binaries_only: bool,
-    #[arg(long, hide = true)]
-    source_only: bool,
-    #[arg(long, hide = true)]
-    modprobe_on_install: bool,
-    #[arg(long, hide = true)]
-    symlink_modules: bool,
-    #[arg(long = "rpm_safe_upgrade", hide = true)]
-    rpm_safe_upgrade: bool,
+/// A word that may name a module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Naming {
+    /// `-m`
+    Module(String),
+    /// `-v`
+    Version(String),
+    /// A word without an option.
+    Word(String),
 }
 
-impl Later {
-    /// The first of them that was given.
+/// What ends the reading of a command line where it stands.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Stop {
+    /// `--version`
+    #[error("the version is asked for")]
+    Version,
+    /// `--help`
+    #[error("help is asked for")]
+    Help,
+    /// No such option (dkms's exit code 2).
+    #[error("Unknown option: {0}\n  the options are listed by dkms --help")]
+    Unknown(String),
+    /// Two commands (dkms's exit code 4).
+    #[error("{first} and {second} are two commands, and only one can be carried out")]
+    TwoCommands {
+        /// The one that came first.
+        first: &'static str,
+        /// The other.
+        second: &'static str,
+    },
+    /// A word that is no text.
+    #[error("{0:?} is not UTF-8, and nothing that dkms works with is named so")]
+    NotText(OsString),
+}
+
+impl Stop {
+    /// dkms's exit code for it.
     #[must_use]
-    pub fn given(&self) -> Option<&'static str> {
-        let rows = [
-            ("-c", self.conf.is_some()),
-            ("--config", self.config.is_some()),
-            ("--kernelsourcedir", self.kernelsourcedir.is_some()),
-            ("--archive", self.archive.is_some()),
-            ("--directive", !self.directive.is_empty()),
-            ("--templatekernel", self.templatekernel.is_some()),
-            ("--dkmstree", self.dkmstree.is_some()),
-            ("--sourcetree", self.sourcetree.is_some()),
-            ("--installtree", self.installtree.is_some()),
-            ("--force-version-override", self.force_version_override),
-            ("--binaries-only", self.binaries_only),
-            ("--source-only", self.source_only),
-            ("--modprobe-on-install", self.modprobe_on_install),
-            ("--symlink-modules", self.symlink_modules),
-            ("--rpm_safe_upgrade", self.rpm_safe_upgrade),
-        ];
-        rows.into_iter().find_map(|(name, given)| given.then_some(name))
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Version | Self::Help => 0,
+            Self::Unknown(_) => 2,
+            Self::TwoCommands { .. } => 4,
+            Self::NotText(_) => 1,
+        }
     }
+}
+
+impl Typed {
+    /// Reads the arguments of a command line, from left to right. What came before a [`Stop`]
+    /// counts: `-q --frobnicate` complains about nothing.
+    #[must_use]
+    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> (Self, Option<Stop>) {
+        let mut typed = Self::default();
+        let mut arguments = arguments.into_iter().map(OsString::into_string);
+        while let Some(argument) = arguments.next() {
+            let argument = match argument {
+                Ok(argument) => argument,
+                Err(word) => return (typed, Some(Stop::NotText(word))),
+            };
+            let taken = if argument.starts_with('-') {
+                typed.option(&argument, &mut arguments)
+            } else {
+                typed.word(argument)
+            };
+            if let Err(stop) = taken {
+                return (typed, Some(stop));
+            }
+        }
+        (typed, None)
+    }
+
+    /// Whether an option without a value was given.
+    #[must_use]
+    pub fn has(&self, flag: Id) -> bool {
+        self.flags.contains(&flag)
+    }
+
+    fn option(
+        &mut self,
+        argument: &str,
+        rest: &mut impl Iterator<Item = Result<String, OsString>>,
+    ) -> Result<(), Stop> {
+        let Some((opt, value)) = Opt::from_argument(argument) else {
+            return Err(Stop::Unknown(argument.to_owned()));
+        };
+        if opt.value.is_none() {
+            return self.flag(opt);
+        }
+        let value = match value {
+            Some(value) => value.to_owned(),
+            // dkms takes the end of the line for an empty value.
+            None => rest.next().transpose().map_err(Stop::NotText)?.unwrap_or_default(),
+        };
+        self.value(opt.id, bare(&value));
+        Ok(())
+    }
+
+    fn flag(&mut self, opt: &Opt) -> Result<(), Stop> {
+        match opt.id {
+            Id::PrintVersion => return Err(Stop::Version),
+            Id::Help => return Err(Stop::Help),
+            Id::Deprecated => self.deprecated.push(opt.long),
+            id => self.flags.push(id),
+        }
+        Ok(())
+    }
+
+    fn value(&mut self, id: Id, value: String) {
+        let path = |value: String| Some(value).filter(|it| !it.is_empty()).map(PathBuf::from);
+        match id {
+            Id::Module => self.names.push(Naming::Module(value)),
+            Id::Version => self.names.push(Naming::Version(value)),
+            Id::Kernel => self.kernels.push(value),
+            Id::Arch => self.arches.push(value),
+            Id::Archive => self.archive = path(value),
+            Id::Conf => self.conf = path(value),
+            Id::Config => self.config = path(value),
+            Id::KernelSource => self.kernel_source = path(value),
+            Id::Directive => self.directives.push(value),
+            Id::Template => self.template = Some(value),
+            Id::Jobs => self.jobs = Some(value),
+            Id::DkmsTree => self.dkms_tree = path(value),
+            Id::SourceTree => self.source_tree = path(value),
+            Id::InstallTree => self.install_tree = path(value),
+            Id::Root => self.root = path(value),
+            id => self.flags.push(id),
+        }
+    }
+
+    fn word(&mut self, word: String) -> Result<(), Stop> {
+        let Some(command) = Command::from_word(&word) else {
+            self.names.push(Naming::Word(word));
+            return Ok(());
+        };
+        match self.command.replace(command) {
+            Some(first) => {
+                self.command = Some(first);
+                Err(Stop::TwoCommands { first: first.name(), second: command.name() })
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// A value as dkms reads it: its first line, without blanks around it.
+fn bare(value: &str) -> String {
+    value.lines().next().unwrap_or_default().trim_matches([' ', '\t']).to_owned()
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use rstest::rstest;
 
     use super::*;
 
+    fn read(line: &str) -> (Typed, Option<Stop>) {
+        Typed::read(line.split(' ').map(OsString::from))
+    }
+
     #[test]
-    fn options_do_not_collide() {
-        Typed::command().debug_assert();
+    fn takes_words_and_options_in_any_order() {
+        let (typed, stop) = read("-k 6.1 foo/1 -q install --force -v 2 --kernelversion=6.2/a");
+        assert_eq!(stop, None);
+        assert_eq!(typed.command, Some(Command::Install));
+        assert_eq!(typed.kernels, ["6.1", "6.2/a"]);
+        let names = [Naming::Word("foo/1".into()), Naming::Version("2".into())];
+        assert_eq!(typed.names, names);
+        assert!(typed.has(Id::Quiet) && typed.has(Id::Force) && !typed.has(Id::All));
+    }
+
+    #[rstest]
+    #[case::trimmed(&["-v", " 1.0\t"], "1.0")]
+    #[case::first_line(&["-v", "1.0\n2.0"], "1.0")]
+    #[case::end_of_line(&["-v"], "")]
+    #[case::an_option(&["-v", "--force"], "--force")]
+    fn takes_values_as_dkms_does(#[case] arguments: &[&str], #[case] version: &str) {
+        let (typed, stop) = Typed::read(arguments.iter().map(OsString::from));
+        assert_eq!((typed.names, stop), (vec![Naming::Version(version.into())], None));
+    }
+
+    #[rstest]
+    #[case::version("add --version --frobnicate", Stop::Version)]
+    #[case::help("-h remove add", Stop::Help)]
+    #[case::unknown("add --frobnicate -V", Stop::Unknown("--frobnicate".into()))]
+    #[case::terminator("add -- foo", Stop::Unknown("--".into()))]
+    #[case::two("add remove", Stop::TwoCommands { first: "add", second: "remove" })]
+    #[case::twice("add add", Stop::TwoCommands { first: "add", second: "add" })]
+    fn stops_where_dkms_stops(#[case] line: &str, #[case] want: Stop) {
+        assert_eq!(read(line).1, Some(want));
+    }
+
+    #[test]
+    fn what_came_before_a_stop_counts() {
+        assert!(read("-q --frobnicate").0.has(Id::Quiet));
+        assert!(!read("--frobnicate -q").0.has(Id::Quiet));
     }
 }

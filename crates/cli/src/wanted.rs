@@ -1,15 +1,20 @@
 //! What the command line means: the checks that dkms makes before it looks at anything, in its
 //! order and with its exit codes.
 
-use dkms_engine::names::{Arch, KernelRelease, ModuleId};
+use std::path::PathBuf;
 
-use crate::typed::Typed;
+use dkms_engine::names::{Arch, KernelRelease, ModuleId};
+use dkms_engine::plan::Verb;
+use dkms_engine::trees::Trees;
+
+use crate::commands::Command;
+use crate::named::Named;
+use crate::options::Id;
+use crate::typed::{Naming, Typed};
 
 /// What is to be done.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// Print the version.
-    Version,
     /// List modules.
     Status(Filter),
     /// Install every willing module for a kernel.
@@ -17,24 +22,18 @@ pub enum Wanted {
     /// Finish what interrupted runs left.
     PayDebts,
     /// Do something to one module.
-    Change(Deed, ModuleId, Kernels),
+    Change(Verb, Subject, Kernels),
 }
 
-/// What is done to a module.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Deed {
-    /// Register it.
-    Add,
-    /// Compile it.
-    Build,
-    /// Place it.
-    Install,
-    /// Take it out of the kernel.
-    Uninstall,
-    /// Forget what was built.
-    Unbuild,
-    /// Forget the module.
-    Remove,
+/// The module that something is done to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// One that dkms knows, or whose source is in the source tree.
+    Module(ModuleId),
+    /// The one in this directory, with its dkms.conf.
+    Directory(PathBuf),
+    /// The one in this archive.
+    Archive(PathBuf),
 }
 
 /// A kernel and the architecture to build for.
@@ -63,7 +62,7 @@ pub struct Filter {
     /// The module's version.
     pub version: Option<String>,
     /// Kernel releases with the architecture that goes with each; the list repeats for each.
-    pub kernels: Vec<(String, Option<String>)>,
+    pub kernels: Vec<(Option<String>, Option<String>)>,
     /// The architecture, where no kernel is given.
     pub arch: Option<String>,
 }
@@ -85,27 +84,11 @@ pub struct Here {
     pub kernel: String,
     /// What `uname -m` prints.
     pub arch: Arch,
+    /// Where modules are: one that is there is no file of the same name.
+    pub trees: Trees,
 }
 
-const COMMANDS: [&str; 15] = [
-    "add",
-    "remove",
-    "build",
-    "unbuild",
-    "install",
-    "uninstall",
-    "match",
-    "autoinstall",
-    "mktarball",
-    "ldtarball",
-    "status",
-    "generate_mok",
-    "kernel_preinst",
-    "kernel_postinst",
-    "kernel_prerm",
-];
-
-fn refuse<T>(code: u8, message: impl Into<String>) -> Result<T, Refusal> {
+pub(crate) fn refuse<T>(code: u8, message: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal { code, message: message.into() })
 }
 
@@ -114,118 +97,122 @@ impl Wanted {
     ///
     /// # Errors
     /// [`Refusal`], as dkms gives it: 1 no module named, 2 not understood or not there yet (or
-    /// `--all` with a kernel), 3 `--all` with an architecture, 4 two commands or two kernels,
-    /// 5 `--all` where it has no place, 16 an empty kernel or architecture.
+    /// `--all` with a kernel), 3 `--all` with an architecture, 4 not exactly one kernel, 5 `--all`
+    /// where it has no place, 8 an archive of nothing, 16 an empty kernel or architecture.
     pub fn read(typed: &Typed, here: &Here) -> Result<Self, Refusal> {
-        if typed.print_version {
-            return Ok(Self::Version);
-        }
-        let (command, name) = words(&typed.words)?;
-        if let Some(option) = typed.later.given() {
+        let kernels: Vec<_> = typed.kernels.iter().map(|word| split_kernel(word)).collect();
+        let arches = check_combinations(typed, &kernels)?;
+        let Some(command) = typed.command else { return no_command(typed) };
+        if let Some(option) = not_yet(typed) {
             return refuse(2, format!("{option} is not there yet"));
         }
-        let kernels: Vec<_> = typed.kernel.iter().map(|word| split_kernel(word.trim())).collect();
-        let arches = arches(typed, &kernels)?;
-        if typed.all && !kernels.is_empty() && command != "status" {
-            return refuse(2, "--all and -k exclude each other");
+        let named = Named::read(typed, command, here);
+        for word in &named.ignored {
+            log::warn!("{word} is ignored: the module is named already");
         }
-        if typed.all && !arches.is_empty() && command != "status" {
-            return refuse(3, "--all and -a exclude each other");
-        }
-        if kernels.iter().any(|(kernel, arch)| kernel.is_empty() || arch == &Some(""))
-            || arches.contains(&"")
-        {
-            return refuse(16, "a kernel release or an architecture is empty");
-        }
-        let (module, version) = module(typed, name);
-        if command == "status" {
-            return Ok(Self::Status(filter(module, version, &kernels, &arches)));
-        }
-        let Some(deed) = deed(command) else {
-            return autoinstall(typed, &kernels, &arches, here);
-        };
-        if typed.all && matches!(deed, Deed::Add | Deed::Build | Deed::Install) {
-            return refuse(5, format!("--all cannot be used with {command}"));
-        }
-        let (Some(module), Some(version)) = (module, version) else {
-            return refuse(
-                1,
-                format!("{command} needs a module and its version: dkms {command} MODULE/VERSION"),
-            );
-        };
-        let id: ModuleId =
-            format!("{module}/{version}").parse().or_else(|why| refuse(1, format!("{why}")))?;
-        let kernels = if typed.all {
-            Kernels::All
-        } else {
-            let mut targets = targets(&kernels, &arches, here)?;
-            if deed == Deed::Add {
-                targets.truncate(1); // only for dkms.conf to see (dkms-behaviour 3.2)
+        match command {
+            Command::Status => Ok(Self::Status(filter(&named, &kernels, &arches))),
+            Command::Autoinstall => {
+                check_one_kernel(typed, command, kernels.len().max(1))?;
+                if typed.has(Id::Debts) {
+                    return Ok(Self::PayDebts);
+                }
+                Ok(Self::Autoinstall(targets(&kernels, &arches, here)?.swap_remove(0)))
             }
-            Kernels::These(targets)
-        };
-        Ok(Self::Change(deed, id, kernels))
-    }
-}
-
-/// The command, and the first other word. As in dkms the first word that is a command is it.
-fn words(words: &[String]) -> Result<(&str, Option<&str>), Refusal> {
-    let mut command = None;
-    let mut name = None;
-    for word in words.iter().map(|word| word.trim()) {
-        if COMMANDS.contains(&word) {
-            if let Some(first) = command.replace(word) {
-                return refuse(4, format!("{first} and {word} are two commands"));
+            Command::Add => Self::change(Verb::Add, typed, named, &kernels, &arches, here),
+            Command::Build => Self::change(Verb::Build, typed, named, &kernels, &arches, here),
+            Command::Install => Self::change(Verb::Install, typed, named, &kernels, &arches, here),
+            Command::Uninstall => {
+                Self::change(Verb::Uninstall, typed, named, &kernels, &arches, here)
             }
-        } else if name.is_none() {
-            name = Some(word);
-        } else {
-            log::warn!("{word} is ignored: the module is {}", name.unwrap_or_default());
+            Command::Unbuild => Self::change(Verb::Unbuild, typed, named, &kernels, &arches, here),
+            Command::Remove => Self::change(Verb::Remove, typed, named, &kernels, &arches, here),
+            _ => refuse(2, format!("{} is not there yet", command.name())),
         }
     }
-    let Some(command) = command else {
-        let what = name.map_or("no command".into(), |word| format!("{word}: no such command"));
-        return refuse(2, format!("{what}; the commands are listed by dkms --help"));
-    };
-    if deed(command).is_none() && !["status", "autoinstall"].contains(&command) {
-        return refuse(2, format!("{command} is not there yet"));
+
+    fn change(
+        verb: Verb,
+        typed: &Typed,
+        named: Named,
+        kernels: &[(&str, Option<&str>)],
+        arches: &[&str],
+        here: &Here,
+    ) -> Result<Self, Refusal> {
+        let sourced = matches!(verb, Verb::Add | Verb::Build | Verb::Install);
+        if typed.has(Id::All) && sourced {
+            return refuse(5, format!("--all cannot be used with {}", verb.name()));
+        }
+        let subject = named.subject(verb.name())?;
+        if let Subject::Directory(path) | Subject::Archive(path) = &subject {
+            let shown = path.display();
+            return refuse(2, format!("{shown}: adding from elsewhere is not there yet"));
+        }
+        if typed.has(Id::All) {
+            return Ok(Self::Change(verb, subject, Kernels::All));
+        }
+        let mut targets = targets(kernels, arches, here)?;
+        if verb == Verb::Add {
+            targets.truncate(1); // only for dkms.conf to see (dkms-behaviour 3.2)
+        }
+        Ok(Self::Change(verb, subject, Kernels::These(targets)))
     }
-    if let Some(path) = name.filter(|name| is_path(name)) {
-        return refuse(2, format!("{path}: adding from a path or an archive is not there yet"));
+}
+
+/// The checks that dkms makes of any command line, in its order. Gives the architectures.
+fn check_combinations<'a>(
+    typed: &'a Typed,
+    kernels: &[(&'a str, Option<&'a str>)],
+) -> Result<Vec<&'a str>, Refusal> {
+    if typed.has(Id::BinariesOnly) && typed.has(Id::SourceOnly) {
+        return refuse(8, "--binaries-only and --source-only together leave nothing");
     }
-    Ok((command, name))
+    let arches = arches(typed, kernels)?;
+    if typed.has(Id::All) && !kernels.is_empty() {
+        return refuse(2, "--all and -k exclude each other");
+    }
+    if typed.has(Id::All) && !arches.is_empty() {
+        return refuse(3, "--all and -a exclude each other");
+    }
+    if let Some(command) = typed.command.filter(|command| command.is_kernel_hook()) {
+        check_one_kernel(typed, command, kernels.len())?;
+    }
+    let empty = kernels.iter().any(|(kernel, _)| kernel.is_empty()) || arches.contains(&"");
+    if empty && typed.command != Some(Command::Status) {
+        return refuse(16, "a kernel release or an architecture is empty");
+    }
+    Ok(arches)
 }
 
-fn deed(command: &str) -> Option<Deed> {
-    Some(match command {
-        "add" => Deed::Add,
-        "build" => Deed::Build,
-        "install" => Deed::Install,
-        "uninstall" => Deed::Uninstall,
-        "unbuild" => Deed::Unbuild,
-        "remove" => Deed::Remove,
-        _ => return None,
-    })
+fn check_one_kernel(typed: &Typed, command: Command, kernels: usize) -> Result<(), Refusal> {
+    let name = command.name();
+    if typed.has(Id::All) {
+        return refuse(5, format!("--all cannot be used with {name}"));
+    }
+    if kernels != 1 {
+        return refuse(4, format!("{name} is for one kernel at a time: name it with -k"));
+    }
+    Ok(())
 }
 
-/// Whether a word is a path or an archive by its looks. dkms looks for such a file instead, so
-/// that one named like a module takes the module's place.
-fn is_path(word: &str) -> bool {
-    let archive = [".tar", ".tar.gz", ".tar.xz", ".tar.zst", ".tgz", ".rpm", "dkms.conf"];
-    word.starts_with(['/', '.'])
-        || word.matches('/').count() > 1
-        || archive.iter().any(|end| word.ends_with(end))
+/// The first option that is taken only to say this.
+fn not_yet(typed: &Typed) -> Option<&'static str> {
+    let rows = [
+        ("-c", typed.conf.is_some()),
+        ("--config", typed.config.is_some()),
+        ("--kernelsourcedir", typed.kernel_source.is_some()),
+        ("--directive", !typed.directives.is_empty()),
+    ];
+    rows.into_iter().find_map(|(name, given)| given.then_some(name))
 }
 
-/// The module and version; `-m M/V` and a positional `M/V` name both, and `-v` comes last.
-fn module<'a>(typed: &'a Typed, name: Option<&'a str>) -> (Option<&'a str>, Option<&'a str>) {
-    let named = typed.module.as_deref().or(name).map(str::trim).filter(|name| !name.is_empty());
-    let (module, version) = match named.and_then(|name| name.split_once('/')) {
-        Some((module, version)) => (Some(module), Some(version)),
-        None => (named, None),
-    };
-    let given = typed.version.as_deref().map(str::trim);
-    (module, given.or(version).filter(|version| !version.is_empty()))
+fn no_command<T>(typed: &Typed) -> Result<T, Refusal> {
+    let word = typed.names.iter().find_map(|name| match name {
+        Naming::Word(word) => Some(word),
+        _ => None,
+    });
+    let what = word.map_or("no command".into(), |word| format!("{word}: no such command"));
+    refuse(2, format!("{what}; the commands are listed by dkms --help"))
 }
 
 fn split_kernel(word: &str) -> (&str, Option<&str>) {
@@ -238,7 +225,7 @@ fn arches<'a>(
     kernels: &[(&str, Option<&'a str>)],
 ) -> Result<Vec<&'a str>, Refusal> {
     let mut arches: Vec<_> = kernels.iter().filter_map(|(_, arch)| *arch).collect();
-    arches.extend(typed.arch.iter().map(|arch| arch.trim()));
+    arches.extend(typed.arches.iter().map(String::as_str));
     if arches.len() > 1 && arches.len() != kernels.len() {
         return refuse(
             1,
@@ -272,55 +259,37 @@ fn targets(
     Ok(targets)
 }
 
-fn autoinstall(
-    typed: &Typed,
-    kernels: &[(&str, Option<&str>)],
-    arches: &[&str],
-    here: &Here,
-) -> Result<Wanted, Refusal> {
-    if typed.all {
-        return refuse(5, "--all cannot be used with autoinstall");
-    }
-    if kernels.len() > 1 || arches.len() > 1 {
-        return refuse(4, "autoinstall is for one kernel at a time");
-    }
-    if typed.debts {
-        return Ok(Wanted::PayDebts);
-    }
-    let target = targets(kernels, arches, here)?.swap_remove(0);
-    Ok(Wanted::Autoinstall(target))
-}
-
-fn filter(
-    module: Option<&str>,
-    version: Option<&str>,
-    kernels: &[(&str, Option<&str>)],
-    arches: &[&str],
-) -> Filter {
+fn filter(named: &Named, kernels: &[(&str, Option<&str>)], arches: &[&str]) -> Filter {
+    let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
     let arch = |index| arches.get(if arches.len() == 1 { 0 } else { index });
     let paired = kernels.iter().enumerate();
     Filter {
-        module: module.map(str::to_owned),
-        version: version.map(str::to_owned),
+        module: named.module.clone(),
+        version: named.version.clone(),
         kernels: paired
-            .map(|(index, (kernel, _))| (kernel.to_string(), arch(index).map(|it| it.to_string())))
+            .map(|(index, (kernel, _))| (some(kernel), arch(index).and_then(|it| some(it))))
             .collect(),
-        arch: arches.first().filter(|_| kernels.is_empty()).map(|arch| arch.to_string()),
+        arch: arches.first().filter(|_| kernels.is_empty()).and_then(|arch| some(arch)),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use std::ffi::OsString;
+
     use rstest::rstest;
 
     use super::*;
 
     fn read(line: &str) -> Result<Wanted, Refusal> {
-        let words = ["dkms"].into_iter().chain(line.split(' '));
-        let here =
-            Here { kernel: "7.2.13-arch1-1".into(), arch: "x86_64".parse().expect("a name") };
-        Wanted::read(&Typed::try_parse_from(words).expect("words clap takes"), &here)
+        let (typed, stop) = Typed::read(line.split(' ').map(OsString::from));
+        assert_eq!(stop, None);
+        let here = Here {
+            kernel: "7.2.13-arch1-1".into(),
+            arch: "x86_64".parse().expect("a name"),
+            trees: Trees::under("/nowhere".as_ref()),
+        };
+        Wanted::read(&typed, &here)
     }
 
     fn on(pairs: &[(&str, &str)]) -> Kernels {
@@ -332,17 +301,17 @@ mod tests {
     }
 
     #[rstest]
-    #[case::positional("install foo/1.0", Deed::Install, on(&[("7.2.13-arch1-1", "x86_64")]))]
-    #[case::options("-m foo -v 1.0 build", Deed::Build, on(&[("7.2.13-arch1-1", "x86_64")]))]
-    #[case::mixed("remove -m foo/1.0 --all", Deed::Remove, Kernels::All)]
-    #[case::last_version("unbuild foo/0.9 -v 1.0 -k 6.1", Deed::Unbuild, on(&[("6.1", "x86_64")]))]
-    #[case::kernel_after("uninstall foo/1.0 -k 6.1/arm64", Deed::Uninstall, on(&[("6.1", "arm64")]))]
-    #[case::one_arch_for_all("build foo/1.0 -k 6.1/arm64 -k 6.2", Deed::Build, on(&[("6.1", "arm64"), ("6.2", "arm64")]))]
-    #[case::pairs("build foo/1.0 -k 6.1 -k 6.2 -a a -a b", Deed::Build, on(&[("6.1", "a"), ("6.2", "b")]))]
-    #[case::one_kernel("add foo/1.0 -k 6.1 -k 6.2", Deed::Add, on(&[("6.1", "x86_64")]))]
-    fn reads_a_deed(#[case] line: &str, #[case] deed: Deed, #[case] kernels: Kernels) {
-        let id = "foo/1.0".parse().expect("a module");
-        assert_eq!(read(line), Ok(Wanted::Change(deed, id, kernels)));
+    #[case::positional("install foo/1.0", Verb::Install, on(&[("7.2.13-arch1-1", "x86_64")]))]
+    #[case::options("-m foo -v 1.0 build", Verb::Build, on(&[("7.2.13-arch1-1", "x86_64")]))]
+    #[case::mixed("remove -m foo/1.0 --all", Verb::Remove, Kernels::All)]
+    #[case::last_version("unbuild foo/0.9 -v 1.0 -k 6.1", Verb::Unbuild, on(&[("6.1", "x86_64")]))]
+    #[case::kernel_after("uninstall foo/1.0 -k 6.1/arm64", Verb::Uninstall, on(&[("6.1", "arm64")]))]
+    #[case::one_arch_for_all("build foo/1.0 -k 6.1/arm64 -k 6.2", Verb::Build, on(&[("6.1", "arm64"), ("6.2", "arm64")]))]
+    #[case::pairs("build foo/1.0 -k 6.1 -k 6.2 -a a -a b", Verb::Build, on(&[("6.1", "a"), ("6.2", "b")]))]
+    #[case::one_kernel("add foo/1.0 -k 6.1 -k 6.2", Verb::Add, on(&[("6.1", "x86_64")]))]
+    fn reads_a_verb(#[case] line: &str, #[case] verb: Verb, #[case] kernels: Kernels) {
+        let foo = Subject::Module("foo/1.0".parse().expect("a module"));
+        assert_eq!(read(line), Ok(Wanted::Change(verb, foo, kernels)));
     }
 
     #[rstest]
@@ -353,13 +322,18 @@ mod tests {
     #[case::all_and_kernel("remove foo/1 --all -k 6.1", 2)]
     #[case::no_command("foo/1", 2)]
     #[case::not_yet("mktarball foo/1", 2)]
-    #[case::option_not_yet("build foo/1 --config x", 2)]
-    #[case::path("add ./foo-1", 2)]
+    #[case::no_such_path("add ./foo-1", 2)]
+    #[case::no_such_absolute_path("add /nowhere/foo-1", 1)]
+    #[case::path_where_none_is_taken("remove ./foo-1", 1)]
     #[case::all_and_arch("remove foo/1 --all -a a", 3)]
-    #[case::two_commands("add remove", 4)]
+    #[case::status_too("status --all -k 6.1", 2)]
+    #[case::hook_without_kernel("kernel_prerm", 4)]
+    #[case::hook_with_two("kernel_postinst -k 6.1 -k 6.2", 4)]
+    #[case::hook_with_all("kernel_preinst --all", 5)]
     #[case::two_kernels("autoinstall -k 6.1 -k 6.2", 4)]
     #[case::all_and_install("install foo/1 --all", 5)]
     #[case::all_and_autoinstall("autoinstall --all", 5)]
+    #[case::nothing_left("mktarball foo/1 --binaries-only --source-only --all -k 6.1", 8)]
     #[case::empty_arch("build foo/1 -k 6.1/", 16)]
     #[case::empty_kernel("build foo/1 -k /a", 16)]
     fn refuses_as_dkms_does(#[case] line: &str, #[case] code: u8) {
@@ -368,7 +342,6 @@ mod tests {
 
     #[test]
     fn reads_the_rest() {
-        assert_eq!(read("--version"), Ok(Wanted::Version));
         assert_eq!(read("autoinstall --debts"), Ok(Wanted::PayDebts));
         let target = Target {
             kernel: "6.1".parse().expect("a name"),
@@ -379,7 +352,7 @@ mod tests {
         let filter = Filter {
             module: Some("foo*".into()),
             version: Some("1".into()),
-            kernels: vec![("6.*".into(), None)],
+            kernels: vec![(Some("6.*".into()), None)],
             arch: None,
         };
         assert_eq!(read("status -m foo* -v 1 -k 6.*"), Ok(Wanted::Status(filter)));

@@ -8,7 +8,7 @@ use crate::record::Reason;
 
 impl Planner<'_> {
     /// `dkms add`.
-    pub(super) fn add(&mut self, id: &ModuleId) -> Result<(), Refusal> {
+    fn add(&mut self, id: &ModuleId) -> Result<(), Refusal> {
         let module = self.facts.modules.get(id);
         if module.is_some_and(|m| m.is_registered() && m.link != SourceLink::Broken) {
             return Err(refuse(3, format!("{id} is added already")));
@@ -39,7 +39,7 @@ impl Planner<'_> {
         }
     }
 
-    /// `dkms build`, `install`, `uninstall`, `unbuild` and `remove`.
+    /// `dkms add`, `build`, `install`, `uninstall`, `unbuild` and `remove`.
     pub(super) fn command(
         &mut self,
         verb: Verb,
@@ -48,7 +48,7 @@ impl Planner<'_> {
         force: bool,
     ) -> Result<(), Refusal> {
         let module = self.facts.modules.get(id);
-        if module.is_some_and(|m| m.link == SourceLink::Broken) {
+        if verb != Verb::Add && module.is_some_and(|m| m.link == SourceLink::Broken) {
             return Err(refuse(
                 4,
                 format!(
@@ -60,6 +60,7 @@ impl Planner<'_> {
         }
         let registered = module.is_some_and(ModuleFacts::is_registered);
         match verb {
+            Verb::Add => self.add(id),
             Verb::Build | Verb::Install => {
                 if !registered {
                     self.check_source(id, module)?;

@@ -44,9 +44,7 @@ pub enum Request {
         /// The kernels.
         kernels: Vec<KernelRelease>,
     },
-    /// `dkms add`.
-    Add(ModuleId),
-    /// `dkms build`, `install`, `uninstall`, `unbuild` or `remove` of one module.
+    /// `dkms add`, `build`, `install`, `uninstall`, `unbuild` or `remove` of one module.
     Command {
         /// Which of them.
         verb: Verb,
@@ -62,6 +60,8 @@ pub enum Request {
 /// A command on one module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
+    /// Make it known.
+    Add,
     /// Compile, and keep the result in the dkms tree.
     Build,
     /// Build, and place the objects.
@@ -72,6 +72,27 @@ pub enum Verb {
     Unbuild,
     /// Unbuild, and forget the module once nothing is built of it.
     Remove,
+}
+
+impl Verb {
+    /// How it is typed.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Add => "add",
+            Self::Build => "build",
+            Self::Install => "install",
+            Self::Uninstall => "uninstall",
+            Self::Unbuild => "unbuild",
+            Self::Remove => "remove",
+        }
+    }
+
+    /// Whether it only takes away: then nothing of what a build would need is looked at.
+    #[must_use]
+    pub fn unmakes(self) -> bool {
+        matches!(self, Self::Uninstall | Self::Unbuild | Self::Remove)
+    }
 }
 
 /// One change of the machine.
@@ -254,7 +275,6 @@ pub fn make(request: &Request, facts: &Facts) -> Result<Plan, Refusal> {
         Request::Sync { sources, kernels } => planner.sync(sources, kernels),
         Request::Depart { sources, kernels, swap } => planner.depart(sources, kernels, *swap),
         Request::Autoinstall { kernels } => planner.autoinstall(kernels)?,
-        Request::Add(module) => planner.add(module)?,
         Request::Command { verb, module, kernels, force } => {
             planner.command(*verb, module, kernels.as_deref(), *force)?;
         }

@@ -500,9 +500,8 @@ fn commands_refuse_in_dkmss_way() {
     let code = |verb, name: &str| machine.command(verb, name, &[K1]).unwrap_err().code;
     assert_eq!(code(Verb::Remove, "x/1"), 3, "not added");
     assert_eq!(code(Verb::Install, "y/1"), 2, "no source");
-    let add = |name| make(&Request::Add(id(name)), &machine.0).unwrap_err().code;
-    assert_eq!(add("zfs/2.4"), 3, "added already");
-    assert_eq!(add("y/1"), 2, "no source");
+    assert_eq!(code(Verb::Add, "zfs/2.4"), 3, "added already");
+    assert_eq!(code(Verb::Add, "y/1"), 2, "no source");
     let broken = machine.change("zfs/2.4", |m| m.link = SourceLink::Broken);
     assert_eq!(broken.command(Verb::Remove, "zfs/2.4", &[K1]).unwrap_err().code, 4);
 }

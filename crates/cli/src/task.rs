@@ -1,14 +1,14 @@
 //! The commands that change something: the lock, the facts, the plan, the act.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use dkms_engine::act;
 use dkms_engine::debts::Debts;
 use dkms_engine::facts::Facts;
 use dkms_engine::kernels::Kernels;
 use dkms_engine::lock::Lock;
-use dkms_engine::names::{Arch, KernelRelease, ModuleId};
+use dkms_engine::names::{Arch, KernelRelease};
 use dkms_engine::plan::{self, Plan, Refusal, Request, Verb};
 use dkms_engine::site::Site;
 use dkms_engine::survey::{self, Scope};
@@ -16,13 +16,11 @@ use dkms_engine::trees::Trees;
 use nix::unistd::{AccessFlags, Uid, access};
 
 use crate::progress::Progress;
-use crate::wanted::{Deed, Kernels as Wished, Target};
+use crate::wanted::{Kernels as Wished, Subject, Target};
 
 /// How a command is carried out.
 #[derive(Debug)]
 pub struct Manner {
-    /// Where the machine's `/` is.
-    pub root: PathBuf,
     /// Say what would be done, and do nothing.
     pub dry_run: bool,
     /// Do it even if it is done.
@@ -69,13 +67,14 @@ impl Task {
         Self { request: nothing, scope: Scope::default(), needs: Rights::Root }
     }
 
-    /// What `deed` does to a module, once for each architecture, in the order they were named.
-    pub fn of_deed(
-        deed: Deed,
-        module: &ModuleId,
+    /// What `verb` does to a module, once for each architecture, in the order they were named.
+    pub fn of_verb(
+        verb: Verb,
+        subject: &Subject,
         kernels: &Wished,
         force: bool,
     ) -> Vec<(Option<Arch>, Self)> {
+        let Subject::Module(module) = subject else { return Vec::new() };
         let groups = match kernels {
             Wished::All => vec![(None, None)],
             Wished::These(targets) => by_arch(targets),
@@ -84,13 +83,13 @@ impl Task {
             scope: Scope {
                 kernels: kernels.as_ref().map(|these| these.iter().cloned().collect()),
                 modules: Some([module.clone()].into()),
-                shallow: !matches!(deed, Deed::Add | Deed::Build | Deed::Install),
+                shallow: verb.unmakes(),
                 ..Scope::default()
             },
-            request: request(deed, module, kernels, force),
-            needs: match deed {
-                Deed::Install | Deed::Uninstall => Rights::Root,
-                Deed::Add | Deed::Build | Deed::Unbuild | Deed::Remove => Rights::Write,
+            request: Request::Command { verb, module: module.clone(), kernels, force },
+            needs: match verb {
+                Verb::Install | Verb::Uninstall => Rights::Root,
+                Verb::Add | Verb::Build | Verb::Unbuild | Verb::Remove => Rights::Write,
             },
         };
         groups.into_iter().map(|(arch, kernels)| (arch, task(kernels))).collect()
@@ -136,8 +135,8 @@ impl Task {
     /// taken away and is not there. `add` looks at rights first.
     fn refusal_before_rights(&self, site: &Site) -> Option<Refusal> {
         let refusal = self.plan(site).err()?;
-        let first =
-            matches!(self.request, Request::Command { .. }) && [3, 4].contains(&refusal.code);
+        let first = matches!(self.request, Request::Command { verb, .. } if verb != Verb::Add)
+            && [3, 4].contains(&refusal.code);
         first.then_some(refusal)
     }
 
@@ -161,23 +160,6 @@ fn act_on(
         (0, _) => 0,
         (_, Some(code)) | (code, None) => code,
     }
-}
-
-fn request(
-    deed: Deed,
-    module: &ModuleId,
-    kernels: Option<Vec<KernelRelease>>,
-    force: bool,
-) -> Request {
-    let verb = match deed {
-        Deed::Add => return Request::Add(module.clone()),
-        Deed::Build => Verb::Build,
-        Deed::Install => Verb::Install,
-        Deed::Uninstall => Verb::Uninstall,
-        Deed::Unbuild => Verb::Unbuild,
-        Deed::Remove => Verb::Remove,
-    };
-    Request::Command { verb, module: module.clone(), kernels, force }
 }
 
 /// The kernels of each architecture. The engine works for one at a time.

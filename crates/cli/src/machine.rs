@@ -1,0 +1,62 @@
+//! The machine that a command line means: its root and trees, and what else is said of them.
+
+use std::env;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use dkms_engine::distribution::Placement;
+use dkms_engine::site::Site;
+use dkms_engine::trees::Trees;
+
+use crate::options::Id;
+use crate::typed::Typed;
+use crate::wanted::{Refusal, refuse};
+
+/// Reads the machine's settings, and lays over them what was typed.
+///
+/// # Errors
+/// [`Refusal`]: 2 for a root that is not there and for a number that is none, 4 for a machine
+/// without an os-release file.
+pub fn site(typed: &Typed) -> Result<Site, Refusal> {
+    let root = typed.root.as_deref().unwrap_or(Path::new("/"));
+    let root =
+        absolute(root).or_else(|why| refuse(2, format!("--root {}: {why}", root.display())))?;
+    // First of all, as with dkms: nothing is known of a machine without.
+    Placement::read(&Trees::under(&root)).or_else(|why| refuse(4, why.to_string()))?;
+    let mut site = Site::for_cli(&root);
+    place_trees(&mut site, typed)?;
+    site.settings.framework.symlink_modules |= typed.has(Id::Symlink);
+    site.settings.framework.modprobe_on_install |= typed.has(Id::Modprobe);
+    site.depmod = !typed.has(Id::NoDepmod);
+    if let Some(jobs) = typed.jobs.as_deref().filter(|jobs| !jobs.is_empty()) {
+        match jobs.parse() {
+            Ok(jobs) => site.settings.set_jobs(jobs),
+            Err(_) => return refuse(2, format!("-j {jobs}: this is no number of jobs")),
+        }
+    }
+    Ok(site)
+}
+
+/// `--dkmstree`, `--sourcetree` and `--installtree` come before what framework.conf says.
+fn place_trees(site: &mut Site, typed: &Typed) -> Result<(), Refusal> {
+    let framework = &mut site.settings.framework;
+    let places = [
+        (&typed.dkms_tree, &mut framework.dkms_tree),
+        (&typed.source_tree, &mut framework.source_tree),
+        (&typed.install_tree, &mut framework.install_tree),
+    ];
+    for (said, tree) in places {
+        if let Some(said) = said {
+            let whole = std::path::absolute(said);
+            let whole = whole.or_else(|why| refuse(2, format!("{}: {why}", said.display())))?;
+            *tree = Some(whole);
+        }
+    }
+    site.trees = site.settings.placed(Trees::under(&site.trees.root));
+    Ok(())
+}
+
+/// The root as an absolute path without links: the kernel and dkms give such ones back.
+fn absolute(root: &Path) -> io::Result<PathBuf> {
+    env::current_dir()?.join(root).canonicalize()
+}

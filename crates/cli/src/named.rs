@@ -1,0 +1,131 @@
+//! Which module a command line names: by name, or by the directory or archive that holds it.
+
+use std::path::{Path, PathBuf};
+
+use crate::commands::Command;
+use crate::typed::{Naming, Typed};
+use crate::wanted::{Here, Refusal, Subject, refuse};
+
+/// How the names of archives end.
+const ARCHIVES: [&str; 8] =
+    [".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.zst", ".tar.bz2", ".tar.lzma", ".rpm"];
+
+/// What the words of a command line name, put together in their order.
+#[derive(Debug, Default)]
+pub struct Named {
+    /// The module's name.
+    pub module: Option<String>,
+    /// The module's version.
+    pub version: Option<String>,
+    /// The last word that is a path.
+    path: Option<PathBuf>,
+    /// Words that nobody can make use of.
+    pub ignored: Vec<String>,
+}
+
+impl Named {
+    /// Puts together what was typed for `command`.
+    pub fn read(typed: &Typed, command: Command, here: &Here) -> Self {
+        let mut named = Self::default();
+        let versioned = typed.names.iter().any(|name| matches!(name, Naming::Version(_)));
+        for name in &typed.names {
+            match name {
+                Naming::Module(text) => named.module(text),
+                Naming::Version(text) => named.version = some(text),
+                Naming::Word(word) if is_path(word, command, versioned, here) => {
+                    named.path = Some(word.into());
+                }
+                Naming::Word(word) if named.module.is_none() => named.module(word),
+                Naming::Word(word) => named.ignored.push(word.clone()),
+            }
+        }
+        if command != Command::Mktarball {
+            named.path = typed.archive.clone().or(named.path);
+        }
+        named
+    }
+
+    /// `M` or `M/V`.
+    fn module(&mut self, text: &str) {
+        match text.split_once('/') {
+            Some((module, version)) => {
+                self.module = some(module);
+                self.version = some(version);
+            }
+            None => self.module = some(text),
+        }
+    }
+
+    /// The module that `command` is about. As with dkms a path counts only where no module is
+    /// named.
+    ///
+    /// # Errors
+    /// [`Refusal`]: 1 for a name that is missing or is none, 2 for a file that is not there, 9 for
+    /// a file that is like a dkms.conf.
+    pub fn subject(self, command: &str) -> Result<Subject, Refusal> {
+        if let (None, None, Some(path)) = (&self.module, &self.version, &self.path) {
+            return source(path);
+        }
+        let (Some(module), Some(version)) = (self.module, self.version) else {
+            return refuse(
+                1,
+                format!("{command} needs a module and its version: dkms {command} MODULE/VERSION"),
+            );
+        };
+        let id = format!("{module}/{version}").parse();
+        id.map(Subject::Module).or_else(|why| refuse(1, format!("{why}")))
+    }
+}
+
+fn some(text: &str) -> Option<String> {
+    Some(text.to_owned()).filter(|text| !text.is_empty())
+}
+
+/// Whether a word is a path rather than a module. dkms takes every word for one that exists as a
+/// file, so that an empty file beside the user hides a module; here a module that is known hides
+/// the file.
+fn is_path(word: &str, command: Command, versioned: bool, here: &Here) -> bool {
+    if !command.takes_source() {
+        return false;
+    }
+    let looks = word.starts_with(['/', '.'])
+        || word.ends_with('/')
+        || word.matches('/').count() > 1
+        || word.ends_with("dkms.conf")
+        || ARCHIVES.iter().any(|end| word.ends_with(end));
+    if looks || command == Command::Ldtarball {
+        return true;
+    }
+    let known = match word.split_once('/') {
+        Some((module, version)) => {
+            let source = here.trees.source.join(format!("{module}-{version}"));
+            source.is_dir() || here.trees.dkms.join(word).is_dir()
+        }
+        None => versioned,
+    };
+    let path = Path::new(word);
+    !known && (path.is_file() || path.join("dkms.conf").is_file())
+}
+
+/// The source at a path.
+fn source(path: &Path) -> Result<Subject, Refusal> {
+    let shown = path.display();
+    if path.is_dir() {
+        return Ok(Subject::Directory(path.to_owned()));
+    }
+    if !path.exists() {
+        // dkms takes such a word for a module: `/x` has an empty name, `./x` has no source.
+        let code = if path.is_absolute() { 1 } else { 2 };
+        return refuse(code, format!("{shown}: there is no such file or directory"));
+    }
+    match path.file_name() {
+        Some(name) if name == "dkms.conf" => {
+            let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+            Ok(Subject::Directory(dir.unwrap_or(Path::new(".")).to_owned()))
+        }
+        Some(name) if name.as_encoded_bytes().ends_with(b"dkms.conf") => {
+            refuse(9, format!("{shown}: the file must be called dkms.conf"))
+        }
+        _ => Ok(Subject::Archive(path.to_owned())),
+    }
+}
