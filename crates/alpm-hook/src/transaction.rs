@@ -139,9 +139,16 @@ fn carry_out(call: &Call, plan: &Plan, facts: &Facts, site: &Site, names: Names)
         lines.dry_run(plan);
         return ExitCode::SUCCESS;
     }
+    if let Err(why) = site.tools.stop.listen() {
+        lines.say(&format!("Trouble: Ctrl-C ends this at once, tidily or not: {why}"));
+    }
     let report = act::carry_out(plan, facts, site, &mut lines);
     lines.summary(plan, &report);
-    if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    match &report.interrupted {
+        Some(interruption) => ExitCode::from(interruption.exit_code()),
+        None if report.is_clean() => ExitCode::SUCCESS,
+        None => ExitCode::FAILURE,
+    }
 }
 
 /// The directories of the source tree that hold a dkms.conf.

@@ -102,6 +102,9 @@ fn carry_out(wanted: Wanted, typed: &Typed, mut site: Site) -> u8 {
         (false, false) => Loudness::Plain,
     };
     let mut run = |site: &mut Site, arch: Option<Arch>, task: &Task| {
+        if site.tools.stop.asked().is_some() {
+            return 0; // interrupted before
+        }
         site.arch = arch.unwrap_or_else(Arch::of_this_machine);
         let mut progress = Progress::new(&mut out, &mut errors, loudness, &site.trees, &site.arch);
         task.carry_out(site, &manner, &mut progress)

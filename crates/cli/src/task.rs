@@ -154,8 +154,15 @@ fn act_on(
     progress: &mut Progress<'_>,
 ) -> u8 {
     progress.notes(plan);
+    if let Err(why) = site.tools.stop.listen() {
+        progress.complain(&format!("dkms: Ctrl-C ends this at once, tidily or not: {why}"));
+    }
     let report = act::carry_out(plan, facts, site, progress);
     progress.trouble(&report);
+    if let Some(interruption) = &report.interrupted {
+        progress.complain(&format!("dkms: {interruption}"));
+        return interruption.exit_code();
+    }
     match (report.exit_code(), manner.failure_code) {
         (0, _) => 0,
         (_, Some(code)) | (code, None) => code,

@@ -1,6 +1,7 @@
 //! Carrying out a plan: the one room that changes the machine.
 
 mod builds;
+mod interruption;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -27,6 +28,9 @@ use crate::site::Site;
 
 /// Carries out `plan`, one step after the other. A step that fails stops only what builds upon it.
 ///
+/// If we are asked to end (see [`Stop`](crate::run::Stop)), the builds are ended, the module that
+/// is being placed is finished and indexed, and the rest stays owed.
+///
 /// Whoever calls this holds the lock, and has read `facts` under it.
 pub fn carry_out(plan: &Plan, facts: &Facts, site: &Site, watch: &mut dyn Watch) -> Report {
     watch.event(&Event::Planned(plan));
@@ -40,6 +44,7 @@ pub fn carry_out(plan: &Plan, facts: &Facts, site: &Site, watch: &mut dyn Watch)
         not_registered: BTreeSet::new(),
         not_built: BTreeSet::new(),
         own_debts: BTreeSet::new(),
+        touched: BTreeSet::new(),
         watch,
     };
     let ledger = Ledger::open(&site.trees, plan, facts);
@@ -50,12 +55,15 @@ pub fn carry_out(plan: &Plan, facts: &Facts, site: &Site, watch: &mut dyn Watch)
         run.report.trouble.push(error.to_string());
     }
     let (before, after) = builds::around_builds(plan);
-    before.iter().for_each(|step| run.step(step));
+    before.iter().for_each(|step| run.step_unless_stopped(step));
     run.builds(plan);
-    after.iter().for_each(|step| run.step(step));
+    after.iter().for_each(|step| run.step_unless_stopped(step));
     remove::empty_directories(&site.trees);
-    let trouble = ledger.settle(&run.own_debts, &run.report);
-    run.report.trouble.extend(trouble);
+    run.report.interrupted = run.interruption(plan);
+    if run.report.interrupted.is_none() {
+        let trouble = ledger.settle(&run.own_debts, &run.report);
+        run.report.trouble.extend(trouble);
+    }
     run.report
 }
 
@@ -73,6 +81,8 @@ struct Run<'a> {
     not_built: BTreeSet<(ModuleId, KernelRelease)>,
     /// What this run began itself; it is paid when the run ends, after depmod.
     own_debts: BTreeSet<Debt>,
+    /// Kernels that modules were placed for or taken from.
+    touched: BTreeSet<KernelRelease>,
     watch: &'a mut dyn Watch,
 }
 
@@ -88,9 +98,13 @@ impl Run<'_> {
         if outcome != Outcome::Done {
             self.remember(&step.action);
         }
+        let cut_short = self.is_stopped() && matches!(outcome, Outcome::Failed(_));
+        let outcome = if cut_short { Outcome::Skipped("interrupted".into()) } else { outcome };
         let finished = Finished { step: step.clone(), outcome, elapsed };
         self.watch.event(&Event::Finished(&finished));
-        self.report.finished.push(finished);
+        if !cut_short {
+            self.report.finished.push(finished);
+        }
     }
 
     fn remember(&mut self, action: &Action) {
@@ -235,6 +249,7 @@ impl Run<'_> {
         }
         let mut said = Vec::new();
         let site = self.site;
+        self.touched.insert(kernel.clone());
         if let Some(about) = self.facts.kernels.get(kernel) {
             recompress::objects(site, module, &about.kernel)?;
         }
@@ -248,10 +263,12 @@ impl Run<'_> {
             said.extend(run_script(site, module, kernel, "POST_INSTALL", &value));
         }
         self.say(&said);
-        Ok(())
+        // The scripts may not have come to their end.
+        self.check_stop()
     }
 
     fn uninstall(&mut self, module: &ModuleId, kernel: &KernelRelease) -> Result<(), Failed> {
+        self.touched.insert(kernel.clone());
         let foreign = remove::uninstall(self.site, module, kernel)?;
         if let Some(value) = self.script_of(module, kernel, "POST_REMOVE") {
             let said = run_script(self.site, module, kernel, "POST_REMOVE", &value);
@@ -262,7 +279,7 @@ impl Run<'_> {
             .map(|path| format!("{} stays: it is not what {module} placed there", path.display()))
             .collect();
         self.say(&left);
-        Ok(())
+        self.check_stop()
     }
 
     fn say(&mut self, lines: &[String]) {

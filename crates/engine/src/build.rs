@@ -73,9 +73,12 @@ impl Build<'_> {
                 forget_failure(self.site, self.id, &self.kernel.release)?;
                 Ok(())
             }
-            Err(failed) if failed.passing => {
+            Err(failed) if failed.passing || self.site.tools.stop.asked().is_some() => {
                 // What filled the disk must not keep it full.
                 let _ = durable::remove_tree(&self.build_dir());
+                if self.site.tools.stop.asked().is_some() && !failure.exists() {
+                    let _ = durable::remove_file_if_there(&self.log());
+                }
                 Err(failed)
             }
             Err(failed) => {

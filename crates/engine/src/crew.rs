@@ -124,6 +124,9 @@ impl<'scope, 'env> Crew<'scope, 'env> {
                     passing: true,
                     ..Failed::new(1, format!("cannot get a token of the jobserver: {error}"))
                 }),
+                (Ok(_), _) if site.tools.stop.asked().is_some() => {
+                    Err(Failed { passing: true, ..Failed::new(1, "interrupted") })
+                }
                 (Ok(_), None) => Err(Failed::new(21, format!("there is no kernel {kernel}"))),
                 (Ok(_token), Some(about)) => {
                     let kernel = &about.kernel;

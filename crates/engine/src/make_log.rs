@@ -17,6 +17,8 @@ const RULE: &str = "------------------------------------------------------------
 const KILLED: i32 = 128;
 /// The exit status of timeout(1) when the time is over.
 const OUT_OF_TIME: i32 = 124;
+/// The shell's exit status for a program that Ctrl-C ended.
+const INTERRUPTED: i32 = 130;
 /// The shell's exit status for a program it cannot start.
 const NOT_STARTED: i32 = 127;
 
@@ -86,6 +88,10 @@ impl MakeLog {
             Ok(Ended { how: How::TimedOut, elapsed, .. }) => {
                 self.say("the time for this step is over\n")?;
                 (OUT_OF_TIME, *elapsed)
+            }
+            Ok(Ended { how: How::Interrupted, elapsed, .. }) => {
+                self.say("interrupted\n")?;
+                (INTERRUPTED, *elapsed)
             }
             Err(error) => {
                 self.say(&format!("{error}\n"))?;

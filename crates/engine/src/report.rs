@@ -5,6 +5,8 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
 use crate::plan::{Action, Plan, Step};
 
 /// How a step ended.
@@ -127,6 +129,42 @@ impl Watch for () {
     fn event(&mut self, _: &Event<'_>) {}
 }
 
+/// A run that a signal ended before it was done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interruption {
+    /// The signal.
+    pub signal: Signal,
+    /// How many modules were to be built or installed, counted for each kernel.
+    pub all: usize,
+    /// How many of them the run did not come to the end with.
+    pub left: usize,
+    /// Whether the rest is owed, so that it is finished without being asked for again.
+    pub owed: bool,
+}
+
+impl Interruption {
+    /// 128 and the signal's number: what a shell gives for a program that a signal ended.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        128_u8.saturating_add(u8::try_from(self.signal as i32).unwrap_or_default())
+    }
+}
+
+impl fmt::Display for Interruption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "interrupted by {}: ", self.signal)?;
+        match (self.left, self.all) {
+            (0, _) => f.write_str("what is removed is not all gone")?,
+            (1, 1) => f.write_str("the module is not ready")?,
+            (left, all) => write!(f, "{left} of {all} modules are not ready")?,
+        }
+        f.write_str(match self.owed {
+            true => "; dkms autoinstall --debts goes on with the rest, else the next boot does",
+            false => "; the same command goes on with the rest",
+        })
+    }
+}
+
 /// What became of a plan.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
@@ -134,6 +172,8 @@ pub struct Report {
     pub finished: Vec<Finished>,
     /// What could not be noted or cleaned up, one sentence each.
     pub trouble: Vec<String>,
+    /// Set if the run was ended early; then steps are missing above.
+    pub interrupted: Option<Interruption>,
 }
 
 impl Report {
@@ -145,16 +185,19 @@ impl Report {
         })
     }
 
-    /// Whether nothing failed.
+    /// Whether everything was done and nothing failed.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.failures().next().is_none() && self.trouble.is_empty()
+        self.failures().next().is_none() && self.trouble.is_empty() && self.interrupted.is_none()
     }
 
     /// dkms's exit code: that of the last failure, or 0. Other than dkms's, one failed kernel
-    /// among several is never hidden by a later success.
+    /// among several is never hidden by a later success. An interruption has its own.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
+        if let Some(interruption) = &self.interrupted {
+            return interruption.exit_code();
+        }
         let last = self.failures().last().map(|(_, failed)| failed.code);
         last.unwrap_or(u8::from(!self.trouble.is_empty()))
     }

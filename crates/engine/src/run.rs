@@ -3,8 +3,10 @@
 
 mod confinement;
 mod environment;
+mod marks;
 mod output;
 mod running;
+mod stop;
 #[cfg(test)]
 mod tests;
 mod tools;
@@ -24,8 +26,10 @@ use nix::poll::PollFlags;
 pub use confinement::{Bond, Confinement};
 pub use environment::Environment;
 pub use output::Output;
+pub use stop::Stop;
 pub use tools::Tools;
 
+use marks::Mark;
 use output::Streams;
 pub(crate) use running::{Running, ready};
 
@@ -119,9 +123,9 @@ impl<'a> Program<'a> {
         self
     }
 
-    /// Binds it to our life: when this process ends, even by SIGKILL, it ends with all that it
-    /// started; and when it ends, so does whatever it left in the background. As far as the
-    /// machine allows, see [`Bond`].
+    /// Binds it to our life: when this process ends, even by SIGKILL, or is asked to end (see
+    /// [`Stop`]), it ends with all that it started; and when it ends, so does whatever it left in
+    /// the background. As far as the machine allows, see [`Bond`].
     ///
     /// In a pid namespace the program is process 1: a signal without a handler that it sends to
     /// itself has no effect.
@@ -148,12 +152,14 @@ impl<'a> Program<'a> {
         feed.close_if_done();
 
         let mut until = self.deadline.and_then(|deadline| started.checked_add(deadline));
-        let (mut timed_out, mut over) = (false, false);
+        let (mut by_us, mut over) = (None, false);
         let mut drained_by = None;
         while !over || !streams.is_empty() {
-            let mut fds = vec![(running.ended(), PollFlags::POLLIN)];
-            if over {
-                fds.clear();
+            let stop = self.confined.and_then(|tools| tools.stop.fd());
+            let stop = stop.filter(|_| !over && by_us.is_none());
+            let mut fds: Vec<_> = stop.map(|fd| (fd, PollFlags::POLLIN)).into_iter().collect();
+            if !over {
+                fds.push((running.ended(), PollFlags::POLLIN));
             }
             fds.extend(streams.fds().map(|fd| (fd, PollFlags::POLLIN)));
             if let Some(pipe) = feed.pipe.as_ref().filter(|_| !over) {
@@ -161,11 +167,13 @@ impl<'a> Program<'a> {
             }
             let mut ready = ready(&fds, until).map_err(failed)?.into_iter();
             drop(fds);
-            if !ready.as_slice().contains(&true) {
-                if over || timed_out {
+            let out_of_time = !ready.as_slice().contains(&true);
+            let stopped = stop.is_some() && ready.next() == Some(true);
+            if out_of_time || stopped {
+                if over || by_us.is_some() {
                     break;
                 }
-                timed_out = true;
+                by_us = Some(if stopped { How::Interrupted } else { How::TimedOut });
                 running.kill();
                 until = Some(Instant::now() + DRAINING);
                 continue;
@@ -189,7 +197,7 @@ impl<'a> Program<'a> {
             running.kill_group();
         }
         let status = running.reap().map_err(failed)?;
-        let how = if timed_out { How::TimedOut } else { How::of(status) };
+        let how = by_us.unwrap_or_else(|| How::of(status));
         let (output, errors) = streams.finish();
         Ok(Ended { how, output, errors, elapsed: started.elapsed() })
     }
@@ -225,7 +233,11 @@ impl<'a> Program<'a> {
             client.configure_make(&mut command);
             command.env_remove("CARGO_MAKEFLAGS").env_remove("MFLAGS");
         }
-        let running = Running::watch(bond, || command.spawn());
+        let mark = self.confined.filter(|_| bond != Bond::Namespace).map(|_| Mark::new());
+        if let Some(mark) = &mark {
+            command.env(marks::VARIABLE, mark.value());
+        }
+        let running = Running::watch(bond, mark, || command.spawn());
         running.map_err(|source| RunError::Io { line, source })
     }
 
@@ -300,6 +312,8 @@ pub enum How {
     Killed(i32),
     /// By us, because its time was over.
     TimedOut,
+    /// By us, because we were asked to end.
+    Interrupted,
 }
 
 impl How {
@@ -317,6 +331,7 @@ impl fmt::Display for How {
             Self::Exited(code) => write!(f, "exit status {code}"),
             Self::Killed(signal) => write!(f, "killed by signal {signal}"),
             Self::TimedOut => f.write_str("out of time"),
+            Self::Interrupted => f.write_str("interrupted"),
         }
     }
 }

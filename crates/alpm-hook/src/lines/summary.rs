@@ -23,6 +23,9 @@ impl<W: Write> Lines<W> {
         for (action, failed) in report.failures() {
             self.failure(plan, action, failed);
         }
+        if let Some(interruption) = &report.interrupted {
+            self.out.line(&format!("This run was {interruption}."));
+        }
     }
 
     /// How many modules came about; a single one has told that itself.
@@ -33,7 +36,7 @@ impl<W: Write> Lines<W> {
         let (all, done) = (self.jobs.len(), self.done);
         if all > 1 && done == all {
             self.out.line(&format!("All {all} modules are ready."));
-        } else if all > 1 {
+        } else if failures > 0 && all > 1 {
             self.out.line(&format!("{done} of {all} modules are ready. What failed:"));
         }
     }

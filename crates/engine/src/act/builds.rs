@@ -39,7 +39,7 @@ impl Run<'_> {
             loop {
                 let before = waiting.len();
                 for number in waiting.clone() {
-                    if crew.running() == most {
+                    if crew.running() == most || self.is_stopped() {
                         break;
                     }
                     let open = waiting.union(&running).map(|other| &jobs[*other]);
@@ -68,7 +68,7 @@ impl Run<'_> {
                 let outcome = built.map_or_else(Outcome::Failed, |()| Outcome::Done);
                 self.finish(jobs[number].step, outcome, elapsed);
                 if let Some(install) = jobs[number].install {
-                    self.step(install);
+                    self.step_unless_stopped(install);
                 }
             }
         });

@@ -75,7 +75,7 @@ impl Build<'_> {
                 );
             }
             // Somebody else's signal: the kernel short of memory, or an administrator.
-            How::Killed(_) => failed.passing = true,
+            How::Killed(_) | How::Interrupted => failed.passing = true,
             How::Exited(_) => {}
         }
         failed

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 
-use crate::run::{Environment, Program, RunError, Running, Tools, ready};
+use crate::run::{Environment, Program, RunError, Running, Stop, Tools, ready};
 
 /// What bash runs; see there for the protocol.
 const SCRIPT: &str = include_str!("worker.sh");
@@ -58,6 +58,7 @@ pub(super) enum Trouble {
 /// A running bash.
 pub(super) struct Worker {
     running: Running,
+    stop: Stop,
     requests: PipeWriter,
     answers: PipeReader,
     errors: PipeReader,
@@ -76,7 +77,8 @@ impl Worker {
         let (stdin, stdout, stderr) = pipes().map_err(failed)?;
         let running = program.start(stdin.0.into(), stdout.1.into(), stderr.1.into())?;
         let (requests, answers, errors) = (stdin.1, stdout.0, stderr.0);
-        Ok(Self { running, requests, answers, errors, number: 0 })
+        let stop = tools.stop.clone();
+        Ok(Self { running, stop, requests, answers, errors, number: 0 })
     }
 
     /// Whether it still waits for requests.
@@ -106,10 +108,14 @@ impl Worker {
             if !unsent.is_empty() {
                 fds.push((self.requests.as_fd(), PollFlags::POLLOUT));
             }
+            fds.extend(self.stop.fd().map(|fd| (fd, PollFlags::POLLIN)));
             // A descriptor that cannot be waited for is as good as a dead worker.
             let ready = ready(&fds, until).unwrap_or_else(|_| vec![true; fds.len()]);
             if until.is_some_and(|until| Instant::now() >= until) {
                 return Err(Trouble::TimedOut);
+            }
+            if self.stop.asked().is_some() {
+                return Err(Trouble::Ended("interrupted".into()));
             }
             if ready[1] {
                 keep(&mut self.errors, &mut complaint);

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use super::{Environment, How, Program, Tools};
+use super::{Environment, How, Program, Stop, Tools};
 
 /// How firmly children can be bound on this machine. A probe finds it out once; containers and
 /// users without privileges get less than root on a real machine.
@@ -43,7 +43,8 @@ impl Confinement {
 
 /// Whether a program started with this bond runs and hands back its exit status.
 fn probe(tools: &Tools, bond: Bond) -> bool {
-    let tools = Tools { confinement: Confinement::known(bond), ..tools.clone() };
+    let confinement = Confinement::known(bond);
+    let tools = Tools { confinement, stop: Stop::default(), ..tools.clone() };
     Program::new(&tools.bash, &Environment::fixed())
         .args(["-c", "exit 42"])
         .confined(&tools)

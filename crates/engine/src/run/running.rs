@@ -14,6 +14,7 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
 use super::confinement::Bond;
+use super::marks::Mark;
 
 /// How long a pid namespace gets to die after its first process was killed.
 const DYING: Duration = Duration::from_secs(2);
@@ -24,14 +25,19 @@ pub(crate) struct Running {
     pub(crate) child: Child,
     ended: PipeReader,
     bond: Bond,
+    mark: Option<Mark>,
     reaped: bool,
 }
 
 impl Running {
     /// Starts what `spawn` starts, and a thread that waits for its end.
-    pub(super) fn watch(bond: Bond, spawn: impl FnOnce() -> io::Result<Child>) -> io::Result<Self> {
+    pub(super) fn watch(
+        bond: Bond,
+        mark: Option<Mark>,
+        spawn: impl FnOnce() -> io::Result<Child>,
+    ) -> io::Result<Self> {
         let (ended, until_then) = io::pipe()?;
-        let running = Self { child: spawn()?, ended, bond, reaped: false };
+        let running = Self { child: spawn()?, ended, bond, mark, reaped: false };
         let pid = pid_of(&running.child);
         // Only waits, does not reap: while the child is a zombie, its number and its group's
         // belong to nobody else, so that killing them is safe. The pipe closes with the thread.
@@ -49,8 +55,8 @@ impl Running {
         self.ended.as_fd()
     }
 
-    /// Ends the program and what it started: its pid namespace where it has one, its process
-    /// group in any case.
+    /// Ends the program and what it started: its pid namespace where it has one, else what bears
+    /// its mark, its process group in any case.
     pub(crate) fn kill(&mut self) {
         if self.reaped {
             return;
@@ -67,6 +73,9 @@ impl Running {
             }
         }
         self.kill_group();
+        if let Some(mark) = &self.mark {
+            mark.kill_all();
+        }
     }
 
     /// Ends what is left in the program's process group.

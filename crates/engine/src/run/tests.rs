@@ -117,6 +117,35 @@ fn a_deadline_ends_it_with_its_children(#[case] bond: Bond) {
 #[rstest]
 #[case::namespace(Bond::Namespace)]
 #[case::signal(Bond::DeathSignal)]
+#[case::none(Bond::None)]
+fn a_deadline_ends_daemons_too(#[case] bond: Bond) {
+    let tools = tools_with(bond);
+    let env = Environment::fixed();
+    let mark = mark();
+    let script = format!("setsid -f sleep {mark}; setsid sleep {mark} & setsid sleep {mark}");
+    let program = sh(&script, &env).confined(&tools).deadline(Duration::from_millis(500));
+    assert_eq!(program.run().unwrap().how, How::TimedOut);
+    assert_gone(&mark);
+}
+
+#[rstest]
+#[case::namespace(Bond::Namespace)]
+#[case::signal(Bond::DeathSignal)]
+fn a_wish_to_end_ends_what_is_confined(#[case] bond: Bond) {
+    let stop = Stop::after(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(stop.asked(), Some(nix::sys::signal::Signal::SIGTERM));
+    let tools = Tools { stop, ..tools_with(bond) };
+    let mark = mark();
+    let script = format!("setsid sleep {mark} & sleep {mark}");
+    let env = Environment::fixed();
+    assert_eq!(sh(&script, &env).confined(&tools).run().unwrap().how, How::Interrupted);
+    assert_gone(&mark);
+    assert!(sh("sleep 0.1", &env).run().unwrap().success(), "what is not confined goes on");
+}
+
+#[rstest]
+#[case::namespace(Bond::Namespace)]
+#[case::signal(Bond::DeathSignal)]
 fn what_a_confined_program_leaves_in_the_background_ends_with_it(#[case] bond: Bond) {
     let tools = tools_with(bond);
     let mark = mark();

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::confinement::Confinement;
 use super::environment::FIXED_PATH;
+use super::stop::Stop;
 
 /// The programs that the engine calls by itself, each as the path it is started by.
 ///
@@ -26,6 +27,8 @@ pub struct Tools {
     pub openssl: PathBuf,
     /// How firmly a child can be bound to our own life here; found out at the first need.
     pub confinement: Confinement,
+    /// What asks us to end, and with us every confined child.
+    pub stop: Stop,
 }
 
 impl Default for Tools {
@@ -42,6 +45,7 @@ impl Default for Tools {
             unshare: in_fixed_path("unshare"),
             openssl: in_fixed_path("openssl"),
             confinement: Confinement::default(),
+            stop: Stop::default(),
         }
     }
 }

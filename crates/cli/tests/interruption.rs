@@ -1,0 +1,189 @@
+//! Signals to the program while modules are built, and what is left afterwards.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "all of this is tests")]
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rstest::rstest;
+use testroot::TestRoot;
+
+const K: &str = "7.2.12-arch1-1";
+
+/// A root with a kernel, a module that is built at once, and two that are built when the file `go`
+/// is there: until then they leave daemons about, which sleep for this number of seconds.
+fn root() -> (TestRoot, String) {
+    let root = TestRoot::new();
+    root.kernel(K).pkgbase("linux").headers();
+    root.depmod();
+    root.source("quick", "1.0");
+    let nanos = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().subsec_nanos();
+    let mark = format!("600.{nanos:09}{}", std::process::id());
+    let top = root.path().display().to_string();
+    let script = format!(
+        "[ -e {top}/go ] && exit\nsetsid -f sleep {mark}\n(trap '' TERM INT HUP; sleep {mark}) &\n\
+         touch {top}/reached.$1\nuntil [ -e {top}/go ]; do sleep 0.1; done\n"
+    );
+    for name in ["slow", "slower"] {
+        root.source(name, "1.0").file("wait.sh", &script).conf_line(&format!(
+            "MAKE='sh wait.sh {name} && make -C {top}/usr/lib/modules/{K}/build M=$dkms_tree/{name}/1.0/build'"
+        ));
+    }
+    (root, mark)
+}
+
+#[expect(clippy::disallowed_methods, reason = "assert_cmd cannot start a program and go on")]
+fn start(root: &TestRoot, before: &str, line: &str) -> Child {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let dirs: Vec<PathBuf> =
+        [root.programs()].into_iter().chain(std::env::split_paths(&path)).collect();
+    Command::new("sh")
+        .args(["-c", &format!("{before} exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_dkms"), "--root"])
+        .arg(root.path())
+        .args(line.split(' '))
+        .env("PATH", std::env::join_paths(dirs).unwrap())
+        .env_remove("MAKEFLAGS")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn signal(child: &Child, signal: Signal) {
+    kill(Pid::from_raw(child.id().cast_signed()), signal).unwrap();
+}
+
+fn wait_until(what: &str, done: impl Fn() -> bool) {
+    let patience = Instant::now() + Duration::from_secs(60);
+    while !done() {
+        assert!(Instant::now() < patience, "{what}");
+        sleep(Duration::from_millis(20));
+    }
+}
+
+/// Waits until the run is at work on all of these: each makes a file of its own.
+fn wait_for(root: &TestRoot, child: &mut Child, files: &[&str]) {
+    let patience = Instant::now() + Duration::from_secs(60);
+    while let Some(missing) = files.iter().find(|file| !root.exists(file)) {
+        let ended = child.try_wait().unwrap().is_some();
+        if ended || Instant::now() > patience {
+            let _ = child.kill();
+            let mut said = String::new();
+            child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+            panic!("there is no {missing}; ended: {ended}; it said: {said}");
+        }
+        sleep(Duration::from_millis(20));
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Runs to the end, and gives what was said.
+fn run(root: &TestRoot, line: &str, code: i32) -> Output {
+    let output = start(root, "", line).wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(code), "{}", text(&output.stderr));
+    output
+}
+
+/// The sleepers that modules left behind.
+fn sleepers(mark: &str) -> usize {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let lines = processes.map(|entry| std::fs::read(entry.path().join("cmdline")));
+    lines.filter(|line| line.as_ref().is_ok_and(|line| text(line).contains(mark))).count()
+}
+
+#[rstest]
+#[case(Signal::SIGINT, 130)]
+#[case(Signal::SIGTERM, 143)]
+#[case(Signal::SIGHUP, 129)]
+fn a_signal_ends_everything_and_the_rest_is_owed(#[case] by: Signal, #[case] code: i32) {
+    let (root, mark) = root();
+    for name in ["quick", "slow", "slower"] {
+        run(&root, &format!("add {name}/1.0"), 0);
+    }
+    let line = format!("-j 2 autoinstall -k {K}");
+    let mut child = start(&root, "", &line);
+    let quick = format!("usr/lib/modules/{K}/updates/dkms/quick.ko");
+    wait_for(&root, &mut child, &[&quick, "reached.slow", "reached.slower"]);
+    signal(&child, by);
+    let asked = Instant::now();
+    let output = child.wait_with_output().unwrap();
+    assert!(asked.elapsed() < Duration::from_secs(20), "it ends only after {:?}", asked.elapsed());
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert_eq!(
+        said.trim(),
+        format!(
+            "dkms: interrupted by {by}: 2 of 3 modules are not ready; dkms autoinstall --debts \
+             goes on with the rest, else the next boot does"
+        )
+    );
+    wait_until("a child is left", || sleepers(&mark) == 0);
+
+    // What was finished is whole, what was not has left nothing.
+    assert!(root.read(format!("usr/lib/modules/{K}/modules.dep")).contains("quick.ko"));
+    let tree = root.listing("var/lib/dkms");
+    for left in ["build/", ".log/", "/.tmp", K] {
+        let lines = tree.lines().filter(|line| line.contains("slow") && line.contains(left));
+        let lines: Vec<_> = lines.filter(|line| !line.contains(".debts/")).collect();
+        assert_eq!(lines, [""; 0], "{left} is left in\n{tree}");
+    }
+    let status = format!("quick/1.0, {K}, x86_64: installed\nslow/1.0: added\nslower/1.0: added\n");
+    assert_eq!(text(&run(&root, "status", 0).stdout), status);
+
+    root.write("go", "");
+    run(&root, "autoinstall --debts", 0);
+    for name in ["quick", "slow", "slower"] {
+        assert!(root.exists(format!("usr/lib/modules/{K}/updates/dkms/{name}.ko")), "{name}");
+    }
+    assert!(!root.exists("var/lib/dkms/.debts"));
+}
+
+#[test]
+fn a_build_that_nobody_owes_is_begun_again_by_its_command() {
+    let (root, mark) = root();
+    let mut child = start(&root, "", &format!("build slow/1.0 -k {K}"));
+    wait_for(&root, &mut child, &["reached.slow"]);
+    signal(&child, Signal::SIGINT);
+    let said = text(&child.wait_with_output().unwrap().stderr);
+    assert!(said.contains("the module is not ready; the same command goes on"), "{said}");
+    wait_until("a child is left", || sleepers(&mark) == 0);
+    assert!(!root.exists("var/lib/dkms/.debts"));
+    root.write("go", "");
+    run(&root, &format!("build slow/1.0 -k {K}"), 0);
+}
+
+#[test]
+fn a_signal_that_is_ignored_stays_ignored() {
+    let (root, mark) = root();
+    let mut child = start(&root, "trap '' HUP;", &format!("install slow/1.0 -k {K}"));
+    wait_for(&root, &mut child, &["reached.slow"]);
+    signal(&child, Signal::SIGHUP);
+    root.write("go", "");
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    wait_until("a child is left", || sleepers(&mark) == 0);
+}
+
+#[test]
+fn a_run_that_waits_for_another_ends_at_once() {
+    let (root, _) = root();
+    let mut first = start(&root, "", &format!("install slow/1.0 -k {K}"));
+    wait_for(&root, &mut first, &["reached.slow"]);
+    let mut second = start(&root, "", &format!("install quick/1.0 -k {K}"));
+    let mut line = String::new();
+    BufReader::new(second.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.contains(&format!("waiting for another run to finish: process {}", first.id())));
+    signal(&second, Signal::SIGTERM);
+    assert_eq!(second.wait_with_output().unwrap().status.code(), None, "killed while it waited");
+    root.write("go", "");
+    assert_eq!(first.wait_with_output().unwrap().status.code(), Some(0));
+    assert!(!root.exists(format!("usr/lib/modules/{K}/updates/dkms/quick.ko")));
+}

@@ -1,0 +1,64 @@
+//! A run that is asked to end: what is still done, and what is left.
+
+use std::collections::BTreeSet;
+
+use super::Run;
+use crate::debts::Debt;
+use crate::plan::{Action, Plan, Step};
+use crate::report::{Failed, Interruption};
+
+impl Run<'_> {
+    pub(super) fn is_stopped(&self) -> bool {
+        self.site.tools.stop.asked().is_some()
+    }
+
+    /// Carries a step out unless we were asked to end. Where modules were placed or taken away,
+    /// the index is brought up to date all the same: else modprobe would miss them.
+    pub(super) fn step_unless_stopped(&mut self, step: &Step) {
+        let indexes = |kernel| self.touched.contains(kernel);
+        if !self.is_stopped() || matches!(&step.action, Action::Depmod(kernel) if indexes(kernel)) {
+            self.step(step);
+        }
+    }
+
+    /// A failure if we were asked to end while something ran that is ended then.
+    pub(super) fn check_stop(&self) -> Result<(), Failed> {
+        let failed = || Failed { passing: true, ..Failed::new(1, "interrupted") };
+        if self.is_stopped() { Err(failed()) } else { Ok(()) }
+    }
+
+    /// What an interruption left of `plan`, if there was one and it left anything. The modules
+    /// that are still to be installed are owed from here on.
+    pub(super) fn interruption(&mut self, plan: &Plan) -> Option<Interruption> {
+        let signal = self.site.tools.stop.asked()?;
+        let over: Vec<&Step> = self.report.finished.iter().map(|done| &done.step).collect();
+        let open: Vec<&Step> = plan.steps.iter().filter(|step| !over.contains(step)).collect();
+        if open.is_empty() {
+            return None;
+        }
+        for step in &open {
+            if let Action::Install { module, kernel, .. } = &step.action {
+                let debt = Debt::Install { module: module.clone(), kernel: kernel.clone() };
+                let trouble = self.debts.write(&debt).err().map(|error| error.to_string());
+                self.report.trouble.extend(trouble);
+            }
+        }
+        Some(Interruption {
+            signal,
+            all: modules(plan.steps.iter()),
+            left: modules(open.into_iter()),
+            owed: !self.debts.read().is_empty(),
+        })
+    }
+}
+
+/// How many modules the steps build or install, counted for each kernel.
+fn modules<'a>(steps: impl Iterator<Item = &'a Step>) -> usize {
+    let pair = |step: &'a Step| match &step.action {
+        Action::Build { module, kernel, .. } | Action::Install { module, kernel, .. } => {
+            Some((module, kernel))
+        }
+        _ => None,
+    };
+    steps.filter_map(pair).collect::<BTreeSet<_>>().len()
+}
