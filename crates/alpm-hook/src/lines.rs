@@ -36,6 +36,8 @@ pub struct Lines<W> {
     done: usize,
     /// Of the jobs, those that end with the build.
     only_built: BTreeSet<Job>,
+    /// Of the jobs, those that are taken from the cache.
+    cached: BTreeSet<Job>,
     /// Versions that a newer one takes the place of.
     replaced: BTreeSet<ModuleId>,
     /// Modules that are forgotten in the end: one line names all kernels that they left.
@@ -54,6 +56,7 @@ impl<W: Write> Lines<W> {
             over: 0,
             done: 0,
             only_built: BTreeSet::new(),
+            cached: BTreeSet::new(),
             replaced: BTreeSet::new(),
             leaving: BTreeMap::new(),
             gone: BTreeMap::new(),
@@ -97,8 +100,12 @@ impl<W: Write> Lines<W> {
     /// Counts the jobs, and finds the steps that are told together.
     fn take_in(&mut self, plan: &Plan) {
         let mut unbuilt: BTreeMap<&KernelRelease, usize> = BTreeMap::new();
-        for Step { action, .. } in &plan.steps {
+        for step in &plan.steps {
+            let action = &step.action;
             if let Some(job) = job_of(action) {
+                if step.is_cached() {
+                    self.cached.insert(job.clone());
+                }
                 self.jobs.entry(job).or_default();
             }
             match action {
@@ -158,16 +165,17 @@ impl<W: Write> Lines<W> {
         *total += elapsed;
         let time = seconds(*total);
         let built = *total > elapsed;
+        let made = if self.cached.contains(&job) { "found in the cache" } else { "built" };
         let how = match (action, outcome) {
             (Action::Build { .. }, Outcome::Done) if !self.only_built.contains(&job) => return,
-            (Action::Build { .. }, Outcome::Done) => format!("built in {time}"),
+            (Action::Build { .. }, Outcome::Done) => format!("{made} in {time}"),
             (Action::Install { replaces, .. }, Outcome::Done) => {
                 let place = replaces
                     .as_ref()
                     .map(|old| format!(" in place of {}", old.version))
                     .unwrap_or_default();
-                let built = if built { "built and " } else { "" };
-                format!("{built}installed{place} in {time}")
+                let made = if built { format!("{made} and ") } else { String::new() };
+                format!("{made}installed{place} in {time}")
             }
             (Action::Fail { .. }, _) => "FAILED".to_owned(),
             (_, Outcome::Failed(_)) => format!("FAILED after {time}"),

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use dkms_engine::names::Arch;
-use dkms_engine::plan::{Action, Note, Plan};
+use dkms_engine::plan::{Action, Note, Plan, Step};
 use dkms_engine::report::{Event, Failed, Finished, Outcome, Report, Watch};
 use dkms_engine::trees::Trees;
 
@@ -79,7 +79,7 @@ impl<'a> Progress<'a> {
         match outcome {
             Outcome::Done => {
                 self.compilers_words(&step.action, None);
-                if let Some(line) = done(&step.action, *elapsed) {
+                if let Some(line) = done(step, *elapsed) {
                     self.say(&line);
                 }
             }
@@ -119,15 +119,18 @@ impl Watch for Progress<'_> {
 }
 
 /// A step that was carried out; nothing where another line tells it.
-fn done(action: &Action, elapsed: Duration) -> Option<String> {
+fn done(step: &Step, elapsed: Duration) -> Option<String> {
     let time = elapsed.as_secs_f64();
-    Some(match action {
+    Some(match &step.action {
         Action::Register(module) => format!("added {module}"),
         Action::UseKept(_) | Action::Fail { .. } | Action::Depmod(_) | Action::Leave => {
             return None;
         }
         Action::Adopt { module, kernel, .. } => {
             format!("took over {module} for {kernel} from dkms")
+        }
+        Action::Build { module, kernel, .. } if step.is_cached() => {
+            format!("found {module} for {kernel} in the cache")
         }
         Action::Build { module, kernel, .. } => {
             format!("built {module} for {kernel} in {time:.1} s")
@@ -169,7 +172,6 @@ fn failure(action: &Action, failed: &Failed) -> String {
 mod tests {
     use std::path::PathBuf;
 
-    use dkms_engine::plan::Step;
     use dkms_engine::record::Reason;
 
     use super::*;

@@ -1,5 +1,6 @@
 //! Compiling one module for one kernel, into a directory that becomes `T/M/V/K/A` when all is well.
 
+mod cached;
 mod make;
 mod products;
 mod source;
@@ -45,6 +46,8 @@ pub(crate) struct Build<'a> {
     pub jobserver: &'a jobserver::Client,
     /// Is told of each phase when it begins.
     pub tell: &'a dyn Fn(Phase),
+    /// Whether the cache has it.
+    pub cached: bool,
 }
 
 /// What a build needs beyond its inputs, found when it begins.
@@ -62,6 +65,9 @@ impl Build<'_> {
     pub(crate) fn run(&self, facts: &Facts, confs: &mut Confs<'_>) -> Result<(), Failed> {
         let started = Instant::now();
         (self.tell)(Phase::Copying);
+        if self.cached && self.take_from_cache(facts)? {
+            return Ok(forget_failure(self.site, self.id, &self.kernel.release)?);
+        }
         let prepared = self.prepare(facts, confs)?;
         let inputs = prepared.record.inputs.clone();
         let built = self.build(prepared, started);
@@ -71,6 +77,7 @@ impl Build<'_> {
             Ok(()) => {
                 durable::remove_tree(&self.build_dir())?;
                 forget_failure(self.site, self.id, &self.kernel.release)?;
+                self.keep_in_cache();
                 Ok(())
             }
             Err(failed) if failed.passing || self.site.tools.stop.asked().is_some() => {

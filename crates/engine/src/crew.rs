@@ -51,7 +51,11 @@ pub(crate) fn jobs<'a>(plan: &'a Plan, facts: &Facts) -> Vec<Job<'a>> {
             _ => None,
         })
         .collect();
-    jobs.sort_by_key(|job| std::cmp::Reverse(seconds(facts, &job.module.name)));
+    let lasts = |job: &Job<'_>| match job.step.is_cached() {
+        true => 0,
+        false => seconds(facts, &job.module.name),
+    };
+    jobs.sort_by_key(|job| std::cmp::Reverse(lasts(job)));
     jobs
 }
 
@@ -109,6 +113,7 @@ impl<'scope, 'env> Crew<'scope, 'env> {
     pub(crate) fn start(&mut self, number: usize, job: &Job<'env>) {
         let (site, facts, client, active) = (self.site, self.facts, self.client, self.active);
         let (module, kernel, depends) = (job.module, job.kernel, job.depends);
+        let cached = job.step.is_cached();
         let sender = self.sender.clone();
         self.running += 1;
         self.scope.spawn(move || {
@@ -130,7 +135,8 @@ impl<'scope, 'env> Crew<'scope, 'env> {
                 (Ok(_), None) => Err(Failed::new(21, format!("there is no kernel {kernel}"))),
                 (Ok(_token), Some(about)) => {
                     let kernel = &about.kernel;
-                    Build { site, id: module, kernel, depends, jobserver: client, tell: &tell }
+                    let tell = &tell;
+                    Build { site, id: module, kernel, depends, jobserver: client, tell, cached }
                         .run(facts, &mut Confs::new(site))
                 }
             };

@@ -41,6 +41,15 @@ impl Digest {
             .map_err(FileError::when("read", path))?;
         Ok(Self(hasher.finalize()))
     }
+
+    /// The digest of all below a directory, read now: names, kinds, contents, executable bits,
+    /// targets of links.
+    ///
+    /// # Errors
+    /// [`FileError`] naming the entry that cannot be read.
+    pub fn of_tree(dir: &Path) -> Result<Self, FileError> {
+        Walk::over(&[(PathBuf::new(), dir.to_owned())])?.digest()
+    }
 }
 
 impl fmt::Display for Digest {

@@ -1,7 +1,8 @@
 //! What stands on the machine, as far as a plan depends on it: plain data, read once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use crate::cache::Key;
 use crate::conf::{Autoinstall, Values};
 use crate::debts::Debt;
 use crate::digest::KernelIdentity;
@@ -20,6 +21,8 @@ pub struct Facts {
     pub modules: BTreeMap<ModuleId, ModuleFacts>,
     /// What is owed.
     pub debts: Vec<Debt>,
+    /// Builds that can be taken from the cache.
+    pub cached: HashSet<Key>,
     /// False if the install tree could not be read: then no kernel counts as gone.
     pub kernels_known: bool,
     /// What could not be read, one sentence each.

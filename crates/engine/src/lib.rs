@@ -7,6 +7,7 @@
 
 pub mod act;
 mod build;
+pub mod cache;
 pub mod conf;
 mod confs;
 pub mod copy;

@@ -30,18 +30,7 @@ fn publish_over(staging: &Path, target: &Path) -> Result<(), FileError> {
     // What the old build has in the kernel's directory stays there, and known, until the new one
     // is installed.
     let old = Record::read(&target.join(record::FILE_NAME));
-    for part in ["module", "log"] {
-        let (from, to) = (staging.join(part), target.join(part));
-        durable::create_dirs(&to)?;
-        let new = file_names(&from)?;
-        for name in &new {
-            let place = to.join(name);
-            fs::rename(from.join(name), &place).map_err(FileError::when("replace", &place))?;
-        }
-        for name in file_names(&to)?.difference(&new) {
-            durable::remove_tree(&to.join(name))?;
-        }
-    }
+    replace_entries(staging, target)?;
     let path = staging.join(record::FILE_NAME);
     if let (Some(old), Some(new)) = (old, Record::read(&path)) {
         Record { placed: old.placed, ..new }.write(&path)?;
@@ -49,6 +38,30 @@ fn publish_over(staging: &Path, target: &Path) -> Result<(), FileError> {
     let place = target.join(record::FILE_NAME);
     fs::rename(&path, &place).map_err(FileError::when("replace", &place))?;
     durable::sync_dir(target)
+}
+
+/// Makes the directory `to` what `from` is, but for the record, which stays where it is.
+fn replace_entries(from: &Path, to: &Path) -> Result<(), FileError> {
+    durable::create_dirs(to)?;
+    let mut new = file_names(from)?;
+    let record = OsString::from(record::FILE_NAME);
+    for name in new.iter().filter(|name| **name != record) {
+        let (file, place) = (from.join(name), to.join(name));
+        let is_dir = |path: &Path| path.is_dir() && !path.is_symlink();
+        if is_dir(&file) != is_dir(&place) {
+            durable::remove_tree(&place)?;
+        }
+        if is_dir(&file) {
+            replace_entries(&file, &place)?;
+        } else {
+            fs::rename(&file, &place).map_err(FileError::when("replace", &place))?;
+        }
+    }
+    new.insert(record);
+    for name in file_names(to)?.difference(&new) {
+        durable::remove_tree(&to.join(name))?;
+    }
+    Ok(())
 }
 
 fn file_names(dir: &Path) -> Result<BTreeSet<OsString>, FileError> {

@@ -69,6 +69,8 @@ pub enum Reason {
     Compression,
     /// Asked for.
     Asked,
+    /// Equal inputs were built before, and what came of them is in the cache: nothing is compiled.
+    Cached,
 }
 
 impl std::fmt::Display for Reason {
@@ -88,6 +90,7 @@ impl std::fmt::Display for Reason {
             Self::Interrupted => "an earlier run was interrupted",
             Self::Compression => "the kernel's modules are compressed in another way",
             Self::Asked => "asked for",
+            Self::Cached => "found in the cache",
         })
     }
 }

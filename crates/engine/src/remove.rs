@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::build;
+use crate::cache::Cache;
 use crate::durable::{self, FileError};
 use crate::index;
 use crate::links;
@@ -168,6 +169,7 @@ pub(crate) fn strays(site: &Site) -> Result<(), FileError> {
     for dir in own.into_iter().chain([trees.dkms.join(".kept"), trees.build_programs()]) {
         durable::remove_unfinished(&dir)?;
     }
+    Cache::of(trees).remove_strays()?;
     for added in State::read(trees).modules {
         durable::remove_unfinished(&trees.module(&added.id.name))?;
         durable::remove_unfinished(&trees.version(&added.id))?;

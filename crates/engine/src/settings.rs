@@ -2,6 +2,7 @@
 
 mod framework;
 mod own;
+mod size;
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,9 @@ use own::Own;
 /// How long one module may build if nobody says otherwise.
 const BUILD_TIMEOUT: Duration = Duration::from_secs(2 * 60 * 60);
 
+/// How many bytes the builds that may come back take at most if nobody says otherwise.
+const CACHE_SIZE: u64 = 512 << 20;
+
 /// All settings. [`Settings::default`] is what holds without any file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -29,6 +33,7 @@ pub struct Settings {
     jobs: Option<NonZeroUsize>,
     build_timeout: Duration,
     conf_timeout: Duration,
+    cache_size: u64,
 }
 
 impl Default for Settings {
@@ -39,6 +44,7 @@ impl Default for Settings {
             jobs: None,
             build_timeout: BUILD_TIMEOUT,
             conf_timeout: PATIENCE,
+            cache_size: CACHE_SIZE,
         }
     }
 }
@@ -62,6 +68,7 @@ impl Settings {
             jobs: own.build.jobs.or(framework.parallel_jobs).and_then(NonZeroUsize::new),
             build_timeout: own.build.timeout.map_or(BUILD_TIMEOUT, seconds),
             conf_timeout,
+            cache_size: own.cache.size.map_or(CACHE_SIZE, |size| size.0),
             framework,
             problems,
         }
@@ -89,6 +96,12 @@ impl Settings {
     #[must_use]
     pub fn conf_timeout(&self) -> Duration {
         self.conf_timeout
+    }
+
+    /// How many bytes the builds that may come back take at most; 0 if none are kept.
+    #[must_use]
+    pub fn cache_size(&self) -> u64 {
+        self.cache_size
     }
 
     /// How objects are compressed.
@@ -171,11 +184,13 @@ mod tests {
 
     #[test]
     fn takes_our_own_keys() {
-        let text = "[build]\njobs = 3\ntimeout = 0\n[conf]\ntimeout = 2\n";
+        let text = "[build]\njobs = 3\ntimeout = 0\n[conf]\ntimeout = 2\n\
+                    [cache]\nsize = '3M'\n";
         let settings = read(&[("alpm-dkms.toml", text), ("framework.conf", "parallel_jobs=9")]);
         assert_eq!(settings.problems, Vec::<String>::new());
         assert_eq!((settings.jobs(), settings.build_timeout()), (3, Duration::MAX));
         assert_eq!(settings.conf_timeout(), Duration::from_secs(2));
+        assert_eq!(settings.cache_size(), 3 << 20);
     }
 
     #[rstest]

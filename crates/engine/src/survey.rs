@@ -1,10 +1,11 @@
 //! Reading the facts: the trees are looked at once, before anything is planned.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::cache::Cache;
 use crate::confs::Confs;
 use crate::debts::Debts;
 use crate::digest::{Digest, Digests, KernelIdentity};
@@ -71,6 +72,11 @@ pub fn read(site: &Site, scope: &Scope) -> Facts {
         kernels,
         modules,
         debts: Debts::of(&site.trees).read(),
+        cached: if scope.shallow || site.settings.cache_size() == 0 {
+            HashSet::new()
+        } else {
+            Cache::of(&site.trees).keys()
+        },
         kernels_known: survey.kernels_known,
         problems: survey.problems,
     }

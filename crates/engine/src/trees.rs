@@ -106,10 +106,17 @@ impl Trees {
         self.dkms.join(".failed")
     }
 
-    /// Digests under the stat signature of what they were made from: `T/.cache`.
+    /// What can be made anew, but is quicker found again: `T/.cache`, with the digests of files
+    /// under their stat signatures in it.
     #[must_use]
     pub fn cache(&self) -> PathBuf {
         self.dkms.join(".cache")
+    }
+
+    /// Builds that may come back: `T/.cache/objects`.
+    #[must_use]
+    pub fn cached_builds(&self) -> PathBuf {
+        self.cache().join("objects")
     }
 
     /// The log of the last failed build for a kernel: `T/.log/M-V-K-A.log`.

@@ -54,6 +54,7 @@ fn run(plan: &Plan, outcome: impl Fn(&Action) -> Outcome) -> String {
         kernels: BTreeMap::new(),
         modules: BTreeMap::new(),
         debts: Vec::new(),
+        cached: std::collections::HashSet::new(),
         kernels_known: true,
         problems: Vec::new(),
     };
@@ -96,6 +97,31 @@ fn a_kernel_bump() {
         Vec::new(),
     );
     insta::assert_snapshot!(run(&plan, |_| Outcome::Done));
+}
+
+#[test]
+fn what_is_in_the_cache() {
+    let cached = |module: &str| {
+        let mut step = build(module, NEW, Reason::NotBuilt);
+        step.why.push(Reason::Cached);
+        step
+    };
+    let steps = vec![
+        cached("zfs/2.4.4"),
+        install("zfs/2.4.4", NEW, None),
+        build("foo/1.0", NEW, Reason::NotBuilt),
+        install("foo/1.0", NEW, None),
+        cached("bar/1.0"),
+    ];
+    insta::assert_snapshot!(run(&plan(steps, Vec::new()), |_| Outcome::Done), @r"
+    Kernel modules to build and install:
+      for 7.2.13-arch1-1 (linux): foo 1.0 (not built yet)
+      for 7.2.13-arch1-1 (linux): bar 1.0, zfs 2.4.4 (not built yet; found in the cache)
+    (1/3) zfs 2.4.4 (zfs-dkms 2.4.4-1) for 7.2.13-arch1-1: found in the cache and installed in 8.2 s
+    (2/3) foo 1.0 for 7.2.13-arch1-1: built and installed in 8.2 s
+    (3/3) bar 1.0 for 7.2.13-arch1-1: found in the cache in 4.1 s
+    All 3 modules are ready.
+    ");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::Run;
+use crate::cache::Cache;
 use crate::crew::{self, Crew, Job};
 use crate::names::{KernelRelease, ModuleId};
 use crate::plan::{Action, Plan, Step};
@@ -72,6 +73,9 @@ impl Run<'_> {
                 }
             }
         });
+        if let Err(error) = Cache::of(&site.trees).trim(site.settings.cache_size()) {
+            self.report.trouble.push(error.to_string());
+        }
     }
 
     /// Whether a build can begin; if not, it and its installation are over.

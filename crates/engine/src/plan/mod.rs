@@ -350,6 +350,14 @@ impl<'a> Planner<'a> {
     }
 }
 
+impl Step {
+    /// Whether it builds, but takes from the cache what was built from equal inputs.
+    #[must_use]
+    pub fn is_cached(&self) -> bool {
+        self.why.contains(&Reason::Cached)
+    }
+}
+
 impl Action {
     /// The module it is about.
     #[must_use]

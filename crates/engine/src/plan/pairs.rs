@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::order::Order;
 use super::{Action, Note, Planner, commands};
+use crate::cache::Key;
 use crate::facts::{ConfFacts, Pair, SourceLink};
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 use crate::record::{Inputs, Reason};
@@ -141,7 +142,10 @@ impl Planner<'_> {
             self.expect_fingerprint(id, kernel, pair, &inputs);
             return self.install_if_needed(id, kernel, why, will);
         }
+        // Who insists wants it compiled.
+        let cached = !will.force && facts.cached.contains(&Key::of(id, &facts.arch, &inputs));
         if let Some(failure) = &pair.failure
+            && !cached
             && failure.fingerprint == inputs.fingerprint()
             && !will.retry
         {
@@ -157,6 +161,9 @@ impl Planner<'_> {
             });
         }
         why.extend(to_build);
+        if cached {
+            why.push(Reason::Cached);
+        }
         self.build(id, kernel, conf, inputs, why);
         if will.install {
             self.install(id, kernel, Vec::new());

@@ -1,9 +1,10 @@
 //! Plans from made-up facts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
 
 use super::{Note, Plan, Refusal, Request, Verb, make};
+use crate::cache::Key;
 use crate::conf::{Autoinstall, Values};
 use crate::debts::Debt;
 use crate::digest::{Digest, KernelIdentity};
@@ -38,6 +39,7 @@ impl Machine {
             arch: Arch::of_this_machine(),
             kernels: BTreeMap::new(),
             modules: BTreeMap::new(),
+            cached: HashSet::new(),
             debts: Vec::new(),
             kernels_known: true,
             problems: Vec::new(),
@@ -109,6 +111,13 @@ impl Machine {
         })
     }
 
+    /// The cache has what would be built.
+    fn cached(mut self, name: &str, release: &str) -> Self {
+        let inputs = self.0.pair(&id(name), &kernel(release)).unwrap().inputs.clone().unwrap();
+        self.0.cached.insert(Key::of(&id(name), &self.0.arch, &inputs));
+        self
+    }
+
     fn owes(mut self, debt: Debt) -> Self {
         self.0.debts.push(debt);
         self
@@ -123,6 +132,11 @@ impl Machine {
     fn command(&self, verb: Verb, name: &str, kernels: &[&str]) -> Result<Plan, Refusal> {
         let kernels = Some(kernels.iter().map(|release| kernel(release)).collect());
         make(&Request::Command { verb, module: id(name), kernels, force: false }, &self.0)
+    }
+
+    fn forced(&self, verb: Verb, name: &str, release: &str) -> Plan {
+        let kernels = Some(vec![kernel(release)]);
+        make(&Request::Command { verb, module: id(name), kernels, force: true }, &self.0).unwrap()
     }
 }
 
@@ -436,6 +450,55 @@ fn a_known_failure_is_told_and_not_repeated() {
         pair.inputs.as_mut().unwrap().source = digest("mended");
     });
     assert!(changed.sync(&[], &[K1]).to_string().contains("build zfs/2.4"));
+}
+
+#[test]
+fn what_is_in_the_cache_is_not_compiled() {
+    let failed = Failure {
+        fingerprint: pair("zfs/2.4", &kernel(K1)).inputs.unwrap().fingerprint(),
+        what: "zfs.c:1: error: no".into(),
+        log: PathBuf::from("/log"),
+    };
+    let machine = Machine::new(&[K1, K2])
+        .module("zfs/2.4")
+        .cached("zfs/2.4", K1)
+        // Since then, say, a compiler that it is too old for came.
+        .pair("zfs/2.4", K1, |pair| pair.failure = Some(failed.clone()));
+    insta::assert_snapshot!(machine.sync(&[], &[K1, K2]), @r"
+    add zfs/2.4
+    build zfs/2.4 for 7.2.12-arch1-1 (not built yet; found in the cache)
+    install zfs/2.4 for 7.2.12-arch1-1
+    build zfs/2.4 for 7.2.13-arch1-1 (not built yet)
+    install zfs/2.4 for 7.2.13-arch1-1
+    index the modules of 7.2.12-arch1-1 (depmod)
+    index the modules of 7.2.13-arch1-1 (depmod)
+    ");
+    let plan = machine.forced(Verb::Build, "zfs/2.4", K1);
+    assert!(!plan.steps.iter().any(super::Step::is_cached), "{plan}");
+    let changed = machine.pair("zfs/2.4", K1, |pair| {
+        pair.inputs.as_mut().unwrap().kernel.symvers = Some(digest("others"));
+    });
+    assert!(!changed.sync(&[], &[K1]).steps.iter().any(super::Step::is_cached));
+}
+
+#[test]
+fn what_builds_upon_a_change_is_not_found_in_the_cache() {
+    let machine = Machine::new(&[K1])
+        .module("spl/2")
+        .module("zfs/2")
+        .depends("zfs/2", "spl")
+        .cached("spl/2", K1)
+        // Of a zfs that was built upon nothing.
+        .cached("zfs/2", K1);
+    insta::assert_snapshot!(machine.sync(&[], &[K1]), @r"
+    add spl/2
+    build spl/2 for 7.2.12-arch1-1 (not built yet; found in the cache)
+    install spl/2 for 7.2.12-arch1-1
+    add zfs/2
+    build zfs/2 for 7.2.12-arch1-1 (not built yet)
+    install zfs/2 for 7.2.12-arch1-1
+    index the modules of 7.2.12-arch1-1 (depmod)
+    ");
 }
 
 #[test]

@@ -7,12 +7,15 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use super::size::Size;
+
 /// What the file says; everything is optional.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Own {
     pub(super) build: Build,
     pub(super) conf: Conf,
+    pub(super) cache: Cache,
     #[serde(flatten)]
     unknown: BTreeMap<String, toml::Value>,
 }
@@ -25,6 +28,16 @@ pub(super) struct Build {
     pub(super) jobs: Option<usize>,
     /// In seconds, 0 for none.
     pub(super) timeout: Option<u64>,
+    #[serde(flatten)]
+    unknown: BTreeMap<String, toml::Value>,
+}
+
+/// `[cache]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Cache {
+    /// 0 for no cache.
+    pub(super) size: Option<Size>,
     #[serde(flatten)]
     unknown: BTreeMap<String, toml::Value>,
 }
@@ -59,8 +72,12 @@ impl Own {
                 return Self::default();
             }
         };
-        let sections =
-            [("", &own.unknown), ("build.", &own.build.unknown), ("conf.", &own.conf.unknown)];
+        let sections = [
+            ("", &own.unknown),
+            ("build.", &own.build.unknown),
+            ("cache.", &own.cache.unknown),
+            ("conf.", &own.conf.unknown),
+        ];
         for (section, unknown) in sections {
             for key in unknown.keys() {
                 problems.push(format!("{} has an unknown key: {section}{key}", file.display()));

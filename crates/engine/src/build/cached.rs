@@ -1,0 +1,49 @@
+//! A build that was made before: taken from the cache instead of compiled, and put there when it
+//! is new.
+
+use super::Build;
+use crate::cache::{Cache, Key};
+use crate::durable;
+use crate::facts::Facts;
+use crate::report::Failed;
+use crate::{publish, remove};
+
+impl Build<'_> {
+    /// Makes what the cache has of this build `K/A`, as if it had never been away. Says whether
+    /// there was something of use.
+    pub(super) fn take_from_cache(&self, facts: &Facts) -> Result<bool, Failed> {
+        let Self { site, id, kernel, .. } = self;
+        let inputs = facts.pair(id, &kernel.release).and_then(|pair| pair.inputs.clone());
+        let Some(mut inputs) = inputs else { return Ok(false) };
+        inputs.depends = self.depends.clone();
+        let key = Key::of(id, &site.arch, &inputs);
+        let built = site.trees.built(id, &kernel.release, &site.arch);
+        let parent = site.trees.version(id).join(&kernel.release);
+        durable::create_dirs(&parent)?;
+        remove::remove_staging(&parent)?;
+        let staging = parent.join(format!("{}{}_cached", remove::STAGING, site.arch));
+        let taken = Cache::of(&site.trees).take(&key, &staging);
+        if !matches!(taken, Ok(true)) {
+            // An empty `K` would look like a kernel that something was built for.
+            let _ = std::fs::remove_dir(&parent);
+            return Ok(taken?);
+        }
+        publish::publish(&staging, &built)?;
+        self.keep_source()?;
+        Ok(true)
+    }
+
+    /// Keeps what was just built for the day it comes back. A cache that cannot be written costs
+    /// a compilation then, and is no failure of the build.
+    pub(super) fn keep_in_cache(&self) {
+        let Self { site, id, kernel, .. } = self;
+        let limit = site.settings.cache_size();
+        if limit == 0 {
+            return;
+        }
+        let built = site.trees.built(id, &kernel.release, &site.arch);
+        if let Err(error) = Cache::of(&site.trees).keep(&built, limit) {
+            log::warn!("{id} for {} is not in the cache: {error}", kernel.release);
+        }
+    }
+}
