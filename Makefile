@@ -19,8 +19,9 @@ testbed: host ## the roots that stories start from
 query: testbed ## lint and tests of the crate that links libalpm 16
 	tests/testbed/testbed.sh alpm-query
 
-bench: testbed ## how long things take, this engine beside the real dkms
-	tests/testbed/bench.sh
+bench: testbed ## how long things take, beside the real dkms: make bench [rounds=3] [rows="install bump"] [out=FILE]
+	tests/testbed/bench-modules.sh
+	cargo run --quiet -p stories --bin bench -- $(and $(rounds),--rounds $(rounds)) $(and $(out),--out $(out)) $(rows)
 
 fmt: host
 	cargo fmt --all --check

@@ -5,7 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 /// The stages of the testbed that hold packages; each has an `index` (see `testbed/packages.sh`).
-pub(crate) const STAGES: [&str; 4] = ["kernels", "modules", "stubs", "ours"];
+const STAGES: [&str; 4] = ["kernels", "modules", "stubs", "ours"];
+
+/// One more of them, which only `make bench` makes.
+const BENCH: &str = "bench-modules";
+
+/// The stages that hold packages, the benchmark's among them if it was made.
+pub(crate) fn stages() -> impl Iterator<Item = &'static str> {
+    let bench = testbed().join(BENCH).join("index").exists().then_some(BENCH);
+    STAGES.into_iter().chain(bench)
+}
 
 /// A pacman package that a story can install.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +63,7 @@ pub(crate) fn testbed() -> PathBuf {
 
 static ALL: LazyLock<Vec<(String, Package)>> = LazyLock::new(|| {
     let testbed = testbed();
-    STAGES.iter().flat_map(|stage| read_index(&testbed, stage)).collect()
+    stages().flat_map(|stage| read_index(&testbed, stage)).collect()
 });
 
 fn read_index(testbed: &Path, stage: &str) -> Vec<(String, Package)> {

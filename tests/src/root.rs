@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use walkdir::WalkDir;
 
-use crate::packages::{Package, STAGES, testbed};
+use crate::packages::{Package, stages, testbed};
 use crate::run::{Output, Started, run, start};
 
 /// Where our package keeps the hooks' programs.
@@ -81,7 +81,7 @@ impl Root {
         fs::create_dir(&self.mount).expect("make a root's directory");
         self.overlay(&self.below, "", &self.mount);
         self.mount_kernel_files("");
-        for stage in STAGES {
+        for stage in stages() {
             let here = self.path("srv").join(stage);
             fs::create_dir_all(&here).expect("make a place for packages");
             mount(&["--bind", &testbed.join(stage).display().to_string()], &here);

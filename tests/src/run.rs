@@ -103,6 +103,12 @@ impl Started {
         self.child.try_wait().expect("ask for a program of ours").is_some()
     }
 
+    /// Gives it this long from now on, for what takes minutes even when all is well.
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.deadline = Instant::now() + limit;
+        self
+    }
+
     /// Waits for its end.
     ///
     /// Fails the story when it takes too long, or when a child that it left behind keeps its output open: pacman would

@@ -1,0 +1,133 @@
+//! The machines that measurements begin from, each made once and forked for every measurement.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use stories::{Root, find};
+use walkdir::WalkDir;
+
+use crate::floor::Work;
+use crate::{made_up, meter};
+
+/// The modules of the benchmark, by the aliases of their packages.
+pub(crate) const MODULES: [&str; 12] = [
+    "v4l2loopback",
+    "acpi-call",
+    "bbswitch",
+    "ddcci",
+    "digimend",
+    "lime-forensics",
+    "openrazer-driver",
+    "tp_smapi",
+    "vhba",
+    "xone",
+    "hid-xpadneo",
+    "broadcom-sta",
+];
+
+/// Whose hooks a machine has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Side {
+    /// Our package.
+    Ours,
+    /// The real dkms, driven as on Arch.
+    Dkms,
+    /// No hooks for modules: what pacman itself takes.
+    Nobody,
+}
+
+/// What is installed on a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum State {
+    /// One kernel and its headers.
+    Kernel,
+    /// The same, and the modules.
+    Modules,
+    /// The same, and another kernel.
+    TwoKernels,
+    /// One kernel and a hundred modules for it and nine others that look as if they were built.
+    MadeUp,
+}
+
+/// The machines that were made so far.
+#[derive(Debug, Default)]
+pub(crate) struct Machines {
+    made: BTreeMap<(Side, State), Root>,
+    floors: BTreeMap<Work, Duration>,
+}
+
+impl Machines {
+    /// A machine to measure on, which may be changed.
+    pub(crate) fn fork(&mut self, side: Side, state: State) -> Root {
+        if let Some(root) = self.made.get(&(side, state)) {
+            return root.fork();
+        }
+        let root = match state {
+            State::Kernel => {
+                let root = fresh(side);
+                root.install(&["linux-1", "linux-headers-1"].map(find));
+                root
+            }
+            State::Modules => {
+                let root = self.fork(side, State::Kernel);
+                meter::transaction(&root, &MODULES.map(find));
+                root
+            }
+            State::TwoKernels => {
+                let root = self.fork(side, State::Modules);
+                meter::transaction(&root, &["linux-lts-1", "linux-lts-headers-1"].map(find));
+                root
+            }
+            State::MadeUp => {
+                let root = self.fork(side, State::Kernel);
+                meter::transaction(&root, &[find("bbswitch")]);
+                made_up::multiply(&root, 100, 10);
+                root
+            }
+        };
+        let fork = root.fork();
+        self.made.insert((side, state), root);
+        fork
+    }
+
+    /// What compilers need for this work, measured once in each round.
+    pub(crate) fn floor(&mut self, work: &Work) -> Duration {
+        if let Some(floor) = self.floors.get(work) {
+            return *floor;
+        }
+        let root = self.fork(Side::Nobody, State::TwoKernels);
+        let floor = work.compile(&root);
+        self.floors.insert(work.clone(), floor);
+        floor
+    }
+
+    /// Another round: everything is measured again.
+    pub(crate) fn next_round(&mut self) {
+        self.floors.clear();
+    }
+}
+
+/// A machine without kernels.
+fn fresh(side: Side) -> Root {
+    if side == Side::Ours {
+        return Root::ready();
+    }
+    let root = Root::bare();
+    root.install(&[find("dkms")]);
+    if side == Side::Dkms {
+        take_over(&root, concat!(env!("CARGO_MANIFEST_DIR"), "/testbed/arch-dkms"));
+    }
+    root
+}
+
+/// Puts the files of a directory into a root.
+fn take_over(root: &Root, directory: &str) {
+    let files = WalkDir::new(directory).into_iter().flatten();
+    for file in files.filter(|entry| entry.file_type().is_file()) {
+        let below = file.path().strip_prefix(Path::new(directory)).expect("a path below its top");
+        let text = fs::read_to_string(file.path()).expect("read a file of the testbed");
+        root.write(&below.display().to_string(), &text);
+    }
+}

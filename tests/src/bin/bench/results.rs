@@ -1,0 +1,80 @@
+//! What was measured, and its medians.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::machine::Side;
+use crate::meter::{self, Figure};
+
+/// All measurements.
+#[derive(Debug, Default)]
+pub(crate) struct Results {
+    figures: BTreeMap<(&'static str, Side), Vec<Figure>>,
+    floors: BTreeMap<&'static str, Vec<Duration>>,
+}
+
+/// The medians of a row, in seconds; 0 where nothing was measured.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Medians {
+    pub ours: f64,
+    pub dkms: f64,
+    /// What pacman itself takes, without hooks for modules.
+    pub pacman: f64,
+    /// What the compilers need on all cores.
+    pub floor: f64,
+    /// Processor time.
+    pub ours_cpu: f64,
+    pub dkms_cpu: f64,
+    pub compilers_cpu: f64,
+    /// MiB of our own programs, at most.
+    pub memory: f64,
+}
+
+impl Results {
+    /// Notes a measurement, and says it.
+    pub(crate) fn note(&mut self, row: &'static str, side: Side, figure: Figure) {
+        let Figure { wall, cpu, .. } = figure;
+        eprintln!(
+            "  {row} {side:?}: {:.3} s, {:.2} s of processor time",
+            wall.as_secs_f64(),
+            cpu.as_secs_f64()
+        );
+        self.figures.entry((row, side)).or_default().push(figure);
+    }
+
+    /// Notes the processor time of the compilers alone.
+    pub(crate) fn note_floor(&mut self, row: &'static str, cpu: Duration) {
+        eprintln!("  {row}: compilers alone: {:.2} s of processor time", cpu.as_secs_f64());
+        self.floors.entry(row).or_default().push(cpu);
+    }
+
+    pub(crate) fn medians(&self, row: &'static str) -> Medians {
+        let of = |side, value: fn(&Figure) -> f64| {
+            let figures = self.figures.get(&(row, side)).into_iter().flatten();
+            median(figures.map(value).collect())
+        };
+        let floors = self.floors.get(row).into_iter().flatten();
+        #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+        let (cores, memory) = (meter::cores() as f64, |figure: &Figure| figure.memory as f64);
+        let compilers_cpu = median(floors.map(Duration::as_secs_f64).collect());
+        Medians {
+            ours: of(Side::Ours, |figure| figure.wall.as_secs_f64()),
+            dkms: of(Side::Dkms, |figure| figure.wall.as_secs_f64()),
+            pacman: of(Side::Nobody, |figure| figure.wall.as_secs_f64()),
+            floor: compilers_cpu / cores,
+            ours_cpu: of(Side::Ours, |figure| figure.cpu.as_secs_f64()),
+            dkms_cpu: of(Side::Dkms, |figure| figure.cpu.as_secs_f64()),
+            compilers_cpu,
+            memory: of(Side::Ours, memory) / 1024.0,
+        }
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let (lower, upper) = (values.len().saturating_sub(1) / 2, values.len() / 2);
+    match (values.get(lower), values.get(upper)) {
+        (Some(lower), Some(upper)) => f64::midpoint(*lower, *upper),
+        _ => 0.0,
+    }
+}

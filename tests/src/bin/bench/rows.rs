@@ -1,0 +1,186 @@
+//! The table: what is measured, from which machine on, and what is to be reached.
+
+use stories::find;
+
+use crate::floor::Work;
+use crate::machine::{MODULES, Machines, Side, State};
+use crate::meter;
+use crate::results::{Medians, Results};
+
+/// One row of the table.
+pub(crate) struct Row {
+    /// By this the command line names it.
+    pub name: &'static str,
+    /// What is done.
+    pub what: &'static str,
+    kind: Kind,
+    /// What is to be reached, in words; nothing if it is only reported.
+    pub goal: &'static str,
+    /// Whether it is reached.
+    pub reached: fn(&Medians) -> bool,
+}
+
+enum Kind {
+    /// A transaction of pacman's.
+    Transaction {
+        /// The machine before.
+        from: State,
+        /// The packages it installs, by alias.
+        brings: &'static [&'static str],
+        /// The machine afterwards: all these modules are placed for all these kernels' packages.
+        leaves: Work,
+        /// What compilers have to do.
+        compiles: Work,
+    },
+    /// `dkms status`.
+    Status(State),
+    /// The hook, told about headers and a module that did not change.
+    Hook { cold: bool },
+}
+
+/// Who is measured in what takes us milliseconds, and how often in each round.
+const BOTH: [(Side, usize); 2] = [(Side::Ours, 20), (Side::Dkms, 1)];
+
+/// The modules after one of them came in a new version.
+const NEXT: [&str; 12] = {
+    let mut modules = MODULES;
+    modules[0] = "v4l2loopback-next";
+    modules
+};
+
+/// All rows, in the order in which they are measured and printed.
+pub(crate) const ROWS: [Row; 9] = [
+    Row {
+        name: "install",
+        what: "install the 12 modules, one kernel",
+        kind: Kind::Transaction {
+            from: State::Kernel,
+            brings: &MODULES,
+            leaves: Work { kernels: &["linux-1"], modules: &MODULES },
+            compiles: Work { kernels: &["linux-1"], modules: &MODULES },
+        },
+        goal: "1.15 x floor, 0.65 x dkms",
+        reached: |m| m.ours <= 1.15 * m.floor && m.ours <= 0.65 * m.dkms,
+    },
+    Row {
+        name: "bump",
+        what: "kernel upgrade, 12 modules",
+        kind: Kind::Transaction {
+            from: State::Modules,
+            brings: &["linux-2", "linux-headers-2"],
+            leaves: Work { kernels: &["linux-2"], modules: &MODULES },
+            // The same compilations as for its predecessor, which are measured already.
+            compiles: Work { kernels: &["linux-1"], modules: &MODULES },
+        },
+        goal: "1.15 x floor + pacman, 0.55 x dkms",
+        reached: |m| m.ours <= 1.15 * m.floor + m.pacman && m.ours <= 0.55 * m.dkms,
+    },
+    Row {
+        name: "bump-two",
+        what: "upgrade of two kernels, 12 modules",
+        kind: Kind::Transaction {
+            from: State::TwoKernels,
+            brings: &["linux-2", "linux-headers-2", "linux-lts-2", "linux-lts-headers-2"],
+            leaves: Work { kernels: &["linux-2", "linux-lts-2"], modules: &MODULES },
+            compiles: Work { kernels: &["linux-1", "linux-lts-1"], modules: &MODULES },
+        },
+        goal: "1.15 x floor + pacman, 0.55 x dkms",
+        reached: |m| m.ours <= 1.15 * m.floor + m.pacman && m.ours <= 0.55 * m.dkms,
+    },
+    Row {
+        name: "module",
+        what: "upgrade of one module, two kernels",
+        kind: Kind::Transaction {
+            from: State::TwoKernels,
+            brings: &["v4l2loopback-next"],
+            leaves: Work { kernels: &["linux-1", "linux-lts-1"], modules: &NEXT },
+            compiles: Work {
+                kernels: &["linux-1", "linux-lts-1"],
+                modules: &["v4l2loopback-next"],
+            },
+        },
+        goal: "",
+        reached: |_| true,
+    },
+    Row {
+        name: "reinstall",
+        what: "reinstall of unchanged headers, 12 modules",
+        kind: Kind::Transaction {
+            from: State::Modules,
+            brings: &["linux-headers-1"],
+            leaves: Work { kernels: &["linux-1"], modules: &MODULES },
+            compiles: Work { kernels: &[], modules: &[] },
+        },
+        goal: "0.02 x dkms + pacman",
+        reached: |m| m.ours - m.pacman <= 0.02 * m.dkms,
+    },
+    Row {
+        name: "status",
+        what: "dkms status, 12 modules x 2 kernels",
+        kind: Kind::Status(State::TwoKernels),
+        goal: "15 ms, dkms / 200",
+        reached: |m| m.ours < 0.015 && m.ours * 200.0 <= m.dkms,
+    },
+    Row {
+        name: "status-many",
+        what: "dkms status, 100 modules x 10 kernels, made up",
+        kind: Kind::Status(State::MadeUp),
+        goal: "15 ms, dkms / 200",
+        reached: |m| m.ours < 0.015 && m.ours * 200.0 <= m.dkms,
+    },
+    Row {
+        name: "hook",
+        what: "hook with nothing to do, 12 modules x 2 kernels",
+        kind: Kind::Hook { cold: false },
+        goal: "25 ms",
+        reached: |m| m.ours < 0.025,
+    },
+    Row {
+        name: "hook-cold",
+        what: "the same with cold caches",
+        kind: Kind::Hook { cold: true },
+        goal: "",
+        reached: |_| true,
+    },
+];
+
+impl Row {
+    /// Measures once, the sides in turn.
+    pub(crate) fn measure(&self, machines: &mut Machines, results: &mut Results) {
+        match &self.kind {
+            Kind::Transaction { from, brings, leaves, compiles } => {
+                let packages: Vec<_> = brings.iter().map(|alias| find(alias)).collect();
+                for side in [Side::Ours, Side::Dkms, Side::Nobody] {
+                    let root = machines.fork(side, *from);
+                    results.note(self.name, side, meter::transaction(&root, &packages));
+                    if side != Side::Nobody {
+                        leaves.assert_placed(&root);
+                    }
+                }
+                results.note_floor(self.name, machines.floor(compiles));
+            }
+            Kind::Status(state) => {
+                for (side, times) in BOTH {
+                    let root = machines.fork(side, *state);
+                    for _ in 0..times {
+                        results.note(self.name, side, meter::run(&root, "dkms", &["status"]));
+                    }
+                }
+            }
+            Kind::Hook { cold } => {
+                for (side, times) in BOTH {
+                    let root = machines.fork(side, State::TwoKernels);
+                    let unchanged = [find("linux-headers-1"), find(MODULES[0])];
+                    // pacman has written them anew, and the hook has seen that they are the same.
+                    meter::transaction(&root, &unchanged);
+                    for _ in 0..if *cold { 1 } else { times } {
+                        if *cold {
+                            meter::drop_caches();
+                        }
+                        results.note(self.name, side, meter::hook(&root, side, &unchanged));
+                    }
+                }
+            }
+        }
+    }
+}
