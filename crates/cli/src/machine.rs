@@ -28,6 +28,9 @@ pub fn site(typed: &Typed) -> Result<Site, Refusal> {
     site.settings.framework.symlink_modules |= typed.has(Id::Symlink);
     site.settings.framework.modprobe_on_install |= typed.has(Id::Modprobe);
     site.depmod = !typed.has(Id::NoDepmod);
+    if let Some(file) = &typed.timings {
+        site.settings.set_timings(file.clone());
+    }
     if let Some(jobs) = typed.jobs.as_deref().filter(|jobs| !jobs.is_empty()) {
         match jobs.parse() {
             Ok(jobs) => site.settings.set_jobs(jobs),

@@ -1,5 +1,6 @@
 //! The `dkms` command: register, build and install kernel modules from source.
 
+mod bars;
 mod commands;
 mod help;
 mod machine;
@@ -20,6 +21,7 @@ use dkms_engine::site::Site;
 use nix::sys::stat::{Mode, umask};
 use nix::sys::utsname::uname;
 
+use bars::{Above, Screen};
 use options::Id;
 use progress::{Loudness, Progress};
 use task::{Manner, Task};
@@ -36,16 +38,27 @@ fn main() -> ExitCode {
         (false, true) => log::LevelFilter::Debug,
         (false, false) => log::LevelFilter::Warn,
     };
+    let screen = Screen::of_this_process(loudness(&typed));
+    let log = Above::new(io::stderr(), screen.clone());
     let _ = env_logger::Builder::new()
         .filter_level(level)
         .parse_default_env()
+        .target(env_logger::Target::Pipe(Box::new(log)))
         .format(|line, record| writeln!(line, "dkms: {}", record.args()))
         .try_init();
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
-    ExitCode::from(dkms(&typed, stop))
+    ExitCode::from(dkms(&typed, stop, screen.as_ref()))
 }
 
-fn dkms(typed: &Typed, stop: Option<Stop>) -> u8 {
+fn loudness(typed: &Typed) -> Loudness {
+    match (typed.has(Id::Quiet), typed.has(Id::Verbose)) {
+        (true, _) => Loudness::Quiet,
+        (false, true) => Loudness::Verbose,
+        (false, false) => Loudness::Plain,
+    }
+}
+
+fn dkms(typed: &Typed, stop: Option<Stop>, screen: Option<&Screen>) -> u8 {
     let complain = |text: &str| {
         if !typed.has(Id::Quiet) {
             let _ = writeln!(io::stderr(), "dkms: {text}");
@@ -67,7 +80,7 @@ fn dkms(typed: &Typed, stop: Option<Stop>) -> u8 {
         Ok(Some((Wanted::read(typed, &here)?, site)))
     });
     match understood {
-        Ok(Some((wanted, site))) => carry_out(wanted, typed, site),
+        Ok(Some((wanted, site))) => carry_out(wanted, typed, site, screen),
         Ok(None) => 0,
         Err(refusal) => {
             complain(&refusal.message);
@@ -89,24 +102,22 @@ fn stopped(stop: &Stop, typed: &Typed) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn carry_out(wanted: Wanted, typed: &Typed, mut site: Site) -> u8 {
-    let (mut out, mut errors) = (io::stdout(), io::stderr());
+fn carry_out(wanted: Wanted, typed: &Typed, mut site: Site, screen: Option<&Screen>) -> u8 {
+    let mut out = Above::new(io::stdout(), screen.cloned());
+    let mut errors = Above::new(io::stderr(), screen.cloned());
     let manner = Manner {
         dry_run: typed.has(Id::DryRun),
         force: typed.has(Id::Force),
         failure_code: matches!(wanted, Wanted::Autoinstall(_)).then_some(11),
     };
-    let loudness = match (typed.has(Id::Quiet), typed.has(Id::Verbose)) {
-        (true, _) => Loudness::Quiet,
-        (false, true) => Loudness::Verbose,
-        (false, false) => Loudness::Plain,
-    };
+    let loudness = loudness(typed);
     let mut run = |site: &mut Site, arch: Option<Arch>, task: &Task| {
         if site.tools.stop.asked().is_some() {
             return 0; // interrupted before
         }
         site.arch = arch.unwrap_or_else(Arch::of_this_machine);
-        let mut progress = Progress::new(&mut out, &mut errors, loudness, &site.trees, &site.arch);
+        let mut progress = Progress::new(&mut out, &mut errors, loudness, &site.trees, &site.arch)
+            .with_bars(screen.cloned());
         task.carry_out(site, &manner, &mut progress)
     };
     match wanted {

@@ -57,6 +57,7 @@ pub enum Id {
     DryRun,
     Json,
     Debts,
+    Timings,
     Verbose,
     Quiet,
     Debug,
@@ -143,6 +144,9 @@ pub const OPTIONS: &[Opt] = &[
     opt(Id::DryRun, "dry-run", "say what would be done and why, and do nothing"),
     opt(Id::Json, "json", "print JSON").of(&[Status]),
     opt(Id::Debts, "debts", "only finish what an interrupted run left to do").of(&[Autoinstall]),
+    opt(Id::Timings, "timings", "write a page that shows what took how long")
+        .takes("FILE")
+        .of(BUILDING),
     opt(Id::Verbose, "verbose", "print the compilers' output and the commands that are run"),
     opt(Id::Quiet, "quiet", "print nothing").short('q'),
     opt(Id::PrintVersion, "version", "print the version").short('V'),

@@ -1,4 +1,4 @@
-//! What a command says while it works: plain lines, what failed on standard error.
+//! What a command says while it works: plain lines, what failed on standard error; bars below them.
 
 use std::fs;
 use std::io::{self, Write};
@@ -9,6 +9,8 @@ use dkms_engine::names::Arch;
 use dkms_engine::plan::{Action, Note, Plan, Step};
 use dkms_engine::report::{Event, Failed, Finished, Outcome, Report, Watch};
 use dkms_engine::trees::Trees;
+
+use crate::bars::{Bars, Screen};
 
 /// How much is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +30,7 @@ pub struct Progress<'a> {
     loudness: Loudness,
     trees: &'a Trees,
     arch: &'a Arch,
+    bars: Option<Bars>,
 }
 
 impl<'a> Progress<'a> {
@@ -39,7 +42,12 @@ impl<'a> Progress<'a> {
         trees: &'a Trees,
         arch: &'a Arch,
     ) -> Self {
-        Self { out, errors, loudness, trees, arch }
+        Self { out, errors, loudness, trees, arch, bars: None }
+    }
+
+    /// Shows bars besides. What is said has to be written [above](crate::bars::Above) them.
+    pub fn with_bars(self, screen: Option<Screen>) -> Self {
+        Self { bars: screen.map(Bars::new), ..self }
     }
 
     /// Writes one line, unless nothing is to be said. Somebody who has stopped reading is no
@@ -106,6 +114,9 @@ impl<'a> Progress<'a> {
 
 impl Watch for Progress<'_> {
     fn event(&mut self, event: &Event<'_>) {
+        if let Some(bars) = &mut self.bars {
+            bars.event(event);
+        }
         match event {
             Event::Planned(_) => {}
             Event::Started(step) if self.loudness == Loudness::Verbose => {

@@ -37,6 +37,8 @@ pub struct Typed {
     pub source_tree: Option<PathBuf>,
     /// `--installtree`
     pub install_tree: Option<PathBuf>,
+    /// `--timings`
+    pub timings: Option<PathBuf>,
     /// `--root`
     pub root: Option<PathBuf>,
     /// The options without a value, in order.
@@ -172,6 +174,7 @@ impl Typed {
             Id::SourceTree => self.source_tree = path(value),
             Id::InstallTree => self.install_tree = path(value),
             Id::Root => self.root = path(value),
+            Id::Timings => self.timings = path(value),
             id => self.flags.push(id),
         }
     }

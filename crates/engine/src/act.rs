@@ -25,14 +25,27 @@ use crate::report::{Event, Failed, Finished, Outcome, Report, Watch};
 use crate::scripts::Script;
 use crate::settle::Ledger;
 use crate::site::Site;
+use crate::timings::Recorder;
 
 /// Carries out `plan`, one step after the other. A step that fails stops only what builds upon it.
+/// Where the settings want it, and there is something to build, a page shows what took how long.
 ///
 /// If we are asked to end (see [`Stop`](crate::run::Stop)), the builds are ended, the module that
 /// is being placed is finished and indexed, and the rest stays owed.
 ///
 /// Whoever calls this holds the lock, and has read `facts` under it.
 pub fn carry_out(plan: &Plan, facts: &Facts, site: &Site, watch: &mut dyn Watch) -> Report {
+    let builds = plan.steps.iter().any(|step| matches!(step.action, Action::Build { .. }));
+    let Some(page) = site.settings.timings().filter(|_| builds) else {
+        return run(plan, facts, site, watch);
+    };
+    let mut recorder = Recorder::new(watch, site.settings.jobs());
+    let mut report = run(plan, facts, site, &mut recorder);
+    report.trouble.extend(recorder.write(page).err().map(|error| error.to_string()));
+    report
+}
+
+fn run(plan: &Plan, facts: &Facts, site: &Site, watch: &mut dyn Watch) -> Report {
     watch.event(&Event::Planned(plan));
     let mut run = Run {
         facts,

@@ -42,5 +42,6 @@ pub mod site;
 pub mod state;
 pub mod status;
 pub mod survey;
+mod timings;
 pub mod trees;
 pub mod version;

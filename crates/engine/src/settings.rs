@@ -34,6 +34,7 @@ pub struct Settings {
     build_timeout: Duration,
     conf_timeout: Duration,
     cache_size: u64,
+    timings: Option<PathBuf>,
 }
 
 impl Default for Settings {
@@ -45,6 +46,7 @@ impl Default for Settings {
             build_timeout: BUILD_TIMEOUT,
             conf_timeout: PATIENCE,
             cache_size: CACHE_SIZE,
+            timings: None,
         }
     }
 }
@@ -69,6 +71,11 @@ impl Settings {
             build_timeout: own.build.timeout.map_or(BUILD_TIMEOUT, seconds),
             conf_timeout,
             cache_size: own.cache.size.map_or(CACHE_SIZE, |size| size.0),
+            timings: own
+                .build
+                .timings
+                .filter(|file| !file.as_os_str().is_empty())
+                .map(|file| trees.root.join(file.strip_prefix("/").unwrap_or(&file))),
             framework,
             problems,
         }
@@ -90,6 +97,17 @@ impl Settings {
     #[must_use]
     pub fn build_timeout(&self) -> Duration {
         self.build_timeout
+    }
+
+    /// The file that gets a page with the times of each run that builds.
+    #[must_use]
+    pub fn timings(&self) -> Option<&Path> {
+        self.timings.as_deref()
+    }
+
+    /// Says otherwise than the files where that page goes.
+    pub fn set_timings(&mut self, file: PathBuf) {
+        self.timings = Some(file);
     }
 
     /// How long one conf may be evaluated.
@@ -184,13 +202,14 @@ mod tests {
 
     #[test]
     fn takes_our_own_keys() {
-        let text = "[build]\njobs = 3\ntimeout = 0\n[conf]\ntimeout = 2\n\
+        let text = "[build]\njobs = 3\ntimeout = 0\ntimings = '/t.html'\n[conf]\ntimeout = 2\n\
                     [cache]\nsize = '3M'\n";
         let settings = read(&[("alpm-dkms.toml", text), ("framework.conf", "parallel_jobs=9")]);
         assert_eq!(settings.problems, Vec::<String>::new());
         assert_eq!((settings.jobs(), settings.build_timeout()), (3, Duration::MAX));
         assert_eq!(settings.conf_timeout(), Duration::from_secs(2));
         assert_eq!(settings.cache_size(), 3 << 20);
+        assert!(settings.timings().is_some_and(|file| file.ends_with("t.html")));
     }
 
     #[rstest]

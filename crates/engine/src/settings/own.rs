@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -28,6 +28,8 @@ pub(super) struct Build {
     pub(super) jobs: Option<usize>,
     /// In seconds, 0 for none.
     pub(super) timeout: Option<u64>,
+    /// A file.
+    pub(super) timings: Option<PathBuf>,
     #[serde(flatten)]
     unknown: BTreeMap<String, toml::Value>,
 }
