@@ -8,6 +8,7 @@
 )]
 
 mod bad_input;
+mod bounds;
 mod confs;
 mod failed_bumps;
 mod full_disk;
