@@ -4,7 +4,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 # program or file:package
 needs=(debootstrap:debootstrap shellcheck:shellcheck zstd:zstd xz:xz-utils bsdtar:libarchive-tools gcc:gcc make:make
-    dpkg-deb:dpkg unshare:util-linux patch:patch git:git modinfo:kmod openssl:openssl
+    dpkg-deb:dpkg unshare:util-linux patch:patch git:git zsh:zsh fish:fish mandoc:mandoc
+    modinfo:kmod openssl:openssl
     /usr/include/stdio.h:libc6-dev /etc/ssl/certs/ca-certificates.crt:ca-certificates)
 
 missing=()

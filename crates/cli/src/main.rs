@@ -2,6 +2,7 @@
 
 mod bars;
 mod commands;
+mod complete;
 mod help;
 mod machine;
 mod named;
@@ -32,7 +33,12 @@ use wanted::{Here, Refusal, Wanted};
 const VERSION: &str = "dkms-3.4.3";
 
 fn main() -> ExitCode {
-    let (typed, stop) = Typed::read(env::args_os().skip(1));
+    let mut arguments = env::args_os().skip(1).peekable();
+    if arguments.next_if(|first| first == complete::WORD).is_some() {
+        complete::answer(arguments, &mut io::stdout());
+        return ExitCode::SUCCESS;
+    }
+    let (typed, stop) = Typed::read(arguments);
     let level = match (typed.has(Id::Quiet), typed.has(Id::Debug)) {
         (true, _) => log::LevelFilter::Off,
         (false, true) => log::LevelFilter::Debug,

@@ -45,6 +45,18 @@ impl Named {
         named
     }
 
+    /// Puts together the names alone, whatever is a path.
+    pub fn of_names(typed: &Typed) -> Self {
+        let mut named = Self::default();
+        for name in &typed.names {
+            match name {
+                Naming::Version(text) => named.version = some(text),
+                Naming::Module(text) | Naming::Word(text) => named.module(text),
+            }
+        }
+        named
+    }
+
     /// `M` or `M/V`.
     fn module(&mut self, text: &str) {
         match text.split_once('/') {

@@ -1,0 +1,345 @@
+//! Tab completion: what could stand at the end of a command line, for the shells' scripts to ask.
+//!
+//! `dkms __complete WORDS...` prints, for the last of the words, which may be empty, a line for
+//! each continuation: the whole word, a tab, and what it means. A line that begins with the tab
+//! says that a file (`files`) or a directory (`dirs`) is wanted. Takes no lock, evaluates no
+//! dkms.conf.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::io::Write;
+
+use dkms_engine::kernels::{Kernel, Kernels};
+use dkms_engine::names::{Arch, ModuleId};
+use dkms_engine::state::{Added, BuiltFor, State};
+use dkms_engine::trees::Trees;
+
+use crate::commands::{COMMANDS, Command};
+use crate::machine;
+use crate::named::Named;
+use crate::options::{Id, OPTIONS, Opt};
+use crate::typed::Typed;
+
+/// The word that asks.
+pub const WORD: &str = "__complete";
+
+/// Something that can stand at the end.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Offer {
+    /// This word, which means that.
+    Word(String, String),
+    /// A file.
+    File,
+    /// A directory.
+    Directory,
+}
+
+/// Answers a shell: `words` are those after `dkms`, the last one being completed. Nobody can be
+/// told of what goes wrong here, so it offers nothing then.
+pub fn answer(words: impl Iterator<Item = OsString>, out: &mut impl Write) {
+    let mut words: Vec<OsString> = words.collect();
+    let Some(Ok(current)) = words.pop().map(OsString::into_string) else { return };
+    for offer in offers(words, &current) {
+        let line = match offer {
+            Offer::Word(word, meaning) => format!("{word}\t{meaning}\n"),
+            Offer::File => "\tfiles\n".into(),
+            Offer::Directory => "\tdirs\n".into(),
+        };
+        let _ = out.write_all(line.as_bytes());
+    }
+}
+
+fn offers(before: Vec<OsString>, current: &str) -> Vec<Offer> {
+    let expecting = before.last().and_then(|word| Opt::from_argument(word.to_str()?));
+    let expecting: Option<&'static Opt> =
+        expecting.and_then(|(opt, value)| (opt.value.is_some() && value.is_none()).then_some(opt));
+    let (typed, _) = Typed::read(before);
+    let Ok(site) = machine::site(&typed) else { return Vec::new() };
+    let asked = Asked { typed, trees: site.trees, arch: site.arch };
+    let (given, words) = match (expecting, Opt::from_argument(current)) {
+        (Some(opt), _) => ("", asked.values(opt, current)),
+        // `--kernelver=7.2`
+        (None, Some((opt, Some(value)))) => {
+            (&current[..current.len() - value.len()], asked.values(opt, value))
+        }
+        _ if current.starts_with('-') => ("", asked.options()),
+        _ => ("", asked.words(current)),
+    };
+    let mut offers: Vec<Offer> = words
+        .into_iter()
+        .filter_map(|offer| match offer {
+            Offer::Word(word, meaning) => {
+                let word = format!("{given}{word}");
+                word.starts_with(current).then_some(Offer::Word(word, meaning))
+            }
+            other => Some(other).filter(|_| given.is_empty()),
+        })
+        .collect();
+    offers.dedup();
+    offers
+}
+
+/// The part of the command line that is there, and the machine.
+struct Asked {
+    typed: Typed,
+    trees: Trees,
+    arch: Arch,
+}
+
+impl Asked {
+    /// The options that mean something here.
+    fn options(&self) -> Vec<Offer> {
+        let fits = |opt: &&Opt| {
+            let command = self.typed.command;
+            let means =
+                opt.of.is_empty() || command.is_some_and(|command| opt.of.contains(&command));
+            means && !opt.help.is_empty() && !self.typed.has(opt.id)
+        };
+        let mut offers = Vec::new();
+        for opt in OPTIONS.iter().filter(fits) {
+            if !opt.long.is_empty() {
+                offers.push(word(format!("--{}", opt.long), opt.help));
+            }
+            if let Some(letter) = opt.short {
+                offers.push(word(format!("-{letter}"), opt.help));
+            }
+        }
+        offers
+    }
+
+    /// A word without an option: the command, then a module.
+    fn words(&self, current: &str) -> Vec<Offer> {
+        let Some(command) = self.typed.command else {
+            return COMMANDS.iter().map(|about| word(about.name, about.help)).collect();
+        };
+        if command == Command::Ldtarball {
+            return vec![Offer::File];
+        }
+        if !self.typed.names.is_empty() {
+            return Vec::new();
+        }
+        if command.takes_source() && current.starts_with(['.', '/', '~']) {
+            return vec![Offer::File];
+        }
+        if command == Command::Match {
+            return self.names(command);
+        }
+        self.modules(command).into_iter().map(|(id, said)| word(id.to_string(), said)).collect()
+    }
+
+    /// The values of an option.
+    fn values(&self, opt: &Opt, current: &str) -> Vec<Offer> {
+        // dkms lets options come before the command, too.
+        let command = self.typed.command.unwrap_or(Command::Status);
+        match opt.id {
+            Id::Module if current.contains('/') => {
+                let modules = self.modules(command).into_iter();
+                modules.map(|(id, said)| word(id.to_string(), said)).collect()
+            }
+            Id::Module => self.names(command),
+            Id::Version => {
+                let modules = self.modules(command).into_iter();
+                let ours = modules.filter(|(id, _)| self.is_named(id));
+                ours.map(|(id, said)| word(id.version.to_string(), said)).collect()
+            }
+            Id::Kernel => self.kernels(command),
+            Id::Template => self.kernels_of(|_| true),
+            Id::Arch => vec![word(self.arch.to_string(), "this machine's")],
+            Id::Archive | Id::Conf | Id::Config | Id::Timings => vec![Offer::File],
+            Id::KernelSource | Id::DkmsTree | Id::SourceTree | Id::InstallTree | Id::Root => {
+                vec![Offer::Directory]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The modules that a command can do something to, with a word on each.
+    fn modules(&self, command: Command) -> Vec<(ModuleId, &'static str)> {
+        let added: Vec<Added> =
+            State::read(&self.trees).modules.into_iter().filter(Added::is_added).collect();
+        let known: BTreeSet<ModuleId> = added.iter().map(|module| module.id.clone()).collect();
+        let of = |wanted: fn(&BuiltFor) -> bool| {
+            let has = added.iter().filter(move |module| module.kernels.iter().any(wanted));
+            has.map(|module| module.id.clone()).collect::<Vec<_>>()
+        };
+        let here = |ids: Vec<ModuleId>, said| ids.into_iter().map(|id| (id, said)).collect();
+        match command {
+            Command::Add => {
+                let mut sources = self.sources();
+                sources.retain(|id| !known.contains(id));
+                here(sources, "a source")
+            }
+            Command::Build | Command::Install => {
+                let mut all: BTreeSet<ModuleId> = self.sources().into_iter().collect();
+                all.extend(known);
+                here(all.into_iter().collect(), "a module")
+            }
+            Command::Uninstall => here(of(|built| built.installed), "installed"),
+            Command::Unbuild => here(of(|built| built.has_module_dir), "built"),
+            Command::Remove | Command::Status | Command::Mktarball | Command::Match => {
+                here(known.into_iter().collect(), "added")
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The modules' names.
+    fn names(&self, command: Command) -> Vec<Offer> {
+        let modules = self.modules(command).into_iter();
+        modules.map(|(id, said)| word(id.name.to_string(), said)).collect()
+    }
+
+    /// What `add` finds: directories of the source tree with a dkms.conf.
+    fn sources(&self) -> Vec<ModuleId> {
+        let entries = fs::read_dir(&self.trees.source).into_iter().flatten().flatten();
+        let sources = entries.filter(|entry| entry.path().join("dkms.conf").exists());
+        let names = sources.filter_map(|entry| entry.file_name().into_string().ok());
+        let mut ids: Vec<_> =
+            names.filter_map(|dir| ModuleId::from_source_dir(&dir).ok()).collect();
+        ids.sort();
+        ids
+    }
+
+    /// The kernels that a command can do something for.
+    fn kernels(&self, command: Command) -> Vec<Offer> {
+        let there = |wanted: fn(&Kernel) -> bool| {
+            let kernels = Kernels::read(&self.trees).unwrap_or_default().all;
+            let kernels = kernels.into_iter().filter(wanted);
+            let said = |kernel: &Kernel| kernel.pkgbase.clone().unwrap_or("a kernel".into());
+            kernels.map(|kernel| word(kernel.release.to_string(), said(&kernel))).collect()
+        };
+        match command {
+            Command::Uninstall => self.kernels_of(|built| built.installed),
+            Command::Unbuild
+            | Command::Remove
+            | Command::Mktarball
+            | Command::Status
+            | Command::KernelPrerm => self.kernels_of(|built| built.has_module_dir),
+            Command::KernelPreinst => there(|kernel| kernel.alive),
+            _ => there(|kernel| kernel.alive && kernel.headers.is_some()),
+        }
+    }
+
+    /// The kernels that the module, or any if none is named, has something for.
+    fn kernels_of(&self, wanted: fn(&BuiltFor) -> bool) -> Vec<Offer> {
+        let modules = State::read(&self.trees).modules;
+        let ours = modules.iter().filter(|module| self.is_named(&module.id));
+        let kernels = ours.flat_map(|module| &module.kernels).filter(|built| wanted(built));
+        let kernels: BTreeSet<_> = kernels.map(|built| &built.kernel).collect();
+        kernels.into_iter().map(|kernel| word(kernel.to_string(), "built for")).collect()
+    }
+
+    /// Whether this is the module on the command line, as far as it is named there.
+    fn is_named(&self, id: &ModuleId) -> bool {
+        let named = Named::of_names(&self.typed);
+        named.module.is_none_or(|module| module == id.name.as_str())
+            && named.version.is_none_or(|version| version == id.version.as_str())
+    }
+}
+
+fn word(word: impl Into<String>, meaning: impl Into<String>) -> Offer {
+    Offer::Word(word.into(), meaning.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use testroot::TestRoot;
+
+    use super::*;
+
+    /// foo/1 is installed for one kernel and built for another, bar/2 is added, new/3 is a source;
+    /// the third kernel has no headers.
+    fn root() -> TestRoot {
+        let root = TestRoot::new();
+        for kernel in ["7.1", "7.2"] {
+            root.kernel(kernel).pkgbase("linux").headers();
+        }
+        root.kernel("7.3");
+        for (name, version) in [("foo", "1"), ("bar", "2"), ("new", "3")] {
+            root.source(name, version);
+        }
+        let arch = Arch::of_this_machine();
+        for (module, dir) in [("foo/1", "foo-1"), ("bar/2", "bar-2")] {
+            root.dir(format!("var/lib/dkms/{module}/build"));
+            root.link(format!("var/lib/dkms/{module}/source"), format!("/usr/src/{dir}"));
+        }
+        for kernel in ["7.1", "7.2"] {
+            root.dir(format!("var/lib/dkms/foo/1/{kernel}/{arch}/module"));
+        }
+        root.link(format!("var/lib/dkms/foo/kernel-7.1-{arch}"), format!("1/7.1/{arch}"));
+        root
+    }
+
+    fn offered(root: &TestRoot, line: &str) -> String {
+        let mut before: Vec<OsString> = vec!["--root".into(), root.path().into()];
+        let mut words: Vec<&str> = line.split(' ').collect();
+        let current = words.pop().unwrap_or_default();
+        before.extend(words.into_iter().map(OsString::from));
+        let offers = offers(before, current).into_iter().map(|offer| match offer {
+            Offer::Word(word, _) => word,
+            Offer::File => "FILE".into(),
+            Offer::Directory => "DIR".into(),
+        });
+        offers.collect::<Vec<_>>().join(" ")
+    }
+
+    #[rstest]
+    #[case::command("un", "uninstall unbuild")]
+    #[case::command_after_options("-q autoi", "autoinstall")]
+    #[case::sources_for_add("add ", "new/3")]
+    #[case::sources_for_install("install ", "bar/2 foo/1 new/3")]
+    #[case::paths("install ./", "FILE")]
+    #[case::added_for_remove("remove ", "bar/2 foo/1")]
+    #[case::installed("uninstall ", "foo/1")]
+    #[case::built("unbuild f", "foo/1")]
+    #[case::one_module_is_enough("remove foo/1 ", "")]
+    #[case::archives("ldtarball ", "FILE")]
+    #[case::names("remove -m ", "bar foo")]
+    #[case::name_and_version("remove -m foo/", "foo/1")]
+    #[case::versions("remove -m foo -v ", "1")]
+    #[case::versions_of_sources("add -m new -v ", "3")]
+    #[case::kernels_with_headers("install foo/1 -k ", "7.1 7.2")]
+    #[case::kernels_it_is_installed_for("uninstall foo/1 -k ", "7.1")]
+    #[case::kernels_it_is_built_for("remove foo/1 -k ", "7.1 7.2")]
+    #[case::kernels_of_another_module("remove bar/2 -k ", "")]
+    #[case::with_sign("status --kernelver=7.2", "--kernelver=7.2")]
+    #[case::templates("match --templatekernel ", "7.1 7.2")]
+    #[case::files("install -c ", "FILE")]
+    #[case::directories("install --dkmstree ", "DIR")]
+    #[case::long_options("mktarball --b", "--binaries-only")]
+    #[case::options_of_others("add --b", "")]
+    #[case::no_command_is_repeated("status --json --js", "")]
+    #[case::numbers("build -j ", "")]
+    #[case::no_such_option("build --frobnicate ", "bar/2 foo/1 new/3")]
+    fn offers_what_makes_sense(#[case] line: &str, #[case] want: &str) {
+        assert_eq!(offered(&root(), line), want);
+    }
+
+    #[test]
+    fn every_command_and_option_is_offered() {
+        let root = root();
+        let commands = offered(&root, "");
+        for about in COMMANDS {
+            assert!(commands.split(' ').any(|word| word == about.name), "{}", about.name);
+        }
+        for opt in OPTIONS.iter().filter(|opt| !opt.help.is_empty() && !opt.long.is_empty()) {
+            let command = opt.of.first().copied().unwrap_or(Command::Build);
+            let name = format!("--{}", opt.long);
+            let offered = offered(&root, &format!("{} {name}", command.name()));
+            assert!(offered.split(' ').any(|word| word == name), "{name}");
+        }
+    }
+
+    #[test]
+    fn answers_with_a_line_for_each() {
+        let mut out = Vec::new();
+        let root = root();
+        let words = ["--root", root.path().to_str().unwrap(), "ldtarball", "x"];
+        answer(words.into_iter().map(OsString::from), &mut out);
+        answer(std::iter::once(OsString::from("autoins")), &mut out);
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(text, "\tfiles\nautoinstall\tinstall every willing module for a kernel\n");
+    }
+}
