@@ -12,6 +12,7 @@ pub enum Command {
     Remove,
     Autoinstall,
     Status,
+    Cache,
     Match,
     Mktarball,
     Ldtarball,
@@ -62,6 +63,7 @@ pub const COMMANDS: &[About] = &[
         "[MODULE[/VERSION]]",
         "list modules with what is built of them",
     ),
+    about(Command::Cache, "cache", "[clear]", "list the builds that may come back, or forget them"),
     about(Command::Match, "match", "[MODULE]", "install for one kernel what another one has"),
     about(Command::Mktarball, "mktarball", MODULE, "write a module and its builds into an archive"),
     about(

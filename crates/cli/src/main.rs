@@ -1,6 +1,7 @@
 //! The `dkms` command: register, build and install kernel modules from source.
 
 mod bars;
+mod cache;
 mod commands;
 mod complete;
 mod help;
@@ -133,6 +134,17 @@ fn carry_out(wanted: Wanted, typed: &Typed, mut site: Site, screen: Option<&Scre
                 status::print(&site, &filter, json, &mut io::stdout(), &mut io::stderr());
             }
             0
+        }
+        Wanted::Cache => {
+            if loudness != Loudness::Quiet {
+                cache::print(&site, typed.has(Id::Json), &mut io::stdout());
+            }
+            0
+        }
+        Wanted::ClearCache => {
+            let mut progress =
+                Progress::new(&mut out, &mut errors, loudness, &site.trees, &site.arch);
+            cache::clear(&site, &mut progress)
         }
         Wanted::Autoinstall(target) => {
             let task = Task::autoinstall(&site.trees, &target.kernel);

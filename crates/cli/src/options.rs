@@ -3,8 +3,8 @@
 
 use crate::commands::Command;
 use crate::commands::Command::{
-    Add, Autoinstall, Build, Install, KernelPostinst, KernelPreinst, KernelPrerm, Ldtarball, Match,
-    Mktarball, Remove, Status, Unbuild, Uninstall,
+    Add, Autoinstall, Build, Cache, Install, KernelPostinst, KernelPreinst, KernelPrerm, Ldtarball,
+    Match, Mktarball, Remove, Status, Unbuild, Uninstall,
 };
 
 /// One option.
@@ -142,7 +142,7 @@ pub const OPTIONS: &[Opt] = &[
         .takes("DIR"),
     opt(Id::Root, "root", "work on the machine whose / is DIR").takes("DIR"),
     opt(Id::DryRun, "dry-run", "say what would be done and why, and do nothing"),
-    opt(Id::Json, "json", "print JSON").of(&[Status]),
+    opt(Id::Json, "json", "print JSON").of(&[Status, Cache]),
     opt(Id::Debts, "debts", "only finish what an interrupted run left to do").of(&[Autoinstall]),
     opt(Id::Timings, "timings", "write a page that shows what took how long")
         .takes("FILE")

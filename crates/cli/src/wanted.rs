@@ -21,6 +21,10 @@ pub enum Wanted {
     Autoinstall(Target),
     /// Finish what interrupted runs left.
     PayDebts,
+    /// List the builds that may come back.
+    Cache,
+    /// Forget them.
+    ClearCache,
     /// Do something to one module.
     Change(Verb, Subject, Kernels),
 }
@@ -106,6 +110,9 @@ impl Wanted {
         if let Some(option) = not_yet(typed) {
             return refuse(2, format!("{option} is not there yet"));
         }
+        if command == Command::Cache {
+            return cache(typed);
+        }
         let named = Named::read(typed, command, here);
         for word in &named.ignored {
             log::warn!("{word} is ignored: the module is named already");
@@ -156,6 +163,15 @@ impl Wanted {
             targets.truncate(1); // only for dkms.conf to see (dkms-behaviour 3.2)
         }
         Ok(Self::Change(verb, subject, Kernels::These(targets)))
+    }
+}
+
+/// What `cache` is told to do.
+fn cache(typed: &Typed) -> Result<Wanted, Refusal> {
+    match typed.names.as_slice() {
+        [] => Ok(Wanted::Cache),
+        [Naming::Word(word)] if word == "clear" => Ok(Wanted::ClearCache),
+        _ => refuse(2, "cache takes nothing but clear: dkms cache clear"),
     }
 }
 
@@ -315,7 +331,15 @@ mod tests {
     }
 
     #[rstest]
+    #[case::listed("cache --json", Wanted::Cache)]
+    #[case::cleared("cache clear", Wanted::ClearCache)]
+    fn reads_what_the_cache_is_for(#[case] line: &str, #[case] wanted: Wanted) {
+        assert_eq!(read(line), Ok(wanted));
+    }
+
+    #[rstest]
     #[case::no_module("build", 1)]
+    #[case::cache_of_what("cache foo/1.0", 2)]
     #[case::no_version("remove foo", 1)]
     #[case::bad_module("add -m .. -v 1", 1)]
     #[case::unpaired("build foo/1 -k 6.1 -a a -a b", 1)]

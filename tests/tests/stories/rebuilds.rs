@@ -2,7 +2,7 @@
 
 use stories::{Recipe, Root, find};
 
-use crate::setting::{machine, object, release};
+use crate::setting::{assert_status, installed, kernel, machine, object, release};
 
 /// Story 10.
 #[test]
@@ -48,6 +48,38 @@ fn another_compiler_is_no_reason() {
     root.install(&[find("acpi-call")]).hooks_succeed();
     assert!(root.exists("var/log/new-gcc"));
     root.assert_works(&release(), "acpi_call");
+}
+
+/// A kernel that is downgraded, and a module that is removed and installed again.
+#[test]
+fn what_comes_back_is_not_compiled_again() {
+    let root = machine(&[find("bbswitch")]);
+    let before = root.bytes(&object(&release(), "bbswitch"));
+    root.install(&kernel("linux", 2)).hooks_succeed();
+    root.assert_works(find("linux-2").release(), "bbswitch");
+
+    let compilers = root.count_compilers();
+    root.install(&kernel("linux", 1)).hooks_succeed().has("found in the cache and installed");
+    assert_eq!(root.kernels(), [release()]);
+    root.assert_works(&release(), "bbswitch");
+    assert_eq!(root.bytes(&object(&release(), "bbswitch")), before);
+    assert_status(&root, &[installed(find("bbswitch").module(), &release())]);
+
+    root.remove(&["bbswitch-dkms"]).hooks_succeed();
+    root.assert_absent(&release(), "bbswitch");
+    root.install(&[find("bbswitch")]).hooks_succeed();
+    root.assert_works(&release(), "bbswitch");
+    compilers.assert_none();
+    root.assert_settled();
+
+    let entry = |release: &str| format!("{}, {release}, x86_64: ", find("bbswitch").module());
+    let cache = root.dkms(&["cache"]).ok().has(&entry(&release()));
+    cache.has(&entry(find("linux-2").release())).has("2 builds, ");
+    root.dkms(&["cache", "clear"]).ok().has("forgot 2 builds");
+    root.dkms(&["cache"]).ok().has("0 builds, 0 bytes; at most 512.0M");
+    root.remove(&["bbswitch-dkms"]).hooks_succeed();
+    root.install(&[find("bbswitch")]).hooks_succeed();
+    assert!(!compilers.starts().is_empty(), "nothing was left to be found");
 }
 
 /// Story 21: as nvidia-dkms and nvidia-open-dkms do. Paths, version, sizes and times are the same.

@@ -22,11 +22,14 @@ impl Build<'_> {
         durable::create_dirs(&parent)?;
         remove::remove_staging(&parent)?;
         let staging = parent.join(format!("{}{}_cached", remove::STAGING, site.arch));
-        let taken = Cache::of(&site.trees).take(&key, &staging);
-        if !matches!(taken, Ok(true)) {
+        let taken = Cache::of(&site.trees).take(&key, &staging).unwrap_or_else(|error| {
+            log::warn!("{id} for {} is compiled after all: {error}", kernel.release);
+            false
+        });
+        if !taken {
             // An empty `K` would look like a kernel that something was built for.
             let _ = std::fs::remove_dir(&parent);
-            return Ok(taken?);
+            return Ok(false);
         }
         publish::publish(&staging, &built)?;
         self.keep_source()?;

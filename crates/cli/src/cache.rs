@@ -1,0 +1,158 @@
+//! `dkms cache`: shows the builds that may come back, and forgets them.
+
+use std::io::Write;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use dkms_engine::cache::{Cache, Entry};
+use dkms_engine::lock::Lock;
+use dkms_engine::names::{Arch, KernelRelease, ModuleName, ModuleVersion};
+use dkms_engine::site::Site;
+use serde::Serialize;
+
+use crate::progress::Progress;
+
+/// What `dkms cache --json` prints.
+#[derive(Serialize)]
+struct Listing {
+    /// Bytes of all entries together.
+    size: u64,
+    /// Bytes that they may have at most; 0 if nothing is kept.
+    limit: u64,
+    /// The one that was of use last comes first.
+    entries: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    module: ModuleName,
+    version: ModuleVersion,
+    kernel: KernelRelease,
+    arch: Arch,
+    size: u64,
+    /// Seconds since 1970.
+    last_used: u64,
+}
+
+impl Row {
+    fn of(entry: Entry) -> Self {
+        let since = entry.used.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            module: entry.module.name,
+            version: entry.module.version,
+            kernel: entry.kernel,
+            arch: entry.arch,
+            size: entry.size,
+            last_used: since.as_secs(),
+        }
+    }
+}
+
+/// Writes what is in the cache. Takes no lock and needs no rights.
+pub fn print(site: &Site, json: bool, out: &mut dyn Write) {
+    let entries = Cache::of(&site.trees).entries();
+    let text = listed(entries, site.settings.cache_size(), json, SystemTime::now());
+    // Somebody who has seen enough is no error.
+    let _ = out.write_all(text.as_bytes());
+}
+
+/// Empties the cache, and gives the exit code.
+pub fn clear(site: &Site, progress: &mut Progress<'_>) -> u8 {
+    let lock = Lock::take(&site.trees, &site.env, &mut |text| progress.say(text));
+    let cleared = lock
+        .map_err(|why| why.to_string())
+        .and_then(|_lock| Cache::of(&site.trees).clear().map_err(|why| why.to_string()));
+    match cleared {
+        Ok(count) => {
+            progress.say(&format!("forgot {}", builds(count)));
+            0
+        }
+        Err(why) => {
+            progress.complain(&format!("dkms: {why}"));
+            1
+        }
+    }
+}
+
+fn listed(entries: Vec<Entry>, limit: u64, json: bool, now: SystemTime) -> String {
+    let size = entries.iter().map(|entry| entry.size).sum();
+    if json {
+        let entries = entries.into_iter().map(Row::of).collect();
+        let listing = Listing { size, limit, entries };
+        return serde_json::to_string_pretty(&listing).map(|text| text + "\n").unwrap_or_default();
+    }
+    let mut text = String::new();
+    for Entry { module, kernel, arch, size, used, .. } in &entries {
+        let age = now.duration_since(*used).unwrap_or_default();
+        text += &format!("{module}, {kernel}, {arch}: {}, used {}\n", amount(*size), ago(age));
+    }
+    let limit = match limit {
+        0 => "nothing is kept ([cache] size)".to_owned(),
+        limit => format!("at most {}", amount(limit)),
+    };
+    text + &format!("{}, {}; {limit}\n", builds(entries.len()), amount(size))
+}
+
+fn builds(count: usize) -> String {
+    format!("{count} build{}", if count == 1 { "" } else { "s" })
+}
+
+/// A number of bytes as people say it, in powers of 1024.
+#[expect(clippy::cast_precision_loss, reason = "one place behind the point is shown")]
+fn amount(bytes: u64) -> String {
+    let units = ["K", "M", "G"];
+    let fits = |power: &usize| bytes >= 1024_u64.pow(u32::try_from(*power).unwrap_or_default());
+    match (1..=units.len()).take_while(fits).last() {
+        None => format!("{bytes} bytes"),
+        Some(power) => {
+            let amount = bytes as f64 / 1024_f64.powi(i32::try_from(power).unwrap_or_default());
+            format!("{amount:.1}{}", units[power - 1])
+        }
+    }
+}
+
+/// A time that has passed, as people say it.
+fn ago(age: Duration) -> String {
+    let (minute, hour, day) = (60, 60 * 60, 24 * 60 * 60);
+    match age.as_secs() {
+        seconds if seconds < minute => "just now".to_owned(),
+        seconds if seconds < hour => format!("{} min ago", seconds / minute),
+        seconds if seconds < 2 * day => format!("{} h ago", seconds / hour),
+        seconds => format!("{} days ago", seconds / day),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case(0, "0 bytes")]
+    #[case(1023, "1023 bytes")]
+    #[case(1024, "1.0K")]
+    #[case(38 * 1024 + 512, "38.5K")]
+    #[case(512 << 20, "512.0M")]
+    #[case(5 << 40, "5120.0G")]
+    fn says_amounts(#[case] bytes: u64, #[case] text: &str) {
+        assert_eq!(amount(bytes), text);
+    }
+
+    #[rstest]
+    #[case(59, "just now")]
+    #[case(119, "1 min ago")]
+    #[case(47 * 60 * 60, "47 h ago")]
+    #[case(9 * 24 * 60 * 60, "9 days ago")]
+    fn says_ages(#[case] seconds: u64, #[case] text: &str) {
+        assert_eq!(ago(Duration::from_secs(seconds)), text);
+    }
+
+    #[test]
+    fn an_empty_cache_is_listed_too() {
+        let listed = |limit, json| listed(Vec::new(), limit, json, UNIX_EPOCH);
+        assert_eq!(listed(1 << 30, false), "0 builds, 0 bytes; at most 1.0G\n");
+        assert_eq!(listed(0, false), "0 builds, 0 bytes; nothing is kept ([cache] size)\n");
+        let json: serde_json::Value = serde_json::from_str(&listed(7, true)).expect("JSON");
+        assert_eq!(json, serde_json::json!({"size": 0, "limit": 7, "entries": []}));
+    }
+}
