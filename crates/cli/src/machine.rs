@@ -4,6 +4,7 @@ use std::env;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use dkms_engine::asked::Asked;
 use dkms_engine::distribution::Placement;
 use dkms_engine::site::Site;
 use dkms_engine::trees::Trees;
@@ -25,6 +26,7 @@ pub fn site(typed: &Typed) -> Result<Site, Refusal> {
     Placement::read(&Trees::under(&root)).or_else(|why| refuse(4, why.to_string()))?;
     let mut site = Site::for_cli(&root);
     place_trees(&mut site, typed)?;
+    site.asked = asked(typed)?;
     site.settings.framework.symlink_modules |= typed.has(Id::Symlink);
     site.settings.framework.modprobe_on_install |= typed.has(Id::Modprobe);
     site.depmod = !typed.has(Id::NoDepmod);
@@ -40,6 +42,31 @@ pub fn site(typed: &Typed) -> Result<Site, Refusal> {
     Ok(site)
 }
 
+/// What is asked to be otherwise than the files say.
+fn asked(typed: &Typed) -> Result<Asked, Refusal> {
+    let whole = |path: &Option<PathBuf>| path.as_deref().map(whole).transpose();
+    let mut directives = Vec::new();
+    for directive in &typed.directives {
+        match directive.split_once('=') {
+            Some((name, text)) => directives.push((name.to_owned(), text.to_owned())),
+            None => return refuse(2, format!("--directive {directive}: it must be NAME=VALUE")),
+        }
+    }
+    Ok(Asked {
+        module: None,
+        conf: whole(&typed.conf)?,
+        kernel_config: whole(&typed.config)?,
+        kernel_source: whole(&typed.kernel_source)?,
+        directives,
+        force_version: typed.has(Id::ForceVersion),
+    })
+}
+
+/// A path that means the same wherever a program is started.
+fn whole(path: &Path) -> Result<PathBuf, Refusal> {
+    std::path::absolute(path).or_else(|why| refuse(2, format!("{}: {why}", path.display())))
+}
+
 /// `--dkmstree`, `--sourcetree` and `--installtree` come before what framework.conf says.
 fn place_trees(site: &mut Site, typed: &Typed) -> Result<(), Refusal> {
     let framework = &mut site.settings.framework;
@@ -50,9 +77,7 @@ fn place_trees(site: &mut Site, typed: &Typed) -> Result<(), Refusal> {
     ];
     for (said, tree) in places {
         if let Some(said) = said {
-            let whole = std::path::absolute(said);
-            let whole = whole.or_else(|why| refuse(2, format!("{}: {why}", said.display())))?;
-            *tree = Some(whole);
+            *tree = Some(whole(said)?);
         }
     }
     site.trees = site.settings.placed(Trees::under(&site.trees.root));

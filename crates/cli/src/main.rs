@@ -28,7 +28,7 @@ use options::Id;
 use progress::{Loudness, Progress};
 use task::{Manner, Task};
 use typed::{Stop, Typed};
-use wanted::{Here, Refusal, Wanted};
+use wanted::{Here, Refusal, Subject, Wanted};
 
 /// The version of dkms that this one stands for, in the form that scripts parse.
 const VERSION: &str = "dkms-3.4.3";
@@ -82,6 +82,7 @@ fn dkms(typed: &Typed, stop: Option<Stop>, screen: Option<&Screen>) -> u8 {
         let here = Here {
             kernel: kernel.unwrap_or_default(),
             arch: Arch::of_this_machine(),
+            is_root: task::is_root(&site),
             trees: site.trees.clone(),
         };
         Ok(Some((Wanted::read(typed, &here)?, site)))
@@ -115,7 +116,11 @@ fn carry_out(wanted: Wanted, typed: &Typed, mut site: Site, screen: Option<&Scre
     let manner = Manner {
         dry_run: typed.has(Id::DryRun),
         force: typed.has(Id::Force),
-        failure_code: matches!(wanted, Wanted::Autoinstall(_)).then_some(11),
+        failure_code: match wanted {
+            Wanted::Autoinstall(_) => Some(11),
+            Wanted::Clear(..) => Some(14),
+            _ => None,
+        },
     };
     let loudness = loudness(typed);
     let mut run = |site: &mut Site, arch: Option<Arch>, task: &Task| {
@@ -150,9 +155,18 @@ fn carry_out(wanted: Wanted, typed: &Typed, mut site: Site, screen: Option<&Scre
             let task = Task::autoinstall(&site.trees, &target.kernel);
             run(&mut site, Some(target.arch), &task)
         }
+        Wanted::Match { template, target, module } => {
+            let task = Task::matching(template, target.kernel, module, manner.force);
+            run(&mut site, Some(target.arch), &task)
+        }
+        Wanted::Clear(target, all) => {
+            run(&mut site, Some(target.arch), &Task::clear(target.kernel, !all))
+        }
         Wanted::PayDebts => run(&mut site, None, &Task::pay_debts()),
         Wanted::Change(verb, subject, kernels) => {
-            let tasks = Task::of_verb(verb, &subject, &kernels, manner.force);
+            let Subject::Module(module) = subject else { return 2 };
+            site.asked.module = Some(module.clone());
+            let tasks = Task::of_verb(verb, &module, &kernels, manner.force, &site.trees);
             let codes = tasks.iter().map(|(arch, task)| run(&mut site, arch.clone(), task));
             codes.filter(|code| *code != 0).last().unwrap_or(0)
         }

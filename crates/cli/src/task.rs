@@ -8,15 +8,16 @@ use dkms_engine::debts::Debts;
 use dkms_engine::facts::Facts;
 use dkms_engine::kernels::Kernels;
 use dkms_engine::lock::Lock;
-use dkms_engine::names::{Arch, KernelRelease};
+use dkms_engine::names::{Arch, KernelRelease, ModuleId, ModuleName};
 use dkms_engine::plan::{self, Plan, Refusal, Request, Verb};
 use dkms_engine::site::Site;
+use dkms_engine::state::State;
 use dkms_engine::survey::{self, Scope};
 use dkms_engine::trees::Trees;
 use nix::unistd::{AccessFlags, Uid, access};
 
 use crate::progress::Progress;
-use crate::wanted::{Kernels as Wished, Subject, Target};
+use crate::wanted::{Kernels as Wished, NOT_ROOT, Target};
 
 /// How a command is carried out.
 #[derive(Debug)]
@@ -67,16 +68,43 @@ impl Task {
         Self { request: nothing, scope: Scope::default(), needs: Rights::Root }
     }
 
+    /// `dkms match`.
+    pub fn matching(
+        template: KernelRelease,
+        kernel: KernelRelease,
+        module: Option<ModuleName>,
+        force: bool,
+    ) -> Self {
+        Self {
+            scope: Scope { kernels: Some([kernel.clone()].into()), ..Scope::default() },
+            request: Request::Match { template, kernel, module, force },
+            needs: Rights::Root,
+        }
+    }
+
+    /// `dkms kernel_preinst` (only what autoinstall brings back) and `kernel_prerm`.
+    pub fn clear(kernel: KernelRelease, only_willing: bool) -> Self {
+        Self {
+            scope: Scope {
+                kernels: Some([kernel.clone()].into()),
+                shallow: !only_willing,
+                ..Scope::default()
+            },
+            request: Request::Clear { kernel, only_willing },
+            needs: Rights::Root,
+        }
+    }
+
     /// What `verb` does to a module, once for each architecture, in the order they were named.
     pub fn of_verb(
         verb: Verb,
-        subject: &Subject,
+        module: &ModuleId,
         kernels: &Wished,
         force: bool,
+        trees: &Trees,
     ) -> Vec<(Option<Arch>, Self)> {
-        let Subject::Module(module) = subject else { return Vec::new() };
         let groups = match kernels {
-            Wished::All => vec![(None, None)],
+            Wished::All => arches(trees, module).into_iter().map(|arch| (arch, None)).collect(),
             Wished::These(targets) => by_arch(targets),
         };
         let task = |kernels: Option<Vec<KernelRelease>>| Self {
@@ -183,11 +211,24 @@ fn by_arch(targets: &[Target]) -> Vec<(Option<Arch>, Option<Vec<KernelRelease>>)
     groups
 }
 
+/// The architectures that a module is built for; this machine's if for none.
+fn arches(trees: &Trees, module: &ModuleId) -> Vec<Option<Arch>> {
+    let state = State::read(trees);
+    let built = state.modules.iter().filter(|added| added.id == *module);
+    let arches: BTreeSet<Arch> =
+        built.flat_map(|added| &added.kernels).map(|built| built.arch.clone()).collect();
+    if arches.is_empty() { vec![None] } else { arches.into_iter().map(Some).collect() }
+}
+
+/// Whether it is root who asks. In another root the files themselves say who may change them.
+pub fn is_root(site: &Site) -> bool {
+    site.trees.root != Path::new("/") || Uid::effective().is_root()
+}
+
 impl Rights {
     fn check(self, site: &Site) -> Result<(), String> {
-        // In another root the files themselves say who may change them.
-        if self == Self::Root && site.trees.root == Path::new("/") && !Uid::effective().is_root() {
-            return Err("this needs to be run by root".into());
+        if self == Self::Root && !is_root(site) {
+            return Err(NOT_ROOT.into());
         }
         let there = site.trees.dkms.ancestors().find(|dir| dir.exists());
         let writable = there.is_some_and(|dir| access(dir, AccessFlags::W_OK).is_ok());

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use dkms_engine::names::{Arch, KernelRelease, ModuleId};
+use dkms_engine::names::{Arch, KernelRelease, ModuleId, ModuleName};
 use dkms_engine::plan::Verb;
 use dkms_engine::trees::Trees;
 
@@ -25,6 +25,17 @@ pub enum Wanted {
     Cache,
     /// Forget them.
     ClearCache,
+    /// Install for the one kernel what the other has, or only this module.
+    Match {
+        /// The kernel that has it.
+        template: KernelRelease,
+        /// The kernel that gets it.
+        target: Target,
+        /// Only this module.
+        module: Option<ModuleName>,
+    },
+    /// Forget what was built for a kernel: of willing modules, or (second) of all.
+    Clear(Target, bool),
     /// Do something to one module.
     Change(Verb, Subject, Kernels),
 }
@@ -88,9 +99,14 @@ pub struct Here {
     pub kernel: String,
     /// What `uname -m` prints.
     pub arch: Arch,
+    /// Whether it is root who asks, as far as that matters.
+    pub is_root: bool,
     /// Where modules are: one that is there is no file of the same name.
     pub trees: Trees,
 }
+
+/// What a user is told who is not root.
+pub(crate) const NOT_ROOT: &str = "this needs to be run by root";
 
 pub(crate) fn refuse<T>(code: u8, message: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal { code, message: message.into() })
@@ -107,9 +123,6 @@ impl Wanted {
         let kernels: Vec<_> = typed.kernels.iter().map(|word| split_kernel(word)).collect();
         let arches = check_combinations(typed, &kernels)?;
         let Some(command) = typed.command else { return no_command(typed) };
-        if let Some(option) = not_yet(typed) {
-            return refuse(2, format!("{option} is not there yet"));
-        }
         if command == Command::Cache {
             return cache(typed);
         }
@@ -126,6 +139,14 @@ impl Wanted {
                 }
                 Ok(Self::Autoinstall(targets(&kernels, &arches, here)?.swap_remove(0)))
             }
+            Command::KernelPostinst => {
+                Ok(Self::Autoinstall(targets(&kernels, &arches, here)?.swap_remove(0)))
+            }
+            Command::KernelPreinst | Command::KernelPrerm => {
+                let target = targets(&kernels, &arches, here)?.swap_remove(0);
+                Ok(Self::Clear(target, command == Command::KernelPrerm))
+            }
+            Command::Match => Self::matching(typed, named, &kernels, &arches, here),
             Command::Add => Self::change(Verb::Add, typed, named, &kernels, &arches, here),
             Command::Build => Self::change(Verb::Build, typed, named, &kernels, &arches, here),
             Command::Install => Self::change(Verb::Install, typed, named, &kernels, &arches, here),
@@ -136,6 +157,33 @@ impl Wanted {
             Command::Remove => Self::change(Verb::Remove, typed, named, &kernels, &arches, here),
             _ => refuse(2, format!("{} is not there yet", command.name())),
         }
+    }
+
+    fn matching(
+        typed: &Typed,
+        named: Named,
+        kernels: &[(&str, Option<&str>)],
+        arches: &[&str],
+        here: &Here,
+    ) -> Result<Self, Refusal> {
+        if !here.is_root {
+            return refuse(1, NOT_ROOT);
+        }
+        check_one_kernel(typed, Command::Match, kernels.len().max(1))?;
+        let target = targets(kernels, arches, here)?.swap_remove(0);
+        let Some(template) = typed.template.as_deref().filter(|text| !text.is_empty()) else {
+            return refuse(
+                1,
+                "match needs the kernel to do the same as for: dkms match --templatekernel RELEASE",
+            );
+        };
+        let bad = |why| Refusal { code: 1, message: format!("{why}") };
+        let template: KernelRelease = template.parse().map_err(bad)?;
+        if template == target.kernel {
+            return refuse(2, format!("{template} is the same kernel as the one that is to match"));
+        }
+        let module = named.module.map(|name| name.parse().map_err(bad)).transpose()?;
+        Ok(Self::Match { template, target, module })
     }
 
     fn change(
@@ -209,17 +257,6 @@ fn check_one_kernel(typed: &Typed, command: Command, kernels: usize) -> Result<(
         return refuse(4, format!("{name} is for one kernel at a time: name it with -k"));
     }
     Ok(())
-}
-
-/// The first option that is taken only to say this.
-fn not_yet(typed: &Typed) -> Option<&'static str> {
-    let rows = [
-        ("-c", typed.conf.is_some()),
-        ("--config", typed.config.is_some()),
-        ("--kernelsourcedir", typed.kernel_source.is_some()),
-        ("--directive", !typed.directives.is_empty()),
-    ];
-    rows.into_iter().find_map(|(name, given)| given.then_some(name))
 }
 
 fn no_command<T>(typed: &Typed) -> Result<T, Refusal> {
@@ -303,6 +340,7 @@ mod tests {
         let here = Here {
             kernel: "7.2.13-arch1-1".into(),
             arch: "x86_64".parse().expect("a name"),
+            is_root: true,
             trees: Trees::under("/nowhere".as_ref()),
         };
         Wanted::read(&typed, &here)
@@ -357,6 +395,10 @@ mod tests {
     #[case::two_kernels("autoinstall -k 6.1 -k 6.2", 4)]
     #[case::all_and_install("install foo/1 --all", 5)]
     #[case::all_and_autoinstall("autoinstall --all", 5)]
+    #[case::match_without_template("match", 1)]
+    #[case::match_with_itself("match --templatekernel=6.1 -k 6.1", 2)]
+    #[case::match_for_two("match --templatekernel 6 -k 6.1 -k 6.2", 4)]
+    #[case::match_for_all("match --all --templatekernel 6", 5)]
     #[case::nothing_left("mktarball foo/1 --binaries-only --source-only --all -k 6.1", 8)]
     #[case::empty_arch("build foo/1 -k 6.1/", 16)]
     #[case::empty_kernel("build foo/1 -k /a", 16)]
@@ -371,7 +413,14 @@ mod tests {
             kernel: "6.1".parse().expect("a name"),
             arch: "x86_64".parse().expect("a name"),
         };
-        assert_eq!(read("autoinstall -k 6.1"), Ok(Wanted::Autoinstall(target)));
+        assert_eq!(read("autoinstall -k 6.1"), Ok(Wanted::Autoinstall(target.clone())));
+        assert_eq!(read("kernel_postinst -k 6.1"), Ok(Wanted::Autoinstall(target.clone())));
+        assert_eq!(read("kernel_preinst -k 6.1"), Ok(Wanted::Clear(target.clone(), false)));
+        assert_eq!(read("kernel_prerm -k 6.1"), Ok(Wanted::Clear(target.clone(), true)));
+        let template = "6.0".parse().expect("a name");
+        let module = Some("foo".parse().expect("a name"));
+        let wanted = Wanted::Match { template, target, module };
+        assert_eq!(read("match --templatekernelX=6.0 foo -k 6.1"), Ok(wanted));
         assert_eq!(read("status"), Ok(Wanted::Status(Filter::default())));
         let filter = Filter {
             module: Some("foo*".into()),

@@ -67,9 +67,9 @@ impl<'a> Confs<'a> {
             id,
             kernel: &kernel.release,
             arch: &site.arch,
-            kernel_source_dir: kernel.dir.join("build"),
+            kernel_source_dir: self.source_dir(kernel),
             kernel_config: kernel.config_file().unwrap_or_default(),
-            conf_file: source.join("dkms.conf"),
+            conf_file: site.asked.conf_of(id, source),
             trees: &site.trees,
             parallel_jobs: site.settings.jobs(),
         };
@@ -86,7 +86,9 @@ impl<'a> Confs<'a> {
                 if !answer.complaint.trim().is_empty() {
                     log::info!("{}: {}", question.conf_file.display(), answer.complaint.trim());
                 }
-                Ok(answer.values)
+                let mut values = answer.values;
+                site.asked.set_directives(&mut values);
+                Ok(values)
             }
             Err(error) => {
                 let problem = problem(&error);
@@ -96,6 +98,12 @@ impl<'a> Confs<'a> {
                 Err(problem)
             }
         }
+    }
+
+    /// The path by which a conf knows the headers of a kernel.
+    fn source_dir(&self, kernel: &Kernel) -> PathBuf {
+        let given = self.site.asked.kernel_source.clone();
+        given.unwrap_or_else(|| kernel.dir.join("build"))
     }
 
     /// Understands values that the conf in the directory `source` has now, or had earlier.

@@ -25,6 +25,8 @@ pub struct Facts {
     pub cached: HashSet<Key>,
     /// False if the install tree could not be read: then no kernel counts as gone.
     pub kernels_known: bool,
+    /// Whether the administrator wants no autoinstall (`/etc/dkms/no-autoinstall`).
+    pub no_autoinstall: bool,
     /// What could not be read, one sentence each.
     pub problems: Vec<String>,
 }
@@ -84,6 +86,8 @@ pub struct ModuleFacts {
     pub source: SourcePlace,
     /// How dkms knows it.
     pub link: SourceLink,
+    /// Whether it is built for another architecture, too.
+    pub elsewhere: bool,
     /// What is known of it for each kernel.
     pub pairs: BTreeMap<KernelRelease, Pair>,
 }

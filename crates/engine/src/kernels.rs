@@ -23,6 +23,8 @@ pub struct Kernel {
     /// `L/K/build`, where modules are compiled against, if its `include` directory is there
     /// (dkms-behaviour 1.5). Under another root an absolute `build` link is followed already.
     pub headers: Option<PathBuf>,
+    /// Its configuration, if not the file in its headers.
+    pub config: Option<PathBuf>,
     /// The package it came with, `linux-lts`, as the file `pkgbase` says.
     pub pkgbase: Option<String>,
 }
@@ -79,17 +81,15 @@ impl Kernel {
             .ok()
             .map(|text| text.trim().to_owned())
             .filter(|text| !text.is_empty());
-        Self { release, dir, alive, headers, pkgbase }
+        Self { release, dir, alive, headers, config: None, pkgbase }
     }
 
     /// The file with the kernel's configuration (dkms-behaviour 1.5).
     #[must_use]
     pub fn config_file(&self) -> Option<PathBuf> {
         let headers = self.headers.as_ref()?;
-        ["include/config/auto.conf", ".config"]
-            .iter()
-            .map(|file| headers.join(file))
-            .find(|path| path.is_file())
+        let own = ["include/config/auto.conf", ".config"].iter().map(|file| headers.join(file));
+        self.config.clone().or_else(|| own.into_iter().find(|path| path.is_file()))
     }
 
     /// How objects for this kernel are stored: as its own are.

@@ -6,6 +6,7 @@
 //! [`state`] · [`facts`], [`survey`] · [`plan`] · `build`, `place`, `remove` · `crew`, [`act`], [`report`].
 
 pub mod act;
+pub mod asked;
 mod build;
 pub mod cache;
 pub mod conf;

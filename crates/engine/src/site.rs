@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::asked::Asked;
 use crate::names::Arch;
 use crate::run::{Environment, Tools};
 use crate::settings::Settings;
@@ -22,6 +23,8 @@ pub struct Site {
     pub arch: Arch,
     /// Whether depmod runs (`--no-depmod`).
     pub depmod: bool,
+    /// What a command line says otherwise.
+    pub asked: Asked,
 }
 
 impl Site {
@@ -43,6 +46,14 @@ impl Site {
         let usual = Trees::under(root);
         let settings = Settings::read(&usual, &tools, &env);
         let trees = settings.placed(usual);
-        Self { trees, tools, env, settings, arch: Arch::of_this_machine(), depmod: true }
+        Self {
+            trees,
+            tools,
+            env,
+            settings,
+            arch: Arch::of_this_machine(),
+            depmod: true,
+            asked: Asked::default(),
+        }
     }
 }

@@ -78,6 +78,7 @@ pub fn read(site: &Site, scope: &Scope) -> Facts {
             Cache::of(&site.trees).keys()
         },
         kernels_known: survey.kernels_known,
+        no_autoinstall: site.trees.etc.join("no-autoinstall").exists(),
         problems: survey.problems,
     }
 }
@@ -106,13 +107,15 @@ impl Survey<'_> {
         let mut all: BTreeMap<KernelRelease, Kernel> =
             read.all.into_iter().map(|kernel| (kernel.release.clone(), kernel)).collect();
         for release in self.scope.kernels.iter().flatten() {
-            all.entry(release.clone()).or_insert_with(|| Kernel {
+            let kernel = all.entry(release.clone()).or_insert_with(|| Kernel {
                 release: release.clone(),
                 dir: self.site.trees.kernel(release),
                 alive: false,
                 headers: None,
+                config: None,
                 pkgbase: None,
             });
+            self.site.asked.equip(kernel);
         }
         all.into_iter()
             .map(|(release, kernel)| {
@@ -159,6 +162,7 @@ impl Survey<'_> {
                 source_dir: dir.clone(),
                 source: SourcePlace::Present,
                 link: SourceLink::None,
+                elsewhere: false,
                 pairs: BTreeMap::new(),
             });
             module.source_dir = dir;
@@ -192,6 +196,10 @@ impl Survey<'_> {
             source_dir: source_dir(self.site, id).unwrap_or_else(|| id.source_dir()),
             source,
             link,
+            elsewhere: added
+                .kernels
+                .iter()
+                .any(|built| built.arch != self.site.arch && built.has_module_dir),
             pairs: BTreeMap::new(),
         };
         let of_this_arch =
@@ -313,7 +321,8 @@ impl Survey<'_> {
                     && now.kernel == record.inputs.kernel
             })
         };
-        let values = match recorded.filter(still_good) {
+        let as_recorded = |_: &&Record| !self.site.asked.changes_conf_of(id);
+        let values = match recorded.filter(as_recorded).filter(still_good) {
             Some(record) => Ok(record.values.clone()),
             None if self.scope.asks(id) => self.confs.ask_at(id, &kernel.kernel, &source),
             None => return,

@@ -37,6 +37,10 @@ impl Planner<'_> {
     /// `dkms autoinstall`: willing modules that dkms knows, and what is owed.
     pub(super) fn autoinstall(&mut self, kernels: &[KernelRelease]) -> Result<(), Refusal> {
         let facts = self.facts;
+        if facts.no_autoinstall {
+            self.note(Note::Problem("/etc/dkms/no-autoinstall is there: nothing is done".into()));
+            return Ok(());
+        }
         let touched = self.touched(&BTreeSet::new(), &BTreeSet::new());
         let mut wanted = self.arrived(&touched);
         for kernel in kernels {

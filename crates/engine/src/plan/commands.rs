@@ -49,14 +49,7 @@ impl Planner<'_> {
     ) -> Result<(), Refusal> {
         let module = self.facts.modules.get(id);
         if verb != Verb::Add && module.is_some_and(|m| m.link == SourceLink::Broken) {
-            return Err(refuse(
-                4,
-                format!(
-                    "{id} is broken: its source is gone and no copy of it was kept; bring the \
-                     source back to /usr/src/{}, or delete /var/lib/dkms/{id}",
-                    id.source_dir()
-                ),
-            ));
+            return Err(broken(id));
         }
         let registered = module.is_some_and(ModuleFacts::is_registered);
         match verb {
@@ -65,7 +58,7 @@ impl Planner<'_> {
                 if !registered {
                     self.check_source(id, module)?;
                 }
-                self.build_for(verb, id, kernels.unwrap_or_default(), force);
+                self.build_for(verb, &[id], kernels.unwrap_or_default(), force);
                 Ok(())
             }
             Verb::Uninstall | Verb::Unbuild | Verb::Remove => {
@@ -82,10 +75,32 @@ impl Planner<'_> {
         }
     }
 
-    fn build_for(&mut self, verb: Verb, id: &ModuleId, kernels: &[KernelRelease], force: bool) {
-        self.register(id);
+    /// Plans to build, and to install if that is the verb, modules for kernels.
+    pub(super) fn build_for(
+        &mut self,
+        verb: Verb,
+        modules: &[&ModuleId],
+        kernels: &[KernelRelease],
+        force: bool,
+    ) {
         let will = Will { retry: true, install: verb == Verb::Install, force, strict: true };
         let mut wanted = Wanted::new();
+        for id in modules {
+            self.register(id);
+            self.want(verb, id, kernels, force, &mut wanted);
+        }
+        self.bring(&wanted, will);
+    }
+
+    /// Adds to what is wanted, where nothing speaks against it from the start.
+    fn want(
+        &mut self,
+        verb: Verb,
+        id: &ModuleId,
+        kernels: &[KernelRelease],
+        force: bool,
+        wanted: &mut Wanted,
+    ) {
         for kernel in kernels {
             let excluded = self
                 .facts
@@ -104,7 +119,6 @@ impl Planner<'_> {
                 wanted.entry(kernel.clone()).or_default().insert(id.clone(), vec![Reason::Asked]);
             }
         }
-        self.bring(&wanted, will);
     }
 
     /// What is built needs no headers to be installed.
@@ -151,7 +165,7 @@ impl Planner<'_> {
         let left = built_for(module)
             .into_iter()
             .any(|kernel| !self.forgotten.contains(&(id.clone(), kernel)));
-        if !left {
+        if !left && !module.elsewhere {
             self.step(Action::Deregister(id.clone()), vec![Reason::Asked]);
         }
     }
@@ -168,6 +182,16 @@ fn built_for(module: &ModuleFacts) -> Vec<KernelRelease> {
 
 fn refuse(code: u8, message: String) -> Refusal {
     Refusal { message, code }
+}
+
+/// The refusal of a module whose source is gone (dkms's 4).
+pub(super) fn broken(id: &ModuleId) -> Refusal {
+    let message = format!(
+        "{id} is broken: its source is gone and no copy of it was kept; bring the source back to \
+         /usr/src/{}, or delete /var/lib/dkms/{id}",
+        id.source_dir()
+    );
+    refuse(4, message)
 }
 
 /// The refusal of a kernel without headers (dkms's 21).

@@ -3,6 +3,7 @@
 
 mod arrivals;
 mod commands;
+mod kernel_wide;
 mod order;
 mod pairs;
 mod removals;
@@ -43,6 +44,24 @@ pub enum Request {
     Autoinstall {
         /// The kernels.
         kernels: Vec<KernelRelease>,
+    },
+    /// `dkms match`: what is installed for one kernel is installed for another, too.
+    Match {
+        /// The kernel that has it.
+        template: KernelRelease,
+        /// The kernel that gets it.
+        kernel: KernelRelease,
+        /// Only this module.
+        module: Option<ModuleName>,
+        /// `--force`.
+        force: bool,
+    },
+    /// `dkms kernel_preinst` and `kernel_prerm`: what was built for a kernel is forgotten.
+    Clear {
+        /// The kernel.
+        kernel: KernelRelease,
+        /// Only of those modules that autoinstall brings back.
+        only_willing: bool,
     },
     /// `dkms add`, `build`, `install`, `uninstall`, `unbuild` or `remove` of one module.
     Command {
@@ -275,6 +294,10 @@ pub fn make(request: &Request, facts: &Facts) -> Result<Plan, Refusal> {
         Request::Sync { sources, kernels } => planner.sync(sources, kernels),
         Request::Depart { sources, kernels, swap } => planner.depart(sources, kernels, *swap),
         Request::Autoinstall { kernels } => planner.autoinstall(kernels)?,
+        Request::Match { template, kernel, module, force } => {
+            planner.do_as_for(template, kernel, module.as_ref(), *force)?;
+        }
+        Request::Clear { kernel, only_willing } => planner.clear(kernel, *only_willing),
         Request::Command { verb, module, kernels, force } => {
             planner.command(*verb, module, kernels.as_deref(), *force)?;
         }

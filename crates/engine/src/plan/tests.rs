@@ -42,6 +42,7 @@ impl Machine {
             cached: HashSet::new(),
             debts: Vec::new(),
             kernels_known: true,
+            no_autoinstall: false,
             problems: Vec::new(),
         });
         for release in kernels {
@@ -64,6 +65,7 @@ impl Machine {
             source_dir: id(name).source_dir(),
             source: SourcePlace::Present,
             link: SourceLink::None,
+            elsewhere: false,
             pairs,
         };
         self.0.modules.insert(id(name), module);
@@ -148,6 +150,7 @@ fn kernel_facts(release: &str, alive: bool) -> KernelFacts {
         kernel: Kernel {
             release: kernel(release),
             headers: Some(dir.join("build")),
+            config: None,
             dir,
             alive,
             pkgbase: Some("linux".into()),
@@ -674,4 +677,51 @@ fn an_unreadable_install_tree_removes_nothing() {
     machine.0.kernels_known = false;
     assert_eq!(machine.sync(&[], &[K1]).steps, []);
     assert_eq!(machine.sync(&[], &[K1]).settles, [].into());
+}
+
+fn not_installed(pair: &mut Pair) {
+    pair.built = Some(Built { in_place: true, ..Built::default() });
+}
+
+#[test]
+fn match_does_for_one_kernel_what_was_done_for_another() {
+    let machine = Machine::new(&[K1, K2])
+        .module("zfs/2.4")
+        .installed("zfs/2.4", K1)
+        .module("x/1")
+        .installed("x/1", K1)
+        .pair("x/1", K1, not_installed)
+        .module("y/1");
+    let ask = |module: Option<&str>| {
+        let module = module.map(|name| name.parse().unwrap());
+        let (template, kernel) = (kernel(K1), kernel(K2));
+        make(&Request::Match { template, kernel, module, force: false }, &machine.0)
+    };
+    let steps = ["build zfs/2.4 for 7.2.13-arch1-1", "install zfs/2.4 for 7.2.13-arch1-1"];
+    for plan in [ask(None), ask(Some("zfs"))] {
+        let text = plan.unwrap().to_string();
+        assert!(steps.iter().all(|step| text.contains(step)), "{text}");
+        assert!(!text.contains("x/1"), "{text}");
+    }
+    assert_eq!(ask(Some("x")).unwrap().steps, [], "only built");
+    assert_eq!(ask(Some("y")).unwrap_err().code, 3, "not in the tree");
+}
+
+#[test]
+fn a_kernel_that_comes_or_goes_takes_its_builds() {
+    let machine = Machine::new(&[K1])
+        .module("zfs/2.4")
+        .installed("zfs/2.4", K1)
+        .module("x/1")
+        .installed("x/1", K1)
+        .pair("x/1", K1, |pair| {
+            if let Some(Ok(conf)) = &mut pair.conf {
+                conf.autoinstall = Autoinstall::Unset;
+            }
+        });
+    let ask = |only_willing| {
+        make(&Request::Clear { kernel: kernel(K1), only_willing }, &machine.0).unwrap().to_string()
+    };
+    assert!(ask(true).contains("uninstall zfs/2.4") && !ask(true).contains("x/1"), "{}", ask(true));
+    assert!(ask(false).contains("zfs/2.4") && ask(false).contains("x/1"), "{}", ask(false));
 }

@@ -1,0 +1,8 @@
+//! The program as a user types it, on small roots where modules "compile" in milliseconds.
+
+#![expect(clippy::unwrap_used, reason = "all of this is tests")]
+
+mod asked;
+mod commands;
+mod kernels;
+mod setting;

@@ -1,0 +1,57 @@
+//! A small machine, and `dkms` called on it.
+
+use std::path::PathBuf;
+
+use assert_cmd::Command;
+use testroot::TestRoot;
+
+pub const K1: &str = "7.2.12-arch1-1";
+pub const K2: &str = "7.2.13-arch1-1";
+
+/// A root with two kernels and the source of `foo/1.0`.
+pub fn root() -> TestRoot {
+    let root = TestRoot::new();
+    root.kernel(K1).pkgbase("linux").headers();
+    root.kernel(K2).pkgbase("linux").headers();
+    root.source("foo", "1.0");
+    root.depmod(); // for machines that have none
+    root
+}
+
+/// What one call printed, and its exit code.
+pub struct Said {
+    pub code: i32,
+    pub out: String,
+    pub errors: String,
+}
+
+pub fn dkms(root: &TestRoot, line: &str) -> Said {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let dirs: Vec<PathBuf> =
+        [root.programs()].into_iter().chain(std::env::split_paths(&path)).collect();
+    let output = Command::cargo_bin("dkms")
+        .unwrap()
+        .env("PATH", std::env::join_paths(dirs).unwrap())
+        .env_remove("MAKEFLAGS")
+        .arg("--root")
+        .arg(root.path())
+        .args(line.split_whitespace())
+        .output()
+        .unwrap();
+    let text = |bytes: Vec<u8>| {
+        let text = String::from_utf8(bytes).unwrap();
+        text.replace(&root.path().display().to_string(), "ROOT")
+    };
+    Said {
+        code: output.status.code().unwrap(),
+        out: text(output.stdout),
+        errors: text(output.stderr),
+    }
+}
+
+/// Expects the exit code, and gives what was printed on standard output.
+pub fn ends(root: &TestRoot, line: &str, code: i32) -> String {
+    let said = dkms(root, line);
+    assert_eq!(said.code, code, "dkms {line}\n{}{}", said.out, said.errors);
+    said.out
+}

@@ -1,0 +1,91 @@
+//! What one command asks to be otherwise than the machine has it.
+
+use std::path::{Path, PathBuf};
+
+use crate::conf::Values;
+use crate::kernels::Kernel;
+use crate::names::ModuleId;
+
+/// The wishes of one command line. [`Asked::default`] has none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// The module that the command is about; nothing if it is about several.
+    pub module: Option<ModuleId>,
+    /// A file to read in place of that module's own dkms.conf (`-c`).
+    pub conf: Option<PathBuf>,
+    /// The configuration of the kernels that are built for (`--config`).
+    pub kernel_config: Option<PathBuf>,
+    /// The headers of the kernels that are built for (`--kernelsourcedir`).
+    pub kernel_source: Option<PathBuf>,
+    /// Directives that are set after all files, by name (`--directive`); element 0 of arrays.
+    pub directives: Vec<(String, String)>,
+    /// Place a module over a newer version of the same (`--force-version-override`).
+    pub force_version: bool,
+}
+
+impl Asked {
+    /// The conf of a module whose source is in the directory `source`.
+    #[must_use]
+    pub fn conf_of(&self, id: &ModuleId, source: &Path) -> PathBuf {
+        let own = source.join("dkms.conf");
+        let about = self.module.as_ref() == Some(id);
+        self.conf.clone().filter(|_| about).unwrap_or(own)
+    }
+
+    /// Whether a conf says something else now than it says by itself.
+    #[must_use]
+    pub fn changes_conf_of(&self, id: &ModuleId) -> bool {
+        !self.directives.is_empty() || (self.conf.is_some() && self.module.as_ref() == Some(id))
+    }
+
+    /// Lays the directives over what the files say.
+    pub fn set_directives(&self, values: &mut Values) {
+        for (name, text) in &self.directives {
+            values.set(name, 0, text.as_str());
+        }
+    }
+
+    /// Gives a kernel the headers and the configuration that are asked for. Headers without
+    /// `include` are none, as in its own directory.
+    pub(crate) fn equip(&self, kernel: &mut Kernel) {
+        if let Some(dir) = &self.kernel_source {
+            kernel.headers = dir.join("include").is_dir().then(|| dir.clone());
+        }
+        if self.kernel_config.is_some() {
+            kernel.config.clone_from(&self.kernel_config);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_conf_is_for_the_module_that_was_named() {
+        let foo: ModuleId = "foo/1".parse().unwrap();
+        let bar: ModuleId = "bar/1".parse().unwrap();
+        let asked =
+            Asked { module: Some(foo.clone()), conf: Some("/x.conf".into()), ..Asked::default() };
+        let source = Path::new("/usr/src/it");
+        assert_eq!(asked.conf_of(&foo, source), Path::new("/x.conf"));
+        assert_eq!(asked.conf_of(&bar, source), Path::new("/usr/src/it/dkms.conf"));
+        assert!(asked.changes_conf_of(&foo) && !asked.changes_conf_of(&bar));
+    }
+
+    #[test]
+    fn directives_come_last_and_unknown_ones_are_dropped() {
+        let mut values = Values::default();
+        values.set("MAKE", 0, "make all");
+        let asked = Asked {
+            directives: vec![
+                ("MAKE".into(), "make x=1".into()),
+                ("source_tree".into(), "/".into()),
+            ],
+            ..Asked::default()
+        };
+        asked.set_directives(&mut values);
+        let all: Vec<_> = values.iter().collect();
+        assert_eq!(all, [("MAKE", 0, "make x=1")]);
+    }
+}
