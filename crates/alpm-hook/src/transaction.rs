@@ -9,10 +9,9 @@ use std::process::ExitCode;
 use dkms_engine::act;
 use dkms_engine::debts::{Debt, Debts};
 use dkms_engine::facts::Facts;
-use dkms_engine::kernels::Kernels;
 use dkms_engine::lock::Lock;
 use dkms_engine::names::KernelRelease;
-use dkms_engine::plan::{self, Plan, Request};
+use dkms_engine::plan::{self, Note, Plan, Request};
 use dkms_engine::site::Site;
 use dkms_engine::survey::{self, Scope};
 use dkms_engine::trees::Trees;
@@ -56,20 +55,38 @@ pub fn sync(call: &Call, change: &Change) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS); // a machine without modules
     }
     let _lock = lock(call, &site)?;
-    let on_disk = Kernels::read(&site.trees).unwrap_or_default();
-    let packages = packages(&site, &present, &on_disk);
     // When we arrive ourselves, everything that is there is new to us.
-    let arrived = if change.ourselves { present } else { BTreeSet::new() };
+    let arrived = if change.ourselves { present.clone() } else { BTreeSet::new() };
     let sources = &change.sources | &arrived;
     let kernels = &change.kernels | &change.headers;
-    let scope = Scope {
-        kernels: in_depth(&site, &sources, &kernels),
-        copies: copies(&on_disk, &packages),
-        ..Scope::default()
+    let scope = Scope { kernels: in_depth(&site, &sources, &kernels), ..Scope::default() };
+    let mut facts = survey::read(&site, &scope);
+    let request = Request::Sync { sources, kernels };
+    let mut plan = plan::make(&request, &facts)?;
+    let mut names = Names::default();
+    if packages_matter(&plan, &facts, change) {
+        let packages = packages(&site, &present, &facts);
+        facts.name_copies(packages.unowned());
+        plan = plan::make(&request, &facts)?;
+        names = Names::new(packages, &facts);
+    }
+    Ok(carry_out(call, &plan, &facts, &site, names))
+}
+
+/// Whether it matters which packages are behind the trees: something is going to be done, and
+/// told by name, or a kernel was touched that may be a copy from now on. To ask alpm-query takes
+/// longer than all the rest of a hook that has nothing to do.
+fn packages_matter(plan: &Plan, facts: &Facts, change: &Change) -> bool {
+    let names_one = |note: &Note| matches!(note, Note::NoHeaders { .. });
+    // What the journal noted of this very transaction tells nothing new.
+    let known = |debt: &Debt| {
+        matches!(debt, Debt::Transaction { sources, kernels }
+            if *sources == change.sources && *kernels == change.headers)
     };
-    let facts = survey::read(&site, &scope);
-    let plan = plan::make(&Request::Sync { sources, kernels }, &facts)?;
-    Ok(carry_out(call, &plan, &facts, &site, Names::new(packages, &facts)))
+    !plan.steps.is_empty()
+        || plan.notes.iter().any(names_one)
+        || !change.kernels.is_empty()
+        || !facts.debts.iter().all(known)
 }
 
 /// Before a transaction that removes our own package (`pacman -Rs` of the last module takes us
@@ -162,11 +179,11 @@ fn source_dirs(trees: &Trees) -> BTreeSet<String> {
 
 /// Asks for the packages behind all sources and kernels; if there is no answer, says so once and
 /// goes on without names.
-fn packages(site: &Site, sources: &BTreeSet<String>, kernels: &Kernels) -> Packages {
-    let alive = kernels.all.iter().filter(|kernel| kernel.alive);
+fn packages(site: &Site, sources: &BTreeSet<String>, facts: &Facts) -> Packages {
+    let alive = facts.kernels.iter().filter(|(_, about)| about.kernel.alive);
     let questions = Questions {
         sources: sources.clone(),
-        kernels: alive.map(|kernel| kernel.release.clone()).collect(),
+        kernels: alive.map(|(release, _)| release.clone()).collect(),
     };
     let answer = query::beside_us()
         .map_err(query::NoAnswer::from)
@@ -176,13 +193,4 @@ fn packages(site: &Site, sources: &BTreeSet<String>, kernels: &Kernels) -> Packa
         Lines::new(io::stdout(), Names::default()).say(&line);
         Packages::default()
     })
-}
-
-/// Kernels that came with a package and belong to none any more: kernel-modules-hook and the like
-/// keep the running kernel's directory until the next boot.
-fn copies(kernels: &Kernels, packages: &Packages) -> BTreeSet<KernelRelease> {
-    let from_package = |release: &&KernelRelease| {
-        kernels.get(release).is_some_and(|kernel| kernel.pkgbase.is_some())
-    };
-    packages.unowned().filter(from_package).cloned().collect()
 }

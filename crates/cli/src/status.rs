@@ -4,13 +4,13 @@
 
 use std::io::Write;
 
-use dkms_engine::digest::Digests;
 use dkms_engine::distribution::Placement;
 use dkms_engine::kernels::Kernels;
 use dkms_engine::names::{Arch, KernelRelease, ModuleName, ModuleVersion};
 use dkms_engine::record::Failure;
 use dkms_engine::site::Site;
 use dkms_engine::state::State;
+use dkms_engine::status::seen::Seen;
 use dkms_engine::status::{self, Filter, KernelFilter, Line, Pattern};
 use serde::Serialize;
 
@@ -46,8 +46,8 @@ pub fn print(
     let state = State::read(&site.trees);
     let filter = patterns(filter);
     let placement = Placement::read(&site.trees).unwrap_or(Placement::FromConf);
-    let mut digests = Digests::open(&site.trees);
-    let lines = status::lines(&site.trees, &state, &placement, &filter, &mut digests);
+    let seen = Seen::read(&site.trees);
+    let lines = status::lines(&site.trees, &state, &placement, &filter, &seen);
     let advice = lines.iter().filter_map(Line::advice);
     for complaint in state.problems.iter().cloned().chain(advice) {
         let _ = writeln!(errors, "dkms: {complaint}");

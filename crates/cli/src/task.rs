@@ -112,7 +112,6 @@ impl Task {
                 kernels: kernels.as_ref().map(|these| these.iter().cloned().collect()),
                 modules: Some([module.clone()].into()),
                 shallow: verb.unmakes(),
-                ..Scope::default()
             },
             request: Request::Command { verb, module: module.clone(), kernels, force },
             needs: match verb {

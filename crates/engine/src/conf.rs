@@ -187,6 +187,12 @@ impl Conf {
         }
     }
 
+    /// Whether the kernel's configuration decides which records are for it.
+    #[must_use]
+    pub fn asks_config(&self) -> bool {
+        self.restrictions.iter().any(Restrictions::ask_config)
+    }
+
     /// Which records are not for this kernel. `config` is the text of the kernel's configuration
     /// (`.config` or `auto.conf`), if there is one.
     #[must_use]

@@ -121,7 +121,9 @@ impl<'a> Confs<'a> {
 
     /// Which objects of a module are not for this kernel.
     pub(crate) fn excluded(&self, conf: &Conf, kernel: &Kernel) -> Excluded {
-        let config = kernel.config_file().and_then(|path| fs::read_to_string(path).ok());
+        // Some 10,000 lines, which few confs ask for.
+        let file = if conf.asks_config() { kernel.config_file() } else { None };
+        let config = file.and_then(|path| fs::read_to_string(path).ok());
         conf.excluded(&kernel.release, &self.site.arch, config.as_deref())
     }
 

@@ -4,7 +4,7 @@ mod walk;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -15,8 +15,9 @@ use crate::durable::{self, FileError};
 use crate::kernels::Kernel;
 use crate::links;
 use crate::names::KernelRelease;
+use crate::side_by_side::on_all_cores;
 use crate::trees::Trees;
-use walk::Walk;
+use walk::{Extent, Part, Walk};
 
 /// A BLAKE3 digest, 64 hexadecimal digits as text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -48,7 +49,7 @@ impl Digest {
     /// # Errors
     /// [`FileError`] naming the entry that cannot be read.
     pub fn of_tree(dir: &Path) -> Result<Self, FileError> {
-        Walk::over(&[(PathBuf::new(), dir.to_owned())])?.digest()
+        Walk::over(&whole(dir))?.digest()
     }
 }
 
@@ -83,6 +84,21 @@ impl From<Digest> for String {
     }
 }
 
+/// What stat says of one file, in one value: size, mtime, ctime, inode, device and mode. As long
+/// as a settled one stays the same, so does the content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Stamp(Digest);
+
+impl Stamp {
+    /// Of a file, with whether it is settled: a change after this moment is sure to give another.
+    #[must_use]
+    pub fn of(meta: &Metadata) -> (Self, bool) {
+        let (signature, settled) = walk::signature_of_file(meta);
+        (Self(signature), settled)
+    }
+}
+
 /// What makes two kernels the same for a module. A part that a kernel does not have is missing
 /// here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,7 +112,9 @@ pub struct KernelIdentity {
     /// since these may all be zero.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub symvers: Option<Digest>,
-    /// `include` and `arch/*/include`, the time and number of its compilation among them.
+    /// `include` and `arch/*/include`, the time and number of its compilation among them. Of
+    /// `include/config` only the texts count: beside them lie some ten thousand empty files, one
+    /// for each option that is set, which say what the configuration says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub headers: Option<Digest>,
 }
@@ -110,7 +128,12 @@ pub struct Digests {
     store: PathBuf,
     known: BTreeMap<String, Known>,
     changed: bool,
+    /// What was walked ahead of the questions about it.
+    walks: BTreeMap<PathBuf, Walk>,
 }
+
+/// The texts in `include/config`.
+const CONFIG_TEXTS: &[&str] = &["auto.conf", "kernel.release"];
 
 /// A digest with the signature of what it was made from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,7 +154,23 @@ impl Digests {
             }),
             Err(_) => BTreeMap::new(),
         };
-        Self { root: trees.root.clone(), store, known, changed: false }
+        Self { root: trees.root.clone(), store, known, changed: false, walks: BTreeMap::new() }
+    }
+
+    /// Walks, side by side, the headers of `kernels` and the `sources` that [`Self::kernel_identity`]
+    /// and [`Self::source_tree`] are going to be asked about: nearly all of their time goes into
+    /// asking for the size and times of some ten thousand files.
+    pub fn look_ahead(&mut self, kernels: &[&Kernel], sources: &[PathBuf]) {
+        let headers = kernels.iter().filter_map(|kernel| {
+            let headers = kernel.headers.as_ref()?;
+            Some((headers.clone(), self.header_dirs(kernel, headers).ok()?))
+        });
+        let sources = sources.iter().map(|dir| (dir.clone(), whole(dir)));
+        let trees: Vec<(PathBuf, Vec<Part>)> = headers.chain(sources).collect();
+        let walks = on_all_cores(&trees, 1, |(_, parts)| Walk::over(parts));
+        // What cannot be walked is walked again by the question, which gets to know why.
+        let paths = trees.into_iter().map(|(path, _)| path);
+        self.walks = paths.zip(walks).filter_map(|(path, walk)| Some((path, walk.ok()?))).collect();
     }
 
     /// Keeps the digests for the next run, and forgets those of files that are gone.
@@ -172,7 +211,9 @@ impl Digests {
     /// # Errors
     /// [`FileError`] naming the entry that cannot be read.
     pub fn source_tree(&mut self, dir: &Path) -> Result<Digest, FileError> {
-        self.walked(dir, &[(PathBuf::new(), dir.to_owned())])
+        let walk = self.walks.remove(dir);
+        let walk = walk.map_or_else(|| Walk::over(&whole(dir)), Ok)?;
+        self.walked(dir, &walk)
     }
 
     /// What `kernel` is for a module.
@@ -194,18 +235,15 @@ impl Digests {
             Err(error) if error.is_missing() => {}
             other => identity.symvers = Some(other?),
         }
-        let dirs = self.header_dirs(kernel, headers)?;
-        identity.headers = Some(self.walked(headers, &dirs)?);
+        let walk = self.walks.remove(headers);
+        let walk = walk.map_or_else(|| Walk::over(&self.header_dirs(kernel, headers)?), Ok)?;
+        identity.headers = Some(self.walked(headers, &walk)?);
         Ok(identity)
     }
 
     /// The directories with headers, each under the name it has below the kernel's. A kernel that
     /// was compiled outside of its source (Debian's, and one's own) has a second set there.
-    fn header_dirs(
-        &self,
-        kernel: &Kernel,
-        headers: &Path,
-    ) -> Result<Vec<(PathBuf, PathBuf)>, FileError> {
+    fn header_dirs(&self, kernel: &Kernel, headers: &Path) -> Result<Vec<Part>, FileError> {
         let real = |path: &Path| links::resolve(&self.root, path).ok();
         let mut bases = vec![("build", headers.to_owned())];
         match real(&kernel.dir.join("source")) {
@@ -214,21 +252,24 @@ impl Digests {
             }
             _ => {}
         }
-        let mut dirs = Vec::new();
+        let mut parts = Vec::new();
         for (label, base) in bases {
-            dirs.push((Path::new(label).join("include"), base.join("include")));
+            let part = |below: &Path, extent| {
+                let dir = real(&base.join(below)).filter(|dir| dir.is_dir())?;
+                Some(Part { label: Path::new(label).join(below), dir, extent })
+            };
+            let include = Path::new("include");
+            parts.extend(part(include, Extent::Without("config")));
+            parts.extend(part(&include.join("config"), Extent::Only(CONFIG_TEXTS)));
             for arch in walk::names(&base.join("arch"))? {
-                let include = Path::new("arch").join(arch).join("include");
-                dirs.push((Path::new(label).join(&include), base.join(&include)));
+                parts.extend(part(&Path::new("arch").join(arch).join(include), Extent::All));
             }
         }
-        let there = |(label, dir): (PathBuf, PathBuf)| Some((label, real(&dir)?));
-        Ok(dirs.into_iter().filter_map(there).filter(|(_, dir)| dir.is_dir()).collect())
+        Ok(parts)
     }
 
-    /// The digest of all below some labelled directories, kept under the name `path`.
-    fn walked(&mut self, path: &Path, dirs: &[(PathBuf, PathBuf)]) -> Result<Digest, FileError> {
-        let walk = Walk::over(dirs)?;
+    /// The digest of what was walked, kept under the name `path`.
+    fn walked(&mut self, path: &Path, walk: &Walk) -> Result<Digest, FileError> {
         let (signature, settled) = walk.signature();
         self.remembered(path, signature, settled, || walk.digest())
     }
@@ -255,6 +296,11 @@ impl Digests {
         }
         Ok(digest)
     }
+}
+
+/// A directory with all that is in it.
+fn whole(dir: &Path) -> Vec<Part> {
+    vec![Part { label: PathBuf::new(), dir: dir.to_owned(), extent: Extent::All }]
 }
 
 #[cfg(test)]

@@ -40,6 +40,7 @@ pub struct KernelFacts {
     /// looked at.
     pub inputs: Option<KernelIdentity>,
     /// False if it has a pkgbase that no package owns: a copy that is kept until the next boot.
+    /// The trees do not tell, see [`Facts::name_copies`].
     pub owned: bool,
 }
 
@@ -156,6 +157,16 @@ impl Facts {
     pub fn installed(&self, name: &ModuleName, kernel: &KernelRelease) -> Option<&ModuleId> {
         let installed = |id: &&ModuleId| self.built(id, kernel).is_some_and(|b| b.installed);
         self.modules.keys().filter(|id| id.name == *name).find(installed)
+    }
+
+    /// Adds which of the kernels no package owns. One with a pkgbase among them is a copy; one
+    /// without was built by hand.
+    pub fn name_copies<'a>(&mut self, unowned: impl Iterator<Item = &'a KernelRelease>) {
+        for release in unowned {
+            if let Some(about) = self.kernels.get_mut(release) {
+                about.owned = about.kernel.pkgbase.is_none();
+            }
+        }
     }
 
     /// All versions of a module.

@@ -39,6 +39,7 @@ pub mod run;
 mod scripts;
 pub mod settings;
 mod settle;
+mod side_by_side;
 pub mod site;
 pub mod state;
 pub mod status;

@@ -48,6 +48,17 @@ pub fn resolve(root: &Path, path: &Path) -> io::Result<PathBuf> {
     Ok(found)
 }
 
+/// Whether `path`, which lies below `root`, is a directory or a link that leads to one, see
+/// [`resolve`].
+#[must_use]
+pub fn leads_to_dir(root: &Path, path: &Path) -> bool {
+    if root == Path::new("/") {
+        // There the system follows links just so, in one go.
+        return path.is_dir();
+    }
+    resolve(root, path).is_ok_and(|found| found.is_dir())
+}
+
 /// What a link must say to name `path` on the machine under `root`: `/usr/src/zfs-2.4` for
 /// `ROOT/usr/src/zfs-2.4`. Paths outside of `root` stay as they are.
 #[must_use]

@@ -7,7 +7,11 @@ use std::path::{Path, PathBuf};
 
 use crate::links;
 use crate::names::{Arch, KernelRelease, ModuleId, ModuleName, ModuleVersion};
+use crate::side_by_side::on_all_cores;
 use crate::trees::Trees;
+
+/// Reading fewer modules than these takes less time than starting a thread.
+const MODULES_PER_THREAD: usize = 16;
 
 /// Directories of `T/M/V` that are no kernels: dkms's own, and those that old releases left.
 const NO_KERNELS: [&str; 6] = ["build", "source", "tarball", "driver_disk", "rpm", "deb"];
@@ -98,18 +102,16 @@ impl State {
     /// a problem of its own, and the rest is read. Entries that start with a dot are ours.
     #[must_use]
     pub fn read(trees: &Trees) -> Self {
-        let mut state = Self::default();
-        for (module, dir) in state.dirs(&trees.dkms, |text| text.parse::<ModuleName>()) {
-            let mut versions = state.dirs(&dir, |text| text.parse::<ModuleVersion>());
-            // A version that looks like an installed link is hidden in dkms too.
-            versions.retain(|(version, _)| {
-                version.as_str() != ORIGINALS && !version.as_str().starts_with("kernel-")
-            });
-            for (version, dir) in versions {
-                let id = ModuleId { name: module.clone(), version };
-                let added = state.added(trees, id, &dir);
-                state.modules.push(added);
-            }
+        let mut problems = Vec::new();
+        let names = dirs(&trees.dkms, |text| text.parse::<ModuleName>(), &mut problems);
+        let modules = on_all_cores(&names, MODULES_PER_THREAD, |(name, dir)| {
+            let mut problems = Vec::new();
+            (Module { trees, name, dir }.versions(&mut problems), problems)
+        });
+        let mut state = Self { modules: Vec::new(), problems };
+        for (added, problems) in modules {
+            state.modules.extend(added);
+            state.problems.extend(problems);
         }
         state.modules.sort_by(|a, b| a.id.cmp(&b.id));
         state
@@ -135,81 +137,118 @@ impl State {
             .find(|added| added.built_for(kernel, arch).is_some_and(|built| built.installed))
             .map(|added| &added.id.version)
     }
+}
 
-    fn added(&mut self, trees: &Trees, id: ModuleId, dir: &Path) -> Added {
+/// One module's directory in the dkms tree.
+struct Module<'a> {
+    trees: &'a Trees,
+    name: &'a ModuleName,
+    dir: &'a Path,
+}
+
+impl Module<'_> {
+    fn versions(&self, problems: &mut Vec<String>) -> Vec<Added> {
+        // A version that looks like an installed link is hidden in dkms too.
+        let versions = dirs_but(self.dir, is_no_version, |t| t.parse::<ModuleVersion>(), problems);
+        let id = |version| ModuleId { name: self.name.clone(), version };
+        versions.into_iter().map(|(v, dir)| self.added(id(v), &dir, problems)).collect()
+    }
+
+    fn added(&self, id: ModuleId, dir: &Path, problems: &mut Vec<String>) -> Added {
         let link = dir.join("source");
         let source = match fs::symlink_metadata(&link) {
             Ok(meta) if meta.is_symlink() => Source::Link {
                 target: fs::read_link(&link).unwrap_or_default(),
-                resolves: links::resolve(&trees.root, &link).is_ok_and(|dir| dir.is_dir()),
+                resolves: links::leads_to_dir(&self.trees.root, &link),
             },
             Ok(meta) if meta.is_dir() => Source::BinariesOnly,
             _ => Source::Missing,
         };
         let mut kernels = Vec::new();
-        for (release, dir) in self.kernel_dirs(dir) {
-            for (arch, dir) in self.dirs(&dir, |text| text.parse::<Arch>()) {
+        let is_no_kernel = |name: &str| NO_KERNELS.contains(&name);
+        let releases = dirs_but(dir, is_no_kernel, |t| t.parse::<KernelRelease>(), problems);
+        for (kernel, dir) in releases {
+            for (arch, dir) in dirs(&dir, |text| text.parse::<Arch>(), problems) {
                 let has_module_dir = dir.join("module").is_dir();
-                let link = trees.installed_link(&id.name, &release, &arch);
-                let installed = has_module_dir && leads_to(&trees.root, &link, &dir);
-                let kernel = release.clone();
+                let installed = has_module_dir && self.is_installed(&id, &kernel, &arch, &dir);
+                let kernel = kernel.clone();
                 kernels.push(BuiltFor { kernel, arch, has_module_dir, installed });
             }
         }
-        let has_source_dir = trees.source.join(id.source_dir()).is_dir();
+        let has_source_dir = self.trees.source.join(id.source_dir()).is_dir();
         Added { id, source, has_source_dir, kernels }
     }
 
-    fn kernel_dirs(&mut self, dir: &Path) -> Vec<(KernelRelease, PathBuf)> {
-        let mut dirs = self.dirs(dir, |text| text.parse::<KernelRelease>());
-        dirs.retain(|(release, _)| !NO_KERNELS.contains(&release.as_str()));
-        dirs
-    }
-
-    /// The directories in `dir` by their names, in order. Files and what starts with a dot are
-    /// passed over; names that are unfit are problems.
-    fn dirs<N: Ord, E: std::fmt::Display>(
-        &mut self,
-        dir: &Path,
-        name: impl Fn(&str) -> Result<N, E>,
-    ) -> Vec<(N, PathBuf)> {
-        let entries = match fs::read_dir(dir) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Vec::new(),
-            Err(error) => {
-                self.problems.push(format!("cannot list {}: {error}", dir.display()));
-                return Vec::new();
-            }
-        };
-        let mut dirs = Vec::new();
-        for entry in entries.flatten() {
-            let (file, path) = (entry.file_name(), entry.path());
-            if file.as_encoded_bytes().starts_with(b".") || !path.is_dir() {
-                continue;
-            }
-            match file.to_str().map(&name) {
-                Some(Ok(name)) => dirs.push((name, path)),
-                Some(Err(error)) => {
-                    self.problems.push(format!("{} is passed over: {error}", path.display()));
-                }
-                None => {
-                    let path = path.display();
-                    self.problems.push(format!("{path} is passed over: its name is not UTF-8"));
-                }
-            }
-        }
-        dirs.sort_by(|a, b| a.0.cmp(&b.0));
-        dirs
+    /// Whether `T/M/kernel-K-A` leads to the directory `dir`, by whatever path.
+    fn is_installed(&self, id: &ModuleId, kernel: &KernelRelease, arch: &Arch, dir: &Path) -> bool {
+        let link = self.trees.installed_link(&id.name, kernel, arch);
+        let Ok(target) = fs::read_link(&link) else { return false };
+        // As dkms and we write it.
+        let usual: PathBuf = [id.version.as_str(), kernel.as_str(), arch.as_str()].iter().collect();
+        let there = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+        target == usual
+            || links::resolve(&self.trees.root, &link)
+                .is_ok_and(|to| there(&to).is_some_and(|to| there(dir) == Some(to)))
     }
 }
 
-/// Whether `link` is a link to the directory `dir`, by whatever path.
-fn leads_to(root: &Path, link: &Path, dir: &Path) -> bool {
-    let is_link = fs::symlink_metadata(link).is_ok_and(|meta| meta.is_symlink());
-    let there = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
-    is_link
-        && links::resolve(root, link)
-            .is_ok_and(|to| there(&to).is_some_and(|to| there(dir) == Some(to)))
+fn is_no_version(name: &str) -> bool {
+    name == ORIGINALS || name.starts_with("kernel-")
+}
+
+/// The directories in `dir` by their names, in order. Files and what starts with a dot are
+/// passed over; names that are unfit are problems.
+fn dirs<N: Ord, E: std::fmt::Display>(
+    dir: &Path,
+    name: impl Fn(&str) -> Result<N, E>,
+    problems: &mut Vec<String>,
+) -> Vec<(N, PathBuf)> {
+    dirs_but(dir, |_| false, name, problems)
+}
+
+/// As [`dirs`], without those whose names are `unwanted`. That is asked first, for a module has a
+/// link for every kernel.
+fn dirs_but<N: Ord, E: std::fmt::Display>(
+    dir: &Path,
+    unwanted: impl Fn(&str) -> bool,
+    name: impl Fn(&str) -> Result<N, E>,
+    problems: &mut Vec<String>,
+) -> Vec<(N, PathBuf)> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Vec::new(),
+        Err(error) => {
+            problems.push(format!("cannot list {}: {error}", dir.display()));
+            return Vec::new();
+        }
+    };
+    let mut dirs = Vec::new();
+    for entry in entries.flatten() {
+        let file = entry.file_name();
+        if file.as_encoded_bytes().starts_with(b".") || file.to_str().is_some_and(&unwanted) {
+            continue;
+        }
+        let path = entry.path();
+        let is_dir = match entry.file_type() {
+            Ok(kind) if !kind.is_symlink() => kind.is_dir(),
+            _ => path.is_dir(),
+        };
+        if !is_dir {
+            continue;
+        }
+        match file.to_str().map(&name) {
+            Some(Ok(name)) => dirs.push((name, path)),
+            Some(Err(error)) => {
+                problems.push(format!("{} is passed over: {error}", path.display()));
+            }
+            None => {
+                let path = path.display();
+                problems.push(format!("{path} is passed over: its name is not UTF-8"));
+            }
+        }
+    }
+    dirs.sort_by(|a, b| a.0.cmp(&b.0));
+    dirs
 }
 
 #[cfg(test)]

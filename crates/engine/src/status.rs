@@ -1,6 +1,7 @@
 //! What `dkms status` says: a line for each module version, or for each kernel it is built for.
 
 mod filter;
+pub mod seen;
 #[cfg(test)]
 mod tests;
 
@@ -12,14 +13,19 @@ use serde::Serialize;
 
 pub use filter::{Filter, KernelFilter, Pattern};
 
-use crate::digest::Digests;
+use crate::digest::Digest;
 use crate::distribution::Placement;
 use crate::links;
 use crate::names::{Arch, KernelRelease, ModuleId, ModuleName, ModuleVersion};
 use crate::object::ObjectName;
 use crate::record::Record;
+use crate::side_by_side::on_all_cores;
 use crate::state::{Added, BuiltFor, State};
 use crate::trees::Trees;
+use seen::Seen;
+
+/// Looking at fewer modules than these takes less time than starting a thread.
+const MODULES_PER_THREAD: usize = 16;
 
 /// One line. Its text is dkms's own, which other programs read (dkms-behaviour 8.1).
 ///
@@ -114,58 +120,55 @@ impl Line {
 /// The lines for what `filter` asks, in the order in which dkms lists them in the C locale.
 /// Reads no dkms.conf and takes no lock: status bars call this every minute.
 ///
-/// `digests` may know the files already; what it learns here is kept only if the caller saves it.
+/// `seen` may know that the objects are as they should be; without it they are all read.
 #[must_use]
 pub fn lines(
     trees: &Trees,
     state: &State,
     placement: &Placement,
     filter: &Filter,
-    digests: &mut Digests,
+    seen: &Seen,
 ) -> Vec<Line> {
     let once = [KernelFilter::default()];
     let rounds = if filter.kernels.is_empty() { &once[..] } else { &filter.kernels };
-    let mut view = View { trees, placement, digests };
-    let mut lines = Vec::new();
-    for round in rounds {
-        let asked = state.modules.iter().filter(|added| {
-            filter::fits(filter.module.as_ref(), added.id.name.as_str())
-                && filter::fits(filter.version.as_ref(), added.id.version.as_str())
-        });
-        for added in asked {
-            view.of_module(added, round, &mut lines);
-        }
-    }
-    lines
+    let view = View { trees, placement, seen };
+    let asked = state.modules.iter().filter(|added| {
+        filter::fits(filter.module.as_ref(), added.id.name.as_str())
+            && filter::fits(filter.version.as_ref(), added.id.version.as_str())
+    });
+    let asked: Vec<&Added> = asked.collect();
+    let of_round = |round| {
+        on_all_cores(&asked, MODULES_PER_THREAD, |added| view.of_module(added, round)).into_iter()
+    };
+    rounds.iter().flat_map(of_round).flatten().collect()
 }
 
 /// What is needed to look at built and placed objects.
 struct View<'a> {
     trees: &'a Trees,
     placement: &'a Placement,
-    digests: &'a mut Digests,
+    seen: &'a Seen,
 }
 
 impl View<'_> {
-    fn of_module(&mut self, added: &Added, round: &KernelFilter, lines: &mut Vec<Line>) {
+    fn of_module(&self, added: &Added, round: &KernelFilter) -> Vec<Line> {
         let ModuleId { name, version } = &added.id;
         let itself = || Version { module: name.clone(), version: version.clone() };
         if added.is_broken() {
-            lines.push(Line::Broken(itself()));
-        } else if added.is_added() {
-            let before = lines.len();
-            let listed = added.kernels.iter().filter(|built| {
-                built.has_module_dir && round.matches(built.kernel.as_str(), built.arch.as_str())
-            });
-            lines.extend(listed.map(|built| self.of_built(&added.id, built)));
-            // Also where the filter hides what is built: dkms says so, and scripts know it.
-            if lines.len() == before {
-                lines.push(Line::Added(itself()));
-            }
+            return vec![Line::Broken(itself())];
         }
+        if !added.is_added() {
+            return Vec::new();
+        }
+        let listed = added.kernels.iter().filter(|built| {
+            built.has_module_dir && round.matches(built.kernel.as_str(), built.arch.as_str())
+        });
+        let lines: Vec<Line> = listed.map(|built| self.of_built(&added.id, built)).collect();
+        // Also where the filter hides what is built: dkms says so, and scripts know it.
+        if lines.is_empty() { vec![Line::Added(itself())] } else { lines }
     }
 
-    fn of_built(&mut self, id: &ModuleId, built: &BuiltFor) -> Line {
+    fn of_built(&self, id: &ModuleId, built: &BuiltFor) -> Line {
         let line = ForKernel {
             module: id.name.clone(),
             version: id.version.clone(),
@@ -176,11 +179,14 @@ impl View<'_> {
         if built.installed { Line::Installed(line) } else { Line::Built(line) }
     }
 
-    fn remarks(&mut self, id: &ModuleId, built: &BuiltFor) -> Vec<Remark> {
+    fn remarks(&self, id: &ModuleId, built: &BuiltFor) -> Vec<Remark> {
         let BuiltFor { kernel, arch, .. } = built;
         let mut remarks = Vec::new();
         if self.trees.originals(&id.name, kernel, arch).is_dir() {
             remarks.push(Remark::OriginalModulesExist);
+        }
+        if self.seen.in_order(self.trees, id, built) {
+            return remarks;
         }
         let dir = self.trees.built(id, kernel, arch).join("module");
         let objects = self.objects(id, built, &dir);
@@ -228,7 +234,7 @@ impl View<'_> {
     }
 
     /// Whether the object stands in the kernel's directory as it is stored.
-    fn is_in_place(&mut self, stored: &Path, kernel: &KernelRelease, object: &Expected) -> bool {
+    fn is_in_place(&self, stored: &Path, kernel: &KernelRelease, object: &Expected) -> bool {
         let dir = self.trees.kernel(kernel);
         if let Place::Only(place) | Place::Usually(place) = &object.place
             && self.is_same(stored, &dir.join(place).join(&object.name))
@@ -250,13 +256,13 @@ impl View<'_> {
     }
 
     /// Whether two files have the same content. `placed` may be a link (`symlink_modules`).
-    fn is_same(&mut self, stored: &Path, placed: &Path) -> bool {
+    fn is_same(&self, stored: &Path, placed: &Path) -> bool {
         let Ok(placed) = links::resolve(&self.trees.root, placed) else { return false };
         let length = |path: &Path| fs::metadata(path).ok().map(|meta| meta.len());
         if length(stored).is_none() || length(stored) != length(&placed) {
             return false;
         }
-        match (self.digests.file(stored), self.digests.file(&placed)) {
+        match (Digest::of_file(stored), Digest::of_file(&placed)) {
             (Ok(stored), Ok(placed)) => stored == placed,
             _ => false,
         }

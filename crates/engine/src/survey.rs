@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::cache::Cache;
 use crate::confs::Confs;
 use crate::debts::Debts;
-use crate::digest::{Digest, Digests, KernelIdentity};
+use crate::digest::{Digest, Digests};
 use crate::facts::{
     Built, ConfFacts, Facts, KernelFacts, ModuleFacts, Pair, SourceLink, SourcePlace,
 };
@@ -30,8 +30,6 @@ pub struct Scope {
     pub modules: Option<BTreeSet<ModuleId>>,
     /// True where nothing will be built: no conf is asked and nothing is hashed.
     pub shallow: bool,
-    /// Kernels that are copies: their pkgbase belongs to no package.
-    pub copies: BTreeSet<KernelRelease>,
 }
 
 impl Scope {
@@ -56,11 +54,15 @@ pub fn read(site: &Site, scope: &Scope) -> Facts {
         digests: Digests::open(&site.trees),
         confs: Confs::new(site),
         sources: BTreeMap::new(),
+        overrides: BTreeMap::new(),
+        compression: BTreeMap::new(),
         kernels_known: true,
         problems: site.settings.problems.clone(),
     };
-    let kernels = survey.kernels();
+    let mut kernels = survey.kernels();
     let mut modules = survey.modules();
+    survey.look_ahead(&kernels, &modules);
+    survey.identities(&mut kernels);
     for (id, module) in &mut modules {
         survey.pairs(id, module, &kernels);
     }
@@ -90,6 +92,10 @@ struct Survey<'a> {
     confs: Confs<'a>,
     /// The digest of each source, made when first needed.
     sources: BTreeMap<ModuleId, Option<Digest>>,
+    /// The digest of each module's overrides, likewise.
+    overrides: BTreeMap<ModuleId, Digest>,
+    /// How the objects of each kernel are compressed, likewise.
+    compression: BTreeMap<KernelRelease, Compression>,
     kernels_known: bool,
     problems: Vec<String>,
 }
@@ -118,20 +124,41 @@ impl Survey<'_> {
             self.site.asked.equip(kernel);
         }
         all.into_iter()
-            .map(|(release, kernel)| {
-                let owned = !self.scope.copies.contains(&release);
-                let wanted = self.scope.covers(&release) && kernel.headers.is_some();
-                let inputs = if wanted { self.identity(&kernel) } else { None };
-                (release, KernelFacts { kernel, inputs, owned })
-            })
+            .map(|(release, kernel)| (release, KernelFacts { kernel, inputs: None, owned: true }))
             .collect()
     }
 
-    fn identity(&mut self, kernel: &Kernel) -> Option<KernelIdentity> {
-        self.digests
-            .kernel_identity(kernel)
-            .inspect_err(|error| self.problems.push(format!("{}: {error}", kernel.release)))
-            .ok()
+    /// Walks everything that is going to be compared with what it was, at once.
+    fn look_ahead(
+        &mut self,
+        kernels: &BTreeMap<KernelRelease, KernelFacts>,
+        modules: &BTreeMap<ModuleId, ModuleFacts>,
+    ) {
+        let kernels: Vec<&Kernel> =
+            kernels.values().map(|about| &about.kernel).filter(|k| self.compares(k)).collect();
+        if kernels.is_empty() {
+            return;
+        }
+        let there = modules.iter().filter(|(_, module)| module.source != SourcePlace::Missing);
+        let sources: Vec<PathBuf> = there.map(|(id, module)| self.source_of(id, module)).collect();
+        self.digests.look_ahead(&kernels, &sources);
+    }
+
+    /// Whether something may be built for a kernel, so that it matters what it is.
+    fn compares(&self, kernel: &Kernel) -> bool {
+        self.scope.covers(&kernel.release) && kernel.headers.is_some()
+    }
+
+    fn identities(&mut self, kernels: &mut BTreeMap<KernelRelease, KernelFacts>) {
+        for (release, about) in kernels {
+            if self.compares(&about.kernel) {
+                about.inputs = self
+                    .digests
+                    .kernel_identity(&about.kernel)
+                    .inspect_err(|error| self.problems.push(format!("{release}: {error}")))
+                    .ok();
+            }
+        }
     }
 
     /// The modules of the dkms tree and of the source tree.
@@ -259,7 +286,7 @@ impl Survey<'_> {
     }
 
     fn look_at_build(
-        &self,
+        &mut self,
         id: &ModuleId,
         release: &KernelRelease,
         kernel: Option<&KernelFacts>,
@@ -274,7 +301,10 @@ impl Survey<'_> {
         if let Some(record) = &built.record {
             let dir = trees.kernel(release);
             built.in_place = record.placed.iter().all(|placed| dir.join(&placed.path).exists());
-            let compression = kernel.filter(|k| k.kernel.alive).map(|k| k.kernel.compression());
+            let compression = kernel.filter(|k| k.kernel.alive).map(|about| {
+                let known = self.compression.entry(release.clone());
+                *known.or_insert_with(|| about.kernel.compression())
+            });
             // A plain object is one that could not be compressed; it works everywhere.
             let other =
                 |found: Compression| found != Compression::None && compression != Some(found);
@@ -301,18 +331,15 @@ impl Survey<'_> {
         pair: &mut Pair,
     ) {
         let source = self.source_of(id, module);
-        let digest = self.source_digest(id, &source);
-        let overrides = self.confs.overrides(id);
-        let inputs = match (digest, &kernel.inputs) {
-            (Some(digest), Some(identity)) => Some(Inputs {
-                source: digest,
-                overrides,
+        let inputs = kernel.inputs.as_ref().and_then(|identity| {
+            Some(Inputs {
+                source: self.source_digest(id, &source)?,
+                overrides: self.overrides_digest(id),
                 conf: Digest::of_bytes(b""),
                 kernel: identity.clone(),
                 depends: BTreeMap::new(),
-            }),
-            _ => None,
-        };
+            })
+        });
         let recorded = pair.built.as_ref().and_then(|built| built.record.as_ref());
         let still_good = |record: &&Record| {
             inputs.as_ref().is_some_and(|now| {
@@ -357,6 +384,10 @@ impl Survey<'_> {
             }
             _ => trees.source.join(&module.source_dir),
         }
+    }
+
+    fn overrides_digest(&mut self, id: &ModuleId) -> Digest {
+        *self.overrides.entry(id.clone()).or_insert_with(|| self.confs.overrides(id))
     }
 
     fn source_digest(&mut self, id: &ModuleId, source: &Path) -> Option<Digest> {

@@ -61,3 +61,24 @@ fn says_where_headers_are_missing() {
     let said = hook(&root, &[], b"usr/src/foo-1.0/dkms.conf\n\xff\xfe\n/etc/passwd\n../x\n");
     assert!(said.contains("install linux-zen-headers"), "{said}");
 }
+
+/// There is no alpm-query beside the tested program: it would be missed in words.
+#[test]
+fn asks_for_packages_only_where_something_is_told() {
+    let root = TestRoot::new();
+    root.kernel(K).pkgbase("linux").headers();
+    root.source("foo", "1.0");
+    let targets = b"usr/lib/modules/7.2.13-arch1-1/build/include/\nusr/src/foo-1.0/dkms.conf\n";
+    let asked = "Packages cannot be named";
+    assert!(hook(&root, &[], targets).contains(asked));
+    assert_eq!(hook(&root, &[], targets), "", "there was nothing to do");
+    // As pacman calls it.
+    hook(&root, &["--journal"], targets);
+    assert_eq!(hook(&root, &[], targets), "");
+    assert!(!root.exists("var/lib/dkms/.debts"));
+    // A kernel may be a copy from now on, which no package owns.
+    assert!(hook(&root, &[], TARGETS).contains(asked));
+    // So may one that an earlier transaction left.
+    hook(&root, &["--journal"], b"usr/lib/modules/7.2.12-arch1-1/modules.order\n");
+    assert!(hook(&root, &[], targets).contains(asked));
+}

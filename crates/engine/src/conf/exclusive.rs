@@ -64,6 +64,11 @@ impl Restrictions {
         restrictions
     }
 
+    /// Whether the kernel's configuration has a say.
+    pub(super) fn ask_config(&self) -> bool {
+        self.config.is_some()
+    }
+
     /// The first restriction that the kernel does not meet. Without the text of its configuration
     /// nothing is said about that.
     pub(super) fn unmet(

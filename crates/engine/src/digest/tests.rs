@@ -96,6 +96,30 @@ fn contents_are_read_again_only_where_stat_differs() {
     assert_eq!(digest(&trees, &dir), before);
 }
 
+/// Trees that were walked side by side are what they are when walked one by one.
+#[test]
+fn a_look_ahead_changes_no_answer() {
+    let (_dir, trees) = machine();
+    let source = source(&trees);
+    let include = trees.install.join("6.1/build/include");
+    fs::create_dir_all(&include).unwrap();
+    fs::write(include.join("a.h"), "").unwrap();
+    let kernels = Kernels::read(&trees).unwrap();
+    let answers = |digests: &mut Digests| {
+        let identity = digests.kernel_identity(&kernels.all[0]).unwrap();
+        (identity, digests.source_tree(&source).unwrap())
+    };
+    let plain = answers(&mut Digests::open(&trees));
+    let mut ahead = Digests::open(&trees);
+    ahead.look_ahead(&[&kernels.all[0]], &[source.clone(), trees.source.join("none")]);
+    assert_eq!(ahead.walks.len(), 2);
+    assert_eq!(answers(&mut ahead), plain);
+    // What was walked is used once: a later question sees what is there then.
+    fs::write(include.join("a.h"), "int a;").unwrap();
+    assert_ne!(answers(&mut ahead).0, plain.0);
+    assert!(ahead.source_tree(&trees.source.join("none")).is_err());
+}
+
 #[test]
 fn a_file_that_may_still_change_unseen_is_not_remembered() {
     let (_dir, trees) = machine();
@@ -135,6 +159,8 @@ fn identity(trees: &Trees) -> KernelIdentity {
 #[case::of_the_architecture("build/arch/x86/include/asm/a.h", &["kernel headers"])]
 #[case::of_the_source("source/include/b.h", &["kernel headers"])]
 #[case::no_header("build/scripts/sign-file", &[])]
+#[case::mark_of_an_option("build/include/config/SMP", &[])]
+#[case::release_of_the_headers("build/include/config/kernel.release", &["kernel headers"])]
 fn names_what_changed_in_a_kernel(#[case] file: &str, #[case] parts: &[&str]) {
     let (_dir, trees) = machine();
     let kernel = trees.install.join("6.1");

@@ -1,19 +1,22 @@
 //! The files of a tree in a fixed order, with what stat says of each.
 
+use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::sys::stat::SFlag;
 
 use super::Digest;
 use crate::durable::FileError;
+use crate::side_by_side::on_all_cores;
 
 /// Changed whenever signatures or digests are made in another way, so that no old one fits.
-const FORMAT: &[u8] = b"alpm-dkms walk 1\0";
+const FORMAT: &[u8] = b"alpm-dkms walk 2\0";
 
 /// A file whose content is not yet known to be old may change once more within the same tick of
 /// its filesystem's clock, and look the same. The tick of Linux is at most 10 ms.
@@ -22,46 +25,67 @@ const TICK: i128 = 100_000_000;
 /// The same for filesystems that keep whole seconds (ext4 with small inodes).
 const WHOLE_SECONDS_TICK: i128 = 2_000_000_000;
 
-/// With fewer things to do, a thread costs more than it gains.
-const WORTH_A_THREAD: usize = 30;
+/// With fewer files to read, a thread costs more than it gains.
+const FILES_PER_THREAD: usize = 30;
+
+/// A directory to be walked.
+#[derive(Debug, Clone)]
+pub(super) struct Part {
+    /// What stands for it in the names.
+    pub label: PathBuf,
+    /// Where it is. It may be a link; links inside are not followed.
+    pub dir: PathBuf,
+    /// How much of it counts.
+    pub extent: Extent,
+}
+
+/// How much of a directory counts.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Extent {
+    /// All that is below it.
+    All,
+    /// All but the entry of this name.
+    Without(&'static str),
+    /// Only the files of these names, as far as they are there.
+    Only(&'static [&'static str]),
+}
 
 /// The entries below one or several directories.
 #[derive(Debug)]
 pub(super) struct Walk {
-    entries: Vec<Entry>,
+    folders: Vec<Folder>,
 }
 
 #[derive(Debug)]
+struct Folder {
+    label: PathBuf,
+    dir: PathBuf,
+    entries: Vec<Entry>,
+}
+
+/// An entry: there may be some 10,000, so it is kept small.
+#[derive(Debug)]
 struct Entry {
-    /// The path that counts, relative.
-    name: PathBuf,
-    /// The path to read.
-    path: PathBuf,
-    meta: Metadata,
+    name: OsString,
+    /// Nothing for a directory: its entries say all that counts, and its own time changes with
+    /// any of them.
+    stat: Option<Stat>,
 }
 
 impl Walk {
-    /// Walks all below the given directories, each of which gets a label to stand for it in the
-    /// names. They may be links; links inside are not followed.
-    ///
-    /// Level by level, each on all cores: most of the time goes into asking for the size and times
-    /// of some 20,000 headers.
-    pub(super) fn over(dirs: &[(PathBuf, PathBuf)]) -> Result<Self, FileError> {
-        let mut entries = Vec::new();
-        let mut level = dirs.to_vec();
-        while !level.is_empty() {
-            let listings = on_all_cores(&level, |(label, dir)| list(label, dir));
-            level.clear();
-            for listing in listings {
-                for entry in listing? {
-                    if entry.meta.is_dir() {
-                        level.push((entry.name.clone(), entry.path.clone()));
-                    }
-                    entries.push(entry);
-                }
+    /// Walks the given directories.
+    pub(super) fn over(parts: &[Part]) -> Result<Self, FileError> {
+        let mut ahead: VecDeque<Part> = parts.iter().cloned().collect();
+        let mut folders = Vec::new();
+        while let Some(part) = ahead.pop_front() {
+            let entries = part.list()?;
+            for below in entries.iter().filter(|entry| entry.stat.is_none()) {
+                let (label, dir) = (part.label.join(&below.name), part.dir.join(&below.name));
+                ahead.push_back(Part { label, dir, extent: Extent::All });
             }
+            folders.push(Folder { label: part.label, dir: part.dir, entries });
         }
-        Ok(Self { entries })
+        Ok(Self { folders })
     }
 
     /// The signature of all entries, and whether they are settled: a change after this moment is
@@ -71,88 +95,173 @@ impl Walk {
         hasher.update(FORMAT);
         let mut settled = true;
         let now = now();
-        for entry in &self.entries {
-            text(&mut hasher, &entry.name);
-            if entry.meta.is_dir() {
-                // Its entries say all that counts; its own time changes with any of them.
-                hasher.update(b"d");
-            } else {
-                stat(&mut hasher, &entry.meta);
-                settled &= is_settled(&entry.meta, now);
+        let mut bytes = Vec::new();
+        for folder in &self.folders {
+            bytes.clear();
+            text(&mut bytes, &folder.label);
+            bytes.extend((folder.entries.len() as u64).to_le_bytes());
+            for Entry { name, stat } in &folder.entries {
+                text(&mut bytes, Path::new(name));
+                match stat {
+                    None => bytes.push(b'd'),
+                    Some(stat) => {
+                        bytes.push(b'f');
+                        stat.write(&mut bytes);
+                        settled &= stat.is_settled(now);
+                    }
+                }
             }
+            hasher.update(&bytes);
         }
         (Digest(hasher.finalize()), settled)
     }
 
     /// The digest of all entries: names, kinds, contents, executable bits, targets of links.
     pub(super) fn digest(&self) -> Result<Digest, FileError> {
-        let contents = on_all_cores(&self.entries, |entry| {
-            entry.meta.is_file().then(|| Digest::of_file(&entry.path))
-        });
+        let files: Vec<PathBuf> =
+            self.entries().filter(|(_, entry)| entry.is_file()).map(|(f, e)| f.path(e)).collect();
+        let contents = on_all_cores(&files, FILES_PER_THREAD, |path| Digest::of_file(path));
+        let mut contents = contents.into_iter();
         let mut hasher = blake3::Hasher::new();
         hasher.update(FORMAT);
-        for (entry, content) in self.entries.iter().zip(contents) {
-            text(&mut hasher, &entry.name);
-            if let Some(content) = content {
-                let executable = entry.meta.mode() & 0o111 != 0;
-                hasher.update(if executable { b"x" } else { b"f" }).update(content?.0.as_bytes());
-            } else if entry.meta.is_symlink() {
-                let target =
-                    fs::read_link(&entry.path).map_err(FileError::when("read", &entry.path))?;
-                hasher.update(b"l");
-                text(&mut hasher, &target);
-            } else {
-                hasher.update(if entry.meta.is_dir() { b"d" } else { b"s" });
+        let mut bytes = Vec::new();
+        for (folder, entry) in self.entries() {
+            bytes.clear();
+            text(&mut bytes, &folder.label.join(&entry.name));
+            match &entry.stat {
+                None => bytes.push(b'd'),
+                Some(stat) if stat.is_file() => {
+                    bytes.push(if stat.mode & 0o111 == 0 { b'f' } else { b'x' });
+                    if let Some(content) = contents.next() {
+                        bytes.extend(content?.0.as_bytes());
+                    }
+                }
+                Some(stat) if stat.is_link() => {
+                    let path = folder.path(entry);
+                    let target = fs::read_link(&path).map_err(FileError::when("read", &path))?;
+                    bytes.push(b'l');
+                    text(&mut bytes, &target);
+                }
+                Some(_) => bytes.push(b's'),
             }
+            hasher.update(&bytes);
         }
         Ok(Digest(hasher.finalize()))
     }
-}
 
-/// The entries of one directory, in the order of their names.
-fn list(label: &Path, dir: &Path) -> Result<Vec<Entry>, FileError> {
-    let failed = || FileError::when("list", dir);
-    let mut listing = Vec::new();
-    for entry in fs::read_dir(dir).map_err(failed())? {
-        let entry = entry.map_err(failed())?;
-        let (name, path) = (label.join(entry.file_name()), entry.path());
-        let meta = entry.metadata().map_err(FileError::when("read", &path))?;
-        listing.push(Entry { name, path, meta });
+    fn entries(&self) -> impl Iterator<Item = (&Folder, &Entry)> {
+        self.folders.iter().flat_map(|folder| folder.entries.iter().map(move |it| (folder, it)))
     }
-    listing.sort_unstable_by(|a, b| a.name.as_os_str().cmp(b.name.as_os_str()));
-    Ok(listing)
 }
 
-/// Asks `ask` of every item, and gives the answers in the order of the items.
-fn on_all_cores<T: Sync, A: Send>(items: &[T], ask: impl Fn(&T) -> A + Sync) -> Vec<A> {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    let share = items.len().div_ceil(cores).max(WORTH_A_THREAD);
-    let mut answers: Vec<Option<A>> = items.iter().map(|_| None).collect();
-    thread::scope(|scope| {
-        let ask = &ask;
-        let mut shares = items.chunks(share).zip(answers.chunks_mut(share));
-        let ours = shares.next();
-        let work = move |(items, answers): (&[T], &mut [Option<A>])| {
-            for (item, answer) in items.iter().zip(answers) {
-                *answer = Some(ask(item));
+impl Folder {
+    fn path(&self, entry: &Entry) -> PathBuf {
+        self.dir.join(&entry.name)
+    }
+}
+
+impl Entry {
+    fn is_file(&self) -> bool {
+        self.stat.as_ref().is_some_and(Stat::is_file)
+    }
+}
+
+impl Part {
+    /// The entries of the directory itself, in the order of their names.
+    fn list(&self) -> Result<Vec<Entry>, FileError> {
+        let failed = || FileError::when("list", &self.dir);
+        let mut entries = Vec::new();
+        if let Extent::Only(names) = self.extent {
+            for name in names {
+                let path = self.dir.join(name);
+                match fs::symlink_metadata(&path) {
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    other => {
+                        let meta = other.map_err(FileError::when("read", &path))?;
+                        entries.push(Entry { name: name.into(), stat: Some(Stat::of(&meta)) });
+                    }
+                }
             }
-        };
-        for theirs in shares {
-            scope.spawn(move || work(theirs));
+            return Ok(entries);
         }
-        if let Some(ours) = ours {
-            work(ours);
+        for entry in fs::read_dir(&self.dir).map_err(failed())? {
+            let entry = entry.map_err(failed())?;
+            let name = entry.file_name();
+            if matches!(self.extent, Extent::Without(other) if name == other) {
+                continue;
+            }
+            let stat = match entry.file_type() {
+                Ok(kind) if kind.is_dir() => Ok(None),
+                Ok(_) => entry.metadata().map(|meta| Some(Stat::of(&meta))),
+                Err(error) => Err(error),
+            };
+            let stat =
+                stat.map_err(|error| FileError::when("read", &self.dir.join(&name))(error))?;
+            entries.push(Entry { name, stat });
         }
-    });
-    answers.into_iter().flatten().collect()
+        entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+}
+
+/// What stat says of a file, as far as a change of its content shows there.
+#[derive(Debug, Clone, Copy)]
+struct Stat {
+    size: u64,
+    mtime: (i64, i64),
+    ctime: (i64, i64),
+    inode: u64,
+    device: u64,
+    mode: u32,
+}
+
+impl Stat {
+    fn of(meta: &Metadata) -> Self {
+        Self {
+            size: meta.size(),
+            mtime: (meta.mtime(), meta.mtime_nsec()),
+            ctime: (meta.ctime(), meta.ctime_nsec()),
+            inode: meta.ino(),
+            device: meta.dev(),
+            mode: meta.mode(),
+        }
+    }
+
+    fn write(&self, bytes: &mut Vec<u8>) {
+        let times = [self.mtime.0, self.mtime.1, self.ctime.0, self.ctime.1];
+        let [size, inode, device] = [self.size, self.inode, self.device].map(u64::to_le_bytes);
+        bytes.extend([size, inode, device].concat());
+        bytes.extend(times.map(i64::to_le_bytes).concat());
+        bytes.extend(self.mode.to_le_bytes());
+    }
+
+    /// Whether the last change was so long before `now` that another one would get another ctime.
+    fn is_settled(&self, now: i128) -> bool {
+        let (seconds, nanoseconds) = self.ctime;
+        let changed = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
+        let tick = if nanoseconds == 0 { WHOLE_SECONDS_TICK } else { TICK };
+        changed + tick < now
+    }
+
+    fn is_file(&self) -> bool {
+        self.kind() == SFlag::S_IFREG
+    }
+
+    fn is_link(&self) -> bool {
+        self.kind() == SFlag::S_IFLNK
+    }
+
+    fn kind(&self) -> SFlag {
+        SFlag::from_bits_truncate(self.mode) & SFlag::S_IFMT
+    }
 }
 
 /// As [`Walk::signature`], of one file.
 pub(super) fn signature_of_file(meta: &Metadata) -> (Digest, bool) {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(FORMAT);
-    stat(&mut hasher, meta);
-    (Digest(hasher.finalize()), is_settled(meta, now()))
+    let stat = Stat::of(meta);
+    let mut bytes = FORMAT.to_vec();
+    stat.write(&mut bytes);
+    (Digest::of_bytes(&bytes), stat.is_settled(now()))
 }
 
 /// The names in a directory, sorted; none if it is not there.
@@ -170,32 +279,10 @@ pub(super) fn names(dir: &Path) -> Result<Vec<OsString>, FileError> {
 }
 
 /// Adds a path with its length, so that two in a row cannot be read as two others.
-fn text(hasher: &mut blake3::Hasher, path: &Path) {
-    let bytes = path.as_os_str().as_bytes();
-    hasher.update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
-}
-
-fn stat(hasher: &mut blake3::Hasher, meta: &Metadata) {
-    let numbers = [
-        meta.size(),
-        meta.mtime().cast_unsigned(),
-        meta.mtime_nsec().cast_unsigned(),
-        meta.ctime().cast_unsigned(),
-        meta.ctime_nsec().cast_unsigned(),
-        meta.ino(),
-        meta.dev(),
-        u64::from(meta.mode()),
-    ];
-    for number in numbers {
-        hasher.update(&number.to_le_bytes());
-    }
-}
-
-/// Whether the last change was so long before `now` that another one would get another ctime.
-fn is_settled(meta: &Metadata, now: i128) -> bool {
-    let changed = i128::from(meta.ctime()) * 1_000_000_000 + i128::from(meta.ctime_nsec());
-    let tick = if meta.ctime_nsec() == 0 { WHOLE_SECONDS_TICK } else { TICK };
-    changed + tick < now
+fn text(bytes: &mut Vec<u8>, path: &Path) {
+    let path = path.as_os_str().as_bytes();
+    bytes.extend((path.len() as u64).to_le_bytes());
+    bytes.extend(path);
 }
 
 /// Nanoseconds since 1970.

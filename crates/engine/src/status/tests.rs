@@ -54,8 +54,8 @@ impl Machine {
     }
 
     fn status(&self, placement: &Placement, filter: &Filter) -> Vec<Line> {
-        let mut digests = Digests::open(&self.trees);
-        lines(&self.trees, &State::read(&self.trees), placement, filter, &mut digests)
+        let seen = Seen::read(&self.trees);
+        lines(&self.trees, &State::read(&self.trees), placement, filter, &seen)
     }
 
     fn text(&self, filter: &Filter) -> String {

@@ -1,0 +1,164 @@
+//! What is taken from the last look, and what makes it void.
+
+use rstest::rstest;
+use std::thread::sleep;
+use std::time::Duration;
+use testroot::TestRoot;
+
+use super::*;
+use crate::digest::KernelIdentity;
+use crate::distribution::Placement;
+use crate::record::{self, Inputs};
+use crate::status::{Filter, Line, lines};
+
+const KERNEL: &str = "7.2-arch1";
+
+/// A root with one module that is built and installed, with our record.
+fn machine() -> (TestRoot, Trees) {
+    let root = TestRoot::new();
+    root.source("a", "1");
+    root.dir("var/lib/dkms/a/1/build");
+    root.link("var/lib/dkms/a/1/source", "/usr/src/a-1");
+    root.write(stored(), "object");
+    root.write(placed(), "object");
+    root.link(format!("var/lib/dkms/a/kernel-{KERNEL}-x86_64"), format!("1/{KERNEL}/x86_64"));
+    let trees = Trees::under(root.path());
+    write_record(&trees);
+    (root, trees)
+}
+
+fn stored() -> String {
+    format!("var/lib/dkms/a/1/{KERNEL}/x86_64/module/a.ko.zst")
+}
+
+fn placed() -> String {
+    format!("usr/lib/modules/{KERNEL}/updates/dkms/a.ko.zst")
+}
+
+fn write_record(trees: &Trees) {
+    let digest = Digest::of_bytes(b"");
+    let (module, kernel) = ("a/1".parse().unwrap(), KERNEL.parse().unwrap());
+    let arch = "x86_64".parse().unwrap();
+    let path = Record::path(trees, &module, &kernel, &arch);
+    let record = Record {
+        format: record::FORMAT,
+        module,
+        kernel: kernel.clone(),
+        arch,
+        adopted: false,
+        build_seconds: 1,
+        compiler: String::new(),
+        inputs: Inputs {
+            source: digest,
+            overrides: digest,
+            conf: digest,
+            kernel: KernelIdentity { release: kernel, config: None, symvers: None, headers: None },
+            depends: BTreeMap::new(),
+        },
+        values: crate::conf::Values::default(),
+        objects: vec![record::Object {
+            name: "a.ko.zst".into(),
+            digest,
+            location: "updates/dkms".into(),
+        }],
+        placed: Vec::new(),
+    };
+    record.write(&path).unwrap();
+}
+
+/// Lets files grow older than a tick of any clock.
+fn settle() {
+    sleep(Duration::from_millis(150));
+}
+
+fn in_order(trees: &Trees) -> bool {
+    let state = State::read(trees);
+    let module = &state.modules[0];
+    Seen::read(trees).in_order(trees, &module.id, &module.kernels[0])
+}
+
+fn status(trees: &Trees) -> String {
+    let placement = Placement::Fixed("updates/dkms".into());
+    let state = State::read(trees);
+    let said = lines(trees, &state, &placement, &Filter::default(), &Seen::read(trees));
+    said.iter().map(Line::to_string).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn what_was_seen_is_not_read_again() {
+    let (root, trees) = machine();
+    // No reader would call these the same.
+    root.write(placed(), "another");
+    settle();
+    assert!(
+        status(&trees).ends_with(": installed (Differences between built and installed modules)")
+    );
+    let stamp = |path: String| stamp(&root.at(path)).unwrap().0;
+    let object = Object {
+        name: "a.ko.zst".into(),
+        location: "updates/dkms".into(),
+        stored: stamp(stored()),
+        placed: Some(stamp(placed())),
+    };
+    let record = stamp(format!("var/lib/dkms/a/1/{KERNEL}/x86_64/{}", record::FILE_NAME));
+    let look = Look { record, objects: vec![object] };
+    let builds = [(format!("a/1/{KERNEL}/x86_64"), look)].into();
+    let seen = serde_json::to_string(&Seen { format: FORMAT, builds }).unwrap();
+    root.write("var/lib/dkms/.cache/status.json", seen);
+    assert!(status(&trees).ends_with("x86_64: installed"));
+}
+
+type Change = fn(&TestRoot);
+
+#[rstest]
+#[case::stored_in_place(|root: &TestRoot| root.write(stored(), "OBJECT"), true)]
+#[case::placed_in_place(|root: &TestRoot| root.write(placed(), "OBJECT"), true)]
+#[case::replaced_by_a_link(|root: &TestRoot| {
+    root.remove(placed());
+    root.link(placed(), "/dev/null");
+}, true)]
+#[case::placed_gone(|root: &TestRoot| root.remove(placed()), true)]
+#[case::stored_gone(|root: &TestRoot| root.remove(stored()), true)]
+#[case::uninstalled(|root: &TestRoot| root.remove(format!("var/lib/dkms/a/kernel-{KERNEL}-x86_64")), false)]
+#[case::other_record(|root: &TestRoot| {
+    let path = format!("var/lib/dkms/a/1/{KERNEL}/x86_64/{}", record::FILE_NAME);
+    let text = root.read(&path);
+    root.write(&path, text.replace("a.ko.zst", "b.ko.zst"));
+}, true)]
+#[case::broken_file(|root: &TestRoot| root.write("var/lib/dkms/.cache/status.json", "{"), false)]
+#[case::other_layout(|root: &TestRoot| {
+    let path = "var/lib/dkms/.cache/status.json";
+    root.write(path, root.read(path).replace("\"format\":1", "\"format\":0"));
+}, false)]
+fn what_changed_is_looked_at_again(#[case] change: Change, #[case] remarkable: bool) {
+    let (root, trees) = machine();
+    settle();
+    Seen::refresh(&trees).unwrap();
+    assert!(in_order(&trees));
+    change(&root);
+    assert!(!in_order(&trees));
+    assert_eq!(status(&trees).contains('('), remarkable, "{}", status(&trees));
+    settle();
+    Seen::refresh(&trees).unwrap();
+    assert_eq!(in_order(&trees), !remarkable);
+}
+
+#[test]
+fn what_may_still_change_unseen_is_not_kept() {
+    let (root, trees) = machine();
+    Seen::refresh(&trees).unwrap();
+    assert!(!root.exists("var/lib/dkms/.cache"));
+}
+
+#[test]
+fn what_is_gone_is_forgotten_and_what_stays_is_not_written_again() {
+    let (root, trees) = machine();
+    settle();
+    Seen::refresh(&trees).unwrap();
+    let written = stamp(&file(&trees));
+    Seen::refresh(&trees).unwrap();
+    assert_eq!(stamp(&file(&trees)), written);
+    root.remove("var/lib/dkms/a");
+    Seen::refresh(&trees).unwrap();
+    assert_eq!(Seen::read(&trees).builds.len(), 0);
+}
