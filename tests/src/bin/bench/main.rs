@@ -1,7 +1,7 @@
 //! Measures how long things take, our engine and the real dkms in turns, beside what the compilers alone need.
 //!
-//! `bench [--rounds N] [--out FILE] [ROW]...`: the rows are those of [`rows::ROWS`], all of them if none is named. The
-//! page of results goes to standard output, or to FILE.
+//! `bench [--rounds N] [--out FILE] [--ours] [ROW]...`: the rows are those of [`rows::ROWS`], all of them if none is
+//! named. The page of results goes to standard output, or to FILE. `--ours` leaves out the others, to try a change.
 
 #![expect(
     clippy::expect_used,
@@ -21,7 +21,7 @@ mod rows;
 
 use std::fs;
 
-use crate::machine::Machines;
+use crate::machine::{Machines, Side};
 use crate::results::Results;
 use crate::rows::{ROWS, Row};
 
@@ -33,7 +33,7 @@ fn main() {
         machines.next_round();
         for row in &wanted.rows {
             eprintln!("round {round} of {}: {}", wanted.rounds, row.what);
-            row.measure(&mut machines, &mut results);
+            row.measure(&wanted.sides, &mut machines, &mut results);
         }
     }
     let page = page::page(&wanted, &mut machines, &results);
@@ -47,18 +47,25 @@ fn main() {
 struct Wanted {
     rounds: usize,
     rows: Vec<&'static Row>,
+    sides: Vec<Side>,
     out: Option<String>,
 }
 
 impl Wanted {
     fn read(mut args: impl Iterator<Item = String>) -> Self {
-        let mut wanted = Self { rounds: 3, rows: Vec::new(), out: None };
+        let mut wanted = Self {
+            rounds: 3,
+            rows: Vec::new(),
+            sides: vec![Side::Ours, Side::Dkms, Side::Nobody],
+            out: None,
+        };
         while let Some(arg) = args.next() {
             match arg.as_str() {
                 "--rounds" => {
                     let rounds = args.next().and_then(|rounds| rounds.parse().ok());
                     wanted.rounds = rounds.expect("--rounds wants a number");
                 }
+                "--ours" => wanted.sides = vec![Side::Ours],
                 "--out" => wanted.out = Some(args.next().expect("--out wants a file")),
                 name => {
                     let known: Vec<&str> = ROWS.iter().map(|row| row.name).collect();

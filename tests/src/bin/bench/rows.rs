@@ -145,22 +145,24 @@ pub(crate) const ROWS: [Row; 9] = [
 ];
 
 impl Row {
-    /// Measures once, the sides in turn.
-    pub(crate) fn measure(&self, machines: &mut Machines, results: &mut Results) {
+    /// Measures these sides once, in turn.
+    pub(crate) fn measure(&self, sides: &[Side], machines: &mut Machines, results: &mut Results) {
         match &self.kind {
             Kind::Transaction { from, brings, leaves, compiles } => {
                 let packages: Vec<_> = brings.iter().map(|alias| find(alias)).collect();
-                for side in [Side::Ours, Side::Dkms, Side::Nobody] {
+                for &side in sides {
                     let root = machines.fork(side, *from);
                     results.note(self.name, side, meter::transaction(&root, &packages));
                     if side != Side::Nobody {
                         leaves.assert_placed(&root);
                     }
                 }
-                results.note_floor(self.name, machines.floor(compiles));
+                if sides.contains(&Side::Nobody) {
+                    results.note_floor(self.name, machines.floor(compiles));
+                }
             }
             Kind::Status(state) => {
-                for (side, times) in BOTH {
+                for (side, times) in BOTH.into_iter().filter(|(side, _)| sides.contains(side)) {
                     let root = machines.fork(side, *state);
                     for _ in 0..times {
                         results.note(self.name, side, meter::run(&root, "dkms", &["status"]));
@@ -168,7 +170,7 @@ impl Row {
                 }
             }
             Kind::Hook { cold } => {
-                for (side, times) in BOTH {
+                for (side, times) in BOTH.into_iter().filter(|(side, _)| sides.contains(side)) {
                     let root = machines.fork(side, State::TwoKernels);
                     let unchanged = [find("linux-headers-1"), find(MODULES[0])];
                     // pacman has written them anew, and the hook has seen that they are the same.
