@@ -3,12 +3,12 @@
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 threads ?= 2
 
-.PHONY: demo check e2e testbed query bench fmt lint unit shells shellcheck clean
+.PHONY: demo check e2e testbed query bench fmt lint unit shells man shellcheck clean
 
 demo: testbed ## a kernel bump with real modules, pacman's own output
 	tests/testbed/demo.sh
 
-check: fmt lint unit shells shellcheck query e2e ## everything
+check: fmt lint unit shells man shellcheck query e2e ## everything
 
 e2e: testbed ## the stories
 	cargo test -p stories -- --test-threads $(threads)
@@ -35,6 +35,10 @@ unit: host
 
 shells: host ## tab completion, in bash, zsh and fish
 	cargo test -p dkms-cli --test completion -- --ignored
+
+man: host ## the man pages and the units
+	mandoc -Tlint -Wwarning man/*
+	tests/testbed/units.sh
 
 shellcheck: host
 	tests/testbed/shellcheck.sh

@@ -125,6 +125,9 @@ impl Asked {
         if command == Command::Match {
             return self.names(command);
         }
+        if command == Command::Cache {
+            return vec![word("clear", "forget all builds that may come back")];
+        }
         self.modules(command).into_iter().map(|(id, said)| word(id.to_string(), said)).collect()
     }
 
@@ -295,6 +298,7 @@ mod tests {
     #[case::installed("uninstall ", "foo/1")]
     #[case::built("unbuild f", "foo/1")]
     #[case::one_module_is_enough("remove foo/1 ", "")]
+    #[case::cache("cache ", "clear")]
     #[case::archives("ldtarball ", "FILE")]
     #[case::names("remove -m ", "bar foo")]
     #[case::name_and_version("remove -m foo/", "foo/1")]

@@ -50,6 +50,52 @@ fn of(opt: &Opt) -> String {
 mod tests {
     use super::*;
 
+    /// The man page, whose macros tell options and commands from other words.
+    const PAGE: &str = include_str!("../../../man/dkms.8");
+
+    /// Whether a line of the page that begins an entry has these words beside each other.
+    fn has_entry(words: &str) -> bool {
+        let words: Vec<&str> = words.split(' ').collect();
+        let mut entries = PAGE.lines().filter_map(|line| line.strip_prefix(".It "));
+        entries.any(|entry| {
+            let entry: Vec<&str> = entry.split(' ').collect();
+            entry.windows(words.len()).any(|there| there == words)
+        })
+    }
+
+    #[test]
+    fn every_option_is_in_the_man_page() {
+        for opt in OPTIONS {
+            let long = (!opt.long.is_empty()).then(|| format!("Fl -{}", opt.long));
+            let short = opt.short.map(|letter| format!("Fl {letter}"));
+            for name in long.into_iter().chain(short) {
+                assert!(has_entry(&name), "{name}");
+                if opt.value.is_some() && !opt.long.is_empty() {
+                    assert!(has_entry(&format!("Fl -{} Ar", opt.long)), "the value of {name}");
+                }
+            }
+        }
+        assert!(!has_entry("Fl -frobnicate"));
+    }
+
+    #[test]
+    fn the_man_page_has_no_option_of_its_own() {
+        let entries = PAGE.lines().filter_map(|line| line.strip_prefix(".It Fl "));
+        let names = entries.flat_map(|entry| entry.split(" , Fl "));
+        for name in names.filter_map(|name| name.split(' ').next()) {
+            assert!(Opt::from_argument(&format!("-{name}")).is_some(), "-{name}");
+        }
+    }
+
+    #[test]
+    fn every_command_is_in_the_man_page() {
+        for about in COMMANDS {
+            let name = about.name;
+            let found = ["Cm ", ", "].iter().any(|before| has_entry(&format!("{before}{name}")));
+            assert!(found, "{name}");
+        }
+    }
+
     #[test]
     fn tells_all() {
         insta::assert_snapshot!(text());

@@ -201,6 +201,22 @@ mod tests {
     }
 
     #[test]
+    fn every_key_is_in_the_man_page() {
+        let page = include_str!("../../../man/alpm-dkms.7");
+        let mut section = "";
+        for line in SHIPPED.lines() {
+            if let Some(name) = line.strip_prefix('[') {
+                section = name.trim_end_matches(']');
+            }
+            let key = line.split_once(" = ").and_then(|(key, _)| key.strip_prefix('#'));
+            if let Some(key) = key.filter(|key| !key.contains(' ')) {
+                let entry = format!("\n.It Ic {section}.{key}\n");
+                assert!(page.contains(&entry), "{section}.{key}");
+            }
+        }
+    }
+
+    #[test]
     fn takes_our_own_keys() {
         let text = "[build]\njobs = 3\ntimeout = 0\ntimings = '/t.html'\n[conf]\ntimeout = 2\n\
                     [cache]\nsize = '3M'\n";

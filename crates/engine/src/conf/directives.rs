@@ -46,3 +46,20 @@ pub(super) const ALL: [&str; 33] = [
 pub(super) fn is_known(name: &str) -> bool {
     ALL.contains(&name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_man_page_tells_of_these_and_no_others() {
+        let page = include_str!("../../../../man/dkms.conf.5");
+        let entries = page.lines().filter_map(|line| line.strip_prefix(".It Ic "));
+        let told = entries.flat_map(|entry| entry.split(" , "));
+        let mut told: Vec<&str> = told.map(|name| name.trim_end_matches(" Ns Bq #")).collect();
+        let mut known = ALL.to_vec();
+        told.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(told, known);
+    }
+}

@@ -184,3 +184,18 @@ fn files(etc: &Path) -> Vec<PathBuf> {
     files.retain(|file| file.exists());
     files
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_in_the_man_page() {
+        let page = include_str!("../../../../man/alpm-dkms.7");
+        let entries = page.lines().filter_map(|line| line.strip_prefix(".It Ic "));
+        let told: Vec<&str> = entries.flat_map(|entry| entry.split(" , ")).collect();
+        for name in NAMES {
+            assert!(told.contains(&name), "{name}");
+        }
+    }
+}
