@@ -19,7 +19,11 @@ const TICK: Duration = Duration::from_millis(250);
 
 /// The lower part of a terminal, where bars are; lines that are written [above](Above) scroll.
 #[derive(Debug, Clone)]
-pub struct Screen(MultiProgress);
+pub struct Screen {
+    lines: MultiProgress,
+    /// Whether times are drawn anew while nothing else happens.
+    ticks: bool,
+}
 
 impl Screen {
     /// The terminal of this process, if there is one and bars are wanted there. Both outputs have
@@ -28,11 +32,11 @@ impl Screen {
     pub fn of_this_process(loudness: Loudness) -> Option<Self> {
         let is_terminal = io::stdout().is_terminal() && io::stderr().is_terminal();
         has_bars(loudness, is_terminal, env::var_os("TERM").as_deref())
-            .then(|| Self::on(ProgressDrawTarget::stderr()))
+            .then(|| Self::on(ProgressDrawTarget::stderr(), true))
     }
 
-    fn on(target: ProgressDrawTarget) -> Self {
-        Self(MultiProgress::with_draw_target(target))
+    fn on(target: ProgressDrawTarget, ticks: bool) -> Self {
+        Self { lines: MultiProgress::with_draw_target(target), ticks }
     }
 }
 
@@ -59,7 +63,7 @@ impl<W> Above<W> {
 impl<W: Write> Write for Above<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &self.screen {
-            Some(screen) => screen.0.suspend(|| self.to.write(bytes)),
+            Some(screen) => screen.lines.suspend(|| self.to.write(bytes)),
             None => self.to.write(bytes),
         }
     }
@@ -145,11 +149,13 @@ impl Bars {
             bar.set_style(style.progress_chars("=> "));
         }
         let bar = match &self.total {
-            Some(total) => self.screen.0.insert_before(total, bar),
-            None => self.screen.0.add(bar),
+            Some(total) => self.screen.lines.insert_before(total, bar),
+            None => self.screen.lines.add(bar),
         };
         bar.tick();
-        bar.enable_steady_tick(TICK);
+        if self.screen.ticks {
+            bar.enable_steady_tick(TICK);
+        }
         bar
     }
 
@@ -162,7 +168,7 @@ impl Bars {
         self.open.remove(job);
         if let Some(bar) = self.running.remove(job) {
             bar.finish_and_clear();
-            self.screen.0.remove(&bar);
+            self.screen.lines.remove(&bar);
         }
         if let Some(total) = &self.total {
             total.inc(1);
@@ -177,7 +183,7 @@ impl Drop for Bars {
         for bar in self.running.values().chain(&self.total) {
             bar.finish_and_clear();
         }
-        let _ = self.screen.0.clear();
+        let _ = self.screen.lines.clear();
     }
 }
 
@@ -235,7 +241,7 @@ mod tests {
     #[test]
     fn shows_what_runs_and_lets_lines_scroll() {
         let term = InMemoryTerm::new(10, 60);
-        let screen = Screen::on(ProgressDrawTarget::term_like(Box::new(term.clone())));
+        let screen = Screen::on(ProgressDrawTarget::term_like(Box::new(term.clone())), false);
         let mut out = Above::new(Vec::new(), Some(screen.clone()));
         let mut bars = Bars::new(screen);
         let steps = [build("foo/1.0"), install("foo/1.0"), build("bar/2")];
@@ -273,7 +279,7 @@ mod tests {
     #[test]
     fn a_run_without_jobs_has_no_bars() {
         let term = InMemoryTerm::new(10, 60);
-        let screen = Screen::on(ProgressDrawTarget::term_like(Box::new(term.clone())));
+        let screen = Screen::on(ProgressDrawTarget::term_like(Box::new(term.clone())), false);
         let mut bars = Bars::new(screen);
         bars.event(&Event::Planned(&Plan::default()));
         assert_eq!(term.contents(), "");
