@@ -6,7 +6,7 @@ mod interruption;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::build;
+use crate::build::{self, Workplace};
 use crate::confs::Confs;
 use crate::copy;
 use crate::debts::{Debt, Debts};
@@ -359,5 +359,5 @@ fn run_script(
 ) -> Vec<String> {
     let link = site.trees.source_link(module);
     let dir = links::resolve(&site.trees.root, &link).unwrap_or(link);
-    Script { directive, value, dir }.run(site, module, kernel)
+    Script { directive, value, place: Workplace::open(dir) }.run(site, module, kernel)
 }

@@ -4,10 +4,12 @@ mod cached;
 mod make;
 mod products;
 mod source;
+mod workplace;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::conf::{Conf, Excluded};
@@ -27,6 +29,7 @@ use crate::site::Site;
 use crate::{publish, remove};
 
 pub(crate) use source::keep;
+pub(crate) use workplace::{Workplace, are_private};
 
 /// With less room than this, in bytes, a build that failed is one that the disk was too full for:
 /// make deletes what it could not finish, so that some room is left again.
@@ -48,6 +51,17 @@ pub(crate) struct Build<'a> {
     pub tell: &'a dyn Fn(Phase),
     /// Whether the cache has it.
     pub cached: bool,
+    /// Where it happens.
+    pub workplace: Workplace,
+    /// What it shares with builds of the same module for other kernels.
+    pub shared: &'a Mutex<Shared>,
+}
+
+/// What the builds of one module share, one at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    /// Whether one of them has kept the source.
+    kept: bool,
 }
 
 /// What a build needs beyond its inputs, found when it begins.
@@ -66,7 +80,7 @@ impl Build<'_> {
         let started = Instant::now();
         (self.tell)(Phase::Copying);
         if self.cached && self.take_from_cache(facts)? {
-            return Ok(forget_failure(self.site, self.id, &self.kernel.release)?);
+            return Ok(self.forget_failure()?);
         }
         let prepared = self.prepare(facts, confs)?;
         let inputs = prepared.record.inputs.clone();
@@ -75,14 +89,14 @@ impl Build<'_> {
             Failure::path(&self.site.trees, self.id, &self.kernel.release, &self.site.arch);
         match built {
             Ok(()) => {
-                durable::remove_tree(&self.build_dir())?;
-                forget_failure(self.site, self.id, &self.kernel.release)?;
+                self.workplace.clear()?;
+                self.forget_failure()?;
                 self.keep_in_cache();
                 Ok(())
             }
             Err(failed) if failed.passing || self.site.tools.stop.asked().is_some() => {
                 // What filled the disk must not keep it full.
-                let _ = durable::remove_tree(&self.build_dir());
+                let _ = self.workplace.clear();
                 if self.site.tools.stop.asked().is_some() && !failure.exists() {
                     let _ = durable::remove_file_if_there(&self.log());
                 }
@@ -94,16 +108,25 @@ impl Build<'_> {
                     what: failed.cause.clone().unwrap_or_else(|| failed.message.clone()),
                     log: self.log(),
                 };
-                if let Err(error) = known.write(&failure) {
-                    log::warn!("{error}");
+                let _alone = self.alone();
+                for tried in [known.write(&failure), self.workplace.hand_over()] {
+                    if let Err(error) = tried {
+                        log::warn!("{error}");
+                    }
                 }
                 Err(failed)
             }
         }
     }
 
-    pub(crate) fn build_dir(&self) -> PathBuf {
-        self.site.trees.build(self.id)
+    /// Keeps other builds of the same module waiting until the guard goes.
+    fn alone(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forget_failure(&self) -> Result<(), FileError> {
+        let _alone = self.alone();
+        forget_failure(self.site, self.id, &self.kernel.release)
     }
 
     fn log(&self) -> PathBuf {
@@ -151,7 +174,7 @@ impl Build<'_> {
             durable::create_dirs(dir)?;
         }
         let mut log = MakeLog::start(&log_path, id, &kernel.release, &site.arch)?;
-        let link = self.build_dir().join("make.log");
+        let link = self.workplace.real.join("make.log");
         durable::replace_link(&link, &crate::links::text_for(&site.trees.root, &log_path))?;
 
         self.patch(&prepared, &mut log)?;
@@ -191,7 +214,7 @@ impl Build<'_> {
         log: &mut MakeLog,
     ) -> Result<(), Failed> {
         let Some(value) = value else { return Ok(()) };
-        let script = Script { directive, value, dir: self.build_dir() };
+        let script = Script { directive, value, place: self.workplace.clone() };
         let Some(program) = script.program(self.site, self.id, env) else {
             log::warn!("{}", script.missing(self.id));
             return Ok(());
@@ -215,7 +238,7 @@ impl Build<'_> {
     /// A failure with what the log says about it.
     pub(crate) fn failed(&self, code: u8, message: &str) -> Failed {
         let log = self.log();
-        let diagnosis = diagnose::read(&log, &self.build_dir());
+        let diagnosis = diagnose::read(&log, &self.workplace.seen);
         let left = durable::room(&self.site.trees.dkms).filter(|left| *left < SCARCE);
         // A full disk also swallows the line of the log that says so.
         let full =
@@ -253,7 +276,7 @@ pub(crate) fn forget_failure(
     for file in [failure, log] {
         durable::remove_file_if_there(&file)?;
     }
-    Ok(())
+    workplace::forget_left(site, id)
 }
 
 fn step_failed(error: StepError) -> Failed {

@@ -1,22 +1,23 @@
-//! Builds side by side: which may start, with whose token, and what came of them.
+//! Builds side by side: each with a token of the jobserver, and what came of them.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
-use crate::build::Build;
+use crate::build::{self, Build, Shared, Workplace};
 use crate::confs::Confs;
 use crate::digest::Digest;
 use crate::facts::Facts;
+use crate::links;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 use crate::plan::{Action, Plan, Step};
 use crate::report::{Failed, Phase};
+use crate::schedule::{Schedule, Task};
 use crate::site::Site;
 
-/// How long every build must have been waiting before the tokens count as lost: long enough for
-/// threads to get going on a machine that is busy.
+/// How long nothing must happen while no build runs before the tokens count as lost.
 const QUIET: Duration = Duration::from_secs(2);
 
 /// A module to be built for a kernel, and what is done with the result.
@@ -34,48 +35,76 @@ pub(crate) struct Job<'a> {
     depends: &'a BTreeMap<ModuleName, Digest>,
 }
 
-/// The jobs of a plan, those that took longest in earlier builds first: what is started last
-/// should be short, or one processor works on while the others are idle.
-pub(crate) fn jobs<'a>(plan: &'a Plan, facts: &Facts) -> Vec<Job<'a>> {
-    let mut jobs: Vec<Job<'a>> = plan
-        .steps
-        .iter()
-        .filter_map(|step| match &step.action {
-            Action::Build { module, kernel, after, depends } => {
-                let install = plan.steps.iter().find(|other| {
-                    matches!(&other.action, Action::Install { module: m, kernel: k, .. }
-                        if m == module && k == kernel)
-                });
-                Some(Job { step, install, module, kernel, after, depends })
-            }
-            _ => None,
-        })
-        .collect();
-    let lasts = |job: &Job<'_>| match job.step.is_cached() {
-        true => 0,
-        false => seconds(facts, &job.module.name),
+/// The jobs of a plan.
+pub(crate) fn jobs<'a>(plan: &'a Plan) -> Vec<Job<'a>> {
+    let job = |step: &'a Step| match &step.action {
+        Action::Build { module, kernel, after, depends } => {
+            let install = plan.steps.iter().find(|other| {
+                matches!(&other.action, Action::Install { module: m, kernel: k, .. }
+                    if m == module && k == kernel)
+            });
+            Some(Job { step, install, module, kernel, after, depends })
+        }
+        _ => None,
     };
-    jobs.sort_by_key(|job| std::cmp::Reverse(lasts(job)));
-    jobs
+    plan.steps.iter().filter_map(job).collect()
 }
 
-/// How long a module took at most; what never was built may take long.
-fn seconds(facts: &Facts, name: &ModuleName) -> u64 {
-    let pairs = facts.versions(name).flat_map(|(_, module)| module.pairs.values());
-    let records = pairs.filter_map(|pair| pair.built.as_ref()?.record.as_ref());
-    records.map(|record| record.build_seconds).max().unwrap_or(u64::MAX)
+/// The order of jobs. Where a build cannot have its directory for itself, those of one module
+/// follow each other.
+pub(crate) fn schedule(jobs: &[Job<'_>], facts: &Facts, site: &Site) -> Schedule {
+    let alone = !build::are_private(site);
+    let modules: Vec<&ModuleName> =
+        jobs.iter().map(|job| &job.module.name).collect::<BTreeSet<_>>().into_iter().collect();
+    let task = |job: &Job<'_>| Task {
+        length: length(job, facts, site),
+        after: (0..jobs.len())
+            .filter(|other| {
+                let other = &jobs[*other];
+                other.kernel == job.kernel && job.after.contains(&other.module.name)
+            })
+            .collect(),
+        one_of: modules.binary_search(&&job.module.name).ok().filter(|_| alone),
+    };
+    Schedule::new(jobs.iter().map(task).collect())
 }
 
-/// What came of a job: its number, how it ended, how long it took.
-pub(crate) type Ended = (usize, Result<(), Failed>, Duration);
+/// How long a build probably takes: as long as it took for this kernel; else as long as it took at
+/// most for another, or in another version; else a second for each C file, since most of the
+/// time goes into the kernel's own headers, for each anew.
+fn length(job: &Job<'_>, facts: &Facts, site: &Site) -> Duration {
+    if job.step.is_cached() {
+        return Duration::ZERO;
+    }
+    let taken = |pair: &crate::facts::Pair| {
+        let record = pair.built.as_ref()?.record.as_ref()?;
+        (!record.adopted).then_some(record.build_seconds)
+    };
+    let before = facts.pair(job.module, job.kernel).and_then(taken).or_else(|| {
+        let pairs = facts.versions(&job.module.name).flat_map(|(_, module)| module.pairs.values());
+        pairs.filter_map(taken).max()
+    });
+    let seconds = before.unwrap_or_else(|| {
+        let source = links::resolve(&site.trees.root, &site.trees.source_link(job.module));
+        let files = source.map(|dir| walkdir::WalkDir::new(dir).into_iter().flatten());
+        let is_c = |entry: &walkdir::DirEntry| entry.path().extension() == Some("c".as_ref());
+        files.map_or(0, |files| files.filter(is_c).count() as u64)
+    });
+    Duration::from_secs(seconds)
+}
 
-/// What a build tells while it runs, under the number of its job.
-enum Word {
-    /// It came to another phase at that time.
+/// What the crew tells.
+pub(crate) enum News {
+    /// There is a token for one more build.
+    Token(Token),
+    /// A build came to another phase, at that time.
     Phase(usize, Phase, Instant),
-    /// It is over.
-    Ended(Ended),
+    /// A build has ended: its number, how, and how long it took.
+    Ended(usize, Result<(), Failed>, Duration),
 }
+
+/// What a build needs before it starts. make counts it as the one for its own first job.
+pub(crate) type Token = std::io::Result<jobserver::Acquired>;
 
 /// The builds that run.
 pub(crate) struct Crew<'scope, 'env> {
@@ -83,47 +112,51 @@ pub(crate) struct Crew<'scope, 'env> {
     site: &'env Site,
     facts: &'env Facts,
     client: &'env jobserver::Client,
-    /// Builds that have their token.
-    active: &'env AtomicUsize,
-    sender: Sender<Word>,
-    receiver: Receiver<Word>,
+    shared: &'env BTreeMap<&'env ModuleId, Mutex<Shared>>,
+    sender: Sender<News>,
+    receiver: Receiver<News>,
     running: usize,
+    asked: bool,
+}
+
+/// Something for the builds of each module to share.
+pub(crate) fn shared<'a>(jobs: &[Job<'a>]) -> BTreeMap<&'a ModuleId, Mutex<Shared>> {
+    jobs.iter().map(|job| (job.module, Mutex::default())).collect()
 }
 
 impl<'scope, 'env> Crew<'scope, 'env> {
-    /// A crew without work. `client` holds a token for each job that may run at once; every build
-    /// takes one before it starts, for the one job that make counts as its own.
+    /// A crew without work. `client` holds a token for each job that may run at once.
     pub(crate) fn new(
         scope: &'scope Scope<'scope, 'env>,
         site: &'env Site,
         facts: &'env Facts,
         client: &'env jobserver::Client,
-        active: &'env AtomicUsize,
+        shared: &'env BTreeMap<&'env ModuleId, Mutex<Shared>>,
     ) -> Self {
         let (sender, receiver) = channel();
-        Self { scope, site, facts, client, active, sender, receiver, running: 0 }
+        Self { scope, site, facts, client, shared, sender, receiver, running: 0, asked: false }
     }
 
-    /// How many builds were started and have not ended.
-    pub(crate) fn running(&self) -> usize {
-        self.running
+    /// Asks for a token, if none is asked for.
+    pub(crate) fn ask_for_token(&mut self) {
+        if !self.asked {
+            self.asked = true;
+            let (client, sender) = (self.client, self.sender.clone());
+            // Nobody listens any more only if the whole run has ended.
+            self.scope.spawn(move || drop(sender.send(News::Token(client.acquire()))));
+        }
     }
 
-    /// Starts a build; its end is told by [`Crew::wait`] under `number`.
-    pub(crate) fn start(&mut self, number: usize, job: &Job<'env>) {
-        let (site, facts, client, active) = (self.site, self.facts, self.client, self.active);
+    /// Starts a build; its end is told under `number`.
+    pub(crate) fn start(&mut self, number: usize, job: &Job<'env>, token: Token) {
+        let (site, facts, client) = (self.site, self.facts, self.client);
         let (module, kernel, depends) = (job.module, job.kernel, job.depends);
         let cached = job.step.is_cached();
-        let sender = self.sender.clone();
+        let (shared, sender) = (&self.shared[module], self.sender.clone());
         self.running += 1;
         self.scope.spawn(move || {
-            let token = client.acquire();
-            active.fetch_add(1, Ordering::SeqCst);
             let started = Instant::now();
-            // Nobody listens any more only if the whole run has ended.
-            let tell = |phase| {
-                let _ = sender.send(Word::Phase(number, phase, Instant::now()));
-            };
+            let tell = |phase| drop(sender.send(News::Phase(number, phase, Instant::now())));
             let built = match (token, facts.kernels.get(kernel)) {
                 (Err(error), _) => Err(Failed {
                     passing: true,
@@ -135,30 +168,42 @@ impl<'scope, 'env> Crew<'scope, 'env> {
                 (Ok(_), None) => Err(Failed::new(21, format!("there is no kernel {kernel}"))),
                 (Ok(_token), Some(about)) => {
                     let kernel = &about.kernel;
-                    let tell = &tell;
-                    Build { site, id: module, kernel, depends, jobserver: client, tell, cached }
-                        .run(facts, &mut Confs::new(site))
+                    let workplace = Workplace::of(site, module, kernel);
+                    Build {
+                        site,
+                        id: module,
+                        kernel,
+                        depends,
+                        jobserver: client,
+                        workplace,
+                        shared,
+                        tell: &tell,
+                        cached,
+                    }
+                    .run(facts, &mut Confs::new(site))
                 }
             };
-            active.fetch_sub(1, Ordering::SeqCst);
-            let _ = sender.send(Word::Ended((number, built, started.elapsed())));
+            let _ = sender.send(News::Ended(number, built, started.elapsed()));
         });
     }
 
-    /// Waits for the next build to end; nothing if none is running. Until then `hear` is told
-    /// which build came to which phase at what time.
+    /// What has happened already, if anything has.
+    pub(crate) fn news(&mut self) -> Option<News> {
+        let news = self.receiver.try_recv().ok()?;
+        Some(self.note(news))
+    }
+
+    /// Waits for what happens next; nothing if nothing can.
     ///
-    /// make does not give tokens back when it is killed. If all are lost and every build waits
-    /// for one, a new one is made.
-    pub(crate) fn wait(&mut self, mut hear: impl FnMut(usize, Phase, Instant)) -> Option<Ended> {
-        while self.running > 0 {
-            match self.receiver.recv_timeout(QUIET) {
-                Ok(Word::Phase(number, phase, at)) => hear(number, phase, at),
-                Ok(Word::Ended(ended)) => {
-                    self.running -= 1;
-                    return Some(ended);
-                }
-                Err(RecvTimeoutError::Timeout) if self.active.load(Ordering::SeqCst) == 0 => {
+    /// make does not give tokens back when it is killed. If all are lost, a new one is made; at
+    /// once if the run is stopped, since only the waiting has to end then.
+    pub(crate) fn wait(&mut self) -> Option<News> {
+        while self.running > 0 || self.asked {
+            let stopped = self.site.tools.stop.asked().is_some();
+            let patience = if stopped && self.running == 0 { Duration::ZERO } else { QUIET };
+            match self.receiver.recv_timeout(patience) {
+                Ok(news) => return Some(self.note(news)),
+                Err(RecvTimeoutError::Timeout) if self.running == 0 => {
                     if let Err(error) = self.client.release_raw() {
                         log::warn!("the jobserver takes no token: {error}");
                     }
@@ -168,5 +213,14 @@ impl<'scope, 'env> Crew<'scope, 'env> {
             }
         }
         None
+    }
+
+    fn note(&mut self, news: News) -> News {
+        match news {
+            News::Token(_) => self.asked = false,
+            News::Phase(..) => {}
+            News::Ended(..) => self.running -= 1,
+        }
+        news
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! From the ground up, a file uses only those before it:
 //! [`names`], [`trees`] · [`durable`], [`run`], [`conf`], [`kernels`], [`digest`], [`object`] · [`record`], [`debts`],
-//! [`state`] · [`facts`], [`survey`] · [`plan`] · `build`, `place`, `remove` · `crew`, [`act`], [`report`].
+//! [`state`] · [`facts`], [`survey`] · [`plan`] · `build`, `place`, `remove` · `schedule`, `crew`, [`act`], [`report`].
 
 pub mod act;
 pub mod asked;
@@ -36,6 +36,7 @@ pub mod record;
 mod remove;
 pub mod report;
 pub mod run;
+mod schedule;
 mod scripts;
 pub mod settings;
 mod settle;

@@ -153,6 +153,7 @@ pub(crate) fn leave(site: &Site) -> Result<(), FileError> {
         trees.failures(),
         trees.cache(),
         trees.build_programs(),
+        trees.workplaces(),
         logs,
         trees.lock(),
     ];
@@ -178,15 +179,16 @@ pub(crate) fn strays(site: &Site) -> Result<(), FileError> {
             remove_staging(&trees.version(&added.id).join(&built.kernel))?;
         }
     }
+    durable::remove_tree(&trees.workplaces())?;
     // What was the last in it is gone now: the boot unit looks whether it is empty.
     let _ = fs::remove_dir(trees.debts());
     Ok(())
 }
 
-/// Removes the directories of failures and their logs if nothing is in them any more. Not while
+/// Removes the directories of failures, of their logs and of builds if nothing is in them any more. Not while
 /// builds run: they make them when they begin.
 pub(crate) fn empty_directories(trees: &Trees) {
-    for dir in [trees.failures(), trees.dkms.join(".log")] {
+    for dir in [trees.failures(), trees.dkms.join(".log"), trees.workplaces()] {
         let _ = fs::remove_dir(dir);
     }
 }

@@ -29,6 +29,7 @@ pub use output::Output;
 pub use stop::Stop;
 pub use tools::Tools;
 
+use confinement::Shown;
 use marks::Mark;
 use output::Streams;
 pub(crate) use running::{Running, ready};
@@ -53,6 +54,7 @@ pub struct Program<'a> {
     deadline: Option<Duration>,
     jobserver: Option<&'a jobserver::Client>,
     confined: Option<&'a Tools>,
+    shown: Option<Shown>,
 }
 
 impl<'a> Program<'a> {
@@ -69,6 +71,7 @@ impl<'a> Program<'a> {
             deadline: None,
             jobserver: None,
             confined: None,
+            shown: None,
         }
     }
 
@@ -132,6 +135,15 @@ impl<'a> Program<'a> {
     #[must_use]
     pub fn confined(mut self, tools: &'a Tools) -> Self {
         self.confined = Some(tools);
+        self
+    }
+
+    /// Shows the directory `real` to it, and to all that it starts, in the place of the directory
+    /// `at`, which must be there. Only for a confined program, where
+    /// [`Confinement::has_own_mounts`]; the directory it starts in is meant as it sees it.
+    #[must_use]
+    pub(crate) fn shown(mut self, real: &Path, at: &Path) -> Self {
+        self.shown = Some(Shown { real: real.to_owned(), at: at.to_owned() });
         self
     }
 
@@ -218,7 +230,9 @@ impl<'a> Program<'a> {
             return Err(RunError::NoProgram { line, program: self.program.clone() });
         }
         let bond = self.confined.map_or(Bond::None, |tools| tools.confinement.bond(tools));
-        let mut words = self.confined.map_or_else(Vec::new, |t| confinement::words(t, bond));
+        let mut words = self.confined.map_or_else(Vec::new, |tools| {
+            confinement::words(tools, bond, self.shown.as_ref(), self.cwd.as_deref())
+        });
         words.push(self.program.clone().into());
         words.extend(self.args.iter().cloned());
         let mut words = words.into_iter();
@@ -249,7 +263,8 @@ impl<'a> Program<'a> {
         };
         if self.program.components().count() > 1 {
             let base = self.cwd.as_deref().unwrap_or(Path::new(""));
-            return is_program(&base.join(&self.program));
+            let path = base.join(&self.program);
+            return is_program(&self.shown.as_ref().map_or(path.clone(), |s| s.outside(&path)));
         }
         let dirs = self.env.search_path();
         std::env::split_paths(dirs).any(|dir| is_program(&dir.join(&self.program)))

@@ -1,7 +1,9 @@
 //! The scripts that a module brings along: PRE_BUILD, POST_INSTALL and the like.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use crate::build::Workplace;
 
 use crate::names::{KernelRelease, ModuleId};
 use crate::run::{Environment, Output, Program};
@@ -14,7 +16,7 @@ pub(crate) struct Script<'a> {
     /// The directive's value: a file name and arguments, split at blanks.
     pub value: &'a str,
     /// The directory it is looked up in, and started in.
-    pub dir: PathBuf,
+    pub place: Workplace,
 }
 
 impl<'a> Script<'a> {
@@ -29,14 +31,14 @@ impl<'a> Script<'a> {
     ) -> Option<Program<'e>> {
         let mut words = self.value.split_ascii_whitespace();
         let file = words.next()?;
-        let dirs = [site.trees.etc.join(&id.name), self.dir.clone()];
-        let dir = dirs.into_iter().find(|dir| is_executable(&dir.join(file)))?;
+        let dirs = [Workplace::open(site.trees.etc.join(&id.name)), self.place.clone()];
+        let dir = dirs.into_iter().find(|dir| is_executable(&dir.real.join(file)))?.seen;
         let program = Program::new(dir.join(file), env)
             .args(words.map(str::to_owned))
             .cwd(dir)
             .deadline(site.settings.build_timeout())
             .confined(&site.tools);
-        Some(program)
+        Some(self.place.show(program))
     }
 
     /// Says that there is no such script.
@@ -45,7 +47,7 @@ impl<'a> Script<'a> {
             "{} of {id} names {:?}, which is no executable file in {}: nothing was run",
             self.directive,
             self.value,
-            self.dir.display()
+            self.place.seen.display()
         )
     }
 

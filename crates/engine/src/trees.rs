@@ -65,6 +65,12 @@ impl Trees {
         self.version(id).join("build")
     }
 
+    /// Where each build that runs has its files, if not in [`Trees::build`]: `T/.build`.
+    #[must_use]
+    pub fn workplaces(&self) -> PathBuf {
+        self.dkms.join(".build")
+    }
+
     /// What was built for a kernel: `T/M/V/K/A`, with `module/` and `log/` inside.
     #[must_use]
     pub fn built(&self, id: &ModuleId, kernel: &KernelRelease, arch: &Arch) -> PathBuf {

@@ -12,8 +12,10 @@ use dkms_engine::debts::{Debt, Debts};
 use dkms_engine::names::{KernelRelease, ModuleId};
 use dkms_engine::plan::{self, Plan, Request, Verb};
 use dkms_engine::report::{Event, Report, Watch};
+use dkms_engine::run::{Bond, Confinement};
 use dkms_engine::site::Site;
 use dkms_engine::survey::{self, Scope};
+use rstest::rstest;
 use testroot::TestRoot;
 
 const K1: &str = "7.2.12-arch1-1";
@@ -44,11 +46,18 @@ struct Machine {
     heard: Heard,
     /// How many jobs may run, if not one for each processor.
     jobs: Option<usize>,
+    /// Whether programs cannot be confined, as for a user who is not root.
+    without_privileges: bool,
 }
 
 impl Machine {
     fn new() -> Self {
-        Self { root: TestRoot::new(), heard: Heard::default(), jobs: None }
+        Self {
+            root: TestRoot::new(),
+            heard: Heard::default(),
+            jobs: None,
+            without_privileges: false,
+        }
     }
 
     fn with_kernel(release: &str) -> Self {
@@ -62,6 +71,9 @@ impl Machine {
         site.tools.depmod = self.root.depmod();
         self.root.make();
         site.env = site.env.first_in_path(&self.root.programs());
+        if self.without_privileges {
+            site.tools.confinement = Confinement::known(Bond::None);
+        }
         if let Some(jobs) = self.jobs {
             site.settings.set_jobs(jobs);
         }
@@ -408,7 +420,13 @@ fn strays_of_killed_runs_are_swept() {
     let mut machine = Machine::with_kernel(K1);
     machine.root.source("foo", "1.0");
     clean(&machine.sync(&["foo-1.0"], &[]));
-    for stray in [".debts/.tmp-x", ".kept/.tmp-foo-1.0/x", "foo/.tmp-link", "foo/1.0/.tmp-x"] {
+    for stray in [
+        ".build/foo-1.0-x/y",
+        ".debts/.tmp-x",
+        ".kept/.tmp-foo-1.0/x",
+        "foo/.tmp-link",
+        "foo/1.0/.tmp-x",
+    ] {
         machine.root.write(format!("var/lib/dkms/{stray}"), "");
     }
     machine.root.dir(format!("var/lib/dkms/foo/1.0/{K1}/.tmp_x86_64_abc/module"));
@@ -618,6 +636,62 @@ fn the_cache_has_a_bound() {
     machine.root.source("foo", "1.0");
     clean(&machine.sync(&["foo-1.0"], &[]));
     assert!(!machine.root.exists("var/lib/dkms/.cache/objects"));
+}
+
+/// Two kernels, and a module whose build for each writes into its directory, by the path that confs
+/// name, and does `then`. Where the machine can, each build waits until the other has begun.
+fn two_kernels(machine: &mut Machine, then: &str) {
+    machine.root.kernel(K1).pkgbase("linux").headers();
+    machine.root.kernel(K2).pkgbase("linux").headers();
+    machine.root.source("foo", "1.0").conf_line("PRE_BUILD=while-building.sh");
+    machine.jobs = Some(2);
+    let site = machine.site();
+    let wait = if site.tools.confinement.has_own_mounts(&site.tools, &site.trees.dkms) {
+        format!(
+            "for i in {{1..200}}; do [[ -e $ROOT/{K1} && -e $ROOT/{K2} ]] && break; sleep 0.05; done
+             [[ -e $ROOT/{K1} && -e $ROOT/{K2} ]] || exit 1"
+        )
+    } else {
+        "[[ ! -e $ROOT/var/lib/dkms/.build ]] || exit 1".to_owned()
+    };
+    let script = format!(
+        "build=$ROOT/var/lib/dkms/foo/1.0/build; [[ $PWD == \"$build\" ]] || exit 2
+         echo $kernelver > $build/mine; touch $ROOT/$kernelver; {wait}
+         [[ $(< $build/mine) == \"$kernelver\" ]] || exit 3; {then}"
+    );
+    build_script(machine, "foo", &script);
+}
+
+#[rstest]
+#[case::in_places_of_their_own(false)]
+#[case::one_after_the_other(true)]
+fn one_module_is_built_for_several_kernels(#[case] without_privileges: bool) {
+    let mut machine = Machine { without_privileges, ..Machine::new() };
+    two_kernels(&mut machine, "");
+    clean(&machine.sync(&["foo-1.0"], &[]));
+    assert!(machine.installed(K1, "foo.ko") && machine.installed(K2, "foo.ko"));
+    assert!(!machine.tree().contains("build/"), "{}", machine.tree());
+}
+
+#[test]
+fn what_a_failed_build_made_is_where_its_user_looks_until_it_succeeds() {
+    let mut machine = Machine::new();
+    two_kernels(&mut machine, &format!("[[ $kernelver != {K2} ]]"));
+    let report = machine.sync(&["foo-1.0"], &[]);
+    let failed: Vec<_> = report.failures().map(|(action, _)| action.to_string()).collect();
+    assert_eq!(failed, [format!("build foo/1.0 for {K2}")]);
+    assert!(machine.installed(K1, "foo.ko"));
+    let left = "var/lib/dkms/foo/1.0/build";
+    assert_eq!(machine.root.read(format!("{left}/mine")), format!("{K2}\n"));
+    let log = fs::read_link(machine.root.at(left).join("make.log")).unwrap();
+    let log = machine.root.read(log.strip_prefix("/").unwrap());
+    assert!(log.contains(&format!("foo/1.0 for kernel {K2}")), "{log}");
+    assert!(!machine.root.exists("var/lib/dkms/.build"));
+
+    machine.root.source("foo", "1.0");
+    clean(&machine.sync(&["foo-1.0"], &[]));
+    assert!(machine.installed(K2, "foo.ko"));
+    assert!(!machine.tree().contains("build/"), "{}", machine.tree());
 }
 
 fn executable(path: &std::path::Path) {

@@ -1,13 +1,13 @@
 //! The part of a plan that builds, side by side, each module installed as soon as it is built.
 
-use std::collections::BTreeSet;
-use std::sync::atomic::AtomicUsize;
+use std::collections::VecDeque;
+use std::fs;
 use std::thread;
 use std::time::Duration;
 
 use super::Run;
 use crate::cache::Cache;
-use crate::crew::{self, Crew, Job};
+use crate::crew::{self, Crew, Job, News};
 use crate::names::{KernelRelease, ModuleId};
 use crate::plan::{Action, Plan, Step};
 use crate::report::{Event, Failed, Outcome};
@@ -16,7 +16,7 @@ impl Run<'_> {
     /// Builds side by side, and installs each module when it is built.
     pub(super) fn builds(&mut self, plan: &Plan) {
         let (site, facts) = (self.site, self.facts);
-        let jobs = crew::jobs(plan, facts);
+        let jobs = crew::jobs(plan);
         if jobs.is_empty() {
             return;
         }
@@ -32,49 +32,59 @@ impl Run<'_> {
                 return;
             }
         };
-        let active = AtomicUsize::new(0);
+        let shared = crew::shared(&jobs);
+        let mut schedule = crew::schedule(&jobs, facts, site);
         thread::scope(|scope| {
-            let mut crew = Crew::new(scope, site, facts, &client, &active);
-            let mut waiting: BTreeSet<usize> = (0..jobs.len()).collect();
-            let mut running: BTreeSet<usize> = BTreeSet::new();
+            let mut crew = Crew::new(scope, site, facts, &client, &shared);
+            let mut built = VecDeque::new();
             loop {
-                let before = waiting.len();
-                for number in waiting.clone() {
-                    if crew.running() == most || self.is_stopped() {
-                        break;
-                    }
-                    let open = waiting.union(&running).map(|other| &jobs[*other]);
-                    let busy =
-                        running.iter().any(|r| jobs[*r].module.name == jobs[number].module.name);
-                    if busy || is_waiting(&jobs[number], open) {
-                        continue;
-                    }
-                    waiting.remove(&number);
-                    if self.begin(&jobs[number]) {
-                        running.insert(number);
-                        crew.start(number, &jobs[number]);
-                    }
+                if schedule.has_ready() && !self.is_stopped() {
+                    crew.ask_for_token();
                 }
-                let ended = crew.wait(|number, phase, at| {
-                    self.watch.event(&Event::Phase { step: jobs[number].step, phase, at });
-                });
-                let Some((number, built, elapsed)) = ended else {
-                    // What was skipped may have been what others waited for.
-                    if waiting.len() < before {
-                        continue;
-                    }
-                    break;
+                // What is built is installed when no other build can be started instead.
+                let news = crew.news().or_else(|| built.is_empty().then(|| crew.wait()).flatten());
+                let Some(news) = news else {
+                    let Some(number) = built.pop_front() else { break };
+                    self.install_built(&jobs[number]);
+                    schedule.end(number);
+                    continue;
                 };
-                running.remove(&number);
-                let outcome = built.map_or_else(Outcome::Failed, |()| Outcome::Done);
-                self.finish(jobs[number].step, outcome, elapsed);
-                if let Some(install) = jobs[number].install {
-                    self.step_unless_stopped(install);
+                match news {
+                    News::Token(token) => {
+                        while !self.is_stopped()
+                            && let Some(number) = schedule.begin()
+                        {
+                            if self.begin(&jobs[number]) {
+                                crew.start(number, &jobs[number], token);
+                                break;
+                            }
+                            schedule.end(number);
+                        }
+                    }
+                    News::Phase(number, phase, at) => {
+                        self.watch.event(&Event::Phase { step: jobs[number].step, phase, at });
+                    }
+                    News::Ended(number, result, elapsed) => {
+                        let outcome = result.map_or_else(Outcome::Failed, |()| Outcome::Done);
+                        self.finish(jobs[number].step, outcome, elapsed);
+                        built.push_back(number);
+                    }
                 }
             }
         });
         if let Err(error) = Cache::of(&site.trees).trim(site.settings.cache_size()) {
             self.report.trouble.push(error.to_string());
+        }
+        for job in &jobs {
+            // Only now: no other build has it as its own any more. What a failed one left stays.
+            let _ = fs::remove_dir(site.trees.build(job.module));
+        }
+    }
+
+    /// Installs what was built, if it is to be installed.
+    fn install_built(&mut self, job: &Job<'_>) {
+        if let Some(install) = job.install {
+            self.step_unless_stopped(install);
         }
     }
 
@@ -94,9 +104,7 @@ impl Run<'_> {
         };
         let Some(outcome) = hindrance else { return true };
         self.finish(job.step, outcome, Duration::ZERO);
-        if let Some(install) = job.install {
-            self.step(install);
-        }
+        self.install_built(job);
         false
     }
 }
@@ -129,9 +137,4 @@ pub(super) fn around_builds(plan: &Plan) -> (Vec<&Step>, Vec<&Step>) {
         }
     }
     (before, after)
-}
-
-/// Whether a job builds upon one that is not over.
-fn is_waiting<'a>(job: &Job<'_>, mut open: impl Iterator<Item = &'a Job<'a>>) -> bool {
-    open.any(|other| other.kernel == job.kernel && job.after.contains(&other.module.name))
 }

@@ -32,10 +32,11 @@ impl Build<'_> {
         let program = Program::new(self.site.tools.bash.clone(), &prepared.env)
             .args(["--norc", "--noprofile", "-c"])
             .arg(&command)
-            .cwd(self.build_dir())
+            .cwd(&self.workplace.seen)
             .deadline(self.site.settings.build_timeout())
             .jobserver(self.jobserver)
             .confined(&self.site.tools);
+        let program = self.workplace.show(program);
         (self.tell)(Phase::Compiling);
         let ended = log
             .step("Building module(s)", &command, |file| program.output(Output::Log(file)).run())
@@ -49,7 +50,8 @@ impl Build<'_> {
         let release = &self.kernel.release;
         let mut command = match &prepared.conf.make {
             MakeChoice::Generic => {
-                format!("make -C {} M={}", prepared.headers.display(), self.build_dir().display())
+                let place = self.workplace.seen.display();
+                format!("make -C {} M={place}", prepared.headers.display())
             }
             MakeChoice::Text(text) => text.clone(),
         };

@@ -31,10 +31,8 @@ impl Build<'_> {
         let mut products = Vec::new();
         let records = prepared.conf.records.iter().zip(&prepared.excluded.records);
         for (entry, _) in records.filter(|(_, excluded)| excluded.is_none()) {
-            let file = self
-                .build_dir()
-                .join(&entry.built_location)
-                .join(format!("{}.ko", entry.built_name));
+            let object = Path::new(&entry.built_location).join(format!("{}.ko", entry.built_name));
+            let file = self.workplace.real.join(&object);
             if !file.is_file() {
                 return Err(self.failed(
                     7,
@@ -45,7 +43,7 @@ impl Build<'_> {
                 ));
             }
             let info = object::read_modinfo(&file)
-                .map_err(|error| self.failed(7, &format!("{}: {error}", file.display())))?;
+                .map_err(|error| self.failed(7, &format!("{}: {error}", object.display())))?;
             match info.vermagic_release() {
                 Some(found) if found == release.as_str() => {}
                 found => {
@@ -112,7 +110,7 @@ impl Build<'_> {
                 location: location.to_string_lossy().into(),
             });
         }
-        let symvers = self.build_dir().join("Module.symvers");
+        let symvers = self.workplace.real.join("Module.symvers");
         if symvers.is_file() {
             copy_file(&symvers, &module.join("Module.symvers"))?;
         }

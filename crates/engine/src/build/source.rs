@@ -14,13 +14,14 @@ impl Build<'_> {
     /// Keeps a copy of the source for the day its package is gone: scripts, siblings and a
     /// rebuild of an old version for a new kernel need it.
     pub(super) fn keep_source(&self) -> Result<(), FileError> {
-        let trees = &self.site.trees;
-        let kept = trees.kept(self.id);
+        let mut shared = self.alone();
+        let kept = self.site.trees.kept(self.id);
         let source = self.source()?;
-        if source == kept {
-            return Ok(());
+        if source != kept && !shared.kept {
+            keep(&source, &kept, copy::link_tree)?;
         }
-        keep(&source, &kept, copy::link_tree)
+        shared.kept = true;
+        Ok(())
     }
 
     fn source(&self) -> Result<PathBuf, FileError> {
@@ -29,9 +30,9 @@ impl Build<'_> {
     }
 
     pub(super) fn copy_source(&self) -> Result<(), FileError> {
-        let build = self.build_dir();
-        durable::remove_tree(&build)?;
-        copy::copy_tree(&self.source()?, &build)?;
+        let source = self.source()?;
+        let build = &self.workplace.real;
+        self.workplace.fill(|place| copy::copy_tree(&source, place))?;
         let patches = self.site.trees.etc.join(&self.id.name).join("patches");
         if patches.is_dir() {
             overlay(&patches, &build.join("patches"))?;
@@ -45,16 +46,17 @@ impl Build<'_> {
             (self.tell)(Phase::Patching);
             let file = Path::new("./patches").join(patch);
             let leads_out = file.components().any(|part| part == Component::ParentDir);
-            if leads_out || !self.build_dir().join(&file).is_file() {
+            if leads_out || !self.workplace.real.join(&file).is_file() {
                 let what = format!("there is no patch {} in its source", file.display());
                 return Err(self.failed(5, &what));
             }
             let program = Program::new("patch", &prepared.env)
                 .args(["-p1", "-i"])
                 .arg(&file)
-                .cwd(self.build_dir())
+                .cwd(&self.workplace.seen)
                 .deadline(self.site.settings.build_timeout())
                 .confined(&self.site.tools);
+            let program = self.workplace.show(program);
             let command = format!("patch -p1 < {}", file.display());
             let ended = log
                 .step(&format!("Applying patch {patch}"), &command, |file| {

@@ -24,6 +24,7 @@ pub struct Tools {
     pub gzip: PathBuf,
     pub setpriv: PathBuf,
     pub unshare: PathBuf,
+    pub mount: PathBuf,
     pub openssl: PathBuf,
     /// How firmly a child can be bound to our own life here; found out at the first need.
     pub confinement: Confinement,
@@ -43,6 +44,7 @@ impl Default for Tools {
             gzip: in_fixed_path("gzip"),
             setpriv: in_fixed_path("setpriv"),
             unshare: in_fixed_path("unshare"),
+            mount: in_fixed_path("mount"),
             openssl: in_fixed_path("openssl"),
             confinement: Confinement::default(),
             stop: Stop::default(),

@@ -1,0 +1,105 @@
+//! The directory that one build has for itself, shown to its programs as the one that confs name.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::durable::{self, FileError};
+use crate::kernels::Kernel;
+use crate::links;
+use crate::names::ModuleId;
+use crate::run::Program;
+use crate::site::Site;
+
+/// Where a build happens. Its programs know only `seen`; we find the files in `real`, which is
+/// another directory where children can have mounts of their own: then one module can be built for
+/// several kernels at once, each time at the path that its conf, its scripts and its Makefile name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Workplace {
+    /// Where the files are.
+    pub real: PathBuf,
+    /// Where the build's own programs find them.
+    pub seen: PathBuf,
+}
+
+impl Workplace {
+    /// The place where a module is built for a kernel: `T/M/V/build`, as far as the build can tell.
+    pub(crate) fn of(site: &Site, id: &ModuleId, kernel: &Kernel) -> Self {
+        let seen = site.trees.build(id);
+        if are_private(site) {
+            let real = site.trees.workplaces();
+            let name = format!("{}-{}-{}", id.source_dir(), kernel.release, site.arch);
+            Self { real: real.join(name), seen }
+        } else {
+            Self::open(seen)
+        }
+    }
+
+    /// A directory that everybody sees in its place.
+    pub(crate) fn open(dir: PathBuf) -> Self {
+        Self { real: dir.clone(), seen: dir }
+    }
+
+    /// Lets a confined program find the files at `seen`.
+    pub(crate) fn show<'p>(&self, program: Program<'p>) -> Program<'p> {
+        if self.real == self.seen { program } else { program.shown(&self.real, &self.seen) }
+    }
+
+    /// Fills it with what `copy` brings, in place of what a killed build left.
+    pub(super) fn fill(
+        &self,
+        copy: impl FnOnce(&Path) -> Result<(), FileError>,
+    ) -> Result<(), FileError> {
+        if self.real != self.seen {
+            durable::create_dirs(&self.seen)?;
+        }
+        if let Some(parent) = self.real.parent() {
+            durable::create_dirs(parent)?;
+        }
+        durable::remove_tree(&self.real)?;
+        copy(&self.real)
+    }
+
+    /// Removes all files of the build.
+    pub(super) fn clear(&self) -> Result<(), FileError> {
+        durable::remove_tree(&self.real).map(|_| ())
+    }
+
+    /// Leaves the files where dkms users look for those of a failed build. Only one build of a
+    /// module at a time may do this.
+    pub(super) fn hand_over(&self) -> Result<(), FileError> {
+        if self.real == self.seen {
+            return Ok(());
+        }
+        empty(&self.seen)?;
+        for entry in entries(&self.real)? {
+            let place = self.seen.join(entry.file_name().unwrap_or_default());
+            fs::rename(&entry, &place).map_err(FileError::when("move", &entry))?;
+        }
+        self.clear()
+    }
+}
+
+/// Whether each build has a directory that only its own programs see.
+pub(crate) fn are_private(site: &Site) -> bool {
+    site.tools.confinement.has_own_mounts(&site.tools, &site.trees.dkms)
+}
+
+/// Removes what a failed build left for its user, if its log is gone.
+pub(super) fn forget_left(site: &Site, id: &ModuleId) -> Result<(), FileError> {
+    let dir = site.trees.build(id);
+    let log = dir.join("make.log");
+    let is_gone = log.is_symlink() && links::resolve(&site.trees.root, &log).is_err();
+    if is_gone { empty(&dir) } else { Ok(()) }
+}
+
+/// Removes all that is in a directory. It stays itself: without it, the kernel would unmount what
+/// other builds of the module have mounted there.
+fn empty(dir: &Path) -> Result<(), FileError> {
+    entries(dir)?.iter().try_for_each(|entry| durable::remove_tree(entry).map(|_| ()))
+}
+
+fn entries(dir: &Path) -> Result<Vec<PathBuf>, FileError> {
+    fs::read_dir(dir)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
+        .map_err(FileError::when("list", dir))
+}
