@@ -222,7 +222,7 @@ impl Build<'_> {
         (self.tell)(Phase::Script(directive));
         let ended = log
             .step(&format!("Running the {directive} script"), value, |file| {
-                program.output(Output::Log(file)).run()
+                program.jobserver(self.jobserver).output(Output::Log(file)).run()
             })
             .map_err(step_failed)?;
         if ended.success() {

@@ -2,28 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::conf::{Conf, ConfError, Excluded, Question, Reader, Values};
 use crate::digest::Digest;
-use crate::durable::{self, FileError};
 use crate::facts::Problem;
 use crate::kernels::Kernel;
 use crate::links;
 use crate::lock;
 use crate::names::ModuleId;
+use crate::programs;
 use crate::site::Site;
-
-/// Answers for the kernel that is built for, whoever asks: a Makefile that asks `uname -r` means
-/// that one, and gets the running one otherwise.
-const UNAME: &str = r#"#!/bin/bash
-# Put first in PATH by alpm-dkms: "the kernel" is the one that a module is built for.
-for real in /usr/bin/uname /bin/uname; do [[ -x $real ]] && break; done
-answer=$("$real" "$@") || exit
-running=$("$real" -r)
-printf '%s\n' "${answer//"$running"/${kernelver:-$running}}"
-"#;
 
 /// The confs of one machine.
 pub(crate) struct Confs<'a> {
@@ -74,7 +63,7 @@ impl<'a> Confs<'a> {
             parallel_jobs: site.settings.jobs(),
         };
         let reader = self.reader.get_or_insert_with(|| {
-            let programs = build_programs(site).ok();
+            let programs = programs::directory(site).ok();
             // A conf that calls dkms is part of this run.
             let env = site.env.clone().with(lock::WITHIN, "1");
             let mut reader = Reader::new(site.tools.clone(), env, programs.as_deref());
@@ -162,19 +151,4 @@ impl<'a> Confs<'a> {
 
 fn problem(error: &ConfError) -> Problem {
     Problem { message: error.to_string(), code: error.exit_code() }
-}
-
-/// The directory with the programs that stand first in PATH while confs are read and modules are
-/// built, made if it is not there or not as it should be.
-pub(crate) fn build_programs(site: &Site) -> Result<PathBuf, FileError> {
-    let dir = site.trees.build_programs();
-    let uname = dir.join("uname");
-    if fs::read_to_string(&uname).is_ok_and(|text| text == UNAME) {
-        return Ok(dir);
-    }
-    durable::create_dirs(&dir)?;
-    durable::write(&uname, UNAME.as_bytes())?;
-    fs::set_permissions(&uname, fs::Permissions::from_mode(0o755))
-        .map_err(FileError::when("make executable", &uname))?;
-    Ok(dir)
 }

@@ -56,12 +56,24 @@ pub fn room(path: &Path) -> Option<u64> {
 /// # Errors
 /// [`FileError`]; `path` is then as it was, and nothing is left beside it.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    write_with_mode(path, bytes, 0o644)
+}
+
+/// Makes `path` a program with this text, whether or not it was there.
+///
+/// # Errors
+/// As [`write()`].
+pub fn write_program(path: &Path, text: &str) -> Result<(), FileError> {
+    write_with_mode(path, text.as_bytes(), 0o755)
+}
+
+fn write_with_mode(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
     let failed = || FileError::when("write", path);
     let mut unfinished =
         tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(parent(path)).map_err(failed())?;
     unfinished.write_all(bytes).map_err(failed())?;
     // Said outright: a caller's umask must not make the trees unreadable for `dkms status`.
-    unfinished.as_file().set_permissions(Permissions::from_mode(0o644)).map_err(failed())?;
+    unfinished.as_file().set_permissions(Permissions::from_mode(mode)).map_err(failed())?;
     unfinished.as_file().sync_all().map_err(failed())?;
     unfinished.persist(path).map_err(|error| failed()(error.error))?;
     sync_dir(parent(path))

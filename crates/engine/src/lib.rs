@@ -30,6 +30,7 @@ pub mod object;
 mod page;
 mod place;
 pub mod plan;
+mod programs;
 mod publish;
 mod recompress;
 pub mod record;

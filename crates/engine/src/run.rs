@@ -40,6 +40,9 @@ const DRAINING: Duration = Duration::from_millis(100);
 /// A pipe that is ready for writing takes at least this much at once (`PIPE_BUF`).
 const PIPE_BUF: usize = 4096;
 
+/// Where our own `make` finds the jobserver if MAKEFLAGS does not tell: `PID R,W`.
+const JOBSERVER: &str = "ALPM_DKMS_JOBSERVER";
+
 /// A program about to be run.
 ///
 /// Standard input is empty (at its end) unless bytes are given. Standard output and error are
@@ -246,6 +249,8 @@ impl<'a> Program<'a> {
         if let Some(client) = self.jobserver {
             client.configure_make(&mut command);
             command.env_remove("CARGO_MAKEFLAGS").env_remove("MFLAGS");
+            let ends = jobserver_ends(&command).unwrap_or_default();
+            command.env(JOBSERVER, format!("{} {ends}", std::process::id()));
         }
         let mark = self.confined.filter(|_| bond != Bond::Namespace).map(|_| Mark::new());
         if let Some(mark) = &mark {
@@ -290,6 +295,13 @@ impl<'a> Program<'a> {
             None => line,
         }
     }
+}
+
+/// The descriptors of the jobserver's pipe, as MAKEFLAGS tells them: `R,W`.
+fn jobserver_ends(command: &Command) -> Option<String> {
+    let (_, flags) = command.get_envs().find(|(name, _)| *name == "MAKEFLAGS")?;
+    let flags = flags?.to_str()?;
+    flags.split_whitespace().find_map(|flag| Some(flag.strip_prefix("--jobserver-auth=")?.into()))
 }
 
 /// What is still to be written to a program's standard input.

@@ -462,20 +462,32 @@ fn modules_are_built_side_by_side() {
     assert!(machine.installed(K1, "foo.ko") && machine.installed(K1, "bar.ko"));
 }
 
-#[test]
-fn no_more_jobs_run_than_the_bound() {
-    let mut machine = Machine::with_kernel(K1);
-    let modules = ["a", "b", "c", "d"];
-    for module in modules {
-        machine.root.source(module, "1.0").conf_line("MAKE='make -f many.mk'").file(
+#[rstest]
+#[case::in_places_of_their_own(false)]
+#[case::without_privileges(true)]
+fn no_more_compilers_run_than_the_bound(#[case] without_privileges: bool) {
+    let mut machine = Machine { jobs: Some(3), without_privileges, ..Machine::new() };
+    let modules = [
+        ("a", "make -f many.mk"),
+        ("b", "\'make\' -j9 -f many.mk"),
+        ("c", "make --jobs=$(nproc) -j -f many.mk"),
+        ("d", "MAKEFLAGS=-j9 make -f many.mk"),
+        ("e", "make -f many.mk SUB=make"),
+    ];
+    for release in [K1, K2] {
+        machine.root.kernel(release).pkgbase("linux").headers();
+    }
+    for (module, command) in modules {
+        machine.root.source(module, "1.0").conf_line(&format!("MAKE=$'{command}'")).file(
             "many.mk",
             &format!(
-                "all: 1 2 3 4 5 6\n\t$(MAKE) -C {}/usr/lib/modules/{K1}/build M=$(CURDIR)\n\
-                 1 2 3 4 5 6:\n\t./while-building.sh $@\n",
+                "SUB := +$(MAKE)\nall: 1 2 3 4\n\t$(SUB) -j9 -f many.mk more\n\
+                 \t$(MAKE) -C {}/usr/lib/modules/$(kernelver)/build M=$(CURDIR)\n\
+                 more: 5 6 7 8\n1 2 3 4 5 6 7 8:\n\t./while-building.sh $@\n",
                 machine.root.path().display()
             ),
         );
-        // Notes how many of its kind run at once, itself included.
+        // Stands for a compiler: notes how many of its kind run at once, itself included.
         build_script(
             &machine,
             module,
@@ -483,11 +495,10 @@ fn no_more_jobs_run_than_the_bound() {
              sleep 0.1; rm $me",
         );
     }
-    machine.jobs = Some(3);
-    clean(&machine.sync(&[], &[K1]));
+    clean(&machine.sync(&[], &[K1, K2]));
     let counts = machine.root.read("counts");
     let counts: Vec<usize> = counts.lines().map(|line| line.trim().parse().unwrap()).collect();
-    assert_eq!(counts.len(), 24, "each job of each module ran");
+    assert_eq!(counts.len(), modules.len() * 2 * 8, "each compiler of each build ran");
     let most = counts.iter().max().unwrap();
     assert!((2..=3).contains(most), "{counts:?}");
 }

@@ -69,7 +69,9 @@ impl TestRoot {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let real = std::env::split_paths(&path).map(|dir| dir.join(name)).find(|it| it.is_file());
         let real = real.unwrap_or_else(|| panic!("the tests need {name}"));
-        self.program(name, &format!("exec {} \"$@\"", real.display()))
+        // Under its own name, by which make starts other makes.
+        let script = format!("exec bash -c 'exec -a {name} {} \"$@\"' - \"$@\"", real.display());
+        self.program(name, &script)
     }
 }
 

@@ -9,13 +9,13 @@ use crate::kernels::KernelConfig;
 use crate::make_log::MakeLog;
 use crate::report::{Failed, Phase};
 use crate::run::{Ended, Environment, How, Output, Program};
-use crate::scripts;
+use crate::{programs, scripts};
 
 impl Build<'_> {
-    /// What make and the scripts see (dkms-behaviour 4.2), with our `uname` first in PATH: it
-    /// answers for the kernel that is built for, which is what a Makefile means to ask.
+    /// What make and the scripts see (dkms-behaviour 4.2), with our [`programs`] first in
+    /// PATH.
     pub(super) fn environment(&self, config: Option<&KernelConfig>) -> Result<Environment, Failed> {
-        let programs = crate::confs::build_programs(self.site)?;
+        let programs = programs::directory(self.site)?;
         let mut env =
             scripts::environment(self.site, self.id, &self.kernel.release).first_in_path(&programs);
         if let Some(config) = config {
