@@ -45,3 +45,73 @@ fn of_some_only_one_runs_at_a_time() {
     schedule.end(0);
     assert_eq!(schedule.begin(), Some(1));
 }
+
+/// What would happen with `tokens` processors: jobs of a token each, as makes without parallel
+/// rules are, in the order that a schedule gives. Answers when the last is over.
+fn simulate(tasks: &[Task], tokens: usize) -> Duration {
+    let mut schedule = Schedule::new(tasks.to_vec());
+    let mut running: Vec<(Duration, usize)> = Vec::new();
+    let mut now = Duration::ZERO;
+    loop {
+        while running.len() < tokens
+            && let Some(number) = schedule.begin()
+        {
+            running.push((now + tasks[number].length, number));
+        }
+        let Some(next) = running.iter().copied().min() else { return now };
+        running.retain(|other| *other != next);
+        now = next.0;
+        schedule.end(next.1);
+    }
+}
+
+/// 40 modules for 6 kernels, their lengths from a fixed sequence between 2 and 60 s; of every four,
+/// the second builds upon the first, the third upon the second. A kernel of a slower compiler takes
+/// half as long again.
+fn forty_modules_for_six_kernels(seed: u64) -> Vec<Task> {
+    let mut state = seed;
+    let mut next = || {
+        // Knuth's MMIX generator; its upper bits are good enough to shuffle with.
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % 1000
+    };
+    // Most modules are small and a few are large.
+    let lengths: Vec<u64> = (0..40).map(|_| 2_000 + 58 * next() * next() / 1000).collect();
+    let mut tasks = Vec::new();
+    for kernel in 0..6 {
+        for (module, length) in lengths.iter().enumerate() {
+            let length = Duration::from_millis(if kernel == 5 { length * 3 / 2 } else { *length });
+            let waits = module % 4 == 1 || module % 4 == 2;
+            let after = if waits { vec![kernel * 40 + module - 1] } else { Vec::new() };
+            tasks.push(Task { length, after, one_of: None });
+        }
+    }
+    tasks
+}
+
+/// No schedule is shorter than the work of all processors, or than the longest chain.
+#[rstest]
+fn forty_modules_for_six_kernels_take_little_longer_than_they_must(
+    #[values(2, 16, 64)] tokens: u32,
+    #[values(1, 2, 3, 4, 5)] seed: u64,
+) {
+    let tasks = forty_modules_for_six_kernels(seed);
+    let work: Duration = tasks.iter().map(|task| task.length).sum();
+    let chain = ways(&tasks).into_iter().max().unwrap_or_default();
+    let least = chain.max(work / tokens);
+    let took = simulate(&tasks, tokens as usize);
+    assert!(took * 10 <= least * 11, "{took:?} where {least:?} is the least");
+}
+
+/// Where builds have no place of their own, a module for six kernels is a chain of six.
+#[test]
+fn builds_that_follow_each_other_do_so_without_pauses() {
+    let mut tasks = forty_modules_for_six_kernels(1);
+    for (number, task) in tasks.iter_mut().enumerate() {
+        task.one_of = Some(number % 40);
+    }
+    let work: Duration = tasks.iter().map(|task| task.length).sum();
+    let took = simulate(&tasks, 4);
+    assert!(took * 10 <= (work / 4) * 11, "{took:?} for {work:?} of work");
+}
