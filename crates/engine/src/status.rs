@@ -163,26 +163,29 @@ impl View<'_> {
         let listed = added.kernels.iter().filter(|built| {
             built.has_module_dir && round.matches(built.kernel.as_str(), built.arch.as_str())
         });
-        let lines: Vec<Line> = listed.map(|built| self.of_built(&added.id, built)).collect();
+        // Hardly any module has originals: one look tells for all kernels.
+        let has_originals = self.trees.all_originals(name).is_dir();
+        let line = |built| self.of_built(&added.id, built, has_originals);
+        let lines: Vec<Line> = listed.map(line).collect();
         // Also where the filter hides what is built: dkms says so, and scripts know it.
         if lines.is_empty() { vec![Line::Added(itself())] } else { lines }
     }
 
-    fn of_built(&self, id: &ModuleId, built: &BuiltFor) -> Line {
+    fn of_built(&self, id: &ModuleId, built: &BuiltFor, has_originals: bool) -> Line {
         let line = ForKernel {
             module: id.name.clone(),
             version: id.version.clone(),
             kernel: built.kernel.clone(),
             arch: built.arch.clone(),
-            remarks: self.remarks(id, built),
+            remarks: self.remarks(id, built, has_originals),
         };
         if built.installed { Line::Installed(line) } else { Line::Built(line) }
     }
 
-    fn remarks(&self, id: &ModuleId, built: &BuiltFor) -> Vec<Remark> {
+    fn remarks(&self, id: &ModuleId, built: &BuiltFor, has_originals: bool) -> Vec<Remark> {
         let BuiltFor { kernel, arch, .. } = built;
         let mut remarks = Vec::new();
-        if self.trees.originals(&id.name, kernel, arch).is_dir() {
+        if has_originals && self.trees.originals(&id.name, kernel, arch).is_dir() {
             remarks.push(Remark::OriginalModulesExist);
         }
         if self.seen.in_order(self.trees, id, built) {

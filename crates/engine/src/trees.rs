@@ -91,7 +91,13 @@ impl Trees {
     /// Where dkms put the kernel's own objects that it moved away: `T/M/original_module/K/A`.
     #[must_use]
     pub fn originals(&self, name: &ModuleName, kernel: &KernelRelease, arch: &Arch) -> PathBuf {
-        self.module(name).join("original_module").join(kernel).join(arch)
+        self.all_originals(name).join(kernel).join(arch)
+    }
+
+    /// The kernels' own objects of one name, see [`Self::originals`]: `T/M/original_module`.
+    #[must_use]
+    pub fn all_originals(&self, name: &ModuleName) -> PathBuf {
+        self.module(name).join("original_module")
     }
 
     /// The copy of a source that outlives its package: `T/.kept/M-V`.

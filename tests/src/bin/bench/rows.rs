@@ -164,6 +164,10 @@ impl Row {
             Kind::Status(state) => {
                 for (side, times) in BOTH.into_iter().filter(|(side, _)| sides.contains(side)) {
                     let root = machines.fork(side, *state);
+                    if side == Side::Ours {
+                        // The files of a fork, or made-up ones, are new: a hook has a look at them.
+                        meter::hook(&root, side, &[]);
+                    }
                     for _ in 0..times {
                         results.note(self.name, side, meter::run(&root, "dkms", &["status"]));
                     }
