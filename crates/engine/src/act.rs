@@ -1,5 +1,6 @@
 //! Carrying out a plan: the one room that changes the machine.
 
+mod again;
 mod builds;
 mod interruption;
 

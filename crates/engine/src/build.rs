@@ -244,13 +244,17 @@ impl Build<'_> {
         let full =
             left.is_some() || diagnosis.as_ref().is_some_and(diagnose::Diagnosis::is_disk_full);
         // The machine's trouble, not the module's: the next run may have more luck.
-        let machine = [Cause::Killed, Cause::TooManyFiles, Cause::MissingProgram];
-        let passing =
-            full || diagnosis.as_ref().is_some_and(|found| machine.contains(&found.cause));
+        let memory = [Cause::Killed, Cause::Memory];
+        let machine = [Cause::TooManyFiles, Cause::MissingProgram];
+        let is_one_of =
+            |these: &[Cause]| diagnosis.as_ref().is_some_and(|found| these.contains(&found.cause));
+        let starved = !full && is_one_of(&memory);
+        let passing = full || starved || is_one_of(&machine);
         let mut failed = Failed {
             cause: diagnosis.map(|found| found.to_string()),
             log: Some(log),
             passing,
+            starved,
             ..Failed::new(code, message)
         };
         if full {

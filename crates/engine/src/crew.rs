@@ -137,6 +137,11 @@ impl<'scope, 'env> Crew<'scope, 'env> {
         Self { scope, site, facts, client, shared, sender, receiver, running: 0, asked: false }
     }
 
+    /// How many builds were started and have not ended.
+    pub(crate) fn running(&self) -> usize {
+        self.running
+    }
+
     /// Asks for a token, if none is asked for.
     pub(crate) fn ask_for_token(&mut self) {
         if !self.asked {
@@ -149,7 +154,27 @@ impl<'scope, 'env> Crew<'scope, 'env> {
 
     /// Starts a build; its end is told under `number`.
     pub(crate) fn start(&mut self, number: usize, job: &Job<'env>, token: Token) {
-        let (site, facts, client) = (self.site, self.facts, self.client);
+        self.start_with(self.client, number, job, token);
+    }
+
+    /// Starts a build that has to do with the one token of `client`.
+    pub(crate) fn start_alone(
+        &mut self,
+        number: usize,
+        job: &Job<'env>,
+        client: &'env jobserver::Client,
+    ) {
+        self.start_with(client, number, job, client.acquire());
+    }
+
+    fn start_with(
+        &mut self,
+        client: &'env jobserver::Client,
+        number: usize,
+        job: &Job<'env>,
+        token: Token,
+    ) {
+        let (site, facts) = (self.site, self.facts);
         let (module, kernel, depends) = (job.module, job.kernel, job.depends);
         let cached = job.step.is_cached();
         let (shared, sender) = (&self.shared[module], self.sender.clone());

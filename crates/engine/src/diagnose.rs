@@ -15,7 +15,9 @@ use serde::{Deserialize, Serialize};
 pub enum Cause {
     /// The disk is full, or a quota is.
     DiskFull,
-    /// The memory was not enough, or somebody killed the compiler.
+    /// The memory was not enough.
+    Memory,
+    /// The compiler was killed: mostly because the memory was not enough.
     Killed,
     /// More open files than a process may have.
     TooManyFiles,
@@ -77,7 +79,7 @@ const NOISE: [&str; 4] = [
 const SIGNS: [(u8, Cause, &str); 19] = [
     (1, Cause::DiskFull, r"No space left on device|Disk quota exceeded"),
     (1, Cause::Killed, r"Killed signal terminated program|(?:^|\s)Killed(?:\s|$)"),
-    (1, Cause::Killed, r"virtual memory exhausted|[Cc]annot allocate memory|(?i)\bout of memory\b"),
+    (1, Cause::Memory, r"virtual memory exhausted|[Cc]annot allocate memory|(?i)\bout of memory\b"),
     (1, Cause::TooManyFiles, r"Too many open files"),
     // modpost: an unknown symbol, one for GPL modules only, one of a namespace, no licence
     (1, Cause::Symbol, r"^(?:ERROR|FATAL): modpost: "),
@@ -230,6 +232,16 @@ mod tests {
         "gcc: fatal error: Killed signal terminated program cc1",
         Cause::Killed,
         "gcc: fatal error: Killed signal terminated program cc1"
+    )]
+    #[case::exhausted(
+        "cc1: out of memory allocating 65536 bytes after a total of 1048576 bytes",
+        Cause::Memory,
+        "cc1: out of memory allocating 65536 bytes after a total of 1048576 bytes"
+    )]
+    #[case::no_fork(
+        "make[1]: vfork: Cannot allocate memory",
+        Cause::Memory,
+        "make[1]: vfork: Cannot allocate memory"
     )]
     #[case::killed(
         "/bin/sh: line 1:  4711 Killed                  gcc -c x.c",

@@ -2,8 +2,9 @@
 //! the kernels' own directories. Knows no pacman and no terminal.
 //!
 //! From the ground up, a file uses only those before it:
-//! [`names`], [`trees`] · [`durable`], [`run`], [`conf`], [`kernels`], [`digest`], [`object`] · [`record`], [`debts`],
-//! [`state`] · [`facts`], [`survey`] · [`plan`] · `build`, `place`, `remove` · `schedule`, `crew`, [`act`], [`report`].
+//! [`names`], [`trees`] · [`durable`], [`run`], [`conf`], [`kernels`], [`digest`], [`object`], [`memory`] · [`record`],
+//! [`debts`], [`state`] · [`facts`], [`survey`] · [`plan`] · `build`, `place`, `remove` · `schedule`, `crew`,
+//! [`act`], [`report`].
 
 pub mod act;
 pub mod asked;
@@ -25,6 +26,7 @@ pub mod kernels;
 pub mod links;
 pub mod lock;
 pub mod make_log;
+pub mod memory;
 pub mod names;
 pub mod object;
 mod page;

@@ -34,12 +34,21 @@ pub struct Failed {
     /// True where the machine was at fault (a full disk, a killed build) and not the module:
     /// then it stays owed, and the next run tries again.
     pub passing: bool,
+    /// True where it was killed for want of memory: alone it may succeed.
+    pub starved: bool,
 }
 
 impl Failed {
     /// A failure that has no log.
     pub fn new(code: u8, message: impl Into<String>) -> Self {
-        Self { message: message.into(), cause: None, log: None, code, passing: false }
+        Self {
+            message: message.into(),
+            cause: None,
+            log: None,
+            code,
+            passing: false,
+            starved: false,
+        }
     }
 }
 

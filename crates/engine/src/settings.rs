@@ -23,6 +23,10 @@ const BUILD_TIMEOUT: Duration = Duration::from_secs(2 * 60 * 60);
 /// How many bytes the builds that may come back take at most if nobody says otherwise.
 const CACHE_SIZE: u64 = 512 << 20;
 
+/// What one job needs: gcc 16 takes 160 MiB for a file of a common size (v4l2loopback), and more for
+/// a few of the largest.
+const MEMORY_PER_JOB: u64 = 256 * 1024 * 1024;
+
 /// All settings. [`Settings::default`] is what holds without any file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -32,6 +36,7 @@ pub struct Settings {
     pub problems: Vec<String>,
     jobs: Option<NonZeroUsize>,
     build_timeout: Duration,
+    memory_per_job: u64,
     conf_timeout: Duration,
     cache_size: u64,
     timings: Option<PathBuf>,
@@ -44,6 +49,7 @@ impl Default for Settings {
             problems: Vec::new(),
             jobs: None,
             build_timeout: BUILD_TIMEOUT,
+            memory_per_job: MEMORY_PER_JOB,
             conf_timeout: PATIENCE,
             cache_size: CACHE_SIZE,
             timings: None,
@@ -69,6 +75,7 @@ impl Settings {
             // serves all builds, and would bring the machine to its knees.
             jobs: own.build.jobs.or(framework.parallel_jobs).and_then(NonZeroUsize::new),
             build_timeout: own.build.timeout.map_or(BUILD_TIMEOUT, seconds),
+            memory_per_job: own.build.memory_per_job.map_or(MEMORY_PER_JOB, |size| size.0),
             conf_timeout,
             cache_size: own.cache.size.map_or(CACHE_SIZE, |size| size.0),
             timings: own
@@ -97,6 +104,12 @@ impl Settings {
     #[must_use]
     pub fn build_timeout(&self) -> Duration {
         self.build_timeout
+    }
+
+    /// How many bytes of memory one job is expected to take; 0 for no bound.
+    #[must_use]
+    pub fn memory_per_job(&self) -> u64 {
+        self.memory_per_job
     }
 
     /// The file that gets a page with the times of each run that builds.
@@ -218,7 +231,7 @@ mod tests {
 
     #[test]
     fn takes_our_own_keys() {
-        let text = "[build]\njobs = 3\ntimeout = 0\ntimings = '/t.html'\n[conf]\ntimeout = 2\n\
+        let text = "[build]\njobs = 3\ntimeout = 0\nmemory_per_job = '1G'\ntimings = '/t.html'\n[conf]\ntimeout = 2\n\
                     [cache]\nsize = '3M'\n";
         let settings = read(&[("alpm-dkms.toml", text), ("framework.conf", "parallel_jobs=9")]);
         assert_eq!(settings.problems, Vec::<String>::new());
@@ -226,6 +239,7 @@ mod tests {
         assert_eq!(settings.conf_timeout(), Duration::from_secs(2));
         assert_eq!(settings.cache_size(), 3 << 20);
         assert!(settings.timings().is_some_and(|file| file.ends_with("t.html")));
+        assert_eq!(settings.memory_per_job(), 1 << 30);
     }
 
     #[rstest]

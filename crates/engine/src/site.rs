@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::asked::Asked;
+use crate::memory::Memory;
 use crate::names::Arch;
 use crate::run::{Environment, Tools};
 use crate::settings::Settings;
@@ -19,6 +20,8 @@ pub struct Site {
     pub env: Environment,
     /// The administrator's settings.
     pub settings: Settings,
+    /// Where the machine tells how much memory there is.
+    pub memory: Memory,
     /// What is built for.
     pub arch: Arch,
     /// Whether depmod runs (`--no-depmod`).
@@ -51,6 +54,7 @@ impl Site {
             tools,
             env,
             settings,
+            memory: Memory::default(),
             arch: Arch::of_this_machine(),
             depmod: true,
             asked: Asked::default(),

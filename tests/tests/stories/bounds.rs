@@ -1,4 +1,4 @@
-//! Builds end when their time is over, and when somebody asks them to.
+//! Builds end when their time is over, when the memory is not enough, and when somebody asks them to.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -123,4 +123,22 @@ fn a_build_that_hangs_is_ended_and_the_others_go_on() {
     let of = |module: &str| installed(module, &release());
     let status = ["sleepy/1.0: added".into(), of("quick/1.0"), of(find("bbswitch").module())];
     assert_status(&root, &status);
+}
+
+/// A compiler that gets no more memory, once.
+#[test]
+fn a_build_that_ran_out_of_memory_is_tried_again_alone() {
+    let root = machine(&[]);
+    let script = "#!/bin/bash\nif [ ! -e /srv/tried ]; then touch /srv/tried; ulimit -v 100000; fi\n\
+                  exec make -C \"$1\" M=\"$PWD\"\n";
+    let hungry = Recipe::module("hungry", "1.0")
+        .source("hungry.sh", script)
+        .conf_line("MAKE[0]=\"./hungry.sh $kernel_source_dir\"")
+        .make(&root);
+    let said = root.install(&[hungry, find("bbswitch")]).hooks_succeed();
+    said.has("ran out of memory").has("once more, alone");
+    for module in ["hungry", "bbswitch"] {
+        root.assert_works(&release(), module);
+    }
+    root.assert_settled();
 }

@@ -6,8 +6,10 @@ use std::thread;
 use std::time::Duration;
 
 use super::Run;
+use super::again::Again;
 use crate::cache::Cache;
 use crate::crew::{self, Crew, Job, News};
+use crate::memory::Gate;
 use crate::names::{KernelRelease, ModuleId};
 use crate::plan::{Action, Plan, Step};
 use crate::report::{Event, Failed, Outcome};
@@ -20,9 +22,13 @@ impl Run<'_> {
         if jobs.is_empty() {
             return;
         }
-        let most = site.settings.jobs();
-        let client = match jobserver::Client::new(most) {
-            Ok(client) => client,
+        let mut gate = Gate::new(&site.memory, site.settings.memory_per_job());
+        let (most, fewer) = gate.jobs(site.settings.jobs());
+        self.say(fewer.as_slice());
+        let clients =
+            jobserver::Client::new(most).and_then(|it| Ok((it, jobserver::Client::new(1)?)));
+        let (client, alone) = match clients {
+            Ok(clients) => clients,
             Err(error) => {
                 for job in &jobs {
                     let failed = Failed::new(1, format!("cannot make a jobserver: {error}"));
@@ -36,17 +42,23 @@ impl Run<'_> {
         let mut schedule = crew::schedule(&jobs, facts, site);
         thread::scope(|scope| {
             let mut crew = Crew::new(scope, site, facts, &client, &shared);
-            let mut built = VecDeque::new();
+            let (mut built, mut again) = (VecDeque::new(), Again::default());
             loop {
-                if schedule.has_ready() && !self.is_stopped() {
+                let wanted = schedule.has_ready() && !self.is_stopped() && !again.is_running();
+                if wanted && gate.admits(crew.running()) {
                     crew.ask_for_token();
                 }
                 // What is built is installed when no other build can be started instead.
                 let news = crew.news().or_else(|| built.is_empty().then(|| crew.wait()).flatten());
                 let Some(news) = news else {
-                    let Some(number) = built.pop_front() else { break };
-                    self.install_built(&jobs[number]);
-                    schedule.end(number);
+                    if let Some(number) = built.pop_front() {
+                        self.install_built(&jobs[number]);
+                        schedule.end(number);
+                    } else if let Some(number) = again.begin() {
+                        crew.start_alone(number, &jobs[number], &alone);
+                    } else {
+                        break;
+                    }
                     continue;
                 };
                 match news {
@@ -55,6 +67,7 @@ impl Run<'_> {
                             && let Some(number) = schedule.begin()
                         {
                             if self.begin(&jobs[number]) {
+                                gate.starts();
                                 crew.start(number, &jobs[number], token);
                                 break;
                             }
@@ -64,7 +77,15 @@ impl Run<'_> {
                     News::Phase(number, phase, at) => {
                         self.watch.event(&Event::Phase { step: jobs[number].step, phase, at });
                     }
-                    News::Ended(number, result, elapsed) => {
+                    News::Ended(number, mut result, elapsed) => {
+                        if !self.is_stopped() && again.takes(number, &mut result) {
+                            let Job { module, kernel, .. } = &jobs[number];
+                            self.say(&[format!(
+                                "{module} ran out of memory for {kernel}: it is tried once more, \
+                                 alone, when the others are done"
+                            )]);
+                            continue;
+                        }
                         let outcome = result.map_or_else(Outcome::Failed, |()| Outcome::Done);
                         self.finish(jobs[number].step, outcome, elapsed);
                         built.push_back(number);

@@ -3,6 +3,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 use super::{Build, Prepared, step_failed};
 use crate::conf::MakeChoice;
 use crate::kernels::KernelConfig;
@@ -38,10 +40,12 @@ impl Build<'_> {
             .confined(&self.site.tools);
         let program = self.workplace.show(program);
         (self.tell)(Phase::Compiling);
+        let kills = self.site.memory.kills();
         let ended = log
             .step("Building module(s)", &command, |file| program.output(Output::Log(file)).run())
             .map_err(step_failed)?;
-        if ended.success() { Ok(()) } else { Err(self.make_failed(&ended, &command)) }
+        let kills = self.site.memory.kills() > kills;
+        if ended.success() { Ok(()) } else { Err(self.make_failed(&ended, &command, kills)) }
     }
 
     /// dkms's rewriting (4.3), but only of the word `make` itself, and without `-j`: the
@@ -66,7 +70,8 @@ impl Build<'_> {
         command
     }
 
-    fn make_failed(&self, ended: &Ended, command: &str) -> Failed {
+    /// `kills` tells whether the kernel has killed something for want of memory meanwhile.
+    fn make_failed(&self, ended: &Ended, command: &str, kills: bool) -> Failed {
         let mut failed = self.failed(10, &format!("make failed ({}): {command}", ended.how));
         match ended.how {
             How::TimedOut => {
@@ -76,9 +81,19 @@ impl Build<'_> {
                      /etc/dkms/alpm-dkms.toml"
                 );
             }
+            How::Interrupted => failed.passing = true,
             // Somebody else's signal: the kernel short of memory, or an administrator.
-            How::Killed(_) | How::Interrupted => failed.passing = true,
+            How::Killed(signal) => {
+                failed.passing = true;
+                failed.starved |= kills && signal == Signal::SIGKILL as i32;
+            }
             How::Exited(_) => {}
+        }
+        let by_us = matches!(ended.how, How::TimedOut | How::Interrupted);
+        failed.starved &= !by_us;
+        if failed.starved {
+            let sure = if kills { "" } else { ", as it seems" };
+            failed.message = format!("it ran out of memory{sure} ({}): {command}", ended.how);
         }
         failed
     }

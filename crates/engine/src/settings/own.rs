@@ -28,6 +28,8 @@ pub(super) struct Build {
     pub(super) jobs: Option<usize>,
     /// In seconds, 0 for none.
     pub(super) timeout: Option<u64>,
+    /// 0 for no bound.
+    pub(super) memory_per_job: Option<Size>,
     /// A file.
     pub(super) timings: Option<PathBuf>,
     #[serde(flatten)]
