@@ -25,3 +25,4 @@ mod rebuilds;
 mod setting;
 mod surroundings;
 mod testbed;
+mod wide;
