@@ -3,7 +3,7 @@
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 threads ?= 2
 
-.PHONY: demo check e2e testbed query bench fmt lint unit shells man shellcheck clean
+.PHONY: demo check e2e testbed query bench simulate fmt lint unit shells man shellcheck clean
 
 demo: testbed ## a kernel bump with real modules, pacman's own output
 	tests/testbed/demo.sh
@@ -19,9 +19,12 @@ testbed: host ## the roots that stories start from
 query: testbed ## lint and tests of the crate that links libalpm 16
 	tests/testbed/testbed.sh alpm-query
 
-bench: testbed ## how long things take, beside the real dkms: make bench [rounds=3] [rows="install bump"] [out=FILE]
+bench: testbed ## how long things take, beside the real dkms: make bench simulate [rounds=3] [rows="install bump"] [out=FILE]
 	tests/testbed/bench-modules.sh
-	cargo run --quiet -p stories --bin bench -- $(and $(rounds),--rounds $(rounds)) $(and $(out),--out $(out)) $(rows)
+	cargo run --quiet -p stories --bin bench simulate -- $(and $(rounds),--rounds $(rounds)) $(and $(out),--out $(out)) $(rows)
+
+simulate: host ## 40 modules for 6 kernels on 16 and on 64 processors, with compilers that only sleep
+	cargo run --quiet --release -p dkms-engine --example simulate
 
 fmt: host
 	cargo fmt --all --check
