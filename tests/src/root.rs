@@ -120,6 +120,12 @@ impl Root {
         "/mnt/ready".into()
     }
 
+    /// Copies the files of a stage of the testbed over this root.
+    pub fn lay_over(&self, stage: &str) {
+        let files = testbed().join(stage).join("files/.").display().to_string();
+        run("cp", &["-a", &files, &self.mount.display().to_string()]).ok();
+    }
+
     /// Moves a directory to a disk of its own that has only `spare` KiB left.
     pub fn move_to_full_disk(&self, path: &str, spare: u64) {
         let place = self.path(path);

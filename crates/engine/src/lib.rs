@@ -23,6 +23,7 @@ pub mod facts;
 pub mod finish;
 mod index;
 pub mod kernels;
+mod launcher;
 pub mod links;
 pub mod lock;
 pub mod make_log;

@@ -38,6 +38,7 @@ pub struct Settings {
     build_timeout: Duration,
     memory_per_job: u64,
     conf_timeout: Duration,
+    launcher: Vec<String>,
     cache_size: u64,
     timings: Option<PathBuf>,
 }
@@ -51,6 +52,7 @@ impl Default for Settings {
             build_timeout: BUILD_TIMEOUT,
             memory_per_job: MEMORY_PER_JOB,
             conf_timeout: PATIENCE,
+            launcher: Vec::new(),
             cache_size: CACHE_SIZE,
             timings: None,
         }
@@ -77,6 +79,7 @@ impl Settings {
             build_timeout: own.build.timeout.map_or(BUILD_TIMEOUT, seconds),
             memory_per_job: own.build.memory_per_job.map_or(MEMORY_PER_JOB, |size| size.0),
             conf_timeout,
+            launcher: words(own.build.launcher.as_deref().unwrap_or_default()),
             cache_size: own.cache.size.map_or(CACHE_SIZE, |size| size.0),
             timings: own
                 .build
@@ -129,6 +132,12 @@ impl Settings {
         self.conf_timeout
     }
 
+    /// The program with its arguments that is put before every compiler; nothing if there is none.
+    #[must_use]
+    pub fn launcher(&self) -> &[String] {
+        &self.launcher
+    }
+
     /// How many bytes the builds that may come back take at most; 0 if none are kept.
     #[must_use]
     pub fn cache_size(&self) -> u64 {
@@ -162,6 +171,10 @@ impl Settings {
             root: trees.root,
         }
     }
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
 }
 
 /// A limit from a file, where 0 is none.
@@ -240,6 +253,12 @@ mod tests {
         assert_eq!(settings.cache_size(), 3 << 20);
         assert!(settings.timings().is_some_and(|file| file.ends_with("t.html")));
         assert_eq!(settings.memory_per_job(), 1 << 30);
+    }
+
+    #[test]
+    fn a_launcher_may_have_arguments() {
+        let settings = read(&[("alpm-dkms.toml", "[build]\nlauncher = 'env  A=b ccache '\n")]);
+        assert_eq!(settings.launcher(), ["env", "A=b", "ccache"]);
     }
 
     #[rstest]

@@ -149,4 +149,11 @@ impl Trees {
     pub fn build_programs(&self) -> PathBuf {
         self.dkms.join(".bin")
     }
+
+    /// Programs with the names of the compilers that start those through a launcher:
+    /// `T/.bin/compilers`.
+    #[must_use]
+    pub fn launching_compilers(&self) -> PathBuf {
+        self.build_programs().join("compilers")
+    }
 }

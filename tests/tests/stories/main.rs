@@ -16,6 +16,7 @@ mod hook_files;
 mod interrupted;
 mod kernels;
 mod kernels_leave;
+mod launchers;
 mod machines;
 mod modules;
 mod moves;

@@ -9,6 +9,7 @@ use super::Run;
 use super::again::Again;
 use crate::cache::Cache;
 use crate::crew::{self, Crew, Job, News};
+use crate::launcher;
 use crate::memory::Gate;
 use crate::names::{KernelRelease, ModuleId};
 use crate::plan::{Action, Plan, Step};
@@ -21,6 +22,9 @@ impl Run<'_> {
         let jobs = crew::jobs(plan);
         if jobs.is_empty() {
             return;
+        }
+        if let Err(why) = launcher::set_up(site) {
+            self.say(&[why.to_string()]);
         }
         let mut gate = Gate::new(&site.memory, site.settings.memory_per_job());
         let (most, fewer) = gate.jobs(site.settings.jobs());

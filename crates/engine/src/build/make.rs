@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 use super::{Build, Prepared, step_failed};
 use crate::conf::MakeChoice;
 use crate::kernels::KernelConfig;
+use crate::launcher;
 use crate::make_log::MakeLog;
 use crate::report::{Failed, Phase};
 use crate::run::{Ended, Environment, How, Output, Program};
@@ -26,7 +27,7 @@ impl Build<'_> {
                 env = env.with(name, value);
             }
         }
-        Ok(env)
+        Ok(launcher::environment(self.site, env))
     }
 
     pub(super) fn make(&self, prepared: &Prepared, log: &mut MakeLog) -> Result<(), Failed> {

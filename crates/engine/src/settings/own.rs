@@ -30,6 +30,8 @@ pub(super) struct Build {
     pub(super) timeout: Option<u64>,
     /// 0 for no bound.
     pub(super) memory_per_job: Option<Size>,
+    /// What is put before the compiler, split at blanks.
+    pub(super) launcher: Option<String>,
     /// A file.
     pub(super) timings: Option<PathBuf>,
     #[serde(flatten)]

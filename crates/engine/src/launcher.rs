@@ -1,0 +1,270 @@
+//! A program such as ccache or distcc before every compiler, whoever calls the compiler and how.
+//!
+//! Kbuild, the MAKE lines of confs and configure scripts each have their own way to name the
+//! compiler, but all of them look it up in PATH. So a directory stands first in there with a
+//! program for each compiler of the machine that starts it through the launcher, under its full
+//! path: a launcher that looked it up again would find itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::env;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::durable::{self, FileError};
+use crate::run::Environment;
+use crate::site::Site;
+
+/// What compilers are called, but for what stands before and after: `x86_64-linux-gnu-gcc-16`.
+const COMPILERS: [&str; 6] = ["cc", "c++", "gcc", "g++", "clang", "clang++"];
+
+/// Launchers that one links the compilers' names to: what is such a link is no compiler.
+const LAUNCHERS: [&str; 4] = ["ccache", "sccache", "distcc", "icecc"];
+
+/// Where launchers keep what is theirs, below `T/.cache`, unless their variables say otherwise: a
+/// hook's home is not everybody's, and what is in our tree goes when we go.
+const DIRECTORIES: [(&str, &str); 3] =
+    [("CCACHE_DIR", "ccache"), ("SCCACHE_DIR", "sccache"), ("DISTCC_DIR", "distcc")];
+
+/// More that suits builds of kernel modules, unless it is said otherwise.
+const VARIABLES: [(&str, &str); 2] = [
+    // The path of the headers names the kernel's release, which is no reason to compile.
+    ("CCACHE_NOHASHDIR", "1"),
+    // A server that a build started ends with it, perhaps while it works for another build.
+    ("SCCACHE_IGNORE_SERVER_IO_ERROR", "1"),
+];
+
+/// Why there is no launcher although one is set.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoLauncher {
+    /// There is no such program.
+    #[error(
+        "there is no program {0}, which [build] launcher in /etc/dkms/alpm-dkms.toml names: \
+         compiling without it"
+    )]
+    Missing(String),
+    /// The programs cannot be made.
+    #[error("compiling without the launcher: {0}")]
+    File(#[from] FileError),
+}
+
+/// Makes the programs for the builds of this run, or removes them if there is no launcher.
+///
+/// Nothing may be built meanwhile.
+pub(crate) fn set_up(site: &Site) -> Result<(), NoLauncher> {
+    let dir = site.trees.launching_compilers();
+    let made = make(site, &dir);
+    if !matches!(made, Ok(true)) {
+        durable::remove_tree(&dir)?;
+    }
+    made.map(|_| ())
+}
+
+/// The environment of a build, with the launcher if one was set up. Comes last: nothing may be
+/// put before it in PATH, and what the administrator set stays.
+pub(crate) fn environment(site: &Site, mut env: Environment) -> Environment {
+    let dir = site.trees.launching_compilers();
+    if !dir.is_dir() {
+        return env;
+    }
+    for (name, dir) in DIRECTORIES {
+        if env.get(name).is_none() {
+            env = env.with(name, site.trees.cache().join(dir));
+        }
+    }
+    for (name, value) in VARIABLES {
+        if env.get(name).is_none() {
+            env = env.with(name, value);
+        }
+    }
+    env.first_in_path(&dir)
+}
+
+/// Makes the programs; says whether there is a launcher.
+fn make(site: &Site, dir: &Path) -> Result<bool, NoLauncher> {
+    let Some((program, args)) = site.settings.launcher().split_first() else { return Ok(false) };
+    let found = find(program, &site.env).ok_or_else(|| NoLauncher::Missing(program.clone()))?;
+    let found = found.to_string_lossy().into_owned();
+    let launcher: Vec<String> =
+        std::iter::once(&found).chain(args).map(|word| quoted(word)).collect();
+    for (_, directory) in DIRECTORIES {
+        // distcc does not make its own, and works without its hosts then.
+        durable::create_dirs(&site.trees.cache().join(directory))?;
+    }
+    durable::create_dirs(dir)?;
+    let compilers = compilers(&site.env);
+    for (name, compiler) in &compilers {
+        let compiler = quoted(&compiler.to_string_lossy());
+        let text = format!(
+            "#!/bin/sh\n# Put first in PATH by alpm-dkms: [build] launcher in \
+             /etc/dkms/alpm-dkms.toml.\nexec {} {compiler} \"$@\"\n",
+            launcher.join(" ")
+        );
+        write_program(&dir.join(name), &text)?;
+    }
+    let made: BTreeSet<&str> = compilers.keys().map(String::as_str).collect();
+    for entry in fs::read_dir(dir).map_err(FileError::when("list", dir))?.flatten() {
+        if !entry.file_name().to_str().is_some_and(|name| made.contains(name)) {
+            durable::remove_tree(&entry.path())?;
+        }
+    }
+    Ok(true)
+}
+
+/// A program by its path or by its name in PATH.
+fn find(program: &str, env: &Environment) -> Option<PathBuf> {
+    if program.contains('/') {
+        return Some(PathBuf::from(program)).filter(|path| is_program(path));
+    }
+    search_path(env).into_iter().map(|dir| dir.join(program)).find(|path| is_program(path))
+}
+
+/// The compilers in PATH, each as it would be found.
+fn compilers(env: &Environment) -> BTreeMap<String, PathBuf> {
+    let mut compilers = BTreeMap::new();
+    for dir in search_path(env) {
+        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if is_compiler(&name) && is_program(&entry.path()) && !leads_to_launcher(&entry.path())
+            {
+                compilers.entry(name).or_insert_with(|| entry.path());
+            }
+        }
+    }
+    compilers
+}
+
+fn search_path(env: &Environment) -> Vec<PathBuf> {
+    env.get("PATH").map(|path| env::split_paths(path).collect()).unwrap_or_default()
+}
+
+fn is_compiler(name: &str) -> bool {
+    let is_version = |text: &str| text.chars().all(|c| c.is_ascii_digit() || c == '.');
+    let plain = match name.rsplit_once('-') {
+        Some((plain, version)) if is_version(version) => plain,
+        _ => name,
+    };
+    plain.rsplit('-').next().is_some_and(|last| COMPILERS.contains(&last))
+}
+
+fn leads_to_launcher(path: &Path) -> bool {
+    let real = path.canonicalize().unwrap_or_default();
+    real.file_name().is_some_and(|name| LAUNCHERS.iter().any(|launcher| name == *launcher))
+}
+
+fn is_program(path: &Path) -> bool {
+    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+/// Writes a program, unless it stands there as it should be.
+fn write_program(path: &Path, text: &str) -> Result<(), FileError> {
+    if is_program(path) && fs::read_to_string(path).is_ok_and(|is| is == text) {
+        return Ok(());
+    }
+    durable::write_program(path, text)
+}
+
+/// A word as a shell reads it back.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use testroot::TestRoot;
+
+    use super::*;
+    use crate::run::Program;
+
+    #[rstest]
+    #[case("gcc", true)]
+    #[case("cc", true)]
+    #[case("g++-16", true)]
+    #[case("x86_64-pc-linux-gnu-gcc-16.2.1", true)]
+    #[case("clang++", true)]
+    #[case("gcc-ar", false)]
+    #[case("gcc-nm-16", false)]
+    #[case("clang-format", false)]
+    #[case("c99", false)]
+    #[case("ccache", false)]
+    #[case("cpp", false)]
+    fn knows_a_compiler_by_its_name(#[case] name: &str, #[case] is: bool) {
+        assert_eq!(is_compiler(name), is);
+    }
+
+    /// A machine with a gcc-16 and a launcher.
+    fn machine(launcher: &str) -> (TestRoot, Site) {
+        let root = TestRoot::new();
+        root.program("gcc-16", "echo compiled by \"$0\" \"$@\"");
+        root.program("launcher", "echo launched; exec \"$@\"");
+        root.write("etc/dkms/alpm-dkms.toml", format!("[build]\nlauncher = \"{launcher}\"\n"));
+        let mut site = Site::for_hook(root.path());
+        site.env = site.env.first_in_path(&root.programs());
+        (root, site)
+    }
+
+    fn compile(site: &Site) -> String {
+        let env = environment(site, site.env.clone());
+        let ended = Program::new("gcc-16", &env).args(["-c", "it's a.c"]).run().unwrap();
+        String::from_utf8(ended.output).unwrap()
+    }
+
+    #[test]
+    fn every_compiler_is_started_through_the_launcher() {
+        let (root, site) = machine("launcher --with args");
+        set_up(&site).unwrap();
+        let gcc = root.programs().join("gcc-16").display().to_string();
+        assert_eq!(root.calls("launcher"), [""; 0]);
+        assert_eq!(compile(&site), "launched\n");
+        assert_eq!(root.calls("launcher"), [format!("--with args {gcc} -c it's a.c")]);
+    }
+
+    #[test]
+    fn what_leads_to_a_launcher_is_no_compiler() {
+        let (root, mut site) = machine("launcher");
+        let masquerade = root.programs().join("masquerade");
+        fs::create_dir(&masquerade).unwrap();
+        let ccache = root.program("ccache", "exit 1");
+        std::os::unix::fs::symlink(ccache, masquerade.join("gcc-16")).unwrap();
+        site.env = site.env.first_in_path(&masquerade);
+        set_up(&site).unwrap();
+        let gcc = root.programs().join("gcc-16").display().to_string();
+        assert_eq!(compile(&site), format!("launched\ncompiled by {gcc} -c it's a.c\n"));
+    }
+
+    #[test]
+    fn without_its_launcher_a_compiler_is_started_as_ever() {
+        let (root, mut site) = machine("launcher");
+        set_up(&site).unwrap();
+        fs::remove_file(root.programs().join("launcher")).unwrap();
+        let said = set_up(&site).unwrap_err().to_string();
+        assert!(said.starts_with("there is no program launcher, which [build] launcher"), "{said}");
+        assert!(compile(&site).starts_with("compiled by"));
+
+        root.write("etc/dkms/alpm-dkms.toml", "");
+        site.settings = Site::for_hook(root.path()).settings;
+        set_up(&site).unwrap();
+        assert!(!site.trees.launching_compilers().exists());
+    }
+
+    #[test]
+    fn a_compiler_that_is_gone_has_no_program() {
+        let (root, site) = machine("launcher");
+        set_up(&site).unwrap();
+        fs::rename(root.programs().join("gcc-16"), root.programs().join("gcc-17")).unwrap();
+        set_up(&site).unwrap();
+        let dir = site.trees.launching_compilers();
+        assert!(!dir.join("gcc-16").exists() && dir.join("gcc-17").exists());
+    }
+
+    #[test]
+    fn what_is_set_stays() {
+        let (_root, site) = machine("launcher");
+        set_up(&site).unwrap();
+        let env = environment(&site, site.env.clone().with("CCACHE_DIR", "/mine"));
+        assert_eq!(env.get("CCACHE_DIR").unwrap(), "/mine");
+        let ours = site.trees.cache().join("distcc");
+        assert_eq!(env.get("DISTCC_DIR").unwrap(), ours.as_os_str());
+    }
+}
