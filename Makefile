@@ -19,9 +19,11 @@ testbed: host ## the roots that stories start from
 query: testbed ## lint and tests of the crate that links libalpm 16
 	tests/testbed/testbed.sh alpm-query
 
-bench: testbed ## how long things take, beside the real dkms: make bench simulate [rounds=3] [rows="install bump"] [out=FILE]
+bench: testbed ## how long things take, beside the real dkms: make bench [rounds=3] [rows="install bump"] [out=FILE]
 	tests/testbed/bench-modules.sh
-	cargo run --quiet -p stories --bin bench simulate -- $(and $(rounds),--rounds $(rounds)) $(and $(out),--out $(out)) $(rows)
+	$(if $(rows),,$(MAKE) --silent simulate >target/testbed/simulation)
+	cargo run --quiet -p stories --bin bench -- $(and $(rounds),--rounds $(rounds)) $(and $(out),--out $(out)) \
+		$(or $(rows),--simulation target/testbed/simulation)
 
 simulate: host ## 40 modules for 6 kernels on 16 and on 64 processors, with compilers that only sleep
 	cargo run --quiet --release -p dkms-engine --example simulate

@@ -31,6 +31,9 @@ const PREPARE: &str = r#"
 "#;
 
 impl Work {
+    /// Nothing to compile.
+    pub(crate) const NONE: Self = Self { kernels: &[], modules: &[] };
+
     /// The kernels' releases and the modules' names and versions, each with each.
     fn pairs(&self) -> impl Iterator<Item = (String, String, String)> {
         self.kernels.iter().flat_map(|kernel| {

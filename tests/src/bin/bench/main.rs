@@ -1,7 +1,8 @@
 //! Measures how long things take, our engine and the real dkms in turns, beside what the compilers alone need.
 //!
-//! `bench [--rounds N] [--out FILE] [--ours] [ROW]...`: the rows are those of [`rows::ROWS`], all of them if none is
-//! named. The page of results goes to standard output, or to FILE. `--ours` leaves out the others, to try a change.
+//! `bench [--rounds N] [--out FILE] [--ours] [--simulation FILE] [ROW]...`: the rows are those of [`rows::ROWS`], all of
+//! them if none is named. The page of results goes to standard output, or to FILE. `--ours` leaves out the others, to try
+//! a change. What a simulation of larger machines said is put into the page as it is.
 
 #![expect(
     clippy::expect_used,
@@ -49,6 +50,7 @@ struct Wanted {
     rows: Vec<&'static Row>,
     sides: Vec<Side>,
     out: Option<String>,
+    simulation: Option<String>,
 }
 
 impl Wanted {
@@ -58,6 +60,7 @@ impl Wanted {
             rows: Vec::new(),
             sides: vec![Side::Ours, Side::Dkms, Side::Nobody],
             out: None,
+            simulation: None,
         };
         while let Some(arg) = args.next() {
             match arg.as_str() {
@@ -67,6 +70,10 @@ impl Wanted {
                 }
                 "--ours" => wanted.sides = vec![Side::Ours],
                 "--out" => wanted.out = Some(args.next().expect("--out wants a file")),
+                "--simulation" => {
+                    let text = args.next().and_then(|file| fs::read_to_string(file).ok());
+                    wanted.simulation = Some(text.expect("--simulation wants a file"));
+                }
                 name => {
                     let known: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
                     let row = ROWS.iter().find(|row| row.name == name);

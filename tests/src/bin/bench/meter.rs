@@ -15,7 +15,7 @@ use crate::machine::Side;
 const LIMIT: Duration = Duration::from_secs(3600);
 
 /// How often our own programs' memory is looked at. It is their peak that is read, so that little is missed.
-const GLANCE: Duration = Duration::from_millis(100);
+const GLANCE: Duration = Duration::from_millis(20);
 
 /// Our own programs, which may use little memory beside the compilers.
 const OURS: [&str; 4] = ["dkms", "dkms-install", "dkms-remove", "alpm-query"];
@@ -27,7 +27,7 @@ pub(crate) struct Figure {
     pub wall: Duration,
     /// User and system time of the program and everything it started.
     pub cpu: Duration,
-    /// The greatest resident memory of our own programs, in KiB, added up.
+    /// The greatest resident memory of our own programs, in KiB, of those that ran at the same time.
     pub memory: u64,
 }
 
@@ -99,12 +99,14 @@ fn children_cpu() -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
-/// Watches our own programs in a root until the end: their greatest resident memory in KiB, added up.
+/// Watches our own programs in a root until the end: their greatest resident memory in KiB.
 fn watch(root: &Root, ended: &AtomicBool) -> u64 {
-    let mut peaks: BTreeMap<String, u64> = BTreeMap::new();
     let top = root.path("");
+    let mut most = 0;
     while !ended.load(Ordering::Relaxed) {
         thread::park_timeout(GLANCE);
+        // By program: one that is just starting another looks as if it ran twice.
+        let mut peaks: BTreeMap<String, u64> = BTreeMap::new();
         for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
             // Of other entries, and of processes that have ended, there is no such link.
             let Ok(program) = fs::read_link(process.path().join("exe")) else { continue };
@@ -118,6 +120,7 @@ fn watch(root: &Root, ended: &AtomicBool) -> u64 {
             let known = peaks.entry(name).or_default();
             *known = peak.unwrap_or_default().max(*known);
         }
+        most = most.max(peaks.values().sum());
     }
-    peaks.values().sum()
+    most
 }

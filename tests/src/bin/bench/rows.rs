@@ -109,10 +109,10 @@ pub(crate) const ROWS: [Row; 9] = [
             from: State::Modules,
             brings: &["linux-headers-1"],
             leaves: Work { kernels: &["linux-1"], modules: &MODULES },
-            compiles: Work { kernels: &[], modules: &[] },
+            compiles: Work::NONE,
         },
-        goal: "0.02 x dkms + pacman",
-        reached: |m| m.ours - m.pacman <= 0.02 * m.dkms,
+        goal: "0.02 x dkms",
+        reached: |m| m.ours <= 0.02 * m.dkms,
     },
     Row {
         name: "status",
@@ -157,7 +157,7 @@ impl Row {
                         leaves.assert_placed(&root);
                     }
                 }
-                if sides.contains(&Side::Nobody) {
+                if sides.contains(&Side::Nobody) && *compiles != Work::NONE {
                     results.note_floor(self.name, machines.floor(compiles));
                 }
             }
