@@ -9,6 +9,7 @@ mod machine;
 mod named;
 mod options;
 mod progress;
+mod sources;
 mod status;
 mod task;
 mod typed;
@@ -19,6 +20,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use dkms_engine::names::Arch;
+use dkms_engine::plan::Verb;
 use dkms_engine::site::Site;
 use nix::sys::stat::{Mode, umask};
 use nix::sys::utsname::uname;
@@ -26,6 +28,7 @@ use nix::sys::utsname::uname;
 use bars::{Above, Screen};
 use options::Id;
 use progress::{Loudness, Progress};
+use sources::Arrival;
 use task::{Manner, Task};
 use typed::{Stop, Typed};
 use wanted::{Here, Refusal, Subject, Wanted};
@@ -87,9 +90,13 @@ fn dkms(typed: &Typed, stop: Option<Stop>, screen: Option<&Screen>) -> u8 {
         };
         Ok(Some((Wanted::read(typed, &here)?, site)))
     });
-    match understood {
+    let ended = match understood {
         Ok(Some((wanted, site))) => carry_out(wanted, typed, site, screen),
-        Ok(None) => 0,
+        Ok(None) => Ok(0),
+        Err(refusal) => Err(refusal),
+    };
+    match ended {
+        Ok(code) => code,
         Err(refusal) => {
             complain(&refusal.message);
             refusal.code
@@ -110,7 +117,12 @@ fn stopped(stop: &Stop, typed: &Typed) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn carry_out(wanted: Wanted, typed: &Typed, mut site: Site, screen: Option<&Screen>) -> u8 {
+fn carry_out(
+    wanted: Wanted,
+    typed: &Typed,
+    mut site: Site,
+    screen: Option<&Screen>,
+) -> Result<u8, Refusal> {
     let mut out = Above::new(io::stdout(), screen.cloned());
     let mut errors = Above::new(io::stderr(), screen.cloned());
     let manner = Manner {
@@ -132,7 +144,7 @@ fn carry_out(wanted: Wanted, typed: &Typed, mut site: Site, screen: Option<&Scre
             .with_bars(screen.cloned());
         task.carry_out(site, &manner, &mut progress)
     };
-    match wanted {
+    Ok(match wanted {
         Wanted::Status(filter) => {
             if loudness != Loudness::Quiet {
                 let json = typed.has(Id::Json);
@@ -163,12 +175,34 @@ fn carry_out(wanted: Wanted, typed: &Typed, mut site: Site, screen: Option<&Scre
             run(&mut site, Some(target.arch), &Task::clear(target.kernel, !all))
         }
         Wanted::PayDebts => run(&mut site, None, &Task::pay_debts()),
-        Wanted::Change(verb, subject, kernels) => {
-            let Subject::Module(module) = subject else { return 2 };
+        Wanted::Pack(module, kernels, wrapping) => {
             site.asked.module = Some(module.clone());
+            let path = sources::pack(&site, &module, &kernels, &wrapping)?;
+            let mut progress =
+                Progress::new(&mut out, &mut errors, loudness, &site.trees, &site.arch);
+            progress.say(&format!("Tarball location: {}", path.display()));
+            0
+        }
+        Wanted::Change(verb, subject, kernels) => {
+            let (module, arrival) = match subject {
+                Subject::Module(module) => (module, None),
+                path => {
+                    task::check_writable(&site)?;
+                    let arrival = Arrival::read(&path, &site, &kernels)?;
+                    (arrival.import.id.clone(), Some(arrival))
+                }
+            };
+            site.asked.module = Some(module.clone());
+            if let Some(arrival) = arrival {
+                let code = run(&mut site, None, &Task::import(&arrival, manner.force));
+                // What would follow cannot be planned before the source is there.
+                if code != 0 || verb == Verb::Add || manner.dry_run {
+                    return Ok(code);
+                }
+            }
             let tasks = Task::of_verb(verb, &module, &kernels, manner.force, &site.trees);
             let codes = tasks.iter().map(|(arch, task)| run(&mut site, arch.clone(), task));
             codes.filter(|code| *code != 0).last().unwrap_or(0)
         }
-    }
+    })
 }

@@ -18,7 +18,7 @@ pub struct Named {
     /// The module's version.
     pub version: Option<String>,
     /// The last word that is a path.
-    path: Option<PathBuf>,
+    pub path: Option<PathBuf>,
     /// Words that nobody can make use of.
     pub ignored: Vec<String>,
 }

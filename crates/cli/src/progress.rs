@@ -133,6 +133,12 @@ impl Watch for Progress<'_> {
 fn done(step: &Step, elapsed: Duration) -> Option<String> {
     let time = elapsed.as_secs_f64();
     Some(match &step.action {
+        Action::TakeIn { module, from } => {
+            format!("copied the source of {module} from {}", from.display())
+        }
+        Action::Load { module, build, .. } => {
+            format!("took over what was built of {module} for {}", build.kernel)
+        }
         Action::Register(module) => format!("added {module}"),
         Action::UseKept(_) | Action::Fail { .. } | Action::Depmod(_) | Action::Leave => {
             return None;

@@ -17,7 +17,8 @@ use dkms_engine::trees::Trees;
 use nix::unistd::{AccessFlags, Uid, access};
 
 use crate::progress::Progress;
-use crate::wanted::{Kernels as Wished, NOT_ROOT, Target};
+use crate::sources::Arrival;
+use crate::wanted::{self, Kernels as Wished, NOT_ROOT, Target};
 
 /// How a command is carried out.
 #[derive(Debug)]
@@ -95,6 +96,26 @@ impl Task {
         }
     }
 
+    /// `dkms add` of a module that comes from elsewhere.
+    pub fn import(arrival: &Arrival, force: bool) -> Self {
+        let (module, kernel) = (arrival.import.id.clone(), arrival.kernel.clone());
+        Self {
+            scope: Scope {
+                kernels: Some([kernel.clone()].into()),
+                modules: Some([module.clone()].into()),
+                import: Some(arrival.import.clone()),
+                ..Scope::default()
+            },
+            request: Request::Command {
+                verb: Verb::Add,
+                module,
+                kernels: Some(vec![kernel]),
+                force,
+            },
+            needs: Rights::Root,
+        }
+    }
+
     /// What `verb` does to a module, once for each architecture, in the order they were named.
     pub fn of_verb(
         verb: Verb,
@@ -112,6 +133,7 @@ impl Task {
                 kernels: kernels.as_ref().map(|these| these.iter().cloned().collect()),
                 modules: Some([module.clone()].into()),
                 shallow: verb.unmakes(),
+                ..Scope::default()
             },
             request: Request::Command { verb, module: module.clone(), kernels, force },
             needs: match verb {
@@ -222,6 +244,14 @@ fn arches(trees: &Trees, module: &ModuleId) -> Vec<Option<Arch>> {
 /// Whether it is root who asks. In another root the files themselves say who may change them.
 pub fn is_root(site: &Site) -> bool {
     site.trees.root != Path::new("/") || Uid::effective().is_root()
+}
+
+/// Looks whether the dkms tree can be written to, before anything else is looked at.
+///
+/// # Errors
+/// [`Refusal`] (dkms's 1) if not.
+pub fn check_writable(site: &Site) -> Result<(), wanted::Refusal> {
+    Rights::Write.check(site).or_else(|why| wanted::refuse(1, why))
 }
 
 impl Rights {

@@ -10,6 +10,7 @@ use dkms_engine::trees::Trees;
 use crate::commands::Command;
 use crate::named::Named;
 use crate::options::Id;
+use crate::sources::Wrapping;
 use crate::typed::{Naming, Typed};
 
 /// What is to be done.
@@ -36,6 +37,8 @@ pub enum Wanted {
     },
     /// Forget what was built for a kernel: of willing modules, or (second) of all.
     Clear(Target, bool),
+    /// Write a module into an archive.
+    Pack(ModuleId, Kernels, Wrapping),
     /// Do something to one module.
     Change(Verb, Subject, Kernels),
 }
@@ -155,6 +158,34 @@ impl Wanted {
             }
             Command::Unbuild => Self::change(Verb::Unbuild, typed, named, &kernels, &arches, here),
             Command::Remove => Self::change(Verb::Remove, typed, named, &kernels, &arches, here),
+            Command::Ldtarball => {
+                match &named.path {
+                    None => return refuse(2, "ldtarball needs an archive: dkms ldtarball FILE"),
+                    Some(path) if !path.exists() => {
+                        return refuse(2, format!("{}: there is no such file", path.display()));
+                    }
+                    Some(_) => {}
+                }
+                // What it holds is named in it.
+                let named = Named { module: None, version: None, ..named };
+                Self::change(Verb::Add, typed, named, &kernels, &arches, here)
+            }
+            Command::Mktarball => {
+                let Subject::Module(id) = named.subject(command.name())? else {
+                    return refuse(1, "mktarball needs a module: dkms mktarball MODULE/VERSION");
+                };
+                let wrapping = Wrapping {
+                    no_source: typed.has(Id::BinariesOnly),
+                    no_builds: typed.has(Id::SourceOnly),
+                    archive: typed.archive.clone(),
+                };
+                let kernels = if typed.has(Id::All) {
+                    Kernels::All
+                } else {
+                    Kernels::These(targets(&kernels, &arches, here)?)
+                };
+                Ok(Self::Pack(id, kernels, wrapping))
+            }
             _ => refuse(2, format!("{} is not there yet", command.name())),
         }
     }
@@ -199,10 +230,6 @@ impl Wanted {
             return refuse(5, format!("--all cannot be used with {}", verb.name()));
         }
         let subject = named.subject(verb.name())?;
-        if let Subject::Directory(path) | Subject::Archive(path) = &subject {
-            let shown = path.display();
-            return refuse(2, format!("{shown}: adding from elsewhere is not there yet"));
-        }
         if typed.has(Id::All) {
             return Ok(Self::Change(verb, subject, Kernels::All));
         }
@@ -383,7 +410,9 @@ mod tests {
     #[case::unpaired("build foo/1 -k 6.1 -a a -a b", 1)]
     #[case::all_and_kernel("remove foo/1 --all -k 6.1", 2)]
     #[case::no_command("foo/1", 2)]
-    #[case::not_yet("mktarball foo/1", 2)]
+    #[case::no_archive("ldtarball", 2)]
+    #[case::archive_that_is_not_there("ldtarball foo.dkms.tar.gz", 2)]
+    #[case::pack_what("mktarball foo", 1)]
     #[case::no_such_path("add ./foo-1", 2)]
     #[case::no_such_absolute_path("add /nowhere/foo-1", 1)]
     #[case::path_where_none_is_taken("remove ./foo-1", 1)]

@@ -15,6 +15,7 @@ use crate::digest::Digest;
 use crate::durable::{self, FileError};
 use crate::facts::Facts;
 use crate::index;
+use crate::intake;
 use crate::links;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 use crate::place;
@@ -136,6 +137,12 @@ impl Run<'_> {
 
     fn carry_out(&mut self, action: &Action) -> Result<Outcome, Failed> {
         match action {
+            Action::TakeIn { module, from } => intake::source(self.site, module, from)?,
+            Action::Load { module, build, replace } => {
+                if !intake::build(self.site, module, build, *replace)? {
+                    return Ok(Outcome::Skipped("it is built already".into()));
+                }
+            }
             Action::Register(module) => self.register(module)?,
             Action::UseKept(module) => self.use_kept(module)?,
             Action::Adopt { module, kernel, depends } => self.adopt(module, kernel, depends)?,

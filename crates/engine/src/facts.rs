@@ -6,6 +6,7 @@ use crate::cache::Key;
 use crate::conf::{Autoinstall, Values};
 use crate::debts::Debt;
 use crate::digest::KernelIdentity;
+use crate::import::Import;
 use crate::kernels::Kernel;
 use crate::names::{Arch, KernelRelease, ModuleId, ModuleName};
 use crate::record::{Failure, Inputs, Record};
@@ -27,6 +28,8 @@ pub struct Facts {
     pub kernels_known: bool,
     /// Whether the administrator wants no autoinstall (`/etc/dkms/no-autoinstall`).
     pub no_autoinstall: bool,
+    /// A module that comes from elsewhere.
+    pub import: Option<Import>,
     /// What could not be read, one sentence each.
     pub problems: Vec<String>,
 }

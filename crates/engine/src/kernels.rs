@@ -56,7 +56,7 @@ impl Kernels {
                 continue;
             }
             match KernelRelease::from_entry(&entry.file_name()) {
-                Ok(release) => kernels.all.push(Kernel::read(trees, release)),
+                Ok(release) => kernels.all.push(Kernel::of_release(trees, release)),
                 Err(problem) => kernels.problems.push(problem),
             }
         }
@@ -73,7 +73,8 @@ impl Kernels {
 }
 
 impl Kernel {
-    fn read(trees: &Trees, release: KernelRelease) -> Self {
+    /// The kernel of this release, whether it is there or not.
+    pub(crate) fn of_release(trees: &Trees, release: KernelRelease) -> Self {
         let dir = trees.kernel(&release);
         let alive = dir.join("modules.order").exists() || dir.join("kernel").is_dir();
         let headers = headers_at(&trees.root, &dir.join("build"));

@@ -7,6 +7,7 @@
 //! [`act`], [`report`].
 
 pub mod act;
+pub mod archive;
 pub mod asked;
 mod build;
 pub mod cache;
@@ -21,7 +22,9 @@ pub mod distribution;
 pub mod durable;
 pub mod facts;
 pub mod finish;
+pub mod import;
 mod index;
+mod intake;
 pub mod kernels;
 mod launcher;
 pub mod links;

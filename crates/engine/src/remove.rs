@@ -166,7 +166,8 @@ pub(crate) fn leave(site: &Site) -> Result<(), FileError> {
 /// Removes what killed runs left unfinished in our own directories. Only under the lock.
 pub(crate) fn strays(site: &Site) -> Result<(), FileError> {
     let trees = &site.trees;
-    let own = [trees.dkms.clone(), trees.debts(), trees.failures(), trees.cache()];
+    let own =
+        [trees.source.clone(), trees.dkms.clone(), trees.debts(), trees.failures(), trees.cache()];
     for dir in own.into_iter().chain([trees.dkms.join(".kept"), trees.build_programs()]) {
         durable::remove_unfinished(&dir)?;
     }

@@ -9,9 +9,11 @@ use crate::cache::Cache;
 use crate::confs::Confs;
 use crate::debts::Debts;
 use crate::digest::{Digest, Digests};
+use crate::durable::UNFINISHED;
 use crate::facts::{
     Built, ConfFacts, Facts, KernelFacts, ModuleFacts, Pair, SourceLink, SourcePlace,
 };
+use crate::import::Import;
 use crate::kernels::{Kernel, Kernels};
 use crate::links;
 use crate::names::{KernelRelease, ModuleId};
@@ -30,6 +32,8 @@ pub struct Scope {
     pub modules: Option<BTreeSet<ModuleId>>,
     /// True where nothing will be built: no conf is asked and nothing is hashed.
     pub shallow: bool,
+    /// A module that comes from elsewhere.
+    pub import: Option<Import>,
 }
 
 impl Scope {
@@ -61,6 +65,7 @@ pub fn read(site: &Site, scope: &Scope) -> Facts {
     };
     let mut kernels = survey.kernels();
     let mut modules = survey.modules();
+    survey.add_import(&mut modules);
     survey.look_ahead(&kernels, &modules);
     survey.identities(&mut kernels);
     for (id, module) in &mut modules {
@@ -80,6 +85,7 @@ pub fn read(site: &Site, scope: &Scope) -> Facts {
             Cache::of(&site.trees).keys()
         },
         kernels_known: survey.kernels_known,
+        import: scope.import.clone(),
         no_autoinstall: site.trees.etc.join("no-autoinstall").exists(),
         problems: survey.problems,
     }
@@ -198,6 +204,22 @@ impl Survey<'_> {
         modules
     }
 
+    /// Counts the source of what comes as present: it will be.
+    fn add_import(&self, modules: &mut BTreeMap<ModuleId, ModuleFacts>) {
+        let Some(import) = &self.scope.import else { return };
+        let module = modules.entry(import.id.clone()).or_insert_with(|| ModuleFacts {
+            source_dir: import.id.source_dir(),
+            source: SourcePlace::Missing,
+            link: SourceLink::None,
+            elsewhere: false,
+            pairs: BTreeMap::new(),
+        });
+        if import.source.is_some() && module.link != SourceLink::Source {
+            module.source_dir = import.id.source_dir();
+            module.source = SourcePlace::Present;
+        }
+    }
+
     fn added(&self, added: &state::Added) -> ModuleFacts {
         let trees = &self.site.trees;
         let id = &added.id;
@@ -246,7 +268,9 @@ impl Survey<'_> {
         let Ok(entries) = fs::read_dir(&self.site.trees.source) else { return Vec::new() };
         let mut dirs = Vec::new();
         for entry in entries.flatten() {
-            if !has_conf(&entry.path()) {
+            let name = entry.file_name();
+            let unfinished = name.as_encoded_bytes().starts_with(UNFINISHED.as_bytes());
+            if unfinished || !has_conf(&entry.path()) {
                 continue;
             }
             match entry.file_name().into_string() {
@@ -376,6 +400,12 @@ impl Survey<'_> {
 
     fn source_of(&self, id: &ModuleId, module: &ModuleFacts) -> PathBuf {
         let trees = &self.site.trees;
+        let import = self.scope.import.as_ref().filter(|import| import.id == *id);
+        if let Some(comes) = import.and_then(|import| import.source.clone())
+            && module.link != SourceLink::Source
+        {
+            return comes;
+        }
         match module.source {
             SourcePlace::Kept => trees.kept(id),
             _ if module.link == SourceLink::Source => {

@@ -6,3 +6,4 @@ mod asked;
 mod commands;
 mod kernels;
 mod setting;
+mod sources;

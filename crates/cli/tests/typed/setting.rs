@@ -33,6 +33,7 @@ pub fn dkms(root: &TestRoot, line: &str) -> Said {
         .unwrap()
         .env("PATH", std::env::join_paths(dirs).unwrap())
         .env_remove("MAKEFLAGS")
+        .current_dir(root.path())
         .arg("--root")
         .arg(root.path())
         .args(line.split_whitespace())

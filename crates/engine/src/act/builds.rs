@@ -148,7 +148,9 @@ pub(super) fn around_builds(plan: &Plan) -> (Vec<&Step>, Vec<&Step>) {
         match &step.action {
             Action::Build { .. } => {}
             Action::Install { module, kernel, .. } if built(module, kernel) => {}
-            Action::Register(_)
+            Action::TakeIn { .. }
+            | Action::Load { .. }
+            | Action::Register(_)
             | Action::UseKept(_)
             | Action::Adopt { .. }
             | Action::Install { .. }

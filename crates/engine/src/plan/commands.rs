@@ -3,6 +3,7 @@
 use super::pairs::{Wanted, Will};
 use super::{Action, Note, Planner, Refusal, Verb};
 use crate::facts::{Facts, ModuleFacts, SourceLink, SourcePlace};
+use crate::import::Import;
 use crate::names::{KernelRelease, ModuleId};
 use crate::record::Reason;
 
@@ -15,6 +16,30 @@ impl Planner<'_> {
         }
         self.check_source(id, module)?;
         self.register(id);
+        Ok(())
+    }
+
+    /// `dkms add` of what comes from elsewhere.
+    fn add_import(&mut self, import: &Import, force: bool) -> Result<(), Refusal> {
+        let id = &import.id;
+        let module = self.facts.modules.get(id);
+        if module.is_some_and(|m| m.is_registered() && m.link != SourceLink::Broken) {
+            match (import.packed, force) {
+                (true, true) => {}
+                (true, false) => return Err(refuse(8, format!("{id} is added already"))),
+                (false, _) => return Err(refuse(3, format!("{id} is added already"))),
+            }
+        }
+        self.check_source(id, module)?;
+        if let Some(from) = &import.source {
+            let (module, from) = (id.clone(), from.clone());
+            self.step(Action::TakeIn { module, from }, vec![Reason::Asked]);
+        }
+        self.register(id);
+        for build in &import.builds {
+            let (module, build) = (id.clone(), build.clone());
+            self.step(Action::Load { module, build, replace: force }, vec![Reason::Asked]);
+        }
         Ok(())
     }
 
@@ -53,7 +78,10 @@ impl Planner<'_> {
         }
         let registered = module.is_some_and(ModuleFacts::is_registered);
         match verb {
-            Verb::Add => self.add(id),
+            Verb::Add => match &self.facts.import {
+                Some(import) => self.add_import(import, force),
+                None => self.add(id),
+            },
             Verb::Build | Verb::Install => {
                 if !registered {
                     self.check_source(id, module)?;

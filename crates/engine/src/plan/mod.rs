@@ -12,10 +12,12 @@ mod tests;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use crate::debts::Debt;
 use crate::digest::Digest;
 use crate::facts::{Facts, SourceLink, SourcePlace};
+use crate::import::ImportedBuild;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 use crate::record::Reason;
 
@@ -126,6 +128,22 @@ pub struct Step {
 /// What a step does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
+    /// Copy a source from elsewhere into the source tree.
+    TakeIn {
+        /// The module.
+        module: ModuleId,
+        /// The directory to copy.
+        from: PathBuf,
+    },
+    /// Take over what was built elsewhere.
+    Load {
+        /// The module.
+        module: ModuleId,
+        /// What was built.
+        build: ImportedBuild,
+        /// Whether it takes the place of what is there.
+        replace: bool,
+    },
     /// Make the module known: `T/M/V/source`.
     Register(ModuleId),
     /// Lead `T/M/V/source` to the copy that was kept of a source that is gone.
@@ -387,6 +405,8 @@ impl Action {
     pub fn module(&self) -> Option<&ModuleId> {
         match self {
             Self::Register(module)
+            | Self::TakeIn { module, .. }
+            | Self::Load { module, .. }
             | Self::UseKept(module)
             | Self::Adopt { module, .. }
             | Self::Build { module, .. }
@@ -411,7 +431,12 @@ impl Action {
             | Self::Depmod(kernel)
             | Self::Sweep(kernel) => Some(kernel),
             Self::Fail { kernel, .. } => kernel.as_ref(),
-            Self::Register(_) | Self::UseKept(_) | Self::Deregister(_) | Self::Leave => None,
+            Self::Load { build, .. } => Some(&build.kernel),
+            Self::TakeIn { .. }
+            | Self::Register(_)
+            | Self::UseKept(_)
+            | Self::Deregister(_)
+            | Self::Leave => None,
         }
     }
 }

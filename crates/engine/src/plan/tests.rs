@@ -42,6 +42,7 @@ impl Machine {
             cached: HashSet::new(),
             debts: Vec::new(),
             kernels_known: true,
+            import: None,
             no_autoinstall: false,
             problems: Vec::new(),
         });

@@ -8,6 +8,12 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Register(module) => write!(f, "add {module}"),
+            Self::TakeIn { module, from } => {
+                write!(f, "copy the source of {module} from {}", from.display())
+            }
+            Self::Load { module, build, .. } => {
+                write!(f, "take over what was built of {module} for {}", build.kernel)
+            }
             Self::UseKept(module) => write!(f, "use the kept source of {module}"),
             Self::Adopt { module, kernel, .. } => {
                 write!(f, "take over {module} for {kernel} from dkms")

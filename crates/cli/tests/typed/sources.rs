@@ -1,0 +1,210 @@
+//! Modules from directories and archives, and archives of modules.
+
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use assert_cmd::Command;
+use testroot::TestRoot;
+
+use crate::setting::{K1, K2, dkms, ends, root};
+
+/// Moves the source of `foo/1.0` out of the source tree.
+fn checkout(root: &TestRoot) -> String {
+    root.dir("srv");
+    std::fs::rename(root.at("usr/src/foo-1.0"), root.at("srv/checkout")).unwrap();
+    root.at("srv/checkout").display().to_string()
+}
+
+fn tar(dir: &Path, words: &[&str]) {
+    Command::new("tar").current_dir(dir).args(words).assert().success();
+}
+
+#[test]
+fn a_directory_becomes_a_source() {
+    let root = root();
+    let path = checkout(&root);
+    let said = ends(&root, &format!("install {path} -k {K1} -k {K2}"), 0);
+    assert!(said.contains("copied the source of foo/1.0"), "{said}");
+    let status = format!("foo/1.0, {K1}, x86_64: installed\nfoo/1.0, {K2}, x86_64: installed\n");
+    assert_eq!(ends(&root, "status", 0), status);
+    assert!(root.exists("usr/src/foo-1.0/foo.c") && root.exists("srv/checkout/foo.c"));
+    assert!(!root.listing("usr/src").contains(".tmp"), "{}", root.listing("usr/src"));
+}
+
+#[test]
+fn a_module_that_is_added_keeps_its_source() {
+    let root = root();
+    let path = checkout(&root);
+    ends(&root, &format!("add {path}/dkms.conf"), 0);
+    root.write("srv/checkout/new.c", "");
+    for command in ["add", "add --force", "build", "install"] {
+        ends(&root, &format!("{command} {path} -k {K1}"), 3);
+    }
+    assert!(!root.exists("usr/src/foo-1.0/new.c"));
+    // Once it is forgotten, the new source takes the place of the old one as a whole.
+    ends(&root, "remove foo/1.0 --all", 0);
+    root.write("usr/src/foo-1.0/stale.c", "");
+    ends(&root, &format!("add {path}"), 0);
+    assert!(root.exists("usr/src/foo-1.0/new.c") && !root.exists("usr/src/foo-1.0/stale.c"));
+}
+
+#[test]
+fn a_source_at_home_is_not_copied() {
+    let root = root();
+    root.write("usr/src/foo-1.0/marker", "");
+    let path = root.at("usr/src/foo-1.0");
+    let said = ends(&root, &format!("add {}", path.display()), 0);
+    assert!(!said.contains("copied"), "{said}");
+    assert_eq!(ends(&root, "status", 0), "foo/1.0: added\n");
+}
+
+#[test]
+fn what_is_no_source_is_refused() {
+    let root = root();
+    let path = checkout(&root);
+    root.write("srv/empty/file", "");
+    root.write("srv/my-dkms.conf", "");
+    root.write("srv/nothing.tar", "");
+    let before = root.listing("usr");
+    for (words, code) in [
+        ("add SRV/empty", 9),
+        ("add SRV/my-dkms.conf", 9),
+        ("add SRV/missing", 1),
+        ("add SRV/nothing.tar", 3),
+        ("ldtarball SRV/missing.tar", 2),
+        ("ldtarball SRV/x.rpm", 2),
+    ] {
+        let words = words.replace("SRV", &root.at("srv").display().to_string());
+        ends(&root, &words, code);
+    }
+    for (name, conf) in [
+        ("slash", "PACKAGE_NAME=a/../../etc\nPACKAGE_VERSION=1\n"),
+        ("blank", "PACKAGE_NAME='a b'\nPACKAGE_VERSION=1\n"),
+        ("hidden", "PACKAGE_NAME=.a\nPACKAGE_VERSION=1\n"),
+        ("dash", "PACKAGE_NAME=-rf\nPACKAGE_VERSION=1\n"),
+        ("version", "PACKAGE_NAME=a\nPACKAGE_VERSION=..\n"),
+        ("missing", "PACKAGE_NAME=a\n"),
+        ("exits", "exit 0\n"),
+        ("binary", "PACKAGE_NAME=a\n\0\n"),
+        ("invalid", "PACKAGE_NAME=a\nPACKAGE_VERSION=1\nBUILT_MODULE_NAME=a.ko\n"),
+    ] {
+        root.write("srv/checkout/dkms.conf", conf);
+        let said = dkms(&root, &format!("add {path}"));
+        assert_eq!(said.code, 8, "{name}: {}{}", said.out, said.errors);
+        assert!(said.errors.contains("dkms.conf"), "{name}: {}", said.errors);
+    }
+    assert_eq!(root.listing("usr"), before);
+    assert_eq!(ends(&root, "status", 0), "");
+}
+
+#[test]
+fn a_file_beside_the_user_hides_no_module() {
+    let root = root();
+    root.write("foo/1.0/dkms.conf", "PACKAGE_NAME=trap\nPACKAGE_VERSION=1\n");
+    ends(&root, "add foo/1.0", 0);
+    assert_eq!(ends(&root, "status foo", 0), "foo/1.0: added\n");
+    root.remove("foo");
+    root.write("foo", "");
+    ends(&root, "add foo -v 1.0", 3);
+    ends(&root, &format!("build foo/1.0 -k {K1}"), 0);
+    assert_eq!(ends(&root, "status foo", 0), format!("foo/1.0, {K1}, x86_64: built\n"));
+    // What is no module is a path.
+    root.write("bar/dkms.conf", "PACKAGE_NAME=bar\n");
+    ends(&root, "add bar", 8);
+}
+
+#[test]
+fn archives_go_there_and_back() {
+    let root = root();
+    ends(&root, &format!("build foo/1.0 -k {K1} -k {K2}"), 0);
+    let said = ends(&root, "mktarball foo/1.0 --all", 0);
+    let name = format!("foo-1.0-kernel{K1}-x86_64-kernel{K2}-x86_64.dkms.tar.gz");
+    assert!(said.contains(&name), "{said}");
+    let archive = root.at(format!("var/lib/dkms/foo/1.0/tarball/{name}"));
+    let listed = Command::new("tar").arg("-tf").arg(&archive).output().unwrap();
+    let members = String::from_utf8(listed.stdout).unwrap();
+    for member in [
+        "./\n".to_owned(),
+        "./dkms_source_tree/dkms.conf\n".into(),
+        format!("./dkms_main_tree/{K1}/x86_64/module/foo.ko\n"),
+        format!("./dkms_main_tree/{K2}/x86_64/log/make.log\n"),
+    ] {
+        assert!(members.contains(&member), "{member} is missing:\n{members}");
+    }
+    assert!(!members.contains("/."), "what is only ours is in it:\n{members}");
+
+    let other = crate::setting::root();
+    other.remove("usr/src/foo-1.0");
+    std::fs::copy(&archive, other.at("foo.dkms.tar.gz")).unwrap();
+    let file = other.at("foo.dkms.tar.gz").display().to_string();
+    ends(&other, &format!("ldtarball {file}"), 0);
+    let built = format!("foo/1.0, {K1}, x86_64: built\nfoo/1.0, {K2}, x86_64: built\n");
+    assert_eq!(ends(&other, "status", 0), built);
+    ends(&other, &format!("ldtarball --archive={file}"), 8);
+    ends(&other, &format!("ldtarball {file} --force"), 0);
+    ends(&other, &format!("install foo/1.0 -k {K1}"), 0);
+    ends(&other, "remove foo/1.0 --all", 0);
+}
+
+#[test]
+fn archives_can_leave_things_out() {
+    let root = root();
+    ends(&root, "mktarball foo/1.0", 3);
+    ends(&root, "add foo/1.0", 0);
+    ends(&root, &format!("mktarball foo/1.0 -k {K1}"), 6);
+    let source = root.at("srv.tar.xz");
+    ends(&root, &format!("mktarball foo/1.0 --source-only --archive {}", source.display()), 0);
+    ends(&root, &format!("build foo/1.0 -k {K1}"), 0);
+    let binaries = root.at("binaries.tar");
+    let line =
+        format!("mktarball foo/1.0 -k {K1} --binaries-only --archive={}", binaries.display());
+    ends(&root, &line, 0);
+    ends(&root, "mktarball foo/1.0 --source-only --archive bare.tgz", 0);
+    assert!(root.exists("var/lib/dkms/foo/1.0/tarball/bare.tgz"));
+
+    let other = crate::setting::root();
+    other.remove("usr/src/foo-1.0");
+    ends(&other, &format!("ldtarball {}", binaries.display()), 1);
+    assert_eq!(other.listing("var/lib/dkms/foo"), "");
+    ends(&other, &format!("add {}", source.display()), 0);
+    ends(&other, &format!("ldtarball {} --force", binaries.display()), 0);
+    assert_eq!(ends(&other, "status", 0), format!("foo/1.0, {K1}, x86_64: built\n"));
+}
+
+#[test]
+fn evil_archives_touch_nothing() {
+    let root = root();
+    root.remove("usr/src/foo-1.0");
+    let conf = "PACKAGE_NAME=evil\nPACKAGE_VERSION=1\nBUILT_MODULE_NAME=evil\n\
+                DEST_MODULE_LOCATION=/updates\n";
+    let evil = |name: &str, words: &[&str], make: &dyn Fn(&Path)| {
+        let dir = root.at(format!("made/{name}"));
+        root.write(format!("made/{name}/in/dkms.conf"), conf);
+        root.write(format!("made/{name}/trap"), "");
+        make(&dir.join("in"));
+        let file = dir.join("evil.tar").display().to_string();
+        tar(&dir, &[&["-cf", file.as_str()], words].concat());
+        file
+    };
+    let nothing: &dyn Fn(&Path) = &|_| {};
+    let absolute = root.at("made/absolute/trap").display().to_string();
+    let files = [
+        evil("absolute", &["-P", "in", &absolute], nothing),
+        evil("up", &["-P", "--transform=s,^trap,in/../../up/trap2,", "in", "trap"], nothing),
+        evil("link", &["in"], &|dir| symlink("/etc", dir.join("etc")).unwrap()),
+        evil("link_up", &["in"], &|dir| symlink("../../..", dir.join("up")).unwrap()),
+        evil("pipe", &["in"], &|dir| {
+            nix::unistd::mkfifo(&dir.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        }),
+    ];
+    let before = root.listing("");
+    let own = |line: &&str| !line.contains("/.cache") && !line.contains("/.bin");
+    for file in files {
+        let said = dkms(&root, &format!("ldtarball {file}"));
+        assert_eq!(said.code, 7, "{file}: {}{}", said.out, said.errors);
+        assert!(said.errors.contains("leads out of the archive"), "{}", said.errors);
+        let after = root.listing("");
+        let after: Vec<&str> = after.lines().filter(own).collect();
+        assert_eq!(after, before.lines().collect::<Vec<_>>(), "{file}");
+    }
+}
