@@ -17,6 +17,7 @@ mod interrupted;
 mod kernels;
 mod kernels_leave;
 mod launchers;
+mod looks;
 mod machines;
 mod modules;
 mod moves;
