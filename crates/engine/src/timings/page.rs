@@ -89,6 +89,11 @@ impl Timings {
         rows
     }
 
+    /// Whether a row is a job, or took long enough to be seen.
+    fn is_worth_a_lane(&self, row: &Row) -> bool {
+        super::job(&row.action).is_some() || row.time(|_| true) * 100 > self.total
+    }
+
     /// How far right a time stands, in percent.
     fn percent(&self, time: Duration) -> f64 {
         let total = self.total.as_secs_f64();
@@ -102,7 +107,7 @@ impl Timings {
             write!(f, "<span><i class=\"{class}\"></i>{what}</span>")?;
         }
         f.write_str("</div>\n<div class=\"chart\">\n")?;
-        for row in self.in_order() {
+        for row in self.in_order().into_iter().filter(|row| self.is_worth_a_lane(row)) {
             self.lane(f, row)?;
         }
         f.write_str("<div></div><div class=\"axis\">")?;
@@ -143,21 +148,15 @@ impl Timings {
         }
         let end = self.percent(row.end().unwrap_or_default());
         let class = if row.has_failed() { "bad" } else { "faint" };
-        // Beside the bar, on the side where there is room.
-        if end > 80.0 {
-            let work = row.spans.iter().find(|span| !span.doing.is_waiting());
-            let begin = work.map(|span| self.percent(span.from)).unwrap_or_default();
-            if begin > 10.0 {
-                write!(
-                    f,
-                    "<b class=\"left {class}\" style=\"right:{:.2}%\">{}</b>",
-                    100.0 - begin,
-                    row.label()
-                )?;
-            }
-        } else {
-            write!(f, "<b class=\"{class}\" style=\"left:{end:.2}%\">{}</b>", row.label())?;
-        }
+        // Beside the bar where there is room, else in it.
+        let work = row.spans.iter().find(|span| !span.doing.is_waiting());
+        let begin = work.map_or(end, |span| self.percent(span.from));
+        let (side, at, class) = match (begin, end) {
+            (_, ..80.0) => ("left", end, class.to_owned()),
+            (10.0.., _) => ("right", 100.0 - begin, format!("before {class}")),
+            _ => ("right", 100.0 - end, "within".to_owned()),
+        };
+        write!(f, "<b class=\"{class}\" style=\"{side}:{at:.2}%\">{}</b>", row.label())?;
         f.write_str("</div>\n")
     }
 
@@ -316,7 +315,7 @@ struct Seconds(Duration);
 impl Display for Seconds {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.0.as_secs_f64() {
-            0.0 => Ok(()),
+            ..0.005 => Ok(()),
             seconds if seconds < 0.1 => write!(f, "{seconds:.2} s"),
             seconds => write!(f, "{seconds:.1} s"),
         }
