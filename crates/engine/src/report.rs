@@ -89,6 +89,8 @@ pub enum Phase {
     Checking,
     /// Strips, signs and compresses the objects.
     Finishing,
+    /// Waits until nothing else runs: it ran out of memory beside others.
+    Waiting,
 }
 
 impl fmt::Display for Phase {
@@ -100,6 +102,7 @@ impl fmt::Display for Phase {
             Self::Compiling => f.write_str("compiling"),
             Self::Checking => f.write_str("checking"),
             Self::Finishing => f.write_str("stripping and compressing"),
+            Self::Waiting => f.write_str("waiting to be alone"),
         }
     }
 }

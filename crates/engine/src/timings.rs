@@ -106,7 +106,11 @@ impl Timings {
             Event::Started(step) => self.started(&step.action, since(now)),
             Event::Phase { step, phase, at } => {
                 if let Some(row) = self.row(&step.action) {
-                    row.turns_to(Some(Doing::Building(*phase)), since(*at));
+                    let doing = match phase {
+                        Phase::Waiting => Doing::Queued,
+                        phase => Doing::Building(*phase),
+                    };
+                    row.turns_to(Some(doing), since(*at));
                 }
             }
             Event::Finished(finished) => self.finished(finished, since(now)),
@@ -151,11 +155,11 @@ impl Timings {
     fn finished(&mut self, finished: &Finished, now: Duration) {
         let Finished { step, outcome, elapsed } = finished;
         let Some(row) = self.row(&step.action) else { return };
-        let begun = row
-            .spans
-            .iter()
-            .chain(row.current(now).as_ref())
-            .find_map(|span| matches!(span.doing, Doing::Building(_)).then_some(span.from));
+        // Copying begins it, each time that it is tried.
+        let current = row.current(now);
+        let mut spans = row.spans.iter().chain(&current).rev();
+        let begun = spans.find(|span| span.doing == Doing::Building(Phase::Copying));
+        let begun = begun.map(|span| span.from);
         // A build may have ended while something else was being installed, unheard.
         let is_build = matches!(step.action, Action::Build { .. });
         let end = begun.filter(|_| is_build).map_or(now, |begun| now.min(begun + *elapsed));

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Run;
 use super::again::Again;
@@ -13,7 +13,7 @@ use crate::launcher;
 use crate::memory::Gate;
 use crate::names::{KernelRelease, ModuleId};
 use crate::plan::{Action, Plan, Step};
-use crate::report::{Event, Failed, Outcome};
+use crate::report::{Event, Failed, Outcome, Phase};
 
 impl Run<'_> {
     /// Builds side by side, and installs each module when it is built.
@@ -83,7 +83,9 @@ impl Run<'_> {
                     }
                     News::Ended(number, mut result, elapsed) => {
                         if !self.is_stopped() && again.takes(number, &mut result) {
-                            let Job { module, kernel, .. } = &jobs[number];
+                            let Job { step, module, kernel, .. } = &jobs[number];
+                            let (phase, at) = (Phase::Waiting, Instant::now());
+                            self.watch.event(&Event::Phase { step, phase, at });
                             self.say(&[format!(
                                 "{module} ran out of memory for {kernel}: it is tried once more, \
                                  alone, when the others are done"

@@ -281,10 +281,10 @@ impl Row {
 }
 
 impl Doing {
-    fn class(self) -> &'static str {
+    pub(super) fn class(self) -> &'static str {
         match self {
             Self::Depending => "depending",
-            Self::Queued => "queued",
+            Self::Queued | Self::Building(Phase::Waiting) => "queued",
             Self::Building(Phase::Copying) => "copying",
             Self::Building(Phase::Patching) => "patching",
             Self::Building(Phase::Script(_)) => "script",

@@ -161,3 +161,20 @@ fn an_empty_run_has_a_page_too() {
     let text = Timings::default().to_string();
     assert!(text.contains("0 builds in "), "{text}");
 }
+
+#[test]
+fn a_build_that_is_tried_again_is_shown_twice() {
+    let step = build("foo/1", &[]);
+    let mut story = Story::new(&Plan { steps: vec![step.clone()], ..Plan::default() });
+    story.at(0, &Event::Started(&step));
+    for (second, phase) in
+        [(1, Phase::Copying), (2, Phase::Waiting), (5, Phase::Copying), (6, Phase::Compiling)]
+    {
+        story.phase(second, &step, phase);
+    }
+    story.over(9, &step, Outcome::Done, 3);
+    let spans = story.timings.rows[0].spans.iter();
+    let spans: Vec<_> = spans.map(|span| (span.doing.class(), span.to.as_secs())).collect();
+    let want = [("queued", 1), ("copying", 2), ("queued", 5), ("copying", 6), ("compiling", 8)];
+    assert_eq!(spans, want);
+}
