@@ -58,6 +58,7 @@ fn asked(typed: &Typed) -> Result<Asked, Refusal> {
         kernel_config: whole(&typed.config)?,
         kernel_source: whole(&typed.kernel_source)?,
         directives,
+        force: typed.has(Id::Force),
         force_version: typed.has(Id::ForceVersion),
     })
 }

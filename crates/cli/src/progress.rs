@@ -73,6 +73,9 @@ impl<'a> Progress<'a> {
         for trouble in &report.trouble {
             self.complain(&format!("dkms: {trouble}"));
         }
+        for warning in &report.warnings {
+            self.complain(&format!("dkms: warning: {warning}"));
+        }
     }
 
     /// Writes to standard error, unless nothing is to be said.

@@ -2,12 +2,14 @@
 
 mod again;
 mod builds;
+mod installs;
 mod interruption;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::build::{self, Workplace};
+use crate::afterwards;
+use crate::build;
 use crate::confs::Confs;
 use crate::copy;
 use crate::debts::{Debt, Debts};
@@ -20,11 +22,9 @@ use crate::links;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 use crate::place;
 use crate::plan::{Action, Plan, Step};
-use crate::recompress;
-use crate::record::{self, Inputs, Record};
+use crate::record::{self, Inputs, Object, Record};
 use crate::remove;
 use crate::report::{Event, Failed, Finished, Outcome, Report, Watch};
-use crate::scripts::Script;
 use crate::settle::Ledger;
 use crate::site::Site;
 use crate::status::seen::Seen;
@@ -59,6 +59,7 @@ fn run(plan: &Plan, facts: &Facts, site: &Site, watch: &mut dyn Watch) -> Report
         failed: BTreeSet::new(),
         not_registered: BTreeSet::new(),
         not_built: BTreeSet::new(),
+        only_added: only_added(plan),
         own_debts: BTreeSet::new(),
         touched: BTreeSet::new(),
         watch,
@@ -77,10 +78,12 @@ fn run(plan: &Plan, facts: &Facts, site: &Site, watch: &mut dyn Watch) -> Report
     remove::empty_directories(&site.trees);
     run.report.interrupted = run.interruption(plan);
     if run.report.interrupted.is_none() {
+        afterwards::all(site, &run.report);
         look_again(plan, site);
         let trouble = ledger.settle(&run.own_debts, &run.report);
         run.report.trouble.extend(trouble);
     }
+    run.report.warnings = site.warnings.take();
     run.report
 }
 
@@ -96,6 +99,8 @@ struct Run<'a> {
     not_registered: BTreeSet<ModuleId>,
     /// Builds that did not come about: there is nothing to install.
     not_built: BTreeSet<(ModuleId, KernelRelease)>,
+    /// Modules that are added and no more: then a failing POST_ADD is the command's failure.
+    only_added: BTreeSet<ModuleId>,
     /// What this run began itself; it is paid when the run ends, after depmod.
     own_debts: BTreeSet<Debt>,
     /// Kernels that modules were placed for or taken from.
@@ -201,16 +206,6 @@ impl Run<'_> {
         self.owe(Debt::Install { module: module.clone(), kernel: kernel.clone() })
     }
 
-    fn register(&self, module: &ModuleId) -> Result<(), Failed> {
-        let trees = &self.site.trees;
-        durable::create_dirs(&trees.build(module))?;
-        let dir = self.facts.modules.get(module).map(|facts| facts.source_dir.clone());
-        let source = trees.source.join(dir.unwrap_or_else(|| module.source_dir()));
-        let target = links::text_for(&trees.root, &source);
-        durable::replace_link(&trees.source_link(module), &target)?;
-        Ok(())
-    }
-
     fn use_kept(&self, module: &ModuleId) -> Result<(), Failed> {
         let trees = &self.site.trees;
         let target = links::text_for(&trees.root, &trees.kept(module));
@@ -232,8 +227,14 @@ impl Run<'_> {
             return Err(Failed::new(1, "its source or the kernel's headers cannot be read"));
         };
         let installed = remove::is_installed(site, module, kernel);
-        let objects = place::objects(site, module, kernel);
-        let placed = if installed { place::placed(site, module, kernel) } else { Vec::new() };
+        let mut objects = place::objects(site, module, kernel);
+        if let Some(about) = self.facts.kernels.get(kernel) {
+            place::by_conf(site, module, &about.kernel, &values, &mut objects);
+        }
+        let placed = objects.iter().filter(|_| installed).map(Object::in_place).collect();
+        // What dkms builds, it signs with the same key.
+        let signing = self.facts.kernels.get(kernel);
+        let signing = signing.and_then(|about| site.signing.certificate(site, &about.kernel));
         let record = Record {
             format: record::FORMAT,
             module: module.clone(),
@@ -246,6 +247,7 @@ impl Run<'_> {
             values,
             objects,
             placed,
+            signing,
         };
         place::restore_originals(site, module, kernel)?;
         let source = site.trees.source_link(module);
@@ -260,72 +262,10 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn install(
-        &mut self,
-        module: &ModuleId,
-        kernel: &KernelRelease,
-        replaces: Option<&ModuleId>,
-    ) -> Result<(), Failed> {
-        let mut old_script = None;
-        if let Some(old) = replaces {
-            old_script = self.script_of(old, kernel, "POST_REMOVE");
-        }
-        let mut said = Vec::new();
-        let site = self.site;
-        self.touched.insert(kernel.clone());
-        if let Some(about) = self.facts.kernels.get(kernel) {
-            recompress::objects(site, module, &about.kernel)?;
-        }
-        place::restore_originals(site, module, kernel)?;
-        place::place(site, module, kernel, replaces, || {
-            if let (Some(old), Some(value)) = (replaces, &old_script) {
-                said = run_script(site, old, kernel, "POST_REMOVE", value);
-            }
-        })?;
-        if let Some(value) = self.script_of(module, kernel, "POST_INSTALL") {
-            said.extend(run_script(site, module, kernel, "POST_INSTALL", &value));
-        }
-        self.say(&said);
-        // The scripts may not have come to their end.
-        self.check_stop()
-    }
-
-    fn uninstall(&mut self, module: &ModuleId, kernel: &KernelRelease) -> Result<(), Failed> {
-        self.touched.insert(kernel.clone());
-        let foreign = remove::uninstall(self.site, module, kernel)?;
-        if let Some(value) = self.script_of(module, kernel, "POST_REMOVE") {
-            let said = run_script(self.site, module, kernel, "POST_REMOVE", &value);
-            self.say(&said);
-        }
-        let left: Vec<String> = foreign
-            .iter()
-            .map(|path| format!("{} stays: it is not what {module} placed there", path.display()))
-            .collect();
-        self.say(&left);
-        self.check_stop()
-    }
-
     fn say(&mut self, lines: &[String]) {
         for line in lines {
             self.watch.event(&Event::Says(line));
         }
-    }
-
-    /// The value of a script's directive: as recorded when the module was built, or as
-    /// dkms.conf says now.
-    fn script_of(
-        &mut self,
-        module: &ModuleId,
-        kernel: &KernelRelease,
-        directive: &str,
-    ) -> Option<String> {
-        let path = Record::path(&self.site.trees, module, kernel, &self.site.arch);
-        if let Some(record) = Record::read(&path) {
-            return record.values.text(directive, 0).map(str::to_owned);
-        }
-        let about = self.facts.kernels.get(kernel)?;
-        let (values, _) = self.confs.ask(module, &about.kernel).ok()?;
-        values.text(directive, 0).map(str::to_owned)
     }
 
     fn deregister(&mut self, module: &ModuleId) -> Result<Outcome, Failed> {
@@ -357,15 +297,19 @@ fn look_again(plan: &Plan, site: &Site) {
     }
 }
 
-/// Runs a script from the module's source, as it is or as it was kept.
-fn run_script(
-    site: &Site,
-    module: &ModuleId,
-    kernel: &KernelRelease,
-    directive: &'static str,
-    value: &str,
-) -> Vec<String> {
-    let link = site.trees.source_link(module);
-    let dir = links::resolve(&site.trees.root, &link).unwrap_or(link);
-    Script { directive, value, place: Workplace::open(dir) }.run(site, module, kernel)
+/// The modules that a plan adds without building them.
+fn only_added(plan: &Plan) -> BTreeSet<ModuleId> {
+    let built = |module: &ModuleId| {
+        plan.steps.iter().any(|step| match &step.action {
+            Action::Build { module: other, .. } | Action::Fail { module: other, .. } => {
+                other == module
+            }
+            _ => false,
+        })
+    };
+    let added = plan.steps.iter().filter_map(|step| match &step.action {
+        Action::Register(module) => Some(module),
+        _ => None,
+    });
+    added.filter(|module| !built(module)).cloned().collect()
 }

@@ -19,6 +19,8 @@ pub struct Asked {
     pub kernel_source: Option<PathBuf>,
     /// Directives that are set after all files, by name (`--directive`); element 0 of arrays.
     pub directives: Vec<(String, String)>,
+    /// Install in spite of versions, OBSOLETE_BY and a failing PRE_INSTALL (`--force`).
+    pub force: bool,
     /// Place a module over a newer version of the same (`--force-version-override`).
     pub force_version: bool,
 }

@@ -2,6 +2,7 @@
 
 mod cached;
 mod make;
+mod post;
 mod products;
 mod source;
 mod workplace;
@@ -20,13 +21,14 @@ use crate::durable::{self, FileError};
 use crate::facts::Facts;
 use crate::kernels::{Kernel, KernelConfig};
 use crate::make_log::{MakeLog, StepError};
-use crate::names::{KernelRelease, ModuleId, ModuleName};
+use crate::names::{KernelRelease, ModuleId, ModuleName, ModuleVersion};
 use crate::record::{self, Failure, Inputs, Record};
 use crate::report::{Failed, Phase};
-use crate::run::{Environment, How, Output};
-use crate::scripts::Script;
+use crate::run::{Environment, Output};
+use crate::scripts::{self, Script};
 use crate::site::Site;
-use crate::{publish, remove};
+use crate::state::State;
+use crate::{remove, version};
 
 pub(crate) use source::keep;
 pub(crate) use workplace::{Workplace, are_private};
@@ -72,6 +74,8 @@ pub(crate) struct Prepared {
     pub(crate) headers: PathBuf,
     pub(crate) env: Environment,
     pub(crate) config: Option<KernelConfig>,
+    /// The newest version that dkms knows of what it builds upon, if BUILD_DEPENDS_REBUILD.
+    pub(crate) dependencies: BTreeMap<ModuleName, ModuleVersion>,
 }
 
 impl Build<'_> {
@@ -161,8 +165,11 @@ impl Build<'_> {
             values,
             objects: Vec::new(),
             placed: Vec::new(),
+            signing: None,
         };
-        Ok(Prepared { excluded: confs.excluded(&conf, kernel), conf, record, headers, env, config })
+        let dependencies = dependencies(site, &conf);
+        let excluded = confs.excluded(&conf, kernel);
+        Ok(Prepared { excluded, conf, record, headers, env, config, dependencies })
     }
 
     fn build(&self, mut prepared: Prepared, started: Instant) -> Result<(), Failed> {
@@ -202,8 +209,7 @@ impl Build<'_> {
             let _ = fs::remove_dir(&parent);
             return Err(failed);
         }
-        publish::publish(&staging.keep(), &parent.join(&site.arch))?;
-        Ok(())
+        self.publish(&staging.keep(), &prepared, &mut log)
     }
 
     fn script(
@@ -221,17 +227,14 @@ impl Build<'_> {
         };
         (self.tell)(Phase::Script(directive));
         let ended = log
-            .step(&format!("Running the {directive} script"), value, |file| {
+            .step(&format!("Running the {} script", directive.to_lowercase()), value, |file| {
                 program.jobserver(self.jobserver).output(Output::Log(file)).run()
             })
             .map_err(step_failed)?;
         if ended.success() {
             return Ok(());
         }
-        let code = match ended.how {
-            How::Exited(code) => u8::try_from(code).unwrap_or(1),
-            _ => 1,
-        };
+        let code = scripts::exit_status(ended.how);
         Err(self.failed(code, &format!("its {directive} script failed ({}): {value}", ended.how)))
     }
 
@@ -266,6 +269,20 @@ impl Build<'_> {
         }
         failed
     }
+}
+
+/// What dkms wants to read of the modules that this one builds upon; nothing with `--force`, which
+/// builds without them.
+fn dependencies(site: &Site, conf: &Conf) -> BTreeMap<ModuleName, ModuleVersion> {
+    if !conf.rebuild_with_depends || conf.depends.is_empty() || site.asked.force {
+        return BTreeMap::new();
+    }
+    let known = State::read(&site.trees).modules;
+    let newest = |name: &ModuleName| {
+        let versions = known.iter().filter(|added| added.id.name == *name).map(|it| &it.id.version);
+        versions.max_by(|a, b| version::compare(a.as_str(), b.as_str())).cloned()
+    };
+    conf.depends.iter().filter_map(|name| Some((name.clone(), newest(name)?))).collect()
 }
 
 /// Removes what is remembered of failed builds of a module for a kernel, log and all.

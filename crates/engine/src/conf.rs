@@ -4,6 +4,8 @@ mod directives;
 mod error;
 mod exclusive;
 mod pattern;
+#[cfg(test)]
+mod property;
 mod reader;
 #[cfg(test)]
 mod tests;

@@ -20,11 +20,13 @@ pub(crate) struct Confs<'a> {
     reader: Option<Reader>,
     /// Modules whose conf was out of time once: asking again for each kernel costs as much.
     out_of_time: BTreeMap<ModuleId, Problem>,
+    /// What the last answer holds of directives that dkms tells to be deprecated.
+    deprecated: Vec<(&'static str, PathBuf)>,
 }
 
 impl<'a> Confs<'a> {
     pub(crate) fn new(site: &'a Site) -> Self {
-        Self { site, reader: None, out_of_time: BTreeMap::new() }
+        Self { site, reader: None, out_of_time: BTreeMap::new(), deprecated: Vec::new() }
     }
 
     /// Asks the conf of a module that dkms knows.
@@ -37,7 +39,13 @@ impl<'a> Confs<'a> {
         let link = trees.source_link(id);
         let source = links::resolve(&trees.root, &link).unwrap_or(link);
         let values = self.ask_at(id, kernel, &source)?;
+        for (directive, file) in std::mem::take(&mut self.deprecated) {
+            log::warn!("{directive} is deprecated: it is set in {}", file.display());
+        }
         let conf = self.understand(kernel, &source, &values)?;
+        if conf.records.is_empty() {
+            log::warn!("{}/dkms.conf names no objects: make is run, no more", source.display());
+        }
         Ok((values, conf))
     }
 
@@ -75,6 +83,7 @@ impl<'a> Confs<'a> {
                 if !answer.complaint.trim().is_empty() {
                     log::info!("{}: {}", question.conf_file.display(), answer.complaint.trim());
                 }
+                self.deprecated = answer.deprecated;
                 let mut values = answer.values;
                 site.asked.set_directives(&mut values);
                 Ok(values)
@@ -139,7 +148,7 @@ impl<'a> Confs<'a> {
             }
         }
         if let Some(file) = self.site.settings.build_environment()
-            && let Ok(digest) = Digest::of_file(&file)
+            && let Ok(digest) = Digest::of_file(&self.site.trees.inside(&file))
         {
             parts.insert(file, digest);
         }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use crate::links;
+use crate::run::Environment;
 use crate::trees::Trees;
 
 /// The place of built modules below `L/K`.
@@ -35,12 +36,18 @@ impl Placement {
     /// # Errors
     /// [`NoOsRelease`] if there is none, or it cannot be read.
     pub fn read(trees: &Trees) -> Result<Self, NoOsRelease> {
-        ["etc/os-release", "usr/lib/os-release"]
-            .iter()
-            .filter_map(|file| links::resolve(&trees.root, &trees.root.join(file)).ok())
-            .find_map(|path| fs::read(path).ok())
-            .map(|text| Self::of_distribution(&distribution(&String::from_utf8_lossy(&text))))
-            .ok_or_else(|| NoOsRelease { root: trees.root.display().to_string() })
+        let id = id(trees)?;
+        Ok(addon_modules_dir(trees).map_or_else(|| Self::of_distribution(&id), Self::Fixed))
+    }
+
+    /// The directory that ADDON_MODULES_DIR names, if it does: it is above all distributions.
+    #[must_use]
+    pub fn or_addon(self, env: &Environment) -> Self {
+        let dir = env.get("ADDON_MODULES_DIR").map(|dir| dir.to_string_lossy());
+        match dir.filter(|dir| is_below(dir)) {
+            Some(dir) => Self::Fixed(Path::new(dir.trim_start_matches('/')).into()),
+            None => self,
+        }
     }
 
     fn of_distribution(id: &str) -> Self {
@@ -65,24 +72,53 @@ impl Placement {
             return Ok(place.clone());
         }
         let place = Path::new(wanted.trim_start_matches('/'));
-        let inside = place.components().all(|step| matches!(step, Component::Normal(_)))
-            && place.components().next().is_some()
-            && !wanted.contains('\0');
         // Collected anew, so that `/extra//x/` and `/extra/x` are one place.
-        inside.then(|| place.components().collect()).ok_or_else(|| BadPlace(wanted.to_owned()))
+        is_below(wanted)
+            .then(|| place.components().collect())
+            .ok_or_else(|| BadPlace(wanted.to_owned()))
     }
+}
+
+/// Whether a text is a directory below the one that it is put behind.
+fn is_below(place: &str) -> bool {
+    let path = Path::new(place.trim_start_matches('/'));
+    path.components().all(|step| matches!(step, Component::Normal(_)))
+        && path.components().next().is_some()
+        && !place.contains('\0')
+}
+
+/// The distribution, as dkms's table names it: by the beginning of this text.
+///
+/// # Errors
+/// [`NoOsRelease`] if it does not say what it is.
+pub(crate) fn id(trees: &Trees) -> Result<String, NoOsRelease> {
+    ["etc/os-release", "usr/lib/os-release"]
+        .iter()
+        .filter_map(|file| links::resolve(&trees.root, &trees.root.join(file)).ok())
+        .find_map(|path| fs::read(path).ok())
+        .map(|text| distribution(&String::from_utf8_lossy(&text)))
+        .ok_or_else(|| NoOsRelease { root: trees.root.display().to_string() })
+}
+
+/// What old Red Hat's module-init-tools set for all tools: ADDON_MODULES_DIR, in a shell file.
+fn addon_modules_dir(trees: &Trees) -> Option<PathBuf> {
+    let text = fs::read_to_string(trees.root.join("etc/sysconfig/module-init-tools")).ok()?;
+    let dir = assigned(&text, "ADDON_MODULES_DIR").filter(|dir| is_below(dir))?;
+    Some(Path::new(dir.trim_start_matches('/')).components().collect())
+}
+
+/// The last value that a file of plain shell assignments gives a variable.
+fn assigned(text: &str, name: &str) -> Option<String> {
+    text.lines()
+        .filter_map(|line| line.trim().strip_prefix(name)?.strip_prefix('='))
+        // The file is shell: the last assignment counts.
+        .next_back()
+        .map(|value| value.trim().trim_matches(['"', '\'']).to_owned())
 }
 
 /// The distribution as dkms names it: `ID` for Ubuntu, else `ID_LIKE`, else `ID`.
 fn distribution(os_release: &str) -> String {
-    let field = |name: &str| {
-        os_release
-            .lines()
-            .filter_map(|line| line.trim().strip_prefix(name)?.strip_prefix('='))
-            // The file is shell: the last assignment counts.
-            .next_back()
-            .map(|value| value.trim().trim_matches(['"', '\'']).to_owned())
-    };
+    let field = |name: &str| assigned(os_release, name);
     let id = field("ID").unwrap_or_default();
     match field("ID_LIKE") {
         Some(like) if id != "ubuntu" && !like.is_empty() => like,

@@ -144,6 +144,8 @@ pub struct Built {
     pub outdated: bool,
     /// Whether its objects are compressed in another way than the kernel's modules.
     pub other_compression: bool,
+    /// Whether they are not signed with the key that there is now.
+    pub other_key: bool,
 }
 
 impl ModuleFacts {

@@ -1,4 +1,4 @@
-//! From a freshly compiled object to the form it is stored in: stripped and compressed.
+//! From a freshly compiled object to the form it is stored in: stripped, signed and compressed.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Read};
@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::durable::{self, FileError};
 use crate::object::{Compression, ObjectName};
 use crate::run::{Environment, Program, RunError, Tools};
+use crate::sign::{self, Signer};
 
 /// No object takes so long. A tool that waits for something must not stop a whole transaction.
 const DEADLINE: Duration = Duration::from_secs(600);
@@ -57,6 +58,8 @@ pub struct Finished {
     pub name: ObjectName,
     /// What did not work, each a sentence.
     pub notes: Vec<String>,
+    /// Why it could not be signed, though it should be.
+    pub unsigned: Option<String>,
 }
 
 /// An object that has no stored form.
@@ -84,6 +87,8 @@ pub struct Workbench<'a> {
     pub env: &'a Environment,
     /// How they compress.
     pub options: &'a CompressionOptions,
+    /// Who signs; nothing if nobody does.
+    pub(crate) signer: Option<&'a Signer>,
 }
 
 impl<'a> Workbench<'a> {
@@ -114,11 +119,13 @@ impl<'a> Workbench<'a> {
         if !stripped {
             fs::copy(built, &path).map_err(FileError::when("write", &path))?;
         }
-        self.compress(Finished { path, name: plain, notes }, staging, compression)
+        let unsigned = self.sign(&path)?;
+        self.compress(Finished { path, name: plain, notes, unsigned }, staging, compression)
     }
 
     /// Makes another stored form of an object that is stored already, for a kernel whose
-    /// compression changed.
+    /// compression changed or whose objects are signed with another key now. Without a signer,
+    /// a signature stays.
     ///
     /// # Errors
     /// [`FinishError`] if it cannot be copied to `staging` or unpacked there.
@@ -143,7 +150,25 @@ impl<'a> Workbench<'a> {
             unpacked.map_err(&cannot)?;
             require_regular(&path)?;
         }
-        self.compress(Finished { path, name: plain, notes: Vec::new() }, staging, compression)
+        let mut unsigned = None;
+        if self.signer.is_some() {
+            sign::remove_signature(&path).map_err(FileError::when("write", &path))?;
+            unsigned = self.sign(&path)?;
+        }
+        let finished = Finished { path, name: plain, notes: Vec::new(), unsigned };
+        self.compress(finished, staging, compression)
+    }
+
+    /// Signs a plain object; says why not, if somebody should have. Signing comes after strip, which
+    /// would take the signature off.
+    fn sign(&self, object: &Path) -> Result<Option<String>, FileError> {
+        let Some(signer) = self.signer else { return Ok(None) };
+        let failed = signer.sign(self.tools, self.env, object).err();
+        if failed.is_some() {
+            // Whatever a tool left half done: the kernel loads what is not signed, if at all.
+            sign::remove_signature(object).map_err(FileError::when("write", object))?;
+        }
+        Ok(failed)
     }
 
     /// Writes a stripped copy. Not in place: strip would leave half an object on a full disk.
@@ -314,7 +339,7 @@ mod tests {
         }
 
         fn bench(&self) -> Workbench<'_> {
-            Workbench { tools: &self.tools, env: &self.env, options: &self.options }
+            Workbench { tools: &self.tools, env: &self.env, options: &self.options, signer: None }
         }
 
         fn finish(&self, strip: Strip, to: Compression) -> Result<Finished, FinishError> {

@@ -48,6 +48,10 @@ pub(crate) fn depmod(site: &Site, kernel: &KernelRelease) -> Result<(), Failed> 
     if site.trees.root != Path::new("/") {
         program = program.arg("-b").arg(site.trees.root.as_os_str());
     }
+    let symbols = site.trees.root.join(format!("boot/System.map-{kernel}"));
+    if symbols.is_file() {
+        program = program.arg("-F").arg(symbols);
+    }
     let ended = program
         .args(["-a", kernel.as_str()])
         .deadline(Duration::from_secs(600))

@@ -88,6 +88,9 @@ impl Kernel {
     /// The file with the kernel's configuration (dkms-behaviour 1.5).
     #[must_use]
     pub fn config_file(&self) -> Option<PathBuf> {
+        if let Some(config) = &self.config {
+            return Some(config.clone());
+        }
         let headers = self.headers.as_ref()?;
         let own = ["include/config/auto.conf", ".config"].iter().map(|file| headers.join(file));
         self.config.clone().or_else(|| own.into_iter().find(|path| path.is_file()))

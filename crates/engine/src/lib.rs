@@ -7,6 +7,7 @@
 //! [`act`], [`report`].
 
 pub mod act;
+mod afterwards;
 pub mod archive;
 pub mod asked;
 mod build;
@@ -38,16 +39,19 @@ mod place;
 pub mod plan;
 mod programs;
 mod publish;
-mod recompress;
 pub mod record;
+mod refinish;
 mod remove;
 pub mod report;
 pub mod run;
+mod running;
+mod sanity;
 mod schedule;
 mod scripts;
 pub mod settings;
 mod settle;
 mod side_by_side;
+pub mod sign;
 pub mod site;
 pub mod state;
 pub mod status;
@@ -55,3 +59,4 @@ pub mod survey;
 mod timings;
 pub mod trees;
 pub mod version;
+mod weak;

@@ -51,15 +51,23 @@ impl MakeLog {
         kernel: &KernelRelease,
         arch: &Arch,
     ) -> Result<Self, FileError> {
-        let failed = || FileError::when("write", path);
-        File::create(path).map_err(failed())?;
-        let file = File::options().append(true).open(path).map_err(failed())?;
-        let mut log = Self { path: path.to_owned(), file };
+        let mut log = Self::without_head(path)?;
         let date = Date(SystemTime::now());
         log.say(&format!(
             "DKMS (dkms-3.4.3) make.log for {id} for kernel {kernel} ({arch})\n{date}\n"
         ))?;
         Ok(log)
+    }
+
+    /// Starts a log that is about no module, in place of an old one.
+    ///
+    /// # Errors
+    /// [`FileError`] if it cannot be written.
+    pub fn without_head(path: &Path) -> Result<Self, FileError> {
+        let failed = || FileError::when("write", path);
+        File::create(path).map_err(failed())?;
+        let file = File::options().append(true).open(path).map_err(failed())?;
+        Ok(Self { path: path.to_owned(), file })
     }
 
     /// Where it is.

@@ -6,10 +6,14 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use crate::conf::{Conf, Values};
 use crate::digest::Digest;
+use crate::distribution::Placement;
 use crate::durable::{self, FileError};
+use crate::kernels::Kernel;
 use crate::links;
 use crate::names::{KernelRelease, ModuleId};
 use crate::object::ObjectName;
@@ -24,7 +28,7 @@ pub(crate) fn objects(site: &Site, id: &ModuleId, kernel: &KernelRelease) -> Vec
     if let Some(record) = Record::read(&built.join(crate::record::FILE_NAME)) {
         return record.objects;
     }
-    let location = crate::distribution::Placement::read(&site.trees)
+    let location = Placement::read(&site.trees)
         .ok()
         .and_then(|placement| placement.directory("/updates/dkms").ok())
         .unwrap_or_else(|| PathBuf::from("updates/dkms"));
@@ -43,6 +47,27 @@ pub(crate) fn objects(site: &Site, id: &ModuleId, kernel: &KernelRelease) -> Vec
     objects
 }
 
+/// Gives the objects of a module that dkms built their own places, where the distribution leaves
+/// these to each conf.
+pub(crate) fn by_conf(
+    site: &Site,
+    id: &ModuleId,
+    kernel: &Kernel,
+    values: &Values,
+    objects: &mut [Object],
+) {
+    let file = site.trees.source_link(id).join("dkms.conf");
+    let conf = Conf::from_values(values, &file, &kernel.release);
+    let (Ok(placement), Ok(conf)) = (Placement::read(&site.trees), conf) else { return };
+    for object in objects {
+        let Some(name) = ObjectName::parse(&object.name) else { continue };
+        let record = conf.records.iter().find(|record| record.dest_name == name.module);
+        if let Some(place) = record.and_then(|r| placement.directory(&r.dest_location).ok()) {
+            object.location = place.to_string_lossy().into_owned();
+        }
+    }
+}
+
 /// What a module has in a kernel's directory: as recorded, or what dkms would have placed.
 pub(crate) fn placed(site: &Site, id: &ModuleId, kernel: &KernelRelease) -> Vec<Placed> {
     match Record::read(&Record::path(&site.trees, id, kernel, &site.arch)) {
@@ -51,7 +76,7 @@ pub(crate) fn placed(site: &Site, id: &ModuleId, kernel: &KernelRelease) -> Vec<
     }
 }
 
-/// Places the built objects of a module, and takes away what it, or the version it replaces, had
+/// Places built objects of a module, and takes away what it, or the version it replaces, had
 /// there before.
 ///
 /// The scripts of both versions are the caller's; `before_placing` is called when nothing can
@@ -60,6 +85,7 @@ pub(crate) fn place(
     site: &Site,
     id: &ModuleId,
     kernel: &KernelRelease,
+    objects: &[Object],
     replaces: Option<&ModuleId>,
     before_placing: impl FnOnce(),
 ) -> Result<(), Failed> {
@@ -69,16 +95,15 @@ pub(crate) fn place(
         let what = format!("there is no kernel {kernel}: {} is missing", dir.display());
         return Err(Failed::new(6, what));
     }
-    let objects = objects(site, id, kernel);
-    let staged = stage(site, id, kernel, &objects).inspect_err(|_| clean_up(&dir, &objects))?;
+    let staged = stage(site, id, kernel, objects).inspect_err(|_| clean_up(&dir, objects))?;
     let now: Vec<Placed> = objects.iter().map(Object::in_place).collect();
     // Known before it is there: whatever a crash leaves, somebody's record names it.
     let mut both = placed(site, id, kernel);
     both.extend(now.iter().filter(|new| !both.contains(new)).cloned().collect::<Vec<_>>());
     note_placed(site, id, kernel, &both)?;
     before_placing();
-    rename_all(&staged).inspect_err(|_| clean_up(&dir, &objects))?;
-    for directory in locations(&dir, &objects) {
+    rename_all(&staged).inspect_err(|_| clean_up(&dir, objects))?;
+    for directory in locations(&dir, objects) {
         durable::sync_dir(&directory)?;
     }
     take_away(site, id, kernel, &now)?;
@@ -91,7 +116,7 @@ pub(crate) fn place(
         take_away(site, old, kernel, &now)?;
         note_placed(site, old, kernel, &[])?;
     }
-    drop_other_compressions(&dir, &objects)?;
+    drop_other_compressions(&dir, objects)?;
     Ok(())
 }
 
@@ -127,16 +152,20 @@ fn stage(
         durable::create_dirs(&directory)?;
         durable::remove_unfinished(&directory)?;
     }
+    let linked = site.settings.framework.symlink_modules;
     let mut staged = Vec::new();
     for object in objects {
         let from = built.join(&object.name);
         let to = dir.join(&object.location).join(&object.name);
         let unfinished =
             dir.join(&object.location).join(format!("{}{}.new", durable::UNFINISHED, object.name));
-        fs::copy(&from, &unfinished)
-            .and_then(|_| File::open(&unfinished)?.sync_all())
-            .map_err(FileError::when("write", &unfinished))?;
-        let written = Digest::of_file(&unfinished)?;
+        let written = if linked {
+            symlink(links::text_for(&site.trees.root, &from), &unfinished)
+        } else {
+            fs::copy(&from, &unfinished).and_then(|_| File::open(&unfinished)?.sync_all())
+        };
+        written.map_err(FileError::when("write", &unfinished))?;
+        let written = Digest::of_file(if linked { &from } else { &unfinished })?;
         if written != object.digest {
             return Err(Failed::new(
                 6,
@@ -184,6 +213,9 @@ pub(crate) fn take_away(
     let mut foreign = Vec::new();
     for path in going {
         let file = dir.join(path);
+        if leads_to(&file, &links::text_for(&site.trees.root, &site.trees.module(&id.name))) {
+            durable::remove_file_if_there(&file)?;
+        }
         match Digest::of_file(&file) {
             Ok(digest) => {
                 let found = Placed { path: path.to_owned(), digest };
@@ -207,9 +239,15 @@ pub(crate) fn take_away(
     Ok(foreign)
 }
 
+/// Whether a file is a link to somewhere below `dir`: what `symlink_modules` places. Where it
+/// leads may have changed, or be gone.
+fn leads_to(file: &Path, dir: &Path) -> bool {
+    fs::read_link(file).is_ok_and(|target| target.starts_with(dir))
+}
+
 /// What other modules and versions have in a kernel's directory: two packages may bring the same
 /// object, and the one that goes first must not take it from the other.
-fn placed_by_others(site: &Site, id: &ModuleId, kernel: &KernelRelease) -> Vec<Placed> {
+pub(crate) fn placed_by_others(site: &Site, id: &ModuleId, kernel: &KernelRelease) -> Vec<Placed> {
     let state = State::read(&site.trees);
     let others = state.modules.iter().map(|added| &added.id).filter(|other| *other != id);
     others

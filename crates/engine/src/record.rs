@@ -67,6 +67,8 @@ pub enum Reason {
     Interrupted,
     /// The kernel's modules are compressed in another way now.
     Compression,
+    /// The objects for the kernel are signed with another key now.
+    Signing,
     /// Asked for.
     Asked,
     /// Equal inputs were built before, and what came of them is in the cache: nothing is compiled.
@@ -89,6 +91,7 @@ impl std::fmt::Display for Reason {
             Self::Misplaced => "its objects are not in the kernel's directory",
             Self::Interrupted => "an earlier run was interrupted",
             Self::Compression => "the kernel's modules are compressed in another way",
+            Self::Signing => "modules are signed with another key",
             Self::Asked => "asked for",
             Self::Cached => "found in the cache",
         })
@@ -203,6 +206,10 @@ pub struct Record {
     /// as these have not been installed.
     #[serde(default)]
     pub placed: Vec<Placed>,
+    /// blake3 of the certificate that the objects were signed for, or should have been: what
+    /// failed once is not tried again until the key is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signing: Option<Digest>,
 }
 
 /// The layout that this version writes.

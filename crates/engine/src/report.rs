@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -186,6 +187,29 @@ pub struct Report {
     pub trouble: Vec<String>,
     /// Set if the run was ended early; then steps are missing above.
     pub interrupted: Option<Interruption>,
+    /// What worked, but not as one would wish: no reason for an exit code.
+    pub warnings: Vec<String>,
+}
+
+/// What people should know of a run, though nothing failed for it. Any thread may add to it.
+#[derive(Debug, Default)]
+pub struct Warnings(Mutex<Vec<String>>);
+
+impl Warnings {
+    /// Adds a sentence, once.
+    pub fn add(&self, text: impl Into<String>) {
+        let text = text.into();
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !all.contains(&text) {
+            log::info!("{text}");
+            all.push(text);
+        }
+    }
+
+    /// Takes all that was said so far.
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl Report {

@@ -4,9 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::build::Workplace;
-
 use crate::names::{KernelRelease, ModuleId};
-use crate::run::{Environment, Output, Program};
+use crate::run::{Environment, How, Output, Program};
 use crate::site::Site;
 
 /// A script about to be run.
@@ -51,22 +50,43 @@ impl<'a> Script<'a> {
         )
     }
 
-    /// Runs it beside an installed module. dkms ignores its result; we say what it said, and
-    /// that it failed.
-    pub(crate) fn run(&self, site: &Site, id: &ModuleId, kernel: &KernelRelease) -> Vec<String> {
+    /// Runs it beside the source of a module.
+    pub(crate) fn run(&self, site: &Site, id: &ModuleId, kernel: &KernelRelease) -> Ran {
         let env = environment(site, id, kernel);
-        let Some(program) = self.program(site, id, &env) else { return vec![self.missing(id)] };
+        let Some(program) = self.program(site, id, &env) else {
+            return Ran { said: vec![self.missing(id)], status: 0 };
+        };
         let mut said = Vec::new();
+        let mut status = 1;
         let mut hear = |line: &str| said.push(format!("{id}: {line}"));
         match program.output(Output::Lines(&mut hear)).run() {
-            Ok(ended) if ended.success() => {}
-            Ok(ended) => said.push(format!(
-                "{id}: its {} script failed ({}): {}",
-                self.directive, ended.how, self.value
-            )),
+            Ok(ended) if ended.success() => status = 0,
+            Ok(ended) => {
+                status = exit_status(ended.how);
+                said.push(format!(
+                    "{id}: its {} script failed ({}): {}",
+                    self.directive, ended.how, self.value
+                ));
+            }
             Err(error) => said.push(format!("{id}: its {} script: {error}", self.directive)),
         }
-        said
+        Ran { said, status }
+    }
+}
+
+/// What came of a script.
+pub(crate) struct Ran {
+    /// What it said, and that it failed, line by line.
+    pub said: Vec<String>,
+    /// Its exit status, as dkms passes it on; 0 if there was nothing to run.
+    pub status: u8,
+}
+
+/// The exit status that stands for how a script ended.
+pub(crate) fn exit_status(how: How) -> u8 {
+    match how {
+        How::Exited(code) => u8::try_from(code).unwrap_or(1),
+        How::Killed(_) | How::TimedOut | How::Interrupted => 1,
     }
 }
 

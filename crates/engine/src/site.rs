@@ -3,11 +3,17 @@
 use std::path::Path;
 
 use crate::asked::Asked;
+use crate::conf::Reader;
 use crate::memory::Memory;
-use crate::names::Arch;
+use crate::names::{Arch, KernelRelease};
+use crate::report::Warnings;
 use crate::run::{Environment, Tools};
-use crate::settings::Settings;
+use crate::settings::{Framework, Settings};
+use crate::sign::Signing;
 use crate::trees::Trees;
+
+/// How the names of variables start that set a directive each, `NAME=value` (dkms-behaviour 3.1).
+const DIRECTIVE: &str = "DKMS_DIRECTIVE";
 
 /// One machine as one run sees it. Made at the edge of a binary, handed down everywhere.
 #[derive(Debug)]
@@ -26,8 +32,12 @@ pub struct Site {
     pub arch: Arch,
     /// Whether depmod runs (`--no-depmod`).
     pub depmod: bool,
-    /// What a command line says otherwise.
+    /// What the command line asks for.
     pub asked: Asked,
+    /// What people should be told when the run is over.
+    pub warnings: Warnings,
+    /// Who signs objects.
+    pub signing: Signing,
 }
 
 impl Site {
@@ -58,6 +68,22 @@ impl Site {
             arch: Arch::of_this_machine(),
             depmod: true,
             asked: Asked::default(),
+            warnings: Warnings::default(),
+            signing: Signing::default(),
         }
+    }
+
+    /// dkms's settings as they are for one kernel, which paths and commands in them may name.
+    pub(crate) fn framework(&self, kernel: Option<&KernelRelease>) -> Framework {
+        let mut reader = Reader::new(self.tools.clone(), self.env.clone(), None);
+        reader.patience = self.settings.conf_timeout();
+        // What is wrong with the files was told when the settings were read.
+        Framework::read(&self.trees, kernel, &mut reader, &mut Vec::new())
+    }
+
+    /// Whether variables set directives beside the files.
+    pub(crate) fn has_directives(&self) -> bool {
+        let prefix = DIRECTIVE.as_bytes();
+        self.env.iter().any(|(name, _)| name.as_encoded_bytes().starts_with(prefix))
     }
 }

@@ -338,6 +338,10 @@ impl Survey<'_> {
                     .iter()
                     .filter_map(|object| ObjectName::parse(&object.name))
                     .any(|name| other(name.compression));
+            if let Some(kernel) = kernel.filter(|k| k.kernel.alive && k.has_headers()) {
+                let key = self.site.signing.certificate(self.site, &kernel.kernel);
+                built.other_key = key.is_some() && key != record.signing;
+            }
         } else if let Some(headers) = kernel.and_then(|k| k.kernel.headers.as_ref()) {
             let module = trees.built(id, release, arch).join("module");
             let conf = trees.source_link(id).join("dkms.conf");
@@ -372,7 +376,8 @@ impl Survey<'_> {
                     && now.kernel == record.inputs.kernel
             })
         };
-        let as_recorded = |_: &&Record| !self.site.asked.changes_conf_of(id);
+        let as_recorded =
+            |_: &&Record| !self.site.asked.changes_conf_of(id) && !self.site.has_directives();
         let values = match recorded.filter(as_recorded).filter(still_good) {
             Some(record) => Ok(record.values.clone()),
             None if self.scope.asks(id) => self.confs.ask_at(id, &kernel.kernel, &source),

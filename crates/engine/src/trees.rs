@@ -35,6 +35,12 @@ impl Trees {
         }
     }
 
+    /// Where an absolute path of the machine is seen from here.
+    #[must_use]
+    pub fn inside(&self, path: &Path) -> PathBuf {
+        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
     /// The directory of one kernel: `L/<release>`.
     #[must_use]
     pub fn kernel(&self, kernel: &KernelRelease) -> PathBuf {

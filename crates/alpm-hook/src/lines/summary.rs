@@ -19,6 +19,9 @@ impl<W: Write> Lines<W> {
         for trouble in &report.trouble {
             self.out.line(&format!("Trouble: {trouble}"));
         }
+        for warning in &report.warnings {
+            self.out.line(&format!("Warning: {warning}"));
+        }
         self.count(report.failures().count());
         for (action, failed) in report.failures() {
             self.failure(plan, action, failed);

@@ -1,6 +1,9 @@
 //! What compiles: its environment, its command, and what its failure means.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -14,6 +17,12 @@ use crate::report::{Failed, Phase};
 use crate::run::{Ended, Environment, How, Output, Program};
 use crate::{programs, scripts};
 
+/// Reads a file and prints what the environment is then, each variable ended by NUL.
+const EXPORTED: &str = r#"[ -r "$1" ] || { echo it cannot be read >&2; exit 1; }; source "$1" >&2; exec /usr/bin/env -0"#;
+
+/// Variables that every bash sets.
+const SHELLS_OWN: [&str; 4] = ["_", "SHLVL", "PWD", "OLDPWD"];
+
 impl Build<'_> {
     /// What make and the scripts see (dkms-behaviour 4.2), with our [`programs`] first in
     /// PATH.
@@ -21,13 +30,68 @@ impl Build<'_> {
         let programs = programs::directory(self.site)?;
         let mut env =
             scripts::environment(self.site, self.id, &self.kernel.release).first_in_path(&programs);
+        if let Some(compiler) = self.kernel_variables(&env) {
+            env = env.with("CC", compiler);
+        }
         if let Some(config) = config {
             let exists = |name: &str| in_path(name, &env);
             for (name, value) in config.compiler_environment(exists) {
                 env = env.with(name, value);
             }
         }
+        if let Some(file) = self.site.settings.build_environment() {
+            env = self.exported(&self.site.trees.inside(&file), env);
+        }
         Ok(launcher::environment(self.site, env))
+    }
+
+    /// The compiler that `.kernelvariables` of the headers names: Debian's way to say it.
+    fn kernel_variables(&self, env: &Environment) -> Option<String> {
+        let file = self.kernel.headers.as_ref()?.join(".kernelvariables");
+        if !file.is_file() {
+            return None;
+        }
+        let makefile = format!("include {}\nall:;@echo $(CC)\n", file.display());
+        let asked = Program::new("make", env)
+            .args(["-s", "--no-print-directory", "-f", "-", "all"])
+            .stdin(makefile)
+            .cwd("/")
+            .deadline(self.site.settings.conf_timeout())
+            .run();
+        let ended = asked.ok().filter(Ended::success)?;
+        Some(String::from_utf8_lossy(&ended.output).trim().to_owned()).filter(|cc| !cc.is_empty())
+    }
+
+    /// `env` with what the shell file `build_environment` exports.
+    fn exported(&self, file: &Path, env: Environment) -> Environment {
+        let asked = Program::new(self.site.tools.bash.clone(), &env)
+            .args(["--norc", "--noprofile", "-c", EXPORTED, "build_environment"])
+            .arg(file)
+            .cwd("/")
+            .deadline(self.site.settings.conf_timeout())
+            .confined(&self.site.tools)
+            .run();
+        let told = match asked {
+            Ok(ended) if ended.success() => ended.output,
+            Ok(ended) => {
+                let said = ended.complaint();
+                self.site.warnings.add(format!("{} is not used: {said}", file.display()));
+                return env;
+            }
+            Err(error) => {
+                self.site.warnings.add(format!("{} is not used: {error}", file.display()));
+                return env;
+            }
+        };
+        let mut all = env;
+        for variable in told.split(|byte| *byte == 0) {
+            let Some(at) = variable.iter().position(|byte| *byte == b'=') else { continue };
+            let (name, value) = (&variable[..at], &variable[at + 1..]);
+            if !SHELLS_OWN.iter().any(|own| own.as_bytes() == name) {
+                all = all.with(OsStr::from_bytes(name), OsStr::from_bytes(value));
+            }
+        }
+        all
     }
 
     pub(super) fn make(&self, prepared: &Prepared, log: &mut MakeLog) -> Result<(), Failed> {

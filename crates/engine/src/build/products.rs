@@ -14,6 +14,7 @@ use crate::finish::{FinishError, Strip, Workbench};
 use crate::object;
 use crate::record::{self, Object};
 use crate::report::{Failed, Phase};
+use crate::sign;
 
 /// An object that make produced.
 pub(super) struct Product {
@@ -83,10 +84,16 @@ impl Build<'_> {
         durable::create_dirs(&module)?;
         durable::create_dirs(&staging.join("log"))?;
         let placement = distribution::Placement::read(&self.site.trees)
-            .map_err(|error| Failed::new(4, error.to_string()))?;
+            .map_err(|error| Failed::new(4, error.to_string()))?
+            .or_addon(&self.site.env);
         let options = self.site.settings.compression_options();
-        let workbench =
-            Workbench { tools: &self.site.tools, env: &prepared.env, options: &options };
+        let signer = self.site.signing.signer(self.site, self.kernel);
+        let workbench = Workbench {
+            tools: &self.site.tools,
+            env: &prepared.env,
+            options: &options,
+            signer: signer.as_ref(),
+        };
         let strip =
             if prepared.env.get("CC") == Some("clang".as_ref()) { Strip::Llvm } else { Strip::Gnu };
         let compression = self.kernel.compression();
@@ -100,6 +107,9 @@ impl Build<'_> {
                 .map_err(finish_failed)?;
             for note in &finished.notes {
                 log::warn!("{}: {note}", self.id);
+            }
+            if let Some(reason) = &finished.unsigned {
+                sign::warn(self.site, self.kernel, &finished.name, reason);
             }
             File::open(&finished.path)
                 .and_then(|file| file.sync_all())
@@ -115,6 +125,8 @@ impl Build<'_> {
             copy_file(&symvers, &module.join("Module.symvers"))?;
         }
         copy_file(log, &staging.join("log/make.log"))?;
+        self.note_dependencies(prepared, staging)?;
+        prepared.record.signing = signer.and_then(|signer| signer.certificate());
         prepared.record.build_seconds = started.elapsed().as_secs();
         prepared.record.write(&staging.join(record::FILE_NAME))?;
         fs::set_permissions(staging, fs::Permissions::from_mode(0o755))

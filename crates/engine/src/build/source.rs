@@ -1,5 +1,6 @@
 //! The working copy that a build happens in: the source, patched for its kernel.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
@@ -29,8 +30,14 @@ impl Build<'_> {
         crate::links::resolve(&self.site.trees.root, &link).map_err(FileError::when("find", &link))
     }
 
-    pub(super) fn copy_source(&self) -> Result<(), FileError> {
+    pub(super) fn copy_source(&self) -> Result<(), Failed> {
         let source = self.source()?;
+        let entries = fs::read_dir(&source).map_err(FileError::when("list", &source))?;
+        let hidden = |name: &OsStr| name.as_encoded_bytes().starts_with(b".");
+        if entries.flatten().filter(|entry| !hidden(&entry.file_name())).nth(1).is_none() {
+            let what = format!("its source holds nothing but a dkms.conf: {}", source.display());
+            return Err(Failed::new(8, what));
+        }
         let build = &self.workplace.real;
         self.workplace.fill(|place| copy::copy_tree(&source, place))?;
         let patches = self.site.trees.etc.join(&self.id.name).join("patches");

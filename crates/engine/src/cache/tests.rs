@@ -34,6 +34,7 @@ fn record(module: &str, source: &str) -> Record {
         values: crate::conf::Values::default(),
         objects: Vec::new(),
         placed: vec![record::Placed { path: "updates/a.ko".into(), digest }],
+        signing: None,
     }
 }
 

@@ -42,6 +42,17 @@ pub(super) const ALL: [&str; 33] = [
     "MODULES_CONF_OBSOLETE_ONLY",
 ];
 
+/// Those that dkms tells to be deprecated; all but OBSOLETE_BY have no effect.
+pub(super) const DEPRECATED: [&str; 7] = [
+    "CLEAN",
+    "REMAKE_INITRD",
+    "MODULES_CONF",
+    "MODULES_CONF_OBSOLETES",
+    "MODULES_CONF_ALIAS_TYPE",
+    "MODULES_CONF_OBSOLETE_ONLY",
+    "OBSOLETE_BY",
+];
+
 /// Whether a name is a directive.
 pub(super) fn is_known(name: &str) -> bool {
     ALL.contains(&name)

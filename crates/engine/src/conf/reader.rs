@@ -81,6 +81,8 @@ pub struct Answer {
     /// What bash or the commands in them wrote to standard error, e.g. about a syntax error
     /// (which dkms reads over, and so do we); cut, and empty for a sound conf.
     pub complaint: String,
+    /// Deprecated directives, each with the file that sets it.
+    pub deprecated: Vec<(&'static str, PathBuf)>,
 }
 
 /// Reads files with one bash after the other: a bash serves until a file gets it into trouble.
@@ -120,7 +122,8 @@ impl Reader {
             (*name, value.to_string_lossy().into_owned())
         };
         let texts: BTreeMap<_, _> = variables.iter().map(lossy).collect();
-        let mut answer = Answer { values: Values::default(), complaint: String::new() };
+        let mut answer =
+            Answer { values: Values::default(), complaint: String::new(), deprecated: Vec::new() };
         for file in question.files() {
             // Each file in a shell of its own, as with dkms: it sees the directives of those
             // before, but not their helper variables.
@@ -145,6 +148,13 @@ impl Reader {
                 values.set(&directive, number, text);
             }
             values.expand(&texts);
+            answer.deprecated.extend(
+                directives::DEPRECATED
+                    .into_iter()
+                    .filter(|name| values.elements(name).ne(answer.values.elements(name)))
+                    .filter(|name| *name != "CLEAN" || !is_true(values.text(name, 0)))
+                    .map(|name| (name, file.clone())),
+            );
             answer.values = values;
             if !answer.complaint.is_empty() && !reply.complaint.is_empty() {
                 answer.complaint.push('\n');
@@ -184,6 +194,11 @@ impl Reader {
             Err(Trouble::Ended(complaint)) => Err(ConfError::NoAnswer { file, complaint }),
         }
     }
+}
+
+/// What stood in CLEAN when it had to be set, and did nothing.
+fn is_true(value: Option<&str>) -> bool {
+    matches!(value.map(str::trim), None | Some("true" | "/bin/true" | "/usr/bin/true"))
 }
 
 /// bash would wait for ever at a pipe, read nothing from a directory, and run what it finds in a

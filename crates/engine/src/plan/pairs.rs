@@ -204,6 +204,9 @@ impl Planner<'_> {
             if built.other_compression {
                 why.push(Reason::Compression);
             }
+            if built.other_key {
+                why.push(Reason::Signing);
+            }
             if !built.installed {
                 why.push(Reason::NotInstalled);
             } else if !built.in_place {

@@ -201,6 +201,7 @@ fn record(name: &str, release: &str, inputs: Inputs) -> Record {
         values: Values::default(),
         objects: Vec::new(),
         placed: Vec::new(),
+        signing: None,
     }
 }
 

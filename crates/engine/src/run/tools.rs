@@ -27,6 +27,13 @@ pub struct Tools {
     pub unshare: PathBuf,
     pub mount: PathBuf,
     pub openssl: PathBuf,
+    pub modinfo: PathBuf,
+    pub modprobe: PathBuf,
+    pub systemctl: PathBuf,
+    /// Red Hat's, by its path on the machine that is worked on.
+    pub weak_modules: PathBuf,
+    /// SUSE's, likewise.
+    pub weak_modules2: PathBuf,
     /// How firmly a child can be bound to our own life here; found out at the first need.
     pub confinement: Confinement,
     /// What asks us to end, and with us every confined child.
@@ -48,6 +55,11 @@ impl Default for Tools {
             unshare: in_fixed_path("unshare"),
             mount: in_fixed_path("mount"),
             openssl: in_fixed_path("openssl"),
+            modinfo: in_fixed_path("modinfo"),
+            modprobe: in_fixed_path("modprobe"),
+            systemctl: in_fixed_path("systemctl"),
+            weak_modules: "/usr/sbin/weak-modules".into(),
+            weak_modules2: "/usr/lib/module-init-tools/weak-modules2".into(),
             confinement: Confinement::default(),
             stop: Stop::default(),
         }

@@ -233,6 +233,7 @@ fn record(machine: &Machine, objects: &[&str]) {
         values: crate::conf::Values::default(),
         objects: objects.iter().map(object).collect(),
         placed: Vec::new(),
+        signing: None,
     };
     record.write(&Record::path(&machine.trees, &id, &kernel, &arch)).unwrap();
 }

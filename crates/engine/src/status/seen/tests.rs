@@ -62,6 +62,7 @@ fn write_record(trees: &Trees) {
             location: "updates/dkms".into(),
         }],
         placed: Vec::new(),
+        signing: None,
     };
     record.write(&path).unwrap();
 }

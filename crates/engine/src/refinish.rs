@@ -1,4 +1,5 @@
-//! Storing built objects as the kernel's own modules are compressed now, without a compiler.
+//! Storing built objects as they would be stored now, without a compiler: compressed as the
+//! kernel's own modules are, and signed with the key that there is.
 
 use std::fs;
 
@@ -10,9 +11,11 @@ use crate::names::ModuleId;
 use crate::object::ObjectName;
 use crate::record::Record;
 use crate::report::Failed;
+use crate::sign;
 use crate::site::Site;
 
-/// Brings the stored objects of a module to the kernel's compression, if they have another.
+/// Brings the stored objects of a module to the kernel's compression and to the present key, if
+/// they have others.
 ///
 /// The record is written between the new files and the removal of the old ones: a crash leaves
 /// files too many, never one too few.
@@ -21,12 +24,21 @@ pub(crate) fn objects(site: &Site, id: &ModuleId, kernel: &Kernel) -> Result<(),
     let path = Record::path(&site.trees, id, &kernel.release, &site.arch);
     let Some(mut record) = Record::read(&path).filter(|_| kernel.alive) else { return Ok(()) };
     let compression = kernel.compression();
+    let certificate = site.signing.certificate(site, kernel);
+    let other_key = certificate.is_some() && certificate != record.signing;
+    let signer = site.signing.signer(site, kernel).filter(|_| other_key);
     let options = site.settings.compression_options();
-    let workbench = Workbench { tools: &site.tools, env: &site.env, options: &options };
+    let workbench = Workbench {
+        tools: &site.tools,
+        env: &site.env,
+        options: &options,
+        signer: signer.as_ref(),
+    };
     let mut old = Vec::new();
     for object in &mut record.objects {
         let stored = dir.join("module").join(&object.name);
-        if ObjectName::parse(&object.name).is_none_or(|name| name.compression == compression) {
+        let Some(name) = ObjectName::parse(&object.name) else { continue };
+        if name.compression == compression && signer.is_none() {
             continue;
         }
         let staging = tempfile::Builder::new()
@@ -39,17 +51,25 @@ pub(crate) fn objects(site: &Site, id: &ModuleId, kernel: &Kernel) -> Result<(),
                 error @ FinishError::Unpack { .. } => Failed::new(6, error.to_string()),
             },
         )?;
+        if let Some(reason) = &finished.unsigned {
+            sign::warn(site, kernel, &finished.name, reason);
+        }
         let name = finished.name.to_string();
-        if name == object.name {
+        if name == object.name && signer.is_none() {
             continue;
         }
         let place = dir.join("module").join(&name);
         object.digest = Digest::of_file(&finished.path)?;
         fs::rename(&finished.path, &place).map_err(FileError::when("replace", &place))?;
-        object.name = name;
-        old.push(stored);
+        if name != object.name {
+            object.name = name;
+            old.push(stored);
+        }
     }
-    if !old.is_empty() {
+    if signer.is_some() {
+        record.signing = certificate;
+    }
+    if !old.is_empty() || signer.is_some() {
         record.write(&path)?;
     }
     for file in old {

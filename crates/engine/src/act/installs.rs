@@ -1,0 +1,185 @@
+//! The part of a plan that makes modules known, and places them in a kernel's directory or takes
+//! them out, with the scripts that belong to it.
+
+use std::path::PathBuf;
+
+use super::Run;
+use crate::build::Workplace;
+use crate::durable;
+use crate::links;
+use crate::names::{KernelRelease, ModuleId};
+use crate::place;
+use crate::record::{Object, Record};
+use crate::refinish;
+use crate::remove;
+use crate::report::Failed;
+use crate::sanity;
+use crate::scripts::{Ran, Script};
+use crate::site::Site;
+use crate::weak::{self, Change};
+
+impl Run<'_> {
+    /// Makes a module known, and runs its POST_ADD. A command that only adds ends with that
+    /// script's status; the module stays added in any case (dkms-behaviour 2.4).
+    pub(super) fn register(&mut self, module: &ModuleId) -> Result<(), Failed> {
+        let trees = &self.site.trees;
+        durable::create_dirs(&trees.build(module))?;
+        let dir = self.facts.modules.get(module).map(|facts| facts.source_dir.clone());
+        let source = trees.source.join(dir.unwrap_or_else(|| module.source_dir()));
+        let target = links::text_for(&trees.root, &source);
+        durable::replace_link(&trees.source_link(module), &target)?;
+        let pairs = self.facts.modules.get(module).into_iter().flat_map(|m| &m.pairs);
+        let script = pairs
+            .filter_map(|(kernel, pair)| Some((kernel, pair.values.as_ref()?.text("POST_ADD", 0)?)))
+            .next();
+        let Some((kernel, value)) = script else { return Ok(()) };
+        let ran = run_script(self.site, module, kernel, "POST_ADD", value);
+        if ran.status != 0 && self.only_added.contains(module) {
+            return Err(Failed::new(ran.status, ran.said.join("\n")));
+        }
+        self.say(&ran.said);
+        Ok(())
+    }
+
+    pub(super) fn install(
+        &mut self,
+        module: &ModuleId,
+        kernel: &KernelRelease,
+        replaces: Option<&ModuleId>,
+    ) -> Result<(), Failed> {
+        let mut old_script = None;
+        if let Some(old) = replaces {
+            old_script = self.script_of(old, kernel, "POST_REMOVE");
+        }
+        let site = self.site;
+        self.touched.insert(kernel.clone());
+        if let Some(about) = self.facts.kernels.get(kernel) {
+            refinish::objects(site, module, &about.kernel)?;
+        }
+        self.pre_install(module, kernel)?;
+        place::restore_originals(site, module, kernel)?;
+        let objects = self.allowed(module, kernel)?;
+        let mut said = Vec::new();
+        place::place(site, module, kernel, &objects, replaces, || {
+            if let (Some(old), Some(value)) = (replaces, &old_script) {
+                said = run_script(site, old, kernel, "POST_REMOVE", value).said;
+            }
+        })?;
+        if self.wants_weak_modules(module, kernel) {
+            weak::tell(site, kernel, Change::Added, &in_kernel(site, module, kernel));
+        }
+        if let Some(value) = self.script_of(module, kernel, "POST_INSTALL") {
+            said.extend(run_script(site, module, kernel, "POST_INSTALL", &value).said);
+        }
+        self.say(&said);
+        // The scripts may not have come to their end.
+        self.check_stop()
+    }
+
+    /// Runs PRE_INSTALL, which may object (dkms's 101).
+    fn pre_install(&mut self, module: &ModuleId, kernel: &KernelRelease) -> Result<(), Failed> {
+        let Some(value) = self.script_of(module, kernel, "PRE_INSTALL") else { return Ok(()) };
+        let ran = run_script(self.site, module, kernel, "PRE_INSTALL", &value);
+        self.check_stop()?;
+        if ran.status != 0 && !self.site.asked.force {
+            let mut message = format!(
+                "its PRE_INSTALL script objects (exit status {}): {value}; to install it all the \
+                 same: --force",
+                ran.status
+            );
+            for line in &ran.said {
+                message.push('\n');
+                message.push_str(line);
+            }
+            return Err(Failed::new(101, message));
+        }
+        self.say(&ran.said);
+        Ok(())
+    }
+
+    /// The built objects without those that must not be installed (dkms-behaviour 5.3).
+    fn allowed(
+        &mut self,
+        module: &ModuleId,
+        kernel: &KernelRelease,
+    ) -> Result<Vec<Object>, Failed> {
+        let mut objects = place::objects(self.site, module, kernel);
+        let obsolete_by = self.script_of(module, kernel, "OBSOLETE_BY");
+        let refused = sanity::refused(self.site, module, kernel, obsolete_by.as_deref(), &objects);
+        let all = !objects.is_empty() && refused.len() == objects.len();
+        let lines: Vec<String> = refused
+            .iter()
+            .map(|refused| format!("{} is not installed: {}", refused.object, refused.why))
+            .collect();
+        if all {
+            return Err(Failed::new(6, lines.join("\n")));
+        }
+        self.say(&lines);
+        objects.retain(|object| refused.iter().all(|refused| refused.object != object.name));
+        Ok(objects)
+    }
+
+    pub(super) fn uninstall(
+        &mut self,
+        module: &ModuleId,
+        kernel: &KernelRelease,
+    ) -> Result<(), Failed> {
+        self.touched.insert(kernel.clone());
+        if self.wants_weak_modules(module, kernel) {
+            let going = in_kernel(self.site, module, kernel);
+            weak::tell(self.site, kernel, Change::Removed, &going);
+        }
+        let foreign = remove::uninstall(self.site, module, kernel)?;
+        if let Some(value) = self.script_of(module, kernel, "POST_REMOVE") {
+            let ran = run_script(self.site, module, kernel, "POST_REMOVE", &value);
+            self.say(&ran.said);
+        }
+        let left: Vec<String> = foreign
+            .iter()
+            .map(|path| format!("{} stays: it is not what {module} placed there", path.display()))
+            .collect();
+        self.say(&left);
+        self.check_stop()
+    }
+
+    fn wants_weak_modules(&mut self, module: &ModuleId, kernel: &KernelRelease) -> bool {
+        let value = self.script_of(module, kernel, "NO_WEAK_MODULES");
+        !value.is_some_and(|value| value.trim().eq_ignore_ascii_case("yes"))
+    }
+
+    /// The value of a directive that matters when a module is installed: as recorded when the module was built, or as
+    /// dkms.conf says now.
+    pub(super) fn script_of(
+        &mut self,
+        module: &ModuleId,
+        kernel: &KernelRelease,
+        directive: &str,
+    ) -> Option<String> {
+        let path = Record::path(&self.site.trees, module, kernel, &self.site.arch);
+        if let Some(record) = Record::read(&path) {
+            return record.values.text(directive, 0).map(str::to_owned);
+        }
+        let about = self.facts.kernels.get(kernel)?;
+        let (values, _) = self.confs.ask(module, &about.kernel).ok()?;
+        values.text(directive, 0).map(str::to_owned)
+    }
+}
+
+/// What stands of a module in a kernel's directory.
+fn in_kernel(site: &Site, module: &ModuleId, kernel: &KernelRelease) -> Vec<PathBuf> {
+    let dir = site.trees.kernel(kernel);
+    place::placed(site, module, kernel).iter().map(|placed| dir.join(&placed.path)).collect()
+}
+
+/// Runs a script from the module's source, as it is or as it was kept.
+fn run_script(
+    site: &Site,
+    module: &ModuleId,
+    kernel: &KernelRelease,
+    directive: &'static str,
+    value: &str,
+) -> Ran {
+    let link = site.trees.source_link(module);
+    let dir = links::resolve(&site.trees.root, &link).unwrap_or(link);
+    Script { directive, value, place: Workplace::open(dir) }.run(site, module, kernel)
+}

@@ -1,0 +1,80 @@
+//! What is done once, when a run has changed something: loading modules, and the administrator's
+//! own command.
+
+use std::collections::BTreeSet;
+
+use crate::durable;
+use crate::make_log::MakeLog;
+use crate::names::KernelRelease;
+use crate::plan::Action;
+use crate::report::{Outcome, Report};
+use crate::run::{Output, Program};
+use crate::running;
+use crate::site::Site;
+
+/// Loads what was installed for the running kernel, if somebody wants that, and runs
+/// `post_transaction` (dkms-behaviour 5.6). Neither changes what a run ends with.
+pub(crate) fn all(site: &Site, report: &Report) {
+    let done: Vec<&Action> = report
+        .finished
+        .iter()
+        .filter(|finished| finished.outcome == Outcome::Done)
+        .map(|finished| &finished.step.action)
+        .collect();
+    if site.settings.framework.modprobe_on_install {
+        let installed: BTreeSet<&KernelRelease> = done
+            .iter()
+            .filter(|action| matches!(action, Action::Install { .. }))
+            .filter_map(|action| action.kernel())
+            .collect();
+        installed.into_iter().for_each(|kernel| running::load_modules(site, kernel));
+    }
+    let changes = |action: &&&Action| {
+        matches!(
+            action,
+            Action::Install { .. }
+                | Action::Uninstall(..)
+                | Action::Unbuild(..)
+                | Action::Deregister(_)
+        )
+    };
+    if let Some(first) = done.iter().find(changes)
+        && site.settings.framework.post_transaction.is_some()
+    {
+        let kernel = first.kernel().cloned().or_else(running::release);
+        post_transaction(site, kernel.as_ref());
+    }
+}
+
+/// Runs the command, which may name `$kernelver`: the first kernel for which something changed.
+fn post_transaction(site: &Site, kernel: Option<&KernelRelease>) {
+    let Some(command) = site.framework(kernel).post_transaction else { return };
+    if let Err(error) = durable::create_dirs(&site.trees.dkms) {
+        return site.warnings.add(error.to_string());
+    }
+    let log = site.trees.dkms.join("post_transaction.log");
+    let mut env = site.env.clone().with(crate::lock::WITHIN, "1");
+    if let Some(kernel) = kernel {
+        env = env.with("kernelver", kernel.as_str());
+    }
+    let program = Program::new(site.tools.bash.clone(), &env)
+        .args(["--norc", "--noprofile", "-c", &command])
+        .cwd("/")
+        .deadline(site.settings.build_timeout())
+        .confined(&site.tools);
+    let ran = MakeLog::without_head(&log).map_err(|error| error.to_string()).and_then(|mut log| {
+        log.step("Running the post_transaction command", &command, |file| {
+            program.output(Output::Log(file)).run()
+        })
+        .map_err(|error| error.to_string())
+    });
+    match ran {
+        Ok(ended) if ended.success() => {}
+        Ok(ended) => site.warnings.add(format!(
+            "post_transaction failed ({}): {command}; see {}",
+            ended.how,
+            log.display()
+        )),
+        Err(error) => site.warnings.add(format!("post_transaction was not run: {error}")),
+    }
+}

@@ -1,0 +1,67 @@
+//! Weak modules: Red Hat's and SUSE's way to use a module for kernels that it was not built for.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::distribution;
+use crate::names::KernelRelease;
+use crate::run::Program;
+use crate::site::Site;
+
+/// The tools look at every kernel and may run depmod for it.
+const DEADLINE: Duration = Duration::from_secs(600);
+
+/// What happens to the objects that are told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// They have been placed.
+    Added,
+    /// They are about to be removed.
+    Removed,
+}
+
+/// Tells the distribution's tool, where there is one, of objects in a kernel's directory
+/// (dkms-behaviour 5.7). Arch has none.
+pub(crate) fn tell(site: &Site, kernel: &KernelRelease, change: Change, objects: &[PathBuf]) {
+    let distribution = distribution::id(&site.trees).unwrap_or_default();
+    let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| distribution.starts_with(prefix));
+    let tool = |path: &PathBuf| site.trees.inside(path);
+    let (tool, option, kernels) = if starts(&["rhel"]) {
+        let option = match change {
+            Change::Added => "--add-modules",
+            Change::Removed => "--remove-modules",
+        };
+        (tool(&site.tools.weak_modules), option, None)
+    } else if starts(&["sles", "suse", "opensuse"]) {
+        let option = match change {
+            Change::Added => "--add-kernel-modules",
+            Change::Removed => "--remove-kernel-modules",
+        };
+        (tool(&site.tools.weak_modules2), option, Some(kernel.as_str()))
+    } else {
+        return;
+    };
+    if objects.is_empty() || !tool.is_file() {
+        return;
+    }
+    let mut program = Program::new(&tool, &site.env);
+    if kernels.is_none() {
+        // Images are regenerated once, after everything.
+        program = program.arg("--no-initramfs");
+    }
+    let list: String = objects.iter().map(|path| format!("{}\n", path.display())).collect();
+    let told = program
+        .arg(option)
+        .args(kernels)
+        .stdin(list)
+        .deadline(DEADLINE)
+        .confined(&site.tools)
+        .run();
+    match told {
+        Ok(ended) if ended.success() => {}
+        Ok(ended) => {
+            site.warnings.add(format!("{} failed: {}", tool.display(), ended.complaint()));
+        }
+        Err(error) => site.warnings.add(error.to_string()),
+    }
+}
