@@ -25,6 +25,7 @@ mod other_root;
 mod power;
 mod rebuilds;
 mod setting;
+mod signing;
 mod surroundings;
 mod testbed;
 mod wide;
