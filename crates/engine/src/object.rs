@@ -1,10 +1,10 @@
 //! Kernel objects: how their files are named, and what they say of themselves.
 
 use std::fmt;
-use std::fs;
+use std::fs::File;
 use std::path::Path;
 
-use object::{Object, ObjectSection};
+use object::{Object, ObjectSection, ReadCache, ReadRef};
 use serde::{Deserialize, Serialize};
 
 use crate::durable::FileError;
@@ -138,16 +138,17 @@ pub enum BadObject {
 /// # Errors
 /// [`BadObject`] for anything but a readable ELF file with a `.modinfo` section.
 pub fn read_modinfo(path: &Path) -> Result<ModInfo, BadObject> {
-    let bytes = fs::read(path).map_err(FileError::when("read", path))?;
-    parse_modinfo(&bytes, &path.display().to_string())
+    let file = File::open(path).map_err(FileError::when("read", path))?;
+    // Not the whole file: with debug information, nvidia's is hundreds of megabytes.
+    parse_modinfo(&ReadCache::new(file), &path.display().to_string())
 }
 
-fn parse_modinfo(bytes: &[u8], path: &str) -> Result<ModInfo, BadObject> {
+fn parse_modinfo<'data>(data: impl ReadRef<'data>, path: &str) -> Result<ModInfo, BadObject> {
     let not_elf = |error: object::Error| BadObject::NotElf {
         path: path.to_owned(),
         reason: error.to_string(),
     };
-    let elf = object::File::parse(bytes).map_err(not_elf)?;
+    let elf = object::File::parse(data).map_err(not_elf)?;
     let section = elf
         .section_by_name(".modinfo")
         .ok_or_else(|| BadObject::NoModInfo { path: path.to_owned() })?;
@@ -224,7 +225,7 @@ mod tests {
 
     #[test]
     fn reads_the_section_of_an_object() {
-        let info = parse_modinfo(&tiny_object(b"vermagic=6.1 SMP\0"), "a.ko").unwrap();
+        let info = parse_modinfo(&*tiny_object(b"vermagic=6.1 SMP\0"), "a.ko").unwrap();
         assert_eq!(info.vermagic_release(), Some("6.1"));
     }
 
@@ -242,7 +243,7 @@ mod tests {
     proptest! {
         #[test]
         fn never_panics_on_garbage(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
-            let _ = parse_modinfo(&bytes, "garbage");
+            let _ = parse_modinfo(&*bytes, "garbage");
         }
 
         #[test]
@@ -251,7 +252,7 @@ mod tests {
             let last = elf.len() - 1;
             elf[at.min(last)] = to;
             elf.truncate(elf.len().saturating_sub(cut / 2));
-            let _ = parse_modinfo(&elf, "damaged");
+            let _ = parse_modinfo(&*elf, "damaged");
         }
     }
 }
