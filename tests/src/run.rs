@@ -157,8 +157,10 @@ pub(crate) fn start(program: &str, args: &[&str]) -> Started {
         clippy::disallowed_methods,
         reason = "this is the one place where stories run programs"
     )]
-    let mut command = Command::new(program);
+    let mut command = Command::new("env");
     command
+        // Whoever started the stories may have these ignored, as `nohup` and a background job of `sh` do.
+        .args(["--default-signal=INT,HUP,TERM", program])
         .args(args)
         .env_clear()
         // No MAKEFLAGS, no locale, nothing of cargo's: what a user's root shell would give to pacman.

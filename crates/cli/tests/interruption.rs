@@ -42,8 +42,11 @@ fn start(root: &TestRoot, before: &str, line: &str) -> Child {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let dirs: Vec<PathBuf> =
         [root.programs()].into_iter().chain(std::env::split_paths(&path)).collect();
-    Command::new("sh")
-        .args(["-c", &format!("{before} exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_dkms"), "--root"])
+    // Whoever started the tests may have these ignored, as `nohup` and a background job of `sh` do,
+    // and a shell cannot undo that for its children.
+    Command::new("env")
+        .args(["--default-signal=INT,HUP,TERM", "sh", "-c"])
+        .args([&format!("{before} exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_dkms"), "--root"])
         .arg(root.path())
         .args(line.split(' '))
         .env("PATH", std::env::join_paths(dirs).unwrap())
