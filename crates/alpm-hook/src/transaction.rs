@@ -129,7 +129,7 @@ fn in_depth(
             Debt::Kernel(kernel)
             | Debt::Install { kernel, .. }
             | Debt::Uninstall { kernel, .. } => in_depth.insert(kernel),
-            Debt::LeftOver(_) => false,
+            Debt::LeftOver(_) | Debt::Image { .. } => false,
             Debt::Transaction { sources, kernels } if sources.is_empty() => {
                 in_depth.extend(kernels);
                 true

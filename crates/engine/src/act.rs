@@ -2,6 +2,7 @@
 
 mod again;
 mod builds;
+mod images;
 mod installs;
 mod interruption;
 

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::durable::{self, FileError};
-use crate::names::{KernelRelease, ModuleId};
+use crate::names::{KernelRelease, ModuleId, ModuleName};
 use crate::page;
 use crate::trees::Trees;
 
@@ -52,6 +52,16 @@ pub enum Debt {
     },
     /// A module that is being removed altogether.
     Remove(ModuleId),
+    /// A kernel's objects of a module that were placed, replaced or taken away since its initramfs
+    /// was looked at. The engine only writes it; whoever looks after images clears it.
+    Image {
+        /// The kernel.
+        kernel: KernelRelease,
+        /// The module.
+        module: ModuleName,
+        /// The objects' names without suffix, old and new ones: `zfs`, `spl`.
+        objects: BTreeSet<String>,
+    },
 }
 
 impl Debt {
@@ -79,6 +89,10 @@ impl Debt {
             Self::Install { module, kernel } => ("install", format!("{module} {kernel}")),
             Self::Uninstall { module, kernel } => ("uninstall", format!("{module} {kernel}")),
             Self::Remove(module) => ("remove", module.to_string()),
+            Self::Image { kernel, module, objects } => {
+                let objects: Vec<&str> = objects.iter().map(String::as_str).collect();
+                ("image", format!("{kernel} {module} {}", objects.join(" ")))
+            }
         };
         let digest = blake3::hash(what.as_bytes()).to_hex();
         let readable: String = what

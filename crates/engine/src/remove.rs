@@ -152,6 +152,7 @@ pub(crate) fn leave(site: &Site) -> Result<(), FileError> {
         trees.debts(),
         trees.failures(),
         trees.cache(),
+        trees.images(),
         trees.build_programs(),
         trees.workplaces(),
         logs,

@@ -1,6 +1,7 @@
 //! What the administrator has set: dkms's own files and ours, both in `/etc/dkms`.
 
 mod framework;
+mod initramfs;
 mod own;
 mod size;
 
@@ -10,6 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 pub use framework::Framework;
+pub use initramfs::{Initramfs, Mode};
 
 use crate::conf::{PATIENCE, Reader};
 use crate::finish::CompressionOptions;
@@ -32,6 +34,8 @@ const MEMORY_PER_JOB: u64 = 256 * 1024 * 1024;
 pub struct Settings {
     /// dkms's own settings.
     pub framework: Framework,
+    /// What is done about images that hold modules.
+    pub initramfs: Initramfs,
     /// What is wrong with the files, for a person to read.
     pub problems: Vec<String>,
     jobs: Option<NonZeroUsize>,
@@ -47,6 +51,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             framework: Framework::default(),
+            initramfs: Initramfs::default(),
             problems: Vec::new(),
             jobs: None,
             build_timeout: BUILD_TIMEOUT,
@@ -87,6 +92,7 @@ impl Settings {
                 .filter(|file| !file.as_os_str().is_empty())
                 .map(|file| trees.root.join(file.strip_prefix("/").unwrap_or(&file))),
             framework,
+            initramfs: own.initramfs.known,
             problems,
         }
     }

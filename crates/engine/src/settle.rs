@@ -102,7 +102,7 @@ impl<'a> Ledger<'a> {
             Debt::Remove(module) => {
                 stays(report, module) || has_passing_trouble(report, Some(module), None)
             }
-            Debt::LeftOver(_) | Debt::Transaction { .. } => false,
+            Debt::LeftOver(_) | Debt::Transaction { .. } | Debt::Image { .. } => false,
         }
     }
 }

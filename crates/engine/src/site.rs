@@ -38,6 +38,9 @@ pub struct Site {
     pub warnings: Warnings,
     /// Who signs objects.
     pub signing: Signing,
+    /// Whether somebody looks after the images that hold modules: then it is noted for which
+    /// kernels they changed.
+    pub images: bool,
 }
 
 impl Site {
@@ -70,6 +73,7 @@ impl Site {
             asked: Asked::default(),
             warnings: Warnings::default(),
             signing: Signing::default(),
+            images: false,
         }
     }
 

@@ -118,6 +118,12 @@ impl Trees {
         self.dkms.join(".debts")
     }
 
+    /// Copies of images, kept while they are regenerated: `T/.images`.
+    #[must_use]
+    pub fn images(&self) -> PathBuf {
+        self.dkms.join(".images")
+    }
+
     /// Remembered failures: `T/.failed`.
     #[must_use]
     pub fn failures(&self) -> PathBuf {

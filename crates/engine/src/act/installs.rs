@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use super::Run;
+use super::{Run, images};
 use crate::build::Workplace;
 use crate::durable;
 use crate::links;
@@ -59,6 +59,11 @@ impl Run<'_> {
         self.pre_install(module, kernel)?;
         place::restore_originals(site, module, kernel)?;
         let objects = self.allowed(module, kernel)?;
+        self.owe_images(
+            module,
+            kernel,
+            &images::of_install(site, kernel, module, replaces, &objects),
+        )?;
         let mut said = Vec::new();
         place::place(site, module, kernel, &objects, replaces, || {
             if let (Some(old), Some(value)) = (replaces, &old_script) {
@@ -129,6 +134,7 @@ impl Run<'_> {
             let going = in_kernel(self.site, module, kernel);
             weak::tell(self.site, kernel, Change::Removed, &going);
         }
+        self.owe_images(module, kernel, &images::of_uninstall(self.site, kernel, module))?;
         let foreign = remove::uninstall(self.site, module, kernel)?;
         if let Some(value) = self.script_of(module, kernel, "POST_REMOVE") {
             let ran = run_script(self.site, module, kernel, "POST_REMOVE", &value);

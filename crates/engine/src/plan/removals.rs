@@ -254,6 +254,8 @@ impl Planner<'_> {
                 Debt::Remove(id) => !kept(id),
                 // These are taken apart: what stays owed of them becomes debts of its own.
                 Debt::Transaction { .. } | Debt::Source(_) | Debt::Kernel(_) => false,
+                // Not the engine's to pay.
+                Debt::Image { .. } => false,
             };
             if paid {
                 settles.insert(debt.clone());

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::Initramfs;
 use super::size::Size;
 
 /// What the file says; everything is optional.
@@ -16,6 +17,7 @@ pub(super) struct Own {
     pub(super) build: Build,
     pub(super) conf: Conf,
     pub(super) cache: Cache,
+    pub(super) initramfs: Images,
     #[serde(flatten)]
     unknown: BTreeMap<String, toml::Value>,
 }
@@ -58,6 +60,16 @@ pub(super) struct Conf {
     unknown: BTreeMap<String, toml::Value>,
 }
 
+/// `[initramfs]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Images {
+    #[serde(flatten)]
+    pub(super) known: Initramfs,
+    #[serde(flatten)]
+    unknown: BTreeMap<String, toml::Value>,
+}
+
 impl Own {
     /// Reads the file. One that is broken is reported and otherwise as if it were not there; a key
     /// that we do not know is only reported, since a newer version may have written it.
@@ -83,6 +95,7 @@ impl Own {
             ("build.", &own.build.unknown),
             ("cache.", &own.cache.unknown),
             ("conf.", &own.conf.unknown),
+            ("initramfs.", &own.initramfs.unknown),
         ];
         for (section, unknown) in sections {
             for key in unknown.keys() {

@@ -1,0 +1,74 @@
+//! booster(1): where its images are, what its configuration asks for, and how it is called.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use dkms_engine::kernels::Kernel;
+use dkms_engine::site::Site;
+
+use crate::call::Call;
+use crate::image::{Image, Kind};
+use crate::kmod_name::KmodName;
+use crate::pacman_hook;
+
+/// The pacman hook that regenerates images, and copies a new kernel to /boot.
+pub(crate) const HOOK: &str = "90-booster-install.hook";
+
+/// The images of one kernel, as far as they are there: `/boot/booster-<pkgbase>.img`.
+pub(crate) fn images(site: &Site, kernel: &Kernel) -> Vec<Image> {
+    let names = kernel.pkgbase.iter().map(String::as_str).chain([kernel.release.as_str()]);
+    let paths = names.map(|name| PathBuf::from(format!("/boot/booster-{name}.img")));
+    let image =
+        |path| Image { path, kind: Kind::Initramfs, kernel: kernel.release.clone(), preset: None };
+    paths.map(image).filter(|image| image.below(&site.trees.root).is_file()).collect()
+}
+
+/// What `/etc/booster.yaml` puts into images, each with the place that says so: `modules`, `modules_force_load`,
+/// and zfs with `enable_zfs`.
+pub(crate) fn wanted(site: &Site) -> BTreeMap<KmodName, String> {
+    let text = fs::read_to_string(site.trees.root.join("etc/booster.yaml")).unwrap_or_default();
+    let mut wanted = BTreeMap::new();
+    for line in text.lines() {
+        let Some((key, value)) = line.split('#').next().unwrap_or_default().split_once(':') else {
+            continue;
+        };
+        let value = value.trim().trim_matches(['"', '\'']);
+        let place = format!("{} of booster.yaml", key.trim());
+        match key.trim() {
+            // `-module` leaves one out, `*` and directories are whole groups of the kernel's own.
+            "modules" | "modules_force_load" => {
+                let names = value
+                    .split(',')
+                    .map(str::trim)
+                    .filter(|name| !name.starts_with('-') && !name.is_empty());
+                wanted.extend(names.map(|name| (KmodName::new(name), place.clone())));
+            }
+            "enable_zfs" if value == "true" => drop(wanted.insert(KmodName::new("zfs"), place)),
+            _ => {}
+        }
+    }
+    wanted
+}
+
+/// How these images of one kernel are regenerated.
+pub(crate) fn calls(site: &Site, kernel: &Kernel, images: &[&Image]) -> Vec<Call> {
+    if images.is_empty()
+        && let Some(words) = pacman_hook::exec(&site.trees.root, HOOK)
+    {
+        let vmlinuz = format!("usr/lib/modules/{}/vmlinuz\n", kernel.release);
+        return vec![Call { words, stdin: vmlinuz }];
+    }
+    let call = |image: &&Image| {
+        let path = image.path.display().to_string();
+        Call::new(&[
+            "booster",
+            "build",
+            "--force",
+            "--kernel-version",
+            kernel.release.as_str(),
+            &path,
+        ])
+    };
+    images.iter().map(call).collect()
+}

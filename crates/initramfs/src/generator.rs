@@ -1,0 +1,156 @@
+//! Which program makes the images of this machine.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use dkms_engine::kernels::Kernel;
+use dkms_engine::run::{Environment, Output, Program};
+use dkms_engine::site::Site;
+
+use crate::call::Call;
+use crate::contents::{Contents, Listing};
+use crate::image::Image;
+use crate::kmod_name::KmodName;
+use crate::{booster, dracut, mkinitcpio, pacman_hook};
+
+/// How long a lister may take.
+const PATIENCE: Duration = Duration::from_secs(5 * 60);
+
+/// A program that makes initramfs images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Generator {
+    /// Arch's own.
+    Mkinitcpio,
+    /// dracut, with or without kernel-install(8).
+    Dracut,
+    /// booster.
+    Booster,
+}
+
+impl Generator {
+    /// All, those first that a machine without further hints is likely to use.
+    const ALL: [Self; 3] = [Self::Mkinitcpio, Self::Dracut, Self::Booster];
+
+    /// Its name, the program's.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mkinitcpio => "mkinitcpio",
+            Self::Dracut => "dracut",
+            Self::Booster => "booster",
+        }
+    }
+
+    fn hook(self) -> &'static str {
+        match self {
+            Self::Mkinitcpio => mkinitcpio::HOOK,
+            Self::Dracut => dracut::HOOK,
+            Self::Booster => booster::HOOK,
+        }
+    }
+
+    /// The generator of this machine: the one that `[initramfs] generator` names, or else one that is installed.
+    /// Where several are, the one whose pacman hook is active makes the images. None on a machine without images
+    /// (a container).
+    #[must_use]
+    pub fn of(site: &Site) -> Option<Self> {
+        let root = &site.trees.root;
+        let named = &site.settings.initramfs.generator;
+        if let Some(generator) = Self::ALL.into_iter().find(|generator| generator.name() == named) {
+            return Some(generator);
+        }
+        if !named.is_empty() {
+            log::warn!("[initramfs] generator names {named:?}, which is not known here");
+        }
+        let installed = |it: &Self| root.join("usr/bin").join(it.name()).exists();
+        let all: Vec<Self> = Self::ALL.into_iter().filter(installed).collect();
+        let active = all.iter().find(|it| pacman_hook::is_active(root, it.hook()));
+        active.or(all.first()).copied()
+    }
+
+    /// The images that it keeps for a kernel.
+    #[must_use]
+    pub fn images(self, site: &Site, kernel: &Kernel) -> Vec<Image> {
+        match self {
+            Self::Mkinitcpio => mkinitcpio::images(site, kernel),
+            Self::Dracut => dracut::images(site, kernel),
+            Self::Booster => booster::images(site, kernel),
+        }
+    }
+
+    /// The kernel modules that its configuration names, each with the place that names it.
+    ///
+    /// # Errors
+    /// A sentence if the configuration cannot be read.
+    pub fn wanted(
+        self,
+        site: &Site,
+        kernel: &Kernel,
+    ) -> Result<BTreeMap<KmodName, String>, String> {
+        match self {
+            Self::Mkinitcpio => mkinitcpio::wanted(site, kernel),
+            Self::Dracut => dracut::wanted(site),
+            Self::Booster => Ok(booster::wanted(site)),
+        }
+    }
+
+    /// How these images, all of one kernel, are regenerated.
+    #[must_use]
+    pub fn calls(self, site: &Site, kernel: &Kernel, images: &[&Image]) -> Vec<Call> {
+        let command = &site.settings.initramfs.command;
+        if !command.is_empty() {
+            return own_calls(command, kernel, images);
+        }
+        match self {
+            Self::Mkinitcpio => mkinitcpio::calls(site, kernel, images),
+            Self::Dracut => dracut::calls(site, kernel, images),
+            Self::Booster => booster::calls(site, kernel, images),
+        }
+    }
+
+    /// What is in an image file.
+    ///
+    /// # Errors
+    /// A sentence if it cannot be listed: the lister is missing, or the file is no image.
+    pub fn list(self, path: &Path) -> Result<Contents, String> {
+        let (program, args): (_, &[&str]) = match self {
+            // `-a` names only what comes from the kernel's own directories.
+            Self::Mkinitcpio => ("lsinitcpio", &["-l"]),
+            Self::Dracut => ("lsinitrd", &[]),
+            Self::Booster => ("booster", &["ls"]),
+        };
+        let (mut listing, mut last) = (Listing::default(), String::new());
+        let mut read = |line: &str| {
+            listing.line(line);
+            last = line.to_owned();
+        };
+        let ended = Program::new(program, &Environment::fixed())
+            .args(args.iter().copied())
+            .arg(path)
+            .deadline(PATIENCE)
+            .output(Output::Lines(&mut read))
+            .run()
+            .map_err(|error| error.to_string())?;
+        let contents = listing.end().filter(|_| ended.success());
+        contents.ok_or_else(|| {
+            format!("{program} cannot list {} ({}): {last}", path.display(), ended.how)
+        })
+    }
+}
+
+/// The administrator's own command, once for each image: `%k` is the kernel's release, `%i` the image, `%p` its preset
+/// or package.
+fn own_calls(command: &str, kernel: &Kernel, images: &[&Image]) -> Vec<Call> {
+    let pkgbase = kernel.pkgbase.as_deref().unwrap_or_default();
+    let call = |image: &str| {
+        let word = |word: &str| {
+            word.replace("%k", kernel.release.as_str()).replace("%i", image).replace("%p", pkgbase)
+        };
+        Call { words: command.split_whitespace().map(word).collect(), stdin: String::new() }
+    };
+    let mut calls: Vec<Call> =
+        images.iter().map(|image| call(&image.path.display().to_string())).collect();
+    calls.dedup();
+    calls
+}

@@ -1,0 +1,24 @@
+//! Which image holds which modules, and who regenerates it when they change.
+//!
+//! From the ground up: [`kmod_name`], [`contents`], [`image`] · what each generator knows: [`generator`] · [`owed`],
+//! [`note`] · [`decide`] · [`accounts`] · [`settle`].
+
+pub mod accounts;
+mod booster;
+pub mod call;
+pub mod contents;
+pub mod decide;
+mod dracut;
+mod files;
+pub mod generator;
+pub mod image;
+pub mod kmod_name;
+mod mkinitcpio;
+mod needs;
+pub mod note;
+pub mod owed;
+mod pacman_hook;
+pub mod settle;
+mod shell;
+mod signed;
+mod verdict;

@@ -1,0 +1,277 @@
+//! mkinitcpio(8): which images its presets make, what its configuration asks for, and how it is called.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use dkms_engine::kernels::Kernel;
+use dkms_engine::site::Site;
+
+use crate::call::Call;
+use crate::files;
+use crate::image::{Image, Kind};
+use crate::kmod_name::KmodName;
+use crate::pacman_hook;
+use crate::shell::Variables;
+
+/// The pacman hook that regenerates images, and copies a new kernel to /boot.
+pub(crate) const HOOK: &str = "90-mkinitcpio-install.hook";
+
+/// One preset file, as mkinitcpio and its pacman hook read it.
+#[derive(Debug)]
+struct Preset {
+    /// Its name, what `mkinitcpio -p` takes: for a packaged kernel, its `pkgbase`.
+    name: String,
+    variables: Variables,
+}
+
+impl Preset {
+    /// All presets that can be read; what cannot is told in the log.
+    fn all(site: &Site) -> Vec<Self> {
+        let read = |file: PathBuf| {
+            let name = file.file_stem()?.to_str()?.to_owned();
+            let variables =
+                Variables::read(site, &[file]).map_err(|why| log::warn!("{why}")).ok()?;
+            Some(Self { name, variables })
+        };
+        let dir = site.trees.root.join("etc/mkinitcpio.d");
+        files::with_suffix(&dir, ".preset").into_iter().filter_map(read).collect()
+    }
+
+    /// The preset that mkinitcpio's hook will make for a kernel that has none: the saved one, or one after its
+    /// template. The hook that runs before an upgrade took it away with the old kernel. None if that hook does not
+    /// run here.
+    fn to_come(site: &Site, kernel: &Kernel) -> Option<Self> {
+        let (root, name) = (&site.trees.root, kernel.pkgbase.clone()?);
+        if !pacman_hook::is_active(root, HOOK) {
+            return None;
+        }
+        let saved = root.join(format!("etc/mkinitcpio.d/{name}.preset.pacsave"));
+        let template = root.join("usr/share/mkinitcpio/hook.preset");
+        let file = [saved, template].into_iter().find(|file| file.exists())?;
+        let variables = Variables::read(site, &[file]).map_err(|why| log::warn!("{why}")).ok()?;
+        let variables = variables.replace("%PKGBASE%", &name);
+        Some(Self { name, variables })
+    }
+
+    /// Whether it makes images for this kernel: it names its release, or is named as its package.
+    fn is_for(&self, kernel: &Kernel) -> bool {
+        let releases: Vec<&str> = self.kvers().filter(|kver| !kver.starts_with('/')).collect();
+        if releases.is_empty() {
+            kernel.pkgbase.as_ref() == Some(&self.name)
+        } else {
+            releases.contains(&kernel.release.as_str())
+        }
+    }
+
+    /// The kernels that its images are made for: paths of vmlinuz, or releases.
+    fn kvers(&self) -> impl Iterator<Item = &str> {
+        self.variables.list("PRESETS").iter().filter_map(|image| self.of_image(image, "kver"))
+    }
+
+    /// `<image>_<key>`, or else `ALL_<key>`.
+    fn of_image(&self, image: &str, key: &str) -> Option<&str> {
+        let own = self.variables.text(&format!("{image}_{key}"));
+        own.or_else(|| self.variables.text(&format!("ALL_{key}")))
+    }
+
+    /// The images and UKIs that it makes.
+    fn files(&self) -> Vec<(PathBuf, Kind)> {
+        let mut files = Vec::new();
+        for image in self.variables.list("PRESETS") {
+            // mkinitcpio knows no ALL_image and no ALL_uki.
+            let of = |key: &str| self.variables.text(&format!("{image}_{key}")).map(PathBuf::from);
+            files.extend(of("image").map(|path| (path, Kind::Initramfs)));
+            files.extend(of("uki").or_else(|| of("efi_image")).map(|path| (path, Kind::Uki)));
+        }
+        files.sort();
+        files.dedup();
+        files
+    }
+
+    /// The configuration files of its images; the usual one where it names none.
+    fn configs(&self, root: &Path) -> Vec<PathBuf> {
+        let images = self.variables.list("PRESETS").iter();
+        let mut named: Vec<&str> =
+            images.filter_map(|image| self.of_image(image, "config")).collect();
+        named.sort_unstable();
+        named.dedup();
+        if named.is_empty() {
+            // Drop-ins only belong to the usual one (mkinitcpio.conf(5)).
+            let mut usual = vec![root.join("etc/mkinitcpio.conf")];
+            usual.extend(files::with_suffix(&root.join("etc/mkinitcpio.conf.d"), ".conf"));
+            return usual;
+        }
+        named.into_iter().map(|path| files::below(root, Path::new(path))).collect()
+    }
+}
+
+fn presets_for(site: &Site, kernel: &Kernel) -> Vec<Preset> {
+    let mut presets = Preset::all(site);
+    presets.retain(|preset| preset.is_for(kernel));
+    if presets.is_empty() {
+        presets.extend(Preset::to_come(site, kernel));
+    }
+    presets
+}
+
+/// The images of one kernel: those of its presets; a kernel that no preset serves has the one that
+/// `mkinitcpio -k` is usually told to write, if it is there.
+pub(crate) fn images(site: &Site, kernel: &Kernel) -> Vec<Image> {
+    let image = |path: PathBuf, kind: Kind, preset: Option<&str>| Image {
+        path,
+        kind,
+        kernel: kernel.release.clone(),
+        preset: preset.map(str::to_owned),
+    };
+    let presets = presets_for(site, kernel);
+    if presets.is_empty() {
+        let usual = PathBuf::from(format!("/boot/initramfs-{}.img", kernel.release));
+        let there = files::below(&site.trees.root, &usual).exists();
+        return there.then(|| image(usual, Kind::Initramfs, None)).into_iter().collect();
+    }
+    let made = presets.iter().flat_map(|preset| {
+        preset.files().into_iter().map(|(path, kind)| image(path, kind, Some(&preset.name)))
+    });
+    made.collect()
+}
+
+/// What the configuration puts into a kernel's images, each with the place that says so: `MODULES`, and a hook of the
+/// module's name (zfs).
+///
+/// # Errors
+/// A sentence if the configuration cannot be read.
+pub(crate) fn wanted(site: &Site, kernel: &Kernel) -> Result<BTreeMap<KmodName, String>, String> {
+    let root = &site.trees.root;
+    let mut configs: Vec<PathBuf> =
+        presets_for(site, kernel).iter().flat_map(|preset| preset.configs(root)).collect();
+    if configs.is_empty() {
+        configs.push(root.join("etc/mkinitcpio.conf"));
+        configs.extend(files::with_suffix(&root.join("etc/mkinitcpio.conf.d"), ".conf"));
+    }
+    configs.dedup();
+    configs.retain(|file| file.exists());
+    let variables = Variables::read(site, &configs)?;
+    let mut wanted = BTreeMap::new();
+    for (key, place) in [("MODULES", "MODULES"), ("HOOKS", "HOOKS")] {
+        for word in variables.words(key) {
+            // `module?` may be missing (mkinitcpio.conf(5)).
+            let name = KmodName::new(word.trim_end_matches('?'));
+            wanted.entry(name).or_insert_with(|| format!("{place} of mkinitcpio.conf"));
+        }
+    }
+    Ok(wanted)
+}
+
+/// How these images, all of one kernel, are regenerated: by their presets. Where the kernel's copy or an image
+/// itself is not there (an interrupted upgrade: mkinitcpio's hooks remove them before a transaction and bring them
+/// back after it), only mkinitcpio's own hook can make them again.
+pub(crate) fn calls(site: &Site, kernel: &Kernel, images: &[&Image]) -> Vec<Call> {
+    let root = &site.trees.root;
+    let presets: Vec<Preset> = presets_for(site, kernel)
+        .into_iter()
+        .filter(|preset| images.iter().any(|image| image.preset.as_ref() == Some(&preset.name)))
+        .collect();
+    let there = |path: &str| files::below(root, Path::new(path)).exists();
+    let has_kernel =
+        |preset: &Preset| preset.kvers().all(|kver| !kver.starts_with('/') || there(kver));
+    let complete = images.iter().all(|image| image.below(root).exists());
+    if kernel.pkgbase.is_some()
+        && !(complete && presets.iter().all(has_kernel))
+        && let Some(words) = pacman_hook::exec(root, HOOK)
+    {
+        let vmlinuz = format!("usr/lib/modules/{}/vmlinuz\n", kernel.release);
+        return vec![Call { words, stdin: vmlinuz }];
+    }
+    let mut calls: Vec<Call> =
+        presets.iter().map(|preset| Call::new(&["mkinitcpio", "-p", &preset.name])).collect();
+    let alone = images.iter().filter(|image| image.preset.is_none());
+    calls.extend(alone.map(|image| {
+        let path = image.path.display().to_string();
+        Call::new(&["mkinitcpio", "-k", kernel.release.as_str(), "-g", &path])
+    }));
+    calls
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const RELEASE: &str = "7.2.13-arch1-1";
+
+    /// A machine with a kernel of the package `linux`, and these files.
+    fn machine(files: &[(&str, &str)]) -> (tempfile::TempDir, Site, Kernel) {
+        let root = tempfile::tempdir().unwrap();
+        let modules = format!("usr/lib/modules/{RELEASE}");
+        let own =
+            [(format!("{modules}/pkgbase"), "linux\n"), (format!("{modules}/modules.order"), "")];
+        let named = files.iter().map(|(file, text)| ((*file).to_owned(), *text));
+        for (file, text) in own.into_iter().chain(named) {
+            let file = root.path().join(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, text).unwrap();
+        }
+        let site = Site::for_hook(root.path());
+        let kernel = dkms_engine::kernels::Kernels::read(&site.trees).unwrap().all.remove(0);
+        (root, site, kernel)
+    }
+
+    fn paths(images: &[Image]) -> Vec<&str> {
+        images.iter().map(|image| image.path.to_str().unwrap()).collect()
+    }
+
+    fn lines(site: &Site, kernel: &Kernel) -> Vec<String> {
+        let images = images(site, kernel);
+        let images: Vec<&Image> = images.iter().collect();
+        calls(site, kernel, &images).iter().map(Call::line).collect()
+    }
+
+    const PRESET: &str = "ALL_kver=/boot/vmlinuz-linux\nALL_config=/etc/m.conf\n\
+                          PRESETS=(default fallback)\ndefault_image=/boot/a.img\n\
+                          fallback_uki=/efi/b.efi\nfallback_config=/etc/f.conf\n";
+    const HOOK_FILE: &str = "usr/share/libalpm/hooks/90-mkinitcpio-install.hook";
+    const HOOK_TEXT: &str = "[Trigger]\n[Action]\nExec = /script install\n";
+
+    #[test]
+    fn a_preset_names_images_and_what_belongs_into_them() {
+        let (_root, site, kernel) = machine(&[
+            ("etc/mkinitcpio.d/linux.preset", PRESET),
+            ("etc/mkinitcpio.d/linux-lts.preset", &PRESET.replace("linux", "linux-lts")),
+            ("etc/m.conf", "MODULES=(nvidia-drm? foo)\nHOOKS=(base zfs)\n"),
+            ("etc/mkinitcpio.conf", "MODULES=(other)\n"),
+            ("boot/a.img", ""),
+            ("efi/b.efi", ""),
+            ("boot/vmlinuz-linux", ""),
+        ]);
+        assert_eq!(paths(&images(&site, &kernel)), ["/boot/a.img", "/efi/b.efi"]);
+        let wanted = wanted(&site, &kernel).unwrap();
+        let names: Vec<&str> = wanted.keys().map(KmodName::as_str).collect();
+        assert_eq!(names, ["base", "foo", "nvidia_drm", "zfs"]);
+        assert_eq!(lines(&site, &kernel), ["mkinitcpio -p linux"]);
+    }
+
+    #[test]
+    fn what_the_hooks_took_away_their_hook_brings_back() {
+        let (_root, site, kernel) =
+            machine(&[("etc/mkinitcpio.d/linux.preset", PRESET), (HOOK_FILE, HOOK_TEXT)]);
+        let by_hook = [format!("echo usr/lib/modules/{RELEASE}/vmlinuz | /script install")];
+        assert_eq!(lines(&site, &kernel), by_hook);
+        // An unchanged preset is taken away, too.
+        let template = "ALL_kver=/boot/vmlinuz-%PKGBASE%\nPRESETS=(default)\n\
+                        default_image=/boot/initramfs-%PKGBASE%.img\n";
+        let template = ("usr/share/mkinitcpio/hook.preset", template);
+        let (_root, site, kernel) = machine(&[template, (HOOK_FILE, HOOK_TEXT)]);
+        assert_eq!(paths(&images(&site, &kernel)), ["/boot/initramfs-linux.img"]);
+        assert_eq!(lines(&site, &kernel), by_hook);
+        let (_root, masked, kernel) = machine(&[template]);
+        assert_eq!(images(&masked, &kernel), []);
+    }
+
+    #[test]
+    fn a_kernel_without_a_preset_has_the_image_of_its_release() {
+        let image = format!("boot/initramfs-{RELEASE}.img");
+        let (_root, site, kernel) = machine(&[(&image, "")]);
+        assert_eq!(lines(&site, &kernel), [format!("mkinitcpio -k {RELEASE} -g /{image}")]);
+    }
+}

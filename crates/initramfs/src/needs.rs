@@ -1,0 +1,102 @@
+//! What belongs into an image besides what its generator's configuration names.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
+
+use dkms_engine::site::Site;
+
+use crate::files;
+use crate::kmod_name::KmodName;
+
+/// File systems whose module is often built from source, and without which a root on them is not found.
+const ROOT_FILE_SYSTEMS: [&str; 2] = ["zfs", "bcachefs"];
+
+/// Modules that one in the image pulls in by a soft dependency of modprobe.d(5).
+pub(crate) fn soft_dependencies(
+    site: &Site,
+    held: &BTreeSet<KmodName>,
+) -> BTreeMap<KmodName, String> {
+    let dirs = ["usr/lib/modprobe.d", "lib/modprobe.d", "run/modprobe.d", "etc/modprobe.d"];
+    let files = dirs.iter().flat_map(|dir| files::with_suffix(&site.trees.root.join(dir), ".conf"));
+    let mut needs = BTreeMap::new();
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap_or_default();
+        for line in text.lines() {
+            let mut words = line.split_whitespace();
+            if words.next() != Some("softdep") {
+                continue;
+            }
+            let Some(module) = words.next().map(KmodName::new) else { continue };
+            if held.contains(&module) {
+                let names = words.filter(|word| !word.ends_with(':'));
+                needs.extend(
+                    names.map(|name| (KmodName::new(name), format!("a softdep of {module}"))),
+                );
+            }
+        }
+    }
+    needs
+}
+
+/// The module of the file system that `/` is on, if it is one that is built from source.
+pub(crate) fn root_file_system(site: &Site) -> BTreeMap<KmodName, String> {
+    let mounts: PathBuf = site.trees.root.join("proc/self/mounts");
+    let tables = [mounts, site.trees.root.join("etc/fstab")];
+    let texts = tables.iter().map(|file| fs::read_to_string(file).unwrap_or_default());
+    let kinds: Vec<String> = texts.filter_map(|text| root_kind(&text)).collect();
+    let ours = kinds.iter().filter(|kind| ROOT_FILE_SYSTEMS.contains(&kind.as_str()));
+    ours.map(|kind| (KmodName::new(kind), "the root file system".to_owned())).collect()
+}
+
+/// What `/` is, in a table of mounts (fstab(5)).
+fn root_kind(table: &str) -> Option<String> {
+    let rows = table.lines().filter(|line| !line.trim_start().starts_with('#'));
+    let mut roots = rows.filter_map(|line| {
+        let mut columns = line.split_whitespace().skip(1);
+        (columns.next() == Some("/")).then(|| columns.next()).flatten()
+    });
+    roots.next_back().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn site(files: &[(&str, &str)]) -> (tempfile::TempDir, Site) {
+        let root = tempfile::tempdir().unwrap();
+        for (file, text) in files {
+            let file = root.path().join(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, text).unwrap();
+        }
+        let site = Site::for_hook(Path::new(root.path()));
+        (root, site)
+    }
+
+    #[test]
+    fn a_soft_dependency_counts_if_its_module_is_in() {
+        let (_root, site) =
+            site(&[("etc/modprobe.d/a.conf", "# x\nsoftdep drm-kms pre: nvidia-drm post: foo\n")]);
+        let held = BTreeSet::from([KmodName::new("drm_kms")]);
+        let needs = soft_dependencies(&site, &held);
+        let names: Vec<&str> = needs.keys().map(KmodName::as_str).collect();
+        assert_eq!(names, ["foo", "nvidia_drm"]);
+        assert!(soft_dependencies(&site, &BTreeSet::new()).is_empty());
+    }
+
+    #[test]
+    fn a_root_on_zfs_needs_zfs() {
+        let (_root, on_zfs) =
+            site(&[("proc/self/mounts", "rootfs / rootfs rw 0 0\nrpool/ROOT / zfs rw 0 0\n")]);
+        assert_eq!(
+            root_file_system(&on_zfs).keys().map(KmodName::as_str).collect::<Vec<_>>(),
+            ["zfs"]
+        );
+        let (_root, on_ext4) =
+            site(&[("etc/fstab", "# / zfs\nUUID=1 / ext4 rw 0 1\ntank /srv zfs rw 0 0\n")]);
+        assert!(root_file_system(&on_ext4).is_empty());
+    }
+}

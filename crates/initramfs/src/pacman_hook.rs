@@ -1,0 +1,118 @@
+//! The pacman hook that regenerates images after a transaction, as libalpm would run it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The directories of hooks, the one that wins last (alpm-hooks(5), pacman.conf(5) `HookDir`).
+fn directories(root: &Path) -> Vec<PathBuf> {
+    let mut all = vec![root.join("usr/share/libalpm/hooks")];
+    let conf = fs::read_to_string(root.join("etc/pacman.conf")).unwrap_or_default();
+    let named = conf.lines().filter_map(|line| {
+        let (key, value) = line.split_once('=')?;
+        (key.trim() == "HookDir").then(|| root.join(value.trim().trim_start_matches('/')))
+    });
+    let before = all.len();
+    all.extend(named);
+    if all.len() == before {
+        all.push(root.join("etc/pacman.d/hooks"));
+    }
+    all
+}
+
+/// The command of a hook, one word each: that of the hook which is in effect, or, if that is masked, of the one its
+/// package ships. `None` if there is no such hook.
+pub(crate) fn exec(root: &Path, name: &str) -> Option<Vec<String>> {
+    let files: Vec<PathBuf> = directories(root).iter().rev().map(|dir| dir.join(name)).collect();
+    files.iter().find_map(|file| exec_line(&fs::read_to_string(file).ok()?))
+}
+
+/// Whether libalpm runs a hook of this name: it is there and not masked by a link to `/dev/null` or an empty file.
+pub(crate) fn is_active(root: &Path, name: &str) -> bool {
+    let file = directories(root)
+        .into_iter()
+        .rev()
+        .map(|dir| dir.join(name))
+        .find(|file| file.symlink_metadata().is_ok());
+    file.is_some_and(|file| fs::read_to_string(file).is_ok_and(|text| text.contains("[Trigger]")))
+}
+
+fn exec_line(text: &str) -> Option<Vec<String>> {
+    let line = text
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Exec")?.trim_start().strip_prefix('='))?;
+    let words = split(line.trim());
+    (!words.is_empty()).then_some(words)
+}
+
+/// Splits a command as libalpm does: at blanks, but not within quotes; a backslash takes the next character as it is.
+fn split(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None::<char>);
+    let mut chars = line.chars();
+    while let Some(c) = chars.next() {
+        match (c, quote) {
+            ('\\', _) => word.get_or_insert_default().extend(chars.next()),
+            (c, Some(open)) if c == open => quote = None,
+            (c, Some(_)) => word.get_or_insert_default().push(c),
+            ('"' | '\'', None) => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (c, None) if c.is_whitespace() => words.extend(word.take()),
+            (c, None) => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    const NAME: &str = "90-mkinitcpio-install.hook";
+
+    fn root(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (file, text) in files {
+            let file = root.path().join(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, text).unwrap();
+        }
+        root
+    }
+
+    fn hook(exec: &str) -> String {
+        format!(
+            "[Trigger]\nType = Path\nTarget = x\n[Action]\nWhen = PostTransaction\nExec = {exec}\n"
+        )
+    }
+
+    #[test]
+    fn an_override_wins() {
+        let stock = hook("/usr/share/libalpm/scripts/mkinitcpio install");
+        let own = hook("/usr/local/bin/limine 'with blank' install");
+        let system = format!("usr/share/libalpm/hooks/{NAME}");
+        let files = root(&[(&system, &stock), (&format!("etc/pacman.d/hooks/{NAME}"), &own)]);
+        assert_eq!(
+            exec(files.path(), NAME).unwrap(),
+            ["/usr/local/bin/limine", "with blank", "install"]
+        );
+        let conf = "[options]\n#HookDir = /etc/pacman.d/hooks\nHookDir = /opt/hooks/\n";
+        let elsewhere = root(&[(&system, &stock), ("etc/pacman.conf", conf)]);
+        assert_eq!(exec(elsewhere.path(), NAME).unwrap().len(), 2);
+        assert!(is_active(elsewhere.path(), NAME));
+    }
+
+    #[test]
+    fn a_masked_hook_does_not_run_but_its_command_is_known() {
+        let files = root(&[(&format!("usr/share/libalpm/hooks/{NAME}"), &hook("/stock install"))]);
+        let mask = files.path().join("etc/pacman.d/hooks");
+        fs::create_dir_all(&mask).unwrap();
+        symlink("/dev/null", mask.join(NAME)).unwrap();
+        assert_eq!(exec(files.path(), NAME).unwrap(), ["/stock", "install"]);
+        assert!(!is_active(files.path(), NAME));
+        assert!(!is_active(files.path(), "90-booster-install.hook"));
+    }
+}

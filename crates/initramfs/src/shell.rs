@@ -1,0 +1,128 @@
+//! Settings that are shell scripts (mkinitcpio's presets and dracut.conf), read by the shell they are written for.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use dkms_engine::run::Program;
+use dkms_engine::site::Site;
+
+/// How long such files may take: they set variables.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Sources the files, then writes every variable that was not there before as name, index and value, each ended by
+/// NUL. What the files print goes to standard error.
+const SCRIPT: &str = r#"
+exec 3>&1 >&2
+declare -A _dkms_known
+for _dkms_name in $(compgen -v); do _dkms_known[$_dkms_name]=1; done
+_dkms_files=("$@")
+set --
+for _dkms_file in "${_dkms_files[@]}"; do . "$_dkms_file"; done
+for _dkms_name in $(compgen -v); do
+    [[ $_dkms_name == _dkms_* || -n ${_dkms_known[$_dkms_name]-} ]] && continue
+    declare -n _dkms_value=$_dkms_name
+    for _dkms_index in "${!_dkms_value[@]}"; do
+        printf '%s\0%s\0%s\0' "$_dkms_name" "$_dkms_index" "${_dkms_value[$_dkms_index]}" >&3
+    done
+done
+"#;
+
+/// The variables that such files set.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Variables(BTreeMap<String, Vec<String>>);
+
+impl Variables {
+    /// Reads the files one after the other, so that a later one can change what an earlier one set.
+    ///
+    /// # Errors
+    /// A sentence if the shell cannot read them to their end.
+    pub(crate) fn read(site: &Site, files: &[PathBuf]) -> Result<Self, String> {
+        if files.is_empty() {
+            return Ok(Self::default());
+        }
+        let named =
+            files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
+        let failed = |why: String| format!("{named} cannot be read: {why}");
+        let program = Program::new(site.tools.bash.clone(), &site.env);
+        let ended = program
+            .args(["--norc", "--noprofile", "-c", SCRIPT, "dkms"])
+            .args(files)
+            .deadline(PATIENCE)
+            .run()
+            .map_err(|error| failed(error.to_string()))?;
+        if !ended.success() {
+            return Err(failed(format!("{}: {}", ended.how, ended.complaint())));
+        }
+        Ok(Self::parse(&ended.output))
+    }
+
+    fn parse(output: &[u8]) -> Self {
+        let mut variables = Self::default();
+        let mut words = output.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+        while let (Some(name), Some(_index), Some(value)) =
+            (words.next(), words.next(), words.next())
+        {
+            variables.0.entry(name.into_owned()).or_default().push(value.into_owned());
+        }
+        variables
+    }
+
+    /// The same with a word of a template filled in.
+    pub(crate) fn replace(mut self, word: &str, text: &str) -> Self {
+        for value in self.0.values_mut().flatten() {
+            *value = value.replace(word, text);
+        }
+        self
+    }
+
+    /// A variable's value, that of the first element of an array; none if it is unset or empty.
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.list(name).first().map(String::as_str).filter(|text| !text.is_empty())
+    }
+
+    /// All elements of an array, or the one value of a plain variable.
+    pub(crate) fn list(&self, name: &str) -> &[String] {
+        self.0.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// The words of all elements.
+    pub(crate) fn words(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.list(name).iter().flat_map(|text| text.split_whitespace())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn later_files_add_to_earlier_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let file = dir.path().join(name);
+            fs::write(&file, text).unwrap();
+            file
+        };
+        let files = [
+            write("a", "MODULES=(zfs 'a b'); echo loud; add_drivers=\" one \"\n"),
+            write("b", "MODULES+=(spl); add_drivers+=\" two \"; false\n"),
+        ];
+        let variables = Variables::read(&Site::for_hook(Path::new("/")), &files).unwrap();
+        assert_eq!(variables.list("MODULES"), ["zfs", "a b", "spl"]);
+        assert_eq!(variables.words("add_drivers").collect::<Vec<_>>(), ["one", "two"]);
+        assert_eq!((variables.text("MODULES"), variables.text("HOME")), (Some("zfs"), None));
+    }
+
+    #[test]
+    fn a_file_that_leaves_the_shell_is_no_settings() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "exit 3").unwrap();
+        let why = Variables::read(&Site::for_hook(Path::new("/")), &[file.path().to_owned()])
+            .unwrap_err();
+        assert!(why.contains("exit status 3"), "{why}");
+    }
+}
