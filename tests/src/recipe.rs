@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
 use walkdir::WalkDir;
 
@@ -127,6 +128,18 @@ impl Recipe {
     /// Adds any file to the package, by its path below the root.
     pub fn file(mut self, path: &str, text: &str) -> Self {
         self.files.insert(path.into(), text.into());
+        self
+    }
+
+    /// Adds all files below a directory of the checkout, which stand there as in a root.
+    #[track_caller]
+    pub fn files_of(mut self, top: &Path) -> Self {
+        let entries = WalkDir::new(top).into_iter().flatten();
+        for entry in entries.filter(|entry| entry.file_type().is_file()) {
+            let path = entry.path().strip_prefix(top).expect("a path below its top");
+            let text = fs::read_to_string(entry.path()).expect("a file of the testbed is text");
+            self = self.file(&path.display().to_string(), &text);
+        }
         self
     }
 

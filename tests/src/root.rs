@@ -27,17 +27,26 @@ impl Root {
     /// A root with our package installed.
     ///
     /// For quick tries of a change, `$STORIES_BINARIES` may name a directory of programs (`target/debug`) that then take
-    /// the place of the package's.
+    /// the place of the package's, and so do the .hook files of the checkout.
     pub fn ready() -> Self {
         let root = Self::over(vec![testbed().join("ready")]);
         if let Some(built) = std::env::var_os("STORIES_BINARIES") {
             let built =
                 Path::new(&built).canonicalize().expect("STORIES_BINARIES names a directory");
-            for (program, place) in
-                [("dkms", "usr/bin"), ("dkms-install", LIB), ("dkms-remove", LIB)]
-            {
+            let programs = [
+                ("dkms", "usr/bin"),
+                ("dkms-install", LIB),
+                ("dkms-remove", LIB),
+                ("mkinitcpio-dkms", LIB),
+            ];
+            for (program, place) in programs {
                 fs::copy(built.join(program), root.path(place).join(program))
                     .expect("take a program of STORIES_BINARIES");
+            }
+            let hooks = Path::new(env!("CARGO_MANIFEST_DIR")).join("../libalpm-hooks");
+            for hook in fs::read_dir(hooks).expect("list our hooks").flatten() {
+                let place = root.path("usr/share/libalpm/hooks").join(hook.file_name());
+                fs::copy(hook.path(), place).expect("take a hook of the checkout");
             }
         }
         root

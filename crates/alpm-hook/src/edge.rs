@@ -19,25 +19,25 @@ pub struct Call {
     pub root: PathBuf,
     /// Say what would be done, and do nothing.
     pub dry_run: bool,
-    /// The one flag of the binary's own was given.
-    pub flag: bool,
+    /// The flag of the binary's own that was given, the last one if there are several.
+    pub flag: Option<&'static str>,
 }
 
 /// What ends a hook early. Whatever the engine or the system says.
 pub type Failure = Box<dyn Error + Send + Sync>;
 
-/// Runs a hook binary called `name`: reads the arguments, where `flag` is the one that this
+/// Runs a hook binary called `name`: reads the arguments, where `flags` are those that this
 /// binary alone has, and the targets; sets up logging (`RUST_LOG`, warnings without it, to
 /// stderr), the umask 022 that packaged files expect, and `/` as working directory; renders an
 /// error that comes back.
 pub fn run(
     name: &str,
-    flag: &str,
+    flags: &[&'static str],
     hook: impl FnOnce(&Call, &Change) -> Result<ExitCode, Failure>,
 ) -> ExitCode {
     log_to_stderr(name);
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
-    let result = call(env::args_os().skip(1), flag, Path::new(".")).and_then(|call| {
+    let result = call(env::args_os().skip(1), flags, Path::new(".")).and_then(|call| {
         env::set_current_dir("/")?;
         hook(&call, &Change::read(&mut io::stdin().lock())?)
     });
@@ -74,10 +74,10 @@ pub fn chain(error: &dyn Error) -> String {
 
 fn call(
     mut words: impl Iterator<Item = OsString>,
-    flag: &str,
+    flags: &[&'static str],
     here: &Path,
 ) -> Result<Call, Failure> {
-    let mut call = Call { root: "/".into(), dry_run: false, flag: false };
+    let mut call = Call { root: "/".into(), dry_run: false, flag: None };
     while let Some(word) = words.next() {
         match word.to_str() {
             Some("--root") => {
@@ -86,13 +86,12 @@ fn call(
                     here.join(root).canonicalize().map_err(|why| format!("--root: {why}"))?;
             }
             Some("--dry-run") => call.dry_run = true,
-            Some(word) if word == flag => call.flag = true,
-            _ => {
-                return Err(format!(
-                    "{}: not understood; this takes --root DIR, --dry-run and {flag}",
-                    word.to_string_lossy()
-                )
-                .into());
+            text => {
+                let flag = flags.iter().find(|flag| text == Some(flag));
+                call.flag = Some(flag.copied().ok_or_else(|| {
+                    let (word, flags) = (word.to_string_lossy(), flags.join(", "));
+                    format!("{word}: not understood; this takes --root DIR, --dry-run, {flags}")
+                })?);
             }
         }
     }
@@ -104,16 +103,16 @@ mod tests {
     use super::*;
 
     fn read(words: &[&str]) -> Result<Call, Failure> {
-        call(words.iter().map(OsString::from), "--journal", Path::new("/"))
+        call(words.iter().map(OsString::from), &["--journal", "--other"], Path::new("/"))
     }
 
     #[test]
     fn reads_arguments() {
-        let plain = Call { root: "/".into(), dry_run: false, flag: false };
+        let plain = Call { root: "/".into(), dry_run: false, flag: None };
         assert_eq!(read(&[]).expect("no arguments"), plain);
         assert_eq!(
             read(&["--journal", "--root", "usr", "--dry-run"]).expect("good arguments"),
-            Call { root: "/usr".into(), dry_run: true, flag: true }
+            Call { root: "/usr".into(), dry_run: true, flag: Some("--journal") }
         );
     }
 

@@ -1,6 +1,7 @@
 //! What a hook binary is: pacman's targets in, whole lines out, an exit code.
 
 pub mod edge;
+pub mod images;
 pub mod lines;
 pub mod query;
 pub mod targets;

@@ -15,6 +15,7 @@ use dkms_engine::plan::{self, Note, Plan, Request};
 use dkms_engine::site::Site;
 use dkms_engine::survey::{self, Scope};
 use dkms_engine::trees::Trees;
+use dkms_initramfs::generator::Generator;
 
 use crate::edge::{Call, Failure};
 use crate::lines::{Lines, Names};
@@ -49,7 +50,8 @@ pub fn journal(call: &Call, change: &Change) -> Result<ExitCode, Failure> {
 /// If the lock cannot be taken, or the request is refused as a whole. A module that fails is no
 /// error: it is told in the lines and in the exit code.
 pub fn sync(call: &Call, change: &Change) -> Result<ExitCode, Failure> {
-    let site = Site::for_hook(&call.root);
+    let mut site = Site::for_hook(&call.root);
+    site.images = Generator::of(&site).is_some();
     let present = source_dirs(&site.trees);
     if present.is_empty() && !site.trees.dkms.exists() {
         return Ok(ExitCode::SUCCESS); // a machine without modules
@@ -141,7 +143,7 @@ fn in_depth(
 }
 
 /// Takes the lock, unless nothing is going to be changed.
-fn lock(call: &Call, site: &Site) -> Result<Option<Lock>, Failure> {
+pub(crate) fn lock(call: &Call, site: &Site) -> Result<Option<Lock>, Failure> {
     if call.dry_run {
         return Ok(None);
     }

@@ -13,6 +13,7 @@ pub enum Command {
     Autoinstall,
     Status,
     Cache,
+    Initramfs,
     Match,
     Mktarball,
     Ldtarball,
@@ -64,6 +65,7 @@ pub const COMMANDS: &[About] = &[
         "list modules with what is built of them",
     ),
     about(Command::Cache, "cache", "[clear]", "list the builds that may come back, or forget them"),
+    about(Command::Initramfs, "initramfs", "", "regenerate images that hold a module that changed"),
     about(Command::Match, "match", "[MODULE]", "install for one kernel what another one has"),
     about(Command::Mktarball, "mktarball", MODULE, "write a module and its builds into an archive"),
     about(

@@ -8,6 +8,7 @@ use dkms_engine::asked::Asked;
 use dkms_engine::distribution::Placement;
 use dkms_engine::site::Site;
 use dkms_engine::trees::Trees;
+use dkms_initramfs::generator::Generator;
 
 use crate::options::Id;
 use crate::typed::Typed;
@@ -30,6 +31,8 @@ pub fn site(typed: &Typed) -> Result<Site, Refusal> {
     site.settings.framework.symlink_modules |= typed.has(Id::Symlink);
     site.settings.framework.modprobe_on_install |= typed.has(Id::Modprobe);
     site.depmod = !typed.has(Id::NoDepmod);
+    // No image is made from kernels that are elsewhere.
+    site.images = typed.install_tree.is_none() && Generator::of(&site).is_some();
     if let Some(file) = &typed.timings {
         site.settings.set_timings(file.clone());
     }

@@ -5,6 +5,7 @@ mod cache;
 mod commands;
 mod complete;
 mod help;
+mod initramfs;
 mod machine;
 mod named;
 mod options;
@@ -144,7 +145,10 @@ fn carry_out(
             .with_bars(screen.cloned());
         task.carry_out(site, &manner, &mut progress)
     };
-    Ok(match wanted {
+    let pays = matches!(wanted, Wanted::Autoinstall(_) | Wanted::PayDebts);
+    let places =
+        pays || matches!(wanted, Wanted::Match { .. } | Wanted::Clear(..) | Wanted::Change(..));
+    let code = match wanted {
         Wanted::Status(filter) => {
             if loudness != Loudness::Quiet {
                 let json = typed.has(Id::Json);
@@ -162,6 +166,11 @@ fn carry_out(
             let mut progress =
                 Progress::new(&mut out, &mut errors, loudness, &site.trees, &site.arch);
             cache::clear(&site, &mut progress)
+        }
+        Wanted::Initramfs => {
+            let mut progress =
+                Progress::new(&mut out, &mut errors, loudness, &site.trees, &site.arch);
+            initramfs::carry_out(&site, manner.dry_run, &mut progress)
         }
         Wanted::Autoinstall(target) => {
             let task = Task::autoinstall(&site.trees, &target.kernel);
@@ -204,5 +213,11 @@ fn carry_out(
             let codes = tasks.iter().map(|(arch, task)| run(&mut site, arch.clone(), task));
             codes.filter(|code| *code != 0).last().unwrap_or(0)
         }
-    })
+    };
+    if !places || manner.dry_run || !site.images || site.tools.stop.asked().is_some() {
+        return Ok(code);
+    }
+    let mut progress = Progress::new(&mut out, &mut errors, loudness, &site.trees, &site.arch);
+    let paid = initramfs::afterwards(&site, pays, &mut progress);
+    Ok(if code == 0 { paid } else { code })
 }

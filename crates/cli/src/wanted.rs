@@ -26,6 +26,8 @@ pub enum Wanted {
     Cache,
     /// Forget them.
     ClearCache,
+    /// Regenerate initramfs images that hold a module that changed.
+    Initramfs,
     /// Install for the one kernel what the other has, or only this module.
     Match {
         /// The kernel that has it.
@@ -149,6 +151,7 @@ impl Wanted {
                 let target = targets(&kernels, &arches, here)?.swap_remove(0);
                 Ok(Self::Clear(target, command == Command::KernelPrerm))
             }
+            Command::Initramfs => Ok(Self::Initramfs),
             Command::Match => Self::matching(typed, named, &kernels, &arches, here),
             Command::Add => Self::change(Verb::Add, typed, named, &kernels, &arches, here),
             Command::Build => Self::change(Verb::Build, typed, named, &kernels, &arches, here),
@@ -450,6 +453,7 @@ mod tests {
         let module = Some("foo".parse().expect("a name"));
         let wanted = Wanted::Match { template, target, module };
         assert_eq!(read("match --templatekernelX=6.0 foo -k 6.1"), Ok(wanted));
+        assert_eq!(read("initramfs --dry-run"), Ok(Wanted::Initramfs));
         assert_eq!(read("status"), Ok(Wanted::Status(Filter::default())));
         let filter = Filter {
             module: Some("foo*".into()),

@@ -4,7 +4,11 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    alpm_hook::run("dkms-install", "--journal", |call, change| {
-        if call.flag { alpm_hook::journal(call, change) } else { alpm_hook::sync(call, change) }
+    alpm_hook::run("dkms-install", &["--journal"], |call, change| {
+        if call.flag.is_some() {
+            alpm_hook::journal(call, change)
+        } else {
+            alpm_hook::sync(call, change)
+        }
     })
 }

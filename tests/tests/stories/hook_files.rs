@@ -6,6 +6,16 @@ use stories::{Recipe, Root, find};
 const DUMMY: &str =
     "#!/bin/sh\nwhile read -r line; do echo \"${0##*/}${1:+ $1}: $line\" >>/var/log/told; done\n";
 
+/// A dummy of the program that is told of no change, and only notes how it was called.
+const WITHOUT_TARGETS: &str = "#!/bin/sh\necho \"${0##*/}${1:+ $1}\" >>/var/log/told\n";
+
+/// These lines, and those of the hooks around other packages' hooks for images, which come last.
+fn and_images<T: ToString>(lines: &[T]) -> Vec<String> {
+    let images = ["--booster", "--dracut", "", "--verify"];
+    let images = images.map(|flag| format!("mkinitcpio-dkms {flag}").trim_end().to_owned());
+    lines.iter().map(ToString::to_string).chain(images).collect()
+}
+
 /// A root with our .hook files, but with dummies for the programs they name.
 fn root_with_dummies() -> Root {
     let root = Root::bare();
@@ -17,8 +27,10 @@ fn root_with_dummies() -> Root {
             &text,
         );
     }
-    for program in ["dkms-install", "dkms-remove"] {
-        root.write(&format!("usr/lib/alpm-dkms/{program}"), DUMMY);
+    for (program, dummy) in
+        [("dkms-install", DUMMY), ("dkms-remove", DUMMY), ("mkinitcpio-dkms", WITHOUT_TARGETS)]
+    {
+        root.write(&format!("usr/lib/alpm-dkms/{program}"), dummy);
     }
     root
 }
@@ -45,12 +57,13 @@ fn a_kernel_and_its_headers_arrive_and_leave() {
         format!("usr/lib/modules/{release}/modules.order"),
     ];
     let lines = |who: &str| paths.iter().map(|path| format!("{who}: {path}")).collect::<Vec<_>>();
-    assert_eq!(told(&root), [lines("dkms-install --journal"), lines("dkms-install")].concat());
+    let parts = [lines("dkms-install --journal"), lines("dkms-install")];
+    assert_eq!(told(&root), and_images(&parts.concat()));
 
     root.remove(&["linux", "linux-headers"]);
     let parts =
         [lines("dkms-install --journal"), lines("dkms-remove --depart"), lines("dkms-remove")];
-    assert_eq!(told(&root), parts.concat());
+    assert_eq!(told(&root), and_images(&parts.concat()));
 }
 
 #[test]
@@ -59,10 +72,10 @@ fn a_version_bump_is_an_arrival_and_a_departure() {
     root.install(&[module(&root, "1.0")]);
     assert_eq!(
         told(&root),
-        [
+        and_images(&[
             "dkms-install --journal: usr/src/tiny-1.0/dkms.conf",
             "dkms-install: usr/src/tiny-1.0/dkms.conf"
-        ]
+        ])
     );
     root.install(&[module(&root, "1.1")]);
     let want = [
@@ -72,7 +85,7 @@ fn a_version_bump_is_an_arrival_and_a_departure() {
         "dkms-install: usr/src/tiny-1.1/dkms.conf",
         "dkms-remove: usr/src/tiny-1.0/dkms.conf",
     ];
-    assert_eq!(told(&root), want);
+    assert_eq!(told(&root), and_images(&want));
 }
 
 #[test]
@@ -85,9 +98,10 @@ fn our_own_coming_and_going_is_told_by_name() {
         recipe.field("provides", "dkms=3.4.3").make(root)
     };
     root.install(&[ours(&root, "0.1")]);
-    assert_eq!(told(&root), ["dkms-install: alpm-dkms"]);
+    assert_eq!(told(&root), and_images(&["dkms-install: alpm-dkms"]));
     root.install(&[ours(&root, "0.2")]);
-    assert_eq!(told(&root), ["dkms-remove --depart: usr/bin/dkms", "dkms-install: alpm-dkms"]);
+    let upgrade = ["dkms-remove --depart: usr/bin/dkms", "dkms-install: alpm-dkms"];
+    assert_eq!(told(&root), and_images(&upgrade));
 
     // Nobody is asked with --noconfirm, and the usual answer to a conflict is no.
     let swap = root.shell("yes | pacman -U /srv/stubs/dkms.pkg.tar.zst").ok();
@@ -98,7 +112,7 @@ fn our_own_coming_and_going_is_told_by_name() {
     );
 
     root.shell("yes | pacman -U /srv/made/1.pkg.tar.zst").ok();
-    assert_eq!(told(&root), ["dkms-remove --depart: usr/bin/dkms", "dkms-install: alpm-dkms"]);
+    assert_eq!(told(&root), and_images(&upgrade));
     root.remove(&["alpm-dkms"]);
     assert_eq!(told(&root), ["dkms-remove --depart: alpm-dkms"]);
 }

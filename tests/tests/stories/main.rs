@@ -13,6 +13,7 @@ mod confs;
 mod failed_bumps;
 mod full_disk;
 mod hook_files;
+mod images;
 mod interrupted;
 mod kernels;
 mod kernels_leave;

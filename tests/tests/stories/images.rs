@@ -1,0 +1,239 @@
+//! Modules change, and the initramfs images that hold them follow: once, and no others.
+
+use std::path::Path;
+
+use stories::{Output, Package, Recipe, Root, find};
+
+use crate::setting::{kernel, object, release};
+
+/// The image of the package `linux`.
+const IMAGE: &str = "boot/initramfs-linux.img";
+
+/// The hook that regenerates images, which a machine may have masked.
+const STOCK: &str = "90-mkinitcpio-install";
+
+/// mkinitcpio's stand-in, which makes images (the testbed's own one only says that it would).
+fn mkinitcpio(root: &Root) -> Package {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("testbed/initcpio");
+    Recipe::empty("mkinitcpio", "41").files_of(&top).make(root)
+}
+
+/// A module that images hold: HOOKS of mkinitcpio.conf names it.
+fn zfs(root: &Root, version: &str) -> Package {
+    Recipe::module("zfs", version).make(root)
+}
+
+/// A machine with that module in its image.
+fn machine() -> Root {
+    let root = Root::ready();
+    root.write("etc/mkinitcpio.conf", "MODULES=()\nHOOKS=(base zfs)\n");
+    root.write("usr/lib/initcpio/install/base", "");
+    root.install(&[mkinitcpio(&root)]);
+    let zfs = zfs(&root, "1.0");
+    root.install(&[&kernel("linux", 1)[..], &[zfs]].concat()).hooks_succeed();
+    assert_holds(&root, IMAGE, &release());
+    root.assert_settled();
+    made(&root);
+    root
+}
+
+/// Masks a hook, as admins do.
+fn mask(root: &Root, hook: &str) {
+    root.shell(&format!("ln -s /dev/null /etc/pacman.d/hooks/{hook}.hook")).ok();
+}
+
+fn unmask(root: &Root, hook: &str) {
+    root.shell(&format!("rm /etc/pacman.d/hooks/{hook}.hook")).ok();
+}
+
+/// The images that were made since the last call, in order.
+fn made(root: &Root) -> Vec<String> {
+    let log = "var/log/images.log";
+    let made = if root.exists(log) { root.read(log) } else { String::new() };
+    root.write(log, "");
+    made.lines().map(str::to_owned).collect()
+}
+
+/// Asserts that an image holds the very object that stands in a kernel's directory.
+#[track_caller]
+fn assert_holds(root: &Root, image: &str, release: &str) {
+    let object = object(release, "zfs");
+    let digest = root.shell(&format!("sha256sum </{object}")).ok().text;
+    let digest = digest.split(' ').next().unwrap_or_default();
+    let content = root.read(image);
+    assert!(content.contains(&format!("{object} {digest}")), "zfs is not in /{image}:\n{content}");
+}
+
+/// Installs the next version of the module.
+fn bump(root: &Root) -> Output {
+    let new = zfs(root, "2.0");
+    root.install(&[new])
+}
+
+/// The line that all ends with.
+fn verdict(release: &str) -> String {
+    format!("{release} (linux): 1 module installed, zfs in /{IMAGE}")
+}
+
+/// A module is upgraded and the kernel is not: as often as with dkms, which is once.
+#[test]
+fn what_mkinitcpios_own_hook_regenerates_is_not_done_again() {
+    let root = machine();
+    bump(&root).hooks_succeed().has(&verdict(&release())).lacks("regenerating");
+    assert_eq!(made(&root), [format!("/{IMAGE}")]);
+    assert_holds(&root, IMAGE, &release());
+    root.assert_settled();
+    assert!(!root.exists("var/lib/dkms/.images"));
+}
+
+#[test]
+fn what_it_leaves_alone_is_regenerated_and_no_other_image_is() {
+    let preset = "ALL_kver=/boot/vmlinuz-linux-lts\nALL_config=/etc/lts.conf\nPRESETS=(default)\n\
+                  default_image=/boot/initramfs-linux-lts.img\n";
+    let root = machine();
+    root.write("etc/lts.conf", "HOOKS=(base)\n");
+    root.write("etc/mkinitcpio.d/linux-lts.preset", preset);
+    root.install(&kernel("linux-lts", 1)).hooks_succeed();
+    assert_eq!(made(&root), ["/boot/initramfs-linux-lts.img"]);
+    let lts = root.bytes("boot/initramfs-linux-lts.img");
+
+    mask(&root, STOCK);
+    bump(&root)
+        .hooks_succeed()
+        .has("regenerating /boot/initramfs-linux.img: it holds zfs")
+        .has(&verdict(&release()));
+    assert_eq!(made(&root), [format!("/{IMAGE}")]);
+    assert_holds(&root, IMAGE, &release());
+    assert_eq!(root.bytes("boot/initramfs-linux-lts.img"), lts);
+    root.assert_settled();
+}
+
+#[test]
+fn a_module_that_no_image_holds_costs_no_regeneration() {
+    let root = machine();
+    mask(&root, STOCK);
+    let before = root.bytes(IMAGE);
+    let webcam = Recipe::module("webcam", "1.0").make(&root);
+    root.install(&[webcam]).hooks_succeed().has("2 modules installed, zfs in");
+    root.remove(&["webcam-dkms"]).hooks_succeed();
+    assert_eq!(made(&root), [""; 0]);
+    assert_eq!(root.bytes(IMAGE), before);
+    root.assert_settled();
+}
+
+/// mkinitcpio fails, and has replaced the image all the same.
+#[test]
+fn a_good_image_is_put_back_when_its_generator_fails() {
+    let root = machine();
+    mask(&root, STOCK);
+    let before = root.bytes(IMAGE);
+    root.write("etc/mkinitcpio.conf", "MODULES=(gone)\nHOOKS=(base zfs)\n");
+    bump(&root)
+        .hooks_fail()
+        .has("/boot/initramfs-linux.img is the one from before again: its generator failed")
+        .has("module not found: 'gone'")
+        .has("1 module installed; not up to date: /boot/initramfs-linux.img: dkms initramfs");
+    assert_eq!(made(&root), [format!("/{IMAGE}")]);
+    assert_eq!(root.bytes(IMAGE), before);
+    assert!(!root.debts().is_empty(), "it is not owed any more");
+
+    // Nothing of that stays when we leave before it is mended.
+    let left = root.fork();
+    left.remove(&["zfs-dkms", "alpm-dkms"]);
+    assert!(!left.exists("var/lib/dkms"), "{:?}", left.picture("var/lib/dkms").paths());
+    drop(left);
+
+    root.write("etc/mkinitcpio.conf", "HOOKS=(base zfs)\n");
+    root.dkms(&["initramfs"]).ok().has(&verdict(&release()));
+    assert_holds(&root, IMAGE, &release());
+    root.assert_settled();
+    root.dkms(&["initramfs"]).ok().has("nothing is owed");
+}
+
+#[test]
+fn after_a_kernel_bump_its_image_is_made_once() {
+    let root = machine();
+    let new = find("linux-2").content;
+    root.install(&kernel("linux", 2)).hooks_succeed().has(&verdict(&new)).lacks("regenerating");
+    assert_eq!(made(&root), [format!("/{IMAGE}")]);
+    assert_holds(&root, IMAGE, &new);
+    root.assert_settled();
+}
+
+/// Killed between the hook that builds and those that regenerate.
+#[test]
+fn what_an_interrupted_transaction_owes_is_paid_by_whatever_comes_next() {
+    let root = machine();
+    let hooks = [STOCK, "90-mkinitcpio-dkms", "95-dkms-verify"];
+    hooks.iter().for_each(|hook| mask(&root, hook));
+    let before = root.bytes(IMAGE);
+    bump(&root).hooks_succeed();
+    hooks.iter().for_each(|hook| unmask(&root, hook));
+    assert_eq!(root.debts().len(), 1, "{:?}", root.debts());
+
+    let by_command = root.fork();
+    by_command
+        .dkms(&["initramfs", "--dry-run"])
+        .ok()
+        .has("/boot/initramfs-linux.img is to be regenerated: it holds zfs")
+        .has("would run: mkinitcpio -p linux");
+    assert_eq!((by_command.bytes(IMAGE), made(&by_command)), (before, vec![]));
+    by_command.dkms(&["initramfs"]).ok().has(&verdict(&release()));
+    let at_boot = root.fork();
+    at_boot.boot_unit().ok();
+    let by_hook = root.fork();
+    mask(&by_hook, STOCK);
+    let other = Recipe::module("webcam", "1.0").make(&by_hook);
+    by_hook.install(&[other]).hooks_succeed();
+    for root in [by_command, at_boot, by_hook] {
+        assert_eq!(made(&root), [format!("/{IMAGE}")]);
+        assert_holds(&root, IMAGE, &release());
+        root.assert_settled();
+    }
+}
+
+/// mkinitcpio took the old kernel's copy, image and preset away before the transaction, and only its own hook brings
+/// them back.
+#[test]
+fn an_interrupted_kernel_bump_gets_its_image_and_its_kernel_back() {
+    let root = machine();
+    let hooks =
+        ["70-dkms-install", "71-dkms-remove", STOCK, "90-mkinitcpio-dkms", "95-dkms-verify"];
+    hooks.iter().for_each(|hook| mask(&root, hook));
+    root.install(&kernel("linux", 2));
+    hooks.iter().for_each(|hook| unmask(&root, hook));
+    assert!(!root.exists(IMAGE) && !root.exists("boot/vmlinuz-linux"));
+    root.boot_unit().ok();
+    assert!(root.exists("boot/vmlinuz-linux"));
+    assert_eq!(made(&root), [format!("/{IMAGE}")]);
+    assert_holds(&root, IMAGE, &find("linux-2").content);
+    root.assert_settled();
+}
+
+#[test]
+fn an_image_stays_when_the_new_version_does_not_build() {
+    let root = machine();
+    mask(&root, STOCK);
+    let before = root.bytes(IMAGE);
+    let broken = Recipe::module("zfs", "2.0").edit("zfs.c", |code| code + "#error broken\n");
+    root.install(&[broken.make(&root)]).hooks_fail().has("stays installed");
+    assert_eq!((made(&root), root.bytes(IMAGE)), (vec![], before));
+    assert_holds(&root, IMAGE, &release());
+}
+
+/// What a person does by hand is told, and done only where that is set.
+#[test]
+fn a_command_tells_which_image_is_stale() {
+    let root = machine();
+    let zfs = ["zfs/1.0", "-k", &release()];
+    root.dkms(&[&["uninstall"], &zfs[..]].concat())
+        .ok()
+        .has("/boot/initramfs-linux.img is to be regenerated: it holds zfs")
+        .has("dkms initramfs");
+    assert_eq!(made(&root), [""; 0]);
+    root.write("etc/dkms/alpm-dkms.toml", "[initramfs]\nmode = \"auto\"\n");
+    root.dkms(&[&["install"], &zfs[..]].concat()).ok().has(&verdict(&release()));
+    assert_eq!(made(&root), [format!("/{IMAGE}")]);
+    assert_holds(&root, IMAGE, &release());
+    root.assert_settled();
+}
