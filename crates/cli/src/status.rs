@@ -43,10 +43,10 @@ pub fn print(
     out: &mut dyn Write,
     errors: &mut dyn Write,
 ) {
-    let state = State::read(&site.trees);
+    let seen = Seen::read(&site.trees);
+    let state = seen.state(&site.trees);
     let filter = patterns(filter);
     let placement = Placement::read(&site.trees).unwrap_or(Placement::FromConf);
-    let seen = Seen::read(&site.trees);
     let lines = status::lines(&site.trees, &state, &placement, &filter, &seen);
     let advice = lines.iter().filter_map(Line::advice);
     for complaint in state.problems.iter().cloned().chain(advice) {

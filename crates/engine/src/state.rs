@@ -1,23 +1,21 @@
 //! What stands in the dkms tree: which modules are added, and what is built and installed.
 
-use std::fs;
-use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+mod reading;
 
-use crate::links;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
 use crate::names::{Arch, KernelRelease, ModuleId, ModuleName, ModuleVersion};
 use crate::side_by_side::on_all_cores;
 use crate::trees::Trees;
+use reading::Module;
+
+/// The versions of a module, with what is there for kernels.
+pub(crate) type Versions = Vec<(ModuleVersion, Vec<BuiltFor>)>;
 
 /// Reading fewer modules than these takes less time than starting a thread.
 const MODULES_PER_THREAD: usize = 16;
-
-/// Directories of `T/M/V` that are no kernels: dkms's own, and those that old releases left.
-const NO_KERNELS: [&str; 6] = ["build", "source", "tarball", "driver_disk", "rpm", "deb"];
-
-/// Where dkms keeps the kernel's own objects: beside the versions, but none.
-const ORIGINALS: &str = "original_module";
 
 /// The dkms tree as it was read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -58,7 +56,7 @@ pub enum Source {
 }
 
 /// A directory `T/M/V/K/A`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuiltFor {
     /// The kernel.
     pub kernel: KernelRelease,
@@ -102,11 +100,28 @@ impl State {
     /// a problem of its own, and the rest is read. Entries that start with a dot are ours.
     #[must_use]
     pub fn read(trees: &Trees) -> Self {
+        Self::read_but(trees, |_| None)
+    }
+
+    /// As [`State::read`], but takes of a module what `known` tells of its versions and kernels.
+    pub(crate) fn read_but(
+        trees: &Trees,
+        known: impl Fn(&ModuleName) -> Option<Versions> + Sync,
+    ) -> Self {
         let mut problems = Vec::new();
-        let names = dirs(&trees.dkms, |text| text.parse::<ModuleName>(), &mut problems);
+        let names = reading::dirs(&trees.dkms, |text| text.parse::<ModuleName>(), &mut problems);
         let modules = on_all_cores(&names, MODULES_PER_THREAD, |(name, dir)| {
             let mut problems = Vec::new();
-            (Module { trees, name, dir }.versions(&mut problems), problems)
+            let versions = match known(name) {
+                Some(versions) => versions
+                    .into_iter()
+                    .map(|(version, kernels)| {
+                        reading::added(trees, ModuleId { name: name.clone(), version }, kernels)
+                    })
+                    .collect(),
+                None => Module { trees, name, dir }.versions(&mut problems),
+            };
+            (versions, problems)
         });
         let mut state = Self { modules: Vec::new(), problems };
         for (added, problems) in modules {
@@ -115,6 +130,12 @@ impl State {
         }
         state.modules.sort_by(|a, b| a.id.cmp(&b.id));
         state
+    }
+
+    /// The directories that tell what is built of a module and installed: as long as no name in
+    /// them changes, it is the same. None if they do not tell all of it.
+    pub(crate) fn folders(trees: &Trees, name: &ModuleName) -> Option<Vec<PathBuf>> {
+        Module { trees, name, dir: &trees.module(name) }.folders()
     }
 
     /// One module version.
@@ -139,125 +160,15 @@ impl State {
     }
 }
 
-/// One module's directory in the dkms tree.
-struct Module<'a> {
-    trees: &'a Trees,
-    name: &'a ModuleName,
-    dir: &'a Path,
-}
-
-impl Module<'_> {
-    fn versions(&self, problems: &mut Vec<String>) -> Vec<Added> {
-        // A version that looks like an installed link is hidden in dkms too.
-        let versions = dirs_but(self.dir, is_no_version, |t| t.parse::<ModuleVersion>(), problems);
-        let id = |version| ModuleId { name: self.name.clone(), version };
-        versions.into_iter().map(|(v, dir)| self.added(id(v), &dir, problems)).collect()
-    }
-
-    fn added(&self, id: ModuleId, dir: &Path, problems: &mut Vec<String>) -> Added {
-        let link = dir.join("source");
-        let source = match fs::symlink_metadata(&link) {
-            Ok(meta) if meta.is_symlink() => Source::Link {
-                target: fs::read_link(&link).unwrap_or_default(),
-                resolves: links::leads_to_dir(&self.trees.root, &link),
-            },
-            Ok(meta) if meta.is_dir() => Source::BinariesOnly,
-            _ => Source::Missing,
-        };
-        let mut kernels = Vec::new();
-        let is_no_kernel = |name: &str| NO_KERNELS.contains(&name);
-        let releases = dirs_but(dir, is_no_kernel, |t| t.parse::<KernelRelease>(), problems);
-        for (kernel, dir) in releases {
-            for (arch, dir) in dirs(&dir, |text| text.parse::<Arch>(), problems) {
-                let has_module_dir = dir.join("module").is_dir();
-                let installed = has_module_dir && self.is_installed(&id, &kernel, &arch, &dir);
-                let kernel = kernel.clone();
-                kernels.push(BuiltFor { kernel, arch, has_module_dir, installed });
-            }
-        }
-        let has_source_dir = self.trees.source.join(id.source_dir()).is_dir();
-        Added { id, source, has_source_dir, kernels }
-    }
-
-    /// Whether `T/M/kernel-K-A` leads to the directory `dir`, by whatever path.
-    fn is_installed(&self, id: &ModuleId, kernel: &KernelRelease, arch: &Arch, dir: &Path) -> bool {
-        let link = self.trees.installed_link(&id.name, kernel, arch);
-        let Ok(target) = fs::read_link(&link) else { return false };
-        // As dkms and we write it.
-        let usual: PathBuf = [id.version.as_str(), kernel.as_str(), arch.as_str()].iter().collect();
-        let there = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
-        target == usual
-            || links::resolve(&self.trees.root, &link)
-                .is_ok_and(|to| there(&to).is_some_and(|to| there(dir) == Some(to)))
-    }
-}
-
-fn is_no_version(name: &str) -> bool {
-    name == ORIGINALS || name.starts_with("kernel-")
-}
-
-/// The directories in `dir` by their names, in order. Files and what starts with a dot are
-/// passed over; names that are unfit are problems.
-fn dirs<N: Ord, E: std::fmt::Display>(
-    dir: &Path,
-    name: impl Fn(&str) -> Result<N, E>,
-    problems: &mut Vec<String>,
-) -> Vec<(N, PathBuf)> {
-    dirs_but(dir, |_| false, name, problems)
-}
-
-/// As [`dirs`], without those whose names are `unwanted`. That is asked first, for a module has a
-/// link for every kernel.
-fn dirs_but<N: Ord, E: std::fmt::Display>(
-    dir: &Path,
-    unwanted: impl Fn(&str) -> bool,
-    name: impl Fn(&str) -> Result<N, E>,
-    problems: &mut Vec<String>,
-) -> Vec<(N, PathBuf)> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Vec::new(),
-        Err(error) => {
-            problems.push(format!("cannot list {}: {error}", dir.display()));
-            return Vec::new();
-        }
-    };
-    let mut dirs = Vec::new();
-    for entry in entries.flatten() {
-        let file = entry.file_name();
-        if file.as_encoded_bytes().starts_with(b".") || file.to_str().is_some_and(&unwanted) {
-            continue;
-        }
-        let path = entry.path();
-        let is_dir = match entry.file_type() {
-            Ok(kind) if !kind.is_symlink() => kind.is_dir(),
-            _ => path.is_dir(),
-        };
-        if !is_dir {
-            continue;
-        }
-        match file.to_str().map(&name) {
-            Some(Ok(name)) => dirs.push((name, path)),
-            Some(Err(error)) => {
-                problems.push(format!("{} is passed over: {error}", path.display()));
-            }
-            None => {
-                let path = path.display();
-                problems.push(format!("{path} is passed over: its name is not UTF-8"));
-            }
-        }
-    }
-    dirs.sort_by(|a, b| a.0.cmp(&b.0));
-    dirs
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use rstest::rstest;
     use std::ffi::OsStr;
+    use std::fs;
     use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::symlink;
+    use std::path::Path;
 
     const KERNEL: &str = "7.2-arch1";
 

@@ -4,7 +4,7 @@
 //! Everybody may ask for the status, and nobody who only asks may write: whoever changes the trees
 //! looks closely once, when all is done.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -12,14 +12,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::{Digest, Stamp};
 use crate::durable::{self, FileError};
-use crate::names::ModuleId;
+use crate::names::{ModuleId, ModuleName};
 use crate::record::Record;
 use crate::side_by_side::on_all_cores;
-use crate::state::{BuiltFor, State};
+use crate::state::{Added, BuiltFor, State, Versions};
 use crate::trees::Trees;
 
 /// The layout of the file.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Reading the objects of fewer builds than these takes less time than starting a thread.
 const BUILDS_PER_THREAD: usize = 2;
@@ -30,6 +30,15 @@ pub struct Seen {
     format: u32,
     /// By `M/V/K/A`.
     builds: BTreeMap<String, Look>,
+    modules: BTreeMap<ModuleName, Names>,
+}
+
+/// What is built and installed of a module, as long as no name changes in its directories.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Names {
+    /// The directories, below the dkms tree.
+    folders: Vec<(PathBuf, Stamp)>,
+    versions: Versions,
 }
 
 /// What was found in order, and what the files were then.
@@ -57,10 +66,24 @@ impl Seen {
     pub fn read(trees: &Trees) -> Self {
         let Ok(text) = fs::read(file(trees)) else { return Self::default() };
         let seen: Self = serde_json::from_slice(&text).unwrap_or_else(|error| {
-            log::warn!("{} cannot be used: {error}", file(trees).display());
+            // Another version's, most likely.
+            log::debug!("{} cannot be used: {error}", file(trees).display());
             Self::default()
         });
         if seen.format == FORMAT { seen } else { Self::default() }
+    }
+
+    /// What stands in the dkms tree; directories that are as they were when it was seen are not
+    /// listed again.
+    #[must_use]
+    pub fn state(&self, trees: &Trees) -> State {
+        State::read_but(trees, |name| {
+            let names = self.modules.get(name)?;
+            let is_same = |(folder, then): &(PathBuf, Stamp)| {
+                stamp_of_dir(&trees.dkms.join(folder)).is_some_and(|(now, _)| now == *then)
+            };
+            names.folders.iter().all(is_same).then(|| names.versions.clone())
+        })
     }
 
     /// Looks at what is built in the whole tree, and closely at what changed since the last time.
@@ -68,7 +91,16 @@ impl Seen {
     /// # Errors
     /// [`FileError`] if what was seen cannot be written; `dkms status` takes longer then.
     pub fn refresh(trees: &Trees) -> Result<(), FileError> {
-        let (before, state) = (Self::read(trees), State::read(trees));
+        let before = Self::read(trees);
+        // The stamps come first: what changes while it is read has another one.
+        let names = State::read(trees).modules.into_iter().map(|added| added.id.name);
+        let names: BTreeSet<ModuleName> = names.collect();
+        let folders = names.into_iter().filter_map(|name| {
+            let folders = State::folders(trees, &name)?;
+            Some((name, settled_folders(trees, &folders)?))
+        });
+        let folders: Vec<(ModuleName, Vec<(PathBuf, Stamp)>)> = folders.collect();
+        let state = State::read(trees);
         let builds: Vec<(&ModuleId, &BuiltFor)> = state
             .modules
             .iter()
@@ -81,8 +113,14 @@ impl Seen {
         });
         let keys = builds.iter().map(|(id, built)| key(id, built));
         let builds = keys.zip(looks).filter_map(|(key, look)| Some((key, look?))).collect();
-        let now = Self { format: FORMAT, builds };
-        if now.builds == before.builds {
+        let modules = folders.into_iter().map(|(name, folders)| {
+            let of_name = state.modules.iter().filter(|added| added.id.name == name);
+            let version = |added: &Added| (added.id.version.clone(), added.kernels.clone());
+            let versions = of_name.map(version).collect();
+            (name, Names { folders, versions })
+        });
+        let now = Self { format: FORMAT, builds, modules: modules.collect() };
+        if (&now.builds, &now.modules) == (&before.builds, &before.modules) {
             return Ok(());
         }
         let text = serde_json::to_vec(&now)
@@ -172,6 +210,21 @@ impl Files<'_> {
 fn stamp(path: &Path) -> Option<(Stamp, bool)> {
     let meta = fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file)?;
     Some(Stamp::of(&meta))
+}
+
+/// The stamp of a directory, which may be reached by a link.
+fn stamp_of_dir(path: &Path) -> Option<(Stamp, bool)> {
+    let meta = fs::metadata(path).ok().filter(fs::Metadata::is_dir)?;
+    Some(Stamp::of(&meta))
+}
+
+/// The stamps of directories by their places below the dkms tree, if all are settled.
+fn settled_folders(trees: &Trees, folders: &[PathBuf]) -> Option<Vec<(PathBuf, Stamp)>> {
+    let one = |folder: &PathBuf| {
+        let (stamp, settled) = stamp_of_dir(folder)?;
+        settled.then_some((folder.strip_prefix(&trees.dkms).ok()?.to_owned(), stamp))
+    };
+    folders.iter().map(one).collect()
 }
 
 fn settled(path: &Path) -> Option<Stamp> {

@@ -80,8 +80,10 @@ fn in_order(trees: &Trees) -> bool {
 
 fn status(trees: &Trees) -> String {
     let placement = Placement::Fixed("updates/dkms".into());
-    let state = State::read(trees);
-    let said = lines(trees, &state, &placement, &Filter::default(), &Seen::read(trees));
+    let seen = Seen::read(trees);
+    let state = seen.state(trees);
+    assert_eq!(state, State::read(trees), "what was seen is what is there");
+    let said = lines(trees, &state, &placement, &Filter::default(), &seen);
     said.iter().map(Line::to_string).collect::<Vec<_>>().join("\n")
 }
 
@@ -104,7 +106,8 @@ fn what_was_seen_is_not_read_again() {
     let record = stamp(format!("var/lib/dkms/a/1/{KERNEL}/x86_64/{}", record::FILE_NAME));
     let look = Look { record, objects: vec![object] };
     let builds = [(format!("a/1/{KERNEL}/x86_64"), look)].into();
-    let seen = serde_json::to_string(&Seen { format: FORMAT, builds }).unwrap();
+    let seen = Seen { format: FORMAT, builds, modules: BTreeMap::new() };
+    let seen = serde_json::to_string(&seen).unwrap();
     root.write("var/lib/dkms/.cache/status.json", seen);
     assert!(status(&trees).ends_with("x86_64: installed"));
 }
@@ -129,7 +132,7 @@ type Change = fn(&TestRoot);
 #[case::broken_file(|root: &TestRoot| root.write("var/lib/dkms/.cache/status.json", "{"), false)]
 #[case::other_layout(|root: &TestRoot| {
     let path = "var/lib/dkms/.cache/status.json";
-    root.write(path, root.read(path).replace("\"format\":1", "\"format\":0"));
+    root.write(path, root.read(path).replace("\"format\":2", "\"format\":0"));
 }, false)]
 fn what_changed_is_looked_at_again(#[case] change: Change, #[case] remarkable: bool) {
     let (root, trees) = machine();
@@ -162,4 +165,45 @@ fn what_is_gone_is_forgotten_and_what_stays_is_not_written_again() {
     root.remove("var/lib/dkms/a");
     Seen::refresh(&trees).unwrap();
     assert_eq!(Seen::read(&trees).builds.len(), 0);
+}
+
+type Step = fn(&TestRoot);
+
+/// Whatever changes the names in a module's directories, the state is the one that is there.
+#[rstest]
+#[case::another_kernel(|root: &TestRoot| root.dir("var/lib/dkms/a/1/7.3-arch1/x86_64/module"))]
+#[case::another_arch(|root: &TestRoot| root.dir(format!("var/lib/dkms/a/1/{KERNEL}/aarch64/module")))]
+#[case::an_arch_in_an_empty_kernel(|root: &TestRoot| root.dir("var/lib/dkms/a/1/7.1-empty/x86_64/module"))]
+#[case::another_version(|root: &TestRoot| root.dir("var/lib/dkms/a/2/7.3-arch1/x86_64/module"))]
+#[case::another_module(|root: &TestRoot| root.dir("var/lib/dkms/b/1/7.3-arch1/x86_64/module"))]
+#[case::unbuilt(|root: &TestRoot| root.remove(format!("var/lib/dkms/a/1/{KERNEL}/x86_64/module")))]
+#[case::uninstalled(|root: &TestRoot| root.remove(format!("var/lib/dkms/a/kernel-{KERNEL}-x86_64")))]
+#[case::removed(|root: &TestRoot| root.remove("var/lib/dkms/a/1"))]
+#[case::source_gone(|root: &TestRoot| root.remove("usr/src/a-1"))]
+#[case::link_gone(|root: &TestRoot| root.remove("var/lib/dkms/a/1/source"))]
+fn what_was_listed_is_listed_again_when_it_changed(#[case] change: Step) {
+    let (root, trees) = machine();
+    root.dir("var/lib/dkms/a/1/7.1-empty");
+    settle();
+    Seen::refresh(&trees).unwrap();
+    let seen = Seen::read(&trees);
+    assert!(seen.modules.contains_key(&"a".parse().unwrap()));
+    let before = seen.state(&trees);
+    assert_eq!(before, State::read(&trees));
+    change(&root);
+    assert_ne!(seen.state(&trees), before);
+    assert_eq!(seen.state(&trees), State::read(&trees));
+}
+
+#[test]
+fn a_module_whose_link_takes_a_way_of_its_own_is_always_listed() {
+    let (root, trees) = machine();
+    root.remove(format!("var/lib/dkms/a/kernel-{KERNEL}-x86_64"));
+    root.link(
+        format!("var/lib/dkms/a/kernel-{KERNEL}-x86_64"),
+        format!("/srv/a/1/{KERNEL}/x86_64"),
+    );
+    settle();
+    Seen::refresh(&trees).unwrap();
+    assert!(Seen::read(&trees).modules.is_empty());
 }
