@@ -7,6 +7,7 @@ mod complete;
 mod help;
 mod initramfs;
 mod machine;
+mod mok;
 mod named;
 mod options;
 mod progress;
@@ -171,6 +172,11 @@ fn carry_out(
             let mut progress =
                 Progress::new(&mut out, &mut errors, loudness, &site.trees, &site.arch);
             initramfs::carry_out(&site, manner.dry_run, &mut progress)
+        }
+        Wanted::GenerateMok(kernel) => {
+            let mut progress =
+                Progress::new(&mut out, &mut errors, loudness, &site.trees, &site.arch);
+            mok::generate(&site, kernel.as_ref(), manner.dry_run, &mut progress)
         }
         Wanted::Autoinstall(target) => {
             let task = Task::autoinstall(&site.trees, &target.kernel);

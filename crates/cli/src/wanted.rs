@@ -37,6 +37,8 @@ pub enum Wanted {
         /// Only this module.
         module: Option<ModuleName>,
     },
+    /// Make the key that modules are signed with; the kernel is for settings that name it.
+    GenerateMok(Option<KernelRelease>),
     /// Forget what was built for a kernel: of willing modules, or (second) of all.
     Clear(Target, bool),
     /// Write a module into an archive.
@@ -121,22 +123,24 @@ impl Wanted {
     /// Works out what `typed` means on this machine.
     ///
     /// # Errors
-    /// [`Refusal`], as dkms gives it: 1 no module named, 2 not understood or not there yet (or
-    /// `--all` with a kernel), 3 `--all` with an architecture, 4 not exactly one kernel, 5 `--all`
+    /// [`Refusal`], as dkms gives it: 1 no module named, 2 not understood (or `--all` with a
+    /// kernel), 3 `--all` with an architecture, 4 not exactly one kernel, 5 `--all`
     /// where it has no place, 8 an archive of nothing, 16 an empty kernel or architecture.
     pub fn read(typed: &Typed, here: &Here) -> Result<Self, Refusal> {
         let kernels: Vec<_> = typed.kernels.iter().map(|word| split_kernel(word)).collect();
         let arches = check_combinations(typed, &kernels)?;
         let Some(command) = typed.command else { return no_command(typed) };
-        if command == Command::Cache {
-            return cache(typed);
-        }
         let named = Named::read(typed, command, here);
         for word in &named.ignored {
             log::warn!("{word} is ignored: the module is named already");
         }
         match command {
             Command::Status => Ok(Self::Status(filter(&named, &kernels, &arches))),
+            Command::Cache => cache(typed),
+            Command::GenerateMok => {
+                let target = targets(&kernels, &arches, here)?.swap_remove(0);
+                Ok(Self::GenerateMok(Some(target.kernel).filter(|_| !kernels.is_empty())))
+            }
             Command::Autoinstall => {
                 check_one_kernel(typed, command, kernels.len().max(1))?;
                 if typed.has(Id::Debts) {
@@ -189,7 +193,6 @@ impl Wanted {
                 };
                 Ok(Self::Pack(id, kernels, wrapping))
             }
-            _ => refuse(2, format!("{} is not there yet", command.name())),
         }
     }
 
@@ -449,6 +452,9 @@ mod tests {
         assert_eq!(read("kernel_postinst -k 6.1"), Ok(Wanted::Autoinstall(target.clone())));
         assert_eq!(read("kernel_preinst -k 6.1"), Ok(Wanted::Clear(target.clone(), false)));
         assert_eq!(read("kernel_prerm -k 6.1"), Ok(Wanted::Clear(target.clone(), true)));
+        assert_eq!(read("generate_mok"), Ok(Wanted::GenerateMok(None)));
+        let kernel = Some(target.kernel.clone());
+        assert_eq!(read("generate_mok -k 6.1"), Ok(Wanted::GenerateMok(kernel)));
         let template = "6.0".parse().expect("a name");
         let module = Some("foo".parse().expect("a name"));
         let wanted = Wanted::Match { template, target, module };

@@ -163,3 +163,36 @@ fn pays_debts() {
     ends(&root, "autoinstall --debts", 0);
     assert_eq!(ends(&root, "status", 0), "");
 }
+
+#[test]
+fn makes_the_key_to_sign_with_once() {
+    let root = root();
+    let certificate = "ROOT/var/lib/dkms/mok.pub";
+    let dry = ends(&root, "generate_mok --dry-run", 0);
+    assert!(dry.contains("if there is none"), "{dry}");
+    assert!(!root.exists("var/lib/dkms/mok.key"));
+    let made = ends(&root, "generate_mok", 0);
+    assert!(made.starts_with("Made the key ROOT/var/lib/dkms/mok.key"), "{made}");
+    assert!(made.contains(&format!("mokutil --import {certificate}")), "{made}");
+    let key = root.read("var/lib/dkms/mok.key");
+    let again = ends(&root, "generate_mok", 0);
+    assert!(again.starts_with("There is already the key"), "{again}");
+    assert_eq!(ends(&root, "generate_mok -q", 0), "");
+    assert_eq!(root.read("var/lib/dkms/mok.key"), key);
+}
+
+#[test]
+fn a_key_may_have_the_kernel_in_its_path() {
+    let root = root();
+    let paths =
+        "mok_signing_key=/keys/$kernelver/key\nmok_certificate=/keys/$kernelver/certificate\n";
+    root.write("etc/dkms/framework.conf", paths);
+    root.dir(format!("keys/{K1}"));
+    ends(&root, &format!("generate_mok -k {K1}"), 0);
+    assert!(root.exists(format!("keys/{K1}/key")) && root.exists(format!("keys/{K1}/certificate")));
+    // The directories are not made, as with dkms.
+    let said = dkms(&root, &format!("generate_mok -k {K2}"));
+    assert_eq!((said.code, said.out.as_str()), (1, ""), "{}", said.errors);
+    assert!(said.errors.contains(&format!("ROOT/keys/{K2}/key")), "{}", said.errors);
+    assert!(!root.exists(format!("keys/{K2}")));
+}
