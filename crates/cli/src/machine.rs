@@ -10,6 +10,7 @@ use dkms_engine::site::Site;
 use dkms_engine::trees::Trees;
 use dkms_initramfs::generator::Generator;
 
+use crate::commands::Command;
 use crate::options::Id;
 use crate::typed::Typed;
 use crate::wanted::{Refusal, refuse};
@@ -63,6 +64,7 @@ fn asked(typed: &Typed) -> Result<Asked, Refusal> {
         directives,
         force: typed.has(Id::Force),
         force_version: typed.has(Id::ForceVersion),
+        only_added: matches!(typed.command, Some(Command::Add | Command::Ldtarball)),
     })
 }
 

@@ -60,7 +60,6 @@ fn run(plan: &Plan, facts: &Facts, site: &Site, watch: &mut dyn Watch) -> Report
         failed: BTreeSet::new(),
         not_registered: BTreeSet::new(),
         not_built: BTreeSet::new(),
-        only_added: only_added(plan),
         own_debts: BTreeSet::new(),
         touched: BTreeSet::new(),
         watch,
@@ -100,8 +99,6 @@ struct Run<'a> {
     not_registered: BTreeSet<ModuleId>,
     /// Builds that did not come about: there is nothing to install.
     not_built: BTreeSet<(ModuleId, KernelRelease)>,
-    /// Modules that are added and no more: then a failing POST_ADD is the command's failure.
-    only_added: BTreeSet<ModuleId>,
     /// What this run began itself; it is paid when the run ends, after depmod.
     own_debts: BTreeSet<Debt>,
     /// Kernels that modules were placed for or taken from.
@@ -296,21 +293,4 @@ fn look_again(plan: &Plan, site: &Site) {
     if !leaving && let Err(error) = Seen::refresh(&site.trees) {
         log::info!("{error}");
     }
-}
-
-/// The modules that a plan adds without building them.
-fn only_added(plan: &Plan) -> BTreeSet<ModuleId> {
-    let built = |module: &ModuleId| {
-        plan.steps.iter().any(|step| match &step.action {
-            Action::Build { module: other, .. } | Action::Fail { module: other, .. } => {
-                other == module
-            }
-            _ => false,
-        })
-    };
-    let added = plan.steps.iter().filter_map(|step| match &step.action {
-        Action::Register(module) => Some(module),
-        _ => None,
-    });
-    added.filter(|module| !built(module)).cloned().collect()
 }

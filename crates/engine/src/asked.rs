@@ -23,6 +23,8 @@ pub struct Asked {
     pub force: bool,
     /// Place a module over a newer version of the same (`--force-version-override`).
     pub force_version: bool,
+    /// Modules are added for their own sake, so that a failing POST_ADD is the command's failure.
+    pub only_added: bool,
 }
 
 impl Asked {

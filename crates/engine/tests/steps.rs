@@ -163,12 +163,14 @@ fn failed(report: &Report, code: u8) -> String {
 fn adding_ends_as_post_add_ends_but_adds() {
     let mut machine = Machine::new();
     machine.script("POST_ADD", "echo $1 $2; pwd; exit 7");
+    machine.change = |site| site.asked.only_added = true;
     let message = failed(&machine.command(Verb::Add, "foo/1.0"), 7);
     assert!(message.contains("foo/1.0: an argument"), "{message}");
     assert!(message.contains("usr/src/foo-1.0"), "{message}");
     assert!(machine.root.exists("var/lib/dkms/foo/1.0/source"));
     // Where it is added along with something else, its result does not matter.
     clean(&machine.command(Verb::Remove, "foo/1.0"));
+    machine.change = |_| {};
     clean(&machine.install());
     assert!(machine.heard.0.iter().any(|line| line.contains("POST_ADD script failed")));
 }

@@ -1,6 +1,7 @@
 //! Modules from directories and archives, and archives of modules.
 
-use std::os::unix::fs::symlink;
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use assert_cmd::Command;
@@ -13,6 +14,10 @@ fn checkout(root: &TestRoot) -> String {
     root.dir("srv");
     std::fs::rename(root.at("usr/src/foo-1.0"), root.at("srv/checkout")).unwrap();
     root.at("srv/checkout").display().to_string()
+}
+
+fn make_executable(file: &Path) {
+    std::fs::set_permissions(file, Permissions::from_mode(0o755)).unwrap();
 }
 
 fn tar(dir: &Path, words: &[&str]) {
@@ -29,6 +34,21 @@ fn a_directory_becomes_a_source() {
     assert_eq!(ends(&root, "status", 0), status);
     assert!(root.exists("usr/src/foo-1.0/foo.c") && root.exists("srv/checkout/foo.c"));
     assert!(!root.listing("usr/src").contains(".tmp"), "{}", root.listing("usr/src"));
+}
+
+#[test]
+fn a_failing_post_add_stops_only_what_adds() {
+    let root = root();
+    let path = checkout(&root);
+    let conf = root.read("srv/checkout/dkms.conf");
+    root.write("srv/checkout/dkms.conf", format!("{conf}POST_ADD=fails.sh\n"));
+    root.write("srv/checkout/fails.sh", "#!/bin/sh\nexit 7\n");
+    make_executable(&root.at("srv/checkout/fails.sh"));
+    ends(&root, &format!("add {path}"), 7);
+    assert_eq!(ends(&root, "status", 0), "foo/1.0: added\n");
+    ends(&root, "remove foo/1.0 --all", 0);
+    ends(&root, &format!("build {path} -k {K1}"), 0);
+    assert_eq!(ends(&root, "status", 0), format!("foo/1.0, {K1}, x86_64: built\n"));
 }
 
 #[test]

@@ -34,7 +34,7 @@ impl Run<'_> {
             .next();
         let Some((kernel, value)) = script else { return Ok(()) };
         let ran = run_script(self.site, module, kernel, "POST_ADD", value);
-        if ran.status != 0 && self.only_added.contains(module) {
+        if ran.status != 0 && self.site.asked.only_added {
             return Err(Failed::new(ran.status, ran.said.join("\n")));
         }
         self.say(&ran.said);
