@@ -22,6 +22,9 @@ use crate::report::Failed;
 use crate::site::Site;
 use crate::state::State;
 
+/// dkms's exit code where an object does not get to its place (dkms-behaviour 5.2).
+const NOT_COPIED: u8 = 6;
+
 /// The objects of a built module: as recorded, or what dkms left in `module/`.
 pub(crate) fn objects(site: &Site, id: &ModuleId, kernel: &KernelRelease) -> Vec<Object> {
     let built = site.trees.built(id, kernel, &site.arch);
@@ -93,16 +96,20 @@ pub(crate) fn place(
     let dir = trees.kernel(kernel);
     if !dir.is_dir() {
         let what = format!("there is no kernel {kernel}: {} is missing", dir.display());
-        return Err(Failed::new(6, what));
+        return Err(Failed::new(NOT_COPIED, what));
     }
-    let staged = stage(site, id, kernel, objects).inspect_err(|_| clean_up(&dir, objects))?;
+    let failed = |why| {
+        clean_up(&dir, objects);
+        Failed { code: NOT_COPIED, ..why }
+    };
+    let staged = stage(site, id, kernel, objects).map_err(failed)?;
     let now: Vec<Placed> = objects.iter().map(Object::in_place).collect();
     // Known before it is there: whatever a crash leaves, somebody's record names it.
     let mut both = placed(site, id, kernel);
     both.extend(now.iter().filter(|new| !both.contains(new)).cloned().collect::<Vec<_>>());
     note_placed(site, id, kernel, &both)?;
     before_placing();
-    rename_all(&staged).inspect_err(|_| clean_up(&dir, objects))?;
+    rename_all(&staged).map_err(|why| failed(why.into()))?;
     for directory in locations(&dir, objects) {
         durable::sync_dir(&directory)?;
     }
@@ -168,7 +175,7 @@ fn stage(
         let written = Digest::of_file(if linked { &from } else { &unfinished })?;
         if written != object.digest {
             return Err(Failed::new(
-                6,
+                NOT_COPIED,
                 format!(
                     "{} is not what was built: build it again with dkms build {id} -k {kernel} --force",
                     from.display()

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "all of this is tests")]
 
 mod asked;
+mod bad_input;
 mod commands;
 mod kernels;
 mod setting;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use assert_cmd::Command;
+use assert_cmd::cargo::cargo_bin;
 use testroot::TestRoot;
 
 pub const K1: &str = "7.2.12-arch1-1";
@@ -26,11 +27,23 @@ pub struct Said {
 }
 
 pub fn dkms(root: &TestRoot, line: &str) -> Said {
+    said_by(Command::cargo_bin("dkms").unwrap(), root, line)
+}
+
+/// `dkms` by a root whom the modes of files concern as they do everybody else.
+pub fn dkms_obeying_modes(root: &TestRoot, line: &str) -> Said {
+    let mut command = Command::new("unshare");
+    // In a user namespace, so that it is root for whoever runs the tests.
+    command.args(["--map-root-user", "setpriv", "--bounding-set=-dac_override,-dac_read_search"]);
+    command.arg(cargo_bin("dkms"));
+    said_by(command, root, line)
+}
+
+fn said_by(mut command: Command, root: &TestRoot, line: &str) -> Said {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let dirs: Vec<PathBuf> =
         [root.programs()].into_iter().chain(std::env::split_paths(&path)).collect();
-    let output = Command::cargo_bin("dkms")
-        .unwrap()
+    let output = command
         .env("PATH", std::env::join_paths(dirs).unwrap())
         .env_remove("MAKEFLAGS")
         .current_dir(root.path())

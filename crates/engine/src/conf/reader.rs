@@ -201,13 +201,21 @@ fn is_true(value: Option<&str>) -> bool {
     matches!(value.map(str::trim), None | Some("true" | "/bin/true" | "/usr/bin/true"))
 }
 
+/// The most bytes that a file may have; bash takes a quarter of a minute for 50 MB.
+const LARGEST: u64 = 8 << 20;
+
 /// bash would wait for ever at a pipe, read nothing from a directory, and run what it finds in a
 /// binary file.
 fn check_readable(file: &Path) -> Result<(), ConfError> {
     let unreadable = |reason: String| ConfError::Unreadable { file: file.to_owned(), reason };
     let failed = |error: io::Error| unreadable(error.to_string());
-    if !file.metadata().map_err(failed)?.is_file() {
+    let about = file.metadata().map_err(failed)?;
+    if !about.is_file() {
         return Err(unreadable("it is not a file".to_owned()));
+    }
+    if about.len() > LARGEST {
+        let problems = vec![format!("it has {} bytes, and may have {LARGEST}", about.len())];
+        return Err(ConfError::Invalid { file: file.to_owned(), problems });
     }
     let mut start = Vec::new();
     File::open(file).and_then(|f| f.take(64 * 1024).read_to_end(&mut start)).map_err(failed)?;
