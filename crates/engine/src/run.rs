@@ -209,7 +209,7 @@ impl<'a> Program<'a> {
             }
         }
         if self.confined.is_some() {
-            running.kill_group();
+            running.kill_rest();
         }
         let status = running.reap().map_err(failed)?;
         let how = by_us.unwrap_or_else(|| How::of(status));

@@ -72,16 +72,17 @@ impl Running {
                 let _ = ready(&[(self.ended(), PollFlags::POLLIN)], Some(Instant::now() + DYING));
             }
         }
-        self.kill_group();
-        if let Some(mark) = &self.mark {
-            mark.kill_all();
-        }
+        self.kill_rest();
     }
 
-    /// Ends what is left in the program's process group.
-    pub(super) fn kill_group(&mut self) {
+    /// Ends what is left in the program's process group, and what bears its mark: also of a
+    /// program that has ended by itself and left a daemon.
+    pub(super) fn kill_rest(&mut self) {
         if !self.reaped {
             let _ = killpg(pid_of(&self.child), Signal::SIGKILL);
+        }
+        if let Some(mark) = &self.mark {
+            mark.kill_all();
         }
     }
 
