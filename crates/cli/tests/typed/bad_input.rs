@@ -131,11 +131,12 @@ fn foreign_files_in_the_tree_are_passed_over() {
     }
     root.write(format!("{tree}/bar/1/source"), "no link");
     root.link(format!("{tree}/loop"), "loop");
-    root.link(format!("{tree}/out/1"), "/etc");
+    root.write("elsewhere/x/y", "");
+    root.link(format!("{tree}/out/1"), root.at("elsewhere"));
     let _listener = UnixListener::bind(root.at(format!("{tree}/socket"))).unwrap();
     let foreign: Vec<String> =
         listing(&root).into_iter().filter(|line| !line.contains("dkms/foo/1.0")).collect();
-    let etc = root.listing("etc");
+    let elsewhere = root.listing("elsewhere");
 
     let status = ends(&root, "status foo", 0);
     assert_eq!(status, format!("foo/1.0, {K1}, x86_64: built\n"));
@@ -148,7 +149,7 @@ fn foreign_files_in_the_tree_are_passed_over() {
     for line in foreign {
         assert!(left.contains(&line), "{line} is gone:\n{}", left.join("\n"));
     }
-    assert_eq!(root.listing("etc"), etc);
+    assert_eq!(root.listing("elsewhere"), elsewhere);
     assert_eq!(ends(&root, "status foo", 0), "");
 }
 
