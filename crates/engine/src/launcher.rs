@@ -251,11 +251,15 @@ mod tests {
     #[test]
     fn a_compiler_that_is_gone_has_no_program() {
         let (root, site) = machine("launcher");
-        set_up(&site).unwrap();
-        fs::rename(root.programs().join("gcc-16"), root.programs().join("gcc-17")).unwrap();
+        // Versions that the machine itself will not have.
+        let (old, new) = ("gcc-0.1", "gcc-0.2");
+        root.program(old, "");
         set_up(&site).unwrap();
         let dir = site.trees.launching_compilers();
-        assert!(!dir.join("gcc-16").exists() && dir.join("gcc-17").exists());
+        assert!(dir.join(old).exists());
+        fs::rename(root.programs().join(old), root.programs().join(new)).unwrap();
+        set_up(&site).unwrap();
+        assert!(!dir.join(old).exists() && dir.join(new).exists());
     }
 
     #[test]
