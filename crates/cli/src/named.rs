@@ -122,13 +122,17 @@ fn is_path(word: &str, command: Command, versioned: bool, here: &Here) -> bool {
 /// The source at a path.
 fn source(path: &Path) -> Result<Subject, Refusal> {
     let shown = path.display();
-    if path.is_dir() {
+    if path.join("dkms.conf").is_file() {
         return Ok(Subject::Directory(path.to_owned()));
     }
-    if !path.exists() {
+    if !path.is_file() {
         // dkms takes such a word for a module: `/x` has an empty name, `./x` has no source.
         let code = if path.is_absolute() { 1 } else { 2 };
-        return refuse(code, format!("{shown}: there is no such file or directory"));
+        let lacks = match path.is_dir() {
+            true => "there is no dkms.conf in this directory",
+            false => "there is no such file or directory",
+        };
+        return refuse(code, format!("{shown}: {lacks}"));
     }
     match path.file_name() {
         Some(name) if name == "dkms.conf" => {

@@ -12,6 +12,7 @@ use crate::facts::Problem;
 use crate::import::{BUILDS, NO_SOURCE, SOURCE};
 use crate::links;
 use crate::names::{Arch, KernelRelease, ModuleId};
+use crate::record::FILE_NAME;
 use crate::run::{Environment, Output, Program};
 use crate::site::Site;
 
@@ -206,7 +207,8 @@ fn remove_own_files(build: &Path) -> Result<(), FileError> {
     for entry in fs::read_dir(build).map_err(FileError::when("list", build))?.flatten() {
         let name = entry.file_name();
         let name = name.as_encoded_bytes();
-        if name.starts_with(b".") && !name.starts_with(b".dep_") {
+        let hidden = name.starts_with(b".") && !name.starts_with(b".dep_");
+        if hidden || name == FILE_NAME.as_bytes() {
             durable::remove_tree(&entry.path())?;
         }
     }

@@ -226,8 +226,9 @@ impl Build<'_> {
             return Ok(());
         };
         (self.tell)(Phase::Script(directive));
+        let description = format!("Running the {} script", directive.to_lowercase());
         let ended = log
-            .step(&format!("Running the {} script", directive.to_lowercase()), value, |file| {
+            .step(&description, &script.command(self.site, self.id), |file| {
                 program.jobserver(self.jobserver).output(Output::Log(file)).run()
             })
             .map_err(step_failed)?;

@@ -20,6 +20,8 @@ pub struct Facts {
     pub kernels: BTreeMap<KernelRelease, KernelFacts>,
     /// The modules of the source tree and of the dkms tree.
     pub modules: BTreeMap<ModuleId, ModuleFacts>,
+    /// What named modules lack without which dkms does nothing with them.
+    pub lacking: BTreeMap<ModuleId, Lack>,
     /// What is owed.
     pub debts: Vec<Debt>,
     /// Builds that can be taken from the cache.
@@ -53,6 +55,16 @@ impl KernelFacts {
     pub fn has_headers(&self) -> bool {
         self.kernel.headers.is_some()
     }
+}
+
+/// What a module can lack (dkms-behaviour 2.2, 2.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lack {
+    /// It has a directory in the dkms tree and one in the source tree, and no link between them:
+    /// broken.
+    Link,
+    /// Its directory in the source tree has no dkms.conf.
+    Conf,
 }
 
 /// Where `T/M/V/source` leads.

@@ -163,6 +163,13 @@ fn stage(
     let mut staged = Vec::new();
     for object in objects {
         let from = built.join(&object.name);
+        if !from.exists() {
+            let gone = format!(
+                "{} is gone: build it again with dkms build {id} -k {kernel} --force",
+                from.display()
+            );
+            return Err(Failed::new(6, gone));
+        }
         let to = dir.join(&object.location).join(&object.name);
         let unfinished =
             dir.join(&object.location).join(format!("{}{}.new", durable::UNFINISHED, object.name));

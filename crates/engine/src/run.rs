@@ -244,7 +244,8 @@ impl<'a> Program<'a> {
         command.args(words).env_clear().envs(self.env.iter()).process_group(0);
         command.stdin(stdin).stdout(stdout).stderr(stderr);
         if let Some(dir) = &self.cwd {
-            command.current_dir(dir);
+            // Through whichever links it was reached, as a shell's `cd` leaves it.
+            command.current_dir(dir).env("PWD", dir);
         }
         if let Some(client) = self.jobserver {
             client.configure_make(&mut command);

@@ -1,7 +1,7 @@
 //! The scripts that a module brings along: PRE_BUILD, POST_INSTALL and the like.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::build::Workplace;
 use crate::names::{KernelRelease, ModuleId};
@@ -30,14 +30,26 @@ impl<'a> Script<'a> {
     ) -> Option<Program<'e>> {
         let mut words = self.value.split_ascii_whitespace();
         let file = words.next()?;
-        let dirs = [Workplace::open(site.trees.etc.join(&id.name)), self.place.clone()];
-        let dir = dirs.into_iter().find(|dir| is_executable(&dir.real.join(file)))?.seen;
+        let dir = self.dir(site, id)?;
         let program = Program::new(dir.join(file), env)
             .args(words.map(str::to_owned))
             .cwd(dir)
             .deadline(site.settings.build_timeout())
             .confined(&site.tools);
         Some(self.place.show(program))
+    }
+
+    /// The directory of the executable file.
+    fn dir(&self, site: &Site, id: &ModuleId) -> Option<PathBuf> {
+        let file = self.value.split_ascii_whitespace().next()?;
+        let dirs = [Workplace::open(site.trees.etc.join(&id.name)), self.place.clone()];
+        dirs.into_iter().find(|dir| is_executable(&dir.real.join(file))).map(|dir| dir.seen)
+    }
+
+    /// The command as dkms writes it into a log.
+    pub(crate) fn command(&self, site: &Site, id: &ModuleId) -> String {
+        let dir = self.dir(site, id).unwrap_or_else(|| self.place.seen.clone());
+        format!("cd {0}/ && {0}/{1}", dir.display(), self.value)
     }
 
     /// Says that there is no such script.

@@ -76,8 +76,14 @@ impl Added {
     pub fn is_broken(&self) -> bool {
         match &self.source {
             Source::Link { resolves, .. } => !resolves,
-            Source::BinariesOnly | Source::Missing => self.has_source_dir,
+            Source::BinariesOnly | Source::Missing => self.is_unlinked(),
         }
+    }
+
+    /// Whether it is broken for want of a link, which adding it again makes.
+    #[must_use]
+    pub fn is_unlinked(&self) -> bool {
+        !matches!(self.source, Source::Link { .. }) && self.has_source_dir
     }
 
     /// Whether dkms counts it as added. What is neither added nor broken is hidden there.

@@ -193,7 +193,8 @@ impl View<'_> {
         }
         let dir = self.trees.built(id, kernel, arch).join("module");
         let objects = self.objects(id, built, &dir);
-        if objects.is_empty() {
+        let recorded = Record::path(self.trees, id, kernel, arch).exists();
+        if objects.is_empty() && !recorded {
             // Only a conf without a single object would make this right; there hardly is one.
             remarks.push(Remark::BuiltModulesMissing);
         }

@@ -11,7 +11,7 @@ use crate::debts::Debts;
 use crate::digest::{Digest, Digests};
 use crate::durable::UNFINISHED;
 use crate::facts::{
-    Built, ConfFacts, Facts, KernelFacts, ModuleFacts, Pair, SourceLink, SourcePlace,
+    Built, ConfFacts, Facts, KernelFacts, Lack, ModuleFacts, Pair, SourceLink, SourcePlace,
 };
 use crate::import::Import;
 use crate::kernels::{Kernel, Kernels};
@@ -60,6 +60,7 @@ pub fn read(site: &Site, scope: &Scope) -> Facts {
         sources: BTreeMap::new(),
         overrides: BTreeMap::new(),
         compression: BTreeMap::new(),
+        lacking: BTreeMap::new(),
         kernels_known: true,
         problems: site.settings.problems.clone(),
     };
@@ -77,6 +78,7 @@ pub fn read(site: &Site, scope: &Scope) -> Facts {
     Facts {
         arch: site.arch.clone(),
         kernels,
+        lacking: survey.lacking,
         modules,
         debts: Debts::of(&site.trees).read(),
         cached: if scope.shallow || site.settings.cache_size() == 0 {
@@ -102,6 +104,7 @@ struct Survey<'a> {
     overrides: BTreeMap<ModuleId, Digest>,
     /// How the objects of each kernel are compressed, likewise.
     compression: BTreeMap<KernelRelease, Compression>,
+    lacking: BTreeMap<ModuleId, Lack>,
     kernels_known: bool,
     problems: Vec<String>,
 }
@@ -180,6 +183,11 @@ impl Survey<'_> {
             }
             modules.insert(added.id.clone(), module);
         }
+        for id in self.scope.modules.iter().flatten() {
+            self.lacking.extend(self.lack(id, &state).map(|lack| (id.clone(), lack)));
+            // Only who names both can tell a name with a dash from a version with one.
+            by_source.entry(id.source_dir()).or_insert_with(|| id.clone());
+        }
         for dir in self.source_dirs() {
             let id = match by_source.get(&dir) {
                 Some(id) => id.clone(),
@@ -202,6 +210,22 @@ impl Survey<'_> {
             module.source = SourcePlace::Present;
         }
         modules
+    }
+
+    /// Whether the command line names a file to read in place of the module's dkms.conf.
+    fn conf_is_given(&self, id: &ModuleId) -> bool {
+        let asked = &self.site.asked;
+        asked.conf.is_some() && asked.module.as_ref() == Some(id)
+    }
+
+    /// What a module that a command names lacks.
+    fn lack(&self, id: &ModuleId, state: &State) -> Option<Lack> {
+        let added = state.modules.iter().find(|added| added.id == *id);
+        if added.is_some_and(state::Added::is_unlinked) {
+            return Some(Lack::Link);
+        }
+        let dir = self.site.trees.source.join(id.source_dir());
+        (dir.is_dir() && !has_conf(&dir)).then_some(Lack::Conf)
     }
 
     /// Counts the source of what comes as present: it will be.
@@ -230,7 +254,9 @@ impl Survey<'_> {
                 (SourceLink::Kept, SourcePlace::Kept)
             }
             // A directory without dkms.conf is what its package left behind, not a source.
-            state::Source::Link { .. } if resolved.is_ok_and(|to| has_conf(&to)) => {
+            state::Source::Link { .. }
+                if resolved.is_ok_and(|to| self.conf_is_given(id) || has_conf(&to)) =>
+            {
                 (SourceLink::Source, SourcePlace::Present)
             }
             state::Source::Link { .. } if has_conf(&kept) => {

@@ -220,11 +220,13 @@ fn post_build_sees_the_new_result_and_adds_to_it() {
         "# command: make KERNELRELEASE={K} -C {root}/usr/lib/modules/{K}/build \
          M={root}/var/lib/dkms/foo/1.0/build"
     );
+    let dir = format!("{root}/var/lib/dkms/foo/1.0/build");
+    let script = |name| format!("# command: cd {dir}/ && {dir}/{name}.sh an argument");
     assert_eq!(
         steps,
         [
             "Running the pre_build script",
-            "# command: PRE_BUILD.sh an argument",
+            &script("PRE_BUILD"),
             "before",
             "# exit code: 0",
             &rule,
@@ -234,7 +236,7 @@ fn post_build_sees_the_new_result_and_adds_to_it() {
             "# exit code: 0",
             &rule,
             "Running the post_build script",
-            "# command: POST_BUILD.sh an argument",
+            &script("POST_BUILD"),
             "Module.symvers",
             "foo.ko",
             "after",
@@ -281,7 +283,7 @@ fn directives_of_the_command_line_come_last() {
     machine.change = |site| site.asked.directives = vec![("PRE_BUILD".into(), "own.sh a".into())];
     clean(&machine.install());
     let log = machine.root.read(format!("{BUILT}/log/make.log"));
-    assert!(log.contains("# command: own.sh a\n"), "{log}");
+    assert!(log.contains("/foo/1.0/build/own.sh a\n"), "{log}");
     // As a variable, too; but no more than directives can be set.
     machine.change = |site| {
         site.env = site.env.clone().with("DKMS_DIRECTIVE_A", "PRE_BUILD=own.sh a='b c'");
@@ -289,7 +291,7 @@ fn directives_of_the_command_line_come_last() {
     };
     clean(&machine.install());
     let log = machine.root.read(format!("{BUILT}/log/make.log"));
-    assert!(log.contains("# command: own.sh a='b c'\n"), "{log}");
+    assert!(log.contains("/foo/1.0/build/own.sh a='b c'\n"), "{log}");
 }
 
 #[test]

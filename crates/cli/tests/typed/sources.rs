@@ -87,7 +87,7 @@ fn what_is_no_source_is_refused() {
     root.write("srv/nothing.tar", "");
     let before = root.listing("usr");
     for (words, code) in [
-        ("add SRV/empty", 9),
+        ("add SRV/empty", 1),
         ("add SRV/my-dkms.conf", 9),
         ("add SRV/missing", 1),
         ("add SRV/nothing.tar", 3),

@@ -102,9 +102,12 @@ impl Run<'_> {
         if let Err(error) = Cache::of(&site.trees).trim(site.settings.cache_size()) {
             self.report.trouble.push(error.to_string());
         }
-        for job in &jobs {
-            // Only now: no other build has it as its own any more. What a failed one left stays.
-            let _ = fs::remove_dir(site.trees.build(job.module));
+        for Job { module, kernel, .. } in &jobs {
+            // Only now: no other build has it as its own any more. What a failed one left stays,
+            // and so does, as with dkms, the empty one of a build that did not come about.
+            if self.is_stopped() || site.trees.built(module, kernel, &site.arch).is_dir() {
+                let _ = fs::remove_dir(site.trees.build(module));
+            }
         }
     }
 

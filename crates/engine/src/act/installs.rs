@@ -1,7 +1,7 @@
 //! The part of a plan that makes modules known, and places them in a kernel's directory or takes
 //! them out, with the scripts that belong to it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{Run, images};
 use crate::build::Workplace;
@@ -186,6 +186,10 @@ fn run_script(
     value: &str,
 ) -> Ran {
     let link = site.trees.source_link(module);
-    let dir = links::resolve(&site.trees.root, &link).unwrap_or(link);
+    // By the name that dkms has for it; in another root that would lead out of there.
+    let dir = match site.trees.root == Path::new("/") {
+        true => link,
+        false => links::resolve(&site.trees.root, &link).unwrap_or(link),
+    };
     Script { directive, value, place: Workplace::open(dir) }.run(site, module, kernel)
 }

@@ -84,12 +84,14 @@ pub(crate) fn are_private(site: &Site) -> bool {
     site.tools.confinement.has_own_mounts(&site.tools, &site.trees.dkms)
 }
 
-/// Removes what a failed build left for its user, if its log is gone.
+/// Removes what a failed build left for its user, if its log is gone or if it was one of dkms's.
 pub(super) fn forget_left(site: &Site, id: &ModuleId) -> Result<(), FileError> {
     let dir = site.trees.build(id);
     let log = dir.join("make.log");
     let is_gone = log.is_symlink() && links::resolve(&site.trees.root, &log).is_err();
-    if is_gone { empty(&dir) } else { Ok(()) }
+    // dkms writes its log where it builds; ours is elsewhere, and only linked there.
+    let is_of_dkms = log.is_file() && !log.is_symlink() && are_private(site);
+    if is_gone || is_of_dkms { empty(&dir) } else { Ok(()) }
 }
 
 /// Removes all that is in a directory. It stays itself: without it, the kernel would unmount what

@@ -2,7 +2,7 @@
 
 use super::pairs::{Wanted, Will};
 use super::{Action, Note, Planner, Refusal, Verb};
-use crate::facts::{Facts, ModuleFacts, SourceLink, SourcePlace};
+use crate::facts::{Facts, Lack, ModuleFacts, SourceLink, SourcePlace};
 use crate::import::Import;
 use crate::names::{KernelRelease, ModuleId};
 use crate::record::Reason;
@@ -46,6 +46,10 @@ impl Planner<'_> {
     fn check_source(&self, id: &ModuleId, module: Option<&ModuleFacts>) -> Result<(), Refusal> {
         match module {
             Some(m) if m.source != SourcePlace::Missing => {}
+            _ if self.facts.lacking.get(id) == Some(&Lack::Conf) => {
+                let dir = id.source_dir();
+                return Err(refuse(4, format!("{id} has no dkms.conf in /usr/src/{dir}")));
+            }
             _ => {
                 let dir = id.source_dir();
                 return Err(refuse(
@@ -73,7 +77,8 @@ impl Planner<'_> {
         force: bool,
     ) -> Result<(), Refusal> {
         let module = self.facts.modules.get(id);
-        if verb != Verb::Add && module.is_some_and(|m| m.link == SourceLink::Broken) {
+        let unlinked = self.facts.lacking.get(id) == Some(&Lack::Link);
+        if verb != Verb::Add && (unlinked || module.is_some_and(|m| m.link == SourceLink::Broken)) {
             return Err(broken(id));
         }
         let registered = module.is_some_and(ModuleFacts::is_registered);

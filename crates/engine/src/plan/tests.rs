@@ -40,6 +40,7 @@ impl Machine {
             kernels: BTreeMap::new(),
             modules: BTreeMap::new(),
             cached: HashSet::new(),
+            lacking: BTreeMap::new(),
             debts: Vec::new(),
             kernels_known: true,
             import: None,
