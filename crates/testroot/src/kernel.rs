@@ -32,9 +32,9 @@ impl<'a> Kernel<'a> {
     /// Adds the headers: `build/` with a Makefile, a configuration and the generated headers.
     pub fn headers(self) -> Self {
         let release = self.release.clone();
-        let compiler = COMPILER.replace("RELEASE", &release);
+        let compiler = COMPILER.replace("@RELEASE@", &release);
         let kernel = self
-            .file("build/Makefile", &MAKEFILE.replace("RELEASE", &release))
+            .file("build/Makefile", &MAKEFILE.replace("@RELEASE@", &release))
             .file("build/.config", CONFIG)
             .file("build/include/config/auto.conf", CONFIG)
             .file("build/include/config/kernel.release", &format!("{release}\n"))
@@ -98,7 +98,7 @@ impl<'a> Kernel<'a> {
 const CONFIG: &str = "CONFIG_MODULES=y\nCONFIG_SMP=y\nCONFIG_NET=y\nCONFIG_FAKE=m\n";
 
 const MAKEFILE: &str = r#"# Stands for Kbuild: no compiler is run, but the module's own Makefile is read.
-export KERNELRELEASE := RELEASE
+export KERNELRELEASE := @RELEASE@
 include $(M)/Makefile
 .DEFAULT_GOAL := modules
 .PHONY: modules clean
@@ -123,7 +123,7 @@ name=$(basename "$2" .ko)
 version=$(sed -n 's/^MODULE_VERSION("\(.*\)");$/\1/p' "$1")
 digest=$(cksum < "$1" | cut -d ' ' -f 1)
 cp "$(dirname "$0")/object" "$2"
-printf 'vermagic=RELEASE SMP preempt mod_unload \0name=%s\0version=%s\0srcversion=%s\0depends=\0license=GPL\0' \
+printf 'vermagic=@RELEASE@ SMP preempt mod_unload \0name=%s\0version=%s\0srcversion=%s\0depends=\0license=GPL\0' \
     "$name" "$version" "$digest" | dd of="$2" bs=1024 seek=1 conv=notrunc status=none
 printf '0x%08x\t%s_symbol\t%s\tEXPORT_SYMBOL\t\n' "$digest" "$name" "${2%.ko}" > "${2%.ko}.symvers"
 "#;

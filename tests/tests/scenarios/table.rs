@@ -1,0 +1,27 @@
+//! The table of intended differences, `docs/compatibility.md`.
+
+use std::fs;
+use std::path::Path;
+
+/// A row of it.
+#[derive(Debug)]
+pub struct Row {
+    /// Its first cell, by which scenarios name it.
+    pub key: String,
+}
+
+/// The section of rows that scenarios cannot show; they have no keys.
+const NOT_SHOWN: &str = "## What the comparison does not show";
+
+/// All rows that scenarios can show, in order.
+pub fn rows() -> Vec<Row> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/compatibility.md");
+    let text = fs::read_to_string(file).expect("read docs/compatibility.md");
+    let shown = text.split_once(NOT_SHOWN).map_or(text.as_str(), |(shown, _)| shown);
+    let rows = shown.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| Key |"));
+    let key = |line: &str| {
+        let key = line.strip_prefix("| `").and_then(|line| line.split_once("` |"));
+        key.unwrap_or_else(|| panic!("a row without a key: {line}")).0.to_owned()
+    };
+    rows.map(|line| Row { key: key(line) }).collect()
+}
