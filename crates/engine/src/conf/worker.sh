@@ -50,8 +50,8 @@ while IFS= read -r -d '' -u 198 alpm_dkms_request; do
         done >&199
         # DKMS_DIRECTIVE_X="NAME=value", wherever it is set. Only directives have such names; a
         # setting of framework.conf cannot be had that way.
-        for alpm_dkms_name in "${!DKMS_DIRECTIVE@}"; do
-            alpm_dkms_value=${!alpm_dkms_name}
+        for alpm_dkms_index in "${!DKMS_DIRECTIVE@}"; do
+            alpm_dkms_value=${!alpm_dkms_index}
             for alpm_dkms_name in "${alpm_dkms_wanted[@]}"; do
                 if [[ $alpm_dkms_name == [[:upper:]]* && $alpm_dkms_value == "$alpm_dkms_name="* ]]; then
                     printf 'value\0%s\0000\0%s\0' "$alpm_dkms_name" "${alpm_dkms_value#*=}"
