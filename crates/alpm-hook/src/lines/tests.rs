@@ -55,6 +55,7 @@ fn run(plan: &Plan, outcome: impl Fn(&Action) -> Outcome) -> String {
         modules: BTreeMap::new(),
         debts: Vec::new(),
         cached: std::collections::HashSet::new(),
+        lacking: BTreeMap::new(),
         import: None,
         no_autoinstall: false,
         kernels_known: true,
