@@ -66,15 +66,16 @@ impl<'a> Ledger<'a> {
         {
             return problems;
         }
+        let left = Unsettled::of(report);
         for debt in &self.plan.owes {
-            let paid = self.plan.settles.contains(debt) && !self.is_still_owed(debt, report);
+            let paid = self.plan.settles.contains(debt) && !self.is_still_owed(debt, &left);
             if !paid {
                 problems.extend(trouble(self.debts.write(debt)));
             }
         }
         for debt in self.plan.settles.iter().chain(own) {
             let noted = own.contains(debt) || self.known.contains(debt);
-            if noted && !self.is_still_owed(debt, report) {
+            if noted && !self.is_still_owed(debt, &left) {
                 problems.extend(trouble(self.debts.clear(debt)));
             }
         }
@@ -88,19 +89,18 @@ impl<'a> Ledger<'a> {
         problems
     }
 
-    fn is_still_owed(&self, debt: &Debt, report: &Report) -> bool {
+    fn is_still_owed(&self, debt: &Debt, left: &Unsettled) -> bool {
         match debt {
             Debt::Source(dir) => {
                 let mut modules = self.facts.modules.iter().filter(|(_, m)| m.source_dir == *dir);
-                modules
-                    .any(|(id, _)| stays(report, id) || has_passing_trouble(report, Some(id), None))
+                modules.any(|(id, _)| left.stayed.contains(id) || left.concerns(Some(id), None))
             }
-            Debt::Kernel(kernel) => has_passing_trouble(report, None, Some(kernel)),
+            Debt::Kernel(kernel) => left.concerns(None, Some(kernel)),
             Debt::Install { module, kernel } | Debt::Uninstall { module, kernel } => {
-                has_passing_trouble(report, Some(module), Some(kernel))
+                left.concerns(Some(module), Some(kernel))
             }
             Debt::Remove(module) => {
-                stays(report, module) || has_passing_trouble(report, Some(module), None)
+                left.stayed.contains(module) || left.concerns(Some(module), None)
             }
             Debt::LeftOver(_) | Debt::Transaction { .. } | Debt::Image { .. } => false,
         }
@@ -111,26 +111,34 @@ fn trouble(result: Result<(), FileError>) -> Vec<String> {
     result.err().map(|error| error.to_string()).into_iter().collect()
 }
 
-/// Whether a module that was to be forgotten had to stay.
-fn stays(report: &Report, module: &ModuleId) -> bool {
-    report.finished.iter().any(|finished| {
-        finished.step.action == Action::Deregister(module.clone())
-            && matches!(finished.outcome, Outcome::Skipped(_))
-    })
+/// What a run leaves to be done. Gathered once: a transaction may owe as much as it has targets.
+struct Unsettled<'a> {
+    /// Modules that were to be forgotten and had to stay.
+    stayed: BTreeSet<&'a ModuleId>,
+    /// What failed and may not fail the next time.
+    passing: Vec<&'a Action>,
 }
 
-/// Whether something about these failed that may not fail the next time.
-fn has_passing_trouble(
-    report: &Report,
-    module: Option<&ModuleId>,
-    kernel: Option<&KernelRelease>,
-) -> bool {
-    let concerns = |action: &Action| {
-        let same_kernel =
-            kernel.is_none() || action.kernel().is_none() || action.kernel() == kernel;
-        let same_module =
-            module.is_none() || action.module().is_none() || action.module() == module;
-        same_kernel && same_module
-    };
-    report.failures().any(|(action, failed)| failed.passing && concerns(action))
+impl<'a> Unsettled<'a> {
+    fn of(report: &'a Report) -> Self {
+        let stayed = report.finished.iter().filter_map(|done| match &done.step.action {
+            Action::Deregister(module) if matches!(done.outcome, Outcome::Skipped(_)) => {
+                Some(module)
+            }
+            _ => None,
+        });
+        let passing = report.failures().filter(|(_, failed)| failed.passing);
+        Self { stayed: stayed.collect(), passing: passing.map(|(action, _)| action).collect() }
+    }
+
+    /// Whether something that failed is about these.
+    fn concerns(&self, module: Option<&ModuleId>, kernel: Option<&KernelRelease>) -> bool {
+        self.passing.iter().any(|action| {
+            let same_kernel =
+                kernel.is_none() || action.kernel().is_none() || action.kernel() == kernel;
+            let same_module =
+                module.is_none() || action.module().is_none() || action.module() == module;
+            same_kernel && same_module
+        })
+    }
 }
