@@ -113,8 +113,11 @@ impl Accounts {
         let root = &site.trees.root;
         let now = look(generator, &image.below(root));
         // What was regenerated before the objects were placed may hold the old ones.
-        let noted = self.note.of(&image).filter(|_| self.note.is_of(&kernel.release, ours));
-        let before = noted.map(|noted| {
+        let before = self.note.is_of(&kernel.release, ours).then(|| {
+            // One that was not there then is new.
+            let Some(noted) = self.note.of(&image) else {
+                return Before { same: false, contents: None };
+            };
             let same = noted.is_same(&image, root);
             let contents = match &now {
                 Now::Holds(contents) if same => Some(contents.clone()),

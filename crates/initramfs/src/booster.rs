@@ -15,13 +15,23 @@ use crate::pacman_hook;
 /// The pacman hook that regenerates images, and copies a new kernel to /boot.
 pub(crate) const HOOK: &str = "90-booster-install.hook";
 
-/// The images of one kernel, as far as they are there: `/boot/booster-<pkgbase>.img`.
+/// The images of one kernel, as far as they are there: `/boot/booster-<pkgbase>.img`. A kernel without any is to have
+/// that one if it is what the machine's pacman hook makes.
 pub(crate) fn images(site: &Site, kernel: &Kernel) -> Vec<Image> {
     let names = kernel.pkgbase.iter().map(String::as_str).chain([kernel.release.as_str()]);
     let paths = names.map(|name| PathBuf::from(format!("/boot/booster-{name}.img")));
     let image =
         |path| Image { path, kind: Kind::Initramfs, kernel: kernel.release.clone(), preset: None };
-    paths.map(image).filter(|image| image.below(&site.trees.root).is_file()).collect()
+    let (root, mut images) = (&site.trees.root, paths.map(image).collect::<Vec<Image>>());
+    let is_to_come = kernel.pkgbase.is_some()
+        && images.iter().all(|image| !image.below(root).is_file())
+        && pacman_hook::is_active_and_names(root, HOOK, "/boot/booster-");
+    if is_to_come {
+        images.truncate(1);
+    } else {
+        images.retain(|image| image.below(root).is_file());
+    }
+    images
 }
 
 /// What `/etc/booster.yaml` puts into images, each with the place that says so: `modules`, `modules_force_load`,
@@ -53,11 +63,14 @@ pub(crate) fn wanted(site: &Site) -> BTreeMap<KmodName, String> {
 
 /// How these images of one kernel are regenerated.
 pub(crate) fn calls(site: &Site, kernel: &Kernel, images: &[&Image]) -> Vec<Call> {
-    if images.is_empty()
-        && let Some(words) = pacman_hook::exec(&site.trees.root, HOOK)
+    let root = &site.trees.root;
+    if images.iter().all(|image| !image.below(root).exists())
+        && let Some(words) = pacman_hook::exec(root, HOOK)
     {
-        let vmlinuz = format!("usr/lib/modules/{}/vmlinuz\n", kernel.release);
-        return vec![Call { words, stdin: vmlinuz }];
+        return vec![Call {
+            words,
+            stdin: pacman_hook::kernel_target(root, HOOK, &kernel.release),
+        }];
     }
     let call = |image: &&Image| {
         let path = image.path.display().to_string();

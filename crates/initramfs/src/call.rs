@@ -56,11 +56,14 @@ impl Call {
     }
 }
 
-/// The line of a complaint that says most: the first that speaks of an error, or else the last.
+/// The line of a complaint that says most: the first that speaks of an error, dracut's own (`dracut[E]: …`,
+/// `dracut[F]: …`) before those of what it calls, or else the last.
 fn reason(complaint: &str) -> Option<&str> {
+    let of_dracut =
+        |line: &&str| line.starts_with("dracut[E]: ") || line.starts_with("dracut[F]: ");
     let names_error = |line: &&str| line.to_ascii_lowercase().contains("error:");
-    let line = complaint.lines().find(names_error).or_else(|| complaint.lines().last())?;
-    Some(line.trim())
+    let line = complaint.lines().find(of_dracut).or_else(|| complaint.lines().find(names_error));
+    Some(line.or_else(|| complaint.lines().last())?.trim())
 }
 
 #[cfg(test)]
@@ -72,6 +75,9 @@ mod tests {
         let complaint = "  -> Running build hook: [zfs]\n==> ERROR: module not found: 'zfs'\n\
                          ==> WARNING: errors were encountered during the build.\n";
         assert_eq!(reason(complaint), Some("==> ERROR: module not found: 'zfs'"));
+        let complaint = "libkmod: ERROR: no /proc/modules\ndracut[W]: hm\ndracut[E]: no such compressor\n\
+                         dracut[F]: failed\n";
+        assert_eq!(reason(complaint), Some("dracut[E]: no such compressor"));
         assert_eq!(reason("one\n two \n"), Some("two"));
         assert_eq!(reason(""), None);
     }

@@ -21,7 +21,8 @@ pub(crate) const HOOK: &str = "90-dracut-install.hook";
 const DRIVERS: [&str; 3] = ["add_drivers", "force_drivers", "drivers"];
 
 /// The images of one kernel, as far as they are there: named after its package or its release in /boot, in the
-/// layout of kernel-install(8), or unified kernel images in an EFI partition.
+/// layout of kernel-install(8), or unified kernel images in an EFI partition. A kernel without any is to have the one
+/// in /boot if that is what the machine's pacman hook makes.
 pub(crate) fn images(site: &Site, kernel: &Kernel) -> Vec<Image> {
     let root = &site.trees.root;
     let release = &kernel.release;
@@ -49,7 +50,17 @@ pub(crate) fn images(site: &Site, kernel: &Kernel) -> Vec<Image> {
         }
     }
     let image = |(path, kind)| Image { path, kind, kernel: release.clone(), preset: None };
-    paths.into_iter().map(image).filter(|image| image.below(root).is_file()).collect()
+    let images = paths.into_iter().map(image);
+    let images: Vec<Image> = images.filter(|image| image.below(root).is_file()).collect();
+    match &kernel.pkgbase {
+        Some(pkgbase)
+            if images.is_empty()
+                && pacman_hook::is_active_and_names(root, HOOK, "/boot/initramfs-") =>
+        {
+            vec![image((format!("/boot/initramfs-{pkgbase}.img").into(), Kind::Initramfs))]
+        }
+        _ => images,
+    }
 }
 
 /// Whether the name of a unified kernel image is that of this kernel: it holds the release, or the package's name as
@@ -67,11 +78,11 @@ fn is_for(name: &str, kernel: &Kernel) -> bool {
             .is_some_and(|rest| rest.ends_with('-') && !rest.contains("linux"))
 }
 
-/// What the configuration puts into images, each with the place that says so.
+/// What the configuration puts into a kernel's images, each with the place that says so.
 ///
 /// # Errors
 /// A sentence if the configuration cannot be read.
-pub(crate) fn wanted(site: &Site) -> Result<BTreeMap<KmodName, String>, String> {
+pub(crate) fn wanted(site: &Site, kernel: &Kernel) -> Result<BTreeMap<KmodName, String>, String> {
     let root = &site.trees.root;
     let mut configs = vec![root.join("etc/dracut.conf")];
     // A file in /etc replaces one of the same name in /usr (dracut.conf(5)).
@@ -83,7 +94,9 @@ pub(crate) fn wanted(site: &Site) -> Result<BTreeMap<KmodName, String>, String> 
     dropped.sort_by_key(|file| file.file_name().map(ToOwned::to_owned));
     configs.extend(dropped);
     configs.retain(|file| file.exists());
-    let variables = Variables::read(site, &configs)?;
+    // dracut's own scripts set this one before they read it, so that a configuration can tell kernels apart.
+    let known = [("kernel", kernel.release.as_str())];
+    let variables = Variables::read_knowing(site, &configs, &known)?;
     let mut wanted = BTreeMap::new();
     for key in DRIVERS.into_iter().chain(["add_dracutmodules", "dracutmodules"]) {
         for word in variables.words(key) {
@@ -96,11 +109,14 @@ pub(crate) fn wanted(site: &Site) -> Result<BTreeMap<KmodName, String>, String> 
 /// How these images of one kernel are regenerated.
 pub(crate) fn calls(site: &Site, kernel: &Kernel, images: &[&Image]) -> Vec<Call> {
     let root = &site.trees.root;
-    if images.is_empty()
+    // Its hook makes the copy of the kernel in /boot again, too.
+    if images.iter().all(|image| !image.below(root).exists())
         && let Some(words) = pacman_hook::exec(root, HOOK)
     {
-        let vmlinuz = format!("usr/lib/modules/{}/vmlinuz\n", kernel.release);
-        return vec![Call { words, stdin: vmlinuz }];
+        return vec![Call {
+            words,
+            stdin: pacman_hook::kernel_target(root, HOOK, &kernel.release),
+        }];
     }
     let release = kernel.release.as_str();
     let call = |image: &&Image| {

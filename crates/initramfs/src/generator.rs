@@ -90,7 +90,7 @@ impl Generator {
     ) -> Result<BTreeMap<KmodName, String>, String> {
         match self {
             Self::Mkinitcpio => mkinitcpio::wanted(site, kernel),
-            Self::Dracut => dracut::wanted(site),
+            Self::Dracut => dracut::wanted(site, kernel),
             Self::Booster => Ok(booster::wanted(site)),
         }
     }

@@ -126,13 +126,16 @@ impl Note {
         note
     }
 
-    /// Notes an image, in place of what was noted of it. One that cannot be read is left out, with a line in the log.
+    /// Notes an image, in place of what was noted of it. Of one that cannot be copied or read that it is there, with
+    /// a line in the log.
     pub(crate) fn add(&mut self, site: &Site, image: &Image) {
         self.images.retain(|noted| noted.path != image.path);
-        match Noted::take(site, image) {
-            Ok(noted) => self.images.push(noted),
-            Err(error) => log::warn!("{error}"),
-        }
+        let noted = Noted::take(site, image).unwrap_or_else(|error| {
+            log::warn!("{error}");
+            let stat = image.below(&site.trees.root).metadata().ok().map(|meta| stat(&meta));
+            Noted { path: image.path.clone(), stat, digest: None, copy: None }
+        });
+        self.images.push(noted);
     }
 
     /// Whether a kernel's images were noted while it had these objects.

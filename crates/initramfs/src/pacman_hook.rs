@@ -3,6 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use dkms_engine::names::KernelRelease;
+
+use crate::files;
+
 /// The directories of hooks, the one that wins last (alpm-hooks(5), pacman.conf(5) `HookDir`).
 fn directories(root: &Path) -> Vec<PathBuf> {
     let mut all = vec![root.join("usr/share/libalpm/hooks")];
@@ -24,6 +28,32 @@ fn directories(root: &Path) -> Vec<PathBuf> {
 pub(crate) fn exec(root: &Path, name: &str) -> Option<Vec<String>> {
     let files: Vec<PathBuf> = directories(root).iter().rev().map(|dir| dir.join(name)).collect();
     files.iter().find_map(|file| exec_line(&fs::read_to_string(file).ok()?))
+}
+
+/// The target that such a hook's command is to read to make the images of a kernel: `usr/lib/modules/K/vmlinuz`, or
+/// `…/pkgbase` where its triggers name that alone, as what Arch's wiki tells users of dracut to write.
+pub(crate) fn kernel_target(root: &Path, name: &str, release: &KernelRelease) -> String {
+    let hook = directories(root)
+        .iter()
+        .rev()
+        .find_map(|dir| fs::read_to_string(dir.join(name)).ok().filter(|text| !text.is_empty()));
+    let hook = hook.unwrap_or_default();
+    let triggers = |file: &str| {
+        hook.lines().any(|line| line.trim_start().starts_with("Target") && line.ends_with(file))
+    };
+    let file = if triggers("/pkgbase") && !triggers("/vmlinuz") { "pkgbase" } else { "vmlinuz" };
+    format!("usr/lib/modules/{release}/{file}\n")
+}
+
+/// Whether a hook is active whose program names files that begin so. Its text tells how a machine's images are called
+/// while there is none: hooks before an upgrade take them away with the old kernel.
+pub(crate) fn is_active_and_names(root: &Path, name: &str, file: &str) -> bool {
+    let program = exec(root, name).and_then(|words| words.into_iter().next());
+    let names = |program: String| {
+        fs::read_to_string(files::below(root, Path::new(&program)))
+            .is_ok_and(|text| text.contains(file))
+    };
+    is_active(root, name) && program.is_some_and(names)
 }
 
 /// Whether libalpm runs a hook of this name: it is there and not masked by a link to `/dev/null` or an empty file.
@@ -103,6 +133,35 @@ mod tests {
         let elsewhere = root(&[(&system, &stock), ("etc/pacman.conf", conf)]);
         assert_eq!(exec(elsewhere.path(), NAME).unwrap().len(), 2);
         assert!(is_active(elsewhere.path(), NAME));
+    }
+
+    #[test]
+    fn a_hook_is_told_of_a_kernel_by_the_file_that_triggers_it() {
+        let release = "7.2".parse().unwrap();
+        let target = |lines: &str| {
+            let file = format!("usr/share/libalpm/hooks/{NAME}");
+            let files = root(&[(&file, &format!("[Trigger]\n{lines}[Action]\nExec = /x\n"))]);
+            kernel_target(files.path(), NAME, &release)
+        };
+        let [pkgbase, vmlinuz] =
+            ["pkgbase", "vmlinuz"].map(|file| format!("Target = usr/lib/modules/*/{file}\n"));
+        assert_eq!(target(&pkgbase), "usr/lib/modules/7.2/pkgbase\n");
+        assert_eq!(target(&vmlinuz), "usr/lib/modules/7.2/vmlinuz\n");
+        assert_eq!(target(&(pkgbase + &vmlinuz)), "usr/lib/modules/7.2/vmlinuz\n");
+        assert_eq!(target(""), "usr/lib/modules/7.2/vmlinuz\n");
+    }
+
+    #[test]
+    fn an_active_hooks_program_tells_what_images_are_called() {
+        let (file, program) = (format!("usr/share/libalpm/hooks/{NAME}"), "/usr/bin/make-images");
+        let script = "install -D x \"/boot/initramfs-$pkgbase.img\"\n";
+        let files = root(&[(&file, &hook(program)), (program.trim_start_matches('/'), script)]);
+        let names = |file: &str| is_active_and_names(files.path(), NAME, file);
+        assert!(names("/boot/initramfs-") && !names("/efi/"));
+        let masks = files.path().join("etc/pacman.d/hooks");
+        fs::create_dir_all(&masks).unwrap();
+        symlink("/dev/null", masks.join(NAME)).unwrap();
+        assert!(!is_active_and_names(files.path(), NAME, "/boot/initramfs-"));
     }
 
     #[test]

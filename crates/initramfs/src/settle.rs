@@ -189,8 +189,8 @@ fn scarce(site: &Site, generator: Generator, image: &Image) -> Option<String> {
     let file = image.below(&site.trees.root);
     let dir = file.parent()?;
     let old = file.metadata().map_or(0, |meta| meta.len());
-    // booster writes beside the old image, the others over it.
-    let needed = if generator == Generator::Booster { old } else { old / 20 } + MARGIN;
+    // mkinitcpio writes over the old image, the others beside it.
+    let needed = if generator == Generator::Mkinitcpio { old / 20 } else { old } + MARGIN;
     let room = durable::room(dir).filter(|room| *room < needed)?;
     let dir = image.path.parent()?.display();
     let (room, needed) = (room / 1024, needed / 1024);

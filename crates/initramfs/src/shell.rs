@@ -38,13 +38,26 @@ impl Variables {
     /// # Errors
     /// A sentence if the shell cannot read them to their end.
     pub(crate) fn read(site: &Site, files: &[PathBuf]) -> Result<Self, String> {
+        Self::read_knowing(site, files, &[])
+    }
+
+    /// The same for files that may ask for some variables, given as name and value.
+    ///
+    /// # Errors
+    /// As [`Variables::read`].
+    pub(crate) fn read_knowing(
+        site: &Site,
+        files: &[PathBuf],
+        known: &[(&str, &str)],
+    ) -> Result<Self, String> {
         if files.is_empty() {
             return Ok(Self::default());
         }
         let named =
             files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
         let failed = |why: String| format!("{named} cannot be read: {why}");
-        let program = Program::new(site.tools.bash.clone(), &site.env);
+        let env = known.iter().fold(site.env.clone(), |env, (name, value)| env.with(name, value));
+        let program = Program::new(site.tools.bash.clone(), &env);
         let ended = program
             .args(["--norc", "--noprofile", "-c", SCRIPT, "dkms"])
             .args(files)
@@ -115,6 +128,19 @@ mod tests {
         assert_eq!(variables.list("MODULES"), ["zfs", "a b", "spl"]);
         assert_eq!(variables.words("add_drivers").collect::<Vec<_>>(), ["one", "two"]);
         assert_eq!((variables.text("MODULES"), variables.text("HOME")), (Some("zfs"), None));
+    }
+
+    #[test]
+    fn a_file_may_ask_for_what_is_known() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "[[ $kernel == *-lts ]] || add_drivers+=zfs\n").unwrap();
+        let site = Site::for_hook(Path::new("/"));
+        let drivers = |release: &str| {
+            let known = [("kernel", release)];
+            let read = Variables::read_knowing(&site, &[file.path().to_owned()], &known);
+            read.unwrap().text("add_drivers").map(str::to_owned)
+        };
+        assert_eq!((drivers("7.2"), drivers("6.12-lts")), (Some("zfs".into()), None));
     }
 
     #[test]
