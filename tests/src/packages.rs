@@ -7,13 +7,14 @@ use std::sync::LazyLock;
 /// The stages of the testbed that hold packages; each has an `index` (see `testbed/packages.sh`).
 const STAGES: [&str; 4] = ["kernels", "modules", "stubs", "ours"];
 
-/// One more of them, which only `make bench` makes.
-const BENCH: &str = "bench-modules";
+/// More of them that few need: a story that does fails without.
+const SPECIAL: [&str; 2] = ["bench-modules", "dracut"];
 
-/// The stages that hold packages, the benchmark's among them if it was made.
+/// The stages that hold packages, the special ones among them if they were made.
 pub(crate) fn stages() -> impl Iterator<Item = &'static str> {
-    let bench = testbed().join(BENCH).join("index").exists().then_some(BENCH);
-    STAGES.into_iter().chain(bench)
+    let testbed = testbed();
+    let made = move |stage: &&str| testbed.join(stage).join("index").exists();
+    STAGES.into_iter().chain(SPECIAL.into_iter().filter(made))
 }
 
 /// A pacman package that a story can install.
@@ -48,7 +49,8 @@ impl Package {
 }
 
 /// The package that the testbed made under `alias`, such as `linux-1`, `linux-lts-headers-2`, `bbswitch-next`, `dkms`;
-/// `alpm-dkms` is our own. The aliases are listed at the head of `testbed/kernels.sh`, `modules.sh` and `stubs.sh`.
+/// `alpm-dkms` is our own. The aliases are listed at the head of `testbed/kernels.sh`, `modules.sh`, `stubs.sh`
+/// and `dracut.sh`.
 pub fn find(alias: &str) -> Package {
     let known = ALL.iter().find(|(known, _)| known == alias);
     known.unwrap_or_else(|| panic!("the testbed has no package `{alias}`")).1.clone()

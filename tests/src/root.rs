@@ -29,7 +29,16 @@ impl Root {
     /// For quick tries of a change, `$STORIES_BINARIES` may name a directory of programs (`target/debug`) that then take
     /// the place of the package's, and so do the .hook files of the checkout.
     pub fn ready() -> Self {
-        let root = Self::over(vec![testbed().join("ready")]);
+        Self::ready_over(&[])
+    }
+
+    /// A root with our package installed that stands on the files of a further stage of the testbed, too.
+    pub fn ready_with(stage: &str) -> Self {
+        Self::ready_over(&[testbed().join(stage).join("files")])
+    }
+
+    fn ready_over(more: &[PathBuf]) -> Self {
+        let root = Self::over([more, &[testbed().join("ready")]].concat());
         if let Some(built) = std::env::var_os("STORIES_BINARIES") {
             let built =
                 Path::new(&built).canonicalize().expect("STORIES_BINARIES names a directory");

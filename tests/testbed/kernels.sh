@@ -7,41 +7,10 @@
 #   linux-1-bbswitch                                          as linux-1, with an in-tree module called bbswitch
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 source "$here/packages.sh"
+source "$here/kernel_packages.sh"
 
 # successor VERSION: the next point release (7.2.12 to 7.2.13).
 successor() { printf '%s.%s\n' "${1%.*}" "$((${1##*.} + 1))"; }
-
-# kernel ALIAS PKGBASE VERSION RELEASE: the kernel itself. $extra may name a directory of further objects.
-kernel() {
-    local alias=$1 pkgbase=$2 version=$3 release=$4 from=$testbed/sources/$2 tree=$work/$1 dir object
-    dir=$tree/usr/lib/modules/$release
-    mkdir -p "$dir/kernel/drivers"
-    printf '%s\n' "$pkgbase" >"$dir/pkgbase"
-    cp "$from/vmlinuz" "$dir/vmlinuz"
-    cp "$from"/modules.builtin* "$dir/"
-    for object in "$from"/objects/*.ko ${extra:+"$extra"/*.ko}; do
-        zstd -q -1 "$object" -o "$dir/kernel/drivers/${object##*/}.zst"
-    done
-    (cd "$dir" && find kernel -name '*.ko.zst' | sed 's/\.zst$//' | sort) >"$dir/modules.order"
-    package "$alias" "$pkgbase" "$version" "$release" "$tree"
-}
-
-# headers ALIAS PKGBASE VERSION RELEASE: the tree to compile against, with the release written into it.
-# A true kernel upgrade for nothing: vermagic is taken from utsrelease.h.
-headers() {
-    local alias=$1 pkgbase=$2 version=$3 release=$4 tree=$work/$1 build
-    build=$tree/usr/lib/modules/$release/build
-    mkdir -p "${build%/*}" "$tree/usr/src"
-    cp -a "$testbed/sources/$pkgbase/build" "$build"
-    printf '%s\n' "$release" >"$build/include/config/kernel.release"
-    printf '#define UTS_RELEASE "%s"\n' "$release" >"$build/include/generated/utsrelease.h"
-    printf '#define UTS_VERSION "#1 SMP PREEMPT_DYNAMIC %s"\n' "$release" >"$build/include/generated/utsversion.h"
-    if [[ $alias == *-symvers ]]; then
-        printf '0x00000000\ttestbed_symbol\tvmlinux\tEXPORT_SYMBOL\t\n' >>"$build/Module.symvers"
-    fi
-    ln -s "../lib/modules/$release/build" "$tree/usr/src/$pkgbase"
-    package "$alias" "$pkgbase-headers" "$version" "$release" "$tree"
-}
 
 make_kernels() {
     local version next extra=''
@@ -68,4 +37,4 @@ make_kernels() {
     finish_packages
 }
 
-stage kernels "$(digest_of "${BASH_SOURCE[0]}" "$here/pack.sh" "$here/packages.sh")-$(digest_below sources)" make_kernels
+stage kernels "$(digest_of "${BASH_SOURCE[0]}" "$here/pack.sh" "$here/packages.sh" "$here/kernel_packages.sh")-$(digest_below sources)" make_kernels

@@ -10,6 +10,7 @@
 mod bad_input;
 mod bounds;
 mod confs;
+mod dracut;
 mod failed_bumps;
 mod full_disk;
 mod hook_files;

@@ -1,0 +1,252 @@
+//! The images follow the modules where the real dracut makes them.
+
+use stories::{Output, Package, Recipe, Root, find};
+
+use crate::setting::{kernel, object, release};
+
+/// The image of the package `linux`.
+const IMAGE: &str = "boot/initramfs-linux.img";
+
+/// The image of the package `linux-lts`.
+const LTS_IMAGE: &str = "boot/initramfs-linux-lts.img";
+
+/// Images of a few files, so that one is made in a moment.
+const SMALL: &str = "dracutmodules+=\" trial \"\ncompress=cat\n";
+
+/// A module that dracut puts into images: its package says so.
+fn zfs(root: &Root, version: &str) -> Package {
+    wanted(Recipe::module("zfs", version)).make(root)
+}
+
+fn wanted(recipe: Recipe) -> Recipe {
+    recipe.file("usr/lib/dracut/dracut.conf.d/zfs.conf", "add_drivers+=\" zfs \"\n")
+}
+
+/// A machine with dracut, and no kernel yet.
+fn empty_machine() -> Root {
+    let root = Root::ready_with("dracut");
+    root.write("etc/dracut.conf.d/small.conf", SMALL);
+    root.install(&[find("dracut")]);
+    root
+}
+
+/// A machine with a kernel whose image holds the module.
+fn machine() -> Root {
+    let root = empty_machine();
+    let zfs = zfs(&root, "1.0");
+    root.install(&[&kernel("linux", 1)[..], &[zfs]].concat())
+        .hooks_succeed()
+        .has(&verdict(&release()))
+        .lacks("regenerating");
+    assert_eq!(made(&root), [format!("/{IMAGE}")]);
+    assert_holds(&root, IMAGE, &release());
+    root.assert_settled();
+    root
+}
+
+/// The images that dracut was asked for since the last call, in order.
+fn made(root: &Root) -> Vec<String> {
+    let log = "var/log/images.log";
+    let made = if root.exists(log) { root.read(log) } else { String::new() };
+    root.write(log, "");
+    made.lines().map(str::to_owned).collect()
+}
+
+/// The files in an image.
+#[track_caller]
+fn files_in(root: &Root, image: &str) -> String {
+    root.run("lsinitrd", &[image]).ok().text
+}
+
+/// Asserts that an image holds the very object that stands in a kernel's directory.
+#[track_caller]
+fn assert_holds(root: &Root, image: &str, release: &str) {
+    let object = object(release, "zfs");
+    let same = format!("lsinitrd --file {object} {image} | cmp - {object}");
+    root.shell(&same).ok();
+}
+
+/// The line that all ends with.
+fn verdict(release: &str) -> String {
+    format!("{release} (linux): 1 module installed, zfs in /{IMAGE}")
+}
+
+/// Installs the next version of the module.
+fn bump(root: &Root) -> Output {
+    let new = zfs(root, "2.0");
+    root.install(&[new])
+}
+
+/// Hides hooks from pacman while something is done.
+fn without_hooks(root: &Root, hooks: &[&str], deed: impl FnOnce()) {
+    let link = |hook| format!("/etc/pacman.d/hooks/{hook}.hook");
+    for hook in hooks {
+        root.run("ln", &["-s", "/dev/null", &link(hook)]).ok();
+    }
+    deed();
+    for hook in hooks {
+        root.run("rm", &[&link(hook)]).ok();
+    }
+}
+
+#[test]
+fn dracuts_own_hook_makes_the_image_of_a_new_kernel_and_we_do_not() {
+    let root = machine();
+    let new = find("linux-2").content;
+    root.install(&kernel("linux", 2)).hooks_succeed().has(&verdict(&new)).lacks("regenerating");
+    assert_eq!(made(&root), [format!("/{IMAGE}")]);
+    assert_holds(&root, IMAGE, &new);
+    root.assert_settled();
+}
+
+/// dracut's hook does not look at modules: without us the image would keep the old one.
+#[test]
+fn dracut_is_called_when_a_module_in_its_image_changes_or_leaves() {
+    let root = machine();
+    bump(&root)
+        .hooks_succeed()
+        .has("regenerating /boot/initramfs-linux.img: it holds zfs")
+        .has(&verdict(&release()));
+    assert_eq!(made(&root), [format!("/{IMAGE}")]);
+    assert_holds(&root, IMAGE, &release());
+    root.assert_settled();
+
+    root.remove(&["zfs-dkms"]).hooks_succeed().has("regenerating");
+    assert_eq!(made(&root), [format!("/{IMAGE}")]);
+    let files = files_in(&root, IMAGE);
+    assert!(files.contains("init") && !files.contains("zfs"), "{files}");
+    root.assert_settled();
+}
+
+#[test]
+fn dracut_does_not_run_for_a_module_that_its_image_does_not_hold() {
+    let root = machine();
+    let before = root.bytes(IMAGE);
+    let webcam = Recipe::module("webcam", "1.0").make(&root);
+    root.install(&[webcam]).hooks_succeed().has("2 modules installed, zfs in");
+    root.remove(&["webcam-dkms"]).hooks_succeed();
+    assert_eq!(made(&root), [""; 0]);
+    assert_eq!(root.bytes(IMAGE), before);
+    root.assert_settled();
+}
+
+#[test]
+fn headers_that_come_later_bring_the_module_into_the_image() {
+    let root = empty_machine();
+    let [linux, headers] = kernel("linux", 1);
+    let zfs = zfs(&root, "1.0");
+    root.install(&[linux, zfs]).has("linux-headers");
+    assert!(!files_in(&root, IMAGE).contains("zfs.ko"));
+    made(&root);
+    root.install(&[headers])
+        .hooks_succeed()
+        .has("regenerating /boot/initramfs-linux.img: zfs is in add_drivers of dracut.conf")
+        .has(&verdict(&release()));
+    assert_eq!(made(&root), [format!("/{IMAGE}")]);
+    assert_holds(&root, IMAGE, &release());
+    root.assert_settled();
+}
+
+#[test]
+fn of_two_kernels_only_the_image_with_the_module_is_made_again() {
+    let root = empty_machine();
+    let lacks = "[[ $kernel == *-lts ]] || add_drivers+=\" zfs \"\n";
+    root.write("etc/dracut.conf.d/zfs.conf", lacks);
+    let zfs = zfs(&root, "1.0");
+    let kernels = [kernel("linux", 1), kernel("linux-lts", 1)].concat();
+    root.install(&[&kernels[..], &[zfs]].concat()).hooks_succeed();
+    assert_holds(&root, IMAGE, &release());
+    assert!(!files_in(&root, LTS_IMAGE).contains("zfs.ko"));
+    let before = root.bytes(LTS_IMAGE);
+    made(&root);
+
+    bump(&root).hooks_succeed().has(&verdict(&release()));
+    assert_eq!(made(&root), [format!("/{IMAGE}")]);
+    assert_holds(&root, IMAGE, &release());
+    assert_eq!(root.bytes(LTS_IMAGE), before);
+    root.assert_settled();
+}
+
+/// Upgrades the module while dracut is not in order, then once it is.
+fn upgrade_with_bad_dracut(root: &Root, file: &str, text: &str, why: &str) {
+    let (good, before) = (root.read(file), root.bytes(IMAGE));
+    root.write(file, text);
+    bump(root)
+        .hooks_fail()
+        .has("/boot/initramfs-linux.img is the one from before again: ")
+        .has(why)
+        .has("1 module installed; not up to date: /boot/initramfs-linux.img: dkms initramfs");
+    assert_eq!(made(root), [format!("/{IMAGE}")]);
+    assert!(root.bytes(IMAGE) == before);
+
+    root.write(file, &good);
+    root.dkms(&["initramfs"]).ok().has(&verdict(&release()));
+    assert_holds(root, IMAGE, &release());
+    root.assert_settled();
+}
+
+#[test]
+fn the_old_image_is_there_after_dracut_failed_or_made_half_of_one() {
+    let machine = machine();
+    let conf = SMALL.replace("cat", "false");
+    let why = "failed (exit status 1): dracut[E]: ";
+    upgrade_with_bad_dracut(&machine.fork(), "etc/dracut.conf.d/small.conf", &conf, why);
+
+    // As where a disk loses what was written.
+    let dracut = machine.read("usr/bin/dracut").replace("exec ", "");
+    let half = dracut + "truncate --size=100000 \"$image\"\n";
+    upgrade_with_bad_dracut(&machine.fork(), "usr/bin/dracut", &half, "lsinitrd cannot list");
+}
+
+/// dracut writes beside the old image, so there must be room for two.
+#[test]
+fn a_full_boot_partition_is_noticed_before_dracut_is_called() {
+    let root = machine();
+    let before = root.bytes(IMAGE);
+    root.move_to_full_disk("boot", 2048);
+    bump(&root)
+        .hooks_fail()
+        .has("/boot/initramfs-linux.img is not regenerated: /boot has 2048 KiB left and it needs")
+        .has("make room, then: dkms initramfs");
+    assert_eq!(made(&root), [""; 0]);
+    assert!(root.bytes(IMAGE) == before);
+    assert_eq!(root.names("boot"), ["initramfs-linux.img", "vmlinuz-linux"]);
+
+    root.resize_disk("boot", 128 * 1024);
+    root.dkms(&["initramfs"]).ok().has(&verdict(&release()));
+    assert_eq!(made(&root), [format!("/{IMAGE}")]);
+    assert_holds(&root, IMAGE, &release());
+    root.assert_settled();
+}
+
+/// Killed after the hook that builds and before those that regenerate.
+#[test]
+fn an_interrupted_transactions_image_is_made_by_whatever_comes_next() {
+    let machine = machine();
+    let hooks = ["90-dracut-dkms", "90-dracut-install", "95-dkms-verify"];
+
+    let module = machine.fork();
+    without_hooks(&module, &hooks, || drop(bump(&module).hooks_succeed()));
+    assert_eq!(module.debts().len(), 1, "{:?}", module.debts());
+    module
+        .dkms(&["initramfs", "--dry-run"])
+        .ok()
+        .has("/boot/initramfs-linux.img is to be regenerated: it holds zfs")
+        .has(&format!("would run: dracut --force --kver {} /{IMAGE}", release()));
+    assert_eq!(made(&module), [""; 0]);
+    module.dkms(&["initramfs"]).ok().has(&verdict(&release()));
+    assert_eq!(made(&module), [format!("/{IMAGE}")]);
+    assert_holds(&module, IMAGE, &release());
+    module.assert_settled();
+
+    // The old kernel took its image with it, and only dracut's own hook copies the new one.
+    let kernels = machine.fork();
+    let new = find("linux-2").content;
+    without_hooks(&kernels, &hooks, || drop(kernels.install(&kernel("linux", 2)).hooks_succeed()));
+    assert!(!kernels.exists(IMAGE) && !kernels.exists("boot/vmlinuz-linux"));
+    kernels.boot_unit().ok();
+    assert!(kernels.exists("boot/vmlinuz-linux"));
+    assert_eq!(made(&kernels), [format!("/{IMAGE}")]);
+    assert_holds(&kernels, IMAGE, &new);
+    kernels.assert_settled();
+}
