@@ -61,7 +61,8 @@ pub fn sync(call: &Call, change: &Change) -> Result<ExitCode, Failure> {
     let arrived = if change.ourselves { present.clone() } else { BTreeSet::new() };
     let sources = &change.sources | &arrived;
     let kernels = &change.kernels | &change.headers;
-    let scope = Scope { kernels: in_depth(&site, &sources, &kernels), ..Scope::default() };
+    let kernels_in_depth = in_depth(&site, &sources, &kernels);
+    let scope = Scope { kernels: kernels_in_depth, trusts_packages: true, ..Scope::default() };
     let mut facts = survey::read(&site, &scope);
     let request = Request::Sync { sources, kernels };
     let mut plan = plan::make(&request, &facts)?;

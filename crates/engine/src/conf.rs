@@ -17,6 +17,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::kernels::KernelConfig;
 use crate::names::{Arch, KernelRelease, ModuleName};
 use exclusive::Restrictions;
 use pattern::found;
@@ -195,14 +196,19 @@ impl Conf {
         self.restrictions.iter().any(Restrictions::ask_config)
     }
 
-    /// Which records are not for this kernel. `config` is the text of the kernel's configuration
-    /// (`.config` or `auto.conf`), if there is one.
+    /// Which records are not for this kernel. `config` is its configuration, if there is one.
     #[must_use]
-    pub fn excluded(&self, kernel: &KernelRelease, arch: &Arch, config: Option<&str>) -> Excluded {
-        let unmet = |index: usize| self.restrictions[index].unmet(kernel, arch, config);
+    pub fn excluded(
+        &self,
+        kernel: &KernelRelease,
+        arch: &Arch,
+        config: Option<&KernelConfig>,
+    ) -> Excluded {
+        let unmet = |restrictions: &Restrictions| restrictions.unmet(kernel, arch, config);
         // What index 0 says is for the whole module, dkms-behaviour 3.6.
-        let whole = unmet(0);
-        let why = |index| whole.clone().or_else(|| unmet(index));
+        let whole = self.restrictions.first().and_then(unmet);
+        let own = |index| self.restrictions.get(index).filter(|_| index > 0).and_then(unmet);
+        let why = |index| whole.clone().or_else(|| own(index));
         Excluded { records: (0..self.records.len()).map(why).collect() }
     }
 }

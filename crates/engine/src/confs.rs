@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::conf::{Conf, ConfError, Excluded, Question, Reader, Values};
 use crate::digest::Digest;
 use crate::facts::Problem;
-use crate::kernels::Kernel;
+use crate::kernels::{Kernel, KernelConfig};
 use crate::links;
 use crate::lock;
 use crate::names::ModuleId;
@@ -22,11 +22,19 @@ pub(crate) struct Confs<'a> {
     out_of_time: BTreeMap<ModuleId, Problem>,
     /// What the last answer holds of directives that dkms tells to be deprecated.
     deprecated: Vec<(&'static str, PathBuf)>,
+    /// The configurations of kernels that confs asked about.
+    configs: BTreeMap<PathBuf, Option<KernelConfig>>,
 }
 
 impl<'a> Confs<'a> {
     pub(crate) fn new(site: &'a Site) -> Self {
-        Self { site, reader: None, out_of_time: BTreeMap::new(), deprecated: Vec::new() }
+        Self {
+            site,
+            reader: None,
+            out_of_time: BTreeMap::new(),
+            deprecated: Vec::new(),
+            configs: BTreeMap::new(),
+        }
     }
 
     /// Asks the conf of a module that dkms knows.
@@ -118,11 +126,14 @@ impl<'a> Confs<'a> {
     }
 
     /// Which objects of a module are not for this kernel.
-    pub(crate) fn excluded(&self, conf: &Conf, kernel: &Kernel) -> Excluded {
+    pub(crate) fn excluded(&mut self, conf: &Conf, kernel: &Kernel) -> Excluded {
         // Some 10,000 lines, which few confs ask for.
         let file = if conf.asks_config() { kernel.config_file() } else { None };
-        let config = file.and_then(|path| fs::read_to_string(path).ok());
-        conf.excluded(&kernel.release, &self.site.arch, config.as_deref())
+        let config = file.and_then(|file| {
+            let read = |file: &PathBuf| KernelConfig::read(file).ok();
+            self.configs.entry(file).or_insert_with_key(read).as_ref()
+        });
+        conf.excluded(&kernel.release, &self.site.arch, config)
     }
 
     /// What the administrator lays over a module: `/etc/dkms/M*.conf` and all below `/etc/dkms/M`.

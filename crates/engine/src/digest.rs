@@ -133,8 +133,10 @@ pub struct Digests {
     store: PathBuf,
     known: BTreeMap<String, Known>,
     changed: bool,
+    /// Whether headers in a kernel's own directory are taken to be a package's.
+    trusts_packages: bool,
     /// What was walked ahead of the questions about it.
-    walks: BTreeMap<PathBuf, Walk>,
+    found: BTreeMap<PathBuf, Found>,
 }
 
 /// The texts in `include/config`.
@@ -145,6 +147,27 @@ const CONFIG_TEXTS: &[&str] = &["auto.conf", "kernel.release"];
 struct Known {
     signature: Digest,
     digest: Digest,
+    /// The signature of the directories alone, where that is enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    directories: Option<Digest>,
+}
+
+/// What was found on a walk.
+#[derive(Debug)]
+enum Found {
+    /// The directories are as they were when this digest was made.
+    Same(Digest),
+    /// The walk, and the signature of the directories if it is settled.
+    Walk(Walk, Option<Digest>),
+}
+
+/// A tree to be walked.
+struct Tree {
+    /// The name under which its digest is kept.
+    path: PathBuf,
+    parts: Vec<Part>,
+    /// Whether it is enough to look at the directories.
+    by_directories: bool,
 }
 
 impl Digests {
@@ -159,7 +182,23 @@ impl Digests {
             }),
             Err(_) => BTreeMap::new(),
         };
-        Self { root: trees.root.clone(), store, known, changed: false, walks: BTreeMap::new() }
+        Self {
+            root: trees.root.clone(),
+            store,
+            known,
+            changed: false,
+            trusts_packages: false,
+            found: BTreeMap::new(),
+        }
+    }
+
+    /// Takes headers that stand in a kernel's own directory to be a package's: package managers
+    /// replace files, which shows in the directories, and never write into them. There are ten
+    /// times as many files, and to ask for the size and times of each is most of what a hook with
+    /// nothing to do has to do. Who edited a header in place has to say so by a command.
+    #[must_use]
+    pub fn trusting_packages(self, trusts_packages: bool) -> Self {
+        Self { trusts_packages, ..self }
     }
 
     /// Walks, side by side, the headers of `kernels` and the `sources` that [`Self::kernel_identity`]
@@ -168,14 +207,15 @@ impl Digests {
     pub fn look_ahead(&mut self, kernels: &[&Kernel], sources: &[PathBuf]) {
         let headers = kernels.iter().filter_map(|kernel| {
             let headers = kernel.headers.as_ref()?;
-            Some((headers.clone(), self.header_dirs(kernel, headers).ok()?))
+            self.header_tree(kernel, headers).ok()
         });
-        let sources = sources.iter().map(|dir| (dir.clone(), whole(dir)));
-        let trees: Vec<(PathBuf, Vec<Part>)> = headers.chain(sources).collect();
-        let walks = on_all_cores(&trees, 1, |(_, parts)| Walk::over(parts));
+        let sources = sources.iter().map(|dir| source_tree(dir));
+        let trees: Vec<Tree> = headers.chain(sources).collect();
+        let found = on_all_cores(&trees, 1, |tree| self.look_at(tree));
         // What cannot be walked is walked again by the question, which gets to know why.
-        let paths = trees.into_iter().map(|(path, _)| path);
-        self.walks = paths.zip(walks).filter_map(|(path, walk)| Some((path, walk.ok()?))).collect();
+        let paths = trees.into_iter().map(|tree| tree.path);
+        self.found =
+            paths.zip(found).filter_map(|(path, found)| Some((path, found.ok()?))).collect();
     }
 
     /// Keeps the digests for the next run, and forgets those of files that are gone.
@@ -216,9 +256,7 @@ impl Digests {
     /// # Errors
     /// [`FileError`] naming the entry that cannot be read.
     pub fn source_tree(&mut self, dir: &Path) -> Result<Digest, FileError> {
-        let walk = self.walks.remove(dir);
-        let walk = walk.map_or_else(|| Walk::over(&whole(dir)), Ok)?;
-        self.walked(dir, &walk)
+        self.tree(&source_tree(dir))
     }
 
     /// What `kernel` is for a module.
@@ -240,9 +278,8 @@ impl Digests {
             Err(error) if error.is_missing() => {}
             other => identity.symvers = Some(other?),
         }
-        let walk = self.walks.remove(headers);
-        let walk = walk.map_or_else(|| Walk::over(&self.header_dirs(kernel, headers)?), Ok)?;
-        identity.headers = Some(self.walked(headers, &walk)?);
+        let tree = self.header_tree(kernel, headers)?;
+        identity.headers = Some(self.tree(&tree)?);
         Ok(identity)
     }
 
@@ -273,10 +310,43 @@ impl Digests {
         Ok(parts)
     }
 
-    /// The digest of what was walked, kept under the name `path`.
-    fn walked(&mut self, path: &Path, walk: &Walk) -> Result<Digest, FileError> {
+    fn header_tree(&self, kernel: &Kernel, headers: &Path) -> Result<Tree, FileError> {
+        let parts = self.header_dirs(kernel, headers)?;
+        let own = parts.iter().all(|part| part.dir.starts_with(&kernel.dir));
+        let by_directories = own && self.trusts_packages;
+        Ok(Tree { path: headers.to_owned(), parts, by_directories })
+    }
+
+    fn look_at(&self, tree: &Tree) -> Result<Found, FileError> {
+        let mut directories = None;
+        if tree.by_directories {
+            let (signature, settled) = walk::signature_of_directories(&tree.parts)?;
+            directories = settled.then_some(signature);
+            let known = tree.path.to_str().and_then(|path| self.known.get(path));
+            if let Some(known) = known.filter(|known| known.directories == Some(signature)) {
+                return Ok(Found::Same(known.digest));
+            }
+        }
+        Ok(Found::Walk(Walk::over(&tree.parts)?, directories))
+    }
+
+    fn tree(&mut self, tree: &Tree) -> Result<Digest, FileError> {
+        let found = self.found.remove(&tree.path).map_or_else(|| self.look_at(tree), Ok)?;
+        let (walk, directories) = match found {
+            Found::Same(digest) => return Ok(digest),
+            Found::Walk(walk, directories) => (walk, directories),
+        };
         let (signature, settled) = walk.signature();
-        self.remembered(path, signature, settled, || walk.digest())
+        let digest = self.remembered(&tree.path, signature, settled, || walk.digest())?;
+        if directories.is_some()
+            && let Some(known) = tree.path.to_str().and_then(|path| self.known.get_mut(path))
+            && known.signature == signature
+        {
+            // The files were looked at after the directories: the digest is not older than these.
+            known.directories = directories;
+            self.changed = true;
+        }
+        Ok(digest)
     }
 
     /// The known digest if it was made under `signature`, else one made now. It is kept only if
@@ -296,11 +366,18 @@ impl Digests {
         }
         let digest = make()?;
         if let Some(key) = key.filter(|_| settled) {
-            self.known.insert(key.to_owned(), Known { signature, digest });
+            let directories = None;
+            self.known.insert(key.to_owned(), Known { signature, digest, directories });
             self.changed = true;
         }
         Ok(digest)
     }
+}
+
+/// A module's source: all that is in the directory, each file looked at, for who writes a module
+/// writes where it is.
+fn source_tree(dir: &Path) -> Tree {
+    Tree { path: dir.to_owned(), parts: whole(dir), by_directories: false }
 }
 
 /// A directory with all that is in it.

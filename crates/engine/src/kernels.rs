@@ -162,15 +162,31 @@ impl KernelConfig {
     /// # Errors
     /// [`io::Error`] as the system gives it.
     pub fn read(path: &Path) -> io::Result<Self> {
-        Ok(Self { text: String::from_utf8_lossy(&fs::read(path)?).into_owned() })
+        let text = String::from_utf8(fs::read(path)?)
+            .unwrap_or_else(|bad| String::from_utf8_lossy(bad.as_bytes()).into_owned());
+        Ok(Self::of(text))
+    }
+
+    pub(crate) fn of(text: impl Into<String>) -> Self {
+        Self { text: text.into() }
     }
 
     /// The value of `option` (`CONFIG_…`), without quotes: `auto.conf` has none since Linux 6.14.
     #[must_use]
     pub fn value(&self, option: &str) -> Option<&str> {
-        let value =
-            self.text.lines().find_map(|line| line.strip_prefix(option)?.strip_prefix('='))?.trim();
+        let value = self.assigned(option)?.trim();
         Some(value.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(value))
+    }
+
+    /// What stands behind `option=`, as it is written.
+    pub(crate) fn assigned(&self, option: &str) -> Option<&str> {
+        // Among some 10,000 lines: to look for the name is faster than to look at each line.
+        memchr::memmem::find_iter(self.text.as_bytes(), option).find_map(|start| {
+            let (before, found) = self.text.split_at_checked(start)?;
+            let starts_line = before.is_empty() || before.ends_with('\n');
+            let value = found.strip_prefix(option)?.strip_prefix('=').filter(|_| starts_line)?;
+            Some(value.lines().next().unwrap_or_default())
+        })
     }
 
     /// Whether `option` is built in or a module.
@@ -292,7 +308,7 @@ mod tests {
     }
 
     fn config(text: &str) -> KernelConfig {
-        KernelConfig { text: text.to_owned() }
+        KernelConfig::of(text)
     }
 
     #[test]

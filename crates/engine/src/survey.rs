@@ -34,6 +34,9 @@ pub struct Scope {
     pub shallow: bool,
     /// A module that comes from elsewhere.
     pub import: Option<Import>,
+    /// Whether headers in a kernel's own directory are taken to be a package's, see
+    /// [`Digests::trusting_packages`].
+    pub trusts_packages: bool,
 }
 
 impl Scope {
@@ -55,11 +58,12 @@ pub fn read(site: &Site, scope: &Scope) -> Facts {
     let mut survey = Survey {
         site,
         scope,
-        digests: Digests::open(&site.trees),
+        digests: Digests::open(&site.trees).trusting_packages(scope.trusts_packages),
         confs: Confs::new(site),
         sources: BTreeMap::new(),
         overrides: BTreeMap::new(),
         compression: BTreeMap::new(),
+        keys: BTreeMap::new(),
         lacking: BTreeMap::new(),
         kernels_known: true,
         problems: site.settings.problems.clone(),
@@ -104,6 +108,8 @@ struct Survey<'a> {
     overrides: BTreeMap<ModuleId, Digest>,
     /// How the objects of each kernel are compressed, likewise.
     compression: BTreeMap<KernelRelease, Compression>,
+    /// By which certificate they are signed, likewise.
+    keys: BTreeMap<KernelRelease, Option<Digest>>,
     lacking: BTreeMap<ModuleId, Lack>,
     kernels_known: bool,
     problems: Vec<String>,
@@ -365,7 +371,9 @@ impl Survey<'_> {
                     .filter_map(|object| ObjectName::parse(&object.name))
                     .any(|name| other(name.compression));
             if let Some(kernel) = kernel.filter(|k| k.kernel.alive && k.has_headers()) {
-                let key = self.site.signing.certificate(self.site, &kernel.kernel);
+                let known = self.keys.entry(release.clone());
+                let key = *known
+                    .or_insert_with(|| self.site.signing.certificate(self.site, &kernel.kernel));
                 built.other_key = key.is_some() && key != record.signing;
             }
         } else if let Some(headers) = kernel.and_then(|k| k.kernel.headers.as_ref()) {

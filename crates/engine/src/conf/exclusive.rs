@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::Values;
 use super::pattern::found;
+use crate::kernels::KernelConfig;
 use crate::names::{Arch, KernelRelease};
 use crate::version;
 
@@ -69,13 +70,13 @@ impl Restrictions {
         self.config.is_some()
     }
 
-    /// The first restriction that the kernel does not meet. Without the text of its configuration
-    /// nothing is said about that.
+    /// The first restriction that the kernel does not meet. Without its configuration nothing is
+    /// said about that.
     pub(super) fn unmet(
         &self,
         kernel: &KernelRelease,
         arch: &Arch,
-        config: Option<&str>,
+        config: Option<&KernelConfig>,
     ) -> Option<Why> {
         let why = |name: &str, wanted: &str| {
             let wanted: Vec<_> = wanted.split_whitespace().collect();
@@ -104,11 +105,8 @@ impl Restrictions {
 }
 
 /// Whether a kernel's configuration has an option (`CONFIG_X`) or has it not (`!CONFIG_X`).
-fn is_met(option: &str, config: &str) -> bool {
-    let has = |name: &str| {
-        let value = |line: &str| line.strip_prefix(name)?.strip_prefix('=')?.chars().next();
-        config.lines().any(|line| matches!(value(line), Some('y' | 'm')))
-    };
+fn is_met(option: &str, config: &KernelConfig) -> bool {
+    let has = |name| config.assigned(name).is_some_and(|value| value.starts_with(['y', 'm']));
     option.strip_prefix('!').map_or_else(|| has(option), |option| !has(option))
 }
 
@@ -154,8 +152,9 @@ mod tests {
             values.set(&format!("BUILD_EXCLUSIVE_{name}"), 3, *text);
         }
         let kernel = "7.2.12-arch1-1".parse().unwrap();
+        let config = KernelConfig::of(CONFIG);
         let unmet =
-            Restrictions::at(&values, 3).unmet(&kernel, &"x86_64".parse().unwrap(), Some(CONFIG));
+            Restrictions::at(&values, 3).unmet(&kernel, &"x86_64".parse().unwrap(), Some(&config));
         assert_eq!(unmet.map(|why| why.to_string()).as_deref(), want);
     }
 

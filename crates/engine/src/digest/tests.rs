@@ -96,6 +96,57 @@ fn contents_are_read_again_only_where_stat_differs() {
     assert_eq!(digest(&trees, &dir), before);
 }
 
+/// Which of these changes of a header show to somebody who trusts packages.
+#[rstest]
+#[case::replaced(|file: &Path| durable::write(file, b"int b;").unwrap(), true)]
+#[case::gone(|file: &Path| fs::remove_file(file).unwrap(), true)]
+#[case::another(|file: &Path| fs::write(file.with_file_name("c.h"), "").unwrap(), true)]
+#[case::written_where_it_is(|file: &Path| fs::write(file, "int b;").unwrap(), false)]
+fn a_package_replaces_files(#[case] change: Change, #[case] shows: bool) {
+    let (_dir, trees) = machine();
+    let file = trees.install.join("6.1/build/include/sub/a.h");
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::write(&file, "int a;").unwrap();
+    settle();
+    let identity = |trusts_packages: bool| {
+        let kernels = Kernels::read(&trees).unwrap();
+        let mut digests = Digests::open(&trees).trusting_packages(trusts_packages);
+        let identity = digests.kernel_identity(&kernels.all[0]).unwrap();
+        digests.save().unwrap();
+        identity
+    };
+    let before = identity(true);
+    assert_eq!(identity(true), before);
+    change(&file);
+    settle();
+    assert_eq!(identity(true) != before, shows);
+    // Each file is looked at for a command, and a hook takes over what was found then.
+    assert_ne!(identity(false), before);
+    assert_ne!(identity(true), before);
+}
+
+/// Whoever keeps headers elsewhere writes to them where they are.
+#[test]
+fn headers_outside_of_a_kernels_directory_are_looked_at_one_by_one() {
+    let (dir, trees) = machine();
+    let file = dir.path().join("home/linux/include/a.h");
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::write(&file, "int a;").unwrap();
+    fs::create_dir_all(trees.install.join("6.1")).unwrap();
+    symlink("/home/linux", trees.install.join("6.1/build")).unwrap();
+    settle();
+    let identity = || {
+        let kernels = Kernels::read(&trees).unwrap();
+        let mut digests = Digests::open(&trees).trusting_packages(true);
+        let identity = digests.kernel_identity(&kernels.all[0]).unwrap();
+        digests.save().unwrap();
+        identity
+    };
+    let before = identity();
+    fs::write(&file, "int b;").unwrap();
+    assert_ne!(identity(), before);
+}
+
 /// Trees that were walked side by side are what they are when walked one by one.
 #[test]
 fn a_look_ahead_changes_no_answer() {
@@ -112,7 +163,7 @@ fn a_look_ahead_changes_no_answer() {
     let plain = answers(&mut Digests::open(&trees));
     let mut ahead = Digests::open(&trees);
     ahead.look_ahead(&[&kernels.all[0]], &[source.clone(), trees.source.join("none")]);
-    assert_eq!(ahead.walks.len(), 2);
+    assert_eq!(ahead.found.len(), 2);
     assert_eq!(answers(&mut ahead), plain);
     // What was walked is used once: a later question sees what is there then.
     fs::write(include.join("a.h"), "int a;").unwrap();

@@ -1,15 +1,18 @@
 //! The files of a tree in a fixed order, with what stat says of each.
 
 use std::collections::VecDeque;
-use std::ffi::OsString;
+use std::ffi::{CStr, OsStr, OsString};
 use std::fs::{self, Metadata};
 use std::io::ErrorKind;
+use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use nix::sys::stat::SFlag;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, StatxFlags, StatxTimestamp};
+use rustix::io::Errno;
 
 use super::Digest;
 use crate::durable::FileError;
@@ -24,6 +27,9 @@ const TICK: i128 = 100_000_000;
 
 /// The same for filesystems that keep whole seconds (ext4 with small inodes).
 const WHOLE_SECONDS_TICK: i128 = 2_000_000_000;
+
+/// Room for the answer to one question after the entries of a directory, in bytes.
+const LISTING: usize = 32 << 10;
 
 /// With fewer files to read, a thread costs more than it gains.
 const FILES_PER_THREAD: usize = 30;
@@ -50,6 +56,15 @@ pub(super) enum Extent {
     Only(&'static [&'static str]),
 }
 
+/// What is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Depth {
+    /// Each file.
+    Files,
+    /// The directories alone: they show what came, went or was replaced in them.
+    Directories,
+}
+
 /// The entries below one or several directories.
 #[derive(Debug)]
 pub(super) struct Walk {
@@ -60,13 +75,18 @@ pub(super) struct Walk {
 struct Folder {
     label: PathBuf,
     dir: PathBuf,
+    /// What stat says of the directory itself, with [`Depth::Directories`].
+    own: Option<Stat>,
+    /// The names of all entries, one after the other: of the time that some 10,000 entries take, a
+    /// third would go into making and freeing a string for each.
+    names: Vec<u8>,
     entries: Vec<Entry>,
 }
 
-/// An entry: there may be some 10,000, so it is kept small.
 #[derive(Debug)]
 struct Entry {
-    name: OsString,
+    /// Where its name is in [`Folder::names`].
+    name: Range<usize>,
     /// Nothing for a directory: its entries say all that counts, and its own time changes with
     /// any of them.
     stat: Option<Stat>,
@@ -75,15 +95,33 @@ struct Entry {
 impl Walk {
     /// Walks the given directories.
     pub(super) fn over(parts: &[Part]) -> Result<Self, FileError> {
+        Self::with(parts, Depth::Files)
+    }
+
+    fn with(parts: &[Part], depth: Depth) -> Result<Self, FileError> {
         let mut ahead: VecDeque<Part> = parts.iter().cloned().collect();
         let mut folders = Vec::new();
+        let mut buffer = Vec::with_capacity(LISTING);
         while let Some(part) = ahead.pop_front() {
-            let entries = part.list()?;
-            for below in entries.iter().filter(|entry| entry.stat.is_none()) {
-                let (label, dir) = (part.label.join(&below.name), part.dir.join(&below.name));
+            let extent = part.extent;
+            let mut folder = Folder {
+                label: part.label,
+                dir: part.dir,
+                own: None,
+                names: Vec::new(),
+                entries: Vec::new(),
+            };
+            match extent {
+                Extent::Only(names) => folder.look_for(names)?,
+                Extent::Without(name) => folder.list(depth, Some(name), &mut buffer)?,
+                Extent::All => folder.list(depth, None, &mut buffer)?,
+            }
+            for below in folder.entries.iter().filter(|entry| entry.stat.is_none()) {
+                let name = folder.name(below);
+                let (label, dir) = (folder.label.join(name), folder.dir.join(name));
                 ahead.push_back(Part { label, dir, extent: Extent::All });
             }
-            folders.push(Folder { label: part.label, dir: part.dir, entries });
+            folders.push(folder);
         }
         Ok(Self { folders })
     }
@@ -100,9 +138,13 @@ impl Walk {
             bytes.clear();
             text(&mut bytes, &folder.label);
             bytes.extend((folder.entries.len() as u64).to_le_bytes());
-            for Entry { name, stat } in &folder.entries {
-                text(&mut bytes, Path::new(name));
-                match stat {
+            if let Some(own) = &folder.own {
+                own.write(&mut bytes);
+                settled &= own.is_settled(now);
+            }
+            for entry in &folder.entries {
+                text(&mut bytes, Path::new(folder.name(entry)));
+                match &entry.stat {
                     None => bytes.push(b'd'),
                     Some(stat) => {
                         bytes.push(b'f');
@@ -127,7 +169,7 @@ impl Walk {
         let mut bytes = Vec::new();
         for (folder, entry) in self.entries() {
             bytes.clear();
-            text(&mut bytes, &folder.label.join(&entry.name));
+            text(&mut bytes, &folder.label.join(folder.name(entry)));
             match &entry.stat {
                 None => bytes.push(b'd'),
                 Some(stat) if stat.is_file() => {
@@ -155,52 +197,81 @@ impl Walk {
 }
 
 impl Folder {
+    fn name(&self, entry: &Entry) -> &OsStr {
+        OsStr::from_bytes(self.names.get(entry.name.clone()).unwrap_or_default())
+    }
+
     fn path(&self, entry: &Entry) -> PathBuf {
-        self.dir.join(&entry.name)
+        self.dir.join(self.name(entry))
+    }
+
+    fn add(&mut self, name: &[u8], stat: Option<Stat>) {
+        let start = self.names.len();
+        self.names.extend(name);
+        self.entries.push(Entry { name: start..self.names.len(), stat });
+    }
+
+    /// Adds those files of these names that are there.
+    fn look_for(&mut self, names: &[&str]) -> Result<(), FileError> {
+        for name in names {
+            let path = self.dir.join(name);
+            match fs::symlink_metadata(&path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                other => {
+                    let meta = other.map_err(FileError::when("read", &path))?;
+                    self.add(name.as_bytes(), Some(Stat::of(&meta)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds what is in the directory itself, in the order of the names, but not what is named
+    /// `without`. `buffer` is room to work in.
+    fn list(
+        &mut self,
+        depth: Depth,
+        without: Option<&str>,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), FileError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let open = rustix::fs::open(&self.dir, flags, Mode::empty());
+        let open = open.map_err(failed("list", &self.dir))?;
+        if depth == Depth::Directories {
+            self.own = Some(Stat::at(&open, c".").map_err(failed("read", &self.dir))?);
+        }
+        let mut listing = RawDir::new(&open, buffer.spare_capacity_mut());
+        while let Some(entry) = listing.next() {
+            let entry = entry.map_err(failed("list", &self.dir))?;
+            let name = entry.file_name().to_bytes();
+            if name == b"." || name == b".." || without.is_some_and(|it| it.as_bytes() == name) {
+                continue;
+            }
+            // Not every filesystem tells the kinds of entries in the list.
+            let is_asked = match entry.file_type() {
+                FileType::Directory => false,
+                FileType::Unknown => true,
+                _ if depth == Depth::Directories => continue,
+                _ => true,
+            };
+            let stat = if is_asked {
+                let stat = Stat::at(&open, entry.file_name());
+                Some(stat.map_err(failed("read", &self.dir.join(OsStr::from_bytes(name))))?)
+            } else {
+                None
+            };
+            self.add(name, stat.filter(|stat| stat.kind() != FileType::Directory));
+        }
+        let names = &self.names;
+        let name = |entry: &Entry| names.get(entry.name.clone());
+        self.entries.sort_unstable_by(|a, b| name(a).cmp(&name(b)));
+        Ok(())
     }
 }
 
 impl Entry {
     fn is_file(&self) -> bool {
         self.stat.as_ref().is_some_and(Stat::is_file)
-    }
-}
-
-impl Part {
-    /// The entries of the directory itself, in the order of their names.
-    fn list(&self) -> Result<Vec<Entry>, FileError> {
-        let failed = || FileError::when("list", &self.dir);
-        let mut entries = Vec::new();
-        if let Extent::Only(names) = self.extent {
-            for name in names {
-                let path = self.dir.join(name);
-                match fs::symlink_metadata(&path) {
-                    Err(error) if error.kind() == ErrorKind::NotFound => {}
-                    other => {
-                        let meta = other.map_err(FileError::when("read", &path))?;
-                        entries.push(Entry { name: name.into(), stat: Some(Stat::of(&meta)) });
-                    }
-                }
-            }
-            return Ok(entries);
-        }
-        for entry in fs::read_dir(&self.dir).map_err(failed())? {
-            let entry = entry.map_err(failed())?;
-            let name = entry.file_name();
-            if matches!(self.extent, Extent::Without(other) if name == other) {
-                continue;
-            }
-            let stat = match entry.file_type() {
-                Ok(kind) if kind.is_dir() => Ok(None),
-                Ok(_) => entry.metadata().map(|meta| Some(Stat::of(&meta))),
-                Err(error) => Err(error),
-            };
-            let stat =
-                stat.map_err(|error| FileError::when("read", &self.dir.join(&name))(error))?;
-            entries.push(Entry { name, stat });
-        }
-        entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        Ok(entries)
     }
 }
 
@@ -227,6 +298,21 @@ impl Stat {
         }
     }
 
+    /// Of an entry of an open directory; of a link, not of what it leads to.
+    fn at(dir: &OwnedFd, name: &CStr) -> Result<Self, Errno> {
+        let wanted = StatxFlags::BASIC_STATS;
+        let stat = rustix::fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, wanted)?;
+        let time = |time: StatxTimestamp| (time.tv_sec, i64::from(time.tv_nsec));
+        Ok(Self {
+            size: stat.stx_size,
+            mtime: time(stat.stx_mtime),
+            ctime: time(stat.stx_ctime),
+            inode: stat.stx_ino,
+            device: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
+            mode: u32::from(stat.stx_mode),
+        })
+    }
+
     fn write(&self, bytes: &mut Vec<u8>) {
         let times = [self.mtime.0, self.mtime.1, self.ctime.0, self.ctime.1];
         let [size, inode, device] = [self.size, self.inode, self.device].map(u64::to_le_bytes);
@@ -244,16 +330,22 @@ impl Stat {
     }
 
     fn is_file(&self) -> bool {
-        self.kind() == SFlag::S_IFREG
+        self.kind() == FileType::RegularFile
     }
 
     fn is_link(&self) -> bool {
-        self.kind() == SFlag::S_IFLNK
+        self.kind() == FileType::Symlink
     }
 
-    fn kind(&self) -> SFlag {
-        SFlag::from_bits_truncate(self.mode) & SFlag::S_IFMT
+    fn kind(&self) -> FileType {
+        FileType::from_raw_mode(self.mode)
     }
+}
+
+/// As [`Walk::signature`], of the directories alone: a file that is written to where it is does not
+/// show, one that is replaced does.
+pub(super) fn signature_of_directories(parts: &[Part]) -> Result<(Digest, bool), FileError> {
+    Walk::with(parts, Depth::Directories).map(|walk| walk.signature())
 }
 
 /// As [`Walk::signature`], of one file.
@@ -262,6 +354,10 @@ pub(super) fn signature_of_file(meta: &Metadata) -> (Digest, bool) {
     let mut bytes = FORMAT.to_vec();
     stat.write(&mut bytes);
     (Digest::of_bytes(&bytes), stat.is_settled(now()))
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(Errno) -> FileError {
+    move |error| FileError::when(what, path)(error.into())
 }
 
 /// The names in a directory, sorted; none if it is not there.
