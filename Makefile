@@ -3,7 +3,7 @@
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 threads ?= 2
 
-.PHONY: demo check e2e testbed query bench simulate fmt lint unit shells man shellcheck clean
+.PHONY: demo check e2e check-corpus testbed query bench simulate fmt lint unit shells man shellcheck clean
 
 demo: testbed ## a kernel bump with real modules, pacman's own output
 	tests/testbed/demo.sh
@@ -12,6 +12,10 @@ check: fmt lint unit shells man shellcheck query e2e ## everything
 
 e2e: testbed ## the stories
 	cargo test -p stories -- --test-threads $(threads)
+
+check-corpus: testbed ## all of Debian's *-dkms packages, with dkms and with ours, into docs/corpus.md (hours) [CORPUS="zfs- xone-"]
+	tests/testbed/corpus.sh all
+	CORPUS_PAGE=$(CURDIR)/docs/corpus.md cargo test -p stories --test corpus -- --ignored --nocapture
 
 testbed: host ## the roots that stories start from
 	tests/testbed/testbed.sh build

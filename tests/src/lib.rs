@@ -20,7 +20,7 @@ mod root;
 mod run;
 
 pub use look::{Compilers, Picture};
-pub use packages::{Package, find};
+pub use packages::{Package, find, stage};
 pub use recipe::Recipe;
 pub use root::Root;
 pub use run::{Output, Started};

@@ -56,6 +56,13 @@ pub fn find(alias: &str) -> Package {
     known.unwrap_or_else(|| panic!("the testbed has no package `{alias}`")).1.clone()
 }
 
+/// Where the testbed made one of its stages.
+pub fn stage(name: &str) -> PathBuf {
+    let place = testbed().join(name);
+    assert!(place.join("index").exists(), "the testbed has no {name}: run `make testbed` as root");
+    place
+}
+
 /// Where the testbed is: `$TESTBED`, else `target/testbed` of this checkout.
 pub(crate) fn testbed() -> PathBuf {
     let usual = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/testbed");

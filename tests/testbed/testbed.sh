@@ -10,7 +10,7 @@ build() {
     # One at a time: two builders would tear each other's stages down.
     exec 9>"$testbed/lock"
     flock 9
-    for name in host base sources kernels modules stubs launchers dracut vendor ours ready; do
+    for name in host base sources kernels modules corpus stubs launchers dracut vendor ours ready; do
         "$here/$name.sh" 9>&-
     done
     exec 9>&-

@@ -70,7 +70,7 @@ pub struct Record {
     pub built_location: String,
     /// The name it is installed by, without `.ko`; one path component.
     pub dest_name: String,
-    /// `DEST_MODULE_LOCATION`: starts with `/kernel`, `/updates` or `/extra` and is without `..`.
+    /// `DEST_MODULE_LOCATION`: a directory below the kernel's own, with a slash before it and without `..`.
     /// Most distributions, Arch among them, put objects elsewhere.
     pub dest_location: String,
     /// Whether debugging symbols are stripped off.
@@ -246,17 +246,19 @@ fn record(
             problems.push(format!("{directive}[{index}] {wrong}: {name:?}"));
         }
     }
-    let built_location = text("BUILT_MODULE_LOCATION").unwrap_or_default().trim_matches('/');
-    if leads_out(built_location) {
+    let built_location = text("BUILT_MODULE_LOCATION").unwrap_or_default();
+    let built_place = below(built_location);
+    if built_place.is_none() {
         problems.push(format!(
             "BUILT_MODULE_LOCATION[{index}] must be a directory below the source: {built_location:?}"
         ));
     }
     let dest_location = text("DEST_MODULE_LOCATION").unwrap_or_default();
+    let dest_place = below(dest_location);
     let known = ["/kernel", "/updates", "/extra"];
     if dest_location.is_empty() {
         problems.push(format!("DEST_MODULE_LOCATION[{index}] is not set"));
-    } else if leads_out(dest_location) || !known.iter().any(|dir| dest_location.starts_with(dir)) {
+    } else if dest_place.is_none() || !known.iter().any(|dir| dest_location.starts_with(dir)) {
         problems.push(format!(
             "DEST_MODULE_LOCATION[{index}] must be a directory below /kernel, /updates or /extra: \
              {dest_location:?}"
@@ -265,9 +267,9 @@ fn record(
     let strip = values.text("STRIP", index).or(values.text("STRIP", 0));
     Record {
         built_name: built_name.to_owned(),
-        built_location: built_location.to_owned(),
+        built_location: built_place.unwrap_or_default(),
         dest_name: dest_name.to_owned(),
-        dest_location: dest_location.to_owned(),
+        dest_location: format!("/{}", dest_place.unwrap_or_default()),
         strip: !strip.is_some_and(|text| text.starts_with(['n', 'N'])),
     }
 }
@@ -285,9 +287,23 @@ fn wrong_object_name(name: &str) -> Option<&'static str> {
     }
 }
 
-/// Whether a directory with a base put in front may be outside of that base, or cannot be one.
-fn leads_out(location: &str) -> bool {
-    location.split('/').any(|part| part == "..") || location.contains(char::is_control)
+/// A directory that stays below the base it is put behind, without its dots: Debian's mstflint says
+/// `/kernel/../misc/`. Nothing if it leads out of that base, or cannot be a directory.
+fn below(location: &str) -> Option<String> {
+    if location.contains(char::is_control) {
+        return None;
+    }
+    let mut steps = Vec::new();
+    for step in location.split('/') {
+        match step {
+            "" | "." => {}
+            ".." => {
+                steps.pop()?;
+            }
+            step => steps.push(step),
+        }
+    }
+    Some(steps.join("/"))
 }
 
 fn yes_or_no(values: &Values, name: &str, problems: &mut Vec<String>) -> Option<bool> {

@@ -333,6 +333,16 @@ fn takes_a_short_conf(#[case] text: &str, #[case] records: usize) {
 }
 
 #[rstest]
+#[case::usual("/kernel/drivers/misc", "/kernel/drivers/misc")]
+#[case::untidy("/updates//dkms/", "/updates/dkms")]
+#[case::dots("/kernel/../misc/./x/", "/misc/x")]
+fn a_destination_is_without_dots(#[case] location: &str, #[case] want: &str) {
+    let mut place = Place::new();
+    let conf = place.conf(&format!("{SOUND}\nDEST_MODULE_LOCATION={location}")).unwrap();
+    assert_eq!(conf.records[0].dest_location, want);
+}
+
+#[rstest]
 #[case::index_0_is_for_all("BUILD_EXCLUSIVE_KERNEL=lts", Some("BUILD_EXCLUSIVE_KERNEL is lts"))]
 #[case::each_its_own("BUILD_EXCLUSIVE_ARCH[0]=x86; BUILD_EXCLUSIVE_ARCH[1]=arm", None)]
 #[case::none("", None)]

@@ -1,0 +1,113 @@
+//! The way of a module through one program: add, build, install, status, remove; and what can be seen of it.
+
+use std::time::Duration;
+
+use stories::{Root, find};
+
+use crate::source::Source;
+
+/// How long one command may take, on a busy machine too.
+const LIMIT: Duration = Duration::from_secs(3 * 60 * 60);
+
+/// The commands, in their order.
+pub const STEPS: [&str; 5] = ["add", "build", "install", "status", "remove"];
+
+/// One of the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program {
+    /// Debian's dkms.
+    Dkms,
+    /// Our own.
+    Ours,
+}
+
+/// What one program did with a module.
+#[derive(Debug, Clone)]
+pub struct Course {
+    /// What is compared.
+    pub seen: Seen,
+    /// All that was said, for those who look into a difference.
+    pub said: String,
+}
+
+/// What has to be the same with both programs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// The exit code of each of the [`STEPS`].
+    pub codes: [i32; STEPS.len()],
+    /// What `dkms status` says before the module is removed.
+    pub status: String,
+    /// What is placed for the kernel then.
+    pub objects: Vec<Object>,
+    /// What stands in the trees afterwards, but for the kernel's own files.
+    pub left: Vec<String>,
+}
+
+/// An object that is placed for a kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// Its path below the kernel's directory.
+    pub path: String,
+    /// The fields `version`, `vermagic` and `depends` that modinfo reads in it, one a line.
+    pub modinfo: String,
+}
+
+impl Course {
+    /// Goes all the way on a machine that is thrown away afterwards.
+    pub fn walk(root: &Root, program: Program, source: &Source) -> Self {
+        let release = find("linux-1").release().to_owned();
+        let module = source.module.as_str();
+        root.lay_over(&source.files);
+        let mut said = String::new();
+        let mut run = |args: &[&str]| {
+            let name = match program {
+                Program::Dkms => "/opt/peer/usr/sbin/dkms",
+                Program::Ours => "/usr/bin/dkms",
+            };
+            let output = root.start(name, args).within(LIMIT).finish();
+            said.push_str(&format!("$ dkms {}\n{}", args.join(" "), output.text));
+            said.push_str(&format!("exit {}\n", output.code));
+            output
+        };
+        let add = run(&["add", module]);
+        let build = run(&["build", module, "-k", &release]);
+        let install = run(&["install", module, "-k", &release]);
+        let status = run(&["status", module]);
+        let objects = objects(root, &release);
+        let remove = run(&["remove", module, "--all"]);
+        let seen = Seen {
+            codes: [add, build, install, status.clone(), remove].map(|output| output.code),
+            status: status.text,
+            objects,
+            left: left(root, &release),
+        };
+        Self { seen, said }
+    }
+}
+
+/// The objects that are placed for a kernel beside its own, in order.
+fn objects(root: &Root, release: &str) -> Vec<Object> {
+    let modinfo = |path: &String| {
+        let file = format!("/usr/lib/modules/{release}/{path}");
+        let fields = root.run("modinfo", &[&file]).ok().text;
+        let wanted = |line: &&str| {
+            ["version:", "vermagic:", "depends:"].iter().any(|field| line.starts_with(field))
+        };
+        fields.lines().filter(wanted).map(|line| format!("{line}\n")).collect()
+    };
+    let placed = root.placed(release).into_iter();
+    placed.map(|path| Object { modinfo: modinfo(&path), path }).collect()
+}
+
+/// What stands in the trees of dkms and of the kernel, without what each program keeps for itself.
+fn left(root: &Root, release: &str) -> Vec<String> {
+    let own = |path: &str| path.starts_with('.') || path.starts_with("mok.");
+    let tree = root.picture("var/lib/dkms").without(own).paths();
+    let kernel = format!("usr/lib/modules/{release}");
+    let headers = |path: &str| path.starts_with("build/");
+    let kernel = root.picture(&kernel).without(headers).paths();
+    let named = |top: &'static str, paths: Vec<String>| {
+        paths.into_iter().map(move |path| format!("{top}/{path}"))
+    };
+    named("T", tree).chain(named("L/K", kernel)).collect()
+}

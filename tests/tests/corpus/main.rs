@@ -1,0 +1,53 @@
+//! Whether Debian's own *-dkms packages can tell our dkms from the real one: each goes through both programs, for the
+//! testbed's kernel with its real headers.
+//!
+//! `CORPUS='zfs- xone-'` takes only the packages whose names hold one of these words, and replaces only their rows of the
+//! table.
+
+#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::print_stderr, reason = "who waits for an hour likes to know for what")]
+
+mod course;
+mod page;
+mod sides;
+mod source;
+
+use std::fs;
+
+use page::Page;
+use sides::Sides;
+use source::Source;
+
+/// If set, the file that the table is written to.
+const PAGE: &str = "CORPUS_PAGE";
+
+#[test]
+fn a_few_packages_are_as_with_dkms() {
+    run("corpus-few");
+}
+
+#[test]
+#[ignore = "takes an hour or two: make check-corpus"]
+fn all_packages_are_as_with_dkms() {
+    run("corpus");
+}
+
+/// Lets the packages of a stage go through both programs, and writes the table, whatever is in it.
+fn run(stage: &str) {
+    let sides = Sides::new(stage);
+    let mut page = Page::default();
+    for source in Source::all(stage) {
+        eprintln!("{}", source.package);
+        let pair = sides.walk(&source);
+        page.add(source, pair);
+    }
+    if let Some(file) = std::env::var_os(PAGE) {
+        let before = match source::only() {
+            Some(_) => fs::read_to_string(&file).unwrap_or_default(),
+            None => String::new(),
+        };
+        fs::write(file, page.text(&sides, &before)).expect("write the table");
+    }
+    let findings = page.findings();
+    assert!(findings.is_empty(), "{}", findings.join("\n\n"));
+}

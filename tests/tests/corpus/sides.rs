@@ -1,0 +1,52 @@
+//! The machine on which both programs begin, and both at work on one package.
+
+use std::thread;
+
+use stories::{Root, find};
+
+use crate::course::{Course, Program};
+use crate::source::Source;
+
+/// What the two programs did with one package.
+#[derive(Debug)]
+pub struct Pair {
+    /// The real dkms.
+    pub dkms: Course,
+    /// Ours.
+    pub ours: Course,
+}
+
+/// A machine with a kernel and its headers, and with both programs.
+#[derive(Debug)]
+pub struct Sides {
+    root: Root,
+}
+
+impl Sides {
+    /// The machine for the packages of a stage, with what these need to build.
+    pub fn new(stage: &str) -> Self {
+        let root = Root::ready();
+        root.install(&["linux-1", "linux-headers-1"].map(find));
+        root.lay_over(stage);
+        Self { root }
+    }
+
+    /// Lets both programs work on a package, at the same time and each on a fork of the machine.
+    pub fn walk(&self, source: &Source) -> Pair {
+        thread::scope(|scope| {
+            let dkms = scope.spawn(|| Course::walk(&self.root.fork(), Program::Dkms, source));
+            let ours = Course::walk(&self.root.fork(), Program::Ours, source);
+            Pair { dkms: dkms.join().expect("the real dkms comes to an end"), ours }
+        })
+    }
+
+    /// The kernel that they build for.
+    pub fn kernel(&self) -> String {
+        find("linux-1").release().to_owned()
+    }
+
+    /// What a command says on this machine, for the head of the table.
+    pub fn says(&self, command: &str) -> String {
+        self.root.shell(command).ok().text.trim().to_owned()
+    }
+}
