@@ -13,6 +13,7 @@
     reason = "a story that cannot go on fails by panicking"
 )]
 
+mod boot;
 mod look;
 mod packages;
 mod recipe;

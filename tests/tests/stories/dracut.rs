@@ -5,7 +5,7 @@ use stories::{Output, Package, Recipe, Root, find};
 use crate::setting::{kernel, object, release};
 
 /// The image of the package `linux`.
-const IMAGE: &str = "boot/initramfs-linux.img";
+pub(crate) const IMAGE: &str = "boot/initramfs-linux.img";
 
 /// The image of the package `linux-lts`.
 const LTS_IMAGE: &str = "boot/initramfs-linux-lts.img";
@@ -13,17 +13,18 @@ const LTS_IMAGE: &str = "boot/initramfs-linux-lts.img";
 /// Images of a few files, so that one is made in a moment.
 const SMALL: &str = "dracutmodules+=\" trial \"\ncompress=cat\n";
 
-/// A module that dracut puts into images: its package says so.
+/// A module that images hold.
 fn zfs(root: &Root, version: &str) -> Package {
     wanted(Recipe::module("zfs", version)).make(root)
 }
 
-fn wanted(recipe: Recipe) -> Recipe {
+/// A module whose package makes dracut put it into images.
+pub(crate) fn wanted(recipe: Recipe) -> Recipe {
     recipe.file("usr/lib/dracut/dracut.conf.d/zfs.conf", "add_drivers+=\" zfs \"\n")
 }
 
 /// A machine with dracut, and no kernel yet.
-fn empty_machine() -> Root {
+pub(crate) fn empty_machine() -> Root {
     let root = Root::ready_with("dracut");
     root.write("etc/dracut.conf.d/small.conf", SMALL);
     root.install(&[find("dracut")]);
@@ -45,7 +46,7 @@ fn machine() -> Root {
 }
 
 /// The images that dracut was asked for since the last call, in order.
-fn made(root: &Root) -> Vec<String> {
+pub(crate) fn made(root: &Root) -> Vec<String> {
     let log = "var/log/images.log";
     let made = if root.exists(log) { root.read(log) } else { String::new() };
     root.write(log, "");
@@ -60,7 +61,7 @@ fn files_in(root: &Root, image: &str) -> String {
 
 /// Asserts that an image holds the very object that stands in a kernel's directory.
 #[track_caller]
-fn assert_holds(root: &Root, image: &str, release: &str) {
+pub(crate) fn assert_holds(root: &Root, image: &str, release: &str) {
     let object = object(release, "zfs");
     let same = format!("lsinitrd --file {object} {image} | cmp - {object}");
     root.shell(&same).ok();

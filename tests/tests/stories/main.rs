@@ -8,6 +8,7 @@
 )]
 
 mod bad_input;
+mod boots;
 mod bounds;
 mod confs;
 mod dracut;
