@@ -53,6 +53,7 @@ impl Root {
                     .expect("take a program of STORIES_BINARIES");
             }
             let hooks = Path::new(env!("CARGO_MANIFEST_DIR")).join("../libalpm-hooks");
+            root.shell("pacman -Qlq alpm-dkms | grep '[.]hook$' | xargs rm").ok();
             for hook in fs::read_dir(hooks).expect("list our hooks").flatten() {
                 let place = root.path("usr/share/libalpm/hooks").join(hook.file_name());
                 fs::copy(hook.path(), place).expect("take a hook of the checkout");

@@ -3,13 +3,11 @@
 use std::env;
 use std::error::Error;
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::{self, BufRead, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use nix::sys::stat::{Mode, umask};
-
-use crate::targets::Change;
 
 /// How a hook binary was called.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,20 +24,20 @@ pub struct Call {
 /// What ends a hook early. Whatever the engine or the system says.
 pub type Failure = Box<dyn Error + Send + Sync>;
 
-/// Runs a hook binary called `name`: reads the arguments, where `flags` are those that this
-/// binary alone has, and the targets; sets up logging (`RUST_LOG`, warnings without it, to
+/// Runs a hook binary called `name` on the lines that pacman tells it: reads the arguments, where
+/// `flags` are those that this binary alone has; sets up logging (`RUST_LOG`, warnings without it, to
 /// stderr), the umask 022 that packaged files expect, and `/` as working directory; renders an
 /// error that comes back.
 pub fn run(
     name: &str,
     flags: &[&'static str],
-    hook: impl FnOnce(&Call, &Change) -> Result<ExitCode, Failure>,
+    hook: impl FnOnce(&Call, &mut dyn BufRead) -> Result<ExitCode, Failure>,
 ) -> ExitCode {
     log_to_stderr(name);
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
     let result = call(env::args_os().skip(1), flags, Path::new(".")).and_then(|call| {
         env::set_current_dir("/")?;
-        hook(&call, &Change::read(&mut io::stdin().lock())?)
+        hook(&call, &mut io::stdin().lock())
     });
     result.unwrap_or_else(|why| {
         let _ = writeln!(io::stderr(), "{name}: {}", chain(why.as_ref()));

@@ -1,36 +1,85 @@
 //! What is done before and after other packages' hooks regenerate images: note how these are, then look at what came
 //! of it.
 
-use std::io;
+use std::io::{self, BufRead};
 use std::process::ExitCode;
 
 use dkms_engine::kernels::Kernels;
+use dkms_engine::run::{Environment, Output, Program};
 use dkms_engine::site::Site;
 use dkms_initramfs::accounts::Accounts;
 use dkms_initramfs::generator::Generator;
 use dkms_initramfs::note::Note;
 use dkms_initramfs::owed::Owed;
+use dkms_initramfs::precise;
 
 use crate::edge::{Call, Failure};
 use crate::lines::{Lines, Names};
+use crate::targets::without_sources;
 use crate::transaction::lock;
 
-/// Before the hook of `generator`: notes the images of the kernels whose modules changed. Does nothing on a machine
-/// whose images another generator makes: its own hook may have run already.
+/// Before mkinitcpio's hook: notes the images of the kernels whose modules changed. Does nothing where the generator's
+/// hook has run already: the hooks that change modules have noted them.
 ///
 /// # Errors
 /// If the lock cannot be taken, or the note cannot be written.
-pub fn note(call: &Call, generator: Generator) -> Result<ExitCode, Failure> {
+pub fn note(call: &Call) -> Result<ExitCode, Failure> {
     let site = Site::for_hook(&call.root);
-    let owed = Owed::read(&site);
-    if call.dry_run || owed.is_empty() || Generator::of(&site) != Some(generator) {
-        return Ok(ExitCode::SUCCESS);
+    if !call.dry_run && !Owed::read(&site).is_empty() {
+        let _lock = lock(call, &site)?;
+        take(&site, |generator| !generator.is_ahead_of_note())?;
     }
-    let _lock = lock(call, &site)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// At the end of a hook that changed modules: notes the images if the generator's hook comes before [`note`]'s. A hook
+/// file of its own for each generator would be a line of pacman's for each, on every machine.
+///
+/// # Errors
+/// If the note cannot be written.
+pub(crate) fn note_ahead(site: &Site) -> Result<(), Failure> {
+    take(site, Generator::is_ahead_of_note)
+}
+
+fn take(site: &Site, is_now: impl Fn(Generator) -> bool) -> Result<(), Failure> {
+    let owed = Owed::read(site);
+    let Some(generator) = Generator::of(site).filter(|it| is_now(*it) && !owed.is_empty()) else {
+        return Ok(());
+    };
     let mut kernels = Kernels::read(&site.trees)?.all;
     kernels.retain(|kernel| kernel.alive && owed.is_to(&kernel.release));
-    Note::take(&site, generator, &kernels).write(&site)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(Note::take(site, generator, &kernels).write(site)?)
+}
+
+/// In the place of mkinitcpio's hook, if `[initramfs] precise` has put us there: hands it its targets, but not the
+/// sources of modules, for which it would regenerate all images. Takes no lock: the hook is not ours, and we may be
+/// called by a run of ours that holds it.
+///
+/// # Errors
+/// If the targets cannot be read, or the hook's own command cannot be started.
+pub fn precise(call: &Call, input: &mut dyn BufRead) -> Result<ExitCode, Failure> {
+    let site = Site::for_hook(&call.root);
+    let mut targets = Vec::new();
+    input.read_to_end(&mut targets)?;
+    if precise::is_looked_after(&site) {
+        targets = without_sources(&targets);
+    }
+    let stock = precise::stock_command(&call.root).unwrap_or_default();
+    let Some((program, args)) = stock.split_first().filter(|_| !targets.is_empty()) else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    let mut lines = Lines::new(io::stdout(), Names::default());
+    if call.dry_run {
+        lines.say(&format!("would run: {}", stock.join(" ")));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let ended = Program::new(program, &Environment::of_caller())
+        .args(args)
+        .cwd("/")
+        .stdin(targets)
+        .output(Output::Lines(&mut |line| lines.say(line)))
+        .run()?;
+    Ok(if ended.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// After all generators' hooks: regenerates what is still stale, puts back what became worse, and gives the verdict.
@@ -39,8 +88,9 @@ pub fn note(call: &Call, generator: Generator) -> Result<ExitCode, Failure> {
 /// If the lock cannot be taken. An image that cannot be regenerated is told in the lines and in the exit code.
 pub fn verify(call: &Call) -> Result<ExitCode, Failure> {
     let site = Site::for_hook(&call.root);
+    let well = call.dry_run || keep_precise(&site);
     if Owed::read(&site).is_empty() {
-        return Ok(ExitCode::SUCCESS);
+        return Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     let _lock = lock(call, &site)?;
     let accounts = Accounts::read(&site);
@@ -50,6 +100,16 @@ pub fn verify(call: &Call) -> Result<ExitCode, Failure> {
         accounts.calls(&site).iter().for_each(|it| lines.say(&format!("would run: {}", it.line())));
         return Ok(ExitCode::SUCCESS);
     }
-    let well = accounts.settle(&site, &mut |line| lines.say(line));
+    let well = accounts.settle(&site, &mut |line| lines.say(line)) && well;
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Brings the override of mkinitcpio's hook in line with the setting; tells why it is not, if so.
+fn keep_precise(site: &Site) -> bool {
+    let mut lines = Lines::new(io::stdout(), Names::default());
+    let kept = precise::keep(site);
+    if let Some(line) = precise::said(&kept) {
+        lines.say(&line);
+    }
+    kept.is_ok()
 }

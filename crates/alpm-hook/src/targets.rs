@@ -94,6 +94,18 @@ impl Change {
     }
 }
 
+/// The lines that are not about a module's source, each ended by a newline.
+#[must_use]
+pub fn without_sources(lines: &[u8]) -> Vec<u8> {
+    let is_source = |line: &[u8]| {
+        let path = std::str::from_utf8(line).ok().and_then(|line| line.strip_prefix("usr/src/"));
+        path.and_then(source).is_some()
+    };
+    let others =
+        lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty() && !is_source(line));
+    others.flat_map(|line| line.iter().copied().chain([b'\n'])).collect()
+}
+
 /// The directory whose own `dkms.conf` the path is; not one that lies deeper, which libalpm's
 /// `usr/src/*/dkms.conf` matches as well.
 fn source(path: &str) -> Option<&str> {
@@ -181,5 +193,13 @@ mod tests {
     #[test]
     fn takes_a_line_of_many_megabytes() {
         assert_eq!(read(vec![b'x'; 8 << 20]).ignored, 1);
+    }
+
+    #[test]
+    fn only_modules_of_their_own_are_left_out() {
+        let lines = b"usr/lib/firmware/a\nusr/src/zfs-2.4/dkms.conf\nusr/src/a/b/dkms.conf\n\xff\nmkinitcpio";
+        let rest = b"usr/lib/firmware/a\nusr/src/a/b/dkms.conf\n\xff\nmkinitcpio\n";
+        assert_eq!(without_sources(lines), rest);
+        assert!(without_sources(b"usr/src/zfs-2.4/dkms.conf\n").is_empty());
     }
 }

@@ -16,8 +16,10 @@ use dkms_engine::site::Site;
 use dkms_engine::survey::{self, Scope};
 use dkms_engine::trees::Trees;
 use dkms_initramfs::generator::Generator;
+use dkms_initramfs::precise;
 
 use crate::edge::{Call, Failure};
+use crate::images;
 use crate::lines::{Lines, Names};
 use crate::query::{self, Packages, Questions};
 use crate::targets::Change;
@@ -73,7 +75,11 @@ pub fn sync(call: &Call, change: &Change) -> Result<ExitCode, Failure> {
         plan = plan::make(&request, &facts)?;
         names = Names::new(packages, &facts);
     }
-    Ok(carry_out(call, &plan, &facts, &site, names))
+    let code = carry_out(call, &plan, &facts, &site, names);
+    if !call.dry_run {
+        images::note_ahead(&site)?;
+    }
+    Ok(code)
 }
 
 /// Whether it matters which packages are behind the trees: something is going to be done, and
@@ -101,6 +107,9 @@ fn packages_matter(plan: &Plan, facts: &Facts, change: &Change) -> bool {
 /// If the lock cannot be taken.
 pub fn depart(call: &Call, change: &Change) -> Result<ExitCode, Failure> {
     let site = Site::for_hook(&call.root);
+    if change.ourselves && !call.dry_run {
+        precise::leave(&call.root)?;
+    }
     if !change.ourselves || !site.trees.dkms.exists() {
         return Ok(ExitCode::SUCCESS);
     }

@@ -5,6 +5,7 @@ use dkms_engine::settings::Mode;
 use dkms_engine::site::Site;
 use dkms_initramfs::accounts::Accounts;
 use dkms_initramfs::owed::Owed;
+use dkms_initramfs::precise;
 
 use crate::progress::Progress;
 use crate::task;
@@ -21,11 +22,16 @@ pub fn carry_out(site: &Site, dry_run: bool, progress: &mut Progress<'_>) -> u8 
         return 1;
     }
     locked(site, progress, |progress| {
+        let kept = precise::keep(site);
+        if let Some(line) = precise::said(&kept) {
+            progress.say(&line);
+        }
         let accounts = Accounts::read(site);
         if accounts.all.is_empty() {
             progress.say("nothing is owed to any image");
         }
-        u8::from(!accounts.settle(site, &mut |line| progress.say(line)))
+        let well = accounts.settle(site, &mut |line| progress.say(line));
+        u8::from(!well || kept.is_err())
     })
 }
 

@@ -17,6 +17,9 @@ use crate::{booster, dracut, mkinitcpio, pacman_hook};
 /// How long a lister may take.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
 
+/// Our hook that notes how images are.
+const NOTE: &str = "90-mkinitcpio-dkms.hook";
+
 /// A program that makes initramfs images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Generator {
@@ -48,6 +51,12 @@ impl Generator {
             Self::Dracut => dracut::HOOK,
             Self::Booster => booster::HOOK,
         }
+    }
+
+    /// Whether its own pacman hook runs before 90-mkinitcpio-dkms, by the order of their names.
+    #[must_use]
+    pub fn is_ahead_of_note(self) -> bool {
+        self.hook() < NOTE
     }
 
     /// The generator of this machine: the one that `[initramfs] generator` names, or else one that is installed.
@@ -153,4 +162,19 @@ fn own_calls(command: &str, kernel: &Kernel, images: &[&Image]) -> Vec<Call> {
         images.iter().map(|image| call(&image.path.display().to_string())).collect();
     calls.dedup();
     calls
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_hook_of_mkinitcpio_comes_after_the_note() {
+        let ahead: Vec<&str> = Generator::ALL
+            .into_iter()
+            .filter(|it| it.is_ahead_of_note())
+            .map(Generator::name)
+            .collect();
+        assert_eq!(ahead, ["dracut", "booster"]);
+    }
 }

@@ -1,7 +1,7 @@
 //! Which image holds which modules, and who regenerates it when they change.
 //!
 //! From the ground up: [`kmod_name`], [`contents`], [`image`] · what each generator knows: [`generator`] · [`owed`],
-//! [`note`] · [`decide`] · [`accounts`] · [`settle`].
+//! [`note`] · [`decide`] · [`accounts`] · [`settle`]; [`precise`].
 
 pub mod accounts;
 mod booster;
@@ -18,6 +18,7 @@ mod needs;
 pub mod note;
 pub mod owed;
 mod pacman_hook;
+pub mod precise;
 pub mod settle;
 mod shell;
 mod signed;

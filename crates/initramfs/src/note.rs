@@ -104,8 +104,8 @@ fn stat(meta: &fs::Metadata) -> String {
 }
 
 impl Note {
-    /// Notes the images of these kernels as they are now. Of one that is broken (a generator was killed while it wrote)
-    /// what was noted earlier is kept.
+    /// Notes the images of these kernels as they are now. What was noted since their objects are what they are stays: it
+    /// shows what came after. So does the copy of an image that is broken (a generator was killed while it wrote).
     #[must_use]
     pub fn take(site: &Site, generator: Generator, kernels: &[Kernel]) -> Self {
         let earlier = Self::read(site);
@@ -113,10 +113,11 @@ impl Note {
         for kernel in kernels {
             let ours = Ours::read(site, &kernel.release);
             note.objects.insert(kernel.release.clone(), ours.digest());
+            let is_of = earlier.is_of(&kernel.release, &ours);
             for image in generator.images(site, kernel) {
-                let file = image.below(&site.trees.root);
-                match earlier.of(&image).filter(|noted| noted.copy.is_some()) {
-                    Some(noted) if generator.list(&file).is_err() => {
+                let is_broken = || generator.list(&image.below(&site.trees.root)).is_err();
+                match earlier.of(&image) {
+                    Some(noted) if is_of || (noted.copy.is_some() && is_broken()) => {
                         note.images.push(noted.clone());
                     }
                     _ => note.add(site, &image),

@@ -6,9 +6,18 @@ use std::path::{Path, PathBuf};
 use dkms_engine::names::KernelRelease;
 
 use crate::files;
+use crate::precise::MARK;
+
+/// Our hook that looks after the images in the end.
+pub(crate) const VERIFY: &str = "95-dkms-verify.hook";
+
+/// A hook as its package ships it.
+pub(crate) fn shipped(root: &Path, name: &str) -> PathBuf {
+    root.join("usr/share/libalpm/hooks").join(name)
+}
 
 /// The directories of hooks, the one that wins last (alpm-hooks(5), pacman.conf(5) `HookDir`).
-fn directories(root: &Path) -> Vec<PathBuf> {
+pub(crate) fn directories(root: &Path) -> Vec<PathBuf> {
     let mut all = vec![root.join("usr/share/libalpm/hooks")];
     let conf = fs::read_to_string(root.join("etc/pacman.conf")).unwrap_or_default();
     let named = conf.lines().filter_map(|line| {
@@ -23,11 +32,12 @@ fn directories(root: &Path) -> Vec<PathBuf> {
     all
 }
 
-/// The command of a hook, one word each: that of the hook which is in effect, or, if that is masked, of the one its
-/// package ships. `None` if there is no such hook.
+/// The command of a hook, one word each: that of the hook which is in effect, or, if that is masked or our own
+/// override, of the one its package ships. `None` if there is no such hook.
 pub(crate) fn exec(root: &Path, name: &str) -> Option<Vec<String>> {
     let files: Vec<PathBuf> = directories(root).iter().rev().map(|dir| dir.join(name)).collect();
-    files.iter().find_map(|file| exec_line(&fs::read_to_string(file).ok()?))
+    let texts = files.iter().filter_map(|file| fs::read_to_string(file).ok());
+    texts.filter(|text| !text.starts_with(MARK)).find_map(|text| exec_line(&text))
 }
 
 /// The target that such a hook's command is to read to make the images of a kernel: `usr/lib/modules/K/vmlinuz`, or
@@ -66,12 +76,19 @@ pub(crate) fn is_active(root: &Path, name: &str) -> bool {
     file.is_some_and(|file| fs::read_to_string(file).is_ok_and(|text| text.contains("[Trigger]")))
 }
 
-fn exec_line(text: &str) -> Option<Vec<String>> {
-    let line = text
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("Exec")?.trim_start().strip_prefix('='))?;
-    let words = split(line.trim());
+/// The command in a hook's text.
+pub(crate) fn exec_line(text: &str) -> Option<Vec<String>> {
+    let words = split(text.lines().find_map(exec_value)?.trim());
     (!words.is_empty()).then_some(words)
+}
+
+/// Whether a line of a hook names its command.
+pub(crate) fn is_exec(line: &str) -> bool {
+    exec_value(line).is_some()
+}
+
+fn exec_value(line: &str) -> Option<&str> {
+    line.trim().strip_prefix("Exec")?.trim_start().strip_prefix('=')
 }
 
 /// Splits a command as libalpm does: at blanks, but not within quotes; a backslash takes the next character as it is.

@@ -3,12 +3,15 @@
 
 use std::process::ExitCode;
 
+use alpm_hook::Change;
+
 fn main() -> ExitCode {
-    alpm_hook::run("dkms-install", &["--journal"], |call, change| {
+    alpm_hook::run("dkms-install", &["--journal"], |call, targets| {
+        let change = Change::read(targets)?;
         if call.flag.is_some() {
-            alpm_hook::journal(call, change)
+            alpm_hook::journal(call, &change)
         } else {
-            alpm_hook::sync(call, change)
+            alpm_hook::sync(call, &change)
         }
     })
 }

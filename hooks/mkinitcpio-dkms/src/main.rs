@@ -1,17 +1,14 @@
-//! Around the hook that regenerates images (mkinitcpio's, or `--dracut`, `--booster`): before it, notes how they are;
-//! with `--verify`, after it, sees to it that they hold the modules that changed.
+//! Around the hook that regenerates images: before it, notes how they are; with `--verify`, after it, sees to it that
+//! they hold the modules that changed; with `--precise`, in its place: calls it, but not for modules alone.
 
 use std::process::ExitCode;
 
 use alpm_hook::images;
-use dkms_initramfs::generator::Generator;
 
 fn main() -> ExitCode {
-    let flags = ["--booster", "--dracut", "--verify"];
-    alpm_hook::run("mkinitcpio-dkms", &flags, |call, _| match call.flag {
+    alpm_hook::run("mkinitcpio-dkms", &["--precise", "--verify"], |call, targets| match call.flag {
         Some("--verify") => images::verify(call),
-        Some("--booster") => images::note(call, Generator::Booster),
-        Some("--dracut") => images::note(call, Generator::Dracut),
-        _ => images::note(call, Generator::Mkinitcpio),
+        Some("--precise") => images::precise(call, targets),
+        _ => images::note(call),
     })
 }

@@ -11,8 +11,7 @@ const WITHOUT_TARGETS: &str = "#!/bin/sh\necho \"${0##*/}${1:+ $1}\" >>/var/log/
 
 /// These lines, and those of the hooks around other packages' hooks for images, which come last.
 fn and_images<T: ToString>(lines: &[T]) -> Vec<String> {
-    let images = ["--booster", "--dracut", "", "--verify"];
-    let images = images.map(|flag| format!("mkinitcpio-dkms {flag}").trim_end().to_owned());
+    let images = ["mkinitcpio-dkms", "mkinitcpio-dkms --verify"].map(str::to_owned);
     lines.iter().map(ToString::to_string).chain(images).collect()
 }
 

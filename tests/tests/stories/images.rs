@@ -1,79 +1,9 @@
 //! Modules change, and the initramfs images that hold them follow: once, and no others.
 
-use std::path::Path;
+use stories::{Recipe, find};
 
-use stories::{Output, Package, Recipe, Root, find};
-
-use crate::setting::{kernel, object, release};
-
-/// The image of the package `linux`.
-const IMAGE: &str = "boot/initramfs-linux.img";
-
-/// The hook that regenerates images, which a machine may have masked.
-const STOCK: &str = "90-mkinitcpio-install";
-
-/// mkinitcpio's stand-in, which makes images (the testbed's own one only says that it would).
-fn mkinitcpio(root: &Root) -> Package {
-    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("testbed/initcpio");
-    Recipe::empty("mkinitcpio", "41").files_of(&top).make(root)
-}
-
-/// A module that images hold: HOOKS of mkinitcpio.conf names it.
-fn zfs(root: &Root, version: &str) -> Package {
-    Recipe::module("zfs", version).make(root)
-}
-
-/// A machine with that module in its image.
-fn machine() -> Root {
-    let root = Root::ready();
-    root.write("etc/mkinitcpio.conf", "MODULES=()\nHOOKS=(base zfs)\n");
-    root.write("usr/lib/initcpio/install/base", "");
-    root.install(&[mkinitcpio(&root)]);
-    let zfs = zfs(&root, "1.0");
-    root.install(&[&kernel("linux", 1)[..], &[zfs]].concat()).hooks_succeed();
-    assert_holds(&root, IMAGE, &release());
-    root.assert_settled();
-    made(&root);
-    root
-}
-
-/// Masks a hook, as admins do.
-fn mask(root: &Root, hook: &str) {
-    root.shell(&format!("ln -s /dev/null /etc/pacman.d/hooks/{hook}.hook")).ok();
-}
-
-fn unmask(root: &Root, hook: &str) {
-    root.shell(&format!("rm /etc/pacman.d/hooks/{hook}.hook")).ok();
-}
-
-/// The images that were made since the last call, in order.
-fn made(root: &Root) -> Vec<String> {
-    let log = "var/log/images.log";
-    let made = if root.exists(log) { root.read(log) } else { String::new() };
-    root.write(log, "");
-    made.lines().map(str::to_owned).collect()
-}
-
-/// Asserts that an image holds the very object that stands in a kernel's directory.
-#[track_caller]
-fn assert_holds(root: &Root, image: &str, release: &str) {
-    let object = object(release, "zfs");
-    let digest = root.shell(&format!("sha256sum </{object}")).ok().text;
-    let digest = digest.split(' ').next().unwrap_or_default();
-    let content = root.read(image);
-    assert!(content.contains(&format!("{object} {digest}")), "zfs is not in /{image}:\n{content}");
-}
-
-/// Installs the next version of the module.
-fn bump(root: &Root) -> Output {
-    let new = zfs(root, "2.0");
-    root.install(&[new])
-}
-
-/// The line that all ends with.
-fn verdict(release: &str) -> String {
-    format!("{release} (linux): 1 module installed, zfs in /{IMAGE}")
-}
+use crate::initcpio::{IMAGE, STOCK, assert_holds, bump, machine, made, mask, unmask, verdict};
+use crate::setting::{kernel, release};
 
 /// A module is upgraded and the kernel is not: as often as with dkms, which is once.
 #[test]

@@ -15,6 +15,9 @@ pub struct Initramfs {
     pub mode: Mode,
     /// The command that signs unified kernel images again.
     pub sign: String,
+    /// Whether an override of mkinitcpio's hook keeps it from regenerating all images for any
+    /// `dkms.conf`.
+    pub precise: bool,
 }
 
 impl Default for Initramfs {
@@ -24,6 +27,7 @@ impl Default for Initramfs {
             command: String::new(),
             mode: Mode::Tell,
             sign: "sbctl sign-all -g".into(),
+            precise: false,
         }
     }
 }
