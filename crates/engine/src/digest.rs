@@ -84,18 +84,19 @@ impl From<Digest> for String {
     }
 }
 
-/// What stat says of one file, in one value: size, mtime, ctime, inode, device and mode. As long
-/// as a settled one stays the same, so does the content; of a directory, so do the names in it.
+/// What stat says of some files, in one value: size, mtime, ctime, inode, device and mode. As long
+/// as a settled one stays the same, so do the contents; of directories, so do the names in them.
 ///
 /// Half a digest, as two numbers: a thousand of them are read whenever a status is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp(u64, u64);
 
 impl Stamp {
-    /// Of a file, with whether it is settled: a change after this moment is sure to give another.
+    /// Of files, in this order, with whether it is settled: a change after this moment is sure to
+    /// give another.
     #[must_use]
-    pub fn of(meta: &Metadata) -> (Self, bool) {
-        let (signature, settled) = walk::signature_of_file(meta);
+    pub fn of(files: &[Metadata]) -> (Self, bool) {
+        let (signature, settled) = walk::signature_of_files(files);
         let half = |from: usize| {
             let bytes = signature.0.as_bytes().iter().skip(from).take(8);
             bytes.fold(0, |number, byte| number << 8 | u64::from(*byte))
@@ -245,7 +246,7 @@ impl Digests {
     /// [`FileError`] if it cannot be read.
     pub fn file(&mut self, path: &Path) -> Result<Digest, FileError> {
         let meta = fs::metadata(path).map_err(FileError::when("read", path))?;
-        let (signature, settled) = walk::signature_of_file(&meta);
+        let (signature, settled) = walk::signature_of_files(&[meta]);
         self.remembered(path, signature, settled, || Digest::of_file(path))
     }
 

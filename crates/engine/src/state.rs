@@ -138,6 +138,12 @@ impl State {
         state
     }
 
+    /// The modules that have a directory, by name.
+    pub(crate) fn names(trees: &Trees) -> Vec<ModuleName> {
+        let names = reading::dirs(&trees.dkms, |text| text.parse(), &mut Vec::new());
+        names.into_iter().map(|(name, _)| name).collect()
+    }
+
     /// The directories that tell what is built of a module and installed: as long as no name in
     /// them changes, it is the same. None if they do not tell all of it.
     pub(crate) fn folders(trees: &Trees, name: &ModuleName) -> Option<Vec<PathBuf>> {

@@ -348,12 +348,15 @@ pub(super) fn signature_of_directories(parts: &[Part]) -> Result<(Digest, bool),
     Walk::with(parts, Depth::Directories).map(|walk| walk.signature())
 }
 
-/// As [`Walk::signature`], of one file.
-pub(super) fn signature_of_file(meta: &Metadata) -> (Digest, bool) {
-    let stat = Stat::of(meta);
+/// As [`Walk::signature`], of some files.
+pub(super) fn signature_of_files(files: &[Metadata]) -> (Digest, bool) {
     let mut bytes = FORMAT.to_vec();
-    stat.write(&mut bytes);
-    (Digest::of_bytes(&bytes), stat.is_settled(now()))
+    let (mut settled, now) = (true, now());
+    for stat in files.iter().map(Stat::of) {
+        stat.write(&mut bytes);
+        settled &= stat.is_settled(now);
+    }
+    (Digest::of_bytes(&bytes), settled)
 }
 
 fn failed(what: &'static str, path: &Path) -> impl FnOnce(Errno) -> FileError {

@@ -4,48 +4,54 @@
 //! Everybody may ask for the status, and nobody who only asks may write: whoever changes the trees
 //! looks closely once, when all is done.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::collections::BTreeMap;
+use std::fs::{self, Metadata};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{Digest, Stamp};
 use crate::durable::{self, FileError};
-use crate::names::{ModuleId, ModuleName};
+use crate::names::{ModuleId, ModuleName, ModuleVersion};
 use crate::record::Record;
 use crate::side_by_side::on_all_cores;
-use crate::state::{Added, BuiltFor, State, Versions};
+use crate::state::{Added, BuiltFor, State};
 use crate::trees::Trees;
 
 /// The layout of the file.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
-/// Reading the objects of fewer builds than these takes less time than starting a thread.
-const BUILDS_PER_THREAD: usize = 2;
+/// Looking at fewer modules than these takes less time than starting a thread.
+const MODULES_PER_THREAD: usize = 8;
 
-/// What is built and in order.
+/// What is built and in order. On disk it is a postcard, which takes less time to read than a text.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
     format: u32,
-    /// By `M/V/K/A`.
-    builds: BTreeMap<String, Look>,
-    modules: BTreeMap<ModuleName, Names>,
+    modules: BTreeMap<ModuleName, Module>,
 }
 
-/// What is built and installed of a module, as long as no name changes in its directories.
+/// What is built and installed of a module, as long as no name changes in its directories. That a
+/// record is replaced shows there, too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Names {
-    /// The directories, below the dkms tree.
-    folders: Vec<(PathBuf, Stamp)>,
-    versions: Versions,
+struct Module {
+    /// Of its directories, all together.
+    stamp: Stamp,
+    versions: Vec<(ModuleVersion, Vec<Build>)>,
+    /// Its directories in which nothing is built, below its own. The others have the names of
+    /// what is built in them.
+    empty: Vec<PathBuf>,
 }
 
-/// What was found in order, and what the files were then.
+/// A build, and what was found in order.
+type Build = (BuiltFor, Option<Look>);
+
+/// The objects that are as they were built and, if it is installed, stand in their places.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Look {
-    /// Of the record, which says what there should be.
-    record: Stamp,
+    /// Of the stored and the placed files, all together.
+    stamp: Stamp,
     objects: Vec<Object>,
 }
 
@@ -55,17 +61,26 @@ struct Object {
     name: String,
     /// Its directory below `L/K`.
     location: String,
-    stored: Stamp,
-    /// Nothing if it is built and not installed.
-    placed: Option<Stamp>,
 }
 
 impl Seen {
-    /// Reads what was seen. Nothing is needed: what is not known is looked at.
+    /// Reads what was seen, without the modules whose directories have changed. Nothing is needed:
+    /// what is not known is looked at.
     #[must_use]
     pub fn read(trees: &Trees) -> Self {
-        let Ok(text) = fs::read(file(trees)) else { return Self::default() };
-        let seen: Self = serde_json::from_slice(&text).unwrap_or_else(|error| {
+        let mut seen = Self::on_disk(trees);
+        let modules: Vec<(&ModuleName, &Module)> = seen.modules.iter().collect();
+        let hold = on_all_cores(&modules, MODULES_PER_THREAD, |(name, module)| {
+            module.holds(&trees.module(name))
+        });
+        let mut hold = hold.into_iter();
+        seen.modules.retain(|_, _| hold.next().unwrap_or_default());
+        seen
+    }
+
+    fn on_disk(trees: &Trees) -> Self {
+        let Ok(bytes) = fs::read(file(trees)) else { return Self::default() };
+        let seen: Self = postcard::from_bytes(&bytes).unwrap_or_else(|error| {
             // Another version's, most likely.
             log::debug!("{} cannot be used: {error}", file(trees).display());
             Self::default()
@@ -73,16 +88,14 @@ impl Seen {
         if seen.format == FORMAT { seen } else { Self::default() }
     }
 
-    /// What stands in the dkms tree; directories that are as they were when it was seen are not
-    /// listed again.
+    /// What stands in the dkms tree; the directories of modules that are known are not listed.
     #[must_use]
     pub fn state(&self, trees: &Trees) -> State {
         State::read_but(trees, |name| {
-            let names = self.modules.get(name)?;
-            let is_same = |(folder, then): &(PathBuf, Stamp)| {
-                stamp_of_dir(&trees.dkms.join(folder)).is_some_and(|(now, _)| now == *then)
-            };
-            names.folders.iter().all(is_same).then(|| names.versions.clone())
+            let versions = &self.modules.get(name)?.versions;
+            let kernels =
+                |builds: &[Build]| builds.iter().map(|(built, _)| built.clone()).collect();
+            Some(versions.iter().map(|(it, builds)| (it.clone(), kernels(builds))).collect())
         })
     }
 
@@ -91,43 +104,45 @@ impl Seen {
     /// # Errors
     /// [`FileError`] if what was seen cannot be written; `dkms status` takes longer then.
     pub fn refresh(trees: &Trees) -> Result<(), FileError> {
-        let before = Self::read(trees);
+        let known = Self::read(trees);
+        let names = State::names(trees);
         // The stamps come first: what changes while it is read has another one.
-        let names = State::read(trees).modules.into_iter().map(|added| added.id.name);
-        let names: BTreeSet<ModuleName> = names.collect();
-        let folders = names.into_iter().filter_map(|name| {
-            let folders = State::folders(trees, &name)?;
-            Some((name, settled_folders(trees, &folders)?))
+        let directories = on_all_cores(&names, MODULES_PER_THREAD, |name| {
+            if known.modules.contains_key(name) { None } else { stats_of_directories(trees, name) }
         });
-        let folders: Vec<(ModuleName, Vec<(PathBuf, Stamp)>)> = folders.collect();
-        let state = State::read(trees);
-        let builds: Vec<(&ModuleId, &BuiltFor)> = state
-            .modules
-            .iter()
-            .flat_map(|added| added.kernels.iter().map(|built| (&added.id, built)))
-            .filter(|(_, built)| built.has_module_dir)
-            .collect();
-        let looks = on_all_cores(&builds, BUILDS_PER_THREAD, |(id, built)| {
-            let known = before.look(id, built).filter(|look| look.holds(trees, id, built));
-            known.cloned().or_else(|| Look::closely(trees, id, built))
+        let state = known.state(trees);
+        let modules: Vec<_> = names.into_iter().zip(directories).collect();
+        let modules = on_all_cores(&modules, 1, |(name, directories)| {
+            let of_name = state.modules.iter().filter(|added| added.id.name == *name);
+            let versions = of_name.map(|added| known.look_again(trees, added)).collect();
+            let module = match known.modules.get(name) {
+                Some(Module { stamp, empty, .. }) => {
+                    Some(Module { stamp: *stamp, versions, empty: empty.clone() })
+                }
+                None => Module::new(&trees.module(name), versions, directories.as_ref()?),
+            };
+            Some((name.clone(), module?))
         });
-        let keys = builds.iter().map(|(id, built)| key(id, built));
-        let builds = keys.zip(looks).filter_map(|(key, look)| Some((key, look?))).collect();
-        let modules = folders.into_iter().map(|(name, folders)| {
-            let of_name = state.modules.iter().filter(|added| added.id.name == name);
-            let version = |added: &Added| (added.id.version.clone(), added.kernels.clone());
-            let versions = of_name.map(version).collect();
-            (name, Names { folders, versions })
-        });
-        let now = Self { format: FORMAT, builds, modules: modules.collect() };
-        if (&now.builds, &now.modules) == (&before.builds, &before.modules) {
+        let now = Self { format: FORMAT, modules: modules.into_iter().flatten().collect() };
+        if now == Self::on_disk(trees) || now.modules.is_empty() && !file(trees).exists() {
             return Ok(());
         }
-        let text = serde_json::to_vec(&now)
-            .map_err(std::io::Error::other)
+        let bytes = postcard::to_stdvec(&now)
+            .map_err(io::Error::other)
             .map_err(FileError::when("write", &file(trees)))?;
         durable::create_dirs(&trees.cache())?;
-        durable::write(&file(trees), &text)
+        durable::write(&file(trees), &bytes)
+    }
+
+    /// All builds of a module version, looked at closely where they are not known to be in order.
+    fn look_again(&self, trees: &Trees, added: &Added) -> (ModuleVersion, Vec<Build>) {
+        let look = |built: &BuiltFor| {
+            let known = self.look(&added.id, built);
+            let known = known.filter(|look| look.holds(trees, &added.id, built));
+            let look = known.cloned().or_else(|| Look::closely(trees, &added.id, built));
+            (built.clone(), look)
+        };
+        (added.id.version.clone(), added.kernels.iter().map(look).collect())
     }
 
     /// Whether the objects of a build are known to be those that were built and, if it is
@@ -138,105 +153,139 @@ impl Seen {
     }
 
     fn look(&self, id: &ModuleId, built: &BuiltFor) -> Option<&Look> {
-        self.builds.get(&key(id, built))
+        let versions = &self.modules.get(&id.name)?.versions;
+        let (_, builds) = versions.iter().find(|(version, _)| *version == id.version)?;
+        builds.iter().find(|(known, _)| known == built)?.1.as_ref()
+    }
+}
+
+impl Module {
+    /// What is known of the module in the directory `top`, if nothing in its `directories` may
+    /// still change unseen.
+    fn new(
+        top: &Path,
+        versions: Vec<(ModuleVersion, Vec<Build>)>,
+        directories: &BTreeMap<PathBuf, Metadata>,
+    ) -> Option<Self> {
+        let mut module = Self { stamp: Stamp::of(&[]).0, versions, empty: Vec::new() };
+        let named = module.directories(top);
+        let empty = directories.keys().filter(|path| !named.contains(path));
+        module.empty = empty.filter_map(|path| Some(path.strip_prefix(top).ok()?.into())).collect();
+        let all = module.directories(top);
+        let stats: Option<Vec<_>> = all.iter().map(|path| directories.get(path).cloned()).collect();
+        let (stamp, settled) = Stamp::of(&stats?);
+        settled.then_some(Self { stamp, ..module })
+    }
+
+    /// Whether its directories are as they were.
+    fn holds(&self, top: &Path) -> bool {
+        let all = self.directories(top);
+        let stats: Option<Vec<_>> = all.iter().map(|path| stat_of_directory(path)).collect();
+        stats.is_some_and(|stats| Stamp::of(&stats).0 == self.stamp)
+    }
+
+    /// Its directories, in a fixed order.
+    fn directories(&self, top: &Path) -> Vec<PathBuf> {
+        let mut directories = vec![top.to_owned()];
+        for (version, builds) in &self.versions {
+            let version = top.join(version);
+            // All architectures of a kernel stand one after the other.
+            for builds in builds.chunk_by(|(one, _), (next, _)| one.kernel == next.kernel) {
+                let kernel = builds.first().map(|(built, _)| version.join(&built.kernel));
+                let arch =
+                    |dir: &PathBuf| builds.iter().map(|(it, _)| dir.join(&it.arch)).collect();
+                let arches: Vec<PathBuf> = kernel.as_ref().map(arch).unwrap_or_default();
+                directories.extend(arches.into_iter().chain(kernel));
+            }
+            directories.push(version);
+        }
+        directories.extend(self.empty.iter().map(|below| top.join(below)));
+        directories
     }
 }
 
 impl Look {
-    /// Whether every file still is what it was, and nothing was installed or uninstalled.
+    /// Whether every file still is what it was.
     fn holds(&self, trees: &Trees, id: &ModuleId, built: &BuiltFor) -> bool {
-        let files = Files { trees, id, built };
-        stamp(&files.record()).is_some_and(|(now, _)| now == self.record)
-            && self.objects.iter().all(|object| {
-                let same = |path: PathBuf, then| stamp(&path).is_some_and(|(now, _)| now == then);
-                object.placed.is_some() == built.installed
-                    && same(files.stored(&object.name), object.stored)
-                    && object
-                        .placed
-                        .is_none_or(|then| same(files.placed(&object.location, &object.name), then))
-            })
+        let stats = Files::of(trees, id, built).stats(&self.objects);
+        stats.is_some_and(|stats| Stamp::of(&stats).0 == self.stamp)
     }
 
     /// Reads the record and the objects; nothing unless all is in order and settled.
     fn closely(trees: &Trees, id: &ModuleId, built: &BuiltFor) -> Option<Self> {
-        let files = Files { trees, id, built };
-        // The stamps come first: what changes while it is read has another one.
-        let record = settled(&files.record())?;
-        let recorded = Record::read(&files.record())?;
-        let object = |object: crate::record::Object| {
-            let (name, location) = (object.name, object.location);
-            let stored = settled(&files.stored(&name))?;
-            let placed = if built.installed {
-                let path = files.placed(&location, &name);
-                let placed = settled(&path)?;
-                let digest = Digest::of_file(&files.stored(&name)).ok()?;
-                if Digest::of_file(&path).ok()? != digest {
-                    return None;
-                }
-                Some(placed)
-            } else {
-                None
-            };
-            Some(Object { name, location, stored, placed })
-        };
-        let objects = recorded.objects.into_iter().map(object).collect::<Option<Vec<_>>>()?;
-        (!objects.is_empty()).then_some(Self { record, objects })
+        let recorded = Record::read(&Record::path(trees, id, &built.kernel, &built.arch))?;
+        let object = |it: crate::record::Object| Object { name: it.name, location: it.location };
+        let objects: Vec<Object> = recorded.objects.into_iter().map(object).collect();
+        let files = Files::of(trees, id, built);
+        // The stamp comes first: what changes while it is read has another one.
+        let (stamp, settled) = Stamp::of(&files.stats(&objects)?);
+        let in_order = settled && !objects.is_empty() && files.are_same(&objects);
+        in_order.then_some(Self { stamp, objects })
     }
 }
 
 /// Where the files of a build are.
-struct Files<'a> {
-    trees: &'a Trees,
-    id: &'a ModuleId,
-    built: &'a BuiltFor,
+struct Files {
+    /// `T/M/V/K/A/module`.
+    stored: PathBuf,
+    /// `L/K`; nothing if it is built and not installed.
+    placed: Option<PathBuf>,
 }
 
-impl Files<'_> {
-    fn record(&self) -> PathBuf {
-        Record::path(self.trees, self.id, &self.built.kernel, &self.built.arch)
+impl Files {
+    fn of(trees: &Trees, id: &ModuleId, built: &BuiltFor) -> Self {
+        Self {
+            stored: trees.built(id, &built.kernel, &built.arch).join("module"),
+            placed: built.installed.then(|| trees.kernel(&built.kernel)),
+        }
     }
 
-    fn stored(&self, name: &str) -> PathBuf {
-        let BuiltFor { kernel, arch, .. } = self.built;
-        self.trees.built(self.id, kernel, arch).join("module").join(name)
+    /// The stored file, and the placed one if there should be one.
+    fn of_object(&self, object: &Object) -> (PathBuf, Option<PathBuf>) {
+        let placed = self.placed.as_ref();
+        let placed = placed.map(|kernel| kernel.join(&object.location).join(&object.name));
+        (self.stored.join(&object.name), placed)
     }
 
-    fn placed(&self, location: &str, name: &str) -> PathBuf {
-        self.trees.kernel(&self.built.kernel).join(location).join(name)
+    /// What stat says of all files, if all are there.
+    fn stats(&self, objects: &[Object]) -> Option<Vec<Metadata>> {
+        let files = objects.iter().flat_map(|object| {
+            let (stored, placed) = self.of_object(object);
+            [Some(stored), placed].into_iter().flatten()
+        });
+        files.map(|path| stat_of_file(&path)).collect()
+    }
+
+    /// Whether what is placed is what is stored.
+    fn are_same(&self, objects: &[Object]) -> bool {
+        objects.iter().all(|object| match self.of_object(object) {
+            (_, None) => true,
+            (stored, Some(placed)) => {
+                let digests = (Digest::of_file(&stored).ok(), Digest::of_file(&placed).ok());
+                digests.0.is_some() && digests.0 == digests.1
+            }
+        })
     }
 }
 
-/// The stamp of a file that is none of links: those say nothing of what they lead to.
-fn stamp(path: &Path) -> Option<(Stamp, bool)> {
-    let meta = fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file)?;
-    Some(Stamp::of(&meta))
+/// Of a file that is none of links: those say nothing of what they lead to.
+fn stat_of_file(path: &Path) -> Option<Metadata> {
+    fs::symlink_metadata(path).ok().filter(Metadata::is_file)
 }
 
-/// The stamp of a directory, which may be reached by a link.
-fn stamp_of_dir(path: &Path) -> Option<(Stamp, bool)> {
-    let meta = fs::metadata(path).ok().filter(fs::Metadata::is_dir)?;
-    Some(Stamp::of(&meta))
+/// Of a directory, which may be reached by a link.
+fn stat_of_directory(path: &Path) -> Option<Metadata> {
+    fs::metadata(path).ok().filter(Metadata::is_dir)
 }
 
-/// The stamps of directories by their places below the dkms tree, if all are settled.
-fn settled_folders(trees: &Trees, folders: &[PathBuf]) -> Option<Vec<(PathBuf, Stamp)>> {
-    let one = |folder: &PathBuf| {
-        let (stamp, settled) = stamp_of_dir(folder)?;
-        settled.then_some((folder.strip_prefix(&trees.dkms).ok()?.to_owned(), stamp))
-    };
-    folders.iter().map(one).collect()
-}
-
-fn settled(path: &Path) -> Option<Stamp> {
-    stamp(path).and_then(|(stamp, settled)| settled.then_some(stamp))
-}
-
-fn key(id: &ModuleId, built: &BuiltFor) -> String {
-    format!("{id}/{}/{}", built.kernel, built.arch)
+/// Of all directories of a module, if they tell what is built of it.
+fn stats_of_directories(trees: &Trees, name: &ModuleName) -> Option<BTreeMap<PathBuf, Metadata>> {
+    let directories = State::folders(trees, name)?.into_iter();
+    directories.map(|path| stat_of_directory(&path).map(|stat| (path, stat))).collect()
 }
 
 fn file(trees: &Trees) -> PathBuf {
-    trees.cache().join("status.json")
+    trees.cache().join("status")
 }
 
 #[cfg(test)]

@@ -67,6 +67,11 @@ fn write_record(trees: &Trees) {
     record.write(&path).unwrap();
 }
 
+fn write(trees: &Trees, seen: &Seen) {
+    fs::create_dir_all(trees.cache()).unwrap();
+    fs::write(file(trees), postcard::to_stdvec(seen).unwrap()).unwrap();
+}
+
 /// Lets files grow older than a tick of any clock.
 fn settle() {
     sleep(Duration::from_millis(150));
@@ -96,19 +101,16 @@ fn what_was_seen_is_not_read_again() {
     assert!(
         status(&trees).ends_with(": installed (Differences between built and installed modules)")
     );
-    let stamp = |path: String| stamp(&root.at(path)).unwrap().0;
-    let object = Object {
-        name: "a.ko.zst".into(),
-        location: "updates/dkms".into(),
-        stored: stamp(stored()),
-        placed: Some(stamp(placed())),
-    };
-    let record = stamp(format!("var/lib/dkms/a/1/{KERNEL}/x86_64/{}", record::FILE_NAME));
-    let look = Look { record, objects: vec![object] };
-    let builds = [(format!("a/1/{KERNEL}/x86_64"), look)].into();
-    let seen = Seen { format: FORMAT, builds, modules: BTreeMap::new() };
-    let seen = serde_json::to_string(&seen).unwrap();
-    root.write("var/lib/dkms/.cache/status.json", seen);
+    let stat = |path: String| stat_of_file(&root.at(path)).unwrap();
+    let (stamp, _) = Stamp::of(&[stat(stored()), stat(placed())]);
+    let objects = vec![Object { name: "a.ko.zst".into(), location: "updates/dkms".into() }];
+    let built = State::read(&trees).modules[0].kernels[0].clone();
+    let versions = vec![("1".parse().unwrap(), vec![(built, Some(Look { stamp, objects }))])];
+    let name = "a".parse().unwrap();
+    let directories = stats_of_directories(&trees, &name).unwrap();
+    let module = Module::new(&trees.module(&name), versions, &directories).unwrap();
+    let seen = Seen { format: FORMAT, modules: [(name, module)].into() };
+    write(&trees, &seen);
     assert!(status(&trees).ends_with("x86_64: installed"));
 }
 
@@ -126,13 +128,14 @@ type Change = fn(&TestRoot);
 #[case::uninstalled(|root: &TestRoot| root.remove(format!("var/lib/dkms/a/kernel-{KERNEL}-x86_64")), false)]
 #[case::other_record(|root: &TestRoot| {
     let path = format!("var/lib/dkms/a/1/{KERNEL}/x86_64/{}", record::FILE_NAME);
-    let text = root.read(&path);
-    root.write(&path, text.replace("a.ko.zst", "b.ko.zst"));
+    let text = root.read(&path).replace("a.ko.zst", "b.ko.zst");
+    // As we write it: it takes the place of the old one.
+    durable::write(&root.at(&path), text.as_bytes()).unwrap();
 }, true)]
-#[case::broken_file(|root: &TestRoot| root.write("var/lib/dkms/.cache/status.json", "{"), false)]
+#[case::broken_file(|root: &TestRoot| root.write("var/lib/dkms/.cache/status", "{"), false)]
 #[case::other_layout(|root: &TestRoot| {
-    let path = "var/lib/dkms/.cache/status.json";
-    root.write(path, root.read(path).replace("\"format\":2", "\"format\":0"));
+    let trees = Trees::under(root.path());
+    write(&trees, &Seen { format: FORMAT - 1, ..Seen::on_disk(&trees) });
 }, false)]
 fn what_changed_is_looked_at_again(#[case] change: Change, #[case] remarkable: bool) {
     let (root, trees) = machine();
@@ -159,12 +162,13 @@ fn what_is_gone_is_forgotten_and_what_stays_is_not_written_again() {
     let (root, trees) = machine();
     settle();
     Seen::refresh(&trees).unwrap();
-    let written = stamp(&file(&trees));
+    let written = || Stamp::of(&[stat_of_file(&file(&trees)).unwrap()]).0;
+    let before = written();
     Seen::refresh(&trees).unwrap();
-    assert_eq!(stamp(&file(&trees)), written);
+    assert_eq!(written(), before);
     root.remove("var/lib/dkms/a");
     Seen::refresh(&trees).unwrap();
-    assert_eq!(Seen::read(&trees).builds.len(), 0);
+    assert_eq!(Seen::on_disk(&trees).modules.len(), 0);
 }
 
 type Step = fn(&TestRoot);
@@ -186,13 +190,13 @@ fn what_was_listed_is_listed_again_when_it_changed(#[case] change: Step) {
     root.dir("var/lib/dkms/a/1/7.1-empty");
     settle();
     Seen::refresh(&trees).unwrap();
-    let seen = Seen::read(&trees);
-    assert!(seen.modules.contains_key(&"a".parse().unwrap()));
-    let before = seen.state(&trees);
+    assert!(Seen::read(&trees).modules.contains_key(&"a".parse().unwrap()));
+    let state = || Seen::read(&trees).state(&trees);
+    let before = state();
     assert_eq!(before, State::read(&trees));
     change(&root);
-    assert_ne!(seen.state(&trees), before);
-    assert_eq!(seen.state(&trees), State::read(&trees));
+    assert_ne!(state(), before);
+    assert_eq!(state(), State::read(&trees));
 }
 
 #[test]
