@@ -63,6 +63,7 @@ fn asked(typed: &Typed) -> Result<Asked, Refusal> {
         kernel_source: whole(&typed.kernel_source)?,
         directives,
         force: typed.has(Id::Force),
+        force_install: typed.has(Id::Force) || typed.has(Id::RpmSafeUpgrade),
         force_version: typed.has(Id::ForceVersion),
         only_added: matches!(typed.command, Some(Command::Add | Command::Ldtarball)),
     })

@@ -11,6 +11,7 @@ mod mok;
 mod named;
 mod options;
 mod progress;
+mod rpm_upgrade;
 mod sources;
 mod status;
 mod task;
@@ -208,6 +209,10 @@ fn carry_out(
                 }
             };
             site.asked.module = Some(module.clone());
+            let upgrade = typed.has(Id::RpmSafeUpgrade) && !manner.dry_run;
+            if upgrade && rpm_upgrade::keeps(&site, verb, &module)? {
+                return Ok(0);
+            }
             if let Some(arrival) = arrival {
                 let code = run(&mut site, None, &Task::import(&arrival, manner.force));
                 // What would follow cannot be planned before the source is there.

@@ -216,9 +216,7 @@ fn remove_own_files(build: &Path) -> Result<(), FileError> {
 }
 
 fn temporary(site: &Site) -> Result<TempDir, Problem> {
-    let set = site.settings.framework.tmp_location.clone();
-    let dir = set.or_else(|| site.env.get("TMPDIR").map(PathBuf::from));
-    let dir = dir.filter(|dir| !dir.as_os_str().is_empty()).unwrap_or("/tmp".into());
+    let dir = site.temporary_dir();
     let made = tempfile::Builder::new().prefix("dkms.").tempdir_in(&dir);
     made.map_err(|why| problem(1, format!("no directory can be made in {}: {why}", dir.display())))
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::conf::Values;
+use crate::conf::{self, Values};
 use crate::kernels::Kernel;
 use crate::names::ModuleId;
 
@@ -19,8 +19,11 @@ pub struct Asked {
     pub kernel_source: Option<PathBuf>,
     /// Directives that are set after all files, by name (`--directive`); element 0 of arrays.
     pub directives: Vec<(String, String)>,
-    /// Install in spite of versions, OBSOLETE_BY and a failing PRE_INSTALL (`--force`).
+    /// Build without what the module builds upon, and take no note of it (`--force`).
     pub force: bool,
+    /// Install in spite of versions, OBSOLETE_BY and a failing PRE_INSTALL (`--force`, and
+    /// `--rpm_safe_upgrade`).
+    pub force_install: bool,
     /// Place a module over a newer version of the same (`--force-version-override`).
     pub force_version: bool,
     /// Modules are added for their own sake, so that a failing POST_ADD is the command's failure.
@@ -40,6 +43,12 @@ impl Asked {
     #[must_use]
     pub fn changes_conf_of(&self, id: &ModuleId) -> bool {
         !self.directives.is_empty() || (self.conf.is_some() && self.module.as_ref() == Some(id))
+    }
+
+    /// The directives of the command line that are some; other names are dropped, as in a conf.
+    pub(crate) fn known_directives(&self) -> impl Iterator<Item = (&str, &str)> {
+        let known = self.directives.iter().filter(|(name, _)| conf::is_directive(name));
+        known.map(|(name, text)| (name.as_str(), text.as_str()))
     }
 
     /// Lays the directives over what the files say.
@@ -91,5 +100,6 @@ mod tests {
         asked.set_directives(&mut values);
         let all: Vec<_> = values.iter().collect();
         assert_eq!(all, [("MAKE", 0, "make x=1")]);
+        assert_eq!(asked.known_directives().collect::<Vec<_>>(), [("MAKE", "make x=1")]);
     }
 }

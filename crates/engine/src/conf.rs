@@ -22,6 +22,7 @@ use crate::names::{Arch, KernelRelease, ModuleName};
 use exclusive::Restrictions;
 use pattern::found;
 
+pub(crate) use directives::is_known as is_directive;
 pub use error::ConfError;
 pub use exclusive::{Excluded, Why};
 pub use reader::{Answer, PATIENCE, Question, Reader};

@@ -1,14 +1,19 @@
 //! Indexing a kernel's modules with depmod, by which modprobe finds them.
 
 use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Duration;
+
+use tempfile::TempDir;
 
 use crate::durable;
 use crate::names::KernelRelease;
 use crate::report::Failed;
 use crate::run::Program;
 use crate::site::Site;
+use crate::trees::Trees;
 
 /// What depmod writes into a kernel's directory.
 pub(crate) const WRITTEN: [&str; 13] = [
@@ -45,8 +50,12 @@ pub(crate) fn depmod(site: &Site, kernel: &KernelRelease) -> Result<(), Failed> 
         )));
     }
     let mut program = Program::new(site.tools.depmod.clone(), &site.env);
-    if site.trees.root != Path::new("/") {
-        program = program.arg("-b").arg(site.trees.root.as_os_str());
+    let stand_in = stand_in(&site.trees).map_err(|why| {
+        failed(format!("cannot lead depmod to {}: {why}", site.trees.install.display()))
+    })?;
+    let root = stand_in.as_ref().map_or(site.trees.root.as_path(), TempDir::path);
+    if root != Path::new("/") {
+        program = program.arg("-b").arg(root.as_os_str());
     }
     let symbols = site.trees.root.join(format!("boot/System.map-{kernel}"));
     if symbols.is_file() {
@@ -66,6 +75,22 @@ pub(crate) fn depmod(site: &Site, kernel: &KernelRelease) -> Result<(), Failed> 
         ended.how,
         ended.complaint()
     )))
+}
+
+/// A root for depmod in which the kernels are where it looks for them, if they are elsewhere.
+fn stand_in(trees: &Trees) -> io::Result<Option<TempDir>> {
+    let real = trees.install.canonicalize()?;
+    let is_it = |usual: &str| trees.root.join(usual).canonicalize().is_ok_and(|it| it == real);
+    if ["usr/lib/modules", "lib/modules"].into_iter().any(is_it) {
+        return Ok(None);
+    }
+    let root = tempfile::tempdir()?;
+    // Where depmod looks is up to who compiled it.
+    for lib in ["usr/lib", "lib"].map(|lib| root.path().join(lib)) {
+        fs::create_dir_all(&lib)?;
+        symlink(&real, lib.join("modules"))?;
+    }
+    Ok(Some(root))
 }
 
 /// How large the index is now, with something to grow by, in bytes.

@@ -8,11 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::durable::{self, FileError};
-use crate::run::Environment;
+use crate::run::{Environment, is_program};
 use crate::site::Site;
 
 /// What compilers are called, but for what stands before and after: `x86_64-linux-gnu-gcc-16`.
@@ -116,7 +115,7 @@ fn find(program: &str, env: &Environment) -> Option<PathBuf> {
     if program.contains('/') {
         return Some(PathBuf::from(program)).filter(|path| is_program(path));
     }
-    search_path(env).into_iter().map(|dir| dir.join(program)).find(|path| is_program(path))
+    env.find(program)
 }
 
 /// The compilers in PATH, each as it would be found.
@@ -150,10 +149,6 @@ fn is_compiler(name: &str) -> bool {
 fn leads_to_launcher(path: &Path) -> bool {
     let real = path.canonicalize().unwrap_or_default();
     real.file_name().is_some_and(|name| LAUNCHERS.iter().any(|launcher| name == *launcher))
-}
-
-fn is_program(path: &Path) -> bool {
-    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
 /// Writes a program, unless it stands there as it should be.

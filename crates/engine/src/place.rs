@@ -50,7 +50,7 @@ pub(crate) fn objects(site: &Site, id: &ModuleId, kernel: &KernelRelease) -> Vec
     objects
 }
 
-/// Gives the objects of a module that dkms built their own places, where the distribution leaves
+/// Gives the objects of a module their places: the distribution's, or their own where it leaves
 /// these to each conf.
 pub(crate) fn by_conf(
     site: &Site,
@@ -62,6 +62,7 @@ pub(crate) fn by_conf(
     let file = site.trees.source_link(id).join("dkms.conf");
     let conf = Conf::from_values(values, &file, &kernel.release);
     let (Ok(placement), Ok(conf)) = (Placement::read(&site.trees), conf) else { return };
+    let placement = placement.or_addon(&site.env);
     for object in objects {
         let Some(name) = ObjectName::parse(&object.name) else { continue };
         let record = conf.records.iter().find(|record| record.dest_name == name.module);
@@ -69,6 +70,16 @@ pub(crate) fn by_conf(
             object.location = place.to_string_lossy().into_owned();
         }
     }
+}
+
+/// Notes where the objects of a built module go now: the distribution, or what else decides, may
+/// have changed since they were built.
+pub(crate) fn relocate(site: &Site, id: &ModuleId, kernel: &Kernel) -> Result<(), FileError> {
+    let path = Record::path(&site.trees, id, &kernel.release, &site.arch);
+    let Some(mut record) = Record::read(&path) else { return Ok(()) };
+    let before = record.objects.clone();
+    by_conf(site, id, kernel, &record.values, &mut record.objects);
+    if record.objects == before { Ok(()) } else { record.write(&path) }
 }
 
 /// What a module has in a kernel's directory: as recorded, or what dkms would have placed.

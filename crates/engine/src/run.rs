@@ -15,7 +15,6 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{self, PipeWriter, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -25,6 +24,7 @@ use nix::poll::PollFlags;
 
 pub use confinement::{Bond, Confinement};
 pub use environment::Environment;
+pub(crate) use environment::is_program;
 pub use output::Output;
 pub use stop::Stop;
 pub use tools::Tools;
@@ -264,16 +264,12 @@ impl<'a> Program<'a> {
     /// Whether there is such a program, as far as one can tell beforehand: under a bond it is
     /// somebody else who starts it, and would report a missing one as exit status 127.
     fn exists(&self) -> bool {
-        let is_program = |path: &Path| {
-            path.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
-        };
         if self.program.components().count() > 1 {
             let base = self.cwd.as_deref().unwrap_or(Path::new(""));
             let path = base.join(&self.program);
             return is_program(&self.shown.as_ref().map_or(path.clone(), |s| s.outside(&path)));
         }
-        let dirs = self.env.search_path();
-        std::env::split_paths(dirs).any(|dir| is_program(&dir.join(&self.program)))
+        self.env.find(&self.program).is_some()
     }
 
     /// The program with its arguments, as one could type it, cut where it gets long.

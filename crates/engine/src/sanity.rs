@@ -46,7 +46,7 @@ pub(crate) fn refused(
     objects: &[Object],
 ) -> Vec<Refused> {
     let forced = forced_words(site);
-    if site.asked.force || forced.contains(id.name.as_str()) {
+    if site.asked.force_install || forced.contains(id.name.as_str()) {
         return Vec::new();
     }
     if let Some(limit) = obsolete_by.filter(|limit| is_obsolete(kernel, limit)) {

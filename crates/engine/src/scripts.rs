@@ -1,11 +1,10 @@
 //! The scripts that a module brings along: PRE_BUILD, POST_INSTALL and the like.
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::build::Workplace;
 use crate::names::{KernelRelease, ModuleId};
-use crate::run::{Environment, How, Output, Program};
+use crate::run::{Environment, How, Output, Program, is_program};
 use crate::site::Site;
 
 /// A script about to be run.
@@ -43,7 +42,7 @@ impl<'a> Script<'a> {
     fn dir(&self, site: &Site, id: &ModuleId) -> Option<PathBuf> {
         let file = self.value.split_ascii_whitespace().next()?;
         let dirs = [Workplace::open(site.trees.etc.join(&id.name)), self.place.clone()];
-        dirs.into_iter().find(|dir| is_executable(&dir.real.join(file))).map(|dir| dir.seen)
+        dirs.into_iter().find(|dir| is_program(&dir.real.join(file))).map(|dir| dir.seen)
     }
 
     /// The command as dkms writes it into a log.
@@ -102,14 +101,12 @@ pub(crate) fn exit_status(how: How) -> u8 {
     }
 }
 
-fn is_executable(path: &Path) -> bool {
-    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-}
-
-/// The variables that dkms exports to make and to scripts.
+/// The variables that dkms exports to make and to scripts; the directives of the command line are
+/// among them (dkms-behaviour 1.3).
 pub(crate) fn environment(site: &Site, id: &ModuleId, kernel: &KernelRelease) -> Environment {
-    site.env
-        .clone()
+    let asked = site.asked.known_directives();
+    asked
+        .fold(site.env.clone(), |env, (name, text)| env.with(name, text))
         .with(crate::lock::WITHIN, "1")
         .with("module", id.name.as_str())
         .with("module_version", id.version.as_str())

@@ -6,7 +6,6 @@ mod mok;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,7 +17,7 @@ use crate::distribution;
 use crate::kernels::{Kernel, KernelConfig};
 use crate::names::KernelRelease;
 use crate::object::ObjectName;
-use crate::run::{Environment, Program, Tools};
+use crate::run::{Environment, Program, Tools, is_program};
 use crate::settings::Framework;
 use crate::site::Site;
 use keys::Keys;
@@ -220,9 +219,11 @@ fn sign_file(site: &Site, kernel: &Kernel, framework: &Framework, distribution: 
         let series = release.rsplit_once('.').map_or(release, |(series, _)| series);
         Some(inside(&format!("/usr/lib/linux-kbuild-{series}/scripts/sign-file")))
     } else if distribution.starts_with("ubuntu") {
-        let own = inside("/usr/bin/kmodsign");
+        // The PATH says nothing of another root.
+        let here = site.trees.root == Path::new("/");
+        let own = if here { site.env.find("kmodsign") } else { Some(inside("/usr/bin/kmodsign")) };
         let headers = inside(&format!("/usr/src/linux-headers-{release}/scripts/sign-file"));
-        Some(if own.is_file() { own } else { headers })
+        Some(own.filter(|file| is_program(file)).unwrap_or(headers))
     } else if distribution.starts_with("gentoo") {
         Some(inside(&format!("/usr/src/linux-{release}/scripts/sign-file")))
     } else {
@@ -234,10 +235,6 @@ fn sign_file(site: &Site, kernel: &Kernel, framework: &Framework, distribution: 
         crate::links::resolve(&site.trees.root, &build).unwrap_or(build).join("scripts/sign-file")
     };
     first.filter(|file| file.is_file()).unwrap_or_else(usual)
-}
-
-fn is_program(path: &Path) -> bool {
-    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Everything a run works with besides its facts: where, with which programs, how hard.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::asked::Asked;
 use crate::conf::Reader;
@@ -83,6 +83,15 @@ impl Site {
         reader.patience = self.settings.conf_timeout();
         // What is wrong with the files was told when the settings were read.
         Framework::read(&self.trees, kernel, &mut reader, &mut Vec::new())
+    }
+
+    /// Where files are put that others should find or that are large, but nobody needs for long:
+    /// `tmp_location`, else `$TMPDIR`, else `/tmp`.
+    #[must_use]
+    pub fn temporary_dir(&self) -> PathBuf {
+        let set = self.settings.framework.tmp_location.clone();
+        let dir = set.or_else(|| self.env.get("TMPDIR").map(PathBuf::from));
+        dir.filter(|dir| !dir.as_os_str().is_empty()).unwrap_or("/tmp".into())
     }
 
     /// Whether variables set directives beside the files.

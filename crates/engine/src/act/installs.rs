@@ -55,6 +55,7 @@ impl Run<'_> {
         self.touched.insert(kernel.clone());
         if let Some(about) = self.facts.kernels.get(kernel) {
             refinish::objects(site, module, &about.kernel)?;
+            place::relocate(site, module, &about.kernel)?;
         }
         self.pre_install(module, kernel)?;
         place::restore_originals(site, module, kernel)?;
@@ -86,7 +87,7 @@ impl Run<'_> {
         let Some(value) = self.script_of(module, kernel, "PRE_INSTALL") else { return Ok(()) };
         let ran = run_script(self.site, module, kernel, "PRE_INSTALL", &value);
         self.check_stop()?;
-        if ran.status != 0 && !self.site.asked.force {
+        if ran.status != 0 && !self.site.asked.force_install {
             let mut message = format!(
                 "its PRE_INSTALL script objects (exit status {}): {value}; to install it all the \
                  same: --force",

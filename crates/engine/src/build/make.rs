@@ -2,7 +2,6 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -34,7 +33,7 @@ impl Build<'_> {
             env = env.with("CC", compiler);
         }
         if let Some(config) = config {
-            let exists = |name: &str| in_path(name, &env);
+            let exists = |name: &str| env.find(name).is_some();
             for (name, value) in config.compiler_environment(exists) {
                 env = env.with(name, value);
             }
@@ -162,16 +161,6 @@ impl Build<'_> {
         }
         failed
     }
-}
-
-fn in_path(name: &str, env: &Environment) -> bool {
-    env.get("PATH").is_some_and(|path| {
-        std::env::split_paths(path).any(|dir| {
-            dir.join(name)
-                .metadata()
-                .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-        })
-    })
 }
 
 /// How the compiler names itself, for the record.

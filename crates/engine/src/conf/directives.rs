@@ -54,7 +54,7 @@ pub(super) const DEPRECATED: [&str; 7] = [
 ];
 
 /// Whether a name is a directive.
-pub(super) fn is_known(name: &str) -> bool {
+pub(crate) fn is_known(name: &str) -> bool {
     ALL.contains(&name)
 }
 

@@ -9,6 +9,9 @@ use crate::facts::{ConfFacts, Pair, SourceLink};
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 use crate::record::{Inputs, Reason};
 
+/// dkms's exit code where it cannot enter its copy of a source (dkms-behaviour 9).
+const UNREADABLE: u8 = 15;
+
 /// How eagerly pairs are brought up to date.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Will {
@@ -135,7 +138,7 @@ impl Planner<'_> {
         }
         let Some(inputs) = self.inputs(pair, kernel) else {
             let message = "its source or the kernel's headers cannot be read".into();
-            return self.fail(id, kernel, message, 1);
+            return self.fail(id, kernel, message, UNREADABLE);
         };
         let to_build = reasons_to_build(pair, &inputs, will);
         if to_build.is_empty() {

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 /// Where programs are looked up in a fixed environment, whatever the user's PATH says.
 pub(super) const FIXED_PATH: &str = "/usr/bin:/usr/sbin:/bin:/sbin";
@@ -69,15 +70,45 @@ impl Environment {
         self.0.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()))
     }
 
+    /// The program of that name which a child with this environment would start.
+    #[must_use]
+    pub fn find(&self, name: impl AsRef<Path>) -> Option<PathBuf> {
+        let dirs = std::env::split_paths(self.search_path());
+        dirs.map(|dir| dir.join(&name)).find(|path| is_program(path))
+    }
+
     /// Where a child with this environment looks for programs.
     pub(super) fn search_path(&self) -> &OsStr {
         self.get("PATH").unwrap_or(OsStr::new(FIXED_PATH))
     }
 }
 
+/// Whether a file can be run by somebody.
+pub(crate) fn is_program(path: &Path) -> bool {
+    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+
+    #[test]
+    fn programs_are_found_in_the_order_of_the_path() {
+        let room = tempfile::tempdir().unwrap();
+        let place = |dir: &str, mode: u32| {
+            let file = room.path().join(dir).join("kmodsign");
+            fs::create_dir(file.parent().unwrap()).unwrap();
+            fs::write(&file, "").unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            file
+        };
+        let (_, second, _) = (place("a", 0o644), place("b", 0o755), place("c", 0o755));
+        let path = std::env::join_paths(["a", "b", "c"].map(|dir| room.path().join(dir))).unwrap();
+        let env = Environment::fixed().with("PATH", path);
+        assert_eq!(env.find("kmodsign"), Some(second));
+        assert_eq!(env.find("kmodverify"), None);
+    }
 
     #[test]
     fn a_directory_can_come_first_in_the_path() {

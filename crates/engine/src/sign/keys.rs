@@ -127,9 +127,9 @@ impl Keys {
     /// Lets Ubuntu's tool make the keys and ask for their enrolment.
     fn provide_by_shim(&self, site: &Site) -> Result<(), String> {
         let tool = "update-secureboot-policy";
-        let env = site.env.clone().with("SHIM_NOTRIGGER", "y");
-        for option in ["--new-key", "--enroll-key"] {
-            let ended = Program::new(tool, &env).arg(option).deadline(DEADLINE).run();
+        let quiet = site.env.clone().with("SHIM_NOTRIGGER", "y");
+        for (option, env) in [("--new-key", &quiet), ("--enroll-key", &site.env)] {
+            let ended = Program::new(tool, env).arg(option).deadline(DEADLINE).run();
             let ended = ended.map_err(|error| error.to_string())?;
             if !ended.success() && option == "--new-key" {
                 return Err(format!("{tool} {option} failed: {}", ended.complaint()));
