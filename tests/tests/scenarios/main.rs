@@ -4,6 +4,7 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod compare;
+mod covered;
 mod scenario;
 mod stage;
 mod table;
@@ -16,8 +17,28 @@ use scenario::Scenario;
 #[test]
 fn only_what_the_table_names_differs_from_dkms() {
     let scenarios = Scenario::all();
-    let findings = Findings::of(&scenarios, &stage::play(&scenarios));
+    let play = stage::play(&scenarios);
+    let findings = Findings::of(&scenarios, &play);
     assert!(findings.is_empty(), "{findings}");
+    if scenarios.len() == Scenario::every_one().len() {
+        let never = covered::never_seen(&play);
+        assert!(never.is_empty(), "no scenario makes dkms show this: {never:?}");
+    }
+}
+
+#[test]
+fn all_that_the_man_pages_name_is_played() {
+    let never = covered::never_played(&Scenario::every_one());
+    assert!(never.is_empty(), "no scenario has this: {never:?}");
+}
+
+#[test]
+fn each_surprise_is_played() {
+    let missing = covered::missing_scenarios(&Scenario::every_one());
+    assert!(
+        missing.is_empty(),
+        "the README of the scenarios names some that are not there: {missing:?}"
+    );
 }
 
 #[test]
