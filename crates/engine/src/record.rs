@@ -270,3 +270,34 @@ impl Failure {
         page::write(path, self)
     }
 }
+
+#[cfg(test)]
+impl Record {
+    /// A record of a build without objects, whose source has the digest of a text.
+    pub(crate) fn sample(module: &str, kernel: &str, source: &str) -> Self {
+        let kernel: KernelRelease = kernel.parse().expect("a release");
+        let digest = Digest::of_bytes(source.as_bytes());
+        let identity =
+            KernelIdentity { release: kernel.clone(), config: None, symvers: None, headers: None };
+        Self {
+            format: FORMAT,
+            module: module.parse().expect("a module"),
+            kernel,
+            arch: "x86_64".parse().expect("an architecture"),
+            adopted: false,
+            build_seconds: 3,
+            compiler: String::new(),
+            inputs: Inputs {
+                source: digest,
+                overrides: digest,
+                conf: digest,
+                kernel: identity,
+                depends: BTreeMap::new(),
+            },
+            values: crate::conf::Values::default(),
+            objects: Vec::new(),
+            placed: Vec::new(),
+            signing: None,
+        }
+    }
+}

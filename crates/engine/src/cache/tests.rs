@@ -1,41 +1,18 @@
 //! The cache on a directory of its own.
 
-use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use rstest::rstest;
 
 use super::*;
-use crate::digest::KernelIdentity;
 
 const NO_LIMIT: u64 = u64::MAX;
 
 fn record(module: &str, source: &str) -> Record {
-    let kernel: KernelRelease = "7.2.12".parse().unwrap();
     let digest = Digest::of_bytes(source.as_bytes());
-    let identity =
-        KernelIdentity { release: kernel.clone(), config: None, symvers: None, headers: None };
-    Record {
-        format: record::FORMAT,
-        module: module.parse().unwrap(),
-        kernel,
-        arch: "x86_64".parse().unwrap(),
-        adopted: false,
-        build_seconds: 3,
-        compiler: String::new(),
-        inputs: Inputs {
-            source: digest,
-            overrides: digest,
-            conf: digest,
-            kernel: identity,
-            depends: BTreeMap::new(),
-        },
-        values: crate::conf::Values::default(),
-        objects: Vec::new(),
-        placed: vec![record::Placed { path: "updates/a.ko".into(), digest }],
-        signing: None,
-    }
+    let placed = vec![record::Placed { path: "updates/a.ko".into(), digest }];
+    Record { placed, ..Record::sample(module, "7.2.12", source) }
 }
 
 fn key(record: &Record) -> Key {

@@ -29,6 +29,20 @@ fn digest(trees: &Trees, dir: &Path) -> Digest {
     Digests::open(trees).source_tree(dir).unwrap()
 }
 
+/// The digest, kept for the next run.
+fn digest_kept(trees: &Trees, dir: &Path) -> Digest {
+    settle();
+    let mut digests = Digests::open(trees);
+    let digest = digests.source_tree(dir).unwrap();
+    digests.save().unwrap();
+    digest
+}
+
+/// Lets files grow older than a tick of any clock.
+fn settle() {
+    sleep(Duration::from_millis(150));
+}
+
 type Change = fn(&Path);
 
 #[rstest]
@@ -67,19 +81,11 @@ fn a_reinstalled_source_has_the_same_digest() {
     assert_eq!(digest(&trees, &link), before);
 }
 
-/// Lets files grow older than a tick of any clock.
-fn settle() {
-    sleep(Duration::from_millis(150));
-}
-
 #[test]
 fn contents_are_read_again_only_where_stat_differs() {
     let (_dir, trees) = machine();
     let dir = source(&trees);
-    settle();
-    let mut digests = Digests::open(&trees);
-    let before = digests.source_tree(&dir).unwrap();
-    digests.save().unwrap();
+    let before = digest_kept(&trees, &dir);
 
     // A digest that cannot be right shows where it comes from.
     let store = trees.cache().join("digests.toml");
@@ -96,6 +102,19 @@ fn contents_are_read_again_only_where_stat_differs() {
     assert_eq!(digest(&trees, &dir), before);
 }
 
+/// Who trusts packages, and who looks at each file.
+const TO_A_HOOK: bool = true;
+const TO_A_COMMAND: bool = false;
+
+/// The kernel as it is seen and kept for the next run.
+fn identity_seen(trees: &Trees, trusts_packages: bool) -> KernelIdentity {
+    let kernels = Kernels::read(trees).unwrap();
+    let mut digests = Digests::open(trees).trusting_packages(trusts_packages);
+    let identity = digests.kernel_identity(&kernels.all[0]).unwrap();
+    digests.save().unwrap();
+    identity
+}
+
 /// Which of these changes of a header show to somebody who trusts packages.
 #[rstest]
 #[case::replaced(|file: &Path| durable::write(file, b"int b;").unwrap(), true)]
@@ -108,21 +127,14 @@ fn a_package_replaces_files(#[case] change: Change, #[case] shows: bool) {
     fs::create_dir_all(file.parent().unwrap()).unwrap();
     fs::write(&file, "int a;").unwrap();
     settle();
-    let identity = |trusts_packages: bool| {
-        let kernels = Kernels::read(&trees).unwrap();
-        let mut digests = Digests::open(&trees).trusting_packages(trusts_packages);
-        let identity = digests.kernel_identity(&kernels.all[0]).unwrap();
-        digests.save().unwrap();
-        identity
-    };
-    let before = identity(true);
-    assert_eq!(identity(true), before);
+    let before = identity_seen(&trees, TO_A_HOOK);
+    assert_eq!(identity_seen(&trees, TO_A_HOOK), before);
     change(&file);
     settle();
-    assert_eq!(identity(true) != before, shows);
-    // Each file is looked at for a command, and a hook takes over what was found then.
-    assert_ne!(identity(false), before);
-    assert_ne!(identity(true), before);
+    assert_eq!(identity_seen(&trees, TO_A_HOOK) != before, shows);
+    // A hook takes over what was found by a command.
+    assert_ne!(identity_seen(&trees, TO_A_COMMAND), before);
+    assert_ne!(identity_seen(&trees, TO_A_HOOK), before);
 }
 
 /// Whoever keeps headers elsewhere writes to them where they are.
@@ -135,16 +147,9 @@ fn headers_outside_of_a_kernels_directory_are_looked_at_one_by_one() {
     fs::create_dir_all(trees.install.join("6.1")).unwrap();
     symlink("/home/linux", trees.install.join("6.1/build")).unwrap();
     settle();
-    let identity = || {
-        let kernels = Kernels::read(&trees).unwrap();
-        let mut digests = Digests::open(&trees).trusting_packages(true);
-        let identity = digests.kernel_identity(&kernels.all[0]).unwrap();
-        digests.save().unwrap();
-        identity
-    };
-    let before = identity();
+    let before = identity_seen(&trees, TO_A_HOOK);
     fs::write(&file, "int b;").unwrap();
-    assert_ne!(identity(), before);
+    assert_ne!(identity_seen(&trees, TO_A_HOOK), before);
 }
 
 /// Trees that were walked side by side are what they are when walked one by one.
@@ -185,10 +190,7 @@ fn a_file_that_may_still_change_unseen_is_not_remembered() {
 fn forgets_what_is_gone_and_survives_a_broken_store() {
     let (_dir, trees) = machine();
     let dir = source(&trees);
-    settle();
-    let mut digests = Digests::open(&trees);
-    let before = digests.source_tree(&dir).unwrap();
-    digests.save().unwrap();
+    let before = digest_kept(&trees, &dir);
     let store = trees.cache().join("digests.toml");
     assert!(fs::read_to_string(&store).unwrap().contains("a-1"));
     fs::rename(&dir, trees.source.join("b-1")).unwrap();

@@ -2,11 +2,10 @@
 
 use super::*;
 use rstest::rstest;
-use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
 
-use crate::digest::{Digest, KernelIdentity};
-use crate::record::{Inputs, Object};
+use crate::digest::Digest;
+use crate::record::Object;
 
 const KERNEL: &str = "7.2-arch1";
 
@@ -207,35 +206,13 @@ fn remarks_follow_one_another() {
 
 /// Our record of what was built.
 fn record(machine: &Machine, objects: &[&str]) {
-    let id: ModuleId = "a/1".parse().unwrap();
-    let (kernel, arch): (KernelRelease, Arch) =
-        (KERNEL.parse().unwrap(), "x86_64".parse().unwrap());
     let digest = Digest::of_bytes(b"");
     let object =
         |name: &&str| Object { name: (*name).into(), digest, location: "updates/dkms".into() };
-    let identity =
-        KernelIdentity { release: kernel.clone(), config: None, symvers: None, headers: None };
-    let record = Record {
-        format: crate::record::FORMAT,
-        module: id.clone(),
-        kernel: kernel.clone(),
-        arch: arch.clone(),
-        adopted: false,
-        build_seconds: 1,
-        compiler: String::new(),
-        inputs: Inputs {
-            source: digest,
-            overrides: digest,
-            conf: digest,
-            kernel: identity,
-            depends: BTreeMap::new(),
-        },
-        values: crate::conf::Values::default(),
-        objects: objects.iter().map(object).collect(),
-        placed: Vec::new(),
-        signing: None,
-    };
-    record.write(&Record::path(&machine.trees, &id, &kernel, &arch)).unwrap();
+    let objects = objects.iter().map(object).collect();
+    let record = Record { objects, ..Record::sample("a/1", KERNEL, "") };
+    let path = Record::path(&machine.trees, &record.module, &record.kernel, &record.arch);
+    record.write(&path).unwrap();
 }
 
 #[rstest]

@@ -6,9 +6,8 @@ use std::time::Duration;
 use testroot::TestRoot;
 
 use super::*;
-use crate::digest::KernelIdentity;
 use crate::distribution::Placement;
-use crate::record::{self, Inputs};
+use crate::record;
 use crate::status::{Filter, Line, lines};
 
 const KERNEL: &str = "7.2-arch1";
@@ -36,34 +35,10 @@ fn placed() -> String {
 }
 
 fn write_record(trees: &Trees) {
-    let digest = Digest::of_bytes(b"");
-    let (module, kernel) = ("a/1".parse().unwrap(), KERNEL.parse().unwrap());
-    let arch = "x86_64".parse().unwrap();
-    let path = Record::path(trees, &module, &kernel, &arch);
-    let record = Record {
-        format: record::FORMAT,
-        module,
-        kernel: kernel.clone(),
-        arch,
-        adopted: false,
-        build_seconds: 1,
-        compiler: String::new(),
-        inputs: Inputs {
-            source: digest,
-            overrides: digest,
-            conf: digest,
-            kernel: KernelIdentity { release: kernel, config: None, symvers: None, headers: None },
-            depends: BTreeMap::new(),
-        },
-        values: crate::conf::Values::default(),
-        objects: vec![record::Object {
-            name: "a.ko.zst".into(),
-            digest,
-            location: "updates/dkms".into(),
-        }],
-        placed: Vec::new(),
-        signing: None,
-    };
+    let (name, location) = ("a.ko.zst".into(), "updates/dkms".into());
+    let objects = vec![record::Object { name, digest: Digest::of_bytes(b""), location }];
+    let record = Record { objects, ..Record::sample("a/1", KERNEL, "") };
+    let path = Record::path(trees, &record.module, &record.kernel, &record.arch);
     record.write(&path).unwrap();
 }
 
