@@ -1,5 +1,9 @@
 //! Plans from made-up facts.
 
+mod commands;
+mod dependencies;
+mod removals;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
 
@@ -261,154 +265,6 @@ fn a_changed_symbol_table_is_a_reason() {
 }
 
 #[test]
-fn what_builds_upon_another_follows_it() {
-    let machine = Machine::new(&[K1]).module("spl/1").module("zfs/2").depends("zfs/2", "spl");
-    let plan = machine.sync(&["zfs-2"], &[]);
-    insta::assert_snapshot!(plan, @r"
-    add spl/1
-    build spl/1 for 7.2.12-arch1-1 (not built yet)
-    install spl/1 for 7.2.12-arch1-1
-    add zfs/2
-    build zfs/2 for 7.2.12-arch1-1 (not built yet)
-    install zfs/2 for 7.2.12-arch1-1
-    index the modules of 7.2.12-arch1-1 (depmod)
-    ");
-}
-
-#[test]
-fn a_changed_dependency_is_a_reason_for_what_builds_upon_it() {
-    let spl = pair("spl/1", &kernel(K1)).inputs.unwrap().fingerprint();
-    let plan = Machine::new(&[K1])
-        .module("spl/1")
-        .module("zfs/2")
-        .depends("zfs/2", "spl")
-        .installed("spl/1", K1)
-        .installed("zfs/2", K1)
-        .pair("zfs/2", K1, |pair| {
-            let record = pair.built.as_mut().unwrap().record.as_mut().unwrap();
-            record.inputs.depends.insert("spl".parse().unwrap(), spl);
-        })
-        .pair("spl/1", K1, |pair| pair.inputs.as_mut().unwrap().source = digest("new"))
-        .sync(&["spl-1"], &[]);
-    insta::assert_snapshot!(plan, @r"
-    build spl/1 for 7.2.12-arch1-1 (its source changed)
-    install spl/1 for 7.2.12-arch1-1
-    build zfs/2 for 7.2.12-arch1-1 (spl, which it builds upon, changed)
-    install zfs/2 for 7.2.12-arch1-1
-    index the modules of 7.2.12-arch1-1 (depmod)
-    ");
-}
-
-#[test]
-fn a_circle_of_dependencies_fails_its_modules_only() {
-    let plan = Machine::new(&[K1])
-        .module("a/1")
-        .module("b/1")
-        .module("c/1")
-        .depends("a/1", "b")
-        .depends("b/1", "a")
-        .sync(&[], &[K1]);
-    let text = plan.to_string();
-    assert!(text.contains("fail a/1") && text.contains("fail b/1"), "{text}");
-    assert!(text.contains("build c/1"), "{text}");
-}
-
-#[test]
-fn a_version_bump_replaces_and_then_retires_the_old_one() {
-    let plan = Machine::new(&[K1])
-        .module("zfs/2.3")
-        .installed("zfs/2.3", K1)
-        .gone("zfs/2.3")
-        .module("zfs/2.4")
-        .sync(&["zfs-2.3", "zfs-2.4"], &[]);
-    insta::assert_snapshot!(plan, @r"
-    use the kept source of zfs/2.3
-    add zfs/2.4
-    build zfs/2.4 for 7.2.12-arch1-1 (not built yet)
-    install zfs/2.4 for 7.2.12-arch1-1 in place of 2.3
-    forget what was built of zfs/2.3 for 7.2.12-arch1-1
-    forget zfs/2.3
-    index the modules of 7.2.12-arch1-1 (depmod)
-    ");
-}
-
-#[test]
-fn the_old_version_stays_where_the_new_one_failed() {
-    let failed = Failure {
-        fingerprint: pair("zfs/2.4", &kernel(K1)).inputs.unwrap().fingerprint(),
-        what: "zfs.c:1: error: no".into(),
-        log: PathBuf::from("/var/lib/dkms/.log/zfs.log"),
-    };
-    let machine = Machine::new(&[K1])
-        .module("zfs/2.3")
-        .installed("zfs/2.3", K1)
-        .gone("zfs/2.3")
-        .module("zfs/2.4")
-        .pair("zfs/2.4", K1, |pair| pair.failure = Some(failed.clone()));
-    let plan = machine.sync(&["zfs-2.3"], &[]);
-    insta::assert_snapshot!(plan, @r"
-    note: zfs/2.4 did not build for 7.2.12-arch1-1 before and nothing changed (zfs/2.3 stays installed): zfs.c:1: error: no; log: /var/lib/dkms/.log/zfs.log; try again: dkms install zfs/2.4 -k 7.2.12-arch1-1
-    note: zfs/2.3 stays installed for 7.2.12-arch1-1: the version that replaces it is not installed there
-    use the kept source of zfs/2.3
-    ");
-    assert_eq!(plan.settles, [].into(), "the removal stays owed");
-    let plan = machine.owes(Debt::Source("zfs-2.3".into())).gone("zfs/2.4").sync(&["zfs-2.4"], &[]);
-    let text = plan.to_string();
-    assert!(text.contains("uninstall zfs/2.3") && text.contains("forget zfs/2.3"), "{text}");
-}
-
-#[test]
-fn an_old_object_goes_where_the_new_version_is_not_meant() {
-    let plan = Machine::new(&[K1])
-        .module("zfs/2.3")
-        .installed("zfs/2.3", K1)
-        .gone("zfs/2.3")
-        .module("zfs/2.4")
-        .pair("zfs/2.4", K1, |pair| {
-            pair.conf.as_mut().unwrap().as_mut().unwrap().excluded = Some("not here".into());
-        })
-        .sync(&["zfs-2.3", "zfs-2.4"], &[]);
-    let text = plan.to_string();
-    assert!(text.contains("uninstall zfs/2.3 from"), "{text}");
-}
-
-#[test]
-fn a_missing_source_that_nobody_removed_is_left_alone() {
-    let machine = Machine::new(&[K1]).module("zfs/2.3").installed("zfs/2.3", K1).gone("zfs/2.3");
-    let plan = machine.sync(&["vhba-1"], &[]);
-    assert_eq!(plan.steps, []);
-    assert!(matches!(&plan.notes[..], [Note::SourceMissing { .. }]), "{plan}");
-}
-
-#[test]
-fn a_removed_kernel_takes_its_builds_along() {
-    let plan = Machine::new(&[K2])
-        .kernel(K1, |k| (k.kernel.alive, k.kernel.headers) = (false, None))
-        .module("zfs/2.4")
-        .installed("zfs/2.4", K1)
-        .sync(&[], &[K1]);
-    insta::assert_snapshot!(plan, @r"
-    uninstall zfs/2.4 from 7.2.12-arch1-1
-    forget what was built of zfs/2.4 for 7.2.12-arch1-1
-    remove what is left of 7.2.12-arch1-1
-    ");
-}
-
-#[test]
-fn removed_headers_remove_nothing() {
-    let plan = Machine::new(&[])
-        .kernel(K1, |k| (k.kernel.headers, k.inputs) = (None, None))
-        .module("zfs/2.4")
-        .change("zfs/2.4", |module| module.link = SourceLink::Source)
-        .pair("zfs/2.4", K1, |pair| {
-            pair.built = Some(Built { installed: true, in_place: true, ..Built::default() });
-            (pair.conf, pair.inputs) = (None, None);
-        })
-        .sync(&[], &[K1]);
-    assert_eq!((plan.steps, plan.notes), (vec![], vec![]));
-}
-
-#[test]
 fn a_kernel_without_headers_is_told_its_package() {
     let plan = Machine::new(&[])
         .kernel(K1, |k| (k.kernel.headers, k.inputs) = (None, None))
@@ -425,18 +281,6 @@ fn headers_of_another_release_are_a_partial_upgrade() {
         .module("zfs/2.4")
         .sync(&[], &[K1]);
     assert!(matches!(&plan.notes[..], [Note::NoHeaders { other: Some(_), .. }]), "{plan}");
-}
-
-#[test]
-fn a_copy_of_a_kernel_is_left_alone() {
-    let plan = Machine::new(&[])
-        .kernel(K1, |k| k.owned = false)
-        .module("zfs/2.4")
-        .sync(&["zfs-2.4"], &[K1]);
-    assert_eq!(plan.steps, []);
-    assert_eq!(plan.notes, [Note::Copy(kernel(K1))]);
-    let left = Debt::LeftOver(kernel(K1));
-    assert!(plan.owes.contains(&left) && !plan.settles.contains(&left), "{:?}", plan.owes);
 }
 
 #[test]
@@ -485,26 +329,6 @@ fn what_is_in_the_cache_is_not_compiled() {
         pair.inputs.as_mut().unwrap().kernel.symvers = Some(digest("others"));
     });
     assert!(!changed.sync(&[], &[K1]).steps.iter().any(super::Step::is_cached));
-}
-
-#[test]
-fn what_builds_upon_a_change_is_not_found_in_the_cache() {
-    let machine = Machine::new(&[K1])
-        .module("spl/2")
-        .module("zfs/2")
-        .depends("zfs/2", "spl")
-        .cached("spl/2", K1)
-        // Of a zfs that was built upon nothing.
-        .cached("zfs/2", K1);
-    insta::assert_snapshot!(machine.sync(&[], &[K1]), @r"
-    add spl/2
-    build spl/2 for 7.2.12-arch1-1 (not built yet; found in the cache)
-    install spl/2 for 7.2.12-arch1-1
-    add zfs/2
-    build zfs/2 for 7.2.12-arch1-1 (not built yet)
-    install zfs/2 for 7.2.12-arch1-1
-    index the modules of 7.2.12-arch1-1 (depmod)
-    ");
 }
 
 #[test]
@@ -564,45 +388,6 @@ fn autoinstall_no_is_honoured() {
 }
 
 #[test]
-fn commands_refuse_in_dkmss_way() {
-    let machine = Machine::new(&[K1]).module("zfs/2.4").installed("zfs/2.4", K1).module("x/1");
-    let code = |verb, name: &str| machine.command(verb, name, &[K1]).unwrap_err().code;
-    assert_eq!(code(Verb::Remove, "x/1"), 3, "not added");
-    assert_eq!(code(Verb::Install, "y/1"), 2, "no source");
-    assert_eq!(code(Verb::Add, "zfs/2.4"), 3, "added already");
-    assert_eq!(code(Verb::Add, "y/1"), 2, "no source");
-    let broken = machine.change("zfs/2.4", |m| m.link = SourceLink::Broken);
-    assert_eq!(broken.command(Verb::Remove, "zfs/2.4", &[K1]).unwrap_err().code, 4);
-}
-
-#[test]
-fn remove_forgets_a_module_with_its_last_kernel() {
-    let machine =
-        Machine::new(&[K1, K2]).module("zfs/2.4").installed("zfs/2.4", K1).installed("zfs/2.4", K2);
-    let one = machine.command(Verb::Remove, "zfs/2.4", &[K1]).unwrap();
-    assert!(!one.to_string().contains("forget zfs/2.4\n"), "{one}");
-    let all = make(
-        &Request::Command {
-            verb: Verb::Remove,
-            module: id("zfs/2.4"),
-            kernels: None,
-            force: false,
-        },
-        &machine.0,
-    )
-    .unwrap();
-    insta::assert_snapshot!(all, @r"
-    uninstall zfs/2.4 from 7.2.12-arch1-1 (asked for)
-    forget what was built of zfs/2.4 for 7.2.12-arch1-1 (asked for)
-    uninstall zfs/2.4 from 7.2.13-arch1-1 (asked for)
-    forget what was built of zfs/2.4 for 7.2.13-arch1-1 (asked for)
-    forget zfs/2.4 (asked for)
-    index the modules of 7.2.12-arch1-1 (depmod)
-    index the modules of 7.2.13-arch1-1 (depmod)
-    ");
-}
-
-#[test]
 fn equal_facts_give_an_equal_plan() {
     let machine =
         Machine::new(&[K1, K2]).module("zfs/2.4").module("spl/1").depends("zfs/2.4", "spl");
@@ -629,29 +414,6 @@ fn opposite_debts_do_not_undo_what_is_wanted_now() {
 }
 
 #[test]
-fn a_broken_leftover_is_no_successor() {
-    let plan = Machine::new(&[K1])
-        .module("zfs/1")
-        .change("zfs/1", |m| (m.link, m.source) = (SourceLink::Broken, SourcePlace::Missing))
-        .module("zfs/2")
-        .installed("zfs/2", K1)
-        .gone("zfs/2")
-        .sync(&["zfs-2"], &[]);
-    let text = plan.to_string();
-    assert!(text.contains("uninstall zfs/2") && text.contains("forget zfs/2"), "{text}");
-}
-
-#[test]
-fn what_waited_for_a_dependency_follows_its_arrival() {
-    let plan = Machine::new(&[K1])
-        .module("zfs/2")
-        .depends("zfs/2", "spl")
-        .module("spl/1")
-        .sync(&["spl-1"], &[]);
-    assert!(plan.to_string().contains("build zfs/2"), "{plan}");
-}
-
-#[test]
 fn a_new_kernel_gets_modules_from_kept_sources() {
     let plan = Machine::new(&[K1, K2])
         .module("zfs/2")
@@ -660,71 +422,4 @@ fn a_new_kernel_gets_modules_from_kept_sources() {
         .sync(&[], &[K2]);
     let text = plan.to_string();
     assert!(text.contains("build zfs/2 for 7.2.13") && text.contains("missing"), "{text}");
-}
-
-#[test]
-fn autoinstall_pays_debts_though_the_running_kernel_has_no_headers() {
-    let machine = Machine::new(&[K2])
-        .kernel(K1, |k| (k.kernel.headers, k.inputs) = (None, None))
-        .module("zfs/2")
-        .change("zfs/2", |m| m.link = SourceLink::Source);
-    let request = Request::Autoinstall { kernels: vec![kernel(K1)] };
-    assert_eq!(make(&request, &machine.0).unwrap_err().code, 21);
-    let plan = make(&request, &machine.owes(Debt::Kernel(kernel(K2))).0).unwrap();
-    assert!(plan.to_string().contains("install zfs/2 for 7.2.13"), "{plan}");
-}
-
-#[test]
-fn an_unreadable_install_tree_removes_nothing() {
-    let mut machine = Machine::new(&[]).module("zfs/2");
-    machine.0.kernels_known = false;
-    assert_eq!(machine.sync(&[], &[K1]).steps, []);
-    assert_eq!(machine.sync(&[], &[K1]).settles, [].into());
-}
-
-fn not_installed(pair: &mut Pair) {
-    pair.built = Some(Built { in_place: true, ..Built::default() });
-}
-
-#[test]
-fn match_does_for_one_kernel_what_was_done_for_another() {
-    let machine = Machine::new(&[K1, K2])
-        .module("zfs/2.4")
-        .installed("zfs/2.4", K1)
-        .module("x/1")
-        .installed("x/1", K1)
-        .pair("x/1", K1, not_installed)
-        .module("y/1");
-    let ask = |module: Option<&str>| {
-        let module = module.map(|name| name.parse().unwrap());
-        let (template, kernel) = (kernel(K1), kernel(K2));
-        make(&Request::Match { template, kernel, module, force: false }, &machine.0)
-    };
-    let steps = ["build zfs/2.4 for 7.2.13-arch1-1", "install zfs/2.4 for 7.2.13-arch1-1"];
-    for plan in [ask(None), ask(Some("zfs"))] {
-        let text = plan.unwrap().to_string();
-        assert!(steps.iter().all(|step| text.contains(step)), "{text}");
-        assert!(!text.contains("x/1"), "{text}");
-    }
-    assert_eq!(ask(Some("x")).unwrap().steps, [], "only built");
-    assert_eq!(ask(Some("y")).unwrap_err().code, 3, "not in the tree");
-}
-
-#[test]
-fn a_kernel_that_comes_or_goes_takes_its_builds() {
-    let machine = Machine::new(&[K1])
-        .module("zfs/2.4")
-        .installed("zfs/2.4", K1)
-        .module("x/1")
-        .installed("x/1", K1)
-        .pair("x/1", K1, |pair| {
-            if let Some(Ok(conf)) = &mut pair.conf {
-                conf.autoinstall = Autoinstall::Unset;
-            }
-        });
-    let ask = |only_willing| {
-        make(&Request::Clear { kernel: kernel(K1), only_willing }, &machine.0).unwrap().to_string()
-    };
-    assert!(ask(true).contains("uninstall zfs/2.4") && !ask(true).contains("x/1"), "{}", ask(true));
-    assert!(ask(false).contains("zfs/2.4") && ask(false).contains("x/1"), "{}", ask(false));
 }

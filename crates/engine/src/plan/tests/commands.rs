@@ -1,0 +1,101 @@
+//! What a person or a package asks for.
+
+use super::*;
+
+#[test]
+fn commands_refuse_in_dkmss_way() {
+    let machine = Machine::new(&[K1]).module("zfs/2.4").installed("zfs/2.4", K1).module("x/1");
+    let code = |verb, name: &str| machine.command(verb, name, &[K1]).unwrap_err().code;
+    assert_eq!(code(Verb::Remove, "x/1"), 3, "not added");
+    assert_eq!(code(Verb::Install, "y/1"), 2, "no source");
+    assert_eq!(code(Verb::Add, "zfs/2.4"), 3, "added already");
+    assert_eq!(code(Verb::Add, "y/1"), 2, "no source");
+    let broken = machine.change("zfs/2.4", |m| m.link = SourceLink::Broken);
+    assert_eq!(broken.command(Verb::Remove, "zfs/2.4", &[K1]).unwrap_err().code, 4);
+}
+
+#[test]
+fn remove_forgets_a_module_with_its_last_kernel() {
+    let machine =
+        Machine::new(&[K1, K2]).module("zfs/2.4").installed("zfs/2.4", K1).installed("zfs/2.4", K2);
+    let one = machine.command(Verb::Remove, "zfs/2.4", &[K1]).unwrap();
+    assert!(!one.to_string().contains("forget zfs/2.4\n"), "{one}");
+    let all = make(
+        &Request::Command {
+            verb: Verb::Remove,
+            module: id("zfs/2.4"),
+            kernels: None,
+            force: false,
+        },
+        &machine.0,
+    )
+    .unwrap();
+    insta::assert_snapshot!(all, @r"
+    uninstall zfs/2.4 from 7.2.12-arch1-1 (asked for)
+    forget what was built of zfs/2.4 for 7.2.12-arch1-1 (asked for)
+    uninstall zfs/2.4 from 7.2.13-arch1-1 (asked for)
+    forget what was built of zfs/2.4 for 7.2.13-arch1-1 (asked for)
+    forget zfs/2.4 (asked for)
+    index the modules of 7.2.12-arch1-1 (depmod)
+    index the modules of 7.2.13-arch1-1 (depmod)
+    ");
+}
+
+#[test]
+fn autoinstall_pays_debts_though_the_running_kernel_has_no_headers() {
+    let machine = Machine::new(&[K2])
+        .kernel(K1, |k| (k.kernel.headers, k.inputs) = (None, None))
+        .module("zfs/2")
+        .change("zfs/2", |m| m.link = SourceLink::Source);
+    let request = Request::Autoinstall { kernels: vec![kernel(K1)] };
+    assert_eq!(make(&request, &machine.0).unwrap_err().code, 21);
+    let plan = make(&request, &machine.owes(Debt::Kernel(kernel(K2))).0).unwrap();
+    assert!(plan.to_string().contains("install zfs/2 for 7.2.13"), "{plan}");
+}
+
+fn not_installed(pair: &mut Pair) {
+    pair.built = Some(Built { in_place: true, ..Built::default() });
+}
+
+#[test]
+fn match_does_for_one_kernel_what_was_done_for_another() {
+    let machine = Machine::new(&[K1, K2])
+        .module("zfs/2.4")
+        .installed("zfs/2.4", K1)
+        .module("x/1")
+        .installed("x/1", K1)
+        .pair("x/1", K1, not_installed)
+        .module("y/1");
+    let ask = |module: Option<&str>| {
+        let module = module.map(|name| name.parse().unwrap());
+        let (template, kernel) = (kernel(K1), kernel(K2));
+        make(&Request::Match { template, kernel, module, force: false }, &machine.0)
+    };
+    let steps = ["build zfs/2.4 for 7.2.13-arch1-1", "install zfs/2.4 for 7.2.13-arch1-1"];
+    for plan in [ask(None), ask(Some("zfs"))] {
+        let text = plan.unwrap().to_string();
+        assert!(steps.iter().all(|step| text.contains(step)), "{text}");
+        assert!(!text.contains("x/1"), "{text}");
+    }
+    assert_eq!(ask(Some("x")).unwrap().steps, [], "only built");
+    assert_eq!(ask(Some("y")).unwrap_err().code, 3, "not in the tree");
+}
+
+#[test]
+fn a_kernel_that_comes_or_goes_takes_its_builds() {
+    let machine = Machine::new(&[K1])
+        .module("zfs/2.4")
+        .installed("zfs/2.4", K1)
+        .module("x/1")
+        .installed("x/1", K1)
+        .pair("x/1", K1, |pair| {
+            if let Some(Ok(conf)) = &mut pair.conf {
+                conf.autoinstall = Autoinstall::Unset;
+            }
+        });
+    let ask = |only_willing| {
+        make(&Request::Clear { kernel: kernel(K1), only_willing }, &machine.0).unwrap().to_string()
+    };
+    assert!(ask(true).contains("uninstall zfs/2.4") && !ask(true).contains("x/1"), "{}", ask(true));
+    assert!(ask(false).contains("zfs/2.4") && ask(false).contains("x/1"), "{}", ask(false));
+}

@@ -1,0 +1,86 @@
+//! What builds upon something else.
+
+use super::*;
+
+#[test]
+fn what_builds_upon_another_follows_it() {
+    let machine = Machine::new(&[K1]).module("spl/1").module("zfs/2").depends("zfs/2", "spl");
+    let plan = machine.sync(&["zfs-2"], &[]);
+    insta::assert_snapshot!(plan, @r"
+    add spl/1
+    build spl/1 for 7.2.12-arch1-1 (not built yet)
+    install spl/1 for 7.2.12-arch1-1
+    add zfs/2
+    build zfs/2 for 7.2.12-arch1-1 (not built yet)
+    install zfs/2 for 7.2.12-arch1-1
+    index the modules of 7.2.12-arch1-1 (depmod)
+    ");
+}
+
+#[test]
+fn a_changed_dependency_is_a_reason_for_what_builds_upon_it() {
+    let spl = pair("spl/1", &kernel(K1)).inputs.unwrap().fingerprint();
+    let plan = Machine::new(&[K1])
+        .module("spl/1")
+        .module("zfs/2")
+        .depends("zfs/2", "spl")
+        .installed("spl/1", K1)
+        .installed("zfs/2", K1)
+        .pair("zfs/2", K1, |pair| {
+            let record = pair.built.as_mut().unwrap().record.as_mut().unwrap();
+            record.inputs.depends.insert("spl".parse().unwrap(), spl);
+        })
+        .pair("spl/1", K1, |pair| pair.inputs.as_mut().unwrap().source = digest("new"))
+        .sync(&["spl-1"], &[]);
+    insta::assert_snapshot!(plan, @r"
+    build spl/1 for 7.2.12-arch1-1 (its source changed)
+    install spl/1 for 7.2.12-arch1-1
+    build zfs/2 for 7.2.12-arch1-1 (spl, which it builds upon, changed)
+    install zfs/2 for 7.2.12-arch1-1
+    index the modules of 7.2.12-arch1-1 (depmod)
+    ");
+}
+
+#[test]
+fn a_circle_of_dependencies_fails_its_modules_only() {
+    let plan = Machine::new(&[K1])
+        .module("a/1")
+        .module("b/1")
+        .module("c/1")
+        .depends("a/1", "b")
+        .depends("b/1", "a")
+        .sync(&[], &[K1]);
+    let text = plan.to_string();
+    assert!(text.contains("fail a/1") && text.contains("fail b/1"), "{text}");
+    assert!(text.contains("build c/1"), "{text}");
+}
+
+#[test]
+fn what_builds_upon_a_change_is_not_found_in_the_cache() {
+    let machine = Machine::new(&[K1])
+        .module("spl/2")
+        .module("zfs/2")
+        .depends("zfs/2", "spl")
+        .cached("spl/2", K1)
+        // Of a zfs that was built upon nothing.
+        .cached("zfs/2", K1);
+    insta::assert_snapshot!(machine.sync(&[], &[K1]), @r"
+    add spl/2
+    build spl/2 for 7.2.12-arch1-1 (not built yet; found in the cache)
+    install spl/2 for 7.2.12-arch1-1
+    add zfs/2
+    build zfs/2 for 7.2.12-arch1-1 (not built yet)
+    install zfs/2 for 7.2.12-arch1-1
+    index the modules of 7.2.12-arch1-1 (depmod)
+    ");
+}
+
+#[test]
+fn what_waited_for_a_dependency_follows_its_arrival() {
+    let plan = Machine::new(&[K1])
+        .module("zfs/2")
+        .depends("zfs/2", "spl")
+        .module("spl/1")
+        .sync(&["spl-1"], &[]);
+    assert!(plan.to_string().contains("build zfs/2"), "{plan}");
+}

@@ -1,0 +1,146 @@
+//! What takes too much memory, or too long.
+
+use super::*;
+
+/// A module whose build runs `script` before it compiles; `$ROOT` is the root.
+fn scripted(machine: &Machine, name: &str, script: &str) {
+    let root = machine.root.path().display().to_string();
+    machine
+        .root
+        .source(name, "1.0")
+        .file("before.sh", &format!("ROOT={root}\n{script}\n"))
+        .conf_line(&format!(
+            "MAKE='sh before.sh && make -C {root}/usr/lib/modules/{K1}/build M=$PWD'"
+        ));
+}
+
+/// What gcc's driver says when the kernel kills the compiler.
+const KILLED: &str =
+    "echo 'gcc: fatal error: Killed signal terminated program cc1' >&2; kill -9 $$";
+
+#[test]
+fn a_build_killed_for_memory_is_tried_again_alone_and_with_one_job() {
+    let mut machine = Machine::with_kernel(K1);
+    machine.jobs = Some(3);
+    // The second time it looks who else is there, and whether it can have a second job.
+    let jobs = "all: a b; a b:; @mkdir $$ROOT/two && sleep 0.3 && rmdir $$ROOT/two";
+    scripted(
+        &machine,
+        "hungry",
+        &format!(
+            "export ROOT; [ -e $ROOT/tried ] || {{ touch $ROOT/tried; {KILLED}; }}\n\
+             ls $ROOT | grep busy\n\
+             printf '{}' | make -f - && ls $ROOT | grep -c busy > $ROOT/beside; true",
+            jobs.replace("; ", "\\n").replace(":\\n@", ":\\n\\t@")
+        ),
+    );
+    for name in ["one", "two", "three"] {
+        scripted(
+            &machine,
+            name,
+            &format!("touch $ROOT/busy.{name}; sleep 1; rm $ROOT/busy.{name}"),
+        );
+    }
+    let report = machine.sync(&["hungry-1.0", "one-1.0", "two-1.0", "three-1.0"], &[]);
+    clean(&report);
+    assert_eq!(machine.root.read("beside"), "0\n");
+    assert!(machine.installed(K1, "hungry.ko") && machine.installed(K1, "three.ko"));
+    let said = format!(
+        "hungry/1.0 ran out of memory for {K1}: it is tried once more, alone, when the others are done"
+    );
+    assert_eq!(machine.heard.lines, [said]);
+}
+
+#[test]
+fn a_build_that_is_killed_for_memory_even_alone_fails_and_stays_owed() {
+    let mut machine = Machine::with_kernel(K1);
+    scripted(&machine, "hungry", &format!("echo x >> $ROOT/tries; {KILLED}"));
+    machine.root.source("foo", "1.0");
+    let report = machine.sync(&["hungry-1.0", "foo-1.0"], &[]);
+    assert_eq!(machine.root.read("tries"), "x\nx\n");
+    let failures: Vec<_> = report.failures().collect();
+    let [(_, failed)] = failures[..] else { panic!("{failures:?}") };
+    assert!(failed.starved && failed.passing, "{failed:?}");
+    let begins = "it ran out of memory, as it seems (";
+    let ends = "alone, too: it needs more memory or swap than is left by what else runs";
+    assert!(failed.message.starts_with(begins) && failed.message.ends_with(ends), "{failed:?}");
+    let cause = "gcc: fatal error: Killed signal terminated program cc1";
+    assert_eq!(failed.cause.as_deref(), Some(cause));
+    assert!(machine.installed(K1, "foo.ko"));
+    assert!(machine.root.exists("var/lib/dkms/.debts"), "it is owed");
+    let debts = Debts::of(&machine.site().trees).read();
+    let owed = Debt::Install { module: id("hungry/1.0"), kernel: kernel(K1) };
+    assert!(
+        debts.contains(&owed) || debts.contains(&Debt::Source("hungry-1.0".into())),
+        "{debts:?}"
+    );
+}
+
+#[test]
+fn what_the_kernel_killed_for_memory_is_known_by_its_count() {
+    let mut machine = Machine::with_kernel(K1);
+    // In a namespace nothing but the kernel could kill the first process.
+    machine.without_privileges = true;
+    machine.root.write("proc/vmstat", "oom_kill 3\n");
+    // No word about it in the log: it is make's own shell that is killed.
+    let kill = "echo 'oom_kill 4' > $ROOT/proc/vmstat; kill -9 $PPID";
+    scripted(
+        &machine,
+        "hungry",
+        &format!("[ -e $ROOT/tried ] || {{ touch $ROOT/tried; {kill}; }}"),
+    );
+    clean(&machine.sync(&["hungry-1.0"], &[]));
+    assert_eq!(machine.heard.lines.len(), 1, "{:?}", machine.heard.lines);
+}
+
+#[test]
+fn a_compiler_error_is_no_want_of_memory_whatever_was_killed_meanwhile() {
+    let mut machine = Machine::with_kernel(K1);
+    machine.root.write("proc/vmstat", "oom_kill 3\n");
+    let wrong = "echo 'oom_kill 4' > $ROOT/proc/vmstat; echo 'x.c:1:1: error: no' >&2; exit 1";
+    scripted(&machine, "wrong", wrong);
+    let report = machine.sync(&["wrong-1.0"], &[]);
+    let failed = report.failures().next().unwrap().1;
+    assert!(!failed.starved && !failed.passing, "{failed:?}");
+    assert_eq!(machine.heard.lines, [""; 0]);
+}
+
+#[test]
+fn no_more_builds_run_than_fit_into_memory() {
+    let mut machine = Machine::with_kernel(K1);
+    machine.jobs = Some(4);
+    machine.root.write("proc/meminfo", "MemTotal: 9000000 kB\nMemAvailable: 307200 kB\n");
+    for name in ["one", "two", "three"] {
+        scripted(&machine, name, "mkdir $ROOT/lock && sleep 0.3 && rmdir $ROOT/lock");
+    }
+    clean(&machine.sync(&["one-1.0", "two-1.0", "three-1.0"], &[]));
+    let said = "1 instead of 4 jobs at once: 300 MiB of memory are available, and [build] \
+                memory_per_job in /etc/dkms/alpm-dkms.toml counts on 256 MiB for each";
+    assert_eq!(machine.heard.lines, [said]);
+}
+
+#[test]
+fn a_build_that_hangs_is_ended_with_its_daemons_and_the_others_go_on() {
+    let mut machine = Machine::with_kernel(K1);
+    machine.root.write("etc/dkms/alpm-dkms.toml", "[build]\ntimeout = 3\n");
+    let forever = format!("600.{}", std::process::id());
+    scripted(
+        &machine,
+        "hangs",
+        &format!("setsid -f sleep {forever}; sleep {forever} & sleep {forever}"),
+    );
+    machine.root.source("foo", "1.0");
+    for without_privileges in [false, true] {
+        machine.without_privileges = without_privileges;
+        let report = machine.command(Verb::Install, "hangs/1.0", K1);
+        let failed = report.failures().next().unwrap().1;
+        let want = "it was not finished after 3 s, the limit of [build] timeout in \
+                    /etc/dkms/alpm-dkms.toml";
+        assert_eq!(failed.message, want);
+        let lines =
+            fs::read_dir("/proc").unwrap().flatten().map(|it| fs::read(it.path().join("cmdline")));
+        let mut lines = lines.flatten().map(|line| String::from_utf8_lossy(&line).into_owned());
+        assert!(!lines.any(|line| line.contains(&forever)), "a daemon is left");
+    }
+    clean(&machine.sync(&["foo-1.0"], &[]));
+}
