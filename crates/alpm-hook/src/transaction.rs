@@ -14,7 +14,6 @@ use dkms_engine::names::KernelRelease;
 use dkms_engine::plan::{self, Note, Plan, Request};
 use dkms_engine::site::Site;
 use dkms_engine::survey::{self, Scope};
-use dkms_engine::trees::Trees;
 use dkms_initramfs::generator::Generator;
 use dkms_initramfs::precise;
 
@@ -54,7 +53,7 @@ pub fn journal(call: &Call, change: &Change) -> Result<ExitCode, Failure> {
 pub fn sync(call: &Call, change: &Change) -> Result<ExitCode, Failure> {
     let mut site = Site::for_hook(&call.root);
     site.images = Generator::of(&site).is_some();
-    let present = source_dirs(&site.trees);
+    let (present, _) = survey::source_dirs(&site.trees);
     if present.is_empty() && !site.trees.dkms.exists() {
         return Ok(ExitCode::SUCCESS); // a machine without modules
     }
@@ -178,15 +177,6 @@ fn carry_out(call: &Call, plan: &Plan, facts: &Facts, site: &Site, names: Names)
         None if report.is_clean() => ExitCode::SUCCESS,
         None => ExitCode::FAILURE,
     }
-}
-
-/// The directories of the source tree that hold a dkms.conf.
-fn source_dirs(trees: &Trees) -> BTreeSet<String> {
-    let entries = trees.source.read_dir().into_iter().flatten().flatten();
-    entries
-        .filter(|entry| entry.path().join("dkms.conf").is_file())
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect()
 }
 
 /// Asks for the packages behind all sources and kernels; if there is no answer, says so once and

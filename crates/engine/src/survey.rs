@@ -1,26 +1,24 @@
 //! Reading the facts: the trees are looked at once, before anything is planned.
 
+mod modules;
+mod pairs;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+pub use modules::source_dirs;
 
 use crate::cache::Cache;
 use crate::confs::Confs;
 use crate::debts::Debts;
 use crate::digest::{Digest, Digests};
-use crate::durable::UNFINISHED;
-use crate::facts::{
-    Built, ConfFacts, Facts, KernelFacts, Lack, ModuleFacts, Pair, SourceLink, SourcePlace,
-};
+use crate::facts::{Facts, KernelFacts, Lack, ModuleFacts, SourceLink, SourcePlace};
 use crate::import::Import;
 use crate::kernels::{Kernel, Kernels};
 use crate::links;
 use crate::names::{KernelRelease, ModuleId};
-use crate::object::{Compression, ObjectName};
-use crate::record::{Failure, Inputs, Record};
+use crate::object::Compression;
 use crate::site::Site;
-use crate::state::{self, State};
 
 /// What the facts are wanted for.
 #[derive(Debug, Clone, Default)]
@@ -176,267 +174,6 @@ impl Survey<'_> {
         }
     }
 
-    /// The modules of the dkms tree and of the source tree.
-    fn modules(&mut self) -> BTreeMap<ModuleId, ModuleFacts> {
-        let state = State::read(&self.site.trees);
-        self.problems.extend(state.problems.iter().cloned());
-        let mut modules = BTreeMap::new();
-        let mut by_source = BTreeMap::new();
-        for added in &state.modules {
-            let module = self.added(added);
-            if let Some(dir) = source_dir(self.site, &added.id) {
-                by_source.insert(dir, added.id.clone());
-            }
-            modules.insert(added.id.clone(), module);
-        }
-        for id in self.scope.modules.iter().flatten() {
-            self.lacking.extend(self.lack(id, &state).map(|lack| (id.clone(), lack)));
-            // Only who names both can tell a name with a dash from a version with one.
-            by_source.entry(id.source_dir()).or_insert_with(|| id.clone());
-        }
-        for dir in self.source_dirs() {
-            let id = match by_source.get(&dir) {
-                Some(id) => id.clone(),
-                None => match ModuleId::from_source_dir(&dir) {
-                    Ok(id) => id,
-                    Err(error) => {
-                        self.problems.push(format!("/usr/src/{dir} is left alone: {error}"));
-                        continue;
-                    }
-                },
-            };
-            let module = modules.entry(id).or_insert_with(|| ModuleFacts {
-                source_dir: dir.clone(),
-                source: SourcePlace::Present,
-                link: SourceLink::None,
-                elsewhere: false,
-                pairs: BTreeMap::new(),
-            });
-            module.source_dir = dir;
-            module.source = SourcePlace::Present;
-        }
-        modules
-    }
-
-    /// Whether the command line names a file to read in place of the module's dkms.conf.
-    fn conf_is_given(&self, id: &ModuleId) -> bool {
-        let asked = &self.site.asked;
-        asked.conf.is_some() && asked.module.as_ref() == Some(id)
-    }
-
-    /// What a module that a command names lacks.
-    fn lack(&self, id: &ModuleId, state: &State) -> Option<Lack> {
-        let added = state.modules.iter().find(|added| added.id == *id);
-        if added.is_some_and(state::Added::is_unlinked) {
-            return Some(Lack::Link);
-        }
-        let dir = self.site.trees.source.join(id.source_dir());
-        (dir.is_dir() && !has_conf(&dir)).then_some(Lack::Conf)
-    }
-
-    /// Counts the source of what comes as present: it will be.
-    fn add_import(&self, modules: &mut BTreeMap<ModuleId, ModuleFacts>) {
-        let Some(import) = &self.scope.import else { return };
-        let module = modules.entry(import.id.clone()).or_insert_with(|| ModuleFacts {
-            source_dir: import.id.source_dir(),
-            source: SourcePlace::Missing,
-            link: SourceLink::None,
-            elsewhere: false,
-            pairs: BTreeMap::new(),
-        });
-        if import.source.is_some() && module.link != SourceLink::Source {
-            module.source_dir = import.id.source_dir();
-            module.source = SourcePlace::Present;
-        }
-    }
-
-    fn added(&self, added: &state::Added) -> ModuleFacts {
-        let trees = &self.site.trees;
-        let id = &added.id;
-        let kept = trees.kept(id);
-        let resolved = links::resolve(&trees.root, &trees.source_link(id));
-        let (link, source) = match &added.source {
-            state::Source::Link { .. } if resolved.as_ref().is_ok_and(|to| *to == kept) => {
-                (SourceLink::Kept, SourcePlace::Kept)
-            }
-            // A directory without dkms.conf is what its package left behind, not a source.
-            state::Source::Link { .. }
-                if resolved.is_ok_and(|to| self.conf_is_given(id) || has_conf(&to)) =>
-            {
-                (SourceLink::Source, SourcePlace::Present)
-            }
-            state::Source::Link { .. } if has_conf(&kept) => {
-                (SourceLink::Mendable, SourcePlace::Kept)
-            }
-            state::Source::Link { .. } => (SourceLink::Broken, SourcePlace::Missing),
-            state::Source::BinariesOnly | state::Source::Missing => {
-                (SourceLink::None, SourcePlace::Missing)
-            }
-        };
-        let mut module = ModuleFacts {
-            source_dir: source_dir(self.site, id).unwrap_or_else(|| id.source_dir()),
-            source,
-            link,
-            elsewhere: added
-                .kernels
-                .iter()
-                .any(|built| built.arch != self.site.arch && built.has_module_dir),
-            pairs: BTreeMap::new(),
-        };
-        let of_this_arch =
-            |built: &&state::BuiltFor| built.arch == self.site.arch && built.has_module_dir;
-        for built in added.kernels.iter().filter(of_this_arch) {
-            let pair = Pair {
-                built: Some(Built { installed: built.installed, ..Built::default() }),
-                ..Pair::default()
-            };
-            module.pairs.insert(built.kernel.clone(), pair);
-        }
-        module
-    }
-
-    /// Directories of the source tree that hold a dkms.conf, by name.
-    fn source_dirs(&mut self) -> Vec<String> {
-        let Ok(entries) = fs::read_dir(&self.site.trees.source) else { return Vec::new() };
-        let mut dirs = Vec::new();
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            let unfinished = name.as_encoded_bytes().starts_with(UNFINISHED.as_bytes());
-            if unfinished || !has_conf(&entry.path()) {
-                continue;
-            }
-            match entry.file_name().into_string() {
-                Ok(name) => dirs.push(name),
-                Err(name) => self.problems.push(format!(
-                    "/usr/src/{} is left alone: its name is not UTF-8",
-                    name.to_string_lossy()
-                )),
-            }
-        }
-        dirs.sort();
-        dirs
-    }
-
-    /// Fills in what is known of a module for each kernel.
-    fn pairs(
-        &mut self,
-        id: &ModuleId,
-        module: &mut ModuleFacts,
-        kernels: &BTreeMap<KernelRelease, KernelFacts>,
-    ) {
-        let covered = kernels.keys().filter(|kernel| self.scope.covers(kernel));
-        let releases: BTreeSet<KernelRelease> =
-            covered.chain(module.pairs.keys()).cloned().collect();
-        for release in releases {
-            let mut pair = module.pairs.remove(&release).unwrap_or_default();
-            let kernel = kernels.get(&release);
-            self.look_at_build(id, &release, kernel, &mut pair);
-            if module.source != SourcePlace::Missing
-                && self.scope.covers(&release)
-                && let Some(kernel) = kernel
-            {
-                self.look_at_inputs(id, module, kernel, &mut pair);
-            }
-            module.pairs.insert(release, pair);
-        }
-    }
-
-    fn look_at_build(
-        &mut self,
-        id: &ModuleId,
-        release: &KernelRelease,
-        kernel: Option<&KernelFacts>,
-        pair: &mut Pair,
-    ) {
-        let trees = &self.site.trees;
-        let arch = &self.site.arch;
-        pair.failure = Failure::read(&Failure::path(trees, id, release, arch));
-        let Some(built) = &mut pair.built else { return };
-        built.record = Record::read(&Record::path(trees, id, release, arch));
-        built.in_place = true;
-        if let Some(record) = &built.record {
-            let dir = trees.kernel(release);
-            built.in_place = record.placed.iter().all(|placed| dir.join(&placed.path).exists());
-            let compression = kernel.filter(|k| k.kernel.alive).map(|about| {
-                let known = self.compression.entry(release.clone());
-                *known.or_insert_with(|| about.kernel.compression())
-            });
-            // A plain object is one that could not be compressed; it works everywhere.
-            let other =
-                |found: Compression| found != Compression::None && compression != Some(found);
-            built.other_compression = compression.is_some()
-                && record
-                    .objects
-                    .iter()
-                    .filter_map(|object| ObjectName::parse(&object.name))
-                    .any(|name| other(name.compression));
-            if let Some(kernel) = kernel.filter(|k| k.kernel.alive && k.has_headers()) {
-                let known = self.keys.entry(release.clone());
-                let key = *known
-                    .or_insert_with(|| self.site.signing.certificate(self.site, &kernel.kernel));
-                built.other_key = key.is_some() && key != record.signing;
-            }
-        } else if let Some(headers) = kernel.and_then(|k| k.kernel.headers.as_ref()) {
-            let module = trees.built(id, release, arch).join("module");
-            let conf = trees.source_link(id).join("dkms.conf");
-            let conf = links::resolve(&trees.root, &conf).unwrap_or(conf);
-            let inputs = [conf, headers.join("Module.symvers"), headers.join(".config")];
-            built.outdated = is_older(&module, &inputs);
-        }
-    }
-
-    fn look_at_inputs(
-        &mut self,
-        id: &ModuleId,
-        module: &ModuleFacts,
-        kernel: &KernelFacts,
-        pair: &mut Pair,
-    ) {
-        let source = self.source_of(id, module);
-        let inputs = kernel.inputs.as_ref().and_then(|identity| {
-            Some(Inputs {
-                source: self.source_digest(id, &source)?,
-                overrides: self.overrides_digest(id),
-                conf: Digest::of_bytes(b""),
-                kernel: identity.clone(),
-                depends: BTreeMap::new(),
-            })
-        });
-        let recorded = pair.built.as_ref().and_then(|built| built.record.as_ref());
-        let still_good = |record: &&Record| {
-            inputs.as_ref().is_some_and(|now| {
-                now.source == record.inputs.source
-                    && now.overrides == record.inputs.overrides
-                    && now.kernel == record.inputs.kernel
-            })
-        };
-        let as_recorded =
-            |_: &&Record| !self.site.asked.changes_conf_of(id) && !self.site.has_directives();
-        let values = match recorded.filter(as_recorded).filter(still_good) {
-            Some(record) => Ok(record.values.clone()),
-            None if self.scope.asks(id) => self.confs.ask_at(id, &kernel.kernel, &source),
-            None => return,
-        };
-        let facts = values.and_then(|values| {
-            let conf = self.confs.understand(&kernel.kernel, &source, &values)?;
-            let excluded = self.confs.excluded(&conf, &kernel.kernel);
-            let facts = ConfFacts {
-                excluded: excluded.whole().map(ToString::to_string),
-                depends: conf.depends.clone(),
-                autoinstall: conf.autoinstall,
-            };
-            Ok((values, facts))
-        });
-        match facts {
-            Ok((values, facts)) => {
-                pair.inputs = inputs.map(|inputs| Inputs { conf: values.digest(), ..inputs });
-                pair.values = Some(values);
-                pair.conf = Some(Ok(facts));
-            }
-            Err(problem) => pair.conf = Some(Err(problem)),
-        }
-    }
-
     fn source_of(&self, id: &ModuleId, module: &ModuleFacts) -> PathBuf {
         let trees = &self.site.trees;
         let import = self.scope.import.as_ref().filter(|import| import.id == *id);
@@ -471,28 +208,4 @@ impl Survey<'_> {
         self.sources.insert(id.clone(), digest);
         digest
     }
-}
-
-/// The name of the source directory that a registered module's link names, if it is one of the
-/// source tree's, whether it is there or not.
-fn source_dir(site: &Site, id: &ModuleId) -> Option<String> {
-    let target = fs::read_link(site.trees.source_link(id)).ok()?;
-    let tree = links::text_for(&site.trees.root, &site.trees.source);
-    let below = target.strip_prefix(&tree).or_else(|_| target.strip_prefix(&site.trees.source));
-    let name = below.ok()?;
-    (name.components().count() == 1).then(|| name.to_string_lossy().into_owned())
-}
-
-fn has_conf(dir: &Path) -> bool {
-    dir.join("dkms.conf").is_file()
-}
-
-/// Whether one of `inputs` came after what dkms put into `module`. The time is that of the inode:
-/// pacman gives files the times they had in the package.
-fn is_older(module: &Path, inputs: &[PathBuf]) -> bool {
-    let changed = |path: &Path| fs::metadata(path).map(|meta| (meta.ctime(), meta.ctime_nsec()));
-    let Ok(entries) = fs::read_dir(module) else { return false };
-    let built = entries.flatten().filter_map(|entry| changed(&entry.path()).ok()).min();
-    let newest = inputs.iter().filter_map(|path| changed(path).ok()).max();
-    matches!((built, newest), (Some(built), Some(newest)) if newest > built)
 }

@@ -1,0 +1,146 @@
+//! What is known of a module for a kernel: what was built, and what would be built now.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::Survey;
+use crate::digest::Digest;
+use crate::facts::{ConfFacts, KernelFacts, ModuleFacts, Pair, SourcePlace};
+use crate::links;
+use crate::names::{KernelRelease, ModuleId};
+use crate::object::{Compression, ObjectName};
+use crate::record::{Failure, Inputs, Record};
+
+impl Survey<'_> {
+    /// Fills in what is known of a module for each kernel.
+    pub(super) fn pairs(
+        &mut self,
+        id: &ModuleId,
+        module: &mut ModuleFacts,
+        kernels: &BTreeMap<KernelRelease, KernelFacts>,
+    ) {
+        let covered = kernels.keys().filter(|kernel| self.scope.covers(kernel));
+        let releases: BTreeSet<KernelRelease> =
+            covered.chain(module.pairs.keys()).cloned().collect();
+        for release in releases {
+            let mut pair = module.pairs.remove(&release).unwrap_or_default();
+            let kernel = kernels.get(&release);
+            self.look_at_build(id, &release, kernel, &mut pair);
+            if module.source != SourcePlace::Missing
+                && self.scope.covers(&release)
+                && let Some(kernel) = kernel
+            {
+                self.look_at_inputs(id, module, kernel, &mut pair);
+            }
+            module.pairs.insert(release, pair);
+        }
+    }
+
+    fn look_at_build(
+        &mut self,
+        id: &ModuleId,
+        release: &KernelRelease,
+        kernel: Option<&KernelFacts>,
+        pair: &mut Pair,
+    ) {
+        let trees = &self.site.trees;
+        let arch = &self.site.arch;
+        pair.failure = Failure::read(&Failure::path(trees, id, release, arch));
+        let Some(built) = &mut pair.built else { return };
+        built.record = Record::read(&Record::path(trees, id, release, arch));
+        built.in_place = true;
+        if let Some(record) = &built.record {
+            let dir = trees.kernel(release);
+            built.in_place = record.placed.iter().all(|placed| dir.join(&placed.path).exists());
+            let compression = kernel.filter(|k| k.kernel.alive).map(|about| {
+                let known = self.compression.entry(release.clone());
+                *known.or_insert_with(|| about.kernel.compression())
+            });
+            // A plain object is one that could not be compressed; it works everywhere.
+            let other =
+                |found: Compression| found != Compression::None && compression != Some(found);
+            built.other_compression = compression.is_some()
+                && record
+                    .objects
+                    .iter()
+                    .filter_map(|object| ObjectName::parse(&object.name))
+                    .any(|name| other(name.compression));
+            if let Some(kernel) = kernel.filter(|k| k.kernel.alive && k.has_headers()) {
+                let known = self.keys.entry(release.clone());
+                let key = *known
+                    .or_insert_with(|| self.site.signing.certificate(self.site, &kernel.kernel));
+                built.other_key = key.is_some() && key != record.signing;
+            }
+        } else if let Some(headers) = kernel.and_then(|k| k.kernel.headers.as_ref()) {
+            let module = trees.built(id, release, arch).join("module");
+            let conf = trees.source_link(id).join("dkms.conf");
+            let conf = links::resolve(&trees.root, &conf).unwrap_or(conf);
+            let inputs = [conf, headers.join("Module.symvers"), headers.join(".config")];
+            built.outdated = is_older(&module, &inputs);
+        }
+    }
+
+    fn look_at_inputs(
+        &mut self,
+        id: &ModuleId,
+        module: &ModuleFacts,
+        kernel: &KernelFacts,
+        pair: &mut Pair,
+    ) {
+        let source = self.source_of(id, module);
+        let inputs = kernel.inputs.as_ref().and_then(|identity| {
+            Some(Inputs {
+                source: self.source_digest(id, &source)?,
+                overrides: self.overrides_digest(id),
+                conf: Digest::of_bytes(b""),
+                kernel: identity.clone(),
+                depends: BTreeMap::new(),
+            })
+        });
+        let recorded = pair.built.as_ref().and_then(|built| built.record.as_ref());
+        let still_good = |record: &&Record| {
+            inputs.as_ref().is_some_and(|now| {
+                now.source == record.inputs.source
+                    && now.overrides == record.inputs.overrides
+                    && now.kernel == record.inputs.kernel
+            })
+        };
+        let as_recorded =
+            |_: &&Record| !self.site.asked.changes_conf_of(id) && !self.site.has_directives();
+        let values = match recorded.filter(as_recorded).filter(still_good) {
+            Some(record) => Ok(record.values.clone()),
+            None if self.scope.asks(id) => self.confs.ask_at(id, &kernel.kernel, &source),
+            None => return,
+        };
+        let facts = values.and_then(|values| {
+            let conf = self.confs.understand(&kernel.kernel, &source, &values)?;
+            let excluded = self.confs.excluded(&conf, &kernel.kernel);
+            let facts = ConfFacts {
+                excluded: excluded.whole().map(ToString::to_string),
+                depends: conf.depends.clone(),
+                autoinstall: conf.autoinstall,
+            };
+            Ok((values, facts))
+        });
+        match facts {
+            Ok((values, facts)) => {
+                pair.inputs = inputs.map(|inputs| Inputs { conf: values.digest(), ..inputs });
+                pair.values = Some(values);
+                pair.conf = Some(Ok(facts));
+            }
+            Err(problem) => pair.conf = Some(Err(problem)),
+        }
+    }
+}
+
+/// Whether one of `inputs` came after what dkms put into `module`. The time is that of the inode:
+/// pacman gives files the times they had in the package.
+fn is_older(module: &Path, inputs: &[PathBuf]) -> bool {
+    let changed = |path: &Path| fs::metadata(path).map(|meta| (meta.ctime(), meta.ctime_nsec()));
+    let Ok(entries) = fs::read_dir(module) else { return false };
+    let built = entries.flatten().filter_map(|entry| changed(&entry.path()).ok()).min();
+    let newest = inputs.iter().filter_map(|path| changed(path).ok()).max();
+    matches!((built, newest), (Some(built), Some(newest)) if newest > built)
+}
