@@ -1,0 +1,233 @@
+//! What a plan is made of: steps that change the machine, and notes for who reads it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use crate::debts::Debt;
+use crate::digest::Digest;
+use crate::import::ImportedBuild;
+use crate::names::{KernelRelease, ModuleId, ModuleName};
+use crate::record::Reason;
+
+/// One change of the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// What is done.
+    pub action: Action,
+    /// Why.
+    pub why: Vec<Reason>,
+}
+
+/// What a step does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Copy a source from elsewhere into the source tree.
+    TakeIn {
+        /// The module.
+        module: ModuleId,
+        /// The directory to copy.
+        from: PathBuf,
+    },
+    /// Take over what was built elsewhere.
+    Load {
+        /// The module.
+        module: ModuleId,
+        /// What was built.
+        build: ImportedBuild,
+        /// Whether it takes the place of what is there.
+        replace: bool,
+    },
+    /// Make the module known: `T/M/V/source`.
+    Register(ModuleId),
+    /// Lead `T/M/V/source` to the copy that was kept of a source that is gone.
+    UseKept(ModuleId),
+    /// Write our record beside what dkms built, and put back the kernel's own objects.
+    Adopt {
+        /// The module.
+        module: ModuleId,
+        /// For this kernel.
+        kernel: KernelRelease,
+        /// The fingerprints of all modules that it builds upon.
+        depends: BTreeMap<ModuleName, Digest>,
+    },
+    /// Compile.
+    Build {
+        /// The module.
+        module: ModuleId,
+        /// For this kernel.
+        kernel: KernelRelease,
+        /// The modules of this plan whose failure makes this one pointless.
+        after: Vec<ModuleName>,
+        /// The fingerprints of all modules that it builds upon.
+        depends: BTreeMap<ModuleName, Digest>,
+    },
+    /// Place the objects; the objects and the scripts of `replaces` go.
+    Install {
+        /// The module.
+        module: ModuleId,
+        /// For this kernel.
+        kernel: KernelRelease,
+        /// The version that is installed until then.
+        replaces: Option<ModuleId>,
+    },
+    /// Take the objects out of the kernel's directory and run POST_REMOVE.
+    Uninstall(ModuleId, KernelRelease),
+    /// Forget what was built.
+    Unbuild(ModuleId, KernelRelease),
+    /// Forget the module.
+    Deregister(ModuleId),
+    /// Index the kernel's modules.
+    Depmod(KernelRelease),
+    /// Remove what is left of a kernel's directory.
+    Sweep(KernelRelease),
+    /// Remove our own files from the dkms tree.
+    Leave,
+    /// Nothing can be done for this module.
+    Fail {
+        /// The module.
+        module: ModuleId,
+        /// For this kernel; nothing if for none.
+        kernel: Option<KernelRelease>,
+        /// What, where and what to do.
+        message: String,
+        /// dkms's exit code for it.
+        code: u8,
+    },
+}
+
+/// Something to know that is not a failure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// Modules were wanted for a kernel that has no headers.
+    NoHeaders {
+        /// The kernel.
+        kernel: KernelRelease,
+        /// Its package, from the pkgbase file.
+        pkgbase: Option<String>,
+        /// Headers of the same pkgbase in another release: a partial upgrade.
+        other: Option<KernelRelease>,
+    },
+    /// BUILD_EXCLUSIVE_* keeps the module from this kernel.
+    Excluded {
+        /// The module.
+        module: ModuleId,
+        /// The kernel.
+        kernel: KernelRelease,
+        /// Which rule.
+        why: String,
+    },
+    /// The same inputs failed before; nothing was tried again.
+    KnownFailure {
+        /// The module.
+        module: ModuleId,
+        /// The kernel.
+        kernel: KernelRelease,
+        /// What went wrong then.
+        what: String,
+        /// The log of that build.
+        log: std::path::PathBuf,
+        /// The older version that stays installed.
+        stays: Option<ModuleId>,
+    },
+    /// An old version stays on a kernel, since the new one could not be built for it.
+    Kept {
+        /// The old version.
+        module: ModuleId,
+        /// The kernel.
+        kernel: KernelRelease,
+    },
+    /// A kernel directory that no package owns any more: left alone.
+    Copy(KernelRelease),
+    /// A source is missing that no transaction took away.
+    SourceMissing {
+        /// The module.
+        module: ModuleId,
+        /// Its directory in the source tree.
+        dir: String,
+    },
+    /// AUTOINSTALL="no".
+    NotAutomatic(ModuleId),
+    /// It needs a module that dkms does not know (yet).
+    Deferred {
+        /// The module.
+        module: ModuleId,
+        /// The kernel.
+        kernel: KernelRelease,
+        /// What it needs.
+        needs: ModuleName,
+    },
+    /// There was nothing to do for this module.
+    Already {
+        /// The module.
+        module: ModuleId,
+        /// The kernel.
+        kernel: KernelRelease,
+        /// "built", "installed", "not installed", "not built".
+        state: &'static str,
+    },
+    /// Something that could not be read.
+    Problem(String),
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The steps, in order.
+    pub steps: Vec<Step>,
+    /// What there is to know.
+    pub notes: Vec<Note>,
+    /// What the request asks for, as debts: noted before the first step.
+    pub owes: BTreeSet<Debt>,
+    /// The debts that are paid when every step has been carried out.
+    pub settles: BTreeSet<Debt>,
+}
+
+impl Step {
+    /// Whether it builds, but takes from the cache what was built from equal inputs.
+    #[must_use]
+    pub fn is_cached(&self) -> bool {
+        self.why.contains(&Reason::Cached)
+    }
+}
+
+impl Action {
+    /// The module it is about.
+    #[must_use]
+    pub fn module(&self) -> Option<&ModuleId> {
+        match self {
+            Self::Register(module)
+            | Self::TakeIn { module, .. }
+            | Self::Load { module, .. }
+            | Self::UseKept(module)
+            | Self::Adopt { module, .. }
+            | Self::Build { module, .. }
+            | Self::Install { module, .. }
+            | Self::Uninstall(module, _)
+            | Self::Unbuild(module, _)
+            | Self::Deregister(module)
+            | Self::Fail { module, .. } => Some(module),
+            Self::Depmod(_) | Self::Sweep(_) | Self::Leave => None,
+        }
+    }
+
+    /// The kernel it is about.
+    #[must_use]
+    pub fn kernel(&self) -> Option<&KernelRelease> {
+        match self {
+            Self::Adopt { kernel, .. }
+            | Self::Build { kernel, .. }
+            | Self::Install { kernel, .. }
+            | Self::Uninstall(_, kernel)
+            | Self::Unbuild(_, kernel)
+            | Self::Depmod(kernel)
+            | Self::Sweep(kernel) => Some(kernel),
+            Self::Fail { kernel, .. } => kernel.as_ref(),
+            Self::Load { build, .. } => Some(&build.kernel),
+            Self::TakeIn { .. }
+            | Self::Register(_)
+            | Self::UseKept(_)
+            | Self::Deregister(_)
+            | Self::Leave => None,
+        }
+    }
+}
