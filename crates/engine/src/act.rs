@@ -153,6 +153,7 @@ impl Run<'_> {
             Action::Build { .. } => {}
             Action::Install { module, kernel, replaces } => {
                 if self.not_built.contains(&(module.clone(), kernel.clone())) {
+                    self.owe_look(module, kernel)?;
                     return Ok(Outcome::Skipped("it was not built".into()));
                 }
                 self.owe_install(module, kernel)?;

@@ -59,7 +59,7 @@ pub enum Debt {
         kernel: KernelRelease,
         /// The module.
         module: ModuleName,
-        /// The objects' names without suffix, old and new ones: `zfs`, `spl`.
+        /// The objects' names without suffix, old and new ones: `zfs`, `spl`; none if the module did not build.
         objects: BTreeSet<String>,
     },
 }

@@ -76,6 +76,7 @@ pub fn decide(case: &Case) -> Decision {
     // Out of reach: the kernel of an image that was put aside may be gone.
     let boots =
         |contents: &Contents| contents.kernels.iter().any(|kernel| case.installed.contains(kernel));
+    let wants = |name: &KmodName| case.wanted.as_ref().and_then(|wanted| wanted.get(name));
     if regenerated {
         let held = was.map(|was| &was.modules);
         let lost = |name: &&KmodName| {
@@ -86,12 +87,21 @@ pub fn decide(case: &Case) -> Decision {
         {
             return Decision::PutBack(format!("it was made without {name}, which did not build"));
         }
-        return match case.placed.intersection(&case.changed).find(lost) {
-            Some(name) => Decision::Regenerate(format!("it lost {name}")),
+        let mut new = case.placed.intersection(&case.changed);
+        if let Some(name) = new.clone().find(lost) {
+            return Decision::Regenerate(format!("it lost {name}"));
+        }
+        // Its generator complained, or was run before the module was there.
+        let lacks = new.find_map(|name| {
+            wants(name).filter(|_| !now.modules.contains(name)).map(|place| (name, place))
+        });
+        return match lacks {
+            Some((name, place)) => {
+                Decision::Regenerate(format!("it was made without {name}, which is in {place}"))
+            }
             None => Decision::Fine,
         };
     }
-    let wants = |name: &KmodName| case.wanted.as_ref().and_then(|wanted| wanted.get(name));
     let needs = |name: &&KmodName| now.modules.contains(*name) || wants(name).is_some();
     if let Some(name) = case.failed.iter().find(needs)
         && boots(now)
@@ -208,6 +218,16 @@ mod tests {
     fn an_image_that_lost_a_module_that_is_there_is_made_again() {
         let before = Some(Before { same: false, contents: Some(with_zfs(K2)) });
         assert_eq!(regenerates(decide(&Case { before, ..case() })), "it lost zfs");
+    }
+
+    #[test]
+    fn an_image_that_was_made_without_what_belongs_into_it_is_made_again() {
+        let wanted = Some(BTreeMap::from([(KmodName::new("zfs"), "HOOKS".to_owned())]));
+        let before = Some(Before { same: false, contents: None });
+        let lacking = Case { wanted, before, ..case() };
+        assert_eq!(regenerates(decide(&lacking)), "it was made without zfs, which is in HOOKS");
+        let holding = Case { now: Now::Holds(with_zfs(K2)), ..lacking };
+        assert_eq!(decide(&holding), Decision::Fine);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use dkms_engine::site::Site;
 
 use crate::call::Call;
 use crate::contents::{Contents, Listing};
-use crate::image::Image;
+use crate::image::{Image, Kind};
 use crate::kmod_name::KmodName;
 use crate::{booster, dracut, mkinitcpio, pacman_hook};
 
@@ -29,6 +29,8 @@ pub enum Generator {
     Dracut,
     /// booster.
     Booster,
+    /// One that is not known here, which the administrator's own command calls. What is in its images cannot be told.
+    Other,
 }
 
 impl Generator {
@@ -42,14 +44,17 @@ impl Generator {
             Self::Mkinitcpio => "mkinitcpio",
             Self::Dracut => "dracut",
             Self::Booster => "booster",
+            Self::Other => "",
         }
     }
 
+    /// The name of its pacman hook; empty, and thus before all others, if it is not known.
     fn hook(self) -> &'static str {
         match self {
             Self::Mkinitcpio => mkinitcpio::HOOK,
             Self::Dracut => dracut::HOOK,
             Self::Booster => booster::HOOK,
+            Self::Other => "",
         }
     }
 
@@ -60,8 +65,8 @@ impl Generator {
     }
 
     /// The generator of this machine: the one that `[initramfs] generator` names, or else one that is installed.
-    /// Where several are, the one whose pacman hook is active makes the images. None on a machine without images
-    /// (a container).
+    /// Where several are, the one whose pacman hook is active makes the images. Where none is, `[initramfs] command`
+    /// may call one that is not known here. None on a machine without images (a container).
     #[must_use]
     pub fn of(site: &Site) -> Option<Self> {
         let root = &site.trees.root;
@@ -75,7 +80,8 @@ impl Generator {
         let installed = |it: &Self| root.join("usr/bin").join(it.name()).exists();
         let all: Vec<Self> = Self::ALL.into_iter().filter(installed).collect();
         let active = all.iter().find(|it| pacman_hook::is_active(root, it.hook()));
-        active.or(all.first()).copied()
+        let other = (!site.settings.initramfs.command.is_empty()).then_some(Self::Other);
+        active.or(all.first()).copied().or(other)
     }
 
     /// The images that it keeps for a kernel.
@@ -85,6 +91,7 @@ impl Generator {
             Self::Mkinitcpio => mkinitcpio::images(site, kernel),
             Self::Dracut => dracut::images(site, kernel),
             Self::Booster => booster::images(site, kernel),
+            Self::Other => other_images(site, kernel),
         }
     }
 
@@ -101,6 +108,7 @@ impl Generator {
             Self::Mkinitcpio => mkinitcpio::wanted(site, kernel),
             Self::Dracut => dracut::wanted(site, kernel),
             Self::Booster => Ok(booster::wanted(site)),
+            Self::Other => Err("what [initramfs] command puts into images is not known".into()),
         }
     }
 
@@ -115,6 +123,7 @@ impl Generator {
             Self::Mkinitcpio => mkinitcpio::calls(site, kernel, images),
             Self::Dracut => dracut::calls(site, kernel, images),
             Self::Booster => booster::calls(site, kernel, images),
+            Self::Other => Vec::new(),
         }
     }
 
@@ -128,6 +137,7 @@ impl Generator {
             Self::Mkinitcpio => ("lsinitcpio", &["-l"]),
             Self::Dracut => ("lsinitrd", &[]),
             Self::Booster => ("booster", &["ls"]),
+            Self::Other => return Ok(Contents::default()),
         };
         let (mut listing, mut last) = (Listing::default(), String::new());
         let mut read = |line: &str| {
@@ -146,6 +156,33 @@ impl Generator {
             format!("{program} cannot list {} ({}): {last}", path.display(), ended.how)
         })
     }
+}
+
+/// The images that a generator is likely to make which we do not know: those with a usual name that are there, or else
+/// the most usual one.
+fn other_images(site: &Site, kernel: &Kernel) -> Vec<Image> {
+    let release = kernel.release.as_str();
+    let name = kernel.pkgbase.as_deref().unwrap_or(release);
+    let usual = [
+        format!("/boot/initramfs-{name}.img"),
+        format!("/boot/initramfs-{release}.img"),
+        format!("/boot/initrd.img-{release}"),
+    ];
+    let image = |path: String| Image {
+        path: path.into(),
+        kind: Kind::Initramfs,
+        kernel: kernel.release.clone(),
+        preset: None,
+    };
+    let mut images: Vec<Image> = usual.into_iter().map(image).collect();
+    images.dedup();
+    let is_there = |image: &Image| image.below(&site.trees.root).is_file();
+    if images.iter().any(is_there) {
+        images.retain(is_there);
+    } else {
+        images.truncate(1);
+    }
+    images
 }
 
 /// The administrator's own command, once for each image: `%k` is the kernel's release, `%i` the image, `%p` its preset

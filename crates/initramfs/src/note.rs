@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::generator::Generator;
 use crate::image::Image;
 use crate::owed::Ours;
+use crate::signed;
 
 /// A copy is not worth filling the file system of /var for: so much, in bytes, has to be left.
 const SPARE: u64 = 64 * 1024 * 1024;
@@ -42,6 +43,9 @@ pub struct Noted {
     stat: Option<String>,
     /// blake3 of its content, if it was there.
     digest: Option<Digest>,
+    /// Whether it carried a signature.
+    #[serde(default)]
+    pub signed: bool,
     /// A copy, if there was room for one.
     pub copy: Option<PathBuf>,
 }
@@ -50,7 +54,9 @@ impl Noted {
     /// Notes an image, with a copy.
     fn take(site: &Site, image: &Image) -> Result<Self, FileError> {
         let file = image.below(&site.trees.root);
-        let mut noted = Self { path: image.path.clone(), stat: None, digest: None, copy: None };
+        let signed = signed::is_signed(&file);
+        let mut noted =
+            Self { path: image.path.clone(), stat: None, digest: None, signed, copy: None };
         let Ok(meta) = file.metadata() else { return Ok(noted) };
         let dir = site.trees.images();
         durable::create_dirs(&dir)?;
@@ -134,7 +140,7 @@ impl Note {
         let noted = Noted::take(site, image).unwrap_or_else(|error| {
             log::warn!("{error}");
             let stat = image.below(&site.trees.root).metadata().ok().map(|meta| stat(&meta));
-            Noted { path: image.path.clone(), stat, digest: None, copy: None }
+            Noted { path: image.path.clone(), stat, digest: None, signed: false, copy: None }
         });
         self.images.push(noted);
     }

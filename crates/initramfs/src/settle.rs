@@ -1,7 +1,7 @@
 //! Paying what is owed to images: regenerating what is stale, putting back what became worse.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use dkms_engine::durable;
 use dkms_engine::site::Site;
@@ -97,6 +97,10 @@ impl Accounts {
             self.keep_copies(site, account);
             troubles.extend(self.regenerate(site, generator, account, &stale));
         }
+        // Whoever made them: ZZ-sbctl does not look at modules.
+        let was_signed = |seen: &&Seen| self.note.of(&seen.image).is_some_and(|noted| noted.signed);
+        let signed = account.images.iter().filter(was_signed);
+        troubles.extend(signed.filter_map(|seen| sign_again(site, &seen.image, &name)));
         troubles
     }
 
@@ -125,35 +129,26 @@ impl Accounts {
     ) -> Vec<String> {
         let (name, root) = (account.name(), &site.trees.root);
         let images: Vec<&Image> = stale.iter().map(|index| &account.images[*index].image).collect();
-        let signed: Vec<bool> =
-            images.iter().map(|image| signed::is_signed(&self.noted_file(site, image))).collect();
         let calls = generator.calls(site, &account.kernel, &images).into_iter();
         let failures: Vec<String> = calls.filter_map(|call| call.run(site).err()).collect();
         let mut troubles: Vec<String> =
             failures.iter().map(|why| format!("{name}: {why}")).collect();
-        for (index, was_signed) in stale.iter().zip(signed) {
+        for index in stale {
             let seen = &mut account.images[*index];
             seen.now = look(generator, &seen.image.below(root));
             let why = match &seen.now {
                 Now::Holds(_) if failures.is_empty() => None,
                 Now::Holds(_) => Some("its generator failed".to_owned()),
+                // Whose images may be called otherwise.
+                Now::Missing if generator == Generator::Other && failures.is_empty() => None,
                 Now::Missing => Some("it was not made".to_owned()),
                 Now::Unreadable(why) => Some(why.clone()),
             };
             if let Some(why) = why {
                 troubles.push(self.put_back(site, seen, &name, &why));
             }
-            if was_signed {
-                troubles.extend(sign_again(site, &seen.image, &name));
-            }
         }
         troubles
-    }
-
-    /// The copy of an image, or the image itself where there is none.
-    fn noted_file(&self, site: &Site, image: &Image) -> PathBuf {
-        let copy = self.note.of(image).and_then(|noted| noted.copy.clone());
-        copy.unwrap_or_else(|| image.below(&site.trees.root))
     }
 
     /// Puts an image back, if the kernel of what was there is still installed; says what came of it.

@@ -20,8 +20,27 @@ impl Run<'_> {
         kernel: &KernelRelease,
         objects: &BTreeSet<String>,
     ) -> Result<(), FileError> {
+        if objects.is_empty() { Ok(()) } else { self.owe_images_anyway(module, kernel, objects) }
+    }
+
+    /// Notes that a kernel's images are to be looked at although no object of it changes: a module did not build, which
+    /// an image may need, and which others may regenerate it without.
+    pub(super) fn owe_look(
+        &self,
+        module: &ModuleId,
+        kernel: &KernelRelease,
+    ) -> Result<(), FileError> {
+        self.owe_images_anyway(module, kernel, &BTreeSet::new())
+    }
+
+    fn owe_images_anyway(
+        &self,
+        module: &ModuleId,
+        kernel: &KernelRelease,
+        objects: &BTreeSet<String>,
+    ) -> Result<(), FileError> {
         let alive = self.facts.kernels.get(kernel).is_some_and(|about| about.kernel.alive);
-        if !self.site.images || !alive || objects.is_empty() {
+        if !self.site.images || !alive {
             return Ok(());
         }
         self.debts.write(&Debt::Image {
