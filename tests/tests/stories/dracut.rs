@@ -199,6 +199,28 @@ fn the_old_image_is_there_after_dracut_failed_or_made_half_of_one() {
     upgrade_with_bad_dracut(&machine.fork(), "usr/bin/dracut", &half, "lsinitrd cannot list");
 }
 
+/// There is no image to put back: the old one went with its kernel.
+#[test]
+fn a_new_kernel_whose_image_cannot_be_made_says_so_until_it_is() {
+    let root = machine();
+    let new = find("linux-2").content;
+    root.write("etc/dracut.conf.d/small.conf", &SMALL.replace("cat", "false"));
+    root.install(&kernel("linux", 2))
+        .hooks_fail()
+        .has("regenerating /boot/initramfs-linux.img: it is missing")
+        .has(
+            "/boot/initramfs-linux.img: it was not made, and there is nothing to put back: mend it",
+        )
+        .has("1 module installed; not up to date: /boot/initramfs-linux.img: dkms initramfs");
+    // Once by its own hook, and once more by us.
+    assert_eq!(made(&root).len(), 2);
+
+    root.write("etc/dracut.conf.d/small.conf", SMALL);
+    root.dkms(&["initramfs"]).ok().has(&verdict(&new));
+    assert_holds(&root, IMAGE, &new);
+    root.assert_settled();
+}
+
 /// dracut writes beside the old image, so there must be room for two.
 #[test]
 fn a_full_boot_partition_is_noticed_before_dracut_is_called() {
