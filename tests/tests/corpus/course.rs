@@ -28,6 +28,8 @@ pub struct Course {
     pub seen: Seen,
     /// All that was said, for those who look into a difference.
     pub said: String,
+    /// If nothing was placed, the first complaint in the log of make.
+    pub complaint: Option<String>,
 }
 
 /// What has to be the same with both programs.
@@ -74,6 +76,7 @@ impl Course {
         let install = run(&["install", module, "-k", &release]);
         let status = run(&["status", module]);
         let objects = objects(root, &release);
+        let complaint = complaint(root, module).filter(|_| objects.is_empty());
         let remove = run(&["remove", module, "--all"]);
         let seen = Seen {
             codes: [add, build, install, status.clone(), remove].map(|output| output.code),
@@ -81,7 +84,7 @@ impl Course {
             objects,
             left: left(root, &release),
         };
-        Self { seen, said }
+        Self { seen, said, complaint }
     }
 }
 
@@ -97,6 +100,14 @@ fn objects(root: &Root, release: &str) -> Vec<Object> {
     };
     let placed = root.placed(release).into_iter();
     placed.map(|path| Object { modinfo: modinfo(&path), path }).collect()
+}
+
+/// The first line of a module's last log that tells of an error, from the name of the source file on.
+fn complaint(root: &Root, module: &str) -> Option<String> {
+    let log = format!("/var/lib/dkms/{module}/build/make.log");
+    let found = root.run("grep", &["-m1", "-E", "[Ee]rror: |ERROR: |Error [0-9]", &log]);
+    let line = found.text.lines().next().filter(|_| found.code == 0)?;
+    Some(line.rsplit_once("/build/").map_or(line, |(_, line)| line).to_owned())
 }
 
 /// What stands in the trees of dkms and of the kernel, without what each program keeps for itself.

@@ -35,18 +35,19 @@ fn all_packages_are_as_with_dkms() {
 /// Lets the packages of a stage go through both programs, and writes the table, whatever is in it.
 fn run(stage: &str) {
     let sides = Sides::new(stage);
-    let mut page = Page::default();
-    for source in Source::all(stage) {
+    let file = std::env::var_os(PAGE);
+    // A run of a part replaces a part.
+    let before = file.iter().filter_map(|file| fs::read_to_string(file).ok());
+    let before: String = before.filter(|_| source::only().is_some()).collect();
+    let mut page = Page::new(Source::all(stage));
+    for source in Source::asked(stage) {
         eprintln!("{}", source.package);
         let pair = sides.walk(&source);
         page.add(source, pair);
-    }
-    if let Some(file) = std::env::var_os(PAGE) {
-        let before = match source::only() {
-            Some(_) => fs::read_to_string(&file).unwrap_or_default(),
-            None => String::new(),
-        };
-        fs::write(file, page.text(&sides, &before)).expect("write the table");
+        if let Some(file) = &file {
+            // After each of them: a run takes hours, and may be ended before.
+            fs::write(file, page.text(&sides, &before)).expect("write the table");
+        }
     }
     let findings = page.findings();
     assert!(findings.is_empty(), "{}", findings.join("\n\n"));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use similar::TextDiff;
 
-use crate::course::Seen;
+use crate::course::{Course, Seen};
 use crate::sides::{Pair, Sides};
 use crate::source::Source;
 
@@ -12,26 +12,38 @@ const INTRODUCTION: &str = "\
 # Debian's packages, with dkms and with ours
 
 Written by `make check-corpus`. Every `*-dkms` package of Debian's goes through the real dkms and through ours, on equal
-machines: what it brings is unpacked, and its module is added, built and installed for a kernel with its real headers, looked at
-with `dkms status`, and removed. Compared are the exit codes, what `status` says, the objects that are placed (their paths, and
-the version, vermagic and depends that modinfo reads in them), and what is left in the trees at the end.
+machines: what it brings is unpacked, and its module is added, built and installed for a kernel with its real headers, looked
+at with `dkms status`, and removed; the exit codes stand in this order. Compared are these, what `status` says, the objects
+that are placed (their paths, and the version, vermagic and depends that modinfo reads in them), and what is left in the trees
+at the end.
 
-Many of these sources are older than the kernel and do not compile with it (exit 10), or say themselves that they are not for it
-(exit 77 or 9); both programs have to say so. A package that differs on purpose names its row of
-[the table of differences](compatibility.md).
+Some sources do not compile with so new a kernel (exit 10); both programs have to say so. A package that differs on purpose names
+its row of [the table of differences](compatibility.md).
 ";
 
-const HEAD: &str = "| Package | Version | Module | dkms | ours | Objects | |";
+const HEAD: &str = "| Package | Version | Module | dkms | ours | Objects, or why none | |";
+
+/// How much is shown of a compiler's complaint, in characters.
+const LONGEST: usize = 90;
+
 const RULE: &str = "|---|---|---|---|---|---|---|";
 
 /// What was found so far.
-#[derive(Debug, Default)]
-pub struct Page(Vec<(Source, Pair)>);
+#[derive(Debug)]
+pub struct Page {
+    all: Vec<Source>,
+    found: Vec<(Source, Pair)>,
+}
 
 impl Page {
+    /// A page without rows, about all these packages.
+    pub fn new(all: Vec<Source>) -> Self {
+        Self { all, found: Vec::new() }
+    }
+
     /// One more package.
     pub fn add(&mut self, source: Source, pair: Pair) {
-        self.0.push((source, pair));
+        self.found.push((source, pair));
     }
 
     /// The page as a whole; the rows of a page `before` stay for packages that have none now.
@@ -45,31 +57,39 @@ impl Page {
             sides.says("gcc --version | head -n1"),
             sides.kernel(),
         );
-        let before = before.lines().filter(|line| line.starts_with("| ") && *line != HEAD);
+        let before =
+            before.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| Package"));
         let mut rows: BTreeMap<String, String> =
             before.map(|line| (package_of(line), line.to_owned())).collect();
-        rows.extend(self.0.iter().map(|(source, pair)| {
+        rows.extend(self.found.iter().map(|(source, pair)| {
             let row = row(source, pair);
             (package_of(&row), row)
         }));
+        let is_new = |source: &&Source| !rows.contains_key(&source.package);
+        let missing: Vec<&str> =
+            self.all.iter().filter(is_new).map(|source| source.package.as_str()).collect();
+        let missing = match missing[..] {
+            [] => String::new(),
+            _ => format!(" Not gone through yet: {}.", missing.join(", ")),
+        };
         let rows: Vec<String> = rows.into_values().collect();
         let equal = rows.iter().filter(|row| row.ends_with("| equal |")).count();
         let count = rows.len();
         let rows = rows.join("\n");
         format!(
-            "{INTRODUCTION}\n{head}\n\n{equal} of {count} packages are equal.\n\n{HEAD}\n{RULE}\n{rows}\n"
+            "{INTRODUCTION}\n{head}\n\n{equal} of {count} packages are equal.{missing}\n\n{HEAD}\n{RULE}\n{rows}\n"
         )
     }
 
     /// The packages that differ, though nothing says so, and those that do not, though something does.
     pub fn findings(&self) -> Vec<String> {
-        self.0.iter().filter_map(|(source, pair)| finding(source, pair)).collect()
+        self.found.iter().filter_map(|(source, pair)| finding(source, pair)).collect()
     }
 }
 
 /// The package that a row is about.
 fn package_of(row: &str) -> String {
-    row.split(" | ").next().unwrap_or(row).to_owned()
+    row.trim_start_matches("| ").split(" |").next().unwrap_or(row).to_owned()
 }
 
 fn row(source: &Source, pair: &Pair) -> String {
@@ -86,17 +106,21 @@ fn row(source: &Source, pair: &Pair) -> String {
         source.module,
         codes(&pair.dkms.seen),
         codes(&pair.ours.seen),
-        objects(&pair.ours.seen),
+        result(&pair.ours),
     )
 }
 
-/// The names of the placed objects, or how many they are.
-fn objects(seen: &Seen) -> String {
-    let names = seen.objects.iter().filter_map(|object| object.path.rsplit('/').next());
+/// The names of the placed objects, or how many they are, or why there are none.
+fn result(course: &Course) -> String {
+    let names = course.seen.objects.iter().filter_map(|object| object.path.rsplit('/').next());
     let names: Vec<&str> = names.filter_map(|name| name.split(".ko").next()).collect();
-    match names.len() {
-        0..=3 => names.join(", "),
-        many => format!("{many}: {}, …", names[..2].join(", ")),
+    match (names.len(), &course.complaint) {
+        (0, Some(complaint)) => {
+            let start: String = complaint.chars().take(LONGEST).collect();
+            format!("`{}`", start.replace('|', "\\|").replace('`', "'"))
+        }
+        (0..=3, _) => names.join(", "),
+        (many, _) => format!("{many}: {}, …", names[..2].join(", ")),
     }
 }
 

@@ -32,15 +32,19 @@ pub struct Source {
 
 impl Source {
     /// The packages of a stage that are asked for, sorted by name.
-    pub fn all(stage_name: &str) -> Vec<Self> {
+    pub fn asked(stage: &str) -> Vec<Self> {
         let only = only();
         let asked = |it: &Self| {
             only.iter().all(|words| words.split_whitespace().any(|word| it.package.contains(word)))
         };
+        Self::all(stage).into_iter().filter(asked).collect()
+    }
+
+    /// All packages of a stage, sorted by name.
+    pub fn all(name: &str) -> Vec<Self> {
         let index =
-            fs::read_to_string(stage(stage_name).join("index")).expect("read the index of a stage");
-        let mut all: Vec<Self> =
-            index.lines().map(|line| Self::read(stage_name, line)).filter(asked).collect();
+            fs::read_to_string(stage(name).join("index")).expect("read the index of a stage");
+        let mut all: Vec<Self> = index.lines().map(|line| Self::read(name, line)).collect();
         all.sort_by(|one, other| one.package.cmp(&other.package));
         all
     }
