@@ -2,7 +2,8 @@
 
 use stories::{Recipe, Root, find};
 
-use crate::dracut::{IMAGE, assert_holds, empty_machine, made, wanted};
+use crate::dracut::{assert_holds, empty_machine, wanted};
+use crate::image::{IMAGE, made};
 use crate::setting::kernel;
 
 /// Like the real one: it stands on a second object of its package, and on a module of the kernel's own.

@@ -2,10 +2,8 @@
 
 use stories::{Output, Package, Recipe, Root, find};
 
+use crate::image::{IMAGE, made, mask, unmask, verdict};
 use crate::setting::{kernel, object, release};
-
-/// The image of the package `linux`.
-pub(crate) const IMAGE: &str = "boot/initramfs-linux.img";
 
 /// The image of the package `linux-lts`.
 const LTS_IMAGE: &str = "boot/initramfs-linux-lts.img";
@@ -45,14 +43,6 @@ fn machine() -> Root {
     root
 }
 
-/// The images that dracut was asked for since the last call, in order.
-pub(crate) fn made(root: &Root) -> Vec<String> {
-    let log = "var/log/images.log";
-    let made = if root.exists(log) { root.read(log) } else { String::new() };
-    root.write(log, "");
-    made.lines().map(str::to_owned).collect()
-}
-
 /// The files in an image.
 #[track_caller]
 fn files_in(root: &Root, image: &str) -> String {
@@ -67,11 +57,6 @@ pub(crate) fn assert_holds(root: &Root, image: &str, release: &str) {
     root.shell(&same).ok();
 }
 
-/// The line that all ends with.
-fn verdict(release: &str) -> String {
-    format!("{release} (linux): 1 module installed, zfs in /{IMAGE}")
-}
-
 /// Installs the next version of the module.
 fn bump(root: &Root) -> Output {
     let new = zfs(root, "2.0");
@@ -80,14 +65,9 @@ fn bump(root: &Root) -> Output {
 
 /// Hides hooks from pacman while something is done.
 fn without_hooks(root: &Root, hooks: &[&str], deed: impl FnOnce()) {
-    let link = |hook| format!("/etc/pacman.d/hooks/{hook}.hook");
-    for hook in hooks {
-        root.run("ln", &["-s", "/dev/null", &link(hook)]).ok();
-    }
+    hooks.iter().for_each(|hook| mask(root, hook));
     deed();
-    for hook in hooks {
-        root.run("rm", &[&link(hook)]).ok();
-    }
+    hooks.iter().for_each(|hook| unmask(root, hook));
 }
 
 #[test]

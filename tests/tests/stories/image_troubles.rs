@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use stories::{Recipe, Root, find};
 
-use crate::initcpio::{
-    IMAGE, STOCK, assert_holds, bump, machine, made, mask, unmask, verdict, zfs,
-};
+use crate::image::{IMAGE, made, mask, unmask, verdict};
+use crate::initcpio::{STOCK, assert_holds, bump, machine, zfs};
 use crate::setting::{kernel, release};
 
 /// The wiki's two cases: a module is upgraded, without and with its kernel.

@@ -2,7 +2,8 @@
 
 use stories::{Recipe, find};
 
-use crate::initcpio::{IMAGE, STOCK, assert_holds, bump, machine, made, mask, unmask, verdict};
+use crate::image::{IMAGE, made, mask, unmask, verdict};
+use crate::initcpio::{STOCK, assert_holds, bump, machine};
 use crate::setting::{kernel, release};
 
 /// A module is upgraded and the kernel is not: as often as with dkms, which is once.

@@ -4,10 +4,8 @@ use std::path::Path;
 
 use stories::{Output, Package, Recipe, Root};
 
+use crate::image::{IMAGE, made};
 use crate::setting::{kernel, object, release};
-
-/// The image of the package `linux`.
-pub(crate) const IMAGE: &str = "boot/initramfs-linux.img";
 
 /// The hook that regenerates images, which a machine may have masked.
 pub(crate) const STOCK: &str = "90-mkinitcpio-install";
@@ -37,23 +35,6 @@ pub(crate) fn machine() -> Root {
     root
 }
 
-/// Masks a hook, as admins do.
-pub(crate) fn mask(root: &Root, hook: &str) {
-    root.shell(&format!("ln -s /dev/null /etc/pacman.d/hooks/{hook}.hook")).ok();
-}
-
-pub(crate) fn unmask(root: &Root, hook: &str) {
-    root.shell(&format!("rm /etc/pacman.d/hooks/{hook}.hook")).ok();
-}
-
-/// The images that were made since the last call, in order.
-pub(crate) fn made(root: &Root) -> Vec<String> {
-    let log = "var/log/images.log";
-    let made = if root.exists(log) { root.read(log) } else { String::new() };
-    root.write(log, "");
-    made.lines().map(str::to_owned).collect()
-}
-
 /// Asserts that an image holds the very object that stands in a kernel's directory.
 #[track_caller]
 pub(crate) fn assert_holds(root: &Root, image: &str, release: &str) {
@@ -68,9 +49,4 @@ pub(crate) fn assert_holds(root: &Root, image: &str, release: &str) {
 pub(crate) fn bump(root: &Root) -> Output {
     let new = zfs(root, "2.0");
     root.install(&[new])
-}
-
-/// The line that all ends with.
-pub(crate) fn verdict(release: &str) -> String {
-    format!("{release} (linux): 1 module installed, zfs in /{IMAGE}")
 }

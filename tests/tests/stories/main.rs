@@ -15,6 +15,7 @@ mod dracut;
 mod failed_bumps;
 mod full_disk;
 mod hook_files;
+mod image;
 mod image_troubles;
 mod images;
 mod initcpio;

@@ -2,7 +2,8 @@
 
 use stories::{Output, Recipe, Root, find};
 
-use crate::initcpio::{IMAGE, assert_holds, bump, machine, made, mkinitcpio, verdict};
+use crate::image::{IMAGE, made, verdict};
+use crate::initcpio::{assert_holds, bump, machine, mkinitcpio};
 use crate::setting::{kernel, release};
 
 /// The override.
