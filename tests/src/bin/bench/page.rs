@@ -32,7 +32,8 @@ at the same time.
 
 const SIMULATION: &str = "\
 40 modules for 6 kernels, with compilers that only sleep (`make simulate`), beside what no order of builds could beat; at
-most 1.1 x is to be reached:
+most 1.1 x is to be reached. They sleep the longer the more processors there seem to be, since what the engine does
+itself has only those of this machine:
 
 ";
 
