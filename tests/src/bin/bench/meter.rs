@@ -14,8 +14,12 @@ use crate::machine::Side;
 /// How long a measurement may take at most.
 const LIMIT: Duration = Duration::from_secs(3600);
 
-/// How often our own programs' memory is looked at. It is their peak that is read, so that little is missed.
-const GLANCE: Duration = Duration::from_millis(20);
+/// When our own programs' memory is looked at for the first time. What takes less is not disturbed.
+const FIRST_GLANCE: Duration = Duration::from_millis(20);
+
+/// How long to wait between two looks at most. It is the peak that is read, so that little is missed, and each look at all
+/// processes takes time from what is measured.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// Our own programs, which may use little memory beside the compilers.
 const OURS: [&str; 4] = ["dkms", "dkms-install", "dkms-remove", "alpm-query"];
@@ -102,9 +106,10 @@ fn children_cpu() -> Duration {
 /// Watches our own programs in a root until the end: their greatest resident memory in KiB.
 fn watch(root: &Root, ended: &AtomicBool) -> u64 {
     let top = root.path("");
-    let mut most = 0;
+    let (mut most, mut pause) = (0, FIRST_GLANCE);
     while !ended.load(Ordering::Relaxed) {
-        thread::park_timeout(GLANCE);
+        thread::park_timeout(pause);
+        pause = PAUSE.min(pause * 2);
         // By program: one that is just starting another looks as if it ran twice.
         let mut peaks: BTreeMap<String, u64> = BTreeMap::new();
         for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
