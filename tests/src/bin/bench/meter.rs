@@ -35,6 +35,13 @@ pub(crate) struct Figure {
     pub memory: u64,
 }
 
+impl Figure {
+    /// The same without the time that it took to start it.
+    pub(crate) fn without(self, starting: Duration) -> Self {
+        Self { wall: self.wall.saturating_sub(starting), ..self }
+    }
+}
+
 /// How many jobs the machine does at once.
 pub(crate) fn cores() -> usize {
     thread::available_parallelism().map_or(1, NonZero::get)
@@ -56,11 +63,31 @@ pub(crate) fn run(root: &Root, program: &str, args: &[&str]) -> Figure {
 pub(crate) fn hook(root: &Root, side: Side, packages: &[Package]) -> Figure {
     let targets: String = packages.iter().map(target).collect();
     root.write("srv/targets", &targets);
-    let program = match side {
-        Side::Ours => "/usr/lib/alpm-dkms/dkms-install",
-        Side::Dkms | Side::Nobody => "/usr/share/libalpm/scripts/dkms install",
-    };
-    run(root, "sh", &["-c", &format!("exec {program} </srv/targets")])
+    in_shell(
+        root,
+        match side {
+            Side::Ours => "/usr/lib/alpm-dkms/dkms-install",
+            Side::Dkms | Side::Nobody => "/usr/share/libalpm/scripts/dkms install",
+        },
+    )
+}
+
+/// Runs `dkms status`.
+pub(crate) fn status(root: &Root) -> Figure {
+    root.write("srv/targets", "");
+    in_shell(root, "dkms status")
+}
+
+/// How long it takes to start a program in a root that does nothing there: the median of some.
+pub(crate) fn starting(root: &Root) -> Duration {
+    root.write("srv/targets", "");
+    let mut walls: Vec<Duration> = (0..21).map(|_| in_shell(root, "true").wall).collect();
+    walls.sort();
+    walls.get(walls.len() / 2).copied().unwrap_or_default()
+}
+
+fn in_shell(root: &Root, command: &str) -> Figure {
+    run(root, "sh", &["-c", &format!("exec {command} </srv/targets")])
 }
 
 /// The target that pacman tells a hook of a package of headers or of a module.

@@ -21,6 +21,8 @@ measurement begins from a fork of the same machine, on a tmpfs; the sides take t
 - **floor**: user and system time of plain `make` for the same modules, under one jobserver with all cores busy, divided by the
   number of cores. Nothing that compiles them on this machine can be faster.
 - **pacman**: the same transaction without any hook for modules.
+- From the milliseconds of `dkms status` and of hooks, both sides', is taken what `true` takes, started the same way: `env`,
+  `chroot` and `sh` before it are the measurement's.
 
 Times are medians of the wall clock, in seconds unless another unit is given.
 ";

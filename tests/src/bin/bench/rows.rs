@@ -172,8 +172,9 @@ impl Row {
                         // The files of a fork, or made-up ones, are new: a hook has a look at them.
                         meter::hook(&root, side, &[]);
                     }
+                    let starting = meter::starting(&root);
                     for _ in 0..times {
-                        results.note(self.name, side, meter::run(&root, "dkms", &["status"]));
+                        results.note(self.name, side, meter::status(&root).without(starting));
                     }
                 }
             }
@@ -185,11 +186,13 @@ impl Row {
                     // pacman has written them anew, and the hook has seen that they are the same.
                     meter::transaction(&root, &unchanged);
                     meter::hook(&root, side, &unchanged);
+                    let starting = meter::starting(&root);
                     for _ in 0..if *cold { 1 } else { times } {
                         if *cold {
                             meter::drop_caches();
                         }
-                        results.note(self.name, side, meter::hook(&root, side, &unchanged));
+                        let figure = meter::hook(&root, side, &unchanged);
+                        results.note(self.name, side, figure.without(starting));
                     }
                 }
             }
