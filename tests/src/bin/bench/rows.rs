@@ -1,5 +1,8 @@
 //! The table: what is measured, from which machine on, and what is to be reached.
 
+use std::thread;
+use std::time::Duration;
+
 use stories::find;
 
 use crate::floor::Work;
@@ -169,7 +172,9 @@ impl Row {
                     let root = machines.fork(side, *state);
                     root.move_to_disk(&TREES);
                     if side == Side::Ours {
-                        // The files of a fork, or made-up ones, are new: a hook has a look at them.
+                        // The files of a fork, or made-up ones, are new: a hook has a look at them, once they are old
+                        // enough to show every change.
+                        thread::sleep(Duration::from_millis(300));
                         meter::hook(&root, side, &[]);
                     }
                     let starting = meter::starting(&root);
