@@ -68,14 +68,17 @@ impl Seen {
     /// what is not known is looked at.
     #[must_use]
     pub fn read(trees: &Trees) -> Self {
-        let mut seen = Self::on_disk(trees);
-        let modules: Vec<(&ModuleName, &Module)> = seen.modules.iter().collect();
+        Self::on_disk(trees).without_what_changed(trees)
+    }
+
+    fn without_what_changed(mut self, trees: &Trees) -> Self {
+        let modules: Vec<(&ModuleName, &Module)> = self.modules.iter().collect();
         let hold = on_all_cores(&modules, MODULES_PER_THREAD, |(name, module)| {
             module.holds(&trees.module(name))
         });
         let mut hold = hold.into_iter();
-        seen.modules.retain(|_, _| hold.next().unwrap_or_default());
-        seen
+        self.modules.retain(|_, _| hold.next().unwrap_or_default());
+        self
     }
 
     fn on_disk(trees: &Trees) -> Self {
@@ -104,7 +107,8 @@ impl Seen {
     /// # Errors
     /// [`FileError`] if what was seen cannot be written; `dkms status` takes longer then.
     pub fn refresh(trees: &Trees) -> Result<(), FileError> {
-        let known = Self::read(trees);
+        let before = Self::on_disk(trees);
+        let known = before.clone().without_what_changed(trees);
         let names = State::names(trees);
         // The stamps come first: what changes while it is read has another one.
         let directories = on_all_cores(&names, MODULES_PER_THREAD, |name| {
@@ -124,7 +128,7 @@ impl Seen {
             Some((name.clone(), module?))
         });
         let now = Self { format: FORMAT, modules: modules.into_iter().flatten().collect() };
-        if now == Self::on_disk(trees) || now.modules.is_empty() && !file(trees).exists() {
+        if now == before || now.modules.is_empty() && !file(trees).exists() {
             return Ok(());
         }
         let bytes = postcard::to_stdvec(&now)
