@@ -64,13 +64,8 @@ pub(crate) fn wanted(site: &Site) -> BTreeMap<KmodName, String> {
 /// How these images of one kernel are regenerated.
 pub(crate) fn calls(site: &Site, kernel: &Kernel, images: &[&Image]) -> Vec<Call> {
     let root = &site.trees.root;
-    if images.iter().all(|image| !image.below(root).exists())
-        && let Some(words) = pacman_hook::exec(root, HOOK)
-    {
-        return vec![Call {
-            words,
-            stdin: pacman_hook::kernel_target(root, HOOK, &kernel.release),
-        }];
+    if let Some(call) = pacman_hook::call_for_new(root, HOOK, kernel, images) {
+        return vec![call];
     }
     let call = |image: &&Image| {
         let path = image.path.display().to_string();

@@ -109,14 +109,8 @@ pub(crate) fn wanted(site: &Site, kernel: &Kernel) -> Result<BTreeMap<KmodName, 
 /// How these images of one kernel are regenerated.
 pub(crate) fn calls(site: &Site, kernel: &Kernel, images: &[&Image]) -> Vec<Call> {
     let root = &site.trees.root;
-    // Its hook makes the copy of the kernel in /boot again, too.
-    if images.iter().all(|image| !image.below(root).exists())
-        && let Some(words) = pacman_hook::exec(root, HOOK)
-    {
-        return vec![Call {
-            words,
-            stdin: pacman_hook::kernel_target(root, HOOK, &kernel.release),
-        }];
+    if let Some(call) = pacman_hook::call_for_new(root, HOOK, kernel, images) {
+        return vec![call];
     }
     let release = kernel.release.as_str();
     let call = |image: &&Image| {

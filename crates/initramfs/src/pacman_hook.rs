@@ -3,9 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use dkms_engine::kernels::Kernel;
 use dkms_engine::names::KernelRelease;
 
+use crate::call::Call;
 use crate::files;
+use crate::image::Image;
 use crate::precise::MARK;
 
 /// Our hook that looks after the images in the end.
@@ -40,9 +43,24 @@ pub(crate) fn exec(root: &Path, name: &str) -> Option<Vec<String>> {
     texts.filter(|text| !text.starts_with(MARK)).find_map(|text| exec_line(&text))
 }
 
+/// The call of such a hook's command for a kernel that has none of these images: it makes the copy of the kernel in
+/// /boot again, too. `None` if one is there, or the hook is not.
+pub(crate) fn call_for_new(
+    root: &Path,
+    name: &str,
+    kernel: &Kernel,
+    images: &[&Image],
+) -> Option<Call> {
+    if images.iter().any(|image| image.below(root).exists()) {
+        return None;
+    }
+    let words = exec(root, name)?;
+    Some(Call { words, stdin: kernel_target(root, name, &kernel.release) })
+}
+
 /// The target that such a hook's command is to read to make the images of a kernel: `usr/lib/modules/K/vmlinuz`, or
 /// `…/pkgbase` where its triggers name that alone, as what Arch's wiki tells users of dracut to write.
-pub(crate) fn kernel_target(root: &Path, name: &str, release: &KernelRelease) -> String {
+fn kernel_target(root: &Path, name: &str, release: &KernelRelease) -> String {
     let hook = directories(root)
         .iter()
         .rev()
