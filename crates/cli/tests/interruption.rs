@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "all of this is tests")]
 
+use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
@@ -146,6 +148,39 @@ fn a_signal_ends_everything_and_the_rest_is_owed(#[case] by: Signal, #[case] cod
     for name in ["quick", "slow", "slower"] {
         assert!(root.exists(format!("usr/lib/modules/{K}/updates/dkms/{name}.ko")), "{name}");
     }
+    assert!(!root.exists("var/lib/dkms/.debts"));
+}
+
+/// The signal comes when all of a module is done, its scripts too, and it only remains to say so: the script says more
+/// than a pipe holds, and is heard of when it has ended.
+#[test]
+fn what_is_done_when_the_signal_comes_is_not_counted_as_left() {
+    let (root, mark) = root();
+    root.source("wordy", "1.0").conf_line("POST_INSTALL=wordy.sh");
+    let script = "usr/src/wordy-1.0/wordy.sh";
+    root.write(script, "#!/bin/sh\necho here it begins\nseq -f 'and goes on, line %.0f' 10000\n");
+    fs::set_permissions(root.at(script), Permissions::from_mode(0o755)).unwrap();
+    for name in ["wordy", "slow"] {
+        run(&root, &format!("add {name}/1.0"), 0);
+    }
+    let mut child = start(&root, "", &format!("-j 2 autoinstall -k {K}"));
+    wait_for(&root, &mut child, &["reached.slow"]);
+    let mut stdout = BufReader::with_capacity(1, child.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("here it begins") {
+        line.clear();
+        assert_ne!(stdout.read_line(&mut line).unwrap(), 0, "the script is not heard of");
+    }
+    signal(&child, Signal::SIGTERM);
+    stdout.read_to_string(&mut line).unwrap();
+    assert!(line.contains("and goes on, line 10000\n"));
+    let said = text(&child.wait_with_output().unwrap().stderr);
+    assert!(said.contains("interrupted by SIGTERM: 1 of 2 modules are not ready;"), "{said}");
+    wait_until("a child is left", || sleepers(&mark) == 0);
+    assert!(root.read(format!("usr/lib/modules/{K}/modules.dep")).contains("wordy.ko"));
+
+    root.write("go", "");
+    run(&root, "autoinstall --debts", 0);
     assert!(!root.exists("var/lib/dkms/.debts"));
 }
 

@@ -65,15 +65,16 @@ impl<'a> Script<'a> {
     pub(crate) fn run(&self, site: &Site, id: &ModuleId, kernel: &KernelRelease) -> Ran {
         let env = environment(site, id, kernel);
         let Some(program) = self.program(site, id, &env) else {
-            return Ran { said: vec![self.missing(id)], status: 0 };
+            return Ran { said: vec![self.missing(id)], status: 0, cut_short: false };
         };
         let mut said = Vec::new();
-        let mut status = 1;
+        let (mut status, mut cut_short) = (1, false);
         let mut hear = |line: &str| said.push(format!("{id}: {line}"));
         match program.output(Output::Lines(&mut hear)).run() {
             Ok(ended) if ended.success() => status = 0,
             Ok(ended) => {
                 status = exit_status(ended.how);
+                cut_short = ended.how == How::Interrupted;
                 said.push(format!(
                     "{id}: its {} script failed ({}): {}",
                     self.directive, ended.how, self.value
@@ -81,7 +82,7 @@ impl<'a> Script<'a> {
             }
             Err(error) => said.push(format!("{id}: its {} script: {error}", self.directive)),
         }
-        Ran { said, status }
+        Ran { said, status, cut_short }
     }
 }
 
@@ -91,6 +92,8 @@ pub(crate) struct Ran {
     pub said: Vec<String>,
     /// Its exit status, as dkms passes it on; 0 if there was nothing to run.
     pub status: u8,
+    /// Whether it was ended because we were asked to end.
+    pub cut_short: bool,
 }
 
 /// The exit status that stands for how a script ended.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::distribution;
 use crate::names::KernelRelease;
-use crate::run::Program;
+use crate::run::{How, Program};
 use crate::site::Site;
 
 /// The tools look at every kernel and may run depmod for it.
@@ -21,8 +21,13 @@ pub(crate) enum Change {
 }
 
 /// Tells the distribution's tool, where there is one, of objects in a kernel's directory
-/// (dkms-behaviour 5.7). Arch has none.
-pub(crate) fn tell(site: &Site, kernel: &KernelRelease, change: Change, objects: &[PathBuf]) {
+/// (dkms-behaviour 5.7). Arch has none. Gives whether it was ended because we were asked to end.
+pub(crate) fn tell(
+    site: &Site,
+    kernel: &KernelRelease,
+    change: Change,
+    objects: &[PathBuf],
+) -> bool {
     let distribution = distribution::id(&site.trees).unwrap_or_default();
     let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| distribution.starts_with(prefix));
     let tool = |path: &PathBuf| site.trees.inside(path);
@@ -39,10 +44,10 @@ pub(crate) fn tell(site: &Site, kernel: &KernelRelease, change: Change, objects:
         };
         (tool(&site.tools.weak_modules2), option, Some(kernel.as_str()))
     } else {
-        return;
+        return false;
     };
     if objects.is_empty() || !tool.is_file() {
-        return;
+        return false;
     }
     let mut program = Program::new(&tool, &site.env);
     if kernels.is_none() {
@@ -57,11 +62,12 @@ pub(crate) fn tell(site: &Site, kernel: &KernelRelease, change: Change, objects:
         .deadline(DEADLINE)
         .confined(&site.tools)
         .run();
-    match told {
+    match &told {
         Ok(ended) if ended.success() => {}
         Ok(ended) => {
             site.warnings.add(format!("{} failed: {}", tool.display(), ended.complaint()));
         }
         Err(error) => site.warnings.add(error.to_string()),
     }
+    told.is_ok_and(|ended| ended.how == How::Interrupted)
 }

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::interruption::complete_unless;
 use super::{Run, images};
 use crate::build::Workplace;
 use crate::durable;
@@ -65,28 +66,31 @@ impl Run<'_> {
             kernel,
             &images::of_install(site, kernel, module, replaces, &objects),
         )?;
-        let mut said = Vec::new();
+        let (mut said, mut cut_short) = (Vec::new(), false);
+        let mut heed = |ran: Ran| {
+            said.extend(ran.said);
+            cut_short |= ran.cut_short;
+        };
         place::place(site, module, kernel, &objects, replaces, || {
             if let (Some(old), Some(value)) = (replaces, &old_script) {
-                said = run_script(site, old, kernel, "POST_REMOVE", value).said;
+                heed(run_script(site, old, kernel, "POST_REMOVE", value));
             }
         })?;
-        if self.wants_weak_modules(module, kernel) {
-            weak::tell(site, kernel, Change::Added, &in_kernel(site, module, kernel));
-        }
+        let told = self.wants_weak_modules(module, kernel)
+            && weak::tell(site, kernel, Change::Added, &in_kernel(site, module, kernel));
         if let Some(value) = self.script_of(module, kernel, "POST_INSTALL") {
-            said.extend(run_script(site, module, kernel, "POST_INSTALL", &value).said);
+            heed(run_script(site, module, kernel, "POST_INSTALL", &value));
         }
         self.say(&said);
-        // The scripts may not have come to their end.
-        self.check_stop()
+        complete_unless(told || cut_short)
     }
 
     /// Runs PRE_INSTALL, which may object (dkms's 101).
     fn pre_install(&mut self, module: &ModuleId, kernel: &KernelRelease) -> Result<(), Failed> {
         let Some(value) = self.script_of(module, kernel, "PRE_INSTALL") else { return Ok(()) };
         let ran = run_script(self.site, module, kernel, "PRE_INSTALL", &value);
-        self.check_stop()?;
+        // Nothing is placed yet: better not to begin.
+        complete_unless(self.is_stopped())?;
         if ran.status != 0 && !self.site.asked.force_install {
             let mut message = format!(
                 "its PRE_INSTALL script objects (exit status {}): {value}; to install it all the \
@@ -131,22 +135,24 @@ impl Run<'_> {
         kernel: &KernelRelease,
     ) -> Result<(), Failed> {
         self.touched.insert(kernel.clone());
+        let mut cut_short = false;
         if self.wants_weak_modules(module, kernel) {
             let going = in_kernel(self.site, module, kernel);
-            weak::tell(self.site, kernel, Change::Removed, &going);
+            cut_short = weak::tell(self.site, kernel, Change::Removed, &going);
         }
         self.owe_images(module, kernel, &images::of_uninstall(self.site, kernel, module))?;
         let foreign = remove::uninstall(self.site, module, kernel)?;
         if let Some(value) = self.script_of(module, kernel, "POST_REMOVE") {
             let ran = run_script(self.site, module, kernel, "POST_REMOVE", &value);
             self.say(&ran.said);
+            cut_short |= ran.cut_short;
         }
         let left: Vec<String> = foreign
             .iter()
             .map(|path| format!("{} stays: it is not what {module} placed there", path.display()))
             .collect();
         self.say(&left);
-        self.check_stop()
+        complete_unless(cut_short)
     }
 
     fn wants_weak_modules(&mut self, module: &ModuleId, kernel: &KernelRelease) -> bool {

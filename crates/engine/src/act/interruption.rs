@@ -21,12 +21,6 @@ impl Run<'_> {
         }
     }
 
-    /// A failure if we were asked to end while something ran that is ended then.
-    pub(super) fn check_stop(&self) -> Result<(), Failed> {
-        let failed = || Failed { passing: true, ..Failed::new(1, "interrupted") };
-        if self.is_stopped() { Err(failed()) } else { Ok(()) }
-    }
-
     /// What an interruption left of `plan`, if there was one and it left anything. The modules
     /// that are still to be installed are owed from here on.
     pub(super) fn interruption(&mut self, plan: &Plan) -> Option<Interruption> {
@@ -50,6 +44,13 @@ impl Run<'_> {
             owed: !self.debts.read().is_empty(),
         })
     }
+}
+
+/// A failure if something that belongs to a step was cut short because we were asked to end. A step that has come to its
+/// end by then is done, and must not be counted as left.
+pub(super) fn complete_unless(cut_short: bool) -> Result<(), Failed> {
+    let failed = || Failed { passing: true, ..Failed::new(1, "interrupted") };
+    if cut_short { Err(failed()) } else { Ok(()) }
 }
 
 /// How many modules the steps build or install, counted for each kernel.
