@@ -1,7 +1,7 @@
 #!/bin/bash
 # Stage dracut: Debian's dracut with what it needs, for stories to stand on, and two kernels that can be booted.
 #
-#   files/                                     dracut and its dependencies, unpacked
+#   files/                                     dracut, what unified kernel images take, and what these need, unpacked
 #   dracut                                     the package of it: its hooks, and a dracut that counts
 #   linux-true-1 linux-true-headers-1 …-2      kernels whose release is the one that they were compiled with
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -14,7 +14,7 @@ unpack_dracut() {
     logged in_copy base --bind "$1" /srv/dracut bash -euc '
         export DEBIAN_FRONTEND=noninteractive
         apt-get -q update
-        apt-get -q install --yes --download-only dracut-core
+        apt-get -q install --yes --download-only dracut-core systemd-boot-efi sbsigntool
         for package in /var/cache/apt/archives/*.deb; do
             dpkg -x "$package" /srv/dracut/files
         done'

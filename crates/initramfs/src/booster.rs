@@ -78,7 +78,8 @@ pub(crate) fn calls(site: &Site, kernel: &Kernel, images: &[&Image]) -> Vec<Call
             &path,
         ])
     };
-    images.iter().map(call).collect()
+    // booster makes no unified kernel images.
+    images.iter().filter(|image| image.kind == Kind::Initramfs).map(call).collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! dracut(8): where its images are, what its configuration asks for, and how it is called.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use dkms_engine::kernels::Kernel;
@@ -10,6 +9,7 @@ use dkms_engine::site::Site;
 use crate::call::Call;
 use crate::files;
 use crate::image::{Image, Kind};
+use crate::kernel_install;
 use crate::kmod_name::KmodName;
 use crate::pacman_hook;
 use crate::shell::Variables;
@@ -20,9 +20,9 @@ pub(crate) const HOOK: &str = "90-dracut-install.hook";
 /// The variables of dracut.conf(5) that put a kernel module into an image.
 const DRIVERS: [&str; 3] = ["add_drivers", "force_drivers", "drivers"];
 
-/// The images of one kernel, as far as they are there: named after its package or its release in /boot, in the
-/// layout of kernel-install(8), or unified kernel images in an EFI partition. A kernel without any is to have the one
-/// in /boot if that is what the machine's pacman hook makes.
+/// The images of one kernel, as far as they are there: named after its package or its release in /boot, or unified
+/// kernel images in an EFI partition. A kernel without any is to have the one in /boot if that is what the machine's
+/// pacman hook makes.
 pub(crate) fn images(site: &Site, kernel: &Kernel) -> Vec<Image> {
     let root = &site.trees.root;
     let release = &kernel.release;
@@ -32,22 +32,14 @@ pub(crate) fn images(site: &Site, kernel: &Kernel) -> Vec<Image> {
             paths.push((format!("/boot/initramfs-{name}{end}").into(), Kind::Initramfs));
         }
     }
-    let machine = fs::read_to_string(root.join("etc/machine-id")).unwrap_or_default();
-    for top in ["/boot", "/efi", "/boot/efi"] {
-        if !machine.trim().is_empty() {
-            let entry = format!("{top}/{}/{release}", machine.trim());
-            paths.extend(
-                ["initrd", "initramfs.img"]
-                    .map(|file| (format!("{entry}/{file}").into(), Kind::Initramfs)),
-            );
-        }
+    let releases: Vec<String> = files::names(root, Path::new("/usr/lib/modules")).collect();
+    for top in kernel_install::PARTITIONS {
         let dir = PathBuf::from(format!("{top}/EFI/Linux"));
-        for file in files::with_suffix(&files::below(root, &dir), ".efi") {
-            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if is_for(&name, kernel) {
-                paths.push((dir.join(name), Kind::Uki));
-            }
-        }
+        let is_its = |name: &String| {
+            name.strip_suffix(".efi").is_some_and(|stem| is_for(stem, kernel, &releases))
+        };
+        let unified = files::names(root, &dir).filter(is_its);
+        paths.extend(unified.map(|name| (dir.join(name), Kind::Uki)));
     }
     let image = |(path, kind)| Image { path, kind, kernel: release.clone(), preset: None };
     let images = paths.into_iter().map(image);
@@ -55,6 +47,7 @@ pub(crate) fn images(site: &Site, kernel: &Kernel) -> Vec<Image> {
     match &kernel.pkgbase {
         Some(pkgbase)
             if images.is_empty()
+                && kernel_install::images(site, kernel).is_empty()
                 && pacman_hook::is_active_and_names(root, HOOK, "/boot/initramfs-") =>
         {
             vec![image((format!("/boot/initramfs-{pkgbase}.img").into(), Kind::Initramfs))]
@@ -63,12 +56,13 @@ pub(crate) fn images(site: &Site, kernel: &Kernel) -> Vec<Image> {
     }
 }
 
-/// Whether the name of a unified kernel image is that of this kernel: it holds the release, or the package's name as
-/// a word of its own (`arch-linux.efi` is not that of `linux-lts`).
-fn is_for(name: &str, kernel: &Kernel) -> bool {
-    let stem = name.strip_suffix(".efi").unwrap_or(name);
-    if stem.contains(kernel.release.as_str()) {
-        return true;
+/// Whether a unified kernel image of this name, without its `.efi`, is one of this kernel: it names the release, or the
+/// package (`arch-linux` is not an image of `linux-lts`). Of the `releases` in the kernels' directory it names the
+/// longest: `linux-6.12.1-rt5` is not an image of 6.12.1.
+fn is_for(stem: &str, kernel: &Kernel, releases: &[String]) -> bool {
+    let named = releases.iter().filter(|release| has_word(stem, release));
+    if let Some(longest) = named.max_by_key(|release| release.len()) {
+        return longest == kernel.release.as_str();
     }
     let Some(pkgbase) = &kernel.pkgbase else { return false };
     let stem = stem.strip_suffix("-fallback").unwrap_or(stem);
@@ -76,6 +70,15 @@ fn is_for(name: &str, kernel: &Kernel) -> bool {
         || stem
             .strip_suffix(pkgbase.as_str())
             .is_some_and(|rest| rest.ends_with('-') && !rest.contains("linux"))
+}
+
+/// Whether `word` stands in `text` and is not a part of a longer number or name there.
+fn has_word(text: &str, word: &str) -> bool {
+    let goes_on = |c: char| c.is_alphanumeric() || c == '.';
+    text.match_indices(word).any(|(at, _)| {
+        let (before, after) = (&text[..at], &text[at + word.len()..]);
+        !before.ends_with(goes_on) && !after.starts_with(goes_on)
+    })
 }
 
 /// What the configuration puts into a kernel's images, each with the place that says so.
@@ -127,4 +130,50 @@ pub(crate) fn calls(site: &Site, kernel: &Kernel, images: &[&Image]) -> Vec<Call
         Call::new(&words)
     };
     images.iter().map(call).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use dkms_engine::kernels::Kernels;
+    use rstest::rstest;
+
+    use super::*;
+
+    /// A machine with these kernels, each of a package, and the EFI program `file`: which kernel's image it is.
+    fn owners(kernels: &[(&str, &str)], file: &str) -> Vec<String> {
+        let root = tempfile::tempdir().unwrap();
+        let write = |file: String, text: &str| {
+            let file = root.path().join(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, text).unwrap();
+        };
+        for (release, pkgbase) in kernels {
+            write(format!("usr/lib/modules/{release}/pkgbase"), pkgbase);
+            write(format!("usr/lib/modules/{release}/modules.order"), "");
+        }
+        write(format!("efi/EFI/Linux/{file}"), "");
+        let site = Site::for_hook(root.path());
+        let all = Kernels::read(&site.trees).unwrap().all;
+        let has = |kernel: &&Kernel| !images(&site, kernel).is_empty();
+        all.iter().filter(has).map(|kernel| kernel.release.to_string()).collect()
+    }
+
+    #[rstest]
+    #[case::by_release("linux-6.12.1-0b.efi", &["6.12.1"])]
+    #[case::by_the_longest("linux-6.12.1-rt5.efi", &["6.12.1-rt5"])]
+    #[case::of_one_that_is_gone("linux-6.12.10.efi", &[])]
+    #[case::by_package("arch-linux.efi", &["6.12.1"])]
+    #[case::fallback("arch-linux-fallback.efi", &["6.12.1"])]
+    #[case::of_another_package("arch-linux-rt.efi", &["6.12.1-rt5"])]
+    #[case::of_nobody("systemd-bootx64.efi", &[])]
+    #[case::no_efi_program("linux-6.12.1.efi.old", &[])]
+    fn a_unified_image_belongs_to_the_kernel_that_it_is_named_after(
+        #[case] file: &str,
+        #[case] want: &[&str],
+    ) {
+        let kernels = [("6.12.1", "linux"), ("6.12.1-rt5", "linux-rt")];
+        assert_eq!(owners(&kernels, file), want);
+    }
 }

@@ -12,7 +12,7 @@ use crate::call::Call;
 use crate::contents::{Contents, Listing};
 use crate::image::{Image, Kind};
 use crate::kmod_name::KmodName;
-use crate::{booster, dracut, mkinitcpio, pacman_hook};
+use crate::{booster, dracut, kernel_install, mkinitcpio, pacman_hook};
 
 /// How long a lister may take.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
@@ -25,7 +25,7 @@ const NOTE: &str = "90-mkinitcpio-dkms.hook";
 pub enum Generator {
     /// Arch's own.
     Mkinitcpio,
-    /// dracut, with or without kernel-install(8).
+    /// dracut.
     Dracut,
     /// booster.
     Booster,
@@ -84,15 +84,20 @@ impl Generator {
         active.or(all.first()).copied().or(other)
     }
 
-    /// The images that it keeps for a kernel.
+    /// The images that it keeps for a kernel, whoever calls it.
     #[must_use]
     pub fn images(self, site: &Site, kernel: &Kernel) -> Vec<Image> {
-        match self {
+        let mut images = kernel_install::images(site, kernel);
+        let own = match self {
             Self::Mkinitcpio => mkinitcpio::images(site, kernel),
             Self::Dracut => dracut::images(site, kernel),
             Self::Booster => booster::images(site, kernel),
             Self::Other => other_images(site, kernel),
-        }
+        };
+        let other = |image: &Image| images.iter().all(|known| known.path != image.path);
+        let own: Vec<Image> = own.into_iter().filter(other).collect();
+        images.extend(own);
+        images
     }
 
     /// The kernel modules that its configuration names, each with the place that names it.
@@ -119,12 +124,23 @@ impl Generator {
         if !command.is_empty() {
             return own_calls(command, kernel, images);
         }
-        match self {
-            Self::Mkinitcpio => mkinitcpio::calls(site, kernel, images),
-            Self::Dracut => dracut::calls(site, kernel, images),
-            Self::Booster => booster::calls(site, kernel, images),
-            Self::Other => Vec::new(),
+        let entry = kernel_install::call(site, kernel);
+        let installed = match entry {
+            Some(_) => kernel_install::images(site, kernel),
+            None => Vec::new(),
+        };
+        let (installed, own): (Vec<&Image>, Vec<&Image>) =
+            images.iter().copied().partition(|image| installed.contains(image));
+        let mut calls: Vec<Call> = entry.filter(|_| !installed.is_empty()).into_iter().collect();
+        if !own.is_empty() {
+            calls.extend(match self {
+                Self::Mkinitcpio => mkinitcpio::calls(site, kernel, &own),
+                Self::Dracut => dracut::calls(site, kernel, &own),
+                Self::Booster => booster::calls(site, kernel, &own),
+                Self::Other => Vec::new(),
+            });
         }
+        calls
     }
 
     /// What is in an image file.

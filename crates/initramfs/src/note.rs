@@ -84,6 +84,13 @@ impl Noted {
         now == self.stat || (self.digest.is_some() && Digest::of_file(&file).ok() == self.digest)
     }
 
+    /// Whether nobody has written the image since.
+    #[must_use]
+    pub(crate) fn is_untouched(&self, image: &Image, root: &Path) -> bool {
+        self.stat.is_some()
+            && image.below(root).metadata().ok().map(|meta| stat(&meta)) == self.stat
+    }
+
     /// Puts the copy back in the image's place, by a rename where there is room for both.
     ///
     /// # Errors

@@ -129,6 +129,8 @@ impl Accounts {
     ) -> Vec<String> {
         let (name, root) = (account.name(), &site.trees.root);
         let images: Vec<&Image> = stale.iter().map(|index| &account.images[*index].image).collect();
+        // The administrator's own command may write elsewhere.
+        let writes_here = site.settings.initramfs.command.is_empty();
         let calls = generator.calls(site, &account.kernel, &images).into_iter();
         let failures: Vec<String> = calls.filter_map(|call| call.run(site).err()).collect();
         let mut troubles: Vec<String> =
@@ -136,7 +138,12 @@ impl Accounts {
         for index in stale {
             let seen = &mut account.images[*index];
             seen.now = look(generator, &seen.image.below(root));
+            let noted = self.note.of(&seen.image);
+            let was_left = || noted.is_some_and(|noted| noted.is_untouched(&seen.image, root));
             let why = match &seen.now {
+                Now::Holds(_) if failures.is_empty() && writes_here && was_left() => {
+                    Some("its generator left it as it was".to_owned())
+                }
                 Now::Holds(_) if failures.is_empty() => None,
                 Now::Holds(_) => Some("its generator failed".to_owned()),
                 // Whose images may be called otherwise.

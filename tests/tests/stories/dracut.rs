@@ -12,7 +12,7 @@ const LTS_IMAGE: &str = "boot/initramfs-linux-lts.img";
 const SMALL: &str = "dracutmodules+=\" trial \"\ncompress=cat\n";
 
 /// A module that images hold.
-fn zfs(root: &Root, version: &str) -> Package {
+pub(crate) fn zfs(root: &Root, version: &str) -> Package {
     wanted(Recipe::module("zfs", version)).make(root)
 }
 
@@ -58,7 +58,7 @@ pub(crate) fn assert_holds(root: &Root, image: &str, release: &str) {
 }
 
 /// Installs the next version of the module.
-fn bump(root: &Root) -> Output {
+pub(crate) fn bump(root: &Root) -> Output {
     let new = zfs(root, "2.0");
     root.install(&[new])
 }

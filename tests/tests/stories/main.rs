@@ -12,6 +12,7 @@ mod boots;
 mod bounds;
 mod confs;
 mod dracut;
+mod dracut_layouts;
 mod failed_bumps;
 mod full_disk;
 mod hook_files;

@@ -1,0 +1,133 @@
+//! kernel-install(8): where its layouts keep the images of a kernel, and how it makes them again.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use dkms_engine::kernels::Kernel;
+use dkms_engine::site::Site;
+
+use crate::call::Call;
+use crate::files;
+use crate::image::{Image, Kind};
+
+/// Where the partition may be mounted that the boot loader reads.
+pub(crate) const PARTITIONS: [&str; 3] = ["/efi", "/boot", "/boot/efi"];
+
+/// The images of one kernel in the layouts `bls` (`<token>/<release>/initrd`, and EndeavourOS's `initrd-fallback` beside
+/// it) and `uki` (`EFI/Linux/<token>-<release>.efi`), as far as they are there.
+pub(crate) fn images(site: &Site, kernel: &Kernel) -> Vec<Image> {
+    let (root, release) = (&site.trees.root, kernel.release.as_str());
+    let tokens = tokens(root);
+    let image = |path, kind| Image { path, kind, kernel: kernel.release.clone(), preset: None };
+    let mut images = Vec::new();
+    for top in PARTITIONS {
+        for token in &tokens {
+            let entry = PathBuf::from(format!("{top}/{token}/{release}"));
+            let initrds = files::names(root, &entry).filter(|name| name.starts_with("initr"));
+            images.extend(initrds.map(|name| image(entry.join(name), Kind::Initramfs)));
+        }
+        let dir = PathBuf::from(format!("{top}/EFI/Linux"));
+        let is_its = |name: &String| {
+            tokens.iter().any(|token| is_unified(name, &format!("{token}-{release}")))
+        };
+        images.extend(
+            files::names(root, &dir).filter(is_its).map(|name| image(dir.join(name), Kind::Uki)),
+        );
+    }
+    images
+}
+
+/// The command that makes all of a kernel's entry again, with the generators, the command line and the signature that the
+/// machine is set up for. None if there is no such program or no kernel to give it, and where boots are counted: there
+/// it gives the image another name.
+pub(crate) fn call(site: &Site, kernel: &Kernel) -> Option<Call> {
+    let root = &site.trees.root;
+    let vmlinuz = format!("/usr/lib/modules/{}/vmlinuz", kernel.release);
+    let there = |path: &str| files::below(root, Path::new(path)).exists();
+    let can = there("/usr/bin/kernel-install") && there(&vmlinuz) && !there("/etc/kernel/tries");
+    can.then(|| Call::new(&["kernel-install", "add", kernel.release.as_str(), &vmlinuz]))
+}
+
+/// What the machine's entries are named after: its id, or the text that was chosen in its place.
+fn tokens(root: &Path) -> Vec<String> {
+    let files = ["etc/kernel/entry-token", "etc/machine-id"];
+    let texts = files.iter().filter_map(|file| fs::read_to_string(root.join(file)).ok());
+    let names = texts.map(|text| text.trim().to_owned());
+    names.filter(|name| !name.is_empty() && !name.contains('/') && name != "..").collect()
+}
+
+/// Whether a unified kernel image has this name, with or without a count of boots (`+3-1`).
+fn is_unified(file: &str, name: &str) -> bool {
+    let rest = file.strip_suffix(".efi").and_then(|stem| stem.strip_prefix(name));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('+'))
+}
+
+#[cfg(test)]
+mod tests {
+    use dkms_engine::kernels::Kernels;
+
+    use super::*;
+
+    /// A machine with the kernel 7.2 and these files.
+    fn machine(files: &[&str]) -> (tempfile::TempDir, Site, Kernel) {
+        let root = tempfile::tempdir().unwrap();
+        let kernel = ["usr/lib/modules/7.2/modules.order", "usr/lib/modules/7.2/vmlinuz"];
+        for file in files.iter().chain(&kernel) {
+            let file = root.path().join(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, "").unwrap();
+        }
+        fs::create_dir_all(root.path().join("etc/kernel")).unwrap();
+        fs::write(root.path().join("etc/machine-id"), "0b\n").unwrap();
+        let site = Site::for_hook(root.path());
+        let kernel = Kernels::read(&site.trees).unwrap().all.remove(0);
+        (root, site, kernel)
+    }
+
+    fn found(site: &Site, kernel: &Kernel) -> Vec<String> {
+        images(site, kernel).iter().map(|image| image.path.display().to_string()).collect()
+    }
+
+    #[test]
+    fn both_layouts_are_known_by_the_machines_token() {
+        let (root, site, kernel) = machine(&[
+            "efi/0b/7.2/linux",
+            "efi/0b/7.2/initrd",
+            "efi/0b/7.2/initrd-fallback",
+            "efi/0b/7.2.1/initrd",
+            "efi/other/7.2/initrd",
+            "boot/EFI/Linux/0b-7.2.efi",
+            "boot/EFI/Linux/0b-7.2+3-1.efi",
+            "boot/EFI/Linux/0b-7.2.1.efi",
+            "boot/EFI/Linux/linux-7.2.efi",
+        ]);
+        assert_eq!(
+            found(&site, &kernel),
+            [
+                "/efi/0b/7.2/initrd",
+                "/efi/0b/7.2/initrd-fallback",
+                "/boot/EFI/Linux/0b-7.2+3-1.efi",
+                "/boot/EFI/Linux/0b-7.2.efi",
+            ]
+        );
+        let kinds: Vec<Kind> = images(&site, &kernel).iter().map(|image| image.kind).collect();
+        assert_eq!(kinds, [Kind::Initramfs, Kind::Initramfs, Kind::Uki, Kind::Uki]);
+
+        fs::write(root.path().join("etc/kernel/entry-token"), "other").unwrap();
+        assert!(found(&site, &kernel).contains(&"/efi/other/7.2/initrd".to_owned()));
+        fs::write(root.path().join("etc/kernel/entry-token"), "../other").unwrap();
+        assert_eq!(found(&site, &kernel).len(), 4);
+    }
+
+    #[test]
+    fn it_is_called_where_it_writes_what_is_there() {
+        let (root, site, kernel) = machine(&["efi/0b/7.2/initrd"]);
+        assert_eq!(call(&site, &kernel), None);
+        fs::create_dir_all(root.path().join("usr/bin")).unwrap();
+        fs::write(root.path().join("usr/bin/kernel-install"), "").unwrap();
+        let line = call(&site, &kernel).unwrap().line();
+        assert_eq!(line, "kernel-install add 7.2 /usr/lib/modules/7.2/vmlinuz");
+        fs::write(root.path().join("etc/kernel/tries"), "3").unwrap();
+        assert_eq!(call(&site, &kernel), None);
+    }
+}
