@@ -12,6 +12,7 @@ mod dracut;
 mod files;
 pub mod generator;
 pub mod image;
+mod kernel_file;
 mod kernel_install;
 pub mod kmod_name;
 mod mkinitcpio;

@@ -1,6 +1,7 @@
 //! mkinitcpio(8): which images its presets make, what its configuration asks for, and how it is called.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use dkms_engine::kernels::Kernel;
@@ -9,6 +10,7 @@ use dkms_engine::site::Site;
 use crate::call::Call;
 use crate::files;
 use crate::image::{Image, Kind};
+use crate::kernel_file;
 use crate::kmod_name::KmodName;
 use crate::pacman_hook;
 use crate::shell::Variables;
@@ -53,14 +55,22 @@ impl Preset {
         Some(Self { name, variables })
     }
 
-    /// Whether it makes images for this kernel: it names its release, or is named as its package.
-    fn is_for(&self, kernel: &Kernel) -> bool {
-        let releases: Vec<&str> = self.kvers().filter(|kver| !kver.starts_with('/')).collect();
-        if releases.is_empty() {
-            kernel.pkgbase.as_ref() == Some(&self.name)
-        } else {
-            releases.contains(&kernel.release.as_str())
+    /// Whether it makes images for this kernel: it names its release, or is named as its package, or is named as nobody's
+    /// and names a file that is this kernel. (The file that a package's preset names may be the one before.)
+    fn is_for(&self, root: &Path, kernel: &Kernel) -> bool {
+        let release = kernel.release.as_str();
+        let (files, releases): (Vec<&str>, Vec<&str>) =
+            self.kvers().partition(|kver| kver.starts_with('/'));
+        if !releases.is_empty() {
+            return releases.contains(&release);
         }
+        if is_package(root, &self.name) {
+            return kernel.pkgbase.as_ref() == Some(&self.name);
+        }
+        let is_it = |file: &&str| {
+            kernel_file::release(&files::below(root, Path::new(file))).as_deref() == Some(release)
+        };
+        files.iter().any(is_it)
     }
 
     /// The kernels that its images are made for: paths of vmlinuz, or releases.
@@ -105,9 +115,19 @@ impl Preset {
     }
 }
 
+/// Whether a package of this name has brought one of the kernels.
+fn is_package(root: &Path, name: &str) -> bool {
+    let modules = root.join("usr/lib/modules");
+    let mut releases = files::names(&modules, Path::new(""));
+    releases.any(|release| {
+        let pkgbase = fs::read_to_string(modules.join(release).join("pkgbase"));
+        pkgbase.is_ok_and(|pkgbase| pkgbase.trim() == name)
+    })
+}
+
 fn presets_for(site: &Site, kernel: &Kernel) -> Vec<Preset> {
     let mut presets = Preset::all(site);
-    presets.retain(|preset| preset.is_for(kernel));
+    presets.retain(|preset| preset.is_for(&site.trees.root, kernel));
     if presets.is_empty() {
         presets.extend(Preset::to_come(site, kernel));
     }
@@ -187,15 +207,17 @@ pub(crate) fn calls(site: &Site, kernel: &Kernel, images: &[&Image]) -> Vec<Call
     let alone = images.iter().filter(|image| image.preset.is_none());
     calls.extend(alone.map(|image| {
         let path = image.path.display().to_string();
-        Call::new(&["mkinitcpio", "-k", kernel.release.as_str(), "-g", &path])
+        let option = match image.kind {
+            Kind::Initramfs => "-g",
+            Kind::Uki => "-U",
+        };
+        Call::new(&["mkinitcpio", "-k", kernel.release.as_str(), option, &path])
     }));
     calls
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     const RELEASE: &str = "7.2.13-arch1-1";
@@ -266,6 +288,25 @@ mod tests {
         assert_eq!(lines(&site, &kernel), by_hook);
         let (_root, masked, kernel) = machine(&[template]);
         assert_eq!(images(&masked, &kernel), []);
+    }
+
+    #[test]
+    fn a_preset_of_any_name_serves_the_kernel_that_its_file_is() {
+        // The header of a kernel's file, and the text that it points to.
+        let kernel = |release: &str| {
+            let header = format!("{}HdrS{}\0\u{1}", "\0".repeat(0x202), "\0".repeat(8));
+            format!("{header:\0<768}{release} (me@here) #1\0")
+        };
+        let preset = "ALL_kver=/boot/own\nPRESETS=(default)\ndefault_image=/boot/own.img\n";
+        let (this, other) = (kernel(RELEASE), kernel("7.2.13-arch1-10"));
+        let files = |kernel| {
+            [("etc/mkinitcpio.d/mine.preset", preset), ("boot/own", kernel), ("boot/own.img", "")]
+        };
+        let (_root, site, kernel) = machine(&files(&this));
+        assert_eq!(paths(&images(&site, &kernel)), ["/boot/own.img"]);
+        assert_eq!(lines(&site, &kernel), ["mkinitcpio -p mine"]);
+        let (_root, site, kernel) = machine(&files(&other));
+        assert_eq!(images(&site, &kernel), []);
     }
 
     #[test]

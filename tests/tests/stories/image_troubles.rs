@@ -142,6 +142,49 @@ fn a_signed_kernel_image_is_signed_again_or_that_is_told() {
         .has("with Secure Boot it does not start");
 }
 
+/// Adds a kernel that somebody compiled and no package owns; its file is that of `linux`.
+fn own_kernel(root: &Root) -> String {
+    let own = find("linux-true-2").content;
+    let script = format!(
+        "cd /usr/lib/modules && cp -a {from} {own} && cd {own} && rm -r pkgbase updates && cp vmlinuz /boot/vmlinuz-own\n\
+         sed -i 's/{from}/{own}/' build/include/config/kernel.release build/include/generated/uts*.h",
+        from = release()
+    );
+    root.shell(&script).ok();
+    root.dkms(&["autoinstall", "-k", &own]).ok();
+    root.dkms(&["initramfs"]).ok();
+    own
+}
+
+/// Such a kernel has a preset of any name that tells its file, or nothing but its image.
+#[test]
+fn the_images_of_a_self_built_kernel_follow() {
+    let root = machine();
+    let own = own_kernel(&root);
+    mask(&root, STOCK);
+    let follows = |root: &Root, image: &str| {
+        assert_holds(root, image, &own);
+        made(root);
+        bump(root)
+            .hooks_succeed()
+            .has(&format!("{own}: regenerating /{image}: it holds zfs"))
+            .has(&format!("{own}: 1 module installed, zfs in /{image}"));
+        assert_eq!(made(root).iter().filter(|made| **made == format!("/{image}")).count(), 1);
+        assert_holds(root, image, &own);
+        root.assert_settled();
+    };
+
+    let by_preset = root.fork();
+    let preset = "ALL_kver=/boot/vmlinuz-own\nPRESETS=(default)\ndefault_image=/boot/own.img\n";
+    by_preset.write("etc/mkinitcpio.d/mine.preset", preset);
+    by_preset.shell("mkinitcpio -p mine").ok();
+    follows(&by_preset, "boot/own.img");
+
+    let image = format!("boot/initramfs-{own}.img");
+    root.shell(&format!("mkinitcpio -k {own} -g /{image}")).ok();
+    follows(&root, &image);
+}
+
 /// A machine whose images another program makes, and with that module: what `boot` has is up to it.
 fn machine_without_mkinitcpio() -> Root {
     let root = Root::ready();
