@@ -86,24 +86,8 @@ pub(crate) fn calls(site: &Site, kernel: &Kernel, images: &[&Image]) -> Vec<Call
 mod tests {
     use std::path::Path;
 
-    use dkms_engine::kernels::Kernels;
-
     use super::*;
-
-    /// A machine with the kernel 7.2 of the package `linux`, and these files.
-    fn machine(files: &[(&str, &str)]) -> (tempfile::TempDir, Site, Kernel) {
-        let root = tempfile::tempdir().unwrap();
-        let kernel =
-            [("usr/lib/modules/7.2/pkgbase", "linux"), ("usr/lib/modules/7.2/modules.order", "")];
-        for (file, text) in files.iter().chain(&kernel) {
-            let file = root.path().join(file);
-            fs::create_dir_all(file.parent().unwrap()).unwrap();
-            fs::write(file, text).unwrap();
-        }
-        let site = Site::for_hook(root.path());
-        let kernel = Kernels::read(&site.trees).unwrap().all.remove(0);
-        (root, site, kernel)
-    }
+    use crate::machine::machine;
 
     fn paths(images: &[Image]) -> Vec<&Path> {
         images.iter().map(|image| image.path.as_path()).collect()
@@ -116,20 +100,20 @@ mod tests {
             "[Trigger]\nTarget = usr/lib/modules/*/vmlinuz\n[Action]\nExec = /usr/lib/install\n";
         let own =
             [(hook.as_str(), text), ("usr/lib/install", "booster build /boot/booster-$x.img")];
-        let (_root, site, kernel) = machine(&own);
+        let (_root, site, kernel) = machine("7.2", &own);
         let to_come = images(&site, &kernel);
         assert_eq!(paths(&to_come), [Path::new("/boot/booster-linux.img")]);
         let calls = calls(&site, &kernel, &to_come.iter().collect::<Vec<_>>());
         let lines: Vec<String> = calls.iter().map(Call::line).collect();
         assert_eq!(lines, ["echo usr/lib/modules/7.2/vmlinuz | /usr/lib/install"]);
 
-        let (_root, site, kernel) = machine(&[]);
+        let (_root, site, kernel) = machine("7.2", &[]);
         assert_eq!(images(&site, &kernel), []);
     }
 
     #[test]
     fn an_image_that_is_there_is_made_by_booster_itself() {
-        let (_root, site, kernel) = machine(&[("boot/booster-7.2.img", "")]);
+        let (_root, site, kernel) = machine("7.2", &[("boot/booster-7.2.img", "")]);
         let there = images(&site, &kernel);
         assert_eq!(paths(&there), [Path::new("/boot/booster-7.2.img")]);
         let calls = calls(&site, &kernel, &there.iter().collect::<Vec<_>>());

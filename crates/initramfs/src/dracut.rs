@@ -134,26 +134,19 @@ pub(crate) fn calls(site: &Site, kernel: &Kernel, images: &[&Image]) -> Vec<Call
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use dkms_engine::kernels::Kernels;
     use rstest::rstest;
+    use testroot::TestRoot;
 
     use super::*;
 
     /// A machine with these kernels, each of a package, and the EFI program `file`: which kernel's image it is.
     fn owners(kernels: &[(&str, &str)], file: &str) -> Vec<String> {
-        let root = tempfile::tempdir().unwrap();
-        let write = |file: String, text: &str| {
-            let file = root.path().join(file);
-            fs::create_dir_all(file.parent().unwrap()).unwrap();
-            fs::write(file, text).unwrap();
-        };
+        let root = TestRoot::new();
         for (release, pkgbase) in kernels {
-            write(format!("usr/lib/modules/{release}/pkgbase"), pkgbase);
-            write(format!("usr/lib/modules/{release}/modules.order"), "");
+            root.kernel(release).pkgbase(pkgbase);
         }
-        write(format!("efi/EFI/Linux/{file}"), "");
+        root.write(format!("efi/EFI/Linux/{file}"), "");
         let site = Site::for_hook(root.path());
         let all = Kernels::read(&site.trees).unwrap().all;
         let has = |kernel: &&Kernel| !images(&site, kernel).is_empty();

@@ -64,24 +64,14 @@ fn is_unified(file: &str, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use dkms_engine::kernels::Kernels;
+    use testroot::TestRoot;
 
     use super::*;
 
     /// A machine with the kernel 7.2 and these files.
-    fn machine(files: &[&str]) -> (tempfile::TempDir, Site, Kernel) {
-        let root = tempfile::tempdir().unwrap();
-        let kernel = ["usr/lib/modules/7.2/modules.order", "usr/lib/modules/7.2/vmlinuz"];
-        for file in files.iter().chain(&kernel) {
-            let file = root.path().join(file);
-            fs::create_dir_all(file.parent().unwrap()).unwrap();
-            fs::write(file, "").unwrap();
-        }
-        fs::create_dir_all(root.path().join("etc/kernel")).unwrap();
-        fs::write(root.path().join("etc/machine-id"), "0b\n").unwrap();
-        let site = Site::for_hook(root.path());
-        let kernel = Kernels::read(&site.trees).unwrap().all.remove(0);
-        (root, site, kernel)
+    fn machine(files: &[&str]) -> (TestRoot, Site, Kernel) {
+        let files = files.iter().map(|file| (*file, "")).chain([("etc/machine-id", "0b\n")]);
+        crate::machine::machine("7.2", &files.collect::<Vec<_>>())
     }
 
     fn found(site: &Site, kernel: &Kernel) -> Vec<String> {
@@ -113,9 +103,9 @@ mod tests {
         let kinds: Vec<Kind> = images(&site, &kernel).iter().map(|image| image.kind).collect();
         assert_eq!(kinds, [Kind::Initramfs, Kind::Initramfs, Kind::Uki, Kind::Uki]);
 
-        fs::write(root.path().join("etc/kernel/entry-token"), "other").unwrap();
+        root.write("etc/kernel/entry-token", "other");
         assert!(found(&site, &kernel).contains(&"/efi/other/7.2/initrd".to_owned()));
-        fs::write(root.path().join("etc/kernel/entry-token"), "../other").unwrap();
+        root.write("etc/kernel/entry-token", "../other");
         assert_eq!(found(&site, &kernel).len(), 4);
     }
 
@@ -123,11 +113,10 @@ mod tests {
     fn it_is_called_where_it_writes_what_is_there() {
         let (root, site, kernel) = machine(&["efi/0b/7.2/initrd"]);
         assert_eq!(call(&site, &kernel), None);
-        fs::create_dir_all(root.path().join("usr/bin")).unwrap();
-        fs::write(root.path().join("usr/bin/kernel-install"), "").unwrap();
+        root.write("usr/bin/kernel-install", "");
         let line = call(&site, &kernel).unwrap().line();
         assert_eq!(line, "kernel-install add 7.2 /usr/lib/modules/7.2/vmlinuz");
-        fs::write(root.path().join("etc/kernel/tries"), "3").unwrap();
+        root.write("etc/kernel/tries", "3");
         assert_eq!(call(&site, &kernel), None);
     }
 }

@@ -15,6 +15,8 @@ pub mod image;
 mod kernel_file;
 mod kernel_install;
 pub mod kmod_name;
+#[cfg(test)]
+mod machine;
 mod mkinitcpio;
 mod needs;
 pub mod note;

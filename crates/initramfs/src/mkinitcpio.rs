@@ -218,25 +218,14 @@ pub(crate) fn calls(site: &Site, kernel: &Kernel, images: &[&Image]) -> Vec<Call
 
 #[cfg(test)]
 mod tests {
+    use testroot::TestRoot;
+
     use super::*;
 
     const RELEASE: &str = "7.2.13-arch1-1";
 
-    /// A machine with a kernel of the package `linux`, and these files.
-    fn machine(files: &[(&str, &str)]) -> (tempfile::TempDir, Site, Kernel) {
-        let root = tempfile::tempdir().unwrap();
-        let modules = format!("usr/lib/modules/{RELEASE}");
-        let own =
-            [(format!("{modules}/pkgbase"), "linux\n"), (format!("{modules}/modules.order"), "")];
-        let named = files.iter().map(|(file, text)| ((*file).to_owned(), *text));
-        for (file, text) in own.into_iter().chain(named) {
-            let file = root.path().join(file);
-            fs::create_dir_all(file.parent().unwrap()).unwrap();
-            fs::write(file, text).unwrap();
-        }
-        let site = Site::for_hook(root.path());
-        let kernel = dkms_engine::kernels::Kernels::read(&site.trees).unwrap().all.remove(0);
-        (root, site, kernel)
+    fn machine(files: &[(&str, &str)]) -> (TestRoot, Site, Kernel) {
+        crate::machine::machine(RELEASE, files)
     }
 
     fn paths(images: &[Image]) -> Vec<&str> {

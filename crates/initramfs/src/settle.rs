@@ -222,28 +222,20 @@ fn sign_again(site: &Site, image: &Image, name: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use dkms_engine::debts::{Debt, Debts};
+    use testroot::TestRoot;
 
     use super::*;
 
     /// No generator may run for another root: it would make the images of this machine.
     #[test]
     fn under_another_root_what_is_owed_is_told_and_stays_owed() {
-        let root = tempfile::tempdir().unwrap();
-        let write = |file: &str, text: &str| {
-            let file = root.path().join(file);
-            fs::create_dir_all(file.parent().unwrap()).unwrap();
-            fs::write(file, text).unwrap();
-        };
-        for (release, pkgbase) in [("7.2", "linux"), ("6.12", "linux-lts")] {
-            write(&format!("usr/lib/modules/{release}/pkgbase"), pkgbase);
-            write(&format!("usr/lib/modules/{release}/modules.order"), "");
-        }
+        let root = TestRoot::new();
+        root.kernel("7.2").pkgbase("linux");
+        root.kernel("6.12").pkgbase("linux-lts");
         let preset = "ALL_kver=/boot/vmlinuz\nPRESETS=(default)\ndefault_image=/boot/a.img\n";
-        write("etc/mkinitcpio.d/linux.preset", preset);
-        write("usr/bin/mkinitcpio", "");
+        root.write("etc/mkinitcpio.d/linux.preset", preset);
+        root.write("usr/bin/mkinitcpio", "");
         let site = Site::for_hook(root.path());
         let debts = Debts::of(&site.trees);
         for kernel in ["7.2", "6.12", "5.0"] {
