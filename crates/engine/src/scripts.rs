@@ -11,7 +11,7 @@ use crate::site::Site;
 pub(crate) struct Script<'a> {
     /// Which directive names it, e.g. `POST_INSTALL`.
     pub directive: &'static str,
-    /// The directive's value: a file name and arguments, split at blanks.
+    /// The directive's value: a file name and arguments, see [`words`].
     pub value: &'a str,
     /// The directory it is looked up in, and started in.
     pub place: Workplace,
@@ -27,11 +27,11 @@ impl<'a> Script<'a> {
         id: &ModuleId,
         env: &'e Environment,
     ) -> Option<Program<'e>> {
-        let mut words = self.value.split_ascii_whitespace();
+        let mut words = words(self.value).into_iter();
         let file = words.next()?;
         let dir = self.dir(site, id)?;
         let program = Program::new(dir.join(file), env)
-            .args(words.map(str::to_owned))
+            .args(words)
             .cwd(dir)
             .deadline(site.settings.build_timeout())
             .confined(&site.tools);
@@ -40,15 +40,15 @@ impl<'a> Script<'a> {
 
     /// The directory of the executable file.
     fn dir(&self, site: &Site, id: &ModuleId) -> Option<PathBuf> {
-        let file = self.value.split_ascii_whitespace().next()?;
+        let file = words(self.value).into_iter().next()?;
         let dirs = [Workplace::open(site.trees.etc.join(&id.name)), self.place.clone()];
-        dirs.into_iter().find(|dir| is_program(&dir.real.join(file))).map(|dir| dir.seen)
+        dirs.into_iter().find(|dir| is_program(&dir.real.join(&file))).map(|dir| dir.seen)
     }
 
     /// The command as dkms writes it into a log.
     pub(crate) fn command(&self, site: &Site, id: &ModuleId) -> String {
         let dir = self.dir(site, id).unwrap_or_else(|| self.place.seen.clone());
-        format!("cd {0}/ && {0}/{1}", dir.display(), self.value)
+        format!("cd {0}/ && {0}/{1}", dir.display(), words(self.value).join(" "))
     }
 
     /// Says that there is no such script.
@@ -86,6 +86,31 @@ impl<'a> Script<'a> {
     }
 }
 
+/// The words of a value, split at blanks. What stands between two double quotes belongs to one word, and the quotes do
+/// not: dkms reads each value once more between quotes of its own, so that pairs of them vanish, and configure is
+/// called with `--host=` where zfs's conf gives `--host=""`. A quote without another is a character as any other.
+fn words(value: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let (mut word, mut rest) = (None::<String>, value);
+    while let Some(c) = rest.chars().next() {
+        rest = rest.strip_prefix(c).unwrap_or_default();
+        if c == '"'
+            && let Some((quoted, after)) = rest.split_once('"')
+        {
+            if !quoted.is_empty() {
+                word.get_or_insert_default().push_str(quoted);
+            }
+            rest = after;
+        } else if c.is_ascii_whitespace() {
+            words.extend(word.take());
+        } else {
+            word.get_or_insert_default().push(c);
+        }
+    }
+    words.extend(word);
+    words
+}
+
 /// What came of a script.
 pub(crate) struct Ran {
     /// What it said, and that it failed, line by line.
@@ -115,4 +140,23 @@ pub(crate) fn environment(site: &Site, id: &ModuleId, kernel: &KernelRelease) ->
         .with("module_version", id.version.as_str())
         .with("kernelver", kernel.as_str())
         .with("arch", site.arch.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::blanks(" a.sh  -n\n\tb ", &["a.sh", "-n", "b"])]
+    #[case::empty_pairs(r#"configure --with-qat="" --host="" end"#, &["configure", "--with-qat=", "--host=", "end"])]
+    #[case::pairs(r#"a.sh --x="y" "z""#, &["a.sh", "--x=y", "z"])]
+    #[case::blank_between(r#"a.sh "b c"d"#, &["a.sh", "b cd"])]
+    #[case::nothing(r#"a.sh """#, &["a.sh"])]
+    #[case::lonely(r#"a.sh 5" x"#, &["a.sh", "5\"", "x"])]
+    #[case::none("  ", &[])]
+    fn splits_at_blanks_and_takes_pairs_of_quotes_off(#[case] value: &str, #[case] want: &[&str]) {
+        assert_eq!(words(value), want);
+    }
 }
