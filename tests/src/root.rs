@@ -47,6 +47,7 @@ impl Root {
                 ("dkms-install", LIB),
                 ("dkms-remove", LIB),
                 ("mkinitcpio-dkms", LIB),
+                ("compile-once", LIB),
             ];
             for (program, place) in programs {
                 fs::copy(built.join(program), root.path(place).join(program))

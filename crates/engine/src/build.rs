@@ -152,7 +152,8 @@ impl Build<'_> {
         inputs.depends = self.depends.clone();
         inputs.conf = values.digest();
         let config = kernel.config_file().and_then(|path| KernelConfig::read(&path).ok());
-        let env = self.environment(config.as_ref())?;
+        let keeps_symbols = conf.records.iter().any(|record| !record.strip);
+        let env = self.environment(config.as_ref(), keeps_symbols)?;
         let record = Record {
             format: record::FORMAT,
             module: (*id).clone(),

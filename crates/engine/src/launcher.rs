@@ -5,20 +5,14 @@
 //! program for each compiler of the machine that starts it through the launcher, under its full
 //! path: a launcher that looked it up again would find itself.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::env;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::compilers::compilers;
 use crate::durable::{self, FileError};
 use crate::run::{Environment, is_program};
 use crate::site::Site;
-
-/// What compilers are called, but for what stands before and after: `x86_64-linux-gnu-gcc-16`.
-const COMPILERS: [&str; 6] = ["cc", "c++", "gcc", "g++", "clang", "clang++"];
-
-/// Launchers that one links the compilers' names to: what is such a link is no compiler.
-const LAUNCHERS: [&str; 4] = ["ccache", "sccache", "distcc", "icecc"];
 
 /// Where launchers keep what is theirs, below `T/.cache`, unless their variables say otherwise: a
 /// hook's home is not everybody's, and what is in our tree goes when we go.
@@ -118,39 +112,6 @@ fn find(program: &str, env: &Environment) -> Option<PathBuf> {
     env.find(program)
 }
 
-/// The compilers in PATH, each as it would be found.
-fn compilers(env: &Environment) -> BTreeMap<String, PathBuf> {
-    let mut compilers = BTreeMap::new();
-    for dir in search_path(env) {
-        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
-            let Ok(name) = entry.file_name().into_string() else { continue };
-            if is_compiler(&name) && is_program(&entry.path()) && !leads_to_launcher(&entry.path())
-            {
-                compilers.entry(name).or_insert_with(|| entry.path());
-            }
-        }
-    }
-    compilers
-}
-
-fn search_path(env: &Environment) -> Vec<PathBuf> {
-    env.get("PATH").map(|path| env::split_paths(path).collect()).unwrap_or_default()
-}
-
-fn is_compiler(name: &str) -> bool {
-    let is_version = |text: &str| text.chars().all(|c| c.is_ascii_digit() || c == '.');
-    let plain = match name.rsplit_once('-') {
-        Some((plain, version)) if is_version(version) => plain,
-        _ => name,
-    };
-    plain.rsplit('-').next().is_some_and(|last| COMPILERS.contains(&last))
-}
-
-fn leads_to_launcher(path: &Path) -> bool {
-    let real = path.canonicalize().unwrap_or_default();
-    real.file_name().is_some_and(|name| LAUNCHERS.iter().any(|launcher| name == *launcher))
-}
-
 /// Writes a program, unless it stands there as it should be.
 fn write_program(path: &Path, text: &str) -> Result<(), FileError> {
     if is_program(path) && fs::read_to_string(path).is_ok_and(|is| is == text) {
@@ -166,27 +127,10 @@ fn quoted(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use rstest::rstest;
     use testroot::TestRoot;
 
     use super::*;
     use crate::run::Program;
-
-    #[rstest]
-    #[case("gcc", true)]
-    #[case("cc", true)]
-    #[case("g++-16", true)]
-    #[case("x86_64-pc-linux-gnu-gcc-16.2.1", true)]
-    #[case("clang++", true)]
-    #[case("gcc-ar", false)]
-    #[case("gcc-nm-16", false)]
-    #[case("clang-format", false)]
-    #[case("c99", false)]
-    #[case("ccache", false)]
-    #[case("cpp", false)]
-    fn knows_a_compiler_by_its_name(#[case] name: &str, #[case] is: bool) {
-        assert_eq!(is_compiler(name), is);
-    }
 
     /// A machine with a gcc-16 and a launcher.
     fn machine(launcher: &str) -> (TestRoot, Site) {

@@ -12,6 +12,8 @@ pub mod archive;
 pub mod asked;
 mod build;
 pub mod cache;
+mod compile_once;
+mod compilers;
 pub mod conf;
 mod confs;
 pub mod copy;

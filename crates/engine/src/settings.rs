@@ -43,6 +43,7 @@ pub struct Settings {
     memory_per_job: u64,
     conf_timeout: Duration,
     launcher: Vec<String>,
+    compile_once: bool,
     cache_size: u64,
     timings: Option<PathBuf>,
 }
@@ -58,6 +59,7 @@ impl Default for Settings {
             memory_per_job: MEMORY_PER_JOB,
             conf_timeout: PATIENCE,
             launcher: Vec::new(),
+            compile_once: true,
             cache_size: CACHE_SIZE,
             timings: None,
         }
@@ -85,6 +87,7 @@ impl Settings {
             memory_per_job: own.build.memory_per_job.map_or(MEMORY_PER_JOB, |size| size.0),
             conf_timeout,
             launcher: words(own.build.launcher.as_deref().unwrap_or_default()),
+            compile_once: own.build.compile_once.unwrap_or(true),
             cache_size: own.cache.size.map_or(CACHE_SIZE, |size| size.0),
             timings: own
                 .build
@@ -142,6 +145,13 @@ impl Settings {
     #[must_use]
     pub fn launcher(&self) -> &[String] {
         &self.launcher
+    }
+
+    /// Whether compilers are asked once for all modules what the kernel alone decides. Never
+    /// through a launcher: that may have an answer of its own.
+    #[must_use]
+    pub fn compile_once(&self) -> bool {
+        self.compile_once && self.launcher.is_empty()
     }
 
     /// How many bytes the builds that may come back take at most; 0 if none are kept.

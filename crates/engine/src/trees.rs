@@ -168,4 +168,16 @@ impl Trees {
     pub fn launching_compilers(&self) -> PathBuf {
         self.build_programs().join("compilers")
     }
+
+    /// Programs with the names of the compilers that ask those once: `T/.bin/once`.
+    #[must_use]
+    pub fn answering_compilers(&self) -> PathBuf {
+        self.build_programs().join("once")
+    }
+
+    /// What compilers answered in this run: `T/.bin/once/.answers`.
+    #[must_use]
+    pub fn answers(&self) -> PathBuf {
+        self.answering_compilers().join(".answers")
+    }
 }

@@ -7,6 +7,7 @@
     reason = "a story fails by panicking"
 )]
 
+mod asked_once;
 mod bad_input;
 mod boots;
 mod bounds;

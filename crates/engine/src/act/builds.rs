@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::Run;
 use super::again::Again;
 use crate::cache::Cache;
+use crate::compile_once;
 use crate::crew::{self, Crew, Job, News};
 use crate::launcher;
 use crate::memory::Gate;
@@ -25,6 +26,9 @@ impl Run<'_> {
         }
         if let Err(why) = launcher::set_up(site) {
             self.say(&[why.to_string()]);
+        }
+        if let Err(why) = compile_once::set_up(site) {
+            self.say(&[format!("every module asks the compilers anew: {why}")]);
         }
         let mut gate = Gate::new(&site.memory, site.settings.memory_per_job());
         let (most, fewer) = gate.jobs(site.settings.jobs());
@@ -99,6 +103,7 @@ impl Run<'_> {
                 }
             }
         });
+        compile_once::forget(site);
         if let Err(error) = Cache::of(&site.trees).trim(site.settings.cache_size()) {
             self.report.trouble.push(error.to_string());
         }

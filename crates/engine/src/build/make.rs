@@ -8,6 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::{Build, Prepared, step_failed};
+use crate::compile_once;
 use crate::conf::MakeChoice;
 use crate::kernels::KernelConfig;
 use crate::launcher;
@@ -25,7 +26,11 @@ const SHELLS_OWN: [&str; 4] = ["_", "SHLVL", "PWD", "OLDPWD"];
 impl Build<'_> {
     /// What make and the scripts see (dkms-behaviour 4.2), with our [`programs`] first in
     /// PATH.
-    pub(super) fn environment(&self, config: Option<&KernelConfig>) -> Result<Environment, Failed> {
+    pub(super) fn environment(
+        &self,
+        config: Option<&KernelConfig>,
+        keeps_symbols: bool,
+    ) -> Result<Environment, Failed> {
         let programs = programs::directory(self.site)?;
         let mut env =
             scripts::environment(self.site, self.id, &self.kernel.release).first_in_path(&programs);
@@ -41,6 +46,7 @@ impl Build<'_> {
         if let Some(file) = self.site.settings.build_environment() {
             env = self.exported(&self.site.trees.inside(&file), env);
         }
+        let env = compile_once::environment(self.site, env, keeps_symbols);
         Ok(launcher::environment(self.site, env))
     }
 

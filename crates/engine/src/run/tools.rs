@@ -30,6 +30,8 @@ pub struct Tools {
     pub modinfo: PathBuf,
     pub modprobe: PathBuf,
     pub systemctl: PathBuf,
+    /// Ours, by its path on the machine that we run on.
+    pub compile_once: PathBuf,
     /// Red Hat's, by its path on the machine that is worked on.
     pub weak_modules: PathBuf,
     /// SUSE's, likewise.
@@ -58,6 +60,7 @@ impl Default for Tools {
             modinfo: in_fixed_path("modinfo"),
             modprobe: in_fixed_path("modprobe"),
             systemctl: in_fixed_path("systemctl"),
+            compile_once: "/usr/lib/alpm-dkms/compile-once".into(),
             weak_modules: "/usr/sbin/weak-modules".into(),
             weak_modules2: "/usr/lib/module-init-tools/weak-modules2".into(),
             confinement: Confinement::default(),

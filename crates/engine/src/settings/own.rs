@@ -34,6 +34,8 @@ pub(super) struct Build {
     pub(super) memory_per_job: Option<Size>,
     /// What is put before the compiler, split at blanks.
     pub(super) launcher: Option<String>,
+    /// Whether compilers are asked once for what is the same for all modules.
+    pub(super) compile_once: Option<bool>,
     /// A file.
     pub(super) timings: Option<PathBuf>,
     #[serde(flatten)]

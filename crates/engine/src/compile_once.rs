@@ -1,0 +1,136 @@
+//! What the kernel alone decides is asked of the compiler once in a run, not by every module anew.
+//!
+//! A copy of `compile-once` under the name of each compiler stands in their place, and knows what
+//! may be answered a second time. A launcher has that place instead if one is set.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+use crate::compilers::compilers;
+use crate::durable::{self, FileError};
+use crate::run::{Environment, is_program};
+use crate::site::Site;
+
+/// The variable that tells `compile-once` where its answers are.
+const ANSWERS: &str = "ALPM_DKMS_ANSWERS";
+
+/// Makes the copies for the builds of this run, with no answer yet: headers may have changed.
+///
+/// Nothing may be built meanwhile. Without our program, say when only `dkms` was copied to a
+/// machine, every compiler is started as ever.
+pub(crate) fn set_up(site: &Site) -> Result<(), FileError> {
+    let dir = site.trees.answering_compilers();
+    durable::remove_tree(&dir)?;
+    let program = &site.tools.compile_once;
+    if !site.settings.compile_once() || !is_program(program) {
+        return Ok(());
+    }
+    let answers = site.trees.answers();
+    durable::create_dirs(&answers)?;
+    for (name, compiler) in compilers(&site.env) {
+        let place = dir.join(name);
+        stand_in(program, &compiler, &place).map_err(FileError::when("write", &place))?;
+    }
+    Ok(())
+}
+
+/// Puts a copy of our program where it is found before the compiler.
+///
+/// Not a link: it is as old as the compiler, since a conf may say `CC="ccache gcc"`, and ccache
+/// knows by the time of what it starts whether that is still the compiler it has answers of
+/// (ccache(1), `compiler_check`).
+fn stand_in(program: &Path, compiler: &Path, place: &Path) -> io::Result<()> {
+    fs::copy(program, place)?;
+    File::options().write(true).open(place)?.set_modified(fs::metadata(compiler)?.modified()?)
+}
+
+/// The environment of a build in which each compiler is asked once, if that was set up. An object
+/// that `keeps_symbols` names the directory of its build in them, and asks for itself.
+pub(crate) fn environment(site: &Site, env: Environment, keeps_symbols: bool) -> Environment {
+    let answers = site.trees.answers();
+    if keeps_symbols || !answers.is_dir() {
+        return env;
+    }
+    env.with(ANSWERS, answers).first_in_path(&site.trees.answering_compilers())
+}
+
+/// Forgets the answers when all is built. What cannot be removed goes at the next run.
+pub(crate) fn forget(site: &Site) {
+    let _ = fs::remove_dir_all(site.trees.answering_compilers());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use testroot::TestRoot;
+
+    use super::*;
+    use crate::run::Program;
+
+    /// A machine with a gcc-16 and a `compile-once`, set up.
+    fn machine(settings: &str) -> (TestRoot, Site) {
+        let root = TestRoot::new();
+        root.program("gcc-16", "echo compiled");
+        root.write("etc/dkms/alpm-dkms.toml", settings);
+        let mut site = Site::for_hook(root.path());
+        site.tools.compile_once =
+            root.program("compile-once", "echo \"$(basename \"$0\") $ALPM_DKMS_ANSWERS\"");
+        site.env = site.env.first_in_path(&root.programs());
+        set_up(&site).unwrap();
+        (root, site)
+    }
+
+    fn compile(site: &Site, keeps_symbols: bool) -> String {
+        let env = environment(site, site.env.clone(), keeps_symbols);
+        let ended = Program::new("gcc-16", &env).run().unwrap();
+        String::from_utf8(ended.output).unwrap()
+    }
+
+    #[test]
+    fn a_compiler_is_asked_through_our_program() {
+        let (_root, site) = machine("");
+        let answers = site.trees.answers();
+        assert_eq!(compile(&site, false), format!("gcc-16 {}\n", answers.display()));
+        assert_eq!(compile(&site, true), "compiled\n");
+    }
+
+    #[test]
+    fn our_program_is_as_old_as_the_compiler() {
+        let (root, site) = machine("");
+        let compiler = File::open(root.programs().join("gcc-16")).unwrap();
+        let upgraded = compiler.metadata().unwrap().modified().unwrap() + Duration::from_secs(9);
+        compiler.set_modified(upgraded).unwrap();
+        set_up(&site).unwrap();
+        let found = fs::metadata(site.trees.answering_compilers().join("gcc-16")).unwrap();
+        assert_eq!(found.modified().unwrap(), upgraded);
+    }
+
+    #[test]
+    fn each_run_begins_without_answers() {
+        let (_root, site) = machine("");
+        fs::write(site.trees.answers().join("answer"), "").unwrap();
+        set_up(&site).unwrap();
+        assert_eq!(fs::read_dir(site.trees.answers()).unwrap().count(), 0);
+        forget(&site);
+        assert!(!site.trees.answering_compilers().exists());
+        assert_eq!(compile(&site, false), "compiled\n");
+    }
+
+    #[test]
+    fn not_if_a_launcher_has_its_place_or_it_is_not_wanted() {
+        for settings in ["launcher = \"env\"", "compile_once = false"] {
+            let (_root, site) = machine(&format!("[build]\n{settings}\n"));
+            assert_eq!(compile(&site, false), "compiled\n", "{settings}");
+        }
+    }
+
+    #[test]
+    fn not_without_our_program() {
+        let (_root, mut site) = machine("");
+        site.tools.compile_once = "/no/compile-once".into();
+        set_up(&site).unwrap();
+        assert_eq!(compile(&site, false), "compiled\n");
+    }
+}
