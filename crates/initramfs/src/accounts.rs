@@ -129,7 +129,7 @@ impl Accounts {
             Now::Holds(contents) => contents.modules.clone(),
             _ => BTreeSet::new(),
         };
-        let wanted = generator.wanted(site, kernel).map_err(|why| log::warn!("{why}")).ok();
+        let wanted = generator.wanted(site, kernel, &image).map_err(|why| log::warn!("{why}")).ok();
         let wanted = wanted.map(|mut wanted| {
             wanted.extend(needs::soft_dependencies(site, &held));
             wanted.extend(needs::root_file_system(site));

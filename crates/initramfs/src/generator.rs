@@ -100,7 +100,7 @@ impl Generator {
         images
     }
 
-    /// The kernel modules that its configuration names, each with the place that names it.
+    /// The kernel modules that its configuration names for an image, each with the place that names it.
     ///
     /// # Errors
     /// A sentence if the configuration cannot be read.
@@ -108,9 +108,10 @@ impl Generator {
         self,
         site: &Site,
         kernel: &Kernel,
+        image: &Image,
     ) -> Result<BTreeMap<KmodName, String>, String> {
         match self {
-            Self::Mkinitcpio => mkinitcpio::wanted(site, kernel),
+            Self::Mkinitcpio => mkinitcpio::wanted(site, kernel, image),
             Self::Dracut => dracut::wanted(site, kernel),
             Self::Booster => Ok(booster::wanted(site)),
             Self::Other => Err("what [initramfs] command puts into images is not known".into()),
@@ -169,7 +170,10 @@ impl Generator {
             .map_err(|error| error.to_string())?;
         let contents = listing.end().filter(|_| ended.success());
         contents.ok_or_else(|| {
-            format!("{program} cannot list {} ({}): {last}", path.display(), ended.how)
+            // It may have listed half of the files before it failed.
+            let complaint = ended.complaint();
+            let why = complaint.lines().next().unwrap_or(&last).trim();
+            format!("{program} cannot list {} ({}): {why}", path.display(), ended.how)
         })
     }
 }

@@ -98,21 +98,36 @@ impl Preset {
         files
     }
 
-    /// The configuration files of its images; the usual one where it names none.
-    fn configs(&self, root: &Path) -> Vec<PathBuf> {
-        let images = self.variables.list("PRESETS").iter();
-        let mut named: Vec<&str> =
-            images.filter_map(|image| self.of_image(image, "config")).collect();
-        named.sort_unstable();
-        named.dedup();
-        if named.is_empty() {
-            // Drop-ins only belong to the usual one (mkinitcpio.conf(5)).
+    /// The configuration file that it names for the image or UKI at this path; none if it names none.
+    fn config_of(&self, path: &Path) -> Option<&str> {
+        let makes = |image: &String| {
+            let mut files = ["image", "uki", "efi_image"].into_iter();
+            files.any(|key| {
+                let file = self.variables.text(&format!("{image}_{key}"));
+                file.is_some_and(|file| Path::new(file) == path)
+            })
+        };
+        let image = self.variables.list("PRESETS").iter().find(|image| makes(image))?;
+        self.of_image(image, "config")
+    }
+}
+
+/// The configuration files that an image is made by: the one that its preset names for it, or else the usual one, which
+/// alone has drop-ins (mkinitcpio.conf(5)).
+fn configs(site: &Site, kernel: &Kernel, image: &Image) -> Vec<PathBuf> {
+    let root = &site.trees.root;
+    let presets = presets_for(site, kernel);
+    let mut of_image = presets.iter().filter(|preset| image.preset.as_ref() == Some(&preset.name));
+    let mut files = match of_image.find_map(|preset| preset.config_of(&image.path)) {
+        Some(named) => vec![files::below(root, Path::new(named))],
+        None => {
             let mut usual = vec![root.join("etc/mkinitcpio.conf")];
             usual.extend(files::with_suffix(&root.join("etc/mkinitcpio.conf.d"), ".conf"));
-            return usual;
+            usual
         }
-        named.into_iter().map(|path| files::below(root, Path::new(path))).collect()
-    }
+    };
+    files.retain(|file| file.exists());
+    files
 }
 
 /// Whether a package of this name has brought one of the kernels.
@@ -155,22 +170,17 @@ pub(crate) fn images(site: &Site, kernel: &Kernel) -> Vec<Image> {
     made.collect()
 }
 
-/// What the configuration puts into a kernel's images, each with the place that says so: `MODULES`, and a hook of the
-/// module's name (zfs).
+/// What the configuration puts into an image, each with the place that says so: `MODULES`, and a hook of the module's
+/// name (zfs).
 ///
 /// # Errors
 /// A sentence if the configuration cannot be read.
-pub(crate) fn wanted(site: &Site, kernel: &Kernel) -> Result<BTreeMap<KmodName, String>, String> {
-    let root = &site.trees.root;
-    let mut configs: Vec<PathBuf> =
-        presets_for(site, kernel).iter().flat_map(|preset| preset.configs(root)).collect();
-    if configs.is_empty() {
-        configs.push(root.join("etc/mkinitcpio.conf"));
-        configs.extend(files::with_suffix(&root.join("etc/mkinitcpio.conf.d"), ".conf"));
-    }
-    configs.dedup();
-    configs.retain(|file| file.exists());
-    let variables = Variables::read(site, &configs)?;
+pub(crate) fn wanted(
+    site: &Site,
+    kernel: &Kernel,
+    image: &Image,
+) -> Result<BTreeMap<KmodName, String>, String> {
+    let variables = Variables::read(site, &configs(site, kernel, image))?;
     let mut wanted = BTreeMap::new();
     for (key, place) in [("MODULES", "MODULES"), ("HOOKS", "HOOKS")] {
         for word in variables.words(key) {
@@ -238,6 +248,13 @@ mod tests {
         calls(site, kernel, &images).iter().map(Call::line).collect()
     }
 
+    /// The names of what belongs into each of the kernel's images.
+    fn names_wanted(site: &Site, kernel: &Kernel) -> Vec<Vec<String>> {
+        let images = images(site, kernel);
+        let wanted = images.iter().map(|image| wanted(site, kernel, image).unwrap());
+        wanted.map(|wanted| wanted.keys().map(|name| name.as_str().to_owned()).collect()).collect()
+    }
+
     const PRESET: &str = "ALL_kver=/boot/vmlinuz-linux\nALL_config=/etc/m.conf\n\
                           PRESETS=(default fallback)\ndefault_image=/boot/a.img\n\
                           fallback_uki=/efi/b.efi\nfallback_config=/etc/f.conf\n";
@@ -256,10 +273,23 @@ mod tests {
             ("boot/vmlinuz-linux", ""),
         ]);
         assert_eq!(paths(&images(&site, &kernel)), ["/boot/a.img", "/efi/b.efi"]);
-        let wanted = wanted(&site, &kernel).unwrap();
-        let names: Vec<&str> = wanted.keys().map(KmodName::as_str).collect();
-        assert_eq!(names, ["base", "foo", "nvidia_drm", "zfs"]);
+        assert_eq!(
+            names_wanted(&site, &kernel),
+            [vec!["base", "foo", "nvidia_drm", "zfs"], vec![]]
+        );
         assert_eq!(lines(&site, &kernel), ["mkinitcpio -p linux"]);
+    }
+
+    #[test]
+    fn an_image_that_has_no_configuration_of_its_own_has_the_usual_one() {
+        let preset = PRESET.replace("ALL_config=/etc/m.conf\n", "");
+        let (_root, site, kernel) = machine(&[
+            ("etc/mkinitcpio.d/linux.preset", &preset),
+            ("etc/f.conf", "HOOKS=(base)\n"),
+            ("etc/mkinitcpio.conf", "HOOKS=(base)\n"),
+            ("etc/mkinitcpio.conf.d/zfs.conf", "HOOKS+=(zfs)\n"),
+        ]);
+        assert_eq!(names_wanted(&site, &kernel), [vec!["base", "zfs"], vec!["base"]]);
     }
 
     #[test]

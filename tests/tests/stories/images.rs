@@ -39,6 +39,28 @@ fn what_it_leaves_alone_is_regenerated_and_no_other_image_is() {
     root.assert_settled();
 }
 
+/// One preset makes two images, and only that of the usual configuration is to hold the module.
+#[test]
+fn an_image_gets_what_its_own_configuration_names() {
+    let preset = "ALL_kver=/boot/vmlinuz-linux\nPRESETS=(default fallback)\n\
+                  default_image=/boot/initramfs-linux.img\nfallback_image=/boot/fallback.img\n\
+                  fallback_config=/etc/fallback.conf\n";
+    let root = machine();
+    root.write("etc/mkinitcpio.d/linux.preset", preset);
+    root.write("etc/fallback.conf", "HOOKS=(base)\n");
+    root.remove(&["zfs-dkms"]);
+    root.shell("mkinitcpio -p linux");
+    made(&root);
+    mask(&root, STOCK);
+    bump(&root)
+        .hooks_succeed()
+        .has("regenerating /boot/initramfs-linux.img: zfs is in HOOKS of mkinitcpio.conf")
+        .lacks("regenerating /boot/fallback.img")
+        .has(&verdict(&release()));
+    assert_holds(&root, IMAGE, &release());
+    root.assert_settled();
+}
+
 #[test]
 fn a_module_that_no_image_holds_costs_no_regeneration() {
     let root = machine();
