@@ -82,8 +82,14 @@ impl Accounts {
                     troubles.push(self.put_back(site, seen, &name, &why));
                 }
                 Decision::Regenerate(why) => match scarce(site, generator, &seen.image) {
+                    // Its generator had too little room before us, and has spoilt it.
+                    Some(lack) if matches!(seen.now, Now::Unreadable(_)) => {
+                        troubles.push(self.put_back(site, seen, &name, &lack));
+                    }
                     Some(lack) => {
-                        troubles.push(format!("{name}: {path} is not regenerated: {lack}"));
+                        troubles.push(format!(
+                            "{name}: {path} is not regenerated: {lack}: make room, then: dkms initramfs"
+                        ));
                         seen.is_behind = true;
                     }
                     None => {
@@ -196,9 +202,7 @@ fn scarce(site: &Site, generator: Generator, image: &Image) -> Option<String> {
     let room = durable::room(dir).filter(|room| *room < needed)?;
     let dir = image.path.parent()?.display();
     let (room, needed) = (room / 1024, needed / 1024);
-    Some(format!(
-        "{dir} has {room} KiB left and it needs {needed}: make room, then: dkms initramfs"
-    ))
+    Some(format!("{dir} has {room} KiB left and it needs {needed}"))
 }
 
 /// Signs a unified kernel image again that was signed and is not any more.

@@ -83,6 +83,24 @@ fn half_an_image_is_replaced_by_the_copy_of_the_good_one() {
     root.assert_settled();
 }
 
+/// mkinitcpio's own hook has too little room, writes half an image over the old one, and leaves no room for another try.
+#[test]
+fn an_image_that_was_spoilt_for_want_of_room_is_put_back() {
+    let root = machine();
+    let (good, before) = (root.read("usr/bin/mkinitcpio"), root.bytes(IMAGE));
+    root.move_to_full_disk("boot", 64);
+    let fills = format!("#!/bin/sh\ncat /dev/zero >/{IMAGE}\nexit 1\n");
+    root.write("usr/bin/mkinitcpio", &fills);
+    bump(&root).hooks_fail().has("is the one from before again: /boot has");
+    assert_eq!(root.bytes(IMAGE), before);
+    assert!(!root.debts().is_empty(), "it is not owed any more");
+    root.resize_disk("boot", 1024 * 1024);
+    root.write("usr/bin/mkinitcpio", &good);
+    root.dkms(&["initramfs"]).ok().has(&verdict(&release()));
+    assert_holds(&root, IMAGE, &release());
+    root.assert_settled();
+}
+
 /// Killed after mkinitcpio's hook: what was noted before it tells that the image is fresh, until modules change again.
 #[test]
 fn an_old_note_is_believed_as_long_as_it_is_true() {
