@@ -4,7 +4,7 @@ mod walk;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -17,6 +17,7 @@ use crate::links;
 use crate::names::KernelRelease;
 use crate::side_by_side::on_all_cores;
 use crate::trees::Trees;
+pub(crate) use walk::Stat;
 use walk::{Extent, Part, Walk};
 
 /// A BLAKE3 digest, 64 hexadecimal digits as text.
@@ -95,7 +96,7 @@ impl Stamp {
     /// Of files, in this order, with whether it is settled: a change after this moment is sure to
     /// give another.
     #[must_use]
-    pub fn of(files: &[Metadata]) -> (Self, bool) {
+    pub(crate) fn of(files: &[Stat]) -> (Self, bool) {
         let (signature, settled) = walk::signature_of_files(files);
         let half = |from: usize| {
             let bytes = signature.0.as_bytes().iter().skip(from).take(8);
@@ -246,7 +247,7 @@ impl Digests {
     /// [`FileError`] if it cannot be read.
     pub fn file(&mut self, path: &Path) -> Result<Digest, FileError> {
         let meta = fs::metadata(path).map_err(FileError::when("read", path))?;
-        let (signature, settled) = walk::signature_of_files(&[meta]);
+        let (signature, settled) = walk::signature_of_files(&[Stat::of(&meta)]);
         self.remembered(path, signature, settled, || Digest::of_file(path))
     }
 

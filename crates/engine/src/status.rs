@@ -188,7 +188,7 @@ impl View<'_> {
         if has_originals && self.trees.originals(&id.name, kernel, arch).is_dir() {
             remarks.push(Remark::OriginalModulesExist);
         }
-        if self.seen.in_order(self.trees, id, built) {
+        if self.seen.in_order(id, built) {
             return remarks;
         }
         let dir = self.trees.built(id, kernel, arch).join("module");

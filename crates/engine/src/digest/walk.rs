@@ -1,11 +1,11 @@
 //! The files of a tree in a fixed order, with what stat says of each.
 
 use std::collections::VecDeque;
-use std::ffi::{CStr, OsStr, OsString};
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, Metadata};
 use std::io::ErrorKind;
 use std::ops::Range;
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, StatxFlags, StatxTimestamp};
 use rustix::io::Errno;
+use rustix::path::Arg;
 
 use super::Digest;
 use crate::durable::FileError;
@@ -238,7 +239,7 @@ impl Folder {
         let open = rustix::fs::open(&self.dir, flags, Mode::empty());
         let open = open.map_err(failed("list", &self.dir))?;
         if depth == Depth::Directories {
-            self.own = Some(Stat::at(&open, c".").map_err(failed("read", &self.dir))?);
+            self.own = Some(Stat::at(&open, ".").map_err(failed("read", &self.dir))?);
         }
         let mut listing = RawDir::new(&open, buffer.spare_capacity_mut());
         while let Some(entry) = listing.next() {
@@ -277,7 +278,7 @@ impl Entry {
 
 /// What stat says of a file, as far as a change of its content shows there.
 #[derive(Debug, Clone, Copy)]
-struct Stat {
+pub(crate) struct Stat {
     size: u64,
     mtime: (i64, i64),
     ctime: (i64, i64),
@@ -287,7 +288,7 @@ struct Stat {
 }
 
 impl Stat {
-    fn of(meta: &Metadata) -> Self {
+    pub(super) fn of(meta: &Metadata) -> Self {
         Self {
             size: meta.size(),
             mtime: (meta.mtime(), meta.mtime_nsec()),
@@ -298,10 +299,18 @@ impl Stat {
         }
     }
 
-    /// Of an entry of an open directory; of a link, not of what it leads to.
-    fn at(dir: &OwnedFd, name: &CStr) -> Result<Self, Errno> {
-        let wanted = StatxFlags::BASIC_STATS;
-        let stat = rustix::fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, wanted)?;
+    /// Of what has this path from an open directory; of a link, not of what it leads to.
+    pub(crate) fn at(dir: impl AsFd, path: impl Arg) -> Result<Self, Errno> {
+        Self::asked(dir, path, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    /// The same, but of what a link leads to.
+    pub(crate) fn behind_links(dir: impl AsFd, path: impl Arg) -> Result<Self, Errno> {
+        Self::asked(dir, path, AtFlags::empty())
+    }
+
+    fn asked(dir: impl AsFd, path: impl Arg, flags: AtFlags) -> Result<Self, Errno> {
+        let stat = rustix::fs::statx(dir, path, flags, StatxFlags::BASIC_STATS)?;
         let time = |time: StatxTimestamp| (time.tv_sec, i64::from(time.tv_nsec));
         Ok(Self {
             size: stat.stx_size,
@@ -329,8 +338,12 @@ impl Stat {
         changed + tick < now
     }
 
-    fn is_file(&self) -> bool {
+    pub(crate) fn is_file(&self) -> bool {
         self.kind() == FileType::RegularFile
+    }
+
+    pub(crate) fn is_directory(&self) -> bool {
+        self.kind() == FileType::Directory
     }
 
     fn is_link(&self) -> bool {
@@ -349,10 +362,10 @@ pub(super) fn signature_of_directories(parts: &[Part]) -> Result<(Digest, bool),
 }
 
 /// As [`Walk::signature`], of some files.
-pub(super) fn signature_of_files(files: &[Metadata]) -> (Digest, bool) {
+pub(super) fn signature_of_files(files: &[Stat]) -> (Digest, bool) {
     let mut bytes = FORMAT.to_vec();
     let (mut settled, now) = (true, now());
-    for stat in files.iter().map(Stat::of) {
+    for stat in files {
         stat.write(&mut bytes);
         settled &= stat.is_settled(now);
     }

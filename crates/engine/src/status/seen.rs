@@ -4,16 +4,18 @@
 //! Everybody may ask for the status, and nobody who only asks may write: whoever changes the trees
 //! looks closely once, when all is done.
 
-use std::collections::BTreeMap;
-use std::fs::{self, Metadata};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{CWD, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use crate::digest::{Digest, Stamp};
+use crate::digest::{Digest, Stamp, Stat};
 use crate::durable::{self, FileError};
-use crate::names::{ModuleId, ModuleName, ModuleVersion};
+use crate::names::{KernelRelease, ModuleId, ModuleName, ModuleVersion};
 use crate::record::Record;
 use crate::side_by_side::on_all_cores;
 use crate::state::{Added, BuiltFor, State};
@@ -64,21 +66,39 @@ struct Object {
 }
 
 impl Seen {
-    /// Reads what was seen, without the modules whose directories have changed. Nothing is needed:
-    /// what is not known is looked at.
+    /// Reads what was seen, without what has changed since. Nothing is needed: what is not known is
+    /// looked at.
     #[must_use]
     pub fn read(trees: &Trees) -> Self {
         Self::on_disk(trees).without_what_changed(trees)
     }
 
     fn without_what_changed(mut self, trees: &Trees) -> Self {
+        let kernels = self.open_kernels(trees);
         let modules: Vec<(&ModuleName, &Module)> = self.modules.iter().collect();
         let hold = on_all_cores(&modules, MODULES_PER_THREAD, |(name, module)| {
-            module.holds(&trees.module(name))
+            let top = open(&trees.module(name))?;
+            module.holds(&top).then(|| module.which_looks_hold(&top, &kernels))
         });
         let mut hold = hold.into_iter();
-        self.modules.retain(|_, _| hold.next().unwrap_or_default());
+        self.modules.retain(|_, module| {
+            let Some(looks) = hold.next().flatten() else { return false };
+            for ((_, look), holds) in module.builds_mut().zip(looks) {
+                look.take_if(|_| !holds);
+            }
+            true
+        });
         self
+    }
+
+    /// The directories of the kernels that something is installed for: the way to their files is
+    /// shorter from there.
+    fn open_kernels(&self, trees: &Trees) -> BTreeMap<KernelRelease, OwnedFd> {
+        let builds = self.modules.values().flat_map(Module::builds).map(|(_, (built, _))| built);
+        let kernels: BTreeSet<&KernelRelease> =
+            builds.filter(|built| built.installed).map(|built| &built.kernel).collect();
+        let kernels = kernels.into_iter();
+        kernels.filter_map(|it| Some((it.clone(), open(&trees.kernel(it))?))).collect()
     }
 
     fn on_disk(trees: &Trees) -> Self {
@@ -141,9 +161,8 @@ impl Seen {
     /// All builds of a module version, looked at closely where they are not known to be in order.
     fn look_again(&self, trees: &Trees, added: &Added) -> (ModuleVersion, Vec<Build>) {
         let look = |built: &BuiltFor| {
-            let known = self.look(&added.id, built);
-            let known = known.filter(|look| look.holds(trees, &added.id, built));
-            let look = known.cloned().or_else(|| Look::closely(trees, &added.id, built));
+            let known = self.look(&added.id, built).cloned();
+            let look = known.or_else(|| Look::closely(trees, &added.id, built));
             (built.clone(), look)
         };
         (added.id.version.clone(), added.kernels.iter().map(look).collect())
@@ -152,8 +171,8 @@ impl Seen {
     /// Whether the objects of a build are known to be those that were built and, if it is
     /// installed, those that stand in the kernel's directory.
     #[must_use]
-    pub fn in_order(&self, trees: &Trees, id: &ModuleId, built: &BuiltFor) -> bool {
-        self.look(id, built).is_some_and(|look| look.holds(trees, id, built))
+    pub fn in_order(&self, id: &ModuleId, built: &BuiltFor) -> bool {
+        self.look(id, built).is_some()
     }
 
     fn look(&self, id: &ModuleId, built: &BuiltFor) -> Option<&Look> {
@@ -169,30 +188,55 @@ impl Module {
     fn new(
         top: &Path,
         versions: Vec<(ModuleVersion, Vec<Build>)>,
-        directories: &BTreeMap<PathBuf, Metadata>,
+        directories: &BTreeMap<PathBuf, Stat>,
     ) -> Option<Self> {
         let mut module = Self { stamp: Stamp::of(&[]).0, versions, empty: Vec::new() };
-        let named = module.directories(top);
+        let named: Vec<PathBuf> =
+            module.directories().into_iter().map(|below| top.join(below)).collect();
         let empty = directories.keys().filter(|path| !named.contains(path));
         module.empty = empty.filter_map(|path| Some(path.strip_prefix(top).ok()?.into())).collect();
-        let all = module.directories(top);
-        let stats: Option<Vec<_>> = all.iter().map(|path| directories.get(path).cloned()).collect();
+        let all = module.directories().into_iter();
+        let stats: Option<Vec<_>> =
+            all.map(|below| directories.get(&top.join(below)).copied()).collect();
         let (stamp, settled) = Stamp::of(&stats?);
         settled.then_some(Self { stamp, ..module })
     }
 
-    /// Whether its directories are as they were.
-    fn holds(&self, top: &Path) -> bool {
-        let all = self.directories(top);
-        let stats: Option<Vec<_>> = all.iter().map(|path| stat_of_directory(path)).collect();
+    /// Whether its directories are as they were; `top` is the first of them, open.
+    fn holds(&self, top: &OwnedFd) -> bool {
+        let all = self.directories().into_iter();
+        let stats: Option<Vec<_>> = all.map(|below| stat_of_directory(top, &below)).collect();
         stats.is_some_and(|stats| Stamp::of(&stats).0 == self.stamp)
     }
 
-    /// Its directories, in a fixed order.
-    fn directories(&self, top: &Path) -> Vec<PathBuf> {
-        let mut directories = vec![top.to_owned()];
+    /// Of each build, in order, whether its objects are as they were.
+    fn which_looks_hold(
+        &self,
+        top: &OwnedFd,
+        kernels: &BTreeMap<KernelRelease, OwnedFd>,
+    ) -> Vec<bool> {
+        let holds = |(version, (built, look)): (&ModuleVersion, &Build)| {
+            let kernel = kernels.get(&built.kernel);
+            look.as_ref().is_some_and(|look| {
+                Files::near(top, kernel, version, built).is_some_and(|files| look.holds(&files))
+            })
+        };
+        self.builds().map(holds).collect()
+    }
+
+    fn builds(&self) -> impl Iterator<Item = (&ModuleVersion, &Build)> {
+        self.versions.iter().flat_map(|(it, builds)| builds.iter().map(move |build| (it, build)))
+    }
+
+    fn builds_mut(&mut self) -> impl Iterator<Item = &mut Build> {
+        self.versions.iter_mut().flat_map(|(_, builds)| builds)
+    }
+
+    /// Its directories, seen from its own, in a fixed order.
+    fn directories(&self) -> Vec<PathBuf> {
+        let mut directories = vec![PathBuf::from(".")];
         for (version, builds) in &self.versions {
-            let version = top.join(version);
+            let version = PathBuf::from(version.as_str());
             // All architectures of a kernel stand one after the other.
             for builds in builds.chunk_by(|(one, _), (next, _)| one.kernel == next.kernel) {
                 let kernel = builds.first().map(|(built, _)| version.join(&built.kernel));
@@ -203,15 +247,15 @@ impl Module {
             }
             directories.push(version);
         }
-        directories.extend(self.empty.iter().map(|below| top.join(below)));
+        directories.extend(self.empty.iter().cloned());
         directories
     }
 }
 
 impl Look {
     /// Whether every file still is what it was.
-    fn holds(&self, trees: &Trees, id: &ModuleId, built: &BuiltFor) -> bool {
-        let stats = Files::of(trees, id, built).stats(&self.objects);
+    fn holds(&self, files: &Files<'_>) -> bool {
+        let stats = files.stats(&self.objects);
         stats.is_some_and(|stats| Stamp::of(&stats).0 == self.stamp)
     }
 
@@ -228,36 +272,56 @@ impl Look {
     }
 }
 
-/// Where the files of a build are.
-struct Files {
+/// Where the files of a build are: each directory with an open one that its path begins at.
+struct Files<'open> {
     /// `T/M/V/K/A/module`.
-    stored: PathBuf,
+    stored: (BorrowedFd<'open>, PathBuf),
     /// `L/K`; nothing if it is built and not installed.
-    placed: Option<PathBuf>,
+    placed: Option<(BorrowedFd<'open>, PathBuf)>,
 }
 
-impl Files {
+impl<'open> Files<'open> {
+    /// By their whole paths.
     fn of(trees: &Trees, id: &ModuleId, built: &BuiltFor) -> Self {
         Self {
-            stored: trees.built(id, &built.kernel, &built.arch).join("module"),
-            placed: built.installed.then(|| trees.kernel(&built.kernel)),
+            stored: (CWD, trees.built(id, &built.kernel, &built.arch).join("module")),
+            placed: built.installed.then(|| (CWD, trees.kernel(&built.kernel))),
         }
+    }
+
+    /// From the open directories of the module and the kernel; nothing if the kernel has none.
+    fn near(
+        module: &'open OwnedFd,
+        kernel: Option<&'open OwnedFd>,
+        version: &ModuleVersion,
+        built: &BuiltFor,
+    ) -> Option<Self> {
+        let stored = Path::new(version.as_str()).join(&built.kernel).join(&built.arch);
+        let placed = match built.installed {
+            true => Some((kernel?.as_fd(), PathBuf::new())),
+            false => None,
+        };
+        Some(Self { stored: (module.as_fd(), stored.join("module")), placed })
     }
 
     /// The stored file, and the placed one if there should be one.
     fn of_object(&self, object: &Object) -> (PathBuf, Option<PathBuf>) {
         let placed = self.placed.as_ref();
-        let placed = placed.map(|kernel| kernel.join(&object.location).join(&object.name));
-        (self.stored.join(&object.name), placed)
+        let placed = placed.map(|(_, kernel)| kernel.join(&object.location).join(&object.name));
+        (self.stored.1.join(&object.name), placed)
     }
 
     /// What stat says of all files, if all are there.
-    fn stats(&self, objects: &[Object]) -> Option<Vec<Metadata>> {
-        let files = objects.iter().flat_map(|object| {
+    fn stats(&self, objects: &[Object]) -> Option<Vec<Stat>> {
+        let mut stats = Vec::with_capacity(2 * objects.len());
+        for object in objects {
             let (stored, placed) = self.of_object(object);
-            [Some(stored), placed].into_iter().flatten()
-        });
-        files.map(|path| stat_of_file(&path)).collect()
+            stats.push(stat_of_file(self.stored.0, &stored)?);
+            if let Some(((kernel, _), placed)) = self.placed.as_ref().zip(placed) {
+                stats.push(stat_of_file(*kernel, &placed)?);
+            }
+        }
+        Some(stats)
     }
 
     /// Whether what is placed is what is stored.
@@ -272,20 +336,26 @@ impl Files {
     }
 }
 
+/// Opens a directory for ways that begin at it.
+fn open(dir: &Path) -> Option<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(dir, flags, Mode::empty()).ok()
+}
+
 /// Of a file that is none of links: those say nothing of what they lead to.
-fn stat_of_file(path: &Path) -> Option<Metadata> {
-    fs::symlink_metadata(path).ok().filter(Metadata::is_file)
+fn stat_of_file(from: impl AsFd, path: &Path) -> Option<Stat> {
+    Stat::at(from, path).ok().filter(Stat::is_file)
 }
 
 /// Of a directory, which may be reached by a link.
-fn stat_of_directory(path: &Path) -> Option<Metadata> {
-    fs::metadata(path).ok().filter(Metadata::is_dir)
+fn stat_of_directory(from: impl AsFd, path: &Path) -> Option<Stat> {
+    Stat::behind_links(from, path).ok().filter(Stat::is_directory)
 }
 
 /// Of all directories of a module, if they tell what is built of it.
-fn stats_of_directories(trees: &Trees, name: &ModuleName) -> Option<BTreeMap<PathBuf, Metadata>> {
+fn stats_of_directories(trees: &Trees, name: &ModuleName) -> Option<BTreeMap<PathBuf, Stat>> {
     let directories = State::folders(trees, name)?.into_iter();
-    directories.map(|path| stat_of_directory(&path).map(|stat| (path, stat))).collect()
+    directories.map(|path| stat_of_directory(CWD, &path).map(|stat| (path, stat))).collect()
 }
 
 fn file(trees: &Trees) -> PathBuf {

@@ -55,7 +55,7 @@ fn settle() {
 fn in_order(trees: &Trees) -> bool {
     let state = State::read(trees);
     let module = &state.modules[0];
-    Seen::read(trees).in_order(trees, &module.id, &module.kernels[0])
+    Seen::read(trees).in_order(&module.id, &module.kernels[0])
 }
 
 fn status(trees: &Trees) -> String {
@@ -76,7 +76,7 @@ fn what_was_seen_is_not_read_again() {
     assert!(
         status(&trees).ends_with(": installed (Differences between built and installed modules)")
     );
-    let stat = |path: String| stat_of_file(&root.at(path)).unwrap();
+    let stat = |path: String| stat_of_file(CWD, &root.at(path)).unwrap();
     let (stamp, _) = Stamp::of(&[stat(stored()), stat(placed())]);
     let objects = vec![Object { name: "a.ko.zst".into(), location: "updates/dkms".into() }];
     let built = State::read(&trees).modules[0].kernels[0].clone();
@@ -137,7 +137,7 @@ fn what_is_gone_is_forgotten_and_what_stays_is_not_written_again() {
     let (root, trees) = machine();
     settle();
     Seen::refresh(&trees).unwrap();
-    let written = || Stamp::of(&[stat_of_file(&file(&trees)).unwrap()]).0;
+    let written = || Stamp::of(&[stat_of_file(CWD, &file(&trees)).unwrap()]).0;
     let before = written();
     Seen::refresh(&trees).unwrap();
     assert_eq!(written(), before);
