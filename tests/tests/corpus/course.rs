@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use stories::{Root, find};
+use stories::{Output, Root, find};
 
 use crate::source::Source;
 
@@ -28,7 +28,7 @@ pub struct Course {
     pub seen: Seen,
     /// All that was said, for those who look into a difference.
     pub said: String,
-    /// If nothing was placed, the first complaint in the log of make.
+    /// If nothing was placed, the first complaint in the log of make, or why there is none.
     pub complaint: Option<String>,
 }
 
@@ -76,7 +76,8 @@ impl Course {
         let install = run(&["install", module, "-k", &release]);
         let status = run(&["status", module]);
         let objects = objects(root, &release);
-        let complaint = complaint(root, module).filter(|_| objects.is_empty());
+        let complaint = complaint(root, module).or_else(|| refusal(&build));
+        let complaint = complaint.filter(|_| objects.is_empty());
         let remove = run(&["remove", module, "--all"]);
         let seen = Seen {
             codes: [add, build, install, status.clone(), remove].map(|output| output.code),
@@ -108,6 +109,12 @@ fn complaint(root: &Root, module: &str) -> Option<String> {
     let found = root.run("grep", &["-m1", "-E", "[Ee]rror: |ERROR: |Error [0-9]", &log]);
     let line = found.text.lines().next().filter(|_| found.code == 0)?;
     Some(line.rsplit_once("/build/").map_or(line, |(_, line)| line).to_owned())
+}
+
+/// Why there was nothing to compile.
+fn refusal(build: &Output) -> Option<String> {
+    let lines = &mut build.text.lines();
+    lines.find_map(|line| Some(line[line.find("it builds upon")?..].to_owned()))
 }
 
 /// What stands in the trees of dkms and of the kernel, without what each program keeps for itself.

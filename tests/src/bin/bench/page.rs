@@ -19,8 +19,8 @@ measurement begins from a fork of the same machine, on a tmpfs; the sides take t
 - **ours**: this package. **dkms**: Debian's, driven as Arch's hook does: one module at a time with `--no-depmod`, one depmod
   per kernel at the end.
 - **floor**: user and system time of plain `make` for the same modules, under one jobserver with all cores busy, divided by the
-  number of cores. Nothing that compiles them on this machine can be faster, so that no part of dkms's time below
-  **floor / dkms** can be reached on it, whatever is wanted.
+  number of cores: what compilers need that every module asks for everything. **floor / dkms** is the part of dkms's time
+  that this is; ours asks once what the modules of a kernel have in common, and may come below it by as much.
 - **pacman**: the same transaction without any hook for modules.
 - From the milliseconds of `dkms status` and of hooks, both sides', is taken what `true` takes, started the same way: `env`,
   `chroot` and `sh` before it are the measurement's.
