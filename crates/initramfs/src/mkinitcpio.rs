@@ -1,6 +1,7 @@
-//! mkinitcpio(8): which images its presets make, what its configuration asks for, and how it is called.
+//! mkinitcpio(8): which images its presets make, and how it is called.
 
-use std::collections::BTreeMap;
+mod recipe;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -11,9 +12,9 @@ use crate::call::Call;
 use crate::files;
 use crate::image::{Image, Kind};
 use crate::kernel_file;
-use crate::kmod_name::KmodName;
 use crate::pacman_hook;
 use crate::shell::Variables;
+pub(crate) use recipe::wanted;
 
 /// The pacman hook that regenerates images, and copies a new kernel to /boot.
 pub(crate) const HOOK: &str = "90-mkinitcpio-install.hook";
@@ -97,37 +98,6 @@ impl Preset {
         files.dedup();
         files
     }
-
-    /// The configuration file that it names for the image or UKI at this path; none if it names none.
-    fn config_of(&self, path: &Path) -> Option<&str> {
-        let makes = |image: &String| {
-            let mut files = ["image", "uki", "efi_image"].into_iter();
-            files.any(|key| {
-                let file = self.variables.text(&format!("{image}_{key}"));
-                file.is_some_and(|file| Path::new(file) == path)
-            })
-        };
-        let image = self.variables.list("PRESETS").iter().find(|image| makes(image))?;
-        self.of_image(image, "config")
-    }
-}
-
-/// The configuration files that an image is made by: the one that its preset names for it, or else the usual one, which
-/// alone has drop-ins (mkinitcpio.conf(5)).
-fn configs(site: &Site, kernel: &Kernel, image: &Image) -> Vec<PathBuf> {
-    let root = &site.trees.root;
-    let presets = presets_for(site, kernel);
-    let mut of_image = presets.iter().filter(|preset| image.preset.as_ref() == Some(&preset.name));
-    let mut files = match of_image.find_map(|preset| preset.config_of(&image.path)) {
-        Some(named) => vec![files::below(root, Path::new(named))],
-        None => {
-            let mut usual = vec![root.join("etc/mkinitcpio.conf")];
-            usual.extend(files::with_suffix(&root.join("etc/mkinitcpio.conf.d"), ".conf"));
-            usual
-        }
-    };
-    files.retain(|file| file.exists());
-    files
 }
 
 /// Whether a package of this name has brought one of the kernels.
@@ -168,28 +138,6 @@ pub(crate) fn images(site: &Site, kernel: &Kernel) -> Vec<Image> {
         preset.files().into_iter().map(|(path, kind)| image(path, kind, Some(&preset.name)))
     });
     made.collect()
-}
-
-/// What the configuration puts into an image, each with the place that says so: `MODULES`, and a hook of the module's
-/// name (zfs).
-///
-/// # Errors
-/// A sentence if the configuration cannot be read.
-pub(crate) fn wanted(
-    site: &Site,
-    kernel: &Kernel,
-    image: &Image,
-) -> Result<BTreeMap<KmodName, String>, String> {
-    let variables = Variables::read(site, &configs(site, kernel, image))?;
-    let mut wanted = BTreeMap::new();
-    for (key, place) in [("MODULES", "MODULES"), ("HOOKS", "HOOKS")] {
-        for word in variables.words(key) {
-            // `module?` may be missing (mkinitcpio.conf(5)).
-            let name = KmodName::new(word.trim_end_matches('?'));
-            wanted.entry(name).or_insert_with(|| format!("{place} of mkinitcpio.conf"));
-        }
-    }
-    Ok(wanted)
 }
 
 /// How these images, all of one kernel, are regenerated: by their presets. Where the kernel's copy or an image
@@ -248,13 +196,6 @@ mod tests {
         calls(site, kernel, &images).iter().map(Call::line).collect()
     }
 
-    /// The names of what belongs into each of the kernel's images.
-    fn names_wanted(site: &Site, kernel: &Kernel) -> Vec<Vec<String>> {
-        let images = images(site, kernel);
-        let wanted = images.iter().map(|image| wanted(site, kernel, image).unwrap());
-        wanted.map(|wanted| wanted.keys().map(|name| name.as_str().to_owned()).collect()).collect()
-    }
-
     const PRESET: &str = "ALL_kver=/boot/vmlinuz-linux\nALL_config=/etc/m.conf\n\
                           PRESETS=(default fallback)\ndefault_image=/boot/a.img\n\
                           fallback_uki=/efi/b.efi\nfallback_config=/etc/f.conf\n";
@@ -262,34 +203,16 @@ mod tests {
     const HOOK_TEXT: &str = "[Trigger]\n[Action]\nExec = /script install\n";
 
     #[test]
-    fn a_preset_names_images_and_what_belongs_into_them() {
+    fn a_preset_names_images() {
         let (_root, site, kernel) = machine(&[
             ("etc/mkinitcpio.d/linux.preset", PRESET),
             ("etc/mkinitcpio.d/linux-lts.preset", &PRESET.replace("linux", "linux-lts")),
-            ("etc/m.conf", "MODULES=(nvidia-drm? foo)\nHOOKS=(base zfs)\n"),
-            ("etc/mkinitcpio.conf", "MODULES=(other)\n"),
             ("boot/a.img", ""),
             ("efi/b.efi", ""),
             ("boot/vmlinuz-linux", ""),
         ]);
         assert_eq!(paths(&images(&site, &kernel)), ["/boot/a.img", "/efi/b.efi"]);
-        assert_eq!(
-            names_wanted(&site, &kernel),
-            [vec!["base", "foo", "nvidia_drm", "zfs"], vec![]]
-        );
         assert_eq!(lines(&site, &kernel), ["mkinitcpio -p linux"]);
-    }
-
-    #[test]
-    fn an_image_that_has_no_configuration_of_its_own_has_the_usual_one() {
-        let preset = PRESET.replace("ALL_config=/etc/m.conf\n", "");
-        let (_root, site, kernel) = machine(&[
-            ("etc/mkinitcpio.d/linux.preset", &preset),
-            ("etc/f.conf", "HOOKS=(base)\n"),
-            ("etc/mkinitcpio.conf", "HOOKS=(base)\n"),
-            ("etc/mkinitcpio.conf.d/zfs.conf", "HOOKS+=(zfs)\n"),
-        ]);
-        assert_eq!(names_wanted(&site, &kernel), [vec!["base", "zfs"], vec!["base"]]);
     }
 
     #[test]
