@@ -3,19 +3,12 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{ExitStatus, Output};
 
 use crate::question::Question;
 
-/// What an answer consists of. Only a success is kept: a compiler may fail for want of memory, or
-/// of room on the disk, and do better the next time.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Said {
-    pub(crate) stdout: Vec<u8>,
-    pub(crate) stderr: Vec<u8>,
-}
-
-/// The answers of a run.
+/// The answers of a run. Only a success is kept: a compiler may fail for want of memory, or of room
+/// on the disk, and do better the next time.
 pub(crate) struct Answers {
     dir: PathBuf,
 }
@@ -27,9 +20,10 @@ impl Answers {
 
     /// Writes the files that were asked for, as the compiler did the last time; nothing if it was
     /// not asked yet, or if they cannot be written: let the compiler say why.
-    pub(crate) fn give(&self, name: &str, question: &Question) -> Option<Said> {
+    pub(crate) fn give(&self, name: &str, question: &Question) -> Option<Output> {
         let answer = self.dir.join(name);
-        let said = Said {
+        let said = Output {
+            status: ExitStatus::default(),
             stdout: fs::read(answer.join("stdout")).ok()?,
             stderr: fs::read(answer.join("stderr")).ok()?,
         };

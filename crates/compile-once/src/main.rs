@@ -15,12 +15,13 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Output};
 
 use answers::Answers;
 use question::Question;
 
-/// As a shell has it: there is no such program, and by which signal one ended.
+/// As a shell has it: a program cannot be run, there is none, and by which signal one ended.
+const CANNOT_RUN: u8 = 126;
 const NOT_FOUND: u8 = 127;
 const SIGNALLED: i32 = 128;
 
@@ -82,7 +83,7 @@ impl Compiler {
         arguments: &[OsString],
     ) -> ExitCode {
         if let Some(said) = answers.give(name, question) {
-            return repeat(&said.stdout, &said.stderr, 0);
+            return repeat(&said);
         }
         let said = match self.command(arguments).output() {
             Ok(said) => said,
@@ -90,13 +91,12 @@ impl Compiler {
         };
         // Not kept, it is only asked again.
         let _ = answers.keep(name, question, &said);
-        let signal = said.status.signal().map(|signal| SIGNALLED + signal);
-        repeat(&said.stdout, &said.stderr, said.status.code().or(signal).unwrap_or(1))
+        repeat(&said)
     }
 
     fn cannot_run(&self, error: &io::Error) -> ExitCode {
         complain(&format!("cannot run {}: {error}", self.path.display()));
-        ExitCode::from(NOT_FOUND - 1)
+        ExitCode::from(CANNOT_RUN)
     }
 }
 
@@ -104,11 +104,13 @@ fn is_program(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
-/// Says what the compiler said. Nobody may be listening any more.
-fn repeat(stdout: &[u8], stderr: &[u8], status: i32) -> ExitCode {
-    let _ = io::stdout().write_all(stdout);
-    let _ = io::stderr().write_all(stderr);
-    ExitCode::from(u8::try_from(status).unwrap_or(1))
+/// Says what the compiler said, and ends as it did. Nobody may be listening any more.
+fn repeat(said: &Output) -> ExitCode {
+    let _ = io::stdout().write_all(&said.stdout);
+    let _ = io::stderr().write_all(&said.stderr);
+    let signal = said.status.signal().map(|signal| SIGNALLED + signal);
+    let status = said.status.code().or(signal);
+    ExitCode::from(status.and_then(|status| u8::try_from(status).ok()).unwrap_or(1))
 }
 
 fn complain(what: &str) {
