@@ -87,16 +87,21 @@ impl Preset {
 
     /// The images and UKIs that it makes.
     fn files(&self) -> Vec<(PathBuf, Kind)> {
-        let mut files = Vec::new();
-        for image in self.variables.list("PRESETS") {
-            // mkinitcpio knows no ALL_image and no ALL_uki.
-            let of = |key: &str| self.variables.text(&format!("{image}_{key}")).map(PathBuf::from);
-            files.extend(of("image").map(|path| (path, Kind::Initramfs)));
-            files.extend(of("uki").or_else(|| of("efi_image")).map(|path| (path, Kind::Uki)));
-        }
+        let images = self.variables.list("PRESETS").iter();
+        let mut files: Vec<_> = images.flat_map(|image| self.files_of(image)).collect();
         files.sort();
         files.dedup();
         files
+    }
+
+    /// The image and the UKI that it makes under one of its names.
+    fn files_of(&self, image: &str) -> impl Iterator<Item = (PathBuf, Kind)> + use<> {
+        // mkinitcpio knows no ALL_image and no ALL_uki.
+        let of = |key: &str| self.variables.text(&format!("{image}_{key}")).map(PathBuf::from);
+        let uki = of("uki").or_else(|| of("efi_image"));
+        let files =
+            [of("image").map(|path| (path, Kind::Initramfs)), uki.map(|path| (path, Kind::Uki))];
+        files.into_iter().flatten()
     }
 }
 
@@ -196,9 +201,9 @@ mod tests {
         calls(site, kernel, &images).iter().map(Call::line).collect()
     }
 
-    const PRESET: &str = "ALL_kver=/boot/vmlinuz-linux\nALL_config=/etc/m.conf\n\
+    const PRESET: &str = "ALL_kver=/boot/vmlinuz-linux\n\
                           PRESETS=(default fallback)\ndefault_image=/boot/a.img\n\
-                          fallback_uki=/efi/b.efi\nfallback_config=/etc/f.conf\n";
+                          fallback_uki=/efi/b.efi\n";
     const HOOK_FILE: &str = "usr/share/libalpm/hooks/90-mkinitcpio-install.hook";
     const HOOK_TEXT: &str = "[Trigger]\n[Action]\nExec = /script install\n";
 

@@ -65,14 +65,8 @@ struct Recipe<'preset> {
 impl<'preset> Recipe<'preset> {
     /// Of the image or UKI at this path, if the preset makes it.
     fn of(preset: &'preset Preset, path: &Path) -> Option<Self> {
-        let variables = &preset.variables;
-        let makes = |image: &&String| {
-            ["image", "uki", "efi_image"].into_iter().any(|key| {
-                let file = variables.text(&format!("{image}_{key}"));
-                file.is_some_and(|file| Path::new(file) == path)
-            })
-        };
-        let image = variables.list("PRESETS").iter().find(makes)?;
+        let mut images = preset.variables.list("PRESETS").iter();
+        let image = images.find(|image| preset.files_of(image).any(|(file, _)| file == path))?;
         Some(Self { preset, image })
     }
 
