@@ -261,7 +261,7 @@ impl Folder {
             } else {
                 None
             };
-            self.add(name, stat.filter(|stat| stat.kind() != FileType::Directory));
+            self.add(name, stat.filter(|stat| !stat.is_directory()));
         }
         let names = &self.names;
         let name = |entry: &Entry| names.get(entry.name.clone());
