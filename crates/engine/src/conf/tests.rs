@@ -116,6 +116,7 @@ DEST_MODULE_LOCATION="/extra"
 #[case::traps("trap 'echo oops' ERR DEBUG EXIT RETURN; MAKE=make", "make")]
 #[case::our_names("alpm_dkms_wanted=(); MAKE=make; alpm_dkms_wanted=(MAKE)", "make")]
 #[case::megabytes_said("yes | head -c 5000000; yes | head -c 5000000 >&2; MAKE=make", "make")]
+#[case::program_after_a_test("[[ $arch ]] && /bin/true\nMAKE=make; /bin/true", "make")]
 #[case::posix("set -o posix; MAKE=make", "make")]
 #[case::positional("shift $#; set -- a b; MAKE=make", "make")]
 #[case::closed_streams("exec <&- >&- 2>&-; MAKE=make", "make")]

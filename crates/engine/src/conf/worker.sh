@@ -30,6 +30,8 @@ while IFS= read -r -d '' -u 198 alpm_dkms_request; do
         # What programs see that the file runs, as the build will see it; our uname needs it.
         export kernelver arch module module_version
         exec 198<&-
+        # Before bash 5.3, a shell without any trap becomes the program of a line `true && program`.
+        trap : PWR
 
         # shellcheck source=/dev/null
         source "$1"
