@@ -51,11 +51,12 @@ pub fn carry_out(plan: &Plan, facts: &Facts, site: &Site, watch: &mut dyn Watch)
 
 fn run(plan: &Plan, facts: &Facts, site: &Site, watch: &mut dyn Watch) -> Report {
     watch.event(&Event::Planned(plan));
+    let confs = Confs::new(site);
     let mut run = Run {
         facts,
         site,
         debts: Debts::of(&site.trees),
-        confs: Confs::new(site),
+        confs: &confs,
         report: Report::default(),
         failed: BTreeSet::new(),
         not_registered: BTreeSet::new(),
@@ -91,7 +92,7 @@ struct Run<'a> {
     facts: &'a Facts,
     site: &'a Site,
     debts: Debts,
-    confs: Confs<'a>,
+    confs: &'a Confs<'a>,
     report: Report,
     /// Modules that are not what was planned, for each kernel.
     failed: BTreeSet<(ModuleName, KernelRelease)>,
@@ -221,7 +222,7 @@ impl Run<'_> {
         let site = self.site;
         let pair = self.facts.pair(module, kernel);
         let (Some(inputs), Some(values)) =
-            (pair.and_then(|p| p.inputs.clone()), pair.and_then(|p| p.values.clone()))
+            (pair.and_then(|p| p.inputs.clone()), pair.and_then(|p| p.values().cloned()))
         else {
             return Err(Failed::new(1, "its source or the kernel's headers cannot be read"));
         };

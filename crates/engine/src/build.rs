@@ -13,12 +13,12 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::conf::{Conf, Excluded};
+use crate::conf::{Conf, Excluded, Values};
 use crate::confs::Confs;
 use crate::diagnose::{self, Cause};
 use crate::digest::Digest;
 use crate::durable::{self, FileError};
-use crate::facts::Facts;
+use crate::facts::{Facts, Problem, SourceLink};
 use crate::kernels::{Kernel, KernelConfig};
 use crate::make_log::{MakeLog, StepError};
 use crate::names::{KernelRelease, ModuleId, ModuleName, ModuleVersion};
@@ -80,7 +80,7 @@ pub(crate) struct Prepared {
 
 impl Build<'_> {
     /// Builds, and remembers a failure that the same inputs would only repeat.
-    pub(crate) fn run(&self, facts: &Facts, confs: &mut Confs<'_>) -> Result<(), Failed> {
+    pub(crate) fn run(&self, facts: &Facts, confs: &Confs<'_>) -> Result<(), Failed> {
         let started = Instant::now();
         (self.tell)(Phase::Copying);
         if self.cached && self.take_from_cache(facts)? {
@@ -137,11 +137,12 @@ impl Build<'_> {
         self.site.trees.failure_log(self.id, &self.kernel.release, &self.site.arch)
     }
 
-    /// Asks dkms.conf anew and gathers what the build depends on.
-    fn prepare(&self, facts: &Facts, confs: &mut Confs<'_>) -> Result<Prepared, Failed> {
+    /// Gathers what the build depends on.
+    fn prepare(&self, facts: &Facts, confs: &Confs<'_>) -> Result<Prepared, Failed> {
         let Self { site, id, kernel, .. } = self;
-        let (values, conf) =
-            confs.ask(id, kernel).map_err(|problem| Failed::new(problem.code, problem.message))?;
+        let (values, conf) = self
+            .conf(facts, confs)
+            .map_err(|problem| Failed::new(problem.code, problem.message))?;
         let headers = kernel.headers.clone().ok_or_else(|| {
             Failed::new(21, format!("{} has no headers any more", kernel.release))
         })?;
@@ -171,6 +172,22 @@ impl Build<'_> {
         let dependencies = dependencies(site, &conf);
         let excluded = confs.excluded(&conf, kernel);
         Ok(Prepared { excluded, conf, record, headers, env, config, dependencies })
+    }
+
+    /// What dkms.conf says. It is asked anew if it may say something else than a moment ago: it can
+    /// look at its own place in the dkms tree, and at what was built for it to build upon.
+    fn conf(&self, facts: &Facts, confs: &Confs<'_>) -> Result<(Values, Conf), Problem> {
+        let Self { id, kernel, .. } = self;
+        let heard = facts
+            .modules
+            .get(id)
+            .filter(|module| module.link == SourceLink::Source && self.depends.is_empty())
+            .and_then(|module| module.pairs.get(&kernel.release)?.heard.as_ref())
+            .filter(|heard| heard.just_now && heard.source == confs.source_of(id));
+        match heard {
+            Some(heard) => confs.accept(heard.clone(), kernel),
+            None => confs.ask(id, kernel),
+        }
     }
 
     fn build(&self, mut prepared: Prepared, started: Instant) -> Result<(), Failed> {

@@ -3,68 +3,96 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use crate::conf::{Conf, ConfError, Excluded, Question, Reader, Values};
+use crate::conf::{Answer, Conf, ConfError, Excluded, Question, Reader, Values};
 use crate::digest::Digest;
-use crate::facts::Problem;
+use crate::facts::{Heard, Problem};
 use crate::kernels::{Kernel, KernelConfig};
 use crate::links;
 use crate::lock;
 use crate::names::ModuleId;
 use crate::programs;
+use crate::side_by_side::on_all_cores_with;
 use crate::site::Site;
 
-/// The confs of one machine.
+/// A second bash is worth its start for so many confs.
+const ENOUGH: usize = 2;
+
+/// The confs of one machine. Several threads may ask at once.
 pub(crate) struct Confs<'a> {
     site: &'a Site,
-    reader: Option<Reader>,
+    /// Where our programs are that confs find first. Made before any of them can be run: a file that
+    /// somebody has open for writing cannot be.
+    programs: OnceLock<Option<PathBuf>>,
     /// Modules whose conf was out of time once: asking again for each kernel costs as much.
-    out_of_time: BTreeMap<ModuleId, Problem>,
-    /// What the last answer holds of directives that dkms tells to be deprecated.
-    deprecated: Vec<(&'static str, PathBuf)>,
+    out_of_time: Mutex<BTreeMap<ModuleId, Problem>>,
     /// The configurations of kernels that confs asked about.
-    configs: BTreeMap<PathBuf, Option<KernelConfig>>,
+    configs: Mutex<BTreeMap<PathBuf, Option<KernelConfig>>>,
+}
+
+/// A conf to be asked, and for whom.
+pub(crate) struct Asking<'a> {
+    /// The module.
+    pub(crate) id: ModuleId,
+    /// What it is asked about.
+    pub(crate) kernel: &'a Kernel,
+    /// The directory of the conf.
+    pub(crate) source: PathBuf,
 }
 
 impl<'a> Confs<'a> {
     pub(crate) fn new(site: &'a Site) -> Self {
         Self {
             site,
-            reader: None,
-            out_of_time: BTreeMap::new(),
-            deprecated: Vec::new(),
-            configs: BTreeMap::new(),
+            programs: OnceLock::new(),
+            out_of_time: Mutex::default(),
+            configs: Mutex::default(),
         }
     }
 
     /// Asks the conf of a module that dkms knows.
-    pub(crate) fn ask(
-        &mut self,
-        id: &ModuleId,
-        kernel: &Kernel,
-    ) -> Result<(Values, Conf), Problem> {
-        let trees = &self.site.trees;
-        let link = trees.source_link(id);
-        let source = links::resolve(&trees.root, &link).unwrap_or(link);
-        let values = self.ask_at(id, kernel, &source)?;
-        for (directive, file) in std::mem::take(&mut self.deprecated) {
-            log::warn!("{directive} is deprecated: it is set in {}", file.display());
-        }
-        let conf = self.understand(kernel, &source, &values)?;
-        if conf.records.is_empty() {
-            log::warn!("{}/dkms.conf names no objects: make is run, no more", source.display());
-        }
-        Ok((values, conf))
+    pub(crate) fn ask(&self, id: &ModuleId, kernel: &Kernel) -> Result<(Values, Conf), Problem> {
+        let source = self.source_of(id);
+        let heard = self.ask_at(&Asking { id: id.clone(), kernel, source })?;
+        self.accept(heard, kernel)
     }
 
-    /// Asks the conf in the directory `source`.
-    pub(crate) fn ask_at(
-        &mut self,
-        id: &ModuleId,
-        kernel: &Kernel,
-        source: &Path,
-    ) -> Result<Values, Problem> {
-        if let Some(problem) = self.out_of_time.get(id) {
+    /// Where the source is of a module that dkms knows.
+    pub(crate) fn source_of(&self, id: &ModuleId) -> PathBuf {
+        let trees = &self.site.trees;
+        let link = trees.source_link(id);
+        links::resolve(&trees.root, &link).unwrap_or(link)
+    }
+
+    /// Understands what something is to be built by, and warns of what its user should know.
+    pub(crate) fn accept(&self, heard: Heard, kernel: &Kernel) -> Result<(Values, Conf), Problem> {
+        for (directive, file) in &heard.deprecated {
+            log::warn!("{directive} is deprecated: it is set in {}", file.display());
+        }
+        let conf = self.understand(kernel, &heard.source, &heard.values)?;
+        if conf.records.is_empty() {
+            let source = heard.source.display();
+            log::warn!("{source}/dkms.conf names no objects: make is run, no more");
+        }
+        Ok((heard.values, conf))
+    }
+
+    /// Asks many confs; the answers stand in the order of the questions.
+    pub(crate) fn ask_all(&self, asking: &[Asking<'_>]) -> Vec<Result<Heard, Problem>> {
+        // Each thread has its own, which is killed when the thread ends (`PR_SET_PDEATHSIG`).
+        let reader = || self.reader();
+        on_all_cores_with(asking, ENOUGH, reader, |reader, asking| self.ask_by(reader, asking))
+    }
+
+    /// Asks the conf in a directory.
+    pub(crate) fn ask_at(&self, asking: &Asking<'_>) -> Result<Heard, Problem> {
+        self.ask_by(&mut self.reader(), asking)
+    }
+
+    fn ask_by(&self, reader: &mut Reader, asking: &Asking<'_>) -> Result<Heard, Problem> {
+        let Asking { id, kernel, source } = asking;
+        if let Some(problem) = of(&self.out_of_time).get(id) {
             return Err(problem.clone());
         }
         let site = self.site;
@@ -78,32 +106,33 @@ impl<'a> Confs<'a> {
             trees: &site.trees,
             parallel_jobs: site.settings.jobs(),
         };
-        let reader = self.reader.get_or_insert_with(|| {
-            let programs = programs::directory(site).ok();
-            // A conf that calls dkms is part of this run.
-            let env = site.env.clone().with(lock::WITHIN, "1");
-            let mut reader = Reader::new(site.tools.clone(), env, programs.as_deref());
-            reader.patience = site.settings.conf_timeout();
-            reader
-        });
         match reader.read(&question) {
             Ok(answer) => {
                 if !answer.complaint.trim().is_empty() {
                     log::info!("{}: {}", question.conf_file.display(), answer.complaint.trim());
                 }
-                self.deprecated = answer.deprecated;
-                let mut values = answer.values;
+                let Answer { mut values, deprecated, .. } = answer;
                 site.asked.set_directives(&mut values);
-                Ok(values)
+                Ok(Heard { source: source.clone(), just_now: true, values, deprecated })
             }
             Err(error) => {
                 let problem = problem(&error);
                 if matches!(error, ConfError::TimedOut { .. }) {
-                    self.out_of_time.insert(id.clone(), problem.clone());
+                    of(&self.out_of_time).insert(id.clone(), problem.clone());
                 }
                 Err(problem)
             }
         }
+    }
+
+    fn reader(&self) -> Reader {
+        let site = self.site;
+        let programs = self.programs.get_or_init(|| programs::directory(site).ok());
+        // A conf that calls dkms is part of this run.
+        let env = site.env.clone().with(lock::WITHIN, "1");
+        let mut reader = Reader::new(site.tools.clone(), env, programs.as_deref());
+        reader.patience = site.settings.conf_timeout();
+        reader
     }
 
     /// The path by which a conf knows the headers of a kernel.
@@ -126,12 +155,13 @@ impl<'a> Confs<'a> {
     }
 
     /// Which objects of a module are not for this kernel.
-    pub(crate) fn excluded(&mut self, conf: &Conf, kernel: &Kernel) -> Excluded {
+    pub(crate) fn excluded(&self, conf: &Conf, kernel: &Kernel) -> Excluded {
         // Some 10,000 lines, which few confs ask for.
         let file = if conf.asks_config() { kernel.config_file() } else { None };
+        let mut configs = of(&self.configs);
         let config = file.and_then(|file| {
             let read = |file: &PathBuf| KernelConfig::read(file).ok();
-            self.configs.entry(file).or_insert_with_key(read).as_ref()
+            configs.entry(file).or_insert_with_key(read).as_ref()
         });
         conf.excluded(&kernel.release, &self.site.arch, config)
     }
@@ -167,6 +197,11 @@ impl<'a> Confs<'a> {
             parts.iter().map(|(path, digest)| format!("{} {digest}", path.display())).collect();
         Digest::of_bytes(text.join("\n").as_bytes())
     }
+}
+
+/// What is shared. A thread that panicked has left it whole.
+fn of<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn problem(error: &ConfError) -> Problem {

@@ -111,6 +111,7 @@ pub(crate) struct Crew<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
     site: &'env Site,
     facts: &'env Facts,
+    confs: &'env Confs<'env>,
     client: &'env jobserver::Client,
     shared: &'env BTreeMap<&'env ModuleId, Mutex<Shared>>,
     sender: Sender<News>,
@@ -130,11 +131,23 @@ impl<'scope, 'env> Crew<'scope, 'env> {
         scope: &'scope Scope<'scope, 'env>,
         site: &'env Site,
         facts: &'env Facts,
+        confs: &'env Confs<'env>,
         client: &'env jobserver::Client,
         shared: &'env BTreeMap<&'env ModuleId, Mutex<Shared>>,
     ) -> Self {
         let (sender, receiver) = channel();
-        Self { scope, site, facts, client, shared, sender, receiver, running: 0, asked: false }
+        Self {
+            scope,
+            site,
+            facts,
+            confs,
+            client,
+            shared,
+            sender,
+            receiver,
+            running: 0,
+            asked: false,
+        }
     }
 
     /// How many builds were started and have not ended.
@@ -174,7 +187,7 @@ impl<'scope, 'env> Crew<'scope, 'env> {
         job: &Job<'env>,
         token: Token,
     ) {
-        let (site, facts) = (self.site, self.facts);
+        let (site, facts, confs) = (self.site, self.facts, self.confs);
         let (module, kernel, depends) = (job.module, job.kernel, job.depends);
         let cached = job.step.is_cached();
         let (shared, sender) = (&self.shared[module], self.sender.clone());
@@ -205,7 +218,7 @@ impl<'scope, 'env> Crew<'scope, 'env> {
                         tell: &tell,
                         cached,
                     }
-                    .run(facts, &mut Confs::new(site))
+                    .run(facts, confs)
                 }
             };
             let _ = sender.send(News::Ended(number, built, started.elapsed()));

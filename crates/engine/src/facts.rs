@@ -1,6 +1,7 @@
 //! What stands on the machine, as far as a plan depends on it: plain data, read once.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::PathBuf;
 
 use crate::cache::Key;
 use crate::conf::{Autoinstall, Values};
@@ -113,14 +114,28 @@ pub struct ModuleFacts {
 pub struct Pair {
     /// What dkms.conf says for this kernel; nothing if it was not asked.
     pub conf: Option<Result<ConfFacts, Problem>>,
-    /// All its values, for the record of what dkms built.
-    pub values: Option<Values>,
+    /// All that it says, likewise.
+    pub heard: Option<Heard>,
     /// What it would be built from now, without the dependencies (planning adds those).
     pub inputs: Option<Inputs>,
     /// What is built.
     pub built: Option<Built>,
     /// The failure that is remembered.
     pub failure: Option<Failure>,
+}
+
+/// What a dkms.conf says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heard {
+    /// The directory that it is in.
+    pub source: PathBuf,
+    /// Whether it was asked just now; else it said so when the module was built, and neither it nor
+    /// the kernel has changed.
+    pub just_now: bool,
+    /// All its values.
+    pub values: Values,
+    /// Directives that dkms calls deprecated, each with the file that sets it.
+    pub deprecated: Vec<(&'static str, PathBuf)>,
 }
 
 /// What planning wants to know of a dkms.conf.
@@ -158,6 +173,13 @@ pub struct Built {
     pub other_compression: bool,
     /// Whether they are not signed with the key that there is now.
     pub other_key: bool,
+}
+
+impl Pair {
+    /// All values of its dkms.conf.
+    pub(crate) fn values(&self) -> Option<&Values> {
+        self.heard.as_ref().map(|heard| &heard.values)
+    }
 }
 
 impl ModuleFacts {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::confs::Confs;
+use crate::confs::{Asking, Confs};
 use crate::facts::Problem;
 use crate::kernels::Kernel;
 use crate::links;
@@ -108,7 +108,8 @@ fn named(site: &Site, dir: &Path, kernel: &KernelRelease) -> Result<ModuleId, Pr
     let nobody: ModuleId = "unnamed/0".parse().map_err(|why| bad(format!("{why}")))?;
     let mut kernel = Kernel::of_release(&site.trees, kernel.clone());
     site.asked.equip(&mut kernel);
-    let values = Confs::new(site).ask_at(&nobody, &kernel, dir)?;
+    let asking = Asking { id: nobody, kernel: &kernel, source: dir.to_owned() };
+    let values = Confs::new(site).ask_at(&asking)?.values;
     let text = |name: &str| values.text(name, 0).ok_or_else(|| bad(format!("{name} is missing")));
     let (name, version) = (text("PACKAGE_NAME")?, text("PACKAGE_VERSION")?);
     let name = name.parse().map_err(|why| bad(format!("PACKAGE_NAME: {why}")))?;

@@ -12,19 +12,34 @@ pub(crate) fn on_all_cores<T: Sync, A: Send + Sync>(
     enough: usize,
     ask: impl Fn(&T) -> A + Sync,
 ) -> Vec<A> {
+    on_all_cores_with(items, enough, || (), |(), item| ask(item))
+}
+
+/// The same, for what is asked with something that each thread needs one of: `equip` makes it.
+pub(crate) fn on_all_cores_with<T: Sync, A: Send + Sync, E>(
+    items: &[T],
+    enough: usize,
+    equip: impl Fn() -> E + Sync,
+    ask: impl Fn(&mut E, &T) -> A + Sync,
+) -> Vec<A> {
+    if items.is_empty() {
+        return Vec::new();
+    }
     let threads = items.len().div_ceil(enough.max(1)).min(cores());
     if threads < 2 {
-        return items.iter().map(ask).collect();
+        let mut equipment = equip();
+        return items.iter().map(|item| ask(&mut equipment, item)).collect();
     }
     let answers: Vec<OnceLock<A>> = items.iter().map(|_| OnceLock::new()).collect();
     // Whoever is free takes the next one: a tree may be a hundred times as large as another.
     let next = AtomicUsize::new(0);
     let work = || {
+        let mut equipment = equip();
         while let Some((item, answer)) = {
             let number = next.fetch_add(1, Ordering::Relaxed);
             items.get(number).zip(answers.get(number))
         } {
-            let _ = answer.set(ask(item));
+            let _ = answer.set(ask(&mut equipment, item));
         }
     };
     thread::scope(|scope| {

@@ -71,9 +71,7 @@ pub fn read(site: &Site, scope: &Scope) -> Facts {
     survey.add_import(&mut modules);
     survey.look_ahead(&kernels, &modules);
     survey.identities(&mut kernels);
-    for (id, module) in &mut modules {
-        survey.pairs(id, module, &kernels);
-    }
+    survey.pairs(&mut modules, &kernels);
     if let Err(error) = survey.digests.save() {
         log::info!("{error}");
     }

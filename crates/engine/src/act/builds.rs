@@ -19,7 +19,7 @@ use crate::report::{Event, Failed, Outcome, Phase};
 impl Run<'_> {
     /// Builds side by side, and installs each module when it is built.
     pub(super) fn builds(&mut self, plan: &Plan) {
-        let (site, facts) = (self.site, self.facts);
+        let (site, facts, confs) = (self.site, self.facts, self.confs);
         let jobs = crew::jobs(plan);
         if jobs.is_empty() {
             return;
@@ -49,7 +49,7 @@ impl Run<'_> {
         let shared = crew::shared(&jobs);
         let mut schedule = crew::schedule(&jobs, facts, site);
         thread::scope(|scope| {
-            let mut crew = Crew::new(scope, site, facts, &client, &shared);
+            let mut crew = Crew::new(scope, site, facts, confs, &client, &shared);
             let (mut built, mut again) = (VecDeque::new(), Again::default());
             loop {
                 let wanted = schedule.has_ready() && !self.is_stopped() && !again.is_running();

@@ -31,7 +31,7 @@ impl Run<'_> {
         durable::replace_link(&trees.source_link(module), &target)?;
         let pairs = self.facts.modules.get(module).into_iter().flat_map(|m| &m.pairs);
         let script = pairs
-            .filter_map(|(kernel, pair)| Some((kernel, pair.values.as_ref()?.text("POST_ADD", 0)?)))
+            .filter_map(|(kernel, pair)| Some((kernel, pair.values()?.text("POST_ADD", 0)?)))
             .next();
         let Some((kernel, value)) = script else { return Ok(()) };
         let ran = run_script(self.site, module, kernel, "POST_ADD", value);

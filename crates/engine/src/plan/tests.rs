@@ -180,7 +180,7 @@ fn pair(name: &str, release: &KernelRelease) -> Pair {
             autoinstall: Autoinstall::Yes,
             excluded: None,
         })),
-        values: Some(Values::default()),
+        heard: None,
         inputs: Some(Inputs {
             source: digest(name),
             overrides: digest(""),

@@ -6,20 +6,41 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::Survey;
+use crate::confs::Asking;
 use crate::digest::Digest;
-use crate::facts::{ConfFacts, KernelFacts, ModuleFacts, Pair, SourcePlace};
+use crate::facts::{ConfFacts, Heard, KernelFacts, ModuleFacts, Pair, Problem, SourcePlace};
+use crate::kernels::Kernel;
 use crate::links;
 use crate::names::{KernelRelease, ModuleId};
 use crate::object::{Compression, ObjectName};
 use crate::record::{Failure, Inputs, Record};
 
 impl Survey<'_> {
-    /// Fills in what is known of a module for each kernel.
+    /// Fills in what is known of each module for each kernel.
     pub(super) fn pairs(
+        &mut self,
+        modules: &mut BTreeMap<ModuleId, ModuleFacts>,
+        kernels: &BTreeMap<KernelRelease, KernelFacts>,
+    ) {
+        let mut asking = Vec::new();
+        for (id, module) in modules.iter_mut() {
+            self.pairs_of(id, module, kernels, &mut asking);
+        }
+        let answers = self.confs.ask_all(&asking);
+        for (Asking { id, kernel, .. }, answer) in asking.iter().zip(answers) {
+            let module = modules.get_mut(id);
+            if let Some(pair) = module.and_then(|module| module.pairs.get_mut(&kernel.release)) {
+                self.hear(answer, kernel, pair);
+            }
+        }
+    }
+
+    fn pairs_of<'k>(
         &mut self,
         id: &ModuleId,
         module: &mut ModuleFacts,
-        kernels: &BTreeMap<KernelRelease, KernelFacts>,
+        kernels: &'k BTreeMap<KernelRelease, KernelFacts>,
+        asking: &mut Vec<Asking<'k>>,
     ) {
         let covered = kernels.keys().filter(|kernel| self.scope.covers(kernel));
         let releases: BTreeSet<KernelRelease> =
@@ -32,7 +53,7 @@ impl Survey<'_> {
                 && self.scope.covers(&release)
                 && let Some(kernel) = kernel
             {
-                self.look_at_inputs(id, module, kernel, &mut pair);
+                asking.extend(self.look_at_inputs(id, module, kernel, &mut pair));
             }
             module.pairs.insert(release, pair);
         }
@@ -82,13 +103,15 @@ impl Survey<'_> {
         }
     }
 
-    fn look_at_inputs(
+    /// Gathers what a module would be built from, but for what its conf says: that is in its
+    /// record, or has to be asked.
+    fn look_at_inputs<'k>(
         &mut self,
         id: &ModuleId,
         module: &ModuleFacts,
-        kernel: &KernelFacts,
+        kernel: &'k KernelFacts,
         pair: &mut Pair,
-    ) {
+    ) -> Option<Asking<'k>> {
         let source = self.source_of(id, module);
         let inputs = kernel.inputs.as_ref().and_then(|identity| {
             Some(Inputs {
@@ -109,28 +132,46 @@ impl Survey<'_> {
         };
         let as_recorded =
             |_: &&Record| !self.site.asked.changes_conf_of(id) && !self.site.has_directives();
-        let values = match recorded.filter(as_recorded).filter(still_good) {
-            Some(record) => Ok(record.values.clone()),
-            None if self.scope.asks(id) => self.confs.ask_at(id, &kernel.kernel, &source),
-            None => return,
-        };
-        let facts = values.and_then(|values| {
-            let conf = self.confs.understand(&kernel.kernel, &source, &values)?;
-            let excluded = self.confs.excluded(&conf, &kernel.kernel);
+        let recorded = recorded.filter(as_recorded).filter(still_good);
+        match recorded.map(|record| record.values.clone()) {
+            Some(values) => {
+                pair.inputs = inputs;
+                let heard = Heard { source, just_now: false, values, deprecated: Vec::new() };
+                self.hear(Ok(heard), &kernel.kernel, pair);
+                None
+            }
+            None if self.scope.asks(id) => {
+                pair.inputs = inputs;
+                Some(Asking { id: id.clone(), kernel: &kernel.kernel, source })
+            }
+            None => None,
+        }
+    }
+
+    /// Notes what the conf of a module says for a kernel.
+    fn hear(&mut self, heard: Result<Heard, Problem>, kernel: &Kernel, pair: &mut Pair) {
+        let facts = heard.and_then(|heard| {
+            let conf = self.confs.understand(kernel, &heard.source, &heard.values)?;
+            let excluded = self.confs.excluded(&conf, kernel);
             let facts = ConfFacts {
                 excluded: excluded.whole().map(ToString::to_string),
-                depends: conf.depends.clone(),
+                depends: conf.depends,
                 autoinstall: conf.autoinstall,
             };
-            Ok((values, facts))
+            Ok((heard, facts))
         });
         match facts {
-            Ok((values, facts)) => {
-                pair.inputs = inputs.map(|inputs| Inputs { conf: values.digest(), ..inputs });
-                pair.values = Some(values);
+            Ok((heard, facts)) => {
+                if let Some(inputs) = &mut pair.inputs {
+                    inputs.conf = heard.values.digest();
+                }
+                pair.heard = Some(heard);
                 pair.conf = Some(Ok(facts));
             }
-            Err(problem) => pair.conf = Some(Err(problem)),
+            Err(problem) => {
+                pair.inputs = None;
+                pair.conf = Some(Err(problem));
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its root has failed")]
 
+mod asking;
 mod bounds;
 mod cache;
 mod installing;
