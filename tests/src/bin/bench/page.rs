@@ -25,7 +25,8 @@ measurement begins from a fork of the same machine, on a tmpfs; the sides take t
 - From the milliseconds of `dkms status` and of hooks, both sides', is taken what `true` takes, started the same way: `env`,
   `chroot` and `sh` before it are the measurement's.
 
-Times are medians of the wall clock, in seconds unless another unit is given.
+Times are medians of the wall clock, in seconds unless another unit is given. **round by round**: the least and the greatest
+ratio of ours to dkms within one round. The speed of the machine, which is a virtual one, drifts between the two.
 ";
 
 const EFFORTS: &str = "\
@@ -47,6 +48,7 @@ pub(crate) fn page(wanted: &Wanted, machines: &mut Machines, results: &Results) 
         "ours",
         "dkms",
         "ours / dkms",
+        "round by round",
         "floor",
         "ours / floor",
         "floor / dkms",
@@ -67,6 +69,7 @@ pub(crate) fn page(wanted: &Wanted, machines: &mut Machines, results: &Results) 
             seconds(medians.ours),
             seconds(medians.dkms),
             ratio(medians.ours, medians.dkms),
+            medians.ratios.map(range).unwrap_or_default(),
             seconds(medians.floor),
             ratio(medians.ours, medians.floor),
             ratio(medians.floor, medians.dkms),
@@ -129,8 +132,13 @@ fn ratio(value: f64, of: f64) -> String {
     match value / of {
         ratio if !ratio.is_finite() || ratio == 0.0 => String::new(),
         ratio if ratio < 0.1 => format!("{ratio:.4}"),
-        ratio => format!("{ratio:.2}"),
+        ratio => format!("{ratio:.3}"),
     }
+}
+
+fn range((least, most): (f64, f64)) -> String {
+    let (least, most) = (ratio(least, 1.0), ratio(most, 1.0));
+    if least == most { least } else { format!("{least} to {most}") }
 }
 
 /// A table in Markdown that is also good to read as it is.

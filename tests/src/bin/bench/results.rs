@@ -28,6 +28,9 @@ pub(crate) struct Medians {
     pub compilers_cpu: f64,
     /// MiB of our own programs, at most.
     pub memory: f64,
+    /// The least and the greatest part of dkms's time that ours took in one round, where each round measured both once:
+    /// how far the machine lets them be trusted.
+    pub ratios: Option<(f64, f64)>,
 }
 
 impl Results {
@@ -66,7 +69,20 @@ impl Results {
             dkms_cpu: of(Side::Dkms, |figure| figure.cpu.as_secs_f64()),
             compilers_cpu,
             memory: of(Side::Ours, memory) / 1024.0,
+            ratios: self.ratios(row),
         }
+    }
+
+    fn ratios(&self, row: &'static str) -> Option<(f64, f64)> {
+        let [ours, dkms] = [Side::Ours, Side::Dkms].map(|side| self.figures.get(&(row, side)));
+        let (ours, dkms) = ours.zip(dkms).filter(|(ours, dkms)| ours.len() == dkms.len())?;
+        let mut ratios: Vec<f64> = ours
+            .iter()
+            .zip(dkms)
+            .map(|(ours, dkms)| ours.wall.as_secs_f64() / dkms.wall.as_secs_f64())
+            .collect();
+        ratios.sort_by(f64::total_cmp);
+        Some((*ratios.first()?, *ratios.last()?))
     }
 }
 
