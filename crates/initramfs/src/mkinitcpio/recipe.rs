@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use dkms_engine::kernels::Kernel;
 use dkms_engine::site::Site;
+use dkms_engine::version;
 
 use super::{Preset, presets_for};
 use crate::files;
@@ -46,9 +47,11 @@ fn configurations(root: &Path, named: Option<&str>) -> Vec<PathBuf> {
     let mut files = match named {
         Some(named) => vec![files::below(root, Path::new(named))],
         None => {
-            let mut usual = vec![root.join("etc/mkinitcpio.conf")];
-            usual.extend(files::with_suffix(&root.join("etc/mkinitcpio.conf.d"), ".conf"));
-            usual
+            let mut dropins = files::with_suffix(&root.join("etc/mkinitcpio.conf.d"), ".conf");
+            // 9-a.conf before 10-b.conf, as mkinitcpio has it: the last one has the last word.
+            let name = |file: &Path| file.to_string_lossy().into_owned();
+            dropins.sort_by(|a, b| version::compare(&name(a), &name(b)));
+            [vec![root.join("etc/mkinitcpio.conf")], dropins].concat()
         }
     };
     files.retain(|file| file.exists());
@@ -159,6 +162,19 @@ mod tests {
             ],
         );
         assert_eq!(names, [vec!["base", "zfs"], vec!["base"]]);
+    }
+
+    #[test]
+    fn the_last_dropin_is_that_of_the_greatest_number() {
+        let names = names_wanted(
+            "",
+            &[
+                ("etc/mkinitcpio.conf", "HOOKS=(base)\n"),
+                ("etc/mkinitcpio.conf.d/9-first.conf", "HOOKS=(base first)\n"),
+                ("etc/mkinitcpio.conf.d/10-last.conf", "HOOKS=(base zfs)\n"),
+            ],
+        );
+        assert_eq!(names, [["base", "zfs"], ["base", "zfs"]]);
     }
 
     #[test]
