@@ -6,6 +6,9 @@
 //! anything is not as expected, the compiler is started as if nothing stood before it.
 
 mod answers;
+mod arguments;
+mod module_file;
+mod preamble;
 mod question;
 
 use std::env;
@@ -18,6 +21,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output};
 
 use answers::Answers;
+use arguments::Arguments;
+use module_file::ModuleFile;
+use preamble::Preamble;
 use question::Question;
 
 /// As a shell has it: a program cannot be run, there is none, and by which signal one ended.
@@ -36,10 +42,19 @@ fn main() -> ExitCode {
         return ExitCode::from(NOT_FOUND);
     };
     if let Some(dir) = answers
-        && let Some(question) = Question::read(&arguments)
-        && let Some(name) = question.name(&compiler.path)
+        && let Some(read) = Arguments::read(&arguments)
     {
-        return compiler.ask_once(&Answers::of(dir), &question, &name, &arguments);
+        if let Some(question) = Question::of(&read)
+            && let Some(name) = question.name(&compiler.path)
+        {
+            return compiler.ask_once(&Answers::of(dir), &question, &name, &arguments);
+        }
+        if env::var_os("ALPM_DKMS_MANY_OBJECTS").is_some()
+            && let Some(file) = ModuleFile::of(&read)
+            && let Some(name) = file.name(&compiler.path)
+        {
+            return compiler.compile(&Preamble::of(dir, &name, &file), &arguments);
+        }
     }
     compiler.become_it(&arguments)
 }
@@ -92,6 +107,27 @@ impl Compiler {
         // Not kept, it is only asked again.
         let _ = answers.keep(name, question, &said);
         repeat(&said)
+    }
+
+    /// Compiles a module's own file with headers that are compiled already, if they are.
+    fn compile(&self, preamble: &Preamble<'_>, arguments: &[OsString]) -> ExitCode {
+        let start = |arguments: &[OsString]| self.command(arguments).output();
+        if preamble.is_there() {
+            if let Some(said) = preamble.compile(start) {
+                return repeat(&said);
+            }
+        } else if preamble.is_ours_to_make() {
+            let said = match start(arguments) {
+                Ok(said) => said,
+                Err(error) => return self.cannot_run(&error),
+            };
+            if said.status.success() {
+                // Not made, all are compiled as ever.
+                let _ = preamble.make(start);
+            }
+            return repeat(&said);
+        }
+        self.become_it(arguments)
     }
 
     fn cannot_run(&self, error: &io::Error) -> ExitCode {

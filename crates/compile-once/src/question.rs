@@ -6,67 +6,12 @@
 //! (`scripts/Makefile.modfinal`). Only these are looked for, and only with arguments that are
 //! known to have no other effect than on the object: whatever else is asked is the compiler's.
 
-use std::env;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+
+use crate::arguments::{self, Arguments, is_of_packages};
 
 /// The file of the kernel that every module contains.
 const COMMON: &str = "scripts/module-common.c";
-
-/// Options that a word follows which says no path.
-const WITH_WORD: [&str; 4] = ["-D", "-U", "-x", "--param"];
-
-/// Options that a path follows, as a word of its own or not.
-const WITH_PATH: [&str; 6] = ["-I", "-include", "-imacros", "-iquote", "-isystem", "-idirafter"];
-
-/// How options begin that only change the object, or what is said about it.
-const HARMLESS: [&str; 11] =
-    ["-D", "-O", "-U", "-W", "-f", "-g", "-m", "--param=", "-std=", "-nostdinc", "-pipe"];
-
-/// And those among them that do more: they write or read other files, or are another program's.
-const MORE: [&str; 20] = [
-    "-Wa,",
-    "-Wl,",
-    "-Wp,",
-    "-fauto-profile",
-    "-fbranch-probabilities",
-    "-fcallgraph-info",
-    "-fdump",
-    "-fmodule",
-    "-fopt-info",
-    "-fplugin",
-    "-fprebuilt",
-    "-fproc-stat",
-    "-fprofile",
-    "-fsanitize-",
-    "-fsave-",
-    "-fstack-usage",
-    "-ftest-coverage",
-    "-ftime-",
-    "-gsplit-dwarf",
-    "-mllvm",
-];
-
-/// Variables that change what gcc and clang make of their arguments (gcc(1), "Environment
-/// Variables").
-const VARIABLES: [&str; 13] = [
-    "CCC_OVERRIDE_OPTIONS",
-    "COMPILER_PATH",
-    "CPATH",
-    "C_INCLUDE_PATH",
-    "GCC_COMPARE_DEBUG",
-    "GCC_EXEC_PREFIX",
-    "GCC_EXTRA_DIAGNOSTIC_OUTPUT",
-    "LANG",
-    "LANGUAGE",
-    "LC_ALL",
-    "LC_CTYPE",
-    "LC_MESSAGES",
-    "SOURCE_DATE_EPOCH",
-];
-
-/// Variables that have them write further files.
-const WRITING: [&str; 2] = ["DEPENDENCIES_OUTPUT", "SUNPRO_DEPENDENCIES"];
 
 /// A question whose answer is the same for every module of a kernel.
 #[derive(Debug, PartialEq, Eq)]
@@ -80,52 +25,32 @@ pub(crate) struct Question {
 }
 
 impl Question {
-    /// Reads the arguments of a compiler; nothing if the answer may be another one each time.
-    pub(crate) fn read(arguments: &[OsString]) -> Option<Self> {
-        let mut words = arguments.iter().map(|word| word.to_str());
-        let (mut object, mut dependencies, mut source) = (None, None, None);
-        let (mut asked, mut paths, mut compiles) = (Vec::new(), Vec::new(), false);
-        while let Some(word) = words.next() {
-            let word = word?;
-            asked.push(word.to_owned());
-            if word == "-o" {
-                asked.pop();
-                set(&mut object, words.next()??)?;
-            } else if let Some(file) = word.strip_prefix("-Wp,-MMD,") {
-                set(&mut dependencies, file)?;
-            } else if let Some(option) = WITH_PATH.iter().find(|it| word.starts_with(**it)) {
-                let path = if word == *option { words.next()?? } else { &word[option.len()..] };
-                asked.push(path.to_owned());
-                paths.push(path);
-            } else if WITH_WORD.contains(&word) {
-                asked.push(words.next()??.to_owned());
-            } else if word == "-c" || word == "-S" {
-                compiles = true;
-            } else if !word.starts_with('-') {
-                set(&mut source, word)?;
-            } else if !is_harmless(word) {
-                return None;
-            }
-        }
-        let (source, object) = (source?, object?);
+    /// Finds the question in the arguments; nothing if the answer may be another one each time.
+    pub(crate) fn of(arguments: &Arguments) -> Option<Self> {
+        let Arguments { makes, source, object, dependencies, .. } = arguments;
+        let mut asked: Vec<String> = arguments.words().map(str::to_owned).collect();
+        asked.extend([makes.clone(), source.clone()]);
         if source == "/dev/null" {
-            if !paths.is_empty() || dependencies.is_some() {
+            if arguments.paths().next().is_some() || dependencies.is_some() {
                 return None;
             }
         } else {
             let headers = Path::new(source).ancestors().nth(2)?;
-            let lasts = |path: &&str| Path::new(path).starts_with(headers) || is_of_packages(path);
+            let lasts = |path: &str| {
+                let path = Path::new(path);
+                path.starts_with(headers) || is_of_packages(path)
+            };
             if Path::new(source) != headers.join(COMMON)
                 || !headers.is_absolute()
-                || !paths.iter().all(lasts)
+                || !arguments.paths().all(lasts)
             {
                 return None;
             }
             // What the dependencies are of is the object, by name.
-            asked.push(object.to_owned());
+            asked.push(object.clone());
         }
-        let dependencies = dependencies.map(PathBuf::from);
-        compiles.then(|| Self { asked, object: object.into(), dependencies })
+        let dependencies = dependencies.as_ref().map(PathBuf::from);
+        Some(Self { asked, object: object.into(), dependencies })
     }
 
     /// A name for the question put to this compiler in this environment.
@@ -133,48 +58,21 @@ impl Question {
     /// The working directory has no part in it: it shows in the debugging symbols only, and what
     /// keeps those is built without us.
     pub(crate) fn name(&self, compiler: &Path) -> Option<String> {
-        if WRITING.iter().any(|name| env::var_os(name).is_some()) {
-            return None;
-        }
-        let mut hasher = blake3::Hasher::new();
-        let mut add = |bytes: &[u8]| {
-            hasher.update(&bytes.len().to_le_bytes()).update(bytes);
-        };
-        add(compiler.as_os_str().as_encoded_bytes());
-        for name in VARIABLES {
-            add(env::var_os(name).unwrap_or_default().as_encoded_bytes());
-        }
-        for word in &self.asked {
-            add(word.as_bytes());
-        }
-        Some(hasher.finalize().to_hex().to_string())
+        arguments::name(compiler, self.asked.iter().map(String::as_str))
     }
-}
-
-/// Sets what may be said once only.
-fn set<'a>(once: &mut Option<&'a str>, word: &'a str) -> Option<()> {
-    once.replace(word).is_none().then_some(())
-}
-
-fn is_harmless(option: &str) -> bool {
-    option == "-pg"
-        || HARMLESS.iter().any(|it| option.starts_with(it))
-            && !MORE.iter().any(|it| option.starts_with(it))
-}
-
-/// Whether a path is where packages have their files, which no build changes.
-fn is_of_packages(path: &str) -> bool {
-    Path::new(path).starts_with("/usr")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
     use rstest::rstest;
 
     use super::*;
 
     fn read(line: &str) -> Option<Question> {
-        Question::read(&line.split(' ').map(OsString::from).collect::<Vec<_>>())
+        let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+        Question::of(&Arguments::read(&words)?)
     }
 
     #[rstest]

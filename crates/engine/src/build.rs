@@ -53,6 +53,8 @@ pub(crate) struct Build<'a> {
     pub tell: &'a dyn Fn(Phase),
     /// Whether the cache has it.
     pub cached: bool,
+    /// How many objects this run compiles for the kernel.
+    pub objects: usize,
     /// Where it happens.
     pub workplace: Workplace,
     /// What it shares with builds of the same module for other kernels.

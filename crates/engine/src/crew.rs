@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::build::{self, Build, Shared, Workplace};
 use crate::confs::Confs;
 use crate::digest::Digest;
-use crate::facts::Facts;
+use crate::facts::{Facts, Pair};
 use crate::links;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 use crate::plan::{Action, Plan, Step};
@@ -114,10 +114,22 @@ pub(crate) struct Crew<'scope, 'env> {
     confs: &'env Confs<'env>,
     client: &'env jobserver::Client,
     shared: &'env BTreeMap<&'env ModuleId, Mutex<Shared>>,
+    objects: &'env BTreeMap<&'env KernelRelease, usize>,
     sender: Sender<News>,
     receiver: Receiver<News>,
     running: usize,
     asked: bool,
+}
+
+/// How many objects are compiled for each kernel, as far as the confs tell.
+pub(crate) fn objects<'a>(jobs: &[Job<'a>], facts: &Facts) -> BTreeMap<&'a KernelRelease, usize> {
+    let mut objects = BTreeMap::new();
+    for job in jobs.iter().filter(|job| !job.step.is_cached()) {
+        let values = facts.pair(job.module, job.kernel).and_then(Pair::values);
+        let named = values.map_or(0, |values| values.elements("BUILT_MODULE_NAME").count());
+        *objects.entry(job.kernel).or_default() += named.max(1);
+    }
+    objects
 }
 
 /// Something for the builds of each module to share.
@@ -134,6 +146,7 @@ impl<'scope, 'env> Crew<'scope, 'env> {
         confs: &'env Confs<'env>,
         client: &'env jobserver::Client,
         shared: &'env BTreeMap<&'env ModuleId, Mutex<Shared>>,
+        objects: &'env BTreeMap<&'env KernelRelease, usize>,
     ) -> Self {
         let (sender, receiver) = channel();
         Self {
@@ -143,6 +156,7 @@ impl<'scope, 'env> Crew<'scope, 'env> {
             confs,
             client,
             shared,
+            objects,
             sender,
             receiver,
             running: 0,
@@ -190,6 +204,7 @@ impl<'scope, 'env> Crew<'scope, 'env> {
         let (site, facts, confs) = (self.site, self.facts, self.confs);
         let (module, kernel, depends) = (job.module, job.kernel, job.depends);
         let cached = job.step.is_cached();
+        let objects = self.objects.get(kernel).copied().unwrap_or_default();
         let (shared, sender) = (&self.shared[module], self.sender.clone());
         self.running += 1;
         self.scope.spawn(move || {
@@ -217,6 +232,7 @@ impl<'scope, 'env> Crew<'scope, 'env> {
                         shared,
                         tell: &tell,
                         cached,
+                        objects,
                     }
                     .run(facts, confs)
                 }

@@ -2,21 +2,23 @@
 
 use stories::{Root, find};
 
-use crate::setting::{machine, object, release};
+use crate::setting::{kernel, machine, release};
 
 const MODULES: [&str; 3] = ["bbswitch", "vhba", "v4l2loopback"];
 
-/// The objects without the names that their builds have, which hold where each was built.
-fn objects(root: &Root) -> Vec<String> {
-    let objects = MODULES.map(|module| object(&release(), module));
-    let without_name = |path: &String| {
-        root.shell(&format!(
-            "cd /tmp && zstd -dfqo it.ko /{path} && objcopy -R .note.gnu.build-id it.ko && sha256sum it.ko"
-        ))
-        .ok()
-        .text
+/// With nine objects among them, worth it to compile headers beforehand.
+const MANY: [&str; 4] = ["digimend", "tp_smapi", "bbswitch", "vhba"];
+
+/// The objects for a kernel without the names that their builds have, which hold where each was built.
+fn objects(root: &Root, release: &str) -> Vec<(String, String)> {
+    let without_name = |path: String| {
+        let sum = root.shell(&format!(
+            "cd /tmp && zstd -dfqo it.ko /usr/lib/modules/{release}/{path} && \
+             objcopy -R .note.gnu.build-id it.ko && sha256sum it.ko"
+        ));
+        (path, sum.ok().text)
     };
-    objects.iter().map(without_name).collect()
+    root.placed(release).into_iter().map(without_name).collect()
 }
 
 #[test]
@@ -36,13 +38,39 @@ fn the_compiler_is_asked_once_what_is_the_same_for_all_modules() {
         (count("scripts/module-common.c"), count("/dev/null"))
     };
     let (commons, options) = build(true);
-    let once = objects(&root);
-    let names = MODULES.map(|name| format!("{name}-dkms"));
-    root.remove(&names.each_ref().map(String::as_str)).hooks_succeed();
+    let once = objects(&root, &release());
+    root.remove(&modules.each_ref().map(|package| package.name.as_str())).hooks_succeed();
     let (all_commons, all_options) = build(false);
     assert_eq!((commons, all_commons), (1, MODULES.len()));
     // An option that the compiler does not know is asked for by each of them.
     assert!(options >= all_options / MODULES.len(), "{options} of {all_options}");
     assert!(options < all_options / 2, "{options} of {all_options}");
-    assert_eq!(objects(&root), once, "the objects differ");
+    assert_eq!(objects(&root, &release()), once, "the objects differ");
+}
+
+#[test]
+fn headers_are_compiled_once_for_many_objects() {
+    let root = machine(&kernel("linux-lts", 1));
+    let releases = ["linux-1", "linux-lts-1"].map(|alias| find(alias).release().to_owned());
+    let modules = MANY.map(find);
+    let compilers = root.count_compilers();
+    let build = |compile_once: bool| {
+        let settings = format!("compile_once = {compile_once}\n[cache]\nsize = 0\n");
+        root.write("etc/dkms/alpm-dkms.toml", &format!("[build]\n{settings}"));
+        root.install(&modules).hooks_succeed();
+        let starts = compilers.starts();
+        let count = |what: &str| starts.iter().filter(|it| it.contains(what)).count();
+        let objects = releases.each_ref().map(|release| objects(&root, release));
+        (count("-x c-header"), count("/includes.h -include"), objects)
+    };
+    let (made, used, once) = build(true);
+    root.remove(&modules.each_ref().map(|package| package.name.as_str())).hooks_succeed();
+    let (never_made, never_used, each) = build(false);
+
+    assert_eq!((made, never_made, never_used), (releases.len(), 0, 0));
+    let all = once.iter().map(Vec::len).sum::<usize>();
+    assert!(all >= 18, "{once:?}");
+    // Not those that were compiled while the headers were.
+    assert!(used > all / 2, "{used} of {all}");
+    assert_eq!(once, each, "the objects differ");
 }

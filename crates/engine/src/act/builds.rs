@@ -46,10 +46,10 @@ impl Run<'_> {
                 return;
             }
         };
-        let shared = crew::shared(&jobs);
+        let (shared, objects) = (crew::shared(&jobs), crew::objects(&jobs, facts));
         let mut schedule = crew::schedule(&jobs, facts, site);
         thread::scope(|scope| {
-            let mut crew = Crew::new(scope, site, facts, confs, &client, &shared);
+            let mut crew = Crew::new(scope, site, facts, confs, &client, &shared, &objects);
             let (mut built, mut again) = (VecDeque::new(), Again::default());
             loop {
                 let wanted = schedule.has_ready() && !self.is_stopped() && !again.is_running();

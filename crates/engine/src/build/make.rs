@@ -46,7 +46,9 @@ impl Build<'_> {
         if let Some(file) = self.site.settings.build_environment() {
             env = self.exported(&self.site.trees.inside(&file), env);
         }
-        let env = compile_once::environment(self.site, env, keeps_symbols);
+        // clang is not gcc in how it compiles headers beforehand.
+        let objects = if config.is_some_and(KernelConfig::is_clang) { 0 } else { self.objects };
+        let env = compile_once::environment(self.site, env, keeps_symbols, objects);
         Ok(launcher::environment(self.site, env))
     }
 
