@@ -1,5 +1,5 @@
-//! Stands in a compiler's place during builds, and gives the answers that are the same for every
-//! module of a kernel a second time without the compiler.
+//! Stands in a compiler's place during builds, and has done once what comes out the same for every
+//! module of a kernel.
 //!
 //! A copy of it has the compiler's name and is found before the compiler in PATH. Answers are kept
 //! in the directory `ALPM_DKMS_ANSWERS`, which lies beside that copy; without it, and whenever

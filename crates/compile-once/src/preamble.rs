@@ -16,11 +16,11 @@ pub(crate) struct Preamble<'a> {
     dir: PathBuf,
 }
 
-/// In the directory: the lines that include the headers,
+/// In the directory, the lines that include the headers.
 const HEADER: &str = "includes.h";
-/// what the compiler looks for beside them (gcc(1)),
+/// The compiled headers, under the name that gcc looks for beside those lines (gcc(1)).
 const PRECOMPILED: &str = "includes.h.gch";
-/// and what an object depends on, behind its own name and that of its source.
+/// What an object depends on, behind its own name and that of its source.
 const DEPENDENCIES: &str = "dependencies";
 
 impl<'a> Preamble<'a> {
