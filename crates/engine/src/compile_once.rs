@@ -70,13 +70,9 @@ pub(crate) fn environment(
     if keeps_symbols || !answers.is_dir() {
         return env;
     }
-    let room = durable::room(&answers);
+    let many = objects >= MANY && durable::room(&answers).is_some_and(|room| room >= ROOMY);
     let env = env.with(ANSWERS, answers).first_in_path(&site.trees.answering_compilers());
-    if objects >= MANY && room.is_some_and(|room| room >= ROOMY) {
-        env.with(MANY_OBJECTS, "1")
-    } else {
-        env.without(MANY_OBJECTS)
-    }
+    if many { env.with(MANY_OBJECTS, "1") } else { env.without(MANY_OBJECTS) }
 }
 
 /// Forgets the answers when all is built. What cannot be removed goes at the next run.
