@@ -1,6 +1,6 @@
 //! What the kernel alone decides is asked of the compiler once for all modules.
 
-use stories::{Root, find};
+use stories::{Compilers, Package, Root, find};
 
 use crate::setting::{kernel, machine, release};
 
@@ -21,6 +21,25 @@ fn objects(root: &Root, release: &str) -> Vec<(String, String)> {
     root.placed(release).into_iter().map(without_name).collect()
 }
 
+/// Installs modules with these settings of `[build]` and without a cache; what compilers were started for meanwhile.
+#[track_caller]
+fn build(
+    root: &Root,
+    compilers: &Compilers<'_>,
+    modules: &[Package],
+    settings: &str,
+) -> Vec<String> {
+    root.write("etc/dkms/alpm-dkms.toml", &format!("[build]\n{settings}\n[cache]\nsize = 0\n"));
+    root.install(modules).hooks_succeed();
+    assert!(!root.exists("var/lib/dkms/.bin/once"), "answers are left");
+    compilers.starts()
+}
+
+/// How many of them have this in their arguments.
+fn count(starts: &[String], what: &str) -> usize {
+    starts.iter().filter(|start| start.contains(what)).count()
+}
+
 #[test]
 fn the_compiler_is_asked_once_what_is_the_same_for_all_modules() {
     let root = machine(&[]);
@@ -29,13 +48,9 @@ fn the_compiler_is_asked_once_what_is_the_same_for_all_modules() {
     // How often the compiler compiles kbuild's own file, and how often it is asked for an option.
     let build = |compile_once: bool| {
         // One after the other: two that begin together both ask.
-        let settings = format!("compile_once = {compile_once}\njobs = 1\n[cache]\nsize = 0\n");
-        root.write("etc/dkms/alpm-dkms.toml", &format!("[build]\n{settings}"));
-        root.install(&modules).hooks_succeed();
-        assert!(!root.exists("var/lib/dkms/.bin/once"), "answers are left");
-        let starts = compilers.starts();
-        let count = |what: &str| starts.iter().filter(|it| it.contains(what)).count();
-        (count("scripts/module-common.c"), count("/dev/null"))
+        let settings = format!("compile_once = {compile_once}\njobs = 1");
+        let starts = build(&root, &compilers, &modules, &settings);
+        (count(&starts, "scripts/module-common.c"), count(&starts, "/dev/null"))
     };
     let (commons, options) = build(true);
     let once = objects(&root, &release());
@@ -55,13 +70,10 @@ fn headers_are_compiled_once_for_many_objects() {
     let modules = MANY.map(find);
     let compilers = root.count_compilers();
     let build = |compile_once: bool| {
-        let settings = format!("compile_once = {compile_once}\n[cache]\nsize = 0\n");
-        root.write("etc/dkms/alpm-dkms.toml", &format!("[build]\n{settings}"));
-        root.install(&modules).hooks_succeed();
-        let starts = compilers.starts();
-        let count = |what: &str| starts.iter().filter(|it| it.contains(what)).count();
+        let settings = format!("compile_once = {compile_once}");
+        let starts = build(&root, &compilers, &modules, &settings);
         let objects = releases.each_ref().map(|release| objects(&root, release));
-        (count("-x c-header"), count("/includes.h -include"), objects)
+        (count(&starts, "-x c-header"), count(&starts, "/includes.h -include"), objects)
     };
     let (made, used, once) = build(true);
     root.remove(&modules.each_ref().map(|package| package.name.as_str())).hooks_succeed();
