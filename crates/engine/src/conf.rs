@@ -36,10 +36,6 @@ const MOST_RECORDS: usize = 1000;
 /// A conf, evaluated for one kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conf {
-    /// `PACKAGE_NAME`; need not be the name that the module is registered by.
-    pub package_name: String,
-    /// `PACKAGE_VERSION`; likewise.
-    pub package_version: String,
     /// The kernel objects that a build gives. May be empty: then make runs and that is all.
     pub records: Vec<Record>,
     /// What is run to build them.
@@ -52,12 +48,8 @@ pub struct Conf {
     pub rebuild_with_depends: bool,
     /// `AUTOINSTALL`.
     pub autoinstall: Autoinstall,
-    /// `NO_WEAK_MODULES`.
-    pub no_weak_modules: bool,
-    /// Scripts of the module, each a file name with optional arguments, as written.
-    pub scripts: Scripts,
-    /// `OBSOLETE_BY`, as written.
-    pub obsolete_by: Option<String>,
+    /// Scripts that run during the build, each a file name with optional arguments, as written.
+    pub scripts: BuildScripts,
     restrictions: Vec<Restrictions>,
 }
 
@@ -98,16 +90,13 @@ pub enum Autoinstall {
     Unset,
 }
 
-/// The scripts that a module brings; unset and empty are alike.
+/// The scripts that run while a module is built; an empty directive is an unset one. The others run
+/// later, and are read from the record then.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each field is the directive of that name")]
-pub struct Scripts {
-    pub post_add: Option<String>,
+pub struct BuildScripts {
     pub pre_build: Option<String>,
     pub post_build: Option<String>,
-    pub pre_install: Option<String>,
-    pub post_install: Option<String>,
-    pub post_remove: Option<String>,
 }
 
 impl Conf {
@@ -129,9 +118,9 @@ impl Conf {
                 String::new()
             })
         };
-        let package_name = required("PACKAGE_NAME");
-        let package_version = required("PACKAGE_VERSION");
-        let records = records(values, &package_name, &mut problems);
+        let package = required("PACKAGE_NAME");
+        required("PACKAGE_VERSION");
+        let records = records(values, &package, &mut problems);
         let autoinstall = match yes_or_no(values, "AUTOINSTALL", &mut problems) {
             Some(true) => Autoinstall::Yes,
             Some(false) => Autoinstall::No,
@@ -139,29 +128,19 @@ impl Conf {
         };
         let mut flag = |name| yes_or_no(values, name, &mut problems) == Some(true);
         let rebuild_with_depends = flag("BUILD_DEPENDS_REBUILD");
-        let no_weak_modules = flag("NO_WEAK_MODULES");
+        // Read from the record when the module is installed.
+        flag("NO_WEAK_MODULES");
         let depends = depends(values, &mut problems);
         if !problems.is_empty() {
             return Err(ConfError::Invalid { file: file.to_owned(), problems });
         }
         Ok(Self {
-            package_name,
-            package_version,
             make: make(values, kernel),
             patches: patches(values, kernel),
             depends,
             rebuild_with_depends,
             autoinstall,
-            no_weak_modules,
-            scripts: Scripts {
-                post_add: text("POST_ADD"),
-                pre_build: text("PRE_BUILD"),
-                post_build: text("POST_BUILD"),
-                pre_install: text("PRE_INSTALL"),
-                post_install: text("POST_INSTALL"),
-                post_remove: text("POST_REMOVE"),
-            },
-            obsolete_by: text("OBSOLETE_BY"),
+            scripts: BuildScripts { pre_build: text("PRE_BUILD"), post_build: text("POST_BUILD") },
             restrictions: (0..records.len().max(1)).map(|i| Restrictions::at(values, i)).collect(),
             records,
         })

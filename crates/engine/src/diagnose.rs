@@ -7,11 +7,9 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use regex::RegexSet;
-use serde::{Deserialize, Serialize};
 
 /// The kind of thing that went wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
     /// The disk is full, or a quota is.
     DiskFull,
@@ -38,7 +36,7 @@ pub enum Cause {
 }
 
 /// What a log says about a failure.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnosis {
     /// What kind of failure it is.
     pub cause: Cause,

@@ -93,7 +93,7 @@ impl Kernel {
         }
         let headers = self.headers.as_ref()?;
         let own = ["include/config/auto.conf", ".config"].iter().map(|file| headers.join(file));
-        self.config.clone().or_else(|| own.into_iter().find(|path| path.is_file()))
+        own.into_iter().find(|path| path.is_file())
     }
 
     /// How objects for this kernel are stored: as its own are.

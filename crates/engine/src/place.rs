@@ -134,7 +134,6 @@ pub(crate) fn place(
         take_away(site, old, kernel, &now)?;
         note_placed(site, old, kernel, &[])?;
     }
-    drop_other_compressions(&dir, objects)?;
     Ok(())
 }
 
@@ -203,20 +202,6 @@ fn stage(
         staged.push((unfinished, to));
     }
     Ok(staged)
-}
-
-/// Removes the same module compressed in another way: kmod would find two.
-fn drop_other_compressions(dir: &Path, objects: &[Object]) -> Result<(), FileError> {
-    for object in objects {
-        let Some(name) = ObjectName::parse(&object.name) else { continue };
-        for other in crate::object::Compression::ALL {
-            if other != name.compression {
-                let file = format!("{}.ko{}", name.module, other.suffix());
-                durable::remove_file_if_there(&dir.join(&object.location).join(file))?;
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Removes what a module has in a kernel's directory, except at the places of `staying`. What is

@@ -30,11 +30,6 @@ pub fn compare(a: &str, b: &str) -> Ordering {
     parts(a).cmp(parts(b)).then_with(|| a.cmp(b))
 }
 
-/// The newest of some versions.
-pub fn newest<T: AsRef<str>>(versions: impl IntoIterator<Item = T>) -> Option<T> {
-    versions.into_iter().max_by(|a, b| compare(a.as_ref(), b.as_ref()))
-}
-
 /// A piece of a version.
 #[derive(Debug, Clone, Copy)]
 enum Part<'a> {
@@ -114,12 +109,6 @@ mod tests {
     fn orders_versions_naturally(#[case] older: &str, #[case] newer: &str) {
         assert_eq!(compare(older, newer), Ordering::Less);
         assert_eq!(compare(newer, older), Ordering::Greater);
-        assert_eq!(newest([newer, older]), Some(newer));
-    }
-
-    #[test]
-    fn of_no_versions_none_is_newest() {
-        assert_eq!(newest(Vec::<String>::new()), None);
     }
 
     proptest! {

@@ -287,7 +287,7 @@ fn understands_a_sound_conf() {
           all"; MAKE[1]="make arch"; MAKE_MATCH[1]=arch; MAKE[2]=never; MAKE_MATCH[2]=lts
         PATCH=(a.patch b.patch); PATCH_MATCH[1]="^6"
         BUILD_DEPENDS=("spl icp" spl); BUILD_DEPENDS_REBUILD=yes; BUILD_EXCLUSIVE_KERNEL[1]=lts
-        POST_INSTALL="install.sh -v  2.4"; POST_REMOVE=""; OBSOLETE_BY=9.1
+        PRE_BUILD="configure.sh -v  2.4"; POST_BUILD=""; OBSOLETE_BY=9.1
         "#,
     );
     let conf = conf.unwrap();
@@ -314,8 +314,8 @@ fn understands_a_sound_conf() {
     assert_eq!(conf.patches, ["a.patch"]);
     assert_eq!(conf.depends, [name("spl"), name("icp")]);
     assert_eq!((conf.autoinstall, conf.rebuild_with_depends), (Autoinstall::Yes, true));
-    assert_eq!(conf.scripts.post_install.as_deref(), Some("install.sh -v  2.4"));
-    assert_eq!((conf.scripts.post_remove.as_ref(), conf.no_weak_modules), (None, false));
+    assert_eq!(conf.scripts.pre_build.as_deref(), Some("configure.sh -v  2.4"));
+    assert_eq!(conf.scripts.post_build, None);
     let excluded = conf.excluded(&place.kernel, &place.arch, None);
     assert_eq!((excluded.records[0].as_ref(), excluded.whole()), (None, None));
     assert_eq!(excluded.records[1].as_ref().unwrap().to_string(), "BUILD_EXCLUSIVE_KERNEL is lts");

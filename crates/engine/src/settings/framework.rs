@@ -11,7 +11,7 @@ use crate::names::KernelRelease;
 use crate::trees::Trees;
 
 /// The names that are taken over; nothing else in these files has an effect on us.
-const NAMES: [&str; 18] = [
+const NAMES: [&str; 17] = [
     "source_tree",
     "dkms_tree",
     "install_tree",
@@ -29,7 +29,6 @@ const NAMES: [&str; 18] = [
     "mok_signing_key",
     "mok_certificate",
     "try_sign_modules",
-    "autoinstall_all_kernels",
 ];
 
 /// What dkms's own settings say. Texts are as written; unset and empty are alike.
@@ -65,8 +64,6 @@ pub struct Framework {
     pub mok_certificate: Option<PathBuf>,
     /// Whether to sign at all, as written.
     pub try_sign_modules: Option<String>,
-    /// Build for all kernels when a module is installed.
-    pub autoinstall_all_kernels: bool,
 }
 
 impl Framework {
@@ -162,7 +159,6 @@ impl Framework {
             mok_signing_key: path("mok_signing_key"),
             mok_certificate: path("mok_certificate"),
             try_sign_modules: text("try_sign_modules"),
-            autoinstall_all_kernels: text("autoinstall_all_kernels").is_some(),
         }
     }
 }
