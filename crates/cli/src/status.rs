@@ -10,7 +10,6 @@ use dkms_engine::names::{Arch, KernelRelease, ModuleName, ModuleVersion};
 use dkms_engine::record::Failure;
 use dkms_engine::site::Site;
 use dkms_engine::state::State;
-use dkms_engine::status::seen::Seen;
 use dkms_engine::status::{self, Filter, KernelFilter, Line, Pattern};
 use serde::Serialize;
 
@@ -43,11 +42,10 @@ pub fn print(
     out: &mut dyn Write,
     errors: &mut dyn Write,
 ) {
-    let seen = Seen::read(&site.trees);
-    let state = seen.state(&site.trees);
+    let state = State::read(&site.trees);
     let filter = patterns(filter);
     let placement = Placement::read(&site.trees).unwrap_or(Placement::FromConf);
-    let lines = status::lines(&site.trees, &state, &placement, &filter, &seen);
+    let lines = status::lines(&site.trees, &state, &placement, &filter);
     let advice = lines.iter().filter_map(Line::advice);
     for complaint in state.problems.iter().cloned().chain(advice) {
         let _ = writeln!(errors, "dkms: {complaint}");

@@ -28,7 +28,6 @@ use crate::remove;
 use crate::report::{Event, Failed, Finished, Outcome, Report, Watch};
 use crate::settle::Ledger;
 use crate::site::Site;
-use crate::status::seen::Seen;
 use crate::timings::Recorder;
 
 /// Carries out `plan`, one step after the other. A step that fails stops only what builds upon it.
@@ -80,7 +79,6 @@ fn run(plan: &Plan, facts: &Facts, site: &Site, watch: &mut dyn Watch) -> Report
     run.report.interrupted = run.interruption(plan);
     if run.report.interrupted.is_none() {
         afterwards::all(site, &run.report);
-        look_again(plan, site);
         let trouble = ledger.settle(&run.own_debts, &run.report);
         run.report.trouble.extend(trouble);
     }
@@ -286,13 +284,5 @@ impl Run<'_> {
         }
         remove::deregister(self.site, module, kernels.into_iter())?;
         Ok(Outcome::Done)
-    }
-}
-
-/// Looks at what is built now, for the next `dkms status`; not when we leave the machine.
-fn look_again(plan: &Plan, site: &Site) {
-    let leaving = plan.steps.iter().any(|step| step.action == Action::Leave);
-    if !leaving && let Err(error) = Seen::refresh(&site.trees) {
-        log::info!("{error}");
     }
 }

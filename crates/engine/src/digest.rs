@@ -17,8 +17,7 @@ use crate::links;
 use crate::names::KernelRelease;
 use crate::side_by_side::on_all_cores;
 use crate::trees::Trees;
-pub(crate) use walk::Stat;
-use walk::{Extent, Part, Walk};
+use walk::{Extent, Part, Stat, Walk};
 
 /// A BLAKE3 digest, 64 hexadecimal digits as text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -82,27 +81,6 @@ impl TryFrom<String> for Digest {
 impl From<Digest> for String {
     fn from(digest: Digest) -> Self {
         digest.to_string()
-    }
-}
-
-/// What stat says of some files, in one value: size, mtime, ctime, inode, device and mode. As long
-/// as a settled one stays the same, so do the contents; of directories, so do the names in them.
-///
-/// Half a digest, as two numbers: a thousand of them are read whenever a status is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stamp(u64, u64);
-
-impl Stamp {
-    /// Of files, in this order, with whether it is settled: a change after this moment is sure to
-    /// give another.
-    #[must_use]
-    pub(crate) fn of(files: &[Stat]) -> (Self, bool) {
-        let (signature, settled) = walk::signature_of_files(files);
-        let half = |from: usize| {
-            let bytes = signature.0.as_bytes().iter().skip(from).take(8);
-            bytes.fold(0, |number, byte| number << 8 | u64::from(*byte))
-        };
-        (Self(half(0), half(8)), settled)
     }
 }
 
@@ -247,7 +225,7 @@ impl Digests {
     /// [`FileError`] if it cannot be read.
     pub fn file(&mut self, path: &Path) -> Result<Digest, FileError> {
         let meta = fs::metadata(path).map_err(FileError::when("read", path))?;
-        let (signature, settled) = walk::signature_of_files(&[Stat::of(&meta)]);
+        let (signature, settled) = walk::signature_of_file(Stat::of(&meta));
         self.remembered(path, signature, settled, || Digest::of_file(path))
     }
 

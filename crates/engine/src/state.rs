@@ -4,15 +4,10 @@ mod reading;
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
-
 use crate::names::{Arch, KernelRelease, ModuleId, ModuleName, ModuleVersion};
 use crate::side_by_side::on_all_cores;
 use crate::trees::Trees;
 use reading::Module;
-
-/// The versions of a module, with what is there for kernels.
-pub(crate) type Versions = Vec<(ModuleVersion, Vec<BuiltFor>)>;
 
 /// Reading fewer modules than these takes less time than starting a thread.
 const MODULES_PER_THREAD: usize = 16;
@@ -56,7 +51,7 @@ pub enum Source {
 }
 
 /// A directory `T/M/V/K/A`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuiltFor {
     /// The kernel.
     pub kernel: KernelRelease,
@@ -106,27 +101,11 @@ impl State {
     /// a problem of its own, and the rest is read. Entries that start with a dot are ours.
     #[must_use]
     pub fn read(trees: &Trees) -> Self {
-        Self::read_but(trees, |_| None)
-    }
-
-    /// As [`State::read`], but takes of a module what `known` tells of its versions and kernels.
-    pub(crate) fn read_but(
-        trees: &Trees,
-        known: impl Fn(&ModuleName) -> Option<Versions> + Sync,
-    ) -> Self {
         let mut problems = Vec::new();
         let names = reading::dirs(&trees.dkms, |text| text.parse::<ModuleName>(), &mut problems);
         let modules = on_all_cores(&names, MODULES_PER_THREAD, |(name, dir)| {
             let mut problems = Vec::new();
-            let versions = match known(name) {
-                Some(versions) => versions
-                    .into_iter()
-                    .map(|(version, kernels)| {
-                        reading::added(trees, ModuleId { name: name.clone(), version }, kernels)
-                    })
-                    .collect(),
-                None => Module { trees, name, dir }.versions(&mut problems),
-            };
+            let versions = Module { trees, name, dir }.versions(&mut problems);
             (versions, problems)
         });
         let mut state = Self { modules: Vec::new(), problems };
@@ -136,18 +115,6 @@ impl State {
         }
         state.modules.sort_by(|a, b| a.id.cmp(&b.id));
         state
-    }
-
-    /// The modules that have a directory, by name.
-    pub(crate) fn names(trees: &Trees) -> Vec<ModuleName> {
-        let names = reading::dirs(&trees.dkms, |text| text.parse(), &mut Vec::new());
-        names.into_iter().map(|(name, _)| name).collect()
-    }
-
-    /// The directories that tell what is built of a module and installed: as long as no name in
-    /// them changes, it is the same. None if they do not tell all of it.
-    pub(crate) fn folders(trees: &Trees, name: &ModuleName) -> Option<Vec<PathBuf>> {
-        Module { trees, name, dir: &trees.module(name) }.folders()
     }
 
     /// One module version.

@@ -1,7 +1,6 @@
 //! What `dkms status` says: a line for each module version, or for each kernel it is built for.
 
 mod filter;
-pub mod seen;
 #[cfg(test)]
 mod tests;
 
@@ -22,7 +21,6 @@ use crate::record::Record;
 use crate::side_by_side::on_all_cores;
 use crate::state::{Added, BuiltFor, State};
 use crate::trees::Trees;
-use seen::Seen;
 
 /// Looking at fewer modules than these takes less time than starting a thread.
 const MODULES_PER_THREAD: usize = 16;
@@ -119,19 +117,11 @@ impl Line {
 
 /// The lines for what `filter` asks, in the order in which dkms lists them in the C locale.
 /// Reads no dkms.conf and takes no lock: status bars call this every minute.
-///
-/// `seen` may know that the objects are as they should be; without it they are all read.
 #[must_use]
-pub fn lines(
-    trees: &Trees,
-    state: &State,
-    placement: &Placement,
-    filter: &Filter,
-    seen: &Seen,
-) -> Vec<Line> {
+pub fn lines(trees: &Trees, state: &State, placement: &Placement, filter: &Filter) -> Vec<Line> {
     let once = [KernelFilter::default()];
     let rounds = if filter.kernels.is_empty() { &once[..] } else { &filter.kernels };
-    let view = View { trees, placement, seen };
+    let view = View { trees, placement };
     let asked = state.modules.iter().filter(|added| {
         filter::fits(filter.module.as_ref(), added.id.name.as_str())
             && filter::fits(filter.version.as_ref(), added.id.version.as_str())
@@ -147,7 +137,6 @@ pub fn lines(
 struct View<'a> {
     trees: &'a Trees,
     placement: &'a Placement,
-    seen: &'a Seen,
 }
 
 impl View<'_> {
@@ -187,9 +176,6 @@ impl View<'_> {
         let mut remarks = Vec::new();
         if has_originals && self.trees.originals(&id.name, kernel, arch).is_dir() {
             remarks.push(Remark::OriginalModulesExist);
-        }
-        if self.seen.in_order(id, built) {
-            return remarks;
         }
         let dir = self.trees.built(id, kernel, arch).join("module");
         let objects = self.objects(id, built, &dir);

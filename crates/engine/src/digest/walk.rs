@@ -278,7 +278,7 @@ impl Entry {
 
 /// What stat says of a file, as far as a change of its content shows there.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Stat {
+pub(super) struct Stat {
     size: u64,
     mtime: (i64, i64),
     ctime: (i64, i64),
@@ -300,16 +300,8 @@ impl Stat {
     }
 
     /// Of what has this path from an open directory; of a link, not of what it leads to.
-    pub(crate) fn at(dir: impl AsFd, path: impl Arg) -> Result<Self, Errno> {
-        Self::asked(dir, path, AtFlags::SYMLINK_NOFOLLOW)
-    }
-
-    /// The same, but of what a link leads to.
-    pub(crate) fn behind_links(dir: impl AsFd, path: impl Arg) -> Result<Self, Errno> {
-        Self::asked(dir, path, AtFlags::empty())
-    }
-
-    fn asked(dir: impl AsFd, path: impl Arg, flags: AtFlags) -> Result<Self, Errno> {
+    fn at(dir: impl AsFd, path: impl Arg) -> Result<Self, Errno> {
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
         let stat = rustix::fs::statx(dir, path, flags, StatxFlags::BASIC_STATS)?;
         let time = |time: StatxTimestamp| (time.tv_sec, i64::from(time.tv_nsec));
         Ok(Self {
@@ -338,11 +330,11 @@ impl Stat {
         changed + tick < now
     }
 
-    pub(crate) fn is_file(&self) -> bool {
+    fn is_file(&self) -> bool {
         self.kind() == FileType::RegularFile
     }
 
-    pub(crate) fn is_directory(&self) -> bool {
+    fn is_directory(&self) -> bool {
         self.kind() == FileType::Directory
     }
 
@@ -361,15 +353,11 @@ pub(super) fn signature_of_directories(parts: &[Part]) -> Result<(Digest, bool),
     Walk::with(parts, Depth::Directories).map(|walk| walk.signature())
 }
 
-/// As [`Walk::signature`], of some files.
-pub(super) fn signature_of_files(files: &[Stat]) -> (Digest, bool) {
+/// As [`Walk::signature`], of one file.
+pub(super) fn signature_of_file(stat: Stat) -> (Digest, bool) {
     let mut bytes = FORMAT.to_vec();
-    let (mut settled, now) = (true, now());
-    for stat in files {
-        stat.write(&mut bytes);
-        settled &= stat.is_settled(now);
-    }
-    (Digest::of_bytes(&bytes), settled)
+    stat.write(&mut bytes);
+    (Digest::of_bytes(&bytes), stat.is_settled(now()))
 }
 
 fn failed(what: &'static str, path: &Path) -> impl FnOnce(Errno) -> FileError {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use super::{Added, BuiltFor, Source};
 use crate::links;
@@ -46,33 +46,6 @@ impl Module<'_> {
         added(self.trees, id, kernels)
     }
 
-    /// The directories whose names tell what [`Self::versions`] says of the kernels: as long as no
-    /// name in them changes, neither does that. None where an installed link leads by a way of
-    /// its own, through other links.
-    pub(super) fn folders(&self) -> Option<Vec<PathBuf>> {
-        let entries = fs::read_dir(self.dir).ok()?.flatten();
-        let mut links =
-            entries.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"kernel-"));
-        if !links.all(|link| fs::read_link(link.path()).is_ok_and(|target| is_usual(&target))) {
-            return None;
-        }
-        let mut unfit = Vec::new();
-        let mut folders = vec![self.dir.to_owned()];
-        for (_, dir) in
-            dirs_but(self.dir, is_no_version, |t| t.parse::<ModuleVersion>(), &mut unfit)
-        {
-            let releases = dirs_but(&dir, is_no_kernel, |t| t.parse::<KernelRelease>(), &mut unfit);
-            folders.push(dir);
-            for (_, dir) in releases {
-                let arches = dirs(&dir, |text| text.parse::<Arch>(), &mut unfit);
-                folders.push(dir);
-                folders.extend(arches.into_iter().map(|(_, dir)| dir));
-            }
-        }
-        // What is told of at every reading cannot be left out of one.
-        unfit.is_empty().then_some(folders)
-    }
-
     /// Whether `T/M/kernel-K-A` leads to the directory `dir`, by whatever path.
     fn is_installed(&self, id: &ModuleId, kernel: &KernelRelease, arch: &Arch, dir: &Path) -> bool {
         let link = self.trees.installed_link(&id.name, kernel, arch);
@@ -86,8 +59,8 @@ impl Module<'_> {
     }
 }
 
-/// A module version with what was found of its kernels: what registers it may change anywhere.
-pub(super) fn added(trees: &Trees, id: ModuleId, kernels: Vec<BuiltFor>) -> Added {
+/// A module version with what was found of its kernels.
+fn added(trees: &Trees, id: ModuleId, kernels: Vec<BuiltFor>) -> Added {
     let link = trees.source_link(&id);
     let source = match fs::symlink_metadata(&link) {
         Ok(meta) if meta.is_symlink() => Source::Link {
@@ -99,12 +72,6 @@ pub(super) fn added(trees: &Trees, id: ModuleId, kernels: Vec<BuiltFor>) -> Adde
     };
     let has_source_dir = trees.source.join(id.source_dir()).is_dir();
     Added { id, source, has_source_dir, kernels }
-}
-
-/// Whether an installed link is as dkms and we write it: `V/K/A`.
-fn is_usual(target: &Path) -> bool {
-    let names = target.components().filter(|part| matches!(part, Component::Normal(_))).count();
-    names == 3 && target.components().count() == 3
 }
 
 fn is_no_kernel(name: &str) -> bool {

@@ -53,8 +53,7 @@ impl Machine {
     }
 
     fn status(&self, placement: &Placement, filter: &Filter) -> Vec<Line> {
-        let seen = Seen::read(&self.trees);
-        lines(&self.trees, &State::read(&self.trees), placement, filter, &seen)
+        lines(&self.trees, &State::read(&self.trees), placement, filter)
     }
 
     fn text(&self, filter: &Filter) -> String {
