@@ -27,7 +27,7 @@ pub fn generate(
             0
         }
         Err(why) => {
-            progress.complain(&format!("dkms: {}", why.message));
+            progress.complain(&format!("dkms: {why}"));
             why.code
         }
     }

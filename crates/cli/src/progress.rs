@@ -185,6 +185,9 @@ fn failure(action: &Action, failed: &Failed) -> String {
     if let Some(log) = &failed.log {
         text += &format!("\n  log:   {}", log.display());
     }
+    if let Some(hint) = &failed.hint {
+        text += &format!("\n  {hint}");
+    }
     text
 }
 

@@ -42,7 +42,7 @@ impl Arrival {
                 let import = Import::from_unpacked(site, room.path(), &kernel);
                 let import = import.map_err(|why| Problem {
                     message: format!("{}: {}", file.display(), why.message),
-                    code: why.code,
+                    ..why
                 })?;
                 (import, Some(room))
             }
@@ -129,6 +129,6 @@ fn check_conf(site: &Site, id: &ModuleId, kernel: Option<&KernelRelease>) -> Res
 
 impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Self {
-        Self { code: problem.code, message: problem.message }
+        Self { code: problem.code, message: problem.to_string() }
     }
 }

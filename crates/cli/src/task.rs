@@ -150,7 +150,7 @@ impl Task {
             && let Err(lacking) = self.needs.check(site)
         {
             let refused = self.refusal_before_rights(site);
-            let message = refused.as_ref().map_or(&lacking, |refusal| &refusal.message);
+            let message = refused.as_ref().map_or(lacking, ToString::to_string);
             progress.complain(&format!("dkms: {message}"));
             return refused.map_or(1, |refusal| refusal.code);
         }

@@ -17,6 +17,7 @@ use crate::debts::{Debt, Debts};
 use crate::digest::Digest;
 use crate::durable::{self, FileError};
 use crate::facts::Facts;
+use crate::failure::Failure;
 use crate::index;
 use crate::intake;
 use crate::links;
@@ -25,7 +26,7 @@ use crate::place;
 use crate::plan::{Action, Plan, Step};
 use crate::record::{self, Inputs, Object, Record};
 use crate::remove;
-use crate::report::{Event, Failed, Finished, Outcome, Report, Watch};
+use crate::report::{Event, Finished, Outcome, Report, Watch};
 use crate::settle::Ledger;
 use crate::site::Site;
 use crate::timings::Recorder;
@@ -137,7 +138,7 @@ impl Run<'_> {
         }
     }
 
-    fn carry_out(&mut self, action: &Action) -> Result<Outcome, Failed> {
+    fn carry_out(&mut self, action: &Action) -> Result<Outcome, Failure> {
         match action {
             Action::TakeIn { module, from } => intake::source(self.site, module, from)?,
             Action::Load { module, build, replace } => {
@@ -179,7 +180,7 @@ impl Run<'_> {
                 }
             }
             Action::Leave => remove::leave(self.site)?,
-            Action::Fail { message, code, .. } => return Err(Failed::new(*code, message.clone())),
+            Action::Fail { failure, .. } => return Err(failure.clone()),
         }
         Ok(Outcome::Done)
     }
@@ -204,7 +205,7 @@ impl Run<'_> {
         self.owe(Debt::Install { module: module.clone(), kernel: kernel.clone() })
     }
 
-    fn use_kept(&self, module: &ModuleId) -> Result<(), Failed> {
+    fn use_kept(&self, module: &ModuleId) -> Result<(), Failure> {
         let trees = &self.site.trees;
         let target = links::text_for(&trees.root, &trees.kept(module));
         durable::replace_link(&trees.source_link(module), &target)?;
@@ -216,13 +217,13 @@ impl Run<'_> {
         module: &ModuleId,
         kernel: &KernelRelease,
         depends: &BTreeMap<ModuleName, Digest>,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), Failure> {
         let site = self.site;
         let pair = self.facts.pair(module, kernel);
         let (Some(inputs), Some(values)) =
             (pair.and_then(|p| p.inputs.clone()), pair.and_then(|p| p.values().cloned()))
         else {
-            return Err(Failed::new(1, "its source or the kernel's headers cannot be read"));
+            return Err(Failure::new(1, "its source or the kernel's headers cannot be read"));
         };
         let installed = remove::is_installed(site, module, kernel);
         let mut objects = place::objects(site, module, kernel);
@@ -266,7 +267,7 @@ impl Run<'_> {
         }
     }
 
-    fn deregister(&mut self, module: &ModuleId) -> Result<Outcome, Failed> {
+    fn deregister(&mut self, module: &ModuleId) -> Result<Outcome, Failure> {
         let kernels = self.facts.modules.get(module).map(|m| &m.pairs);
         let kernels = kernels.into_iter().flat_map(|pairs| pairs.keys());
         let left = kernels.clone().find(|kernel| {

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::copy;
 use crate::durable::{self, FileError};
-use crate::facts::Problem;
+use crate::failure::Failure;
 use crate::import::{BUILDS, NO_SOURCE, SOURCE};
 use crate::links;
 use crate::names::{Arch, KernelRelease, ModuleId};
@@ -33,16 +33,16 @@ impl Packing {
     /// Writes the archive and gives its path.
     ///
     /// # Errors
-    /// [`Problem`]: 6 if it is not built for one of the kernels or cannot be packed, 9 if the
+    /// [`Failure`]: 6 if it is not built for one of the kernels or cannot be packed, 9 if the
     /// archive's directory cannot be written to.
-    pub fn write(&self, site: &Site) -> Result<PathBuf, Problem> {
+    pub fn write(&self, site: &Site) -> Result<PathBuf, Failure> {
         let room = temporary(site)?;
-        let failed = |error: FileError| problem(6, error.to_string());
+        let failed = |error: FileError| Failure::new(6, error.to_string());
         self.gather(site, room.path()).map_err(failed)?;
         let target = self.target(site);
         let dir = target.parent().unwrap_or(Path::new("."));
         let unwritable =
-            |why: String| problem(9, format!("{} cannot be written: {why}", dir.display()));
+            |why: String| Failure::new(9, format!("{} cannot be written: {why}", dir.display()));
         durable::create_dirs(dir).map_err(|error| unwritable(error.source.to_string()))?;
         // Beside its place, so that there is never half of it. The end of its name says how it
         // is compressed.
@@ -53,9 +53,9 @@ impl Packing {
         let words = [OsString::from("--create"), "--auto-compress".into(), "--file".into()];
         let words = words.into_iter().chain([unfinished.clone().into()]);
         let words = words.chain(["--directory".into(), room.path().into(), ".".into()]);
-        tar(site, &env(site), words, Output::Capture).map_err(|why| problem(6, why))?;
+        tar(site, &env(site), words, Output::Capture).map_err(|why| Failure::new(6, why))?;
         let placed = fs::rename(&unfinished, &target).map_err(FileError::when("write", &target));
-        placed.map_err(|error| problem(9, error.to_string()))?;
+        placed.map_err(|error| Failure::new(9, error.to_string()))?;
         Ok(target)
     }
 
@@ -122,22 +122,22 @@ impl Unpacked {
 /// Unpacks an archive into a directory of its own.
 ///
 /// # Errors
-/// [`Problem`], with nothing written elsewhere: 2 if the file is not there, 3 if it is no archive,
+/// [`Failure`], with nothing written elsewhere: 2 if the file is not there, 3 if it is no archive,
 /// 7 if it holds what would lead out of its directory, 9 for an rpm package.
-pub fn unpack(site: &Site, file: &Path) -> Result<Unpacked, Problem> {
+pub fn unpack(site: &Site, file: &Path) -> Result<Unpacked, Failure> {
     let shown = file.display();
     if !file.is_file() {
-        return Err(problem(2, format!("{shown}: there is no such file")));
+        return Err(Failure::new(2, format!("{shown}: there is no such file")));
     }
     if file.extension().is_some_and(|end| end == "rpm") {
         let message = format!("{shown} is for rpm: rpm -Uvh {shown}, and then dkms autoinstall");
-        return Err(problem(9, message));
+        return Err(Failure::new(9, message));
     }
-    let no_archive = |why: String| problem(3, format!("{shown} cannot be unpacked: {why}"));
+    let no_archive = |why: String| Failure::new(3, format!("{shown} cannot be unpacked: {why}"));
     let evil = |member: &str| {
         let message =
             format!("{shown}: {member:?} leads out of the archive; nothing of it was taken");
-        problem(7, message)
+        Failure::new(7, message)
     };
     let mut outside = None;
     // Its complaints come along with the names.
@@ -215,10 +215,12 @@ fn remove_own_files(build: &Path) -> Result<(), FileError> {
     Ok(())
 }
 
-fn temporary(site: &Site) -> Result<TempDir, Problem> {
+fn temporary(site: &Site) -> Result<TempDir, Failure> {
     let dir = site.temporary_dir();
     let made = tempfile::Builder::new().prefix("dkms.").tempdir_in(&dir);
-    made.map_err(|why| problem(1, format!("no directory can be made in {}: {why}", dir.display())))
+    made.map_err(|why| {
+        Failure::new(1, format!("no directory can be made in {}: {why}", dir.display()))
+    })
 }
 
 /// Runs tar; what it complains about is the error.
@@ -246,10 +248,6 @@ fn tar<'a>(
 /// The environment of tar: without options that somebody likes elsewhere.
 fn env(site: &Site) -> Environment {
     site.env.clone().without("TAR_OPTIONS")
-}
-
-fn problem(code: u8, message: String) -> Problem {
-    Problem { message, code }
 }
 
 #[cfg(test)]

@@ -18,12 +18,13 @@ use crate::confs::Confs;
 use crate::diagnose::{self, Cause};
 use crate::digest::Digest;
 use crate::durable::{self, FileError};
-use crate::facts::{Facts, Problem, SourceLink};
+use crate::facts::{Facts, SourceLink};
+use crate::failure::{Failure, MAKE_ROOM};
 use crate::kernels::{Kernel, KernelConfig};
 use crate::make_log::{MakeLog, StepError};
 use crate::names::{KernelRelease, ModuleId, ModuleName, ModuleVersion};
-use crate::record::{self, Failure, Inputs, Record};
-use crate::report::{Failed, Phase};
+use crate::record::{self, Inputs, KnownFailure, Record};
+use crate::report::Phase;
 use crate::run::{Environment, Output};
 use crate::scripts::{self, Script};
 use crate::site::Site;
@@ -82,7 +83,7 @@ pub(crate) struct Prepared {
 
 impl Build<'_> {
     /// Builds, and remembers a failure that the same inputs would only repeat.
-    pub(crate) fn run(&self, facts: &Facts, confs: &Confs<'_>) -> Result<(), Failed> {
+    pub(crate) fn run(&self, facts: &Facts, confs: &Confs<'_>) -> Result<(), Failure> {
         let started = Instant::now();
         (self.tell)(Phase::Copying);
         if self.cached && self.take_from_cache(facts)? {
@@ -92,7 +93,7 @@ impl Build<'_> {
         let inputs = prepared.record.inputs.clone();
         let built = self.build(prepared, started);
         let failure =
-            Failure::path(&self.site.trees, self.id, &self.kernel.release, &self.site.arch);
+            KnownFailure::path(&self.site.trees, self.id, &self.kernel.release, &self.site.arch);
         match built {
             Ok(()) => {
                 self.workplace.clear()?;
@@ -100,7 +101,7 @@ impl Build<'_> {
                 self.keep_in_cache();
                 Ok(())
             }
-            Err(failed) if failed.passing || self.site.tools.stop.asked().is_some() => {
+            Err(failed) if failed.transient || self.site.tools.stop.asked().is_some() => {
                 // What filled the disk must not keep it full.
                 let _ = self.workplace.clear();
                 if self.site.tools.stop.asked().is_some() && !failure.exists() {
@@ -109,7 +110,7 @@ impl Build<'_> {
                 Err(failed)
             }
             Err(failed) => {
-                let known = Failure {
+                let known = KnownFailure {
                     fingerprint: inputs.fingerprint(),
                     what: failed.cause.clone().unwrap_or_else(|| failed.message.clone()),
                     log: self.log(),
@@ -140,18 +141,16 @@ impl Build<'_> {
     }
 
     /// Gathers what the build depends on.
-    fn prepare(&self, facts: &Facts, confs: &Confs<'_>) -> Result<Prepared, Failed> {
+    fn prepare(&self, facts: &Facts, confs: &Confs<'_>) -> Result<Prepared, Failure> {
         let Self { site, id, kernel, .. } = self;
-        let (values, conf) = self
-            .conf(facts, confs)
-            .map_err(|problem| Failed::new(problem.code, problem.message))?;
+        let (values, conf) = self.conf(facts, confs)?;
         let headers = kernel.headers.clone().ok_or_else(|| {
-            Failed::new(21, format!("{} has no headers any more", kernel.release))
+            Failure::new(21, format!("{} has no headers any more", kernel.release))
         })?;
         let mut inputs: Inputs = facts
             .pair(id, &kernel.release)
             .and_then(|pair| pair.inputs.clone())
-            .ok_or_else(|| Failed::new(21, "its source or its kernel's headers cannot be read"))?;
+            .ok_or_else(|| Failure::new(21, "its source or its kernel's headers cannot be read"))?;
         inputs.depends = self.depends.clone();
         inputs.conf = values.digest();
         let config = kernel.config_file().and_then(|path| KernelConfig::read(&path).ok());
@@ -178,7 +177,7 @@ impl Build<'_> {
 
     /// What dkms.conf says. It is asked anew if it may say something else than a moment ago: it can
     /// look at its own place in the dkms tree, and at what was built for it to build upon.
-    fn conf(&self, facts: &Facts, confs: &Confs<'_>) -> Result<(Values, Conf), Problem> {
+    fn conf(&self, facts: &Facts, confs: &Confs<'_>) -> Result<(Values, Conf), Failure> {
         let Self { id, kernel, .. } = self;
         let heard = facts
             .modules
@@ -192,7 +191,7 @@ impl Build<'_> {
         }
     }
 
-    fn build(&self, mut prepared: Prepared, started: Instant) -> Result<(), Failed> {
+    fn build(&self, mut prepared: Prepared, started: Instant) -> Result<(), Failure> {
         let Self { site, id, kernel, .. } = self;
         self.keep_source()?;
         self.copy_source()?;
@@ -238,7 +237,7 @@ impl Build<'_> {
         value: Option<&str>,
         env: &Environment,
         log: &mut MakeLog,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), Failure> {
         let Some(value) = value else { return Ok(()) };
         let script = Script { directive, value, place: self.workplace.clone() };
         let Some(program) = script.program(self.site, self.id, env) else {
@@ -260,7 +259,7 @@ impl Build<'_> {
     }
 
     /// A failure with what the log says about it.
-    pub(crate) fn failed(&self, code: u8, message: &str) -> Failed {
+    pub(crate) fn failed(&self, code: u8, message: &str) -> Failure {
         let log = self.log();
         let diagnosis = diagnose::read(&log, &self.workplace.seen);
         let left = durable::room(&self.site.trees.dkms).filter(|left| *left < SCARCE);
@@ -272,21 +271,19 @@ impl Build<'_> {
         let machine = [Cause::TooManyFiles, Cause::MissingProgram];
         let is_one_of =
             |these: &[Cause]| diagnosis.as_ref().is_some_and(|found| these.contains(&found.cause));
-        let starved = !full && is_one_of(&memory);
-        let passing = full || starved || is_one_of(&machine);
-        let mut failed = Failed {
+        let out_of_memory = !full && is_one_of(&memory);
+        let transient = full || out_of_memory || is_one_of(&machine);
+        let mut failed = Failure {
             cause: diagnosis.map(|found| found.to_string()),
             log: Some(log),
-            passing,
-            starved,
-            ..Failed::new(code, message)
+            hint: full.then(|| MAKE_ROOM.to_owned()),
+            transient,
+            out_of_memory,
+            ..Failure::new(code, message)
         };
         if full {
             let left = left.map(|left| format!(" ({} KiB are left)", left / 1024));
-            failed.message = format!(
-                "{message}; the disk is full{}: make room, then dkms autoinstall",
-                left.unwrap_or_default()
-            );
+            failed.message = format!("{message}; the disk is full{}", left.unwrap_or_default());
         }
         failed
     }
@@ -313,7 +310,7 @@ pub(crate) fn forget_failure(
     kernel: &KernelRelease,
 ) -> Result<(), FileError> {
     let trees = &site.trees;
-    let failure = Failure::path(trees, id, kernel, &site.arch);
+    let failure = KnownFailure::path(trees, id, kernel, &site.arch);
     let log = trees.failure_log(id, kernel, &site.arch);
     for file in [failure, log] {
         durable::remove_file_if_there(&file)?;
@@ -321,9 +318,9 @@ pub(crate) fn forget_failure(
     workplace::forget_left(site, id)
 }
 
-fn step_failed(error: StepError) -> Failed {
+fn step_failed(error: StepError) -> Failure {
     match error {
         StepError::Log(error) => error.into(),
-        StepError::Run(error) => Failed { passing: true, ..Failed::new(10, error.to_string()) },
+        StepError::Run(error) => Failure::transient(10, error.to_string()),
     }
 }

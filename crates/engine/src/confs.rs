@@ -7,7 +7,8 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::conf::{Answer, Conf, ConfError, Excluded, Question, Reader, Values};
 use crate::digest::Digest;
-use crate::facts::{Heard, Problem};
+use crate::facts::Heard;
+use crate::failure::Failure;
 use crate::kernels::{Kernel, KernelConfig};
 use crate::links;
 use crate::lock;
@@ -26,7 +27,7 @@ pub(crate) struct Confs<'a> {
     /// somebody has open for writing cannot be.
     programs: OnceLock<Option<PathBuf>>,
     /// Modules whose conf was out of time once: asking again for each kernel costs as much.
-    out_of_time: Mutex<BTreeMap<ModuleId, Problem>>,
+    out_of_time: Mutex<BTreeMap<ModuleId, Failure>>,
     /// The configurations of kernels that confs asked about.
     configs: Mutex<BTreeMap<PathBuf, Option<KernelConfig>>>,
 }
@@ -52,7 +53,7 @@ impl<'a> Confs<'a> {
     }
 
     /// Asks the conf of a module that dkms knows.
-    pub(crate) fn ask(&self, id: &ModuleId, kernel: &Kernel) -> Result<(Values, Conf), Problem> {
+    pub(crate) fn ask(&self, id: &ModuleId, kernel: &Kernel) -> Result<(Values, Conf), Failure> {
         let source = self.source_of(id);
         let heard = self.ask_at(&Asking { id: id.clone(), kernel, source })?;
         self.accept(heard, kernel)
@@ -66,7 +67,7 @@ impl<'a> Confs<'a> {
     }
 
     /// Understands what something is to be built by, and warns of what its user should know.
-    pub(crate) fn accept(&self, heard: Heard, kernel: &Kernel) -> Result<(Values, Conf), Problem> {
+    pub(crate) fn accept(&self, heard: Heard, kernel: &Kernel) -> Result<(Values, Conf), Failure> {
         for (directive, file) in &heard.deprecated {
             log::warn!("{directive} is deprecated: it is set in {}", file.display());
         }
@@ -79,18 +80,18 @@ impl<'a> Confs<'a> {
     }
 
     /// Asks many confs; the answers stand in the order of the questions.
-    pub(crate) fn ask_all(&self, asking: &[Asking<'_>]) -> Vec<Result<Heard, Problem>> {
+    pub(crate) fn ask_all(&self, asking: &[Asking<'_>]) -> Vec<Result<Heard, Failure>> {
         // Each thread has its own, which is killed when the thread ends (`PR_SET_PDEATHSIG`).
         let reader = || self.reader();
         on_all_cores_with(asking, ENOUGH, reader, |reader, asking| self.ask_by(reader, asking))
     }
 
     /// Asks the conf in a directory.
-    pub(crate) fn ask_at(&self, asking: &Asking<'_>) -> Result<Heard, Problem> {
+    pub(crate) fn ask_at(&self, asking: &Asking<'_>) -> Result<Heard, Failure> {
         self.ask_by(&mut self.reader(), asking)
     }
 
-    fn ask_by(&self, reader: &mut Reader, asking: &Asking<'_>) -> Result<Heard, Problem> {
+    fn ask_by(&self, reader: &mut Reader, asking: &Asking<'_>) -> Result<Heard, Failure> {
         let Asking { id, kernel, source } = asking;
         if let Some(problem) = of(&self.out_of_time).get(id) {
             return Err(problem.clone());
@@ -116,7 +117,7 @@ impl<'a> Confs<'a> {
                 Ok(Heard { source: source.clone(), just_now: true, values, deprecated })
             }
             Err(error) => {
-                let problem = problem(&error);
+                let problem = Failure::from(&error);
                 if matches!(error, ConfError::TimedOut { .. }) {
                     of(&self.out_of_time).insert(id.clone(), problem.clone());
                 }
@@ -147,11 +148,11 @@ impl<'a> Confs<'a> {
         kernel: &Kernel,
         source: &Path,
         values: &Values,
-    ) -> Result<Conf, Problem> {
+    ) -> Result<Conf, Failure> {
         let file = source.join("dkms.conf");
         let conf = Conf::from_values(values, &file, &kernel.release)
             .and_then(|conf| conf.check_strictly(&file).map(|()| conf));
-        conf.map_err(|error| problem(&error))
+        conf.map_err(|error| Failure::from(&error))
     }
 
     /// Which objects of a module are not for this kernel.
@@ -202,8 +203,4 @@ impl<'a> Confs<'a> {
 /// What is shared. A thread that panicked has left it whole.
 fn of<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn problem(error: &ConfError) -> Problem {
-    Problem { message: error.to_string(), code: error.exit_code() }
 }

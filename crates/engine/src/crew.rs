@@ -10,10 +10,11 @@ use crate::build::{self, Build, Shared, Workplace};
 use crate::confs::Confs;
 use crate::digest::Digest;
 use crate::facts::{Facts, Pair};
+use crate::failure::Failure;
 use crate::links;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 use crate::plan::{Action, Plan, Step};
-use crate::report::{Failed, Phase};
+use crate::report::Phase;
 use crate::schedule::{Schedule, Task};
 use crate::site::Site;
 
@@ -100,7 +101,7 @@ pub(crate) enum News {
     /// A build came to another phase, at that time.
     Phase(usize, Phase, Instant),
     /// A build has ended: its number, how, and how long it took.
-    Ended(usize, Result<(), Failed>, Duration),
+    Ended(usize, Result<(), Failure>, Duration),
 }
 
 /// What a build needs before it starts. make counts it as the one for its own first job.
@@ -211,14 +212,14 @@ impl<'scope, 'env> Crew<'scope, 'env> {
             let started = Instant::now();
             let tell = |phase| drop(sender.send(News::Phase(number, phase, Instant::now())));
             let built = match (token, facts.kernels.get(kernel)) {
-                (Err(error), _) => Err(Failed {
-                    passing: true,
-                    ..Failed::new(1, format!("cannot get a token of the jobserver: {error}"))
-                }),
+                (Err(error), _) => Err(Failure::transient(
+                    1,
+                    format!("cannot get a token of the jobserver: {error}"),
+                )),
                 (Ok(_), _) if site.tools.stop.asked().is_some() => {
-                    Err(Failed { passing: true, ..Failed::new(1, "interrupted") })
+                    Err(Failure::transient(1, "interrupted"))
                 }
-                (Ok(_), None) => Err(Failed::new(21, format!("there is no kernel {kernel}"))),
+                (Ok(_), None) => Err(Failure::new(21, format!("there is no kernel {kernel}"))),
                 (Ok(_token), Some(about)) => {
                     let kernel = &about.kernel;
                     let workplace = Workplace::of(site, module, kernel);

@@ -7,10 +7,12 @@ use crate::cache::Key;
 use crate::conf::{Autoinstall, Values};
 use crate::debts::Debt;
 use crate::digest::KernelIdentity;
+use crate::failure::Failure;
+pub use crate::failure::Failure as Problem;
 use crate::import::Import;
 use crate::kernels::Kernel;
 use crate::names::{Arch, KernelRelease, ModuleId, ModuleName};
-use crate::record::{Failure, Inputs, Record};
+use crate::record::{Inputs, KnownFailure, Record};
 
 /// Everything that planning looks at.
 #[derive(Debug, Clone)]
@@ -113,7 +115,7 @@ pub struct ModuleFacts {
 #[derive(Debug, Clone, Default)]
 pub struct Pair {
     /// What dkms.conf says for this kernel; nothing if it was not asked.
-    pub conf: Option<Result<ConfFacts, Problem>>,
+    pub conf: Option<Result<ConfFacts, Failure>>,
     /// All that it says, likewise.
     pub heard: Option<Heard>,
     /// What it would be built from now, without the dependencies (planning adds those).
@@ -121,7 +123,7 @@ pub struct Pair {
     /// What is built.
     pub built: Option<Built>,
     /// The failure that is remembered.
-    pub failure: Option<Failure>,
+    pub failure: Option<KnownFailure>,
 }
 
 /// What a dkms.conf says.
@@ -147,15 +149,6 @@ pub struct ConfFacts {
     pub autoinstall: Autoinstall,
     /// Why nothing of it is meant for this kernel, if so.
     pub excluded: Option<String>,
-}
-
-/// Something that fails one module, with the exit code dkms has for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// What, where and what to do.
-    pub message: String,
-    /// See dkms-behaviour section 9.
-    pub code: u8,
 }
 
 /// What was built of a module for a kernel.

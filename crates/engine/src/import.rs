@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::confs::{Asking, Confs};
-use crate::facts::Problem;
+use crate::failure::Failure;
 use crate::kernels::Kernel;
 use crate::links;
 use crate::names::{Arch, KernelRelease, ModuleId};
@@ -45,15 +45,15 @@ impl Import {
     /// The module in a directory, as its dkms.conf answers for `kernel`.
     ///
     /// # Errors
-    /// [`Problem`]: 9 without a dkms.conf, 4 and 8 for one that cannot be read or names no module.
+    /// [`Failure`]: 9 without a dkms.conf, 4 and 8 for one that cannot be read or names no module.
     pub fn from_directory(
         site: &Site,
         dir: &Path,
         kernel: &KernelRelease,
-    ) -> Result<Self, Problem> {
+    ) -> Result<Self, Failure> {
         let real = dir.canonicalize().ok().filter(|real| real.join("dkms.conf").is_file());
         let Some(real) = real else {
-            return Err(problem(9, format!("{} has no dkms.conf", dir.display())));
+            return Err(Failure::new(9, format!("{} has no dkms.conf", dir.display())));
         };
         let id = named(site, &real, kernel)?;
         let trees = &site.trees;
@@ -68,12 +68,12 @@ impl Import {
     /// The module in an archive that was unpacked to `dir`.
     ///
     /// # Errors
-    /// [`Problem`]: 1 if it has no source and there is none on this machine, 3 without a
+    /// [`Failure`]: 1 if it has no source and there is none on this machine, 3 without a
     /// dkms.conf, 7 if dkms did not write it so, and otherwise as [`Self::from_directory`].
-    pub fn from_unpacked(site: &Site, dir: &Path, kernel: &KernelRelease) -> Result<Self, Problem> {
+    pub fn from_unpacked(site: &Site, dir: &Path, kernel: &KernelRelease) -> Result<Self, Failure> {
         if !dir.join(BUILDS).is_dir() {
             let Some(source) = first_conf(dir) else {
-                return Err(problem(3, "there is no dkms.conf in the archive".into()));
+                return Err(Failure::new(3, "there is no dkms.conf in the archive"));
             };
             return Self::from_directory(site, &source, kernel);
         }
@@ -83,7 +83,7 @@ impl Import {
             let message = format!(
                 "this is no archive of dkms: there is no dkms.conf in {SOURCE} or {NO_SOURCE}"
             );
-            return Err(problem(7, message));
+            return Err(Failure::new(7, message));
         };
         let with_source = conf.ends_with(SOURCE);
         let id = named(site, &conf, kernel)?;
@@ -93,7 +93,7 @@ impl Import {
                 "the archive has no source of {id}, and {} is not there: bring the source first",
                 home.display()
             );
-            return Err(problem(1, message));
+            return Err(Failure::new(1, message));
         }
         let source = with_source.then_some(conf);
         Ok(Self { builds: builds(&dir.join(BUILDS))?, id, source, packed: true })
@@ -101,9 +101,9 @@ impl Import {
 }
 
 /// The module that the dkms.conf in `dir` is about.
-fn named(site: &Site, dir: &Path, kernel: &KernelRelease) -> Result<ModuleId, Problem> {
+fn named(site: &Site, dir: &Path, kernel: &KernelRelease) -> Result<ModuleId, Failure> {
     let conf = dir.join("dkms.conf");
-    let bad = |why: String| problem(8, format!("{}: {why}", conf.display()));
+    let bad = |why: String| Failure::new(8, format!("{}: {why}", conf.display()));
     // It is asked before anybody knows whom it is about.
     let nobody: ModuleId = "unnamed/0".parse().map_err(|why| bad(format!("{why}")))?;
     let mut kernel = Kernel::of_release(&site.trees, kernel.clone());
@@ -118,11 +118,11 @@ fn named(site: &Site, dir: &Path, kernel: &KernelRelease) -> Result<ModuleId, Pr
 }
 
 /// Every `K/A` below `dir`.
-fn builds(dir: &Path) -> Result<Vec<ImportedBuild>, Problem> {
+fn builds(dir: &Path) -> Result<Vec<ImportedBuild>, Failure> {
     let mut builds = Vec::new();
     for kernel in directories(dir) {
         for arch in directories(&kernel) {
-            let bad = |why| problem(7, format!("this is no archive of dkms: {why}"));
+            let bad = |why| Failure::new(7, format!("this is no archive of dkms: {why}"));
             let name = |path: &Path| path.file_name().unwrap_or_default().to_owned();
             builds.push(ImportedBuild {
                 kernel: KernelRelease::from_entry(&name(&kernel)).map_err(bad)?,
@@ -151,8 +151,4 @@ fn first_conf(dir: &Path) -> Option<PathBuf> {
 
 fn has_conf(dir: &Path) -> bool {
     dir.join("dkms.conf").is_file()
-}
-
-fn problem(code: u8, message: String) -> Problem {
-    Problem { message, code }
 }

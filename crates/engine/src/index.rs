@@ -9,8 +9,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::durable;
+use crate::failure::{Failure, MAKE_ROOM};
 use crate::names::KernelRelease;
-use crate::report::Failed;
 use crate::run::Program;
 use crate::site::Site;
 use crate::trees::Trees;
@@ -34,20 +34,20 @@ pub(crate) const WRITTEN: [&str; 13] = [
 
 /// Runs depmod for a kernel, unless the disk is too full for it: depmod puts even a truncated index
 /// in place of the old one, and then modprobe finds no module at all.
-pub(crate) fn depmod(site: &Site, kernel: &KernelRelease) -> Result<(), Failed> {
+pub(crate) fn depmod(site: &Site, kernel: &KernelRelease) -> Result<(), Failure> {
     if !site.depmod {
         return Ok(());
     }
     let dir = site.trees.kernel(kernel);
     let needed = size(&dir);
     if let Some(left) = durable::room(&dir).filter(|left| *left < needed) {
-        return Err(failed(format!(
-            "no room for a new index of {}: it takes {} KiB, {} are left; modprobe goes by the old \
-             one: make room, then dkms autoinstall",
+        let what = format!(
+            "no room for a new index of {}: it takes {} KiB, {} are left; modprobe goes by the old one",
             dir.display(),
             needed / 1024,
             left / 1024
-        )));
+        );
+        return Err(failed(what).with_hint(MAKE_ROOM));
     }
     let mut program = Program::new(site.tools.depmod.clone(), &site.env);
     let stand_in = stand_in(&site.trees).map_err(|why| {
@@ -100,6 +100,6 @@ fn size(dir: &Path) -> u64 {
 }
 
 /// depmod fails because of the machine, not because of a module.
-fn failed(message: String) -> Failed {
-    Failed { passing: true, ..Failed::new(6, message) }
+fn failed(message: String) -> Failure {
+    Failure::transient(6, message)
 }

@@ -24,6 +24,7 @@ pub mod digest;
 pub mod distribution;
 pub mod durable;
 pub mod facts;
+pub mod failure;
 pub mod finish;
 pub mod import;
 mod index;

@@ -13,12 +13,12 @@ use crate::conf::{Conf, Values};
 use crate::digest::Digest;
 use crate::distribution::Placement;
 use crate::durable::{self, FileError};
+use crate::failure::Failure;
 use crate::kernels::Kernel;
 use crate::links;
 use crate::names::{KernelRelease, ModuleId};
 use crate::object::ObjectName;
 use crate::record::{Object, Placed, Record};
-use crate::report::Failed;
 use crate::site::Site;
 use crate::state::State;
 
@@ -102,16 +102,16 @@ pub(crate) fn place(
     objects: &[Object],
     replaces: Option<&ModuleId>,
     before_placing: impl FnOnce(),
-) -> Result<(), Failed> {
+) -> Result<(), Failure> {
     let trees = &site.trees;
     let dir = trees.kernel(kernel);
     if !dir.is_dir() {
         let what = format!("there is no kernel {kernel}: {} is missing", dir.display());
-        return Err(Failed::new(NOT_COPIED, what));
+        return Err(Failure::new(NOT_COPIED, what));
     }
     let failed = |why| {
         clean_up(&dir, objects);
-        Failed { code: NOT_COPIED, ..why }
+        Failure { code: NOT_COPIED, ..why }
     };
     let staged = stage(site, id, kernel, objects).map_err(failed)?;
     let now: Vec<Placed> = objects.iter().map(Object::in_place).collect();
@@ -162,7 +162,7 @@ fn stage(
     id: &ModuleId,
     kernel: &KernelRelease,
     objects: &[Object],
-) -> Result<Vec<(PathBuf, PathBuf)>, Failed> {
+) -> Result<Vec<(PathBuf, PathBuf)>, Failure> {
     let dir = site.trees.kernel(kernel);
     let built = site.trees.built(id, kernel, &site.arch).join("module");
     for directory in locations(&dir, objects) {
@@ -178,7 +178,7 @@ fn stage(
                 "{} is gone: build it again with dkms build {id} -k {kernel} --force",
                 from.display()
             );
-            return Err(Failed::new(6, gone));
+            return Err(Failure::new(6, gone));
         }
         let to = dir.join(&object.location).join(&object.name);
         let unfinished =
@@ -191,7 +191,7 @@ fn stage(
         written.map_err(FileError::when("write", &unfinished))?;
         let written = Digest::of_file(if linked { &from } else { &unfinished })?;
         if written != object.digest {
-            return Err(Failed::new(
+            return Err(Failure::new(
                 NOT_COPIED,
                 format!(
                     "{} is not what was built: build it again with dkms build {id} -k {kernel} --force",

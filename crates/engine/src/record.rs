@@ -238,9 +238,11 @@ impl Record {
     }
 }
 
+pub use KnownFailure as Failure;
+
 /// A build that failed, remembered so that the same inputs are not tried at every transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
+pub struct KnownFailure {
     /// [`Inputs::fingerprint`] of what was tried.
     pub fingerprint: Digest,
     /// What went wrong, in one line.
@@ -249,7 +251,7 @@ pub struct Failure {
     pub log: PathBuf,
 }
 
-impl Failure {
+impl KnownFailure {
     /// Where a failure is remembered: `T/.failed/M-V-K-A.toml`.
     #[must_use]
     pub fn path(trees: &Trees, id: &ModuleId, kernel: &KernelRelease, arch: &Arch) -> PathBuf {

@@ -5,12 +5,12 @@ use std::fs;
 
 use crate::digest::Digest;
 use crate::durable::{self, FileError};
+use crate::failure::Failure;
 use crate::finish::{FinishError, Workbench};
 use crate::kernels::Kernel;
 use crate::names::ModuleId;
 use crate::object::ObjectName;
 use crate::record::Record;
-use crate::report::Failed;
 use crate::sign;
 use crate::site::Site;
 
@@ -19,7 +19,7 @@ use crate::site::Site;
 ///
 /// The record is written between the new files and the removal of the old ones: a crash leaves
 /// files too many, never one too few.
-pub(crate) fn objects(site: &Site, id: &ModuleId, kernel: &Kernel) -> Result<(), Failed> {
+pub(crate) fn objects(site: &Site, id: &ModuleId, kernel: &Kernel) -> Result<(), Failure> {
     let dir = site.trees.built(id, &kernel.release, &site.arch);
     let path = Record::path(&site.trees, id, &kernel.release, &site.arch);
     let Some(mut record) = Record::read(&path).filter(|_| kernel.alive) else { return Ok(()) };
@@ -48,7 +48,7 @@ pub(crate) fn objects(site: &Site, id: &ModuleId, kernel: &Kernel) -> Result<(),
         let finished = workbench.refinish(&stored, staging.path(), compression).map_err(
             |error| match error {
                 FinishError::File(error) => error.into(),
-                error @ FinishError::Unpack { .. } => Failed::new(6, error.to_string()),
+                error @ FinishError::Unpack { .. } => Failure::new(6, error.to_string()),
             },
         )?;
         if let Some(reason) = &finished.unsigned {

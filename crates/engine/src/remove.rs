@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use crate::build;
 use crate::cache::Cache;
 use crate::durable::{self, FileError};
+use crate::failure::Failure;
 use crate::index;
 use crate::links;
 use crate::names::{Arch, KernelRelease, ModuleId};
 use crate::place;
-use crate::report::Failed;
 use crate::site::Site;
 use crate::state::State;
 use crate::trees::Trees;
@@ -26,7 +26,7 @@ pub(crate) fn uninstall(
     site: &Site,
     id: &ModuleId,
     kernel: &KernelRelease,
-) -> Result<Vec<PathBuf>, Failed> {
+) -> Result<Vec<PathBuf>, Failure> {
     let foreign = place::take_away(site, id, kernel, &[])?;
     place::restore_originals(site, id, kernel)?;
     place::note_placed(site, id, kernel, &[])?;

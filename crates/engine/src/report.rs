@@ -1,13 +1,14 @@
 //! What became of each step, told while it happens and summed up at the end.
 
 use std::fmt;
-use std::io::ErrorKind;
-use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+pub use crate::failure::Failure as Failed;
+
+use crate::failure::Failure;
 use crate::plan::{Action, Plan, Step};
 
 /// How a step ended.
@@ -18,50 +19,7 @@ pub enum Outcome {
     /// Not carried out, since what it builds upon did not come about; the text says what.
     Skipped(String),
     /// It failed.
-    Failed(Failed),
-}
-
-/// A step that failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failed {
-    /// What went wrong and what to do, for people; may have several lines.
-    pub message: String,
-    /// The first real error of the compiler or another program, in one line.
-    pub cause: Option<String>,
-    /// Where the whole output is.
-    pub log: Option<PathBuf>,
-    /// dkms's exit code for it (dkms-behaviour section 9).
-    pub code: u8,
-    /// True where the machine was at fault (a full disk, a killed build) and not the module:
-    /// then it stays owed, and the next run tries again.
-    pub passing: bool,
-    /// True where it was killed for want of memory: alone it may succeed.
-    pub starved: bool,
-}
-
-impl Failed {
-    /// A failure that has no log.
-    pub fn new(code: u8, message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            cause: None,
-            log: None,
-            code,
-            passing: false,
-            starved: false,
-        }
-    }
-}
-
-impl From<crate::durable::FileError> for Failed {
-    /// Trouble with a file is the machine's, not the module's, unless the file is of a kind that
-    /// has no place in a source or a build.
-    fn from(error: crate::durable::FileError) -> Self {
-        let passing =
-            !matches!(error.source.kind(), ErrorKind::InvalidInput | ErrorKind::InvalidData);
-        let advice = if error.is_disk_full() { ": make room, then dkms autoinstall" } else { "" };
-        Self { passing, ..Self::new(1, format!("{error}{advice}")) }
-    }
+    Failed(Failure),
 }
 
 /// A step that is over.
@@ -214,7 +172,7 @@ impl Warnings {
 
 impl Report {
     /// The failures.
-    pub fn failures(&self) -> impl Iterator<Item = (&Action, &Failed)> {
+    pub fn failures(&self) -> impl Iterator<Item = (&Action, &Failure)> {
         self.finished.iter().filter_map(|finished| match &finished.outcome {
             Outcome::Failed(failed) => Some((&finished.step.action, failed)),
             _ => None,

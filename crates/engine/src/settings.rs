@@ -340,7 +340,7 @@ mod tests {
           |        ^^^^^^
         invalid type: string "many", expected usize
         /framework.conf was not read to its end: it leaves the shell that reads it
-          try: bash -x /framework.conf
+          run: bash -x /framework.conf
         source_tree in framework.conf must be an absolute path without ..: /usr/../x
         dkms_tree in framework.conf must be an absolute path without ..: var/lib
         parallel_jobs in framework.conf is no number: "some"

@@ -127,7 +127,7 @@ impl<'a> Unsettled<'a> {
             }
             _ => None,
         });
-        let passing = report.failures().filter(|(_, failed)| failed.passing);
+        let passing = report.failures().filter(|(_, failed)| failed.transient);
         Self { stayed: stayed.collect(), passing: passing.map(|(action, _)| action).collect() }
     }
 

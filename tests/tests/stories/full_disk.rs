@@ -11,7 +11,7 @@ fn upgrade_with_full(tree: &str, spare: u64, finish: impl Fn(&Root)) {
     let (object, new) = (object(&release(), "bbswitch"), find("bbswitch-next"));
     root.move_to_full_disk(tree, spare);
     let old = root.bytes(&object);
-    root.install(std::slice::from_ref(&new)).hooks_fail().has("make room");
+    root.install(std::slice::from_ref(&new)).hooks_fail().has("free some space");
     assert_eq!(root.bytes(&object), old);
     root.assert_works(&release(), "bbswitch");
     root.assert_tidy();

@@ -69,6 +69,9 @@ impl<W: Write> Lines<W> {
         if let Some(log) = &failed.log {
             self.out.line(&format!("  log:       {}", log.display()));
         }
+        if let Some(hint) = &failed.hint {
+            self.out.line(&format!("  {hint}"));
+        }
         if let Some(old) = stays(plan, action) {
             self.out.line(&format!("  until then {} stays installed", names::plain(old)));
         }

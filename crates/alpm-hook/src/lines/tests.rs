@@ -185,8 +185,7 @@ fn modules_that_cannot_be_tried() {
     let action = Action::Fail {
         module: id("foo/1.0"),
         kernel: Some(release(NEW)),
-        message: "/usr/src/foo-1.0/dkms.conf: line 3: PACKAGE_NAME is missing".into(),
-        code: 8,
+        failure: Failed::new(8, "/usr/src/foo-1.0/dkms.conf: line 3: PACKAGE_NAME is missing"),
     };
     let notes = vec![
         Note::NoHeaders { kernel: release(LTS), pkgbase: None, other: None },

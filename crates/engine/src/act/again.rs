@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use crate::report::Failed;
+use crate::failure::Failure;
 
 /// The builds of one run, by number.
 #[derive(Debug, Default)]
@@ -14,9 +14,9 @@ pub(super) struct Again {
 
 impl Again {
     /// Takes in how a build ended; tells whether it is going to be tried again.
-    pub(super) fn takes(&mut self, number: usize, ended: &mut Result<(), Failed>) -> bool {
+    pub(super) fn takes(&mut self, number: usize, ended: &mut Result<(), Failure>) -> bool {
         self.running = false;
-        let Some(failed) = ended.as_mut().err().filter(|failed| failed.starved) else {
+        let Some(failed) = ended.as_mut().err().filter(|failed| failed.out_of_memory) else {
             return false;
         };
         if self.tried.insert(number) {

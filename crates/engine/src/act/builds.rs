@@ -10,11 +10,12 @@ use super::again::Again;
 use crate::cache::Cache;
 use crate::compile_once;
 use crate::crew::{self, Crew, Job, News};
+use crate::failure::Failure;
 use crate::launcher;
 use crate::memory::Gate;
 use crate::names::{KernelRelease, ModuleId};
 use crate::plan::{Action, Plan, Step};
-use crate::report::{Event, Failed, Outcome, Phase};
+use crate::report::{Event, Outcome, Phase};
 
 impl Run<'_> {
     /// Builds side by side, and installs each module when it is built.
@@ -39,8 +40,7 @@ impl Run<'_> {
             Ok(clients) => clients,
             Err(error) => {
                 for job in &jobs {
-                    let failed = Failed::new(1, format!("cannot make a jobserver: {error}"));
-                    let failed = Failed { passing: true, ..failed };
+                    let failed = Failure::transient(1, format!("cannot make a jobserver: {error}"));
                     self.finish(job.step, Outcome::Failed(failed), Duration::ZERO);
                 }
                 return;

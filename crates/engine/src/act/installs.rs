@@ -7,13 +7,13 @@ use super::interruption::complete_unless;
 use super::{Run, images};
 use crate::build::Workplace;
 use crate::durable;
+use crate::failure::Failure;
 use crate::links;
 use crate::names::{KernelRelease, ModuleId};
 use crate::place;
 use crate::record::{Object, Record};
 use crate::refinish;
 use crate::remove;
-use crate::report::Failed;
 use crate::sanity;
 use crate::scripts::{Ran, Script};
 use crate::site::Site;
@@ -22,7 +22,7 @@ use crate::weak::{self, Change};
 impl Run<'_> {
     /// Makes a module known, and runs its POST_ADD. A command that only adds ends with that
     /// script's status; the module stays added in any case (dkms-behaviour 2.4).
-    pub(super) fn register(&mut self, module: &ModuleId) -> Result<(), Failed> {
+    pub(super) fn register(&mut self, module: &ModuleId) -> Result<(), Failure> {
         let trees = &self.site.trees;
         durable::create_dirs(&trees.build(module))?;
         let dir = self.facts.modules.get(module).map(|facts| facts.source_dir.clone());
@@ -36,7 +36,7 @@ impl Run<'_> {
         let Some((kernel, value)) = script else { return Ok(()) };
         let ran = run_script(self.site, module, kernel, "POST_ADD", value);
         if ran.status != 0 && self.site.asked.only_added {
-            return Err(Failed::new(ran.status, ran.said.join("\n")));
+            return Err(Failure::new(ran.status, ran.said.join("\n")));
         }
         self.say(&ran.said);
         Ok(())
@@ -47,7 +47,7 @@ impl Run<'_> {
         module: &ModuleId,
         kernel: &KernelRelease,
         replaces: Option<&ModuleId>,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), Failure> {
         let mut old_script = None;
         if let Some(old) = replaces {
             old_script = self.script_of(old, kernel, "POST_REMOVE");
@@ -86,7 +86,7 @@ impl Run<'_> {
     }
 
     /// Runs PRE_INSTALL, which may object (dkms's 101).
-    fn pre_install(&mut self, module: &ModuleId, kernel: &KernelRelease) -> Result<(), Failed> {
+    fn pre_install(&mut self, module: &ModuleId, kernel: &KernelRelease) -> Result<(), Failure> {
         let Some(value) = self.script_of(module, kernel, "PRE_INSTALL") else { return Ok(()) };
         let ran = run_script(self.site, module, kernel, "PRE_INSTALL", &value);
         // Nothing is placed yet: better not to begin.
@@ -101,7 +101,7 @@ impl Run<'_> {
                 message.push('\n');
                 message.push_str(line);
             }
-            return Err(Failed::new(101, message));
+            return Err(Failure::new(101, message));
         }
         self.say(&ran.said);
         Ok(())
@@ -112,7 +112,7 @@ impl Run<'_> {
         &mut self,
         module: &ModuleId,
         kernel: &KernelRelease,
-    ) -> Result<Vec<Object>, Failed> {
+    ) -> Result<Vec<Object>, Failure> {
         let mut objects = place::objects(self.site, module, kernel);
         let obsolete_by = self.script_of(module, kernel, "OBSOLETE_BY");
         let refused = sanity::refused(self.site, module, kernel, obsolete_by.as_deref(), &objects);
@@ -122,7 +122,7 @@ impl Run<'_> {
             .map(|refused| format!("{} is not installed: {}", refused.object, refused.why))
             .collect();
         if all {
-            return Err(Failed::new(6, lines.join("\n")));
+            return Err(Failure::new(6, lines.join("\n")));
         }
         self.say(&lines);
         objects.retain(|object| refused.iter().all(|refused| refused.object != object.name));
@@ -133,7 +133,7 @@ impl Run<'_> {
         &mut self,
         module: &ModuleId,
         kernel: &KernelRelease,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), Failure> {
         self.touched.insert(kernel.clone());
         let mut cut_short = false;
         if self.wants_weak_modules(module, kernel) {

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use super::Run;
 use crate::debts::Debt;
+use crate::failure::Failure;
 use crate::plan::{Action, Plan, Step};
-use crate::report::{Failed, Interruption};
+use crate::report::Interruption;
 
 impl Run<'_> {
     pub(super) fn is_stopped(&self) -> bool {
@@ -48,8 +49,8 @@ impl Run<'_> {
 
 /// A failure if something that belongs to a step was cut short because we were asked to end. A step that has come to its
 /// end by then is done, and must not be counted as left.
-pub(super) fn complete_unless(cut_short: bool) -> Result<(), Failed> {
-    let failed = || Failed { passing: true, ..Failed::new(1, "interrupted") };
+pub(super) fn complete_unless(cut_short: bool) -> Result<(), Failure> {
+    let failed = || Failure::transient(1, "interrupted");
     if cut_short { Err(failed()) } else { Ok(()) }
 }
 

@@ -5,13 +5,13 @@ use super::Build;
 use crate::cache::{Cache, Key};
 use crate::durable;
 use crate::facts::Facts;
-use crate::report::Failed;
+use crate::failure::Failure;
 use crate::{publish, remove};
 
 impl Build<'_> {
     /// Makes what the cache has of this build `K/A`, as if it had never been away. Says whether
     /// there was something of use.
-    pub(super) fn take_from_cache(&self, facts: &Facts) -> Result<bool, Failed> {
+    pub(super) fn take_from_cache(&self, facts: &Facts) -> Result<bool, Failure> {
         let Self { site, id, kernel, .. } = self;
         let inputs = facts.pair(id, &kernel.release).and_then(|pair| pair.inputs.clone());
         let Some(mut inputs) = inputs else { return Ok(false) };

@@ -10,10 +10,11 @@ use nix::sys::signal::Signal;
 use super::{Build, Prepared, step_failed};
 use crate::compile_once;
 use crate::conf::MakeChoice;
+use crate::failure::Failure;
 use crate::kernels::KernelConfig;
 use crate::launcher;
 use crate::make_log::MakeLog;
-use crate::report::{Failed, Phase};
+use crate::report::Phase;
 use crate::run::{Ended, Environment, How, Output, Program};
 use crate::{programs, scripts};
 
@@ -30,7 +31,7 @@ impl Build<'_> {
         &self,
         config: Option<&KernelConfig>,
         keeps_symbols: bool,
-    ) -> Result<Environment, Failed> {
+    ) -> Result<Environment, Failure> {
         let programs = programs::directory(self.site)?;
         let mut env =
             scripts::environment(self.site, self.id, &self.kernel.release).first_in_path(&programs);
@@ -101,7 +102,7 @@ impl Build<'_> {
         all
     }
 
-    pub(super) fn make(&self, prepared: &Prepared, log: &mut MakeLog) -> Result<(), Failed> {
+    pub(super) fn make(&self, prepared: &Prepared, log: &mut MakeLog) -> Result<(), Failure> {
         let command = self.make_command(prepared);
         let program = Program::new(self.site.tools.bash.clone(), &prepared.env)
             .args(["--norc", "--noprofile", "-c"])
@@ -143,7 +144,7 @@ impl Build<'_> {
     }
 
     /// `kills` tells whether the kernel has killed something for want of memory meanwhile.
-    fn make_failed(&self, ended: &Ended, command: &str, kills: bool) -> Failed {
+    fn make_failed(&self, ended: &Ended, command: &str, kills: bool) -> Failure {
         let mut failed = self.failed(10, &format!("make failed ({}): {command}", ended.how));
         match ended.how {
             How::TimedOut => {
@@ -153,17 +154,17 @@ impl Build<'_> {
                      /etc/dkms/alpm-dkms.toml"
                 );
             }
-            How::Interrupted => failed.passing = true,
+            How::Interrupted => failed.transient = true,
             // Somebody else's signal: the kernel short of memory, or an administrator.
             How::Killed(signal) => {
-                failed.passing = true;
-                failed.starved |= kills && signal == Signal::SIGKILL as i32;
+                failed.transient = true;
+                failed.out_of_memory |= kills && signal == Signal::SIGKILL as i32;
             }
             How::Exited(_) => {}
         }
         let by_us = matches!(ended.how, How::TimedOut | How::Interrupted);
-        failed.starved &= !by_us;
-        if failed.starved {
+        failed.out_of_memory &= !by_us;
+        if failed.out_of_memory {
             let sure = if kills { "" } else { ", as it seems" };
             failed.message = format!("it ran out of memory{sure} ({}): {command}", ended.how);
         }

@@ -8,11 +8,11 @@ use super::{Build, Prepared};
 use crate::copy;
 use crate::digest::Digest;
 use crate::durable::{self, FileError};
+use crate::failure::Failure;
 use crate::make_log::MakeLog;
 use crate::publish;
 use crate::record::{self, Inputs, Record};
 use crate::remove;
-use crate::report::Failed;
 
 impl Build<'_> {
     /// Makes `staging` the module's result, unless POST_BUILD fails: then the result before it is
@@ -22,7 +22,7 @@ impl Build<'_> {
         staging: &Path,
         prepared: &Prepared,
         log: &mut MakeLog,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), Failure> {
         let place = self.site.trees.built(self.id, &self.kernel.release, &self.site.arch);
         let Some(script) = prepared.conf.scripts.post_build.as_deref() else {
             return Ok(publish::publish(staging, &place)?);
@@ -34,7 +34,7 @@ impl Build<'_> {
         Record { inputs: Inputs { source, ..now.inputs.clone() }, ..now.clone() }.write(&record)?;
 
         let before = set_aside(&place)?;
-        let ended = publish::publish(staging, &place).map_err(Failed::from).and_then(|()| {
+        let ended = publish::publish(staging, &place).map_err(Failure::from).and_then(|()| {
             self.script("POST_BUILD", Some(script), &prepared.env, log)?;
             self.accept(now, &place, log)
         });
@@ -51,7 +51,7 @@ impl Build<'_> {
     }
 
     /// Notes the result as POST_BUILD has left it: some sign or replace the objects.
-    fn accept(&self, mut record: Record, place: &Path, log: &MakeLog) -> Result<(), Failed> {
+    fn accept(&self, mut record: Record, place: &Path, log: &MakeLog) -> Result<(), Failure> {
         for object in &mut record.objects {
             let file = place.join("module").join(&object.name);
             object.digest = Digest::of_file(&file).map_err(|error| {

@@ -10,10 +10,11 @@ use super::{Build, Prepared};
 use crate::digest::Digest;
 use crate::distribution;
 use crate::durable::{self, FileError};
+use crate::failure::Failure;
 use crate::finish::{FinishError, Strip, Workbench};
 use crate::object;
 use crate::record::{self, Object};
-use crate::report::{Failed, Phase};
+use crate::report::Phase;
 use crate::sign;
 
 /// An object that make produced.
@@ -26,7 +27,7 @@ pub(super) struct Product {
 
 impl Build<'_> {
     /// Every object that dkms.conf promises is there, and is one for this kernel.
-    pub(super) fn check_objects(&self, prepared: &Prepared) -> Result<Vec<Product>, Failed> {
+    pub(super) fn check_objects(&self, prepared: &Prepared) -> Result<Vec<Product>, Failure> {
         (self.tell)(Phase::Checking);
         let release = &self.kernel.release;
         let mut products = Vec::new();
@@ -78,13 +79,13 @@ impl Build<'_> {
         staging: &Path,
         started: Instant,
         log: &Path,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), Failure> {
         (self.tell)(Phase::Finishing);
         let module = staging.join("module");
         durable::create_dirs(&module)?;
         durable::create_dirs(&staging.join("log"))?;
         let placement = distribution::Placement::read(&self.site.trees)
-            .map_err(|error| Failed::new(4, error.to_string()))?
+            .map_err(|error| Failure::new(4, error.to_string()))?
             .or_addon(&self.site.env);
         let options = self.site.settings.compression_options();
         let signer = self.site.signing.signer(self.site, self.kernel);
@@ -100,7 +101,7 @@ impl Build<'_> {
         for product in products {
             let location = placement
                 .directory(&product.location)
-                .map_err(|error| Failed::new(8, error.to_string()))?;
+                .map_err(|error| Failure::new(8, error.to_string()))?;
             let strip = if product.strip { strip } else { Strip::No };
             let finished = workbench
                 .finish(&product.file, &module, &product.name, strip, compression)
@@ -135,9 +136,9 @@ impl Build<'_> {
     }
 }
 
-fn finish_failed(error: FinishError) -> Failed {
+fn finish_failed(error: FinishError) -> Failure {
     match error {
         FinishError::File(error) => error.into(),
-        error @ FinishError::Unpack { .. } => Failed::new(7, error.to_string()),
+        error @ FinishError::Unpack { .. } => Failure::new(7, error.to_string()),
     }
 }

@@ -7,8 +7,9 @@ use std::path::{Component, Path, PathBuf};
 use super::{Build, Prepared, step_failed};
 use crate::copy;
 use crate::durable::{self, FileError};
+use crate::failure::Failure;
 use crate::make_log::MakeLog;
-use crate::report::{Failed, Phase};
+use crate::report::Phase;
 use crate::run::{Output, Program};
 
 impl Build<'_> {
@@ -30,13 +31,13 @@ impl Build<'_> {
         crate::links::resolve(&self.site.trees.root, &link).map_err(FileError::when("find", &link))
     }
 
-    pub(super) fn copy_source(&self) -> Result<(), Failed> {
+    pub(super) fn copy_source(&self) -> Result<(), Failure> {
         let source = self.source()?;
         let entries = fs::read_dir(&source).map_err(FileError::when("list", &source))?;
         let hidden = |name: &OsStr| name.as_encoded_bytes().starts_with(b".");
         if entries.flatten().filter(|entry| !hidden(&entry.file_name())).nth(1).is_none() {
             let what = format!("its source holds nothing but a dkms.conf: {}", source.display());
-            return Err(Failed::new(8, what));
+            return Err(Failure::new(8, what));
         }
         let build = &self.workplace.real;
         self.workplace.fill(|place| copy::copy_tree(&source, place))?;
@@ -48,7 +49,7 @@ impl Build<'_> {
     }
 
     /// Applies the patches that are meant for this kernel (dkms-behaviour 3.4 and 4.1).
-    pub(super) fn patch(&self, prepared: &Prepared, log: &mut MakeLog) -> Result<(), Failed> {
+    pub(super) fn patch(&self, prepared: &Prepared, log: &mut MakeLog) -> Result<(), Failure> {
         for patch in &prepared.conf.patches {
             (self.tell)(Phase::Patching);
             let file = Path::new("./patches").join(patch);

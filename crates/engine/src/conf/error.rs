@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::failure::Failure;
+
 /// A conf (or another file that bash reads for us) that cannot be used. It concerns one module; the
 /// next file is read as if nothing had happened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfError {
     /// It is not there, not a file, or may not be read.
-    #[error("{} cannot be read: {reason}\n  try: reinstall the package it belongs to", file.display())]
+    #[error("{} cannot be read: {reason}", file.display())]
     Unreadable {
         /// The file.
         file: PathBuf,
@@ -16,8 +18,8 @@ pub enum ConfError {
         reason: String,
     },
     /// It ended the shell that read it: by `exit`, `exec`, a failure under `set -e`.
-    #[error("{} was not read to its end: it leaves the shell that reads it{}\n  try: bash -x {}",
-        file.display(), said(complaint), file.display())]
+    #[error("{} was not read to its end: it leaves the shell that reads it{}",
+        file.display(), said(complaint))]
     NoAnswer {
         /// The file.
         file: PathBuf,
@@ -25,8 +27,8 @@ pub enum ConfError {
         complaint: String,
     },
     /// It took longer than it may.
-    #[error("{} was not read to its end within {} s: it waits for something or never ends\n  try: bash -x {}",
-        file.display(), after.as_secs_f32(), file.display())]
+    #[error("{} was not read to its end within {} s: it waits for something or never ends",
+        file.display(), after.as_secs_f32())]
     TimedOut {
         /// The file.
         file: PathBuf,
@@ -34,13 +36,13 @@ pub enum ConfError {
         after: Duration,
     },
     /// Its values are longer than any sensible ones.
-    #[error("{} sets values of several megabytes\n  try: bash -x {}", file.display(), file.display())]
+    #[error("{} sets values of several megabytes", file.display())]
     TooMuch {
         /// The file.
         file: PathBuf,
     },
     /// A value is not UTF-8, and could neither be written to a record nor shown.
-    #[error("{}: the value of {directive} is not UTF-8\n  try: write it in UTF-8", file.display())]
+    #[error("{}: the value of {directive} is not UTF-8", file.display())]
     NotUtf8 {
         /// The file.
         file: PathBuf,
@@ -48,8 +50,7 @@ pub enum ConfError {
         directive: String,
     },
     /// It could be read, but says what cannot be done.
-    #[error("{} cannot be used:{}\n  try: mend it there, or in an override in /etc/dkms (dkms.conf(5))",
-        file.display(), list(problems))]
+    #[error("{} cannot be used:{}", file.display(), list(problems))]
     Invalid {
         /// The file.
         file: PathBuf,
@@ -80,6 +81,30 @@ impl ConfError {
             | Self::NotUtf8 { .. }
             | Self::Invalid { .. } => 8,
         }
+    }
+}
+
+impl ConfError {
+    /// What to do about it, in one line.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Unreadable { .. } => Some("reinstall the package it belongs to".into()),
+            Self::NoAnswer { file, .. } | Self::TimedOut { file, .. } | Self::TooMuch { file } => {
+                Some(format!("run: bash -x {}", file.display()))
+            }
+            Self::NotUtf8 { .. } => Some("write it in UTF-8".into()),
+            Self::Invalid { .. } => {
+                Some("see: dkms.conf(5); an override in /etc/dkms can mend it".into())
+            }
+            Self::NoReader { .. } => None,
+        }
+    }
+}
+
+impl From<&ConfError> for Failure {
+    fn from(error: &ConfError) -> Self {
+        Self { hint: error.hint(), ..Self::new(error.exit_code(), error.to_string()) }
     }
 }
 

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use rstest::rstest;
 
 use super::*;
+use crate::failure::Failure;
 use crate::names::ModuleId;
 use crate::run::{Environment, Tools};
 use crate::trees::Trees;
@@ -168,30 +169,30 @@ fn a_conf_that_never_ends_is_out_of_time(#[case] conf: &str) {
 fn what_cannot_be_read_is_an_error_for_that_file() {
     let mut place = Place::new();
     let name = |place: &Place, error: ConfError| {
-        error.to_string().replace(place.dir.path().to_str().unwrap(), "")
+        Failure::from(&error).to_string().replace(place.dir.path().to_str().unwrap(), "")
     };
     let error = place.read(b"MAKE=ok\nPOST_ADD='caf\xe9'\n").unwrap_err();
     insta::assert_snapshot!(name(&place, error), @"
     /dkms.conf: the value of POST_ADD[0] is not UTF-8
-      try: write it in UTF-8
+      write it in UTF-8
     ");
     let error = place.read("MAKE=$(yes | head -c 6000000)").unwrap_err();
     insta::assert_snapshot!(name(&place, error), @"
     /dkms.conf sets values of several megabytes
-      try: bash -x /dkms.conf
+      run: bash -x /dkms.conf
     ");
     let error = place.read("declare -A MAKE=([first]=1)").unwrap_err();
     assert!(error.to_string().contains("MAKE[first] is no element of an array"), "{error}");
     let error = place.read("echo 'no headers' >&2; exit 1").unwrap_err();
     insta::assert_snapshot!(name(&place, error), @"
     /dkms.conf was not read to its end: it leaves the shell that reads it; it says: no headers
-      try: bash -x /dkms.conf
+      run: bash -x /dkms.conf
     ");
     place.reader.patience = Duration::from_millis(200);
     let error = place.read("sleep 9").unwrap_err();
     insta::assert_snapshot!(name(&place, error), @"
     /dkms.conf was not read to its end within 0.2 s: it waits for something or never ends
-      try: bash -x /dkms.conf
+      run: bash -x /dkms.conf
     ");
     place.reader.patience = PATIENCE;
     fs::remove_file(place.file()).unwrap();
@@ -200,7 +201,7 @@ fn what_cannot_be_read_is_an_error_for_that_file() {
     assert_eq!(error.exit_code(), 4);
     insta::assert_snapshot!(name(&place, error), @"
     /dkms.conf cannot be read: it is not a file
-      try: reinstall the package it belongs to
+      reinstall the package it belongs to
     ");
 }
 
@@ -420,8 +421,9 @@ fn refuses_a_conf(#[case] text: &str, #[case] problems: &str) {
     let mut place = Place::new();
     let error = place.conf(&format!("{SOUND}\n{text}")).unwrap_err();
     assert_eq!(error.exit_code(), 8);
-    let advice = "\n  try: mend it there, or in an override in /etc/dkms (dkms.conf(5))";
-    assert_eq!(error.to_string(), format!("dkms.conf cannot be used:\n  {problems}{advice}"));
+    assert_eq!(error.to_string(), format!("dkms.conf cannot be used:\n  {problems}"));
+    let hint = "see: dkms.conf(5); an override in /etc/dkms can mend it";
+    assert_eq!(Failure::from(&error).hint.as_deref(), Some(hint));
 }
 
 #[rstest]

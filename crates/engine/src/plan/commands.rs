@@ -63,7 +63,7 @@ impl Planner<'_> {
             .flat_map(|m| m.pairs.values())
             .find_map(|pair| pair.conf.as_ref()?.as_ref().err());
         match bad_conf {
-            Some(problem) => Err(refuse(problem.code, problem.message.clone())),
+            Some(problem) => Err(problem.clone()),
             None => Ok(()),
         }
     }
@@ -142,10 +142,10 @@ impl Planner<'_> {
             let headers = self.facts.kernels.get(kernel).is_some_and(|k| k.has_headers());
             let built = self.facts.built(id, kernel).is_some();
             if let Some(rule) = excluded {
-                self.fail(id, kernel, format!("it is not meant for this kernel: {rule}"), 77);
+                let why = format!("it is not meant for this kernel: {rule}");
+                self.fail(id, kernel, refuse(77, why));
             } else if !headers && !built {
-                let refusal = no_headers(self.facts, kernel);
-                self.fail(id, kernel, refusal.message, refusal.code);
+                self.fail(id, kernel, no_headers(self.facts, kernel));
             } else if !headers {
                 self.install_without_headers(verb, id, kernel, force);
             } else {
@@ -214,7 +214,7 @@ fn built_for(module: &ModuleFacts) -> Vec<KernelRelease> {
 }
 
 fn refuse(code: u8, message: String) -> Refusal {
-    Refusal { message, code }
+    Refusal::new(code, message)
 }
 
 /// The refusal of a module whose source is gone (dkms's 4).

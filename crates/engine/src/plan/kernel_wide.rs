@@ -22,7 +22,7 @@ impl Planner<'_> {
             && !facts.versions(name).any(|(_, module)| module.is_registered())
         {
             let message = format!("{name} is not in the dkms tree: see dkms status");
-            return Err(Refusal { message, code: 3 });
+            return Err(Refusal::new(3, message));
         }
         let installed = |id: &&ModuleId| {
             only.is_none_or(|name| id.name == *name)
@@ -40,7 +40,7 @@ impl Planner<'_> {
         let (broken, whole): (Vec<&ModuleId>, Vec<&ModuleId>) =
             modules.into_iter().partition(|id| self.is_broken(id));
         for id in broken {
-            self.fail(id, kernel, commands::broken(id).message, 4);
+            self.fail(id, kernel, commands::broken(id));
         }
         self.build_for(Verb::Install, &whole, std::slice::from_ref(kernel), force);
         Ok(())
@@ -59,10 +59,10 @@ impl Planner<'_> {
                     self.unbuild(id, kernel, vec![Reason::Asked]);
                 }
                 Some(Err(problem)) => {
-                    self.fail(id, kernel, problem.message.clone(), problem.code);
+                    self.fail(id, kernel, problem.clone());
                 }
                 _ if self.is_broken(id) => {
-                    self.fail(id, kernel, commands::broken(id).message, 4);
+                    self.fail(id, kernel, commands::broken(id));
                 }
                 _ => {}
             }

@@ -18,20 +18,12 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use request::{Request, Verb};
 pub use step::{Action, Note, Plan, Step};
 
+pub use crate::failure::Failure as Refusal;
+
 use crate::digest::Digest;
 use crate::facts::{Facts, SourceLink, SourcePlace};
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 use crate::record::Reason;
-
-/// A request that cannot be carried out at all.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct Refusal {
-    /// What, where and what to do.
-    pub message: String,
-    /// dkms's exit code for it.
-    pub code: u8,
-}
 
 /// Plans a request.
 ///

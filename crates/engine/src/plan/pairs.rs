@@ -6,6 +6,7 @@ use super::order::Order;
 use super::{Action, Note, Planner, commands};
 use crate::cache::Key;
 use crate::facts::{ConfFacts, Pair, SourceLink};
+use crate::failure::Failure;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 use crate::record::{Inputs, Reason};
 
@@ -46,7 +47,7 @@ impl Planner<'_> {
                     "BUILD_DEPENDS of {id} leads back to itself: remove the circle from the \
                      dkms.conf files"
                 );
-                self.fail(&id, kernel, message, 13);
+                self.fail(&id, kernel, Failure::new(13, message));
             }
             for id in order.sorted {
                 match modules.get(&id) {
@@ -119,10 +120,11 @@ impl Planner<'_> {
         }
         let conf = match &pair.conf {
             Some(Ok(conf)) => conf,
-            Some(Err(problem)) => {
-                return self.fail(id, kernel, problem.message.clone(), problem.code);
+            Some(Err(failure)) => return self.fail(id, kernel, failure.clone()),
+            None => {
+                let failure = Failure::new(4, "its dkms.conf was not read");
+                return self.fail(id, kernel, failure);
             }
-            None => return self.fail(id, kernel, "its dkms.conf was not read".into(), 4),
         };
         if let Some(rule) = &conf.excluded {
             return self.note(Note::Excluded {
@@ -137,8 +139,8 @@ impl Planner<'_> {
             return self.lacks(id, kernel, missing, will);
         }
         let Some(inputs) = self.inputs(pair, kernel) else {
-            let message = "its source or the kernel's headers cannot be read".into();
-            return self.fail(id, kernel, message, UNREADABLE);
+            let message = "its source or the kernel's headers cannot be read";
+            return self.fail(id, kernel, Failure::new(UNREADABLE, message));
         };
         let to_build = reasons_to_build(pair, &inputs, will);
         if to_build.is_empty() {
@@ -236,15 +238,9 @@ impl Planner<'_> {
         self.step(Action::Install { module, kernel, replaces }, why);
     }
 
-    pub(super) fn fail(
-        &mut self,
-        id: &ModuleId,
-        kernel: &KernelRelease,
-        message: String,
-        code: u8,
-    ) {
+    pub(super) fn fail(&mut self, id: &ModuleId, kernel: &KernelRelease, failure: Failure) {
         let (module, kernel) = (id.clone(), Some(kernel.clone()));
-        self.step(Action::Fail { module, kernel, message, code }, Vec::new());
+        self.step(Action::Fail { module, kernel, failure }, Vec::new());
     }
 
     /// The first module that this one builds upon and that is neither there nor coming.
@@ -273,7 +269,7 @@ impl Planner<'_> {
                 "it builds upon {needs} (BUILD_DEPENDS), which is not installed for {kernel}: \
                  dkms install {needs}/VERSION -k {kernel}"
             );
-            self.fail(id, kernel, message, 13);
+            self.fail(id, kernel, Failure::new(13, message));
         } else {
             self.note(Note::Deferred { module: id.clone(), kernel: kernel.clone(), needs });
         }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::debts::Debt;
 use crate::digest::Digest;
+use crate::failure::Failure;
 use crate::import::ImportedBuild;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 use crate::record::Reason;
@@ -88,10 +89,8 @@ pub enum Action {
         module: ModuleId,
         /// For this kernel; nothing if for none.
         kernel: Option<KernelRelease>,
-        /// What, where and what to do.
-        message: String,
-        /// dkms's exit code for it.
-        code: u8,
+        /// Why not.
+        failure: Failure,
     },
 }
 

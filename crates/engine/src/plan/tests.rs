@@ -13,11 +13,12 @@ use crate::conf::{Autoinstall, Values};
 use crate::debts::Debt;
 use crate::digest::{Digest, KernelIdentity};
 use crate::facts::{
-    Built, ConfFacts, Facts, KernelFacts, ModuleFacts, Pair, Problem, SourceLink, SourcePlace,
+    Built, ConfFacts, Facts, KernelFacts, ModuleFacts, Pair, SourceLink, SourcePlace,
 };
+use crate::failure::Failure;
 use crate::kernels::Kernel;
 use crate::names::{Arch, KernelRelease, ModuleId};
-use crate::record::{Failure, Inputs, Record};
+use crate::record::{Inputs, KnownFailure, Record};
 
 const K1: &str = "7.2.12-arch1-1";
 const K2: &str = "7.2.13-arch1-1";
@@ -285,7 +286,7 @@ fn headers_of_another_release_are_a_partial_upgrade() {
 
 #[test]
 fn a_known_failure_is_told_and_not_repeated() {
-    let failed = Failure {
+    let failed = KnownFailure {
         fingerprint: pair("zfs/2.4", &kernel(K1)).inputs.unwrap().fingerprint(),
         what: "zfs.c:1: error: no".into(),
         log: PathBuf::from("/log"),
@@ -304,7 +305,7 @@ fn a_known_failure_is_told_and_not_repeated() {
 
 #[test]
 fn what_is_in_the_cache_is_not_compiled() {
-    let failed = Failure {
+    let failed = KnownFailure {
         fingerprint: pair("zfs/2.4", &kernel(K1)).inputs.unwrap().fingerprint(),
         what: "zfs.c:1: error: no".into(),
         log: PathBuf::from("/log"),
@@ -337,7 +338,7 @@ fn one_bad_conf_fails_one_module() {
         .module("bad/1")
         .module("zfs/2.4")
         .pair("bad/1", K1, |pair| {
-            pair.conf = Some(Err(Problem { message: "dkms.conf: no".into(), code: 8 }));
+            pair.conf = Some(Err(Failure::new(8, "dkms.conf: no")));
         })
         .sync(&[], &[K1]);
     insta::assert_snapshot!(plan, @r"

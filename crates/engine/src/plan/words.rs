@@ -33,12 +33,10 @@ impl fmt::Display for Action {
             Self::Depmod(kernel) => write!(f, "index the modules of {kernel} (depmod)"),
             Self::Sweep(kernel) => write!(f, "remove what is left of {kernel}"),
             Self::Leave => f.write_str("remove our own files from the dkms tree"),
-            Self::Fail { module, kernel: Some(kernel), message, .. } => {
-                write!(f, "fail {module} for {kernel}: {message}")
+            Self::Fail { module, kernel: Some(kernel), failure } => {
+                write!(f, "fail {module} for {kernel}: {failure}")
             }
-            Self::Fail { module, kernel: None, message, .. } => {
-                write!(f, "fail {module}: {message}")
-            }
+            Self::Fail { module, kernel: None, failure } => write!(f, "fail {module}: {failure}"),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::conf::{Reader, expanded};
+use crate::failure::Failure;
 use crate::finish::CompressionOptions;
 use crate::names::KernelRelease;
 use crate::trees::Trees;
@@ -90,7 +91,7 @@ impl Framework {
             let variables = match reader.ask(&file, set.collect(), &NAMES) {
                 Ok(reply) => reply.variables,
                 Err(error) => {
-                    problems.push(error.to_string());
+                    problems.push(Failure::from(&error).to_string());
                     continue;
                 }
             };

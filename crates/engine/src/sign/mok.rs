@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use super::keys::Keys;
 use crate::distribution;
+use crate::failure::Failure;
 use crate::kernels::Kernel;
 use crate::names::KernelRelease;
-use crate::report::Failed;
 use crate::running;
 use crate::site::Site;
 use crate::trees::Trees;
@@ -36,19 +36,19 @@ pub struct Mok {
 /// The settings are read as for `kernel`, since paths in them may name `$kernelver`.
 ///
 /// # Errors
-/// [`Failed`] with dkms's exit code 1 if there is none and none can be made.
-pub fn generate_mok(site: &Site, kernel: Option<&KernelRelease>) -> Result<Mok, Failed> {
+/// [`Failure`] with dkms's exit code 1 if there is none and none can be made.
+pub fn generate_mok(site: &Site, kernel: Option<&KernelRelease>) -> Result<Mok, Failure> {
     let release = match kernel {
         Some(release) => release.clone(),
         None => running::release()
-            .ok_or_else(|| Failed::new(1, "the running kernel does not tell its release"))?,
+            .ok_or_else(|| Failure::new(1, "the running kernel does not tell its release"))?,
     };
     let dir = site.trees.kernel(&release);
     let headers = Some(dir.join("build")).filter(|build| build.join("include").is_dir());
     let about = Kernel { release, dir, alive: false, headers, config: None, pkgbase: None };
     let distribution = distribution::id(&site.trees).unwrap_or_default();
     let keys = Keys::choose(site, &about, &site.framework(kernel), &distribution);
-    let made = keys.provide(site).map_err(|what| Failed::new(1, what))?;
+    let made = keys.provide(site).map_err(|what| Failure::new(1, what))?;
     let Keys { key, certificate, .. } = keys;
     Ok(Mok { key, certificate, made, secure_boot: secure_boot(&site.trees) })
 }

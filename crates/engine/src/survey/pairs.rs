@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use super::Survey;
 use crate::confs::Asking;
 use crate::digest::Digest;
-use crate::facts::{ConfFacts, Heard, KernelFacts, ModuleFacts, Pair, Problem, SourcePlace};
+use crate::facts::{ConfFacts, Heard, KernelFacts, ModuleFacts, Pair, SourcePlace};
+use crate::failure::Failure;
 use crate::kernels::Kernel;
 use crate::links;
 use crate::names::{KernelRelease, ModuleId};
 use crate::object::{Compression, ObjectName};
-use crate::record::{Failure, Inputs, Record};
+use crate::record::{Inputs, KnownFailure, Record};
 
 impl Survey<'_> {
     /// Fills in what is known of each module for each kernel.
@@ -68,7 +69,7 @@ impl Survey<'_> {
     ) {
         let trees = &self.site.trees;
         let arch = &self.site.arch;
-        pair.failure = Failure::read(&Failure::path(trees, id, release, arch));
+        pair.failure = KnownFailure::read(&KnownFailure::path(trees, id, release, arch));
         let Some(built) = &mut pair.built else { return };
         built.record = Record::read(&Record::path(trees, id, release, arch));
         built.in_place = true;
@@ -149,7 +150,7 @@ impl Survey<'_> {
     }
 
     /// Notes what the conf of a module says for a kernel.
-    fn hear(&mut self, heard: Result<Heard, Problem>, kernel: &Kernel, pair: &mut Pair) {
+    fn hear(&mut self, heard: Result<Heard, Failure>, kernel: &Kernel, pair: &mut Pair) {
         let facts = heard.and_then(|heard| {
             let conf = self.confs.understand(kernel, &heard.source, &heard.values)?;
             let excluded = self.confs.excluded(&conf, kernel);

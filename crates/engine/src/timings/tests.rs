@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use roxmltree::{Document, Node, ParsingOptions};
 
 use super::*;
+use crate::failure::Failure;
 use crate::names::ModuleId;
 use crate::plan::{Note, Step};
 use crate::record::Reason;
-use crate::report::Failed;
 
 const BAD: &str = "<script>alert(1)</script> & \"\u{1b}[31m";
 
@@ -79,10 +79,10 @@ fn story() -> Story {
     story.over(10, &steps[1], Outcome::Done, 1);
     story.at(11, &Event::Started(&steps[2]));
     story.phase(12, &steps[2], Phase::Compiling);
-    let failed = Failed {
+    let failed = Failure {
         cause: Some(format!("cause {BAD}")),
         log: Some(PathBuf::from("/log")),
-        ..Failed::new(10, format!("message {BAD}"))
+        ..Failure::new(10, format!("message {BAD}"))
     };
     story.over(14, &steps[2], Outcome::Failed(failed), 2);
     story.at(14, &Event::Started(&steps[3]));

@@ -60,7 +60,7 @@ fn a_build_that_is_killed_for_memory_even_alone_fails_and_stays_owed() {
     assert_eq!(machine.root.read("tries"), "x\nx\n");
     let failures: Vec<_> = report.failures().collect();
     let [(_, failed)] = failures[..] else { panic!("{failures:?}") };
-    assert!(failed.starved && failed.passing, "{failed:?}");
+    assert!(failed.out_of_memory && failed.transient, "{failed:?}");
     let begins = "it ran out of memory, as it seems (";
     let ends = "alone, too: it needs more memory or swap than is left by what else runs";
     assert!(failed.message.starts_with(begins) && failed.message.ends_with(ends), "{failed:?}");
@@ -101,7 +101,7 @@ fn a_compiler_error_is_no_want_of_memory_whatever_was_killed_meanwhile() {
     scripted(&machine, "wrong", wrong);
     let report = machine.sync(&["wrong-1.0"], &[]);
     let failed = report.failures().next().unwrap().1;
-    assert!(!failed.starved && !failed.passing, "{failed:?}");
+    assert!(!failed.out_of_memory && !failed.transient, "{failed:?}");
     assert_eq!(machine.heard.lines, [""; 0]);
 }
 

@@ -23,7 +23,7 @@ fn a_version_bump_replaces_and_then_retires_the_old_one() {
 
 #[test]
 fn the_old_version_stays_where_the_new_one_failed() {
-    let failed = Failure {
+    let failed = KnownFailure {
         fingerprint: pair("zfs/2.4", &kernel(K1)).inputs.unwrap().fingerprint(),
         what: "zfs.c:1: error: no".into(),
         log: PathBuf::from("/var/lib/dkms/.log/zfs.log"),
