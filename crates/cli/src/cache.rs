@@ -3,10 +3,10 @@
 use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use dkms_engine::cache::{Cache, Entry};
-use dkms_engine::lock::Lock;
+use dkms_engine::dkms_tree::{BuildCache, CachedBuild};
+use dkms_engine::machine::Machine;
+use dkms_engine::machine::lock::Lock;
 use dkms_engine::names::{Arch, KernelRelease, ModuleName, ModuleVersion};
-use dkms_engine::site::Site;
 use serde::Serialize;
 
 use crate::progress::Progress;
@@ -34,7 +34,7 @@ struct Row {
 }
 
 impl Row {
-    fn of(entry: Entry) -> Self {
+    fn of(entry: CachedBuild) -> Self {
         let since = entry.used.duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             module: entry.module.name,
@@ -48,19 +48,19 @@ impl Row {
 }
 
 /// Writes what is in the cache. Takes no lock and needs no rights.
-pub fn print(site: &Site, json: bool, out: &mut dyn Write) {
-    let entries = Cache::of(&site.trees).entries();
-    let text = listed(entries, site.settings.cache_size(), json, SystemTime::now());
+pub fn print(machine: &Machine, json: bool, out: &mut dyn Write) {
+    let entries = BuildCache::of(&machine.trees).entries();
+    let text = listed(entries, machine.settings.cache_size(), json, SystemTime::now());
     // Somebody who has seen enough is no error.
     let _ = out.write_all(text.as_bytes());
 }
 
 /// Empties the cache, and gives the exit code.
-pub fn clear(site: &Site, progress: &mut Progress<'_>) -> u8 {
-    let lock = Lock::take(&site.trees, &site.env, &mut |text| progress.say(text));
+pub fn clear(machine: &Machine, progress: &mut Progress<'_>) -> u8 {
+    let lock = Lock::take(&machine.trees, &machine.env, &mut |text| progress.say(text));
     let cleared = lock
         .map_err(|why| why.to_string())
-        .and_then(|_lock| Cache::of(&site.trees).clear().map_err(|why| why.to_string()));
+        .and_then(|_lock| BuildCache::of(&machine.trees).clear().map_err(|why| why.to_string()));
     match cleared {
         Ok(count) => {
             progress.say(&format!("forgot {}", builds(count)));
@@ -73,7 +73,7 @@ pub fn clear(site: &Site, progress: &mut Progress<'_>) -> u8 {
     }
 }
 
-fn listed(entries: Vec<Entry>, limit: u64, json: bool, now: SystemTime) -> String {
+fn listed(entries: Vec<CachedBuild>, limit: u64, json: bool, now: SystemTime) -> String {
     let size = entries.iter().map(|entry| entry.size).sum();
     if json {
         let entries = entries.into_iter().map(Row::of).collect();
@@ -81,7 +81,7 @@ fn listed(entries: Vec<Entry>, limit: u64, json: bool, now: SystemTime) -> Strin
         return serde_json::to_string_pretty(&listing).map(|text| text + "\n").unwrap_or_default();
     }
     let mut text = String::new();
-    for Entry { module, kernel, arch, size, used, .. } in &entries {
+    for CachedBuild { module, kernel, arch, size, used, .. } in &entries {
         let age = now.duration_since(*used).unwrap_or_default();
         text += &format!("{module}, {kernel}, {arch}: {}, used {}\n", amount(*size), ago(age));
     }

@@ -10,10 +10,9 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
 
-use dkms_engine::kernels::{Kernel, Kernels};
+use dkms_engine::dkms_tree::{Added, BuiltFor, TreeState};
+use dkms_engine::machine::{Kernel, Kernels, Trees};
 use dkms_engine::names::{Arch, ModuleId};
-use dkms_engine::state::{Added, BuiltFor, State};
-use dkms_engine::trees::Trees;
 
 use crate::commands::{COMMANDS, Command};
 use crate::machine;
@@ -55,8 +54,8 @@ fn offers(before: Vec<OsString>, current: &str) -> Vec<Offer> {
     let expecting: Option<&'static Opt> =
         expecting.and_then(|(opt, value)| (opt.value.is_some() && value.is_none()).then_some(opt));
     let (typed, _) = Typed::read(before);
-    let Ok(site) = machine::site(&typed) else { return Vec::new() };
-    let asked = Asked { typed, trees: site.trees, arch: site.arch };
+    let Ok(machine) = machine::of_command_line(&typed) else { return Vec::new() };
+    let asked = RunOptions { typed, trees: machine.trees, arch: machine.arch };
     let (given, words) = match (expecting, Opt::from_argument(current)) {
         (Some(opt), _) => ("", asked.values(opt, current)),
         // `--kernelver=7.2`
@@ -81,13 +80,13 @@ fn offers(before: Vec<OsString>, current: &str) -> Vec<Offer> {
 }
 
 /// The part of the command line that is there, and the machine.
-struct Asked {
+struct RunOptions {
     typed: Typed,
     trees: Trees,
     arch: Arch,
 }
 
-impl Asked {
+impl RunOptions {
     /// The options that mean something here.
     fn options(&self) -> Vec<Offer> {
         let fits = |opt: &&Opt| {
@@ -160,7 +159,7 @@ impl Asked {
     /// The modules that a command can do something to, with a word on each.
     fn modules(&self, command: Command) -> Vec<(ModuleId, &'static str)> {
         let added: Vec<Added> =
-            State::read(&self.trees).modules.into_iter().filter(Added::is_added).collect();
+            TreeState::read(&self.trees).modules.into_iter().filter(Added::is_added).collect();
         let known: BTreeSet<ModuleId> = added.iter().map(|module| module.id.clone()).collect();
         let of = |wanted: fn(&BuiltFor) -> bool| {
             let has = added.iter().filter(move |module| module.kernels.iter().any(wanted));
@@ -226,7 +225,7 @@ impl Asked {
 
     /// The kernels that the module, or any if none is named, has something for.
     fn kernels_of(&self, wanted: fn(&BuiltFor) -> bool) -> Vec<Offer> {
-        let modules = State::read(&self.trees).modules;
+        let modules = TreeState::read(&self.trees).modules;
         let ours = modules.iter().filter(|module| self.is_named(&module.id));
         let kernels = ours.flat_map(|module| &module.kernels).filter(|built| wanted(built));
         let kernels: BTreeSet<_> = kernels.map(|built| &built.kernel).collect();

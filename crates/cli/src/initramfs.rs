@@ -1,8 +1,7 @@
 //! `dkms initramfs`: says what is owed to initramfs images and pays it; and what other commands say of it.
 
-use dkms_engine::lock::Lock;
-use dkms_engine::settings::Mode;
-use dkms_engine::site::Site;
+use dkms_engine::machine::lock::Lock;
+use dkms_engine::machine::{InitramfsMode, Machine};
 use dkms_initramfs::accounts::Accounts;
 use dkms_initramfs::owed::Owed;
 use dkms_initramfs::precise;
@@ -12,56 +11,56 @@ use crate::task;
 use crate::wanted::NOT_ROOT;
 
 /// Pays what is owed, or only says what it is; gives the exit code.
-pub fn carry_out(site: &Site, dry_run: bool, progress: &mut Progress<'_>) -> u8 {
+pub fn carry_out(machine: &Machine, dry_run: bool, progress: &mut Progress<'_>) -> u8 {
     if dry_run {
-        tell(site, &Accounts::read(site), progress);
+        tell(machine, &Accounts::read(machine), progress);
         return 0;
     }
-    if !task::is_root(site) {
+    if !task::is_root(machine) {
         progress.complain(&format!("dkms: {NOT_ROOT}"));
         return 1;
     }
-    locked(site, progress, |progress| {
-        let kept = precise::keep(site);
+    locked(machine, progress, |progress| {
+        let kept = precise::keep(machine);
         if let Some(line) = precise::said(&kept) {
             progress.say(&line);
         }
-        let accounts = Accounts::read(site);
+        let accounts = Accounts::read(machine);
         if accounts.all.is_empty() {
             progress.say("nothing is owed to any image");
         }
-        let well = accounts.settle(site, &mut |line| progress.say(line));
+        let well = accounts.settle(machine, &mut |line| progress.say(line));
         u8::from(!well || kept.is_err())
     })
 }
 
 /// After another command: pays what is owed if it `pays`, or if that is set; otherwise says what it is.
-pub fn afterwards(site: &Site, pays: bool, progress: &mut Progress<'_>) -> u8 {
-    if Owed::read(site).is_empty() {
+pub fn afterwards(machine: &Machine, pays: bool, progress: &mut Progress<'_>) -> u8 {
+    if Owed::read(machine).is_empty() {
         return 0;
     }
-    let pays = pays || site.settings.initramfs.mode == Mode::Auto;
-    locked(site, progress, |progress| {
-        let accounts = Accounts::read(site);
+    let pays = pays || machine.settings.initramfs.mode == InitramfsMode::Auto;
+    locked(machine, progress, |progress| {
+        let accounts = Accounts::read(machine);
         if pays {
-            return u8::from(!accounts.settle(site, &mut |line| progress.say(line)));
+            return u8::from(!accounts.settle(machine, &mut |line| progress.say(line)));
         }
         for line in accounts.lines() {
             progress.say(&format!("note: {line}"));
         }
-        if !accounts.calls(site).is_empty() {
+        if !accounts.calls(machine).is_empty() {
             progress.say("note: regenerate it with: dkms initramfs");
         }
-        accounts.clear_fine(site);
+        accounts.clear_fine(machine);
         0
     })
 }
 
-fn tell(site: &Site, accounts: &Accounts, progress: &mut Progress<'_>) {
+fn tell(machine: &Machine, accounts: &Accounts, progress: &mut Progress<'_>) {
     for line in accounts.lines() {
         progress.say(&line);
     }
-    let calls = accounts.calls(site);
+    let calls = accounts.calls(machine);
     if calls.is_empty() {
         progress.say("no image is to be regenerated");
     }
@@ -71,11 +70,11 @@ fn tell(site: &Site, accounts: &Accounts, progress: &mut Progress<'_>) {
 }
 
 fn locked(
-    site: &Site,
+    machine: &Machine,
     progress: &mut Progress<'_>,
     work: impl FnOnce(&mut Progress<'_>) -> u8,
 ) -> u8 {
-    match Lock::take(&site.trees, &site.env, &mut |text| progress.say(text)) {
+    match Lock::take(&machine.trees, &machine.env, &mut |text| progress.say(text)) {
         Ok(_lock) => work(progress),
         Err(why) => {
             progress.complain(&format!("dkms: {why}"));

@@ -4,10 +4,8 @@ use std::env;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use dkms_engine::asked::Asked;
-use dkms_engine::distribution::Placement;
-use dkms_engine::site::Site;
-use dkms_engine::trees::Trees;
+use dkms_engine::machine::distribution::Placement;
+use dkms_engine::machine::{Machine, RunOptions, Trees};
 use dkms_initramfs::generator::Generator;
 
 use crate::commands::Command;
@@ -20,34 +18,34 @@ use crate::wanted::{Refusal, refuse};
 /// # Errors
 /// [`Refusal`]: 2 for a root that is not there and for a number that is none, 4 for a machine
 /// without an os-release file.
-pub fn site(typed: &Typed) -> Result<Site, Refusal> {
+pub fn of_command_line(typed: &Typed) -> Result<Machine, Refusal> {
     let root = typed.root.as_deref().unwrap_or(Path::new("/"));
     let root =
         absolute(root).or_else(|why| refuse(2, format!("--root {}: {why}", root.display())))?;
     // First of all, as with dkms: nothing is known of a machine without.
     Placement::read(&Trees::under(&root)).or_else(|why| refuse(4, why.to_string()))?;
-    let mut site = Site::for_cli(&root);
-    place_trees(&mut site, typed)?;
-    site.asked = asked(typed)?;
-    site.settings.framework.symlink_modules |= typed.has(Id::Symlink);
-    site.settings.framework.modprobe_on_install |= typed.has(Id::Modprobe);
-    site.depmod = !typed.has(Id::NoDepmod);
+    let mut machine = Machine::for_cli(&root);
+    place_trees(&mut machine, typed)?;
+    machine.options = asked(typed)?;
+    machine.settings.framework.symlink_modules |= typed.has(Id::Symlink);
+    machine.settings.framework.modprobe_on_install |= typed.has(Id::Modprobe);
+    machine.depmod = !typed.has(Id::NoDepmod);
     // No image is made from kernels that are elsewhere.
-    site.images = typed.install_tree.is_none() && Generator::of(&site).is_some();
+    machine.images = typed.install_tree.is_none() && Generator::of(&machine).is_some();
     if let Some(file) = &typed.timings {
-        site.settings.set_timings(file.clone());
+        machine.settings.set_timings(file.clone());
     }
     if let Some(jobs) = typed.jobs.as_deref().filter(|jobs| !jobs.is_empty()) {
         match jobs.parse() {
-            Ok(jobs) => site.settings.set_jobs(jobs),
+            Ok(jobs) => machine.settings.set_jobs(jobs),
             Err(_) => return refuse(2, format!("-j {jobs}: this is no number of jobs")),
         }
     }
-    Ok(site)
+    Ok(machine)
 }
 
 /// What is asked to be otherwise than the files say.
-fn asked(typed: &Typed) -> Result<Asked, Refusal> {
+fn asked(typed: &Typed) -> Result<RunOptions, Refusal> {
     let whole = |path: &Option<PathBuf>| path.as_deref().map(whole).transpose();
     let mut directives = Vec::new();
     for directive in &typed.directives {
@@ -56,7 +54,7 @@ fn asked(typed: &Typed) -> Result<Asked, Refusal> {
             None => return refuse(2, format!("--directive {directive}: it must be NAME=VALUE")),
         }
     }
-    Ok(Asked {
+    Ok(RunOptions {
         module: None,
         conf: whole(&typed.conf)?,
         kernel_config: whole(&typed.config)?,
@@ -75,8 +73,8 @@ fn whole(path: &Path) -> Result<PathBuf, Refusal> {
 }
 
 /// `--dkmstree`, `--sourcetree` and `--installtree` come before what framework.conf says.
-fn place_trees(site: &mut Site, typed: &Typed) -> Result<(), Refusal> {
-    let framework = &mut site.settings.framework;
+fn place_trees(machine: &mut Machine, typed: &Typed) -> Result<(), Refusal> {
+    let framework = &mut machine.settings.framework;
     let places = [
         (&typed.dkms_tree, &mut framework.dkms_tree),
         (&typed.source_tree, &mut framework.source_tree),
@@ -87,7 +85,7 @@ fn place_trees(site: &mut Site, typed: &Typed) -> Result<(), Refusal> {
             *tree = Some(whole(said)?);
         }
     }
-    site.trees = site.settings.placed(Trees::under(&site.trees.root));
+    machine.trees = machine.settings.placed(Trees::under(&machine.trees.root));
     Ok(())
 }
 

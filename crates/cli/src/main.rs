@@ -22,9 +22,9 @@ use std::env;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use dkms_engine::machine::Machine;
 use dkms_engine::names::Arch;
 use dkms_engine::plan::Verb;
-use dkms_engine::site::Site;
 use nix::sys::stat::{Mode, umask};
 use nix::sys::utsname::uname;
 
@@ -80,7 +80,7 @@ fn dkms(typed: &Typed, stop: Option<Stop>, screen: Option<&Screen>) -> u8 {
     for option in &typed.deprecated {
         complain(&format!("--{option} is an option of older releases, and does nothing"));
     }
-    let understood = machine::site(typed).and_then(|site| {
+    let understood = machine::of_command_line(typed).and_then(|machine| {
         if let Some(stop) = stop {
             return stopped(&stop, typed).map(|()| None);
         }
@@ -88,13 +88,13 @@ fn dkms(typed: &Typed, stop: Option<Stop>, screen: Option<&Screen>) -> u8 {
         let here = Here {
             kernel: kernel.unwrap_or_default(),
             arch: Arch::of_this_machine(),
-            is_root: task::is_root(&site),
-            trees: site.trees.clone(),
+            is_root: task::is_root(&machine),
+            trees: machine.trees.clone(),
         };
-        Ok(Some((Wanted::read(typed, &here)?, site)))
+        Ok(Some((Wanted::read(typed, &here)?, machine)))
     });
     let ended = match understood {
-        Ok(Some((wanted, site))) => carry_out(wanted, typed, site, screen),
+        Ok(Some((wanted, machine))) => carry_out(wanted, typed, machine, screen),
         Ok(None) => Ok(0),
         Err(refusal) => Err(refusal),
     };
@@ -123,7 +123,7 @@ fn stopped(stop: &Stop, typed: &Typed) -> Result<(), Refusal> {
 fn carry_out(
     wanted: Wanted,
     typed: &Typed,
-    mut site: Site,
+    mut machine: Machine,
     screen: Option<&Screen>,
 ) -> Result<u8, Refusal> {
     let mut out = Above::new(io::stdout(), screen.cloned());
@@ -138,64 +138,65 @@ fn carry_out(
         },
     };
     let loudness = loudness(typed);
-    let mut run = |site: &mut Site, arch: Option<Arch>, task: &Task| {
-        if site.tools.stop.asked().is_some() {
+    let mut run = |machine: &mut Machine, arch: Option<Arch>, task: &Task| {
+        if machine.tools.stop.asked().is_some() {
             return 0; // interrupted before
         }
-        site.arch = arch.unwrap_or_else(Arch::of_this_machine);
-        let mut progress = Progress::new(&mut out, &mut errors, loudness, &site.trees, &site.arch)
-            .with_bars(screen.cloned());
-        task.carry_out(site, &manner, &mut progress)
+        machine.arch = arch.unwrap_or_else(Arch::of_this_machine);
+        let mut progress =
+            Progress::new(&mut out, &mut errors, loudness, &machine.trees, &machine.arch)
+                .with_bars(screen.cloned());
+        task.carry_out(machine, &manner, &mut progress)
     };
-    let pays = matches!(wanted, Wanted::Autoinstall(_) | Wanted::PayDebts);
+    let pays = matches!(wanted, Wanted::Autoinstall(_) | Wanted::FinishPending);
     let places =
         pays || matches!(wanted, Wanted::Match { .. } | Wanted::Clear(..) | Wanted::Change(..));
     let code = match wanted {
         Wanted::Status(filter) => {
             if loudness != Loudness::Quiet {
                 let json = typed.has(Id::Json);
-                status::print(&site, &filter, json, &mut io::stdout(), &mut io::stderr());
+                status::print(&machine, &filter, json, &mut io::stdout(), &mut io::stderr());
             }
             0
         }
         Wanted::Cache => {
             if loudness != Loudness::Quiet {
-                cache::print(&site, typed.has(Id::Json), &mut io::stdout());
+                cache::print(&machine, typed.has(Id::Json), &mut io::stdout());
             }
             0
         }
         Wanted::ClearCache => {
             let mut progress =
-                Progress::new(&mut out, &mut errors, loudness, &site.trees, &site.arch);
-            cache::clear(&site, &mut progress)
+                Progress::new(&mut out, &mut errors, loudness, &machine.trees, &machine.arch);
+            cache::clear(&machine, &mut progress)
         }
         Wanted::Initramfs => {
             let mut progress =
-                Progress::new(&mut out, &mut errors, loudness, &site.trees, &site.arch);
-            initramfs::carry_out(&site, manner.dry_run, &mut progress)
+                Progress::new(&mut out, &mut errors, loudness, &machine.trees, &machine.arch);
+            initramfs::carry_out(&machine, manner.dry_run, &mut progress)
         }
         Wanted::GenerateMok(kernel) => {
             let mut progress =
-                Progress::new(&mut out, &mut errors, loudness, &site.trees, &site.arch);
-            mok::generate(&site, kernel.as_ref(), manner.dry_run, &mut progress)
+                Progress::new(&mut out, &mut errors, loudness, &machine.trees, &machine.arch);
+            mok::generate(&machine, kernel.as_ref(), manner.dry_run, &mut progress)
         }
         Wanted::Autoinstall(target) => {
-            let task = Task::autoinstall(&site.trees, &target.kernel);
-            run(&mut site, Some(target.arch), &task)
+            let task = Task::autoinstall(&machine.trees, &target.kernel);
+            run(&mut machine, Some(target.arch), &task)
         }
         Wanted::Match { template, target, module } => {
             let task = Task::matching(template, target.kernel, module, manner.force);
-            run(&mut site, Some(target.arch), &task)
+            run(&mut machine, Some(target.arch), &task)
         }
         Wanted::Clear(target, all) => {
-            run(&mut site, Some(target.arch), &Task::clear(target.kernel, !all))
+            run(&mut machine, Some(target.arch), &Task::clear(target.kernel, !all))
         }
-        Wanted::PayDebts => run(&mut site, None, &Task::pay_debts()),
+        Wanted::FinishPending => run(&mut machine, None, &Task::finish_pending()),
         Wanted::Pack(module, kernels, wrapping) => {
-            site.asked.module = Some(module.clone());
-            let path = sources::pack(&site, &module, &kernels, &wrapping)?;
+            machine.options.module = Some(module.clone());
+            let path = sources::pack(&machine, &module, &kernels, &wrapping)?;
             let mut progress =
-                Progress::new(&mut out, &mut errors, loudness, &site.trees, &site.arch);
+                Progress::new(&mut out, &mut errors, loudness, &machine.trees, &machine.arch);
             progress.say(&format!("Tarball location: {}", path.display()));
             0
         }
@@ -203,32 +204,33 @@ fn carry_out(
             let (module, arrival) = match subject {
                 Subject::Module(module) => (module, None),
                 path => {
-                    task::check_writable(&site)?;
-                    let arrival = Arrival::read(&path, &site, &kernels)?;
+                    task::check_writable(&machine)?;
+                    let arrival = Arrival::read(&path, &machine, &kernels)?;
                     (arrival.import.id.clone(), Some(arrival))
                 }
             };
-            site.asked.module = Some(module.clone());
+            machine.options.module = Some(module.clone());
             let upgrade = typed.has(Id::RpmSafeUpgrade) && !manner.dry_run;
-            if upgrade && rpm_upgrade::keeps(&site, verb, &module)? {
+            if upgrade && rpm_upgrade::keeps(&machine, verb, &module)? {
                 return Ok(0);
             }
             if let Some(arrival) = arrival {
-                let code = run(&mut site, None, &Task::import(&arrival, manner.force));
+                let code = run(&mut machine, None, &Task::import(&arrival, manner.force));
                 // What would follow cannot be planned before the source is there.
                 if code != 0 || verb == Verb::Add || manner.dry_run {
                     return Ok(code);
                 }
             }
-            let tasks = Task::of_verb(verb, &module, &kernels, manner.force, &site.trees);
-            let codes = tasks.iter().map(|(arch, task)| run(&mut site, arch.clone(), task));
+            let tasks = Task::of_verb(verb, &module, &kernels, manner.force, &machine.trees);
+            let codes = tasks.iter().map(|(arch, task)| run(&mut machine, arch.clone(), task));
             codes.filter(|code| *code != 0).last().unwrap_or(0)
         }
     };
-    if !places || manner.dry_run || !site.images || site.tools.stop.asked().is_some() {
+    if !places || manner.dry_run || !machine.images || machine.tools.stop.asked().is_some() {
         return Ok(code);
     }
-    let mut progress = Progress::new(&mut out, &mut errors, loudness, &site.trees, &site.arch);
-    let paid = initramfs::afterwards(&site, pays, &mut progress);
+    let mut progress =
+        Progress::new(&mut out, &mut errors, loudness, &machine.trees, &machine.arch);
+    let paid = initramfs::afterwards(&machine, pays, &mut progress);
     Ok(if code == 0 { paid } else { code })
 }

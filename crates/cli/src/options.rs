@@ -56,7 +56,7 @@ pub enum Id {
     Root,
     DryRun,
     Json,
-    Debts,
+    PendingList,
     Timings,
     Verbose,
     Quiet,
@@ -143,7 +143,8 @@ pub const OPTIONS: &[Opt] = &[
     opt(Id::Root, "root", "work on the machine whose / is DIR").takes("DIR"),
     opt(Id::DryRun, "dry-run", "say what would be done and why, and do nothing"),
     opt(Id::Json, "json", "print JSON").of(&[Status, Cache]),
-    opt(Id::Debts, "debts", "only finish what an interrupted run left to do").of(&[Autoinstall]),
+    opt(Id::PendingList, "pending", "only finish what an interrupted run left to do")
+        .of(&[Autoinstall]),
     opt(Id::Timings, "timings", "write a page that shows what took how long")
         .takes("FILE")
         .of(BUILDING),

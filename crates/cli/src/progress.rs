@@ -5,10 +5,11 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
+use dkms_engine::failure::Failure;
+use dkms_engine::machine::Trees;
 use dkms_engine::names::Arch;
 use dkms_engine::plan::{Action, Note, Plan, Step};
-use dkms_engine::report::{Event, Failed, Finished, Outcome, Report, Watch};
-use dkms_engine::trees::Trees;
+use dkms_engine::report::{Event, Finished, Outcome, Report, Watch};
 
 use crate::bars::{Bars, Screen};
 
@@ -171,7 +172,7 @@ fn done(step: &Step, elapsed: Duration) -> Option<String> {
 }
 
 /// What failed, why, and where more is to be read.
-fn failure(action: &Action, failed: &Failed) -> String {
+fn failure(action: &Action, failed: &Failure) -> String {
     let mut text = match action {
         Action::Fail { module, kernel: Some(kernel), .. } => {
             format!("dkms: {module} for {kernel}: {}", failed.message)
@@ -195,7 +196,7 @@ fn failure(action: &Action, failed: &Failed) -> String {
 mod tests {
     use std::path::PathBuf;
 
-    use dkms_engine::record::Reason;
+    use dkms_engine::dkms_tree::Reason;
 
     use super::*;
 
@@ -240,10 +241,10 @@ mod tests {
     fn says_what_failed() {
         let root = testroot::TestRoot::new();
         root.write("make.log", "gcc: what?\n");
-        let failed = Outcome::Failed(Failed {
+        let failed = Outcome::Failed(Failure {
             cause: Some("foo.c:1:2: error: no".into()),
             log: Some(root.at("make.log")),
-            ..Failed::new(10, "make failed (exit status 2)")
+            ..Failure::new(10, "make failed (exit status 2)")
         });
         let trees = Trees::under(root.path());
         let (out, errors) = said(Loudness::Verbose, &trees, &failed);

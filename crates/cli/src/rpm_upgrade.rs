@@ -6,10 +6,10 @@ use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
+use dkms_engine::dkms_tree::TreeState;
+use dkms_engine::machine::Machine;
 use dkms_engine::names::ModuleId;
 use dkms_engine::plan::Verb;
-use dkms_engine::site::Site;
-use dkms_engine::state::State;
 use nix::unistd::{Uid, getppid};
 
 use crate::task::check_writable;
@@ -19,29 +19,29 @@ use crate::wanted::{Refusal, refuse};
 ///
 /// # Errors
 /// [`Refusal`] (dkms's 1) if the dkms tree cannot be written to, or if there is no room for the note.
-pub fn keeps(site: &Site, verb: Verb, module: &ModuleId) -> Result<bool, Refusal> {
-    let modules = State::read(&site.trees).modules;
+pub fn keeps(machine: &Machine, verb: Verb, module: &ModuleId) -> Result<bool, Refusal> {
+    let modules = TreeState::read(&machine.trees).modules;
     let is_added = modules.iter().any(|added| added.id == *module && added.is_added());
     match verb {
         // As with dkms, also if it will turn out to be added already.
         Verb::Add => {}
         Verb::Build | Verb::Install if !is_added => {}
         Verb::Remove if is_added => {
-            check_writable(site)?;
-            return Ok(take_note(site, module));
+            check_writable(machine)?;
+            return Ok(take_note(machine, module));
         }
         Verb::Build | Verb::Install | Verb::Remove | Verb::Unbuild | Verb::Uninstall => {
             return Ok(false);
         }
     }
-    check_writable(site)?;
-    note(site, module).map(|()| false)
+    check_writable(machine)?;
+    note(machine, module).map(|()| false)
 }
 
 /// Notes that the transaction which this process belongs to has added a module.
-fn note(site: &Site, module: &ModuleId) -> Result<(), Refusal> {
+fn note(machine: &Machine, module: &ModuleId) -> Result<(), Refusal> {
     let Some(transaction) = Transaction::of_this_process() else { return Ok(()) };
-    let dir = site.temporary_dir();
+    let dir = machine.temporary_dir();
     let written = tempfile::Builder::new()
         .prefix(&transaction.prefix())
         .tempfile_in(&dir)
@@ -56,10 +56,10 @@ fn note(site: &Site, module: &ModuleId) -> Result<(), Refusal> {
 }
 
 /// Whether the transaction which this process belongs to has added a module. The note of it is removed: it holds once.
-fn take_note(site: &Site, module: &ModuleId) -> bool {
+fn take_note(machine: &Machine, module: &ModuleId) -> bool {
     let Some(transaction) = Transaction::of_this_process() else { return false };
     let (prefix, text) = (transaction.prefix(), transaction.text(module));
-    let own: Option<PathBuf> = fs::read_dir(site.temporary_dir())
+    let own: Option<PathBuf> = fs::read_dir(machine.temporary_dir())
         .into_iter()
         .flatten()
         .flatten()

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use dkms_engine::archive::{self, Packing, Unpacked};
-use dkms_engine::facts::Problem;
-use dkms_engine::import::Import;
-use dkms_engine::links;
+use dkms_engine::dkms_tree::{Added, TreeState};
+use dkms_engine::facts::Import;
+use dkms_engine::failure::Failure;
+use dkms_engine::machine::Machine;
 use dkms_engine::names::{Arch, KernelRelease, ModuleId};
-use dkms_engine::site::Site;
-use dkms_engine::state::{Added, State};
+use dkms_engine::os::symlinks;
 use dkms_engine::version;
 
 use crate::wanted::{Kernels, Refusal, Subject, refuse};
@@ -27,7 +27,7 @@ impl Arrival {
     ///
     /// # Errors
     /// [`Refusal`], where there is no module that could be added.
-    pub fn read(path: &Subject, site: &Site, kernels: &Kernels) -> Result<Self, Refusal> {
+    pub fn read(path: &Subject, machine: &Machine, kernels: &Kernels) -> Result<Self, Refusal> {
         let Kernels::These(targets) = kernels else {
             return refuse(5, "--all cannot be used with a path");
         };
@@ -36,11 +36,11 @@ impl Arrival {
         };
         let (import, room) = match path {
             Subject::Module(id) => return refuse(9, format!("{id} is no path")),
-            Subject::Directory(dir) => (Import::from_directory(site, dir, &kernel)?, None),
+            Subject::Directory(dir) => (archive::from_directory(machine, dir, &kernel)?, None),
             Subject::Archive(file) => {
-                let room = archive::unpack(site, file)?;
-                let import = Import::from_unpacked(site, room.path(), &kernel);
-                let import = import.map_err(|why| Problem {
+                let room = archive::unpack(machine, file)?;
+                let import = archive::from_unpacked(machine, room.path(), &kernel);
+                let import = import.map_err(|why| Failure {
                     message: format!("{}: {}", file.display(), why.message),
                     ..why
                 })?;
@@ -68,12 +68,12 @@ pub struct Wrapping {
 /// [`Refusal`], as dkms gives it: 4 broken, 3 not added, 8 a dkms.conf that is none, 6 not built
 /// for one of the kernels, 9 a place that cannot be written to.
 pub fn pack(
-    site: &Site,
+    machine: &Machine,
     id: &ModuleId,
     kernels: &Kernels,
     wrapping: &Wrapping,
 ) -> Result<PathBuf, Refusal> {
-    let state = State::read(&site.trees);
+    let state = TreeState::read(&machine.trees);
     let added = state.modules.iter().find(|added| added.id == *id);
     let Some(added) = added.filter(|added| added.is_added() || added.is_broken()) else {
         return refuse(3, format!("{id} is not added: see dkms status"));
@@ -82,11 +82,11 @@ pub fn pack(
         return refuse(4, format!("{id} is broken: its source is missing"));
     }
     let builds = builds(added, kernels);
-    check_conf(site, id, builds.first().map(|(kernel, _)| kernel))?;
+    check_conf(machine, id, builds.first().map(|(kernel, _)| kernel))?;
     if !wrapping.no_builds {
         let missing = builds
             .iter()
-            .find(|(kernel, arch)| !site.trees.built(id, kernel, arch).join("module").is_dir());
+            .find(|(kernel, arch)| !machine.trees.built(id, kernel, arch).join("module").is_dir());
         if let Some((kernel, arch)) = missing {
             return refuse(6, format!("{id} is not built for {kernel} ({arch}): build it first"));
         }
@@ -97,7 +97,7 @@ pub fn pack(
         source: !wrapping.no_source,
         archive: wrapping.archive.clone(),
     };
-    Ok(packing.write(site)?)
+    Ok(packing.write(machine)?)
 }
 
 fn builds(added: &Added, kernels: &Kernels) -> Vec<(KernelRelease, Arch)> {
@@ -116,19 +116,23 @@ fn builds(added: &Added, kernels: &Kernels) -> Vec<(KernelRelease, Arch)> {
 }
 
 /// dkms packs nothing whose conf it does not understand.
-fn check_conf(site: &Site, id: &ModuleId, kernel: Option<&KernelRelease>) -> Result<(), Refusal> {
+fn check_conf(
+    machine: &Machine,
+    id: &ModuleId,
+    kernel: Option<&KernelRelease>,
+) -> Result<(), Refusal> {
     let Some(kernel) = kernel else { return Ok(()) };
-    let link = site.trees.source_link(id);
-    let source = links::resolve(&site.trees.root, &link).unwrap_or(link);
-    match Import::from_directory(site, &source, kernel) {
+    let link = machine.trees.source_link(id);
+    let source = symlinks::resolve(&machine.trees.root, &link).unwrap_or(link);
+    match archive::from_directory(machine, &source, kernel) {
         Ok(_) => Ok(()),
         Err(why) if why.code == 9 => refuse(4, why.message),
         Err(why) => Err(why.into()),
     }
 }
 
-impl From<Problem> for Refusal {
-    fn from(problem: Problem) -> Self {
+impl From<Failure> for Refusal {
+    fn from(problem: Failure) -> Self {
         Self { code: problem.code, message: problem.to_string() }
     }
 }

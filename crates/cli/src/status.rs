@@ -4,12 +4,10 @@
 
 use std::io::Write;
 
-use dkms_engine::distribution::Placement;
-use dkms_engine::kernels::Kernels;
+use dkms_engine::dkms_tree::{KnownFailure, TreeState};
+use dkms_engine::machine::distribution::Placement;
+use dkms_engine::machine::{Kernels, Machine};
 use dkms_engine::names::{Arch, KernelRelease, ModuleName, ModuleVersion};
-use dkms_engine::record::Failure;
-use dkms_engine::site::Site;
-use dkms_engine::state::State;
 use dkms_engine::status::{self, Filter, KernelFilter, Line, Pattern};
 use serde::Serialize;
 
@@ -36,23 +34,23 @@ enum Entry {
 
 /// Writes the status to `out`, and complaints about broken modules to `errors`.
 pub fn print(
-    site: &Site,
+    machine: &Machine,
     filter: &wanted::Filter,
     json: bool,
     out: &mut dyn Write,
     errors: &mut dyn Write,
 ) {
-    let state = State::read(&site.trees);
+    let state = TreeState::read(&machine.trees);
     let filter = patterns(filter);
-    let placement = Placement::read(&site.trees).unwrap_or(Placement::FromConf);
-    let lines = status::lines(&site.trees, &state, &placement, &filter);
+    let placement = Placement::read(&machine.trees).unwrap_or(Placement::FromConf);
+    let lines = status::lines(&machine.trees, &state, &placement, &filter);
     let advice = lines.iter().filter_map(Line::advice);
     for complaint in state.problems.iter().cloned().chain(advice) {
         let _ = writeln!(errors, "dkms: {complaint}");
     }
     let text = if json {
         let mut entries: Vec<Entry> = lines.into_iter().map(Entry::Line).collect();
-        entries.extend(failures(site, &state, &filter));
+        entries.extend(failures(machine, &state, &filter));
         serde_json::to_string_pretty(&entries).map(|text| text + "\n").unwrap_or_default()
     } else {
         lines.iter().map(|line| format!("{line}\n")).collect()
@@ -75,8 +73,8 @@ fn patterns(filter: &wanted::Filter) -> Filter {
 }
 
 /// The failures that are remembered, for modules and kernels that the filter wants.
-fn failures(site: &Site, state: &State, filter: &Filter) -> Vec<Entry> {
-    let kernels = Kernels::read(&site.trees).unwrap_or_default();
+fn failures(machine: &Machine, state: &TreeState, filter: &Filter) -> Vec<Entry> {
+    let kernels = Kernels::read(&machine.trees).unwrap_or_default();
     let fits = |pattern: &Option<Pattern>, text: &str| {
         pattern.as_ref().is_none_or(|pattern| pattern.matches(text))
     };
@@ -90,13 +88,13 @@ fn failures(site: &Site, state: &State, filter: &Filter) -> Vec<Entry> {
     let mut entries = Vec::new();
     for id in modules {
         for kernel in kernels.all.iter().map(|kernel| &kernel.release).filter(wanted) {
-            let path = Failure::path(&site.trees, id, kernel, &site.arch);
-            entries.extend(Failure::read(&path).map(|failure| Entry::Failed {
+            let path = KnownFailure::path(&machine.trees, id, kernel, &machine.arch);
+            entries.extend(KnownFailure::read(&path).map(|failure| Entry::Failed {
                 state: "failed",
                 module: id.name.clone(),
                 version: id.version.clone(),
                 kernel: kernel.clone(),
-                arch: site.arch.clone(),
+                arch: machine.arch.clone(),
                 failure: failure.what,
                 log: failure.log,
             }));

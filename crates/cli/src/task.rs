@@ -4,16 +4,13 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use dkms_engine::act;
-use dkms_engine::debts::Debts;
-use dkms_engine::facts::Facts;
-use dkms_engine::kernels::Kernels;
-use dkms_engine::lock::Lock;
+use dkms_engine::dkms_tree::{PendingList, TreeState};
+use dkms_engine::facts::{self, Facts, Scope};
+use dkms_engine::failure::Failure;
+use dkms_engine::machine::lock::Lock;
+use dkms_engine::machine::{Kernels, Machine, Trees};
 use dkms_engine::names::{Arch, KernelRelease, ModuleId, ModuleName};
-use dkms_engine::plan::{self, Plan, Refusal, Request, Verb};
-use dkms_engine::site::Site;
-use dkms_engine::state::State;
-use dkms_engine::survey::{self, Scope};
-use dkms_engine::trees::Trees;
+use dkms_engine::plan::{self, Plan, Request, Verb};
 use nix::unistd::{AccessFlags, Uid, access};
 
 use crate::progress::Progress;
@@ -52,7 +49,7 @@ impl Task {
     /// `dkms autoinstall` for a kernel. Other kernels are looked at if something is owed.
     pub fn autoinstall(trees: &Trees, kernel: &KernelRelease) -> Self {
         let mut kernels = BTreeSet::from([kernel.clone()]);
-        if !Debts::of(trees).read().is_empty() {
+        if !PendingList::of(trees).read().is_empty() {
             let all = Kernels::read(trees).map(|kernels| kernels.all).unwrap_or_default();
             kernels.extend(all.into_iter().map(|kernel| kernel.release));
         }
@@ -64,7 +61,7 @@ impl Task {
     }
 
     /// Finishes what interrupted runs left.
-    pub fn pay_debts() -> Self {
+    pub fn finish_pending() -> Self {
         let nothing = Request::Sync { sources: BTreeSet::new(), kernels: BTreeSet::new() };
         Self { request: nothing, scope: Scope::default(), needs: Rights::Root }
     }
@@ -145,11 +142,11 @@ impl Task {
     }
 
     /// Carries the task out and gives the exit code.
-    pub fn carry_out(&self, site: &Site, manner: &Manner, progress: &mut Progress<'_>) -> u8 {
+    pub fn carry_out(&self, machine: &Machine, manner: &Manner, progress: &mut Progress<'_>) -> u8 {
         if !manner.dry_run
-            && let Err(lacking) = self.needs.check(site)
+            && let Err(lacking) = self.needs.check(machine)
         {
-            let refused = self.refusal_before_rights(site);
+            let refused = self.refusal_before_rights(machine);
             let message = refused.as_ref().map_or(lacking, ToString::to_string);
             progress.complain(&format!("dkms: {message}"));
             return refused.map_or(1, |refusal| refusal.code);
@@ -157,7 +154,7 @@ impl Task {
         let lock = if manner.dry_run {
             None
         } else {
-            match Lock::take(&site.trees, &site.env, &mut |text| progress.say(text)) {
+            match Lock::take(&machine.trees, &machine.env, &mut |text| progress.say(text)) {
                 Ok(lock) => Some(lock),
                 Err(why) => {
                     progress.complain(&format!("dkms: {why}"));
@@ -165,7 +162,7 @@ impl Task {
                 }
             }
         };
-        let code = match self.plan(site) {
+        let code = match self.plan(machine) {
             Err(refusal) => {
                 progress.complain(&format!("dkms: {refusal}"));
                 refusal.code
@@ -174,7 +171,7 @@ impl Task {
                 progress.say(plan.to_string().trim_end());
                 0
             }
-            Ok((plan, facts)) => act_on(&plan, &facts, site, manner, progress),
+            Ok((plan, facts)) => act_on(&plan, &facts, machine, manner, progress),
         };
         drop(lock);
         code
@@ -182,15 +179,15 @@ impl Task {
 
     /// What dkms complains about before it looks at rights: a broken module, or one that is to be
     /// taken away and is not there. `add` looks at rights first.
-    fn refusal_before_rights(&self, site: &Site) -> Option<Refusal> {
-        let refusal = self.plan(site).err()?;
+    fn refusal_before_rights(&self, machine: &Machine) -> Option<Failure> {
+        let refusal = self.plan(machine).err()?;
         let first = matches!(self.request, Request::Command { verb, .. } if verb != Verb::Add)
             && [3, 4].contains(&refusal.code);
         first.then_some(refusal)
     }
 
-    fn plan(&self, site: &Site) -> Result<(Plan, Facts), Refusal> {
-        let facts = survey::read(site, &self.scope);
+    fn plan(&self, machine: &Machine) -> Result<(Plan, Facts), Failure> {
+        let facts = facts::read(machine, &self.scope);
         Ok((plan::make(&self.request, &facts)?, facts))
     }
 }
@@ -198,15 +195,15 @@ impl Task {
 fn act_on(
     plan: &Plan,
     facts: &Facts,
-    site: &Site,
+    machine: &Machine,
     manner: &Manner,
     progress: &mut Progress<'_>,
 ) -> u8 {
     progress.notes(plan);
-    if let Err(why) = site.tools.stop.listen() {
+    if let Err(why) = machine.tools.stop.listen() {
         progress.complain(&format!("dkms: Ctrl-C ends this at once, tidily or not: {why}"));
     }
-    let report = act::carry_out(plan, facts, site, progress);
+    let report = act::carry_out(plan, facts, machine, progress);
     progress.trouble(&report);
     if let Some(interruption) = &report.interrupted {
         progress.complain(&format!("dkms: {interruption}"));
@@ -234,7 +231,7 @@ fn by_arch(targets: &[Target]) -> Vec<(Option<Arch>, Option<Vec<KernelRelease>>)
 
 /// The architectures that a module is built for; this machine's if for none.
 fn arches(trees: &Trees, module: &ModuleId) -> Vec<Option<Arch>> {
-    let state = State::read(trees);
+    let state = TreeState::read(trees);
     let built = state.modules.iter().filter(|added| added.id == *module);
     let arches: BTreeSet<Arch> =
         built.flat_map(|added| &added.kernels).map(|built| built.arch.clone()).collect();
@@ -242,29 +239,29 @@ fn arches(trees: &Trees, module: &ModuleId) -> Vec<Option<Arch>> {
 }
 
 /// Whether it is root who asks. In another root the files themselves say who may change them.
-pub fn is_root(site: &Site) -> bool {
-    site.trees.root != Path::new("/") || Uid::effective().is_root()
+pub fn is_root(machine: &Machine) -> bool {
+    machine.trees.root != Path::new("/") || Uid::effective().is_root()
 }
 
 /// Looks whether the dkms tree can be written to, before anything else is looked at.
 ///
 /// # Errors
 /// [`Refusal`] (dkms's 1) if not.
-pub fn check_writable(site: &Site) -> Result<(), wanted::Refusal> {
-    Rights::Write.check(site).or_else(|why| wanted::refuse(1, why))
+pub fn check_writable(machine: &Machine) -> Result<(), wanted::Refusal> {
+    Rights::Write.check(machine).or_else(|why| wanted::refuse(1, why))
 }
 
 impl Rights {
-    fn check(self, site: &Site) -> Result<(), String> {
-        if self == Self::Root && !is_root(site) {
+    fn check(self, machine: &Machine) -> Result<(), String> {
+        if self == Self::Root && !is_root(machine) {
             return Err(NOT_ROOT.into());
         }
-        let there = site.trees.dkms.ancestors().find(|dir| dir.exists());
+        let there = machine.trees.dkms.ancestors().find(|dir| dir.exists());
         let writable = there.is_some_and(|dir| access(dir, AccessFlags::W_OK).is_ok());
         if writable {
             Ok(())
         } else {
-            Err(format!("{} cannot be written to; are you root?", site.trees.dkms.display()))
+            Err(format!("{} cannot be written to; are you root?", machine.trees.dkms.display()))
         }
     }
 }

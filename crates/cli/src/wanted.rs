@@ -3,9 +3,9 @@
 
 use std::path::PathBuf;
 
+use dkms_engine::machine::Trees;
 use dkms_engine::names::{Arch, KernelRelease, ModuleId, ModuleName};
 use dkms_engine::plan::Verb;
-use dkms_engine::trees::Trees;
 
 use crate::commands::Command;
 use crate::named::Named;
@@ -21,7 +21,7 @@ pub enum Wanted {
     /// Install every willing module for a kernel.
     Autoinstall(Target),
     /// Finish what interrupted runs left.
-    PayDebts,
+    FinishPending,
     /// List the builds that may come back.
     Cache,
     /// Forget them.
@@ -143,8 +143,8 @@ impl Wanted {
             }
             Command::Autoinstall => {
                 check_one_kernel(typed, command, kernels.len().max(1))?;
-                if typed.has(Id::Debts) {
-                    return Ok(Self::PayDebts);
+                if typed.has(Id::PendingList) {
+                    return Ok(Self::FinishPending);
                 }
                 Ok(Self::Autoinstall(targets(&kernels, &arches, here)?.swap_remove(0)))
             }
@@ -443,7 +443,7 @@ mod tests {
 
     #[test]
     fn reads_the_rest() {
-        assert_eq!(read("autoinstall --debts"), Ok(Wanted::PayDebts));
+        assert_eq!(read("autoinstall --pending"), Ok(Wanted::FinishPending));
         let target = Target {
             kernel: "6.1".parse().expect("a name"),
             arch: "x86_64".parse().expect("a name"),

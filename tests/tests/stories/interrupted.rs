@@ -94,7 +94,7 @@ impl Run {
     }
 }
 
-/// Finishes, and pictures all that is there then, but for logs, what is remembered for speed, and the directory of debts,
+/// Finishes, and pictures all that is there then, but for logs, what is remembered for speed, and the directory of pending,
 /// which is as good empty as gone.
 #[track_caller]
 fn end(root: &Root, finish: impl Fn(&Root)) -> [Picture; 2] {
@@ -102,7 +102,7 @@ fn end(root: &Root, finish: impl Fn(&Root)) -> [Picture; 2] {
     root.assert_settled();
     let tree = root.picture("var/lib/dkms");
     let kernel = root.picture(&format!("usr/lib/modules/{}", release()));
-    let passing = [".log", ".cache", ".debts"];
+    let passing = [".log", ".cache", ".pending"];
     [
         tree.without(|path| passing.iter().any(|top| path.starts_with(top))),
         kernel.without(|path| path.starts_with("build/")),
@@ -123,7 +123,7 @@ fn target(module: &str) -> String {
 
 /// Building bbswitch, which was unpacked.
 fn a_build() -> Run {
-    let before = machine(&[]);
+    let before = test_machine(&[]);
     unpack(&before, || drop(before.install(&[find("bbswitch")])));
     Run { before, program: "dkms-install", target: target(find("bbswitch").module()) }
 }
@@ -197,7 +197,7 @@ fn an_upgrade_killed_at_any_change_has_each_object_whole() {
 /// Story 16: a module leaves.
 #[test]
 fn a_removal_killed_at_any_change_is_finished_at_boot() {
-    let root = machine(&[find("bbswitch"), find("acpi-call")]);
+    let root = test_machine(&[find("bbswitch"), find("acpi-call")]);
     unpack(&root, || drop(root.remove(&["bbswitch-dkms"])));
     let target = target(find("bbswitch").module());
     let run = Run { before: root, program: "dkms-remove", target };
@@ -215,7 +215,7 @@ fn a_removal_killed_at_any_change_is_finished_at_boot() {
 /// Story 16: compilers start programs that start programs.
 #[test]
 fn no_descendant_of_a_killed_hook_stays() {
-    let root = machine(&[]);
+    let root = test_machine(&[]);
     let slow = Recipe::module("slow", "1.0")
         .source(
             "Makefile",

@@ -98,7 +98,7 @@ pub(crate) fn page(wanted: &Wanted, machines: &mut Machines, results: &Results) 
 }
 
 /// When, on what machine and with which programs it was measured.
-fn machine(rounds: usize, machines: &mut Machines) -> String {
+fn test_machine(rounds: usize, machines: &mut Machines) -> String {
     let root = machines.fork(Side::Dkms, State::Kernel);
     let line = |command: &str| root.shell(command).ok().text.trim().to_owned();
     format!(
