@@ -42,7 +42,7 @@ fn count(starts: &[String], what: &str) -> usize {
 
 #[test]
 fn the_compiler_is_asked_once_what_is_the_same_for_all_modules() {
-    let root = test_machine(&[]);
+    let root = machine(&[]);
     let modules = MODULES.map(find);
     let compilers = root.count_compilers();
     // How often the compiler compiles kbuild's own file, and how often it is asked for an option.

@@ -11,7 +11,7 @@ use crate::setting::{assert_status, installed, kernel, machine, object, release}
 
 /// A machine where the source of `tiny` was put, with no transaction telling anybody.
 fn machine_with_tiny() -> Root {
-    let root = test_machine(&[]);
+    let root = machine(&[]);
     let tiny = Recipe::module("tiny", "1.0").make(&root);
     root.shell(&format!("bsdtar -xf {} -C / usr/src", tiny.file)).ok();
     root
@@ -145,7 +145,7 @@ fn confs_that_lead_out_of_the_trees_fail_alone() {
 /// A source that is merely out of sight is not a removed one.
 #[test]
 fn an_unmounted_source_tree_removes_nothing() {
-    let root = test_machine(&[find("bbswitch"), find("acpi-call")]);
+    let root = machine(&[find("bbswitch"), find("acpi-call")]);
     let status = root.status();
     root.shell("mkdir /srv/unmounted && mount --bind /srv/unmounted /usr/src").ok();
     let compilers = root.count_compilers();

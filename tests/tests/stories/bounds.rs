@@ -47,7 +47,7 @@ fn assert_nothing_half_done(root: &Root, module: &str) {
 /// Story 16: Ctrl-C in a terminal reaches pacman and the hook, but not the builds.
 #[test]
 fn ctrl_c_during_a_transaction_ends_the_builds_and_the_next_boot_goes_on() {
-    let root = test_machine(&[]);
+    let root = machine(&[]);
     root.write("etc/dkms/alpm-dkms.toml", "[build]\njobs = 4\n");
     let packages =
         [slow(&root, "sleepy"), find("v4l2loopback"), find("bbswitch"), slow(&root, "drowsy")];
@@ -77,7 +77,7 @@ fn ctrl_c_during_a_transaction_ends_the_builds_and_the_next_boot_goes_on() {
 #[test]
 fn a_command_that_is_asked_to_end_leaves_the_old_objects() {
     let (package, kernel) = (find("v4l2loopback"), release());
-    let root = test_machine(std::slice::from_ref(&package));
+    let root = machine(std::slice::from_ref(&package));
     let build = ["build", package.module(), "-k", &kernel, "--force"];
     let before = root.picture(&format!("usr/lib/modules/{}", release()));
     let passing = [".log", ".cache", ".pending"];
@@ -109,7 +109,7 @@ fn a_command_that_is_asked_to_end_leaves_the_old_objects() {
 /// A Makefile that fetches something, and hangs.
 #[test]
 fn a_build_that_hangs_is_ended_and_the_others_go_on() {
-    let root = test_machine(&[find("bbswitch")]);
+    let root = machine(&[find("bbswitch")]);
     root.shell(&format!("zstd -q -d /{} -o /srv/built.ko", object(&release(), "bbswitch"))).ok();
     root.write("etc/dkms/alpm-dkms.toml", "[build]\ntimeout = 20\n");
     // Built in no time, however busy the machine is.
@@ -128,7 +128,7 @@ fn a_build_that_hangs_is_ended_and_the_others_go_on() {
 /// A compiler that gets no more memory, once.
 #[test]
 fn a_build_that_ran_out_of_memory_is_tried_again_alone() {
-    let root = test_machine(&[]);
+    let root = machine(&[]);
     let script = "#!/bin/bash\nif [ ! -e /srv/tried ]; then touch /srv/tried; ulimit -v 100000; fi\n\
                   exec make -C \"$1\" M=\"$PWD\"\n";
     let hungry = Recipe::module("hungry", "1.0")

@@ -30,7 +30,7 @@ pub(crate) fn empty_machine() -> Root {
 }
 
 /// A machine with a kernel whose image holds the module.
-fn test_machine() -> Root {
+fn machine() -> Root {
     let root = empty_machine();
     let zfs = zfs(&root, "1.0");
     root.install(&[&kernel("linux", 1)[..], &[zfs]].concat())

@@ -25,7 +25,7 @@ fn configure(root: &Root, layout: &str) {
 }
 
 /// A machine whose kernels kernel-install puts into this layout, and one kernel whose image holds the module.
-fn test_machine(layout: &str) -> Root {
+fn machine(layout: &str) -> Root {
     let root = empty_machine();
     root.write("etc/machine-id", &format!("{MACHINE}\n"));
     configure(&root, layout);
@@ -58,7 +58,7 @@ fn verdict(release: &str, image: &str) -> String {
 
 #[test]
 fn an_entry_of_kernel_installs_is_made_again_when_its_module_changes() {
-    let root = test_machine(BLS);
+    let root = machine(BLS);
     let (old, new) = (release(), find("linux-2").content);
     assert_holds(&root, &initrd(&old), &old);
     bump(&root)
@@ -82,7 +82,7 @@ fn an_entry_of_kernel_installs_is_made_again_when_its_module_changes() {
 /// kernel-install ends well, and has made no image.
 #[test]
 fn an_image_that_was_left_as_it_was_stays_owed() {
-    let root = test_machine(BLS);
+    let root = machine(BLS);
     let image = initrd(&release());
     let before = root.bytes(&image);
     configure(&root, "layout=bls\ninitrd_generator=none\n");
@@ -118,7 +118,7 @@ fn assert_signed(root: &Root, image: &str) {
 
 #[test]
 fn a_signed_unified_image_of_kernel_installs_is_made_and_signed_again() {
-    let root = test_machine("layout=uki\nuki_generator=dracut\n");
+    let root = machine("layout=uki\nuki_generator=dracut\n");
     let image = unified(&release());
     sign(&root);
     assert_signed(&root, &image);
@@ -135,7 +135,7 @@ fn a_signed_unified_image_of_kernel_installs_is_made_and_signed_again() {
 /// By dracut itself, under a name that somebody chose.
 #[test]
 fn a_unified_image_that_is_named_after_its_package_follows() {
-    let root = test_machine("layout=other\n");
+    let root = machine("layout=other\n");
     let image = "efi/EFI/Linux/arch-linux.efi";
     root.shell(&format!("dracut --force --uefi --kver {} /{image}", release())).ok();
     made(&root);

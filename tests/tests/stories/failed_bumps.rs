@@ -23,7 +23,7 @@ fn assert_only_the_old_one_is_owed(root: &Root) {
 /// Story 5.
 #[test]
 fn a_bump_that_does_not_compile_keeps_the_old_one_until_removal() {
-    let root = test_machine(&[find("bbswitch")]);
+    let root = machine(&[find("bbswitch")]);
     let (old, release) = (find("bbswitch"), release());
     let object = object(&release, "bbswitch");
     let before = root.bytes(&object);
@@ -48,7 +48,7 @@ fn a_bump_that_does_not_compile_keeps_the_old_one_until_removal() {
 /// Story 5, when its author mends it.
 #[test]
 fn the_mended_version_takes_the_place_of_both() {
-    let root = test_machine(&[find("bbswitch")]);
+    let root = machine(&[find("bbswitch")]);
     root.install(&[broken(&root)]).hooks_fail();
     let mended = Recipe::like("bbswitch")
         .version("0.10")
@@ -68,7 +68,7 @@ fn the_mended_version_takes_the_place_of_both() {
 /// Story 5, with a version that compiles for one kernel only.
 #[test]
 fn where_the_new_one_compiles_it_is_installed() {
-    let root = test_machine(&[find("bbswitch")]);
+    let root = machine(&[find("bbswitch")]);
     root.install(&kernel("linux-lts", 1)).hooks_succeed();
     let not_for_lts =
         "\nifneq ($(findstring lts,$(KERNELRELEASE)),)\n$(error not for an lts)\nendif\n";

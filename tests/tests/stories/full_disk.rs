@@ -7,7 +7,7 @@ use crate::setting::{assert_status, installed, machine, object, release};
 /// Moves `tree` to a disk with `spare` KiB left, upgrades bbswitch there, makes room, and lets `finish` finish it.
 #[track_caller]
 fn upgrade_with_full(tree: &str, spare: u64, finish: impl Fn(&Root)) {
-    let root = test_machine(&[find("bbswitch")]).fork();
+    let root = machine(&[find("bbswitch")]).fork();
     let (object, new) = (object(&release(), "bbswitch"), find("bbswitch-next"));
     root.move_to_full_disk(tree, spare);
     let old = root.bytes(&object);

@@ -22,7 +22,7 @@ pub(crate) fn zfs(root: &Root, version: &str) -> Package {
 }
 
 /// A machine with that module in its image.
-pub(crate) fn test_machine() -> Root {
+pub(crate) fn machine() -> Root {
     let root = Root::ready();
     root.write("etc/mkinitcpio.conf", "MODULES=()\nHOOKS=(base zfs)\n");
     root.write("usr/lib/initcpio/install/base", "");

@@ -123,7 +123,7 @@ fn target(module: &str) -> String {
 
 /// Building bbswitch, which was unpacked.
 fn a_build() -> Run {
-    let before = test_machine(&[]);
+    let before = machine(&[]);
     unpack(&before, || drop(before.install(&[find("bbswitch")])));
     Run { before, program: "dkms-install", target: target(find("bbswitch").module()) }
 }
@@ -197,7 +197,7 @@ fn an_upgrade_killed_at_any_change_has_each_object_whole() {
 /// Story 16: a module leaves.
 #[test]
 fn a_removal_killed_at_any_change_is_finished_at_boot() {
-    let root = test_machine(&[find("bbswitch"), find("acpi-call")]);
+    let root = machine(&[find("bbswitch"), find("acpi-call")]);
     unpack(&root, || drop(root.remove(&["bbswitch-dkms"])));
     let target = target(find("bbswitch").module());
     let run = Run { before: root, program: "dkms-remove", target };
@@ -215,7 +215,7 @@ fn a_removal_killed_at_any_change_is_finished_at_boot() {
 /// Story 16: compilers start programs that start programs.
 #[test]
 fn no_descendant_of_a_killed_hook_stays() {
-    let root = test_machine(&[]);
+    let root = machine(&[]);
     let slow = Recipe::module("slow", "1.0")
         .source(
             "Makefile",

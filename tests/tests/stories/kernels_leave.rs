@@ -7,7 +7,7 @@ use crate::setting::{assert_status, installed, kernel, machine, release};
 /// Story 7.
 #[test]
 fn removing_a_kernel_leaves_nothing_of_it() {
-    let root = test_machine(&[find("bbswitch"), find("acpi-call")]);
+    let root = machine(&[find("bbswitch"), find("acpi-call")]);
     root.install(&kernel("linux-lts", 1)).hooks_succeed();
     let (gone, stays) = (release(), find("linux-lts-1").content);
     let compilers = root.count_compilers();
@@ -32,7 +32,7 @@ fn removing_a_kernel_leaves_nothing_of_it() {
 /// Story 7, where the headers are forgotten.
 #[test]
 fn headers_that_outlive_their_kernel_are_no_reason_to_keep_its_modules() {
-    let root = test_machine(&[find("bbswitch")]);
+    let root = machine(&[find("bbswitch")]);
     root.remove(&["linux"]).hooks_succeed();
     assert_eq!(root.names(&format!("usr/lib/modules/{}", release())), ["build"]);
     assert_status(&root, &["bbswitch/0.8: added".into()]);
@@ -43,7 +43,7 @@ fn headers_that_outlive_their_kernel_are_no_reason_to_keep_its_modules() {
 /// Story 8.
 #[test]
 fn removing_headers_keeps_the_modules() {
-    let root = test_machine(&[find("bbswitch")]);
+    let root = machine(&[find("bbswitch")]);
     let compilers = root.count_compilers();
     root.remove(&["linux-headers"]).hooks_succeed();
     root.assert_works(&release(), "bbswitch");
@@ -92,7 +92,7 @@ fn keep_the_running_kernel(root: &Root) {
 /// Story 22.
 #[test]
 fn a_copy_of_the_old_kernel_is_left_alone_until_it_goes() {
-    let root = test_machine(&[find("bbswitch")]);
+    let root = machine(&[find("bbswitch")]);
     keep_the_running_kernel(&root);
     let (copy, new) = (release(), find("linux-2").content);
     let directory = format!("usr/lib/modules/{copy}");

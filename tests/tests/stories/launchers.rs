@@ -6,7 +6,7 @@ use crate::setting::{machine, release};
 
 /// A machine with a kernel and ccache and distcc, compiling through `launcher`. What comes back is compiled again.
 fn machine_with(launcher: &str) -> Root {
-    let root = test_machine(&[]);
+    let root = machine(&[]);
     root.lay_over("launchers");
     root.write(
         "etc/dkms/alpm-dkms.toml",
@@ -82,7 +82,7 @@ fn distcc_sends_the_compilers_work_away() {
 
 #[test]
 fn a_launcher_that_is_missing_is_told_once() {
-    let root = test_machine(&[]);
+    let root = machine(&[]);
     root.write("etc/dkms/alpm-dkms.toml", "[build]\nlauncher = \"ccache\"\n");
     let output = root.install(&[find("bbswitch"), find("vhba")]).hooks_succeed();
     let warning = "there is no program ccache, which [build] launcher in";

@@ -7,7 +7,7 @@ use crate::setting::{installed, kernel, machine, release};
 /// A terminal gets bars while a module is compiled; what stays on it are the lines that a pipe gets.
 #[test]
 fn a_terminal_sees_the_phases_of_a_build() {
-    let root = test_machine(&[find("bbswitch")]);
+    let root = machine(&[find("bbswitch")]);
     let module = find("bbswitch").module().to_owned();
     let install = format!("dkms install {module} -k {}", release());
     let afresh = format!("dkms remove {module} --all && dkms cache clear");
@@ -29,7 +29,7 @@ fn a_terminal_sees_the_phases_of_a_build() {
 /// The hooks' runs write a page where the settings want one; what they print is whole lines.
 #[test]
 fn a_hook_writes_a_page_of_its_times() {
-    let root = test_machine(&[]);
+    let root = machine(&[]);
     let page = "var/log/dkms.html";
     root.write("etc/dkms/alpm-dkms.toml", &format!("[build]\ntimings = \"/{page}\"\n"));
     let modules = [find("bbswitch"), find("acpi-call")];

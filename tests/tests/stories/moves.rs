@@ -109,7 +109,7 @@ fn what_was_taken_over_goes_back_to_dkms() {
 /// Story 18: what we built ourselves stays with dkms.
 #[test]
 fn what_we_built_goes_to_dkms() {
-    let root = test_machine(&[find("bbswitch")]);
+    let root = machine(&[find("bbswitch")]);
     root.install_instead(&[find("dkms")]).hooks_succeed();
     assert!(!root.exists("usr/lib/alpm-dkms"));
     assert_fit_for_dkms(&root, &[installed(find("bbswitch").module(), &release())]);
@@ -118,7 +118,7 @@ fn what_we_built_goes_to_dkms() {
 /// Story 18: an old version that stands in for one that does not compile.
 #[test]
 fn a_kept_source_goes_to_dkms_too() {
-    let root = test_machine(&[find("bbswitch")]);
+    let root = machine(&[find("bbswitch")]);
     let broken = Recipe::like("bbswitch")
         .version("0.9")
         .edit("bbswitch.c", |code| code + "\n#error the new one is broken\n")

@@ -42,7 +42,7 @@ fn after_pacman_was_killed_new_modules_are_built() {
 /// Story 16.
 #[test]
 fn after_pacman_was_killed_a_kernel_bump_is_finished() {
-    let root = test_machine(&[find("bbswitch")]);
+    let root = machine(&[find("bbswitch")]);
     let [kernel, headers] = kernel("linux", 2);
     transaction_without_power(&root, &["-U", &kernel.file, &headers.file]);
     root.boot_unit().ok();
@@ -55,7 +55,7 @@ fn after_pacman_was_killed_a_kernel_bump_is_finished() {
 /// Story 16.
 #[test]
 fn after_pacman_was_killed_a_version_bump_is_finished() {
-    let root = test_machine(&[find("bbswitch")]);
+    let root = machine(&[find("bbswitch")]);
     let new = find("bbswitch-next");
     transaction_without_power(&root, &["-U", &new.file]);
     root.assert_works(&release(), "bbswitch");
@@ -68,7 +68,7 @@ fn after_pacman_was_killed_a_version_bump_is_finished() {
 /// Story 16.
 #[test]
 fn after_pacman_was_killed_a_removal_is_finished() {
-    let root = test_machine(&[find("bbswitch"), find("acpi-call")]);
+    let root = machine(&[find("bbswitch"), find("acpi-call")]);
     transaction_without_power(&root, &["-R", "bbswitch-dkms"]);
     root.boot_unit().ok();
     assert_eq!(traces(&root, "bbswitch"), [""; 0]);

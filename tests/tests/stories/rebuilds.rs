@@ -7,7 +7,7 @@ use crate::setting::{assert_status, installed, kernel, machine, object, release}
 /// Story 10.
 #[test]
 fn nothing_is_compiled_twice_for_equal_inputs() {
-    let root = test_machine(&[find("bbswitch")]);
+    let root = machine(&[find("bbswitch")]);
     let before = root.bytes(&object(&release(), "bbswitch"));
     let compilers = root.count_compilers();
     root.install(&[find("bbswitch")]).hooks_succeed();
@@ -22,7 +22,7 @@ fn nothing_is_compiled_twice_for_equal_inputs() {
 /// Story 10: the same release, with other exported symbols.
 #[test]
 fn other_symbols_of_the_kernel_are_a_reason() {
-    let root = test_machine(&[find("bbswitch")]);
+    let root = machine(&[find("bbswitch")]);
     let compilers = root.count_compilers();
     root.install(&[find("linux-headers-1-symvers")]).hooks_succeed().has("Module.symvers");
     assert!(!compilers.starts().is_empty(), "it was not rebuilt");
@@ -33,7 +33,7 @@ fn other_symbols_of_the_kernel_are_a_reason() {
 /// Story 10: Arch's compiler changes weekly.
 #[test]
 fn another_compiler_is_no_reason() {
-    let root = test_machine(&[find("bbswitch")]);
+    let root = machine(&[find("bbswitch")]);
     let before = root.bytes(&object(&release(), "bbswitch"));
     root.shell("mv /usr/bin/gcc /usr/bin/gcc-before").ok();
     root.write(
@@ -53,7 +53,7 @@ fn another_compiler_is_no_reason() {
 /// A kernel that is downgraded, and a module that is removed and installed again.
 #[test]
 fn what_comes_back_is_not_compiled_again() {
-    let root = test_machine(&[find("bbswitch")]);
+    let root = machine(&[find("bbswitch")]);
     let before = root.bytes(&object(&release(), "bbswitch"));
     root.install(&kernel("linux", 2)).hooks_succeed();
     root.assert_works(find("linux-2").release(), "bbswitch");

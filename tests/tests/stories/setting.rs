@@ -17,7 +17,7 @@ pub(crate) fn release() -> String {
 
 /// A machine with that kernel, its headers and these modules.
 #[track_caller]
-pub(crate) fn test_machine(modules: &[Package]) -> Root {
+pub(crate) fn machine(modules: &[Package]) -> Root {
     let root = Root::ready();
     root.install(&[&kernel("linux", 1), modules].concat()).hooks_succeed();
     root
