@@ -4,7 +4,6 @@ use std::env;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use dkms_engine::machine::distribution::Placement;
 use dkms_engine::machine::{Machine, RunOptions, Trees};
 use dkms_initramfs::generator::Generator;
 
@@ -22,9 +21,9 @@ pub fn of_command_line(typed: &Typed) -> Result<Machine, Refusal> {
     let root = typed.root.as_deref().unwrap_or(Path::new("/"));
     let root =
         absolute(root).or_else(|why| refuse(2, format!("--root {}: {why}", root.display())))?;
-    // First of all, as with dkms: nothing is known of a machine without.
-    Placement::read(&Trees::under(&root)).or_else(|why| refuse(4, why.to_string()))?;
     let mut machine = Machine::for_cli(&root);
+    // First of all, as with dkms: nothing is known of a machine without.
+    machine.placement().or_else(|why| refuse(4, why.to_string()))?;
     place_trees(&mut machine, typed)?;
     machine.options = asked(typed)?;
     machine.settings.framework.symlink_modules |= typed.has(Id::Symlink);

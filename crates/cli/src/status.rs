@@ -5,7 +5,7 @@
 use std::io::Write;
 
 use dkms_engine::dkms_tree::{KnownFailure, TreeState};
-use dkms_engine::machine::distribution::Placement;
+use dkms_engine::machine::Placement;
 use dkms_engine::machine::{Kernels, Machine};
 use dkms_engine::names::{Arch, KernelRelease, ModuleName, ModuleVersion};
 use dkms_engine::status::{self, Filter, KernelFilter, Line, Pattern};
@@ -42,7 +42,7 @@ pub fn print(
 ) {
     let state = TreeState::read(&machine.trees);
     let filter = patterns(filter);
-    let placement = Placement::read(&machine.trees).unwrap_or(Placement::FromConf);
+    let placement = machine.placement().unwrap_or(Placement::FromConf);
     let lines = status::lines(&machine.trees, &state, &placement, &filter);
     let advice = lines.iter().filter_map(Line::advice);
     for complaint in state.problems.iter().cloned().chain(advice) {
