@@ -73,7 +73,7 @@ impl<W: Write> Lines<W> {
         for line in plan.to_string().lines() {
             self.out.line(line);
         }
-        self.out.line(if plan.steps.is_empty() {
+        self.out.line(if plan.is_empty() {
             "Dry run: there is nothing to do."
         } else {
             "Dry run: nothing was changed."
@@ -100,7 +100,7 @@ impl<W: Write> Lines<W> {
     /// Counts the jobs, and finds the steps that are told together.
     fn take_in(&mut self, plan: &Plan) {
         let mut unbuilt: BTreeMap<&KernelRelease, usize> = BTreeMap::new();
-        for step in &plan.steps {
+        for step in plan.steps() {
             let action = &step.action;
             if let Some(job) = job_of(action) {
                 if step.is_cached() {
@@ -251,7 +251,7 @@ impl<W: Write> Watch for Lines<W> {
 fn groups(plan: &Plan) -> BTreeMap<(&KernelRelease, String), BTreeSet<&ModuleId>> {
     let mut groups: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
     let mut told = BTreeSet::new();
-    for Step { action, why } in &plan.steps {
+    for Step { action, why } in plan.steps() {
         let (Action::Build { module, kernel, .. } | Action::Install { module, kernel, .. }) =
             action
         else {

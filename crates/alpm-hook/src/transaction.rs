@@ -90,7 +90,7 @@ fn packages_matter(plan: &Plan, facts: &Facts, change: &Change) -> bool {
         matches!(debt, PendingWork::Transaction { sources, kernels }
             if *sources == change.sources && *kernels == change.headers)
     };
-    !plan.steps.is_empty()
+    !plan.is_empty()
         || plan.notes.iter().any(names_one)
         || !change.kernels.is_empty()
         || !facts.pending.iter().all(known)

@@ -123,7 +123,7 @@ impl Bars {
     }
 
     fn planned(&mut self, plan: &Plan) {
-        for job in plan.steps.iter().filter_map(|step| job_of(&step.action)) {
+        for job in plan.steps().filter_map(|step| job_of(&step.action)) {
             *self.open.entry(job).or_default() += 1;
         }
         if !self.open.is_empty() {
@@ -211,8 +211,6 @@ mod tests {
         let action = Action::Build {
             module: module.parse().expect("a module"),
             kernel: "7.2".parse().expect("a release"),
-            after: Vec::new(),
-            depends: BTreeMap::new(),
         };
         Step { action, why: Vec::new() }
     }
@@ -245,7 +243,7 @@ mod tests {
         let mut out = Above::new(Vec::new(), Some(screen.clone()));
         let mut bars = Bars::new(screen);
         let steps = [build("foo/1.0"), install("foo/1.0"), build("bar/2")];
-        bars.event(&Event::Planned(&Plan { steps: steps.to_vec(), ..Plan::default() }));
+        bars.event(&Event::Planned(&Plan { before: steps.to_vec(), ..Plan::default() }));
         let at = Instant::now();
         bars.event(&Event::Started(&steps[0]));
         bars.event(&Event::Started(&steps[2]));

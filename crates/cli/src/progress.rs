@@ -205,21 +205,16 @@ mod tests {
         let arch = "x86_64".parse().expect("a name");
         let module: dkms_engine::names::ModuleId = "foo/1.0".parse().expect("a module");
         let kernel: dkms_engine::names::KernelRelease = "7.2".parse().expect("a release");
-        let action = Action::Build {
-            module: module.clone(),
-            kernel: kernel.clone(),
-            after: Vec::new(),
-            depends: std::collections::BTreeMap::new(),
-        };
+        let action = Action::Build { module: module.clone(), kernel: kernel.clone() };
         let plan = Plan {
-            steps: vec![Step { action, why: vec![Reason::NotBuilt] }],
+            before: vec![Step { action, why: vec![Reason::NotBuilt] }],
             notes: vec![Note::Already { module, kernel, state: "built" }],
             ..Plan::default()
         };
         let mut progress = Progress::new(&mut out, &mut errors, loudness, trees, &arch);
         progress.notes(&plan);
         progress.event(&Event::Planned(&plan));
-        for step in &plan.steps {
+        for step in plan.steps() {
             progress.event(&Event::Started(step));
             let elapsed = Duration::from_millis(3210);
             let finished = Finished { step: step.clone(), outcome: outcome.clone(), elapsed };

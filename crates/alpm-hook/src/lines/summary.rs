@@ -99,7 +99,7 @@ fn stays<'a>(plan: &'a Plan, failed: &Action) -> Option<&'a ModuleId> {
     let same = |module: &ModuleId, kernel: &KernelRelease| {
         failed.module() == Some(module) && failed.kernel() == Some(kernel)
     };
-    plan.steps.iter().find_map(|step| match &step.action {
+    plan.steps().find_map(|step| match &step.action {
         Action::Install { module, kernel, replaces } if same(module, kernel) => replaces.as_ref(),
         _ => None,
     })

@@ -23,7 +23,7 @@ fn release(text: &str) -> KernelRelease {
 
 fn build(module: &str, kernel: &str, why: Reason) -> Step {
     let (module, kernel) = (id(module), release(kernel));
-    let action = Action::Build { module, kernel, after: Vec::new(), depends: BTreeMap::new() };
+    let action = Action::Build { module, kernel };
     Step { action, why: vec![why] }
 }
 
@@ -65,7 +65,7 @@ fn run(plan: &Plan, outcome: impl Fn(&Action) -> Outcome) -> String {
     let mut lines = Lines::new(Vec::new(), Names::new(packages(), &facts));
     lines.event(&Event::Planned(plan));
     let mut report = Report::default();
-    for step in &plan.steps {
+    for step in plan.steps() {
         lines.event(&Event::Started(step));
         let outcome = outcome(&step.action);
         let finished =
@@ -78,7 +78,7 @@ fn run(plan: &Plan, outcome: impl Fn(&Action) -> Outcome) -> String {
 }
 
 fn plan(steps: Vec<Step>, notes: Vec<Note>) -> Plan {
-    Plan { steps, notes, ..Plan::default() }
+    Plan { before: steps, notes, ..Plan::default() }
 }
 
 #[test]

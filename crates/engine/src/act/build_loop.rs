@@ -7,20 +7,18 @@ use std::time::{Duration, Instant};
 
 use super::Run;
 use super::retry::Retry;
-use crate::act::workers::{self, Job, WorkerEvent, Workers};
+use crate::act::workers::{self, WorkerEvent, Workers};
 use crate::building::compilers::{compile_once, launcher};
 use crate::dkms_tree::BuildCache;
 use crate::failure::Failure;
 use crate::machine::Gate;
-use crate::names::{KernelRelease, ModuleId};
-use crate::plan::{Action, Plan, Step};
+use crate::plan::Job;
 use crate::report::{Event, Outcome, Phase};
 
 impl Run<'_> {
     /// Builds side by side, and installs each module when it is built.
-    pub(super) fn builds(&mut self, plan: &Plan) {
+    pub(super) fn jobs(&mut self, jobs: &[Job]) {
         let (machine, facts, confs) = (self.machine, self.facts, self.confs);
-        let jobs = workers::jobs(plan);
         if jobs.is_empty() {
             return;
         }
@@ -38,15 +36,15 @@ impl Run<'_> {
         let (client, alone) = match clients {
             Ok(clients) => clients,
             Err(error) => {
-                for job in &jobs {
+                for job in jobs {
                     let failed = Failure::transient(1, format!("cannot make a jobserver: {error}"));
-                    self.finish(job.step, Outcome::Failed(failed), Duration::ZERO);
+                    self.finish(&job.build, Outcome::Failed(failed), Duration::ZERO);
                 }
                 return;
             }
         };
-        let (shared, objects) = (workers::shared(&jobs), workers::objects(&jobs, facts));
-        let mut schedule = workers::schedule(&jobs, facts, machine);
+        let (shared, objects) = (workers::shared(jobs), workers::objects(jobs, facts));
+        let mut schedule = workers::schedule(jobs, facts, machine);
         thread::scope(|scope| {
             let mut workers =
                 Workers::new(scope, machine, facts, confs, &client, &shared, &objects);
@@ -84,11 +82,11 @@ impl Run<'_> {
                         }
                     }
                     WorkerEvent::Phase(number, phase, at) => {
-                        self.watch.event(&Event::Phase { step: jobs[number].step, phase, at });
+                        self.watch.event(&Event::Phase { step: &jobs[number].build, phase, at });
                     }
                     WorkerEvent::Ended(number, mut result, elapsed) => {
                         if !self.is_stopped() && retry.takes(number, &mut result) {
-                            let Job { step, module, kernel, .. } = &jobs[number];
+                            let Job { build: step, module, kernel, .. } = &jobs[number];
                             let (phase, at) = (Phase::Waiting, Instant::now());
                             self.watch.event(&Event::Phase { step, phase, at });
                             self.say(&[format!(
@@ -98,7 +96,7 @@ impl Run<'_> {
                             continue;
                         }
                         let outcome = result.map_or_else(Outcome::Failed, |()| Outcome::Done);
-                        self.finish(jobs[number].step, outcome, elapsed);
+                        self.finish(&jobs[number].build, outcome, elapsed);
                         built.push_back(number);
                     }
                 }
@@ -108,7 +106,7 @@ impl Run<'_> {
         if let Err(error) = BuildCache::of(&machine.trees).trim(machine.settings.cache_size()) {
             self.report.trouble.push(error.to_string());
         }
-        for Job { module, kernel, .. } in &jobs {
+        for Job { module, kernel, .. } in jobs {
             // Only now: no other build has it as its own any more. What a failed one left stays,
             // and so does, as with dkms, the empty one of a build that did not come about.
             if self.is_stopped() || machine.trees.built(module, kernel, &machine.arch).is_dir() {
@@ -118,61 +116,29 @@ impl Run<'_> {
     }
 
     /// Installs what was built, if it is to be installed.
-    fn install_built(&mut self, job: &Job<'_>) {
-        if let Some(install) = job.install {
+    fn install_built(&mut self, job: &Job) {
+        if let Some(install) = &job.install {
             self.step_unless_stopped(install);
         }
     }
 
     /// Whether a build can begin; if not, it and its installation are over.
-    fn begin(&mut self, job: &Job<'_>) -> bool {
-        self.watch.event(&Event::Started(job.step));
-        let broken = job.after.iter().find(|name| self.has_failed(name, job.kernel));
-        let hindrance = if self.not_registered.contains(job.module) {
+    fn begin(&mut self, job: &Job) -> bool {
+        self.watch.event(&Event::Started(&job.build));
+        let broken = job.after.iter().find(|name| self.has_failed(name, &job.kernel));
+        let hindrance = if self.not_registered.contains(&job.module) {
             Some(Outcome::Skipped("it could not be added".into()))
         } else if let Some(name) = broken {
             Some(Outcome::Skipped(format!("{name}, which it builds upon, failed")))
         } else if job.install.is_some() {
             // From here on the installation is pending.
-            self.note_install(job.module, job.kernel).err().map(|e| Outcome::Failed(e.into()))
+            self.note_install(&job.module, &job.kernel).err().map(|e| Outcome::Failed(e.into()))
         } else {
             None
         };
         let Some(outcome) = hindrance else { return true };
-        self.finish(job.step, outcome, Duration::ZERO);
+        self.finish(&job.build, outcome, Duration::ZERO);
         self.install_built(job);
         false
     }
-}
-
-/// The steps that come before all builds, and those that come after them: what is built may
-/// need what is known and placed already, and takes the place of what is removed.
-pub(super) fn around_builds(plan: &Plan) -> (Vec<&Step>, Vec<&Step>) {
-    let built = |module: &ModuleId, kernel: &KernelRelease| {
-        plan.steps.iter().any(|step| {
-            matches!(&step.action, Action::Build { module: m, kernel: k, .. }
-                if m == module && k == kernel)
-        })
-    };
-    let (mut before, mut after) = (Vec::new(), Vec::new());
-    for step in &plan.steps {
-        match &step.action {
-            Action::Build { .. } => {}
-            Action::Install { module, kernel, .. } if built(module, kernel) => {}
-            Action::TakeIn { .. }
-            | Action::Load { .. }
-            | Action::Register(_)
-            | Action::UseKept(_)
-            | Action::Adopt { .. }
-            | Action::Install { .. }
-            | Action::Fail { .. } => before.push(step),
-            Action::Uninstall(..)
-            | Action::Unbuild(..)
-            | Action::Deregister(_)
-            | Action::Depmod(_)
-            | Action::Sweep(_)
-            | Action::Leave => after.push(step),
-        }
-    }
-    (before, after)
 }

@@ -27,7 +27,7 @@ impl Run<'_> {
     pub(super) fn interruption(&mut self, plan: &Plan) -> Option<Interruption> {
         let signal = self.machine.tools.stop.asked()?;
         let over: Vec<&Step> = self.report.finished.iter().map(|done| &done.step).collect();
-        let open: Vec<&Step> = plan.steps.iter().filter(|step| !over.contains(step)).collect();
+        let open: Vec<&Step> = plan.steps().filter(|step| !over.contains(step)).collect();
         if open.is_empty() {
             return None;
         }
@@ -40,7 +40,7 @@ impl Run<'_> {
         }
         Some(Interruption {
             signal,
-            all: modules(plan.steps.iter()),
+            all: modules(plan.steps()),
             left: modules(open.into_iter()),
             pending: !self.pending.read().is_empty(),
         })

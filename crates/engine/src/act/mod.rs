@@ -39,8 +39,7 @@ use pending::PendingOfRun;
 ///
 /// Whoever calls this holds the lock, and has read `facts` under it.
 pub fn carry_out(plan: &Plan, facts: &Facts, machine: &Machine, watch: &mut dyn Watch) -> Report {
-    let builds = plan.steps.iter().any(|step| matches!(step.action, Action::Build { .. }));
-    let Some(page) = machine.settings.timings().filter(|_| builds) else {
+    let Some(page) = machine.settings.timings().filter(|_| !plan.jobs.is_empty()) else {
         return run(plan, facts, machine, watch);
     };
     let mut recorder = Recorder::new(watch, machine.settings.jobs());
@@ -67,15 +66,14 @@ fn run(plan: &Plan, facts: &Facts, machine: &Machine, watch: &mut dyn Watch) -> 
     };
     let of_run = PendingOfRun::open(&machine.trees, plan, facts);
     run.report.trouble.extend(of_run.note());
-    if !plan.steps.is_empty()
+    if !plan.is_empty()
         && let Err(error) = cleanup::remove_strays(machine)
     {
         run.report.trouble.push(error.to_string());
     }
-    let (before, after) = build_loop::around_builds(plan);
-    before.iter().for_each(|step| run.step_unless_stopped(step));
-    run.builds(plan);
-    after.iter().for_each(|step| run.step_unless_stopped(step));
+    plan.before.iter().for_each(|step| run.step_unless_stopped(step));
+    run.jobs(&plan.jobs);
+    plan.after.iter().for_each(|step| run.step_unless_stopped(step));
     cleanup::remove_empty_directories(&machine.trees);
     run.report.interrupted = run.interruption(plan);
     if run.report.interrupted.is_none() {

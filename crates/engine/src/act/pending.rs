@@ -37,7 +37,7 @@ impl<'a> PendingOfRun<'a> {
                 _ => {}
             }
         }
-        if self.plan.steps.is_empty() || (sources.is_empty() && kernels.is_empty()) {
+        if self.plan.is_empty() || (sources.is_empty() && kernels.is_empty()) {
             return Vec::new();
         }
         trouble(self.pending.write(&PendingWork::Transaction { sources, kernels }))

@@ -14,51 +14,20 @@ use crate::facts::{Facts, Pair};
 use crate::failure::Failure;
 use crate::machine::Machine;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
-use crate::os::digest::Digest;
 use crate::os::symlinks;
-use crate::plan::{Action, Plan, Step};
+use crate::plan::Job;
 use crate::report::Phase;
 
 /// How long nothing must happen while no build runs before the tokens count as lost.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// A module to be built for a kernel, and what is done with the result.
-pub(crate) struct Job<'a> {
-    /// The step that builds.
-    pub step: &'a Step,
-    /// The step that installs, if it is to be installed.
-    pub install: Option<&'a Step>,
-    /// The module.
-    pub module: &'a ModuleId,
-    /// For this kernel.
-    pub kernel: &'a KernelRelease,
-    /// What has to be built and installed before.
-    pub after: &'a [ModuleName],
-    depends: &'a BTreeMap<ModuleName, Digest>,
-}
-
-/// The jobs of a plan.
-pub(crate) fn jobs<'a>(plan: &'a Plan) -> Vec<Job<'a>> {
-    let job = |step: &'a Step| match &step.action {
-        Action::Build { module, kernel, after, depends } => {
-            let install = plan.steps.iter().find(|other| {
-                matches!(&other.action, Action::Install { module: m, kernel: k, .. }
-                    if m == module && k == kernel)
-            });
-            Some(Job { step, install, module, kernel, after, depends })
-        }
-        _ => None,
-    };
-    plan.steps.iter().filter_map(job).collect()
-}
-
 /// The order of jobs. Where a build cannot have its directory for itself, those of one module
 /// follow each other.
-pub(crate) fn schedule(jobs: &[Job<'_>], facts: &Facts, machine: &Machine) -> Schedule {
+pub(crate) fn schedule(jobs: &[Job], facts: &Facts, machine: &Machine) -> Schedule {
     let alone = !are_private(machine);
     let modules: Vec<&ModuleName> =
         jobs.iter().map(|job| &job.module.name).collect::<BTreeSet<_>>().into_iter().collect();
-    let task = |job: &Job<'_>| BuildTask {
+    let task = |job: &Job| BuildTask {
         length: length(job, facts, machine),
         after: (0..jobs.len())
             .filter(|other| {
@@ -74,20 +43,21 @@ pub(crate) fn schedule(jobs: &[Job<'_>], facts: &Facts, machine: &Machine) -> Sc
 /// How long a build probably takes: as long as it took for this kernel; else as long as it took at
 /// most for another, or in another version; else a second for each C file, since most of the
 /// time goes into the kernel's own headers, for each anew.
-fn length(job: &Job<'_>, facts: &Facts, machine: &Machine) -> Duration {
-    if job.step.is_cached() {
+fn length(job: &Job, facts: &Facts, machine: &Machine) -> Duration {
+    if job.is_cached() {
         return Duration::ZERO;
     }
     let taken = |pair: &crate::facts::Pair| {
         let record = pair.built.as_ref()?.record.as_ref()?;
         (!record.adopted).then_some(record.build_seconds)
     };
-    let before = facts.pair(job.module, job.kernel).and_then(taken).or_else(|| {
+    let before = facts.pair(&job.module, &job.kernel).and_then(taken).or_else(|| {
         let pairs = facts.versions(&job.module.name).flat_map(|(_, module)| module.pairs.values());
         pairs.filter_map(taken).max()
     });
     let seconds = before.unwrap_or_else(|| {
-        let source = symlinks::resolve(&machine.trees.root, &machine.trees.source_link(job.module));
+        let source =
+            symlinks::resolve(&machine.trees.root, &machine.trees.source_link(&job.module));
         let files = source.map(|dir| walkdir::WalkDir::new(dir).into_iter().flatten());
         let is_c = |entry: &walkdir::DirEntry| entry.path().extension() == Some("c".as_ref());
         files.map_or(0, |files| files.filter(is_c).count() as u64)
@@ -124,19 +94,19 @@ pub(crate) struct Workers<'scope, 'env> {
 }
 
 /// How many objects are compiled for each kernel, as far as the confs tell.
-pub(crate) fn objects<'a>(jobs: &[Job<'a>], facts: &Facts) -> BTreeMap<&'a KernelRelease, usize> {
+pub(crate) fn objects<'a>(jobs: &'a [Job], facts: &Facts) -> BTreeMap<&'a KernelRelease, usize> {
     let mut objects = BTreeMap::new();
-    for job in jobs.iter().filter(|job| !job.step.is_cached()) {
-        let values = facts.pair(job.module, job.kernel).and_then(Pair::values);
+    for job in jobs.iter().filter(|job| !job.is_cached()) {
+        let values = facts.pair(&job.module, &job.kernel).and_then(Pair::values);
         let named = values.map_or(0, |values| values.elements("BUILT_MODULE_NAME").count());
-        *objects.entry(job.kernel).or_default() += named.max(1);
+        *objects.entry(&job.kernel).or_default() += named.max(1);
     }
     objects
 }
 
 /// Something for the builds of each module to share.
-pub(crate) fn shared<'a>(jobs: &[Job<'a>]) -> BTreeMap<&'a ModuleId, Mutex<Shared>> {
-    jobs.iter().map(|job| (job.module, Mutex::default())).collect()
+pub(crate) fn shared(jobs: &[Job]) -> BTreeMap<&ModuleId, Mutex<Shared>> {
+    jobs.iter().map(|job| (&job.module, Mutex::default())).collect()
 }
 
 impl<'scope, 'env> Workers<'scope, 'env> {
@@ -182,7 +152,7 @@ impl<'scope, 'env> Workers<'scope, 'env> {
     }
 
     /// Starts a build; its end is told under `number`.
-    pub(crate) fn start(&mut self, number: usize, job: &Job<'env>, token: Token) {
+    pub(crate) fn start(&mut self, number: usize, job: &'env Job, token: Token) {
         self.start_with(self.client, number, job, token);
     }
 
@@ -190,7 +160,7 @@ impl<'scope, 'env> Workers<'scope, 'env> {
     pub(crate) fn start_alone(
         &mut self,
         number: usize,
-        job: &Job<'env>,
+        job: &'env Job,
         client: &'env jobserver::Client,
     ) {
         self.start_with(client, number, job, client.acquire());
@@ -200,12 +170,12 @@ impl<'scope, 'env> Workers<'scope, 'env> {
         &mut self,
         client: &'env jobserver::Client,
         number: usize,
-        job: &Job<'env>,
+        job: &'env Job,
         token: Token,
     ) {
         let (machine, facts, confs) = (self.machine, self.facts, self.confs);
-        let (module, kernel, depends) = (job.module, job.kernel, job.depends);
-        let cached = job.step.is_cached();
+        let Job { module, kernel, depends, .. } = job;
+        let cached = job.is_cached();
         let objects = self.objects.get(kernel).copied().unwrap_or_default();
         let (shared, sender) = (&self.shared[module], self.sender.clone());
         self.running += 1;

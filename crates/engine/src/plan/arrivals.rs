@@ -127,7 +127,7 @@ impl Planner<'_> {
                 if adoptable.contains(&id) {
                     let (module, kernel) = (id, kernel.clone());
                     let action = Action::Adopt { module, kernel, depends: inputs.depends };
-                    self.step(action, Vec::new());
+                    self.before_builds(action, Vec::new());
                 }
             }
         }

@@ -34,12 +34,15 @@ impl Planner<'_> {
         self.check_source(id, module)?;
         if let Some(from) = &import.source {
             let (module, from) = (id.clone(), from.clone());
-            self.step(Action::TakeIn { module, from }, vec![Reason::RunOptions]);
+            self.before_builds(Action::TakeIn { module, from }, vec![Reason::RunOptions]);
         }
         self.register(id);
         for build in &import.builds {
             let (module, build) = (id.clone(), build.clone());
-            self.step(Action::Load { module, build, replace: force }, vec![Reason::RunOptions]);
+            self.before_builds(
+                Action::Load { module, build, replace: force },
+                vec![Reason::RunOptions],
+            );
         }
         Ok(())
     }
@@ -203,7 +206,7 @@ impl Planner<'_> {
             .into_iter()
             .any(|kernel| !self.forgotten.contains(&(id.clone(), kernel)));
         if !left && !module.elsewhere {
-            self.step(Action::Deregister(id.clone()), vec![Reason::RunOptions]);
+            self.after_builds(Action::Deregister(id.clone()), vec![Reason::RunOptions]);
         }
     }
 }

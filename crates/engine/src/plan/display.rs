@@ -18,7 +18,7 @@ impl fmt::Display for Action {
             Self::Adopt { module, kernel, .. } => {
                 write!(f, "take over {module} for {kernel} from dkms")
             }
-            Self::Build { module, kernel, .. } => write!(f, "build {module} for {kernel}"),
+            Self::Build { module, kernel } => write!(f, "build {module} for {kernel}"),
             Self::Install { module, kernel, replaces: None } => {
                 write!(f, "install {module} for {kernel}")
             }
@@ -114,7 +114,7 @@ impl fmt::Display for Plan {
         for note in &self.notes {
             writeln!(f, "note: {note}")?;
         }
-        for step in &self.steps {
+        for step in self.steps() {
             writeln!(f, "{step}")?;
         }
         Ok(())

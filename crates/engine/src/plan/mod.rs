@@ -17,7 +17,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use request::{Request, Verb};
-pub use step::{Action, Note, Plan, Step};
+pub use step::{Action, Job, Note, Plan, Step};
 
 use crate::dkms_tree::Reason;
 use crate::facts::{Facts, SourceLink, SourcePlace};
@@ -81,8 +81,14 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn step(&mut self, action: Action, why: Vec<Reason>) {
-        self.plan.steps.push(Step { action, why });
+    /// Plans a step that comes before all builds.
+    fn before_builds(&mut self, action: Action, why: Vec<Reason>) {
+        self.plan.before.push(Step { action, why });
+    }
+
+    /// Plans a step that comes after all builds.
+    fn after_builds(&mut self, action: Action, why: Vec<Reason>) {
+        self.plan.after.push(Step { action, why });
     }
 
     fn note(&mut self, note: Note) {
@@ -99,20 +105,20 @@ impl<'a> Planner<'a> {
             SourceLink::None | SourceLink::Broken => false,
         });
         if !known && self.registering.insert(module.clone()) {
-            self.step(Action::Register(module.clone()), Vec::new());
+            self.before_builds(Action::Register(module.clone()), Vec::new());
         }
     }
 
     /// One depmod for each kernel, after everything else that concerns it.
     fn finish(mut self) -> Plan {
         let last = |step: &mut Step| matches!(step.action, Action::Sweep(_) | Action::Leave);
-        let sweeps: Vec<Step> = self.plan.steps.extract_if(.., last).collect();
+        let sweeps: Vec<Step> = self.plan.after.extract_if(.., last).collect();
         for kernel in std::mem::take(&mut self.touched) {
             if self.facts.kernels.get(&kernel).is_some_and(|k| k.kernel.alive) {
-                self.step(Action::Depmod(kernel), Vec::new());
+                self.after_builds(Action::Depmod(kernel), Vec::new());
             }
         }
-        self.plan.steps.extend(sweeps);
+        self.plan.after.extend(sweeps);
         self.plan
     }
 }

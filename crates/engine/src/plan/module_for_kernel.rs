@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::order::Order;
-use super::{Action, Note, Planner, refusals};
+use super::{Action, Job, Note, Planner, Step, refusals};
 use crate::dkms_tree::{CacheKey, Inputs, Reason};
 use crate::facts::{ConfFacts, Pair, SourceLink};
 use crate::failure::Failure;
@@ -168,19 +168,18 @@ impl Planner<'_> {
         if cached {
             why.push(Reason::Cached);
         }
-        self.build(id, kernel, conf, inputs, why);
-        if will.install {
-            self.install(id, kernel, Vec::new());
-        }
+        self.job(id, kernel, conf, inputs, why, will.install);
     }
 
-    fn build(
+    /// Plans a build, with its installation if that is wanted.
+    fn job(
         &mut self,
         id: &ModuleId,
         kernel: &KernelRelease,
         conf: &ConfFacts,
         inputs: Inputs,
         why: Vec<Reason>,
+        install: bool,
     ) {
         if self.facts.modules.get(id).is_some_and(|m| m.link == SourceLink::Mendable) {
             self.mend_link(id);
@@ -192,8 +191,12 @@ impl Planner<'_> {
         let key = (id.name.clone(), kernel.clone());
         self.fingerprints.insert(key.clone(), inputs.fingerprint());
         self.building.insert(key);
+        let install = install.then(|| self.installation(id, kernel, Vec::new()));
         let (module, kernel) = (id.clone(), kernel.clone());
-        self.step(Action::Build { module, kernel, after, depends: inputs.depends }, why);
+        let action = Action::Build { module: module.clone(), kernel: kernel.clone() };
+        let build = Step { action, why };
+        let depends = inputs.depends;
+        self.plan.jobs.push(Job { module, kernel, after, depends, build, install });
     }
 
     /// Plans to place what is built, if it is not in its place.
@@ -228,18 +231,24 @@ impl Planner<'_> {
         }
     }
 
-    /// Plans to place what is, or will be, built.
+    /// Plans to place what is built.
     pub(super) fn install(&mut self, id: &ModuleId, kernel: &KernelRelease, why: Vec<Reason>) {
+        let step = self.installation(id, kernel, why);
+        self.plan.before.push(step);
+    }
+
+    /// The step that places what is, or will be, built.
+    fn installation(&mut self, id: &ModuleId, kernel: &KernelRelease, why: Vec<Reason>) -> Step {
         let replaces = self.facts.installed(&id.name, kernel).filter(|old| *old != id).cloned();
         self.touched.insert(kernel.clone());
         self.will_have.insert((id.clone(), kernel.clone()));
         let (module, kernel) = (id.clone(), kernel.clone());
-        self.step(Action::Install { module, kernel, replaces }, why);
+        Step { action: Action::Install { module, kernel, replaces }, why }
     }
 
     pub(super) fn fail(&mut self, id: &ModuleId, kernel: &KernelRelease, failure: Failure) {
         let (module, kernel) = (id.clone(), Some(kernel.clone()));
-        self.step(Action::Fail { module, kernel, failure }, Vec::new());
+        self.before_builds(Action::Fail { module, kernel, failure }, Vec::new());
     }
 
     /// The first module that this one builds upon and that is neither there nor coming.

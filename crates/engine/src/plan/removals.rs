@@ -42,7 +42,7 @@ impl Planner<'_> {
             if let PendingWork::Remove(id) = work
                 && !self.facts.modules.contains_key(id)
             {
-                self.step(Action::Deregister(id.clone()), vec![Reason::Interrupted]);
+                self.after_builds(Action::Deregister(id.clone()), vec![Reason::Interrupted]);
             }
         }
     }
@@ -72,14 +72,14 @@ impl Planner<'_> {
                 for kernel in module.pairs.keys() {
                     self.unbuild(id, kernel, Vec::new());
                 }
-                self.step(Action::Deregister(id.clone()), Vec::new());
+                self.after_builds(Action::Deregister(id.clone()), Vec::new());
             }
         } else {
             // Sources that leave in the same transaction lead to the copies we kept.
             let gone = facts.modules.keys().cloned().collect();
             self.mend_links(&gone);
         }
-        self.step(Action::Leave, Vec::new());
+        self.after_builds(Action::Leave, Vec::new());
     }
 
     /// The touched sources that are not there any more, as modules that dkms knows.
@@ -110,8 +110,8 @@ impl Planner<'_> {
 
     pub(super) fn mend_link(&mut self, id: &ModuleId) {
         let action = Action::UseKept(id.clone());
-        if !self.plan.steps.iter().any(|step| step.action == action) {
-            self.step(action, Vec::new());
+        if !self.plan.before.iter().any(|step| step.action == action) {
+            self.before_builds(action, Vec::new());
         }
     }
 
@@ -127,7 +127,7 @@ impl Planner<'_> {
             }
             // Headers that came before their kernel, or outlived it, are their package's.
             if !facts.has_headers(kernel) {
-                self.step(Action::Sweep(kernel.clone()), Vec::new());
+                self.after_builds(Action::Sweep(kernel.clone()), Vec::new());
             }
         }
     }
@@ -152,7 +152,7 @@ impl Planner<'_> {
             }
         }
         if !kept {
-            self.step(Action::Deregister(id.clone()), Vec::new());
+            self.after_builds(Action::Deregister(id.clone()), Vec::new());
         }
     }
 
@@ -199,11 +199,11 @@ impl Planner<'_> {
     /// Plans to uninstall, once.
     pub(super) fn uninstall(&mut self, id: &ModuleId, kernel: &KernelRelease, why: Vec<Reason>) {
         let action = Action::Uninstall(id.clone(), kernel.clone());
-        if self.plan.steps.iter().any(|step| step.action == action) {
+        if self.plan.after.iter().any(|step| step.action == action) {
             return;
         }
         self.touched.insert(kernel.clone());
-        self.step(action, why);
+        self.after_builds(action, why);
     }
 
     /// Plans to forget what was built, and to uninstall it before if it is installed.
@@ -223,7 +223,7 @@ impl Planner<'_> {
             self.touched.insert(kernel.clone());
         }
         if self.forgotten.insert((id.clone(), kernel.clone())) {
-            self.step(Action::Unbuild(id.clone(), kernel.clone()), why);
+            self.after_builds(Action::Unbuild(id.clone(), kernel.clone()), why);
         }
     }
 

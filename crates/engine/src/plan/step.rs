@@ -1,4 +1,4 @@
-//! What a plan is made of: steps that change the machine, and notes for who reads it.
+//! What a plan is made of: steps that change the machine, and notes for whoever reads it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -56,10 +56,6 @@ pub enum Action {
         module: ModuleId,
         /// For this kernel.
         kernel: KernelRelease,
-        /// The modules of this plan whose failure makes this one pointless.
-        after: Vec<ModuleName>,
-        /// The fingerprints of all modules that it builds upon.
-        depends: BTreeMap<ModuleName, Digest>,
     },
     /// Place the objects; the objects and the scripts of `replaces` go.
     Install {
@@ -167,17 +163,68 @@ pub enum Note {
     Problem(String),
 }
 
-/// What is to be done.
+/// A module to be built for a kernel and, if the plan says so, installed as soon as it is built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    /// The module.
+    pub module: ModuleId,
+    /// The kernel that it is built for.
+    pub kernel: KernelRelease,
+    /// The modules of this plan that it is built upon: their jobs come first, and if one of them
+    /// fails, this one is skipped.
+    pub after: Vec<ModuleName>,
+    /// The fingerprints of all modules that it is built upon.
+    pub depends: BTreeMap<ModuleName, Digest>,
+    /// The step that builds it.
+    pub build: Step,
+    /// The step that installs it.
+    pub install: Option<Step>,
+}
+
+/// What is to be done, in the order in which it is done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// The steps, in order.
-    pub steps: Vec<Step>,
+    /// What comes before all builds, one step after the other: it makes modules known and places
+    /// what is built already, and a build may need both.
+    pub before: Vec<Step>,
+    /// The builds, which run side by side.
+    pub jobs: Vec<Job>,
+    /// What comes after all builds, one step after the other: it removes what the builds replace,
+    /// and indexes the kernels' modules.
+    pub after: Vec<Step>,
     /// What there is to know.
     pub notes: Vec<Note>,
     /// What the request asks for, noted as pending before the first step.
     pub notes_pending: BTreeSet<PendingWork>,
     /// The pending work that is finished when every step has been carried out.
     pub finishes: BTreeSet<PendingWork>,
+}
+
+impl Plan {
+    /// All steps, in order. Each build is followed by the installation of what it builds.
+    pub fn steps(&self) -> impl Iterator<Item = &Step> {
+        let jobs = self.jobs.iter().flat_map(Job::steps);
+        self.before.iter().chain(jobs).chain(&self.after)
+    }
+
+    /// Whether nothing is to be done.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.steps().next().is_none()
+    }
+}
+
+impl Job {
+    /// Its steps, in order.
+    pub fn steps(&self) -> impl Iterator<Item = &Step> {
+        std::iter::once(&self.build).chain(&self.install)
+    }
+
+    /// Whether what it would build is taken from the cache.
+    #[must_use]
+    pub fn is_cached(&self) -> bool {
+        self.build.is_cached()
+    }
 }
 
 impl Step {

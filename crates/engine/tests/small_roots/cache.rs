@@ -24,7 +24,7 @@ fn a_kernel_downgrade_starts_no_make() {
     assert_eq!(machine.builds(), 2, "it was compiled again");
     assert!(machine.installed(K1, "foo.ko"));
     assert_eq!(machine.root.listing(&built), before);
-    assert_eq!(machine.plan(&sync(&["foo-1.0"], &[K1])).steps, []);
+    assert!(machine.plan(&sync(&["foo-1.0"], &[K1])).is_empty());
     // The source was kept, too, and removal finds what was placed.
     machine.root.remove("usr/src/foo-1.0");
     clean(&machine.sync(&["foo-1.0"], &[]));

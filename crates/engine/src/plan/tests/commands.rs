@@ -84,7 +84,7 @@ fn match_does_for_one_kernel_what_was_done_for_another() {
         assert!(steps.iter().all(|step| text.contains(step)), "{text}");
         assert!(!text.contains("x/1"), "{text}");
     }
-    assert_eq!(ask(Some("x")).unwrap().steps, [], "only built");
+    assert!(ask(Some("x")).unwrap().is_empty(), "only built");
     assert_eq!(ask(Some("y")).unwrap_err().code, 3, "not in the tree");
 }
 

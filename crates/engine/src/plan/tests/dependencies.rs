@@ -8,9 +8,9 @@ fn what_builds_upon_another_follows_it() {
     let plan = machine.sync(&["zfs-2"], &[]);
     insta::assert_snapshot!(plan, @r"
     add spl/1
+    add zfs/2
     build spl/1 for 7.2.12-arch1-1 (not built yet)
     install spl/1 for 7.2.12-arch1-1
-    add zfs/2
     build zfs/2 for 7.2.12-arch1-1 (not built yet)
     install zfs/2 for 7.2.12-arch1-1
     index the modules of 7.2.12-arch1-1 (depmod)
@@ -66,9 +66,9 @@ fn what_builds_upon_a_change_is_not_found_in_the_cache() {
         .cached("zfs/2", K1);
     insta::assert_snapshot!(machine.sync(&[], &[K1]), @r"
     add spl/2
+    add zfs/2
     build spl/2 for 7.2.12-arch1-1 (not built yet; found in the cache)
     install spl/2 for 7.2.12-arch1-1
-    add zfs/2
     build zfs/2 for 7.2.12-arch1-1 (not built yet)
     install zfs/2 for 7.2.12-arch1-1
     index the modules of 7.2.12-arch1-1 (depmod)

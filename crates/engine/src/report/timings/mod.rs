@@ -9,9 +9,9 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::names::KernelRelease;
+use crate::names::{KernelRelease, ModuleName};
 use crate::os::durable::FileError;
-use crate::plan::{Action, Plan};
+use crate::plan::{Action, Plan, Step};
 use crate::report::{Event, Finished, Outcome, Phase, Watch};
 use cpu_load::Load;
 
@@ -69,6 +69,8 @@ struct Timings {
 struct Row {
     /// The first of its steps.
     action: Action,
+    /// What a build waits for.
+    after: Vec<ModuleName>,
     why: String,
     spans: Vec<Span>,
     /// What it is doing, and since when.
@@ -120,27 +122,16 @@ impl Timings {
 
     fn planned(&mut self, plan: &Plan) {
         self.notes.extend(plan.notes.iter().map(ToString::to_string));
-        for step in &plan.steps {
-            if self.row(&step.action).is_none() {
-                let why: Vec<String> = step.why.iter().map(ToString::to_string).collect();
-                let (action, why) = (step.action.clone(), why.join("; "));
-                self.rows.push(Row { action, why, spans: vec![], open: None, outcome: None });
-            }
-        }
+        let rows = |steps: &[Step]| steps.iter().map(Row::of).collect::<Vec<_>>();
+        self.rows.extend(rows(&plan.before));
+        self.rows.extend(
+            plan.jobs.iter().map(|job| Row { after: job.after.clone(), ..Row::of(&job.build) }),
+        );
+        self.rows.extend(rows(&plan.after));
     }
 
     fn started(&mut self, action: &Action, now: Duration) {
-        let ready = match action {
-            Action::Build { kernel, after, .. } => {
-                let others = self.rows.iter().filter(|row| {
-                    let name = row.action.module().map(|module| &module.name);
-                    row.action.kernel() == Some(kernel)
-                        && name.is_some_and(|name| after.contains(name))
-                });
-                others.filter_map(Row::end).max().unwrap_or_default().min(now)
-            }
-            _ => now,
-        };
+        let ready = self.ready(action).min(now);
         let Some(row) = self.row(action) else { return };
         match action {
             Action::Build { .. } => {
@@ -150,6 +141,16 @@ impl Timings {
             Action::Install { .. } => row.turns_to(Some(Doing::Installing), now),
             _ => row.turns_to(Some(Doing::Other), now),
         }
+    }
+
+    /// When the last one of what a build waits for was over.
+    fn ready(&mut self, action: &Action) -> Duration {
+        let after = self.row(action).map(|row| row.after.clone()).unwrap_or_default();
+        let others = self.rows.iter().filter(|row| {
+            let name = row.action.module().map(|module| &module.name);
+            row.action.kernel() == action.kernel() && name.is_some_and(|name| after.contains(name))
+        });
+        others.filter_map(Row::end).max().unwrap_or_default()
     }
 
     fn finished(&mut self, finished: &Finished, now: Duration) {
@@ -180,6 +181,18 @@ impl Timings {
 }
 
 impl Row {
+    fn of(step: &Step) -> Self {
+        let why: Vec<String> = step.why.iter().map(ToString::to_string).collect();
+        Self {
+            action: step.action.clone(),
+            after: Vec::new(),
+            why: why.join("; "),
+            spans: Vec::new(),
+            open: None,
+            outcome: None,
+        }
+    }
+
     /// Ends what it was doing, and begins something else.
     fn turns_to(&mut self, doing: Option<Doing>, now: Duration) {
         if let Some(span) = self.current(now)

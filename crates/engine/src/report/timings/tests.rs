@@ -7,7 +7,7 @@ use super::*;
 use crate::dkms_tree::Reason;
 use crate::failure::Failure;
 use crate::names::ModuleId;
-use crate::plan::{Action, Note, Plan, Step};
+use crate::plan::{Action, Job, Note, Plan, Step};
 use crate::report::{Event, Finished, Outcome, Phase};
 
 const BAD: &str = "<script>alert(1)</script> & \"\u{1b}[31m";
@@ -16,19 +16,25 @@ fn module(text: &str) -> ModuleId {
     text.parse().unwrap()
 }
 
-fn build(id: &str, after: &[&str]) -> Step {
-    let action = Action::Build {
-        module: module(id),
-        kernel: "7.2".parse().unwrap(),
-        after: after.iter().map(|name| name.parse().unwrap()).collect(),
-        depends: BTreeMap::new(),
-    };
-    Step { action, why: vec![Reason::NotBuilt] }
+fn build(id: &str) -> Step {
+    let (module, kernel) = (module(id), "7.2".parse().unwrap());
+    Step { action: Action::Build { module, kernel }, why: vec![Reason::NotBuilt] }
 }
 
 fn install(id: &str) -> Step {
     let (module, kernel) = (module(id), "7.2".parse().unwrap());
     Step { action: Action::Install { module, kernel, replaces: None }, why: vec![] }
+}
+
+fn job(id: &str, after: &[&str]) -> Job {
+    Job {
+        module: module(id),
+        kernel: "7.2".parse().unwrap(),
+        after: after.iter().map(|name| name.parse().unwrap()).collect(),
+        depends: BTreeMap::new(),
+        build: build(id),
+        install: Some(install(id)),
+    }
 }
 
 /// A run whose clock is set by hand.
@@ -63,11 +69,12 @@ impl Story {
 
 /// spl is built and installed; zfs, which builds upon it, waits and then fails.
 fn story() -> Story {
-    let steps = [build("spl/1", &[]), install("spl/1"), build("zfs/2", &["spl"]), install("zfs/2")];
+    let steps = [build("spl/1"), install("spl/1"), build("zfs/2"), install("zfs/2")];
     let note = Note::Problem(format!("note {BAD}"));
     let depmod = Step { action: Action::Depmod("7.2".parse().unwrap()), why: vec![] };
     let plan = Plan {
-        steps: steps.iter().chain([&depmod]).cloned().collect(),
+        jobs: vec![job("spl/1", &[]), job("zfs/2", &["spl"])],
+        after: vec![depmod.clone()],
         notes: vec![note],
         ..Plan::default()
     };
@@ -165,8 +172,8 @@ fn an_empty_run_has_a_page_too() {
 
 #[test]
 fn a_build_that_is_tried_again_is_shown_twice() {
-    let step = build("foo/1", &[]);
-    let mut story = Story::new(&Plan { steps: vec![step.clone()], ..Plan::default() });
+    let step = build("foo/1");
+    let mut story = Story::new(&Plan { jobs: vec![job("foo/1", &[])], ..Plan::default() });
     story.at(0, &Event::Started(&step));
     for (second, phase) in
         [(1, Phase::Copying), (2, Phase::Waiting), (5, Phase::Copying), (6, Phase::Compiling)]
