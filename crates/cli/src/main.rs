@@ -180,8 +180,9 @@ fn carry_out(
             mok::generate(&site, kernel.as_ref(), manner.dry_run, &mut progress)
         }
         Wanted::Autoinstall(target) => {
-            let task = Task::autoinstall(&site.trees, &target.kernel);
-            run(&mut site, Some(target.arch), &task)
+            let kernel = target.as_ref().map(|target| &target.kernel);
+            let task = Task::autoinstall(&site.trees, kernel);
+            run(&mut site, target.map(|target| target.arch), &task)
         }
         Wanted::Match { template, target, module } => {
             let task = Task::matching(template, target.kernel, module, manner.force);

@@ -68,6 +68,11 @@ impl Named {
         }
     }
 
+    /// Whether a path is meant rather than a module.
+    pub fn is_path(&self) -> bool {
+        self.module.is_none() && self.version.is_none() && self.path.is_some()
+    }
+
     /// The module that `command` is about. As with dkms a path counts only where no module is
     /// named.
     ///

@@ -70,7 +70,7 @@ const SOURCED: &[Command] = &[Add, Build, Install, Autoinstall, Match, KernelPos
 const BUILDING: &[Command] = &[Build, Install, Autoinstall, Match, KernelPostinst];
 const PLACING: &[Command] = &[Install, Autoinstall, Match, KernelPostinst];
 const ONE_MODULE: &[Command] = &[Add, Build, Install, Uninstall, Unbuild, Remove, Mktarball];
-const FOR_ALL: &[Command] = &[Uninstall, Unbuild, Remove, Mktarball];
+const FOR_ALL: &[Command] = &[Build, Install, Autoinstall, Uninstall, Unbuild, Remove, Mktarball];
 const INDEXING: &[Command] = &[
     Install,
     Uninstall,
@@ -100,7 +100,8 @@ pub const OPTIONS: &[Opt] = &[
         .short('a')
         .loose()
         .takes("ARCH"),
-    opt(Id::All, "all", "all kernels that the module is built for").of(FOR_ALL),
+    opt(Id::All, "all", "all kernels: with headers (build, install, autoinstall), or built for")
+        .of(FOR_ALL),
     opt(Id::Force, "force", "do it even if it is done, or if something speaks against it"),
     opt(Id::ForceVersion, "force-version-override", "place it over a newer version of the same")
         .of(PLACING),

@@ -49,15 +49,23 @@ enum Rights {
 }
 
 impl Task {
-    /// `dkms autoinstall` for a kernel. Other kernels are looked at if something is owed.
-    pub fn autoinstall(trees: &Trees, kernel: &KernelRelease) -> Self {
+    /// `dkms autoinstall` for a kernel, or for every one with headers. Other kernels are looked at
+    /// if something is owed.
+    pub fn autoinstall(trees: &Trees, kernel: Option<&KernelRelease>) -> Self {
+        let Some(kernel) = kernel else {
+            return Self {
+                request: Request::Autoinstall { kernels: None },
+                scope: Scope::default(),
+                needs: Rights::Root,
+            };
+        };
         let mut kernels = BTreeSet::from([kernel.clone()]);
         if !Debts::of(trees).read().is_empty() {
             let all = Kernels::read(trees).map(|kernels| kernels.all).unwrap_or_default();
             kernels.extend(all.into_iter().map(|kernel| kernel.release));
         }
         Self {
-            request: Request::Autoinstall { kernels: vec![kernel.clone()] },
+            request: Request::Autoinstall { kernels: Some(vec![kernel.clone()]) },
             scope: Scope { kernels: Some(kernels), ..Scope::default() },
             needs: Rights::Root,
         }
@@ -125,6 +133,8 @@ impl Task {
         trees: &Trees,
     ) -> Vec<(Option<Arch>, Self)> {
         let groups = match kernels {
+            // Builds are for this machine.
+            Wished::All if !verb.unmakes() => vec![(None, None)],
             Wished::All => arches(trees, module).into_iter().map(|arch| (arch, None)).collect(),
             Wished::These(targets) => by_arch(targets),
         };

@@ -18,8 +18,8 @@ use crate::typed::{Naming, Typed};
 pub enum Wanted {
     /// List modules.
     Status(Filter),
-    /// Install every willing module for a kernel.
-    Autoinstall(Target),
+    /// Install every willing module for a kernel, or for every one that has headers.
+    Autoinstall(Option<Target>),
     /// Finish what interrupted runs left.
     PayDebts,
     /// List the builds that may come back.
@@ -70,7 +70,7 @@ pub struct Target {
 /// For which kernels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kernels {
-    /// All that the module is built for.
+    /// For `build` and `install` all that have headers, else all that the module is built for.
     All,
     /// These, in order.
     These(Vec<Target>),
@@ -141,15 +141,14 @@ impl Wanted {
                 let target = targets(&kernels, &arches, here)?.swap_remove(0);
                 Ok(Self::GenerateMok(Some(target.kernel).filter(|_| !kernels.is_empty())))
             }
-            Command::Autoinstall => {
-                check_one_kernel(typed, command, kernels.len().max(1))?;
-                if typed.has(Id::Debts) {
-                    return Ok(Self::PayDebts);
-                }
-                Ok(Self::Autoinstall(targets(&kernels, &arches, here)?.swap_remove(0)))
+            Command::Autoinstall if typed.has(Id::All) && !typed.has(Id::Debts) => {
+                check_for_all_kernels(typed)?;
+                Ok(Self::Autoinstall(None))
             }
-            Command::KernelPostinst => {
-                Ok(Self::Autoinstall(targets(&kernels, &arches, here)?.swap_remove(0)))
+            Command::Autoinstall if typed.has(Id::Debts) && kernels.len() < 2 => Ok(Self::PayDebts),
+            Command::Autoinstall | Command::KernelPostinst => {
+                check_one_kernel(typed, command, kernels.len().max(1))?;
+                Ok(Self::Autoinstall(Some(targets(&kernels, &arches, here)?.swap_remove(0))))
             }
             Command::KernelPreinst | Command::KernelPrerm => {
                 let target = targets(&kernels, &arches, here)?.swap_remove(0);
@@ -231,12 +230,17 @@ impl Wanted {
         arches: &[&str],
         here: &Here,
     ) -> Result<Self, Refusal> {
-        let sourced = matches!(verb, Verb::Add | Verb::Build | Verb::Install);
-        if typed.has(Id::All) && sourced {
-            return refuse(5, format!("--all cannot be used with {}", verb.name()));
+        if typed.has(Id::All) && verb == Verb::Add {
+            return refuse(5, "--all cannot be used with add");
+        }
+        if typed.has(Id::All) && named.is_path() {
+            return refuse(5, "--all cannot be used with a path");
         }
         let subject = named.subject(verb.name())?;
         if typed.has(Id::All) {
+            if matches!(verb, Verb::Build | Verb::Install) {
+                check_for_all_kernels(typed)?;
+            }
             return Ok(Self::Change(verb, subject, Kernels::All));
         }
         let mut targets = targets(kernels, arches, here)?;
@@ -290,6 +294,15 @@ fn check_one_kernel(typed: &Typed, command: Command, kernels: usize) -> Result<(
         return refuse(4, format!("{name} is for one kernel at a time: name it with -k"));
     }
     Ok(())
+}
+
+/// Refuses what one kernel alone can have where every kernel is meant.
+fn check_for_all_kernels(typed: &Typed) -> Result<(), Refusal> {
+    let of_one = [("--kernelsourcedir", &typed.kernel_source), ("--config", &typed.config)];
+    match of_one.into_iter().find(|(_, path)| path.is_some()) {
+        Some((option, _)) => refuse(2, format!("{option} is for one kernel: name it with -k")),
+        None => Ok(()),
+    }
 }
 
 fn no_command<T>(typed: &Typed) -> Result<T, Refusal> {
@@ -391,6 +404,7 @@ mod tests {
     #[case::positional("install foo/1.0", Verb::Install, on(&[("7.2.13-arch1-1", "x86_64")]))]
     #[case::options("-m foo -v 1.0 build", Verb::Build, on(&[("7.2.13-arch1-1", "x86_64")]))]
     #[case::mixed("remove -m foo/1.0 --all", Verb::Remove, Kernels::All)]
+    #[case::all_with_headers("install foo/1.0 --all", Verb::Install, Kernels::All)]
     #[case::last_version("unbuild foo/0.9 -v 1.0 -k 6.1", Verb::Unbuild, on(&[("6.1", "x86_64")]))]
     #[case::kernel_after("uninstall foo/1.0 -k 6.1/arm64", Verb::Uninstall, on(&[("6.1", "arm64")]))]
     #[case::one_arch_for_all("build foo/1.0 -k 6.1/arm64 -k 6.2", Verb::Build, on(&[("6.1", "arm64"), ("6.2", "arm64")]))]
@@ -428,8 +442,14 @@ mod tests {
     #[case::hook_with_two("kernel_postinst -k 6.1 -k 6.2", 4)]
     #[case::hook_with_all("kernel_preinst --all", 5)]
     #[case::two_kernels("autoinstall -k 6.1 -k 6.2", 4)]
-    #[case::all_and_install("install foo/1 --all", 5)]
-    #[case::all_and_autoinstall("autoinstall --all", 5)]
+    #[case::all_and_add("add foo/1.0 --all", 5)]
+    #[case::all_and_path("install ./foo-1 --all", 5)]
+    #[case::all_and_archive("build --archive foo.tar --all", 5)]
+    #[case::all_and_kernel_hook("kernel_postinst --all", 5)]
+    #[case::install_for_all_and_kernel("install foo/1.0 --all -k 6.1", 2)]
+    #[case::autoinstall_for_all_and_kernel("autoinstall --all -k 6.1", 2)]
+    #[case::headers_of_all("build foo/1.0 --all --kernelsourcedir /nowhere", 2)]
+    #[case::configuration_of_all("autoinstall --all --config /nowhere", 2)]
     #[case::match_without_template("match", 1)]
     #[case::match_with_itself("match --templatekernel=6.1 -k 6.1", 2)]
     #[case::match_for_two("match --templatekernel 6 -k 6.1 -k 6.2", 4)]
@@ -448,8 +468,9 @@ mod tests {
             kernel: "6.1".parse().expect("a name"),
             arch: "x86_64".parse().expect("a name"),
         };
-        assert_eq!(read("autoinstall -k 6.1"), Ok(Wanted::Autoinstall(target.clone())));
-        assert_eq!(read("kernel_postinst -k 6.1"), Ok(Wanted::Autoinstall(target.clone())));
+        assert_eq!(read("autoinstall -k 6.1"), Ok(Wanted::Autoinstall(Some(target.clone()))));
+        assert_eq!(read("autoinstall --all"), Ok(Wanted::Autoinstall(None)));
+        assert_eq!(read("kernel_postinst -k 6.1"), Ok(Wanted::Autoinstall(Some(target.clone()))));
         assert_eq!(read("kernel_preinst -k 6.1"), Ok(Wanted::Clear(target.clone(), false)));
         assert_eq!(read("kernel_prerm -k 6.1"), Ok(Wanted::Clear(target.clone(), true)));
         assert_eq!(read("generate_mok"), Ok(Wanted::GenerateMok(None)));

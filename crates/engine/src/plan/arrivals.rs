@@ -35,7 +35,7 @@ impl Planner<'_> {
     }
 
     /// `dkms autoinstall`: willing modules that dkms knows, and what is owed.
-    pub(super) fn autoinstall(&mut self, kernels: &[KernelRelease]) -> Result<(), Refusal> {
+    pub(super) fn autoinstall(&mut self, kernels: Option<&[KernelRelease]>) -> Result<(), Refusal> {
         let facts = self.facts;
         if facts.no_autoinstall {
             self.note(Note::Problem("/etc/dkms/no-autoinstall is there: nothing is done".into()));
@@ -43,16 +43,14 @@ impl Planner<'_> {
         }
         let touched = self.touched(&BTreeSet::new(), &BTreeSet::new());
         let mut wanted = self.arrived(&touched);
-        for kernel in kernels {
+        let kernels = kernels.map_or_else(|| self.installed_kernels(), <[_]>::to_vec);
+        let mut lacking = Vec::new();
+        for kernel in &kernels {
             let willing = willing_modules(facts, kernel);
             let installed = |id: &ModuleId| facts.built(id, kernel).is_some_and(|b| b.installed);
             if !facts.has_headers(kernel) {
                 if willing.iter().any(|id| !installed(id)) {
-                    if facts.debts.is_empty() {
-                        return Err(commands::no_headers(facts, kernel));
-                    }
-                    // What is owed to other kernels is paid all the same.
-                    self.note(commands::headers_note(facts, kernel));
+                    lacking.push(kernel);
                 }
                 continue;
             }
@@ -60,6 +58,16 @@ impl Planner<'_> {
             for id in willing {
                 modules.entry(id.clone()).or_default();
             }
+        }
+        if !lacking.is_empty() && !kernels.iter().any(|kernel| facts.has_headers(kernel)) {
+            // Pending work for other kernels is finished all the same.
+            if facts.debts.is_empty() {
+                return Err(commands::no_headers_at_all(facts, &lacking));
+            }
+            self.plan.notes.extend(commands::headers_elsewhere(facts).map(Note::Problem));
+        }
+        for kernel in lacking {
+            self.note(commands::headers_note(facts, kernel));
         }
         self.add_begun(&touched.gone, &mut wanted);
         self.mend_links(&touched.gone);

@@ -91,7 +91,11 @@ impl Planner<'_> {
                 if !registered {
                     self.check_source(id, module)?;
                 }
-                self.build_for(verb, &[id], kernels.unwrap_or_default(), force);
+                let kernels = match kernels {
+                    Some(kernels) => kernels.to_vec(),
+                    None => self.suitable_kernels(id)?,
+                };
+                self.build_for(verb, &[id], &kernels, force);
                 Ok(())
             }
             Verb::Uninstall | Verb::Unbuild | Verb::Remove => {
@@ -106,6 +110,42 @@ impl Planner<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// Returns the kernels that `--all` means for `build` and `install`. A kernel that cannot be
+    /// built for is worth a note, not a failure.
+    fn suitable_kernels(&mut self, id: &ModuleId) -> Result<Vec<KernelRelease>, Refusal> {
+        let facts = self.facts;
+        let (mut suitable, mut lacking) = (Vec::new(), Vec::new());
+        let installed = self.installed_kernels();
+        for kernel in &installed {
+            if let Some(why) = facts.conf(id, kernel).and_then(|conf| conf.excluded.clone()) {
+                self.note(Note::Excluded { module: id.clone(), kernel: kernel.clone(), why });
+            } else if facts.has_headers(kernel) || facts.built(id, kernel).is_some() {
+                suitable.push(kernel.clone());
+            } else {
+                lacking.push(kernel);
+            }
+        }
+        if suitable.is_empty() && !installed.iter().any(|kernel| facts.has_headers(kernel)) {
+            return Err(no_headers_at_all(facts, &lacking));
+        }
+        for kernel in lacking {
+            self.note(headers_note(facts, kernel));
+        }
+        Ok(suitable)
+    }
+
+    /// Returns the installed kernels, without copies that are kept until the next boot.
+    pub(super) fn installed_kernels(&mut self) -> Vec<KernelRelease> {
+        let (mut installed, mut copies) = (Vec::new(), Vec::new());
+        for (release, about) in self.facts.kernels.iter().filter(|(_, about)| about.kernel.alive) {
+            if about.owned { &mut installed } else { &mut copies }.push(release.clone());
+        }
+        for copy in copies {
+            self.note(Note::Copy(copy));
+        }
+        installed
     }
 
     /// Plans to build, and to install if that is the verb, modules for kernels.
@@ -230,6 +270,31 @@ pub(super) fn broken(id: &ModuleId) -> Refusal {
 /// The refusal of a kernel without headers (dkms's 21).
 pub(super) fn no_headers(facts: &Facts, kernel: &KernelRelease) -> Refusal {
     refuse(21, headers_note(facts, kernel).to_string())
+}
+
+/// The refusal where none of the kernels has headers (dkms's 21). Names the kernels that do.
+pub(super) fn no_headers_at_all(facts: &Facts, kernels: &[&KernelRelease]) -> Refusal {
+    let notes = kernels.iter().map(|kernel| headers_note(facts, kernel).to_string());
+    let lines: Vec<String> = notes.chain(headers_elsewhere(facts)).collect();
+    if lines.is_empty() {
+        return refuse(21, "no kernel with headers is installed".into());
+    }
+    refuse(21, lines.join("\n"))
+}
+
+/// Says which installed kernels have headers, and how to install modules for them.
+pub(super) fn headers_elsewhere(facts: &Facts) -> Option<String> {
+    let others: Vec<&str> = facts
+        .kernels
+        .iter()
+        .filter(|(_, about)| about.kernel.alive && about.owned && about.has_headers())
+        .map(|(release, _)| release.as_str())
+        .collect();
+    match others.as_slice() {
+        [] => None,
+        [one] => Some(format!("{one} has headers\n  run: dkms autoinstall -k {one}")),
+        all => Some(format!("{} have headers\n  run: dkms autoinstall --all", all.join(", "))),
+    }
 }
 
 /// Says which package brings the headers of a kernel.
