@@ -37,7 +37,7 @@ pub struct About {
 }
 
 const MODULE: &str = "MODULE/VERSION";
-const SOURCE: &str = "MODULE/VERSION|PATH";
+const SOURCE: &str = "MODULE[/VERSION]|PATH";
 
 /// All commands, in the order in which they are listed.
 pub const COMMANDS: &[About] = &[
@@ -106,6 +106,12 @@ impl Command {
     #[must_use]
     pub fn takes_source(self) -> bool {
         matches!(self, Self::Add | Self::Build | Self::Install | Self::Ldtarball)
+    }
+
+    /// Whether a module's name is enough for it where there is only one version.
+    #[must_use]
+    pub fn finds_version(self) -> bool {
+        matches!(self, Self::Add | Self::Build | Self::Install)
     }
 
     /// Whether a kernel's package calls it, and has to name the kernel.

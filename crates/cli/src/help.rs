@@ -19,7 +19,7 @@ pub fn text() -> String {
         text += &format!("  {:<32}{}{}\n", spelled(opt), opt.help, of(opt));
     }
     text += "\nA module is named as foo/1.0, or as -m foo -v 1.0. Without -k the running kernel is \
-             meant.\nadd, build and install also take a directory with a dkms.conf, or an archive \
+             meant.\nadd, build and install find the version if there is only one.\nadd, build and install also take a directory with a dkms.conf, or an archive \
              of one.\n";
     text
 }

@@ -16,6 +16,7 @@ mod sources;
 mod status;
 mod task;
 mod typed;
+mod versions;
 mod wanted;
 
 use std::env;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::commands::Command;
 use crate::typed::{Naming, Typed};
+use crate::versions::{only_version, versions};
 use crate::wanted::{Here, Refusal, Subject, refuse};
 
 /// How the names of archives end.
@@ -17,6 +18,8 @@ pub struct Named {
     pub module: Option<String>,
     /// The module's version.
     pub version: Option<String>,
+    /// Whether a version was typed, be it an empty one.
+    pub versioned: bool,
     /// The last word that is a path.
     pub path: Option<PathBuf>,
     /// Words that nobody can make use of.
@@ -26,8 +29,8 @@ pub struct Named {
 impl Named {
     /// Puts together what was typed for `command`.
     pub fn read(typed: &Typed, command: Command, here: &Here) -> Self {
-        let mut named = Self::default();
         let versioned = typed.names.iter().any(|name| matches!(name, Naming::Version(_)));
+        let mut named = Self { versioned, ..Self::default() };
         for name in &typed.names {
             match name {
                 Naming::Module(text) => named.module(text),
@@ -63,6 +66,7 @@ impl Named {
             Some((module, version)) => {
                 self.module = some(module);
                 self.version = some(version);
+                self.versioned = true;
             }
             None => self.module = some(text),
         }
@@ -77,20 +81,27 @@ impl Named {
     /// named.
     ///
     /// # Errors
-    /// [`Refusal`]: 1 for a name that is missing or is none, 2 for a file that is not there, 9 for
+    /// [`Refusal`]: 1 for a name or version that is missing or is none, 2 for a file that is not there, 9 for
     /// a file that is like a dkms.conf.
-    pub fn subject(self, command: &str) -> Result<Subject, Refusal> {
+    pub fn subject(self, command: Command, here: &Here) -> Result<Subject, Refusal> {
         if let (None, None, Some(path)) = (&self.module, &self.version, &self.path) {
             return source(path);
         }
-        let (Some(module), Some(version)) = (self.module, self.version) else {
-            return refuse(
+        let name = command.name();
+        match (self.module, self.version) {
+            (Some(module), Some(version)) => {
+                let id = format!("{module}/{version}").parse();
+                id.map(Subject::Module).or_else(|why| refuse(1, format!("{why}")))
+            }
+            (Some(module), None) if command.finds_version() && !self.versioned => {
+                let module = module.parse().or_else(|why| refuse(1, format!("{why}")))?;
+                only_version(&here.trees, &module, name).map(Subject::Module)
+            }
+            _ => refuse(
                 1,
-                format!("{command} needs a module and its version: dkms {command} MODULE/VERSION"),
-            );
-        };
-        let id = format!("{module}/{version}").parse();
-        id.map(Subject::Module).or_else(|why| refuse(1, format!("{why}")))
+                format!("{name} needs a module and its version: dkms {name} MODULE/VERSION"),
+            ),
+        }
     }
 }
 
@@ -113,14 +124,17 @@ fn is_path(word: &str, command: Command, versioned: bool, here: &Here) -> bool {
     if looks || command == Command::Ldtarball {
         return true;
     }
+    let path = Path::new(word);
     let known = match word.split_once('/') {
         Some((module, version)) => {
             let source = here.trees.source.join(format!("{module}-{version}"));
             source.is_dir() || here.trees.dkms.join(word).is_dir()
         }
-        None => versioned,
+        None if versioned => true,
+        // A checkout that is named like this is meant, as with dkms.
+        None if path.join("dkms.conf").is_file() => false,
+        None => word.parse().is_ok_and(|name| !versions(&here.trees, &name).is_empty()),
     };
-    let path = Path::new(word);
     !known && (path.is_file() || path.join("dkms.conf").is_file())
 }
 

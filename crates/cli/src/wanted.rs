@@ -156,14 +156,22 @@ impl Wanted {
             }
             Command::Initramfs => Ok(Self::Initramfs),
             Command::Match => Self::matching(typed, named, &kernels, &arches, here),
-            Command::Add => Self::change(Verb::Add, typed, named, &kernels, &arches, here),
-            Command::Build => Self::change(Verb::Build, typed, named, &kernels, &arches, here),
-            Command::Install => Self::change(Verb::Install, typed, named, &kernels, &arches, here),
-            Command::Uninstall => {
-                Self::change(Verb::Uninstall, typed, named, &kernels, &arches, here)
+            Command::Add => Self::change(Verb::Add, command, typed, named, &kernels, &arches, here),
+            Command::Build => {
+                Self::change(Verb::Build, command, typed, named, &kernels, &arches, here)
             }
-            Command::Unbuild => Self::change(Verb::Unbuild, typed, named, &kernels, &arches, here),
-            Command::Remove => Self::change(Verb::Remove, typed, named, &kernels, &arches, here),
+            Command::Install => {
+                Self::change(Verb::Install, command, typed, named, &kernels, &arches, here)
+            }
+            Command::Uninstall => {
+                Self::change(Verb::Uninstall, command, typed, named, &kernels, &arches, here)
+            }
+            Command::Unbuild => {
+                Self::change(Verb::Unbuild, command, typed, named, &kernels, &arches, here)
+            }
+            Command::Remove => {
+                Self::change(Verb::Remove, command, typed, named, &kernels, &arches, here)
+            }
             Command::Ldtarball => {
                 match &named.path {
                     None => return refuse(2, "ldtarball needs an archive: dkms ldtarball FILE"),
@@ -174,10 +182,10 @@ impl Wanted {
                 }
                 // What it holds is named in it.
                 let named = Named { module: None, version: None, ..named };
-                Self::change(Verb::Add, typed, named, &kernels, &arches, here)
+                Self::change(Verb::Add, command, typed, named, &kernels, &arches, here)
             }
             Command::Mktarball => {
-                let Subject::Module(id) = named.subject(command.name())? else {
+                let Subject::Module(id) = named.subject(command, here)? else {
                     return refuse(1, "mktarball needs a module: dkms mktarball MODULE/VERSION");
                 };
                 let wrapping = Wrapping {
@@ -224,6 +232,7 @@ impl Wanted {
 
     fn change(
         verb: Verb,
+        command: Command,
         typed: &Typed,
         named: Named,
         kernels: &[(&str, Option<&str>)],
@@ -236,7 +245,7 @@ impl Wanted {
         if typed.has(Id::All) && named.is_path() {
             return refuse(5, "--all cannot be used with a path");
         }
-        let subject = named.subject(verb.name())?;
+        let subject = named.subject(command, here)?;
         if typed.has(Id::All) {
             if matches!(verb, Verb::Build | Verb::Install) {
                 check_for_all_kernels(typed)?;

@@ -196,3 +196,47 @@ fn a_key_may_have_the_kernel_in_its_path() {
     assert!(said.errors.contains(&format!("ROOT/keys/{K2}/key")), "{}", said.errors);
     assert!(!root.exists(format!("keys/{K2}")));
 }
+
+#[test]
+fn a_name_is_enough_for_the_only_version() {
+    let root = root();
+    ends(&root, "add foo", 0);
+    ends(&root, "add foo", 3);
+    ends(&root, &format!("build -m foo -k {K1}"), 0);
+    ends(&root, &format!("install foo -k {K2}"), 0);
+    ends(&root, "build foo --all", 0);
+    let installed = format!("foo/1.0, {K1}, x86_64: built\nfoo/1.0, {K2}, x86_64: installed\n");
+    assert_eq!(ends(&root, "status", 0), installed);
+    // An empty value is no missing one, and a name alone takes nothing away.
+    ends(&root, "install -v", 1);
+    for line in ["uninstall foo", "unbuild foo", "remove foo --all", "mktarball foo"] {
+        ends(&root, line, 1);
+    }
+    root.source("foo", "1.10");
+    root.source("foo", "1.9");
+    let said = dkms(&root, "install foo");
+    assert_eq!(said.code, 1);
+    let list = "dkms: foo: more than one version: foo/1.0, foo/1.9, foo/1.10\n  run: dkms install foo/VERSION\n";
+    assert_eq!(said.errors, list);
+    let said = dkms(&root, "add bar");
+    assert_eq!(said.code, 1);
+    assert!(
+        said.errors.contains("there is no source in ROOT/usr/src/bar-VERSION"),
+        "{}",
+        said.errors
+    );
+    assert_eq!(ends(&root, "status", 0), installed);
+}
+
+#[test]
+fn a_checkout_is_meant_before_a_version() {
+    let root = root();
+    ends(&root, "add foo", 0);
+    root.write("foo", "");
+    ends(&root, "add foo", 3);
+    root.remove("foo");
+    let conf = root.read("usr/src/foo-1.0/dkms.conf").replace("1.0", "2.0");
+    root.write("foo/dkms.conf", conf);
+    ends(&root, "add foo", 0);
+    assert_eq!(ends(&root, "status", 0), "foo/1.0: added\nfoo/2.0: added\n");
+}
