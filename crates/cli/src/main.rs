@@ -1,23 +1,8 @@
 //! The `dkms` command: register, build and install kernel modules from source.
 
-mod bars;
-mod cache;
+mod args;
 mod commands;
-mod complete;
-mod help;
-mod initramfs;
-mod machine;
-mod mok;
-mod named;
-mod options;
-mod progress;
-mod rpm_upgrade;
-mod sources;
-mod status;
-mod task;
-mod typed;
-mod versions;
-mod wanted;
+mod output;
 
 use std::env;
 use std::io::{self, Write};
@@ -29,13 +14,18 @@ use dkms_engine::site::Site;
 use nix::sys::stat::{Mode, umask};
 use nix::sys::utsname::uname;
 
-use bars::{Above, Screen};
-use options::Id;
-use progress::{Loudness, Progress};
-use sources::Arrival;
-use task::{Manner, Task};
-use typed::{Stop, Typed};
-use wanted::{Here, Refusal, Subject, Wanted};
+use args::intent::Wanted;
+use args::options::Id;
+use args::parsed::{Stop, Typed};
+use args::refusal::Refusal;
+use args::subject::{Here, Subject};
+use args::{complete, help, machine};
+use commands::archive::{self, Arrival};
+use commands::change::{self, Manner, Task};
+use commands::{cache, generate_mok, initramfs, rpm_upgrade, status};
+use output::bars::{Above, Screen};
+use output::loudness::Loudness;
+use output::progress::Progress;
 
 /// The version of dkms that this one stands for, in the form that scripts parse.
 const VERSION: &str = "dkms-3.4.3";
@@ -89,7 +79,7 @@ fn dkms(typed: &Typed, stop: Option<Stop>, screen: Option<&Screen>) -> u8 {
         let here = Here {
             kernel: kernel.unwrap_or_default(),
             arch: Arch::of_this_machine(),
-            is_root: task::is_root(&site),
+            is_root: change::is_root(&site),
             trees: site.trees.clone(),
         };
         Ok(Some((Wanted::read(typed, &here)?, site)))
@@ -178,7 +168,7 @@ fn carry_out(
         Wanted::GenerateMok(kernel) => {
             let mut progress =
                 Progress::new(&mut out, &mut errors, loudness, &site.trees, &site.arch);
-            mok::generate(&site, kernel.as_ref(), manner.dry_run, &mut progress)
+            generate_mok::generate(&site, kernel.as_ref(), manner.dry_run, &mut progress)
         }
         Wanted::Autoinstall(target) => {
             let kernel = target.as_ref().map(|target| &target.kernel);
@@ -195,7 +185,7 @@ fn carry_out(
         Wanted::PayDebts => run(&mut site, None, &Task::pay_debts()),
         Wanted::Pack(module, kernels, wrapping) => {
             site.asked.module = Some(module.clone());
-            let path = sources::pack(&site, &module, &kernels, &wrapping)?;
+            let path = archive::pack(&site, &module, &kernels, &wrapping)?;
             let mut progress =
                 Progress::new(&mut out, &mut errors, loudness, &site.trees, &site.arch);
             progress.say(&format!("Tarball location: {}", path.display()));
@@ -205,7 +195,7 @@ fn carry_out(
             let (module, arrival) = match subject {
                 Subject::Module(module) => (module, None),
                 path => {
-                    task::check_writable(&site)?;
+                    change::check_writable(&site)?;
                     let arrival = Arrival::read(&path, &site, &kernels)?;
                     (arrival.import.id.clone(), Some(arrival))
                 }

@@ -9,7 +9,7 @@ use dkms_engine::survey;
 use dkms_engine::trees::Trees;
 use dkms_engine::version;
 
-use crate::wanted::{Refusal, refuse};
+use crate::args::refusal::{Refusal, refuse};
 
 /// Returns the module of this name if only one version of it is added or in the source tree.
 ///

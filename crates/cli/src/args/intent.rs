@@ -1,17 +1,15 @@
 //! What the command line means: the checks that dkms makes before it looks at anything, in its
 //! order and with its exit codes.
 
-use std::path::PathBuf;
-
-use dkms_engine::names::{Arch, KernelRelease, ModuleId, ModuleName};
+use dkms_engine::names::{KernelRelease, ModuleId, ModuleName};
 use dkms_engine::plan::Verb;
-use dkms_engine::trees::Trees;
 
-use crate::commands::Command;
-use crate::named::Named;
-use crate::options::Id;
-use crate::sources::Wrapping;
-use crate::typed::{Naming, Typed};
+use crate::args::commands::Command;
+use crate::args::module_arg::Named;
+use crate::args::options::Id;
+use crate::args::parsed::{Naming, Typed};
+use crate::args::refusal::{NOT_ROOT, Refusal, refuse};
+use crate::args::subject::{Here, Kernels, Subject, Target, Wrapping};
 
 /// What is to be done.
 #[derive(Debug, PartialEq, Eq)]
@@ -47,35 +45,6 @@ pub enum Wanted {
     Change(Verb, Subject, Kernels),
 }
 
-/// The module that something is done to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Subject {
-    /// One that dkms knows, or whose source is in the source tree.
-    Module(ModuleId),
-    /// The one in this directory, with its dkms.conf.
-    Directory(PathBuf),
-    /// The one in this archive.
-    Archive(PathBuf),
-}
-
-/// A kernel and the architecture to build for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
-    /// The kernel.
-    pub kernel: KernelRelease,
-    /// The architecture.
-    pub arch: Arch,
-}
-
-/// For which kernels.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kernels {
-    /// For `build` and `install` all that have headers, else all that the module is built for.
-    All,
-    /// These, in order.
-    These(Vec<Target>),
-}
-
 /// Which modules are listed. Empty and `None` mean any; all are glob patterns.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
@@ -87,36 +56,6 @@ pub struct Filter {
     pub kernels: Vec<(Option<String>, Option<String>)>,
     /// The architecture, where no kernel is given.
     pub arch: Option<String>,
-}
-
-/// Why nothing is done, with dkms's exit code (dkms-behaviour 9).
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct Refusal {
-    /// The exit code.
-    pub code: u8,
-    /// What is wrong, and what to do about it.
-    pub message: String,
-}
-
-/// The machine that a command without `-k` and `-a` means.
-#[derive(Debug, Clone)]
-pub struct Here {
-    /// What `uname -r` prints.
-    pub kernel: String,
-    /// What `uname -m` prints.
-    pub arch: Arch,
-    /// Whether it is root who asks, as far as that matters.
-    pub is_root: bool,
-    /// Where modules are: one that is there is no file of the same name.
-    pub trees: Trees,
-}
-
-/// What a user is told who is not root.
-pub(crate) const NOT_ROOT: &str = "this needs to be run by root";
-
-pub(crate) fn refuse<T>(code: u8, message: impl Into<String>) -> Result<T, Refusal> {
-    Err(Refusal { code, message: message.into() })
 }
 
 impl Wanted {
@@ -385,6 +324,7 @@ fn filter(named: &Named, kernels: &[(&str, Option<&str>)], arches: &[&str]) -> F
 mod tests {
     use std::ffi::OsString;
 
+    use dkms_engine::trees::Trees;
     use rstest::rstest;
 
     use super::*;

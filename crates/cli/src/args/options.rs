@@ -1,8 +1,8 @@
 //! The options: how each is spelled, what it takes and what it means. The parser, `--help`,
 //! completion and the man page all read this one table.
 
-use crate::commands::Command;
-use crate::commands::Command::{
+use crate::args::commands::Command;
+use crate::args::commands::Command::{
     Add, Autoinstall, Build, Cache, Install, KernelPostinst, KernelPreinst, KernelPrerm, Ldtarball,
     Match, Mktarball, Remove, Status, Unbuild, Uninstall,
 };

@@ -7,9 +7,9 @@ use dkms_initramfs::accounts::Accounts;
 use dkms_initramfs::owed::Owed;
 use dkms_initramfs::precise;
 
-use crate::progress::Progress;
-use crate::task;
-use crate::wanted::NOT_ROOT;
+use crate::args::refusal::NOT_ROOT;
+use crate::commands::change;
+use crate::output::progress::Progress;
 
 /// Pays what is owed, or only says what it is; gives the exit code.
 pub fn carry_out(site: &Site, dry_run: bool, progress: &mut Progress<'_>) -> u8 {
@@ -17,7 +17,7 @@ pub fn carry_out(site: &Site, dry_run: bool, progress: &mut Progress<'_>) -> u8 
         tell(site, &Accounts::read(site), progress);
         return 0;
     }
-    if !task::is_root(site) {
+    if !change::is_root(site) {
         progress.complain(&format!("dkms: {NOT_ROOT}"));
         return 1;
     }

@@ -11,7 +11,8 @@ use dkms_engine::site::Site;
 use dkms_engine::state::{Added, State};
 use dkms_engine::version;
 
-use crate::wanted::{Kernels, Refusal, Subject, refuse};
+use crate::args::refusal::{Refusal, refuse};
+use crate::args::subject::{Kernels, Subject, Wrapping};
 
 /// A module from elsewhere, with the room it was unpacked in until it has been copied.
 pub struct Arrival {
@@ -49,17 +50,6 @@ impl Arrival {
         };
         Ok(Self { import, kernel, _room: room })
     }
-}
-
-/// What `dkms mktarball` leaves out and where it writes to.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Wrapping {
-    /// `--binaries-only`
-    pub no_source: bool,
-    /// `--source-only`
-    pub no_builds: bool,
-    /// `--archive`
-    pub archive: Option<PathBuf>,
 }
 
 /// Writes the archive of a module and gives its path.
@@ -124,11 +114,5 @@ fn check_conf(site: &Site, id: &ModuleId, kernel: Option<&KernelRelease>) -> Res
         Ok(_) => Ok(()),
         Err(why) if why.code == 9 => refuse(4, why.message),
         Err(why) => Err(why.into()),
-    }
-}
-
-impl From<Problem> for Refusal {
-    fn from(problem: Problem) -> Self {
-        Self { code: problem.code, message: problem.to_string() }
     }
 }

@@ -16,9 +16,10 @@ use dkms_engine::survey::{self, Scope};
 use dkms_engine::trees::Trees;
 use nix::unistd::{AccessFlags, Uid, access};
 
-use crate::progress::Progress;
-use crate::sources::Arrival;
-use crate::wanted::{self, Kernels as Wished, NOT_ROOT, Target};
+use crate::args::refusal::{self, NOT_ROOT, refuse};
+use crate::args::subject::{Kernels as Wished, Target};
+use crate::commands::archive::Arrival;
+use crate::output::progress::Progress;
 
 /// How a command is carried out.
 #[derive(Debug)]
@@ -260,8 +261,8 @@ pub fn is_root(site: &Site) -> bool {
 ///
 /// # Errors
 /// [`Refusal`] (dkms's 1) if not.
-pub fn check_writable(site: &Site) -> Result<(), wanted::Refusal> {
-    Rights::Write.check(site).or_else(|why| wanted::refuse(1, why))
+pub fn check_writable(site: &Site) -> Result<(), refusal::Refusal> {
+    Rights::Write.check(site).or_else(|why| refuse(1, why))
 }
 
 impl Rights {

@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::commands::Command;
-use crate::typed::{Naming, Typed};
-use crate::versions::{only_version, versions};
-use crate::wanted::{Here, Refusal, Subject, refuse};
+use crate::args::commands::Command;
+use crate::args::parsed::{Naming, Typed};
+use crate::args::refusal::{Refusal, refuse};
+use crate::args::subject::{Here, Subject};
+use crate::args::versions::{only_version, versions};
 
 /// How the names of archives end.
 const ARCHIVES: [&str; 8] =

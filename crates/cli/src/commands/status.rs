@@ -13,7 +13,7 @@ use dkms_engine::state::State;
 use dkms_engine::status::{self, Filter, KernelFilter, Line, Pattern};
 use serde::Serialize;
 
-use crate::wanted;
+use crate::args::intent;
 
 /// An entry of the JSON list: a line, or a failure that is remembered, for which dkms has no word
 /// (its line says "added").
@@ -37,7 +37,7 @@ enum Entry {
 /// Writes the status to `out`, and complaints about broken modules to `errors`.
 pub fn print(
     site: &Site,
-    filter: &wanted::Filter,
+    filter: &intent::Filter,
     json: bool,
     out: &mut dyn Write,
     errors: &mut dyn Write,
@@ -61,7 +61,7 @@ pub fn print(
     let _ = out.write_all(text.as_bytes());
 }
 
-fn patterns(filter: &wanted::Filter) -> Filter {
+fn patterns(filter: &intent::Filter) -> Filter {
     let pattern = |text: &Option<String>| text.as_deref().map(Pattern::new);
     let mut kernels: Vec<KernelFilter> = filter
         .kernels

@@ -10,18 +10,8 @@ use dkms_engine::plan::{Action, Note, Plan, Step};
 use dkms_engine::report::{Event, Failed, Finished, Outcome, Report, Watch};
 use dkms_engine::trees::Trees;
 
-use crate::bars::{Bars, Screen};
-
-/// How much is said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Loudness {
-    /// Nothing (`-q`).
-    Quiet,
-    /// What was done, what is to be known, what failed.
-    Plain,
-    /// Also what is begun and why, and what the compilers said (`--verbose`).
-    Verbose,
-}
+use crate::output::bars::{Bars, Screen};
+use crate::output::loudness::Loudness;
 
 /// Says what happens.
 pub struct Progress<'a> {
@@ -45,7 +35,7 @@ impl<'a> Progress<'a> {
         Self { out, errors, loudness, trees, arch, bars: None }
     }
 
-    /// Shows bars besides. What is said has to be written [above](crate::bars::Above) them.
+    /// Shows bars besides. What is said has to be written [above](crate::output::bars::Above) them.
     pub fn with_bars(self, screen: Option<Screen>) -> Self {
         Self { bars: screen.map(Bars::new), ..self }
     }

@@ -1,7 +1,7 @@
 //! What `dkms --help` prints, from the tables of commands and options.
 
-use crate::commands::COMMANDS;
-use crate::options::{OPTIONS, Opt};
+use crate::args::commands::COMMANDS;
+use crate::args::options::{OPTIONS, Opt};
 
 /// The whole text.
 #[must_use]
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     /// The man page, whose macros tell options and commands from other words.
-    const PAGE: &str = include_str!("../../../man/dkms.8");
+    const PAGE: &str = include_str!("../../../../man/dkms.8");
 
     /// Whether a line of the page that begins an entry has these words beside each other.
     fn has_entry(words: &str) -> bool {

@@ -12,8 +12,8 @@ use dkms_engine::site::Site;
 use dkms_engine::state::State;
 use nix::unistd::{Uid, getppid};
 
-use crate::task::check_writable;
-use crate::wanted::{Refusal, refuse};
+use crate::args::refusal::{Refusal, refuse};
+use crate::commands::change::check_writable;
 
 /// Notes what is going to be added; and tells whether a module is to be kept though it is to be removed.
 ///

@@ -9,7 +9,7 @@ use dkms_engine::names::{Arch, KernelRelease, ModuleName, ModuleVersion};
 use dkms_engine::site::Site;
 use serde::Serialize;
 
-use crate::progress::Progress;
+use crate::output::progress::Progress;
 
 /// What `dkms cache --json` prints.
 #[derive(Serialize)]

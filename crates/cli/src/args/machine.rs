@@ -10,10 +10,10 @@ use dkms_engine::site::Site;
 use dkms_engine::trees::Trees;
 use dkms_initramfs::generator::Generator;
 
-use crate::commands::Command;
-use crate::options::Id;
-use crate::typed::Typed;
-use crate::wanted::{Refusal, refuse};
+use crate::args::commands::Command;
+use crate::args::options::Id;
+use crate::args::parsed::Typed;
+use crate::args::refusal::{Refusal, refuse};
 
 /// Reads the machine's settings, and lays over them what was typed.
 ///

@@ -15,11 +15,11 @@ use dkms_engine::names::{Arch, ModuleId};
 use dkms_engine::state::{Added, BuiltFor, State};
 use dkms_engine::trees::Trees;
 
-use crate::commands::{COMMANDS, Command};
-use crate::machine;
-use crate::named::Named;
-use crate::options::{Id, OPTIONS, Opt};
-use crate::typed::Typed;
+use crate::args::commands::{COMMANDS, Command};
+use crate::args::machine;
+use crate::args::module_arg::Named;
+use crate::args::options::{Id, OPTIONS, Opt};
+use crate::args::parsed::Typed;
 
 /// The word that asks.
 pub const WORD: &str = "__complete";

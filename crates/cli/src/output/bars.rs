@@ -12,7 +12,7 @@ use dkms_engine::plan::{Action, Plan};
 use dkms_engine::report::{Event, Phase};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::progress::Loudness;
+use crate::output::loudness::Loudness;
 
 /// How often the times are drawn anew.
 const TICK: Duration = Duration::from_millis(250);

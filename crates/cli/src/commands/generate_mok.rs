@@ -5,7 +5,7 @@ use dkms_engine::names::KernelRelease;
 use dkms_engine::sign;
 use dkms_engine::site::Site;
 
-use crate::progress::Progress;
+use crate::output::progress::Progress;
 
 /// Sees to it that there is a key, and gives the exit code: 1 if there is none in the end.
 pub fn generate(

@@ -3,10 +3,10 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use crate::commands::Command;
-use crate::options::{Id, Opt};
+use crate::args::commands::Command;
+use crate::args::options::{Id, Opt};
 
-/// The words of one command line, in any order. [`crate::wanted`] says what they mean.
+/// The words of one command line, in any order. [`crate::args::intent`] says what they mean.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Typed {
     /// The command: the first word that is one.

@@ -1,0 +1,5 @@
+//! What commands print.
+
+pub mod bars;
+pub mod loudness;
+pub mod progress;
