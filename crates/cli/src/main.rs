@@ -8,20 +8,20 @@ use std::env;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use dkms_engine::failure::Failure;
 use dkms_engine::names::Arch;
 use dkms_engine::plan::Verb;
 use dkms_engine::site::Site;
 use nix::sys::stat::{Mode, umask};
 use nix::sys::utsname::uname;
 
-use args::intent::Wanted;
-use args::options::Id;
-use args::parsed::{Stop, Typed};
-use args::refusal::Refusal;
+use args::intent::Intent;
+use args::options::OptId;
+use args::parsed::{Args, EarlyExit};
 use args::subject::{Here, Subject};
 use args::{complete, help, machine};
 use commands::archive::{self, Arrival};
-use commands::change::{self, Manner, Task};
+use commands::change::{self, ChangeOptions, Operation};
 use commands::{cache, generate_mok, initramfs, rpm_upgrade, status};
 use output::bars::{Above, Screen};
 use output::loudness::Loudness;
@@ -36,13 +36,13 @@ fn main() -> ExitCode {
         complete::answer(arguments, &mut io::stdout());
         return ExitCode::SUCCESS;
     }
-    let (typed, stop) = Typed::read(arguments);
-    let level = match (typed.has(Id::Quiet), typed.has(Id::Debug)) {
+    let (args, stop) = Args::parse(arguments);
+    let level = match (args.has(OptId::Quiet), args.has(OptId::Debug)) {
         (true, _) => log::LevelFilter::Off,
         (false, true) => log::LevelFilter::Debug,
         (false, false) => log::LevelFilter::Warn,
     };
-    let screen = Screen::of_this_process(loudness(&typed));
+    let screen = Screen::of_this_process(loudness(&args));
     let log = Above::new(io::stderr(), screen.clone());
     let _ = env_logger::Builder::new()
         .filter_level(level)
@@ -51,29 +51,29 @@ fn main() -> ExitCode {
         .format(|line, record| writeln!(line, "dkms: {}", record.args()))
         .try_init();
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
-    ExitCode::from(dkms(&typed, stop, screen.as_ref()))
+    ExitCode::from(dkms(&args, stop, screen.as_ref()))
 }
 
-fn loudness(typed: &Typed) -> Loudness {
-    match (typed.has(Id::Quiet), typed.has(Id::Verbose)) {
+fn loudness(args: &Args) -> Loudness {
+    match (args.has(OptId::Quiet), args.has(OptId::Verbose)) {
         (true, _) => Loudness::Quiet,
         (false, true) => Loudness::Verbose,
         (false, false) => Loudness::Plain,
     }
 }
 
-fn dkms(typed: &Typed, stop: Option<Stop>, screen: Option<&Screen>) -> u8 {
+fn dkms(args: &Args, stop: Option<EarlyExit>, screen: Option<&Screen>) -> u8 {
     let complain = |text: &str| {
-        if !typed.has(Id::Quiet) {
+        if !args.has(OptId::Quiet) {
             let _ = writeln!(io::stderr(), "dkms: {text}");
         }
     };
-    for option in &typed.deprecated {
+    for option in &args.deprecated {
         complain(&format!("--{option} is an option of older releases, and does nothing"));
     }
-    let understood = machine::site(typed).and_then(|site| {
+    let understood = machine::site(args).and_then(|site| {
         if let Some(stop) = stop {
-            return stopped(&stop, typed).map(|()| None);
+            return stopped(&stop, args).map(|()| None);
         }
         let kernel = uname().map(|it| it.release().to_string_lossy().into_owned());
         let here = Here {
@@ -82,108 +82,108 @@ fn dkms(typed: &Typed, stop: Option<Stop>, screen: Option<&Screen>) -> u8 {
             is_root: change::is_root(&site),
             trees: site.trees.clone(),
         };
-        Ok(Some((Wanted::read(typed, &here)?, site)))
+        Ok(Some((Intent::read(args, &here)?, site)))
     });
     let ended = match understood {
-        Ok(Some((wanted, site))) => carry_out(wanted, typed, site, screen),
+        Ok(Some((wanted, site))) => carry_out(wanted, args, site, screen),
         Ok(None) => Ok(0),
         Err(refusal) => Err(refusal),
     };
     match ended {
         Ok(code) => code,
         Err(refusal) => {
-            complain(&refusal.message);
+            complain(&refusal.to_string());
             refusal.code
         }
     }
 }
 
 /// What ends a command line where it is read.
-fn stopped(stop: &Stop, typed: &Typed) -> Result<(), Refusal> {
+fn stopped(stop: &EarlyExit, args: &Args) -> Result<(), Failure> {
     let said = match stop {
-        Stop::Version => format!("{VERSION}\n"),
-        Stop::Help => help::text(),
-        stop => return Err(Refusal { code: stop.exit_code(), message: stop.to_string() }),
+        EarlyExit::Version => format!("{VERSION}\n"),
+        EarlyExit::Help => help::text(),
+        stop => return Err(Failure::new(stop.exit_code(), stop.to_string())),
     };
-    if !typed.has(Id::Quiet) {
+    if !args.has(OptId::Quiet) {
         let _ = io::stdout().write_all(said.as_bytes());
     }
     Ok(())
 }
 
 fn carry_out(
-    wanted: Wanted,
-    typed: &Typed,
+    wanted: Intent,
+    args: &Args,
     mut site: Site,
     screen: Option<&Screen>,
-) -> Result<u8, Refusal> {
+) -> Result<u8, Failure> {
     let mut out = Above::new(io::stdout(), screen.cloned());
     let mut errors = Above::new(io::stderr(), screen.cloned());
-    let manner = Manner {
-        dry_run: typed.has(Id::DryRun),
-        force: typed.has(Id::Force),
+    let options = ChangeOptions {
+        dry_run: args.has(OptId::DryRun),
+        force: args.has(OptId::Force),
         failure_code: match wanted {
-            Wanted::Autoinstall(_) => Some(11),
-            Wanted::Clear(..) => Some(14),
+            Intent::Autoinstall(_) => Some(11),
+            Intent::Clear(..) => Some(14),
             _ => None,
         },
     };
-    let loudness = loudness(typed);
-    let mut run = |site: &mut Site, arch: Option<Arch>, task: &Task| {
+    let loudness = loudness(args);
+    let mut run = |site: &mut Site, arch: Option<Arch>, task: &Operation| {
         if site.tools.stop.asked().is_some() {
             return 0; // interrupted before
         }
         site.arch = arch.unwrap_or_else(Arch::of_this_machine);
         let mut progress = Progress::new(&mut out, &mut errors, loudness, &site.trees, &site.arch)
             .with_bars(screen.cloned());
-        task.carry_out(site, &manner, &mut progress)
+        task.carry_out(site, &options, &mut progress)
     };
-    let pays = matches!(wanted, Wanted::Autoinstall(_) | Wanted::PayDebts);
+    let pays = matches!(wanted, Intent::Autoinstall(_) | Intent::FinishPending);
     let places =
-        pays || matches!(wanted, Wanted::Match { .. } | Wanted::Clear(..) | Wanted::Change(..));
+        pays || matches!(wanted, Intent::Match { .. } | Intent::Clear(..) | Intent::Change(..));
     let code = match wanted {
-        Wanted::Status(filter) => {
+        Intent::Status(filter) => {
             if loudness != Loudness::Quiet {
-                let json = typed.has(Id::Json);
+                let json = args.has(OptId::Json);
                 status::print(&site, &filter, json, &mut io::stdout(), &mut io::stderr());
             }
             0
         }
-        Wanted::Cache => {
+        Intent::Cache => {
             if loudness != Loudness::Quiet {
-                cache::print(&site, typed.has(Id::Json), &mut io::stdout());
+                cache::print(&site, args.has(OptId::Json), &mut io::stdout());
             }
             0
         }
-        Wanted::ClearCache => {
+        Intent::ClearCache => {
             let mut progress =
                 Progress::new(&mut out, &mut errors, loudness, &site.trees, &site.arch);
             cache::clear(&site, &mut progress)
         }
-        Wanted::Initramfs => {
+        Intent::Initramfs => {
             let mut progress =
                 Progress::new(&mut out, &mut errors, loudness, &site.trees, &site.arch);
-            initramfs::carry_out(&site, manner.dry_run, &mut progress)
+            initramfs::carry_out(&site, options.dry_run, &mut progress)
         }
-        Wanted::GenerateMok(kernel) => {
+        Intent::GenerateMok(kernel) => {
             let mut progress =
                 Progress::new(&mut out, &mut errors, loudness, &site.trees, &site.arch);
-            generate_mok::generate(&site, kernel.as_ref(), manner.dry_run, &mut progress)
+            generate_mok::generate(&site, kernel.as_ref(), options.dry_run, &mut progress)
         }
-        Wanted::Autoinstall(target) => {
+        Intent::Autoinstall(target) => {
             let kernel = target.as_ref().map(|target| &target.kernel);
-            let task = Task::autoinstall(&site.trees, kernel);
+            let task = Operation::autoinstall(&site.trees, kernel);
             run(&mut site, target.map(|target| target.arch), &task)
         }
-        Wanted::Match { template, target, module } => {
-            let task = Task::matching(template, target.kernel, module, manner.force);
+        Intent::Match { template, target, module } => {
+            let task = Operation::matching(template, target.kernel, module, options.force);
             run(&mut site, Some(target.arch), &task)
         }
-        Wanted::Clear(target, all) => {
-            run(&mut site, Some(target.arch), &Task::clear(target.kernel, !all))
+        Intent::Clear(target, all) => {
+            run(&mut site, Some(target.arch), &Operation::clear(target.kernel, !all))
         }
-        Wanted::PayDebts => run(&mut site, None, &Task::pay_debts()),
-        Wanted::Pack(module, kernels, wrapping) => {
+        Intent::FinishPending => run(&mut site, None, &Operation::finish_pending()),
+        Intent::Pack(module, kernels, wrapping) => {
             site.asked.module = Some(module.clone());
             let path = archive::pack(&site, &module, &kernels, &wrapping)?;
             let mut progress =
@@ -191,7 +191,7 @@ fn carry_out(
             progress.say(&format!("Tarball location: {}", path.display()));
             0
         }
-        Wanted::Change(verb, subject, kernels) => {
+        Intent::Change(verb, subject, kernels) => {
             let (module, arrival) = match subject {
                 Subject::Module(module) => (module, None),
                 path => {
@@ -201,23 +201,23 @@ fn carry_out(
                 }
             };
             site.asked.module = Some(module.clone());
-            let upgrade = typed.has(Id::RpmSafeUpgrade) && !manner.dry_run;
+            let upgrade = args.has(OptId::RpmSafeUpgrade) && !options.dry_run;
             if upgrade && rpm_upgrade::keeps(&site, verb, &module)? {
                 return Ok(0);
             }
             if let Some(arrival) = arrival {
-                let code = run(&mut site, None, &Task::import(&arrival, manner.force));
+                let code = run(&mut site, None, &Operation::import(&arrival, options.force));
                 // What would follow cannot be planned before the source is there.
-                if code != 0 || verb == Verb::Add || manner.dry_run {
+                if code != 0 || verb == Verb::Add || options.dry_run {
                     return Ok(code);
                 }
             }
-            let tasks = Task::of_verb(verb, &module, &kernels, manner.force, &site.trees);
+            let tasks = Operation::of_verb(verb, &module, &kernels, options.force, &site.trees);
             let codes = tasks.iter().map(|(arch, task)| run(&mut site, arch.clone(), task));
             codes.filter(|code| *code != 0).last().unwrap_or(0)
         }
     };
-    if !places || manner.dry_run || !site.images || site.tools.stop.asked().is_some() {
+    if !places || options.dry_run || !site.images || site.tools.stop.asked().is_some() {
         return Ok(code);
     }
     let mut progress = Progress::new(&mut out, &mut errors, loudness, &site.trees, &site.arch);

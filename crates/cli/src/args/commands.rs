@@ -25,7 +25,7 @@ pub enum Command {
 
 /// A command as it is typed and explained.
 #[derive(Debug)]
-pub struct About {
+pub struct CommandInfo {
     /// Which one.
     pub command: Command,
     /// The word that is typed.
@@ -40,7 +40,7 @@ const MODULE: &str = "MODULE/VERSION";
 const SOURCE: &str = "MODULE[/VERSION]|PATH";
 
 /// All commands, in the order in which they are listed.
-pub const COMMANDS: &[About] = &[
+pub const COMMANDS: &[CommandInfo] = &[
     about(Command::Add, "add", SOURCE, "register a module, from /usr/src or from elsewhere"),
     about(Command::Build, "build", SOURCE, "compile a module for a kernel (adds it if need be)"),
     about(
@@ -85,8 +85,8 @@ const fn about(
     name: &'static str,
     operands: &'static str,
     help: &'static str,
-) -> About {
-    About { command, name, operands, help }
+) -> CommandInfo {
+    CommandInfo { command, name, operands, help }
 }
 
 impl Command {

@@ -17,16 +17,16 @@ use dkms_engine::trees::Trees;
 
 use crate::args::commands::{COMMANDS, Command};
 use crate::args::machine;
-use crate::args::module_arg::Named;
-use crate::args::options::{Id, OPTIONS, Opt};
-use crate::args::parsed::Typed;
+use crate::args::module_arg::ModuleArg;
+use crate::args::options::{OPTIONS, Opt, OptId};
+use crate::args::parsed::Args;
 
 /// The word that asks.
 pub const WORD: &str = "__complete";
 
 /// Something that can stand at the end.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Offer {
+pub enum Candidate {
     /// This word, which means that.
     Word(String, String),
     /// A file.
@@ -42,36 +42,36 @@ pub fn answer(words: impl Iterator<Item = OsString>, out: &mut impl Write) {
     let Some(Ok(current)) = words.pop().map(OsString::into_string) else { return };
     for offer in offers(words, &current) {
         let line = match offer {
-            Offer::Word(word, meaning) => format!("{word}\t{meaning}\n"),
-            Offer::File => "\tfiles\n".into(),
-            Offer::Directory => "\tdirs\n".into(),
+            Candidate::Word(word, meaning) => format!("{word}\t{meaning}\n"),
+            Candidate::File => "\tfiles\n".into(),
+            Candidate::Directory => "\tdirs\n".into(),
         };
         let _ = out.write_all(line.as_bytes());
     }
 }
 
-fn offers(before: Vec<OsString>, current: &str) -> Vec<Offer> {
+fn offers(before: Vec<OsString>, current: &str) -> Vec<Candidate> {
     let expecting = before.last().and_then(|word| Opt::from_argument(word.to_str()?));
     let expecting: Option<&'static Opt> =
         expecting.and_then(|(opt, value)| (opt.value.is_some() && value.is_none()).then_some(opt));
-    let (typed, _) = Typed::read(before);
-    let Ok(site) = machine::site(&typed) else { return Vec::new() };
-    let asked = Asked { typed, trees: site.trees, arch: site.arch };
+    let (args, _) = Args::parse(before);
+    let Ok(site) = machine::site(&args) else { return Vec::new() };
+    let completer = Completer { args, trees: site.trees, arch: site.arch };
     let (given, words) = match (expecting, Opt::from_argument(current)) {
-        (Some(opt), _) => ("", asked.values(opt, current)),
+        (Some(opt), _) => ("", completer.values(opt, current)),
         // `--kernelver=7.2`
         (None, Some((opt, Some(value)))) => {
-            (&current[..current.len() - value.len()], asked.values(opt, value))
+            (&current[..current.len() - value.len()], completer.values(opt, value))
         }
-        _ if current.starts_with('-') => ("", asked.options()),
-        _ => ("", asked.words(current)),
+        _ if current.starts_with('-') => ("", completer.options()),
+        _ => ("", completer.words(current)),
     };
-    let mut offers: Vec<Offer> = words
+    let mut offers: Vec<Candidate> = words
         .into_iter()
         .filter_map(|offer| match offer {
-            Offer::Word(word, meaning) => {
+            Candidate::Word(word, meaning) => {
                 let word = format!("{given}{word}");
-                word.starts_with(current).then_some(Offer::Word(word, meaning))
+                word.starts_with(current).then_some(Candidate::Word(word, meaning))
             }
             other => Some(other).filter(|_| given.is_empty()),
         })
@@ -81,20 +81,20 @@ fn offers(before: Vec<OsString>, current: &str) -> Vec<Offer> {
 }
 
 /// The part of the command line that is there, and the machine.
-struct Asked {
-    typed: Typed,
+struct Completer {
+    args: Args,
     trees: Trees,
     arch: Arch,
 }
 
-impl Asked {
+impl Completer {
     /// The options that mean something here.
-    fn options(&self) -> Vec<Offer> {
+    fn options(&self) -> Vec<Candidate> {
         let fits = |opt: &&Opt| {
-            let command = self.typed.command;
+            let command = self.args.command;
             let means =
                 opt.of.is_empty() || command.is_some_and(|command| opt.of.contains(&command));
-            means && !opt.help.is_empty() && !self.typed.has(opt.id)
+            means && !opt.help.is_empty() && !self.args.has(opt.id)
         };
         let mut offers = Vec::new();
         for opt in OPTIONS.iter().filter(fits) {
@@ -109,18 +109,18 @@ impl Asked {
     }
 
     /// A word without an option: the command, then a module.
-    fn words(&self, current: &str) -> Vec<Offer> {
-        let Some(command) = self.typed.command else {
+    fn words(&self, current: &str) -> Vec<Candidate> {
+        let Some(command) = self.args.command else {
             return COMMANDS.iter().map(|about| word(about.name, about.help)).collect();
         };
         if command == Command::Ldtarball {
-            return vec![Offer::File];
+            return vec![Candidate::File];
         }
-        if !self.typed.names.is_empty() {
+        if !self.args.names.is_empty() {
             return Vec::new();
         }
         if command.takes_source() && current.starts_with(['.', '/', '~']) {
-            return vec![Offer::File];
+            return vec![Candidate::File];
         }
         if command == Command::Match {
             return self.names(command);
@@ -132,26 +132,30 @@ impl Asked {
     }
 
     /// The values of an option.
-    fn values(&self, opt: &Opt, current: &str) -> Vec<Offer> {
+    fn values(&self, opt: &Opt, current: &str) -> Vec<Candidate> {
         // dkms lets options come before the command, too.
-        let command = self.typed.command.unwrap_or(Command::Status);
+        let command = self.args.command.unwrap_or(Command::Status);
         match opt.id {
-            Id::Module if current.contains('/') => {
+            OptId::Module if current.contains('/') => {
                 let modules = self.modules(command).into_iter();
                 modules.map(|(id, said)| word(id.to_string(), said)).collect()
             }
-            Id::Module => self.names(command),
-            Id::Version => {
+            OptId::Module => self.names(command),
+            OptId::Version => {
                 let modules = self.modules(command).into_iter();
                 let ours = modules.filter(|(id, _)| self.is_named(id));
                 ours.map(|(id, said)| word(id.version.to_string(), said)).collect()
             }
-            Id::Kernel => self.kernels(command),
-            Id::Template => self.kernels_of(|_| true),
-            Id::Arch => vec![word(self.arch.to_string(), "this machine's")],
-            Id::Archive | Id::Conf | Id::Config | Id::Timings => vec![Offer::File],
-            Id::KernelSource | Id::DkmsTree | Id::SourceTree | Id::InstallTree | Id::Root => {
-                vec![Offer::Directory]
+            OptId::Kernel => self.kernels(command),
+            OptId::Template => self.kernels_of(|_| true),
+            OptId::Arch => vec![word(self.arch.to_string(), "this machine's")],
+            OptId::Archive | OptId::Conf | OptId::Config | OptId::Timings => vec![Candidate::File],
+            OptId::KernelSource
+            | OptId::DkmsTree
+            | OptId::SourceTree
+            | OptId::InstallTree
+            | OptId::Root => {
+                vec![Candidate::Directory]
             }
             _ => Vec::new(),
         }
@@ -188,7 +192,7 @@ impl Asked {
     }
 
     /// The modules' names.
-    fn names(&self, command: Command) -> Vec<Offer> {
+    fn names(&self, command: Command) -> Vec<Candidate> {
         let modules = self.modules(command).into_iter();
         modules.map(|(id, said)| word(id.name.to_string(), said)).collect()
     }
@@ -205,7 +209,7 @@ impl Asked {
     }
 
     /// The kernels that a command can do something for.
-    fn kernels(&self, command: Command) -> Vec<Offer> {
+    fn kernels(&self, command: Command) -> Vec<Candidate> {
         let there = |wanted: fn(&Kernel) -> bool| {
             let kernels = Kernels::read(&self.trees).unwrap_or_default().all;
             let kernels = kernels.into_iter().filter(wanted);
@@ -225,7 +229,7 @@ impl Asked {
     }
 
     /// The kernels that the module, or any if none is named, has something for.
-    fn kernels_of(&self, wanted: fn(&BuiltFor) -> bool) -> Vec<Offer> {
+    fn kernels_of(&self, wanted: fn(&BuiltFor) -> bool) -> Vec<Candidate> {
         let modules = State::read(&self.trees).modules;
         let ours = modules.iter().filter(|module| self.is_named(&module.id));
         let kernels = ours.flat_map(|module| &module.kernels).filter(|built| wanted(built));
@@ -235,14 +239,14 @@ impl Asked {
 
     /// Whether this is the module on the command line, as far as it is named there.
     fn is_named(&self, id: &ModuleId) -> bool {
-        let named = Named::of_names(&self.typed);
-        named.module.is_none_or(|module| module == id.name.as_str())
-            && named.version.is_none_or(|version| version == id.version.as_str())
+        let module_arg = ModuleArg::of_names(&self.args);
+        module_arg.module.is_none_or(|module| module == id.name.as_str())
+            && module_arg.version.is_none_or(|version| version == id.version.as_str())
     }
 }
 
-fn word(word: impl Into<String>, meaning: impl Into<String>) -> Offer {
-    Offer::Word(word.into(), meaning.into())
+fn word(word: impl Into<String>, meaning: impl Into<String>) -> Candidate {
+    Candidate::Word(word.into(), meaning.into())
 }
 
 #[cfg(test)]
@@ -281,9 +285,9 @@ mod tests {
         let current = words.pop().unwrap_or_default();
         before.extend(words.into_iter().map(OsString::from));
         let offers = offers(before, current).into_iter().map(|offer| match offer {
-            Offer::Word(word, _) => word,
-            Offer::File => "FILE".into(),
-            Offer::Directory => "DIR".into(),
+            Candidate::Word(word, _) => word,
+            Candidate::File => "FILE".into(),
+            Candidate::Directory => "DIR".into(),
         });
         offers.collect::<Vec<_>>().join(" ")
     }

@@ -11,8 +11,8 @@ pub fn text() -> String {
          Usage: dkms COMMAND [MODULE/VERSION] [OPTIONS]\n\nCommands:\n",
     );
     for about in COMMANDS {
-        let typed = format!("{} {}", about.name, about.operands);
-        text += &format!("  {typed:<32}{}\n", about.help);
+        let usage = format!("{} {}", about.name, about.operands);
+        text += &format!("  {usage:<32}{}\n", about.help);
     }
     text += "\nOptions:\n";
     for opt in OPTIONS.iter().filter(|opt| !opt.help.is_empty()) {

@@ -1,25 +1,26 @@
 //! What the command line means: the checks that dkms makes before it looks at anything, in its
 //! order and with its exit codes.
 
-use dkms_engine::names::{KernelRelease, ModuleId, ModuleName};
+use dkms_engine::failure::Failure;
+use dkms_engine::names::{BadName, KernelRelease, ModuleId, ModuleName};
 use dkms_engine::plan::Verb;
 
 use crate::args::commands::Command;
-use crate::args::module_arg::Named;
-use crate::args::options::Id;
-use crate::args::parsed::{Naming, Typed};
-use crate::args::refusal::{NOT_ROOT, Refusal, refuse};
-use crate::args::subject::{Here, Kernels, Subject, Target, Wrapping};
+use crate::args::module_arg::ModuleArg;
+use crate::args::options::OptId;
+use crate::args::parsed::{Args, ModuleWord};
+use crate::args::refusal::{NOT_ROOT, refuse};
+use crate::args::subject::{Here, KernelChoice, Subject, Target, Wrapping};
 
 /// What is to be done.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Wanted {
+pub enum Intent {
     /// List modules.
     Status(Filter),
     /// Install every willing module for a kernel, or for every one that has headers.
     Autoinstall(Option<Target>),
     /// Finish what interrupted runs left.
-    PayDebts,
+    FinishPending,
     /// List the builds that may come back.
     Cache,
     /// Forget them.
@@ -40,9 +41,9 @@ pub enum Wanted {
     /// Forget what was built for a kernel: of willing modules, or (second) of all.
     Clear(Target, bool),
     /// Write a module into an archive.
-    Pack(ModuleId, Kernels, Wrapping),
+    Pack(ModuleId, KernelChoice, Wrapping),
     /// Do something to one module.
-    Change(Verb, Subject, Kernels),
+    Change(Verb, Subject, KernelChoice),
 }
 
 /// Which modules are listed. Empty and `None` mean any; all are glob patterns.
@@ -58,35 +59,37 @@ pub struct Filter {
     pub arch: Option<String>,
 }
 
-impl Wanted {
-    /// Works out what `typed` means on this machine.
+impl Intent {
+    /// Works out what `args` mean on this machine.
     ///
     /// # Errors
-    /// [`Refusal`], as dkms gives it: 1 no module named, 2 not understood (or `--all` with a
+    /// [`Failure`], as dkms gives it: 1 no module named, 2 not understood (or `--all` with a
     /// kernel), 3 `--all` with an architecture, 4 not exactly one kernel, 5 `--all`
     /// where it has no place, 8 an archive of nothing, 16 an empty kernel or architecture.
-    pub fn read(typed: &Typed, here: &Here) -> Result<Self, Refusal> {
-        let kernels: Vec<_> = typed.kernels.iter().map(|word| split_kernel(word)).collect();
-        let arches = check_combinations(typed, &kernels)?;
-        let Some(command) = typed.command else { return no_command(typed) };
-        let named = Named::read(typed, command, here);
-        for word in &named.ignored {
+    pub fn read(args: &Args, here: &Here) -> Result<Self, Failure> {
+        let kernels: Vec<_> = args.kernels.iter().map(|word| split_kernel(word)).collect();
+        let arches = check_combinations(args, &kernels)?;
+        let Some(command) = args.command else { return no_command(args) };
+        let module_arg = ModuleArg::read(args, command, here);
+        for word in &module_arg.ignored {
             log::warn!("{word} is ignored: the module is named already");
         }
         match command {
-            Command::Status => Ok(Self::Status(filter(&named, &kernels, &arches))),
-            Command::Cache => cache(typed),
+            Command::Status => Ok(Self::Status(filter(&module_arg, &kernels, &arches))),
+            Command::Cache => cache(args),
             Command::GenerateMok => {
                 let target = targets(&kernels, &arches, here)?.swap_remove(0);
                 Ok(Self::GenerateMok(Some(target.kernel).filter(|_| !kernels.is_empty())))
             }
-            Command::Autoinstall if typed.has(Id::All) && !typed.has(Id::Debts) => {
-                check_for_all_kernels(typed)?;
+            Command::Autoinstall if args.has(OptId::All) && !args.has(OptId::Pending) => {
+                check_for_all_kernels(args)?;
                 Ok(Self::Autoinstall(None))
             }
-            Command::Autoinstall if typed.has(Id::Debts) && kernels.len() < 2 => Ok(Self::PayDebts),
+            Command::Autoinstall if args.has(OptId::Pending) && kernels.len() < 2 => {
+                Ok(Self::FinishPending)
+            }
             Command::Autoinstall | Command::KernelPostinst => {
-                check_one_kernel(typed, command, kernels.len().max(1))?;
+                check_one_kernel(args, command, kernels.len().max(1))?;
                 Ok(Self::Autoinstall(Some(targets(&kernels, &arches, here)?.swap_remove(0))))
             }
             Command::KernelPreinst | Command::KernelPrerm => {
@@ -94,25 +97,27 @@ impl Wanted {
                 Ok(Self::Clear(target, command == Command::KernelPrerm))
             }
             Command::Initramfs => Ok(Self::Initramfs),
-            Command::Match => Self::matching(typed, named, &kernels, &arches, here),
-            Command::Add => Self::change(Verb::Add, command, typed, named, &kernels, &arches, here),
+            Command::Match => Self::matching(args, module_arg, &kernels, &arches, here),
+            Command::Add => {
+                Self::change(Verb::Add, command, args, module_arg, &kernels, &arches, here)
+            }
             Command::Build => {
-                Self::change(Verb::Build, command, typed, named, &kernels, &arches, here)
+                Self::change(Verb::Build, command, args, module_arg, &kernels, &arches, here)
             }
             Command::Install => {
-                Self::change(Verb::Install, command, typed, named, &kernels, &arches, here)
+                Self::change(Verb::Install, command, args, module_arg, &kernels, &arches, here)
             }
             Command::Uninstall => {
-                Self::change(Verb::Uninstall, command, typed, named, &kernels, &arches, here)
+                Self::change(Verb::Uninstall, command, args, module_arg, &kernels, &arches, here)
             }
             Command::Unbuild => {
-                Self::change(Verb::Unbuild, command, typed, named, &kernels, &arches, here)
+                Self::change(Verb::Unbuild, command, args, module_arg, &kernels, &arches, here)
             }
             Command::Remove => {
-                Self::change(Verb::Remove, command, typed, named, &kernels, &arches, here)
+                Self::change(Verb::Remove, command, args, module_arg, &kernels, &arches, here)
             }
             Command::Ldtarball => {
-                match &named.path {
+                match &module_arg.path {
                     None => return refuse(2, "ldtarball needs an archive: dkms ldtarball FILE"),
                     Some(path) if !path.exists() => {
                         return refuse(2, format!("{}: there is no such file", path.display()));
@@ -120,22 +125,22 @@ impl Wanted {
                     Some(_) => {}
                 }
                 // What it holds is named in it.
-                let named = Named { module: None, version: None, ..named };
-                Self::change(Verb::Add, command, typed, named, &kernels, &arches, here)
+                let module_arg = ModuleArg { module: None, version: None, ..module_arg };
+                Self::change(Verb::Add, command, args, module_arg, &kernels, &arches, here)
             }
             Command::Mktarball => {
-                let Subject::Module(id) = named.subject(command, here)? else {
+                let Subject::Module(id) = module_arg.subject(command, here)? else {
                     return refuse(1, "mktarball needs a module: dkms mktarball MODULE/VERSION");
                 };
                 let wrapping = Wrapping {
-                    no_source: typed.has(Id::BinariesOnly),
-                    no_builds: typed.has(Id::SourceOnly),
-                    archive: typed.archive.clone(),
+                    no_source: args.has(OptId::BinariesOnly),
+                    no_builds: args.has(OptId::SourceOnly),
+                    archive: args.archive.clone(),
                 };
-                let kernels = if typed.has(Id::All) {
-                    Kernels::All
+                let kernels = if args.has(OptId::All) {
+                    KernelChoice::All
                 } else {
-                    Kernels::These(targets(&kernels, &arches, here)?)
+                    KernelChoice::These(targets(&kernels, &arches, here)?)
                 };
                 Ok(Self::Pack(id, kernels, wrapping))
             }
@@ -143,99 +148,99 @@ impl Wanted {
     }
 
     fn matching(
-        typed: &Typed,
-        named: Named,
+        args: &Args,
+        module_arg: ModuleArg,
         kernels: &[(&str, Option<&str>)],
         arches: &[&str],
         here: &Here,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<Self, Failure> {
         if !here.is_root {
             return refuse(1, NOT_ROOT);
         }
-        check_one_kernel(typed, Command::Match, kernels.len().max(1))?;
+        check_one_kernel(args, Command::Match, kernels.len().max(1))?;
         let target = targets(kernels, arches, here)?.swap_remove(0);
-        let Some(template) = typed.template.as_deref().filter(|text| !text.is_empty()) else {
+        let Some(template) = args.template.as_deref().filter(|text| !text.is_empty()) else {
             return refuse(
                 1,
                 "match needs the kernel to do the same as for: dkms match --templatekernel RELEASE",
             );
         };
-        let bad = |why| Refusal { code: 1, message: format!("{why}") };
+        let bad = |why: BadName| Failure::new(1, why.to_string());
         let template: KernelRelease = template.parse().map_err(bad)?;
         if template == target.kernel {
             return refuse(2, format!("{template} is the same kernel as the one that is to match"));
         }
-        let module = named.module.map(|name| name.parse().map_err(bad)).transpose()?;
+        let module = module_arg.module.map(|name| name.parse().map_err(bad)).transpose()?;
         Ok(Self::Match { template, target, module })
     }
 
     fn change(
         verb: Verb,
         command: Command,
-        typed: &Typed,
-        named: Named,
+        args: &Args,
+        module_arg: ModuleArg,
         kernels: &[(&str, Option<&str>)],
         arches: &[&str],
         here: &Here,
-    ) -> Result<Self, Refusal> {
-        if typed.has(Id::All) && verb == Verb::Add {
+    ) -> Result<Self, Failure> {
+        if args.has(OptId::All) && verb == Verb::Add {
             return refuse(5, "--all cannot be used with add");
         }
-        if typed.has(Id::All) && named.is_path() {
+        if args.has(OptId::All) && module_arg.is_path() {
             return refuse(5, "--all cannot be used with a path");
         }
-        let subject = named.subject(command, here)?;
-        if typed.has(Id::All) {
+        let subject = module_arg.subject(command, here)?;
+        if args.has(OptId::All) {
             if matches!(verb, Verb::Build | Verb::Install) {
-                check_for_all_kernels(typed)?;
+                check_for_all_kernels(args)?;
             }
-            return Ok(Self::Change(verb, subject, Kernels::All));
+            return Ok(Self::Change(verb, subject, KernelChoice::All));
         }
         let mut targets = targets(kernels, arches, here)?;
         if verb == Verb::Add {
             targets.truncate(1); // only for dkms.conf to see (dkms-behaviour 3.2)
         }
-        Ok(Self::Change(verb, subject, Kernels::These(targets)))
+        Ok(Self::Change(verb, subject, KernelChoice::These(targets)))
     }
 }
 
 /// What `cache` is told to do.
-fn cache(typed: &Typed) -> Result<Wanted, Refusal> {
-    match typed.names.as_slice() {
-        [] => Ok(Wanted::Cache),
-        [Naming::Word(word)] if word == "clear" => Ok(Wanted::ClearCache),
+fn cache(args: &Args) -> Result<Intent, Failure> {
+    match args.names.as_slice() {
+        [] => Ok(Intent::Cache),
+        [ModuleWord::Word(word)] if word == "clear" => Ok(Intent::ClearCache),
         _ => refuse(2, "cache takes nothing but clear: dkms cache clear"),
     }
 }
 
 /// The checks that dkms makes of any command line, in its order. Gives the architectures.
 fn check_combinations<'a>(
-    typed: &'a Typed,
+    args: &'a Args,
     kernels: &[(&'a str, Option<&'a str>)],
-) -> Result<Vec<&'a str>, Refusal> {
-    if typed.has(Id::BinariesOnly) && typed.has(Id::SourceOnly) {
+) -> Result<Vec<&'a str>, Failure> {
+    if args.has(OptId::BinariesOnly) && args.has(OptId::SourceOnly) {
         return refuse(8, "--binaries-only and --source-only together leave nothing");
     }
-    let arches = arches(typed, kernels)?;
-    if typed.has(Id::All) && !kernels.is_empty() {
+    let arches = arches(args, kernels)?;
+    if args.has(OptId::All) && !kernels.is_empty() {
         return refuse(2, "--all and -k exclude each other");
     }
-    if typed.has(Id::All) && !arches.is_empty() {
+    if args.has(OptId::All) && !arches.is_empty() {
         return refuse(3, "--all and -a exclude each other");
     }
-    if let Some(command) = typed.command.filter(|command| command.is_kernel_hook()) {
-        check_one_kernel(typed, command, kernels.len())?;
+    if let Some(command) = args.command.filter(|command| command.is_kernel_hook()) {
+        check_one_kernel(args, command, kernels.len())?;
     }
     let empty = kernels.iter().any(|(kernel, _)| kernel.is_empty()) || arches.contains(&"");
-    if empty && typed.command != Some(Command::Status) {
+    if empty && args.command != Some(Command::Status) {
         return refuse(16, "a kernel release or an architecture is empty");
     }
     Ok(arches)
 }
 
-fn check_one_kernel(typed: &Typed, command: Command, kernels: usize) -> Result<(), Refusal> {
+fn check_one_kernel(args: &Args, command: Command, kernels: usize) -> Result<(), Failure> {
     let name = command.name();
-    if typed.has(Id::All) {
+    if args.has(OptId::All) {
         return refuse(5, format!("--all cannot be used with {name}"));
     }
     if kernels != 1 {
@@ -245,17 +250,17 @@ fn check_one_kernel(typed: &Typed, command: Command, kernels: usize) -> Result<(
 }
 
 /// Refuses what one kernel alone can have where every kernel is meant.
-fn check_for_all_kernels(typed: &Typed) -> Result<(), Refusal> {
-    let of_one = [("--kernelsourcedir", &typed.kernel_source), ("--config", &typed.config)];
+fn check_for_all_kernels(args: &Args) -> Result<(), Failure> {
+    let of_one = [("--kernelsourcedir", &args.kernel_source), ("--config", &args.config)];
     match of_one.into_iter().find(|(_, path)| path.is_some()) {
         Some((option, _)) => refuse(2, format!("{option} is for one kernel: name it with -k")),
         None => Ok(()),
     }
 }
 
-fn no_command<T>(typed: &Typed) -> Result<T, Refusal> {
-    let word = typed.names.iter().find_map(|name| match name {
-        Naming::Word(word) => Some(word),
+fn no_command<T>(args: &Args) -> Result<T, Failure> {
+    let word = args.names.iter().find_map(|name| match name {
+        ModuleWord::Word(word) => Some(word),
         _ => None,
     });
     let what = word.map_or("no command".into(), |word| format!("{word}: no such command"));
@@ -268,11 +273,11 @@ fn split_kernel(word: &str) -> (&str, Option<&str>) {
 
 /// The architectures as listed: those of `K/A` first, in their order, then those of `-a`.
 fn arches<'a>(
-    typed: &'a Typed,
+    args: &'a Args,
     kernels: &[(&str, Option<&'a str>)],
-) -> Result<Vec<&'a str>, Refusal> {
+) -> Result<Vec<&'a str>, Failure> {
     let mut arches: Vec<_> = kernels.iter().filter_map(|(_, arch)| *arch).collect();
-    arches.extend(typed.arches.iter().map(String::as_str));
+    arches.extend(args.arches.iter().map(String::as_str));
     if arches.len() > 1 && arches.len() != kernels.len() {
         return refuse(
             1,
@@ -291,13 +296,13 @@ fn targets(
     kernels: &[(&str, Option<&str>)],
     arches: &[&str],
     here: &Here,
-) -> Result<Vec<Target>, Refusal> {
+) -> Result<Vec<Target>, Failure> {
     let running = [(here.kernel.as_str(), None)];
     let kernels = if kernels.is_empty() { &running } else { kernels };
     let mut targets = Vec::new();
     for (index, (kernel, _)) in kernels.iter().enumerate() {
         let arch = arches.get(if arches.len() == 1 { 0 } else { index });
-        let bad = |why| Refusal { code: 1, message: format!("{why}") };
+        let bad = |why: BadName| Failure::new(1, why.to_string());
         targets.push(Target {
             kernel: kernel.parse().map_err(bad)?,
             arch: arch.map_or(Ok(here.arch.clone()), |arch| arch.parse()).map_err(bad)?,
@@ -306,13 +311,13 @@ fn targets(
     Ok(targets)
 }
 
-fn filter(named: &Named, kernels: &[(&str, Option<&str>)], arches: &[&str]) -> Filter {
+fn filter(module_arg: &ModuleArg, kernels: &[(&str, Option<&str>)], arches: &[&str]) -> Filter {
     let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
     let arch = |index| arches.get(if arches.len() == 1 { 0 } else { index });
     let paired = kernels.iter().enumerate();
     Filter {
-        module: named.module.clone(),
-        version: named.version.clone(),
+        module: module_arg.module.clone(),
+        version: module_arg.version.clone(),
         kernels: paired
             .map(|(index, (kernel, _))| (some(kernel), arch(index).and_then(|it| some(it))))
             .collect(),
@@ -329,8 +334,8 @@ mod tests {
 
     use super::*;
 
-    fn read(line: &str) -> Result<Wanted, Refusal> {
-        let (typed, stop) = Typed::read(line.split(' ').map(OsString::from));
+    fn read(line: &str) -> Result<Intent, Failure> {
+        let (args, stop) = Args::parse(line.split(' ').map(OsString::from));
         assert_eq!(stop, None);
         let here = Here {
             kernel: "7.2.13-arch1-1".into(),
@@ -338,37 +343,37 @@ mod tests {
             is_root: true,
             trees: Trees::under("/nowhere".as_ref()),
         };
-        Wanted::read(&typed, &here)
+        Intent::read(&args, &here)
     }
 
-    fn on(pairs: &[(&str, &str)]) -> Kernels {
+    fn on(pairs: &[(&str, &str)]) -> KernelChoice {
         let target = |(kernel, arch): &(&str, &str)| Target {
             kernel: kernel.parse().expect("a name"),
             arch: arch.parse().expect("a name"),
         };
-        Kernels::These(pairs.iter().map(target).collect())
+        KernelChoice::These(pairs.iter().map(target).collect())
     }
 
     #[rstest]
     #[case::positional("install foo/1.0", Verb::Install, on(&[("7.2.13-arch1-1", "x86_64")]))]
     #[case::options("-m foo -v 1.0 build", Verb::Build, on(&[("7.2.13-arch1-1", "x86_64")]))]
-    #[case::mixed("remove -m foo/1.0 --all", Verb::Remove, Kernels::All)]
-    #[case::all_with_headers("install foo/1.0 --all", Verb::Install, Kernels::All)]
+    #[case::mixed("remove -m foo/1.0 --all", Verb::Remove, KernelChoice::All)]
+    #[case::all_with_headers("install foo/1.0 --all", Verb::Install, KernelChoice::All)]
     #[case::last_version("unbuild foo/0.9 -v 1.0 -k 6.1", Verb::Unbuild, on(&[("6.1", "x86_64")]))]
     #[case::kernel_after("uninstall foo/1.0 -k 6.1/arm64", Verb::Uninstall, on(&[("6.1", "arm64")]))]
     #[case::one_arch_for_all("build foo/1.0 -k 6.1/arm64 -k 6.2", Verb::Build, on(&[("6.1", "arm64"), ("6.2", "arm64")]))]
     #[case::pairs("build foo/1.0 -k 6.1 -k 6.2 -a a -a b", Verb::Build, on(&[("6.1", "a"), ("6.2", "b")]))]
     #[case::one_kernel("add foo/1.0 -k 6.1 -k 6.2", Verb::Add, on(&[("6.1", "x86_64")]))]
-    fn reads_a_verb(#[case] line: &str, #[case] verb: Verb, #[case] kernels: Kernels) {
+    fn reads_a_verb(#[case] line: &str, #[case] verb: Verb, #[case] kernels: KernelChoice) {
         let foo = Subject::Module("foo/1.0".parse().expect("a module"));
-        assert_eq!(read(line), Ok(Wanted::Change(verb, foo, kernels)));
+        assert_eq!(read(line), Ok(Intent::Change(verb, foo, kernels)));
     }
 
     #[rstest]
-    #[case::listed("cache --json", Wanted::Cache)]
-    #[case::cleared("cache clear", Wanted::ClearCache)]
-    fn reads_what_the_cache_is_for(#[case] line: &str, #[case] wanted: Wanted) {
-        assert_eq!(read(line), Ok(wanted));
+    #[case::listed("cache --json", Intent::Cache)]
+    #[case::cleared("cache clear", Intent::ClearCache)]
+    fn reads_what_the_cache_is_for(#[case] line: &str, #[case] intent: Intent) {
+        assert_eq!(read(line), Ok(intent));
     }
 
     #[rstest]
@@ -412,31 +417,31 @@ mod tests {
 
     #[test]
     fn reads_the_rest() {
-        assert_eq!(read("autoinstall --debts"), Ok(Wanted::PayDebts));
+        assert_eq!(read("autoinstall --debts"), Ok(Intent::FinishPending));
         let target = Target {
             kernel: "6.1".parse().expect("a name"),
             arch: "x86_64".parse().expect("a name"),
         };
-        assert_eq!(read("autoinstall -k 6.1"), Ok(Wanted::Autoinstall(Some(target.clone()))));
-        assert_eq!(read("autoinstall --all"), Ok(Wanted::Autoinstall(None)));
-        assert_eq!(read("kernel_postinst -k 6.1"), Ok(Wanted::Autoinstall(Some(target.clone()))));
-        assert_eq!(read("kernel_preinst -k 6.1"), Ok(Wanted::Clear(target.clone(), false)));
-        assert_eq!(read("kernel_prerm -k 6.1"), Ok(Wanted::Clear(target.clone(), true)));
-        assert_eq!(read("generate_mok"), Ok(Wanted::GenerateMok(None)));
+        assert_eq!(read("autoinstall -k 6.1"), Ok(Intent::Autoinstall(Some(target.clone()))));
+        assert_eq!(read("autoinstall --all"), Ok(Intent::Autoinstall(None)));
+        assert_eq!(read("kernel_postinst -k 6.1"), Ok(Intent::Autoinstall(Some(target.clone()))));
+        assert_eq!(read("kernel_preinst -k 6.1"), Ok(Intent::Clear(target.clone(), false)));
+        assert_eq!(read("kernel_prerm -k 6.1"), Ok(Intent::Clear(target.clone(), true)));
+        assert_eq!(read("generate_mok"), Ok(Intent::GenerateMok(None)));
         let kernel = Some(target.kernel.clone());
-        assert_eq!(read("generate_mok -k 6.1"), Ok(Wanted::GenerateMok(kernel)));
+        assert_eq!(read("generate_mok -k 6.1"), Ok(Intent::GenerateMok(kernel)));
         let template = "6.0".parse().expect("a name");
         let module = Some("foo".parse().expect("a name"));
-        let wanted = Wanted::Match { template, target, module };
+        let wanted = Intent::Match { template, target, module };
         assert_eq!(read("match --templatekernelX=6.0 foo -k 6.1"), Ok(wanted));
-        assert_eq!(read("initramfs --dry-run"), Ok(Wanted::Initramfs));
-        assert_eq!(read("status"), Ok(Wanted::Status(Filter::default())));
+        assert_eq!(read("initramfs --dry-run"), Ok(Intent::Initramfs));
+        assert_eq!(read("status"), Ok(Intent::Status(Filter::default())));
         let filter = Filter {
             module: Some("foo*".into()),
             version: Some("1".into()),
             kernels: vec![(Some("6.*".into()), None)],
             arch: None,
         };
-        assert_eq!(read("status -m foo* -v 1 -k 6.*"), Ok(Wanted::Status(filter)));
+        assert_eq!(read("status -m foo* -v 1 -k 6.*"), Ok(Intent::Status(filter)));
     }
 }

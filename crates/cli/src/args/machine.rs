@@ -6,38 +6,39 @@ use std::path::{Path, PathBuf};
 
 use dkms_engine::asked::Asked;
 use dkms_engine::distribution::Placement;
+use dkms_engine::failure::Failure;
 use dkms_engine::site::Site;
 use dkms_engine::trees::Trees;
 use dkms_initramfs::generator::Generator;
 
 use crate::args::commands::Command;
-use crate::args::options::Id;
-use crate::args::parsed::Typed;
-use crate::args::refusal::{Refusal, refuse};
+use crate::args::options::OptId;
+use crate::args::parsed::Args;
+use crate::args::refusal::refuse;
 
 /// Reads the machine's settings, and lays over them what was typed.
 ///
 /// # Errors
-/// [`Refusal`]: 2 for a root that is not there and for a number that is none, 4 for a machine
+/// [`Failure`]: 2 for a root that is not there and for a number that is none, 4 for a machine
 /// without an os-release file.
-pub fn site(typed: &Typed) -> Result<Site, Refusal> {
-    let root = typed.root.as_deref().unwrap_or(Path::new("/"));
+pub fn site(args: &Args) -> Result<Site, Failure> {
+    let root = args.root.as_deref().unwrap_or(Path::new("/"));
     let root =
         absolute(root).or_else(|why| refuse(2, format!("--root {}: {why}", root.display())))?;
     // First of all, as with dkms: nothing is known of a machine without.
     Placement::read(&Trees::under(&root)).or_else(|why| refuse(4, why.to_string()))?;
     let mut site = Site::for_cli(&root);
-    place_trees(&mut site, typed)?;
-    site.asked = asked(typed)?;
-    site.settings.framework.symlink_modules |= typed.has(Id::Symlink);
-    site.settings.framework.modprobe_on_install |= typed.has(Id::Modprobe);
-    site.depmod = !typed.has(Id::NoDepmod);
+    place_trees(&mut site, args)?;
+    site.asked = asked(args)?;
+    site.settings.framework.symlink_modules |= args.has(OptId::Symlink);
+    site.settings.framework.modprobe_on_install |= args.has(OptId::Modprobe);
+    site.depmod = !args.has(OptId::NoDepmod);
     // No image is made from kernels that are elsewhere.
-    site.images = typed.install_tree.is_none() && Generator::of(&site).is_some();
-    if let Some(file) = &typed.timings {
+    site.images = args.install_tree.is_none() && Generator::of(&site).is_some();
+    if let Some(file) = &args.timings {
         site.settings.set_timings(file.clone());
     }
-    if let Some(jobs) = typed.jobs.as_deref().filter(|jobs| !jobs.is_empty()) {
+    if let Some(jobs) = args.jobs.as_deref().filter(|jobs| !jobs.is_empty()) {
         match jobs.parse() {
             Ok(jobs) => site.settings.set_jobs(jobs),
             Err(_) => return refuse(2, format!("-j {jobs}: this is no number of jobs")),
@@ -47,10 +48,10 @@ pub fn site(typed: &Typed) -> Result<Site, Refusal> {
 }
 
 /// What is asked to be otherwise than the files say.
-fn asked(typed: &Typed) -> Result<Asked, Refusal> {
+fn asked(args: &Args) -> Result<Asked, Failure> {
     let whole = |path: &Option<PathBuf>| path.as_deref().map(whole).transpose();
     let mut directives = Vec::new();
-    for directive in &typed.directives {
+    for directive in &args.directives {
         match directive.split_once('=') {
             Some((name, text)) => directives.push((name.to_owned(), text.to_owned())),
             None => return refuse(2, format!("--directive {directive}: it must be NAME=VALUE")),
@@ -58,29 +59,29 @@ fn asked(typed: &Typed) -> Result<Asked, Refusal> {
     }
     Ok(Asked {
         module: None,
-        conf: whole(&typed.conf)?,
-        kernel_config: whole(&typed.config)?,
-        kernel_source: whole(&typed.kernel_source)?,
+        conf: whole(&args.conf)?,
+        kernel_config: whole(&args.config)?,
+        kernel_source: whole(&args.kernel_source)?,
         directives,
-        force: typed.has(Id::Force),
-        force_install: typed.has(Id::Force) || typed.has(Id::RpmSafeUpgrade),
-        force_version: typed.has(Id::ForceVersion),
-        only_added: matches!(typed.command, Some(Command::Add | Command::Ldtarball)),
+        force: args.has(OptId::Force),
+        force_install: args.has(OptId::Force) || args.has(OptId::RpmSafeUpgrade),
+        force_version: args.has(OptId::ForceVersion),
+        only_added: matches!(args.command, Some(Command::Add | Command::Ldtarball)),
     })
 }
 
 /// A path that means the same wherever a program is started.
-fn whole(path: &Path) -> Result<PathBuf, Refusal> {
+fn whole(path: &Path) -> Result<PathBuf, Failure> {
     std::path::absolute(path).or_else(|why| refuse(2, format!("{}: {why}", path.display())))
 }
 
 /// `--dkmstree`, `--sourcetree` and `--installtree` come before what framework.conf says.
-fn place_trees(site: &mut Site, typed: &Typed) -> Result<(), Refusal> {
+fn place_trees(site: &mut Site, args: &Args) -> Result<(), Failure> {
     let framework = &mut site.settings.framework;
     let places = [
-        (&typed.dkms_tree, &mut framework.dkms_tree),
-        (&typed.source_tree, &mut framework.source_tree),
-        (&typed.install_tree, &mut framework.install_tree),
+        (&args.dkms_tree, &mut framework.dkms_tree),
+        (&args.source_tree, &mut framework.source_tree),
+        (&args.install_tree, &mut framework.install_tree),
     ];
     for (said, tree) in places {
         if let Some(said) = said {

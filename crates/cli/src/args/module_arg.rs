@@ -1,10 +1,11 @@
 //! Which module a command line names: by name, or by the directory or archive that holds it.
 
+use dkms_engine::failure::Failure;
 use std::path::{Path, PathBuf};
 
 use crate::args::commands::Command;
-use crate::args::parsed::{Naming, Typed};
-use crate::args::refusal::{Refusal, refuse};
+use crate::args::parsed::{Args, ModuleWord};
+use crate::args::refusal::refuse;
 use crate::args::subject::{Here, Subject};
 use crate::args::versions::{only_version, versions};
 
@@ -14,7 +15,7 @@ const ARCHIVES: [&str; 8] =
 
 /// What the words of a command line name, put together in their order.
 #[derive(Debug, Default)]
-pub struct Named {
+pub struct ModuleArg {
     /// The module's name.
     pub module: Option<String>,
     /// The module's version.
@@ -27,38 +28,38 @@ pub struct Named {
     pub ignored: Vec<String>,
 }
 
-impl Named {
+impl ModuleArg {
     /// Puts together what was typed for `command`.
-    pub fn read(typed: &Typed, command: Command, here: &Here) -> Self {
-        let versioned = typed.names.iter().any(|name| matches!(name, Naming::Version(_)));
-        let mut named = Self { versioned, ..Self::default() };
-        for name in &typed.names {
+    pub fn read(args: &Args, command: Command, here: &Here) -> Self {
+        let versioned = args.names.iter().any(|name| matches!(name, ModuleWord::Version(_)));
+        let mut module_arg = Self { versioned, ..Self::default() };
+        for name in &args.names {
             match name {
-                Naming::Module(text) => named.module(text),
-                Naming::Version(text) => named.version = some(text),
-                Naming::Word(word) if is_path(word, command, versioned, here) => {
-                    named.path = Some(word.into());
+                ModuleWord::Module(text) => module_arg.module(text),
+                ModuleWord::Version(text) => module_arg.version = some(text),
+                ModuleWord::Word(word) if is_path(word, command, versioned, here) => {
+                    module_arg.path = Some(word.into());
                 }
-                Naming::Word(word) if named.module.is_none() => named.module(word),
-                Naming::Word(word) => named.ignored.push(word.clone()),
+                ModuleWord::Word(word) if module_arg.module.is_none() => module_arg.module(word),
+                ModuleWord::Word(word) => module_arg.ignored.push(word.clone()),
             }
         }
         if command != Command::Mktarball {
-            named.path = typed.archive.clone().or(named.path);
+            module_arg.path = args.archive.clone().or(module_arg.path);
         }
-        named
+        module_arg
     }
 
     /// Puts together the names alone, whatever is a path.
-    pub fn of_names(typed: &Typed) -> Self {
-        let mut named = Self::default();
-        for name in &typed.names {
+    pub fn of_names(args: &Args) -> Self {
+        let mut module_arg = Self::default();
+        for name in &args.names {
             match name {
-                Naming::Version(text) => named.version = some(text),
-                Naming::Module(text) | Naming::Word(text) => named.module(text),
+                ModuleWord::Version(text) => module_arg.version = some(text),
+                ModuleWord::Module(text) | ModuleWord::Word(text) => module_arg.module(text),
             }
         }
-        named
+        module_arg
     }
 
     /// `M` or `M/V`.
@@ -82,9 +83,9 @@ impl Named {
     /// named.
     ///
     /// # Errors
-    /// [`Refusal`]: 1 for a name or version that is missing or is none, 2 for a file that is not there, 9 for
-    /// a file that is like a dkms.conf.
-    pub fn subject(self, command: Command, here: &Here) -> Result<Subject, Refusal> {
+    /// [`Failure`]: 1 for a name or version that is missing or invalid, 2 for a file that does not
+    /// exist, 9 for a file whose name only ends in dkms.conf.
+    pub fn subject(self, command: Command, here: &Here) -> Result<Subject, Failure> {
         if let (None, None, Some(path)) = (&self.module, &self.version, &self.path) {
             return source(path);
         }
@@ -140,7 +141,7 @@ fn is_path(word: &str, command: Command, versioned: bool, here: &Here) -> bool {
 }
 
 /// The source at a path.
-fn source(path: &Path) -> Result<Subject, Refusal> {
+fn source(path: &Path) -> Result<Subject, Failure> {
     let shown = path.display();
     if path.join("dkms.conf").is_file() {
         return Ok(Subject::Directory(path.to_owned()));

@@ -11,7 +11,7 @@ use crate::args::commands::Command::{
 #[derive(Debug, Clone, Copy)]
 pub struct Opt {
     /// Which one.
-    pub id: Id,
+    pub id: OptId,
     /// Its name, typed after two dashes; empty if it has only a letter.
     pub long: &'static str,
     /// Its letter, typed after one dash.
@@ -29,7 +29,7 @@ pub struct Opt {
 
 /// The meaning of an option; [`OPTIONS`] says it in words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Id {
+pub enum OptId {
     Module,
     Version,
     Kernel,
@@ -56,7 +56,7 @@ pub enum Id {
     Root,
     DryRun,
     Json,
-    Debts,
+    Pending,
     Timings,
     Verbose,
     Quiet,
@@ -86,79 +86,92 @@ const INDEXING: &[Command] = &[
 /// All options, in the order in which the parser tries them and `--help` lists them. A name that
 /// begins like a loose one stands before it: `--archive` is not `--arch`.
 pub const OPTIONS: &[Opt] = &[
-    opt(Id::Module, "module", "the module, or MODULE/VERSION").short('m').loose().takes("MODULE"),
-    opt(Id::Version, "", "the module's version").short('v').takes("VERSION"),
-    opt(Id::Kernel, "kernelver", "the kernel release, or RELEASE/ARCH; may be repeated")
+    opt(OptId::Module, "module", "the module, or MODULE/VERSION")
+        .short('m')
+        .loose()
+        .takes("MODULE"),
+    opt(OptId::Version, "", "the module's version").short('v').takes("VERSION"),
+    opt(OptId::Kernel, "kernelver", "the kernel release, or RELEASE/ARCH; may be repeated")
         .short('k')
         .loose()
         .takes("RELEASE"),
-    opt(Id::Archive, "archive", "the archive to read or to write")
+    opt(OptId::Archive, "archive", "the archive to read or to write")
         .loose()
         .takes("FILE")
         .of(&[Mktarball, Ldtarball, Add, Build, Install]),
-    opt(Id::Arch, "arch", "the architecture; may be repeated, one for each kernel")
+    opt(OptId::Arch, "arch", "the architecture; may be repeated, one for each kernel")
         .short('a')
         .loose()
         .takes("ARCH"),
-    opt(Id::All, "all", "all kernels: with headers (build, install, autoinstall), or built for")
+    opt(OptId::All, "all", "all kernels: with headers (build, install, autoinstall), or built for")
         .of(FOR_ALL),
-    opt(Id::Force, "force", "do it even if it is done, or if something speaks against it"),
-    opt(Id::ForceVersion, "force-version-override", "place it over a newer version of the same")
+    opt(OptId::Force, "force", "do it even if it is done, or if something speaks against it"),
+    opt(OptId::ForceVersion, "force-version-override", "place it over a newer version of the same")
         .of(PLACING),
-    opt(Id::Conf, "", "use this file in place of the module's own dkms.conf")
+    opt(OptId::Conf, "", "use this file in place of the module's own dkms.conf")
         .short('c')
         .takes("FILE")
         .of(ONE_MODULE),
-    opt(Id::Config, "config", "the kernel's configuration, if not the one in its headers")
+    opt(OptId::Config, "config", "the kernel's configuration, if not the one in its headers")
         .loose()
         .takes("FILE")
         .of(BUILDING),
-    opt(Id::KernelSource, "kernelsourcedir", "the kernel's headers, if not in its directory")
+    opt(OptId::KernelSource, "kernelsourcedir", "the kernel's headers, if not in its directory")
         .loose()
         .takes("DIR")
         .of(BUILDING),
-    opt(Id::Directive, "directive", "set a directive after all dkms.conf files; may be repeated")
-        .loose()
-        .takes("NAME=VALUE")
-        .of(SOURCED),
-    opt(Id::Jobs, "", "how many jobs run at a time; 0 for one for each processor")
+    opt(
+        OptId::Directive,
+        "directive",
+        "set a directive after all dkms.conf files; may be repeated",
+    )
+    .loose()
+    .takes("NAME=VALUE")
+    .of(SOURCED),
+    opt(OptId::Jobs, "", "how many jobs run at a time; 0 for one for each processor")
         .short('j')
         .takes("NUMBER")
         .of(BUILDING),
-    opt(Id::NoDepmod, "no-depmod", "leave modules.dep as it is").of(INDEXING),
-    opt(Id::Modprobe, "modprobe-on-install", "load what this machine has devices for").of(PLACING),
-    opt(Id::Symlink, "symlink-modules", "place links to the objects, not copies").of(PLACING),
-    opt(Id::Template, "templatekernel", "the kernel to do the same as for")
+    opt(OptId::NoDepmod, "no-depmod", "leave modules.dep as it is").of(INDEXING),
+    opt(OptId::Modprobe, "modprobe-on-install", "load what this machine has devices for")
+        .of(PLACING),
+    opt(OptId::Symlink, "symlink-modules", "place links to the objects, not copies").of(PLACING),
+    opt(OptId::Template, "templatekernel", "the kernel to do the same as for")
         .loose()
         .takes("RELEASE")
         .of(&[Match]),
-    opt(Id::BinariesOnly, "binaries-only", "leave the source out of the archive").of(&[Mktarball]),
-    opt(Id::SourceOnly, "source-only", "leave what was built out of the archive").of(&[Mktarball]),
-    opt(Id::RpmSafeUpgrade, "rpm_safe_upgrade", "keep the module over an upgrade of its rpm")
+    opt(OptId::BinariesOnly, "binaries-only", "leave the source out of the archive")
+        .of(&[Mktarball]),
+    opt(OptId::SourceOnly, "source-only", "leave what was built out of the archive")
+        .of(&[Mktarball]),
+    opt(OptId::RpmSafeUpgrade, "rpm_safe_upgrade", "keep the module over an upgrade of its rpm")
         .of(&[Add, Install, Remove]),
-    opt(Id::DkmsTree, "dkmstree", "the dkms tree, if not /var/lib/dkms").loose().takes("DIR"),
-    opt(Id::SourceTree, "sourcetree", "where sources are, if not in /usr/src").loose().takes("DIR"),
-    opt(Id::InstallTree, "installtree", "where kernels are, if not in /lib/modules")
+    opt(OptId::DkmsTree, "dkmstree", "the dkms tree, if not /var/lib/dkms").loose().takes("DIR"),
+    opt(OptId::SourceTree, "sourcetree", "where sources are, if not in /usr/src")
         .loose()
         .takes("DIR"),
-    opt(Id::Root, "root", "work on the machine whose / is DIR").takes("DIR"),
-    opt(Id::DryRun, "dry-run", "say what would be done and why, and do nothing"),
-    opt(Id::Json, "json", "print JSON").of(&[Status, Cache]),
-    opt(Id::Debts, "debts", "only finish what an interrupted run left to do").of(&[Autoinstall]),
-    opt(Id::Timings, "timings", "write a page that shows what took how long")
+    opt(OptId::InstallTree, "installtree", "where kernels are, if not in /lib/modules")
+        .loose()
+        .takes("DIR"),
+    opt(OptId::Root, "root", "work on the machine whose / is DIR").takes("DIR"),
+    opt(OptId::DryRun, "dry-run", "say what would be done and why, and do nothing"),
+    opt(OptId::Json, "json", "print JSON").of(&[Status, Cache]),
+    opt(OptId::Pending, "debts", "only finish what an interrupted run left to do")
+        .of(&[Autoinstall]),
+    opt(OptId::Timings, "timings", "write a page that shows what took how long")
         .takes("FILE")
         .of(BUILDING),
-    opt(Id::Verbose, "verbose", "print the compilers' output and the commands that are run"),
-    opt(Id::Quiet, "quiet", "print nothing").short('q'),
-    opt(Id::PrintVersion, "version", "print the version").short('V'),
-    opt(Id::Help, "help", "print this").short('h'),
-    opt(Id::Debug, "debug", ""),
-    opt(Id::Deprecated, "no-initrd", ""),
-    opt(Id::Deprecated, "no-clean-kernel", ""),
-    opt(Id::Deprecated, "no-prepare-kernel", ""),
+    opt(OptId::Verbose, "verbose", "print the compilers' output and the commands that are run"),
+    opt(OptId::Quiet, "quiet", "print nothing").short('q'),
+    opt(OptId::PrintVersion, "version", "print the version").short('V'),
+    opt(OptId::Help, "help", "print this").short('h'),
+    opt(OptId::Debug, "debug", ""),
+    opt(OptId::Deprecated, "no-initrd", ""),
+    opt(OptId::Deprecated, "no-clean-kernel", ""),
+    opt(OptId::Deprecated, "no-prepare-kernel", ""),
 ];
 
-const fn opt(id: Id, long: &'static str, help: &'static str) -> Opt {
+const fn opt(id: OptId, long: &'static str, help: &'static str) -> Opt {
     Opt { id, long, short: None, loose: false, value: None, of: &[], help }
 }
 
@@ -209,22 +222,26 @@ mod tests {
     use super::*;
 
     #[rstest]
-    #[case::short("-m", Id::Module, None)]
-    #[case::long("--module", Id::Module, None)]
-    #[case::with_value("--module=foo", Id::Module, Some("foo"))]
-    #[case::with_two_signs("--directive=A=b", Id::Directive, Some("A=b"))]
-    #[case::empty("--module=", Id::Module, Some(""))]
-    #[case::longer("--modules", Id::Module, None)]
-    #[case::alias("--kernelversion=6.1", Id::Kernel, Some("6.1"))]
-    #[case::not_a_kernel("--kernelsourcedir", Id::KernelSource, None)]
-    #[case::archive_first("--archXYZ", Id::Arch, None)]
-    #[case::archive("--archives", Id::Archive, None)]
-    #[case::flag("--all", Id::All, None)]
-    #[case::exact("--force-version-override", Id::ForceVersion, None)]
-    #[case::modprobe("--modprobe-on-install", Id::Modprobe, None)]
-    #[case::underscores("--rpm_safe_upgrade", Id::RpmSafeUpgrade, None)]
-    #[case::ours("--root=/mnt", Id::Root, Some("/mnt"))]
-    fn knows_every_spelling(#[case] argument: &str, #[case] id: Id, #[case] value: Option<&str>) {
+    #[case::short("-m", OptId::Module, None)]
+    #[case::long("--module", OptId::Module, None)]
+    #[case::with_value("--module=foo", OptId::Module, Some("foo"))]
+    #[case::with_two_signs("--directive=A=b", OptId::Directive, Some("A=b"))]
+    #[case::empty("--module=", OptId::Module, Some(""))]
+    #[case::longer("--modules", OptId::Module, None)]
+    #[case::alias("--kernelversion=6.1", OptId::Kernel, Some("6.1"))]
+    #[case::not_a_kernel("--kernelsourcedir", OptId::KernelSource, None)]
+    #[case::archive_first("--archXYZ", OptId::Arch, None)]
+    #[case::archive("--archives", OptId::Archive, None)]
+    #[case::flag("--all", OptId::All, None)]
+    #[case::exact("--force-version-override", OptId::ForceVersion, None)]
+    #[case::modprobe("--modprobe-on-install", OptId::Modprobe, None)]
+    #[case::underscores("--rpm_safe_upgrade", OptId::RpmSafeUpgrade, None)]
+    #[case::ours("--root=/mnt", OptId::Root, Some("/mnt"))]
+    fn knows_every_spelling(
+        #[case] argument: &str,
+        #[case] id: OptId,
+        #[case] value: Option<&str>,
+    ) {
         let found = Opt::from_argument(argument).map(|(opt, value)| (opt.id, value));
         assert_eq!(found, Some((id, value)));
     }

@@ -4,15 +4,15 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::args::commands::Command;
-use crate::args::options::{Id, Opt};
+use crate::args::options::{Opt, OptId};
 
 /// The words of one command line, in any order. [`crate::args::intent`] says what they mean.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Typed {
+pub struct Args {
     /// The command: the first word that is one.
     pub command: Option<Command>,
     /// What may name a module, in order: a later version counts more than an earlier one.
-    pub names: Vec<Naming>,
+    pub names: Vec<ModuleWord>,
     /// `-k`, as typed.
     pub kernels: Vec<String>,
     /// `-a`, as typed.
@@ -42,14 +42,14 @@ pub struct Typed {
     /// `--root`
     pub root: Option<PathBuf>,
     /// The options without a value, in order.
-    flags: Vec<Id>,
+    flags: Vec<OptId>,
     /// Options of older releases, which do nothing any more.
     pub deprecated: Vec<&'static str>,
 }
 
 /// A word that may name a module.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Naming {
+pub enum ModuleWord {
     /// `-m`
     Module(String),
     /// `-v`
@@ -60,7 +60,7 @@ pub enum Naming {
 
 /// What ends the reading of a command line where it stands.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Stop {
+pub enum EarlyExit {
     /// `--version`
     #[error("the version is asked for")]
     Version,
@@ -83,7 +83,7 @@ pub enum Stop {
     NotText(OsString),
 }
 
-impl Stop {
+impl EarlyExit {
     /// dkms's exit code for it.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
@@ -96,33 +96,33 @@ impl Stop {
     }
 }
 
-impl Typed {
-    /// Reads the arguments of a command line, from left to right. What came before a [`Stop`]
+impl Args {
+    /// Reads the arguments of a command line, from left to right. What came before a [`EarlyExit`]
     /// counts: `-q --frobnicate` complains about nothing.
     #[must_use]
-    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> (Self, Option<Stop>) {
-        let mut typed = Self::default();
+    pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> (Self, Option<EarlyExit>) {
+        let mut args = Self::default();
         let mut arguments = arguments.into_iter().map(OsString::into_string);
         while let Some(argument) = arguments.next() {
             let argument = match argument {
                 Ok(argument) => argument,
-                Err(word) => return (typed, Some(Stop::NotText(word))),
+                Err(word) => return (args, Some(EarlyExit::NotText(word))),
             };
             let taken = if argument.starts_with('-') {
-                typed.option(&argument, &mut arguments)
+                args.option(&argument, &mut arguments)
             } else {
-                typed.word(argument)
+                args.word(argument)
             };
             if let Err(stop) = taken {
-                return (typed, Some(stop));
+                return (args, Some(stop));
             }
         }
-        (typed, None)
+        (args, None)
     }
 
     /// Whether an option without a value was given.
     #[must_use]
-    pub fn has(&self, flag: Id) -> bool {
+    pub fn has(&self, flag: OptId) -> bool {
         self.flags.contains(&flag)
     }
 
@@ -130,9 +130,9 @@ impl Typed {
         &mut self,
         argument: &str,
         rest: &mut impl Iterator<Item = Result<String, OsString>>,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), EarlyExit> {
         let Some((opt, value)) = Opt::from_argument(argument) else {
-            return Err(Stop::Unknown(argument.to_owned()));
+            return Err(EarlyExit::Unknown(argument.to_owned()));
         };
         if opt.value.is_none() {
             return self.flag(opt);
@@ -140,54 +140,54 @@ impl Typed {
         let value = match value {
             Some(value) => value.to_owned(),
             // dkms takes the end of the line for an empty value.
-            None => rest.next().transpose().map_err(Stop::NotText)?.unwrap_or_default(),
+            None => rest.next().transpose().map_err(EarlyExit::NotText)?.unwrap_or_default(),
         };
         self.value(opt.id, bare(&value));
         Ok(())
     }
 
-    fn flag(&mut self, opt: &Opt) -> Result<(), Stop> {
+    fn flag(&mut self, opt: &Opt) -> Result<(), EarlyExit> {
         match opt.id {
-            Id::PrintVersion => return Err(Stop::Version),
-            Id::Help => return Err(Stop::Help),
-            Id::Deprecated => self.deprecated.push(opt.long),
+            OptId::PrintVersion => return Err(EarlyExit::Version),
+            OptId::Help => return Err(EarlyExit::Help),
+            OptId::Deprecated => self.deprecated.push(opt.long),
             id => self.flags.push(id),
         }
         Ok(())
     }
 
-    fn value(&mut self, id: Id, value: String) {
+    fn value(&mut self, id: OptId, value: String) {
         let path = |value: String| Some(value).filter(|it| !it.is_empty()).map(PathBuf::from);
         match id {
-            Id::Module => self.names.push(Naming::Module(value)),
-            Id::Version => self.names.push(Naming::Version(value)),
-            Id::Kernel => self.kernels.push(value),
-            Id::Arch => self.arches.push(value),
-            Id::Archive => self.archive = path(value),
-            Id::Conf => self.conf = path(value),
-            Id::Config => self.config = path(value),
-            Id::KernelSource => self.kernel_source = path(value),
-            Id::Directive => self.directives.push(value),
-            Id::Template => self.template = Some(value),
-            Id::Jobs => self.jobs = Some(value),
-            Id::DkmsTree => self.dkms_tree = path(value),
-            Id::SourceTree => self.source_tree = path(value),
-            Id::InstallTree => self.install_tree = path(value),
-            Id::Root => self.root = path(value),
-            Id::Timings => self.timings = path(value),
+            OptId::Module => self.names.push(ModuleWord::Module(value)),
+            OptId::Version => self.names.push(ModuleWord::Version(value)),
+            OptId::Kernel => self.kernels.push(value),
+            OptId::Arch => self.arches.push(value),
+            OptId::Archive => self.archive = path(value),
+            OptId::Conf => self.conf = path(value),
+            OptId::Config => self.config = path(value),
+            OptId::KernelSource => self.kernel_source = path(value),
+            OptId::Directive => self.directives.push(value),
+            OptId::Template => self.template = Some(value),
+            OptId::Jobs => self.jobs = Some(value),
+            OptId::DkmsTree => self.dkms_tree = path(value),
+            OptId::SourceTree => self.source_tree = path(value),
+            OptId::InstallTree => self.install_tree = path(value),
+            OptId::Root => self.root = path(value),
+            OptId::Timings => self.timings = path(value),
             id => self.flags.push(id),
         }
     }
 
-    fn word(&mut self, word: String) -> Result<(), Stop> {
+    fn word(&mut self, word: String) -> Result<(), EarlyExit> {
         let Some(command) = Command::from_word(&word) else {
-            self.names.push(Naming::Word(word));
+            self.names.push(ModuleWord::Word(word));
             return Ok(());
         };
         match self.command.replace(command) {
             Some(first) => {
                 self.command = Some(first);
-                Err(Stop::TwoCommands { first: first.name(), second: command.name() })
+                Err(EarlyExit::TwoCommands { first: first.name(), second: command.name() })
             }
             None => Ok(()),
         }
@@ -205,19 +205,19 @@ mod tests {
 
     use super::*;
 
-    fn read(line: &str) -> (Typed, Option<Stop>) {
-        Typed::read(line.split(' ').map(OsString::from))
+    fn parse(line: &str) -> (Args, Option<EarlyExit>) {
+        Args::parse(line.split(' ').map(OsString::from))
     }
 
     #[test]
     fn takes_words_and_options_in_any_order() {
-        let (typed, stop) = read("-k 6.1 foo/1 -q install --force -v 2 --kernelversion=6.2/a");
+        let (args, stop) = parse("-k 6.1 foo/1 -q install --force -v 2 --kernelversion=6.2/a");
         assert_eq!(stop, None);
-        assert_eq!(typed.command, Some(Command::Install));
-        assert_eq!(typed.kernels, ["6.1", "6.2/a"]);
-        let names = [Naming::Word("foo/1".into()), Naming::Version("2".into())];
-        assert_eq!(typed.names, names);
-        assert!(typed.has(Id::Quiet) && typed.has(Id::Force) && !typed.has(Id::All));
+        assert_eq!(args.command, Some(Command::Install));
+        assert_eq!(args.kernels, ["6.1", "6.2/a"]);
+        let names = [ModuleWord::Word("foo/1".into()), ModuleWord::Version("2".into())];
+        assert_eq!(args.names, names);
+        assert!(args.has(OptId::Quiet) && args.has(OptId::Force) && !args.has(OptId::All));
     }
 
     #[rstest]
@@ -226,24 +226,24 @@ mod tests {
     #[case::end_of_line(&["-v"], "")]
     #[case::an_option(&["-v", "--force"], "--force")]
     fn takes_values_as_dkms_does(#[case] arguments: &[&str], #[case] version: &str) {
-        let (typed, stop) = Typed::read(arguments.iter().map(OsString::from));
-        assert_eq!((typed.names, stop), (vec![Naming::Version(version.into())], None));
+        let (args, stop) = Args::parse(arguments.iter().map(OsString::from));
+        assert_eq!((args.names, stop), (vec![ModuleWord::Version(version.into())], None));
     }
 
     #[rstest]
-    #[case::version("add --version --frobnicate", Stop::Version)]
-    #[case::help("-h remove add", Stop::Help)]
-    #[case::unknown("add --frobnicate -V", Stop::Unknown("--frobnicate".into()))]
-    #[case::terminator("add -- foo", Stop::Unknown("--".into()))]
-    #[case::two("add remove", Stop::TwoCommands { first: "add", second: "remove" })]
-    #[case::twice("add add", Stop::TwoCommands { first: "add", second: "add" })]
-    fn stops_where_dkms_stops(#[case] line: &str, #[case] want: Stop) {
-        assert_eq!(read(line).1, Some(want));
+    #[case::version("add --version --frobnicate", EarlyExit::Version)]
+    #[case::help("-h remove add", EarlyExit::Help)]
+    #[case::unknown("add --frobnicate -V", EarlyExit::Unknown("--frobnicate".into()))]
+    #[case::terminator("add -- foo", EarlyExit::Unknown("--".into()))]
+    #[case::two("add remove", EarlyExit::TwoCommands { first: "add", second: "remove" })]
+    #[case::twice("add add", EarlyExit::TwoCommands { first: "add", second: "add" })]
+    fn stops_where_dkms_stops(#[case] line: &str, #[case] want: EarlyExit) {
+        assert_eq!(parse(line).1, Some(want));
     }
 
     #[test]
     fn what_came_before_a_stop_counts() {
-        assert!(read("-q --frobnicate").0.has(Id::Quiet));
-        assert!(!read("--frobnicate -q").0.has(Id::Quiet));
+        assert!(parse("-q --frobnicate").0.has(OptId::Quiet));
+        assert!(!parse("--frobnicate -q").0.has(OptId::Quiet));
     }
 }

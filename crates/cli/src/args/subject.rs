@@ -27,7 +27,7 @@ pub struct Target {
 
 /// For which kernels.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kernels {
+pub enum KernelChoice {
     /// For `build` and `install` all that have headers, else all that the module is built for.
     All,
     /// These, in order.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use dkms_engine::failure::Failure;
 use dkms_engine::links;
 use dkms_engine::names::{ModuleId, ModuleName};
 use dkms_engine::state::{Added, State};
@@ -9,13 +10,13 @@ use dkms_engine::survey;
 use dkms_engine::trees::Trees;
 use dkms_engine::version;
 
-use crate::args::refusal::{Refusal, refuse};
+use crate::args::refusal::refuse;
 
 /// Returns the module of this name if only one version of it is added or in the source tree.
 ///
 /// # Errors
-/// [`Refusal`] (dkms's 1, for a missing version) if there is none, or if there are several.
-pub fn only_version(trees: &Trees, name: &ModuleName, command: &str) -> Result<ModuleId, Refusal> {
+/// [`Failure`] (dkms's 1, for a missing version) if there is none, or if there are several.
+pub fn only_version(trees: &Trees, name: &ModuleName, command: &str) -> Result<ModuleId, Failure> {
     let mut versions: Vec<ModuleId> = versions(trees, name).into_iter().collect();
     match versions.as_slice() {
         [one] => Ok(one.clone()),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use dkms_engine::archive::{self, Packing, Unpacked};
-use dkms_engine::facts::Problem;
+use dkms_engine::failure::Failure;
 use dkms_engine::import::Import;
 use dkms_engine::links;
 use dkms_engine::names::{Arch, KernelRelease, ModuleId};
@@ -11,8 +11,8 @@ use dkms_engine::site::Site;
 use dkms_engine::state::{Added, State};
 use dkms_engine::version;
 
-use crate::args::refusal::{Refusal, refuse};
-use crate::args::subject::{Kernels, Subject, Wrapping};
+use crate::args::refusal::refuse;
+use crate::args::subject::{KernelChoice, Subject, Wrapping};
 
 /// A module from elsewhere, with the room it was unpacked in until it has been copied.
 pub struct Arrival {
@@ -27,9 +27,9 @@ impl Arrival {
     /// Reads the module at a path.
     ///
     /// # Errors
-    /// [`Refusal`], where there is no module that could be added.
-    pub fn read(path: &Subject, site: &Site, kernels: &Kernels) -> Result<Self, Refusal> {
-        let Kernels::These(targets) = kernels else {
+    /// [`Failure`], where there is no module that could be added.
+    pub fn read(path: &Subject, site: &Site, kernels: &KernelChoice) -> Result<Self, Failure> {
+        let KernelChoice::These(targets) = kernels else {
             return refuse(5, "--all cannot be used with a path");
         };
         let Some(kernel) = targets.first().map(|target| target.kernel.clone()) else {
@@ -41,7 +41,7 @@ impl Arrival {
             Subject::Archive(file) => {
                 let room = archive::unpack(site, file)?;
                 let import = Import::from_unpacked(site, room.path(), &kernel);
-                let import = import.map_err(|why| Problem {
+                let import = import.map_err(|why| Failure {
                     message: format!("{}: {}", file.display(), why.message),
                     ..why
                 })?;
@@ -55,14 +55,14 @@ impl Arrival {
 /// Writes the archive of a module and gives its path.
 ///
 /// # Errors
-/// [`Refusal`], as dkms gives it: 4 broken, 3 not added, 8 a dkms.conf that is none, 6 not built
+/// [`Failure`], as dkms gives it: 4 broken, 3 not added, 8 a dkms.conf that is none, 6 not built
 /// for one of the kernels, 9 a place that cannot be written to.
 pub fn pack(
     site: &Site,
     id: &ModuleId,
-    kernels: &Kernels,
+    kernels: &KernelChoice,
     wrapping: &Wrapping,
-) -> Result<PathBuf, Refusal> {
+) -> Result<PathBuf, Failure> {
     let state = State::read(&site.trees);
     let added = state.modules.iter().find(|added| added.id == *id);
     let Some(added) = added.filter(|added| added.is_added() || added.is_broken()) else {
@@ -87,15 +87,15 @@ pub fn pack(
         source: !wrapping.no_source,
         archive: wrapping.archive.clone(),
     };
-    Ok(packing.write(site)?)
+    packing.write(site)
 }
 
-fn builds(added: &Added, kernels: &Kernels) -> Vec<(KernelRelease, Arch)> {
+fn builds(added: &Added, kernels: &KernelChoice) -> Vec<(KernelRelease, Arch)> {
     match kernels {
-        Kernels::These(targets) => {
+        KernelChoice::These(targets) => {
             targets.iter().map(|it| (it.kernel.clone(), it.arch.clone())).collect()
         }
-        Kernels::All => {
+        KernelChoice::All => {
             let built = added.kernels.iter().filter(|built| built.has_module_dir);
             let mut all: Vec<_> =
                 built.map(|built| (built.kernel.clone(), built.arch.clone())).collect();
@@ -106,13 +106,13 @@ fn builds(added: &Added, kernels: &Kernels) -> Vec<(KernelRelease, Arch)> {
 }
 
 /// dkms packs nothing whose conf it does not understand.
-fn check_conf(site: &Site, id: &ModuleId, kernel: Option<&KernelRelease>) -> Result<(), Refusal> {
+fn check_conf(site: &Site, id: &ModuleId, kernel: Option<&KernelRelease>) -> Result<(), Failure> {
     let Some(kernel) = kernel else { return Ok(()) };
     let link = site.trees.source_link(id);
     let source = links::resolve(&site.trees.root, &link).unwrap_or(link);
     match Import::from_directory(site, &source, kernel) {
         Ok(_) => Ok(()),
         Err(why) if why.code == 9 => refuse(4, why.message),
-        Err(why) => Err(why.into()),
+        Err(why) => Err(why),
     }
 }

@@ -13,7 +13,7 @@ use crate::output::progress::Progress;
 
 /// What `dkms cache --json` prints.
 #[derive(Serialize)]
-struct Listing {
+struct CacheListing {
     /// Bytes of all entries together.
     size: u64,
     /// Bytes that they may have at most; 0 if nothing is kept.
@@ -77,7 +77,7 @@ fn listed(entries: Vec<Entry>, limit: u64, json: bool, now: SystemTime) -> Strin
     let size = entries.iter().map(|entry| entry.size).sum();
     if json {
         let entries = entries.into_iter().map(Row::of).collect();
-        let listing = Listing { size, limit, entries };
+        let listing = CacheListing { size, limit, entries };
         return serde_json::to_string_pretty(&listing).map(|text| text + "\n").unwrap_or_default();
     }
     let mut text = String::new();

@@ -6,24 +6,25 @@ use std::path::Path;
 use dkms_engine::act;
 use dkms_engine::debts::Debts;
 use dkms_engine::facts::Facts;
+use dkms_engine::failure::Failure;
 use dkms_engine::kernels::Kernels;
 use dkms_engine::lock::Lock;
 use dkms_engine::names::{Arch, KernelRelease, ModuleId, ModuleName};
-use dkms_engine::plan::{self, Plan, Refusal, Request, Verb};
+use dkms_engine::plan::{self, Plan, Request, Verb};
 use dkms_engine::site::Site;
 use dkms_engine::state::State;
 use dkms_engine::survey::{self, Scope};
 use dkms_engine::trees::Trees;
 use nix::unistd::{AccessFlags, Uid, access};
 
-use crate::args::refusal::{self, NOT_ROOT, refuse};
-use crate::args::subject::{Kernels as Wished, Target};
+use crate::args::refusal::{NOT_ROOT, refuse};
+use crate::args::subject::{KernelChoice, Target};
 use crate::commands::archive::Arrival;
 use crate::output::progress::Progress;
 
 /// How a command is carried out.
 #[derive(Debug)]
-pub struct Manner {
+pub struct ChangeOptions {
     /// Say what would be done, and do nothing.
     pub dry_run: bool,
     /// Do it even if it is done.
@@ -34,7 +35,7 @@ pub struct Manner {
 
 /// What a command asks of the engine.
 #[derive(Debug)]
-pub struct Task {
+pub struct Operation {
     request: Request,
     scope: Scope,
     needs: Rights,
@@ -49,7 +50,7 @@ enum Rights {
     Root,
 }
 
-impl Task {
+impl Operation {
     /// `dkms autoinstall` for a kernel, or for every one with headers. Other kernels are looked at
     /// if something is owed.
     pub fn autoinstall(trees: &Trees, kernel: Option<&KernelRelease>) -> Self {
@@ -73,7 +74,7 @@ impl Task {
     }
 
     /// Finishes what interrupted runs left.
-    pub fn pay_debts() -> Self {
+    pub fn finish_pending() -> Self {
         let nothing = Request::Sync { sources: BTreeSet::new(), kernels: BTreeSet::new() };
         Self { request: nothing, scope: Scope::default(), needs: Rights::Root }
     }
@@ -129,15 +130,17 @@ impl Task {
     pub fn of_verb(
         verb: Verb,
         module: &ModuleId,
-        kernels: &Wished,
+        kernels: &KernelChoice,
         force: bool,
         trees: &Trees,
     ) -> Vec<(Option<Arch>, Self)> {
         let groups = match kernels {
             // Builds are for this machine.
-            Wished::All if !verb.unmakes() => vec![(None, None)],
-            Wished::All => arches(trees, module).into_iter().map(|arch| (arch, None)).collect(),
-            Wished::These(targets) => by_arch(targets),
+            KernelChoice::All if !verb.unmakes() => vec![(None, None)],
+            KernelChoice::All => {
+                arches(trees, module).into_iter().map(|arch| (arch, None)).collect()
+            }
+            KernelChoice::These(targets) => by_arch(targets),
         };
         let task = |kernels: Option<Vec<KernelRelease>>| Self {
             scope: Scope {
@@ -156,8 +159,13 @@ impl Task {
     }
 
     /// Carries the task out and gives the exit code.
-    pub fn carry_out(&self, site: &Site, manner: &Manner, progress: &mut Progress<'_>) -> u8 {
-        if !manner.dry_run
+    pub fn carry_out(
+        &self,
+        site: &Site,
+        options: &ChangeOptions,
+        progress: &mut Progress<'_>,
+    ) -> u8 {
+        if !options.dry_run
             && let Err(lacking) = self.needs.check(site)
         {
             let refused = self.refusal_before_rights(site);
@@ -165,7 +173,7 @@ impl Task {
             progress.complain(&format!("dkms: {message}"));
             return refused.map_or(1, |refusal| refusal.code);
         }
-        let lock = if manner.dry_run {
+        let lock = if options.dry_run {
             None
         } else {
             match Lock::take(&site.trees, &site.env, &mut |text| progress.say(text)) {
@@ -181,11 +189,11 @@ impl Task {
                 progress.complain(&format!("dkms: {refusal}"));
                 refusal.code
             }
-            Ok((plan, _)) if manner.dry_run => {
+            Ok((plan, _)) if options.dry_run => {
                 progress.say(plan.to_string().trim_end());
                 0
             }
-            Ok((plan, facts)) => act_on(&plan, &facts, site, manner, progress),
+            Ok((plan, facts)) => act_on(&plan, &facts, site, options, progress),
         };
         drop(lock);
         code
@@ -193,14 +201,14 @@ impl Task {
 
     /// What dkms complains about before it looks at rights: a broken module, or one that is to be
     /// taken away and is not there. `add` looks at rights first.
-    fn refusal_before_rights(&self, site: &Site) -> Option<Refusal> {
+    fn refusal_before_rights(&self, site: &Site) -> Option<Failure> {
         let refusal = self.plan(site).err()?;
         let first = matches!(self.request, Request::Command { verb, .. } if verb != Verb::Add)
             && [3, 4].contains(&refusal.code);
         first.then_some(refusal)
     }
 
-    fn plan(&self, site: &Site) -> Result<(Plan, Facts), Refusal> {
+    fn plan(&self, site: &Site) -> Result<(Plan, Facts), Failure> {
         let facts = survey::read(site, &self.scope);
         Ok((plan::make(&self.request, &facts)?, facts))
     }
@@ -210,7 +218,7 @@ fn act_on(
     plan: &Plan,
     facts: &Facts,
     site: &Site,
-    manner: &Manner,
+    options: &ChangeOptions,
     progress: &mut Progress<'_>,
 ) -> u8 {
     progress.notes(plan);
@@ -223,7 +231,7 @@ fn act_on(
         progress.complain(&format!("dkms: {interruption}"));
         return interruption.exit_code();
     }
-    match (report.exit_code(), manner.failure_code) {
+    match (report.exit_code(), options.failure_code) {
         (0, _) => 0,
         (_, Some(code)) | (code, None) => code,
     }
@@ -260,8 +268,8 @@ pub fn is_root(site: &Site) -> bool {
 /// Looks whether the dkms tree can be written to, before anything else is looked at.
 ///
 /// # Errors
-/// [`Refusal`] (dkms's 1) if not.
-pub fn check_writable(site: &Site) -> Result<(), refusal::Refusal> {
+/// [`Failure`] (dkms's 1) if not.
+pub fn check_writable(site: &Site) -> Result<(), Failure> {
     Rights::Write.check(site).or_else(|why| refuse(1, why))
 }
 

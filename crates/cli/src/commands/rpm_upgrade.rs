@@ -6,20 +6,21 @@ use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
+use dkms_engine::failure::Failure;
 use dkms_engine::names::ModuleId;
 use dkms_engine::plan::Verb;
 use dkms_engine::site::Site;
 use dkms_engine::state::State;
 use nix::unistd::{Uid, getppid};
 
-use crate::args::refusal::{Refusal, refuse};
+use crate::args::refusal::refuse;
 use crate::commands::change::check_writable;
 
 /// Notes what is going to be added; and tells whether a module is to be kept though it is to be removed.
 ///
 /// # Errors
-/// [`Refusal`] (dkms's 1) if the dkms tree cannot be written to, or if there is no room for the note.
-pub fn keeps(site: &Site, verb: Verb, module: &ModuleId) -> Result<bool, Refusal> {
+/// [`Failure`] (dkms's 1) if the dkms tree cannot be written to, or if there is no room for the note.
+pub fn keeps(site: &Site, verb: Verb, module: &ModuleId) -> Result<bool, Failure> {
     let modules = State::read(&site.trees).modules;
     let is_added = modules.iter().any(|added| added.id == *module && added.is_added());
     match verb {
@@ -39,7 +40,7 @@ pub fn keeps(site: &Site, verb: Verb, module: &ModuleId) -> Result<bool, Refusal
 }
 
 /// Notes that the transaction which this process belongs to has added a module.
-fn note(site: &Site, module: &ModuleId) -> Result<(), Refusal> {
+fn note(site: &Site, module: &ModuleId) -> Result<(), Failure> {
     let Some(transaction) = Transaction::of_this_process() else { return Ok(()) };
     let dir = site.temporary_dir();
     let written = tempfile::Builder::new()

@@ -7,7 +7,7 @@ use std::io::Write;
 use dkms_engine::distribution::Placement;
 use dkms_engine::kernels::Kernels;
 use dkms_engine::names::{Arch, KernelRelease, ModuleName, ModuleVersion};
-use dkms_engine::record::Failure;
+use dkms_engine::record::KnownFailure;
 use dkms_engine::site::Site;
 use dkms_engine::state::State;
 use dkms_engine::status::{self, Filter, KernelFilter, Line, Pattern};
@@ -19,7 +19,7 @@ use crate::args::intent;
 /// (its line says "added").
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Entry {
+enum StatusEntry {
     Line(Line),
     Failed {
         state: &'static str,
@@ -51,7 +51,7 @@ pub fn print(
         let _ = writeln!(errors, "dkms: {complaint}");
     }
     let text = if json {
-        let mut entries: Vec<Entry> = lines.into_iter().map(Entry::Line).collect();
+        let mut entries: Vec<StatusEntry> = lines.into_iter().map(StatusEntry::Line).collect();
         entries.extend(failures(site, &state, &filter));
         serde_json::to_string_pretty(&entries).map(|text| text + "\n").unwrap_or_default()
     } else {
@@ -75,7 +75,7 @@ fn patterns(filter: &intent::Filter) -> Filter {
 }
 
 /// The failures that are remembered, for modules and kernels that the filter wants.
-fn failures(site: &Site, state: &State, filter: &Filter) -> Vec<Entry> {
+fn failures(site: &Site, state: &State, filter: &Filter) -> Vec<StatusEntry> {
     let kernels = Kernels::read(&site.trees).unwrap_or_default();
     let fits = |pattern: &Option<Pattern>, text: &str| {
         pattern.as_ref().is_none_or(|pattern| pattern.matches(text))
@@ -90,8 +90,8 @@ fn failures(site: &Site, state: &State, filter: &Filter) -> Vec<Entry> {
     let mut entries = Vec::new();
     for id in modules {
         for kernel in kernels.all.iter().map(|kernel| &kernel.release).filter(wanted) {
-            let path = Failure::path(&site.trees, id, kernel, &site.arch);
-            entries.extend(Failure::read(&path).map(|failure| Entry::Failed {
+            let path = KnownFailure::path(&site.trees, id, kernel, &site.arch);
+            entries.extend(KnownFailure::read(&path).map(|failure| StatusEntry::Failed {
                 state: "failed",
                 module: id.name.clone(),
                 version: id.version.clone(),

@@ -74,15 +74,15 @@ impl<W: Write> Write for Above<W> {
 }
 
 /// A module and the kernel that it is made ready for.
-type Job = (ModuleId, KernelRelease);
+type BarKey = (ModuleId, KernelRelease);
 
 /// The bars of one run.
 pub struct Bars {
     screen: Screen,
     total: Option<ProgressBar>,
     /// How many steps of each job are still to come.
-    open: BTreeMap<Job, usize>,
-    running: BTreeMap<Job, ProgressBar>,
+    open: BTreeMap<BarKey, usize>,
+    running: BTreeMap<BarKey, ProgressBar>,
 }
 
 impl Bars {
@@ -133,7 +133,7 @@ impl Bars {
     }
 
     /// Says in a job's line, which is made if it is missing, what the job does.
-    fn shows(&mut self, job: Job, what: &dyn Display) -> &ProgressBar {
+    fn shows(&mut self, job: BarKey, what: &dyn Display) -> &ProgressBar {
         let text = format!("{} for {}: {what}", job.0, job.1);
         let bar = match self.running.remove(&job) {
             Some(bar) => bar,
@@ -159,7 +159,7 @@ impl Bars {
         bar
     }
 
-    fn step_is_over(&mut self, job: &Job) {
+    fn step_is_over(&mut self, job: &BarKey) {
         let Some(left) = self.open.get_mut(job) else { return };
         *left -= 1;
         if *left > 0 {
@@ -187,7 +187,7 @@ impl Drop for Bars {
     }
 }
 
-fn job_of(action: &Action) -> Option<Job> {
+fn job_of(action: &Action) -> Option<BarKey> {
     match action {
         Action::Build { module, kernel, .. } | Action::Install { module, kernel, .. } => {
             Some((module.clone(), kernel.clone()))
