@@ -126,7 +126,7 @@ fn a_signal_ends_everything_and_the_rest_is_owed(#[case] by: Signal, #[case] cod
     assert_eq!(
         said.trim(),
         format!(
-            "dkms: interrupted by {by}: 2 of 3 modules are not ready; dkms autoinstall --debts \
+            "dkms: error: interrupted by {by}: 2 of 3 modules are not ready; dkms autoinstall --debts \
              goes on with the rest, else the next boot does"
         )
     );

@@ -7,14 +7,18 @@ use std::path::{Path, PathBuf};
 use dkms_engine::asked::Asked;
 use dkms_engine::distribution::Placement;
 use dkms_engine::failure::Failure;
+use dkms_engine::names::Arch;
 use dkms_engine::site::Site;
 use dkms_engine::trees::Trees;
 use dkms_initramfs::generator::Generator;
+use nix::sys::utsname::uname;
+use nix::unistd::Uid;
 
 use crate::args::commands::Command;
 use crate::args::options::OptId;
 use crate::args::parsed::Args;
 use crate::args::refusal::refuse;
+use crate::args::subject::Here;
 
 /// Reads the machine's settings, and lays over them what was typed.
 ///
@@ -90,6 +94,22 @@ fn place_trees(site: &mut Site, args: &Args) -> Result<(), Failure> {
     }
     site.trees = site.settings.placed(Trees::under(&site.trees.root));
     Ok(())
+}
+
+/// Returns what the machine is for a command line without `-k` and `-a`.
+pub fn here(site: &Site) -> Here {
+    let kernel = uname().map(|it| it.release().to_string_lossy().into_owned());
+    Here {
+        kernel: kernel.unwrap_or_default(),
+        arch: Arch::of_this_machine(),
+        is_root: is_root(site),
+        trees: site.trees.clone(),
+    }
+}
+
+/// Whether the user is root. In another root the modes of the files decide who may change them.
+pub fn is_root(site: &Site) -> bool {
+    site.trees.root != Path::new("/") || Uid::effective().is_root()
 }
 
 /// The root as an absolute path without links: the kernel and dkms give such ones back.

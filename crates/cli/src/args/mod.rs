@@ -4,6 +4,7 @@ pub mod commands;
 pub mod complete;
 pub mod help;
 pub mod intent;
+mod kernel_args;
 pub mod machine;
 pub mod module_arg;
 pub mod options;

@@ -52,7 +52,7 @@ impl Arrival {
     }
 }
 
-/// Writes the archive of a module and gives its path.
+/// `dkms mktarball`: writes the archive of a module, and returns its path.
 ///
 /// # Errors
 /// [`Failure`], as dkms gives it: 4 broken, 3 not added, 8 a dkms.conf that is none, 6 not built

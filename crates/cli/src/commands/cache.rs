@@ -1,14 +1,15 @@
 //! `dkms cache`: shows the builds that may come back, and forgets them.
 
-use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dkms_engine::cache::{Cache, Entry};
-use dkms_engine::lock::Lock;
+use dkms_engine::failure::Failure;
 use dkms_engine::names::{Arch, KernelRelease, ModuleName, ModuleVersion};
 use dkms_engine::site::Site;
 use serde::Serialize;
 
+use crate::commands::change::take_lock;
+use crate::output::console::Console;
 use crate::output::progress::Progress;
 
 /// What `dkms cache --json` prints.
@@ -47,30 +48,23 @@ impl Row {
     }
 }
 
-/// Writes what is in the cache. Takes no lock and needs no rights.
-pub fn print(site: &Site, json: bool, out: &mut dyn Write) {
+/// Prints the entries of the cache, and returns the exit code. Takes no lock and needs no rights.
+pub fn list(site: &Site, json: bool, console: &Console) -> u8 {
     let entries = Cache::of(&site.trees).entries();
     let text = listed(entries, site.settings.cache_size(), json, SystemTime::now());
-    // Somebody who has seen enough is no error.
-    let _ = out.write_all(text.as_bytes());
+    console.print(&text);
+    0
 }
 
-/// Empties the cache, and gives the exit code.
-pub fn clear(site: &Site, progress: &mut Progress<'_>) -> u8 {
-    let lock = Lock::take(&site.trees, &site.env, &mut |text| progress.say(text));
-    let cleared = lock
-        .map_err(|why| why.to_string())
-        .and_then(|_lock| Cache::of(&site.trees).clear().map_err(|why| why.to_string()));
-    match cleared {
-        Ok(count) => {
-            progress.say(&format!("forgot {}", builds(count)));
-            0
-        }
-        Err(why) => {
-            progress.complain(&format!("dkms: {why}"));
-            1
-        }
-    }
+/// Empties the cache.
+///
+/// # Errors
+/// [`Failure`] (1) if the lock cannot be taken, or if a file cannot be deleted.
+pub fn clear(site: &Site, progress: &mut Progress<'_>) -> Result<u8, Failure> {
+    let _lock = take_lock(site, progress)?;
+    let count = Cache::of(&site.trees).clear()?;
+    progress.say(&format!("forgot {}", builds(count)));
+    Ok(0)
 }
 
 fn listed(entries: Vec<Entry>, limit: u64, json: bool, now: SystemTime) -> String {

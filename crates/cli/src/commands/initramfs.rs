@@ -1,60 +1,64 @@
-//! `dkms initramfs`: says what is owed to initramfs images and pays it; and what other commands say of it.
+//! `dkms initramfs`, and what other commands do about stale images.
 
-use dkms_engine::lock::Lock;
+use dkms_engine::failure::Failure;
 use dkms_engine::settings::Mode;
 use dkms_engine::site::Site;
 use dkms_initramfs::accounts::Accounts;
 use dkms_initramfs::owed::Owed;
 use dkms_initramfs::precise;
 
-use crate::args::refusal::NOT_ROOT;
-use crate::commands::change;
+use crate::args::machine::is_root;
+use crate::args::refusal::{NOT_ROOT, refuse};
+use crate::commands::change::take_lock;
 use crate::output::progress::Progress;
 
-/// Pays what is owed, or only says what it is; gives the exit code.
-pub fn carry_out(site: &Site, dry_run: bool, progress: &mut Progress<'_>) -> u8 {
+/// Regenerates stale images, or with `dry_run` only says which; returns the exit code.
+///
+/// # Errors
+/// [`Failure`] (1) if the user is not root, or if the lock cannot be taken.
+pub fn run(site: &Site, dry_run: bool, progress: &mut Progress<'_>) -> Result<u8, Failure> {
     if dry_run {
         tell(site, &Accounts::read(site), progress);
-        return 0;
+        return Ok(0);
     }
-    if !change::is_root(site) {
-        progress.complain(&format!("dkms: {NOT_ROOT}"));
-        return 1;
+    if !is_root(site) {
+        return refuse(1, NOT_ROOT);
     }
-    locked(site, progress, |progress| {
-        let kept = precise::keep(site);
-        if let Some(line) = precise::said(&kept) {
-            progress.say(&line);
-        }
-        let accounts = Accounts::read(site);
-        if accounts.all.is_empty() {
-            progress.say("nothing is owed to any image");
-        }
-        let well = accounts.settle(site, &mut |line| progress.say(line));
-        u8::from(!well || kept.is_err())
-    })
+    let _lock = take_lock(site, progress)?;
+    let kept = precise::keep(site);
+    if let Some(line) = precise::said(&kept) {
+        progress.say(&line);
+    }
+    let accounts = Accounts::read(site);
+    if accounts.all.is_empty() {
+        progress.say("no image is stale");
+    }
+    let well = accounts.settle(site, &mut |line| progress.say(line));
+    Ok(u8::from(!well || kept.is_err()))
 }
 
-/// After another command: pays what is owed if it `pays`, or if that is set; otherwise says what it is.
-pub fn afterwards(site: &Site, pays: bool, progress: &mut Progress<'_>) -> u8 {
+/// After another command: regenerates stale images if it `finishes` them or if the settings say so,
+/// otherwise says which are stale; returns the exit code.
+///
+/// # Errors
+/// [`Failure`] (1) if the lock cannot be taken.
+pub fn afterwards(site: &Site, finishes: bool, progress: &mut Progress<'_>) -> Result<u8, Failure> {
     if Owed::read(site).is_empty() {
-        return 0;
+        return Ok(0);
     }
-    let pays = pays || site.settings.initramfs.mode == Mode::Auto;
-    locked(site, progress, |progress| {
-        let accounts = Accounts::read(site);
-        if pays {
-            return u8::from(!accounts.settle(site, &mut |line| progress.say(line)));
-        }
-        for line in accounts.lines() {
-            progress.say(&format!("note: {line}"));
-        }
-        if !accounts.calls(site).is_empty() {
-            progress.say("note: regenerate it with: dkms initramfs");
-        }
-        accounts.clear_fine(site);
-        0
-    })
+    let _lock = take_lock(site, progress)?;
+    let accounts = Accounts::read(site);
+    if finishes || site.settings.initramfs.mode == Mode::Auto {
+        return Ok(u8::from(!accounts.settle(site, &mut |line| progress.say(line))));
+    }
+    for line in accounts.lines() {
+        progress.note(&line);
+    }
+    if !accounts.calls(site).is_empty() {
+        progress.note("regenerate it with: dkms initramfs");
+    }
+    accounts.clear_fine(site);
+    Ok(0)
 }
 
 fn tell(site: &Site, accounts: &Accounts, progress: &mut Progress<'_>) {
@@ -63,23 +67,9 @@ fn tell(site: &Site, accounts: &Accounts, progress: &mut Progress<'_>) {
     }
     let calls = accounts.calls(site);
     if calls.is_empty() {
-        progress.say("no image is to be regenerated");
+        progress.say("no image is stale");
     }
     for call in calls {
         progress.say(&format!("would run: {}", call.line()));
-    }
-}
-
-fn locked(
-    site: &Site,
-    progress: &mut Progress<'_>,
-    work: impl FnOnce(&mut Progress<'_>) -> u8,
-) -> u8 {
-    match Lock::take(&site.trees, &site.env, &mut |text| progress.say(text)) {
-        Ok(_lock) => work(progress),
-        Err(why) => {
-            progress.complain(&format!("dkms: {why}"));
-            1
-        }
     }
 }

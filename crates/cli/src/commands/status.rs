@@ -2,18 +2,16 @@
 //!
 //! Takes no lock and needs no rights: it is polled by programs and typed by anybody.
 
-use std::io::Write;
-
 use dkms_engine::distribution::Placement;
 use dkms_engine::kernels::Kernels;
 use dkms_engine::names::{Arch, KernelRelease, ModuleName, ModuleVersion};
 use dkms_engine::record::KnownFailure;
 use dkms_engine::site::Site;
 use dkms_engine::state::State;
-use dkms_engine::status::{self, Filter, KernelFilter, Line, Pattern};
+use dkms_engine::status::{self, Filter, Line, Pattern};
 use serde::Serialize;
 
-use crate::args::intent;
+use crate::output::console::Console;
 
 /// An entry of the JSON list: a line, or a failure that is remembered, for which dkms has no word
 /// (its line says "added").
@@ -34,44 +32,27 @@ enum StatusEntry {
     },
 }
 
-/// Writes the status to `out`, and complaints about broken modules to `errors`.
-pub fn print(
-    site: &Site,
-    filter: &intent::Filter,
-    json: bool,
-    out: &mut dyn Write,
-    errors: &mut dyn Write,
-) {
+/// Prints the status, and warnings about broken modules; returns the exit code.
+pub fn run(site: &Site, filter: &Filter, json: bool, console: &Console) -> u8 {
+    if console.is_quiet() {
+        return 0;
+    }
     let state = State::read(&site.trees);
-    let filter = patterns(filter);
     let placement = Placement::read(&site.trees).unwrap_or(Placement::FromConf);
-    let lines = status::lines(&site.trees, &state, &placement, &filter);
+    let lines = status::lines(&site.trees, &state, &placement, filter);
     let advice = lines.iter().filter_map(Line::advice);
-    for complaint in state.problems.iter().cloned().chain(advice) {
-        let _ = writeln!(errors, "dkms: {complaint}");
+    for warning in state.problems.iter().cloned().chain(advice) {
+        console.warn(&warning);
     }
     let text = if json {
         let mut entries: Vec<StatusEntry> = lines.into_iter().map(StatusEntry::Line).collect();
-        entries.extend(failures(site, &state, &filter));
+        entries.extend(failures(site, &state, filter));
         serde_json::to_string_pretty(&entries).map(|text| text + "\n").unwrap_or_default()
     } else {
         lines.iter().map(|line| format!("{line}\n")).collect()
     };
-    // Somebody who has seen enough (`dkms status | head -1`) is no error.
-    let _ = out.write_all(text.as_bytes());
-}
-
-fn patterns(filter: &intent::Filter) -> Filter {
-    let pattern = |text: &Option<String>| text.as_deref().map(Pattern::new);
-    let mut kernels: Vec<KernelFilter> = filter
-        .kernels
-        .iter()
-        .map(|(kernel, arch)| KernelFilter { kernel: pattern(kernel), arch: pattern(arch) })
-        .collect();
-    if kernels.is_empty() && filter.arch.is_some() {
-        kernels.push(KernelFilter { kernel: None, arch: pattern(&filter.arch) });
-    }
-    Filter { module: pattern(&filter.module), version: pattern(&filter.version), kernels }
+    console.print(&text);
+    0
 }
 
 /// The failures that are remembered, for modules and kernels that the filter wants.

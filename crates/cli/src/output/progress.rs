@@ -5,18 +5,19 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
+use dkms_engine::failure::Failure;
 use dkms_engine::names::Arch;
 use dkms_engine::plan::{Action, Note, Plan, Step};
-use dkms_engine::report::{Event, Failed, Finished, Outcome, Report, Watch};
+use dkms_engine::report::{Event, Finished, Outcome, Report, Watch};
 use dkms_engine::trees::Trees;
 
 use crate::output::bars::{Bars, Screen};
 use crate::output::loudness::Loudness;
 
-/// Says what happens.
+/// Prints what happens.
 pub struct Progress<'a> {
-    out: &'a mut dyn Write,
-    errors: &'a mut dyn Write,
+    out: Box<dyn Write + 'a>,
+    errors: Box<dyn Write + 'a>,
     loudness: Loudness,
     trees: &'a Trees,
     arch: &'a Arch,
@@ -24,23 +25,23 @@ pub struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    /// Says it to `out`, and failures to `errors`; finds logs in `trees`.
+    /// Prints to `out`, and failures to `errors`; finds logs in `trees`.
     pub fn new(
-        out: &'a mut dyn Write,
-        errors: &'a mut dyn Write,
+        out: impl Write + 'a,
+        errors: impl Write + 'a,
         loudness: Loudness,
         trees: &'a Trees,
         arch: &'a Arch,
     ) -> Self {
-        Self { out, errors, loudness, trees, arch, bars: None }
+        Self { out: Box::new(out), errors: Box::new(errors), loudness, trees, arch, bars: None }
     }
 
-    /// Shows bars besides. What is said has to be written [above](crate::output::bars::Above) them.
+    /// Shows bars, too; `out` and `errors` must write [above](crate::output::bars::Above) them.
     pub fn with_bars(self, screen: Option<Screen>) -> Self {
         Self { bars: screen.map(Bars::new), ..self }
     }
 
-    /// Writes one line, unless nothing is to be said. Somebody who has stopped reading is no
+    /// Writes one line to standard output, except with `-q`. A reader that stopped reading is no
     /// reason to stop working.
     pub fn say(&mut self, line: &str) {
         if self.loudness != Loudness::Quiet {
@@ -48,30 +49,44 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// Says what there is to know about a plan.
+    /// Prints the notes of a plan.
     pub fn notes(&mut self, plan: &Plan) {
         for note in &plan.notes {
             match note {
                 Note::Already { .. } => self.say(&note.to_string()),
-                note => self.say(&format!("note: {note}")),
+                note => self.note(&note.to_string()),
             }
         }
     }
 
-    /// Says what went wrong beside the steps.
+    /// Prints what went wrong beside the steps.
     pub fn trouble(&mut self, report: &Report) {
         for trouble in &report.trouble {
-            self.complain(&format!("dkms: {trouble}"));
+            self.error(trouble);
         }
         for warning in &report.warnings {
-            self.complain(&format!("dkms: warning: {warning}"));
+            self.warn(warning);
         }
     }
 
-    /// Writes to standard error, unless nothing is to be said.
-    pub fn complain(&mut self, text: &str) {
+    /// Writes a note to standard output.
+    pub fn note(&mut self, text: &str) {
+        self.say(&format!("note: {text}"));
+    }
+
+    /// Writes a warning to standard error.
+    pub fn warn(&mut self, text: &str) {
+        self.complain("warning", text);
+    }
+
+    /// Writes an error to standard error.
+    pub fn error(&mut self, text: &str) {
+        self.complain("error", text);
+    }
+
+    fn complain(&mut self, severity: &str, text: &str) {
         if self.loudness != Loudness::Quiet {
-            let _ = self.errors.write_all(format!("{text}\n").as_bytes());
+            let _ = self.errors.write_all(format!("dkms: {severity}: {text}\n").as_bytes());
         }
     }
 
@@ -87,7 +102,7 @@ impl<'a> Progress<'a> {
             Outcome::Skipped(why) => self.say(&format!("not done: {}: {why}", step.action)),
             Outcome::Failed(failed) => {
                 self.compilers_words(&step.action, failed.log.as_deref());
-                self.complain(&failure(&step.action, failed));
+                self.error(&failure(&step.action, failed));
             }
         }
     }
@@ -99,7 +114,7 @@ impl<'a> Progress<'a> {
             let built = || self.trees.built(module, kernel, self.arch).join("log/make.log");
             let log = log.map_or_else(built, Path::to_owned);
             if let Ok(mut log) = fs::File::open(log) {
-                let _ = io::copy(&mut log, self.out);
+                let _ = io::copy(&mut log, &mut self.out);
             }
         }
     }
@@ -161,13 +176,13 @@ fn done(step: &Step, elapsed: Duration) -> Option<String> {
 }
 
 /// What failed, why, and where more is to be read.
-fn failure(action: &Action, failed: &Failed) -> String {
+fn failure(action: &Action, failed: &Failure) -> String {
     let mut text = match action {
         Action::Fail { module, kernel: Some(kernel), .. } => {
-            format!("dkms: {module} for {kernel}: {}", failed.message)
+            format!("{module} for {kernel}: {}", failed.message)
         }
-        Action::Fail { module, kernel: None, .. } => format!("dkms: {module}: {}", failed.message),
-        action => format!("dkms: cannot {action}: {}", failed.message),
+        Action::Fail { module, kernel: None, .. } => format!("{module}: {}", failed.message),
+        action => format!("cannot {action}: {}", failed.message),
     };
     if let Some(cause) = &failed.cause {
         text += &format!("\n  cause: {cause}");
@@ -214,6 +229,7 @@ mod tests {
             let finished = Finished { step: step.clone(), outcome: outcome.clone(), elapsed };
             progress.event(&Event::Finished(&finished));
         }
+        drop(progress);
         let text = |bytes| String::from_utf8(bytes).expect("text");
         (text(out), text(errors))
     }
@@ -230,17 +246,17 @@ mod tests {
     fn says_what_failed() {
         let root = testroot::TestRoot::new();
         root.write("make.log", "gcc: what?\n");
-        let failed = Outcome::Failed(Failed {
+        let failed = Outcome::Failed(Failure {
             cause: Some("foo.c:1:2: error: no".into()),
             log: Some(root.at("make.log")),
-            ..Failed::new(10, "make failed (exit status 2)")
+            ..Failure::new(10, "make failed (exit status 2)")
         });
         let trees = Trees::under(root.path());
         let (out, errors) = said(Loudness::Verbose, &trees, &failed);
         assert!(out.ends_with("build foo/1.0 for 7.2 (not built yet) ...\ngcc: what?\n"), "{out}");
         let log: PathBuf = root.at("make.log");
         let want = format!(
-            "dkms: cannot build foo/1.0 for 7.2: make failed (exit status 2)\n  \
+            "dkms: error: cannot build foo/1.0 for 7.2: make failed (exit status 2)\n  \
              cause: foo.c:1:2: error: no\n  log:   {}\n",
             log.display()
         );

@@ -67,7 +67,11 @@ fn says_what_is_broken() {
     root.link("var/lib/dkms/gone/1/source", root.at("usr/src/gone-1"));
     let said = dkms(&root, "status");
     assert_eq!((said.code, said.out.as_str()), (0, "gone/1: broken\n"));
-    assert!(said.errors.starts_with("dkms: gone/1: its source is missing"), "{}", said.errors);
+    assert!(
+        said.errors.starts_with("dkms: warning: gone/1: its source is missing"),
+        "{}",
+        said.errors
+    );
     ends(&root, "build gone/1", 4);
 }
 
@@ -216,7 +220,7 @@ fn a_name_is_enough_for_the_only_version() {
     root.source("foo", "1.9");
     let said = dkms(&root, "install foo");
     assert_eq!(said.code, 1);
-    let list = "dkms: foo: more than one version: foo/1.0, foo/1.9, foo/1.10\n  run: dkms install foo/VERSION\n";
+    let list = "dkms: error: foo: more than one version: foo/1.0, foo/1.9, foo/1.10\n  run: dkms install foo/VERSION\n";
     assert_eq!(said.errors, list);
     let said = dkms(&root, "add bar");
     assert_eq!(said.code, 1);
