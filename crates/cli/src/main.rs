@@ -15,7 +15,7 @@ use nix::sys::stat::{Mode, umask};
 use args::intent::Intent;
 use args::options::OptId;
 use args::parsed::{Args, EarlyExit};
-use args::{complete, help, machine};
+use args::{complete, help, machine, refusal};
 use output::console::Console;
 use output::loudness::Loudness;
 
@@ -57,8 +57,10 @@ fn carry_out(args: &Args, early_exit: Option<EarlyExit>, console: &Console) -> R
     let site = machine::site(args)?;
     match early_exit {
         Some(EarlyExit::Version) => console.print(&format!("{VERSION}\n")),
-        Some(EarlyExit::Help) => console.print(&help::text()),
-        Some(wrong) => return Err(Failure::new(wrong.exit_code(), wrong.to_string())),
+        Some(EarlyExit::Help) => console.print(&help::text(args.command)),
+        Some(exit) => {
+            return refusal::of_early_exit(&exit, args.command).map_or(Ok(0), Err);
+        }
         None => {
             let intent = Intent::read(args, &machine::here(&site))?;
             return commands::run(intent, args, site, console);

@@ -1,7 +1,7 @@
-//! The commands: what each is called and does. The parser, `--help`, completion and the man page
-//! all read this one table.
+//! The commands: their names, operands and meaning. The parser, `--help`, completion and a test of
+//! the man page read this one table.
 
-/// What `dkms` is told to do; [`COMMANDS`] says what each does.
+/// A command; [`COMMANDS`] says what each does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
     Add,
@@ -23,100 +23,189 @@ pub enum Command {
     KernelPrerm,
 }
 
-/// A command as it is typed and explained.
+/// A command as users see it.
 #[derive(Debug)]
 pub struct CommandInfo {
-    /// Which one.
+    /// The command.
     pub command: Command,
-    /// The word that is typed.
+    /// Its name on the command line.
     pub name: &'static str,
-    /// What follows it, for people.
-    pub operands: &'static str,
+    /// The operands; with several, one of them is expected.
+    pub operands: &'static [Operand],
     /// What it does, in one line.
+    pub help: &'static str,
+    /// Example command lines.
+    pub examples: &'static [&'static str],
+}
+
+/// What follows a command.
+#[derive(Debug)]
+pub struct Operand {
+    /// Its placeholder.
+    pub name: &'static str,
+    /// What it is, in one line.
     pub help: &'static str,
 }
 
-const MODULE: &str = "MODULE/VERSION";
-const SOURCE: &str = "MODULE[/VERSION]|PATH";
+const MODULE: Operand =
+    Operand { name: "MODULE/VERSION", help: "a module, also given as -m MODULE -v VERSION" };
+const ANY_MODULE: Operand = Operand {
+    name: "MODULE[/VERSION]",
+    help: "a module; the version is optional if only one is added or in /usr/src",
+};
+const PATH: Operand =
+    Operand { name: "PATH", help: "a directory with a dkms.conf, or an archive of one" };
+const ARCHIVE: Operand = Operand { name: "ARCHIVE", help: "an archive written by mktarball" };
 
 /// All commands, in the order in which they are listed.
 pub const COMMANDS: &[CommandInfo] = &[
-    about(Command::Add, "add", SOURCE, "register a module, from /usr/src or from elsewhere"),
-    about(Command::Build, "build", SOURCE, "compile a module for a kernel (adds it if need be)"),
-    about(
+    info(Command::Add, "add", "add a module to the dkms tree")
+        .takes(&[ANY_MODULE, PATH])
+        .examples(&["dkms add v4l2loopback/0.15.4", "dkms add ./v4l2loopback"]),
+    info(Command::Build, "build", "build a module for a kernel (adds it first if necessary)")
+        .takes(&[ANY_MODULE, PATH])
+        .examples(&["dkms build v4l2loopback/0.15.4 -k 6.18.41-1-lts"]),
+    info(
         Command::Install,
         "install",
-        SOURCE,
-        "place a module for a kernel (builds it if need be)",
-    ),
-    about(
-        Command::Uninstall,
-        "uninstall",
-        MODULE,
-        "take a module out of a kernel, but keep it built",
-    ),
-    about(Command::Unbuild, "unbuild", MODULE, "forget what was built for a kernel"),
-    about(Command::Remove, "remove", MODULE, "forget a module with all that was built of it"),
-    about(Command::Autoinstall, "autoinstall", "", "install every willing module for a kernel"),
-    about(
-        Command::Status,
-        "status",
-        "[MODULE[/VERSION]]",
-        "list modules with what is built of them",
-    ),
-    about(Command::Cache, "cache", "[clear]", "list the builds that may come back, or forget them"),
-    about(Command::Initramfs, "initramfs", "", "regenerate images that hold a module that changed"),
-    about(Command::Match, "match", "[MODULE]", "install for one kernel what another one has"),
-    about(Command::Mktarball, "mktarball", MODULE, "write a module and its builds into an archive"),
-    about(
-        Command::Ldtarball,
-        "ldtarball",
-        "ARCHIVE",
-        "add a module and its builds from an archive",
-    ),
-    about(Command::GenerateMok, "generate_mok", "", "make the key that modules are signed with"),
-    about(Command::KernelPreinst, "kernel_preinst", "", "a kernel comes: forget builds for it"),
-    about(Command::KernelPostinst, "kernel_postinst", "", "a kernel came: as autoinstall"),
-    about(Command::KernelPrerm, "kernel_prerm", "", "a kernel goes: forget builds for it"),
+        "install a module for a kernel (builds it first if necessary)",
+    )
+    .takes(&[ANY_MODULE, PATH])
+    .examples(&["dkms install v4l2loopback", "dkms install v4l2loopback/0.15.4 --all"]),
+    info(Command::Uninstall, "uninstall", "remove a module from a kernel, but keep its build")
+        .takes(&[MODULE])
+        .examples(&["dkms uninstall v4l2loopback/0.15.4 -k 6.18.41-1-lts"]),
+    info(Command::Unbuild, "unbuild", "uninstall, then delete the build")
+        .takes(&[MODULE])
+        .examples(&["dkms unbuild v4l2loopback/0.15.4 --all"]),
+    info(Command::Remove, "remove", "unbuild, then remove the module if no build is left")
+        .takes(&[MODULE])
+        .examples(&["dkms remove v4l2loopback/0.15.4 --all"]),
+    info(
+        Command::Autoinstall,
+        "autoinstall",
+        "install all modules with AUTOINSTALL=yes for a kernel",
+    )
+    .examples(&["dkms autoinstall --dry-run", "dkms autoinstall --all"]),
+    info(Command::Status, "status", "list modules and their build state")
+        .takes(&[Operand {
+            name: "[MODULE[/VERSION]]",
+            help: "only this module; names may be patterns with *, ? and []",
+        }])
+        .examples(&["dkms status", "dkms status 'v4l2*' -k 6.18.41-1-lts --json"]),
+    info(Command::Cache, "cache", "list or clear the build cache")
+        .takes(&[Operand { name: "[clear]", help: "delete all cached builds" }])
+        .examples(&["dkms cache", "dkms cache clear"]),
+    info(
+        Command::Initramfs,
+        "initramfs",
+        "regenerate initramfs images that contain changed modules",
+    )
+    .examples(&["dkms initramfs --dry-run"]),
+    info(Command::Match, "match", "install for one kernel what another kernel has")
+        .takes(&[Operand { name: "[MODULE]", help: "only this module" }])
+        .examples(&["dkms match --templatekernel 6.18.41-1-lts -k 7.2.13-arch1-1"]),
+    info(Command::Mktarball, "mktarball", "write a module and its builds to an archive")
+        .takes(&[MODULE])
+        .examples(&["dkms mktarball v4l2loopback/0.15.4 --all --archive v4l2loopback.tar.gz"]),
+    info(Command::Ldtarball, "ldtarball", "add a module and its builds from an archive")
+        .takes(&[ARCHIVE])
+        .examples(&["dkms ldtarball ./v4l2loopback.tar.gz"]),
+    info(Command::GenerateMok, "generate_mok", "create the key that signs modules")
+        .examples(&["dkms generate_mok"]),
+    info(
+        Command::KernelPreinst,
+        "kernel_preinst",
+        "before a kernel is installed: delete its builds",
+    )
+    .examples(&["dkms kernel_preinst -k 7.2.13-arch1-1"]),
+    info(Command::KernelPostinst, "kernel_postinst", "after a kernel is installed: autoinstall")
+        .examples(&["dkms kernel_postinst -k 7.2.13-arch1-1"]),
+    info(Command::KernelPrerm, "kernel_prerm", "before a kernel is removed: delete its builds")
+        .examples(&["dkms kernel_prerm -k 7.2.13-arch1-1"]),
 ];
 
-const fn about(
-    command: Command,
-    name: &'static str,
-    operands: &'static str,
-    help: &'static str,
-) -> CommandInfo {
-    CommandInfo { command, name, operands, help }
+const fn info(command: Command, name: &'static str, help: &'static str) -> CommandInfo {
+    CommandInfo { command, name, operands: &[], help, examples: &[] }
+}
+
+impl CommandInfo {
+    const fn takes(self, operands: &'static [Operand]) -> Self {
+        Self { operands, ..self }
+    }
+
+    const fn examples(self, examples: &'static [&'static str]) -> Self {
+        Self { examples, ..self }
+    }
+
+    /// Returns the command with its operands: `install MODULE[/VERSION] | PATH`.
+    #[must_use]
+    pub fn usage(&self) -> String {
+        let operands: Vec<_> = self.operands.iter().map(|operand| operand.name).collect();
+        format!("{} {}", self.name, operands.join(" | ")).trim_end().to_owned()
+    }
 }
 
 impl Command {
-    /// The command that is typed as `word`.
+    /// Returns the command of this name.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
-        COMMANDS.iter().find(|about| about.name == word).map(|about| about.command)
+        COMMANDS.iter().find(|info| info.name == word).map(|info| info.command)
     }
 
-    /// How it is typed.
+    /// Returns its entry in the table.
+    #[must_use]
+    pub fn info(self) -> Option<&'static CommandInfo> {
+        COMMANDS.iter().find(|info| info.command == self)
+    }
+
+    /// Returns its name.
     #[must_use]
     pub fn name(self) -> &'static str {
-        COMMANDS.iter().find(|about| about.command == self).map_or("", |about| about.name)
+        self.info().map_or("", |info| info.name)
     }
 
-    /// Whether its module may be named by the directory or the archive that holds it.
+    /// Returns its name and the operand that it needs, for error messages.
+    #[must_use]
+    pub fn expected(self) -> String {
+        let operand = self.info().and_then(|info| info.operands.first());
+        format!("dkms {} {}", self.name(), operand.map_or("", |operand| operand.name))
+    }
+
+    /// Whether a module may be given as a directory or an archive.
     #[must_use]
     pub fn takes_source(self) -> bool {
         matches!(self, Self::Add | Self::Build | Self::Install | Self::Ldtarball)
     }
 
-    /// Whether a module's name is enough for it where there is only one version.
+    /// Whether the version may be omitted if there is only one.
     #[must_use]
     pub fn finds_version(self) -> bool {
         matches!(self, Self::Add | Self::Build | Self::Install)
     }
 
-    /// Whether a kernel's package calls it, and has to name the kernel.
+    /// Whether kernel packages call it. They must name the kernel.
     #[must_use]
     pub fn is_kernel_hook(self) -> bool {
         matches!(self, Self::KernelPreinst | Self::KernelPostinst | Self::KernelPrerm)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+    use crate::args::parsed::Args;
+
+    #[test]
+    fn examples_are_command_lines_of_their_command() {
+        for info in COMMANDS {
+            assert!(!info.examples.is_empty(), "{}", info.name);
+            for example in info.examples {
+                let (args, exit) = Args::parse(example.split(' ').skip(1).map(OsString::from));
+                assert_eq!((args.command, exit), (Some(info.command), None), "{example}");
+            }
+        }
     }
 }

@@ -88,13 +88,11 @@ struct Completer {
 }
 
 impl Completer {
-    /// The options that mean something here.
+    /// The options that the command uses.
     fn options(&self) -> Vec<Candidate> {
         let fits = |opt: &&Opt| {
-            let command = self.args.command;
-            let means =
-                opt.of.is_empty() || command.is_some_and(|command| opt.of.contains(&command));
-            means && !opt.help.is_empty() && !self.args.has(opt.id)
+            let is_used = self.args.command.is_none_or(|command| opt.is_for(command));
+            is_used && !opt.help.is_empty() && !self.args.has(opt.id)
         };
         let mut offers = Vec::new();
         for opt in OPTIONS.iter().filter(fits) {
@@ -111,7 +109,7 @@ impl Completer {
     /// A word without an option: the command, then a module.
     fn words(&self, current: &str) -> Vec<Candidate> {
         let Some(command) = self.args.command else {
-            return COMMANDS.iter().map(|about| word(about.name, about.help)).collect();
+            return COMMANDS.iter().map(|info| word(info.name, info.help)).collect();
         };
         if command == Command::Ldtarball {
             return vec![Candidate::File];
@@ -126,7 +124,7 @@ impl Completer {
             return self.names(command);
         }
         if command == Command::Cache {
-            return vec![word("clear", "forget all builds that may come back")];
+            return vec![word("clear", "clear the build cache")];
         }
         self.modules(command).into_iter().map(|(id, said)| word(id.to_string(), said)).collect()
     }
@@ -329,8 +327,8 @@ mod tests {
     fn every_command_and_option_is_offered() {
         let root = root();
         let commands = offered(&root, "");
-        for about in COMMANDS {
-            assert!(commands.split(' ').any(|word| word == about.name), "{}", about.name);
+        for info in COMMANDS {
+            assert!(commands.split(' ').any(|word| word == info.name), "{}", info.name);
         }
         for opt in OPTIONS.iter().filter(|opt| !opt.help.is_empty() && !opt.long.is_empty()) {
             let command = opt.of.first().copied().unwrap_or(Command::Build);
@@ -348,6 +346,9 @@ mod tests {
         answer(words.into_iter().map(OsString::from), &mut out);
         answer(std::iter::once(OsString::from("autoins")), &mut out);
         let text = String::from_utf8(out).unwrap();
-        assert_eq!(text, "\tfiles\nautoinstall\tinstall every willing module for a kernel\n");
+        assert_eq!(
+            text,
+            "\tfiles\nautoinstall\tinstall all modules with AUTOINSTALL=yes for a kernel\n"
+        );
     }
 }

@@ -1,27 +1,66 @@
-//! What `dkms --help` prints, from the tables of commands and options.
+//! What `dkms --help` and `dkms COMMAND --help` print, from the tables of commands and options.
 
-use crate::args::commands::COMMANDS;
-use crate::args::options::{OPTIONS, Opt};
+use crate::args::commands::{COMMANDS, Command, CommandInfo};
+use crate::args::options::{OPTIONS, Opt, OptId};
 
-/// The whole text.
+/// The options that the overview lists.
+const OVERVIEW: &[OptId] =
+    &[OptId::Kernel, OptId::DryRun, OptId::Verbose, OptId::Quiet, OptId::PrintVersion, OptId::Help];
+
+/// Returns the help for a command, or the overview of all commands.
 #[must_use]
-pub fn text() -> String {
+pub fn text(command: Option<Command>) -> String {
+    match command.and_then(Command::info) {
+        Some(info) => of_command(info),
+        None => overview(),
+    }
+}
+
+fn overview() -> String {
     let mut text = String::from(
         "Build kernel modules from source for every kernel, and install them.\n\n\
          Usage: dkms COMMAND [MODULE/VERSION] [OPTIONS]\n\nCommands:\n",
     );
-    for about in COMMANDS {
-        let usage = format!("{} {}", about.name, about.operands);
-        text += &format!("  {usage:<32}{}\n", about.help);
-    }
+    text.extend(COMMANDS.iter().map(|info| line(info.name, info.help)));
     text += "\nOptions:\n";
-    for opt in OPTIONS.iter().filter(|opt| !opt.help.is_empty()) {
-        text += &format!("  {:<32}{}{}\n", spelled(opt), opt.help, of(opt));
-    }
-    text += "\nA module is named as foo/1.0, or as -m foo -v 1.0. Without -k the running kernel is \
-             meant.\nadd, build and install find the version if there is only one.\nadd, build and install also take a directory with a dkms.conf, or an archive \
-             of one.\n";
+    let listed = shown().filter(|opt| OVERVIEW.contains(&opt.id));
+    text.extend(listed.map(|opt| line(&spelled(opt), opt.help)));
+    text += "\nWithout -k, a command works for the running kernel.\n\
+             dkms COMMAND --help describes a command and all its options; see also dkms(8).\n";
     text
+}
+
+fn of_command(info: &CommandInfo) -> String {
+    let mut text =
+        format!("{}.\n\nUsage: dkms {} [OPTIONS]\n", capitalized(info.help), info.usage());
+    if !info.operands.is_empty() {
+        text += "\n";
+        text.extend(info.operands.iter().map(|operand| line(operand.name, operand.help)));
+    }
+    let (general, own): (Vec<_>, Vec<_>) =
+        shown().filter(|opt| opt.is_for(info.command)).partition(|opt| opt.of.is_empty());
+    for (title, options) in [("Options", own), ("General options", general)] {
+        if !options.is_empty() {
+            text += &format!("\n{title}:\n");
+            text.extend(options.iter().map(|opt| line(&spelled(opt), opt.help)));
+        }
+    }
+    text += "\nExamples:\n";
+    text.extend(info.examples.iter().map(|example| format!("  {example}\n")));
+    text
+}
+
+fn shown() -> impl Iterator<Item = &'static Opt> {
+    OPTIONS.iter().filter(|opt| !opt.help.is_empty())
+}
+
+fn line(left: &str, right: &str) -> String {
+    format!("  {left:<27} {right}\n")
+}
+
+fn capitalized(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 fn spelled(opt: &Opt) -> String {
@@ -31,19 +70,7 @@ fn spelled(opt: &Opt) -> String {
         (Some(_), long) => format!(", --{long}"),
         (None, long) => format!("  --{long}"),
     };
-    format!("{short}{long} {}", opt.value.unwrap_or_default())
-}
-
-/// The commands it is for, if those are few enough to be worth a word.
-fn of(opt: &Opt) -> String {
-    match opt.of {
-        [] => String::new(),
-        few if few.len() <= 3 => {
-            let names: Vec<_> = few.iter().map(|command| command.name()).collect();
-            format!(" ({})", names.join(", "))
-        }
-        _ => String::new(),
-    }
+    format!("{short}{long} {}", opt.value.unwrap_or_default()).trim_end().to_owned()
 }
 
 #[cfg(test)]
@@ -89,8 +116,8 @@ mod tests {
 
     #[test]
     fn every_command_is_in_the_man_page() {
-        for about in COMMANDS {
-            let name = about.name;
+        for info in COMMANDS {
+            let name = info.name;
             let found = ["Cm ", ", "].iter().any(|before| has_entry(&format!("{before}{name}")));
             assert!(found, "{name}");
         }
@@ -98,6 +125,22 @@ mod tests {
 
     #[test]
     fn tells_all() {
-        insta::assert_snapshot!(text());
+        insta::assert_snapshot!(text(None));
+    }
+
+    #[test]
+    fn describes_one_command() {
+        insta::assert_snapshot!(text(Some(Command::Install)));
+    }
+
+    #[test]
+    fn every_option_is_in_the_help_for_a_command() {
+        let all: String = COMMANDS.iter().map(|info| text(Some(info.command))).collect();
+        for opt in shown() {
+            assert!(all.contains(&line(&spelled(opt), opt.help)), "--{}", opt.long);
+        }
+        for line in all.lines() {
+            assert!(line.len() <= 120, "{line}");
+        }
     }
 }

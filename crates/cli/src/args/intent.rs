@@ -11,7 +11,7 @@ use crate::args::kernel_args::KernelArgs;
 use crate::args::module_arg::ModuleArg;
 use crate::args::options::OptId;
 use crate::args::parsed::{Args, ModuleWord};
-use crate::args::refusal::{NOT_ROOT, refuse};
+use crate::args::refusal::{NOT_ROOT, of_no_command, refuse};
 use crate::args::subject::{Here, KernelChoice, Subject, Target, Wrapping};
 
 /// What is to be done.
@@ -57,13 +57,16 @@ impl Intent {
     /// where it has no place, 8 an archive of nothing, 16 an empty kernel or architecture.
     pub fn read(args: &Args, here: &Here) -> Result<Self, Failure> {
         if args.has(OptId::BinariesOnly) && args.has(OptId::SourceOnly) {
-            return refuse(8, "--binaries-only and --source-only together leave nothing");
+            return refuse(
+                8,
+                "--binaries-only and --source-only: cannot be combined: the archive would be empty",
+            );
         }
         let kernels = KernelArgs::read(args)?;
-        let Some(command) = args.command else { return no_command(args) };
+        let Some(command) = args.command else { return Err(of_no_command(args)) };
         let module = ModuleArg::read(args, command, here);
         for word in &module.ignored {
-            log::warn!("{word} is ignored: the module is named already");
+            log::warn!("{word}: unexpected argument, ignored: the module is already given");
         }
         Reading { args, command, kernels, here }.intent(module)
     }
@@ -131,13 +134,16 @@ impl Reading<'_> {
         let Some(template) = self.args.template.as_deref().filter(|text| !text.is_empty()) else {
             return refuse(
                 1,
-                "match needs the kernel to do the same as for: dkms match --templatekernel RELEASE",
+                "match: no --templatekernel given (expected: --templatekernel RELEASE)",
             );
         };
         let bad = |why: BadName| Failure::new(1, why.to_string());
         let template: KernelRelease = template.parse().map_err(bad)?;
         if template == target.kernel {
-            return refuse(2, format!("{template} is the same kernel as the one that is to match"));
+            return refuse(
+                2,
+                format!("--templatekernel: {template}: same kernel as -k (expected another)"),
+            );
         }
         let module = module.module.map(|name| name.parse().map_err(bad)).transpose()?;
         Ok(Intent::Match { template, target, module })
@@ -145,20 +151,28 @@ impl Reading<'_> {
 
     fn load(&self, module: ModuleArg) -> Result<Intent, Failure> {
         match &module.path {
-            None => return refuse(2, "ldtarball needs an archive: dkms ldtarball FILE"),
+            None => {
+                return refuse(2, "ldtarball: no archive given (expected: dkms ldtarball ARCHIVE)");
+            }
             Some(path) if !path.exists() => {
-                return refuse(2, format!("{}: there is no such file", path.display()));
+                return refuse(
+                    2,
+                    format!("{}: no such file (expected an archive)", path.display()),
+                );
             }
             Some(_) => {}
         }
-        // What it holds is named in it.
+        // The archive names its module.
         let module = ModuleArg { module: None, version: None, ..module };
         self.change(Verb::Add, module)
     }
 
     fn pack(&self, module: ModuleArg) -> Result<Intent, Failure> {
         let Subject::Module(id) = module.subject(self.command, self.here)? else {
-            return refuse(1, "mktarball needs a module: dkms mktarball MODULE/VERSION");
+            return refuse(
+                1,
+                "mktarball: no module given (expected: dkms mktarball MODULE/VERSION)",
+            );
         };
         let wrapping = Wrapping {
             no_source: self.args.has(OptId::BinariesOnly),
@@ -171,10 +185,10 @@ impl Reading<'_> {
     fn change(&self, verb: Verb, module: ModuleArg) -> Result<Intent, Failure> {
         let all = self.kernels.all();
         if all && verb == Verb::Add {
-            return refuse(5, format!("--all cannot be used with {}", self.command.name()));
+            return refuse(5, format!("--all: cannot be used with {}", self.command.name()));
         }
         if all && module.is_path() {
-            return refuse(5, "--all cannot be used with a path");
+            return refuse(5, "--all: cannot be used with a path (expected MODULE/VERSION)");
         }
         let subject = module.subject(self.command, self.here)?;
         if all && matches!(verb, Verb::Build | Verb::Install) {
@@ -192,7 +206,9 @@ impl Reading<'_> {
         let args = self.args;
         let options = [("--kernelsourcedir", &args.kernel_source), ("--config", &args.config)];
         match options.into_iter().find(|(_, path)| path.is_some()) {
-            Some((option, _)) => refuse(2, format!("{option} is for one kernel: name it with -k")),
+            Some((option, _)) => {
+                refuse(2, format!("{option}: cannot be combined with --all (expected: -k RELEASE)"))
+            }
             None => Ok(()),
         }
     }
@@ -203,17 +219,8 @@ fn cache(args: &Args) -> Result<Intent, Failure> {
     match args.names.as_slice() {
         [] => Ok(Intent::Cache),
         [ModuleWord::Word(word)] if word == "clear" => Ok(Intent::ClearCache),
-        _ => refuse(2, "cache takes nothing but clear: dkms cache clear"),
+        _ => refuse(2, "cache: unexpected argument (expected: dkms cache, or dkms cache clear)"),
     }
-}
-
-fn no_command<T>(args: &Args) -> Result<T, Failure> {
-    let word = args.names.iter().find_map(|name| match name {
-        ModuleWord::Word(word) => Some(word),
-        _ => None,
-    });
-    let what = word.map_or("no command".into(), |word| format!("{word}: no such command"));
-    refuse(2, format!("{what}; the commands are listed by dkms --help"))
 }
 
 #[cfg(test)]

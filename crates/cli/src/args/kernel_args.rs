@@ -46,22 +46,29 @@ impl<'a> KernelArgs<'a> {
         if arches > 1 && arches != kernels {
             return refuse(
                 1,
-                format!("{arches} architectures cannot be paired with {kernels} kernels"),
+                format!(
+                    "-a: {arches} architectures for {kernels} kernels (expected one, or one for \
+                     each -k)"
+                ),
             );
         }
         if self.all && kernels > 0 {
-            return refuse(2, "--all and -k exclude each other");
+            return refuse(2, "--all: cannot be combined with -k (expected one of them)");
         }
         if self.all && arches > 0 {
-            return refuse(3, "--all and -a exclude each other");
+            return refuse(3, "--all: cannot be combined with -a (expected -k RELEASE -a ARCH)");
         }
         if let Some(command) = command.filter(|command| command.is_kernel_hook()) {
             self.check_one(command)?;
         }
-        let empty =
-            self.kernels.iter().any(|(kernel, _)| kernel.is_empty()) || self.arches.contains(&"");
-        if empty && command != Some(Command::Status) {
-            return refuse(16, "a kernel release or an architecture is empty");
+        if command == Some(Command::Status) {
+            return Ok(());
+        }
+        if self.kernels.iter().any(|(kernel, _)| kernel.is_empty()) {
+            return refuse(16, "-k: empty value (expected RELEASE, as printed by uname -r)");
+        }
+        if self.arches.contains(&"") {
+            return refuse(16, "-a: empty value (expected ARCH, as printed by uname -m)");
         }
         Ok(())
     }
@@ -74,13 +81,14 @@ impl<'a> KernelArgs<'a> {
     pub fn check_one(&self, command: Command) -> Result<(), Failure> {
         let name = command.name();
         if self.all {
-            return refuse(5, format!("--all cannot be used with {name}"));
+            return refuse(5, format!("--all: cannot be used with {name} (expected -k RELEASE)"));
         }
         let default = usize::from(!command.is_kernel_hook());
-        if self.kernels.len().max(default) != 1 {
-            return refuse(4, format!("{name} is for one kernel at a time: name it with -k"));
+        match self.kernels.len().max(default) {
+            1 => Ok(()),
+            0 => refuse(4, format!("{name}: no kernel given (expected: dkms {name} -k RELEASE)")),
+            _ => refuse(4, format!("{name}: more than one kernel given (expected one -k)")),
         }
-        Ok(())
     }
 
     /// Whether `-k` was given.
@@ -102,11 +110,11 @@ impl<'a> KernelArgs<'a> {
         let kernels = if self.kernels.is_empty() { &running } else { self.kernels.as_slice() };
         let mut targets = Vec::new();
         for (index, (kernel, _)) in kernels.iter().enumerate() {
-            let bad = |why: BadName| Failure::new(1, why.to_string());
+            let bad = |option| move |why: BadName| Failure::new(1, format!("{option}: {why}"));
             targets.push(Target {
-                kernel: kernel.parse().map_err(bad)?,
+                kernel: kernel.parse().map_err(bad("-k"))?,
                 arch: match self.arch(index) {
-                    Some(arch) => arch.parse().map_err(bad)?,
+                    Some(arch) => arch.parse().map_err(bad("-a"))?,
                     None => here.arch.clone(),
                 },
             });

@@ -1,6 +1,7 @@
 //! The machine that a command line means: its root and trees, and what else is said of them.
 
 use std::env;
+use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -27,8 +28,9 @@ use crate::args::subject::Here;
 /// without an os-release file.
 pub fn site(args: &Args) -> Result<Site, Failure> {
     let root = args.root.as_deref().unwrap_or(Path::new("/"));
-    let root =
-        absolute(root).or_else(|why| refuse(2, format!("--root {}: {why}", root.display())))?;
+    let root = absolute(root).or_else(|why| {
+        refuse(2, invalid("--root", root.display(), &format!("a directory: {why}")))
+    })?;
     // First of all, as with dkms: nothing is known of a machine without.
     Placement::read(&Trees::under(&root)).or_else(|why| refuse(4, why.to_string()))?;
     let mut site = Site::for_cli(&root);
@@ -45,7 +47,7 @@ pub fn site(args: &Args) -> Result<Site, Failure> {
     if let Some(jobs) = args.jobs.as_deref().filter(|jobs| !jobs.is_empty()) {
         match jobs.parse() {
             Ok(jobs) => site.settings.set_jobs(jobs),
-            Err(_) => return refuse(2, format!("-j {jobs}: this is no number of jobs")),
+            Err(_) => return refuse(2, invalid("-j", jobs, "a number")),
         }
     }
     Ok(site)
@@ -58,7 +60,7 @@ fn asked(args: &Args) -> Result<Asked, Failure> {
     for directive in &args.directives {
         match directive.split_once('=') {
             Some((name, text)) => directives.push((name.to_owned(), text.to_owned())),
-            None => return refuse(2, format!("--directive {directive}: it must be NAME=VALUE")),
+            None => return refuse(2, invalid("--directive", directive, "NAME=VALUE")),
         }
     }
     Ok(Asked {
@@ -72,6 +74,11 @@ fn asked(args: &Args) -> Result<Asked, Failure> {
         force_version: args.has(OptId::ForceVersion),
         only_added: matches!(args.command, Some(Command::Add | Command::Ldtarball)),
     })
+}
+
+/// The message for an option whose value cannot be used.
+fn invalid(option: &str, value: impl Display, expected: &str) -> String {
+    format!("invalid value for {option}: \"{value}\" (expected {expected})")
 }
 
 /// A path that means the same wherever a program is started.

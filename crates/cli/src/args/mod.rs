@@ -11,4 +11,5 @@ pub mod options;
 pub mod parsed;
 pub mod refusal;
 pub mod subject;
+mod suggest;
 mod versions;

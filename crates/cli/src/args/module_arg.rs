@@ -99,10 +99,13 @@ impl ModuleArg {
                 let module = module.parse().or_else(|why| refuse(1, format!("{why}")))?;
                 only_version(&here.trees, &module, name).map(Subject::Module)
             }
-            _ => refuse(
+            (Some(module), None) => refuse(
                 1,
-                format!("{name} needs a module and its version: dkms {name} MODULE/VERSION"),
+                format!("{module}: no version given (expected: dkms {name} {module}/VERSION)"),
             ),
+            (None, _) => {
+                refuse(1, format!("{name}: no module given (expected: {})", command.expected()))
+            }
         }
     }
 }
@@ -149,11 +152,11 @@ fn source(path: &Path) -> Result<Subject, Failure> {
     if !path.is_file() {
         // dkms takes such a word for a module: `/x` has an empty name, `./x` has no source.
         let code = if path.is_absolute() { 1 } else { 2 };
-        let lacks = match path.is_dir() {
-            true => "there is no dkms.conf in this directory",
-            false => "there is no such file or directory",
+        let problem = match path.is_dir() {
+            true => "no dkms.conf in this directory",
+            false => "no such file or directory",
         };
-        return refuse(code, format!("{shown}: {lacks}"));
+        return refuse(code, format!("{shown}: {problem} (expected a module's source or archive)"));
     }
     match path.file_name() {
         Some(name) if name == "dkms.conf" => {
@@ -161,7 +164,7 @@ fn source(path: &Path) -> Result<Subject, Failure> {
             Ok(Subject::Directory(dir.unwrap_or(Path::new(".")).to_owned()))
         }
         Some(name) if name.as_encoded_bytes().ends_with(b"dkms.conf") => {
-            refuse(9, format!("{shown}: the file must be called dkms.conf"))
+            refuse(9, format!("{shown}: wrong file name (expected dkms.conf)"))
         }
         _ => Ok(Subject::Archive(path.to_owned())),
     }

@@ -1,33 +1,33 @@
-//! The options: how each is spelled, what it takes and what it means. The parser, `--help`,
-//! completion and the man page all read this one table.
+//! The options: their spelling, value and meaning. The parser, `--help`, completion and a test of
+//! the man page read this one table.
 
 use crate::args::commands::Command;
 use crate::args::commands::Command::{
-    Add, Autoinstall, Build, Cache, Install, KernelPostinst, KernelPreinst, KernelPrerm, Ldtarball,
-    Match, Mktarball, Remove, Status, Unbuild, Uninstall,
+    Add, Autoinstall, Build, Cache, GenerateMok, Install, KernelPostinst, KernelPreinst,
+    KernelPrerm, Ldtarball, Match, Mktarball, Remove, Status, Unbuild, Uninstall,
 };
 
 /// One option.
 #[derive(Debug, Clone, Copy)]
 pub struct Opt {
-    /// Which one.
+    /// Its meaning.
     pub id: OptId,
-    /// Its name, typed after two dashes; empty if it has only a letter.
+    /// Its name after two dashes; empty if it has only a letter.
     pub long: &'static str,
-    /// Its letter, typed after one dash.
+    /// Its letter after one dash.
     pub short: Option<char>,
     /// Whether its name may go on before the `=`: dkms compares some names by their beginning
     /// only, and scripts write `--kernelversion`.
     pub loose: bool,
-    /// What its value is called; nothing if it takes none.
+    /// The placeholder of its value; `None` if it takes none.
     pub value: Option<&'static str>,
-    /// The commands that it means something to; none if to all. Others take it and ignore it.
+    /// The commands that use it; empty if all do. Other commands accept and ignore it.
     pub of: &'static [Command],
     /// What it does, in one line; empty keeps it out of `--help`.
     pub help: &'static str,
 }
 
-/// The meaning of an option; [`OPTIONS`] says it in words.
+/// The meaning of an option; [`OPTIONS`] describes each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OptId {
     Module,
@@ -66,12 +66,32 @@ pub enum OptId {
     Help,
 }
 
-const SOURCED: &[Command] = &[Add, Build, Install, Autoinstall, Match, KernelPostinst];
-const BUILDING: &[Command] = &[Build, Install, Autoinstall, Match, KernelPostinst];
-const PLACING: &[Command] = &[Install, Autoinstall, Match, KernelPostinst];
-const ONE_MODULE: &[Command] = &[Add, Build, Install, Uninstall, Unbuild, Remove, Mktarball];
-const FOR_ALL: &[Command] = &[Build, Install, Autoinstall, Uninstall, Unbuild, Remove, Mktarball];
-const INDEXING: &[Command] = &[
+const ON_MODULE: &[Command] = &[Add, Build, Install, Uninstall, Unbuild, Remove, Mktarball];
+const NAMES_MODULE: &[Command] =
+    &[Add, Build, Install, Uninstall, Unbuild, Remove, Mktarball, Status, Match];
+const NAMES_VERSION: &[Command] =
+    &[Add, Build, Install, Uninstall, Unbuild, Remove, Mktarball, Status];
+const NAMES_KERNEL: &[Command] = &[
+    Add,
+    Build,
+    Install,
+    Uninstall,
+    Unbuild,
+    Remove,
+    Mktarball,
+    Status,
+    Autoinstall,
+    Match,
+    GenerateMok,
+    KernelPreinst,
+    KernelPostinst,
+    KernelPrerm,
+];
+const CAN_FORCE: &[Command] = &[Add, Build, Install, Ldtarball, Autoinstall, Match, KernelPostinst];
+const READS_CONF: &[Command] = &[Add, Build, Install, Autoinstall, Match, KernelPostinst];
+const BUILDS: &[Command] = &[Build, Install, Autoinstall, Match, KernelPostinst];
+const INSTALLS: &[Command] = &[Install, Autoinstall, Match, KernelPostinst];
+const RUNS_DEPMOD: &[Command] = &[
     Install,
     Uninstall,
     Unbuild,
@@ -89,82 +109,92 @@ pub const OPTIONS: &[Opt] = &[
     opt(OptId::Module, "module", "the module, or MODULE/VERSION")
         .short('m')
         .loose()
-        .takes("MODULE"),
-    opt(OptId::Version, "", "the module's version").short('v').takes("VERSION"),
-    opt(OptId::Kernel, "kernelver", "the kernel release, or RELEASE/ARCH; may be repeated")
+        .takes("MODULE")
+        .of(NAMES_MODULE),
+    opt(OptId::Version, "", "the module's version").short('v').takes("VERSION").of(NAMES_VERSION),
+    opt(OptId::Kernel, "kernelver", "the kernel release, or RELEASE/ARCH; repeatable")
         .short('k')
         .loose()
-        .takes("RELEASE"),
-    opt(OptId::Archive, "archive", "the archive to read or to write")
+        .takes("RELEASE")
+        .of(NAMES_KERNEL),
+    opt(OptId::Archive, "archive", "the archive to read or write")
         .loose()
         .takes("FILE")
         .of(&[Mktarball, Ldtarball, Add, Build, Install]),
-    opt(OptId::Arch, "arch", "the architecture; may be repeated, one for each kernel")
+    opt(OptId::Arch, "arch", "the architecture; repeatable, one for each kernel")
         .short('a')
         .loose()
-        .takes("ARCH"),
-    opt(OptId::All, "all", "all kernels: with headers (build, install, autoinstall), or built for")
-        .of(FOR_ALL),
-    opt(OptId::Force, "force", "do it even if it is done, or if something speaks against it"),
-    opt(OptId::ForceVersion, "force-version-override", "place it over a newer version of the same")
-        .of(PLACING),
-    opt(OptId::Conf, "", "use this file in place of the module's own dkms.conf")
+        .takes("ARCH")
+        .of(NAMES_KERNEL),
+    opt(OptId::All, "all", "every installed kernel that has headers").of(&[
+        Build,
+        Install,
+        Autoinstall,
+    ]),
+    opt(OptId::All, "all", "every kernel that the module is built for")
+        .of(&[Uninstall, Unbuild, Remove, Mktarball]),
+    opt(OptId::Force, "force", "redo finished work and override safety checks").of(CAN_FORCE),
+    opt(
+        OptId::ForceVersion,
+        "force-version-override",
+        "install over a newer version of the module",
+    )
+    .of(INSTALLS),
+    opt(OptId::Conf, "", "read this file instead of the module's dkms.conf")
         .short('c')
         .takes("FILE")
-        .of(ONE_MODULE),
-    opt(OptId::Config, "config", "the kernel's configuration, if not the one in its headers")
+        .of(ON_MODULE),
+    opt(OptId::Config, "config", "the kernel's configuration, if not in its headers")
         .loose()
         .takes("FILE")
-        .of(BUILDING),
+        .of(BUILDS),
     opt(OptId::KernelSource, "kernelsourcedir", "the kernel's headers, if not in its directory")
         .loose()
         .takes("DIR")
-        .of(BUILDING),
-    opt(
-        OptId::Directive,
-        "directive",
-        "set a directive after all dkms.conf files; may be repeated",
-    )
-    .loose()
-    .takes("NAME=VALUE")
-    .of(SOURCED),
-    opt(OptId::Jobs, "", "how many jobs run at a time; 0 for one for each processor")
+        .of(BUILDS),
+    opt(OptId::Directive, "directive", "override a dkms.conf directive; repeatable")
+        .loose()
+        .takes("NAME=VALUE")
+        .of(READS_CONF),
+    opt(OptId::Jobs, "", "the number of parallel jobs; 0 for one per processor")
         .short('j')
         .takes("NUMBER")
-        .of(BUILDING),
-    opt(OptId::NoDepmod, "no-depmod", "leave modules.dep as it is").of(INDEXING),
-    opt(OptId::Modprobe, "modprobe-on-install", "load what this machine has devices for")
-        .of(PLACING),
-    opt(OptId::Symlink, "symlink-modules", "place links to the objects, not copies").of(PLACING),
-    opt(OptId::Template, "templatekernel", "the kernel to do the same as for")
+        .of(BUILDS),
+    opt(OptId::NoDepmod, "no-depmod", "do not run depmod").of(RUNS_DEPMOD),
+    opt(
+        OptId::Modprobe,
+        "modprobe-on-install",
+        "load the modules that this machine has devices for",
+    )
+    .of(INSTALLS),
+    opt(OptId::Symlink, "symlink-modules", "install symbolic links instead of copies").of(INSTALLS),
+    opt(OptId::Template, "templatekernel", "the kernel whose modules are installed for the other")
         .loose()
         .takes("RELEASE")
         .of(&[Match]),
-    opt(OptId::BinariesOnly, "binaries-only", "leave the source out of the archive")
-        .of(&[Mktarball]),
-    opt(OptId::SourceOnly, "source-only", "leave what was built out of the archive")
-        .of(&[Mktarball]),
-    opt(OptId::RpmSafeUpgrade, "rpm_safe_upgrade", "keep the module over an upgrade of its rpm")
+    opt(OptId::BinariesOnly, "binaries-only", "leave the source out").of(&[Mktarball]),
+    opt(OptId::SourceOnly, "source-only", "leave the builds out").of(&[Mktarball]),
+    opt(OptId::RpmSafeUpgrade, "rpm_safe_upgrade", "keep the module across its RPM's upgrade")
         .of(&[Add, Install, Remove]),
-    opt(OptId::DkmsTree, "dkmstree", "the dkms tree, if not /var/lib/dkms").loose().takes("DIR"),
-    opt(OptId::SourceTree, "sourcetree", "where sources are, if not in /usr/src")
-        .loose()
-        .takes("DIR"),
-    opt(OptId::InstallTree, "installtree", "where kernels are, if not in /lib/modules")
-        .loose()
-        .takes("DIR"),
-    opt(OptId::Root, "root", "work on the machine whose / is DIR").takes("DIR"),
-    opt(OptId::DryRun, "dry-run", "say what would be done and why, and do nothing"),
     opt(OptId::Json, "json", "print JSON").of(&[Status, Cache]),
-    opt(OptId::Pending, "debts", "only finish what an interrupted run left to do")
+    opt(OptId::Pending, "debts", "only finish the pending work of interrupted runs")
         .of(&[Autoinstall]),
-    opt(OptId::Timings, "timings", "write a page that shows what took how long")
+    opt(OptId::Timings, "timings", "write an HTML timeline of the run to this file")
         .takes("FILE")
-        .of(BUILDING),
-    opt(OptId::Verbose, "verbose", "print the compilers' output and the commands that are run"),
+        .of(BUILDS),
+    opt(OptId::DkmsTree, "dkmstree", "the dkms tree (default: /var/lib/dkms)").loose().takes("DIR"),
+    opt(OptId::SourceTree, "sourcetree", "the source tree (default: /usr/src)")
+        .loose()
+        .takes("DIR"),
+    opt(OptId::InstallTree, "installtree", "the directory of kernels (default: /lib/modules)")
+        .loose()
+        .takes("DIR"),
+    opt(OptId::Root, "root", "work on the system whose root directory is DIR").takes("DIR"),
+    opt(OptId::DryRun, "dry-run", "print what would be done and why, and do nothing"),
+    opt(OptId::Verbose, "verbose", "print the compilers' output and the steps as they begin"),
     opt(OptId::Quiet, "quiet", "print nothing").short('q'),
     opt(OptId::PrintVersion, "version", "print the version").short('V'),
-    opt(OptId::Help, "help", "print this").short('h'),
+    opt(OptId::Help, "help", "print help; after a command, help for that command").short('h'),
     opt(OptId::Debug, "debug", ""),
     opt(OptId::Deprecated, "no-initrd", ""),
     opt(OptId::Deprecated, "no-clean-kernel", ""),
@@ -188,18 +218,24 @@ impl Opt {
         Self { value: Some(value), ..self }
     }
 
+    /// Whether a command uses it.
+    #[must_use]
+    pub fn is_for(&self, command: Command) -> bool {
+        self.of.is_empty() || self.of.contains(&command)
+    }
+
     const fn of(self, of: &'static [Command]) -> Self {
         Self { of, ..self }
     }
 
-    /// The option that an argument is, and the value that stands in the same argument after `=`.
-    /// dkms takes that from long names alone: `-j4` and `-m=foo` are no options.
+    /// Returns the option that an argument is, and its value if that follows `=` in the same
+    /// argument. As in dkms, only long names take `=`: `-j4` and `-m=foo` are not options.
     #[must_use]
     pub fn from_argument(argument: &str) -> Option<(&'static Self, Option<&str>)> {
         OPTIONS.iter().find_map(|opt| Some((opt, opt.spelled(argument)?)))
     }
 
-    /// Whether an argument is this option; then, what follows its `=`.
+    /// Returns what follows `=` in an argument, if the argument is this option.
     fn spelled<'a>(&self, argument: &'a str) -> Option<Option<&'a str>> {
         if let Some(name) = argument.strip_prefix("--") {
             let (name, value) = match name.split_once('=') {

@@ -1,4 +1,4 @@
-//! What was typed: the command line word for word, read as dkms reads it.
+//! The command line word for word, parsed as dkms parses it.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -58,47 +58,29 @@ pub enum ModuleWord {
     Word(String),
 }
 
-/// What ends the reading of a command line where it stands.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+/// What ends parsing at its position.
+#[derive(Debug, PartialEq, Eq)]
 pub enum EarlyExit {
     /// `--version`
-    #[error("the version is asked for")]
     Version,
     /// `--help`
-    #[error("help is asked for")]
     Help,
-    /// No such option (dkms's exit code 2).
-    #[error("Unknown option: {0}\n  the options are listed by dkms --help")]
+    /// An unknown option (dkms's exit code 2).
     Unknown(String),
     /// Two commands (dkms's exit code 4).
-    #[error("{first} and {second} are two commands, and only one can be carried out")]
     TwoCommands {
         /// The one that came first.
         first: &'static str,
         /// The other.
         second: &'static str,
     },
-    /// A word that is no text.
-    #[error("{0:?} is not UTF-8, and nothing that dkms works with is named so")]
+    /// A word that is not UTF-8.
     NotText(OsString),
 }
 
-impl EarlyExit {
-    /// dkms's exit code for it.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Version | Self::Help => 0,
-            Self::Unknown(_) => 2,
-            Self::TwoCommands { .. } => 4,
-            Self::NotText(_) => 1,
-        }
-    }
-}
-
 impl Args {
-    /// Reads the arguments of a command line, from left to right. What came before a [`EarlyExit`]
-    /// counts: `-q --frobnicate` complains about nothing.
+    /// Parses the arguments of a command line, from left to right. What came before an [`EarlyExit`]
+    /// counts: `-q --frobnicate` prints nothing.
     #[must_use]
     pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> (Self, Option<EarlyExit>) {
         let mut args = Self::default();
@@ -120,7 +102,7 @@ impl Args {
         (args, None)
     }
 
-    /// Whether an option without a value was given.
+    /// Returns true if an option without a value was given.
     #[must_use]
     pub fn has(&self, flag: OptId) -> bool {
         self.flags.contains(&flag)

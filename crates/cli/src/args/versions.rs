@@ -23,7 +23,7 @@ pub fn only_version(trees: &Trees, name: &ModuleName, command: &str) -> Result<M
         [] => refuse(
             1,
             format!(
-                "{name}: no such module: none is added, and there is no source in {}/{name}-VERSION",
+                "{name}: no such module: not added, and no source in {}/{name}-VERSION",
                 trees.source.display()
             ),
         ),
@@ -31,12 +31,8 @@ pub fn only_version(trees: &Trees, name: &ModuleName, command: &str) -> Result<M
             versions.sort_by(|a, b| version::compare(a.version.as_str(), b.version.as_str()));
             let list: Vec<String> = versions.iter().map(ToString::to_string).collect();
             let list = list.join(", ");
-            refuse(
-                1,
-                format!(
-                    "{name}: more than one version: {list}\n  run: dkms {command} {name}/VERSION"
-                ),
-            )
+            let failure = Failure::new(1, format!("{name}: more than one version: {list}"));
+            Err(failure.with_hint(format!("run: dkms {command} {name}/VERSION")))
         }
     }
 }

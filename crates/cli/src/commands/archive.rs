@@ -1,7 +1,5 @@
 //! Modules that come from elsewhere, and archives of modules that go elsewhere.
 
-use std::path::PathBuf;
-
 use dkms_engine::archive::{self, Packing, Unpacked};
 use dkms_engine::failure::Failure;
 use dkms_engine::import::Import;
@@ -52,17 +50,17 @@ impl Arrival {
     }
 }
 
-/// `dkms mktarball`: writes the archive of a module, and returns its path.
+/// `dkms mktarball`: returns what goes into the archive of a module.
 ///
 /// # Errors
 /// [`Failure`], as dkms gives it: 4 broken, 3 not added, 8 a dkms.conf that is none, 6 not built
-/// for one of the kernels, 9 a place that cannot be written to.
+/// for one of the kernels.
 pub fn pack(
     site: &Site,
     id: &ModuleId,
     kernels: &KernelChoice,
     wrapping: &Wrapping,
-) -> Result<PathBuf, Failure> {
+) -> Result<Packing, Failure> {
     let state = State::read(&site.trees);
     let added = state.modules.iter().find(|added| added.id == *id);
     let Some(added) = added.filter(|added| added.is_added() || added.is_broken()) else {
@@ -81,13 +79,12 @@ pub fn pack(
             return refuse(6, format!("{id} is not built for {kernel} ({arch}): build it first"));
         }
     }
-    let packing = Packing {
+    Ok(Packing {
         id: id.clone(),
         builds: (!wrapping.no_builds).then_some(builds),
         source: !wrapping.no_source,
         archive: wrapping.archive.clone(),
-    };
-    packing.write(site)
+    })
 }
 
 fn builds(added: &Added, kernels: &KernelChoice) -> Vec<(KernelRelease, Arch)> {

@@ -1,4 +1,4 @@
-//! `dkms cache`: shows the builds that may come back, and forgets them.
+//! `dkms cache`: lists or clears the build cache.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -56,14 +56,19 @@ pub fn list(site: &Site, json: bool, console: &Console) -> u8 {
     0
 }
 
-/// Empties the cache.
+/// Empties the cache, or with `dry_run` says how many builds it has.
 ///
 /// # Errors
 /// [`Failure`] (1) if the lock cannot be taken, or if a file cannot be deleted.
-pub fn clear(site: &Site, progress: &mut Progress<'_>) -> Result<u8, Failure> {
+pub fn clear(site: &Site, dry_run: bool, progress: &mut Progress<'_>) -> Result<u8, Failure> {
+    if dry_run {
+        let count = Cache::of(&site.trees).entries().len();
+        progress.say(&format!("would delete {}", builds(count)));
+        return Ok(0);
+    }
     let _lock = take_lock(site, progress)?;
     let count = Cache::of(&site.trees).clear()?;
-    progress.say(&format!("forgot {}", builds(count)));
+    progress.say(&format!("deleted {}", builds(count)));
     Ok(0)
 }
 
@@ -80,7 +85,7 @@ fn listed(entries: Vec<Entry>, limit: u64, json: bool, now: SystemTime) -> Strin
         text += &format!("{module}, {kernel}, {arch}: {}, used {}\n", amount(*size), ago(age));
     }
     let limit = match limit {
-        0 => "nothing is kept ([cache] size)".to_owned(),
+        0 => "the cache is disabled ([cache] size)".to_owned(),
         limit => format!("at most {}", amount(limit)),
     };
     text + &format!("{}, {}; {limit}\n", builds(entries.len()), amount(size))
@@ -145,7 +150,7 @@ mod tests {
     fn an_empty_cache_is_listed_too() {
         let listed = |limit, json| listed(Vec::new(), limit, json, UNIX_EPOCH);
         assert_eq!(listed(1 << 30, false), "0 builds, 0 bytes; at most 1.0G\n");
-        assert_eq!(listed(0, false), "0 builds, 0 bytes; nothing is kept ([cache] size)\n");
+        assert_eq!(listed(0, false), "0 builds, 0 bytes; the cache is disabled ([cache] size)\n");
         let json: serde_json::Value = serde_json::from_str(&listed(7, true)).expect("JSON");
         assert_eq!(json, serde_json::json!({"size": 0, "limit": 7, "entries": []}));
     }

@@ -146,6 +146,6 @@ impl Rights {
         if there.is_some_and(|dir| access(dir, AccessFlags::W_OK).is_ok()) {
             return Ok(());
         }
-        refuse(1, format!("{} cannot be written to; are you root?", site.trees.dkms.display()))
+        refuse(1, format!("{}: permission denied: run dkms as root", site.trees.dkms.display()))
     }
 }

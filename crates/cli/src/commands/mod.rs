@@ -32,14 +32,19 @@ pub fn run(intent: Intent, args: &Args, site: Site, console: &Console) -> Result
     let code = match intent {
         Intent::Status(filter) => return Ok(status::run(site, &filter, json, console)),
         Intent::Cache => return Ok(cache::list(site, json, console)),
-        Intent::ClearCache => return cache::clear(site, &mut console.progress(site)),
+        Intent::ClearCache => return cache::clear(site, dry_run, &mut console.progress(site)),
         Intent::Initramfs => return initramfs::run(site, dry_run, &mut console.progress(site)),
         Intent::GenerateMok(kernel) => {
             return generate_mok::run(site, kernel.as_ref(), dry_run, &mut console.progress(site));
         }
         Intent::Pack(module, kernels, wrapping) => {
             site.asked.module = Some(module.clone());
-            let path = archive::pack(site, &module, &kernels, &wrapping)?;
+            let packing = archive::pack(site, &module, &kernels, &wrapping)?;
+            if dry_run {
+                console.print(&format!("would write an archive of {module}\n"));
+                return Ok(0);
+            }
+            let path = packing.write(site)?;
             console.print(&format!("Tarball location: {}\n", path.display()));
             return Ok(0);
         }

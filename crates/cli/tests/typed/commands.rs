@@ -224,11 +224,7 @@ fn a_name_is_enough_for_the_only_version() {
     assert_eq!(said.errors, list);
     let said = dkms(&root, "add bar");
     assert_eq!(said.code, 1);
-    assert!(
-        said.errors.contains("there is no source in ROOT/usr/src/bar-VERSION"),
-        "{}",
-        said.errors
-    );
+    assert!(said.errors.contains("no source in ROOT/usr/src/bar-VERSION"), "{}", said.errors);
     assert_eq!(ends(&root, "status", 0), installed);
 }
 
@@ -243,4 +239,50 @@ fn a_checkout_is_meant_before_a_version() {
     root.write("foo/dkms.conf", conf);
     ends(&root, "add foo", 0);
     assert_eq!(ends(&root, "status", 0), "foo/1.0: added\nfoo/2.0: added\n");
+}
+
+#[test]
+fn a_mistyped_word_gets_the_nearest_name() {
+    let root = root();
+    for (line, code, errors) in [
+        ("isntall foo/1.0", 2, "unknown command: isntall\n  did you mean install?"),
+        ("frobnicate", 2, "unknown command: frobnicate\n  see: dkms --help"),
+        ("", 2, "no command given (expected: dkms COMMAND)\n  see: dkms --help"),
+        ("install foo/1.0 --forse", 2, "unknown option: --forse\n  did you mean --force?"),
+        ("install foo/1.0 -j4", 2, "unknown option: -j4\n  did you mean -j 4?"),
+        ("install --frobnicate", 2, "unknown option: --frobnicate\n  see: dkms install --help"),
+        ("remove foo", 1, "foo: no version given (expected: dkms remove foo/VERSION)"),
+        ("remove", 1, "remove: no module given (expected: dkms remove MODULE/VERSION)"),
+        ("build foo/1.0 -j x", 2, "invalid value for -j: \"x\" (expected a number)"),
+        ("add build", 4, "unexpected command: build: add was given before (expected one command)"),
+    ] {
+        let said = dkms(&root, line);
+        assert_eq!((said.code, said.errors), (code, format!("dkms: error: {errors}\n")), "{line}");
+    }
+}
+
+#[test]
+fn helps_with_one_command() {
+    let root = root();
+    let help = ends(&root, "mktarball --help --frobnicate", 0);
+    assert!(help.contains("Usage: dkms mktarball MODULE/VERSION [OPTIONS]"), "{help}");
+    assert!(help.contains("--source-only") && !help.contains("--timings"), "{help}");
+    // As with dkms, what follows is not read.
+    assert_eq!(ends(&root, "--help mktarball", 0), ends(&root, "-h", 0));
+    assert_eq!(ends(&root, "-q mktarball --help", 0), "");
+}
+
+#[test]
+fn a_dry_run_keeps_archives_and_the_cache() {
+    let root = root();
+    ends(&root, &format!("build foo/1.0 -k {K1}"), 0);
+    let said = ends(&root, &format!("mktarball foo/1.0 -k {K1} --dry-run"), 0);
+    assert_eq!(said, "would write an archive of foo/1.0\n");
+    ends(&root, &format!("mktarball foo/1.0 -k {K2} --dry-run"), 6);
+    assert!(!root.exists("var/lib/dkms/foo/1.0/tarball"));
+    ends(&root, "remove foo/1.0 --all", 0);
+    let listed = ends(&root, "cache", 0);
+    assert_eq!(ends(&root, "cache clear --dry-run", 0), "would delete 1 build\n");
+    assert_eq!(ends(&root, "cache", 0), listed);
+    assert_eq!(ends(&root, "cache clear", 0), "deleted 1 build\n");
 }
