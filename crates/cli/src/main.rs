@@ -19,7 +19,7 @@ use args::{complete, help, machine, refusal};
 use output::console::Console;
 use output::loudness::Loudness;
 
-/// The version of dkms that this one stands for, in the form that scripts parse.
+/// The version of dkms that this program is compatible with, in the form that scripts parse.
 const VERSION: &str = "dkms-3.4.3";
 
 fn main() -> ExitCode {

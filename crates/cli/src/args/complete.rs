@@ -1,9 +1,8 @@
-//! Tab completion: what could stand at the end of a command line, for the shells' scripts to ask.
+//! Tab completion, for the scripts of the shells.
 //!
-//! `dkms __complete WORDS...` prints, for the last of the words, which may be empty, a line for
-//! each continuation: the whole word, a tab, and what it means. A line that begins with the tab
-//! says that a file (`files`) or a directory (`dirs`) is wanted. Takes no lock, evaluates no
-//! dkms.conf.
+//! `dkms __complete WORDS...` completes the last word, which may be empty. It prints one line for
+//! each candidate: the whole word, a tab, and a description. A line that begins with the tab asks
+//! the shell for a file (`files`) or a directory (`dirs`). Takes no lock, evaluates no dkms.conf.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -21,27 +20,27 @@ use crate::args::module_arg::ModuleArg;
 use crate::args::options::{OPTIONS, Opt, OptId};
 use crate::args::parsed::Args;
 
-/// The word that asks.
+/// The hidden command that completes.
 pub const WORD: &str = "__complete";
 
-/// Something that can stand at the end.
+/// A possible completion.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Candidate {
-    /// This word, which means that.
+    /// A word and its description.
     Word(String, String),
-    /// A file.
+    /// Any file.
     File,
-    /// A directory.
+    /// Any directory.
     Directory,
 }
 
-/// Answers a shell: `words` are those after `dkms`, the last one being completed. Nobody can be
-/// told of what goes wrong here, so it offers nothing then.
+/// Completes the last of the words after `dkms`. On an error it offers nothing: a shell shows no
+/// messages while it completes.
 pub fn answer(words: impl Iterator<Item = OsString>, out: &mut impl Write) {
     let mut words: Vec<OsString> = words.collect();
     let Some(Ok(current)) = words.pop().map(OsString::into_string) else { return };
-    for offer in offers(words, &current) {
-        let line = match offer {
+    for candidate in candidates(words, &current) {
+        let line = match candidate {
             Candidate::Word(word, meaning) => format!("{word}\t{meaning}\n"),
             Candidate::File => "\tfiles\n".into(),
             Candidate::Directory => "\tdirs\n".into(),
@@ -50,7 +49,7 @@ pub fn answer(words: impl Iterator<Item = OsString>, out: &mut impl Write) {
     }
 }
 
-fn offers(before: Vec<OsString>, current: &str) -> Vec<Candidate> {
+fn candidates(before: Vec<OsString>, current: &str) -> Vec<Candidate> {
     let expecting = before.last().and_then(|word| Opt::from_argument(word.to_str()?));
     let expecting: Option<&'static Opt> =
         expecting.and_then(|(opt, value)| (opt.value.is_some() && value.is_none()).then_some(opt));
@@ -66,9 +65,9 @@ fn offers(before: Vec<OsString>, current: &str) -> Vec<Candidate> {
         _ if current.starts_with('-') => ("", completer.options()),
         _ => ("", completer.words(current)),
     };
-    let mut offers: Vec<Candidate> = words
+    let mut candidates: Vec<Candidate> = words
         .into_iter()
-        .filter_map(|offer| match offer {
+        .filter_map(|candidate| match candidate {
             Candidate::Word(word, meaning) => {
                 let word = format!("{given}{word}");
                 word.starts_with(current).then_some(Candidate::Word(word, meaning))
@@ -76,11 +75,11 @@ fn offers(before: Vec<OsString>, current: &str) -> Vec<Candidate> {
             other => Some(other).filter(|_| given.is_empty()),
         })
         .collect();
-    offers.dedup();
-    offers
+    candidates.dedup();
+    candidates
 }
 
-/// The part of the command line that is there, and the machine.
+/// The words before the one that is completed, and the machine.
 struct Completer {
     args: Args,
     trees: Trees,
@@ -88,7 +87,7 @@ struct Completer {
 }
 
 impl Completer {
-    /// The options that the command uses.
+    /// Returns the options that the command uses.
     fn options(&self) -> Vec<Candidate> {
         let fits = |opt: &&Opt| {
             let is_used = self.args.command.is_none_or(|command| opt.is_for(command));
@@ -106,7 +105,7 @@ impl Completer {
         offers
     }
 
-    /// A word without an option: the command, then a module.
+    /// Returns the words that are no options: commands, then modules.
     fn words(&self, current: &str) -> Vec<Candidate> {
         let Some(command) = self.args.command else {
             return COMMANDS.iter().map(|info| word(info.name, info.help)).collect();
@@ -129,9 +128,9 @@ impl Completer {
         self.modules(command).into_iter().map(|(id, said)| word(id.to_string(), said)).collect()
     }
 
-    /// The values of an option.
+    /// Returns the values of an option.
     fn values(&self, opt: &Opt, current: &str) -> Vec<Candidate> {
-        // dkms lets options come before the command, too.
+        // Options may come before the command.
         let command = self.args.command.unwrap_or(Command::Status);
         match opt.id {
             OptId::Module if current.contains('/') => {
@@ -159,7 +158,7 @@ impl Completer {
         }
     }
 
-    /// The modules that a command can do something to, with a word on each.
+    /// Returns the modules that a command can work on, each with a description.
     fn modules(&self, command: Command) -> Vec<(ModuleId, &'static str)> {
         let added: Vec<Added> =
             State::read(&self.trees).modules.into_iter().filter(Added::is_added).collect();
@@ -189,13 +188,13 @@ impl Completer {
         }
     }
 
-    /// The modules' names.
+    /// Returns the names of those modules.
     fn names(&self, command: Command) -> Vec<Candidate> {
         let modules = self.modules(command).into_iter();
         modules.map(|(id, said)| word(id.name.to_string(), said)).collect()
     }
 
-    /// What `add` finds: directories of the source tree with a dkms.conf.
+    /// Returns the modules of the source tree: its directories with a dkms.conf.
     fn sources(&self) -> Vec<ModuleId> {
         let entries = fs::read_dir(&self.trees.source).into_iter().flatten().flatten();
         let sources = entries.filter(|entry| entry.path().join("dkms.conf").exists());
@@ -206,7 +205,7 @@ impl Completer {
         ids
     }
 
-    /// The kernels that a command can do something for.
+    /// Returns the kernels that a command can work for.
     fn kernels(&self, command: Command) -> Vec<Candidate> {
         let there = |wanted: fn(&Kernel) -> bool| {
             let kernels = Kernels::read(&self.trees).unwrap_or_default().all;
@@ -226,7 +225,7 @@ impl Completer {
         }
     }
 
-    /// The kernels that the module, or any if none is named, has something for.
+    /// Returns the kernels for which the given module, or any if none is given, has a build.
     fn kernels_of(&self, wanted: fn(&BuiltFor) -> bool) -> Vec<Candidate> {
         let modules = State::read(&self.trees).modules;
         let ours = modules.iter().filter(|module| self.is_named(&module.id));
@@ -235,7 +234,7 @@ impl Completer {
         kernels.into_iter().map(|kernel| word(kernel.to_string(), "built for")).collect()
     }
 
-    /// Whether this is the module on the command line, as far as it is named there.
+    /// Returns true if the command line names this module, or no other.
     fn is_named(&self, id: &ModuleId) -> bool {
         let module_arg = ModuleArg::of_names(&self.args);
         module_arg.module.is_none_or(|module| module == id.name.as_str())
@@ -282,7 +281,7 @@ mod tests {
         let mut words: Vec<&str> = line.split(' ').collect();
         let current = words.pop().unwrap_or_default();
         before.extend(words.into_iter().map(OsString::from));
-        let offers = offers(before, current).into_iter().map(|offer| match offer {
+        let offers = candidates(before, current).into_iter().map(|candidate| match candidate {
             Candidate::Word(word, _) => word,
             Candidate::File => "FILE".into(),
             Candidate::Directory => "DIR".into(),

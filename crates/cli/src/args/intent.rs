@@ -1,5 +1,5 @@
-//! What the command line means: the checks that dkms makes before it looks at anything, in its
-//! order and with its exit codes.
+//! What the command line means, after the checks that dkms makes before it reads any tree, in the
+//! same order and with the same exit codes.
 
 use dkms_engine::failure::Failure;
 use dkms_engine::names::{BadName, KernelRelease, ModuleId, ModuleName};
@@ -14,22 +14,22 @@ use crate::args::parsed::{Args, ModuleWord};
 use crate::args::refusal::{NOT_ROOT, of_no_command, refuse};
 use crate::args::subject::{Here, KernelChoice, Subject, Target, Wrapping};
 
-/// What is to be done.
+/// What a command line asks for.
 #[derive(Debug)]
 pub enum Intent {
     /// List modules.
     Status(Filter),
-    /// Install every willing module for a kernel, or for every one that has headers.
+    /// Install all modules with AUTOINSTALL=yes for a kernel, `None` for all with headers.
     Autoinstall(Option<Target>),
-    /// Finish what interrupted runs left.
+    /// Finish the pending work of interrupted runs.
     FinishPending,
-    /// List the builds that may come back.
+    /// List the build cache.
     Cache,
-    /// Forget them.
+    /// Clear the build cache.
     ClearCache,
-    /// Regenerate initramfs images that hold a module that changed.
+    /// Regenerate initramfs images that contain changed modules.
     Initramfs,
-    /// Install for the one kernel what the other has, or only this module.
+    /// Install for one kernel what another kernel has.
     Match {
         /// The kernel that has it.
         template: KernelRelease,
@@ -38,13 +38,14 @@ pub enum Intent {
         /// Only this module.
         module: Option<ModuleName>,
     },
-    /// Make the key that modules are signed with; the kernel is for settings that name it.
+    /// Create the key that signs modules; settings may contain the kernel's name.
     GenerateMok(Option<KernelRelease>),
-    /// Forget what was built for a kernel: of willing modules, or (second) of all.
+    /// Delete the builds for a kernel: of all modules if true, else of those that autoinstall
+    /// builds again.
     Clear(Target, bool),
-    /// Write a module into an archive.
+    /// Write a module to an archive.
     Pack(ModuleId, KernelChoice, Wrapping),
-    /// Do something to one module.
+    /// Change one module.
     Change(Verb, Subject, KernelChoice),
 }
 
@@ -52,9 +53,9 @@ impl Intent {
     /// Works out what `args` mean on this machine.
     ///
     /// # Errors
-    /// [`Failure`], as dkms gives it: 1 no module named, 2 not understood (or `--all` with a
-    /// kernel), 3 `--all` with an architecture, 4 not exactly one kernel, 5 `--all`
-    /// where it has no place, 8 an archive of nothing, 16 an empty kernel or architecture.
+    /// [`Failure`] with dkms's exit code: 1 no module, 2 invalid (or `--all` with a kernel), 3 `--all`
+    /// with an architecture, 4 not exactly one kernel, 5 `--all` with a command that does not
+    /// support it, 8 an empty archive, 16 an empty kernel or architecture.
     pub fn read(args: &Args, here: &Here) -> Result<Self, Failure> {
         if args.has(OptId::BinariesOnly) && args.has(OptId::SourceOnly) {
             return refuse(
@@ -72,7 +73,7 @@ impl Intent {
     }
 }
 
-/// A command line whose parts are known.
+/// A command line that is interpreted.
 struct Reading<'a> {
     args: &'a Args,
     command: Command,
@@ -214,7 +215,7 @@ impl Reading<'_> {
     }
 }
 
-/// What `cache` is told to do.
+/// Returns what `cache` is asked for.
 fn cache(args: &Args) -> Result<Intent, Failure> {
     match args.names.as_slice() {
         [] => Ok(Intent::Cache),

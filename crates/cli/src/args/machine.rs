@@ -1,4 +1,4 @@
-//! The machine that a command line means: its root and trees, and what else is said of them.
+//! The machine that a command line works on: its root, its trees and its settings.
 
 use std::env;
 use std::fmt::Display;
@@ -21,17 +21,17 @@ use crate::args::parsed::Args;
 use crate::args::refusal::refuse;
 use crate::args::subject::Here;
 
-/// Reads the machine's settings, and lays over them what was typed.
+/// Reads the machine's settings, and applies the options to them.
 ///
 /// # Errors
-/// [`Failure`]: 2 for a root that is not there and for a number that is none, 4 for a machine
-/// without an os-release file.
+/// [`Failure`]: 2 for a root that does not exist and for an invalid value, 4 for a machine without
+/// an os-release file.
 pub fn site(args: &Args) -> Result<Site, Failure> {
     let root = args.root.as_deref().unwrap_or(Path::new("/"));
     let root = absolute(root).or_else(|why| {
         refuse(2, invalid("--root", root.display(), &format!("a directory: {why}")))
     })?;
-    // First of all, as with dkms: nothing is known of a machine without.
+    // As in dkms, before anything else.
     Placement::read(&Trees::under(&root)).or_else(|why| refuse(4, why.to_string()))?;
     let mut site = Site::for_cli(&root);
     place_trees(&mut site, args)?;
@@ -39,7 +39,7 @@ pub fn site(args: &Args) -> Result<Site, Failure> {
     site.settings.framework.symlink_modules |= args.has(OptId::Symlink);
     site.settings.framework.modprobe_on_install |= args.has(OptId::Modprobe);
     site.depmod = !args.has(OptId::NoDepmod);
-    // No image is made from kernels that are elsewhere.
+    // Images are made from the kernels of the machine only.
     site.images = args.install_tree.is_none() && Generator::of(&site).is_some();
     if let Some(file) = &args.timings {
         site.settings.set_timings(file.clone());
@@ -53,7 +53,7 @@ pub fn site(args: &Args) -> Result<Site, Failure> {
     Ok(site)
 }
 
-/// What is asked to be otherwise than the files say.
+/// Returns the options that override files.
 fn asked(args: &Args) -> Result<Asked, Failure> {
     let whole = |path: &Option<PathBuf>| path.as_deref().map(whole).transpose();
     let mut directives = Vec::new();
@@ -76,17 +76,17 @@ fn asked(args: &Args) -> Result<Asked, Failure> {
     })
 }
 
-/// The message for an option whose value cannot be used.
+/// Returns the message for an invalid value of an option.
 fn invalid(option: &str, value: impl Display, expected: &str) -> String {
     format!("invalid value for {option}: \"{value}\" (expected {expected})")
 }
 
-/// A path that means the same wherever a program is started.
+/// Returns an absolute path, for programs that run in other directories.
 fn whole(path: &Path) -> Result<PathBuf, Failure> {
     std::path::absolute(path).or_else(|why| refuse(2, format!("{}: {why}", path.display())))
 }
 
-/// `--dkmstree`, `--sourcetree` and `--installtree` come before what framework.conf says.
+/// Applies `--dkmstree`, `--sourcetree` and `--installtree`, which override framework.conf.
 fn place_trees(site: &mut Site, args: &Args) -> Result<(), Failure> {
     let framework = &mut site.settings.framework;
     let places = [
@@ -103,7 +103,7 @@ fn place_trees(site: &mut Site, args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Returns what the machine is for a command line without `-k` and `-a`.
+/// Returns the defaults of a command line without `-k` and `-a`.
 pub fn here(site: &Site) -> Here {
     let kernel = uname().map(|it| it.release().to_string_lossy().into_owned());
     Here {
@@ -114,12 +114,12 @@ pub fn here(site: &Site) -> Here {
     }
 }
 
-/// Whether the user is root. In another root the modes of the files decide who may change them.
+/// Returns true if the user is root, or if `--root` is given: there the modes of files decide.
 pub fn is_root(site: &Site) -> bool {
     site.trees.root != Path::new("/") || Uid::effective().is_root()
 }
 
-/// The root as an absolute path without links: the kernel and dkms give such ones back.
+/// Returns the root as an absolute path without links, as the kernel and dkms report it.
 fn absolute(root: &Path) -> io::Result<PathBuf> {
     env::current_dir()?.join(root).canonicalize()
 }

@@ -1,4 +1,4 @@
-//! Which module a command line names: by name, or by the directory or archive that holds it.
+//! The module of a command line: a name, or a directory or archive that holds it.
 
 use dkms_engine::failure::Failure;
 use std::path::{Path, PathBuf};
@@ -9,27 +9,27 @@ use crate::args::refusal::refuse;
 use crate::args::subject::{Here, Subject};
 use crate::args::versions::{only_version, versions};
 
-/// How the names of archives end.
+/// The suffixes of archives.
 const ARCHIVES: [&str; 8] =
     [".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.zst", ".tar.bz2", ".tar.lzma", ".rpm"];
 
-/// What the words of a command line name, put together in their order.
+/// The module that the words of a command line name.
 #[derive(Debug, Default)]
 pub struct ModuleArg {
     /// The module's name.
     pub module: Option<String>,
     /// The module's version.
     pub version: Option<String>,
-    /// Whether a version was typed, be it an empty one.
+    /// Whether a version was given, even an empty one.
     pub versioned: bool,
     /// The last word that is a path.
     pub path: Option<PathBuf>,
-    /// Words that nobody can make use of.
+    /// Words that are left over.
     pub ignored: Vec<String>,
 }
 
 impl ModuleArg {
-    /// Puts together what was typed for `command`.
+    /// Reads the module of `command`.
     pub fn read(args: &Args, command: Command, here: &Here) -> Self {
         let versioned = args.names.iter().any(|name| matches!(name, ModuleWord::Version(_)));
         let mut module_arg = Self { versioned, ..Self::default() };
@@ -50,7 +50,7 @@ impl ModuleArg {
         module_arg
     }
 
-    /// Puts together the names alone, whatever is a path.
+    /// Reads the names alone, without looking for paths.
     pub fn of_names(args: &Args) -> Self {
         let mut module_arg = Self::default();
         for name in &args.names {
@@ -62,7 +62,7 @@ impl ModuleArg {
         module_arg
     }
 
-    /// `M` or `M/V`.
+    /// Takes `MODULE` or `MODULE/VERSION`.
     fn module(&mut self, text: &str) {
         match text.split_once('/') {
             Some((module, version)) => {
@@ -74,12 +74,12 @@ impl ModuleArg {
         }
     }
 
-    /// Whether a path is meant rather than a module.
+    /// Returns true if a path is given instead of a module.
     pub fn is_path(&self) -> bool {
         self.module.is_none() && self.version.is_none() && self.path.is_some()
     }
 
-    /// The module that `command` is about. As with dkms a path counts only where no module is
+    /// Returns the module that `command` works on. As in dkms, a path counts only if no module is
     /// named.
     ///
     /// # Errors
@@ -114,9 +114,8 @@ fn some(text: &str) -> Option<String> {
     Some(text.to_owned()).filter(|text| !text.is_empty())
 }
 
-/// Whether a word is a path rather than a module. dkms takes every word for one that exists as a
-/// file, so that an empty file beside the user hides a module; here a module that is known hides
-/// the file.
+/// Returns true if a word is a path rather than a module. In dkms every existing file is one, so
+/// that an empty file in the working directory hides a module; here a known module hides the file.
 fn is_path(word: &str, command: Command, versioned: bool, here: &Here) -> bool {
     if !command.takes_source() {
         return false;
@@ -136,21 +135,21 @@ fn is_path(word: &str, command: Command, versioned: bool, here: &Here) -> bool {
             source.is_dir() || here.trees.dkms.join(word).is_dir()
         }
         None if versioned => true,
-        // A checkout that is named like this is meant, as with dkms.
+        // As in dkms, a checkout of this name.
         None if path.join("dkms.conf").is_file() => false,
         None => word.parse().is_ok_and(|name| !versions(&here.trees, &name).is_empty()),
     };
     !known && (path.is_file() || path.join("dkms.conf").is_file())
 }
 
-/// The source at a path.
+/// Returns the source at a path.
 fn source(path: &Path) -> Result<Subject, Failure> {
     let shown = path.display();
     if path.join("dkms.conf").is_file() {
         return Ok(Subject::Directory(path.to_owned()));
     }
     if !path.is_file() {
-        // dkms takes such a word for a module: `/x` has an empty name, `./x` has no source.
+        // dkms reads such a word as a module: `/x` has an empty name, `./x` has no source.
         let code = if path.is_absolute() { 1 } else { 2 };
         let problem = match path.is_dir() {
             true => "no dkms.conf in this directory",

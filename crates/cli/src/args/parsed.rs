@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use crate::args::commands::Command;
 use crate::args::options::{Opt, OptId};
 
-/// The words of one command line, in any order. [`crate::args::intent`] says what they mean.
+/// The parsed words of one command line; [`crate::args::intent`] interprets them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Args {
-    /// The command: the first word that is one.
+    /// The first word that is a command.
     pub command: Option<Command>,
-    /// What may name a module, in order: a later version counts more than an earlier one.
+    /// The words that may name a module, in order; a later version overrides an earlier one.
     pub names: Vec<ModuleWord>,
     /// `-k`, as typed.
     pub kernels: Vec<String>,
@@ -43,7 +43,7 @@ pub struct Args {
     pub root: Option<PathBuf>,
     /// The options without a value, in order.
     flags: Vec<OptId>,
-    /// Options of older releases, which do nothing any more.
+    /// Deprecated options of dkms, which are ignored.
     pub deprecated: Vec<&'static str>,
 }
 
@@ -121,7 +121,7 @@ impl Args {
         }
         let value = match value {
             Some(value) => value.to_owned(),
-            // dkms takes the end of the line for an empty value.
+            // As in dkms, a value missing at the end of the line is empty.
             None => rest.next().transpose().map_err(EarlyExit::NotText)?.unwrap_or_default(),
         };
         self.value(opt.id, bare(&value));
@@ -176,7 +176,7 @@ impl Args {
     }
 }
 
-/// A value as dkms reads it: its first line, without blanks around it.
+/// Returns a value as dkms reads it: its first line, without surrounding blanks.
 fn bare(value: &str) -> String {
     value.lines().next().unwrap_or_default().trim_matches([' ', '\t']).to_owned()
 }

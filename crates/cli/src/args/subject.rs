@@ -1,18 +1,18 @@
-//! What a command is about: a module, kernels, the machine it is typed on.
+//! The operands of a command, interpreted: a module, kernels, the machine.
 
 use std::path::PathBuf;
 
 use dkms_engine::names::{Arch, KernelRelease, ModuleId};
 use dkms_engine::trees::Trees;
 
-/// The module that something is done to.
+/// The module that a command works on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
-    /// One that dkms knows, or whose source is in the source tree.
+    /// A module that is added, or whose source is in the source tree.
     Module(ModuleId),
-    /// The one in this directory, with its dkms.conf.
+    /// The module in this directory, which has a dkms.conf.
     Directory(PathBuf),
-    /// The one in this archive.
+    /// The module in this archive.
     Archive(PathBuf),
 }
 
@@ -25,29 +25,29 @@ pub struct Target {
     pub arch: Arch,
 }
 
-/// For which kernels.
+/// The kernels that a command works for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KernelChoice {
-    /// For `build` and `install` all that have headers, else all that the module is built for.
+    /// For `build` and `install` all with headers, otherwise all that the module is built for.
     All,
     /// These, in order.
     These(Vec<Target>),
 }
 
-/// The machine that a command without `-k` and `-a` means.
+/// The defaults of a command line without `-k` and `-a`, and what else it depends on.
 #[derive(Debug, Clone)]
 pub struct Here {
-    /// What `uname -r` prints.
+    /// The running kernel, as printed by `uname -r`.
     pub kernel: String,
-    /// What `uname -m` prints.
+    /// The architecture, as printed by `uname -m`.
     pub arch: Arch,
-    /// Whether it is root who asks, as far as that matters.
+    /// Whether the user has the rights of root on the machine.
     pub is_root: bool,
-    /// Where modules are: one that is there is no file of the same name.
+    /// The trees, to tell modules from files of the same name.
     pub trees: Trees,
 }
 
-/// What `dkms mktarball` leaves out and where it writes to.
+/// What `dkms mktarball` leaves out, and the file that it writes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wrapping {
     /// `--binaries-only`

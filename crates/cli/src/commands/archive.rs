@@ -1,4 +1,4 @@
-//! Modules that come from elsewhere, and archives of modules that go elsewhere.
+//! Modules from directories and archives, and `dkms mktarball`.
 
 use dkms_engine::archive::{self, Packing, Unpacked};
 use dkms_engine::failure::Failure;
@@ -12,49 +12,51 @@ use dkms_engine::version;
 use crate::args::refusal::refuse;
 use crate::args::subject::{KernelChoice, Subject, Wrapping};
 
-/// A module from elsewhere, with the room it was unpacked in until it has been copied.
+/// A module from a directory or an archive, which stays unpacked until it has been copied.
 pub struct Arrival {
     /// The module.
     pub import: Import,
-    /// The kernel that its dkms.conf is asked about.
+    /// The kernel that its dkms.conf is evaluated for.
     pub kernel: KernelRelease,
-    _room: Option<Unpacked>,
+    _unpacked: Option<Unpacked>,
 }
 
 impl Arrival {
     /// Reads the module at a path.
     ///
     /// # Errors
-    /// [`Failure`], where there is no module that could be added.
+    /// [`Failure`] if the path holds no module that can be added.
     pub fn read(path: &Subject, site: &Site, kernels: &KernelChoice) -> Result<Self, Failure> {
         let KernelChoice::These(targets) = kernels else {
-            return refuse(5, "--all cannot be used with a path");
+            return refuse(5, "--all: cannot be used with a path (expected MODULE/VERSION)");
         };
         let Some(kernel) = targets.first().map(|target| target.kernel.clone()) else {
-            return refuse(4, "there is no kernel to ask its dkms.conf about");
+            return refuse(4, "no kernel given (expected -k RELEASE)");
         };
-        let (import, room) = match path {
-            Subject::Module(id) => return refuse(9, format!("{id} is no path")),
+        let (import, unpacked) = match path {
+            Subject::Module(id) => {
+                return refuse(9, format!("{id}: not a path (expected a directory or an archive)"));
+            }
             Subject::Directory(dir) => (Import::from_directory(site, dir, &kernel)?, None),
             Subject::Archive(file) => {
-                let room = archive::unpack(site, file)?;
-                let import = Import::from_unpacked(site, room.path(), &kernel);
+                let unpacked = archive::unpack(site, file)?;
+                let import = Import::from_unpacked(site, unpacked.path(), &kernel);
                 let import = import.map_err(|why| Failure {
                     message: format!("{}: {}", file.display(), why.message),
                     ..why
                 })?;
-                (import, Some(room))
+                (import, Some(unpacked))
             }
         };
-        Ok(Self { import, kernel, _room: room })
+        Ok(Self { import, kernel, _unpacked: unpacked })
     }
 }
 
-/// `dkms mktarball`: returns what goes into the archive of a module.
+/// Checks `dkms mktarball`, and returns what goes into the archive.
 ///
 /// # Errors
-/// [`Failure`], as dkms gives it: 4 broken, 3 not added, 8 a dkms.conf that is none, 6 not built
-/// for one of the kernels.
+/// [`Failure`] with dkms's exit code: 3 not added, 4 broken, 6 not built for one of the kernels, 8
+/// an invalid dkms.conf.
 pub fn pack(
     site: &Site,
     id: &ModuleId,
@@ -64,7 +66,7 @@ pub fn pack(
     let state = State::read(&site.trees);
     let added = state.modules.iter().find(|added| added.id == *id);
     let Some(added) = added.filter(|added| added.is_added() || added.is_broken()) else {
-        return refuse(3, format!("{id} is not added: see dkms status"));
+        return refuse(3, format!("{id}: not added"));
     };
     if added.is_broken() {
         return refuse(4, format!("{id} is broken: its source is missing"));
@@ -76,7 +78,7 @@ pub fn pack(
             .iter()
             .find(|(kernel, arch)| !site.trees.built(id, kernel, arch).join("module").is_dir());
         if let Some((kernel, arch)) = missing {
-            return refuse(6, format!("{id} is not built for {kernel} ({arch}): build it first"));
+            return refuse(6, format!("{id}: not built for {kernel} ({arch})"));
         }
     }
     Ok(Packing {
@@ -102,7 +104,7 @@ fn builds(added: &Added, kernels: &KernelChoice) -> Vec<(KernelRelease, Arch)> {
     }
 }
 
-/// dkms packs nothing whose conf it does not understand.
+/// As in dkms, a module with an invalid dkms.conf is not packed.
 fn check_conf(site: &Site, id: &ModuleId, kernel: Option<&KernelRelease>) -> Result<(), Failure> {
     let Some(kernel) = kernel else { return Ok(()) };
     let link = site.trees.source_link(id);

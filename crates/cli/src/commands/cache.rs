@@ -12,14 +12,14 @@ use crate::commands::change::take_lock;
 use crate::output::console::Console;
 use crate::output::progress::Progress;
 
-/// What `dkms cache --json` prints.
+/// The output of `dkms cache --json`.
 #[derive(Serialize)]
 struct CacheListing {
-    /// Bytes of all entries together.
+    /// The size of all entries, in bytes.
     size: u64,
-    /// Bytes that they may have at most; 0 if nothing is kept.
+    /// The maximum size, in bytes; 0 if the cache is disabled.
     limit: u64,
-    /// The one that was of use last comes first.
+    /// The entries, the most recently used first.
     entries: Vec<Row>,
 }
 
@@ -95,7 +95,7 @@ fn builds(count: usize) -> String {
     format!("{count} build{}", if count == 1 { "" } else { "s" })
 }
 
-/// A number of bytes as people say it, in powers of 1024.
+/// Formats a number of bytes, in powers of 1024.
 #[expect(clippy::cast_precision_loss, reason = "one place behind the point is shown")]
 fn amount(bytes: u64) -> String {
     let units = ["K", "M", "G"];
@@ -109,7 +109,7 @@ fn amount(bytes: u64) -> String {
     }
 }
 
-/// A time that has passed, as people say it.
+/// Formats an age.
 fn ago(age: Duration) -> String {
     let (minute, hour, day) = (60, 60 * 60, 24 * 60 * 60);
     match age.as_secs() {
@@ -133,7 +133,7 @@ mod tests {
     #[case(38 * 1024 + 512, "38.5K")]
     #[case(512 << 20, "512.0M")]
     #[case(5 << 40, "5120.0G")]
-    fn says_amounts(#[case] bytes: u64, #[case] text: &str) {
+    fn formats_amounts(#[case] bytes: u64, #[case] text: &str) {
         assert_eq!(amount(bytes), text);
     }
 
@@ -142,7 +142,7 @@ mod tests {
     #[case(119, "1 min ago")]
     #[case(47 * 60 * 60, "47 h ago")]
     #[case(9 * 24 * 60 * 60, "9 days ago")]
-    fn says_ages(#[case] seconds: u64, #[case] text: &str) {
+    fn formats_ages(#[case] seconds: u64, #[case] text: &str) {
         assert_eq!(ago(Duration::from_secs(seconds)), text);
     }
 

@@ -1,4 +1,4 @@
-//! `dkms generate_mok`: makes the key that modules are signed with, and says how to enrol it.
+//! `dkms generate_mok`: creates the key that signs modules, and prints how to enrol it.
 
 use dkms_engine::failure::Failure;
 use dkms_engine::names::KernelRelease;
@@ -8,10 +8,10 @@ use dkms_engine::site::Site;
 use crate::commands::change::take_lock;
 use crate::output::progress::Progress;
 
-/// Makes the key if there is none, and prints where it is; returns the exit code.
+/// Creates the key if there is none, and prints its path; returns the exit code.
 ///
 /// # Errors
-/// [`Failure`] (1) if there is no key in the end.
+/// [`Failure`] (1) if the key cannot be created.
 pub fn run(
     site: &Site,
     kernel: Option<&KernelRelease>,
@@ -19,10 +19,10 @@ pub fn run(
     progress: &mut Progress<'_>,
 ) -> Result<u8, Failure> {
     if dry_run {
-        progress.say("would make the key that modules are signed with, if there is none");
+        progress.say("would create the key that signs modules if there is none");
         return Ok(0);
     }
-    // A run that signs may be about to make the same key. A user without the right to take the lock
+    // A run that signs may be about to create the same key. A user without the right to take the lock
     // learns about an existing key all the same, as from dkms, which needs no rights here.
     let _lock = take_lock(site, progress).ok();
     let mok = sign::generate_mok(site, kernel)?;

@@ -12,7 +12,7 @@ use crate::args::refusal::{NOT_ROOT, refuse};
 use crate::commands::change::take_lock;
 use crate::output::progress::Progress;
 
-/// Regenerates stale images, or with `dry_run` only says which; returns the exit code.
+/// Regenerates stale images, or with `dry_run` only lists them; returns the exit code.
 ///
 /// # Errors
 /// [`Failure`] (1) if the user is not root, or if the lock cannot be taken.
@@ -37,8 +37,8 @@ pub fn run(site: &Site, dry_run: bool, progress: &mut Progress<'_>) -> Result<u8
     Ok(u8::from(!well || kept.is_err()))
 }
 
-/// After another command: regenerates stale images if it `finishes` them or if the settings say so,
-/// otherwise says which are stale; returns the exit code.
+/// After another command: regenerates stale images if that command `finishes` pending work or if the
+/// settings say so, otherwise lists them; returns the exit code.
 ///
 /// # Errors
 /// [`Failure`] (1) if the lock cannot be taken.

@@ -1,4 +1,4 @@
-//! The commands: what each does with an intent, and what it prints.
+//! The commands, and which of them an intent is for.
 
 mod archive;
 mod cache;
@@ -22,7 +22,7 @@ use change::Session;
 /// Carries out what a command line means, and returns the exit code.
 ///
 /// # Errors
-/// [`Failure`], where nothing was done.
+/// [`Failure`] if the command as a whole is refused.
 pub fn run(intent: Intent, args: &Args, site: Site, console: &Console) -> Result<u8, Failure> {
     let (json, dry_run, force) =
         (args.has(OptId::Json), args.has(OptId::DryRun), args.has(OptId::Force));

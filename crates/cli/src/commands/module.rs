@@ -17,7 +17,7 @@ use crate::commands::rpm_upgrade;
 /// Does what `verb` says to a module; returns the exit code.
 ///
 /// # Errors
-/// [`Failure`], where nothing was done.
+/// [`Failure`] if the command as a whole is refused.
 pub fn run(
     session: &mut Session<'_>,
     verb: Verb,

@@ -1,5 +1,5 @@
-//! `--rpm_safe_upgrade`: rpm runs the new package's scripts before those of the old one. If both bring the same module,
-//! what the new one has added must outlive the removal of the old one.
+//! `--rpm_safe_upgrade`: rpm runs the scripts of the new package before those of the old one. If both
+//! contain the same module, the module that the new one added must survive the removal of the old one.
 
 use std::fs;
 use std::io::Write;
@@ -16,15 +16,16 @@ use nix::unistd::{Uid, getppid};
 use crate::args::refusal::refuse;
 use crate::commands::change::check_writable;
 
-/// Notes what is going to be added; and tells whether a module is to be kept though it is to be removed.
+/// Notes a module that is about to be added. Returns true if a module that is about to be removed has
+/// to stay.
 ///
 /// # Errors
-/// [`Failure`] (dkms's 1) if the dkms tree cannot be written to, or if there is no room for the note.
+/// [`Failure`] (dkms's 1) if the dkms tree is not writable, or if the note cannot be written.
 pub fn keeps(site: &Site, verb: Verb, module: &ModuleId) -> Result<bool, Failure> {
     let modules = State::read(&site.trees).modules;
     let is_added = modules.iter().any(|added| added.id == *module && added.is_added());
     match verb {
-        // As with dkms, also if it will turn out to be added already.
+        // As in dkms, even if it is added already.
         Verb::Add => {}
         Verb::Build | Verb::Install if !is_added => {}
         Verb::Remove if is_added => {
@@ -39,7 +40,7 @@ pub fn keeps(site: &Site, verb: Verb, module: &ModuleId) -> Result<bool, Failure
     note(site, module).map(|()| false)
 }
 
-/// Notes that the transaction which this process belongs to has added a module.
+/// Notes that the transaction of this process adds a module.
 fn note(site: &Site, module: &ModuleId) -> Result<(), Failure> {
     let Some(transaction) = Transaction::of_this_process() else { return Ok(()) };
     let dir = site.temporary_dir();
@@ -52,11 +53,12 @@ fn note(site: &Site, module: &ModuleId) -> Result<(), Failure> {
         });
     match written {
         Ok(_) => Ok(()),
-        Err(why) => refuse(1, format!("no file can be made in {}: {why}", dir.display())),
+        Err(why) => refuse(1, format!("cannot create a file in {}: {why}", dir.display())),
     }
 }
 
-/// Whether the transaction which this process belongs to has added a module. The note of it is removed: it holds once.
+/// Returns true if the transaction of this process has added a module. Removes the note, which holds
+/// once.
 fn take_note(site: &Site, module: &ModuleId) -> bool {
     let Some(transaction) = Transaction::of_this_process() else { return false };
     let (prefix, text) = (transaction.prefix(), transaction.text(module));
@@ -65,7 +67,7 @@ fn take_note(site: &Site, module: &ModuleId) -> bool {
         .flatten()
         .flatten()
         .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(prefix.as_bytes()))
-        // Anybody may write there, and must not keep us from removing anything.
+        // Every user may write there, so only own files count.
         .filter(|entry| {
             entry.metadata().is_ok_and(|it| it.is_file() && it.uid() == Uid::effective().as_raw())
         })
@@ -74,11 +76,11 @@ fn take_note(site: &Site, module: &ModuleId) -> bool {
     own.is_some_and(|note| fs::remove_file(note).is_ok())
 }
 
-/// The process that started the one that started us: rpm, which starts a shell for each script.
+/// The parent of the parent process: rpm, which starts a shell for each script.
 struct Transaction {
-    /// Its number.
+    /// Its process ID.
     pid: i32,
-    /// When it was started, in ticks of the clock since the machine was (proc_pid_stat(5)): numbers are used again.
+    /// Its start time in clock ticks (proc_pid_stat(5)), because process IDs are reused.
     start: String,
 }
 
@@ -88,7 +90,7 @@ impl Transaction {
         Some(Self { pid, start: stat(pid)?.get(19)?.clone() })
     }
 
-    /// How the names of its notes begin.
+    /// Returns the beginning of the names of its notes.
     fn prefix(&self) -> String {
         format!("dkms_rpm_safe_upgrade_lock.{}.", self.pid)
     }
@@ -98,10 +100,10 @@ impl Transaction {
     }
 }
 
-/// What the kernel tells of a process, behind its name: its state, its parent, and so on.
+/// Returns the fields of a process after its name: its state, its parent, and so on.
 fn stat(pid: i32) -> Option<Vec<String>> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name is in brackets, and may hold some itself.
+    // The name is in parentheses, and may contain some.
     let (_, rest) = text.rsplit_once(") ")?;
     Some(rest.split_ascii_whitespace().map(str::to_owned).collect())
 }

@@ -1,6 +1,6 @@
-//! `dkms status`: what is added, built and installed, in dkms's lines or as JSON.
+//! `dkms status`: lists what is added, built and installed, in dkms's lines or as JSON.
 //!
-//! Takes no lock and needs no rights: it is polled by programs and typed by anybody.
+//! Takes no lock and needs no rights: programs poll it, and any user may run it.
 
 use dkms_engine::distribution::Placement;
 use dkms_engine::kernels::Kernels;
@@ -13,8 +13,8 @@ use serde::Serialize;
 
 use crate::output::console::Console;
 
-/// An entry of the JSON list: a line, or a failure that is remembered, for which dkms has no word
-/// (its line says "added").
+/// An entry of the JSON list: a line, or a remembered failure, which the lines of dkms cannot express
+/// (they say "added").
 #[derive(Serialize)]
 #[serde(untagged)]
 enum StatusEntry {
@@ -25,7 +25,7 @@ enum StatusEntry {
         version: ModuleVersion,
         kernel: KernelRelease,
         arch: Arch,
-        /// What the build said.
+        /// The first error of the build.
         failure: String,
         /// Its log.
         log: std::path::PathBuf,
@@ -55,7 +55,7 @@ pub fn run(site: &Site, filter: &Filter, json: bool, console: &Console) -> u8 {
     0
 }
 
-/// The failures that are remembered, for modules and kernels that the filter wants.
+/// Returns the remembered failures of modules and kernels that match the filter.
 fn failures(site: &Site, state: &State, filter: &Filter) -> Vec<StatusEntry> {
     let kernels = Kernels::read(&site.trees).unwrap_or_default();
     let fits = |pattern: &Option<Pattern>, text: &str| {

@@ -1,4 +1,4 @@
-//! Bars on a terminal: a line for each job that runs, with its phase and time, and one for all of them.
+//! Progress bars on a terminal: a line for each running job with its phase and time, and a total.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -14,20 +14,20 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::output::loudness::Loudness;
 
-/// How often the times are drawn anew.
+/// The interval at which times are redrawn.
 const TICK: Duration = Duration::from_millis(250);
 
-/// The lower part of a terminal, where bars are; lines that are written [above](Above) scroll.
+/// The lower part of a terminal, which holds the bars; lines written [above](Above) it scroll.
 #[derive(Debug, Clone)]
 pub struct Screen {
     lines: MultiProgress,
-    /// Whether times are drawn anew while nothing else happens.
+    /// Whether times are redrawn while nothing else happens.
     ticks: bool,
 }
 
 impl Screen {
-    /// The terminal of this process, if there is one and bars are wanted there. Both outputs have
-    /// to be on it, or what is written to the one would end up between the bars on the other.
+    /// Returns the terminal of this process, if there is one and it shows bars. Both outputs must be
+    /// that terminal, or lines of the one would end up between the bars on the other.
     #[must_use]
     pub fn of_this_process(loudness: Loudness) -> Option<Self> {
         let is_terminal = io::stdout().is_terminal() && io::stderr().is_terminal();
@@ -40,7 +40,8 @@ impl Screen {
     }
 }
 
-/// `--verbose` is as good as a bar, and a terminal without cursor movements cannot have one.
+/// Returns true if a terminal shows bars: with `--verbose` the lines tell the progress, and bars
+/// need cursor movements.
 fn has_bars(loudness: Loudness, is_terminal: bool, term: Option<&OsStr>) -> bool {
     let can_move = term.is_some_and(|term| !term.is_empty() && term != "dumb");
     loudness == Loudness::Plain && is_terminal && can_move
@@ -73,26 +74,26 @@ impl<W: Write> Write for Above<W> {
     }
 }
 
-/// A module and the kernel that it is made ready for.
+/// A module and the kernel that it is built and installed for.
 type BarKey = (ModuleId, KernelRelease);
 
 /// The bars of one run.
 pub struct Bars {
     screen: Screen,
     total: Option<ProgressBar>,
-    /// How many steps of each job are still to come.
+    /// The number of steps left of each job.
     open: BTreeMap<BarKey, usize>,
     running: BTreeMap<BarKey, ProgressBar>,
 }
 
 impl Bars {
-    /// Bars on `screen`, as soon as there is a job.
+    /// Draws bars on `screen` once a job starts.
     #[must_use]
     pub fn new(screen: Screen) -> Self {
         Self { screen, total: None, open: BTreeMap::new(), running: BTreeMap::new() }
     }
 
-    /// Shows what happens.
+    /// Updates the bars.
     pub fn event(&mut self, event: &Event<'_>) {
         match event {
             Event::Planned(plan) => self.planned(plan),
@@ -132,7 +133,7 @@ impl Bars {
         }
     }
 
-    /// Says in a job's line, which is made if it is missing, what the job does.
+    /// Sets the text of a job's line, which is added if it is missing.
     fn shows(&mut self, job: BarKey, what: &dyn Display) -> &ProgressBar {
         let text = format!("{} for {}: {what}", job.0, job.1);
         let bar = match self.running.remove(&job) {
@@ -143,7 +144,7 @@ impl Bars {
         self.running.entry(job).or_insert(bar)
     }
 
-    /// Puts a line on the screen: jobs in the order in which they start, the total below them.
+    /// Adds a line to the screen: jobs in the order in which they start, the total below them.
     fn add(&self, bar: ProgressBar, template: &str) -> ProgressBar {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("=> "));
@@ -178,7 +179,7 @@ impl Bars {
 }
 
 impl Drop for Bars {
-    /// Leaves the terminal as if there had been none.
+    /// Removes all bars from the terminal.
     fn drop(&mut self) {
         for bar in self.running.values().chain(&self.total) {
             bar.finish_and_clear();
@@ -230,7 +231,7 @@ mod tests {
         Finished { step: step.clone(), outcome: Outcome::Done, elapsed: Duration::ZERO }
     }
 
-    /// The screen, without the times at the beginning of each line.
+    /// Returns the screen without the times at the beginning of each line.
     fn shown(term: &InMemoryTerm) -> String {
         let time = |c: char| c == ' ' || c == 's' || c.is_ascii_digit();
         let contents = term.contents();

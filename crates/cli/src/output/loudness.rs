@@ -1,12 +1,12 @@
-//! How much a command says.
+//! How much a command prints.
 
-/// How much is said.
+/// How much a command prints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loudness {
     /// Nothing (`-q`).
     Quiet,
-    /// What was done, what is to be known, what failed.
+    /// Results, notes and failures.
     Plain,
-    /// Also what is begun and why, and what the compilers said (`--verbose`).
+    /// Also steps as they begin, with their reasons, and compiler output (`--verbose`).
     Verbose,
 }

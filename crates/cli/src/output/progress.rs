@@ -1,4 +1,4 @@
-//! What a command says while it works: plain lines, what failed on standard error; bars below them.
+//! The progress of a command: results on standard output, failures on standard error, bars below.
 
 use std::fs;
 use std::io::{self, Write};
@@ -14,7 +14,7 @@ use dkms_engine::trees::Trees;
 use crate::output::bars::{Bars, Screen};
 use crate::output::loudness::Loudness;
 
-/// Prints what happens.
+/// Prints the progress of a command.
 pub struct Progress<'a> {
     out: Box<dyn Write + 'a>,
     errors: Box<dyn Write + 'a>,
@@ -59,7 +59,7 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// Prints what went wrong beside the steps.
+    /// Prints the problems and warnings of a run that belong to no step.
     pub fn trouble(&mut self, report: &Report) {
         for trouble in &report.trouble {
             self.error(trouble);
@@ -94,21 +94,21 @@ impl<'a> Progress<'a> {
         let Finished { step, outcome, elapsed } = finished;
         match outcome {
             Outcome::Done => {
-                self.compilers_words(&step.action, None);
+                self.make_output(&step.action, None);
                 if let Some(line) = done(step, *elapsed) {
                     self.say(&line);
                 }
             }
             Outcome::Skipped(why) => self.say(&format!("not done: {}: {why}", step.action)),
             Outcome::Failed(failed) => {
-                self.compilers_words(&step.action, failed.log.as_deref());
+                self.make_output(&step.action, failed.log.as_deref());
                 self.error(&failure(&step.action, failed));
             }
         }
     }
 
-    /// What make wrote, if that is wanted.
-    fn compilers_words(&mut self, action: &Action, log: Option<&Path>) {
+    /// Prints the output of make, with `--verbose`.
+    fn make_output(&mut self, action: &Action, log: Option<&Path>) {
         let Action::Build { module, kernel, .. } = action else { return };
         if self.loudness == Loudness::Verbose {
             let built = || self.trees.built(module, kernel, self.arch).join("log/make.log");
@@ -137,7 +137,7 @@ impl Watch for Progress<'_> {
     }
 }
 
-/// A step that was carried out; nothing where another line tells it.
+/// Returns the line for a finished step; `None` if another line covers it.
 fn done(step: &Step, elapsed: Duration) -> Option<String> {
     let time = elapsed.as_secs_f64();
     Some(match &step.action {
@@ -175,7 +175,7 @@ fn done(step: &Step, elapsed: Duration) -> Option<String> {
     })
 }
 
-/// What failed, why, and where more is to be read.
+/// Returns the lines for a failed step: the problem, its cause, the log and what to do.
 fn failure(action: &Action, failed: &Failure) -> String {
     let mut text = match action {
         Action::Fail { module, kernel: Some(kernel), .. } => {
