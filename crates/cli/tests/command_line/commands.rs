@@ -162,7 +162,7 @@ fn prints_what_scripts_parse() {
 }
 
 #[test]
-fn pays_debts() {
+fn finishes_pending_work() {
     let root = root();
     ends(&root, "autoinstall --debts", 0);
     assert_eq!(ends(&root, "status", 0), "");

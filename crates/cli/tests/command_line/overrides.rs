@@ -1,4 +1,4 @@
-//! What a command line says otherwise than the machine.
+//! Options that override the settings of the machine.
 
 use crate::setting::{K1, ends, root};
 

@@ -2,9 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "all of this is tests")]
 
-mod asked;
 mod bad_input;
 mod commands;
 mod kernels;
+mod overrides;
 mod setting;
 mod sources;
