@@ -171,13 +171,13 @@ impl Root {
     /// Asserts that no run left anything to do or anything unfinished.
     #[track_caller]
     pub fn assert_settled(&self) {
-        assert_eq!(self.debts(), [""; 0], "debts are left");
+        assert_eq!(self.pending(), [""; 0], "pending are left");
         self.assert_tidy();
     }
 
-    /// What is still owed, as file names.
-    pub fn debts(&self) -> Vec<String> {
-        self.names(&format!("{TREE}/.debts"))
+    /// Pending work, as file names.
+    pub fn pending(&self) -> Vec<String> {
+        self.names(&format!("{TREE}/.pending"))
     }
 
     /// Asserts that nothing unfinished is left: no build directories, no half-written files, no processes.

@@ -239,10 +239,10 @@ impl Root {
         self.start("bash", &["-c", &format!("exec /usr/lib/alpm-dkms/{program} </srv/targets")])
     }
 
-    /// Runs what the unit runs at boot while debts exist.
+    /// Runs what the unit runs at boot while pending exist.
     #[track_caller]
     pub fn boot_unit(&self) -> Output {
-        let unit = self.read("usr/lib/systemd/system/alpm-dkms-debts.service");
+        let unit = self.read("usr/lib/systemd/system/alpm-dkms-pending.service");
         let command = unit.lines().find_map(|line| line.strip_prefix("ExecStart="));
         self.shell(command.expect("the unit runs something"))
     }

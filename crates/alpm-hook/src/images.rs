@@ -4,9 +4,8 @@
 use std::io::{self, BufRead};
 use std::process::ExitCode;
 
-use dkms_engine::kernels::Kernels;
-use dkms_engine::run::{Environment, Output, Program};
-use dkms_engine::site::Site;
+use dkms_engine::machine::{Kernels, Machine};
+use dkms_engine::os::process::{Environment, Output, Program};
 use dkms_initramfs::accounts::Accounts;
 use dkms_initramfs::generator::Generator;
 use dkms_initramfs::note::Note;
@@ -24,10 +23,10 @@ use crate::transaction::lock;
 /// # Errors
 /// If the lock cannot be taken, or the note cannot be written.
 pub fn note(call: &Call) -> Result<ExitCode, Failure> {
-    let site = Site::for_hook(&call.root);
-    if !call.dry_run && !Owed::read(&site).is_empty() {
-        let _lock = lock(call, &site)?;
-        take(&site, |generator| !generator.is_ahead_of_note())?;
+    let machine = Machine::for_hook(&call.root);
+    if !call.dry_run && !Owed::read(&machine).is_empty() {
+        let _lock = lock(call, &machine)?;
+        take(&machine, |generator| !generator.is_ahead_of_note())?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -37,18 +36,19 @@ pub fn note(call: &Call) -> Result<ExitCode, Failure> {
 ///
 /// # Errors
 /// If the note cannot be written.
-pub(crate) fn note_ahead(site: &Site) -> Result<(), Failure> {
-    take(site, Generator::is_ahead_of_note)
+pub(crate) fn note_ahead(machine: &Machine) -> Result<(), Failure> {
+    take(machine, Generator::is_ahead_of_note)
 }
 
-fn take(site: &Site, is_now: impl Fn(Generator) -> bool) -> Result<(), Failure> {
-    let owed = Owed::read(site);
-    let Some(generator) = Generator::of(site).filter(|it| is_now(*it) && !owed.is_empty()) else {
+fn take(machine: &Machine, is_now: impl Fn(Generator) -> bool) -> Result<(), Failure> {
+    let owed = Owed::read(machine);
+    let Some(generator) = Generator::of(machine).filter(|it| is_now(*it) && !owed.is_empty())
+    else {
         return Ok(());
     };
-    let mut kernels = Kernels::read(&site.trees)?.all;
+    let mut kernels = Kernels::read(&machine.trees)?.all;
     kernels.retain(|kernel| kernel.alive && owed.is_to(&kernel.release));
-    Ok(Note::take(site, generator, &kernels).write(site)?)
+    Ok(Note::take(machine, generator, &kernels).write(machine)?)
 }
 
 /// In the place of mkinitcpio's hook, if `[initramfs] precise` has put us there: hands it its targets, but not the
@@ -58,10 +58,10 @@ fn take(site: &Site, is_now: impl Fn(Generator) -> bool) -> Result<(), Failure> 
 /// # Errors
 /// If the targets cannot be read, or the hook's own command cannot be started.
 pub fn precise(call: &Call, input: &mut dyn BufRead) -> Result<ExitCode, Failure> {
-    let site = Site::for_hook(&call.root);
+    let machine = Machine::for_hook(&call.root);
     let mut targets = Vec::new();
     input.read_to_end(&mut targets)?;
-    if precise::is_looked_after(&site) {
+    if precise::is_looked_after(&machine) {
         targets = without_sources(&targets);
     }
     let stock = precise::stock_command(&call.root).unwrap_or_default();
@@ -87,27 +87,30 @@ pub fn precise(call: &Call, input: &mut dyn BufRead) -> Result<ExitCode, Failure
 /// # Errors
 /// If the lock cannot be taken. An image that cannot be regenerated is told in the lines and in the exit code.
 pub fn verify(call: &Call) -> Result<ExitCode, Failure> {
-    let site = Site::for_hook(&call.root);
-    let well = call.dry_run || keep_precise(&site);
-    if Owed::read(&site).is_empty() {
+    let machine = Machine::for_hook(&call.root);
+    let well = call.dry_run || keep_precise(&machine);
+    if Owed::read(&machine).is_empty() {
         return Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    let _lock = lock(call, &site)?;
-    let accounts = Accounts::read(&site);
+    let _lock = lock(call, &machine)?;
+    let accounts = Accounts::read(&machine);
     let mut lines = Lines::new(io::stdout(), Names::default());
     if call.dry_run {
         accounts.lines().iter().for_each(|line| lines.say(line));
-        accounts.calls(&site).iter().for_each(|it| lines.say(&format!("would run: {}", it.line())));
+        accounts
+            .calls(&machine)
+            .iter()
+            .for_each(|it| lines.say(&format!("would run: {}", it.line())));
         return Ok(ExitCode::SUCCESS);
     }
-    let well = accounts.settle(&site, &mut |line| lines.say(line)) && well;
+    let well = accounts.settle(&machine, &mut |line| lines.say(line)) && well;
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Brings the override of mkinitcpio's hook in line with the setting; tells why it is not, if so.
-fn keep_precise(site: &Site) -> bool {
+fn keep_precise(machine: &Machine) -> bool {
     let mut lines = Lines::new(io::stdout(), Names::default());
-    let kept = precise::keep(site);
+    let kept = precise::keep(machine);
     if let Some(line) = precise::said(&kept) {
         lines.say(&line);
     }

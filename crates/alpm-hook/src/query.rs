@@ -6,7 +6,7 @@ use std::time::Duration;
 use std::{env, fmt, io};
 
 use dkms_engine::names::KernelRelease;
-use dkms_engine::run::{Environment, Program, RunError};
+use dkms_engine::os::process::{Environment, Program, RunError};
 use serde::Deserialize;
 
 /// How long an answer may take. Reading a database of two thousand packages from a slow disk

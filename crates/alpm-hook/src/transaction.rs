@@ -7,13 +7,12 @@ use std::io;
 use std::process::ExitCode;
 
 use dkms_engine::act;
-use dkms_engine::debts::{Debt, Debts};
-use dkms_engine::facts::Facts;
-use dkms_engine::lock::Lock;
+use dkms_engine::dkms_tree::{PendingList, PendingWork};
+use dkms_engine::facts::{self, Facts, Scope};
+use dkms_engine::machine::Machine;
+use dkms_engine::machine::lock::Lock;
 use dkms_engine::names::KernelRelease;
 use dkms_engine::plan::{self, Note, Plan, Request};
-use dkms_engine::site::Site;
-use dkms_engine::survey::{self, Scope};
 use dkms_initramfs::generator::Generator;
 use dkms_initramfs::precise;
 
@@ -34,11 +33,11 @@ pub fn journal(call: &Call, change: &Change) -> Result<ExitCode, Failure> {
     if change.sources.is_empty() && kernels.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
-    let debt = Debt::Transaction { sources: change.sources.clone(), kernels };
+    let debt = PendingWork::Transaction { sources: change.sources.clone(), kernels };
     if call.dry_run {
         Lines::new(io::stdout(), Names::default()).say(&format!("would note {debt:?}"));
     } else {
-        Debts::of(&Site::for_hook(&call.root).trees).write(&debt)?;
+        PendingList::of(&Machine::for_hook(&call.root).trees).write(&debt)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -51,32 +50,32 @@ pub fn journal(call: &Call, change: &Change) -> Result<ExitCode, Failure> {
 /// If the lock cannot be taken, or the request is refused as a whole. A module that fails is no
 /// error: it is told in the lines and in the exit code.
 pub fn sync(call: &Call, change: &Change) -> Result<ExitCode, Failure> {
-    let mut site = Site::for_hook(&call.root);
-    site.images = Generator::of(&site).is_some();
-    let (present, _) = survey::source_dirs(&site.trees);
-    if present.is_empty() && !site.trees.dkms.exists() {
+    let mut machine = Machine::for_hook(&call.root);
+    machine.images = Generator::of(&machine).is_some();
+    let (present, _) = facts::source_dirs(&machine.trees);
+    if present.is_empty() && !machine.trees.dkms.exists() {
         return Ok(ExitCode::SUCCESS); // a machine without modules
     }
-    let _lock = lock(call, &site)?;
+    let _lock = lock(call, &machine)?;
     // When we arrive ourselves, everything that is there is new to us.
     let arrived = if change.ourselves { present.clone() } else { BTreeSet::new() };
     let sources = &change.sources | &arrived;
     let kernels = &change.kernels | &change.headers;
-    let kernels_in_depth = in_depth(&site, &sources, &kernels);
+    let kernels_in_depth = in_depth(&machine, &sources, &kernels);
     let scope = Scope { kernels: kernels_in_depth, trusts_packages: true, ..Scope::default() };
-    let mut facts = survey::read(&site, &scope);
+    let mut facts = facts::read(&machine, &scope);
     let request = Request::Sync { sources, kernels };
     let mut plan = plan::make(&request, &facts)?;
     let mut names = Names::default();
     if packages_matter(&plan, &facts, change) {
-        let packages = packages(&site, &present, &facts);
+        let packages = packages(&machine, &present, &facts);
         facts.name_copies(packages.unowned());
         plan = plan::make(&request, &facts)?;
         names = Names::new(packages, &facts);
     }
-    let code = carry_out(call, &plan, &facts, &site, names);
+    let code = carry_out(call, &plan, &facts, &machine, names);
     if !call.dry_run {
-        images::note_ahead(&site)?;
+        images::note_ahead(&machine)?;
     }
     Ok(code)
 }
@@ -87,14 +86,14 @@ pub fn sync(call: &Call, change: &Change) -> Result<ExitCode, Failure> {
 fn packages_matter(plan: &Plan, facts: &Facts, change: &Change) -> bool {
     let names_one = |note: &Note| matches!(note, Note::NoHeaders { .. });
     // What the journal noted of this very transaction tells nothing new.
-    let known = |debt: &Debt| {
-        matches!(debt, Debt::Transaction { sources, kernels }
+    let known = |debt: &PendingWork| {
+        matches!(debt, PendingWork::Transaction { sources, kernels }
             if *sources == change.sources && *kernels == change.headers)
     };
     !plan.steps.is_empty()
         || plan.notes.iter().any(names_one)
         || !change.kernels.is_empty()
-        || !facts.debts.iter().all(known)
+        || !facts.pending.iter().all(known)
 }
 
 /// Before a transaction that removes our own package (`pacman -Rs` of the last module takes us
@@ -105,72 +104,74 @@ fn packages_matter(plan: &Plan, facts: &Facts, change: &Change) -> bool {
 /// # Errors
 /// If the lock cannot be taken.
 pub fn depart(call: &Call, change: &Change) -> Result<ExitCode, Failure> {
-    let site = Site::for_hook(&call.root);
+    let machine = Machine::for_hook(&call.root);
     if change.ourselves && !call.dry_run {
         precise::leave(&call.root)?;
     }
-    if !change.ourselves || !site.trees.dkms.exists() {
+    if !change.ourselves || !machine.trees.dkms.exists() {
         return Ok(ExitCode::SUCCESS);
     }
-    let lock = lock(call, &site)?;
-    let facts = survey::read(&site, &Scope { shallow: true, ..Scope::default() });
+    let lock = lock(call, &machine)?;
+    let facts = facts::read(&machine, &Scope { shallow: true, ..Scope::default() });
     let request = Request::Depart {
         sources: change.sources.clone(),
         kernels: change.kernels.clone(),
         swap: change.dkms_binary,
     };
     let plan = plan::make(&request, &facts)?;
-    let code = carry_out(call, &plan, &facts, &site, Names::default());
+    let code = carry_out(call, &plan, &facts, &machine, Names::default());
     drop(lock);
     // Ours is gone; the tree itself goes too if nothing else is in it.
-    let _ = fs::remove_dir(&site.trees.dkms);
+    let _ = fs::remove_dir(&machine.trees.dkms);
     Ok(code)
 }
 
 /// The kernels to be looked at in depth: where only kernels changed, these and those that
 /// something is owed for; where a source changed, all.
 fn in_depth(
-    site: &Site,
+    machine: &Machine,
     sources: &BTreeSet<String>,
     kernels: &BTreeSet<KernelRelease>,
 ) -> Option<BTreeSet<KernelRelease>> {
     let mut in_depth = kernels.clone();
-    for debt in Debts::of(&site.trees).read() {
+    for debt in PendingList::of(&machine.trees).read() {
         match debt {
-            Debt::Kernel(kernel)
-            | Debt::Install { kernel, .. }
-            | Debt::Uninstall { kernel, .. } => in_depth.insert(kernel),
-            Debt::LeftOver(_) | Debt::Image { .. } => false,
-            Debt::Transaction { sources, kernels } if sources.is_empty() => {
+            PendingWork::Kernel(kernel)
+            | PendingWork::Install { kernel, .. }
+            | PendingWork::Uninstall { kernel, .. } => in_depth.insert(kernel),
+            PendingWork::LeftOver(_) | PendingWork::Image { .. } => false,
+            PendingWork::Transaction { sources, kernels } if sources.is_empty() => {
                 in_depth.extend(kernels);
                 true
             }
-            Debt::Source(_) | Debt::Transaction { .. } | Debt::Remove(_) => return None,
+            PendingWork::Source(_) | PendingWork::Transaction { .. } | PendingWork::Remove(_) => {
+                return None;
+            }
         };
     }
     sources.is_empty().then_some(in_depth)
 }
 
 /// Takes the lock, unless nothing is going to be changed.
-pub(crate) fn lock(call: &Call, site: &Site) -> Result<Option<Lock>, Failure> {
+pub(crate) fn lock(call: &Call, machine: &Machine) -> Result<Option<Lock>, Failure> {
     if call.dry_run {
         return Ok(None);
     }
     let mut lines = Lines::new(io::stdout(), Names::default());
-    Ok(Some(Lock::take(&site.trees, &site.env, &mut |text| lines.say(text))?))
+    Ok(Some(Lock::take(&machine.trees, &machine.env, &mut |text| lines.say(text))?))
 }
 
 /// Carries a plan out, or tells it if this is a dry run.
-fn carry_out(call: &Call, plan: &Plan, facts: &Facts, site: &Site, names: Names) -> ExitCode {
+fn carry_out(call: &Call, plan: &Plan, facts: &Facts, machine: &Machine, names: Names) -> ExitCode {
     let mut lines = Lines::new(io::stdout(), names);
     if call.dry_run {
         lines.dry_run(plan);
         return ExitCode::SUCCESS;
     }
-    if let Err(why) = site.tools.stop.listen() {
+    if let Err(why) = machine.tools.stop.listen() {
         lines.say(&format!("Trouble: Ctrl-C ends this at once, tidily or not: {why}"));
     }
-    let report = act::carry_out(plan, facts, site, &mut lines);
+    let report = act::carry_out(plan, facts, machine, &mut lines);
     lines.summary(plan, &report);
     match &report.interrupted {
         Some(interruption) => ExitCode::from(interruption.exit_code()),
@@ -181,7 +182,7 @@ fn carry_out(call: &Call, plan: &Plan, facts: &Facts, site: &Site, names: Names)
 
 /// Asks for the packages behind all sources and kernels; if there is no answer, says so once and
 /// goes on without names.
-fn packages(site: &Site, sources: &BTreeSet<String>, facts: &Facts) -> Packages {
+fn packages(machine: &Machine, sources: &BTreeSet<String>, facts: &Facts) -> Packages {
     let alive = facts.kernels.iter().filter(|(_, about)| about.kernel.alive);
     let questions = Questions {
         sources: sources.clone(),
@@ -189,7 +190,7 @@ fn packages(site: &Site, sources: &BTreeSet<String>, facts: &Facts) -> Packages 
     };
     let answer = query::beside_us()
         .map_err(query::NoAnswer::from)
-        .and_then(|program| query::ask(&program, &site.trees.root, &questions));
+        .and_then(|program| query::ask(&program, &machine.trees.root, &questions));
     answer.unwrap_or_else(|why| {
         let line = format!("Packages cannot be named this time ({why}); the rest goes on.");
         Lines::new(io::stdout(), Names::default()).say(&line);

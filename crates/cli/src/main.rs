@@ -54,7 +54,7 @@ fn loudness(args: &Args) -> Loudness {
 }
 
 fn carry_out(args: &Args, early_exit: Option<EarlyExit>, console: &Console) -> Result<u8, Failure> {
-    let site = machine::site(args)?;
+    let machine = machine::of_command_line(args)?;
     match early_exit {
         Some(EarlyExit::Version) => console.print(&format!("{VERSION}\n")),
         Some(EarlyExit::Help) => console.print(&help::text(args.command)),
@@ -62,8 +62,8 @@ fn carry_out(args: &Args, early_exit: Option<EarlyExit>, console: &Console) -> R
             return refusal::of_early_exit(&exit, args.command).map_or(Ok(0), Err);
         }
         None => {
-            let intent = Intent::read(args, &machine::here(&site))?;
-            return commands::run(intent, args, site, console);
+            let intent = Intent::read(args, &machine::here(&machine))?;
+            return commands::run(intent, args, machine, console);
         }
     }
     Ok(0)

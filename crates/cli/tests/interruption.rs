@@ -108,7 +108,7 @@ fn sleepers(mark: &str) -> usize {
 #[case(Signal::SIGINT, 130)]
 #[case(Signal::SIGTERM, 143)]
 #[case(Signal::SIGHUP, 129)]
-fn a_signal_ends_everything_and_the_rest_is_owed(#[case] by: Signal, #[case] code: i32) {
+fn a_signal_ends_everything_and_the_rest_is_pending(#[case] by: Signal, #[case] code: i32) {
     let (root, mark) = root();
     for name in ["quick", "slow", "slower"] {
         run(&root, &format!("add {name}/1.0"), 0);
@@ -126,7 +126,7 @@ fn a_signal_ends_everything_and_the_rest_is_owed(#[case] by: Signal, #[case] cod
     assert_eq!(
         said.trim(),
         format!(
-            "dkms: error: interrupted by {by}: 2 of 3 modules are not ready; dkms autoinstall --debts \
+            "dkms: error: interrupted by {by}: 2 of 3 modules are not ready; dkms autoinstall --pending \
              goes on with the rest, else the next boot does"
         )
     );
@@ -137,18 +137,18 @@ fn a_signal_ends_everything_and_the_rest_is_owed(#[case] by: Signal, #[case] cod
     let tree = root.listing("var/lib/dkms");
     for left in ["build/", ".log/", "/.tmp", K] {
         let lines = tree.lines().filter(|line| line.contains("slow") && line.contains(left));
-        let lines: Vec<_> = lines.filter(|line| !line.contains(".debts/")).collect();
+        let lines: Vec<_> = lines.filter(|line| !line.contains(".pending/")).collect();
         assert_eq!(lines, [""; 0], "{left} is left in\n{tree}");
     }
     let status = format!("quick/1.0, {K}, x86_64: installed\nslow/1.0: added\nslower/1.0: added\n");
     assert_eq!(text(&run(&root, "status", 0).stdout), status);
 
     root.write("go", "");
-    run(&root, "autoinstall --debts", 0);
+    run(&root, "autoinstall --pending", 0);
     for name in ["quick", "slow", "slower"] {
         assert!(root.exists(format!("usr/lib/modules/{K}/updates/dkms/{name}.ko")), "{name}");
     }
-    assert!(!root.exists("var/lib/dkms/.debts"));
+    assert!(!root.exists("var/lib/dkms/.pending"));
 }
 
 /// The signal comes when all of a module is done, its scripts too, and it only remains to say so: the script says more
@@ -180,8 +180,8 @@ fn what_is_done_when_the_signal_comes_is_not_counted_as_left() {
     assert!(root.read(format!("usr/lib/modules/{K}/modules.dep")).contains("wordy.ko"));
 
     root.write("go", "");
-    run(&root, "autoinstall --debts", 0);
-    assert!(!root.exists("var/lib/dkms/.debts"));
+    run(&root, "autoinstall --pending", 0);
+    assert!(!root.exists("var/lib/dkms/.pending"));
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn a_build_that_nobody_owes_is_begun_again_by_its_command() {
     let said = text(&child.wait_with_output().unwrap().stderr);
     assert!(said.contains("the module is not ready; the same command goes on"), "{said}");
     wait_until("a child is left", || sleepers(&mark) == 0);
-    assert!(!root.exists("var/lib/dkms/.debts"));
+    assert!(!root.exists("var/lib/dkms/.pending"));
     root.write("go", "");
     run(&root, &format!("build slow/1.0 -k {K}"), 0);
 }

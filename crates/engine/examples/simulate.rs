@@ -10,10 +10,10 @@
 use std::time::{Duration, Instant};
 
 use dkms_engine::act;
+use dkms_engine::facts::{self, Scope};
+use dkms_engine::machine::Machine;
 use dkms_engine::plan::{self, Request};
 use dkms_engine::report::{Event, Watch};
-use dkms_engine::site::Site;
-use dkms_engine::survey::{self, Scope};
 use testroot::TestRoot;
 
 const KERNELS: u32 = 6;
@@ -37,15 +37,15 @@ fn main() {
     for jobs in if asked.is_empty() { vec![16, 64] } else { asked } {
         let root = TestRoot::new();
         let least = fill(&root, jobs);
-        let mut site = Site::for_hook(root.path());
-        site.tools.depmod = root.depmod();
-        site.settings.set_jobs(jobs);
-        let facts = survey::read(&site, &Scope::default());
+        let mut machine = Machine::for_hook(root.path());
+        machine.tools.depmod = root.depmod();
+        machine.settings.set_jobs(jobs);
+        let facts = facts::read(&machine, &Scope::default());
         let kernels = facts.kernels.keys().cloned().collect();
         let request = Request::Sync { sources: Default::default(), kernels };
         let plan = plan::make(&request, &facts).unwrap();
         let started = Instant::now();
-        let report = act::carry_out(&plan, &facts, &site, &mut Silence);
+        let report = act::carry_out(&plan, &facts, &machine, &mut Silence);
         let took = started.elapsed().as_secs_f64();
         assert!(report.is_clean(), "{:?} {:?}", report.failures().next(), report.trouble);
         let ratio = took / least.as_secs_f64();

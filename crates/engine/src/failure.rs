@@ -4,7 +4,8 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
-use crate::durable::FileError;
+use crate::os::bash::BashError;
+use crate::os::durable::FileError;
 
 /// Something that failed: a command as a whole, or one module.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +73,25 @@ impl From<FileError> for Failure {
         let transient = !matches!(kind, ErrorKind::InvalidInput | ErrorKind::InvalidData);
         let hint = error.is_disk_full().then(|| MAKE_ROOM.to_owned());
         Self { transient, hint, ..Self::new(1, error.to_string()) }
+    }
+}
+
+impl From<&BashError> for Failure {
+    /// dkms's exit codes for a conf (dkms-behaviour 9): one that does not answer has no
+    /// PACKAGE_NAME, which makes it invalid.
+    fn from(error: &BashError) -> Self {
+        let (code, hint) = match error {
+            BashError::NoReader { .. } => (1, None),
+            BashError::Unreadable { .. } => (4, Some("reinstall the package it belongs to".into())),
+            BashError::NoAnswer { file, .. }
+            | BashError::TimedOut { file, .. }
+            | BashError::TooMuch { file } => (8, Some(format!("run: bash -x {}", file.display()))),
+            BashError::NotUtf8 { .. } => (8, Some("write it in UTF-8".into())),
+            BashError::Invalid { .. } => {
+                (8, Some("see: dkms.conf(5); an override in /etc/dkms can mend it".into()))
+            }
+        };
+        Self { hint, ..Self::new(code, error.to_string()) }
     }
 }
 

@@ -1,65 +1,44 @@
 //! What DKMS is: modules built from source for every kernel, kept in the dkms tree and placed in
 //! the kernels' own directories. Knows no pacman and no terminal.
 //!
-//! From the ground up, a file uses only those before it:
-//! [`names`], [`trees`] · [`durable`], [`run`], [`conf`], [`kernels`], [`digest`], [`object`], [`memory`] · [`record`],
-//! [`debts`], [`state`] · [`facts`], [`survey`] · [`plan`] · `build`, `place`, `remove` · `schedule`, `crew`,
-//! [`act`], [`report`].
+//! From the ground up: each module imports only the ones that its row names, all of which stand
+//! above it. Every module may import `names`, `version` and `failure`, which is one level above
+//! `os`. The interface of a directory is its `mod.rs`. `tests/imports.rs` checks the sources
+//! against this table.
+//!
+//! | Module | Contents | May import |
+//! |---|---|---|
+//! | `os` | what any program needs of the operating system | |
+//! | `objects` | kernel objects as files: names, modinfo, strip, sign, compress | os |
+//! | `machine` | one machine as one run sees it: trees, kernels, settings, lock | os, objects |
+//! | `conf` | what a dkms.conf says and means | os, machine |
+//! | `signing` | which key signs for which kernel, and making it | os, objects, machine |
+//! | `dkms_tree` | the files of `/var/lib/dkms`: state, records, pending work, builds | os, objects, machine, conf |
+//! | `module_scripts` | the scripts that a module brings | os, machine, conf, dkms_tree |
+//! | `status` | what `dkms status` prints | os, objects, machine, dkms_tree |
+//! | `facts` | everything that a plan depends on, read once | os, objects, machine, conf, signing, dkms_tree |
+//! | `archive` | modules in and out as archives and directories | os, machine, conf, dkms_tree, facts |
+//! | `plan` | what to do and why, in which order; pure | os, machine, conf, dkms_tree, facts |
+//! | `report` | the outcome of a run, and its timings | os, plan |
+//! | `building` | compiles one module for one kernel | os, objects, machine, conf, signing, dkms_tree, module_scripts, facts, report |
+//! | `installing` | puts objects into a kernel's directory and takes them out | os, objects, machine, conf, signing, dkms_tree |
+//! | `act` | carries a plan out; the one module that changes the machine | os, objects, machine, conf, signing, dkms_tree, module_scripts, facts, plan, report, building, installing |
 
 pub mod act;
-mod afterwards;
 pub mod archive;
-pub mod asked;
-mod build;
-pub mod cache;
-mod compile_once;
-mod compilers;
-pub mod conf;
-mod confs;
-pub mod copy;
-mod crew;
-pub mod debts;
-pub mod diagnose;
-pub mod digest;
-pub mod distribution;
-pub mod durable;
+mod building;
+mod conf;
+pub mod dkms_tree;
 pub mod facts;
 pub mod failure;
-pub mod finish;
-pub mod import;
-mod index;
-mod intake;
-pub mod kernels;
-mod launcher;
-pub mod links;
-pub mod lock;
-pub mod make_log;
-pub mod memory;
+mod installing;
+pub mod machine;
+mod module_scripts;
 pub mod names;
-pub mod object;
-mod page;
-mod place;
+pub mod objects;
+pub mod os;
 pub mod plan;
-mod programs;
-mod publish;
-pub mod record;
-mod refinish;
-mod remove;
 pub mod report;
-pub mod run;
-mod running;
-mod sanity;
-mod schedule;
-mod scripts;
-pub mod settings;
-mod settle;
-mod side_by_side;
-pub mod sign;
-pub mod site;
-pub mod state;
+pub mod signing;
 pub mod status;
-pub mod survey;
-mod timings;
-pub mod trees;
 pub mod version;
-mod weak;

@@ -3,9 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use dkms_engine::kernels::{Kernel, Kernels};
+use dkms_engine::machine::{Kernel, Kernels, Machine};
 use dkms_engine::names::KernelRelease;
-use dkms_engine::site::Site;
 
 use crate::call::Call;
 use crate::decide::{Before, Case, Decision, Now, decide};
@@ -79,22 +78,23 @@ impl Account {
 impl Accounts {
     /// Reads what is owed and looks at the images concerned.
     #[must_use]
-    pub fn read(site: &Site) -> Self {
-        let kernels = Kernels::read(&site.trees).map_err(|error| log::warn!("{error}"));
+    pub fn read(machine: &Machine) -> Self {
+        let kernels = Kernels::read(&machine.trees).map_err(|error| log::warn!("{error}"));
         let alive: Vec<Kernel> = kernels.map(|kernels| kernels.all).unwrap_or_default();
         let alive: Vec<Kernel> = alive.into_iter().filter(|kernel| kernel.alive).collect();
         let mut accounts = Self {
             all: Vec::new(),
-            generator: Generator::of(site),
-            owed: Owed::read(site),
-            note: Note::read(site),
+            generator: Generator::of(machine),
+            owed: Owed::read(machine),
+            note: Note::read(machine),
             installed: alive.iter().map(|kernel| kernel.release.clone()).collect(),
         };
         let Some(generator) = accounts.generator else { return accounts };
         for kernel in alive.into_iter().filter(|kernel| accounts.owed.is_to(&kernel.release)) {
-            let ours = Ours::read(site, &kernel.release);
-            let images = generator.images(site, &kernel).into_iter();
-            let images = images.map(|image| accounts.see(site, generator, &kernel, &ours, image));
+            let ours = Ours::read(machine, &kernel.release);
+            let images = generator.images(machine, &kernel).into_iter();
+            let images =
+                images.map(|image| accounts.see(machine, generator, &kernel, &ours, image));
             let images = images.collect();
             accounts.all.push(Account { kernel, images, ours });
         }
@@ -104,13 +104,13 @@ impl Accounts {
     /// Looks at one image.
     fn see(
         &self,
-        site: &Site,
+        machine: &Machine,
         generator: Generator,
         kernel: &Kernel,
         ours: &Ours,
         image: Image,
     ) -> Seen {
-        let root = &site.trees.root;
+        let root = &machine.trees.root;
         let now = look(generator, &image.below(root));
         // What was regenerated before the objects were placed may hold the old ones.
         let before = self.note.is_of(&kernel.release, ours).then(|| {
@@ -129,10 +129,11 @@ impl Accounts {
             Now::Holds(contents) => contents.modules.clone(),
             _ => BTreeSet::new(),
         };
-        let wanted = generator.wanted(site, kernel, &image).map_err(|why| log::warn!("{why}")).ok();
+        let wanted =
+            generator.wanted(machine, kernel, &image).map_err(|why| log::warn!("{why}")).ok();
         let wanted = wanted.map(|mut wanted| {
-            wanted.extend(needs::soft_dependencies(site, &held));
-            wanted.extend(needs::root_file_system(site));
+            wanted.extend(needs::soft_dependencies(machine, &held));
+            wanted.extend(needs::root_file_system(machine));
             wanted
         });
         let case = Case {
@@ -173,25 +174,25 @@ impl Accounts {
 
     /// The commands that pay what is owed.
     #[must_use]
-    pub fn calls(&self, site: &Site) -> Vec<Call> {
+    pub fn calls(&self, machine: &Machine) -> Vec<Call> {
         let Some(generator) = self.generator else { return Vec::new() };
         let of = |account: &Account| {
             let stale: Vec<&Image> = account.stale().into_iter().map(|(image, _)| image).collect();
             if stale.is_empty() {
                 Vec::new()
             } else {
-                generator.calls(site, &account.kernel, &stale)
+                generator.calls(machine, &account.kernel, &stale)
             }
         };
         self.all.iter().flat_map(of).collect()
     }
 
     /// Clears what is owed to kernels whose images are as they should be, or that are gone.
-    pub fn clear_fine(&self, site: &Site) {
+    pub fn clear_fine(&self, machine: &Machine) {
         for kernel in self.owed.kernels() {
             let account = self.all.iter().find(|account| account.kernel.release == *kernel);
             if account.is_none_or(Account::is_fine) {
-                self.owed.clear(site, kernel);
+                self.owed.clear(machine, kernel);
             }
         }
     }

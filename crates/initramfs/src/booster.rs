@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use dkms_engine::kernels::Kernel;
-use dkms_engine::site::Site;
+use dkms_engine::machine::{Kernel, Machine};
 
 use crate::call::Call;
 use crate::image::{Image, Kind};
@@ -17,12 +16,12 @@ pub(crate) const HOOK: &str = "90-booster-install.hook";
 
 /// The images of one kernel, as far as they are there: `/boot/booster-<pkgbase>.img`. A kernel without any is to have
 /// that one if it is what the machine's pacman hook makes.
-pub(crate) fn images(site: &Site, kernel: &Kernel) -> Vec<Image> {
+pub(crate) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
     let names = kernel.pkgbase.iter().map(String::as_str).chain([kernel.release.as_str()]);
     let paths = names.map(|name| PathBuf::from(format!("/boot/booster-{name}.img")));
     let image =
         |path| Image { path, kind: Kind::Initramfs, kernel: kernel.release.clone(), preset: None };
-    let (root, mut images) = (&site.trees.root, paths.map(image).collect::<Vec<Image>>());
+    let (root, mut images) = (&machine.trees.root, paths.map(image).collect::<Vec<Image>>());
     let is_to_come = kernel.pkgbase.is_some()
         && images.iter().all(|image| !image.below(root).is_file())
         && pacman_hook::is_active_and_names(root, HOOK, "/boot/booster-");
@@ -36,8 +35,8 @@ pub(crate) fn images(site: &Site, kernel: &Kernel) -> Vec<Image> {
 
 /// What `/etc/booster.yaml` puts into images, each with the place that says so: `modules`, `modules_force_load`,
 /// and zfs with `enable_zfs`.
-pub(crate) fn wanted(site: &Site) -> BTreeMap<KmodName, String> {
-    let text = fs::read_to_string(site.trees.root.join("etc/booster.yaml")).unwrap_or_default();
+pub(crate) fn wanted(machine: &Machine) -> BTreeMap<KmodName, String> {
+    let text = fs::read_to_string(machine.trees.root.join("etc/booster.yaml")).unwrap_or_default();
     let mut wanted = BTreeMap::new();
     for line in text.lines() {
         let Some((key, value)) = line.split('#').next().unwrap_or_default().split_once(':') else {
@@ -62,8 +61,8 @@ pub(crate) fn wanted(site: &Site) -> BTreeMap<KmodName, String> {
 }
 
 /// How these images of one kernel are regenerated.
-pub(crate) fn calls(site: &Site, kernel: &Kernel, images: &[&Image]) -> Vec<Call> {
-    let root = &site.trees.root;
+pub(crate) fn calls(machine: &Machine, kernel: &Kernel, images: &[&Image]) -> Vec<Call> {
+    let root = &machine.trees.root;
     if let Some(call) = pacman_hook::call_for_new(root, HOOK, kernel, images) {
         return vec![call];
     }
@@ -87,7 +86,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::machine::machine;
+    use crate::machine::test_machine;
 
     fn paths(images: &[Image]) -> Vec<&Path> {
         images.iter().map(|image| image.path.as_path()).collect()
@@ -100,23 +99,23 @@ mod tests {
             "[Trigger]\nTarget = usr/lib/modules/*/vmlinuz\n[Action]\nExec = /usr/lib/install\n";
         let own =
             [(hook.as_str(), text), ("usr/lib/install", "booster build /boot/booster-$x.img")];
-        let (_root, site, kernel) = machine("7.2", &own);
-        let to_come = images(&site, &kernel);
+        let (_root, machine, kernel) = test_machine("7.2", &own);
+        let to_come = images(&machine, &kernel);
         assert_eq!(paths(&to_come), [Path::new("/boot/booster-linux.img")]);
-        let calls = calls(&site, &kernel, &to_come.iter().collect::<Vec<_>>());
+        let calls = calls(&machine, &kernel, &to_come.iter().collect::<Vec<_>>());
         let lines: Vec<String> = calls.iter().map(Call::line).collect();
         assert_eq!(lines, ["echo usr/lib/modules/7.2/vmlinuz | /usr/lib/install"]);
 
-        let (_root, site, kernel) = machine("7.2", &[]);
-        assert_eq!(images(&site, &kernel), []);
+        let (_root, machine, kernel) = test_machine("7.2", &[]);
+        assert_eq!(images(&machine, &kernel), []);
     }
 
     #[test]
     fn an_image_that_is_there_is_made_by_booster_itself() {
-        let (_root, site, kernel) = machine("7.2", &[("boot/booster-7.2.img", "")]);
-        let there = images(&site, &kernel);
+        let (_root, machine, kernel) = test_machine("7.2", &[("boot/booster-7.2.img", "")]);
+        let there = images(&machine, &kernel);
         assert_eq!(paths(&there), [Path::new("/boot/booster-7.2.img")]);
-        let calls = calls(&site, &kernel, &there.iter().collect::<Vec<_>>());
+        let calls = calls(&machine, &kernel, &there.iter().collect::<Vec<_>>());
         let line = calls[0].line();
         assert_eq!(line, "booster build --force --kernel-version 7.2 /boot/booster-7.2.img");
     }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use dkms_engine::run::{Environment, Program};
-use dkms_engine::site::Site;
+use dkms_engine::machine::Machine;
+use dkms_engine::os::process::{Environment, Program};
 
 /// How long a generator may take: dracut on a slow disk with everything in it.
 const PATIENCE: Duration = Duration::from_secs(30 * 60);
@@ -37,7 +37,7 @@ impl Call {
     ///
     /// # Errors
     /// A sentence with what it complained about, if it fails or cannot be started.
-    pub(crate) fn run(&self, site: &Site) -> Result<(), String> {
+    pub(crate) fn run(&self, machine: &Machine) -> Result<(), String> {
         let Some((program, args)) = self.words.split_first() else { return Ok(()) };
         let env = Environment::fixed();
         let ended = Program::new(program, &env)
@@ -45,7 +45,7 @@ impl Call {
             .cwd("/")
             .stdin(self.stdin.as_bytes())
             .deadline(PATIENCE)
-            .confined(&site.tools)
+            .confined(&machine.tools)
             .run()
             .map_err(|error| error.to_string())?;
         if ended.success() {

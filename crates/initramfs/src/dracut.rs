@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use dkms_engine::kernels::Kernel;
-use dkms_engine::site::Site;
+use dkms_engine::machine::{Kernel, Machine};
 
 use crate::call::Call;
 use crate::files;
@@ -23,8 +22,8 @@ const DRIVERS: [&str; 3] = ["add_drivers", "force_drivers", "drivers"];
 /// The images of one kernel, as far as they are there: named after its package or its release in /boot, or unified
 /// kernel images in an EFI partition. A kernel without any is to have the one in /boot if that is what the machine's
 /// pacman hook makes.
-pub(crate) fn images(site: &Site, kernel: &Kernel) -> Vec<Image> {
-    let root = &site.trees.root;
+pub(crate) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
+    let root = &machine.trees.root;
     let release = &kernel.release;
     let mut paths: Vec<(PathBuf, Kind)> = Vec::new();
     for name in kernel.pkgbase.iter().map(String::as_str).chain([release.as_str()]) {
@@ -47,7 +46,7 @@ pub(crate) fn images(site: &Site, kernel: &Kernel) -> Vec<Image> {
     match &kernel.pkgbase {
         Some(pkgbase)
             if images.is_empty()
-                && kernel_install::images(site, kernel).is_empty()
+                && kernel_install::images(machine, kernel).is_empty()
                 && pacman_hook::is_active_and_names(root, HOOK, "/boot/initramfs-") =>
         {
             vec![image((format!("/boot/initramfs-{pkgbase}.img").into(), Kind::Initramfs))]
@@ -85,8 +84,11 @@ fn has_word(text: &str, word: &str) -> bool {
 ///
 /// # Errors
 /// A sentence if the configuration cannot be read.
-pub(crate) fn wanted(site: &Site, kernel: &Kernel) -> Result<BTreeMap<KmodName, String>, String> {
-    let root = &site.trees.root;
+pub(crate) fn wanted(
+    machine: &Machine,
+    kernel: &Kernel,
+) -> Result<BTreeMap<KmodName, String>, String> {
+    let root = &machine.trees.root;
     let mut configs = vec![root.join("etc/dracut.conf")];
     // A file in /etc replaces one of the same name in /usr (dracut.conf(5)).
     let own = files::with_suffix(&root.join("etc/dracut.conf.d"), ".conf");
@@ -99,7 +101,7 @@ pub(crate) fn wanted(site: &Site, kernel: &Kernel) -> Result<BTreeMap<KmodName, 
     configs.retain(|file| file.exists());
     // dracut's own scripts set this one before they read it, so that a configuration can tell kernels apart.
     let known = [("kernel", kernel.release.as_str())];
-    let variables = Variables::read_knowing(site, &configs, &known)?;
+    let variables = Variables::read_knowing(machine, &configs, &known)?;
     let mut wanted = BTreeMap::new();
     for key in DRIVERS.into_iter().chain(["add_dracutmodules", "dracutmodules"]) {
         for word in variables.words(key) {
@@ -110,8 +112,8 @@ pub(crate) fn wanted(site: &Site, kernel: &Kernel) -> Result<BTreeMap<KmodName, 
 }
 
 /// How these images of one kernel are regenerated.
-pub(crate) fn calls(site: &Site, kernel: &Kernel, images: &[&Image]) -> Vec<Call> {
-    let root = &site.trees.root;
+pub(crate) fn calls(machine: &Machine, kernel: &Kernel, images: &[&Image]) -> Vec<Call> {
+    let root = &machine.trees.root;
     if let Some(call) = pacman_hook::call_for_new(root, HOOK, kernel, images) {
         return vec![call];
     }
@@ -134,7 +136,7 @@ pub(crate) fn calls(site: &Site, kernel: &Kernel, images: &[&Image]) -> Vec<Call
 
 #[cfg(test)]
 mod tests {
-    use dkms_engine::kernels::Kernels;
+    use dkms_engine::machine::Kernels;
     use rstest::rstest;
     use testroot::TestRoot;
 
@@ -147,9 +149,9 @@ mod tests {
             root.kernel(release).pkgbase(pkgbase);
         }
         root.write(format!("efi/EFI/Linux/{file}"), "");
-        let site = Site::for_hook(root.path());
-        let all = Kernels::read(&site.trees).unwrap().all;
-        let has = |kernel: &&Kernel| !images(&site, kernel).is_empty();
+        let machine = Machine::for_hook(root.path());
+        let all = Kernels::read(&machine.trees).unwrap().all;
+        let has = |kernel: &&Kernel| !images(&machine, kernel).is_empty();
         all.iter().filter(has).map(|kernel| kernel.release.to_string()).collect()
     }
 

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use dkms_engine::kernels::Kernel;
-use dkms_engine::run::{Environment, Output, Program};
-use dkms_engine::site::Site;
+use dkms_engine::machine::{Kernel, Machine};
+use dkms_engine::os::process::{Environment, Output, Program};
 
 use crate::call::Call;
 use crate::contents::{Contents, Listing};
@@ -68,9 +67,9 @@ impl Generator {
     /// Where several are, the one whose pacman hook is active makes the images. Where none is, `[initramfs] command`
     /// may call one that is not known here. None on a machine without images (a container).
     #[must_use]
-    pub fn of(site: &Site) -> Option<Self> {
-        let root = &site.trees.root;
-        let named = &site.settings.initramfs.generator;
+    pub fn of(machine: &Machine) -> Option<Self> {
+        let root = &machine.trees.root;
+        let named = &machine.settings.initramfs.generator;
         if let Some(generator) = Self::ALL.into_iter().find(|generator| generator.name() == named) {
             return Some(generator);
         }
@@ -80,19 +79,19 @@ impl Generator {
         let installed = |it: &Self| root.join("usr/bin").join(it.name()).exists();
         let all: Vec<Self> = Self::ALL.into_iter().filter(installed).collect();
         let active = all.iter().find(|it| pacman_hook::is_active(root, it.hook()));
-        let other = (!site.settings.initramfs.command.is_empty()).then_some(Self::Other);
+        let other = (!machine.settings.initramfs.command.is_empty()).then_some(Self::Other);
         active.or(all.first()).copied().or(other)
     }
 
     /// The images that it keeps for a kernel, whoever calls it.
     #[must_use]
-    pub fn images(self, site: &Site, kernel: &Kernel) -> Vec<Image> {
-        let mut images = kernel_install::images(site, kernel);
+    pub fn images(self, machine: &Machine, kernel: &Kernel) -> Vec<Image> {
+        let mut images = kernel_install::images(machine, kernel);
         let own = match self {
-            Self::Mkinitcpio => mkinitcpio::images(site, kernel),
-            Self::Dracut => dracut::images(site, kernel),
-            Self::Booster => booster::images(site, kernel),
-            Self::Other => other_images(site, kernel),
+            Self::Mkinitcpio => mkinitcpio::images(machine, kernel),
+            Self::Dracut => dracut::images(machine, kernel),
+            Self::Booster => booster::images(machine, kernel),
+            Self::Other => other_images(machine, kernel),
         };
         let other = |image: &Image| images.iter().all(|known| known.path != image.path);
         let own: Vec<Image> = own.into_iter().filter(other).collect();
@@ -106,28 +105,28 @@ impl Generator {
     /// A sentence if the configuration cannot be read.
     pub fn wanted(
         self,
-        site: &Site,
+        machine: &Machine,
         kernel: &Kernel,
         image: &Image,
     ) -> Result<BTreeMap<KmodName, String>, String> {
         match self {
-            Self::Mkinitcpio => mkinitcpio::wanted(site, kernel, image),
-            Self::Dracut => dracut::wanted(site, kernel),
-            Self::Booster => Ok(booster::wanted(site)),
+            Self::Mkinitcpio => mkinitcpio::wanted(machine, kernel, image),
+            Self::Dracut => dracut::wanted(machine, kernel),
+            Self::Booster => Ok(booster::wanted(machine)),
             Self::Other => Err("what [initramfs] command puts into images is not known".into()),
         }
     }
 
     /// How these images, all of one kernel, are regenerated.
     #[must_use]
-    pub fn calls(self, site: &Site, kernel: &Kernel, images: &[&Image]) -> Vec<Call> {
-        let command = &site.settings.initramfs.command;
+    pub fn calls(self, machine: &Machine, kernel: &Kernel, images: &[&Image]) -> Vec<Call> {
+        let command = &machine.settings.initramfs.command;
         if !command.is_empty() {
             return own_calls(command, kernel, images);
         }
-        let entry = kernel_install::call(site, kernel);
+        let entry = kernel_install::call(machine, kernel);
         let installed = match entry {
-            Some(_) => kernel_install::images(site, kernel),
+            Some(_) => kernel_install::images(machine, kernel),
             None => Vec::new(),
         };
         let (installed, own): (Vec<&Image>, Vec<&Image>) =
@@ -135,9 +134,9 @@ impl Generator {
         let mut calls: Vec<Call> = entry.filter(|_| !installed.is_empty()).into_iter().collect();
         if !own.is_empty() {
             calls.extend(match self {
-                Self::Mkinitcpio => mkinitcpio::calls(site, kernel, &own),
-                Self::Dracut => dracut::calls(site, kernel, &own),
-                Self::Booster => booster::calls(site, kernel, &own),
+                Self::Mkinitcpio => mkinitcpio::calls(machine, kernel, &own),
+                Self::Dracut => dracut::calls(machine, kernel, &own),
+                Self::Booster => booster::calls(machine, kernel, &own),
                 Self::Other => Vec::new(),
             });
         }
@@ -180,7 +179,7 @@ impl Generator {
 
 /// The images that a generator is likely to make which we do not know: those with a usual name that are there, or else
 /// the most usual one.
-fn other_images(site: &Site, kernel: &Kernel) -> Vec<Image> {
+fn other_images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
     let release = kernel.release.as_str();
     let name = kernel.pkgbase.as_deref().unwrap_or(release);
     let usual = [
@@ -196,7 +195,7 @@ fn other_images(site: &Site, kernel: &Kernel) -> Vec<Image> {
     };
     let mut images: Vec<Image> = usual.into_iter().map(image).collect();
     images.dedup();
-    let is_there = |image: &Image| image.below(&site.trees.root).is_file();
+    let is_there = |image: &Image| image.below(&machine.trees.root).is_file();
     if images.iter().any(is_there) {
         images.retain(is_there);
     } else {

@@ -3,8 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dkms_engine::kernels::Kernel;
-use dkms_engine::site::Site;
+use dkms_engine::machine::{Kernel, Machine};
 
 use crate::call::Call;
 use crate::files;
@@ -15,8 +14,8 @@ pub(crate) const PARTITIONS: [&str; 3] = ["/efi", "/boot", "/boot/efi"];
 
 /// The images of one kernel in the layouts `bls` (`<token>/<release>/initrd`, and EndeavourOS's `initrd-fallback` beside
 /// it) and `uki` (`EFI/Linux/<token>-<release>.efi`), as far as they are there.
-pub(crate) fn images(site: &Site, kernel: &Kernel) -> Vec<Image> {
-    let (root, release) = (&site.trees.root, kernel.release.as_str());
+pub(crate) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
+    let (root, release) = (&machine.trees.root, kernel.release.as_str());
     let tokens = tokens(root);
     let image = |path, kind| Image { path, kind, kernel: kernel.release.clone(), preset: None };
     let mut images = Vec::new();
@@ -40,8 +39,8 @@ pub(crate) fn images(site: &Site, kernel: &Kernel) -> Vec<Image> {
 /// The command that makes all of a kernel's entry again, with the generators, the command line and the signature that the
 /// machine is set up for. None if there is no such program or no kernel to give it, and where boots are counted: there
 /// it gives the image another name.
-pub(crate) fn call(site: &Site, kernel: &Kernel) -> Option<Call> {
-    let root = &site.trees.root;
+pub(crate) fn call(machine: &Machine, kernel: &Kernel) -> Option<Call> {
+    let root = &machine.trees.root;
     let vmlinuz = format!("/usr/lib/modules/{}/vmlinuz", kernel.release);
     let there = |path: &str| files::below(root, Path::new(path)).exists();
     let can = there("/usr/bin/kernel-install") && there(&vmlinuz) && !there("/etc/kernel/tries");
@@ -69,18 +68,18 @@ mod tests {
     use super::*;
 
     /// A machine with the kernel 7.2 and these files.
-    fn machine(files: &[&str]) -> (TestRoot, Site, Kernel) {
+    fn test_machine(files: &[&str]) -> (TestRoot, Machine, Kernel) {
         let files = files.iter().map(|file| (*file, "")).chain([("etc/machine-id", "0b\n")]);
-        crate::machine::machine("7.2", &files.collect::<Vec<_>>())
+        crate::machine::test_machine("7.2", &files.collect::<Vec<_>>())
     }
 
-    fn found(site: &Site, kernel: &Kernel) -> Vec<String> {
-        images(site, kernel).iter().map(|image| image.path.display().to_string()).collect()
+    fn found(machine: &Machine, kernel: &Kernel) -> Vec<String> {
+        images(machine, kernel).iter().map(|image| image.path.display().to_string()).collect()
     }
 
     #[test]
     fn both_layouts_are_known_by_the_machines_token() {
-        let (root, site, kernel) = machine(&[
+        let (root, machine, kernel) = test_machine(&[
             "efi/0b/7.2/linux",
             "efi/0b/7.2/initrd",
             "efi/0b/7.2/initrd-fallback",
@@ -92,7 +91,7 @@ mod tests {
             "boot/EFI/Linux/linux-7.2.efi",
         ]);
         assert_eq!(
-            found(&site, &kernel),
+            found(&machine, &kernel),
             [
                 "/efi/0b/7.2/initrd",
                 "/efi/0b/7.2/initrd-fallback",
@@ -100,23 +99,23 @@ mod tests {
                 "/boot/EFI/Linux/0b-7.2.efi",
             ]
         );
-        let kinds: Vec<Kind> = images(&site, &kernel).iter().map(|image| image.kind).collect();
+        let kinds: Vec<Kind> = images(&machine, &kernel).iter().map(|image| image.kind).collect();
         assert_eq!(kinds, [Kind::Initramfs, Kind::Initramfs, Kind::Uki, Kind::Uki]);
 
         root.write("etc/kernel/entry-token", "other");
-        assert!(found(&site, &kernel).contains(&"/efi/other/7.2/initrd".to_owned()));
+        assert!(found(&machine, &kernel).contains(&"/efi/other/7.2/initrd".to_owned()));
         root.write("etc/kernel/entry-token", "../other");
-        assert_eq!(found(&site, &kernel).len(), 4);
+        assert_eq!(found(&machine, &kernel).len(), 4);
     }
 
     #[test]
     fn it_is_called_where_it_writes_what_is_there() {
-        let (root, site, kernel) = machine(&["efi/0b/7.2/initrd"]);
-        assert_eq!(call(&site, &kernel), None);
+        let (root, machine, kernel) = test_machine(&["efi/0b/7.2/initrd"]);
+        assert_eq!(call(&machine, &kernel), None);
         root.write("usr/bin/kernel-install", "");
-        let line = call(&site, &kernel).unwrap().line();
+        let line = call(&machine, &kernel).unwrap().line();
         assert_eq!(line, "kernel-install add 7.2 /usr/lib/modules/7.2/vmlinuz");
         root.write("etc/kernel/tries", "3");
-        assert_eq!(call(&site, &kernel), None);
+        assert_eq!(call(&machine, &kernel), None);
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use dkms_engine::object::ObjectName;
+use dkms_engine::objects::ObjectName;
 
 /// The name of a kernel module, `v4l2loopback`. `-` and `_` are the same in it, as for modprobe(8): it is kept
 /// with `_`.

@@ -5,8 +5,7 @@ mod recipe;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dkms_engine::kernels::Kernel;
-use dkms_engine::site::Site;
+use dkms_engine::machine::{Kernel, Machine};
 
 use crate::call::Call;
 use crate::files;
@@ -29,29 +28,30 @@ struct Preset {
 
 impl Preset {
     /// All presets that can be read; what cannot is told in the log.
-    fn all(site: &Site) -> Vec<Self> {
+    fn all(machine: &Machine) -> Vec<Self> {
         let read = |file: PathBuf| {
             let name = file.file_stem()?.to_str()?.to_owned();
             let variables =
-                Variables::read(site, &[file]).map_err(|why| log::warn!("{why}")).ok()?;
+                Variables::read(machine, &[file]).map_err(|why| log::warn!("{why}")).ok()?;
             Some(Self { name, variables })
         };
-        let dir = site.trees.root.join("etc/mkinitcpio.d");
+        let dir = machine.trees.root.join("etc/mkinitcpio.d");
         files::with_suffix(&dir, ".preset").into_iter().filter_map(read).collect()
     }
 
     /// The preset that mkinitcpio's hook will make for a kernel that has none: the saved one, or one after its
     /// template. The hook that runs before an upgrade took it away with the old kernel. None if that hook does not
     /// run here.
-    fn to_come(site: &Site, kernel: &Kernel) -> Option<Self> {
-        let (root, name) = (&site.trees.root, kernel.pkgbase.clone()?);
+    fn to_come(machine: &Machine, kernel: &Kernel) -> Option<Self> {
+        let (root, name) = (&machine.trees.root, kernel.pkgbase.clone()?);
         if !pacman_hook::is_active(root, HOOK) {
             return None;
         }
         let saved = root.join(format!("etc/mkinitcpio.d/{name}.preset.pacsave"));
         let template = root.join("usr/share/mkinitcpio/hook.preset");
         let file = [saved, template].into_iter().find(|file| file.exists())?;
-        let variables = Variables::read(site, &[file]).map_err(|why| log::warn!("{why}")).ok()?;
+        let variables =
+            Variables::read(machine, &[file]).map_err(|why| log::warn!("{why}")).ok()?;
         let variables = variables.replace("%PKGBASE%", &name);
         Some(Self { name, variables })
     }
@@ -115,28 +115,28 @@ fn is_package(root: &Path, name: &str) -> bool {
     })
 }
 
-fn presets_for(site: &Site, kernel: &Kernel) -> Vec<Preset> {
-    let mut presets = Preset::all(site);
-    presets.retain(|preset| preset.is_for(&site.trees.root, kernel));
+fn presets_for(machine: &Machine, kernel: &Kernel) -> Vec<Preset> {
+    let mut presets = Preset::all(machine);
+    presets.retain(|preset| preset.is_for(&machine.trees.root, kernel));
     if presets.is_empty() {
-        presets.extend(Preset::to_come(site, kernel));
+        presets.extend(Preset::to_come(machine, kernel));
     }
     presets
 }
 
 /// The images of one kernel: those of its presets; a kernel that no preset serves has the one that
 /// `mkinitcpio -k` is usually told to write, if it is there.
-pub(crate) fn images(site: &Site, kernel: &Kernel) -> Vec<Image> {
+pub(crate) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
     let image = |path: PathBuf, kind: Kind, preset: Option<&str>| Image {
         path,
         kind,
         kernel: kernel.release.clone(),
         preset: preset.map(str::to_owned),
     };
-    let presets = presets_for(site, kernel);
+    let presets = presets_for(machine, kernel);
     if presets.is_empty() {
         let usual = PathBuf::from(format!("/boot/initramfs-{}.img", kernel.release));
-        let there = files::below(&site.trees.root, &usual).exists();
+        let there = files::below(&machine.trees.root, &usual).exists();
         return there.then(|| image(usual, Kind::Initramfs, None)).into_iter().collect();
     }
     let made = presets.iter().flat_map(|preset| {
@@ -148,9 +148,9 @@ pub(crate) fn images(site: &Site, kernel: &Kernel) -> Vec<Image> {
 /// How these images, all of one kernel, are regenerated: by their presets. Where the kernel's copy or an image
 /// itself is not there (an interrupted upgrade: mkinitcpio's hooks remove them before a transaction and bring them
 /// back after it), only mkinitcpio's own hook can make them again.
-pub(crate) fn calls(site: &Site, kernel: &Kernel, images: &[&Image]) -> Vec<Call> {
-    let root = &site.trees.root;
-    let presets: Vec<Preset> = presets_for(site, kernel)
+pub(crate) fn calls(machine: &Machine, kernel: &Kernel, images: &[&Image]) -> Vec<Call> {
+    let root = &machine.trees.root;
+    let presets: Vec<Preset> = presets_for(machine, kernel)
         .into_iter()
         .filter(|preset| images.iter().any(|image| image.preset.as_ref() == Some(&preset.name)))
         .collect();
@@ -187,18 +187,18 @@ mod tests {
 
     const RELEASE: &str = "7.2.13-arch1-1";
 
-    fn machine(files: &[(&str, &str)]) -> (TestRoot, Site, Kernel) {
-        crate::machine::machine(RELEASE, files)
+    fn test_machine(files: &[(&str, &str)]) -> (TestRoot, Machine, Kernel) {
+        crate::machine::test_machine(RELEASE, files)
     }
 
     fn paths(images: &[Image]) -> Vec<&str> {
         images.iter().map(|image| image.path.to_str().unwrap()).collect()
     }
 
-    fn lines(site: &Site, kernel: &Kernel) -> Vec<String> {
-        let images = images(site, kernel);
+    fn lines(machine: &Machine, kernel: &Kernel) -> Vec<String> {
+        let images = images(machine, kernel);
         let images: Vec<&Image> = images.iter().collect();
-        calls(site, kernel, &images).iter().map(Call::line).collect()
+        calls(machine, kernel, &images).iter().map(Call::line).collect()
     }
 
     const PRESET: &str = "ALL_kver=/boot/vmlinuz-linux\n\
@@ -209,31 +209,31 @@ mod tests {
 
     #[test]
     fn a_preset_names_images() {
-        let (_root, site, kernel) = machine(&[
+        let (_root, machine, kernel) = test_machine(&[
             ("etc/mkinitcpio.d/linux.preset", PRESET),
             ("etc/mkinitcpio.d/linux-lts.preset", &PRESET.replace("linux", "linux-lts")),
             ("boot/a.img", ""),
             ("efi/b.efi", ""),
             ("boot/vmlinuz-linux", ""),
         ]);
-        assert_eq!(paths(&images(&site, &kernel)), ["/boot/a.img", "/efi/b.efi"]);
-        assert_eq!(lines(&site, &kernel), ["mkinitcpio -p linux"]);
+        assert_eq!(paths(&images(&machine, &kernel)), ["/boot/a.img", "/efi/b.efi"]);
+        assert_eq!(lines(&machine, &kernel), ["mkinitcpio -p linux"]);
     }
 
     #[test]
     fn what_the_hooks_took_away_their_hook_brings_back() {
-        let (_root, site, kernel) =
-            machine(&[("etc/mkinitcpio.d/linux.preset", PRESET), (HOOK_FILE, HOOK_TEXT)]);
+        let (_root, machine, kernel) =
+            test_machine(&[("etc/mkinitcpio.d/linux.preset", PRESET), (HOOK_FILE, HOOK_TEXT)]);
         let by_hook = [format!("echo usr/lib/modules/{RELEASE}/vmlinuz | /script install")];
-        assert_eq!(lines(&site, &kernel), by_hook);
+        assert_eq!(lines(&machine, &kernel), by_hook);
         // An unchanged preset is taken away, too.
         let template = "ALL_kver=/boot/vmlinuz-%PKGBASE%\nPRESETS=(default)\n\
                         default_image=/boot/initramfs-%PKGBASE%.img\n";
         let template = ("usr/share/mkinitcpio/hook.preset", template);
-        let (_root, site, kernel) = machine(&[template, (HOOK_FILE, HOOK_TEXT)]);
-        assert_eq!(paths(&images(&site, &kernel)), ["/boot/initramfs-linux.img"]);
-        assert_eq!(lines(&site, &kernel), by_hook);
-        let (_root, masked, kernel) = machine(&[template]);
+        let (_root, machine, kernel) = test_machine(&[template, (HOOK_FILE, HOOK_TEXT)]);
+        assert_eq!(paths(&images(&machine, &kernel)), ["/boot/initramfs-linux.img"]);
+        assert_eq!(lines(&machine, &kernel), by_hook);
+        let (_root, masked, kernel) = test_machine(&[template]);
         assert_eq!(images(&masked, &kernel), []);
     }
 
@@ -249,17 +249,17 @@ mod tests {
         let files = |kernel| {
             [("etc/mkinitcpio.d/mine.preset", preset), ("boot/own", kernel), ("boot/own.img", "")]
         };
-        let (_root, site, kernel) = machine(&files(&this));
-        assert_eq!(paths(&images(&site, &kernel)), ["/boot/own.img"]);
-        assert_eq!(lines(&site, &kernel), ["mkinitcpio -p mine"]);
-        let (_root, site, kernel) = machine(&files(&other));
-        assert_eq!(images(&site, &kernel), []);
+        let (_root, machine, kernel) = test_machine(&files(&this));
+        assert_eq!(paths(&images(&machine, &kernel)), ["/boot/own.img"]);
+        assert_eq!(lines(&machine, &kernel), ["mkinitcpio -p mine"]);
+        let (_root, machine, kernel) = test_machine(&files(&other));
+        assert_eq!(images(&machine, &kernel), []);
     }
 
     #[test]
     fn a_kernel_without_a_preset_has_the_image_of_its_release() {
         let image = format!("boot/initramfs-{RELEASE}.img");
-        let (_root, site, kernel) = machine(&[(&image, "")]);
-        assert_eq!(lines(&site, &kernel), [format!("mkinitcpio -k {RELEASE} -g /{image}")]);
+        let (_root, machine, kernel) = test_machine(&[(&image, "")]);
+        assert_eq!(lines(&machine, &kernel), [format!("mkinitcpio -k {RELEASE} -g /{image}")]);
     }
 }

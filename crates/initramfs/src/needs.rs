@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 
-use dkms_engine::site::Site;
+use dkms_engine::machine::Machine;
 
 use crate::files;
 use crate::kmod_name::KmodName;
@@ -14,11 +14,12 @@ const ROOT_FILE_SYSTEMS: [&str; 2] = ["zfs", "bcachefs"];
 
 /// Modules that one in the image pulls in by a soft dependency of modprobe.d(5).
 pub(crate) fn soft_dependencies(
-    site: &Site,
+    machine: &Machine,
     held: &BTreeSet<KmodName>,
 ) -> BTreeMap<KmodName, String> {
     let dirs = ["usr/lib/modprobe.d", "lib/modprobe.d", "run/modprobe.d", "etc/modprobe.d"];
-    let files = dirs.iter().flat_map(|dir| files::with_suffix(&site.trees.root.join(dir), ".conf"));
+    let files =
+        dirs.iter().flat_map(|dir| files::with_suffix(&machine.trees.root.join(dir), ".conf"));
     let mut needs = BTreeMap::new();
     for file in files {
         let text = fs::read_to_string(&file).unwrap_or_default();
@@ -40,9 +41,9 @@ pub(crate) fn soft_dependencies(
 }
 
 /// The module of the file system that `/` is on, if it is one that is built from source.
-pub(crate) fn root_file_system(site: &Site) -> BTreeMap<KmodName, String> {
-    let mounts: PathBuf = site.trees.root.join("proc/self/mounts");
-    let tables = [mounts, site.trees.root.join("etc/fstab")];
+pub(crate) fn root_file_system(machine: &Machine) -> BTreeMap<KmodName, String> {
+    let mounts: PathBuf = machine.trees.root.join("proc/self/mounts");
+    let tables = [mounts, machine.trees.root.join("etc/fstab")];
     let texts = tables.iter().map(|file| fs::read_to_string(file).unwrap_or_default());
     let kinds: Vec<String> = texts.filter_map(|text| root_kind(&text)).collect();
     let ours = kinds.iter().filter(|kind| ROOT_FILE_SYSTEMS.contains(&kind.as_str()));
@@ -65,38 +66,42 @@ mod tests {
 
     use super::*;
 
-    fn site(files: &[(&str, &str)]) -> (tempfile::TempDir, Site) {
+    fn test_machine(files: &[(&str, &str)]) -> (tempfile::TempDir, Machine) {
         let root = tempfile::tempdir().unwrap();
         for (file, text) in files {
             let file = root.path().join(file);
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             fs::write(file, text).unwrap();
         }
-        let site = Site::for_hook(Path::new(root.path()));
-        (root, site)
+        let machine = Machine::for_hook(Path::new(root.path()));
+        (root, machine)
     }
 
     #[test]
     fn a_soft_dependency_counts_if_its_module_is_in() {
-        let (_root, site) =
-            site(&[("etc/modprobe.d/a.conf", "# x\nsoftdep drm-kms pre: nvidia-drm post: foo\n")]);
+        let (_root, machine) = test_machine(&[(
+            "etc/modprobe.d/a.conf",
+            "# x\nsoftdep drm-kms pre: nvidia-drm post: foo\n",
+        )]);
         let held = BTreeSet::from([KmodName::new("drm_kms")]);
-        let needs = soft_dependencies(&site, &held);
+        let needs = soft_dependencies(&machine, &held);
         let names: Vec<&str> = needs.keys().map(KmodName::as_str).collect();
         assert_eq!(names, ["foo", "nvidia_drm"]);
-        assert!(soft_dependencies(&site, &BTreeSet::new()).is_empty());
+        assert!(soft_dependencies(&machine, &BTreeSet::new()).is_empty());
     }
 
     #[test]
     fn a_root_on_zfs_needs_zfs() {
-        let (_root, on_zfs) =
-            site(&[("proc/self/mounts", "rootfs / rootfs rw 0 0\nrpool/ROOT / zfs rw 0 0\n")]);
+        let (_root, on_zfs) = test_machine(&[(
+            "proc/self/mounts",
+            "rootfs / rootfs rw 0 0\nrpool/ROOT / zfs rw 0 0\n",
+        )]);
         assert_eq!(
             root_file_system(&on_zfs).keys().map(KmodName::as_str).collect::<Vec<_>>(),
             ["zfs"]
         );
         let (_root, on_ext4) =
-            site(&[("etc/fstab", "# / zfs\nUUID=1 / ext4 rw 0 1\ntank /srv zfs rw 0 0\n")]);
+            test_machine(&[("etc/fstab", "# / zfs\nUUID=1 / ext4 rw 0 1\ntank /srv zfs rw 0 0\n")]);
         assert!(root_file_system(&on_ext4).is_empty());
     }
 }

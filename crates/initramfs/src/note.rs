@@ -9,11 +9,10 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use dkms_engine::digest::Digest;
-use dkms_engine::durable::{self, FileError};
-use dkms_engine::kernels::Kernel;
+use dkms_engine::machine::{Kernel, Machine};
 use dkms_engine::names::KernelRelease;
-use dkms_engine::site::Site;
+use dkms_engine::os::digest::Digest;
+use dkms_engine::os::durable::{self, FileError};
 use serde::{Deserialize, Serialize};
 
 use crate::generator::Generator;
@@ -52,13 +51,13 @@ pub struct Noted {
 
 impl Noted {
     /// Notes an image, with a copy.
-    fn take(site: &Site, image: &Image) -> Result<Self, FileError> {
-        let file = image.below(&site.trees.root);
+    fn take(machine: &Machine, image: &Image) -> Result<Self, FileError> {
+        let file = image.below(&machine.trees.root);
         let signed = signed::is_signed(&file);
         let mut noted =
             Self { path: image.path.clone(), stat: None, digest: None, signed, copy: None };
         let Ok(meta) = file.metadata() else { return Ok(noted) };
-        let dir = site.trees.images();
+        let dir = machine.trees.images();
         durable::create_dirs(&dir)?;
         if durable::room(&dir).is_none_or(|room| room > meta.len() + SPARE) {
             let name = Digest::of_bytes(image.path.as_os_str().as_encoded_bytes());
@@ -120,20 +119,20 @@ impl Note {
     /// Notes the images of these kernels as they are now. What was noted since their objects are what they are stays: it
     /// shows what came after. So does the copy of an image that is broken (a generator was killed while it wrote).
     #[must_use]
-    pub fn take(site: &Site, generator: Generator, kernels: &[Kernel]) -> Self {
-        let earlier = Self::read(site);
+    pub fn take(machine: &Machine, generator: Generator, kernels: &[Kernel]) -> Self {
+        let earlier = Self::read(machine);
         let mut note = Self::default();
         for kernel in kernels {
-            let ours = Ours::read(site, &kernel.release);
+            let ours = Ours::read(machine, &kernel.release);
             note.objects.insert(kernel.release.clone(), ours.digest());
             let is_of = earlier.is_of(&kernel.release, &ours);
-            for image in generator.images(site, kernel) {
-                let is_broken = || generator.list(&image.below(&site.trees.root)).is_err();
+            for image in generator.images(machine, kernel) {
+                let is_broken = || generator.list(&image.below(&machine.trees.root)).is_err();
                 match earlier.of(&image) {
                     Some(noted) if is_of || (noted.copy.is_some() && is_broken()) => {
                         note.images.push(noted.clone());
                     }
-                    _ => note.add(site, &image),
+                    _ => note.add(machine, &image),
                 }
             }
         }
@@ -142,11 +141,11 @@ impl Note {
 
     /// Notes an image, in place of what was noted of it. Of one that cannot be copied or read that it is there, with
     /// a line in the log.
-    pub(crate) fn add(&mut self, site: &Site, image: &Image) {
+    pub(crate) fn add(&mut self, machine: &Machine, image: &Image) {
         self.images.retain(|noted| noted.path != image.path);
-        let noted = Noted::take(site, image).unwrap_or_else(|error| {
+        let noted = Noted::take(machine, image).unwrap_or_else(|error| {
             log::warn!("{error}");
-            let stat = image.below(&site.trees.root).metadata().ok().map(|meta| stat(&meta));
+            let stat = image.below(&machine.trees.root).metadata().ok().map(|meta| stat(&meta));
             Noted { path: image.path.clone(), stat, digest: None, signed: false, copy: None }
         });
         self.images.push(noted);
@@ -168,21 +167,21 @@ impl Note {
     ///
     /// # Errors
     /// [`FileError`] if it cannot be written.
-    pub fn write(&self, site: &Site) -> Result<(), FileError> {
-        let file = file(site);
+    pub fn write(&self, machine: &Machine) -> Result<(), FileError> {
+        let file = file(machine);
         let text = toml::to_string(self)
             .map_err(io::Error::other)
             .map_err(FileError::when("write", &file))?;
-        durable::create_dirs(&site.trees.images())?;
+        durable::create_dirs(&machine.trees.images())?;
         durable::write(&file, text.as_bytes())
     }
 
     /// Reads what was noted in this transaction; nothing if nothing was.
     #[must_use]
-    pub fn read(site: &Site) -> Self {
-        let text = fs::read_to_string(file(site)).unwrap_or_default();
+    pub fn read(machine: &Machine) -> Self {
+        let text = fs::read_to_string(file(machine)).unwrap_or_default();
         toml::from_str(&text).unwrap_or_else(|error| {
-            log::warn!("{} is ignored: {error}", file(site).display());
+            log::warn!("{} is ignored: {error}", file(machine).display());
             Self::default()
         })
     }
@@ -191,13 +190,13 @@ impl Note {
     ///
     /// # Errors
     /// [`FileError`] if something stays.
-    pub fn forget(site: &Site) -> Result<(), FileError> {
-        durable::remove_tree(&site.trees.images()).map(|_| ())
+    pub fn forget(machine: &Machine) -> Result<(), FileError> {
+        durable::remove_tree(&machine.trees.images()).map(|_| ())
     }
 }
 
-fn file(site: &Site) -> PathBuf {
-    site.trees.images().join("note.toml")
+fn file(machine: &Machine) -> PathBuf {
+    machine.trees.images().join("note.toml")
 }
 
 #[cfg(test)]
@@ -207,9 +206,9 @@ mod tests {
     use super::*;
 
     /// A machine with one image, which holds this.
-    fn machine(content: &str) -> (tempfile::TempDir, Site, Image) {
+    fn test_machine(content: &str) -> (tempfile::TempDir, Machine, Image) {
         let root = tempfile::tempdir().unwrap();
-        let site = Site::for_hook(root.path());
+        let machine = Machine::for_hook(root.path());
         let image = Image {
             path: "/boot/initramfs-linux.img".into(),
             kind: Kind::Initramfs,
@@ -218,30 +217,30 @@ mod tests {
         };
         fs::create_dir(root.path().join("boot")).unwrap();
         fs::write(image.below(root.path()), content).unwrap();
-        (root, site, image)
+        (root, machine, image)
     }
 
     #[test]
     fn what_was_noted_is_read_again() {
-        let (_root, site, image) = machine("old");
+        let (_root, machine, image) = test_machine("old");
         let mut note = Note::default();
-        note.add(&site, &image);
-        let ours = Ours::read(&site, &image.kernel);
+        note.add(&machine, &image);
+        let ours = Ours::read(&machine, &image.kernel);
         note.objects.insert(image.kernel.clone(), ours.digest());
-        note.write(&site).unwrap();
-        let read = Note::read(&site);
+        note.write(&machine).unwrap();
+        let read = Note::read(&machine);
         assert_eq!(read, note);
         assert!(read.is_of(&image.kernel, &ours));
         assert!(!Note::default().is_of(&image.kernel, &ours));
-        Note::forget(&site).unwrap();
-        assert_eq!(Note::read(&site), Note::default());
-        assert!(!site.trees.images().exists());
+        Note::forget(&machine).unwrap();
+        assert_eq!(Note::read(&machine), Note::default());
+        assert!(!machine.trees.images().exists());
     }
 
     #[test]
     fn an_image_is_another_one_once_its_content_is() {
-        let (root, site, image) = machine("old");
-        let noted = Noted::take(&site, &image).unwrap();
+        let (root, machine, image) = test_machine("old");
+        let noted = Noted::take(&machine, &image).unwrap();
         assert!(noted.is_same(&image, root.path()));
         fs::write(image.below(root.path()), "old").unwrap();
         assert!(noted.is_same(&image, root.path()));
@@ -253,9 +252,9 @@ mod tests {
 
     #[test]
     fn an_image_that_was_not_there_is_noted_as_such() {
-        let (root, site, image) = machine("");
+        let (root, machine, image) = test_machine("");
         fs::remove_file(image.below(root.path())).unwrap();
-        let noted = Noted::take(&site, &image).unwrap();
+        let noted = Noted::take(&machine, &image).unwrap();
         assert!(noted.is_same(&image, root.path()) && noted.copy.is_none());
         fs::write(image.below(root.path()), "new").unwrap();
         assert!(!noted.is_same(&image, root.path()));
@@ -264,8 +263,8 @@ mod tests {
 
     #[test]
     fn a_copy_takes_the_place_of_what_was_spoilt() {
-        let (root, site, image) = machine("good");
-        let noted = Noted::take(&site, &image).unwrap();
+        let (root, machine, image) = test_machine("good");
+        let noted = Noted::take(&machine, &image).unwrap();
         fs::write(image.below(root.path()), "bad").unwrap();
         noted.put_back(&image, root.path()).unwrap();
         assert_eq!(fs::read_to_string(image.below(root.path())).unwrap(), "good");

@@ -2,30 +2,30 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dkms_engine::debts::{Debt, Debts};
-use dkms_engine::digest::Digest;
+use dkms_engine::dkms_tree::{
+    Added, BuiltFor, KnownFailure, PendingList, PendingWork, Record, TreeState,
+};
+use dkms_engine::machine::Machine;
 use dkms_engine::names::{KernelRelease, ModuleName};
-use dkms_engine::object::ObjectName;
-use dkms_engine::record::{Failure, Record};
-use dkms_engine::site::Site;
-use dkms_engine::state::{Added, BuiltFor, State};
+use dkms_engine::objects::ObjectName;
+use dkms_engine::os::digest::Digest;
 
 use crate::kmod_name::KmodName;
 
 /// Kernels whose objects changed since their images were looked at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Owed {
-    debts: BTreeMap<KernelRelease, Vec<Debt>>,
+    pending: BTreeMap<KernelRelease, Vec<PendingWork>>,
 }
 
 impl Owed {
-    /// Reads the debts.
+    /// Reads the pending.
     #[must_use]
-    pub fn read(site: &Site) -> Self {
+    pub fn read(machine: &Machine) -> Self {
         let mut owed = Self::default();
-        for debt in Debts::of(&site.trees).read() {
-            if let Debt::Image { kernel, .. } = &debt {
-                owed.debts.entry(kernel.clone()).or_default().push(debt);
+        for debt in PendingList::of(&machine.trees).read() {
+            if let PendingWork::Image { kernel, .. } = &debt {
+                owed.pending.entry(kernel.clone()).or_default().push(debt);
             }
         }
         owed
@@ -33,27 +33,27 @@ impl Owed {
 
     /// The kernels.
     pub fn kernels(&self) -> impl Iterator<Item = &KernelRelease> {
-        self.debts.keys()
+        self.pending.keys()
     }
 
     /// Whether something is owed to a kernel.
     #[must_use]
     pub fn is_to(&self, kernel: &KernelRelease) -> bool {
-        self.debts.contains_key(kernel)
+        self.pending.contains_key(kernel)
     }
 
     /// Whether nothing is owed to any kernel.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.debts.is_empty()
+        self.pending.is_empty()
     }
 
     /// The kernel modules that were placed, replaced or taken away for one of them.
     #[must_use]
     pub fn changed(&self, kernel: &KernelRelease) -> BTreeSet<KmodName> {
-        let debts = self.debts.get(kernel).into_iter().flatten();
-        let objects = debts.filter_map(|debt| match debt {
-            Debt::Image { objects, .. } => Some(objects),
+        let pending = self.pending.get(kernel).into_iter().flatten();
+        let objects = pending.filter_map(|debt| match debt {
+            PendingWork::Image { objects, .. } => Some(objects),
             _ => None,
         });
         objects.flatten().map(|name| KmodName::new(name)).collect()
@@ -61,9 +61,9 @@ impl Owed {
 
     /// Notes that nothing is owed to a kernel's images any more. What cannot be noted is told in the log, and looked at
     /// again by the next run.
-    pub fn clear(&self, site: &Site, kernel: &KernelRelease) {
-        for debt in self.debts.get(kernel).into_iter().flatten() {
-            if let Err(error) = Debts::of(&site.trees).clear(debt) {
+    pub fn clear(&self, machine: &Machine, kernel: &KernelRelease) {
+        for debt in self.pending.get(kernel).into_iter().flatten() {
+            if let Err(error) = PendingList::of(&machine.trees).clear(debt) {
                 log::warn!("{error}");
             }
         }
@@ -86,11 +86,11 @@ pub struct Ours {
 impl Ours {
     /// Reads the records.
     #[must_use]
-    pub fn read(site: &Site, kernel: &KernelRelease) -> Self {
-        let (trees, arch) = (&site.trees, &site.arch);
+    pub fn read(machine: &Machine, kernel: &KernelRelease) -> Self {
+        let (trees, arch) = (&machine.trees, &machine.arch);
         let mut ours = Self::default();
         let mut objects: BTreeMap<&ModuleName, BTreeSet<KmodName>> = BTreeMap::new();
-        let state = State::read(trees);
+        let state = TreeState::read(trees);
         for added in &state.modules {
             for built in &added.kernels {
                 let record =
@@ -98,7 +98,7 @@ impl Ours {
                 let here = built.kernel == *kernel && built.arch == *arch && built.installed;
                 let names: BTreeSet<KmodName> = match &record {
                     Some(record) => names(record.objects.iter().map(|object| object.name.as_str())),
-                    None => in_module_dir(site, added, built),
+                    None => in_module_dir(machine, added, built),
                 };
                 if here {
                     ours.placed.extend(names.iter().cloned());
@@ -112,7 +112,7 @@ impl Ours {
         for added in &state.modules {
             let name = &added.id.name;
             let has_failed =
-                Failure::read(&Failure::path(trees, &added.id, kernel, arch)).is_some();
+                KnownFailure::read(&KnownFailure::path(trees, &added.id, kernel, arch)).is_some();
             if has_failed && state.installed_version(name, kernel, arch).is_none() {
                 // Never built before: its object is likely to be named as it is.
                 let guess = || BTreeSet::from([KmodName::new(name.as_str())]);
@@ -136,8 +136,8 @@ fn names<'a>(files: impl Iterator<Item = &'a str>) -> BTreeSet<KmodName> {
 }
 
 /// The objects of a build that dkms made.
-fn in_module_dir(site: &Site, added: &Added, built: &BuiltFor) -> BTreeSet<KmodName> {
-    let dir = site.trees.built(&added.id, &built.kernel, &built.arch).join("module");
+fn in_module_dir(machine: &Machine, added: &Added, built: &BuiltFor) -> BTreeSet<KmodName> {
+    let dir = machine.trees.built(&added.id, &built.kernel, &built.arch).join("module");
     let entries = dir.read_dir().into_iter().flatten().flatten();
     let files: Vec<String> =
         entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();

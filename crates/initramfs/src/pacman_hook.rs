@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dkms_engine::kernels::Kernel;
+use dkms_engine::machine::Kernel;
 use dkms_engine::names::KernelRelease;
 
 use crate::call::Call;

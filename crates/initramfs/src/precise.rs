@@ -8,9 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dkms_engine::durable::{self, FileError};
-use dkms_engine::run::{Environment, Program};
-use dkms_engine::site::Site;
+use dkms_engine::machine::Machine;
+use dkms_engine::os::durable::{self, FileError};
+use dkms_engine::os::process::{Environment, Program};
 use serde::Deserialize;
 
 use crate::generator::Generator;
@@ -73,8 +73,8 @@ pub enum Kept {
 ///
 /// # Errors
 /// [`Refusal`]; nothing has changed then.
-pub fn keep(site: &Site) -> Result<Kept, Refusal> {
-    keep_unless(site, &|path| owner(site, path))
+pub fn keep(machine: &Machine) -> Result<Kept, Refusal> {
+    keep_unless(machine, &|path| owner(machine, path))
 }
 
 /// What a person should know of that; nothing if all was as it should be.
@@ -93,14 +93,14 @@ pub fn said(kept: &Result<Kept, Refusal>) -> Option<String> {
 }
 
 fn keep_unless(
-    site: &Site,
+    machine: &Machine,
     owner: &dyn Fn(&str) -> Result<Option<String>, String>,
 ) -> Result<Kept, Refusal> {
-    let root = &site.trees.root;
+    let root = &machine.trees.root;
     let (path, file) = (format!("{DIR}/{HOOK}"), file(root));
     let stock = fs::read_to_string(pacman_hook::shipped(root, HOOK));
     let wanted =
-        site.settings.initramfs.precise && Generator::of(site) == Some(Generator::Mkinitcpio);
+        machine.settings.initramfs.precise && Generator::of(machine) == Some(Generator::Mkinitcpio);
     let Some(stock) = stock.ok().filter(|_| wanted) else {
         return Ok(if leave(root)? { Kept::Removed } else { Kept::Same });
     };
@@ -138,9 +138,9 @@ pub fn leave(root: &Path) -> Result<bool, FileError> {
 /// Whether somebody else looks after what a `dkms.conf` changes, so that the stock command need not: our own hook that
 /// comes later, if it is not masked.
 #[must_use]
-pub fn is_looked_after(site: &Site) -> bool {
-    pacman_hook::is_active(&site.trees.root, VERIFY)
-        && Generator::of(site) == Some(Generator::Mkinitcpio)
+pub fn is_looked_after(machine: &Machine) -> bool {
+    pacman_hook::is_active(&machine.trees.root, VERIFY)
+        && Generator::of(machine) == Some(Generator::Mkinitcpio)
 }
 
 /// The command of the stock hook, one word each; `None` if mkinitcpio is not there.
@@ -182,7 +182,7 @@ fn text(stock: &str) -> Option<String> {
 }
 
 /// The package that owns a path, even one where no file is.
-fn owner(site: &Site, path: &str) -> Result<Option<String>, String> {
+fn owner(machine: &Machine, path: &str) -> Result<Option<String>, String> {
     #[derive(Deserialize)]
     struct Package {
         name: String,
@@ -193,7 +193,7 @@ fn owner(site: &Site, path: &str) -> Result<Option<String>, String> {
     }
     let ended = Program::new(Path::new(OURS).with_file_name("alpm-query"), &Environment::fixed())
         .arg("--root")
-        .arg(&site.trees.root)
+        .arg(&machine.trees.root)
         .args(["owner", path])
         .deadline(PATIENCE)
         .run()
@@ -217,16 +217,16 @@ mod tests {
     const STOCK_FILE: &str = "usr/share/libalpm/hooks/90-mkinitcpio-install.hook";
 
     /// A machine with mkinitcpio and this stock hook, which asks for the override.
-    fn machine(stock: &str) -> (tempfile::TempDir, Site) {
+    fn test_machine(stock: &str) -> (tempfile::TempDir, Machine) {
         let root = tempfile::tempdir().unwrap();
         for (file, text) in [(STOCK_FILE, stock), ("usr/bin/mkinitcpio", "")] {
             let file = root.path().join(file);
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             fs::write(file, text).unwrap();
         }
-        let mut site = Site::for_hook(root.path());
-        site.settings.initramfs.precise = true;
-        (root, site)
+        let mut machine = Machine::for_hook(root.path());
+        machine.settings.initramfs.precise = true;
+        (root, machine)
     }
 
     fn nobody(_: &str) -> Result<Option<String>, String> {
@@ -235,9 +235,9 @@ mod tests {
 
     #[test]
     fn the_override_is_the_stock_hook_with_our_command() {
-        let (root, site) = machine(STOCK);
-        assert_eq!(keep_unless(&site, &nobody).unwrap(), Kept::Written);
-        assert_eq!(keep_unless(&site, &nobody).unwrap(), Kept::Same);
+        let (root, machine) = test_machine(STOCK);
+        assert_eq!(keep_unless(&machine, &nobody).unwrap(), Kept::Written);
+        assert_eq!(keep_unless(&machine, &nobody).unwrap(), Kept::Same);
         let written = fs::read_to_string(file(root.path())).unwrap();
         assert!(written.contains("\nTarget = usr/src/*/dkms.conf\n"), "{written}");
         let words = pacman_hook::exec_line(&written).unwrap();
@@ -251,32 +251,32 @@ mod tests {
 
     #[test]
     fn it_follows_the_stock_hook_and_the_setting() {
-        let (root, mut site) = machine(STOCK);
-        keep_unless(&site, &nobody).unwrap();
+        let (root, mut machine) = test_machine(STOCK);
+        keep_unless(&machine, &nobody).unwrap();
         fs::write(root.path().join(STOCK_FILE), STOCK.replace("usr/src", "usr/new")).unwrap();
-        assert_eq!(keep_unless(&site, &nobody).unwrap(), Kept::Written);
+        assert_eq!(keep_unless(&machine, &nobody).unwrap(), Kept::Written);
         assert!(fs::read_to_string(file(root.path())).unwrap().contains("usr/new"));
-        site.settings.initramfs.precise = false;
-        assert_eq!(keep_unless(&site, &nobody).unwrap(), Kept::Removed);
-        assert_eq!(keep_unless(&site, &nobody).unwrap(), Kept::Same);
+        machine.settings.initramfs.precise = false;
+        assert_eq!(keep_unless(&machine, &nobody).unwrap(), Kept::Removed);
+        assert_eq!(keep_unless(&machine, &nobody).unwrap(), Kept::Same);
         assert!(!file(root.path()).exists());
         // Without the stock hook it would call nothing.
-        site.settings.initramfs.precise = true;
-        keep_unless(&site, &nobody).unwrap();
+        machine.settings.initramfs.precise = true;
+        keep_unless(&machine, &nobody).unwrap();
         fs::remove_file(root.path().join(STOCK_FILE)).unwrap();
-        assert_eq!(keep_unless(&site, &nobody).unwrap(), Kept::Removed);
+        assert_eq!(keep_unless(&machine, &nobody).unwrap(), Kept::Removed);
     }
 
     #[test]
     fn what_is_somebody_elses_stays() {
-        let (root, site) = machine(STOCK);
-        let owned = keep_unless(&site, &|_| Ok(Some("limine-hook".into()))).unwrap_err();
+        let (root, machine) = test_machine(STOCK);
+        let owned = keep_unless(&machine, &|_| Ok(Some("limine-hook".into()))).unwrap_err();
         assert!(matches!(&owned, Refusal::Owned(_, package) if package == "limine-hook"));
-        let unknown = keep_unless(&site, &|_| Err("no libalpm".into())).unwrap_err();
+        let unknown = keep_unless(&machine, &|_| Err("no libalpm".into())).unwrap_err();
         assert!(matches!(unknown, Refusal::NoAnswer(..)));
         fs::create_dir_all(root.path().join(DIR)).unwrap();
         symlink("/dev/null", file(root.path())).unwrap();
-        let taken = keep_unless(&site, &nobody).unwrap_err();
+        let taken = keep_unless(&machine, &nobody).unwrap_err();
         assert_eq!(
             taken.to_string(),
             "[initramfs] precise has no effect: /etc/pacman.d/hooks/90-mkinitcpio-install.hook is there already: \
@@ -291,13 +291,13 @@ mod tests {
         for strange in
             [STOCK.replace("install\n", "'in stall'\n"), STOCK.replace("NeedsTargets", "")]
         {
-            let (root, site) = machine(&strange);
-            assert!(matches!(keep_unless(&site, &nobody), Err(Refusal::Strange(_))));
+            let (root, machine) = test_machine(&strange);
+            assert!(matches!(keep_unless(&machine, &nobody), Err(Refusal::Strange(_))));
             assert!(!file(root.path()).exists());
         }
-        let (root, site) = machine(STOCK);
+        let (root, machine) = test_machine(STOCK);
         fs::create_dir_all(root.path().join("etc")).unwrap();
         fs::write(root.path().join("etc/pacman.conf"), "HookDir = /opt/hooks\n").unwrap();
-        assert!(matches!(keep_unless(&site, &nobody), Err(Refusal::NotRead)));
+        assert!(matches!(keep_unless(&machine, &nobody), Err(Refusal::NotRead)));
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use dkms_engine::durable;
-use dkms_engine::site::Site;
+use dkms_engine::machine::Machine;
+use dkms_engine::os::durable;
 
 use crate::accounts::{Account, Accounts, Seen, look};
 use crate::call::Call;
@@ -26,10 +26,10 @@ impl Accounts {
     /// at a time. Answers whether all is well; what is not stays owed.
     ///
     /// Generators know no other root: under one, this only says what is owed.
-    pub fn settle(mut self, site: &Site, tell: &mut dyn FnMut(&str)) -> bool {
-        if site.trees.root != Path::new("/") {
+    pub fn settle(mut self, machine: &Machine, tell: &mut dyn FnMut(&str)) -> bool {
+        if machine.trees.root != Path::new("/") {
             self.lines().iter().for_each(|line| tell(line));
-            self.clear_fine(site);
+            self.clear_fine(machine);
             let well = self.all.iter().all(Account::is_fine);
             if !well {
                 tell("Images are made on their own machine alone, by: dkms initramfs");
@@ -38,11 +38,11 @@ impl Accounts {
         }
         let mut well = true;
         for mut account in std::mem::take(&mut self.all) {
-            let troubles = self.settle_kernel(site, &mut account, tell);
+            let troubles = self.settle_kernel(machine, &mut account, tell);
             troubles.iter().for_each(|line| tell(line));
             tell(&verdict(&account));
             if troubles.is_empty() {
-                self.owed.clear(site, &account.kernel.release);
+                self.owed.clear(machine, &account.kernel.release);
             }
             well &= troubles.is_empty();
             self.all.push(account);
@@ -50,9 +50,9 @@ impl Accounts {
         // Kernels that are gone, and machines without images, are owed nothing.
         let settled: BTreeSet<_> = self.all.iter().map(|account| &account.kernel.release).collect();
         for kernel in self.owed.kernels().filter(|kernel| !settled.contains(kernel)) {
-            self.owed.clear(site, kernel);
+            self.owed.clear(machine, kernel);
         }
-        if let Err(error) = Note::forget(site) {
+        if let Err(error) = Note::forget(machine) {
             log::warn!("{error}");
         }
         well
@@ -61,7 +61,7 @@ impl Accounts {
     /// Pays what is owed to one kernel. Answers with a line for whatever is not as it should be in the end.
     fn settle_kernel(
         &mut self,
-        site: &Site,
+        machine: &Machine,
         account: &mut Account,
         tell: &mut dyn FnMut(&str),
     ) -> Vec<String> {
@@ -79,12 +79,12 @@ impl Accounts {
                 }
                 Decision::PutBack(why) => {
                     let why = why.clone();
-                    troubles.push(self.put_back(site, seen, &name, &why));
+                    troubles.push(self.put_back(machine, seen, &name, &why));
                 }
-                Decision::Regenerate(why) => match scarce(site, generator, &seen.image) {
+                Decision::Regenerate(why) => match scarce(machine, generator, &seen.image) {
                     // Its generator had too little room before us, and has spoilt it.
                     Some(lack) if matches!(seen.now, Now::Unreadable(_)) => {
-                        troubles.push(self.put_back(site, seen, &name, &lack));
+                        troubles.push(self.put_back(machine, seen, &name, &lack));
                     }
                     Some(lack) => {
                         troubles.push(format!(
@@ -100,45 +100,45 @@ impl Accounts {
             }
         }
         if !stale.is_empty() {
-            self.keep_copies(site, account);
-            troubles.extend(self.regenerate(site, generator, account, &stale));
+            self.keep_copies(machine, account);
+            troubles.extend(self.regenerate(machine, generator, account, &stale));
         }
         // Whoever made them: ZZ-sbctl does not look at modules.
         let was_signed = |seen: &&Seen| self.note.of(&seen.image).is_some_and(|noted| noted.signed);
         let signed = account.images.iter().filter(was_signed);
-        troubles.extend(signed.filter_map(|seen| sign_again(site, &seen.image, &name)));
+        troubles.extend(signed.filter_map(|seen| sign_again(machine, &seen.image, &name)));
         troubles
     }
 
     /// Copies the kernel's images, all of them: a preset regenerates those that are not stale, too. A copy that
     /// was taken since the objects were placed stays, and so does one of an image that is broken now.
-    fn keep_copies(&mut self, site: &Site, account: &Account) {
+    fn keep_copies(&mut self, machine: &Machine, account: &Account) {
         let is_of = self.note.is_of(&account.kernel.release, &account.ours);
         for Seen { image, now, .. } in &account.images {
             let is_whole = matches!(now, Now::Holds(_));
             if self.note.of(image).is_none() || (!is_of && is_whole) {
-                self.note.add(site, image);
+                self.note.add(machine, image);
             }
         }
         // If this run is killed while a generator writes, the next one finds the copies.
-        if let Err(error) = self.note.write(site) {
+        if let Err(error) = self.note.write(machine) {
             log::warn!("{error}");
         }
     }
 
     fn regenerate(
         &self,
-        site: &Site,
+        machine: &Machine,
         generator: Generator,
         account: &mut Account,
         stale: &[usize],
     ) -> Vec<String> {
-        let (name, root) = (account.name(), &site.trees.root);
+        let (name, root) = (account.name(), &machine.trees.root);
         let images: Vec<&Image> = stale.iter().map(|index| &account.images[*index].image).collect();
         // The administrator's own command may write elsewhere.
-        let writes_here = site.settings.initramfs.command.is_empty();
-        let calls = generator.calls(site, &account.kernel, &images).into_iter();
-        let failures: Vec<String> = calls.filter_map(|call| call.run(site).err()).collect();
+        let writes_here = machine.settings.initramfs.command.is_empty();
+        let calls = generator.calls(machine, &account.kernel, &images).into_iter();
+        let failures: Vec<String> = calls.filter_map(|call| call.run(machine).err()).collect();
         let mut troubles: Vec<String> =
             failures.iter().map(|why| format!("{name}: {why}")).collect();
         for index in stale {
@@ -158,14 +158,14 @@ impl Accounts {
                 Now::Unreadable(why) => Some(why.clone()),
             };
             if let Some(why) = why {
-                troubles.push(self.put_back(site, seen, &name, &why));
+                troubles.push(self.put_back(machine, seen, &name, &why));
             }
         }
         troubles
     }
 
     /// Puts an image back, if the kernel of what was there is still installed; says what came of it.
-    fn put_back(&self, site: &Site, seen: &mut Seen, name: &str, why: &str) -> String {
+    fn put_back(&self, machine: &Machine, seen: &mut Seen, name: &str, why: &str) -> String {
         seen.is_behind = true;
         let path = seen.image.path.display();
         let noted = self.note.of(&seen.image).and_then(|noted| Some((noted, noted.copy.as_ref()?)));
@@ -181,7 +181,7 @@ impl Accounts {
                 "{name}: {path}: {why}; the image before was for a kernel that is gone: {MEND}"
             );
         };
-        let line = match noted.put_back(&seen.image, &site.trees.root) {
+        let line = match noted.put_back(&seen.image, &machine.trees.root) {
             Ok(()) => format!("{name}: {path} is the one from before again: {why}: {MEND}"),
             Err(error) => {
                 return format!("{name}: {path}: {why}, and it cannot be put back: {error}");
@@ -193,8 +193,8 @@ impl Accounts {
 }
 
 /// What there is too little room for, if there is. Half an image is worse than an old one.
-fn scarce(site: &Site, generator: Generator, image: &Image) -> Option<String> {
-    let file = image.below(&site.trees.root);
+fn scarce(machine: &Machine, generator: Generator, image: &Image) -> Option<String> {
+    let file = image.below(&machine.trees.root);
     let dir = file.parent()?;
     let old = file.metadata().map_or(0, |meta| meta.len());
     // mkinitcpio writes over the old image, the others beside it.
@@ -206,14 +206,14 @@ fn scarce(site: &Site, generator: Generator, image: &Image) -> Option<String> {
 }
 
 /// Signs a unified kernel image again that was signed and is not any more.
-fn sign_again(site: &Site, image: &Image, name: &str) -> Option<String> {
-    let file = image.below(&site.trees.root);
+fn sign_again(machine: &Machine, image: &Image, name: &str) -> Option<String> {
+    let file = image.below(&machine.trees.root);
     if image.kind != Kind::Uki || signed::is_signed(&file) {
         return None;
     }
-    let command = site.settings.initramfs.sign.split_whitespace();
+    let command = machine.settings.initramfs.sign.split_whitespace();
     let call = Call::new(&command.collect::<Vec<_>>());
-    let ran = call.run(site);
+    let ran = call.run(machine);
     if signed::is_signed(&file) {
         return None;
     }
@@ -226,7 +226,7 @@ fn sign_again(site: &Site, image: &Image, name: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use dkms_engine::debts::{Debt, Debts};
+    use dkms_engine::dkms_tree::{PendingList, PendingWork};
     use testroot::TestRoot;
 
     use super::*;
@@ -240,15 +240,16 @@ mod tests {
         let preset = "ALL_kver=/boot/vmlinuz\nPRESETS=(default)\ndefault_image=/boot/a.img\n";
         root.write("etc/mkinitcpio.d/linux.preset", preset);
         root.write("usr/bin/mkinitcpio", "");
-        let site = Site::for_hook(root.path());
-        let debts = Debts::of(&site.trees);
+        let machine = Machine::for_hook(root.path());
+        let debts = PendingList::of(&machine.trees);
         for kernel in ["7.2", "6.12", "5.0"] {
             let kernel = kernel.parse().unwrap();
             let (module, objects) = ("zfs".parse().unwrap(), ["zfs".to_owned()].into());
-            debts.write(&Debt::Image { kernel, module, objects }).unwrap();
+            debts.write(&PendingWork::Image { kernel, module, objects }).unwrap();
         }
         let mut said = Vec::new();
-        let well = Accounts::read(&site).settle(&site, &mut |line| said.push(line.to_owned()));
+        let well =
+            Accounts::read(&machine).settle(&machine, &mut |line| said.push(line.to_owned()));
         assert!(!well);
         assert_eq!(
             said,
@@ -260,7 +261,7 @@ mod tests {
         // Where nothing is to be done, or nothing can be, nothing is owed any more.
         let left = debts.read();
         assert!(
-            matches!(&left[..], [Debt::Image { kernel, .. }] if kernel.as_str() == "7.2"),
+            matches!(&left[..], [PendingWork::Image { kernel, .. }] if kernel.as_str() == "7.2"),
             "{left:?}"
         );
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dkms_engine::run::Program;
-use dkms_engine::site::Site;
+use dkms_engine::machine::Machine;
+use dkms_engine::os::process::Program;
 
 /// How long such files may take: they set variables.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -37,8 +37,8 @@ impl Variables {
     ///
     /// # Errors
     /// A sentence if the shell cannot read them to their end.
-    pub(crate) fn read(site: &Site, files: &[PathBuf]) -> Result<Self, String> {
-        Self::read_knowing(site, files, &[])
+    pub(crate) fn read(machine: &Machine, files: &[PathBuf]) -> Result<Self, String> {
+        Self::read_knowing(machine, files, &[])
     }
 
     /// The same for files that may ask for some variables, given as name and value.
@@ -46,7 +46,7 @@ impl Variables {
     /// # Errors
     /// As [`Variables::read`].
     pub(crate) fn read_knowing(
-        site: &Site,
+        machine: &Machine,
         files: &[PathBuf],
         known: &[(&str, &str)],
     ) -> Result<Self, String> {
@@ -56,8 +56,9 @@ impl Variables {
         let named =
             files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
         let failed = |why: String| format!("{named} cannot be read: {why}");
-        let env = known.iter().fold(site.env.clone(), |env, (name, value)| env.with(name, value));
-        let program = Program::new(site.tools.bash.clone(), &env);
+        let env =
+            known.iter().fold(machine.env.clone(), |env, (name, value)| env.with(name, value));
+        let program = Program::new(machine.tools.bash.clone(), &env);
         let ended = program
             .args(["--norc", "--noprofile", "-c", SCRIPT, "dkms"])
             .args(files)
@@ -124,7 +125,7 @@ mod tests {
             write("a", "MODULES=(zfs 'a b'); echo loud; add_drivers=\" one \"\n"),
             write("b", "MODULES+=(spl); add_drivers+=\" two \"; false\n"),
         ];
-        let variables = Variables::read(&Site::for_hook(Path::new("/")), &files).unwrap();
+        let variables = Variables::read(&Machine::for_hook(Path::new("/")), &files).unwrap();
         assert_eq!(variables.list("MODULES"), ["zfs", "a b", "spl"]);
         assert_eq!(variables.words("add_drivers").collect::<Vec<_>>(), ["one", "two"]);
         assert_eq!((variables.text("MODULES"), variables.text("HOME")), (Some("zfs"), None));
@@ -134,10 +135,10 @@ mod tests {
     fn a_file_may_ask_for_what_is_known() {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), "[[ $kernel == *-lts ]] || add_drivers+=zfs\n").unwrap();
-        let site = Site::for_hook(Path::new("/"));
+        let machine = Machine::for_hook(Path::new("/"));
         let drivers = |release: &str| {
             let known = [("kernel", release)];
-            let read = Variables::read_knowing(&site, &[file.path().to_owned()], &known);
+            let read = Variables::read_knowing(&machine, &[file.path().to_owned()], &known);
             read.unwrap().text("add_drivers").map(str::to_owned)
         };
         assert_eq!((drivers("7.2"), drivers("6.12-lts")), (Some("zfs".into()), None));
@@ -147,7 +148,7 @@ mod tests {
     fn a_file_that_leaves_the_shell_is_no_settings() {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), "exit 3").unwrap();
-        let why = Variables::read(&Site::for_hook(Path::new("/")), &[file.path().to_owned()])
+        let why = Variables::read(&Machine::for_hook(Path::new("/")), &[file.path().to_owned()])
             .unwrap_err();
         assert!(why.contains("exit status 3"), "{why}");
     }

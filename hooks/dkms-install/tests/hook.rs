@@ -27,9 +27,9 @@ fn notes_what_is_about_to_change() {
     let root = TestRoot::new();
     hook(&root, &["--journal"], TARGETS);
     hook(&root, &["--journal"], TARGETS);
-    let debts = root.listing("var/lib/dkms/.debts");
-    let page = debts.lines().find(|line| line.ends_with(".toml")).unwrap_or_default();
-    assert_eq!(debts.lines().count(), 1, "the same transaction is noted once: {debts}");
+    let pending = root.listing("var/lib/dkms/.pending");
+    let page = pending.lines().find(|line| line.ends_with(".toml")).unwrap_or_default();
+    assert_eq!(pending.lines().count(), 1, "the same transaction is noted once: {pending}");
     let text = root.read(page);
     assert!(text.contains("foo-1.0") && text.contains("7.2.13-arch1-1"), "{text}");
 }
@@ -75,7 +75,7 @@ fn asks_for_packages_only_where_something_is_told() {
     // As pacman calls it.
     hook(&root, &["--journal"], targets);
     assert_eq!(hook(&root, &[], targets), "");
-    assert!(!root.exists("var/lib/dkms/.debts"));
+    assert!(!root.exists("var/lib/dkms/.pending"));
     // A kernel may be a copy from now on, which no package owns.
     assert!(hook(&root, &[], TARGETS).contains(asked));
     // So may one that an earlier transaction left.

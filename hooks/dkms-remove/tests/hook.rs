@@ -24,7 +24,7 @@ fn root() -> TestRoot {
     let root = TestRoot::new();
     root.source("foo", "1.0");
     root.link("var/lib/dkms/foo/1.0/source", "/usr/src/foo-1.0");
-    root.write("var/lib/dkms/.debts/source-foo.toml", "");
+    root.write("var/lib/dkms/.pending/source-foo.toml", "");
     root.write("var/lib/dkms/.cache/digests", "");
     root.write("var/lib/dkms/.kept/foo-1.0/dkms.conf", "");
     root
@@ -34,7 +34,7 @@ fn root() -> TestRoot {
 fn forgets_a_module_whose_source_is_gone() {
     let root = root();
     root.remove("usr/src/foo-1.0");
-    root.remove("var/lib/dkms/.debts");
+    root.remove("var/lib/dkms/.pending");
     let said = hook(&root, &[], "usr/src/foo-1.0/dkms.conf\n");
     assert!(said.contains("foo 1.0: removed"), "{said}");
     assert!(!root.exists("var/lib/dkms/foo"), "{}", root.listing("var"));
@@ -44,7 +44,7 @@ fn forgets_a_module_whose_source_is_gone() {
 #[test]
 fn leaves_a_module_whose_source_is_there() {
     let root = root();
-    root.remove("var/lib/dkms/.debts");
+    root.remove("var/lib/dkms/.pending");
     hook(&root, &[], "usr/src/foo-1.0/dkms.conf\n");
     assert!(root.exists("var/lib/dkms/foo/1.0/source"));
 }

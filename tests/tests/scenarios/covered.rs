@@ -28,7 +28,7 @@ const OURS: [&str; 10] = [
     "--root",
     "--dry-run",
     "--json",
-    "--debts",
+    "--pending",
     "--timings",
     "129",
     "130",

@@ -35,7 +35,7 @@ fn wait_for(root: &Root, run: &mut Started, files: &[&str]) {
 fn assert_nothing_half_done(root: &Root, module: &str) {
     let left: Vec<String> = traces(root, module)
         .into_iter()
-        .filter(|path| !path.starts_with(".debts/") && !path.starts_with(".kept/"))
+        .filter(|path| !path.starts_with(".pending/") && !path.starts_with(".kept/"))
         .collect();
     let name = format!("{module}/1.0");
     let whole = [module.to_owned(), name.clone(), format!("{name}/source")];
@@ -58,12 +58,12 @@ fn ctrl_c_during_a_transaction_ends_the_builds_and_the_next_boot_goes_on() {
     wait_for(&root, &mut pacman, &["srv/reached-sleepy", "srv/reached-drowsy"]);
     root.run("kill", &["-INT", "--", &format!("-{}", pacman.id())]).ok();
     let said = pacman.finish().has("interrupted by SIGINT").has("modules are not ready");
-    said.has("dkms autoinstall --debts goes on with the rest").lacks("FAILED");
+    said.has("dkms autoinstall --pending goes on with the rest").lacks("FAILED");
     assert_quiet(&root, "asked to end");
     for module in ["sleepy", "drowsy"] {
         assert_nothing_half_done(&root, module);
     }
-    assert!(!root.debts().is_empty(), "the rest is owed");
+    assert!(!root.pending().is_empty(), "the rest is pending");
 
     root.write("srv/go", "");
     root.boot_unit().ok();
@@ -80,7 +80,7 @@ fn a_command_that_is_asked_to_end_leaves_the_old_objects() {
     let root = machine(std::slice::from_ref(&package));
     let build = ["build", package.module(), "-k", &kernel, "--force"];
     let before = root.picture(&format!("usr/lib/modules/{}", release()));
-    let passing = [".log", ".cache", ".debts"];
+    let passing = [".log", ".cache", ".pending"];
     let picture = |root: &Root| {
         root.picture("var/lib/dkms").without(|path| passing.iter().any(|top| path.starts_with(top)))
     };
@@ -100,7 +100,7 @@ fn a_command_that_is_asked_to_end_leaves_the_old_objects() {
         root.picture(&format!("usr/lib/modules/{}", release())).assert_is(&before, "the objects");
         picture(&root).assert_is(&tree, "the dkms tree");
         assert_eq!(root.status(), status);
-        root.dkms(&["autoinstall", "--debts"]).ok();
+        root.dkms(&["autoinstall", "--pending"]).ok();
         root.assert_works(&release(), "v4l2loopback");
         root.assert_settled();
     }

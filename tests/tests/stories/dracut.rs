@@ -230,7 +230,7 @@ fn an_interrupted_transactions_image_is_made_by_whatever_comes_next() {
 
     let module = machine.fork();
     without_hooks(&module, &hooks, || drop(bump(&module).hooks_succeed()));
-    assert_eq!(module.debts().len(), 1, "{:?}", module.debts());
+    assert_eq!(module.pending().len(), 1, "{:?}", module.pending());
     module
         .dkms(&["initramfs", "--dry-run"])
         .ok()

@@ -26,13 +26,13 @@ fn upgrade_with_full(tree: &str, spare: u64, finish: impl Fn(&Root)) {
 
 #[test]
 fn not_a_byte_left_in_the_dkms_tree() {
-    // Not even a debt could be written: the user has to ask.
+    // Not even a work could be written: the user has to ask.
     upgrade_with_full("var/lib/dkms", 0, |root| {
         root.dkms(&["install", find("bbswitch-next").module(), "-k", &release()]).ok();
     });
 }
 
-/// What was owed is paid at boot, and nothing is left of the old version.
+/// Pending work is finished at boot, and nothing is left of the old version.
 fn boot(root: &Root) {
     root.boot_unit().ok();
     assert_status(root, &[installed(find("bbswitch-next").module(), &release())]);

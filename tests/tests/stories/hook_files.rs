@@ -26,6 +26,7 @@ fn root_with_dummies() -> Root {
             &text,
         );
     }
+    root.write("var/log/told", "");
     for (program, dummy) in
         [("dkms-install", DUMMY), ("dkms-remove", DUMMY), ("mkinitcpio-dkms", WITHOUT_TARGETS)]
     {
@@ -114,4 +115,157 @@ fn our_own_coming_and_going_is_told_by_name() {
     assert_eq!(told(&root), and_images(&upgrade));
     root.remove(&["alpm-dkms"]);
     assert_eq!(told(&root), ["dkms-remove --depart: alpm-dkms"]);
+}
+
+/// Files of a kernel's package, with `V` for its version, as in all lists below.
+const KERNEL: &[&str] = &[
+    "usr/lib/modules/V/kernel/drivers/net/ethernet/intel/e1000/e1000.ko.zst",
+    "usr/lib/modules/V/kernel/fs/ext4/ext4.ko.zst",
+    "usr/lib/modules/V/modules.builtin",
+    "usr/lib/modules/V/modules.order",
+    "usr/lib/modules/V/pkgbase",
+];
+
+/// Files of CachyOS's kernel package, which brings depmod's files.
+const CACHYOS: &[&str] = &[
+    "usr/lib/modules/V/kernel/fs/ext4/ext4.ko.zst",
+    "usr/lib/modules/V/modules.alias",
+    "usr/lib/modules/V/modules.alias.bin",
+    "usr/lib/modules/V/modules.dep",
+    "usr/lib/modules/V/pkgbase",
+];
+
+const HEADERS: &[&str] = &[
+    "usr/lib/modules/V/build/.config",
+    "usr/lib/modules/V/build/Makefile",
+    "usr/lib/modules/V/build/arch/x86/include/asm/page.h",
+    "usr/lib/modules/V/build/include/config/MODULES",
+    "usr/lib/modules/V/build/include/linux/module.h",
+    "usr/lib/modules/V/build/scripts/basic/fixdep",
+];
+
+const SOURCE: &[&str] =
+    &["usr/src/tiny-V/Makefile", "usr/src/tiny-V/dkms.conf", "usr/src/tiny-V/tiny.c"];
+
+/// Files of a module whose source looks like headers and modules further down.
+const DEEP_SOURCE: &[&str] = &[
+    "usr/src/deep-V/build/include/linux/deep.h",
+    "usr/src/deep-V/dkms.conf",
+    "usr/src/deep-V/kernel/drivers/gpu/drm/deep/modules.order",
+    "usr/src/deep-V/src/common/sdk/nvidia/inc/ctrl/ctrl0000/deep.h",
+];
+
+/// Makes packages, each given by its name and files, in a version.
+fn packages(root: &Root, packages: &[(&str, &[&str])], version: &str) -> Vec<stories::Package> {
+    let make = |(name, files): &(&str, &[&str])| {
+        let recipe = Recipe::empty(name, version);
+        let files = files.iter().map(|file| file.replace('V', version));
+        files.fold(recipe, |recipe, file| recipe.file(&file, "a\n")).make(root)
+    };
+    packages.iter().map(make).collect()
+}
+
+/// Installs, reinstalls, upgrades and removes packages, and asserts that each of our hooks runs when it should and is
+/// told of exactly these targets.
+#[track_caller]
+fn live_through(brought: &[(&str, &[&str])], targets: &[&str]) {
+    let root = root_with_dummies();
+    let [old, new] = ["7.2.12", "7.2.13"];
+    let lines = |who: &str, version: &str| -> Vec<String> {
+        targets.iter().map(|target| format!("{who}: {}", target.replace('V', version))).collect()
+    };
+
+    for what in ["install", "reinstall"] {
+        root.install(&packages(&root, brought, old));
+        let want = [lines("dkms-install --journal", old), lines("dkms-install", old)];
+        assert_eq!(told(&root), and_images(&want.concat()), "{what}");
+    }
+
+    root.install(&packages(&root, brought, new));
+    let want = [
+        lines("dkms-install --journal", old),
+        lines("dkms-install --journal", new),
+        lines("dkms-remove --depart", old),
+        lines("dkms-install", new),
+        lines("dkms-remove", old),
+    ];
+    assert_eq!(told(&root), and_images(&want.concat()), "upgrade");
+
+    root.remove(&brought.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+    let want = [
+        lines("dkms-install --journal", new),
+        lines("dkms-remove --depart", new),
+        lines("dkms-remove", new),
+    ];
+    assert_eq!(told(&root), and_images(&want.concat()), "removal");
+}
+
+#[test]
+fn hooks_follow_a_kernel() {
+    live_through(&[("linux", KERNEL)], &["usr/lib/modules/V/modules.order"]);
+}
+
+#[test]
+fn hooks_follow_a_kernel_without_modules_order() {
+    live_through(&[("linux-cachyos", CACHYOS)], &["usr/lib/modules/V/modules.alias"]);
+}
+
+#[test]
+fn hooks_follow_headers() {
+    live_through(&[("linux-headers", HEADERS)], &["usr/lib/modules/V/build/include/"]);
+}
+
+#[test]
+fn hooks_follow_a_kernel_and_its_headers() {
+    let targets = ["usr/lib/modules/V/build/include/", "usr/lib/modules/V/modules.order"];
+    live_through(&[("linux", KERNEL), ("linux-headers", HEADERS)], &targets);
+}
+
+#[test]
+fn hooks_follow_a_module() {
+    live_through(&[("tiny-dkms", SOURCE)], &["usr/src/tiny-V/dkms.conf"]);
+}
+
+#[test]
+fn hooks_follow_a_module_with_deep_directories() {
+    live_through(&[("deep-dkms", DEEP_SOURCE)], &["usr/src/deep-V/dkms.conf"]);
+}
+
+/// Files in every place that our triggers look at, and beside them.
+const OTHERS: &[&str] = &[
+    "etc/dkms.conf",
+    "opt/V/usr/src/tiny-1.0/dkms.conf",
+    "usr/bin/dkms-V",
+    "usr/include/dkms.conf",
+    "usr/lib/modules-load.d/V.conf",
+    "usr/lib/modules/V/build/Makefile",
+    "usr/lib/modules/V/build/drivers/build/include/linux/a.h",
+    "usr/lib/modules/V/build/drivers/modules.alias",
+    "usr/lib/modules/V/build/tools/modules.order",
+    "usr/lib/modules/V/kernel/drivers/modules.order",
+    "usr/lib/modules/V/kernel/fs/ext4/ext4.ko.zst",
+    "usr/lib/modules/V/updates/a.ko.zst",
+    "usr/lib/modules/V/vdso/vdso64.so",
+    "usr/share/doc/V/usr/src/tiny-1.0/dkms.conf",
+    "usr/src/linux-V/Makefile",
+    "usr/src/tiny-V/dkms.conf.in",
+];
+
+#[test]
+fn other_files_run_no_hook() {
+    let root = root_with_dummies();
+    for version in ["7.2.12", "7.2.12", "7.2.13"] {
+        root.install(&packages(&root, &[("others", OTHERS)], version));
+    }
+    root.remove(&["others"]);
+    assert_eq!(told(&root), [""; 0]);
+}
+
+#[test]
+fn an_upgrade_of_mkinitcpio_runs_only_the_last_hook() {
+    let root = root_with_dummies();
+    let hook = "usr/share/libalpm/hooks/90-mkinitcpio-install.hook";
+    let mkinitcpio = Recipe::empty("mkinitcpio", "40").file(hook, &root.read(hook)).make(&root);
+    root.pacman(&["-U", "--overwrite", hook, &mkinitcpio.file]).ok();
+    assert_eq!(told(&root), ["mkinitcpio-dkms --verify"]);
 }

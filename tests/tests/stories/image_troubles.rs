@@ -56,7 +56,7 @@ fn a_kernel_that_lacks_all_its_modules_is_named_in_the_end() {
     root.install(&kernel("linux", 2)).hooks_fail().has(&format!(
         "{new} (linux): 0 modules installed; it lacks zfs: dkms autoinstall -k {new}"
     ));
-    assert_eq!(root.debts().iter().filter(|debt| debt.starts_with("image")).count(), 0);
+    assert_eq!(root.pending().iter().filter(|work| work.starts_with("image")).count(), 0);
 }
 
 /// A run of ours is killed while the generator writes.
@@ -93,7 +93,7 @@ fn an_image_that_was_spoilt_for_want_of_room_is_put_back() {
     root.write("usr/bin/mkinitcpio", &fills);
     bump(&root).hooks_fail().has("is the one from before again: /boot has");
     assert_eq!(root.bytes(IMAGE), before);
-    assert!(!root.debts().is_empty(), "it is not owed any more");
+    assert!(!root.pending().is_empty(), "it is no longer pending");
     root.resize_disk("boot", 1024 * 1024);
     root.write("usr/bin/mkinitcpio", &good);
     root.dkms(&["initramfs"]).ok().has(&verdict(&release()));
@@ -219,7 +219,7 @@ fn a_generator_that_nobody_knows_is_called_by_the_administrators_command() {
     bump(&root).hooks_succeed().has(&format!("{} (linux): 1 module installed", release()));
     assert_eq!(made(&root), [format!("{} /{IMAGE}", release())]);
     root.assert_settled();
-    // It fails: the old image comes back, and it stays owed.
+    // It fails: the old image comes back, and it stays pending.
     root.write("usr/bin/tiny", "#!/bin/sh\necho spoilt >$2; echo no such luck >&2; exit 3\n");
     root.remove(&["zfs-dkms"]).hooks_fail().has("no such luck").has("is the one from before again");
     assert_eq!(root.read(IMAGE), "image\n");

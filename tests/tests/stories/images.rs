@@ -88,7 +88,7 @@ fn a_good_image_is_put_back_when_its_generator_fails() {
         .has("1 module installed; not up to date: /boot/initramfs-linux.img: dkms initramfs");
     assert_eq!(made(&root), [format!("/{IMAGE}")]);
     assert_eq!(root.bytes(IMAGE), before);
-    assert!(!root.debts().is_empty(), "it is not owed any more");
+    assert!(!root.pending().is_empty(), "it is no longer pending");
 
     // Nothing of that stays when we leave before it is mended.
     let left = root.fork();
@@ -122,7 +122,7 @@ fn what_an_interrupted_transaction_owes_is_paid_by_whatever_comes_next() {
     let before = root.bytes(IMAGE);
     bump(&root).hooks_succeed();
     hooks.iter().for_each(|hook| unmask(&root, hook));
-    assert_eq!(root.debts().len(), 1, "{:?}", root.debts());
+    assert_eq!(root.pending().len(), 1, "{:?}", root.pending());
 
     let by_command = root.fork();
     by_command

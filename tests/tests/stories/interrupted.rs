@@ -94,7 +94,7 @@ impl Run {
     }
 }
 
-/// Finishes, and pictures all that is there then, but for logs, what is remembered for speed, and the directory of debts,
+/// Finishes, and pictures all that is there then, but for logs, what is remembered for speed, and the directory of pending,
 /// which is as good empty as gone.
 #[track_caller]
 fn end(root: &Root, finish: impl Fn(&Root)) -> [Picture; 2] {
@@ -102,7 +102,7 @@ fn end(root: &Root, finish: impl Fn(&Root)) -> [Picture; 2] {
     root.assert_settled();
     let tree = root.picture("var/lib/dkms");
     let kernel = root.picture(&format!("usr/lib/modules/{}", release()));
-    let passing = [".log", ".cache", ".debts"];
+    let passing = [".log", ".cache", ".pending"];
     [
         tree.without(|path| passing.iter().any(|top| path.starts_with(top))),
         kernel.without(|path| path.starts_with("build/")),

@@ -27,7 +27,7 @@ fn modules_are_built_in_a_folder_that_is_no_mount_point() {
     }
     let status = root.run("chroot", &[&folder, "dkms", "status"]).ok();
     assert_eq!(status.text.matches("installed").count(), 4, "{}", status.text);
-    for left in [".debts", ".build"] {
+    for left in [".pending", ".build"] {
         assert_eq!(root.names(&format!("{folder}/var/lib/dkms/{left}")), [""; 0]);
     }
 

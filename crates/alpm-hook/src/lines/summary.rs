@@ -2,9 +2,10 @@
 
 use std::io::Write;
 
+use dkms_engine::failure::Failure;
 use dkms_engine::names::{KernelRelease, ModuleId};
 use dkms_engine::plan::{Action, Note, Plan};
-use dkms_engine::report::{Failed, Report};
+use dkms_engine::report::Report;
 
 use super::{Lines, names};
 
@@ -56,7 +57,7 @@ impl<W: Write> Lines<W> {
         }
     }
 
-    fn failure(&mut self, plan: &Plan, action: &Action, failed: &Failed) {
+    fn failure(&mut self, plan: &Plan, action: &Action, failed: &Failure) {
         let mut message = failed.message.lines();
         let what = self.what_failed(action);
         self.out.line(&format!("FAILED: {what}: {}", message.next().unwrap_or_default()));

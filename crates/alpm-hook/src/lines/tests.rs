@@ -1,10 +1,11 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use dkms_engine::dkms_tree::Reason;
 use dkms_engine::facts::Facts;
+use dkms_engine::failure::Failure;
 use dkms_engine::plan::Note;
-use dkms_engine::record::Reason;
-use dkms_engine::report::{Failed, Report};
+use dkms_engine::report::Report;
 
 use super::*;
 use crate::query::Packages;
@@ -53,7 +54,7 @@ fn run(plan: &Plan, outcome: impl Fn(&Action) -> Outcome) -> String {
         arch: "x86_64".parse().expect("a name"),
         kernels: BTreeMap::new(),
         modules: BTreeMap::new(),
-        debts: Vec::new(),
+        pending: Vec::new(),
         cached: std::collections::HashSet::new(),
         lacking: BTreeMap::new(),
         import: None,
@@ -145,10 +146,10 @@ fn a_module_bump() {
 #[test]
 fn a_module_that_fails_between_others() {
     let fails = |action: &Action| match action {
-        Action::Build { module, .. } if *module == id("zfs/2.4.4") => Outcome::Failed(Failed {
+        Action::Build { module, .. } if *module == id("zfs/2.4.4") => Outcome::Failed(Failure {
             cause: Some("zfs_super.c:12:2: error: too few arguments to function 'iput'".into()),
             log: Some(PathBuf::from("/var/lib/dkms/.log/zfs-2.4.4-7.2.13-arch1-1-x86_64.log")),
-            ..Failed::new(
+            ..Failure::new(
                 10,
                 "make failed (exit status 2): make -C /usr/lib/modules/7.2.13-arch1-1/build",
             )
@@ -160,7 +161,7 @@ fn a_module_that_fails_between_others() {
             Outcome::Skipped("zfs, which it builds upon, failed".into())
         }
         Action::Depmod(_) => {
-            Outcome::Failed(Failed::new(6, "depmod -a failed (exit status 1): no\nmodprobe waits"))
+            Outcome::Failed(Failure::new(6, "depmod -a failed (exit status 1): no\nmodprobe waits"))
         }
         _ => Outcome::Done,
     };
@@ -185,7 +186,7 @@ fn modules_that_cannot_be_tried() {
     let action = Action::Fail {
         module: id("foo/1.0"),
         kernel: Some(release(NEW)),
-        failure: Failed::new(8, "/usr/src/foo-1.0/dkms.conf: line 3: PACKAGE_NAME is missing"),
+        failure: Failure::new(8, "/usr/src/foo-1.0/dkms.conf: line 3: PACKAGE_NAME is missing"),
     };
     let notes = vec![
         Note::NoHeaders { kernel: release(LTS), pkgbase: None, other: None },
@@ -208,7 +209,7 @@ fn modules_that_cannot_be_tried() {
         },
         Note::Already { module: id("foo/1.0"), kernel: release(LTS), state: "installed" },
     ];
-    let failed = Outcome::Failed(Failed::new(
+    let failed = Outcome::Failed(Failure::new(
         8,
         "/usr/src/foo-1.0/dkms.conf: line 3: PACKAGE_NAME is missing",
     ));

@@ -9,10 +9,9 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
 
-use dkms_engine::kernels::{Kernel, Kernels};
+use dkms_engine::dkms_tree::{Added, BuiltFor, TreeState};
+use dkms_engine::machine::{Kernel, Kernels, Trees};
 use dkms_engine::names::{Arch, ModuleId};
-use dkms_engine::state::{Added, BuiltFor, State};
-use dkms_engine::trees::Trees;
 
 use crate::args::commands::{COMMANDS, Command};
 use crate::args::machine;
@@ -54,8 +53,8 @@ fn candidates(before: Vec<OsString>, current: &str) -> Vec<Candidate> {
     let expecting: Option<&'static Opt> =
         expecting.and_then(|(opt, value)| (opt.value.is_some() && value.is_none()).then_some(opt));
     let (args, _) = Args::parse(before);
-    let Ok(site) = machine::site(&args) else { return Vec::new() };
-    let completer = Completer { args, trees: site.trees, arch: site.arch };
+    let Ok(machine) = machine::of_command_line(&args) else { return Vec::new() };
+    let completer = Completer { args, trees: machine.trees, arch: machine.arch };
     let (given, words) = match (expecting, Opt::from_argument(current)) {
         (Some(opt), _) => ("", completer.values(opt, current)),
         // `--kernelver=7.2`
@@ -161,7 +160,7 @@ impl Completer {
     /// Returns the modules that a command can work on, each with a description.
     fn modules(&self, command: Command) -> Vec<(ModuleId, &'static str)> {
         let added: Vec<Added> =
-            State::read(&self.trees).modules.into_iter().filter(Added::is_added).collect();
+            TreeState::read(&self.trees).modules.into_iter().filter(Added::is_added).collect();
         let known: BTreeSet<ModuleId> = added.iter().map(|module| module.id.clone()).collect();
         let of = |wanted: fn(&BuiltFor) -> bool| {
             let has = added.iter().filter(move |module| module.kernels.iter().any(wanted));
@@ -227,7 +226,7 @@ impl Completer {
 
     /// Returns the kernels for which the given module, or any if none is given, has a build.
     fn kernels_of(&self, wanted: fn(&BuiltFor) -> bool) -> Vec<Candidate> {
-        let modules = State::read(&self.trees).modules;
+        let modules = TreeState::read(&self.trees).modules;
         let ours = modules.iter().filter(|module| self.is_named(&module.id));
         let kernels = ours.flat_map(|module| &module.kernels).filter(|built| wanted(built));
         let kernels: BTreeSet<_> = kernels.map(|built| &built.kernel).collect();

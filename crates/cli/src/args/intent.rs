@@ -228,8 +228,8 @@ fn cache(args: &Args) -> Result<Intent, Failure> {
 mod tests {
     use std::ffi::OsString;
 
+    use dkms_engine::machine::Trees;
     use dkms_engine::status::{KernelFilter, Pattern};
-    use dkms_engine::trees::Trees;
     use rstest::rstest;
 
     use super::*;
@@ -324,7 +324,7 @@ mod tests {
 
     #[test]
     fn reads_the_rest() {
-        assert_means("autoinstall --debts", Intent::FinishPending);
+        assert_means("autoinstall --pending", Intent::FinishPending);
         let target = Target {
             kernel: "6.1".parse().expect("a name"),
             arch: "x86_64".parse().expect("a name"),

@@ -5,12 +5,10 @@ use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use dkms_engine::asked::Asked;
-use dkms_engine::distribution::Placement;
 use dkms_engine::failure::Failure;
+use dkms_engine::machine::distribution::Placement;
+use dkms_engine::machine::{Machine, RunOptions, Trees};
 use dkms_engine::names::Arch;
-use dkms_engine::site::Site;
-use dkms_engine::trees::Trees;
 use dkms_initramfs::generator::Generator;
 use nix::sys::utsname::uname;
 use nix::unistd::Uid;
@@ -26,35 +24,35 @@ use crate::args::subject::Here;
 /// # Errors
 /// [`Failure`]: 2 for a root that does not exist and for an invalid value, 4 for a machine without
 /// an os-release file.
-pub fn site(args: &Args) -> Result<Site, Failure> {
+pub fn of_command_line(args: &Args) -> Result<Machine, Failure> {
     let root = args.root.as_deref().unwrap_or(Path::new("/"));
     let root = absolute(root).or_else(|why| {
         refuse(2, invalid("--root", root.display(), &format!("a directory: {why}")))
     })?;
     // As in dkms, before anything else.
     Placement::read(&Trees::under(&root)).or_else(|why| refuse(4, why.to_string()))?;
-    let mut site = Site::for_cli(&root);
-    place_trees(&mut site, args)?;
-    site.asked = asked(args)?;
-    site.settings.framework.symlink_modules |= args.has(OptId::Symlink);
-    site.settings.framework.modprobe_on_install |= args.has(OptId::Modprobe);
-    site.depmod = !args.has(OptId::NoDepmod);
+    let mut machine = Machine::for_cli(&root);
+    place_trees(&mut machine, args)?;
+    machine.options = run_options(args)?;
+    machine.settings.framework.symlink_modules |= args.has(OptId::Symlink);
+    machine.settings.framework.modprobe_on_install |= args.has(OptId::Modprobe);
+    machine.depmod = !args.has(OptId::NoDepmod);
     // Images are made from the kernels of the machine only.
-    site.images = args.install_tree.is_none() && Generator::of(&site).is_some();
+    machine.images = args.install_tree.is_none() && Generator::of(&machine).is_some();
     if let Some(file) = &args.timings {
-        site.settings.set_timings(file.clone());
+        machine.settings.set_timings(file.clone());
     }
     if let Some(jobs) = args.jobs.as_deref().filter(|jobs| !jobs.is_empty()) {
         match jobs.parse() {
-            Ok(jobs) => site.settings.set_jobs(jobs),
+            Ok(jobs) => machine.settings.set_jobs(jobs),
             Err(_) => return refuse(2, invalid("-j", jobs, "a number")),
         }
     }
-    Ok(site)
+    Ok(machine)
 }
 
 /// Returns the options that override files.
-fn asked(args: &Args) -> Result<Asked, Failure> {
+fn run_options(args: &Args) -> Result<RunOptions, Failure> {
     let whole = |path: &Option<PathBuf>| path.as_deref().map(whole).transpose();
     let mut directives = Vec::new();
     for directive in &args.directives {
@@ -63,7 +61,7 @@ fn asked(args: &Args) -> Result<Asked, Failure> {
             None => return refuse(2, invalid("--directive", directive, "NAME=VALUE")),
         }
     }
-    Ok(Asked {
+    Ok(RunOptions {
         module: None,
         conf: whole(&args.conf)?,
         kernel_config: whole(&args.config)?,
@@ -87,8 +85,8 @@ fn whole(path: &Path) -> Result<PathBuf, Failure> {
 }
 
 /// Applies `--dkmstree`, `--sourcetree` and `--installtree`, which override framework.conf.
-fn place_trees(site: &mut Site, args: &Args) -> Result<(), Failure> {
-    let framework = &mut site.settings.framework;
+fn place_trees(machine: &mut Machine, args: &Args) -> Result<(), Failure> {
+    let framework = &mut machine.settings.framework;
     let places = [
         (&args.dkms_tree, &mut framework.dkms_tree),
         (&args.source_tree, &mut framework.source_tree),
@@ -99,24 +97,24 @@ fn place_trees(site: &mut Site, args: &Args) -> Result<(), Failure> {
             *tree = Some(whole(said)?);
         }
     }
-    site.trees = site.settings.placed(Trees::under(&site.trees.root));
+    machine.trees = machine.settings.placed(Trees::under(&machine.trees.root));
     Ok(())
 }
 
 /// Returns the defaults of a command line without `-k` and `-a`.
-pub fn here(site: &Site) -> Here {
+pub fn here(machine: &Machine) -> Here {
     let kernel = uname().map(|it| it.release().to_string_lossy().into_owned());
     Here {
         kernel: kernel.unwrap_or_default(),
         arch: Arch::of_this_machine(),
-        is_root: is_root(site),
-        trees: site.trees.clone(),
+        is_root: is_root(machine),
+        trees: machine.trees.clone(),
     }
 }
 
 /// Returns true if the user is root, or if `--root` is given: there the modes of files decide.
-pub fn is_root(site: &Site) -> bool {
-    site.trees.root != Path::new("/") || Uid::effective().is_root()
+pub fn is_root(machine: &Machine) -> bool {
+    machine.trees.root != Path::new("/") || Uid::effective().is_root()
 }
 
 /// Returns the root as an absolute path without links, as the kernel and dkms report it.

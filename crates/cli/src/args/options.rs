@@ -177,7 +177,7 @@ pub const OPTIONS: &[Opt] = &[
     opt(OptId::RpmSafeUpgrade, "rpm_safe_upgrade", "keep the module across its RPM's upgrade")
         .of(&[Add, Install, Remove]),
     opt(OptId::Json, "json", "print JSON").of(&[Status, Cache]),
-    opt(OptId::Pending, "debts", "only finish the pending work of interrupted runs")
+    opt(OptId::Pending, "pending", "only finish the pending work of interrupted runs")
         .of(&[Autoinstall]),
     opt(OptId::Timings, "timings", "write an HTML timeline of the run to this file")
         .takes("FILE")

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
+use dkms_engine::machine::Trees;
 use dkms_engine::names::{Arch, KernelRelease, ModuleId};
-use dkms_engine::trees::Trees;
 
 /// The module that a command works on.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use dkms_engine::dkms_tree::{Added, TreeState};
+use dkms_engine::facts;
 use dkms_engine::failure::Failure;
-use dkms_engine::links;
+use dkms_engine::machine::Trees;
 use dkms_engine::names::{ModuleId, ModuleName};
-use dkms_engine::state::{Added, State};
-use dkms_engine::survey;
-use dkms_engine::trees::Trees;
+use dkms_engine::os::symlinks;
 use dkms_engine::version;
 
 use crate::args::refusal::refuse;
@@ -39,7 +39,7 @@ pub fn only_version(trees: &Trees, name: &ModuleName, command: &str) -> Result<M
 
 /// Returns the versions of a module that are added or in the source tree.
 pub fn versions(trees: &Trees, name: &ModuleName) -> BTreeSet<ModuleId> {
-    let known: Vec<ModuleId> = State::read(trees)
+    let known: Vec<ModuleId> = TreeState::read(trees)
         .modules
         .into_iter()
         .filter(|added| added.is_added() || added.is_broken())
@@ -47,14 +47,14 @@ pub fn versions(trees: &Trees, name: &ModuleName) -> BTreeSet<ModuleId> {
         .collect();
     // A directory `a-1-2` may be that of a/1-2 or of a-1/2: what is added tells.
     let is_known = |dir: &str| {
-        let path = links::resolve(&trees.root, &trees.source.join(dir));
+        let path = symlinks::resolve(&trees.root, &trees.source.join(dir));
         known.iter().any(|id| {
-            let source = links::resolve(&trees.root, &trees.source_link(id));
+            let source = symlinks::resolve(&trees.root, &trees.source_link(id));
             id.source_dir() == dir
                 || path.as_ref().is_ok_and(|path| source.ok().as_ref() == Some(path))
         })
     };
-    let sources: BTreeSet<ModuleId> = survey::source_dirs(trees)
+    let sources: BTreeSet<ModuleId> = facts::source_dirs(trees)
         .0
         .into_iter()
         .filter_map(|dir| Some((ModuleId::from_source_dir(&dir).ok()?, dir)))

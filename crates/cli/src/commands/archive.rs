@@ -1,12 +1,12 @@
 //! Modules from directories and archives, and `dkms mktarball`.
 
 use dkms_engine::archive::{self, Packing, Unpacked};
+use dkms_engine::dkms_tree::{Added, TreeState};
+use dkms_engine::facts::Import;
 use dkms_engine::failure::Failure;
-use dkms_engine::import::Import;
-use dkms_engine::links;
+use dkms_engine::machine::Machine;
 use dkms_engine::names::{Arch, KernelRelease, ModuleId};
-use dkms_engine::site::Site;
-use dkms_engine::state::{Added, State};
+use dkms_engine::os::symlinks;
 use dkms_engine::version;
 
 use crate::args::refusal::refuse;
@@ -26,7 +26,11 @@ impl Arrival {
     ///
     /// # Errors
     /// [`Failure`] if the path holds no module that can be added.
-    pub fn read(path: &Subject, site: &Site, kernels: &KernelChoice) -> Result<Self, Failure> {
+    pub fn read(
+        path: &Subject,
+        machine: &Machine,
+        kernels: &KernelChoice,
+    ) -> Result<Self, Failure> {
         let KernelChoice::These(targets) = kernels else {
             return refuse(5, "--all: cannot be used with a path (expected MODULE/VERSION)");
         };
@@ -37,10 +41,10 @@ impl Arrival {
             Subject::Module(id) => {
                 return refuse(9, format!("{id}: not a path (expected a directory or an archive)"));
             }
-            Subject::Directory(dir) => (Import::from_directory(site, dir, &kernel)?, None),
+            Subject::Directory(dir) => (archive::from_directory(machine, dir, &kernel)?, None),
             Subject::Archive(file) => {
-                let unpacked = archive::unpack(site, file)?;
-                let import = Import::from_unpacked(site, unpacked.path(), &kernel);
+                let unpacked = archive::unpack(machine, file)?;
+                let import = archive::from_unpacked(machine, unpacked.path(), &kernel);
                 let import = import.map_err(|why| Failure {
                     message: format!("{}: {}", file.display(), why.message),
                     ..why
@@ -58,12 +62,12 @@ impl Arrival {
 /// [`Failure`] with dkms's exit code: 3 not added, 4 broken, 6 not built for one of the kernels, 8
 /// an invalid dkms.conf.
 pub fn pack(
-    site: &Site,
+    machine: &Machine,
     id: &ModuleId,
     kernels: &KernelChoice,
     wrapping: &Wrapping,
 ) -> Result<Packing, Failure> {
-    let state = State::read(&site.trees);
+    let state = TreeState::read(&machine.trees);
     let added = state.modules.iter().find(|added| added.id == *id);
     let Some(added) = added.filter(|added| added.is_added() || added.is_broken()) else {
         return refuse(3, format!("{id}: not added"));
@@ -72,11 +76,11 @@ pub fn pack(
         return refuse(4, format!("{id} is broken: its source is missing"));
     }
     let builds = builds(added, kernels);
-    check_conf(site, id, builds.first().map(|(kernel, _)| kernel))?;
+    check_conf(machine, id, builds.first().map(|(kernel, _)| kernel))?;
     if !wrapping.no_builds {
         let missing = builds
             .iter()
-            .find(|(kernel, arch)| !site.trees.built(id, kernel, arch).join("module").is_dir());
+            .find(|(kernel, arch)| !machine.trees.built(id, kernel, arch).join("module").is_dir());
         if let Some((kernel, arch)) = missing {
             return refuse(6, format!("{id}: not built for {kernel} ({arch})"));
         }
@@ -105,11 +109,15 @@ fn builds(added: &Added, kernels: &KernelChoice) -> Vec<(KernelRelease, Arch)> {
 }
 
 /// As in dkms, a module with an invalid dkms.conf is not packed.
-fn check_conf(site: &Site, id: &ModuleId, kernel: Option<&KernelRelease>) -> Result<(), Failure> {
+fn check_conf(
+    machine: &Machine,
+    id: &ModuleId,
+    kernel: Option<&KernelRelease>,
+) -> Result<(), Failure> {
     let Some(kernel) = kernel else { return Ok(()) };
-    let link = site.trees.source_link(id);
-    let source = links::resolve(&site.trees.root, &link).unwrap_or(link);
-    match Import::from_directory(site, &source, kernel) {
+    let link = machine.trees.source_link(id);
+    let source = symlinks::resolve(&machine.trees.root, &link).unwrap_or(link);
+    match archive::from_directory(machine, &source, kernel) {
         Ok(_) => Ok(()),
         Err(why) if why.code == 9 => refuse(4, why.message),
         Err(why) => Err(why),

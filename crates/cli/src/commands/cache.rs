@@ -2,10 +2,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use dkms_engine::cache::{Cache, Entry};
+use dkms_engine::dkms_tree::{BuildCache, CachedBuild};
 use dkms_engine::failure::Failure;
+use dkms_engine::machine::Machine;
 use dkms_engine::names::{Arch, KernelRelease, ModuleName, ModuleVersion};
-use dkms_engine::site::Site;
 use serde::Serialize;
 
 use crate::commands::change::take_lock;
@@ -35,7 +35,7 @@ struct Row {
 }
 
 impl Row {
-    fn of(entry: Entry) -> Self {
+    fn of(entry: CachedBuild) -> Self {
         let since = entry.used.duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             module: entry.module.name,
@@ -49,9 +49,9 @@ impl Row {
 }
 
 /// Prints the entries of the cache, and returns the exit code. Takes no lock and needs no rights.
-pub fn list(site: &Site, json: bool, console: &Console) -> u8 {
-    let entries = Cache::of(&site.trees).entries();
-    let text = listed(entries, site.settings.cache_size(), json, SystemTime::now());
+pub fn list(machine: &Machine, json: bool, console: &Console) -> u8 {
+    let entries = BuildCache::of(&machine.trees).entries();
+    let text = listed(entries, machine.settings.cache_size(), json, SystemTime::now());
     console.print(&text);
     0
 }
@@ -60,19 +60,19 @@ pub fn list(site: &Site, json: bool, console: &Console) -> u8 {
 ///
 /// # Errors
 /// [`Failure`] (1) if the lock cannot be taken, or if a file cannot be deleted.
-pub fn clear(site: &Site, dry_run: bool, progress: &mut Progress<'_>) -> Result<u8, Failure> {
+pub fn clear(machine: &Machine, dry_run: bool, progress: &mut Progress<'_>) -> Result<u8, Failure> {
     if dry_run {
-        let count = Cache::of(&site.trees).entries().len();
+        let count = BuildCache::of(&machine.trees).entries().len();
         progress.say(&format!("would delete {}", builds(count)));
         return Ok(0);
     }
-    let _lock = take_lock(site, progress)?;
-    let count = Cache::of(&site.trees).clear()?;
+    let _lock = take_lock(machine, progress)?;
+    let count = BuildCache::of(&machine.trees).clear()?;
     progress.say(&format!("deleted {}", builds(count)));
     Ok(0)
 }
 
-fn listed(entries: Vec<Entry>, limit: u64, json: bool, now: SystemTime) -> String {
+fn listed(entries: Vec<CachedBuild>, limit: u64, json: bool, now: SystemTime) -> String {
     let size = entries.iter().map(|entry| entry.size).sum();
     if json {
         let entries = entries.into_iter().map(Row::of).collect();
@@ -80,7 +80,7 @@ fn listed(entries: Vec<Entry>, limit: u64, json: bool, now: SystemTime) -> Strin
         return serde_json::to_string_pretty(&listing).map(|text| text + "\n").unwrap_or_default();
     }
     let mut text = String::new();
-    for Entry { module, kernel, arch, size, used, .. } in &entries {
+    for CachedBuild { module, kernel, arch, size, used, .. } in &entries {
         let age = now.duration_since(*used).unwrap_or_default();
         text += &format!("{module}, {kernel}, {arch}: {}, used {}\n", amount(*size), ago(age));
     }

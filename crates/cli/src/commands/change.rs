@@ -1,13 +1,12 @@
 //! Carries out what changes the machine: the rights, the lock, the facts, the plan, the act.
 
 use dkms_engine::act;
-use dkms_engine::facts::Facts;
+use dkms_engine::facts::{self, Facts, Scope};
 use dkms_engine::failure::Failure;
-use dkms_engine::lock::Lock;
+use dkms_engine::machine::Machine;
+use dkms_engine::machine::lock::Lock;
 use dkms_engine::names::Arch;
 use dkms_engine::plan::{self, Plan, Request, Verb};
-use dkms_engine::site::Site;
-use dkms_engine::survey::{self, Scope};
 use nix::unistd::{AccessFlags, access};
 
 use crate::args::machine::is_root;
@@ -19,7 +18,7 @@ use crate::output::progress::Progress;
 #[derive(Debug)]
 pub struct Session<'a> {
     /// The machine.
-    pub site: Site,
+    pub machine: Machine,
     /// The output.
     pub console: &'a Console,
     /// Only print what would be done.
@@ -54,12 +53,12 @@ impl Session<'_> {
     /// Carries an operation out for an architecture (`None` means this machine's), and returns the
     /// exit code.
     pub fn run(&mut self, arch: Option<Arch>, operation: &Operation) -> u8 {
-        if self.site.tools.stop.asked().is_some() {
+        if self.machine.tools.stop.asked().is_some() {
             return 0; // interrupted before
         }
-        self.site.arch = arch.unwrap_or_else(Arch::of_this_machine);
-        let mut progress = self.console.progress(&self.site);
-        let done = operation.carry_out(&self.site, self.dry_run, &mut progress);
+        self.machine.arch = arch.unwrap_or_else(Arch::of_this_machine);
+        let mut progress = self.console.progress(&self.machine);
+        let done = operation.carry_out(&self.machine, self.dry_run, &mut progress);
         done.unwrap_or_else(|failure| {
             progress.error(&failure.to_string());
             failure.code
@@ -70,45 +69,51 @@ impl Session<'_> {
 impl Operation {
     fn carry_out(
         &self,
-        site: &Site,
+        machine: &Machine,
         dry_run: bool,
         progress: &mut Progress<'_>,
     ) -> Result<u8, Failure> {
         if dry_run {
-            let (plan, _) = self.plan(site)?;
+            let (plan, _) = self.plan(machine)?;
             progress.say(plan.to_string().trim_end());
             return Ok(0);
         }
-        if let Err(lacking) = self.needs.check(site) {
-            return Err(self.refusal_before_rights(site).unwrap_or(lacking));
+        if let Err(lacking) = self.needs.check(machine) {
+            return Err(self.refusal_before_rights(machine).unwrap_or(lacking));
         }
-        let lock = take_lock(site, progress)?;
-        let (plan, facts) = self.plan(site)?;
-        let code = self.act(&plan, &facts, site, progress);
+        let lock = take_lock(machine, progress)?;
+        let (plan, facts) = self.plan(machine)?;
+        let code = self.act(&plan, &facts, machine, progress);
         drop(lock);
         Ok(code)
     }
 
     /// What dkms complains about before it looks at rights: a broken module, or one that is to be
     /// taken away and is not there. `add` looks at rights first.
-    fn refusal_before_rights(&self, site: &Site) -> Option<Failure> {
-        let refusal = self.plan(site).err()?;
+    fn refusal_before_rights(&self, machine: &Machine) -> Option<Failure> {
+        let refusal = self.plan(machine).err()?;
         let first = matches!(self.request, Request::Command { verb, .. } if verb != Verb::Add)
             && [3, 4].contains(&refusal.code);
         first.then_some(refusal)
     }
 
-    fn plan(&self, site: &Site) -> Result<(Plan, Facts), Failure> {
-        let facts = survey::read(site, &self.scope);
+    fn plan(&self, machine: &Machine) -> Result<(Plan, Facts), Failure> {
+        let facts = facts::read(machine, &self.scope);
         Ok((plan::make(&self.request, &facts)?, facts))
     }
 
-    fn act(&self, plan: &Plan, facts: &Facts, site: &Site, progress: &mut Progress<'_>) -> u8 {
+    fn act(
+        &self,
+        plan: &Plan,
+        facts: &Facts,
+        machine: &Machine,
+        progress: &mut Progress<'_>,
+    ) -> u8 {
         progress.notes(plan);
-        if let Err(why) = site.tools.stop.listen() {
+        if let Err(why) = machine.tools.stop.listen() {
             progress.warn(&format!("cannot handle signals, Ctrl-C will not clean up: {why}"));
         }
-        let report = act::carry_out(plan, facts, site, progress);
+        let report = act::carry_out(plan, facts, machine, progress);
         progress.trouble(&report);
         if let Some(interruption) = &report.interrupted {
             progress.error(&interruption.to_string());
@@ -125,27 +130,27 @@ impl Operation {
 ///
 /// # Errors
 /// [`Failure`] (1) if it cannot be taken.
-pub fn take_lock(site: &Site, progress: &mut Progress<'_>) -> Result<Lock, Failure> {
-    Ok(Lock::take(&site.trees, &site.env, &mut |text| progress.say(text))?)
+pub fn take_lock(machine: &Machine, progress: &mut Progress<'_>) -> Result<Lock, Failure> {
+    Ok(Lock::take(&machine.trees, &machine.env, &mut |text| progress.say(text))?)
 }
 
 /// Checks that the dkms tree can be written to, before anything else is looked at.
 ///
 /// # Errors
 /// [`Failure`] (dkms's 1) if not.
-pub fn check_writable(site: &Site) -> Result<(), Failure> {
-    Rights::Write.check(site)
+pub fn check_writable(machine: &Machine) -> Result<(), Failure> {
+    Rights::Write.check(machine)
 }
 
 impl Rights {
-    fn check(self, site: &Site) -> Result<(), Failure> {
-        if self == Self::Root && !is_root(site) {
+    fn check(self, machine: &Machine) -> Result<(), Failure> {
+        if self == Self::Root && !is_root(machine) {
             return refuse(1, NOT_ROOT);
         }
-        let there = site.trees.dkms.ancestors().find(|dir| dir.exists());
+        let there = machine.trees.dkms.ancestors().find(|dir| dir.exists());
         if there.is_some_and(|dir| access(dir, AccessFlags::W_OK).is_ok()) {
             return Ok(());
         }
-        refuse(1, format!("{}: permission denied: run dkms as root", site.trees.dkms.display()))
+        refuse(1, format!("{}: permission denied: run dkms as root", machine.trees.dkms.display()))
     }
 }

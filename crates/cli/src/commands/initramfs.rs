@@ -1,8 +1,7 @@
 //! `dkms initramfs`, and what other commands do about stale images.
 
 use dkms_engine::failure::Failure;
-use dkms_engine::settings::Mode;
-use dkms_engine::site::Site;
+use dkms_engine::machine::{InitramfsMode, Machine};
 use dkms_initramfs::accounts::Accounts;
 use dkms_initramfs::owed::Owed;
 use dkms_initramfs::precise;
@@ -16,24 +15,24 @@ use crate::output::progress::Progress;
 ///
 /// # Errors
 /// [`Failure`] (1) if the user is not root, or if the lock cannot be taken.
-pub fn run(site: &Site, dry_run: bool, progress: &mut Progress<'_>) -> Result<u8, Failure> {
+pub fn run(machine: &Machine, dry_run: bool, progress: &mut Progress<'_>) -> Result<u8, Failure> {
     if dry_run {
-        tell(site, &Accounts::read(site), progress);
+        tell(machine, &Accounts::read(machine), progress);
         return Ok(0);
     }
-    if !is_root(site) {
+    if !is_root(machine) {
         return refuse(1, NOT_ROOT);
     }
-    let _lock = take_lock(site, progress)?;
-    let kept = precise::keep(site);
+    let _lock = take_lock(machine, progress)?;
+    let kept = precise::keep(machine);
     if let Some(line) = precise::said(&kept) {
         progress.say(&line);
     }
-    let accounts = Accounts::read(site);
+    let accounts = Accounts::read(machine);
     if accounts.all.is_empty() {
         progress.say("no image is stale");
     }
-    let well = accounts.settle(site, &mut |line| progress.say(line));
+    let well = accounts.settle(machine, &mut |line| progress.say(line));
     Ok(u8::from(!well || kept.is_err()))
 }
 
@@ -42,30 +41,34 @@ pub fn run(site: &Site, dry_run: bool, progress: &mut Progress<'_>) -> Result<u8
 ///
 /// # Errors
 /// [`Failure`] (1) if the lock cannot be taken.
-pub fn afterwards(site: &Site, finishes: bool, progress: &mut Progress<'_>) -> Result<u8, Failure> {
-    if Owed::read(site).is_empty() {
+pub fn afterwards(
+    machine: &Machine,
+    finishes: bool,
+    progress: &mut Progress<'_>,
+) -> Result<u8, Failure> {
+    if Owed::read(machine).is_empty() {
         return Ok(0);
     }
-    let _lock = take_lock(site, progress)?;
-    let accounts = Accounts::read(site);
-    if finishes || site.settings.initramfs.mode == Mode::Auto {
-        return Ok(u8::from(!accounts.settle(site, &mut |line| progress.say(line))));
+    let _lock = take_lock(machine, progress)?;
+    let accounts = Accounts::read(machine);
+    if finishes || machine.settings.initramfs.mode == InitramfsMode::Auto {
+        return Ok(u8::from(!accounts.settle(machine, &mut |line| progress.say(line))));
     }
     for line in accounts.lines() {
         progress.note(&line);
     }
-    if !accounts.calls(site).is_empty() {
+    if !accounts.calls(machine).is_empty() {
         progress.note("regenerate it with: dkms initramfs");
     }
-    accounts.clear_fine(site);
+    accounts.clear_fine(machine);
     Ok(0)
 }
 
-fn tell(site: &Site, accounts: &Accounts, progress: &mut Progress<'_>) {
+fn tell(machine: &Machine, accounts: &Accounts, progress: &mut Progress<'_>) {
     for line in accounts.lines() {
         progress.say(&line);
     }
-    let calls = accounts.calls(site);
+    let calls = accounts.calls(machine);
     if calls.is_empty() {
         progress.say("no image is stale");
     }

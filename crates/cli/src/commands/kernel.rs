@@ -3,12 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use dkms_engine::debts::Debts;
-use dkms_engine::kernels::Kernels;
+use dkms_engine::dkms_tree::PendingList;
+use dkms_engine::facts::Scope;
+use dkms_engine::machine::{Kernels, Trees};
 use dkms_engine::names::{KernelRelease, ModuleName};
 use dkms_engine::plan::Request;
-use dkms_engine::survey::Scope;
-use dkms_engine::trees::Trees;
 
 use crate::args::subject::Target;
 use crate::commands::change::{Operation, Rights, Session};
@@ -18,7 +17,10 @@ use crate::commands::change::{Operation, Rights, Session};
 pub fn autoinstall(session: &mut Session<'_>, target: Option<Target>) -> u8 {
     let (kernel, arch) = target.map(|target| (target.kernel, target.arch)).unzip();
     let operation = Operation {
-        scope: Scope { kernels: covered(&session.site.trees, kernel.as_ref()), ..Scope::default() },
+        scope: Scope {
+            kernels: covered(&session.machine.trees, kernel.as_ref()),
+            ..Scope::default()
+        },
         request: Request::Autoinstall { kernels: kernel.map(|kernel| vec![kernel]) },
         needs: Rights::Root,
         failure_code: Some(11),
@@ -29,7 +31,7 @@ pub fn autoinstall(session: &mut Session<'_>, target: Option<Target>) -> u8 {
 /// The kernels that `autoinstall` looks at; `None` means all. Pending work may be for any kernel.
 fn covered(trees: &Trees, kernel: Option<&KernelRelease>) -> Option<BTreeSet<KernelRelease>> {
     let mut kernels = BTreeSet::from([kernel?.clone()]);
-    if !Debts::of(trees).read().is_empty() {
+    if !PendingList::of(trees).read().is_empty() {
         let all = Kernels::read(trees).map(|kernels| kernels.all).unwrap_or_default();
         kernels.extend(all.into_iter().map(|kernel| kernel.release));
     }

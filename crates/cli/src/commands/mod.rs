@@ -11,7 +11,7 @@ mod rpm_upgrade;
 mod status;
 
 use dkms_engine::failure::Failure;
-use dkms_engine::site::Site;
+use dkms_engine::machine::Machine;
 
 use crate::args::intent::Intent;
 use crate::args::options::OptId;
@@ -23,28 +23,42 @@ use change::Session;
 ///
 /// # Errors
 /// [`Failure`] if the command as a whole is refused.
-pub fn run(intent: Intent, args: &Args, site: Site, console: &Console) -> Result<u8, Failure> {
+pub fn run(
+    intent: Intent,
+    args: &Args,
+    machine: Machine,
+    console: &Console,
+) -> Result<u8, Failure> {
     let (json, dry_run, force) =
         (args.has(OptId::Json), args.has(OptId::DryRun), args.has(OptId::Force));
     let finishes_images = matches!(intent, Intent::Autoinstall(_) | Intent::FinishPending);
-    let mut session = Session { site, console, dry_run, force };
-    let site = &mut session.site;
+    let mut session = Session { machine, console, dry_run, force };
+    let machine = &mut session.machine;
     let code = match intent {
-        Intent::Status(filter) => return Ok(status::run(site, &filter, json, console)),
-        Intent::Cache => return Ok(cache::list(site, json, console)),
-        Intent::ClearCache => return cache::clear(site, dry_run, &mut console.progress(site)),
-        Intent::Initramfs => return initramfs::run(site, dry_run, &mut console.progress(site)),
+        Intent::Status(filter) => return Ok(status::run(machine, &filter, json, console)),
+        Intent::Cache => return Ok(cache::list(machine, json, console)),
+        Intent::ClearCache => {
+            return cache::clear(machine, dry_run, &mut console.progress(machine));
+        }
+        Intent::Initramfs => {
+            return initramfs::run(machine, dry_run, &mut console.progress(machine));
+        }
         Intent::GenerateMok(kernel) => {
-            return generate_mok::run(site, kernel.as_ref(), dry_run, &mut console.progress(site));
+            return generate_mok::run(
+                machine,
+                kernel.as_ref(),
+                dry_run,
+                &mut console.progress(machine),
+            );
         }
         Intent::Pack(module, kernels, wrapping) => {
-            site.asked.module = Some(module.clone());
-            let packing = archive::pack(site, &module, &kernels, &wrapping)?;
+            machine.options.module = Some(module.clone());
+            let packing = archive::pack(machine, &module, &kernels, &wrapping)?;
             if dry_run {
                 console.print(&format!("would write an archive of {module}\n"));
                 return Ok(0);
             }
-            let path = packing.write(site)?;
+            let path = packing.write(machine)?;
             console.print(&format!("Tarball location: {}\n", path.display()));
             return Ok(0);
         }
@@ -59,11 +73,11 @@ pub fn run(intent: Intent, args: &Args, site: Site, console: &Console) -> Result
             module::run(&mut session, verb, subject, &kernels, rpm_upgrade)?
         }
     };
-    let site = &session.site;
-    if dry_run || !site.images || site.tools.stop.asked().is_some() {
+    let machine = &session.machine;
+    if dry_run || !machine.images || machine.tools.stop.asked().is_some() {
         return Ok(code);
     }
-    match initramfs::afterwards(site, finishes_images, &mut console.progress(site)) {
+    match initramfs::afterwards(machine, finishes_images, &mut console.progress(machine)) {
         Ok(images) if code == 0 => Ok(images),
         Ok(_) => Ok(code),
         Err(failure) if code == 0 => Err(failure),

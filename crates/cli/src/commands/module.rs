@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use dkms_engine::dkms_tree::TreeState;
+use dkms_engine::facts::Scope;
 use dkms_engine::failure::Failure;
+use dkms_engine::machine::Trees;
 use dkms_engine::names::{Arch, KernelRelease, ModuleId};
 use dkms_engine::plan::{Request, Verb};
-use dkms_engine::state::State;
-use dkms_engine::survey::Scope;
-use dkms_engine::trees::Trees;
 
 use crate::args::subject::{KernelChoice, Subject, Target};
 use crate::commands::archive::Arrival;
@@ -28,14 +28,14 @@ pub fn run(
     let (module, arrival) = match subject {
         Subject::Module(module) => (module, None),
         path => {
-            check_writable(&session.site)?;
-            let arrival = Arrival::read(&path, &session.site, kernels)?;
+            check_writable(&session.machine)?;
+            let arrival = Arrival::read(&path, &session.machine, kernels)?;
             (arrival.import.id.clone(), Some(arrival))
         }
     };
-    session.site.asked.module = Some(module.clone());
+    session.machine.options.module = Some(module.clone());
     let upgrades = rpm_upgrade && !session.dry_run;
-    if upgrades && rpm_upgrade::keeps(&session.site, verb, &module)? {
+    if upgrades && rpm_upgrade::keeps(&session.machine, verb, &module)? {
         return Ok(0);
     }
     if let Some(arrival) = arrival {
@@ -46,7 +46,7 @@ pub fn run(
         }
     }
     let mut failed = 0;
-    for (arch, kernels) in by_arch(verb, &module, kernels, &session.site.trees) {
+    for (arch, kernels) in by_arch(verb, &module, kernels, &session.machine.trees) {
         let operation = operation(verb, &module, kernels, session.force);
         match session.run(arch, &operation) {
             0 => {}
@@ -124,7 +124,7 @@ fn by_arch(verb: Verb, module: &ModuleId, kernels: &KernelChoice, trees: &Trees)
 
 /// Returns the architectures that a module is built for, or this machine's if there are none.
 fn arches_built_for(trees: &Trees, module: &ModuleId) -> Vec<Option<Arch>> {
-    let state = State::read(trees);
+    let state = TreeState::read(trees);
     let built = state.modules.iter().filter(|added| added.id == *module);
     let arches: BTreeSet<Arch> =
         built.flat_map(|added| &added.kernels).map(|built| built.arch.clone()).collect();

@@ -6,11 +6,11 @@ use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
+use dkms_engine::dkms_tree::TreeState;
 use dkms_engine::failure::Failure;
+use dkms_engine::machine::Machine;
 use dkms_engine::names::ModuleId;
 use dkms_engine::plan::Verb;
-use dkms_engine::site::Site;
-use dkms_engine::state::State;
 use nix::unistd::{Uid, getppid};
 
 use crate::args::refusal::refuse;
@@ -21,29 +21,29 @@ use crate::commands::change::check_writable;
 ///
 /// # Errors
 /// [`Failure`] (dkms's 1) if the dkms tree is not writable, or if the note cannot be written.
-pub fn keeps(site: &Site, verb: Verb, module: &ModuleId) -> Result<bool, Failure> {
-    let modules = State::read(&site.trees).modules;
+pub fn keeps(machine: &Machine, verb: Verb, module: &ModuleId) -> Result<bool, Failure> {
+    let modules = TreeState::read(&machine.trees).modules;
     let is_added = modules.iter().any(|added| added.id == *module && added.is_added());
     match verb {
         // As in dkms, even if it is added already.
         Verb::Add => {}
         Verb::Build | Verb::Install if !is_added => {}
         Verb::Remove if is_added => {
-            check_writable(site)?;
-            return Ok(take_note(site, module));
+            check_writable(machine)?;
+            return Ok(take_note(machine, module));
         }
         Verb::Build | Verb::Install | Verb::Remove | Verb::Unbuild | Verb::Uninstall => {
             return Ok(false);
         }
     }
-    check_writable(site)?;
-    note(site, module).map(|()| false)
+    check_writable(machine)?;
+    note(machine, module).map(|()| false)
 }
 
 /// Notes that the transaction of this process adds a module.
-fn note(site: &Site, module: &ModuleId) -> Result<(), Failure> {
+fn note(machine: &Machine, module: &ModuleId) -> Result<(), Failure> {
     let Some(transaction) = Transaction::of_this_process() else { return Ok(()) };
-    let dir = site.temporary_dir();
+    let dir = machine.temporary_dir();
     let written = tempfile::Builder::new()
         .prefix(&transaction.prefix())
         .tempfile_in(&dir)
@@ -59,10 +59,10 @@ fn note(site: &Site, module: &ModuleId) -> Result<(), Failure> {
 
 /// Returns true if the transaction of this process has added a module. Removes the note, which holds
 /// once.
-fn take_note(site: &Site, module: &ModuleId) -> bool {
+fn take_note(machine: &Machine, module: &ModuleId) -> bool {
     let Some(transaction) = Transaction::of_this_process() else { return false };
     let (prefix, text) = (transaction.prefix(), transaction.text(module));
-    let own: Option<PathBuf> = fs::read_dir(site.temporary_dir())
+    let own: Option<PathBuf> = fs::read_dir(machine.temporary_dir())
         .into_iter()
         .flatten()
         .flatten()

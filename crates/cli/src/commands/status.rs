@@ -2,12 +2,10 @@
 //!
 //! Takes no lock and needs no rights: programs poll it, and any user may run it.
 
-use dkms_engine::distribution::Placement;
-use dkms_engine::kernels::Kernels;
+use dkms_engine::dkms_tree::{KnownFailure, TreeState};
+use dkms_engine::machine::distribution::Placement;
+use dkms_engine::machine::{Kernels, Machine};
 use dkms_engine::names::{Arch, KernelRelease, ModuleName, ModuleVersion};
-use dkms_engine::record::KnownFailure;
-use dkms_engine::site::Site;
-use dkms_engine::state::State;
 use dkms_engine::status::{self, Filter, Line, Pattern};
 use serde::Serialize;
 
@@ -33,20 +31,20 @@ enum StatusEntry {
 }
 
 /// Prints the status, and warnings about broken modules; returns the exit code.
-pub fn run(site: &Site, filter: &Filter, json: bool, console: &Console) -> u8 {
+pub fn run(machine: &Machine, filter: &Filter, json: bool, console: &Console) -> u8 {
     if console.is_quiet() {
         return 0;
     }
-    let state = State::read(&site.trees);
-    let placement = Placement::read(&site.trees).unwrap_or(Placement::FromConf);
-    let lines = status::lines(&site.trees, &state, &placement, filter);
+    let state = TreeState::read(&machine.trees);
+    let placement = Placement::read(&machine.trees).unwrap_or(Placement::FromConf);
+    let lines = status::lines(&machine.trees, &state, &placement, filter);
     let advice = lines.iter().filter_map(Line::advice);
     for warning in state.problems.iter().cloned().chain(advice) {
         console.warn(&warning);
     }
     let text = if json {
         let mut entries: Vec<StatusEntry> = lines.into_iter().map(StatusEntry::Line).collect();
-        entries.extend(failures(site, &state, filter));
+        entries.extend(failures(machine, &state, filter));
         serde_json::to_string_pretty(&entries).map(|text| text + "\n").unwrap_or_default()
     } else {
         lines.iter().map(|line| format!("{line}\n")).collect()
@@ -56,8 +54,8 @@ pub fn run(site: &Site, filter: &Filter, json: bool, console: &Console) -> u8 {
 }
 
 /// Returns the remembered failures of modules and kernels that match the filter.
-fn failures(site: &Site, state: &State, filter: &Filter) -> Vec<StatusEntry> {
-    let kernels = Kernels::read(&site.trees).unwrap_or_default();
+fn failures(machine: &Machine, state: &TreeState, filter: &Filter) -> Vec<StatusEntry> {
+    let kernels = Kernels::read(&machine.trees).unwrap_or_default();
     let fits = |pattern: &Option<Pattern>, text: &str| {
         pattern.as_ref().is_none_or(|pattern| pattern.matches(text))
     };
@@ -71,13 +69,13 @@ fn failures(site: &Site, state: &State, filter: &Filter) -> Vec<StatusEntry> {
     let mut entries = Vec::new();
     for id in modules {
         for kernel in kernels.all.iter().map(|kernel| &kernel.release).filter(wanted) {
-            let path = KnownFailure::path(&site.trees, id, kernel, &site.arch);
+            let path = KnownFailure::path(&machine.trees, id, kernel, &machine.arch);
             entries.extend(KnownFailure::read(&path).map(|failure| StatusEntry::Failed {
                 state: "failed",
                 module: id.name.clone(),
                 version: id.version.clone(),
                 kernel: kernel.clone(),
-                arch: site.arch.clone(),
+                arch: machine.arch.clone(),
                 failure: failure.what,
                 log: failure.log,
             }));

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use dkms_engine::site::Site;
+use dkms_engine::machine::Machine;
 
 use crate::output::bars::{Above, Screen};
 use crate::output::loudness::Loudness;
@@ -45,10 +45,10 @@ impl Console {
 
     /// Returns what a command reports its work to.
     #[must_use]
-    pub fn progress<'a>(&self, site: &'a Site) -> Progress<'a> {
+    pub fn progress<'a>(&self, machine: &'a Machine) -> Progress<'a> {
         let out = Above::new(io::stdout(), self.screen.clone());
         let errors = Above::new(io::stderr(), self.screen.clone());
-        Progress::new(out, errors, self.loudness, &site.trees, &site.arch)
+        Progress::new(out, errors, self.loudness, &machine.trees, &machine.arch)
             .with_bars(self.screen.clone())
     }
 

@@ -6,10 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use dkms_engine::failure::Failure;
+use dkms_engine::machine::Trees;
 use dkms_engine::names::Arch;
 use dkms_engine::plan::{Action, Note, Plan, Step};
 use dkms_engine::report::{Event, Finished, Outcome, Report, Watch};
-use dkms_engine::trees::Trees;
 
 use crate::output::bars::{Bars, Screen};
 use crate::output::loudness::Loudness;
@@ -200,7 +200,7 @@ fn failure(action: &Action, failed: &Failure) -> String {
 mod tests {
     use std::path::PathBuf;
 
-    use dkms_engine::record::Reason;
+    use dkms_engine::dkms_tree::Reason;
 
     use super::*;
 

@@ -164,7 +164,7 @@ fn prints_what_scripts_parse() {
 #[test]
 fn finishes_pending_work() {
     let root = root();
-    ends(&root, "autoinstall --debts", 0);
+    ends(&root, "autoinstall --pending", 0);
     assert_eq!(ends(&root, "status", 0), "");
 }
 

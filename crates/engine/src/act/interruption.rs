@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 
 use super::Run;
-use crate::debts::Debt;
+use crate::dkms_tree::PendingWork;
 use crate::failure::Failure;
 use crate::plan::{Action, Plan, Step};
 use crate::report::Interruption;
 
 impl Run<'_> {
     pub(super) fn is_stopped(&self) -> bool {
-        self.site.tools.stop.asked().is_some()
+        self.machine.tools.stop.asked().is_some()
     }
 
     /// Carries a step out unless we were asked to end. Where modules were placed or taken away,
@@ -23,9 +23,9 @@ impl Run<'_> {
     }
 
     /// What an interruption left of `plan`, if there was one and it left anything. The modules
-    /// that are still to be installed are owed from here on.
+    /// that are still to be installed are pending from here on.
     pub(super) fn interruption(&mut self, plan: &Plan) -> Option<Interruption> {
-        let signal = self.site.tools.stop.asked()?;
+        let signal = self.machine.tools.stop.asked()?;
         let over: Vec<&Step> = self.report.finished.iter().map(|done| &done.step).collect();
         let open: Vec<&Step> = plan.steps.iter().filter(|step| !over.contains(step)).collect();
         if open.is_empty() {
@@ -33,8 +33,8 @@ impl Run<'_> {
         }
         for step in &open {
             if let Action::Install { module, kernel, .. } = &step.action {
-                let debt = Debt::Install { module: module.clone(), kernel: kernel.clone() };
-                let trouble = self.debts.write(&debt).err().map(|error| error.to_string());
+                let work = PendingWork::Install { module: module.clone(), kernel: kernel.clone() };
+                let trouble = self.pending.write(&work).err().map(|error| error.to_string());
                 self.report.trouble.extend(trouble);
             }
         }
@@ -42,7 +42,7 @@ impl Run<'_> {
             signal,
             all: modules(plan.steps.iter()),
             left: modules(open.into_iter()),
-            owed: !self.debts.read().is_empty(),
+            pending: !self.pending.read().is_empty(),
         })
     }
 }

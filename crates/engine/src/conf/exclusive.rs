@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::Values;
 use super::pattern::found;
-use crate::kernels::KernelConfig;
+use crate::machine::KernelConfig;
 use crate::names::{Arch, KernelRelease};
 use crate::version;
 

@@ -118,7 +118,7 @@ fn bracket(rest: &mut std::iter::Peekable<std::str::Chars<'_>>, out: &mut String
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::{Environment, How, Program};
+    use crate::os::process::{Environment, How, Program};
     use proptest::prelude::*;
     use rstest::rstest;
 

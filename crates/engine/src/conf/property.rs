@@ -5,9 +5,9 @@ use std::fs;
 
 use proptest::prelude::*;
 
-use super::{Question, Reader};
-use crate::run::{Environment, Program, Tools};
-use crate::trees::Trees;
+use super::question::{ConfContext, reader};
+use crate::machine::Trees;
+use crate::os::process::{Environment, Program, Tools};
 
 /// Directives of each kind.
 const SOME: [&str; 4] = ["MAKE", "PATCH", "POST_INSTALL", "BUILD_EXCLUSIVE_CONFIG"];
@@ -70,7 +70,7 @@ proptest! {
         fs::write(&conf_file, lines.collect::<String>()).unwrap();
 
         let (id, kernel) = ("foo/1.0".parse().unwrap(), "7.2.1".parse().unwrap());
-        let question = Question {
+        let context = ConfContext {
             id: &id,
             kernel: &kernel,
             arch: &"x86_64".parse().unwrap(),
@@ -80,8 +80,8 @@ proptest! {
             trees: &trees,
             parallel_jobs: 1,
         };
-        let mut reader = Reader::new(Tools::default(), Environment::fixed(), None);
-        let values = reader.read(&question).unwrap().values;
+        let mut reader = reader(Tools::default(), Environment::fixed(), None);
+        let values = context.read(&mut reader).unwrap().values;
         let mut ours = Vec::new();
         for name in SOME {
             for (index, value) in values.elements(name) {

@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use rstest::rstest;
 
-use super::*;
+use super::question::{ConfAnswer, ConfContext, reader};
+use crate::conf::{Autoinstall, Conf, MakeChoice};
 use crate::failure::Failure;
-use crate::names::ModuleId;
-use crate::run::{Environment, Tools};
-use crate::trees::Trees;
+use crate::machine::Trees;
+use crate::names::{Arch, KernelRelease, ModuleId, ModuleName};
+use crate::os::bash::{BashError, BashReader, PATIENCE};
+use crate::os::process::{Environment, Tools};
 
 /// A machine with one module whose conf is to be read, and the reader.
 struct Place {
@@ -20,7 +22,7 @@ struct Place {
     id: ModuleId,
     kernel: KernelRelease,
     arch: Arch,
-    reader: Reader,
+    reader: BashReader,
 }
 
 impl Place {
@@ -28,7 +30,7 @@ impl Place {
         let dir = tempfile::tempdir().unwrap();
         let trees = Trees::under(dir.path());
         fs::create_dir_all(&trees.etc).unwrap();
-        let mut reader = Reader::new(Tools::default(), Environment::fixed(), None);
+        let mut reader = reader(Tools::default(), Environment::fixed(), None);
         reader.patience = Duration::from_secs(20);
         Self {
             dir,
@@ -44,9 +46,9 @@ impl Place {
         self.dir.path().join("dkms.conf")
     }
 
-    fn read(&mut self, conf: impl AsRef<[u8]>) -> Result<Answer, ConfError> {
+    fn read(&mut self, conf: impl AsRef<[u8]>) -> Result<ConfAnswer, BashError> {
         fs::write(self.file(), conf).unwrap();
-        let question = Question {
+        let context = ConfContext {
             id: &self.id,
             kernel: &self.kernel,
             arch: &self.arch,
@@ -56,10 +58,10 @@ impl Place {
             trees: &self.trees,
             parallel_jobs: 4,
         };
-        self.reader.read(&question)
+        context.read(&mut self.reader)
     }
 
-    fn conf(&mut self, conf: &str) -> Result<Conf, ConfError> {
+    fn conf(&mut self, conf: &str) -> Result<Conf, BashError> {
         let values = self.read(conf)?.values;
         Conf::from_values(&values, "dkms.conf".as_ref(), &self.kernel)
     }
@@ -141,8 +143,8 @@ fn reads_what_bash_has(#[case] conf: &str, #[case] make: &str) {
 fn a_conf_that_leaves_gives_no_answer(#[case] conf: &str) {
     let mut place = Place::new();
     let error = place.read(conf).unwrap_err();
-    assert!(matches!(error, ConfError::NoAnswer { .. }), "{error}");
-    assert_eq!(error.exit_code(), 8);
+    assert!(matches!(error, BashError::NoAnswer { .. }), "{error}");
+    assert_eq!(Failure::from(&error).code, 8);
     place.assert_still_reads();
 }
 
@@ -159,7 +161,7 @@ fn a_conf_that_never_ends_is_out_of_time(#[case] conf: &str) {
     place.reader.patience = Duration::from_millis(300);
     let started = Instant::now();
     let error = place.read(conf).unwrap_err();
-    assert!(matches!(error, ConfError::TimedOut { .. }), "{error}");
+    assert!(matches!(error, BashError::TimedOut { .. }), "{error}");
     assert!(started.elapsed() < Duration::from_secs(10));
     place.reader.patience = Duration::from_secs(20);
     place.assert_still_reads();
@@ -168,7 +170,7 @@ fn a_conf_that_never_ends_is_out_of_time(#[case] conf: &str) {
 #[test]
 fn what_cannot_be_read_is_an_error_for_that_file() {
     let mut place = Place::new();
-    let name = |place: &Place, error: ConfError| {
+    let name = |place: &Place, error: BashError| {
         Failure::from(&error).to_string().replace(place.dir.path().to_str().unwrap(), "")
     };
     let error = place.read(b"MAKE=ok\nPOST_ADD='caf\xe9'\n").unwrap_err();
@@ -197,8 +199,8 @@ fn what_cannot_be_read_is_an_error_for_that_file() {
     place.reader.patience = PATIENCE;
     fs::remove_file(place.file()).unwrap();
     fs::create_dir(place.file()).unwrap();
-    let error = place.reader.ask(&place.file(), Vec::new(), &[]).unwrap_err();
-    assert_eq!(error.exit_code(), 4);
+    let error = place.reader.read(&place.file(), Vec::new(), &[]).unwrap_err();
+    assert_eq!(Failure::from(&error).code, 4);
     insta::assert_snapshot!(name(&place, error), @"
     /dkms.conf cannot be read: it is not a file
       reinstall the package it belongs to
@@ -210,7 +212,7 @@ fn a_binary_conf_is_not_run() {
     let mut place = Place::new();
     let error = place.read(b"\x7fELF\0\0\x01PACKAGE_NAME=x\n\xff\xfe").unwrap_err();
     assert!(error.to_string().contains("it is not a text"), "{error}");
-    assert_eq!(error.exit_code(), 8);
+    assert_eq!(Failure::from(&error).code, 8);
     place.assert_still_reads();
 }
 
@@ -247,7 +249,7 @@ fn overrides_come_after_the_conf_in_their_order() {
 fn nothing_goes_from_one_conf_to_the_next_or_comes_from_the_caller() {
     let mut place = Place::new();
     let env = Environment::fixed().with("MAKE", "gmake").with("POSIXLY_CORRECT", "1");
-    place.reader = Reader::new(Tools::default(), env, None);
+    place.reader = reader(Tools::default(), env, None);
     let set =
         "PACKAGE_NAME=a MAKE=(a b c); export POST_ADD=x; cd /usr; umask 077; readonly STRIP=y";
     place.read(set).unwrap();
@@ -263,7 +265,7 @@ fn a_program_can_stand_first_in_the_path() {
     fs::write(bin.join("uname"), "#!/bin/sh\necho \"$kernelver\"\n").unwrap();
     fs::set_permissions(bin.join("uname"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
         .unwrap();
-    place.reader = Reader::new(Tools::default(), Environment::fixed(), Some(&bin));
+    place.reader = reader(Tools::default(), Environment::fixed(), Some(&bin));
     let values = place.read("MAKE=$(uname -r)").unwrap().values;
     assert_eq!(values.get("MAKE", 0), Some("7.2.12-arch1-1"));
 }
@@ -294,14 +296,14 @@ fn understands_a_sound_conf() {
     let conf = conf.unwrap();
     insta::assert_debug_snapshot!(conf.records, @r#"
     [
-        Record {
+        ConfObject {
             built_name: "spl",
             built_location: "module/spl",
             dest_name: "spl",
             dest_location: "/extra",
             strip: false,
         },
-        Record {
+        ConfObject {
             built_name: "zfs",
             built_location: "module",
             dest_name: "zfs2",
@@ -420,7 +422,7 @@ fn a_module_without_records_is_never_excluded() {
 fn refuses_a_conf(#[case] text: &str, #[case] problems: &str) {
     let mut place = Place::new();
     let error = place.conf(&format!("{SOUND}\n{text}")).unwrap_err();
-    assert_eq!(error.exit_code(), 8);
+    assert_eq!(Failure::from(&error).code, 8);
     assert_eq!(error.to_string(), format!("dkms.conf cannot be used:\n  {problems}"));
     let hint = "see: dkms.conf(5); an override in /etc/dkms can mend it";
     assert_eq!(Failure::from(&error).hint.as_deref(), Some(hint));

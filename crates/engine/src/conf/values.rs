@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::directives;
-use crate::digest::Digest;
+use crate::os::bash::expanded;
+use crate::os::digest::Digest;
 
 /// The values of the known directives, without loss: texts are as bash has them, and holes in
 /// arrays stay holes. A plain variable is element 0.
@@ -87,53 +88,6 @@ impl Values {
                     *text = expanded(text, lookup);
                 }
             }
-        }
-    }
-}
-
-pub(crate) fn expanded<'a>(text: &str, lookup: impl Fn(&str) -> Option<&'a str>) -> String {
-    let mut done = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find('$') {
-        let (before, from) = rest.split_at(at);
-        let reference = name_of(from);
-        let value = reference.and_then(|(name, length)| Some((lookup(name)?, length)));
-        match (value, before.strip_suffix('\\')) {
-            (Some((_, length)), Some(before)) => {
-                done.push_str(before);
-                done.push_str(&from[..length]);
-                rest = &from[length..];
-            }
-            (Some((value, length)), None) => {
-                done.push_str(before);
-                done.push_str(value);
-                rest = &from[length..];
-            }
-            (None, _) => {
-                done.push_str(before);
-                done.push('$');
-                rest = &from[1..];
-            }
-        }
-    }
-    done.push_str(rest);
-    done
-}
-
-/// The name in a `$name` or `${name}` at the start of a text, and the length of the whole.
-fn name_of(text: &str) -> Option<(&str, usize)> {
-    let word = |text: &str| {
-        text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len())
-    };
-    match text.strip_prefix("${") {
-        Some(inner) => {
-            let length = word(inner);
-            inner[length..].starts_with('}').then(|| (&inner[..length], length + 3))
-        }
-        None => {
-            let inner = text.strip_prefix('$')?;
-            let length = word(inner);
-            Some((&inner[..length], length + 1))
         }
     }
 }

@@ -2,16 +2,16 @@
 
 use std::collections::BTreeSet;
 
+use super::module_for_kernel::{BuildPolicy, WantedBuilds};
 use super::order::{Order, needed_by};
-use super::pairs::{Wanted, Will};
-use super::{Action, Note, Planner, Refusal, commands};
+use super::{Action, Note, Planner, refusals};
 use crate::conf::Autoinstall;
-use crate::debts::Debt;
+use crate::dkms_tree::{PendingWork, Reason};
 use crate::facts::{Facts, Pair, SourcePlace};
+use crate::failure::Failure;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
-use crate::record::Reason;
 
-/// What a transaction touched, together with what is owed from earlier ones.
+/// What a transaction touched, together with the pending work of earlier ones.
 pub(super) struct Touched {
     /// Directories of the source tree.
     pub sources: BTreeSet<String>,
@@ -22,20 +22,20 @@ pub(super) struct Touched {
 }
 
 impl Planner<'_> {
-    /// Brings the machine in line with what a transaction touched, and pays what is owed.
+    /// Brings the machine in line with what a transaction touched, and finishes pending work.
     pub(super) fn sync(&mut self, sources: &BTreeSet<String>, kernels: &BTreeSet<KernelRelease>) {
         let touched = self.touched(sources, kernels);
         self.mend_links(&touched.gone);
         self.take_over();
         let mut wanted = self.arrived(&touched);
         self.add_begun(&touched.gone, &mut wanted);
-        self.bring(&wanted, Will::AUTOMATIC);
+        self.bring(&wanted, BuildPolicy::AUTOMATIC);
         self.leave(&touched);
-        self.settle(&touched);
+        self.note_pending(&touched);
     }
 
-    /// `dkms autoinstall`: willing modules that dkms knows, and what is owed.
-    pub(super) fn autoinstall(&mut self, kernels: Option<&[KernelRelease]>) -> Result<(), Refusal> {
+    /// `dkms autoinstall`: willing modules that dkms knows, and pending work.
+    pub(super) fn autoinstall(&mut self, kernels: Option<&[KernelRelease]>) -> Result<(), Failure> {
         let facts = self.facts;
         if facts.no_autoinstall {
             self.note(Note::Problem("/etc/dkms/no-autoinstall is there: nothing is done".into()));
@@ -59,37 +59,39 @@ impl Planner<'_> {
                 modules.entry(id.clone()).or_default();
             }
         }
+        let mut elsewhere = None;
         if !lacking.is_empty() && !kernels.iter().any(|kernel| facts.has_headers(kernel)) {
             // Pending work for other kernels is finished all the same.
-            if facts.debts.is_empty() {
-                return Err(commands::no_headers_at_all(facts, &lacking));
+            if facts.pending.is_empty() {
+                return Err(refusals::no_headers_at_all(facts, &lacking));
             }
-            self.plan.notes.extend(commands::headers_elsewhere(facts).map(Note::Problem));
+            elsewhere = refusals::headers_elsewhere(facts).map(Note::Problem);
         }
         for kernel in lacking {
-            self.note(commands::headers_note(facts, kernel));
+            self.note(refusals::headers_note(facts, kernel));
         }
+        self.plan.notes.extend(elsewhere);
         self.add_begun(&touched.gone, &mut wanted);
         self.mend_links(&touched.gone);
         self.take_over();
-        self.bring(&wanted, Will { retry: true, ..Will::AUTOMATIC });
+        self.bring(&wanted, BuildPolicy { retry: true, ..BuildPolicy::AUTOMATIC });
         self.leave(&touched);
-        self.settle(&touched);
+        self.note_pending(&touched);
         Ok(())
     }
 
-    /// What was touched now, and what is owed from earlier transactions.
+    /// What was touched now, and the pending work of earlier transactions.
     pub(super) fn touched(
         &self,
         sources: &BTreeSet<String>,
         kernels: &BTreeSet<KernelRelease>,
     ) -> Touched {
         let (mut sources, mut kernels) = (sources.clone(), kernels.clone());
-        for debt in &self.facts.debts {
-            match debt {
-                Debt::Source(dir) => drop(sources.insert(dir.clone())),
-                Debt::Kernel(kernel) => drop(kernels.insert(kernel.clone())),
-                Debt::Transaction { sources: more, kernels: other } => {
+        for work in &self.facts.pending {
+            match work {
+                PendingWork::Source(dir) => drop(sources.insert(dir.clone())),
+                PendingWork::Kernel(kernel) => drop(kernels.insert(kernel.clone())),
+                PendingWork::Transaction { sources: more, kernels: other } => {
                     sources.extend(more.iter().cloned());
                     kernels.extend(other.iter().cloned());
                 }
@@ -101,10 +103,10 @@ impl Planner<'_> {
     }
 
     /// Adds the installations that were begun and not finished.
-    fn add_begun(&self, gone: &BTreeSet<ModuleId>, wanted: &mut Wanted) {
+    fn add_begun(&self, gone: &BTreeSet<ModuleId>, wanted: &mut WantedBuilds) {
         let facts = self.facts;
-        for debt in &facts.debts {
-            let Debt::Install { module, kernel } = debt else { continue };
+        for work in &facts.pending {
+            let PendingWork::Install { module, kernel } = work else { continue };
             let known = facts.modules.get(module).is_some_and(|m| m.source != SourcePlace::Missing);
             if known && facts.is_alive(kernel) && !gone.contains(module) {
                 let modules = wanted.entry(kernel.clone()).or_default();
@@ -142,9 +144,9 @@ impl Planner<'_> {
     }
 
     /// Changed sources for all kernels, all sources for changed kernels.
-    fn arrived(&mut self, touched: &Touched) -> Wanted {
+    fn arrived(&mut self, touched: &Touched) -> WantedBuilds {
         let facts = self.facts;
-        let mut wanted = Wanted::new();
+        let mut wanted = WantedBuilds::new();
         let newest = facts.newest_sources(&touched.gone);
         // A version that went away asks for the one that is there.
         let source_touched = |id: &ModuleId| {
@@ -166,7 +168,7 @@ impl Planner<'_> {
                 let missing =
                     |id: &&ModuleId| !facts.built(id, kernel).is_some_and(|b| b.installed);
                 if modules.iter().any(missing) {
-                    self.note(commands::headers_note(facts, kernel));
+                    self.note(refusals::headers_note(facts, kernel));
                 }
                 continue;
             }

@@ -1,15 +1,16 @@
 //! Planning what a person types: one module, checked in dkms's order, with dkms's exit codes.
 
-use super::pairs::{Wanted, Will};
-use super::{Action, Note, Planner, Refusal, Verb};
-use crate::facts::{Facts, Lack, ModuleFacts, SourceLink, SourcePlace};
-use crate::import::Import;
+use super::module_for_kernel::{BuildPolicy, WantedBuilds};
+use super::refusals::{broken, headers_note, no_headers, no_headers_at_all, refuse};
+use super::{Action, Note, Planner, Verb};
+use crate::dkms_tree::Reason;
+use crate::facts::{Import, Lack, ModuleFacts, SourceLink, SourcePlace};
+use crate::failure::Failure;
 use crate::names::{KernelRelease, ModuleId};
-use crate::record::Reason;
 
 impl Planner<'_> {
     /// `dkms add`.
-    fn add(&mut self, id: &ModuleId) -> Result<(), Refusal> {
+    fn add(&mut self, id: &ModuleId) -> Result<(), Failure> {
         let module = self.facts.modules.get(id);
         if module.is_some_and(|m| m.is_registered() && m.link != SourceLink::Broken) {
             return Err(refuse(3, format!("{id} is added already")));
@@ -20,7 +21,7 @@ impl Planner<'_> {
     }
 
     /// `dkms add` of what comes from elsewhere.
-    fn add_import(&mut self, import: &Import, force: bool) -> Result<(), Refusal> {
+    fn add_import(&mut self, import: &Import, force: bool) -> Result<(), Failure> {
         let id = &import.id;
         let module = self.facts.modules.get(id);
         if module.is_some_and(|m| m.is_registered() && m.link != SourceLink::Broken) {
@@ -33,17 +34,17 @@ impl Planner<'_> {
         self.check_source(id, module)?;
         if let Some(from) = &import.source {
             let (module, from) = (id.clone(), from.clone());
-            self.step(Action::TakeIn { module, from }, vec![Reason::Asked]);
+            self.step(Action::TakeIn { module, from }, vec![Reason::RunOptions]);
         }
         self.register(id);
         for build in &import.builds {
             let (module, build) = (id.clone(), build.clone());
-            self.step(Action::Load { module, build, replace: force }, vec![Reason::Asked]);
+            self.step(Action::Load { module, build, replace: force }, vec![Reason::RunOptions]);
         }
         Ok(())
     }
 
-    fn check_source(&self, id: &ModuleId, module: Option<&ModuleFacts>) -> Result<(), Refusal> {
+    fn check_source(&self, id: &ModuleId, module: Option<&ModuleFacts>) -> Result<(), Failure> {
         match module {
             Some(m) if m.source != SourcePlace::Missing => {}
             _ if self.facts.lacking.get(id) == Some(&Lack::Conf) => {
@@ -75,7 +76,7 @@ impl Planner<'_> {
         id: &ModuleId,
         kernels: Option<&[KernelRelease]>,
         force: bool,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Failure> {
         let module = self.facts.modules.get(id);
         let unlinked = self.facts.lacking.get(id) == Some(&Lack::Link);
         if verb != Verb::Add && (unlinked || module.is_some_and(|m| m.link == SourceLink::Broken)) {
@@ -114,7 +115,7 @@ impl Planner<'_> {
 
     /// Returns the kernels that `--all` means for `build` and `install`. A kernel that cannot be
     /// built for is worth a note, not a failure.
-    fn suitable_kernels(&mut self, id: &ModuleId) -> Result<Vec<KernelRelease>, Refusal> {
+    fn suitable_kernels(&mut self, id: &ModuleId) -> Result<Vec<KernelRelease>, Failure> {
         let facts = self.facts;
         let (mut suitable, mut lacking) = (Vec::new(), Vec::new());
         let installed = self.installed_kernels();
@@ -156,8 +157,8 @@ impl Planner<'_> {
         kernels: &[KernelRelease],
         force: bool,
     ) {
-        let will = Will { retry: true, install: verb == Verb::Install, force, strict: true };
-        let mut wanted = Wanted::new();
+        let will = BuildPolicy { retry: true, install: verb == Verb::Install, force, strict: true };
+        let mut wanted = WantedBuilds::new();
         for id in modules {
             self.register(id);
             self.want(verb, id, kernels, force, &mut wanted);
@@ -172,7 +173,7 @@ impl Planner<'_> {
         id: &ModuleId,
         kernels: &[KernelRelease],
         force: bool,
-        wanted: &mut Wanted,
+        wanted: &mut WantedBuilds,
     ) {
         for kernel in kernels {
             let excluded = self
@@ -189,7 +190,10 @@ impl Planner<'_> {
             } else if !headers {
                 self.install_without_headers(verb, id, kernel, force);
             } else {
-                wanted.entry(kernel.clone()).or_default().insert(id.clone(), vec![Reason::Asked]);
+                wanted
+                    .entry(kernel.clone())
+                    .or_default()
+                    .insert(id.clone(), vec![Reason::RunOptions]);
             }
         }
     }
@@ -204,7 +208,7 @@ impl Planner<'_> {
     ) {
         let installed = self.facts.built(id, kernel).is_some_and(|built| built.installed);
         if verb == Verb::Install && (force || !installed) {
-            self.install(id, kernel, vec![Reason::Asked]);
+            self.install(id, kernel, vec![Reason::RunOptions]);
         } else {
             let state = if installed { "installed" } else { "built" };
             self.note(Note::Already { module: id.clone(), kernel: kernel.clone(), state });
@@ -227,9 +231,9 @@ impl Planner<'_> {
                     });
                 }
                 Some(_) if verb == Verb::Uninstall => {
-                    self.uninstall(id, kernel, vec![Reason::Asked]);
+                    self.uninstall(id, kernel, vec![Reason::RunOptions]);
                 }
-                Some(_) => self.unbuild(id, kernel, vec![Reason::Asked]),
+                Some(_) => self.unbuild(id, kernel, vec![Reason::RunOptions]),
             }
         }
     }
@@ -239,7 +243,7 @@ impl Planner<'_> {
             .into_iter()
             .any(|kernel| !self.forgotten.contains(&(id.clone(), kernel)));
         if !left && !module.elsewhere {
-            self.step(Action::Deregister(id.clone()), vec![Reason::Asked]);
+            self.step(Action::Deregister(id.clone()), vec![Reason::RunOptions]);
         }
     }
 }
@@ -251,73 +255,4 @@ fn built_for(module: &ModuleFacts) -> Vec<KernelRelease> {
         .filter(|(_, pair)| pair.built.is_some())
         .map(|(kernel, _)| kernel.clone())
         .collect()
-}
-
-fn refuse(code: u8, message: String) -> Refusal {
-    Refusal::new(code, message)
-}
-
-/// The refusal of a module whose source is gone (dkms's 4).
-pub(super) fn broken(id: &ModuleId) -> Refusal {
-    let message = format!(
-        "{id} is broken: its source is gone and no copy of it was kept; bring the source back to \
-         /usr/src/{}, or delete /var/lib/dkms/{id}",
-        id.source_dir()
-    );
-    refuse(4, message)
-}
-
-/// The refusal of a kernel without headers (dkms's 21).
-pub(super) fn no_headers(facts: &Facts, kernel: &KernelRelease) -> Refusal {
-    refuse(21, headers_note(facts, kernel).to_string())
-}
-
-/// The refusal where none of the kernels has headers (dkms's 21). Names the kernels that do.
-pub(super) fn no_headers_at_all(facts: &Facts, kernels: &[&KernelRelease]) -> Refusal {
-    let notes = kernels.iter().map(|kernel| headers_note(facts, kernel).to_string());
-    let lines: Vec<String> = notes.chain(headers_elsewhere(facts)).collect();
-    if lines.is_empty() {
-        return refuse(21, "no kernel with headers is installed".into());
-    }
-    refuse(21, lines.join("\n"))
-}
-
-/// Says which installed kernels have headers, and how to install modules for them.
-pub(super) fn headers_elsewhere(facts: &Facts) -> Option<String> {
-    let others: Vec<&str> = facts
-        .kernels
-        .iter()
-        .filter(|(_, about)| about.kernel.alive && about.owned && about.has_headers())
-        .map(|(release, _)| release.as_str())
-        .collect();
-    match others.as_slice() {
-        [] => None,
-        [one] => Some(format!("{one} has headers\n  run: dkms autoinstall -k {one}")),
-        all => Some(format!("{} have headers\n  run: dkms autoinstall --all", all.join(", "))),
-    }
-}
-
-/// Says which package brings the headers of a kernel.
-pub(super) fn headers_note(facts: &Facts, kernel: &KernelRelease) -> Note {
-    let pkgbase = facts.kernels.get(kernel).and_then(|k| k.kernel.pkgbase.clone());
-    let other = facts
-        .kernels
-        .iter()
-        .find(|(release, k)| {
-            // Headers without a kernel keep no pkgbase; Arch's release names carry it instead.
-            *release != kernel
-                && k.kernel.headers.is_some()
-                && (!k.kernel.alive && same_flavour(release, kernel))
-        })
-        .map(|(release, _)| release.clone());
-    Note::NoHeaders { kernel: kernel.clone(), pkgbase, other }
-}
-
-/// Whether two releases look like versions of one kernel package: `7.2.12-arch1-1` and
-/// `7.2.13-arch1-1` do, `6.12.8-1-lts` does not.
-fn same_flavour(one: &KernelRelease, other: &KernelRelease) -> bool {
-    let flavour = |release: &KernelRelease| -> String {
-        release.as_str().chars().filter(|c| c.is_ascii_alphabetic()).collect()
-    };
-    flavour(one) == flavour(other)
 }

@@ -3,33 +3,33 @@
 
 mod arrivals;
 mod commands;
-mod kernel_wide;
+mod display;
+mod kernel_commands;
+mod module_for_kernel;
 mod order;
-mod pairs;
+mod refusals;
 mod removals;
 mod request;
 mod step;
 #[cfg(test)]
 mod tests;
-mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use request::{Request, Verb};
 pub use step::{Action, Note, Plan, Step};
 
-pub use crate::failure::Failure as Refusal;
-
-use crate::digest::Digest;
+use crate::dkms_tree::Reason;
 use crate::facts::{Facts, SourceLink, SourcePlace};
+use crate::failure::Failure;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
-use crate::record::Reason;
+use crate::os::digest::Digest;
 
 /// Plans a request.
 ///
 /// # Errors
-/// [`Refusal`] where dkms refuses the command as a whole (dkms-behaviour 1.2 and 9).
-pub fn make(request: &Request, facts: &Facts) -> Result<Plan, Refusal> {
+/// [`Failure`] where dkms refuses the command as a whole (dkms-behaviour 1.2 and 9).
+pub fn make(request: &Request, facts: &Facts) -> Result<Plan, Failure> {
     let mut planner = Planner::new(facts);
     for problem in &facts.problems {
         planner.plan.notes.push(Note::Problem(problem.clone()));

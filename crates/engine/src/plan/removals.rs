@@ -1,16 +1,15 @@
 //! Planning what has to go: objects of sources and kernels that a transaction took away.
 //!
-//! Only a Remove target or a recorded debt licenses a removal. A source that is merely missing
+//! Only a Remove target or recorded pending work permits a removal. A source that is merely missing
 //! (an unmounted `/usr/src`) removes nothing.
 
 use std::collections::BTreeSet;
 
 use super::arrivals::Touched;
 use super::{Action, Note, Planner};
-use crate::debts::Debt;
+use crate::dkms_tree::{PendingWork, Reason};
 use crate::facts::{ModuleFacts, SourceLink, SourcePlace};
 use crate::names::{KernelRelease, ModuleId};
-use crate::record::Reason;
 
 /// What becomes of a kernel when a version of a module goes.
 enum Successor {
@@ -29,8 +28,8 @@ impl Planner<'_> {
     pub(super) fn leave(&mut self, touched: &Touched) {
         self.finish_uninstalling();
         let mut kernels = touched.kernels.clone();
-        let left_over = self.facts.debts.iter().filter_map(|debt| match debt {
-            Debt::LeftOver(kernel) => Some(kernel.clone()),
+        let left_over = self.facts.pending.iter().filter_map(|work| match work {
+            PendingWork::LeftOver(kernel) => Some(kernel.clone()),
             _ => None,
         });
         kernels.extend(left_over);
@@ -38,9 +37,9 @@ impl Planner<'_> {
         for id in &touched.gone {
             self.retire(id, &touched.gone);
         }
-        for debt in &self.facts.debts {
+        for work in &self.facts.pending {
             // A removal that was killed when the module's directory was gone already.
-            if let Debt::Remove(id) = debt
+            if let PendingWork::Remove(id) = work
                 && !self.facts.modules.contains_key(id)
             {
                 self.step(Action::Deregister(id.clone()), vec![Reason::Interrupted]);
@@ -64,10 +63,10 @@ impl Planner<'_> {
                 }
             }
             // What stayed only because its successor failed goes too.
-            let owed = self.touched(&BTreeSet::new(), &BTreeSet::new()).gone;
+            let pending = self.touched(&BTreeSet::new(), &BTreeSet::new()).gone;
             let leaving = |(id, module): &(&ModuleId, &ModuleFacts)| {
                 module.is_registered()
-                    && (sources.contains(&module.source_dir) || owed.contains(*id))
+                    && (sources.contains(&module.source_dir) || pending.contains(*id))
             };
             for (id, module) in facts.modules.iter().filter(leaving) {
                 for kernel in module.pairs.keys() {
@@ -89,7 +88,7 @@ impl Planner<'_> {
         let gone = |(id, module): &(&ModuleId, &ModuleFacts)| {
             let taken_away =
                 sources.contains(&module.source_dir) && module.source != SourcePlace::Present;
-            taken_away || facts.debts.contains(&Debt::Remove((*id).clone()))
+            taken_away || facts.pending.contains(&PendingWork::Remove((*id).clone()))
         };
         facts.modules.iter().filter(gone).map(|(id, _)| id.clone()).collect()
     }
@@ -188,8 +187,8 @@ impl Planner<'_> {
 
     /// Removals that were begun and not finished, unless the module is wanted again.
     fn finish_uninstalling(&mut self) {
-        for debt in &self.facts.debts {
-            if let Debt::Uninstall { module, kernel } = debt
+        for work in &self.facts.pending {
+            if let PendingWork::Uninstall { module, kernel } = work
                 && !self.will_have.contains(&(module.clone(), kernel.clone()))
             {
                 self.uninstall(module, kernel, vec![Reason::Interrupted]);
@@ -228,9 +227,9 @@ impl Planner<'_> {
         }
     }
 
-    /// Says what this plan owes from its first step on, and which debts it pays: not those for
+    /// Says what is pending from the first step on, and what this plan finishes: not the work for
     /// old versions that stay, nor those for copies of kernels, which go at the next boot.
-    pub(super) fn settle(&mut self, touched: &Touched) {
+    pub(super) fn note_pending(&mut self, touched: &Touched) {
         let facts = self.facts;
         let kept = |id: &ModuleId| {
             let notes = &self.plan.notes;
@@ -245,27 +244,33 @@ impl Planner<'_> {
 
         let dirs = touched.sources.iter().filter(|dir| !kept_dirs.contains(dir));
         let releases = touched.kernels.iter().filter(|kernel| !unknown(kernel));
-        let mut settles: BTreeSet<Debt> =
-            dirs.cloned().map(Debt::Source).chain(releases.cloned().map(Debt::Kernel)).collect();
-        for debt in &facts.debts {
-            let paid = match debt {
-                Debt::Install { .. } | Debt::Uninstall { .. } => true,
-                Debt::LeftOver(kernel) => facts.kernels_known && !facts.is_alive(kernel),
-                Debt::Remove(id) => !kept(id),
-                // These are taken apart: what stays owed of them becomes debts of its own.
-                Debt::Transaction { .. } | Debt::Source(_) | Debt::Kernel(_) => false,
-                // Not the engine's to pay.
-                Debt::Image { .. } => false,
+        let mut finishes: BTreeSet<PendingWork> = dirs
+            .cloned()
+            .map(PendingWork::Source)
+            .chain(releases.cloned().map(PendingWork::Kernel))
+            .collect();
+        for work in &facts.pending {
+            let finished = match work {
+                PendingWork::Install { .. } | PendingWork::Uninstall { .. } => true,
+                PendingWork::LeftOver(kernel) => facts.kernels_known && !facts.is_alive(kernel),
+                PendingWork::Remove(id) => !kept(id),
+                // These are taken apart: what stays pending of them gets a file of its own.
+                PendingWork::Transaction { .. }
+                | PendingWork::Source(_)
+                | PendingWork::Kernel(_) => false,
+                // Not the engine's to finish.
+                PendingWork::Image { .. } => false,
             };
-            if paid {
-                settles.insert(debt.clone());
+            if finished {
+                finishes.insert(work.clone());
             }
         }
-        let owed_sources = touched.sources.iter().cloned().map(Debt::Source);
-        let mut owes: BTreeSet<Debt> =
-            owed_sources.chain(touched.kernels.iter().cloned().map(Debt::Kernel)).collect();
-        owes.extend(touched.kernels.iter().filter(|k| copy(k)).cloned().map(Debt::LeftOver));
-        self.plan.owes = owes;
-        self.plan.settles = settles;
+        let sources = touched.sources.iter().cloned().map(PendingWork::Source);
+        let mut noted: BTreeSet<PendingWork> =
+            sources.chain(touched.kernels.iter().cloned().map(PendingWork::Kernel)).collect();
+        noted
+            .extend(touched.kernels.iter().filter(|k| copy(k)).cloned().map(PendingWork::LeftOver));
+        self.plan.notes_pending = noted;
+        self.plan.finishes = finishes;
     }
 }

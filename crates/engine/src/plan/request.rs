@@ -8,7 +8,7 @@ use crate::names::{KernelRelease, ModuleId, ModuleName};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
     /// A transaction touched these sources and kernels: bring the machine in line with them, and
-    /// pay what is owed. Also what the boot unit asks for, with nothing touched.
+    /// finish pending work. Also what the boot unit asks for, with nothing touched.
     Sync {
         /// Directories of the source tree, `name-version`.
         sources: BTreeSet<String>,
@@ -25,7 +25,7 @@ pub enum Request {
         /// Whether another dkms takes our place: then it finds every module as it is.
         swap: bool,
     },
-    /// `dkms autoinstall`: every willing module for these kernels, and what is owed.
+    /// `dkms autoinstall`: every willing module for these kernels, and pending work.
     Autoinstall {
         /// The kernels; `None` means every installed kernel with headers (`--all`).
         kernels: Option<Vec<KernelRelease>>,

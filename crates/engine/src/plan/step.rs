@@ -3,12 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use crate::debts::Debt;
-use crate::digest::Digest;
+use crate::dkms_tree::{PendingWork, Reason};
+use crate::facts::ImportedBuild;
 use crate::failure::Failure;
-use crate::import::ImportedBuild;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
-use crate::record::Reason;
+use crate::os::digest::Digest;
 
 /// One change of the machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -175,10 +174,10 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// What there is to know.
     pub notes: Vec<Note>,
-    /// What the request asks for, as debts: noted before the first step.
-    pub owes: BTreeSet<Debt>,
-    /// The debts that are paid when every step has been carried out.
-    pub settles: BTreeSet<Debt>,
+    /// What the request asks for, noted as pending before the first step.
+    pub notes_pending: BTreeSet<PendingWork>,
+    /// The pending work that is finished when every step has been carried out.
+    pub finishes: BTreeSet<PendingWork>,
 }
 
 impl Step {

@@ -7,18 +7,16 @@ mod removals;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
 
-use super::{Note, Plan, Refusal, Request, Verb, make};
-use crate::cache::Key;
+use super::{Note, Plan, Request, Verb, make};
 use crate::conf::{Autoinstall, Values};
-use crate::debts::Debt;
-use crate::digest::{Digest, KernelIdentity};
+use crate::dkms_tree::{CacheKey, Inputs, KernelIdentity, KnownFailure, PendingWork, Record};
 use crate::facts::{
     Built, ConfFacts, Facts, KernelFacts, ModuleFacts, Pair, SourceLink, SourcePlace,
 };
 use crate::failure::Failure;
-use crate::kernels::Kernel;
+use crate::machine::Kernel;
 use crate::names::{Arch, KernelRelease, ModuleId};
-use crate::record::{Inputs, KnownFailure, Record};
+use crate::os::digest::Digest;
 
 const K1: &str = "7.2.12-arch1-1";
 const K2: &str = "7.2.13-arch1-1";
@@ -36,9 +34,9 @@ fn id(text: &str) -> ModuleId {
 }
 
 /// A machine on paper: each method puts one more thing on it.
-struct Machine(Facts);
+struct TestMachine(Facts);
 
-impl Machine {
+impl TestMachine {
     fn new(kernels: &[&str]) -> Self {
         let mut machine = Self(Facts {
             arch: Arch::of_this_machine(),
@@ -46,7 +44,7 @@ impl Machine {
             modules: BTreeMap::new(),
             cached: HashSet::new(),
             lacking: BTreeMap::new(),
-            debts: Vec::new(),
+            pending: Vec::new(),
             kernels_known: true,
             import: None,
             no_autoinstall: false,
@@ -123,12 +121,12 @@ impl Machine {
     /// The cache has what would be built.
     fn cached(mut self, name: &str, release: &str) -> Self {
         let inputs = self.0.pair(&id(name), &kernel(release)).unwrap().inputs.clone().unwrap();
-        self.0.cached.insert(Key::of(&id(name), &self.0.arch, &inputs));
+        self.0.cached.insert(CacheKey::of(&id(name), &self.0.arch, &inputs));
         self
     }
 
-    fn owes(mut self, debt: Debt) -> Self {
-        self.0.debts.push(debt);
+    fn pending(mut self, work: PendingWork) -> Self {
+        self.0.pending.push(work);
         self
     }
 
@@ -138,7 +136,7 @@ impl Machine {
         make(&Request::Sync { sources, kernels }, &self.0).unwrap()
     }
 
-    fn command(&self, verb: Verb, name: &str, kernels: &[&str]) -> Result<Plan, Refusal> {
+    fn command(&self, verb: Verb, name: &str, kernels: &[&str]) -> Result<Plan, Failure> {
         let kernels = Some(kernels.iter().map(|release| kernel(release)).collect());
         make(&Request::Command { verb, module: id(name), kernels, force: false }, &self.0)
     }
@@ -196,7 +194,7 @@ fn pair(name: &str, release: &KernelRelease) -> Pair {
 
 fn record(name: &str, release: &str, inputs: Inputs) -> Record {
     Record {
-        format: crate::record::FORMAT,
+        format: crate::dkms_tree::FORMAT,
         module: id(name),
         kernel: kernel(release),
         arch: Arch::of_this_machine(),
@@ -213,7 +211,7 @@ fn record(name: &str, release: &str, inputs: Inputs) -> Record {
 
 #[test]
 fn a_new_kernel_gets_every_module() {
-    let plan = Machine::new(&[K1, K2])
+    let plan = TestMachine::new(&[K1, K2])
         .module("zfs/2.4")
         .module("nvidia/595")
         .installed("zfs/2.4", K1)
@@ -230,7 +228,7 @@ fn a_new_kernel_gets_every_module() {
 
 #[test]
 fn a_new_source_is_built_for_every_kernel() {
-    let plan = Machine::new(&[K1, K2]).module("zfs/2.4").sync(&["zfs-2.4"], &[]);
+    let plan = TestMachine::new(&[K1, K2]).module("zfs/2.4").sync(&["zfs-2.4"], &[]);
     insta::assert_snapshot!(plan, @r"
     add zfs/2.4
     build zfs/2.4 for 7.2.12-arch1-1 (not built yet)
@@ -244,14 +242,16 @@ fn a_new_source_is_built_for_every_kernel() {
 
 #[test]
 fn unchanged_inputs_cost_nothing() {
-    let plan =
-        Machine::new(&[K1]).module("zfs/2.4").installed("zfs/2.4", K1).sync(&["zfs-2.4"], &[K1]);
+    let plan = TestMachine::new(&[K1])
+        .module("zfs/2.4")
+        .installed("zfs/2.4", K1)
+        .sync(&["zfs-2.4"], &[K1]);
     assert_eq!(plan.steps, []);
 }
 
 #[test]
 fn a_changed_symbol_table_is_a_reason() {
-    let plan = Machine::new(&[K1])
+    let plan = TestMachine::new(&[K1])
         .module("zfs/2.4")
         .installed("zfs/2.4", K1)
         .pair("zfs/2.4", K1, |pair| {
@@ -267,7 +267,7 @@ fn a_changed_symbol_table_is_a_reason() {
 
 #[test]
 fn a_kernel_without_headers_is_told_its_package() {
-    let plan = Machine::new(&[])
+    let plan = TestMachine::new(&[])
         .kernel(K1, |k| (k.kernel.headers, k.inputs) = (None, None))
         .module("zfs/2.4")
         .sync(&[], &[K1]);
@@ -276,7 +276,7 @@ fn a_kernel_without_headers_is_told_its_package() {
 
 #[test]
 fn headers_of_another_release_are_a_partial_upgrade() {
-    let plan = Machine::new(&[])
+    let plan = TestMachine::new(&[])
         .kernel(K1, |k| (k.kernel.headers, k.inputs) = (None, None))
         .kernel(K2, |k| k.kernel.alive = false)
         .module("zfs/2.4")
@@ -291,7 +291,7 @@ fn a_known_failure_is_told_and_not_repeated() {
         what: "zfs.c:1: error: no".into(),
         log: PathBuf::from("/log"),
     };
-    let machine = Machine::new(&[K1])
+    let machine = TestMachine::new(&[K1])
         .module("zfs/2.4")
         .pair("zfs/2.4", K1, |pair| pair.failure = Some(failed.clone()));
     insta::assert_snapshot!(machine.sync(&[], &[K1]), @"note: zfs/2.4 did not build for 7.2.12-arch1-1 before and nothing changed: zfs.c:1: error: no; log: /log; try again: dkms install zfs/2.4 -k 7.2.12-arch1-1");
@@ -310,7 +310,7 @@ fn what_is_in_the_cache_is_not_compiled() {
         what: "zfs.c:1: error: no".into(),
         log: PathBuf::from("/log"),
     };
-    let machine = Machine::new(&[K1, K2])
+    let machine = TestMachine::new(&[K1, K2])
         .module("zfs/2.4")
         .cached("zfs/2.4", K1)
         // Since then, say, a compiler that it is too old for came.
@@ -334,7 +334,7 @@ fn what_is_in_the_cache_is_not_compiled() {
 
 #[test]
 fn one_bad_conf_fails_one_module() {
-    let plan = Machine::new(&[K1])
+    let plan = TestMachine::new(&[K1])
         .module("bad/1")
         .module("zfs/2.4")
         .pair("bad/1", K1, |pair| {
@@ -352,7 +352,7 @@ fn one_bad_conf_fails_one_module() {
 
 #[test]
 fn what_dkms_built_is_taken_over() {
-    let plan = Machine::new(&[K1])
+    let plan = TestMachine::new(&[K1])
         .module("zfs/2.4")
         .change("zfs/2.4", |module| module.link = SourceLink::Source)
         .pair("zfs/2.4", K1, |pair| {
@@ -364,22 +364,22 @@ fn what_dkms_built_is_taken_over() {
 
 #[test]
 fn an_interrupted_installation_is_finished() {
-    let debt = Debt::Install { module: id("zfs/2.4"), kernel: kernel(K1) };
-    let plan = Machine::new(&[K1])
+    let work = PendingWork::Install { module: id("zfs/2.4"), kernel: kernel(K1) };
+    let plan = TestMachine::new(&[K1])
         .module("zfs/2.4")
         .installed("zfs/2.4", K1)
-        .owes(debt.clone())
+        .pending(work.clone())
         .sync(&[], &[]);
     insta::assert_snapshot!(plan, @r"
     install zfs/2.4 for 7.2.12-arch1-1 (an earlier run was interrupted)
     index the modules of 7.2.12-arch1-1 (depmod)
     ");
-    assert_eq!(plan.settles, [debt].into());
+    assert_eq!(plan.finishes, [work].into());
 }
 
 #[test]
 fn autoinstall_no_is_honoured() {
-    let plan = Machine::new(&[K1])
+    let plan = TestMachine::new(&[K1])
         .module("zfs/2.4")
         .pair("zfs/2.4", K1, |pair| {
             pair.conf.as_mut().unwrap().as_mut().unwrap().autoinstall = Autoinstall::No;
@@ -391,32 +391,32 @@ fn autoinstall_no_is_honoured() {
 #[test]
 fn equal_facts_give_an_equal_plan() {
     let machine =
-        Machine::new(&[K1, K2]).module("zfs/2.4").module("spl/1").depends("zfs/2.4", "spl");
+        TestMachine::new(&[K1, K2]).module("zfs/2.4").module("spl/1").depends("zfs/2.4", "spl");
     let kernels: BTreeSet<_> = [kernel(K1), kernel(K2)].into();
     let request = Request::Sync { sources: BTreeSet::new(), kernels };
     assert_eq!(make(&request, &machine.0), make(&request, &machine.0.clone()));
 }
 
 #[test]
-fn opposite_debts_do_not_undo_what_is_wanted_now() {
+fn opposite_pending_work_do_not_undo_what_is_wanted_now() {
     let (module, release) = (id("zfs/2.4"), kernel(K1));
-    let plan = Machine::new(&[K1])
+    let plan = TestMachine::new(&[K1])
         .module("zfs/2.4")
-        .owes(Debt::Uninstall { module: module.clone(), kernel: release.clone() })
+        .pending(PendingWork::Uninstall { module: module.clone(), kernel: release.clone() })
         .sync(&["zfs-2.4"], &[]);
     assert!(!plan.to_string().contains("uninstall"), "{plan}");
-    // Removed while its installation was still owed: nothing is built any more.
-    let plan = Machine::new(&[K1])
+    // Removed while its installation was still pending: nothing is built any more.
+    let plan = TestMachine::new(&[K1])
         .module("zfs/2.4")
         .gone("zfs/2.4")
-        .owes(Debt::Install { module, kernel: release })
+        .pending(PendingWork::Install { module, kernel: release })
         .sync(&["zfs-2.4"], &[]);
     assert!(!plan.to_string().contains("build zfs"), "{plan}");
 }
 
 #[test]
 fn a_new_kernel_gets_modules_from_kept_sources() {
-    let plan = Machine::new(&[K1, K2])
+    let plan = TestMachine::new(&[K1, K2])
         .module("zfs/2")
         .installed("zfs/2", K1)
         .gone("zfs/2")

@@ -4,18 +4,22 @@ use super::*;
 use rstest::rstest;
 use std::os::unix::fs::symlink;
 
-use crate::digest::Digest;
-use crate::record::Object;
+use crate::dkms_tree::{BuiltObject, TreeState};
+use crate::machine::Trees;
+use crate::machine::distribution::Placement;
+use crate::names::ModuleId;
+use crate::os::digest::Digest;
+use crate::os::symlinks;
 
 const KERNEL: &str = "7.2-arch1";
 
 /// A machine with the dkms tree that dkms itself leaves: no records.
-struct Machine {
+struct TestMachine {
     _dir: tempfile::TempDir,
     trees: Trees,
 }
 
-impl Machine {
+impl TestMachine {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         Self { trees: Trees::under(dir.path()), _dir: dir }
@@ -26,7 +30,7 @@ impl Machine {
         fs::create_dir_all(self.trees.source.join(id.source_dir())).unwrap();
         fs::create_dir_all(self.trees.build(&id)).unwrap();
         let source = self.trees.source.join(id.source_dir());
-        let text = links::text_for(&self.trees.root, &source);
+        let text = symlinks::text_for(&self.trees.root, &source);
         symlink(text, self.trees.source_link(&id)).unwrap();
     }
 
@@ -53,7 +57,7 @@ impl Machine {
     }
 
     fn status(&self, placement: &Placement, filter: &Filter) -> Vec<Line> {
-        lines(&self.trees, &State::read(&self.trees), placement, filter)
+        lines(&self.trees, &TreeState::read(&self.trees), placement, filter)
     }
 
     fn text(&self, filter: &Filter) -> String {
@@ -66,8 +70,8 @@ fn kernel(kernel: &str) -> KernelFilter {
     KernelFilter { kernel: Some(Pattern::new(kernel)), arch: None }
 }
 
-fn machine() -> Machine {
-    let machine = Machine::new();
+fn machine() -> TestMachine {
+    let machine = TestMachine::new();
     for id in ["a/1.10", "a/1.9", "b/1", "c/1"] {
         machine.add(id);
     }
@@ -149,7 +153,7 @@ fn filters_architectures() {
 )]
 #[case::elsewhere("build/a.ko.zst", "1", " (Differences between built and installed modules)")]
 fn compares_what_is_placed(#[case] place: &str, #[case] content: &str, #[case] want: &str) {
-    let machine = Machine::new();
+    let machine = TestMachine::new();
     machine.add("a/1");
     machine.build("a/1", KERNEL, "a.ko.zst");
     machine.install("a/1", place, content);
@@ -159,7 +163,7 @@ fn compares_what_is_placed(#[case] place: &str, #[case] content: &str, #[case] w
 
 #[test]
 fn misses_objects_where_there_are_none() {
-    let machine = Machine::new();
+    let machine = TestMachine::new();
     machine.add("a/1");
     machine.build("a/1", KERNEL, "Module.symvers");
     let want = format!(
@@ -170,7 +174,7 @@ fn misses_objects_where_there_are_none() {
 
 #[test]
 fn follows_linked_modules() {
-    let machine = Machine::new();
+    let machine = TestMachine::new();
     machine.add("a/1");
     machine.build("a/1", KERNEL, "a.ko.zst");
     machine.install("a/1", "updates/dkms/x", "");
@@ -181,7 +185,7 @@ fn follows_linked_modules() {
 
 #[test]
 fn remarks_follow_one_another() {
-    let machine = Machine::new();
+    let machine = TestMachine::new();
     machine.add("a/1");
     machine.build("a/1", KERNEL, "a.ko.zst");
     machine.install("a/1", "updates/dkms/a.ko.zst", "2");
@@ -204,10 +208,10 @@ fn remarks_follow_one_another() {
 }
 
 /// Our record of what was built.
-fn record(machine: &Machine, objects: &[&str]) {
+fn record(machine: &TestMachine, objects: &[&str]) {
     let digest = Digest::of_bytes(b"");
     let object =
-        |name: &&str| Object { name: (*name).into(), digest, location: "updates/dkms".into() };
+        |name: &&str| BuiltObject { name: (*name).into(), digest, location: "updates/dkms".into() };
     let objects = objects.iter().map(object).collect();
     let record = Record { objects, ..Record::sample("a/1", KERNEL, "") };
     let path = Record::path(&machine.trees, &record.module, &record.kernel, &record.arch);
@@ -223,7 +227,7 @@ fn our_record_says_what_should_be_there(
     #[case] place: &str,
     #[case] want: &str,
 ) {
-    let machine = Machine::new();
+    let machine = TestMachine::new();
     machine.add("a/1");
     machine.build("a/1", KERNEL, "a.ko.zst");
     machine.install("a/1", place, "1");
@@ -234,7 +238,7 @@ fn our_record_says_what_should_be_there(
 
 #[test]
 fn a_broken_module_comes_with_advice() {
-    let machine = Machine::new();
+    let machine = TestMachine::new();
     machine.add("a/1");
     fs::remove_dir(machine.trees.source.join("a-1")).unwrap();
     let lines = machine.status(&Placement::FromConf, &Filter::default());

@@ -3,7 +3,7 @@
 use super::*;
 
 /// A module whose conf notes each time that it is asked.
-fn noting<'a>(machine: &'a Machine, name: &str) -> testroot::Source<'a> {
+fn noting<'a>(machine: &'a TestMachine, name: &str) -> testroot::Source<'a> {
     let file = machine.root.path().join("asked");
     machine
         .root
@@ -12,7 +12,7 @@ fn noting<'a>(machine: &'a Machine, name: &str) -> testroot::Source<'a> {
 }
 
 /// Who was asked since the last time.
-fn asked(machine: &Machine) -> Vec<String> {
+fn asked(machine: &TestMachine) -> Vec<String> {
     let text = machine.root.read("asked");
     machine.root.write("asked", "");
     let mut asked: Vec<String> = text.lines().map(str::to_owned).collect();
@@ -22,7 +22,7 @@ fn asked(machine: &Machine) -> Vec<String> {
 
 #[test]
 fn a_conf_is_asked_once_for_a_kernel() {
-    let mut machine = Machine::with_kernel(K1);
+    let mut machine = TestMachine::with_kernel(K1);
     for name in ["a", "b", "c"] {
         noting(&machine, name);
     }
@@ -40,7 +40,7 @@ fn a_conf_is_asked_once_for_a_kernel() {
 
 #[test]
 fn a_conf_is_asked_again_when_what_it_builds_upon_is_there() {
-    let mut machine = Machine::with_kernel(K1);
+    let mut machine = TestMachine::with_kernel(K1);
     machine.root.source("spl", "1.0");
     let built = machine.root.path().join("var/lib/dkms/spl/1.0");
     noting(&machine, "zfs")

@@ -3,7 +3,7 @@
 use super::*;
 
 /// A module whose build runs `script` before it compiles; `$ROOT` is the root.
-fn scripted(machine: &Machine, name: &str, script: &str) {
+fn scripted(machine: &TestMachine, name: &str, script: &str) {
     let root = machine.root.path().display().to_string();
     machine
         .root
@@ -20,7 +20,7 @@ const KILLED: &str =
 
 #[test]
 fn a_build_killed_for_memory_is_tried_again_alone_and_with_one_job() {
-    let mut machine = Machine::with_kernel(K1);
+    let mut machine = TestMachine::with_kernel(K1);
     machine.jobs = Some(3);
     // The second time it looks who else is there, and whether it can have a second job.
     let jobs = "all: a b; a b:; @mkdir $$ROOT/two && sleep 0.3 && rmdir $$ROOT/two";
@@ -53,7 +53,7 @@ fn a_build_killed_for_memory_is_tried_again_alone_and_with_one_job() {
 
 #[test]
 fn a_build_that_is_killed_for_memory_even_alone_fails_and_stays_owed() {
-    let mut machine = Machine::with_kernel(K1);
+    let mut machine = TestMachine::with_kernel(K1);
     scripted(&machine, "hungry", &format!("echo x >> $ROOT/tries; {KILLED}"));
     machine.root.source("foo", "1.0");
     let report = machine.sync(&["hungry-1.0", "foo-1.0"], &[]);
@@ -67,18 +67,18 @@ fn a_build_that_is_killed_for_memory_even_alone_fails_and_stays_owed() {
     let cause = "gcc: fatal error: Killed signal terminated program cc1";
     assert_eq!(failed.cause.as_deref(), Some(cause));
     assert!(machine.installed(K1, "foo.ko"));
-    assert!(machine.root.exists("var/lib/dkms/.debts"), "it is owed");
-    let debts = Debts::of(&machine.site().trees).read();
-    let owed = Debt::Install { module: id("hungry/1.0"), kernel: kernel(K1) };
+    assert!(machine.root.exists("var/lib/dkms/.pending"), "it is pending");
+    let pending = PendingList::of(&machine.machine().trees).read();
+    let install = PendingWork::Install { module: id("hungry/1.0"), kernel: kernel(K1) };
     assert!(
-        debts.contains(&owed) || debts.contains(&Debt::Source("hungry-1.0".into())),
-        "{debts:?}"
+        pending.contains(&install) || pending.contains(&PendingWork::Source("hungry-1.0".into())),
+        "{pending:?}"
     );
 }
 
 #[test]
 fn what_the_kernel_killed_for_memory_is_known_by_its_count() {
-    let mut machine = Machine::with_kernel(K1);
+    let mut machine = TestMachine::with_kernel(K1);
     // In a namespace nothing but the kernel could kill the first process.
     machine.without_privileges = true;
     machine.root.write("proc/vmstat", "oom_kill 3\n");
@@ -95,7 +95,7 @@ fn what_the_kernel_killed_for_memory_is_known_by_its_count() {
 
 #[test]
 fn a_compiler_error_is_no_want_of_memory_whatever_was_killed_meanwhile() {
-    let mut machine = Machine::with_kernel(K1);
+    let mut machine = TestMachine::with_kernel(K1);
     machine.root.write("proc/vmstat", "oom_kill 3\n");
     let wrong = "echo 'oom_kill 4' > $ROOT/proc/vmstat; echo 'x.c:1:1: error: no' >&2; exit 1";
     scripted(&machine, "wrong", wrong);
@@ -107,7 +107,7 @@ fn a_compiler_error_is_no_want_of_memory_whatever_was_killed_meanwhile() {
 
 #[test]
 fn no_more_builds_run_than_fit_into_memory() {
-    let mut machine = Machine::with_kernel(K1);
+    let mut machine = TestMachine::with_kernel(K1);
     machine.jobs = Some(4);
     machine.root.write("proc/meminfo", "MemTotal: 9000000 kB\nMemAvailable: 307200 kB\n");
     for name in ["one", "two", "three"] {
@@ -121,7 +121,7 @@ fn no_more_builds_run_than_fit_into_memory() {
 
 #[test]
 fn a_build_that_hangs_is_ended_with_its_daemons_and_the_others_go_on() {
-    let mut machine = Machine::with_kernel(K1);
+    let mut machine = TestMachine::with_kernel(K1);
     machine.root.write("etc/dkms/alpm-dkms.toml", "[build]\ntimeout = 3\n");
     let forever = format!("600.{}", std::process::id());
     scripted(

@@ -3,7 +3,7 @@
 use super::*;
 
 /// A kernel package is replaced by one of another release.
-fn change_kernel(machine: &mut Machine, from: &str, to: &str) {
+fn change_kernel(machine: &mut TestMachine, from: &str, to: &str) {
     machine.root.remove(format!("usr/lib/modules/{from}"));
     machine.root.kernel(to).pkgbase("linux").headers();
     clean(&machine.sync(&[], &[from, to]));
@@ -11,7 +11,7 @@ fn change_kernel(machine: &mut Machine, from: &str, to: &str) {
 
 #[test]
 fn a_kernel_downgrade_starts_no_make() {
-    let mut machine = Machine::with_kernel(K1);
+    let mut machine = TestMachine::with_kernel(K1);
     machine.root.source("foo", "1.0");
     clean(&machine.sync(&["foo-1.0"], &[]));
     let built = format!("var/lib/dkms/foo/1.0/{K1}");
@@ -33,7 +33,7 @@ fn a_kernel_downgrade_starts_no_make() {
 
 #[test]
 fn a_release_that_comes_back_with_other_symbols_is_compiled() {
-    let mut machine = Machine::with_kernel(K1);
+    let mut machine = TestMachine::with_kernel(K1);
     machine.root.source("foo", "1.0");
     clean(&machine.sync(&["foo-1.0"], &[]));
     change_kernel(&mut machine, K1, K2);
@@ -48,7 +48,7 @@ fn a_release_that_comes_back_with_other_symbols_is_compiled() {
 
 #[test]
 fn a_module_that_is_installed_again_is_found_in_the_cache() {
-    let mut machine = Machine::with_kernel(K1);
+    let mut machine = TestMachine::with_kernel(K1);
     machine.root.source("foo", "1.0");
     clean(&machine.sync(&["foo-1.0"], &[]));
     machine.root.remove("usr/src/foo-1.0");
@@ -65,7 +65,7 @@ fn a_module_that_is_installed_again_is_found_in_the_cache() {
 
 #[test]
 fn what_is_damaged_in_the_cache_is_compiled_again() {
-    let mut machine = Machine::with_kernel(K1);
+    let mut machine = TestMachine::with_kernel(K1);
     machine.root.source("foo", "1.0");
     clean(&machine.sync(&["foo-1.0"], &[]));
     change_kernel(&mut machine, K1, K2);
@@ -86,7 +86,7 @@ fn what_is_damaged_in_the_cache_is_compiled_again() {
 
 #[test]
 fn the_cache_has_a_bound() {
-    let mut machine = Machine::with_kernel(K1);
+    let mut machine = TestMachine::with_kernel(K1);
     for module in ["bar", "foo"] {
         let dir = format!("{module}-1.0");
         machine.root.source(module, "1.0").file("big.txt", "big");
@@ -94,7 +94,7 @@ fn the_cache_has_a_bound() {
         machine.root.remove(format!("usr/src/{dir}"));
         clean(&machine.sync(&[&dir], &[]));
     }
-    let entries = Cache::of(&machine.site().trees).entries();
+    let entries = BuildCache::of(&machine.machine().trees).entries();
     let sizes: Vec<u64> = entries.iter().map(|entry| entry.size).collect();
     let room = sizes.iter().sum::<u64>() + sizes[0] / 2;
     machine.root.write("etc/dkms/alpm-dkms.toml", format!("[cache]\nsize = {room}\n"));
@@ -103,7 +103,7 @@ fn the_cache_has_a_bound() {
     clean(&machine.sync(&["bar-1.0"], &[]));
     machine.root.source("baz", "1.0");
     clean(&machine.sync(&["baz-1.0"], &[]));
-    let left: BTreeSet<String> = Cache::of(&machine.site().trees)
+    let left: BTreeSet<String> = BuildCache::of(&machine.machine().trees)
         .entries()
         .into_iter()
         .map(|entry| entry.module.to_string())

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn a_module_is_built_placed_and_indexed() {
-    let mut machine = Machine::with_kernel(K1);
+    let mut machine = TestMachine::with_kernel(K1);
     machine.root.source("foo", "1.0");
     clean(&machine.sync(&["foo-1.0"], &[]));
     assert!(machine.installed(K1, "foo.ko"));
@@ -14,7 +14,7 @@ fn a_module_is_built_placed_and_indexed() {
 
 #[test]
 fn a_build_tells_its_phases() {
-    let mut machine = Machine::with_kernel(K1);
+    let mut machine = TestMachine::with_kernel(K1);
     machine.root.source("foo", "1.0").conf_line("PRE_BUILD=\"pre.sh\"");
     let script = machine.root.at("usr/src/foo-1.0/pre.sh");
     fs::write(&script, "#!/bin/sh\n").unwrap();
@@ -30,7 +30,7 @@ fn a_build_tells_its_phases() {
 
 #[test]
 fn the_second_run_does_nothing() {
-    let mut machine = Machine::with_kernel(K1);
+    let mut machine = TestMachine::with_kernel(K1);
     machine.root.source("foo", "1.0");
     clean(&machine.sync(&["foo-1.0"], &[]));
     let plan = machine.plan(&sync(&["foo-1.0"], &[K1]));
@@ -39,7 +39,7 @@ fn the_second_run_does_nothing() {
 
 #[test]
 fn a_removed_module_leaves_nothing() {
-    let mut machine = Machine::with_kernel(K1);
+    let mut machine = TestMachine::with_kernel(K1);
     machine.root.source("foo", "1.0").conf_line("POST_REMOVE=\"bye.sh now\"");
     let script = machine.root.at("usr/src/foo-1.0/bye.sh");
     fs::write(
@@ -61,7 +61,7 @@ fn a_removed_module_leaves_nothing() {
 
 #[test]
 fn a_new_version_that_fails_leaves_the_old_one_until_both_go() {
-    let mut machine = Machine::with_kernel(K1);
+    let mut machine = TestMachine::with_kernel(K1);
     machine.root.source("foo", "1.0");
     clean(&machine.sync(&["foo-1.0"], &[]));
     let before = fs::read(machine.root.at(format!("usr/lib/modules/{K1}/updates/dkms/foo.ko")));
@@ -82,12 +82,12 @@ fn a_new_version_that_fails_leaves_the_old_one_until_both_go() {
     clean(&machine.sync(&["foo-2.0"], &[]));
     assert!(!machine.installed(K1, "foo.ko"));
     assert!(!machine.root.exists("var/lib/dkms/foo"), "{}", machine.tree());
-    assert!(!machine.root.exists("var/lib/dkms/.debts"), "{}", machine.tree());
+    assert!(!machine.root.exists("var/lib/dkms/.pending"), "{}", machine.tree());
 }
 
 #[test]
 fn a_new_version_takes_the_place_of_the_old_one() {
-    let mut machine = Machine::with_kernel(K1);
+    let mut machine = TestMachine::with_kernel(K1);
     machine.root.source("foo", "1.0").objects(&["foo", "extra"]);
     clean(&machine.sync(&["foo-1.0"], &[]));
     assert!(machine.installed(K1, "extra.ko"));
@@ -101,7 +101,7 @@ fn a_new_version_takes_the_place_of_the_old_one() {
 
 #[test]
 fn a_kernel_bump_leaves_nothing_of_the_old_directory() {
-    let mut machine = Machine::with_kernel(K1);
+    let mut machine = TestMachine::with_kernel(K1);
     machine.root.source("foo", "1.0");
     clean(&machine.sync(&["foo-1.0"], &[]));
     for file in ["kernel", "build", "modules.order", "modules.builtin", "pkgbase", "vmlinuz"] {
@@ -120,7 +120,7 @@ fn a_kernel_bump_leaves_nothing_of_the_old_directory() {
 
 #[test]
 fn an_object_for_another_kernel_is_refused() {
-    let mut machine = Machine::with_kernel(K1);
+    let mut machine = TestMachine::with_kernel(K1);
     machine.root.kernel(K2).pkgbase("linux").headers();
     let other = machine.root.at(format!("usr/lib/modules/{K2}/build"));
     machine
@@ -136,7 +136,7 @@ fn an_object_for_another_kernel_is_refused() {
 
 #[test]
 fn a_makefile_that_asks_uname_gets_the_kernel_it_builds_for() {
-    let mut machine = Machine::with_kernel(K1);
+    let mut machine = TestMachine::with_kernel(K1);
     let root = machine.root.path().display().to_string();
     machine.root.source("foo", "1.0").conf_line(&format!(
         "MAKE='make -C {root}/usr/lib/modules/$(uname -r)/build M=$dkms_tree/foo/1.0/build'"
@@ -147,7 +147,7 @@ fn a_makefile_that_asks_uname_gets_the_kernel_it_builds_for() {
 
 #[test]
 fn broken_confs_fail_their_own_modules_only() {
-    let mut machine = Machine::with_kernel(K1);
+    let mut machine = TestMachine::with_kernel(K1);
     machine.root.source("good", "1.0");
     machine.root.source("empty", "1.0").conf("");
     machine.root.source("exits", "1.0").conf("exit 3\n");
@@ -162,24 +162,24 @@ fn broken_confs_fail_their_own_modules_only() {
 
 #[test]
 fn what_was_interrupted_is_finished() {
-    let mut machine = Machine::with_kernel(K1);
+    let mut machine = TestMachine::with_kernel(K1);
     machine.root.source("foo", "1.0");
     clean(&machine.sync(&["foo-1.0"], &[]));
-    // As a kill between two renames leaves it: a stray file, an object missing, the debt.
+    // As a kill between two renames leaves it: a stray file, an object missing, the pending work.
     let placed = format!("usr/lib/modules/{K1}/updates/dkms");
     machine.root.remove(format!("{placed}/foo.ko"));
     machine.root.write(format!("{placed}/.tmp-foo.ko.new"), "half");
-    let debt = Debt::Install { module: id("foo/1.0"), kernel: kernel(K1) };
-    Debts::of(&machine.site().trees).write(&debt).unwrap();
+    let work = PendingWork::Install { module: id("foo/1.0"), kernel: kernel(K1) };
+    PendingList::of(&machine.machine().trees).write(&work).unwrap();
     clean(&machine.sync(&[], &[]));
     assert!(machine.installed(K1, "foo.ko"));
     assert!(!machine.root.exists(format!("{placed}/.tmp-foo.ko.new")));
-    assert!(!machine.root.exists("var/lib/dkms/.debts"));
+    assert!(!machine.root.exists("var/lib/dkms/.pending"));
 }
 
 #[test]
 fn commands_do_what_dkmss_do() {
-    let mut machine = Machine::with_kernel(K1);
+    let mut machine = TestMachine::with_kernel(K1);
     machine.root.source("foo", "1.0");
     clean(&machine.command(Verb::Build, "foo/1.0", K1));
     assert!(!machine.installed(K1, "foo.ko"));
@@ -196,7 +196,7 @@ fn commands_do_what_dkmss_do() {
 
 #[test]
 fn a_foreign_file_at_our_place_is_not_deleted() {
-    let mut machine = Machine::with_kernel(K1);
+    let mut machine = TestMachine::with_kernel(K1);
     machine.root.source("foo", "1.0");
     clean(&machine.sync(&["foo-1.0"], &[]));
     let placed = format!("usr/lib/modules/{K1}/updates/dkms/foo.ko");
@@ -213,7 +213,7 @@ fn a_foreign_file_at_our_place_is_not_deleted() {
 
 #[test]
 fn our_departure_takes_along_what_goes_with_us() {
-    let mut machine = Machine::with_kernel(K1);
+    let mut machine = TestMachine::with_kernel(K1);
     machine.root.source("foo", "1.0");
     clean(&machine.sync(&["foo-1.0"], &[]));
     let sources = ["foo-1.0".to_owned()].into();
@@ -224,7 +224,7 @@ fn our_departure_takes_along_what_goes_with_us() {
 
 #[test]
 fn another_dkms_finds_every_module_as_it_is() {
-    let mut machine = Machine::with_kernel(K1);
+    let mut machine = TestMachine::with_kernel(K1);
     machine.root.source("foo", "1.0");
     clean(&machine.sync(&["foo-1.0"], &[]));
     let request =
@@ -238,7 +238,7 @@ fn another_dkms_finds_every_module_as_it_is() {
 
 #[test]
 fn patches_are_applied() {
-    let mut machine = Machine::with_kernel(K1);
+    let mut machine = TestMachine::with_kernel(K1);
     machine.root.source("foo", "1.0").conf_line("PATCH[0]=mend.patch").broken();
     let broken = machine.root.read("usr/src/foo-1.0/foo.c");
     let mut patch = format!("--- a/foo.c\n+++ b/foo.c\n@@ -1,{} +1 @@\n", broken.lines().count());
@@ -254,7 +254,7 @@ fn patches_are_applied() {
 
 #[test]
 fn an_object_that_another_module_brings_too_stays() {
-    let mut machine = Machine::with_kernel(K1);
+    let mut machine = TestMachine::with_kernel(K1);
     machine.root.source("foo", "1.0").objects(&["same"]);
     clean(&machine.sync(&["foo-1.0"], &[]));
     machine.root.source("bar", "1.0").objects(&["same"]);
@@ -269,7 +269,7 @@ fn an_object_that_another_module_brings_too_stays() {
 
 #[test]
 fn what_a_package_left_in_its_source_directory_is_no_source() {
-    let mut machine = Machine::with_kernel(K1);
+    let mut machine = TestMachine::with_kernel(K1);
     machine.root.source("foo", "1.0");
     clean(&machine.sync(&["foo-1.0"], &[]));
     machine.root.remove("usr/src/foo-1.0/dkms.conf");
@@ -281,12 +281,12 @@ fn what_a_package_left_in_its_source_directory_is_no_source() {
 
 #[test]
 fn strays_of_killed_runs_are_swept() {
-    let mut machine = Machine::with_kernel(K1);
+    let mut machine = TestMachine::with_kernel(K1);
     machine.root.source("foo", "1.0");
     clean(&machine.sync(&["foo-1.0"], &[]));
     for stray in [
         ".build/foo-1.0-x/y",
-        ".debts/.tmp-x",
+        ".pending/.tmp-x",
         ".kept/.tmp-foo-1.0/x",
         "foo/.tmp-link",
         "foo/1.0/.tmp-x",
@@ -297,5 +297,5 @@ fn strays_of_killed_runs_are_swept() {
     machine.root.source("bar", "1.0");
     clean(&machine.sync(&["bar-1.0"], &[]));
     assert!(!machine.tree().contains(".tmp"), "{}", machine.tree());
-    assert!(!machine.root.exists("var/lib/dkms/.debts"));
+    assert!(!machine.root.exists("var/lib/dkms/.pending"));
 }

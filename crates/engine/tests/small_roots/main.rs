@@ -13,15 +13,15 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use dkms_engine::act;
-use dkms_engine::cache::Cache;
-use dkms_engine::debts::{Debt, Debts};
-use dkms_engine::memory::Memory;
+use dkms_engine::dkms_tree::BuildCache;
+use dkms_engine::dkms_tree::{PendingList, PendingWork};
+use dkms_engine::facts::{self, Scope};
+use dkms_engine::machine::Machine;
+use dkms_engine::machine::Memory;
 use dkms_engine::names::{KernelRelease, ModuleId};
+use dkms_engine::os::process::{Bond, Confinement};
 use dkms_engine::plan::{self, Plan, Request, Verb};
 use dkms_engine::report::{Event, Report, Watch};
-use dkms_engine::run::{Bond, Confinement};
-use dkms_engine::site::Site;
-use dkms_engine::survey::{self, Scope};
 use rstest::rstest;
 use testroot::TestRoot;
 
@@ -30,12 +30,12 @@ const K2: &str = "7.2.13-arch1-1";
 
 /// What was said while a plan was carried out.
 #[derive(Default)]
-struct Heard {
+struct Said {
     lines: Vec<String>,
     phases: Vec<String>,
 }
 
-impl Watch for Heard {
+impl Watch for Said {
     fn event(&mut self, event: &Event<'_>) {
         match event {
             Event::Says(line) => self.lines.push((*line).to_owned()),
@@ -48,20 +48,20 @@ impl Watch for Heard {
 }
 
 /// A root with the programs that tests count.
-struct Machine {
+struct TestMachine {
     root: TestRoot,
-    heard: Heard,
+    heard: Said,
     /// How many jobs may run, if not one for each processor.
     jobs: Option<usize>,
     /// Whether programs cannot be confined, as for a user who is not root.
     without_privileges: bool,
 }
 
-impl Machine {
+impl TestMachine {
     fn new() -> Self {
         Self {
             root: TestRoot::new(),
-            heard: Heard::default(),
+            heard: Said::default(),
             jobs: None,
             without_privileges: false,
         }
@@ -73,32 +73,32 @@ impl Machine {
         machine
     }
 
-    fn site(&self) -> Site {
-        let mut site = Site::for_hook(self.root.path());
-        site.tools.depmod = self.root.depmod();
+    fn machine(&self) -> Machine {
+        let mut machine = Machine::for_hook(self.root.path());
+        machine.tools.depmod = self.root.depmod();
         self.root.make();
-        site.env = site.env.first_in_path(&self.root.programs());
+        machine.env = machine.env.first_in_path(&self.root.programs());
         if self.without_privileges {
-            site.tools.confinement = Confinement::known(Bond::None);
+            machine.tools.confinement = Confinement::known(Bond::None);
         }
         if let Some(jobs) = self.jobs {
-            site.settings.set_jobs(jobs);
+            machine.settings.set_jobs(jobs);
         }
         // Not this machine's: a test is not to depend on it.
-        site.memory = Memory::at(&self.root.at("proc"), &self.root.at("cgroup"));
-        site
+        machine.memory = Memory::at(&self.root.at("proc"), &self.root.at("cgroup"));
+        machine
     }
 
     fn plan(&self, request: &Request) -> Plan {
-        let facts = survey::read(&self.site(), &Scope::default());
+        let facts = facts::read(&self.machine(), &Scope::default());
         plan::make(request, &facts).unwrap()
     }
 
     fn run(&mut self, request: &Request) -> Report {
-        let site = self.site();
-        let facts = survey::read(&site, &Scope::default());
+        let machine = self.machine();
+        let facts = facts::read(&machine, &Scope::default());
         let plan = plan::make(request, &facts).unwrap();
-        act::carry_out(&plan, &facts, &site, &mut self.heard)
+        act::carry_out(&plan, &facts, &machine, &mut self.heard)
     }
 
     /// What a hook does after a transaction with these targets.

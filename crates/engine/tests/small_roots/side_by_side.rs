@@ -3,7 +3,7 @@
 use super::*;
 
 /// A script that a module runs while it is built.
-fn build_script(machine: &Machine, module: &str, script: &str) {
+fn build_script(machine: &TestMachine, module: &str, script: &str) {
     let path = machine.root.at(format!("usr/src/{module}-1.0/while-building.sh"));
     let text = format!("#!/bin/bash\nROOT={}\n{script}\n", machine.root.path().display());
     fs::write(&path, text).unwrap();
@@ -12,7 +12,7 @@ fn build_script(machine: &Machine, module: &str, script: &str) {
 
 #[test]
 fn modules_are_built_side_by_side() {
-    let mut machine = Machine::with_kernel(K1);
+    let mut machine = TestMachine::with_kernel(K1);
     for module in ["foo", "bar"] {
         machine.root.source(module, "1.0").conf_line("PRE_BUILD=while-building.sh");
         // Each waits for the other: one after the other, the first would wait in vain.
@@ -32,7 +32,7 @@ fn modules_are_built_side_by_side() {
 #[case::in_places_of_their_own(false)]
 #[case::without_privileges(true)]
 fn no_more_compilers_run_than_the_bound(#[case] without_privileges: bool) {
-    let mut machine = Machine { jobs: Some(3), without_privileges, ..Machine::new() };
+    let mut machine = TestMachine { jobs: Some(3), without_privileges, ..TestMachine::new() };
     let modules = [
         ("a", "make -f many.mk"),
         ("b", "\'make\' -j9 -f many.mk"),
@@ -71,7 +71,7 @@ fn no_more_compilers_run_than_the_bound(#[case] without_privileges: bool) {
 
 #[test]
 fn what_builds_upon_another_waits_until_that_is_installed() {
-    let mut machine = Machine::with_kernel(K1);
+    let mut machine = TestMachine::with_kernel(K1);
     machine.root.source("spl", "1.0");
     machine
         .root
@@ -87,7 +87,7 @@ fn what_builds_upon_another_waits_until_that_is_installed() {
 
 #[test]
 fn what_builds_upon_a_failed_one_is_skipped() {
-    let mut machine = Machine::with_kernel(K1);
+    let mut machine = TestMachine::with_kernel(K1);
     machine.root.source("spl", "1.0").broken();
     machine.root.source("zfs", "1.0").conf_line("BUILD_DEPENDS=spl");
     machine.root.source("top", "1.0").conf_line("BUILD_DEPENDS=zfs");
@@ -101,13 +101,13 @@ fn what_builds_upon_a_failed_one_is_skipped() {
 
 /// Two kernels, and a module whose build for each writes into its directory, by the path that confs
 /// name, and does `then`. Where the machine can, each build waits until the other has begun.
-fn two_kernels(machine: &mut Machine, then: &str) {
+fn two_kernels(machine: &mut TestMachine, then: &str) {
     machine.root.kernel(K1).pkgbase("linux").headers();
     machine.root.kernel(K2).pkgbase("linux").headers();
     machine.root.source("foo", "1.0").conf_line("PRE_BUILD=while-building.sh");
     machine.jobs = Some(2);
-    let site = machine.site();
-    let wait = if site.tools.confinement.has_own_mounts(&site.tools, &site.trees.dkms) {
+    let real = machine.machine();
+    let wait = if real.tools.confinement.has_own_mounts(&real.tools, &real.trees.dkms) {
         format!(
             "for i in {{1..200}}; do [[ -e $ROOT/{K1} && -e $ROOT/{K2} ]] && break; sleep 0.05; done
              [[ -e $ROOT/{K1} && -e $ROOT/{K2} ]] || exit 1"
@@ -127,7 +127,7 @@ fn two_kernels(machine: &mut Machine, then: &str) {
 #[case::in_places_of_their_own(false)]
 #[case::one_after_the_other(true)]
 fn one_module_is_built_for_several_kernels(#[case] without_privileges: bool) {
-    let mut machine = Machine { without_privileges, ..Machine::new() };
+    let mut machine = TestMachine { without_privileges, ..TestMachine::new() };
     two_kernels(&mut machine, "");
     clean(&machine.sync(&["foo-1.0"], &[]));
     assert!(machine.installed(K1, "foo.ko") && machine.installed(K2, "foo.ko"));
@@ -136,7 +136,7 @@ fn one_module_is_built_for_several_kernels(#[case] without_privileges: bool) {
 
 #[test]
 fn what_a_failed_build_made_is_where_its_user_looks_until_it_succeeds() {
-    let mut machine = Machine::new();
+    let mut machine = TestMachine::new();
     two_kernels(&mut machine, &format!("[[ $kernelver != {K2} ]]"));
     let report = machine.sync(&["foo-1.0"], &[]);
     let failed: Vec<_> = report.failures().map(|(action, _)| action.to_string()).collect();

@@ -4,18 +4,19 @@ use super::*;
 
 #[test]
 fn directives_of_the_command_line_come_last() {
-    let mut machine = Machine::new();
+    let mut machine = TestMachine::new();
     machine.root.source("foo", "1.0").conf_line("PRE_BUILD=none.sh");
     machine.root.write("etc/dkms/foo.conf", "PRE_BUILD=nor-this.sh\n");
     machine.executable("usr/src/foo-1.0/own.sh", "#!/bin/sh\n");
-    machine.change = |site| site.asked.directives = vec![("PRE_BUILD".into(), "own.sh a".into())];
+    machine.change =
+        |machine| machine.options.directives = vec![("PRE_BUILD".into(), "own.sh a".into())];
     clean(&machine.install());
     let log = machine.root.read(format!("{BUILT}/log/make.log"));
     assert!(log.contains("/foo/1.0/build/own.sh a\n"), "{log}");
     // As a variable, too; but no more than directives can be set.
-    machine.change = |site| {
-        site.env = site.env.clone().with("DKMS_DIRECTIVE_A", "PRE_BUILD=own.sh a='b c'");
-        site.env = site.env.clone().with("DKMS_DIRECTIVE_B", "source_tree=/nowhere");
+    machine.change = |machine| {
+        machine.env = machine.env.clone().with("DKMS_DIRECTIVE_A", "PRE_BUILD=own.sh a='b c'");
+        machine.env = machine.env.clone().with("DKMS_DIRECTIVE_B", "source_tree=/nowhere");
     };
     clean(&machine.install());
     let log = machine.root.read(format!("{BUILT}/log/make.log"));
@@ -24,14 +25,14 @@ fn directives_of_the_command_line_come_last() {
 
 #[test]
 fn another_file_can_stand_for_the_conf() {
-    let mut machine = Machine::new();
+    let mut machine = TestMachine::new();
     machine.root.source("foo", "1.0");
     let conf = machine.root.read("usr/src/foo-1.0/dkms.conf");
     machine.root.write("etc/other.conf", format!("{conf}DEST_MODULE_NAME=other\n"));
-    machine.change = |site| {
-        let file = site.trees.root.join("etc/other.conf");
-        site.asked.conf = Some(file);
-        site.asked.module = Some("foo/1.0".parse().unwrap());
+    machine.change = |machine| {
+        let file = machine.trees.root.join("etc/other.conf");
+        machine.options.conf = Some(file);
+        machine.options.module = Some("foo/1.0".parse().unwrap());
     };
     clean(&machine.install());
     assert!(machine.root.exists(PLACED.replace("foo.ko", "other.ko")));
@@ -39,24 +40,25 @@ fn another_file_can_stand_for_the_conf() {
 
 #[test]
 fn headers_and_configuration_can_be_elsewhere() {
-    let mut machine = Machine::new();
+    let mut machine = TestMachine::new();
     machine.root.source("foo", "1.0").conf_line("BUILD_EXCLUSIVE_CONFIG=CONFIG_OTHER");
     let modules = machine.root.path().join("usr/lib/modules").join(K);
     fs::rename(modules.join("build"), machine.root.path().join("headers")).unwrap();
     failed(&machine.install(), 21);
-    machine.change = |site| site.asked.kernel_source = Some(site.trees.root.join("headers"));
+    machine.change =
+        |machine| machine.options.kernel_source = Some(machine.trees.root.join("headers"));
     failed(&machine.install(), 77);
     machine.root.write("config", "CONFIG_OTHER=y\n");
-    machine.change = |site| {
-        site.asked.kernel_source = Some(site.trees.root.join("headers"));
-        site.asked.kernel_config = Some(site.trees.root.join("config"));
+    machine.change = |machine| {
+        machine.options.kernel_source = Some(machine.trees.root.join("headers"));
+        machine.options.kernel_config = Some(machine.trees.root.join("config"));
     };
     clean(&machine.install());
 }
 
 #[test]
 fn builds_get_the_environment_that_is_set_for_them() {
-    let mut machine = Machine::new();
+    let mut machine = TestMachine::new();
     machine.script("PRE_BUILD", "echo CC=$CC; printf 'WORD=%s\\n' \"$WORD\"; echo OWN=$OWN");
     let headers = format!("usr/lib/modules/{K}/build");
     machine.root.write(format!("{headers}/.kernelvariables"), "CC = gcc-$(shell echo 99)\n");
@@ -69,7 +71,7 @@ fn builds_get_the_environment_that_is_set_for_them() {
 
 #[test]
 fn a_source_that_is_only_a_conf_is_refused() {
-    let mut machine = Machine::new();
+    let mut machine = TestMachine::new();
     machine.root.source("foo", "1.0");
     machine.root.remove("usr/src/foo-1.0/Makefile");
     machine.root.remove("usr/src/foo-1.0/foo.c");

@@ -16,11 +16,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use dkms_engine::act;
+use dkms_engine::facts::{self, Scope};
+use dkms_engine::machine::Machine;
 use dkms_engine::names::ModuleId;
 use dkms_engine::plan::{self, Request, Verb};
 use dkms_engine::report::{Event, Report, Watch};
-use dkms_engine::site::Site;
-use dkms_engine::survey::{self, Scope};
 use testroot::TestRoot;
 
 const K: &str = "7.2.12-arch1-1";
@@ -32,9 +32,9 @@ const PLACED: &str = "usr/lib/modules/7.2.12-arch1-1/updates/dkms/foo.ko";
 
 /// What was said while a plan was carried out.
 #[derive(Default)]
-struct Heard(Vec<String>);
+struct Said(Vec<String>);
 
-impl Watch for Heard {
+impl Watch for Said {
     fn event(&mut self, event: &Event<'_>) {
         if let Event::Says(line) = event {
             self.0.push((*line).to_owned());
@@ -42,40 +42,40 @@ impl Watch for Heard {
     }
 }
 
-struct Machine {
+struct TestMachine {
     root: TestRoot,
-    heard: Heard,
-    change: fn(&mut Site),
+    heard: Said,
+    change: fn(&mut Machine),
 }
 
-impl Machine {
+impl TestMachine {
     fn new() -> Self {
         let root = TestRoot::new();
         root.kernel(K).pkgbase("linux").headers();
-        Self { root, heard: Heard::default(), change: |_| {} }
+        Self { root, heard: Said::default(), change: |_| {} }
     }
 
-    fn site(&self) -> Site {
-        let mut site = Site::for_hook(self.root.path());
-        site.arch = "x86_64".parse().unwrap();
-        site.tools.depmod = self.root.depmod();
+    fn machine(&self) -> Machine {
+        let mut machine = Machine::for_hook(self.root.path());
+        machine.arch = "x86_64".parse().unwrap();
+        machine.tools.depmod = self.root.depmod();
         self.root.make();
-        site.env = site.env.first_in_path(&self.root.programs());
-        (self.change)(&mut site);
-        site
+        machine.env = machine.env.first_in_path(&self.root.programs());
+        (self.change)(&mut machine);
+        machine
     }
 
     fn run(&mut self, request: &Request) -> Report {
-        let site = self.site();
+        let machine = self.machine();
         let scope = Scope { kernels: Some([K.parse().unwrap()].into()), ..Scope::default() };
-        let facts = survey::read(&site, &scope);
+        let facts = facts::read(&machine, &scope);
         let plan = plan::make(request, &facts).unwrap();
-        act::carry_out(&plan, &facts, &site, &mut self.heard)
+        act::carry_out(&plan, &facts, &machine, &mut self.heard)
     }
 
     fn command(&mut self, verb: Verb, module: &str) -> Report {
         let kernels = Some(vec![K.parse().unwrap()]);
-        let force = self.site().asked.force;
+        let force = self.machine().options.force;
         self.run(&Request::Command { verb, module: id(module), kernels, force })
     }
 
@@ -153,7 +153,7 @@ fn failed(report: &Report, code: u8) -> String {
 
 #[test]
 fn the_administrators_command_runs_after_a_change() {
-    let mut machine = Machine::new();
+    let mut machine = TestMachine::new();
     machine.root.source("foo", "1.0");
     let command = "post_transaction='echo changed for $kernelver; exit 3'\n";
     machine.root.write("etc/dkms/framework.conf", command);
@@ -169,7 +169,7 @@ fn the_administrators_command_runs_after_a_change() {
 
 #[test]
 fn red_hats_weak_modules_hear_of_objects() {
-    let mut machine = Machine::new();
+    let mut machine = TestMachine::new();
     machine.root.write("etc/os-release", "ID=rhel\n");
     machine.root.source("foo", "1.0");
     machine.executable(
@@ -189,7 +189,7 @@ fn red_hats_weak_modules_hear_of_objects() {
 
 #[test]
 fn what_dkms_placed_as_its_conf_says_is_known_there() {
-    let mut machine = Machine::new();
+    let mut machine = TestMachine::new();
     machine.root.write("etc/os-release", "ID=alpine\n");
     machine.root.source("foo", "1.0");
     clean(&machine.install());
@@ -204,9 +204,10 @@ fn what_dkms_placed_as_its_conf_says_is_known_there() {
 
 #[test]
 fn an_addon_directory_is_above_all_distributions() {
-    let mut machine = Machine::new();
+    let mut machine = TestMachine::new();
     machine.root.source("foo", "1.0");
-    machine.change = |site| site.env = site.env.clone().with("ADDON_MODULES_DIR", "addon/x");
+    machine.change =
+        |machine| machine.env = machine.env.clone().with("ADDON_MODULES_DIR", "addon/x");
     clean(&machine.install());
     assert!(machine.root.exists(format!("usr/lib/modules/{K}/addon/x/foo.ko")));
 }

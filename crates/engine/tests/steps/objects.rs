@@ -6,16 +6,16 @@ use super::*;
 
 #[test]
 fn older_objects_do_not_take_the_place_of_newer_ones() {
-    let mut machine = Machine::new();
+    let mut machine = TestMachine::new();
     machine.root.source("foo", "1.0");
     let own = format!("usr/lib/modules/{K}/kernel/fs/foo.ko");
     machine.root.write(&own, kernel_object(K, "foo", &["version=1.10"]));
     let message = failed(&machine.install(), 6);
     assert!(message.contains("version 1.10 against 1.0"), "{message}");
-    machine.change = |site| site.asked.force_version = true;
+    machine.change = |machine| machine.options.force_version = true;
     clean(&machine.install());
     // What dkms placed itself is no hindrance; the kernel's own is, but is left alone.
-    machine.change = |site| site.asked.module = "foo/0.9".parse().ok();
+    machine.change = |machine| machine.options.module = "foo/0.9".parse().ok();
     machine.root.remove(&own);
     clean(&machine.command(Verb::Build, "foo/1.0"));
     machine.root.source("foo", "0.9");
@@ -28,7 +28,7 @@ fn older_objects_do_not_take_the_place_of_newer_ones() {
 
 #[test]
 fn the_same_object_is_not_installed_twice() {
-    let mut machine = Machine::new();
+    let mut machine = TestMachine::new();
     machine.root.source("foo", "1.0").objects(&["foo", "baz"]);
     clean(&machine.command(Verb::Build, "foo/1.0"));
     let built = fs::read(machine.root.path().join(format!("{BUILT}/module/foo.ko"))).unwrap();
@@ -41,7 +41,7 @@ fn the_same_object_is_not_installed_twice() {
 
 #[test]
 fn what_the_kernel_has_itself_by_now_is_not_installed() {
-    let mut machine = Machine::new();
+    let mut machine = TestMachine::new();
     let limit = "OBSOLETE_BY=7.2\nBUILD_EXCLUSIVE_KERNEL_MAX=9";
     machine.root.source("foo", "1.0").conf_line(limit);
     let message = failed(&machine.install(), 6);
@@ -52,9 +52,9 @@ fn what_the_kernel_has_itself_by_now_is_not_installed() {
 
 #[test]
 fn links_can_be_placed_and_removed() {
-    let mut machine = Machine::new();
+    let mut machine = TestMachine::new();
     machine.root.source("foo", "1.0");
-    machine.change = |site| site.settings.framework.symlink_modules = true;
+    machine.change = |machine| machine.settings.framework.symlink_modules = true;
     clean(&machine.install());
     let target = fs::read_link(machine.root.path().join(PLACED)).unwrap();
     assert!(target.ends_with(format!("dkms/foo/1.0/{K}/x86_64/module/foo.ko")), "{target:?}");

@@ -4,9 +4,9 @@ use super::*;
 
 #[test]
 fn adding_ends_as_post_add_ends_but_adds() {
-    let mut machine = Machine::new();
+    let mut machine = TestMachine::new();
     machine.script("POST_ADD", "echo $1 $2; pwd; exit 7");
-    machine.change = |site| site.asked.only_added = true;
+    machine.change = |machine| machine.options.only_added = true;
     let message = failed(&machine.command(Verb::Add, "foo/1.0"), 7);
     assert!(message.contains("foo/1.0: an argument"), "{message}");
     assert!(message.contains("usr/src/foo-1.0"), "{message}");
@@ -20,19 +20,19 @@ fn adding_ends_as_post_add_ends_but_adds() {
 
 #[test]
 fn pre_install_can_object() {
-    let mut machine = Machine::new();
+    let mut machine = TestMachine::new();
     machine.script("PRE_INSTALL", "echo not today; exit 3");
     let message = failed(&machine.install(), 101);
     assert!(message.contains("not today"), "{message}");
     assert!(!machine.root.exists(PLACED));
-    machine.change = |site| site.asked.force_install = true;
+    machine.change = |machine| machine.options.force_install = true;
     clean(&machine.install());
     assert!(machine.root.exists(PLACED));
 }
 
 #[test]
 fn the_administrators_script_takes_the_place_of_the_modules() {
-    let mut machine = Machine::new();
+    let mut machine = TestMachine::new();
     machine.script("POST_INSTALL", "echo the module says");
     machine.executable("etc/dkms/foo/POST_INSTALL.sh", "#!/bin/sh\npwd\n");
     clean(&machine.install());
@@ -42,7 +42,7 @@ fn the_administrators_script_takes_the_place_of_the_modules() {
 
 #[test]
 fn post_build_sees_the_new_result_and_adds_to_it() {
-    let mut machine = Machine::new();
+    let mut machine = TestMachine::new();
     machine.script("PRE_BUILD", "echo before");
     machine.script(
         "POST_BUILD",
@@ -92,7 +92,7 @@ fn post_build_sees_the_new_result_and_adds_to_it() {
 
 #[test]
 fn a_failing_post_build_leaves_the_old_result() {
-    let mut machine = Machine::new();
+    let mut machine = TestMachine::new();
     machine.script("POST_BUILD", "exit $(cat /dev/null $ANSWER)");
     clean(&machine.install());
     let old = machine.root.listing("var/lib/dkms/foo/1.0/7.2.12-arch1-1");
@@ -109,7 +109,7 @@ fn a_failing_post_build_leaves_the_old_result() {
 
 #[test]
 fn notes_what_it_was_built_upon() {
-    let mut machine = Machine::new();
+    let mut machine = TestMachine::new();
     let lines = "BUILD_DEPENDS=bar\nBUILD_DEPENDS_REBUILD=yes";
     machine.root.source("foo", "1.0").conf_line(lines);
     machine.root.source("bar", "2.1");

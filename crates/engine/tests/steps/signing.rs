@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use dkms_engine::sign;
+use dkms_engine::signing;
 
 use super::*;
 
@@ -20,7 +20,7 @@ signature="hash:$1 certificate:$(cksum <"$3")"
 
 #[test]
 fn objects_are_signed_and_signed_anew_with_another_key() {
-    let mut machine = Machine::new();
+    let mut machine = TestMachine::new();
     machine.root.source("foo", "1.0");
     machine.signs(SIGN_FILE);
     clean(&machine.install());
@@ -45,7 +45,7 @@ fn objects_are_signed_and_signed_anew_with_another_key() {
 
 #[test]
 fn what_cannot_be_signed_is_installed_with_a_warning() {
-    let mut machine = Machine::new();
+    let mut machine = TestMachine::new();
     machine.root.source("foo", "1.0");
     machine.signs("#!/bin/sh\necho half >>\"$4\"\necho no such key >&2\nexit 1\n");
     let report = machine.install();
@@ -59,7 +59,7 @@ fn what_cannot_be_signed_is_installed_with_a_warning() {
 
 #[test]
 fn who_cannot_sign_says_so_once() {
-    let mut machine = Machine::new();
+    let mut machine = TestMachine::new();
     machine.root.source("foo", "1.0");
     machine.root.source("bar", "1.0");
     machine.signs(SIGN_FILE);
@@ -74,7 +74,7 @@ fn who_cannot_sign_says_so_once() {
 #[test]
 fn nothing_is_signed_in_a_chroot_or_where_it_is_switched_off() {
     for setting in ["", "try_sign_modules=false\n", "try_sign_modules=not_in_chroot\n"] {
-        let mut machine = Machine::new();
+        let mut machine = TestMachine::new();
         machine.root.source("foo", "1.0");
         machine.signs(SIGN_FILE);
         machine.root.write("etc/dkms/framework.conf", setting);
@@ -86,24 +86,24 @@ fn nothing_is_signed_in_a_chroot_or_where_it_is_switched_off() {
 
 #[test]
 fn a_key_is_made_once_and_never_replaced() {
-    let machine = Machine::new();
-    let site = machine.site();
+    let test = TestMachine::new();
+    let machine = test.machine();
     let kernel = K.parse().unwrap();
-    let mok = sign::generate_mok(&site, Some(&kernel)).unwrap();
+    let mok = signing::generate_mok(&machine, Some(&kernel)).unwrap();
     assert!(mok.made);
     assert!(mok.to_string().contains("mokutil --import"));
     let key = fs::read(&mok.key).unwrap();
-    assert!(!sign::generate_mok(&site, Some(&kernel)).unwrap().made);
+    assert!(!signing::generate_mok(&machine, Some(&kernel)).unwrap().made);
     fs::remove_file(&mok.certificate).unwrap();
-    assert!(sign::generate_mok(&site, Some(&kernel)).unwrap().made);
+    assert!(signing::generate_mok(&machine, Some(&kernel)).unwrap().made);
     assert_eq!(fs::read(&mok.key).unwrap(), key, "it may be enrolled");
     assert!(Path::new(&mok.certificate).is_file());
 
-    machine.root.write(
+    test.root.write(
         "etc/dkms/framework.conf",
         "mok_signing_key='pkcs11:object=x'\nmok_certificate=/none\n",
     );
-    let failure = sign::generate_mok(&machine.site(), Some(&kernel)).unwrap_err();
+    let failure = signing::generate_mok(&test.machine(), Some(&kernel)).unwrap_err();
     assert_eq!(failure.code, 1);
     assert!(failure.message.contains("pkcs11:object=x"), "{}", failure.message);
 }

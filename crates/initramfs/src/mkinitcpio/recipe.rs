@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use dkms_engine::kernels::Kernel;
-use dkms_engine::site::Site;
+use dkms_engine::machine::{Kernel, Machine};
 use dkms_engine::version;
 
 use super::{Preset, presets_for};
@@ -18,15 +17,15 @@ use crate::shell::Variables;
 /// # Errors
 /// A sentence if the configuration cannot be read.
 pub(crate) fn wanted(
-    site: &Site,
+    machine: &Machine,
     kernel: &Kernel,
     image: &Image,
 ) -> Result<BTreeMap<KmodName, String>, String> {
-    let presets = presets_for(site, kernel);
+    let presets = presets_for(machine, kernel);
     let mut of_image = presets.iter().filter(|preset| image.preset.as_ref() == Some(&preset.name));
     let recipe = of_image.find_map(|preset| Recipe::of(preset, &image.path));
     let configuration = recipe.as_ref().and_then(Recipe::configuration);
-    let variables = Variables::read(site, &configurations(&site.trees.root, configuration))?;
+    let variables = Variables::read(machine, &configurations(&machine.trees.root, configuration))?;
     let options = recipe.as_ref().map(Recipe::options).unwrap_or_default();
 
     // `module?` may be missing (mkinitcpio.conf(5)).
@@ -121,7 +120,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::machine::machine;
+    use crate::machine::test_machine;
     use crate::mkinitcpio::images;
 
     const RELEASE: &str = "7.2.13-arch1-1";
@@ -133,9 +132,9 @@ mod tests {
              default_image=/boot/a.img\nfallback_uki=/efi/b.efi\n{preset}"
         );
         let files = [&[("etc/mkinitcpio.d/linux.preset", preset.as_str())], files].concat();
-        let (_root, site, kernel) = machine(RELEASE, &files);
-        let images = images(&site, &kernel);
-        let wanted = images.iter().map(|image| wanted(&site, &kernel, image).unwrap());
+        let (_root, machine, kernel) = test_machine(RELEASE, &files);
+        let images = images(&machine, &kernel);
+        let wanted = images.iter().map(|image| wanted(&machine, &kernel, image).unwrap());
         wanted.map(|wanted| wanted.keys().map(|name| name.as_str().to_owned()).collect()).collect()
     }
 

@@ -47,6 +47,8 @@ pub(crate) enum State {
     Modules,
     /// The same, and another kernel.
     TwoKernels,
+    /// One kernel with [`made_up::full_headers`], and the modules.
+    FullHeaders,
     /// One kernel and a hundred modules for it and nine others that look as if they were built.
     MadeUp,
 }
@@ -78,6 +80,12 @@ impl Machines {
             State::TwoKernels => {
                 let root = self.fork(side, State::Modules);
                 meter::transaction(&root, &["linux-lts-1", "linux-lts-headers-1"].map(find));
+                root
+            }
+            State::FullHeaders => {
+                let root = self.fork(side, State::Modules);
+                made_up::make_full_headers(&root);
+                meter::transaction(&root, &[made_up::full_headers()]);
                 root
             }
             State::MadeUp => {

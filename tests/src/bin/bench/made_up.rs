@@ -1,12 +1,38 @@
-//! Entries that nobody built: copies of a real one under other names and for other releases.
+//! Machines larger than the testbed's packages make them: more builds, more files of headers.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use stories::{Root, find};
+use stories::{Package, Root, find};
 use walkdir::WalkDir;
+
+/// Adds a file for every option of the kernel to a package of headers, as `make` leaves them and Arch packages them.
+/// Arguments: the package, its name and version, the kernel's release, the file to write.
+const ADD_OPTIONS: &str = r#"
+    set -e
+    tree=$(mktemp -d)
+    bsdtar -xf "$1" -C "$tree"
+    rm "$tree"/.[A-Z]*
+    cd "$tree/usr/lib/modules/$4/build/include/config"
+    sed -n 's/^CONFIG_\([A-Za-z0-9_]*\)=.*/\1/p' auto.conf | xargs touch
+    bash /srv/pack.sh "$5" "$2" "$3" "$tree"
+    rm -r "$tree"
+"#;
+
+/// The headers of `linux-1` with a file for every option; only where [`make_full_headers`] made the package.
+pub(crate) fn full_headers() -> Package {
+    Package { file: "/srv/full-headers.pkg.tar.zst".into(), ..find("linux-headers-1") }
+}
+
+/// Makes the package of [`full_headers`].
+pub(crate) fn make_full_headers(root: &Root) {
+    let from = find("linux-headers-1").file;
+    let Package { name, version, content, file } = full_headers();
+    root.write("srv/pack.sh", include_str!("../../../testbed/pack.sh"));
+    root.shell(&format!("set -- {from} {name} {version} {content} {file}; {ADD_OPTIONS}")).ok();
+}
 
 /// Makes of the one module `bbswitch`, installed for one kernel, this many for that many kernels.
 pub(crate) fn multiply(root: &Root, modules: usize, kernels: usize) {

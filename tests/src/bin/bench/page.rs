@@ -21,7 +21,9 @@ measurement begins from a fork of the same machine, on a tmpfs; the sides take t
 - **floor**: user and system time of plain `make` for the same modules, under one jobserver with all cores busy, divided by the
   number of cores: what compilers need that every module asks for everything. **floor / dkms** is the part of dkms's time
   that this is; ours asks once what the modules of a kernel have in common, and may come below it by as much.
-- **pacman**: the same transaction without any hook for modules.
+- **pacman**: the same transaction without any hook for modules. pacman runs in a UTF-8 locale.
+- **A full-size kernel's headers** are Debian's with an empty file in `include/config` for every option, as Arch's have them:
+  some 15,000 files.
 - From the milliseconds of `dkms status` and of hooks, both sides', is taken what `true` takes, started the same way: `env`,
   `chroot` and `sh` before it are the measurement's.
 
@@ -88,7 +90,7 @@ pub(crate) fn page(wanted: &Wanted, machines: &mut Machines, results: &Results) 
             ]);
         }
     }
-    let machine = machine(wanted.rounds, machines);
+    let machine = described_machine(wanted.rounds, machines);
     let mut page = format!("{INTRODUCTION}\n{machine}\n\n## Times\n\n{times}");
     page.push_str(&format!("\n## Processor time and memory\n\n{EFFORTS}\n{efforts}"));
     if let Some(simulation) = &wanted.simulation {
@@ -98,7 +100,7 @@ pub(crate) fn page(wanted: &Wanted, machines: &mut Machines, results: &Results) 
 }
 
 /// When, on what machine and with which programs it was measured.
-fn machine(rounds: usize, machines: &mut Machines) -> String {
+fn described_machine(rounds: usize, machines: &mut Machines) -> String {
     let root = machines.fork(Side::Dkms, State::Kernel);
     let line = |command: &str| root.shell(command).ok().text.trim().to_owned();
     format!(

@@ -2,9 +2,14 @@
 
 use super::*;
 
+use crate::conf::Autoinstall;
+use crate::dkms_tree::PendingWork;
+use crate::facts::{Built, Pair, SourceLink};
+use crate::plan::{Request, Verb};
+
 #[test]
 fn commands_refuse_in_dkmss_way() {
-    let machine = Machine::new(&[K1]).module("zfs/2.4").installed("zfs/2.4", K1).module("x/1");
+    let machine = TestMachine::new(&[K1]).module("zfs/2.4").installed("zfs/2.4", K1).module("x/1");
     let code = |verb, name: &str| machine.command(verb, name, &[K1]).unwrap_err().code;
     assert_eq!(code(Verb::Remove, "x/1"), 3, "not added");
     assert_eq!(code(Verb::Install, "y/1"), 2, "no source");
@@ -16,8 +21,10 @@ fn commands_refuse_in_dkmss_way() {
 
 #[test]
 fn remove_forgets_a_module_with_its_last_kernel() {
-    let machine =
-        Machine::new(&[K1, K2]).module("zfs/2.4").installed("zfs/2.4", K1).installed("zfs/2.4", K2);
+    let machine = TestMachine::new(&[K1, K2])
+        .module("zfs/2.4")
+        .installed("zfs/2.4", K1)
+        .installed("zfs/2.4", K2);
     let one = machine.command(Verb::Remove, "zfs/2.4", &[K1]).unwrap();
     assert!(!one.to_string().contains("forget zfs/2.4\n"), "{one}");
     let all = make(
@@ -42,14 +49,14 @@ fn remove_forgets_a_module_with_its_last_kernel() {
 }
 
 #[test]
-fn autoinstall_pays_debts_though_the_running_kernel_has_no_headers() {
-    let machine = Machine::new(&[K2])
+fn autoinstall_finishes_pending_work_though_the_running_kernel_has_no_headers() {
+    let machine = TestMachine::new(&[K2])
         .kernel(K1, |k| (k.kernel.headers, k.inputs) = (None, None))
         .module("zfs/2")
         .change("zfs/2", |m| m.link = SourceLink::Source);
     let request = Request::Autoinstall { kernels: Some(vec![kernel(K1)]) };
     assert_eq!(make(&request, &machine.0).unwrap_err().code, 21);
-    let plan = make(&request, &machine.owes(Debt::Kernel(kernel(K2))).0).unwrap();
+    let plan = make(&request, &machine.pending(PendingWork::Kernel(kernel(K2))).0).unwrap();
     assert!(plan.to_string().contains("install zfs/2 for 7.2.13"), "{plan}");
 }
 
@@ -59,7 +66,7 @@ fn not_installed(pair: &mut Pair) {
 
 #[test]
 fn match_does_for_one_kernel_what_was_done_for_another() {
-    let machine = Machine::new(&[K1, K2])
+    let machine = TestMachine::new(&[K1, K2])
         .module("zfs/2.4")
         .installed("zfs/2.4", K1)
         .module("x/1")
@@ -83,7 +90,7 @@ fn match_does_for_one_kernel_what_was_done_for_another() {
 
 #[test]
 fn a_kernel_that_comes_or_goes_takes_its_builds() {
-    let machine = Machine::new(&[K1])
+    let machine = TestMachine::new(&[K1])
         .module("zfs/2.4")
         .installed("zfs/2.4", K1)
         .module("x/1")
@@ -110,7 +117,7 @@ fn without_headers(about: &mut KernelFacts) {
 
 #[test]
 fn all_kernels_are_those_with_headers() {
-    let machine = Machine::new(&[K2, "6.18-lts"])
+    let machine = TestMachine::new(&[K2, "6.18-lts"])
         .kernel(K1, without_headers)
         .kernel("7.2.11-copy", |about| about.owned = false)
         .kernel("7.2.10-gone", |about| about.kernel.alive = false)
@@ -139,7 +146,7 @@ fn all_kernels_are_those_with_headers() {
 
 #[test]
 fn what_is_built_is_installed_for_all_kernels() {
-    let machine = Machine::new(&[K1, K2])
+    let machine = TestMachine::new(&[K1, K2])
         .module("zfs/2.4")
         .installed("zfs/2.4", K1)
         .installed("zfs/2.4", K2)
@@ -154,20 +161,20 @@ fn what_is_built_is_installed_for_all_kernels() {
 
 #[test]
 fn all_kernels_may_be_none() {
-    let code = |machine: &Machine| {
+    let code = |machine: &TestMachine| {
         let refusal = make(&for_all(Verb::Install, "zfs/2.4"), &machine.0).unwrap_err();
         (refusal.code, refusal.message)
     };
-    let machine = Machine::new(&[]).kernel(K1, without_headers).module("zfs/2.4");
+    let machine = TestMachine::new(&[]).kernel(K1, without_headers).module("zfs/2.4");
     let message = format!("{K1} (linux) has no headers: install linux-headers");
     assert_eq!(code(&machine), (21, message));
-    let machine = Machine::new(&[]).module("zfs/2.4");
+    let machine = TestMachine::new(&[]).module("zfs/2.4");
     assert_eq!(code(&machine), (21, "no kernel with headers is installed".into()));
 }
 
 #[test]
 fn autoinstall_for_all_kernels() {
-    let machine = Machine::new(&[K2, "6.18-lts"])
+    let machine = TestMachine::new(&[K2, "6.18-lts"])
         .kernel(K1, without_headers)
         .module("zfs/2.4")
         .installed("zfs/2.4", "6.18-lts");
@@ -178,7 +185,7 @@ fn autoinstall_for_all_kernels() {
     install zfs/2.4 for 7.2.13-arch1-1
     index the modules of 7.2.13-arch1-1 (depmod)
     ");
-    let machine = Machine::new(&[])
+    let machine = TestMachine::new(&[])
         .kernel(K1, without_headers)
         .module("zfs/2.4")
         .change("zfs/2.4", |m| m.link = SourceLink::Source);
@@ -188,7 +195,7 @@ fn autoinstall_for_all_kernels() {
 #[test]
 fn autoinstall_names_the_kernels_that_have_headers() {
     let message = |others: &[&str]| {
-        let machine = Machine::new(others)
+        let machine = TestMachine::new(others)
             .kernel(K1, without_headers)
             .module("zfs/2.4")
             .change("zfs/2.4", |m| m.link = SourceLink::Source);

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn what_builds_upon_another_follows_it() {
-    let machine = Machine::new(&[K1]).module("spl/1").module("zfs/2").depends("zfs/2", "spl");
+    let machine = TestMachine::new(&[K1]).module("spl/1").module("zfs/2").depends("zfs/2", "spl");
     let plan = machine.sync(&["zfs-2"], &[]);
     insta::assert_snapshot!(plan, @r"
     add spl/1
@@ -20,7 +20,7 @@ fn what_builds_upon_another_follows_it() {
 #[test]
 fn a_changed_dependency_is_a_reason_for_what_builds_upon_it() {
     let spl = pair("spl/1", &kernel(K1)).inputs.unwrap().fingerprint();
-    let plan = Machine::new(&[K1])
+    let plan = TestMachine::new(&[K1])
         .module("spl/1")
         .module("zfs/2")
         .depends("zfs/2", "spl")
@@ -43,7 +43,7 @@ fn a_changed_dependency_is_a_reason_for_what_builds_upon_it() {
 
 #[test]
 fn a_circle_of_dependencies_fails_its_modules_only() {
-    let plan = Machine::new(&[K1])
+    let plan = TestMachine::new(&[K1])
         .module("a/1")
         .module("b/1")
         .module("c/1")
@@ -57,7 +57,7 @@ fn a_circle_of_dependencies_fails_its_modules_only() {
 
 #[test]
 fn what_builds_upon_a_change_is_not_found_in_the_cache() {
-    let machine = Machine::new(&[K1])
+    let machine = TestMachine::new(&[K1])
         .module("spl/2")
         .module("zfs/2")
         .depends("zfs/2", "spl")
@@ -77,7 +77,7 @@ fn what_builds_upon_a_change_is_not_found_in_the_cache() {
 
 #[test]
 fn what_waited_for_a_dependency_follows_its_arrival() {
-    let plan = Machine::new(&[K1])
+    let plan = TestMachine::new(&[K1])
         .module("zfs/2")
         .depends("zfs/2", "spl")
         .module("spl/1")

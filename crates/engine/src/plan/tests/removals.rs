@@ -2,9 +2,13 @@
 
 use super::*;
 
+use crate::dkms_tree::{KnownFailure, PendingWork};
+use crate::facts::{Built, SourceLink, SourcePlace};
+use crate::plan::Note;
+
 #[test]
 fn a_version_bump_replaces_and_then_retires_the_old_one() {
-    let plan = Machine::new(&[K1])
+    let plan = TestMachine::new(&[K1])
         .module("zfs/2.3")
         .installed("zfs/2.3", K1)
         .gone("zfs/2.3")
@@ -28,7 +32,7 @@ fn the_old_version_stays_where_the_new_one_failed() {
         what: "zfs.c:1: error: no".into(),
         log: PathBuf::from("/var/lib/dkms/.log/zfs.log"),
     };
-    let machine = Machine::new(&[K1])
+    let machine = TestMachine::new(&[K1])
         .module("zfs/2.3")
         .installed("zfs/2.3", K1)
         .gone("zfs/2.3")
@@ -40,15 +44,18 @@ fn the_old_version_stays_where_the_new_one_failed() {
     note: zfs/2.3 stays installed for 7.2.12-arch1-1: the version that replaces it is not installed there
     use the kept source of zfs/2.3
     ");
-    assert_eq!(plan.settles, [].into(), "the removal stays owed");
-    let plan = machine.owes(Debt::Source("zfs-2.3".into())).gone("zfs/2.4").sync(&["zfs-2.4"], &[]);
+    assert_eq!(plan.finishes, [].into(), "the removal stays pending");
+    let plan = machine
+        .pending(PendingWork::Source("zfs-2.3".into()))
+        .gone("zfs/2.4")
+        .sync(&["zfs-2.4"], &[]);
     let text = plan.to_string();
     assert!(text.contains("uninstall zfs/2.3") && text.contains("forget zfs/2.3"), "{text}");
 }
 
 #[test]
 fn an_old_object_goes_where_the_new_version_is_not_meant() {
-    let plan = Machine::new(&[K1])
+    let plan = TestMachine::new(&[K1])
         .module("zfs/2.3")
         .installed("zfs/2.3", K1)
         .gone("zfs/2.3")
@@ -63,7 +70,8 @@ fn an_old_object_goes_where_the_new_version_is_not_meant() {
 
 #[test]
 fn a_missing_source_that_nobody_removed_is_left_alone() {
-    let machine = Machine::new(&[K1]).module("zfs/2.3").installed("zfs/2.3", K1).gone("zfs/2.3");
+    let machine =
+        TestMachine::new(&[K1]).module("zfs/2.3").installed("zfs/2.3", K1).gone("zfs/2.3");
     let plan = machine.sync(&["vhba-1"], &[]);
     assert_eq!(plan.steps, []);
     assert!(matches!(&plan.notes[..], [Note::SourceMissing { .. }]), "{plan}");
@@ -71,7 +79,7 @@ fn a_missing_source_that_nobody_removed_is_left_alone() {
 
 #[test]
 fn a_removed_kernel_takes_its_builds_along() {
-    let plan = Machine::new(&[K2])
+    let plan = TestMachine::new(&[K2])
         .kernel(K1, |k| (k.kernel.alive, k.kernel.headers) = (false, None))
         .module("zfs/2.4")
         .installed("zfs/2.4", K1)
@@ -85,7 +93,7 @@ fn a_removed_kernel_takes_its_builds_along() {
 
 #[test]
 fn removed_headers_remove_nothing() {
-    let plan = Machine::new(&[])
+    let plan = TestMachine::new(&[])
         .kernel(K1, |k| (k.kernel.headers, k.inputs) = (None, None))
         .module("zfs/2.4")
         .change("zfs/2.4", |module| module.link = SourceLink::Source)
@@ -99,19 +107,23 @@ fn removed_headers_remove_nothing() {
 
 #[test]
 fn a_copy_of_a_kernel_is_left_alone() {
-    let plan = Machine::new(&[])
+    let plan = TestMachine::new(&[])
         .kernel(K1, |k| k.owned = false)
         .module("zfs/2.4")
         .sync(&["zfs-2.4"], &[K1]);
     assert_eq!(plan.steps, []);
     assert_eq!(plan.notes, [Note::Copy(kernel(K1))]);
-    let left = Debt::LeftOver(kernel(K1));
-    assert!(plan.owes.contains(&left) && !plan.settles.contains(&left), "{:?}", plan.owes);
+    let left = PendingWork::LeftOver(kernel(K1));
+    assert!(
+        plan.notes_pending.contains(&left) && !plan.finishes.contains(&left),
+        "{:?}",
+        plan.notes_pending
+    );
 }
 
 #[test]
 fn a_broken_leftover_is_no_successor() {
-    let plan = Machine::new(&[K1])
+    let plan = TestMachine::new(&[K1])
         .module("zfs/1")
         .change("zfs/1", |m| (m.link, m.source) = (SourceLink::Broken, SourcePlace::Missing))
         .module("zfs/2")
@@ -124,8 +136,8 @@ fn a_broken_leftover_is_no_successor() {
 
 #[test]
 fn an_unreadable_install_tree_removes_nothing() {
-    let mut machine = Machine::new(&[]).module("zfs/2");
+    let mut machine = TestMachine::new(&[]).module("zfs/2");
     machine.0.kernels_known = false;
     assert_eq!(machine.sync(&[], &[K1]).steps, []);
-    assert_eq!(machine.sync(&[], &[K1]).settles, [].into());
+    assert_eq!(machine.sync(&[], &[K1]).finishes, [].into());
 }

@@ -1,0 +1,290 @@
+//! Carrying out a plan: the one room that changes the machine.
+
+mod build_loop;
+mod install_steps;
+mod interruption;
+mod pending;
+mod pending_images;
+mod post_transaction;
+mod retry;
+mod schedule;
+mod take_in;
+mod workers;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use crate::conf::Confs;
+use crate::dkms_tree::{BuiltObject, FORMAT, Inputs, PendingList, PendingWork, Record, cleanup};
+use crate::facts::Facts;
+use crate::failure::Failure;
+use crate::installing::{depmod, place, uninstall};
+use crate::machine::Machine;
+use crate::names::{KernelRelease, ModuleId, ModuleName};
+use crate::os::digest::Digest;
+use crate::os::durable::{self, FileError};
+use crate::os::{copy_tree, symlinks};
+use crate::plan::{Action, Plan, Step};
+use crate::report::timings::Recorder;
+use crate::report::{Event, Finished, Outcome, Report, Watch};
+use crate::{building, signing};
+
+use pending::PendingOfRun;
+
+/// Carries out `plan`, one step after the other. A step that fails stops only what builds upon it.
+/// Where the settings want it, and there is something to build, a page shows what took how long.
+///
+/// If we are asked to end (see [`Stop`](crate::os::process::Stop)), the builds are ended, the module that
+/// is being placed is finished and indexed, and the rest stays pending.
+///
+/// Whoever calls this holds the lock, and has read `facts` under it.
+pub fn carry_out(plan: &Plan, facts: &Facts, machine: &Machine, watch: &mut dyn Watch) -> Report {
+    let builds = plan.steps.iter().any(|step| matches!(step.action, Action::Build { .. }));
+    let Some(page) = machine.settings.timings().filter(|_| builds) else {
+        return run(plan, facts, machine, watch);
+    };
+    let mut recorder = Recorder::new(watch, machine.settings.jobs());
+    let mut report = run(plan, facts, machine, &mut recorder);
+    report.trouble.extend(recorder.write(page).err().map(|error| error.to_string()));
+    report
+}
+
+fn run(plan: &Plan, facts: &Facts, machine: &Machine, watch: &mut dyn Watch) -> Report {
+    watch.event(&Event::Planned(plan));
+    let confs = Confs::new(machine);
+    let mut run = Run {
+        facts,
+        machine,
+        pending: PendingList::of(&machine.trees),
+        confs: &confs,
+        report: Report::default(),
+        failed: BTreeSet::new(),
+        not_registered: BTreeSet::new(),
+        not_built: BTreeSet::new(),
+        own_pending: BTreeSet::new(),
+        touched: BTreeSet::new(),
+        watch,
+    };
+    let of_run = PendingOfRun::open(&machine.trees, plan, facts);
+    run.report.trouble.extend(of_run.note());
+    if !plan.steps.is_empty()
+        && let Err(error) = cleanup::remove_strays(machine)
+    {
+        run.report.trouble.push(error.to_string());
+    }
+    let (before, after) = build_loop::around_builds(plan);
+    before.iter().for_each(|step| run.step_unless_stopped(step));
+    run.builds(plan);
+    after.iter().for_each(|step| run.step_unless_stopped(step));
+    cleanup::remove_empty_directories(&machine.trees);
+    run.report.interrupted = run.interruption(plan);
+    if run.report.interrupted.is_none() {
+        post_transaction::all(machine, &run.report);
+        let trouble = of_run.clear_finished(&run.own_pending, &run.report);
+        run.report.trouble.extend(trouble);
+    }
+    run.report.warnings = machine.warnings.take();
+    run.report
+}
+
+struct Run<'a> {
+    facts: &'a Facts,
+    machine: &'a Machine,
+    pending: PendingList,
+    confs: &'a Confs<'a>,
+    report: Report,
+    /// Modules that are not what was planned, for each kernel.
+    failed: BTreeSet<(ModuleName, KernelRelease)>,
+    /// Modules that could not be made known.
+    not_registered: BTreeSet<ModuleId>,
+    /// Builds that did not come about: there is nothing to install.
+    not_built: BTreeSet<(ModuleId, KernelRelease)>,
+    /// Work that this run began itself; it is cleared when the run ends, after depmod.
+    own_pending: BTreeSet<PendingWork>,
+    /// Kernels that modules were placed for or taken from.
+    touched: BTreeSet<KernelRelease>,
+    watch: &'a mut dyn Watch,
+}
+
+impl Run<'_> {
+    fn step(&mut self, step: &Step) {
+        self.watch.event(&Event::Started(step));
+        let started = Instant::now();
+        let outcome = self.carry_out(&step.action).unwrap_or_else(Outcome::Failed);
+        self.finish(step, outcome, started.elapsed());
+    }
+
+    fn finish(&mut self, step: &Step, outcome: Outcome, elapsed: Duration) {
+        if outcome != Outcome::Done {
+            self.remember(&step.action);
+        }
+        let cut_short = self.is_stopped() && matches!(outcome, Outcome::Failed(_));
+        let outcome = if cut_short { Outcome::Skipped("interrupted".into()) } else { outcome };
+        let finished = Finished { step: step.clone(), outcome, elapsed };
+        self.watch.event(&Event::Finished(&finished));
+        if !cut_short {
+            self.report.finished.push(finished);
+        }
+    }
+
+    fn remember(&mut self, action: &Action) {
+        if let Action::Register(module) = action {
+            self.not_registered.insert(module.clone());
+        }
+        let (Some(module), Some(kernel)) = (action.module(), action.kernel()) else { return };
+        self.failed.insert((module.name.clone(), kernel.clone()));
+        if matches!(action, Action::Build { .. }) {
+            self.not_built.insert((module.clone(), kernel.clone()));
+        }
+    }
+
+    fn carry_out(&mut self, action: &Action) -> Result<Outcome, Failure> {
+        match action {
+            Action::TakeIn { module, from } => take_in::source(self.machine, module, from)?,
+            Action::Load { module, build, replace } => {
+                if !take_in::build(self.machine, module, build, *replace)? {
+                    return Ok(Outcome::Skipped("it is built already".into()));
+                }
+            }
+            Action::Register(module) => self.register(module)?,
+            Action::UseKept(module) => self.use_kept(module)?,
+            Action::Adopt { module, kernel, depends } => self.adopt(module, kernel, depends)?,
+            // Built beside others, see `builds`.
+            Action::Build { .. } => {}
+            Action::Install { module, kernel, replaces } => {
+                if self.not_built.contains(&(module.clone(), kernel.clone())) {
+                    self.note_unbuilt(module, kernel)?;
+                    return Ok(Outcome::Skipped("it was not built".into()));
+                }
+                self.note_install(module, kernel)?;
+                self.install(module, kernel, replaces.as_ref())?;
+            }
+            Action::Uninstall(module, kernel) => {
+                let work =
+                    PendingWork::Uninstall { module: module.clone(), kernel: kernel.clone() };
+                self.note_pending(work)?;
+                self.uninstall(module, kernel)?;
+            }
+            Action::Unbuild(module, kernel) => {
+                if uninstall::is_installed(self.machine, module, kernel) {
+                    return Ok(Outcome::Skipped(format!("{module} stays installed there")));
+                }
+                uninstall::unbuild(self.machine, module, kernel)?;
+                let begun = PendingWork::Install { module: module.clone(), kernel: kernel.clone() };
+                self.pending.clear(&begun)?;
+            }
+            Action::Deregister(module) => return self.deregister(module),
+            Action::Depmod(kernel) => depmod::depmod(self.machine, kernel)?,
+            Action::Sweep(kernel) => {
+                if !uninstall::sweep(self.machine, kernel)? {
+                    return Ok(Outcome::Skipped("its directory holds files of others".into()));
+                }
+            }
+            Action::Leave => cleanup::leave(self.machine)?,
+            Action::Fail { failure, .. } => return Err(failure.clone()),
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn has_failed(&self, name: &ModuleName, kernel: &KernelRelease) -> bool {
+        self.failed.contains(&(name.clone(), kernel.clone()))
+    }
+
+    /// Notes what is about to be begun, so that it is finished if we are not.
+    fn note_pending(&mut self, work: PendingWork) -> Result<(), FileError> {
+        self.pending.write(&work)?;
+        if let Some(opposite) = work.opposite() {
+            self.pending.clear(&opposite)?;
+            self.own_pending.remove(&opposite);
+        }
+        self.own_pending.insert(work);
+        Ok(())
+    }
+
+    /// What is begun with a module and a kernel.
+    fn note_install(&mut self, module: &ModuleId, kernel: &KernelRelease) -> Result<(), FileError> {
+        self.note_pending(PendingWork::Install { module: module.clone(), kernel: kernel.clone() })
+    }
+
+    fn use_kept(&self, module: &ModuleId) -> Result<(), Failure> {
+        let trees = &self.machine.trees;
+        let target = symlinks::text_for(&trees.root, &trees.kept(module));
+        durable::replace_link(&trees.source_link(module), &target)?;
+        Ok(())
+    }
+
+    fn adopt(
+        &mut self,
+        module: &ModuleId,
+        kernel: &KernelRelease,
+        depends: &BTreeMap<ModuleName, Digest>,
+    ) -> Result<(), Failure> {
+        let machine = self.machine;
+        let pair = self.facts.pair(module, kernel);
+        let (Some(inputs), Some(values)) =
+            (pair.and_then(|p| p.inputs.clone()), pair.and_then(|p| p.values().cloned()))
+        else {
+            return Err(Failure::new(1, "its source or the kernel's headers cannot be read"));
+        };
+        let installed = uninstall::is_installed(machine, module, kernel);
+        let mut objects = place::objects(machine, module, kernel);
+        if let Some(about) = self.facts.kernels.get(kernel) {
+            place::by_conf(machine, module, &about.kernel, &values, &mut objects);
+        }
+        let placed = objects.iter().filter(|_| installed).map(BuiltObject::in_place).collect();
+        // What dkms builds, it signs with the same key.
+        let signing = self.facts.kernels.get(kernel);
+        let signing = signing.and_then(|about| signing::certificate(machine, &about.kernel));
+        let record = Record {
+            format: FORMAT,
+            module: module.clone(),
+            kernel: kernel.clone(),
+            arch: machine.arch.clone(),
+            adopted: true,
+            build_seconds: 0,
+            compiler: String::new(),
+            inputs: Inputs { depends: depends.clone(), ..inputs },
+            values,
+            objects,
+            placed,
+            signing,
+        };
+        place::restore_originals(machine, module, kernel)?;
+        let source = machine.trees.source_link(module);
+        let source = symlinks::resolve(&machine.trees.root, &source)
+            .map_err(FileError::when("find", &source))?;
+        let kept = machine.trees.kept(module);
+        if source != kept && !kept.exists() {
+            // A copy: links would change the times by which the next one is judged.
+            building::keep(&source, &kept, copy_tree::copy_tree)?;
+        }
+        record.write(&Record::path(&machine.trees, module, kernel, &machine.arch))?;
+        Ok(())
+    }
+
+    fn say(&mut self, lines: &[String]) {
+        for line in lines {
+            self.watch.event(&Event::Says(line));
+        }
+    }
+
+    fn deregister(&mut self, module: &ModuleId) -> Result<Outcome, Failure> {
+        let kernels = self.facts.modules.get(module).map(|m| &m.pairs);
+        let kernels = kernels.into_iter().flat_map(|pairs| pairs.keys());
+        let left = kernels.clone().find(|kernel| {
+            let built = self.machine.trees.built(module, kernel, &self.machine.arch);
+            built.join("module").is_dir()
+        });
+        if let Some(kernel) = left {
+            return Ok(Outcome::Skipped(format!("it stays for {kernel}")));
+        }
+        let kernels: Vec<KernelRelease> = kernels.cloned().collect();
+        self.note_pending(PendingWork::Remove(module.clone()))?;
+        for kernel in &kernels {
+            let begun = PendingWork::Install { module: module.clone(), kernel: kernel.clone() };
+            self.pending.clear(&begun)?;
+        }
+        uninstall::deregister(self.machine, module, kernels.into_iter())?;
+        Ok(Outcome::Done)
+    }
+}

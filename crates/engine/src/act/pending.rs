@@ -1,0 +1,153 @@
+//! The pending work of one run: noted before its first step, cleared after its last.
+
+use std::collections::BTreeSet;
+
+use crate::dkms_tree::{PendingList, PendingWork};
+use crate::facts::Facts;
+use crate::machine::Trees;
+use crate::names::{KernelRelease, ModuleId};
+use crate::os::durable::FileError;
+use crate::plan::{Action, Plan};
+use crate::report::{Outcome, Report};
+
+/// The work that a plan notes and clears.
+pub(crate) struct PendingOfRun<'a> {
+    pending: PendingList,
+    plan: &'a Plan,
+    facts: &'a Facts,
+    /// The work that was pending before.
+    known: BTreeSet<&'a PendingWork>,
+}
+
+impl<'a> PendingOfRun<'a> {
+    pub(crate) fn open(trees: &Trees, plan: &'a Plan, facts: &'a Facts) -> Self {
+        Self { pending: PendingList::of(trees), plan, facts, known: facts.pending.iter().collect() }
+    }
+
+    /// Notes what was asked for, so that it is finished if we are not. What costs no step is not
+    /// worth a file, and neither is what the journal noted before the transaction.
+    ///
+    /// Answers what went wrong.
+    pub(crate) fn note(&self) -> Vec<String> {
+        let (mut sources, mut kernels) = (BTreeSet::new(), BTreeSet::new());
+        for work in self.plan.notes_pending.iter().filter(|work| !self.is_noted(work)) {
+            match work {
+                PendingWork::Source(dir) => drop(sources.insert(dir.clone())),
+                PendingWork::Kernel(kernel) => drop(kernels.insert(kernel.clone())),
+                _ => {}
+            }
+        }
+        if self.plan.steps.is_empty() || (sources.is_empty() && kernels.is_empty()) {
+            return Vec::new();
+        }
+        trouble(self.pending.write(&PendingWork::Transaction { sources, kernels }))
+    }
+
+    fn is_noted(&self, work: &PendingWork) -> bool {
+        self.known.contains(work)
+            || self.known.iter().any(|known| match (known, work) {
+                (PendingWork::Transaction { sources, .. }, PendingWork::Source(dir)) => {
+                    sources.contains(dir)
+                }
+                (PendingWork::Transaction { kernels, .. }, PendingWork::Kernel(kernel)) => {
+                    kernels.contains(kernel)
+                }
+                _ => false,
+            })
+    }
+
+    /// Clears what is finished. What failed because of the machine stays pending, each part by itself.
+    ///
+    /// Answers what went wrong.
+    pub(crate) fn clear_finished(
+        &self,
+        own: &BTreeSet<PendingWork>,
+        report: &Report,
+    ) -> Vec<String> {
+        let mut problems = Vec::new();
+        if report
+            .finished
+            .iter()
+            .any(|done| done.step.action == Action::Leave && done.outcome == Outcome::Done)
+        {
+            return problems;
+        }
+        let left = Unfinished::of(report);
+        for work in &self.plan.notes_pending {
+            let finished = self.plan.finishes.contains(work) && !self.is_still_pending(work, &left);
+            if !finished {
+                problems.extend(trouble(self.pending.write(work)));
+            }
+        }
+        for work in self.plan.finishes.iter().chain(own) {
+            let noted = own.contains(work) || self.known.contains(work);
+            if noted && !self.is_still_pending(work, &left) {
+                problems.extend(trouble(self.pending.clear(work)));
+            }
+        }
+        // Taken apart by now: what stays pending of a transaction has a file of its own.
+        if problems.is_empty() && !self.plan.notes_pending.is_empty() {
+            let transactions = self.pending.read();
+            for work in transactions.iter().filter(|d| matches!(d, PendingWork::Transaction { .. }))
+            {
+                problems.extend(trouble(self.pending.clear(work)));
+            }
+        }
+        problems
+    }
+
+    fn is_still_pending(&self, work: &PendingWork, left: &Unfinished) -> bool {
+        match work {
+            PendingWork::Source(dir) => {
+                let mut modules = self.facts.modules.iter().filter(|(_, m)| m.source_dir == *dir);
+                modules.any(|(id, _)| left.stayed.contains(id) || left.concerns(Some(id), None))
+            }
+            PendingWork::Kernel(kernel) => left.concerns(None, Some(kernel)),
+            PendingWork::Install { module, kernel } | PendingWork::Uninstall { module, kernel } => {
+                left.concerns(Some(module), Some(kernel))
+            }
+            PendingWork::Remove(module) => {
+                left.stayed.contains(module) || left.concerns(Some(module), None)
+            }
+            PendingWork::LeftOver(_)
+            | PendingWork::Transaction { .. }
+            | PendingWork::Image { .. } => false,
+        }
+    }
+}
+
+fn trouble(result: Result<(), FileError>) -> Vec<String> {
+    result.err().map(|error| error.to_string()).into_iter().collect()
+}
+
+/// What a run leaves to be done. Gathered once: a transaction may note_pending as much as it has targets.
+struct Unfinished<'a> {
+    /// Modules that were to be forgotten and had to stay.
+    stayed: BTreeSet<&'a ModuleId>,
+    /// What failed and may not fail the next time.
+    passing: Vec<&'a Action>,
+}
+
+impl<'a> Unfinished<'a> {
+    fn of(report: &'a Report) -> Self {
+        let stayed = report.finished.iter().filter_map(|done| match &done.step.action {
+            Action::Deregister(module) if matches!(done.outcome, Outcome::Skipped(_)) => {
+                Some(module)
+            }
+            _ => None,
+        });
+        let passing = report.failures().filter(|(_, failed)| failed.transient);
+        Self { stayed: stayed.collect(), passing: passing.map(|(action, _)| action).collect() }
+    }
+
+    /// Whether something that failed is about these.
+    fn concerns(&self, module: Option<&ModuleId>, kernel: Option<&KernelRelease>) -> bool {
+        self.passing.iter().any(|action| {
+            let same_kernel =
+                kernel.is_none() || action.kernel().is_none() || action.kernel() == kernel;
+            let same_module =
+                module.is_none() || action.module().is_none() || action.module() == module;
+            same_kernel && same_module
+        })
+    }
+}

@@ -1,0 +1,81 @@
+//! What is done once, when a run has changed something: loading modules, and the administrator's
+//! own command.
+
+use std::collections::BTreeSet;
+
+use crate::building::MakeLog;
+use crate::installing::load;
+use crate::machine::Machine;
+use crate::machine::running_release;
+use crate::names::KernelRelease;
+use crate::os::durable;
+use crate::os::process::{Output, Program};
+use crate::plan::Action;
+use crate::report::{Outcome, Report};
+
+/// Loads what was installed for the running kernel, if somebody wants that, and runs
+/// `post_transaction` (dkms-behaviour 5.6). Neither changes what a run ends with.
+pub(crate) fn all(machine: &Machine, report: &Report) {
+    let done: Vec<&Action> = report
+        .finished
+        .iter()
+        .filter(|finished| finished.outcome == Outcome::Done)
+        .map(|finished| &finished.step.action)
+        .collect();
+    if machine.settings.framework.modprobe_on_install {
+        let installed: BTreeSet<&KernelRelease> = done
+            .iter()
+            .filter(|action| matches!(action, Action::Install { .. }))
+            .filter_map(|action| action.kernel())
+            .collect();
+        installed.into_iter().for_each(|kernel| load::load_modules(machine, kernel));
+    }
+    let changes = |action: &&&Action| {
+        matches!(
+            action,
+            Action::Install { .. }
+                | Action::Uninstall(..)
+                | Action::Unbuild(..)
+                | Action::Deregister(_)
+        )
+    };
+    if let Some(first) = done.iter().find(changes)
+        && machine.settings.framework.post_transaction.is_some()
+    {
+        let kernel = first.kernel().cloned().or_else(running_release);
+        post_transaction(machine, kernel.as_ref());
+    }
+}
+
+/// Runs the command, which may name `$kernelver`: the first kernel for which something changed.
+fn post_transaction(machine: &Machine, kernel: Option<&KernelRelease>) {
+    let Some(command) = machine.framework(kernel).post_transaction else { return };
+    if let Err(error) = durable::create_dirs(&machine.trees.dkms) {
+        return machine.warnings.add(error.to_string());
+    }
+    let log = machine.trees.dkms.join("post_transaction.log");
+    let mut env = machine.env.clone().with(crate::machine::lock::WITHIN, "1");
+    if let Some(kernel) = kernel {
+        env = env.with("kernelver", kernel.as_str());
+    }
+    let program = Program::new(machine.tools.bash.clone(), &env)
+        .args(["--norc", "--noprofile", "-c", &command])
+        .cwd("/")
+        .deadline(machine.settings.build_timeout())
+        .confined(&machine.tools);
+    let ran = MakeLog::without_head(&log).map_err(|error| error.to_string()).and_then(|mut log| {
+        log.step("Running the post_transaction command", &command, |file| {
+            program.output(Output::Log(file)).run()
+        })
+        .map_err(|error| error.to_string())
+    });
+    match ran {
+        Ok(ended) if ended.success() => {}
+        Ok(ended) => machine.warnings.add(format!(
+            "post_transaction failed ({}): {command}; see {}",
+            ended.how,
+            log.display()
+        )),
+        Err(error) => machine.warnings.add(format!("post_transaction was not run: {error}")),
+    }
+}

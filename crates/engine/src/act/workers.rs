@@ -1,0 +1,282 @@
+//! Builds side by side: each with a token of the jobserver, and what came of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::Scope;
+use std::time::{Duration, Instant};
+
+use crate::act::schedule::{BuildTask, Schedule};
+use crate::building::{Build, Shared};
+use crate::conf::Confs;
+use crate::dkms_tree::{Workplace, are_private};
+use crate::facts::{Facts, Pair};
+use crate::failure::Failure;
+use crate::machine::Machine;
+use crate::names::{KernelRelease, ModuleId, ModuleName};
+use crate::os::digest::Digest;
+use crate::os::symlinks;
+use crate::plan::{Action, Plan, Step};
+use crate::report::Phase;
+
+/// How long nothing must happen while no build runs before the tokens count as lost.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// A module to be built for a kernel, and what is done with the result.
+pub(crate) struct Job<'a> {
+    /// The step that builds.
+    pub step: &'a Step,
+    /// The step that installs, if it is to be installed.
+    pub install: Option<&'a Step>,
+    /// The module.
+    pub module: &'a ModuleId,
+    /// For this kernel.
+    pub kernel: &'a KernelRelease,
+    /// What has to be built and installed before.
+    pub after: &'a [ModuleName],
+    depends: &'a BTreeMap<ModuleName, Digest>,
+}
+
+/// The jobs of a plan.
+pub(crate) fn jobs<'a>(plan: &'a Plan) -> Vec<Job<'a>> {
+    let job = |step: &'a Step| match &step.action {
+        Action::Build { module, kernel, after, depends } => {
+            let install = plan.steps.iter().find(|other| {
+                matches!(&other.action, Action::Install { module: m, kernel: k, .. }
+                    if m == module && k == kernel)
+            });
+            Some(Job { step, install, module, kernel, after, depends })
+        }
+        _ => None,
+    };
+    plan.steps.iter().filter_map(job).collect()
+}
+
+/// The order of jobs. Where a build cannot have its directory for itself, those of one module
+/// follow each other.
+pub(crate) fn schedule(jobs: &[Job<'_>], facts: &Facts, machine: &Machine) -> Schedule {
+    let alone = !are_private(machine);
+    let modules: Vec<&ModuleName> =
+        jobs.iter().map(|job| &job.module.name).collect::<BTreeSet<_>>().into_iter().collect();
+    let task = |job: &Job<'_>| BuildTask {
+        length: length(job, facts, machine),
+        after: (0..jobs.len())
+            .filter(|other| {
+                let other = &jobs[*other];
+                other.kernel == job.kernel && job.after.contains(&other.module.name)
+            })
+            .collect(),
+        one_of: modules.binary_search(&&job.module.name).ok().filter(|_| alone),
+    };
+    Schedule::new(jobs.iter().map(task).collect())
+}
+
+/// How long a build probably takes: as long as it took for this kernel; else as long as it took at
+/// most for another, or in another version; else a second for each C file, since most of the
+/// time goes into the kernel's own headers, for each anew.
+fn length(job: &Job<'_>, facts: &Facts, machine: &Machine) -> Duration {
+    if job.step.is_cached() {
+        return Duration::ZERO;
+    }
+    let taken = |pair: &crate::facts::Pair| {
+        let record = pair.built.as_ref()?.record.as_ref()?;
+        (!record.adopted).then_some(record.build_seconds)
+    };
+    let before = facts.pair(job.module, job.kernel).and_then(taken).or_else(|| {
+        let pairs = facts.versions(&job.module.name).flat_map(|(_, module)| module.pairs.values());
+        pairs.filter_map(taken).max()
+    });
+    let seconds = before.unwrap_or_else(|| {
+        let source = symlinks::resolve(&machine.trees.root, &machine.trees.source_link(job.module));
+        let files = source.map(|dir| walkdir::WalkDir::new(dir).into_iter().flatten());
+        let is_c = |entry: &walkdir::DirEntry| entry.path().extension() == Some("c".as_ref());
+        files.map_or(0, |files| files.filter(is_c).count() as u64)
+    });
+    Duration::from_secs(seconds)
+}
+
+/// What the workers tells.
+pub(crate) enum WorkerEvent {
+    /// There is a token for one more build.
+    Token(Token),
+    /// A build came to another phase, at that time.
+    Phase(usize, Phase, Instant),
+    /// A build has ended: its number, how, and how long it took.
+    Ended(usize, Result<(), Failure>, Duration),
+}
+
+/// What a build needs before it starts. make counts it as the one for its own first job.
+pub(crate) type Token = std::io::Result<jobserver::Acquired>;
+
+/// The builds that run.
+pub(crate) struct Workers<'scope, 'env> {
+    scope: &'scope Scope<'scope, 'env>,
+    machine: &'env Machine,
+    facts: &'env Facts,
+    confs: &'env Confs<'env>,
+    client: &'env jobserver::Client,
+    shared: &'env BTreeMap<&'env ModuleId, Mutex<Shared>>,
+    objects: &'env BTreeMap<&'env KernelRelease, usize>,
+    sender: Sender<WorkerEvent>,
+    receiver: Receiver<WorkerEvent>,
+    running: usize,
+    asked: bool,
+}
+
+/// How many objects are compiled for each kernel, as far as the confs tell.
+pub(crate) fn objects<'a>(jobs: &[Job<'a>], facts: &Facts) -> BTreeMap<&'a KernelRelease, usize> {
+    let mut objects = BTreeMap::new();
+    for job in jobs.iter().filter(|job| !job.step.is_cached()) {
+        let values = facts.pair(job.module, job.kernel).and_then(Pair::values);
+        let named = values.map_or(0, |values| values.elements("BUILT_MODULE_NAME").count());
+        *objects.entry(job.kernel).or_default() += named.max(1);
+    }
+    objects
+}
+
+/// Something for the builds of each module to share.
+pub(crate) fn shared<'a>(jobs: &[Job<'a>]) -> BTreeMap<&'a ModuleId, Mutex<Shared>> {
+    jobs.iter().map(|job| (job.module, Mutex::default())).collect()
+}
+
+impl<'scope, 'env> Workers<'scope, 'env> {
+    /// A workers without work. `client` holds a token for each job that may run at once.
+    pub(crate) fn new(
+        scope: &'scope Scope<'scope, 'env>,
+        machine: &'env Machine,
+        facts: &'env Facts,
+        confs: &'env Confs<'env>,
+        client: &'env jobserver::Client,
+        shared: &'env BTreeMap<&'env ModuleId, Mutex<Shared>>,
+        objects: &'env BTreeMap<&'env KernelRelease, usize>,
+    ) -> Self {
+        let (sender, receiver) = channel();
+        Self {
+            scope,
+            machine,
+            facts,
+            confs,
+            client,
+            shared,
+            objects,
+            sender,
+            receiver,
+            running: 0,
+            asked: false,
+        }
+    }
+
+    /// How many builds were started and have not ended.
+    pub(crate) fn running(&self) -> usize {
+        self.running
+    }
+
+    /// Asks for a token, if none is asked for.
+    pub(crate) fn ask_for_token(&mut self) {
+        if !self.asked {
+            self.asked = true;
+            let (client, sender) = (self.client, self.sender.clone());
+            // Nobody listens any more only if the whole run has ended.
+            self.scope.spawn(move || drop(sender.send(WorkerEvent::Token(client.acquire()))));
+        }
+    }
+
+    /// Starts a build; its end is told under `number`.
+    pub(crate) fn start(&mut self, number: usize, job: &Job<'env>, token: Token) {
+        self.start_with(self.client, number, job, token);
+    }
+
+    /// Starts a build that has to do with the one token of `client`.
+    pub(crate) fn start_alone(
+        &mut self,
+        number: usize,
+        job: &Job<'env>,
+        client: &'env jobserver::Client,
+    ) {
+        self.start_with(client, number, job, client.acquire());
+    }
+
+    fn start_with(
+        &mut self,
+        client: &'env jobserver::Client,
+        number: usize,
+        job: &Job<'env>,
+        token: Token,
+    ) {
+        let (machine, facts, confs) = (self.machine, self.facts, self.confs);
+        let (module, kernel, depends) = (job.module, job.kernel, job.depends);
+        let cached = job.step.is_cached();
+        let objects = self.objects.get(kernel).copied().unwrap_or_default();
+        let (shared, sender) = (&self.shared[module], self.sender.clone());
+        self.running += 1;
+        self.scope.spawn(move || {
+            let started = Instant::now();
+            let tell = |phase| drop(sender.send(WorkerEvent::Phase(number, phase, Instant::now())));
+            let built = match (token, facts.kernels.get(kernel)) {
+                (Err(error), _) => Err(Failure::transient(
+                    1,
+                    format!("cannot get a token of the jobserver: {error}"),
+                )),
+                (Ok(_), _) if machine.tools.stop.asked().is_some() => {
+                    Err(Failure::transient(1, "interrupted"))
+                }
+                (Ok(_), None) => Err(Failure::new(21, format!("there is no kernel {kernel}"))),
+                (Ok(_token), Some(about)) => {
+                    let kernel = &about.kernel;
+                    let workplace = Workplace::of(machine, module, kernel);
+                    Build {
+                        machine,
+                        id: module,
+                        kernel,
+                        depends,
+                        jobserver: client,
+                        workplace,
+                        shared,
+                        tell: &tell,
+                        cached,
+                        objects,
+                    }
+                    .run(facts, confs)
+                }
+            };
+            let _ = sender.send(WorkerEvent::Ended(number, built, started.elapsed()));
+        });
+    }
+
+    /// What has happened already, if anything has.
+    pub(crate) fn news(&mut self) -> Option<WorkerEvent> {
+        let news = self.receiver.try_recv().ok()?;
+        Some(self.note(news))
+    }
+
+    /// Waits for what happens next; nothing if nothing can.
+    ///
+    /// make does not give tokens back when it is killed. If all are lost, a new one is made; at
+    /// once if the run is stopped, since only the waiting has to end then.
+    pub(crate) fn wait(&mut self) -> Option<WorkerEvent> {
+        while self.running > 0 || self.asked {
+            let stopped = self.machine.tools.stop.asked().is_some();
+            let patience = if stopped && self.running == 0 { Duration::ZERO } else { QUIET };
+            match self.receiver.recv_timeout(patience) {
+                Ok(news) => return Some(self.note(news)),
+                Err(RecvTimeoutError::Timeout) if self.running == 0 => {
+                    if let Err(error) = self.client.release_raw() {
+                        log::warn!("the jobserver takes no token: {error}");
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+        None
+    }
+
+    fn note(&mut self, news: WorkerEvent) -> WorkerEvent {
+        match news {
+            WorkerEvent::Token(_) => self.asked = false,
+            WorkerEvent::Phase(..) => {}
+            WorkerEvent::Ended(..) => self.running -= 1,
+        }
+        news
+    }
+}

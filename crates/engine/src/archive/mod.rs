@@ -1,0 +1,285 @@
+//! Archives of modules, as `dkms mktarball` writes and `ldtarball` reads them.
+
+mod arrive;
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::dkms_tree::FILE_NAME;
+use crate::failure::Failure;
+use crate::machine::Machine;
+use crate::names::{Arch, KernelRelease, ModuleId};
+use crate::os::durable::{self, FileError};
+use crate::os::process::{Environment, Output, Program};
+use crate::os::{copy_tree, symlinks};
+
+use arrive::{BUILDS, NO_SOURCE, SOURCE};
+pub use arrive::{from_directory, from_unpacked};
+
+/// What goes into an archive.
+#[derive(Debug)]
+pub struct Packing {
+    /// The module.
+    pub id: ModuleId,
+    /// What was built of it; nothing with `--source-only`.
+    pub builds: Option<Vec<(KernelRelease, Arch)>>,
+    /// Whether its source goes along; not with `--binaries-only`.
+    pub source: bool,
+    /// `--archive`: a path, or a name in the usual directory.
+    pub archive: Option<PathBuf>,
+}
+
+impl Packing {
+    /// Writes the archive and gives its path.
+    ///
+    /// # Errors
+    /// [`Failure`]: 6 if it is not built for one of the kernels or cannot be packed, 9 if the
+    /// archive's directory cannot be written to.
+    pub fn write(&self, machine: &Machine) -> Result<PathBuf, Failure> {
+        let room = temporary(machine)?;
+        let failed = |error: FileError| Failure::new(6, error.to_string());
+        self.gather(machine, room.path()).map_err(failed)?;
+        let target = self.target(machine);
+        let dir = target.parent().unwrap_or(Path::new("."));
+        let unwritable =
+            |why: String| Failure::new(9, format!("{} cannot be written: {why}", dir.display()));
+        durable::create_dirs(dir).map_err(|error| unwritable(error.source.to_string()))?;
+        // Beside its place, so that there is never half of it. The end of its name says how it
+        // is compressed.
+        let name = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let beside = tempfile::Builder::new().prefix(durable::UNFINISHED).tempdir_in(dir);
+        let beside = beside.map_err(|error| unwritable(error.to_string()))?;
+        let unfinished = beside.path().join(&name);
+        let words = [OsString::from("--create"), "--auto-compress".into(), "--file".into()];
+        let words = words.into_iter().chain([unfinished.clone().into()]);
+        let words = words.chain(["--directory".into(), room.path().into(), ".".into()]);
+        tar(machine, &env(machine), words, Output::Capture).map_err(|why| Failure::new(6, why))?;
+        let placed = fs::rename(&unfinished, &target).map_err(FileError::when("write", &target));
+        placed.map_err(|error| Failure::new(9, error.to_string()))?;
+        Ok(target)
+    }
+
+    /// Lays out in `room` what is to be packed (dkms-behaviour 8.3).
+    fn gather(&self, machine: &Machine, room: &Path) -> Result<(), FileError> {
+        let trees = &machine.trees;
+        durable::create_dirs(&room.join(BUILDS))?;
+        for (kernel, arch) in self.builds.iter().flatten() {
+            let to = room.join(BUILDS).join(kernel);
+            durable::create_dirs(&to)?;
+            copy_tree::copy_tree(&trees.built(&self.id, kernel, arch), &to.join(arch))?;
+            remove_own_files(&to.join(arch))?;
+        }
+        let link = trees.source_link(&self.id);
+        let source = symlinks::resolve(&trees.root, &link).unwrap_or(link);
+        if self.source {
+            return copy_tree::copy_tree(&source, &room.join(SOURCE));
+        }
+        let dir = room.join(NO_SOURCE);
+        durable::create_dirs(&dir)?;
+        durable::write(&dir.join("PACKAGE_NAME"), format!("{}\n", self.id.name).as_bytes())?;
+        durable::write(&dir.join("PACKAGE_VERSION"), format!("{}\n", self.id.version).as_bytes())?;
+        let conf = machine.options.conf_of(&self.id, &source);
+        let text = fs::read(&conf).map_err(FileError::when("read", &conf))?;
+        durable::write(&dir.join("dkms.conf"), &text)
+    }
+
+    /// Where the archive goes. As with dkms a bare name is one in the module's own directory.
+    fn target(&self, machine: &Machine) -> PathBuf {
+        let usual = machine.trees.version(&self.id).join("tarball");
+        match &self.archive {
+            Some(path) if path.components().count() > 1 || path.is_absolute() => path.clone(),
+            Some(name) => usual.join(name),
+            None => usual.join(self.name()),
+        }
+    }
+
+    fn name(&self) -> String {
+        let builds = self.builds.as_ref().map(|builds| {
+            let names = builds.iter().map(|(kernel, arch)| format!("kernel{kernel}-{arch}"));
+            names.collect::<Vec<_>>().join("-")
+        });
+        let what = match builds {
+            None => "source-only".to_owned(),
+            Some(kernels) if kernels.chars().count() >= 200 => "manykernels".to_owned(),
+            Some(kernels) => kernels,
+        };
+        format!("{}-{what}.dkms.tar.gz", self.id.source_dir())
+    }
+}
+
+/// An archive that was unpacked. What it held goes when this is dropped.
+#[derive(Debug)]
+pub struct Unpacked(TempDir);
+
+impl Unpacked {
+    /// The directory with its members.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+/// Unpacks an archive into a directory of its own.
+///
+/// # Errors
+/// [`Failure`], with nothing written elsewhere: 2 if the file is not there, 3 if it is no archive,
+/// 7 if it holds what would lead out of its directory, 9 for an rpm package.
+pub fn unpack(machine: &Machine, file: &Path) -> Result<Unpacked, Failure> {
+    let shown = file.display();
+    if !file.is_file() {
+        return Err(Failure::new(2, format!("{shown}: there is no such file")));
+    }
+    if file.extension().is_some_and(|end| end == "rpm") {
+        let message = format!("{shown} is for rpm: rpm -Uvh {shown}, and then dkms autoinstall");
+        return Err(Failure::new(9, message));
+    }
+    let no_archive = |why: String| Failure::new(3, format!("{shown} cannot be unpacked: {why}"));
+    let evil = |member: &str| {
+        let message =
+            format!("{shown}: {member:?} leads out of the archive; nothing of it was taken");
+        Failure::new(7, message)
+    };
+    let mut outside = None;
+    // Its complaints come along with the names.
+    let complaint = format!("{}: ", machine.tools.tar.display());
+    let mut see = |name: &str| {
+        if outside.is_none() && !name.starts_with(&complaint) && !stays_inside(Path::new(name)) {
+            outside = Some(name.to_owned());
+        }
+    };
+    let list = ["--list", "--absolute-names", "--quoting-style=escape", "--file"];
+    let list = list.into_iter().map(OsString::from).chain([file.into()]);
+    let env = env(machine);
+    let listed = tar(machine, &env, list, Output::Lines(&mut see));
+    if let Some(member) = outside {
+        return Err(evil(&member));
+    }
+    listed.map_err(no_archive)?;
+    let room = temporary(machine)?;
+    // Whoever packed it is nobody here.
+    let words = ["--extract", "--no-same-owner", "--file"].into_iter().map(OsString::from);
+    let words = words.chain([file.into(), "--directory".into(), room.path().into()]);
+    tar(machine, &env, words, Output::Capture).map_err(no_archive)?;
+    match leads_out(room.path()) {
+        Some(member) => Err(evil(&member.to_string_lossy())),
+        None => Ok(Unpacked(room)),
+    }
+}
+
+/// The first member below `dir` that is a link out of it, or no file at all.
+fn leads_out(dir: &Path) -> Option<PathBuf> {
+    let entries = walkdir::WalkDir::new(dir).sort_by_file_name().into_iter();
+    let bad = |entry: &walkdir::DirEntry| {
+        let kind = entry.file_type();
+        if !kind.is_symlink() {
+            return !kind.is_dir() && !kind.is_file();
+        }
+        let above = entry.path().strip_prefix(dir).ok().and_then(Path::parent);
+        let target = fs::read_link(entry.path());
+        match (above, target) {
+            (Some(above), Ok(target)) => target.is_absolute() || !stays_inside(&above.join(target)),
+            _ => true,
+        }
+    };
+    let found = entries.filter_map(Result::ok).find(bad)?;
+    found.path().strip_prefix(dir).ok().map(Path::to_owned)
+}
+
+/// Whether a path never climbs above where it starts.
+fn stays_inside(path: &Path) -> bool {
+    let mut depth = 0_usize;
+    path.components().all(|step| match step {
+        Component::Normal(_) => {
+            depth += 1;
+            true
+        }
+        Component::CurDir => true,
+        Component::ParentDir => {
+            depth = depth.wrapping_sub(1);
+            depth != usize::MAX
+        }
+        Component::RootDir | Component::Prefix(_) => false,
+    })
+}
+
+/// What is only ours in a build says nothing on another machine: our note, not dkms's `.dep_*`.
+fn remove_own_files(build: &Path) -> Result<(), FileError> {
+    for entry in fs::read_dir(build).map_err(FileError::when("list", build))?.flatten() {
+        let name = entry.file_name();
+        let name = name.as_encoded_bytes();
+        let hidden = name.starts_with(b".") && !name.starts_with(b".dep_");
+        if hidden || name == FILE_NAME.as_bytes() {
+            durable::remove_tree(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn temporary(machine: &Machine) -> Result<TempDir, Failure> {
+    let dir = machine.temporary_dir();
+    let made = tempfile::Builder::new().prefix("dkms.").tempdir_in(&dir);
+    made.map_err(|why| {
+        Failure::new(1, format!("no directory can be made in {}: {why}", dir.display()))
+    })
+}
+
+/// Runs tar; what it complains about is the error.
+fn tar<'a>(
+    machine: &'a Machine,
+    env: &'a Environment,
+    words: impl Iterator<Item = OsString>,
+    output: Output<'a>,
+) -> Result<(), String> {
+    let program = Program::new(&machine.tools.tar, env)
+        .args(words)
+        .arg("--force-local") // a colon in a name is no host
+        .deadline(machine.settings.build_timeout())
+        .output(output);
+    match program.run() {
+        Ok(ended) if ended.success() => Ok(()),
+        Ok(ended) => Err(match ended.complaint() {
+            said if said.is_empty() => format!("tar {}", ended.how),
+            said => said,
+        }),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The environment of tar: without options that somebody likes elsewhere.
+fn env(machine: &Machine) -> Environment {
+    machine.env.clone().without("TAR_OPTIONS")
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::plain("./a/b", true)]
+    #[case::back_and_forth("a/../b", true)]
+    #[case::absolute("/etc/passwd", false)]
+    #[case::up("../x", false)]
+    #[case::up_later("a/../../x", false)]
+    fn knows_what_climbs_out(#[case] path: &str, #[case] inside: bool) {
+        assert_eq!(stays_inside(Path::new(path)), inside);
+    }
+
+    #[rstest]
+    #[case::one(Some(1), "foo-1-kernel6.0-x86_64.dkms.tar.gz")]
+    #[case::two(Some(2), "foo-1-kernel6.0-x86_64-kernel6.1-x86_64.dkms.tar.gz")]
+    #[case::many(Some(12), "foo-1-manykernels.dkms.tar.gz")]
+    #[case::source(None, "foo-1-source-only.dkms.tar.gz")]
+    fn archives_are_named_as_by_dkms(#[case] kernels: Option<usize>, #[case] name: &str) {
+        let arch: Arch = "x86_64".parse().unwrap();
+        let build = |n| (format!("6.{n}").parse().unwrap(), arch.clone());
+        let builds = kernels.map(|count| (0..count).map(build).collect());
+        let id = "foo/1".parse().unwrap();
+        let packing = Packing { id, builds, source: true, archive: None };
+        assert_eq!(packing.name(), name);
+    }
+}

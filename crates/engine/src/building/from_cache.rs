@@ -1,0 +1,52 @@
+//! A build that was made before: taken from the cache instead of compiled, and put there when it
+//! is new.
+
+use super::Build;
+use crate::dkms_tree::staging::{STAGING, remove_staging};
+use crate::dkms_tree::{BuildCache, CacheKey, publish};
+use crate::facts::Facts;
+use crate::failure::Failure;
+use crate::os::durable;
+
+impl Build<'_> {
+    /// Makes what the cache has of this build `K/A`, as if it had never been away. Says whether
+    /// there was something of use.
+    pub(super) fn take_from_cache(&self, facts: &Facts) -> Result<bool, Failure> {
+        let Self { machine, id, kernel, .. } = self;
+        let inputs = facts.pair(id, &kernel.release).and_then(|pair| pair.inputs.clone());
+        let Some(mut inputs) = inputs else { return Ok(false) };
+        inputs.depends = self.depends.clone();
+        let key = CacheKey::of(id, &machine.arch, &inputs);
+        let built = machine.trees.built(id, &kernel.release, &machine.arch);
+        let parent = machine.trees.version(id).join(&kernel.release);
+        durable::create_dirs(&parent)?;
+        remove_staging(&parent)?;
+        let staging = parent.join(format!("{}{}_cached", STAGING, machine.arch));
+        let taken = BuildCache::of(&machine.trees).take(&key, &staging).unwrap_or_else(|error| {
+            log::warn!("{id} for {} is compiled after all: {error}", kernel.release);
+            false
+        });
+        if !taken {
+            // An empty `K` would look like a kernel that something was built for.
+            let _ = std::fs::remove_dir(&parent);
+            return Ok(false);
+        }
+        publish::publish(&staging, &built)?;
+        self.keep_source()?;
+        Ok(true)
+    }
+
+    /// Keeps what was just built for the day it comes back. A cache that cannot be written costs
+    /// a compilation then, and is no failure of the build.
+    pub(super) fn keep_in_cache(&self) {
+        let Self { machine, id, kernel, .. } = self;
+        let limit = machine.settings.cache_size();
+        if limit == 0 {
+            return;
+        }
+        let built = machine.trees.built(id, &kernel.release, &machine.arch);
+        if let Err(error) = BuildCache::of(&machine.trees).keep(&built, limit) {
+            log::warn!("{id} for {} is not in the cache: {error}", kernel.release);
+        }
+    }
+}

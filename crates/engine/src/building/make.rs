@@ -1,0 +1,180 @@
+//! What compiles: its environment, its command, and what its failure means.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::{Build, Prepared, step_failed};
+use crate::building::compilers::{compile_once, launcher};
+use crate::building::make_log::MakeLog;
+use crate::conf::MakeChoice;
+use crate::failure::Failure;
+use crate::machine::{KernelConfig, path_programs};
+use crate::module_scripts;
+use crate::os::process::{Ended, Environment, How, Output, Program};
+use crate::report::Phase;
+
+/// Reads a file and prints what the environment is then, each variable ended by NUL.
+const EXPORTED: &str = r#"[ -r "$1" ] || { echo it cannot be read >&2; exit 1; }; source "$1" >&2; exec /usr/bin/env -0"#;
+
+/// Variables that every bash sets.
+const SHELLS_OWN: [&str; 4] = ["_", "SHLVL", "PWD", "OLDPWD"];
+
+impl Build<'_> {
+    /// What make and the scripts see (dkms-behaviour 4.2), with our [`programs`] first in
+    /// PATH.
+    pub(super) fn environment(
+        &self,
+        config: Option<&KernelConfig>,
+        keeps_symbols: bool,
+    ) -> Result<Environment, Failure> {
+        let programs = path_programs::directory(self.machine)?;
+        let mut env = module_scripts::environment(self.machine, self.id, &self.kernel.release)
+            .first_in_path(&programs);
+        if let Some(compiler) = self.kernel_variables(&env) {
+            env = env.with("CC", compiler);
+        }
+        if let Some(config) = config {
+            let exists = |name: &str| env.find(name).is_some();
+            for (name, value) in config.compiler_environment(exists) {
+                env = env.with(name, value);
+            }
+        }
+        if let Some(file) = self.machine.settings.build_environment() {
+            env = self.exported(&self.machine.trees.inside(&file), env);
+        }
+        // clang is not gcc in how it compiles headers beforehand.
+        let objects = if config.is_some_and(KernelConfig::is_clang) { 0 } else { self.objects };
+        let env = compile_once::environment(self.machine, env, keeps_symbols, objects);
+        Ok(launcher::environment(self.machine, env))
+    }
+
+    /// The compiler that `.kernelvariables` of the headers names: Debian's way to say it.
+    fn kernel_variables(&self, env: &Environment) -> Option<String> {
+        let file = self.kernel.headers.as_ref()?.join(".kernelvariables");
+        if !file.is_file() {
+            return None;
+        }
+        let makefile = format!("include {}\nall:;@echo $(CC)\n", file.display());
+        let asked = Program::new("make", env)
+            .args(["-s", "--no-print-directory", "-f", "-", "all"])
+            .stdin(makefile)
+            .cwd("/")
+            .deadline(self.machine.settings.conf_timeout())
+            .run();
+        let ended = asked.ok().filter(Ended::success)?;
+        Some(String::from_utf8_lossy(&ended.output).trim().to_owned()).filter(|cc| !cc.is_empty())
+    }
+
+    /// `env` with what the shell file `build_environment` exports.
+    fn exported(&self, file: &Path, env: Environment) -> Environment {
+        let asked = Program::new(self.machine.tools.bash.clone(), &env)
+            .args(["--norc", "--noprofile", "-c", EXPORTED, "build_environment"])
+            .arg(file)
+            .cwd("/")
+            .deadline(self.machine.settings.conf_timeout())
+            .confined(&self.machine.tools)
+            .run();
+        let told = match asked {
+            Ok(ended) if ended.success() => ended.output,
+            Ok(ended) => {
+                let said = ended.complaint();
+                self.machine.warnings.add(format!("{} is not used: {said}", file.display()));
+                return env;
+            }
+            Err(error) => {
+                self.machine.warnings.add(format!("{} is not used: {error}", file.display()));
+                return env;
+            }
+        };
+        let mut all = env;
+        for variable in told.split(|byte| *byte == 0) {
+            let Some(at) = variable.iter().position(|byte| *byte == b'=') else { continue };
+            let (name, value) = (&variable[..at], &variable[at + 1..]);
+            if !SHELLS_OWN.iter().any(|own| own.as_bytes() == name) {
+                all = all.with(OsStr::from_bytes(name), OsStr::from_bytes(value));
+            }
+        }
+        all
+    }
+
+    pub(super) fn make(&self, prepared: &Prepared, log: &mut MakeLog) -> Result<(), Failure> {
+        let command = self.make_command(prepared);
+        let program = Program::new(self.machine.tools.bash.clone(), &prepared.env)
+            .args(["--norc", "--noprofile", "-c"])
+            .arg(&command)
+            .cwd(&self.workplace.seen)
+            .deadline(self.machine.settings.build_timeout())
+            .jobserver(self.jobserver)
+            .confined(&self.machine.tools);
+        let program = self.workplace.show(program);
+        (self.tell)(Phase::Compiling);
+        let kills = self.machine.memory.kills();
+        let ended = log
+            .step("Building module(s)", &command, |file| program.output(Output::Log(file)).run())
+            .map_err(step_failed)?;
+        let kills = self.machine.memory.kills() > kills;
+        if ended.success() { Ok(()) } else { Err(self.make_failed(&ended, &command, kills)) }
+    }
+
+    /// dkms's rewriting (4.3), but only of the word `make` itself, and without `-j`: the
+    /// jobserver gives the jobs.
+    fn make_command(&self, prepared: &Prepared) -> String {
+        let release = &self.kernel.release;
+        let mut command = match &prepared.conf.make {
+            MakeChoice::Generic => {
+                let place = self.workplace.seen.display();
+                format!("make -C {} M={place}", prepared.headers.display())
+            }
+            MakeChoice::Text(text) => text.clone(),
+        };
+        if let Some(rest) = command.strip_prefix("make")
+            && (rest.is_empty() || rest.starts_with([' ', '\t']))
+        {
+            command = format!("make KERNELRELEASE={release}{rest}");
+        }
+        if prepared.config.as_ref().is_some_and(KernelConfig::is_clang) {
+            command.push_str(" LLVM=1");
+        }
+        command
+    }
+
+    /// `kills` tells whether the kernel has killed something for want of memory meanwhile.
+    fn make_failed(&self, ended: &Ended, command: &str, kills: bool) -> Failure {
+        let mut failed = self.failed(10, &format!("make failed ({}): {command}", ended.how));
+        match ended.how {
+            How::TimedOut => {
+                let limit = self.machine.settings.build_timeout().as_secs();
+                failed.message = format!(
+                    "it was not finished after {limit} s, the limit of [build] timeout in \
+                     /etc/dkms/alpm-dkms.toml"
+                );
+            }
+            How::Interrupted => failed.transient = true,
+            // Somebody else's signal: the kernel short of memory, or an administrator.
+            How::Killed(signal) => {
+                failed.transient = true;
+                failed.out_of_memory |= kills && signal == Signal::SIGKILL as i32;
+            }
+            How::Exited(_) => {}
+        }
+        let by_us = matches!(ended.how, How::TimedOut | How::Interrupted);
+        failed.out_of_memory &= !by_us;
+        if failed.out_of_memory {
+            let sure = if kills { "" } else { ", as it seems" };
+            failed.message = format!("it ran out of memory{sure} ({}): {command}", ended.how);
+        }
+        failed
+    }
+}
+
+/// How the compiler names itself, for the record.
+pub(super) fn compiler(env: &Environment) -> String {
+    let cc = env.get("CC").unwrap_or("cc".as_ref());
+    let asked = Program::new(cc, env).arg("--version").deadline(Duration::from_secs(5)).run();
+    let output = asked.map(|ended| ended.output).unwrap_or_default();
+    String::from_utf8_lossy(&output).lines().next().unwrap_or_default().to_owned()
+}

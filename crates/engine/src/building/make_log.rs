@@ -1,0 +1,244 @@
+//! The log of a build in dkms's own format, written while the build runs.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::names::{Arch, KernelRelease, ModuleId};
+use crate::os::durable::FileError;
+use crate::os::process::{Ended, How, RunError};
+
+/// The line below each step: 64 dashes.
+const RULE: &str = "----------------------------------------------------------------";
+
+/// What a step ends with when the shell has no status for it: a signal's number is added.
+const KILLED: i32 = 128;
+/// The exit status of timeout(1) when the time is over.
+const OUT_OF_TIME: i32 = 124;
+/// The shell's exit status for a program that Ctrl-C ended.
+const INTERRUPTED: i32 = 130;
+/// The shell's exit status for a program it cannot start.
+const NOT_STARTED: i32 = 127;
+
+/// A `make.log` that is being written (dkms-behaviour 4.5).
+#[derive(Debug)]
+pub struct MakeLog {
+    path: PathBuf,
+    file: File,
+}
+
+/// A step that has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// The log cannot be written.
+    #[error(transparent)]
+    Log(#[from] FileError),
+    /// The program cannot be run.
+    #[error(transparent)]
+    Run(#[from] RunError),
+}
+
+impl MakeLog {
+    /// Starts a new log at `path`, in place of an old one.
+    ///
+    /// # Errors
+    /// [`FileError`] if it cannot be written.
+    pub fn start(
+        path: &Path,
+        id: &ModuleId,
+        kernel: &KernelRelease,
+        arch: &Arch,
+    ) -> Result<Self, FileError> {
+        let mut log = Self::without_head(path)?;
+        let date = Date(SystemTime::now());
+        log.say(&format!(
+            "DKMS (dkms-3.4.3) make.log for {id} for kernel {kernel} ({arch})\n{date}\n"
+        ))?;
+        Ok(log)
+    }
+
+    /// Starts a log that is about no module, in place of an old one.
+    ///
+    /// # Errors
+    /// [`FileError`] if it cannot be written.
+    pub fn without_head(path: &Path) -> Result<Self, FileError> {
+        let failed = || FileError::when("write", path);
+        File::create(path).map_err(failed())?;
+        let file = File::options().append(true).open(path).map_err(failed())?;
+        Ok(Self { path: path.to_owned(), file })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Logs one step: its description and command line, then whatever the program that `run`
+    /// starts writes to the file it is given (open for appending), then how it ended.
+    ///
+    /// # Errors
+    /// [`StepError::Run`] as `run` gives it, noted in the log as well, or [`StepError::Log`].
+    pub fn step(
+        &mut self,
+        description: &str,
+        command: &str,
+        run: impl FnOnce(File) -> Result<Ended, RunError>,
+    ) -> Result<Ended, StepError> {
+        self.say(&format!("\n{description}\n# command: {command}\n"))?;
+        let output = self.file.try_clone().map_err(FileError::when("write", &self.path))?;
+        let ended = run(output);
+        let (code, elapsed) = match &ended {
+            Ok(Ended { how: How::Exited(code), elapsed, .. }) => (*code, *elapsed),
+            Ok(Ended { how: How::Killed(signal), elapsed, .. }) => (KILLED + signal, *elapsed),
+            Ok(Ended { how: How::TimedOut, elapsed, .. }) => {
+                self.say("the time for this step is over\n")?;
+                (OUT_OF_TIME, *elapsed)
+            }
+            Ok(Ended { how: How::Interrupted, elapsed, .. }) => {
+                self.say("interrupted\n")?;
+                (INTERRUPTED, *elapsed)
+            }
+            Err(error) => {
+                self.say(&format!("{error}\n"))?;
+                (NOT_STARTED, Duration::ZERO)
+            }
+        };
+        let elapsed = Clock(elapsed.as_secs());
+        self.say(&format!("\n# exit code: {code}\n# elapsed time: {elapsed}\n{RULE}\n"))?;
+        Ok(ended?)
+    }
+
+    fn say(&mut self, text: &str) -> Result<(), FileError> {
+        self.file.write_all(text.as_bytes()).map_err(FileError::when("write", &self.path))
+    }
+}
+
+/// Seconds as `HH:MM:SS`.
+struct Clock(u64);
+
+impl fmt::Display for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:02}:{:02}:{:02}", self.0 / 3600, self.0 / 60 % 60, self.0 % 60)
+    }
+}
+
+/// A time as `date` prints it in the C locale, in UTC.
+struct Date(SystemTime);
+
+impl fmt::Display for Date {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+        const MONTHS: [(&str, u64); 12] = [
+            ("Jan", 31),
+            ("Feb", 28),
+            ("Mar", 31),
+            ("Apr", 30),
+            ("May", 31),
+            ("Jun", 30),
+            ("Jul", 31),
+            ("Aug", 31),
+            ("Sep", 30),
+            ("Oct", 31),
+            ("Nov", 30),
+            ("Dec", 31),
+        ];
+        let seconds = self.0.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let days = seconds / 86_400;
+        let weekday = WEEKDAYS[usize::try_from(days % 7).unwrap_or_default()];
+        let is_leap = |year: u64| {
+            year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400)
+        };
+        let (mut year, mut day) = (1970, days);
+        while day >= 365 + u64::from(is_leap(year)) {
+            day -= 365 + u64::from(is_leap(year));
+            year += 1;
+        }
+        let mut month = "";
+        for (name, length) in MONTHS {
+            month = name;
+            let length = length + u64::from(name == "Feb" && is_leap(year));
+            if day < length {
+                break;
+            }
+            day -= length;
+        }
+        write!(f, "{weekday} {month} {:>2} {} UTC {year}", day + 1, Clock(seconds % 86_400))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::process::{Environment, Output, Program};
+    use rstest::rstest;
+
+    #[test]
+    fn reads_as_dkms_wrote_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("make.log");
+        std::fs::write(&path, "an older log").unwrap();
+        let id: ModuleId = "v4l2loopback/0.15.4".parse().unwrap();
+        let (kernel, arch) = ("7.2.12-arch1-1".parse().unwrap(), "x86_64".parse().unwrap());
+        let mut log = MakeLog::start(&path, &id, &kernel, &arch).unwrap();
+        let env = Environment::fixed();
+        let run = |script: &'static str| {
+            let env = &env;
+            move |output| {
+                Program::new("bash", env).args(["-c", script]).output(Output::Log(output)).run()
+            }
+        };
+        let ended =
+            log.step("Running the pre_build script", "./pre.sh", run("echo hello")).unwrap();
+        assert!(ended.success());
+        let ended = log.step("Building module(s)", "make all", run("echo bad >&2; exit 2"));
+        assert_eq!(ended.unwrap().how, How::Exited(2));
+        let missing = |output| Program::new("no-such", &env).output(Output::Log(output)).run();
+        assert!(matches!(log.step("Third", "no-such", missing), Err(StepError::Run(_))));
+
+        let text = std::fs::read_to_string(log.path()).unwrap();
+        let (first, rest) = text.split_once('\n').unwrap();
+        assert_eq!(
+            first,
+            "DKMS (dkms-3.4.3) make.log for v4l2loopback/0.15.4 for kernel 7.2.12-arch1-1 (x86_64)"
+        );
+        let (_date, steps) = rest.split_once('\n').unwrap();
+        insta::assert_snapshot!(steps.trim(), @"
+        Running the pre_build script
+        # command: ./pre.sh
+        hello
+
+        # exit code: 0
+        # elapsed time: 00:00:00
+        ----------------------------------------------------------------
+
+        Building module(s)
+        # command: make all
+        bad
+
+        # exit code: 2
+        # elapsed time: 00:00:00
+        ----------------------------------------------------------------
+
+        Third
+        # command: no-such
+        cannot run `no-such`: there is no program no-such; install the package it belongs to
+
+        # exit code: 127
+        # elapsed time: 00:00:00
+        ----------------------------------------------------------------
+        ");
+    }
+
+    #[rstest]
+    #[case(0, "Thu Jan  1 00:00:00 UTC 1970")]
+    #[case(951_782_400, "Tue Feb 29 00:00:00 UTC 2000")]
+    #[case(1_795_438_187, "Mon Nov 23 12:49:47 UTC 2026")]
+    #[case(4_107_542_399, "Sun Feb 28 23:59:59 UTC 2100")]
+    #[case(4_107_542_400, "Mon Mar  1 00:00:00 UTC 2100")]
+    fn dates_as_date_does(#[case] seconds: u64, #[case] want: &str) {
+        assert_eq!(Date(UNIX_EPOCH + Duration::from_secs(seconds)).to_string(), want);
+    }
+}

@@ -1,0 +1,320 @@
+//! Compiling one module for one kernel, into a directory that becomes `T/M/V/K/A` when all is well.
+
+pub(crate) mod compilers;
+pub(crate) mod diagnose;
+mod from_cache;
+mod make;
+mod make_log;
+mod post_build;
+mod products;
+mod source;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crate::conf::{Conf, Confs, Excluded, Values};
+use crate::dkms_tree::staging::{STAGING, remove_staging};
+use crate::dkms_tree::{
+    FORMAT, Inputs, KnownFailure, Record, TreeState, Workplace, forget_failure,
+};
+use crate::facts::{Facts, SourceLink};
+use crate::failure::{Failure, MAKE_ROOM};
+use crate::machine::{Kernel, KernelConfig, Machine};
+use crate::module_scripts::{self, Script};
+use crate::names::{ModuleId, ModuleName, ModuleVersion};
+use crate::os::digest::Digest;
+use crate::os::durable::{self, FileError};
+use crate::os::process::{Environment, Output};
+use crate::report::Phase;
+use crate::version;
+
+pub(crate) use make_log::{MakeLog, StepError};
+pub(crate) use source::keep;
+
+use diagnose::Cause;
+
+/// With less room than this, in bytes, a build that failed is one that the disk was too full for:
+/// make deletes what it could not finish, so that some room is left again.
+const SCARCE: u64 = 16 * 1024 * 1024;
+
+/// One build.
+pub(crate) struct Build<'a> {
+    /// The machine.
+    pub machine: &'a Machine,
+    /// What is built.
+    pub id: &'a ModuleId,
+    /// For which kernel.
+    pub kernel: &'a Kernel,
+    /// The fingerprints of what it builds upon.
+    pub depends: &'a BTreeMap<ModuleName, Digest>,
+    /// The tokens of all make programs of this run.
+    pub jobserver: &'a jobserver::Client,
+    /// Is told of each phase when it begins.
+    pub tell: &'a dyn Fn(Phase),
+    /// Whether the cache has it.
+    pub cached: bool,
+    /// How many objects this run compiles for the kernel.
+    pub objects: usize,
+    /// Where it happens.
+    pub workplace: Workplace,
+    /// What it shares with builds of the same module for other kernels.
+    pub shared: &'a Mutex<Shared>,
+}
+
+/// What the builds of one module share, one at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    /// Whether one of them has kept the source.
+    kept: bool,
+}
+
+/// What a build needs beyond its inputs, found when it begins.
+pub(crate) struct Prepared {
+    pub(crate) conf: Conf,
+    pub(crate) excluded: Excluded,
+    pub(crate) record: Record,
+    pub(crate) headers: PathBuf,
+    pub(crate) env: Environment,
+    pub(crate) config: Option<KernelConfig>,
+    /// The newest version that dkms knows of what it builds upon, if BUILD_DEPENDS_REBUILD.
+    pub(crate) dependencies: BTreeMap<ModuleName, ModuleVersion>,
+}
+
+impl Build<'_> {
+    /// Builds, and remembers a failure that the same inputs would only repeat.
+    pub(crate) fn run(&self, facts: &Facts, confs: &Confs<'_>) -> Result<(), Failure> {
+        let started = Instant::now();
+        (self.tell)(Phase::Copying);
+        if self.cached && self.take_from_cache(facts)? {
+            return Ok(self.forget_failure()?);
+        }
+        let prepared = self.prepare(facts, confs)?;
+        let inputs = prepared.record.inputs.clone();
+        let built = self.build(prepared, started);
+        let failure = KnownFailure::path(
+            &self.machine.trees,
+            self.id,
+            &self.kernel.release,
+            &self.machine.arch,
+        );
+        match built {
+            Ok(()) => {
+                self.workplace.clear()?;
+                self.forget_failure()?;
+                self.keep_in_cache();
+                Ok(())
+            }
+            Err(failed) if failed.transient || self.machine.tools.stop.asked().is_some() => {
+                // What filled the disk must not keep it full.
+                let _ = self.workplace.clear();
+                if self.machine.tools.stop.asked().is_some() && !failure.exists() {
+                    let _ = durable::remove_file_if_there(&self.log());
+                }
+                Err(failed)
+            }
+            Err(failed) => {
+                let known = KnownFailure {
+                    fingerprint: inputs.fingerprint(),
+                    what: failed.cause.clone().unwrap_or_else(|| failed.message.clone()),
+                    log: self.log(),
+                };
+                let _alone = self.alone();
+                for tried in [known.write(&failure), self.workplace.hand_over()] {
+                    if let Err(error) = tried {
+                        log::warn!("{error}");
+                    }
+                }
+                Err(failed)
+            }
+        }
+    }
+
+    /// Keeps other builds of the same module waiting until the guard goes.
+    fn alone(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forget_failure(&self) -> Result<(), FileError> {
+        let _alone = self.alone();
+        forget_failure(self.machine, self.id, &self.kernel.release)
+    }
+
+    fn log(&self) -> PathBuf {
+        self.machine.trees.failure_log(self.id, &self.kernel.release, &self.machine.arch)
+    }
+
+    /// Gathers what the build depends on.
+    fn prepare(&self, facts: &Facts, confs: &Confs<'_>) -> Result<Prepared, Failure> {
+        let Self { machine, id, kernel, .. } = self;
+        let (values, conf) = self.conf(facts, confs)?;
+        let headers = kernel.headers.clone().ok_or_else(|| {
+            Failure::new(21, format!("{} has no headers any more", kernel.release))
+        })?;
+        let mut inputs: Inputs = facts
+            .pair(id, &kernel.release)
+            .and_then(|pair| pair.inputs.clone())
+            .ok_or_else(|| Failure::new(21, "its source or its kernel's headers cannot be read"))?;
+        inputs.depends = self.depends.clone();
+        inputs.conf = values.digest();
+        let config = kernel.config_file().and_then(|path| KernelConfig::read(&path).ok());
+        let keeps_symbols = conf.records.iter().any(|record| !record.strip);
+        let env = self.environment(config.as_ref(), keeps_symbols)?;
+        let record = Record {
+            format: FORMAT,
+            module: (*id).clone(),
+            kernel: kernel.release.clone(),
+            arch: machine.arch.clone(),
+            adopted: false,
+            build_seconds: 0,
+            compiler: make::compiler(&env),
+            inputs,
+            values,
+            objects: Vec::new(),
+            placed: Vec::new(),
+            signing: None,
+        };
+        let dependencies = dependencies(machine, &conf);
+        let excluded = confs.excluded(&conf, kernel);
+        Ok(Prepared { excluded, conf, record, headers, env, config, dependencies })
+    }
+
+    /// What dkms.conf says. It is asked anew if it may say something else than a moment ago: it can
+    /// look at its own place in the dkms tree, and at what was built for it to build upon.
+    fn conf(&self, facts: &Facts, confs: &Confs<'_>) -> Result<(Values, Conf), Failure> {
+        let Self { id, kernel, .. } = self;
+        let heard = facts
+            .modules
+            .get(id)
+            .filter(|module| module.link == SourceLink::Source && self.depends.is_empty())
+            .and_then(|module| module.pairs.get(&kernel.release)?.heard.as_ref())
+            .filter(|heard| heard.just_now && heard.source == confs.source_of(id));
+        match heard {
+            Some(heard) => confs.accept(heard.clone(), kernel),
+            None => confs.ask(id, kernel),
+        }
+    }
+
+    fn build(&self, mut prepared: Prepared, started: Instant) -> Result<(), Failure> {
+        let Self { machine, id, kernel, .. } = self;
+        self.keep_source()?;
+        self.copy_source()?;
+        let log_path = self.log();
+        if let Some(dir) = log_path.parent() {
+            durable::create_dirs(dir)?;
+        }
+        let mut log = MakeLog::start(&log_path, id, &kernel.release, &machine.arch)?;
+        let link = self.workplace.real.join("make.log");
+        durable::replace_link(
+            &link,
+            &crate::os::symlinks::text_for(&machine.trees.root, &log_path),
+        )?;
+
+        self.patch(&prepared, &mut log)?;
+        self.script(
+            "PRE_BUILD",
+            prepared.conf.scripts.pre_build.as_deref(),
+            &prepared.env,
+            &mut log,
+        )?;
+        self.make(&prepared, &mut log)?;
+        let products = self.check_objects(&prepared)?;
+
+        let parent = machine.trees.version(id).join(&kernel.release);
+        durable::create_dirs(&parent)?;
+        remove_staging(&parent)?;
+        let prefix = format!("{}{}_", STAGING, machine.arch);
+        let staging = tempfile::Builder::new()
+            .prefix(&prefix)
+            .tempdir_in(&parent)
+            .map_err(FileError::when("make a directory in", &parent))?;
+        let staged = self.stage(&mut prepared, &products, staging.path(), started, &log_path);
+        if let Err(failed) = staged {
+            drop(staging);
+            // An empty `K` would look like a kernel that something was built for.
+            let _ = fs::remove_dir(&parent);
+            return Err(failed);
+        }
+        self.publish(&staging.keep(), &prepared, &mut log)
+    }
+
+    fn script(
+        &self,
+        directive: &'static str,
+        value: Option<&str>,
+        env: &Environment,
+        log: &mut MakeLog,
+    ) -> Result<(), Failure> {
+        let Some(value) = value else { return Ok(()) };
+        let script = Script { directive, value, place: self.workplace.clone() };
+        let Some(program) = script.program(self.machine, self.id, env) else {
+            log::warn!("{}", script.missing(self.id));
+            return Ok(());
+        };
+        (self.tell)(Phase::Script(directive));
+        let description = format!("Running the {} script", directive.to_lowercase());
+        let ended = log
+            .step(&description, &script.command(self.machine, self.id), |file| {
+                program.jobserver(self.jobserver).output(Output::Log(file)).run()
+            })
+            .map_err(step_failed)?;
+        if ended.success() {
+            return Ok(());
+        }
+        let code = module_scripts::exit_status(ended.how);
+        Err(self.failed(code, &format!("its {directive} script failed ({}): {value}", ended.how)))
+    }
+
+    /// A failure with what the log says about it.
+    pub(crate) fn failed(&self, code: u8, message: &str) -> Failure {
+        let log = self.log();
+        let diagnosis = diagnose::read(&log, &self.workplace.seen);
+        let left = durable::room(&self.machine.trees.dkms).filter(|left| *left < SCARCE);
+        // A full disk also swallows the line of the log that says so.
+        let full =
+            left.is_some() || diagnosis.as_ref().is_some_and(diagnose::Diagnosis::is_disk_full);
+        // The machine's trouble, not the module's: the next run may have more luck.
+        let memory = [Cause::Killed, Cause::Memory];
+        let machine = [Cause::TooManyFiles, Cause::MissingProgram];
+        let is_one_of =
+            |these: &[Cause]| diagnosis.as_ref().is_some_and(|found| these.contains(&found.cause));
+        let out_of_memory = !full && is_one_of(&memory);
+        let transient = full || out_of_memory || is_one_of(&machine);
+        let mut failed = Failure {
+            cause: diagnosis.map(|found| found.to_string()),
+            log: Some(log),
+            hint: full.then(|| MAKE_ROOM.to_owned()),
+            transient,
+            out_of_memory,
+            ..Failure::new(code, message)
+        };
+        if full {
+            let left = left.map(|left| format!(" ({} KiB are left)", left / 1024));
+            failed.message = format!("{message}; the disk is full{}", left.unwrap_or_default());
+        }
+        failed
+    }
+}
+
+/// What dkms wants to read of the modules that this one builds upon; nothing with `--force`, which
+/// builds without them.
+fn dependencies(machine: &Machine, conf: &Conf) -> BTreeMap<ModuleName, ModuleVersion> {
+    if !conf.rebuild_with_depends || conf.depends.is_empty() || machine.options.force {
+        return BTreeMap::new();
+    }
+    let known = TreeState::read(&machine.trees).modules;
+    let newest = |name: &ModuleName| {
+        let versions = known.iter().filter(|added| added.id.name == *name).map(|it| &it.id.version);
+        versions.max_by(|a, b| version::compare(a.as_str(), b.as_str())).cloned()
+    };
+    conf.depends.iter().filter_map(|name| Some((name.clone(), newest(name)?))).collect()
+}
+
+fn step_failed(error: StepError) -> Failure {
+    match error {
+        StepError::Log(error) => error.into(),
+        StepError::Run(error) => Failure::transient(10, error.to_string()),
+    }
+}

@@ -1,0 +1,96 @@
+//! POST_BUILD: a script that sees the new result in its place, may add to it, and may refuse it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::source::copy_file;
+use super::{Build, Prepared};
+use crate::building::make_log::MakeLog;
+use crate::dkms_tree::publish;
+use crate::dkms_tree::staging::STAGING;
+use crate::dkms_tree::{FILE_NAME, Inputs, PlacedObject, Record};
+use crate::failure::Failure;
+use crate::os::copy_tree;
+use crate::os::digest::Digest;
+use crate::os::durable::{self, FileError};
+
+impl Build<'_> {
+    /// Makes `staging` the module's result, unless POST_BUILD fails: then the result before it is
+    /// there again, if there was one.
+    pub(super) fn publish(
+        &self,
+        staging: &Path,
+        prepared: &Prepared,
+        log: &mut MakeLog,
+    ) -> Result<(), Failure> {
+        let place = self.machine.trees.built(self.id, &self.kernel.release, &self.machine.arch);
+        let Some(script) = prepared.conf.scripts.post_build.as_deref() else {
+            return Ok(publish::publish(staging, &place)?);
+        };
+        let record = staging.join(FILE_NAME);
+        let now = Record { placed: placed_before(&place), ..prepared.record.clone() };
+        // Should we be killed meanwhile, the record says that this has to be built.
+        let source = Digest::of_bytes(b"POST_BUILD has not ended");
+        Record { inputs: Inputs { source, ..now.inputs.clone() }, ..now.clone() }.write(&record)?;
+
+        let before = set_aside(&place)?;
+        let ended = publish::publish(staging, &place).map_err(Failure::from).and_then(|()| {
+            self.script("POST_BUILD", Some(script), &prepared.env, log)?;
+            self.accept(now, &place, log)
+        });
+        if ended.is_err() {
+            durable::remove_tree(&place)?;
+        }
+        match (before, &ended) {
+            (Some(before), Err(_)) => publish::publish(&before, &place)?,
+            (Some(before), Ok(())) => _ = durable::remove_tree(&before)?,
+            (None, Err(_)) => _ = place.parent().map(fs::remove_dir),
+            (None, Ok(())) => {}
+        }
+        ended
+    }
+
+    /// Notes the result as POST_BUILD has left it: some sign or replace the objects.
+    fn accept(&self, mut record: Record, place: &Path, log: &MakeLog) -> Result<(), Failure> {
+        for object in &mut record.objects {
+            let file = place.join("module").join(&object.name);
+            object.digest = Digest::of_file(&file).map_err(|error| {
+                self.failed(7, &format!("its POST_BUILD script took an object away: {error}"))
+            })?;
+        }
+        copy_file(log.path(), &place.join("log/make.log"))?;
+        Ok(record.write(&place.join(FILE_NAME))?)
+    }
+
+    /// Notes from which versions of other modules this one was built, as dkms reads it (3.7).
+    pub(super) fn note_dependencies(
+        &self,
+        prepared: &Prepared,
+        staging: &Path,
+    ) -> Result<(), FileError> {
+        for (name, version) in &prepared.dependencies {
+            let file = staging.join(format!(".dep_{name}"));
+            durable::write(&file, format!("{version}\n").as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+/// What stands in the kernel's directory of the result before: it stays there, and known.
+fn placed_before(place: &Path) -> Vec<PlacedObject> {
+    Record::read(&place.join(FILE_NAME)).map(|record| record.placed).unwrap_or_default()
+}
+
+/// Moves a result out of the way, where a sweep of builds that were killed would find it.
+fn set_aside(place: &Path) -> Result<Option<PathBuf>, FileError> {
+    let (Some(parent), Some(name)) = (place.parent(), place.file_name()) else { return Ok(None) };
+    if !place.is_dir() {
+        return Ok(None);
+    }
+    let aside = parent.join(format!("{}{}_before", STAGING, name.display()));
+    if fs::rename(place, &aside).is_err() {
+        // A directory cannot be renamed everywhere (overlayfs).
+        copy_tree::copy_tree(place, &aside)?;
+    }
+    Ok(Some(aside))
+}

@@ -1,0 +1,145 @@
+//! What make produced: checked, finished, and gathered for the dkms tree.
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::source::copy_file;
+use super::{Build, Prepared};
+use crate::dkms_tree::BuiltObject;
+use crate::dkms_tree::FILE_NAME;
+use crate::failure::Failure;
+use crate::machine::distribution;
+use crate::objects::read_modinfo;
+use crate::objects::{FinishError, Strip, Workbench};
+use crate::os::digest::Digest;
+use crate::os::durable::{self, FileError};
+use crate::report::Phase;
+use crate::signing;
+
+/// An object that make produced.
+pub(super) struct Product {
+    file: PathBuf,
+    name: String,
+    location: String,
+    strip: bool,
+}
+
+impl Build<'_> {
+    /// Every object that dkms.conf promises is there, and is one for this kernel.
+    pub(super) fn check_objects(&self, prepared: &Prepared) -> Result<Vec<Product>, Failure> {
+        (self.tell)(Phase::Checking);
+        let release = &self.kernel.release;
+        let mut products = Vec::new();
+        let records = prepared.conf.records.iter().zip(&prepared.excluded.records);
+        for (entry, _) in records.filter(|(_, excluded)| excluded.is_none()) {
+            let object = Path::new(&entry.built_location).join(format!("{}.ko", entry.built_name));
+            let file = self.workplace.real.join(&object);
+            if !file.is_file() {
+                return Err(self.failed(
+                    7,
+                    &format!(
+                        "make ended well but did not produce {}.ko, which dkms.conf names",
+                        entry.built_name
+                    ),
+                ));
+            }
+            let info = read_modinfo(&file)
+                .map_err(|error| self.failed(7, &format!("{}: {error}", object.display())))?;
+            match info.vermagic_release() {
+                Some(found) if found == release.as_str() => {}
+                found => {
+                    return Err(self.failed(
+                        7,
+                        &format!(
+                            "{}.ko was built for kernel {}, not for {release}: its Makefile does \
+                             not use the kernel it is told ({}); the kernel would refuse it",
+                            entry.built_name,
+                            found.unwrap_or("(none)"),
+                            prepared.headers.display()
+                        ),
+                    ));
+                }
+            }
+            products.push(Product {
+                file,
+                name: entry.dest_name.clone(),
+                location: entry.dest_location.clone(),
+                strip: entry.strip,
+            });
+        }
+        Ok(products)
+    }
+
+    /// Fills the directory that becomes `K/A`: finished objects, the log, our record.
+    pub(super) fn stage(
+        &self,
+        prepared: &mut Prepared,
+        products: &[Product],
+        staging: &Path,
+        started: Instant,
+        log: &Path,
+    ) -> Result<(), Failure> {
+        (self.tell)(Phase::Finishing);
+        let module = staging.join("module");
+        durable::create_dirs(&module)?;
+        durable::create_dirs(&staging.join("log"))?;
+        let placement = distribution::Placement::read(&self.machine.trees)
+            .map_err(|error| Failure::new(4, error.to_string()))?
+            .or_addon(&self.machine.env);
+        let options = self.machine.settings.compression_options();
+        let signer = signing::signer(self.machine, self.kernel);
+        let workbench = Workbench {
+            tools: &self.machine.tools,
+            env: &prepared.env,
+            options: &options,
+            signer: signer.as_ref(),
+        };
+        let strip =
+            if prepared.env.get("CC") == Some("clang".as_ref()) { Strip::Llvm } else { Strip::Gnu };
+        let compression = self.kernel.compression();
+        for product in products {
+            let location = placement
+                .directory(&product.location)
+                .map_err(|error| Failure::new(8, error.to_string()))?;
+            let strip = if product.strip { strip } else { Strip::No };
+            let finished = workbench
+                .finish(&product.file, &module, &product.name, strip, compression)
+                .map_err(finish_failed)?;
+            for note in &finished.notes {
+                log::warn!("{}: {note}", self.id);
+            }
+            if let Some(reason) = &finished.unsigned {
+                signing::warn(self.machine, self.kernel, &finished.name, reason);
+            }
+            File::open(&finished.path)
+                .and_then(|file| file.sync_all())
+                .map_err(FileError::when("write", &finished.path))?;
+            prepared.record.objects.push(BuiltObject {
+                name: finished.name.to_string(),
+                digest: Digest::of_file(&finished.path)?,
+                location: location.to_string_lossy().into(),
+            });
+        }
+        let symvers = self.workplace.real.join("Module.symvers");
+        if symvers.is_file() {
+            copy_file(&symvers, &module.join("Module.symvers"))?;
+        }
+        copy_file(log, &staging.join("log/make.log"))?;
+        self.note_dependencies(prepared, staging)?;
+        prepared.record.signing = signer.and_then(|signer| signer.certificate());
+        prepared.record.build_seconds = started.elapsed().as_secs();
+        prepared.record.write(&staging.join(FILE_NAME))?;
+        fs::set_permissions(staging, fs::Permissions::from_mode(0o755))
+            .map_err(FileError::when("open up", staging))?;
+        Ok(())
+    }
+}
+
+fn finish_failed(error: FinishError) -> Failure {
+    match error {
+        FinishError::File(error) => error.into(),
+        error @ FinishError::Unpack { .. } => Failure::new(7, error.to_string()),
+    }
+}

@@ -1,0 +1,121 @@
+//! The working copy that a build happens in: the source, patched for its kernel.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use super::{Build, Prepared, step_failed};
+use crate::building::make_log::MakeLog;
+use crate::failure::Failure;
+use crate::os::copy_tree;
+use crate::os::durable::{self, FileError};
+use crate::os::process::{Output, Program};
+use crate::report::Phase;
+
+impl Build<'_> {
+    /// Keeps a copy of the source for the day its package is gone: scripts, siblings and a
+    /// rebuild of an old version for a new kernel need it.
+    pub(super) fn keep_source(&self) -> Result<(), FileError> {
+        let mut shared = self.alone();
+        let kept = self.machine.trees.kept(self.id);
+        let source = self.source()?;
+        if source != kept && !shared.kept {
+            keep(&source, &kept, copy_tree::link_tree)?;
+        }
+        shared.kept = true;
+        Ok(())
+    }
+
+    fn source(&self) -> Result<PathBuf, FileError> {
+        let link = self.machine.trees.source_link(self.id);
+        crate::os::symlinks::resolve(&self.machine.trees.root, &link)
+            .map_err(FileError::when("find", &link))
+    }
+
+    pub(super) fn copy_source(&self) -> Result<(), Failure> {
+        let source = self.source()?;
+        let entries = fs::read_dir(&source).map_err(FileError::when("list", &source))?;
+        let hidden = |name: &OsStr| name.as_encoded_bytes().starts_with(b".");
+        if entries.flatten().filter(|entry| !hidden(&entry.file_name())).nth(1).is_none() {
+            let what = format!("its source holds nothing but a dkms.conf: {}", source.display());
+            return Err(Failure::new(8, what));
+        }
+        let build = &self.workplace.real;
+        self.workplace.fill(|place| copy_tree::copy_tree(&source, place))?;
+        let patches = self.machine.trees.etc.join(&self.id.name).join("patches");
+        if patches.is_dir() {
+            overlay(&patches, &build.join("patches"))?;
+        }
+        Ok(())
+    }
+
+    /// Applies the patches that are meant for this kernel (dkms-behaviour 3.4 and 4.1).
+    pub(super) fn patch(&self, prepared: &Prepared, log: &mut MakeLog) -> Result<(), Failure> {
+        for patch in &prepared.conf.patches {
+            (self.tell)(Phase::Patching);
+            let file = Path::new("./patches").join(patch);
+            let leads_out = file.components().any(|part| part == Component::ParentDir);
+            if leads_out || !self.workplace.real.join(&file).is_file() {
+                let what = format!("there is no patch {} in its source", file.display());
+                return Err(self.failed(5, &what));
+            }
+            let program = Program::new("patch", &prepared.env)
+                .args(["-p1", "-i"])
+                .arg(&file)
+                .cwd(&self.workplace.seen)
+                .deadline(self.machine.settings.build_timeout())
+                .confined(&self.machine.tools);
+            let program = self.workplace.show(program);
+            let command = format!("patch -p1 < {}", file.display());
+            let ended = log
+                .step(&format!("Applying patch {patch}"), &command, |file| {
+                    program.output(Output::Log(file)).run()
+                })
+                .map_err(step_failed)?;
+            if !ended.success() {
+                return Err(self.failed(6, &format!("its patch {patch} does not fit")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Keeps `source` at `kept`, in place of what was kept before, as `copy` does it.
+pub(crate) fn keep(
+    source: &Path,
+    kept: &Path,
+    copy: impl FnOnce(&Path, &Path) -> Result<(), FileError>,
+) -> Result<(), FileError> {
+    let unfinished = kept.with_file_name(format!(
+        "{}{}",
+        durable::UNFINISHED,
+        kept.file_name().unwrap_or_default().to_string_lossy()
+    ));
+    if let Some(parent) = kept.parent() {
+        durable::create_dirs(parent)?;
+    }
+    durable::remove_tree(&unfinished)?;
+    copy(source, &unfinished)?;
+    durable::remove_tree(kept)?;
+    fs::rename(&unfinished, kept).map_err(FileError::when("keep", kept))
+}
+
+/// Copies a directory's files over another's.
+fn overlay(from: &Path, to: &Path) -> Result<(), FileError> {
+    durable::create_dirs(to)?;
+    for entry in walkdir::WalkDir::new(from).min_depth(1) {
+        let entry = entry.map_err(std::io::Error::from).map_err(FileError::when("read", from))?;
+        let Ok(below) = entry.path().strip_prefix(from) else { continue };
+        let place = to.join(below);
+        if entry.file_type().is_dir() {
+            durable::create_dirs(&place)?;
+        } else {
+            copy_file(entry.path(), &place)?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn copy_file(from: &Path, to: &Path) -> Result<(), FileError> {
+    fs::copy(from, to).map(|_| ()).map_err(FileError::when("write", to))
+}

@@ -1,0 +1,264 @@
+//! ConfRequest dkms.conf on behalf of one machine: which files, with which variables, in whose name.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use super::question::{ConfAnswer, ConfContext, reader};
+use super::{Conf, Excluded, Values, directives};
+use crate::failure::Failure;
+use crate::machine::{Kernel, KernelConfig, Machine, RunOptions, lock, path_programs};
+use crate::names::ModuleId;
+use crate::os::bash::{BashError, BashReader};
+use crate::os::digest::Digest;
+use crate::os::parallel::on_all_cores_with;
+use crate::os::symlinks;
+
+/// A second bash is worth its start for so many confs.
+const ENOUGH: usize = 2;
+
+/// The confs of one machine. Several threads may ask at once.
+pub(crate) struct Confs<'a> {
+    machine: &'a Machine,
+    /// Where our programs are that confs find first. Made before any of them can be run: a file that
+    /// somebody has open for writing cannot be.
+    programs: OnceLock<Option<PathBuf>>,
+    /// Modules whose conf was out of time once: asking again for each kernel costs as much.
+    out_of_time: Mutex<BTreeMap<ModuleId, Failure>>,
+    /// The configurations of kernels that confs asked about.
+    configs: Mutex<BTreeMap<PathBuf, Option<KernelConfig>>>,
+}
+
+/// What a dkms.conf says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EvaluatedConf {
+    /// The directory that it is in.
+    pub source: PathBuf,
+    /// Whether it was asked just now; else it said so when the module was built, and neither it nor
+    /// the kernel has changed.
+    pub just_now: bool,
+    /// All its values.
+    pub values: Values,
+    /// Directives that dkms calls deprecated, each with the file that sets it.
+    pub deprecated: Vec<(&'static str, PathBuf)>,
+}
+
+/// A conf to be asked, and for whom.
+pub(crate) struct ConfRequest<'a> {
+    /// The module.
+    pub(crate) id: ModuleId,
+    /// What it is asked about.
+    pub(crate) kernel: &'a Kernel,
+    /// The directory of the conf.
+    pub(crate) source: PathBuf,
+}
+
+impl<'a> Confs<'a> {
+    pub(crate) fn new(machine: &'a Machine) -> Self {
+        Self {
+            machine,
+            programs: OnceLock::new(),
+            out_of_time: Mutex::default(),
+            configs: Mutex::default(),
+        }
+    }
+
+    /// Asks the conf of a module that dkms knows.
+    pub(crate) fn ask(&self, id: &ModuleId, kernel: &Kernel) -> Result<(Values, Conf), Failure> {
+        let source = self.source_of(id);
+        let heard = self.ask_at(&ConfRequest { id: id.clone(), kernel, source })?;
+        self.accept(heard, kernel)
+    }
+
+    /// Where the source is of a module that dkms knows.
+    pub(crate) fn source_of(&self, id: &ModuleId) -> PathBuf {
+        let trees = &self.machine.trees;
+        let link = trees.source_link(id);
+        symlinks::resolve(&trees.root, &link).unwrap_or(link)
+    }
+
+    /// Understands what something is to be built by, and warns of what its user should know.
+    pub(crate) fn accept(
+        &self,
+        heard: EvaluatedConf,
+        kernel: &Kernel,
+    ) -> Result<(Values, Conf), Failure> {
+        for (directive, file) in &heard.deprecated {
+            log::warn!("{directive} is deprecated: it is set in {}", file.display());
+        }
+        let conf = self.understand(kernel, &heard.source, &heard.values)?;
+        if conf.records.is_empty() {
+            let source = heard.source.display();
+            log::warn!("{source}/dkms.conf names no objects: make is run, no more");
+        }
+        Ok((heard.values, conf))
+    }
+
+    /// Asks many confs; the answers stand in the order of the questions.
+    pub(crate) fn ask_all(
+        &self,
+        asking: &[ConfRequest<'_>],
+    ) -> Vec<Result<EvaluatedConf, Failure>> {
+        // Each thread has its own, which is killed when the thread ends (`PR_SET_PDEATHSIG`).
+        let reader = || self.reader();
+        on_all_cores_with(asking, ENOUGH, reader, |reader, asking| self.ask_by(reader, asking))
+    }
+
+    /// Asks the conf in a directory.
+    pub(crate) fn ask_at(&self, asking: &ConfRequest<'_>) -> Result<EvaluatedConf, Failure> {
+        self.ask_by(&mut self.reader(), asking)
+    }
+
+    fn ask_by(
+        &self,
+        reader: &mut BashReader,
+        asking: &ConfRequest<'_>,
+    ) -> Result<EvaluatedConf, Failure> {
+        let ConfRequest { id, kernel, source } = asking;
+        if let Some(problem) = of(&self.out_of_time).get(id) {
+            return Err(problem.clone());
+        }
+        let machine = self.machine;
+        let context = ConfContext {
+            id,
+            kernel: &kernel.release,
+            arch: &machine.arch,
+            kernel_source_dir: self.source_dir(kernel),
+            kernel_config: kernel.config_file().unwrap_or_default(),
+            conf_file: machine.options.conf_of(id, source),
+            trees: &machine.trees,
+            parallel_jobs: machine.settings.jobs(),
+        };
+        match context.read(reader) {
+            Ok(answer) => {
+                if !answer.complaint.trim().is_empty() {
+                    log::info!("{}: {}", context.conf_file.display(), answer.complaint.trim());
+                }
+                let ConfAnswer { mut values, deprecated, .. } = answer;
+                set_directives(&machine.options, &mut values);
+                Ok(EvaluatedConf { source: source.clone(), just_now: true, values, deprecated })
+            }
+            Err(error) => {
+                let problem = Failure::from(&error);
+                if matches!(error, BashError::TimedOut { .. }) {
+                    of(&self.out_of_time).insert(id.clone(), problem.clone());
+                }
+                Err(problem)
+            }
+        }
+    }
+
+    fn reader(&self) -> BashReader {
+        let machine = self.machine;
+        let programs = self.programs.get_or_init(|| path_programs::directory(machine).ok());
+        // A conf that calls dkms is part of this run.
+        let env = machine.env.clone().with(lock::WITHIN, "1");
+        let mut reader = reader(machine.tools.clone(), env, programs.as_deref());
+        reader.patience = machine.settings.conf_timeout();
+        reader
+    }
+
+    /// The path by which a conf knows the headers of a kernel.
+    fn source_dir(&self, kernel: &Kernel) -> PathBuf {
+        let given = self.machine.options.kernel_source.clone();
+        given.unwrap_or_else(|| kernel.dir.join("build"))
+    }
+
+    /// Understands values that the conf in the directory `source` has now, or had earlier.
+    pub(crate) fn understand(
+        &self,
+        kernel: &Kernel,
+        source: &Path,
+        values: &Values,
+    ) -> Result<Conf, Failure> {
+        let file = source.join("dkms.conf");
+        let conf = Conf::from_values(values, &file, &kernel.release)
+            .and_then(|conf| conf.check_strictly(&file).map(|()| conf));
+        conf.map_err(|error| Failure::from(&error))
+    }
+
+    /// Which objects of a module are not for this kernel.
+    pub(crate) fn excluded(&self, conf: &Conf, kernel: &Kernel) -> Excluded {
+        // Some 10,000 lines, which few confs ask for.
+        let file = if conf.asks_config() { kernel.config_file() } else { None };
+        let mut configs = of(&self.configs);
+        let config = file.and_then(|file| {
+            let read = |file: &PathBuf| KernelConfig::read(file).ok();
+            configs.entry(file).or_insert_with_key(read).as_ref()
+        });
+        conf.excluded(&kernel.release, &self.machine.arch, config)
+    }
+
+    /// What the administrator lays over a module: `/etc/dkms/M*.conf` and all below `/etc/dkms/M`.
+    pub(crate) fn overrides(&self, id: &ModuleId) -> Digest {
+        let etc = &self.machine.trees.etc;
+        let mut parts: BTreeMap<PathBuf, Digest> = BTreeMap::new();
+        let prefix = [format!("{}.conf", id.name), format!("{}-", id.source_dir())];
+        let short = [format!("{}.conf", id.source_dir()), format!("{}--", id.name)];
+        for entry in fs::read_dir(etc).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let ours = name == prefix[0]
+                || name == short[0]
+                || ((name.starts_with(&prefix[1]) || name.starts_with(&short[1]))
+                    && name.ends_with(".conf"));
+            if ours && let Ok(digest) = Digest::of_file(&entry.path()) {
+                parts.insert(entry.path(), digest);
+            }
+        }
+        let files = walkdir::WalkDir::new(etc.join(&id.name)).into_iter().flatten();
+        for entry in files.filter(|entry| entry.file_type().is_file()) {
+            if let Ok(digest) = Digest::of_file(entry.path()) {
+                parts.insert(entry.into_path(), digest);
+            }
+        }
+        if let Some(file) = self.machine.settings.build_environment()
+            && let Ok(digest) = Digest::of_file(&self.machine.trees.inside(&file))
+        {
+            parts.insert(file, digest);
+        }
+        let text: Vec<String> =
+            parts.iter().map(|(path, digest)| format!("{} {digest}", path.display())).collect();
+        Digest::of_bytes(text.join("\n").as_bytes())
+    }
+}
+
+/// What is shared. A thread that panicked has left it whole.
+fn of<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The directives of the command line; names that are no directive are dropped, as in a conf.
+pub(crate) fn known_directives(options: &RunOptions) -> impl Iterator<Item = (&str, &str)> {
+    let known = options.directives.iter().filter(|(name, _)| directives::is_known(name));
+    known.map(|(name, text)| (name.as_str(), text.as_str()))
+}
+
+/// Sets the directives of the command line, after all files.
+fn set_directives(options: &RunOptions, values: &mut Values) {
+    for (name, text) in &options.directives {
+        values.set(name, 0, text.as_str());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directives_come_last_and_unknown_ones_are_dropped() {
+        let mut values = Values::default();
+        values.set("MAKE", 0, "make all");
+        let options = RunOptions {
+            directives: vec![
+                ("MAKE".into(), "make x=1".into()),
+                ("source_tree".into(), "/".into()),
+            ],
+            ..RunOptions::default()
+        };
+        set_directives(&options, &mut values);
+        let all: Vec<_> = values.iter().collect();
+        assert_eq!(all, [("MAKE", 0, "make x=1")]);
+        assert_eq!(known_directives(&options).collect::<Vec<_>>(), [("MAKE", "make x=1")]);
+    }
+}

@@ -1,0 +1,269 @@
+//! Builds that may come back: what was built once is found again by what it was made from.
+//!
+//! An entry is a directory `T/.cache/objects/<key>`. Its `built/` is `T/M/V/K/A` as it was when
+//! the build ended, whatever a script added included. The files are second names of those in
+//! `K/A` where the file system has such, so that an entry costs room only when `K/A` is gone. The
+//! ticket beside it says what it is; the ticket's time is when the entry was last of use.
+
+use std::cmp::Reverse;
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::dkms_tree::{FILE_NAME, Inputs, Record};
+use crate::machine::Trees;
+use crate::names::{Arch, KernelRelease, ModuleId};
+use crate::os::digest::Digest;
+use crate::os::durable::{self, FileError};
+use crate::os::{copy_tree, toml_file};
+
+/// The file that makes a directory an entry: written last, removed first.
+const TICKET: &str = "entry.toml";
+
+/// The directory with what was built.
+const BUILT: &str = "built";
+
+/// The layout that this version writes.
+const FORMAT: u32 = 1;
+
+/// What a build is found by: everything it was made from, and whose it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CacheKey(Digest);
+
+impl CacheKey {
+    /// The key of what is built from `inputs`.
+    #[must_use]
+    pub fn of(id: &ModuleId, arch: &Arch, inputs: &Inputs) -> Self {
+        let parts = [id.to_string(), arch.to_string(), inputs.fingerprint().to_string()];
+        Self(Digest::of_bytes(parts.join("\0").as_bytes()))
+    }
+}
+
+/// A build in the cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CachedBuild {
+    /// What it is found by.
+    pub key: CacheKey,
+    /// The module.
+    pub module: ModuleId,
+    /// The kernel it was built for.
+    pub kernel: KernelRelease,
+    /// The kernel's architecture.
+    pub arch: Arch,
+    /// The length of its files, in bytes, those included that `K/A` shares with it.
+    pub size: u64,
+    /// When it was put here, or taken from here last.
+    pub used: SystemTime,
+}
+
+/// What is noted of an entry.
+#[derive(Debug, Serialize, Deserialize)]
+struct Ticket {
+    format: u32,
+    module: ModuleId,
+    kernel: KernelRelease,
+    arch: Arch,
+    size: u64,
+    /// The digest of `built/`: an entry that has another one is of no use.
+    content: Digest,
+}
+
+/// The cache of one dkms tree. Whoever changes it holds the lock of the tree.
+#[derive(Debug)]
+pub struct BuildCache {
+    dir: PathBuf,
+}
+
+impl BuildCache {
+    /// The cache of these trees.
+    #[must_use]
+    pub fn of(trees: &Trees) -> Self {
+        Self { dir: trees.cached_builds() }
+    }
+
+    /// What can be found.
+    #[must_use]
+    pub fn keys(&self) -> HashSet<CacheKey> {
+        let there = |key: &CacheKey| self.ticket_path(key).is_file();
+        self.names().into_iter().filter(there).collect()
+    }
+
+    /// All entries, the one that was of use last comes first. What cannot be read is left out.
+    #[must_use]
+    pub fn entries(&self) -> Vec<CachedBuild> {
+        let mut entries: Vec<CachedBuild> =
+            self.names().into_iter().filter_map(|key| self.entry(key)).collect();
+        entries.sort_by_key(|entry| Reverse((entry.used, entry.key.0.to_string())));
+        entries
+    }
+
+    /// Keeps the finished build in the directory `built`, unless that alone is more than `limit`
+    /// bytes.
+    ///
+    /// # Errors
+    /// [`FileError`] if it cannot be kept; then nothing of it is.
+    pub(crate) fn keep(&self, built: &Path, limit: u64) -> Result<(), FileError> {
+        let Some(record) = Record::read(&built.join(FILE_NAME)) else { return Ok(()) };
+        let size = size_of(built)?;
+        if size > limit {
+            return Ok(());
+        }
+        durable::create_dirs(&self.dir)?;
+        let unfinished = tempfile::Builder::new()
+            .prefix(durable::UNFINISHED)
+            .permissions(fs::Permissions::from_mode(0o755))
+            .tempdir_in(&self.dir)
+            .map_err(FileError::when("make a directory in", &self.dir))?;
+        let copy = unfinished.path().join(BUILT);
+        copy_tree::link_tree(built, &copy)?;
+        let key = CacheKey::of(&record.module, &record.arch, &record.inputs);
+        let (module, kernel, arch) =
+            (record.module.clone(), record.kernel.clone(), record.arch.clone());
+        // What stands in the kernel's directory now is nothing that comes back with it.
+        Record { placed: Vec::new(), ..record }.write(&copy.join(FILE_NAME))?;
+        let content = Digest::of_tree(&copy)?;
+        let ticket = Ticket { format: FORMAT, module, kernel, arch, size, content };
+        toml_file::write(&unfinished.path().join(TICKET), &ticket)?;
+        self.remove(&key)?;
+        let place = self.path(&key);
+        fs::rename(unfinished.path(), &place).map_err(FileError::when("keep", &place))?;
+        // It has another name now: there is nothing to clean up.
+        let _ = unfinished.keep();
+        Ok(())
+    }
+
+    /// Makes `to`, which must not be there, what was built as `key`. Says whether that was
+    /// possible; an entry that is not whole is removed, and `to` is not there then.
+    ///
+    /// # Errors
+    /// [`FileError`] if it is there but cannot be brought to `to`.
+    pub(crate) fn take(&self, key: &CacheKey, to: &Path) -> Result<bool, FileError> {
+        let ticket = self.ticket_path(key);
+        let Some(noted) = read_ticket(&ticket) else { return Ok(false) };
+        let taken = match copy_tree::link_tree(&self.path(key).join(BUILT), to) {
+            Ok(()) => Digest::of_tree(to)? == noted.content,
+            Err(error) if error.is_missing() => false,
+            Err(error) => return Err(error),
+        };
+        if !taken {
+            log::warn!(
+                "what the cache has of {} for {} is damaged and not used",
+                noted.module,
+                noted.kernel
+            );
+            durable::remove_tree(to)?;
+            self.remove(key)?;
+            return Ok(false);
+        }
+        File::options()
+            .write(true)
+            .open(&ticket)
+            .and_then(|file| file.set_modified(SystemTime::now()))
+            .map_err(FileError::when("set the time of", &ticket))?;
+        Ok(true)
+    }
+
+    /// Removes what was of no use for the longest time, until all together is at most `limit`
+    /// bytes.
+    ///
+    /// # Errors
+    /// [`FileError`] at the first entry that cannot be removed.
+    pub(crate) fn trim(&self, limit: u64) -> Result<(), FileError> {
+        if !self.dir.is_dir() {
+            return Ok(());
+        }
+        let entries = self.entries();
+        let known: HashSet<CacheKey> = entries.iter().map(|entry| entry.key).collect();
+        // Of another format, or half removed.
+        for key in self.names().into_iter().filter(|key| !known.contains(key)) {
+            self.remove(&key)?;
+        }
+        for entry in beyond(limit, &entries) {
+            self.remove(&entry.key)?;
+        }
+        self.remove_if_empty()
+    }
+
+    /// Removes everything, and says how many builds that were.
+    ///
+    /// # Errors
+    /// [`FileError`] at the first entry that cannot be removed.
+    pub fn clear(&self) -> Result<usize, FileError> {
+        let count = self.keys().len();
+        self.trim(0)?;
+        durable::remove_unfinished(&self.dir)?;
+        self.remove_if_empty()?;
+        Ok(count)
+    }
+
+    /// Removes what killed runs left here unfinished.
+    pub(crate) fn remove_strays(&self) -> Result<(), FileError> {
+        durable::remove_unfinished(&self.dir)
+    }
+
+    fn remove(&self, key: &CacheKey) -> Result<(), FileError> {
+        durable::remove_file_if_there(&self.ticket_path(key))?;
+        durable::remove_tree(&self.path(key)).map(|_| ())
+    }
+
+    fn remove_if_empty(&self) -> Result<(), FileError> {
+        match self.dir.parent() {
+            Some(parent) => durable::remove_empty_dirs_up_to(&self.dir, parent),
+            None => Ok(()),
+        }
+    }
+
+    fn entry(&self, key: CacheKey) -> Option<CachedBuild> {
+        let path = self.ticket_path(&key);
+        let Ticket { module, kernel, arch, size, .. } = read_ticket(&path)?;
+        let used = fs::metadata(&path).and_then(|meta| meta.modified()).unwrap_or(UNIX_EPOCH);
+        Some(CachedBuild { key, module, kernel, arch, size, used })
+    }
+
+    /// The names of all directories here that may be entries.
+    fn names(&self) -> Vec<CacheKey> {
+        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(CacheKey)).collect()
+    }
+
+    fn path(&self, key: &CacheKey) -> PathBuf {
+        self.dir.join(key.0.to_string())
+    }
+
+    fn ticket_path(&self, key: &CacheKey) -> PathBuf {
+        self.path(key).join(TICKET)
+    }
+}
+
+fn read_ticket(path: &Path) -> Option<Ticket> {
+    toml_file::read::<Ticket>(path).filter(|ticket| ticket.format == FORMAT)
+}
+
+/// Of `entries`, the last used first, those that there is no room for.
+fn beyond(limit: u64, entries: &[CachedBuild]) -> &[CachedBuild] {
+    let mut total: u64 = 0;
+    let fits = |entry: &CachedBuild| {
+        total = total.saturating_add(entry.size);
+        total <= limit
+    };
+    let first = entries.iter().map(fits).take_while(|fits| *fits).count();
+    &entries[first..]
+}
+
+/// The length of all files below `dir`, in bytes.
+fn size_of(dir: &Path) -> Result<u64, FileError> {
+    let mut size = 0;
+    for entry in walkdir::WalkDir::new(dir) {
+        let meta = entry.and_then(|entry| entry.metadata()).map_err(std::io::Error::from);
+        let meta = meta.map_err(FileError::when("read", dir))?;
+        size += if meta.is_file() { meta.len() } else { 0 };
+    }
+    Ok(size)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,160 @@
+//! The cache on a directory of its own.
+
+use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
+
+use rstest::rstest;
+
+use super::*;
+
+use crate::dkms_tree::{BuildCache, CacheKey, CachedBuild, FILE_NAME, PlacedObject, Record};
+use crate::machine::Trees;
+use crate::os::digest::Digest;
+use crate::os::durable;
+
+const NO_LIMIT: u64 = u64::MAX;
+
+fn record(module: &str, source: &str) -> Record {
+    let digest = Digest::of_bytes(source.as_bytes());
+    let placed = vec![PlacedObject { path: "updates/a.ko".into(), digest }];
+    Record { placed, ..Record::sample(module, "7.2.12", source) }
+}
+
+fn key(record: &Record) -> CacheKey {
+    CacheKey::of(&record.module, &record.arch, &record.inputs)
+}
+
+/// A dkms tree with finished builds.
+struct Tree {
+    dir: tempfile::TempDir,
+    cache: BuildCache,
+}
+
+impl Tree {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = BuildCache::of(&Trees::under(dir.path()));
+        Self { dir, cache }
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.dir.path().join(path)
+    }
+
+    /// Builds a module from a source of this many bytes, and keeps it.
+    fn keep(&self, module: &str, length: usize) -> CacheKey {
+        let record = record(module, &length.to_string());
+        let built = self.at("built");
+        fs::create_dir_all(built.join("module")).unwrap();
+        fs::write(built.join("module/a.ko"), "a".repeat(length)).unwrap();
+        fs::write(built.join("zfs_config.h"), "").unwrap();
+        record.write(&built.join(FILE_NAME)).unwrap();
+        self.cache.keep(&built, NO_LIMIT).unwrap();
+        durable::remove_tree(&built).unwrap();
+        key(&record)
+    }
+
+    /// Says when an entry was of use.
+    fn used(&self, key: &CacheKey, second: u64) {
+        let ticket = File::options().write(true).open(self.cache.ticket_path(key)).unwrap();
+        ticket.set_modified(UNIX_EPOCH + Duration::from_secs(second)).unwrap();
+    }
+}
+
+#[test]
+fn a_build_comes_back_as_it_was() {
+    let tree = Tree::new();
+    let key = tree.keep("foo/1.0", 10);
+    assert_eq!(tree.cache.keys(), [key].into());
+    let to = tree.at("back");
+    assert!(tree.cache.take(&key, &to).unwrap());
+    assert_eq!(fs::read(to.join("module/a.ko")).unwrap(), [b'a'; 10]);
+    assert!(to.join("zfs_config.h").exists());
+    let back = Record::read(&to.join(FILE_NAME)).unwrap();
+    assert_eq!(back, Record { placed: vec![], ..record("foo/1.0", "10") });
+    let other = CacheKey::of(&"bar/1.0".parse().unwrap(), &back.arch, &back.inputs);
+    assert!(!tree.cache.take(&other, &tree.at("other")).unwrap());
+    assert!(!tree.at("other").exists());
+}
+
+#[test]
+fn what_is_built_and_what_is_cached_are_one_file() {
+    let tree = Tree::new();
+    let key = tree.keep("foo/1.0", 10);
+    tree.cache.take(&key, &tree.at("back")).unwrap();
+    let inode = |path: PathBuf| fs::metadata(path).unwrap().ino();
+    let cached = tree.cache.path(&key).join("built/module/a.ko");
+    assert_eq!(inode(cached), inode(tree.at("back/module/a.ko")));
+}
+
+#[rstest]
+#[case::changed(|built: &Path| fs::write(built.join("module/a.ko"), "b").unwrap())]
+#[case::missing(|built: &Path| fs::remove_file(built.join("zfs_config.h")).unwrap())]
+#[case::more(|built: &Path| fs::write(built.join("module/b.ko"), "").unwrap())]
+#[case::gone(|built: &Path| fs::remove_dir_all(built).unwrap())]
+#[case::garbage(|built: &Path| fs::write(built.with_file_name(TICKET), "?").unwrap())]
+fn what_is_damaged_is_not_used(#[case] damage: fn(&Path)) {
+    let tree = Tree::new();
+    let key = tree.keep("foo/1.0", 10);
+    damage(&tree.cache.path(&key).join(BUILT));
+    assert!(!tree.cache.take(&key, &tree.at("back")).unwrap());
+    assert!(!tree.at("back").exists());
+    tree.cache.trim(NO_LIMIT).unwrap();
+    assert!(!tree.cache.path(&key).exists(), "it would only take room");
+}
+
+#[test]
+fn what_was_of_no_use_for_the_longest_time_goes_first() {
+    let tree = Tree::new();
+    let keys = [1, 2, 3].map(|number| tree.keep(&format!("foo/{number}"), 100 + number));
+    [20, 10, 30].iter().zip(&keys).for_each(|(second, key)| tree.used(key, *second));
+    let versions = || -> Vec<String> {
+        let entries = tree.cache.entries().into_iter();
+        entries.map(|entry| entry.module.version.to_string()).collect()
+    };
+    assert_eq!(versions(), ["3", "1", "2"]);
+    // Being taken is being of use.
+    tree.cache.take(&keys[1], &tree.at("back")).unwrap();
+    assert_eq!(versions(), ["2", "3", "1"]);
+    let total: u64 = tree.cache.entries().iter().map(|entry| entry.size).sum();
+    tree.cache.trim(total - 1).unwrap();
+    assert_eq!(versions(), ["2", "3"]);
+    assert_eq!(tree.cache.clear().unwrap(), 2);
+    assert!(!tree.cache.dir.exists());
+}
+
+#[test]
+fn what_is_too_large_by_itself_does_not_drive_out_the_rest() {
+    let tree = Tree::new();
+    tree.keep("foo/1.0", 10);
+    let built = tree.at("built");
+    fs::create_dir_all(&built).unwrap();
+    record("big/1.0", "").write(&built.join(FILE_NAME)).unwrap();
+    fs::write(built.join("a.ko"), [0; 9000]).unwrap();
+    tree.cache.keep(&built, 9000).unwrap();
+    assert_eq!(tree.cache.entries().len(), 1);
+}
+
+fn entry(size: u64) -> CachedBuild {
+    let of = record("foo/1.0", "");
+    CachedBuild {
+        key: key(&of),
+        module: of.module,
+        kernel: of.kernel,
+        arch: of.arch,
+        size,
+        used: UNIX_EPOCH,
+    }
+}
+
+#[rstest]
+#[case::all_fit(60, 0)]
+#[case::one_too_many(59, 1)]
+#[case::nothing_older_stays(29, 2)]
+#[case::not_even_one(9, 3)]
+#[case::no_room(0, 3)]
+fn finds_what_there_is_no_room_for(#[case] limit: u64, #[case] count: usize) {
+    let entries = [10, 20, 30].map(entry);
+    assert_eq!(beyond(limit, &entries).len(), count);
+    assert_eq!(beyond(limit, &entries), &entries[3 - count..]);
+}

@@ -1,0 +1,71 @@
+//! Making a finished build visible as `T/M/V/K/A`, whole.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+
+use crate::dkms_tree::{FILE_NAME, Record};
+use crate::os::durable::{self, FileError};
+
+/// Makes the directory `staging` the directory `target`.
+///
+/// Where there is one already, its files are renamed over one by one and the record last: a
+/// directory cannot be exchanged everywhere (overlayfs), and as long as the old record stands, it
+/// says that this has to be built.
+pub(crate) fn publish(staging: &Path, target: &Path) -> Result<(), FileError> {
+    if fs::rename(staging, target).is_ok() {
+        return match target.parent() {
+            Some(parent) => durable::sync_dir(parent),
+            None => Ok(()),
+        };
+    }
+    let published = publish_over(staging, target);
+    // Whatever became of it, nothing is left of the staging directory.
+    let removed = durable::remove_tree(staging);
+    published.and(removed.map(|_| ()))
+}
+
+fn publish_over(staging: &Path, target: &Path) -> Result<(), FileError> {
+    // What the old build has in the kernel's directory stays there, and known, until the new one
+    // is installed.
+    let old = Record::read(&target.join(FILE_NAME));
+    replace_entries(staging, target)?;
+    let path = staging.join(FILE_NAME);
+    if let (Some(old), Some(new)) = (old, Record::read(&path)) {
+        Record { placed: old.placed, ..new }.write(&path)?;
+    }
+    let place = target.join(FILE_NAME);
+    fs::rename(&path, &place).map_err(FileError::when("replace", &place))?;
+    durable::sync_dir(target)
+}
+
+/// Makes the directory `to` what `from` is, but for the record, which stays where it is.
+fn replace_entries(from: &Path, to: &Path) -> Result<(), FileError> {
+    durable::create_dirs(to)?;
+    let mut new = file_names(from)?;
+    let record = OsString::from(FILE_NAME);
+    for name in new.iter().filter(|name| **name != record) {
+        let (file, place) = (from.join(name), to.join(name));
+        let is_dir = |path: &Path| path.is_dir() && !path.is_symlink();
+        if is_dir(&file) != is_dir(&place) {
+            durable::remove_tree(&place)?;
+        }
+        if is_dir(&file) {
+            replace_entries(&file, &place)?;
+        } else {
+            fs::rename(&file, &place).map_err(FileError::when("replace", &place))?;
+        }
+    }
+    new.insert(record);
+    for name in file_names(to)?.difference(&new) {
+        durable::remove_tree(&to.join(name))?;
+    }
+    Ok(())
+}
+
+fn file_names(dir: &Path) -> Result<BTreeSet<OsString>, FileError> {
+    fs::read_dir(dir)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect())
+        .map_err(FileError::when("list", dir))
+}

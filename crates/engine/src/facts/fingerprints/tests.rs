@@ -1,0 +1,281 @@
+//! What changes a digest, what does not, and when contents are read again.
+
+use super::*;
+use rstest::rstest;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::dkms_tree::KernelIdentity;
+use crate::machine::{Kernels, Trees};
+use crate::os::digest::Digest;
+use crate::os::{durable, symlinks};
+
+fn machine() -> (tempfile::TempDir, Trees) {
+    let dir = tempfile::tempdir().unwrap();
+    let trees = Trees::under(dir.path());
+    (dir, trees)
+}
+
+fn source(trees: &Trees) -> PathBuf {
+    let dir = trees.source.join("a-1");
+    fs::create_dir_all(dir.join("sub")).unwrap();
+    fs::write(dir.join("dkms.conf"), "PACKAGE_NAME=a\n").unwrap();
+    fs::write(dir.join("sub/a.c"), "int a;\n").unwrap();
+    symlink("a.c", dir.join("sub/link")).unwrap();
+    dir
+}
+
+/// The digest as a fresh run sees it.
+fn digest(trees: &Trees, dir: &Path) -> Digest {
+    Fingerprints::open(trees).source_tree(dir).unwrap()
+}
+
+/// The digest, kept for the next run.
+fn digest_kept(trees: &Trees, dir: &Path) -> Digest {
+    settle();
+    let mut digests = Fingerprints::open(trees);
+    let digest = digests.source_tree(dir).unwrap();
+    digests.save().unwrap();
+    digest
+}
+
+/// Lets files grow older than a tick of any clock.
+fn settle() {
+    sleep(Duration::from_millis(150));
+}
+
+type Change = fn(&Path);
+
+#[rstest]
+#[case::content(|dir: &Path| fs::write(dir.join("sub/a.c"), "int b;\n").unwrap())]
+#[case::new_file(|dir: &Path| fs::write(dir.join("sub/b.c"), "").unwrap())]
+#[case::name(|dir: &Path| fs::rename(dir.join("sub"), dir.join("sup")).unwrap())]
+#[case::executable(|dir: &Path| {
+    fs::set_permissions(dir.join("sub/a.c"), Permissions::from_mode(0o755)).unwrap();
+})]
+#[case::target(|dir: &Path| {
+    fs::remove_file(dir.join("sub/link")).unwrap();
+    symlink("b.c", dir.join("sub/link")).unwrap();
+})]
+#[case::link_to_file(|dir: &Path| {
+    fs::remove_file(dir.join("sub/link")).unwrap();
+    fs::copy(dir.join("sub/a.c"), dir.join("sub/link")).unwrap();
+})]
+fn another_source_has_another_digest(#[case] change: Change) {
+    let (_dir, trees) = machine();
+    let dir = source(&trees);
+    let before = digest(&trees, &dir);
+    change(&dir);
+    assert_ne!(digest(&trees, &dir), before);
+}
+
+#[test]
+fn a_reinstalled_source_has_the_same_digest() {
+    let (_dir, trees) = machine();
+    let dir = source(&trees);
+    let before = digest(&trees, &dir);
+    fs::remove_dir_all(&dir).unwrap();
+    source(&trees);
+    assert_eq!(digest(&trees, &dir), before);
+    let link = trees.source.join("link");
+    symlink(&dir, &link).unwrap();
+    assert_eq!(digest(&trees, &link), before);
+}
+
+#[test]
+fn contents_are_read_again_only_where_stat_differs() {
+    let (_dir, trees) = machine();
+    let dir = source(&trees);
+    let before = digest_kept(&trees, &dir);
+
+    // A digest that cannot be right shows where it comes from.
+    let store = trees.cache().join("digests.toml");
+    let wrong = Digest::of_bytes(b"wrong");
+    let text = fs::read_to_string(&store).unwrap().replace(&before.to_string(), &wrong.to_string());
+    fs::write(&store, text).unwrap();
+    assert_eq!(digest(&trees, &dir), wrong);
+
+    // Same content, size and mtime, as pacman leaves a reinstalled file: ctime and inode tell.
+    let file = dir.join("sub/a.c");
+    let modified = fs::metadata(&file).unwrap().modified().unwrap();
+    durable::write(&file, b"int a;\n").unwrap();
+    File::open(&file).unwrap().set_modified(modified).unwrap();
+    assert_eq!(digest(&trees, &dir), before);
+}
+
+/// Who trusts packages, and who looks at each file.
+const TO_A_HOOK: bool = true;
+const TO_A_COMMAND: bool = false;
+
+/// The kernel as it is seen and kept for the next run.
+fn identity_seen(trees: &Trees, trusts_packages: bool) -> KernelIdentity {
+    let kernels = Kernels::read(trees).unwrap();
+    let mut digests = Fingerprints::open(trees).trusting_packages(trusts_packages);
+    let identity = digests.kernel_identity(&kernels.all[0]).unwrap();
+    digests.save().unwrap();
+    identity
+}
+
+/// Which of these changes of a header show to somebody who trusts packages.
+#[rstest]
+#[case::replaced(|file: &Path| durable::write(file, b"int b;").unwrap(), true)]
+#[case::gone(|file: &Path| fs::remove_file(file).unwrap(), true)]
+#[case::another(|file: &Path| fs::write(file.with_file_name("c.h"), "").unwrap(), true)]
+#[case::written_where_it_is(|file: &Path| fs::write(file, "int b;").unwrap(), false)]
+fn a_package_replaces_files(#[case] change: Change, #[case] shows: bool) {
+    let (_dir, trees) = machine();
+    let file = trees.install.join("6.1/build/include/sub/a.h");
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::write(&file, "int a;").unwrap();
+    settle();
+    let before = identity_seen(&trees, TO_A_HOOK);
+    assert_eq!(identity_seen(&trees, TO_A_HOOK), before);
+    change(&file);
+    settle();
+    assert_eq!(identity_seen(&trees, TO_A_HOOK) != before, shows);
+    // A hook takes over what was found by a command.
+    assert_ne!(identity_seen(&trees, TO_A_COMMAND), before);
+    assert_ne!(identity_seen(&trees, TO_A_HOOK), before);
+}
+
+/// Whoever keeps headers elsewhere writes to them where they are.
+#[test]
+fn headers_outside_of_a_kernels_directory_are_looked_at_one_by_one() {
+    let (dir, trees) = machine();
+    let file = dir.path().join("home/linux/include/a.h");
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::write(&file, "int a;").unwrap();
+    fs::create_dir_all(trees.install.join("6.1")).unwrap();
+    symlink("/home/linux", trees.install.join("6.1/build")).unwrap();
+    settle();
+    let before = identity_seen(&trees, TO_A_HOOK);
+    fs::write(&file, "int b;").unwrap();
+    assert_ne!(identity_seen(&trees, TO_A_HOOK), before);
+}
+
+/// Trees that were walked side by side are what they are when walked one by one.
+#[test]
+fn a_look_ahead_changes_no_answer() {
+    let (_dir, trees) = machine();
+    let source = source(&trees);
+    let include = trees.install.join("6.1/build/include");
+    fs::create_dir_all(&include).unwrap();
+    fs::write(include.join("a.h"), "").unwrap();
+    let kernels = Kernels::read(&trees).unwrap();
+    let answers = |digests: &mut Fingerprints| {
+        let identity = digests.kernel_identity(&kernels.all[0]).unwrap();
+        (identity, digests.source_tree(&source).unwrap())
+    };
+    let plain = answers(&mut Fingerprints::open(&trees));
+    let mut ahead = Fingerprints::open(&trees);
+    ahead.look_ahead(&[&kernels.all[0]], &[source.clone(), trees.source.join("none")]);
+    assert_eq!(ahead.found.len(), 2);
+    assert_eq!(answers(&mut ahead), plain);
+    // What was walked is used once: a later question sees what is there then.
+    fs::write(include.join("a.h"), "int a;").unwrap();
+    assert_ne!(answers(&mut ahead).0, plain.0);
+    assert!(ahead.source_tree(&trees.source.join("none")).is_err());
+}
+
+#[test]
+fn a_file_that_may_still_change_unseen_is_not_remembered() {
+    let (_dir, trees) = machine();
+    let dir = source(&trees);
+    let mut digests = Fingerprints::open(&trees);
+    digests.source_tree(&dir).unwrap();
+    digests.save().unwrap();
+    assert!(!trees.cache().exists());
+}
+
+#[test]
+fn forgets_what_is_gone_and_survives_a_broken_store() {
+    let (_dir, trees) = machine();
+    let dir = source(&trees);
+    let before = digest_kept(&trees, &dir);
+    let store = trees.cache().join("digests.toml");
+    assert!(fs::read_to_string(&store).unwrap().contains("a-1"));
+    fs::rename(&dir, trees.source.join("b-1")).unwrap();
+    Fingerprints::open(&trees).save().unwrap();
+    assert!(!fs::read_to_string(&store).unwrap().contains("a-1"));
+    fs::write(&store, "nonsense").unwrap();
+    assert_eq!(digest(&trees, &trees.source.join("b-1")), before);
+}
+
+fn identity(trees: &Trees) -> KernelIdentity {
+    let kernels = Kernels::read(trees).unwrap();
+    Fingerprints::open(trees).kernel_identity(&kernels.all[0]).unwrap()
+}
+
+#[rstest]
+#[case::config("build/include/config/auto.conf", &["kernel configuration", "kernel headers"])]
+#[case::symbols("build/Module.symvers", &["Module.symvers"])]
+#[case::compilation("build/include/generated/utsversion.h", &["kernel headers"])]
+#[case::of_the_architecture("build/arch/x86/include/asm/a.h", &["kernel headers"])]
+#[case::of_the_source("source/include/b.h", &["kernel headers"])]
+#[case::no_header("build/scripts/sign-file", &[])]
+#[case::mark_of_an_option("build/include/config/SMP", &[])]
+#[case::release_of_the_headers("build/include/config/kernel.release", &["kernel headers"])]
+fn names_what_changed_in_a_kernel(#[case] file: &str, #[case] parts: &[&str]) {
+    let (_dir, trees) = machine();
+    let kernel = trees.install.join("6.1");
+    for dir in ["build/include/generated", "build/include/config", "build/scripts"] {
+        fs::create_dir_all(kernel.join(dir)).unwrap();
+    }
+    // The linked directories of Debian's layout.
+    fs::create_dir_all(trees.source.join("common/include")).unwrap();
+    fs::create_dir_all(trees.source.join("x86/asm")).unwrap();
+    symlink("/usr/src/common", kernel.join("source")).unwrap();
+    fs::create_dir_all(kernel.join("build/arch/x86")).unwrap();
+    symlink("/usr/src/x86", kernel.join("build/arch/x86/include")).unwrap();
+    fs::write(kernel.join("build/include/config/auto.conf"), "").unwrap();
+    let before = identity(&trees);
+    let path = symlinks::resolve(&trees.root, kernel.join(file).parent().unwrap()).unwrap();
+    fs::write(path.join(Path::new(file).file_name().unwrap()), "other").unwrap();
+    assert_eq!(changes(&identity(&trees), &before), parts);
+}
+
+#[test]
+fn a_kernel_without_headers_is_its_release() {
+    let (_dir, trees) = machine();
+    fs::create_dir_all(trees.install.join("6.1/kernel")).unwrap();
+    let identity = identity(&trees);
+    assert_eq!((identity.config, identity.symvers, identity.headers), (None, None, None));
+    let text = toml::to_string(&identity).unwrap();
+    assert_eq!(text, "release = \"6.1\"\n");
+    assert_eq!(toml::from_str::<KernelIdentity>(&text).unwrap(), identity);
+}
+
+#[test]
+fn digests_are_text_of_one_form() {
+    let digest = Digest::of_bytes(b"a");
+    assert_eq!(digest.to_string().parse(), Ok(digest));
+    assert!("abc".parse::<Digest>().is_err());
+}
+
+/// `WALK=/usr/src cargo test --release -p dkms-engine -- --ignored --nocapture quick_enough`
+#[test]
+#[ignore = "a measurement of the machine it runs on, not a check"]
+#[expect(clippy::print_stdout, reason = "its result is for a person to read")]
+fn quick_enough() {
+    let (_dir, trees) = machine();
+    let dir = PathBuf::from(std::env::var_os("WALK").unwrap());
+    let mut digests = Fingerprints::open(&trees);
+    for round in ["contents", "known", "known again"] {
+        let start = Instant::now();
+        let digest = digests.source_tree(&dir).unwrap();
+        println!("{round}: {digest} in {:?}", start.elapsed());
+    }
+}
+
+/// The parts of an identity that are not as they were.
+fn changes(now: &KernelIdentity, was: &KernelIdentity) -> Vec<&'static str> {
+    let changed = [
+        (now.release != was.release, "kernel release"),
+        (now.config != was.config, "kernel configuration"),
+        (now.symvers != was.symvers, "Module.symvers"),
+        (now.headers != was.headers, "kernel headers"),
+    ];
+    changed.into_iter().filter_map(|(differs, part)| differs.then_some(part)).collect()
+}

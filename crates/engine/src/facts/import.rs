@@ -1,0 +1,29 @@
+//! A module that comes from elsewhere, a directory or an archive, on its way into the trees.
+
+use std::path::PathBuf;
+
+use crate::names::{Arch, KernelRelease, ModuleId};
+
+/// What comes.
+#[derive(Debug, Clone)]
+pub struct Import {
+    /// The module, as its dkms.conf calls it.
+    pub id: ModuleId,
+    /// The directory to copy its source from; nothing if that is where it belongs already.
+    pub source: Option<PathBuf>,
+    /// What was built of it.
+    pub builds: Vec<ImportedBuild>,
+    /// Whether it comes from an archive that dkms wrote.
+    pub packed: bool,
+}
+
+/// What was built of a module elsewhere, for a kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImportedBuild {
+    /// The kernel.
+    pub kernel: KernelRelease,
+    /// The architecture.
+    pub arch: Arch,
+    /// The directory with `module/` and `log/`.
+    pub dir: PathBuf,
+}

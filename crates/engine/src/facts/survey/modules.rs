@@ -1,0 +1,173 @@
+//! Which modules there are: those of the dkms tree and those of the source tree.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use super::Survey;
+use crate::dkms_tree::SourceState;
+use crate::dkms_tree::{Added, BuiltFor, TreeState};
+use crate::facts::{Built, Lack, ModuleFacts, Pair, SourceLink, SourcePlace};
+use crate::machine::{Machine, Trees};
+use crate::names::ModuleId;
+use crate::os::durable::UNFINISHED;
+use crate::os::symlinks;
+
+impl Survey<'_> {
+    /// The modules of the dkms tree and of the source tree.
+    pub(super) fn modules(&mut self) -> BTreeMap<ModuleId, ModuleFacts> {
+        let state = TreeState::read(&self.machine.trees);
+        self.problems.extend(state.problems.iter().cloned());
+        let mut modules = BTreeMap::new();
+        let mut by_source = BTreeMap::new();
+        for added in &state.modules {
+            let module = self.added(added);
+            if let Some(dir) = source_dir(self.machine, &added.id) {
+                by_source.insert(dir, added.id.clone());
+            }
+            modules.insert(added.id.clone(), module);
+        }
+        for id in self.scope.modules.iter().flatten() {
+            self.lacking.extend(self.lack(id, &state).map(|lack| (id.clone(), lack)));
+            // Only who names both can tell a name with a dash from a version with one.
+            by_source.entry(id.source_dir()).or_insert_with(|| id.clone());
+        }
+        let (dirs, problems) = source_dirs(&self.machine.trees);
+        self.problems.extend(problems);
+        for dir in dirs {
+            let id = match by_source.get(&dir) {
+                Some(id) => id.clone(),
+                None => match ModuleId::from_source_dir(&dir) {
+                    Ok(id) => id,
+                    Err(error) => {
+                        self.problems.push(format!("/usr/src/{dir} is left alone: {error}"));
+                        continue;
+                    }
+                },
+            };
+            let module = modules.entry(id).or_insert_with(|| ModuleFacts {
+                source_dir: dir.clone(),
+                source: SourcePlace::Present,
+                link: SourceLink::None,
+                elsewhere: false,
+                pairs: BTreeMap::new(),
+            });
+            module.source_dir = dir;
+            module.source = SourcePlace::Present;
+        }
+        modules
+    }
+
+    /// Whether the command line names a file to read in place of the module's dkms.conf.
+    fn conf_is_given(&self, id: &ModuleId) -> bool {
+        let asked = &self.machine.options;
+        asked.conf.is_some() && asked.module.as_ref() == Some(id)
+    }
+
+    /// What a module that a command names lacks.
+    fn lack(&self, id: &ModuleId, state: &TreeState) -> Option<Lack> {
+        let added = state.modules.iter().find(|added| added.id == *id);
+        if added.is_some_and(Added::is_unlinked) {
+            return Some(Lack::Link);
+        }
+        let dir = self.machine.trees.source.join(id.source_dir());
+        (dir.is_dir() && !has_conf(&dir)).then_some(Lack::Conf)
+    }
+
+    /// Counts the source of what comes as present: it will be.
+    pub(super) fn add_import(&self, modules: &mut BTreeMap<ModuleId, ModuleFacts>) {
+        let Some(import) = &self.scope.import else { return };
+        let module = modules.entry(import.id.clone()).or_insert_with(|| ModuleFacts {
+            source_dir: import.id.source_dir(),
+            source: SourcePlace::Missing,
+            link: SourceLink::None,
+            elsewhere: false,
+            pairs: BTreeMap::new(),
+        });
+        if import.source.is_some() && module.link != SourceLink::Source {
+            module.source_dir = import.id.source_dir();
+            module.source = SourcePlace::Present;
+        }
+    }
+
+    fn added(&self, added: &Added) -> ModuleFacts {
+        let trees = &self.machine.trees;
+        let id = &added.id;
+        let kept = trees.kept(id);
+        let resolved = symlinks::resolve(&trees.root, &trees.source_link(id));
+        let (link, source) = match &added.source {
+            SourceState::Link { .. } if resolved.as_ref().is_ok_and(|to| *to == kept) => {
+                (SourceLink::Kept, SourcePlace::Kept)
+            }
+            // A directory without dkms.conf is what its package left behind, not a source.
+            SourceState::Link { .. }
+                if resolved.is_ok_and(|to| self.conf_is_given(id) || has_conf(&to)) =>
+            {
+                (SourceLink::Source, SourcePlace::Present)
+            }
+            SourceState::Link { .. } if has_conf(&kept) => {
+                (SourceLink::Mendable, SourcePlace::Kept)
+            }
+            SourceState::Link { .. } => (SourceLink::Broken, SourcePlace::Missing),
+            SourceState::BinariesOnly | SourceState::Missing => {
+                (SourceLink::None, SourcePlace::Missing)
+            }
+        };
+        let mut module = ModuleFacts {
+            source_dir: source_dir(self.machine, id).unwrap_or_else(|| id.source_dir()),
+            source,
+            link,
+            elsewhere: added
+                .kernels
+                .iter()
+                .any(|built| built.arch != self.machine.arch && built.has_module_dir),
+            pairs: BTreeMap::new(),
+        };
+        let of_this_arch =
+            |built: &&BuiltFor| built.arch == self.machine.arch && built.has_module_dir;
+        for built in added.kernels.iter().filter(of_this_arch) {
+            let pair = Pair {
+                built: Some(Built { installed: built.installed, ..Built::default() }),
+                ..Pair::default()
+            };
+            module.pairs.insert(built.kernel.clone(), pair);
+        }
+        module
+    }
+}
+
+/// Directories of the source tree that hold a dkms.conf, by name; and what is wrong with those that
+/// have no name to speak of, a sentence each.
+#[must_use]
+pub fn source_dirs(trees: &Trees) -> (BTreeSet<String>, Vec<String>) {
+    let (mut dirs, mut problems) = (BTreeSet::new(), Vec::new());
+    for entry in fs::read_dir(&trees.source).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let unfinished = name.as_encoded_bytes().starts_with(UNFINISHED.as_bytes());
+        if unfinished || !has_conf(&entry.path()) {
+            continue;
+        }
+        match name.into_string() {
+            Ok(name) => drop(dirs.insert(name)),
+            Err(name) => problems.push(format!(
+                "/usr/src/{} is left alone: its name is not UTF-8",
+                name.to_string_lossy()
+            )),
+        }
+    }
+    (dirs, problems)
+}
+
+/// The name of the source directory that a registered module's link names, if it is one of the
+/// source tree's, whether it is there or not.
+fn source_dir(machine: &Machine, id: &ModuleId) -> Option<String> {
+    let target = fs::read_link(machine.trees.source_link(id)).ok()?;
+    let tree = symlinks::text_for(&machine.trees.root, &machine.trees.source);
+    let below = target.strip_prefix(&tree).or_else(|_| target.strip_prefix(&machine.trees.source));
+    let name = below.ok()?;
+    (name.components().count() == 1).then(|| name.to_string_lossy().into_owned())
+}
+
+fn has_conf(dir: &Path) -> bool {
+    dir.join("dkms.conf").is_file()
+}

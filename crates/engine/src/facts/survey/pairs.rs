@@ -1,0 +1,191 @@
+//! What is known of a module for a kernel: what was built, and what would be built now.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::Survey;
+use crate::conf::{ConfRequest, EvaluatedConf};
+use crate::dkms_tree::{Inputs, KnownFailure, Record};
+use crate::facts::{ConfFacts, KernelFacts, ModuleFacts, Pair, SourcePlace};
+use crate::failure::Failure;
+use crate::machine::Kernel;
+use crate::names::{KernelRelease, ModuleId};
+use crate::objects::{Compression, ObjectName};
+use crate::os::digest::Digest;
+use crate::os::symlinks;
+use crate::signing;
+
+impl Survey<'_> {
+    /// Fills in what is known of each module for each kernel.
+    pub(super) fn pairs(
+        &mut self,
+        modules: &mut BTreeMap<ModuleId, ModuleFacts>,
+        kernels: &BTreeMap<KernelRelease, KernelFacts>,
+    ) {
+        let mut asking = Vec::new();
+        for (id, module) in modules.iter_mut() {
+            self.pairs_of(id, module, kernels, &mut asking);
+        }
+        let answers = self.confs.ask_all(&asking);
+        for (ConfRequest { id, kernel, .. }, answer) in asking.iter().zip(answers) {
+            let module = modules.get_mut(id);
+            if let Some(pair) = module.and_then(|module| module.pairs.get_mut(&kernel.release)) {
+                self.hear(answer, kernel, pair);
+            }
+        }
+    }
+
+    fn pairs_of<'k>(
+        &mut self,
+        id: &ModuleId,
+        module: &mut ModuleFacts,
+        kernels: &'k BTreeMap<KernelRelease, KernelFacts>,
+        asking: &mut Vec<ConfRequest<'k>>,
+    ) {
+        let covered = kernels.keys().filter(|kernel| self.scope.covers(kernel));
+        let releases: BTreeSet<KernelRelease> =
+            covered.chain(module.pairs.keys()).cloned().collect();
+        for release in releases {
+            let mut pair = module.pairs.remove(&release).unwrap_or_default();
+            let kernel = kernels.get(&release);
+            self.look_at_build(id, &release, kernel, &mut pair);
+            if module.source != SourcePlace::Missing
+                && self.scope.covers(&release)
+                && let Some(kernel) = kernel
+            {
+                asking.extend(self.look_at_inputs(id, module, kernel, &mut pair));
+            }
+            module.pairs.insert(release, pair);
+        }
+    }
+
+    fn look_at_build(
+        &mut self,
+        id: &ModuleId,
+        release: &KernelRelease,
+        kernel: Option<&KernelFacts>,
+        pair: &mut Pair,
+    ) {
+        let trees = &self.machine.trees;
+        let arch = &self.machine.arch;
+        pair.failure = KnownFailure::read(&KnownFailure::path(trees, id, release, arch));
+        let Some(built) = &mut pair.built else { return };
+        built.record = Record::read(&Record::path(trees, id, release, arch));
+        built.in_place = true;
+        if let Some(record) = &built.record {
+            let dir = trees.kernel(release);
+            built.in_place = record.placed.iter().all(|placed| dir.join(&placed.path).exists());
+            let compression = kernel.filter(|k| k.kernel.alive).map(|about| {
+                let known = self.compression.entry(release.clone());
+                *known.or_insert_with(|| about.kernel.compression())
+            });
+            // A plain object is one that could not be compressed; it works everywhere.
+            let other =
+                |found: Compression| found != Compression::None && compression != Some(found);
+            built.other_compression = compression.is_some()
+                && record
+                    .objects
+                    .iter()
+                    .filter_map(|object| ObjectName::parse(&object.name))
+                    .any(|name| other(name.compression));
+            if let Some(kernel) = kernel.filter(|k| k.kernel.alive && k.has_headers()) {
+                let known = self.keys.entry(release.clone());
+                let key =
+                    *known.or_insert_with(|| signing::certificate(self.machine, &kernel.kernel));
+                built.other_key = key.is_some() && key != record.signing;
+            }
+        } else if let Some(headers) = kernel.and_then(|k| k.kernel.headers.as_ref()) {
+            let module = trees.built(id, release, arch).join("module");
+            let conf = trees.source_link(id).join("dkms.conf");
+            let conf = symlinks::resolve(&trees.root, &conf).unwrap_or(conf);
+            let inputs = [conf, headers.join("Module.symvers"), headers.join(".config")];
+            built.outdated = is_older(&module, &inputs);
+        }
+    }
+
+    /// Gathers what a module would be built from, but for what its conf says: that is in its
+    /// record, or has to be asked.
+    fn look_at_inputs<'k>(
+        &mut self,
+        id: &ModuleId,
+        module: &ModuleFacts,
+        kernel: &'k KernelFacts,
+        pair: &mut Pair,
+    ) -> Option<ConfRequest<'k>> {
+        let source = self.source_of(id, module);
+        let inputs = kernel.inputs.as_ref().and_then(|identity| {
+            Some(Inputs {
+                source: self.source_digest(id, &source)?,
+                overrides: self.overrides_digest(id),
+                conf: Digest::of_bytes(b""),
+                kernel: identity.clone(),
+                depends: BTreeMap::new(),
+            })
+        });
+        let recorded = pair.built.as_ref().and_then(|built| built.record.as_ref());
+        let still_good = |record: &&Record| {
+            inputs.as_ref().is_some_and(|now| {
+                now.source == record.inputs.source
+                    && now.overrides == record.inputs.overrides
+                    && now.kernel == record.inputs.kernel
+            })
+        };
+        let as_recorded = |_: &&Record| {
+            !self.machine.options.changes_conf_of(id) && !self.machine.has_directives()
+        };
+        let recorded = recorded.filter(as_recorded).filter(still_good);
+        match recorded.map(|record| record.values.clone()) {
+            Some(values) => {
+                pair.inputs = inputs;
+                let heard =
+                    EvaluatedConf { source, just_now: false, values, deprecated: Vec::new() };
+                self.hear(Ok(heard), &kernel.kernel, pair);
+                None
+            }
+            None if self.scope.asks(id) => {
+                pair.inputs = inputs;
+                Some(ConfRequest { id: id.clone(), kernel: &kernel.kernel, source })
+            }
+            None => None,
+        }
+    }
+
+    /// Notes what the conf of a module says for a kernel.
+    fn hear(&mut self, heard: Result<EvaluatedConf, Failure>, kernel: &Kernel, pair: &mut Pair) {
+        let facts = heard.and_then(|heard| {
+            let conf = self.confs.understand(kernel, &heard.source, &heard.values)?;
+            let excluded = self.confs.excluded(&conf, kernel);
+            let facts = ConfFacts {
+                excluded: excluded.whole().map(ToString::to_string),
+                depends: conf.depends,
+                autoinstall: conf.autoinstall,
+            };
+            Ok((heard, facts))
+        });
+        match facts {
+            Ok((heard, facts)) => {
+                if let Some(inputs) = &mut pair.inputs {
+                    inputs.conf = heard.values.digest();
+                }
+                pair.heard = Some(heard);
+                pair.conf = Some(Ok(facts));
+            }
+            Err(problem) => {
+                pair.inputs = None;
+                pair.conf = Some(Err(problem));
+            }
+        }
+    }
+}
+
+/// Whether one of `inputs` came after what dkms put into `module`. The time is that of the inode:
+/// pacman gives files the times they had in the package.
+fn is_older(module: &Path, inputs: &[PathBuf]) -> bool {
+    let changed = |path: &Path| fs::metadata(path).map(|meta| (meta.ctime(), meta.ctime_nsec()));
+    let Ok(entries) = fs::read_dir(module) else { return false };
+    let built = entries.flatten().filter_map(|entry| changed(&entry.path()).ok()).min();
+    let newest = inputs.iter().filter_map(|path| changed(path).ok()).max();
+    matches!((built, newest), (Some(built), Some(newest)) if newest > built)
+}

@@ -1,0 +1,77 @@
+//! Storing built objects as they would be stored now, without a compiler: compressed as the
+//! kernel's own modules are, and signed with the key that there is.
+
+use std::fs;
+
+use crate::dkms_tree::Record;
+use crate::failure::Failure;
+use crate::machine::{Kernel, Machine};
+use crate::names::ModuleId;
+use crate::objects::{FinishError, ObjectName, Workbench};
+use crate::os::digest::Digest;
+use crate::os::durable::{self, FileError};
+use crate::signing;
+
+/// Brings the stored objects of a module to the kernel's compression and to the present key, if
+/// they have others.
+///
+/// The record is written between the new files and the removal of the old ones: a crash leaves
+/// files too many, never one too few.
+pub(crate) fn objects(machine: &Machine, id: &ModuleId, kernel: &Kernel) -> Result<(), Failure> {
+    let dir = machine.trees.built(id, &kernel.release, &machine.arch);
+    let path = Record::path(&machine.trees, id, &kernel.release, &machine.arch);
+    let Some(mut record) = Record::read(&path).filter(|_| kernel.alive) else { return Ok(()) };
+    let compression = kernel.compression();
+    let certificate = signing::certificate(machine, kernel);
+    let other_key = certificate.is_some() && certificate != record.signing;
+    let signer = signing::signer(machine, kernel).filter(|_| other_key);
+    let options = machine.settings.compression_options();
+    let workbench = Workbench {
+        tools: &machine.tools,
+        env: &machine.env,
+        options: &options,
+        signer: signer.as_ref(),
+    };
+    let mut old = Vec::new();
+    for object in &mut record.objects {
+        let stored = dir.join("module").join(&object.name);
+        let Some(name) = ObjectName::parse(&object.name) else { continue };
+        if name.compression == compression && signer.is_none() {
+            continue;
+        }
+        let staging = tempfile::Builder::new()
+            .prefix(durable::UNFINISHED)
+            .tempdir_in(&dir)
+            .map_err(FileError::when("make a directory in", &dir))?;
+        let finished = workbench.refinish(&stored, staging.path(), compression).map_err(
+            |error| match error {
+                FinishError::File(error) => error.into(),
+                error @ FinishError::Unpack { .. } => Failure::new(6, error.to_string()),
+            },
+        )?;
+        if let Some(reason) = &finished.unsigned {
+            signing::warn(machine, kernel, &finished.name, reason);
+        }
+        let name = finished.name.to_string();
+        if name == object.name && signer.is_none() {
+            continue;
+        }
+        let place = dir.join("module").join(&name);
+        object.digest = Digest::of_file(&finished.path)?;
+        fs::rename(&finished.path, &place).map_err(FileError::when("replace", &place))?;
+        if name != object.name {
+            object.name = name;
+            old.push(stored);
+        }
+    }
+    if signer.is_some() {
+        record.signing = certificate;
+    }
+    if !old.is_empty() || signer.is_some() {
+        record.write(&path)?;
+    }
+    for file in old {
+        durable::remove_file_if_there(&file)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,118 @@
+//! Taking modules away: out of a kernel's directory, out of the dkms tree, and what a removed
+//! kernel leaves behind.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::dkms_tree::forget_failure;
+use crate::dkms_tree::staging::{STAGING, remove_staging};
+use crate::failure::Failure;
+use crate::installing::{depmod, place};
+use crate::machine::Machine;
+use crate::names::{Arch, KernelRelease, ModuleId};
+use crate::os::durable::{self, FileError};
+
+/// Takes the objects of a module out of a kernel's directory. What stands at their places but is
+/// not what we placed stays, and is named in the answer.
+pub(crate) fn uninstall(
+    machine: &Machine,
+    id: &ModuleId,
+    kernel: &KernelRelease,
+) -> Result<Vec<PathBuf>, Failure> {
+    let foreign = place::take_away(machine, id, kernel, &[])?;
+    place::restore_originals(machine, id, kernel)?;
+    place::note_placed(machine, id, kernel, &[])?;
+    if is_installed(machine, id, kernel) {
+        let link = machine.trees.installed_link(&id.name, kernel, &machine.arch);
+        durable::remove_file_if_there(&link)?;
+    }
+    Ok(foreign)
+}
+
+/// Whether the link says that this version is the installed one.
+pub(crate) fn is_installed(machine: &Machine, id: &ModuleId, kernel: &KernelRelease) -> bool {
+    let link = machine.trees.installed_link(&id.name, kernel, &machine.arch);
+    fs::read_link(link).is_ok_and(|target| {
+        let mut parts = target.iter().rev();
+        parts.next() == Some(machine.arch.as_str().as_ref())
+            && parts.next() == Some(kernel.as_str().as_ref())
+            && parts.next() == Some(id.version.as_str().as_ref())
+    })
+}
+
+/// Forgets what was built of a module for a kernel.
+pub(crate) fn unbuild(
+    machine: &Machine,
+    id: &ModuleId,
+    kernel: &KernelRelease,
+) -> Result<(), FileError> {
+    let trees = &machine.trees;
+    let parent = trees.version(id).join(kernel);
+    place::take_away(machine, id, kernel, &[])?;
+    let built = trees.built(id, kernel, &machine.arch);
+    // Out of sight at once: half of `K/A` would be neither built nor gone. Where a directory
+    // cannot be renamed (overlayfs), it is removed as it stands.
+    let going = parent.join(format!("{STAGING}{}_gone", machine.arch));
+    if fs::rename(&built, &going).is_err() {
+        durable::remove_tree(&built)?;
+    }
+    remove_staging(&parent)?;
+    durable::remove_empty_dirs_up_to(&parent, &trees.version(id))?;
+    forget_failure(machine, id, kernel)
+}
+
+/// Forgets a module of which nothing is built any more.
+pub(crate) fn deregister(
+    machine: &Machine,
+    id: &ModuleId,
+    kernels: impl Iterator<Item = KernelRelease>,
+) -> Result<(), FileError> {
+    let trees = &machine.trees;
+    for kernel in kernels {
+        forget_failure(machine, id, &kernel)?;
+    }
+    let kept = trees.kept(id);
+    durable::remove_tree(&kept)?;
+    durable::remove_tree(&trees.version(id))?;
+    if let Some(dir) = kept.parent() {
+        durable::remove_empty_dirs_up_to(dir, &trees.dkms)?;
+    }
+    let module = trees.module(&id.name);
+    remove_dangling_links(&module, &machine.arch)?;
+    durable::remove_empty_dirs_up_to(&module.join("original_module"), &module)?;
+    durable::remove_empty_dirs_up_to(&module, &trees.dkms)
+}
+
+/// `kernel-K-A` links to nothing: what an interrupted removal left.
+fn remove_dangling_links(module: &Path, arch: &Arch) -> Result<(), FileError> {
+    let Ok(entries) = fs::read_dir(module) else { return Ok(()) };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let ours = name.starts_with("kernel-") && name.ends_with(arch.as_str());
+        if ours && entry.path().is_symlink() && !entry.path().exists() {
+            durable::remove_file_if_there(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes what is left of a kernel that is gone, if that is nothing but depmod's files and empty
+/// directories; anything else is somebody's, and the whole directory stays.
+pub(crate) fn sweep(machine: &Machine, kernel: &KernelRelease) -> Result<bool, FileError> {
+    let dir = machine.trees.kernel(kernel);
+    if !dir.is_dir() || dir.is_symlink() {
+        return Ok(true);
+    }
+    for entry in walkdir::WalkDir::new(&dir).min_depth(1) {
+        let entry = entry.map_err(std::io::Error::from).map_err(FileError::when("read", &dir))?;
+        let name = entry.file_name().to_string_lossy();
+        let depmods = entry.depth() == 1 && depmod::WRITTEN.contains(&name.as_ref());
+        let unfinished = name.starts_with(durable::UNFINISHED);
+        if !entry.file_type().is_dir() && !depmods && !unfinished {
+            return Ok(false);
+        }
+    }
+    durable::remove_tree(&dir)?;
+    Ok(true)
+}

@@ -1,0 +1,72 @@
+//! Weak modules: Red Hat's and SUSE's way to use a module for kernels that it was not built for.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::machine::{Machine, distribution};
+use crate::names::KernelRelease;
+use crate::os::process::{How, Program};
+
+/// The tools look at every kernel and may run depmod for it.
+const DEADLINE: Duration = Duration::from_secs(600);
+
+/// What happens to the objects that are told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WeakChange {
+    /// They have been placed.
+    Added,
+    /// They are about to be removed.
+    Removed,
+}
+
+/// Tells the distribution's tool, where there is one, of objects in a kernel's directory
+/// (dkms-behaviour 5.7). Arch has none. Gives whether it was ended because we were asked to end.
+pub(crate) fn tell(
+    machine: &Machine,
+    kernel: &KernelRelease,
+    change: WeakChange,
+    objects: &[PathBuf],
+) -> bool {
+    let distribution = distribution::id(&machine.trees).unwrap_or_default();
+    let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| distribution.starts_with(prefix));
+    let tool = |path: &PathBuf| machine.trees.inside(path);
+    let (tool, option, kernels) = if starts(&["rhel"]) {
+        let option = match change {
+            WeakChange::Added => "--add-modules",
+            WeakChange::Removed => "--remove-modules",
+        };
+        (tool(&machine.tools.weak_modules), option, None)
+    } else if starts(&["sles", "suse", "opensuse"]) {
+        let option = match change {
+            WeakChange::Added => "--add-kernel-modules",
+            WeakChange::Removed => "--remove-kernel-modules",
+        };
+        (tool(&machine.tools.weak_modules2), option, Some(kernel.as_str()))
+    } else {
+        return false;
+    };
+    if objects.is_empty() || !tool.is_file() {
+        return false;
+    }
+    let mut program = Program::new(&tool, &machine.env);
+    if kernels.is_none() {
+        // Images are regenerated once, after everything.
+        program = program.arg("--no-initramfs");
+    }
+    let list: String = objects.iter().map(|path| format!("{}\n", path.display())).collect();
+    let told = program
+        .arg(option)
+        .args(kernels)
+        .stdin(list)
+        .deadline(DEADLINE)
+        .confined(&machine.tools)
+        .run();
+    match &told {
+        Ok(ended) if ended.success() => {}
+        Ok(ended) => {
+            machine.warnings.add(format!("{} failed: {}", tool.display(), ended.complaint()));
+        }
+        Err(error) => machine.warnings.add(error.to_string()),
+    }
+    told.is_ok_and(|ended| ended.how == How::Interrupted)
+}

@@ -1,0 +1,176 @@
+//! Where the distribution wants built modules below a kernel's directory.
+
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use crate::machine::Trees;
+use crate::os::process::Environment;
+use crate::os::symlinks;
+
+/// The place of built modules below `L/K`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Placement {
+    /// The distribution's own, whatever a `dkms.conf` says: `updates/dkms` on Arch.
+    Fixed(PathBuf),
+    /// Each module's `DEST_MODULE_LOCATION`.
+    FromConf,
+}
+
+/// Neither place of the `os-release` file has one. dkms gives up then (exit code 4): on an
+/// unknown distribution, modules would be placed where depmod does not look.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no os-release file below {root}: cannot tell where this distribution keeps its modules")]
+pub struct NoOsRelease {
+    /// The root that was looked at.
+    pub root: String,
+}
+
+/// A `DEST_MODULE_LOCATION` that does not stay in the kernel's directory.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} cannot be a module's place: it must be a directory below the kernel's own")]
+pub struct BadPlace(pub String);
+
+impl Placement {
+    /// Reads `os-release` and looks its distribution up in dkms's table (dkms-behaviour 5.1).
+    ///
+    /// # Errors
+    /// [`NoOsRelease`] if there is none, or it cannot be read.
+    pub fn read(trees: &Trees) -> Result<Self, NoOsRelease> {
+        let id = id(trees)?;
+        Ok(addon_modules_dir(trees).map_or_else(|| Self::of_distribution(&id), Self::Fixed))
+    }
+
+    /// The directory that ADDON_MODULES_DIR names, if it does: it is above all distributions.
+    #[must_use]
+    pub fn or_addon(self, env: &Environment) -> Self {
+        let dir = env.get("ADDON_MODULES_DIR").map(|dir| dir.to_string_lossy());
+        match dir.filter(|dir| is_below(dir)) {
+            Some(dir) => Self::Fixed(Path::new(dir.trim_start_matches('/')).into()),
+            None => self,
+        }
+    }
+
+    fn of_distribution(id: &str) -> Self {
+        let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| id.starts_with(prefix));
+        if starts(&["arch", "debian", "ubuntu"]) {
+            Self::Fixed("updates/dkms".into())
+        } else if starts(&["fedora", "centos", "rhel"]) {
+            Self::Fixed("extra".into())
+        } else if starts(&["sles", "suse", "opensuse"]) {
+            Self::Fixed("updates".into())
+        } else {
+            Self::FromConf
+        }
+    }
+
+    /// The directory below `L/K` for a module whose conf says `wanted`, e.g. `/kernel/drivers`.
+    ///
+    /// # Errors
+    /// [`BadPlace`] if it is the conf that decides, and it names no directory below `L/K`.
+    pub fn directory(&self, wanted: &str) -> Result<PathBuf, BadPlace> {
+        if let Self::Fixed(place) = self {
+            return Ok(place.clone());
+        }
+        let place = Path::new(wanted.trim_start_matches('/'));
+        // Collected anew, so that `/extra//x/` and `/extra/x` are one place.
+        is_below(wanted)
+            .then(|| place.components().collect())
+            .ok_or_else(|| BadPlace(wanted.to_owned()))
+    }
+}
+
+/// Whether a text is a directory below the one that it is put behind.
+fn is_below(place: &str) -> bool {
+    let path = Path::new(place.trim_start_matches('/'));
+    path.components().all(|step| matches!(step, Component::Normal(_)))
+        && path.components().next().is_some()
+        && !place.contains('\0')
+}
+
+/// The distribution, as dkms's table names it: by the beginning of this text.
+///
+/// # Errors
+/// [`NoOsRelease`] if it does not say what it is.
+pub(crate) fn id(trees: &Trees) -> Result<String, NoOsRelease> {
+    ["etc/os-release", "usr/lib/os-release"]
+        .iter()
+        .filter_map(|file| symlinks::resolve(&trees.root, &trees.root.join(file)).ok())
+        .find_map(|path| fs::read(path).ok())
+        .map(|text| distribution(&String::from_utf8_lossy(&text)))
+        .ok_or_else(|| NoOsRelease { root: trees.root.display().to_string() })
+}
+
+/// What old Red Hat's module-init-tools set for all tools: ADDON_MODULES_DIR, in a shell file.
+fn addon_modules_dir(trees: &Trees) -> Option<PathBuf> {
+    let text = fs::read_to_string(trees.root.join("etc/sysconfig/module-init-tools")).ok()?;
+    let dir = assigned(&text, "ADDON_MODULES_DIR").filter(|dir| is_below(dir))?;
+    Some(Path::new(dir.trim_start_matches('/')).components().collect())
+}
+
+/// The last value that a file of plain shell assignments gives a variable.
+fn assigned(text: &str, name: &str) -> Option<String> {
+    text.lines()
+        .filter_map(|line| line.trim().strip_prefix(name)?.strip_prefix('='))
+        // The file is shell: the last assignment counts.
+        .next_back()
+        .map(|value| value.trim().trim_matches(['"', '\'']).to_owned())
+}
+
+/// The distribution as dkms names it: `ID` for Ubuntu, else `ID_LIKE`, else `ID`.
+fn distribution(os_release: &str) -> String {
+    let field = |name: &str| assigned(os_release, name);
+    let id = field("ID").unwrap_or_default();
+    match field("ID_LIKE") {
+        Some(like) if id != "ubuntu" && !like.is_empty() => like,
+        _ => id,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use std::os::unix::fs::symlink;
+
+    #[rstest]
+    #[case::arch("NAME=\"Arch Linux\"\nID=arch\nID_LIKE=\n", Some("updates/dkms"))]
+    #[case::derivative("ID=cachyos\nID_LIKE=\"arch\"\n", Some("updates/dkms"))]
+    #[case::ubuntu("ID=ubuntu\nID_LIKE=debian\n", Some("updates/dkms"))]
+    #[case::fedora("ID=fedora\n", Some("extra"))]
+    #[case::rhel("ID='rocky'\nID_LIKE='rhel centos fedora'\n", Some("extra"))]
+    #[case::suse("ID=opensuse-tumbleweed\nID_LIKE=\"opensuse suse\"\n", Some("updates"))]
+    #[case::alpine("ID=alpine\n", None)]
+    #[case::empty("", None)]
+    fn looks_the_distribution_up(#[case] os_release: &str, #[case] want: Option<&str>) {
+        let want = want.map_or(Placement::FromConf, |place| Placement::Fixed(place.into()));
+        assert_eq!(Placement::of_distribution(&distribution(os_release)), want);
+    }
+
+    #[test]
+    fn reads_either_file_inside_the_root() {
+        let dir = tempfile::tempdir().unwrap();
+        let trees = Trees::under(dir.path());
+        let error = Placement::read(&trees).unwrap_err();
+        assert!(error.to_string().starts_with("no os-release file below "));
+        fs::create_dir_all(dir.path().join("usr/lib")).unwrap();
+        fs::create_dir_all(dir.path().join("etc")).unwrap();
+        fs::write(dir.path().join("usr/lib/os-release"), "ID=fedora").unwrap();
+        assert_eq!(Placement::read(&trees), Ok(Placement::Fixed("extra".into())));
+        fs::write(dir.path().join("usr/lib/ours"), "ID=arch").unwrap();
+        symlink("/usr/lib/ours", dir.path().join("etc/os-release")).unwrap();
+        assert_eq!(Placement::read(&trees), Ok(Placement::Fixed("updates/dkms".into())));
+    }
+
+    #[rstest]
+    #[case::usual("/kernel/drivers/acpi", Some("kernel/drivers/acpi"))]
+    #[case::untidy("/extra//x/", Some("extra/x"))]
+    #[case::up("/kernel/../../../etc", None)]
+    #[case::nowhere("/", None)]
+    #[case::empty("", None)]
+    fn keeps_places_in_the_kernels_directory(#[case] wanted: &str, #[case] want: Option<&str>) {
+        let place = Placement::FromConf.directory(wanted).ok();
+        assert_eq!(place, want.map(PathBuf::from));
+        let arch = Placement::Fixed("updates/dkms".into());
+        assert_eq!(arch.directory(wanted), Ok("updates/dkms".into()));
+    }
+}

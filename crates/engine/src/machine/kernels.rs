@@ -1,0 +1,339 @@
+//! The kernels of the install tree, each with what a module build has to know of it.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use crate::machine::Trees;
+use crate::names::{BadName, KernelRelease};
+use crate::objects::{Compression, ObjectName};
+use crate::os::durable::FileError;
+use crate::os::symlinks;
+
+/// One directory of the install tree, `L/<release>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kernel {
+    /// Its release, the name of the directory.
+    pub release: KernelRelease,
+    /// The directory.
+    pub dir: PathBuf,
+    /// Whether the kernel itself is there (`modules.order` or `kernel/`), not only something that
+    /// was left behind or came before it.
+    pub alive: bool,
+    /// `L/K/build`, where modules are compiled against, if its `include` directory is there
+    /// (dkms-behaviour 1.5). Under another root an absolute `build` link is followed already.
+    pub headers: Option<PathBuf>,
+    /// Its configuration, if not the file in its headers.
+    pub config: Option<PathBuf>,
+    /// The package it came with, `linux-lts`, as the file `pkgbase` says.
+    pub pkgbase: Option<String>,
+}
+
+/// All kernels, in the order of their names, and the entries that cannot be one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Kernels {
+    /// The kernels, dead directories among them.
+    pub all: Vec<Kernel>,
+    /// Directories with a name that no kernel release can have.
+    pub problems: Vec<BadName>,
+}
+
+impl Kernels {
+    /// Reads the install tree. Only real directories count: what is placed through a link would
+    /// be placed outside of the tree.
+    ///
+    /// # Errors
+    /// [`FileError`] if the tree cannot be listed. A tree that is not there has no kernels.
+    pub fn read(trees: &Trees) -> Result<Self, FileError> {
+        let mut kernels = Self::default();
+        let entries = match fs::read_dir(&trees.install) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(kernels),
+            other => other.map_err(FileError::when("list", &trees.install))?,
+        };
+        for entry in entries {
+            let entry = entry.map_err(FileError::when("list", &trees.install))?;
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            match KernelRelease::from_entry(&entry.file_name()) {
+                Ok(release) => kernels.all.push(Kernel::of_release(trees, release)),
+                Err(problem) => kernels.problems.push(problem),
+            }
+        }
+        kernels.all.sort_by(|a, b| a.release.cmp(&b.release));
+        kernels.problems.sort_by(|a, b| a.text.cmp(&b.text));
+        Ok(kernels)
+    }
+
+    /// The kernel of this release, dead or alive.
+    #[must_use]
+    pub fn get(&self, release: &KernelRelease) -> Option<&Kernel> {
+        self.all.iter().find(|kernel| kernel.release == *release)
+    }
+}
+
+impl Kernel {
+    /// The kernel of this release, whether it is there or not.
+    pub(crate) fn of_release(trees: &Trees, release: KernelRelease) -> Self {
+        let dir = trees.kernel(&release);
+        let alive = dir.join("modules.order").exists() || dir.join("kernel").is_dir();
+        let headers = headers_at(&trees.root, &dir.join("build"));
+        let pkgbase = fs::read_to_string(dir.join("pkgbase"))
+            .ok()
+            .map(|text| text.trim().to_owned())
+            .filter(|text| !text.is_empty());
+        Self { release, dir, alive, headers, config: None, pkgbase }
+    }
+
+    /// The file with the kernel's configuration (dkms-behaviour 1.5).
+    #[must_use]
+    pub fn config_file(&self) -> Option<PathBuf> {
+        if let Some(config) = &self.config {
+            return Some(config.clone());
+        }
+        let headers = self.headers.as_ref()?;
+        let own = ["include/config/auto.conf", ".config"].iter().map(|file| headers.join(file));
+        own.into_iter().find(|path| path.is_file())
+    }
+
+    /// How objects for this kernel are stored: as its own are.
+    ///
+    /// dkms searches all of `L/K` at every build and takes the "greatest" suffix it meets, so
+    /// that one foreign object changes what all later ones are stored as. Here the first object
+    /// below `kernel/` decides, since a kernel package compresses all or none. Where headers came
+    /// without a kernel, its configuration decides, and then the objects that are there, as for
+    /// dkms.
+    #[must_use]
+    pub fn compression(&self) -> Compression {
+        if let Some(own) = first_object(&self.dir.join("kernel")) {
+            return own;
+        }
+        let config = self.config_file().and_then(|path| KernelConfig::read(&path).ok());
+        let configured = config.and_then(|config| {
+            [
+                ("CONFIG_MODULE_COMPRESS_ZSTD", Compression::Zstd),
+                ("CONFIG_MODULE_COMPRESS_XZ", Compression::Xz),
+                ("CONFIG_MODULE_COMPRESS_GZIP", Compression::Gzip),
+                ("CONFIG_MODULE_COMPRESS_NONE", Compression::None),
+            ]
+            .into_iter()
+            .find_map(|(option, kind)| config.is_enabled(option).then_some(kind))
+        });
+        configured
+            .or_else(|| {
+                ["updates", "extra"].iter().find_map(|dir| first_object(&self.dir.join(dir)))
+            })
+            .unwrap_or(Compression::None)
+    }
+}
+
+/// `build` if its headers can be used; where the system would follow the link to somewhere else
+/// than the machine under `root` does, what that machine sees.
+fn headers_at(root: &Path, build: &Path) -> Option<PathBuf> {
+    let seen_inside = symlinks::resolve(root, build).ok()?;
+    if !seen_inside.join("include").is_dir() {
+        return None;
+    }
+    let same = build
+        .canonicalize()
+        .is_ok_and(|path| seen_inside.canonicalize().is_ok_and(|seen| seen == path));
+    Some(if same { build.to_owned() } else { seen_inside })
+}
+
+/// The kind of the first kernel object found below `dir`.
+fn first_object(dir: &Path) -> Option<Compression> {
+    walkdir::WalkDir::new(dir)
+        .into_iter()
+        .filter_map(Result::ok)
+        .filter(|entry| entry.file_type().is_file())
+        .find_map(|entry| ObjectName::parse(entry.file_name().to_str()?))
+        .map(|name| name.compression)
+}
+
+/// A kernel's configuration, as `.config` or `auto.conf` has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KernelConfig {
+    text: String,
+}
+
+impl KernelConfig {
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// [`io::Error`] as the system gives it.
+    pub fn read(path: &Path) -> io::Result<Self> {
+        let text = String::from_utf8(fs::read(path)?)
+            .unwrap_or_else(|bad| String::from_utf8_lossy(bad.as_bytes()).into_owned());
+        Ok(Self::of(text))
+    }
+
+    pub(crate) fn of(text: impl Into<String>) -> Self {
+        Self { text: text.into() }
+    }
+
+    /// The value of `option` (`CONFIG_…`), without quotes: `auto.conf` has none since Linux 6.14.
+    #[must_use]
+    pub fn value(&self, option: &str) -> Option<&str> {
+        let value = self.assigned(option)?.trim();
+        Some(value.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(value))
+    }
+
+    /// What stands behind `option=`, as it is written.
+    pub(crate) fn assigned(&self, option: &str) -> Option<&str> {
+        // Among some 10,000 lines: to look for the name is faster than to look at each line.
+        memchr::memmem::find_iter(self.text.as_bytes(), option).find_map(|start| {
+            let (before, found) = self.text.split_at_checked(start)?;
+            let starts_line = before.is_empty() || before.ends_with('\n');
+            let value = found.strip_prefix(option)?.strip_prefix('=').filter(|_| starts_line)?;
+            Some(value.lines().next().unwrap_or_default())
+        })
+    }
+
+    /// Whether `option` is built in or a module.
+    #[must_use]
+    pub fn is_enabled(&self, option: &str) -> bool {
+        matches!(self.value(option), Some("y" | "m"))
+    }
+
+    /// Whether the kernel was compiled by clang, so that its modules must be too.
+    ///
+    /// dkms asks the `.comment` section of `vmlinux` first. The configuration was written by the
+    /// same compilation, and is there when a headers package leaves `vmlinux` out.
+    #[must_use]
+    pub fn is_clang(&self) -> bool {
+        self.is_enabled("CONFIG_CC_IS_CLANG")
+    }
+
+    /// The variables that make a build use the kernel's own tools (dkms-behaviour 4.2, steps 2 to
+    /// 4). `exists` says whether a command can be run; what cannot is left to the Makefile.
+    #[must_use]
+    pub fn compiler_environment(&self, exists: impl Fn(&str) -> bool) -> Vec<(String, String)> {
+        let version_text = self.value("CONFIG_CC_VERSION_TEXT");
+        let named = version_text.and_then(|text| text.split_ascii_whitespace().next());
+        let clang = self.is_clang().then_some("clang").filter(|tool| exists(tool));
+        let compiler = clang.or(named.filter(|tool| exists(tool)));
+        let lld = self.is_enabled("CONFIG_LD_IS_LLD").then_some("ld.lld");
+        let linker = lld.filter(|tool| exists(tool));
+        [("CC", compiler), ("KERNEL_CC", compiler), ("LD", linker), ("KERNEL_LD", linker)]
+            .into_iter()
+            .filter_map(|(name, tool)| Some((name.to_owned(), tool?.to_owned())))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use std::os::unix::fs::symlink;
+
+    /// A root with the given files (empty) and directories (names that end in `/`).
+    fn root(entries: &[&str]) -> (tempfile::TempDir, Trees) {
+        let dir = tempfile::tempdir().unwrap();
+        for entry in entries {
+            let path = dir.path().join("usr/lib/modules").join(entry);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            if entry.ends_with('/') {
+                fs::create_dir_all(path).unwrap();
+            } else {
+                fs::write(path, "").unwrap();
+            }
+        }
+        let trees = Trees::under(dir.path());
+        (dir, trees)
+    }
+
+    #[test]
+    fn reads_what_a_kernel_has() {
+        let (_dir, trees) = root(&[
+            "6.1/modules.order",
+            "6.1/build/include/",
+            "6.2/kernel/",
+            "6.3/updates/dkms/a.ko",
+            "a b/",
+            "file",
+        ]);
+        fs::write(trees.install.join("6.1/pkgbase"), "linux-lts\n").unwrap();
+        symlink("6.1", trees.install.join("6.9")).unwrap();
+        let kernels = Kernels::read(&trees).unwrap();
+        let seen: Vec<_> = kernels
+            .all
+            .iter()
+            .map(|k| (k.release.as_str(), k.alive, k.headers.is_some(), k.pkgbase.as_deref()))
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                ("6.1", true, true, Some("linux-lts")),
+                ("6.2", true, false, None),
+                ("6.3", false, false, None)
+            ]
+        );
+        assert_eq!(kernels.problems.len(), 1);
+        assert_eq!(kernels.problems[0].text, "a b");
+    }
+
+    #[test]
+    fn a_root_without_kernels_has_none() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Kernels::read(&Trees::under(dir.path())).unwrap(), Kernels::default());
+    }
+
+    #[rstest]
+    #[case::relative("../../../src/headers", "usr/lib/modules/6.1/build")]
+    #[case::absolute("/usr/src/headers", "usr/src/headers")]
+    fn finds_linked_headers_inside_the_root(#[case] link: &str, #[case] want: &str) {
+        let (dir, trees) = root(&["6.1/modules.order"]);
+        fs::create_dir_all(trees.source.join("headers/include")).unwrap();
+        symlink(link, trees.install.join("6.1/build")).unwrap();
+        let kernels = Kernels::read(&trees).unwrap();
+        assert_eq!(kernels.all[0].headers, Some(dir.path().join(want)));
+    }
+
+    #[rstest]
+    #[case::own(&["6.1/kernel/fs/x/a.ko.zst", "6.1/updates/b.ko.xz"], "", Compression::Zstd)]
+    #[case::own_plain(&["6.1/kernel/fs/x/a.ko"], "CONFIG_MODULE_COMPRESS_XZ=y", Compression::None)]
+    #[case::configured(&["6.1/updates/a.ko.xz"], "CONFIG_MODULE_COMPRESS_ZSTD=y", Compression::Zstd)]
+    #[case::others(&["6.1/updates/dkms/a.ko.gz"], "", Compression::Gzip)]
+    #[case::nothing(&["6.1/"], "", Compression::None)]
+    fn compresses_as_the_kernel_does(
+        #[case] entries: &[&str],
+        #[case] config: &str,
+        #[case] want: Compression,
+    ) {
+        let (_dir, trees) = root(entries);
+        fs::create_dir_all(trees.install.join("6.1/build/include")).unwrap();
+        fs::write(trees.install.join("6.1/build/.config"), config).unwrap();
+        assert_eq!(Kernels::read(&trees).unwrap().all[0].compression(), want);
+    }
+
+    fn config(text: &str) -> KernelConfig {
+        KernelConfig::of(text)
+    }
+
+    #[test]
+    fn reads_values_with_and_without_quotes() {
+        let config = config("CONFIG_A=\"b c\"\nCONFIG_AB=m\n# CONFIG_N is not set\nCONFIG_Q=\"\n");
+        assert_eq!(config.value("CONFIG_A"), Some("b c"));
+        assert_eq!(config.value("CONFIG_Q"), Some("\""));
+        assert!(config.is_enabled("CONFIG_AB"));
+        assert!(!config.is_enabled("CONFIG_N"));
+        assert!(!config.is_enabled("CONFIG_A"));
+    }
+
+    #[rstest]
+    #[case::gcc("CONFIG_CC_VERSION_TEXT=\"gcc-14 (Debian) 14.2\"", "CC=gcc-14 KERNEL_CC=gcc-14")]
+    #[case::unknown("CONFIG_CC_VERSION_TEXT=\"gcc-9 9.1\"", "")]
+    #[case::clang(
+        "CONFIG_CC_VERSION_TEXT=\"clang version 20\"\nCONFIG_CC_IS_CLANG=y\nCONFIG_LD_IS_LLD=y",
+        "CC=clang KERNEL_CC=clang LD=ld.lld KERNEL_LD=ld.lld"
+    )]
+    #[case::nothing("", "")]
+    fn names_the_kernels_tools(#[case] text: &str, #[case] want: &str) {
+        let environment =
+            config(text).compiler_environment(|tool| ["gcc-14", "clang", "ld.lld"].contains(&tool));
+        let seen: Vec<_> =
+            environment.iter().map(|(name, tool)| format!("{name}={tool}")).collect();
+        assert_eq!(seen.join(" "), want);
+    }
+}

@@ -1,0 +1,117 @@
+//! One machine as one run sees it: trees, kernels, distribution, memory, settings, lock.
+
+pub mod distribution;
+mod kernels;
+pub mod lock;
+mod memory;
+pub(crate) mod path_programs;
+mod run_options;
+mod running_kernel;
+mod settings;
+mod trees;
+mod warnings;
+
+use std::path::{Path, PathBuf};
+
+use crate::names::{Arch, KernelRelease};
+use crate::objects::Signers;
+use crate::os::bash::BashReader;
+use crate::os::process::{Environment, Tools};
+
+pub use kernels::{Kernel, KernelConfig, Kernels};
+pub(crate) use memory::Gate;
+pub use memory::Memory;
+pub use run_options::RunOptions;
+pub(crate) use running_kernel::running_release;
+pub use settings::{Framework, InitramfsMode, InitramfsSettings, Settings};
+pub use trees::Trees;
+pub use warnings::Warnings;
+
+/// How the names of variables start that set a directive each, `NAME=value` (dkms-behaviour 3.1).
+const DIRECTIVE: &str = "DKMS_DIRECTIVE";
+
+/// One machine as one run sees it. Made at the edge of a binary, handed down everywhere.
+#[derive(Debug)]
+pub struct Machine {
+    /// Where everything is.
+    pub trees: Trees,
+    /// The programs.
+    pub tools: Tools,
+    /// The environment of whatever is started.
+    pub env: Environment,
+    /// The administrator's settings.
+    pub settings: Settings,
+    /// Where the machine tells how much memory there is.
+    pub memory: Memory,
+    /// What is built for.
+    pub arch: Arch,
+    /// Whether depmod runs (`--no-depmod`).
+    pub depmod: bool,
+    /// What the command line asks for.
+    pub options: RunOptions,
+    /// What people should be told when the run is over.
+    pub warnings: Warnings,
+    /// Who signs objects.
+    pub signers: Signers,
+    /// Whether somebody looks after the images that hold modules: then it is noted for which
+    /// kernels they changed.
+    pub images: bool,
+}
+
+impl Machine {
+    /// A hook's machine below `root`: a fixed environment, since pacman hands on its user's, and a
+    /// foreign gcc in PATH is a known way to break builds.
+    #[must_use]
+    pub fn for_hook(root: &Path) -> Self {
+        Self::with(root, Environment::fixed())
+    }
+
+    /// A command's machine below `root`: its caller's environment, as with dkms.
+    #[must_use]
+    pub fn for_cli(root: &Path) -> Self {
+        Self::with(root, Environment::of_caller())
+    }
+
+    fn with(root: &Path, env: Environment) -> Self {
+        let tools = Tools::default();
+        let usual = Trees::under(root);
+        let settings = Settings::read(&usual, &tools, &env);
+        let trees = settings.placed(usual);
+        Self {
+            trees,
+            tools,
+            env,
+            settings,
+            memory: Memory::default(),
+            arch: Arch::of_this_machine(),
+            depmod: true,
+            options: RunOptions::default(),
+            warnings: Warnings::default(),
+            signers: Signers::default(),
+            images: false,
+        }
+    }
+
+    /// dkms's settings as they are for one kernel, which paths and commands in them may name.
+    pub(crate) fn framework(&self, kernel: Option<&KernelRelease>) -> Framework {
+        let mut reader = BashReader::new(self.tools.clone(), self.env.clone());
+        reader.patience = self.settings.conf_timeout();
+        // What is wrong with the files was told when the settings were read.
+        Framework::read(&self.trees, kernel, &mut reader, &mut Vec::new())
+    }
+
+    /// Where files are put that others should find or that are large, but nobody needs for long:
+    /// `tmp_location`, else `$TMPDIR`, else `/tmp`.
+    #[must_use]
+    pub fn temporary_dir(&self) -> PathBuf {
+        let set = self.settings.framework.tmp_location.clone();
+        let dir = set.or_else(|| self.env.get("TMPDIR").map(PathBuf::from));
+        dir.filter(|dir| !dir.as_os_str().is_empty()).unwrap_or("/tmp".into())
+    }
+
+    /// Whether variables set directives beside the files.
+    pub(crate) fn has_directives(&self) -> bool {
+        let prefix = DIRECTIVE.as_bytes();
+        self.env.iter().any(|(name, _)| name.as_encoded_bytes().starts_with(prefix))
+    }
+}

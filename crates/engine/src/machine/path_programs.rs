@@ -1,0 +1,143 @@
+//! Programs of ours that stand first in PATH while confs are read and modules are built.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::machine::Machine;
+use crate::os::durable::{self, FileError};
+
+/// Each program with its text.
+///
+/// - `uname` answers for the kernel that is built for: a Makefile that asks `uname -r` means that
+///   one, and gets the running one otherwise.
+/// - `make` joins the run's jobserver where it is told to do several jobs at once: a conf that says
+///   `make -j8` would have eight jobs of its own.
+const PROGRAMS: [(&str, &str); 2] =
+    [("make", include_str!("path_programs/make")), ("uname", include_str!("path_programs/uname"))];
+
+/// The directory they are in, made if it is not there or not as it should be.
+///
+/// # Errors
+/// [`FileError`] if it cannot be made.
+pub(crate) fn directory(machine: &Machine) -> Result<PathBuf, FileError> {
+    let dir = machine.trees.build_programs();
+    for (name, text) in PROGRAMS {
+        let program = dir.join(name);
+        if !fs::read_to_string(&program).is_ok_and(|found| found == text) {
+            durable::create_dirs(&dir)?;
+            durable::write_program(&program, text)?;
+        }
+    }
+    Ok(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use rstest::rstest;
+
+    use super::*;
+    use crate::os::process::{Environment, Program, Tools};
+    use testroot::TestRoot;
+
+    /// A root with our programs first in PATH, then a make that tells what it gets.
+    fn machine() -> (TestRoot, Environment) {
+        let root = TestRoot::new();
+        root.program("make", "printf '%s|' \"$0\" \"$@\"; echo \"$MAKEFLAGS\"");
+        let env = env(&root);
+        (root, env)
+    }
+
+    fn env(root: &TestRoot) -> Environment {
+        let machine = Machine::for_hook(root.path());
+        let programs = directory(&machine).unwrap();
+        machine.env.first_in_path(&root.programs()).first_in_path(&programs)
+    }
+
+    fn said(line: &str, env: &Environment) -> String {
+        let ended = Program::new("bash", env).args(["-c", line]).run().unwrap();
+        assert!(ended.success(), "{ended:?}");
+        String::from_utf8(ended.output).unwrap().trim_end().to_owned()
+    }
+
+    const OURS: &str = "-j --jobserver-fds=8,9 --jobserver-auth=8,9";
+
+    #[rstest]
+    #[case::plain("make all", "all")]
+    #[case::number("make -j8 all", "all")]
+    #[case::two_words("make -j 8 all", "all")]
+    #[case::no_number("make -j all", "all")]
+    #[case::long("make --jobs=8 V=1", "V=1")]
+    #[case::long_two_words("make --jobs 8 -C 'a b'", "-C|a b")]
+    #[case::among_others("make -kj8 all", "-k|all")]
+    #[case::quoted("'make' -j$(nproc) all", "all")]
+    #[case::no_option("make -C jobs -f j.mk -Ij8 -- -j8", "-C|jobs|-f|j.mk|-Ij8|--|-j8")]
+    #[case::one("make -j1 all", "-j1|all")]
+    #[case::one_at_last("make -j8 all -j 1", "-j1|all")]
+    #[case::flags("MAKEFLAGS=-j8 make all", "all")]
+    #[case::flags_without_dash("MAKEFLAGS=kj8 make all", "-k|all")]
+    #[case::flags_with_a_variable("MAKEFLAGS='-j8 -- A=b' make all", "--|A=b|all")]
+    fn jobs_are_those_of_the_run(#[case] line: &str, #[case] words: &str) {
+        let (_root, env) = machine();
+        let env = env.with("MAKEFLAGS", OURS).with("ALPM_DKMS_JOBSERVER", "1 8,9");
+        let said = said(line, &env);
+        let (program, rest) = said.split_once('|').unwrap();
+        assert!(program.ends_with("programs/make"), "{program}");
+        let (said, flags) = rest.rsplit_once('|').unwrap();
+        assert_eq!(said, words);
+        assert!(flags.starts_with("-j ") && flags.ends_with("--jobserver-auth=8,9"), "{flags}");
+    }
+
+    #[test]
+    fn a_make_without_the_jobserver_is_left_alone() {
+        let (_root, env) = machine();
+        assert!(said("make -j8 all", &env).ends_with("|-j8|all|"));
+    }
+
+    /// Counts the recipes that run. The first waits for a second one, however busy the machine is;
+    /// where there may be no second, it gives up some day.
+    const RECIPE: &str = "touch run.$@; met=met.$(words $(filter a b c d e f,$@)); tries=0; \
+                          until test -e $$met || test $$(ls run.* | wc -l) -ge 2 || test $$tries -ge 300; \
+                          do sleep 0.1; tries=$$((tries + 1)); done; \
+                          touch $$met; ls run.* | wc -l >> counts; sleep 0.1; rm run.$@";
+
+    /// `make` in a recipe, without `$(MAKE)`; confs that ask for more; nested, in the usual ways.
+    #[rstest]
+    #[case::as_it_is("make", "+$(MAKE)")]
+    #[case::more("make -j9", "+$(MAKE) -j9")]
+    #[case::literal("make", "make -j9")]
+    #[case::not_marked("make --jobs", "env $(MAKE)")]
+    #[case::flags("MAKEFLAGS=-j9 make", "make")]
+    fn a_real_make_takes_as_many_jobs_as_there_are_tokens(#[case] line: &str, #[case] sub: &str) {
+        let root = TestRoot::new();
+        let env = env(&root);
+        let rules = format!(
+            "all: a b c d e f\n\t{sub} -f $(firstword $(MAKEFILE_LIST)) again\nagain: g h i j k l\n\
+             a b c d e f g h i j k l:\n\t@{RECIPE}\n"
+        );
+        fs::write(root.at("Makefile"), rules).unwrap();
+        let tools = Tools::default();
+        let client = jobserver::Client::new(2).unwrap();
+        let make = Program::new("bash", &env).args(["-c", line]).cwd(root.path());
+        let ended = make.jobserver(&client).confined(&tools).run().unwrap();
+        assert!(ended.success(), "{ended:?}");
+        let counts = root.read("counts");
+        let counts: Vec<usize> = counts.lines().map(|line| line.trim().parse().unwrap()).collect();
+        assert_eq!(counts.len(), 12);
+        // Two tokens and the job that every make has without one.
+        let most = |counts: &[usize]| counts.iter().max().copied().unwrap_or_default();
+        assert!((2..=3).contains(&most(&counts[..6])), "{counts:?} {ended:?}");
+        assert!((2..=3).contains(&most(&counts[6..])), "{counts:?} {ended:?}");
+        assert_eq!(client.available().unwrap(), 2);
+    }
+
+    #[test]
+    fn the_kernel_is_the_one_that_is_built_for() {
+        let root = TestRoot::new();
+        let env = env(&root).with("kernelver", "7.2.1-test");
+        assert_eq!(said("uname -r", &env), "7.2.1-test");
+        assert!(said("uname -a", &env).contains(" 7.2.1-test "));
+        assert_eq!(said("uname -m -s", &env), said("/usr/bin/uname -m -s", &env));
+    }
+}

@@ -1,0 +1,24 @@
+//! Warnings that a run collects on the way and shows when it is over.
+
+use std::sync::{Mutex, PoisonError};
+
+/// What people should know of a run, though nothing failed for it. Any thread may add to it.
+#[derive(Debug, Default)]
+pub struct Warnings(Mutex<Vec<String>>);
+
+impl Warnings {
+    /// Adds a sentence, once.
+    pub fn add(&self, text: impl Into<String>) {
+        let text = text.into();
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !all.contains(&text) {
+            log::info!("{text}");
+            all.push(text);
+        }
+    }
+
+    /// Takes all that was said so far.
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

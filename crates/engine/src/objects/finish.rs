@@ -1,0 +1,450 @@
+//! From a freshly compiled object to the form it is stored in: stripped, signed and compressed.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::signer::remove_signature;
+use crate::objects::{Compression, ObjectName, Signer};
+use crate::os::durable::{self, FileError};
+use crate::os::process::{Environment, Program, RunError, Tools};
+
+/// No object takes so long. A tool that waits for something must not stop a whole transaction.
+const DEADLINE: Duration = Duration::from_secs(600);
+
+/// How debug information is taken out of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strip {
+    /// Not at all (`STRIP=no`).
+    No,
+    /// By `strip -g`.
+    Gnu,
+    /// By `llvm-strip -g`, when the compiler is clang (dkms-behaviour 4.4).
+    Llvm,
+}
+
+/// The options of the compressors, which framework.conf can change (dkms-behaviour 4.7).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CompressionOptions {
+    /// `compress_gzip_opts`, split into words.
+    pub gzip: Vec<String>,
+    /// `compress_xz_opts`.
+    pub xz: Vec<String>,
+    /// `compress_zstd_opts`.
+    pub zstd: Vec<String>,
+}
+
+impl Default for CompressionOptions {
+    fn default() -> Self {
+        let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
+        Self {
+            gzip: Vec::new(),
+            // The kernel's own decompressor knows no other check, and no larger dictionary.
+            xz: words(&["--check=crc32", "--lzma2=dict=1MiB"]),
+            zstd: words(&["-q", "--rm", "-T0"]),
+        }
+    }
+}
+
+/// What finishing gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FinishedObject {
+    /// The object's file in the staging directory.
+    pub path: PathBuf,
+    /// Its name, which tells how it is compressed: [`Compression::None`] where compressing
+    /// failed, since a plain object works as well.
+    pub name: ObjectName,
+    /// What did not work, each a sentence.
+    pub notes: Vec<String>,
+    /// Why it could not be signed, though it should be.
+    pub unsigned: Option<String>,
+}
+
+/// An object that has no stored form.
+#[derive(Debug, thiserror::Error)]
+pub enum FinishError {
+    /// A file could not be copied or read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A stored object cannot be unpacked.
+    #[error("cannot unpack {path}: {reason}")]
+    Unpack {
+        /// The stored object.
+        path: String,
+        /// What its tool said.
+        reason: String,
+    },
+}
+
+/// All that finishing needs.
+#[derive(Clone, Copy)]
+pub struct Workbench<'a> {
+    /// The programs to call.
+    pub tools: &'a Tools,
+    /// Their environment.
+    pub env: &'a Environment,
+    /// How they compress.
+    pub options: &'a CompressionOptions,
+    /// Who signs; nothing if nobody does.
+    pub(crate) signer: Option<&'a Signer>,
+}
+
+impl<'a> Workbench<'a> {
+    /// Makes the stored form of the object `built` in directory `staging`, under the module name
+    /// `name` (`DEST_MODULE_NAME`). `built` stays as it is, to be finished in another way later.
+    ///
+    /// Like dkms, does not fail over strip or compression: the module is what matters.
+    ///
+    /// # Errors
+    /// [`FinishError::File`] if `built` is no regular file or cannot be copied.
+    pub fn finish(
+        &self,
+        built: &Path,
+        staging: &Path,
+        name: &str,
+        strip: Strip,
+        compression: Compression,
+    ) -> Result<FinishedObject, FinishError> {
+        require_regular(built)?;
+        let plain = ObjectName { module: name.to_owned(), compression: Compression::None };
+        let path = staging.join(plain.to_string());
+        let mut notes = Vec::new();
+        let stripped = match strip {
+            Strip::No => false,
+            Strip::Gnu => self.strip(&self.tools.strip, built, &path, &mut notes)?,
+            Strip::Llvm => self.strip(&self.tools.llvm_strip, built, &path, &mut notes)?,
+        };
+        if !stripped {
+            fs::copy(built, &path).map_err(FileError::when("write", &path))?;
+        }
+        let unsigned = self.sign(&path)?;
+        self.compress(FinishedObject { path, name: plain, notes, unsigned }, staging, compression)
+    }
+
+    /// Makes another stored form of an object that is stored already, for a kernel whose
+    /// compression changed or whose objects are signed with another key now. Without a signer,
+    /// a signature stays.
+    ///
+    /// # Errors
+    /// [`FinishError`] if it cannot be copied to `staging` or unpacked there.
+    pub fn refinish(
+        &self,
+        stored: &Path,
+        staging: &Path,
+        compression: Compression,
+    ) -> Result<FinishedObject, FinishError> {
+        require_regular(stored)?;
+        let cannot =
+            |reason: String| FinishError::Unpack { path: stored.display().to_string(), reason };
+        let name = stored.file_name().and_then(|file| ObjectName::parse(file.to_str()?));
+        let name = name.ok_or_else(|| cannot("its name is not that of a kernel object".into()))?;
+        let packed = staging.join(name.to_string());
+        fs::copy(stored, &packed).map_err(FileError::when("write", &packed))?;
+        let plain = ObjectName { module: name.module.clone(), compression: Compression::None };
+        let path = staging.join(plain.to_string());
+        if let Some((tool, _)) = self.compressor(name.compression) {
+            let unpacked = self.run(tool, &["-d", "-q", "-f"], &packed);
+            durable::remove_file_if_there(&packed)?; // zstd keeps it
+            unpacked.map_err(&cannot)?;
+            require_regular(&path)?;
+        }
+        let mut unsigned = None;
+        if self.signer.is_some() {
+            remove_signature(&path).map_err(FileError::when("write", &path))?;
+            unsigned = self.sign(&path)?;
+        }
+        let finished = FinishedObject { path, name: plain, notes: Vec::new(), unsigned };
+        self.compress(finished, staging, compression)
+    }
+
+    /// Signs a plain object; says why not, if somebody should have. Signers comes after strip, which
+    /// would take the signature off.
+    fn sign(&self, object: &Path) -> Result<Option<String>, FileError> {
+        let Some(signer) = self.signer else { return Ok(None) };
+        let failed = signer.sign(self.tools, self.env, object).err();
+        if failed.is_some() {
+            // Whatever a tool left half done: the kernel loads what is not signed, if at all.
+            remove_signature(object).map_err(FileError::when("write", object))?;
+        }
+        Ok(failed)
+    }
+
+    /// Writes a stripped copy. Not in place: strip would leave half an object on a full disk.
+    fn strip(
+        &self,
+        tool: &Path,
+        built: &Path,
+        to: &Path,
+        notes: &mut Vec<String>,
+    ) -> Result<bool, FileError> {
+        let program = Program::new(tool, self.env).args(["-g", "-o"]).arg(to).arg(built);
+        match self.outcome(program).and_then(|()| check_regular(to)) {
+            Ok(()) => Ok(true),
+            Err(reason) => {
+                notes.push(format!("{} is not stripped: {reason}", file_name(to)));
+                durable::remove_file_if_there(to)?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Compresses the plain object of `finished` beside itself.
+    fn compress(
+        &self,
+        mut finished: FinishedObject,
+        staging: &Path,
+        compression: Compression,
+    ) -> Result<FinishedObject, FinishError> {
+        let plain = finished.path.clone();
+        if let Some((tool, options)) = self.compressor(compression) {
+            let name = ObjectName { module: finished.name.module.clone(), compression };
+            let path = staging.join(name.to_string());
+            let options: Vec<_> = options.iter().map(String::as_str).chain(["-f"]).collect();
+            let compressed = self
+                .run(tool, &options, &plain)
+                .and_then(|()| check_compressed(&path, compression));
+            match compressed {
+                Ok(()) => {
+                    durable::remove_file_if_there(&plain)?; // zstd without --rm keeps it
+                    finished.name = name;
+                    finished.path = path;
+                }
+                Err(reason) => {
+                    durable::remove_file_if_there(&path)?;
+                    // gone only if a tool threw its input away and then failed
+                    require_regular(&plain)?;
+                    finished.notes.push(format!("{name} is stored without compression: {reason}"));
+                }
+            }
+        }
+        let mode = Permissions::from_mode(0o644);
+        fs::set_permissions(&finished.path, mode)
+            .map_err(FileError::when("set the mode of", &finished.path))?;
+        Ok(finished)
+    }
+
+    /// The program and options for a kind of compression.
+    fn compressor(&self, compression: Compression) -> Option<(&Path, &[String])> {
+        match compression {
+            Compression::None => None,
+            Compression::Gzip => Some((&self.tools.gzip, &self.options.gzip)),
+            Compression::Xz => Some((&self.tools.xz, &self.options.xz)),
+            Compression::Zstd => Some((&self.tools.zstd, &self.options.zstd)),
+        }
+    }
+
+    fn run(&self, tool: &Path, options: &[&str], file: &Path) -> Result<(), String> {
+        self.outcome(Program::new(tool, self.env).args(options.iter().copied()).arg(file))
+    }
+
+    /// Runs a program; what was wrong is text for a note.
+    fn outcome(&self, program: Program<'a>) -> Result<(), String> {
+        let ended = program.confined(self.tools).deadline(DEADLINE).run();
+        let ended = ended.map_err(|error: RunError| error.to_string())?;
+        if ended.success() {
+            return Ok(());
+        }
+        match ended.complaint() {
+            complaint if complaint.is_empty() => Err(ended.how.to_string()),
+            complaint => Err(complaint.replace('\n', "; ")),
+        }
+    }
+}
+
+fn check_regular(path: &Path) -> Result<(), String> {
+    require_regular(path).map_err(|error| error.to_string())
+}
+
+/// Whether a compressor left a regular file, and one that kmod accepts.
+fn check_compressed(path: &Path, compression: Compression) -> Result<(), String> {
+    check_regular(path)?;
+    if compression == Compression::Zstd {
+        let mut start = Vec::new();
+        let read = File::open(path).and_then(|file| file.take(5).read_to_end(&mut start));
+        read.map_err(|error| error.to_string())?;
+        if !has_content_size(&start) {
+            return Err("the zstd options leave out its size, which kmod needs".into());
+        }
+    }
+    Ok(())
+}
+
+/// Whether a zstd frame that starts like this says how long its content is (RFC 8878, 3.1.1.1.1):
+/// the magic number, then a descriptor with the length of the size field in its upper two bits
+/// and, in the third, a flag that makes one byte of the length 0.
+fn has_content_size(start: &[u8]) -> bool {
+    match start {
+        [0x28, 0xb5, 0x2f, 0xfd, descriptor] => descriptor & 0b1110_0000 != 0,
+        _ => false,
+    }
+}
+
+/// Refuses what is not a plain, non-empty file: a link or device under an object's name.
+fn require_regular(path: &Path) -> Result<(), FileError> {
+    let failed = || FileError::when("use", path);
+    let meta = fs::symlink_metadata(path).map_err(failed())?;
+    if meta.is_file() && meta.len() > 0 {
+        return Ok(());
+    }
+    let what = if meta.is_file() { "it is empty" } else { "it is not a regular file" };
+    Err(failed()(io::Error::new(ErrorKind::InvalidData, what)))
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    struct Bench {
+        dir: tempfile::TempDir,
+        tools: Tools,
+        env: Environment,
+        options: CompressionOptions,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            fs::create_dir(dir.path().join("staging")).unwrap();
+            fs::write(dir.path().join("built.ko"), "an object ".repeat(1000)).unwrap();
+            Self {
+                dir,
+                tools: Tools::default(),
+                env: Environment::fixed(),
+                options: CompressionOptions::default(),
+            }
+        }
+
+        /// A tool of our own: 3 lines of shell.
+        fn tool(&self, script: &str) -> PathBuf {
+            let path = self.dir.path().join("tool");
+            fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+            path
+        }
+
+        fn staging(&self) -> PathBuf {
+            self.dir.path().join("staging")
+        }
+
+        fn staged(&self) -> Vec<String> {
+            let entries = fs::read_dir(self.staging()).unwrap();
+            entries.map(|entry| file_name(&entry.unwrap().path())).collect()
+        }
+
+        fn bench(&self) -> Workbench<'_> {
+            Workbench { tools: &self.tools, env: &self.env, options: &self.options, signer: None }
+        }
+
+        fn finish(&self, strip: Strip, to: Compression) -> Result<FinishedObject, FinishError> {
+            let built = self.dir.path().join("built.ko");
+            self.bench().finish(&built, &self.staging(), "a-b", strip, to)
+        }
+    }
+
+    #[rstest]
+    fn stores_in_every_form_and_back(
+        #[values(Compression::None, Compression::Gzip, Compression::Xz, Compression::Zstd)]
+        one: Compression,
+        #[values(Compression::None, Compression::Zstd)] other: Compression,
+    ) {
+        let bench = Bench::new();
+        let finished = bench.finish(Strip::No, one).unwrap();
+        assert_eq!((finished.name.compression, finished.notes.as_slice()), (one, &[][..]));
+        assert_eq!(bench.staged(), [finished.name.to_string()]);
+        assert_eq!(fs::metadata(&finished.path).unwrap().permissions().mode() & 0o777, 0o644);
+
+        let again = bench.dir.path().join("again");
+        fs::create_dir(&again).unwrap();
+        let refinished = bench.bench().refinish(&finished.path, &again, other).unwrap();
+        assert_eq!(refinished.name.compression, other);
+        assert_eq!(fs::read_dir(&again).unwrap().count(), 1);
+        let plain = bench.dir.path().join("plain");
+        fs::create_dir(&plain).unwrap();
+        let plain = bench.bench().refinish(&refinished.path, &plain, Compression::None).unwrap();
+        let built = fs::read(bench.dir.path().join("built.ko")).unwrap();
+        assert_eq!(fs::read(plain.path).unwrap(), built);
+    }
+
+    #[rstest]
+    #[case::gnu(Strip::Gnu)]
+    #[case::llvm(Strip::Llvm)]
+    fn strips_with_the_compilers_own_tool(#[case] strip: Strip) {
+        let mut bench = Bench::new();
+        let tool = bench.tool(r#"[ "$1 $2" = "-g -o" ] && head -c 5 "$4" >"$3""#);
+        match strip {
+            Strip::Llvm => bench.tools.llvm_strip = tool,
+            _ => bench.tools.strip = tool,
+        }
+        let finished = bench.finish(strip, Compression::None).unwrap();
+        assert_eq!(fs::read(finished.path).unwrap(), b"an ob");
+    }
+
+    #[rstest]
+    #[case::fails("echo no such section >&2; exit 1", "no such section")]
+    #[case::half("echo x >\"$3\"; kill -9 $$; exit 1", "killed by signal 9")]
+    #[case::nothing(": >\"$3\"", "it is empty")]
+    fn stores_what_cannot_be_stripped(#[case] script: &str, #[case] said: &str) {
+        let mut bench = Bench::new();
+        bench.tools.strip = bench.tool(script);
+        let finished = bench.finish(Strip::Gnu, Compression::None).unwrap();
+        assert_eq!(fs::read(&finished.path).unwrap().len(), 10_000);
+        assert!(finished.notes[0].starts_with("a-b.ko is not stripped: "), "{finished:?}");
+        // Killed in a namespace of its own, a shell ends with status 1 instead.
+        assert!(finished.notes[0].contains(said) || said.contains("signal"), "{finished:?}");
+    }
+
+    #[rstest]
+    #[case::fails("echo full >&2; echo x >\"$5.zst\"; exit 1", "full")]
+    #[case::no_file("exit 0", "No such file")]
+    #[case::a_link("ln -s \"$5\" \"$5.zst\"", "not a regular file")]
+    #[case::garbage("echo garbage >\"$5.zst\"", "size")]
+    fn stores_what_cannot_be_compressed(#[case] script: &str, #[case] said: &str) {
+        let mut bench = Bench::new();
+        bench.tools.zstd = bench.tool(script);
+        let finished = bench.finish(Strip::No, Compression::Zstd).unwrap();
+        assert_eq!(finished.name.to_string(), "a-b.ko");
+        assert!(finished.notes[0].contains(said), "{finished:?}");
+    }
+
+    #[test]
+    fn names_a_missing_compressor() {
+        let mut bench = Bench::new();
+        bench.tools.xz = "/no/such/xz".into();
+        let finished = bench.finish(Strip::No, Compression::Xz).unwrap();
+        let note = &finished.notes[0];
+        assert!(note.starts_with("a-b.ko.xz is stored without compression: cannot run "), "{note}");
+    }
+
+    #[test]
+    fn insists_on_the_size_in_a_zstd_frame() {
+        let mut bench = Bench::new();
+        bench.options.zstd = ["-q", "--no-content-size"].map(str::to_owned).into();
+        let finished = bench.finish(Strip::No, Compression::Zstd).unwrap();
+        assert_eq!(bench.staged(), ["a-b.ko"]);
+        assert!(finished.notes[0].contains("kmod"), "{finished:?}");
+    }
+
+    #[test]
+    fn refuses_what_is_no_object() {
+        let bench = Bench::new();
+        let refused = |path: &Path| {
+            bench.bench().finish(path, &bench.staging(), "a", Strip::No, Compression::None)
+        };
+        let link = bench.dir.path().join("link.ko");
+        std::os::unix::fs::symlink("built.ko", &link).unwrap();
+        assert!(refused(&link).unwrap_err().to_string().ends_with("it is not a regular file"));
+        assert!(refused(&bench.dir.path().join("none.ko")).is_err());
+        let stored = bench.dir.path().join("x.ko.zst");
+        fs::write(&stored, "garbage").unwrap();
+        let error = bench.bench().refinish(&stored, &bench.staging(), Compression::Xz).unwrap_err();
+        assert!(error.to_string().starts_with("cannot unpack "), "{error}");
+        assert_eq!(bench.staged(), [""; 0]);
+    }
+}

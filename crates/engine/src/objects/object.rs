@@ -1,0 +1,258 @@
+//! Kernel objects: how their files are named, and what they say of themselves.
+
+use std::fmt;
+use std::fs::File;
+use std::path::Path;
+
+use object::{Object, ObjectSection, ReadCache, ReadRef};
+use serde::{Deserialize, Serialize};
+
+use crate::os::durable::FileError;
+
+/// How a stored kernel object is compressed. Its order is that in which dkms prefers one where a
+/// kernel has objects of several kinds: the greatest wins (dkms-behaviour 4.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// `.ko`
+    None,
+    /// `.ko.gz`
+    Gzip,
+    /// `.ko.xz`
+    Xz,
+    /// `.ko.zst`
+    Zstd,
+}
+
+impl Compression {
+    /// All that a kernel can have.
+    pub const ALL: [Self; 4] = [Self::None, Self::Gzip, Self::Xz, Self::Zstd];
+
+    /// The end of a file's name: `.ko.zst`.
+    #[must_use]
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Self::None => ".ko",
+            Self::Gzip => ".ko.gz",
+            Self::Xz => ".ko.xz",
+            Self::Zstd => ".ko.zst",
+        }
+    }
+}
+
+/// The name of a kernel object's file, `v4l2loopback.ko.zst`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectName {
+    /// The part before `.ko`, dkms's `DEST_MODULE_NAME`: fit to be one path component.
+    pub module: String,
+    /// What the suffix says.
+    pub compression: Compression,
+}
+
+impl ObjectName {
+    /// Reads a file name; `None` if it is not that of a kernel object.
+    #[must_use]
+    pub fn parse(file: &str) -> Option<Self> {
+        let (module, compression) = Compression::ALL
+            .into_iter()
+            .find_map(|kind| Some((file.strip_suffix(kind.suffix())?, kind)))?;
+        let fits = !module.is_empty() && !module.starts_with('.') && !module.contains(['/', '\0']);
+        fits.then(|| Self { module: module.to_owned(), compression })
+    }
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.module, self.compression.suffix())
+    }
+}
+
+/// What an object says of itself in its `.modinfo` section, the text that `modinfo` prints.
+/// A field that is missing there is missing here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ModInfo {
+    /// The name the kernel will know it by.
+    pub name: Option<String>,
+    /// The kernel and options it was compiled for; the kernel compares it before loading.
+    pub vermagic: Option<String>,
+    /// The version its author gave it.
+    pub version: Option<String>,
+    /// A checksum of its sources, where the kernel is configured to make one.
+    pub srcversion: Option<String>,
+    /// The modules it needs, separated by commas.
+    pub depends: Option<String>,
+}
+
+impl ModInfo {
+    /// The kernel release an object was compiled for: the first word of its vermagic.
+    #[must_use]
+    pub fn vermagic_release(&self) -> Option<&str> {
+        self.vermagic.as_deref()?.split_ascii_whitespace().next()
+    }
+
+    /// Reads `.modinfo`: `key=value` texts that end in NUL. The first of a key counts, as for
+    /// the kernel.
+    fn from_section(section: &[u8]) -> Self {
+        let mut info = Self::default();
+        for field in section.split(|byte| *byte == 0) {
+            let field = String::from_utf8_lossy(field);
+            let Some((key, value)) = field.split_once('=') else { continue };
+            let place = match key {
+                "name" => &mut info.name,
+                "vermagic" => &mut info.vermagic,
+                "version" => &mut info.version,
+                "srcversion" => &mut info.srcversion,
+                "depends" => &mut info.depends,
+                _ => continue,
+            };
+            place.get_or_insert_with(|| value.to_owned());
+        }
+        info
+    }
+}
+
+/// A file that is no kernel object, or cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum BadObject {
+    /// The file itself cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// It is not an ELF object.
+    #[error("{path} is not a kernel object: {reason}")]
+    NotElf {
+        /// The file.
+        path: String,
+        /// What the ELF reader stumbled over.
+        reason: String,
+    },
+    /// It is ELF, but not what a module build makes.
+    #[error("{path} is not a kernel object: it has no .modinfo section")]
+    NoModInfo {
+        /// The file.
+        path: String,
+    },
+}
+
+/// Reads what the uncompressed object `path` says of itself.
+///
+/// # Errors
+/// [`BadObject`] for anything but a readable ELF file with a `.modinfo` section.
+pub fn read_modinfo(path: &Path) -> Result<ModInfo, BadObject> {
+    let file = File::open(path).map_err(FileError::when("read", path))?;
+    // Not the whole file: with debug information, nvidia's is hundreds of megabytes.
+    parse_modinfo(&ReadCache::new(file), &path.display().to_string())
+}
+
+fn parse_modinfo<'data>(data: impl ReadRef<'data>, path: &str) -> Result<ModInfo, BadObject> {
+    let not_elf = |error: object::Error| BadObject::NotElf {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    };
+    let elf = object::File::parse(data).map_err(not_elf)?;
+    let section = elf
+        .section_by_name(".modinfo")
+        .ok_or_else(|| BadObject::NoModInfo { path: path.to_owned() })?;
+    Ok(ModInfo::from_section(section.data().map_err(not_elf)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::plain("zfs.ko", Some(("zfs", Compression::None)))]
+    #[case::zstd("v4l2loopback.ko.zst", Some(("v4l2loopback", Compression::Zstd)))]
+    #[case::xz("a.b.ko.xz", Some(("a.b", Compression::Xz)))]
+    #[case::gzip("a.ko.gz", Some(("a", Compression::Gzip)))]
+    #[case::nameless(".ko", None)]
+    #[case::hidden(".tmp-a.ko", None)]
+    #[case::debug_symbols("a.ko.debug", None)]
+    #[case::path("../a.ko", None)]
+    #[case::symvers("Module.symvers", None)]
+    fn reads_file_names(#[case] file: &str, #[case] want: Option<(&str, Compression)>) {
+        let name = ObjectName::parse(file);
+        assert_eq!(name.as_ref().map(|name| (name.module.as_str(), name.compression)), want);
+        if let Some(name) = name {
+            assert_eq!(name.to_string(), file);
+        }
+    }
+
+    #[test]
+    fn reads_fields_up_to_their_nul() {
+        let info = ModInfo::from_section(
+            b"license=GPL\0version=0.15.4\0\0version=later\0depends=videodev,a\0no field\0\
+              vermagic=7.2.12-arch1-1 SMP preempt mod_unload \0name=v4l2loopback\0srcversion=A=B",
+        );
+        assert_eq!(info.version.as_deref(), Some("0.15.4"));
+        assert_eq!(info.depends.as_deref(), Some("videodev,a"));
+        assert_eq!(info.srcversion.as_deref(), Some("A=B"));
+        assert_eq!(info.name.as_deref(), Some("v4l2loopback"));
+        assert_eq!(info.vermagic_release(), Some("7.2.12-arch1-1"));
+    }
+
+    /// A 64-bit little-endian relocatable with the sections `.modinfo` and `.shstrtab`, by the
+    /// ELF specification; tests must not need a compiler.
+    fn tiny_object(modinfo: &[u8]) -> Vec<u8> {
+        const NAMES: &[u8] = b"\0.modinfo\0.shstrtab\0";
+        let names_at = 64 + modinfo.len();
+        let headers_at = (names_at + NAMES.len()).next_multiple_of(8);
+        let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
+        elf.resize(16, 0);
+        elf.extend([1, 0, 62, 0, 1, 0, 0, 0]); // relocatable, x86-64, version
+        elf.extend([0; 16]); // no entry point, no segments
+        elf.extend((headers_at as u64).to_le_bytes());
+        elf.extend([0; 4]);
+        for half in [64u16, 0, 0, 64, 3, 2] {
+            elf.extend(half.to_le_bytes());
+        }
+        elf.extend(modinfo);
+        elf.extend(NAMES);
+        elf.resize(headers_at + 64, 0); // the first section header is empty
+        for (name, kind, at, size) in
+            [(1u32, 1u32, 64, modinfo.len()), (10, 3, names_at, NAMES.len())]
+        {
+            elf.extend(name.to_le_bytes());
+            elf.extend(kind.to_le_bytes());
+            elf.extend([0; 16]);
+            elf.extend((at as u64).to_le_bytes());
+            elf.extend((size as u64).to_le_bytes());
+            elf.extend([0; 24]);
+        }
+        elf
+    }
+
+    #[test]
+    fn reads_the_section_of_an_object() {
+        let info = parse_modinfo(&*tiny_object(b"vermagic=6.1 SMP\0"), "a.ko").unwrap();
+        assert_eq!(info.vermagic_release(), Some("6.1"));
+    }
+
+    #[test]
+    fn says_what_is_wrong_with_a_file() {
+        let message = |bytes: &[u8]| parse_modinfo(bytes, "a.ko").unwrap_err().to_string();
+        assert!(message(b"hello").starts_with("a.ko is not a kernel object: "));
+        let other = tiny_object(b"x")
+            .iter()
+            .map(|b| if *b == b'm' { b'M' } else { *b })
+            .collect::<Vec<_>>();
+        assert_eq!(message(&other), "a.ko is not a kernel object: it has no .modinfo section");
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics_on_garbage(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+            let _ = parse_modinfo(&*bytes, "garbage");
+        }
+
+        #[test]
+        fn never_panics_on_damage(at in 0usize..300, to in any::<u8>(), cut in 0usize..300) {
+            let mut elf = tiny_object(b"vermagic=6.1 SMP\0name=a\0");
+            let last = elf.len() - 1;
+            elf[at.min(last)] = to;
+            elf.truncate(elf.len().saturating_sub(cut / 2));
+            let _ = parse_modinfo(&*elf, "damaged");
+        }
+    }
+}

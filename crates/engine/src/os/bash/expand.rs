@@ -1,0 +1,48 @@
+//! Expanding `$name` and `${name}` in a value.
+
+pub(crate) fn expanded<'a>(text: &str, lookup: impl Fn(&str) -> Option<&'a str>) -> String {
+    let mut done = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('$') {
+        let (before, from) = rest.split_at(at);
+        let reference = name_of(from);
+        let value = reference.and_then(|(name, length)| Some((lookup(name)?, length)));
+        match (value, before.strip_suffix('\\')) {
+            (Some((_, length)), Some(before)) => {
+                done.push_str(before);
+                done.push_str(&from[..length]);
+                rest = &from[length..];
+            }
+            (Some((value, length)), None) => {
+                done.push_str(before);
+                done.push_str(value);
+                rest = &from[length..];
+            }
+            (None, _) => {
+                done.push_str(before);
+                done.push('$');
+                rest = &from[1..];
+            }
+        }
+    }
+    done.push_str(rest);
+    done
+}
+
+/// The name in a `$name` or `${name}` at the start of a text, and the length of the whole.
+fn name_of(text: &str) -> Option<(&str, usize)> {
+    let word = |text: &str| {
+        text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len())
+    };
+    match text.strip_prefix("${") {
+        Some(inner) => {
+            let length = word(inner);
+            inner[length..].starts_with('}').then(|| (&inner[..length], length + 3))
+        }
+        None => {
+            let inner = text.strip_prefix('$')?;
+            let length = word(inner);
+            Some((&inner[..length], length + 1))
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! One bash process that reads files for us, one request at a time.
+
+use std::ffi::OsString;
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::poll::PollFlags;
+
+use crate::os::process::{Environment, Program, RunError, Running, Stop, Tools, ready};
+
+/// What bash runs; see there for the protocol.
+const SCRIPT: &str = include_str!("worker.sh");
+
+/// The most that one file may answer.
+const LONGEST_ANSWER: usize = 4 * 1024 * 1024;
+
+/// How much of what a file complains about is kept.
+const LONGEST_COMPLAINT: usize = 4 * 1024;
+
+/// A pipe that is ready for writing takes at least this much at once (`PIPE_BUF`).
+const PIPE_BUF: usize = 4096;
+
+/// What one file is read with.
+pub(super) struct ReadRequest<'a> {
+    /// The file that bash reads.
+    pub(super) file: &'a Path,
+    /// Variables that are set before, by name (`NAME` or `NAME[3]`).
+    pub(super) given: Vec<(String, OsString)>,
+    /// The names of the variables that are asked for.
+    pub(super) wanted: &'a [&'a str],
+}
+
+/// A variable that a file has set: name, index as bash writes it, value.
+pub type Variable = (String, String, Vec<u8>);
+
+/// What one file said.
+#[derive(Debug)]
+pub struct Reply {
+    /// The variables that are set, in the order of their names.
+    pub variables: Vec<Variable>,
+    /// The beginning of what it wrote to standard error.
+    pub complaint: String,
+}
+
+/// Why there is no [`Reply`].
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// The file ended the shell that read it, complaining like this.
+    Ended(String),
+    /// The deadline has passed.
+    TimedOut,
+    /// It set more than [`LONGEST_ANSWER`].
+    TooMuch,
+}
+
+/// A running bash.
+pub(super) struct Worker {
+    running: Running,
+    stop: Stop,
+    requests: PipeWriter,
+    answers: PipeReader,
+    errors: PipeReader,
+    number: u64,
+}
+
+impl Worker {
+    /// Starts a bash that ends with us.
+    pub(super) fn start(tools: &Tools, env: &Environment) -> Result<Self, RunError> {
+        let program = Program::new(&tools.bash, env)
+            .args(["-p", "-c", SCRIPT, "dkms.conf"])
+            .cwd("/")
+            .confined(tools);
+        let pipes = || io::Result::Ok((io::pipe()?, io::pipe()?, io::pipe()?));
+        let failed = |source| RunError::Io { line: "bash".into(), source };
+        let (stdin, stdout, stderr) = pipes().map_err(failed)?;
+        let running = program.start(stdin.0.into(), stdout.1.into(), stderr.1.into())?;
+        let (requests, answers, errors) = (stdin.1, stdout.0, stderr.0);
+        let stop = tools.stop.clone();
+        Ok(Self { running, stop, requests, answers, errors, number: 0 })
+    }
+
+    /// Whether it still waits for requests.
+    pub(super) fn is_alive(&self) -> bool {
+        let ended = [(self.running.ended(), PollFlags::POLLIN)];
+        ready(&ended, Some(Instant::now())).is_ok_and(|ready| !ready.contains(&true))
+    }
+
+    /// Lets bash read one file. After a [`Trouble`] the worker is of no more use.
+    pub(super) fn ask(
+        &mut self,
+        request: &ReadRequest<'_>,
+        patience: Duration,
+    ) -> Result<Reply, Trouble> {
+        let until = Instant::now().checked_add(patience);
+        self.number += 1;
+        let asked = encode(self.number, request);
+        let mut unsent = asked.as_slice();
+        let mut answer = Answer::default();
+        let mut complaint = Vec::new();
+        loop {
+            let mut fds = vec![
+                (self.answers.as_fd(), PollFlags::POLLIN),
+                (self.errors.as_fd(), PollFlags::POLLIN),
+                (self.running.ended(), PollFlags::POLLIN),
+            ];
+            if !unsent.is_empty() {
+                fds.push((self.requests.as_fd(), PollFlags::POLLOUT));
+            }
+            fds.extend(self.stop.fd().map(|fd| (fd, PollFlags::POLLIN)));
+            // A descriptor that cannot be waited for is as good as a dead worker.
+            let ready = ready(&fds, until).unwrap_or_else(|_| vec![true; fds.len()]);
+            if until.is_some_and(|until| Instant::now() >= until) {
+                return Err(Trouble::TimedOut);
+            }
+            if self.stop.asked().is_some() {
+                return Err(Trouble::Ended("interrupted".into()));
+            }
+            if ready[1] {
+                keep(&mut self.errors, &mut complaint);
+            }
+            let ended = if ready[0] { !answer.read(&mut self.answers) } else { ready[2] };
+            if answer.bytes.len() > LONGEST_ANSWER {
+                return Err(Trouble::TooMuch);
+            }
+            if ended || answer.parse(self.number, request.wanted) == Progress::Broken {
+                return Err(Trouble::Ended(self.all_of(complaint)));
+            }
+            if answer.progress == Progress::Whole {
+                let complaint = self.all_of(complaint);
+                return Ok(Reply { variables: answer.variables, complaint });
+            }
+            if ready.get(3) == Some(&true) {
+                let piece = &unsent[..unsent.len().min(PIPE_BUF)];
+                unsent = &unsent[self.requests.write(piece).unwrap_or(0)..];
+            }
+        }
+    }
+
+    /// The complaint with what is still in the pipe. Somebody in the background may go on writing:
+    /// more than a pipe holds is not waited for.
+    fn all_of(&mut self, mut complaint: Vec<u8>) -> String {
+        for _ in 0..8 {
+            let errors = [(self.errors.as_fd(), PollFlags::POLLIN)];
+            if ready(&errors, Some(Instant::now())).is_ok_and(|ready| ready.contains(&true)) {
+                keep(&mut self.errors, &mut complaint);
+            }
+        }
+        String::from_utf8_lossy(complaint.trim_ascii()).into_owned()
+    }
+}
+
+/// Takes a piece of standard error.
+fn keep(errors: &mut PipeReader, complaint: &mut Vec<u8>) {
+    let mut buffer = [0; 16 * 1024];
+    let length = errors.read(&mut buffer).unwrap_or(0);
+    let room = LONGEST_COMPLAINT.saturating_sub(complaint.len());
+    complaint.extend_from_slice(&buffer[..length.min(room)]);
+}
+
+/// The bytes of a request.
+fn encode(number: u64, request: &ReadRequest<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut field = |text: &[u8]| {
+        bytes.extend_from_slice(text);
+        bytes.push(0);
+    };
+    field(number.to_string().as_bytes());
+    field(request.wanted.join(" ").as_bytes());
+    for (name, value) in &request.given {
+        field(name.as_bytes());
+        field(value.as_bytes());
+    }
+    field(b"");
+    field(request.file.as_os_str().as_bytes());
+    bytes
+}
+
+/// How far an answer has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Progress {
+    #[default]
+    Values,
+    /// The file has let us ask for everything.
+    Done,
+    /// The shell that read it has ended after that.
+    Whole,
+    /// It has ended before, or something else was said.
+    Broken,
+}
+
+/// What has come of an answer so far.
+#[derive(Default)]
+struct Answer {
+    bytes: Vec<u8>,
+    parsed: usize,
+    progress: Progress,
+    variables: Vec<Variable>,
+}
+
+impl Answer {
+    /// Takes what is there; tells whether it was anything.
+    fn read(&mut self, answers: &mut PipeReader) -> bool {
+        let mut buffer = [0; 64 * 1024];
+        let length = answers.read(&mut buffer).unwrap_or(0);
+        self.bytes.extend_from_slice(&buffer[..length]);
+        length > 0
+    }
+
+    /// Understands what is there, as far as it is complete.
+    fn parse(&mut self, number: u64, wanted: &[&str]) -> Progress {
+        let mut at = self.parsed;
+        while matches!(self.progress, Progress::Values | Progress::Done) {
+            let mut field = || {
+                let rest = &self.bytes[at..];
+                let length = rest.iter().position(|&byte| byte == 0)?;
+                at += length + 1;
+                Some(&rest[..length])
+            };
+            let Some(kind) = field() else { break };
+            match (kind, self.progress) {
+                (b"value", Progress::Values) => {
+                    let (Some(name), Some(index), Some(value)) = (field(), field(), field()) else {
+                        break;
+                    };
+                    let name = wanted.iter().find(|wanted| wanted.as_bytes() == name);
+                    let Some(name) = name else {
+                        self.progress = Progress::Broken;
+                        break;
+                    };
+                    let index = String::from_utf8_lossy(index).into_owned();
+                    self.variables.push(((*name).to_owned(), index, value.to_owned()));
+                }
+                (b"done", Progress::Values) => self.progress = Progress::Done,
+                (b"end", progress) => {
+                    let (Some(of), Some(_status)) = (field(), field()) else { break };
+                    let whole = progress == Progress::Done && of == number.to_string().as_bytes();
+                    self.progress = if whole { Progress::Whole } else { Progress::Broken };
+                }
+                _ => self.progress = Progress::Broken,
+            }
+            self.parsed = at;
+        }
+        self.progress
+    }
+}

@@ -1,0 +1,11 @@
+//! What any program needs of the operating system: durable files, processes, bash, digests, copies.
+
+pub mod bash;
+pub(crate) mod copy_tree;
+pub mod digest;
+pub mod durable;
+pub(crate) mod parallel;
+pub mod process;
+pub mod symlinks;
+pub(crate) mod toml_file;
+pub(crate) mod walk;

@@ -1,0 +1,217 @@
+//! A run on a time axis: which job did what from when to when, and what it waited for.
+
+mod cpu_load;
+mod html;
+#[cfg(test)]
+mod tests;
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::names::KernelRelease;
+use crate::os::durable::FileError;
+use crate::plan::{Action, Plan};
+use crate::report::{Event, Finished, Outcome, Phase, Watch};
+use cpu_load::Load;
+
+/// Listens to a run for the page that is made of it, and hands on all that it hears.
+pub(crate) struct Recorder<'a> {
+    watch: &'a mut dyn Watch,
+    begun: Instant,
+    timings: Timings,
+    load: Load,
+}
+
+impl<'a> Recorder<'a> {
+    /// Listens from now on, to a run of `jobs` jobs at a time.
+    pub(crate) fn new(watch: &'a mut dyn Watch, jobs: usize) -> Self {
+        let begun = Instant::now();
+        let timings = Timings { jobs, ..Timings::default() };
+        Self { watch, begun, timings, load: Load::watch(begun) }
+    }
+
+    /// Writes the page to `file`.
+    ///
+    /// # Errors
+    /// [`FileError`] if it cannot be written.
+    pub(crate) fn write(self, file: &Path) -> Result<(), FileError> {
+        let Self { begun, mut timings, load, .. } = self;
+        timings.total = begun.elapsed();
+        timings.load = load.end();
+        // Not by a rename: somebody may want it in /dev/stdout or behind a link.
+        fs::write(file, timings.to_string()).map_err(FileError::when("write", file))
+    }
+}
+
+impl Watch for Recorder<'_> {
+    fn event(&mut self, event: &Event<'_>) {
+        self.timings.hear(event, self.begun, Instant::now());
+        self.watch.event(event);
+    }
+}
+
+/// What was heard; its `Display` is the page. All times count from the beginning of the run.
+#[derive(Debug, Default)]
+struct Timings {
+    /// How many jobs could run at a time.
+    jobs: usize,
+    rows: Vec<Row>,
+    /// What the plan had to say.
+    notes: Vec<String>,
+    /// How busy the processors were, 0 to 1, as of a time.
+    load: Vec<(Duration, f64)>,
+    total: Duration,
+}
+
+/// A module for a kernel, or another step.
+#[derive(Debug)]
+struct Row {
+    /// The first of its steps.
+    action: Action,
+    why: String,
+    spans: Vec<Span>,
+    /// What it is doing, and since when.
+    open: Option<(Doing, Duration)>,
+    outcome: Option<Outcome>,
+}
+
+/// A stretch of time that was spent in one way.
+#[derive(Debug, PartialEq, Eq)]
+struct Span {
+    doing: Doing,
+    from: Duration,
+    to: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doing {
+    /// Waits for a module that it builds upon.
+    Depending,
+    /// Waits for its turn: a token of the jobserver.
+    Queued,
+    /// Builds.
+    Building(Phase),
+    /// Is installed.
+    Installing,
+    /// Any other step.
+    Other,
+}
+
+impl Timings {
+    fn hear(&mut self, event: &Event<'_>, begun: Instant, now: Instant) {
+        let since = |time: Instant| time.saturating_duration_since(begun);
+        match event {
+            Event::Planned(plan) => self.planned(plan),
+            Event::Started(step) => self.started(&step.action, since(now)),
+            Event::Phase { step, phase, at } => {
+                if let Some(row) = self.row(&step.action) {
+                    let doing = match phase {
+                        Phase::Waiting => Doing::Queued,
+                        phase => Doing::Building(*phase),
+                    };
+                    row.turns_to(Some(doing), since(*at));
+                }
+            }
+            Event::Finished(finished) => self.finished(finished, since(now)),
+            Event::Says(_) => {}
+        }
+    }
+
+    fn planned(&mut self, plan: &Plan) {
+        self.notes.extend(plan.notes.iter().map(ToString::to_string));
+        for step in &plan.steps {
+            if self.row(&step.action).is_none() {
+                let why: Vec<String> = step.why.iter().map(ToString::to_string).collect();
+                let (action, why) = (step.action.clone(), why.join("; "));
+                self.rows.push(Row { action, why, spans: vec![], open: None, outcome: None });
+            }
+        }
+    }
+
+    fn started(&mut self, action: &Action, now: Duration) {
+        let ready = match action {
+            Action::Build { kernel, after, .. } => {
+                let others = self.rows.iter().filter(|row| {
+                    let name = row.action.module().map(|module| &module.name);
+                    row.action.kernel() == Some(kernel)
+                        && name.is_some_and(|name| after.contains(name))
+                });
+                others.filter_map(Row::end).max().unwrap_or_default().min(now)
+            }
+            _ => now,
+        };
+        let Some(row) = self.row(action) else { return };
+        match action {
+            Action::Build { .. } => {
+                row.open = Some((Doing::Depending, Duration::ZERO));
+                row.turns_to(Some(Doing::Queued), ready);
+            }
+            Action::Install { .. } => row.turns_to(Some(Doing::Installing), now),
+            _ => row.turns_to(Some(Doing::Other), now),
+        }
+    }
+
+    fn finished(&mut self, finished: &Finished, now: Duration) {
+        let Finished { step, outcome, elapsed } = finished;
+        let Some(row) = self.row(&step.action) else { return };
+        // Copying begins it, each time that it is tried.
+        let current = row.current(now);
+        let mut spans = row.spans.iter().chain(&current).rev();
+        let begun = spans.find(|span| span.doing == Doing::Building(Phase::Copying));
+        let begun = begun.map(|span| span.from);
+        // A build may have ended while something else was being installed, unheard.
+        let is_build = matches!(step.action, Action::Build { .. });
+        let end = begun.filter(|_| is_build).map_or(now, |begun| now.min(begun + *elapsed));
+        row.turns_to(None, end);
+        // What is not installed since it was not built has that for its outcome.
+        if row.outcome.as_ref().is_none_or(|before| *before == Outcome::Done) {
+            row.outcome = Some(outcome.clone());
+        }
+    }
+
+    /// The row of a step: building and installing a module for a kernel have the same.
+    fn row(&mut self, action: &Action) -> Option<&mut Row> {
+        self.rows.iter_mut().find(|row| {
+            row.action == *action
+                || job(action).is_some_and(|wanted| job(&row.action) == Some(wanted))
+        })
+    }
+}
+
+impl Row {
+    /// Ends what it was doing, and begins something else.
+    fn turns_to(&mut self, doing: Option<Doing>, now: Duration) {
+        if let Some(span) = self.current(now)
+            && span.from < span.to
+        {
+            self.spans.push(span);
+        }
+        self.open = doing.map(|doing| (doing, now));
+    }
+
+    fn current(&self, now: Duration) -> Option<Span> {
+        self.open.map(|(doing, from)| Span { doing, from, to: now.max(from) })
+    }
+
+    /// When its last stretch ended.
+    fn end(&self) -> Option<Duration> {
+        self.spans.last().map(|span| span.to)
+    }
+}
+
+impl Doing {
+    /// Whether nothing is done.
+    fn is_waiting(self) -> bool {
+        matches!(self, Self::Depending | Self::Queued)
+    }
+}
+
+fn job(action: &Action) -> Option<(&crate::names::ModuleId, &KernelRelease)> {
+    match action {
+        Action::Build { module, kernel, .. } | Action::Install { module, kernel, .. } => {
+            Some((module, kernel))
+        }
+        _ => None,
+    }
+}

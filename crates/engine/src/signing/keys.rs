@@ -1,0 +1,153 @@
+//! The private key and the certificate that objects are signed with, made if they are not there.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::machine::{Framework, Kernel, KernelConfig, Machine};
+use crate::objects::{DEADLINE, Keys};
+use crate::os::durable::{self, FileError};
+use crate::os::process::Program;
+
+/// Where keys are. dkms does not move them along with its tree.
+const USUAL: [&str; 2] = ["/var/lib/dkms/mok.key", "/var/lib/dkms/mok.pub"];
+
+/// Where shim of Ubuntu has them.
+const SHIM: [&str; 2] = ["/var/lib/shim-signed/mok/MOK.priv", "/var/lib/shim-signed/mok/MOK.der"];
+
+/// Which keys the settings and the distribution name (dkms-behaviour 6).
+pub(super) fn choose_keys(
+    machine: &Machine,
+    kernel: &Kernel,
+    framework: &Framework,
+    distribution: &str,
+) -> Keys {
+    let of_shim = framework.mok_signing_key.is_none() && distribution.starts_with("ubuntu");
+    let text = |path: &PathBuf| path.to_string_lossy().into_owned();
+    let key = framework.mok_signing_key.as_ref().map(text);
+    let certificate = framework.mok_certificate.as_ref().map(text);
+    let [mut usual_key, mut usual_certificate] =
+        if of_shim { SHIM } else { USUAL }.map(str::to_owned);
+    if key.is_none() && distribution.starts_with("gentoo") {
+        let (gentoo_key, gentoo_certificate) = of_gentoo(machine, kernel);
+        usual_key = gentoo_key.unwrap_or(usual_key);
+        usual_certificate = gentoo_certificate.unwrap_or(usual_certificate);
+    }
+    let key = key.unwrap_or(usual_key);
+    let inside = |path: &str| machine.trees.inside(Path::new(path));
+    Keys {
+        certificate: inside(&certificate.unwrap_or(usual_certificate)),
+        key: if is_token(&key) { key } else { text(&inside(&key)) },
+        of_shim,
+    }
+}
+
+/// Sees to it that both are there; tells whether it made any of them.
+pub(super) fn provide_keys(keys: &Keys, machine: &Machine) -> Result<bool, String> {
+    let token = is_token(&keys.key);
+    let (has_key, has_certificate) =
+        (token || Path::new(&keys.key).is_file(), keys.certificate.is_file());
+    match (has_key, has_certificate) {
+        (true, true) => Ok(false),
+        (true, false) if token => Err(format!(
+            "the certificate of the key {} is missing: {}",
+            keys.key,
+            keys.certificate.display()
+        )),
+        _ if keys.of_shim => provide_by_shim(machine).map(|()| true),
+        _ => generate(keys, machine, has_key).map(|()| true).map_err(|error| {
+            format!(
+                "cannot make the key {} and its certificate {}: {error}",
+                keys.key,
+                keys.certificate.display()
+            )
+        }),
+    }
+}
+
+/// Makes what is missing. A key that is there is kept (dkms replaces it): it may be enrolled.
+fn generate(keys: &Keys, machine: &Machine, has_key: bool) -> Result<(), String> {
+    let told = |error: FileError| error.to_string();
+    let (key, certificate) = (Path::new(&keys.key), keys.certificate.as_path());
+    let dir = certificate.parent().ok_or("it is no file")?;
+    let [key_dir, certificate_dir] = [key.parent().unwrap_or(dir), dir].map(|dir| {
+        tempfile::Builder::new()
+            .prefix(durable::UNFINISHED)
+            .tempdir_in(dir)
+            .map_err(|error| format!("cannot make files in {}: {error}", dir.display()))
+    });
+    let new_key = key_dir?;
+    let new_certificate = certificate_dir?;
+    let (key_file, certificate_file) =
+        (new_key.path().join("key"), new_certificate.path().join("certificate"));
+    let mut program = Program::new(&machine.tools.openssl, &machine.env)
+        .args(["req", "-new", "-x509", "-sha256", "-days", "36500", "-outform", "DER"])
+        .args(["-subj", "/CN=DKMS module signing key"])
+        .args(["-addext", "extendedKeyUsage=codeSigning"])
+        .arg("-out")
+        .arg(&certificate_file);
+    program = if has_key {
+        program.arg("-key").arg(key)
+    } else {
+        program.args(["-newkey", "rsa:2048", "-nodes", "-keyout"]).arg(&key_file)
+    };
+    let ended = program.deadline(DEADLINE).run().map_err(|error| error.to_string())?;
+    if !ended.success() {
+        return Err(ended.complaint().replace('\n', "; "));
+    }
+    if !has_key {
+        // Nobody has seen it before: the directory it lies in is ours alone.
+        let mode = fs::Permissions::from_mode(0o600);
+        fs::set_permissions(&key_file, mode)
+            .map_err(FileError::when("set the mode of", &key_file))
+            .map_err(told)?;
+        fs::rename(&key_file, key).map_err(FileError::when("write", key)).map_err(told)?;
+    }
+    fs::rename(&certificate_file, certificate)
+        .map_err(FileError::when("write", certificate))
+        .map_err(told)?;
+    durable::sync_dir(dir).map_err(told)
+}
+
+/// Lets Ubuntu's tool make the keys and ask for their enrolment.
+fn provide_by_shim(machine: &Machine) -> Result<(), String> {
+    let tool = "update-secureboot-policy";
+    let quiet = machine.env.clone().with("SHIM_NOTRIGGER", "y");
+    for (option, env) in [("--new-key", &quiet), ("--enroll-key", &machine.env)] {
+        let ended = Program::new(tool, env).arg(option).deadline(DEADLINE).run();
+        let ended = ended.map_err(|error| error.to_string())?;
+        if !ended.success() && option == "--new-key" {
+            return Err(format!("{tool} {option} failed: {}", ended.complaint()));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a key lies in a token, which makes none for us.
+fn is_token(key: &str) -> bool {
+    key.starts_with("pkcs11:")
+}
+
+/// The key and certificate that Portage signs with: from the environment, from its settings, or
+/// the kernel's own.
+fn of_gentoo(machine: &Machine, kernel: &Kernel) -> (Option<String>, Option<String>) {
+    let settings = fs::read_to_string(machine.trees.inside(Path::new("/etc/portage/make.conf")))
+        .unwrap_or_default();
+    let set = |name: &str| {
+        let of_caller = machine.env.get(name).map(|value| value.to_string_lossy().into_owned());
+        let in_settings = || {
+            let value =
+                |line: &str| line.trim().strip_prefix(name)?.strip_prefix('=').map(str::to_owned);
+            let value = settings.lines().filter_map(value).next_back()?;
+            Some(value.trim().trim_matches(['"', '\'']).to_owned())
+        };
+        of_caller.or_else(in_settings).filter(|value| !value.is_empty())
+    };
+    let of_kernel = || {
+        let config = KernelConfig::read(&kernel.config_file()?).ok()?;
+        let key = config.value("CONFIG_MODULE_SIG_KEY").filter(|key| !key.is_empty())?;
+        Some(kernel.headers.as_ref()?.join(key).to_string_lossy().into_owned())
+    };
+    let key = set("MODULES_SIGN_KEY").or_else(of_kernel);
+    (key.clone(), set("MODULES_SIGN_CERT").or(key))
+}

@@ -1,0 +1,118 @@
+//! The imports of the engine against the table in its `lib.rs`, and of every crate against circles.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot read the sources has failed"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Modules below `os`, or one level above it, that every module may import.
+const FOR_ALL: [&str; 3] = ["names", "version", "failure"];
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+/// The rows of the table: each module with those it may import, from the ground up.
+fn table(lib: &str) -> Vec<(String, BTreeSet<String>)> {
+    let rows = lib.lines().filter_map(|line| line.strip_prefix("//! | `"));
+    let row = |row: &str| {
+        let (module, rest) = row.split_once('`').expect("a module");
+        let allowed = rest.trim_end_matches('|').rsplit('|').next().unwrap_or_default();
+        let allowed = allowed.split(',').map(|name| name.trim().to_owned());
+        (module.to_owned(), allowed.filter(|name| !name.is_empty()).collect())
+    };
+    rows.map(row).collect()
+}
+
+/// The source files of a crate but for its tests, each with its code: no comments, no unit tests.
+fn sources(src: &Path) -> BTreeMap<PathBuf, String> {
+    let files = walkdir::WalkDir::new(src).into_iter().map(|entry| entry.unwrap().into_path());
+    let is_test = |path: &Path| {
+        path.iter().any(|name| name == "tests" || name == "tests.rs" || name == "property.rs")
+    };
+    let is_code = |path: &PathBuf| {
+        let inside = path.strip_prefix(src).unwrap();
+        path.extension().is_some_and(|end| end == "rs") && !is_test(inside)
+    };
+    files
+        .filter(is_code)
+        .map(|path| (path.clone(), code(&fs::read_to_string(path).unwrap())))
+        .collect()
+}
+
+/// The text without comments, up to the unit tests.
+fn code(text: &str) -> String {
+    let mut lines = text.lines().peekable();
+    let mut code = String::new();
+    while let Some(line) = lines.next() {
+        let starts_tests =
+            line == "#[cfg(test)]" && lines.peek().is_some_and(|next| !next.ends_with(';'));
+        if starts_tests {
+            break;
+        }
+        code.push_str(line.split("//").next().unwrap_or_default());
+        code.push('\n');
+    }
+    code
+}
+
+/// What follows each `prefix` in the code, as paths such as `machine::Kernel`.
+fn paths<'a>(code: &'a str, prefix: &str) -> Vec<&'a str> {
+    let is_start = |at: usize| {
+        let before = code[..at].chars().next_back();
+        !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':')
+    };
+    let starts = code.match_indices(prefix).filter(|(at, _)| is_start(*at));
+    let each = |(at, _): (usize, &str)| {
+        let path = &code[at + prefix.len()..];
+        match path.strip_prefix('{').and_then(|list| list.split_once('}')) {
+            Some((list, _)) => list.split(',').map(str::trim).filter(|it| !it.is_empty()).collect(),
+            None => vec![path],
+        }
+    };
+    starts.flat_map(each).collect()
+}
+
+/// The name at the start of a text, and what follows it.
+fn name(text: &str) -> (&str, &str) {
+    text.split_at(text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len()))
+}
+
+#[test]
+fn modules_import_what_the_table_allows() {
+    let src = workspace().join("crates/engine/src");
+    let table = table(&fs::read_to_string(src.join("lib.rs")).unwrap());
+    let mut above: BTreeSet<String> = BTreeSet::new();
+    let mut wrong = Vec::new();
+    for (module, allowed) in &table {
+        assert!(allowed.is_subset(&above), "{module} may import what does not stand above it");
+        above.insert(module.clone());
+    }
+    let rows: BTreeMap<_, _> = table.into_iter().collect();
+    for (file, code) in sources(&src) {
+        let inside = file.strip_prefix(&src).unwrap();
+        let module = inside.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs");
+        let os = BTreeSet::from(["os".to_owned()]);
+        let allowed = match rows.get(module) {
+            Some(allowed) => allowed,
+            None if FOR_ALL.contains(&module) => &os,
+            None => {
+                assert_eq!(module, "lib", "the table has no row for {}", inside.display());
+                continue;
+            }
+        };
+        for path in paths(&code, "crate::") {
+            let imported = name(path).0;
+            let of_all = FOR_ALL.contains(&imported) && !(module == "os" && imported == "failure");
+            if imported != module && !of_all && !allowed.contains(imported) {
+                wrong.push(format!("{} imports {imported}", inside.display()));
+            }
+        }
+    }
+    assert_eq!(wrong, [""; 0]);
+}
