@@ -11,8 +11,9 @@
 //! | `os` | what any program needs of the operating system | |
 //! | `objects` | kernel objects as files: names, modinfo, strip, sign, compress | os |
 //! | `machine` | one machine as one run sees it: trees, kernels, settings, lock | os, objects |
+//! | `other_distributions` | what only other distributions than Arch have | os, objects, machine |
 //! | `conf` | what a dkms.conf says and means | os, machine |
-//! | `signing` | which key signs for which kernel, and making it | os, objects, machine |
+//! | `signing` | which key signs for which kernel, and making it | os, objects, machine, other_distributions |
 //! | `dkms_tree` | the files of `/var/lib/dkms`: state, records, pending work, builds | os, objects, machine, conf |
 //! | `module_scripts` | the scripts that a module brings | os, machine, conf, dkms_tree |
 //! | `status` | what `dkms status` prints | os, objects, machine, dkms_tree |
@@ -22,7 +23,7 @@
 //! | `report` | the outcome of a run, and its timings | os, plan |
 //! | `building` | compiles one module for one kernel | os, objects, machine, conf, signing, dkms_tree, module_scripts, facts, report |
 //! | `installing` | puts objects into a kernel's directory and takes them out | os, objects, machine, conf, signing, dkms_tree |
-//! | `act` | carries a plan out; the one module that changes the machine | os, objects, machine, conf, signing, dkms_tree, module_scripts, facts, plan, report, building, installing |
+//! | `act` | carries a plan out; the one module that changes the machine | os, objects, machine, conf, signing, dkms_tree, module_scripts, facts, plan, report, building, installing, other_distributions |
 
 pub mod act;
 pub mod archive;
@@ -37,6 +38,7 @@ mod module_scripts;
 pub mod names;
 pub mod objects;
 pub mod os;
+mod other_distributions;
 pub mod plan;
 pub mod report;
 pub mod signing;

@@ -6,7 +6,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use dkms_engine::failure::Failure;
-use dkms_engine::machine::distribution::Placement;
 use dkms_engine::machine::{Machine, RunOptions, Trees};
 use dkms_engine::names::Arch;
 use dkms_initramfs::generator::Generator;
@@ -29,9 +28,9 @@ pub fn of_command_line(args: &Args) -> Result<Machine, Failure> {
     let root = absolute(root).or_else(|why| {
         refuse(2, invalid("--root", root.display(), &format!("a directory: {why}")))
     })?;
-    // As in dkms, before anything else.
-    Placement::read(&Trees::under(&root)).or_else(|why| refuse(4, why.to_string()))?;
     let mut machine = Machine::for_cli(&root);
+    // As in dkms, before anything else.
+    machine.placement().or_else(|why| refuse(4, why.to_string()))?;
     place_trees(&mut machine, args)?;
     machine.options = run_options(args)?;
     machine.settings.framework.symlink_modules |= args.has(OptId::Symlink);

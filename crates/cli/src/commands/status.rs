@@ -3,8 +3,7 @@
 //! Takes no lock and needs no rights: programs poll it, and any user may run it.
 
 use dkms_engine::dkms_tree::{KnownFailure, TreeState};
-use dkms_engine::machine::distribution::Placement;
-use dkms_engine::machine::{Kernels, Machine};
+use dkms_engine::machine::{Kernels, Machine, Placement};
 use dkms_engine::names::{Arch, KernelRelease, ModuleName, ModuleVersion};
 use dkms_engine::status::{self, Filter, Line, Pattern};
 use serde::Serialize;
@@ -36,7 +35,7 @@ pub fn run(machine: &Machine, filter: &Filter, json: bool, console: &Console) ->
         return 0;
     }
     let state = TreeState::read(&machine.trees);
-    let placement = Placement::read(&machine.trees).unwrap_or(Placement::FromConf);
+    let placement = machine.placement().unwrap_or(Placement::FromConf);
     let lines = status::lines(&machine.trees, &state, &placement, filter);
     let advice = lines.iter().filter_map(Line::advice);
     for warning in state.problems.iter().cloned().chain(advice) {

@@ -7,12 +7,13 @@ use super::interruption::complete_unless;
 use super::{Run, pending_images};
 use crate::dkms_tree::{BuiltObject, Record, Workplace};
 use crate::failure::Failure;
-use crate::installing::weak_modules::{self, WeakChange};
+
 use crate::installing::{conflicts, place, refinish, uninstall};
 use crate::machine::Machine;
 use crate::module_scripts::{Ran, Script};
 use crate::names::{KernelRelease, ModuleId};
 use crate::os::{durable, symlinks};
+use crate::other_distributions::weak_modules::{self, WeakChange};
 
 impl Run<'_> {
     /// Makes a module known, and runs its POST_ADD. A command that only adds ends with that

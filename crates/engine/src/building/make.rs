@@ -136,7 +136,7 @@ impl Build<'_> {
         {
             command = format!("make KERNELRELEASE={release}{rest}");
         }
-        if prepared.config.as_ref().is_some_and(KernelConfig::is_clang) {
+        if prepared.config.as_deref().is_some_and(KernelConfig::is_clang) {
             command.push_str(" LLVM=1");
         }
         command

@@ -12,7 +12,7 @@ mod source;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::conf::{Conf, Confs, Excluded, Values};
@@ -78,7 +78,7 @@ pub(crate) struct Prepared {
     pub(crate) record: Record,
     pub(crate) headers: PathBuf,
     pub(crate) env: Environment,
-    pub(crate) config: Option<KernelConfig>,
+    pub(crate) config: Option<Arc<KernelConfig>>,
     /// The newest version that dkms knows of what it builds upon, if BUILD_DEPENDS_REBUILD.
     pub(crate) dependencies: BTreeMap<ModuleName, ModuleVersion>,
 }
@@ -159,9 +159,9 @@ impl Build<'_> {
             .ok_or_else(|| Failure::new(21, "its source or its kernel's headers cannot be read"))?;
         inputs.depends = self.depends.clone();
         inputs.conf = values.digest();
-        let config = kernel.config_file().and_then(|path| KernelConfig::read(&path).ok());
+        let config = machine.kernel_config(kernel);
         let keeps_symbols = conf.records.iter().any(|record| !record.strip);
-        let env = self.environment(config.as_ref(), keeps_symbols)?;
+        let env = self.environment(config.as_deref(), keeps_symbols)?;
         let record = Record {
             format: FORMAT,
             module: (*id).clone(),

@@ -10,7 +10,6 @@ use super::{Build, Prepared};
 use crate::dkms_tree::BuiltObject;
 use crate::dkms_tree::FILE_NAME;
 use crate::failure::Failure;
-use crate::machine::distribution;
 use crate::objects::read_modinfo;
 use crate::objects::{FinishError, Strip, Workbench};
 use crate::os::digest::Digest;
@@ -85,9 +84,8 @@ impl Build<'_> {
         let module = staging.join("module");
         durable::create_dirs(&module)?;
         durable::create_dirs(&staging.join("log"))?;
-        let placement = distribution::Placement::read(&self.machine.trees)
-            .map_err(|error| Failure::new(4, error.to_string()))?
-            .or_addon(&self.machine.env);
+        let placement = self.machine.placement();
+        let placement = placement.map_err(|error| Failure::new(4, error.to_string()))?;
         let options = self.machine.settings.compression_options();
         let signer = signing::signer(self.machine, self.kernel);
         let workbench = Workbench {
@@ -98,7 +96,7 @@ impl Build<'_> {
         };
         let strip =
             if prepared.env.get("CC") == Some("clang".as_ref()) { Strip::Llvm } else { Strip::Gnu };
-        let compression = self.kernel.compression();
+        let compression = self.machine.compression(self.kernel);
         for product in products {
             let location = placement
                 .directory(&product.location)

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use super::question::{ConfAnswer, ConfContext, reader};
 use super::{Conf, Excluded, Values, directives};
 use crate::failure::Failure;
-use crate::machine::{Kernel, KernelConfig, Machine, RunOptions, lock, path_programs};
+use crate::machine::{Kernel, Machine, RunOptions, lock, path_programs};
 use crate::names::ModuleId;
 use crate::os::bash::{BashError, BashReader};
 use crate::os::digest::Digest;
@@ -26,8 +26,6 @@ pub(crate) struct Confs<'a> {
     programs: OnceLock<Option<PathBuf>>,
     /// Modules whose conf was out of time once: asking again for each kernel costs as much.
     out_of_time: Mutex<BTreeMap<ModuleId, Failure>>,
-    /// The configurations of kernels that confs asked about.
-    configs: Mutex<BTreeMap<PathBuf, Option<KernelConfig>>>,
 }
 
 /// What a dkms.conf says.
@@ -56,12 +54,7 @@ pub(crate) struct ConfRequest<'a> {
 
 impl<'a> Confs<'a> {
     pub(crate) fn new(machine: &'a Machine) -> Self {
-        Self {
-            machine,
-            programs: OnceLock::new(),
-            out_of_time: Mutex::default(),
-            configs: Mutex::default(),
-        }
+        Self { machine, programs: OnceLock::new(), out_of_time: Mutex::default() }
     }
 
     /// Asks the conf of a module that dkms knows.
@@ -181,13 +174,8 @@ impl<'a> Confs<'a> {
     /// Which objects of a module are not for this kernel.
     pub(crate) fn excluded(&self, conf: &Conf, kernel: &Kernel) -> Excluded {
         // Some 10,000 lines, which few confs ask for.
-        let file = if conf.asks_config() { kernel.config_file() } else { None };
-        let mut configs = of(&self.configs);
-        let config = file.and_then(|file| {
-            let read = |file: &PathBuf| KernelConfig::read(file).ok();
-            configs.entry(file).or_insert_with_key(read).as_ref()
-        });
-        conf.excluded(&kernel.release, &self.machine.arch, config)
+        let config = if conf.asks_config() { self.machine.kernel_config(kernel) } else { None };
+        conf.excluded(&kernel.release, &self.machine.arch, config.as_deref())
     }
 
     /// What the administrator lays over a module: `/etc/dkms/M*.conf` and all below `/etc/dkms/M`.

@@ -38,18 +38,26 @@ const CONFIG_TEXTS: &[&str] = &["auto.conf", "kernel.release"];
 struct Known {
     signature: Digest,
     digest: Digest,
-    /// The signature of the directories alone, where that is enough.
+    /// What is enough to look at, where packages are trusted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    directories: Option<Digest>,
+    watched: Option<Watched>,
+}
+
+/// The paths that show whether a tree was changed by a package manager.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Watched {
+    signature: Digest,
+    /// One path in each line: a list of a thousand texts takes longer to read than their stats.
+    paths: String,
 }
 
 /// What was found on a walk.
 #[derive(Debug)]
 enum Found {
-    /// The directories are as they were when this digest was made.
+    /// What is watched is as it was when this digest was made.
     Same(Digest),
-    /// The walk, and the signature of the directories if it is settled.
-    Walk(Walk, Option<Digest>),
+    /// The walk, and what to watch from now on.
+    Walk(Walk, Option<Watched>),
 }
 
 /// A tree to be walked.
@@ -57,8 +65,8 @@ struct Tree {
     /// The name under which its digest is kept.
     path: PathBuf,
     parts: Vec<Part>,
-    /// Whether it is enough to look at the directories.
-    by_directories: bool,
+    /// Whether it is enough to look at what is watched.
+    is_watched: bool,
 }
 
 impl Fingerprints {
@@ -204,37 +212,40 @@ impl Fingerprints {
     fn header_tree(&self, kernel: &Kernel, headers: &Path) -> Result<Tree, FileError> {
         let parts = self.header_dirs(kernel, headers)?;
         let own = parts.iter().all(|part| part.dir.starts_with(&kernel.dir));
-        let by_directories = own && self.trusts_packages;
-        Ok(Tree { path: headers.to_owned(), parts, by_directories })
+        let is_watched = own && self.trusts_packages;
+        Ok(Tree { path: headers.to_owned(), parts, is_watched })
     }
 
     fn look_at(&self, tree: &Tree) -> Result<Found, FileError> {
-        let mut directories = None;
-        if tree.by_directories {
-            let (signature, settled) = walk::signature_of_directories(&tree.parts)?;
-            directories = settled.then_some(signature);
-            let known = tree.path.to_str().and_then(|path| self.known.get(path));
-            if let Some(known) = known.filter(|known| known.directories == Some(signature)) {
+        let began = walk::now();
+        if tree.is_watched
+            && let Some(known) = tree.path.to_str().and_then(|path| self.known.get(path))
+            && let Some(watched) = &known.watched
+        {
+            let paths: Vec<&str> = watched.paths.lines().collect();
+            let (signature, _) = walk::signature_of_watched(&tree.parts, &paths, began);
+            if signature == watched.signature {
                 return Ok(Found::Same(known.digest));
             }
         }
-        Ok(Found::Walk(Walk::over(&tree.parts)?, directories))
+        let walk = Walk::over(&tree.parts)?;
+        let watched = tree.is_watched.then(|| watched(tree, &walk, began)).flatten();
+        Ok(Found::Walk(walk, watched))
     }
 
     fn tree(&mut self, tree: &Tree) -> Result<Digest, FileError> {
         let found = self.found.remove(&tree.path).map_or_else(|| self.look_at(tree), Ok)?;
-        let (walk, directories) = match found {
+        let (walk, watched) = match found {
             Found::Same(digest) => return Ok(digest),
-            Found::Walk(walk, directories) => (walk, directories),
+            Found::Walk(walk, watched) => (walk, watched),
         };
         let (signature, settled) = walk.signature();
         let digest = self.remembered(&tree.path, signature, settled, || walk.digest())?;
-        if directories.is_some()
+        if watched.is_some()
             && let Some(known) = tree.path.to_str().and_then(|path| self.known.get_mut(path))
             && known.signature == signature
         {
-            // The files were looked at after the directories: the digest is not older than these.
-            known.directories = directories;
+            known.watched = watched;
             self.changed = true;
         }
         Ok(digest)
@@ -257,18 +268,29 @@ impl Fingerprints {
         }
         let digest = make()?;
         if let Some(key) = key.filter(|_| settled) {
-            let directories = None;
-            self.known.insert(key.to_owned(), Known { signature, digest, directories });
+            let watched = None;
+            self.known.insert(key.to_owned(), Known { signature, digest, watched });
             self.changed = true;
         }
         Ok(digest)
     }
 }
 
+/// What to watch of a tree that was walked from the moment `began`; `None` if something changed
+/// since, or if a path cannot be written down.
+fn watched(tree: &Tree, walk: &Walk, began: i128) -> Option<Watched> {
+    let paths = walk.watched();
+    let (signature, settled) = walk::signature_of_watched(&tree.parts, &paths, began);
+    let texts = paths.iter().map(|path| path.to_str().filter(|text| !text.contains('\n')));
+    let texts: Option<Vec<&str>> = texts.collect();
+    settled.then_some(())?;
+    Some(Watched { signature, paths: texts?.join("\n") })
+}
+
 /// A module's source: all that is in the directory, each file looked at, for who writes a module
 /// writes where it is.
 fn source_tree(dir: &Path) -> Tree {
-    Tree { path: dir.to_owned(), parts: whole(dir), by_directories: false }
+    Tree { path: dir.to_owned(), parts: whole(dir), is_watched: false }
 }
 
 #[cfg(test)]

@@ -14,7 +14,6 @@ use crate::dkms_tree::{BuildCache, PendingList};
 use crate::facts::{Facts, Import, KernelFacts, Lack, ModuleFacts, SourceLink, SourcePlace};
 use crate::machine::{Kernel, Kernels, Machine};
 use crate::names::{KernelRelease, ModuleId};
-use crate::objects::Compression;
 use crate::os::digest::Digest;
 use crate::os::symlinks;
 
@@ -58,7 +57,6 @@ pub fn read(machine: &Machine, scope: &Scope) -> Facts {
         confs: Confs::new(machine),
         sources: BTreeMap::new(),
         overrides: BTreeMap::new(),
-        compression: BTreeMap::new(),
         keys: BTreeMap::new(),
         lacking: BTreeMap::new(),
         kernels_known: true,
@@ -100,8 +98,6 @@ struct Survey<'a> {
     sources: BTreeMap<ModuleId, Option<Digest>>,
     /// The digest of each module's overrides, likewise.
     overrides: BTreeMap<ModuleId, Digest>,
-    /// How the objects of each kernel are compressed, likewise.
-    compression: BTreeMap<KernelRelease, Compression>,
     /// By which certificate they are signed, likewise.
     keys: BTreeMap<KernelRelease, Option<Digest>>,
     lacking: BTreeMap<ModuleId, Lack>,

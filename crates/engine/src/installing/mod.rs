@@ -6,4 +6,3 @@ pub(crate) mod load;
 pub(crate) mod place;
 pub(crate) mod refinish;
 pub(crate) mod uninstall;
-pub(crate) mod weak_modules;

@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use crate::conf::{Conf, Values};
 use crate::dkms_tree::{BuiltObject, FILE_NAME, PlacedObject, Record, TreeState};
 use crate::failure::Failure;
-use crate::machine::distribution::Placement;
 use crate::machine::{Kernel, Machine};
 use crate::names::{KernelRelease, ModuleId};
 use crate::objects::ObjectName;
@@ -33,7 +32,8 @@ pub(crate) fn objects(
     if let Some(record) = Record::read(&built.join(FILE_NAME)) {
         return record.objects;
     }
-    let location = Placement::read(&machine.trees)
+    let location = machine
+        .placement()
         .ok()
         .and_then(|placement| placement.directory("/updates/dkms").ok())
         .unwrap_or_else(|| PathBuf::from("updates/dkms"));
@@ -63,8 +63,7 @@ pub(crate) fn by_conf(
 ) {
     let file = machine.trees.source_link(id).join("dkms.conf");
     let conf = Conf::from_values(values, &file, &kernel.release);
-    let (Ok(placement), Ok(conf)) = (Placement::read(&machine.trees), conf) else { return };
-    let placement = placement.or_addon(&machine.env);
+    let (Ok(placement), Ok(conf)) = (machine.placement(), conf) else { return };
     for object in objects {
         let Some(name) = ObjectName::parse(&object.name) else { continue };
         let record = conf.records.iter().find(|record| record.dest_name == name.module);

@@ -21,7 +21,7 @@ pub(crate) fn objects(machine: &Machine, id: &ModuleId, kernel: &Kernel) -> Resu
     let dir = machine.trees.built(id, &kernel.release, &machine.arch);
     let path = Record::path(&machine.trees, id, &kernel.release, &machine.arch);
     let Some(mut record) = Record::read(&path).filter(|_| kernel.alive) else { return Ok(()) };
-    let compression = kernel.compression();
+    let compression = machine.compression(kernel);
     let certificate = signing::certificate(machine, kernel);
     let other_key = certificate.is_some() && certificate != record.signing;
     let signer = signing::signer(machine, kernel).filter(|_| other_key);

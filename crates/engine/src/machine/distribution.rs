@@ -30,26 +30,53 @@ pub struct NoOsRelease {
 #[error("{0:?} cannot be a module's place: it must be a directory below the kernel's own")]
 pub struct BadPlace(pub String);
 
-impl Placement {
-    /// Reads `os-release` and looks its distribution up in dkms's table (dkms-behaviour 5.1).
+/// The distribution of a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Distribution {
+    /// What dkms's tables compare with: `ID` for Ubuntu, else `ID_LIKE`, else `ID`.
+    name: String,
+    /// The directory that old Red Hat's module-init-tools set for all tools.
+    addon_dir: Option<PathBuf>,
+}
+
+impl Distribution {
+    /// Reads `os-release` (os-release(5)).
     ///
     /// # Errors
     /// [`NoOsRelease`] if there is none, or it cannot be read.
     pub fn read(trees: &Trees) -> Result<Self, NoOsRelease> {
-        let id = id(trees)?;
-        Ok(addon_modules_dir(trees).map_or_else(|| Self::of_distribution(&id), Self::Fixed))
+        let files = ["etc/os-release", "usr/lib/os-release"];
+        let mut files = files
+            .iter()
+            .filter_map(|file| symlinks::resolve(&trees.root, &trees.root.join(file)).ok());
+        let text = files
+            .find_map(|path| fs::read(path).ok())
+            .ok_or_else(|| NoOsRelease { root: trees.root.display().to_string() })?;
+        let name = name(&String::from_utf8_lossy(&text));
+        Ok(Self { name, addon_dir: addon_modules_dir(trees) })
     }
 
-    /// The directory that ADDON_MODULES_DIR names, if it does: it is above all distributions.
+    /// Returns true if its name begins with one of these, as dkms compares them.
     #[must_use]
-    pub fn or_addon(self, env: &Environment) -> Self {
-        let dir = env.get("ADDON_MODULES_DIR").map(|dir| dir.to_string_lossy());
-        match dir.filter(|dir| is_below(dir)) {
-            Some(dir) => Self::Fixed(Path::new(dir.trim_start_matches('/')).into()),
-            None => self,
+    pub fn is_any(&self, prefixes: &[&str]) -> bool {
+        prefixes.iter().any(|prefix| self.name.starts_with(prefix))
+    }
+
+    /// Returns the place of built modules (dkms-behaviour 5.1). ADDON_MODULES_DIR, in `env` or in
+    /// the file of the distribution, is above all tables.
+    #[must_use]
+    pub fn placement(&self, env: &Environment) -> Placement {
+        let set = env.get("ADDON_MODULES_DIR").map(|dir| dir.to_string_lossy());
+        let set = set.filter(|dir| is_below(dir));
+        let set = set.map(|dir| PathBuf::from(dir.trim_start_matches('/')));
+        match set.or_else(|| self.addon_dir.clone()) {
+            Some(dir) => Placement::Fixed(dir),
+            None => Placement::of_distribution(&self.name),
         }
     }
+}
 
+impl Placement {
     fn of_distribution(id: &str) -> Self {
         let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| id.starts_with(prefix));
         if starts(&["arch", "debian", "ubuntu"]) {
@@ -87,19 +114,6 @@ fn is_below(place: &str) -> bool {
         && !place.contains('\0')
 }
 
-/// The distribution, as dkms's table names it: by the beginning of this text.
-///
-/// # Errors
-/// [`NoOsRelease`] if it does not say what it is.
-pub(crate) fn id(trees: &Trees) -> Result<String, NoOsRelease> {
-    ["etc/os-release", "usr/lib/os-release"]
-        .iter()
-        .filter_map(|file| symlinks::resolve(&trees.root, &trees.root.join(file)).ok())
-        .find_map(|path| fs::read(path).ok())
-        .map(|text| distribution(&String::from_utf8_lossy(&text)))
-        .ok_or_else(|| NoOsRelease { root: trees.root.display().to_string() })
-}
-
 /// What old Red Hat's module-init-tools set for all tools: ADDON_MODULES_DIR, in a shell file.
 fn addon_modules_dir(trees: &Trees) -> Option<PathBuf> {
     let text = fs::read_to_string(trees.root.join("etc/sysconfig/module-init-tools")).ok()?;
@@ -116,8 +130,7 @@ fn assigned(text: &str, name: &str) -> Option<String> {
         .map(|value| value.trim().trim_matches(['"', '\'']).to_owned())
 }
 
-/// The distribution as dkms names it: `ID` for Ubuntu, else `ID_LIKE`, else `ID`.
-fn distribution(os_release: &str) -> String {
+fn name(os_release: &str) -> String {
     let field = |name: &str| assigned(os_release, name);
     let id = field("ID").unwrap_or_default();
     match field("ID_LIKE") {
@@ -143,22 +156,23 @@ mod tests {
     #[case::empty("", None)]
     fn looks_the_distribution_up(#[case] os_release: &str, #[case] want: Option<&str>) {
         let want = want.map_or(Placement::FromConf, |place| Placement::Fixed(place.into()));
-        assert_eq!(Placement::of_distribution(&distribution(os_release)), want);
+        assert_eq!(Placement::of_distribution(&name(os_release)), want);
     }
 
     #[test]
     fn reads_either_file_inside_the_root() {
         let dir = tempfile::tempdir().unwrap();
         let trees = Trees::under(dir.path());
-        let error = Placement::read(&trees).unwrap_err();
+        let placement = || Distribution::read(&trees).map(|it| it.placement(&Environment::fixed()));
+        let error = placement().unwrap_err();
         assert!(error.to_string().starts_with("no os-release file below "));
         fs::create_dir_all(dir.path().join("usr/lib")).unwrap();
         fs::create_dir_all(dir.path().join("etc")).unwrap();
         fs::write(dir.path().join("usr/lib/os-release"), "ID=fedora").unwrap();
-        assert_eq!(Placement::read(&trees), Ok(Placement::Fixed("extra".into())));
+        assert_eq!(placement(), Ok(Placement::Fixed("extra".into())));
         fs::write(dir.path().join("usr/lib/ours"), "ID=arch").unwrap();
         symlink("/usr/lib/ours", dir.path().join("etc/os-release")).unwrap();
-        assert_eq!(Placement::read(&trees), Ok(Placement::Fixed("updates/dkms".into())));
+        assert_eq!(placement(), Ok(Placement::Fixed("updates/dkms".into())));
     }
 
     #[rstest]

@@ -104,7 +104,7 @@ impl Kernel {
     /// without a kernel, its configuration decides, and then the objects that are there, as for
     /// dkms.
     #[must_use]
-    pub fn compression(&self) -> Compression {
+    pub(super) fn compression(&self) -> Compression {
         if let Some(own) = first_object(&self.dir.join("kernel")) {
             return own;
         }

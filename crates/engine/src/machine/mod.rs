@@ -1,6 +1,7 @@
 //! One machine as one run sees it: trees, kernels, distribution, memory, settings, lock.
 
-pub mod distribution;
+mod distribution;
+mod kernel_cache;
 mod kernels;
 pub mod lock;
 mod memory;
@@ -12,12 +13,15 @@ mod trees;
 mod warnings;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::names::{Arch, KernelRelease};
-use crate::objects::Signers;
+use crate::objects::{Compression, Signers};
 use crate::os::bash::BashReader;
 use crate::os::process::{Environment, Tools};
+use kernel_cache::KernelCache;
 
+pub use distribution::{BadPlace, Distribution, NoOsRelease, Placement};
 pub use kernels::{Kernel, KernelConfig, Kernels};
 pub(crate) use memory::Gate;
 pub use memory::Memory;
@@ -41,6 +45,8 @@ pub struct Machine {
     pub env: Environment,
     /// The administrator's settings.
     pub settings: Settings,
+    /// Its distribution.
+    pub distribution: Result<Distribution, NoOsRelease>,
     /// Where the machine tells how much memory there is.
     pub memory: Memory,
     /// What is built for.
@@ -56,6 +62,7 @@ pub struct Machine {
     /// Whether somebody looks after the images that hold modules: then it is noted for which
     /// kernels they changed.
     pub images: bool,
+    kernels: KernelCache,
 }
 
 impl Machine {
@@ -78,6 +85,7 @@ impl Machine {
         let settings = Settings::read(&usual, &tools, &env);
         let trees = settings.placed(usual);
         Self {
+            distribution: Distribution::read(&trees),
             trees,
             tools,
             env,
@@ -89,7 +97,31 @@ impl Machine {
             warnings: Warnings::default(),
             signers: Signers::default(),
             images: false,
+            kernels: KernelCache::default(),
         }
+    }
+
+    /// Returns the place of built modules below a kernel's directory.
+    ///
+    /// # Errors
+    /// [`NoOsRelease`] if the distribution is not known.
+    pub fn placement(&self) -> Result<Placement, &NoOsRelease> {
+        self.distribution.as_ref().map(|distribution| distribution.placement(&self.env))
+    }
+
+    /// Returns true if the distribution's name begins with one of these, as dkms compares them.
+    pub(crate) fn is_any(&self, prefixes: &[&str]) -> bool {
+        self.distribution.as_ref().is_ok_and(|distribution| distribution.is_any(prefixes))
+    }
+
+    /// Returns a kernel's configuration, read once; `None` if it has none.
+    pub(crate) fn kernel_config(&self, kernel: &Kernel) -> Option<Arc<KernelConfig>> {
+        self.kernels.config(kernel)
+    }
+
+    /// Returns the compression of a kernel's objects, looked up once.
+    pub(crate) fn compression(&self, kernel: &Kernel) -> Compression {
+        self.kernels.compression(kernel)
     }
 
     /// dkms's settings as they are for one kernel, which paths and commands in them may name.

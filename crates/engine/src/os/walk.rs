@@ -57,15 +57,6 @@ pub(crate) enum Extent {
     Only(&'static [&'static str]),
 }
 
-/// What is looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Depth {
-    /// Each file.
-    Files,
-    /// The directories alone: they show what came, went or was replaced in them.
-    Directories,
-}
-
 /// The entries below one or several directories.
 #[derive(Debug)]
 pub(crate) struct Walk {
@@ -76,8 +67,8 @@ pub(crate) struct Walk {
 struct Folder {
     label: PathBuf,
     dir: PathBuf,
-    /// What stat says of the directory itself, with [`Depth::Directories`].
-    own: Option<Stat>,
+    /// How much of it counts.
+    extent: Extent,
     /// The names of all entries, one after the other: of the time that some 10,000 entries take, a
     /// third would go into making and freeing a string for each.
     names: Vec<u8>,
@@ -96,26 +87,21 @@ struct Entry {
 impl Walk {
     /// Walks the given directories.
     pub(crate) fn over(parts: &[Part]) -> Result<Self, FileError> {
-        Self::with(parts, Depth::Files)
-    }
-
-    fn with(parts: &[Part], depth: Depth) -> Result<Self, FileError> {
         let mut ahead: VecDeque<Part> = parts.iter().cloned().collect();
         let mut folders = Vec::new();
         let mut buffer = Vec::with_capacity(LISTING);
         while let Some(part) = ahead.pop_front() {
-            let extent = part.extent;
             let mut folder = Folder {
                 label: part.label,
                 dir: part.dir,
-                own: None,
+                extent: part.extent,
                 names: Vec::new(),
                 entries: Vec::new(),
             };
-            match extent {
+            match folder.extent {
                 Extent::Only(names) => folder.look_for(names)?,
-                Extent::Without(name) => folder.list(depth, Some(name), &mut buffer)?,
-                Extent::All => folder.list(depth, None, &mut buffer)?,
+                Extent::Without(name) => folder.list(Some(name), &mut buffer)?,
+                Extent::All => folder.list(None, &mut buffer)?,
             }
             for below in folder.entries.iter().filter(|entry| entry.stat.is_none()) {
                 let name = folder.name(below);
@@ -139,10 +125,6 @@ impl Walk {
             bytes.clear();
             text(&mut bytes, &folder.label);
             bytes.extend((folder.entries.len() as u64).to_le_bytes());
-            if let Some(own) = &folder.own {
-                own.write(&mut bytes);
-                settled &= own.is_settled(now);
-            }
             for entry in &folder.entries {
                 text(&mut bytes, Path::new(folder.name(entry)));
                 match &entry.stat {
@@ -192,6 +174,17 @@ impl Walk {
         Ok(Digest(hasher.finalize()))
     }
 
+    /// Returns the paths whose own stat shows whether anything in the walk came, went or was
+    /// replaced: the directories, and the files that count alone in theirs. A file that is written
+    /// to in place does not show.
+    pub(crate) fn watched(&self) -> Vec<PathBuf> {
+        let of_folder = |folder: &Folder| match folder.extent {
+            Extent::Only(names) => names.iter().map(|name| folder.dir.join(name)).collect(),
+            Extent::All | Extent::Without(_) => vec![folder.dir.clone()],
+        };
+        self.folders.iter().flat_map(of_folder).collect()
+    }
+
     fn entries(&self) -> impl Iterator<Item = (&Folder, &Entry)> {
         self.folders.iter().flat_map(|folder| folder.entries.iter().map(move |it| (folder, it)))
     }
@@ -229,18 +222,10 @@ impl Folder {
 
     /// Adds what is in the directory itself, in the order of the names, but not what is named
     /// `without`. `buffer` is room to work in.
-    fn list(
-        &mut self,
-        depth: Depth,
-        without: Option<&str>,
-        buffer: &mut Vec<u8>,
-    ) -> Result<(), FileError> {
+    fn list(&mut self, without: Option<&str>, buffer: &mut Vec<u8>) -> Result<(), FileError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let open = rustix::fs::open(&self.dir, flags, Mode::empty());
         let open = open.map_err(failed("list", &self.dir))?;
-        if depth == Depth::Directories {
-            self.own = Some(Stat::at(&open, ".").map_err(failed("read", &self.dir))?);
-        }
         let mut listing = RawDir::new(&open, buffer.spare_capacity_mut());
         while let Some(entry) = listing.next() {
             let entry = entry.map_err(failed("list", &self.dir))?;
@@ -249,17 +234,11 @@ impl Folder {
                 continue;
             }
             // Not every filesystem tells the kinds of entries in the list.
-            let is_asked = match entry.file_type() {
-                FileType::Directory => false,
-                FileType::Unknown => true,
-                _ if depth == Depth::Directories => continue,
-                _ => true,
-            };
-            let stat = if is_asked {
+            let stat = if entry.file_type() == FileType::Directory {
+                None
+            } else {
                 let stat = Stat::at(&open, entry.file_name());
                 Some(stat.map_err(failed("read", &self.dir.join(OsStr::from_bytes(name))))?)
-            } else {
-                None
             };
             self.add(name, stat.filter(|stat| !stat.is_directory()));
         }
@@ -347,10 +326,31 @@ impl Stat {
     }
 }
 
-/// As [`Walk::signature`], of the directories alone: a file that is written to where it is does not
-/// show, one that is replaced does.
-pub(crate) fn signature_of_directories(parts: &[Part]) -> Result<(Digest, bool), FileError> {
-    Walk::with(parts, Depth::Directories).map(|walk| walk.signature())
+/// The signature of what is [watched](Walk::watched) of some directories, and whether nothing of it
+/// changed after the moment `since`, see [`now`].
+pub(crate) fn signature_of_watched(
+    parts: &[Part],
+    watched: &[impl AsRef<Path>],
+    since: i128,
+) -> (Digest, bool) {
+    let mut bytes = FORMAT.to_vec();
+    for part in parts {
+        text(&mut bytes, &part.label);
+        text(&mut bytes, &part.dir);
+    }
+    let mut settled = true;
+    for path in watched {
+        match Stat::at(rustix::fs::CWD, path.as_ref()) {
+            Ok(stat) => {
+                stat.write(&mut bytes);
+                settled &= stat.is_settled(since);
+            }
+            Err(Errno::NOENT) => bytes.push(b'-'),
+            // The walk will say what is wrong.
+            Err(_) => settled = false,
+        }
+    }
+    (Digest::of_bytes(&bytes), settled)
 }
 
 /// As [`Walk::signature`], of one file.
@@ -386,7 +386,7 @@ fn text(bytes: &mut Vec<u8>, path: &Path) {
 }
 
 /// Nanoseconds since 1970.
-fn now() -> i128 {
+pub(crate) fn now() -> i128 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i128::try_from(since.as_nanos()).unwrap_or(i128::MAX)
 }

@@ -1,15 +1,16 @@
 //! Decides who signs the objects for a kernel (dkms-behaviour 6).
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::chroot::is_chroot;
 use super::consequence;
 use super::keys::{choose_keys, provide_keys};
-use crate::machine::{Framework, Kernel, KernelConfig, Machine, distribution};
+use crate::machine::{Framework, Kernel, Machine};
 use crate::objects::{Signer, SigningDecision};
 use crate::os::digest::Digest;
 use crate::os::process::is_program;
 use crate::os::symlinks;
+use crate::other_distributions::sign_file_elsewhere;
 
 /// Returns the signer for `kernel`; makes a key if none is there. Warns once about what is in the
 /// way.
@@ -39,7 +40,7 @@ pub(crate) fn certificate(machine: &Machine, kernel: &Kernel) -> Option<Digest> 
 
 /// Goes through the conditions in dkms's order (dkms-behaviour 6), keys left aside.
 fn choose_signer(machine: &Machine, kernel: &Kernel) -> SigningDecision {
-    let config = kernel.config_file().and_then(|path| KernelConfig::read(&path).ok());
+    let config = machine.kernel_config(kernel);
     let Some(config) = config else {
         return SigningDecision::Off("the kernel has no configuration");
     };
@@ -52,15 +53,14 @@ fn choose_signer(machine: &Machine, kernel: &Kernel) -> SigningDecision {
         _ if is_chroot(machine) => return SigningDecision::Off("this is a chroot"),
         _ => {}
     }
-    let distribution = distribution::id(&machine.trees).unwrap_or_default();
-    let program = sign_file(machine, kernel, &framework, &distribution);
+    let program = sign_file(machine, kernel, &framework);
     if !is_program(&program) {
         return SigningDecision::Obstacle(format!(
             "there is no program {}: it is part of the kernel's headers",
             program.display()
         ));
     }
-    let keys = choose_keys(machine, kernel, &framework, &distribution);
+    let keys = choose_keys(machine, kernel, &framework);
     SigningDecision::With(Signer { program, hash: hash.to_owned(), keys })
 }
 
@@ -79,36 +79,16 @@ fn decide(machine: &Machine, kernel: &Kernel) -> SigningDecision {
 }
 
 /// The kernel's own program to sign with, where the distribution keeps it.
-fn sign_file(
-    machine: &Machine,
-    kernel: &Kernel,
-    framework: &Framework,
-    distribution: &str,
-) -> PathBuf {
-    let inside = |path: &str| machine.trees.inside(Path::new(path));
+fn sign_file(machine: &Machine, kernel: &Kernel, framework: &Framework) -> PathBuf {
     if let Some(file) = &framework.sign_file {
         return machine.trees.inside(file);
     }
-    let release = kernel.release.as_str();
-    let first = if distribution.starts_with("debian") {
-        let series = release.rsplit_once('.').map_or(release, |(series, _)| series);
-        Some(inside(&format!("/usr/lib/linux-kbuild-{series}/scripts/sign-file")))
-    } else if distribution.starts_with("ubuntu") {
-        // The PATH says nothing of another root.
-        let here = machine.trees.root == Path::new("/");
-        let own =
-            if here { machine.env.find("kmodsign") } else { Some(inside("/usr/bin/kmodsign")) };
-        let headers = inside(&format!("/usr/src/linux-headers-{release}/scripts/sign-file"));
-        Some(own.filter(|file| is_program(file)).unwrap_or(headers))
-    } else if distribution.starts_with("gentoo") {
-        Some(inside(&format!("/usr/src/linux-{release}/scripts/sign-file")))
-    } else {
-        None
-    };
     // Never that of --kernelsourcedir: as with dkms, it is the machine's own that signs.
     let usual = || {
         let build = kernel.dir.join("build");
         symlinks::resolve(&machine.trees.root, &build).unwrap_or(build).join("scripts/sign-file")
     };
-    first.filter(|file| file.is_file()).unwrap_or_else(usual)
+    sign_file_elsewhere(machine, &kernel.release)
+        .filter(|file| file.is_file())
+        .unwrap_or_else(usual)
 }

@@ -4,32 +4,25 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::machine::{Framework, Kernel, KernelConfig, Machine};
+use crate::machine::{Framework, Kernel, Machine};
 use crate::objects::{DEADLINE, Keys};
 use crate::os::durable::{self, FileError};
 use crate::os::process::Program;
+use crate::other_distributions::{gentoo, ubuntu};
 
 /// Where keys are. dkms does not move them along with its tree.
 const USUAL: [&str; 2] = ["/var/lib/dkms/mok.key", "/var/lib/dkms/mok.pub"];
 
-/// Where shim of Ubuntu has them.
-const SHIM: [&str; 2] = ["/var/lib/shim-signed/mok/MOK.priv", "/var/lib/shim-signed/mok/MOK.der"];
-
 /// Which keys the settings and the distribution name (dkms-behaviour 6).
-pub(super) fn choose_keys(
-    machine: &Machine,
-    kernel: &Kernel,
-    framework: &Framework,
-    distribution: &str,
-) -> Keys {
-    let of_shim = framework.mok_signing_key.is_none() && distribution.starts_with("ubuntu");
+pub(super) fn choose_keys(machine: &Machine, kernel: &Kernel, framework: &Framework) -> Keys {
+    let of_shim = framework.mok_signing_key.is_none() && machine.is_any(&["ubuntu"]);
     let text = |path: &PathBuf| path.to_string_lossy().into_owned();
     let key = framework.mok_signing_key.as_ref().map(text);
     let certificate = framework.mok_certificate.as_ref().map(text);
     let [mut usual_key, mut usual_certificate] =
-        if of_shim { SHIM } else { USUAL }.map(str::to_owned);
-    if key.is_none() && distribution.starts_with("gentoo") {
-        let (gentoo_key, gentoo_certificate) = of_gentoo(machine, kernel);
+        if of_shim { ubuntu::SHIM_KEYS } else { USUAL }.map(str::to_owned);
+    if key.is_none() && machine.is_any(&["gentoo"]) {
+        let (gentoo_key, gentoo_certificate) = gentoo::portage_keys(machine, kernel);
         usual_key = gentoo_key.unwrap_or(usual_key);
         usual_certificate = gentoo_certificate.unwrap_or(usual_certificate);
     }
@@ -54,7 +47,7 @@ pub(super) fn provide_keys(keys: &Keys, machine: &Machine) -> Result<bool, Strin
             keys.key,
             keys.certificate.display()
         )),
-        _ if keys.of_shim => provide_by_shim(machine).map(|()| true),
+        _ if keys.of_shim => ubuntu::make_shim_keys(machine).map(|()| true),
         _ => generate(keys, machine, has_key).map(|()| true).map_err(|error| {
             format!(
                 "cannot make the key {} and its certificate {}: {error}",
@@ -109,45 +102,7 @@ fn generate(keys: &Keys, machine: &Machine, has_key: bool) -> Result<(), String>
     durable::sync_dir(dir).map_err(told)
 }
 
-/// Lets Ubuntu's tool make the keys and ask for their enrolment.
-fn provide_by_shim(machine: &Machine) -> Result<(), String> {
-    let tool = "update-secureboot-policy";
-    let quiet = machine.env.clone().with("SHIM_NOTRIGGER", "y");
-    for (option, env) in [("--new-key", &quiet), ("--enroll-key", &machine.env)] {
-        let ended = Program::new(tool, env).arg(option).deadline(DEADLINE).run();
-        let ended = ended.map_err(|error| error.to_string())?;
-        if !ended.success() && option == "--new-key" {
-            return Err(format!("{tool} {option} failed: {}", ended.complaint()));
-        }
-    }
-    Ok(())
-}
-
 /// Whether a key lies in a token, which makes none for us.
 fn is_token(key: &str) -> bool {
     key.starts_with("pkcs11:")
-}
-
-/// The key and certificate that Portage signs with: from the environment, from its settings, or
-/// the kernel's own.
-fn of_gentoo(machine: &Machine, kernel: &Kernel) -> (Option<String>, Option<String>) {
-    let settings = fs::read_to_string(machine.trees.inside(Path::new("/etc/portage/make.conf")))
-        .unwrap_or_default();
-    let set = |name: &str| {
-        let of_caller = machine.env.get(name).map(|value| value.to_string_lossy().into_owned());
-        let in_settings = || {
-            let value =
-                |line: &str| line.trim().strip_prefix(name)?.strip_prefix('=').map(str::to_owned);
-            let value = settings.lines().filter_map(value).next_back()?;
-            Some(value.trim().trim_matches(['"', '\'']).to_owned())
-        };
-        of_caller.or_else(in_settings).filter(|value| !value.is_empty())
-    };
-    let of_kernel = || {
-        let config = KernelConfig::read(&kernel.config_file()?).ok()?;
-        let key = config.value("CONFIG_MODULE_SIG_KEY").filter(|key| !key.is_empty())?;
-        Some(kernel.headers.as_ref()?.join(key).to_string_lossy().into_owned())
-    };
-    let key = set("MODULES_SIGN_KEY").or_else(of_kernel);
-    (key.clone(), set("MODULES_SIGN_CERT").or(key))
 }

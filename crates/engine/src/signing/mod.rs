@@ -8,7 +8,7 @@ mod mok;
 pub(crate) use decide::{certificate, signer};
 pub use mok::{Mok, generate_mok};
 
-use crate::machine::{Kernel, KernelConfig, Machine};
+use crate::machine::{Kernel, Machine};
 use crate::objects::ObjectName;
 
 /// Tells that one object could not be signed.
@@ -22,7 +22,7 @@ pub(crate) fn warn(machine: &Machine, kernel: &Kernel, object: &ObjectName, reas
 
 /// What a kernel does with objects that are not signed.
 pub(crate) fn consequence(machine: &Machine, kernel: &Kernel) -> &'static str {
-    let config = kernel.config_file().and_then(|path| KernelConfig::read(&path).ok());
+    let config = machine.kernel_config(kernel);
     if config.is_some_and(|config| config.is_enabled("CONFIG_MODULE_SIG_FORCE")) {
         return "this kernel loads no module that is not signed";
     }

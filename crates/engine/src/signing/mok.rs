@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::keys::{choose_keys, provide_keys};
 use crate::failure::Failure;
-use crate::machine::{Kernel, Machine, Trees, distribution, running_release};
+use crate::machine::{Kernel, Machine, Trees, running_release};
 use crate::names::KernelRelease;
 use crate::objects::Keys;
 
@@ -43,8 +43,7 @@ pub fn generate_mok(machine: &Machine, kernel: Option<&KernelRelease>) -> Result
     let dir = machine.trees.kernel(&release);
     let headers = Some(dir.join("build")).filter(|build| build.join("include").is_dir());
     let about = Kernel { release, dir, alive: false, headers, config: None, pkgbase: None };
-    let distribution = distribution::id(&machine.trees).unwrap_or_default();
-    let keys = choose_keys(machine, &about, &machine.framework(kernel), &distribution);
+    let keys = choose_keys(machine, &about, &machine.framework(kernel));
     let made = provide_keys(&keys, machine).map_err(|what| Failure::new(1, what))?;
     let Keys { key, certificate, .. } = keys;
     Ok(Mok { key, certificate, made, secure_boot: secure_boot(&machine.trees) })

@@ -13,8 +13,8 @@ use serde::Serialize;
 pub use filter::{Filter, KernelFilter, Pattern};
 
 use crate::dkms_tree::{Added, BuiltFor, Record, TreeState};
+use crate::machine::Placement;
 use crate::machine::Trees;
-use crate::machine::distribution::Placement;
 use crate::names::{Arch, KernelRelease, ModuleId, ModuleName, ModuleVersion};
 use crate::objects::ObjectName;
 use crate::os::digest::Digest;

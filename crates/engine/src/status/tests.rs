@@ -5,8 +5,8 @@ use rstest::rstest;
 use std::os::unix::fs::symlink;
 
 use crate::dkms_tree::{BuiltObject, TreeState};
+use crate::machine::Placement;
 use crate::machine::Trees;
-use crate::machine::distribution::Placement;
 use crate::names::ModuleId;
 use crate::os::digest::Digest;
 use crate::os::symlinks;

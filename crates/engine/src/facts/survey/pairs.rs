@@ -77,10 +77,9 @@ impl Survey<'_> {
         if let Some(record) = &built.record {
             let dir = trees.kernel(release);
             built.in_place = record.placed.iter().all(|placed| dir.join(&placed.path).exists());
-            let compression = kernel.filter(|k| k.kernel.alive).map(|about| {
-                let known = self.compression.entry(release.clone());
-                *known.or_insert_with(|| about.kernel.compression())
-            });
+            let compression = kernel
+                .filter(|k| k.kernel.alive)
+                .map(|about| self.machine.compression(&about.kernel));
             // A plain object is one that could not be compressed; it works everywhere.
             let other =
                 |found: Compression| found != Compression::None && compression != Some(found);

@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::{Environment, How, Program, Stop, Tools};
@@ -12,7 +12,11 @@ use super::{Environment, How, Program, Stop, Tools};
 /// own. Probes find it out once; containers and users without privileges get less than root on a
 /// real machine.
 #[derive(Debug, Clone, Default)]
-pub struct Confinement {
+pub struct Confinement(Arc<Probed>);
+
+/// What the probes found, shared by all copies of a [`Confinement`].
+#[derive(Debug, Default)]
+struct Probed {
     bond: OnceLock<Bond>,
     own_mounts: OnceLock<bool>,
 }
@@ -48,12 +52,12 @@ impl Confinement {
     /// A bond that is known already, without a probe; and no mounts of their own for children.
     #[must_use]
     pub fn known(bond: Bond) -> Self {
-        Self { bond: OnceLock::from(bond), own_mounts: OnceLock::from(false) }
+        Self(Arc::new(Probed { bond: OnceLock::from(bond), own_mounts: OnceLock::from(false) }))
     }
 
     /// The firmest bond that works here.
     pub(super) fn bond(&self, tools: &Tools) -> Bond {
-        *self.bond.get_or_init(|| {
+        *self.0.bond.get_or_init(|| {
             let works = |bond: &Bond| probe(tools, *bond, None);
             let bond = [Bond::Namespace, Bond::DeathSignal].into_iter().find(works);
             let bond = bond.unwrap_or(Bond::None);
@@ -69,7 +73,7 @@ impl Confinement {
     /// mount point: a mount would be seen by the whole machine.
     #[must_use]
     pub fn has_own_mounts(&self, tools: &Tools, tree: &Path) -> bool {
-        *self.own_mounts.get_or_init(|| {
+        *self.0.own_mounts.get_or_init(|| {
             let shown = Shown { real: tree.to_owned(), at: tree.to_owned() };
             let works =
                 self.bond(tools) == Bond::Namespace && probe(tools, Bond::Namespace, Some(shown));

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::machine::{Machine, distribution};
+use crate::machine::Machine;
 use crate::names::KernelRelease;
 use crate::os::process::{How, Program};
 
@@ -27,16 +27,14 @@ pub(crate) fn tell(
     change: WeakChange,
     objects: &[PathBuf],
 ) -> bool {
-    let distribution = distribution::id(&machine.trees).unwrap_or_default();
-    let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| distribution.starts_with(prefix));
     let tool = |path: &PathBuf| machine.trees.inside(path);
-    let (tool, option, kernels) = if starts(&["rhel"]) {
+    let (tool, option, kernels) = if machine.is_any(&["rhel"]) {
         let option = match change {
             WeakChange::Added => "--add-modules",
             WeakChange::Removed => "--remove-modules",
         };
         (tool(&machine.tools.weak_modules), option, None)
-    } else if starts(&["sles", "suse", "opensuse"]) {
+    } else if machine.is_any(&["sles", "suse", "opensuse"]) {
         let option = match change {
             WeakChange::Added => "--add-kernel-modules",
             WeakChange::Removed => "--remove-kernel-modules",

@@ -1,0 +1,33 @@
+//! What only other distributions than Arch have: their keys and tools for signing, weak modules.
+
+pub(crate) mod gentoo;
+pub(crate) mod ubuntu;
+pub(crate) mod weak_modules;
+
+use std::path::{Path, PathBuf};
+
+use crate::machine::Machine;
+use crate::names::KernelRelease;
+use crate::os::process::is_program;
+
+/// Returns the place of the program that signs modules, where a distribution keeps it outside of
+/// the kernel's headers.
+pub(crate) fn sign_file_elsewhere(machine: &Machine, kernel: &KernelRelease) -> Option<PathBuf> {
+    let inside = |path: &str| machine.trees.inside(Path::new(path));
+    let release = kernel.as_str();
+    if machine.is_any(&["debian"]) {
+        let series = release.rsplit_once('.').map_or(release, |(series, _)| series);
+        Some(inside(&format!("/usr/lib/linux-kbuild-{series}/scripts/sign-file")))
+    } else if machine.is_any(&["ubuntu"]) {
+        // The PATH says nothing of another root.
+        let here = machine.trees.root == Path::new("/");
+        let own =
+            if here { machine.env.find("kmodsign") } else { Some(inside("/usr/bin/kmodsign")) };
+        let headers = inside(&format!("/usr/src/linux-headers-{release}/scripts/sign-file"));
+        Some(own.filter(|file| is_program(file)).unwrap_or(headers))
+    } else if machine.is_any(&["gentoo"]) {
+        Some(inside(&format!("/usr/src/linux-{release}/scripts/sign-file")))
+    } else {
+        None
+    }
+}
