@@ -34,11 +34,11 @@ fn main() -> ExitCode {
 
 fn dkms(words: impl Iterator<Item = OsString>) -> u8 {
     let (args, early_exit) = Args::parse(words);
-    let console = Console::of_this_process(loudness(&args), args.has(OptId::Debug));
+    let mut console = Console::of_this_process(loudness(&args), args.has(OptId::Debug));
     for option in &args.deprecated {
         console.warn(&format!("--{option}: deprecated option, ignored"));
     }
-    let ended = carry_out(&args, early_exit, &console);
+    let ended = carry_out(&args, early_exit, &mut console);
     ended.unwrap_or_else(|failure| {
         console.error(&failure.to_string());
         failure.code
@@ -53,8 +53,15 @@ fn loudness(args: &Args) -> Loudness {
     }
 }
 
-fn carry_out(args: &Args, early_exit: Option<EarlyExit>, console: &Console) -> Result<u8, Failure> {
+fn carry_out(
+    args: &Args,
+    early_exit: Option<EarlyExit>,
+    console: &mut Console,
+) -> Result<u8, Failure> {
     let machine = machine::of_command_line(args)?;
+    if machine.settings.framework.verbose {
+        console.be_verbose();
+    }
     match early_exit {
         Some(EarlyExit::Version) => console.print(&format!("{VERSION}\n")),
         Some(EarlyExit::Help) => console.print(&help::text(args.command)),

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use dkms_engine::failure::Failure;
 use dkms_engine::machine::{Machine, RunOptions, Trees};
 use dkms_engine::names::Arch;
-use dkms_initramfs::generator::Generator;
 use nix::sys::utsname::uname;
 use nix::unistd::Uid;
 
@@ -36,8 +35,6 @@ pub fn of_command_line(args: &Args) -> Result<Machine, Failure> {
     machine.settings.framework.symlink_modules |= args.has(OptId::Symlink);
     machine.settings.framework.modprobe_on_install |= args.has(OptId::Modprobe);
     machine.depmod = !args.has(OptId::NoDepmod);
-    // Images are made from the kernels of the machine only.
-    machine.images = args.install_tree.is_none() && Generator::of(&machine).is_some();
     if let Some(file) = &args.timings {
         machine.settings.set_timings(file.clone());
     }

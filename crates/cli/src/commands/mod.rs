@@ -12,6 +12,7 @@ mod status;
 
 use dkms_engine::failure::Failure;
 use dkms_engine::machine::Machine;
+use dkms_initramfs::generator::Generator;
 
 use crate::args::intent::Intent;
 use crate::args::options::OptId;
@@ -34,6 +35,19 @@ pub fn run(
     let finishes_images = matches!(intent, Intent::Autoinstall(_) | Intent::FinishPending);
     let mut session = Session { machine, console, dry_run, force };
     let machine = &mut session.machine;
+    let changes_modules = matches!(
+        intent,
+        Intent::Autoinstall(_)
+            | Intent::FinishPending
+            | Intent::Match { .. }
+            | Intent::Clear(..)
+            | Intent::Change(..)
+    );
+    // Images are made from the kernels of the machine only.
+    machine.images = changes_modules
+        && !dry_run
+        && args.install_tree.is_none()
+        && Generator::of(machine).is_some();
     let code = match intent {
         Intent::Status(filter) => return Ok(status::run(machine, &filter, json, console)),
         Intent::Cache => return Ok(cache::list(machine, json, console)),
@@ -74,7 +88,7 @@ pub fn run(
         }
     };
     let machine = &session.machine;
-    if dry_run || !machine.images || machine.tools.stop.asked().is_some() {
+    if !machine.images || machine.tools.stop.asked().is_some() {
         return Ok(code);
     }
     match initramfs::afterwards(machine, finishes_images, &mut console.progress(machine)) {

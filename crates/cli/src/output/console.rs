@@ -37,6 +37,13 @@ impl Console {
         Self { loudness, screen }
     }
 
+    /// Prints as with `--verbose` from now on, except with `-q`.
+    pub fn be_verbose(&mut self) {
+        if self.loudness == Loudness::Plain {
+            *self = Self { loudness: Loudness::Verbose, screen: None };
+        }
+    }
+
     /// Whether nothing is printed (`-q`).
     #[must_use]
     pub fn is_quiet(&self) -> bool {

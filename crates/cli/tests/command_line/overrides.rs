@@ -58,3 +58,13 @@ fn a_configuration_can_be_another() {
     ends(&root, &format!("build picky/1 -k {K1}"), 77);
     ends(&root, &format!("build picky/1 -k {K1} --config {}", config.display()), 0);
 }
+
+#[test]
+fn a_machine_can_always_be_verbose() {
+    let root = root();
+    root.write("etc/dkms/framework.conf.d/verbose.conf", "verbose=1\n");
+    let said = ends(&root, &format!("build foo/1.0 -k {K1}"), 0);
+    assert!(said.contains("not built yet) ...\n"), "{said}");
+    assert!(said.contains("# command: make"), "{said}");
+    assert_eq!(ends(&root, &format!("build foo/1.0 -k {K1} --force -q"), 0), "");
+}
