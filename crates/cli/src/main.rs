@@ -1,236 +1,77 @@
 //! The `dkms` command: register, build and install kernel modules from source.
 
-mod bars;
-mod cache;
+mod args;
 mod commands;
-mod complete;
-mod help;
-mod initramfs;
-mod machine;
-mod mok;
-mod named;
-mod options;
-mod progress;
-mod rpm_upgrade;
-mod sources;
-mod status;
-mod task;
-mod typed;
-mod wanted;
+mod output;
 
 use std::env;
-use std::io::{self, Write};
+use std::ffi::OsString;
+use std::io;
 use std::process::ExitCode;
 
-use dkms_engine::machine::Machine;
-use dkms_engine::names::Arch;
-use dkms_engine::plan::Verb;
+use dkms_engine::failure::Failure;
 use nix::sys::stat::{Mode, umask};
-use nix::sys::utsname::uname;
 
-use bars::{Above, Screen};
-use options::Id;
-use progress::{Loudness, Progress};
-use sources::Arrival;
-use task::{Manner, Task};
-use typed::{Stop, Typed};
-use wanted::{Here, Refusal, Subject, Wanted};
+use args::intent::Intent;
+use args::options::OptId;
+use args::parsed::{Args, EarlyExit};
+use args::{complete, help, machine, refusal};
+use output::console::Console;
+use output::loudness::Loudness;
 
-/// The version of dkms that this one stands for, in the form that scripts parse.
+/// The version of dkms that this program is compatible with, in the form that scripts parse.
 const VERSION: &str = "dkms-3.4.3";
 
 fn main() -> ExitCode {
-    let mut arguments = env::args_os().skip(1).peekable();
-    if arguments.next_if(|first| first == complete::WORD).is_some() {
-        complete::answer(arguments, &mut io::stdout());
+    let mut words = env::args_os().skip(1).peekable();
+    if words.next_if(|first| first == complete::WORD).is_some() {
+        complete::answer(words, &mut io::stdout());
         return ExitCode::SUCCESS;
     }
-    let (typed, stop) = Typed::read(arguments);
-    let level = match (typed.has(Id::Quiet), typed.has(Id::Debug)) {
-        (true, _) => log::LevelFilter::Off,
-        (false, true) => log::LevelFilter::Debug,
-        (false, false) => log::LevelFilter::Warn,
-    };
-    let screen = Screen::of_this_process(loudness(&typed));
-    let log = Above::new(io::stderr(), screen.clone());
-    let _ = env_logger::Builder::new()
-        .filter_level(level)
-        .parse_default_env()
-        .target(env_logger::Target::Pipe(Box::new(log)))
-        .format(|line, record| writeln!(line, "dkms: {}", record.args()))
-        .try_init();
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
-    ExitCode::from(dkms(&typed, stop, screen.as_ref()))
+    ExitCode::from(dkms(words))
 }
 
-fn loudness(typed: &Typed) -> Loudness {
-    match (typed.has(Id::Quiet), typed.has(Id::Verbose)) {
+fn dkms(words: impl Iterator<Item = OsString>) -> u8 {
+    let (args, early_exit) = Args::parse(words);
+    let mut console = Console::of_this_process(loudness(&args), args.has(OptId::Debug));
+    for option in &args.deprecated {
+        console.warn(&format!("--{option}: deprecated option, ignored"));
+    }
+    let ended = carry_out(&args, early_exit, &mut console);
+    ended.unwrap_or_else(|failure| {
+        console.error(&failure.to_string());
+        failure.code
+    })
+}
+
+fn loudness(args: &Args) -> Loudness {
+    match (args.has(OptId::Quiet), args.has(OptId::Verbose)) {
         (true, _) => Loudness::Quiet,
         (false, true) => Loudness::Verbose,
         (false, false) => Loudness::Plain,
     }
 }
 
-fn dkms(typed: &Typed, stop: Option<Stop>, screen: Option<&Screen>) -> u8 {
-    let complain = |text: &str| {
-        if !typed.has(Id::Quiet) {
-            let _ = writeln!(io::stderr(), "dkms: {text}");
-        }
-    };
-    for option in &typed.deprecated {
-        complain(&format!("--{option} is an option of older releases, and does nothing"));
-    }
-    let understood = machine::of_command_line(typed).and_then(|machine| {
-        if let Some(stop) = stop {
-            return stopped(&stop, typed).map(|()| None);
-        }
-        let kernel = uname().map(|it| it.release().to_string_lossy().into_owned());
-        let here = Here {
-            kernel: kernel.unwrap_or_default(),
-            arch: Arch::of_this_machine(),
-            is_root: task::is_root(&machine),
-            trees: machine.trees.clone(),
-        };
-        Ok(Some((Wanted::read(typed, &here)?, machine)))
-    });
-    let ended = match understood {
-        Ok(Some((wanted, machine))) => carry_out(wanted, typed, machine, screen),
-        Ok(None) => Ok(0),
-        Err(refusal) => Err(refusal),
-    };
-    match ended {
-        Ok(code) => code,
-        Err(refusal) => {
-            complain(&refusal.message);
-            refusal.code
-        }
-    }
-}
-
-/// What ends a command line where it is read.
-fn stopped(stop: &Stop, typed: &Typed) -> Result<(), Refusal> {
-    let said = match stop {
-        Stop::Version => format!("{VERSION}\n"),
-        Stop::Help => help::text(),
-        stop => return Err(Refusal { code: stop.exit_code(), message: stop.to_string() }),
-    };
-    if !typed.has(Id::Quiet) {
-        let _ = io::stdout().write_all(said.as_bytes());
-    }
-    Ok(())
-}
-
 fn carry_out(
-    wanted: Wanted,
-    typed: &Typed,
-    mut machine: Machine,
-    screen: Option<&Screen>,
-) -> Result<u8, Refusal> {
-    let mut out = Above::new(io::stdout(), screen.cloned());
-    let mut errors = Above::new(io::stderr(), screen.cloned());
-    let manner = Manner {
-        dry_run: typed.has(Id::DryRun),
-        force: typed.has(Id::Force),
-        failure_code: match wanted {
-            Wanted::Autoinstall(_) => Some(11),
-            Wanted::Clear(..) => Some(14),
-            _ => None,
-        },
-    };
-    let loudness = loudness(typed);
-    let mut run = |machine: &mut Machine, arch: Option<Arch>, task: &Task| {
-        if machine.tools.stop.asked().is_some() {
-            return 0; // interrupted before
-        }
-        machine.arch = arch.unwrap_or_else(Arch::of_this_machine);
-        let mut progress =
-            Progress::new(&mut out, &mut errors, loudness, &machine.trees, &machine.arch)
-                .with_bars(screen.cloned());
-        task.carry_out(machine, &manner, &mut progress)
-    };
-    let pays = matches!(wanted, Wanted::Autoinstall(_) | Wanted::FinishPending);
-    let places =
-        pays || matches!(wanted, Wanted::Match { .. } | Wanted::Clear(..) | Wanted::Change(..));
-    let code = match wanted {
-        Wanted::Status(filter) => {
-            if loudness != Loudness::Quiet {
-                let json = typed.has(Id::Json);
-                status::print(&machine, &filter, json, &mut io::stdout(), &mut io::stderr());
-            }
-            0
-        }
-        Wanted::Cache => {
-            if loudness != Loudness::Quiet {
-                cache::print(&machine, typed.has(Id::Json), &mut io::stdout());
-            }
-            0
-        }
-        Wanted::ClearCache => {
-            let mut progress =
-                Progress::new(&mut out, &mut errors, loudness, &machine.trees, &machine.arch);
-            cache::clear(&machine, &mut progress)
-        }
-        Wanted::Initramfs => {
-            let mut progress =
-                Progress::new(&mut out, &mut errors, loudness, &machine.trees, &machine.arch);
-            initramfs::carry_out(&machine, manner.dry_run, &mut progress)
-        }
-        Wanted::GenerateMok(kernel) => {
-            let mut progress =
-                Progress::new(&mut out, &mut errors, loudness, &machine.trees, &machine.arch);
-            mok::generate(&machine, kernel.as_ref(), manner.dry_run, &mut progress)
-        }
-        Wanted::Autoinstall(target) => {
-            let task = Task::autoinstall(&machine.trees, &target.kernel);
-            run(&mut machine, Some(target.arch), &task)
-        }
-        Wanted::Match { template, target, module } => {
-            let task = Task::matching(template, target.kernel, module, manner.force);
-            run(&mut machine, Some(target.arch), &task)
-        }
-        Wanted::Clear(target, all) => {
-            run(&mut machine, Some(target.arch), &Task::clear(target.kernel, !all))
-        }
-        Wanted::FinishPending => run(&mut machine, None, &Task::finish_pending()),
-        Wanted::Pack(module, kernels, wrapping) => {
-            machine.options.module = Some(module.clone());
-            let path = sources::pack(&machine, &module, &kernels, &wrapping)?;
-            let mut progress =
-                Progress::new(&mut out, &mut errors, loudness, &machine.trees, &machine.arch);
-            progress.say(&format!("Tarball location: {}", path.display()));
-            0
-        }
-        Wanted::Change(verb, subject, kernels) => {
-            let (module, arrival) = match subject {
-                Subject::Module(module) => (module, None),
-                path => {
-                    task::check_writable(&machine)?;
-                    let arrival = Arrival::read(&path, &machine, &kernels)?;
-                    (arrival.import.id.clone(), Some(arrival))
-                }
-            };
-            machine.options.module = Some(module.clone());
-            let upgrade = typed.has(Id::RpmSafeUpgrade) && !manner.dry_run;
-            if upgrade && rpm_upgrade::keeps(&machine, verb, &module)? {
-                return Ok(0);
-            }
-            if let Some(arrival) = arrival {
-                let code = run(&mut machine, None, &Task::import(&arrival, manner.force));
-                // What would follow cannot be planned before the source is there.
-                if code != 0 || verb == Verb::Add || manner.dry_run {
-                    return Ok(code);
-                }
-            }
-            let tasks = Task::of_verb(verb, &module, &kernels, manner.force, &machine.trees);
-            let codes = tasks.iter().map(|(arch, task)| run(&mut machine, arch.clone(), task));
-            codes.filter(|code| *code != 0).last().unwrap_or(0)
-        }
-    };
-    if !places || manner.dry_run || !machine.images || machine.tools.stop.asked().is_some() {
-        return Ok(code);
+    args: &Args,
+    early_exit: Option<EarlyExit>,
+    console: &mut Console,
+) -> Result<u8, Failure> {
+    let machine = machine::of_command_line(args)?;
+    if machine.settings.framework.verbose {
+        console.be_verbose();
     }
-    let mut progress =
-        Progress::new(&mut out, &mut errors, loudness, &machine.trees, &machine.arch);
-    let paid = initramfs::afterwards(&machine, pays, &mut progress);
-    Ok(if code == 0 { paid } else { code })
+    match early_exit {
+        Some(EarlyExit::Version) => console.print(&format!("{VERSION}\n")),
+        Some(EarlyExit::Help) => console.print(&help::text(args.command)),
+        Some(exit) => {
+            return refusal::of_early_exit(&exit, args.command).map_or(Ok(0), Err);
+        }
+        None => {
+            let intent = Intent::read(args, &machine::here(&machine))?;
+            return commands::run(intent, args, machine, console);
+        }
+    }
+    Ok(0)
 }

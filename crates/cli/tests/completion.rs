@@ -130,7 +130,7 @@ fn a_tab_completes(
 }
 
 #[rstest]
-#[case::commands("dkms auto", &["autoinstall\tinstall every willing module for a kernel"])]
+#[case::commands("dkms auto", &["autoinstall\tinstall all modules with AUTOINSTALL=yes for a kernel"])]
 #[case::added_for_remove("dkms remove ", &["foo/1.0\tadded"])]
 #[case::source_for_add("dkms add ", &["bar/2.0\ta source"])]
 #[case::kernel("dkms remove foo/1.0 -k ", &["7.2.13-arch1-1\tbuilt for"])]

@@ -126,7 +126,7 @@ fn a_signal_ends_everything_and_the_rest_is_pending(#[case] by: Signal, #[case] 
     assert_eq!(
         said.trim(),
         format!(
-            "dkms: interrupted by {by}: 2 of 3 modules are not ready; dkms autoinstall --pending \
+            "dkms: error: interrupted by {by}: 2 of 3 modules are not ready; dkms autoinstall --pending \
              goes on with the rest, else the next boot does"
         )
     );

@@ -100,7 +100,7 @@ fn a_good_image_is_put_back_when_its_generator_fails() {
     root.dkms(&["initramfs"]).ok().has(&verdict(&release()));
     assert_holds(&root, IMAGE, &release());
     root.assert_settled();
-    root.dkms(&["initramfs"]).ok().has("nothing is owed");
+    root.dkms(&["initramfs"]).ok().has("no image is stale");
 }
 
 #[test]

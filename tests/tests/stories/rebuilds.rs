@@ -75,7 +75,7 @@ fn what_comes_back_is_not_compiled_again() {
     let entry = |release: &str| format!("{}, {release}, x86_64: ", find("bbswitch").module());
     let cache = root.dkms(&["cache"]).ok().has(&entry(&release()));
     cache.has(&entry(find("linux-2").release())).has("2 builds, ");
-    root.dkms(&["cache", "clear"]).ok().has("forgot 2 builds");
+    root.dkms(&["cache", "clear"]).ok().has("deleted 2 builds");
     root.dkms(&["cache"]).ok().has("0 builds, 0 bytes; at most 512.0M");
     root.remove(&["bbswitch-dkms"]).hooks_succeed();
     root.install(&[find("bbswitch")]).hooks_succeed();

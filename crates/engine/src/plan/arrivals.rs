@@ -35,7 +35,7 @@ impl Planner<'_> {
     }
 
     /// `dkms autoinstall`: willing modules that dkms knows, and pending work.
-    pub(super) fn autoinstall(&mut self, kernels: &[KernelRelease]) -> Result<(), Failure> {
+    pub(super) fn autoinstall(&mut self, kernels: Option<&[KernelRelease]>) -> Result<(), Failure> {
         let facts = self.facts;
         if facts.no_autoinstall {
             self.note(Note::Problem("/etc/dkms/no-autoinstall is there: nothing is done".into()));
@@ -43,16 +43,14 @@ impl Planner<'_> {
         }
         let touched = self.touched(&BTreeSet::new(), &BTreeSet::new());
         let mut wanted = self.arrived(&touched);
-        for kernel in kernels {
+        let kernels = kernels.map_or_else(|| self.installed_kernels(), <[_]>::to_vec);
+        let mut lacking = Vec::new();
+        for kernel in &kernels {
             let willing = willing_modules(facts, kernel);
             let installed = |id: &ModuleId| facts.built(id, kernel).is_some_and(|b| b.installed);
             if !facts.has_headers(kernel) {
                 if willing.iter().any(|id| !installed(id)) {
-                    if facts.pending.is_empty() {
-                        return Err(refusals::no_headers(facts, kernel));
-                    }
-                    // Work that is pending for other kernels is finished all the same.
-                    self.note(refusals::headers_note(facts, kernel));
+                    lacking.push(kernel);
                 }
                 continue;
             }
@@ -61,6 +59,18 @@ impl Planner<'_> {
                 modules.entry(id.clone()).or_default();
             }
         }
+        let mut elsewhere = None;
+        if !lacking.is_empty() && !kernels.iter().any(|kernel| facts.has_headers(kernel)) {
+            // Pending work for other kernels is finished all the same.
+            if facts.pending.is_empty() {
+                return Err(refusals::no_headers_at_all(facts, &lacking));
+            }
+            elsewhere = refusals::headers_elsewhere(facts).map(Note::Problem);
+        }
+        for kernel in lacking {
+            self.note(refusals::headers_note(facts, kernel));
+        }
+        self.plan.notes.extend(elsewhere);
         self.add_begun(&touched.gone, &mut wanted);
         self.mend_links(&touched.gone);
         self.take_over();

@@ -1,7 +1,7 @@
 //! Planning what a person types: one module, checked in dkms's order, with dkms's exit codes.
 
 use super::module_for_kernel::{BuildPolicy, WantedBuilds};
-use super::refusals::{broken, no_headers, refuse};
+use super::refusals::{broken, headers_note, no_headers, no_headers_at_all, refuse};
 use super::{Action, Note, Planner, Verb};
 use crate::dkms_tree::Reason;
 use crate::facts::{Import, Lack, ModuleFacts, SourceLink, SourcePlace};
@@ -95,7 +95,11 @@ impl Planner<'_> {
                 if !registered {
                     self.check_source(id, module)?;
                 }
-                self.build_for(verb, &[id], kernels.unwrap_or_default(), force);
+                let kernels = match kernels {
+                    Some(kernels) => kernels.to_vec(),
+                    None => self.suitable_kernels(id)?,
+                };
+                self.build_for(verb, &[id], &kernels, force);
                 Ok(())
             }
             Verb::Uninstall | Verb::Unbuild | Verb::Remove => {
@@ -110,6 +114,42 @@ impl Planner<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// Returns the kernels that `--all` means for `build` and `install`. A kernel that cannot be
+    /// built for is worth a note, not a failure.
+    fn suitable_kernels(&mut self, id: &ModuleId) -> Result<Vec<KernelRelease>, Failure> {
+        let facts = self.facts;
+        let (mut suitable, mut lacking) = (Vec::new(), Vec::new());
+        let installed = self.installed_kernels();
+        for kernel in &installed {
+            if let Some(why) = facts.conf(id, kernel).and_then(|conf| conf.excluded.clone()) {
+                self.note(Note::Excluded { module: id.clone(), kernel: kernel.clone(), why });
+            } else if facts.has_headers(kernel) || facts.built(id, kernel).is_some() {
+                suitable.push(kernel.clone());
+            } else {
+                lacking.push(kernel);
+            }
+        }
+        if suitable.is_empty() && !installed.iter().any(|kernel| facts.has_headers(kernel)) {
+            return Err(no_headers_at_all(facts, &lacking));
+        }
+        for kernel in lacking {
+            self.note(headers_note(facts, kernel));
+        }
+        Ok(suitable)
+    }
+
+    /// Returns the installed kernels, without copies that are kept until the next boot.
+    pub(super) fn installed_kernels(&mut self) -> Vec<KernelRelease> {
+        let (mut installed, mut copies) = (Vec::new(), Vec::new());
+        for (release, about) in self.facts.kernels.iter().filter(|(_, about)| about.kernel.alive) {
+            if about.owned { &mut installed } else { &mut copies }.push(release.clone());
+        }
+        for copy in copies {
+            self.note(Note::Copy(copy));
+        }
+        installed
     }
 
     /// Plans to build, and to install if that is the verb, modules for kernels.

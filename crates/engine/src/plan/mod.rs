@@ -37,7 +37,7 @@ pub fn make(request: &Request, facts: &Facts) -> Result<Plan, Failure> {
     match request {
         Request::Sync { sources, kernels } => planner.sync(sources, kernels),
         Request::Depart { sources, kernels, swap } => planner.depart(sources, kernels, *swap),
-        Request::Autoinstall { kernels } => planner.autoinstall(kernels)?,
+        Request::Autoinstall { kernels } => planner.autoinstall(kernels.as_deref())?,
         Request::Match { template, kernel, module, force } => {
             planner.do_as_for(template, kernel, module.as_ref(), *force)?;
         }

@@ -24,6 +24,31 @@ pub(super) fn no_headers(facts: &Facts, kernel: &KernelRelease) -> Failure {
     refuse(21, headers_note(facts, kernel).to_string())
 }
 
+/// The refusal where none of the kernels has headers (dkms's 21). Names the kernels that do.
+pub(super) fn no_headers_at_all(facts: &Facts, kernels: &[&KernelRelease]) -> Failure {
+    let notes = kernels.iter().map(|kernel| headers_note(facts, kernel).to_string());
+    let lines: Vec<String> = notes.chain(headers_elsewhere(facts)).collect();
+    if lines.is_empty() {
+        return refuse(21, "no kernel with headers is installed".into());
+    }
+    refuse(21, lines.join("\n"))
+}
+
+/// Says which installed kernels have headers, and how to install modules for them.
+pub(super) fn headers_elsewhere(facts: &Facts) -> Option<String> {
+    let others: Vec<&str> = facts
+        .kernels
+        .iter()
+        .filter(|(_, about)| about.kernel.alive && about.owned && about.has_headers())
+        .map(|(release, _)| release.as_str())
+        .collect();
+    match others.as_slice() {
+        [] => None,
+        [one] => Some(format!("{one} has headers\n  run: dkms autoinstall -k {one}")),
+        all => Some(format!("{} have headers\n  run: dkms autoinstall --all", all.join(", "))),
+    }
+}
+
 /// Says which package brings the headers of a kernel.
 pub(super) fn headers_note(facts: &Facts, kernel: &KernelRelease) -> Note {
     let pkgbase = facts.kernels.get(kernel).and_then(|k| k.kernel.pkgbase.clone());

@@ -27,8 +27,8 @@ pub enum Request {
     },
     /// `dkms autoinstall`: every willing module for these kernels, and pending work.
     Autoinstall {
-        /// The kernels.
-        kernels: Vec<KernelRelease>,
+        /// The kernels; `None` means every installed kernel with headers (`--all`).
+        kernels: Option<Vec<KernelRelease>>,
     },
     /// `dkms match`: what is installed for one kernel is installed for another, too.
     Match {
@@ -54,7 +54,8 @@ pub enum Request {
         verb: Verb,
         /// The module.
         module: ModuleId,
-        /// For which kernels; nothing means every one that it is built for (`--all`).
+        /// The kernels. `None` (`--all`) means every installed kernel with headers for `build` and
+        /// `install`, and every kernel that the module is built for otherwise.
         kernels: Option<Vec<KernelRelease>>,
         /// `--force`.
         force: bool,

@@ -1,0 +1,352 @@
+//! Tab completion, for the scripts of the shells.
+//!
+//! `dkms __complete WORDS...` completes the last word, which may be empty. It prints one line for
+//! each candidate: the whole word, a tab, and a description. A line that begins with the tab asks
+//! the shell for a file (`files`) or a directory (`dirs`). Takes no lock, evaluates no dkms.conf.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::io::Write;
+
+use dkms_engine::dkms_tree::{Added, BuiltFor, TreeState};
+use dkms_engine::machine::{Kernel, Kernels, Trees};
+use dkms_engine::names::{Arch, ModuleId};
+
+use crate::args::commands::{COMMANDS, Command};
+use crate::args::machine;
+use crate::args::module_arg::ModuleArg;
+use crate::args::options::{OPTIONS, Opt, OptId};
+use crate::args::parsed::Args;
+
+/// The hidden command that completes.
+pub const WORD: &str = "__complete";
+
+/// A possible completion.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Candidate {
+    /// A word and its description.
+    Word(String, String),
+    /// Any file.
+    File,
+    /// Any directory.
+    Directory,
+}
+
+/// Completes the last of the words after `dkms`. On an error it offers nothing: a shell shows no
+/// messages while it completes.
+pub fn answer(words: impl Iterator<Item = OsString>, out: &mut impl Write) {
+    let mut words: Vec<OsString> = words.collect();
+    let Some(Ok(current)) = words.pop().map(OsString::into_string) else { return };
+    for candidate in candidates(words, &current) {
+        let line = match candidate {
+            Candidate::Word(word, meaning) => format!("{word}\t{meaning}\n"),
+            Candidate::File => "\tfiles\n".into(),
+            Candidate::Directory => "\tdirs\n".into(),
+        };
+        let _ = out.write_all(line.as_bytes());
+    }
+}
+
+fn candidates(before: Vec<OsString>, current: &str) -> Vec<Candidate> {
+    let expecting = before.last().and_then(|word| Opt::from_argument(word.to_str()?));
+    let expecting: Option<&'static Opt> =
+        expecting.and_then(|(opt, value)| (opt.value.is_some() && value.is_none()).then_some(opt));
+    let (args, _) = Args::parse(before);
+    let Ok(machine) = machine::of_command_line(&args) else { return Vec::new() };
+    let completer = Completer { args, trees: machine.trees, arch: machine.arch };
+    let (given, words) = match (expecting, Opt::from_argument(current)) {
+        (Some(opt), _) => ("", completer.values(opt, current)),
+        // `--kernelver=7.2`
+        (None, Some((opt, Some(value)))) => {
+            (&current[..current.len() - value.len()], completer.values(opt, value))
+        }
+        _ if current.starts_with('-') => ("", completer.options()),
+        _ => ("", completer.words(current)),
+    };
+    let mut candidates: Vec<Candidate> = words
+        .into_iter()
+        .filter_map(|candidate| match candidate {
+            Candidate::Word(word, meaning) => {
+                let word = format!("{given}{word}");
+                word.starts_with(current).then_some(Candidate::Word(word, meaning))
+            }
+            other => Some(other).filter(|_| given.is_empty()),
+        })
+        .collect();
+    candidates.dedup();
+    candidates
+}
+
+/// The words before the one that is completed, and the machine.
+struct Completer {
+    args: Args,
+    trees: Trees,
+    arch: Arch,
+}
+
+impl Completer {
+    /// Returns the options that the command uses.
+    fn options(&self) -> Vec<Candidate> {
+        let fits = |opt: &&Opt| {
+            let is_used = self.args.command.is_none_or(|command| opt.is_for(command));
+            is_used && !opt.help.is_empty() && !self.args.has(opt.id)
+        };
+        let mut offers = Vec::new();
+        for opt in OPTIONS.iter().filter(fits) {
+            if !opt.long.is_empty() {
+                offers.push(word(format!("--{}", opt.long), opt.help));
+            }
+            if let Some(letter) = opt.short {
+                offers.push(word(format!("-{letter}"), opt.help));
+            }
+        }
+        offers
+    }
+
+    /// Returns the words that are no options: commands, then modules.
+    fn words(&self, current: &str) -> Vec<Candidate> {
+        let Some(command) = self.args.command else {
+            return COMMANDS.iter().map(|info| word(info.name, info.help)).collect();
+        };
+        if command == Command::Ldtarball {
+            return vec![Candidate::File];
+        }
+        if !self.args.names.is_empty() {
+            return Vec::new();
+        }
+        if command.takes_source() && current.starts_with(['.', '/', '~']) {
+            return vec![Candidate::File];
+        }
+        if command == Command::Match {
+            return self.names(command);
+        }
+        if command == Command::Cache {
+            return vec![word("clear", "clear the build cache")];
+        }
+        self.modules(command).into_iter().map(|(id, said)| word(id.to_string(), said)).collect()
+    }
+
+    /// Returns the values of an option.
+    fn values(&self, opt: &Opt, current: &str) -> Vec<Candidate> {
+        // Options may come before the command.
+        let command = self.args.command.unwrap_or(Command::Status);
+        match opt.id {
+            OptId::Module if current.contains('/') => {
+                let modules = self.modules(command).into_iter();
+                modules.map(|(id, said)| word(id.to_string(), said)).collect()
+            }
+            OptId::Module => self.names(command),
+            OptId::Version => {
+                let modules = self.modules(command).into_iter();
+                let ours = modules.filter(|(id, _)| self.is_named(id));
+                ours.map(|(id, said)| word(id.version.to_string(), said)).collect()
+            }
+            OptId::Kernel => self.kernels(command),
+            OptId::Template => self.kernels_of(|_| true),
+            OptId::Arch => vec![word(self.arch.to_string(), "this machine's")],
+            OptId::Archive | OptId::Conf | OptId::Config | OptId::Timings => vec![Candidate::File],
+            OptId::KernelSource
+            | OptId::DkmsTree
+            | OptId::SourceTree
+            | OptId::InstallTree
+            | OptId::Root => {
+                vec![Candidate::Directory]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Returns the modules that a command can work on, each with a description.
+    fn modules(&self, command: Command) -> Vec<(ModuleId, &'static str)> {
+        let added: Vec<Added> =
+            TreeState::read(&self.trees).modules.into_iter().filter(Added::is_added).collect();
+        let known: BTreeSet<ModuleId> = added.iter().map(|module| module.id.clone()).collect();
+        let of = |wanted: fn(&BuiltFor) -> bool| {
+            let has = added.iter().filter(move |module| module.kernels.iter().any(wanted));
+            has.map(|module| module.id.clone()).collect::<Vec<_>>()
+        };
+        let here = |ids: Vec<ModuleId>, said| ids.into_iter().map(|id| (id, said)).collect();
+        match command {
+            Command::Add => {
+                let mut sources = self.sources();
+                sources.retain(|id| !known.contains(id));
+                here(sources, "a source")
+            }
+            Command::Build | Command::Install => {
+                let mut all: BTreeSet<ModuleId> = self.sources().into_iter().collect();
+                all.extend(known);
+                here(all.into_iter().collect(), "a module")
+            }
+            Command::Uninstall => here(of(|built| built.installed), "installed"),
+            Command::Unbuild => here(of(|built| built.has_module_dir), "built"),
+            Command::Remove | Command::Status | Command::Mktarball | Command::Match => {
+                here(known.into_iter().collect(), "added")
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Returns the names of those modules.
+    fn names(&self, command: Command) -> Vec<Candidate> {
+        let modules = self.modules(command).into_iter();
+        modules.map(|(id, said)| word(id.name.to_string(), said)).collect()
+    }
+
+    /// Returns the modules of the source tree: its directories with a dkms.conf.
+    fn sources(&self) -> Vec<ModuleId> {
+        let entries = fs::read_dir(&self.trees.source).into_iter().flatten().flatten();
+        let sources = entries.filter(|entry| entry.path().join("dkms.conf").exists());
+        let names = sources.filter_map(|entry| entry.file_name().into_string().ok());
+        let mut ids: Vec<_> =
+            names.filter_map(|dir| ModuleId::from_source_dir(&dir).ok()).collect();
+        ids.sort();
+        ids
+    }
+
+    /// Returns the kernels that a command can work for.
+    fn kernels(&self, command: Command) -> Vec<Candidate> {
+        let there = |wanted: fn(&Kernel) -> bool| {
+            let kernels = Kernels::read(&self.trees).unwrap_or_default().all;
+            let kernels = kernels.into_iter().filter(wanted);
+            let said = |kernel: &Kernel| kernel.pkgbase.clone().unwrap_or("a kernel".into());
+            kernels.map(|kernel| word(kernel.release.to_string(), said(&kernel))).collect()
+        };
+        match command {
+            Command::Uninstall => self.kernels_of(|built| built.installed),
+            Command::Unbuild
+            | Command::Remove
+            | Command::Mktarball
+            | Command::Status
+            | Command::KernelPrerm => self.kernels_of(|built| built.has_module_dir),
+            Command::KernelPreinst => there(|kernel| kernel.alive),
+            _ => there(|kernel| kernel.alive && kernel.headers.is_some()),
+        }
+    }
+
+    /// Returns the kernels for which the given module, or any if none is given, has a build.
+    fn kernels_of(&self, wanted: fn(&BuiltFor) -> bool) -> Vec<Candidate> {
+        let modules = TreeState::read(&self.trees).modules;
+        let ours = modules.iter().filter(|module| self.is_named(&module.id));
+        let kernels = ours.flat_map(|module| &module.kernels).filter(|built| wanted(built));
+        let kernels: BTreeSet<_> = kernels.map(|built| &built.kernel).collect();
+        kernels.into_iter().map(|kernel| word(kernel.to_string(), "built for")).collect()
+    }
+
+    /// Returns true if the command line names this module, or no other.
+    fn is_named(&self, id: &ModuleId) -> bool {
+        let module_arg = ModuleArg::of_names(&self.args);
+        module_arg.module.is_none_or(|module| module == id.name.as_str())
+            && module_arg.version.is_none_or(|version| version == id.version.as_str())
+    }
+}
+
+fn word(word: impl Into<String>, meaning: impl Into<String>) -> Candidate {
+    Candidate::Word(word.into(), meaning.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use testroot::TestRoot;
+
+    use super::*;
+
+    /// foo/1 is installed for one kernel and built for another, bar/2 is added, new/3 is a source;
+    /// the third kernel has no headers.
+    fn root() -> TestRoot {
+        let root = TestRoot::new();
+        for kernel in ["7.1", "7.2"] {
+            root.kernel(kernel).pkgbase("linux").headers();
+        }
+        root.kernel("7.3");
+        for (name, version) in [("foo", "1"), ("bar", "2"), ("new", "3")] {
+            root.source(name, version);
+        }
+        let arch = Arch::of_this_machine();
+        for (module, dir) in [("foo/1", "foo-1"), ("bar/2", "bar-2")] {
+            root.dir(format!("var/lib/dkms/{module}/build"));
+            root.link(format!("var/lib/dkms/{module}/source"), format!("/usr/src/{dir}"));
+        }
+        for kernel in ["7.1", "7.2"] {
+            root.dir(format!("var/lib/dkms/foo/1/{kernel}/{arch}/module"));
+        }
+        root.link(format!("var/lib/dkms/foo/kernel-7.1-{arch}"), format!("1/7.1/{arch}"));
+        root
+    }
+
+    fn offered(root: &TestRoot, line: &str) -> String {
+        let mut before: Vec<OsString> = vec!["--root".into(), root.path().into()];
+        let mut words: Vec<&str> = line.split(' ').collect();
+        let current = words.pop().unwrap_or_default();
+        before.extend(words.into_iter().map(OsString::from));
+        let offers = candidates(before, current).into_iter().map(|candidate| match candidate {
+            Candidate::Word(word, _) => word,
+            Candidate::File => "FILE".into(),
+            Candidate::Directory => "DIR".into(),
+        });
+        offers.collect::<Vec<_>>().join(" ")
+    }
+
+    #[rstest]
+    #[case::command("un", "uninstall unbuild")]
+    #[case::command_after_options("-q autoi", "autoinstall")]
+    #[case::sources_for_add("add ", "new/3")]
+    #[case::sources_for_install("install ", "bar/2 foo/1 new/3")]
+    #[case::paths("install ./", "FILE")]
+    #[case::added_for_remove("remove ", "bar/2 foo/1")]
+    #[case::installed("uninstall ", "foo/1")]
+    #[case::built("unbuild f", "foo/1")]
+    #[case::one_module_is_enough("remove foo/1 ", "")]
+    #[case::cache("cache ", "clear")]
+    #[case::archives("ldtarball ", "FILE")]
+    #[case::names("remove -m ", "bar foo")]
+    #[case::name_and_version("remove -m foo/", "foo/1")]
+    #[case::versions("remove -m foo -v ", "1")]
+    #[case::versions_of_sources("add -m new -v ", "3")]
+    #[case::kernels_with_headers("install foo/1 -k ", "7.1 7.2")]
+    #[case::kernels_it_is_installed_for("uninstall foo/1 -k ", "7.1")]
+    #[case::kernels_it_is_built_for("remove foo/1 -k ", "7.1 7.2")]
+    #[case::kernels_of_another_module("remove bar/2 -k ", "")]
+    #[case::with_sign("status --kernelver=7.2", "--kernelver=7.2")]
+    #[case::templates("match --templatekernel ", "7.1 7.2")]
+    #[case::files("install -c ", "FILE")]
+    #[case::directories("install --dkmstree ", "DIR")]
+    #[case::long_options("mktarball --b", "--binaries-only")]
+    #[case::options_of_others("add --b", "")]
+    #[case::no_command_is_repeated("status --json --js", "")]
+    #[case::numbers("build -j ", "")]
+    #[case::no_such_option("build --frobnicate ", "bar/2 foo/1 new/3")]
+    fn offers_what_makes_sense(#[case] line: &str, #[case] want: &str) {
+        assert_eq!(offered(&root(), line), want);
+    }
+
+    #[test]
+    fn every_command_and_option_is_offered() {
+        let root = root();
+        let commands = offered(&root, "");
+        for info in COMMANDS {
+            assert!(commands.split(' ').any(|word| word == info.name), "{}", info.name);
+        }
+        for opt in OPTIONS.iter().filter(|opt| !opt.help.is_empty() && !opt.long.is_empty()) {
+            let command = opt.of.first().copied().unwrap_or(Command::Build);
+            let name = format!("--{}", opt.long);
+            let offered = offered(&root, &format!("{} {name}", command.name()));
+            assert!(offered.split(' ').any(|word| word == name), "{name}");
+        }
+    }
+
+    #[test]
+    fn answers_with_a_line_for_each() {
+        let mut out = Vec::new();
+        let root = root();
+        let words = ["--root", root.path().to_str().unwrap(), "ldtarball", "x"];
+        answer(words.into_iter().map(OsString::from), &mut out);
+        answer(std::iter::once(OsString::from("autoins")), &mut out);
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(
+            text,
+            "\tfiles\nautoinstall\tinstall all modules with AUTOINSTALL=yes for a kernel\n"
+        );
+    }
+}

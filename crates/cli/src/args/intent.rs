@@ -1,0 +1,353 @@
+//! What the command line means, after the checks that dkms makes before it reads any tree, in the
+//! same order and with the same exit codes.
+
+use dkms_engine::failure::Failure;
+use dkms_engine::names::{BadName, KernelRelease, ModuleId, ModuleName};
+use dkms_engine::plan::Verb;
+use dkms_engine::status::Filter;
+
+use crate::args::commands::Command;
+use crate::args::kernel_args::KernelArgs;
+use crate::args::module_arg::ModuleArg;
+use crate::args::options::OptId;
+use crate::args::parsed::{Args, ModuleWord};
+use crate::args::refusal::{NOT_ROOT, of_no_command, refuse};
+use crate::args::subject::{Here, KernelChoice, Subject, Target, Wrapping};
+
+/// What a command line asks for.
+#[derive(Debug)]
+pub enum Intent {
+    /// List modules.
+    Status(Filter),
+    /// Install all modules with AUTOINSTALL=yes for a kernel, `None` for all with headers.
+    Autoinstall(Option<Target>),
+    /// Finish the pending work of interrupted runs.
+    FinishPending,
+    /// List the build cache.
+    Cache,
+    /// Clear the build cache.
+    ClearCache,
+    /// Regenerate initramfs images that contain changed modules.
+    Initramfs,
+    /// Install for one kernel what another kernel has.
+    Match {
+        /// The kernel that has it.
+        template: KernelRelease,
+        /// The kernel that gets it.
+        target: Target,
+        /// Only this module.
+        module: Option<ModuleName>,
+    },
+    /// Create the key that signs modules; settings may contain the kernel's name.
+    GenerateMok(Option<KernelRelease>),
+    /// Delete the builds for a kernel: of all modules if true, else of those that autoinstall
+    /// builds again.
+    Clear(Target, bool),
+    /// Write a module to an archive.
+    Pack(ModuleId, KernelChoice, Wrapping),
+    /// Change one module.
+    Change(Verb, Subject, KernelChoice),
+}
+
+impl Intent {
+    /// Works out what `args` mean on this machine.
+    ///
+    /// # Errors
+    /// [`Failure`] with dkms's exit code: 1 no module, 2 invalid (or `--all` with a kernel), 3 `--all`
+    /// with an architecture, 4 not exactly one kernel, 5 `--all` with a command that does not
+    /// support it, 8 an empty archive, 16 an empty kernel or architecture.
+    pub fn read(args: &Args, here: &Here) -> Result<Self, Failure> {
+        if args.has(OptId::BinariesOnly) && args.has(OptId::SourceOnly) {
+            return refuse(
+                8,
+                "--binaries-only and --source-only: cannot be combined: the archive would be empty",
+            );
+        }
+        let kernels = KernelArgs::read(args)?;
+        let Some(command) = args.command else { return Err(of_no_command(args)) };
+        let module = ModuleArg::read(args, command, here);
+        for word in &module.ignored {
+            log::warn!("{word}: unexpected argument, ignored: the module is already given");
+        }
+        Reading { args, command, kernels, here }.intent(module)
+    }
+}
+
+/// A command line that is interpreted.
+struct Reading<'a> {
+    args: &'a Args,
+    command: Command,
+    kernels: KernelArgs<'a>,
+    here: &'a Here,
+}
+
+impl Reading<'_> {
+    fn intent(&self, module: ModuleArg) -> Result<Intent, Failure> {
+        match self.command {
+            Command::Status => Ok(Intent::Status(self.kernels.filter(&module))),
+            Command::Cache => cache(self.args),
+            Command::GenerateMok => {
+                let target = self.kernels.target(self.here)?;
+                Ok(Intent::GenerateMok(Some(target.kernel).filter(|_| self.kernels.is_given())))
+            }
+            Command::Autoinstall => self.autoinstall(),
+            Command::KernelPostinst => Ok(Intent::Autoinstall(Some(self.target()?))),
+            Command::KernelPreinst => Ok(Intent::Clear(self.target()?, false)),
+            Command::KernelPrerm => Ok(Intent::Clear(self.target()?, true)),
+            Command::Initramfs => Ok(Intent::Initramfs),
+            Command::Match => self.matching(module),
+            Command::Add => self.change(Verb::Add, module),
+            Command::Build => self.change(Verb::Build, module),
+            Command::Install => self.change(Verb::Install, module),
+            Command::Uninstall => self.change(Verb::Uninstall, module),
+            Command::Unbuild => self.change(Verb::Unbuild, module),
+            Command::Remove => self.change(Verb::Remove, module),
+            Command::Ldtarball => self.load(module),
+            Command::Mktarball => self.pack(module),
+        }
+    }
+
+    fn target(&self) -> Result<Target, Failure> {
+        self.kernels.check_one(self.command)?;
+        self.kernels.target(self.here)
+    }
+
+    fn autoinstall(&self) -> Result<Intent, Failure> {
+        if self.kernels.all() {
+            self.check_options_of_one_kernel()?;
+        } else {
+            self.kernels.check_one(self.command)?;
+        }
+        if self.args.has(OptId::Pending) {
+            return Ok(Intent::FinishPending);
+        }
+        Ok(Intent::Autoinstall(match self.kernels.all() {
+            true => None,
+            false => Some(self.kernels.target(self.here)?),
+        }))
+    }
+
+    fn matching(&self, module: ModuleArg) -> Result<Intent, Failure> {
+        if !self.here.is_root {
+            return refuse(1, NOT_ROOT);
+        }
+        let target = self.target()?;
+        let Some(template) = self.args.template.as_deref().filter(|text| !text.is_empty()) else {
+            return refuse(
+                1,
+                "match: no --templatekernel given (expected: --templatekernel RELEASE)",
+            );
+        };
+        let bad = |why: BadName| Failure::new(1, why.to_string());
+        let template: KernelRelease = template.parse().map_err(bad)?;
+        if template == target.kernel {
+            return refuse(
+                2,
+                format!("--templatekernel: {template}: same kernel as -k (expected another)"),
+            );
+        }
+        let module = module.module.map(|name| name.parse().map_err(bad)).transpose()?;
+        Ok(Intent::Match { template, target, module })
+    }
+
+    fn load(&self, module: ModuleArg) -> Result<Intent, Failure> {
+        match &module.path {
+            None => {
+                return refuse(2, "ldtarball: no archive given (expected: dkms ldtarball ARCHIVE)");
+            }
+            Some(path) if !path.exists() => {
+                return refuse(
+                    2,
+                    format!("{}: no such file (expected an archive)", path.display()),
+                );
+            }
+            Some(_) => {}
+        }
+        // The archive names its module.
+        let module = ModuleArg { module: None, version: None, ..module };
+        self.change(Verb::Add, module)
+    }
+
+    fn pack(&self, module: ModuleArg) -> Result<Intent, Failure> {
+        let Subject::Module(id) = module.subject(self.command, self.here)? else {
+            return refuse(
+                1,
+                "mktarball: no module given (expected: dkms mktarball MODULE/VERSION)",
+            );
+        };
+        let wrapping = Wrapping {
+            no_source: self.args.has(OptId::BinariesOnly),
+            no_builds: self.args.has(OptId::SourceOnly),
+            archive: self.args.archive.clone(),
+        };
+        Ok(Intent::Pack(id, self.kernels.choice(self.here)?, wrapping))
+    }
+
+    fn change(&self, verb: Verb, module: ModuleArg) -> Result<Intent, Failure> {
+        let all = self.kernels.all();
+        if all && verb == Verb::Add {
+            return refuse(5, format!("--all: cannot be used with {}", self.command.name()));
+        }
+        if all && module.is_path() {
+            return refuse(5, "--all: cannot be used with a path (expected MODULE/VERSION)");
+        }
+        let subject = module.subject(self.command, self.here)?;
+        if all && matches!(verb, Verb::Build | Verb::Install) {
+            self.check_options_of_one_kernel()?;
+        }
+        let mut kernels = self.kernels.choice(self.here)?;
+        if let (Verb::Add, KernelChoice::These(targets)) = (verb, &mut kernels) {
+            targets.truncate(1); // only for dkms.conf to see (dkms-behaviour 3.2)
+        }
+        Ok(Intent::Change(verb, subject, kernels))
+    }
+
+    /// Refuses options with `--all` that are about one kernel.
+    fn check_options_of_one_kernel(&self) -> Result<(), Failure> {
+        let args = self.args;
+        let options = [("--kernelsourcedir", &args.kernel_source), ("--config", &args.config)];
+        match options.into_iter().find(|(_, path)| path.is_some()) {
+            Some((option, _)) => {
+                refuse(2, format!("{option}: cannot be combined with --all (expected: -k RELEASE)"))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Returns what `cache` is asked for.
+fn cache(args: &Args) -> Result<Intent, Failure> {
+    match args.names.as_slice() {
+        [] => Ok(Intent::Cache),
+        [ModuleWord::Word(word)] if word == "clear" => Ok(Intent::ClearCache),
+        _ => refuse(2, "cache: unexpected argument (expected: dkms cache, or dkms cache clear)"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use dkms_engine::machine::Trees;
+    use dkms_engine::status::{KernelFilter, Pattern};
+    use rstest::rstest;
+
+    use super::*;
+
+    fn read(line: &str) -> Result<Intent, Failure> {
+        let (args, stop) = Args::parse(line.split(' ').map(OsString::from));
+        assert_eq!(stop, None);
+        let here = Here {
+            kernel: "7.2.13-arch1-1".into(),
+            arch: "x86_64".parse().expect("a name"),
+            is_root: true,
+            trees: Trees::under("/nowhere".as_ref()),
+        };
+        Intent::read(&args, &here)
+    }
+
+    /// Filters hold patterns, which cannot be compared.
+    #[track_caller]
+    fn assert_means(line: &str, intent: Intent) {
+        let meant = read(line).expect("a command line that is understood");
+        assert_eq!(format!("{meant:?}"), format!("{intent:?}"), "{line}");
+    }
+
+    fn on(pairs: &[(&str, &str)]) -> KernelChoice {
+        let target = |(kernel, arch): &(&str, &str)| Target {
+            kernel: kernel.parse().expect("a name"),
+            arch: arch.parse().expect("a name"),
+        };
+        KernelChoice::These(pairs.iter().map(target).collect())
+    }
+
+    #[rstest]
+    #[case::positional("install foo/1.0", Verb::Install, on(&[("7.2.13-arch1-1", "x86_64")]))]
+    #[case::options("-m foo -v 1.0 build", Verb::Build, on(&[("7.2.13-arch1-1", "x86_64")]))]
+    #[case::mixed("remove -m foo/1.0 --all", Verb::Remove, KernelChoice::All)]
+    #[case::all_with_headers("install foo/1.0 --all", Verb::Install, KernelChoice::All)]
+    #[case::last_version("unbuild foo/0.9 -v 1.0 -k 6.1", Verb::Unbuild, on(&[("6.1", "x86_64")]))]
+    #[case::kernel_after("uninstall foo/1.0 -k 6.1/arm64", Verb::Uninstall, on(&[("6.1", "arm64")]))]
+    #[case::one_arch_for_all("build foo/1.0 -k 6.1/arm64 -k 6.2", Verb::Build, on(&[("6.1", "arm64"), ("6.2", "arm64")]))]
+    #[case::pairs("build foo/1.0 -k 6.1 -k 6.2 -a a -a b", Verb::Build, on(&[("6.1", "a"), ("6.2", "b")]))]
+    #[case::one_kernel("add foo/1.0 -k 6.1 -k 6.2", Verb::Add, on(&[("6.1", "x86_64")]))]
+    fn reads_a_verb(#[case] line: &str, #[case] verb: Verb, #[case] kernels: KernelChoice) {
+        let foo = Subject::Module("foo/1.0".parse().expect("a module"));
+        assert_means(line, Intent::Change(verb, foo, kernels));
+    }
+
+    #[rstest]
+    #[case::listed("cache --json", Intent::Cache)]
+    #[case::cleared("cache clear", Intent::ClearCache)]
+    fn reads_what_the_cache_is_for(#[case] line: &str, #[case] intent: Intent) {
+        assert_means(line, intent);
+    }
+
+    #[rstest]
+    #[case::no_module("build", 1)]
+    #[case::cache_of_what("cache foo/1.0", 2)]
+    #[case::no_version("remove foo", 1)]
+    #[case::bad_module("add -m .. -v 1", 1)]
+    #[case::unpaired("build foo/1 -k 6.1 -a a -a b", 1)]
+    #[case::all_and_kernel("remove foo/1 --all -k 6.1", 2)]
+    #[case::no_command("foo/1", 2)]
+    #[case::no_archive("ldtarball", 2)]
+    #[case::archive_that_is_not_there("ldtarball foo.dkms.tar.gz", 2)]
+    #[case::pack_what("mktarball foo", 1)]
+    #[case::no_such_path("add ./foo-1", 2)]
+    #[case::no_such_absolute_path("add /nowhere/foo-1", 1)]
+    #[case::path_where_none_is_taken("remove ./foo-1", 1)]
+    #[case::all_and_arch("remove foo/1 --all -a a", 3)]
+    #[case::status_too("status --all -k 6.1", 2)]
+    #[case::hook_without_kernel("kernel_prerm", 4)]
+    #[case::hook_with_two("kernel_postinst -k 6.1 -k 6.2", 4)]
+    #[case::hook_with_all("kernel_preinst --all", 5)]
+    #[case::two_kernels("autoinstall -k 6.1 -k 6.2", 4)]
+    #[case::all_and_add("add foo/1.0 --all", 5)]
+    #[case::all_and_path("install ./foo-1 --all", 5)]
+    #[case::all_and_archive("build --archive foo.tar --all", 5)]
+    #[case::all_and_kernel_hook("kernel_postinst --all", 5)]
+    #[case::install_for_all_and_kernel("install foo/1.0 --all -k 6.1", 2)]
+    #[case::autoinstall_for_all_and_kernel("autoinstall --all -k 6.1", 2)]
+    #[case::headers_of_all("build foo/1.0 --all --kernelsourcedir /nowhere", 2)]
+    #[case::configuration_of_all("autoinstall --all --config /nowhere", 2)]
+    #[case::match_without_template("match", 1)]
+    #[case::match_with_itself("match --templatekernel=6.1 -k 6.1", 2)]
+    #[case::match_for_two("match --templatekernel 6 -k 6.1 -k 6.2", 4)]
+    #[case::match_for_all("match --all --templatekernel 6", 5)]
+    #[case::nothing_left("mktarball foo/1 --binaries-only --source-only --all -k 6.1", 8)]
+    #[case::empty_arch("build foo/1 -k 6.1/", 16)]
+    #[case::empty_kernel("build foo/1 -k /a", 16)]
+    fn refuses_as_dkms_does(#[case] line: &str, #[case] code: u8) {
+        assert_eq!(read(line).err().map(|failure| failure.code), Some(code), "{line}");
+    }
+
+    #[test]
+    fn reads_the_rest() {
+        assert_means("autoinstall --pending", Intent::FinishPending);
+        let target = Target {
+            kernel: "6.1".parse().expect("a name"),
+            arch: "x86_64".parse().expect("a name"),
+        };
+        assert_means("autoinstall -k 6.1", Intent::Autoinstall(Some(target.clone())));
+        assert_means("autoinstall --all", Intent::Autoinstall(None));
+        assert_means("kernel_postinst -k 6.1", Intent::Autoinstall(Some(target.clone())));
+        assert_means("kernel_preinst -k 6.1", Intent::Clear(target.clone(), false));
+        assert_means("kernel_prerm -k 6.1", Intent::Clear(target.clone(), true));
+        assert_means("generate_mok", Intent::GenerateMok(None));
+        let kernel = Some(target.kernel.clone());
+        assert_means("generate_mok -k 6.1", Intent::GenerateMok(kernel));
+        let template = "6.0".parse().expect("a name");
+        let module = Some("foo".parse().expect("a name"));
+        let wanted = Intent::Match { template, target, module };
+        assert_means("match --templatekernelX=6.0 foo -k 6.1", wanted);
+        assert_means("initramfs --dry-run", Intent::Initramfs);
+        assert_means("status", Intent::Status(Filter::default()));
+        let filter = Filter {
+            module: Some(Pattern::new("foo*")),
+            version: Some(Pattern::new("1")),
+            kernels: vec![KernelFilter { kernel: Some(Pattern::new("6.*")), arch: None }],
+        };
+        assert_means("status -m foo* -v 1 -k 6.*", Intent::Status(filter));
+    }
+}

@@ -1,0 +1,167 @@
+//! The kernels of a command line: `-k`, `-a` and `--all`.
+
+use dkms_engine::failure::Failure;
+use dkms_engine::names::BadName;
+use dkms_engine::status::{Filter, KernelFilter, Pattern};
+
+use crate::args::commands::Command;
+use crate::args::module_arg::ModuleArg;
+use crate::args::options::OptId;
+use crate::args::parsed::Args;
+use crate::args::refusal::refuse;
+use crate::args::subject::{Here, KernelChoice, Target};
+
+/// The values of `-k` and `-a`, and `--all`.
+#[derive(Debug)]
+pub struct KernelArgs<'a> {
+    /// Each `-k`, split as `RELEASE/ARCH`.
+    kernels: Vec<(&'a str, Option<&'a str>)>,
+    /// The architectures of `RELEASE/ARCH` in their order, then those of `-a`.
+    arches: Vec<&'a str>,
+    /// `--all`
+    all: bool,
+}
+
+impl<'a> KernelArgs<'a> {
+    /// Reads the options that name kernels, and checks them in dkms's order.
+    ///
+    /// # Errors
+    /// [`Failure`], as dkms gives it: 1 architectures that fit no kernels, 2 `--all` with a kernel,
+    /// 3 `--all` with an architecture, 4 and 5 as [`KernelArgs::check_one`], 16 an empty value.
+    pub fn read(args: &'a Args) -> Result<Self, Failure> {
+        let split = |word: &'a String| match word.split_once('/') {
+            Some((kernel, arch)) => (kernel, Some(arch)),
+            None => (word.as_str(), None),
+        };
+        let kernels: Vec<_> = args.kernels.iter().map(split).collect();
+        let mut arches: Vec<_> = kernels.iter().filter_map(|(_, arch)| *arch).collect();
+        arches.extend(args.arches.iter().map(String::as_str));
+        let read = Self { kernels, arches, all: args.has(OptId::All) };
+        read.check(args.command)?;
+        Ok(read)
+    }
+
+    fn check(&self, command: Option<Command>) -> Result<(), Failure> {
+        let (kernels, arches) = (self.kernels.len(), self.arches.len());
+        if arches > 1 && arches != kernels {
+            return refuse(
+                1,
+                format!(
+                    "-a: {arches} architectures for {kernels} kernels (expected one, or one for \
+                     each -k)"
+                ),
+            );
+        }
+        if self.all && kernels > 0 {
+            return refuse(2, "--all: cannot be combined with -k (expected one of them)");
+        }
+        if self.all && arches > 0 {
+            return refuse(3, "--all: cannot be combined with -a (expected -k RELEASE -a ARCH)");
+        }
+        if let Some(command) = command.filter(|command| command.is_kernel_hook()) {
+            self.check_one(command)?;
+        }
+        if command == Some(Command::Status) {
+            return Ok(());
+        }
+        if self.kernels.iter().any(|(kernel, _)| kernel.is_empty()) {
+            return refuse(16, "-k: empty value (expected RELEASE, as printed by uname -r)");
+        }
+        if self.arches.contains(&"") {
+            return refuse(16, "-a: empty value (expected ARCH, as printed by uname -m)");
+        }
+        Ok(())
+    }
+
+    /// Checks the kernels of a command that works for one: the running kernel if there is no `-k`,
+    /// except where a kernel's package calls.
+    ///
+    /// # Errors
+    /// [`Failure`]: 4 if there is not exactly one, 5 with `--all`.
+    pub fn check_one(&self, command: Command) -> Result<(), Failure> {
+        let name = command.name();
+        if self.all {
+            return refuse(5, format!("--all: cannot be used with {name} (expected -k RELEASE)"));
+        }
+        let default = usize::from(!command.is_kernel_hook());
+        match self.kernels.len().max(default) {
+            1 => Ok(()),
+            0 => refuse(4, format!("{name}: no kernel given (expected: dkms {name} -k RELEASE)")),
+            _ => refuse(4, format!("{name}: more than one kernel given (expected one -k)")),
+        }
+    }
+
+    /// Whether `-k` was given.
+    pub fn is_given(&self) -> bool {
+        !self.kernels.is_empty()
+    }
+
+    /// Whether `--all` was given.
+    pub fn all(&self) -> bool {
+        self.all
+    }
+
+    /// Pairs kernels with architectures by their order; a single architecture goes with every kernel.
+    ///
+    /// # Errors
+    /// [`Failure`] (1) for a name that is invalid.
+    pub fn targets(&self, here: &Here) -> Result<Vec<Target>, Failure> {
+        let running = [(here.kernel.as_str(), None)];
+        let kernels = if self.kernels.is_empty() { &running } else { self.kernels.as_slice() };
+        let mut targets = Vec::new();
+        for (index, (kernel, _)) in kernels.iter().enumerate() {
+            let bad = |option| move |why: BadName| Failure::new(1, format!("{option}: {why}"));
+            targets.push(Target {
+                kernel: kernel.parse().map_err(bad("-k"))?,
+                arch: match self.arch(index) {
+                    Some(arch) => arch.parse().map_err(bad("-a"))?,
+                    None => here.arch.clone(),
+                },
+            });
+        }
+        Ok(targets)
+    }
+
+    /// Returns the first of the [targets](Self::targets).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn target(&self, here: &Here) -> Result<Target, Failure> {
+        Ok(self.targets(here)?.swap_remove(0))
+    }
+
+    /// Returns the kernels of a command that knows `--all`.
+    ///
+    /// # Errors
+    /// As [`KernelArgs::targets`].
+    pub fn choice(&self, here: &Here) -> Result<KernelChoice, Failure> {
+        match self.all {
+            true => Ok(KernelChoice::All),
+            false => self.targets(here).map(KernelChoice::These),
+        }
+    }
+
+    /// Returns the filter of `status`, where all names are patterns.
+    pub fn filter(&self, module: &ModuleArg) -> Filter {
+        let pattern = |text: &str| (!text.is_empty()).then(|| Pattern::new(text));
+        let arch = |index| self.arch(index).and_then(pattern);
+        let mut kernels: Vec<KernelFilter> = self
+            .kernels
+            .iter()
+            .enumerate()
+            .map(|(index, (kernel, _))| KernelFilter { kernel: pattern(kernel), arch: arch(index) })
+            .collect();
+        if kernels.is_empty() && arch(0).is_some() {
+            kernels.push(KernelFilter { kernel: None, arch: arch(0) });
+        }
+        Filter {
+            module: module.module.as_deref().and_then(pattern),
+            version: module.version.as_deref().and_then(pattern),
+            kernels,
+        }
+    }
+
+    fn arch(&self, index: usize) -> Option<&'a str> {
+        self.arches.get(if self.arches.len() == 1 { 0 } else { index }).copied()
+    }
+}

@@ -1,0 +1,310 @@
+//! The options: their spelling, value and meaning. The parser, `--help`, completion and a test of
+//! the man page read this one table.
+
+use crate::args::commands::Command;
+use crate::args::commands::Command::{
+    Add, Autoinstall, Build, Cache, GenerateMok, Install, KernelPostinst, KernelPreinst,
+    KernelPrerm, Ldtarball, Match, Mktarball, Remove, Status, Unbuild, Uninstall,
+};
+
+/// One option.
+#[derive(Debug, Clone, Copy)]
+pub struct Opt {
+    /// Its meaning.
+    pub id: OptId,
+    /// Its name after two dashes; empty if it has only a letter.
+    pub long: &'static str,
+    /// Its letter after one dash.
+    pub short: Option<char>,
+    /// Whether its name may go on before the `=`: dkms compares some names by their beginning
+    /// only, and scripts write `--kernelversion`.
+    pub loose: bool,
+    /// The placeholder of its value; `None` if it takes none.
+    pub value: Option<&'static str>,
+    /// The commands that use it; empty if all do. Other commands accept and ignore it.
+    pub of: &'static [Command],
+    /// What it does, in one line; empty keeps it out of `--help`.
+    pub help: &'static str,
+}
+
+/// The meaning of an option; [`OPTIONS`] describes each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OptId {
+    Module,
+    Version,
+    Kernel,
+    Arch,
+    All,
+    Force,
+    ForceVersion,
+    Conf,
+    Config,
+    KernelSource,
+    Directive,
+    Jobs,
+    NoDepmod,
+    Modprobe,
+    Symlink,
+    Template,
+    Archive,
+    BinariesOnly,
+    SourceOnly,
+    RpmSafeUpgrade,
+    DkmsTree,
+    SourceTree,
+    InstallTree,
+    Root,
+    DryRun,
+    Json,
+    Pending,
+    Timings,
+    Verbose,
+    Quiet,
+    Debug,
+    Deprecated,
+    PrintVersion,
+    Help,
+}
+
+const ON_MODULE: &[Command] = &[Add, Build, Install, Uninstall, Unbuild, Remove, Mktarball];
+const NAMES_MODULE: &[Command] =
+    &[Add, Build, Install, Uninstall, Unbuild, Remove, Mktarball, Status, Match];
+const NAMES_VERSION: &[Command] =
+    &[Add, Build, Install, Uninstall, Unbuild, Remove, Mktarball, Status];
+const NAMES_KERNEL: &[Command] = &[
+    Add,
+    Build,
+    Install,
+    Uninstall,
+    Unbuild,
+    Remove,
+    Mktarball,
+    Status,
+    Autoinstall,
+    Match,
+    GenerateMok,
+    KernelPreinst,
+    KernelPostinst,
+    KernelPrerm,
+];
+const CAN_FORCE: &[Command] = &[Add, Build, Install, Ldtarball, Autoinstall, Match, KernelPostinst];
+const READS_CONF: &[Command] = &[Add, Build, Install, Autoinstall, Match, KernelPostinst];
+const BUILDS: &[Command] = &[Build, Install, Autoinstall, Match, KernelPostinst];
+const INSTALLS: &[Command] = &[Install, Autoinstall, Match, KernelPostinst];
+const RUNS_DEPMOD: &[Command] = &[
+    Install,
+    Uninstall,
+    Unbuild,
+    Remove,
+    Autoinstall,
+    Match,
+    KernelPreinst,
+    KernelPostinst,
+    KernelPrerm,
+];
+
+/// All options, in the order in which the parser tries them and `--help` lists them. A name that
+/// begins like a loose one stands before it: `--archive` is not `--arch`.
+pub const OPTIONS: &[Opt] = &[
+    opt(OptId::Module, "module", "the module, or MODULE/VERSION")
+        .short('m')
+        .loose()
+        .takes("MODULE")
+        .of(NAMES_MODULE),
+    opt(OptId::Version, "", "the module's version").short('v').takes("VERSION").of(NAMES_VERSION),
+    opt(OptId::Kernel, "kernelver", "the kernel release, or RELEASE/ARCH; repeatable")
+        .short('k')
+        .loose()
+        .takes("RELEASE")
+        .of(NAMES_KERNEL),
+    opt(OptId::Archive, "archive", "the archive to read or write")
+        .loose()
+        .takes("FILE")
+        .of(&[Mktarball, Ldtarball, Add, Build, Install]),
+    opt(OptId::Arch, "arch", "the architecture; repeatable, one for each kernel")
+        .short('a')
+        .loose()
+        .takes("ARCH")
+        .of(NAMES_KERNEL),
+    opt(OptId::All, "all", "every installed kernel that has headers").of(&[
+        Build,
+        Install,
+        Autoinstall,
+    ]),
+    opt(OptId::All, "all", "every kernel that the module is built for")
+        .of(&[Uninstall, Unbuild, Remove, Mktarball]),
+    opt(OptId::Force, "force", "redo finished work and override safety checks").of(CAN_FORCE),
+    opt(
+        OptId::ForceVersion,
+        "force-version-override",
+        "install over a newer version of the module",
+    )
+    .of(INSTALLS),
+    opt(OptId::Conf, "", "read this file instead of the module's dkms.conf")
+        .short('c')
+        .takes("FILE")
+        .of(ON_MODULE),
+    opt(OptId::Config, "config", "the kernel's configuration, if not in its headers")
+        .loose()
+        .takes("FILE")
+        .of(BUILDS),
+    opt(OptId::KernelSource, "kernelsourcedir", "the kernel's headers, if not in its directory")
+        .loose()
+        .takes("DIR")
+        .of(BUILDS),
+    opt(OptId::Directive, "directive", "override a dkms.conf directive; repeatable")
+        .loose()
+        .takes("NAME=VALUE")
+        .of(READS_CONF),
+    opt(OptId::Jobs, "", "the number of parallel jobs; 0 for one per processor")
+        .short('j')
+        .takes("NUMBER")
+        .of(BUILDS),
+    opt(OptId::NoDepmod, "no-depmod", "do not run depmod").of(RUNS_DEPMOD),
+    opt(
+        OptId::Modprobe,
+        "modprobe-on-install",
+        "load the modules that this machine has devices for",
+    )
+    .of(INSTALLS),
+    opt(OptId::Symlink, "symlink-modules", "install symbolic links instead of copies").of(INSTALLS),
+    opt(OptId::Template, "templatekernel", "the kernel whose modules are installed for the other")
+        .loose()
+        .takes("RELEASE")
+        .of(&[Match]),
+    opt(OptId::BinariesOnly, "binaries-only", "leave the source out").of(&[Mktarball]),
+    opt(OptId::SourceOnly, "source-only", "leave the builds out").of(&[Mktarball]),
+    opt(OptId::RpmSafeUpgrade, "rpm_safe_upgrade", "keep the module across its RPM's upgrade")
+        .of(&[Add, Install, Remove]),
+    opt(OptId::Json, "json", "print JSON").of(&[Status, Cache]),
+    opt(OptId::Pending, "pending", "only finish the pending work of interrupted runs")
+        .of(&[Autoinstall]),
+    opt(OptId::Timings, "timings", "write an HTML timeline of the run to this file")
+        .takes("FILE")
+        .of(BUILDS),
+    opt(OptId::DkmsTree, "dkmstree", "the dkms tree (default: /var/lib/dkms)").loose().takes("DIR"),
+    opt(OptId::SourceTree, "sourcetree", "the source tree (default: /usr/src)")
+        .loose()
+        .takes("DIR"),
+    opt(OptId::InstallTree, "installtree", "the directory of kernels (default: /lib/modules)")
+        .loose()
+        .takes("DIR"),
+    opt(OptId::Root, "root", "work on the system whose root directory is DIR").takes("DIR"),
+    opt(OptId::DryRun, "dry-run", "print what would be done and why, and do nothing"),
+    opt(OptId::Verbose, "verbose", "print the compilers' output and the steps as they begin"),
+    opt(OptId::Quiet, "quiet", "print nothing").short('q'),
+    opt(OptId::PrintVersion, "version", "print the version").short('V'),
+    opt(OptId::Help, "help", "print help; after a command, help for that command").short('h'),
+    opt(OptId::Debug, "debug", ""),
+    opt(OptId::Deprecated, "no-initrd", ""),
+    opt(OptId::Deprecated, "no-clean-kernel", ""),
+    opt(OptId::Deprecated, "no-prepare-kernel", ""),
+];
+
+const fn opt(id: OptId, long: &'static str, help: &'static str) -> Opt {
+    Opt { id, long, short: None, loose: false, value: None, of: &[], help }
+}
+
+impl Opt {
+    const fn short(self, letter: char) -> Self {
+        Self { short: Some(letter), ..self }
+    }
+
+    const fn loose(self) -> Self {
+        Self { loose: true, ..self }
+    }
+
+    const fn takes(self, value: &'static str) -> Self {
+        Self { value: Some(value), ..self }
+    }
+
+    /// Whether a command uses it.
+    #[must_use]
+    pub fn is_for(&self, command: Command) -> bool {
+        self.of.is_empty() || self.of.contains(&command)
+    }
+
+    const fn of(self, of: &'static [Command]) -> Self {
+        Self { of, ..self }
+    }
+
+    /// Returns the option that an argument is, and its value if that follows `=` in the same
+    /// argument. As in dkms, only long names take `=`: `-j4` and `-m=foo` are not options.
+    #[must_use]
+    pub fn from_argument(argument: &str) -> Option<(&'static Self, Option<&str>)> {
+        OPTIONS.iter().find_map(|opt| Some((opt, opt.spelled(argument)?)))
+    }
+
+    /// Returns what follows `=` in an argument, if the argument is this option.
+    fn spelled<'a>(&self, argument: &'a str) -> Option<Option<&'a str>> {
+        if let Some(name) = argument.strip_prefix("--") {
+            let (name, value) = match name.split_once('=') {
+                Some((name, value)) => (name, Some(value)),
+                None => (name, None),
+            };
+            let fits = if self.loose { name.starts_with(self.long) } else { name == self.long };
+            return (fits && !self.long.is_empty() && (self.value.is_some() || value.is_none()))
+                .then_some(value);
+        }
+        let letter = argument.strip_prefix('-')?;
+        self.short.is_some_and(|short| letter == short.to_string()).then_some(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::short("-m", OptId::Module, None)]
+    #[case::long("--module", OptId::Module, None)]
+    #[case::with_value("--module=foo", OptId::Module, Some("foo"))]
+    #[case::with_two_signs("--directive=A=b", OptId::Directive, Some("A=b"))]
+    #[case::empty("--module=", OptId::Module, Some(""))]
+    #[case::longer("--modules", OptId::Module, None)]
+    #[case::alias("--kernelversion=6.1", OptId::Kernel, Some("6.1"))]
+    #[case::not_a_kernel("--kernelsourcedir", OptId::KernelSource, None)]
+    #[case::archive_first("--archXYZ", OptId::Arch, None)]
+    #[case::archive("--archives", OptId::Archive, None)]
+    #[case::flag("--all", OptId::All, None)]
+    #[case::exact("--force-version-override", OptId::ForceVersion, None)]
+    #[case::modprobe("--modprobe-on-install", OptId::Modprobe, None)]
+    #[case::underscores("--rpm_safe_upgrade", OptId::RpmSafeUpgrade, None)]
+    #[case::ours("--root=/mnt", OptId::Root, Some("/mnt"))]
+    fn knows_every_spelling(
+        #[case] argument: &str,
+        #[case] id: OptId,
+        #[case] value: Option<&str>,
+    ) {
+        let found = Opt::from_argument(argument).map(|(opt, value)| (opt.id, value));
+        assert_eq!(found, Some((id, value)));
+    }
+
+    #[rstest]
+    #[case::joined("-j4")]
+    #[case::short_with_sign("-m=foo")]
+    #[case::flag_with_value("--all=yes")]
+    #[case::flag_that_goes_on("--alls")]
+    #[case::letters("-qV")]
+    #[case::dash("-")]
+    #[case::dashes("--")]
+    #[case::unknown("--frobnicate")]
+    fn knows_no_other(#[case] argument: &str) {
+        assert!(Opt::from_argument(argument).is_none());
+    }
+
+    #[test]
+    fn every_option_is_found_under_its_own_name() {
+        for opt in OPTIONS {
+            let long = format!("--{}", opt.long);
+            let short = opt.short.map(|letter| format!("-{letter}"));
+            let names = short.into_iter().chain((!opt.long.is_empty()).then_some(long));
+            for name in names {
+                let found = Opt::from_argument(&name).map(|(opt, _)| opt.id);
+                assert_eq!(found, Some(opt.id), "{name}");
+            }
+        }
+    }
+}

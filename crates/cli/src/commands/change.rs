@@ -1,0 +1,156 @@
+//! Carries out what changes the machine: the rights, the lock, the facts, the plan, the act.
+
+use dkms_engine::act;
+use dkms_engine::facts::{self, Facts, Scope};
+use dkms_engine::failure::Failure;
+use dkms_engine::machine::Machine;
+use dkms_engine::machine::lock::Lock;
+use dkms_engine::names::Arch;
+use dkms_engine::plan::{self, Plan, Request, Verb};
+use nix::unistd::{AccessFlags, access};
+
+use crate::args::machine::is_root;
+use crate::args::refusal::{NOT_ROOT, refuse};
+use crate::output::console::Console;
+use crate::output::progress::Progress;
+
+/// One command line that is carried out.
+#[derive(Debug)]
+pub struct Session<'a> {
+    /// The machine.
+    pub machine: Machine,
+    /// The output.
+    pub console: &'a Console,
+    /// Only print what would be done.
+    pub dry_run: bool,
+    /// `--force`
+    pub force: bool,
+}
+
+/// What a command asks of the engine.
+#[derive(Debug)]
+pub struct Operation {
+    /// What is asked for.
+    pub request: Request,
+    /// What the facts are needed for.
+    pub scope: Scope,
+    /// What the user must be allowed to do.
+    pub needs: Rights,
+    /// The exit code of any failure, in place of the failure's own (dkms-behaviour 9).
+    pub failure_code: Option<u8>,
+}
+
+/// What one has to be allowed (dkms-behaviour 1.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rights {
+    /// Writing below the dkms tree.
+    Write,
+    /// Being root.
+    Root,
+}
+
+impl Session<'_> {
+    /// Carries an operation out for an architecture (`None` means this machine's), and returns the
+    /// exit code.
+    pub fn run(&mut self, arch: Option<Arch>, operation: &Operation) -> u8 {
+        if self.machine.tools.stop.asked().is_some() {
+            return 0; // interrupted before
+        }
+        self.machine.arch = arch.unwrap_or_else(Arch::of_this_machine);
+        let mut progress = self.console.progress(&self.machine);
+        let done = operation.carry_out(&self.machine, self.dry_run, &mut progress);
+        done.unwrap_or_else(|failure| {
+            progress.error(&failure.to_string());
+            failure.code
+        })
+    }
+}
+
+impl Operation {
+    fn carry_out(
+        &self,
+        machine: &Machine,
+        dry_run: bool,
+        progress: &mut Progress<'_>,
+    ) -> Result<u8, Failure> {
+        if dry_run {
+            let (plan, _) = self.plan(machine)?;
+            progress.say(plan.to_string().trim_end());
+            return Ok(0);
+        }
+        if let Err(lacking) = self.needs.check(machine) {
+            return Err(self.refusal_before_rights(machine).unwrap_or(lacking));
+        }
+        let lock = take_lock(machine, progress)?;
+        let (plan, facts) = self.plan(machine)?;
+        let code = self.act(&plan, &facts, machine, progress);
+        drop(lock);
+        Ok(code)
+    }
+
+    /// What dkms complains about before it looks at rights: a broken module, or one that is to be
+    /// taken away and is not there. `add` looks at rights first.
+    fn refusal_before_rights(&self, machine: &Machine) -> Option<Failure> {
+        let refusal = self.plan(machine).err()?;
+        let first = matches!(self.request, Request::Command { verb, .. } if verb != Verb::Add)
+            && [3, 4].contains(&refusal.code);
+        first.then_some(refusal)
+    }
+
+    fn plan(&self, machine: &Machine) -> Result<(Plan, Facts), Failure> {
+        let facts = facts::read(machine, &self.scope);
+        Ok((plan::make(&self.request, &facts)?, facts))
+    }
+
+    fn act(
+        &self,
+        plan: &Plan,
+        facts: &Facts,
+        machine: &Machine,
+        progress: &mut Progress<'_>,
+    ) -> u8 {
+        progress.notes(plan);
+        if let Err(why) = machine.tools.stop.listen() {
+            progress.warn(&format!("cannot handle signals, Ctrl-C will not clean up: {why}"));
+        }
+        let report = act::carry_out(plan, facts, machine, progress);
+        progress.trouble(&report);
+        if let Some(interruption) = &report.interrupted {
+            progress.error(&interruption.to_string());
+            return interruption.exit_code();
+        }
+        match (report.exit_code(), self.failure_code) {
+            (0, _) => 0,
+            (_, Some(code)) | (code, None) => code,
+        }
+    }
+}
+
+/// Takes the lock, and says so if another run has it.
+///
+/// # Errors
+/// [`Failure`] (1) if it cannot be taken.
+pub fn take_lock(machine: &Machine, progress: &mut Progress<'_>) -> Result<Lock, Failure> {
+    Ok(Lock::take(&machine.trees, &machine.env, &mut |text| progress.say(text))?)
+}
+
+/// Checks that the dkms tree can be written to, before anything else is looked at.
+///
+/// # Errors
+/// [`Failure`] (dkms's 1) if not.
+pub fn check_writable(machine: &Machine) -> Result<(), Failure> {
+    Rights::Write.check(machine)
+}
+
+impl Rights {
+    fn check(self, machine: &Machine) -> Result<(), Failure> {
+        if self == Self::Root && !is_root(machine) {
+            return refuse(1, NOT_ROOT);
+        }
+        let there = machine.trees.dkms.ancestors().find(|dir| dir.exists());
+        if there.is_some_and(|dir| access(dir, AccessFlags::W_OK).is_ok()) {
+            return Ok(());
+        }
+        refuse(1, format!("{}: permission denied: run dkms as root", machine.trees.dkms.display()))
+    }
+}

@@ -1,0 +1,100 @@
+//! The commands, and which of them an intent is for.
+
+mod archive;
+mod cache;
+mod change;
+mod generate_mok;
+mod initramfs;
+mod kernel;
+mod module;
+mod rpm_upgrade;
+mod status;
+
+use dkms_engine::failure::Failure;
+use dkms_engine::machine::Machine;
+use dkms_initramfs::generator::Generator;
+
+use crate::args::intent::Intent;
+use crate::args::options::OptId;
+use crate::args::parsed::Args;
+use crate::output::console::Console;
+use change::Session;
+
+/// Carries out what a command line means, and returns the exit code.
+///
+/// # Errors
+/// [`Failure`] if the command as a whole is refused.
+pub fn run(
+    intent: Intent,
+    args: &Args,
+    machine: Machine,
+    console: &Console,
+) -> Result<u8, Failure> {
+    let (json, dry_run, force) =
+        (args.has(OptId::Json), args.has(OptId::DryRun), args.has(OptId::Force));
+    let finishes_images = matches!(intent, Intent::Autoinstall(_) | Intent::FinishPending);
+    let mut session = Session { machine, console, dry_run, force };
+    let machine = &mut session.machine;
+    let changes_modules = matches!(
+        intent,
+        Intent::Autoinstall(_)
+            | Intent::FinishPending
+            | Intent::Match { .. }
+            | Intent::Clear(..)
+            | Intent::Change(..)
+    );
+    // Images are made from the kernels of the machine only.
+    machine.images = changes_modules
+        && !dry_run
+        && args.install_tree.is_none()
+        && Generator::of(machine).is_some();
+    let code = match intent {
+        Intent::Status(filter) => return Ok(status::run(machine, &filter, json, console)),
+        Intent::Cache => return Ok(cache::list(machine, json, console)),
+        Intent::ClearCache => {
+            return cache::clear(machine, dry_run, &mut console.progress(machine));
+        }
+        Intent::Initramfs => {
+            return initramfs::run(machine, dry_run, &mut console.progress(machine));
+        }
+        Intent::GenerateMok(kernel) => {
+            return generate_mok::run(
+                machine,
+                kernel.as_ref(),
+                dry_run,
+                &mut console.progress(machine),
+            );
+        }
+        Intent::Pack(module, kernels, wrapping) => {
+            machine.options.module = Some(module.clone());
+            let packing = archive::pack(machine, &module, &kernels, &wrapping)?;
+            if dry_run {
+                console.print(&format!("would write an archive of {module}\n"));
+                return Ok(0);
+            }
+            let path = packing.write(machine)?;
+            console.print(&format!("Tarball location: {}\n", path.display()));
+            return Ok(0);
+        }
+        Intent::Autoinstall(target) => kernel::autoinstall(&mut session, target),
+        Intent::FinishPending => kernel::finish_pending(&mut session),
+        Intent::Match { template, target, module } => {
+            kernel::matching(&mut session, template, target, module)
+        }
+        Intent::Clear(target, all) => kernel::clear(&mut session, target, all),
+        Intent::Change(verb, subject, kernels) => {
+            let rpm_upgrade = args.has(OptId::RpmSafeUpgrade);
+            module::run(&mut session, verb, subject, &kernels, rpm_upgrade)?
+        }
+    };
+    let machine = &session.machine;
+    if !machine.images || machine.tools.stop.asked().is_some() {
+        return Ok(code);
+    }
+    match initramfs::afterwards(machine, finishes_images, &mut console.progress(machine)) {
+        Ok(images) if code == 0 => Ok(images),
+        Ok(_) => Ok(code),
+        Err(failure) if code == 0 => Err(failure),
+        Err(failure) => Err(Failure { code, ..failure }),
+    }
+}

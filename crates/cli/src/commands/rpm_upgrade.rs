@@ -1,0 +1,109 @@
+//! `--rpm_safe_upgrade`: rpm runs the scripts of the new package before those of the old one. If both
+//! contain the same module, the module that the new one added must survive the removal of the old one.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use dkms_engine::dkms_tree::TreeState;
+use dkms_engine::failure::Failure;
+use dkms_engine::machine::Machine;
+use dkms_engine::names::ModuleId;
+use dkms_engine::plan::Verb;
+use nix::unistd::{Uid, getppid};
+
+use crate::args::refusal::refuse;
+use crate::commands::change::check_writable;
+
+/// Notes a module that is about to be added. Returns true if a module that is about to be removed has
+/// to stay.
+///
+/// # Errors
+/// [`Failure`] (dkms's 1) if the dkms tree is not writable, or if the note cannot be written.
+pub fn keeps(machine: &Machine, verb: Verb, module: &ModuleId) -> Result<bool, Failure> {
+    let modules = TreeState::read(&machine.trees).modules;
+    let is_added = modules.iter().any(|added| added.id == *module && added.is_added());
+    match verb {
+        // As in dkms, even if it is added already.
+        Verb::Add => {}
+        Verb::Build | Verb::Install if !is_added => {}
+        Verb::Remove if is_added => {
+            check_writable(machine)?;
+            return Ok(take_note(machine, module));
+        }
+        Verb::Build | Verb::Install | Verb::Remove | Verb::Unbuild | Verb::Uninstall => {
+            return Ok(false);
+        }
+    }
+    check_writable(machine)?;
+    note(machine, module).map(|()| false)
+}
+
+/// Notes that the transaction of this process adds a module.
+fn note(machine: &Machine, module: &ModuleId) -> Result<(), Failure> {
+    let Some(transaction) = Transaction::of_this_process() else { return Ok(()) };
+    let dir = machine.temporary_dir();
+    let written = tempfile::Builder::new()
+        .prefix(&transaction.prefix())
+        .tempfile_in(&dir)
+        .and_then(|mut note| {
+            note.write_all(transaction.text(module).as_bytes())?;
+            note.keep().map_err(|error| error.error)
+        });
+    match written {
+        Ok(_) => Ok(()),
+        Err(why) => refuse(1, format!("cannot create a file in {}: {why}", dir.display())),
+    }
+}
+
+/// Returns true if the transaction of this process has added a module. Removes the note, which holds
+/// once.
+fn take_note(machine: &Machine, module: &ModuleId) -> bool {
+    let Some(transaction) = Transaction::of_this_process() else { return false };
+    let (prefix, text) = (transaction.prefix(), transaction.text(module));
+    let own: Option<PathBuf> = fs::read_dir(machine.temporary_dir())
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(prefix.as_bytes()))
+        // Every user may write there, so only own files count.
+        .filter(|entry| {
+            entry.metadata().is_ok_and(|it| it.is_file() && it.uid() == Uid::effective().as_raw())
+        })
+        .map(|entry| entry.path())
+        .find(|path| fs::read_to_string(path).is_ok_and(|noted| noted == text));
+    own.is_some_and(|note| fs::remove_file(note).is_ok())
+}
+
+/// The parent of the parent process: rpm, which starts a shell for each script.
+struct Transaction {
+    /// Its process ID.
+    pid: i32,
+    /// Its start time in clock ticks (proc_pid_stat(5)), because process IDs are reused.
+    start: String,
+}
+
+impl Transaction {
+    fn of_this_process() -> Option<Self> {
+        let pid: i32 = stat(getppid().as_raw())?.get(1)?.parse().ok()?;
+        Some(Self { pid, start: stat(pid)?.get(19)?.clone() })
+    }
+
+    /// Returns the beginning of the names of its notes.
+    fn prefix(&self) -> String {
+        format!("dkms_rpm_safe_upgrade_lock.{}.", self.pid)
+    }
+
+    fn text(&self, ModuleId { name, version }: &ModuleId) -> String {
+        format!("{name}-{version}\n{}\n", self.start)
+    }
+}
+
+/// Returns the fields of a process after its name: its state, its parent, and so on.
+fn stat(pid: i32) -> Option<Vec<String>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name is in parentheses, and may contain some.
+    let (_, rest) = text.rsplit_once(") ")?;
+    Some(rest.split_ascii_whitespace().map(str::to_owned).collect())
+}

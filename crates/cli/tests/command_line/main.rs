@@ -1,0 +1,10 @@
+//! The program as a user types it, on small roots where modules "compile" in milliseconds.
+
+#![expect(clippy::unwrap_used, reason = "all of this is tests")]
+
+mod bad_input;
+mod commands;
+mod kernels;
+mod overrides;
+mod setting;
+mod sources;
