@@ -1,4 +1,4 @@
-//! ConfRequest dkms.conf on behalf of one machine: which files, with which variables, in whose name.
+//! Evaluates the dkms.conf files of one machine for its kernels.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,6 +14,10 @@ use crate::os::bash::{BashError, BashReader};
 use crate::os::digest::Digest;
 use crate::os::parallel::on_all_cores_with;
 use crate::os::symlinks;
+
+/// The log target of warnings about deprecated directives. Hooks leave them out: only a module's
+/// author can act on them.
+pub const DEPRECATED: &str = "dkms_engine::deprecated";
 
 /// A second bash is worth its start for so many confs.
 const ENOUGH: usize = 2;
@@ -78,7 +82,7 @@ impl<'a> Confs<'a> {
         kernel: &Kernel,
     ) -> Result<(Values, Conf), Failure> {
         for (directive, file) in &heard.deprecated {
-            log::warn!("{directive} is deprecated: it is set in {}", file.display());
+            log::warn!(target: DEPRECATED, "{directive} is deprecated: it is set in {}", file.display());
         }
         let conf = self.understand(kernel, &heard.source, &heard.values)?;
         if conf.records.is_empty() {

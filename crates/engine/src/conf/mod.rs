@@ -22,6 +22,7 @@ use crate::os::bash::BashError;
 use exclusive::Restrictions;
 use pattern::found;
 
+pub use asking::DEPRECATED;
 pub(crate) use asking::{ConfRequest, Confs, EvaluatedConf, known_directives};
 pub use exclusive::Excluded;
 pub use values::Values;
