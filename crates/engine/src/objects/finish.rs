@@ -227,12 +227,13 @@ impl<'a> Workbench<'a> {
 
     /// The program and options for a kind of compression.
     fn compressor(&self, compression: Compression) -> Option<(&Path, &[String])> {
-        match compression {
-            Compression::None => None,
-            Compression::Gzip => Some((&self.tools.gzip, &self.options.gzip)),
-            Compression::Xz => Some((&self.tools.xz, &self.options.xz)),
-            Compression::Zstd => Some((&self.tools.zstd, &self.options.zstd)),
-        }
+        let options: &[String] = match compression {
+            Compression::None => &[],
+            Compression::Gzip => &self.options.gzip,
+            Compression::Xz => &self.options.xz,
+            Compression::Zstd => &self.options.zstd,
+        };
+        Some((compression.program(self.tools)?, options))
     }
 
     fn run(&self, tool: &Path, options: &[&str], file: &Path) -> Result<(), String> {

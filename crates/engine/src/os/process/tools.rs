@@ -27,7 +27,6 @@ pub struct Tools {
     pub unshare: PathBuf,
     pub mount: PathBuf,
     pub openssl: PathBuf,
-    pub modinfo: PathBuf,
     pub modprobe: PathBuf,
     pub systemctl: PathBuf,
     /// Ours, by its path on the machine that we run on.
@@ -57,7 +56,6 @@ impl Default for Tools {
             unshare: in_fixed_path("unshare"),
             mount: in_fixed_path("mount"),
             openssl: in_fixed_path("openssl"),
-            modinfo: in_fixed_path("modinfo"),
             modprobe: in_fixed_path("modprobe"),
             systemctl: in_fixed_path("systemctl"),
             compile_once: "/usr/lib/alpm-dkms/compile-once".into(),
