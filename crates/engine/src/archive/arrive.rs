@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::conf::{ConfRequest, Confs};
+use crate::conf::{ConfRequest, Confs, is_source};
 use crate::facts::{Import, ImportedBuild};
 use crate::failure::Failure;
 use crate::machine::{Kernel, Machine};
@@ -26,7 +26,7 @@ pub fn from_directory(
     dir: &Path,
     kernel: &KernelRelease,
 ) -> Result<Import, Failure> {
-    let real = dir.canonicalize().ok().filter(|real| real.join("dkms.conf").is_file());
+    let real = dir.canonicalize().ok().filter(|real| is_source(real));
     let Some(real) = real else {
         return Err(Failure::new(9, format!("{} has no dkms.conf", dir.display())));
     };
@@ -56,7 +56,7 @@ pub fn from_unpacked(
         return from_directory(machine, &source, kernel);
     }
     let Some(conf) =
-        [SOURCE, NO_SOURCE].map(|name| dir.join(name)).into_iter().find(|dir| has_conf(dir))
+        [SOURCE, NO_SOURCE].map(|name| dir.join(name)).into_iter().find(|dir| is_source(dir))
     else {
         let message =
             format!("this is no archive of dkms: there is no dkms.conf in {SOURCE} or {NO_SOURCE}");
@@ -123,8 +123,4 @@ fn first_conf(dir: &Path) -> Option<PathBuf> {
     let files = walkdir::WalkDir::new(dir).sort_by_file_name().into_iter().filter_map(Result::ok);
     let confs = files.filter(|file| file.file_name() == "dkms.conf" && file.file_type().is_file());
     confs.min_by_key(walkdir::DirEntry::depth)?.path().parent().map(Path::to_owned)
-}
-
-fn has_conf(dir: &Path) -> bool {
-    dir.join("dkms.conf").is_file()
 }

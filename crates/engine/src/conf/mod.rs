@@ -14,11 +14,10 @@ mod values;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-
 use crate::machine::KernelConfig;
 use crate::names::{Arch, KernelRelease, ModuleName};
 use crate::os::bash::BashError;
+use crate::os::paths;
 use exclusive::Restrictions;
 use pattern::found;
 
@@ -52,7 +51,7 @@ pub struct Conf {
 }
 
 /// One kernel object.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfObject {
     /// The name it is built by, without `.ko`; one path component.
     pub built_name: String,
@@ -69,7 +68,7 @@ pub struct ConfObject {
 }
 
 /// What builds a module.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MakeChoice {
     /// Nothing special: `make -C <headers> M=<build directory>`.
     Generic,
@@ -78,7 +77,7 @@ pub enum MakeChoice {
 }
 
 /// Whether a module wants to be built for new kernels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Autoinstall {
     /// Yes.
     Yes,
@@ -94,6 +93,11 @@ pub enum Autoinstall {
 pub struct BuildScripts {
     pub pre_build: Option<String>,
     pub post_build: Option<String>,
+}
+
+/// Returns true if a directory is the source of a module: it has a `dkms.conf`.
+pub(crate) fn is_source(dir: &Path) -> bool {
+    dir.join("dkms.conf").is_file()
 }
 
 impl Conf {
@@ -264,23 +268,12 @@ fn wrong_object_name(name: &str) -> Option<&'static str> {
     }
 }
 
-/// A directory that stays below the base it is put behind, without its dots: Debian's mstflint says
-/// `/kernel/../misc/`. Nothing if it leads out of that base, or cannot be a directory.
+/// A location without its dots: Debian's mstflint says `/kernel/../misc/`. `None` if it leads out of
+/// the base that it is put behind, or cannot be a directory.
 fn below(location: &str) -> Option<String> {
-    if location.contains(char::is_control) {
-        return None;
-    }
-    let mut steps = Vec::new();
-    for step in location.split('/') {
-        match step {
-            "" | "." => {}
-            ".." => {
-                steps.pop()?;
-            }
-            step => steps.push(step),
-        }
-    }
-    Some(steps.join("/"))
+    let within =
+        paths::within(Path::new(location)).filter(|_| !location.contains(char::is_control));
+    within?.into_os_string().into_string().ok()
 }
 
 fn yes_or_no(values: &Values, name: &str, problems: &mut Vec<String>) -> Option<bool> {

@@ -28,8 +28,7 @@ pub struct Inputs {
 }
 
 /// Why objects that exist are not what would be built now, or why there are none.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
     /// Nothing was built for this kernel yet.
     NotBuilt,
@@ -59,7 +58,7 @@ pub enum Reason {
     Compression,
     /// The objects for the kernel are signed with another key now.
     Signing,
-    /// RunOptions for.
+    /// The command line asks for it.
     RunOptions,
     /// Equal inputs were built before, and what came of them is in the cache: nothing is compiled.
     Cached,

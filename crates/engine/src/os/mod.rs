@@ -5,6 +5,7 @@ pub(crate) mod copy_tree;
 pub mod digest;
 pub mod durable;
 pub(crate) mod parallel;
+pub(crate) mod paths;
 pub mod process;
 pub mod symlinks;
 pub(crate) mod toml_file;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use crate::building::compilers::compilers;
 use crate::machine::Machine;
 use crate::os::durable::{self, FileError};
-use crate::os::process::{Environment, is_program};
+use crate::os::process::{Environment, is_program, quoted};
 
 /// Where launchers keep what is theirs, below `T/.cache`, unless their variables say otherwise: a
 /// hook's home is not everybody's, and what is in our tree goes when we go.
@@ -118,11 +118,6 @@ fn write_program(path: &Path, text: &str) -> Result<(), FileError> {
         return Ok(());
     }
     durable::write_program(path, text)
-}
-
-/// A word as a shell reads it back.
-fn quoted(word: &str) -> String {
-    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]

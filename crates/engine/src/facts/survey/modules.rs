@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
 
 use super::Survey;
+use crate::conf::is_source;
 use crate::dkms_tree::SourceState;
 use crate::dkms_tree::{Added, BuiltFor, TreeState};
 use crate::facts::{Built, Lack, ModuleFacts, Pair, SourceLink, SourcePlace};
@@ -71,7 +71,7 @@ impl Survey<'_> {
             return Some(Lack::Link);
         }
         let dir = self.machine.trees.source.join(id.source_dir());
-        (dir.is_dir() && !has_conf(&dir)).then_some(Lack::Conf)
+        (dir.is_dir() && !is_source(&dir)).then_some(Lack::Conf)
     }
 
     /// Counts the source of what comes as present: it will be.
@@ -101,11 +101,11 @@ impl Survey<'_> {
             }
             // A directory without dkms.conf is what its package left behind, not a source.
             SourceState::Link { .. }
-                if resolved.is_ok_and(|to| self.conf_is_given(id) || has_conf(&to)) =>
+                if resolved.is_ok_and(|to| self.conf_is_given(id) || is_source(&to)) =>
             {
                 (SourceLink::Source, SourcePlace::Present)
             }
-            SourceState::Link { .. } if has_conf(&kept) => {
+            SourceState::Link { .. } if is_source(&kept) => {
                 (SourceLink::Mendable, SourcePlace::Kept)
             }
             SourceState::Link { .. } => (SourceLink::Broken, SourcePlace::Missing),
@@ -144,7 +144,7 @@ pub fn source_dirs(trees: &Trees) -> (BTreeSet<String>, Vec<String>) {
     for entry in fs::read_dir(&trees.source).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let unfinished = name.as_encoded_bytes().starts_with(UNFINISHED.as_bytes());
-        if unfinished || !has_conf(&entry.path()) {
+        if unfinished || !is_source(&entry.path()) {
             continue;
         }
         match name.into_string() {
@@ -166,8 +166,4 @@ fn source_dir(machine: &Machine, id: &ModuleId) -> Option<String> {
     let below = target.strip_prefix(&tree).or_else(|_| target.strip_prefix(&machine.trees.source));
     let name = below.ok()?;
     (name.components().count() == 1).then(|| name.to_string_lossy().into_owned())
-}
-
-fn has_conf(dir: &Path) -> bool {
-    dir.join("dkms.conf").is_file()
 }

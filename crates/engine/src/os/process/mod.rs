@@ -4,6 +4,7 @@
 mod child;
 mod confinement;
 mod descendants;
+mod ended;
 mod environment;
 mod output;
 mod stop;
@@ -12,17 +13,17 @@ mod tests;
 mod tools;
 
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::io::{self, PipeWriter, Write};
 use std::os::fd::AsFd;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 
 pub use confinement::{Bond, Confinement};
+pub use ended::{Ended, How, RunError};
 pub use environment::Environment;
 pub(crate) use environment::is_program;
 pub use output::Output;
@@ -275,18 +276,18 @@ impl<'a> Program<'a> {
     /// The program with its arguments, as one could type it, cut where it gets long.
     fn command_line(&self) -> String {
         const LONG: usize = 400;
-        let quoted = |word: &OsStr| {
+        let shown = |word: &OsStr| {
             let word = word.to_string_lossy();
             let plain = |c: char| c.is_alphanumeric() || "-_./=:,+@%".contains(c);
             if !word.is_empty() && word.chars().all(plain) {
                 word.into_owned()
             } else {
-                format!("'{}'", word.replace('\'', r"'\''"))
+                quoted(&word)
             }
         };
         let words = std::iter::once(self.program.as_os_str());
         let words: Vec<_> = words.chain(self.args.iter().map(OsString::as_os_str)).collect();
-        let line = words.into_iter().map(quoted).collect::<Vec<_>>().join(" ");
+        let line = words.into_iter().map(shown).collect::<Vec<_>>().join(" ");
         match line.char_indices().nth(LONG) {
             Some((end, _)) => format!("{}…", &line[..end]),
             None => line,
@@ -327,95 +328,7 @@ impl Feed<'_> {
     }
 }
 
-/// How a program ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum How {
-    /// By itself, with this exit status.
-    Exited(i32),
-    /// By a signal with this number.
-    Killed(i32),
-    /// By us, because its time was over.
-    TimedOut,
-    /// By us, because we were asked to end.
-    Interrupted,
-}
-
-impl How {
-    fn of(status: ExitStatus) -> Self {
-        match (status.code(), status.signal()) {
-            (Some(code), _) => Self::Exited(code),
-            (None, signal) => Self::Killed(signal.unwrap_or_default()),
-        }
-    }
-}
-
-impl fmt::Display for How {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exited(code) => write!(f, "exit status {code}"),
-            Self::Killed(signal) => write!(f, "killed by signal {signal}"),
-            Self::TimedOut => f.write_str("out of time"),
-            Self::Interrupted => f.write_str("interrupted"),
-        }
-    }
-}
-
-/// A program that was run to its end.
-#[derive(Debug, Clone)]
-pub struct Ended {
-    /// How it ended.
-    pub how: How,
-    /// Its standard output, at most [`Output::KEPT`] bytes; empty unless captured.
-    pub output: Vec<u8>,
-    /// Its standard error, bounded in the same way.
-    pub errors: Vec<u8>,
-    /// How long it ran.
-    pub elapsed: Duration,
-}
-
-impl Ended {
-    /// Whether it ended by itself with status 0.
-    #[must_use]
-    pub fn success(&self) -> bool {
-        self.how == How::Exited(0)
-    }
-
-    /// The last lines of what it complained about, for an error message; may be empty.
-    #[must_use]
-    pub fn complaint(&self) -> String {
-        const LINES: usize = 5;
-        let said = if self.errors.trim_ascii().is_empty() { &self.output } else { &self.errors };
-        let said = String::from_utf8_lossy(said);
-        let lines: Vec<_> = said.lines().filter(|line| !line.trim().is_empty()).collect();
-        lines[lines.len().saturating_sub(LINES)..].join("\n")
-    }
-}
-
-/// A program that could not be run at all.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// There is no such program, or it is not executable.
-    #[error("cannot run `{line}`: there is no program {}; install the package it belongs to", program.display())]
-    NoProgram {
-        /// The command line.
-        line: String,
-        /// The program as it was named.
-        program: PathBuf,
-    },
-    /// The directory it should start in is not there.
-    #[error("cannot run `{line}`: there is no directory {}", dir.display())]
-    NoDirectory {
-        /// The command line.
-        line: String,
-        /// The directory.
-        dir: PathBuf,
-    },
-    /// The system refused to start it or to talk to it.
-    #[error("cannot run `{line}`: {source}")]
-    Io {
-        /// The command line.
-        line: String,
-        /// What the system said.
-        source: io::Error,
-    },
+/// A word as a shell reads it back.
+pub(crate) fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
