@@ -44,7 +44,7 @@ impl Failure {
 
     /// A failure of the machine, which the next run may not meet.
     #[must_use]
-    pub fn transient(code: u8, message: impl Into<String>) -> Self {
+    pub(crate) fn transient(code: u8, message: impl Into<String>) -> Self {
         Self { transient: true, ..Self::new(code, message) }
     }
 
@@ -96,4 +96,4 @@ impl From<&BashError> for Failure {
 }
 
 /// The hint for a full disk.
-pub const MAKE_ROOM: &str = "free some space, then run: dkms autoinstall";
+pub(crate) const MAKE_ROOM: &str = "free some space, then run: dkms autoinstall";

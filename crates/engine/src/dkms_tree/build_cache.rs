@@ -37,7 +37,7 @@ pub struct CacheKey(Digest);
 impl CacheKey {
     /// The key of what is built from `inputs`.
     #[must_use]
-    pub fn of(id: &ModuleId, arch: &Arch, inputs: &Inputs) -> Self {
+    pub(crate) fn of(id: &ModuleId, arch: &Arch, inputs: &Inputs) -> Self {
         let parts = [id.to_string(), arch.to_string(), inputs.fingerprint().to_string()];
         Self(Digest::of_bytes(parts.join("\0").as_bytes()))
     }
@@ -87,7 +87,7 @@ impl BuildCache {
 
     /// What can be found.
     #[must_use]
-    pub fn keys(&self) -> HashSet<CacheKey> {
+    pub(crate) fn keys(&self) -> HashSet<CacheKey> {
         let there = |key: &CacheKey| self.ticket_path(key).is_file();
         self.names().into_iter().filter(there).collect()
     }

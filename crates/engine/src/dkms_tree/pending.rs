@@ -67,7 +67,7 @@ pub enum PendingWork {
 impl PendingWork {
     /// The work that this one makes void: what is being installed now is not to be uninstalled.
     #[must_use]
-    pub fn opposite(&self) -> Option<Self> {
+    pub(crate) fn opposite(&self) -> Option<Self> {
         match self.clone() {
             Self::Install { module, kernel } => Some(Self::Uninstall { module, kernel }),
             Self::Uninstall { module, kernel } => Some(Self::Install { module, kernel }),

@@ -15,9 +15,9 @@ use crate::os::symlinks;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Workplace {
     /// Where the files are.
-    pub real: PathBuf,
+    pub(crate) real: PathBuf,
     /// Where the build's own programs find them.
-    pub seen: PathBuf,
+    pub(crate) seen: PathBuf,
 }
 
 impl Workplace {

@@ -19,7 +19,7 @@ use crate::os::walk::{self, Extent, Part, Stat, Walk, whole};
 /// it was last read: path, size, mtime, ctime, inode, device and mode. (pacman restores mtimes,
 /// and a reinstalled file may get its old inode back: only all of them together tell.)
 #[derive(Debug)]
-pub struct Fingerprints {
+pub(crate) struct Fingerprints {
     root: PathBuf,
     store: PathBuf,
     known: BTreeMap<String, Known>,
@@ -72,7 +72,7 @@ struct Tree {
 impl Fingerprints {
     /// Reads the digests of earlier runs. None are needed: without them, contents are read again.
     #[must_use]
-    pub fn open(trees: &Trees) -> Self {
+    pub(crate) fn open(trees: &Trees) -> Self {
         let store = trees.cache().join("digests.toml");
         let known = match fs::read_to_string(&store) {
             Ok(text) => toml::from_str(&text).unwrap_or_else(|error| {
@@ -96,14 +96,14 @@ impl Fingerprints {
     /// times as many files, and to ask for the size and times of each is most of what a hook with
     /// nothing to do has to do. Who edited a header in place has to say so by a command.
     #[must_use]
-    pub fn trusting_packages(self, trusts_packages: bool) -> Self {
+    pub(crate) fn trusting_packages(self, trusts_packages: bool) -> Self {
         Self { trusts_packages, ..self }
     }
 
     /// Walks, side by side, the headers of `kernels` and the `sources` that [`Self::kernel_identity`]
     /// and [`Self::source_tree`] are going to be asked about: nearly all of their time goes into
     /// asking for the size and times of some ten thousand files.
-    pub fn look_ahead(&mut self, kernels: &[&Kernel], sources: &[PathBuf]) {
+    pub(crate) fn look_ahead(&mut self, kernels: &[&Kernel], sources: &[PathBuf]) {
         let headers = kernels.iter().filter_map(|kernel| {
             let headers = kernel.headers.as_ref()?;
             self.header_tree(kernel, headers).ok()
@@ -121,7 +121,7 @@ impl Fingerprints {
     ///
     /// # Errors
     /// [`FileError`] if they cannot be written; the next run is slower then, nothing else.
-    pub fn save(&mut self) -> Result<(), FileError> {
+    pub(crate) fn save(&mut self) -> Result<(), FileError> {
         let before = self.known.len();
         self.known.retain(|path, _| Path::new(path).exists());
         if !self.changed && self.known.len() == before {
@@ -142,7 +142,7 @@ impl Fingerprints {
     ///
     /// # Errors
     /// [`FileError`] if it cannot be read.
-    pub fn file(&mut self, path: &Path) -> Result<Digest, FileError> {
+    pub(crate) fn file(&mut self, path: &Path) -> Result<Digest, FileError> {
         let meta = fs::metadata(path).map_err(FileError::when("read", path))?;
         let (signature, settled) = walk::signature_of_file(Stat::of(&meta));
         self.remembered(path, signature, settled, || Digest::of_file(path))
@@ -154,7 +154,7 @@ impl Fingerprints {
     ///
     /// # Errors
     /// [`FileError`] naming the entry that cannot be read.
-    pub fn source_tree(&mut self, dir: &Path) -> Result<Digest, FileError> {
+    pub(crate) fn source_tree(&mut self, dir: &Path) -> Result<Digest, FileError> {
         self.tree(&source_tree(dir))
     }
 
@@ -162,7 +162,7 @@ impl Fingerprints {
     ///
     /// # Errors
     /// [`FileError`] naming the entry that cannot be read. What is not there is no error.
-    pub fn kernel_identity(&mut self, kernel: &Kernel) -> Result<KernelIdentity, FileError> {
+    pub(crate) fn kernel_identity(&mut self, kernel: &Kernel) -> Result<KernelIdentity, FileError> {
         let mut identity = KernelIdentity {
             release: kernel.release.clone(),
             config: None,

@@ -29,8 +29,8 @@ pub struct Scope {
     pub shallow: bool,
     /// A module that comes from elsewhere.
     pub import: Option<Import>,
-    /// Whether headers in a kernel's own directory are taken to be a package's, see
-    /// [`Fingerprints::trusting_packages`].
+    /// Whether headers in a kernel's own directory are taken to be a package's, which replaces files
+    /// and never writes into them.
     pub trusts_packages: bool,
 }
 

@@ -44,7 +44,7 @@ impl Distribution {
     ///
     /// # Errors
     /// [`NoOsRelease`] if there is none, or it cannot be read.
-    pub fn read(trees: &Trees) -> Result<Self, NoOsRelease> {
+    pub(crate) fn read(trees: &Trees) -> Result<Self, NoOsRelease> {
         let files = ["etc/os-release", "usr/lib/os-release"];
         let mut files = files
             .iter()
@@ -58,14 +58,14 @@ impl Distribution {
 
     /// Returns true if its name begins with one of these, as dkms compares them.
     #[must_use]
-    pub fn is_any(&self, prefixes: &[&str]) -> bool {
+    pub(crate) fn is_any(&self, prefixes: &[&str]) -> bool {
         prefixes.iter().any(|prefix| self.name.starts_with(prefix))
     }
 
     /// Returns the place of built modules (dkms-behaviour 5.1). ADDON_MODULES_DIR, in `env` or in
     /// the file of the distribution, is above all tables.
     #[must_use]
-    pub fn placement(&self, env: &Environment) -> Placement {
+    pub(crate) fn placement(&self, env: &Environment) -> Placement {
         let set = env.get("ADDON_MODULES_DIR").map(|dir| dir.to_string_lossy());
         let set = set.and_then(|dir| below(&dir));
         match set.or_else(|| self.addon_dir.clone()) {
@@ -93,7 +93,7 @@ impl Placement {
     ///
     /// # Errors
     /// [`BadPlace`] if it is the conf that decides, and it names no directory below `L/K`.
-    pub fn directory(&self, wanted: &str) -> Result<PathBuf, BadPlace> {
+    pub(crate) fn directory(&self, wanted: &str) -> Result<PathBuf, BadPlace> {
         if let Self::Fixed(place) = self {
             return Ok(place.clone());
         }

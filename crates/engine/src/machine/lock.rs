@@ -9,7 +9,7 @@ use crate::os::process::Environment;
 
 /// Set for everything a run starts, so that a dkms.conf or a script that calls `dkms` is known to
 /// be part of the run that holds the lock, and does not wait for itself for ever.
-pub const WITHIN: &str = "ALPM_DKMS_WITHIN";
+pub(crate) const WITHIN: &str = "ALPM_DKMS_WITHIN";
 
 /// The right to change the trees, until it is dropped. The kernel takes it back from a killed
 /// process.

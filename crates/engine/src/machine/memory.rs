@@ -31,7 +31,7 @@ impl Memory {
     /// How many bytes can be used before the machine swaps, or before a control group that we are
     /// in is at its limit. `None` if nobody tells.
     #[must_use]
-    pub fn available(&self) -> Option<u64> {
+    pub(crate) fn available(&self) -> Option<u64> {
         let machine = fs::read_to_string(self.proc.join("meminfo")).ok();
         let machine = machine.and_then(|text| number(&text, "MemAvailable:"));
         let machine = machine.map(|kib| kib.saturating_mul(1024));
@@ -42,7 +42,7 @@ impl Memory {
 
     /// How many processes the kernel has killed for want of memory since it started.
     #[must_use]
-    pub fn kills(&self) -> u64 {
+    pub(crate) fn kills(&self) -> u64 {
         let text = fs::read_to_string(self.proc.join("vmstat")).unwrap_or_default();
         number(&text, "oom_kill").unwrap_or_default()
     }

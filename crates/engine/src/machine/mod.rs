@@ -29,7 +29,7 @@ pub use run_options::RunOptions;
 pub(crate) use running_kernel::running_release;
 pub use settings::{Framework, InitramfsMode, InitramfsSettings, Settings};
 pub use trees::Trees;
-pub use warnings::Warnings;
+pub(crate) use warnings::Warnings;
 
 /// How the names of variables start that set a directive each, `NAME=value` (dkms-behaviour 3.1).
 const DIRECTIVE: &str = "DKMS_DIRECTIVE";
@@ -46,7 +46,7 @@ pub struct Machine {
     /// The administrator's settings.
     pub settings: Settings,
     /// Its distribution.
-    pub distribution: Result<Distribution, NoOsRelease>,
+    pub(crate) distribution: Result<Distribution, NoOsRelease>,
     /// Where the machine tells how much memory there is.
     pub memory: Memory,
     /// What is built for.
@@ -56,9 +56,9 @@ pub struct Machine {
     /// What the command line asks for.
     pub options: RunOptions,
     /// What people should be told when the run is over.
-    pub warnings: Warnings,
+    pub(crate) warnings: Warnings,
     /// Who signs objects.
-    pub signers: Signers,
+    pub(crate) signers: Signers,
     /// Whether somebody looks after the images that hold modules: then it is noted for which
     /// kernels they changed.
     pub images: bool,

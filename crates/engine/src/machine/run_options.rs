@@ -32,7 +32,7 @@ pub struct RunOptions {
 impl RunOptions {
     /// The conf of a module whose source is in the directory `source`.
     #[must_use]
-    pub fn conf_of(&self, id: &ModuleId, source: &Path) -> PathBuf {
+    pub(crate) fn conf_of(&self, id: &ModuleId, source: &Path) -> PathBuf {
         let own = source.join("dkms.conf");
         let about = self.module.as_ref() == Some(id);
         self.conf.clone().filter(|_| about).unwrap_or(own)
@@ -40,7 +40,7 @@ impl RunOptions {
 
     /// Whether a conf says something else now than it says by itself.
     #[must_use]
-    pub fn changes_conf_of(&self, id: &ModuleId) -> bool {
+    pub(crate) fn changes_conf_of(&self, id: &ModuleId) -> bool {
         !self.directives.is_empty() || (self.conf.is_some() && self.module.as_ref() == Some(id))
     }
 

@@ -16,7 +16,7 @@ const DEADLINE: Duration = Duration::from_secs(600);
 
 /// How debug information is taken out of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Strip {
+pub(crate) enum Strip {
     /// Not at all (`STRIP=no`).
     No,
     /// By `strip -g`.
@@ -27,13 +27,13 @@ pub enum Strip {
 
 /// The options of the compressors, which framework.conf can change (dkms-behaviour 4.7).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CompressionOptions {
+pub(crate) struct CompressionOptions {
     /// `compress_gzip_opts`, split into words.
-    pub gzip: Vec<String>,
+    pub(crate) gzip: Vec<String>,
     /// `compress_xz_opts`.
-    pub xz: Vec<String>,
+    pub(crate) xz: Vec<String>,
     /// `compress_zstd_opts`.
-    pub zstd: Vec<String>,
+    pub(crate) zstd: Vec<String>,
 }
 
 impl Default for CompressionOptions {
@@ -50,21 +50,21 @@ impl Default for CompressionOptions {
 
 /// What finishing gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FinishedObject {
+pub(crate) struct FinishedObject {
     /// The object's file in the staging directory.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Its name, which tells how it is compressed: [`Compression::None`] where compressing
     /// failed, since a plain object works as well.
-    pub name: ObjectName,
+    pub(crate) name: ObjectName,
     /// What did not work, each a sentence.
-    pub notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
     /// Why it could not be signed, though it should be.
-    pub unsigned: Option<String>,
+    pub(crate) unsigned: Option<String>,
 }
 
 /// An object that has no stored form.
 #[derive(Debug, thiserror::Error)]
-pub enum FinishError {
+pub(crate) enum FinishError {
     /// A file could not be copied or read.
     #[error(transparent)]
     File(#[from] FileError),
@@ -80,13 +80,13 @@ pub enum FinishError {
 
 /// All that finishing needs.
 #[derive(Clone, Copy)]
-pub struct Workbench<'a> {
+pub(crate) struct Workbench<'a> {
     /// The programs to call.
-    pub tools: &'a Tools,
+    pub(crate) tools: &'a Tools,
     /// Their environment.
-    pub env: &'a Environment,
+    pub(crate) env: &'a Environment,
     /// How they compress.
-    pub options: &'a CompressionOptions,
+    pub(crate) options: &'a CompressionOptions,
     /// Who signs; nothing if nobody does.
     pub(crate) signer: Option<&'a Signer>,
 }
@@ -99,7 +99,7 @@ impl<'a> Workbench<'a> {
     ///
     /// # Errors
     /// [`FinishError::File`] if `built` is no regular file or cannot be copied.
-    pub fn finish(
+    pub(crate) fn finish(
         &self,
         built: &Path,
         staging: &Path,
@@ -129,7 +129,7 @@ impl<'a> Workbench<'a> {
     ///
     /// # Errors
     /// [`FinishError`] if it cannot be copied to `staging` or unpacked there.
-    pub fn refinish(
+    pub(crate) fn refinish(
         &self,
         stored: &Path,
         staging: &Path,

@@ -5,9 +5,9 @@ mod modinfo;
 mod object_name;
 mod signer;
 
-pub use finish::CompressionOptions;
+pub(crate) use finish::CompressionOptions;
 pub(crate) use finish::{FinishError, Strip, Workbench};
 pub(crate) use modinfo::{read_modinfo, read_stored_modinfo};
 pub use object_name::{Compression, ObjectName};
-pub use signer::Signers;
+pub(crate) use signer::Signers;
 pub(crate) use signer::{DEADLINE, Keys, Signer, SigningDecision};

@@ -18,19 +18,19 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// What an object says of itself in its `.modinfo` section, the text that `modinfo` prints.
 /// A field that is missing there is missing here.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ModInfo {
+pub(crate) struct ModInfo {
     /// The kernel and options it was compiled for; the kernel compares it before loading.
-    pub vermagic: Option<String>,
+    pub(crate) vermagic: Option<String>,
     /// The version its author gave it.
-    pub version: Option<String>,
+    pub(crate) version: Option<String>,
     /// A checksum of its sources, where the kernel is configured to make one.
-    pub srcversion: Option<String>,
+    pub(crate) srcversion: Option<String>,
 }
 
 impl ModInfo {
     /// The kernel release an object was compiled for: the first word of its vermagic.
     #[must_use]
-    pub fn vermagic_release(&self) -> Option<&str> {
+    pub(crate) fn vermagic_release(&self) -> Option<&str> {
         self.vermagic.as_deref()?.split_ascii_whitespace().next()
     }
 
@@ -55,7 +55,7 @@ impl ModInfo {
 
 /// A file that is no kernel object, or cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub enum BadObject {
+pub(crate) enum BadObject {
     /// The file itself cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
@@ -79,7 +79,7 @@ pub enum BadObject {
 ///
 /// # Errors
 /// [`BadObject`] for anything but a readable ELF file with a `.modinfo` section.
-pub fn read_modinfo(path: &Path) -> Result<ModInfo, BadObject> {
+pub(crate) fn read_modinfo(path: &Path) -> Result<ModInfo, BadObject> {
     let file = File::open(path).map_err(FileError::when("read", path))?;
     // Not the whole file: with debug information, nvidia's is hundreds of megabytes.
     parse_modinfo(&ReadCache::new(file), &path.display().to_string())

@@ -21,11 +21,11 @@ pub enum Compression {
 
 impl Compression {
     /// All that a kernel can have.
-    pub const ALL: [Self; 4] = [Self::None, Self::Gzip, Self::Xz, Self::Zstd];
+    pub(crate) const ALL: [Self; 4] = [Self::None, Self::Gzip, Self::Xz, Self::Zstd];
 
     /// The end of a file's name: `.ko.zst`.
     #[must_use]
-    pub fn suffix(self) -> &'static str {
+    pub(crate) fn suffix(self) -> &'static str {
         match self {
             Self::None => ".ko",
             Self::Gzip => ".ko.gz",

@@ -21,7 +21,7 @@ const TRAILER: usize = 12;
 
 /// The signer of each kernel's objects, decided once per run.
 #[derive(Debug, Default)]
-pub struct Signers(Mutex<BTreeMap<KernelRelease, Arc<SigningDecision>>>);
+pub(crate) struct Signers(Mutex<BTreeMap<KernelRelease, Arc<SigningDecision>>>);
 
 impl Signers {
     /// Returns what was decided for a kernel, or what `decide` says now. Other callers wait

@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 /// How the names of unfinished files start. The dot hides them from dkms's globs, and no name
 /// made with it ends in `.ko*`, which depmod would take for a module.
-pub const UNFINISHED: &str = ".tmp-";
+pub(crate) const UNFINISHED: &str = ".tmp-";
 
 /// A file that could not be read or changed: what was tried, where, and why it failed.
 #[derive(Debug, thiserror::Error)]
@@ -30,13 +30,13 @@ impl FileError {
     /// Whether there was no room left, on the disk or in the user's quota: the one failure that
     /// the next module will meet as well.
     #[must_use]
-    pub fn is_disk_full(&self) -> bool {
+    pub(crate) fn is_disk_full(&self) -> bool {
         matches!(self.source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
     }
 
     /// Whether the file was not there.
     #[must_use]
-    pub fn is_missing(&self) -> bool {
+    pub(crate) fn is_missing(&self) -> bool {
         self.source.kind() == ErrorKind::NotFound
     }
 }
@@ -63,7 +63,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
 ///
 /// # Errors
 /// As [`write()`].
-pub fn write_program(path: &Path, text: &str) -> Result<(), FileError> {
+pub(crate) fn write_program(path: &Path, text: &str) -> Result<(), FileError> {
     write_with_mode(path, text.as_bytes(), 0o755)
 }
 
@@ -83,7 +83,7 @@ fn write_with_mode(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError
 ///
 /// # Errors
 /// [`FileError`]; `path` is then as it was, and nothing is left beside it.
-pub fn replace_link(path: &Path, target: &Path) -> Result<(), FileError> {
+pub(crate) fn replace_link(path: &Path, target: &Path) -> Result<(), FileError> {
     let failed = || FileError::when("link", path);
     let unfinished = tempfile::Builder::new()
         .prefix(UNFINISHED)
@@ -97,7 +97,7 @@ pub fn replace_link(path: &Path, target: &Path) -> Result<(), FileError> {
 ///
 /// # Errors
 /// [`FileError`] if the directory cannot be opened or the disk refuses.
-pub fn sync_dir(path: &Path) -> Result<(), FileError> {
+pub(crate) fn sync_dir(path: &Path) -> Result<(), FileError> {
     let synced = File::open(path).and_then(|dir| dir.sync_all());
     match synced {
         // Some network and FUSE filesystems have no fsync for directories; nothing can be done.
@@ -141,7 +141,7 @@ pub fn remove_tree(path: &Path) -> Result<bool, FileError> {
 ///
 /// # Errors
 /// [`FileError`] if `dir` is not below `stop`, or if an empty directory cannot be removed.
-pub fn remove_empty_dirs_up_to(dir: &Path, stop: &Path) -> Result<(), FileError> {
+pub(crate) fn remove_empty_dirs_up_to(dir: &Path, stop: &Path) -> Result<(), FileError> {
     let below = dir.strip_prefix(stop).ok().filter(|path| {
         path.components().all(|component| matches!(component, Component::Normal(_)))
     });
@@ -170,7 +170,7 @@ pub fn remove_empty_dirs_up_to(dir: &Path, stop: &Path) -> Result<(), FileError>
 ///
 /// # Errors
 /// [`FileError`] if `dir` cannot be listed or an entry cannot be removed. A missing `dir` is fine.
-pub fn remove_unfinished(dir: &Path) -> Result<(), FileError> {
+pub(crate) fn remove_unfinished(dir: &Path) -> Result<(), FileError> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         other => other.map_err(FileError::when("list", dir))?,

@@ -51,7 +51,7 @@ pub fn resolve(root: &Path, path: &Path) -> io::Result<PathBuf> {
 /// Whether `path`, which lies below `root`, is a directory or a link that leads to one, see
 /// [`resolve`].
 #[must_use]
-pub fn leads_to_dir(root: &Path, path: &Path) -> bool {
+pub(crate) fn leads_to_dir(root: &Path, path: &Path) -> bool {
     if root == Path::new("/") {
         // There the system follows links just so, in one go.
         return path.is_dir();
@@ -62,7 +62,7 @@ pub fn leads_to_dir(root: &Path, path: &Path) -> bool {
 /// What a link must say to name `path` on the machine under `root`: `/usr/src/zfs-2.4` for
 /// `ROOT/usr/src/zfs-2.4`. Paths outside of `root` stay as they are.
 #[must_use]
-pub fn text_for(root: &Path, path: &Path) -> PathBuf {
+pub(crate) fn text_for(root: &Path, path: &Path) -> PathBuf {
     match path.strip_prefix(root) {
         Ok(below) => Path::new("/").join(below),
         Err(_) => path.to_owned(),

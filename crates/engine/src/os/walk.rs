@@ -39,11 +39,11 @@ const FILES_PER_THREAD: usize = 30;
 #[derive(Debug, Clone)]
 pub(crate) struct Part {
     /// What stands for it in the names.
-    pub label: PathBuf,
+    pub(crate) label: PathBuf,
     /// Where it is. It may be a link; links inside are not followed.
-    pub dir: PathBuf,
+    pub(crate) dir: PathBuf,
     /// How much of it counts.
-    pub extent: Extent,
+    pub(crate) extent: Extent,
 }
 
 /// How much of a directory counts.
@@ -397,7 +397,7 @@ impl Digest {
     ///
     /// # Errors
     /// [`FileError`] naming the entry that cannot be read.
-    pub fn of_tree(dir: &Path) -> Result<Self, FileError> {
+    pub(crate) fn of_tree(dir: &Path) -> Result<Self, FileError> {
         Walk::over(&whole(dir))?.digest()
     }
 }

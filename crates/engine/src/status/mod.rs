@@ -46,30 +46,30 @@ pub enum Line {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Version {
     /// The module.
-    pub module: ModuleName,
+    pub(crate) module: ModuleName,
     /// Its version.
-    pub version: ModuleVersion,
+    pub(crate) version: ModuleVersion,
 }
 
 /// A module version, built for a kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ForKernel {
     /// The module.
-    pub module: ModuleName,
+    pub(crate) module: ModuleName,
     /// Its version.
-    pub version: ModuleVersion,
+    pub(crate) version: ModuleVersion,
     /// The kernel.
-    pub kernel: KernelRelease,
+    pub(crate) kernel: KernelRelease,
     /// Its architecture.
-    pub arch: Arch,
+    pub(crate) arch: Arch,
     /// What is not as usual.
-    pub remarks: Vec<Remark>,
+    pub(crate) remarks: Vec<Remark>,
 }
 
 /// Something about a built module that a person should know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Remark {
+pub(crate) enum Remark {
     /// dkms moved an object of the kernel's own away for it.
     OriginalModulesExist,
     /// An object is not in the dkms tree any more.

@@ -37,7 +37,7 @@ pub struct Settings {
     /// What is done about images that hold modules.
     pub initramfs: InitramfsSettings,
     /// What is wrong with the files, for a person to read.
-    pub problems: Vec<String>,
+    pub(crate) problems: Vec<String>,
     jobs: Option<NonZeroUsize>,
     build_timeout: Duration,
     memory_per_job: u64,
@@ -72,7 +72,7 @@ impl Settings {
     /// Settings are never a reason to leave a kernel without its modules: what is wrong with a
     /// file becomes one of the [problems](Self::problems), and the defaults hold in its place.
     #[must_use]
-    pub fn read(trees: &Trees, tools: &Tools, env: &Environment) -> Self {
+    pub(crate) fn read(trees: &Trees, tools: &Tools, env: &Environment) -> Self {
         let mut problems = Vec::new();
         let own = OwnSettings::read(&trees.etc.join("alpm-dkms.toml"), &mut problems);
         let conf_timeout = own.conf.timeout.map_or(PATIENCE, seconds);
@@ -102,7 +102,7 @@ impl Settings {
 
     /// How many jobs all builds together run at once.
     #[must_use]
-    pub fn jobs(&self) -> usize {
+    pub(crate) fn jobs(&self) -> usize {
         let processors = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
         self.jobs.map_or_else(processors, NonZeroUsize::get)
     }
@@ -114,19 +114,19 @@ impl Settings {
 
     /// How long one module may build.
     #[must_use]
-    pub fn build_timeout(&self) -> Duration {
+    pub(crate) fn build_timeout(&self) -> Duration {
         self.build_timeout
     }
 
     /// How many bytes of memory one job is expected to take; 0 for no bound.
     #[must_use]
-    pub fn memory_per_job(&self) -> u64 {
+    pub(crate) fn memory_per_job(&self) -> u64 {
         self.memory_per_job
     }
 
     /// The file that gets a page with the times of each run that builds.
     #[must_use]
-    pub fn timings(&self) -> Option<&Path> {
+    pub(crate) fn timings(&self) -> Option<&Path> {
         self.timings.as_deref()
     }
 
@@ -137,20 +137,20 @@ impl Settings {
 
     /// How long one conf may be evaluated.
     #[must_use]
-    pub fn conf_timeout(&self) -> Duration {
+    pub(crate) fn conf_timeout(&self) -> Duration {
         self.conf_timeout
     }
 
     /// The program with its arguments that is put before every compiler; nothing if there is none.
     #[must_use]
-    pub fn launcher(&self) -> &[String] {
+    pub(crate) fn launcher(&self) -> &[String] {
         &self.launcher
     }
 
     /// Whether compilers are asked once for all modules what the kernel alone decides. Never
     /// through a launcher: that may have an answer of its own.
     #[must_use]
-    pub fn compile_once(&self) -> bool {
+    pub(crate) fn compile_once(&self) -> bool {
         self.compile_once && self.launcher.is_empty()
     }
 
@@ -162,13 +162,13 @@ impl Settings {
 
     /// How objects are compressed.
     #[must_use]
-    pub fn compression_options(&self) -> CompressionOptions {
+    pub(crate) fn compression_options(&self) -> CompressionOptions {
         self.framework.compression.clone()
     }
 
     /// A file whose exported variables builds get.
     #[must_use]
-    pub fn build_environment(&self) -> Option<PathBuf> {
+    pub(crate) fn build_environment(&self) -> Option<PathBuf> {
         self.framework.build_environment.clone()
     }
 

@@ -36,9 +36,9 @@ pub enum Bond {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Shown {
     /// The directory.
-    pub real: PathBuf,
+    pub(crate) real: PathBuf,
     /// Where the child finds it.
-    pub at: PathBuf,
+    pub(crate) at: PathBuf,
 }
 
 impl Shown {

@@ -45,7 +45,7 @@ impl fmt::Display for How {
 pub struct Ended {
     /// How it ended.
     pub how: How,
-    /// Its standard output, at most [`Output::KEPT`] bytes; empty unless captured.
+    /// Its standard output, at most 1 MiB; empty unless captured.
     pub output: Vec<u8>,
     /// Its standard error, bounded in the same way.
     pub errors: Vec<u8>,

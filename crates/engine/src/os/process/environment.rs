@@ -45,7 +45,7 @@ impl Environment {
 
     /// The same with one variable absent.
     #[must_use]
-    pub fn without(mut self, name: impl AsRef<OsStr>) -> Self {
+    pub(crate) fn without(mut self, name: impl AsRef<OsStr>) -> Self {
         self.0.remove(name.as_ref());
         self
     }
@@ -61,18 +61,18 @@ impl Environment {
 
     /// The value of one variable.
     #[must_use]
-    pub fn get(&self, name: impl AsRef<OsStr>) -> Option<&OsStr> {
+    pub(crate) fn get(&self, name: impl AsRef<OsStr>) -> Option<&OsStr> {
         self.0.get(name.as_ref()).map(OsString::as_os_str)
     }
 
     /// Every variable with its value, by name.
-    pub fn iter(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
         self.0.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()))
     }
 
     /// The program of that name which a child with this environment would start.
     #[must_use]
-    pub fn find(&self, name: impl AsRef<Path>) -> Option<PathBuf> {
+    pub(crate) fn find(&self, name: impl AsRef<Path>) -> Option<PathBuf> {
         let dirs = std::env::split_paths(self.search_path());
         dirs.map(|dir| dir.join(&name)).find(|path| is_program(path))
     }

@@ -125,7 +125,7 @@ impl<'a> Program<'a> {
     /// Lets a make below join this jobserver: through MAKEFLAGS and two inherited descriptors.
     /// Whatever MAKEFLAGS the environment holds is replaced.
     #[must_use]
-    pub fn jobserver(mut self, client: &'a jobserver::Client) -> Self {
+    pub(crate) fn jobserver(mut self, client: &'a jobserver::Client) -> Self {
         self.jobserver = Some(client);
         self
     }
