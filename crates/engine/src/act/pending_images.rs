@@ -3,15 +3,14 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::Run;
+use super::installer::Installer;
 use crate::dkms_tree::{BuiltObject, PendingWork, PlacedObject};
-use crate::installing::place;
-use crate::machine::Machine;
+use crate::installing::BuiltModule;
 use crate::names::{KernelRelease, ModuleId};
 use crate::objects::ObjectName;
 use crate::os::durable::FileError;
 
-impl Run<'_> {
+impl Installer<'_> {
     /// Notes that these objects of a kernel change: its images may hold them.
     pub(super) fn note_images(
         &self,
@@ -50,19 +49,17 @@ impl Run<'_> {
     }
 }
 
-/// The names of the objects that differ once these of a module are placed, in the place of the
-/// version that it `replaces`. None if the same ones stand there already.
+/// The names of the objects that differ once these are placed, where `old` is replaced. None if the
+/// same ones stand there already.
 pub(super) fn of_install(
-    machine: &Machine,
-    kernel: &KernelRelease,
-    module: &ModuleId,
-    replaces: Option<&ModuleId>,
+    new: &BuiltModule<'_>,
+    old: Option<&BuiltModule<'_>>,
     objects: &[BuiltObject],
 ) -> BTreeSet<String> {
-    let dir = machine.trees.kernel(kernel);
-    let versions = std::iter::once(module).chain(replaces);
-    let before: Vec<PlacedObject> = versions
-        .flat_map(|version| place::placed(machine, version, kernel))
+    let dir = new.machine.trees.kernel(new.kernel);
+    let before: Vec<PlacedObject> = std::iter::once(new)
+        .chain(old)
+        .flat_map(BuiltModule::placed)
         .filter(|placed| dir.join(&placed.path).exists())
         .collect();
     let after: Vec<PlacedObject> = objects.iter().map(BuiltObject::in_place).collect();
@@ -72,12 +69,8 @@ pub(super) fn of_install(
 }
 
 /// The names of the objects that go when a module is uninstalled.
-pub(super) fn of_uninstall(
-    machine: &Machine,
-    kernel: &KernelRelease,
-    module: &ModuleId,
-) -> BTreeSet<String> {
-    place::placed(machine, module, kernel).iter().filter_map(name).collect()
+pub(super) fn of_uninstall(built: &BuiltModule<'_>) -> BTreeSet<String> {
+    built.placed().iter().filter_map(name).collect()
 }
 
 fn name(placed: &PlacedObject) -> Option<String> {

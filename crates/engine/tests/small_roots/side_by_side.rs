@@ -28,6 +28,29 @@ fn modules_are_built_side_by_side() {
     assert!(machine.installed(K1, "foo.ko") && machine.installed(K1, "bar.ko"));
 }
 
+#[test]
+fn a_slow_installation_keeps_no_build_waiting() {
+    let mut machine = TestMachine::with_kernel(K1);
+    for module in ["a", "b", "c"] {
+        machine.root.source(module, "1.0").conf_line("PRE_BUILD=while-building.sh");
+        build_script(&machine, module, "touch $ROOT/$module");
+    }
+    // a is built first; its script ends as soon as both others are being built.
+    let conf = machine.root.read("usr/src/a-1.0/dkms.conf") + "POST_INSTALL=slow.sh\n";
+    fs::write(machine.root.at("usr/src/a-1.0/dkms.conf"), conf).unwrap();
+    let script = machine.root.at("usr/src/a-1.0/slow.sh");
+    let text = format!(
+        "#!/bin/bash\ncd {}\nfor i in {{1..200}}; do [[ -e b && -e c ]] && {{ touch both; exit; }}; sleep 0.05; done\n",
+        machine.root.path().display()
+    );
+    fs::write(&script, text).unwrap();
+    executable(&script);
+    machine.jobs = Some(1);
+    clean(&machine.sync(&[], &[K1]));
+    assert!(machine.root.exists("both"), "b and c were built while a was being installed");
+    assert!(["a.ko", "b.ko", "c.ko"].iter().all(|object| machine.installed(K1, object)));
+}
+
 #[rstest]
 #[case::in_places_of_their_own(false)]
 #[case::without_privileges(true)]
