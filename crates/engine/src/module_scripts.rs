@@ -136,7 +136,7 @@ pub(crate) fn environment(machine: &Machine, id: &ModuleId, kernel: &KernelRelea
     let asked = known_directives(&machine.options);
     asked
         .fold(machine.env.clone(), |env, (name, text)| env.with(name, text))
-        .with(crate::machine::lock::WITHIN, "1")
+        .with(crate::machine::WITHIN_RUN, "1")
         .with("module", id.name.as_str())
         .with("module_version", id.version.as_str())
         .with("kernelver", kernel.as_str())

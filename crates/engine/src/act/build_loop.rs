@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::Run;
 use super::retry::Retry;
 use crate::act::workers::{self, WorkerEvent, Workers};
-use crate::building::compilers::{compile_once, launcher};
+use crate::building::{compile_once, launcher};
 use crate::dkms_tree::BuildCache;
 use crate::failure::Failure;
 use crate::machine::Gate;

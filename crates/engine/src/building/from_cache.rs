@@ -2,8 +2,7 @@
 //! is new.
 
 use super::Build;
-use crate::dkms_tree::staging::{STAGING, remove_staging};
-use crate::dkms_tree::{BuildCache, CacheKey, publish};
+use crate::dkms_tree::{BuildCache, CacheKey, STAGING, publish, remove_staging};
 use crate::facts::Facts;
 use crate::failure::Failure;
 use crate::os::durable;
@@ -31,7 +30,7 @@ impl Build<'_> {
             let _ = std::fs::remove_dir(&parent);
             return Ok(false);
         }
-        publish::publish(&staging, &built)?;
+        publish(&staging, &built)?;
         self.keep_source()?;
         Ok(true)
     }

@@ -31,7 +31,7 @@ impl Build<'_> {
         config: Option<&KernelConfig>,
         keeps_symbols: bool,
     ) -> Result<Environment, Failure> {
-        let programs = path_programs::directory(self.machine)?;
+        let programs = path_programs(self.machine)?;
         let mut env = module_scripts::environment(self.machine, self.id, &self.kernel.release)
             .first_in_path(&programs);
         if let Some(compiler) = self.kernel_variables(&env) {

@@ -1,7 +1,7 @@
 //! Compiling one module for one kernel, into a directory that becomes `T/M/V/K/A` when all is well.
 
-pub(crate) mod compilers;
-pub(crate) mod diagnose;
+mod compilers;
+mod diagnose;
 mod from_cache;
 mod make;
 mod make_log;
@@ -16,9 +16,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::conf::{Conf, Confs, Excluded, Values};
-use crate::dkms_tree::staging::{STAGING, remove_staging};
 use crate::dkms_tree::{
-    FORMAT, Inputs, KnownFailure, Record, TreeState, Workplace, forget_failure,
+    FORMAT, Inputs, KnownFailure, Record, STAGING, TreeState, Workplace, forget_failure,
+    remove_staging,
 };
 use crate::facts::{Facts, SourceLink};
 use crate::failure::{Failure, MAKE_ROOM};
@@ -31,6 +31,7 @@ use crate::os::process::{Environment, Output};
 use crate::report::Phase;
 use crate::version;
 
+pub(crate) use compilers::{compile_once, launcher};
 pub(crate) use make_log::{MakeLog, StepError};
 pub(crate) use source::keep;
 

@@ -7,11 +7,9 @@ use std::time::Instant;
 
 use super::source::copy_file;
 use super::{Build, Prepared};
-use crate::dkms_tree::BuiltObject;
-use crate::dkms_tree::FILE_NAME;
+use crate::dkms_tree::{BuiltObject, FILE_NAME};
 use crate::failure::Failure;
-use crate::objects::read_modinfo;
-use crate::objects::{FinishError, Strip, Workbench};
+use crate::objects::{FinishError, Strip, Workbench, read_modinfo};
 use crate::os::digest::Digest;
 use crate::os::durable::{self, FileError};
 use crate::report::Phase;

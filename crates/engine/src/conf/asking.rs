@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use super::question::{ConfAnswer, ConfContext, reader};
 use super::{Conf, Excluded, Values, directives};
 use crate::failure::Failure;
-use crate::machine::{Kernel, Machine, RunOptions, lock, path_programs};
+use crate::machine::{Kernel, Machine, RunOptions, WITHIN_RUN, path_programs};
 use crate::names::ModuleId;
 use crate::os::bash::{BashError, BashReader};
 use crate::os::digest::Digest;
@@ -148,9 +148,9 @@ impl<'a> Confs<'a> {
 
     fn reader(&self) -> BashReader {
         let machine = self.machine;
-        let programs = self.programs.get_or_init(|| path_programs::directory(machine).ok());
+        let programs = self.programs.get_or_init(|| path_programs(machine).ok());
         // A conf that calls dkms is part of this run.
-        let env = machine.env.clone().with(lock::WITHIN, "1");
+        let env = machine.env.clone().with(WITHIN_RUN, "1");
         let mut reader = reader(machine.tools.clone(), env, programs.as_deref());
         reader.patience = machine.settings.conf_timeout();
         reader

@@ -9,7 +9,7 @@ use crate::os::process::Environment;
 
 /// Set for everything a run starts, so that a dkms.conf or a script that calls `dkms` is known to
 /// be part of the run that holds the lock, and does not wait for itself for ever.
-pub(crate) const WITHIN: &str = "ALPM_DKMS_WITHIN";
+pub(crate) const WITHIN_RUN: &str = "ALPM_DKMS_WITHIN_RUN";
 
 /// The right to change the trees, until it is dropped. The kernel takes it back from a killed
 /// process.
@@ -31,7 +31,7 @@ impl Lock {
         env: &Environment,
         says: &mut dyn FnMut(&str),
     ) -> Result<Self, FileError> {
-        if env.get(WITHIN).is_some() {
+        if env.get(WITHIN_RUN).is_some() {
             return Ok(Self { _file: None });
         }
         durable::create_dirs(&trees.dkms)?;
@@ -94,7 +94,7 @@ mod tests {
         let trees = Trees::under(dir.path());
         let env = Environment::fixed();
         let _outer = Lock::take(&trees, &env, &mut |_| {}).unwrap();
-        let inner = env.with(WITHIN, "1");
+        let inner = env.with(WITHIN_RUN, "1");
         Lock::take(&trees, &inner, &mut |_| panic!("it waited")).unwrap();
     }
 }

@@ -3,9 +3,9 @@
 mod distribution;
 mod kernel_cache;
 mod kernels;
-pub mod lock;
+mod lock;
 mod memory;
-pub(crate) mod path_programs;
+mod path_programs;
 mod run_options;
 mod running_kernel;
 mod settings;
@@ -23,8 +23,11 @@ use kernel_cache::KernelCache;
 
 pub use distribution::{BadPlace, Distribution, NoOsRelease, Placement};
 pub use kernels::{Kernel, KernelConfig, Kernels};
+pub use lock::Lock;
+pub(crate) use lock::WITHIN_RUN;
 pub(crate) use memory::Gate;
 pub use memory::Memory;
+pub(crate) use path_programs::path_programs;
 pub use run_options::RunOptions;
 pub(crate) use running_kernel::running_release;
 pub use settings::{Framework, InitramfsMode, InitramfsSettings, Settings};

@@ -19,7 +19,7 @@ const PROGRAMS: [(&str, &str); 2] =
 ///
 /// # Errors
 /// [`FileError`] if it cannot be made.
-pub(crate) fn directory(machine: &Machine) -> Result<PathBuf, FileError> {
+pub(crate) fn path_programs(machine: &Machine) -> Result<PathBuf, FileError> {
     let dir = machine.trees.build_programs();
     for (name, text) in PROGRAMS {
         let program = dir.join(name);
@@ -51,7 +51,7 @@ mod tests {
 
     fn env(root: &TestRoot) -> Environment {
         let machine = Machine::for_hook(root.path());
-        let programs = directory(&machine).unwrap();
+        let programs = path_programs(&machine).unwrap();
         machine.env.first_in_path(&root.programs()).first_in_path(&programs)
     }
 

@@ -8,7 +8,7 @@ use crate::machine::{Framework, Kernel, Machine};
 use crate::objects::{DEADLINE, Keys};
 use crate::os::durable::{self, FileError};
 use crate::os::process::Program;
-use crate::other_distributions::{gentoo, ubuntu};
+use crate::other_distributions::{SHIM_KEYS, make_shim_keys, portage_keys};
 
 /// Where keys are. dkms does not move them along with its tree.
 const USUAL: [&str; 2] = ["/var/lib/dkms/mok.key", "/var/lib/dkms/mok.pub"];
@@ -20,9 +20,9 @@ pub(super) fn choose_keys(machine: &Machine, kernel: &Kernel, framework: &Framew
     let key = framework.mok_signing_key.as_ref().map(text);
     let certificate = framework.mok_certificate.as_ref().map(text);
     let [mut usual_key, mut usual_certificate] =
-        if of_shim { ubuntu::SHIM_KEYS } else { USUAL }.map(str::to_owned);
+        if of_shim { SHIM_KEYS } else { USUAL }.map(str::to_owned);
     if key.is_none() && machine.is_any(&["gentoo"]) {
-        let (gentoo_key, gentoo_certificate) = gentoo::portage_keys(machine, kernel);
+        let (gentoo_key, gentoo_certificate) = portage_keys(machine, kernel);
         usual_key = gentoo_key.unwrap_or(usual_key);
         usual_certificate = gentoo_certificate.unwrap_or(usual_certificate);
     }
@@ -47,7 +47,7 @@ pub(super) fn provide_keys(keys: &Keys, machine: &Machine) -> Result<bool, Strin
             keys.key,
             keys.certificate.display()
         )),
-        _ if keys.of_shim => ubuntu::make_shim_keys(machine).map(|()| true),
+        _ if keys.of_shim => make_shim_keys(machine).map(|()| true),
         _ => generate(keys, machine, has_key).map(|()| true).map_err(|error| {
             format!(
                 "cannot make the key {} and its certificate {}: {error}",

@@ -5,8 +5,7 @@ use std::fs;
 
 use super::Survey;
 use crate::conf::is_source;
-use crate::dkms_tree::SourceState;
-use crate::dkms_tree::{Added, BuiltFor, TreeState};
+use crate::dkms_tree::{Added, BuiltFor, SourceState, TreeState};
 use crate::facts::{Built, Lack, ModuleFacts, Pair, SourceLink, SourcePlace};
 use crate::machine::{Machine, Trees};
 use crate::names::ModuleId;
