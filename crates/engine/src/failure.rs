@@ -1,4 +1,4 @@
-//! The one type for what fails, from the engine to the edge of every program.
+//! The failure type of the engine and of every program.
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -83,7 +83,7 @@ impl From<&BashError> for Failure {
         let (code, hint) = match error {
             BashError::NoReader { .. } => (1, None),
             BashError::Unreadable { .. } => (4, Some("reinstall the package it belongs to".into())),
-            BashError::NoAnswer { file, .. }
+            BashError::Unfinished { file, .. }
             | BashError::TimedOut { file, .. }
             | BashError::TooMuch { file } => (8, Some(format!("run: bash -x {}", file.display()))),
             BashError::NotUtf8 { .. } => (8, Some("write it in UTF-8".into())),

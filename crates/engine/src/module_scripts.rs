@@ -1,4 +1,4 @@
-//! The scripts that a module brings along: PRE_BUILD, POST_INSTALL and the like.
+//! Runs the scripts of a module: PRE_BUILD, POST_INSTALL and the like.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! The order of versions: dkms's own for the limits in a conf, the natural one for everything else.
+//! Compares versions: in dkms's order for the limits in a conf, in the natural one elsewhere.
 
 use std::cmp::Ordering;
 

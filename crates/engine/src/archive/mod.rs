@@ -1,6 +1,6 @@
-//! Archives of modules, as `dkms mktarball` writes and `ldtarball` reads them.
+//! Packs modules into archives and unpacks them, as `dkms mktarball` and `ldtarball` do.
 
-mod arrive;
+mod import;
 
 use std::ffi::OsString;
 use std::fs;
@@ -16,8 +16,8 @@ use crate::os::durable::{self, FileError};
 use crate::os::process::{Environment, Output, Program};
 use crate::os::{copy_tree, paths, symlinks};
 
-use arrive::{BUILDS, NO_SOURCE, SOURCE};
-pub use arrive::{from_directory, from_unpacked};
+use import::{BUILDS, NO_SOURCE, SOURCE};
+pub use import::{from_directory, from_unpacked};
 
 /// What goes into an archive.
 #[derive(Debug)]

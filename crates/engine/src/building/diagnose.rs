@@ -1,4 +1,4 @@
-//! Why a build failed, in one line of its log.
+//! Finds the line in a build's log that says why the build failed.
 
 use std::fmt;
 use std::fs::File;

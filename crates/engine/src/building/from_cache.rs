@@ -1,5 +1,4 @@
-//! A build that was made before: taken from the cache instead of compiled, and put there when it
-//! is new.
+//! Takes a build from the cache instead of compiling it, and puts new builds there.
 
 use super::Build;
 use crate::dkms_tree::{BuildCache, CacheKey, STAGING, publish, remove_staging};

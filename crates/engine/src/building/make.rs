@@ -1,4 +1,4 @@
-//! What compiles: its environment, its command, and what its failure means.
+//! Runs make: its environment, its command line and its failures.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -111,7 +111,7 @@ impl Build<'_> {
             .jobserver(self.jobserver)
             .confined(&self.machine.tools);
         let program = self.workplace.show(program);
-        (self.tell)(Phase::Compiling);
+        (self.report)(Phase::Compiling);
         let kills = self.machine.memory.kills();
         let ended = log
             .step("Building module(s)", &command, |file| program.output(Output::Log(file)).run())

@@ -1,4 +1,4 @@
-//! The log of a build in dkms's own format, written while the build runs.
+//! Writes the log of a build in dkms's own format while the build runs.
 
 use std::fmt;
 use std::fs::File;

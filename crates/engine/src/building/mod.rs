@@ -1,4 +1,4 @@
-//! Compiling one module for one kernel, into a directory that becomes `T/M/V/K/A` when all is well.
+//! Compiles one module for one kernel into a directory that becomes `T/M/V/K/A`.
 
 mod compilers;
 mod diagnose;
@@ -7,7 +7,7 @@ mod make;
 mod make_log;
 mod post_build;
 mod products;
-mod source;
+mod working_copy;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -33,7 +33,7 @@ use crate::version;
 
 pub(crate) use compilers::{compile_once, launcher};
 pub(crate) use make_log::{MakeLog, StepError};
-pub(crate) use source::keep;
+pub(crate) use working_copy::keep;
 
 use diagnose::Cause;
 
@@ -54,7 +54,7 @@ pub(crate) struct Build<'a> {
     /// The tokens of all make programs of this run.
     pub jobserver: &'a jobserver::Client,
     /// Is told of each phase when it begins.
-    pub tell: &'a dyn Fn(Phase),
+    pub report: &'a dyn Fn(Phase),
     /// Whether the cache has it.
     pub cached: bool,
     /// How many objects this run compiles for the kernel.
@@ -88,7 +88,7 @@ impl Build<'_> {
     /// Builds, and remembers a failure that the same inputs would only repeat.
     pub(crate) fn run(&self, facts: &Facts, confs: &Confs<'_>) -> Result<(), Failure> {
         let started = Instant::now();
-        (self.tell)(Phase::Copying);
+        (self.report)(Phase::Copying);
         if self.cached && self.take_from_cache(facts)? {
             return Ok(self.forget_failure()?);
         }
@@ -186,15 +186,15 @@ impl Build<'_> {
     /// look at its own place in the dkms tree, and at what was built for it to build upon.
     fn conf(&self, facts: &Facts, confs: &Confs<'_>) -> Result<(Values, Conf), Failure> {
         let Self { id, kernel, .. } = self;
-        let heard = facts
+        let evaluated = facts
             .modules
             .get(id)
             .filter(|module| module.link == SourceLink::Source && self.depends.is_empty())
-            .and_then(|module| module.pairs.get(&kernel.release)?.heard.as_ref())
-            .filter(|heard| heard.just_now && heard.source == confs.source_of(id));
-        match heard {
-            Some(heard) => confs.accept(heard.clone(), kernel),
-            None => confs.ask(id, kernel),
+            .and_then(|module| module.pairs.get(&kernel.release)?.evaluated.as_ref())
+            .filter(|evaluated| evaluated.is_fresh && evaluated.source == confs.source_of(id));
+        match evaluated {
+            Some(evaluated) => confs.accept(evaluated.clone(), kernel),
+            None => confs.evaluate(id, kernel),
         }
     }
 
@@ -254,7 +254,7 @@ impl Build<'_> {
             log::warn!("{}", script.missing(self.id));
             return Ok(());
         };
-        (self.tell)(Phase::Script(directive));
+        (self.report)(Phase::Script(directive));
         let description = format!("Running the {} script", directive.to_lowercase());
         let ended = log
             .step(&description, &script.command(self.machine, self.id), |file| {

@@ -1,9 +1,9 @@
-//! POST_BUILD: a script that sees the new result in its place, may add to it, and may refuse it.
+//! Runs POST_BUILD, a script that may add to the new result in its place, or refuse it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::source::copy_file;
+use super::working_copy::copy_file;
 use super::{Build, Prepared};
 use crate::building::make_log::MakeLog;
 use crate::dkms_tree::{FILE_NAME, Inputs, PlacedObject, Record, STAGING, publish};

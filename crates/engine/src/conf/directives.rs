@@ -1,4 +1,4 @@
-//! The names that mean something in a dkms.conf (dkms-behaviour 3.2, 3.3).
+//! The directives of a dkms.conf (dkms-behaviour 3.2, 3.3).
 
 /// Directives whose index is that of a record, and which make a record exist.
 pub(super) const OF_RECORDS: [&str; 4] =

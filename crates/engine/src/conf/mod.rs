@@ -1,12 +1,10 @@
-//! What a `dkms.conf` means: typed, checked, and safe to make paths of.
+//! The meaning of a `dkms.conf`: typed, checked, and safe to make paths of.
 
-mod asking;
+mod context;
 mod directives;
+mod evaluation;
 mod exclusive;
 mod pattern;
-#[cfg(test)]
-mod property;
-mod question;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -21,8 +19,8 @@ use crate::os::paths;
 use exclusive::Restrictions;
 use pattern::found;
 
-pub use asking::DEPRECATED;
-pub(crate) use asking::{ConfRequest, Confs, EvaluatedConf, known_directives};
+pub use evaluation::DEPRECATED;
+pub(crate) use evaluation::{ConfRequest, Confs, EvaluatedConf, known_directives};
 pub use exclusive::Excluded;
 pub use values::Values;
 
@@ -173,8 +171,8 @@ impl Conf {
 
     /// Whether the kernel's configuration decides which records are for it.
     #[must_use]
-    pub fn asks_config(&self) -> bool {
-        self.restrictions.iter().any(Restrictions::ask_config)
+    pub fn needs_config(&self) -> bool {
+        self.restrictions.iter().any(Restrictions::needs_config)
     }
 
     /// Which records are not for this kernel. `config` is its configuration, if there is one.

@@ -1,9 +1,9 @@
-//! Builds that may come back: what was built once is found again by what it was made from.
+//! The cache of finished builds, each under the digest of what it was made from.
 //!
 //! An entry is a directory `T/.cache/objects/<key>`. Its `built/` is `T/M/V/K/A` as it was when
-//! the build ended, whatever a script added included. The files are second names of those in
-//! `K/A` where the file system has such, so that an entry costs room only when `K/A` is gone. The
-//! ticket beside it says what it is; the ticket's time is when the entry was last of use.
+//! the build ended, with whatever a script added. The files are hard links to those in `K/A` where
+//! the file system has such, so that an entry takes room only when `K/A` is gone. The ticket beside it
+//! describes it; the ticket's time is when the entry was last used.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;

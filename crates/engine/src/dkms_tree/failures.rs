@@ -1,4 +1,4 @@
-//! Failed builds, remembered so that the same inputs are not tried at every transaction.
+//! Remembers failed builds, so that no transaction tries the same inputs again.
 
 use std::path::{Path, PathBuf};
 

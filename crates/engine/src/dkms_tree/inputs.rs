@@ -1,4 +1,4 @@
-//! What a build is made from, and what differs between two builds.
+//! The inputs of a build, and how those of two builds differ.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What the dkms tree holds, `/var/lib/dkms` and its files: states, records, pending work, builds.
+//! The files of the dkms tree, `/var/lib/dkms`: state, records, pending work, builds.
 
 mod build_cache;
 pub(crate) mod cleanup;

@@ -1,8 +1,8 @@
-//! Pending work, one small file each in `T/.pending`: what has to be done and does not show on disk.
+//! Pending work, one small file each in `T/.pending`.
 //!
-//! A file is written before the work is begun and removed after it, so that a run that was
-//! killed, or that never came because pacman was, is finished by the next hook, by
-//! `dkms autoinstall`, or by the boot unit, which starts only while the directory is not empty.
+//! A file is written before the work is begun and removed after it, so that the next hook,
+//! `dkms autoinstall` or the boot unit finishes the work of a run that was killed, or that never came
+//! because pacman was. The boot unit starts only while the directory is not empty.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
-//! What we note beside built objects: from what they were made and where they were placed.
+//! The record beside built objects: what they were made from and where they were placed.
 //!
-//! The record is a TOML file in `T/M/V/K/A/`, a directory that dkms moves and deletes as a whole,
-//! so that a record never outlives its objects. A tree without records was built by dkms.
+//! It is a TOML file in `T/M/V/K/A/`, a directory that dkms moves and deletes as a whole, so that a
+//! record never outlives its objects. A tree without records was built by dkms.
 
 use std::path::{Path, PathBuf};
 

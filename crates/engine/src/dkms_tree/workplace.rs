@@ -1,4 +1,4 @@
-//! The directory that one build has for itself, shown to its programs as the one that confs name.
+//! The directory of one build, shown to the build's programs at the path that confs name.
 
 use std::fs;
 use std::path::{Path, PathBuf};

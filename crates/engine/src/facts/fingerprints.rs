@@ -1,4 +1,4 @@
-//! Fingerprints of what a build is made from, kept under the stat signature of the files.
+//! Digests of what a build is made from, kept under the stat signature of the files.
 
 use std::collections::BTreeMap;
 use std::fs::{self};
@@ -12,8 +12,9 @@ use crate::machine::{Kernel, Trees};
 use crate::os::digest::Digest;
 use crate::os::durable::{self, FileError};
 use crate::os::parallel::on_all_cores;
+use crate::os::stat::{self, Stat};
 use crate::os::symlinks;
-use crate::os::walk::{self, Extent, Part, Stat, Walk, whole};
+use crate::os::walk::{self, Extent, Part, Walk, whole};
 
 /// Fingerprints of files and trees. A content is read only where stat says something else than when
 /// it was last read: path, size, mtime, ctime, inode, device and mode. (pacman restores mtimes,
@@ -144,8 +145,8 @@ impl Fingerprints {
     /// [`FileError`] if it cannot be read.
     pub(crate) fn file(&mut self, path: &Path) -> Result<Digest, FileError> {
         let meta = fs::metadata(path).map_err(FileError::when("read", path))?;
-        let (signature, settled) = walk::signature_of_file(Stat::of(&meta));
-        self.remembered(path, signature, settled, || Digest::of_file(path))
+        let (signature, stable) = walk::signature_of_file(Stat::of(&meta));
+        self.remembered(path, signature, stable, || Digest::of_file(path))
     }
 
     /// The digest of a module's source: relative paths, contents, executable bits, targets of
@@ -217,7 +218,7 @@ impl Fingerprints {
     }
 
     fn look_at(&self, tree: &Tree) -> Result<Found, FileError> {
-        let began = walk::now();
+        let began = stat::now();
         if tree.is_watched
             && let Some(known) = tree.path.to_str().and_then(|path| self.known.get(path))
             && let Some(watched) = &known.watched
@@ -239,8 +240,8 @@ impl Fingerprints {
             Found::Same(digest) => return Ok(digest),
             Found::Walk(walk, watched) => (walk, watched),
         };
-        let (signature, settled) = walk.signature();
-        let digest = self.remembered(&tree.path, signature, settled, || walk.digest())?;
+        let (signature, stable) = walk.signature();
+        let digest = self.remembered(&tree.path, signature, stable, || walk.digest())?;
         if watched.is_some()
             && let Some(known) = tree.path.to_str().and_then(|path| self.known.get_mut(path))
             && known.signature == signature
@@ -252,12 +253,12 @@ impl Fingerprints {
     }
 
     /// The known digest if it was made under `signature`, else one made now. It is kept only if
-    /// the files are `settled`, i.e. a later change is sure to show.
+    /// the files are `stable`, i.e. a later change is sure to show.
     fn remembered(
         &mut self,
         path: &Path,
         signature: Digest,
-        settled: bool,
+        stable: bool,
         make: impl FnOnce() -> Result<Digest, FileError>,
     ) -> Result<Digest, FileError> {
         let key = path.to_str();
@@ -267,7 +268,7 @@ impl Fingerprints {
             return Ok(known.digest);
         }
         let digest = make()?;
-        if let Some(key) = key.filter(|_| settled) {
+        if let Some(key) = key.filter(|_| stable) {
             let watched = None;
             self.known.insert(key.to_owned(), Known { signature, digest, watched });
             self.changed = true;
@@ -280,10 +281,10 @@ impl Fingerprints {
 /// since, or if a path cannot be written down.
 fn watched(tree: &Tree, walk: &Walk, began: i128) -> Option<Watched> {
     let paths = walk.watched();
-    let (signature, settled) = walk::signature_of_watched(&tree.parts, &paths, began);
+    let (signature, stable) = walk::signature_of_watched(&tree.parts, &paths, began);
     let texts = paths.iter().map(|path| path.to_str().filter(|text| !text.contains('\n')));
     let texts: Option<Vec<&str>> = texts.collect();
-    settled.then_some(())?;
+    stable.then_some(())?;
     Some(Watched { signature, paths: texts?.join("\n") })
 }
 

@@ -1,4 +1,4 @@
-//! A module that comes from elsewhere, a directory or an archive, on its way into the trees.
+//! The module that an archive or a directory brings, as data.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! What stands on the machine, as far as a plan depends on it: plain data, read once.
+//! The state of the machine as far as a plan depends on it: plain data, read once.
 
 mod fingerprints;
 mod import;
@@ -119,7 +119,7 @@ pub(crate) struct Pair {
     /// What dkms.conf says for this kernel; nothing if it was not asked.
     pub(crate) conf: Option<Result<ConfFacts, Failure>>,
     /// All that it says, likewise.
-    pub(crate) heard: Option<EvaluatedConf>,
+    pub(crate) evaluated: Option<EvaluatedConf>,
     /// What it would be built from now, without the dependencies (planning adds those).
     pub(crate) inputs: Option<Inputs>,
     /// What is built.
@@ -159,7 +159,7 @@ pub(crate) struct Built {
 impl Pair {
     /// All values of its dkms.conf.
     pub(crate) fn values(&self) -> Option<&Values> {
-        self.heard.as_ref().map(|heard| &heard.values)
+        self.evaluated.as_ref().map(|evaluated| &evaluated.values)
     }
 }
 

@@ -1,7 +1,7 @@
-//! Reading the facts: the trees are looked at once, before anything is planned.
+//! Reads the facts before anything is planned.
 
+mod module_for_kernel;
 mod modules;
-mod pairs;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ impl Scope {
         !self.shallow && self.kernels.as_ref().is_none_or(|kernels| kernels.contains(kernel))
     }
 
-    fn asks(&self, id: &ModuleId) -> bool {
+    fn evaluates(&self, id: &ModuleId) -> bool {
         self.modules.as_ref().is_none_or(|modules| modules.contains(id))
     }
 }

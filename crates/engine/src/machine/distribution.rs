@@ -1,4 +1,4 @@
-//! Where the distribution wants built modules below a kernel's directory.
+//! The distribution of a machine, and its place for built modules below a kernel's directory.
 
 use std::fs;
 use std::path::{Path, PathBuf};

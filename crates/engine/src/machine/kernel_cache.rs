@@ -1,4 +1,4 @@
-//! What a run reads once of each kernel: its configuration, and how its objects are compressed.
+//! Keeps what a run reads once of each kernel: its configuration and its compression.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! The kernels of the install tree, each with what a module build has to know of it.
+//! The kernels of the install tree, each with its headers and configuration.
 
 use std::fs;
 use std::io::{self, ErrorKind};

@@ -1,4 +1,4 @@
-//! One run at a time changes the trees.
+//! The lock that lets one run at a time change the trees.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -29,7 +29,7 @@ impl Lock {
     pub fn take(
         trees: &Trees,
         env: &Environment,
-        says: &mut dyn FnMut(&str),
+        report: &mut dyn FnMut(&str),
     ) -> Result<Self, FileError> {
         if env.get(WITHIN_RUN).is_some() {
             return Ok(Self { _file: None });
@@ -48,7 +48,7 @@ impl Lock {
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
                 let _ = file.read_to_string(&mut holder);
-                says(&format!("waiting for another run to finish: {}", holder.trim()));
+                report(&format!("waiting for another run to finish: {}", holder.trim()));
                 file.lock().map_err(FileError::when("lock", &path))?;
             }
             Err(TryLockError::Error(error)) => {

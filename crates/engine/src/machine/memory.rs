@@ -1,4 +1,4 @@
-//! How many jobs the machine's memory takes, and whether something was killed for want of it.
+//! Bounds the jobs of a run by the machine's memory, and counts the kills of the OOM killer.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Programs of ours that stand first in PATH while confs are read and modules are built.
+//! Wrapper programs put first in PATH while confs are evaluated and modules are built.
 
 use std::fs;
 use std::path::PathBuf;

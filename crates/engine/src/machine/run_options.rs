@@ -1,4 +1,4 @@
-//! What one command asks to be otherwise than the machine has it.
+//! The options of one command that override what the machine has.
 
 use std::path::{Path, PathBuf};
 

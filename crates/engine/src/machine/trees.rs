@@ -1,4 +1,4 @@
-//! The trees that all work happens in, with the place of everything in them.
+//! The trees of a machine, with the place of everything in them.
 
 use std::path::{Path, PathBuf};
 
@@ -181,13 +181,13 @@ impl Trees {
 
     /// Programs with the names of the compilers that ask those once: `T/.bin/once`.
     #[must_use]
-    pub(crate) fn answering_compilers(&self) -> PathBuf {
+    pub(crate) fn sharing_compilers(&self) -> PathBuf {
         self.build_programs().join("once")
     }
 
     /// What compilers answered in this run: `T/.bin/once/.answers`.
     #[must_use]
-    pub(crate) fn answers(&self) -> PathBuf {
-        self.answering_compilers().join(".answers")
+    pub(crate) fn shared_results(&self) -> PathBuf {
+        self.sharing_compilers().join(".answers")
     }
 }

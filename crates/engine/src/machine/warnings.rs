@@ -1,4 +1,4 @@
-//! Warnings that a run collects on the way and shows when it is over.
+//! Warnings that a run collects and shows at its end.
 
 use std::sync::{Mutex, PoisonError};
 

@@ -1,4 +1,4 @@
-//! What a kernel object says of itself in its `.modinfo` section.
+//! Reads the `.modinfo` section of a kernel object.
 
 use std::fs::File;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The names of kernel objects' files, and how they are compressed.
+//! The file names of kernel objects, and how these are compressed.
 
 use std::fmt;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Signers one kernel object with a key, and taking a signature off again.
+//! Signs a kernel object with a key, and removes a signature.
 
 use std::collections::BTreeMap;
 use std::fs;

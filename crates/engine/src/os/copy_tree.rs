@@ -1,4 +1,4 @@
-//! Copies of whole source trees.
+//! Copies whole source trees, or links their files.
 
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};

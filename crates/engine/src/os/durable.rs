@@ -1,4 +1,4 @@
-//! Changes to files that a crash leaves either old or new, never a part.
+//! Changes files so that a crash leaves them old or new, never in between.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Write};

@@ -7,6 +7,7 @@ pub mod durable;
 pub(crate) mod parallel;
 pub(crate) mod paths;
 pub mod process;
+pub(crate) mod stat;
 pub mod symlinks;
 pub(crate) mod toml_file;
 pub(crate) mod walk;

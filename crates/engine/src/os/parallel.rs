@@ -1,4 +1,4 @@
-//! Many small questions asked on all cores at once.
+//! Maps a list on all cores.
 
 use std::num::NonZeroUsize;
 use std::sync::OnceLock;

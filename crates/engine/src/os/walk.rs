@@ -1,33 +1,23 @@
-//! The files of a tree in a fixed order, with what stat says of each.
+//! Walks the files of a tree in a fixed order.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io::ErrorKind;
 use std::ops::Range;
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, StatxFlags, StatxTimestamp};
+use rustix::fs::{FileType, Mode, OFlags, RawDir};
 use rustix::io::Errno;
-use rustix::path::Arg;
 
 use super::digest::Digest;
 use super::durable::FileError;
 use super::parallel::on_all_cores;
+use super::stat::{Stat, now};
 
 /// Changed whenever signatures or digests are made in another way, so that no old one fits.
 const FORMAT: &[u8] = b"alpm-dkms walk 2\0";
-
-/// A file whose content is not yet known to be old may change once more within the same tick of
-/// its filesystem's clock, and look the same. The tick of Linux is at most 10 ms.
-const TICK: i128 = 100_000_000;
-
-/// The same for filesystems that keep whole seconds (ext4 with small inodes).
-const WHOLE_SECONDS_TICK: i128 = 2_000_000_000;
 
 /// Room for the answer to one question after the entries of a directory, in bytes.
 const LISTING: usize = 32 << 10;
@@ -113,12 +103,12 @@ impl Walk {
         Ok(Self { folders })
     }
 
-    /// The signature of all entries, and whether they are settled: a change after this moment is
+    /// The signature of all entries, and whether they are stable: a change after this moment is
     /// sure to give another one.
     pub(crate) fn signature(&self) -> (Digest, bool) {
         let mut hasher = blake3::Hasher::new();
         hasher.update(FORMAT);
-        let mut settled = true;
+        let mut stable = true;
         let now = now();
         let mut bytes = Vec::new();
         for folder in &self.folders {
@@ -132,13 +122,13 @@ impl Walk {
                     Some(stat) => {
                         bytes.push(b'f');
                         stat.write(&mut bytes);
-                        settled &= stat.is_settled(now);
+                        stable &= stat.is_stable(now);
                     }
                 }
             }
             hasher.update(&bytes);
         }
-        (Digest(hasher.finalize()), settled)
+        (Digest(hasher.finalize()), stable)
     }
 
     /// The digest of all entries: names, kinds, contents, executable bits, targets of links.
@@ -255,77 +245,6 @@ impl Entry {
     }
 }
 
-/// What stat says of a file, as far as a change of its content shows there.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Stat {
-    size: u64,
-    mtime: (i64, i64),
-    ctime: (i64, i64),
-    inode: u64,
-    device: u64,
-    mode: u32,
-}
-
-impl Stat {
-    pub(crate) fn of(meta: &Metadata) -> Self {
-        Self {
-            size: meta.size(),
-            mtime: (meta.mtime(), meta.mtime_nsec()),
-            ctime: (meta.ctime(), meta.ctime_nsec()),
-            inode: meta.ino(),
-            device: meta.dev(),
-            mode: meta.mode(),
-        }
-    }
-
-    /// Of what has this path from an open directory; of a link, not of what it leads to.
-    fn at(dir: impl AsFd, path: impl Arg) -> Result<Self, Errno> {
-        let flags = AtFlags::SYMLINK_NOFOLLOW;
-        let stat = rustix::fs::statx(dir, path, flags, StatxFlags::BASIC_STATS)?;
-        let time = |time: StatxTimestamp| (time.tv_sec, i64::from(time.tv_nsec));
-        Ok(Self {
-            size: stat.stx_size,
-            mtime: time(stat.stx_mtime),
-            ctime: time(stat.stx_ctime),
-            inode: stat.stx_ino,
-            device: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
-            mode: u32::from(stat.stx_mode),
-        })
-    }
-
-    fn write(&self, bytes: &mut Vec<u8>) {
-        let times = [self.mtime.0, self.mtime.1, self.ctime.0, self.ctime.1];
-        let [size, inode, device] = [self.size, self.inode, self.device].map(u64::to_le_bytes);
-        bytes.extend([size, inode, device].concat());
-        bytes.extend(times.map(i64::to_le_bytes).concat());
-        bytes.extend(self.mode.to_le_bytes());
-    }
-
-    /// Whether the last change was so long before `now` that another one would get another ctime.
-    fn is_settled(&self, now: i128) -> bool {
-        let (seconds, nanoseconds) = self.ctime;
-        let changed = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
-        let tick = if nanoseconds == 0 { WHOLE_SECONDS_TICK } else { TICK };
-        changed + tick < now
-    }
-
-    fn is_file(&self) -> bool {
-        self.kind() == FileType::RegularFile
-    }
-
-    fn is_directory(&self) -> bool {
-        self.kind() == FileType::Directory
-    }
-
-    fn is_link(&self) -> bool {
-        self.kind() == FileType::Symlink
-    }
-
-    fn kind(&self) -> FileType {
-        FileType::from_raw_mode(self.mode)
-    }
-}
-
 /// The signature of what is [watched](Walk::watched) of some directories, and whether nothing of it
 /// changed after the moment `since`, see [`now`].
 pub(crate) fn signature_of_watched(
@@ -338,26 +257,26 @@ pub(crate) fn signature_of_watched(
         text(&mut bytes, &part.label);
         text(&mut bytes, &part.dir);
     }
-    let mut settled = true;
+    let mut stable = true;
     for path in watched {
         match Stat::at(rustix::fs::CWD, path.as_ref()) {
             Ok(stat) => {
                 stat.write(&mut bytes);
-                settled &= stat.is_settled(since);
+                stable &= stat.is_stable(since);
             }
             Err(Errno::NOENT) => bytes.push(b'-'),
             // The walk will say what is wrong.
-            Err(_) => settled = false,
+            Err(_) => stable = false,
         }
     }
-    (Digest::of_bytes(&bytes), settled)
+    (Digest::of_bytes(&bytes), stable)
 }
 
 /// As [`Walk::signature`], of one file.
 pub(crate) fn signature_of_file(stat: Stat) -> (Digest, bool) {
     let mut bytes = FORMAT.to_vec();
     stat.write(&mut bytes);
-    (Digest::of_bytes(&bytes), stat.is_settled(now()))
+    (Digest::of_bytes(&bytes), stat.is_stable(now()))
 }
 
 fn failed(what: &'static str, path: &Path) -> impl FnOnce(Errno) -> FileError {
@@ -383,12 +302,6 @@ fn text(bytes: &mut Vec<u8>, path: &Path) {
     let path = path.as_os_str().as_bytes();
     bytes.extend((path.len() as u64).to_le_bytes());
     bytes.extend(path);
-}
-
-/// Nanoseconds since 1970.
-pub(crate) fn now() -> i128 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i128::try_from(since.as_nanos()).unwrap_or(i128::MAX)
 }
 
 impl Digest {

@@ -1,4 +1,4 @@
-//! What only other distributions than Arch have: their keys and tools for signing, weak modules.
+//! What only distributions other than Arch have: keys and tools for signing, weak modules.
 
 mod gentoo;
 mod ubuntu;

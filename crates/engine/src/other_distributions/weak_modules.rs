@@ -21,7 +21,7 @@ pub(crate) enum WeakChange {
 
 /// Tells the distribution's tool, where there is one, of objects in a kernel's directory
 /// (dkms-behaviour 5.7). Arch has none. Gives whether it was ended because we were asked to end.
-pub(crate) fn tell(
+pub(crate) fn notify(
     machine: &Machine,
     kernel: &KernelRelease,
     change: WeakChange,

@@ -1,5 +1,6 @@
-//! Whether we run in a chroot, where dkms does not sign unless told to: its keys may be another
-//! machine's, and nothing built there is loaded there.
+//! Finds out whether we run in a chroot, where dkms does not sign unless told to.
+//!
+//! Its keys may be another machine's, and nothing that is built there is loaded there.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

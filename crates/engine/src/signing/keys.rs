@@ -1,4 +1,4 @@
-//! The private key and the certificate that objects are signed with, made if they are not there.
+//! The private key and the certificate that objects are signed with, made if they are missing.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

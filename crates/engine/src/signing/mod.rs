@@ -1,4 +1,4 @@
-//! Which key signs the objects for which kernel, and making that key.
+//! Chooses the key that signs the objects for a kernel, and makes it.
 
 mod chroot;
 mod decide;

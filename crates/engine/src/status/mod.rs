@@ -1,4 +1,4 @@
-//! What `dkms status` says: a line for each module version, or for each kernel it is built for.
+//! The lines of `dkms status`: one for each module version, or for each kernel it is built for.
 
 mod filter;
 #[cfg(test)]

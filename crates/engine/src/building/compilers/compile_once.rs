@@ -1,8 +1,7 @@
-//! What the kernel alone decides is asked of the compiler once in a run, not by every module anew.
+//! Puts `compile-once` in the place of the compilers, so that the modules of a run share its results.
 //!
-//! A copy of `compile-once` under the name of each compiler stands in their place, and knows what
-//! may be answered a second time, and which headers may be compiled once for many. A launcher has
-//! that place instead if one is set.
+//! A copy of the program stands first in PATH under the name of each compiler. Where a launcher is
+//! set, that is used instead.
 
 use std::fs::{self, File};
 use std::io;
@@ -32,13 +31,13 @@ const ROOMY: u64 = 1 << 30;
 /// Nothing may be built meanwhile. Without our program, say when only `dkms` was copied to a
 /// machine, every compiler is started as ever.
 pub(crate) fn set_up(machine: &Machine) -> Result<(), FileError> {
-    let dir = machine.trees.answering_compilers();
+    let dir = machine.trees.sharing_compilers();
     durable::remove_tree(&dir)?;
     let program = &machine.tools.compile_once;
     if !machine.settings.compile_once() || !is_program(program) {
         return Ok(());
     }
-    let answers = machine.trees.answers();
+    let answers = machine.trees.shared_results();
     durable::create_dirs(&answers)?;
     for (name, compiler) in compilers(&machine.env) {
         let place = dir.join(name);
@@ -66,18 +65,18 @@ pub(crate) fn environment(
     keeps_symbols: bool,
     objects: usize,
 ) -> Environment {
-    let answers = machine.trees.answers();
+    let answers = machine.trees.shared_results();
     if keeps_symbols || !answers.is_dir() {
         return env;
     }
     let many = objects >= MANY && durable::room(&answers).is_some_and(|room| room >= ROOMY);
-    let env = env.with(ANSWERS, answers).first_in_path(&machine.trees.answering_compilers());
+    let env = env.with(ANSWERS, answers).first_in_path(&machine.trees.sharing_compilers());
     if many { env.with(MANY_OBJECTS, "1") } else { env.without(MANY_OBJECTS) }
 }
 
 /// Forgets the answers when all is built. What cannot be removed goes at the next run.
 pub(crate) fn forget(machine: &Machine) {
-    let _ = fs::remove_dir_all(machine.trees.answering_compilers());
+    let _ = fs::remove_dir_all(machine.trees.sharing_compilers());
 }
 
 #[cfg(test)]
@@ -111,7 +110,7 @@ mod tests {
     #[test]
     fn a_compiler_is_asked_through_our_program() {
         let (_root, machine) = machine("");
-        let answers = machine.trees.answers();
+        let answers = machine.trees.shared_results();
         assert_eq!(compile(&machine, false), format!("gcc-16 {}\n", answers.display()));
         assert_eq!(compile(&machine, true), "compiled\n");
     }
@@ -134,18 +133,18 @@ mod tests {
         let upgraded = compiler.metadata().unwrap().modified().unwrap() + Duration::from_secs(9);
         compiler.set_modified(upgraded).unwrap();
         set_up(&machine).unwrap();
-        let found = fs::metadata(machine.trees.answering_compilers().join("gcc-16")).unwrap();
+        let found = fs::metadata(machine.trees.sharing_compilers().join("gcc-16")).unwrap();
         assert_eq!(found.modified().unwrap(), upgraded);
     }
 
     #[test]
     fn each_run_begins_without_answers() {
         let (_root, machine) = machine("");
-        fs::write(machine.trees.answers().join("answer"), "").unwrap();
+        fs::write(machine.trees.shared_results().join("answer"), "").unwrap();
         set_up(&machine).unwrap();
-        assert_eq!(fs::read_dir(machine.trees.answers()).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(machine.trees.shared_results()).unwrap().count(), 0);
         forget(&machine);
-        assert!(!machine.trees.answering_compilers().exists());
+        assert!(!machine.trees.sharing_compilers().exists());
         assert_eq!(compile(&machine, false), "compiled\n");
     }
 

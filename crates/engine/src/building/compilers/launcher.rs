@@ -1,9 +1,9 @@
-//! A program such as ccache or distcc before every compiler, whoever calls the compiler and how.
+//! Starts every compiler through a launcher such as ccache or distcc.
 //!
-//! Kbuild, the MAKE lines of confs and configure scripts each have their own way to name the
-//! compiler, but all of them look it up in PATH. So a directory stands first in there with a
-//! program for each compiler of the machine that starts it through the launcher, under its full
-//! path: a launcher that looked it up again would find itself.
+//! Kbuild, the MAKE lines of confs and configure scripts each name the compiler in their own way, but
+//! all of them look it up in PATH. So a directory stands first in there with a program for each
+//! compiler of the machine that starts it through the launcher, under its full path: a launcher that
+//! looked it up again would find itself.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,13 +1,13 @@
-//! What stands in the dkms tree: which modules are added, and what is built and installed.
+//! The state of the dkms tree: which modules are added, built and installed.
 
-mod reading;
+mod module_dir;
 
 use std::path::PathBuf;
 
 use crate::machine::Trees;
 use crate::names::{Arch, KernelRelease, ModuleId, ModuleName, ModuleVersion};
 use crate::os::parallel::on_all_cores;
-use reading::ModuleDir;
+use module_dir::ModuleDir;
 
 /// Reading fewer modules than these takes less time than starting a thread.
 const MODULES_PER_THREAD: usize = 16;
@@ -102,7 +102,7 @@ impl TreeState {
     #[must_use]
     pub fn read(trees: &Trees) -> Self {
         let mut problems = Vec::new();
-        let names = reading::dirs(&trees.dkms, |text| text.parse::<ModuleName>(), &mut problems);
+        let names = module_dir::dirs(&trees.dkms, |text| text.parse::<ModuleName>(), &mut problems);
         let modules = on_all_cores(&names, MODULES_PER_THREAD, |(name, dir)| {
             let mut problems = Vec::new();
             let versions = ModuleDir { trees, name, dir }.versions(&mut problems);

@@ -1,4 +1,4 @@
-//! What changes a digest, what does not, and when contents are read again.
+//! Tests of what changes a digest, and of when contents are read again.
 
 use super::*;
 use rstest::rstest;

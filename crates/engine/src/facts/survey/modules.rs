@@ -1,4 +1,4 @@
-//! Which modules there are: those of the dkms tree and those of the source tree.
+//! Lists the modules of the dkms tree and of the source tree.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

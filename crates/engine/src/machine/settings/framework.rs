@@ -1,4 +1,4 @@
-//! The settings that dkms has, in `framework.conf` and `framework.conf.d` (dkms-behaviour 4.7).
+//! dkms's settings, in `framework.conf` and `framework.conf.d` (dkms-behaviour 4.7).
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

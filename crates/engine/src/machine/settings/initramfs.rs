@@ -1,4 +1,4 @@
-//! Our settings for images that hold modules.
+//! Our settings for initramfs images.
 
 use serde::Deserialize;
 

@@ -1,4 +1,4 @@
-//! What the administrator has set: dkms's own files and ours, both in `/etc/dkms`.
+//! The administrator's settings: dkms's files and ours, both in `/etc/dkms`.
 
 mod framework;
 mod initramfs;

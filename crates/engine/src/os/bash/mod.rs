@@ -1,4 +1,4 @@
-//! Lets bash read files of shell assignments, and answers with their values.
+//! Reads files of shell assignments with bash.
 
 mod error;
 mod expand;
@@ -57,7 +57,7 @@ impl BashReader {
             })?,
         };
         let file = file.to_owned();
-        match worker.ask(&ReadRequest { file: &file, given, wanted }, self.patience) {
+        match worker.read_file(&ReadRequest { file: &file, given, wanted }, self.patience) {
             Ok(reply) => {
                 self.worker = Some(worker);
                 Ok(reply)
@@ -65,7 +65,7 @@ impl BashReader {
             // The worker is dropped and killed, with whatever the file has left running.
             Err(Trouble::TimedOut) => Err(BashError::TimedOut { file, after: self.patience }),
             Err(Trouble::TooMuch) => Err(BashError::TooMuch { file }),
-            Err(Trouble::Ended(complaint)) => Err(BashError::NoAnswer { file, complaint }),
+            Err(Trouble::Ended(complaint)) => Err(BashError::Unfinished { file, complaint }),
         }
     }
 }

@@ -14,8 +14,8 @@ use crate::os::process::{Environment, Program, RunError, Running, Stop, Tools, r
 /// What bash runs; see there for the protocol.
 const SCRIPT: &str = include_str!("worker.sh");
 
-/// The most that one file may answer.
-const LONGEST_ANSWER: usize = 4 * 1024 * 1024;
+/// The most that one file may reply.
+const LONGEST_REPLY: usize = 4 * 1024 * 1024;
 
 /// How much of what a file complains about is kept.
 const LONGEST_COMPLAINT: usize = 4 * 1024;
@@ -52,7 +52,7 @@ pub(super) enum Trouble {
     Ended(String),
     /// The deadline has passed.
     TimedOut,
-    /// It set more than [`LONGEST_ANSWER`].
+    /// It set more than [`LONGEST_REPLY`].
     TooMuch,
 }
 
@@ -61,7 +61,7 @@ pub(super) struct Worker {
     running: Running,
     stop: Stop,
     requests: PipeWriter,
-    answers: PipeReader,
+    replies: PipeReader,
     errors: PipeReader,
     number: u64,
 }
@@ -77,9 +77,9 @@ impl Worker {
         let failed = |source| RunError::Io { line: "bash".into(), source };
         let (stdin, stdout, stderr) = pipes().map_err(failed)?;
         let running = program.start(stdin.0.into(), stdout.1.into(), stderr.1.into())?;
-        let (requests, answers, errors) = (stdin.1, stdout.0, stderr.0);
+        let (requests, replies, errors) = (stdin.1, stdout.0, stderr.0);
         let stop = tools.stop.clone();
-        Ok(Self { running, stop, requests, answers, errors, number: 0 })
+        Ok(Self { running, stop, requests, replies, errors, number: 0 })
     }
 
     /// Whether it still waits for requests.
@@ -89,20 +89,20 @@ impl Worker {
     }
 
     /// Lets bash read one file. After a [`Trouble`] the worker is of no more use.
-    pub(super) fn ask(
+    pub(super) fn read_file(
         &mut self,
         request: &ReadRequest<'_>,
         patience: Duration,
     ) -> Result<Reply, Trouble> {
         let until = Instant::now().checked_add(patience);
         self.number += 1;
-        let asked = encode(self.number, request);
-        let mut unsent = asked.as_slice();
-        let mut answer = Answer::default();
+        let encoded = encode(self.number, request);
+        let mut unsent = encoded.as_slice();
+        let mut reply = PartialReply::default();
         let mut complaint = Vec::new();
         loop {
             let mut fds = vec![
-                (self.answers.as_fd(), PollFlags::POLLIN),
+                (self.replies.as_fd(), PollFlags::POLLIN),
                 (self.errors.as_fd(), PollFlags::POLLIN),
                 (self.running.ended(), PollFlags::POLLIN),
             ];
@@ -121,16 +121,16 @@ impl Worker {
             if ready[1] {
                 keep(&mut self.errors, &mut complaint);
             }
-            let ended = if ready[0] { !answer.read(&mut self.answers) } else { ready[2] };
-            if answer.bytes.len() > LONGEST_ANSWER {
+            let ended = if ready[0] { !reply.read(&mut self.replies) } else { ready[2] };
+            if reply.bytes.len() > LONGEST_REPLY {
                 return Err(Trouble::TooMuch);
             }
-            if ended || answer.parse(self.number, request.wanted) == Progress::Broken {
+            if ended || reply.parse(self.number, request.wanted) == Progress::Broken {
                 return Err(Trouble::Ended(self.all_of(complaint)));
             }
-            if answer.progress == Progress::Whole {
+            if reply.progress == Progress::Whole {
                 let complaint = self.all_of(complaint);
-                return Ok(Reply { variables: answer.variables, complaint });
+                return Ok(Reply { variables: reply.variables, complaint });
             }
             if ready.get(3) == Some(&true) {
                 let piece = &unsent[..unsent.len().min(PIPE_BUF)];
@@ -178,7 +178,7 @@ fn encode(number: u64, request: &ReadRequest<'_>) -> Vec<u8> {
     bytes
 }
 
-/// How far an answer has come.
+/// How far an reply has come.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Progress {
     #[default]
@@ -191,20 +191,20 @@ enum Progress {
     Broken,
 }
 
-/// What has come of an answer so far.
+/// What has come of an reply so far.
 #[derive(Default)]
-struct Answer {
+struct PartialReply {
     bytes: Vec<u8>,
     parsed: usize,
     progress: Progress,
     variables: Vec<Variable>,
 }
 
-impl Answer {
+impl PartialReply {
     /// Takes what is there; tells whether it was anything.
-    fn read(&mut self, answers: &mut PipeReader) -> bool {
+    fn read(&mut self, replies: &mut PipeReader) -> bool {
         let mut buffer = [0; 64 * 1024];
-        let length = answers.read(&mut buffer).unwrap_or(0);
+        let length = replies.read(&mut buffer).unwrap_or(0);
         self.bytes.extend_from_slice(&buffer[..length]);
         length > 0
     }

@@ -1,4 +1,4 @@
-//! A started program: learning that it ended, and ending it with all that it started.
+//! A started program: notices its end, and ends it with all that it started.
 
 use std::fs;
 use std::io::{self, PipeReader};

@@ -1,5 +1,4 @@
-//! How a child is bound to our own life, so that a killed engine leaves no compiler running, and
-//! what it alone sees of the file system.
+//! Binds a child to the life of this process, and gives it mounts of its own.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! The whole environment of a child: nothing reaches a program that is not in here.
+//! The whole environment of a child: nothing else reaches it.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

@@ -1,5 +1,7 @@
-//! The only room that starts programs: each bounded in time and output, with an environment that
-//! is given whole, and ended with everything it started when its time or ours is over.
+//! Starts programs, the only module that does.
+//!
+//! Each program is bounded in time and output, gets its whole environment from us, and is ended with
+//! everything it started when its time or ours is over.
 
 mod child;
 mod confinement;

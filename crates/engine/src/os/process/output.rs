@@ -1,4 +1,4 @@
-//! Where the output of a program goes.
+//! The output of a program, kept or handed on.
 
 use std::fs::File;
 use std::io::{self, PipeReader, Read};

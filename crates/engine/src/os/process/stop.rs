@@ -1,4 +1,4 @@
-//! The wish of a person or of the system that we end: by SIGINT, SIGTERM or SIGHUP.
+//! Notices SIGINT, SIGTERM and SIGHUP, which ask a run to end.
 
 use std::fs;
 use std::io::{self, PipeReader, PipeWriter};

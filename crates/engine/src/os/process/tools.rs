@@ -1,4 +1,4 @@
-//! Which programs the engine calls: a test points them at small scripts.
+//! The paths of the programs that the engine runs; tests replace them by small scripts.
 
 use std::path::{Path, PathBuf};
 

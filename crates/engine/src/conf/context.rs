@@ -1,4 +1,4 @@
-//! Asks bash what the files of a module say about one kernel.
+//! Lets bash read the files of a module for one kernel.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -71,13 +71,13 @@ impl ConfContext<'_> {
     /// # Errors
     /// [`BashError`] for the first file that does not answer. The values are not judged here, see
     /// [`Conf::from_values`](super::Conf::from_values).
-    pub fn read(&self, reader: &mut BashReader) -> Result<ConfAnswer, BashError> {
+    pub fn read(&self, reader: &mut BashReader) -> Result<ConfReply, BashError> {
         let variables = self.variables();
         let lossy = |(name, value): (&&'static str, &OsString)| {
             (*name, value.to_string_lossy().into_owned())
         };
         let texts: BTreeMap<_, _> = variables.iter().map(lossy).collect();
-        let mut answer = ConfAnswer {
+        let mut answer = ConfReply {
             values: Values::default(),
             complaint: String::new(),
             deprecated: Vec::new(),
@@ -125,7 +125,7 @@ impl ConfContext<'_> {
 
 /// What the files of a module say.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfAnswer {
+pub struct ConfReply {
     /// Their values.
     pub values: Values,
     /// What bash or the commands in them wrote to standard error, e.g. about a syntax error

@@ -1,4 +1,4 @@
-//! A module that comes from elsewhere, a directory or an archive, on its way into the trees.
+//! Reads the module that an unpacked archive or a directory brings.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -84,8 +84,8 @@ fn named(machine: &Machine, dir: &Path, kernel: &KernelRelease) -> Result<Module
     let nobody: ModuleId = "unnamed/0".parse().map_err(|why| bad(format!("{why}")))?;
     let mut kernel = Kernel::of_release(&machine.trees, kernel.clone());
     machine.options.equip(&mut kernel);
-    let asking = ConfRequest { id: nobody, kernel: &kernel, source: dir.to_owned() };
-    let values = Confs::new(machine).ask_at(&asking)?.values;
+    let request = ConfRequest { id: nobody, kernel: &kernel, source: dir.to_owned() };
+    let values = Confs::new(machine).evaluate_at(&request)?.values;
     let text = |name: &str| values.text(name, 0).ok_or_else(|| bad(format!("{name} is missing")));
     let (name, version) = (text("PACKAGE_NAME")?, text("PACKAGE_VERSION")?);
     let name = name.parse().map_err(|why| bad(format!("PACKAGE_NAME: {why}")))?;

@@ -1,4 +1,4 @@
-//! Reading one module's directory in the dkms tree.
+//! Reads one module's directory in the dkms tree.
 
 use std::fs;
 use std::io::ErrorKind;

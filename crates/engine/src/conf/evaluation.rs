@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::question::{ConfAnswer, ConfContext, reader};
+use super::context::{ConfContext, ConfReply, reader};
 use super::{Conf, Excluded, Values, directives};
 use crate::failure::Failure;
 use crate::machine::{Kernel, Machine, RunOptions, WITHIN_RUN, path_programs};
@@ -39,7 +39,7 @@ pub struct EvaluatedConf {
     pub source: PathBuf,
     /// Whether it was asked just now; else it said so when the module was built, and neither it nor
     /// the kernel has changed.
-    pub just_now: bool,
+    pub is_fresh: bool,
     /// All its values.
     pub values: Values,
     /// Directives that dkms calls deprecated, each with the file that sets it.
@@ -62,10 +62,14 @@ impl<'a> Confs<'a> {
     }
 
     /// Asks the conf of a module that dkms knows.
-    pub(crate) fn ask(&self, id: &ModuleId, kernel: &Kernel) -> Result<(Values, Conf), Failure> {
+    pub(crate) fn evaluate(
+        &self,
+        id: &ModuleId,
+        kernel: &Kernel,
+    ) -> Result<(Values, Conf), Failure> {
         let source = self.source_of(id);
-        let heard = self.ask_at(&ConfRequest { id: id.clone(), kernel, source })?;
-        self.accept(heard, kernel)
+        let evaluated = self.evaluate_at(&ConfRequest { id: id.clone(), kernel, source })?;
+        self.accept(evaluated, kernel)
     }
 
     /// Where the source is of a module that dkms knows.
@@ -78,36 +82,38 @@ impl<'a> Confs<'a> {
     /// Understands what something is to be built by, and warns of what its user should know.
     pub(crate) fn accept(
         &self,
-        heard: EvaluatedConf,
+        evaluated: EvaluatedConf,
         kernel: &Kernel,
     ) -> Result<(Values, Conf), Failure> {
-        for (directive, file) in &heard.deprecated {
+        for (directive, file) in &evaluated.deprecated {
             log::warn!(target: DEPRECATED, "{directive} is deprecated: it is set in {}", file.display());
         }
-        let conf = self.understand(kernel, &heard.source, &heard.values)?;
+        let conf = self.understand(kernel, &evaluated.source, &evaluated.values)?;
         if conf.records.is_empty() {
-            let source = heard.source.display();
+            let source = evaluated.source.display();
             log::warn!("{source}/dkms.conf names no objects: make is run, no more");
         }
-        Ok((heard.values, conf))
+        Ok((evaluated.values, conf))
     }
 
     /// Asks many confs; the answers stand in the order of the questions.
-    pub(crate) fn ask_all(
+    pub(crate) fn evaluate_all(
         &self,
         asking: &[ConfRequest<'_>],
     ) -> Vec<Result<EvaluatedConf, Failure>> {
         // Each thread has its own, which is killed when the thread ends (`PR_SET_PDEATHSIG`).
         let reader = || self.reader();
-        on_all_cores_with(asking, ENOUGH, reader, |reader, asking| self.ask_by(reader, asking))
+        on_all_cores_with(asking, ENOUGH, reader, |reader, asking| {
+            self.evaluate_with(reader, asking)
+        })
     }
 
     /// Asks the conf in a directory.
-    pub(crate) fn ask_at(&self, asking: &ConfRequest<'_>) -> Result<EvaluatedConf, Failure> {
-        self.ask_by(&mut self.reader(), asking)
+    pub(crate) fn evaluate_at(&self, asking: &ConfRequest<'_>) -> Result<EvaluatedConf, Failure> {
+        self.evaluate_with(&mut self.reader(), asking)
     }
 
-    fn ask_by(
+    fn evaluate_with(
         &self,
         reader: &mut BashReader,
         asking: &ConfRequest<'_>,
@@ -132,9 +138,9 @@ impl<'a> Confs<'a> {
                 if !answer.complaint.trim().is_empty() {
                     log::info!("{}: {}", context.conf_file.display(), answer.complaint.trim());
                 }
-                let ConfAnswer { mut values, deprecated, .. } = answer;
+                let ConfReply { mut values, deprecated, .. } = answer;
                 set_directives(&machine.options, &mut values);
-                Ok(EvaluatedConf { source: source.clone(), just_now: true, values, deprecated })
+                Ok(EvaluatedConf { source: source.clone(), is_fresh: true, values, deprecated })
             }
             Err(error) => {
                 let problem = Failure::from(&error);
@@ -178,7 +184,7 @@ impl<'a> Confs<'a> {
     /// Which objects of a module are not for this kernel.
     pub(crate) fn excluded(&self, conf: &Conf, kernel: &Kernel) -> Excluded {
         // Some 10,000 lines, which few confs ask for.
-        let config = if conf.asks_config() { self.machine.kernel_config(kernel) } else { None };
+        let config = if conf.needs_config() { self.machine.kernel_config(kernel) } else { None };
         conf.excluded(&kernel.release, &self.machine.arch, config.as_deref())
     }
 
