@@ -174,13 +174,7 @@ impl KernelConfig {
 
     /// What stands behind `option=`, as it is written.
     pub(crate) fn assigned(&self, option: &str) -> Option<&str> {
-        // Among some 10,000 lines: to look for the name is faster than to look at each line.
-        memchr::memmem::find_iter(self.text.as_bytes(), option).find_map(|start| {
-            let (before, found) = self.text.split_at_checked(start)?;
-            let starts_line = before.is_empty() || before.ends_with('\n');
-            let value = found.strip_prefix(option)?.strip_prefix('=').filter(|_| starts_line)?;
-            Some(value.lines().next().unwrap_or_default())
-        })
+        self.text.lines().find_map(|line| line.strip_prefix(option)?.strip_prefix('='))
     }
 
     /// Whether `option` is built in or a module.

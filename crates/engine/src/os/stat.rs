@@ -1,13 +1,8 @@
 //! What stat says of a file, as far as a change of its content shows there.
 
-use std::fs::Metadata;
-use std::os::fd::AsFd;
+use std::fs::{FileType, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::time::{SystemTime, UNIX_EPOCH};
-
-use rustix::fs::{AtFlags, FileType, StatxFlags, StatxTimestamp};
-use rustix::io::Errno;
-use rustix::path::Arg;
 
 /// A file whose content is not yet known to be old may change once more within the same tick of
 /// its filesystem's clock, and look the same. The tick of Linux is at most 10 ms.
@@ -24,7 +19,8 @@ pub(crate) struct Stat {
     ctime: (i64, i64),
     inode: u64,
     device: u64,
-    pub(super) mode: u32,
+    mode: u32,
+    kind: FileType,
 }
 
 impl Stat {
@@ -36,22 +32,18 @@ impl Stat {
             inode: meta.ino(),
             device: meta.dev(),
             mode: meta.mode(),
+            kind: meta.file_type(),
         }
     }
 
-    /// Of what has this path from an open directory; of a link, not of what it leads to.
-    pub(super) fn at(dir: impl AsFd, path: impl Arg) -> Result<Self, Errno> {
-        let flags = AtFlags::SYMLINK_NOFOLLOW;
-        let stat = rustix::fs::statx(dir, path, flags, StatxFlags::BASIC_STATS)?;
-        let time = |time: StatxTimestamp| (time.tv_sec, i64::from(time.tv_nsec));
-        Ok(Self {
-            size: stat.stx_size,
-            mtime: time(stat.stx_mtime),
-            ctime: time(stat.stx_ctime),
-            inode: stat.stx_ino,
-            device: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
-            mode: u32::from(stat.stx_mode),
-        })
+    /// Its kind.
+    pub(super) fn kind(&self) -> FileType {
+        self.kind
+    }
+
+    /// Whether anybody may execute it.
+    pub(super) fn is_executable(&self) -> bool {
+        self.mode & 0o111 != 0
     }
 
     pub(super) fn write(&self, bytes: &mut Vec<u8>) {
@@ -68,22 +60,6 @@ impl Stat {
         let changed = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
         let tick = if nanoseconds == 0 { WHOLE_SECONDS_TICK } else { TICK };
         changed + tick < now
-    }
-
-    pub(super) fn is_file(&self) -> bool {
-        self.kind() == FileType::RegularFile
-    }
-
-    pub(super) fn is_directory(&self) -> bool {
-        self.kind() == FileType::Directory
-    }
-
-    pub(super) fn is_link(&self) -> bool {
-        self.kind() == FileType::Symlink
-    }
-
-    fn kind(&self) -> FileType {
-        FileType::from_raw_mode(self.mode)
     }
 }
 
