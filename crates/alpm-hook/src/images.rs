@@ -6,13 +6,13 @@ use std::process::ExitCode;
 
 use dkms_engine::machine::{Kernels, Machine};
 use dkms_engine::os::process::{Environment, Output, Program};
-use dkms_initramfs::accounts::Accounts;
-use dkms_initramfs::generator::Generator;
-use dkms_initramfs::note::Note;
-use dkms_initramfs::owed::Owed;
-use dkms_initramfs::precise;
+use dkms_initramfs::assess::Accounts;
+use dkms_initramfs::generators::Generator;
+use dkms_initramfs::mkinitcpio_override;
+use dkms_initramfs::pending::Owed;
+use dkms_initramfs::snapshot::Note;
 
-use crate::edge::{Call, Failure};
+use crate::hook_main::{Call, Failure};
 use crate::lines::{Lines, Names};
 use crate::targets::without_sources;
 use crate::transaction::lock;
@@ -61,10 +61,10 @@ pub fn precise(call: &Call, input: &mut dyn BufRead) -> Result<ExitCode, Failure
     let machine = Machine::for_hook(&call.root);
     let mut targets = Vec::new();
     input.read_to_end(&mut targets)?;
-    if precise::is_looked_after(&machine) {
+    if mkinitcpio_override::is_looked_after(&machine) {
         targets = without_sources(&targets);
     }
-    let stock = precise::stock_command(&call.root).unwrap_or_default();
+    let stock = mkinitcpio_override::stock_command(&call.root).unwrap_or_default();
     let Some((program, args)) = stock.split_first().filter(|_| !targets.is_empty()) else {
         return Ok(ExitCode::SUCCESS);
     };
@@ -110,8 +110,8 @@ pub fn verify(call: &Call) -> Result<ExitCode, Failure> {
 /// Brings the override of mkinitcpio's hook in line with the setting; tells why it is not, if so.
 fn keep_precise(machine: &Machine) -> bool {
     let mut lines = Lines::new(io::stdout(), Names::default());
-    let kept = precise::keep(machine);
-    if let Some(line) = precise::said(&kept) {
+    let kept = mkinitcpio_override::keep(machine);
+    if let Some(line) = mkinitcpio_override::said(&kept) {
         lines.say(&line);
     }
     kept.is_ok()

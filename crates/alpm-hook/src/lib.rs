@@ -1,12 +1,12 @@
 //! What a hook binary is: pacman's targets in, whole lines out, an exit code.
 
-pub mod edge;
+pub mod hook_main;
 pub mod images;
 pub mod lines;
-pub mod query;
+pub mod package_query;
 pub mod targets;
 pub mod transaction;
 
-pub use edge::{Call, run};
+pub use hook_main::{Call, run};
 pub use targets::Change;
 pub use transaction::{depart, journal, sync};

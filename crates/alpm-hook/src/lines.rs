@@ -4,8 +4,8 @@
 //! progress bar here and no colour: what is going to be done and why, one line for each module
 //! that is finished, notes, and last of all what failed.
 
-mod names;
-mod out;
+mod line_writer;
+mod package_names;
 mod summary;
 #[cfg(test)]
 mod tests;
@@ -18,8 +18,8 @@ use dkms_engine::names::{KernelRelease, ModuleId};
 use dkms_engine::plan::{Action, Plan, Step};
 use dkms_engine::report::{Event, Finished, Outcome, Watch};
 
-pub use names::Names;
-pub use out::Out;
+pub use line_writer::Out;
+pub use package_names::Names;
 
 /// A module that is brought to a kernel; without a kernel if it fails for all.
 type Job = (ModuleId, Option<KernelRelease>);
@@ -87,7 +87,7 @@ impl<W: Write> Lines<W> {
             self.out.line("Kernel modules to build and install:");
         }
         for ((kernel, why), modules) in groups {
-            let modules: Vec<_> = modules.into_iter().map(names::plain).collect();
+            let modules: Vec<_> = modules.into_iter().map(package_names::plain).collect();
             let why = if why.is_empty() { why } else { format!(" ({why})") };
             self.out.line(&format!(
                 "  for {}: {}{why}",
@@ -144,7 +144,7 @@ impl<W: Write> Lines<W> {
                 } else if let Some(left) = self.leaving.get_mut(module) {
                     left.push(kernel.clone());
                 } else {
-                    let line = format!("{}: removed from {kernel}", names::plain(module));
+                    let line = format!("{}: removed from {kernel}", package_names::plain(module));
                     self.out.line(&line);
                 }
             }
@@ -204,7 +204,7 @@ impl<W: Write> Lines<W> {
         } else {
             format!(" from {}", kernels.join(", "))
         };
-        let name = names::plain(module);
+        let name = package_names::plain(module);
         match outcome {
             // The line of the version that replaces it says so.
             Outcome::Done if from.is_empty() && self.replaced.contains(module) => {}

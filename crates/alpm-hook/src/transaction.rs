@@ -13,13 +13,13 @@ use dkms_engine::machine::Machine;
 use dkms_engine::machine::lock::Lock;
 use dkms_engine::names::KernelRelease;
 use dkms_engine::plan::{self, Note, Plan, Request};
-use dkms_initramfs::generator::Generator;
-use dkms_initramfs::precise;
+use dkms_initramfs::generators::Generator;
+use dkms_initramfs::mkinitcpio_override;
 
-use crate::edge::{Call, Failure};
+use crate::hook_main::{Call, Failure};
 use crate::images;
 use crate::lines::{Lines, Names};
-use crate::query::{self, Packages, Questions};
+use crate::package_query::{self, Packages, Questions};
 use crate::targets::Change;
 
 /// Before a transaction: notes its sources and kernels as debts, so that they are looked at even
@@ -27,17 +27,17 @@ use crate::targets::Change;
 /// and the transaction is one file of its own.
 ///
 /// # Errors
-/// If a debt cannot be written.
+/// If a work cannot be written.
 pub fn journal(call: &Call, change: &Change) -> Result<ExitCode, Failure> {
     let kernels = &change.kernels | &change.headers;
     if change.sources.is_empty() && kernels.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
-    let debt = PendingWork::Transaction { sources: change.sources.clone(), kernels };
+    let work = PendingWork::Transaction { sources: change.sources.clone(), kernels };
     if call.dry_run {
-        Lines::new(io::stdout(), Names::default()).say(&format!("would note {debt:?}"));
+        Lines::new(io::stdout(), Names::default()).say(&format!("would note {work:?}"));
     } else {
-        PendingList::of(&Machine::for_hook(&call.root).trees).write(&debt)?;
+        PendingList::of(&Machine::for_hook(&call.root).trees).write(&work)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -86,8 +86,8 @@ pub fn sync(call: &Call, change: &Change) -> Result<ExitCode, Failure> {
 fn packages_matter(plan: &Plan, facts: &Facts, change: &Change) -> bool {
     let names_one = |note: &Note| matches!(note, Note::NoHeaders { .. });
     // What the journal noted of this very transaction tells nothing new.
-    let known = |debt: &PendingWork| {
-        matches!(debt, PendingWork::Transaction { sources, kernels }
+    let known = |work: &PendingWork| {
+        matches!(work, PendingWork::Transaction { sources, kernels }
             if *sources == change.sources && *kernels == change.headers)
     };
     !plan.is_empty()
@@ -106,7 +106,7 @@ fn packages_matter(plan: &Plan, facts: &Facts, change: &Change) -> bool {
 pub fn depart(call: &Call, change: &Change) -> Result<ExitCode, Failure> {
     let machine = Machine::for_hook(&call.root);
     if change.ourselves && !call.dry_run {
-        precise::leave(&call.root)?;
+        mkinitcpio_override::leave(&call.root)?;
     }
     if !change.ourselves || !machine.trees.dkms.exists() {
         return Ok(ExitCode::SUCCESS);
@@ -134,8 +134,8 @@ fn in_depth(
     kernels: &BTreeSet<KernelRelease>,
 ) -> Option<BTreeSet<KernelRelease>> {
     let mut in_depth = kernels.clone();
-    for debt in PendingList::of(&machine.trees).read() {
-        match debt {
+    for work in PendingList::of(&machine.trees).read() {
+        match work {
             PendingWork::Kernel(kernel)
             | PendingWork::Install { kernel, .. }
             | PendingWork::Uninstall { kernel, .. } => in_depth.insert(kernel),
@@ -188,9 +188,9 @@ fn packages(machine: &Machine, sources: &BTreeSet<String>, facts: &Facts) -> Pac
         sources: sources.clone(),
         kernels: alive.map(|(release, _)| release.clone()).collect(),
     };
-    let answer = query::beside_us()
-        .map_err(query::NoAnswer::from)
-        .and_then(|program| query::ask(&program, &machine.trees.root, &questions));
+    let answer = package_query::beside_us()
+        .map_err(package_query::NoAnswer::from)
+        .and_then(|program| package_query::ask(&program, &machine.trees.root, &questions));
     answer.unwrap_or_else(|why| {
         let line = format!("Packages cannot be named this time ({why}); the rest goes on.");
         Lines::new(io::stdout(), Names::default()).say(&line);

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dkms_engine::names::KernelRelease;
 
-use crate::contents::Contents;
-use crate::kmod_name::KmodName;
+use crate::image::contents::Contents;
+use crate::image::kmod_name::KmodName;
 
 /// What is known of one image.
 #[derive(Debug, Clone)]

@@ -1,29 +1,18 @@
 //! Which image holds which modules, and who regenerates it when they change.
 //!
-//! From the ground up: [`kmod_name`], [`contents`], [`image`] · what each generator knows: [`generator`] · [`owed`],
-//! [`note`] · [`decide`] · [`accounts`] · [`settle`]; [`precise`].
+//! From the ground up: [`image`] · what each generator knows: [`generators`] · [`pending`], [`snapshot`] · [`decide`] ·
+//! [`assess`] · [`regenerate`]; [`mkinitcpio_override`].
 
-pub mod accounts;
-mod booster;
-pub mod call;
-pub mod contents;
+pub mod assess;
 pub mod decide;
-mod dracut;
-mod files;
-pub mod generator;
+mod find_files;
+pub mod generators;
 pub mod image;
-mod kernel_file;
-mod kernel_install;
-pub mod kmod_name;
+mod implied_modules;
+mod kernel_line;
+pub mod mkinitcpio_override;
+pub mod pending;
+pub mod regenerate;
+pub mod snapshot;
 #[cfg(test)]
-mod machine;
-mod mkinitcpio;
-mod needs;
-pub mod note;
-pub mod owed;
-mod pacman_hook;
-pub mod precise;
-pub mod settle;
-mod shell;
-mod signed;
-mod verdict;
+mod test_machine;

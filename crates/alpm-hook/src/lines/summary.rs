@@ -7,7 +7,7 @@ use dkms_engine::names::{KernelRelease, ModuleId};
 use dkms_engine::plan::{Action, Note, Plan};
 use dkms_engine::report::Report;
 
-use super::{Lines, names};
+use super::{Lines, package_names};
 
 impl<W: Write> Lines<W> {
     /// Writes the end of a run.
@@ -74,7 +74,7 @@ impl<W: Write> Lines<W> {
             self.out.line(&format!("  {hint}"));
         }
         if let Some(old) = stays(plan, action) {
-            self.out.line(&format!("  until then {} stays installed", names::plain(old)));
+            self.out.line(&format!("  until then {} stays installed", package_names::plain(old)));
         }
         if let Some(command) = again(action) {
             self.out.line(&format!("  try again: {command}"));

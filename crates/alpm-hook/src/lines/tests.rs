@@ -8,7 +8,7 @@ use dkms_engine::plan::Note;
 use dkms_engine::report::Report;
 
 use super::*;
-use crate::query::Packages;
+use crate::package_query::Packages;
 
 const NEW: &str = "7.2.13-arch1-1";
 const LTS: &str = "6.12.8-1-lts";

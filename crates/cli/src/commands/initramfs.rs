@@ -2,9 +2,9 @@
 
 use dkms_engine::failure::Failure;
 use dkms_engine::machine::{InitramfsMode, Machine};
-use dkms_initramfs::accounts::Accounts;
-use dkms_initramfs::owed::Owed;
-use dkms_initramfs::precise;
+use dkms_initramfs::assess::Accounts;
+use dkms_initramfs::mkinitcpio_override;
+use dkms_initramfs::pending::Owed;
 
 use crate::args::machine::is_root;
 use crate::args::refusal::{NOT_ROOT, refuse};
@@ -24,8 +24,8 @@ pub fn run(machine: &Machine, dry_run: bool, progress: &mut Progress<'_>) -> Res
         return refuse(1, NOT_ROOT);
     }
     let _lock = take_lock(machine, progress)?;
-    let kept = precise::keep(machine);
-    if let Some(line) = precise::said(&kept) {
+    let kept = mkinitcpio_override::keep(machine);
+    if let Some(line) = mkinitcpio_override::said(&kept) {
         progress.say(&line);
     }
     let accounts = Accounts::read(machine);

@@ -12,7 +12,7 @@ mod status;
 
 use dkms_engine::failure::Failure;
 use dkms_engine::machine::Machine;
-use dkms_initramfs::generator::Generator;
+use dkms_initramfs::generators::Generator;
 
 use crate::args::intent::Intent;
 use crate::args::options::OptId;

@@ -6,14 +6,14 @@ use std::path::Path;
 use dkms_engine::machine::Machine;
 use dkms_engine::os::durable;
 
-use crate::accounts::{Account, Accounts, Seen, look};
-use crate::call::Call;
+use crate::assess::{Account, Accounts, Seen, look};
 use crate::decide::{Decision, Now};
-use crate::generator::Generator;
+use crate::generators::Generator;
+use crate::generators::command::Call;
+use crate::image::signature;
 use crate::image::{Image, Kind};
-use crate::note::Note;
-use crate::signed;
-use crate::verdict::verdict;
+use crate::kernel_line::verdict;
+use crate::snapshot::Note;
 
 /// What a generator that writes in place needs besides the old image's room, in bytes.
 const MARGIN: u64 = 1024 * 1024;
@@ -208,13 +208,13 @@ fn scarce(machine: &Machine, generator: Generator, image: &Image) -> Option<Stri
 /// Signs a unified kernel image again that was signed and is not any more.
 fn sign_again(machine: &Machine, image: &Image, name: &str) -> Option<String> {
     let file = image.below(&machine.trees.root);
-    if image.kind != Kind::Uki || signed::is_signed(&file) {
+    if image.kind != Kind::Uki || signature::is_signed(&file) {
         return None;
     }
     let command = machine.settings.initramfs.sign.split_whitespace();
     let call = Call::new(&command.collect::<Vec<_>>());
     let ran = call.run(machine);
-    if signed::is_signed(&file) {
+    if signature::is_signed(&file) {
         return None;
     }
     let why = ran.err().map(|why| format!(" ({why})")).unwrap_or_default();
@@ -241,11 +241,11 @@ mod tests {
         root.write("etc/mkinitcpio.d/linux.preset", preset);
         root.write("usr/bin/mkinitcpio", "");
         let machine = Machine::for_hook(root.path());
-        let debts = PendingList::of(&machine.trees);
+        let pending = PendingList::of(&machine.trees);
         for kernel in ["7.2", "6.12", "5.0"] {
             let kernel = kernel.parse().unwrap();
             let (module, objects) = ("zfs".parse().unwrap(), ["zfs".to_owned()].into());
-            debts.write(&PendingWork::Image { kernel, module, objects }).unwrap();
+            pending.write(&PendingWork::Image { kernel, module, objects }).unwrap();
         }
         let mut said = Vec::new();
         let well =
@@ -259,7 +259,7 @@ mod tests {
             ]
         );
         // Where nothing is to be done, or nothing can be, nothing is owed any more.
-        let left = debts.read();
+        let left = pending.read();
         assert!(
             matches!(&left[..], [PendingWork::Image { kernel, .. }] if kernel.as_str() == "7.2"),
             "{left:?}"

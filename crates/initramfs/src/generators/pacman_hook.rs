@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use dkms_engine::machine::Kernel;
 use dkms_engine::names::KernelRelease;
 
-use crate::call::Call;
-use crate::files;
+use crate::find_files;
+use crate::generators::command::Call;
 use crate::image::Image;
-use crate::precise::MARK;
+
+/// How the override starts: by this it is known as ours.
+pub(crate) const MARK: &str = "# Written by alpm-dkms for `[initramfs] precise`";
 
 /// Our hook that looks after the images in the end.
 pub(crate) const VERIFY: &str = "95-dkms-verify.hook";
@@ -78,7 +80,7 @@ fn kernel_target(root: &Path, name: &str, release: &KernelRelease) -> String {
 pub(crate) fn is_active_and_names(root: &Path, name: &str, file: &str) -> bool {
     let program = exec(root, name).and_then(|words| words.into_iter().next());
     let names = |program: String| {
-        fs::read_to_string(files::below(root, Path::new(&program)))
+        fs::read_to_string(find_files::below(root, Path::new(&program)))
             .is_ok_and(|text| text.contains(file))
     };
     is_active(root, name) && program.is_some_and(names)

@@ -13,18 +13,15 @@ use dkms_engine::os::durable::{self, FileError};
 use dkms_engine::os::process::{Environment, Program};
 use serde::Deserialize;
 
-use crate::generator::Generator;
-use crate::mkinitcpio::HOOK;
-use crate::pacman_hook::{self, VERIFY};
+use crate::generators::Generator;
+use crate::generators::mkinitcpio::HOOK;
+use crate::generators::pacman_hook::{self, MARK, VERIFY};
 
 /// Where administrators put hooks, and the override stands.
 const DIR: &str = "etc/pacman.d/hooks";
 
 /// The program that the override calls.
 const OURS: &str = "/usr/lib/alpm-dkms/mkinitcpio-dkms";
-
-/// How the override starts: by this it is known as ours.
-pub(crate) const MARK: &str = "# Written by alpm-dkms for `[initramfs] precise`";
 
 /// How long alpm-query may take.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -6,13 +6,13 @@ use std::path::Path;
 use dkms_engine::machine::{Kernel, Kernels, Machine};
 use dkms_engine::names::KernelRelease;
 
-use crate::call::Call;
 use crate::decide::{Before, Case, Decision, Now, decide};
-use crate::generator::Generator;
+use crate::generators::Generator;
+use crate::generators::command::Call;
 use crate::image::Image;
-use crate::needs;
-use crate::note::Note;
-use crate::owed::{Ours, Owed};
+use crate::implied_modules;
+use crate::pending::{Ours, Owed};
+use crate::snapshot::Note;
 
 /// One kernel whose images are looked at.
 #[derive(Debug)]
@@ -132,8 +132,8 @@ impl Accounts {
         let wanted =
             generator.wanted(machine, kernel, &image).map_err(|why| log::warn!("{why}")).ok();
         let wanted = wanted.map(|mut wanted| {
-            wanted.extend(needs::soft_dependencies(machine, &held));
-            wanted.extend(needs::root_file_system(machine));
+            wanted.extend(implied_modules::soft_dependencies(machine, &held));
+            wanted.extend(implied_modules::root_file_system(machine));
             wanted
         });
         let case = Case {

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 
 use dkms_engine::machine::{Kernel, Machine};
 
-use crate::call::Call;
-use crate::files;
+use crate::find_files;
+use crate::generators::command::Call;
+use crate::generators::kernel_install;
+use crate::generators::pacman_hook;
+use crate::generators::shell_settings::Variables;
+use crate::image::kmod_name::KmodName;
 use crate::image::{Image, Kind};
-use crate::kernel_install;
-use crate::kmod_name::KmodName;
-use crate::pacman_hook;
-use crate::shell::Variables;
 
 /// The pacman hook of Arch's dracut packages that regenerates images, and copies a new kernel to /boot.
 pub(crate) const HOOK: &str = "90-dracut-install.hook";
@@ -31,13 +31,13 @@ pub(crate) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
             paths.push((format!("/boot/initramfs-{name}{end}").into(), Kind::Initramfs));
         }
     }
-    let releases: Vec<String> = files::names(root, Path::new("/usr/lib/modules")).collect();
+    let releases: Vec<String> = find_files::names(root, Path::new("/usr/lib/modules")).collect();
     for top in kernel_install::PARTITIONS {
         let dir = PathBuf::from(format!("{top}/EFI/Linux"));
         let is_its = |name: &String| {
             name.strip_suffix(".efi").is_some_and(|stem| is_for(stem, kernel, &releases))
         };
-        let unified = files::names(root, &dir).filter(is_its);
+        let unified = find_files::names(root, &dir).filter(is_its);
         paths.extend(unified.map(|name| (dir.join(name), Kind::Uki)));
     }
     let image = |(path, kind)| Image { path, kind, kernel: release.clone(), preset: None };
@@ -91,8 +91,8 @@ pub(crate) fn wanted(
     let root = &machine.trees.root;
     let mut configs = vec![root.join("etc/dracut.conf")];
     // A file in /etc replaces one of the same name in /usr (dracut.conf(5)).
-    let own = files::with_suffix(&root.join("etc/dracut.conf.d"), ".conf");
-    let shipped = files::with_suffix(&root.join("usr/lib/dracut/dracut.conf.d"), ".conf");
+    let own = find_files::with_suffix(&root.join("etc/dracut.conf.d"), ".conf");
+    let shipped = find_files::with_suffix(&root.join("usr/lib/dracut/dracut.conf.d"), ".conf");
     let replaced = |file: &Path| own.iter().any(|own| own.file_name() == file.file_name());
     let mut dropped: Vec<PathBuf> = shipped.into_iter().filter(|file| !replaced(file)).collect();
     dropped.extend(own.clone());

@@ -10,7 +10,7 @@ use dkms_engine::names::{KernelRelease, ModuleName};
 use dkms_engine::objects::ObjectName;
 use dkms_engine::os::digest::Digest;
 
-use crate::kmod_name::KmodName;
+use crate::image::kmod_name::KmodName;
 
 /// Kernels whose objects changed since their images were looked at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,9 +23,9 @@ impl Owed {
     #[must_use]
     pub fn read(machine: &Machine) -> Self {
         let mut owed = Self::default();
-        for debt in PendingList::of(&machine.trees).read() {
-            if let PendingWork::Image { kernel, .. } = &debt {
-                owed.pending.entry(kernel.clone()).or_default().push(debt);
+        for work in PendingList::of(&machine.trees).read() {
+            if let PendingWork::Image { kernel, .. } = &work {
+                owed.pending.entry(kernel.clone()).or_default().push(work);
             }
         }
         owed
@@ -52,7 +52,7 @@ impl Owed {
     #[must_use]
     pub fn changed(&self, kernel: &KernelRelease) -> BTreeSet<KmodName> {
         let pending = self.pending.get(kernel).into_iter().flatten();
-        let objects = pending.filter_map(|debt| match debt {
+        let objects = pending.filter_map(|work| match work {
             PendingWork::Image { objects, .. } => Some(objects),
             _ => None,
         });
@@ -62,8 +62,8 @@ impl Owed {
     /// Notes that nothing is owed to a kernel's images any more. What cannot be noted is told in the log, and looked at
     /// again by the next run.
     pub fn clear(&self, machine: &Machine, kernel: &KernelRelease) {
-        for debt in self.pending.get(kernel).into_iter().flatten() {
-            if let Err(error) = PendingList::of(&machine.trees).clear(debt) {
+        for work in self.pending.get(kernel).into_iter().flatten() {
+            if let Err(error) = PendingList::of(&machine.trees).clear(work) {
                 log::warn!("{error}");
             }
         }

@@ -1,5 +1,13 @@
 //! Which program makes the images of this machine.
 
+mod booster;
+pub mod command;
+mod dracut;
+mod kernel_install;
+pub(crate) mod mkinitcpio;
+pub(crate) mod pacman_hook;
+mod shell_settings;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -7,11 +15,10 @@ use std::time::Duration;
 use dkms_engine::machine::{Kernel, Machine};
 use dkms_engine::os::process::{Environment, Output, Program};
 
-use crate::call::Call;
-use crate::contents::{Contents, Listing};
+use crate::generators::command::Call;
+use crate::image::contents::{Contents, Listing};
+use crate::image::kmod_name::KmodName;
 use crate::image::{Image, Kind};
-use crate::kmod_name::KmodName;
-use crate::{booster, dracut, kernel_install, mkinitcpio, pacman_hook};
 
 /// How long a lister may take.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 
 use dkms_engine::machine::{Kernel, Machine};
 
-use crate::call::Call;
+use crate::generators::command::Call;
+use crate::generators::pacman_hook;
+use crate::image::kmod_name::KmodName;
 use crate::image::{Image, Kind};
-use crate::kmod_name::KmodName;
-use crate::pacman_hook;
 
 /// The pacman hook that regenerates images, and copies a new kernel to /boot.
 pub(crate) const HOOK: &str = "90-booster-install.hook";
@@ -86,7 +86,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::machine::test_machine;
+    use crate::test_machine::test_machine;
 
     fn paths(images: &[Image]) -> Vec<&Path> {
         images.iter().map(|image| image.path.as_path()).collect()

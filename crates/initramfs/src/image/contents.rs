@@ -5,7 +5,7 @@ use std::path::Path;
 
 use dkms_engine::names::KernelRelease;
 
-use crate::kmod_name::KmodName;
+use crate::image::kmod_name::KmodName;
 
 /// What an image holds, as far as it matters here.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,5 +1,10 @@
 //! A file that a kernel is booted with.
 
+pub mod contents;
+pub(crate) mod kernel_file;
+pub mod kmod_name;
+pub(crate) mod signature;
+
 use std::path::{Path, PathBuf};
 
 use dkms_engine::names::KernelRelease;

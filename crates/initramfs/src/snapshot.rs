@@ -15,10 +15,10 @@ use dkms_engine::os::digest::Digest;
 use dkms_engine::os::durable::{self, FileError};
 use serde::{Deserialize, Serialize};
 
-use crate::generator::Generator;
+use crate::generators::Generator;
 use crate::image::Image;
-use crate::owed::Ours;
-use crate::signed;
+use crate::image::signature;
+use crate::pending::Ours;
 
 /// A copy is not worth filling the file system of /var for: so much, in bytes, has to be left.
 const SPARE: u64 = 64 * 1024 * 1024;
@@ -53,7 +53,7 @@ impl Noted {
     /// Notes an image, with a copy.
     fn take(machine: &Machine, image: &Image) -> Result<Self, FileError> {
         let file = image.below(&machine.trees.root);
-        let signed = signed::is_signed(&file);
+        let signed = signature::is_signed(&file);
         let mut noted =
             Self { path: image.path.clone(), stat: None, digest: None, signed, copy: None };
         let Ok(meta) = file.metadata() else { return Ok(noted) };

@@ -7,10 +7,10 @@ use dkms_engine::machine::{Kernel, Machine};
 use dkms_engine::version;
 
 use super::{Preset, presets_for};
-use crate::files;
+use crate::find_files;
+use crate::generators::shell_settings::Variables;
 use crate::image::Image;
-use crate::kmod_name::KmodName;
-use crate::shell::Variables;
+use crate::image::kmod_name::KmodName;
 
 /// What belongs into an image, each with the place that says so: `MODULES`, and a hook of the module's name (zfs).
 ///
@@ -44,9 +44,9 @@ pub(crate) fn wanted(
 /// The configuration files: the one that is named, or else the usual one, which alone has drop-ins (mkinitcpio.conf(5)).
 fn configurations(root: &Path, named: Option<&str>) -> Vec<PathBuf> {
     let mut files = match named {
-        Some(named) => vec![files::below(root, Path::new(named))],
+        Some(named) => vec![find_files::below(root, Path::new(named))],
         None => {
-            let mut dropins = files::with_suffix(&root.join("etc/mkinitcpio.conf.d"), ".conf");
+            let mut dropins = find_files::with_suffix(&root.join("etc/mkinitcpio.conf.d"), ".conf");
             // 9-a.conf before 10-b.conf, as mkinitcpio has it: the last one has the last word.
             let name = |file: &Path| file.to_string_lossy().into_owned();
             dropins.sort_by(|a, b| version::compare(&name(a), &name(b)));
@@ -120,8 +120,8 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::machine::test_machine;
-    use crate::mkinitcpio::images;
+    use crate::generators::mkinitcpio::images;
+    use crate::test_machine::test_machine;
 
     const RELEASE: &str = "7.2.13-arch1-1";
 

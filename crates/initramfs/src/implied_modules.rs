@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use dkms_engine::machine::Machine;
 
-use crate::files;
-use crate::kmod_name::KmodName;
+use crate::find_files;
+use crate::image::kmod_name::KmodName;
 
 /// File systems whose module is often built from source, and without which a root on them is not found.
 const ROOT_FILE_SYSTEMS: [&str; 2] = ["zfs", "bcachefs"];
@@ -19,7 +19,7 @@ pub(crate) fn soft_dependencies(
 ) -> BTreeMap<KmodName, String> {
     let dirs = ["usr/lib/modprobe.d", "lib/modprobe.d", "run/modprobe.d", "etc/modprobe.d"];
     let files =
-        dirs.iter().flat_map(|dir| files::with_suffix(&machine.trees.root.join(dir), ".conf"));
+        dirs.iter().flat_map(|dir| find_files::with_suffix(&machine.trees.root.join(dir), ".conf"));
     let mut needs = BTreeMap::new();
     for file in files {
         let text = fs::read_to_string(&file).unwrap_or_default();

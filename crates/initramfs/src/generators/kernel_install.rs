@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use dkms_engine::machine::{Kernel, Machine};
 
-use crate::call::Call;
-use crate::files;
+use crate::find_files;
+use crate::generators::command::Call;
 use crate::image::{Image, Kind};
 
 /// Where the partition may be mounted that the boot loader reads.
@@ -22,7 +22,7 @@ pub(crate) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
     for top in PARTITIONS {
         for token in &tokens {
             let entry = PathBuf::from(format!("{top}/{token}/{release}"));
-            let initrds = files::names(root, &entry).filter(|name| name.starts_with("initr"));
+            let initrds = find_files::names(root, &entry).filter(|name| name.starts_with("initr"));
             images.extend(initrds.map(|name| image(entry.join(name), Kind::Initramfs)));
         }
         let dir = PathBuf::from(format!("{top}/EFI/Linux"));
@@ -30,7 +30,9 @@ pub(crate) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
             tokens.iter().any(|token| is_unified(name, &format!("{token}-{release}")))
         };
         images.extend(
-            files::names(root, &dir).filter(is_its).map(|name| image(dir.join(name), Kind::Uki)),
+            find_files::names(root, &dir)
+                .filter(is_its)
+                .map(|name| image(dir.join(name), Kind::Uki)),
         );
     }
     images
@@ -42,7 +44,7 @@ pub(crate) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
 pub(crate) fn call(machine: &Machine, kernel: &Kernel) -> Option<Call> {
     let root = &machine.trees.root;
     let vmlinuz = format!("/usr/lib/modules/{}/vmlinuz", kernel.release);
-    let there = |path: &str| files::below(root, Path::new(path)).exists();
+    let there = |path: &str| find_files::below(root, Path::new(path)).exists();
     let can = there("/usr/bin/kernel-install") && there(&vmlinuz) && !there("/etc/kernel/tries");
     can.then(|| Call::new(&["kernel-install", "add", kernel.release.as_str(), &vmlinuz]))
 }
@@ -70,7 +72,7 @@ mod tests {
     /// A machine with the kernel 7.2 and these files.
     fn test_machine(files: &[&str]) -> (TestRoot, Machine, Kernel) {
         let files = files.iter().map(|file| (*file, "")).chain([("etc/machine-id", "0b\n")]);
-        crate::machine::test_machine("7.2", &files.collect::<Vec<_>>())
+        crate::test_machine::test_machine("7.2", &files.collect::<Vec<_>>())
     }
 
     fn found(machine: &Machine, kernel: &Kernel) -> Vec<String> {

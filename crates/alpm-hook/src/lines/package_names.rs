@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use dkms_engine::facts::Facts;
 use dkms_engine::names::{KernelRelease, ModuleId};
 
-use crate::query::Packages;
+use crate::package_query::Packages;
 
 /// Which package brought what.
 #[derive(Debug, Clone, Default)]

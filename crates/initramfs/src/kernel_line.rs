@@ -5,9 +5,9 @@ use std::fmt::Write;
 
 use dkms_engine::names::ModuleName;
 
-use crate::accounts::Account;
+use crate::assess::Account;
 use crate::decide::Now;
-use crate::kmod_name::KmodName;
+use crate::image::kmod_name::KmodName;
 
 /// One line: `7.2.13-arch1-1 (linux): 4 modules installed, zfs in /boot/initramfs-linux.img`; of a module that did not
 /// build, with the command that mends it.

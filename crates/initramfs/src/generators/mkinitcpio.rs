@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use dkms_engine::machine::{Kernel, Machine};
 
-use crate::call::Call;
-use crate::files;
+use crate::find_files;
+use crate::generators::command::Call;
+use crate::generators::pacman_hook;
+use crate::generators::shell_settings::Variables;
+use crate::image::kernel_file;
 use crate::image::{Image, Kind};
-use crate::kernel_file;
-use crate::pacman_hook;
-use crate::shell::Variables;
 pub(crate) use recipe::wanted;
 
 /// The pacman hook that regenerates images, and copies a new kernel to /boot.
@@ -36,7 +36,7 @@ impl Preset {
             Some(Self { name, variables })
         };
         let dir = machine.trees.root.join("etc/mkinitcpio.d");
-        files::with_suffix(&dir, ".preset").into_iter().filter_map(read).collect()
+        find_files::with_suffix(&dir, ".preset").into_iter().filter_map(read).collect()
     }
 
     /// The preset that mkinitcpio's hook will make for a kernel that has none: the saved one, or one after its
@@ -69,7 +69,8 @@ impl Preset {
             return kernel.pkgbase.as_ref() == Some(&self.name);
         }
         let is_it = |file: &&str| {
-            kernel_file::release(&files::below(root, Path::new(file))).as_deref() == Some(release)
+            kernel_file::release(&find_files::below(root, Path::new(file))).as_deref()
+                == Some(release)
         };
         files.iter().any(is_it)
     }
@@ -108,7 +109,7 @@ impl Preset {
 /// Whether a package of this name has brought one of the kernels.
 fn is_package(root: &Path, name: &str) -> bool {
     let modules = root.join("usr/lib/modules");
-    let mut releases = files::names(&modules, Path::new(""));
+    let mut releases = find_files::names(&modules, Path::new(""));
     releases.any(|release| {
         let pkgbase = fs::read_to_string(modules.join(release).join("pkgbase"));
         pkgbase.is_ok_and(|pkgbase| pkgbase.trim() == name)
@@ -136,7 +137,7 @@ pub(crate) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
     let presets = presets_for(machine, kernel);
     if presets.is_empty() {
         let usual = PathBuf::from(format!("/boot/initramfs-{}.img", kernel.release));
-        let there = files::below(&machine.trees.root, &usual).exists();
+        let there = find_files::below(&machine.trees.root, &usual).exists();
         return there.then(|| image(usual, Kind::Initramfs, None)).into_iter().collect();
     }
     let made = presets.iter().flat_map(|preset| {
@@ -154,7 +155,7 @@ pub(crate) fn calls(machine: &Machine, kernel: &Kernel, images: &[&Image]) -> Ve
         .into_iter()
         .filter(|preset| images.iter().any(|image| image.preset.as_ref() == Some(&preset.name)))
         .collect();
-    let there = |path: &str| files::below(root, Path::new(path)).exists();
+    let there = |path: &str| find_files::below(root, Path::new(path)).exists();
     let has_kernel =
         |preset: &Preset| preset.kvers().all(|kver| !kver.starts_with('/') || there(kver));
     let complete = images.iter().all(|image| image.below(root).exists());
@@ -188,7 +189,7 @@ mod tests {
     const RELEASE: &str = "7.2.13-arch1-1";
 
     fn test_machine(files: &[(&str, &str)]) -> (TestRoot, Machine, Kernel) {
-        crate::machine::test_machine(RELEASE, files)
+        crate::test_machine::test_machine(RELEASE, files)
     }
 
     fn paths(images: &[Image]) -> Vec<&str> {
