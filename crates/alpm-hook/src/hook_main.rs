@@ -1,4 +1,4 @@
-//! The edge of a hook binary: arguments, logging and surroundings in, an exit code out.
+//! The main function of a hook binary: reads the arguments, sets up logging, and returns an exit code.
 
 use std::env;
 use std::error::Error;
@@ -9,35 +9,33 @@ use std::process::ExitCode;
 
 use nix::sys::stat::{Mode, umask};
 
-/// How a hook binary was called.
+/// The arguments of a hook binary.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Call {
-    /// Where the machine's `/` is. libalpm has changed its root before it runs a hook, so this
-    /// is `/` except in tests.
+pub struct HookArgs {
+    /// The root of the machine. libalpm changes its root before it runs a hook, so this is `/` except in tests.
     pub root: PathBuf,
-    /// Say what would be done, and do nothing.
+    /// Whether to print what would be done, and do nothing.
     pub dry_run: bool,
-    /// The flag of the binary's own that was given, the last one if there are several.
+    /// The given flag of this binary, the last one if there are several.
     pub flag: Option<&'static str>,
 }
 
-/// What ends a hook early. Whatever the engine or the system says.
-pub type Failure = Box<dyn Error + Send + Sync>;
+/// An error that ends a hook early.
+pub type HookError = Box<dyn Error + Send + Sync>;
 
-/// Runs a hook binary called `name` on the lines that pacman tells it: reads the arguments, where
-/// `flags` are those that this binary alone has; sets up logging (`RUST_LOG`, warnings without it, to
-/// stderr), the umask 022 that packaged files expect, and `/` as working directory; renders an
-/// error that comes back.
+/// Runs the hook binary `name` on the targets from pacman. Reads the arguments, of which `flags` are specific to this
+/// binary; sets up logging to stderr (`RUST_LOG`, by default warnings), the umask 022 that packaged files expect, and `/` as
+/// working directory; prints an error that `hook` returns.
 pub fn run(
     name: &str,
     flags: &[&'static str],
-    hook: impl FnOnce(&Call, &mut dyn BufRead) -> Result<ExitCode, Failure>,
+    hook: impl FnOnce(&HookArgs, &mut dyn BufRead) -> Result<ExitCode, HookError>,
 ) -> ExitCode {
     log_to_stderr(name);
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
-    let result = call(env::args_os().skip(1), flags, Path::new(".")).and_then(|call| {
+    let result = read_args(env::args_os().skip(1), flags, Path::new(".")).and_then(|args| {
         env::set_current_dir("/")?;
-        hook(&call, &mut io::stdin().lock())
+        hook(&args, &mut io::stdin().lock())
     });
     result.unwrap_or_else(|why| {
         let _ = writeln!(io::stderr(), "{name}: {}", chain(why.as_ref()));
@@ -45,7 +43,7 @@ pub fn run(
     })
 }
 
-/// Sends what the engine logs to stderr, each line starting with `name`.
+/// Sends the log to stderr, with `name` before each line.
 pub fn log_to_stderr(name: &str) {
     let name = name.to_owned();
     let _ = env_logger::Builder::new()
@@ -55,7 +53,7 @@ pub fn log_to_stderr(name: &str) {
         .try_init();
 }
 
-/// An error with its causes, in one line; a cause that its effect already quotes is left out.
+/// Returns an error with its causes in one line, without those that it already quotes.
 #[must_use]
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
@@ -70,47 +68,47 @@ pub fn chain(error: &dyn Error) -> String {
     text
 }
 
-fn call(
+fn read_args(
     mut words: impl Iterator<Item = OsString>,
     flags: &[&'static str],
     here: &Path,
-) -> Result<Call, Failure> {
-    let mut call = Call { root: "/".into(), dry_run: false, flag: None };
+) -> Result<HookArgs, HookError> {
+    let mut args = HookArgs { root: "/".into(), dry_run: false, flag: None };
     while let Some(word) = words.next() {
         match word.to_str() {
             Some("--root") => {
                 let root = words.next().ok_or("--root needs a directory")?;
-                call.root =
+                args.root =
                     here.join(root).canonicalize().map_err(|why| format!("--root: {why}"))?;
             }
-            Some("--dry-run") => call.dry_run = true,
+            Some("--dry-run") => args.dry_run = true,
             text => {
                 let flag = flags.iter().find(|flag| text == Some(flag));
-                call.flag = Some(flag.copied().ok_or_else(|| {
+                args.flag = Some(flag.copied().ok_or_else(|| {
                     let (word, flags) = (word.to_string_lossy(), flags.join(", "));
-                    format!("{word}: not understood; this takes --root DIR, --dry-run, {flags}")
+                    format!("unknown argument: {word} (expected --root DIR, --dry-run, {flags})")
                 })?);
             }
         }
     }
-    Ok(call)
+    Ok(args)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(words: &[&str]) -> Result<Call, Failure> {
-        call(words.iter().map(OsString::from), &["--journal", "--other"], Path::new("/"))
+    fn read(words: &[&str]) -> Result<HookArgs, HookError> {
+        read_args(words.iter().map(OsString::from), &["--journal", "--other"], Path::new("/"))
     }
 
     #[test]
     fn reads_arguments() {
-        let plain = Call { root: "/".into(), dry_run: false, flag: None };
+        let plain = HookArgs { root: "/".into(), dry_run: false, flag: None };
         assert_eq!(read(&[]).expect("no arguments"), plain);
         assert_eq!(
             read(&["--journal", "--root", "usr", "--dry-run"]).expect("good arguments"),
-            Call { root: "/usr".into(), dry_run: true, flag: Some("--journal") }
+            HookArgs { root: "/usr".into(), dry_run: true, flag: Some("--journal") }
         );
     }
 

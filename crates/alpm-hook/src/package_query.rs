@@ -1,4 +1,4 @@
-//! Which packages are behind the paths, as alpm-query answers it.
+//! Looks up the packages of sources and kernels with alpm-query.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -9,44 +9,43 @@ use dkms_engine::names::KernelRelease;
 use dkms_engine::os::process::{Environment, Program, RunError};
 use serde::Deserialize;
 
-/// How long an answer may take. Reading a database of two thousand packages from a slow disk
-/// takes seconds.
+/// The time limit of alpm-query. Reading a database of two thousand packages from a slow disk takes seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A package that is installed.
+/// An installed package.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Package {
-    /// Its name, e.g. `zfs-dkms`.
+pub struct InstalledPackage {
+    /// The name, e.g. `zfs-dkms`.
     pub name: String,
-    /// Its full version, e.g. `2.4.4-1`.
+    /// The full version, e.g. `2.4.4-1`.
     pub version: String,
 }
 
-impl fmt::Display for Package {
+impl fmt::Display for InstalledPackage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.name, self.version)
     }
 }
 
-/// The packages behind one kernel.
+/// The packages of one kernel.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 struct KernelPackages {
-    kernel: Option<Package>,
-    headers: Option<Package>,
+    kernel: Option<InstalledPackage>,
+    headers: Option<InstalledPackage>,
     headers_package: Option<String>,
 }
 
-/// What is asked: source directories and kernels.
+/// The source directories and kernels to look up.
 #[derive(Debug, Clone, Default)]
-pub struct Questions {
+pub struct PackageQuery {
     /// Names of directories of `/usr/src`.
     pub sources: BTreeSet<String>,
     /// Kernel releases.
     pub kernels: BTreeSet<KernelRelease>,
 }
 
-impl Questions {
-    /// The questions as alpm-query's `batch` reads them.
+impl PackageQuery {
+    /// Returns the input of `alpm-query batch`.
     #[must_use]
     pub fn lines(&self) -> String {
         let sources = self.sources.iter().filter(|dir| !dir.contains('\n'));
@@ -55,45 +54,45 @@ impl Questions {
     }
 }
 
-/// What is known of the packages; nothing at all if alpm-query did not answer.
+/// The packages of sources and kernels; empty if alpm-query failed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct Packages {
-    owners: BTreeMap<String, Option<Package>>,
+    owners: BTreeMap<String, Option<InstalledPackage>>,
     kernels: BTreeMap<KernelRelease, KernelPackages>,
 }
 
-/// Why alpm-query gave no answer.
+/// The reason why alpm-query gave no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum NoAnswer {
-    /// It is not known where it is.
-    #[error("this program's own directory is not known: {0}")]
+pub enum QueryError {
+    /// Its directory is unknown.
+    #[error("cannot find this program's own directory: {0}")]
     NoPlace(#[from] io::Error),
-    /// It could not be run.
+    /// It cannot be started.
     #[error(transparent)]
     NotRun(#[from] RunError),
-    /// It ended with a complaint, or was not ready in time.
+    /// It failed or timed out.
     #[error("alpm-query: {0}")]
     Failed(String),
-    /// It wrote something else than an answer.
-    #[error("alpm-query: not an answer: {0}")]
-    Nonsense(String),
+    /// Its output is malformed.
+    #[error("alpm-query: malformed output: {0}")]
+    Malformed(String),
 }
 
-/// The alpm-query that is installed beside this program.
+/// Returns the path of the alpm-query that is installed beside this program.
 ///
 /// # Errors
-/// If this program's own path is not known.
+/// If this program's own path is unknown.
 pub fn beside_us() -> io::Result<PathBuf> {
     Ok(env::current_exe()?.with_file_name("alpm-query"))
 }
 
-/// Asks `program` about the machine at `root`. It is not asked if there is no question.
+/// Asks `program` about the machine at `root`. Does not start it for an empty query.
 ///
 /// # Errors
-/// [`NoAnswer`]. libalpm brings many libraries, and a transaction that upgrades one of them may
-/// keep alpm-query from starting: go on without names then.
-pub fn ask(program: &Path, root: &Path, questions: &Questions) -> Result<Packages, NoAnswer> {
-    let lines = questions.lines();
+/// [`QueryError`]. libalpm needs many libraries, and a transaction that upgrades one of them may keep alpm-query from
+/// starting. Callers then continue without names.
+pub fn ask(program: &Path, root: &Path, query: &PackageQuery) -> Result<Packages, QueryError> {
+    let lines = query.lines();
     if lines.is_empty() {
         return Ok(Packages::default());
     }
@@ -107,45 +106,45 @@ pub fn ask(program: &Path, root: &Path, questions: &Questions) -> Result<Package
     if !ended.success() {
         let complaint = ended.complaint();
         let last = complaint.lines().last().unwrap_or_default();
-        return Err(NoAnswer::Failed(format!("{}: {last}", ended.how)));
+        return Err(QueryError::Failed(format!("{}: {last}", ended.how)));
     }
     Packages::read(&ended.output)
 }
 
 impl Packages {
-    /// Reads alpm-query's answer.
+    /// Parses the output of alpm-query.
     ///
     /// # Errors
-    /// If it is not what alpm-query writes.
-    pub fn read(answer: &[u8]) -> Result<Self, NoAnswer> {
-        serde_json::from_slice(answer).map_err(|why| NoAnswer::Nonsense(why.to_string()))
+    /// [`QueryError::Malformed`].
+    pub fn read(answer: &[u8]) -> Result<Self, QueryError> {
+        serde_json::from_slice(answer).map_err(|why| QueryError::Malformed(why.to_string()))
     }
 
-    /// The package that a directory of `/usr/src` is from.
+    /// Returns the package that owns a directory of `/usr/src`.
     #[must_use]
-    pub fn of_source(&self, dir: &str) -> Option<&Package> {
+    pub fn of_source(&self, dir: &str) -> Option<&InstalledPackage> {
         self.owners.get(&format!("usr/src/{dir}/dkms.conf"))?.as_ref()
     }
 
-    /// The package that a kernel is from.
+    /// Returns the package that owns a kernel.
     #[must_use]
-    pub fn of_kernel(&self, kernel: &KernelRelease) -> Option<&Package> {
+    pub fn of_kernel(&self, kernel: &KernelRelease) -> Option<&InstalledPackage> {
         self.kernels.get(kernel)?.kernel.as_ref()
     }
 
-    /// The package that a kernel's headers are from.
+    /// Returns the package that owns a kernel's headers.
     #[must_use]
-    pub fn of_headers(&self, kernel: &KernelRelease) -> Option<&Package> {
+    pub fn of_headers(&self, kernel: &KernelRelease) -> Option<&InstalledPackage> {
         self.kernels.get(kernel)?.headers.as_ref()
     }
 
-    /// The package to install for a kernel's headers.
+    /// Returns the package to install for a kernel's headers.
     #[must_use]
     pub fn headers_package(&self, kernel: &KernelRelease) -> Option<&str> {
         self.kernels.get(kernel)?.headers_package.as_deref()
     }
 
-    /// The kernels that were asked about and that no package owns.
+    /// Returns the kernels of the query that no package owns.
     pub fn unowned(&self) -> impl Iterator<Item = &KernelRelease> {
         self.kernels.iter().filter(|(_, of)| of.kernel.is_none()).map(|(kernel, _)| kernel)
     }
@@ -161,11 +160,11 @@ mod tests {
 
     #[test]
     fn asks_in_lines() {
-        let questions = Questions {
+        let query = PackageQuery {
             sources: ["zfs-2.4.4", "odd\nname-1"].map(str::to_owned).into(),
             kernels: [release("7.2.13-arch1-1")].into(),
         };
-        assert_eq!(questions.lines(), "owner usr/src/zfs-2.4.4/dkms.conf\nkernel 7.2.13-arch1-1\n");
+        assert_eq!(query.lines(), "owner usr/src/zfs-2.4.4/dkms.conf\nkernel 7.2.13-arch1-1\n");
     }
 
     #[test]
@@ -180,7 +179,7 @@ mod tests {
         .expect("an answer");
         let (new, old) = (release("7.2.13-arch1-1"), release("7.2.12-arch1-1"));
         assert_eq!(
-            packages.of_source("zfs-2.4.4").map(Package::to_string).as_deref(),
+            packages.of_source("zfs-2.4.4").map(InstalledPackage::to_string).as_deref(),
             Some("zfs-dkms 2.4.4-1")
         );
         assert_eq!(packages.of_source("own-1"), None);
@@ -205,12 +204,12 @@ mod tests {
     }
 
     /// Asks a program that does what `script` says.
-    fn asked(script: &str) -> Result<Packages, NoAnswer> {
+    fn asked(script: &str) -> Result<Packages, QueryError> {
         let root = testroot::TestRoot::new();
         let program = root.program("alpm-query", script);
-        let questions =
-            Questions { sources: ["zfs-2.4.4".to_owned()].into(), ..Questions::default() };
-        ask(&program, root.path(), &questions)
+        let query =
+            PackageQuery { sources: ["zfs-2.4.4".to_owned()].into(), ..PackageQuery::default() };
+        ask(&program, root.path(), &query)
     }
 
     #[test]
@@ -230,7 +229,7 @@ mod tests {
         let missing = ask(
             Path::new("/no/alpm-query"),
             Path::new("/"),
-            &Questions { kernels: [release("7.2")].into(), ..Questions::default() },
+            &PackageQuery { kernels: [release("7.2")].into(), ..PackageQuery::default() },
         );
         let said =
             [broken, asked("echo hello"), missing].map(|it| it.expect_err("no answer").to_string());
@@ -240,6 +239,6 @@ mod tests {
     #[test]
     fn asks_nobody_about_nothing() {
         let nobody = Path::new("/no/alpm-query");
-        assert!(ask(nobody, Path::new("/"), &Questions::default()).is_ok());
+        assert!(ask(nobody, Path::new("/"), &PackageQuery::default()).is_ok());
     }
 }

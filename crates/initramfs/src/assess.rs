@@ -1,4 +1,4 @@
-//! What is owed to the images of each kernel, and what is to be done about it. Reading it changes nothing.
+//! Assesses the images of the kernels with pending work: what each holds, and what to do with it. Changes nothing.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -6,205 +6,180 @@ use std::path::Path;
 use dkms_engine::machine::{Kernel, Kernels, Machine};
 use dkms_engine::names::KernelRelease;
 
-use crate::decide::{Before, Case, Decision, Now, decide};
-use crate::generators::Generator;
-use crate::generators::command::Call;
+use crate::decide::{CurrentImage, Decision, EarlierImage, ImageFacts, decide};
+use crate::generators::{Generator, GeneratorCommand};
 use crate::image::Image;
 use crate::implied_modules;
-use crate::pending::{Ours, Owed};
-use crate::snapshot::Note;
+use crate::managed_modules::ManagedModules;
+use crate::pending::PendingImages;
+use crate::snapshot::Snapshot;
 
-/// One kernel whose images are looked at.
+/// One image, and what to do with it.
 #[derive(Debug)]
-pub struct Account {
-    /// The kernel.
-    pub kernel: Kernel,
-    /// Its images.
-    pub images: Vec<Seen>,
-    pub(crate) ours: Ours,
+pub(crate) struct ImageAssessment {
+    pub(crate) image: Image,
+    pub(crate) current: CurrentImage,
+    pub(crate) decision: Decision,
+    /// Whether the image lacks the changes, because it was kept or restored.
+    pub(crate) is_outdated: bool,
 }
 
-/// One image as it was found.
+/// One kernel with pending images.
 #[derive(Debug)]
-pub struct Seen {
-    /// Which one.
-    pub image: Image,
-    /// What is in it.
-    pub now: Now,
-    /// What is to be done about it.
-    pub decision: Decision,
-    /// Whether it had to stay, or to be put back, as it was before the modules changed.
-    pub(crate) is_behind: bool,
+pub(crate) struct KernelAssessment {
+    pub(crate) kernel: Kernel,
+    pub(crate) images: Vec<ImageAssessment>,
+    pub(crate) modules: ManagedModules,
 }
 
-/// What is owed, and to whom.
+/// All kernels with pending images, sorted by their releases, and what their assessment is based on.
 #[derive(Debug)]
-pub struct Accounts {
-    /// The kernels that something is owed to, in the order of their names.
-    pub all: Vec<Account>,
-    pub(crate) generator: Option<Generator>,
-    pub(crate) owed: Owed,
-    pub(crate) note: Note,
+pub(crate) struct Assessment<'a> {
+    pub(crate) kernels: Vec<KernelAssessment>,
+    pub(crate) generator: Option<&'a Generator>,
+    pub(crate) pending: PendingImages,
+    pub(crate) snapshot: Snapshot,
     pub(crate) installed: BTreeSet<KernelRelease>,
 }
 
-impl Account {
-    /// The kernel with its package: `7.2.13-arch1-1 (linux)`.
-    #[must_use]
-    pub fn name(&self) -> String {
+impl KernelAssessment {
+    /// Returns the kernel with its package: `7.2.13-arch1-1 (linux)`.
+    pub(crate) fn name(&self) -> String {
         match &self.kernel.pkgbase {
             Some(pkgbase) => format!("{} ({pkgbase})", self.kernel.release),
             None => self.kernel.release.to_string(),
         }
     }
 
-    /// The images that are to be regenerated, each with the reason.
-    #[must_use]
-    pub fn stale(&self) -> Vec<(&Image, &str)> {
-        let stale = self.images.iter().filter_map(|seen| match &seen.decision {
-            Decision::Regenerate(why) => Some((&seen.image, why.as_str())),
-            _ => None,
-        });
-        stale.collect()
+    /// Returns true if there is nothing to do for its images.
+    pub(crate) fn is_up_to_date(&self) -> bool {
+        self.images.iter().all(|it| it.decision == Decision::UpToDate)
     }
 
-    /// Whether nothing has to be done about its images.
-    #[must_use]
-    pub fn is_fine(&self) -> bool {
-        self.images.iter().all(|seen| seen.decision == Decision::Fine)
+    fn stale_images(&self) -> Vec<&Image> {
+        let is_stale = |it: &&ImageAssessment| matches!(it.decision, Decision::Regenerate(_));
+        self.images.iter().filter(is_stale).map(|it| &it.image).collect()
     }
 }
 
-impl Accounts {
-    /// Reads what is owed and looks at the images concerned.
-    #[must_use]
-    pub fn read(machine: &Machine) -> Self {
+impl<'a> Assessment<'a> {
+    /// Reads the pending work and looks at the images concerned.
+    pub(crate) fn read(machine: &Machine, generator: Option<&'a Generator>) -> Self {
         let kernels = Kernels::read(&machine.trees).map_err(|error| log::warn!("{error}"));
         let alive: Vec<Kernel> = kernels.map(|kernels| kernels.all).unwrap_or_default();
         let alive: Vec<Kernel> = alive.into_iter().filter(|kernel| kernel.alive).collect();
-        let mut accounts = Self {
-            all: Vec::new(),
-            generator: Generator::of(machine),
-            owed: Owed::read(machine),
-            note: Note::read(machine),
+        let mut assessment = Self {
+            kernels: Vec::new(),
+            generator,
+            pending: PendingImages::read(machine),
+            snapshot: Snapshot::read(machine),
             installed: alive.iter().map(|kernel| kernel.release.clone()).collect(),
         };
-        let Some(generator) = accounts.generator else { return accounts };
-        for kernel in alive.into_iter().filter(|kernel| accounts.owed.is_to(&kernel.release)) {
-            let ours = Ours::read(machine, &kernel.release);
+        let Some(generator) = generator else { return assessment };
+        for kernel in alive.into_iter().filter(|it| assessment.pending.contains(&it.release)) {
+            let modules = ManagedModules::read(machine, &kernel.release);
             let images = generator.images(machine, &kernel).into_iter();
-            let images =
-                images.map(|image| accounts.see(machine, generator, &kernel, &ours, image));
-            let images = images.collect();
-            accounts.all.push(Account { kernel, images, ours });
+            let assess =
+                |image| assessment.assess_image(machine, generator, &kernel, &modules, image);
+            let images = images.map(assess).collect();
+            assessment.kernels.push(KernelAssessment { kernel, images, modules });
         }
-        accounts
+        assessment
     }
 
-    /// Looks at one image.
-    fn see(
+    fn assess_image(
         &self,
         machine: &Machine,
-        generator: Generator,
+        generator: &Generator,
         kernel: &Kernel,
-        ours: &Ours,
+        modules: &ManagedModules,
         image: Image,
-    ) -> Seen {
+    ) -> ImageAssessment {
         let root = &machine.trees.root;
-        let now = look(generator, &image.below(root));
-        // What was regenerated before the objects were placed may hold the old ones.
-        let before = self.note.is_of(&kernel.release, ours).then(|| {
-            // One that was not there then is new.
-            let Some(noted) = self.note.of(&image) else {
-                return Before { same: false, contents: None };
+        let current = inspect(generator, &image.below(root));
+        // An image that was regenerated before the objects were placed may hold the old ones.
+        let earlier = self.snapshot.has_objects(&kernel.release, modules).then(|| {
+            // An image without a snapshot is new.
+            let Some(snapshot) = self.snapshot.of(&image) else {
+                return EarlierImage { unchanged: false, contents: None };
             };
-            let same = noted.is_same(&image, root);
-            let contents = match &now {
-                Now::Holds(contents) if same => Some(contents.clone()),
-                _ => noted.copy.as_ref().and_then(|copy| generator.list(copy).ok()),
+            let unchanged = snapshot.is_same(&image, root);
+            let contents = match &current {
+                CurrentImage::Holds(contents) if unchanged => Some(contents.clone()),
+                _ => snapshot.copy.as_ref().and_then(|copy| generator.list(copy).ok()),
             };
-            Before { same, contents }
+            EarlierImage { unchanged, contents }
         });
-        let held = match &now {
-            Now::Holds(contents) => contents.modules.clone(),
+        let held = match &current {
+            CurrentImage::Holds(contents) => contents.modules.clone(),
             _ => BTreeSet::new(),
         };
-        let wanted =
-            generator.wanted(machine, kernel, &image).map_err(|why| log::warn!("{why}")).ok();
-        let wanted = wanted.map(|mut wanted| {
-            wanted.extend(implied_modules::soft_dependencies(machine, &held));
-            wanted.extend(implied_modules::root_file_system(machine));
-            wanted
+        let configured = generator.configured_modules(machine, kernel, &image);
+        let configured = configured.map_err(|why| log::warn!("{why}")).ok();
+        let configured = configured.map(|mut configured| {
+            configured.extend(implied_modules::soft_dependencies(machine, &held));
+            configured.extend(implied_modules::root_file_system(machine));
+            configured
         });
-        let case = Case {
+        let facts = ImageFacts {
             kernel: kernel.release.clone(),
             installed: self.installed.clone(),
-            changed: self.owed.changed(&kernel.release),
-            placed: ours.placed.clone(),
-            failed: ours.failed.keys().cloned().collect(),
-            wanted,
-            before,
-            now,
+            changed: self.pending.changed_modules(&kernel.release),
+            placed: modules.placed.clone(),
+            failed: modules.failed.keys().cloned().collect(),
+            configured,
+            earlier,
+            current,
         };
-        let decision = decide(&case);
-        Seen { image, now: case.now, decision, is_behind: false }
+        let decision = decide(&facts);
+        ImageAssessment { image, current: facts.current, decision, is_outdated: false }
     }
 
-    /// What is owed in words, one line for each image that is not as it should be.
-    #[must_use]
-    pub fn lines(&self) -> Vec<String> {
-        let line = |account: &Account, seen: &Seen| {
-            let (name, path) = (account.name(), seen.image.path.display());
-            match &seen.decision {
-                Decision::Fine => None,
-                Decision::Regenerate(why) => {
-                    Some(format!("{name}: {path} is to be regenerated: {why}"))
-                }
-                Decision::Keep(why) => Some(format!("{name}: {path} stays as it is: {why}")),
-                Decision::PutBack(why) => {
-                    Some(format!("{name}: {path} is to be put back as it was: {why}"))
-                }
-            }
+    /// Returns a line for each image that is not up to date.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let line = |kernel: &KernelAssessment, it: &ImageAssessment| {
+            let (problem, why) = match &it.decision {
+                Decision::UpToDate => return None,
+                Decision::Regenerate(why) => ("needs to be regenerated", why),
+                Decision::Keep(why) => ("left unchanged", why),
+                Decision::Restore(why) => ("the previous image needs to be restored", why),
+            };
+            Some(format!("{}: {}: {problem}: {why}", kernel.name(), it.image.path.display()))
         };
-        let of = |account: &Account| -> Vec<String> {
-            account.images.iter().filter_map(|seen| line(account, seen)).collect()
+        let of = |kernel: &KernelAssessment| -> Vec<String> {
+            kernel.images.iter().filter_map(|it| line(kernel, it)).collect()
         };
-        self.all.iter().flat_map(of).collect()
+        self.kernels.iter().flat_map(of).collect()
     }
 
-    /// The commands that pay what is owed.
-    #[must_use]
-    pub fn calls(&self, machine: &Machine) -> Vec<Call> {
+    /// Returns the commands that regenerate the stale images.
+    pub(crate) fn commands(&self, machine: &Machine) -> Vec<GeneratorCommand> {
         let Some(generator) = self.generator else { return Vec::new() };
-        let of = |account: &Account| {
-            let stale: Vec<&Image> = account.stale().into_iter().map(|(image, _)| image).collect();
-            if stale.is_empty() {
-                Vec::new()
-            } else {
-                generator.calls(machine, &account.kernel, &stale)
-            }
+        let of = |kernel: &KernelAssessment| match &kernel.stale_images()[..] {
+            [] => Vec::new(),
+            stale => generator.commands(machine, &kernel.kernel, stale),
         };
-        self.all.iter().flat_map(of).collect()
+        self.kernels.iter().flat_map(of).collect()
     }
 
-    /// Clears what is owed to kernels whose images are as they should be, or that are gone.
-    pub fn clear_fine(&self, machine: &Machine) {
-        for kernel in self.owed.kernels() {
-            let account = self.all.iter().find(|account| account.kernel.release == *kernel);
-            if account.is_none_or(Account::is_fine) {
-                self.owed.clear(machine, kernel);
+    /// Clears the pending work of kernels that are gone or whose images are up to date.
+    pub(crate) fn clear_up_to_date(&self, machine: &Machine) {
+        for release in self.pending.kernels() {
+            let kernel = self.kernels.iter().find(|it| it.kernel.release == *release);
+            if kernel.is_none_or(KernelAssessment::is_up_to_date) {
+                self.pending.clear(machine, release);
             }
         }
     }
 }
 
 /// Looks into an image file.
-pub(crate) fn look(generator: Generator, file: &Path) -> Now {
+pub(crate) fn inspect(generator: &Generator, file: &Path) -> CurrentImage {
     if !file.exists() {
-        return Now::Missing;
+        return CurrentImage::Missing;
     }
     match generator.list(file) {
-        Ok(contents) => Now::Holds(contents),
-        Err(why) => Now::Unreadable(why),
+        Ok(contents) => CurrentImage::Holds(contents),
+        Err(why) => CurrentImage::Unreadable(why),
     }
 }

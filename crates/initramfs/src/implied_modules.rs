@@ -1,4 +1,4 @@
-//! What belongs into an image besides what its generator's configuration names.
+//! Modules that belong into an image although its generator's configuration does not name them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use dkms_engine::machine::Machine;
 
 use crate::find_files;
-use crate::image::kmod_name::KmodName;
+use crate::image::KmodName;
 
-/// File systems whose module is often built from source, and without which a root on them is not found.
+/// File systems whose module is often built from source and needed to mount a root on them.
 const ROOT_FILE_SYSTEMS: [&str; 2] = ["zfs", "bcachefs"];
 
-/// Modules that one in the image pulls in by a soft dependency of modprobe.d(5).
+/// Returns the modules that one in the image pulls in by a soft dependency (modprobe.d(5)).
 pub(crate) fn soft_dependencies(
     machine: &Machine,
     held: &BTreeSet<KmodName>,
@@ -20,7 +20,7 @@ pub(crate) fn soft_dependencies(
     let dirs = ["usr/lib/modprobe.d", "lib/modprobe.d", "run/modprobe.d", "etc/modprobe.d"];
     let files =
         dirs.iter().flat_map(|dir| find_files::with_suffix(&machine.trees.root.join(dir), ".conf"));
-    let mut needs = BTreeMap::new();
+    let mut implied = BTreeMap::new();
     for file in files {
         let text = fs::read_to_string(&file).unwrap_or_default();
         for line in text.lines() {
@@ -31,16 +31,16 @@ pub(crate) fn soft_dependencies(
             let Some(module) = words.next().map(KmodName::new) else { continue };
             if held.contains(&module) {
                 let names = words.filter(|word| !word.ends_with(':'));
-                needs.extend(
+                implied.extend(
                     names.map(|name| (KmodName::new(name), format!("a softdep of {module}"))),
                 );
             }
         }
     }
-    needs
+    implied
 }
 
-/// The module of the file system that `/` is on, if it is one that is built from source.
+/// Returns the module of the root file system, if that is built from source.
 pub(crate) fn root_file_system(machine: &Machine) -> BTreeMap<KmodName, String> {
     let mounts: PathBuf = machine.trees.root.join("proc/self/mounts");
     let tables = [mounts, machine.trees.root.join("etc/fstab")];
@@ -50,7 +50,7 @@ pub(crate) fn root_file_system(machine: &Machine) -> BTreeMap<KmodName, String> 
     ours.map(|kind| (KmodName::new(kind), "the root file system".to_owned())).collect()
 }
 
-/// What `/` is, in a table of mounts (fstab(5)).
+/// Returns the type of the root file system in a table of mounts (fstab(5)).
 fn root_kind(table: &str) -> Option<String> {
     let rows = table.lines().filter(|line| !line.trim_start().starts_with('#'));
     let mut roots = rows.filter_map(|line| {
@@ -84,8 +84,8 @@ mod tests {
             "# x\nsoftdep drm-kms pre: nvidia-drm post: foo\n",
         )]);
         let held = BTreeSet::from([KmodName::new("drm_kms")]);
-        let needs = soft_dependencies(&machine, &held);
-        let names: Vec<&str> = needs.keys().map(KmodName::as_str).collect();
+        let implied = soft_dependencies(&machine, &held);
+        let names: Vec<&str> = implied.keys().map(KmodName::as_str).collect();
         assert_eq!(names, ["foo", "nvidia_drm"]);
         assert!(soft_dependencies(&machine, &BTreeSet::new()).is_empty());
     }

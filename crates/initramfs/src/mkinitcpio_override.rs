@@ -1,7 +1,7 @@
 //! `[initramfs] precise`: an override of mkinitcpio's pacman hook, which regenerates every image for any `dkms.conf`.
 //!
-//! Hooks are files: the override is a copy of the stock one with another command, ours, which hands the stock command
-//! all targets but these. It falls back to the stock command where ours is missing.
+//! The override is a copy of the stock hook with our command, which passes all other targets to the stock command. It
+//! falls back to the stock command if our program is missing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,134 +13,136 @@ use dkms_engine::os::durable::{self, FileError};
 use dkms_engine::os::process::{Environment, Program};
 use serde::Deserialize;
 
-use crate::generators::Generator;
-use crate::generators::mkinitcpio::HOOK;
-use crate::generators::pacman_hook::{self, MARK, VERIFY};
+use crate::generators::pacman_hook::{self, MARK, VERIFY_HOOK};
+use crate::generators::{Generator, MKINITCPIO_HOOK as HOOK};
 
-/// Where administrators put hooks, and the override stands.
+/// The directory for the administrator's hooks, which holds the override.
 const DIR: &str = "etc/pacman.d/hooks";
 
 /// The program that the override calls.
 const OURS: &str = "/usr/lib/alpm-dkms/mkinitcpio-dkms";
 
-/// How long alpm-query may take.
+/// The time limit of alpm-query.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Why there is no override although the setting asks for one.
+/// The reason why there is no override although the setting asks for one.
 #[derive(Debug, thiserror::Error)]
-pub enum Refusal {
-    /// Somebody else's file, or a mask, stands there.
+pub enum OverrideError {
+    /// Another file, or a mask, has the name.
     #[error(
-        "[initramfs] precise has no effect: /{0} is there already: remove it, or unset precise"
+        "[initramfs] precise is ignored: /{0} already exists; remove it or set precise = false"
     )]
     Taken(String),
-    /// A package brings that file.
-    #[error("[initramfs] precise has no effect: /{0} belongs to the package {1}: unset precise")]
+    /// A package owns the file.
+    #[error("[initramfs] precise is ignored: /{0} belongs to the package {1}; set precise = false")]
     Owned(String, String),
-    /// It is not known whose that path is.
-    #[error("[initramfs] precise has no effect yet: whose /{0} is cannot be told: {1}")]
+    /// The owner of the file is unknown.
+    #[error("[initramfs] precise is not in effect yet: cannot look up the owner of /{0}: {1}")]
     NoAnswer(String, String),
-    /// pacman would not read the override, or not this one.
+    /// pacman does not read hooks in that directory.
     #[error(
-        "[initramfs] precise has no effect: no HookDir of pacman.conf is /{DIR}: unset precise"
+        "[initramfs] precise is ignored: /{DIR} is not a HookDir of pacman.conf; set precise = false"
     )]
     NotRead,
-    /// The stock hook is not as we know it.
-    #[error(
-        "[initramfs] precise has no effect: its command cannot be taken from /{0}: unset precise"
-    )]
+    /// The stock hook has an unexpected form.
+    #[error("[initramfs] precise is ignored: unknown form of /{0}; set precise = false")]
     Strange(String),
-    /// It could not be written or removed.
+    /// The override cannot be written or removed.
     #[error(transparent)]
     File(#[from] FileError),
 }
 
-/// What [`keep`] did.
+/// What [`update`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kept {
-    /// Nothing: all is as it should be.
-    Same,
-    /// The override was written, or written anew after the stock hook.
+pub enum OverrideChange {
+    /// Nothing.
+    Unchanged,
+    /// It wrote the override, or updated it after the stock hook.
     Written,
-    /// The override was removed.
+    /// It removed the override.
     Removed,
 }
 
-/// Brings the override in line with the setting and with the stock hook.
+/// Writes or removes the override, as the setting and the stock hook ask for.
 ///
 /// # Errors
-/// [`Refusal`]; nothing has changed then.
-pub fn keep(machine: &Machine) -> Result<Kept, Refusal> {
-    keep_unless(machine, &|path| owner(machine, path))
+/// [`OverrideError`]; nothing has changed then.
+pub fn update(
+    machine: &Machine,
+    generator: Option<&Generator>,
+) -> Result<OverrideChange, OverrideError> {
+    update_unless_owned(machine, generator, &|path| owner(machine, path))
 }
 
-/// What a person should know of that; nothing if all was as it should be.
+/// Returns the line about an update; `None` if nothing changed.
 #[must_use]
-pub fn said(kept: &Result<Kept, Refusal>) -> Option<String> {
-    match kept {
-        Ok(Kept::Same) => None,
-        Ok(Kept::Written) => {
-            Some(format!("/{DIR}/{HOOK} is written: [initramfs] precise holds from now on"))
+pub fn message(updated: &Result<OverrideChange, OverrideError>) -> Option<String> {
+    let file = format!("/{DIR}/{HOOK}");
+    match updated {
+        Ok(OverrideChange::Unchanged) => None,
+        Ok(OverrideChange::Written) => {
+            Some(format!("note: {file}: written: [initramfs] precise is in effect"))
         }
-        Ok(Kept::Removed) => {
-            Some(format!("/{DIR}/{HOOK} is removed: [initramfs] precise does not hold any more"))
+        Ok(OverrideChange::Removed) => {
+            Some(format!("note: {file}: removed: [initramfs] precise is no longer in effect"))
         }
-        Err(refusal) => Some(refusal.to_string()),
+        Err(error) => Some(format!("warning: {error}")),
     }
 }
 
-fn keep_unless(
+fn update_unless_owned(
     machine: &Machine,
+    generator: Option<&Generator>,
     owner: &dyn Fn(&str) -> Result<Option<String>, String>,
-) -> Result<Kept, Refusal> {
+) -> Result<OverrideChange, OverrideError> {
     let root = &machine.trees.root;
     let (path, file) = (format!("{DIR}/{HOOK}"), file(root));
     let stock = fs::read_to_string(pacman_hook::shipped(root, HOOK));
     let wanted =
-        machine.settings.initramfs.precise && Generator::of(machine) == Some(Generator::Mkinitcpio);
+        machine.settings.initramfs.precise && generator.is_some_and(Generator::is_mkinitcpio);
     let Some(stock) = stock.ok().filter(|_| wanted) else {
-        return Ok(if leave(root)? { Kept::Removed } else { Kept::Same });
+        return Ok(if remove(root)? { OverrideChange::Removed } else { OverrideChange::Unchanged });
     };
-    let text =
-        text(&stock).ok_or_else(|| Refusal::Strange(format!("usr/share/libalpm/hooks/{HOOK}")))?;
+    let text = text(&stock)
+        .ok_or_else(|| OverrideError::Strange(format!("usr/share/libalpm/hooks/{HOOK}")))?;
     match ours(root) {
-        Some(old) if old == text => return Ok(Kept::Same),
+        Some(old) if old == text => return Ok(OverrideChange::Unchanged),
         Some(_) => {}
-        None if file.symlink_metadata().is_ok() => return Err(Refusal::Taken(path)),
+        None if file.symlink_metadata().is_ok() => return Err(OverrideError::Taken(path)),
         None => match owner(&path) {
             Ok(None) => {}
-            Ok(Some(package)) => return Err(Refusal::Owned(path, package)),
-            Err(why) => return Err(Refusal::NoAnswer(path, why)),
+            Ok(Some(package)) => return Err(OverrideError::Owned(path, package)),
+            Err(why) => return Err(OverrideError::NoAnswer(path, why)),
         },
     }
     if !pacman_hook::directories(root).contains(&root.join(DIR)) {
-        return Err(Refusal::NotRead);
+        return Err(OverrideError::NotRead);
     }
     durable::create_dirs(&root.join(DIR))?;
     durable::write(&file, text.as_bytes())?;
-    Ok(Kept::Written)
+    Ok(OverrideChange::Written)
 }
 
-/// Removes the override, if it is there and ours; tells whether it was.
+/// Removes the override. Returns false if it does not exist or is not ours.
 ///
 /// # Errors
-/// [`FileError`] if it stays.
-pub fn leave(root: &Path) -> Result<bool, FileError> {
+/// [`FileError`] if it cannot be removed.
+pub fn remove(root: &Path) -> Result<bool, FileError> {
     if ours(root).is_none() {
         return Ok(false);
     }
     durable::remove_file_if_there(&file(root))
 }
 
-/// Whether somebody else looks after what a `dkms.conf` changes, so that the stock command need not: our own hook that
-/// comes later, if it is not masked.
+/// Returns true if our own hook will regenerate the images that hold a changed module, so that the stock command need
+/// not: it is active, and the generator is mkinitcpio.
 #[must_use]
-pub fn is_looked_after(machine: &Machine) -> bool {
-    pacman_hook::is_active(&machine.trees.root, VERIFY)
-        && Generator::of(machine) == Some(Generator::Mkinitcpio)
+pub fn is_in_effect(machine: &Machine, generator: Option<&Generator>) -> bool {
+    pacman_hook::is_active(&machine.trees.root, VERIFY_HOOK)
+        && generator.is_some_and(Generator::is_mkinitcpio)
 }
 
-/// The command of the stock hook, one word each; `None` if mkinitcpio is not there.
+/// Returns the command of the stock hook, as words; `None` if mkinitcpio is not installed.
 #[must_use]
 pub fn stock_command(root: &Path) -> Option<Vec<String>> {
     let text = fs::read_to_string(pacman_hook::shipped(root, HOOK)).ok()?;
@@ -151,15 +153,15 @@ fn file(root: &Path) -> PathBuf {
     root.join(DIR).join(HOOK)
 }
 
-/// The override as it stands there; `None` if what stands there is not ours.
+/// Returns the text of the override; `None` if the file is not ours.
 fn ours(root: &Path) -> Option<String> {
     fs::read_to_string(file(root)).ok().filter(|text| text.starts_with(MARK))
 }
 
-/// The override of this stock hook; `None` if its command is not plain words or is not told its targets.
+/// Returns the override of this stock hook; `None` if its command has other than plain words or does not get its targets.
 fn text(stock: &str) -> Option<String> {
     let words = pacman_hook::exec_line(stock)?;
-    // Quotes within quotes, libalpm's and the shell's, are asking for trouble.
+    // Quotes within quotes, libalpm's and the shell's, are error-prone.
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-=+".contains(c);
     if !words.iter().all(|word| word.chars().all(is_plain)) || !stock.contains("NeedsTargets") {
         return None;
@@ -178,7 +180,7 @@ fn text(stock: &str) -> Option<String> {
     ))
 }
 
-/// The package that owns a path, even one where no file is.
+/// Returns the package that owns a path, even if no file exists there.
 fn owner(machine: &Machine, path: &str) -> Result<Option<String>, String> {
     #[derive(Deserialize)]
     struct Package {
@@ -213,7 +215,7 @@ mod tests {
                          Exec = /usr/share/libalpm/scripts/mkinitcpio install\nNeedsTargets\n";
     const STOCK_FILE: &str = "usr/share/libalpm/hooks/90-mkinitcpio-install.hook";
 
-    /// A machine with mkinitcpio and this stock hook, which asks for the override.
+    /// Returns a machine with mkinitcpio, this stock hook, and the setting.
     fn test_machine(stock: &str) -> (tempfile::TempDir, Machine) {
         let root = tempfile::tempdir().unwrap();
         for (file, text) in [(STOCK_FILE, stock), ("usr/bin/mkinitcpio", "")] {
@@ -226,21 +228,28 @@ mod tests {
         (root, machine)
     }
 
-    fn nobody(_: &str) -> Result<Option<String>, String> {
+    fn updated(
+        machine: &Machine,
+        owner: &dyn Fn(&str) -> Result<Option<String>, String>,
+    ) -> Result<OverrideChange, OverrideError> {
+        update_unless_owned(machine, Generator::detect(machine).as_ref(), owner)
+    }
+
+    fn unowned(_: &str) -> Result<Option<String>, String> {
         Ok(None)
     }
 
     #[test]
     fn the_override_is_the_stock_hook_with_our_command() {
         let (root, machine) = test_machine(STOCK);
-        assert_eq!(keep_unless(&machine, &nobody).unwrap(), Kept::Written);
-        assert_eq!(keep_unless(&machine, &nobody).unwrap(), Kept::Same);
+        assert_eq!(updated(&machine, &unowned).unwrap(), OverrideChange::Written);
+        assert_eq!(updated(&machine, &unowned).unwrap(), OverrideChange::Unchanged);
         let written = fs::read_to_string(file(root.path())).unwrap();
         assert!(written.contains("\nTarget = usr/src/*/dkms.conf\n"), "{written}");
         let words = pacman_hook::exec_line(&written).unwrap();
         assert_eq!(words[..2], ["/bin/sh", "-c"]);
         assert!(words[2].ends_with("else exec /usr/share/libalpm/scripts/mkinitcpio install; fi"));
-        // What we call ourselves is the stock command.
+        // Our program runs the stock command.
         let stock = ["/usr/share/libalpm/scripts/mkinitcpio", "install"];
         assert_eq!(pacman_hook::exec(root.path(), HOOK).unwrap(), stock);
         assert!(pacman_hook::is_active(root.path(), HOOK));
@@ -249,52 +258,52 @@ mod tests {
     #[test]
     fn it_follows_the_stock_hook_and_the_setting() {
         let (root, mut machine) = test_machine(STOCK);
-        keep_unless(&machine, &nobody).unwrap();
+        updated(&machine, &unowned).unwrap();
         fs::write(root.path().join(STOCK_FILE), STOCK.replace("usr/src", "usr/new")).unwrap();
-        assert_eq!(keep_unless(&machine, &nobody).unwrap(), Kept::Written);
+        assert_eq!(updated(&machine, &unowned).unwrap(), OverrideChange::Written);
         assert!(fs::read_to_string(file(root.path())).unwrap().contains("usr/new"));
         machine.settings.initramfs.precise = false;
-        assert_eq!(keep_unless(&machine, &nobody).unwrap(), Kept::Removed);
-        assert_eq!(keep_unless(&machine, &nobody).unwrap(), Kept::Same);
+        assert_eq!(updated(&machine, &unowned).unwrap(), OverrideChange::Removed);
+        assert_eq!(updated(&machine, &unowned).unwrap(), OverrideChange::Unchanged);
         assert!(!file(root.path()).exists());
-        // Without the stock hook it would call nothing.
+        // Without the stock hook it would have no command to run.
         machine.settings.initramfs.precise = true;
-        keep_unless(&machine, &nobody).unwrap();
+        updated(&machine, &unowned).unwrap();
         fs::remove_file(root.path().join(STOCK_FILE)).unwrap();
-        assert_eq!(keep_unless(&machine, &nobody).unwrap(), Kept::Removed);
+        assert_eq!(updated(&machine, &unowned).unwrap(), OverrideChange::Removed);
     }
 
     #[test]
-    fn what_is_somebody_elses_stays() {
+    fn a_file_of_a_package_or_of_the_administrator_stays() {
         let (root, machine) = test_machine(STOCK);
-        let owned = keep_unless(&machine, &|_| Ok(Some("limine-hook".into()))).unwrap_err();
-        assert!(matches!(&owned, Refusal::Owned(_, package) if package == "limine-hook"));
-        let unknown = keep_unless(&machine, &|_| Err("no libalpm".into())).unwrap_err();
-        assert!(matches!(unknown, Refusal::NoAnswer(..)));
+        let owned = updated(&machine, &|_| Ok(Some("limine-hook".into()))).unwrap_err();
+        assert!(matches!(&owned, OverrideError::Owned(_, package) if package == "limine-hook"));
+        let unknown = updated(&machine, &|_| Err("no libalpm".into())).unwrap_err();
+        assert!(matches!(unknown, OverrideError::NoAnswer(..)));
         fs::create_dir_all(root.path().join(DIR)).unwrap();
         symlink("/dev/null", file(root.path())).unwrap();
-        let taken = keep_unless(&machine, &nobody).unwrap_err();
+        let taken = updated(&machine, &unowned).unwrap_err();
         assert_eq!(
             taken.to_string(),
-            "[initramfs] precise has no effect: /etc/pacman.d/hooks/90-mkinitcpio-install.hook is there already: \
-             remove it, or unset precise"
+            "[initramfs] precise is ignored: /etc/pacman.d/hooks/90-mkinitcpio-install.hook already exists; \
+             remove it or set precise = false"
         );
-        assert!(!leave(root.path()).unwrap());
+        assert!(!remove(root.path()).unwrap());
         assert!(file(root.path()).symlink_metadata().is_ok());
     }
 
     #[test]
-    fn a_hook_that_we_do_not_understand_stays_alone() {
+    fn no_override_is_written_for_an_unknown_stock_hook() {
         for strange in
             [STOCK.replace("install\n", "'in stall'\n"), STOCK.replace("NeedsTargets", "")]
         {
             let (root, machine) = test_machine(&strange);
-            assert!(matches!(keep_unless(&machine, &nobody), Err(Refusal::Strange(_))));
+            assert!(matches!(updated(&machine, &unowned), Err(OverrideError::Strange(_))));
             assert!(!file(root.path()).exists());
         }
         let (root, machine) = test_machine(STOCK);
         fs::create_dir_all(root.path().join("etc")).unwrap();
         fs::write(root.path().join("etc/pacman.conf"), "HookDir = /opt/hooks\n").unwrap();
-        assert!(matches!(keep_unless(&machine, &nobody), Err(Refusal::NotRead)));
+        assert!(matches!(updated(&machine, &unowned), Err(OverrideError::NotRead)));
     }
 }

@@ -1,145 +1,62 @@
-//! What is owed to a kernel's images, and which of our modules the kernel has.
+//! Pending work on images: the kernels whose modules changed since their images were last looked at.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dkms_engine::dkms_tree::{
-    Added, BuiltFor, KnownFailure, PendingList, PendingWork, Record, TreeState,
-};
+use dkms_engine::dkms_tree::{PendingList, PendingWork};
 use dkms_engine::machine::Machine;
-use dkms_engine::names::{KernelRelease, ModuleName};
-use dkms_engine::objects::ObjectName;
-use dkms_engine::os::digest::Digest;
+use dkms_engine::names::KernelRelease;
 
-use crate::image::kmod_name::KmodName;
+use crate::image::KmodName;
 
-/// Kernels whose objects changed since their images were looked at.
+/// The kernels with pending images, and the modules that changed for each.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Owed {
-    pending: BTreeMap<KernelRelease, Vec<PendingWork>>,
+pub struct PendingImages {
+    entries: BTreeMap<KernelRelease, Vec<PendingWork>>,
 }
 
-impl Owed {
-    /// Reads the pending.
+impl PendingImages {
+    /// Reads the pending work from the dkms tree.
     #[must_use]
     pub fn read(machine: &Machine) -> Self {
-        let mut owed = Self::default();
-        for work in PendingList::of(&machine.trees).read() {
-            if let PendingWork::Image { kernel, .. } = &work {
-                owed.pending.entry(kernel.clone()).or_default().push(work);
+        let mut pending = Self::default();
+        for entry in PendingList::of(&machine.trees).read() {
+            if let PendingWork::Image { kernel, .. } = &entry {
+                pending.entries.entry(kernel.clone()).or_default().push(entry);
             }
         }
-        owed
+        pending
     }
 
-    /// The kernels.
-    pub fn kernels(&self) -> impl Iterator<Item = &KernelRelease> {
-        self.pending.keys()
-    }
-
-    /// Whether something is owed to a kernel.
-    #[must_use]
-    pub fn is_to(&self, kernel: &KernelRelease) -> bool {
-        self.pending.contains_key(kernel)
-    }
-
-    /// Whether nothing is owed to any kernel.
+    /// Returns true if no image is pending.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.pending.is_empty()
+        self.entries.is_empty()
     }
 
-    /// The kernel modules that were placed, replaced or taken away for one of them.
-    #[must_use]
-    pub fn changed(&self, kernel: &KernelRelease) -> BTreeSet<KmodName> {
-        let pending = self.pending.get(kernel).into_iter().flatten();
-        let objects = pending.filter_map(|work| match work {
+    pub(crate) fn kernels(&self) -> impl Iterator<Item = &KernelRelease> {
+        self.entries.keys()
+    }
+
+    pub(crate) fn contains(&self, kernel: &KernelRelease) -> bool {
+        self.entries.contains_key(kernel)
+    }
+
+    /// Returns the kernel modules that were placed, replaced or removed for a kernel.
+    pub(crate) fn changed_modules(&self, kernel: &KernelRelease) -> BTreeSet<KmodName> {
+        let entries = self.entries.get(kernel).into_iter().flatten();
+        let objects = entries.filter_map(|entry| match entry {
             PendingWork::Image { objects, .. } => Some(objects),
             _ => None,
         });
         objects.flatten().map(|name| KmodName::new(name)).collect()
     }
 
-    /// Notes that nothing is owed to a kernel's images any more. What cannot be noted is told in the log, and looked at
-    /// again by the next run.
-    pub fn clear(&self, machine: &Machine, kernel: &KernelRelease) {
-        for work in self.pending.get(kernel).into_iter().flatten() {
-            if let Err(error) = PendingList::of(&machine.trees).clear(work) {
+    /// Clears a kernel's pending work. What cannot be cleared is logged, and looked at again by the next run.
+    pub(crate) fn clear(&self, machine: &Machine, kernel: &KernelRelease) {
+        for entry in self.entries.get(kernel).into_iter().flatten() {
+            if let Err(error) = PendingList::of(&machine.trees).clear(entry) {
                 log::warn!("{error}");
             }
         }
     }
-}
-
-/// What a kernel has of our modules.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Ours {
-    /// The objects that stand in its directory.
-    pub placed: BTreeSet<KmodName>,
-    /// The objects that it should have and has not, each with its module: that one did not build.
-    pub failed: BTreeMap<KmodName, ModuleName>,
-    /// How many modules are installed.
-    pub modules: usize,
-    /// Where each of its objects stands, with the digest of its content.
-    objects: BTreeSet<String>,
-}
-
-impl Ours {
-    /// Reads the records.
-    #[must_use]
-    pub fn read(machine: &Machine, kernel: &KernelRelease) -> Self {
-        let (trees, arch) = (&machine.trees, &machine.arch);
-        let mut ours = Self::default();
-        let mut objects: BTreeMap<&ModuleName, BTreeSet<KmodName>> = BTreeMap::new();
-        let state = TreeState::read(trees);
-        for added in &state.modules {
-            for built in &added.kernels {
-                let record =
-                    Record::read(&Record::path(trees, &added.id, &built.kernel, &built.arch));
-                let here = built.kernel == *kernel && built.arch == *arch && built.installed;
-                let names: BTreeSet<KmodName> = match &record {
-                    Some(record) => names(record.objects.iter().map(|object| object.name.as_str())),
-                    None => in_module_dir(machine, added, built),
-                };
-                if here {
-                    ours.placed.extend(names.iter().cloned());
-                    ours.modules += 1;
-                    let placed = record.iter().flat_map(|record| &record.placed);
-                    ours.objects.extend(placed.map(|it| format!("{} {}", it.path, it.digest)));
-                }
-                objects.entry(&added.id.name).or_default().extend(names);
-            }
-        }
-        for added in &state.modules {
-            let name = &added.id.name;
-            let has_failed =
-                KnownFailure::read(&KnownFailure::path(trees, &added.id, kernel, arch)).is_some();
-            if has_failed && state.installed_version(name, kernel, arch).is_none() {
-                // Never built before: its object is likely to be named as it is.
-                let guess = || BTreeSet::from([KmodName::new(name.as_str())]);
-                let names = objects.get(name).cloned().unwrap_or_else(guess);
-                ours.failed.extend(names.into_iter().map(|object| (object, name.clone())));
-            }
-        }
-        ours
-    }
-
-    /// Tells whether the same objects stand there as at another time.
-    #[must_use]
-    pub fn digest(&self) -> Digest {
-        let objects: Vec<&str> = self.objects.iter().map(String::as_str).collect();
-        Digest::of_bytes(objects.join("\n").as_bytes())
-    }
-}
-
-fn names<'a>(files: impl Iterator<Item = &'a str>) -> BTreeSet<KmodName> {
-    files.filter_map(|file| Some(KmodName::new(&ObjectName::parse(file)?.module))).collect()
-}
-
-/// The objects of a build that dkms made.
-fn in_module_dir(machine: &Machine, added: &Added, built: &BuiltFor) -> BTreeSet<KmodName> {
-    let dir = machine.trees.built(&added.id, &built.kernel, &built.arch).join("module");
-    let entries = dir.read_dir().into_iter().flatten().flatten();
-    let files: Vec<String> =
-        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-    names(files.iter().map(String::as_str))
 }

@@ -1,268 +1,214 @@
-//! Paying what is owed to images: regenerating what is stale, putting back what became worse.
+//! Regenerates stale images, and restores those that became worse.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use dkms_engine::machine::Machine;
 use dkms_engine::os::durable;
 
-use crate::assess::{Account, Accounts, Seen, look};
-use crate::decide::{Decision, Now};
-use crate::generators::Generator;
-use crate::generators::command::Call;
-use crate::image::signature;
-use crate::image::{Image, Kind};
-use crate::kernel_line::verdict;
-use crate::snapshot::Note;
+use crate::assess::{Assessment, ImageAssessment, KernelAssessment, inspect};
+use crate::decide::{CurrentImage, Decision};
+use crate::generators::{Generator, GeneratorCommand};
+use crate::image::{Image, ImageKind, is_signed};
+use crate::kernel_line::kernel_line;
+use crate::snapshot::Snapshot;
 
-/// What a generator that writes in place needs besides the old image's room, in bytes.
+/// The space in bytes that a generator needs beyond that of the old image.
 const MARGIN: u64 = 1024 * 1024;
 
-/// What ends a line about something that somebody has to mend.
-const MEND: &str = "mend it, then: dkms initramfs";
-
-impl Accounts {
-    /// Regenerates what is stale, puts back what is worse than before, and gives the verdict on each kernel, a line
-    /// at a time. Answers whether all is well; what is not stays owed.
-    ///
-    /// Generators know no other root: under one, this only says what is owed.
-    pub fn settle(mut self, machine: &Machine, tell: &mut dyn FnMut(&str)) -> bool {
-        if machine.trees.root != Path::new("/") {
-            self.lines().iter().for_each(|line| tell(line));
-            self.clear_fine(machine);
-            let well = self.all.iter().all(Account::is_fine);
-            if !well {
-                tell("Images are made on their own machine alone, by: dkms initramfs");
+impl Assessment<'_> {
+    /// Regenerates stale images, restores those that became worse, and ends with a line on each kernel. Returns true if
+    /// all images are up to date. Work that is not done stays pending.
+    pub(crate) fn regenerate(mut self, machine: &Machine, say: &mut dyn FnMut(&str)) -> bool {
+        let mut succeeded = true;
+        for mut kernel in std::mem::take(&mut self.kernels) {
+            let errors = self.regenerate_for(machine, &mut kernel, say);
+            errors.iter().for_each(|line| say(line));
+            say(&kernel_line(&kernel));
+            if errors.is_empty() {
+                self.pending.clear(machine, &kernel.kernel.release);
             }
-            return well;
+            succeeded &= errors.is_empty();
+            self.kernels.push(kernel);
         }
-        let mut well = true;
-        for mut account in std::mem::take(&mut self.all) {
-            let troubles = self.settle_kernel(machine, &mut account, tell);
-            troubles.iter().for_each(|line| tell(line));
-            tell(&verdict(&account));
-            if troubles.is_empty() {
-                self.owed.clear(machine, &account.kernel.release);
-            }
-            well &= troubles.is_empty();
-            self.all.push(account);
+        // Kernels that are gone and machines without images need nothing.
+        let assessed: BTreeSet<_> = self.kernels.iter().map(|it| &it.kernel.release).collect();
+        for kernel in self.pending.kernels().filter(|kernel| !assessed.contains(kernel)) {
+            self.pending.clear(machine, kernel);
         }
-        // Kernels that are gone, and machines without images, are owed nothing.
-        let settled: BTreeSet<_> = self.all.iter().map(|account| &account.kernel.release).collect();
-        for kernel in self.owed.kernels().filter(|kernel| !settled.contains(kernel)) {
-            self.owed.clear(machine, kernel);
-        }
-        if let Err(error) = Note::forget(machine) {
+        if let Err(error) = Snapshot::delete(machine) {
             log::warn!("{error}");
         }
-        well
+        succeeded
     }
 
-    /// Pays what is owed to one kernel. Answers with a line for whatever is not as it should be in the end.
-    fn settle_kernel(
+    /// Does the same for one kernel. Returns an error line for each image that is not up to date afterwards.
+    fn regenerate_for(
         &mut self,
         machine: &Machine,
-        account: &mut Account,
-        tell: &mut dyn FnMut(&str),
+        kernel: &mut KernelAssessment,
+        say: &mut dyn FnMut(&str),
     ) -> Vec<String> {
         let Some(generator) = self.generator else { return Vec::new() };
-        let name = account.name();
-        let mut troubles = Vec::new();
+        let name = kernel.name();
+        let mut errors = Vec::new();
         let mut stale = Vec::new();
-        for (index, seen) in account.images.iter_mut().enumerate() {
-            let path = seen.image.path.display();
-            match &seen.decision {
-                Decision::Fine => {}
+        for (index, it) in kernel.images.iter_mut().enumerate() {
+            let path = it.image.path.display();
+            match &it.decision {
+                Decision::UpToDate => {}
                 Decision::Keep(why) => {
-                    troubles.push(format!("{name}: {path} stays as it is: {why}"));
-                    seen.is_behind = true;
+                    errors.push(format!("error: {name}: {path}: left unchanged: {why}"));
+                    it.is_outdated = true;
                 }
-                Decision::PutBack(why) => {
+                Decision::Restore(why) => {
                     let why = why.clone();
-                    troubles.push(self.put_back(machine, seen, &name, &why));
+                    errors.push(self.restore(machine, generator, it, &name, &why));
                 }
-                Decision::Regenerate(why) => match scarce(machine, generator, &seen.image) {
-                    // Its generator had too little room before us, and has spoilt it.
-                    Some(lack) if matches!(seen.now, Now::Unreadable(_)) => {
-                        troubles.push(self.put_back(machine, seen, &name, &lack));
+                Decision::Regenerate(why) => match lack_of_space(machine, generator, &it.image) {
+                    // Its generator ran out of space before, and has spoilt it.
+                    Some(lack) if matches!(it.current, CurrentImage::Unreadable(_)) => {
+                        errors.push(self.restore(machine, generator, it, &name, &lack));
                     }
                     Some(lack) => {
-                        troubles.push(format!(
-                            "{name}: {path} is not regenerated: {lack}: make room, then: dkms initramfs"
-                        ));
-                        seen.is_behind = true;
+                        errors.push(format!("error: {name}: {path}: not regenerated: {lack}"));
+                        it.is_outdated = true;
                     }
                     None => {
-                        tell(&format!("{name}: regenerating {path}: {why}"));
+                        say(&format!("{name}: regenerating {path}: {why}"));
                         stale.push(index);
                     }
                 },
             }
         }
         if !stale.is_empty() {
-            self.keep_copies(machine, account);
-            troubles.extend(self.regenerate(machine, generator, account, &stale));
+            self.copy_images(machine, kernel);
+            errors.extend(self.run_generator(machine, generator, kernel, &stale));
         }
-        // Whoever made them: ZZ-sbctl does not look at modules.
-        let was_signed = |seen: &&Seen| self.note.of(&seen.image).is_some_and(|noted| noted.signed);
-        let signed = account.images.iter().filter(was_signed);
-        troubles.extend(signed.filter_map(|seen| sign_again(machine, &seen.image, &name)));
-        troubles
+        // Whichever program made them: ZZ-sbctl does not look at modules.
+        let was_signed =
+            |it: &&ImageAssessment| self.snapshot.of(&it.image).is_some_and(|old| old.signed);
+        let signed = kernel.images.iter().filter(was_signed);
+        errors.extend(signed.filter_map(|it| sign_again(machine, &it.image, &name)));
+        errors
     }
 
-    /// Copies the kernel's images, all of them: a preset regenerates those that are not stale, too. A copy that
-    /// was taken since the objects were placed stays, and so does one of an image that is broken now.
-    fn keep_copies(&mut self, machine: &Machine, account: &Account) {
-        let is_of = self.note.is_of(&account.kernel.release, &account.ours);
-        for Seen { image, now, .. } in &account.images {
-            let is_whole = matches!(now, Now::Holds(_));
-            if self.note.of(image).is_none() || (!is_of && is_whole) {
-                self.note.add(machine, image);
+    /// Copies all images of the kernel, since a preset also regenerates those that are not stale. A copy that was taken
+    /// after the objects were placed stays, and so does the copy of an image that is broken now.
+    fn copy_images(&mut self, machine: &Machine, kernel: &KernelAssessment) {
+        let has_same_objects = self.snapshot.has_objects(&kernel.kernel.release, &kernel.modules);
+        for ImageAssessment { image, current, .. } in &kernel.images {
+            let is_whole = matches!(current, CurrentImage::Holds(_));
+            if self.snapshot.of(image).is_none() || (!has_same_objects && is_whole) {
+                self.snapshot.add(machine, image);
             }
         }
         // If this run is killed while a generator writes, the next one finds the copies.
-        if let Err(error) = self.note.write(machine) {
+        if let Err(error) = self.snapshot.write(machine) {
             log::warn!("{error}");
         }
     }
 
-    fn regenerate(
+    fn run_generator(
         &self,
         machine: &Machine,
-        generator: Generator,
-        account: &mut Account,
+        generator: &Generator,
+        kernel: &mut KernelAssessment,
         stale: &[usize],
     ) -> Vec<String> {
-        let (name, root) = (account.name(), &machine.trees.root);
-        let images: Vec<&Image> = stale.iter().map(|index| &account.images[*index].image).collect();
+        let (name, root) = (kernel.name(), &machine.trees.root);
+        let images: Vec<&Image> = stale.iter().map(|index| &kernel.images[*index].image).collect();
         // The administrator's own command may write elsewhere.
         let writes_here = machine.settings.initramfs.command.is_empty();
-        let calls = generator.calls(machine, &account.kernel, &images).into_iter();
-        let failures: Vec<String> = calls.filter_map(|call| call.run(machine).err()).collect();
-        let mut troubles: Vec<String> =
-            failures.iter().map(|why| format!("{name}: {why}")).collect();
+        let commands = generator.commands(machine, &kernel.kernel, &images).into_iter();
+        let failures: Vec<String> = commands.filter_map(|it| it.run(machine).err()).collect();
+        let mut errors: Vec<String> =
+            failures.iter().map(|why| format!("error: {name}: {why}")).collect();
         for index in stale {
-            let seen = &mut account.images[*index];
-            seen.now = look(generator, &seen.image.below(root));
-            let noted = self.note.of(&seen.image);
-            let was_left = || noted.is_some_and(|noted| noted.is_untouched(&seen.image, root));
-            let why = match &seen.now {
-                Now::Holds(_) if failures.is_empty() && writes_here && was_left() => {
-                    Some("its generator left it as it was".to_owned())
+            let it = &mut kernel.images[*index];
+            it.current = inspect(generator, &it.image.below(root));
+            let old = self.snapshot.of(&it.image);
+            let was_not_written = || old.is_some_and(|old| old.is_untouched(&it.image, root));
+            let why = match &it.current {
+                CurrentImage::Holds(_)
+                    if failures.is_empty() && writes_here && was_not_written() =>
+                {
+                    Some("its generator did not change it".to_owned())
                 }
-                Now::Holds(_) if failures.is_empty() => None,
-                Now::Holds(_) => Some("its generator failed".to_owned()),
-                // Whose images may be called otherwise.
-                Now::Missing if generator == Generator::Other && failures.is_empty() => None,
-                Now::Missing => Some("it was not made".to_owned()),
-                Now::Unreadable(why) => Some(why.clone()),
+                CurrentImage::Holds(_) if failures.is_empty() => None,
+                CurrentImage::Holds(_) => Some("its generator failed".to_owned()),
+                // An unknown generator may use other names.
+                CurrentImage::Missing if generator.is_unknown() && failures.is_empty() => None,
+                CurrentImage::Missing => Some("its generator did not create it".to_owned()),
+                CurrentImage::Unreadable(why) => Some(why.clone()),
             };
             if let Some(why) = why {
-                troubles.push(self.put_back(machine, seen, &name, &why));
+                errors.push(self.restore(machine, generator, it, &name, &why));
             }
         }
-        troubles
+        errors
     }
 
-    /// Puts an image back, if the kernel of what was there is still installed; says what came of it.
-    fn put_back(&self, machine: &Machine, seen: &mut Seen, name: &str, why: &str) -> String {
-        seen.is_behind = true;
-        let path = seen.image.path.display();
-        let noted = self.note.of(&seen.image).and_then(|noted| Some((noted, noted.copy.as_ref()?)));
-        let Some((noted, copy)) = noted else {
-            return format!("{name}: {path}: {why}, and there is nothing to put back: {MEND}");
+    /// Restores an image from its copy if the kernel in it is still installed. Returns the error line.
+    fn restore(
+        &self,
+        machine: &Machine,
+        generator: &Generator,
+        it: &mut ImageAssessment,
+        name: &str,
+        why: &str,
+    ) -> String {
+        it.is_outdated = true;
+        let error = format!("error: {name}: {}: {why}", it.image.path.display());
+        let old = self.snapshot.of(&it.image).and_then(|old| Some((old, old.copy.as_ref()?)));
+        let Some((old, copy)) = old else {
+            return format!("{error}; there is no copy to restore");
         };
-        let contents = self.generator.and_then(|generator| generator.list(copy).ok());
         let boots = |kernels: &BTreeSet<_>| {
             kernels.is_empty() || kernels.iter().any(|kernel| self.installed.contains(kernel))
         };
+        let contents = generator.list(copy).ok();
         let Some(contents) = contents.filter(|contents| boots(&contents.kernels)) else {
-            return format!(
-                "{name}: {path}: {why}; the image before was for a kernel that is gone: {MEND}"
-            );
+            return format!("{error}; not restored: the previous image boots no installed kernel");
         };
-        let line = match noted.put_back(&seen.image, &machine.trees.root) {
-            Ok(()) => format!("{name}: {path} is the one from before again: {why}: {MEND}"),
-            Err(error) => {
-                return format!("{name}: {path}: {why}, and it cannot be put back: {error}");
+        match old.restore(&it.image, &machine.trees.root) {
+            Ok(()) => {
+                it.current = CurrentImage::Holds(contents);
+                format!("{error}; restored the previous image")
             }
-        };
-        seen.now = Now::Holds(contents);
-        line
+            Err(failure) => format!("{error}; cannot restore the previous image: {failure}"),
+        }
     }
 }
 
-/// What there is too little room for, if there is. Half an image is worse than an old one.
-fn scarce(machine: &Machine, generator: Generator, image: &Image) -> Option<String> {
+/// Returns how much space is lacking, if any. Half an image is worse than an old one.
+fn lack_of_space(machine: &Machine, generator: &Generator, image: &Image) -> Option<String> {
     let file = image.below(&machine.trees.root);
     let dir = file.parent()?;
     let old = file.metadata().map_or(0, |meta| meta.len());
-    // mkinitcpio writes over the old image, the others beside it.
-    let needed = if generator == Generator::Mkinitcpio { old / 20 } else { old } + MARGIN;
-    let room = durable::room(dir).filter(|room| *room < needed)?;
+    // mkinitcpio overwrites the old image; the others write a file beside it.
+    let needed = if generator.is_mkinitcpio() { old / 20 } else { old } + MARGIN;
+    let space = durable::room(dir).filter(|space| *space < needed)?;
     let dir = image.path.parent()?.display();
-    let (room, needed) = (room / 1024, needed / 1024);
-    Some(format!("{dir} has {room} KiB left and it needs {needed}"))
+    let (space, needed) = (space / 1024, needed / 1024);
+    Some(format!("not enough space: {dir} has {space} KiB left, needs {needed} KiB"))
 }
 
-/// Signs a unified kernel image again that was signed and is not any more.
+/// Signs a unified kernel image again that lost its signature. Returns an error line on failure.
 fn sign_again(machine: &Machine, image: &Image, name: &str) -> Option<String> {
     let file = image.below(&machine.trees.root);
-    if image.kind != Kind::Uki || signature::is_signed(&file) {
+    if image.kind != ImageKind::Uki || is_signed(&file) {
         return None;
     }
     let command = machine.settings.initramfs.sign.split_whitespace();
-    let call = Call::new(&command.collect::<Vec<_>>());
-    let ran = call.run(machine);
-    if signature::is_signed(&file) {
+    let command = GeneratorCommand::new(&command.collect::<Vec<_>>());
+    let ran = command.run(machine);
+    if is_signed(&file) {
         return None;
     }
     let why = ran.err().map(|why| format!(" ({why})")).unwrap_or_default();
     let path = image.path.display();
     Some(format!(
-        "{name}: {path} was signed and is not any more{why}: with Secure Boot it does not start; sign it"
+        "error: {name}: {path}: no longer signed{why}; will not boot with Secure Boot enabled; run: {}",
+        command.line()
     ))
-}
-
-#[cfg(test)]
-mod tests {
-    use dkms_engine::dkms_tree::{PendingList, PendingWork};
-    use testroot::TestRoot;
-
-    use super::*;
-
-    /// No generator may run for another root: it would make the images of this machine.
-    #[test]
-    fn under_another_root_what_is_owed_is_told_and_stays_owed() {
-        let root = TestRoot::new();
-        root.kernel("7.2").pkgbase("linux");
-        root.kernel("6.12").pkgbase("linux-lts");
-        let preset = "ALL_kver=/boot/vmlinuz\nPRESETS=(default)\ndefault_image=/boot/a.img\n";
-        root.write("etc/mkinitcpio.d/linux.preset", preset);
-        root.write("usr/bin/mkinitcpio", "");
-        let machine = Machine::for_hook(root.path());
-        let pending = PendingList::of(&machine.trees);
-        for kernel in ["7.2", "6.12", "5.0"] {
-            let kernel = kernel.parse().unwrap();
-            let (module, objects) = ("zfs".parse().unwrap(), ["zfs".to_owned()].into());
-            pending.write(&PendingWork::Image { kernel, module, objects }).unwrap();
-        }
-        let mut said = Vec::new();
-        let well =
-            Accounts::read(&machine).settle(&machine, &mut |line| said.push(line.to_owned()));
-        assert!(!well);
-        assert_eq!(
-            said,
-            [
-                "7.2 (linux): /boot/a.img is to be regenerated: it is missing",
-                "Images are made on their own machine alone, by: dkms initramfs"
-            ]
-        );
-        // Where nothing is to be done, or nothing can be, nothing is owed any more.
-        let left = pending.read();
-        assert!(
-            matches!(&left[..], [PendingWork::Image { kernel, .. }] if kernel.as_str() == "7.2"),
-            "{left:?}"
-        );
-    }
 }

@@ -3,7 +3,7 @@
 use dkms_engine::machine::{Kernel, Kernels, Machine};
 use testroot::TestRoot;
 
-/// A machine with a kernel of the package `linux` and these files, each with its text.
+/// Returns a machine with a kernel of the package `linux` and these files, each with its text.
 pub(crate) fn test_machine(release: &str, files: &[(&str, &str)]) -> (TestRoot, Machine, Kernel) {
     let root = TestRoot::new();
     root.kernel(release).pkgbase("linux");

@@ -1,37 +1,37 @@
-//! Whole lines, written to somebody who may have stopped reading.
+//! Writes whole lines, and goes on if the reader is gone.
 
 use std::io::Write;
 
-/// A line that is longer says nothing more to anybody.
+/// The maximum length of a line.
 const LONGEST: usize = 1000;
 
 /// Writes lines, each with one call.
 #[derive(Debug)]
-pub struct Out<W> {
+pub struct LineWriter<W> {
     to: W,
-    /// Whether nobody reads any more. That is no reason to leave modules unbuilt.
-    deaf: bool,
+    /// Whether the reader is gone, which must not keep modules from being built.
+    closed: bool,
 }
 
-impl<W: Write> Out<W> {
-    /// Lines that go to `to`.
+impl<W: Write> LineWriter<W> {
+    /// Returns a writer to `to`.
     pub fn new(to: W) -> Self {
-        Self { to, deaf: false }
+        Self { to, closed: false }
     }
 
-    /// Writes one line. Control characters, which could come from a compiler or a file name,
-    /// become blanks; what is too long is cut.
+    /// Writes one line. Replaces control characters, which may come from a compiler or a file name, with blanks, and cuts
+    /// a line that is too long.
     pub fn line(&mut self, text: &str) {
         let calm = |c: char| if c.is_control() { ' ' } else { c };
         let mut line: String = text.trim_end().chars().take(LONGEST).map(calm).collect();
         line.push('\n');
-        if !self.deaf {
+        if !self.closed {
             let written = self.to.write_all(line.as_bytes()).and_then(|()| self.to.flush());
-            self.deaf = written.is_err();
+            self.closed = written.is_err();
         }
     }
 
-    /// What the lines went to.
+    /// Returns the underlying writer.
     pub fn into_inner(self) -> W {
         self.to
     }
@@ -45,7 +45,7 @@ mod tests {
 
     #[test]
     fn keeps_a_line_one_line() {
-        let mut out = Out::new(Vec::new());
+        let mut out = LineWriter::new(Vec::new());
         out.line("a\rb\nc\u{1b}[31m  ");
         out.line(&"x".repeat(5000));
         let text = String::from_utf8(out.into_inner()).expect("text");
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn goes_on_when_nobody_reads() {
+    fn goes_on_when_the_reader_is_gone() {
         struct Gone(usize);
         impl Write for Gone {
             fn write(&mut self, _: &[u8]) -> io::Result<usize> {
@@ -65,7 +65,7 @@ mod tests {
                 Ok(())
             }
         }
-        let mut out = Out::new(Gone(0));
+        let mut out = LineWriter::new(Gone(0));
         out.line("one");
         out.line("two");
         assert_eq!(out.into_inner().0, 1);

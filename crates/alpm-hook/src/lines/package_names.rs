@@ -1,4 +1,4 @@
-//! Modules and kernels under the names that a pacman user knows them by.
+//! Modules and kernels with the names of their packages.
 
 use std::collections::BTreeMap;
 
@@ -7,15 +7,15 @@ use dkms_engine::names::{KernelRelease, ModuleId};
 
 use crate::package_query::Packages;
 
-/// Which package brought what.
+/// The packages of modules and kernels.
 #[derive(Debug, Clone, Default)]
-pub struct Names {
+pub struct PackageNames {
     packages: Packages,
     sources: BTreeMap<ModuleId, String>,
 }
 
-impl Names {
-    /// The packages that alpm-query named, and the source directories of the modules.
+impl PackageNames {
+    /// Combines the packages from alpm-query with the source directories of the modules.
     #[must_use]
     pub fn new(packages: Packages, facts: &Facts) -> Self {
         let sources =
@@ -23,7 +23,7 @@ impl Names {
         Self { packages, sources: sources.collect() }
     }
 
-    /// `zfs 2.4.4 (zfs-dkms 2.4.4-1)`, or without the package if it is not known.
+    /// Returns `zfs 2.4.4 (zfs-dkms 2.4.4-1)`, or only the module if the package is unknown.
     #[must_use]
     pub fn module(&self, id: &ModuleId) -> String {
         let dir = self.sources.get(id).cloned().unwrap_or_else(|| id.source_dir());
@@ -33,7 +33,7 @@ impl Names {
         }
     }
 
-    /// `7.2.13-arch1-1 (linux)`, or without the package if it is not known.
+    /// Returns `7.2.13-arch1-1 (linux)`, or only the release if the package is unknown.
     #[must_use]
     pub fn kernel(&self, kernel: &KernelRelease) -> String {
         match self.packages.of_kernel(kernel) {
@@ -42,14 +42,14 @@ impl Names {
         }
     }
 
-    /// The package to install for a kernel's headers, if it is known.
+    /// Returns the package to install for a kernel's headers.
     #[must_use]
     pub fn headers_package(&self, kernel: &KernelRelease) -> Option<&str> {
         self.packages.headers_package(kernel)
     }
 }
 
-/// `zfs 2.4.4`, as pacman writes names and versions.
+/// Returns `zfs 2.4.4`, in pacman's notation.
 pub(super) fn plain(id: &ModuleId) -> String {
     format!("{} {}", id.name, id.version)
 }

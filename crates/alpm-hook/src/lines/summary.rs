@@ -1,4 +1,4 @@
-//! The end of a run: notes, how much came about, and last of all what failed and what helps.
+//! The end of the output: notes, the number of modules, and finally the failures.
 
 use std::io::Write;
 
@@ -32,7 +32,7 @@ impl<W: Write> Lines<W> {
         }
     }
 
-    /// How many modules came about; a single one has told that itself.
+    /// Writes the number of modules. A single one has its own line already.
     fn count(&mut self, failures: usize) {
         if failures > 0 {
             self.out.line("");
@@ -45,7 +45,7 @@ impl<W: Write> Lines<W> {
         }
     }
 
-    /// A note in words, unless it only says that there is nothing to do.
+    /// Returns the text of a note, unless it only says that there is nothing to do.
     fn note(&self, note: &Note) -> Option<String> {
         match note {
             Note::Already { .. } => None,
@@ -76,7 +76,7 @@ impl<W: Write> Lines<W> {
         if let Some(old) = stays(plan, action) {
             self.out.line(&format!("  until then {} stays installed", package_names::plain(old)));
         }
-        if let Some(command) = again(action) {
+        if let Some(command) = retry_command(action) {
             self.out.line(&format!("  try again: {command}"));
         }
     }
@@ -94,7 +94,7 @@ impl<W: Write> Lines<W> {
     }
 }
 
-/// The version that stays where a newer one could not be brought.
+/// Returns the version that stays installed because the newer one failed.
 fn stays<'a>(plan: &'a Plan, failed: &Action) -> Option<&'a ModuleId> {
     let same = |module: &ModuleId, kernel: &KernelRelease| {
         failed.module() == Some(module) && failed.kernel() == Some(kernel)
@@ -105,8 +105,8 @@ fn stays<'a>(plan: &'a Plan, failed: &Action) -> Option<&'a ModuleId> {
     })
 }
 
-/// The command that tries a failed step again.
-fn again(action: &Action) -> Option<String> {
+/// Returns the command that retries a failed step.
+fn retry_command(action: &Action) -> Option<String> {
     match action {
         Action::Build { module, kernel, .. }
         | Action::Install { module, kernel, .. }

@@ -1,4 +1,4 @@
-//! booster(1): where its images are, what its configuration asks for, and how it is called.
+//! booster(1): its images, the modules that its configuration names, and the commands that regenerate images.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,21 +6,24 @@ use std::path::PathBuf;
 
 use dkms_engine::machine::{Kernel, Machine};
 
-use crate::generators::command::Call;
-use crate::generators::pacman_hook;
-use crate::image::kmod_name::KmodName;
-use crate::image::{Image, Kind};
+use super::command::GeneratorCommand;
+use super::pacman_hook;
+use crate::image::{Image, ImageKind, KmodName};
 
 /// The pacman hook that regenerates images, and copies a new kernel to /boot.
-pub(crate) const HOOK: &str = "90-booster-install.hook";
+pub(super) const HOOK: &str = "90-booster-install.hook";
 
-/// The images of one kernel, as far as they are there: `/boot/booster-<pkgbase>.img`. A kernel without any is to have
-/// that one if it is what the machine's pacman hook makes.
-pub(crate) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
+/// Returns the existing images of one kernel: `/boot/booster-<pkgbase>.img`. A kernel without any is expected to have that
+/// one if the machine's pacman hook makes it.
+pub(super) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
     let names = kernel.pkgbase.iter().map(String::as_str).chain([kernel.release.as_str()]);
     let paths = names.map(|name| PathBuf::from(format!("/boot/booster-{name}.img")));
-    let image =
-        |path| Image { path, kind: Kind::Initramfs, kernel: kernel.release.clone(), preset: None };
+    let image = |path| Image {
+        path,
+        kind: ImageKind::Initramfs,
+        kernel: kernel.release.clone(),
+        preset: None,
+    };
     let (root, mut images) = (&machine.trees.root, paths.map(image).collect::<Vec<Image>>());
     let is_to_come = kernel.pkgbase.is_some()
         && images.iter().all(|image| !image.below(root).is_file())
@@ -33,11 +36,11 @@ pub(crate) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
     images
 }
 
-/// What `/etc/booster.yaml` puts into images, each with the place that says so: `modules`, `modules_force_load`,
-/// and zfs with `enable_zfs`.
-pub(crate) fn wanted(machine: &Machine) -> BTreeMap<KmodName, String> {
+/// Returns the modules that `/etc/booster.yaml` puts into images, each with the key that names it: `modules`,
+/// `modules_force_load`, and zfs with `enable_zfs`.
+pub(super) fn configured_modules(machine: &Machine) -> BTreeMap<KmodName, String> {
     let text = fs::read_to_string(machine.trees.root.join("etc/booster.yaml")).unwrap_or_default();
-    let mut wanted = BTreeMap::new();
+    let mut configured = BTreeMap::new();
     for line in text.lines() {
         let Some((key, value)) = line.split('#').next().unwrap_or_default().split_once(':') else {
             continue;
@@ -45,30 +48,34 @@ pub(crate) fn wanted(machine: &Machine) -> BTreeMap<KmodName, String> {
         let value = value.trim().trim_matches(['"', '\'']);
         let place = format!("{} of booster.yaml", key.trim());
         match key.trim() {
-            // `-module` leaves one out, `*` and directories are whole groups of the kernel's own.
+            // `-module` excludes one; `*` and directories are groups of the kernel's own modules.
             "modules" | "modules_force_load" => {
                 let names = value
                     .split(',')
                     .map(str::trim)
                     .filter(|name| !name.starts_with('-') && !name.is_empty());
-                wanted.extend(names.map(|name| (KmodName::new(name), place.clone())));
+                configured.extend(names.map(|name| (KmodName::new(name), place.clone())));
             }
-            "enable_zfs" if value == "true" => drop(wanted.insert(KmodName::new("zfs"), place)),
+            "enable_zfs" if value == "true" => drop(configured.insert(KmodName::new("zfs"), place)),
             _ => {}
         }
     }
-    wanted
+    configured
 }
 
-/// How these images of one kernel are regenerated.
-pub(crate) fn calls(machine: &Machine, kernel: &Kernel, images: &[&Image]) -> Vec<Call> {
+/// Returns the commands that regenerate these images, all of one kernel.
+pub(super) fn commands(
+    machine: &Machine,
+    kernel: &Kernel,
+    images: &[&Image],
+) -> Vec<GeneratorCommand> {
     let root = &machine.trees.root;
-    if let Some(call) = pacman_hook::call_for_new(root, HOOK, kernel, images) {
-        return vec![call];
+    if let Some(command) = pacman_hook::command_for_new(root, HOOK, kernel, images) {
+        return vec![command];
     }
-    let call = |image: &&Image| {
+    let command = |image: &&Image| {
         let path = image.path.display().to_string();
-        Call::new(&[
+        GeneratorCommand::new(&[
             "booster",
             "build",
             "--force",
@@ -78,7 +85,7 @@ pub(crate) fn calls(machine: &Machine, kernel: &Kernel, images: &[&Image]) -> Ve
         ])
     };
     // booster makes no unified kernel images.
-    images.iter().filter(|image| image.kind == Kind::Initramfs).map(call).collect()
+    images.iter().filter(|image| image.kind == ImageKind::Initramfs).map(command).collect()
 }
 
 #[cfg(test)]
@@ -102,8 +109,8 @@ mod tests {
         let (_root, machine, kernel) = test_machine("7.2", &own);
         let to_come = images(&machine, &kernel);
         assert_eq!(paths(&to_come), [Path::new("/boot/booster-linux.img")]);
-        let calls = calls(&machine, &kernel, &to_come.iter().collect::<Vec<_>>());
-        let lines: Vec<String> = calls.iter().map(Call::line).collect();
+        let commands = commands(&machine, &kernel, &to_come.iter().collect::<Vec<_>>());
+        let lines: Vec<String> = commands.iter().map(GeneratorCommand::line).collect();
         assert_eq!(lines, ["echo usr/lib/modules/7.2/vmlinuz | /usr/lib/install"]);
 
         let (_root, machine, kernel) = test_machine("7.2", &[]);
@@ -115,8 +122,8 @@ mod tests {
         let (_root, machine, kernel) = test_machine("7.2", &[("boot/booster-7.2.img", "")]);
         let there = images(&machine, &kernel);
         assert_eq!(paths(&there), [Path::new("/boot/booster-7.2.img")]);
-        let calls = calls(&machine, &kernel, &there.iter().collect::<Vec<_>>());
-        let line = calls[0].line();
+        let commands = commands(&machine, &kernel, &there.iter().collect::<Vec<_>>());
+        let line = commands[0].line();
         assert_eq!(line, "booster build --force --kernel-version 7.2 /boot/booster-7.2.img");
     }
 }

@@ -1,30 +1,29 @@
-//! Running a generator.
+//! Commands that regenerate images, and running them.
 
 use std::time::Duration;
 
 use dkms_engine::machine::Machine;
 use dkms_engine::os::process::{Environment, Program};
 
-/// How long a generator may take: dracut on a slow disk with everything in it.
+/// The time limit of a generator: dracut on a slow disk with everything in the image.
 const PATIENCE: Duration = Duration::from_secs(30 * 60);
 
 /// A command that regenerates images.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Call {
-    /// Its words.
-    pub words: Vec<String>,
-    /// What it reads: pacman's targets, where it is a hook's command.
-    pub stdin: String,
+pub(crate) struct GeneratorCommand {
+    /// The program and its arguments.
+    pub(super) words: Vec<String>,
+    /// The input: pacman's targets, if it is the command of a hook.
+    pub(super) stdin: String,
 }
 
-impl Call {
+impl GeneratorCommand {
     pub(crate) fn new(words: &[&str]) -> Self {
         Self { words: words.iter().map(|word| (*word).to_owned()).collect(), stdin: String::new() }
     }
 
-    /// The command as one could type it.
-    #[must_use]
-    pub fn line(&self) -> String {
+    /// Returns the command as you would type it.
+    pub(crate) fn line(&self) -> String {
         let line = self.words.join(" ");
         if self.stdin.is_empty() {
             line
@@ -36,7 +35,7 @@ impl Call {
     /// Runs it from `/`, as libalpm does.
     ///
     /// # Errors
-    /// A sentence with what it complained about, if it fails or cannot be started.
+    /// A sentence with the reason if it fails or cannot be started.
     pub(crate) fn run(&self, machine: &Machine) -> Result<(), String> {
         let Some((program, args)) = self.words.split_first() else { return Ok(()) };
         let env = Environment::fixed();
@@ -56,8 +55,8 @@ impl Call {
     }
 }
 
-/// The line of a complaint that says most: the first that speaks of an error, dracut's own (`dracut[E]: …`,
-/// `dracut[F]: …`) before those of what it calls, or else the last.
+/// Returns the most informative line of the error output: the first error, dracut's own (`dracut[E]: …`, `dracut[F]: …`)
+/// before those of the programs that it runs, or else the last line.
 fn reason(complaint: &str) -> Option<&str> {
     let of_dracut =
         |line: &&str| line.starts_with("dracut[E]: ") || line.starts_with("dracut[F]: ");
@@ -83,10 +82,15 @@ mod tests {
     }
 
     #[test]
-    fn a_call_can_be_typed() {
-        assert_eq!(Call::new(&["mkinitcpio", "-p", "linux"]).line(), "mkinitcpio -p linux");
-        let hook =
-            Call { stdin: "usr/lib/modules/7.2/vmlinuz\n".into(), ..Call::new(&["/x", "install"]) };
+    fn a_command_can_be_typed() {
+        assert_eq!(
+            GeneratorCommand::new(&["mkinitcpio", "-p", "linux"]).line(),
+            "mkinitcpio -p linux"
+        );
+        let hook = GeneratorCommand {
+            stdin: "usr/lib/modules/7.2/vmlinuz\n".into(),
+            ..GeneratorCommand::new(&["/x", "install"])
+        };
         assert_eq!(hook.line(), "echo usr/lib/modules/7.2/vmlinuz | /x install");
     }
 }

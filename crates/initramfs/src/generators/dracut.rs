@@ -1,34 +1,32 @@
-//! dracut(8): where its images are, what its configuration asks for, and how it is called.
+//! dracut(8): its images, the modules that its configuration names, and the commands that regenerate images.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use dkms_engine::machine::{Kernel, Machine};
 
+use super::command::GeneratorCommand;
+use super::kernel_install;
+use super::pacman_hook;
+use super::shell_settings::ShellVariables;
 use crate::find_files;
-use crate::generators::command::Call;
-use crate::generators::kernel_install;
-use crate::generators::pacman_hook;
-use crate::generators::shell_settings::Variables;
-use crate::image::kmod_name::KmodName;
-use crate::image::{Image, Kind};
+use crate::image::{Image, ImageKind, KmodName};
 
 /// The pacman hook of Arch's dracut packages that regenerates images, and copies a new kernel to /boot.
-pub(crate) const HOOK: &str = "90-dracut-install.hook";
+pub(super) const HOOK: &str = "90-dracut-install.hook";
 
 /// The variables of dracut.conf(5) that put a kernel module into an image.
 const DRIVERS: [&str; 3] = ["add_drivers", "force_drivers", "drivers"];
 
-/// The images of one kernel, as far as they are there: named after its package or its release in /boot, or unified
-/// kernel images in an EFI partition. A kernel without any is to have the one in /boot if that is what the machine's
-/// pacman hook makes.
-pub(crate) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
+/// Returns the existing images of one kernel: named after its package or its release in /boot, or unified kernel images
+/// in an EFI partition. A kernel without any is expected to have the one in /boot if the machine's pacman hook makes that.
+pub(super) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
     let root = &machine.trees.root;
     let release = &kernel.release;
-    let mut paths: Vec<(PathBuf, Kind)> = Vec::new();
+    let mut paths: Vec<(PathBuf, ImageKind)> = Vec::new();
     for name in kernel.pkgbase.iter().map(String::as_str).chain([release.as_str()]) {
         for end in [".img", "-fallback.img"] {
-            paths.push((format!("/boot/initramfs-{name}{end}").into(), Kind::Initramfs));
+            paths.push((format!("/boot/initramfs-{name}{end}").into(), ImageKind::Initramfs));
         }
     }
     let releases: Vec<String> = find_files::names(root, Path::new("/usr/lib/modules")).collect();
@@ -38,7 +36,7 @@ pub(crate) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
             name.strip_suffix(".efi").is_some_and(|stem| is_for(stem, kernel, &releases))
         };
         let unified = find_files::names(root, &dir).filter(is_its);
-        paths.extend(unified.map(|name| (dir.join(name), Kind::Uki)));
+        paths.extend(unified.map(|name| (dir.join(name), ImageKind::Uki)));
     }
     let image = |(path, kind)| Image { path, kind, kernel: release.clone(), preset: None };
     let images = paths.into_iter().map(image);
@@ -49,15 +47,15 @@ pub(crate) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
                 && kernel_install::images(machine, kernel).is_empty()
                 && pacman_hook::is_active_and_names(root, HOOK, "/boot/initramfs-") =>
         {
-            vec![image((format!("/boot/initramfs-{pkgbase}.img").into(), Kind::Initramfs))]
+            vec![image((format!("/boot/initramfs-{pkgbase}.img").into(), ImageKind::Initramfs))]
         }
         _ => images,
     }
 }
 
-/// Whether a unified kernel image of this name, without its `.efi`, is one of this kernel: it names the release, or the
-/// package (`arch-linux` is not an image of `linux-lts`). Of the `releases` in the kernels' directory it names the
-/// longest: `linux-6.12.1-rt5` is not an image of 6.12.1.
+/// Returns true if a unified kernel image of this name (without `.efi`) belongs to this kernel: it names the release, or
+/// the package (`arch-linux` is not an image of `linux-lts`). Of the `releases` in the kernels' directory the longest one
+/// counts: `linux-6.12.1-rt5` is not an image of 6.12.1.
 fn is_for(stem: &str, kernel: &Kernel, releases: &[String]) -> bool {
     let named = releases.iter().filter(|release| has_word(stem, release));
     if let Some(longest) = named.max_by_key(|release| release.len()) {
@@ -71,7 +69,7 @@ fn is_for(stem: &str, kernel: &Kernel, releases: &[String]) -> bool {
             .is_some_and(|rest| rest.ends_with('-') && !rest.contains("linux"))
 }
 
-/// Whether `word` stands in `text` and is not a part of a longer number or name there.
+/// Returns true if `text` contains `word`, and not as part of a longer number or name.
 fn has_word(text: &str, word: &str) -> bool {
     let goes_on = |c: char| c.is_alphanumeric() || c == '.';
     text.match_indices(word).any(|(at, _)| {
@@ -80,11 +78,11 @@ fn has_word(text: &str, word: &str) -> bool {
     })
 }
 
-/// What the configuration puts into a kernel's images, each with the place that says so.
+/// Returns the modules that the configuration puts into a kernel's images, each with the place that names it.
 ///
 /// # Errors
 /// A sentence if the configuration cannot be read.
-pub(crate) fn wanted(
+pub(super) fn configured_modules(
     machine: &Machine,
     kernel: &Kernel,
 ) -> Result<BTreeMap<KmodName, String>, String> {
@@ -99,29 +97,35 @@ pub(crate) fn wanted(
     dropped.sort_by_key(|file| file.file_name().map(ToOwned::to_owned));
     configs.extend(dropped);
     configs.retain(|file| file.exists());
-    // dracut's own scripts set this one before they read it, so that a configuration can tell kernels apart.
+    // dracut sets this variable before it reads the files, so that a configuration can tell kernels apart.
     let known = [("kernel", kernel.release.as_str())];
-    let variables = Variables::read_knowing(machine, &configs, &known)?;
-    let mut wanted = BTreeMap::new();
+    let variables = ShellVariables::read_with(machine, &configs, &known)?;
+    let mut configured = BTreeMap::new();
     for key in DRIVERS.into_iter().chain(["add_dracutmodules", "dracutmodules"]) {
         for word in variables.words(key) {
-            wanted.entry(KmodName::new(word)).or_insert_with(|| format!("{key} of dracut.conf"));
+            configured
+                .entry(KmodName::new(word))
+                .or_insert_with(|| format!("{key} of dracut.conf"));
         }
     }
-    Ok(wanted)
+    Ok(configured)
 }
 
-/// How these images of one kernel are regenerated.
-pub(crate) fn calls(machine: &Machine, kernel: &Kernel, images: &[&Image]) -> Vec<Call> {
+/// Returns the commands that regenerate these images, all of one kernel.
+pub(super) fn commands(
+    machine: &Machine,
+    kernel: &Kernel,
+    images: &[&Image],
+) -> Vec<GeneratorCommand> {
     let root = &machine.trees.root;
-    if let Some(call) = pacman_hook::call_for_new(root, HOOK, kernel, images) {
-        return vec![call];
+    if let Some(command) = pacman_hook::command_for_new(root, HOOK, kernel, images) {
+        return vec![command];
     }
     let release = kernel.release.as_str();
-    let call = |image: &&Image| {
+    let command = |image: &&Image| {
         let path = image.path.display().to_string();
         let mut words = vec!["dracut", "--force"];
-        if image.kind == Kind::Uki {
+        if image.kind == ImageKind::Uki {
             words.push("--uefi");
         }
         // A fallback image is one for any machine (Arch's hook scripts make it so).
@@ -129,9 +133,9 @@ pub(crate) fn calls(machine: &Machine, kernel: &Kernel, images: &[&Image]) -> Ve
             words.push("--no-hostonly");
         }
         words.extend(["--kver", release, &path]);
-        Call::new(&words)
+        GeneratorCommand::new(&words)
     };
-    images.iter().map(call).collect()
+    images.iter().map(command).collect()
 }
 
 #[cfg(test)]
@@ -142,7 +146,7 @@ mod tests {
 
     use super::*;
 
-    /// A machine with these kernels, each of a package, and the EFI program `file`: which kernel's image it is.
+    /// Returns the kernels, each of a package, that the EFI program `file` is an image of.
     fn owners(kernels: &[(&str, &str)], file: &str) -> Vec<String> {
         let root = TestRoot::new();
         for (release, pkgbase) in kernels {
@@ -162,7 +166,7 @@ mod tests {
     #[case::by_package("arch-linux.efi", &["6.12.1"])]
     #[case::fallback("arch-linux-fallback.efi", &["6.12.1"])]
     #[case::of_another_package("arch-linux-rt.efi", &["6.12.1-rt5"])]
-    #[case::of_nobody("systemd-bootx64.efi", &[])]
+    #[case::of_no_kernel("systemd-bootx64.efi", &[])]
     #[case::no_efi_program("linux-6.12.1.efi.old", &[])]
     fn a_unified_image_belongs_to_the_kernel_that_it_is_named_after(
         #[case] file: &str,

@@ -1,20 +1,20 @@
-//! kernel-install(8): where its layouts keep the images of a kernel, and how it makes them again.
+//! kernel-install(8): the images in its layouts, and the command that makes them again.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use dkms_engine::machine::{Kernel, Machine};
 
+use super::command::GeneratorCommand;
 use crate::find_files;
-use crate::generators::command::Call;
-use crate::image::{Image, Kind};
+use crate::image::{Image, ImageKind};
 
-/// Where the partition may be mounted that the boot loader reads.
-pub(crate) const PARTITIONS: [&str; 3] = ["/efi", "/boot", "/boot/efi"];
+/// Possible mount points of the partition that the boot loader reads.
+pub(super) const PARTITIONS: [&str; 3] = ["/efi", "/boot", "/boot/efi"];
 
-/// The images of one kernel in the layouts `bls` (`<token>/<release>/initrd`, and EndeavourOS's `initrd-fallback` beside
-/// it) and `uki` (`EFI/Linux/<token>-<release>.efi`), as far as they are there.
-pub(crate) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
+/// Returns the existing images of one kernel in the layouts `bls` (`<token>/<release>/initrd`, and EndeavourOS's `initrd-fallback` beside
+/// it) and `uki` (`EFI/Linux/<token>-<release>.efi`).
+pub(super) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
     let (root, release) = (&machine.trees.root, kernel.release.as_str());
     let tokens = tokens(root);
     let image = |path, kind| Image { path, kind, kernel: kernel.release.clone(), preset: None };
@@ -23,7 +23,7 @@ pub(crate) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
         for token in &tokens {
             let entry = PathBuf::from(format!("{top}/{token}/{release}"));
             let initrds = find_files::names(root, &entry).filter(|name| name.starts_with("initr"));
-            images.extend(initrds.map(|name| image(entry.join(name), Kind::Initramfs)));
+            images.extend(initrds.map(|name| image(entry.join(name), ImageKind::Initramfs)));
         }
         let dir = PathBuf::from(format!("{top}/EFI/Linux"));
         let is_its = |name: &String| {
@@ -32,24 +32,26 @@ pub(crate) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
         images.extend(
             find_files::names(root, &dir)
                 .filter(is_its)
-                .map(|name| image(dir.join(name), Kind::Uki)),
+                .map(|name| image(dir.join(name), ImageKind::Uki)),
         );
     }
     images
 }
 
-/// The command that makes all of a kernel's entry again, with the generators, the command line and the signature that the
-/// machine is set up for. None if there is no such program or no kernel to give it, and where boots are counted: there
-/// it gives the image another name.
-pub(crate) fn call(machine: &Machine, kernel: &Kernel) -> Option<Call> {
+/// Returns the command that makes a kernel's entry again, with the generators, the command line and the signature that the
+/// machine is set up for. Returns `None` without that program or the kernel, and where boots are counted: there it would
+/// give the image another name.
+pub(super) fn command(machine: &Machine, kernel: &Kernel) -> Option<GeneratorCommand> {
     let root = &machine.trees.root;
     let vmlinuz = format!("/usr/lib/modules/{}/vmlinuz", kernel.release);
     let there = |path: &str| find_files::below(root, Path::new(path)).exists();
     let can = there("/usr/bin/kernel-install") && there(&vmlinuz) && !there("/etc/kernel/tries");
-    can.then(|| Call::new(&["kernel-install", "add", kernel.release.as_str(), &vmlinuz]))
+    can.then(|| {
+        GeneratorCommand::new(&["kernel-install", "add", kernel.release.as_str(), &vmlinuz])
+    })
 }
 
-/// What the machine's entries are named after: its id, or the text that was chosen in its place.
+/// Returns the prefixes of the machine's entries: its id, or the text chosen in its place.
 fn tokens(root: &Path) -> Vec<String> {
     let files = ["etc/kernel/entry-token", "etc/machine-id"];
     let texts = files.iter().filter_map(|file| fs::read_to_string(root.join(file)).ok());
@@ -57,7 +59,7 @@ fn tokens(root: &Path) -> Vec<String> {
     names.filter(|name| !name.is_empty() && !name.contains('/') && name != "..").collect()
 }
 
-/// Whether a unified kernel image has this name, with or without a count of boots (`+3-1`).
+/// Returns true if a unified kernel image has this name, with or without a count of boots (`+3-1`).
 fn is_unified(file: &str, name: &str) -> bool {
     let rest = file.strip_suffix(".efi").and_then(|stem| stem.strip_prefix(name));
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('+'))
@@ -101,8 +103,12 @@ mod tests {
                 "/boot/EFI/Linux/0b-7.2.efi",
             ]
         );
-        let kinds: Vec<Kind> = images(&machine, &kernel).iter().map(|image| image.kind).collect();
-        assert_eq!(kinds, [Kind::Initramfs, Kind::Initramfs, Kind::Uki, Kind::Uki]);
+        let kinds: Vec<ImageKind> =
+            images(&machine, &kernel).iter().map(|image| image.kind).collect();
+        assert_eq!(
+            kinds,
+            [ImageKind::Initramfs, ImageKind::Initramfs, ImageKind::Uki, ImageKind::Uki]
+        );
 
         root.write("etc/kernel/entry-token", "other");
         assert!(found(&machine, &kernel).contains(&"/efi/other/7.2/initrd".to_owned()));
@@ -113,11 +119,11 @@ mod tests {
     #[test]
     fn it_is_called_where_it_writes_what_is_there() {
         let (root, machine, kernel) = test_machine(&["efi/0b/7.2/initrd"]);
-        assert_eq!(call(&machine, &kernel), None);
+        assert_eq!(command(&machine, &kernel), None);
         root.write("usr/bin/kernel-install", "");
-        let line = call(&machine, &kernel).unwrap().line();
+        let line = command(&machine, &kernel).unwrap().line();
         assert_eq!(line, "kernel-install add 7.2 /usr/lib/modules/7.2/vmlinuz");
         root.write("etc/kernel/tries", "3");
-        assert_eq!(call(&machine, &kernel), None);
+        assert_eq!(command(&machine, &kernel), None);
     }
 }

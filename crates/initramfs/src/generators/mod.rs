@@ -1,13 +1,14 @@
-//! Which program makes the images of this machine.
+//! The program that makes the images of this machine.
 
 mod booster;
-pub mod command;
+mod command;
 mod dracut;
 mod kernel_install;
-pub(crate) mod mkinitcpio;
+mod mkinitcpio;
 pub(crate) mod pacman_hook;
 mod shell_settings;
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -15,37 +16,40 @@ use std::time::Duration;
 use dkms_engine::machine::{Kernel, Machine};
 use dkms_engine::os::process::{Environment, Output, Program};
 
-use crate::generators::command::Call;
-use crate::image::contents::{Contents, Listing};
-use crate::image::kmod_name::KmodName;
-use crate::image::{Image, Kind};
+use crate::image::{Contents, Image, ImageKind, KmodName, Listing};
+pub(crate) use command::GeneratorCommand;
+pub(crate) use mkinitcpio::HOOK as MKINITCPIO_HOOK;
+use mkinitcpio::Preset;
 
-/// How long a lister may take.
+/// The time limit of a lister.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
 
-/// Our hook that notes how images are.
-const NOTE: &str = "90-mkinitcpio-dkms.hook";
+/// The hook of ours that takes a snapshot of the images.
+const SNAPSHOT_HOOK: &str = "90-mkinitcpio-dkms.hook";
 
-/// A program that makes initramfs images.
+/// The program that makes the initramfs images of one machine. Detected once in a run and handed along.
+#[derive(Debug)]
+pub struct Generator {
+    kind: GeneratorKind,
+    /// mkinitcpio's presets. Reading them takes one bash each, so they are read when first needed, and once.
+    presets: OnceCell<Vec<Preset>>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Generator {
-    /// Arch's own.
+enum GeneratorKind {
     Mkinitcpio,
-    /// dracut.
     Dracut,
-    /// booster.
     Booster,
-    /// One that is not known here, which the administrator's own command calls. What is in its images cannot be told.
+    /// An unknown one, called by the administrator's own command. The contents of its images are unknown.
     Other,
 }
 
-impl Generator {
-    /// All, those first that a machine without further hints is likely to use.
-    const ALL: [Self; 3] = [Self::Mkinitcpio, Self::Dracut, Self::Booster];
+impl GeneratorKind {
+    /// The known generators, the most likely one first.
+    const KNOWN: [Self; 3] = [Self::Mkinitcpio, Self::Dracut, Self::Booster];
 
-    /// Its name, the program's.
-    #[must_use]
-    pub fn name(self) -> &'static str {
+    /// Returns the name of the program.
+    fn name(self) -> &'static str {
         match self {
             Self::Mkinitcpio => "mkinitcpio",
             Self::Dracut => "dracut",
@@ -54,7 +58,7 @@ impl Generator {
         }
     }
 
-    /// The name of its pacman hook; empty, and thus before all others, if it is not known.
+    /// Returns the name of its pacman hook. It is empty, and so sorts first, if the generator is unknown.
     fn hook(self) -> &'static str {
         match self {
             Self::Mkinitcpio => mkinitcpio::HOOK,
@@ -64,41 +68,65 @@ impl Generator {
         }
     }
 
-    /// Whether its own pacman hook runs before 90-mkinitcpio-dkms, by the order of their names.
-    #[must_use]
-    pub fn is_ahead_of_note(self) -> bool {
-        self.hook() < NOTE
+    /// Returns true if its own pacman hook runs before 90-mkinitcpio-dkms, in the order of their names.
+    fn hook_precedes_snapshot(self) -> bool {
+        self.hook() < SNAPSHOT_HOOK
     }
+}
 
-    /// The generator of this machine: the one that `[initramfs] generator` names, or else one that is installed.
-    /// Where several are, the one whose pacman hook is active makes the images. Where none is, `[initramfs] command`
-    /// may call one that is not known here. None on a machine without images (a container).
+impl Generator {
+    /// Detects the generator of this machine: the one that `[initramfs] generator` names, or else one that is
+    /// installed. If several are installed, it is the one whose pacman hook is active. If none is, `[initramfs] command`
+    /// may call an unknown one. Returns `None` on a machine without images, such as a container.
     #[must_use]
-    pub fn of(machine: &Machine) -> Option<Self> {
+    pub fn detect(machine: &Machine) -> Option<Self> {
         let root = &machine.trees.root;
+        let known = GeneratorKind::KNOWN.into_iter();
         let named = &machine.settings.initramfs.generator;
-        if let Some(generator) = Self::ALL.into_iter().find(|generator| generator.name() == named) {
-            return Some(generator);
+        let by_name = known.clone().find(|kind| kind.name() == named);
+        if by_name.is_none() && !named.is_empty() {
+            log::warn!("unknown [initramfs] generator: {named:?}");
         }
-        if !named.is_empty() {
-            log::warn!("[initramfs] generator names {named:?}, which is not known here");
-        }
-        let installed = |it: &Self| root.join("usr/bin").join(it.name()).exists();
-        let all: Vec<Self> = Self::ALL.into_iter().filter(installed).collect();
-        let active = all.iter().find(|it| pacman_hook::is_active(root, it.hook()));
-        let other = (!machine.settings.initramfs.command.is_empty()).then_some(Self::Other);
-        active.or(all.first()).copied().or(other)
+        let is_installed = |it: &GeneratorKind| root.join("usr/bin").join(it.name()).exists();
+        let detect = || {
+            let installed: Vec<GeneratorKind> = known.filter(is_installed).collect();
+            let active = installed.iter().find(|it| pacman_hook::is_active(root, it.hook()));
+            let has_command = !machine.settings.initramfs.command.is_empty();
+            let other = has_command.then_some(GeneratorKind::Other);
+            active.or(installed.first()).copied().or(other)
+        };
+        let kind = by_name.or_else(detect)?;
+        Some(Self { kind, presets: OnceCell::new() })
     }
 
-    /// The images that it keeps for a kernel, whoever calls it.
+    /// Returns true if it is mkinitcpio.
+    pub(crate) fn is_mkinitcpio(&self) -> bool {
+        self.kind == GeneratorKind::Mkinitcpio
+    }
+
+    /// Returns true if only the administrator's own command knows it.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.kind == GeneratorKind::Other
+    }
+
+    /// Returns true if its own pacman hook runs before our hook that takes the snapshot.
     #[must_use]
-    pub fn images(self, machine: &Machine, kernel: &Kernel) -> Vec<Image> {
+    pub fn hook_precedes_snapshot(&self) -> bool {
+        self.kind.hook_precedes_snapshot()
+    }
+
+    fn presets(&self, machine: &Machine) -> &[Preset] {
+        self.presets.get_or_init(|| Preset::all(machine))
+    }
+
+    /// Returns the images that it keeps for a kernel.
+    pub(crate) fn images(&self, machine: &Machine, kernel: &Kernel) -> Vec<Image> {
         let mut images = kernel_install::images(machine, kernel);
-        let own = match self {
-            Self::Mkinitcpio => mkinitcpio::images(machine, kernel),
-            Self::Dracut => dracut::images(machine, kernel),
-            Self::Booster => booster::images(machine, kernel),
-            Self::Other => other_images(machine, kernel),
+        let own = match self.kind {
+            GeneratorKind::Mkinitcpio => mkinitcpio::images(machine, kernel, self.presets(machine)),
+            GeneratorKind::Dracut => dracut::images(machine, kernel),
+            GeneratorKind::Booster => booster::images(machine, kernel),
+            GeneratorKind::Other => other_images(machine, kernel),
         };
         let other = |image: &Image| images.iter().all(|known| known.path != image.path);
         let own: Vec<Image> = own.into_iter().filter(other).collect();
@@ -106,61 +134,72 @@ impl Generator {
         images
     }
 
-    /// The kernel modules that its configuration names for an image, each with the place that names it.
+    /// Returns the kernel modules that the configuration puts into an image, each with the place that names it.
     ///
     /// # Errors
     /// A sentence if the configuration cannot be read.
-    pub fn wanted(
-        self,
+    pub(crate) fn configured_modules(
+        &self,
         machine: &Machine,
         kernel: &Kernel,
         image: &Image,
     ) -> Result<BTreeMap<KmodName, String>, String> {
-        match self {
-            Self::Mkinitcpio => mkinitcpio::wanted(machine, kernel, image),
-            Self::Dracut => dracut::wanted(machine, kernel),
-            Self::Booster => Ok(booster::wanted(machine)),
-            Self::Other => Err("what [initramfs] command puts into images is not known".into()),
+        match self.kind {
+            GeneratorKind::Mkinitcpio => {
+                mkinitcpio::configured_modules(machine, kernel, image, self.presets(machine))
+            }
+            GeneratorKind::Dracut => dracut::configured_modules(machine, kernel),
+            GeneratorKind::Booster => Ok(booster::configured_modules(machine)),
+            GeneratorKind::Other => {
+                Err("the contents of images made by [initramfs] command are unknown".into())
+            }
         }
     }
 
-    /// How these images, all of one kernel, are regenerated.
-    #[must_use]
-    pub fn calls(self, machine: &Machine, kernel: &Kernel, images: &[&Image]) -> Vec<Call> {
+    /// Returns the commands that regenerate these images, all of one kernel.
+    pub(crate) fn commands(
+        &self,
+        machine: &Machine,
+        kernel: &Kernel,
+        images: &[&Image],
+    ) -> Vec<GeneratorCommand> {
         let command = &machine.settings.initramfs.command;
         if !command.is_empty() {
-            return own_calls(command, kernel, images);
+            return administrators_commands(command, kernel, images);
         }
-        let entry = kernel_install::call(machine, kernel);
-        let installed = match entry {
+        let add_entry = kernel_install::command(machine, kernel);
+        let of_entry = match add_entry {
             Some(_) => kernel_install::images(machine, kernel),
             None => Vec::new(),
         };
-        let (installed, own): (Vec<&Image>, Vec<&Image>) =
-            images.iter().copied().partition(|image| installed.contains(image));
-        let mut calls: Vec<Call> = entry.filter(|_| !installed.is_empty()).into_iter().collect();
+        let (of_entry, own): (Vec<&Image>, Vec<&Image>) =
+            images.iter().copied().partition(|image| of_entry.contains(image));
+        let mut commands: Vec<GeneratorCommand> =
+            add_entry.filter(|_| !of_entry.is_empty()).into_iter().collect();
         if !own.is_empty() {
-            calls.extend(match self {
-                Self::Mkinitcpio => mkinitcpio::calls(machine, kernel, &own),
-                Self::Dracut => dracut::calls(machine, kernel, &own),
-                Self::Booster => booster::calls(machine, kernel, &own),
-                Self::Other => Vec::new(),
+            commands.extend(match self.kind {
+                GeneratorKind::Mkinitcpio => {
+                    mkinitcpio::commands(machine, kernel, &own, self.presets(machine))
+                }
+                GeneratorKind::Dracut => dracut::commands(machine, kernel, &own),
+                GeneratorKind::Booster => booster::commands(machine, kernel, &own),
+                GeneratorKind::Other => Vec::new(),
             });
         }
-        calls
+        commands
     }
 
-    /// What is in an image file.
+    /// Lists an image file.
     ///
     /// # Errors
-    /// A sentence if it cannot be listed: the lister is missing, or the file is no image.
-    pub fn list(self, path: &Path) -> Result<Contents, String> {
-        let (program, args): (_, &[&str]) = match self {
+    /// A sentence if the lister is missing or the file is not an image.
+    pub(crate) fn list(&self, path: &Path) -> Result<Contents, String> {
+        let (program, args): (_, &[&str]) = match self.kind {
             // `-a` names only what comes from the kernel's own directories.
-            Self::Mkinitcpio => ("lsinitcpio", &["-l"]),
-            Self::Dracut => ("lsinitrd", &[]),
-            Self::Booster => ("booster", &["ls"]),
-            Self::Other => return Ok(Contents::default()),
+            GeneratorKind::Mkinitcpio => ("lsinitcpio", &["-l"]),
+            GeneratorKind::Dracut => ("lsinitrd", &[]),
+            GeneratorKind::Booster => ("booster", &["ls"]),
+            GeneratorKind::Other => return Ok(Contents::default()),
         };
         let (mut listing, mut last) = (Listing::default(), String::new());
         let mut read = |line: &str| {
@@ -184,8 +223,8 @@ impl Generator {
     }
 }
 
-/// The images that a generator is likely to make which we do not know: those with a usual name that are there, or else
-/// the most usual one.
+/// Returns the images that an unknown generator is likely to make: the existing ones with a common name, or else the most
+/// common name.
 fn other_images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
     let release = kernel.release.as_str();
     let name = kernel.pkgbase.as_deref().unwrap_or(release);
@@ -196,7 +235,7 @@ fn other_images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
     ];
     let image = |path: String| Image {
         path: path.into(),
-        kind: Kind::Initramfs,
+        kind: ImageKind::Initramfs,
         kernel: kernel.release.clone(),
         preset: None,
     };
@@ -211,33 +250,64 @@ fn other_images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
     images
 }
 
-/// The administrator's own command, once for each image: `%k` is the kernel's release, `%i` the image, `%p` its preset
-/// or package.
-fn own_calls(command: &str, kernel: &Kernel, images: &[&Image]) -> Vec<Call> {
+/// Returns the administrator's own command for each image. `%k` is the kernel's release, `%i` the image, `%p` its package.
+fn administrators_commands(
+    command: &str,
+    kernel: &Kernel,
+    images: &[&Image],
+) -> Vec<GeneratorCommand> {
     let pkgbase = kernel.pkgbase.as_deref().unwrap_or_default();
-    let call = |image: &str| {
+    let of_image = |image: &str| {
         let word = |word: &str| {
             word.replace("%k", kernel.release.as_str()).replace("%i", image).replace("%p", pkgbase)
         };
-        Call { words: command.split_whitespace().map(word).collect(), stdin: String::new() }
+        GeneratorCommand {
+            words: command.split_whitespace().map(word).collect(),
+            stdin: String::new(),
+        }
     };
-    let mut calls: Vec<Call> =
-        images.iter().map(|image| call(&image.path.display().to_string())).collect();
-    calls.dedup();
-    calls
+    let mut commands: Vec<GeneratorCommand> =
+        images.iter().map(|image| of_image(&image.path.display().to_string())).collect();
+    commands.dedup();
+    commands
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::test_machine::test_machine;
 
     #[test]
-    fn only_the_hook_of_mkinitcpio_comes_after_the_note() {
-        let ahead: Vec<&str> = Generator::ALL
+    fn only_the_hook_of_mkinitcpio_follows_the_snapshot() {
+        let ahead: Vec<&str> = GeneratorKind::KNOWN
             .into_iter()
-            .filter(|it| it.is_ahead_of_note())
-            .map(Generator::name)
+            .filter(|it| it.hook_precedes_snapshot())
+            .map(GeneratorKind::name)
             .collect();
         assert_eq!(ahead, ["dracut", "booster"]);
+    }
+
+    #[test]
+    fn a_preset_is_read_once_for_all_images() {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let preset = format!(
+            "echo read >>{}\nALL_kver=/boot/vmlinuz-linux\nPRESETS=(default fallback)\n\
+             default_image=/boot/a.img\nfallback_image=/boot/b.img\n",
+            log.path().display()
+        );
+        let files =
+            [("etc/mkinitcpio.d/linux.preset", preset.as_str()), ("usr/bin/mkinitcpio", "")];
+        let (_root, machine, kernel) = test_machine("7.2", &files);
+        let generator = Generator::detect(&machine).unwrap();
+        assert_eq!(fs::read_to_string(log.path()).unwrap(), "", "detection reads no preset");
+        let images = generator.images(&machine, &kernel);
+        for image in &images {
+            generator.configured_modules(&machine, &kernel, image).unwrap();
+        }
+        let commands = generator.commands(&machine, &kernel, &images.iter().collect::<Vec<_>>());
+        assert_eq!((images.len(), commands.len()), (2, 1));
+        assert_eq!(fs::read_to_string(log.path()).unwrap(), "read\n");
     }
 }

@@ -6,22 +6,22 @@ use std::path::{Path, PathBuf};
 use dkms_engine::machine::Kernel;
 use dkms_engine::names::KernelRelease;
 
+use super::command::GeneratorCommand;
 use crate::find_files;
-use crate::generators::command::Call;
 use crate::image::Image;
 
-/// How the override starts: by this it is known as ours.
+/// The first words of our override of mkinitcpio's hook, which identify it.
 pub(crate) const MARK: &str = "# Written by alpm-dkms for `[initramfs] precise`";
 
-/// Our hook that looks after the images in the end.
-pub(crate) const VERIFY: &str = "95-dkms-verify.hook";
+/// Our hook that regenerates stale images after all others.
+pub(crate) const VERIFY_HOOK: &str = "95-dkms-verify.hook";
 
-/// A hook as its package ships it.
+/// Returns the path of a hook as its package ships it.
 pub(crate) fn shipped(root: &Path, name: &str) -> PathBuf {
     root.join("usr/share/libalpm/hooks").join(name)
 }
 
-/// The directories of hooks, the one that wins last (alpm-hooks(5), pacman.conf(5) `HookDir`).
+/// Returns the directories of hooks; a later one overrides an earlier one (alpm-hooks(5), pacman.conf(5) `HookDir`).
 pub(crate) fn directories(root: &Path) -> Vec<PathBuf> {
     let mut all = vec![root.join("usr/share/libalpm/hooks")];
     let conf = fs::read_to_string(root.join("etc/pacman.conf")).unwrap_or_default();
@@ -37,31 +37,31 @@ pub(crate) fn directories(root: &Path) -> Vec<PathBuf> {
     all
 }
 
-/// The command of a hook, one word each: that of the hook which is in effect, or, if that is masked or our own
-/// override, of the one its package ships. `None` if there is no such hook.
+/// Returns the command of a hook, as words: of the hook in effect or, if that is masked or our own override, of the one
+/// that its package ships. Returns `None` if there is no such hook.
 pub(crate) fn exec(root: &Path, name: &str) -> Option<Vec<String>> {
     let files: Vec<PathBuf> = directories(root).iter().rev().map(|dir| dir.join(name)).collect();
     let texts = files.iter().filter_map(|file| fs::read_to_string(file).ok());
     texts.filter(|text| !text.starts_with(MARK)).find_map(|text| exec_line(&text))
 }
 
-/// The call of such a hook's command for a kernel that has none of these images: it makes the copy of the kernel in
-/// /boot again, too. `None` if one is there, or the hook is not.
-pub(crate) fn call_for_new(
+/// Returns such a hook's command for a kernel without any of these images. It also copies the kernel to /boot again.
+/// Returns `None` if one of the images exists or the hook does not.
+pub(super) fn command_for_new(
     root: &Path,
     name: &str,
     kernel: &Kernel,
     images: &[&Image],
-) -> Option<Call> {
+) -> Option<GeneratorCommand> {
     if images.iter().any(|image| image.below(root).exists()) {
         return None;
     }
     let words = exec(root, name)?;
-    Some(Call { words, stdin: kernel_target(root, name, &kernel.release) })
+    Some(GeneratorCommand { words, stdin: kernel_target(root, name, &kernel.release) })
 }
 
-/// The target that such a hook's command is to read to make the images of a kernel: `usr/lib/modules/K/vmlinuz`, or
-/// `…/pkgbase` where its triggers name that alone, as what Arch's wiki tells users of dracut to write.
+/// Returns the target that makes such a hook's command make the images of a kernel: `usr/lib/modules/K/vmlinuz`, or
+/// `…/pkgbase` if its triggers name only that, as the hook in the Arch wiki's article on dracut does.
 fn kernel_target(root: &Path, name: &str, release: &KernelRelease) -> String {
     let hook = directories(root)
         .iter()
@@ -75,9 +75,9 @@ fn kernel_target(root: &Path, name: &str, release: &KernelRelease) -> String {
     format!("usr/lib/modules/{release}/{file}\n")
 }
 
-/// Whether a hook is active whose program names files that begin so. Its text tells how a machine's images are called
-/// while there is none: hooks before an upgrade take them away with the old kernel.
-pub(crate) fn is_active_and_names(root: &Path, name: &str, file: &str) -> bool {
+/// Returns true if the hook is active and its program contains this start of a file name. It shows the names of images
+/// that do not exist: hooks before an upgrade remove them with the old kernel.
+pub(super) fn is_active_and_names(root: &Path, name: &str, file: &str) -> bool {
     let program = exec(root, name).and_then(|words| words.into_iter().next());
     let names = |program: String| {
         fs::read_to_string(find_files::below(root, Path::new(&program)))
@@ -86,7 +86,7 @@ pub(crate) fn is_active_and_names(root: &Path, name: &str, file: &str) -> bool {
     is_active(root, name) && program.is_some_and(names)
 }
 
-/// Whether libalpm runs a hook of this name: it is there and not masked by a link to `/dev/null` or an empty file.
+/// Returns true if libalpm runs a hook of this name: it exists and no link to `/dev/null` or empty file masks it.
 pub(crate) fn is_active(root: &Path, name: &str) -> bool {
     let file = directories(root)
         .into_iter()
@@ -96,13 +96,13 @@ pub(crate) fn is_active(root: &Path, name: &str) -> bool {
     file.is_some_and(|file| fs::read_to_string(file).is_ok_and(|text| text.contains("[Trigger]")))
 }
 
-/// The command in a hook's text.
+/// Returns the command in a hook's text, as words.
 pub(crate) fn exec_line(text: &str) -> Option<Vec<String>> {
     let words = split(text.lines().find_map(exec_value)?.trim());
     (!words.is_empty()).then_some(words)
 }
 
-/// Whether a line of a hook names its command.
+/// Returns true if a line of a hook names its command.
 pub(crate) fn is_exec(line: &str) -> bool {
     exec_value(line).is_some()
 }
@@ -111,7 +111,7 @@ fn exec_value(line: &str) -> Option<&str> {
     line.trim().strip_prefix("Exec")?.trim_start().strip_prefix('=')
 }
 
-/// Splits a command as libalpm does: at blanks, but not within quotes; a backslash takes the next character as it is.
+/// Splits a command as libalpm does: at blanks outside of quotes. A backslash escapes the next character.
 fn split(line: &str) -> Vec<String> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None::<char>);
     let mut chars = line.chars();
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hook_is_told_of_a_kernel_by_the_file_that_triggers_it() {
+    fn the_target_of_a_kernel_is_the_file_that_triggers_the_hook() {
         let release = "7.2".parse().unwrap();
         let target = |lines: &str| {
             let file = format!("usr/share/libalpm/hooks/{NAME}");
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn an_active_hooks_program_tells_what_images_are_called() {
+    fn an_active_hooks_program_contains_the_names_of_images() {
         let (file, program) = (format!("usr/share/libalpm/hooks/{NAME}"), "/usr/bin/make-images");
         let script = "install -D x \"/boot/initramfs-$pkgbase.img\"\n";
         let files = root(&[(&file, &hook(program)), (program.trim_start_matches('/'), script)]);

@@ -1,4 +1,4 @@
-//! Settings that are shell scripts (mkinitcpio's presets and dracut.conf), read by the shell they are written for.
+//! Settings that are shell scripts (mkinitcpio's presets, mkinitcpio.conf, dracut.conf), read by bash.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,11 +7,11 @@ use std::time::Duration;
 use dkms_engine::machine::Machine;
 use dkms_engine::os::process::Program;
 
-/// How long such files may take: they set variables.
+/// The time limit for such files, which only set variables.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Sources the files, then writes every variable that was not there before as name, index and value, each ended by
-/// NUL. What the files print goes to standard error.
+/// Sources the files, then writes every new variable as name, index and value, each terminated by NUL. The output of the
+/// files goes to standard error.
 const SCRIPT: &str = r#"
 exec 3>&1 >&2
 declare -A _dkms_known
@@ -28,24 +28,24 @@ for _dkms_name in $(compgen -v); do
 done
 "#;
 
-/// The variables that such files set.
+/// The variables that such files set, each with its elements.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Variables(BTreeMap<String, Vec<String>>);
+pub(super) struct ShellVariables(BTreeMap<String, Vec<String>>);
 
-impl Variables {
-    /// Reads the files one after the other, so that a later one can change what an earlier one set.
+impl ShellVariables {
+    /// Reads the files in order; a later one can change the variables of an earlier one.
     ///
     /// # Errors
-    /// A sentence if the shell cannot read them to their end.
-    pub(crate) fn read(machine: &Machine, files: &[PathBuf]) -> Result<Self, String> {
-        Self::read_knowing(machine, files, &[])
+    /// A sentence if bash cannot read them to the end.
+    pub(super) fn read(machine: &Machine, files: &[PathBuf]) -> Result<Self, String> {
+        Self::read_with(machine, files, &[])
     }
 
-    /// The same for files that may ask for some variables, given as name and value.
+    /// Reads files that may use some given variables, each a name and a value.
     ///
     /// # Errors
-    /// As [`Variables::read`].
-    pub(crate) fn read_knowing(
+    /// As [`ShellVariables::read`].
+    pub(super) fn read_with(
         machine: &Machine,
         files: &[PathBuf],
         known: &[(&str, &str)],
@@ -55,7 +55,7 @@ impl Variables {
         }
         let named =
             files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
-        let failed = |why: String| format!("{named} cannot be read: {why}");
+        let failed = |why: String| format!("cannot read {named}: {why}");
         let env =
             known.iter().fold(machine.env.clone(), |env, (name, value)| env.with(name, value));
         let program = Program::new(machine.tools.bash.clone(), &env);
@@ -82,26 +82,26 @@ impl Variables {
         variables
     }
 
-    /// The same with a word of a template filled in.
-    pub(crate) fn replace(mut self, word: &str, text: &str) -> Self {
+    /// Replaces a placeholder of a template in all values.
+    pub(super) fn replace(mut self, word: &str, text: &str) -> Self {
         for value in self.0.values_mut().flatten() {
             *value = value.replace(word, text);
         }
         self
     }
 
-    /// A variable's value, that of the first element of an array; none if it is unset or empty.
-    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+    /// Returns a variable's value, or that of an array's first element. Returns `None` if it is unset or empty.
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
         self.list(name).first().map(String::as_str).filter(|text| !text.is_empty())
     }
 
-    /// All elements of an array, or the one value of a plain variable.
-    pub(crate) fn list(&self, name: &str) -> &[String] {
+    /// Returns all elements of an array, or the one value of a plain variable.
+    pub(super) fn list(&self, name: &str) -> &[String] {
         self.0.get(name).map_or(&[], Vec::as_slice)
     }
 
-    /// The words of all elements.
-    pub(crate) fn words(&self, name: &str) -> impl Iterator<Item = &str> {
+    /// Returns the words of all elements.
+    pub(super) fn words(&self, name: &str) -> impl Iterator<Item = &str> {
         self.list(name).iter().flat_map(|text| text.split_whitespace())
     }
 }
@@ -125,31 +125,32 @@ mod tests {
             write("a", "MODULES=(zfs 'a b'); echo loud; add_drivers=\" one \"\n"),
             write("b", "MODULES+=(spl); add_drivers+=\" two \"; false\n"),
         ];
-        let variables = Variables::read(&Machine::for_hook(Path::new("/")), &files).unwrap();
+        let variables = ShellVariables::read(&Machine::for_hook(Path::new("/")), &files).unwrap();
         assert_eq!(variables.list("MODULES"), ["zfs", "a b", "spl"]);
         assert_eq!(variables.words("add_drivers").collect::<Vec<_>>(), ["one", "two"]);
         assert_eq!((variables.text("MODULES"), variables.text("HOME")), (Some("zfs"), None));
     }
 
     #[test]
-    fn a_file_may_ask_for_what_is_known() {
+    fn a_file_may_use_given_variables() {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), "[[ $kernel == *-lts ]] || add_drivers+=zfs\n").unwrap();
         let machine = Machine::for_hook(Path::new("/"));
         let drivers = |release: &str| {
             let known = [("kernel", release)];
-            let read = Variables::read_knowing(&machine, &[file.path().to_owned()], &known);
+            let read = ShellVariables::read_with(&machine, &[file.path().to_owned()], &known);
             read.unwrap().text("add_drivers").map(str::to_owned)
         };
         assert_eq!((drivers("7.2"), drivers("6.12-lts")), (Some("zfs".into()), None));
     }
 
     #[test]
-    fn a_file_that_leaves_the_shell_is_no_settings() {
+    fn a_file_that_exits_is_an_error() {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), "exit 3").unwrap();
-        let why = Variables::read(&Machine::for_hook(Path::new("/")), &[file.path().to_owned()])
-            .unwrap_err();
+        let why =
+            ShellVariables::read(&Machine::for_hook(Path::new("/")), &[file.path().to_owned()])
+                .unwrap_err();
         assert!(why.contains("exit status 3"), "{why}");
     }
 }

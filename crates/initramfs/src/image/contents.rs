@@ -1,23 +1,23 @@
-//! What is in an image, as its generator's own lister tells.
+//! The kernel modules in an image, as its generator's lister prints them.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use dkms_engine::names::KernelRelease;
 
-use crate::image::kmod_name::KmodName;
+use super::kmod_name::KmodName;
 
-/// What an image holds, as far as it matters here.
+/// The part of an image's contents that matters to dkms.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Contents {
+pub(crate) struct Contents {
     /// The kernel modules in it.
-    pub modules: BTreeSet<KmodName>,
-    /// The kernels it has a directory of modules for: usually one, none if it holds no module at all.
-    pub kernels: BTreeSet<KernelRelease>,
+    pub(crate) modules: BTreeSet<KmodName>,
+    /// The kernels with a module directory in the image: usually one, none if it holds no module.
+    pub(crate) kernels: BTreeSet<KernelRelease>,
 }
 
-/// A listing that is being read, one file in a line: alone (`lsinitcpio -l`, `booster ls`) or behind what `ls -l` says
-/// of it (`lsinitrd`).
+/// Parses a listing with one file per line: a plain path (`lsinitcpio -l`, `booster ls`) or a line of `ls -l`
+/// (`lsinitrd`).
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
     contents: Contents,
@@ -25,12 +25,12 @@ pub(crate) struct Listing {
 }
 
 impl Listing {
-    /// Reads one line; one that names no file is skipped.
+    /// Reads one line and skips it if it names no file.
     pub(crate) fn line(&mut self, line: &str) {
         let path = line.split(" -> ").next().unwrap_or(line);
         let Some(path) = path.split_whitespace().next_back() else { return };
         let path = path.trim_start_matches('/');
-        // Any image has its `init`; complaints of the lister may name paths, too.
+        // Every image has an `init`. Error messages of the lister may contain paths, too.
         self.names_files |= ["init", "usr/bin/init", "usr/lib/systemd/systemd"].contains(&path);
         let path = Path::new(path);
         let below =
@@ -42,7 +42,7 @@ impl Listing {
         self.contents.modules.extend(KmodName::of_file(path));
     }
 
-    /// What was read; `None` if no line named a file: such an image boots nothing.
+    /// Returns the contents, or `None` if no line named a file: such an image boots nothing.
     pub(crate) fn end(self) -> Option<Contents> {
         self.names_files.then_some(self.contents)
     }

@@ -1,24 +1,24 @@
-//! Which release of the kernel a file is that a boot loader starts.
+//! The kernel release of a bootable kernel file.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// The release of a kernel's file, as its header says (the kernel's `Documentation/arch/x86/boot.rst`). None if it
-/// cannot be read, or has no such header: other architectures have none.
+/// Returns the release in the header of a kernel file (the kernel's `Documentation/arch/x86/boot.rst`). Returns `None`
+/// if the file cannot be read or has no such header, as on other architectures.
 pub(crate) fn release(path: &Path) -> Option<String> {
     version(path).ok().flatten()?.split_whitespace().next().map(str::to_owned)
 }
 
-/// The text that begins with the release, and goes on with who compiled it.
+/// Returns the version text: the release, then who compiled it.
 fn version(path: &Path) -> io::Result<Option<String>> {
-    /// Where the header begins that tells of itself by this text.
+    /// The offset of the header's magic number.
     const HEADER: (u64, &[u8; 4]) = (0x202, b"HdrS");
-    /// Where it says where the text is.
+    /// The field that holds the offset of the text.
     const POINTER: u64 = 0x20e;
-    /// What is to be added to that.
+    /// The value to add to that offset.
     const SETUP: u64 = 0x200;
-    /// More than a release has.
+    /// Longer than any release.
     const LENGTH: u64 = 256;
 
     let mut file = File::open(path)?;

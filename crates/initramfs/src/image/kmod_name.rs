@@ -5,28 +5,24 @@ use std::path::Path;
 
 use dkms_engine::objects::ObjectName;
 
-/// The name of a kernel module, `v4l2loopback`. `-` and `_` are the same in it, as for modprobe(8): it is kept
-/// with `_`.
+/// The name of a kernel module, such as `v4l2loopback`. `-` and `_` are equal, as for modprobe(8); it is stored with `_`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct KmodName(String);
+pub(crate) struct KmodName(String);
 
 impl KmodName {
-    /// The name as written in a configuration file.
-    #[must_use]
-    pub fn new(text: &str) -> Self {
+    /// Parses the name as written in a configuration file.
+    pub(crate) fn new(text: &str) -> Self {
         Self(text.replace('-', "_"))
     }
 
-    /// The module that is in a file of this path, compressed or not; `None` if the file is not a kernel object.
-    #[must_use]
-    pub fn of_file(path: &Path) -> Option<Self> {
+    /// Returns the name of the module in a kernel object, compressed or not; `None` for other files.
+    pub(crate) fn of_file(path: &Path) -> Option<Self> {
         let name = ObjectName::parse(path.file_name()?.to_str()?)?;
         Some(Self::new(&name.module))
     }
 
     /// The name, with `_`.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }

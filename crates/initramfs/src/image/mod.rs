@@ -1,32 +1,34 @@
-//! A file that a kernel is booted with.
+//! The files that a kernel is booted with, and what can be read from them.
 
-pub mod contents;
-pub(crate) mod kernel_file;
-pub mod kmod_name;
-pub(crate) mod signature;
+mod contents;
+mod kernel_file;
+mod kmod_name;
+mod signature;
 
 use std::path::{Path, PathBuf};
 
 use dkms_engine::names::KernelRelease;
-use serde::{Deserialize, Serialize};
 
-/// An initramfs image or a unified kernel image, there or expected there.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Image {
-    /// Where it is, as the machine that boots from it sees it: `/boot/initramfs-linux.img`.
-    pub path: PathBuf,
-    /// What it is.
-    pub kind: Kind,
-    /// The installed kernel that it is regenerated for.
-    pub kernel: KernelRelease,
-    /// The preset that makes it, as `mkinitcpio -p` takes it; only with mkinitcpio.
-    pub preset: Option<String>,
+pub(crate) use contents::{Contents, Listing};
+pub(crate) use kernel_file::release as release_of_kernel_file;
+pub(crate) use kmod_name::KmodName;
+pub(crate) use signature::is_signed;
+
+/// An initramfs image or a unified kernel image. The file may be missing.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Image {
+    /// The path on the machine that boots from it: `/boot/initramfs-linux.img`.
+    pub(crate) path: PathBuf,
+    pub(crate) kind: ImageKind,
+    /// The installed kernel that the image is made for.
+    pub(crate) kernel: KernelRelease,
+    /// The preset that makes it (`mkinitcpio -p`); `None` with other generators.
+    pub(crate) preset: Option<String>,
 }
 
-/// What kind of file an image is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
+/// The kind of an image file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum ImageKind {
     /// An initramfs, loaded beside the kernel.
     Initramfs,
     /// A unified kernel image: one EFI program of kernel, initramfs and command line.
@@ -34,9 +36,8 @@ pub enum Kind {
 }
 
 impl Image {
-    /// Where it is below `root`.
-    #[must_use]
-    pub fn below(&self, root: &Path) -> PathBuf {
+    /// The path below `root`.
+    pub(crate) fn below(&self, root: &Path) -> PathBuf {
         root.join(self.path.strip_prefix("/").unwrap_or(&self.path))
     }
 }

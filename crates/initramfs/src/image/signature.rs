@@ -1,23 +1,22 @@
-//! Signatures of unified kernel images, which firmware with Secure Boot asks for.
+//! Signatures of unified kernel images, which Secure Boot firmware requires.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// Whether an EFI program carries a signature: its certificate table is not empty (PE format, "Attribute Certificate
-/// Table"). A file that is no EFI program is not signed.
-#[must_use]
+/// Returns true if an EFI program is signed: its certificate table is not empty (PE format, "Attribute Certificate
+/// Table"). Other files count as unsigned.
 pub(crate) fn is_signed(path: &Path) -> bool {
     certificates(path).is_ok_and(|size| size > 0)
 }
 
-/// The size of the certificate table in bytes.
+/// Returns the size of the certificate table in bytes.
 fn certificates(path: &Path) -> io::Result<u32> {
-    /// Where the DOS header says where the PE header is.
+    /// The field of the DOS header that holds the offset of the PE header.
     const PE_OFFSET: u64 = 0x3c;
-    /// From the PE header to the optional header.
+    /// The distance from the PE header to the optional header.
     const OPTIONAL: u64 = 24;
-    /// From there to the table's entry among the data directories: 64 bits and 32 bits.
+    /// The distance from there to the table's entry in the data directories, for 64 and for 32 bits.
     const ENTRY: [(u16, u64); 2] = [(0x20b, 112 + 4 * 8), (0x10b, 96 + 4 * 8)];
 
     let mut file = File::open(path)?;

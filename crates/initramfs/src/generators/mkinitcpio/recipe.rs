@@ -1,4 +1,4 @@
-//! What mkinitcpio is told to put into one image, by the configuration and the options that its preset has for it.
+//! The modules that mkinitcpio puts into one image, from the configuration and the options that its preset names.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,26 +6,28 @@ use std::path::{Path, PathBuf};
 use dkms_engine::machine::{Kernel, Machine};
 use dkms_engine::version;
 
-use super::{Preset, presets_for};
+use super::super::shell_settings::ShellVariables;
+use super::preset::{Preset, presets_for};
 use crate::find_files;
-use crate::generators::shell_settings::Variables;
-use crate::image::Image;
-use crate::image::kmod_name::KmodName;
+use crate::image::{Image, KmodName};
 
-/// What belongs into an image, each with the place that says so: `MODULES`, and a hook of the module's name (zfs).
+/// Returns the modules that belong into an image, each with the place that names it: `MODULES`, or a hook with the
+/// module's name (zfs).
 ///
 /// # Errors
 /// A sentence if the configuration cannot be read.
-pub(crate) fn wanted(
+pub(crate) fn configured_modules(
     machine: &Machine,
     kernel: &Kernel,
     image: &Image,
+    presets: &[Preset],
 ) -> Result<BTreeMap<KmodName, String>, String> {
-    let presets = presets_for(machine, kernel);
+    let presets = presets_for(machine, kernel, presets);
     let mut of_image = presets.iter().filter(|preset| image.preset.as_ref() == Some(&preset.name));
     let recipe = of_image.find_map(|preset| Recipe::of(preset, &image.path));
     let configuration = recipe.as_ref().and_then(Recipe::configuration);
-    let variables = Variables::read(machine, &configurations(&machine.trees.root, configuration))?;
+    let variables =
+        ShellVariables::read(machine, &configurations(&machine.trees.root, configuration))?;
     let options = recipe.as_ref().map(Recipe::options).unwrap_or_default();
 
     // `module?` may be missing (mkinitcpio.conf(5)).
@@ -34,20 +36,20 @@ pub(crate) fn wanted(
     let hooks = variables.words("HOOKS").map(|word| (word, "HOOKS of mkinitcpio.conf"));
     let added = options.added.iter().map(|word| (word.as_str(), "the options of its preset"));
     let hooks = hooks.chain(added).filter(|(hook, _)| !options.skipped.iter().any(|it| it == hook));
-    let mut wanted = BTreeMap::new();
+    let mut configured = BTreeMap::new();
     for (name, place) in modules.chain(hooks) {
-        wanted.entry(KmodName::new(name)).or_insert_with(|| place.to_owned());
+        configured.entry(KmodName::new(name)).or_insert_with(|| place.to_owned());
     }
-    Ok(wanted)
+    Ok(configured)
 }
 
-/// The configuration files: the one that is named, or else the usual one, which alone has drop-ins (mkinitcpio.conf(5)).
+/// Returns the configuration files: the named one, or else the default, which alone has drop-ins (mkinitcpio.conf(5)).
 fn configurations(root: &Path, named: Option<&str>) -> Vec<PathBuf> {
     let mut files = match named {
         Some(named) => vec![find_files::below(root, Path::new(named))],
         None => {
             let mut dropins = find_files::with_suffix(&root.join("etc/mkinitcpio.conf.d"), ".conf");
-            // 9-a.conf before 10-b.conf, as mkinitcpio has it: the last one has the last word.
+            // Like mkinitcpio: 9-a.conf before 10-b.conf, and the last one wins.
             let name = |file: &Path| file.to_string_lossy().into_owned();
             dropins.sort_by(|a, b| version::compare(&name(a), &name(b)));
             [vec![root.join("etc/mkinitcpio.conf")], dropins].concat()
@@ -65,7 +67,7 @@ struct Recipe<'preset> {
 }
 
 impl<'preset> Recipe<'preset> {
-    /// Of the image or UKI at this path, if the preset makes it.
+    /// Finds the image or UKI with this path. Returns `None` if the preset does not make it.
     fn of(preset: &'preset Preset, path: &Path) -> Option<Self> {
         let mut images = preset.variables.list("PRESETS").iter();
         let image = images.find(|image| preset.files_of(image).any(|(file, _)| file == path))?;
@@ -81,7 +83,7 @@ impl<'preset> Recipe<'preset> {
     }
 }
 
-/// The hooks that mkinitcpio's options add, and those that they leave out (mkinitcpio(8): -A, -S).
+/// The hooks that mkinitcpio's options add (-A) and skip (-S).
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Options {
     added: Vec<String>,
@@ -95,7 +97,7 @@ impl Options {
             let (option, value) = match word.split_once('=') {
                 Some((option, value)) if option.starts_with("--") => (option, Some(value)),
                 _ if word.starts_with("--") => (word, None),
-                // Its value may stand right behind the letter.
+                // The value may follow the letter directly.
                 _ => match word.split_at_checked(2) {
                     Some((option, "")) => (option, None),
                     Some((option, value)) => (option, Some(value)),
@@ -126,21 +128,26 @@ mod tests {
     const RELEASE: &str = "7.2.13-arch1-1";
 
     /// The names of what belongs into each of two images, with these lines of their preset and these files.
-    fn names_wanted(preset: &str, files: &[(&str, &str)]) -> Vec<Vec<String>> {
+    fn configured_names(preset: &str, files: &[(&str, &str)]) -> Vec<Vec<String>> {
         let preset = format!(
             "ALL_kver=/boot/vmlinuz-linux\nPRESETS=(default fallback)\n\
              default_image=/boot/a.img\nfallback_uki=/efi/b.efi\n{preset}"
         );
         let files = [&[("etc/mkinitcpio.d/linux.preset", preset.as_str())], files].concat();
         let (_root, machine, kernel) = test_machine(RELEASE, &files);
-        let images = images(&machine, &kernel);
-        let wanted = images.iter().map(|image| wanted(&machine, &kernel, image).unwrap());
-        wanted.map(|wanted| wanted.keys().map(|name| name.as_str().to_owned()).collect()).collect()
+        let presets = Preset::all(&machine);
+        let images = images(&machine, &kernel, &presets);
+        let modules = |image| configured_modules(&machine, &kernel, image, &presets).unwrap();
+        images
+            .iter()
+            .map(modules)
+            .map(|modules| modules.keys().map(|name| name.as_str().to_owned()).collect())
+            .collect()
     }
 
     #[test]
     fn each_image_has_a_configuration_of_its_own_or_that_of_all() {
-        let names = names_wanted(
+        let names = configured_names(
             "ALL_config=/etc/m.conf\nfallback_config=/etc/f.conf\n",
             &[
                 ("etc/m.conf", "MODULES=(nvidia-drm? foo)\nHOOKS=(base zfs)\n"),
@@ -152,7 +159,7 @@ mod tests {
 
     #[test]
     fn an_image_that_has_no_configuration_of_its_own_has_the_usual_one() {
-        let names = names_wanted(
+        let names = configured_names(
             "fallback_config=/etc/f.conf\n",
             &[
                 ("etc/f.conf", "HOOKS=(base)\n"),
@@ -165,7 +172,7 @@ mod tests {
 
     #[test]
     fn the_last_dropin_is_that_of_the_greatest_number() {
-        let names = names_wanted(
+        let names = configured_names(
             "",
             &[
                 ("etc/mkinitcpio.conf", "HOOKS=(base)\n"),
@@ -178,7 +185,7 @@ mod tests {
 
     #[test]
     fn options_add_hooks_and_leave_them_out() {
-        let names = names_wanted(
+        let names = configured_names(
             "default_options='-A nvidia'\nfallback_options=(-S autodetect,zfs)\n",
             &[("etc/mkinitcpio.conf", "HOOKS=(base autodetect zfs)\n")],
         );
