@@ -151,7 +151,7 @@ impl<W: Write> Lines<W> {
             (Action::Sweep(kernel), outcome) => self.swept(kernel, outcome),
             (action, Outcome::Failed(failed)) => {
                 let what = failed.message.lines().next().unwrap_or_default();
-                self.out.line(&format!("FAILED: {action}: {what}"));
+                self.out.line(&format!("error: {action}: {what}"));
             }
             _ => {}
         }
@@ -229,7 +229,7 @@ impl<W: Write> Lines<W> {
             }
             Outcome::Failed(failed) => {
                 self.out
-                    .line(&format!("FAILED: remove what is left of {kernel}: {}", failed.message));
+                    .line(&format!("error: remove what is left of {kernel}: {}", failed.message));
             }
         }
     }

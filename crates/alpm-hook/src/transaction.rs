@@ -160,7 +160,8 @@ fn carry_out(
         return ExitCode::SUCCESS;
     }
     if let Err(why) = machine.tools.stop.listen() {
-        lines.say(&format!("Trouble: Ctrl-C ends this at once, tidily or not: {why}"));
+        lines
+            .say(&format!("warning: cannot handle Ctrl-C, which may leave work unfinished: {why}"));
     }
     let report = act::carry_out(plan, facts, machine, &mut lines);
     lines.summary(plan, &report);
@@ -182,7 +183,7 @@ fn look_up_packages(machine: &Machine, sources: &BTreeSet<String>, facts: &Facts
         .map_err(package_query::QueryError::from)
         .and_then(|program| package_query::ask(&program, &machine.trees.root, &query));
     answer.unwrap_or_else(|why| {
-        let line = format!("Packages cannot be named this time ({why}); the rest goes on.");
+        let line = format!("warning: cannot look up package names: {why}; continuing without them");
         Lines::new(io::stdout(), PackageNames::default()).say(&line);
         Packages::default()
     })

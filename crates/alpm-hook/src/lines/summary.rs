@@ -14,21 +14,21 @@ impl<W: Write> Lines<W> {
     pub fn summary(&mut self, plan: &Plan, report: &Report) {
         for note in &plan.notes {
             if let Some(text) = self.note(note) {
-                self.out.line(&format!("Note: {text}"));
+                self.out.line(&format!("note: {text}"));
             }
         }
         for trouble in &report.trouble {
-            self.out.line(&format!("Trouble: {trouble}"));
+            self.out.line(&format!("error: {trouble}"));
         }
         for warning in &report.warnings {
-            self.out.line(&format!("Warning: {warning}"));
+            self.out.line(&format!("warning: {warning}"));
         }
         self.count(report.failures().count());
         for (action, failed) in report.failures() {
             self.failure(plan, action, failed);
         }
         if let Some(interruption) = &report.interrupted {
-            self.out.line(&format!("This run was {interruption}."));
+            self.out.line(&format!("error: {interruption}"));
         }
     }
 
@@ -60,7 +60,7 @@ impl<W: Write> Lines<W> {
     fn failure(&mut self, plan: &Plan, action: &Action, failed: &Failure) {
         let mut message = failed.message.lines();
         let what = self.what_failed(action);
-        self.out.line(&format!("FAILED: {what}: {}", message.next().unwrap_or_default()));
+        self.out.line(&format!("error: {what}: {}", message.next().unwrap_or_default()));
         for more in message {
             self.out.line(&format!("  {more}"));
         }
@@ -77,7 +77,7 @@ impl<W: Write> Lines<W> {
             self.out.line(&format!("  until then {} stays installed", package_names::plain(old)));
         }
         if let Some(command) = retry_command(action) {
-            self.out.line(&format!("  try again: {command}"));
+            self.out.line(&format!("  run:       {command}"));
         }
     }
 
