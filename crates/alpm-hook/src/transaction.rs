@@ -62,14 +62,18 @@ pub fn sync(args: &HookArgs, targets: &Targets) -> Result<ExitCode, HookError> {
     let scope = Scope { kernels: kernels_in_depth, trusts_packages: true, ..Scope::default() };
     let mut facts = facts::read(&machine, &scope);
     let request = Request::Sync { sources, kernels };
-    let mut plan = plan::make(&request, &facts)?;
-    let mut names = PackageNames::default();
-    if packages_matter(&plan, &facts, targets) {
-        let packages = look_up_packages(&machine, &present, &facts);
-        facts.name_copies(packages.unowned());
-        plan = plan::make(&request, &facts)?;
-        names = PackageNames::new(packages, &facts);
+    // Looking up packages takes longer than all the rest of a hook with nothing to do.
+    let mut packages = None;
+    if plan_depends_on_owners(&facts, targets) {
+        let found = look_up_packages(&machine, &present, &facts);
+        facts.name_copies(found.unowned());
+        packages = Some(found);
     }
+    let plan = plan::make(&request, &facts)?;
+    if packages.is_none() && output_names_packages(&plan) {
+        packages = Some(look_up_packages(&machine, &present, &facts));
+    }
+    let names = PackageNames::new(packages.unwrap_or_default(), &facts);
     let code = carry_out(args, &plan, &facts, &machine, names);
     if !args.dry_run {
         images::snapshot_early(&machine, generator.as_ref())?;
@@ -77,18 +81,29 @@ pub fn sync(args: &HookArgs, targets: &Targets) -> Result<ExitCode, HookError> {
     Ok(code)
 }
 
-/// Returns true if the owners of the trees matter: there is something to do, or a touched kernel may be a copy from now on.
-fn packages_matter(plan: &Plan, facts: &Facts, targets: &Targets) -> bool {
-    let names_one = |note: &Note| matches!(note, Note::NoHeaders { .. });
-    // The journal of this transaction says nothing new.
-    let known = |work: &PendingWork| {
-        matches!(work, PendingWork::Transaction { sources, kernels }
-            if *sources == targets.sources && *kernels == targets.headers)
+/// Returns true if a kernel may be a copy that no package owns and that is kept until the next boot, which changes the
+/// plan: a kernel was touched now or by pending work, or two kernels are from one package, which owns only one of them.
+fn plan_depends_on_owners(facts: &Facts, targets: &Targets) -> bool {
+    let is_pending = |work: &PendingWork| match work {
+        PendingWork::Kernel(_) | PendingWork::LeftOver(_) => true,
+        // The journal of this transaction says nothing new.
+        PendingWork::Transaction { kernels, .. } => !kernels.is_subset(&targets.headers),
+        _ => false,
     };
-    !plan.is_empty()
-        || plan.notes.iter().any(names_one)
+    let alive = facts.kernels.values().filter(|about| about.kernel.alive);
+    let mut packages = BTreeSet::new();
+    let mut share_a_package =
+        alive.filter_map(|about| about.kernel.pkgbase.as_ref()).filter(|it| !packages.insert(*it));
+    targets.ourselves
         || !targets.kernels.is_empty()
-        || !facts.pending.iter().all(known)
+        || facts.pending.iter().any(is_pending)
+        || share_a_package.next().is_some()
+}
+
+/// Returns true if the output about a plan contains names of packages.
+fn output_names_packages(plan: &Plan) -> bool {
+    let names_one = |note: &Note| matches!(note, Note::NoHeaders { .. });
+    !plan.is_empty() || plan.notes.iter().any(names_one)
 }
 
 /// Before a transaction that removes alpm-dkms (`pacman -Rs` of the last module does): removes what the transaction takes
