@@ -8,7 +8,7 @@ use dkms_engine::machine::{Kernel, Machine};
 use super::command::GeneratorCommand;
 use super::kernel_install;
 use super::pacman_hook;
-use super::shell_settings::ShellVariables;
+use super::shell_settings::{self, ShellVariables};
 use crate::find_files;
 use crate::image::{Image, ImageKind, KmodName};
 
@@ -99,7 +99,8 @@ pub(super) fn configured_modules(
     configs.retain(|file| file.exists());
     // dracut sets this variable before it reads the files, so that a configuration can tell kernels apart.
     let known = [("kernel", kernel.release.as_str())];
-    let variables = ShellVariables::read_with(machine, &configs, &known)?;
+    let variables =
+        ShellVariables::read_with(&mut shell_settings::reader(machine), &configs, &known)?;
     let mut configured = BTreeMap::new();
     for key in DRIVERS.into_iter().chain(["add_dracutmodules", "dracutmodules"]) {
         for word in variables.words(key) {

@@ -7,7 +7,7 @@ mod worker;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use error::BashError;
@@ -48,16 +48,44 @@ impl BashReader {
         given: Vec<(String, OsString)>,
         wanted: &[&str],
     ) -> Result<Reply, BashError> {
-        check_readable(file)?;
+        self.ask(&[file], given, wanted)
+    }
+
+    /// Reads files one after the other in one shell, and answers with all variables that they set.
+    ///
+    /// # Errors
+    /// [`BashError`] if a file cannot be read or does not answer.
+    pub fn read_all(
+        &mut self,
+        files: &[&Path],
+        given: Vec<(String, OsString)>,
+    ) -> Result<Reply, BashError> {
+        self.ask(files, given, &[])
+    }
+
+    fn ask(
+        &mut self,
+        files: &[&Path],
+        given: Vec<(String, OsString)>,
+        wanted: &[&str],
+    ) -> Result<Reply, BashError> {
+        for file in files {
+            check_readable(file)?;
+        }
+        // The one that was read last is the one that got bash into trouble.
+        let file = |begun: usize| {
+            files.get(begun.saturating_sub(1)).map_or_else(PathBuf::new, |file| file.to_path_buf())
+        };
         let mut worker = match self.worker.take().filter(Worker::is_alive) {
             Some(worker) => worker,
             None => Worker::start(&self.tools, &self.env).map_err(|error| BashError::NoReader {
-                file: file.to_owned(),
+                file: file(0),
                 reason: error.to_string(),
             })?,
         };
-        let file = file.to_owned();
-        match worker.ask(&ReadRequest { file: &file, given, wanted }, self.patience) {
+        let result = worker.ask(&ReadRequest { files, given, wanted }, self.patience);
+        let file = file(worker.begun);
+        match result {
             Ok(reply) => {
                 self.worker = Some(worker);
                 Ok(reply)

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use dkms_engine::machine::{Kernel, Machine};
 
 use super::super::pacman_hook;
-use super::super::shell_settings::ShellVariables;
+use super::super::shell_settings::{self, ShellVariables};
 use crate::find_files;
 use crate::image::{ImageKind, release_of_kernel_file};
 
@@ -25,10 +25,11 @@ pub(crate) struct Preset {
 impl Preset {
     /// Reads all presets. Those that cannot be read are skipped with a warning.
     pub(crate) fn all(machine: &Machine) -> Vec<Self> {
+        let mut reader = shell_settings::reader(machine);
         let read = |file: PathBuf| {
             let name = file.file_stem()?.to_str()?.to_owned();
-            let variables =
-                ShellVariables::read(machine, &[file]).map_err(|why| log::warn!("{why}")).ok()?;
+            let variables = ShellVariables::read(&mut reader, &[file]);
+            let variables = variables.map_err(|why| log::warn!("{why}")).ok()?;
             Some(Self { name, variables })
         };
         let dir = machine.trees.root.join("etc/mkinitcpio.d");
@@ -46,8 +47,8 @@ impl Preset {
         let saved = root.join(format!("etc/mkinitcpio.d/{name}.preset.pacsave"));
         let template = root.join("usr/share/mkinitcpio/hook.preset");
         let file = [saved, template].into_iter().find(|file| file.exists())?;
-        let variables =
-            ShellVariables::read(machine, &[file]).map_err(|why| log::warn!("{why}")).ok()?;
+        let variables = ShellVariables::read(&mut shell_settings::reader(machine), &[file]);
+        let variables = variables.map_err(|why| log::warn!("{why}")).ok()?;
         let variables = variables.replace("%PKGBASE%", &name);
         Some(Self { name, variables })
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use dkms_engine::machine::{Kernel, Machine};
 use dkms_engine::version;
 
-use super::super::shell_settings::ShellVariables;
+use super::super::shell_settings::{self, ShellVariables};
 use super::preset::{Preset, presets_for};
 use crate::find_files;
 use crate::image::{Image, KmodName};
@@ -26,8 +26,8 @@ pub(crate) fn configured_modules(
     let mut of_image = presets.iter().filter(|preset| image.preset.as_ref() == Some(&preset.name));
     let recipe = of_image.find_map(|preset| Recipe::of(preset, &image.path));
     let configuration = recipe.as_ref().and_then(Recipe::configuration);
-    let variables =
-        ShellVariables::read(machine, &configurations(&machine.trees.root, configuration))?;
+    let files = configurations(&machine.trees.root, configuration);
+    let variables = ShellVariables::read(&mut shell_settings::reader(machine), &files)?;
     let options = recipe.as_ref().map(Recipe::options).unwrap_or_default();
 
     // `module?` may be missing (mkinitcpio.conf(5)).
