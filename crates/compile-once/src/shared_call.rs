@@ -1,10 +1,10 @@
-//! What a compiler is asked to do, and whether its answer depends on the module that asks.
+//! Recognizes compiler calls whose result is the same for every module of a kernel.
 //!
-//! Kbuild asks two things of the compiler for every module that come out the same for all modules
-//! of a kernel: some twenty times whether it knows an option, by compiling `/dev/null` with it
-//! (`scripts/Makefile.compiler`), and since Linux 6.13 to compile `scripts/module-common.c`
-//! (`scripts/Makefile.modfinal`). Only these are looked for, and only with arguments that are
-//! known to have no other effect than on the object: whatever else is asked is the compiler's.
+//! For every module, kbuild makes two kinds of calls whose result does not depend on the module:
+//! some twenty probes for an option, which compile `/dev/null` with it
+//! (`scripts/Makefile.compiler`), and since Linux 6.13 the compilation of `scripts/module-common.c`
+//! (`scripts/Makefile.modfinal`). Only these are shared, and only with arguments that are known to
+//! affect nothing but the object.
 
 use std::path::{Path, PathBuf};
 
@@ -13,23 +13,23 @@ use crate::arguments::{self, Arguments, is_of_packages};
 /// The file of the kernel that every module contains.
 const COMMON: &str = "scripts/module-common.c";
 
-/// A question whose answer is the same for every module of a kernel.
+/// A compiler call whose result is the same for every module of a kernel.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Question {
-    /// The arguments, but for the name of an object that has no part in the answer.
-    asked: Vec<String>,
-    /// The object, which the compiler is to write.
+pub(crate) struct SharedCall {
+    /// The arguments, without the object's name if that does not affect the result.
+    arguments: Vec<String>,
+    /// The object file that the compiler writes.
     pub(crate) object: PathBuf,
-    /// What the object depends on, in make's language, if that is to be written too.
+    /// The file for the object's dependencies, in make's syntax.
     pub(crate) dependencies: Option<PathBuf>,
 }
 
-impl Question {
-    /// Finds the question in the arguments; nothing if the answer may be another one each time.
+impl SharedCall {
+    /// Returns `None` if the result may depend on the module.
     pub(crate) fn of(arguments: &Arguments) -> Option<Self> {
         let Arguments { makes, source, object, dependencies, .. } = arguments;
-        let mut asked: Vec<String> = arguments.words().map(str::to_owned).collect();
-        asked.extend([makes.clone(), source.clone()]);
+        let mut words: Vec<String> = arguments.words().map(str::to_owned).collect();
+        words.extend([makes.clone(), source.clone()]);
         if source == "/dev/null" {
             if arguments.paths().next().is_some() || dependencies.is_some() {
                 return None;
@@ -46,19 +46,19 @@ impl Question {
             {
                 return None;
             }
-            // What the dependencies are of is the object, by name.
-            asked.push(object.clone());
+            // The dependency file names the object.
+            words.push(object.clone());
         }
         let dependencies = dependencies.as_ref().map(PathBuf::from);
-        Some(Self { asked, object: object.into(), dependencies })
+        Some(Self { arguments: words, object: object.into(), dependencies })
     }
 
-    /// A name for the question put to this compiler in this environment.
+    /// The cache key of this call, for this compiler in this environment.
     ///
-    /// The working directory has no part in it: it shows in the debugging symbols only, and what
-    /// keeps those is built without us.
-    pub(crate) fn name(&self, compiler: &Path) -> Option<String> {
-        arguments::name(compiler, self.asked.iter().map(String::as_str))
+    /// The working directory is not part of it: only debug symbols depend on it, and builds that
+    /// keep those do not use this program.
+    pub(crate) fn key(&self, compiler: &Path) -> Option<String> {
+        arguments::key(compiler, self.arguments.iter().map(String::as_str))
     }
 }
 
@@ -70,9 +70,9 @@ mod tests {
 
     use super::*;
 
-    fn read(line: &str) -> Option<Question> {
+    fn read(line: &str) -> Option<SharedCall> {
         let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
-        Question::of(&Arguments::read(&words)?)
+        SharedCall::of(&Arguments::read(&words)?)
     }
 
     #[rstest]
@@ -117,17 +117,17 @@ mod tests {
     }
 
     #[test]
-    fn the_name_is_of_all_that_counts() {
+    fn the_key_covers_everything_that_affects_the_result() {
         let gcc = Path::new("/usr/bin/gcc");
-        let name = |line: &str, compiler| read(line).unwrap().name(compiler).unwrap();
-        let option = name("-O2 -c -x c /dev/null -o .tmp_1/tmp", gcc);
-        assert_eq!(name("-O2 -c -x c /dev/null -o .tmp_2/tmp", gcc), option);
-        assert_ne!(name("-O3 -c -x c /dev/null -o .tmp_1/tmp", gcc), option);
-        assert_ne!(name("-O2 -S -x c /dev/null -o .tmp_1/tmp", gcc), option);
-        assert_ne!(name("-O2 -c -x c /dev/null -o t", Path::new("/usr/bin/clang")), option);
+        let key = |line: &str, compiler| read(line).unwrap().key(compiler).unwrap();
+        let option = key("-O2 -c -x c /dev/null -o .tmp_1/tmp", gcc);
+        assert_eq!(key("-O2 -c -x c /dev/null -o .tmp_2/tmp", gcc), option);
+        assert_ne!(key("-O3 -c -x c /dev/null -o .tmp_1/tmp", gcc), option);
+        assert_ne!(key("-O2 -S -x c /dev/null -o .tmp_1/tmp", gcc), option);
+        assert_ne!(key("-O2 -c -x c /dev/null -o t", Path::new("/usr/bin/clang")), option);
 
-        let common = name("-c -o c.o /h/scripts/module-common.c", gcc);
-        assert_ne!(name("-c -o d.o /h/scripts/module-common.c", gcc), common);
-        assert_ne!(name("-c -o c.o /k/scripts/module-common.c", gcc), common);
+        let common = key("-c -o c.o /h/scripts/module-common.c", gcc);
+        assert_ne!(key("-c -o d.o /h/scripts/module-common.c", gcc), common);
+        assert_ne!(key("-c -o c.o /k/scripts/module-common.c", gcc), common);
     }
 }

@@ -1,4 +1,4 @@
-//! Headers that were compiled once in this run, for the next module's file that begins with them.
+//! Precompiles the headers of the modules' `.mod.c` files once in a run.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -6,41 +6,41 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use crate::module_file::ModuleFile;
+use crate::mod_c_file::ModCFile;
 
-/// The compiled headers of one name, beside the answers.
-pub(crate) struct Preamble<'a> {
-    file: &'a ModuleFile<'a>,
-    answers: PathBuf,
-    /// The directory of them when they are of use.
+/// The precompiled headers of one key.
+pub(crate) struct PrecompiledHeaders<'a> {
+    file: &'a ModCFile<'a>,
+    results: PathBuf,
+    /// Their directory; it exists only while they are usable.
     dir: PathBuf,
 }
 
-/// In the directory, the lines that include the headers.
+/// The file in it that holds the `#include` lines.
 const HEADER: &str = "includes.h";
-/// The compiled headers, under the name that gcc looks for beside those lines (gcc(1)).
+/// The precompiled headers, under the name that gcc looks for beside that file (gcc(1)).
 const PRECOMPILED: &str = "includes.h.gch";
-/// What an object depends on, behind its own name and that of its source.
+/// An object's dependencies, without its source.
 const DEPENDENCIES: &str = "dependencies";
 
-impl<'a> Preamble<'a> {
-    pub(crate) fn of(answers: PathBuf, name: &str, file: &'a ModuleFile<'a>) -> Self {
-        let dir = answers.join(format!("{name}.headers"));
-        Self { file, answers, dir }
+impl<'a> PrecompiledHeaders<'a> {
+    pub(crate) fn of(results: PathBuf, key: &str, file: &'a ModCFile<'a>) -> Self {
+        let dir = results.join(format!("{key}.headers"));
+        Self { file, results, dir }
     }
 
-    /// Whether there are compiled headers.
-    pub(crate) fn is_there(&self) -> bool {
+    /// Returns true if they can be used.
+    pub(crate) fn exist(&self) -> bool {
         self.dir.is_dir()
     }
 
-    /// Whether it is for us to make them: only one is told so, once.
-    pub(crate) fn is_ours_to_make(&self) -> bool {
+    /// Returns true for exactly one caller, which must create them.
+    pub(crate) fn claim(&self) -> bool {
         File::create_new(self.dir.with_extension("claimed")).is_ok()
     }
 
-    /// Has the file compiled with them, by a compiler that is started with the arguments given.
-    /// Nothing if that does not work; then nobody tries again.
+    /// Compiles the file with them; `start` runs the compiler. Returns `None` on failure, after
+    /// which nothing uses them again.
     pub(crate) fn compile(
         &self,
         start: impl Fn(&[OsString]) -> io::Result<Output>,
@@ -59,10 +59,10 @@ impl<'a> Preamble<'a> {
         compiled.ok()
     }
 
-    /// Makes the compiled headers, when the file was compiled without them: it is compiled once
-    /// more, and the two objects must be the same.
+    /// Creates them after the file was compiled without them. Compiles the file once more with
+    /// them, and discards them unless both objects are identical.
     pub(crate) fn make(&self, start: impl Fn(&[OsString]) -> io::Result<Output>) -> io::Result<()> {
-        let dir = tempfile::Builder::new().prefix(".headers").tempdir_in(&self.answers)?;
+        let dir = tempfile::Builder::new().prefix(".headers").tempdir_in(&self.results)?;
         let (header, precompiled) = (dir.path().join(HEADER), dir.path().join(PRECOMPILED));
         let arguments = self.file.arguments;
         if let Some(file) = &arguments.dependencies {
@@ -71,7 +71,7 @@ impl<'a> Preamble<'a> {
             fs::write(dir.path().join(DEPENDENCIES), rest)?;
         }
         fs::write(&header, &self.file.includes)?;
-        succeeded(start(&self.file.precompiles(&header, &precompiled))?)?;
+        succeeded(start(&self.file.header_arguments(&header, &precompiled))?)?;
         let object = dir.path().join("object");
         self.compile_to(&object, dir.path(), start)?;
         if fs::read(&object)? != fs::read(&arguments.object)? {
@@ -87,19 +87,19 @@ impl<'a> Preamble<'a> {
         dir: &Path,
         start: impl Fn(&[OsString]) -> io::Result<Output>,
     ) -> io::Result<Output> {
-        let names = tempfile::Builder::new().suffix(".h").tempfile_in(&self.answers)?;
-        fs::write(&names, self.file.names())?;
-        succeeded(start(&self.file.compiles(&dir.join(HEADER), names.path(), object))?)
+        let macros = tempfile::Builder::new().suffix(".h").tempfile_in(&self.results)?;
+        fs::write(&macros, self.file.macros())?;
+        succeeded(start(&self.file.object_arguments(&dir.join(HEADER), macros.path(), object))?)
     }
 
-    /// What a file of dependencies begins with: the preprocessor names the object by its source.
+    /// The start of a dependency file: the preprocessor names the object after its source.
     fn own_dependencies(&self) -> String {
         let source = &self.file.arguments.source;
         let name = Path::new(source).file_stem().unwrap_or_default();
         format!("{}.o: {source}", name.display())
     }
 
-    /// The rest of them; nothing if a name has blanks in it.
+    /// The dependencies after the source. Returns `None` if a name contains blanks.
     fn other_dependencies(&self, all: &str) -> Option<String> {
         let words: Vec<&str> = all.split_whitespace().filter(|word| *word != "\\").collect();
         let (own, others) = words.split_at_checked(2)?;

@@ -1,4 +1,4 @@
-//! compile-once in the place of a real gcc that compiles what modpost makes for modules.
+//! compile-once precompiles headers with a real gcc.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -9,12 +9,12 @@ use testroot::TestRoot;
 
 const MODULES: [&str; 3] = ["one", "two", "three"];
 
-/// A machine with a kernel's headers, three modules, and compile-once in gcc's place.
-struct Machine {
+/// A root with a kernel's headers, three modules, and a copy of compile-once that wraps gcc.
+struct WrappedGcc {
     root: TestRoot,
 }
 
-impl Machine {
+impl WrappedGcc {
     /// `header` is what `linux/module.h` has beside its usual content; `gcc` what is done before
     /// gcc is started.
     fn with(header: &str, gcc: &str) -> Self {
@@ -111,13 +111,13 @@ const ONCE: [bool; 5] = [false, false, true, true, true];
 
 #[test]
 fn headers_are_compiled_once_and_the_objects_are_the_same() {
-    let machine = Machine::with("extern int more;", "");
-    machine.assert_as_gcc(&[]);
-    assert_eq!(machine.with_compiled_headers(), ONCE);
-    machine.assert_as_gcc(&["-DDEBUG"]);
-    assert_eq!(machine.with_compiled_headers(), ONCE, "other options make other headers");
-    machine.assert_as_gcc(&[]);
-    assert_eq!(machine.with_compiled_headers(), [true; 3]);
+    let wrapped = WrappedGcc::with("extern int more;", "");
+    wrapped.assert_as_gcc(&[]);
+    assert_eq!(wrapped.with_compiled_headers(), ONCE);
+    wrapped.assert_as_gcc(&["-DDEBUG"]);
+    assert_eq!(wrapped.with_compiled_headers(), ONCE, "other options make other headers");
+    wrapped.assert_as_gcc(&[]);
+    assert_eq!(wrapped.with_compiled_headers(), [true; 3]);
 }
 
 #[test]
@@ -126,9 +126,9 @@ fn headers_that_ask_who_includes_them_are_read_each_time() {
         "static const char own[] = KBUILD_MODNAME;",
         "#ifdef KBUILD_MODNAME\nstatic const char own[] __attribute__((used)) = \"x\";\n#endif",
     ] {
-        let machine = Machine::with(header, "");
-        machine.assert_as_gcc(&[]);
-        let with = machine.with_compiled_headers();
+        let wrapped = WrappedGcc::with(header, "");
+        wrapped.assert_as_gcc(&[]);
+        let with = wrapped.with_compiled_headers();
         assert_eq!(with.iter().rev().take(2).filter(|with| **with).count(), 0, "{with:?}");
     }
 }
@@ -136,14 +136,14 @@ fn headers_that_ask_who_includes_them_are_read_each_time() {
 #[test]
 fn compiled_headers_that_do_not_work_are_done_without() {
     let fails = "case \"$*\" in *includes.h*two.mod.o*) exit 1;; esac";
-    let machine = Machine::with("", fails);
-    machine.assert_as_gcc(&[]);
-    assert_eq!(machine.with_compiled_headers(), [false, false, true, true, false, false]);
+    let wrapped = WrappedGcc::with("", fails);
+    wrapped.assert_as_gcc(&[]);
+    assert_eq!(wrapped.with_compiled_headers(), [false, false, true, true, false, false]);
 }
 
 #[test]
 fn headers_of_the_modules_own_are_read_each_time() {
-    let machine = Machine::with("", "");
-    machine.assert_as_gcc(&["-I."]);
-    assert_eq!(machine.with_compiled_headers(), [false; 3]);
+    let wrapped = WrappedGcc::with("", "");
+    wrapped.assert_as_gcc(&["-I."]);
+    assert_eq!(wrapped.with_compiled_headers(), [false; 3]);
 }

@@ -1,8 +1,8 @@
-//! The file that modpost makes for each module, `foo.mod.c`, of which the headers are the most.
+//! Recognizes the `foo.mod.c` that modpost generates for each module.
 //!
-//! It is a dozen lines behind `#include <linux/module.h>`, and a quarter of a second of the
-//! compiler's. The same headers with the same options come out the same each time, so that they can
-//! be compiled once (gcc(1), "Precompiled Headers"): the object is the same to the last byte.
+//! It is a dozen lines after `#include <linux/module.h>`, and takes a quarter of a second to
+//! compile. Nearly all of that is spent on headers, which can be precompiled (gcc(1), "Precompiled
+//! Headers"): the object is the same to the last byte.
 
 use std::env;
 use std::ffi::OsString;
@@ -11,26 +11,25 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::arguments::{self, Arguments, CompilerOption, is_of_packages};
 
-/// What kbuild tells each module's files about their module. The headers only mention it, in what
-/// they define for later.
-const NAMES: [&str; 4] =
+/// The macros in which kbuild names the module. The headers use them only inside other macros.
+const MODULE_MACROS: [&str; 4] =
     ["KBUILD_BASENAME", "KBUILD_MODFILE", "KBUILD_MODNAME", "__KBUILD_MODNAME"];
 
-/// Kbuild includes it before every file; it tells where the kernel's headers are.
+/// Kbuild includes it before every file; its path gives the kernel's headers directory.
 const KCONFIG: &str = "include/linux/kconfig.h";
 
-/// One such file, and how it is to be compiled.
+/// A `.mod.c` file and the arguments that compile it.
 #[derive(Debug)]
-pub(crate) struct ModuleFile<'a> {
+pub(crate) struct ModCFile<'a> {
     pub(crate) arguments: &'a Arguments,
-    /// The lines `#include <linux/…>` that it begins with.
+    /// The `#include <linux/…>` lines at its top.
     pub(crate) includes: String,
-    /// The directory that relative paths are from; nothing if there are none.
+    /// The working directory, if any path is relative.
     from: Option<String>,
 }
 
-impl<'a> ModuleFile<'a> {
-    /// Finds the file; nothing if it, or what it includes, is not as kbuild has it.
+impl<'a> ModCFile<'a> {
+    /// Returns `None` if the file or its includes are not as kbuild writes them.
     pub(crate) fn of(arguments: &'a Arguments) -> Option<Self> {
         let here = env::current_dir().ok()?;
         let path = |path: &str| Some(here.join(path)).filter(|path| is_plain(path));
@@ -54,53 +53,58 @@ impl<'a> ModuleFile<'a> {
         (!includes.is_empty()).then_some(Self { arguments, includes, from })
     }
 
-    /// A name for what its headers are to this compiler in this environment.
-    pub(crate) fn name(&self, compiler: &Path) -> Option<String> {
+    /// The cache key of its precompiled headers, for this compiler in this environment.
+    pub(crate) fn headers_key(&self, compiler: &Path) -> Option<String> {
         let words = self.options().flat_map(|option| &option.words).map(String::as_str);
         let from = self.from.as_deref().into_iter().chain([self.includes.as_str()]);
-        arguments::name(compiler, words.chain(from))
+        arguments::key(compiler, words.chain(from))
     }
 
-    /// The arguments that make a precompiled one of `header`, where the lines of includes are.
-    pub(crate) fn precompiles(&self, header: &Path, precompiled: &Path) -> Vec<OsString> {
+    /// The arguments that precompile `header`, which holds the `#include` lines.
+    pub(crate) fn header_arguments(&self, header: &Path, precompiled: &Path) -> Vec<OsString> {
         let options = self.options().flat_map(|option| &option.words).map(OsString::from);
         let [kind, language, output] = ["-x", "c-header", "-o"].map(OsString::from);
         options.chain([kind, language, header.into(), output, precompiled.into()]).collect()
     }
 
-    /// The arguments that compile it with the precompiled `header` and the file of its `names`,
-    /// which must not be there yet when the header is read.
-    pub(crate) fn compiles(&self, header: &Path, names: &Path, object: &Path) -> Vec<OsString> {
+    /// The arguments that compile the file with the precompiled `header`. The macros come after it,
+    /// because it was compiled without them.
+    pub(crate) fn object_arguments(
+        &self,
+        header: &Path,
+        macros: &Path,
+        object: &Path,
+    ) -> Vec<OsString> {
         let others = self.options().filter(|option| option.words[0] != "-include");
         let options = others.flat_map(|option| &option.words).map(OsString::from);
         let include = || OsString::from("-include");
-        let files = [include(), header.into(), include(), names.into()];
+        let files = [include(), header.into(), include(), macros.into()];
         let [compile, output] = ["-c", "-o"].map(OsString::from);
         let rest = [compile, output, object.into(), OsString::from(&self.arguments.source)];
         options.chain(files).chain(rest).collect()
     }
 
-    /// The lines that define what it is told about its module.
-    pub(crate) fn names(&self) -> String {
+    /// The lines that define the module's macros.
+    pub(crate) fn macros(&self) -> String {
         let defined = |option: &CompilerOption| {
-            let (name, value) = name_of(option)?;
+            let (name, value) = module_macro(option)?;
             Some(format!("#define {name} {value}\n"))
         };
         self.arguments.options.iter().filter_map(defined).collect()
     }
 
-    /// All options but those names.
+    /// The options, without the module's macros.
     fn options(&self) -> impl Iterator<Item = &CompilerOption> {
-        self.arguments.options.iter().filter(|option| name_of(option).is_none())
+        self.arguments.options.iter().filter(|option| module_macro(option).is_none())
     }
 }
 
-fn name_of(option: &CompilerOption) -> Option<(&str, &str)> {
+fn module_macro(option: &CompilerOption) -> Option<(&str, &str)> {
     let (name, value) = option.words.first()?.strip_prefix("-D")?.split_once('=')?;
-    NAMES.contains(&name).then_some((name, value))
+    MODULE_MACROS.contains(&name).then_some((name, value))
 }
 
-/// Whether a path leads where it says, as far as its text can tell.
+/// Returns true if the path has no `..` in it.
 fn is_plain(path: &Path) -> bool {
     !path.components().any(|part| part == Component::ParentDir)
 }
