@@ -1,4 +1,4 @@
-//! Real libalpm reads a small database written by hand.
+//! The program with real libalpm and a small handwritten database.
 
 #![expect(
     clippy::disallowed_methods,
