@@ -21,7 +21,7 @@ mod root;
 mod run;
 
 pub use look::{Compilers, Picture};
-pub use packages::{Package, find, stage};
+pub use packages::{PackageFile, find, stage};
 pub use recipe::Recipe;
 pub use root::Root;
-pub use run::{Output, Started};
+pub use run::{Started, Transcript};

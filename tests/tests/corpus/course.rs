@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use stories::{Output, Root, find};
+use stories::{Root, Transcript, find};
 
 use crate::source::Source;
 
@@ -112,7 +112,7 @@ fn complaint(root: &Root, module: &str) -> Option<String> {
 }
 
 /// Why there was nothing to compile.
-fn refusal(build: &Output) -> Option<String> {
+fn refusal(build: &Transcript) -> Option<String> {
     let lines = &mut build.text.lines();
     lines.find_map(|line| Some(line[line.find("it builds upon")?..].to_owned()))
 }

@@ -1,6 +1,6 @@
 //! What the kernel alone decides is asked of the compiler once for all modules.
 
-use stories::{Compilers, Package, Root, find};
+use stories::{Compilers, PackageFile, Root, find};
 
 use crate::setting::{kernel, machine, release};
 
@@ -26,7 +26,7 @@ fn objects(root: &Root, release: &str) -> Vec<(String, String)> {
 fn build(
     root: &Root,
     compilers: &Compilers<'_>,
-    modules: &[Package],
+    modules: &[PackageFile],
     settings: &str,
 ) -> Vec<String> {
     root.write("etc/dkms/alpm-dkms.toml", &format!("[build]\n{settings}\n[cache]\nsize = 0\n"));

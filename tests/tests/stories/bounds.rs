@@ -3,12 +3,12 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use stories::{Package, Recipe, Root, Started, find};
+use stories::{PackageFile, Recipe, Root, Started, find};
 
 use crate::setting::{assert_quiet, assert_status, installed, machine, object, release, traces};
 
 /// A module that is built when `/srv/go` is there, and until then leaves daemons about.
-fn slow(root: &Root, name: &str) -> Package {
+fn slow(root: &Root, name: &str) -> PackageFile {
     let script = format!(
         "#!/bin/bash\n[ -e /srv/go ] && exit\nsetsid -f sleep 300\n(trap '' TERM INT HUP; sleep 300) &\n\
          touch /srv/reached-{name}\nuntil [ -e /srv/go ]; do sleep 0.1; done\n"

@@ -1,11 +1,11 @@
 //! A new version of a module does not compile: nobody loses the old one.
 
-use stories::{Package, Recipe, Root, find};
+use stories::{PackageFile, Recipe, Root, find};
 
 use crate::setting::{assert_status, installed, kernel, machine, object, release, traces};
 
 /// A version of bbswitch that no compiler takes.
-fn broken(root: &Root) -> Package {
+fn broken(root: &Root) -> PackageFile {
     Recipe::like("bbswitch")
         .version("0.9")
         .edit("bbswitch.c", |code| code + "\n#error the new one is broken\n")

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use stories::{Output, Package, Recipe, Root};
+use stories::{PackageFile, Recipe, Root, Transcript};
 
 use crate::image::{IMAGE, made};
 use crate::setting::{kernel, object, release};
@@ -11,13 +11,13 @@ use crate::setting::{kernel, object, release};
 pub(crate) const STOCK: &str = "90-mkinitcpio-install";
 
 /// mkinitcpio's stand-in, which makes images (the testbed's own one only says that it would).
-pub(crate) fn mkinitcpio(root: &Root) -> Package {
+pub(crate) fn mkinitcpio(root: &Root) -> PackageFile {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("testbed/initcpio");
     Recipe::empty("mkinitcpio", "41").files_of(&top).make(root)
 }
 
 /// A module that images hold: HOOKS of mkinitcpio.conf names it.
-pub(crate) fn zfs(root: &Root, version: &str) -> Package {
+pub(crate) fn zfs(root: &Root, version: &str) -> PackageFile {
     Recipe::module("zfs", version).make(root)
 }
 
@@ -46,7 +46,7 @@ pub(crate) fn assert_holds(root: &Root, image: &str, release: &str) {
 }
 
 /// Installs the next version of the module.
-pub(crate) fn bump(root: &Root) -> Output {
+pub(crate) fn bump(root: &Root) -> Transcript {
     let new = zfs(root, "2.0");
     root.install(&[new])
 }

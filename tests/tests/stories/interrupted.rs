@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use stories::{Package, Picture, Recipe, Root, find};
+use stories::{PackageFile, Picture, Recipe, Root, find};
 
 use crate::setting::{assert_quiet, assert_status, installed, machine, object, release, traces};
 
@@ -87,7 +87,7 @@ impl Run {
     }
 
     /// Runs it under strace, its children not.
-    fn trace(&self, root: &Root, options: &str) -> stories::Output {
+    fn trace(&self, root: &Root, options: &str) -> stories::Transcript {
         root.write("srv/target", &self.target);
         let program = format!("/usr/lib/alpm-dkms/{}", self.program);
         root.shell(&format!("exec strace -o /srv/calls {options} {program} </srv/target"))
@@ -148,7 +148,7 @@ fn a_build_killed_at_any_time_is_finished_at_boot() {
 }
 
 /// A module of two objects.
-fn pair(root: &Root, version: &str) -> Package {
+fn pair(root: &Root, version: &str) -> PackageFile {
     let code = |name: &str| {
         format!(
             "#include <linux/module.h>\nMODULE_LICENSE(\"GPL\");\nMODULE_VERSION(\"{version}\");\n\

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use stories::{Package, Recipe, Root, find};
+use stories::{PackageFile, Recipe, Root, find};
 
 use crate::setting::{assert_status, installed, machine, object, release, traces};
 
@@ -15,7 +15,7 @@ fn machine_of_dkms(kernel: &str) -> Root {
     root
 }
 
-fn ours() -> Package {
+fn ours() -> PackageFile {
     find("alpm-dkms")
 }
 

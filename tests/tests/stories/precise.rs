@@ -1,6 +1,6 @@
 //! `[initramfs] precise`: mkinitcpio's own hook regenerates nothing for a module that no image holds.
 
-use stories::{Output, Recipe, Root, find};
+use stories::{Recipe, Root, Transcript, find};
 
 use crate::image::{IMAGE, made, verdict};
 use crate::initcpio::{assert_holds, bump, machine, mkinitcpio};
@@ -23,7 +23,7 @@ fn set(root: &Root, precise: bool) {
 }
 
 /// Installs a module that no image holds.
-fn webcam(root: &Root, version: &str) -> Output {
+fn webcam(root: &Root, version: &str) -> Transcript {
     let webcam = Recipe::module("webcam", version).make(root);
     root.install(&[webcam])
 }

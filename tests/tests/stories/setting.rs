@@ -3,10 +3,10 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use stories::{Package, Root, find};
+use stories::{PackageFile, Root, find};
 
 /// A kernel and its headers.
-pub(crate) fn kernel(name: &str, release: u8) -> [Package; 2] {
+pub(crate) fn kernel(name: &str, release: u8) -> [PackageFile; 2] {
     [find(&format!("{name}-{release}")), find(&format!("{name}-headers-{release}"))]
 }
 
@@ -17,7 +17,7 @@ pub(crate) fn release() -> String {
 
 /// A machine with that kernel, its headers and these modules.
 #[track_caller]
-pub(crate) fn machine(modules: &[Package]) -> Root {
+pub(crate) fn machine(modules: &[PackageFile]) -> Root {
     let root = Root::ready();
     root.install(&[&kernel("linux", 1), modules].concat()).hooks_succeed();
     root

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use stories::{Package, Root, find};
+use stories::{PackageFile, Root, find};
 use walkdir::WalkDir;
 
 /// Adds a file for every option of the kernel to a package of headers, as `make` leaves them and Arch packages them.
@@ -22,14 +22,14 @@ const ADD_OPTIONS: &str = r#"
 "#;
 
 /// The headers of `linux-1` with a file for every option; only where [`make_full_headers`] made the package.
-pub(crate) fn full_headers() -> Package {
-    Package { file: "/srv/full-headers.pkg.tar.zst".into(), ..find("linux-headers-1") }
+pub(crate) fn full_headers() -> PackageFile {
+    PackageFile { file: "/srv/full-headers.pkg.tar.zst".into(), ..find("linux-headers-1") }
 }
 
 /// Makes the package of [`full_headers`].
 pub(crate) fn make_full_headers(root: &Root) {
     let from = find("linux-headers-1").file;
-    let Package { name, version, content, file } = full_headers();
+    let PackageFile { name, version, content, file } = full_headers();
     root.write("srv/pack.sh", include_str!("../../../testbed/pack.sh"));
     root.shell(&format!("set -- {from} {name} {version} {content} {file}; {ADD_OPTIONS}")).ok();
 }

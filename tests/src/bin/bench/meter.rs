@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use stories::{Output, Package, Root, Started};
+use stories::{PackageFile, Root, Started, Transcript};
 
 use crate::machine::Side;
 
@@ -48,7 +48,7 @@ pub(crate) fn cores() -> usize {
 }
 
 /// Installs packages in one transaction, in a UTF-8 locale: there, pacman takes longer to match triggers.
-pub(crate) fn transaction(root: &Root, packages: &[Package]) -> Figure {
+pub(crate) fn transaction(root: &Root, packages: &[PackageFile]) -> Figure {
     let pacman = ["LC_ALL=C.UTF-8", "pacman", "--noconfirm", "--noprogressbar", "-U"];
     let files = packages.iter().map(|package| package.file.as_str());
     let args: Vec<&str> = pacman.into_iter().chain(files).collect();
@@ -61,7 +61,7 @@ pub(crate) fn run(root: &Root, program: &str, args: &[&str]) -> Figure {
 }
 
 /// Runs the hook as pacman does after it installed these packages.
-pub(crate) fn hook(root: &Root, side: Side, packages: &[Package]) -> Figure {
+pub(crate) fn hook(root: &Root, side: Side, packages: &[PackageFile]) -> Figure {
     let targets: String = packages.iter().map(target).collect();
     root.write("srv/targets", &targets);
     in_shell(
@@ -92,7 +92,7 @@ fn in_shell(root: &Root, command: &str) -> Figure {
 }
 
 /// The target that pacman tells a hook of a package of headers or of a module.
-fn target(package: &Package) -> String {
+fn target(package: &PackageFile) -> String {
     match package.content.split_once('/') {
         Some((name, version)) => format!("usr/src/{name}-{version}/dkms.conf\n"),
         None => format!("usr/lib/modules/{}/build/include/\n", package.content),
@@ -104,7 +104,7 @@ pub(crate) fn drop_caches() {
     fs::write("/proc/sys/vm/drop_caches", "3").expect("drop the caches, which needs root");
 }
 
-fn measure(root: &Root, start: impl FnOnce() -> Started, check: impl FnOnce(Output)) -> Figure {
+fn measure(root: &Root, start: impl FnOnce() -> Started, check: impl FnOnce(Transcript)) -> Figure {
     let ended = AtomicBool::new(false);
     thread::scope(|scope| {
         let watcher = scope.spawn(|| watch(root, &ended));
