@@ -3,7 +3,7 @@
 use super::*;
 
 /// A module whose conf notes each time that it is asked.
-fn noting<'a>(machine: &'a TestMachine, name: &str) -> testroot::Source<'a> {
+fn noting<'a>(machine: &'a TestMachine, name: &str) -> testroot::FakeSource<'a> {
     let file = machine.root.path().join("asked");
     machine
         .root

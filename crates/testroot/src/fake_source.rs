@@ -4,13 +4,13 @@ use crate::TestRoot;
 
 /// The source of one module in a [`TestRoot`]. Every method acts at once and gives it back.
 #[derive(Debug)]
-pub struct Source<'a> {
+pub struct FakeSource<'a> {
     root: &'a TestRoot,
     name: String,
     version: String,
 }
 
-impl<'a> Source<'a> {
+impl<'a> FakeSource<'a> {
     pub(crate) fn add(root: &'a TestRoot, name: &str, version: &str) -> Self {
         Self { root, name: name.to_owned(), version: version.to_owned() }.objects(&[name])
     }

@@ -1,4 +1,4 @@
-//! Fake programs that note how they were called.
+//! Fake programs that record how they were called.
 
 use std::fs;
 use std::io::Write;
@@ -16,7 +16,7 @@ impl TestRoot {
         dir
     }
 
-    /// Makes a program that notes its arguments (see [`TestRoot::calls`]), then does what `script`
+    /// Makes a program that records its arguments (see [`TestRoot::calls`]), then does what `script`
     /// says in sh. `$0` is its own path, `$ROOT` the root.
     pub fn program(&self, name: &str, script: &str) -> PathBuf {
         let path = self.programs().join(name);

@@ -9,12 +9,12 @@ use crate::{TestRoot, kernel_object};
 /// this kernel's vermagic, `version` from `MODULE_VERSION("…");` and a `srcversion` that changes
 /// with the source. A line `#error …` fails as gcc would, on stderr.
 #[derive(Debug)]
-pub struct Kernel<'a> {
+pub struct FakeKernel<'a> {
     root: &'a TestRoot,
     release: String,
 }
 
-impl<'a> Kernel<'a> {
+impl<'a> FakeKernel<'a> {
     pub(crate) fn add(root: &'a TestRoot, release: &str) -> Self {
         let kernel = Self { root, release: release.to_owned() };
         kernel
