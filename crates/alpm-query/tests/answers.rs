@@ -3,7 +3,7 @@
 #![expect(
     clippy::disallowed_methods,
     clippy::unwrap_used,
-    reason = "the room `run` is the engine's, and this program does without the engine; all tests"
+    reason = "this program does not use the engine; all of this is tests"
 )]
 
 use std::fs;

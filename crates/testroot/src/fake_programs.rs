@@ -1,5 +1,7 @@
 //! Fake programs that record how they were called.
 
+use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -8,7 +10,22 @@ use std::process::{Command, Stdio};
 use crate::TestRoot;
 
 impl TestRoot {
-    /// The directory of the fake programs, to stand first in a PATH.
+    /// A `PATH` in which the fake programs come first.
+    #[must_use]
+    pub fn search_path(&self) -> OsString {
+        let others = env::var_os("PATH").unwrap_or_default();
+        let dirs = [self.programs()].into_iter().chain(env::split_paths(&others));
+        env::join_paths(dirs).expect("a PATH")
+    }
+
+    /// Writes an executable file, such as a script of a module, below the root.
+    pub fn executable(&self, path: impl AsRef<Path>, text: &str) {
+        let path = self.at(path);
+        fs::create_dir_all(path.parent().expect("a parent")).expect("the file's directory");
+        write_by_child(&path, text);
+    }
+
+    /// The directory of the fake programs.
     #[must_use]
     pub fn programs(&self) -> PathBuf {
         let dir = self.dir.path().join("programs");
@@ -24,7 +41,7 @@ impl TestRoot {
             "#!/bin/sh\nROOT={}\necho \"$*\" >> \"$0.calls\"\n{script}\n",
             self.path().display()
         );
-        written_elsewhere(&path, &text);
+        write_by_child(&path, &text);
         path
     }
 
@@ -66,8 +83,8 @@ impl TestRoot {
     }
 
     fn passing(&self, name: &str) -> PathBuf {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let real = std::env::split_paths(&path).map(|dir| dir.join(name)).find(|it| it.is_file());
+        let path = env::var_os("PATH").unwrap_or_default();
+        let real = env::split_paths(&path).map(|dir| dir.join(name)).find(|it| it.is_file());
         let real = real.unwrap_or_else(|| panic!("the tests need {name}"));
         // Under its own name, by which make starts other makes.
         let script = format!("exec bash -c 'exec -a {name} {} \"$@\"' - \"$@\"", real.display());
@@ -77,8 +94,8 @@ impl TestRoot {
 
 /// Writes a program through a child. If this process had the file open for writing, a test in
 /// another thread that forks just then would keep it open, and running it fails: "text file busy".
-#[expect(clippy::disallowed_methods, reason = "the room `run` is the engine's, which is not here")]
-fn written_elsewhere(path: &Path, text: &str) {
+#[expect(clippy::disallowed_methods, reason = "this crate does not use the engine")]
+fn write_by_child(path: &Path, text: &str) {
     let mut writer = Command::new("/bin/sh")
         .args(["-c", "cat > \"$0\" && chmod 755 \"$0\""])
         .arg(path)

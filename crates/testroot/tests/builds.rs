@@ -3,7 +3,7 @@
 #![expect(
     clippy::disallowed_methods,
     clippy::unwrap_used,
-    reason = "the room `run` is the engine's, which is not here; this is all tests"
+    reason = "this crate does not use the engine; all of this is tests"
 )]
 
 use std::fs;

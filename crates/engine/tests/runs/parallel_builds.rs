@@ -1,38 +1,41 @@
-//! Builds run beside each other: within the bound, in their order, in places of their own.
+//! Parallel builds: their number, their order and their directories.
 
-use super::*;
+use std::fs;
+
+use rstest::rstest;
+
+use crate::fixture::{Fixture, K1, K2, clean};
 
 /// A script that a module runs while it is built.
-fn build_script(machine: &TestMachine, module: &str, script: &str) {
-    let path = machine.root.at(format!("usr/src/{module}-1.0/while-building.sh"));
-    let text = format!("#!/bin/bash\nROOT={}\n{script}\n", machine.root.path().display());
-    fs::write(&path, text).unwrap();
-    executable(&path);
+fn build_script(fixture: &Fixture, module: &str, script: &str) {
+    let path = format!("usr/src/{module}-1.0/while-building.sh");
+    let text = format!("#!/bin/bash\nROOT={}\n{script}\n", fixture.root.path().display());
+    fixture.root.executable(path, &text);
 }
 
 #[test]
 fn modules_are_built_side_by_side() {
-    let mut machine = TestMachine::with_kernel(K1);
+    let mut fixture = Fixture::new();
     for module in ["foo", "bar"] {
-        machine.root.source(module, "1.0").conf_line("PRE_BUILD=while-building.sh");
+        fixture.root.source(module, "1.0").conf_line("PRE_BUILD=while-building.sh");
         // Each waits for the other: one after the other, the first would wait in vain.
         build_script(
-            &machine,
+            &fixture,
             module,
             "touch $ROOT/$module; for i in {1..200}; do [[ -e $ROOT/foo && -e $ROOT/bar ]] && exit; \
              sleep 0.05; done; exit 1",
         );
     }
-    machine.jobs = Some(2);
-    clean(&machine.sync(&[], &[K1]));
-    assert!(machine.installed(K1, "foo.ko") && machine.installed(K1, "bar.ko"));
+    fixture.jobs = Some(2);
+    clean(&fixture.sync(&[], &[K1]));
+    assert!(fixture.installed(K1, "foo.ko") && fixture.installed(K1, "bar.ko"));
 }
 
 #[rstest]
 #[case::in_places_of_their_own(false)]
 #[case::without_privileges(true)]
 fn no_more_compilers_run_than_the_bound(#[case] without_privileges: bool) {
-    let mut machine = TestMachine { jobs: Some(3), without_privileges, ..TestMachine::new() };
+    let mut fixture = Fixture { jobs: Some(3), without_privileges, ..Fixture::without_kernels() };
     let modules = [
         ("a", "make -f many.mk"),
         ("b", "\'make\' -j9 -f many.mk"),
@@ -41,28 +44,28 @@ fn no_more_compilers_run_than_the_bound(#[case] without_privileges: bool) {
         ("e", "make -f many.mk SUB=make"),
     ];
     for release in [K1, K2] {
-        machine.root.kernel(release).pkgbase("linux").headers();
+        fixture.root.kernel(release).pkgbase("linux").headers();
     }
     for (module, command) in modules {
-        machine.root.source(module, "1.0").conf_line(&format!("MAKE=$'{command}'")).file(
+        fixture.root.source(module, "1.0").conf_line(&format!("MAKE=$'{command}'")).file(
             "many.mk",
             &format!(
                 "SUB := +$(MAKE)\nall: 1 2 3 4\n\t$(SUB) -j9 -f many.mk more\n\
                  \t$(MAKE) -C {}/usr/lib/modules/$(kernelver)/build M=$(CURDIR)\n\
                  more: 5 6 7 8\n1 2 3 4 5 6 7 8:\n\t./while-building.sh $@\n",
-                machine.root.path().display()
+                fixture.root.path().display()
             ),
         );
         // Stands for a compiler: notes how many of its kind run at once, itself included.
         build_script(
-            &machine,
+            &fixture,
             module,
             "cd $ROOT; mkdir -p jobs; me=$(mktemp jobs/XXXXXX); ls jobs | wc -l >> counts; \
              sleep 0.1; rm $me",
         );
     }
-    clean(&machine.sync(&[], &[K1, K2]));
-    let counts = machine.root.read("counts");
+    clean(&fixture.sync(&[], &[K1, K2]));
+    let counts = fixture.root.read("counts");
     let counts: Vec<usize> = counts.lines().map(|line| line.trim().parse().unwrap()).collect();
     assert_eq!(counts.len(), modules.len() * 2 * 8, "each compiler of each build ran");
     let most = counts.iter().max().unwrap();
@@ -71,42 +74,42 @@ fn no_more_compilers_run_than_the_bound(#[case] without_privileges: bool) {
 
 #[test]
 fn what_builds_upon_another_waits_until_that_is_installed() {
-    let mut machine = TestMachine::with_kernel(K1);
-    machine.root.source("spl", "1.0");
-    machine
+    let mut fixture = Fixture::new();
+    fixture.root.source("spl", "1.0");
+    fixture
         .root
         .source("zfs", "1.0")
         .conf_line("BUILD_DEPENDS=spl")
         .conf_line("PRE_BUILD=while-building.sh");
     let placed = format!("usr/lib/modules/{K1}/updates/dkms/spl.ko");
-    build_script(&machine, "zfs", &format!("test -e $ROOT/{placed}"));
-    machine.jobs = Some(2);
-    clean(&machine.sync(&[], &[K1]));
-    assert!(machine.installed(K1, "zfs.ko"));
+    build_script(&fixture, "zfs", &format!("test -e $ROOT/{placed}"));
+    fixture.jobs = Some(2);
+    clean(&fixture.sync(&[], &[K1]));
+    assert!(fixture.installed(K1, "zfs.ko"));
 }
 
 #[test]
 fn what_builds_upon_a_failed_one_is_skipped() {
-    let mut machine = TestMachine::with_kernel(K1);
-    machine.root.source("spl", "1.0").broken();
-    machine.root.source("zfs", "1.0").conf_line("BUILD_DEPENDS=spl");
-    machine.root.source("top", "1.0").conf_line("BUILD_DEPENDS=zfs");
-    machine.root.source("foo", "1.0");
-    let report = machine.sync(&[], &[K1]);
+    let mut fixture = Fixture::new();
+    fixture.root.source("spl", "1.0").broken();
+    fixture.root.source("zfs", "1.0").conf_line("BUILD_DEPENDS=spl");
+    fixture.root.source("top", "1.0").conf_line("BUILD_DEPENDS=zfs");
+    fixture.root.source("foo", "1.0");
+    let report = fixture.sync(&[], &[K1]);
     let failed: Vec<_> = report.failures().map(|(action, _)| action.to_string()).collect();
     assert_eq!(failed, [format!("build spl/1.0 for {K1}")]);
-    assert!(machine.installed(K1, "foo.ko"));
-    assert!(!machine.installed(K1, "zfs.ko") && !machine.installed(K1, "top.ko"));
+    assert!(fixture.installed(K1, "foo.ko"));
+    assert!(!fixture.installed(K1, "zfs.ko") && !fixture.installed(K1, "top.ko"));
 }
 
 /// Two kernels, and a module whose build for each writes into its directory, by the path that confs
 /// name, and does `then`. Where the machine can, each build waits until the other has begun.
-fn two_kernels(machine: &mut TestMachine, then: &str) {
-    machine.root.kernel(K1).pkgbase("linux").headers();
-    machine.root.kernel(K2).pkgbase("linux").headers();
-    machine.root.source("foo", "1.0").conf_line("PRE_BUILD=while-building.sh");
-    machine.jobs = Some(2);
-    let real = machine.machine();
+fn two_kernels(fixture: &mut Fixture, then: &str) {
+    fixture.root.kernel(K1).pkgbase("linux").headers();
+    fixture.root.kernel(K2).pkgbase("linux").headers();
+    fixture.root.source("foo", "1.0").conf_line("PRE_BUILD=while-building.sh");
+    fixture.jobs = Some(2);
+    let real = fixture.machine();
     let wait = if real.tools.confinement.has_own_mounts(&real.tools, &real.trees.dkms) {
         format!(
             "for i in {{1..200}}; do [[ -e $ROOT/{K1} && -e $ROOT/{K2} ]] && break; sleep 0.05; done
@@ -120,37 +123,37 @@ fn two_kernels(machine: &mut TestMachine, then: &str) {
          echo $kernelver > $build/mine; touch $ROOT/$kernelver; {wait}
          [[ $(< $build/mine) == \"$kernelver\" ]] || exit 3; {then}"
     );
-    build_script(machine, "foo", &script);
+    build_script(fixture, "foo", &script);
 }
 
 #[rstest]
 #[case::in_places_of_their_own(false)]
 #[case::one_after_the_other(true)]
 fn one_module_is_built_for_several_kernels(#[case] without_privileges: bool) {
-    let mut machine = TestMachine { without_privileges, ..TestMachine::new() };
-    two_kernels(&mut machine, "");
-    clean(&machine.sync(&["foo-1.0"], &[]));
-    assert!(machine.installed(K1, "foo.ko") && machine.installed(K2, "foo.ko"));
-    assert!(!machine.tree().contains("build/"), "{}", machine.tree());
+    let mut fixture = Fixture { without_privileges, ..Fixture::without_kernels() };
+    two_kernels(&mut fixture, "");
+    clean(&fixture.sync(&["foo-1.0"], &[]));
+    assert!(fixture.installed(K1, "foo.ko") && fixture.installed(K2, "foo.ko"));
+    assert!(!fixture.tree().contains("build/"), "{}", fixture.tree());
 }
 
 #[test]
 fn what_a_failed_build_made_is_where_its_user_looks_until_it_succeeds() {
-    let mut machine = TestMachine::new();
-    two_kernels(&mut machine, &format!("[[ $kernelver != {K2} ]]"));
-    let report = machine.sync(&["foo-1.0"], &[]);
+    let mut fixture = Fixture::without_kernels();
+    two_kernels(&mut fixture, &format!("[[ $kernelver != {K2} ]]"));
+    let report = fixture.sync(&["foo-1.0"], &[]);
     let failed: Vec<_> = report.failures().map(|(action, _)| action.to_string()).collect();
     assert_eq!(failed, [format!("build foo/1.0 for {K2}")]);
-    assert!(machine.installed(K1, "foo.ko"));
+    assert!(fixture.installed(K1, "foo.ko"));
     let left = "var/lib/dkms/foo/1.0/build";
-    assert_eq!(machine.root.read(format!("{left}/mine")), format!("{K2}\n"));
-    let log = fs::read_link(machine.root.at(left).join("make.log")).unwrap();
-    let log = machine.root.read(log.strip_prefix("/").unwrap());
+    assert_eq!(fixture.root.read(format!("{left}/mine")), format!("{K2}\n"));
+    let log = fs::read_link(fixture.root.at(left).join("make.log")).unwrap();
+    let log = fixture.root.read(log.strip_prefix("/").unwrap());
     assert!(log.contains(&format!("foo/1.0 for kernel {K2}")), "{log}");
-    assert!(!machine.root.exists("var/lib/dkms/.build"));
+    assert!(!fixture.root.exists("var/lib/dkms/.build"));
 
-    machine.root.source("foo", "1.0");
-    clean(&machine.sync(&["foo-1.0"], &[]));
-    assert!(machine.installed(K2, "foo.ko"));
-    assert!(!machine.tree().contains("build/"), "{}", machine.tree());
+    fixture.root.source("foo", "1.0");
+    clean(&fixture.sync(&["foo-1.0"], &[]));
+    assert!(fixture.installed(K2, "foo.ko"));
+    assert!(!fixture.tree().contains("build/"), "{}", fixture.tree());
 }

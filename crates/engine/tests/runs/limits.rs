@@ -1,11 +1,16 @@
-//! What takes too much memory, or too long.
+//! Limits of memory and time.
 
-use super::*;
+use std::fs;
+
+use dkms_engine::dkms_tree::{PendingList, PendingWork};
+use dkms_engine::plan::Verb;
+
+use crate::fixture::{Fixture, K1, clean, id, kernel};
 
 /// A module whose build runs `script` before it compiles; `$ROOT` is the root.
-fn scripted(machine: &TestMachine, name: &str, script: &str) {
-    let root = machine.root.path().display().to_string();
-    machine
+fn scripted(fixture: &Fixture, name: &str, script: &str) {
+    let root = fixture.root.path().display().to_string();
+    fixture
         .root
         .source(name, "1.0")
         .file("before.sh", &format!("ROOT={root}\n{script}\n"))
@@ -20,12 +25,12 @@ const KILLED: &str =
 
 #[test]
 fn a_build_killed_for_memory_is_tried_again_alone_and_with_one_job() {
-    let mut machine = TestMachine::with_kernel(K1);
-    machine.jobs = Some(3);
+    let mut fixture = Fixture::new();
+    fixture.jobs = Some(3);
     // The second time it looks who else is there, and whether it can have a second job.
     let jobs = "all: a b; a b:; @mkdir $$ROOT/two && sleep 0.3 && rmdir $$ROOT/two";
     scripted(
-        &machine,
+        &fixture,
         "hungry",
         &format!(
             "export ROOT; [ -e $ROOT/tried ] || {{ touch $ROOT/tried; {KILLED}; }}\n\
@@ -36,28 +41,28 @@ fn a_build_killed_for_memory_is_tried_again_alone_and_with_one_job() {
     );
     for name in ["one", "two", "three"] {
         scripted(
-            &machine,
+            &fixture,
             name,
             &format!("touch $ROOT/busy.{name}; sleep 1; rm $ROOT/busy.{name}"),
         );
     }
-    let report = machine.sync(&["hungry-1.0", "one-1.0", "two-1.0", "three-1.0"], &[]);
+    let report = fixture.sync(&["hungry-1.0", "one-1.0", "two-1.0", "three-1.0"], &[]);
     clean(&report);
-    assert_eq!(machine.root.read("beside"), "0\n");
-    assert!(machine.installed(K1, "hungry.ko") && machine.installed(K1, "three.ko"));
+    assert_eq!(fixture.root.read("beside"), "0\n");
+    assert!(fixture.installed(K1, "hungry.ko") && fixture.installed(K1, "three.ko"));
     let said = format!(
         "hungry/1.0 ran out of memory for {K1}: it is tried once more, alone, when the others are done"
     );
-    assert_eq!(machine.heard.lines, [said]);
+    assert_eq!(fixture.heard.lines, [said]);
 }
 
 #[test]
 fn a_build_that_is_killed_for_memory_even_alone_fails_and_stays_owed() {
-    let mut machine = TestMachine::with_kernel(K1);
-    scripted(&machine, "hungry", &format!("echo x >> $ROOT/tries; {KILLED}"));
-    machine.root.source("foo", "1.0");
-    let report = machine.sync(&["hungry-1.0", "foo-1.0"], &[]);
-    assert_eq!(machine.root.read("tries"), "x\nx\n");
+    let mut fixture = Fixture::new();
+    scripted(&fixture, "hungry", &format!("echo x >> $ROOT/tries; {KILLED}"));
+    fixture.root.source("foo", "1.0");
+    let report = fixture.sync(&["hungry-1.0", "foo-1.0"], &[]);
+    assert_eq!(fixture.root.read("tries"), "x\nx\n");
     let failures: Vec<_> = report.failures().collect();
     let [(_, failed)] = failures[..] else { panic!("{failures:?}") };
     assert!(failed.out_of_memory && failed.transient, "{failed:?}");
@@ -66,9 +71,9 @@ fn a_build_that_is_killed_for_memory_even_alone_fails_and_stays_owed() {
     assert!(failed.message.starts_with(begins) && failed.message.ends_with(ends), "{failed:?}");
     let cause = "gcc: fatal error: Killed signal terminated program cc1";
     assert_eq!(failed.cause.as_deref(), Some(cause));
-    assert!(machine.installed(K1, "foo.ko"));
-    assert!(machine.root.exists("var/lib/dkms/.pending"), "it is pending");
-    let pending = PendingList::of(&machine.machine().trees).read();
+    assert!(fixture.installed(K1, "foo.ko"));
+    assert!(fixture.root.exists("var/lib/dkms/.pending"), "it is pending");
+    let pending = PendingList::of(&fixture.machine().trees).read();
     let install = PendingWork::Install { module: id("hungry/1.0"), kernel: kernel(K1) };
     assert!(
         pending.contains(&install) || pending.contains(&PendingWork::Source("hungry-1.0".into())),
@@ -78,61 +83,61 @@ fn a_build_that_is_killed_for_memory_even_alone_fails_and_stays_owed() {
 
 #[test]
 fn what_the_kernel_killed_for_memory_is_known_by_its_count() {
-    let mut machine = TestMachine::with_kernel(K1);
+    let mut fixture = Fixture::new();
     // In a namespace nothing but the kernel could kill the first process.
-    machine.without_privileges = true;
-    machine.root.write("proc/vmstat", "oom_kill 3\n");
+    fixture.without_privileges = true;
+    fixture.root.write("proc/vmstat", "oom_kill 3\n");
     // No word about it in the log: it is make's own shell that is killed.
     let kill = "echo 'oom_kill 4' > $ROOT/proc/vmstat; kill -9 $PPID";
     scripted(
-        &machine,
+        &fixture,
         "hungry",
         &format!("[ -e $ROOT/tried ] || {{ touch $ROOT/tried; {kill}; }}"),
     );
-    clean(&machine.sync(&["hungry-1.0"], &[]));
-    assert_eq!(machine.heard.lines.len(), 1, "{:?}", machine.heard.lines);
+    clean(&fixture.sync(&["hungry-1.0"], &[]));
+    assert_eq!(fixture.heard.lines.len(), 1, "{:?}", fixture.heard.lines);
 }
 
 #[test]
 fn a_compiler_error_is_no_want_of_memory_whatever_was_killed_meanwhile() {
-    let mut machine = TestMachine::with_kernel(K1);
-    machine.root.write("proc/vmstat", "oom_kill 3\n");
+    let mut fixture = Fixture::new();
+    fixture.root.write("proc/vmstat", "oom_kill 3\n");
     let wrong = "echo 'oom_kill 4' > $ROOT/proc/vmstat; echo 'x.c:1:1: error: no' >&2; exit 1";
-    scripted(&machine, "wrong", wrong);
-    let report = machine.sync(&["wrong-1.0"], &[]);
+    scripted(&fixture, "wrong", wrong);
+    let report = fixture.sync(&["wrong-1.0"], &[]);
     let failed = report.failures().next().unwrap().1;
     assert!(!failed.out_of_memory && !failed.transient, "{failed:?}");
-    assert_eq!(machine.heard.lines, [""; 0]);
+    assert_eq!(fixture.heard.lines, [""; 0]);
 }
 
 #[test]
 fn no_more_builds_run_than_fit_into_memory() {
-    let mut machine = TestMachine::with_kernel(K1);
-    machine.jobs = Some(4);
-    machine.root.write("proc/meminfo", "MemTotal: 9000000 kB\nMemAvailable: 307200 kB\n");
+    let mut fixture = Fixture::new();
+    fixture.jobs = Some(4);
+    fixture.root.write("proc/meminfo", "MemTotal: 9000000 kB\nMemAvailable: 307200 kB\n");
     for name in ["one", "two", "three"] {
-        scripted(&machine, name, "mkdir $ROOT/lock && sleep 0.3 && rmdir $ROOT/lock");
+        scripted(&fixture, name, "mkdir $ROOT/lock && sleep 0.3 && rmdir $ROOT/lock");
     }
-    clean(&machine.sync(&["one-1.0", "two-1.0", "three-1.0"], &[]));
+    clean(&fixture.sync(&["one-1.0", "two-1.0", "three-1.0"], &[]));
     let said = "1 instead of 4 jobs at once: 300 MiB of memory are available, and [build] \
                 memory_per_job in /etc/dkms/alpm-dkms.toml counts on 256 MiB for each";
-    assert_eq!(machine.heard.lines, [said]);
+    assert_eq!(fixture.heard.lines, [said]);
 }
 
 #[test]
 fn a_build_that_hangs_is_ended_with_its_daemons_and_the_others_go_on() {
-    let mut machine = TestMachine::with_kernel(K1);
-    machine.root.write("etc/dkms/alpm-dkms.toml", "[build]\ntimeout = 3\n");
+    let mut fixture = Fixture::new();
+    fixture.root.write("etc/dkms/alpm-dkms.toml", "[build]\ntimeout = 3\n");
     let forever = format!("600.{}", std::process::id());
     scripted(
-        &machine,
+        &fixture,
         "hangs",
         &format!("setsid -f sleep {forever}; sleep {forever} & sleep {forever}"),
     );
-    machine.root.source("foo", "1.0");
+    fixture.root.source("foo", "1.0");
     for without_privileges in [false, true] {
-        machine.without_privileges = without_privileges;
-        let report = machine.command(Verb::Install, "hangs/1.0", K1);
+        fixture.without_privileges = without_privileges;
+        let report = fixture.command(Verb::Install, "hangs/1.0");
         let failed = report.failures().next().unwrap().1;
         let want = "it was not finished after 3 s, the limit of [build] timeout in \
                     /etc/dkms/alpm-dkms.toml";
@@ -142,5 +147,5 @@ fn a_build_that_hangs_is_ended_with_its_daemons_and_the_others_go_on() {
         let mut lines = lines.flatten().map(|line| String::from_utf8_lossy(&line).into_owned());
         assert!(!lines.any(|line| line.contains(&forever)), "a daemon is left");
     }
-    clean(&machine.sync(&["foo-1.0"], &[]));
+    clean(&fixture.sync(&["foo-1.0"], &[]));
 }
