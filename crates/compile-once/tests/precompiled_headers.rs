@@ -47,11 +47,10 @@ impl WrappedGcc {
         let headers = self.root.at("h/include");
         let kconfig = headers.join("linux/kconfig.h");
         let object = format!("{module}.mod.o");
-        let path = std::env::var_os("PATH").unwrap();
-        let ours = [self.root.at("once"), self.root.programs()];
-        let dirs = ours.into_iter().chain(std::env::split_paths(&path));
+        let path =
+            format!("{}:{}", self.root.at("once").display(), self.root.search_path().display());
         Command::new(program)
-            .env("PATH", std::env::join_paths(dirs).unwrap())
+            .env("PATH", path)
             .env("ALPM_DKMS_ANSWERS", self.root.at("answers"))
             .env("ALPM_DKMS_MANY_OBJECTS", "1")
             .current_dir(self.root.at(module))

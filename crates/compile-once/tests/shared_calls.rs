@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
-use std::path::PathBuf;
 
 use assert_cmd::Command;
 use rstest::rstest;
@@ -43,13 +42,10 @@ impl WrappedGcc {
     /// The compiler's name, called from the directory of a module.
     fn gcc(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.root.at("once/gcc"));
-        let path = std::env::var_os("PATH").unwrap();
-        let dirs: Vec<PathBuf> = [self.root.at("once"), self.root.programs()]
-            .into_iter()
-            .chain(std::env::split_paths(&path))
-            .collect();
+        let path =
+            format!("{}:{}", self.root.at("once").display(), self.root.search_path().display());
         command
-            .env("PATH", std::env::join_paths(dirs).unwrap())
+            .env("PATH", path)
             .env("ALPM_DKMS_ANSWERS", self.root.at("answers"))
             .current_dir(self.root.at("module"))
             .args(arguments);

@@ -4,7 +4,7 @@
 
 mod bad_input;
 mod commands;
+mod fixture;
 mod kernels;
 mod overrides;
-mod setting;
 mod sources;

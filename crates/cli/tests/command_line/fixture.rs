@@ -1,6 +1,4 @@
-//! A small machine, and `dkms` called on it.
-
-use std::path::PathBuf;
+//! A small root, and calls of `dkms` on it.
 
 use assert_cmd::Command;
 use assert_cmd::cargo::cargo_bin;
@@ -20,20 +18,20 @@ pub fn root() -> TestRoot {
     root
 }
 
-/// What one call printed, and its exit code.
-pub struct Said {
+/// The output of one call, and its exit code.
+pub struct CallOutput {
     pub code: i32,
     pub out: String,
     pub errors: String,
 }
 
-pub fn dkms(root: &TestRoot, line: &str) -> Said {
-    said_by(Command::cargo_bin("dkms").unwrap(), root, line)
+pub fn dkms(root: &TestRoot, line: &str) -> CallOutput {
+    call(Command::cargo_bin("dkms").unwrap(), root, line)
 }
 
 /// `dkms` by somebody whom the modes of files concern: as whoever runs the tests, but for root
 /// without what sets him above them.
-pub fn dkms_obeying_modes(root: &TestRoot, line: &str) -> Said {
+pub fn dkms_obeying_modes(root: &TestRoot, line: &str) -> CallOutput {
     let program = cargo_bin("dkms");
     let command = if Uid::effective().is_root() {
         let mut command = Command::new("setpriv");
@@ -42,15 +40,12 @@ pub fn dkms_obeying_modes(root: &TestRoot, line: &str) -> Said {
     } else {
         Command::new(program)
     };
-    said_by(command, root, line)
+    call(command, root, line)
 }
 
-fn said_by(mut command: Command, root: &TestRoot, line: &str) -> Said {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let dirs: Vec<PathBuf> =
-        [root.programs()].into_iter().chain(std::env::split_paths(&path)).collect();
+fn call(mut command: Command, root: &TestRoot, line: &str) -> CallOutput {
     let output = command
-        .env("PATH", std::env::join_paths(dirs).unwrap())
+        .env("PATH", root.search_path())
         .env_remove("MAKEFLAGS")
         .current_dir(root.path())
         .arg("--root")
@@ -62,7 +57,7 @@ fn said_by(mut command: Command, root: &TestRoot, line: &str) -> Said {
         let text = String::from_utf8(bytes).unwrap();
         text.replace(&root.path().display().to_string(), "ROOT")
     };
-    Said {
+    CallOutput {
         code: output.status.code().unwrap(),
         out: text(output.stdout),
         errors: text(output.stderr),
