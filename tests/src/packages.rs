@@ -1,4 +1,4 @@
-//! The packages that the testbed made, found by an alias that stays when Debian's versions move on.
+//! The testbed's packages, found by an alias that stays when Debian's versions move on.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Packages that a story makes for itself, in a line or two.
+//! Packages that a story makes for itself in a line or two.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,9 +1,9 @@
 //! The images follow the modules where the real dracut makes them.
 
-use stories::{PackageFile, Recipe, Root, Transcript, find};
+use stories::{Completed, PackageFile, Recipe, Root, find};
 
-use crate::image::{IMAGE, made, mask, unmask, verdict};
-use crate::setting::{kernel, object, release};
+use crate::fixture::{kernel, object, release};
+use crate::image_fixture::{IMAGE, made, mask, unmask, verdict};
 
 /// The image of the package `linux-lts`.
 const LTS_IMAGE: &str = "boot/initramfs-linux-lts.img";
@@ -58,7 +58,7 @@ pub(crate) fn assert_holds(root: &Root, image: &str, release: &str) {
 }
 
 /// Installs the next version of the module.
-pub(crate) fn bump(root: &Root) -> Transcript {
+pub(crate) fn bump(root: &Root) -> Completed {
     let new = zfs(root, "2.0");
     root.install(&[new])
 }

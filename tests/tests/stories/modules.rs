@@ -2,7 +2,7 @@
 
 use stories::{PackageFile, Recipe, Root, find};
 
-use crate::setting::traces;
+use crate::fixture::traces;
 
 /// The two kernels of these stories, with their headers.
 fn kernels() -> Vec<PackageFile> {

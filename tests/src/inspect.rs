@@ -1,4 +1,4 @@
-//! What a story looks at: files, modules and what dkms says about them.
+//! Reads and writes the files of a root, and inspects its modules, images and dkms status.
 
 use std::collections::BTreeMap;
 use std::fs;

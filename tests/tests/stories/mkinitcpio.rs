@@ -1,11 +1,11 @@
-//! What stories about images begin with: mkinitcpio's stand-in, and a module that its images hold.
+//! mkinitcpio's stand-in and a module in its images, for the stories about images.
 
 use std::path::Path;
 
-use stories::{PackageFile, Recipe, Root, Transcript};
+use stories::{Completed, PackageFile, Recipe, Root};
 
-use crate::image::{IMAGE, made};
-use crate::setting::{kernel, object, release};
+use crate::fixture::{kernel, object, release};
+use crate::image_fixture::{IMAGE, made};
 
 /// The hook that regenerates images, which a machine may have masked.
 pub(crate) const STOCK: &str = "90-mkinitcpio-install";
@@ -46,7 +46,7 @@ pub(crate) fn assert_holds(root: &Root, image: &str, release: &str) {
 }
 
 /// Installs the next version of the module.
-pub(crate) fn bump(root: &Root) -> Transcript {
+pub(crate) fn bump(root: &Root) -> Completed {
     let new = zfs(root, "2.0");
     root.install(&[new])
 }

@@ -1,4 +1,4 @@
-//! Machines larger than the testbed's packages make them: more builds, more files of headers.
+//! Machines larger than the testbed's packages make them: more builds, more header files.
 
 use std::fs;
 use std::io;

@@ -1,4 +1,4 @@
-//! What all stories about images have in common, whoever makes them.
+//! Paths and assertions that all stories about images share.
 
 use stories::Root;
 

@@ -1,4 +1,4 @@
-//! The packages, as the testbed unpacked them (`testbed/corpus.sh`).
+//! Debian's source packages, as the testbed unpacked them (`testbed/corpus.sh`).
 
 use std::fs;
 
@@ -17,7 +17,7 @@ pub fn only() -> Option<String> {
 
 /// A package of Debian's that brings the source of a module.
 #[derive(Debug, Clone)]
-pub struct Source {
+pub struct SourcePackage {
     /// What Debian calls it: `xone-dkms`.
     pub package: String,
     /// Debian's version of it.
@@ -30,7 +30,7 @@ pub struct Source {
     pub differs: Option<&'static str>,
 }
 
-impl Source {
+impl SourcePackage {
     /// The packages of a stage that are asked for, sorted by name.
     pub fn asked(stage: &str) -> Vec<Self> {
         let only = only();

@@ -1,8 +1,8 @@
-//! What somebody sees of a run: on a terminal, in pacman's output, and afterwards on a page.
+//! The output of a run: on a terminal, in pacman's output, and on a page of timings.
 
 use stories::find;
 
-use crate::setting::{installed, kernel, machine, release};
+use crate::fixture::{installed, kernel, machine, release};
 
 /// A terminal gets bars while a module is compiled; what stays on it are the lines that a pipe gets.
 #[test]

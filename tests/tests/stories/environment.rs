@@ -1,8 +1,8 @@
-//! What the hooks find around them: no libalpm, another root, a kernel module of the same name.
+//! The environment of the hooks: no libalpm, another root, a kernel module of the same name.
 
 use stories::{Recipe, Root, find};
 
-use crate::setting::{assert_status, installed, kernel, release};
+use crate::fixture::{assert_status, installed, kernel, release};
 
 /// Story 14: an upgrade of pacman, curl or gpgme can take away what alpm-query needs.
 #[test]

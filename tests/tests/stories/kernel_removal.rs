@@ -1,8 +1,8 @@
-//! Kernels and headers leave, come late, or stay behind as copies.
+//! Kernels and headers are removed, come late, or stay behind as copies.
 
 use stories::{Root, find};
 
-use crate::setting::{assert_status, installed, kernel, machine, release};
+use crate::fixture::{assert_status, installed, kernel, machine, release};
 
 /// Story 7.
 #[test]

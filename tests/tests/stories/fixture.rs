@@ -1,4 +1,4 @@
-//! What several stories begin with.
+//! Machines, paths and assertions that several stories share.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};

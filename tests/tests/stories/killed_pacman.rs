@@ -1,8 +1,8 @@
-//! pacman is killed between unpacking and its Post hooks; what the Pre hook noted is done later.
+//! pacman is killed between unpacking and its Post hooks: the changes that the Pre hook recorded are processed later.
 
 use stories::{Root, find};
 
-use crate::setting::{assert_quiet, assert_status, installed, kernel, machine, release, traces};
+use crate::fixture::{assert_quiet, assert_status, installed, kernel, machine, release, traces};
 
 /// Runs a transaction in which pacman is killed after it unpacked everything, before any Post hook of ours.
 #[track_caller]

@@ -1,4 +1,4 @@
-//! Equal roots, in which the scenarios are played: by the real dkms, by ours, and by both in turn.
+//! Plays the scenarios in equal roots: with the real dkms, with ours, and with both in turn.
 
 use std::collections::BTreeMap;
 use std::fs;

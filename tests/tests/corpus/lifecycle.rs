@@ -1,10 +1,10 @@
-//! The way of a module through one program: add, build, install, status, remove; and what can be seen of it.
+//! One module under one implementation of dkms: add, build, install, status, remove, and what is compared of it.
 
 use std::time::Duration;
 
-use stories::{Root, Transcript, find};
+use stories::{Completed, Root, find};
 
-use crate::source::Source;
+use crate::source_package::SourcePackage;
 
 /// How long one command may take, on a busy machine too.
 const LIMIT: Duration = Duration::from_secs(3 * 60 * 60);
@@ -14,7 +14,7 @@ pub const STEPS: [&str; 5] = ["add", "build", "install", "status", "remove"];
 
 /// One of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Program {
+pub enum Implementation {
     /// Debian's dkms.
     Dkms,
     /// Our own.
@@ -23,9 +23,9 @@ pub enum Program {
 
 /// What one program did with a module.
 #[derive(Debug, Clone)]
-pub struct Course {
+pub struct Lifecycle {
     /// What is compared.
-    pub seen: Seen,
+    pub seen: Observed,
     /// All that was said, for those who look into a difference.
     pub said: String,
     /// If nothing was placed, the first complaint in the log of make, or why there is none.
@@ -34,7 +34,7 @@ pub struct Course {
 
 /// What has to be the same with both programs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
+pub struct Observed {
     /// The exit code of each of the [`STEPS`].
     pub codes: [i32; STEPS.len()],
     /// What `dkms status` says before the module is removed.
@@ -54,17 +54,17 @@ pub struct Object {
     pub modinfo: String,
 }
 
-impl Course {
+impl Lifecycle {
     /// Goes all the way on a machine that is thrown away afterwards.
-    pub fn walk(root: &Root, program: Program, source: &Source) -> Self {
+    pub fn run(root: &Root, program: Implementation, source: &SourcePackage) -> Self {
         let release = find("linux-1").release().to_owned();
         let module = source.module.as_str();
         root.lay_over(&source.files);
         let mut said = String::new();
         let mut run = |args: &[&str]| {
             let name = match program {
-                Program::Dkms => "/opt/peer/usr/sbin/dkms",
-                Program::Ours => "/usr/bin/dkms",
+                Implementation::Dkms => "/opt/peer/usr/sbin/dkms",
+                Implementation::Ours => "/usr/bin/dkms",
             };
             let output = root.start(name, args).within(LIMIT).finish();
             said.push_str(&format!("$ dkms {}\n{}", args.join(" "), output.text));
@@ -79,7 +79,7 @@ impl Course {
         let complaint = complaint(root, module).or_else(|| refusal(&build));
         let complaint = complaint.filter(|_| objects.is_empty());
         let remove = run(&["remove", module, "--all"]);
-        let seen = Seen {
+        let seen = Observed {
             codes: [add, build, install, status.clone(), remove].map(|output| output.code),
             status: status.text,
             objects,
@@ -112,7 +112,7 @@ fn complaint(root: &Root, module: &str) -> Option<String> {
 }
 
 /// Why there was nothing to compile.
-fn refusal(build: &Transcript) -> Option<String> {
+fn refusal(build: &Completed) -> Option<String> {
     let lines = &mut build.text.lines();
     lines.find_map(|line| Some(line[line.find("it builds upon")?..].to_owned()))
 }

@@ -1,8 +1,8 @@
-//! Builds side by side: modules and kernels at once, and never more compilers than were asked for.
+//! Modules and kernels are built in parallel, and never with more compilers than allowed.
 
 use stories::{Recipe, Root, find};
 
-use crate::setting::kernel;
+use crate::fixture::kernel;
 
 /// Where the stand-in for gcc notes, at each start, how many run and what is being built.
 const NOTES: &str = "var/log/compilers-at-once";

@@ -1,4 +1,4 @@
-//! The hooks are killed at every moment: no process stays, and whatever comes next finishes the job.
+//! The hooks are killed at every moment: no process stays, and the next run finishes the job.
 
 use std::collections::BTreeMap;
 use std::thread::sleep;
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use stories::{PackageFile, Picture, Recipe, Root, find};
 
-use crate::setting::{assert_quiet, assert_status, installed, machine, object, release, traces};
+use crate::fixture::{assert_quiet, assert_status, installed, machine, object, release, traces};
 
 /// Runs a transaction whose Post hooks do not run: what they find when they start.
 fn unpack(root: &Root, transaction: impl Fn()) {
@@ -87,7 +87,7 @@ impl Run {
     }
 
     /// Runs it under strace, its children not.
-    fn trace(&self, root: &Root, options: &str) -> stories::Transcript {
+    fn trace(&self, root: &Root, options: &str) -> stories::Completed {
         root.write("srv/target", &self.target);
         let program = format!("/usr/lib/alpm-dkms/{}", self.program);
         root.shell(&format!("exec strace -o /srv/calls {options} {program} </srv/target"))

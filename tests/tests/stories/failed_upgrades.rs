@@ -1,8 +1,8 @@
-//! A new version of a module does not compile: nobody loses the old one.
+//! A new version of a module does not compile: the old one stays.
 
 use stories::{PackageFile, Recipe, Root, find};
 
-use crate::setting::{assert_status, installed, kernel, machine, object, release, traces};
+use crate::fixture::{assert_status, installed, kernel, machine, object, release, traces};
 
 /// A version of bbswitch that no compiler takes.
 fn broken(root: &Root) -> PackageFile {

@@ -1,28 +1,28 @@
-//! The machine on which both programs begin, and both at work on one package.
+//! Runs both implementations of dkms on one package.
 
 use std::thread;
 
 use stories::{Root, find};
 
-use crate::course::{Course, Program};
-use crate::source::Source;
+use crate::lifecycle::{Implementation, Lifecycle};
+use crate::source_package::SourcePackage;
 
 /// What the two programs did with one package.
 #[derive(Debug)]
-pub struct Pair {
+pub struct PackageResult {
     /// The real dkms.
-    pub dkms: Course,
+    pub dkms: Lifecycle,
     /// Ours.
-    pub ours: Course,
+    pub ours: Lifecycle,
 }
 
 /// A machine with a kernel and its headers, and with both programs.
 #[derive(Debug)]
-pub struct Sides {
+pub struct Comparison {
     root: Root,
 }
 
-impl Sides {
+impl Comparison {
     /// The machine for the packages of a stage, with what these need to build.
     pub fn new(stage: &str) -> Self {
         let root = Root::ready();
@@ -32,11 +32,12 @@ impl Sides {
     }
 
     /// Lets both programs work on a package, at the same time and each on a fork of the machine.
-    pub fn walk(&self, source: &Source) -> Pair {
+    pub fn run(&self, source: &SourcePackage) -> PackageResult {
         thread::scope(|scope| {
-            let dkms = scope.spawn(|| Course::walk(&self.root.fork(), Program::Dkms, source));
-            let ours = Course::walk(&self.root.fork(), Program::Ours, source);
-            Pair { dkms: dkms.join().expect("the real dkms comes to an end"), ours }
+            let dkms =
+                scope.spawn(|| Lifecycle::run(&self.root.fork(), Implementation::Dkms, source));
+            let ours = Lifecycle::run(&self.root.fork(), Implementation::Ours, source);
+            PackageResult { dkms: dkms.join().expect("the real dkms comes to an end"), ours }
         })
     }
 

@@ -1,11 +1,11 @@
-//! Builds end when their time is over, when the memory is not enough, and when somebody asks them to.
+//! Builds end at their time limit, at their memory limit, and when they are interrupted.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use stories::{PackageFile, Recipe, Root, Started, find};
 
-use crate::setting::{assert_quiet, assert_status, installed, machine, object, release, traces};
+use crate::fixture::{assert_quiet, assert_status, installed, machine, object, release, traces};
 
 /// A module that is built when `/srv/go` is there, and until then leaves daemons about.
 fn slow(root: &Root, name: &str) -> PackageFile {

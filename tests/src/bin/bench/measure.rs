@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use stories::{PackageFile, Root, Started, Transcript};
+use stories::{Completed, PackageFile, Root, Started};
 
 use crate::machine::Side;
 
@@ -104,7 +104,7 @@ pub(crate) fn drop_caches() {
     fs::write("/proc/sys/vm/drop_caches", "3").expect("drop the caches, which needs root");
 }
 
-fn measure(root: &Root, start: impl FnOnce() -> Started, check: impl FnOnce(Transcript)) -> Figure {
+fn measure(root: &Root, start: impl FnOnce() -> Started, check: impl FnOnce(Completed)) -> Figure {
     let ended = AtomicBool::new(false);
     thread::scope(|scope| {
         let watcher = scope.spawn(|| watch(root, &ended));

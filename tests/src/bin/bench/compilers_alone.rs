@@ -1,10 +1,10 @@
-//! What the compilers alone need: plain `make` of the same modules, under one jobserver and with all cores busy.
+//! The time of the compilers alone: plain `make` of the same modules, under one jobserver and with all cores busy.
 
 use std::time::Duration;
 
 use stories::{Root, find};
 
-use crate::meter;
+use crate::measure;
 
 /// Modules for kernels, by the aliases of their packages: every module for every kernel.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,7 +61,7 @@ impl Work {
             let prepare = format!("PLACE={PLACE}; set -- {release} {name} {version}; {PREPARE}");
             root.shell(&prepare).ok();
         }
-        meter::run(root, "make", &[&format!("-j{}", meter::cores()), "-C", PLACE, "all"]).cpu
+        measure::run(root, "make", &[&format!("-j{}", measure::cores()), "-C", PLACE, "all"]).cpu
     }
 
     /// Asserts that every module is placed for every kernel.

@@ -1,8 +1,8 @@
-//! The machines that stories make of others: forks, folders, full disks.
+//! The copies that stories make of roots: forks, folders, full disks.
 
 use stories::{Root, find};
 
-use crate::setting::release;
+use crate::fixture::release;
 
 #[test]
 fn a_fork_goes_on_by_itself() {

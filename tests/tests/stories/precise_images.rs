@@ -1,10 +1,10 @@
 //! `[initramfs] precise`: mkinitcpio's own hook regenerates nothing for a module that no image holds.
 
-use stories::{Recipe, Root, Transcript, find};
+use stories::{Completed, Recipe, Root, find};
 
-use crate::image::{IMAGE, made, verdict};
-use crate::initcpio::{assert_holds, bump, machine, mkinitcpio};
-use crate::setting::{kernel, release};
+use crate::fixture::{kernel, release};
+use crate::image_fixture::{IMAGE, made, verdict};
+use crate::mkinitcpio::{assert_holds, bump, machine, mkinitcpio};
 
 /// The override.
 const OVERRIDE: &str = "etc/pacman.d/hooks/90-mkinitcpio-install.hook";
@@ -23,7 +23,7 @@ fn set(root: &Root, precise: bool) {
 }
 
 /// Installs a module that no image holds.
-fn webcam(root: &Root, version: &str) -> Transcript {
+fn webcam(root: &Root, version: &str) -> Completed {
     let webcam = Recipe::module("webcam", version).make(root);
     root.install(&[webcam])
 }

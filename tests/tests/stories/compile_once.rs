@@ -1,8 +1,8 @@
-//! What the kernel alone decides is asked of the compiler once for all modules.
+//! Compiler results that do not depend on the module are shared between all modules.
 
 use stories::{Compilers, PackageFile, Root, find};
 
-use crate::setting::{kernel, machine, release};
+use crate::fixture::{kernel, machine, release};
 
 const MODULES: [&str; 3] = ["bbswitch", "vhba", "v4l2loopback"];
 

@@ -1,4 +1,4 @@
-//! Whether all that dkms does is played by some scenario: what is in the man pages, its exit codes, its status lines.
+//! Checks that the scenarios cover dkms: its man page, its exit codes and its status lines.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,8 +6,8 @@ use std::path::Path;
 
 use regex::Regex;
 
+use crate::play::Play;
 use crate::scenario::{Scenario, directory};
-use crate::stage::Play;
 
 /// What a line of `dkms status` may end with. (The real one has a fifth state, "installed-weak", which a mistake in it keeps
 /// from ever being shown: status/weak.)

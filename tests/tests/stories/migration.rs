@@ -1,10 +1,10 @@
-//! Moving here from dkms, back to it, and leaving altogether.
+//! Migration from dkms, back to it, and removal of alpm-dkms.
 
 use std::fs;
 
 use stories::{PackageFile, Recipe, Root, find};
 
-use crate::setting::{assert_status, installed, machine, object, release, traces};
+use crate::fixture::{assert_status, installed, machine, object, release, traces};
 
 /// A machine that dkms looked after so far, with bbswitch built and installed by it.
 fn machine_of_dkms(kernel: &str) -> Root {

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use stories::{Recipe, Root, find};
 
-use crate::image::{IMAGE, made, mask, unmask, verdict};
-use crate::initcpio::{STOCK, assert_holds, bump, machine, zfs};
-use crate::setting::{kernel, release};
+use crate::fixture::{kernel, release};
+use crate::image_fixture::{IMAGE, made, mask, unmask, verdict};
+use crate::mkinitcpio::{STOCK, assert_holds, bump, machine, zfs};
 
 /// The wiki's two cases: a module is upgraded, without and with its kernel.
 #[test]
