@@ -1,5 +1,4 @@
-//! Tab completion as bash, zsh and fish do it: a Tab is typed on a terminal, and what the command
-//! then gets is what was completed. `make shells` runs these, with the shells installed.
+//! Tab completion in bash, zsh and fish on a terminal; `make shells` runs these tests.
 
 #![expect(clippy::unwrap_used, reason = "all of this is tests")]
 

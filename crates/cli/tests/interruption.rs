@@ -1,4 +1,4 @@
-//! Signals to the program while modules are built, and what is left afterwards.
+//! Signals to the program during builds, and the state afterwards.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "all of this is tests")]
 

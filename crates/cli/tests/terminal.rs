@@ -1,4 +1,4 @@
-//! What a terminal gets to see: bars while something runs, and the same lines as a pipe.
+//! The output on a terminal: bars during a run, and the same lines as in a pipe.
 
 #![expect(clippy::unwrap_used, reason = "all of this is tests")]
 

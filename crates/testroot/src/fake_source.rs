@@ -1,4 +1,4 @@
-//! Module sources, as a package puts them into `/usr/src`.
+//! Fake sources of modules in `/usr/src`.
 
 use crate::TestRoot;
 

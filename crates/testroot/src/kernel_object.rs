@@ -1,4 +1,4 @@
-//! A kernel object of two kilobytes, made without a compiler.
+//! Makes a kernel object of two kilobytes without a compiler.
 
 use std::iter;
 

@@ -1,5 +1,5 @@
-//! Small roots and fake programs for tests: paths and text only, so that the engine's own tests
-//! can use them.
+//! Small roots and fake programs for tests, without the engine's types: the engine's own tests can
+//! use them.
 
 #![expect(
     clippy::expect_used,

@@ -1,4 +1,4 @@
-//! A fake kernel builds a fake module for real make, strip and ELF readers.
+//! A fake kernel builds a fake module with real make, strip and ELF readers.
 
 #![expect(
     clippy::disallowed_methods,

@@ -1,5 +1,4 @@
-//! Confs and trees that no honest machine has: each gets its error and dkms's exit code, and nothing
-//! else changes.
+//! Malformed confs and trees: each gets its error and dkms's exit code, and nothing else changes.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;

@@ -1,4 +1,4 @@
-//! The program as a user types it, on small roots where modules "compile" in milliseconds.
+//! The program as a user runs it, on small roots where modules "compile" in milliseconds.
 
 #![expect(clippy::unwrap_used, reason = "all of this is tests")]
 

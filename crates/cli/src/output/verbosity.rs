@@ -1,12 +1,12 @@
-//! How much a command prints.
+//! The verbosity of a command.
 
-/// How much a command prints.
+/// The amount of output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Loudness {
+pub enum Verbosity {
     /// Nothing (`-q`).
     Quiet,
     /// Results, notes and failures.
-    Plain,
+    Normal,
     /// Also steps as they begin, with their reasons, and compiler output (`--verbose`).
     Verbose,
 }
