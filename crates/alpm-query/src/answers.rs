@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::args::Lookup;
-use crate::database::{Database, InstalledPackage};
+use crate::database::{Database, LocalPackage};
 
 /// The answers of one call. An unknown path or package is `null`.
 #[derive(Debug, Serialize)]
 pub struct Answers {
     /// The owner of each path. The keys are the given paths without a leading `/`.
-    pub owners: BTreeMap<String, Option<InstalledPackage>>,
+    pub owners: BTreeMap<String, Option<LocalPackage>>,
     pub kernels: BTreeMap<String, KernelPackages>,
 }
 
@@ -19,9 +19,9 @@ pub struct Answers {
 #[derive(Debug, Serialize)]
 pub struct KernelPackages {
     /// The kernel's package; `null` for a copied or self-built kernel.
-    pub kernel: Option<InstalledPackage>,
+    pub kernel: Option<LocalPackage>,
     /// The package of its headers.
-    pub headers: Option<InstalledPackage>,
+    pub headers: Option<LocalPackage>,
     /// The package to install for its headers: the package base and `-headers`, as Arch names them.
     pub headers_package: Option<String>,
 }

@@ -10,7 +10,7 @@ use crate::args::QueryArgs;
 
 /// A package that is installed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct InstalledPackage {
+pub struct LocalPackage {
     /// Its name, e.g. `zfs-dkms`.
     pub name: String,
     /// Its full version, e.g. `2.4.4-1`.
@@ -47,7 +47,7 @@ impl Database {
     /// Returns the owner of each path, in order; a directory needs no final `/`. Reads each package's
     /// file list at most once.
     #[must_use]
-    pub fn owners(&self, paths: &[Vec<u8>]) -> Vec<Option<InstalledPackage>> {
+    pub fn owners(&self, paths: &[Vec<u8>]) -> Vec<Option<LocalPackage>> {
         let mut owners = vec![None; paths.len()];
         for package in self.alpm.localdb().pkgs() {
             let files = package.files();
@@ -59,7 +59,7 @@ impl Database {
                     .or_else(|| files.contains(as_directory))
                     .is_some()
                 {
-                    *owner = Some(InstalledPackage {
+                    *owner = Some(LocalPackage {
                         name: package.name().to_owned(),
                         version: package.version().to_string(),
                     });

@@ -126,7 +126,7 @@ fn confs_that_lead_out_of_the_trees_fail_alone() {
     let etc = root.picture("etc");
     let output = root.install(&[&kernel("linux", 1)[..], &packages].concat()).hooks_fail();
     for (name, directive) in directives {
-        let told = output.text.split("FAILED: ").find(|told| told.starts_with(name));
+        let told = output.text.split("error: ").find(|told| told.starts_with(name));
         let explained = told.is_some_and(|told| told.contains(directive));
         assert!(explained, "{directive} of {name} is not explained:\n{}", output.text);
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use stories::{Recipe, Root, find};
 
 use crate::fixture::{kernel, release};
-use crate::image_fixture::{IMAGE, made, mask, unmask, verdict};
+use crate::image_fixture::{IMAGE, kernel_line, made, mask, unmask};
 use crate::mkinitcpio::{STOCK, assert_holds, bump, machine, zfs};
 
 /// The wiki's two cases: a module is upgraded, without and with its kernel.
@@ -14,7 +14,7 @@ use crate::mkinitcpio::{STOCK, assert_holds, bump, machine, zfs};
 fn after_an_upgrade_the_image_of_linux_is_made_exactly_once() {
     let machine = machine();
     let alone = machine.fork();
-    bump(&alone).hooks_succeed().has(&verdict(&release())).lacks("regenerating");
+    bump(&alone).hooks_succeed().has(&kernel_line(&release())).lacks("regenerating");
     assert_eq!(made(&alone), [format!("/{IMAGE}")]);
     assert_holds(&alone, IMAGE, &release());
     alone.assert_settled();
@@ -22,7 +22,7 @@ fn after_an_upgrade_the_image_of_linux_is_made_exactly_once() {
     let together = machine.fork();
     let (new, module) = (find("linux-2").content, zfs(&together, "2.0"));
     let packages = [&kernel("linux", 2)[..], &[module]].concat();
-    together.install(&packages).hooks_succeed().has(&verdict(&new)).lacks("regenerating");
+    together.install(&packages).hooks_succeed().has(&kernel_line(&new)).lacks("regenerating");
     assert_eq!(made(&together), [format!("/{IMAGE}")]);
     assert_holds(&together, IMAGE, &new);
     together.assert_settled();
@@ -30,15 +30,15 @@ fn after_an_upgrade_the_image_of_linux_is_made_exactly_once() {
 
 /// The old version was removed by hand, the new one does not build, and mkinitcpio's hook regenerates without either.
 #[test]
-fn an_image_that_was_made_without_its_module_is_put_back() {
+fn an_image_that_was_made_without_its_module_is_restored() {
     let root = machine();
     let before = root.bytes(IMAGE);
     root.dkms(&["remove", "zfs/1.0", "--all"]).ok();
     let broken = Recipe::module("zfs", "2.0").edit("zfs.c", |code| code + "#error broken\n");
     root.install(&[broken.make(&root)])
         .hooks_fail()
-        .has("is the one from before again: it was made without zfs, which did not build")
-        .has(&format!("it lacks zfs: dkms autoinstall -k {}", release()));
+        .has("it was made without zfs, which did not build; restored the previous image")
+        .has(&format!("missing: zfs; run: dkms autoinstall -k {}", release()));
     assert_eq!(made(&root), [format!("/{IMAGE}")]);
     assert_eq!(root.bytes(IMAGE), before);
 }
@@ -54,7 +54,7 @@ fn a_kernel_that_lacks_all_its_modules_is_named_in_the_end() {
     root.install(&[fussy.make(&root)]).hooks_succeed();
     let new = find("linux-2").content;
     root.install(&kernel("linux", 2)).hooks_fail().has(&format!(
-        "{new} (linux): 0 modules installed; it lacks zfs: dkms autoinstall -k {new}"
+        "{new} (linux): 0 modules installed; missing: zfs; run: dkms autoinstall -k {new}"
     ));
     assert_eq!(root.pending().iter().filter(|work| work.starts_with("image")).count(), 0);
 }
@@ -75,41 +75,41 @@ fn half_an_image_is_replaced_by_the_copy_of_the_good_one() {
     drop(running);
     // Nothing makes images any more.
     root.write("usr/bin/mkinitcpio", "#!/bin/sh\nexit 1\n");
-    root.dkms(&["initramfs"]).exits(1).has("is the one from before again");
+    root.dkms(&["initramfs"]).exits(1).has("restored the previous image");
     assert_eq!(root.bytes(IMAGE), before);
     root.write("usr/bin/mkinitcpio", &good);
-    root.dkms(&["initramfs"]).ok().has(&verdict(&release()));
+    root.dkms(&["initramfs"]).ok().has(&kernel_line(&release()));
     assert_holds(&root, IMAGE, &release());
     root.assert_settled();
 }
 
 /// mkinitcpio's own hook has too little room, writes half an image over the old one, and leaves no room for another try.
 #[test]
-fn an_image_that_was_spoilt_for_want_of_room_is_put_back() {
+fn an_image_that_was_spoilt_by_a_full_disk_is_restored() {
     let root = machine();
     let (good, before) = (root.read("usr/bin/mkinitcpio"), root.bytes(IMAGE));
     root.move_to_full_disk("boot", 64);
     let fills = format!("#!/bin/sh\ncat /dev/zero >/{IMAGE}\nexit 1\n");
     root.write("usr/bin/mkinitcpio", &fills);
-    bump(&root).hooks_fail().has("is the one from before again: /boot has");
+    bump(&root).hooks_fail().has("not enough space: /boot has").has("restored the previous image");
     assert_eq!(root.bytes(IMAGE), before);
     assert!(!root.pending().is_empty(), "it is no longer pending");
     root.resize_disk("boot", 1024 * 1024);
     root.write("usr/bin/mkinitcpio", &good);
-    root.dkms(&["initramfs"]).ok().has(&verdict(&release()));
+    root.dkms(&["initramfs"]).ok().has(&kernel_line(&release()));
     assert_holds(&root, IMAGE, &release());
     root.assert_settled();
 }
 
-/// Killed after mkinitcpio's hook: what was noted before it tells that the image is fresh, until modules change again.
+/// Killed after mkinitcpio's hook: the snapshot shows that the image is fresh, until modules change again.
 #[test]
-fn an_old_note_is_believed_as_long_as_it_is_true() {
+fn an_old_snapshot_is_used_until_modules_change() {
     let root = machine();
     mask(&root, "95-dkms-verify");
     bump(&root).hooks_succeed();
     made(&root);
     let changed = root.fork();
-    root.dkms(&["initramfs"]).ok().has(&verdict(&release())).lacks("regenerating");
+    root.dkms(&["initramfs"]).ok().has(&kernel_line(&release())).lacks("regenerating");
     assert_eq!(made(&root), [""; 0]);
     root.assert_settled();
 
@@ -155,9 +155,9 @@ fn a_signed_kernel_image_is_signed_again_or_that_is_told() {
     root.write("usr/bin/sbctl", "#!/bin/sh\necho no key >&2; exit 1\n");
     bump(&root)
         .hooks_fail()
-        .has(&format!("/{UKI} was signed and is not any more"))
+        .has(&format!("/{UKI}: no longer signed"))
         .has("no key")
-        .has("with Secure Boot it does not start");
+        .has("will not boot with Secure Boot enabled; run: sbctl sign-all -g");
 }
 
 /// Adds a kernel that somebody compiled and no package owns; its file is that of `linux`.
@@ -219,9 +219,9 @@ fn a_generator_that_nobody_knows_is_called_by_the_administrators_command() {
     bump(&root).hooks_succeed().has(&format!("{} (linux): 1 module installed", release()));
     assert_eq!(made(&root), [format!("{} /{IMAGE}", release())]);
     root.assert_settled();
-    // It fails: the old image comes back, and it stays pending.
+    // It fails: the old image is restored and stays pending.
     root.write("usr/bin/tiny", "#!/bin/sh\necho spoilt >$2; echo no such luck >&2; exit 3\n");
-    root.remove(&["zfs-dkms"]).hooks_fail().has("no such luck").has("is the one from before again");
+    root.remove(&["zfs-dkms"]).hooks_fail().has("no such luck").has("restored the previous image");
     assert_eq!(root.read(IMAGE), "image\n");
 }
 

@@ -22,7 +22,7 @@ pub(crate) fn made(root: &Root) -> Vec<String> {
     made.lines().map(str::to_owned).collect()
 }
 
-/// The line that all ends with.
-pub(crate) fn verdict(release: &str) -> String {
+/// The final line on a kernel.
+pub(crate) fn kernel_line(release: &str) -> String {
     format!("{release} (linux): 1 module installed, zfs in /{IMAGE}")
 }

@@ -3,7 +3,7 @@
 use stories::{Completed, Recipe, Root, find};
 
 use crate::fixture::{kernel, release};
-use crate::image_fixture::{IMAGE, made, verdict};
+use crate::image_fixture::{IMAGE, kernel_line, made};
 use crate::mkinitcpio::{assert_holds, bump, machine, mkinitcpio};
 
 /// The override.
@@ -13,7 +13,7 @@ const OVERRIDE: &str = "etc/pacman.d/hooks/90-mkinitcpio-install.hook";
 fn precise() -> Root {
     let root = machine();
     set(&root, true);
-    root.dkms(&["initramfs"]).ok().has(&format!("/{OVERRIDE} is written"));
+    root.dkms(&["initramfs"]).ok().has(&format!("/{OVERRIDE}: written"));
     root.dkms(&["initramfs"]).ok().lacks("written");
     root
 }
@@ -37,13 +37,13 @@ fn only_what_changes_is_regenerated_and_kernels_stay_their_owners() {
     root.remove(&["webcam-dkms"]).hooks_succeed();
     assert_eq!((made(&root), root.bytes(IMAGE)), (vec![], before));
 
-    bump(&root).hooks_succeed().has("regenerating").has(&verdict(&release()));
+    bump(&root).hooks_succeed().has("regenerating").has(&kernel_line(&release()));
     assert_eq!(made(&root), [format!("/{IMAGE}")]);
     assert_holds(&root, IMAGE, &release());
 
     // A kernel's copy, preset and image come from mkinitcpio's own script.
     let new = find("linux-2").content;
-    root.install(&kernel("linux", 2)).hooks_succeed().has(&verdict(&new)).lacks("regenerating");
+    root.install(&kernel("linux", 2)).hooks_succeed().has(&kernel_line(&new)).lacks("regenerating");
     assert_eq!(made(&root), [format!("/{IMAGE}")]);
     assert_holds(&root, IMAGE, &new);
     assert!(root.exists("boot/vmlinuz-linux") && root.exists("etc/mkinitcpio.d/linux.preset"));
@@ -73,9 +73,9 @@ fn the_override_goes_with_the_setting_and_with_us() {
     let root = precise();
     let unset = root.fork();
     set(&unset, false);
-    webcam(&unset, "1.0").hooks_succeed().has(&format!("/{OVERRIDE} is removed"));
+    webcam(&unset, "1.0").hooks_succeed().has(&format!("/{OVERRIDE}: removed"));
     assert!(!unset.exists(OVERRIDE));
-    webcam(&unset, "1.1").hooks_succeed().lacks("is removed");
+    webcam(&unset, "1.1").hooks_succeed().lacks("removed: [initramfs]");
 
     // The last module takes us along.
     root.pacman(&["-Rs", "zfs-dkms", "alpm-dkms"]).ok();
@@ -92,7 +92,7 @@ fn the_override_follows_mkinitcpios_own_hook() {
     let new = Recipe::empty("mkinitcpio", "42");
     let top = concat!(env!("CARGO_MANIFEST_DIR"), "/testbed/initcpio");
     let new = new.files_of(top.as_ref()).file(stock, &text).make(&root);
-    root.install(&[new]).hooks_succeed().has("is written");
+    root.install(&[new]).hooks_succeed().has(": written: [initramfs] precise");
     assert_eq!(root.read(OVERRIDE), old.replace("usr/lib/initcpio/*", "usr/lib/new/*"));
     root.pacman(&["-Rdd", "mkinitcpio"]).ok().hooks_succeed();
     assert!(!root.exists(OVERRIDE));
@@ -106,7 +106,7 @@ fn a_file_of_somebody_else_stays() {
     set(&root, true);
     let theirs = Recipe::empty("limine-hook", "1").file(OVERRIDE, "# theirs\n").make(&root);
     root.install(&[theirs]);
-    let taken = format!("/{OVERRIDE} is there already");
+    let taken = format!("warning: [initramfs] precise is ignored: /{OVERRIDE} already exists");
     root.dkms(&["initramfs"]).exits(1).has(&taken);
     webcam(&root, "1.0").hooks_fail().has(&taken);
     assert_eq!(root.read(OVERRIDE), "# theirs\n");

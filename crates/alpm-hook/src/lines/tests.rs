@@ -8,7 +8,7 @@ use dkms_engine::plan::Note;
 use dkms_engine::report::Report;
 
 use super::*;
-use crate::query::Packages;
+use crate::package_query::Packages;
 
 const NEW: &str = "7.2.13-arch1-1";
 const LTS: &str = "6.12.8-1-lts";
@@ -62,7 +62,7 @@ fn run(plan: &Plan, outcome: impl Fn(&Action) -> Outcome) -> String {
         kernels_known: true,
         problems: Vec::new(),
     };
-    let mut lines = Lines::new(Vec::new(), Names::new(packages(), &facts));
+    let mut lines = Lines::new(Vec::new(), PackageNames::new(packages(), &facts));
     lines.event(&Event::Planned(plan));
     let mut report = Report::default();
     for step in plan.steps() {
@@ -244,7 +244,7 @@ fn a_dry_run() {
         vec![build("zfs/2.4.4", NEW, Reason::NotBuilt), install("zfs/2.4.4", NEW, None)],
         Vec::new(),
     );
-    let mut lines = Lines::new(Vec::new(), Names::default());
+    let mut lines = Lines::new(Vec::new(), PackageNames::default());
     lines.dry_run(&plan);
     lines.dry_run(&Plan::default());
     insta::assert_snapshot!(String::from_utf8(lines.out.into_inner()).expect("text"));

@@ -1,13 +1,14 @@
 //! The part of a plan that builds, side by side, each module installed as soon as it is built.
 
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
 use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Run;
 use super::retry::Retry;
-use crate::act::workers::{self, WorkerEvent, Workers};
+use super::worker_event::WorkerEvent;
+use super::workers::{self, Workers};
+use super::{Run, pending_images};
 use crate::building::compilers::{compile_once, launcher};
 use crate::dkms_tree::BuildCache;
 use crate::failure::Failure;
@@ -48,27 +49,18 @@ impl Run<'_> {
         thread::scope(|scope| {
             let mut workers =
                 Workers::new(scope, machine, facts, confs, &client, &shared, &objects);
-            let (mut built, mut retry) = (VecDeque::new(), Retry::default());
+            let mut retry = Retry::default();
             loop {
                 let wanted = schedule.has_ready() && !self.is_stopped() && !retry.is_running();
                 if wanted && gate.admits(workers.running()) {
                     workers.ask_for_token();
                 }
-                // What is built is installed when no other build can be started instead.
-                let news =
-                    workers.news().or_else(|| built.is_empty().then(|| workers.wait()).flatten());
-                let Some(news) = news else {
-                    if let Some(number) = built.pop_front() {
-                        self.install_built(&jobs[number]);
-                        schedule.end(number);
-                    } else if let Some(number) = retry.begin() {
-                        workers.start_alone(number, &jobs[number], &alone);
-                    } else {
-                        break;
-                    }
+                let Some(event) = workers.wait() else {
+                    let Some(number) = retry.begin() else { break };
+                    workers.start_alone(number, &jobs[number], &alone);
                     continue;
                 };
-                match news {
+                match event {
                     WorkerEvent::Token(token) => {
                         while !self.is_stopped()
                             && let Some(number) = schedule.begin()
@@ -85,19 +77,27 @@ impl Run<'_> {
                         self.watch.event(&Event::Phase { step: &jobs[number].build, phase, at });
                     }
                     WorkerEvent::Ended(number, mut result, elapsed) => {
+                        let job = &jobs[number];
                         if !self.is_stopped() && retry.takes(number, &mut result) {
-                            let Job { build: step, module, kernel, .. } = &jobs[number];
-                            let (phase, at) = (Phase::Waiting, Instant::now());
-                            self.watch.event(&Event::Phase { step, phase, at });
-                            self.say(&[format!(
-                                "{module} ran out of memory for {kernel}: it is tried once more, \
-                                 alone, when the others are done"
-                            )]);
-                            continue;
+                            self.say_retry(job);
+                        } else if self.end_build(job, result, elapsed) {
+                            workers.install(number, job);
+                        } else {
+                            schedule.end(number);
                         }
-                        let outcome = result.map_or_else(Outcome::Failed, |()| Outcome::Done);
-                        self.finish(&jobs[number].build, outcome, elapsed);
-                        built.push_back(number);
+                    }
+                    WorkerEvent::Installing(number) => {
+                        self.touched.insert(jobs[number].kernel.clone());
+                        jobs[number].install.iter().for_each(|step| {
+                            self.watch.event(&Event::Started(step));
+                        });
+                    }
+                    WorkerEvent::Says(line) => self.watch.event(&Event::Says(&line)),
+                    WorkerEvent::Installed(number, result, elapsed) => {
+                        if let (Some(step), Some(result)) = (&jobs[number].install, result) {
+                            self.finish(step, Outcome::of(result), elapsed);
+                        }
+                        schedule.end(number);
                     }
                 }
             }
@@ -115,11 +115,42 @@ impl Run<'_> {
         }
     }
 
-    /// Installs what was built, if it is to be installed.
-    fn install_built(&mut self, job: &Job) {
-        if let Some(install) = &job.install {
-            self.step_unless_stopped(install);
+    fn say_retry(&mut self, job: &Job) {
+        let Job { build: step, module, kernel, .. } = job;
+        self.watch.event(&Event::Phase { step, phase: Phase::Waiting, at: Instant::now() });
+        self.say(&[format!(
+            "{module} ran out of memory for {kernel}: it is tried once more, alone, when the \
+             others are done"
+        )]);
+    }
+
+    /// Tells how a build ended. Answers whether what it built is to be installed.
+    fn end_build(&mut self, job: &Job, result: Result<(), Failure>, elapsed: Duration) -> bool {
+        let built = result.is_ok();
+        self.finish(&job.build, Outcome::of(result), elapsed);
+        if !built {
+            self.skip_installation(job);
         }
+        built && job.install.is_some()
+    }
+
+    /// Tells that a module is not installed, since it was not built.
+    fn skip_installation(&mut self, job: &Job) {
+        let Some(install) = job.install.as_ref().filter(|_| !self.is_stopped()) else { return };
+        self.watch.event(&Event::Started(install));
+        // An image may need it, and others may regenerate it without.
+        let noted = pending_images::note(
+            self.machine,
+            self.facts,
+            &job.module,
+            &job.kernel,
+            &BTreeSet::new(),
+        );
+        let outcome = match noted {
+            Ok(()) => Outcome::Skipped("it was not built".into()),
+            Err(error) => Outcome::Failed(error.into()),
+        };
+        self.finish(install, outcome, Duration::ZERO);
     }
 
     /// Whether a build can begin; if not, it and its installation are over.
@@ -138,7 +169,7 @@ impl Run<'_> {
         };
         let Some(outcome) = hindrance else { return true };
         self.finish(&job.build, outcome, Duration::ZERO);
-        self.install_built(job);
+        self.skip_installation(job);
         false
     }
 }

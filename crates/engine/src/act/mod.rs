@@ -1,34 +1,35 @@
 //! Carrying out a plan: the one room that changes the machine.
 
 mod build_loop;
-mod install_steps;
+mod install_thread;
+mod installer;
 mod interruption;
 mod pending;
 mod pending_images;
 mod post_transaction;
+mod registration;
 mod retry;
 mod schedule;
 mod take_in;
+mod worker_event;
 mod workers;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::conf::Confs;
-use crate::dkms_tree::{BuiltObject, FORMAT, Inputs, PendingList, PendingWork, Record, cleanup};
+use crate::dkms_tree::{PendingList, PendingWork, cleanup};
 use crate::facts::Facts;
 use crate::failure::Failure;
-use crate::installing::{depmod, place, uninstall};
+use crate::installing::{depmod, uninstall};
 use crate::machine::Machine;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
-use crate::os::digest::Digest;
-use crate::os::durable::{self, FileError};
-use crate::os::{copy_tree, symlinks};
+use crate::os::durable::FileError;
 use crate::plan::{Action, Plan, Step};
 use crate::report::timings::Recorder;
 use crate::report::{Event, Finished, Outcome, Report, Watch};
-use crate::{building, signing};
 
+use installer::Installer;
 use pending::PendingOfRun;
 
 /// Carries out `plan`, one step after the other. A step that fails stops only what builds upon it.
@@ -59,7 +60,6 @@ fn run(plan: &Plan, facts: &Facts, machine: &Machine, watch: &mut dyn Watch) -> 
         report: Report::default(),
         failed: BTreeSet::new(),
         not_registered: BTreeSet::new(),
-        not_built: BTreeSet::new(),
         own_pending: BTreeSet::new(),
         touched: BTreeSet::new(),
         watch,
@@ -95,8 +95,6 @@ struct Run<'a> {
     failed: BTreeSet<(ModuleName, KernelRelease)>,
     /// Modules that could not be made known.
     not_registered: BTreeSet<ModuleId>,
-    /// Builds that did not come about: there is nothing to install.
-    not_built: BTreeSet<(ModuleId, KernelRelease)>,
     /// Work that this run began itself; it is cleared when the run ends, after depmod.
     own_pending: BTreeSet<PendingWork>,
     /// Kernels that modules were placed for or taken from.
@@ -131,9 +129,6 @@ impl Run<'_> {
         }
         let (Some(module), Some(kernel)) = (action.module(), action.kernel()) else { return };
         self.failed.insert((module.name.clone(), kernel.clone()));
-        if matches!(action, Action::Build { .. }) {
-            self.not_built.insert((module.clone(), kernel.clone()));
-        }
     }
 
     fn carry_out(&mut self, action: &Action) -> Result<Outcome, Failure> {
@@ -147,21 +142,19 @@ impl Run<'_> {
             Action::Register(module) => self.register(module)?,
             Action::UseKept(module) => self.use_kept(module)?,
             Action::Adopt { module, kernel, depends } => self.adopt(module, kernel, depends)?,
-            // Built beside others, see `builds`.
+            // A plan has its builds among its jobs.
             Action::Build { .. } => {}
             Action::Install { module, kernel, replaces } => {
-                if self.not_built.contains(&(module.clone(), kernel.clone())) {
-                    self.note_unbuilt(module, kernel)?;
-                    return Ok(Outcome::Skipped("it was not built".into()));
-                }
                 self.note_install(module, kernel)?;
-                self.install(module, kernel, replaces.as_ref())?;
+                self.touched.insert(kernel.clone());
+                self.installer(|it| it.install(module, kernel, replaces.as_ref()))?;
             }
             Action::Uninstall(module, kernel) => {
                 let work =
                     PendingWork::Uninstall { module: module.clone(), kernel: kernel.clone() };
                 self.note_pending(work)?;
-                self.uninstall(module, kernel)?;
+                self.touched.insert(kernel.clone());
+                self.installer(|it| it.uninstall(module, kernel))?;
             }
             Action::Unbuild(module, kernel) => {
                 if uninstall::is_installed(self.machine, module, kernel) {
@@ -204,85 +197,15 @@ impl Run<'_> {
         self.note_pending(PendingWork::Install { module: module.clone(), kernel: kernel.clone() })
     }
 
-    fn use_kept(&self, module: &ModuleId) -> Result<(), Failure> {
-        let trees = &self.machine.trees;
-        let target = symlinks::text_for(&trees.root, &trees.kept(module));
-        durable::replace_link(&trees.source_link(module), &target)?;
-        Ok(())
-    }
-
-    fn adopt(
-        &mut self,
-        module: &ModuleId,
-        kernel: &KernelRelease,
-        depends: &BTreeMap<ModuleName, Digest>,
-    ) -> Result<(), Failure> {
-        let machine = self.machine;
-        let pair = self.facts.pair(module, kernel);
-        let (Some(inputs), Some(values)) =
-            (pair.and_then(|p| p.inputs.clone()), pair.and_then(|p| p.values().cloned()))
-        else {
-            return Err(Failure::new(1, "its source or the kernel's headers cannot be read"));
-        };
-        let installed = uninstall::is_installed(machine, module, kernel);
-        let mut objects = place::objects(machine, module, kernel);
-        if let Some(about) = self.facts.kernels.get(kernel) {
-            place::by_conf(machine, module, &about.kernel, &values, &mut objects);
-        }
-        let placed = objects.iter().filter(|_| installed).map(BuiltObject::in_place).collect();
-        // What dkms builds, it signs with the same key.
-        let signing = self.facts.kernels.get(kernel);
-        let signing = signing.and_then(|about| signing::certificate(machine, &about.kernel));
-        let record = Record {
-            format: FORMAT,
-            module: module.clone(),
-            kernel: kernel.clone(),
-            arch: machine.arch.clone(),
-            adopted: true,
-            build_seconds: 0,
-            compiler: String::new(),
-            inputs: Inputs { depends: depends.clone(), ..inputs },
-            values,
-            objects,
-            placed,
-            signing,
-        };
-        place::restore_originals(machine, module, kernel)?;
-        let source = machine.trees.source_link(module);
-        let source = symlinks::resolve(&machine.trees.root, &source)
-            .map_err(FileError::when("find", &source))?;
-        let kept = machine.trees.kept(module);
-        if source != kept && !kept.exists() {
-            // A copy: links would change the times by which the next one is judged.
-            building::keep(&source, &kept, copy_tree::copy_tree)?;
-        }
-        record.write(&Record::path(&machine.trees, module, kernel, &machine.arch))?;
-        Ok(())
+    /// Installs or uninstalls on this thread.
+    fn installer<T>(&mut self, work: impl FnOnce(&mut Installer<'_>) -> T) -> T {
+        let mut say = |line: &str| self.watch.event(&Event::Says(line));
+        work(&mut Installer::new(self.machine, self.facts, self.confs, &mut say))
     }
 
     fn say(&mut self, lines: &[String]) {
         for line in lines {
             self.watch.event(&Event::Says(line));
         }
-    }
-
-    fn deregister(&mut self, module: &ModuleId) -> Result<Outcome, Failure> {
-        let kernels = self.facts.modules.get(module).map(|m| &m.pairs);
-        let kernels = kernels.into_iter().flat_map(|pairs| pairs.keys());
-        let left = kernels.clone().find(|kernel| {
-            let built = self.machine.trees.built(module, kernel, &self.machine.arch);
-            built.join("module").is_dir()
-        });
-        if let Some(kernel) = left {
-            return Ok(Outcome::Skipped(format!("it stays for {kernel}")));
-        }
-        let kernels: Vec<KernelRelease> = kernels.cloned().collect();
-        self.note_pending(PendingWork::Remove(module.clone()))?;
-        for kernel in &kernels {
-            let begun = PendingWork::Install { module: module.clone(), kernel: kernel.clone() };
-            self.pending.clear(&begun)?;
-        }
-        uninstall::deregister(self.machine, module, kernels.into_iter())?;
-        Ok(Outcome::Done)
     }
 }

@@ -6,6 +6,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
+use super::install_thread;
+use super::worker_event::{Token, WorkerEvent};
 use crate::act::schedule::{BuildTask, Schedule};
 use crate::building::{Build, Shared};
 use crate::conf::Confs;
@@ -16,7 +18,6 @@ use crate::machine::Machine;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 use crate::os::symlinks;
 use crate::plan::Job;
-use crate::report::Phase;
 
 /// How long nothing must happen while no build runs before the tokens count as lost.
 const QUIET: Duration = Duration::from_secs(2);
@@ -65,20 +66,7 @@ fn length(job: &Job, facts: &Facts, machine: &Machine) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// What the workers tells.
-pub(crate) enum WorkerEvent {
-    /// There is a token for one more build.
-    Token(Token),
-    /// A build came to another phase, at that time.
-    Phase(usize, Phase, Instant),
-    /// A build has ended: its number, how, and how long it took.
-    Ended(usize, Result<(), Failure>, Duration),
-}
-
-/// What a build needs before it starts. make counts it as the one for its own first job.
-pub(crate) type Token = std::io::Result<jobserver::Acquired>;
-
-/// The builds that run.
+/// The builds that run, and the thread that installs what they have built.
 pub(crate) struct Workers<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
     machine: &'env Machine,
@@ -89,7 +77,10 @@ pub(crate) struct Workers<'scope, 'env> {
     objects: &'env BTreeMap<&'env KernelRelease, usize>,
     sender: Sender<WorkerEvent>,
     receiver: Receiver<WorkerEvent>,
+    /// Jobs to be installed, each with its number.
+    to_install: Sender<(usize, &'env Job)>,
     running: usize,
+    installing: usize,
     asked: bool,
 }
 
@@ -110,7 +101,7 @@ pub(crate) fn shared(jobs: &[Job]) -> BTreeMap<&ModuleId, Mutex<Shared>> {
 }
 
 impl<'scope, 'env> Workers<'scope, 'env> {
-    /// A workers without work. `client` holds a token for each job that may run at once.
+    /// Workers without work. `client` holds a token for each job that may run at once.
     pub(crate) fn new(
         scope: &'scope Scope<'scope, 'env>,
         machine: &'env Machine,
@@ -121,6 +112,10 @@ impl<'scope, 'env> Workers<'scope, 'env> {
         objects: &'env BTreeMap<&'env KernelRelease, usize>,
     ) -> Self {
         let (sender, receiver) = channel();
+        let (to_install, jobs) = channel();
+        let tell = sender.clone();
+        // Ends when `to_install` is gone.
+        scope.spawn(move || install_thread::run(&jobs, &tell, machine, facts, confs));
         Self {
             scope,
             machine,
@@ -131,7 +126,9 @@ impl<'scope, 'env> Workers<'scope, 'env> {
             objects,
             sender,
             receiver,
+            to_install,
             running: 0,
+            installing: 0,
             asked: false,
         }
     }
@@ -213,10 +210,11 @@ impl<'scope, 'env> Workers<'scope, 'env> {
         });
     }
 
-    /// What has happened already, if anything has.
-    pub(crate) fn news(&mut self) -> Option<WorkerEvent> {
-        let news = self.receiver.try_recv().ok()?;
-        Some(self.note(news))
+    /// Has a job installed, after those that were to be installed before.
+    pub(crate) fn install(&mut self, number: usize, job: &'env Job) {
+        self.installing += 1;
+        // The thread listens as long as there are workers.
+        let _ = self.to_install.send((number, job));
     }
 
     /// Waits for what happens next; nothing if nothing can.
@@ -224,12 +222,13 @@ impl<'scope, 'env> Workers<'scope, 'env> {
     /// make does not give tokens back when it is killed. If all are lost, a new one is made; at
     /// once if the run is stopped, since only the waiting has to end then.
     pub(crate) fn wait(&mut self) -> Option<WorkerEvent> {
-        while self.running > 0 || self.asked {
+        while self.running > 0 || self.installing > 0 || self.asked {
             let stopped = self.machine.tools.stop.asked().is_some();
-            let patience = if stopped && self.running == 0 { Duration::ZERO } else { QUIET };
+            let only_token = self.running == 0 && self.asked;
+            let patience = if stopped && only_token { Duration::ZERO } else { QUIET };
             match self.receiver.recv_timeout(patience) {
                 Ok(news) => return Some(self.note(news)),
-                Err(RecvTimeoutError::Timeout) if self.running == 0 => {
+                Err(RecvTimeoutError::Timeout) if only_token => {
                     if let Err(error) = self.client.release_raw() {
                         log::warn!("the jobserver takes no token: {error}");
                     }
@@ -244,8 +243,9 @@ impl<'scope, 'env> Workers<'scope, 'env> {
     fn note(&mut self, news: WorkerEvent) -> WorkerEvent {
         match news {
             WorkerEvent::Token(_) => self.asked = false,
-            WorkerEvent::Phase(..) => {}
+            WorkerEvent::Phase(..) | WorkerEvent::Installing(_) | WorkerEvent::Says(_) => {}
             WorkerEvent::Ended(..) => self.running -= 1,
+            WorkerEvent::Installed(..) => self.installing -= 1,
         }
         news
     }

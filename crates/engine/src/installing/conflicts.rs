@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::dkms_tree::BuiltObject;
-use crate::installing::place;
+use crate::installing::BuiltModule;
 use crate::machine::Machine;
-use crate::names::{KernelRelease, ModuleId};
+use crate::names::KernelRelease;
 use crate::objects::ObjectName;
 use crate::os::digest::Digest;
 use crate::os::process::Program;
@@ -38,13 +38,9 @@ struct Said {
 /// dkms compares with the first file that a search happens to meet; here it is the one that
 /// modprobe would take. What dkms itself has placed is no hindrance, but where a person asks for
 /// an older version by its name.
-pub(crate) fn refused(
-    machine: &Machine,
-    id: &ModuleId,
-    kernel: &KernelRelease,
-    obsolete_by: Option<&str>,
-    objects: &[BuiltObject],
-) -> Vec<Refused> {
+pub(crate) fn refused(new: &BuiltModule<'_>, obsolete_by: Option<&str>) -> Vec<Refused> {
+    let BuiltModule { machine, id, kernel, .. } = *new;
+    let objects = new.objects();
     let forced = forced_words(machine);
     if machine.options.force_install || forced.contains(id.name.as_str()) {
         return Vec::new();
@@ -59,8 +55,8 @@ pub(crate) fn refused(
     if machine.options.force_version || forced.contains(&override_word) {
         return Vec::new();
     }
-    let existing = existing(machine, id, kernel, objects);
-    let built = machine.trees.built(id, kernel, &machine.arch).join("module");
+    let existing = existing(new);
+    let built = new.dir();
     let compare = |object: &BuiltObject| {
         let there = existing.get(&ObjectName::parse(&object.name)?.module)?;
         let why = hindrance(machine, there, &built.join(&object.name), &object.digest)?;
@@ -83,19 +79,16 @@ fn forced_words(machine: &Machine) -> BTreeSet<String> {
 }
 
 /// For each module name the file in the kernel's directory that modprobe takes for it.
-fn existing(
-    machine: &Machine,
-    id: &ModuleId,
-    kernel: &KernelRelease,
-    objects: &[BuiltObject],
-) -> BTreeMap<String, PathBuf> {
+fn existing(new: &BuiltModule<'_>) -> BTreeMap<String, PathBuf> {
+    let BuiltModule { machine, id, kernel, .. } = *new;
     let dir = machine.trees.kernel(kernel);
+    let objects = new.objects().iter();
     let names: BTreeSet<String> =
-        objects.iter().filter_map(|object| Some(ObjectName::parse(&object.name)?.module)).collect();
-    let mut ours = place::placed(machine, id, kernel);
+        objects.filter_map(|object| Some(ObjectName::parse(&object.name)?.module)).collect();
+    let mut ours = new.placed();
     // A transaction may bring an older version: pacman downgrades.
     if machine.options.module.as_ref() != Some(id) {
-        ours.extend(place::placed_by_others(machine, id, kernel));
+        ours.extend_from_slice(new.placed_by_others());
     }
     let ours: BTreeSet<PathBuf> = ours.iter().map(|placed| dir.join(&placed.path)).collect();
     let mut found: BTreeMap<String, PathBuf> = BTreeMap::new();

@@ -3,10 +3,9 @@
 
 use std::fs;
 
-use crate::dkms_tree::Record;
 use crate::failure::Failure;
-use crate::machine::{Kernel, Machine};
-use crate::names::ModuleId;
+use crate::installing::BuiltModule;
+use crate::machine::Kernel;
 use crate::objects::{FinishError, ObjectName, Workbench};
 use crate::os::digest::Digest;
 use crate::os::durable::{self, FileError};
@@ -17,10 +16,13 @@ use crate::signing;
 ///
 /// The record is written between the new files and the removal of the old ones: a crash leaves
 /// files too many, never one too few.
-pub(crate) fn objects(machine: &Machine, id: &ModuleId, kernel: &Kernel) -> Result<(), Failure> {
-    let dir = machine.trees.built(id, &kernel.release, &machine.arch);
-    let path = Record::path(&machine.trees, id, &kernel.release, &machine.arch);
-    let Some(mut record) = Record::read(&path).filter(|_| kernel.alive) else { return Ok(()) };
+///
+/// # Errors
+/// [`Failure`] if an object cannot be read or stored.
+pub(crate) fn objects(built: &mut BuiltModule<'_>, kernel: &Kernel) -> Result<(), Failure> {
+    let machine = built.machine;
+    let dir = machine.trees.built(built.id, &kernel.release, &machine.arch);
+    let Some(record) = built.record().filter(|_| kernel.alive) else { return Ok(()) };
     let compression = machine.compression(kernel);
     let certificate = signing::certificate(machine, kernel);
     let other_key = certificate.is_some() && certificate != record.signing;
@@ -33,7 +35,8 @@ pub(crate) fn objects(machine: &Machine, id: &ModuleId, kernel: &Kernel) -> Resu
         signer: signer.as_ref(),
     };
     let mut old = Vec::new();
-    for object in &mut record.objects {
+    let mut objects = record.objects.clone();
+    for object in &mut objects {
         let stored = dir.join("module").join(&object.name);
         let Some(name) = ObjectName::parse(&object.name) else { continue };
         if name.compression == compression && signer.is_none() {
@@ -64,12 +67,12 @@ pub(crate) fn objects(machine: &Machine, id: &ModuleId, kernel: &Kernel) -> Resu
             old.push(stored);
         }
     }
-    if signer.is_some() {
-        record.signing = certificate;
-    }
-    if !old.is_empty() || signer.is_some() {
-        record.write(&path)?;
-    }
+    built.change(|record| {
+        record.objects = objects;
+        if signer.is_some() {
+            record.signing = certificate;
+        }
+    })?;
     for file in old {
         durable::remove_file_if_there(&file)?;
     }

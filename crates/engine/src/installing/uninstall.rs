@@ -1,32 +1,81 @@
 //! Taking modules away: out of a kernel's directory, out of the dkms tree, and what a removed
 //! kernel leaves behind.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::dkms_tree::forget_failure;
 use crate::dkms_tree::staging::{STAGING, remove_staging};
+use crate::dkms_tree::{PlacedObject, forget_failure};
 use crate::failure::Failure;
-use crate::installing::{depmod, place};
+use crate::installing::{BuiltModule, depmod, originals};
 use crate::machine::Machine;
 use crate::names::{Arch, KernelRelease, ModuleId};
+use crate::os::digest::Digest;
 use crate::os::durable::{self, FileError};
+use crate::os::symlinks;
 
 /// Takes the objects of a module out of a kernel's directory. What stands at their places but is
 /// not what we placed stays, and is named in the answer.
-pub(crate) fn uninstall(
-    machine: &Machine,
-    id: &ModuleId,
-    kernel: &KernelRelease,
-) -> Result<Vec<PathBuf>, Failure> {
-    let foreign = place::take_away(machine, id, kernel, &[])?;
-    place::restore_originals(machine, id, kernel)?;
-    place::note_placed(machine, id, kernel, &[])?;
+pub(crate) fn uninstall(built: &mut BuiltModule<'_>) -> Result<Vec<PathBuf>, Failure> {
+    let BuiltModule { machine, id, kernel, .. } = *built;
+    let foreign = take_away(built, &[])?;
+    originals::restore(machine, id, kernel)?;
+    built.note_placed(&[])?;
     if is_installed(machine, id, kernel) {
         let link = machine.trees.installed_link(&id.name, kernel, &machine.arch);
         durable::remove_file_if_there(&link)?;
     }
     Ok(foreign)
+}
+
+/// Removes what a module has in a kernel's directory, except at the places of `staying`. What is
+/// there but is not what we placed stays, and is named in the answer.
+pub(super) fn take_away(
+    built: &BuiltModule<'_>,
+    staying: &[PlacedObject],
+) -> Result<Vec<PathBuf>, FileError> {
+    let trees = &built.machine.trees;
+    let dir = trees.kernel(built.kernel);
+    let ours = built.placed();
+    let going: BTreeSet<&str> = ours
+        .iter()
+        .map(|placed| placed.path.as_str())
+        .filter(|path| !staying.iter().any(|new| new.path == *path))
+        .collect();
+    let mut foreign = Vec::new();
+    for path in going {
+        let file = dir.join(path);
+        if leads_to(&file, &symlinks::text_for(&trees.root, &trees.module(&built.id.name))) {
+            durable::remove_file_if_there(&file)?;
+        }
+        match Digest::of_file(&file) {
+            Ok(digest) => {
+                let found = PlacedObject { path: path.to_owned(), digest };
+                if built.placed_by_others().contains(&found) {
+                    continue;
+                }
+                if ours.contains(&found) {
+                    durable::remove_file_if_there(&file)?;
+                } else {
+                    foreign.push(file.clone());
+                }
+            }
+            Err(error) if error.is_missing() => {}
+            Err(error) => return Err(error),
+        }
+        if let Some(parent) = file.parent() {
+            durable::remove_unfinished(parent)?;
+            durable::remove_empty_dirs_up_to(parent, &dir)?;
+        }
+    }
+    Ok(foreign)
+}
+
+/// Whether a file is a link to somewhere below `dir`: what `symlink_modules` places. Where it
+/// leads may have changed, or be gone.
+fn leads_to(file: &Path, dir: &Path) -> bool {
+    fs::read_link(file).is_ok_and(|target| target.starts_with(dir))
 }
 
 /// Whether the link says that this version is the installed one.
@@ -48,7 +97,7 @@ pub(crate) fn unbuild(
 ) -> Result<(), FileError> {
     let trees = &machine.trees;
     let parent = trees.version(id).join(kernel);
-    place::take_away(machine, id, kernel, &[])?;
+    take_away(&BuiltModule::read(machine, id, kernel), &[])?;
     let built = trees.built(id, kernel, &machine.arch);
     // Out of sight at once: half of `K/A` would be neither built nor gone. Where a directory
     // cannot be renamed (overlayfs), it is removed as it stands.

@@ -21,6 +21,13 @@ pub enum Outcome {
     Failed(Failure),
 }
 
+impl Outcome {
+    /// How a step ended that was carried out.
+    pub(crate) fn of(result: Result<(), Failure>) -> Self {
+        result.map_or_else(Self::Failed, |()| Self::Done)
+    }
+}
+
 /// A step that is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finished {

@@ -31,6 +31,28 @@ fn modules_are_built_side_by_side() {
     assert!(fixture.installed(K1, "foo.ko") && fixture.installed(K1, "bar.ko"));
 }
 
+#[test]
+fn a_slow_installation_keeps_no_build_waiting() {
+    let mut fixture = Fixture::new();
+    for module in ["a", "b", "c"] {
+        fixture.root.source(module, "1.0").conf_line("PRE_BUILD=while-building.sh");
+        build_script(&fixture, module, "touch $ROOT/$module");
+    }
+    // a is built first; its script ends as soon as both others are being built.
+    let conf = fixture.root.read("usr/src/a-1.0/dkms.conf") + "POST_INSTALL=slow.sh\n";
+    fixture.root.write("usr/src/a-1.0/dkms.conf", conf);
+    let script = format!(
+        "#!/bin/bash\ncd {}\nfor i in {{1..200}}; do [[ -e b && -e c ]] && {{ touch both; exit; }}; \
+         sleep 0.05; done\n",
+        fixture.root.path().display()
+    );
+    fixture.root.executable("usr/src/a-1.0/slow.sh", &script);
+    fixture.jobs = Some(1);
+    clean(&fixture.sync(&[], &[K1]));
+    assert!(fixture.root.exists("both"), "b and c were built while a was being installed");
+    assert!(["a.ko", "b.ko", "c.ko"].iter().all(|object| fixture.installed(K1, object)));
+}
+
 #[rstest]
 #[case::in_places_of_their_own(false)]
 #[case::without_privileges(true)]

@@ -1,0 +1,198 @@
+//! Installing a module for a kernel and taking it away again, with the scripts that belong to it.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::interruption::complete_unless;
+use super::pending_images;
+use crate::conf::Confs;
+use crate::dkms_tree::{BuiltObject, Workplace};
+use crate::facts::Facts;
+use crate::failure::Failure;
+use crate::installing::{BuiltModule, conflicts, originals, place, refinish, uninstall};
+use crate::machine::Machine;
+use crate::module_scripts::{Ran, Script};
+use crate::names::{KernelRelease, ModuleId};
+use crate::os::durable::FileError;
+use crate::os::symlinks;
+use crate::other_distributions::weak_modules::{self, WeakChange};
+
+/// What an installation needs of the run that it belongs to, on whichever thread it is done.
+pub(super) struct Installer<'a> {
+    machine: &'a Machine,
+    facts: &'a Facts,
+    confs: &'a Confs<'a>,
+    say: &'a mut dyn FnMut(&str),
+}
+
+impl<'a> Installer<'a> {
+    /// An installer that tells `say` what scripts and checks have to say, line by line.
+    pub(super) fn new(
+        machine: &'a Machine,
+        facts: &'a Facts,
+        confs: &'a Confs<'a>,
+        say: &'a mut dyn FnMut(&str),
+    ) -> Self {
+        Self { machine, facts, confs, say }
+    }
+
+    /// Places what is built of a module; the objects and the scripts of `replaces` go.
+    pub(super) fn install(
+        &mut self,
+        module: &ModuleId,
+        kernel: &KernelRelease,
+        replaces: Option<&ModuleId>,
+    ) -> Result<(), Failure> {
+        let machine = self.machine;
+        let mut new = BuiltModule::read(machine, module, kernel);
+        let mut old = replaces.map(|old| BuiltModule::read(machine, old, kernel));
+        let old_script = old.as_ref().and_then(|old| self.directive(old, "POST_REMOVE"));
+        if let Some(about) = self.facts.kernels.get(kernel) {
+            refinish::objects(&mut new, &about.kernel)?;
+            new.relocate(&about.kernel)?;
+        }
+        self.pre_install(&new)?;
+        originals::restore(machine, module, kernel)?;
+        let objects = self.allowed(&new)?;
+        self.note_images(&new, &pending_images::of_install(&new, old.as_ref(), &objects))?;
+        let (mut said, mut cut_short) = (Vec::new(), false);
+        let mut heed = |ran: Ran| {
+            said.extend(ran.said);
+            cut_short |= ran.cut_short;
+        };
+        place::place(&mut new, &objects, old.as_mut(), || {
+            if let (Some(old), Some(value)) = (replaces, &old_script) {
+                heed(run_script(machine, old, kernel, "POST_REMOVE", value));
+            }
+        })?;
+        let told = self.wants_weak_modules(&new)
+            && weak_modules::tell(machine, kernel, WeakChange::Added, &in_kernel(&new));
+        if let Some(value) = self.directive(&new, "POST_INSTALL") {
+            heed(run_script(machine, module, kernel, "POST_INSTALL", &value));
+        }
+        self.say_all(&said);
+        complete_unless(told || cut_short)
+    }
+
+    /// Runs PRE_INSTALL, which may object (dkms's 101).
+    fn pre_install(&mut self, new: &BuiltModule<'_>) -> Result<(), Failure> {
+        let Some(value) = self.directive(new, "PRE_INSTALL") else { return Ok(()) };
+        let ran = run_script(self.machine, new.id, new.kernel, "PRE_INSTALL", &value);
+        // Nothing is placed yet: better not to begin.
+        complete_unless(self.machine.tools.stop.asked().is_some())?;
+        if ran.status != 0 && !self.machine.options.force_install {
+            let mut message = format!(
+                "its PRE_INSTALL script objects (exit status {}): {value}; to install it all the \
+                 same: --force",
+                ran.status
+            );
+            for line in &ran.said {
+                message.push('\n');
+                message.push_str(line);
+            }
+            return Err(Failure::new(101, message));
+        }
+        self.say_all(&ran.said);
+        Ok(())
+    }
+
+    /// The built objects without those that must not be installed (dkms-behaviour 5.3).
+    fn allowed(&mut self, new: &BuiltModule<'_>) -> Result<Vec<BuiltObject>, Failure> {
+        let mut objects = new.objects().to_vec();
+        let obsolete_by = self.directive(new, "OBSOLETE_BY");
+        let refused = conflicts::refused(new, obsolete_by.as_deref());
+        let all = !objects.is_empty() && refused.len() == objects.len();
+        let lines: Vec<String> = refused
+            .iter()
+            .map(|refused| format!("{} is not installed: {}", refused.object, refused.why))
+            .collect();
+        if all {
+            return Err(Failure::new(6, lines.join("\n")));
+        }
+        self.say_all(&lines);
+        objects.retain(|object| refused.iter().all(|refused| refused.object != object.name));
+        Ok(objects)
+    }
+
+    /// Takes the objects of a module out of a kernel's directory.
+    pub(super) fn uninstall(
+        &mut self,
+        module: &ModuleId,
+        kernel: &KernelRelease,
+    ) -> Result<(), Failure> {
+        let mut built = BuiltModule::read(self.machine, module, kernel);
+        let mut cut_short = false;
+        if self.wants_weak_modules(&built) {
+            let going = in_kernel(&built);
+            cut_short = weak_modules::tell(self.machine, kernel, WeakChange::Removed, &going);
+        }
+        self.note_images(&built, &pending_images::of_uninstall(&built))?;
+        let foreign = uninstall::uninstall(&mut built)?;
+        if let Some(value) = self.directive(&built, "POST_REMOVE") {
+            let ran = run_script(self.machine, module, kernel, "POST_REMOVE", &value);
+            self.say_all(&ran.said);
+            cut_short |= ran.cut_short;
+        }
+        let left: Vec<String> = foreign
+            .iter()
+            .map(|path| format!("{} stays: it is not what {module} placed there", path.display()))
+            .collect();
+        self.say_all(&left);
+        complete_unless(cut_short)
+    }
+
+    /// Notes that objects of a kernel change, if any do.
+    fn note_images(
+        &self,
+        built: &BuiltModule<'_>,
+        objects: &BTreeSet<String>,
+    ) -> Result<(), FileError> {
+        if objects.is_empty() {
+            return Ok(());
+        }
+        pending_images::note(self.machine, self.facts, built.id, built.kernel, objects)
+    }
+
+    fn say_all(&mut self, lines: &[String]) {
+        lines.iter().for_each(|line| (self.say)(line));
+    }
+
+    fn wants_weak_modules(&self, built: &BuiltModule<'_>) -> bool {
+        let value = self.directive(built, "NO_WEAK_MODULES");
+        !value.is_some_and(|value| value.trim().eq_ignore_ascii_case("yes"))
+    }
+
+    /// The value of a directive that matters when a module is installed: as recorded when the
+    /// module was built, or as dkms.conf says now.
+    fn directive(&self, built: &BuiltModule<'_>, directive: &str) -> Option<String> {
+        if let Some(record) = built.record() {
+            return record.values.text(directive, 0).map(str::to_owned);
+        }
+        let about = self.facts.kernels.get(built.kernel)?;
+        let (values, _) = self.confs.ask(built.id, &about.kernel).ok()?;
+        values.text(directive, 0).map(str::to_owned)
+    }
+}
+
+/// What stands of a module in a kernel's directory.
+fn in_kernel(built: &BuiltModule<'_>) -> Vec<PathBuf> {
+    let dir = built.machine.trees.kernel(built.kernel);
+    built.placed().iter().map(|placed| dir.join(&placed.path)).collect()
+}
+
+/// Runs a script from the module's source, as it is or as it was kept.
+pub(super) fn run_script(
+    machine: &Machine,
+    module: &ModuleId,
+    kernel: &KernelRelease,
+    directive: &'static str,
+    value: &str,
+) -> Ran {
+    let link = machine.trees.source_link(module);
+    // By the name that dkms has for it; in another root that would lead out of there.
+    let dir = match machine.trees.root == Path::new("/") {
+        true => link,
+        false => symlinks::resolve(&machine.trees.root, &link).unwrap_or(link),
+    };
+    Script { directive, value, place: Workplace::open(dir) }.run(machine, module, kernel)
+}

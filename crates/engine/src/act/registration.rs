@@ -1,0 +1,115 @@
+//! Making modules known to dkms, taking over what it has built, and forgetting modules.
+
+use std::collections::BTreeMap;
+
+use super::Run;
+use super::installer::run_script;
+use crate::dkms_tree::{BuiltObject, FORMAT, Inputs, PendingWork, Record};
+use crate::failure::Failure;
+use crate::installing::{BuiltModule, location, originals, uninstall};
+use crate::names::{KernelRelease, ModuleId, ModuleName};
+use crate::os::digest::Digest;
+use crate::os::durable::{self, FileError};
+use crate::os::{copy_tree, symlinks};
+use crate::report::Outcome;
+use crate::{building, signing};
+
+impl Run<'_> {
+    /// Makes a module known, and runs its POST_ADD. A command that only adds ends with that
+    /// script's status; the module stays added in any case (dkms-behaviour 2.4).
+    pub(super) fn register(&mut self, module: &ModuleId) -> Result<(), Failure> {
+        let trees = &self.machine.trees;
+        durable::create_dirs(&trees.build(module))?;
+        let dir = self.facts.modules.get(module).map(|facts| facts.source_dir.clone());
+        let source = trees.source.join(dir.unwrap_or_else(|| module.source_dir()));
+        let target = symlinks::text_for(&trees.root, &source);
+        durable::replace_link(&trees.source_link(module), &target)?;
+        let pairs = self.facts.modules.get(module).into_iter().flat_map(|m| &m.pairs);
+        let script = pairs
+            .filter_map(|(kernel, pair)| Some((kernel, pair.values()?.text("POST_ADD", 0)?)))
+            .next();
+        let Some((kernel, value)) = script else { return Ok(()) };
+        let ran = run_script(self.machine, module, kernel, "POST_ADD", value);
+        if ran.status != 0 && self.machine.options.only_added {
+            return Err(Failure::new(ran.status, ran.said.join("\n")));
+        }
+        self.say(&ran.said);
+        Ok(())
+    }
+
+    pub(super) fn use_kept(&self, module: &ModuleId) -> Result<(), Failure> {
+        let trees = &self.machine.trees;
+        let target = symlinks::text_for(&trees.root, &trees.kept(module));
+        durable::replace_link(&trees.source_link(module), &target)?;
+        Ok(())
+    }
+
+    pub(super) fn adopt(
+        &self,
+        module: &ModuleId,
+        kernel: &KernelRelease,
+        depends: &BTreeMap<ModuleName, Digest>,
+    ) -> Result<(), Failure> {
+        let machine = self.machine;
+        let pair = self.facts.pair(module, kernel);
+        let (Some(inputs), Some(values)) =
+            (pair.and_then(|p| p.inputs.clone()), pair.and_then(|p| p.values().cloned()))
+        else {
+            return Err(Failure::new(1, "its source or the kernel's headers cannot be read"));
+        };
+        let installed = uninstall::is_installed(machine, module, kernel);
+        let mut objects = BuiltModule::read(machine, module, kernel).objects().to_vec();
+        if let Some(about) = self.facts.kernels.get(kernel) {
+            location::by_conf(machine, module, &about.kernel, &values, &mut objects);
+        }
+        let placed = objects.iter().filter(|_| installed).map(BuiltObject::in_place).collect();
+        // What dkms builds, it signs with the same key.
+        let signing = self.facts.kernels.get(kernel);
+        let signing = signing.and_then(|about| signing::certificate(machine, &about.kernel));
+        let record = Record {
+            format: FORMAT,
+            module: module.clone(),
+            kernel: kernel.clone(),
+            arch: machine.arch.clone(),
+            adopted: true,
+            build_seconds: 0,
+            compiler: String::new(),
+            inputs: Inputs { depends: depends.clone(), ..inputs },
+            values,
+            objects,
+            placed,
+            signing,
+        };
+        originals::restore(machine, module, kernel)?;
+        let source = machine.trees.source_link(module);
+        let source = symlinks::resolve(&machine.trees.root, &source)
+            .map_err(FileError::when("find", &source))?;
+        let kept = machine.trees.kept(module);
+        if source != kept && !kept.exists() {
+            // A copy: links would change the times by which the next one is judged.
+            building::keep(&source, &kept, copy_tree::copy_tree)?;
+        }
+        record.write(&Record::path(&machine.trees, module, kernel, &machine.arch))?;
+        Ok(())
+    }
+
+    pub(super) fn deregister(&mut self, module: &ModuleId) -> Result<Outcome, Failure> {
+        let kernels = self.facts.modules.get(module).map(|m| &m.pairs);
+        let kernels = kernels.into_iter().flat_map(|pairs| pairs.keys());
+        let left = kernels.clone().find(|kernel| {
+            let built = self.machine.trees.built(module, kernel, &self.machine.arch);
+            built.join("module").is_dir()
+        });
+        if let Some(kernel) = left {
+            return Ok(Outcome::Skipped(format!("it stays for {kernel}")));
+        }
+        let kernels: Vec<KernelRelease> = kernels.cloned().collect();
+        self.note_pending(PendingWork::Remove(module.clone()))?;
+        for kernel in &kernels {
+            let begun = PendingWork::Install { module: module.clone(), kernel: kernel.clone() };
+            self.pending.clear(&begun)?;
+        }
+        uninstall::deregister(self.machine, module, kernels.into_iter())?;
+        Ok(Outcome::Done)
+    }
+}
