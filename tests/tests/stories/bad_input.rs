@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use stories::{Recipe, Root, find};
 
-use crate::setting::{assert_status, installed, kernel, machine, object, release};
+use crate::fixture::{assert_status, installed, kernel, machine, object, release};
 
 /// A machine where the source of `tiny` was put, with no transaction telling anybody.
 fn machine_with_tiny() -> Root {

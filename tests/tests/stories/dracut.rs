@@ -1,9 +1,9 @@
 //! The images follow the modules where the real dracut makes them.
 
-use stories::{Output, Package, Recipe, Root, find};
+use stories::{Completed, PackageFile, Recipe, Root, find};
 
-use crate::image::{IMAGE, kernel_line, made, mask, unmask};
-use crate::setting::{kernel, object, release};
+use crate::fixture::{kernel, object, release};
+use crate::image_fixture::{IMAGE, kernel_line, made, mask, unmask};
 
 /// The image of the package `linux-lts`.
 const LTS_IMAGE: &str = "boot/initramfs-linux-lts.img";
@@ -12,7 +12,7 @@ const LTS_IMAGE: &str = "boot/initramfs-linux-lts.img";
 const SMALL: &str = "dracutmodules+=\" trial \"\ncompress=cat\n";
 
 /// A module that images hold.
-pub(crate) fn zfs(root: &Root, version: &str) -> Package {
+pub(crate) fn zfs(root: &Root, version: &str) -> PackageFile {
     wanted(Recipe::module("zfs", version)).make(root)
 }
 
@@ -58,7 +58,7 @@ pub(crate) fn assert_holds(root: &Root, image: &str, release: &str) {
 }
 
 /// Installs the next version of the module.
-pub(crate) fn bump(root: &Root) -> Output {
+pub(crate) fn bump(root: &Root) -> Completed {
     let new = zfs(root, "2.0");
     root.install(&[new])
 }

@@ -3,8 +3,8 @@
 use stories::{Root, find};
 
 use crate::dracut::{assert_holds, bump, empty_machine, zfs};
-use crate::image::{made, mask};
-use crate::setting::{kernel, release};
+use crate::fixture::{kernel, release};
+use crate::image_fixture::{made, mask};
 
 /// The machine's id.
 const MACHINE: &str = "0b1a5ad0c64c4a4dbd4b8b0a3a1f9c11";

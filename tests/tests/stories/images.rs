@@ -2,9 +2,9 @@
 
 use stories::{Recipe, find};
 
-use crate::image::{IMAGE, kernel_line, made, mask, unmask};
-use crate::initcpio::{STOCK, assert_holds, bump, machine};
-use crate::setting::{kernel, release};
+use crate::fixture::{kernel, release};
+use crate::image_fixture::{IMAGE, kernel_line, made, mask, unmask};
+use crate::mkinitcpio::{STOCK, assert_holds, bump, machine};
 
 /// A module is upgraded and the kernel is not: as often as with dkms, which is once.
 #[test]

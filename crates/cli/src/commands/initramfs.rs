@@ -1,4 +1,4 @@
-//! `dkms initramfs`, and what other commands do about stale images.
+//! `dkms initramfs`, and the handling of stale images after other commands.
 
 use dkms_engine::failure::Failure;
 use dkms_engine::machine::{InitramfsMode, Machine};

@@ -1,4 +1,4 @@
-//! The commands, and which of them an intent is for.
+//! Runs the command of an intent.
 
 mod archive;
 mod cache;
@@ -64,9 +64,9 @@ pub fn run(
                 &mut console.progress(machine),
             );
         }
-        Intent::Pack(module, kernels, wrapping) => {
+        Intent::Pack(module, kernels, options) => {
             machine.options.module = Some(module.clone());
-            let packing = archive::pack(machine, &module, &kernels, &wrapping)?;
+            let packing = archive::pack(machine, &module, &kernels, &options)?;
             if dry_run {
                 console.print(&format!("would write an archive of {module}\n"));
                 return Ok(0);
