@@ -21,22 +21,22 @@ pub use line_writer::LineWriter;
 pub use package_names::PackageNames;
 
 /// A module and the kernel that it is built for; `None` if it fails for all.
-type Job = (ModuleId, Option<KernelRelease>);
+type JobKey = (ModuleId, Option<KernelRelease>);
 
 /// Writes a line for each event worth one.
 pub struct Lines<W> {
     out: LineWriter<W>,
     names: PackageNames,
     /// The modules to build or install, each with the time so far.
-    jobs: BTreeMap<Job, Duration>,
+    jobs: BTreeMap<JobKey, Duration>,
     /// The number of finished jobs.
     over: usize,
     /// The number of successful jobs.
     done: usize,
     /// The jobs that end with the build.
-    only_built: BTreeSet<Job>,
+    only_built: BTreeSet<JobKey>,
     /// The jobs that are taken from the cache.
-    cached: BTreeSet<Job>,
+    cached: BTreeSet<JobKey>,
     /// Versions that a newer one replaces.
     replaced: BTreeSet<ModuleId>,
     /// Modules that are removed, each with the kernels so far: one line names them all.
@@ -98,23 +98,22 @@ impl<W: Write> Lines<W> {
 
     /// Counts the jobs, and finds the steps that share a line.
     fn take_in(&mut self, plan: &Plan) {
+        for job in &plan.jobs {
+            let key = (job.module.clone(), Some(job.kernel.clone()));
+            if job.is_cached() {
+                self.cached.insert(key.clone());
+            }
+            if job.install.is_none() {
+                self.only_built.insert(key);
+            }
+        }
         let mut unbuilt: BTreeMap<&KernelRelease, usize> = BTreeMap::new();
-        for step in plan.steps() {
-            let action = &step.action;
+        for Step { action, .. } in plan.steps() {
             if let Some(job) = job_of(action) {
-                if step.is_cached() {
-                    self.cached.insert(job.clone());
-                }
                 self.jobs.entry(job).or_default();
             }
             match action {
-                Action::Build { .. } => self.only_built.extend(job_of(action)),
-                Action::Install { replaces, .. } => {
-                    self.replaced.extend(replaces.clone());
-                    if let Some(job) = job_of(action) {
-                        self.only_built.remove(&job);
-                    }
-                }
+                Action::Install { replaces, .. } => self.replaced.extend(replaces.clone()),
                 Action::Deregister(module) => {
                     self.leaving.entry(module.clone()).or_default();
                 }
@@ -248,24 +247,18 @@ impl<W: Write> Watch for Lines<W> {
 
 /// Returns the modules to build or install, by kernel and reason.
 fn groups(plan: &Plan) -> BTreeMap<(&KernelRelease, String), BTreeSet<&ModuleId>> {
+    let installs = plan.before.iter().filter(|step| matches!(step.action, Action::Install { .. }));
     let mut groups: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
-    let mut told = BTreeSet::new();
-    for Step { action, why } in plan.steps() {
-        let (Action::Build { module, kernel, .. } | Action::Install { module, kernel, .. }) =
-            action
-        else {
-            continue;
-        };
-        if told.insert((module, kernel)) {
-            let why: Vec<String> = why.iter().map(ToString::to_string).collect();
-            groups.entry((kernel, why.join("; "))).or_default().insert(module);
-        }
+    for Step { action, why } in installs.chain(plan.jobs.iter().map(|job| &job.build)) {
+        let (Some(module), Some(kernel)) = (action.module(), action.kernel()) else { continue };
+        let why: Vec<String> = why.iter().map(ToString::to_string).collect();
+        groups.entry((kernel, why.join("; "))).or_default().insert(module);
     }
     groups
 }
 
 /// Returns the job of a step that builds, installs or fails.
-fn job_of(action: &Action) -> Option<Job> {
+fn job_of(action: &Action) -> Option<JobKey> {
     match action {
         Action::Build { module, kernel, .. } | Action::Install { module, kernel, .. } => {
             Some((module.clone(), Some(kernel.clone())))
