@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::root::Root;
-use crate::run::{Output, start};
+use crate::run::{Completed, start};
 
 /// A boot takes some seconds on an idle machine, even without virtualisation by hardware.
 const PATIENCE: Duration = Duration::from_secs(20 * 60);
@@ -12,7 +12,7 @@ impl Root {
     /// Boots `/boot/vmlinuz-PKGBASE` with `/boot/initramfs-PKGBASE.img` in QEMU, with further words on the kernel's command
     /// line. Ends when the machine powers off or reboots; the output is what its console showed, in plain lines.
     #[track_caller]
-    pub fn boot(&self, pkgbase: &str, words: &str) -> Output {
+    pub fn boot(&self, pkgbase: &str, words: &str) -> Completed {
         let file = |name: &str| self.path(&format!("boot/{name}")).display().to_string();
         let kernel = file(&format!("vmlinuz-{pkgbase}"));
         let image = file(&format!("initramfs-{pkgbase}.img"));

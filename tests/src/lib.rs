@@ -14,14 +14,14 @@
 )]
 
 mod boot;
-mod look;
+mod inspect;
 mod packages;
 mod recipe;
 mod root;
 mod run;
 
-pub use look::{Compilers, Picture};
-pub use packages::{Package, find, stage};
+pub use inspect::{Compilers, Picture};
+pub use packages::{PackageFile, find, stage};
 pub use recipe::Recipe;
 pub use root::Root;
-pub use run::{Output, Started};
+pub use run::{Completed, Started};

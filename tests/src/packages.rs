@@ -1,4 +1,4 @@
-//! The packages that the testbed made, found by an alias that stays when Debian's versions move on.
+//! The testbed's packages, found by an alias that stays when Debian's versions move on.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ pub(crate) fn stages() -> impl Iterator<Item = &'static str> {
 
 /// A pacman package that a story can install.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Package {
+pub struct PackageFile {
     /// What pacman calls it: `linux-headers`, `bbswitch-dkms`.
     pub name: String,
     /// Its full version, `0.8-1`.
@@ -30,7 +30,7 @@ pub struct Package {
     pub file: String,
 }
 
-impl Package {
+impl PackageFile {
     /// The kernel release that a kernel's or headers' package is for.
     pub fn release(&self) -> &str {
         assert!(
@@ -51,7 +51,7 @@ impl Package {
 /// The package that the testbed made under `alias`, such as `linux-1`, `linux-lts-headers-2`, `bbswitch-next`, `dkms`;
 /// `alpm-dkms` is our own. The aliases are listed at the head of `testbed/kernels.sh`, `modules.sh`, `stubs.sh`
 /// and `dracut.sh`.
-pub fn find(alias: &str) -> Package {
+pub fn find(alias: &str) -> PackageFile {
     let known = ALL.iter().find(|(known, _)| known == alias);
     known.unwrap_or_else(|| panic!("the testbed has no package `{alias}`")).1.clone()
 }
@@ -70,18 +70,18 @@ pub(crate) fn testbed() -> PathBuf {
     place.canonicalize().expect("there is no testbed yet: run `make testbed` as root")
 }
 
-static ALL: LazyLock<Vec<(String, Package)>> = LazyLock::new(|| {
+static ALL: LazyLock<Vec<(String, PackageFile)>> = LazyLock::new(|| {
     let testbed = testbed();
     stages().flat_map(|stage| read_index(&testbed, stage)).collect()
 });
 
-fn read_index(testbed: &Path, stage: &str) -> Vec<(String, Package)> {
+fn read_index(testbed: &Path, stage: &str) -> Vec<(String, PackageFile)> {
     let index = fs::read_to_string(testbed.join(stage).join("index"))
         .expect("the testbed is not complete: run `make testbed`");
     index.lines().map(|line| read_line(stage, line)).collect()
 }
 
-fn read_line(stage: &str, line: &str) -> (String, Package) {
+fn read_line(stage: &str, line: &str) -> (String, PackageFile) {
     let fields: Vec<&str> = line.split('\t').collect();
     let [alias, name, version, content] = fields[..] else {
         panic!("not a line of an index: {line:?}")
@@ -89,6 +89,6 @@ fn read_line(stage: &str, line: &str) -> (String, Package) {
     let file = format!("/srv/{stage}/{alias}.pkg.tar.zst");
     (
         alias.into(),
-        Package { name: name.into(), version: version.into(), content: content.into(), file },
+        PackageFile { name: name.into(), version: version.into(), content: content.into(), file },
     )
 }

@@ -1,4 +1,4 @@
-//! Packages that a story makes for itself, in a line or two.
+//! Packages that a story makes for itself in a line or two.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use walkdir::WalkDir;
 
-use crate::packages::{Package, testbed};
+use crate::packages::{PackageFile, testbed};
 use crate::root::Root;
 use crate::run::run;
 
@@ -161,7 +161,7 @@ impl Recipe {
 
     /// Makes the package; its file lies in `root`.
     #[track_caller]
-    pub fn make(&self, root: &Root) -> Package {
+    pub fn make(&self, root: &Root) -> PackageFile {
         let made = root.names("srv/made").len();
         let stage = format!("srv/stage-{made}");
         let source = format!("{stage}/usr/src/{}-{}", self.name, self.version);
@@ -196,6 +196,6 @@ impl Recipe {
         } else {
             format!("{}/{}", self.name, self.version)
         };
-        Package { name: self.package.clone(), version, content, file: format!("/{file}") }
+        PackageFile { name: self.package.clone(), version, content, file: format!("/{file}") }
     }
 }

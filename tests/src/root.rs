@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use walkdir::WalkDir;
 
-use crate::packages::{Package, stages, testbed};
-use crate::run::{Output, Started, run, start};
+use crate::packages::{PackageFile, stages, testbed};
+use crate::run::{Completed, Started, run, start};
 
 /// Where our package keeps the hooks' programs.
 const LIB: &str = "usr/lib/alpm-dkms";
@@ -195,7 +195,7 @@ impl Root {
 
     /// Runs real pacman, without questions.
     #[track_caller]
-    pub fn pacman(&self, args: &[&str]) -> Output {
+    pub fn pacman(&self, args: &[&str]) -> Completed {
         self.start_pacman(args).finish()
     }
 
@@ -207,20 +207,20 @@ impl Root {
 
     /// Installs packages in one transaction, which must succeed. (It does so even if a Post hook fails.)
     #[track_caller]
-    pub fn install(&self, packages: &[Package]) -> Output {
+    pub fn install(&self, packages: &[PackageFile]) -> Completed {
         let files = packages.iter().map(|package| package.file.as_str());
         self.pacman(&["-U"].into_iter().chain(files).collect::<Vec<_>>()).ok()
     }
 
     /// Removes packages by name in one transaction, which must succeed.
     #[track_caller]
-    pub fn remove(&self, names: &[&str]) -> Output {
+    pub fn remove(&self, names: &[&str]) -> Completed {
         self.pacman(&[&["-R"], names].concat()).ok()
     }
 
     /// Installs packages that conflict with installed ones, which leave for them.
     #[track_caller]
-    pub fn install_instead(&self, packages: &[Package]) -> Output {
+    pub fn install_instead(&self, packages: &[PackageFile]) -> Completed {
         // --noconfirm would answer no to the question about the conflict.
         let files: Vec<&str> = packages.iter().map(|package| package.file.as_str()).collect();
         self.shell(&format!("yes | pacman --noprogressbar -U {}", files.join(" "))).ok()
@@ -228,7 +228,7 @@ impl Root {
 
     /// Runs one of our hook programs by hand, with these targets on its standard input.
     #[track_caller]
-    pub fn hook(&self, program: &str, targets: &[u8]) -> Output {
+    pub fn hook(&self, program: &str, targets: &[u8]) -> Completed {
         self.start_hook(program, targets).finish()
     }
 
@@ -241,7 +241,7 @@ impl Root {
 
     /// Runs what the unit runs at boot while pending exist.
     #[track_caller]
-    pub fn boot_unit(&self) -> Output {
+    pub fn boot_unit(&self) -> Completed {
         let unit = self.read("usr/lib/systemd/system/alpm-dkms-pending.service");
         let command = unit.lines().find_map(|line| line.strip_prefix("ExecStart="));
         self.shell(command.expect("the unit runs something"))
@@ -276,25 +276,25 @@ impl Root {
 
     /// Runs a program in this root.
     #[track_caller]
-    pub fn run(&self, program: &str, args: &[&str]) -> Output {
+    pub fn run(&self, program: &str, args: &[&str]) -> Completed {
         self.start(program, args).finish()
     }
 
     /// Runs a line of bash in this root.
     #[track_caller]
-    pub fn shell(&self, script: &str) -> Output {
+    pub fn shell(&self, script: &str) -> Completed {
         self.run("bash", &["-c", script])
     }
 
     /// Runs our `dkms`.
     #[track_caller]
-    pub fn dkms(&self, args: &[&str]) -> Output {
+    pub fn dkms(&self, args: &[&str]) -> Completed {
         self.run("/usr/bin/dkms", args)
     }
 
     /// Runs the real dkms, Debian's, which lies beside everything else.
     #[track_caller]
-    pub fn peer_dkms(&self, args: &[&str]) -> Output {
+    pub fn peer_dkms(&self, args: &[&str]) -> Completed {
         self.run("/opt/peer/usr/sbin/dkms", args)
     }
 

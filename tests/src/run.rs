@@ -1,4 +1,4 @@
-//! Runs programs with a time limit, keeping everything they say in the order they say it.
+//! Runs programs with a time limit and records their output.
 
 use std::io::{self, Read};
 use std::os::unix::process::ExitStatusExt;
@@ -16,9 +16,9 @@ const LINGER: Duration = Duration::from_secs(10);
 /// What pacman says when a hook's program exits with anything but 0.
 const HOOK_FAILED: &str = "error: command failed to execute correctly";
 
-/// What a program said and how it ended.
+/// The output of a program that has ended, and its exit code.
 #[derive(Debug, Clone)]
-pub struct Output {
+pub struct Completed {
     /// The command line, for messages.
     pub command: String,
     /// The exit code; 128 and more is a signal, as in a shell.
@@ -27,7 +27,7 @@ pub struct Output {
     pub text: String,
 }
 
-impl Output {
+impl Completed {
     /// Asserts that the program succeeded.
     #[track_caller]
     pub fn ok(self) -> Self {
@@ -114,7 +114,7 @@ impl Started {
     /// Fails the story when it takes too long, or when a child that it left behind keeps its output open: pacman would
     /// wait for that child.
     #[track_caller]
-    pub fn finish(mut self) -> Output {
+    pub fn finish(mut self) -> Completed {
         let mut text = Vec::new();
         let mut deadline = self.deadline;
         let mut status = None;
@@ -146,7 +146,7 @@ impl Started {
         let status =
             status.unwrap_or_else(|| self.child.wait().expect("wait for a program of ours"));
         let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
-        Output { command: self.command, code, text: String::from_utf8_lossy(&text).into_owned() }
+        Completed { command: self.command, code, text: String::from_utf8_lossy(&text).into_owned() }
     }
 }
 
@@ -183,7 +183,7 @@ pub(crate) fn start(program: &str, args: &[&str]) -> Started {
 
 /// Runs `program` to its end.
 #[track_caller]
-pub(crate) fn run(program: &str, args: &[&str]) -> Output {
+pub(crate) fn run(program: &str, args: &[&str]) -> Completed {
     start(program, args).finish()
 }
 

@@ -1,118 +1,109 @@
-//! What is done before and after other packages' hooks regenerate images: note how these are, then look at what came
-//! of it.
+//! The hooks before and after other packages' hooks regenerate images: take a snapshot, then regenerate what is stale.
 
 use std::io::{self, BufRead};
 use std::process::ExitCode;
 
-use dkms_engine::machine::{Kernels, Machine};
+use dkms_engine::machine::Machine;
 use dkms_engine::os::process::{Environment, Output, Program};
-use dkms_initramfs::accounts::Accounts;
-use dkms_initramfs::generator::Generator;
-use dkms_initramfs::note::Note;
-use dkms_initramfs::owed::Owed;
-use dkms_initramfs::precise;
+use dkms_initramfs::{
+    Generator, Maintained, Maintenance, PendingImages, maintain_images, mkinitcpio_override,
+    take_snapshot,
+};
 
-use crate::edge::{Call, Failure};
-use crate::lines::{Lines, Names};
+use crate::hook_main::{HookArgs, HookError};
+use crate::lines::{Lines, PackageNames};
+use crate::lock::lock;
 use crate::targets::without_sources;
-use crate::transaction::lock;
 
-/// Before mkinitcpio's hook: notes the images of the kernels whose modules changed. Does nothing where the generator's
-/// hook has run already: the hooks that change modules have noted them.
+/// Before mkinitcpio's hook: takes a snapshot of the images of the kernels whose modules changed. Does nothing if the
+/// generator's hook has already run; then the hooks that changed the modules have taken it.
 ///
 /// # Errors
-/// If the lock cannot be taken, or the note cannot be written.
-pub fn note(call: &Call) -> Result<ExitCode, Failure> {
-    let machine = Machine::for_hook(&call.root);
-    if !call.dry_run && !Owed::read(&machine).is_empty() {
-        let _lock = lock(call, &machine)?;
-        take(&machine, |generator| !generator.is_ahead_of_note())?;
+/// If the lock cannot be taken or the snapshot cannot be written.
+pub fn snapshot(args: &HookArgs) -> Result<ExitCode, HookError> {
+    let machine = Machine::for_hook(&args.root);
+    if args.dry_run || PendingImages::read(&machine).is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(generator) = Generator::detect(&machine).filter(|it| !it.hook_precedes_snapshot()) {
+        let _lock = lock(args, &machine)?;
+        take_snapshot(&machine, &generator)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// At the end of a hook that changed modules: notes the images if the generator's hook comes before [`note`]'s. A hook
-/// file of its own for each generator would be a line of pacman's for each, on every machine.
+/// At the end of a hook that changes modules: takes the snapshot if the generator's hook runs before [`snapshot`]. A hook
+/// file for each generator would print a line in every transaction on every machine.
 ///
 /// # Errors
-/// If the note cannot be written.
-pub(crate) fn note_ahead(machine: &Machine) -> Result<(), Failure> {
-    take(machine, Generator::is_ahead_of_note)
+/// If the snapshot cannot be written.
+pub(crate) fn snapshot_early(
+    machine: &Machine,
+    generator: Option<&Generator>,
+) -> Result<(), HookError> {
+    if let Some(generator) = generator.filter(|it| it.hook_precedes_snapshot()) {
+        take_snapshot(machine, generator)?;
+    }
+    Ok(())
 }
 
-fn take(machine: &Machine, is_now: impl Fn(Generator) -> bool) -> Result<(), Failure> {
-    let owed = Owed::read(machine);
-    let Some(generator) = Generator::of(machine).filter(|it| is_now(*it) && !owed.is_empty())
-    else {
-        return Ok(());
-    };
-    let mut kernels = Kernels::read(&machine.trees)?.all;
-    kernels.retain(|kernel| kernel.alive && owed.is_to(&kernel.release));
-    Ok(Note::take(machine, generator, &kernels).write(machine)?)
-}
-
-/// In the place of mkinitcpio's hook, if `[initramfs] precise` has put us there: hands it its targets, but not the
-/// sources of modules, for which it would regenerate all images. Takes no lock: the hook is not ours, and we may be
-/// called by a run of ours that holds it.
+/// In place of mkinitcpio's hook, if `[initramfs] precise` has overridden it: passes on its targets, except for the
+/// sources of modules, for which it would regenerate all images. Takes no lock: the hook is not ours, and may run within a
+/// run that holds it.
 ///
 /// # Errors
-/// If the targets cannot be read, or the hook's own command cannot be started.
-pub fn precise(call: &Call, input: &mut dyn BufRead) -> Result<ExitCode, Failure> {
-    let machine = Machine::for_hook(&call.root);
+/// If the targets cannot be read or the hook's own command cannot be started.
+pub fn precise(args: &HookArgs, input: &mut dyn BufRead) -> Result<ExitCode, HookError> {
+    let machine = Machine::for_hook(&args.root);
     let mut targets = Vec::new();
     input.read_to_end(&mut targets)?;
-    if precise::is_looked_after(&machine) {
+    if mkinitcpio_override::is_in_effect(&machine, Generator::detect(&machine).as_ref()) {
         targets = without_sources(&targets);
     }
-    let stock = precise::stock_command(&call.root).unwrap_or_default();
-    let Some((program, args)) = stock.split_first().filter(|_| !targets.is_empty()) else {
+    let stock = mkinitcpio_override::stock_command(&args.root).unwrap_or_default();
+    let Some((program, words)) = stock.split_first().filter(|_| !targets.is_empty()) else {
         return Ok(ExitCode::SUCCESS);
     };
-    let mut lines = Lines::new(io::stdout(), Names::default());
-    if call.dry_run {
+    let mut lines = Lines::new(io::stdout(), PackageNames::default());
+    if args.dry_run {
         lines.say(&format!("would run: {}", stock.join(" ")));
         return Ok(ExitCode::SUCCESS);
     }
     let ended = Program::new(program, &Environment::of_caller())
-        .args(args)
+        .args(words)
         .cwd("/")
         .stdin(targets)
         .output(Output::Lines(&mut |line| lines.say(line)))
         .run()?;
-    Ok(if ended.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(exit_code(ended.success()))
 }
 
-/// After all generators' hooks: regenerates what is still stale, puts back what became worse, and gives the verdict.
+/// After all generators' hooks: regenerates the images that are still stale, and restores those that became worse.
 ///
 /// # Errors
-/// If the lock cannot be taken. An image that cannot be regenerated is told in the lines and in the exit code.
-pub fn verify(call: &Call) -> Result<ExitCode, Failure> {
-    let machine = Machine::for_hook(&call.root);
-    let well = call.dry_run || keep_precise(&machine);
-    if Owed::read(&machine).is_empty() {
-        return Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+/// If the lock cannot be taken. An image that cannot be regenerated is not an error; it shows in the lines and in the exit
+/// code.
+pub fn verify(args: &HookArgs) -> Result<ExitCode, HookError> {
+    let machine = Machine::for_hook(&args.root);
+    let generator = Generator::detect(&machine);
+    let mut lines = Lines::new(io::stdout(), PackageNames::default());
+    let mut succeeded = true;
+    if !args.dry_run {
+        let updated = mkinitcpio_override::update(&machine, generator.as_ref());
+        if let Some(line) = mkinitcpio_override::message(&updated) {
+            lines.say(&line);
+        }
+        succeeded = updated.is_ok();
     }
-    let _lock = lock(call, &machine)?;
-    let accounts = Accounts::read(&machine);
-    let mut lines = Lines::new(io::stdout(), Names::default());
-    if call.dry_run {
-        accounts.lines().iter().for_each(|line| lines.say(line));
-        accounts
-            .calls(&machine)
-            .iter()
-            .for_each(|it| lines.say(&format!("would run: {}", it.line())));
-        return Ok(ExitCode::SUCCESS);
+    if PendingImages::read(&machine).is_empty() {
+        return Ok(exit_code(succeeded));
     }
-    let well = accounts.settle(&machine, &mut |line| lines.say(line)) && well;
-    Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let maintenance = if args.dry_run { Maintenance::DryRun } else { Maintenance::Regenerate };
+    let mut say = |line: &str| lines.say(line);
+    let maintained = maintain_images(&machine, generator.as_ref(), maintenance, &mut say)?;
+    Ok(exit_code(succeeded && (args.dry_run || maintained != Maintained::Stale)))
 }
 
-/// Brings the override of mkinitcpio's hook in line with the setting; tells why it is not, if so.
-fn keep_precise(machine: &Machine) -> bool {
-    let mut lines = Lines::new(io::stdout(), Names::default());
-    let kept = precise::keep(machine);
-    if let Some(line) = precise::said(&kept) {
-        lines.say(&line);
-    }
-    kept.is_ok()
+fn exit_code(succeeded: bool) -> ExitCode {
+    if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,12 +1,13 @@
-//! What a hook binary is: pacman's targets in, whole lines out, an exit code.
+//! The parts of a hook binary: pacman's targets in, whole lines out, an exit code.
 
-pub mod edge;
+pub mod hook_main;
 pub mod images;
 pub mod lines;
-pub mod query;
+mod lock;
+pub mod package_query;
 pub mod targets;
 pub mod transaction;
 
-pub use edge::{Call, run};
-pub use targets::Change;
+pub use hook_main::{HookArgs, run};
+pub use targets::Targets;
 pub use transaction::{depart, journal, sync};

@@ -1,11 +1,10 @@
-//! The lines a pacman user sees while modules are built, installed and removed.
+//! The output of a hook while modules are built, installed and removed.
 //!
-//! pacman forwards a hook's output by whole lines and copies them to its log, so there is no
-//! progress bar here and no colour: what is going to be done and why, one line for each module
-//! that is finished, notes, and last of all what failed.
+//! pacman forwards a hook's output by whole lines and copies them to its log, so there is no progress bar and no colour:
+//! first what will be done and why, then a line for each finished module, notes, and finally the failures.
 
-mod names;
-mod out;
+mod line_writer;
+mod package_names;
 mod summary;
 #[cfg(test)]
 mod tests;
@@ -18,39 +17,39 @@ use dkms_engine::names::{KernelRelease, ModuleId};
 use dkms_engine::plan::{Action, Plan, Step};
 use dkms_engine::report::{Event, Finished, Outcome, Watch};
 
-pub use names::Names;
-pub use out::Out;
+pub use line_writer::LineWriter;
+pub use package_names::PackageNames;
 
-/// A module that is brought to a kernel; without a kernel if it fails for all.
-type Job = (ModuleId, Option<KernelRelease>);
+/// A module and the kernel that it is built for; `None` if it fails for all.
+type JobKey = (ModuleId, Option<KernelRelease>);
 
-/// Turns what happens into lines.
+/// Writes a line for each event worth one.
 pub struct Lines<W> {
-    out: Out<W>,
-    names: Names,
-    /// What is built or installed, with the time it took so far.
-    jobs: BTreeMap<Job, Duration>,
-    /// How many of them are over.
+    out: LineWriter<W>,
+    names: PackageNames,
+    /// The modules to build or install, each with the time so far.
+    jobs: BTreeMap<JobKey, Duration>,
+    /// The number of finished jobs.
     over: usize,
-    /// How many of them came about.
+    /// The number of successful jobs.
     done: usize,
-    /// Of the jobs, those that end with the build.
-    only_built: BTreeSet<Job>,
-    /// Of the jobs, those that are taken from the cache.
-    cached: BTreeSet<Job>,
-    /// Versions that a newer one takes the place of.
+    /// The jobs that end with the build.
+    only_built: BTreeSet<JobKey>,
+    /// The jobs that are taken from the cache.
+    cached: BTreeSet<JobKey>,
+    /// Versions that a newer one replaces.
     replaced: BTreeSet<ModuleId>,
-    /// Modules that are forgotten in the end: one line names all kernels that they left.
+    /// Modules that are removed, each with the kernels so far: one line names them all.
     leaving: BTreeMap<ModuleId, Vec<KernelRelease>>,
-    /// Kernels that are gone, with the number of modules that go with them.
+    /// Kernels that are gone, each with the number of modules removed with it.
     gone: BTreeMap<KernelRelease, usize>,
 }
 
 impl<W: Write> Lines<W> {
-    /// Lines that go to `out`, where `names` knows the packages.
-    pub fn new(out: W, names: Names) -> Self {
+    /// Returns lines that go to `out`, with the names of packages in `names`.
+    pub fn new(out: W, names: PackageNames) -> Self {
         Self {
-            out: Out::new(out),
+            out: LineWriter::new(out),
             names,
             jobs: BTreeMap::new(),
             over: 0,
@@ -68,7 +67,7 @@ impl<W: Write> Lines<W> {
         self.out.line(line);
     }
 
-    /// Says what would be done and why, and that nothing was.
+    /// Writes what would be done and why.
     pub fn dry_run(&mut self, plan: &Plan) {
         for line in plan.to_string().lines() {
             self.out.line(line);
@@ -87,7 +86,7 @@ impl<W: Write> Lines<W> {
             self.out.line("Kernel modules to build and install:");
         }
         for ((kernel, why), modules) in groups {
-            let modules: Vec<_> = modules.into_iter().map(names::plain).collect();
+            let modules: Vec<_> = modules.into_iter().map(package_names::plain).collect();
             let why = if why.is_empty() { why } else { format!(" ({why})") };
             self.out.line(&format!(
                 "  for {}: {}{why}",
@@ -97,25 +96,24 @@ impl<W: Write> Lines<W> {
         }
     }
 
-    /// Counts the jobs, and finds the steps that are told together.
+    /// Counts the jobs, and finds the steps that share a line.
     fn take_in(&mut self, plan: &Plan) {
+        for job in &plan.jobs {
+            let key = (job.module.clone(), Some(job.kernel.clone()));
+            if job.is_cached() {
+                self.cached.insert(key.clone());
+            }
+            if job.install.is_none() {
+                self.only_built.insert(key);
+            }
+        }
         let mut unbuilt: BTreeMap<&KernelRelease, usize> = BTreeMap::new();
-        for step in plan.steps() {
-            let action = &step.action;
+        for Step { action, .. } in plan.steps() {
             if let Some(job) = job_of(action) {
-                if step.is_cached() {
-                    self.cached.insert(job.clone());
-                }
                 self.jobs.entry(job).or_default();
             }
             match action {
-                Action::Build { .. } => self.only_built.extend(job_of(action)),
-                Action::Install { replaces, .. } => {
-                    self.replaced.extend(replaces.clone());
-                    if let Some(job) = job_of(action) {
-                        self.only_built.remove(&job);
-                    }
-                }
+                Action::Install { replaces, .. } => self.replaced.extend(replaces.clone()),
                 Action::Deregister(module) => {
                     self.leaving.entry(module.clone()).or_default();
                 }
@@ -140,11 +138,11 @@ impl<W: Write> Lines<W> {
             }
             (Action::Uninstall(module, kernel), Outcome::Done) => {
                 if self.gone.contains_key(kernel) {
-                    // The line for the kernel tells it.
+                    // The line for the kernel says so.
                 } else if let Some(left) = self.leaving.get_mut(module) {
                     left.push(kernel.clone());
                 } else {
-                    let line = format!("{}: removed from {kernel}", names::plain(module));
+                    let line = format!("{}: removed from {kernel}", package_names::plain(module));
                     self.out.line(&line);
                 }
             }
@@ -152,13 +150,13 @@ impl<W: Write> Lines<W> {
             (Action::Sweep(kernel), outcome) => self.swept(kernel, outcome),
             (action, Outcome::Failed(failed)) => {
                 let what = failed.message.lines().next().unwrap_or_default();
-                self.out.line(&format!("FAILED: {action}: {what}"));
+                self.out.line(&format!("error: {action}: {what}"));
             }
             _ => {}
         }
     }
 
-    /// One line when a job is over, in whichever of its steps.
+    /// Writes one line when a job ends, in any of its steps.
     fn job_step(&mut self, action: &Action, outcome: &Outcome, elapsed: Duration) {
         let Some(job) = job_of(action) else { return };
         let Some(total) = self.jobs.get_mut(&job) else { return };
@@ -179,7 +177,7 @@ impl<W: Write> Lines<W> {
             }
             (Action::Fail { .. }, _) => "FAILED".to_owned(),
             (_, Outcome::Failed(_)) => format!("FAILED after {time}"),
-            // Its build failed or was skipped: that is told already.
+            // Its build failed or was skipped, which has a line already.
             (Action::Install { .. }, Outcome::Skipped(_)) => return,
             (_, Outcome::Skipped(why)) => format!("not built: {why}"),
             (_, Outcome::Done) => return,
@@ -204,7 +202,7 @@ impl<W: Write> Lines<W> {
         } else {
             format!(" from {}", kernels.join(", "))
         };
-        let name = names::plain(module);
+        let name = package_names::plain(module);
         match outcome {
             // The line of the version that replaces it says so.
             Outcome::Done if from.is_empty() && self.replaced.contains(module) => {}
@@ -230,7 +228,7 @@ impl<W: Write> Lines<W> {
             }
             Outcome::Failed(failed) => {
                 self.out
-                    .line(&format!("FAILED: remove what is left of {kernel}: {}", failed.message));
+                    .line(&format!("error: remove what is left of {kernel}: {}", failed.message));
             }
         }
     }
@@ -247,26 +245,20 @@ impl<W: Write> Watch for Lines<W> {
     }
 }
 
-/// The modules to build or install, by kernel and reason.
+/// Returns the modules to build or install, by kernel and reason.
 fn groups(plan: &Plan) -> BTreeMap<(&KernelRelease, String), BTreeSet<&ModuleId>> {
+    let installs = plan.before.iter().filter(|step| matches!(step.action, Action::Install { .. }));
     let mut groups: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
-    let mut told = BTreeSet::new();
-    for Step { action, why } in plan.steps() {
-        let (Action::Build { module, kernel, .. } | Action::Install { module, kernel, .. }) =
-            action
-        else {
-            continue;
-        };
-        if told.insert((module, kernel)) {
-            let why: Vec<String> = why.iter().map(ToString::to_string).collect();
-            groups.entry((kernel, why.join("; "))).or_default().insert(module);
-        }
+    for Step { action, why } in installs.chain(plan.jobs.iter().map(|job| &job.build)) {
+        let (Some(module), Some(kernel)) = (action.module(), action.kernel()) else { continue };
+        let why: Vec<String> = why.iter().map(ToString::to_string).collect();
+        groups.entry((kernel, why.join("; "))).or_default().insert(module);
     }
     groups
 }
 
-/// The job that a step belongs to, if it is one of building, installing or failing.
-fn job_of(action: &Action) -> Option<Job> {
+/// Returns the job of a step that builds, installs or fails.
+fn job_of(action: &Action) -> Option<JobKey> {
     match action {
         Action::Build { module, kernel, .. } | Action::Install { module, kernel, .. } => {
             Some((module.clone(), Some(kernel.clone())))
@@ -276,7 +268,7 @@ fn job_of(action: &Action) -> Option<Job> {
     }
 }
 
-/// A time as people say it.
+/// Formats a duration for people.
 fn seconds(time: Duration) -> String {
     match time.as_secs() {
         0..10 => format!("{:.1} s", time.as_secs_f64()),

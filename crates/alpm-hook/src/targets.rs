@@ -1,68 +1,66 @@
-//! What changed, read from the target lines that pacman hands a hook.
+//! The sources and kernels that a transaction changes, parsed from the targets that pacman passes to a hook.
 
 use std::collections::BTreeSet;
 use std::io::{self, BufRead};
 
 use dkms_engine::names::KernelRelease;
 
-/// The package that these hooks are from.
+/// The package that these hooks belong to.
 const OURSELVES: &str = "alpm-dkms";
 
-/// More than any path on Linux has (`PATH_MAX`); a longer line is no target.
+/// The length of the longest path on Linux (`PATH_MAX`). A longer line is not a target.
 const LONGEST: usize = 4096;
 
-/// What a transaction changed, as far as DKMS is concerned. Nothing tells a hook whether a path
-/// came, changed or went: look at the disk for that.
+/// The targets of a transaction that matter to dkms. Only the disk tells whether a path was added, changed or removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Change {
-    /// Directories of `/usr/src` whose own `dkms.conf` is named. They need not be fit to be
-    /// module names: the engine says what is wrong with them.
+pub struct Targets {
+    /// Directories of `/usr/src` whose own `dkms.conf` is a target. They may be invalid as names of modules, which the
+    /// engine reports.
     pub sources: BTreeSet<String>,
-    /// Kernels that are named by a file of their own.
+    /// Kernels of which a file is a target.
     pub kernels: BTreeSet<KernelRelease>,
-    /// Kernels whose headers (`build/include/`) are named.
+    /// Kernels whose headers (`build/include/`) are a target.
     pub headers: BTreeSet<KernelRelease>,
-    /// Our own package is a target.
+    /// Whether alpm-dkms is a target.
     pub ourselves: bool,
-    /// `usr/bin/dkms` is a target: with [`Change::ourselves`] on our departure, a package that
-    /// provides it (`dkms`) takes our place.
+    /// Whether `usr/bin/dkms` is a target. If alpm-dkms is removed, another package then provides it.
     pub dkms_binary: bool,
-    /// Lines that no trigger of ours asks for. They are counted and otherwise ignored.
+    /// The number of lines that no trigger of ours matches, which are ignored.
     pub ignored: usize,
 }
 
-impl Change {
-    /// Reads target lines: paths without a leading `/`, or names of packages. Any bytes will do.
+impl Targets {
+    /// Parses targets, one per line: paths without a leading `/`, or names of packages. Any bytes are valid input.
     ///
     /// # Errors
     /// Only if `input` cannot be read.
     pub fn read(input: &mut dyn BufRead) -> io::Result<Self> {
-        let mut change = Self::default();
+        let mut targets = Self::default();
         for line in input.split(b'\n') {
             let line = line?;
             let known = line.len() <= LONGEST
-                && std::str::from_utf8(&line).is_ok_and(|target| change.note(target).is_some());
+                && std::str::from_utf8(&line).is_ok_and(|target| targets.add(target).is_some());
             if !known && !line.is_empty() {
-                change.ignored += 1;
-                if change.ignored <= 3 {
+                targets.ignored += 1;
+                if targets.ignored <= 3 {
                     let start = &line[..line.len().min(200)];
                     log::warn!("target ignored: {}", start.escape_ascii());
                 }
             }
         }
-        if change.ignored > 3 {
-            log::warn!("{} targets ignored in all", change.ignored);
+        if targets.ignored > 3 {
+            log::warn!("{} targets ignored in all", targets.ignored);
         }
-        Ok(change)
+        Ok(targets)
     }
 
-    /// Whether no target was one of ours.
+    /// Returns true if no target matters to dkms.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self { ignored: self.ignored, ..Self::default() }
     }
 
-    fn note(&mut self, target: &str) -> Option<()> {
+    fn add(&mut self, target: &str) -> Option<()> {
         match target {
             OURSELVES => self.ourselves = true,
             "usr/bin/dkms" => self.dkms_binary = true,
@@ -70,14 +68,14 @@ impl Change {
                 if let Some(path) = target.strip_prefix("usr/src/") {
                     self.sources.insert(source(path)?.to_owned());
                 } else {
-                    self.note_kernel(target.strip_prefix("usr/lib/modules/")?)?;
+                    self.add_kernel(target.strip_prefix("usr/lib/modules/")?)?;
                 }
             }
         }
         Some(())
     }
 
-    fn note_kernel(&mut self, path: &str) -> Option<()> {
+    fn add_kernel(&mut self, path: &str) -> Option<()> {
         let (release, below) = path.split_once('/')?;
         let release = release.parse().ok()?;
         match below {
@@ -94,7 +92,7 @@ impl Change {
     }
 }
 
-/// The lines that are not about a module's source, each ended by a newline.
+/// Returns the lines except for the sources of modules, each terminated by a newline.
 #[must_use]
 pub fn without_sources(lines: &[u8]) -> Vec<u8> {
     let is_source = |line: &[u8]| {
@@ -106,8 +104,8 @@ pub fn without_sources(lines: &[u8]) -> Vec<u8> {
     others.flat_map(|line| line.iter().copied().chain([b'\n'])).collect()
 }
 
-/// The directory whose own `dkms.conf` the path is; not one that lies deeper, which libalpm's
-/// `usr/src/*/dkms.conf` matches as well.
+/// Returns the directory whose own `dkms.conf` the path is, and `None` for a deeper one, which libalpm's
+/// `usr/src/*/dkms.conf` matches, too.
 fn source(path: &str) -> Option<&str> {
     let dir = path.strip_suffix("/dkms.conf")?;
     let fits = !dir.is_empty() && dir != ".." && dir != "." && !dir.contains(['/', '\0']);
@@ -123,20 +121,20 @@ mod tests {
 
     use super::*;
 
-    fn read(lines: impl AsRef<[u8]>) -> Change {
-        Change::read(&mut lines.as_ref()).expect("memory can be read")
+    fn read(lines: impl AsRef<[u8]>) -> Targets {
+        Targets::read(&mut lines.as_ref()).expect("memory can be read")
     }
 
-    fn source(dir: &str) -> Change {
-        Change { sources: [dir.to_owned()].into(), ..Change::default() }
+    fn source(dir: &str) -> Targets {
+        Targets { sources: [dir.to_owned()].into(), ..Targets::default() }
     }
 
-    fn kernel(release: &str) -> Change {
-        Change { kernels: [release.parse().expect("a release")].into(), ..Change::default() }
+    fn kernel(release: &str) -> Targets {
+        Targets { kernels: [release.parse().expect("a release")].into(), ..Targets::default() }
     }
 
-    fn headers(release: &str) -> Change {
-        Change { headers: [release.parse().expect("a release")].into(), ..Change::default() }
+    fn headers(release: &str) -> Targets {
+        Targets { headers: [release.parse().expect("a release")].into(), ..Targets::default() }
     }
 
     #[rstest]
@@ -146,9 +144,9 @@ mod tests {
     #[case::cachyos("usr/lib/modules/7.2.13-2-cachyos/modules.alias", kernel("7.2.13-2-cachyos"))]
     #[case::directory("usr/lib/modules/7.2.13-arch1-1/", kernel("7.2.13-arch1-1"))]
     #[case::headers("usr/lib/modules/7.2.13-arch1-1/build/include/", headers("7.2.13-arch1-1"))]
-    #[case::departure("alpm-dkms", Change { ourselves: true, ..Change::default() })]
-    #[case::the_program("usr/bin/dkms", Change { dkms_binary: true, ..Change::default() })]
-    fn reads_a_target(#[case] line: &str, #[case] want: Change) {
+    #[case::departure("alpm-dkms", Targets { ourselves: true, ..Targets::default() })]
+    #[case::the_program("usr/bin/dkms", Targets { dkms_binary: true, ..Targets::default() })]
+    fn reads_a_target(#[case] line: &str, #[case] want: Targets) {
         assert_eq!(read(line), want);
     }
 
@@ -168,15 +166,15 @@ mod tests {
     #[case::not_utf8(b"usr/src/\xff-1/dkms.conf")]
     #[case::nul(b"usr/src/a\0b-1/dkms.conf")]
     fn ignores_a_target(#[case] line: impl AsRef<[u8]>) {
-        let change = read(line);
-        assert!(change.is_empty());
-        assert_eq!(change.ignored, 1);
+        let targets = read(line);
+        assert!(targets.is_empty());
+        assert_eq!(targets.ignored, 1);
     }
 
     #[test]
     fn reads_nothing_from_nothing() {
-        assert_eq!(read(""), Change::default());
-        assert_eq!(read("\n\n"), Change::default());
+        assert_eq!(read(""), Targets::default());
+        assert_eq!(read("\n\n"), Targets::default());
     }
 
     #[test]

@@ -12,15 +12,15 @@
 //! while pacman holds its own.
 
 mod answers;
+mod args;
 mod database;
-mod question;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use answers::Answers;
+use args::QueryArgs;
 use database::Database;
-use question::Asked;
 
 fn main() -> ExitCode {
     match answer() {
@@ -36,8 +36,8 @@ fn main() -> ExitCode {
 }
 
 fn answer() -> Result<String, String> {
-    let asked = Asked::read(std::env::args_os().skip(1), &mut io::stdin().lock())?;
-    let database = Database::open(&asked)?;
-    let answers = Answers::find(&asked.questions, &database);
+    let args = QueryArgs::read(std::env::args_os().skip(1), &mut io::stdin().lock())?;
+    let database = Database::open(&args)?;
+    let answers = Answers::find(&args.lookups, &database);
     serde_json::to_string(&answers).map(|text| text + "\n").map_err(|why| why.to_string())
 }

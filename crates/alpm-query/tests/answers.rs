@@ -1,9 +1,9 @@
-//! Real libalpm reads a small database written by hand.
+//! The program with real libalpm and a small handwritten database.
 
 #![expect(
     clippy::disallowed_methods,
     clippy::unwrap_used,
-    reason = "the room `run` is the engine's, and this program does without the engine; all tests"
+    reason = "this program does not use the engine; all of this is tests"
 )]
 
 use std::fs;

@@ -17,7 +17,7 @@ use args::options::OptId;
 use args::parsed::{Args, EarlyExit};
 use args::{complete, help, machine, refusal};
 use output::console::Console;
-use output::loudness::Loudness;
+use output::verbosity::Verbosity;
 
 /// The version of dkms that this program is compatible with, in the form that scripts parse.
 const VERSION: &str = "dkms-3.4.3";
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
 
 fn dkms(words: impl Iterator<Item = OsString>) -> u8 {
     let (args, early_exit) = Args::parse(words);
-    let mut console = Console::of_this_process(loudness(&args), args.has(OptId::Debug));
+    let mut console = Console::of_this_process(verbosity(&args), args.has(OptId::Debug));
     for option in &args.deprecated {
         console.warn(&format!("--{option}: deprecated option, ignored"));
     }
@@ -45,11 +45,11 @@ fn dkms(words: impl Iterator<Item = OsString>) -> u8 {
     })
 }
 
-fn loudness(args: &Args) -> Loudness {
+fn verbosity(args: &Args) -> Verbosity {
     match (args.has(OptId::Quiet), args.has(OptId::Verbose)) {
-        (true, _) => Loudness::Quiet,
-        (false, true) => Loudness::Verbose,
-        (false, false) => Loudness::Plain,
+        (true, _) => Verbosity::Quiet,
+        (false, true) => Verbosity::Verbose,
+        (false, false) => Verbosity::Normal,
     }
 }
 
@@ -69,7 +69,7 @@ fn carry_out(
             return refusal::of_early_exit(&exit, args.command).map_or(Ok(0), Err);
         }
         None => {
-            let intent = Intent::read(args, &machine::here(&machine))?;
+            let intent = Intent::read(args, &machine::context(&machine))?;
             return commands::run(intent, args, machine, console);
         }
     }

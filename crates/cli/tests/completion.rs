@@ -1,11 +1,9 @@
-//! Tab completion as bash, zsh and fish do it: a Tab is typed on a terminal, and what the command
-//! then gets is what was completed. `make shells` runs these, with the shells installed.
+//! Tab completion in bash, zsh and fish on a terminal; `make shells` runs these tests.
 
 #![expect(clippy::unwrap_used, reason = "all of this is tests")]
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -16,8 +14,8 @@ use testroot::TestRoot;
 const K: &str = "7.2.13-arch1-1";
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../completion");
 
-/// A machine where foo/1.0 is built and bar/2.0 is only a source. Its `dkms` completes, and
-/// otherwise only notes how it was called.
+/// A root where foo/1.0 is built and bar/2.0 is only a source. Its `dkms` completes words, and
+/// otherwise only records its arguments.
 fn root() -> TestRoot {
     let root = TestRoot::new();
     root.kernel(K).pkgbase("linux").headers();
@@ -26,15 +24,9 @@ fn root() -> TestRoot {
     root.dir(format!("var/lib/dkms/foo/1.0/{K}/{}/module", std::env::consts::ARCH));
     root.link("var/lib/dkms/foo/1.0/source", "/usr/src/foo-1.0");
     root.write("archive-of-foo.tar.gz", "");
-    let dkms = root.programs().join("dkms");
-    let script = format!(
-        "#!/bin/sh\nword=$1\nif [ \"$word\" = __complete ]; then shift\n\
-         exec {} \"$word\" --root {root} \"$@\"; fi\necho \"$*\" >> {root}/called\n",
-        env!("CARGO_BIN_EXE_dkms"),
-        root = root.path().display(),
-    );
-    fs::write(&dkms, script).unwrap();
-    fs::set_permissions(&dkms, fs::Permissions::from_mode(0o755)).unwrap();
+    let ours = env!("CARGO_BIN_EXE_dkms");
+    let complete = "shift; exec \"$dkms\" __complete --root \"$ROOT\" \"$@\"";
+    root.program("dkms", &format!("dkms={ours}; if [ \"$1\" = __complete ]; then {complete}; fi"));
     root
 }
 
@@ -53,10 +45,13 @@ impl Shell {
     fn start(root: &TestRoot, words: &[&str]) -> Self {
         let size = Winsize { ws_row: 24, ws_col: 200, ws_xpixel: 0, ws_ypixel: 0 };
         let terminal = openpty(Some(&size), None).unwrap();
-        let path = format!("{}:{}", root.programs().display(), std::env::var("PATH").unwrap());
         let mut command = Command::new("setsid");
         command.args(["--ctty", "--wait"]).args(words).current_dir(root.path());
-        command.env_clear().env("PATH", path).env("TERM", "xterm").env("HOME", root.path());
+        command
+            .env_clear()
+            .env("PATH", root.search_path())
+            .env("TERM", "xterm")
+            .env("HOME", root.path());
         command.stdin(Stdio::from(terminal.slave.try_clone().unwrap()));
         command.stdout(terminal.slave.try_clone().unwrap()).stderr(terminal.slave);
         let child = command.spawn().unwrap();
@@ -105,11 +100,8 @@ fn interactive(root: &TestRoot, words: &[&str], start: &str, prompt: &str, typed
     shell.types(typed);
     shell.types("exit");
     shell.end();
-    called(root)
-}
-
-fn called(root: &TestRoot) -> String {
-    if root.exists("called") { root.read("called").trim_end().to_owned() } else { String::new() }
+    let calls = root.calls("dkms").into_iter();
+    calls.filter(|call| !call.starts_with("__complete")).collect::<Vec<_>>().join("\n")
 }
 
 #[rstest]
@@ -148,10 +140,9 @@ fn fish_completes(#[case] line: &str, #[case] want: &[&str]) {
 
 #[expect(clippy::disallowed_methods, reason = "a shell for a test")]
 fn fish(root: &TestRoot, script: &str) -> String {
-    let path = format!("{}:{}", root.programs().display(), std::env::var("PATH").unwrap());
     let output = Command::new("fish")
         .args(["--no-config", "-c", script])
-        .env("PATH", path)
+        .env("PATH", root.search_path())
         .env("HOME", root.path())
         .current_dir(root.path())
         .output()

@@ -1,11 +1,9 @@
-//! Signals to the program while modules are built, and what is left afterwards.
+//! Signals to the program during builds, and the state afterwards.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "all of this is tests")]
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -41,9 +39,6 @@ fn root() -> (TestRoot, String) {
 
 #[expect(clippy::disallowed_methods, reason = "assert_cmd cannot start a program and go on")]
 fn start(root: &TestRoot, before: &str, line: &str) -> Child {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let dirs: Vec<PathBuf> =
-        [root.programs()].into_iter().chain(std::env::split_paths(&path)).collect();
     // Whoever started the tests may have these ignored, as `nohup` and a background job of `sh` do,
     // and a shell cannot undo that for its children.
     Command::new("env")
@@ -51,7 +46,7 @@ fn start(root: &TestRoot, before: &str, line: &str) -> Child {
         .args([&format!("{before} exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_dkms"), "--root"])
         .arg(root.path())
         .args(line.split(' '))
-        .env("PATH", std::env::join_paths(dirs).unwrap())
+        .env("PATH", root.search_path())
         .env_remove("MAKEFLAGS")
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -99,8 +94,8 @@ fn run(root: &TestRoot, line: &str, code: i32) -> Output {
 
 /// The sleepers that modules left behind.
 fn sleepers(mark: &str) -> usize {
-    let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    let lines = processes.map(|entry| std::fs::read(entry.path().join("cmdline")));
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let lines = processes.map(|entry| fs::read(entry.path().join("cmdline")));
     lines.filter(|line| line.as_ref().is_ok_and(|line| text(line).contains(mark))).count()
 }
 
@@ -158,8 +153,8 @@ fn what_is_done_when_the_signal_comes_is_not_counted_as_left() {
     let (root, mark) = root();
     root.source("wordy", "1.0").conf_line("POST_INSTALL=wordy.sh");
     let script = "usr/src/wordy-1.0/wordy.sh";
-    root.write(script, "#!/bin/sh\necho here it begins\nseq -f 'and goes on, line %.0f' 10000\n");
-    fs::set_permissions(root.at(script), Permissions::from_mode(0o755)).unwrap();
+    let lines = "#!/bin/sh\necho here it begins\nseq -f 'and goes on, line %.0f' 10000\n";
+    root.executable(script, lines);
     for name in ["wordy", "slow"] {
         run(&root, &format!("add {name}/1.0"), 0);
     }

@@ -1,4 +1,4 @@
-//! What a terminal gets to see: bars while something runs, and the same lines as a pipe.
+//! The output on a terminal: bars during a run, and the same lines as in a pipe.
 
 #![expect(clippy::unwrap_used, reason = "all of this is tests")]
 
@@ -22,8 +22,7 @@ fn root() -> TestRoot {
 #[expect(clippy::disallowed_methods, reason = "a program of ours, given a terminal")]
 fn dkms(root: &TestRoot, term: &str, words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dkms"));
-    let path = format!("{}:{}", root.programs().display(), std::env::var("PATH").unwrap());
-    command.env("PATH", path).env("TERM", term).env_remove("MAKEFLAGS");
+    command.env("PATH", root.search_path()).env("TERM", term).env_remove("MAKEFLAGS");
     command.arg("--root").arg(root.path()).args(words);
     command
 }

@@ -1,20 +1,20 @@
-//! The arguments of a compiler that may compile one file and does nothing else.
+//! Parses the arguments of a compiler call that compiles one file and does nothing else.
 
 use std::env;
 use std::ffi::OsString;
 use std::path::Path;
 
-/// Options that a word follows which says no path.
+/// Options followed by a word that is not a path.
 const WITH_WORD: [&str; 4] = ["-D", "-U", "-x", "--param"];
 
-/// Options that a path follows, as a word of its own or not.
+/// Options followed by a path, in the same word or the next.
 const WITH_PATH: [&str; 6] = ["-I", "-include", "-imacros", "-iquote", "-isystem", "-idirafter"];
 
-/// How options begin that only change the object, or what is said about it.
+/// Prefixes of options that affect only the object or the diagnostics.
 const HARMLESS: [&str; 11] =
     ["-D", "-O", "-U", "-W", "-f", "-g", "-m", "--param=", "-std=", "-nostdinc", "-pipe"];
 
-/// And those among them that do more: they write or read other files, or are another program's.
+/// Exceptions to them: options that read or write other files, or are passed to another program.
 const MORE: [&str; 20] = [
     "-Wa,",
     "-Wl,",
@@ -38,8 +38,7 @@ const MORE: [&str; 20] = [
     "-mllvm",
 ];
 
-/// Variables that change what gcc and clang make of their arguments (gcc(1), "Environment
-/// Variables").
+/// Variables that change the result of gcc or clang (gcc(1), "Environment Variables").
 const VARIABLES: [&str; 13] = [
     "CCC_OVERRIDE_OPTIONS",
     "COMPILER_PATH",
@@ -56,24 +55,23 @@ const VARIABLES: [&str; 13] = [
     "SOURCE_DATE_EPOCH",
 ];
 
-/// Variables that have them write further files.
+/// Variables that make them write further files.
 const WRITING: [&str; 2] = ["DEPENDENCIES_OUTPUT", "SUNPRO_DEPENDENCIES"];
 
-/// How one file is to be compiled.
+/// The parsed arguments.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Arguments {
-    /// In their order, with all that has an effect on the object.
+    /// Everything that affects the object, in order.
     pub(crate) options: Vec<CompilerOption>,
     /// `-c`, or `-S` for assembly.
     pub(crate) makes: String,
     pub(crate) source: String,
-    /// What is to be written.
     pub(crate) object: String,
-    /// The file for what the object depends on, in make's language.
+    /// The file for the object's dependencies, in make's syntax.
     pub(crate) dependencies: Option<String>,
 }
 
-/// One option as it was given.
+/// One option as given.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct CompilerOption {
     /// Its word or words.
@@ -83,7 +81,7 @@ pub(crate) struct CompilerOption {
 }
 
 impl Arguments {
-    /// Reads what is known to have no other effect than on one object; nothing else is understood.
+    /// Returns `None` unless the arguments are known to affect nothing but one object.
     pub(crate) fn read(arguments: &[OsString]) -> Option<Self> {
         let mut words = arguments.iter().map(|word| word.to_str().map(str::to_owned));
         let (mut makes, mut source, mut object, mut dependencies) = (None, None, None, None);
@@ -129,12 +127,9 @@ impl Arguments {
     }
 }
 
-/// A name for what this compiler makes of these words in this environment; nothing if it writes
-/// further files there.
-pub(crate) fn name<'a>(
-    compiler: &Path,
-    words: impl IntoIterator<Item = &'a str>,
-) -> Option<String> {
+/// The cache key of what this compiler makes of these words in this environment. Returns `None` if
+/// the environment makes it write further files.
+pub(crate) fn key<'a>(compiler: &Path, words: impl IntoIterator<Item = &'a str>) -> Option<String> {
     if WRITING.iter().any(|name| env::var_os(name).is_some()) {
         return None;
     }
@@ -152,7 +147,7 @@ pub(crate) fn name<'a>(
     Some(hasher.finalize().to_hex().to_string())
 }
 
-/// Sets what may be said once only.
+/// Returns `None` if it is set already.
 fn set(once: &mut Option<String>, word: String) -> Option<()> {
     once.replace(word).is_none().then_some(())
 }
@@ -163,7 +158,7 @@ fn is_harmless(option: &str) -> bool {
             && !MORE.iter().any(|it| option.starts_with(it))
 }
 
-/// Whether a path is where packages have their files, which no build changes.
+/// Returns true if the path is below /usr, where packages have files that no build changes.
 pub(crate) fn is_of_packages(path: &Path) -> bool {
     path.starts_with("/usr")
 }

@@ -1,15 +1,15 @@
-//! Stands in a compiler's place during builds, and has done once what comes out the same for every
-//! module of a kernel.
+//! A compiler wrapper that shares probe results, common objects and precompiled headers between the
+//! modules of one run.
 //!
-//! A copy of it has the compiler's name and is found before the compiler in PATH. Answers are kept
-//! in the directory `ALPM_DKMS_ANSWERS`, which lies beside that copy; without it, and whenever
-//! anything is not as expected, the compiler is started as if nothing stood before it.
+//! A copy of it has the compiler's name and comes before the compiler in PATH. It stores results in
+//! the directory `ALPM_DKMS_ANSWERS`, beside that copy. Without that variable, and whenever a call
+//! is not exactly as expected, it runs the compiler unchanged.
 
-mod answers;
 mod arguments;
-mod module_file;
-mod preamble;
-mod question;
+mod mod_c_file;
+mod precompiled_headers;
+mod shared_call;
+mod shared_results;
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -20,13 +20,13 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output};
 
-use answers::Answers;
 use arguments::Arguments;
-use module_file::ModuleFile;
-use preamble::Preamble;
-use question::Question;
+use mod_c_file::ModCFile;
+use precompiled_headers::PrecompiledHeaders;
+use shared_call::SharedCall;
+use shared_results::SharedResults;
 
-/// As a shell has it: a program cannot be run, there is none, and by which signal one ended.
+/// A shell's exit codes: a program cannot be run, does not exist, or was killed by a signal.
 const CANNOT_RUN: u8 = 126;
 const NOT_FOUND: u8 = 127;
 const SIGNALLED: i32 = 128;
@@ -36,30 +36,30 @@ fn main() -> ExitCode {
     let called = arguments.next().unwrap_or_default();
     let arguments: Vec<OsString> = arguments.collect();
     let name = Path::new(&called).file_name().unwrap_or_default();
-    let answers = env::var_os("ALPM_DKMS_ANSWERS").map(PathBuf::from);
-    let Some(compiler) = Compiler::find(name, answers.as_deref()) else {
+    let results = env::var_os("ALPM_DKMS_ANSWERS").map(PathBuf::from);
+    let Some(compiler) = Compiler::find(name, results.as_deref()) else {
         complain(&format!("{}: there is no such compiler in PATH", name.display()));
         return ExitCode::from(NOT_FOUND);
     };
-    if let Some(dir) = answers
+    if let Some(dir) = results
         && let Some(read) = Arguments::read(&arguments)
     {
-        if let Some(question) = Question::of(&read)
-            && let Some(name) = question.name(&compiler.path)
+        if let Some(call) = SharedCall::of(&read)
+            && let Some(key) = call.key(&compiler.path)
         {
-            return compiler.ask_once(&Answers::of(dir), &question, &name, &arguments);
+            return compiler.run_once(&SharedResults::in_dir(dir), &call, &key, &arguments);
         }
         if env::var_os("ALPM_DKMS_MANY_OBJECTS").is_some()
-            && let Some(file) = ModuleFile::of(&read)
-            && let Some(name) = file.name(&compiler.path)
+            && let Some(file) = ModCFile::of(&read)
+            && let Some(key) = file.headers_key(&compiler.path)
         {
-            return compiler.compile(&Preamble::of(dir, &name, &file), &arguments);
+            return compiler.compile(&PrecompiledHeaders::of(dir, &key, &file), &arguments);
         }
     }
     compiler.become_it(&arguments)
 }
 
-/// The compiler in whose place we stand.
+/// The compiler that this program wraps.
 struct Compiler {
     path: PathBuf,
     /// PATH without us: a program such as ccache, found under the compiler's name, looks there for
@@ -68,9 +68,9 @@ struct Compiler {
 }
 
 impl Compiler {
-    fn find(name: &OsStr, answers: Option<&Path>) -> Option<Self> {
+    fn find(name: &OsStr, results: Option<&Path>) -> Option<Self> {
         // A chroot may be without /proc, which tells what was started.
-        let ours = env::current_exe().ok().or(answers.map(Path::to_owned))?;
+        let ours = env::current_exe().ok().or(results.map(Path::to_owned))?;
         let ours = fs::canonicalize(ours.parent()?).ok()?;
         let is_other = |dir: &PathBuf| fs::canonicalize(dir).ok().as_ref() != Some(&ours);
         let path = env::var_os("PATH")?;
@@ -90,40 +90,40 @@ impl Compiler {
         self.cannot_run(&self.command(arguments).exec())
     }
 
-    fn ask_once(
+    fn run_once(
         &self,
-        answers: &Answers,
-        question: &Question,
-        name: &str,
+        results: &SharedResults,
+        call: &SharedCall,
+        key: &str,
         arguments: &[OsString],
     ) -> ExitCode {
-        if let Some(said) = answers.give(name, question) {
+        if let Some(said) = results.restore(key, call) {
             return repeat(&said);
         }
         let said = match self.command(arguments).output() {
             Ok(said) => said,
             Err(error) => return self.cannot_run(&error),
         };
-        // Not kept, it is only asked again.
-        let _ = answers.keep(name, question, &said);
+        // If the result cannot be stored, the next module runs the compiler again.
+        let _ = results.store(key, call, &said);
         repeat(&said)
     }
 
-    /// Compiles a module's own file with headers that are compiled already, if they are.
-    fn compile(&self, preamble: &Preamble<'_>, arguments: &[OsString]) -> ExitCode {
+    /// Compiles a module's `.mod.c`, with precompiled headers if they exist.
+    fn compile(&self, headers: &PrecompiledHeaders<'_>, arguments: &[OsString]) -> ExitCode {
         let start = |arguments: &[OsString]| self.command(arguments).output();
-        if preamble.is_there() {
-            if let Some(said) = preamble.compile(start) {
+        if headers.exist() {
+            if let Some(said) = headers.compile(start) {
                 return repeat(&said);
             }
-        } else if preamble.is_ours_to_make() {
+        } else if headers.claim() {
             let said = match start(arguments) {
                 Ok(said) => said,
                 Err(error) => return self.cannot_run(&error),
             };
             if said.status.success() {
-                // Not made, all are compiled as ever.
-                let _ = preamble.make(start);
+                // Without precompiled headers, every file is compiled in full.
+                let _ = headers.make(start);
             }
             return repeat(&said);
         }
@@ -136,11 +136,13 @@ impl Compiler {
     }
 }
 
+/// As the engine's function of this name. This program does not link the engine: it is started once
+/// for each compiler call, and must start fast.
 fn is_program(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
-/// Says what the compiler said, and ends as it did. Nobody may be listening any more.
+/// Repeats the compiler's output and returns its exit code. A closed output is no error.
 fn repeat(said: &Output) -> ExitCode {
     let _ = io::stdout().write_all(&said.stdout);
     let _ = io::stderr().write_all(&said.stderr);

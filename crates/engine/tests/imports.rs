@@ -116,3 +116,59 @@ fn modules_import_what_the_table_allows() {
     }
     assert_eq!(wrong, [""; 0]);
 }
+
+/// The file that a path such as `machine::settings::Framework`, seen from `dir`, leads to.
+fn target(dir: &Path, path: &str, files: &BTreeMap<PathBuf, String>) -> Option<PathBuf> {
+    let (step, rest) = name(path);
+    let own = [dir.join(format!("{step}.rs")), dir.join(step).join("mod.rs")];
+    let file = own.into_iter().find(|file| files.contains_key(file))?;
+    let below = rest.strip_prefix("::").and_then(|rest| target(&dir.join(step), rest, files));
+    Some(below.unwrap_or(file))
+}
+
+/// The directory of a file's own modules: its own for `mod.rs`, `main.rs` and `lib.rs`.
+fn directory(file: &Path) -> PathBuf {
+    let stem = file.file_stem().unwrap();
+    let dir = file.parent().unwrap();
+    if ["mod", "main", "lib"].iter().any(|own| stem == *own) { dir.into() } else { dir.join(stem) }
+}
+
+/// The files that each file imports. What belongs to a file's own parents is left out: a module and
+/// the modules inside it are one.
+fn imports(src: &Path) -> BTreeMap<PathBuf, BTreeSet<PathBuf>> {
+    let files = sources(src);
+    let of_file = |file: &PathBuf, code: &str| {
+        let own = directory(file);
+        let above = own.parent().unwrap_or(src);
+        let mut found = BTreeSet::new();
+        for (prefix, dir) in [("crate::", src), ("super::", above)] {
+            found.extend(
+                paths(code, prefix).into_iter().filter_map(|path| target(dir, path, &files)),
+            );
+        }
+        found.retain(|other| other != file && !own.starts_with(directory(other)));
+        found
+    };
+    files.iter().map(|(file, code)| (file.clone(), of_file(file, code))).collect()
+}
+
+#[test]
+fn no_file_imports_itself_through_others() {
+    let root = workspace();
+    let crates = ["crates", "hooks"].map(|dir| fs::read_dir(root.join(dir)).unwrap());
+    let mut circles = Vec::new();
+    for src in crates.into_iter().flatten().map(|entry| entry.unwrap().path().join("src")) {
+        let mut left = imports(&src);
+        assert!(!left.is_empty(), "no sources in {}", src.display());
+        // Who imports nothing that is left is in no circle.
+        while let Some(file) = left
+            .iter()
+            .find(|(_, imports)| !imports.iter().any(|other| left.contains_key(other)))
+            .map(|(file, _)| file.clone())
+        {
+            left.remove(&file);
+        }
+        circles.extend(left.into_keys().map(|file| file.strip_prefix(&root).unwrap().to_owned()));
+    }
+    assert_eq!(circles, Vec::<PathBuf>::new());
+}

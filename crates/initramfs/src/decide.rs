@@ -1,130 +1,131 @@
-//! What becomes of an image whose kernel's modules changed. Pure: equal facts, equal decision.
+//! Decides what to do with an image whose kernel's modules changed. Pure: equal facts give an equal decision.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use dkms_engine::names::KernelRelease;
 
-use crate::contents::Contents;
-use crate::kmod_name::KmodName;
+use crate::image::{Contents, KmodName};
 
-/// What is known of one image.
+/// Everything that the decision on one image depends on.
 #[derive(Debug, Clone)]
-pub struct Case {
-    /// The kernel that it is made for.
-    pub kernel: KernelRelease,
-    /// The kernels that are installed.
-    pub installed: BTreeSet<KernelRelease>,
-    /// The modules that were placed, replaced or taken away for its kernel.
-    pub changed: BTreeSet<KmodName>,
-    /// Those of ours that its kernel has now.
-    pub placed: BTreeSet<KmodName>,
-    /// Those that its kernel should have, and has not, since they did not build.
-    pub failed: BTreeSet<KmodName>,
-    /// What the configuration puts into images, each with the place that says so; none if it cannot be read.
-    pub wanted: Option<BTreeMap<KmodName, String>>,
-    /// What was noted of it before other packages' hooks regenerated images; none if nothing was.
-    pub before: Option<Before>,
-    /// What it is now.
-    pub now: Now,
+pub(crate) struct ImageFacts {
+    /// The kernel that the image is made for.
+    pub(crate) kernel: KernelRelease,
+    /// The installed kernels.
+    pub(crate) installed: BTreeSet<KernelRelease>,
+    /// The modules that were placed, replaced or removed for its kernel.
+    pub(crate) changed: BTreeSet<KmodName>,
+    /// The modules that dkms has placed for its kernel.
+    pub(crate) placed: BTreeSet<KmodName>,
+    /// The modules that its kernel lacks because they did not build.
+    pub(crate) failed: BTreeSet<KmodName>,
+    /// The modules that the configuration puts into the image, each with the place that names it; `None` if it cannot be
+    /// read.
+    pub(crate) configured: Option<BTreeMap<KmodName, String>>,
+    /// The image before other packages' hooks ran; `None` without a snapshot.
+    pub(crate) earlier: Option<EarlierImage>,
+    /// The image now.
+    pub(crate) current: CurrentImage,
 }
 
-/// An image as it was noted.
+/// An image in the snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Before {
-    /// Whether it is still the same file with the same content.
-    pub same: bool,
-    /// What was in it, if it was there and could be read.
-    pub contents: Option<Contents>,
+pub(crate) struct EarlierImage {
+    /// Whether the image is unchanged since.
+    pub(crate) unchanged: bool,
+    /// Its contents; `None` if it was missing or cannot be read.
+    pub(crate) contents: Option<Contents>,
 }
 
-/// An image as it is.
+/// An image now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Now {
-    /// Not there.
+pub(crate) enum CurrentImage {
     Missing,
-    /// There, but what is in it cannot be told: why.
+    /// It exists, but cannot be listed for this reason.
     Unreadable(String),
-    /// It holds this.
+    /// It has these contents.
     Holds(Contents),
 }
 
-/// What is done with an image.
+/// What to do with an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Decision {
-    /// Nothing: it is as it should be.
-    Fine,
+pub(crate) enum Decision {
+    /// Nothing.
+    UpToDate,
     /// Regenerate it, for this reason.
     Regenerate(String),
-    /// Leave the good one that is there alone, for this reason.
+    /// Keep the good image, for this reason.
     Keep(String),
-    /// Put back what was there before, for this reason.
-    PutBack(String),
+    /// Restore the copy in the snapshot, for this reason.
+    Restore(String),
 }
 
-/// Decides on one image.
-#[must_use]
-pub fn decide(case: &Case) -> Decision {
-    let was = case.before.as_ref().and_then(|before| before.contents.as_ref());
-    let regenerated = case.before.as_ref().is_some_and(|before| !before.same);
-    let now = match &case.now {
-        Now::Missing => return Decision::Regenerate("it is missing".into()),
-        Now::Unreadable(why) if regenerated => return Decision::Regenerate(why.clone()),
-        Now::Unreadable(_) if case.changed.is_empty() => return Decision::Fine,
-        Now::Unreadable(why) => return Decision::Regenerate(format!("{why}, so it may need it")),
-        Now::Holds(contents) => contents,
+/// Decides what to do with one image.
+pub(crate) fn decide(facts: &ImageFacts) -> Decision {
+    let was = facts.earlier.as_ref().and_then(|earlier| earlier.contents.as_ref());
+    let regenerated = facts.earlier.as_ref().is_some_and(|earlier| !earlier.unchanged);
+    let current = match &facts.current {
+        CurrentImage::Missing => return Decision::Regenerate("it is missing".into()),
+        CurrentImage::Unreadable(why) if regenerated => return Decision::Regenerate(why.clone()),
+        CurrentImage::Unreadable(_) if facts.changed.is_empty() => return Decision::UpToDate,
+        CurrentImage::Unreadable(why) => {
+            return Decision::Regenerate(format!("{why}, so it may need it"));
+        }
+        CurrentImage::Holds(contents) => contents,
     };
-    // Out of reach: the kernel of an image that was put aside may be gone.
-    let boots =
-        |contents: &Contents| contents.kernels.iter().any(|kernel| case.installed.contains(kernel));
-    let wants = |name: &KmodName| case.wanted.as_ref().and_then(|wanted| wanted.get(name));
+    // The kernel of an old image may no longer be installed.
+    let boots = |contents: &Contents| {
+        contents.kernels.iter().any(|kernel| facts.installed.contains(kernel))
+    };
+    let place_of = |name: &KmodName| facts.configured.as_ref()?.get(name);
     if regenerated {
         let held = was.map(|was| &was.modules);
         let lost = |name: &&KmodName| {
-            held.is_some_and(|held| held.contains(*name)) && !now.modules.contains(*name)
+            held.is_some_and(|held| held.contains(*name)) && !current.modules.contains(*name)
         };
-        if let Some(name) = case.failed.iter().find(lost)
+        if let Some(name) = facts.failed.iter().find(lost)
             && was.is_some_and(boots)
         {
-            return Decision::PutBack(format!("it was made without {name}, which did not build"));
+            return Decision::Restore(format!("it was made without {name}, which did not build"));
         }
-        let mut new = case.placed.intersection(&case.changed);
+        let mut new = facts.placed.intersection(&facts.changed);
         if let Some(name) = new.clone().find(lost) {
             return Decision::Regenerate(format!("it lost {name}"));
         }
-        // Its generator complained, or was run before the module was there.
+        // Its generator failed, or ran before the module was placed.
         let lacks = new.find_map(|name| {
-            wants(name).filter(|_| !now.modules.contains(name)).map(|place| (name, place))
+            place_of(name).filter(|_| !current.modules.contains(name)).map(|place| (name, place))
         });
         return match lacks {
             Some((name, place)) => {
                 Decision::Regenerate(format!("it was made without {name}, which is in {place}"))
             }
-            None => Decision::Fine,
+            None => Decision::UpToDate,
         };
     }
-    let needs = |name: &&KmodName| now.modules.contains(*name) || wants(name).is_some();
-    if let Some(name) = case.failed.iter().find(needs)
-        && boots(now)
+    let needs = |name: &&KmodName| current.modules.contains(*name) || place_of(name).is_some();
+    if let Some(name) = facts.failed.iter().find(needs)
+        && boots(current)
     {
         return Decision::Keep(format!("it needs {name}, which did not build"));
     }
-    if !now.kernels.is_empty() && !now.kernels.contains(&case.kernel) {
-        let found = now.kernels.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if !current.kernels.is_empty() && !current.kernels.contains(&facts.kernel) {
+        let found = current.kernels.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         return Decision::Regenerate(format!("it is still for {found}"));
     }
-    if let Some(name) = case.changed.iter().find(|name| now.modules.contains(*name)) {
+    if let Some(name) = facts.changed.iter().find(|name| current.modules.contains(*name)) {
         return Decision::Regenerate(format!("it holds {name}"));
     }
-    let named = case.changed.iter().find_map(|name| Some((name, wants(name)?)));
-    match (named, &case.wanted) {
-        // One that is gone cannot be put in.
-        (Some((name, place)), _) if case.placed.contains(name) => {
+    let named = facts.changed.iter().find_map(|name| Some((name, place_of(name)?)));
+    match (named, &facts.configured) {
+        // A module that is gone cannot be added.
+        (Some((name, place)), _) if facts.placed.contains(name) => {
             Decision::Regenerate(format!("{name} is in {place}"))
         }
-        (None, None) if !case.changed.is_empty() => {
-            Decision::Regenerate("what belongs into it cannot be told".into())
+        (None, None) if !facts.changed.is_empty() => {
+            Decision::Regenerate("its configuration cannot be read".into())
         }
-        _ => Decision::Fine,
+        _ => Decision::UpToDate,
     }
 }
 
@@ -147,17 +148,17 @@ mod tests {
         Contents { modules: names(modules), kernels: kernels(&[release]) }
     }
 
-    /// An image of [`K2`], which holds no module of ours; zfs was placed anew.
-    fn case() -> Case {
-        Case {
+    /// An image of [`K2`] that holds no module of dkms; zfs has just been placed.
+    fn facts() -> ImageFacts {
+        ImageFacts {
             kernel: K2.parse().unwrap(),
             installed: kernels(&[K2]),
             changed: names(&["zfs"]),
             placed: names(&["zfs"]),
             failed: names(&[]),
-            wanted: Some(BTreeMap::new()),
-            before: None,
-            now: Now::Holds(holds(K2, &["ext4"])),
+            configured: Some(BTreeMap::new()),
+            earlier: None,
+            current: CurrentImage::Holds(holds(K2, &["ext4"])),
         }
     }
 
@@ -174,94 +175,107 @@ mod tests {
 
     #[test]
     fn an_image_without_the_module_is_left_alone() {
-        assert_eq!(decide(&case()), Decision::Fine);
+        assert_eq!(decide(&facts()), Decision::UpToDate);
     }
 
     #[test]
     fn an_image_with_the_module_is_regenerated() {
-        let holding = Case { now: Now::Holds(with_zfs(K2)), ..case() };
+        let holding = ImageFacts { current: CurrentImage::Holds(with_zfs(K2)), ..facts() };
         assert_eq!(regenerates(decide(&holding)), "it holds zfs");
     }
 
     #[test]
     fn an_image_that_should_hold_it_is_regenerated() {
-        let wanted =
+        let configured =
             BTreeMap::from([(KmodName::new("zfs"), "MODULES of mkinitcpio.conf".to_owned())]);
-        let wanting = Case { wanted: Some(wanted), ..case() };
-        assert_eq!(regenerates(decide(&wanting)), "zfs is in MODULES of mkinitcpio.conf");
-        // Gone for good: it cannot be put in.
-        assert_eq!(decide(&Case { placed: names(&[]), ..wanting }), Decision::Fine);
+        let configuring = ImageFacts { configured: Some(configured), ..facts() };
+        assert_eq!(regenerates(decide(&configuring)), "zfs is in MODULES of mkinitcpio.conf");
+        // A module that is gone cannot be added.
+        assert_eq!(decide(&ImageFacts { placed: names(&[]), ..configuring }), Decision::UpToDate);
     }
 
     #[test]
-    fn what_cannot_be_told_is_regenerated() {
-        assert!(regenerates(decide(&Case { wanted: None, ..case() })).contains("cannot be told"));
-        let unreadable = Case { now: Now::Unreadable("lsinitcpio is missing".into()), ..case() };
+    fn what_cannot_be_read_is_regenerated() {
+        assert!(
+            regenerates(decide(&ImageFacts { configured: None, ..facts() }))
+                .contains("cannot be read")
+        );
+        let unreadable = ImageFacts {
+            current: CurrentImage::Unreadable("lsinitcpio is missing".into()),
+            ..facts()
+        };
         assert_eq!(regenerates(decide(&unreadable)), "lsinitcpio is missing, so it may need it");
     }
 
     #[test]
-    fn what_a_neighbour_has_just_regenerated_is_not_done_again() {
-        let before = Some(Before { same: false, contents: Some(with_zfs(K2)) });
-        let fresh = Case { before, now: Now::Holds(with_zfs(K2)), ..case() };
-        assert_eq!(decide(&fresh), Decision::Fine);
+    fn what_another_hook_has_just_regenerated_is_not_done_again() {
+        let earlier = Some(EarlierImage { unchanged: false, contents: Some(with_zfs(K2)) });
+        let fresh = ImageFacts { earlier, current: CurrentImage::Holds(with_zfs(K2)), ..facts() };
+        assert_eq!(decide(&fresh), Decision::UpToDate);
     }
 
     #[test]
-    fn what_a_neighbour_left_alone_is_ours_to_do() {
-        let before = Some(Before { same: true, contents: Some(with_zfs(K2)) });
-        let stale = Case { before, now: Now::Holds(with_zfs(K2)), ..case() };
+    fn what_another_hook_left_stale_is_regenerated() {
+        let earlier = Some(EarlierImage { unchanged: true, contents: Some(with_zfs(K2)) });
+        let stale = ImageFacts { earlier, current: CurrentImage::Holds(with_zfs(K2)), ..facts() };
         assert_eq!(regenerates(decide(&stale)), "it holds zfs");
     }
 
     #[test]
     fn an_image_that_lost_a_module_that_is_there_is_made_again() {
-        let before = Some(Before { same: false, contents: Some(with_zfs(K2)) });
-        assert_eq!(regenerates(decide(&Case { before, ..case() })), "it lost zfs");
+        let earlier = Some(EarlierImage { unchanged: false, contents: Some(with_zfs(K2)) });
+        assert_eq!(regenerates(decide(&ImageFacts { earlier, ..facts() })), "it lost zfs");
     }
 
     #[test]
     fn an_image_that_was_made_without_what_belongs_into_it_is_made_again() {
-        let wanted = Some(BTreeMap::from([(KmodName::new("zfs"), "HOOKS".to_owned())]));
-        let before = Some(Before { same: false, contents: None });
-        let lacking = Case { wanted, before, ..case() };
+        let configured = Some(BTreeMap::from([(KmodName::new("zfs"), "HOOKS".to_owned())]));
+        let earlier = Some(EarlierImage { unchanged: false, contents: None });
+        let lacking = ImageFacts { configured, earlier, ..facts() };
         assert_eq!(regenerates(decide(&lacking)), "it was made without zfs, which is in HOOKS");
-        let holding = Case { now: Now::Holds(with_zfs(K2)), ..lacking };
-        assert_eq!(decide(&holding), Decision::Fine);
+        let holding = ImageFacts { current: CurrentImage::Holds(with_zfs(K2)), ..lacking };
+        assert_eq!(decide(&holding), Decision::UpToDate);
     }
 
     #[test]
-    fn an_image_made_without_a_module_that_failed_is_put_back_if_its_kernel_is_there() {
-        let made_from = |release| Case {
+    fn an_image_made_without_a_module_that_failed_is_restored_if_its_kernel_is_installed() {
+        let made_from = |release| ImageFacts {
             failed: names(&["zfs"]),
             placed: names(&[]),
-            before: Some(Before { same: false, contents: Some(with_zfs(release)) }),
-            ..case()
+            earlier: Some(EarlierImage { unchanged: false, contents: Some(with_zfs(release)) }),
+            ..facts()
         };
         let why = "it was made without zfs, which did not build";
-        assert_eq!(decide(&made_from(K2)), Decision::PutBack(why.into()));
-        assert_eq!(decide(&made_from(K1)), Decision::Fine);
+        assert_eq!(decide(&made_from(K2)), Decision::Restore(why.into()));
+        assert_eq!(decide(&made_from(K1)), Decision::UpToDate);
     }
 
     #[test]
     fn a_good_image_is_kept_while_its_module_does_not_build() {
-        let failing = || Case {
+        let failing = || ImageFacts {
             failed: names(&["zfs"]),
             placed: names(&[]),
-            now: Now::Holds(with_zfs(K1)),
-            ..case()
+            current: CurrentImage::Holds(with_zfs(K1)),
+            ..facts()
         };
-        let both = Case { installed: kernels(&[K1, K2]), ..failing() };
+        let both = ImageFacts { installed: kernels(&[K1, K2]), ..failing() };
         assert_eq!(decide(&both), Decision::Keep("it needs zfs, which did not build".into()));
-        // Its kernel is gone: it is good for nothing.
+        // Its kernel is gone: it boots nothing.
         assert_eq!(regenerates(decide(&failing())), format!("it is still for {K1}"));
     }
 
     #[test]
     fn what_is_missing_or_broken_is_made() {
-        assert_eq!(regenerates(decide(&Case { now: Now::Missing, ..case() })), "it is missing");
-        let before = Some(Before { same: false, contents: None });
-        let broken = Case { before, now: Now::Unreadable("it ends early".into()), ..case() };
+        assert_eq!(
+            regenerates(decide(&ImageFacts { current: CurrentImage::Missing, ..facts() })),
+            "it is missing"
+        );
+        let earlier = Some(EarlierImage { unchanged: false, contents: None });
+        let broken = ImageFacts {
+            earlier,
+            current: CurrentImage::Unreadable("it ends early".into()),
+            ..facts()
+        };
         assert_eq!(regenerates(decide(&broken)), "it ends early");
     }
 }

@@ -1,5 +1,5 @@
-//! Small roots and fake programs for tests: paths and text only, so that the engine's own tests
-//! can use them.
+//! Small roots and fake programs for tests, without the engine's types: the engine's own tests can
+//! use them.
 
 #![expect(
     clippy::expect_used,
@@ -7,18 +7,18 @@
     reason = "a test root that cannot be made is a failed test"
 )]
 
-mod kernel;
+mod fake_kernel;
+mod fake_programs;
+mod fake_source;
+mod kernel_object;
 mod listing;
-mod object;
-mod programs;
-mod source;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-pub use kernel::Kernel;
-pub use object::kernel_object;
-pub use source::Source;
+pub use fake_kernel::FakeKernel;
+pub use fake_source::FakeSource;
+pub use kernel_object::kernel_object;
 
 /// A machine's root in a temporary directory, with the trees that DKMS works in.
 ///
@@ -73,15 +73,15 @@ impl TestRoot {
     }
 
     /// Adds a kernel without headers: its directory with `vmlinuz`, `modules.order` and one
-    /// module of its own. See [`Kernel`] for more.
-    pub fn kernel(&self, release: &str) -> Kernel<'_> {
-        Kernel::add(self, release)
+    /// module of its own. See [`FakeKernel`] for more.
+    pub fn kernel(&self, release: &str) -> FakeKernel<'_> {
+        FakeKernel::add(self, release)
     }
 
     /// Adds the source of a module with one object of the same name that "compiles" against the
-    /// headers of [`Kernel::headers`]. See [`Source`] for more.
-    pub fn source(&self, name: &str, version: &str) -> Source<'_> {
-        Source::add(self, name, version)
+    /// headers of [`FakeKernel::headers`]. See [`FakeSource`] for more.
+    pub fn source(&self, name: &str, version: &str) -> FakeSource<'_> {
+        FakeSource::add(self, name, version)
     }
 
     /// Makes a directory with its parents.

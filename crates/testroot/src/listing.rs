@@ -1,4 +1,4 @@
-//! A directory tree as text, the same at every run.
+//! Lists a directory tree as text that is the same in every run.
 
 use std::fs;
 use std::path::Path;

@@ -1,9 +1,9 @@
-//! A fake kernel builds a fake module for real make, strip and ELF readers.
+//! A fake kernel builds a fake module with real make, strip and ELF readers.
 
 #![expect(
     clippy::disallowed_methods,
     clippy::unwrap_used,
-    reason = "the room `run` is the engine's, which is not here; this is all tests"
+    reason = "this crate does not use the engine; all of this is tests"
 )]
 
 use std::fs;

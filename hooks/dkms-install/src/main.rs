@@ -1,17 +1,17 @@
-//! After a kernel, its headers or a module's source arrived: builds and installs what is missing;
-//! with `--journal`, before that: notes what is about to change.
+//! The hook after a kernel, its headers or a module's source arrived, which builds and installs the missing modules; with
+//! `--journal`, the hook before a transaction, which journals what is about to change.
 
 use std::process::ExitCode;
 
-use alpm_hook::Change;
+use alpm_hook::Targets;
 
 fn main() -> ExitCode {
-    alpm_hook::run("dkms-install", &["--journal"], |call, targets| {
-        let change = Change::read(targets)?;
-        if call.flag.is_some() {
-            alpm_hook::journal(call, &change)
+    alpm_hook::run("dkms-install", &["--journal"], |args, input| {
+        let targets = Targets::read(input)?;
+        if args.flag.is_some() {
+            alpm_hook::journal(args, &targets)
         } else {
-            alpm_hook::sync(call, &change)
+            alpm_hook::sync(args, &targets)
         }
     })
 }

@@ -77,23 +77,118 @@ fn prints_nothing_about_deprecated_directives() {
     assert!(!printed.contains("deprecated") && !errors.contains("deprecated"), "{errors}");
 }
 
-/// There is no alpm-query beside the tested program: it would be missed in words.
-#[test]
-fn asks_for_packages_only_where_something_is_told() {
+/// A machine with alpm-query, which answers with the owners of these kernels.
+fn root_with_alpm_query(kernels: &[(&str, &str)]) -> TestRoot {
     let root = TestRoot::new();
     root.kernel(K).pkgbase("linux").headers();
     root.source("foo", "1.0");
-    let targets = b"usr/lib/modules/7.2.13-arch1-1/build/include/\nusr/src/foo-1.0/dkms.conf\n";
-    let asked = "Packages cannot be named";
-    assert!(hook(&root, &[], targets).contains(asked));
-    assert_eq!(hook(&root, &[], targets), "", "there was nothing to do");
-    // As pacman calls it.
-    hook(&root, &["--journal"], targets);
-    assert_eq!(hook(&root, &[], targets), "");
+    let kernel = |(release, owner): &(&str, &str)| {
+        format!(r#""{release}": {{"kernel": {owner}, "headers": null, "headers_package": null}}"#)
+    };
+    let kernels: Vec<String> = kernels.iter().map(kernel).collect();
+    let answer = format!(
+        r#"{{"owners": {{"usr/src/foo-1.0/dkms.conf": {{"name": "foo-dkms", "version": "1.0-1"}}}},
+            "kernels": {{{}}}}}"#,
+        kernels.join(", ")
+    );
+    root.program("alpm-query", &format!("cat >/dev/null; echo '{answer}'"));
+    root
+}
+
+const LINUX: &str = r#"{"name": "linux", "version": "7.2.13.arch1-1"}"#;
+
+const OLD: &str = "7.2.12-arch1-1";
+
+/// Runs the hook with that alpm-query beside it. Returns its output and how often it called alpm-query.
+fn hook_with_alpm_query(root: &TestRoot, words: &[&str], targets: &[u8]) -> (String, usize) {
+    let program = root.programs().join("dkms-install");
+    if !program.exists() {
+        // By a child: a program that this process has open for writing may be "text file busy".
+        let original = assert_cmd::cargo::cargo_bin("dkms-install");
+        Command::new("cp").arg(original).arg(&program).assert().success();
+    }
+    root.forget_calls();
+    let mut command = Command::new(&program);
+    command.arg("--root").arg(root.path()).args(words).write_stdin(targets);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    (String::from_utf8(output.stdout).unwrap(), root.calls("alpm-query").len())
+}
+
+const HEADERS: &[u8] = b"usr/lib/modules/7.2.13-arch1-1/build/include/\n";
+const HEADERS_AND_SOURCE: &[u8] =
+    b"usr/lib/modules/7.2.13-arch1-1/build/include/\nusr/src/foo-1.0/dkms.conf\n";
+
+#[test]
+fn looks_up_packages_once_and_only_if_the_output_or_the_plan_needs_them() {
+    let root = root_with_alpm_query(&[(K, LINUX)]);
+    let (output, calls) = hook_with_alpm_query(&root, &[], HEADERS_AND_SOURCE);
+    assert!(output.contains("foo 1.0 (foo-dkms 1.0-1) for 7.2.13-arch1-1: built"), "{output}");
+    assert!(output.contains("for 7.2.13-arch1-1 (linux): foo 1.0"), "{output}");
+    assert_eq!(calls, 1);
+    let nothing = (String::new(), 0);
+    assert_eq!(hook_with_alpm_query(&root, &[], HEADERS_AND_SOURCE), nothing);
+    // With the journal of this very transaction, as pacman calls the hooks.
+    hook_with_alpm_query(&root, &["--journal"], HEADERS_AND_SOURCE);
+    assert_eq!(hook_with_alpm_query(&root, &[], HEADERS_AND_SOURCE), nothing);
     assert!(!root.exists("var/lib/dkms/.pending"));
-    // A kernel may be a copy from now on, which no package owns.
-    assert!(hook(&root, &[], TARGETS).contains(asked));
-    // So may one that an earlier transaction left.
-    hook(&root, &["--journal"], b"usr/lib/modules/7.2.12-arch1-1/modules.order\n");
-    assert!(hook(&root, &[], targets).contains(asked));
+    // A kernel that was touched may be a copy from now on, which no package owns.
+    assert_eq!(hook_with_alpm_query(&root, &[], TARGETS), (String::new(), 1));
+    // So may one that an earlier transaction touched.
+    let other = b"usr/lib/modules/7.2.12-arch1-1/modules.order\n";
+    hook_with_alpm_query(&root, &["--journal"], other);
+    assert_eq!(hook_with_alpm_query(&root, &[], HEADERS).1, 1);
+    assert_eq!(hook_with_alpm_query(&root, &[], HEADERS), nothing);
+}
+
+#[test]
+fn looks_up_no_packages_for_a_pending_image() {
+    let root = root_with_alpm_query(&[(K, LINUX)]);
+    root.write("usr/bin/mkinitcpio", "");
+    let (output, calls) = hook_with_alpm_query(&root, &[], HEADERS_AND_SOURCE);
+    assert!(output.contains("installed") && calls == 1, "{output}");
+    assert_eq!(hook_with_alpm_query(&root, &[], HEADERS_AND_SOURCE), (String::new(), 0));
+    let tree = root.listing("var/lib/dkms");
+    assert!(tree.contains("/image-7.2.13-arch1-1_foo_foo-"), "{tree}");
+}
+
+#[test]
+fn leaves_a_copy_of_a_kernel_alone() {
+    for targets in [TARGETS, b"usr/lib/modules/7.2.13-arch1-1/\n"] {
+        let root = root_with_alpm_query(&[(K, "null")]);
+        let (output, calls) = hook_with_alpm_query(&root, &[], targets);
+        assert!(output.contains("7.2.13-arch1-1 belongs to no package"), "{output}");
+        assert!(!output.contains("built") && calls == 1, "{output}");
+        assert!(!root.exists("usr/lib/modules/7.2.13-arch1-1/updates"), "{}", root.listing("usr"));
+        // It is still one when a source changes, until it is gone.
+        root.source("foo", "1.1");
+        let (output, calls) = hook_with_alpm_query(&root, &[], b"usr/src/foo-1.1/dkms.conf\n");
+        assert!(output.contains("7.2.13-arch1-1 belongs to no package"), "{output}");
+        assert_eq!(calls, 1);
+    }
+}
+
+/// Nothing is pending for it: it was there before alpm-dkms.
+#[test]
+fn leaves_a_copy_alone_that_shares_its_package_with_another_kernel() {
+    let root = root_with_alpm_query(&[(OLD, "null"), (K, LINUX)]);
+    root.kernel(OLD).pkgbase("linux").headers();
+    let (output, calls) = hook_with_alpm_query(&root, &[], b"usr/src/foo-1.0/dkms.conf\n");
+    assert!(output.contains("7.2.12-arch1-1 belongs to no package"), "{output}");
+    assert!(
+        output.contains("(1/1) foo 1.0 (foo-dkms 1.0-1) for 7.2.13-arch1-1: built"),
+        "{output}"
+    );
+    assert_eq!(calls, 1);
+}
+
+#[test]
+fn goes_on_without_names_if_alpm_query_fails() {
+    let root = root_with_alpm_query(&[(K, LINUX)]);
+    root.program("alpm-query", "echo 'error while loading shared libraries' >&2; exit 127");
+    let (output, calls) = hook_with_alpm_query(&root, &[], TARGETS);
+    let warning = "warning: cannot look up package names: alpm-query: exit status 127: error while \
+                   loading shared libraries; continuing without them\n";
+    assert!(output.starts_with(warning), "{output}");
+    assert!(output.contains("foo 1.0 for 7.2.13-arch1-1: built") && calls == 1, "{output}");
 }

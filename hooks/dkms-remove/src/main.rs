@@ -1,17 +1,17 @@
-//! After a kernel, its headers or a module's source left: removes what they leave behind; with
-//! `--depart`, before our own package goes: the same, since nobody is there to do it after.
+//! The hook after a kernel, its headers or a module's source was removed, which removes what is left of them; with
+//! `--depart`, the hook before alpm-dkms itself is removed, which does the same because no hook of ours runs later.
 
 use std::process::ExitCode;
 
-use alpm_hook::Change;
+use alpm_hook::Targets;
 
 fn main() -> ExitCode {
-    alpm_hook::run("dkms-remove", &["--depart"], |call, targets| {
-        let change = Change::read(targets)?;
-        if call.flag.is_some() {
-            alpm_hook::depart(call, &change)
+    alpm_hook::run("dkms-remove", &["--depart"], |args, input| {
+        let targets = Targets::read(input)?;
+        if args.flag.is_some() {
+            alpm_hook::depart(args, &targets)
         } else {
-            alpm_hook::sync(call, &change)
+            alpm_hook::sync(args, &targets)
         }
     })
 }

@@ -7,16 +7,16 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(clippy::print_stderr, reason = "who waits for an hour likes to know for what")]
 
-mod course;
+mod comparison;
+mod lifecycle;
 mod page;
-mod sides;
-mod source;
+mod source_package;
 
 use std::fs;
 
+use comparison::Comparison;
 use page::Page;
-use sides::Sides;
-use source::Source;
+use source_package::SourcePackage;
 
 /// If set, the file that the table is written to.
 const PAGE: &str = "CORPUS_PAGE";
@@ -34,19 +34,19 @@ fn all_packages_are_as_with_dkms() {
 
 /// Lets the packages of a stage go through both programs, and writes the table, whatever is in it.
 fn run(stage: &str) {
-    let sides = Sides::new(stage);
+    let comparison = Comparison::new(stage);
     let file = std::env::var_os(PAGE);
     // A run of a part replaces a part.
     let before = file.iter().filter_map(|file| fs::read_to_string(file).ok());
-    let before: String = before.filter(|_| source::only().is_some()).collect();
-    let mut page = Page::new(Source::all(stage));
-    for source in Source::asked(stage) {
+    let before: String = before.filter(|_| source_package::only().is_some()).collect();
+    let mut page = Page::new(SourcePackage::all(stage));
+    for source in SourcePackage::asked(stage) {
         eprintln!("{}", source.package);
-        let pair = sides.walk(&source);
-        page.add(source, pair);
+        let result = comparison.run(&source);
+        page.add(source, result);
         if let Some(file) = &file {
             // After each of them: a run takes hours, and may be ended before.
-            fs::write(file, page.text(&sides, &before)).expect("write the table");
+            fs::write(file, page.text(&comparison, &before)).expect("write the table");
         }
     }
     let findings = page.findings();

@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 
 use similar::TextDiff;
 
-use crate::course::{Course, Seen};
-use crate::sides::{Pair, Sides};
-use crate::source::Source;
+use crate::comparison::{Comparison, PackageResult};
+use crate::lifecycle::{Lifecycle, Observed};
+use crate::source_package::SourcePackage;
 
 const INTRODUCTION: &str = "\
 # Debian's packages, with dkms and with ours
 
 Written by `make check-corpus`. Every `*-dkms` package of Debian's goes through the real dkms and through ours, on equal
 machines: what it brings is unpacked, and its module is added, built and installed for a kernel with its real headers, looked
-at with `dkms status`, and removed; the exit codes stand in this order. Compared are these, what `status` says, the objects
+at with `dkms status`, and removed; the exit codes stand in this order. PackageResult are these, what `status` says, the objects
 that are placed (their paths, and the version, vermagic and depends that modinfo reads in them), and what is left in the trees
 at the end.
 
@@ -31,41 +31,41 @@ const RULE: &str = "|---|---|---|---|---|---|---|";
 /// What was found so far.
 #[derive(Debug)]
 pub struct Page {
-    all: Vec<Source>,
-    found: Vec<(Source, Pair)>,
+    all: Vec<SourcePackage>,
+    found: Vec<(SourcePackage, PackageResult)>,
 }
 
 impl Page {
     /// A page without rows, about all these packages.
-    pub fn new(all: Vec<Source>) -> Self {
+    pub fn new(all: Vec<SourcePackage>) -> Self {
         Self { all, found: Vec::new() }
     }
 
     /// One more package.
-    pub fn add(&mut self, source: Source, pair: Pair) {
-        self.found.push((source, pair));
+    pub fn add(&mut self, source: SourcePackage, result: PackageResult) {
+        self.found.push((source, result));
     }
 
     /// The page as a whole; the rows of a page `before` stay for packages that have none now.
-    pub fn text(&self, sides: &Sides, before: &str) -> String {
+    pub fn text(&self, comparison: &Comparison, before: &str) -> String {
         let head = format!(
             "{}, on {} cores of {}. {}, {}; kernel {}.",
-            sides.says("date --utc +%F"),
-            sides.says("nproc"),
-            sides.says("sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n1"),
-            sides.says("/opt/peer/usr/sbin/dkms --version"),
-            sides.says("gcc --version | head -n1"),
-            sides.kernel(),
+            comparison.says("date --utc +%F"),
+            comparison.says("nproc"),
+            comparison.says("sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n1"),
+            comparison.says("/opt/peer/usr/sbin/dkms --version"),
+            comparison.says("gcc --version | head -n1"),
+            comparison.kernel(),
         );
         let before =
             before.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| Package"));
         let mut rows: BTreeMap<String, String> =
             before.map(|line| (package_of(line), line.to_owned())).collect();
-        rows.extend(self.found.iter().map(|(source, pair)| {
-            let row = row(source, pair);
+        rows.extend(self.found.iter().map(|(source, result)| {
+            let row = row(source, result);
             (package_of(&row), row)
         }));
-        let is_new = |source: &&Source| !rows.contains_key(&source.package);
+        let is_new = |source: &&SourcePackage| !rows.contains_key(&source.package);
         let missing: Vec<&str> =
             self.all.iter().filter(is_new).map(|source| source.package.as_str()).collect();
         let missing = match missing[..] {
@@ -83,7 +83,7 @@ impl Page {
 
     /// The packages that differ, though nothing says so, and those that do not, though something does.
     pub fn findings(&self) -> Vec<String> {
-        self.found.iter().filter_map(|(source, pair)| finding(source, pair)).collect()
+        self.found.iter().filter_map(|(source, result)| finding(source, result)).collect()
     }
 }
 
@@ -92,9 +92,9 @@ fn package_of(row: &str) -> String {
     row.trim_start_matches("| ").split(" |").next().unwrap_or(row).to_owned()
 }
 
-fn row(source: &Source, pair: &Pair) -> String {
-    let codes = |seen: &Seen| seen.codes.map(|code| code.to_string()).join(" ");
-    let verdict = match (is_equal(pair), source.differs) {
+fn row(source: &SourcePackage, result: &PackageResult) -> String {
+    let codes = |seen: &Observed| seen.codes.map(|code| code.to_string()).join(" ");
+    let verdict = match (is_equal(result), source.differs) {
         (true, _) => "equal".to_owned(),
         (false, Some(row)) => format!("differs: `{row}`"),
         (false, None) => "**differs**".to_owned(),
@@ -104,17 +104,17 @@ fn row(source: &Source, pair: &Pair) -> String {
         source.package,
         source.version,
         source.module,
-        codes(&pair.dkms.seen),
-        codes(&pair.ours.seen),
-        result(&pair.ours),
+        codes(&result.dkms.seen),
+        codes(&result.ours.seen),
+        objects_or_complaint(&result.ours),
     )
 }
 
 /// The names of the placed objects, or how many they are, or why there are none.
-fn result(course: &Course) -> String {
-    let names = course.seen.objects.iter().filter_map(|object| object.path.rsplit('/').next());
+fn objects_or_complaint(lifecycle: &Lifecycle) -> String {
+    let names = lifecycle.seen.objects.iter().filter_map(|object| object.path.rsplit('/').next());
     let names: Vec<&str> = names.filter_map(|name| name.split(".ko").next()).collect();
-    match (names.len(), &course.complaint) {
+    match (names.len(), &lifecycle.complaint) {
         (0, Some(complaint)) => {
             let start: String = complaint.chars().take(LONGEST).collect();
             format!("`{}`", start.replace('|', "\\|").replace('`', "'"))
@@ -124,26 +124,26 @@ fn result(course: &Course) -> String {
     }
 }
 
-fn is_equal(pair: &Pair) -> bool {
-    pair.dkms.seen == pair.ours.seen
+fn is_equal(result: &PackageResult) -> bool {
+    result.dkms.seen == result.ours.seen
 }
 
-fn finding(source: &Source, pair: &Pair) -> Option<String> {
-    let Source { package, differs, .. } = source;
-    match (is_equal(pair), differs) {
+fn finding(source: &SourcePackage, result: &PackageResult) -> Option<String> {
+    let SourcePackage { package, differs, .. } = source;
+    match (is_equal(result), differs) {
         (true, None) | (false, Some(_)) => None,
         (true, Some(row)) => {
             Some(format!("{package} does not differ, though it says so by `{row}`"))
         }
         (false, None) => {
             let [dkms, ours] =
-                [&pair.dkms, &pair.ours].map(|course| format!("{:#?}\n", course.seen));
+                [&result.dkms, &result.ours].map(|lifecycle| format!("{:#?}\n", lifecycle.seen));
             let diff = TextDiff::from_lines(&dkms, &ours);
             Some(format!(
                 "{package} differs from dkms:\n{}\nwhat dkms said:\n{}\nwhat ours said:\n{}",
                 diff.unified_diff().header("dkms", "ours"),
-                pair.dkms.said,
-                pair.ours.said
+                result.dkms.said,
+                result.ours.said
             ))
         }
     }

@@ -1,12 +1,12 @@
-//! Lays what our dkms did beside what the real one did, and both beside what is said to differ.
+//! Compares our dkms with the real one, and the differences with the documented ones.
 
 use std::fmt;
 use std::fs;
 
 use similar::TextDiff;
 
+use crate::play::{Play, Transcript};
 use crate::scenario::Scenario;
-use crate::stage::{Play, Transcript};
 
 /// If set, the differences of scenarios that show a row of the table are written down as they are now, to be reviewed.
 const BLESS: &str = "BLESS_SCENARIOS";

@@ -4,10 +4,10 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod compare;
-mod covered;
+mod compatibility_table;
+mod coverage;
+mod play;
 mod scenario;
-mod stage;
-mod table;
 
 use std::collections::BTreeSet;
 
@@ -17,24 +17,24 @@ use scenario::Scenario;
 #[test]
 fn only_what_the_table_names_differs_from_dkms() {
     let scenarios = Scenario::all();
-    let play = stage::play(&scenarios);
+    let play = play::play(&scenarios);
     let findings = Findings::of(&scenarios, &play);
     assert!(findings.is_empty(), "{findings}");
     if scenarios.len() == Scenario::every_one().len() {
-        let never = covered::never_seen(&play);
+        let never = coverage::never_seen(&play);
         assert!(never.is_empty(), "no scenario makes dkms show this: {never:?}");
     }
 }
 
 #[test]
 fn all_that_the_man_pages_name_is_played() {
-    let never = covered::never_played(&Scenario::every_one());
+    let never = coverage::never_played(&Scenario::every_one());
     assert!(never.is_empty(), "no scenario has this: {never:?}");
 }
 
 #[test]
 fn each_surprise_is_played() {
-    let missing = covered::missing_scenarios(&Scenario::every_one());
+    let missing = coverage::missing_scenarios(&Scenario::every_one());
     assert!(
         missing.is_empty(),
         "the README of the scenarios names some that are not there: {missing:?}"
@@ -43,7 +43,7 @@ fn each_surprise_is_played() {
 
 #[test]
 fn each_row_of_the_table_is_shown_by_a_scenario() {
-    let rows = table::rows();
+    let rows = compatibility_table::rows();
     let scenarios = Scenario::every_one();
     let shown: BTreeSet<&str> =
         scenarios.iter().flat_map(|it| it.differs.iter().map(String::as_str)).collect();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use stories::{Recipe, Root, find};
 
-use crate::setting::{assert_status, installed, kernel, machine, object, release};
+use crate::fixture::{assert_status, installed, kernel, machine, object, release};
 
 /// A machine where the source of `tiny` was put, with no transaction telling anybody.
 fn machine_with_tiny() -> Root {
@@ -126,7 +126,7 @@ fn confs_that_lead_out_of_the_trees_fail_alone() {
     let etc = root.picture("etc");
     let output = root.install(&[&kernel("linux", 1)[..], &packages].concat()).hooks_fail();
     for (name, directive) in directives {
-        let told = output.text.split("FAILED: ").find(|told| told.starts_with(name));
+        let told = output.text.split("error: ").find(|told| told.starts_with(name));
         let explained = told.is_some_and(|told| told.contains(directive));
         assert!(explained, "{directive} of {name} is not explained:\n{}", output.text);
     }

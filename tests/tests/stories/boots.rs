@@ -3,8 +3,8 @@
 use stories::{Recipe, Root, find};
 
 use crate::dracut::{assert_holds, empty_machine, wanted};
-use crate::image::{IMAGE, made};
-use crate::setting::kernel;
+use crate::fixture::kernel;
+use crate::image_fixture::{IMAGE, made};
 
 /// Like the real one: it stands on a second object of its package, and on a module of the kernel's own.
 const ZFS: &str = r#"

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use stories::{Recipe, Root, find};
 
-use crate::setting::{assert_status, installed, kernel, release};
+use crate::fixture::{assert_status, installed, kernel, release};
 
 /// Story 11.
 #[test]

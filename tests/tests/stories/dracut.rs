@@ -1,9 +1,9 @@
 //! The images follow the modules where the real dracut makes them.
 
-use stories::{Output, Package, Recipe, Root, find};
+use stories::{Completed, PackageFile, Recipe, Root, find};
 
-use crate::image::{IMAGE, made, mask, unmask, verdict};
-use crate::setting::{kernel, object, release};
+use crate::fixture::{kernel, object, release};
+use crate::image_fixture::{IMAGE, kernel_line, made, mask, unmask};
 
 /// The image of the package `linux-lts`.
 const LTS_IMAGE: &str = "boot/initramfs-linux-lts.img";
@@ -12,7 +12,7 @@ const LTS_IMAGE: &str = "boot/initramfs-linux-lts.img";
 const SMALL: &str = "dracutmodules+=\" trial \"\ncompress=cat\n";
 
 /// A module that images hold.
-pub(crate) fn zfs(root: &Root, version: &str) -> Package {
+pub(crate) fn zfs(root: &Root, version: &str) -> PackageFile {
     wanted(Recipe::module("zfs", version)).make(root)
 }
 
@@ -35,7 +35,7 @@ fn machine() -> Root {
     let zfs = zfs(&root, "1.0");
     root.install(&[&kernel("linux", 1)[..], &[zfs]].concat())
         .hooks_succeed()
-        .has(&verdict(&release()))
+        .has(&kernel_line(&release()))
         .lacks("regenerating");
     assert_eq!(made(&root), [format!("/{IMAGE}")]);
     assert_holds(&root, IMAGE, &release());
@@ -58,7 +58,7 @@ pub(crate) fn assert_holds(root: &Root, image: &str, release: &str) {
 }
 
 /// Installs the next version of the module.
-pub(crate) fn bump(root: &Root) -> Output {
+pub(crate) fn bump(root: &Root) -> Completed {
     let new = zfs(root, "2.0");
     root.install(&[new])
 }
@@ -74,7 +74,7 @@ fn without_hooks(root: &Root, hooks: &[&str], deed: impl FnOnce()) {
 fn dracuts_own_hook_makes_the_image_of_a_new_kernel_and_we_do_not() {
     let root = machine();
     let new = find("linux-2").content;
-    root.install(&kernel("linux", 2)).hooks_succeed().has(&verdict(&new)).lacks("regenerating");
+    root.install(&kernel("linux", 2)).hooks_succeed().has(&kernel_line(&new)).lacks("regenerating");
     assert_eq!(made(&root), [format!("/{IMAGE}")]);
     assert_holds(&root, IMAGE, &new);
     root.assert_settled();
@@ -87,7 +87,7 @@ fn dracut_is_called_when_a_module_in_its_image_changes_or_leaves() {
     bump(&root)
         .hooks_succeed()
         .has("regenerating /boot/initramfs-linux.img: it holds zfs")
-        .has(&verdict(&release()));
+        .has(&kernel_line(&release()));
     assert_eq!(made(&root), [format!("/{IMAGE}")]);
     assert_holds(&root, IMAGE, &release());
     root.assert_settled();
@@ -122,7 +122,7 @@ fn headers_that_come_later_bring_the_module_into_the_image() {
     root.install(&[headers])
         .hooks_succeed()
         .has("regenerating /boot/initramfs-linux.img: zfs is in add_drivers of dracut.conf")
-        .has(&verdict(&release()));
+        .has(&kernel_line(&release()));
     assert_eq!(made(&root), [format!("/{IMAGE}")]);
     assert_holds(&root, IMAGE, &release());
     root.assert_settled();
@@ -141,7 +141,7 @@ fn of_two_kernels_only_the_image_with_the_module_is_made_again() {
     let before = root.bytes(LTS_IMAGE);
     made(&root);
 
-    bump(&root).hooks_succeed().has(&verdict(&release()));
+    bump(&root).hooks_succeed().has(&kernel_line(&release()));
     assert_eq!(made(&root), [format!("/{IMAGE}")]);
     assert_holds(&root, IMAGE, &release());
     assert_eq!(root.bytes(LTS_IMAGE), before);
@@ -154,14 +154,14 @@ fn upgrade_with_bad_dracut(root: &Root, file: &str, text: &str, why: &str) {
     root.write(file, text);
     bump(root)
         .hooks_fail()
-        .has("/boot/initramfs-linux.img is the one from before again: ")
+        .has("; restored the previous image")
         .has(why)
-        .has("1 module installed; not up to date: /boot/initramfs-linux.img: dkms initramfs");
+        .has("1 module installed; outdated: /boot/initramfs-linux.img; run: dkms initramfs");
     assert_eq!(made(root), [format!("/{IMAGE}")]);
     assert!(root.bytes(IMAGE) == before);
 
     root.write(file, &good);
-    root.dkms(&["initramfs"]).ok().has(&verdict(&release()));
+    root.dkms(&["initramfs"]).ok().has(&kernel_line(&release()));
     assert_holds(root, IMAGE, &release());
     root.assert_settled();
 }
@@ -179,7 +179,7 @@ fn the_old_image_is_there_after_dracut_failed_or_made_half_of_one() {
     upgrade_with_bad_dracut(&machine.fork(), "usr/bin/dracut", &half, "lsinitrd cannot list");
 }
 
-/// There is no image to put back: the old one went with its kernel.
+/// There is no image to restore: the old one was removed with its kernel.
 #[test]
 fn a_new_kernel_whose_image_cannot_be_made_says_so_until_it_is() {
     let root = machine();
@@ -189,14 +189,14 @@ fn a_new_kernel_whose_image_cannot_be_made_says_so_until_it_is() {
         .hooks_fail()
         .has("regenerating /boot/initramfs-linux.img: it is missing")
         .has(
-            "/boot/initramfs-linux.img: it was not made, and there is nothing to put back: mend it",
+            "/boot/initramfs-linux.img: its generator did not create it; there is no copy to restore",
         )
-        .has("1 module installed; not up to date: /boot/initramfs-linux.img: dkms initramfs");
+        .has("1 module installed; outdated: /boot/initramfs-linux.img; run: dkms initramfs");
     // Once by its own hook, and once more by us.
     assert_eq!(made(&root).len(), 2);
 
     root.write("etc/dracut.conf.d/small.conf", SMALL);
-    root.dkms(&["initramfs"]).ok().has(&verdict(&new));
+    root.dkms(&["initramfs"]).ok().has(&kernel_line(&new));
     assert_holds(&root, IMAGE, &new);
     root.assert_settled();
 }
@@ -209,14 +209,14 @@ fn a_full_boot_partition_is_noticed_before_dracut_is_called() {
     root.move_to_full_disk("boot", 2048);
     bump(&root)
         .hooks_fail()
-        .has("/boot/initramfs-linux.img is not regenerated: /boot has 2048 KiB left and it needs")
-        .has("make room, then: dkms initramfs");
+        .has("/boot/initramfs-linux.img: not regenerated: not enough space: /boot has 2048 KiB left, needs")
+        .has("run: dkms initramfs");
     assert_eq!(made(&root), [""; 0]);
     assert!(root.bytes(IMAGE) == before);
     assert_eq!(root.names("boot"), ["initramfs-linux.img", "vmlinuz-linux"]);
 
     root.resize_disk("boot", 128 * 1024);
-    root.dkms(&["initramfs"]).ok().has(&verdict(&release()));
+    root.dkms(&["initramfs"]).ok().has(&kernel_line(&release()));
     assert_eq!(made(&root), [format!("/{IMAGE}")]);
     assert_holds(&root, IMAGE, &release());
     root.assert_settled();
@@ -234,10 +234,10 @@ fn an_interrupted_transactions_image_is_made_by_whatever_comes_next() {
     module
         .dkms(&["initramfs", "--dry-run"])
         .ok()
-        .has("/boot/initramfs-linux.img is to be regenerated: it holds zfs")
+        .has("/boot/initramfs-linux.img: needs to be regenerated: it holds zfs")
         .has(&format!("would run: dracut --force --kver {} /{IMAGE}", release()));
     assert_eq!(made(&module), [""; 0]);
-    module.dkms(&["initramfs"]).ok().has(&verdict(&release()));
+    module.dkms(&["initramfs"]).ok().has(&kernel_line(&release()));
     assert_eq!(made(&module), [format!("/{IMAGE}")]);
     assert_holds(&module, IMAGE, &release());
     module.assert_settled();

@@ -3,8 +3,8 @@
 use stories::{Root, find};
 
 use crate::dracut::{assert_holds, bump, empty_machine, zfs};
-use crate::image::{made, mask};
-use crate::setting::{kernel, release};
+use crate::fixture::{kernel, release};
+use crate::image_fixture::{made, mask};
 
 /// The machine's id.
 const MACHINE: &str = "0b1a5ad0c64c4a4dbd4b8b0a3a1f9c11";
@@ -52,7 +52,7 @@ fn unified(release: &str) -> String {
 }
 
 /// The last line of a transaction.
-fn verdict(release: &str, image: &str) -> String {
+fn kernel_line(release: &str, image: &str) -> String {
     format!("{release} (linux): 1 module installed, zfs in /{image}")
 }
 
@@ -64,7 +64,7 @@ fn an_entry_of_kernel_installs_is_made_again_when_its_module_changes() {
     bump(&root)
         .hooks_succeed()
         .has(&format!("regenerating /{}: it holds zfs", initrd(&old)))
-        .has(&verdict(&old, &initrd(&old)));
+        .has(&kernel_line(&old, &initrd(&old)));
     assert_eq!(made(&root).len(), 1);
     assert_holds(&root, &initrd(&old), &old);
     root.assert_settled();
@@ -72,7 +72,7 @@ fn an_entry_of_kernel_installs_is_made_again_when_its_module_changes() {
     // A new kernel is kernel-install's own business.
     root.install(&kernel("linux", 2))
         .hooks_succeed()
-        .has(&verdict(&new, &initrd(&new)))
+        .has(&kernel_line(&new, &initrd(&new)))
         .lacks("regenerating");
     assert_eq!(made(&root).len(), 1);
     assert_holds(&root, &initrd(&new), &new);
@@ -81,17 +81,17 @@ fn an_entry_of_kernel_installs_is_made_again_when_its_module_changes() {
 
 /// kernel-install ends well, and has made no image.
 #[test]
-fn an_image_that_was_left_as_it_was_stays_owed() {
+fn an_image_that_was_not_changed_stays_pending() {
     let root = machine(BLS);
     let image = initrd(&release());
     let before = root.bytes(&image);
     configure(&root, "layout=bls\ninitrd_generator=none\n");
     bump(&root)
         .hooks_fail()
-        .has(&format!("/{image} is the one from before again: its generator left it as it was"));
+        .has(&format!("/{image}: its generator did not change it; restored the previous image"));
     assert!(root.bytes(&image) == before);
     configure(&root, BLS);
-    root.dkms(&["initramfs"]).ok().has(&verdict(&release(), &image));
+    root.dkms(&["initramfs"]).ok().has(&kernel_line(&release(), &image));
     assert_holds(&root, &image, &release());
     root.assert_settled();
 }
@@ -125,7 +125,7 @@ fn a_signed_unified_image_of_kernel_installs_is_made_and_signed_again() {
     bump(&root)
         .hooks_succeed()
         .has(&format!("regenerating /{image}: it holds zfs"))
-        .has(&verdict(&release(), &image));
+        .has(&kernel_line(&release(), &image));
     assert_eq!(made(&root).len(), 1);
     assert_holds(&root, &image, &release());
     assert_signed(&root, &image);
@@ -142,7 +142,7 @@ fn a_unified_image_that_is_named_after_its_package_follows() {
     bump(&root)
         .hooks_succeed()
         .has(&format!("regenerating /{image}: it holds zfs"))
-        .has(&verdict(&release(), image));
+        .has(&kernel_line(&release(), image));
     assert_eq!(made(&root), [format!("/{image}")]);
     assert_holds(&root, image, &release());
     root.assert_settled();

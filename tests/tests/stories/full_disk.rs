@@ -2,7 +2,7 @@
 
 use stories::{Root, find};
 
-use crate::setting::{assert_status, installed, machine, object, release};
+use crate::fixture::{assert_status, installed, machine, object, release};
 
 /// Moves `tree` to a disk with `spare` KiB left, upgrades bbswitch there, makes room, and lets `finish` finish it.
 #[track_caller]

@@ -43,7 +43,7 @@ fn told(root: &Root) -> Vec<String> {
 }
 
 /// A module package that needs no `dkms`, since none is installed here.
-fn module(root: &Root, version: &str) -> stories::Package {
+fn module(root: &Root, version: &str) -> stories::PackageFile {
     Recipe::module("tiny", version).field("provides", "dkms").make(root)
 }
 
@@ -156,7 +156,7 @@ const DEEP_SOURCE: &[&str] = &[
 ];
 
 /// Makes packages, each given by its name and files, in a version.
-fn packages(root: &Root, packages: &[(&str, &[&str])], version: &str) -> Vec<stories::Package> {
+fn packages(root: &Root, packages: &[(&str, &[&str])], version: &str) -> Vec<stories::PackageFile> {
     let make = |(name, files): &(&str, &[&str])| {
         let recipe = Recipe::empty(name, version);
         let files = files.iter().map(|file| file.replace('V', version));

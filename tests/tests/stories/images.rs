@@ -2,15 +2,15 @@
 
 use stories::{Recipe, find};
 
-use crate::image::{IMAGE, made, mask, unmask, verdict};
-use crate::initcpio::{STOCK, assert_holds, bump, machine};
-use crate::setting::{kernel, release};
+use crate::fixture::{kernel, release};
+use crate::image_fixture::{IMAGE, kernel_line, made, mask, unmask};
+use crate::mkinitcpio::{STOCK, assert_holds, bump, machine};
 
 /// A module is upgraded and the kernel is not: as often as with dkms, which is once.
 #[test]
 fn what_mkinitcpios_own_hook_regenerates_is_not_done_again() {
     let root = machine();
-    bump(&root).hooks_succeed().has(&verdict(&release())).lacks("regenerating");
+    bump(&root).hooks_succeed().has(&kernel_line(&release())).lacks("regenerating");
     assert_eq!(made(&root), [format!("/{IMAGE}")]);
     assert_holds(&root, IMAGE, &release());
     root.assert_settled();
@@ -32,7 +32,7 @@ fn what_it_leaves_alone_is_regenerated_and_no_other_image_is() {
     bump(&root)
         .hooks_succeed()
         .has("regenerating /boot/initramfs-linux.img: it holds zfs")
-        .has(&verdict(&release()));
+        .has(&kernel_line(&release()));
     assert_eq!(made(&root), [format!("/{IMAGE}")]);
     assert_holds(&root, IMAGE, &release());
     assert_eq!(root.bytes("boot/initramfs-linux-lts.img"), lts);
@@ -56,7 +56,7 @@ fn an_image_gets_what_its_own_configuration_names() {
         .hooks_succeed()
         .has("regenerating /boot/initramfs-linux.img: zfs is in HOOKS of mkinitcpio.conf")
         .lacks("regenerating /boot/fallback.img")
-        .has(&verdict(&release()));
+        .has(&kernel_line(&release()));
     assert_holds(&root, IMAGE, &release());
     root.assert_settled();
 }
@@ -76,28 +76,28 @@ fn a_module_that_no_image_holds_costs_no_regeneration() {
 
 /// mkinitcpio fails, and has replaced the image all the same.
 #[test]
-fn a_good_image_is_put_back_when_its_generator_fails() {
+fn a_good_image_is_restored_when_its_generator_fails() {
     let root = machine();
     mask(&root, STOCK);
     let before = root.bytes(IMAGE);
     root.write("etc/mkinitcpio.conf", "MODULES=(gone)\nHOOKS=(base zfs)\n");
     bump(&root)
         .hooks_fail()
-        .has("/boot/initramfs-linux.img is the one from before again: its generator failed")
+        .has("/boot/initramfs-linux.img: its generator failed; restored the previous image")
         .has("module not found: 'gone'")
-        .has("1 module installed; not up to date: /boot/initramfs-linux.img: dkms initramfs");
+        .has("1 module installed; outdated: /boot/initramfs-linux.img; run: dkms initramfs");
     assert_eq!(made(&root), [format!("/{IMAGE}")]);
     assert_eq!(root.bytes(IMAGE), before);
     assert!(!root.pending().is_empty(), "it is no longer pending");
 
-    // Nothing of that stays when we leave before it is mended.
+    // Nothing of that stays if alpm-dkms is removed first.
     let left = root.fork();
     left.remove(&["zfs-dkms", "alpm-dkms"]);
     assert!(!left.exists("var/lib/dkms"), "{:?}", left.picture("var/lib/dkms").paths());
     drop(left);
 
     root.write("etc/mkinitcpio.conf", "HOOKS=(base zfs)\n");
-    root.dkms(&["initramfs"]).ok().has(&verdict(&release()));
+    root.dkms(&["initramfs"]).ok().has(&kernel_line(&release()));
     assert_holds(&root, IMAGE, &release());
     root.assert_settled();
     root.dkms(&["initramfs"]).ok().has("no image is stale");
@@ -107,7 +107,7 @@ fn a_good_image_is_put_back_when_its_generator_fails() {
 fn after_a_kernel_bump_its_image_is_made_once() {
     let root = machine();
     let new = find("linux-2").content;
-    root.install(&kernel("linux", 2)).hooks_succeed().has(&verdict(&new)).lacks("regenerating");
+    root.install(&kernel("linux", 2)).hooks_succeed().has(&kernel_line(&new)).lacks("regenerating");
     assert_eq!(made(&root), [format!("/{IMAGE}")]);
     assert_holds(&root, IMAGE, &new);
     root.assert_settled();
@@ -115,7 +115,7 @@ fn after_a_kernel_bump_its_image_is_made_once() {
 
 /// Killed between the hook that builds and those that regenerate.
 #[test]
-fn what_an_interrupted_transaction_owes_is_paid_by_whatever_comes_next() {
+fn pending_images_are_regenerated_by_the_next_command_boot_or_hook() {
     let root = machine();
     let hooks = [STOCK, "90-mkinitcpio-dkms", "95-dkms-verify"];
     hooks.iter().for_each(|hook| mask(&root, hook));
@@ -128,10 +128,10 @@ fn what_an_interrupted_transaction_owes_is_paid_by_whatever_comes_next() {
     by_command
         .dkms(&["initramfs", "--dry-run"])
         .ok()
-        .has("/boot/initramfs-linux.img is to be regenerated: it holds zfs")
+        .has("/boot/initramfs-linux.img: needs to be regenerated: it holds zfs")
         .has("would run: mkinitcpio -p linux");
     assert_eq!((by_command.bytes(IMAGE), made(&by_command)), (before, vec![]));
-    by_command.dkms(&["initramfs"]).ok().has(&verdict(&release()));
+    by_command.dkms(&["initramfs"]).ok().has(&kernel_line(&release()));
     let at_boot = root.fork();
     at_boot.boot_unit().ok();
     let by_hook = root.fork();
@@ -181,11 +181,11 @@ fn a_command_tells_which_image_is_stale() {
     let zfs = ["zfs/1.0", "-k", &release()];
     root.dkms(&[&["uninstall"], &zfs[..]].concat())
         .ok()
-        .has("/boot/initramfs-linux.img is to be regenerated: it holds zfs")
-        .has("dkms initramfs");
+        .has("/boot/initramfs-linux.img: needs to be regenerated: it holds zfs")
+        .has("run: dkms initramfs");
     assert_eq!(made(&root), [""; 0]);
     root.write("etc/dkms/alpm-dkms.toml", "[initramfs]\nmode = \"auto\"\n");
-    root.dkms(&[&["install"], &zfs[..]].concat()).ok().has(&verdict(&release()));
+    root.dkms(&[&["install"], &zfs[..]].concat()).ok().has(&kernel_line(&release()));
     assert_eq!(made(&root), [format!("/{IMAGE}")]);
     assert_holds(&root, IMAGE, &release());
     root.assert_settled();

@@ -2,7 +2,7 @@
 
 use stories::{Root, find};
 
-use crate::setting::{assert_status, installed, kernel};
+use crate::fixture::{assert_status, installed, kernel};
 
 /// Story 1.
 #[test]

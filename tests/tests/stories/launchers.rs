@@ -2,7 +2,7 @@
 
 use stories::{Root, find};
 
-use crate::setting::{machine, release};
+use crate::fixture::{machine, release};
 
 /// A machine with a kernel and ccache and distcc, compiling through `launcher`. What comes back is compiled again.
 fn machine_with(launcher: &str) -> Root {

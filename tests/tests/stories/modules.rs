@@ -1,11 +1,11 @@
 //! Modules come, are upgraded, fail and go.
 
-use stories::{Package, Recipe, Root, find};
+use stories::{PackageFile, Recipe, Root, find};
 
-use crate::setting::traces;
+use crate::fixture::traces;
 
 /// The two kernels of these stories, with their headers.
-fn kernels() -> Vec<Package> {
+fn kernels() -> Vec<PackageFile> {
     ["linux-1", "linux-headers-1", "linux-lts-1", "linux-lts-headers-1"].map(find).into()
 }
 

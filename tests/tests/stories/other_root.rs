@@ -2,7 +2,7 @@
 
 use stories::{Root, find};
 
-use crate::setting::{kernel, release};
+use crate::fixture::{kernel, release};
 
 /// Story 23.
 #[test]

@@ -2,7 +2,7 @@
 
 use stories::{Recipe, Root, find};
 
-use crate::setting::{assert_status, installed, kernel, machine, object, release};
+use crate::fixture::{assert_status, installed, kernel, machine, object, release};
 
 /// Story 10.
 #[test]

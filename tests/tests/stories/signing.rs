@@ -2,7 +2,7 @@
 
 use stories::{Root, find};
 
-use crate::setting::{kernel, object, release};
+use crate::fixture::{kernel, object, release};
 
 /// A machine that signs although it is a chroot, with a module.
 fn signing_machine() -> Root {

@@ -1,4 +1,4 @@
-//! The end of a run: notes, how much came about, and last of all what failed and what helps.
+//! The end of the output: notes, the number of modules, and finally the failures.
 
 use std::io::Write;
 
@@ -7,32 +7,32 @@ use dkms_engine::names::{KernelRelease, ModuleId};
 use dkms_engine::plan::{Action, Note, Plan};
 use dkms_engine::report::Report;
 
-use super::{Lines, names};
+use super::{Lines, package_names};
 
 impl<W: Write> Lines<W> {
     /// Writes the end of a run.
     pub fn summary(&mut self, plan: &Plan, report: &Report) {
         for note in &plan.notes {
             if let Some(text) = self.note(note) {
-                self.out.line(&format!("Note: {text}"));
+                self.out.line(&format!("note: {text}"));
             }
         }
         for trouble in &report.trouble {
-            self.out.line(&format!("Trouble: {trouble}"));
+            self.out.line(&format!("error: {trouble}"));
         }
         for warning in &report.warnings {
-            self.out.line(&format!("Warning: {warning}"));
+            self.out.line(&format!("warning: {warning}"));
         }
         self.count(report.failures().count());
         for (action, failed) in report.failures() {
             self.failure(plan, action, failed);
         }
         if let Some(interruption) = &report.interrupted {
-            self.out.line(&format!("This run was {interruption}."));
+            self.out.line(&format!("error: {interruption}"));
         }
     }
 
-    /// How many modules came about; a single one has told that itself.
+    /// Writes the number of modules. A single one has its own line already.
     fn count(&mut self, failures: usize) {
         if failures > 0 {
             self.out.line("");
@@ -45,7 +45,7 @@ impl<W: Write> Lines<W> {
         }
     }
 
-    /// A note in words, unless it only says that there is nothing to do.
+    /// Returns the text of a note, unless it only says that there is nothing to do.
     fn note(&self, note: &Note) -> Option<String> {
         match note {
             Note::Already { .. } => None,
@@ -60,7 +60,7 @@ impl<W: Write> Lines<W> {
     fn failure(&mut self, plan: &Plan, action: &Action, failed: &Failure) {
         let mut message = failed.message.lines();
         let what = self.what_failed(action);
-        self.out.line(&format!("FAILED: {what}: {}", message.next().unwrap_or_default()));
+        self.out.line(&format!("error: {what}: {}", message.next().unwrap_or_default()));
         for more in message {
             self.out.line(&format!("  {more}"));
         }
@@ -74,10 +74,10 @@ impl<W: Write> Lines<W> {
             self.out.line(&format!("  {hint}"));
         }
         if let Some(old) = stays(plan, action) {
-            self.out.line(&format!("  until then {} stays installed", names::plain(old)));
+            self.out.line(&format!("  until then {} stays installed", package_names::plain(old)));
         }
-        if let Some(command) = again(action) {
-            self.out.line(&format!("  try again: {command}"));
+        if let Some(command) = retry_command(action) {
+            self.out.line(&format!("  run:       {command}"));
         }
     }
 
@@ -94,7 +94,7 @@ impl<W: Write> Lines<W> {
     }
 }
 
-/// The version that stays where a newer one could not be brought.
+/// Returns the version that stays installed because the newer one failed.
 fn stays<'a>(plan: &'a Plan, failed: &Action) -> Option<&'a ModuleId> {
     let same = |module: &ModuleId, kernel: &KernelRelease| {
         failed.module() == Some(module) && failed.kernel() == Some(kernel)
@@ -105,8 +105,8 @@ fn stays<'a>(plan: &'a Plan, failed: &Action) -> Option<&'a ModuleId> {
     })
 }
 
-/// The command that tries a failed step again.
-fn again(action: &Action) -> Option<String> {
+/// Returns the command that retries a failed step.
+fn retry_command(action: &Action) -> Option<String> {
     match action {
         Action::Build { module, kernel, .. }
         | Action::Install { module, kernel, .. }

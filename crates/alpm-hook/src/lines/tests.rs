@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use dkms_engine::dkms_tree::Reason;
 use dkms_engine::facts::Facts;
 use dkms_engine::failure::Failure;
-use dkms_engine::plan::Note;
+use dkms_engine::plan::{Job, Note};
 use dkms_engine::report::Report;
 
 use super::*;
-use crate::query::Packages;
+use crate::package_query::Packages;
 
 const NEW: &str = "7.2.13-arch1-1";
 const LTS: &str = "6.12.8-1-lts";
@@ -62,7 +62,7 @@ fn run(plan: &Plan, outcome: impl Fn(&Action) -> Outcome) -> String {
         kernels_known: true,
         problems: Vec::new(),
     };
-    let mut lines = Lines::new(Vec::new(), Names::new(packages(), &facts));
+    let mut lines = Lines::new(Vec::new(), PackageNames::new(packages(), &facts));
     lines.event(&Event::Planned(plan));
     let mut report = Report::default();
     for step in plan.steps() {
@@ -77,8 +77,30 @@ fn run(plan: &Plan, outcome: impl Fn(&Action) -> Outcome) -> String {
     String::from_utf8(lines.out.into_inner()).expect("text")
 }
 
+/// A plan of these steps. An installation that follows its build belongs to the same job.
 fn plan(steps: Vec<Step>, notes: Vec<Note>) -> Plan {
-    Plan { before: steps, notes, ..Plan::default() }
+    let mut plan = Plan { notes, ..Plan::default() };
+    for step in steps {
+        match step.action.clone() {
+            Action::Build { module, kernel } => plan.jobs.push(Job {
+                module,
+                kernel,
+                after: Vec::new(),
+                depends: BTreeMap::new(),
+                build: step,
+                install: None,
+            }),
+            Action::Install { module, kernel, .. } => match plan.jobs.last_mut() {
+                Some(job) if (&job.module, &job.kernel) == (&module, &kernel) => {
+                    job.install = Some(step);
+                }
+                _ => plan.before.push(step),
+            },
+            _ if plan.jobs.is_empty() => plan.before.push(step),
+            _ => plan.after.push(step),
+        }
+    }
+    plan
 }
 
 #[test]
@@ -244,7 +266,7 @@ fn a_dry_run() {
         vec![build("zfs/2.4.4", NEW, Reason::NotBuilt), install("zfs/2.4.4", NEW, None)],
         Vec::new(),
     );
-    let mut lines = Lines::new(Vec::new(), Names::default());
+    let mut lines = Lines::new(Vec::new(), PackageNames::default());
     lines.dry_run(&plan);
     lines.dry_run(&Plan::default());
     insta::assert_snapshot!(String::from_utf8(lines.out.into_inner()).expect("text"));

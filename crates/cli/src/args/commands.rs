@@ -1,5 +1,4 @@
-//! The commands: their names, operands and meaning. The parser, `--help`, completion and a test of
-//! the man page read this one table.
+//! The table of commands, for the parser, `--help`, completion and the test of the man page.
 
 /// A command; [`COMMANDS`] says what each does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! What `dkms --help` and `dkms COMMAND --help` print, from the tables of commands and options.
+//! The output of `dkms --help` and `dkms COMMAND --help`, from the tables of commands and options.
 
 use crate::args::commands::{COMMANDS, Command, CommandInfo};
 use crate::args::options::{OPTIONS, Opt, OptId};

@@ -1,4 +1,4 @@
-//! What the command line means, after the checks that dkms makes before it reads any tree, in the
+//! The meaning of a command line, after the checks that dkms makes before it reads any tree, in the
 //! same order and with the same exit codes.
 
 use dkms_engine::failure::Failure;
@@ -12,7 +12,7 @@ use crate::args::module_arg::ModuleArg;
 use crate::args::options::OptId;
 use crate::args::parsed::{Args, ModuleWord};
 use crate::args::refusal::{NOT_ROOT, of_no_command, refuse};
-use crate::args::subject::{Here, KernelChoice, Subject, Target, Wrapping};
+use crate::args::subject::{ArchiveOptions, Context, KernelChoice, Subject, Target};
 
 /// What a command line asks for.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub enum Intent {
     /// builds again.
     Clear(Target, bool),
     /// Write a module to an archive.
-    Pack(ModuleId, KernelChoice, Wrapping),
+    Pack(ModuleId, KernelChoice, ArchiveOptions),
     /// Change one module.
     Change(Verb, Subject, KernelChoice),
 }
@@ -56,7 +56,7 @@ impl Intent {
     /// [`Failure`] with dkms's exit code: 1 no module, 2 invalid (or `--all` with a kernel), 3 `--all`
     /// with an architecture, 4 not exactly one kernel, 5 `--all` with a command that does not
     /// support it, 8 an empty archive, 16 an empty kernel or architecture.
-    pub fn read(args: &Args, here: &Here) -> Result<Self, Failure> {
+    pub fn read(args: &Args, context: &Context) -> Result<Self, Failure> {
         if args.has(OptId::BinariesOnly) && args.has(OptId::SourceOnly) {
             return refuse(
                 8,
@@ -65,11 +65,11 @@ impl Intent {
         }
         let kernels = KernelArgs::read(args)?;
         let Some(command) = args.command else { return Err(of_no_command(args)) };
-        let module = ModuleArg::read(args, command, here);
+        let module = ModuleArg::read(args, command, context);
         for word in &module.ignored {
             log::warn!("{word}: unexpected argument, ignored: the module is already given");
         }
-        Reading { args, command, kernels, here }.intent(module)
+        Reading { args, command, kernels, context }.intent(module)
     }
 }
 
@@ -78,7 +78,7 @@ struct Reading<'a> {
     args: &'a Args,
     command: Command,
     kernels: KernelArgs<'a>,
-    here: &'a Here,
+    context: &'a Context,
 }
 
 impl Reading<'_> {
@@ -87,7 +87,7 @@ impl Reading<'_> {
             Command::Status => Ok(Intent::Status(self.kernels.filter(&module))),
             Command::Cache => cache(self.args),
             Command::GenerateMok => {
-                let target = self.kernels.target(self.here)?;
+                let target = self.kernels.target(self.context)?;
                 Ok(Intent::GenerateMok(Some(target.kernel).filter(|_| self.kernels.is_given())))
             }
             Command::Autoinstall => self.autoinstall(),
@@ -109,7 +109,7 @@ impl Reading<'_> {
 
     fn target(&self) -> Result<Target, Failure> {
         self.kernels.check_one(self.command)?;
-        self.kernels.target(self.here)
+        self.kernels.target(self.context)
     }
 
     fn autoinstall(&self) -> Result<Intent, Failure> {
@@ -123,12 +123,12 @@ impl Reading<'_> {
         }
         Ok(Intent::Autoinstall(match self.kernels.all() {
             true => None,
-            false => Some(self.kernels.target(self.here)?),
+            false => Some(self.kernels.target(self.context)?),
         }))
     }
 
     fn matching(&self, module: ModuleArg) -> Result<Intent, Failure> {
-        if !self.here.is_root {
+        if !self.context.is_root {
             return refuse(1, NOT_ROOT);
         }
         let target = self.target()?;
@@ -169,18 +169,18 @@ impl Reading<'_> {
     }
 
     fn pack(&self, module: ModuleArg) -> Result<Intent, Failure> {
-        let Subject::Module(id) = module.subject(self.command, self.here)? else {
+        let Subject::Module(id) = module.subject(self.command, self.context)? else {
             return refuse(
                 1,
                 "mktarball: no module given (expected: dkms mktarball MODULE/VERSION)",
             );
         };
-        let wrapping = Wrapping {
+        let options = ArchiveOptions {
             no_source: self.args.has(OptId::BinariesOnly),
             no_builds: self.args.has(OptId::SourceOnly),
             archive: self.args.archive.clone(),
         };
-        Ok(Intent::Pack(id, self.kernels.choice(self.here)?, wrapping))
+        Ok(Intent::Pack(id, self.kernels.choice(self.context)?, options))
     }
 
     fn change(&self, verb: Verb, module: ModuleArg) -> Result<Intent, Failure> {
@@ -191,11 +191,11 @@ impl Reading<'_> {
         if all && module.is_path() {
             return refuse(5, "--all: cannot be used with a path (expected MODULE/VERSION)");
         }
-        let subject = module.subject(self.command, self.here)?;
+        let subject = module.subject(self.command, self.context)?;
         if all && matches!(verb, Verb::Build | Verb::Install) {
             self.check_options_of_one_kernel()?;
         }
-        let mut kernels = self.kernels.choice(self.here)?;
+        let mut kernels = self.kernels.choice(self.context)?;
         if let (Verb::Add, KernelChoice::These(targets)) = (verb, &mut kernels) {
             targets.truncate(1); // only for dkms.conf to see (dkms-behaviour 3.2)
         }
@@ -237,13 +237,13 @@ mod tests {
     fn read(line: &str) -> Result<Intent, Failure> {
         let (args, stop) = Args::parse(line.split(' ').map(OsString::from));
         assert_eq!(stop, None);
-        let here = Here {
+        let context = Context {
             kernel: "7.2.13-arch1-1".into(),
             arch: "x86_64".parse().expect("a name"),
             is_root: true,
             trees: Trees::under("/nowhere".as_ref()),
         };
-        Intent::read(&args, &here)
+        Intent::read(&args, &context)
     }
 
     /// Filters hold patterns, which cannot be compared.

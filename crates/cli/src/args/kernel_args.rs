@@ -9,7 +9,7 @@ use crate::args::module_arg::ModuleArg;
 use crate::args::options::OptId;
 use crate::args::parsed::Args;
 use crate::args::refusal::refuse;
-use crate::args::subject::{Here, KernelChoice, Target};
+use crate::args::subject::{Context, KernelChoice, Target};
 
 /// The values of `-k` and `-a`, and `--all`.
 #[derive(Debug)]
@@ -105,8 +105,8 @@ impl<'a> KernelArgs<'a> {
     ///
     /// # Errors
     /// [`Failure`] (1) for a name that is invalid.
-    pub fn targets(&self, here: &Here) -> Result<Vec<Target>, Failure> {
-        let running = [(here.kernel.as_str(), None)];
+    pub fn targets(&self, context: &Context) -> Result<Vec<Target>, Failure> {
+        let running = [(context.kernel.as_str(), None)];
         let kernels = if self.kernels.is_empty() { &running } else { self.kernels.as_slice() };
         let mut targets = Vec::new();
         for (index, (kernel, _)) in kernels.iter().enumerate() {
@@ -115,7 +115,7 @@ impl<'a> KernelArgs<'a> {
                 kernel: kernel.parse().map_err(bad("-k"))?,
                 arch: match self.arch(index) {
                     Some(arch) => arch.parse().map_err(bad("-a"))?,
-                    None => here.arch.clone(),
+                    None => context.arch.clone(),
                 },
             });
         }
@@ -126,18 +126,18 @@ impl<'a> KernelArgs<'a> {
     ///
     /// # Errors
     /// As there.
-    pub fn target(&self, here: &Here) -> Result<Target, Failure> {
-        Ok(self.targets(here)?.swap_remove(0))
+    pub fn target(&self, context: &Context) -> Result<Target, Failure> {
+        Ok(self.targets(context)?.swap_remove(0))
     }
 
     /// Returns the kernels of a command that knows `--all`.
     ///
     /// # Errors
     /// As [`KernelArgs::targets`].
-    pub fn choice(&self, here: &Here) -> Result<KernelChoice, Failure> {
+    pub fn choice(&self, context: &Context) -> Result<KernelChoice, Failure> {
         match self.all {
             true => Ok(KernelChoice::All),
-            false => self.targets(here).map(KernelChoice::These),
+            false => self.targets(context).map(KernelChoice::These),
         }
     }
 

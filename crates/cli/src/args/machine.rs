@@ -15,7 +15,7 @@ use crate::args::commands::Command;
 use crate::args::options::OptId;
 use crate::args::parsed::Args;
 use crate::args::refusal::refuse;
-use crate::args::subject::Here;
+use crate::args::subject::Context;
 
 /// Reads the machine's settings, and applies the options to them.
 ///
@@ -98,9 +98,9 @@ fn place_trees(machine: &mut Machine, args: &Args) -> Result<(), Failure> {
 }
 
 /// Returns the defaults of a command line without `-k` and `-a`.
-pub fn here(machine: &Machine) -> Here {
+pub fn context(machine: &Machine) -> Context {
     let kernel = uname().map(|it| it.release().to_string_lossy().into_owned());
-    Here {
+    Context {
         kernel: kernel.unwrap_or_default(),
         arch: Arch::of_this_machine(),
         is_root: is_root(machine),

@@ -1,4 +1,4 @@
-//! The command line: the words as they are parsed, and what they mean.
+//! The command line: its words as parsed, and their meaning.
 
 pub mod commands;
 pub mod complete;

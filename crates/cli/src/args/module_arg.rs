@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::args::commands::Command;
 use crate::args::parsed::{Args, ModuleWord};
 use crate::args::refusal::refuse;
-use crate::args::subject::{Here, Subject};
+use crate::args::subject::{Context, Subject};
 use crate::args::versions::{only_version, versions};
 
 /// The suffixes of archives.
@@ -30,14 +30,14 @@ pub struct ModuleArg {
 
 impl ModuleArg {
     /// Reads the module of `command`.
-    pub fn read(args: &Args, command: Command, here: &Here) -> Self {
+    pub fn read(args: &Args, command: Command, context: &Context) -> Self {
         let versioned = args.names.iter().any(|name| matches!(name, ModuleWord::Version(_)));
         let mut module_arg = Self { versioned, ..Self::default() };
         for name in &args.names {
             match name {
                 ModuleWord::Module(text) => module_arg.module(text),
                 ModuleWord::Version(text) => module_arg.version = some(text),
-                ModuleWord::Word(word) if is_path(word, command, versioned, here) => {
+                ModuleWord::Word(word) if is_path(word, command, versioned, context) => {
                     module_arg.path = Some(word.into());
                 }
                 ModuleWord::Word(word) if module_arg.module.is_none() => module_arg.module(word),
@@ -85,7 +85,7 @@ impl ModuleArg {
     /// # Errors
     /// [`Failure`]: 1 for a name or version that is missing or invalid, 2 for a file that does not
     /// exist, 9 for a file whose name only ends in dkms.conf.
-    pub fn subject(self, command: Command, here: &Here) -> Result<Subject, Failure> {
+    pub fn subject(self, command: Command, context: &Context) -> Result<Subject, Failure> {
         if let (None, None, Some(path)) = (&self.module, &self.version, &self.path) {
             return source(path);
         }
@@ -97,7 +97,7 @@ impl ModuleArg {
             }
             (Some(module), None) if command.finds_version() && !self.versioned => {
                 let module = module.parse().or_else(|why| refuse(1, format!("{why}")))?;
-                only_version(&here.trees, &module, name).map(Subject::Module)
+                only_version(&context.trees, &module, name).map(Subject::Module)
             }
             (Some(module), None) => refuse(
                 1,
@@ -116,7 +116,7 @@ fn some(text: &str) -> Option<String> {
 
 /// Returns true if a word is a path rather than a module. In dkms every existing file is one, so
 /// that an empty file in the working directory hides a module; here a known module hides the file.
-fn is_path(word: &str, command: Command, versioned: bool, here: &Here) -> bool {
+fn is_path(word: &str, command: Command, versioned: bool, context: &Context) -> bool {
     if !command.takes_source() {
         return false;
     }
@@ -131,13 +131,13 @@ fn is_path(word: &str, command: Command, versioned: bool, here: &Here) -> bool {
     let path = Path::new(word);
     let known = match word.split_once('/') {
         Some((module, version)) => {
-            let source = here.trees.source.join(format!("{module}-{version}"));
-            source.is_dir() || here.trees.dkms.join(word).is_dir()
+            let source = context.trees.source.join(format!("{module}-{version}"));
+            source.is_dir() || context.trees.dkms.join(word).is_dir()
         }
         None if versioned => true,
         // As in dkms, a checkout of this name.
         None if path.join("dkms.conf").is_file() => false,
-        None => word.parse().is_ok_and(|name| !versions(&here.trees, &name).is_empty()),
+        None => word.parse().is_ok_and(|name| !versions(&context.trees, &name).is_empty()),
     };
     !known && (path.is_file() || path.join("dkms.conf").is_file())
 }

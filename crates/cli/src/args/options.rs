@@ -1,5 +1,4 @@
-//! The options: their spelling, value and meaning. The parser, `--help`, completion and a test of
-//! the man page read this one table.
+//! The table of options, for the parser, `--help`, completion and the test of the man page.
 
 use crate::args::commands::Command;
 use crate::args::commands::Command::{

@@ -1,4 +1,4 @@
-//! Why a command line is refused.
+//! Errors in a command line, with dkms's exit codes.
 
 use dkms_engine::failure::Failure;
 

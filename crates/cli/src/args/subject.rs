@@ -36,7 +36,7 @@ pub enum KernelChoice {
 
 /// The defaults of a command line without `-k` and `-a`, and what else it depends on.
 #[derive(Debug, Clone)]
-pub struct Here {
+pub struct Context {
     /// The running kernel, as printed by `uname -r`.
     pub kernel: String,
     /// The architecture, as printed by `uname -m`.
@@ -49,7 +49,7 @@ pub struct Here {
 
 /// What `dkms mktarball` leaves out, and the file that it writes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Wrapping {
+pub struct ArchiveOptions {
     /// `--binaries-only`
     pub no_source: bool,
     /// `--source-only`

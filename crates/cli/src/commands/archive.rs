@@ -10,7 +10,7 @@ use dkms_engine::os::symlinks;
 use dkms_engine::version;
 
 use crate::args::refusal::refuse;
-use crate::args::subject::{KernelChoice, Subject, Wrapping};
+use crate::args::subject::{ArchiveOptions, KernelChoice, Subject};
 
 /// A module from a directory or an archive, which stays unpacked until it has been copied.
 pub struct Arrival {
@@ -65,7 +65,7 @@ pub fn pack(
     machine: &Machine,
     id: &ModuleId,
     kernels: &KernelChoice,
-    wrapping: &Wrapping,
+    options: &ArchiveOptions,
 ) -> Result<Packing, Failure> {
     let state = TreeState::read(&machine.trees);
     let added = state.modules.iter().find(|added| added.id == *id);
@@ -77,7 +77,7 @@ pub fn pack(
     }
     let builds = builds(added, kernels);
     check_conf(machine, id, builds.first().map(|(kernel, _)| kernel))?;
-    if !wrapping.no_builds {
+    if !options.no_builds {
         let missing = builds
             .iter()
             .find(|(kernel, arch)| !machine.trees.built(id, kernel, arch).join("module").is_dir());
@@ -87,9 +87,9 @@ pub fn pack(
     }
     Ok(Packing {
         id: id.clone(),
-        builds: (!wrapping.no_builds).then_some(builds),
-        source: !wrapping.no_source,
-        archive: wrapping.archive.clone(),
+        builds: (!options.no_builds).then_some(builds),
+        source: !options.no_source,
+        archive: options.archive.clone(),
     })
 }
 

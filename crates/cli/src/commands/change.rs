@@ -1,4 +1,4 @@
-//! Carries out what changes the machine: the rights, the lock, the facts, the plan, the act.
+//! Changes the machine: takes the lock, reads the facts, makes the plan and carries it out.
 
 use dkms_engine::act;
 use dkms_engine::facts::{self, Facts, Scope};

@@ -1,14 +1,13 @@
-//! `dkms initramfs`, and what other commands do about stale images.
+//! `dkms initramfs`, and the handling of stale images after other commands.
 
 use dkms_engine::failure::Failure;
 use dkms_engine::machine::{InitramfsMode, Machine};
-use dkms_initramfs::accounts::Accounts;
-use dkms_initramfs::owed::Owed;
-use dkms_initramfs::precise;
+use dkms_initramfs::{
+    Generator, Maintained, Maintenance, PendingImages, maintain_images, mkinitcpio_override,
+};
 
 use crate::args::machine::is_root;
 use crate::args::refusal::{NOT_ROOT, refuse};
-use crate::commands::change::take_lock;
 use crate::output::progress::Progress;
 
 /// Regenerates stale images, or with `dry_run` only lists them; returns the exit code.
@@ -16,24 +15,27 @@ use crate::output::progress::Progress;
 /// # Errors
 /// [`Failure`] (1) if the user is not root, or if the lock cannot be taken.
 pub fn run(machine: &Machine, dry_run: bool, progress: &mut Progress<'_>) -> Result<u8, Failure> {
-    if dry_run {
-        tell(machine, &Accounts::read(machine), progress);
-        return Ok(0);
+    let generator = Generator::detect(machine);
+    let generator = generator.as_ref();
+    let mut maintenance = Maintenance::DryRun;
+    let mut code = 0;
+    if !dry_run {
+        if !is_root(machine) {
+            return refuse(1, NOT_ROOT);
+        }
+        maintenance = Maintenance::Regenerate;
+        let updated = mkinitcpio_override::update(machine, generator);
+        if let Some(line) = mkinitcpio_override::message(&updated) {
+            progress.say(&line);
+        }
+        code = u8::from(updated.is_err());
     }
-    if !is_root(machine) {
-        return refuse(1, NOT_ROOT);
+    match maintain(machine, generator, maintenance, progress)? {
+        Maintained::Nothing => progress.say("no image is stale"),
+        Maintained::Stale if !dry_run => code = 1,
+        Maintained::Stale | Maintained::UpToDate => {}
     }
-    let _lock = take_lock(machine, progress)?;
-    let kept = precise::keep(machine);
-    if let Some(line) = precise::said(&kept) {
-        progress.say(&line);
-    }
-    let accounts = Accounts::read(machine);
-    if accounts.all.is_empty() {
-        progress.say("no image is stale");
-    }
-    let well = accounts.settle(machine, &mut |line| progress.say(line));
-    Ok(u8::from(!well || kept.is_err()))
+    Ok(code)
 }
 
 /// After another command: regenerates stale images if that command `finishes` pending work or if the
@@ -43,36 +45,25 @@ pub fn run(machine: &Machine, dry_run: bool, progress: &mut Progress<'_>) -> Res
 /// [`Failure`] (1) if the lock cannot be taken.
 pub fn afterwards(
     machine: &Machine,
+    generator: Option<&Generator>,
     finishes: bool,
     progress: &mut Progress<'_>,
 ) -> Result<u8, Failure> {
-    if Owed::read(machine).is_empty() {
+    if PendingImages::read(machine).is_empty() {
         return Ok(0);
     }
-    let _lock = take_lock(machine, progress)?;
-    let accounts = Accounts::read(machine);
-    if finishes || machine.settings.initramfs.mode == InitramfsMode::Auto {
-        return Ok(u8::from(!accounts.settle(machine, &mut |line| progress.say(line))));
-    }
-    for line in accounts.lines() {
-        progress.note(&line);
-    }
-    if !accounts.calls(machine).is_empty() {
-        progress.note("regenerate it with: dkms initramfs");
-    }
-    accounts.clear_fine(machine);
-    Ok(0)
+    let regenerates = finishes || machine.settings.initramfs.mode == InitramfsMode::Auto;
+    let maintenance = if regenerates { Maintenance::Regenerate } else { Maintenance::Report };
+    let maintained = maintain(machine, generator, maintenance, progress)?;
+    Ok(u8::from(regenerates && maintained == Maintained::Stale))
 }
 
-fn tell(machine: &Machine, accounts: &Accounts, progress: &mut Progress<'_>) {
-    for line in accounts.lines() {
-        progress.say(&line);
-    }
-    let calls = accounts.calls(machine);
-    if calls.is_empty() {
-        progress.say("no image is stale");
-    }
-    for call in calls {
-        progress.say(&format!("would run: {}", call.line()));
-    }
+fn maintain(
+    machine: &Machine,
+    generator: Option<&Generator>,
+    maintenance: Maintenance,
+    progress: &mut Progress<'_>,
+) -> Result<Maintained, Failure> {
+    maintain_images(machine, generator, maintenance, &mut |line| progress.say(line))
+        .or_else(|why| refuse(1, why.to_string()))
 }

@@ -1,5 +1,4 @@
-//! The commands about a kernel with all its modules: `autoinstall`, `match` and those that the
-//! package of a kernel calls.
+//! The commands for all modules of a kernel: `autoinstall`, `match` and those of kernel packages.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! The commands, and which of them an intent is for.
+//! Runs the command of an intent.
 
 mod archive;
 mod cache;
@@ -12,7 +12,7 @@ mod status;
 
 use dkms_engine::failure::Failure;
 use dkms_engine::machine::Machine;
-use dkms_initramfs::generator::Generator;
+use dkms_initramfs::Generator;
 
 use crate::args::intent::Intent;
 use crate::args::options::OptId;
@@ -44,10 +44,9 @@ pub fn run(
             | Intent::Change(..)
     );
     // Images are made from the kernels of the machine only.
-    machine.images = changes_modules
-        && !dry_run
-        && args.install_tree.is_none()
-        && Generator::of(machine).is_some();
+    let may_change_images = changes_modules && !dry_run && args.install_tree.is_none();
+    let generator = may_change_images.then(|| Generator::detect(machine)).flatten();
+    machine.images = generator.is_some();
     let code = match intent {
         Intent::Status(filter) => return Ok(status::run(machine, &filter, json, console)),
         Intent::Cache => return Ok(cache::list(machine, json, console)),
@@ -65,9 +64,9 @@ pub fn run(
                 &mut console.progress(machine),
             );
         }
-        Intent::Pack(module, kernels, wrapping) => {
+        Intent::Pack(module, kernels, options) => {
             machine.options.module = Some(module.clone());
-            let packing = archive::pack(machine, &module, &kernels, &wrapping)?;
+            let packing = archive::pack(machine, &module, &kernels, &options)?;
             if dry_run {
                 console.print(&format!("would write an archive of {module}\n"));
                 return Ok(0);
@@ -88,10 +87,11 @@ pub fn run(
         }
     };
     let machine = &session.machine;
-    if !machine.images || machine.tools.stop.asked().is_some() {
+    if generator.is_none() || machine.tools.stop.asked().is_some() {
         return Ok(code);
     }
-    match initramfs::afterwards(machine, finishes_images, &mut console.progress(machine)) {
+    let mut progress = console.progress(machine);
+    match initramfs::afterwards(machine, generator.as_ref(), finishes_images, &mut progress) {
         Ok(images) if code == 0 => Ok(images),
         Ok(_) => Ok(code),
         Err(failure) if code == 0 => Err(failure),

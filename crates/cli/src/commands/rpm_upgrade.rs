@@ -1,5 +1,7 @@
-//! `--rpm_safe_upgrade`: rpm runs the scripts of the new package before those of the old one. If both
-//! contain the same module, the module that the new one added must survive the removal of the old one.
+//! `--rpm_safe_upgrade`: keeps a module across the upgrade of its RPM.
+//!
+//! rpm runs the scripts of the new package before those of the old one. If both contain the same
+//! module, the module that the new one added must survive the removal of the old one.
 
 use std::fs;
 use std::io::Write;

@@ -12,12 +12,12 @@ use dkms_engine::plan::{Action, Plan};
 use dkms_engine::report::{Event, Phase};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::output::loudness::Loudness;
+use crate::output::verbosity::Verbosity;
 
 /// The interval at which times are redrawn.
 const TICK: Duration = Duration::from_millis(250);
 
-/// The lower part of a terminal, which holds the bars; lines written [above](Above) it scroll.
+/// The lower part of a terminal, which holds the bars; lines written [above](AboveBars) it scroll.
 #[derive(Debug, Clone)]
 pub struct Screen {
     lines: MultiProgress,
@@ -29,9 +29,9 @@ impl Screen {
     /// Returns the terminal of this process, if there is one and it shows bars. Both outputs must be
     /// that terminal, or lines of the one would end up between the bars on the other.
     #[must_use]
-    pub fn of_this_process(loudness: Loudness) -> Option<Self> {
+    pub fn of_this_process(verbosity: Verbosity) -> Option<Self> {
         let is_terminal = io::stdout().is_terminal() && io::stderr().is_terminal();
-        has_bars(loudness, is_terminal, env::var_os("TERM").as_deref())
+        has_bars(verbosity, is_terminal, env::var_os("TERM").as_deref())
             .then(|| Self::on(ProgressDrawTarget::stderr(), true))
     }
 
@@ -42,26 +42,26 @@ impl Screen {
 
 /// Returns true if a terminal shows bars: with `--verbose` the lines tell the progress, and bars
 /// need cursor movements.
-fn has_bars(loudness: Loudness, is_terminal: bool, term: Option<&OsStr>) -> bool {
+fn has_bars(verbosity: Verbosity, is_terminal: bool, term: Option<&OsStr>) -> bool {
     let can_move = term.is_some_and(|term| !term.is_empty() && term != "dumb");
-    loudness == Loudness::Plain && is_terminal && can_move
+    verbosity == Verbosity::Normal && is_terminal && can_move
 }
 
 /// A writer whose lines appear above the bars.
 #[derive(Debug)]
-pub struct Above<W> {
+pub struct AboveBars<W> {
     to: W,
     screen: Option<Screen>,
 }
 
-impl<W> Above<W> {
+impl<W> AboveBars<W> {
     /// Writes to `to`, with the bars out of the way if there are any.
     pub fn new(to: W, screen: Option<Screen>) -> Self {
         Self { to, screen }
     }
 }
 
-impl<W: Write> Write for Above<W> {
+impl<W: Write> Write for AboveBars<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &self.screen {
             Some(screen) => screen.lines.suspend(|| self.to.write(bytes)),
@@ -241,7 +241,7 @@ mod tests {
     fn shows_what_runs_and_lets_lines_scroll() {
         let term = InMemoryTerm::new(10, 60);
         let screen = Screen::on(ProgressDrawTarget::term_like(Box::new(term.clone())), false);
-        let mut out = Above::new(Vec::new(), Some(screen.clone()));
+        let mut out = AboveBars::new(Vec::new(), Some(screen.clone()));
         let mut bars = Bars::new(screen);
         let steps = [build("foo/1.0"), install("foo/1.0"), build("bar/2")];
         bars.event(&Event::Planned(&Plan { before: steps.to_vec(), ..Plan::default() }));
@@ -285,18 +285,18 @@ mod tests {
     }
 
     #[rstest]
-    #[case::terminal(Loudness::Plain, true, Some("xterm"), true)]
-    #[case::quiet(Loudness::Quiet, true, Some("xterm"), false)]
-    #[case::verbose(Loudness::Verbose, true, Some("xterm"), false)]
-    #[case::pipe(Loudness::Plain, false, Some("xterm"), false)]
-    #[case::dumb(Loudness::Plain, true, Some("dumb"), false)]
-    #[case::none(Loudness::Plain, true, None, false)]
+    #[case::terminal(Verbosity::Normal, true, Some("xterm"), true)]
+    #[case::quiet(Verbosity::Quiet, true, Some("xterm"), false)]
+    #[case::verbose(Verbosity::Verbose, true, Some("xterm"), false)]
+    #[case::pipe(Verbosity::Normal, false, Some("xterm"), false)]
+    #[case::dumb(Verbosity::Normal, true, Some("dumb"), false)]
+    #[case::none(Verbosity::Normal, true, None, false)]
     fn bars_are_for_terminals_that_can(
-        #[case] loudness: Loudness,
+        #[case] verbosity: Verbosity,
         #[case] is_terminal: bool,
         #[case] term: Option<&str>,
         #[case] want: bool,
     ) {
-        assert_eq!(has_bars(loudness, is_terminal, term.map(OsStr::new)), want);
+        assert_eq!(has_bars(verbosity, is_terminal, term.map(OsStr::new)), want);
     }
 }

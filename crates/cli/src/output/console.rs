@@ -1,31 +1,31 @@
-//! Where commands print: standard output and standard error, with the bars of a terminal below.
+//! Standard output and standard error of a command, with progress bars below them on a terminal.
 
 use std::io::{self, Write};
 
 use dkms_engine::machine::Machine;
 
-use crate::output::bars::{Above, Screen};
-use crate::output::loudness::Loudness;
+use crate::output::bars::{AboveBars, Screen};
 use crate::output::progress::Progress;
+use crate::output::verbosity::Verbosity;
 
 /// The output of this process.
 #[derive(Debug)]
 pub struct Console {
-    loudness: Loudness,
+    verbosity: Verbosity,
     screen: Option<Screen>,
 }
 
 impl Console {
     /// Sets up the output of this process, and the log, which is part of standard error.
     #[must_use]
-    pub fn of_this_process(loudness: Loudness, debug: bool) -> Self {
-        let screen = Screen::of_this_process(loudness);
-        let level = match (loudness, debug) {
-            (Loudness::Quiet, _) => log::LevelFilter::Off,
+    pub fn of_this_process(verbosity: Verbosity, debug: bool) -> Self {
+        let screen = Screen::of_this_process(verbosity);
+        let level = match (verbosity, debug) {
+            (Verbosity::Quiet, _) => log::LevelFilter::Off,
             (_, true) => log::LevelFilter::Debug,
             (_, false) => log::LevelFilter::Warn,
         };
-        let log = Above::new(io::stderr(), screen.clone());
+        let log = AboveBars::new(io::stderr(), screen.clone());
         let _ = env_logger::Builder::new()
             .filter_level(level)
             .parse_default_env()
@@ -34,34 +34,34 @@ impl Console {
                 writeln!(line, "dkms: {}: {}", severity(record.level()), record.args())
             })
             .try_init();
-        Self { loudness, screen }
+        Self { verbosity, screen }
     }
 
     /// Prints as with `--verbose` from now on, except with `-q`.
     pub fn be_verbose(&mut self) {
-        if self.loudness == Loudness::Plain {
-            *self = Self { loudness: Loudness::Verbose, screen: None };
+        if self.verbosity == Verbosity::Normal {
+            *self = Self { verbosity: Verbosity::Verbose, screen: None };
         }
     }
 
     /// Whether nothing is printed (`-q`).
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        self.loudness == Loudness::Quiet
+        self.verbosity == Verbosity::Quiet
     }
 
     /// Returns what a command reports its work to.
     #[must_use]
     pub fn progress<'a>(&self, machine: &'a Machine) -> Progress<'a> {
-        let out = Above::new(io::stdout(), self.screen.clone());
-        let errors = Above::new(io::stderr(), self.screen.clone());
-        Progress::new(out, errors, self.loudness, &machine.trees, &machine.arch)
+        let out = AboveBars::new(io::stdout(), self.screen.clone());
+        let errors = AboveBars::new(io::stderr(), self.screen.clone());
+        Progress::new(out, errors, self.verbosity, &machine.trees, &machine.arch)
             .with_bars(self.screen.clone())
     }
 
     /// Writes text to standard output. A reader that stopped reading is no error.
     pub fn print(&self, text: &str) {
-        if self.loudness != Loudness::Quiet {
+        if self.verbosity != Verbosity::Quiet {
             let _ = io::stdout().write_all(text.as_bytes());
         }
     }
@@ -77,7 +77,7 @@ impl Console {
     }
 
     fn complain(&self, severity: &str, text: &str) {
-        if self.loudness != Loudness::Quiet {
+        if self.verbosity != Verbosity::Quiet {
             let _ = writeln!(io::stderr(), "dkms: {severity}: {text}");
         }
     }

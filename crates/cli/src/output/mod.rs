@@ -1,6 +1,6 @@
-//! What commands print, and where.
+//! The output of commands.
 
 pub mod bars;
 pub mod console;
-pub mod loudness;
 pub mod progress;
+pub mod verbosity;

@@ -12,13 +12,13 @@ use dkms_engine::plan::{Action, Note, Plan, Step};
 use dkms_engine::report::{Event, Finished, Outcome, Report, Watch};
 
 use crate::output::bars::{Bars, Screen};
-use crate::output::loudness::Loudness;
+use crate::output::verbosity::Verbosity;
 
 /// Prints the progress of a command.
 pub struct Progress<'a> {
     out: Box<dyn Write + 'a>,
     errors: Box<dyn Write + 'a>,
-    loudness: Loudness,
+    verbosity: Verbosity,
     trees: &'a Trees,
     arch: &'a Arch,
     bars: Option<Bars>,
@@ -29,14 +29,14 @@ impl<'a> Progress<'a> {
     pub fn new(
         out: impl Write + 'a,
         errors: impl Write + 'a,
-        loudness: Loudness,
+        verbosity: Verbosity,
         trees: &'a Trees,
         arch: &'a Arch,
     ) -> Self {
-        Self { out: Box::new(out), errors: Box::new(errors), loudness, trees, arch, bars: None }
+        Self { out: Box::new(out), errors: Box::new(errors), verbosity, trees, arch, bars: None }
     }
 
-    /// Shows bars, too; `out` and `errors` must write [above](crate::output::bars::Above) them.
+    /// Shows bars, too; `out` and `errors` must write [above](crate::output::bars::AboveBars) them.
     pub fn with_bars(self, screen: Option<Screen>) -> Self {
         Self { bars: screen.map(Bars::new), ..self }
     }
@@ -44,7 +44,7 @@ impl<'a> Progress<'a> {
     /// Writes one line to standard output, except with `-q`. A reader that stopped reading is no
     /// reason to stop working.
     pub fn say(&mut self, line: &str) {
-        if self.loudness != Loudness::Quiet {
+        if self.verbosity != Verbosity::Quiet {
             let _ = self.out.write_all(format!("{line}\n").as_bytes());
         }
     }
@@ -85,7 +85,7 @@ impl<'a> Progress<'a> {
     }
 
     fn complain(&mut self, severity: &str, text: &str) {
-        if self.loudness != Loudness::Quiet {
+        if self.verbosity != Verbosity::Quiet {
             let _ = self.errors.write_all(format!("dkms: {severity}: {text}\n").as_bytes());
         }
     }
@@ -110,7 +110,7 @@ impl<'a> Progress<'a> {
     /// Prints the output of make, with `--verbose`.
     fn make_output(&mut self, action: &Action, log: Option<&Path>) {
         let Action::Build { module, kernel, .. } = action else { return };
-        if self.loudness == Loudness::Verbose {
+        if self.verbosity == Verbosity::Verbose {
             let built = || self.trees.built(module, kernel, self.arch).join("log/make.log");
             let log = log.map_or_else(built, Path::to_owned);
             if let Ok(mut log) = fs::File::open(log) {
@@ -127,7 +127,7 @@ impl Watch for Progress<'_> {
         }
         match event {
             Event::Planned(_) => {}
-            Event::Started(step) if self.loudness == Loudness::Verbose => {
+            Event::Started(step) if self.verbosity == Verbosity::Verbose => {
                 self.say(&format!("{step} ..."));
             }
             Event::Started(_) | Event::Phase { .. } => {}
@@ -204,7 +204,7 @@ mod tests {
 
     use super::*;
 
-    fn said(loudness: Loudness, trees: &Trees, outcome: &Outcome) -> (String, String) {
+    fn said(verbosity: Verbosity, trees: &Trees, outcome: &Outcome) -> (String, String) {
         let (mut out, mut errors) = (Vec::new(), Vec::new());
         let arch = "x86_64".parse().expect("a name");
         let module: dkms_engine::names::ModuleId = "foo/1.0".parse().expect("a module");
@@ -215,7 +215,7 @@ mod tests {
             notes: vec![Note::Already { module, kernel, state: "built" }],
             ..Plan::default()
         };
-        let mut progress = Progress::new(&mut out, &mut errors, loudness, trees, &arch);
+        let mut progress = Progress::new(&mut out, &mut errors, verbosity, trees, &arch);
         progress.notes(&plan);
         progress.event(&Event::Planned(&plan));
         for step in plan.steps() {
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn says_what_was_done() {
         let trees = Trees::under(Path::new("/nowhere"));
-        let (out, errors) = said(Loudness::Plain, &trees, &Outcome::Done);
+        let (out, errors) = said(Verbosity::Normal, &trees, &Outcome::Done);
         assert_eq!(out, "foo/1.0 is already built for 7.2\nbuilt foo/1.0 for 7.2 in 3.2 s\n");
         assert_eq!(errors, "");
     }
@@ -247,7 +247,7 @@ mod tests {
             ..Failure::new(10, "make failed (exit status 2)")
         });
         let trees = Trees::under(root.path());
-        let (out, errors) = said(Loudness::Verbose, &trees, &failed);
+        let (out, errors) = said(Verbosity::Verbose, &trees, &failed);
         assert!(out.ends_with("build foo/1.0 for 7.2 (not built yet) ...\ngcc: what?\n"), "{out}");
         let log: PathBuf = root.at("make.log");
         let want = format!(
@@ -256,6 +256,6 @@ mod tests {
             log.display()
         );
         assert_eq!(errors, want);
-        assert_eq!(said(Loudness::Quiet, &trees, &failed), (String::new(), String::new()));
+        assert_eq!(said(Verbosity::Quiet, &trees, &failed), (String::new(), String::new()));
     }
 }

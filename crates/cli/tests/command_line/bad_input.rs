@@ -1,5 +1,4 @@
-//! Confs and trees that no honest machine has: each gets its error and dkms's exit code, and nothing
-//! else changes.
+//! Malformed confs and trees: each gets its error and dkms's exit code, and nothing else changes.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -8,7 +7,7 @@ use std::os::unix::net::UnixListener;
 use rstest::rstest;
 use testroot::TestRoot;
 
-use crate::setting::{K1, Said, dkms, dkms_obeying_modes, ends, root};
+use crate::fixture::{CallOutput, K1, dkms, dkms_obeying_modes, ends, root};
 
 /// What is there, but for what we keep of our own beside dkms's files.
 fn listing(root: &TestRoot) -> Vec<String> {
@@ -26,7 +25,7 @@ fn much(text: &str) -> String {
 }
 
 #[track_caller]
-fn assert_refused(said: &Said, code: i32, why: &str) {
+fn assert_refused(said: &CallOutput, code: i32, why: &str) {
     let text = format!("{}{}", said.out, said.errors);
     assert_eq!(said.code, code, "{text}");
     assert!(said.errors.contains("usr/src/foo-1.0/dkms.conf"), "{text}");

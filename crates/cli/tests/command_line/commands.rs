@@ -1,6 +1,6 @@
 //! The commands on one module, and status.
 
-use crate::setting::{K1, K2, dkms, ends, root};
+use crate::fixture::{K1, K2, dkms, ends, root};
 
 #[test]
 fn goes_up_and_down_the_states() {

@@ -1,6 +1,6 @@
 //! Commands about a kernel with all its modules.
 
-use crate::setting::{K1, K2, dkms, ends, root};
+use crate::fixture::{K1, K2, dkms, ends, root};
 
 #[test]
 fn match_installs_what_another_kernel_has() {

@@ -1,10 +1,10 @@
-//! The program as a user types it, on small roots where modules "compile" in milliseconds.
+//! The program as a user runs it, on small roots where modules "compile" in milliseconds.
 
 #![expect(clippy::unwrap_used, reason = "all of this is tests")]
 
 mod bad_input;
 mod commands;
+mod fixture;
 mod kernels;
 mod overrides;
-mod setting;
 mod sources;

@@ -1,6 +1,6 @@
 //! Options that override the settings of the machine.
 
-use crate::setting::{K1, ends, root};
+use crate::fixture::{K1, ends, root};
 
 #[test]
 fn trees_can_be_elsewhere() {

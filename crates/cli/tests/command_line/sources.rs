@@ -1,23 +1,18 @@
 //! Modules from directories and archives, and archives of modules.
 
-use std::fs::Permissions;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use assert_cmd::Command;
 use testroot::TestRoot;
 
-use crate::setting::{K1, K2, dkms, ends, root};
+use crate::fixture::{K1, K2, dkms, ends, root};
 
 /// Moves the source of `foo/1.0` out of the source tree.
 fn checkout(root: &TestRoot) -> String {
     root.dir("srv");
     std::fs::rename(root.at("usr/src/foo-1.0"), root.at("srv/checkout")).unwrap();
     root.at("srv/checkout").display().to_string()
-}
-
-fn make_executable(file: &Path) {
-    std::fs::set_permissions(file, Permissions::from_mode(0o755)).unwrap();
 }
 
 fn tar(dir: &Path, words: &[&str]) {
@@ -42,8 +37,7 @@ fn a_failing_post_add_stops_only_what_adds() {
     let path = checkout(&root);
     let conf = root.read("srv/checkout/dkms.conf");
     root.write("srv/checkout/dkms.conf", format!("{conf}POST_ADD=fails.sh\n"));
-    root.write("srv/checkout/fails.sh", "#!/bin/sh\nexit 7\n");
-    make_executable(&root.at("srv/checkout/fails.sh"));
+    root.executable("srv/checkout/fails.sh", "#!/bin/sh\nexit 7\n");
     ends(&root, &format!("add {path}"), 7);
     assert_eq!(ends(&root, "status", 0), "foo/1.0: added\n");
     ends(&root, "remove foo/1.0 --all", 0);
@@ -153,7 +147,7 @@ fn archives_go_there_and_back() {
     }
     assert!(!members.contains("/."), "what is only ours is in it:\n{members}");
 
-    let other = crate::setting::root();
+    let other = crate::fixture::root();
     other.remove("usr/src/foo-1.0");
     std::fs::copy(&archive, other.at("foo.dkms.tar.gz")).unwrap();
     let file = other.at("foo.dkms.tar.gz").display().to_string();
@@ -182,7 +176,7 @@ fn archives_can_leave_things_out() {
     ends(&root, "mktarball foo/1.0 --source-only --archive bare.tgz", 0);
     assert!(root.exists("var/lib/dkms/foo/1.0/tarball/bare.tgz"));
 
-    let other = crate::setting::root();
+    let other = crate::fixture::root();
     other.remove("usr/src/foo-1.0");
     ends(&other, &format!("ldtarball {}", binaries.display()), 1);
     assert_eq!(other.listing("var/lib/dkms/foo"), "");

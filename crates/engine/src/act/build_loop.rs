@@ -1,12 +1,14 @@
 //! The part of a plan that builds, side by side, each module installed as soon as it is built.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Run;
 use super::retry::Retry;
-use crate::act::workers::{self, WorkerEvent, Workers};
+use super::worker_event::WorkerEvent;
+use super::workers::{self, Workers};
+use super::{Run, pending_images};
 use crate::building::{compile_once, launcher};
 use crate::dkms_tree::BuildCache;
 use crate::failure::Failure;
@@ -136,7 +138,14 @@ impl Run<'_> {
     fn skip_installation(&mut self, job: &Job) {
         let Some(install) = job.install.as_ref().filter(|_| !self.is_stopped()) else { return };
         self.watch.event(&Event::Started(install));
-        let noted = self.installer(|it| it.note_unbuilt(&job.module, &job.kernel));
+        // An image may need it, and others may regenerate it without.
+        let noted = pending_images::note(
+            self.machine,
+            self.facts,
+            &job.module,
+            &job.kernel,
+            &BTreeSet::new(),
+        );
         let outcome = match noted {
             Ok(()) => Outcome::Skipped("it was not built".into()),
             Err(error) => Outcome::Failed(error.into()),

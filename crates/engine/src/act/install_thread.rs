@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::time::Instant;
 
 use super::installer::Installer;
-use super::workers::WorkerEvent;
+use super::worker_event::WorkerEvent;
 use crate::conf::Confs;
 use crate::facts::Facts;
 use crate::machine::Machine;

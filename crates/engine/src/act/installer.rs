@@ -1,25 +1,26 @@
 //! Installing a module for a kernel and taking it away again, with the scripts that belong to it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::interruption::complete_unless;
 use super::pending_images;
 use crate::conf::Confs;
-use crate::dkms_tree::{BuiltObject, PendingList, Workplace};
+use crate::dkms_tree::{BuiltObject, Workplace};
 use crate::facts::Facts;
 use crate::failure::Failure;
 use crate::installing::{BuiltModule, conflicts, originals, place, refinish, uninstall};
 use crate::machine::Machine;
 use crate::module_scripts::{Ran, Script};
 use crate::names::{KernelRelease, ModuleId};
+use crate::os::durable::FileError;
 use crate::os::symlinks;
 use crate::other_distributions::weak_modules::{self, WeakChange};
 
 /// What an installation needs of the run that it belongs to, on whichever thread it is done.
 pub(super) struct Installer<'a> {
-    pub(super) machine: &'a Machine,
-    pub(super) facts: &'a Facts,
-    pub(super) pending: PendingList,
+    machine: &'a Machine,
+    facts: &'a Facts,
     confs: &'a Confs<'a>,
     say: &'a mut dyn FnMut(&str),
 }
@@ -32,7 +33,7 @@ impl<'a> Installer<'a> {
         confs: &'a Confs<'a>,
         say: &'a mut dyn FnMut(&str),
     ) -> Self {
-        Self { machine, facts, pending: PendingList::of(&machine.trees), confs, say }
+        Self { machine, facts, confs, say }
     }
 
     /// Places what is built of a module; the objects and the scripts of `replaces` go.
@@ -53,11 +54,7 @@ impl<'a> Installer<'a> {
         self.pre_install(&new)?;
         originals::restore(machine, module, kernel)?;
         let objects = self.allowed(&new)?;
-        self.note_images(
-            module,
-            kernel,
-            &pending_images::of_install(&new, old.as_ref(), &objects),
-        )?;
+        self.note_images(&new, &pending_images::of_install(&new, old.as_ref(), &objects))?;
         let (mut said, mut cut_short) = (Vec::new(), false);
         let mut heed = |ran: Ran| {
             said.extend(ran.said);
@@ -129,7 +126,7 @@ impl<'a> Installer<'a> {
             let going = in_kernel(&built);
             cut_short = weak_modules::notify(self.machine, kernel, WeakChange::Removed, &going);
         }
-        self.note_images(module, kernel, &pending_images::of_uninstall(&built))?;
+        self.note_images(&built, &pending_images::of_uninstall(&built))?;
         let foreign = uninstall::uninstall(&mut built)?;
         if let Some(value) = self.directive(&built, "POST_REMOVE") {
             let ran = run_script(self.machine, module, kernel, "POST_REMOVE", &value);
@@ -142,6 +139,18 @@ impl<'a> Installer<'a> {
             .collect();
         self.say_all(&left);
         complete_unless(cut_short)
+    }
+
+    /// Notes that objects of a kernel change, if any do.
+    fn note_images(
+        &self,
+        built: &BuiltModule<'_>,
+        objects: &BTreeSet<String>,
+    ) -> Result<(), FileError> {
+        if objects.is_empty() {
+            return Ok(());
+        }
+        pending_images::note(self.machine, self.facts, built.id, built.kernel, objects)
     }
 
     fn say_all(&mut self, lines: &[String]) {

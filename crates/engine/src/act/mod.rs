@@ -11,6 +11,7 @@ mod registration;
 mod retry;
 mod schedule;
 mod take_in;
+mod worker_event;
 mod workers;
 
 use std::collections::BTreeSet;

@@ -3,50 +3,35 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::installer::Installer;
-use crate::dkms_tree::{BuiltObject, PendingWork, PlacedObject};
+use crate::dkms_tree::{BuiltObject, PendingList, PendingWork, PlacedObject};
+use crate::facts::Facts;
 use crate::installing::BuiltModule;
+use crate::machine::Machine;
 use crate::names::{KernelRelease, ModuleId};
 use crate::objects::ObjectName;
 use crate::os::durable::FileError;
 
-impl Installer<'_> {
-    /// Notes that these objects of a kernel change: its images may hold them.
-    pub(super) fn note_images(
-        &self,
-        module: &ModuleId,
-        kernel: &KernelRelease,
-        objects: &BTreeSet<String>,
-    ) -> Result<(), FileError> {
-        if objects.is_empty() { Ok(()) } else { self.note_images_anyway(module, kernel, objects) }
+/// Notes that a kernel's images are to be looked at, since these objects of a module change: an
+/// image may hold them.
+///
+/// # Errors
+/// [`FileError`] if it cannot be noted.
+pub(super) fn note(
+    machine: &Machine,
+    facts: &Facts,
+    module: &ModuleId,
+    kernel: &KernelRelease,
+    objects: &BTreeSet<String>,
+) -> Result<(), FileError> {
+    let alive = facts.kernels.get(kernel).is_some_and(|about| about.kernel.alive);
+    if !machine.images || !alive {
+        return Ok(());
     }
-
-    /// Notes that a kernel's images are to be looked at although no object of it changes: a module did not build, which
-    /// an image may need, and which others may regenerate it without.
-    pub(super) fn note_unbuilt(
-        &self,
-        module: &ModuleId,
-        kernel: &KernelRelease,
-    ) -> Result<(), FileError> {
-        self.note_images_anyway(module, kernel, &BTreeSet::new())
-    }
-
-    fn note_images_anyway(
-        &self,
-        module: &ModuleId,
-        kernel: &KernelRelease,
-        objects: &BTreeSet<String>,
-    ) -> Result<(), FileError> {
-        let alive = self.facts.kernels.get(kernel).is_some_and(|about| about.kernel.alive);
-        if !self.machine.images || !alive {
-            return Ok(());
-        }
-        self.pending.write(&PendingWork::Image {
-            kernel: kernel.clone(),
-            module: module.name.clone(),
-            objects: objects.clone(),
-        })
-    }
+    PendingList::of(&machine.trees).write(&PendingWork::Image {
+        kernel: kernel.clone(),
+        module: module.name.clone(),
+        objects: objects.clone(),
+    })
 }
 
 /// The names of the objects that differ once these are placed, where `old` is replaced. None if the

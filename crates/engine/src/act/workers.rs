@@ -7,6 +7,7 @@ use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 use super::install_thread;
+use super::worker_event::{Token, WorkerEvent};
 use crate::act::schedule::{BuildTask, Schedule};
 use crate::building::{Build, Shared};
 use crate::conf::Confs;
@@ -17,7 +18,6 @@ use crate::machine::Machine;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 use crate::os::symlinks;
 use crate::plan::Job;
-use crate::report::Phase;
 
 /// How long nothing must happen while no build runs before the tokens count as lost.
 const QUIET: Duration = Duration::from_secs(2);
@@ -65,25 +65,6 @@ fn length(job: &Job, facts: &Facts, machine: &Machine) -> Duration {
     });
     Duration::from_secs(seconds)
 }
-
-/// What the workers tell.
-pub(crate) enum WorkerEvent {
-    /// There is a token for one more build.
-    Token(Token),
-    /// A build came to another phase, at that time.
-    Phase(usize, Phase, Instant),
-    /// A build has ended: its number, how, and how long it took.
-    Ended(usize, Result<(), Failure>, Duration),
-    /// An installation begins.
-    Installing(usize),
-    /// An installation has something to say: one line.
-    Says(String),
-    /// An installation is over: its number, how it ended if it was begun, and how long it took.
-    Installed(usize, Option<Result<(), Failure>>, Duration),
-}
-
-/// What a build needs before it starts. make counts it as the one for its own first job.
-pub(crate) type Token = std::io::Result<jobserver::Acquired>;
 
 /// The builds that run, and the thread that installs what they have built.
 pub(crate) struct Workers<'scope, 'env> {

@@ -1,4 +1,4 @@
-//! What stat says of a file, as far as a change of its content shows there.
+//! The stat of a file, as far as a change of its content shows there.
 
 use std::fs::{FileType, Metadata};
 use std::os::unix::fs::MetadataExt;

@@ -1,4 +1,4 @@
-//! The machines that measurements begin from, each made once and forked for every measurement.
+//! The machines that measurements start from, each made once and forked for every measurement.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,8 +8,8 @@ use std::time::Duration;
 use stories::{Root, find};
 use walkdir::WalkDir;
 
-use crate::floor::Work;
-use crate::{made_up, meter};
+use crate::compilers_alone::Work;
+use crate::{large_machines, measure};
 
 /// The modules of the benchmark, by the aliases of their packages.
 pub(crate) const MODULES: [&str; 12] = [
@@ -47,7 +47,7 @@ pub(crate) enum State {
     Modules,
     /// The same, and another kernel.
     TwoKernels,
-    /// One kernel with [`made_up::full_headers`], and the modules.
+    /// One kernel with [`large_machines::full_headers`], and the modules.
     FullHeaders,
     /// One kernel and a hundred modules for it and nine others that look as if they were built.
     MadeUp,
@@ -74,24 +74,24 @@ impl Machines {
             }
             State::Modules => {
                 let root = self.fork(side, State::Kernel);
-                meter::transaction(&root, &MODULES.map(find));
+                measure::transaction(&root, &MODULES.map(find));
                 root
             }
             State::TwoKernels => {
                 let root = self.fork(side, State::Modules);
-                meter::transaction(&root, &["linux-lts-1", "linux-lts-headers-1"].map(find));
+                measure::transaction(&root, &["linux-lts-1", "linux-lts-headers-1"].map(find));
                 root
             }
             State::FullHeaders => {
                 let root = self.fork(side, State::Modules);
-                made_up::make_full_headers(&root);
-                meter::transaction(&root, &[made_up::full_headers()]);
+                large_machines::make_full_headers(&root);
+                measure::transaction(&root, &[large_machines::full_headers()]);
                 root
             }
             State::MadeUp => {
                 let root = self.fork(side, State::Kernel);
-                meter::transaction(&root, &[find("bbswitch")]);
-                made_up::multiply(&root, 100, 10);
+                measure::transaction(&root, &[find("bbswitch")]);
+                large_machines::multiply(&root, 100, 10);
                 root
             }
         };

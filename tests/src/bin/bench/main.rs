@@ -12,10 +12,10 @@
     reason = "a measurement that cannot go on fails by panicking; what it finds is printed"
 )]
 
-mod floor;
+mod compilers_alone;
+mod large_machines;
 mod machine;
-mod made_up;
-mod meter;
+mod measure;
 mod page;
 mod results;
 mod rows;

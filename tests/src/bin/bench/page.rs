@@ -7,7 +7,7 @@ use stories::find;
 
 use crate::Wanted;
 use crate::machine::{Machines, Side, State};
-use crate::meter;
+use crate::measure;
 use crate::results::Results;
 
 const INTRODUCTION: &str = "\
@@ -106,7 +106,7 @@ fn described_machine(rounds: usize, machines: &mut Machines) -> String {
     format!(
         "{}, rounds: {rounds}, on {} cores of {} with {} of memory. {}, {}, {}, kernels {} and {}.",
         line("date --utc +%F"),
-        meter::cores(),
+        measure::cores(),
         line("sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n1"),
         line("awk '/^MemTotal/ { printf \"%.0f GiB\", $2 / 1024 / 1024 }' /proc/meminfo"),
         line("gcc --version | head -n1"),

@@ -1,10 +1,10 @@
-//! What was measured, and its medians.
+//! The figures of all rounds, and their medians.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::machine::Side;
-use crate::meter::{self, Figure};
+use crate::measure::{self, Figure};
 
 /// All measurements.
 #[derive(Debug, Default)]
@@ -58,7 +58,7 @@ impl Results {
         };
         let floors = self.floors.get(row).into_iter().flatten();
         #[expect(clippy::cast_precision_loss, reason = "small numbers")]
-        let (cores, memory) = (meter::cores() as f64, |figure: &Figure| figure.memory as f64);
+        let (cores, memory) = (measure::cores() as f64, |figure: &Figure| figure.memory as f64);
         let compilers_cpu = median(floors.map(Duration::as_secs_f64).collect());
         Medians {
             ours: of(Side::Ours, |figure| figure.wall.as_secs_f64()),

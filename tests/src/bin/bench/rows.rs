@@ -1,11 +1,11 @@
-//! The table: what is measured, from which machine on, and what is to be reached.
+//! The rows of the table: the measurement, the machine it starts from, and the goal.
 
 use stories::find;
 
-use crate::floor::Work;
+use crate::compilers_alone::Work;
 use crate::machine::{MODULES, Machines, Side, State};
 use crate::results::{Medians, Results};
-use crate::{made_up, meter};
+use crate::{large_machines, measure};
 
 /// One row of the table.
 pub(crate) struct Row {
@@ -167,7 +167,7 @@ impl Row {
                 let packages: Vec<_> = brings.iter().map(|alias| find(alias)).collect();
                 for &side in sides {
                     let root = machines.fork(side, *from);
-                    results.note(self.name, side, meter::transaction(&root, &packages));
+                    results.note(self.name, side, measure::transaction(&root, &packages));
                     if side != Side::Nobody {
                         leaves.assert_placed(&root);
                     }
@@ -180,10 +180,10 @@ impl Row {
                 let sides = [Side::Ours, Side::Nobody].into_iter().filter(|it| sides.contains(it));
                 let forks: Vec<_> =
                     sides.map(|it| (it, machines.fork(it, State::FullHeaders))).collect();
-                let headers = [made_up::full_headers()];
+                let headers = [large_machines::full_headers()];
                 for _ in 0..REINSTALLS {
                     for (side, root) in &forks {
-                        results.note(self.name, *side, meter::transaction(root, &headers));
+                        results.note(self.name, *side, measure::transaction(root, &headers));
                     }
                 }
             }
@@ -191,9 +191,9 @@ impl Row {
                 for (side, times) in BOTH.into_iter().filter(|(side, _)| sides.contains(side)) {
                     let root = machines.fork(side, *state);
                     root.move_to_disk(&TREES);
-                    let starting = meter::starting(&root);
+                    let starting = measure::starting(&root);
                     for _ in 0..times {
-                        results.note(self.name, side, meter::status(&root).without(starting));
+                        results.note(self.name, side, measure::status(&root).without(starting));
                     }
                 }
             }
@@ -203,14 +203,14 @@ impl Row {
                     root.move_to_disk(&TREES);
                     let unchanged = [find("linux-headers-1"), find(MODULES[0])];
                     // pacman has written them anew, and the hook has seen that they are the same.
-                    meter::transaction(&root, &unchanged);
-                    meter::hook(&root, side, &unchanged);
-                    let starting = meter::starting(&root);
+                    measure::transaction(&root, &unchanged);
+                    measure::hook(&root, side, &unchanged);
+                    let starting = measure::starting(&root);
                     for _ in 0..if *cold { 1 } else { times } {
                         if *cold {
-                            meter::drop_caches();
+                            measure::drop_caches();
                         }
-                        let figure = meter::hook(&root, side, &unchanged);
+                        let figure = measure::hook(&root, side, &unchanged);
                         results.note(self.name, side, figure.without(starting));
                     }
                 }

@@ -7,7 +7,7 @@ mod worker;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use error::BashError;
@@ -38,26 +38,54 @@ impl BashReader {
         Self { patience: PATIENCE, tools, env, worker: None }
     }
 
-    /// Reads `file` with the variables `given` set, and answers with those that are `wanted`.
+    /// Reads `file` with the variables `given` set, and returns those that are `wanted`.
     ///
     /// # Errors
-    /// [`BashError`] if the file cannot be read or does not answer.
+    /// [`BashError`] if the file cannot be read or does not end well.
     pub fn read(
         &mut self,
         file: &Path,
         given: Vec<(String, OsString)>,
         wanted: &[&str],
     ) -> Result<Reply, BashError> {
-        check_readable(file)?;
+        self.read_files(&[file], given, wanted)
+    }
+
+    /// Reads files one after the other in one shell, and returns all variables that they set.
+    ///
+    /// # Errors
+    /// [`BashError`] if a file cannot be read or does not end well.
+    pub fn read_all(
+        &mut self,
+        files: &[&Path],
+        given: Vec<(String, OsString)>,
+    ) -> Result<Reply, BashError> {
+        self.read_files(files, given, &[])
+    }
+
+    fn read_files(
+        &mut self,
+        files: &[&Path],
+        given: Vec<(String, OsString)>,
+        wanted: &[&str],
+    ) -> Result<Reply, BashError> {
+        for file in files {
+            check_readable(file)?;
+        }
+        // The one that was read last is the one that got bash into trouble.
+        let file = |begun: usize| {
+            files.get(begun.saturating_sub(1)).map_or_else(PathBuf::new, |file| file.to_path_buf())
+        };
         let mut worker = match self.worker.take().filter(Worker::is_alive) {
             Some(worker) => worker,
             None => Worker::start(&self.tools, &self.env).map_err(|error| BashError::NoReader {
-                file: file.to_owned(),
+                file: file(0),
                 reason: error.to_string(),
             })?,
         };
-        let file = file.to_owned();
-        match worker.read_file(&ReadRequest { file: &file, given, wanted }, self.patience) {
+        let result = worker.read_files(&ReadRequest { files, given, wanted }, self.patience);
+        let file = file(worker.begun);
+        match result {
             Ok(reply) => {
                 self.worker = Some(worker);
                 Ok(reply)

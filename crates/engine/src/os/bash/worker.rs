@@ -14,7 +14,7 @@ use crate::os::process::{Environment, Program, RunError, Running, Stop, Tools, r
 /// What bash runs; see there for the protocol.
 const SCRIPT: &str = include_str!("worker.sh");
 
-/// The most that one file may reply.
+/// The most that the files of one request may set.
 const LONGEST_REPLY: usize = 4 * 1024 * 1024;
 
 /// How much of what a file complains about is kept.
@@ -23,13 +23,13 @@ const LONGEST_COMPLAINT: usize = 4 * 1024;
 /// A pipe that is ready for writing takes at least this much at once (`PIPE_BUF`).
 const PIPE_BUF: usize = 4096;
 
-/// What one file is read with.
+/// What bash reads for one reply.
 pub(super) struct ReadRequest<'a> {
-    /// The file that bash reads.
-    pub(super) file: &'a Path,
+    /// The files, in order: each finds what those before it have set.
+    pub(super) files: &'a [&'a Path],
     /// Variables that are set before, by name (`NAME` or `NAME[3]`).
     pub(super) given: Vec<(String, OsString)>,
-    /// The names of the variables that are asked for.
+    /// The names of the variables that are asked for; none for all that the files set.
     pub(super) wanted: &'a [&'a str],
 }
 
@@ -64,6 +64,8 @@ pub(super) struct Worker {
     replies: PipeReader,
     errors: PipeReader,
     number: u64,
+    /// How many files of the last request were begun.
+    pub(super) begun: usize,
 }
 
 impl Worker {
@@ -79,7 +81,7 @@ impl Worker {
         let running = program.start(stdin.0.into(), stdout.1.into(), stderr.1.into())?;
         let (requests, replies, errors) = (stdin.1, stdout.0, stderr.0);
         let stop = tools.stop.clone();
-        Ok(Self { running, stop, requests, replies, errors, number: 0 })
+        Ok(Self { running, stop, requests, replies, errors, number: 0, begun: 0 })
     }
 
     /// Whether it still waits for requests.
@@ -89,7 +91,7 @@ impl Worker {
     }
 
     /// Lets bash read one file. After a [`Trouble`] the worker is of no more use.
-    pub(super) fn read_file(
+    pub(super) fn read_files(
         &mut self,
         request: &ReadRequest<'_>,
         patience: Duration,
@@ -125,7 +127,9 @@ impl Worker {
             if reply.bytes.len() > LONGEST_REPLY {
                 return Err(Trouble::TooMuch);
             }
-            if ended || reply.parse(self.number, request.wanted) == Progress::Broken {
+            let progress = reply.parse(self.number, request.wanted);
+            self.begun = reply.begun;
+            if ended || progress == Progress::Broken {
                 return Err(Trouble::Ended(self.all_of(complaint)));
             }
             if reply.progress == Progress::Whole {
@@ -174,7 +178,10 @@ fn encode(number: u64, request: &ReadRequest<'_>) -> Vec<u8> {
         field(value.as_bytes());
     }
     field(b"");
-    field(request.file.as_os_str().as_bytes());
+    for file in request.files {
+        field(file.as_os_str().as_bytes());
+    }
+    field(b"");
     bytes
 }
 
@@ -197,6 +204,8 @@ struct PartialReply {
     bytes: Vec<u8>,
     parsed: usize,
     progress: Progress,
+    /// How many files were begun.
+    begun: usize,
     variables: Vec<Variable>,
 }
 
@@ -221,17 +230,18 @@ impl PartialReply {
             };
             let Some(kind) = field() else { break };
             match (kind, self.progress) {
+                (b"file", Progress::Values) => self.begun += 1,
                 (b"value", Progress::Values) => {
                     let (Some(name), Some(index), Some(value)) = (field(), field(), field()) else {
                         break;
                     };
-                    let name = wanted.iter().find(|wanted| wanted.as_bytes() == name);
-                    let Some(name) = name else {
+                    let is_wanted = |wanted: &&str| wanted.as_bytes() == name;
+                    if !wanted.is_empty() && !wanted.iter().any(is_wanted) {
                         self.progress = Progress::Broken;
                         break;
-                    };
-                    let index = String::from_utf8_lossy(index).into_owned();
-                    self.variables.push(((*name).to_owned(), index, value.to_owned()));
+                    }
+                    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+                    self.variables.push((text(name), text(index), value.to_owned()));
                 }
                 (b"done", Progress::Values) => self.progress = Progress::Done,
                 (b"end", progress) => {

@@ -1,0 +1,244 @@
+//! Looks up the packages of sources and kernels with alpm-query.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{env, fmt, io};
+
+use dkms_engine::names::KernelRelease;
+use dkms_engine::os::process::{Environment, Program, RunError};
+use serde::Deserialize;
+
+/// The time limit of alpm-query. Reading a database of two thousand packages from a slow disk takes seconds.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An installed package.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct InstalledPackage {
+    /// The name, e.g. `zfs-dkms`.
+    pub name: String,
+    /// The full version, e.g. `2.4.4-1`.
+    pub version: String,
+}
+
+impl fmt::Display for InstalledPackage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.name, self.version)
+    }
+}
+
+/// The packages of one kernel.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+struct KernelPackages {
+    kernel: Option<InstalledPackage>,
+    headers: Option<InstalledPackage>,
+    headers_package: Option<String>,
+}
+
+/// The source directories and kernels to look up.
+#[derive(Debug, Clone, Default)]
+pub struct PackageQuery {
+    /// Names of directories of `/usr/src`.
+    pub sources: BTreeSet<String>,
+    /// Kernel releases.
+    pub kernels: BTreeSet<KernelRelease>,
+}
+
+impl PackageQuery {
+    /// Returns the input of `alpm-query batch`.
+    #[must_use]
+    pub fn lines(&self) -> String {
+        let sources = self.sources.iter().filter(|dir| !dir.contains('\n'));
+        let owners = sources.map(|dir| format!("owner usr/src/{dir}/dkms.conf\n"));
+        owners.chain(self.kernels.iter().map(|kernel| format!("kernel {kernel}\n"))).collect()
+    }
+}
+
+/// The packages of sources and kernels; empty if alpm-query failed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct Packages {
+    owners: BTreeMap<String, Option<InstalledPackage>>,
+    kernels: BTreeMap<KernelRelease, KernelPackages>,
+}
+
+/// The reason why alpm-query gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// Its directory is unknown.
+    #[error("cannot find this program's own directory: {0}")]
+    NoPlace(#[from] io::Error),
+    /// It cannot be started.
+    #[error(transparent)]
+    NotRun(#[from] RunError),
+    /// It failed or timed out.
+    #[error("alpm-query: {0}")]
+    Failed(String),
+    /// Its output is malformed.
+    #[error("alpm-query: malformed output: {0}")]
+    Malformed(String),
+}
+
+/// Returns the path of the alpm-query that is installed beside this program.
+///
+/// # Errors
+/// If this program's own path is unknown.
+pub fn beside_us() -> io::Result<PathBuf> {
+    Ok(env::current_exe()?.with_file_name("alpm-query"))
+}
+
+/// Asks `program` about the machine at `root`. Does not start it for an empty query.
+///
+/// # Errors
+/// [`QueryError`]. libalpm needs many libraries, and a transaction that upgrades one of them may keep alpm-query from
+/// starting. Callers then continue without names.
+pub fn ask(program: &Path, root: &Path, query: &PackageQuery) -> Result<Packages, QueryError> {
+    let lines = query.lines();
+    if lines.is_empty() {
+        return Ok(Packages::default());
+    }
+    let ended = Program::new(program, &Environment::fixed())
+        .arg("--root")
+        .arg(root)
+        .arg("batch")
+        .stdin(lines)
+        .deadline(PATIENCE)
+        .run()?;
+    if !ended.success() {
+        let complaint = ended.complaint();
+        let last = complaint.lines().last().unwrap_or_default();
+        return Err(QueryError::Failed(format!("{}: {last}", ended.how)));
+    }
+    Packages::read(&ended.output)
+}
+
+impl Packages {
+    /// Parses the output of alpm-query.
+    ///
+    /// # Errors
+    /// [`QueryError::Malformed`].
+    pub fn read(answer: &[u8]) -> Result<Self, QueryError> {
+        serde_json::from_slice(answer).map_err(|why| QueryError::Malformed(why.to_string()))
+    }
+
+    /// Returns the package that owns a directory of `/usr/src`.
+    #[must_use]
+    pub fn of_source(&self, dir: &str) -> Option<&InstalledPackage> {
+        self.owners.get(&format!("usr/src/{dir}/dkms.conf"))?.as_ref()
+    }
+
+    /// Returns the package that owns a kernel.
+    #[must_use]
+    pub fn of_kernel(&self, kernel: &KernelRelease) -> Option<&InstalledPackage> {
+        self.kernels.get(kernel)?.kernel.as_ref()
+    }
+
+    /// Returns the package that owns a kernel's headers.
+    #[must_use]
+    pub fn of_headers(&self, kernel: &KernelRelease) -> Option<&InstalledPackage> {
+        self.kernels.get(kernel)?.headers.as_ref()
+    }
+
+    /// Returns the package to install for a kernel's headers.
+    #[must_use]
+    pub fn headers_package(&self, kernel: &KernelRelease) -> Option<&str> {
+        self.kernels.get(kernel)?.headers_package.as_deref()
+    }
+
+    /// Returns the kernels of the query that no package owns.
+    pub fn unowned(&self) -> impl Iterator<Item = &KernelRelease> {
+        self.kernels.iter().filter(|(_, of)| of.kernel.is_none()).map(|(kernel, _)| kernel)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn release(text: &str) -> KernelRelease {
+        text.parse().expect("a release")
+    }
+
+    #[test]
+    fn asks_in_lines() {
+        let query = PackageQuery {
+            sources: ["zfs-2.4.4", "odd\nname-1"].map(str::to_owned).into(),
+            kernels: [release("7.2.13-arch1-1")].into(),
+        };
+        assert_eq!(query.lines(), "owner usr/src/zfs-2.4.4/dkms.conf\nkernel 7.2.13-arch1-1\n");
+    }
+
+    #[test]
+    fn reads_an_answer() {
+        let packages = Packages::read(
+            br#"{"owners": {"usr/src/zfs-2.4.4/dkms.conf": {"name": "zfs-dkms", "version": "2.4.4-1"},
+                            "usr/src/own-1/dkms.conf": null},
+                 "kernels": {"7.2.13-arch1-1": {"kernel": {"name": "linux", "version": "7.2.13.arch1-1"},
+                                                "headers": null, "headers_package": "linux-headers"},
+                             "7.2.12-arch1-1": {"kernel": null, "headers": null, "headers_package": null}}}"#,
+        )
+        .expect("an answer");
+        let (new, old) = (release("7.2.13-arch1-1"), release("7.2.12-arch1-1"));
+        assert_eq!(
+            packages.of_source("zfs-2.4.4").map(InstalledPackage::to_string).as_deref(),
+            Some("zfs-dkms 2.4.4-1")
+        );
+        assert_eq!(packages.of_source("own-1"), None);
+        assert_eq!(packages.headers_package(&new), Some("linux-headers"));
+        assert_eq!(packages.of_headers(&new), None);
+        assert_eq!(packages.unowned().collect::<Vec<_>>(), [&old]);
+    }
+
+    #[test]
+    fn refuses_nonsense() {
+        for answer in ["", "null", "[]", "{\"owners\": 3}", "error while loading shared libraries"]
+        {
+            assert!(Packages::read(answer.as_bytes()).is_err(), "{answer}");
+        }
+        assert!(Packages::read(br#"{"owners": {}, "kernels": {"../etc": {}}}"#).is_err());
+    }
+
+    #[test]
+    fn knows_nothing_without_an_answer() {
+        assert_eq!(Packages::default().of_source("zfs-2.4.4"), None);
+        assert_eq!(Packages::default().unowned().next(), None);
+    }
+
+    /// Asks a program that does what `script` says.
+    fn asked(script: &str) -> Result<Packages, QueryError> {
+        let root = testroot::TestRoot::new();
+        let program = root.program("alpm-query", script);
+        let query =
+            PackageQuery { sources: ["zfs-2.4.4".to_owned()].into(), ..PackageQuery::default() };
+        ask(&program, root.path(), &query)
+    }
+
+    #[test]
+    fn hears_a_program() {
+        let packages = asked(
+            r#"read -r kind path
+               echo "{\"owners\": {\"$path\": {\"name\": \"$3\", \"version\": \"1\"}}, \"kernels\": {}}""#,
+        )
+        .expect("an answer");
+        assert_eq!(packages.of_source("zfs-2.4.4").map(|it| it.name.as_str()), Some("batch"));
+    }
+
+    #[test]
+    fn says_why_there_is_no_answer() {
+        let broken =
+            asked("echo 'error while loading shared libraries: libalpm.so.16' >&2; exit 127");
+        let missing = ask(
+            Path::new("/no/alpm-query"),
+            Path::new("/"),
+            &PackageQuery { kernels: [release("7.2")].into(), ..PackageQuery::default() },
+        );
+        let said =
+            [broken, asked("echo hello"), missing].map(|it| it.expect_err("no answer").to_string());
+        insta::assert_snapshot!(said.join("\n"));
+    }
+
+    #[test]
+    fn asks_nobody_about_nothing() {
+        let nobody = Path::new("/no/alpm-query");
+        assert!(ask(nobody, Path::new("/"), &PackageQuery::default()).is_ok());
+    }
+}

@@ -1,0 +1,133 @@
+//! Recognizes compiler calls whose result is the same for every module of a kernel.
+//!
+//! For every module, kbuild makes two kinds of calls whose result does not depend on the module:
+//! some twenty probes for an option, which compile `/dev/null` with it
+//! (`scripts/Makefile.compiler`), and since Linux 6.13 the compilation of `scripts/module-common.c`
+//! (`scripts/Makefile.modfinal`). Only these are shared, and only with arguments that are known to
+//! affect nothing but the object.
+
+use std::path::{Path, PathBuf};
+
+use crate::arguments::{self, Arguments, is_of_packages};
+
+/// The file of the kernel that every module contains.
+const COMMON: &str = "scripts/module-common.c";
+
+/// A compiler call whose result is the same for every module of a kernel.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct SharedCall {
+    /// The arguments, without the object's name if that does not affect the result.
+    arguments: Vec<String>,
+    /// The object file that the compiler writes.
+    pub(crate) object: PathBuf,
+    /// The file for the object's dependencies, in make's syntax.
+    pub(crate) dependencies: Option<PathBuf>,
+}
+
+impl SharedCall {
+    /// Returns `None` if the result may depend on the module.
+    pub(crate) fn of(arguments: &Arguments) -> Option<Self> {
+        let Arguments { makes, source, object, dependencies, .. } = arguments;
+        let mut words: Vec<String> = arguments.words().map(str::to_owned).collect();
+        words.extend([makes.clone(), source.clone()]);
+        if source == "/dev/null" {
+            if arguments.paths().next().is_some() || dependencies.is_some() {
+                return None;
+            }
+        } else {
+            let headers = Path::new(source).ancestors().nth(2)?;
+            let lasts = |path: &str| {
+                let path = Path::new(path);
+                path.starts_with(headers) || is_of_packages(path)
+            };
+            if Path::new(source) != headers.join(COMMON)
+                || !headers.is_absolute()
+                || !arguments.paths().all(lasts)
+            {
+                return None;
+            }
+            // The dependency file names the object.
+            words.push(object.clone());
+        }
+        let dependencies = dependencies.as_ref().map(PathBuf::from);
+        Some(Self { arguments: words, object: object.into(), dependencies })
+    }
+
+    /// The cache key of this call, for this compiler in this environment.
+    ///
+    /// The working directory is not part of it: only debug symbols depend on it, and builds that
+    /// keep those do not use this program.
+    pub(crate) fn key(&self, compiler: &Path) -> Option<String> {
+        arguments::key(compiler, self.arguments.iter().map(String::as_str))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use rstest::rstest;
+
+    use super::*;
+
+    fn read(line: &str) -> Option<SharedCall> {
+        let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+        SharedCall::of(&Arguments::read(&words)?)
+    }
+
+    #[rstest]
+    #[case::option(
+        "-Werror -D__KERNEL__ -std=gnu11 -O2 -falign-jumps=1 -c -x c /dev/null -o .tmp_1/tmp"
+    )]
+    #[case::assembly("-fstack-protector -S -x c /dev/null -o .tmp_1/tmp")]
+    #[case::words("-D A=b --param x=1 -U C -pg -m64 -c -x c /dev/null -o t")]
+    #[case::common(
+        "-Wp,-MMD,./..c.o.d -nostdinc -I/h/include -include /h/include/linux/kconfig.h -isystem /usr/lib/gcc/include -g -c -o c.o /h/scripts/module-common.c"
+    )]
+    fn knows_what_is_the_same_for_all(#[case] line: &str) {
+        assert!(read(line).is_some());
+    }
+
+    #[rstest]
+    #[case::own_file("-c -o a.o a.c")]
+    #[case::own_common("-c -o c.o scripts/module-common.c")]
+    #[case::another_file("-c -o c.o /h/scripts/common.c")]
+    #[case::two_files("-c -x c /dev/null a.c -o t")]
+    #[case::two_objects("-c -x c /dev/null -o t -o u")]
+    #[case::input("-c -x c - -o t")]
+    #[case::no_object("-c -x c /dev/null")]
+    #[case::object_missing("-c -x c /dev/null -o")]
+    #[case::links("-x c /dev/null -o t")]
+    #[case::preprocesses("-E -x c /dev/null -o t")]
+    #[case::includes("-include config.h -c -x c /dev/null -o t")]
+    #[case::own_headers("-I/w/include -c -o c.o /h/scripts/module-common.c")]
+    #[case::relative_headers("-Iinclude -c -o c.o /h/scripts/module-common.c")]
+    #[case::plugin("-fplugin=./p.so -c -x c /dev/null -o t")]
+    #[case::further_file("-gsplit-dwarf -c -x c /dev/null -o t")]
+    #[case::statistics("-fstack-usage -c -x c /dev/null -o t")]
+    #[case::assembler("-Wa,-al=list -c -x c /dev/null -o t")]
+    #[case::other_dependencies("-MD -MF t.d -c -x c /dev/null -o t")]
+    #[case::answer_file("@options -c -x c /dev/null -o t")]
+    #[case::unknown("-specs=x -c -x c /dev/null -o t")]
+    #[case::asks_itself("-print-file-name=include -c -x c /dev/null -o t")]
+    #[case::version("--version")]
+    #[case::nothing("")]
+    fn leaves_the_rest_to_the_compiler(#[case] line: &str) {
+        assert_eq!(read(line), None);
+    }
+
+    #[test]
+    fn the_key_covers_everything_that_affects_the_result() {
+        let gcc = Path::new("/usr/bin/gcc");
+        let key = |line: &str, compiler| read(line).unwrap().key(compiler).unwrap();
+        let option = key("-O2 -c -x c /dev/null -o .tmp_1/tmp", gcc);
+        assert_eq!(key("-O2 -c -x c /dev/null -o .tmp_2/tmp", gcc), option);
+        assert_ne!(key("-O3 -c -x c /dev/null -o .tmp_1/tmp", gcc), option);
+        assert_ne!(key("-O2 -S -x c /dev/null -o .tmp_1/tmp", gcc), option);
+        assert_ne!(key("-O2 -c -x c /dev/null -o t", Path::new("/usr/bin/clang")), option);
+
+        let common = key("-c -o c.o /h/scripts/module-common.c", gcc);
+        assert_ne!(key("-c -o d.o /h/scripts/module-common.c", gcc), common);
+        assert_ne!(key("-c -o c.o /k/scripts/module-common.c", gcc), common);
+    }
+}

@@ -1,0 +1,151 @@
+//! Limits of memory and time.
+
+use std::fs;
+
+use dkms_engine::dkms_tree::{PendingList, PendingWork};
+use dkms_engine::plan::Verb;
+
+use crate::fixture::{Fixture, K1, clean, id, kernel};
+
+/// A module whose build runs `script` before it compiles; `$ROOT` is the root.
+fn scripted(fixture: &Fixture, name: &str, script: &str) {
+    let root = fixture.root.path().display().to_string();
+    fixture
+        .root
+        .source(name, "1.0")
+        .file("before.sh", &format!("ROOT={root}\n{script}\n"))
+        .conf_line(&format!(
+            "MAKE='sh before.sh && make -C {root}/usr/lib/modules/{K1}/build M=$PWD'"
+        ));
+}
+
+/// What gcc's driver says when the kernel kills the compiler.
+const KILLED: &str =
+    "echo 'gcc: fatal error: Killed signal terminated program cc1' >&2; kill -9 $$";
+
+#[test]
+fn a_build_killed_for_memory_is_tried_again_alone_and_with_one_job() {
+    let mut fixture = Fixture::new();
+    fixture.jobs = Some(3);
+    // The second time it looks who else is there, and whether it can have a second job.
+    let jobs = "all: a b; a b:; @mkdir $$ROOT/two && sleep 0.3 && rmdir $$ROOT/two";
+    scripted(
+        &fixture,
+        "hungry",
+        &format!(
+            "export ROOT; [ -e $ROOT/tried ] || {{ touch $ROOT/tried; {KILLED}; }}\n\
+             ls $ROOT | grep busy\n\
+             printf '{}' | make -f - && ls $ROOT | grep -c busy > $ROOT/beside; true",
+            jobs.replace("; ", "\\n").replace(":\\n@", ":\\n\\t@")
+        ),
+    );
+    for name in ["one", "two", "three"] {
+        scripted(
+            &fixture,
+            name,
+            &format!("touch $ROOT/busy.{name}; sleep 1; rm $ROOT/busy.{name}"),
+        );
+    }
+    let report = fixture.sync(&["hungry-1.0", "one-1.0", "two-1.0", "three-1.0"], &[]);
+    clean(&report);
+    assert_eq!(fixture.root.read("beside"), "0\n");
+    assert!(fixture.installed(K1, "hungry.ko") && fixture.installed(K1, "three.ko"));
+    let said = format!(
+        "hungry/1.0 ran out of memory for {K1}: it is tried once more, alone, when the others are done"
+    );
+    assert_eq!(fixture.heard.lines, [said]);
+}
+
+#[test]
+fn a_build_that_is_killed_for_memory_even_alone_fails_and_stays_owed() {
+    let mut fixture = Fixture::new();
+    scripted(&fixture, "hungry", &format!("echo x >> $ROOT/tries; {KILLED}"));
+    fixture.root.source("foo", "1.0");
+    let report = fixture.sync(&["hungry-1.0", "foo-1.0"], &[]);
+    assert_eq!(fixture.root.read("tries"), "x\nx\n");
+    let failures: Vec<_> = report.failures().collect();
+    let [(_, failed)] = failures[..] else { panic!("{failures:?}") };
+    assert!(failed.out_of_memory && failed.transient, "{failed:?}");
+    let begins = "it ran out of memory, as it seems (";
+    let ends = "alone, too: it needs more memory or swap than is left by what else runs";
+    assert!(failed.message.starts_with(begins) && failed.message.ends_with(ends), "{failed:?}");
+    let cause = "gcc: fatal error: Killed signal terminated program cc1";
+    assert_eq!(failed.cause.as_deref(), Some(cause));
+    assert!(fixture.installed(K1, "foo.ko"));
+    assert!(fixture.root.exists("var/lib/dkms/.pending"), "it is pending");
+    let pending = PendingList::of(&fixture.machine().trees).read();
+    let install = PendingWork::Install { module: id("hungry/1.0"), kernel: kernel(K1) };
+    assert!(
+        pending.contains(&install) || pending.contains(&PendingWork::Source("hungry-1.0".into())),
+        "{pending:?}"
+    );
+}
+
+#[test]
+fn what_the_kernel_killed_for_memory_is_known_by_its_count() {
+    let mut fixture = Fixture::new();
+    // In a namespace nothing but the kernel could kill the first process.
+    fixture.without_privileges = true;
+    fixture.root.write("proc/vmstat", "oom_kill 3\n");
+    // No word about it in the log: it is make's own shell that is killed.
+    let kill = "echo 'oom_kill 4' > $ROOT/proc/vmstat; kill -9 $PPID";
+    scripted(
+        &fixture,
+        "hungry",
+        &format!("[ -e $ROOT/tried ] || {{ touch $ROOT/tried; {kill}; }}"),
+    );
+    clean(&fixture.sync(&["hungry-1.0"], &[]));
+    assert_eq!(fixture.heard.lines.len(), 1, "{:?}", fixture.heard.lines);
+}
+
+#[test]
+fn a_compiler_error_is_no_want_of_memory_whatever_was_killed_meanwhile() {
+    let mut fixture = Fixture::new();
+    fixture.root.write("proc/vmstat", "oom_kill 3\n");
+    let wrong = "echo 'oom_kill 4' > $ROOT/proc/vmstat; echo 'x.c:1:1: error: no' >&2; exit 1";
+    scripted(&fixture, "wrong", wrong);
+    let report = fixture.sync(&["wrong-1.0"], &[]);
+    let failed = report.failures().next().unwrap().1;
+    assert!(!failed.out_of_memory && !failed.transient, "{failed:?}");
+    assert_eq!(fixture.heard.lines, [""; 0]);
+}
+
+#[test]
+fn no_more_builds_run_than_fit_into_memory() {
+    let mut fixture = Fixture::new();
+    fixture.jobs = Some(4);
+    fixture.root.write("proc/meminfo", "MemTotal: 9000000 kB\nMemAvailable: 307200 kB\n");
+    for name in ["one", "two", "three"] {
+        scripted(&fixture, name, "mkdir $ROOT/lock && sleep 0.3 && rmdir $ROOT/lock");
+    }
+    clean(&fixture.sync(&["one-1.0", "two-1.0", "three-1.0"], &[]));
+    let said = "1 instead of 4 jobs at once: 300 MiB of memory are available, and [build] \
+                memory_per_job in /etc/dkms/alpm-dkms.toml counts on 256 MiB for each";
+    assert_eq!(fixture.heard.lines, [said]);
+}
+
+#[test]
+fn a_build_that_hangs_is_ended_with_its_daemons_and_the_others_go_on() {
+    let mut fixture = Fixture::new();
+    fixture.root.write("etc/dkms/alpm-dkms.toml", "[build]\ntimeout = 3\n");
+    let forever = format!("600.{}", std::process::id());
+    scripted(
+        &fixture,
+        "hangs",
+        &format!("setsid -f sleep {forever}; sleep {forever} & sleep {forever}"),
+    );
+    fixture.root.source("foo", "1.0");
+    for without_privileges in [false, true] {
+        fixture.without_privileges = without_privileges;
+        let report = fixture.command(Verb::Install, "hangs/1.0");
+        let failed = report.failures().next().unwrap().1;
+        let want = "it was not finished after 3 s, the limit of [build] timeout in \
+                    /etc/dkms/alpm-dkms.toml";
+        assert_eq!(failed.message, want);
+        let lines =
+            fs::read_dir("/proc").unwrap().flatten().map(|it| fs::read(it.path().join("cmdline")));
+        let mut lines = lines.flatten().map(|line| String::from_utf8_lossy(&line).into_owned());
+        assert!(!lines.any(|line| line.contains(&forever)), "a daemon is left");
+    }
+    clean(&fixture.sync(&["foo-1.0"], &[]));
+}

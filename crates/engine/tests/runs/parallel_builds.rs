@@ -1,0 +1,181 @@
+//! Parallel builds: their number, their order and their directories.
+
+use std::fs;
+
+use rstest::rstest;
+
+use crate::fixture::{Fixture, K1, K2, clean};
+
+/// A script that a module runs while it is built.
+fn build_script(fixture: &Fixture, module: &str, script: &str) {
+    let path = format!("usr/src/{module}-1.0/while-building.sh");
+    let text = format!("#!/bin/bash\nROOT={}\n{script}\n", fixture.root.path().display());
+    fixture.root.executable(path, &text);
+}
+
+#[test]
+fn modules_are_built_side_by_side() {
+    let mut fixture = Fixture::new();
+    for module in ["foo", "bar"] {
+        fixture.root.source(module, "1.0").conf_line("PRE_BUILD=while-building.sh");
+        // Each waits for the other: one after the other, the first would wait in vain.
+        build_script(
+            &fixture,
+            module,
+            "touch $ROOT/$module; for i in {1..200}; do [[ -e $ROOT/foo && -e $ROOT/bar ]] && exit; \
+             sleep 0.05; done; exit 1",
+        );
+    }
+    fixture.jobs = Some(2);
+    clean(&fixture.sync(&[], &[K1]));
+    assert!(fixture.installed(K1, "foo.ko") && fixture.installed(K1, "bar.ko"));
+}
+
+#[test]
+fn a_slow_installation_keeps_no_build_waiting() {
+    let mut fixture = Fixture::new();
+    for module in ["a", "b", "c"] {
+        fixture.root.source(module, "1.0").conf_line("PRE_BUILD=while-building.sh");
+        build_script(&fixture, module, "touch $ROOT/$module");
+    }
+    // a is built first; its script ends as soon as both others are being built.
+    let conf = fixture.root.read("usr/src/a-1.0/dkms.conf") + "POST_INSTALL=slow.sh\n";
+    fixture.root.write("usr/src/a-1.0/dkms.conf", conf);
+    let script = format!(
+        "#!/bin/bash\ncd {}\nfor i in {{1..200}}; do [[ -e b && -e c ]] && {{ touch both; exit; }}; \
+         sleep 0.05; done\n",
+        fixture.root.path().display()
+    );
+    fixture.root.executable("usr/src/a-1.0/slow.sh", &script);
+    fixture.jobs = Some(1);
+    clean(&fixture.sync(&[], &[K1]));
+    assert!(fixture.root.exists("both"), "b and c were built while a was being installed");
+    assert!(["a.ko", "b.ko", "c.ko"].iter().all(|object| fixture.installed(K1, object)));
+}
+
+#[rstest]
+#[case::in_places_of_their_own(false)]
+#[case::without_privileges(true)]
+fn no_more_compilers_run_than_the_bound(#[case] without_privileges: bool) {
+    let mut fixture = Fixture { jobs: Some(3), without_privileges, ..Fixture::without_kernels() };
+    let modules = [
+        ("a", "make -f many.mk"),
+        ("b", "\'make\' -j9 -f many.mk"),
+        ("c", "make --jobs=$(nproc) -j -f many.mk"),
+        ("d", "MAKEFLAGS=-j9 make -f many.mk"),
+        ("e", "make -f many.mk SUB=make"),
+    ];
+    for release in [K1, K2] {
+        fixture.root.kernel(release).pkgbase("linux").headers();
+    }
+    for (module, command) in modules {
+        fixture.root.source(module, "1.0").conf_line(&format!("MAKE=$'{command}'")).file(
+            "many.mk",
+            &format!(
+                "SUB := +$(MAKE)\nall: 1 2 3 4\n\t$(SUB) -j9 -f many.mk more\n\
+                 \t$(MAKE) -C {}/usr/lib/modules/$(kernelver)/build M=$(CURDIR)\n\
+                 more: 5 6 7 8\n1 2 3 4 5 6 7 8:\n\t./while-building.sh $@\n",
+                fixture.root.path().display()
+            ),
+        );
+        // Stands for a compiler: notes how many of its kind run at once, itself included.
+        build_script(
+            &fixture,
+            module,
+            "cd $ROOT; mkdir -p jobs; me=$(mktemp jobs/XXXXXX); ls jobs | wc -l >> counts; \
+             sleep 0.1; rm $me",
+        );
+    }
+    clean(&fixture.sync(&[], &[K1, K2]));
+    let counts = fixture.root.read("counts");
+    let counts: Vec<usize> = counts.lines().map(|line| line.trim().parse().unwrap()).collect();
+    assert_eq!(counts.len(), modules.len() * 2 * 8, "each compiler of each build ran");
+    let most = counts.iter().max().unwrap();
+    assert!((2..=3).contains(most), "{counts:?}");
+}
+
+#[test]
+fn what_builds_upon_another_waits_until_that_is_installed() {
+    let mut fixture = Fixture::new();
+    fixture.root.source("spl", "1.0");
+    fixture
+        .root
+        .source("zfs", "1.0")
+        .conf_line("BUILD_DEPENDS=spl")
+        .conf_line("PRE_BUILD=while-building.sh");
+    let placed = format!("usr/lib/modules/{K1}/updates/dkms/spl.ko");
+    build_script(&fixture, "zfs", &format!("test -e $ROOT/{placed}"));
+    fixture.jobs = Some(2);
+    clean(&fixture.sync(&[], &[K1]));
+    assert!(fixture.installed(K1, "zfs.ko"));
+}
+
+#[test]
+fn what_builds_upon_a_failed_one_is_skipped() {
+    let mut fixture = Fixture::new();
+    fixture.root.source("spl", "1.0").broken();
+    fixture.root.source("zfs", "1.0").conf_line("BUILD_DEPENDS=spl");
+    fixture.root.source("top", "1.0").conf_line("BUILD_DEPENDS=zfs");
+    fixture.root.source("foo", "1.0");
+    let report = fixture.sync(&[], &[K1]);
+    let failed: Vec<_> = report.failures().map(|(action, _)| action.to_string()).collect();
+    assert_eq!(failed, [format!("build spl/1.0 for {K1}")]);
+    assert!(fixture.installed(K1, "foo.ko"));
+    assert!(!fixture.installed(K1, "zfs.ko") && !fixture.installed(K1, "top.ko"));
+}
+
+/// Two kernels, and a module whose build for each writes into its directory, by the path that confs
+/// name, and does `then`. Where the machine can, each build waits until the other has begun.
+fn two_kernels(fixture: &mut Fixture, then: &str) {
+    fixture.root.kernel(K1).pkgbase("linux").headers();
+    fixture.root.kernel(K2).pkgbase("linux").headers();
+    fixture.root.source("foo", "1.0").conf_line("PRE_BUILD=while-building.sh");
+    fixture.jobs = Some(2);
+    let real = fixture.machine();
+    let wait = if real.tools.confinement.has_own_mounts(&real.tools, &real.trees.dkms) {
+        format!(
+            "for i in {{1..200}}; do [[ -e $ROOT/{K1} && -e $ROOT/{K2} ]] && break; sleep 0.05; done
+             [[ -e $ROOT/{K1} && -e $ROOT/{K2} ]] || exit 1"
+        )
+    } else {
+        "[[ ! -e $ROOT/var/lib/dkms/.build ]] || exit 1".to_owned()
+    };
+    let script = format!(
+        "build=$ROOT/var/lib/dkms/foo/1.0/build; [[ $PWD == \"$build\" ]] || exit 2
+         echo $kernelver > $build/mine; touch $ROOT/$kernelver; {wait}
+         [[ $(< $build/mine) == \"$kernelver\" ]] || exit 3; {then}"
+    );
+    build_script(fixture, "foo", &script);
+}
+
+#[rstest]
+#[case::in_places_of_their_own(false)]
+#[case::one_after_the_other(true)]
+fn one_module_is_built_for_several_kernels(#[case] without_privileges: bool) {
+    let mut fixture = Fixture { without_privileges, ..Fixture::without_kernels() };
+    two_kernels(&mut fixture, "");
+    clean(&fixture.sync(&["foo-1.0"], &[]));
+    assert!(fixture.installed(K1, "foo.ko") && fixture.installed(K2, "foo.ko"));
+    assert!(!fixture.tree().contains("build/"), "{}", fixture.tree());
+}
+
+#[test]
+fn what_a_failed_build_made_is_where_its_user_looks_until_it_succeeds() {
+    let mut fixture = Fixture::without_kernels();
+    two_kernels(&mut fixture, &format!("[[ $kernelver != {K2} ]]"));
+    let report = fixture.sync(&["foo-1.0"], &[]);
+    let failed: Vec<_> = report.failures().map(|(action, _)| action.to_string()).collect();
+    assert_eq!(failed, [format!("build foo/1.0 for {K2}")]);
+    assert!(fixture.installed(K1, "foo.ko"));
+    let left = "var/lib/dkms/foo/1.0/build";
+    assert_eq!(fixture.root.read(format!("{left}/mine")), format!("{K2}\n"));
+    let log = fs::read_link(fixture.root.at(left).join("make.log")).unwrap();
+    let log = fixture.root.read(log.strip_prefix("/").unwrap());
+    assert!(log.contains(&format!("foo/1.0 for kernel {K2}")), "{log}");
+    assert!(!fixture.root.exists("var/lib/dkms/.build"));
+
+    fixture.root.source("foo", "1.0");
+    clean(&fixture.sync(&["foo-1.0"], &[]));
+    assert!(fixture.installed(K2, "foo.ko"));
+    assert!(!fixture.tree().contains("build/"), "{}", fixture.tree());
+}

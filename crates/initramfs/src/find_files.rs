@@ -1,0 +1,26 @@
+//! Finds files of the machine below its root.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Returns where a path of the machine is below `root`.
+pub(crate) fn below(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// Returns the names in a directory of the machine, sorted; none if it does not exist.
+pub(crate) fn names(root: &Path, dir: &Path) -> impl Iterator<Item = String> {
+    let files = with_suffix(&below(root, dir), "").into_iter();
+    files.filter_map(|file| Some(file.file_name()?.to_str()?.to_owned()))
+}
+
+/// Returns the files of a directory whose names end so, sorted; none if it does not exist.
+pub(crate) fn with_suffix(dir: &Path, suffix: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut files: Vec<PathBuf> = entries
+        .filter(|entry| entry.file_name().as_encoded_bytes().ends_with(suffix.as_bytes()))
+        .map(|entry| entry.path())
+        .collect();
+    files.sort();
+    files
+}

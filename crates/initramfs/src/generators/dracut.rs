@@ -1,0 +1,179 @@
+//! dracut(8): its images, the modules that its configuration names, and the commands that regenerate images.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use dkms_engine::machine::{Kernel, Machine};
+
+use super::command::GeneratorCommand;
+use super::kernel_install;
+use super::pacman_hook;
+use super::shell_settings::{self, ShellVariables};
+use crate::find_files;
+use crate::image::{Image, ImageKind, KmodName};
+
+/// The pacman hook of Arch's dracut packages that regenerates images, and copies a new kernel to /boot.
+pub(super) const HOOK: &str = "90-dracut-install.hook";
+
+/// The variables of dracut.conf(5) that put a kernel module into an image.
+const DRIVERS: [&str; 3] = ["add_drivers", "force_drivers", "drivers"];
+
+/// Returns the existing images of one kernel: named after its package or its release in /boot, or unified kernel images
+/// in an EFI partition. A kernel without any is expected to have the one in /boot if the machine's pacman hook makes that.
+pub(super) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
+    let root = &machine.trees.root;
+    let release = &kernel.release;
+    let mut paths: Vec<(PathBuf, ImageKind)> = Vec::new();
+    for name in kernel.pkgbase.iter().map(String::as_str).chain([release.as_str()]) {
+        for end in [".img", "-fallback.img"] {
+            paths.push((format!("/boot/initramfs-{name}{end}").into(), ImageKind::Initramfs));
+        }
+    }
+    let releases: Vec<String> = find_files::names(root, Path::new("/usr/lib/modules")).collect();
+    for top in kernel_install::PARTITIONS {
+        let dir = PathBuf::from(format!("{top}/EFI/Linux"));
+        let is_its = |name: &String| {
+            name.strip_suffix(".efi").is_some_and(|stem| is_for(stem, kernel, &releases))
+        };
+        let unified = find_files::names(root, &dir).filter(is_its);
+        paths.extend(unified.map(|name| (dir.join(name), ImageKind::Uki)));
+    }
+    let image = |(path, kind)| Image { path, kind, kernel: release.clone(), preset: None };
+    let images = paths.into_iter().map(image);
+    let images: Vec<Image> = images.filter(|image| image.below(root).is_file()).collect();
+    match &kernel.pkgbase {
+        Some(pkgbase)
+            if images.is_empty()
+                && kernel_install::images(machine, kernel).is_empty()
+                && pacman_hook::is_active_and_names(root, HOOK, "/boot/initramfs-") =>
+        {
+            vec![image((format!("/boot/initramfs-{pkgbase}.img").into(), ImageKind::Initramfs))]
+        }
+        _ => images,
+    }
+}
+
+/// Returns true if a unified kernel image of this name (without `.efi`) belongs to this kernel: it names the release, or
+/// the package (`arch-linux` is not an image of `linux-lts`). Of the `releases` in the kernels' directory the longest one
+/// counts: `linux-6.12.1-rt5` is not an image of 6.12.1.
+fn is_for(stem: &str, kernel: &Kernel, releases: &[String]) -> bool {
+    let named = releases.iter().filter(|release| has_word(stem, release));
+    if let Some(longest) = named.max_by_key(|release| release.len()) {
+        return longest == kernel.release.as_str();
+    }
+    let Some(pkgbase) = &kernel.pkgbase else { return false };
+    let stem = stem.strip_suffix("-fallback").unwrap_or(stem);
+    stem == pkgbase
+        || stem
+            .strip_suffix(pkgbase.as_str())
+            .is_some_and(|rest| rest.ends_with('-') && !rest.contains("linux"))
+}
+
+/// Returns true if `text` contains `word`, and not as part of a longer number or name.
+fn has_word(text: &str, word: &str) -> bool {
+    let goes_on = |c: char| c.is_alphanumeric() || c == '.';
+    text.match_indices(word).any(|(at, _)| {
+        let (before, after) = (&text[..at], &text[at + word.len()..]);
+        !before.ends_with(goes_on) && !after.starts_with(goes_on)
+    })
+}
+
+/// Returns the modules that the configuration puts into a kernel's images, each with the place that names it.
+///
+/// # Errors
+/// A sentence if the configuration cannot be read.
+pub(super) fn configured_modules(
+    machine: &Machine,
+    kernel: &Kernel,
+) -> Result<BTreeMap<KmodName, String>, String> {
+    let root = &machine.trees.root;
+    let mut configs = vec![root.join("etc/dracut.conf")];
+    // A file in /etc replaces one of the same name in /usr (dracut.conf(5)).
+    let own = find_files::with_suffix(&root.join("etc/dracut.conf.d"), ".conf");
+    let shipped = find_files::with_suffix(&root.join("usr/lib/dracut/dracut.conf.d"), ".conf");
+    let replaced = |file: &Path| own.iter().any(|own| own.file_name() == file.file_name());
+    let mut dropped: Vec<PathBuf> = shipped.into_iter().filter(|file| !replaced(file)).collect();
+    dropped.extend(own.clone());
+    dropped.sort_by_key(|file| file.file_name().map(ToOwned::to_owned));
+    configs.extend(dropped);
+    configs.retain(|file| file.exists());
+    // dracut sets this variable before it reads the files, so that a configuration can tell kernels apart.
+    let known = [("kernel", kernel.release.as_str())];
+    let variables =
+        ShellVariables::read_with(&mut shell_settings::reader(machine), &configs, &known)?;
+    let mut configured = BTreeMap::new();
+    for key in DRIVERS.into_iter().chain(["add_dracutmodules", "dracutmodules"]) {
+        for word in variables.words(key) {
+            configured
+                .entry(KmodName::new(word))
+                .or_insert_with(|| format!("{key} of dracut.conf"));
+        }
+    }
+    Ok(configured)
+}
+
+/// Returns the commands that regenerate these images, all of one kernel.
+pub(super) fn commands(
+    machine: &Machine,
+    kernel: &Kernel,
+    images: &[&Image],
+) -> Vec<GeneratorCommand> {
+    let root = &machine.trees.root;
+    if let Some(command) = pacman_hook::command_for_new(root, HOOK, kernel, images) {
+        return vec![command];
+    }
+    let release = kernel.release.as_str();
+    let command = |image: &&Image| {
+        let path = image.path.display().to_string();
+        let mut words = vec!["dracut", "--force"];
+        if image.kind == ImageKind::Uki {
+            words.push("--uefi");
+        }
+        // A fallback image is one for any machine (Arch's hook scripts make it so).
+        if path.contains("-fallback") {
+            words.push("--no-hostonly");
+        }
+        words.extend(["--kver", release, &path]);
+        GeneratorCommand::new(&words)
+    };
+    images.iter().map(command).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use dkms_engine::machine::Kernels;
+    use rstest::rstest;
+    use testroot::TestRoot;
+
+    use super::*;
+
+    /// Returns the kernels, each of a package, that the EFI program `file` is an image of.
+    fn owners(kernels: &[(&str, &str)], file: &str) -> Vec<String> {
+        let root = TestRoot::new();
+        for (release, pkgbase) in kernels {
+            root.kernel(release).pkgbase(pkgbase);
+        }
+        root.write(format!("efi/EFI/Linux/{file}"), "");
+        let machine = Machine::for_hook(root.path());
+        let all = Kernels::read(&machine.trees).unwrap().all;
+        let has = |kernel: &&Kernel| !images(&machine, kernel).is_empty();
+        all.iter().filter(has).map(|kernel| kernel.release.to_string()).collect()
+    }
+
+    #[rstest]
+    #[case::by_release("linux-6.12.1-0b.efi", &["6.12.1"])]
+    #[case::by_the_longest("linux-6.12.1-rt5.efi", &["6.12.1-rt5"])]
+    #[case::of_one_that_is_gone("linux-6.12.10.efi", &[])]
+    #[case::by_package("arch-linux.efi", &["6.12.1"])]
+    #[case::fallback("arch-linux-fallback.efi", &["6.12.1"])]
+    #[case::of_another_package("arch-linux-rt.efi", &["6.12.1-rt5"])]
+    #[case::of_no_kernel("systemd-bootx64.efi", &[])]
+    #[case::no_efi_program("linux-6.12.1.efi.old", &[])]
+    fn a_unified_image_belongs_to_the_kernel_that_it_is_named_after(
+        #[case] file: &str,
+        #[case] want: &[&str],
+    ) {
+        let kernels = [("6.12.1", "linux"), ("6.12.1-rt5", "linux-rt")];
+        assert_eq!(owners(&kernels, file), want);
+    }
+}

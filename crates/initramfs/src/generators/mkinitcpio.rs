@@ -1,0 +1,167 @@
+//! mkinitcpio(8): the images that its presets make, and the commands that regenerate them.
+
+mod preset;
+mod recipe;
+
+use std::path::{Path, PathBuf};
+
+use dkms_engine::machine::{Kernel, Machine};
+
+use super::command::GeneratorCommand;
+use super::pacman_hook;
+use crate::find_files;
+use crate::image::{Image, ImageKind};
+pub(crate) use preset::HOOK;
+pub(super) use preset::Preset;
+use preset::presets_for;
+pub(super) use recipe::configured_modules;
+
+/// Returns the images of one kernel: those of its presets. A kernel without a preset has the one with the usual name for
+/// `mkinitcpio -k`, if it exists.
+pub(super) fn images(machine: &Machine, kernel: &Kernel, presets: &[Preset]) -> Vec<Image> {
+    let image = |path: PathBuf, kind: ImageKind, preset: Option<&str>| Image {
+        path,
+        kind,
+        kernel: kernel.release.clone(),
+        preset: preset.map(str::to_owned),
+    };
+    let presets = presets_for(machine, kernel, presets);
+    if presets.is_empty() {
+        let usual = PathBuf::from(format!("/boot/initramfs-{}.img", kernel.release));
+        let there = find_files::below(&machine.trees.root, &usual).exists();
+        return there.then(|| image(usual, ImageKind::Initramfs, None)).into_iter().collect();
+    }
+    let made = presets.iter().flat_map(|preset| {
+        preset.files().into_iter().map(|(path, kind)| image(path, kind, Some(&preset.name)))
+    });
+    made.collect()
+}
+
+/// Returns the commands that regenerate these images, all of one kernel: by their presets. If the kernel's copy or an
+/// image is missing after an interrupted upgrade, only mkinitcpio's own hook can make them: its hooks remove both before
+/// a transaction and restore them after it.
+pub(super) fn commands(
+    machine: &Machine,
+    kernel: &Kernel,
+    images: &[&Image],
+    presets: &[Preset],
+) -> Vec<GeneratorCommand> {
+    let root = &machine.trees.root;
+    let mut presets = presets_for(machine, kernel, presets);
+    presets.retain(|preset| images.iter().any(|image| image.preset.as_ref() == Some(&preset.name)));
+    let there = |path: &str| find_files::below(root, Path::new(path)).exists();
+    let has_kernel =
+        |preset: &Preset| preset.kvers().all(|kver| !kver.starts_with('/') || there(kver));
+    let complete = images.iter().all(|image| image.below(root).exists());
+    if kernel.pkgbase.is_some()
+        && !(complete && presets.iter().all(|preset| has_kernel(preset)))
+        && let Some(words) = pacman_hook::exec(root, HOOK)
+    {
+        let vmlinuz = format!("usr/lib/modules/{}/vmlinuz\n", kernel.release);
+        return vec![GeneratorCommand { words, stdin: vmlinuz }];
+    }
+    let mut commands: Vec<GeneratorCommand> = presets
+        .iter()
+        .map(|preset| GeneratorCommand::new(&["mkinitcpio", "-p", &preset.name]))
+        .collect();
+    let alone = images.iter().filter(|image| image.preset.is_none());
+    commands.extend(alone.map(|image| {
+        let path = image.path.display().to_string();
+        let option = match image.kind {
+            ImageKind::Initramfs => "-g",
+            ImageKind::Uki => "-U",
+        };
+        GeneratorCommand::new(&["mkinitcpio", "-k", kernel.release.as_str(), option, &path])
+    }));
+    commands
+}
+
+#[cfg(test)]
+mod tests {
+    use testroot::TestRoot;
+
+    use super::*;
+
+    const RELEASE: &str = "7.2.13-arch1-1";
+
+    fn test_machine(files: &[(&str, &str)]) -> (TestRoot, Machine, Kernel) {
+        crate::test_machine::test_machine(RELEASE, files)
+    }
+
+    fn paths(images: &[Image]) -> Vec<&str> {
+        images.iter().map(|image| image.path.to_str().unwrap()).collect()
+    }
+
+    fn images_of(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
+        images(machine, kernel, &Preset::all(machine))
+    }
+
+    fn lines(machine: &Machine, kernel: &Kernel) -> Vec<String> {
+        let images = images_of(machine, kernel);
+        let images: Vec<&Image> = images.iter().collect();
+        let commands = commands(machine, kernel, &images, &Preset::all(machine));
+        commands.iter().map(GeneratorCommand::line).collect()
+    }
+
+    const PRESET: &str = "ALL_kver=/boot/vmlinuz-linux\n\
+                          PRESETS=(default fallback)\ndefault_image=/boot/a.img\n\
+                          fallback_uki=/efi/b.efi\n";
+    const HOOK_FILE: &str = "usr/share/libalpm/hooks/90-mkinitcpio-install.hook";
+    const HOOK_TEXT: &str = "[Trigger]\n[Action]\nExec = /script install\n";
+
+    #[test]
+    fn a_preset_names_images() {
+        let (_root, machine, kernel) = test_machine(&[
+            ("etc/mkinitcpio.d/linux.preset", PRESET),
+            ("etc/mkinitcpio.d/linux-lts.preset", &PRESET.replace("linux", "linux-lts")),
+            ("boot/a.img", ""),
+            ("efi/b.efi", ""),
+            ("boot/vmlinuz-linux", ""),
+        ]);
+        assert_eq!(paths(&images_of(&machine, &kernel)), ["/boot/a.img", "/efi/b.efi"]);
+        assert_eq!(lines(&machine, &kernel), ["mkinitcpio -p linux"]);
+    }
+
+    #[test]
+    fn what_the_hooks_took_away_their_hook_brings_back() {
+        let (_root, machine, kernel) =
+            test_machine(&[("etc/mkinitcpio.d/linux.preset", PRESET), (HOOK_FILE, HOOK_TEXT)]);
+        let by_hook = [format!("echo usr/lib/modules/{RELEASE}/vmlinuz | /script install")];
+        assert_eq!(lines(&machine, &kernel), by_hook);
+        // An unchanged preset is taken away, too.
+        let template = "ALL_kver=/boot/vmlinuz-%PKGBASE%\nPRESETS=(default)\n\
+                        default_image=/boot/initramfs-%PKGBASE%.img\n";
+        let template = ("usr/share/mkinitcpio/hook.preset", template);
+        let (_root, machine, kernel) = test_machine(&[template, (HOOK_FILE, HOOK_TEXT)]);
+        assert_eq!(paths(&images_of(&machine, &kernel)), ["/boot/initramfs-linux.img"]);
+        assert_eq!(lines(&machine, &kernel), by_hook);
+        let (_root, masked, kernel) = test_machine(&[template]);
+        assert_eq!(images_of(&masked, &kernel), []);
+    }
+
+    #[test]
+    fn a_preset_of_any_name_serves_the_kernel_that_its_file_is() {
+        // The header of a kernel's file, and the text that it points to.
+        let kernel = |release: &str| {
+            let header = format!("{}HdrS{}\0\u{1}", "\0".repeat(0x202), "\0".repeat(8));
+            format!("{header:\0<768}{release} (me@here) #1\0")
+        };
+        let preset = "ALL_kver=/boot/own\nPRESETS=(default)\ndefault_image=/boot/own.img\n";
+        let (this, other) = (kernel(RELEASE), kernel("7.2.13-arch1-10"));
+        let files = |kernel| {
+            [("etc/mkinitcpio.d/mine.preset", preset), ("boot/own", kernel), ("boot/own.img", "")]
+        };
+        let (_root, machine, kernel) = test_machine(&files(&this));
+        assert_eq!(paths(&images_of(&machine, &kernel)), ["/boot/own.img"]);
+        assert_eq!(lines(&machine, &kernel), ["mkinitcpio -p mine"]);
+        let (_root, machine, kernel) = test_machine(&files(&other));
+        assert_eq!(images_of(&machine, &kernel), []);
+    }
+
+    #[test]
+    fn a_kernel_without_a_preset_has_the_image_of_its_release() {
+        let image = format!("boot/initramfs-{RELEASE}.img");
+        let (_root, machine, kernel) = test_machine(&[(&image, "")]);
+        assert_eq!(lines(&machine, &kernel), [format!("mkinitcpio -k {RELEASE} -g /{image}")]);
+    }
+}

@@ -1,0 +1,211 @@
+//! The modules that mkinitcpio puts into one image, from the configuration and the options that its preset names.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use dkms_engine::machine::{Kernel, Machine};
+use dkms_engine::version;
+
+use super::super::shell_settings::{self, ShellVariables};
+use super::preset::{Preset, presets_for};
+use crate::find_files;
+use crate::image::{Image, KmodName};
+
+/// Returns the modules that belong into an image, each with the place that names it: `MODULES`, or a hook with the
+/// module's name (zfs).
+///
+/// # Errors
+/// A sentence if the configuration cannot be read.
+pub(crate) fn configured_modules(
+    machine: &Machine,
+    kernel: &Kernel,
+    image: &Image,
+    presets: &[Preset],
+) -> Result<BTreeMap<KmodName, String>, String> {
+    let presets = presets_for(machine, kernel, presets);
+    let mut of_image = presets.iter().filter(|preset| image.preset.as_ref() == Some(&preset.name));
+    let recipe = of_image.find_map(|preset| Recipe::of(preset, &image.path));
+    let configuration = recipe.as_ref().and_then(Recipe::configuration);
+    let files = configurations(&machine.trees.root, configuration);
+    let variables = ShellVariables::read(&mut shell_settings::reader(machine), &files)?;
+    let options = recipe.as_ref().map(Recipe::options).unwrap_or_default();
+
+    // `module?` may be missing (mkinitcpio.conf(5)).
+    let modules = variables.words("MODULES").map(|word| word.trim_end_matches('?'));
+    let modules = modules.map(|word| (word, "MODULES of mkinitcpio.conf"));
+    let hooks = variables.words("HOOKS").map(|word| (word, "HOOKS of mkinitcpio.conf"));
+    let added = options.added.iter().map(|word| (word.as_str(), "the options of its preset"));
+    let hooks = hooks.chain(added).filter(|(hook, _)| !options.skipped.iter().any(|it| it == hook));
+    let mut configured = BTreeMap::new();
+    for (name, place) in modules.chain(hooks) {
+        configured.entry(KmodName::new(name)).or_insert_with(|| place.to_owned());
+    }
+    Ok(configured)
+}
+
+/// Returns the configuration files: the named one, or else the default, which alone has drop-ins (mkinitcpio.conf(5)).
+fn configurations(root: &Path, named: Option<&str>) -> Vec<PathBuf> {
+    let mut files = match named {
+        Some(named) => vec![find_files::below(root, Path::new(named))],
+        None => {
+            let mut dropins = find_files::with_suffix(&root.join("etc/mkinitcpio.conf.d"), ".conf");
+            // Like mkinitcpio: 9-a.conf before 10-b.conf, and the last one wins.
+            let name = |file: &Path| file.to_string_lossy().into_owned();
+            dropins.sort_by(|a, b| version::compare(&name(a), &name(b)));
+            [vec![root.join("etc/mkinitcpio.conf")], dropins].concat()
+        }
+    };
+    files.retain(|file| file.exists());
+    files
+}
+
+/// One of the images of a preset.
+struct Recipe<'preset> {
+    preset: &'preset Preset,
+    /// Its name in `PRESETS`.
+    image: &'preset str,
+}
+
+impl<'preset> Recipe<'preset> {
+    /// Finds the image or UKI with this path. Returns `None` if the preset does not make it.
+    fn of(preset: &'preset Preset, path: &Path) -> Option<Self> {
+        let mut images = preset.variables.list("PRESETS").iter();
+        let image = images.find(|image| preset.files_of(image).any(|(file, _)| file == path))?;
+        Some(Self { preset, image })
+    }
+
+    fn configuration(&self) -> Option<&'preset str> {
+        self.preset.of_image(self.image, "config")
+    }
+
+    fn options(&self) -> Options {
+        Options::read(self.preset.variables.words(&format!("{}_options", self.image)))
+    }
+}
+
+/// The hooks that mkinitcpio's options add (-A) and skip (-S).
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Options {
+    added: Vec<String>,
+    skipped: Vec<String>,
+}
+
+impl Options {
+    fn read<'word>(mut words: impl Iterator<Item = &'word str>) -> Self {
+        let mut options = Self::default();
+        while let Some(word) = words.next() {
+            let (option, value) = match word.split_once('=') {
+                Some((option, value)) if option.starts_with("--") => (option, Some(value)),
+                _ if word.starts_with("--") => (word, None),
+                // The value may follow the letter directly.
+                _ => match word.split_at_checked(2) {
+                    Some((option, "")) => (option, None),
+                    Some((option, value)) => (option, Some(value)),
+                    None => continue,
+                },
+            };
+            let hooks = match option {
+                "-A" | "--add" | "--addhooks" => &mut options.added,
+                "-S" | "--skiphooks" => &mut options.skipped,
+                _ => continue,
+            };
+            let value = value.or_else(|| words.next()).unwrap_or_default();
+            let names = value.trim_matches(['"', '\'']).split(',').filter(|name| !name.is_empty());
+            hooks.extend(names.map(str::to_owned));
+        }
+        options
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::generators::mkinitcpio::images;
+    use crate::test_machine::test_machine;
+
+    const RELEASE: &str = "7.2.13-arch1-1";
+
+    /// The names of what belongs into each of two images, with these lines of their preset and these files.
+    fn configured_names(preset: &str, files: &[(&str, &str)]) -> Vec<Vec<String>> {
+        let preset = format!(
+            "ALL_kver=/boot/vmlinuz-linux\nPRESETS=(default fallback)\n\
+             default_image=/boot/a.img\nfallback_uki=/efi/b.efi\n{preset}"
+        );
+        let files = [&[("etc/mkinitcpio.d/linux.preset", preset.as_str())], files].concat();
+        let (_root, machine, kernel) = test_machine(RELEASE, &files);
+        let presets = Preset::all(&machine);
+        let images = images(&machine, &kernel, &presets);
+        let modules = |image| configured_modules(&machine, &kernel, image, &presets).unwrap();
+        images
+            .iter()
+            .map(modules)
+            .map(|modules| modules.keys().map(|name| name.as_str().to_owned()).collect())
+            .collect()
+    }
+
+    #[test]
+    fn each_image_has_a_configuration_of_its_own_or_that_of_all() {
+        let names = configured_names(
+            "ALL_config=/etc/m.conf\nfallback_config=/etc/f.conf\n",
+            &[
+                ("etc/m.conf", "MODULES=(nvidia-drm? foo)\nHOOKS=(base zfs)\n"),
+                ("etc/mkinitcpio.conf", "MODULES=(other)\n"),
+            ],
+        );
+        assert_eq!(names, [vec!["base", "foo", "nvidia_drm", "zfs"], vec![]]);
+    }
+
+    #[test]
+    fn an_image_that_has_no_configuration_of_its_own_has_the_usual_one() {
+        let names = configured_names(
+            "fallback_config=/etc/f.conf\n",
+            &[
+                ("etc/f.conf", "HOOKS=(base)\n"),
+                ("etc/mkinitcpio.conf", "HOOKS=(base)\n"),
+                ("etc/mkinitcpio.conf.d/zfs.conf", "HOOKS+=(zfs)\n"),
+            ],
+        );
+        assert_eq!(names, [vec!["base", "zfs"], vec!["base"]]);
+    }
+
+    #[test]
+    fn the_last_dropin_is_that_of_the_greatest_number() {
+        let names = configured_names(
+            "",
+            &[
+                ("etc/mkinitcpio.conf", "HOOKS=(base)\n"),
+                ("etc/mkinitcpio.conf.d/9-first.conf", "HOOKS=(base first)\n"),
+                ("etc/mkinitcpio.conf.d/10-last.conf", "HOOKS=(base zfs)\n"),
+            ],
+        );
+        assert_eq!(names, [["base", "zfs"], ["base", "zfs"]]);
+    }
+
+    #[test]
+    fn options_add_hooks_and_leave_them_out() {
+        let names = configured_names(
+            "default_options='-A nvidia'\nfallback_options=(-S autodetect,zfs)\n",
+            &[("etc/mkinitcpio.conf", "HOOKS=(base autodetect zfs)\n")],
+        );
+        assert_eq!(names, [vec!["autodetect", "base", "nvidia", "zfs"], vec!["base"]]);
+    }
+
+    #[rstest]
+    #[case::none("", &[], &[])]
+    #[case::short("-S autodetect,kms -A zfs", &["zfs"], &["autodetect", "kms"])]
+    #[case::attached("-Sautodetect -Azfs", &["zfs"], &["autodetect"])]
+    #[case::long("--skiphooks=a --addhooks b --add=c", &["b", "c"], &["a"])]
+    #[case::quoted("-S \"a,b\"", &[], &["a", "b"])]
+    #[case::others("-v - --cmdline /etc/c -S a", &[], &["a"])]
+    #[case::unfinished("-A", &[], &[])]
+    fn reads_options(#[case] text: &str, #[case] added: &[&str], #[case] skipped: &[&str]) {
+        let options = Options::read(text.split_whitespace());
+        assert_eq!((&*options.added, &*options.skipped), (&*owned(added), &*owned(skipped)));
+    }
+
+    fn owned(words: &[&str]) -> Vec<String> {
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+}

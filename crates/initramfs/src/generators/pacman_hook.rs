@@ -1,0 +1,214 @@
+//! The pacman hook that regenerates images after a transaction, as libalpm would run it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use dkms_engine::machine::Kernel;
+use dkms_engine::names::KernelRelease;
+
+use super::command::GeneratorCommand;
+use crate::find_files;
+use crate::image::Image;
+
+/// The first words of our override of mkinitcpio's hook, which identify it.
+pub(crate) const MARK: &str = "# Written by alpm-dkms for `[initramfs] precise`";
+
+/// Our hook that regenerates stale images after all others.
+pub(crate) const VERIFY_HOOK: &str = "95-dkms-verify.hook";
+
+/// Returns the path of a hook as its package ships it.
+pub(crate) fn shipped(root: &Path, name: &str) -> PathBuf {
+    root.join("usr/share/libalpm/hooks").join(name)
+}
+
+/// Returns the directories of hooks; a later one overrides an earlier one (alpm-hooks(5), pacman.conf(5) `HookDir`).
+pub(crate) fn directories(root: &Path) -> Vec<PathBuf> {
+    let mut all = vec![root.join("usr/share/libalpm/hooks")];
+    let conf = fs::read_to_string(root.join("etc/pacman.conf")).unwrap_or_default();
+    let named = conf.lines().filter_map(|line| {
+        let (key, value) = line.split_once('=')?;
+        (key.trim() == "HookDir").then(|| root.join(value.trim().trim_start_matches('/')))
+    });
+    let before = all.len();
+    all.extend(named);
+    if all.len() == before {
+        all.push(root.join("etc/pacman.d/hooks"));
+    }
+    all
+}
+
+/// Returns the command of a hook, as words: of the hook in effect or, if that is masked or our own override, of the one
+/// that its package ships. Returns `None` if there is no such hook.
+pub(crate) fn exec(root: &Path, name: &str) -> Option<Vec<String>> {
+    let files: Vec<PathBuf> = directories(root).iter().rev().map(|dir| dir.join(name)).collect();
+    let texts = files.iter().filter_map(|file| fs::read_to_string(file).ok());
+    texts.filter(|text| !text.starts_with(MARK)).find_map(|text| exec_line(&text))
+}
+
+/// Returns such a hook's command for a kernel without any of these images. It also copies the kernel to /boot again.
+/// Returns `None` if one of the images exists or the hook does not.
+pub(super) fn command_for_new(
+    root: &Path,
+    name: &str,
+    kernel: &Kernel,
+    images: &[&Image],
+) -> Option<GeneratorCommand> {
+    if images.iter().any(|image| image.below(root).exists()) {
+        return None;
+    }
+    let words = exec(root, name)?;
+    Some(GeneratorCommand { words, stdin: kernel_target(root, name, &kernel.release) })
+}
+
+/// Returns the target that makes such a hook's command make the images of a kernel: `usr/lib/modules/K/vmlinuz`, or
+/// `…/pkgbase` if its triggers name only that, as the hook in the Arch wiki's article on dracut does.
+fn kernel_target(root: &Path, name: &str, release: &KernelRelease) -> String {
+    let hook = directories(root)
+        .iter()
+        .rev()
+        .find_map(|dir| fs::read_to_string(dir.join(name)).ok().filter(|text| !text.is_empty()));
+    let hook = hook.unwrap_or_default();
+    let triggers = |file: &str| {
+        hook.lines().any(|line| line.trim_start().starts_with("Target") && line.ends_with(file))
+    };
+    let file = if triggers("/pkgbase") && !triggers("/vmlinuz") { "pkgbase" } else { "vmlinuz" };
+    format!("usr/lib/modules/{release}/{file}\n")
+}
+
+/// Returns true if the hook is active and its program contains this start of a file name. It shows the names of images
+/// that do not exist: hooks before an upgrade remove them with the old kernel.
+pub(super) fn is_active_and_names(root: &Path, name: &str, file: &str) -> bool {
+    let program = exec(root, name).and_then(|words| words.into_iter().next());
+    let names = |program: String| {
+        fs::read_to_string(find_files::below(root, Path::new(&program)))
+            .is_ok_and(|text| text.contains(file))
+    };
+    is_active(root, name) && program.is_some_and(names)
+}
+
+/// Returns true if libalpm runs a hook of this name: it exists and no link to `/dev/null` or empty file masks it.
+pub(crate) fn is_active(root: &Path, name: &str) -> bool {
+    let file = directories(root)
+        .into_iter()
+        .rev()
+        .map(|dir| dir.join(name))
+        .find(|file| file.symlink_metadata().is_ok());
+    file.is_some_and(|file| fs::read_to_string(file).is_ok_and(|text| text.contains("[Trigger]")))
+}
+
+/// Returns the command in a hook's text, as words.
+pub(crate) fn exec_line(text: &str) -> Option<Vec<String>> {
+    let words = split(text.lines().find_map(exec_value)?.trim());
+    (!words.is_empty()).then_some(words)
+}
+
+/// Returns true if a line of a hook names its command.
+pub(crate) fn is_exec(line: &str) -> bool {
+    exec_value(line).is_some()
+}
+
+fn exec_value(line: &str) -> Option<&str> {
+    line.trim().strip_prefix("Exec")?.trim_start().strip_prefix('=')
+}
+
+/// Splits a command as libalpm does: at blanks outside of quotes. A backslash escapes the next character.
+fn split(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None::<char>);
+    let mut chars = line.chars();
+    while let Some(c) = chars.next() {
+        match (c, quote) {
+            ('\\', _) => word.get_or_insert_default().extend(chars.next()),
+            (c, Some(open)) if c == open => quote = None,
+            (c, Some(_)) => word.get_or_insert_default().push(c),
+            ('"' | '\'', None) => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (c, None) if c.is_whitespace() => words.extend(word.take()),
+            (c, None) => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    const NAME: &str = "90-mkinitcpio-install.hook";
+
+    fn root(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (file, text) in files {
+            let file = root.path().join(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, text).unwrap();
+        }
+        root
+    }
+
+    fn hook(exec: &str) -> String {
+        format!(
+            "[Trigger]\nType = Path\nTarget = x\n[Action]\nWhen = PostTransaction\nExec = {exec}\n"
+        )
+    }
+
+    #[test]
+    fn an_override_wins() {
+        let stock = hook("/usr/share/libalpm/scripts/mkinitcpio install");
+        let own = hook("/usr/local/bin/limine 'with blank' install");
+        let system = format!("usr/share/libalpm/hooks/{NAME}");
+        let files = root(&[(&system, &stock), (&format!("etc/pacman.d/hooks/{NAME}"), &own)]);
+        assert_eq!(
+            exec(files.path(), NAME).unwrap(),
+            ["/usr/local/bin/limine", "with blank", "install"]
+        );
+        let conf = "[options]\n#HookDir = /etc/pacman.d/hooks\nHookDir = /opt/hooks/\n";
+        let elsewhere = root(&[(&system, &stock), ("etc/pacman.conf", conf)]);
+        assert_eq!(exec(elsewhere.path(), NAME).unwrap().len(), 2);
+        assert!(is_active(elsewhere.path(), NAME));
+    }
+
+    #[test]
+    fn the_target_of_a_kernel_is_the_file_that_triggers_the_hook() {
+        let release = "7.2".parse().unwrap();
+        let target = |lines: &str| {
+            let file = format!("usr/share/libalpm/hooks/{NAME}");
+            let files = root(&[(&file, &format!("[Trigger]\n{lines}[Action]\nExec = /x\n"))]);
+            kernel_target(files.path(), NAME, &release)
+        };
+        let [pkgbase, vmlinuz] =
+            ["pkgbase", "vmlinuz"].map(|file| format!("Target = usr/lib/modules/*/{file}\n"));
+        assert_eq!(target(&pkgbase), "usr/lib/modules/7.2/pkgbase\n");
+        assert_eq!(target(&vmlinuz), "usr/lib/modules/7.2/vmlinuz\n");
+        assert_eq!(target(&(pkgbase + &vmlinuz)), "usr/lib/modules/7.2/vmlinuz\n");
+        assert_eq!(target(""), "usr/lib/modules/7.2/vmlinuz\n");
+    }
+
+    #[test]
+    fn an_active_hooks_program_contains_the_names_of_images() {
+        let (file, program) = (format!("usr/share/libalpm/hooks/{NAME}"), "/usr/bin/make-images");
+        let script = "install -D x \"/boot/initramfs-$pkgbase.img\"\n";
+        let files = root(&[(&file, &hook(program)), (program.trim_start_matches('/'), script)]);
+        let names = |file: &str| is_active_and_names(files.path(), NAME, file);
+        assert!(names("/boot/initramfs-") && !names("/efi/"));
+        let masks = files.path().join("etc/pacman.d/hooks");
+        fs::create_dir_all(&masks).unwrap();
+        symlink("/dev/null", masks.join(NAME)).unwrap();
+        assert!(!is_active_and_names(files.path(), NAME, "/boot/initramfs-"));
+    }
+
+    #[test]
+    fn a_masked_hook_does_not_run_but_its_command_is_known() {
+        let files = root(&[(&format!("usr/share/libalpm/hooks/{NAME}"), &hook("/stock install"))]);
+        let mask = files.path().join("etc/pacman.d/hooks");
+        fs::create_dir_all(&mask).unwrap();
+        symlink("/dev/null", mask.join(NAME)).unwrap();
+        assert_eq!(exec(files.path(), NAME).unwrap(), ["/stock", "install"]);
+        assert!(!is_active(files.path(), NAME));
+        assert!(!is_active(files.path(), "90-booster-install.hook"));
+    }
+}

@@ -1,0 +1,125 @@
+//! Settings that are shell scripts (mkinitcpio's presets, mkinitcpio.conf, dracut.conf), read by bash.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use dkms_engine::machine::Machine;
+use dkms_engine::os::bash::BashReader;
+
+/// The variables that such files set, each with its elements.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct ShellVariables(BTreeMap<String, Vec<String>>);
+
+impl ShellVariables {
+    /// Reads the files in order; a later one can change the variables of an earlier one.
+    ///
+    /// # Errors
+    /// A sentence if bash cannot read them to the end.
+    pub(super) fn read(reader: &mut BashReader, files: &[PathBuf]) -> Result<Self, String> {
+        Self::read_with(reader, files, &[])
+    }
+
+    /// Reads files that may use some given variables, each a name and a value.
+    ///
+    /// # Errors
+    /// As [`ShellVariables::read`].
+    pub(super) fn read_with(
+        reader: &mut BashReader,
+        files: &[PathBuf],
+        given: &[(&str, &str)],
+    ) -> Result<Self, String> {
+        if files.is_empty() {
+            return Ok(Self::default());
+        }
+        let files: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
+        let given = given.iter().map(|(name, value)| ((*name).to_owned(), value.into())).collect();
+        let reply = reader.read_all(&files, given).map_err(|error| error.to_string())?;
+        let mut variables = Self::default();
+        for (name, _index, value) in reply.variables {
+            let value = String::from_utf8_lossy(&value).into_owned();
+            variables.0.entry(name).or_default().push(value);
+        }
+        Ok(variables)
+    }
+
+    /// Replaces a placeholder of a template in all values.
+    pub(super) fn replace(mut self, word: &str, text: &str) -> Self {
+        for value in self.0.values_mut().flatten() {
+            *value = value.replace(word, text);
+        }
+        self
+    }
+
+    /// Returns a variable's value, or that of an array's first element. Returns `None` if it is unset or empty.
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        self.list(name).first().map(String::as_str).filter(|text| !text.is_empty())
+    }
+
+    /// Returns all elements of an array, or the one value of a plain variable.
+    pub(super) fn list(&self, name: &str) -> &[String] {
+        self.0.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns the words of all elements.
+    pub(super) fn words(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.list(name).iter().flat_map(|text| text.split_whitespace())
+    }
+}
+
+/// Returns a reader of such files.
+pub(super) fn reader(machine: &Machine) -> BashReader {
+    BashReader::new(machine.tools.clone(), machine.env.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn test_reader() -> BashReader {
+        reader(&Machine::for_hook(Path::new("/")))
+    }
+
+    #[test]
+    fn later_files_add_to_earlier_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let file = dir.path().join(name);
+            fs::write(&file, text).unwrap();
+            file
+        };
+        let files = [
+            write("a", "MODULES=(zfs 'a b'); echo loud; add_drivers=\" one \"\n"),
+            write("b", "MODULES+=(spl); add_drivers+=\" two \"; false\n"),
+        ];
+        let variables = ShellVariables::read(&mut test_reader(), &files).unwrap();
+        assert_eq!(variables.list("MODULES"), ["zfs", "a b", "spl"]);
+        assert_eq!(variables.words("add_drivers").collect::<Vec<_>>(), ["one", "two"]);
+        assert_eq!((variables.text("MODULES"), variables.text("HOME")), (Some("zfs"), None));
+    }
+
+    #[test]
+    fn a_file_may_use_given_variables() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "[[ $kernel == *-lts ]] || add_drivers+=zfs\n").unwrap();
+        let mut reader = test_reader();
+        let mut drivers = |release: &str| {
+            let known = [("kernel", release)];
+            let read = ShellVariables::read_with(&mut reader, &[file.path().to_owned()], &known);
+            read.unwrap().text("add_drivers").map(str::to_owned)
+        };
+        assert_eq!((drivers("7.2"), drivers("6.12-lts")), (Some("zfs".into()), None));
+    }
+
+    #[test]
+    fn a_file_that_exits_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = ["good", "bad", "last"].map(|name| dir.path().join(name));
+        for (file, text) in files.iter().zip(["a=1", "exit 3", "b=2"]) {
+            fs::write(file, text).unwrap();
+        }
+        let why = ShellVariables::read(&mut test_reader(), &files).unwrap_err();
+        assert!(why.contains("bad was not read to its end"), "{why}");
+    }
+}

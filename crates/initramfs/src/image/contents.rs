@@ -1,0 +1,88 @@
+//! The kernel modules in an image, as its generator's lister prints them.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use dkms_engine::names::KernelRelease;
+
+use super::kmod_name::KmodName;
+
+/// The part of an image's contents that matters to dkms.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Contents {
+    /// The kernel modules in it.
+    pub(crate) modules: BTreeSet<KmodName>,
+    /// The kernels with a module directory in the image: usually one, none if it holds no module.
+    pub(crate) kernels: BTreeSet<KernelRelease>,
+}
+
+/// Parses a listing with one file per line: a plain path (`lsinitcpio -l`, `booster ls`) or a line of `ls -l`
+/// (`lsinitrd`).
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    contents: Contents,
+    names_files: bool,
+}
+
+impl Listing {
+    /// Reads one line and skips it if it names no file.
+    pub(crate) fn line(&mut self, line: &str) {
+        let path = line.split(" -> ").next().unwrap_or(line);
+        let Some(path) = path.split_whitespace().next_back() else { return };
+        let path = path.trim_start_matches('/');
+        // Every image has an `init`. Error messages of the lister may contain paths, too.
+        self.names_files |= ["init", "usr/bin/init", "usr/lib/systemd/systemd"].contains(&path);
+        let path = Path::new(path);
+        let below =
+            ["usr/lib/modules", "lib/modules"].iter().find_map(|top| path.strip_prefix(top).ok());
+        let Some(below) = below else { return };
+        self.names_files = true;
+        let release = below.iter().next().and_then(|name| name.to_str()?.parse().ok());
+        self.contents.kernels.extend(release);
+        self.contents.modules.extend(KmodName::of_file(path));
+    }
+
+    /// Returns the contents, or `None` if no line named a file: such an image boots nothing.
+    pub(crate) fn end(self) -> Option<Contents> {
+        self.names_files.then_some(self.contents)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(listing: &str) -> Option<Contents> {
+        let mut reading = Listing::default();
+        listing.lines().for_each(|line| reading.line(line));
+        reading.end()
+    }
+
+    fn names(contents: &Contents) -> Vec<&str> {
+        contents.modules.iter().map(KmodName::as_str).collect()
+    }
+
+    #[test]
+    fn reads_a_plain_list() {
+        let listing = "init\nusr/lib/modules/7.2.1-arch1-1/updates/dkms/zfs.ko.zst\n\
+                       usr/lib/modules/7.2.1-arch1-1/kernel/fs/ext4.ko\nusr/bin/kmod\n";
+        let contents = read(listing).unwrap();
+        assert_eq!(names(&contents), ["ext4", "zfs"]);
+        assert_eq!(contents.kernels, ["7.2.1-arch1-1".parse().unwrap()].into());
+    }
+
+    #[test]
+    fn reads_a_long_list() {
+        let listing = "Image: /boot/initramfs-linux.img: 12M\nArguments: --force\n\
+                       lrwxrwxrwx   1 root root 7 Jan 1 00:00 bin -> usr/bin\n\
+                       -rw-r--r--   1 root root 9 Jan 1 00:00 usr/lib/modules/7.2.1/extra/tp_smapi.ko.xz\n\
+                       lrwxrwxrwx   1 root root 9 Jan 1 00:00 usr/lib/modules/7.2.1/build -> /usr/src/linux.ko\n";
+        assert_eq!(names(&read(listing).unwrap()), ["tp_smapi"]);
+    }
+
+    #[test]
+    fn nothing_is_no_image() {
+        assert_eq!(read(""), None);
+        assert_eq!(read("lsinitcpio: not an image\n"), None);
+    }
+}

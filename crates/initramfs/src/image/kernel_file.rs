@@ -1,0 +1,66 @@
+//! The kernel release of a bootable kernel file.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
+
+/// Returns the release in the header of a kernel file (the kernel's `Documentation/arch/x86/boot.rst`). Returns `None`
+/// if the file cannot be read or has no such header, as on other architectures.
+pub(crate) fn release(path: &Path) -> Option<String> {
+    version(path).ok().flatten()?.split_whitespace().next().map(str::to_owned)
+}
+
+/// Returns the version text: the release, then who compiled it.
+fn version(path: &Path) -> io::Result<Option<String>> {
+    /// The offset of the header's magic number.
+    const HEADER: (u64, &[u8; 4]) = (0x202, b"HdrS");
+    /// The field that holds the offset of the text.
+    const POINTER: u64 = 0x20e;
+    /// The value to add to that offset.
+    const SETUP: u64 = 0x200;
+    /// Longer than any release.
+    const LENGTH: u64 = 256;
+
+    let mut file = File::open(path)?;
+    let (place, text) = HEADER;
+    let mut four = [0; 4];
+    file.seek(SeekFrom::Start(place))?;
+    file.read_exact(&mut four)?;
+    if &four != text {
+        return Ok(None);
+    }
+    let mut two = [0; 2];
+    file.seek(SeekFrom::Start(POINTER))?;
+    file.read_exact(&mut two)?;
+    file.seek(SeekFrom::Start(u64::from(u16::from_le_bytes(two)) + SETUP))?;
+    let mut bytes = Vec::new();
+    file.take(LENGTH).read_to_end(&mut bytes)?;
+    let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    Ok(String::from_utf8(text.to_vec()).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn the_header_tells_the_release() {
+        let mut bytes = vec![0; 0x400];
+        bytes[0x202..0x206].copy_from_slice(b"HdrS");
+        bytes[0x20e..0x210].copy_from_slice(&0x100_u16.to_le_bytes());
+        let text = b"6.12.1-own (me@here) #1 SMP\0rest";
+        bytes[0x300..0x300 + text.len()].copy_from_slice(text);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), &bytes).unwrap();
+        assert_eq!(release(file.path()).unwrap(), "6.12.1-own");
+
+        fs::write(file.path(), &bytes[..0x20f]).unwrap();
+        assert_eq!(release(file.path()), None);
+        bytes[0x202] = 0;
+        fs::write(file.path(), &bytes).unwrap();
+        assert_eq!(release(file.path()), None);
+        assert_eq!(release(Path::new("/no/such/kernel")), None);
+    }
+}

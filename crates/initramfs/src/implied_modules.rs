@@ -1,0 +1,107 @@
+//! Modules that belong into an image although its generator's configuration does not name them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
+
+use dkms_engine::machine::Machine;
+
+use crate::find_files;
+use crate::image::KmodName;
+
+/// File systems whose module is often built from source and needed to mount a root on them.
+const ROOT_FILE_SYSTEMS: [&str; 2] = ["zfs", "bcachefs"];
+
+/// Returns the modules that one in the image pulls in by a soft dependency (modprobe.d(5)).
+pub(crate) fn soft_dependencies(
+    machine: &Machine,
+    held: &BTreeSet<KmodName>,
+) -> BTreeMap<KmodName, String> {
+    let dirs = ["usr/lib/modprobe.d", "lib/modprobe.d", "run/modprobe.d", "etc/modprobe.d"];
+    let files =
+        dirs.iter().flat_map(|dir| find_files::with_suffix(&machine.trees.root.join(dir), ".conf"));
+    let mut implied = BTreeMap::new();
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap_or_default();
+        for line in text.lines() {
+            let mut words = line.split_whitespace();
+            if words.next() != Some("softdep") {
+                continue;
+            }
+            let Some(module) = words.next().map(KmodName::new) else { continue };
+            if held.contains(&module) {
+                let names = words.filter(|word| !word.ends_with(':'));
+                implied.extend(
+                    names.map(|name| (KmodName::new(name), format!("a softdep of {module}"))),
+                );
+            }
+        }
+    }
+    implied
+}
+
+/// Returns the module of the root file system, if that is built from source.
+pub(crate) fn root_file_system(machine: &Machine) -> BTreeMap<KmodName, String> {
+    let mounts: PathBuf = machine.trees.root.join("proc/self/mounts");
+    let tables = [mounts, machine.trees.root.join("etc/fstab")];
+    let texts = tables.iter().map(|file| fs::read_to_string(file).unwrap_or_default());
+    let kinds: Vec<String> = texts.filter_map(|text| root_kind(&text)).collect();
+    let ours = kinds.iter().filter(|kind| ROOT_FILE_SYSTEMS.contains(&kind.as_str()));
+    ours.map(|kind| (KmodName::new(kind), "the root file system".to_owned())).collect()
+}
+
+/// Returns the type of the root file system in a table of mounts (fstab(5)).
+fn root_kind(table: &str) -> Option<String> {
+    let rows = table.lines().filter(|line| !line.trim_start().starts_with('#'));
+    let mut roots = rows.filter_map(|line| {
+        let mut columns = line.split_whitespace().skip(1);
+        (columns.next() == Some("/")).then(|| columns.next()).flatten()
+    });
+    roots.next_back().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn test_machine(files: &[(&str, &str)]) -> (tempfile::TempDir, Machine) {
+        let root = tempfile::tempdir().unwrap();
+        for (file, text) in files {
+            let file = root.path().join(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, text).unwrap();
+        }
+        let machine = Machine::for_hook(Path::new(root.path()));
+        (root, machine)
+    }
+
+    #[test]
+    fn a_soft_dependency_counts_if_its_module_is_in() {
+        let (_root, machine) = test_machine(&[(
+            "etc/modprobe.d/a.conf",
+            "# x\nsoftdep drm-kms pre: nvidia-drm post: foo\n",
+        )]);
+        let held = BTreeSet::from([KmodName::new("drm_kms")]);
+        let implied = soft_dependencies(&machine, &held);
+        let names: Vec<&str> = implied.keys().map(KmodName::as_str).collect();
+        assert_eq!(names, ["foo", "nvidia_drm"]);
+        assert!(soft_dependencies(&machine, &BTreeSet::new()).is_empty());
+    }
+
+    #[test]
+    fn a_root_on_zfs_needs_zfs() {
+        let (_root, on_zfs) = test_machine(&[(
+            "proc/self/mounts",
+            "rootfs / rootfs rw 0 0\nrpool/ROOT / zfs rw 0 0\n",
+        )]);
+        assert_eq!(
+            root_file_system(&on_zfs).keys().map(KmodName::as_str).collect::<Vec<_>>(),
+            ["zfs"]
+        );
+        let (_root, on_ext4) =
+            test_machine(&[("etc/fstab", "# / zfs\nUUID=1 / ext4 rw 0 1\ntank /srv zfs rw 0 0\n")]);
+        assert!(root_file_system(&on_ext4).is_empty());
+    }
+}

@@ -1,0 +1,147 @@
+//! Maintains the pending images: the one way in which hooks and commands handle them.
+
+use std::path::Path;
+
+use dkms_engine::machine::Lock;
+use dkms_engine::machine::Machine;
+use dkms_engine::os::durable::FileError;
+
+use crate::assess::{Assessment, KernelAssessment};
+use crate::generators::Generator;
+
+/// What to do with pending images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Maintenance {
+    /// Regenerate the stale ones.
+    Regenerate,
+    /// Say which are stale.
+    Report,
+    /// Say which are stale, and the commands that would be run. Changes nothing.
+    DryRun,
+}
+
+/// The state of the pending images afterwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Maintained {
+    /// There was nothing to do.
+    Nothing,
+    /// All are up to date.
+    UpToDate,
+    /// Some are still stale. They stay pending.
+    Stale,
+}
+
+/// Maintains the pending images of this machine and passes each line of output to `say`. Takes the lock, except in a dry
+/// run. Images of another root are only reported, because generators cannot work in one.
+///
+/// # Errors
+/// [`FileError`] if the lock cannot be taken. An image that cannot be regenerated is not an error.
+pub fn maintain_images(
+    machine: &Machine,
+    generator: Option<&Generator>,
+    maintenance: Maintenance,
+    say: &mut dyn FnMut(&str),
+) -> Result<Maintained, FileError> {
+    let _lock = match maintenance {
+        Maintenance::DryRun => None,
+        Maintenance::Regenerate | Maintenance::Report => {
+            Some(Lock::take(&machine.trees, &machine.env, say)?)
+        }
+    };
+    let assessment = Assessment::read(machine, generator);
+    if maintenance == Maintenance::DryRun {
+        return Ok(dry_run(machine, &assessment, say));
+    }
+    let is_elsewhere = machine.trees.root != Path::new("/");
+    let is_empty = assessment.kernels.is_empty();
+    let is_up_to_date = if maintenance == Maintenance::Report || is_elsewhere {
+        report(machine, &assessment, is_elsewhere, say)
+    } else {
+        assessment.regenerate(machine, say)
+    };
+    Ok(match (is_empty, is_up_to_date) {
+        (true, _) => Maintained::Nothing,
+        (false, true) => Maintained::UpToDate,
+        (false, false) => Maintained::Stale,
+    })
+}
+
+fn dry_run(
+    machine: &Machine,
+    assessment: &Assessment<'_>,
+    say: &mut dyn FnMut(&str),
+) -> Maintained {
+    assessment.lines().iter().for_each(|line| say(line));
+    let commands = assessment.commands(machine);
+    commands.iter().for_each(|command| say(&format!("would run: {}", command.line())));
+    if commands.is_empty() { Maintained::Nothing } else { Maintained::Stale }
+}
+
+/// Says which images are stale, and clears the pending work of the others. Returns true if none is stale.
+fn report(
+    machine: &Machine,
+    assessment: &Assessment<'_>,
+    is_elsewhere: bool,
+    say: &mut dyn FnMut(&str),
+) -> bool {
+    assessment.lines().iter().for_each(|line| say(&format!("note: {line}")));
+    if !assessment.commands(machine).is_empty() {
+        if is_elsewhere {
+            say("note: images below another root are not regenerated");
+        }
+        say("run: dkms initramfs");
+    }
+    assessment.clear_up_to_date(machine);
+    assessment.kernels.iter().all(KernelAssessment::is_up_to_date)
+}
+
+#[cfg(test)]
+mod tests {
+    use dkms_engine::dkms_tree::{PendingList, PendingWork};
+    use testroot::TestRoot;
+
+    use super::*;
+
+    /// A generator that runs for another root would make the images of this machine.
+    #[test]
+    fn images_below_another_root_are_reported_and_stay_pending() {
+        let root = TestRoot::new();
+        root.kernel("7.2").pkgbase("linux");
+        root.kernel("6.12").pkgbase("linux-lts");
+        let preset = "ALL_kver=/boot/vmlinuz\nPRESETS=(default)\ndefault_image=/boot/a.img\n";
+        root.write("etc/mkinitcpio.d/linux.preset", preset);
+        root.write("usr/bin/mkinitcpio", "");
+        let machine = Machine::for_hook(root.path());
+        let pending = PendingList::of(&machine.trees);
+        for kernel in ["7.2", "6.12", "5.0"] {
+            let kernel = kernel.parse().unwrap();
+            let (module, objects) = ("zfs".parse().unwrap(), ["zfs".to_owned()].into());
+            pending.write(&PendingWork::Image { kernel, module, objects }).unwrap();
+        }
+        let mut lines = Vec::new();
+        let generator = Generator::detect(&machine);
+        let mut maintain = |maintenance| {
+            let mut say = |line: &str| lines.push(line.to_owned());
+            maintain_images(&machine, generator.as_ref(), maintenance, &mut say).unwrap()
+        };
+        assert_eq!(maintain(Maintenance::DryRun), Maintained::Stale);
+        assert_eq!(pending.read().len(), 3);
+        assert_eq!(maintain(Maintenance::Regenerate), Maintained::Stale);
+        assert_eq!(
+            lines,
+            [
+                "7.2 (linux): /boot/a.img: needs to be regenerated: it is missing",
+                "would run: mkinitcpio -p linux",
+                "note: 7.2 (linux): /boot/a.img: needs to be regenerated: it is missing",
+                "note: images below another root are not regenerated",
+                "run: dkms initramfs",
+            ]
+        );
+        // The work of a kernel without a preset and of one that is gone is no longer pending.
+        let left = pending.read();
+        assert!(
+            matches!(&left[..], [PendingWork::Image { kernel, .. }] if kernel.as_str() == "7.2"),
+            "{left:?}"
+        );
+    }
+}

@@ -1,0 +1,83 @@
+//! The modules that dkms manages for a kernel: those that are placed, and those that did not build.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dkms_engine::dkms_tree::{Added, BuiltFor, KnownFailure, Record, TreeState};
+use dkms_engine::machine::Machine;
+use dkms_engine::names::{KernelRelease, ModuleName};
+use dkms_engine::objects::ObjectName;
+use dkms_engine::os::digest::Digest;
+
+use crate::image::KmodName;
+
+/// The modules that dkms manages for one kernel.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ManagedModules {
+    /// The objects in the kernel's directory.
+    pub(crate) placed: BTreeSet<KmodName>,
+    /// The missing objects of modules that did not build, each with its module.
+    pub(crate) failed: BTreeMap<KmodName, ModuleName>,
+    /// The number of installed modules.
+    pub(crate) installed: usize,
+    /// Path and digest of each placed object.
+    objects: BTreeSet<String>,
+}
+
+impl ManagedModules {
+    /// Reads them from the dkms tree.
+    pub(crate) fn read(machine: &Machine, kernel: &KernelRelease) -> Self {
+        let (trees, arch) = (&machine.trees, &machine.arch);
+        let mut modules = Self::default();
+        let mut objects: BTreeMap<&ModuleName, BTreeSet<KmodName>> = BTreeMap::new();
+        let state = TreeState::read(trees);
+        for added in &state.modules {
+            for built in &added.kernels {
+                let record =
+                    Record::read(&Record::path(trees, &added.id, &built.kernel, &built.arch));
+                let here = built.kernel == *kernel && built.arch == *arch && built.installed;
+                let names: BTreeSet<KmodName> = match &record {
+                    Some(record) => names(record.objects.iter().map(|object| object.name.as_str())),
+                    None => in_module_dir(machine, added, built),
+                };
+                if here {
+                    modules.placed.extend(names.iter().cloned());
+                    modules.installed += 1;
+                    let placed = record.iter().flat_map(|record| &record.placed);
+                    modules.objects.extend(placed.map(|it| format!("{} {}", it.path, it.digest)));
+                }
+                objects.entry(&added.id.name).or_default().extend(names);
+            }
+        }
+        for added in &state.modules {
+            let name = &added.id.name;
+            let has_failed =
+                KnownFailure::read(&KnownFailure::path(trees, &added.id, kernel, arch)).is_some();
+            if has_failed && state.installed_version(name, kernel, arch).is_none() {
+                // Never built before: its object probably has the module's name.
+                let guess = || BTreeSet::from([KmodName::new(name.as_str())]);
+                let names = objects.get(name).cloned().unwrap_or_else(guess);
+                modules.failed.extend(names.into_iter().map(|object| (object, name.clone())));
+            }
+        }
+        modules
+    }
+
+    /// Returns a digest that changes when a placed object does.
+    pub(crate) fn digest(&self) -> Digest {
+        let objects: Vec<&str> = self.objects.iter().map(String::as_str).collect();
+        Digest::of_bytes(objects.join("\n").as_bytes())
+    }
+}
+
+fn names<'a>(files: impl Iterator<Item = &'a str>) -> BTreeSet<KmodName> {
+    files.filter_map(|file| Some(KmodName::new(&ObjectName::parse(file)?.module))).collect()
+}
+
+/// Returns the objects of a build that dkms made.
+fn in_module_dir(machine: &Machine, added: &Added, built: &BuiltFor) -> BTreeSet<KmodName> {
+    let dir = machine.trees.built(&added.id, &built.kernel, &built.arch).join("module");
+    let entries = dir.read_dir().into_iter().flatten().flatten();
+    let files: Vec<String> =
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names(files.iter().map(String::as_str))
+}

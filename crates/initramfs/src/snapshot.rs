@@ -1,0 +1,292 @@
+//! A snapshot of the images before other packages' hooks regenerate them, with a copy of each.
+//!
+//! The copies are kept in the dkms tree, never in /boot: space is short there, and boot loaders list every file.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use dkms_engine::machine::{Kernel, Kernels, Machine};
+use dkms_engine::names::KernelRelease;
+use dkms_engine::os::digest::Digest;
+use dkms_engine::os::durable::{self, FileError};
+use serde::{Deserialize, Serialize};
+
+use crate::generators::Generator;
+use crate::image::{Image, is_signed};
+use crate::managed_modules::ManagedModules;
+use crate::pending::PendingImages;
+
+/// The space in bytes that copies leave free on the file system of /var.
+const SPARE: u64 = 64 * 1024 * 1024;
+
+/// The images of some kernels at one time.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Snapshot {
+    /// For each kernel, the digest of the objects in its directory at that time.
+    #[serde(default)]
+    objects: BTreeMap<KernelRelease, Digest>,
+    #[serde(default)]
+    images: Vec<ImageSnapshot>,
+}
+
+/// One image at that time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ImageSnapshot {
+    /// The path on the machine.
+    path: PathBuf,
+    /// The result of stat(2); `None` if the image did not exist.
+    stat: Option<String>,
+    /// The blake3 digest of its content; `None` if it did not exist.
+    digest: Option<Digest>,
+    /// Whether it was signed.
+    #[serde(default)]
+    pub(crate) signed: bool,
+    /// A copy; `None` if there was not enough space.
+    pub(crate) copy: Option<PathBuf>,
+}
+
+impl ImageSnapshot {
+    /// Takes a snapshot of an image, with a copy.
+    fn take(machine: &Machine, image: &Image) -> Result<Self, FileError> {
+        let file = image.below(&machine.trees.root);
+        let signed = is_signed(&file);
+        let mut snapshot =
+            Self { path: image.path.clone(), stat: None, digest: None, signed, copy: None };
+        let Ok(meta) = file.metadata() else { return Ok(snapshot) };
+        let dir = machine.trees.images();
+        durable::create_dirs(&dir)?;
+        if durable::room(&dir).is_none_or(|room| room > meta.len() + SPARE) {
+            let name = Digest::of_bytes(image.path.as_os_str().as_encoded_bytes());
+            let copy = dir.join(format!("{name}.img"));
+            fs::copy(&file, &copy)
+                .and_then(|_| File::open(&copy)?.sync_all())
+                .map_err(FileError::when("copy an image to", &copy))?;
+            snapshot.copy = Some(copy);
+        } else {
+            log::warn!(
+                "{}: not enough space for a copy of {}",
+                dir.display(),
+                image.path.display()
+            );
+        }
+        snapshot.digest = Some(Digest::of_file(&file)?);
+        snapshot.stat = Some(stat(&meta));
+        Ok(snapshot)
+    }
+
+    /// Returns true if the image is unchanged. One that was made again with the same content is: it does not hold what
+    /// changed.
+    pub(crate) fn is_same(&self, image: &Image, root: &Path) -> bool {
+        let file = image.below(root);
+        let now = file.metadata().ok().map(|meta| stat(&meta));
+        now == self.stat || (self.digest.is_some() && Digest::of_file(&file).ok() == self.digest)
+    }
+
+    /// Returns true if the image has not been written since.
+    pub(crate) fn is_untouched(&self, image: &Image, root: &Path) -> bool {
+        self.stat.is_some()
+            && image.below(root).metadata().ok().map(|meta| stat(&meta)) == self.stat
+    }
+
+    /// Restores the image from the copy, by a rename if there is space for both.
+    ///
+    /// # Errors
+    /// [`io::Error`] if there is no copy or the image cannot be written.
+    pub(crate) fn restore(&self, image: &Image, root: &Path) -> io::Result<()> {
+        let copy = self.copy.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        let file = image.below(root);
+        let beside = file.with_extension("dkms-tmp");
+        let renamed = fs::copy(copy, &beside)
+            .and_then(|_| File::open(&beside)?.sync_all())
+            .and_then(|()| fs::rename(&beside, &file));
+        if renamed.is_ok() {
+            return Ok(());
+        }
+        let _ = fs::remove_file(&beside);
+        fs::copy(copy, &file).and_then(|_| File::open(&file)?.sync_all())
+    }
+}
+
+/// Returns size, times, inode and device, one of which changes whenever a file is written.
+fn stat(meta: &fs::Metadata) -> String {
+    let (mtime, ctime) = ((meta.mtime(), meta.mtime_nsec()), (meta.ctime(), meta.ctime_nsec()));
+    format!("{} {mtime:?} {ctime:?} {} {}", meta.len(), meta.ino(), meta.dev())
+}
+
+/// Takes a snapshot of the images of all kernels with pending images, for [`maintain_images`](crate::maintain_images).
+///
+/// # Errors
+/// If the kernels cannot be read or the snapshot cannot be written.
+pub fn take_snapshot(machine: &Machine, generator: &Generator) -> Result<(), FileError> {
+    let pending = PendingImages::read(machine);
+    if pending.is_empty() {
+        return Ok(());
+    }
+    let mut kernels = Kernels::read(&machine.trees)?.all;
+    kernels.retain(|kernel| kernel.alive && pending.contains(&kernel.release));
+    Snapshot::of_images(machine, generator, &kernels).write(machine)
+}
+
+impl Snapshot {
+    /// Takes a snapshot of the images of these kernels. An earlier snapshot stays if the kernel's objects are still the
+    /// same, because it is older than any regeneration since. So does the copy of an image that is broken now: its
+    /// generator was killed while it wrote.
+    fn of_images(machine: &Machine, generator: &Generator, kernels: &[Kernel]) -> Self {
+        let earlier = Self::read(machine);
+        let mut snapshot = Self::default();
+        for kernel in kernels {
+            let modules = ManagedModules::read(machine, &kernel.release);
+            snapshot.objects.insert(kernel.release.clone(), modules.digest());
+            let has_same_objects = earlier.has_objects(&kernel.release, &modules);
+            for image in generator.images(machine, kernel) {
+                let is_broken = || generator.list(&image.below(&machine.trees.root)).is_err();
+                match earlier.of(&image) {
+                    Some(old) if has_same_objects || (old.copy.is_some() && is_broken()) => {
+                        snapshot.images.push(old.clone());
+                    }
+                    _ => snapshot.add(machine, &image),
+                }
+            }
+        }
+        snapshot
+    }
+
+    /// Adds an image, in place of an earlier state of it. If the image cannot be copied or read, only its existence is
+    /// recorded, with a line in the log.
+    pub(crate) fn add(&mut self, machine: &Machine, image: &Image) {
+        self.images.retain(|old| old.path != image.path);
+        let snapshot = ImageSnapshot::take(machine, image).unwrap_or_else(|error| {
+            log::warn!("{error}");
+            let stat = image.below(&machine.trees.root).metadata().ok().map(|meta| stat(&meta));
+            ImageSnapshot {
+                path: image.path.clone(),
+                stat,
+                digest: None,
+                signed: false,
+                copy: None,
+            }
+        });
+        self.images.push(snapshot);
+    }
+
+    /// Returns true if the snapshot was taken while the kernel had the same objects.
+    pub(crate) fn has_objects(&self, kernel: &KernelRelease, modules: &ManagedModules) -> bool {
+        self.objects.get(kernel) == Some(&modules.digest())
+    }
+
+    /// Returns the state of an image at that time.
+    pub(crate) fn of(&self, image: &Image) -> Option<&ImageSnapshot> {
+        self.images.iter().find(|old| old.path == image.path)
+    }
+
+    /// Writes the snapshot for the hook that runs after all others.
+    ///
+    /// # Errors
+    /// [`FileError`] if it cannot be written.
+    pub(crate) fn write(&self, machine: &Machine) -> Result<(), FileError> {
+        let file = file(machine);
+        let text = toml::to_string(self)
+            .map_err(io::Error::other)
+            .map_err(FileError::when("write", &file))?;
+        durable::create_dirs(&machine.trees.images())?;
+        durable::write(&file, text.as_bytes())
+    }
+
+    /// Reads the snapshot of this transaction; it is empty if none was taken.
+    pub(crate) fn read(machine: &Machine) -> Self {
+        let text = fs::read_to_string(file(machine)).unwrap_or_default();
+        toml::from_str(&text).unwrap_or_else(|error| {
+            log::warn!("{}: ignored: {error}", file(machine).display());
+            Self::default()
+        })
+    }
+
+    /// Deletes the snapshot and its copies.
+    ///
+    /// # Errors
+    /// [`FileError`] if a file cannot be removed.
+    pub(crate) fn delete(machine: &Machine) -> Result<(), FileError> {
+        durable::remove_tree(&machine.trees.images()).map(|_| ())
+    }
+}
+
+fn file(machine: &Machine) -> PathBuf {
+    machine.trees.images().join("snapshot.toml")
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::image::ImageKind;
+
+    use super::*;
+
+    /// Returns a machine with one image of this content.
+    fn test_machine(content: &str) -> (tempfile::TempDir, Machine, Image) {
+        let root = tempfile::tempdir().unwrap();
+        let machine = Machine::for_hook(root.path());
+        let image = Image {
+            path: "/boot/initramfs-linux.img".into(),
+            kind: ImageKind::Initramfs,
+            kernel: "7.2.13-arch1-1".parse().unwrap(),
+            preset: Some("linux".into()),
+        };
+        fs::create_dir(root.path().join("boot")).unwrap();
+        fs::write(image.below(root.path()), content).unwrap();
+        (root, machine, image)
+    }
+
+    #[test]
+    fn a_written_snapshot_is_read_again() {
+        let (_root, machine, image) = test_machine("old");
+        let mut snapshot = Snapshot::default();
+        snapshot.add(&machine, &image);
+        let modules = ManagedModules::read(&machine, &image.kernel);
+        snapshot.objects.insert(image.kernel.clone(), modules.digest());
+        snapshot.write(&machine).unwrap();
+        let read = Snapshot::read(&machine);
+        assert_eq!(read, snapshot);
+        assert!(read.has_objects(&image.kernel, &modules));
+        assert!(!Snapshot::default().has_objects(&image.kernel, &modules));
+        Snapshot::delete(&machine).unwrap();
+        assert_eq!(Snapshot::read(&machine), Snapshot::default());
+        assert!(!machine.trees.images().exists());
+    }
+
+    #[test]
+    fn an_image_is_another_one_once_its_content_is() {
+        let (root, machine, image) = test_machine("old");
+        let snapshot = ImageSnapshot::take(&machine, &image).unwrap();
+        assert!(snapshot.is_same(&image, root.path()));
+        fs::write(image.below(root.path()), "old").unwrap();
+        assert!(snapshot.is_same(&image, root.path()));
+        fs::write(image.below(root.path()), "new").unwrap();
+        assert!(!snapshot.is_same(&image, root.path()));
+        fs::remove_file(image.below(root.path())).unwrap();
+        assert!(!snapshot.is_same(&image, root.path()));
+    }
+
+    #[test]
+    fn a_missing_image_is_recorded_as_missing() {
+        let (root, machine, image) = test_machine("");
+        fs::remove_file(image.below(root.path())).unwrap();
+        let snapshot = ImageSnapshot::take(&machine, &image).unwrap();
+        assert!(snapshot.is_same(&image, root.path()) && snapshot.copy.is_none());
+        fs::write(image.below(root.path()), "new").unwrap();
+        assert!(!snapshot.is_same(&image, root.path()));
+        assert!(snapshot.restore(&image, root.path()).is_err());
+    }
+
+    #[test]
+    fn a_copy_replaces_a_spoilt_image() {
+        let (root, machine, image) = test_machine("good");
+        let snapshot = ImageSnapshot::take(&machine, &image).unwrap();
+        fs::write(image.below(root.path()), "bad").unwrap();
+        snapshot.restore(&image, root.path()).unwrap();
+        assert_eq!(fs::read_to_string(image.below(root.path())).unwrap(), "good");
+        let names = fs::read_dir(root.path().join("boot")).unwrap();
+        assert_eq!(names.count(), 1, "no other file is left in /boot");
+    }
+}

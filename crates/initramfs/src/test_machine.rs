@@ -1,0 +1,14 @@
+//! A small machine for tests: one kernel, and whatever files a test is about.
+
+use dkms_engine::machine::{Kernel, Kernels, Machine};
+use testroot::TestRoot;
+
+/// Returns a machine with a kernel of the package `linux` and these files, each with its text.
+pub(crate) fn test_machine(release: &str, files: &[(&str, &str)]) -> (TestRoot, Machine, Kernel) {
+    let root = TestRoot::new();
+    root.kernel(release).pkgbase("linux");
+    files.iter().for_each(|(file, text)| root.write(file, text));
+    let machine = Machine::for_hook(root.path());
+    let kernel = Kernels::read(&machine.trees).unwrap().all.remove(0);
+    (root, machine, kernel)
+}

@@ -1,0 +1,61 @@
+//! Fake sources of modules in `/usr/src`.
+
+use crate::TestRoot;
+
+/// The source of one module in a [`TestRoot`]. Every method acts at once and gives it back.
+#[derive(Debug)]
+pub struct FakeSource<'a> {
+    root: &'a TestRoot,
+    name: String,
+    version: String,
+}
+
+impl<'a> FakeSource<'a> {
+    pub(crate) fn add(root: &'a TestRoot, name: &str, version: &str) -> Self {
+        Self { root, name: name.to_owned(), version: version.to_owned() }.objects(&[name])
+    }
+
+    /// Replaces the objects: a `.c` file for each, a Makefile and a `dkms.conf` that name them.
+    pub fn objects(self, objects: &[&str]) -> Self {
+        let (name, version) = (self.name.clone(), self.version.clone());
+        let mut conf = format!(
+            "PACKAGE_NAME=\"{name}\"\nPACKAGE_VERSION=\"{version}\"\nAUTOINSTALL=\"yes\"\n"
+        );
+        let mut makefile = "obj-m :=".to_owned();
+        for (index, object) in objects.iter().enumerate() {
+            conf += &format!("BUILT_MODULE_NAME[{index}]=\"{object}\"\n");
+            conf += &format!("DEST_MODULE_LOCATION[{index}]=\"/kernel/drivers/misc\"\n");
+            makefile += &format!(" {object}.o");
+            let code = format!("/* {name} {version} */\nMODULE_VERSION(\"{version}\");\n");
+            self.root.write(self.place(&format!("{object}.c")), code);
+        }
+        self.conf(&conf).file("Makefile", &(makefile + "\n"))
+    }
+
+    /// Replaces the whole `dkms.conf`.
+    pub fn conf(self, text: &str) -> Self {
+        self.file("dkms.conf", text)
+    }
+
+    /// Adds lines to `dkms.conf`, e.g. `BUILD_DEPENDS="bar"`.
+    pub fn conf_line(self, line: &str) -> Self {
+        let conf = self.root.read(self.place("dkms.conf"));
+        self.conf(&format!("{conf}{line}\n"))
+    }
+
+    /// Writes one file of the source.
+    pub fn file(self, path: &str, text: &str) -> Self {
+        self.root.write(self.place(path), text);
+        self
+    }
+
+    /// Makes the first object's source fail to compile.
+    pub fn broken(self) -> Self {
+        let file = format!("{}.c", self.name);
+        self.file(&file, "/* too new */\n#error \"this kernel is too new\"\n")
+    }
+
+    fn place(&self, path: &str) -> String {
+        format!("usr/src/{}-{}/{path}", self.name, self.version)
+    }
+}

@@ -1,0 +1,88 @@
+//! Compiler results that do not depend on the module are shared between all modules.
+
+use stories::{Compilers, PackageFile, Root, find};
+
+use crate::fixture::{kernel, machine, release};
+
+const MODULES: [&str; 3] = ["bbswitch", "vhba", "v4l2loopback"];
+
+/// With nine objects among them, worth it to compile headers beforehand.
+const MANY: [&str; 4] = ["digimend", "tp_smapi", "bbswitch", "vhba"];
+
+/// The objects for a kernel without the names that their builds have, which hold where each was built.
+fn objects(root: &Root, release: &str) -> Vec<(String, String)> {
+    let without_name = |path: String| {
+        let sum = root.shell(&format!(
+            "cd /tmp && zstd -dfqo it.ko /usr/lib/modules/{release}/{path} && \
+             objcopy -R .note.gnu.build-id it.ko && sha256sum it.ko"
+        ));
+        (path, sum.ok().text)
+    };
+    root.placed(release).into_iter().map(without_name).collect()
+}
+
+/// Installs modules with these settings of `[build]` and without a cache; what compilers were started for meanwhile.
+#[track_caller]
+fn build(
+    root: &Root,
+    compilers: &Compilers<'_>,
+    modules: &[PackageFile],
+    settings: &str,
+) -> Vec<String> {
+    root.write("etc/dkms/alpm-dkms.toml", &format!("[build]\n{settings}\n[cache]\nsize = 0\n"));
+    root.install(modules).hooks_succeed();
+    assert!(!root.exists("var/lib/dkms/.bin/once"), "answers are left");
+    compilers.starts()
+}
+
+/// How many of them have this in their arguments.
+fn count(starts: &[String], what: &str) -> usize {
+    starts.iter().filter(|start| start.contains(what)).count()
+}
+
+#[test]
+fn the_compiler_is_asked_once_what_is_the_same_for_all_modules() {
+    let root = machine(&[]);
+    let modules = MODULES.map(find);
+    let compilers = root.count_compilers();
+    // How often the compiler compiles kbuild's own file, and how often it is asked for an option.
+    let build = |compile_once: bool| {
+        // One after the other: two that begin together both ask.
+        let settings = format!("compile_once = {compile_once}\njobs = 1");
+        let starts = build(&root, &compilers, &modules, &settings);
+        (count(&starts, "scripts/module-common.c"), count(&starts, "/dev/null"))
+    };
+    let (commons, options) = build(true);
+    let once = objects(&root, &release());
+    root.remove(&modules.each_ref().map(|package| package.name.as_str())).hooks_succeed();
+    let (all_commons, all_options) = build(false);
+    assert_eq!((commons, all_commons), (1, MODULES.len()));
+    // An option that the compiler does not know is asked for by each of them.
+    assert!(options >= all_options / MODULES.len(), "{options} of {all_options}");
+    assert!(options < all_options / 2, "{options} of {all_options}");
+    assert_eq!(objects(&root, &release()), once, "the objects differ");
+}
+
+#[test]
+fn headers_are_compiled_once_for_many_objects() {
+    let root = machine(&kernel("linux-lts", 1));
+    let releases = ["linux-1", "linux-lts-1"].map(|alias| find(alias).release().to_owned());
+    let modules = MANY.map(find);
+    let compilers = root.count_compilers();
+    let build = |compile_once: bool| {
+        let settings = format!("compile_once = {compile_once}");
+        let starts = build(&root, &compilers, &modules, &settings);
+        let objects = releases.each_ref().map(|release| objects(&root, release));
+        (count(&starts, "-x c-header"), count(&starts, "/includes.h -include"), objects)
+    };
+    let (made, used, once) = build(true);
+    root.remove(&modules.each_ref().map(|package| package.name.as_str())).hooks_succeed();
+    let (never_made, never_used, each) = build(false);
+
+    assert_eq!((made, never_made, never_used), (releases.len(), 0, 0));
+    let all = once.iter().map(Vec::len).sum::<usize>();
+    assert!(all >= 18, "{once:?}");
+    // Not those that were compiled while the headers were.
+    assert!(used > all / 2, "{used} of {all}");
+    assert_eq!(once, each, "the objects differ");
+}
