@@ -77,7 +77,7 @@ impl From<FileError> for Failure {
 }
 
 impl From<&BashError> for Failure {
-    /// dkms's exit codes for a conf (dkms-behaviour 9): one that does not answer has no
+    /// dkms's exit codes for a conf (dkms-behaviour 9): one that is not read to its end has no
     /// PACKAGE_NAME, which makes it invalid.
     fn from(error: &BashError) -> Self {
         let (code, hint) = match error {

@@ -17,7 +17,7 @@ pub(crate) const NO_SOURCE: &str = "dkms_binaries_only";
 /// In an archive of dkms: what was built, `K/A` below it.
 pub(crate) const BUILDS: &str = "dkms_main_tree";
 
-/// The module in a directory, as its dkms.conf answers for `kernel`.
+/// Returns the module in a directory, as its dkms.conf describes it for `kernel`.
 ///
 /// # Errors
 /// [`Failure`]: 9 without a dkms.conf, 4 and 8 for one that cannot be read or names no module.
@@ -80,11 +80,11 @@ pub fn from_unpacked(
 fn named(machine: &Machine, dir: &Path, kernel: &KernelRelease) -> Result<ModuleId, Failure> {
     let conf = dir.join("dkms.conf");
     let bad = |why: String| Failure::new(8, format!("{}: {why}", conf.display()));
-    // It is asked before anybody knows whom it is about.
-    let nobody: ModuleId = "unnamed/0".parse().map_err(|why| bad(format!("{why}")))?;
+    // The conf itself names the module.
+    let unnamed: ModuleId = "unnamed/0".parse().map_err(|why| bad(format!("{why}")))?;
     let mut kernel = Kernel::of_release(&machine.trees, kernel.clone());
     machine.options.equip(&mut kernel);
-    let request = ConfRequest { id: nobody, kernel: &kernel, source: dir.to_owned() };
+    let request = ConfRequest { id: unnamed, kernel: &kernel, source: dir.to_owned() };
     let values = Confs::new(machine).evaluate_at(&request)?.values;
     let text = |name: &str| values.text(name, 0).ok_or_else(|| bad(format!("{name} is missing")));
     let (name, version) = (text("PACKAGE_NAME")?, text("PACKAGE_VERSION")?);

@@ -159,7 +159,7 @@ pub fn unpack(machine: &Machine, file: &Path) -> Result<Unpacked, Failure> {
     }
     listed.map_err(no_archive)?;
     let room = temporary(machine)?;
-    // Whoever packed it is nobody here.
+    // Its owners are those of another machine.
     let words = ["--extract", "--no-same-owner", "--file"].into_iter().map(OsString::from);
     let words = words.chain([file.into(), "--directory".into(), room.path().into()]);
     tar(machine, &env, words, Output::Capture).map_err(no_archive)?;
@@ -236,7 +236,7 @@ fn tar<'a>(
     }
 }
 
-/// The environment of tar: without options that somebody likes elsewhere.
+/// The environment of tar, without the user's own options.
 fn env(machine: &Machine) -> Environment {
     machine.env.clone().without("TAR_OPTIONS")
 }

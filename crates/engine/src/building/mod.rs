@@ -53,7 +53,7 @@ pub(crate) struct Build<'a> {
     pub depends: &'a BTreeMap<ModuleName, Digest>,
     /// The tokens of all make programs of this run.
     pub jobserver: &'a jobserver::Client,
-    /// Is told of each phase when it begins.
+    /// Called with each phase when it begins.
     pub report: &'a dyn Fn(Phase),
     /// Whether the cache has it.
     pub cached: bool,
@@ -182,8 +182,8 @@ impl Build<'_> {
         Ok(Prepared { excluded, conf, record, headers, env, config, dependencies })
     }
 
-    /// What dkms.conf says. It is asked anew if it may say something else than a moment ago: it can
-    /// look at its own place in the dkms tree, and at what was built for it to build upon.
+    /// Returns what dkms.conf says. It is evaluated again where the values may be others by now: it
+    /// can look at its own place in the dkms tree, and at what was built for it to build upon.
     fn conf(&self, facts: &Facts, confs: &Confs<'_>) -> Result<(Values, Conf), Failure> {
         let Self { id, kernel, .. } = self;
         let evaluated = facts

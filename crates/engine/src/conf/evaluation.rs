@@ -22,23 +22,23 @@ pub const DEPRECATED: &str = "dkms_engine::deprecated";
 /// A second bash is worth its start for so many confs.
 const ENOUGH: usize = 2;
 
-/// The confs of one machine. Several threads may ask at once.
+/// The confs of one machine. Several threads may evaluate them at once.
 pub(crate) struct Confs<'a> {
     machine: &'a Machine,
-    /// Where our programs are that confs find first. Made before any of them can be run: a file that
-    /// somebody has open for writing cannot be.
+    /// The directory of our programs that confs find first. They are written before any of them can
+    /// run: a file that is open for writing cannot be executed.
     programs: OnceLock<Option<PathBuf>>,
-    /// Modules whose conf was out of time once: asking again for each kernel costs as much.
-    out_of_time: Mutex<BTreeMap<ModuleId, Failure>>,
+    /// Modules whose conf timed out once: it would again for each kernel.
+    timed_out: Mutex<BTreeMap<ModuleId, Failure>>,
 }
 
-/// What a dkms.conf says.
+/// The values of a dkms.conf.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EvaluatedConf {
     /// The directory that it is in.
     pub source: PathBuf,
-    /// Whether it was asked just now; else it said so when the module was built, and neither it nor
-    /// the kernel has changed.
+    /// Whether it was evaluated in this run; else the values are those of the build's record, and
+    /// neither the conf nor the kernel has changed.
     pub is_fresh: bool,
     /// All its values.
     pub values: Values,
@@ -46,11 +46,11 @@ pub struct EvaluatedConf {
     pub deprecated: Vec<(&'static str, PathBuf)>,
 }
 
-/// A conf to be asked, and for whom.
+/// A request to evaluate a conf.
 pub(crate) struct ConfRequest<'a> {
     /// The module.
     pub(crate) id: ModuleId,
-    /// What it is asked about.
+    /// The kernel.
     pub(crate) kernel: &'a Kernel,
     /// The directory of the conf.
     pub(crate) source: PathBuf,
@@ -58,10 +58,10 @@ pub(crate) struct ConfRequest<'a> {
 
 impl<'a> Confs<'a> {
     pub(crate) fn new(machine: &'a Machine) -> Self {
-        Self { machine, programs: OnceLock::new(), out_of_time: Mutex::default() }
+        Self { machine, programs: OnceLock::new(), timed_out: Mutex::default() }
     }
 
-    /// Asks the conf of a module that dkms knows.
+    /// Evaluates the conf of a module that dkms knows.
     pub(crate) fn evaluate(
         &self,
         id: &ModuleId,
@@ -72,14 +72,14 @@ impl<'a> Confs<'a> {
         self.accept(evaluated, kernel)
     }
 
-    /// Where the source is of a module that dkms knows.
+    /// Returns the source of a module that dkms knows.
     pub(crate) fn source_of(&self, id: &ModuleId) -> PathBuf {
         let trees = &self.machine.trees;
         let link = trees.source_link(id);
         symlinks::resolve(&trees.root, &link).unwrap_or(link)
     }
 
-    /// Understands what something is to be built by, and warns of what its user should know.
+    /// Understands the values that a module is built by, and warns of its oddities.
     pub(crate) fn accept(
         &self,
         evaluated: EvaluatedConf,
@@ -96,30 +96,30 @@ impl<'a> Confs<'a> {
         Ok((evaluated.values, conf))
     }
 
-    /// Asks many confs; the answers stand in the order of the questions.
+    /// Evaluates many confs; the results are in the order of the requests.
     pub(crate) fn evaluate_all(
         &self,
-        asking: &[ConfRequest<'_>],
+        requests: &[ConfRequest<'_>],
     ) -> Vec<Result<EvaluatedConf, Failure>> {
         // Each thread has its own, which is killed when the thread ends (`PR_SET_PDEATHSIG`).
         let reader = || self.reader();
-        on_all_cores_with(asking, ENOUGH, reader, |reader, asking| {
-            self.evaluate_with(reader, asking)
+        on_all_cores_with(requests, ENOUGH, reader, |reader, request| {
+            self.evaluate_with(reader, request)
         })
     }
 
-    /// Asks the conf in a directory.
-    pub(crate) fn evaluate_at(&self, asking: &ConfRequest<'_>) -> Result<EvaluatedConf, Failure> {
-        self.evaluate_with(&mut self.reader(), asking)
+    /// Evaluates the conf in a directory.
+    pub(crate) fn evaluate_at(&self, request: &ConfRequest<'_>) -> Result<EvaluatedConf, Failure> {
+        self.evaluate_with(&mut self.reader(), request)
     }
 
     fn evaluate_with(
         &self,
         reader: &mut BashReader,
-        asking: &ConfRequest<'_>,
+        request: &ConfRequest<'_>,
     ) -> Result<EvaluatedConf, Failure> {
-        let ConfRequest { id, kernel, source } = asking;
-        if let Some(problem) = of(&self.out_of_time).get(id) {
+        let ConfRequest { id, kernel, source } = request;
+        if let Some(problem) = locked(&self.timed_out).get(id) {
             return Err(problem.clone());
         }
         let machine = self.machine;
@@ -134,18 +134,18 @@ impl<'a> Confs<'a> {
             parallel_jobs: machine.settings.jobs(),
         };
         match context.read(reader) {
-            Ok(answer) => {
-                if !answer.complaint.trim().is_empty() {
-                    log::info!("{}: {}", context.conf_file.display(), answer.complaint.trim());
+            Ok(reply) => {
+                if !reply.complaint.trim().is_empty() {
+                    log::info!("{}: {}", context.conf_file.display(), reply.complaint.trim());
                 }
-                let ConfReply { mut values, deprecated, .. } = answer;
+                let ConfReply { mut values, deprecated, .. } = reply;
                 set_directives(&machine.options, &mut values);
                 Ok(EvaluatedConf { source: source.clone(), is_fresh: true, values, deprecated })
             }
             Err(error) => {
                 let problem = Failure::from(&error);
                 if matches!(error, BashError::TimedOut { .. }) {
-                    of(&self.out_of_time).insert(id.clone(), problem.clone());
+                    locked(&self.timed_out).insert(id.clone(), problem.clone());
                 }
                 Err(problem)
             }
@@ -168,7 +168,7 @@ impl<'a> Confs<'a> {
         given.unwrap_or_else(|| kernel.dir.join("build"))
     }
 
-    /// Understands values that the conf in the directory `source` has now, or had earlier.
+    /// Understands the values of the conf in the directory `source`, present or recorded ones.
     pub(crate) fn understand(
         &self,
         kernel: &Kernel,
@@ -221,8 +221,8 @@ impl<'a> Confs<'a> {
     }
 }
 
-/// What is shared. A thread that panicked has left it whole.
-fn of<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+/// Locks what is shared. A thread that panicked has left it whole.
+fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

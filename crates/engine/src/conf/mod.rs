@@ -43,7 +43,7 @@ pub struct Conf {
     pub rebuild_with_depends: bool,
     /// `AUTOINSTALL`.
     pub autoinstall: Autoinstall,
-    /// BuildScripts that run during the build, each a file name with optional arguments, as written.
+    /// The scripts that run during the build, each a file name with optional arguments, as written.
     pub scripts: BuildScripts,
     restrictions: Vec<Restrictions>,
 }

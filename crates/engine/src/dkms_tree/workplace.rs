@@ -21,7 +21,7 @@ pub(crate) struct Workplace {
 }
 
 impl Workplace {
-    /// The place where a module is built for a kernel: `T/M/V/build`, as far as the build can tell.
+    /// The place where a module is built for a kernel; the build sees it as `T/M/V/build`.
     pub(crate) fn of(machine: &Machine, id: &ModuleId, kernel: &Kernel) -> Self {
         let seen = machine.trees.build(id);
         if are_private(machine) {
@@ -33,7 +33,7 @@ impl Workplace {
         }
     }
 
-    /// A directory that everybody sees in its place.
+    /// A directory that all programs see in its place.
     pub(crate) fn open(dir: PathBuf) -> Self {
         Self { real: dir.clone(), seen: dir }
     }

@@ -75,7 +75,7 @@ impl Fingerprints {
 
     /// Takes headers that stand in a kernel's own directory to be a package's: package managers
     /// replace files, which shows in the directories, and never write into them. There are ten
-    /// times as many files, and to ask for the size and times of each is most of what a hook with
+    /// times as many files, and the stat of each is most of what a hook with
     /// nothing to do has to do. Who edited a header in place has to say so by a command.
     #[must_use]
     pub(crate) fn trusting_packages(self, trusts_packages: bool) -> Self {

@@ -21,7 +21,7 @@ pub use survey::{Scope, read, source_dirs};
 pub struct Facts {
     /// The architecture that is built for.
     pub arch: Arch,
-    /// The kernels of the install tree, and those that were asked for.
+    /// The kernels of the install tree, and those that the command names.
     pub kernels: BTreeMap<KernelRelease, KernelFacts>,
     /// The modules of the source tree and of the dkms tree.
     pub modules: BTreeMap<ModuleId, ModuleFacts>,
@@ -50,7 +50,7 @@ pub struct KernelFacts {
     /// looked at.
     pub(crate) inputs: Option<KernelIdentity>,
     /// False if it has a pkgbase that no package owns: a copy that is kept until the next boot.
-    /// The trees do not tell, see [`Facts::name_copies`].
+    /// The trees do not show it, see [`Facts::name_copies`].
     pub(crate) owned: bool,
 }
 
@@ -116,7 +116,7 @@ pub struct ModuleFacts {
 /// A module and a kernel.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Pair {
-    /// What dkms.conf says for this kernel; nothing if it was not asked.
+    /// What dkms.conf says for this kernel; `None` if it was not evaluated.
     pub(crate) conf: Option<Result<ConfFacts, Failure>>,
     /// All that it says, likewise.
     pub(crate) evaluated: Option<EvaluatedConf>,

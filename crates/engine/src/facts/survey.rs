@@ -22,10 +22,10 @@ use crate::os::symlinks;
 pub struct Scope {
     /// Kernels to be looked at in depth, whether they exist or not; nothing means all that exist.
     pub kernels: Option<BTreeSet<KernelRelease>>,
-    /// Modules whose dkms.conf is asked; nothing means all. The confs of others are taken from
+    /// Modules whose dkms.conf is evaluated; `None` for all. The values of others are taken from
     /// their records where those are good.
     pub modules: Option<BTreeSet<ModuleId>>,
-    /// True where nothing will be built: no conf is asked and nothing is hashed.
+    /// True where nothing will be built: no conf is evaluated and nothing is hashed.
     pub shallow: bool,
     /// A module that comes from elsewhere.
     pub import: Option<Import>,

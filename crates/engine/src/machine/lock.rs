@@ -19,7 +19,7 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock, and waits while another run holds it; `says` hears whom it waits for.
+    /// Takes the lock, and waits while another run holds it; `report` is called with the holder then.
     ///
     /// The file is opened and never replaced: whoever locks it locks the same inode.
     ///
@@ -70,19 +70,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_run_waits_and_says_for_whom() {
+    fn a_second_run_waits_and_reports_the_holder() {
         let dir = tempfile::tempdir().unwrap();
         let trees = Trees::under(dir.path());
         let env = Environment::fixed();
         let first = Lock::take(&trees, &env, &mut |_| panic!("nobody holds it")).unwrap();
-        let (send, heard) = std::sync::mpsc::channel();
+        let (send, reports) = std::sync::mpsc::channel();
         let waiting = std::thread::spawn({
             let (trees, env) = (trees.clone(), env.clone());
             move || {
                 Lock::take(&trees, &env, &mut |text| send.send(text.to_owned()).unwrap()).unwrap();
             }
         });
-        let said = heard.recv().unwrap();
+        let said = reports.recv().unwrap();
         assert!(said.contains(&format!("process {}", std::process::id())), "{said}");
         drop(first);
         waiting.join().unwrap();

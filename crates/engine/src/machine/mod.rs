@@ -50,20 +50,20 @@ pub struct Machine {
     pub settings: Settings,
     /// Its distribution.
     pub(crate) distribution: Result<Distribution, NoOsRelease>,
-    /// Where the machine tells how much memory there is.
+    /// The memory of the machine.
     pub memory: Memory,
     /// What is built for.
     pub arch: Arch,
     /// Whether depmod runs (`--no-depmod`).
     pub depmod: bool,
-    /// What the command line asks for.
+    /// The options of the command line.
     pub options: RunOptions,
-    /// What people should be told when the run is over.
+    /// Warnings to be shown when the run is over.
     pub(crate) warnings: Warnings,
-    /// Who signs objects.
+    /// The signers of objects.
     pub(crate) signers: Signers,
-    /// Whether somebody looks after the images that hold modules: then it is noted for which
-    /// kernels they changed.
+    /// Whether images that hold modules are maintained: then changed modules are pending work for
+    /// their kernel's images.
     pub images: bool,
     kernels: KernelCache,
 }
@@ -131,12 +131,11 @@ impl Machine {
     pub(crate) fn framework(&self, kernel: Option<&KernelRelease>) -> Framework {
         let mut reader = BashReader::new(self.tools.clone(), self.env.clone());
         reader.patience = self.settings.conf_timeout();
-        // What is wrong with the files was told when the settings were read.
+        // Problems of the files were reported when the settings were read.
         Framework::read(&self.trees, kernel, &mut reader, &mut Vec::new())
     }
 
-    /// Where files are put that others should find or that are large, but nobody needs for long:
-    /// `tmp_location`, else `$TMPDIR`, else `/tmp`.
+    /// Returns the directory for large files that are not needed for long: `tmp_location`, else `$TMPDIR`, else `/tmp`.
     #[must_use]
     pub fn temporary_dir(&self) -> PathBuf {
         let set = self.settings.framework.tmp_location.clone();

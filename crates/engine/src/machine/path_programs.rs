@@ -8,10 +8,10 @@ use crate::os::durable::{self, FileError};
 
 /// Each program with its text.
 ///
-/// - `uname` answers for the kernel that is built for: a Makefile that asks `uname -r` means that
-///   one, and gets the running one otherwise.
-/// - `make` joins the run's jobserver where it is told to do several jobs at once: a conf that says
-///   `make -j8` would have eight jobs of its own.
+/// - `uname` prints the kernel that is built for: a Makefile that runs `uname -r` means that one, and
+///   gets the running one otherwise.
+/// - `make` joins the run's jobserver where it gets a number of jobs: a conf with
+///   `make -j8` would run eight jobs of its own.
 const PROGRAMS: [(&str, &str); 2] =
     [("make", include_str!("path_programs/make")), ("uname", include_str!("path_programs/uname"))];
 

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use super::Kernel;
 use crate::names::ModuleId;
 
-/// The wishes of one command line. [`RunOptions::default`] has none.
+/// The options of one command line. [`RunOptions::default`] has none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RunOptions {
-    /// The module that the command is about; nothing if it is about several.
+    /// The module that the command is about; `None` if it is about several.
     pub module: Option<ModuleId>,
     /// A file to read in place of that module's own dkms.conf (`-c`).
     pub conf: Option<PathBuf>,
@@ -44,7 +44,7 @@ impl RunOptions {
         !self.directives.is_empty() || (self.conf.is_some() && self.module.as_ref() == Some(id))
     }
 
-    /// Gives a kernel the headers and the configuration that are asked for. Headers without
+    /// Gives a kernel the headers and the configuration of these options. Headers without
     /// `include` are none, as in its own directory.
     pub(crate) fn equip(&self, kernel: &mut Kernel) {
         if let Some(dir) = &self.kernel_source {
@@ -64,14 +64,14 @@ mod tests {
     fn a_conf_is_for_the_module_that_was_named() {
         let foo: ModuleId = "foo/1".parse().unwrap();
         let bar: ModuleId = "bar/1".parse().unwrap();
-        let asked = RunOptions {
+        let options = RunOptions {
             module: Some(foo.clone()),
             conf: Some("/x.conf".into()),
             ..RunOptions::default()
         };
         let source = Path::new("/usr/src/it");
-        assert_eq!(asked.conf_of(&foo, source), Path::new("/x.conf"));
-        assert_eq!(asked.conf_of(&bar, source), Path::new("/usr/src/it/dkms.conf"));
-        assert!(asked.changes_conf_of(&foo) && !asked.changes_conf_of(&bar));
+        assert_eq!(options.conf_of(&foo, source), Path::new("/x.conf"));
+        assert_eq!(options.conf_of(&bar, source), Path::new("/usr/src/it/dkms.conf"));
+        assert!(options.changes_conf_of(&foo) && !options.changes_conf_of(&bar));
     }
 }

@@ -179,13 +179,13 @@ impl Trees {
         self.build_programs().join("compilers")
     }
 
-    /// Programs with the names of the compilers that ask those once: `T/.bin/once`.
+    /// Programs with the names of the compilers that share results: `T/.bin/once`.
     #[must_use]
     pub(crate) fn sharing_compilers(&self) -> PathBuf {
         self.build_programs().join("once")
     }
 
-    /// What compilers answered in this run: `T/.bin/once/.answers`.
+    /// The results of compilers in this run: `T/.bin/once/.answers`.
     #[must_use]
     pub(crate) fn shared_results(&self) -> PathBuf {
         self.sharing_compilers().join(".answers")

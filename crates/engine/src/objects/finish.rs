@@ -48,15 +48,15 @@ impl Default for CompressionOptions {
     }
 }
 
-/// What finishing gave.
+/// A finished object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FinishedObject {
     /// The object's file in the staging directory.
     pub(crate) path: PathBuf,
-    /// Its name, which tells how it is compressed: [`Compression::None`] where compressing
+    /// Its name with its compression: [`Compression::None`] where compressing
     /// failed, since a plain object works as well.
     pub(crate) name: ObjectName,
-    /// What did not work, each a sentence.
+    /// What did not work, one sentence each.
     pub(crate) notes: Vec<String>,
     /// Why it could not be signed, though it should be.
     pub(crate) unsigned: Option<String>,
@@ -73,7 +73,7 @@ pub(crate) enum FinishError {
     Unpack {
         /// The stored object.
         path: String,
-        /// What its tool said.
+        /// The message of its tool.
         reason: String,
     },
 }
@@ -87,7 +87,7 @@ pub(crate) struct Workbench<'a> {
     pub(crate) env: &'a Environment,
     /// How they compress.
     pub(crate) options: &'a CompressionOptions,
-    /// Who signs; nothing if nobody does.
+    /// The signer; `None` if objects are not signed.
     pub(crate) signer: Option<&'a Signer>,
 }
 
@@ -159,8 +159,8 @@ impl<'a> Workbench<'a> {
         self.compress(finished, staging, compression)
     }
 
-    /// Signs a plain object; says why not, if somebody should have. Signers comes after strip, which
-    /// would take the signature off.
+    /// Signs a plain object; returns the reason if that fails. Comes after strip, which would remove
+    /// the signature.
     fn sign(&self, object: &Path) -> Result<Option<String>, FileError> {
         let Some(signer) = self.signer else { return Ok(None) };
         let failed = signer.sign(self.tools, self.env, object).err();
@@ -240,7 +240,7 @@ impl<'a> Workbench<'a> {
         self.outcome(Program::new(tool, self.env).args(options.iter().copied()).arg(file))
     }
 
-    /// Runs a program; what was wrong is text for a note.
+    /// Runs a program; the error is the text for a note.
     fn outcome(&self, program: Program<'a>) -> Result<(), String> {
         let ended = program.confined(self.tools).deadline(DEADLINE).run();
         let ended = ended.map_err(|error: RunError| error.to_string())?;

@@ -44,7 +44,7 @@ impl Signers {
 /// Whether the objects for a kernel are signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SigningDecision {
-    /// They are not, and nobody wants it: the kernel cannot check, or it is switched off.
+    /// They are not, for this reason: the kernel cannot check, or it is switched off.
     Off(&'static str),
     /// They should be, but cannot.
     Obstacle(String),

@@ -17,7 +17,7 @@ pub struct FileError {
     pub doing: &'static str,
     /// The file it was tried on.
     pub path: PathBuf,
-    /// What the system answered.
+    /// The error of the system.
     pub source: io::Error,
 }
 
@@ -41,8 +41,8 @@ impl FileError {
     }
 }
 
-/// How many bytes can still be written to the file system that `path` is on; none if it does not
-/// say.
+/// Returns the number of bytes that can still be written to the file system of `path`; `None` if it
+/// is not known.
 #[must_use]
 pub fn room(path: &Path) -> Option<u64> {
     let system = nix::sys::statvfs::statvfs(path).ok()?;
@@ -72,7 +72,7 @@ fn write_with_mode(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError
     let mut unfinished =
         tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(parent(path)).map_err(failed())?;
     unfinished.write_all(bytes).map_err(failed())?;
-    // Said outright: a caller's umask must not make the trees unreadable for `dkms status`.
+    // Set explicitly: a caller's umask must not make the trees unreadable for `dkms status`.
     unfinished.as_file().set_permissions(Permissions::from_mode(mode)).map_err(failed())?;
     unfinished.as_file().sync_all().map_err(failed())?;
     unfinished.persist(path).map_err(|error| failed()(error.error))?;

@@ -13,8 +13,8 @@ const MOST_LINKS: usize = 40;
 /// `T/M/V/source` says `/usr/src/…`, whatever directory the machine is mounted at.
 ///
 /// # Errors
-/// The system's answer, [`ErrorKind::NotFound`] among them; a path that is not below `root`, or
-/// that goes round in circles, is an error too.
+/// The system's error, e.g. [`ErrorKind::NotFound`]; a path that is not below `root` or that goes round
+/// in circles is an error too.
 pub fn resolve(root: &Path, path: &Path) -> io::Result<PathBuf> {
     let outside = || io::Error::new(ErrorKind::InvalidInput, "outside of the root");
     let mut todo = steps(path.strip_prefix(root).map_err(|_| outside())?);

@@ -35,7 +35,7 @@ pub(super) fn choose_keys(machine: &Machine, kernel: &Kernel, framework: &Framew
     }
 }
 
-/// Sees to it that both are there; tells whether it made any of them.
+/// Makes the key and the certificate if they are missing; returns true if it made any.
 pub(super) fn provide_keys(keys: &Keys, machine: &Machine) -> Result<bool, String> {
     let token = is_token(&keys.key);
     let (has_key, has_certificate) =
@@ -60,7 +60,7 @@ pub(super) fn provide_keys(keys: &Keys, machine: &Machine) -> Result<bool, Strin
 
 /// Makes what is missing. A key that is there is kept (dkms replaces it): it may be enrolled.
 fn generate(keys: &Keys, machine: &Machine, has_key: bool) -> Result<(), String> {
-    let told = |error: FileError| error.to_string();
+    let text = |error: FileError| error.to_string();
     let (key, certificate) = (Path::new(&keys.key), keys.certificate.as_path());
     let dir = certificate.parent().ok_or("it is no file")?;
     let [key_dir, certificate_dir] = [key.parent().unwrap_or(dir), dir].map(|dir| {
@@ -89,17 +89,17 @@ fn generate(keys: &Keys, machine: &Machine, has_key: bool) -> Result<(), String>
         return Err(ended.complaint().replace('\n', "; "));
     }
     if !has_key {
-        // Nobody has seen it before: the directory it lies in is ours alone.
+        // It was never readable for others: its directory is ours alone.
         let mode = fs::Permissions::from_mode(0o600);
         fs::set_permissions(&key_file, mode)
             .map_err(FileError::when("set the mode of", &key_file))
-            .map_err(told)?;
-        fs::rename(&key_file, key).map_err(FileError::when("write", key)).map_err(told)?;
+            .map_err(text)?;
+        fs::rename(&key_file, key).map_err(FileError::when("write", key)).map_err(text)?;
     }
     fs::rename(&certificate_file, certificate)
         .map_err(FileError::when("write", certificate))
-        .map_err(told)?;
-    durable::sync_dir(dir).map_err(told)
+        .map_err(text)?;
+    durable::sync_dir(dir).map_err(text)
 }
 
 /// Whether a key lies in a token, which makes none for us.

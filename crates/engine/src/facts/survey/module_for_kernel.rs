@@ -28,11 +28,11 @@ impl Survey<'_> {
         for (id, module) in modules.iter_mut() {
             self.pairs_of(id, module, kernels, &mut requests);
         }
-        let answers = self.confs.evaluate_all(&requests);
-        for (ConfRequest { id, kernel, .. }, answer) in requests.iter().zip(answers) {
+        let results = self.confs.evaluate_all(&requests);
+        for (ConfRequest { id, kernel, .. }, result) in requests.iter().zip(results) {
             let module = modules.get_mut(id);
             if let Some(pair) = module.and_then(|module| module.pairs.get_mut(&kernel.release)) {
-                self.note_conf(answer, kernel, pair);
+                self.note_conf(result, kernel, pair);
             }
         }
     }
@@ -105,7 +105,7 @@ impl Survey<'_> {
     }
 
     /// Gathers what a module would be built from, but for what its conf says: that is in its
-    /// record, or has to be asked.
+    /// record, or has to be evaluated.
     fn look_at_inputs<'k>(
         &mut self,
         id: &ModuleId,

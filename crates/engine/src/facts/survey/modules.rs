@@ -28,7 +28,7 @@ impl Survey<'_> {
         }
         for id in self.scope.modules.iter().flatten() {
             self.lacking.extend(self.lack(id, &state).map(|lack| (id.clone(), lack)));
-            // Only who names both can tell a name with a dash from a version with one.
+            // The command names both: a name may have a dash, and a version too.
             by_source.entry(id.source_dir()).or_insert_with(|| id.clone());
         }
         let (dirs, problems) = source_dirs(&self.machine.trees);
@@ -59,8 +59,8 @@ impl Survey<'_> {
 
     /// Whether the command line names a file to read in place of the module's dkms.conf.
     fn conf_is_given(&self, id: &ModuleId) -> bool {
-        let asked = &self.machine.options;
-        asked.conf.is_some() && asked.module.as_ref() == Some(id)
+        let options = &self.machine.options;
+        options.conf.is_some() && options.module.as_ref() == Some(id)
     }
 
     /// What a module that a command names lacks.

@@ -19,10 +19,10 @@ use crate::os::bash::{BashReader, PATIENCE};
 use crate::os::process::{Environment, Tools};
 use own::OwnSettings;
 
-/// How long one module may build if nobody says otherwise.
+/// How long one module may build by default.
 const BUILD_TIMEOUT: Duration = Duration::from_secs(2 * 60 * 60);
 
-/// How many bytes the builds that may come back take at most if nobody says otherwise.
+/// The size of the build cache by default, in bytes.
 const CACHE_SIZE: u64 = 512 << 20;
 
 /// What one job needs: gcc 16 takes 160 MiB for a file of a common size (v4l2loopback), and more for
@@ -107,7 +107,7 @@ impl Settings {
         self.jobs.map_or_else(processors, NonZeroUsize::get)
     }
 
-    /// Says otherwise than the files how many jobs run at once; 0 for one for each processor.
+    /// Overrides the number of jobs; 0 for one for each processor.
     pub fn set_jobs(&mut self, jobs: usize) {
         self.jobs = NonZeroUsize::new(jobs);
     }
@@ -130,7 +130,7 @@ impl Settings {
         self.timings.as_deref()
     }
 
-    /// Says otherwise than the files where that page goes.
+    /// Overrides the file of that page.
     pub fn set_timings(&mut self, file: PathBuf) {
         self.timings = Some(file);
     }
@@ -147,14 +147,14 @@ impl Settings {
         &self.launcher
     }
 
-    /// Whether compilers are asked once for all modules what the kernel alone decides. Never
-    /// through a launcher: that may have an answer of its own.
+    /// Returns true if the modules of a run share compiler results. Not with a launcher, which may
+    /// have results of its own.
     #[must_use]
     pub(crate) fn compile_once(&self) -> bool {
         self.compile_once && self.launcher.is_empty()
     }
 
-    /// How many bytes the builds that may come back take at most; 0 if none are kept.
+    /// Returns the maximum size of the build cache in bytes; 0 disables it.
     #[must_use]
     pub fn cache_size(&self) -> u64 {
         self.cache_size

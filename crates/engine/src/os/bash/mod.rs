@@ -17,7 +17,7 @@ pub use worker::{Reply, Variable};
 use super::process::{Environment, Tools};
 use worker::{ReadRequest, Trouble, Worker};
 
-/// How long one file may take if nobody says otherwise.
+/// How long one file may take by default.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Reads files with one bash after the other: a bash serves until a file gets it into trouble.

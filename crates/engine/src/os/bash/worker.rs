@@ -23,20 +23,20 @@ const LONGEST_COMPLAINT: usize = 4 * 1024;
 /// A pipe that is ready for writing takes at least this much at once (`PIPE_BUF`).
 const PIPE_BUF: usize = 4096;
 
-/// What bash reads for one reply.
+/// A request to bash.
 pub(super) struct ReadRequest<'a> {
     /// The files, in order: each finds what those before it have set.
     pub(super) files: &'a [&'a Path],
     /// Variables that are set before, by name (`NAME` or `NAME[3]`).
     pub(super) given: Vec<(String, OsString)>,
-    /// The names of the variables that are asked for; none for all that the files set.
+    /// The names of the variables to return; none for all that the files set.
     pub(super) wanted: &'a [&'a str],
 }
 
 /// A variable that a file has set: name, index as bash writes it, value.
 pub type Variable = (String, String, Vec<u8>);
 
-/// What one file said.
+/// What the files of one request have set.
 #[derive(Debug)]
 pub struct Reply {
     /// The variables that are set, in the order of their names.
@@ -143,8 +143,8 @@ impl Worker {
         }
     }
 
-    /// The complaint with what is still in the pipe. Somebody in the background may go on writing:
-    /// more than a pipe holds is not waited for.
+    /// The complaint with what is still in the pipe. A background process may go on writing: more
+    /// than a pipe holds is not read.
     fn all_of(&mut self, mut complaint: Vec<u8>) -> String {
         for _ in 0..8 {
             let errors = [(self.errors.as_fd(), PollFlags::POLLIN)];
@@ -185,20 +185,20 @@ fn encode(number: u64, request: &ReadRequest<'_>) -> Vec<u8> {
     bytes
 }
 
-/// How far an reply has come.
+/// The progress of a reply.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Progress {
     #[default]
     Values,
-    /// The file has let us ask for everything.
+    /// All variables were returned.
     Done,
     /// The shell that read it has ended after that.
     Whole,
-    /// It has ended before, or something else was said.
+    /// It has ended before, or wrote something else.
     Broken,
 }
 
-/// What has come of an reply so far.
+/// The part of a reply that has been read.
 #[derive(Default)]
 struct PartialReply {
     bytes: Vec<u8>,
@@ -210,7 +210,7 @@ struct PartialReply {
 }
 
 impl PartialReply {
-    /// Takes what is there; tells whether it was anything.
+    /// Reads what is there; returns true if there was anything.
     fn read(&mut self, replies: &mut PipeReader) -> bool {
         let mut buffer = [0; 64 * 1024];
         let length = replies.read(&mut buffer).unwrap_or(0);
@@ -218,7 +218,7 @@ impl PartialReply {
         length > 0
     }
 
-    /// Understands what is there, as far as it is complete.
+    /// Parses what is there, as far as it is complete.
     fn parse(&mut self, number: u64, wanted: &[&str]) -> Progress {
         let mut at = self.parsed;
         while matches!(self.progress, Progress::Values | Progress::Done) {

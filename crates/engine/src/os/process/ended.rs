@@ -16,7 +16,7 @@ pub enum How {
     Killed(i32),
     /// By us, because its time was over.
     TimedOut,
-    /// By us, because we were asked to end.
+    /// By us, because of a signal that ends this run.
     Interrupted,
 }
 
@@ -95,7 +95,7 @@ pub enum RunError {
     Io {
         /// The command line.
         line: String,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 pub(super) const FIXED_PATH: &str = "/usr/bin:/usr/sbin:/bin:/sbin";
 
 /// What the caller's environment must not hand to a build: dkms drops the compiler variables
-/// (dkms-behaviour 1.1), and a make above us has nothing to say to the makes below us.
+/// (dkms-behaviour 1.1), and the flags of a make above us are not meant for the makes below us.
 const NOT_HANDED_ON: [&str; 8] =
     ["CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"];
 
@@ -83,7 +83,7 @@ impl Environment {
     }
 }
 
-/// Whether a file can be run by somebody.
+/// Returns true if a file is executable.
 pub(crate) fn is_program(path: &Path) -> bool {
     path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }

@@ -37,13 +37,13 @@ use confinement::Shown;
 use descendants::Mark;
 use output::Streams;
 
-/// How long we go on reading from a pipe that somebody keeps filling after the program has ended.
+/// How long a pipe that is still being filled is read after the program has ended.
 const DRAINING: Duration = Duration::from_millis(100);
 
 /// A pipe that is ready for writing takes at least this much at once (`PIPE_BUF`).
 const PIPE_BUF: usize = 4096;
 
-/// Where our own `make` finds the jobserver if MAKEFLAGS does not tell: `PID R,W`.
+/// Where our own `make` finds the jobserver if MAKEFLAGS does not name it: `PID R,W`.
 const JOBSERVER: &str = "ALPM_DKMS_JOBSERVER";
 
 /// A program about to be run.
@@ -132,7 +132,7 @@ impl<'a> Program<'a> {
         self
     }
 
-    /// Binds it to our life: when this process ends, even by SIGKILL, or is asked to end (see
+    /// Binds it to our life: when this process ends, even by SIGKILL, or by a signal (see
     /// [`Stop`]), it ends with all that it started; and when it ends, so does whatever it left in
     /// the background. As far as the machine allows, see [`Bond`].
     ///
@@ -157,7 +157,7 @@ impl<'a> Program<'a> {
     ///
     /// # Errors
     /// [`RunError`] if it could not be started or watched. A program that fails, or is out of
-    /// time, is no error here: [`Ended::how`] tells.
+    /// time, is no error here, see [`Ended::how`].
     pub fn run(mut self) -> Result<Ended, RunError> {
         let started = Instant::now();
         let line = self.command_line();
@@ -197,8 +197,8 @@ impl<'a> Program<'a> {
                 continue;
             }
             if !over && ready.next() == Some(true) {
-                // What the program has said is in the pipes by now; somebody else may hold them
-                // open for ever.
+                // The program's output is in the pipes by now; another process may hold them open
+                // for ever.
                 over = true;
                 until = Some(Instant::now());
                 drained_by = Some(Instant::now() + DRAINING);
@@ -264,8 +264,8 @@ impl<'a> Program<'a> {
         running.map_err(|source| RunError::Io { line, source })
     }
 
-    /// Whether there is such a program, as far as one can tell beforehand: under a bond it is
-    /// somebody else who starts it, and would report a missing one as exit status 127.
+    /// Returns true if there is such a program: under a bond another program starts it, and would
+    /// report a missing one as exit status 127.
     fn exists(&self) -> bool {
         if self.program.components().count() > 1 {
             let base = self.cwd.as_deref().unwrap_or(Path::new(""));
@@ -297,7 +297,7 @@ impl<'a> Program<'a> {
     }
 }
 
-/// The descriptors of the jobserver's pipe, as MAKEFLAGS tells them: `R,W`.
+/// Returns the descriptors of the jobserver's pipe from MAKEFLAGS: `R,W`.
 fn jobserver_ends(command: &Command) -> Option<String> {
     let (_, flags) = command.get_envs().find(|(name, _)| *name == "MAKEFLAGS")?;
     let flags = flags?.to_str()?;
@@ -317,7 +317,7 @@ impl Feed<'_> {
         match pipe.write(&self.bytes[..self.bytes.len().min(PIPE_BUF)]) {
             Ok(written) => self.bytes = &self.bytes[written..],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // It does not want to read all that: its own affair.
+            // It does not read all of it.
             Err(_) => self.bytes = &[],
         }
         self.close_if_done();

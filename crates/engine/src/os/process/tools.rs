@@ -35,9 +35,9 @@ pub struct Tools {
     pub weak_modules: PathBuf,
     /// SUSE's, likewise.
     pub weak_modules2: PathBuf,
-    /// How firmly a child can be bound to our own life here; found out at the first need.
+    /// How a child can be bound to our own life here; probed at the first need.
     pub confinement: Confinement,
-    /// What asks us to end, and with us every confined child.
+    /// The request to end this run, and with it every confined child.
     pub stop: Stop,
 }
 
