@@ -120,7 +120,7 @@ fn trouble(result: Result<(), FileError>) -> Vec<String> {
     result.err().map(|error| error.to_string()).into_iter().collect()
 }
 
-/// What a run leaves to be done. Gathered once: a transaction may note_pending as much as it has targets.
+/// What a run leaves to be done. Gathered once: a transaction may note as much work as it has targets.
 struct Unfinished<'a> {
     /// Modules that were to be forgotten and had to stay.
     stayed: BTreeSet<&'a ModuleId>,

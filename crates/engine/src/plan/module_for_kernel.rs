@@ -21,7 +21,7 @@ pub(super) struct BuildPolicy {
     pub install: bool,
     /// Build even what is up to date, and without its dependencies.
     pub force: bool,
-    /// RunOptions for by name: a dependency that dkms does not know is a failure rather than a reason
+    /// Asked for by name: a dependency that dkms does not know is a failure rather than a reason
     /// to wait, and "nothing to do" is worth a word.
     pub strict: bool,
 }
