@@ -21,9 +21,6 @@ use crate::os::digest::Digest;
 use crate::os::parallel::on_all_cores;
 use crate::os::symlinks;
 
-/// Looking at fewer modules than these takes less time than starting a thread.
-const MODULES_PER_THREAD: usize = 16;
-
 /// One line. Its text is dkms's own, which other programs read (dkms-behaviour 8.1).
 ///
 /// As JSON it is an object that keeps its shape: always `state` (`"added"`, `"broken"`, `"built"`
@@ -131,10 +128,8 @@ pub fn lines(
             && filter::fits(filter.version.as_ref(), added.id.version.as_str())
     });
     let selected: Vec<&Added> = selected.collect();
-    let of_round = |round| {
-        on_all_cores(&selected, MODULES_PER_THREAD, |added| view.of_module(added, round))
-            .into_iter()
-    };
+    let of_round =
+        |round| on_all_cores(&selected, |added| view.of_module(added, round)).into_iter();
     rounds.iter().flat_map(of_round).flatten().collect()
 }
 

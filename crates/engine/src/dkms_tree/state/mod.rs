@@ -9,9 +9,6 @@ use crate::names::{Arch, KernelRelease, ModuleId, ModuleName, ModuleVersion};
 use crate::os::parallel::on_all_cores;
 use module_dir::ModuleDir;
 
-/// Reading fewer modules than these takes less time than starting a thread.
-const MODULES_PER_THREAD: usize = 16;
-
 /// The dkms tree as it was read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TreeState {
@@ -103,7 +100,7 @@ impl TreeState {
     pub fn read(trees: &Trees) -> Self {
         let mut problems = Vec::new();
         let names = module_dir::dirs(&trees.dkms, |text| text.parse::<ModuleName>(), &mut problems);
-        let modules = on_all_cores(&names, MODULES_PER_THREAD, |(name, dir)| {
+        let modules = on_all_cores(&names, |(name, dir)| {
             let mut problems = Vec::new();
             let versions = ModuleDir { trees, name, dir }.versions(&mut problems);
             (versions, problems)
