@@ -223,7 +223,7 @@ impl View<'_> {
         names.into_iter().map(|name| Expected { name, place: place.clone() }).collect()
     }
 
-    /// Whether the object stands in the kernel's directory as it is stored.
+    /// Returns true if the object stands in the kernel's directory as it is stored.
     fn is_in_place(&self, stored: &Path, kernel: &KernelRelease, object: &Expected) -> bool {
         let dir = self.trees.kernel(kernel);
         if let Place::Only(place) | Place::Usually(place) = &object.place
@@ -245,7 +245,7 @@ impl View<'_> {
             .any(|entry| self.is_same(stored, entry.path()))
     }
 
-    /// Whether two files have the same content. `placed` may be a link (`symlink_modules`).
+    /// Returns true if two files have the same content. `placed` may be a link (`symlink_modules`).
     fn is_same(&self, stored: &Path, placed: &Path) -> bool {
         let Ok(placed) = symlinks::resolve(&self.trees.root, placed) else { return false };
         let length = |path: &Path| fs::metadata(path).ok().map(|meta| meta.len());

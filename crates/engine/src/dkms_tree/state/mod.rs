@@ -62,8 +62,8 @@ pub struct BuiltFor {
 }
 
 impl Added {
-    /// Whether dkms calls it broken and refuses to work on it: its link leads nowhere, or there
-    /// is no link although there is a source (dkms-behaviour 2.2).
+    /// Returns true if dkms calls it broken and refuses to work on it: its link leads nowhere, or
+    /// there is no link although there is a source (dkms-behaviour 2.2).
     #[must_use]
     pub fn is_broken(&self) -> bool {
         match &self.source {
@@ -72,13 +72,13 @@ impl Added {
         }
     }
 
-    /// Whether it is broken for want of a link, which adding it again makes.
+    /// Returns true if it is broken for want of a link, which adding it again makes.
     #[must_use]
     pub(crate) fn is_unlinked(&self) -> bool {
         !matches!(self.source, SourceState::Link { .. }) && self.has_source_dir
     }
 
-    /// Whether dkms counts it as added. What is neither added nor broken is hidden there.
+    /// Returns true if dkms counts it as added. What is neither added nor broken is hidden there.
     #[must_use]
     pub fn is_added(&self) -> bool {
         matches!(self.source, SourceState::Link { resolves: true, .. })
