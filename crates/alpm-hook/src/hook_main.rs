@@ -43,11 +43,13 @@ pub fn run(
     })
 }
 
-/// Sends the log to stderr, with `name` before each line.
+/// Sends the log to stderr, with `name` before each line, but no warnings about deprecated
+/// directives: the user of a package cannot act on them.
 pub fn log_to_stderr(name: &str) {
     let name = name.to_owned();
     let _ = env_logger::Builder::new()
         .filter_level(log::LevelFilter::Warn)
+        .filter_module(dkms_engine::DEPRECATED, log::LevelFilter::Off)
         .parse_default_env()
         .format(move |line, record| writeln!(line, "{name}: {}", record.args()))
         .try_init();

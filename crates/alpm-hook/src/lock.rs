@@ -2,8 +2,8 @@
 
 use std::io;
 
+use dkms_engine::machine::Lock;
 use dkms_engine::machine::Machine;
-use dkms_engine::machine::lock::Lock;
 
 use crate::hook_main::{HookArgs, HookError};
 use crate::lines::{Lines, PackageNames};

@@ -1,4 +1,4 @@
-//! The one type for what fails, from the engine to the edge of every program.
+//! The failure type of the engine and of every program.
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -44,7 +44,7 @@ impl Failure {
 
     /// A failure of the machine, which the next run may not meet.
     #[must_use]
-    pub fn transient(code: u8, message: impl Into<String>) -> Self {
+    pub(crate) fn transient(code: u8, message: impl Into<String>) -> Self {
         Self { transient: true, ..Self::new(code, message) }
     }
 
@@ -77,13 +77,13 @@ impl From<FileError> for Failure {
 }
 
 impl From<&BashError> for Failure {
-    /// dkms's exit codes for a conf (dkms-behaviour 9): one that does not answer has no
+    /// dkms's exit codes for a conf (dkms-behaviour 9): one that is not read to its end has no
     /// PACKAGE_NAME, which makes it invalid.
     fn from(error: &BashError) -> Self {
         let (code, hint) = match error {
             BashError::NoReader { .. } => (1, None),
             BashError::Unreadable { .. } => (4, Some("reinstall the package it belongs to".into())),
-            BashError::NoAnswer { file, .. }
+            BashError::Unfinished { file, .. }
             | BashError::TimedOut { file, .. }
             | BashError::TooMuch { file } => (8, Some(format!("run: bash -x {}", file.display()))),
             BashError::NotUtf8 { .. } => (8, Some("write it in UTF-8".into())),
@@ -96,4 +96,4 @@ impl From<&BashError> for Failure {
 }
 
 /// The hint for a full disk.
-pub const MAKE_ROOM: &str = "free some space, then run: dkms autoinstall";
+pub(crate) const MAKE_ROOM: &str = "free some space, then run: dkms autoinstall";

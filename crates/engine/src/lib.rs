@@ -44,3 +44,5 @@ pub mod report;
 pub mod signing;
 pub mod status;
 pub mod version;
+
+pub use conf::DEPRECATED;

@@ -1,4 +1,4 @@
-//! The scripts that a module brings along: PRE_BUILD, POST_INSTALL and the like.
+//! Runs the scripts of a module: PRE_BUILD, POST_INSTALL and the like.
 
 use std::path::PathBuf;
 
@@ -52,7 +52,7 @@ impl<'a> Script<'a> {
         format!("cd {0}/ && {0}/{1}", dir.display(), words(self.value).join(" "))
     }
 
-    /// Says that there is no such script.
+    /// The warning that there is no such script.
     pub(crate) fn missing(&self, id: &ModuleId) -> String {
         format!(
             "{} of {id} names {:?}, which is no executable file in {}: nothing was run",
@@ -70,8 +70,8 @@ impl<'a> Script<'a> {
         };
         let mut said = Vec::new();
         let (mut status, mut cut_short) = (1, false);
-        let mut hear = |line: &str| said.push(format!("{id}: {line}"));
-        match program.output(Output::Lines(&mut hear)).run() {
+        let mut keep = |line: &str| said.push(format!("{id}: {line}"));
+        match program.output(Output::Lines(&mut keep)).run() {
             Ok(ended) if ended.success() => status = 0,
             Ok(ended) => {
                 status = exit_status(ended.how);
@@ -112,13 +112,13 @@ fn words(value: &str) -> Vec<String> {
     words
 }
 
-/// What came of a script.
+/// The outcome of a script.
 pub(crate) struct Ran {
-    /// What it said, and that it failed, line by line.
+    /// Its output, and that it failed, line by line.
     pub said: Vec<String>,
     /// Its exit status, as dkms passes it on; 0 if there was nothing to run.
     pub status: u8,
-    /// Whether it was ended because we were asked to end.
+    /// Whether a signal interrupted it.
     pub cut_short: bool,
 }
 
@@ -133,10 +133,9 @@ pub(crate) fn exit_status(how: How) -> u8 {
 /// The variables that dkms exports to make and to scripts; the directives of the command line are
 /// among them (dkms-behaviour 1.3).
 pub(crate) fn environment(machine: &Machine, id: &ModuleId, kernel: &KernelRelease) -> Environment {
-    let asked = known_directives(&machine.options);
-    asked
+    known_directives(&machine.options)
         .fold(machine.env.clone(), |env, (name, text)| env.with(name, text))
-        .with(crate::machine::lock::WITHIN, "1")
+        .with(crate::machine::WITHIN_RUN, "1")
         .with("module", id.name.as_str())
         .with("module_version", id.version.as_str())
         .with("kernelver", kernel.as_str())

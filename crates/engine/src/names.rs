@@ -1,4 +1,4 @@
-//! The names that dkms and the kernel use, each fit to be exactly one path component.
+//! The names of modules, versions, kernels and architectures, each fit to be one path component.
 
 use std::ffi::OsStr;
 use std::fmt;

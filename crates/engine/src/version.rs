@@ -1,4 +1,4 @@
-//! The order of versions: dkms's own for the limits in a conf, the natural one for everything else.
+//! Compares versions: in dkms's order for the limits in a conf, in the natural one elsewhere.
 
 use std::cmp::Ordering;
 
@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 /// Only for `BUILD_EXCLUSIVE_KERNEL_MIN` and `_MAX`, whose authors tried their limits with dkms:
 /// `6.12` as a maximum excludes 6.12.1 there. For everything else there is [`compare`].
 #[must_use]
-pub fn key(version: &str) -> String {
+pub(crate) fn key(version: &str) -> String {
     let mut key = String::with_capacity(version.len() * 2);
     for part in parts(version) {
         match part {

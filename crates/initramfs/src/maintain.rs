@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use dkms_engine::machine::Lock;
 use dkms_engine::machine::Machine;
-use dkms_engine::machine::lock::Lock;
 use dkms_engine::os::durable::FileError;
 
 use crate::assess::{Assessment, KernelAssessment};

@@ -8,8 +8,13 @@ use testroot::TestRoot;
 const K: &str = "7.2.13-arch1-1";
 const TARGETS: &[u8] = b"usr/lib/modules/7.2.13-arch1-1/modules.order\nusr/src/foo-1.0/dkms.conf\n";
 
-/// What the hook printed; it has to end well.
+/// Runs the hook, which must succeed, and returns its standard output.
 fn hook(root: &TestRoot, words: &[&str], targets: &[u8]) -> String {
+    output(root, words, targets).0
+}
+
+/// Runs the hook, which must succeed, and returns its standard output and error.
+fn output(root: &TestRoot, words: &[&str], targets: &[u8]) -> (String, String) {
     let output = Command::cargo_bin("dkms-install")
         .unwrap()
         .arg("--root")
@@ -19,7 +24,7 @@ fn hook(root: &TestRoot, words: &[&str], targets: &[u8]) -> String {
         .output()
         .unwrap();
     assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).unwrap()
+    (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
 }
 
 #[test]
@@ -60,6 +65,16 @@ fn says_where_headers_are_missing() {
     root.source("foo", "1.0");
     let said = hook(&root, &[], b"usr/src/foo-1.0/dkms.conf\n\xff\xfe\n/etc/passwd\n../x\n");
     assert!(said.contains("install linux-zen-headers"), "{said}");
+}
+
+#[test]
+fn prints_nothing_about_deprecated_directives() {
+    let root = TestRoot::new();
+    root.kernel(K).pkgbase("linux").headers();
+    root.source("foo", "1.0").conf_line("CLEAN=\"make clean\"");
+    let (printed, errors) = output(&root, &[], TARGETS);
+    assert!(printed.contains("built and installed"), "{printed}");
+    assert!(!printed.contains("deprecated") && !errors.contains("deprecated"), "{errors}");
 }
 
 /// A machine with alpm-query, which answers with the owners of these kernels.

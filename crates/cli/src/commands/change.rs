@@ -3,8 +3,8 @@
 use dkms_engine::act;
 use dkms_engine::facts::{self, Facts, Scope};
 use dkms_engine::failure::Failure;
+use dkms_engine::machine::Lock;
 use dkms_engine::machine::Machine;
-use dkms_engine::machine::lock::Lock;
 use dkms_engine::names::Arch;
 use dkms_engine::plan::{self, Plan, Request, Verb};
 use nix::unistd::{AccessFlags, access};

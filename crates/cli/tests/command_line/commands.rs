@@ -286,3 +286,13 @@ fn a_dry_run_keeps_archives_and_the_cache() {
     assert_eq!(ends(&root, "cache", 0), listed);
     assert_eq!(ends(&root, "cache clear", 0), "deleted 1 build\n");
 }
+
+#[test]
+fn a_deprecated_directive_is_named() {
+    let root = root();
+    root.source("foo", "1.0").conf_line("CLEAN=\"make clean\"");
+    let said = dkms(&root, &format!("build foo/1.0 -k {K1}"));
+    assert_eq!(said.code, 0, "{}", said.errors);
+    let warning = "dkms: warning: CLEAN is deprecated: it is set in ";
+    assert!(said.errors.starts_with(warning), "{}", said.errors);
+}

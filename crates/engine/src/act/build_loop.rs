@@ -9,7 +9,7 @@ use super::retry::Retry;
 use super::worker_event::WorkerEvent;
 use super::workers::{self, Workers};
 use super::{Run, pending_images};
-use crate::building::compilers::{compile_once, launcher};
+use crate::building::{compile_once, launcher};
 use crate::dkms_tree::BuildCache;
 use crate::failure::Failure;
 use crate::machine::Gate;

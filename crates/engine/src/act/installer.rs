@@ -66,7 +66,7 @@ impl<'a> Installer<'a> {
             }
         })?;
         let told = self.wants_weak_modules(&new)
-            && weak_modules::tell(machine, kernel, WeakChange::Added, &in_kernel(&new));
+            && weak_modules::notify(machine, kernel, WeakChange::Added, &in_kernel(&new));
         if let Some(value) = self.directive(&new, "POST_INSTALL") {
             heed(run_script(machine, module, kernel, "POST_INSTALL", &value));
         }
@@ -124,7 +124,7 @@ impl<'a> Installer<'a> {
         let mut cut_short = false;
         if self.wants_weak_modules(&built) {
             let going = in_kernel(&built);
-            cut_short = weak_modules::tell(self.machine, kernel, WeakChange::Removed, &going);
+            cut_short = weak_modules::notify(self.machine, kernel, WeakChange::Removed, &going);
         }
         self.note_images(&built, &pending_images::of_uninstall(&built))?;
         let foreign = uninstall::uninstall(&mut built)?;
@@ -169,7 +169,7 @@ impl<'a> Installer<'a> {
             return record.values.text(directive, 0).map(str::to_owned);
         }
         let about = self.facts.kernels.get(built.kernel)?;
-        let (values, _) = self.confs.ask(built.id, &about.kernel).ok()?;
+        let (values, _) = self.confs.evaluate(built.id, &about.kernel).ok()?;
         values.text(directive, 0).map(str::to_owned)
     }
 }

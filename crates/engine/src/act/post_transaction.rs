@@ -54,7 +54,7 @@ fn post_transaction(machine: &Machine, kernel: Option<&KernelRelease>) {
         return machine.warnings.add(error.to_string());
     }
     let log = machine.trees.dkms.join("post_transaction.log");
-    let mut env = machine.env.clone().with(crate::machine::lock::WITHIN, "1");
+    let mut env = machine.env.clone().with(crate::machine::WITHIN_RUN, "1");
     if let Some(kernel) = kernel {
         env = env.with("kernelver", kernel.as_str());
     }

@@ -3,8 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::dkms_tree::Record;
-use crate::dkms_tree::staging::STAGING;
+use crate::dkms_tree::{Record, STAGING};
 use crate::facts::ImportedBuild;
 use crate::machine::Machine;
 use crate::names::ModuleId;

@@ -199,7 +199,7 @@ impl<'scope, 'env> Workers<'scope, 'env> {
                         jobserver: client,
                         workplace,
                         shared,
-                        tell: &tell,
+                        report: &tell,
                         cached,
                         objects,
                     }

@@ -1,10 +1,10 @@
-//! Archives of modules, as `dkms mktarball` writes and `ldtarball` reads them.
+//! Packs modules into archives and unpacks them, as `dkms mktarball` and `ldtarball` do.
 
-mod arrive;
+mod import;
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
@@ -14,10 +14,10 @@ use crate::machine::Machine;
 use crate::names::{Arch, KernelRelease, ModuleId};
 use crate::os::durable::{self, FileError};
 use crate::os::process::{Environment, Output, Program};
-use crate::os::{copy_tree, symlinks};
+use crate::os::{copy_tree, paths, symlinks};
 
-use arrive::{BUILDS, NO_SOURCE, SOURCE};
-pub use arrive::{from_directory, from_unpacked};
+use import::{BUILDS, NO_SOURCE, SOURCE};
+pub use import::{from_directory, from_unpacked};
 
 /// What goes into an archive.
 #[derive(Debug)]
@@ -159,7 +159,7 @@ pub fn unpack(machine: &Machine, file: &Path) -> Result<Unpacked, Failure> {
     }
     listed.map_err(no_archive)?;
     let room = temporary(machine)?;
-    // Whoever packed it is nobody here.
+    // Its owners are those of another machine.
     let words = ["--extract", "--no-same-owner", "--file"].into_iter().map(OsString::from);
     let words = words.chain([file.into(), "--directory".into(), room.path().into()]);
     tar(machine, &env, words, Output::Capture).map_err(no_archive)?;
@@ -180,7 +180,7 @@ fn leads_out(dir: &Path) -> Option<PathBuf> {
         let above = entry.path().strip_prefix(dir).ok().and_then(Path::parent);
         let target = fs::read_link(entry.path());
         match (above, target) {
-            (Some(above), Ok(target)) => target.is_absolute() || !stays_inside(&above.join(target)),
+            (Some(above), Ok(target)) => !stays_inside(&above.join(target)),
             _ => true,
         }
     };
@@ -188,21 +188,9 @@ fn leads_out(dir: &Path) -> Option<PathBuf> {
     found.path().strip_prefix(dir).ok().map(Path::to_owned)
 }
 
-/// Whether a path never climbs above where it starts.
+/// Returns true if a relative path never leads above where it starts.
 fn stays_inside(path: &Path) -> bool {
-    let mut depth = 0_usize;
-    path.components().all(|step| match step {
-        Component::Normal(_) => {
-            depth += 1;
-            true
-        }
-        Component::CurDir => true,
-        Component::ParentDir => {
-            depth = depth.wrapping_sub(1);
-            depth != usize::MAX
-        }
-        Component::RootDir | Component::Prefix(_) => false,
-    })
+    path.is_relative() && paths::within(path).is_some()
 }
 
 /// What is only ours in a build says nothing on another machine: our note, not dkms's `.dep_*`.
@@ -248,7 +236,7 @@ fn tar<'a>(
     }
 }
 
-/// The environment of tar: without options that somebody likes elsewhere.
+/// The environment of tar, without the user's own options.
 fn env(machine: &Machine) -> Environment {
     machine.env.clone().without("TAR_OPTIONS")
 }

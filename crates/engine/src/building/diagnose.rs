@@ -1,4 +1,4 @@
-//! Why a build failed, in one line of its log.
+//! Finds the line in a build's log that says why the build failed.
 
 use std::fmt;
 use std::fs::File;
@@ -72,7 +72,7 @@ const NOISE: [&str; 4] = [
     r"^# command: ",
 ];
 
-/// What failures look like. The rank says how telling a line is: the first line of the lowest
+/// Patterns of failures. A low rank marks a specific line: the first line of the lowest
 /// rank is taken. Of several patterns that match one line, the first names the cause.
 const SIGNS: [(u8, Cause, &str); 19] = [
     (1, Cause::DiskFull, r"No space left on device|Disk quota exceeded"),
@@ -101,13 +101,13 @@ const SIGNS: [(u8, Cause, &str); 19] = [
 ];
 
 /// Looks for the cause of a failed build in its log `make.log`. `build_dir` is what paths are
-/// shown relative to. `None` if no line tells, or if there is no log.
+/// shown relative to. `None` if no line fits, or if there is no log.
 #[must_use]
 pub fn read(log: &Path, build_dir: &Path) -> Option<Diagnosis> {
     search(log).map(|(cause, line)| Diagnosis { cause, line: shown(&line, build_dir) })
 }
 
-/// The first of the most telling lines.
+/// Returns the first line of the lowest rank.
 fn search(log: &Path) -> Option<(Cause, String)> {
     let mut reader = BufReader::new(File::open(log).ok()?);
     let mut found: Option<(u8, Cause, String)> = None;

@@ -1,9 +1,7 @@
-//! A build that was made before: taken from the cache instead of compiled, and put there when it
-//! is new.
+//! Takes a build from the cache instead of compiling it, and puts new builds there.
 
 use super::Build;
-use crate::dkms_tree::staging::{STAGING, remove_staging};
-use crate::dkms_tree::{BuildCache, CacheKey, publish};
+use crate::dkms_tree::{BuildCache, CacheKey, STAGING, publish, remove_staging};
 use crate::facts::Facts;
 use crate::failure::Failure;
 use crate::os::durable;
@@ -31,7 +29,7 @@ impl Build<'_> {
             let _ = std::fs::remove_dir(&parent);
             return Ok(false);
         }
-        publish::publish(&staging, &built)?;
+        publish(&staging, &built)?;
         self.keep_source()?;
         Ok(true)
     }

@@ -1,4 +1,4 @@
-//! What compiles: its environment, its command, and what its failure means.
+//! Runs make: its environment, its command line and its failures.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -24,14 +24,14 @@ const EXPORTED: &str = r#"[ -r "$1" ] || { echo it cannot be read >&2; exit 1; }
 const SHELLS_OWN: [&str; 4] = ["_", "SHLVL", "PWD", "OLDPWD"];
 
 impl Build<'_> {
-    /// What make and the scripts see (dkms-behaviour 4.2), with our [`programs`] first in
+    /// What make and the scripts see (dkms-behaviour 4.2), with our own programs first in
     /// PATH.
     pub(super) fn environment(
         &self,
         config: Option<&KernelConfig>,
         keeps_symbols: bool,
     ) -> Result<Environment, Failure> {
-        let programs = path_programs::directory(self.machine)?;
+        let programs = path_programs(self.machine)?;
         let mut env = module_scripts::environment(self.machine, self.id, &self.kernel.release)
             .first_in_path(&programs);
         if let Some(compiler) = self.kernel_variables(&env) {
@@ -59,26 +59,26 @@ impl Build<'_> {
             return None;
         }
         let makefile = format!("include {}\nall:;@echo $(CC)\n", file.display());
-        let asked = Program::new("make", env)
+        let ended = Program::new("make", env)
             .args(["-s", "--no-print-directory", "-f", "-", "all"])
             .stdin(makefile)
             .cwd("/")
             .deadline(self.machine.settings.conf_timeout())
             .run();
-        let ended = asked.ok().filter(Ended::success)?;
+        let ended = ended.ok().filter(Ended::success)?;
         Some(String::from_utf8_lossy(&ended.output).trim().to_owned()).filter(|cc| !cc.is_empty())
     }
 
     /// `env` with what the shell file `build_environment` exports.
     fn exported(&self, file: &Path, env: Environment) -> Environment {
-        let asked = Program::new(self.machine.tools.bash.clone(), &env)
+        let ended = Program::new(self.machine.tools.bash.clone(), &env)
             .args(["--norc", "--noprofile", "-c", EXPORTED, "build_environment"])
             .arg(file)
             .cwd("/")
             .deadline(self.machine.settings.conf_timeout())
             .confined(&self.machine.tools)
             .run();
-        let told = match asked {
+        let exported = match ended {
             Ok(ended) if ended.success() => ended.output,
             Ok(ended) => {
                 let said = ended.complaint();
@@ -91,7 +91,7 @@ impl Build<'_> {
             }
         };
         let mut all = env;
-        for variable in told.split(|byte| *byte == 0) {
+        for variable in exported.split(|byte| *byte == 0) {
             let Some(at) = variable.iter().position(|byte| *byte == b'=') else { continue };
             let (name, value) = (&variable[..at], &variable[at + 1..]);
             if !SHELLS_OWN.iter().any(|own| own.as_bytes() == name) {
@@ -111,7 +111,7 @@ impl Build<'_> {
             .jobserver(self.jobserver)
             .confined(&self.machine.tools);
         let program = self.workplace.show(program);
-        (self.tell)(Phase::Compiling);
+        (self.report)(Phase::Compiling);
         let kills = self.machine.memory.kills();
         let ended = log
             .step("Building module(s)", &command, |file| program.output(Output::Log(file)).run())
@@ -142,7 +142,7 @@ impl Build<'_> {
         command
     }
 
-    /// `kills` tells whether the kernel has killed something for want of memory meanwhile.
+    /// `kills` is true if the OOM killer was active meanwhile.
     fn make_failed(&self, ended: &Ended, command: &str, kills: bool) -> Failure {
         let mut failed = self.failed(10, &format!("make failed ({}): {command}", ended.how));
         match ended.how {
@@ -154,7 +154,7 @@ impl Build<'_> {
                 );
             }
             How::Interrupted => failed.transient = true,
-            // Somebody else's signal: the kernel short of memory, or an administrator.
+            // A signal from elsewhere: the OOM killer, or an administrator.
             How::Killed(signal) => {
                 failed.transient = true;
                 failed.out_of_memory |= kills && signal == Signal::SIGKILL as i32;
@@ -174,7 +174,7 @@ impl Build<'_> {
 /// How the compiler names itself, for the record.
 pub(super) fn compiler(env: &Environment) -> String {
     let cc = env.get("CC").unwrap_or("cc".as_ref());
-    let asked = Program::new(cc, env).arg("--version").deadline(Duration::from_secs(5)).run();
-    let output = asked.map(|ended| ended.output).unwrap_or_default();
+    let ended = Program::new(cc, env).arg("--version").deadline(Duration::from_secs(5)).run();
+    let output = ended.map(|ended| ended.output).unwrap_or_default();
     String::from_utf8_lossy(&output).lines().next().unwrap_or_default().to_owned()
 }

@@ -1,13 +1,13 @@
-//! Compiling one module for one kernel, into a directory that becomes `T/M/V/K/A` when all is well.
+//! Compiles one module for one kernel into a directory that becomes `T/M/V/K/A`.
 
-pub(crate) mod compilers;
-pub(crate) mod diagnose;
+mod compilers;
+mod diagnose;
 mod from_cache;
 mod make;
 mod make_log;
 mod post_build;
 mod products;
-mod source;
+mod working_copy;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,9 +16,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::conf::{Conf, Confs, Excluded, Values};
-use crate::dkms_tree::staging::{STAGING, remove_staging};
 use crate::dkms_tree::{
-    FORMAT, Inputs, KnownFailure, Record, TreeState, Workplace, forget_failure,
+    FORMAT, Inputs, KnownFailure, Record, STAGING, TreeState, Workplace, forget_failure,
+    remove_staging,
 };
 use crate::facts::{Facts, SourceLink};
 use crate::failure::{Failure, MAKE_ROOM};
@@ -31,8 +31,9 @@ use crate::os::process::{Environment, Output};
 use crate::report::Phase;
 use crate::version;
 
+pub(crate) use compilers::{compile_once, launcher};
 pub(crate) use make_log::{MakeLog, StepError};
-pub(crate) use source::keep;
+pub(crate) use working_copy::keep;
 
 use diagnose::Cause;
 
@@ -52,8 +53,8 @@ pub(crate) struct Build<'a> {
     pub depends: &'a BTreeMap<ModuleName, Digest>,
     /// The tokens of all make programs of this run.
     pub jobserver: &'a jobserver::Client,
-    /// Is told of each phase when it begins.
-    pub tell: &'a dyn Fn(Phase),
+    /// Called with each phase when it begins.
+    pub report: &'a dyn Fn(Phase),
     /// Whether the cache has it.
     pub cached: bool,
     /// How many objects this run compiles for the kernel.
@@ -87,7 +88,7 @@ impl Build<'_> {
     /// Builds, and remembers a failure that the same inputs would only repeat.
     pub(crate) fn run(&self, facts: &Facts, confs: &Confs<'_>) -> Result<(), Failure> {
         let started = Instant::now();
-        (self.tell)(Phase::Copying);
+        (self.report)(Phase::Copying);
         if self.cached && self.take_from_cache(facts)? {
             return Ok(self.forget_failure()?);
         }
@@ -181,19 +182,19 @@ impl Build<'_> {
         Ok(Prepared { excluded, conf, record, headers, env, config, dependencies })
     }
 
-    /// What dkms.conf says. It is asked anew if it may say something else than a moment ago: it can
-    /// look at its own place in the dkms tree, and at what was built for it to build upon.
+    /// Returns what dkms.conf says. It is evaluated again where the values may be others by now: it
+    /// can look at its own place in the dkms tree, and at what was built for it to build upon.
     fn conf(&self, facts: &Facts, confs: &Confs<'_>) -> Result<(Values, Conf), Failure> {
         let Self { id, kernel, .. } = self;
-        let heard = facts
+        let evaluated = facts
             .modules
             .get(id)
             .filter(|module| module.link == SourceLink::Source && self.depends.is_empty())
-            .and_then(|module| module.pairs.get(&kernel.release)?.heard.as_ref())
-            .filter(|heard| heard.just_now && heard.source == confs.source_of(id));
-        match heard {
-            Some(heard) => confs.accept(heard.clone(), kernel),
-            None => confs.ask(id, kernel),
+            .and_then(|module| module.pairs.get(&kernel.release)?.evaluated.as_ref())
+            .filter(|evaluated| evaluated.is_fresh && evaluated.source == confs.source_of(id));
+        match evaluated {
+            Some(evaluated) => confs.accept(evaluated.clone(), kernel),
+            None => confs.evaluate(id, kernel),
         }
     }
 
@@ -253,7 +254,7 @@ impl Build<'_> {
             log::warn!("{}", script.missing(self.id));
             return Ok(());
         };
-        (self.tell)(Phase::Script(directive));
+        (self.report)(Phase::Script(directive));
         let description = format!("Running the {} script", directive.to_lowercase());
         let ended = log
             .step(&description, &script.command(self.machine, self.id), |file| {

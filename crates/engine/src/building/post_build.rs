@@ -1,14 +1,12 @@
-//! POST_BUILD: a script that sees the new result in its place, may add to it, and may refuse it.
+//! Runs POST_BUILD, a script that may add to the new result in its place, or refuse it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::source::copy_file;
+use super::working_copy::copy_file;
 use super::{Build, Prepared};
 use crate::building::make_log::MakeLog;
-use crate::dkms_tree::publish;
-use crate::dkms_tree::staging::STAGING;
-use crate::dkms_tree::{FILE_NAME, Inputs, PlacedObject, Record};
+use crate::dkms_tree::{FILE_NAME, Inputs, PlacedObject, Record, STAGING, publish};
 use crate::failure::Failure;
 use crate::os::copy_tree;
 use crate::os::digest::Digest;
@@ -25,7 +23,7 @@ impl Build<'_> {
     ) -> Result<(), Failure> {
         let place = self.machine.trees.built(self.id, &self.kernel.release, &self.machine.arch);
         let Some(script) = prepared.conf.scripts.post_build.as_deref() else {
-            return Ok(publish::publish(staging, &place)?);
+            return Ok(publish(staging, &place)?);
         };
         let record = staging.join(FILE_NAME);
         let now = Record { placed: placed_before(&place), ..prepared.record.clone() };
@@ -34,7 +32,7 @@ impl Build<'_> {
         Record { inputs: Inputs { source, ..now.inputs.clone() }, ..now.clone() }.write(&record)?;
 
         let before = set_aside(&place)?;
-        let ended = publish::publish(staging, &place).map_err(Failure::from).and_then(|()| {
+        let ended = publish(staging, &place).map_err(Failure::from).and_then(|()| {
             self.script("POST_BUILD", Some(script), &prepared.env, log)?;
             self.accept(now, &place, log)
         });
@@ -42,7 +40,7 @@ impl Build<'_> {
             durable::remove_tree(&place)?;
         }
         match (before, &ended) {
-            (Some(before), Err(_)) => publish::publish(&before, &place)?,
+            (Some(before), Err(_)) => publish(&before, &place)?,
             (Some(before), Ok(())) => _ = durable::remove_tree(&before)?,
             (None, Err(_)) => _ = place.parent().map(fs::remove_dir),
             (None, Ok(())) => {}

@@ -1,17 +1,15 @@
-//! What make produced: checked, finished, and gathered for the dkms tree.
+//! Checks and finishes the objects that make produced, and gathers them for the dkms tree.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::source::copy_file;
+use super::working_copy::copy_file;
 use super::{Build, Prepared};
-use crate::dkms_tree::BuiltObject;
-use crate::dkms_tree::FILE_NAME;
+use crate::dkms_tree::{BuiltObject, FILE_NAME};
 use crate::failure::Failure;
-use crate::objects::read_modinfo;
-use crate::objects::{FinishError, Strip, Workbench};
+use crate::objects::{FinishError, Strip, Workbench, read_modinfo};
 use crate::os::digest::Digest;
 use crate::os::durable::{self, FileError};
 use crate::report::Phase;
@@ -28,7 +26,7 @@ pub(super) struct Product {
 impl Build<'_> {
     /// Every object that dkms.conf promises is there, and is one for this kernel.
     pub(super) fn check_objects(&self, prepared: &Prepared) -> Result<Vec<Product>, Failure> {
-        (self.tell)(Phase::Checking);
+        (self.report)(Phase::Checking);
         let release = &self.kernel.release;
         let mut products = Vec::new();
         let records = prepared.conf.records.iter().zip(&prepared.excluded.records);
@@ -80,7 +78,7 @@ impl Build<'_> {
         started: Instant,
         log: &Path,
     ) -> Result<(), Failure> {
-        (self.tell)(Phase::Finishing);
+        (self.report)(Phase::Finishing);
         let module = staging.join("module");
         durable::create_dirs(&module)?;
         durable::create_dirs(&staging.join("log"))?;

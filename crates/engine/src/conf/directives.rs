@@ -1,11 +1,10 @@
-//! The names that mean something in a dkms.conf (dkms-behaviour 3.2, 3.3).
+//! The directives of a dkms.conf (dkms-behaviour 3.2, 3.3).
 
 /// Directives whose index is that of a record, and which make a record exist.
 pub(super) const OF_RECORDS: [&str; 4] =
     ["BUILT_MODULE_NAME", "BUILT_MODULE_LOCATION", "DEST_MODULE_NAME", "DEST_MODULE_LOCATION"];
 
-/// Every directive that is carried back from a conf. The deprecated ones are among them only for
-/// as long as somebody may want to be told.
+/// Every directive that is read from a conf; the deprecated ones only for the warning.
 pub(super) const ALL: [&str; 33] = [
     "PACKAGE_NAME",
     "PACKAGE_VERSION",
@@ -42,7 +41,7 @@ pub(super) const ALL: [&str; 33] = [
     "MODULES_CONF_OBSOLETE_ONLY",
 ];
 
-/// Those that dkms tells to be deprecated; all but OBSOLETE_BY have no effect.
+/// The deprecated ones; all but OBSOLETE_BY have no effect.
 pub(super) const DEPRECATED: [&str; 7] = [
     "CLEAN",
     "REMAKE_INITRD",
@@ -63,14 +62,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_man_page_tells_of_these_and_no_others() {
+    fn the_man_page_lists_these_and_no_others() {
         let page = include_str!("../../../../man/dkms.conf.5");
         let entries = page.lines().filter_map(|line| line.strip_prefix(".It Ic "));
-        let told = entries.flat_map(|entry| entry.split(" , "));
-        let mut told: Vec<&str> = told.map(|name| name.trim_end_matches(" Ns Bq #")).collect();
+        let listed = entries.flat_map(|entry| entry.split(" , "));
+        let mut listed: Vec<&str> = listed.map(|name| name.trim_end_matches(" Ns Bq #")).collect();
         let mut known = ALL.to_vec();
-        told.sort_unstable();
+        listed.sort_unstable();
         known.sort_unstable();
-        assert_eq!(told, known);
+        assert_eq!(listed, known);
     }
 }

@@ -1,4 +1,4 @@
-//! For which kernels a module says that it is not made (dkms-behaviour 3.6).
+//! Restrictions of a module to certain kernels, BUILD_EXCLUSIVE_* (dkms-behaviour 3.6).
 
 use std::fmt;
 
@@ -66,7 +66,7 @@ impl Restrictions {
     }
 
     /// Whether the kernel's configuration has a say.
-    pub(super) fn ask_config(&self) -> bool {
+    pub(super) fn needs_config(&self) -> bool {
         self.config.is_some()
     }
 

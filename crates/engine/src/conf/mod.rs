@@ -1,12 +1,10 @@
-//! What a `dkms.conf` means: typed, checked, and safe to make paths of.
+//! The meaning of a `dkms.conf`: typed, checked, and safe to make paths of.
 
-mod asking;
+mod context;
 mod directives;
+mod evaluation;
 mod exclusive;
 mod pattern;
-#[cfg(test)]
-mod property;
-mod question;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -14,15 +12,15 @@ mod values;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-
 use crate::machine::KernelConfig;
 use crate::names::{Arch, KernelRelease, ModuleName};
 use crate::os::bash::BashError;
+use crate::os::paths;
 use exclusive::Restrictions;
 use pattern::found;
 
-pub(crate) use asking::{ConfRequest, Confs, EvaluatedConf, known_directives};
+pub use evaluation::DEPRECATED;
+pub(crate) use evaluation::{ConfRequest, Confs, EvaluatedConf, known_directives};
 pub use exclusive::Excluded;
 pub use values::Values;
 
@@ -45,13 +43,13 @@ pub struct Conf {
     pub rebuild_with_depends: bool,
     /// `AUTOINSTALL`.
     pub autoinstall: Autoinstall,
-    /// BuildScripts that run during the build, each a file name with optional arguments, as written.
+    /// The scripts that run during the build, each a file name with optional arguments, as written.
     pub scripts: BuildScripts,
     restrictions: Vec<Restrictions>,
 }
 
 /// One kernel object.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfObject {
     /// The name it is built by, without `.ko`; one path component.
     pub built_name: String,
@@ -68,7 +66,7 @@ pub struct ConfObject {
 }
 
 /// What builds a module.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MakeChoice {
     /// Nothing special: `make -C <headers> M=<build directory>`.
     Generic,
@@ -77,7 +75,7 @@ pub enum MakeChoice {
 }
 
 /// Whether a module wants to be built for new kernels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Autoinstall {
     /// Yes.
     Yes,
@@ -93,6 +91,11 @@ pub enum Autoinstall {
 pub struct BuildScripts {
     pub pre_build: Option<String>,
     pub post_build: Option<String>,
+}
+
+/// Returns true if a directory is the source of a module: it has a `dkms.conf`.
+pub(crate) fn is_source(dir: &Path) -> bool {
+    dir.join("dkms.conf").is_file()
 }
 
 impl Conf {
@@ -168,8 +171,8 @@ impl Conf {
 
     /// Whether the kernel's configuration decides which records are for it.
     #[must_use]
-    pub fn asks_config(&self) -> bool {
-        self.restrictions.iter().any(Restrictions::ask_config)
+    pub fn needs_config(&self) -> bool {
+        self.restrictions.iter().any(Restrictions::needs_config)
     }
 
     /// Which records are not for this kernel. `config` is its configuration, if there is one.
@@ -263,23 +266,12 @@ fn wrong_object_name(name: &str) -> Option<&'static str> {
     }
 }
 
-/// A directory that stays below the base it is put behind, without its dots: Debian's mstflint says
-/// `/kernel/../misc/`. Nothing if it leads out of that base, or cannot be a directory.
+/// A location without its dots: Debian's mstflint says `/kernel/../misc/`. `None` if it leads out of
+/// the base that it is put behind, or cannot be a directory.
 fn below(location: &str) -> Option<String> {
-    if location.contains(char::is_control) {
-        return None;
-    }
-    let mut steps = Vec::new();
-    for step in location.split('/') {
-        match step {
-            "" | "." => {}
-            ".." => {
-                steps.pop()?;
-            }
-            step => steps.push(step),
-        }
-    }
-    Some(steps.join("/"))
+    let within =
+        paths::within(Path::new(location)).filter(|_| !location.contains(char::is_control));
+    within?.into_os_string().into_string().ok()
 }
 
 fn yes_or_no(values: &Values, name: &str, problems: &mut Vec<String>) -> Option<bool> {

@@ -1,4 +1,4 @@
-//! The patterns in a conf: POSIX extended regular expressions, as bash's `=~` takes them.
+//! Matches the patterns in a conf, POSIX extended regular expressions as bash's `=~` takes them.
 
 use regex::Regex;
 

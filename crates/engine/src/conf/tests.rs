@@ -1,4 +1,6 @@
-//! Confs of every kind, read by a real bash.
+//! Tests with confs of every kind, read by a real bash.
+
+mod property;
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,7 +9,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use rstest::rstest;
 
-use super::question::{ConfAnswer, ConfContext, reader};
+use super::context::{ConfContext, ConfReply, reader};
 use crate::conf::{Autoinstall, Conf, MakeChoice};
 use crate::failure::Failure;
 use crate::machine::Trees;
@@ -46,7 +48,7 @@ impl Place {
         self.dir.path().join("dkms.conf")
     }
 
-    fn read(&mut self, conf: impl AsRef<[u8]>) -> Result<ConfAnswer, BashError> {
+    fn read(&mut self, conf: impl AsRef<[u8]>) -> Result<ConfReply, BashError> {
         fs::write(self.file(), conf).unwrap();
         let context = ConfContext {
             id: &self.id,
@@ -143,7 +145,7 @@ fn reads_what_bash_has(#[case] conf: &str, #[case] make: &str) {
 fn a_conf_that_leaves_gives_no_answer(#[case] conf: &str) {
     let mut place = Place::new();
     let error = place.read(conf).unwrap_err();
-    assert!(matches!(error, BashError::NoAnswer { .. }), "{error}");
+    assert!(matches!(error, BashError::Unfinished { .. }), "{error}");
     assert_eq!(Failure::from(&error).code, 8);
     place.assert_still_reads();
 }

@@ -1,4 +1,4 @@
-//! What a conf says, as bash has it: for each directive its elements by index.
+//! The values of a conf as bash has them: for each directive its elements by index.
 
 use std::collections::BTreeMap;
 

@@ -1,9 +1,9 @@
-//! Builds that may come back: what was built once is found again by what it was made from.
+//! The cache of finished builds, each under the digest of what it was made from.
 //!
 //! An entry is a directory `T/.cache/objects/<key>`. Its `built/` is `T/M/V/K/A` as it was when
-//! the build ended, whatever a script added included. The files are second names of those in
-//! `K/A` where the file system has such, so that an entry costs room only when `K/A` is gone. The
-//! ticket beside it says what it is; the ticket's time is when the entry was last of use.
+//! the build ended, with whatever a script added. The files are hard links to those in `K/A` where
+//! the file system has such, so that an entry takes room only when `K/A` is gone. The ticket beside it
+//! describes it; the ticket's time is when the entry was last used.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -37,7 +37,7 @@ pub struct CacheKey(Digest);
 impl CacheKey {
     /// The key of what is built from `inputs`.
     #[must_use]
-    pub fn of(id: &ModuleId, arch: &Arch, inputs: &Inputs) -> Self {
+    pub(crate) fn of(id: &ModuleId, arch: &Arch, inputs: &Inputs) -> Self {
         let parts = [id.to_string(), arch.to_string(), inputs.fingerprint().to_string()];
         Self(Digest::of_bytes(parts.join("\0").as_bytes()))
     }
@@ -87,7 +87,7 @@ impl BuildCache {
 
     /// What can be found.
     #[must_use]
-    pub fn keys(&self) -> HashSet<CacheKey> {
+    pub(crate) fn keys(&self) -> HashSet<CacheKey> {
         let there = |key: &CacheKey| self.ticket_path(key).is_file();
         self.names().into_iter().filter(there).collect()
     }

@@ -1,4 +1,4 @@
-//! Removing what killed runs left in the dkms tree, and everything of ours when we leave.
+//! Removes what killed runs left in the dkms tree, and all our own files when the package leaves.
 
 use std::fs;
 use std::path::PathBuf;

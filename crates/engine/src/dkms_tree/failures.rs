@@ -1,4 +1,4 @@
-//! Failed builds, remembered so that the same inputs are not tried at every transaction.
+//! Remembers failed builds, so that no transaction tries the same inputs again.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use crate::os::toml_file;
 /// A build that failed, remembered so that the same inputs are not tried at every transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnownFailure {
-    /// [`Inputs::fingerprint`] of what was tried.
+    /// The fingerprint of the inputs that were tried.
     pub fingerprint: Digest,
     /// What went wrong, in one line.
     pub what: String,
@@ -39,7 +39,7 @@ impl KnownFailure {
     ///
     /// # Errors
     /// [`FileError`] if the file cannot be written.
-    pub fn write(&self, path: &Path) -> Result<(), FileError> {
+    pub(crate) fn write(&self, path: &Path) -> Result<(), FileError> {
         toml_file::write(path, self)
     }
 }

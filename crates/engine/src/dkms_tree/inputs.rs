@@ -1,4 +1,4 @@
-//! What a build is made from, and what differs between two builds.
+//! The inputs of a build, and how those of two builds differ.
 
 use std::collections::BTreeMap;
 
@@ -15,21 +15,20 @@ use crate::os::digest::Digest;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inputs {
     /// The source tree.
-    pub source: Digest,
+    pub(crate) source: Digest,
     /// The administrator's files for it: overrides, patches and scripts below `/etc/dkms`.
-    pub overrides: Digest,
+    pub(crate) overrides: Digest,
     /// The values that dkms.conf gives for this kernel.
-    pub conf: Digest,
+    pub(crate) conf: Digest,
     /// The kernel that it is built for.
-    pub kernel: KernelIdentity,
+    pub(crate) kernel: KernelIdentity,
     /// The fingerprint of each module that BUILD_DEPENDS names and that dkms knows.
     #[serde(default)]
-    pub depends: BTreeMap<ModuleName, Digest>,
+    pub(crate) depends: BTreeMap<ModuleName, Digest>,
 }
 
 /// Why objects that exist are not what would be built now, or why there are none.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
     /// Nothing was built for this kernel yet.
     NotBuilt,
@@ -59,7 +58,7 @@ pub enum Reason {
     Compression,
     /// The objects for the kernel are signed with another key now.
     Signing,
-    /// RunOptions for.
+    /// The command line asks for it.
     RunOptions,
     /// Equal inputs were built before, and what came of them is in the cache: nothing is compiled.
     Cached,
@@ -91,7 +90,7 @@ impl std::fmt::Display for Reason {
 impl Inputs {
     /// One digest over all inputs.
     #[must_use]
-    pub fn fingerprint(&self) -> Digest {
+    pub(crate) fn fingerprint(&self) -> Digest {
         let kernel = &self.kernel;
         let part = |digest: &Option<Digest>| digest.as_ref().map(Digest::to_string);
         let mut parts = vec![
@@ -110,7 +109,7 @@ impl Inputs {
 
     /// What differs between these inputs and those something was built from.
     #[must_use]
-    pub fn changed_since(&self, built: &Self) -> Vec<Reason> {
+    pub(crate) fn changed_since(&self, built: &Self) -> Vec<Reason> {
         let mut reasons = Vec::new();
         let mut differs = |equal: bool, reason: Reason| {
             if !equal {
@@ -143,17 +142,17 @@ impl Inputs {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelIdentity {
     /// Its release.
-    pub release: KernelRelease,
+    pub(crate) release: KernelRelease,
     /// Its configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub config: Option<Digest>,
+    pub(crate) config: Option<Digest>,
     /// `Module.symvers`: the symbols it exports, with their checksums. Not enough by itself,
     /// since these may all be zero.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub symvers: Option<Digest>,
+    pub(crate) symvers: Option<Digest>,
     /// `include` and `arch/*/include`, the time and number of its compilation among them. Of
     /// `include/config` only the texts count: beside them lie some ten thousand empty files, one
     /// for each option that is set, which say what the configuration says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub headers: Option<Digest>,
+    pub(crate) headers: Option<Digest>,
 }

@@ -1,13 +1,13 @@
-//! What the dkms tree holds, `/var/lib/dkms` and its files: states, records, pending work, builds.
+//! The files of the dkms tree, `/var/lib/dkms`: state, records, pending work, builds.
 
-pub(crate) mod build_cache;
+mod build_cache;
 pub(crate) mod cleanup;
 mod failures;
 mod inputs;
 mod pending;
-pub(crate) mod publish;
+mod publish;
 mod record;
-pub(crate) mod staging;
+mod staging;
 mod state;
 mod workplace;
 
@@ -16,7 +16,9 @@ pub use failures::KnownFailure;
 pub(crate) use failures::forget_failure;
 pub use inputs::{Inputs, KernelIdentity, Reason};
 pub use pending::{PendingList, PendingWork};
+pub(crate) use publish::publish;
 pub use record::{BuiltObject, PlacedObject, Record};
 pub(crate) use record::{FILE_NAME, FORMAT};
+pub(crate) use staging::{STAGING, remove_staging};
 pub use state::{Added, BuiltFor, SourceState, TreeState};
 pub(crate) use workplace::{Workplace, are_private};

@@ -1,8 +1,8 @@
-//! Pending work, one small file each in `T/.pending`: what has to be done and does not show on disk.
+//! Pending work, one small file each in `T/.pending`.
 //!
-//! A file is written before the work is begun and removed after it, so that a run that was
-//! killed, or that never came because pacman was, is finished by the next hook, by
-//! `dkms autoinstall`, or by the boot unit, which starts only while the directory is not empty.
+//! A file is written before the work is begun and removed after it, so that the next hook,
+//! `dkms autoinstall` or the boot unit finishes the work of a run that was killed, or that never came
+//! because pacman was. The boot unit starts only while the directory is not empty.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -67,7 +67,7 @@ pub enum PendingWork {
 impl PendingWork {
     /// The work that this one makes void: what is being installed now is not to be uninstalled.
     #[must_use]
-    pub fn opposite(&self) -> Option<Self> {
+    pub(crate) fn opposite(&self) -> Option<Self> {
         match self.clone() {
             Self::Install { module, kernel } => Some(Self::Uninstall { module, kernel }),
             Self::Uninstall { module, kernel } => Some(Self::Install { module, kernel }),

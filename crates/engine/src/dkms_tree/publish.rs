@@ -1,4 +1,4 @@
-//! Making a finished build visible as `T/M/V/K/A`, whole.
+//! Makes a finished build visible as `T/M/V/K/A`, whole.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;

@@ -1,7 +1,7 @@
-//! What we note beside built objects: from what they were made and where they were placed.
+//! The record beside built objects: what they were made from and where they were placed.
 //!
-//! The record is a TOML file in `T/M/V/K/A/`, a directory that dkms moves and deletes as a whole,
-//! so that a record never outlives its objects. A tree without records was built by dkms.
+//! It is a TOML file in `T/M/V/K/A/`, a directory that dkms moves and deletes as a whole, so that a
+//! record never outlives its objects. A tree without records was built by dkms.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ use crate::os::durable::FileError;
 use crate::os::toml_file;
 
 /// The file's name in `T/M/V/K/A/`.
-pub const FILE_NAME: &str = "alpm-dkms.toml";
+pub(crate) const FILE_NAME: &str = "alpm-dkms.toml";
 
 /// One kernel object of a module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +40,7 @@ pub struct PlacedObject {
 impl BuiltObject {
     /// The object in its place.
     #[must_use]
-    pub fn in_place(&self) -> PlacedObject {
+    pub(crate) fn in_place(&self) -> PlacedObject {
         PlacedObject { path: format!("{}/{}", self.location, self.name), digest: self.digest }
     }
 }
@@ -49,25 +49,25 @@ impl BuiltObject {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// The layout of this file.
-    pub format: u32,
+    pub(crate) format: u32,
     /// The module.
-    pub module: ModuleId,
+    pub(crate) module: ModuleId,
     /// The kernel it was built for.
-    pub kernel: KernelRelease,
+    pub(crate) kernel: KernelRelease,
     /// The kernel's architecture.
-    pub arch: Arch,
+    pub(crate) arch: Arch,
     /// True where dkms built it and we took it over: the inputs are those found then.
     #[serde(default)]
-    pub adopted: bool,
+    pub(crate) adopted: bool,
     /// How long the build took, in whole seconds.
-    pub build_seconds: u64,
+    pub(crate) build_seconds: u64,
     /// The compiler, as it names itself in one line. For people; no reason to build.
     #[serde(default)]
-    pub compiler: String,
+    pub(crate) compiler: String,
     /// What it was made from.
-    pub inputs: Inputs,
+    pub(crate) inputs: Inputs,
     /// The values of dkms.conf for this kernel, good as long as the inputs stay.
-    pub values: crate::conf::Values,
+    pub(crate) values: crate::conf::Values,
     /// The objects, as they are kept beside this record.
     #[serde(default)]
     pub objects: Vec<BuiltObject>,
@@ -78,11 +78,11 @@ pub struct Record {
     /// blake3 of the certificate that the objects were signed for, or should have been: what
     /// failed once is not tried again until the key is another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub signing: Option<Digest>,
+    pub(crate) signing: Option<Digest>,
 }
 
 /// The layout that this version writes.
-pub const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 1;
 
 impl Record {
     /// Where the record of a built module is.
@@ -102,7 +102,7 @@ impl Record {
     ///
     /// # Errors
     /// [`FileError`] if the file cannot be written.
-    pub fn write(&self, path: &Path) -> Result<(), FileError> {
+    pub(crate) fn write(&self, path: &Path) -> Result<(), FileError> {
         toml_file::write(path, self)
     }
 }

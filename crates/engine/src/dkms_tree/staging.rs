@@ -1,4 +1,4 @@
-//! Directories in which a build gathers its result before it becomes `T/M/V/K/A`.
+//! The directories that builds gather their results in before these become `T/M/V/K/A`.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The directory that one build has for itself, shown to its programs as the one that confs name.
+//! The directory of one build, shown to the build's programs at the path that confs name.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,13 +15,13 @@ use crate::os::symlinks;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Workplace {
     /// Where the files are.
-    pub real: PathBuf,
+    pub(crate) real: PathBuf,
     /// Where the build's own programs find them.
-    pub seen: PathBuf,
+    pub(crate) seen: PathBuf,
 }
 
 impl Workplace {
-    /// The place where a module is built for a kernel: `T/M/V/build`, as far as the build can tell.
+    /// The place where a module is built for a kernel; the build sees it as `T/M/V/build`.
     pub(crate) fn of(machine: &Machine, id: &ModuleId, kernel: &Kernel) -> Self {
         let seen = machine.trees.build(id);
         if are_private(machine) {
@@ -33,7 +33,7 @@ impl Workplace {
         }
     }
 
-    /// A directory that everybody sees in its place.
+    /// A directory that all programs see in its place.
     pub(crate) fn open(dir: PathBuf) -> Self {
         Self { real: dir.clone(), seen: dir }
     }

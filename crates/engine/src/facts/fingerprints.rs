@@ -1,4 +1,4 @@
-//! Fingerprints of what a build is made from, kept under the stat signature of the files.
+//! Digests of what a build is made from, kept under the stat signature of the files.
 
 use std::collections::BTreeMap;
 use std::fs::{self};
@@ -11,23 +11,21 @@ use crate::dkms_tree::KernelIdentity;
 use crate::machine::{Kernel, Trees};
 use crate::os::digest::Digest;
 use crate::os::durable::{self, FileError};
-use crate::os::parallel::on_all_cores;
+use crate::os::stat::{self, Stat};
 use crate::os::symlinks;
-use crate::os::walk::{self, Extent, Part, Stat, Walk, whole};
+use crate::os::walk::{self, Extent, Part, Walk, whole};
 
 /// Fingerprints of files and trees. A content is read only where stat says something else than when
 /// it was last read: path, size, mtime, ctime, inode, device and mode. (pacman restores mtimes,
 /// and a reinstalled file may get its old inode back: only all of them together tell.)
 #[derive(Debug)]
-pub struct Fingerprints {
+pub(crate) struct Fingerprints {
     root: PathBuf,
     store: PathBuf,
     known: BTreeMap<String, Known>,
     changed: bool,
     /// Whether headers in a kernel's own directory are taken to be a package's.
     trusts_packages: bool,
-    /// What was walked ahead of the questions about it.
-    found: BTreeMap<PathBuf, Found>,
 }
 
 /// The texts in `include/config`.
@@ -51,15 +49,6 @@ struct Watched {
     paths: String,
 }
 
-/// What was found on a walk.
-#[derive(Debug)]
-enum Found {
-    /// What is watched is as it was when this digest was made.
-    Same(Digest),
-    /// The walk, and what to watch from now on.
-    Walk(Walk, Option<Watched>),
-}
-
 /// A tree to be walked.
 struct Tree {
     /// The name under which its digest is kept.
@@ -72,7 +61,7 @@ struct Tree {
 impl Fingerprints {
     /// Reads the digests of earlier runs. None are needed: without them, contents are read again.
     #[must_use]
-    pub fn open(trees: &Trees) -> Self {
+    pub(crate) fn open(trees: &Trees) -> Self {
         let store = trees.cache().join("digests.toml");
         let known = match fs::read_to_string(&store) {
             Ok(text) => toml::from_str(&text).unwrap_or_else(|error| {
@@ -81,47 +70,23 @@ impl Fingerprints {
             }),
             Err(_) => BTreeMap::new(),
         };
-        Self {
-            root: trees.root.clone(),
-            store,
-            known,
-            changed: false,
-            trusts_packages: false,
-            found: BTreeMap::new(),
-        }
+        Self { root: trees.root.clone(), store, known, changed: false, trusts_packages: false }
     }
 
     /// Takes headers that stand in a kernel's own directory to be a package's: package managers
     /// replace files, which shows in the directories, and never write into them. There are ten
-    /// times as many files, and to ask for the size and times of each is most of what a hook with
+    /// times as many files, and the stat of each is most of what a hook with
     /// nothing to do has to do. Who edited a header in place has to say so by a command.
     #[must_use]
-    pub fn trusting_packages(self, trusts_packages: bool) -> Self {
+    pub(crate) fn trusting_packages(self, trusts_packages: bool) -> Self {
         Self { trusts_packages, ..self }
-    }
-
-    /// Walks, side by side, the headers of `kernels` and the `sources` that [`Self::kernel_identity`]
-    /// and [`Self::source_tree`] are going to be asked about: nearly all of their time goes into
-    /// asking for the size and times of some ten thousand files.
-    pub fn look_ahead(&mut self, kernels: &[&Kernel], sources: &[PathBuf]) {
-        let headers = kernels.iter().filter_map(|kernel| {
-            let headers = kernel.headers.as_ref()?;
-            self.header_tree(kernel, headers).ok()
-        });
-        let sources = sources.iter().map(|dir| source_tree(dir));
-        let trees: Vec<Tree> = headers.chain(sources).collect();
-        let found = on_all_cores(&trees, 1, |tree| self.look_at(tree));
-        // What cannot be walked is walked again by the question, which gets to know why.
-        let paths = trees.into_iter().map(|tree| tree.path);
-        self.found =
-            paths.zip(found).filter_map(|(path, found)| Some((path, found.ok()?))).collect();
     }
 
     /// Keeps the digests for the next run, and forgets those of files that are gone.
     ///
     /// # Errors
     /// [`FileError`] if they cannot be written; the next run is slower then, nothing else.
-    pub fn save(&mut self) -> Result<(), FileError> {
+    pub(crate) fn save(&mut self) -> Result<(), FileError> {
         let before = self.known.len();
         self.known.retain(|path, _| Path::new(path).exists());
         if !self.changed && self.known.len() == before {
@@ -142,10 +107,10 @@ impl Fingerprints {
     ///
     /// # Errors
     /// [`FileError`] if it cannot be read.
-    pub fn file(&mut self, path: &Path) -> Result<Digest, FileError> {
+    pub(crate) fn file(&mut self, path: &Path) -> Result<Digest, FileError> {
         let meta = fs::metadata(path).map_err(FileError::when("read", path))?;
-        let (signature, settled) = walk::signature_of_file(Stat::of(&meta));
-        self.remembered(path, signature, settled, || Digest::of_file(path))
+        let (signature, stable) = walk::signature_of_file(Stat::of(&meta));
+        self.remembered(path, signature, stable, || Digest::of_file(path))
     }
 
     /// The digest of a module's source: relative paths, contents, executable bits, targets of
@@ -154,7 +119,7 @@ impl Fingerprints {
     ///
     /// # Errors
     /// [`FileError`] naming the entry that cannot be read.
-    pub fn source_tree(&mut self, dir: &Path) -> Result<Digest, FileError> {
+    pub(crate) fn source_tree(&mut self, dir: &Path) -> Result<Digest, FileError> {
         self.tree(&source_tree(dir))
     }
 
@@ -162,7 +127,7 @@ impl Fingerprints {
     ///
     /// # Errors
     /// [`FileError`] naming the entry that cannot be read. What is not there is no error.
-    pub fn kernel_identity(&mut self, kernel: &Kernel) -> Result<KernelIdentity, FileError> {
+    pub(crate) fn kernel_identity(&mut self, kernel: &Kernel) -> Result<KernelIdentity, FileError> {
         let mut identity = KernelIdentity {
             release: kernel.release.clone(),
             config: None,
@@ -216,8 +181,8 @@ impl Fingerprints {
         Ok(Tree { path: headers.to_owned(), parts, is_watched })
     }
 
-    fn look_at(&self, tree: &Tree) -> Result<Found, FileError> {
-        let began = walk::now();
+    fn tree(&mut self, tree: &Tree) -> Result<Digest, FileError> {
+        let began = stat::now();
         if tree.is_watched
             && let Some(known) = tree.path.to_str().and_then(|path| self.known.get(path))
             && let Some(watched) = &known.watched
@@ -225,22 +190,13 @@ impl Fingerprints {
             let paths: Vec<&str> = watched.paths.lines().collect();
             let (signature, _) = walk::signature_of_watched(&tree.parts, &paths, began);
             if signature == watched.signature {
-                return Ok(Found::Same(known.digest));
+                return Ok(known.digest);
             }
         }
         let walk = Walk::over(&tree.parts)?;
         let watched = tree.is_watched.then(|| watched(tree, &walk, began)).flatten();
-        Ok(Found::Walk(walk, watched))
-    }
-
-    fn tree(&mut self, tree: &Tree) -> Result<Digest, FileError> {
-        let found = self.found.remove(&tree.path).map_or_else(|| self.look_at(tree), Ok)?;
-        let (walk, watched) = match found {
-            Found::Same(digest) => return Ok(digest),
-            Found::Walk(walk, watched) => (walk, watched),
-        };
-        let (signature, settled) = walk.signature();
-        let digest = self.remembered(&tree.path, signature, settled, || walk.digest())?;
+        let (signature, stable) = walk.signature();
+        let digest = self.remembered(&tree.path, signature, stable, || walk.digest())?;
         if watched.is_some()
             && let Some(known) = tree.path.to_str().and_then(|path| self.known.get_mut(path))
             && known.signature == signature
@@ -252,12 +208,12 @@ impl Fingerprints {
     }
 
     /// The known digest if it was made under `signature`, else one made now. It is kept only if
-    /// the files are `settled`, i.e. a later change is sure to show.
+    /// the files are `stable`, i.e. a later change is sure to show.
     fn remembered(
         &mut self,
         path: &Path,
         signature: Digest,
-        settled: bool,
+        stable: bool,
         make: impl FnOnce() -> Result<Digest, FileError>,
     ) -> Result<Digest, FileError> {
         let key = path.to_str();
@@ -267,7 +223,7 @@ impl Fingerprints {
             return Ok(known.digest);
         }
         let digest = make()?;
-        if let Some(key) = key.filter(|_| settled) {
+        if let Some(key) = key.filter(|_| stable) {
             let watched = None;
             self.known.insert(key.to_owned(), Known { signature, digest, watched });
             self.changed = true;
@@ -280,10 +236,10 @@ impl Fingerprints {
 /// since, or if a path cannot be written down.
 fn watched(tree: &Tree, walk: &Walk, began: i128) -> Option<Watched> {
     let paths = walk.watched();
-    let (signature, settled) = walk::signature_of_watched(&tree.parts, &paths, began);
+    let (signature, stable) = walk::signature_of_watched(&tree.parts, &paths, began);
     let texts = paths.iter().map(|path| path.to_str().filter(|text| !text.contains('\n')));
     let texts: Option<Vec<&str>> = texts.collect();
-    settled.then_some(())?;
+    stable.then_some(())?;
     Some(Watched { signature, paths: texts?.join("\n") })
 }
 

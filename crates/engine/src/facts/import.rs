@@ -1,4 +1,4 @@
-//! A module that comes from elsewhere, a directory or an archive, on its way into the trees.
+//! The module that an archive or a directory brings, as data.
 
 use std::path::PathBuf;
 
@@ -10,11 +10,11 @@ pub struct Import {
     /// The module, as its dkms.conf calls it.
     pub id: ModuleId,
     /// The directory to copy its source from; nothing if that is where it belongs already.
-    pub source: Option<PathBuf>,
+    pub(crate) source: Option<PathBuf>,
     /// What was built of it.
-    pub builds: Vec<ImportedBuild>,
+    pub(crate) builds: Vec<ImportedBuild>,
     /// Whether it comes from an archive that dkms wrote.
-    pub packed: bool,
+    pub(crate) packed: bool,
 }
 
 /// What was built of a module elsewhere, for a kernel.

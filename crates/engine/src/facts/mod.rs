@@ -1,4 +1,4 @@
-//! What stands on the machine, as far as a plan depends on it: plain data, read once.
+//! The state of the machine as far as a plan depends on it: plain data, read once.
 
 mod fingerprints;
 mod import;
@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use crate::machine::Kernel;
 use crate::names::{Arch, KernelRelease, ModuleId, ModuleName};
 
-pub use fingerprints::Fingerprints;
+pub(crate) use fingerprints::Fingerprints;
 pub use import::{Import, ImportedBuild};
 pub use survey::{Scope, read, source_dirs};
 
@@ -21,7 +21,7 @@ pub use survey::{Scope, read, source_dirs};
 pub struct Facts {
     /// The architecture that is built for.
     pub arch: Arch,
-    /// The kernels of the install tree, and those that were asked for.
+    /// The kernels of the install tree, and those that the command names.
     pub kernels: BTreeMap<KernelRelease, KernelFacts>,
     /// The modules of the source tree and of the dkms tree.
     pub modules: BTreeMap<ModuleId, ModuleFacts>,
@@ -48,16 +48,16 @@ pub struct KernelFacts {
     pub kernel: Kernel,
     /// What modules are compiled against; nothing if there are no headers or if they were not
     /// looked at.
-    pub inputs: Option<KernelIdentity>,
+    pub(crate) inputs: Option<KernelIdentity>,
     /// False if it has a pkgbase that no package owns: a copy that is kept until the next boot.
-    /// The trees do not tell, see [`Facts::name_copies`].
-    pub owned: bool,
+    /// The trees do not show it, see [`Facts::name_copies`].
+    pub(crate) owned: bool,
 }
 
 impl KernelFacts {
     /// Whether modules can be built for it.
     #[must_use]
-    pub fn has_headers(&self) -> bool {
+    pub(crate) fn has_headers(&self) -> bool {
         self.kernel.headers.is_some()
     }
 }
@@ -74,7 +74,7 @@ pub enum Lack {
 
 /// Where `T/M/V/source` leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SourceLink {
+pub(crate) enum SourceLink {
     /// There is none: dkms does not know the module.
     None,
     /// To a source.
@@ -89,7 +89,7 @@ pub enum SourceLink {
 
 /// Where a module's source is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SourcePlace {
+pub(crate) enum SourcePlace {
     /// In the source tree (or wherever the registered link points).
     Present,
     /// Only in the copy that we kept: its package is gone.
@@ -104,69 +104,69 @@ pub struct ModuleFacts {
     /// The name of its directory in the source tree.
     pub source_dir: String,
     /// Where its source is now.
-    pub source: SourcePlace,
+    pub(crate) source: SourcePlace,
     /// How dkms knows it.
-    pub link: SourceLink,
+    pub(crate) link: SourceLink,
     /// Whether it is built for another architecture, too.
-    pub elsewhere: bool,
+    pub(crate) elsewhere: bool,
     /// What is known of it for each kernel.
-    pub pairs: BTreeMap<KernelRelease, Pair>,
+    pub(crate) pairs: BTreeMap<KernelRelease, Pair>,
 }
 
 /// A module and a kernel.
 #[derive(Debug, Clone, Default)]
-pub struct Pair {
-    /// What dkms.conf says for this kernel; nothing if it was not asked.
-    pub conf: Option<Result<ConfFacts, Failure>>,
+pub(crate) struct Pair {
+    /// What dkms.conf says for this kernel; `None` if it was not evaluated.
+    pub(crate) conf: Option<Result<ConfFacts, Failure>>,
     /// All that it says, likewise.
-    pub heard: Option<EvaluatedConf>,
+    pub(crate) evaluated: Option<EvaluatedConf>,
     /// What it would be built from now, without the dependencies (planning adds those).
-    pub inputs: Option<Inputs>,
+    pub(crate) inputs: Option<Inputs>,
     /// What is built.
-    pub built: Option<Built>,
+    pub(crate) built: Option<Built>,
     /// The failure that is remembered.
-    pub failure: Option<KnownFailure>,
+    pub(crate) failure: Option<KnownFailure>,
 }
 
 /// What planning wants to know of a dkms.conf.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfFacts {
+pub(crate) struct ConfFacts {
     /// BUILD_DEPENDS.
-    pub depends: Vec<ModuleName>,
+    pub(crate) depends: Vec<ModuleName>,
     /// AUTOINSTALL.
-    pub autoinstall: Autoinstall,
+    pub(crate) autoinstall: Autoinstall,
     /// Why nothing of it is meant for this kernel, if so.
-    pub excluded: Option<String>,
+    pub(crate) excluded: Option<String>,
 }
 
 /// What was built of a module for a kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Built {
+pub(crate) struct Built {
     /// Our note beside it; nothing if dkms built it.
-    pub record: Option<Record>,
+    pub(crate) record: Option<Record>,
     /// Whether it is the version that is installed.
-    pub installed: bool,
+    pub(crate) installed: bool,
     /// Whether each placed object is in its place, as far as that is recorded.
-    pub in_place: bool,
+    pub(crate) in_place: bool,
     /// Without a record: whether source or headers are newer than the objects.
-    pub outdated: bool,
+    pub(crate) outdated: bool,
     /// Whether its objects are compressed in another way than the kernel's modules.
-    pub other_compression: bool,
+    pub(crate) other_compression: bool,
     /// Whether they are not signed with the key that there is now.
-    pub other_key: bool,
+    pub(crate) other_key: bool,
 }
 
 impl Pair {
     /// All values of its dkms.conf.
     pub(crate) fn values(&self) -> Option<&Values> {
-        self.heard.as_ref().map(|heard| &heard.values)
+        self.evaluated.as_ref().map(|evaluated| &evaluated.values)
     }
 }
 
 impl ModuleFacts {
     /// Whether dkms knows it.
     #[must_use]
-    pub fn is_registered(&self) -> bool {
+    pub(crate) fn is_registered(&self) -> bool {
         self.link != SourceLink::None
     }
 }
@@ -174,7 +174,7 @@ impl ModuleFacts {
 impl Facts {
     /// The version of a module that is installed for a kernel.
     #[must_use]
-    pub fn installed(&self, name: &ModuleName, kernel: &KernelRelease) -> Option<&ModuleId> {
+    pub(crate) fn installed(&self, name: &ModuleName, kernel: &KernelRelease) -> Option<&ModuleId> {
         let installed = |id: &&ModuleId| self.built(id, kernel).is_some_and(|b| b.installed);
         self.modules.keys().filter(|id| id.name == *name).find(installed)
     }
@@ -190,7 +190,7 @@ impl Facts {
     }
 
     /// All versions of a module.
-    pub fn versions<'a>(
+    pub(crate) fn versions<'a>(
         &'a self,
         name: &'a ModuleName,
     ) -> impl Iterator<Item = (&'a ModuleId, &'a ModuleFacts)> {
@@ -200,7 +200,7 @@ impl Facts {
     /// Of several versions of a module, the one to build: the newest that has its source, else
     /// the newest whose source was kept. Those in `gone` are not built any more.
     #[must_use]
-    pub fn newest_sources(&self, gone: &BTreeSet<ModuleId>) -> BTreeSet<&ModuleId> {
+    pub(crate) fn newest_sources(&self, gone: &BTreeSet<ModuleId>) -> BTreeSet<&ModuleId> {
         let there = |(id, module): &(&ModuleId, &ModuleFacts)| {
             module.source != SourcePlace::Missing && !gone.contains(*id)
         };
@@ -209,7 +209,7 @@ impl Facts {
 
     /// Of the versions that dkms knows of each module, the newest that has its source.
     #[must_use]
-    pub fn newest_registered(&self) -> BTreeSet<&ModuleId> {
+    pub(crate) fn newest_registered(&self) -> BTreeSet<&ModuleId> {
         let known = |(_, module): &(&ModuleId, &ModuleFacts)| {
             module.is_registered() && module.source != SourcePlace::Missing
         };
@@ -235,31 +235,31 @@ impl Facts {
 
     /// What is known of a module for a kernel.
     #[must_use]
-    pub fn pair(&self, id: &ModuleId, kernel: &KernelRelease) -> Option<&Pair> {
+    pub(crate) fn pair(&self, id: &ModuleId, kernel: &KernelRelease) -> Option<&Pair> {
         self.modules.get(id)?.pairs.get(kernel)
     }
 
     /// What its dkms.conf says for a kernel, if that could be read.
     #[must_use]
-    pub fn conf(&self, id: &ModuleId, kernel: &KernelRelease) -> Option<&ConfFacts> {
+    pub(crate) fn conf(&self, id: &ModuleId, kernel: &KernelRelease) -> Option<&ConfFacts> {
         self.pair(id, kernel)?.conf.as_ref()?.as_ref().ok()
     }
 
     /// Whether a kernel is there.
     #[must_use]
-    pub fn is_alive(&self, kernel: &KernelRelease) -> bool {
+    pub(crate) fn is_alive(&self, kernel: &KernelRelease) -> bool {
         self.kernels.get(kernel).is_some_and(|about| about.kernel.alive)
     }
 
     /// Whether modules can be built for a kernel.
     #[must_use]
-    pub fn has_headers(&self, kernel: &KernelRelease) -> bool {
+    pub(crate) fn has_headers(&self, kernel: &KernelRelease) -> bool {
         self.kernels.get(kernel).is_some_and(KernelFacts::has_headers)
     }
 
     /// Whether a module is built for a kernel, and how.
     #[must_use]
-    pub fn built(&self, id: &ModuleId, kernel: &KernelRelease) -> Option<&Built> {
+    pub(crate) fn built(&self, id: &ModuleId, kernel: &KernelRelease) -> Option<&Built> {
         self.pair(id, kernel)?.built.as_ref()
     }
 }

@@ -1,7 +1,7 @@
-//! Reading the facts: the trees are looked at once, before anything is planned.
+//! Reads the facts before anything is planned.
 
+mod module_for_kernel;
 mod modules;
-mod pairs;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
@@ -22,15 +22,15 @@ use crate::os::symlinks;
 pub struct Scope {
     /// Kernels to be looked at in depth, whether they exist or not; nothing means all that exist.
     pub kernels: Option<BTreeSet<KernelRelease>>,
-    /// Modules whose dkms.conf is asked; nothing means all. The confs of others are taken from
+    /// Modules whose dkms.conf is evaluated; `None` for all. The values of others are taken from
     /// their records where those are good.
     pub modules: Option<BTreeSet<ModuleId>>,
-    /// True where nothing will be built: no conf is asked and nothing is hashed.
+    /// True where nothing will be built: no conf is evaluated and nothing is hashed.
     pub shallow: bool,
     /// A module that comes from elsewhere.
     pub import: Option<Import>,
-    /// Whether headers in a kernel's own directory are taken to be a package's, see
-    /// [`Fingerprints::trusting_packages`].
+    /// Whether headers in a kernel's own directory are taken to be a package's, which replaces files
+    /// and never writes into them.
     pub trusts_packages: bool,
 }
 
@@ -39,7 +39,7 @@ impl Scope {
         !self.shallow && self.kernels.as_ref().is_none_or(|kernels| kernels.contains(kernel))
     }
 
-    fn asks(&self, id: &ModuleId) -> bool {
+    fn evaluates(&self, id: &ModuleId) -> bool {
         self.modules.as_ref().is_none_or(|modules| modules.contains(id))
     }
 }
@@ -65,7 +65,6 @@ pub fn read(machine: &Machine, scope: &Scope) -> Facts {
     let mut kernels = survey.kernels();
     let mut modules = survey.modules();
     survey.add_import(&mut modules);
-    survey.look_ahead(&kernels, &modules);
     survey.identities(&mut kernels);
     survey.pairs(&mut modules, &kernels);
     if let Err(error) = survey.digests.save() {
@@ -133,22 +132,6 @@ impl Survey<'_> {
         all.into_iter()
             .map(|(release, kernel)| (release, KernelFacts { kernel, inputs: None, owned: true }))
             .collect()
-    }
-
-    /// Walks everything that is going to be compared with what it was, at once.
-    fn look_ahead(
-        &mut self,
-        kernels: &BTreeMap<KernelRelease, KernelFacts>,
-        modules: &BTreeMap<ModuleId, ModuleFacts>,
-    ) {
-        let kernels: Vec<&Kernel> =
-            kernels.values().map(|about| &about.kernel).filter(|k| self.compares(k)).collect();
-        if kernels.is_empty() {
-            return;
-        }
-        let there = modules.iter().filter(|(_, module)| module.source != SourcePlace::Missing);
-        let sources: Vec<PathBuf> = there.map(|(id, module)| self.source_of(id, module)).collect();
-        self.digests.look_ahead(&kernels, &sources);
     }
 
     /// Whether something may be built for a kernel, so that it matters what it is.

@@ -4,15 +4,13 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use crate::dkms_tree::BuiltObject;
 use crate::installing::BuiltModule;
 use crate::machine::Machine;
 use crate::names::KernelRelease;
-use crate::objects::ObjectName;
+use crate::objects::{ObjectName, read_stored_modinfo};
 use crate::os::digest::Digest;
-use crate::os::process::Program;
 use crate::version;
 
 /// Where packages of modules say that theirs are to be installed in any case.
@@ -24,13 +22,6 @@ pub(crate) struct Refused {
     pub(crate) object: String,
     /// A sentence.
     pub(crate) why: String,
-}
-
-/// What an object says of itself.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Said {
-    version: String,
-    srcversion: String,
 }
 
 /// Which of a module's built objects are not to be installed for a kernel.
@@ -126,38 +117,32 @@ fn rank(dir: &Path, file: &Path) -> (u8, PathBuf) {
 
 /// Why `built` does not take the place of `there`, if it does not.
 fn hindrance(machine: &Machine, there: &Path, built: &Path, digest: &Digest) -> Option<String> {
-    let (old, new) = (said(machine, there), said(machine, built));
+    let (old, old_source) = versions(machine, there);
+    let (new, new_source) = versions(machine, built);
     let file = there.display();
-    if version::compare(&old.version, &new.version) == Ordering::Greater {
-        let new = if new.version.is_empty() { "no version".to_owned() } else { new.version };
+    if version::compare(&old, &new) == Ordering::Greater {
+        let new = if new.is_empty() { "no version" } else { &new };
         return Some(format!(
-            "the kernel has a newer one, {file}: version {} against {new}; to install it all the \
-             same: --force-version-override",
-            old.version
+            "the kernel has a newer one, {file}: version {old} against {new}; to install it all \
+             the same: --force-version-override"
         ));
     }
-    let unknown = Said::default();
-    let same = if old == unknown && new == unknown {
+    let unknown = [&old, &old_source, &new, &new_source].iter().all(|text| text.is_empty());
+    let same = if unknown {
         Digest::of_file(there).is_ok_and(|other| other == *digest)
     } else {
-        old == new
+        (old, old_source) == (new, new_source)
     };
     same.then(|| format!("the kernel has the very same: {file}; to install it anyway: --force"))
 }
 
-/// The version of an object and of its source; empty where it says none, or is no object.
-fn said(machine: &Machine, object: &Path) -> Said {
-    let asked = Program::new(machine.tools.modinfo.clone(), &machine.env)
-        .arg(object)
-        .deadline(Duration::from_secs(60))
-        .run();
-    let output = asked.map(|ended| ended.output).unwrap_or_default();
-    let output = String::from_utf8_lossy(&output);
-    let field = |name: &str| {
-        let value = output.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        value.and_then(|value| value.split_whitespace().next()).unwrap_or_default().to_owned()
+/// The version of an object and that of its source; empty if it has none, or is no object.
+fn versions(machine: &Machine, object: &Path) -> (String, String) {
+    let info = read_stored_modinfo(&machine.tools, &machine.env, object).unwrap_or_default();
+    let word = |text: Option<String>| {
+        text.unwrap_or_default().split_whitespace().next().unwrap_or_default().to_owned()
     };
-    Said { version: field("version"), srcversion: field("srcversion") }
+    (word(info.version), word(info.srcversion))
 }
 
 #[cfg(test)]

@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::dkms_tree::staging::{STAGING, remove_staging};
-use crate::dkms_tree::{PlacedObject, forget_failure};
+use crate::dkms_tree::{PlacedObject, STAGING, forget_failure, remove_staging};
 use crate::failure::Failure;
 use crate::installing::{BuiltModule, depmod, originals};
 use crate::machine::Machine;

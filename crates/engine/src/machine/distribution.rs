@@ -1,11 +1,11 @@
-//! Where the distribution wants built modules below a kernel's directory.
+//! The distribution of a machine, and its place for built modules below a kernel's directory.
 
 use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use crate::machine::Trees;
 use crate::os::process::Environment;
-use crate::os::symlinks;
+use crate::os::{paths, symlinks};
 
 /// The place of built modules below `L/K`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl Distribution {
     ///
     /// # Errors
     /// [`NoOsRelease`] if there is none, or it cannot be read.
-    pub fn read(trees: &Trees) -> Result<Self, NoOsRelease> {
+    pub(crate) fn read(trees: &Trees) -> Result<Self, NoOsRelease> {
         let files = ["etc/os-release", "usr/lib/os-release"];
         let mut files = files
             .iter()
@@ -58,17 +58,16 @@ impl Distribution {
 
     /// Returns true if its name begins with one of these, as dkms compares them.
     #[must_use]
-    pub fn is_any(&self, prefixes: &[&str]) -> bool {
+    pub(crate) fn is_any(&self, prefixes: &[&str]) -> bool {
         prefixes.iter().any(|prefix| self.name.starts_with(prefix))
     }
 
     /// Returns the place of built modules (dkms-behaviour 5.1). ADDON_MODULES_DIR, in `env` or in
     /// the file of the distribution, is above all tables.
     #[must_use]
-    pub fn placement(&self, env: &Environment) -> Placement {
+    pub(crate) fn placement(&self, env: &Environment) -> Placement {
         let set = env.get("ADDON_MODULES_DIR").map(|dir| dir.to_string_lossy());
-        let set = set.filter(|dir| is_below(dir));
-        let set = set.map(|dir| PathBuf::from(dir.trim_start_matches('/')));
+        let set = set.and_then(|dir| below(&dir));
         match set.or_else(|| self.addon_dir.clone()) {
             Some(dir) => Placement::Fixed(dir),
             None => Placement::of_distribution(&self.name),
@@ -94,31 +93,23 @@ impl Placement {
     ///
     /// # Errors
     /// [`BadPlace`] if it is the conf that decides, and it names no directory below `L/K`.
-    pub fn directory(&self, wanted: &str) -> Result<PathBuf, BadPlace> {
+    pub(crate) fn directory(&self, wanted: &str) -> Result<PathBuf, BadPlace> {
         if let Self::Fixed(place) = self {
             return Ok(place.clone());
         }
-        let place = Path::new(wanted.trim_start_matches('/'));
-        // Collected anew, so that `/extra//x/` and `/extra/x` are one place.
-        is_below(wanted)
-            .then(|| place.components().collect())
-            .ok_or_else(|| BadPlace(wanted.to_owned()))
+        below(wanted).ok_or_else(|| BadPlace(wanted.to_owned()))
     }
 }
 
-/// Whether a text is a directory below the one that it is put behind.
-fn is_below(place: &str) -> bool {
-    let path = Path::new(place.trim_start_matches('/'));
-    path.components().all(|step| matches!(step, Component::Normal(_)))
-        && path.components().next().is_some()
-        && !place.contains('\0')
+/// A directory below the one that it is put behind; `None` if it is that one, or leads out of it.
+fn below(place: &str) -> Option<PathBuf> {
+    paths::within(Path::new(place)).filter(|path| *path != Path::new(""))
 }
 
 /// What old Red Hat's module-init-tools set for all tools: ADDON_MODULES_DIR, in a shell file.
 fn addon_modules_dir(trees: &Trees) -> Option<PathBuf> {
     let text = fs::read_to_string(trees.root.join("etc/sysconfig/module-init-tools")).ok()?;
-    let dir = assigned(&text, "ADDON_MODULES_DIR").filter(|dir| is_below(dir))?;
-    Some(Path::new(dir.trim_start_matches('/')).components().collect())
+    below(&assigned(&text, "ADDON_MODULES_DIR")?)
 }
 
 /// The last value that a file of plain shell assignments gives a variable.

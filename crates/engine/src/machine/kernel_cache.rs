@@ -1,4 +1,4 @@
-//! What a run reads once of each kernel: its configuration, and how its objects are compressed.
+//! Keeps what a run reads once of each kernel: its configuration and its compression.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use super::{Kernel, KernelConfig};
 use crate::names::KernelRelease;
 use crate::objects::Compression;
 
-/// Facts about kernels, kept from the first question on. Several threads may ask.
+/// Facts about kernels, read at the first use. Several threads may use them.
 #[derive(Debug, Default)]
 pub(super) struct KernelCache {
     configs: Mutex<BTreeMap<PathBuf, Option<Arc<KernelConfig>>>>,

@@ -1,4 +1,4 @@
-//! The kernels of the install tree, each with what a module build has to know of it.
+//! The kernels of the install tree, each with its headers and configuration.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -64,12 +64,6 @@ impl Kernels {
         kernels.problems.sort_by(|a, b| a.text.cmp(&b.text));
         Ok(kernels)
     }
-
-    /// The kernel of this release, dead or alive.
-    #[must_use]
-    pub fn get(&self, release: &KernelRelease) -> Option<&Kernel> {
-        self.all.iter().find(|kernel| kernel.release == *release)
-    }
 }
 
 impl Kernel {
@@ -87,7 +81,7 @@ impl Kernel {
 
     /// The file with the kernel's configuration (dkms-behaviour 1.5).
     #[must_use]
-    pub fn config_file(&self) -> Option<PathBuf> {
+    pub(crate) fn config_file(&self) -> Option<PathBuf> {
         if let Some(config) = &self.config {
             return Some(config.clone());
         }
@@ -161,7 +155,7 @@ impl KernelConfig {
     ///
     /// # Errors
     /// [`io::Error`] as the system gives it.
-    pub fn read(path: &Path) -> io::Result<Self> {
+    pub(crate) fn read(path: &Path) -> io::Result<Self> {
         let text = String::from_utf8(fs::read(path)?)
             .unwrap_or_else(|bad| String::from_utf8_lossy(bad.as_bytes()).into_owned());
         Ok(Self::of(text))
@@ -173,25 +167,19 @@ impl KernelConfig {
 
     /// The value of `option` (`CONFIG_…`), without quotes: `auto.conf` has none since Linux 6.14.
     #[must_use]
-    pub fn value(&self, option: &str) -> Option<&str> {
+    pub(crate) fn value(&self, option: &str) -> Option<&str> {
         let value = self.assigned(option)?.trim();
         Some(value.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(value))
     }
 
     /// What stands behind `option=`, as it is written.
     pub(crate) fn assigned(&self, option: &str) -> Option<&str> {
-        // Among some 10,000 lines: to look for the name is faster than to look at each line.
-        memchr::memmem::find_iter(self.text.as_bytes(), option).find_map(|start| {
-            let (before, found) = self.text.split_at_checked(start)?;
-            let starts_line = before.is_empty() || before.ends_with('\n');
-            let value = found.strip_prefix(option)?.strip_prefix('=').filter(|_| starts_line)?;
-            Some(value.lines().next().unwrap_or_default())
-        })
+        self.text.lines().find_map(|line| line.strip_prefix(option)?.strip_prefix('='))
     }
 
     /// Whether `option` is built in or a module.
     #[must_use]
-    pub fn is_enabled(&self, option: &str) -> bool {
+    pub(crate) fn is_enabled(&self, option: &str) -> bool {
         matches!(self.value(option), Some("y" | "m"))
     }
 
@@ -200,14 +188,17 @@ impl KernelConfig {
     /// dkms asks the `.comment` section of `vmlinux` first. The configuration was written by the
     /// same compilation, and is there when a headers package leaves `vmlinux` out.
     #[must_use]
-    pub fn is_clang(&self) -> bool {
+    pub(crate) fn is_clang(&self) -> bool {
         self.is_enabled("CONFIG_CC_IS_CLANG")
     }
 
     /// The variables that make a build use the kernel's own tools (dkms-behaviour 4.2, steps 2 to
     /// 4). `exists` says whether a command can be run; what cannot is left to the Makefile.
     #[must_use]
-    pub fn compiler_environment(&self, exists: impl Fn(&str) -> bool) -> Vec<(String, String)> {
+    pub(crate) fn compiler_environment(
+        &self,
+        exists: impl Fn(&str) -> bool,
+    ) -> Vec<(String, String)> {
         let version_text = self.value("CONFIG_CC_VERSION_TEXT");
         let named = version_text.and_then(|text| text.split_ascii_whitespace().next());
         let clang = self.is_clang().then_some("clang").filter(|tool| exists(tool));

@@ -1,4 +1,4 @@
-//! One run at a time changes the trees.
+//! The lock that lets one run at a time change the trees.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -9,7 +9,7 @@ use crate::os::process::Environment;
 
 /// Set for everything a run starts, so that a dkms.conf or a script that calls `dkms` is known to
 /// be part of the run that holds the lock, and does not wait for itself for ever.
-pub const WITHIN: &str = "ALPM_DKMS_WITHIN";
+pub(crate) const WITHIN_RUN: &str = "ALPM_DKMS_WITHIN_RUN";
 
 /// The right to change the trees, until it is dropped. The kernel takes it back from a killed
 /// process.
@@ -19,7 +19,7 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock, and waits while another run holds it; `says` hears whom it waits for.
+    /// Takes the lock, and waits while another run holds it; `report` is called with the holder then.
     ///
     /// The file is opened and never replaced: whoever locks it locks the same inode.
     ///
@@ -29,9 +29,9 @@ impl Lock {
     pub fn take(
         trees: &Trees,
         env: &Environment,
-        says: &mut dyn FnMut(&str),
+        report: &mut dyn FnMut(&str),
     ) -> Result<Self, FileError> {
-        if env.get(WITHIN).is_some() {
+        if env.get(WITHIN_RUN).is_some() {
             return Ok(Self { _file: None });
         }
         durable::create_dirs(&trees.dkms)?;
@@ -48,7 +48,7 @@ impl Lock {
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
                 let _ = file.read_to_string(&mut holder);
-                says(&format!("waiting for another run to finish: {}", holder.trim()));
+                report(&format!("waiting for another run to finish: {}", holder.trim()));
                 file.lock().map_err(FileError::when("lock", &path))?;
             }
             Err(TryLockError::Error(error)) => {
@@ -70,19 +70,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_run_waits_and_says_for_whom() {
+    fn a_second_run_waits_and_reports_the_holder() {
         let dir = tempfile::tempdir().unwrap();
         let trees = Trees::under(dir.path());
         let env = Environment::fixed();
         let first = Lock::take(&trees, &env, &mut |_| panic!("nobody holds it")).unwrap();
-        let (send, heard) = std::sync::mpsc::channel();
+        let (send, reports) = std::sync::mpsc::channel();
         let waiting = std::thread::spawn({
             let (trees, env) = (trees.clone(), env.clone());
             move || {
                 Lock::take(&trees, &env, &mut |text| send.send(text.to_owned()).unwrap()).unwrap();
             }
         });
-        let said = heard.recv().unwrap();
+        let said = reports.recv().unwrap();
         assert!(said.contains(&format!("process {}", std::process::id())), "{said}");
         drop(first);
         waiting.join().unwrap();
@@ -94,7 +94,7 @@ mod tests {
         let trees = Trees::under(dir.path());
         let env = Environment::fixed();
         let _outer = Lock::take(&trees, &env, &mut |_| {}).unwrap();
-        let inner = env.with(WITHIN, "1");
+        let inner = env.with(WITHIN_RUN, "1");
         Lock::take(&trees, &inner, &mut |_| panic!("it waited")).unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! How many jobs the machine's memory takes, and whether something was killed for want of it.
+//! Bounds the jobs of a run by the machine's memory, and counts the kills of the OOM killer.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// missing from what is available.
 const YOUNG: Duration = Duration::from_secs(15);
 
-/// What the kernel tells about memory.
+/// Where the kernel describes its memory.
 #[derive(Debug, Clone)]
 pub struct Memory {
     proc: PathBuf,
@@ -22,16 +22,16 @@ impl Default for Memory {
 }
 
 impl Memory {
-    /// As told by files in these places: proc(5), and the kernel's cgroup-v2 documentation.
+    /// Reads the files in these places, see proc(5) and the kernel's cgroup-v2 documentation.
     #[must_use]
     pub fn at(proc: &Path, cgroups: &Path) -> Self {
         Self { proc: proc.to_owned(), cgroups: cgroups.to_owned() }
     }
 
     /// How many bytes can be used before the machine swaps, or before a control group that we are
-    /// in is at its limit. `None` if nobody tells.
+    /// in is at its limit. `None` if that is not known.
     #[must_use]
-    pub fn available(&self) -> Option<u64> {
+    pub(crate) fn available(&self) -> Option<u64> {
         let machine = fs::read_to_string(self.proc.join("meminfo")).ok();
         let machine = machine.and_then(|text| number(&text, "MemAvailable:"));
         let machine = machine.map(|kib| kib.saturating_mul(1024));
@@ -42,7 +42,7 @@ impl Memory {
 
     /// How many processes the kernel has killed for want of memory since it started.
     #[must_use]
-    pub fn kills(&self) -> u64 {
+    pub(crate) fn kills(&self) -> u64 {
         let text = fs::read_to_string(self.proc.join("vmstat")).unwrap_or_default();
         number(&text, "oom_kill").unwrap_or_default()
     }
@@ -82,7 +82,7 @@ pub(crate) struct Gate<'a> {
 }
 
 impl<'a> Gate<'a> {
-    /// A gate that counts on `per_job` bytes for each job; 0 keeps nobody.
+    /// A gate that counts on `per_job` bytes for each job; 0 disables it.
     pub(crate) fn new(memory: &'a Memory, per_job: u64) -> Self {
         Self { memory, per_job, starts: Vec::new() }
     }
@@ -133,7 +133,7 @@ mod tests {
 
     const GIB: u64 = 1 << 30;
 
-    /// A machine that tells these things: file and content.
+    /// A machine with these files and their content.
     fn machine(files: &[(&str, &str)]) -> (TestRoot, Memory) {
         let root = TestRoot::new();
         for (file, text) in files {
@@ -151,7 +151,7 @@ mod tests {
 
     #[rstest]
     #[case::machine(&[MEMINFO], Some(4 * GIB))]
-    #[case::nobody_tells(&[], None)]
+    #[case::unknown(&[], None)]
     #[case::no_limit(
         &[MEMINFO, GROUP, ("cgroup/system.slice/memory.max", "max\n"), ("cgroup/system.slice/memory.current", "7")],
         Some(4 * GIB)
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_when_fewer_run() {
+    fn reports_when_fewer_run() {
         let (_root, memory) = machine(&[MEMINFO]);
         assert_eq!(Gate::new(&memory, GIB).jobs(4), (4, None));
         let (jobs, said) = Gate::new(&memory, GIB).jobs(16);

@@ -3,9 +3,9 @@
 mod distribution;
 mod kernel_cache;
 mod kernels;
-pub mod lock;
+mod lock;
 mod memory;
-pub(crate) mod path_programs;
+mod path_programs;
 mod run_options;
 mod running_kernel;
 mod settings;
@@ -23,13 +23,16 @@ use kernel_cache::KernelCache;
 
 pub use distribution::{BadPlace, Distribution, NoOsRelease, Placement};
 pub use kernels::{Kernel, KernelConfig, Kernels};
+pub use lock::Lock;
+pub(crate) use lock::WITHIN_RUN;
 pub(crate) use memory::Gate;
 pub use memory::Memory;
+pub(crate) use path_programs::path_programs;
 pub use run_options::RunOptions;
 pub(crate) use running_kernel::running_release;
 pub use settings::{Framework, InitramfsMode, InitramfsSettings, Settings};
 pub use trees::Trees;
-pub use warnings::Warnings;
+pub(crate) use warnings::Warnings;
 
 /// How the names of variables start that set a directive each, `NAME=value` (dkms-behaviour 3.1).
 const DIRECTIVE: &str = "DKMS_DIRECTIVE";
@@ -46,21 +49,21 @@ pub struct Machine {
     /// The administrator's settings.
     pub settings: Settings,
     /// Its distribution.
-    pub distribution: Result<Distribution, NoOsRelease>,
-    /// Where the machine tells how much memory there is.
+    pub(crate) distribution: Result<Distribution, NoOsRelease>,
+    /// The memory of the machine.
     pub memory: Memory,
     /// What is built for.
     pub arch: Arch,
     /// Whether depmod runs (`--no-depmod`).
     pub depmod: bool,
-    /// What the command line asks for.
+    /// The options of the command line.
     pub options: RunOptions,
-    /// What people should be told when the run is over.
-    pub warnings: Warnings,
-    /// Who signs objects.
-    pub signers: Signers,
-    /// Whether somebody looks after the images that hold modules: then it is noted for which
-    /// kernels they changed.
+    /// Warnings to be shown when the run is over.
+    pub(crate) warnings: Warnings,
+    /// The signers of objects.
+    pub(crate) signers: Signers,
+    /// Whether images that hold modules are maintained: then changed modules are pending work for
+    /// their kernel's images.
     pub images: bool,
     kernels: KernelCache,
 }
@@ -128,12 +131,11 @@ impl Machine {
     pub(crate) fn framework(&self, kernel: Option<&KernelRelease>) -> Framework {
         let mut reader = BashReader::new(self.tools.clone(), self.env.clone());
         reader.patience = self.settings.conf_timeout();
-        // What is wrong with the files was told when the settings were read.
+        // Problems of the files were reported when the settings were read.
         Framework::read(&self.trees, kernel, &mut reader, &mut Vec::new())
     }
 
-    /// Where files are put that others should find or that are large, but nobody needs for long:
-    /// `tmp_location`, else `$TMPDIR`, else `/tmp`.
+    /// Returns the directory for large files that are not needed for long: `tmp_location`, else `$TMPDIR`, else `/tmp`.
     #[must_use]
     pub fn temporary_dir(&self) -> PathBuf {
         let set = self.settings.framework.tmp_location.clone();

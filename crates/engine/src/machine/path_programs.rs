@@ -1,4 +1,4 @@
-//! Programs of ours that stand first in PATH while confs are read and modules are built.
+//! Wrapper programs put first in PATH while confs are evaluated and modules are built.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,10 +8,10 @@ use crate::os::durable::{self, FileError};
 
 /// Each program with its text.
 ///
-/// - `uname` answers for the kernel that is built for: a Makefile that asks `uname -r` means that
-///   one, and gets the running one otherwise.
-/// - `make` joins the run's jobserver where it is told to do several jobs at once: a conf that says
-///   `make -j8` would have eight jobs of its own.
+/// - `uname` prints the kernel that is built for: a Makefile that runs `uname -r` means that one, and
+///   gets the running one otherwise.
+/// - `make` joins the run's jobserver where it gets a number of jobs: a conf with
+///   `make -j8` would run eight jobs of its own.
 const PROGRAMS: [(&str, &str); 2] =
     [("make", include_str!("path_programs/make")), ("uname", include_str!("path_programs/uname"))];
 
@@ -19,7 +19,7 @@ const PROGRAMS: [(&str, &str); 2] =
 ///
 /// # Errors
 /// [`FileError`] if it cannot be made.
-pub(crate) fn directory(machine: &Machine) -> Result<PathBuf, FileError> {
+pub(crate) fn path_programs(machine: &Machine) -> Result<PathBuf, FileError> {
     let dir = machine.trees.build_programs();
     for (name, text) in PROGRAMS {
         let program = dir.join(name);
@@ -51,7 +51,7 @@ mod tests {
 
     fn env(root: &TestRoot) -> Environment {
         let machine = Machine::for_hook(root.path());
-        let programs = directory(&machine).unwrap();
+        let programs = path_programs(&machine).unwrap();
         machine.env.first_in_path(&root.programs()).first_in_path(&programs)
     }
 

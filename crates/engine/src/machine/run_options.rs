@@ -1,14 +1,14 @@
-//! What one command asks to be otherwise than the machine has it.
+//! The options of one command that override what the machine has.
 
 use std::path::{Path, PathBuf};
 
 use super::Kernel;
 use crate::names::ModuleId;
 
-/// The wishes of one command line. [`RunOptions::default`] has none.
+/// The options of one command line. [`RunOptions::default`] has none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RunOptions {
-    /// The module that the command is about; nothing if it is about several.
+    /// The module that the command is about; `None` if it is about several.
     pub module: Option<ModuleId>,
     /// A file to read in place of that module's own dkms.conf (`-c`).
     pub conf: Option<PathBuf>,
@@ -32,7 +32,7 @@ pub struct RunOptions {
 impl RunOptions {
     /// The conf of a module whose source is in the directory `source`.
     #[must_use]
-    pub fn conf_of(&self, id: &ModuleId, source: &Path) -> PathBuf {
+    pub(crate) fn conf_of(&self, id: &ModuleId, source: &Path) -> PathBuf {
         let own = source.join("dkms.conf");
         let about = self.module.as_ref() == Some(id);
         self.conf.clone().filter(|_| about).unwrap_or(own)
@@ -40,11 +40,11 @@ impl RunOptions {
 
     /// Whether a conf says something else now than it says by itself.
     #[must_use]
-    pub fn changes_conf_of(&self, id: &ModuleId) -> bool {
+    pub(crate) fn changes_conf_of(&self, id: &ModuleId) -> bool {
         !self.directives.is_empty() || (self.conf.is_some() && self.module.as_ref() == Some(id))
     }
 
-    /// Gives a kernel the headers and the configuration that are asked for. Headers without
+    /// Gives a kernel the headers and the configuration of these options. Headers without
     /// `include` are none, as in its own directory.
     pub(crate) fn equip(&self, kernel: &mut Kernel) {
         if let Some(dir) = &self.kernel_source {
@@ -64,14 +64,14 @@ mod tests {
     fn a_conf_is_for_the_module_that_was_named() {
         let foo: ModuleId = "foo/1".parse().unwrap();
         let bar: ModuleId = "bar/1".parse().unwrap();
-        let asked = RunOptions {
+        let options = RunOptions {
             module: Some(foo.clone()),
             conf: Some("/x.conf".into()),
             ..RunOptions::default()
         };
         let source = Path::new("/usr/src/it");
-        assert_eq!(asked.conf_of(&foo, source), Path::new("/x.conf"));
-        assert_eq!(asked.conf_of(&bar, source), Path::new("/usr/src/it/dkms.conf"));
-        assert!(asked.changes_conf_of(&foo) && !asked.changes_conf_of(&bar));
+        assert_eq!(options.conf_of(&foo, source), Path::new("/x.conf"));
+        assert_eq!(options.conf_of(&bar, source), Path::new("/usr/src/it/dkms.conf"));
+        assert!(options.changes_conf_of(&foo) && !options.changes_conf_of(&bar));
     }
 }

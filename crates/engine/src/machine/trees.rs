@@ -1,4 +1,4 @@
-//! The trees that all work happens in, with the place of everything in them.
+//! The trees of a machine, with the place of everything in them.
 
 use std::path::{Path, PathBuf};
 
@@ -37,25 +37,25 @@ impl Trees {
 
     /// Where an absolute path of the machine is seen from here.
     #[must_use]
-    pub fn inside(&self, path: &Path) -> PathBuf {
+    pub(crate) fn inside(&self, path: &Path) -> PathBuf {
         self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
 
     /// The directory of one kernel: `L/<release>`.
     #[must_use]
-    pub fn kernel(&self, kernel: &KernelRelease) -> PathBuf {
+    pub(crate) fn kernel(&self, kernel: &KernelRelease) -> PathBuf {
         self.install.join(kernel)
     }
 
     /// The directory of one module in the dkms tree: `T/M`.
     #[must_use]
-    pub fn module(&self, name: &ModuleName) -> PathBuf {
+    pub(crate) fn module(&self, name: &ModuleName) -> PathBuf {
         self.dkms.join(name)
     }
 
     /// The directory of one module version: `T/M/V`.
     #[must_use]
-    pub fn version(&self, id: &ModuleId) -> PathBuf {
+    pub(crate) fn version(&self, id: &ModuleId) -> PathBuf {
         self.module(&id.name).join(&id.version)
     }
 
@@ -67,13 +67,13 @@ impl Trees {
 
     /// Where a module is compiled: `T/M/V/build`, the path that confs and scripts name.
     #[must_use]
-    pub fn build(&self, id: &ModuleId) -> PathBuf {
+    pub(crate) fn build(&self, id: &ModuleId) -> PathBuf {
         self.version(id).join("build")
     }
 
     /// Where each build that runs has its files, if not in [`Trees::build`]: `T/.build`.
     #[must_use]
-    pub fn workplaces(&self) -> PathBuf {
+    pub(crate) fn workplaces(&self) -> PathBuf {
         self.dkms.join(".build")
     }
 
@@ -85,7 +85,7 @@ impl Trees {
 
     /// The link that says which version is installed: `T/M/kernel-K-A`, relative to `V/K/A`.
     #[must_use]
-    pub fn installed_link(
+    pub(crate) fn installed_link(
         &self,
         name: &ModuleName,
         kernel: &KernelRelease,
@@ -96,25 +96,30 @@ impl Trees {
 
     /// Where dkms put the kernel's own objects that it moved away: `T/M/original_module/K/A`.
     #[must_use]
-    pub fn originals(&self, name: &ModuleName, kernel: &KernelRelease, arch: &Arch) -> PathBuf {
+    pub(crate) fn originals(
+        &self,
+        name: &ModuleName,
+        kernel: &KernelRelease,
+        arch: &Arch,
+    ) -> PathBuf {
         self.all_originals(name).join(kernel).join(arch)
     }
 
     /// The kernels' own objects of one name, see [`Self::originals`]: `T/M/original_module`.
     #[must_use]
-    pub fn all_originals(&self, name: &ModuleName) -> PathBuf {
+    pub(crate) fn all_originals(&self, name: &ModuleName) -> PathBuf {
         self.module(name).join("original_module")
     }
 
     /// The copy of a source that outlives its package: `T/.kept/M-V`.
     #[must_use]
-    pub fn kept(&self, id: &ModuleId) -> PathBuf {
+    pub(crate) fn kept(&self, id: &ModuleId) -> PathBuf {
         self.dkms.join(".kept").join(id.source_dir())
     }
 
     /// Pending work, one small file each: `T/.pending`.
     #[must_use]
-    pub fn pending(&self) -> PathBuf {
+    pub(crate) fn pending(&self) -> PathBuf {
         self.dkms.join(".pending")
     }
 
@@ -126,58 +131,63 @@ impl Trees {
 
     /// Remembered failures: `T/.failed`.
     #[must_use]
-    pub fn failures(&self) -> PathBuf {
+    pub(crate) fn failures(&self) -> PathBuf {
         self.dkms.join(".failed")
     }
 
     /// What can be made anew, but is quicker found again: `T/.cache`, with the digests of files
     /// under their stat signatures in it.
     #[must_use]
-    pub fn cache(&self) -> PathBuf {
+    pub(crate) fn cache(&self) -> PathBuf {
         self.dkms.join(".cache")
     }
 
     /// Builds that may come back: `T/.cache/objects`.
     #[must_use]
-    pub fn cached_builds(&self) -> PathBuf {
+    pub(crate) fn cached_builds(&self) -> PathBuf {
         self.cache().join("objects")
     }
 
     /// The log of the last failed build for a kernel: `T/.log/M-V-K-A.log`.
     #[must_use]
-    pub fn failure_log(&self, id: &ModuleId, kernel: &KernelRelease, arch: &Arch) -> PathBuf {
+    pub(crate) fn failure_log(
+        &self,
+        id: &ModuleId,
+        kernel: &KernelRelease,
+        arch: &Arch,
+    ) -> PathBuf {
         self.dkms.join(".log").join(format!("{}-{kernel}-{arch}.log", id.source_dir()))
     }
 
     /// The lock of everything that changes the trees. Never replaced: two processes that hold
     /// two inodes hold nothing.
     #[must_use]
-    pub fn lock(&self) -> PathBuf {
+    pub(crate) fn lock(&self) -> PathBuf {
         self.dkms.join(".lock")
     }
 
     /// Programs that stand first in PATH while a module is built: `T/.bin`.
     #[must_use]
-    pub fn build_programs(&self) -> PathBuf {
+    pub(crate) fn build_programs(&self) -> PathBuf {
         self.dkms.join(".bin")
     }
 
     /// Programs with the names of the compilers that start those through a launcher:
     /// `T/.bin/compilers`.
     #[must_use]
-    pub fn launching_compilers(&self) -> PathBuf {
+    pub(crate) fn launching_compilers(&self) -> PathBuf {
         self.build_programs().join("compilers")
     }
 
-    /// Programs with the names of the compilers that ask those once: `T/.bin/once`.
+    /// Programs with the names of the compilers that share results: `T/.bin/once`.
     #[must_use]
-    pub fn answering_compilers(&self) -> PathBuf {
+    pub(crate) fn sharing_compilers(&self) -> PathBuf {
         self.build_programs().join("once")
     }
 
-    /// What compilers answered in this run: `T/.bin/once/.answers`.
+    /// The results of compilers in this run: `T/.bin/once/.answers`.
     #[must_use]
-    pub fn answers(&self) -> PathBuf {
-        self.answering_compilers().join(".answers")
+    pub(crate) fn shared_results(&self) -> PathBuf {
+        self.sharing_compilers().join(".answers")
     }
 }

@@ -1,14 +1,14 @@
-//! Warnings that a run collects on the way and shows when it is over.
+//! Warnings that a run collects and shows at its end.
 
 use std::sync::{Mutex, PoisonError};
 
 /// What people should know of a run, though nothing failed for it. Any thread may add to it.
 #[derive(Debug, Default)]
-pub struct Warnings(Mutex<Vec<String>>);
+pub(crate) struct Warnings(Mutex<Vec<String>>);
 
 impl Warnings {
     /// Adds a sentence, once.
-    pub fn add(&self, text: impl Into<String>) {
+    pub(crate) fn add(&self, text: impl Into<String>) {
         let text = text.into();
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !all.contains(&text) {
@@ -18,7 +18,7 @@ impl Warnings {
     }
 
     /// Takes all that was said so far.
-    pub fn take(&self) -> Vec<String> {
+    pub(crate) fn take(&self) -> Vec<String> {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

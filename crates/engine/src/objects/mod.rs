@@ -1,12 +1,13 @@
 //! Kernel objects as files: names, modinfo, strip, sign, compress.
 
 mod finish;
-mod object;
+mod modinfo;
+mod object_name;
 mod signer;
 
-pub use finish::CompressionOptions;
+pub(crate) use finish::CompressionOptions;
 pub(crate) use finish::{FinishError, Strip, Workbench};
-pub(crate) use object::read_modinfo;
-pub use object::{Compression, ObjectName};
-pub use signer::Signers;
+pub(crate) use modinfo::{read_modinfo, read_stored_modinfo};
+pub use object_name::{Compression, ObjectName};
+pub(crate) use signer::Signers;
 pub(crate) use signer::{DEADLINE, Keys, Signer, SigningDecision};

@@ -1,4 +1,4 @@
-//! Signers one kernel object with a key, and taking a signature off again.
+//! Signs a kernel object with a key, and removes a signature.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,7 +21,7 @@ const TRAILER: usize = 12;
 
 /// The signer of each kernel's objects, decided once per run.
 #[derive(Debug, Default)]
-pub struct Signers(Mutex<BTreeMap<KernelRelease, Arc<SigningDecision>>>);
+pub(crate) struct Signers(Mutex<BTreeMap<KernelRelease, Arc<SigningDecision>>>);
 
 impl Signers {
     /// Returns what was decided for a kernel, or what `decide` says now. Other callers wait
@@ -44,7 +44,7 @@ impl Signers {
 /// Whether the objects for a kernel are signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SigningDecision {
-    /// They are not, and nobody wants it: the kernel cannot check, or it is switched off.
+    /// They are not, for this reason: the kernel cannot check, or it is switched off.
     Off(&'static str),
     /// They should be, but cannot.
     Obstacle(String),

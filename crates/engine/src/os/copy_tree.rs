@@ -1,4 +1,4 @@
-//! Copies of whole source trees.
+//! Copies whole source trees, or links their files.
 
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
@@ -19,7 +19,7 @@ use crate::os::durable::{self, FileError};
 /// # Errors
 /// [`FileError`] naming the entry that failed; a FIFO, socket or device is refused, since it has
 /// no content to copy. What was copied until then is removed.
-pub fn copy_tree(from: &Path, to: &Path) -> Result<(), FileError> {
+pub(crate) fn copy_tree(from: &Path, to: &Path) -> Result<(), FileError> {
     take_tree(from, to, &copy_file)
 }
 
@@ -29,7 +29,7 @@ pub fn copy_tree(from: &Path, to: &Path) -> Result<(), FileError> {
 ///
 /// # Errors
 /// As [`copy_tree`].
-pub fn link_tree(from: &Path, to: &Path) -> Result<(), FileError> {
+pub(crate) fn link_tree(from: &Path, to: &Path) -> Result<(), FileError> {
     take_tree(from, to, &link_file)
 }
 

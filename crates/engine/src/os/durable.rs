@@ -1,4 +1,4 @@
-//! Changes to files that a crash leaves either old or new, never a part.
+//! Changes files so that a crash leaves them old or new, never in between.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Write};
@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 /// How the names of unfinished files start. The dot hides them from dkms's globs, and no name
 /// made with it ends in `.ko*`, which depmod would take for a module.
-pub const UNFINISHED: &str = ".tmp-";
+pub(crate) const UNFINISHED: &str = ".tmp-";
 
 /// A file that could not be read or changed: what was tried, where, and why it failed.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +17,7 @@ pub struct FileError {
     pub doing: &'static str,
     /// The file it was tried on.
     pub path: PathBuf,
-    /// What the system answered.
+    /// The error of the system.
     pub source: io::Error,
 }
 
@@ -30,19 +30,19 @@ impl FileError {
     /// Whether there was no room left, on the disk or in the user's quota: the one failure that
     /// the next module will meet as well.
     #[must_use]
-    pub fn is_disk_full(&self) -> bool {
+    pub(crate) fn is_disk_full(&self) -> bool {
         matches!(self.source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
     }
 
     /// Whether the file was not there.
     #[must_use]
-    pub fn is_missing(&self) -> bool {
+    pub(crate) fn is_missing(&self) -> bool {
         self.source.kind() == ErrorKind::NotFound
     }
 }
 
-/// How many bytes can still be written to the file system that `path` is on; none if it does not
-/// say.
+/// Returns the number of bytes that can still be written to the file system of `path`; `None` if it
+/// is not known.
 #[must_use]
 pub fn room(path: &Path) -> Option<u64> {
     let system = nix::sys::statvfs::statvfs(path).ok()?;
@@ -63,7 +63,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
 ///
 /// # Errors
 /// As [`write()`].
-pub fn write_program(path: &Path, text: &str) -> Result<(), FileError> {
+pub(crate) fn write_program(path: &Path, text: &str) -> Result<(), FileError> {
     write_with_mode(path, text.as_bytes(), 0o755)
 }
 
@@ -72,7 +72,7 @@ fn write_with_mode(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError
     let mut unfinished =
         tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(parent(path)).map_err(failed())?;
     unfinished.write_all(bytes).map_err(failed())?;
-    // Said outright: a caller's umask must not make the trees unreadable for `dkms status`.
+    // Set explicitly: a caller's umask must not make the trees unreadable for `dkms status`.
     unfinished.as_file().set_permissions(Permissions::from_mode(mode)).map_err(failed())?;
     unfinished.as_file().sync_all().map_err(failed())?;
     unfinished.persist(path).map_err(|error| failed()(error.error))?;
@@ -83,7 +83,7 @@ fn write_with_mode(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError
 ///
 /// # Errors
 /// [`FileError`]; `path` is then as it was, and nothing is left beside it.
-pub fn replace_link(path: &Path, target: &Path) -> Result<(), FileError> {
+pub(crate) fn replace_link(path: &Path, target: &Path) -> Result<(), FileError> {
     let failed = || FileError::when("link", path);
     let unfinished = tempfile::Builder::new()
         .prefix(UNFINISHED)
@@ -97,7 +97,7 @@ pub fn replace_link(path: &Path, target: &Path) -> Result<(), FileError> {
 ///
 /// # Errors
 /// [`FileError`] if the directory cannot be opened or the disk refuses.
-pub fn sync_dir(path: &Path) -> Result<(), FileError> {
+pub(crate) fn sync_dir(path: &Path) -> Result<(), FileError> {
     let synced = File::open(path).and_then(|dir| dir.sync_all());
     match synced {
         // Some network and FUSE filesystems have no fsync for directories; nothing can be done.
@@ -141,7 +141,7 @@ pub fn remove_tree(path: &Path) -> Result<bool, FileError> {
 ///
 /// # Errors
 /// [`FileError`] if `dir` is not below `stop`, or if an empty directory cannot be removed.
-pub fn remove_empty_dirs_up_to(dir: &Path, stop: &Path) -> Result<(), FileError> {
+pub(crate) fn remove_empty_dirs_up_to(dir: &Path, stop: &Path) -> Result<(), FileError> {
     let below = dir.strip_prefix(stop).ok().filter(|path| {
         path.components().all(|component| matches!(component, Component::Normal(_)))
     });
@@ -170,7 +170,7 @@ pub fn remove_empty_dirs_up_to(dir: &Path, stop: &Path) -> Result<(), FileError>
 ///
 /// # Errors
 /// [`FileError`] if `dir` cannot be listed or an entry cannot be removed. A missing `dir` is fine.
-pub fn remove_unfinished(dir: &Path) -> Result<(), FileError> {
+pub(crate) fn remove_unfinished(dir: &Path) -> Result<(), FileError> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         other => other.map_err(FileError::when("list", dir))?,

@@ -13,8 +13,8 @@ const MOST_LINKS: usize = 40;
 /// `T/M/V/source` says `/usr/src/…`, whatever directory the machine is mounted at.
 ///
 /// # Errors
-/// The system's answer, [`ErrorKind::NotFound`] among them; a path that is not below `root`, or
-/// that goes round in circles, is an error too.
+/// The system's error, e.g. [`ErrorKind::NotFound`]; a path that is not below `root` or that goes round
+/// in circles is an error too.
 pub fn resolve(root: &Path, path: &Path) -> io::Result<PathBuf> {
     let outside = || io::Error::new(ErrorKind::InvalidInput, "outside of the root");
     let mut todo = steps(path.strip_prefix(root).map_err(|_| outside())?);
@@ -51,18 +51,14 @@ pub fn resolve(root: &Path, path: &Path) -> io::Result<PathBuf> {
 /// Whether `path`, which lies below `root`, is a directory or a link that leads to one, see
 /// [`resolve`].
 #[must_use]
-pub fn leads_to_dir(root: &Path, path: &Path) -> bool {
-    if root == Path::new("/") {
-        // There the system follows links just so, in one go.
-        return path.is_dir();
-    }
+pub(crate) fn leads_to_dir(root: &Path, path: &Path) -> bool {
     resolve(root, path).is_ok_and(|found| found.is_dir())
 }
 
 /// What a link must say to name `path` on the machine under `root`: `/usr/src/zfs-2.4` for
 /// `ROOT/usr/src/zfs-2.4`. Paths outside of `root` stay as they are.
 #[must_use]
-pub fn text_for(root: &Path, path: &Path) -> PathBuf {
+pub(crate) fn text_for(root: &Path, path: &Path) -> PathBuf {
     match path.strip_prefix(root) {
         Ok(below) => Path::new("/").join(below),
         Err(_) => path.to_owned(),

@@ -1,36 +1,19 @@
-//! The files of a tree in a fixed order, with what stat says of each.
+//! Walks the files of a tree in a fixed order.
 
 use std::collections::VecDeque;
-use std::ffi::{OsStr, OsString};
-use std::fs::{self, Metadata};
+use std::ffi::OsString;
+use std::fs;
 use std::io::ErrorKind;
-use std::ops::Range;
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, StatxFlags, StatxTimestamp};
-use rustix::io::Errno;
-use rustix::path::Arg;
 
 use super::digest::Digest;
 use super::durable::FileError;
 use super::parallel::on_all_cores;
+use super::stat::{Stat, now};
 
 /// Changed whenever signatures or digests are made in another way, so that no old one fits.
 const FORMAT: &[u8] = b"alpm-dkms walk 2\0";
-
-/// A file whose content is not yet known to be old may change once more within the same tick of
-/// its filesystem's clock, and look the same. The tick of Linux is at most 10 ms.
-const TICK: i128 = 100_000_000;
-
-/// The same for filesystems that keep whole seconds (ext4 with small inodes).
-const WHOLE_SECONDS_TICK: i128 = 2_000_000_000;
-
-/// Room for the answer to one question after the entries of a directory, in bytes.
-const LISTING: usize = 32 << 10;
 
 /// With fewer files to read, a thread costs more than it gains.
 const FILES_PER_THREAD: usize = 30;
@@ -39,11 +22,11 @@ const FILES_PER_THREAD: usize = 30;
 #[derive(Debug, Clone)]
 pub(crate) struct Part {
     /// What stands for it in the names.
-    pub label: PathBuf,
+    pub(crate) label: PathBuf,
     /// Where it is. It may be a link; links inside are not followed.
-    pub dir: PathBuf,
+    pub(crate) dir: PathBuf,
     /// How much of it counts.
-    pub extent: Extent,
+    pub(crate) extent: Extent,
 }
 
 /// How much of a directory counts.
@@ -69,16 +52,12 @@ struct Folder {
     dir: PathBuf,
     /// How much of it counts.
     extent: Extent,
-    /// The names of all entries, one after the other: of the time that some 10,000 entries take, a
-    /// third would go into making and freeing a string for each.
-    names: Vec<u8>,
     entries: Vec<Entry>,
 }
 
 #[derive(Debug)]
 struct Entry {
-    /// Where its name is in [`Folder::names`].
-    name: Range<usize>,
+    name: OsString,
     /// Nothing for a directory: its entries say all that counts, and its own time changes with
     /// any of them.
     stat: Option<Stat>,
@@ -89,23 +68,20 @@ impl Walk {
     pub(crate) fn over(parts: &[Part]) -> Result<Self, FileError> {
         let mut ahead: VecDeque<Part> = parts.iter().cloned().collect();
         let mut folders = Vec::new();
-        let mut buffer = Vec::with_capacity(LISTING);
         while let Some(part) = ahead.pop_front() {
             let mut folder = Folder {
                 label: part.label,
                 dir: part.dir,
                 extent: part.extent,
-                names: Vec::new(),
                 entries: Vec::new(),
             };
             match folder.extent {
                 Extent::Only(names) => folder.look_for(names)?,
-                Extent::Without(name) => folder.list(Some(name), &mut buffer)?,
-                Extent::All => folder.list(None, &mut buffer)?,
+                Extent::Without(name) => folder.list(Some(name))?,
+                Extent::All => folder.list(None)?,
             }
             for below in folder.entries.iter().filter(|entry| entry.stat.is_none()) {
-                let name = folder.name(below);
-                let (label, dir) = (folder.label.join(name), folder.dir.join(name));
+                let (label, dir) = (folder.label.join(&below.name), folder.path(below));
                 ahead.push_back(Part { label, dir, extent: Extent::All });
             }
             folders.push(folder);
@@ -113,12 +89,12 @@ impl Walk {
         Ok(Self { folders })
     }
 
-    /// The signature of all entries, and whether they are settled: a change after this moment is
+    /// The signature of all entries, and whether they are stable: a change after this moment is
     /// sure to give another one.
     pub(crate) fn signature(&self) -> (Digest, bool) {
         let mut hasher = blake3::Hasher::new();
         hasher.update(FORMAT);
-        let mut settled = true;
+        let mut stable = true;
         let now = now();
         let mut bytes = Vec::new();
         for folder in &self.folders {
@@ -126,19 +102,19 @@ impl Walk {
             text(&mut bytes, &folder.label);
             bytes.extend((folder.entries.len() as u64).to_le_bytes());
             for entry in &folder.entries {
-                text(&mut bytes, Path::new(folder.name(entry)));
+                text(&mut bytes, Path::new(&entry.name));
                 match &entry.stat {
                     None => bytes.push(b'd'),
                     Some(stat) => {
                         bytes.push(b'f');
                         stat.write(&mut bytes);
-                        settled &= stat.is_settled(now);
+                        stable &= stat.is_stable(now);
                     }
                 }
             }
             hasher.update(&bytes);
         }
-        (Digest(hasher.finalize()), settled)
+        (Digest(hasher.finalize()), stable)
     }
 
     /// The digest of all entries: names, kinds, contents, executable bits, targets of links.
@@ -152,16 +128,16 @@ impl Walk {
         let mut bytes = Vec::new();
         for (folder, entry) in self.entries() {
             bytes.clear();
-            text(&mut bytes, &folder.label.join(folder.name(entry)));
+            text(&mut bytes, &folder.label.join(&entry.name));
             match &entry.stat {
                 None => bytes.push(b'd'),
-                Some(stat) if stat.is_file() => {
-                    bytes.push(if stat.mode & 0o111 == 0 { b'f' } else { b'x' });
+                Some(stat) if stat.kind().is_file() => {
+                    bytes.push(if stat.is_executable() { b'x' } else { b'f' });
                     if let Some(content) = contents.next() {
                         bytes.extend(content?.0.as_bytes());
                     }
                 }
-                Some(stat) if stat.is_link() => {
+                Some(stat) if stat.kind().is_symlink() => {
                     let path = folder.path(entry);
                     let target = fs::read_link(&path).map_err(FileError::when("read", &path))?;
                     bytes.push(b'l');
@@ -191,18 +167,8 @@ impl Walk {
 }
 
 impl Folder {
-    fn name(&self, entry: &Entry) -> &OsStr {
-        OsStr::from_bytes(self.names.get(entry.name.clone()).unwrap_or_default())
-    }
-
     fn path(&self, entry: &Entry) -> PathBuf {
-        self.dir.join(self.name(entry))
-    }
-
-    fn add(&mut self, name: &[u8], stat: Option<Stat>) {
-        let start = self.names.len();
-        self.names.extend(name);
-        self.entries.push(Entry { name: start..self.names.len(), stat });
+        self.dir.join(&entry.name)
     }
 
     /// Adds those files of these names that are there.
@@ -213,116 +179,35 @@ impl Folder {
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 other => {
                     let meta = other.map_err(FileError::when("read", &path))?;
-                    self.add(name.as_bytes(), Some(Stat::of(&meta)));
+                    self.entries.push(Entry { name: name.into(), stat: Some(Stat::of(&meta)) });
                 }
             }
         }
         Ok(())
     }
 
-    /// Adds what is in the directory itself, in the order of the names, but not what is named
-    /// `without`. `buffer` is room to work in.
-    fn list(&mut self, without: Option<&str>, buffer: &mut Vec<u8>) -> Result<(), FileError> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let open = rustix::fs::open(&self.dir, flags, Mode::empty());
-        let open = open.map_err(failed("list", &self.dir))?;
-        let mut listing = RawDir::new(&open, buffer.spare_capacity_mut());
-        while let Some(entry) = listing.next() {
-            let entry = entry.map_err(failed("list", &self.dir))?;
-            let name = entry.file_name().to_bytes();
-            if name == b"." || name == b".." || without.is_some_and(|it| it.as_bytes() == name) {
+    /// Adds what is in the directory itself, in the order of the names, but not the entry `without`.
+    fn list(&mut self, without: Option<&str>) -> Result<(), FileError> {
+        let failed = || FileError::when("list", &self.dir);
+        for entry in fs::read_dir(&self.dir).map_err(failed())? {
+            let entry = entry.map_err(failed())?;
+            let name = entry.file_name();
+            if without.is_some_and(|without| name == *without) {
                 continue;
             }
-            // Not every filesystem tells the kinds of entries in the list.
-            let stat = if entry.file_type() == FileType::Directory {
-                None
-            } else {
-                let stat = Stat::at(&open, entry.file_name());
-                Some(stat.map_err(failed("read", &self.dir.join(OsStr::from_bytes(name))))?)
-            };
-            self.add(name, stat.filter(|stat| !stat.is_directory()));
+            let is_dir = entry.file_type().map_err(failed())?.is_dir();
+            let meta = || entry.metadata().map_err(FileError::when("read", &entry.path()));
+            let stat = if is_dir { None } else { Some(Stat::of(&meta()?)) };
+            self.entries.push(Entry { name, stat });
         }
-        let names = &self.names;
-        let name = |entry: &Entry| names.get(entry.name.clone());
-        self.entries.sort_unstable_by(|a, b| name(a).cmp(&name(b)));
+        self.entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(())
     }
 }
 
 impl Entry {
     fn is_file(&self) -> bool {
-        self.stat.as_ref().is_some_and(Stat::is_file)
-    }
-}
-
-/// What stat says of a file, as far as a change of its content shows there.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Stat {
-    size: u64,
-    mtime: (i64, i64),
-    ctime: (i64, i64),
-    inode: u64,
-    device: u64,
-    mode: u32,
-}
-
-impl Stat {
-    pub(crate) fn of(meta: &Metadata) -> Self {
-        Self {
-            size: meta.size(),
-            mtime: (meta.mtime(), meta.mtime_nsec()),
-            ctime: (meta.ctime(), meta.ctime_nsec()),
-            inode: meta.ino(),
-            device: meta.dev(),
-            mode: meta.mode(),
-        }
-    }
-
-    /// Of what has this path from an open directory; of a link, not of what it leads to.
-    fn at(dir: impl AsFd, path: impl Arg) -> Result<Self, Errno> {
-        let flags = AtFlags::SYMLINK_NOFOLLOW;
-        let stat = rustix::fs::statx(dir, path, flags, StatxFlags::BASIC_STATS)?;
-        let time = |time: StatxTimestamp| (time.tv_sec, i64::from(time.tv_nsec));
-        Ok(Self {
-            size: stat.stx_size,
-            mtime: time(stat.stx_mtime),
-            ctime: time(stat.stx_ctime),
-            inode: stat.stx_ino,
-            device: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
-            mode: u32::from(stat.stx_mode),
-        })
-    }
-
-    fn write(&self, bytes: &mut Vec<u8>) {
-        let times = [self.mtime.0, self.mtime.1, self.ctime.0, self.ctime.1];
-        let [size, inode, device] = [self.size, self.inode, self.device].map(u64::to_le_bytes);
-        bytes.extend([size, inode, device].concat());
-        bytes.extend(times.map(i64::to_le_bytes).concat());
-        bytes.extend(self.mode.to_le_bytes());
-    }
-
-    /// Whether the last change was so long before `now` that another one would get another ctime.
-    fn is_settled(&self, now: i128) -> bool {
-        let (seconds, nanoseconds) = self.ctime;
-        let changed = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
-        let tick = if nanoseconds == 0 { WHOLE_SECONDS_TICK } else { TICK };
-        changed + tick < now
-    }
-
-    fn is_file(&self) -> bool {
-        self.kind() == FileType::RegularFile
-    }
-
-    fn is_directory(&self) -> bool {
-        self.kind() == FileType::Directory
-    }
-
-    fn is_link(&self) -> bool {
-        self.kind() == FileType::Symlink
-    }
-
-    fn kind(&self) -> FileType {
-        FileType::from_raw_mode(self.mode)
+        self.stat.is_some_and(|stat| stat.kind().is_file())
     }
 }
 
@@ -338,30 +223,27 @@ pub(crate) fn signature_of_watched(
         text(&mut bytes, &part.label);
         text(&mut bytes, &part.dir);
     }
-    let mut settled = true;
+    let mut stable = true;
     for path in watched {
-        match Stat::at(rustix::fs::CWD, path.as_ref()) {
-            Ok(stat) => {
+        match fs::symlink_metadata(path) {
+            Ok(meta) => {
+                let stat = Stat::of(&meta);
                 stat.write(&mut bytes);
-                settled &= stat.is_settled(since);
+                stable &= stat.is_stable(since);
             }
-            Err(Errno::NOENT) => bytes.push(b'-'),
+            Err(error) if error.kind() == ErrorKind::NotFound => bytes.push(b'-'),
             // The walk will say what is wrong.
-            Err(_) => settled = false,
+            Err(_) => stable = false,
         }
     }
-    (Digest::of_bytes(&bytes), settled)
+    (Digest::of_bytes(&bytes), stable)
 }
 
 /// As [`Walk::signature`], of one file.
 pub(crate) fn signature_of_file(stat: Stat) -> (Digest, bool) {
     let mut bytes = FORMAT.to_vec();
     stat.write(&mut bytes);
-    (Digest::of_bytes(&bytes), stat.is_settled(now()))
-}
-
-fn failed(what: &'static str, path: &Path) -> impl FnOnce(Errno) -> FileError {
-    move |error| FileError::when(what, path)(error.into())
+    (Digest::of_bytes(&bytes), stat.is_stable(now()))
 }
 
 /// The names in a directory, sorted; none if it is not there.
@@ -385,19 +267,13 @@ fn text(bytes: &mut Vec<u8>, path: &Path) {
     bytes.extend(path);
 }
 
-/// Nanoseconds since 1970.
-pub(crate) fn now() -> i128 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i128::try_from(since.as_nanos()).unwrap_or(i128::MAX)
-}
-
 impl Digest {
     /// The digest of all below a directory, read now: names, kinds, contents, executable bits,
     /// targets of links.
     ///
     /// # Errors
     /// [`FileError`] naming the entry that cannot be read.
-    pub fn of_tree(dir: &Path) -> Result<Self, FileError> {
+    pub(crate) fn of_tree(dir: &Path) -> Result<Self, FileError> {
         Walk::over(&whole(dir))?.digest()
     }
 }

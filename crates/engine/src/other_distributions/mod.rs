@@ -1,7 +1,7 @@
-//! What only other distributions than Arch have: their keys and tools for signing, weak modules.
+//! What only distributions other than Arch have: keys and tools for signing, weak modules.
 
-pub(crate) mod gentoo;
-pub(crate) mod ubuntu;
+mod gentoo;
+mod ubuntu;
 pub(crate) mod weak_modules;
 
 use std::path::{Path, PathBuf};
@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 use crate::machine::Machine;
 use crate::names::KernelRelease;
 use crate::os::process::is_program;
+
+pub(crate) use gentoo::portage_keys;
+pub(crate) use ubuntu::{SHIM_KEYS, make_shim_keys};
 
 /// Returns the place of the program that signs modules, where a distribution keeps it outside of
 /// the kernel's headers.

@@ -8,7 +8,7 @@ use crate::os::process::Program;
 pub(crate) const SHIM_KEYS: [&str; 2] =
     ["/var/lib/shim-signed/mok/MOK.priv", "/var/lib/shim-signed/mok/MOK.der"];
 
-/// Makes the keys and asks for their enrolment.
+/// Makes the keys and requests their enrolment.
 ///
 /// # Errors
 /// The tool's complaint, if it cannot make the keys.

@@ -10,7 +10,7 @@ use crate::os::process::{How, Program};
 /// The tools look at every kernel and may run depmod for it.
 const DEADLINE: Duration = Duration::from_secs(600);
 
-/// What happens to the objects that are told of.
+/// What happened to the objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WeakChange {
     /// They have been placed.
@@ -19,9 +19,9 @@ pub(crate) enum WeakChange {
     Removed,
 }
 
-/// Tells the distribution's tool, where there is one, of objects in a kernel's directory
-/// (dkms-behaviour 5.7). Arch has none. Gives whether it was ended because we were asked to end.
-pub(crate) fn tell(
+/// Runs the distribution's tool, where there is one, for objects in a kernel's directory
+/// (dkms-behaviour 5.7). Arch has none. Returns true if a signal interrupted it.
+pub(crate) fn notify(
     machine: &Machine,
     kernel: &KernelRelease,
     change: WeakChange,
@@ -52,19 +52,19 @@ pub(crate) fn tell(
         program = program.arg("--no-initramfs");
     }
     let list: String = objects.iter().map(|path| format!("{}\n", path.display())).collect();
-    let told = program
+    let ended = program
         .arg(option)
         .args(kernels)
         .stdin(list)
         .deadline(DEADLINE)
         .confined(&machine.tools)
         .run();
-    match &told {
+    match &ended {
         Ok(ended) if ended.success() => {}
         Ok(ended) => {
             machine.warnings.add(format!("{} failed: {}", tool.display(), ended.complaint()));
         }
         Err(error) => machine.warnings.add(error.to_string()),
     }
-    told.is_ok_and(|ended| ended.how == How::Interrupted)
+    ended.is_ok_and(|ended| ended.how == How::Interrupted)
 }

@@ -179,7 +179,7 @@ fn pair(name: &str, release: &KernelRelease) -> Pair {
             autoinstall: Autoinstall::Yes,
             excluded: None,
         })),
-        heard: None,
+        evaluated: None,
         inputs: Some(Inputs {
             source: digest(name),
             overrides: digest(""),

@@ -1,5 +1,6 @@
-//! Whether we run in a chroot, where dkms does not sign unless told to: its keys may be another
-//! machine's, and nothing built there is loaded there.
+//! Finds out whether we run in a chroot, where dkms does not sign unless told to.
+//!
+//! Its keys may be another machine's, and nothing that is built there is loaded there.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -17,12 +18,12 @@ pub(super) fn is_chroot(machine: &Machine) -> bool {
 }
 
 fn is_fake(machine: &Machine) -> bool {
-    let says = |name: &str, told: &dyn Fn(&str) -> bool| {
-        machine.env.get(name).is_some_and(|value| told(&value.to_string_lossy()))
+    let is_set = |name: &str, fits: &dyn Fn(&str) -> bool| {
+        machine.env.get(name).is_some_and(|value| fits(&value.to_string_lossy()))
     };
-    says("FAKECHROOT", &|value| value == "true")
-        || says("FAKECHROOT_BASE", &|_| true)
-        || says("LD_PRELOAD", &|value| value.contains("libfakechroot.so"))
+    is_set("FAKECHROOT", &|value| value == "true")
+        || is_set("FAKECHROOT_BASE", &|_| true)
+        || is_set("LD_PRELOAD", &|value| value.contains("libfakechroot.so"))
 }
 
 fn has_other_mounts() -> bool {

@@ -1,4 +1,4 @@
-//! The private key and the certificate that objects are signed with, made if they are not there.
+//! The private key and the certificate that objects are signed with, made if they are missing.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -8,7 +8,7 @@ use crate::machine::{Framework, Kernel, Machine};
 use crate::objects::{DEADLINE, Keys};
 use crate::os::durable::{self, FileError};
 use crate::os::process::Program;
-use crate::other_distributions::{gentoo, ubuntu};
+use crate::other_distributions::{SHIM_KEYS, make_shim_keys, portage_keys};
 
 /// Where keys are. dkms does not move them along with its tree.
 const USUAL: [&str; 2] = ["/var/lib/dkms/mok.key", "/var/lib/dkms/mok.pub"];
@@ -20,9 +20,9 @@ pub(super) fn choose_keys(machine: &Machine, kernel: &Kernel, framework: &Framew
     let key = framework.mok_signing_key.as_ref().map(text);
     let certificate = framework.mok_certificate.as_ref().map(text);
     let [mut usual_key, mut usual_certificate] =
-        if of_shim { ubuntu::SHIM_KEYS } else { USUAL }.map(str::to_owned);
+        if of_shim { SHIM_KEYS } else { USUAL }.map(str::to_owned);
     if key.is_none() && machine.is_any(&["gentoo"]) {
-        let (gentoo_key, gentoo_certificate) = gentoo::portage_keys(machine, kernel);
+        let (gentoo_key, gentoo_certificate) = portage_keys(machine, kernel);
         usual_key = gentoo_key.unwrap_or(usual_key);
         usual_certificate = gentoo_certificate.unwrap_or(usual_certificate);
     }
@@ -35,7 +35,7 @@ pub(super) fn choose_keys(machine: &Machine, kernel: &Kernel, framework: &Framew
     }
 }
 
-/// Sees to it that both are there; tells whether it made any of them.
+/// Makes the key and the certificate if they are missing; returns true if it made any.
 pub(super) fn provide_keys(keys: &Keys, machine: &Machine) -> Result<bool, String> {
     let token = is_token(&keys.key);
     let (has_key, has_certificate) =
@@ -47,7 +47,7 @@ pub(super) fn provide_keys(keys: &Keys, machine: &Machine) -> Result<bool, Strin
             keys.key,
             keys.certificate.display()
         )),
-        _ if keys.of_shim => ubuntu::make_shim_keys(machine).map(|()| true),
+        _ if keys.of_shim => make_shim_keys(machine).map(|()| true),
         _ => generate(keys, machine, has_key).map(|()| true).map_err(|error| {
             format!(
                 "cannot make the key {} and its certificate {}: {error}",
@@ -60,7 +60,7 @@ pub(super) fn provide_keys(keys: &Keys, machine: &Machine) -> Result<bool, Strin
 
 /// Makes what is missing. A key that is there is kept (dkms replaces it): it may be enrolled.
 fn generate(keys: &Keys, machine: &Machine, has_key: bool) -> Result<(), String> {
-    let told = |error: FileError| error.to_string();
+    let text = |error: FileError| error.to_string();
     let (key, certificate) = (Path::new(&keys.key), keys.certificate.as_path());
     let dir = certificate.parent().ok_or("it is no file")?;
     let [key_dir, certificate_dir] = [key.parent().unwrap_or(dir), dir].map(|dir| {
@@ -89,17 +89,17 @@ fn generate(keys: &Keys, machine: &Machine, has_key: bool) -> Result<(), String>
         return Err(ended.complaint().replace('\n', "; "));
     }
     if !has_key {
-        // Nobody has seen it before: the directory it lies in is ours alone.
+        // It was never readable for others: its directory is ours alone.
         let mode = fs::Permissions::from_mode(0o600);
         fs::set_permissions(&key_file, mode)
             .map_err(FileError::when("set the mode of", &key_file))
-            .map_err(told)?;
-        fs::rename(&key_file, key).map_err(FileError::when("write", key)).map_err(told)?;
+            .map_err(text)?;
+        fs::rename(&key_file, key).map_err(FileError::when("write", key)).map_err(text)?;
     }
     fs::rename(&certificate_file, certificate)
         .map_err(FileError::when("write", certificate))
-        .map_err(told)?;
-    durable::sync_dir(dir).map_err(told)
+        .map_err(text)?;
+    durable::sync_dir(dir).map_err(text)
 }
 
 /// Whether a key lies in a token, which makes none for us.

@@ -1,4 +1,4 @@
-//! Which key signs the objects for which kernel, and making that key.
+//! Chooses the key that signs the objects for a kernel, and makes it.
 
 mod chroot;
 mod decide;
@@ -11,7 +11,7 @@ pub use mok::{Mok, generate_mok};
 use crate::machine::{Kernel, Machine};
 use crate::objects::ObjectName;
 
-/// Tells that one object could not be signed.
+/// Warns that one object could not be signed.
 pub(crate) fn warn(machine: &Machine, kernel: &Kernel, object: &ObjectName, reason: &str) {
     machine.warnings.add(format!(
         "{object} for {} is not signed: {reason}; {}",

@@ -1,4 +1,4 @@
-//! `dkms generate_mok`: the key that modules are signed with, and what its owner does with it.
+//! Makes the machine owner's key and explains its use (`dkms generate_mok`).
 
 use std::fmt;
 use std::fs;

@@ -1,4 +1,4 @@
-//! Which lines of a status somebody asked for.
+//! Selects the lines of a status.
 
 use regex::Regex;
 

@@ -1,4 +1,4 @@
-//! What `dkms status` says: a line for each module version, or for each kernel it is built for.
+//! The lines of `dkms status`: one for each module version, or for each kernel it is built for.
 
 mod filter;
 #[cfg(test)]
@@ -32,13 +32,13 @@ const MODULES_PER_THREAD: usize = 16;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum Line {
-    /// Registered, and built for none of the kernels asked about.
+    /// Registered, and built for none of the selected kernels.
     Added(Version),
     /// Its source is gone.
     Broken(Version),
     /// Kept in the dkms tree for this kernel.
     Built(ForKernel),
-    /// PlacedObject in this kernel's directory.
+    /// Placed in this kernel's directory.
     Installed(ForKernel),
 }
 
@@ -46,30 +46,30 @@ pub enum Line {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Version {
     /// The module.
-    pub module: ModuleName,
+    pub(crate) module: ModuleName,
     /// Its version.
-    pub version: ModuleVersion,
+    pub(crate) version: ModuleVersion,
 }
 
 /// A module version, built for a kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ForKernel {
     /// The module.
-    pub module: ModuleName,
+    pub(crate) module: ModuleName,
     /// Its version.
-    pub version: ModuleVersion,
+    pub(crate) version: ModuleVersion,
     /// The kernel.
-    pub kernel: KernelRelease,
+    pub(crate) kernel: KernelRelease,
     /// Its architecture.
-    pub arch: Arch,
+    pub(crate) arch: Arch,
     /// What is not as usual.
-    pub remarks: Vec<Remark>,
+    pub(crate) remarks: Vec<Remark>,
 }
 
 /// Something about a built module that a person should know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Remark {
+pub(crate) enum Remark {
     /// dkms moved an object of the kernel's own away for it.
     OriginalModulesExist,
     /// An object is not in the dkms tree any more.
@@ -114,7 +114,7 @@ impl Line {
     }
 }
 
-/// The lines for what `filter` asks, in the order in which dkms lists them in the C locale.
+/// Returns the lines that `filter` selects, in the order of dkms in the C locale.
 /// Reads no dkms.conf and takes no lock: status bars call this every minute.
 #[must_use]
 pub fn lines(
@@ -126,13 +126,14 @@ pub fn lines(
     let once = [KernelFilter::default()];
     let rounds = if filter.kernels.is_empty() { &once[..] } else { &filter.kernels };
     let view = View { trees, placement };
-    let asked = state.modules.iter().filter(|added| {
+    let selected = state.modules.iter().filter(|added| {
         filter::fits(filter.module.as_ref(), added.id.name.as_str())
             && filter::fits(filter.version.as_ref(), added.id.version.as_str())
     });
-    let asked: Vec<&Added> = asked.collect();
+    let selected: Vec<&Added> = selected.collect();
     let of_round = |round| {
-        on_all_cores(&asked, MODULES_PER_THREAD, |added| view.of_module(added, round)).into_iter()
+        on_all_cores(&selected, MODULES_PER_THREAD, |added| view.of_module(added, round))
+            .into_iter()
     };
     rounds.iter().flat_map(of_round).flatten().collect()
 }
@@ -156,7 +157,7 @@ impl View<'_> {
         let listed = added.kernels.iter().filter(|built| {
             built.has_module_dir && round.matches(built.kernel.as_str(), built.arch.as_str())
         });
-        // Hardly any module has originals: one look tells for all kernels.
+        // Hardly any module has originals: one look is enough for all kernels.
         let has_originals = self.trees.all_originals(name).is_dir();
         let line = |built| self.of_built(&added.id, built, has_originals);
         let lines: Vec<Line> = listed.map(line).collect();

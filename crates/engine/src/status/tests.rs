@@ -1,4 +1,4 @@
-//! Trees in every state, and what is said of them. The texts are those of dkms for the same tree.
+//! Tests of the status of trees in every state. The texts are those of dkms for the same tree.
 
 use super::*;
 use rstest::rstest;

@@ -1,8 +1,7 @@
-//! What the kernel alone decides is asked of the compiler once in a run, not by every module anew.
+//! Puts `compile-once` in the place of the compilers, so that the modules of a run share its results.
 //!
-//! A copy of `compile-once` under the name of each compiler stands in their place, and knows what
-//! may be answered a second time, and which headers may be compiled once for many. A launcher has
-//! that place instead if one is set.
+//! A copy of the program stands first in PATH under the name of each compiler. Where a launcher is
+//! set, that is used instead.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,11 +12,11 @@ use crate::machine::Machine;
 use crate::os::durable::{self, FileError};
 use crate::os::process::{Environment, is_program};
 
-/// The variable that tells `compile-once` where its answers are.
-const ANSWERS: &str = "ALPM_DKMS_ANSWERS";
+/// The variable with the directory in which `compile-once` keeps results.
+const RESULTS: &str = "ALPM_DKMS_ANSWERS";
 
-/// The variable that tells it that many objects are made for the kernel, so that it is worth while
-/// to compile the headers of modules' own files beforehand.
+/// The variable that is set where many objects are made for the kernel, so that it pays to compile
+/// the headers of modules' own files beforehand.
 const MANY_OBJECTS: &str = "ALPM_DKMS_MANY_OBJECTS";
 
 /// Compiled beforehand, the headers save four fifths of the time of each object's own file; to do
@@ -27,19 +26,19 @@ const MANY: usize = 8;
 /// They have some 70 MB for each kernel. With less room than this, in bytes, there are none.
 const ROOMY: u64 = 1 << 30;
 
-/// Makes the copies for the builds of this run, with no answer yet: headers may have changed.
+/// Makes the copies for the builds of this run, without results: headers may have changed.
 ///
 /// Nothing may be built meanwhile. Without our program, say when only `dkms` was copied to a
 /// machine, every compiler is started as ever.
 pub(crate) fn set_up(machine: &Machine) -> Result<(), FileError> {
-    let dir = machine.trees.answering_compilers();
+    let dir = machine.trees.sharing_compilers();
     durable::remove_tree(&dir)?;
     let program = &machine.tools.compile_once;
     if !machine.settings.compile_once() || !is_program(program) {
         return Ok(());
     }
-    let answers = machine.trees.answers();
-    durable::create_dirs(&answers)?;
+    let results = machine.trees.shared_results();
+    durable::create_dirs(&results)?;
     for (name, compiler) in compilers(&machine.env) {
         let place = dir.join(name);
         stand_in(program, &compiler, &place).map_err(FileError::when("write", &place))?;
@@ -50,15 +49,15 @@ pub(crate) fn set_up(machine: &Machine) -> Result<(), FileError> {
 /// Puts a copy of our program where it is found before the compiler.
 ///
 /// Not a link: it is as old as the compiler, since a conf may say `CC="ccache gcc"`, and ccache
-/// knows by the time of what it starts whether that is still the compiler it has answers of
+/// knows by the time of what it starts whether that is still the compiler of its results
 /// (ccache(1), `compiler_check`).
 fn stand_in(program: &Path, compiler: &Path, place: &Path) -> io::Result<()> {
     fs::copy(program, place)?;
     File::options().write(true).open(place)?.set_modified(fs::metadata(compiler)?.modified()?)
 }
 
-/// The environment of a build in which each compiler is asked once, if that was set up. An object
-/// that `keeps_symbols` names the directory of its build in them, and asks for itself. `objects` is
+/// Returns the environment of a build that shares compiler results, if that was set up. An object
+/// that `keeps_symbols` names the directory of its build in them, and shares nothing. `objects` is
 /// how many the run makes for the kernel by a compiler that can compile headers beforehand.
 pub(crate) fn environment(
     machine: &Machine,
@@ -66,18 +65,18 @@ pub(crate) fn environment(
     keeps_symbols: bool,
     objects: usize,
 ) -> Environment {
-    let answers = machine.trees.answers();
-    if keeps_symbols || !answers.is_dir() {
+    let results = machine.trees.shared_results();
+    if keeps_symbols || !results.is_dir() {
         return env;
     }
-    let many = objects >= MANY && durable::room(&answers).is_some_and(|room| room >= ROOMY);
-    let env = env.with(ANSWERS, answers).first_in_path(&machine.trees.answering_compilers());
+    let many = objects >= MANY && durable::room(&results).is_some_and(|room| room >= ROOMY);
+    let env = env.with(RESULTS, results).first_in_path(&machine.trees.sharing_compilers());
     if many { env.with(MANY_OBJECTS, "1") } else { env.without(MANY_OBJECTS) }
 }
 
-/// Forgets the answers when all is built. What cannot be removed goes at the next run.
+/// Removes the results when all is built. What cannot be removed goes at the next run.
 pub(crate) fn forget(machine: &Machine) {
-    let _ = fs::remove_dir_all(machine.trees.answering_compilers());
+    let _ = fs::remove_dir_all(machine.trees.sharing_compilers());
 }
 
 #[cfg(test)]
@@ -109,9 +108,9 @@ mod tests {
     }
 
     #[test]
-    fn a_compiler_is_asked_through_our_program() {
+    fn our_program_is_in_the_place_of_a_compiler() {
         let (_root, machine) = machine("");
-        let answers = machine.trees.answers();
+        let answers = machine.trees.shared_results();
         assert_eq!(compile(&machine, false), format!("gcc-16 {}\n", answers.display()));
         assert_eq!(compile(&machine, true), "compiled\n");
     }
@@ -119,12 +118,12 @@ mod tests {
     #[test]
     fn headers_are_compiled_beforehand_for_many_objects() {
         let (_root, machine) = machine("");
-        let told = |objects| {
+        let set = |objects| {
             let env = environment(&machine, machine.env.clone(), false, objects);
             let ended = Program::new("sh", &env).args(["-c", "echo $ALPM_DKMS_MANY_OBJECTS"]).run();
             String::from_utf8(ended.unwrap().output).unwrap()
         };
-        assert_eq!([MANY - 1, MANY].map(told), ["\n", "1\n"]);
+        assert_eq!([MANY - 1, MANY].map(set), ["\n", "1\n"]);
     }
 
     #[test]
@@ -134,18 +133,18 @@ mod tests {
         let upgraded = compiler.metadata().unwrap().modified().unwrap() + Duration::from_secs(9);
         compiler.set_modified(upgraded).unwrap();
         set_up(&machine).unwrap();
-        let found = fs::metadata(machine.trees.answering_compilers().join("gcc-16")).unwrap();
+        let found = fs::metadata(machine.trees.sharing_compilers().join("gcc-16")).unwrap();
         assert_eq!(found.modified().unwrap(), upgraded);
     }
 
     #[test]
-    fn each_run_begins_without_answers() {
+    fn each_run_begins_without_results() {
         let (_root, machine) = machine("");
-        fs::write(machine.trees.answers().join("answer"), "").unwrap();
+        fs::write(machine.trees.shared_results().join("answer"), "").unwrap();
         set_up(&machine).unwrap();
-        assert_eq!(fs::read_dir(machine.trees.answers()).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(machine.trees.shared_results()).unwrap().count(), 0);
         forget(&machine);
-        assert!(!machine.trees.answering_compilers().exists());
+        assert!(!machine.trees.sharing_compilers().exists());
         assert_eq!(compile(&machine, false), "compiled\n");
     }
 

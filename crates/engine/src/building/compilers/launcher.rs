@@ -1,9 +1,9 @@
-//! A program such as ccache or distcc before every compiler, whoever calls the compiler and how.
+//! Starts every compiler through a launcher such as ccache or distcc.
 //!
-//! Kbuild, the MAKE lines of confs and configure scripts each have their own way to name the
-//! compiler, but all of them look it up in PATH. So a directory stands first in there with a
-//! program for each compiler of the machine that starts it through the launcher, under its full
-//! path: a launcher that looked it up again would find itself.
+//! Kbuild, the MAKE lines of confs and configure scripts each name the compiler in their own way, but
+//! all of them look it up in PATH. So a directory stands first in there with a program for each
+//! compiler of the machine that starts it through the launcher, under its full path: a launcher that
+//! looked it up again would find itself.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use crate::building::compilers::compilers;
 use crate::machine::Machine;
 use crate::os::durable::{self, FileError};
-use crate::os::process::{Environment, is_program};
+use crate::os::process::{Environment, is_program, quoted};
 
 /// Where launchers keep what is theirs, below `T/.cache`, unless their variables say otherwise: a
 /// hook's home is not everybody's, and what is in our tree goes when we go.
@@ -118,11 +118,6 @@ fn write_program(path: &Path, text: &str) -> Result<(), FileError> {
         return Ok(());
     }
     durable::write_program(path, text)
-}
-
-/// A word as a shell reads it back.
-fn quoted(word: &str) -> String {
-    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Which programs in PATH are compilers.
+//! Finds the compilers in PATH.
 
 pub(crate) mod compile_once;
 pub(crate) mod launcher;

@@ -1,4 +1,4 @@
-//! The cache on a directory of its own.
+//! Tests of the build cache in a directory of its own.
 
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;

@@ -1,13 +1,13 @@
-//! What stands in the dkms tree: which modules are added, and what is built and installed.
+//! The state of the dkms tree: which modules are added, built and installed.
 
-mod reading;
+mod module_dir;
 
 use std::path::PathBuf;
 
 use crate::machine::Trees;
 use crate::names::{Arch, KernelRelease, ModuleId, ModuleName, ModuleVersion};
 use crate::os::parallel::on_all_cores;
-use reading::ModuleDir;
+use module_dir::ModuleDir;
 
 /// Reading fewer modules than these takes less time than starting a thread.
 const MODULES_PER_THREAD: usize = 16;
@@ -27,9 +27,9 @@ pub struct Added {
     /// Which one.
     pub id: ModuleId,
     /// What registers it.
-    pub source: SourceState,
+    pub(crate) source: SourceState,
     /// Whether `S/M-V` is a directory: what dkms takes an unregistered module to come from.
-    pub has_source_dir: bool,
+    pub(crate) has_source_dir: bool,
     /// What is there for kernels, in the order of release and architecture.
     pub kernels: Vec<BuiltFor>,
 }
@@ -77,7 +77,7 @@ impl Added {
 
     /// Whether it is broken for want of a link, which adding it again makes.
     #[must_use]
-    pub fn is_unlinked(&self) -> bool {
+    pub(crate) fn is_unlinked(&self) -> bool {
         !matches!(self.source, SourceState::Link { .. }) && self.has_source_dir
     }
 
@@ -89,7 +89,7 @@ impl Added {
 
     /// What is built for a kernel.
     #[must_use]
-    pub fn built_for(&self, kernel: &KernelRelease, arch: &Arch) -> Option<&BuiltFor> {
+    pub(crate) fn built_for(&self, kernel: &KernelRelease, arch: &Arch) -> Option<&BuiltFor> {
         self.kernels
             .iter()
             .find(|built| built.has_module_dir && built.kernel == *kernel && built.arch == *arch)
@@ -102,7 +102,7 @@ impl TreeState {
     #[must_use]
     pub fn read(trees: &Trees) -> Self {
         let mut problems = Vec::new();
-        let names = reading::dirs(&trees.dkms, |text| text.parse::<ModuleName>(), &mut problems);
+        let names = module_dir::dirs(&trees.dkms, |text| text.parse::<ModuleName>(), &mut problems);
         let modules = on_all_cores(&names, MODULES_PER_THREAD, |(name, dir)| {
             let mut problems = Vec::new();
             let versions = ModuleDir { trees, name, dir }.versions(&mut problems);
@@ -115,12 +115,6 @@ impl TreeState {
         }
         state.modules.sort_by(|a, b| a.id.cmp(&b.id));
         state
-    }
-
-    /// One module version.
-    #[must_use]
-    pub fn get(&self, id: &ModuleId) -> Option<&Added> {
-        self.modules.iter().find(|added| added.id == *id)
     }
 
     /// The version of a module that is installed for a kernel.
@@ -273,7 +267,7 @@ mod tests {
         machine.add("a/1");
         change(&machine);
         let state = machine.state();
-        let module = state.get(&"a/1".parse().unwrap()).unwrap();
+        let module = &state.modules[0];
         assert_eq!((module.is_added(), module.is_broken()), (added, broken));
     }
 

@@ -1,12 +1,11 @@
-//! Which modules there are: those of the dkms tree and those of the source tree.
+//! Lists the modules of the dkms tree and of the source tree.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
 
 use super::Survey;
-use crate::dkms_tree::SourceState;
-use crate::dkms_tree::{Added, BuiltFor, TreeState};
+use crate::conf::is_source;
+use crate::dkms_tree::{Added, BuiltFor, SourceState, TreeState};
 use crate::facts::{Built, Lack, ModuleFacts, Pair, SourceLink, SourcePlace};
 use crate::machine::{Machine, Trees};
 use crate::names::ModuleId;
@@ -29,7 +28,7 @@ impl Survey<'_> {
         }
         for id in self.scope.modules.iter().flatten() {
             self.lacking.extend(self.lack(id, &state).map(|lack| (id.clone(), lack)));
-            // Only who names both can tell a name with a dash from a version with one.
+            // The command names both: a name may have a dash, and a version too.
             by_source.entry(id.source_dir()).or_insert_with(|| id.clone());
         }
         let (dirs, problems) = source_dirs(&self.machine.trees);
@@ -60,8 +59,8 @@ impl Survey<'_> {
 
     /// Whether the command line names a file to read in place of the module's dkms.conf.
     fn conf_is_given(&self, id: &ModuleId) -> bool {
-        let asked = &self.machine.options;
-        asked.conf.is_some() && asked.module.as_ref() == Some(id)
+        let options = &self.machine.options;
+        options.conf.is_some() && options.module.as_ref() == Some(id)
     }
 
     /// What a module that a command names lacks.
@@ -71,7 +70,7 @@ impl Survey<'_> {
             return Some(Lack::Link);
         }
         let dir = self.machine.trees.source.join(id.source_dir());
-        (dir.is_dir() && !has_conf(&dir)).then_some(Lack::Conf)
+        (dir.is_dir() && !is_source(&dir)).then_some(Lack::Conf)
     }
 
     /// Counts the source of what comes as present: it will be.
@@ -101,11 +100,11 @@ impl Survey<'_> {
             }
             // A directory without dkms.conf is what its package left behind, not a source.
             SourceState::Link { .. }
-                if resolved.is_ok_and(|to| self.conf_is_given(id) || has_conf(&to)) =>
+                if resolved.is_ok_and(|to| self.conf_is_given(id) || is_source(&to)) =>
             {
                 (SourceLink::Source, SourcePlace::Present)
             }
-            SourceState::Link { .. } if has_conf(&kept) => {
+            SourceState::Link { .. } if is_source(&kept) => {
                 (SourceLink::Mendable, SourcePlace::Kept)
             }
             SourceState::Link { .. } => (SourceLink::Broken, SourcePlace::Missing),
@@ -144,7 +143,7 @@ pub fn source_dirs(trees: &Trees) -> (BTreeSet<String>, Vec<String>) {
     for entry in fs::read_dir(&trees.source).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let unfinished = name.as_encoded_bytes().starts_with(UNFINISHED.as_bytes());
-        if unfinished || !has_conf(&entry.path()) {
+        if unfinished || !is_source(&entry.path()) {
             continue;
         }
         match name.into_string() {
@@ -166,8 +165,4 @@ fn source_dir(machine: &Machine, id: &ModuleId) -> Option<String> {
     let below = target.strip_prefix(&tree).or_else(|_| target.strip_prefix(&machine.trees.source));
     let name = below.ok()?;
     (name.components().count() == 1).then(|| name.to_string_lossy().into_owned())
-}
-
-fn has_conf(dir: &Path) -> bool {
-    dir.join("dkms.conf").is_file()
 }

@@ -1,4 +1,4 @@
-//! The settings that dkms has, in `framework.conf` and `framework.conf.d` (dkms-behaviour 4.7).
+//! dkms's settings, in `framework.conf` and `framework.conf.d` (dkms-behaviour 4.7).
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -52,7 +52,7 @@ pub struct Framework {
     /// How many jobs a build may run; dkms takes 0 for "as many as there are".
     pub parallel_jobs: Option<usize>,
     /// `compress_gzip_opts` and its like, as words.
-    pub compression: CompressionOptions,
+    pub(crate) compression: CompressionOptions,
     /// A file whose exported variables builds get.
     pub build_environment: Option<PathBuf>,
     /// A command for the shell, run after something has changed.
@@ -70,7 +70,7 @@ pub struct Framework {
 impl Framework {
     /// Reads the files in `trees.etc`. Their values may name `$kernelver` where a kernel is given.
     /// What cannot be read or understood is reported and otherwise as if it were not there.
-    pub fn read(
+    pub(crate) fn read(
         trees: &Trees,
         kernel: Option<&KernelRelease>,
         reader: &mut BashReader,

@@ -1,4 +1,4 @@
-//! Our settings for images that hold modules.
+//! Our settings for initramfs images.
 
 use serde::Deserialize;
 
@@ -11,7 +11,7 @@ pub struct InitramfsSettings {
     /// The command that regenerates one image, in place of the generator's own if not empty: `%k`
     /// is the kernel's release, `%i` the image, `%p` the kernel's package.
     pub command: String,
-    /// Whether commands regenerate what they made stale, or only tell.
+    /// Whether commands regenerate the images that they made stale, or only list them.
     pub mode: InitramfsMode,
     /// The command that signs unified kernel images again.
     pub sign: String,
@@ -38,6 +38,6 @@ impl Default for InitramfsSettings {
 pub enum InitramfsMode {
     /// Regenerates them.
     Auto,
-    /// Tells which. Only autoinstall, which finishes what is left to do, regenerates.
+    /// Lists them. Only autoinstall, which finishes pending work, regenerates.
     Tell,
 }

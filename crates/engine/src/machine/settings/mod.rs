@@ -1,4 +1,4 @@
-//! What the administrator has set: dkms's own files and ours, both in `/etc/dkms`.
+//! The administrator's settings: dkms's files and ours, both in `/etc/dkms`.
 
 mod framework;
 mod initramfs;
@@ -19,10 +19,10 @@ use crate::os::bash::{BashReader, PATIENCE};
 use crate::os::process::{Environment, Tools};
 use own::OwnSettings;
 
-/// How long one module may build if nobody says otherwise.
+/// How long one module may build by default.
 const BUILD_TIMEOUT: Duration = Duration::from_secs(2 * 60 * 60);
 
-/// How many bytes the builds that may come back take at most if nobody says otherwise.
+/// The size of the build cache by default, in bytes.
 const CACHE_SIZE: u64 = 512 << 20;
 
 /// What one job needs: gcc 16 takes 160 MiB for a file of a common size (v4l2loopback), and more for
@@ -37,7 +37,7 @@ pub struct Settings {
     /// What is done about images that hold modules.
     pub initramfs: InitramfsSettings,
     /// What is wrong with the files, for a person to read.
-    pub problems: Vec<String>,
+    pub(crate) problems: Vec<String>,
     jobs: Option<NonZeroUsize>,
     build_timeout: Duration,
     memory_per_job: u64,
@@ -72,7 +72,7 @@ impl Settings {
     /// Settings are never a reason to leave a kernel without its modules: what is wrong with a
     /// file becomes one of the [problems](Self::problems), and the defaults hold in its place.
     #[must_use]
-    pub fn read(trees: &Trees, tools: &Tools, env: &Environment) -> Self {
+    pub(crate) fn read(trees: &Trees, tools: &Tools, env: &Environment) -> Self {
         let mut problems = Vec::new();
         let own = OwnSettings::read(&trees.etc.join("alpm-dkms.toml"), &mut problems);
         let conf_timeout = own.conf.timeout.map_or(PATIENCE, seconds);
@@ -102,59 +102,59 @@ impl Settings {
 
     /// How many jobs all builds together run at once.
     #[must_use]
-    pub fn jobs(&self) -> usize {
+    pub(crate) fn jobs(&self) -> usize {
         let processors = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
         self.jobs.map_or_else(processors, NonZeroUsize::get)
     }
 
-    /// Says otherwise than the files how many jobs run at once; 0 for one for each processor.
+    /// Overrides the number of jobs; 0 for one for each processor.
     pub fn set_jobs(&mut self, jobs: usize) {
         self.jobs = NonZeroUsize::new(jobs);
     }
 
     /// How long one module may build.
     #[must_use]
-    pub fn build_timeout(&self) -> Duration {
+    pub(crate) fn build_timeout(&self) -> Duration {
         self.build_timeout
     }
 
     /// How many bytes of memory one job is expected to take; 0 for no bound.
     #[must_use]
-    pub fn memory_per_job(&self) -> u64 {
+    pub(crate) fn memory_per_job(&self) -> u64 {
         self.memory_per_job
     }
 
     /// The file that gets a page with the times of each run that builds.
     #[must_use]
-    pub fn timings(&self) -> Option<&Path> {
+    pub(crate) fn timings(&self) -> Option<&Path> {
         self.timings.as_deref()
     }
 
-    /// Says otherwise than the files where that page goes.
+    /// Overrides the file of that page.
     pub fn set_timings(&mut self, file: PathBuf) {
         self.timings = Some(file);
     }
 
     /// How long one conf may be evaluated.
     #[must_use]
-    pub fn conf_timeout(&self) -> Duration {
+    pub(crate) fn conf_timeout(&self) -> Duration {
         self.conf_timeout
     }
 
     /// The program with its arguments that is put before every compiler; nothing if there is none.
     #[must_use]
-    pub fn launcher(&self) -> &[String] {
+    pub(crate) fn launcher(&self) -> &[String] {
         &self.launcher
     }
 
-    /// Whether compilers are asked once for all modules what the kernel alone decides. Never
-    /// through a launcher: that may have an answer of its own.
+    /// Returns true if the modules of a run share compiler results. Not with a launcher, which may
+    /// have results of its own.
     #[must_use]
-    pub fn compile_once(&self) -> bool {
+    pub(crate) fn compile_once(&self) -> bool {
         self.compile_once && self.launcher.is_empty()
     }
 
-    /// How many bytes the builds that may come back take at most; 0 if none are kept.
+    /// Returns the maximum size of the build cache in bytes; 0 disables it.
     #[must_use]
     pub fn cache_size(&self) -> u64 {
         self.cache_size
@@ -162,13 +162,13 @@ impl Settings {
 
     /// How objects are compressed.
     #[must_use]
-    pub fn compression_options(&self) -> CompressionOptions {
+    pub(crate) fn compression_options(&self) -> CompressionOptions {
         self.framework.compression.clone()
     }
 
     /// A file whose exported variables builds get.
     #[must_use]
-    pub fn build_environment(&self) -> Option<PathBuf> {
+    pub(crate) fn build_environment(&self) -> Option<PathBuf> {
         self.framework.build_environment.clone()
     }
 

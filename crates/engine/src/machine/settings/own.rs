@@ -34,7 +34,7 @@ pub(super) struct BuildSection {
     pub(super) memory_per_job: Option<Size>,
     /// What is put before the compiler, split at blanks.
     pub(super) launcher: Option<String>,
-    /// Whether compilers are asked once for what is the same for all modules.
+    /// Whether the modules of a run share compiler results.
     pub(super) compile_once: Option<bool>,
     /// A file.
     pub(super) timings: Option<PathBuf>,

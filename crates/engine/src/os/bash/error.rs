@@ -1,4 +1,4 @@
-//! What can be wrong with a file that bash reads.
+//! Errors of a file that bash reads.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,7 +17,7 @@ pub enum BashError {
     /// It ended the shell that read it: by `exit`, `exec`, a failure under `set -e`.
     #[error("{} was not read to its end: it leaves the shell that reads it{}",
         file.display(), said(complaint))]
-    NoAnswer {
+    Unfinished {
         /// The file.
         file: PathBuf,
         /// What was written to standard error meanwhile; may be empty.

@@ -1,4 +1,4 @@
-//! Expanding `$name` and `${name}` in a value.
+//! Expands `$name` and `${name}` in a value.
 
 pub(crate) fn expanded<'a>(text: &str, lookup: impl Fn(&str) -> Option<&'a str>) -> String {
     let mut done = String::with_capacity(text.len());

@@ -1,4 +1,4 @@
-//! Lets bash read files of shell assignments, and answers with their values.
+//! Reads files of shell assignments with bash.
 
 mod error;
 mod expand;
@@ -17,7 +17,7 @@ pub use worker::{Reply, Variable};
 use super::process::{Environment, Tools};
 use worker::{ReadRequest, Trouble, Worker};
 
-/// How long one file may take if nobody says otherwise.
+/// How long one file may take by default.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Reads files with one bash after the other: a bash serves until a file gets it into trouble.
@@ -38,32 +38,32 @@ impl BashReader {
         Self { patience: PATIENCE, tools, env, worker: None }
     }
 
-    /// Reads `file` with the variables `given` set, and answers with those that are `wanted`.
+    /// Reads `file` with the variables `given` set, and returns those that are `wanted`.
     ///
     /// # Errors
-    /// [`BashError`] if the file cannot be read or does not answer.
+    /// [`BashError`] if the file cannot be read or does not end well.
     pub fn read(
         &mut self,
         file: &Path,
         given: Vec<(String, OsString)>,
         wanted: &[&str],
     ) -> Result<Reply, BashError> {
-        self.ask(&[file], given, wanted)
+        self.read_files(&[file], given, wanted)
     }
 
-    /// Reads files one after the other in one shell, and answers with all variables that they set.
+    /// Reads files one after the other in one shell, and returns all variables that they set.
     ///
     /// # Errors
-    /// [`BashError`] if a file cannot be read or does not answer.
+    /// [`BashError`] if a file cannot be read or does not end well.
     pub fn read_all(
         &mut self,
         files: &[&Path],
         given: Vec<(String, OsString)>,
     ) -> Result<Reply, BashError> {
-        self.ask(files, given, &[])
+        self.read_files(files, given, &[])
     }
 
-    fn ask(
+    fn read_files(
         &mut self,
         files: &[&Path],
         given: Vec<(String, OsString)>,
@@ -83,7 +83,7 @@ impl BashReader {
                 reason: error.to_string(),
             })?,
         };
-        let result = worker.ask(&ReadRequest { files, given, wanted }, self.patience);
+        let result = worker.read_files(&ReadRequest { files, given, wanted }, self.patience);
         let file = file(worker.begun);
         match result {
             Ok(reply) => {
@@ -93,7 +93,7 @@ impl BashReader {
             // The worker is dropped and killed, with whatever the file has left running.
             Err(Trouble::TimedOut) => Err(BashError::TimedOut { file, after: self.patience }),
             Err(Trouble::TooMuch) => Err(BashError::TooMuch { file }),
-            Err(Trouble::Ended(complaint)) => Err(BashError::NoAnswer { file, complaint }),
+            Err(Trouble::Ended(complaint)) => Err(BashError::Unfinished { file, complaint }),
         }
     }
 }

@@ -14,8 +14,8 @@ use crate::os::process::{Environment, Program, RunError, Running, Stop, Tools, r
 /// What bash runs; see there for the protocol.
 const SCRIPT: &str = include_str!("worker.sh");
 
-/// The most that one file may answer.
-const LONGEST_ANSWER: usize = 4 * 1024 * 1024;
+/// The most that the files of one request may set.
+const LONGEST_REPLY: usize = 4 * 1024 * 1024;
 
 /// How much of what a file complains about is kept.
 const LONGEST_COMPLAINT: usize = 4 * 1024;
@@ -23,20 +23,20 @@ const LONGEST_COMPLAINT: usize = 4 * 1024;
 /// A pipe that is ready for writing takes at least this much at once (`PIPE_BUF`).
 const PIPE_BUF: usize = 4096;
 
-/// What bash reads for one answer.
+/// A request to bash.
 pub(super) struct ReadRequest<'a> {
     /// The files, in order: each finds what those before it have set.
     pub(super) files: &'a [&'a Path],
     /// Variables that are set before, by name (`NAME` or `NAME[3]`).
     pub(super) given: Vec<(String, OsString)>,
-    /// The names of the variables that are asked for; none for all that the files set.
+    /// The names of the variables to return; none for all that the files set.
     pub(super) wanted: &'a [&'a str],
 }
 
 /// A variable that a file has set: name, index as bash writes it, value.
 pub type Variable = (String, String, Vec<u8>);
 
-/// What one file said.
+/// What the files of one request have set.
 #[derive(Debug)]
 pub struct Reply {
     /// The variables that are set, in the order of their names.
@@ -52,7 +52,7 @@ pub(super) enum Trouble {
     Ended(String),
     /// The deadline has passed.
     TimedOut,
-    /// It set more than [`LONGEST_ANSWER`].
+    /// It set more than [`LONGEST_REPLY`].
     TooMuch,
 }
 
@@ -61,7 +61,7 @@ pub(super) struct Worker {
     running: Running,
     stop: Stop,
     requests: PipeWriter,
-    answers: PipeReader,
+    replies: PipeReader,
     errors: PipeReader,
     number: u64,
     /// How many files of the last request were begun.
@@ -79,9 +79,9 @@ impl Worker {
         let failed = |source| RunError::Io { line: "bash".into(), source };
         let (stdin, stdout, stderr) = pipes().map_err(failed)?;
         let running = program.start(stdin.0.into(), stdout.1.into(), stderr.1.into())?;
-        let (requests, answers, errors) = (stdin.1, stdout.0, stderr.0);
+        let (requests, replies, errors) = (stdin.1, stdout.0, stderr.0);
         let stop = tools.stop.clone();
-        Ok(Self { running, stop, requests, answers, errors, number: 0, begun: 0 })
+        Ok(Self { running, stop, requests, replies, errors, number: 0, begun: 0 })
     }
 
     /// Whether it still waits for requests.
@@ -91,20 +91,20 @@ impl Worker {
     }
 
     /// Lets bash read one file. After a [`Trouble`] the worker is of no more use.
-    pub(super) fn ask(
+    pub(super) fn read_files(
         &mut self,
         request: &ReadRequest<'_>,
         patience: Duration,
     ) -> Result<Reply, Trouble> {
         let until = Instant::now().checked_add(patience);
         self.number += 1;
-        let asked = encode(self.number, request);
-        let mut unsent = asked.as_slice();
-        let mut answer = Answer::default();
+        let encoded = encode(self.number, request);
+        let mut unsent = encoded.as_slice();
+        let mut reply = PartialReply::default();
         let mut complaint = Vec::new();
         loop {
             let mut fds = vec![
-                (self.answers.as_fd(), PollFlags::POLLIN),
+                (self.replies.as_fd(), PollFlags::POLLIN),
                 (self.errors.as_fd(), PollFlags::POLLIN),
                 (self.running.ended(), PollFlags::POLLIN),
             ];
@@ -123,18 +123,18 @@ impl Worker {
             if ready[1] {
                 keep(&mut self.errors, &mut complaint);
             }
-            let ended = if ready[0] { !answer.read(&mut self.answers) } else { ready[2] };
-            if answer.bytes.len() > LONGEST_ANSWER {
+            let ended = if ready[0] { !reply.read(&mut self.replies) } else { ready[2] };
+            if reply.bytes.len() > LONGEST_REPLY {
                 return Err(Trouble::TooMuch);
             }
-            let progress = answer.parse(self.number, request.wanted);
-            self.begun = answer.begun;
+            let progress = reply.parse(self.number, request.wanted);
+            self.begun = reply.begun;
             if ended || progress == Progress::Broken {
                 return Err(Trouble::Ended(self.all_of(complaint)));
             }
-            if answer.progress == Progress::Whole {
+            if reply.progress == Progress::Whole {
                 let complaint = self.all_of(complaint);
-                return Ok(Reply { variables: answer.variables, complaint });
+                return Ok(Reply { variables: reply.variables, complaint });
             }
             if ready.get(3) == Some(&true) {
                 let piece = &unsent[..unsent.len().min(PIPE_BUF)];
@@ -143,8 +143,8 @@ impl Worker {
         }
     }
 
-    /// The complaint with what is still in the pipe. Somebody in the background may go on writing:
-    /// more than a pipe holds is not waited for.
+    /// The complaint with what is still in the pipe. A background process may go on writing: more
+    /// than a pipe holds is not read.
     fn all_of(&mut self, mut complaint: Vec<u8>) -> String {
         for _ in 0..8 {
             let errors = [(self.errors.as_fd(), PollFlags::POLLIN)];
@@ -185,22 +185,22 @@ fn encode(number: u64, request: &ReadRequest<'_>) -> Vec<u8> {
     bytes
 }
 
-/// How far an answer has come.
+/// The progress of a reply.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Progress {
     #[default]
     Values,
-    /// The file has let us ask for everything.
+    /// All variables were returned.
     Done,
     /// The shell that read it has ended after that.
     Whole,
-    /// It has ended before, or something else was said.
+    /// It has ended before, or wrote something else.
     Broken,
 }
 
-/// What has come of an answer so far.
+/// The part of a reply that has been read.
 #[derive(Default)]
-struct Answer {
+struct PartialReply {
     bytes: Vec<u8>,
     parsed: usize,
     progress: Progress,
@@ -209,16 +209,16 @@ struct Answer {
     variables: Vec<Variable>,
 }
 
-impl Answer {
-    /// Takes what is there; tells whether it was anything.
-    fn read(&mut self, answers: &mut PipeReader) -> bool {
+impl PartialReply {
+    /// Reads what is there; returns true if there was anything.
+    fn read(&mut self, replies: &mut PipeReader) -> bool {
         let mut buffer = [0; 64 * 1024];
-        let length = answers.read(&mut buffer).unwrap_or(0);
+        let length = replies.read(&mut buffer).unwrap_or(0);
         self.bytes.extend_from_slice(&buffer[..length]);
         length > 0
     }
 
-    /// Understands what is there, as far as it is complete.
+    /// Parses what is there, as far as it is complete.
     fn parse(&mut self, number: u64, wanted: &[&str]) -> Progress {
         let mut at = self.parsed;
         while matches!(self.progress, Progress::Values | Progress::Done) {

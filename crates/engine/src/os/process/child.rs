@@ -1,4 +1,4 @@
-//! A started program: learning that it ended, and ending it with all that it started.
+//! A started program: notices its end, and ends it with all that it started.
 
 use std::fs;
 use std::io::{self, PipeReader};
@@ -21,7 +21,7 @@ const DYING: Duration = Duration::from_secs(2);
 
 /// A program that was started in a process group of its own. Dropping it kills it.
 pub(crate) struct Running {
-    /// The child, with those of its standard streams that were asked for as pipes.
+    /// The child, with those of its standard streams that are pipes.
     pub(crate) child: Child,
     ended: PipeReader,
     bond: Bond,
@@ -93,7 +93,7 @@ impl Running {
         Ok(status)
     }
 
-    /// The children of the program's first process, as far as /proc tells.
+    /// Returns the children of the program's first process, as far as /proc lists them.
     fn children(&self) -> Vec<Pid> {
         let pid = self.child.id();
         let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
@@ -116,8 +116,8 @@ fn pid_of(child: &Child) -> Pid {
     Pid::from_raw(child.id().cast_signed())
 }
 
-/// Waits until something can be done with one of the descriptors, at most until `until`; tells
-/// for each whether it can. All `false` means that the time is over.
+/// Waits until one of the descriptors is ready, at most until `until`, and returns which are. None is
+/// if the time is over.
 pub(crate) fn ready(
     fds: &[(BorrowedFd<'_>, PollFlags)],
     until: Option<Instant>,

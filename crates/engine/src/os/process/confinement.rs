@@ -1,5 +1,4 @@
-//! How a child is bound to our own life, so that a killed engine leaves no compiler running, and
-//! what it alone sees of the file system.
+//! Binds a child to the life of this process, and gives it mounts of its own.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -36,9 +35,9 @@ pub enum Bond {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Shown {
     /// The directory.
-    pub real: PathBuf,
+    pub(crate) real: PathBuf,
     /// Where the child finds it.
-    pub at: PathBuf,
+    pub(crate) at: PathBuf,
 }
 
 impl Shown {

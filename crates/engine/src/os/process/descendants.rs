@@ -1,5 +1,7 @@
-//! Finding what a program has started by a mark in its environment, where no namespace holds it
-//! together: whatever leaves its process group (`setsid`) or its parent (a daemon) keeps that.
+//! Finds what a program has started by a mark in the environment.
+//!
+//! Without a pid namespace, this also finds what has left its process group (`setsid`) or its parent (a
+//! daemon).
 
 use std::ffi::OsString;
 use std::fs;

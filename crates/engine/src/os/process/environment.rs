@@ -1,4 +1,4 @@
-//! The whole environment of a child: nothing reaches a program that is not in here.
+//! The whole environment of a child: nothing else reaches it.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 pub(super) const FIXED_PATH: &str = "/usr/bin:/usr/sbin:/bin:/sbin";
 
 /// What the caller's environment must not hand to a build: dkms drops the compiler variables
-/// (dkms-behaviour 1.1), and a make above us has nothing to say to the makes below us.
+/// (dkms-behaviour 1.1), and the flags of a make above us are not meant for the makes below us.
 const NOT_HANDED_ON: [&str; 8] =
     ["CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"];
 
@@ -45,7 +45,7 @@ impl Environment {
 
     /// The same with one variable absent.
     #[must_use]
-    pub fn without(mut self, name: impl AsRef<OsStr>) -> Self {
+    pub(crate) fn without(mut self, name: impl AsRef<OsStr>) -> Self {
         self.0.remove(name.as_ref());
         self
     }
@@ -61,18 +61,18 @@ impl Environment {
 
     /// The value of one variable.
     #[must_use]
-    pub fn get(&self, name: impl AsRef<OsStr>) -> Option<&OsStr> {
+    pub(crate) fn get(&self, name: impl AsRef<OsStr>) -> Option<&OsStr> {
         self.0.get(name.as_ref()).map(OsString::as_os_str)
     }
 
     /// Every variable with its value, by name.
-    pub fn iter(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
         self.0.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()))
     }
 
     /// The program of that name which a child with this environment would start.
     #[must_use]
-    pub fn find(&self, name: impl AsRef<Path>) -> Option<PathBuf> {
+    pub(crate) fn find(&self, name: impl AsRef<Path>) -> Option<PathBuf> {
         let dirs = std::env::split_paths(self.search_path());
         dirs.map(|dir| dir.join(&name)).find(|path| is_program(path))
     }
@@ -83,7 +83,7 @@ impl Environment {
     }
 }
 
-/// Whether a file can be run by somebody.
+/// Returns true if a file is executable.
 pub(crate) fn is_program(path: &Path) -> bool {
     path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }

@@ -1,9 +1,12 @@
-//! The only room that starts programs: each bounded in time and output, with an environment that
-//! is given whole, and ended with everything it started when its time or ours is over.
+//! Starts programs, the only module that does.
+//!
+//! Each program is bounded in time and output, gets its whole environment from us, and is ended with
+//! everything it started when its time or ours is over.
 
 mod child;
 mod confinement;
 mod descendants;
+mod ended;
 mod environment;
 mod output;
 mod stop;
@@ -12,17 +15,17 @@ mod tests;
 mod tools;
 
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::io::{self, PipeWriter, Write};
 use std::os::fd::AsFd;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 
 pub use confinement::{Bond, Confinement};
+pub use ended::{Ended, How, RunError};
 pub use environment::Environment;
 pub(crate) use environment::is_program;
 pub use output::Output;
@@ -34,13 +37,13 @@ use confinement::Shown;
 use descendants::Mark;
 use output::Streams;
 
-/// How long we go on reading from a pipe that somebody keeps filling after the program has ended.
+/// How long a pipe that is still being filled is read after the program has ended.
 const DRAINING: Duration = Duration::from_millis(100);
 
 /// A pipe that is ready for writing takes at least this much at once (`PIPE_BUF`).
 const PIPE_BUF: usize = 4096;
 
-/// Where our own `make` finds the jobserver if MAKEFLAGS does not tell: `PID R,W`.
+/// Where our own `make` finds the jobserver if MAKEFLAGS does not name it: `PID R,W`.
 const JOBSERVER: &str = "ALPM_DKMS_JOBSERVER";
 
 /// A program about to be run.
@@ -124,12 +127,12 @@ impl<'a> Program<'a> {
     /// Lets a make below join this jobserver: through MAKEFLAGS and two inherited descriptors.
     /// Whatever MAKEFLAGS the environment holds is replaced.
     #[must_use]
-    pub fn jobserver(mut self, client: &'a jobserver::Client) -> Self {
+    pub(crate) fn jobserver(mut self, client: &'a jobserver::Client) -> Self {
         self.jobserver = Some(client);
         self
     }
 
-    /// Binds it to our life: when this process ends, even by SIGKILL, or is asked to end (see
+    /// Binds it to our life: when this process ends, even by SIGKILL, or by a signal (see
     /// [`Stop`]), it ends with all that it started; and when it ends, so does whatever it left in
     /// the background. As far as the machine allows, see [`Bond`].
     ///
@@ -154,7 +157,7 @@ impl<'a> Program<'a> {
     ///
     /// # Errors
     /// [`RunError`] if it could not be started or watched. A program that fails, or is out of
-    /// time, is no error here: [`Ended::how`] tells.
+    /// time, is no error here, see [`Ended::how`].
     pub fn run(mut self) -> Result<Ended, RunError> {
         let started = Instant::now();
         let line = self.command_line();
@@ -194,8 +197,8 @@ impl<'a> Program<'a> {
                 continue;
             }
             if !over && ready.next() == Some(true) {
-                // What the program has said is in the pipes by now; somebody else may hold them
-                // open for ever.
+                // The program's output is in the pipes by now; another process may hold them open
+                // for ever.
                 over = true;
                 until = Some(Instant::now());
                 drained_by = Some(Instant::now() + DRAINING);
@@ -261,8 +264,8 @@ impl<'a> Program<'a> {
         running.map_err(|source| RunError::Io { line, source })
     }
 
-    /// Whether there is such a program, as far as one can tell beforehand: under a bond it is
-    /// somebody else who starts it, and would report a missing one as exit status 127.
+    /// Returns true if there is such a program: under a bond another program starts it, and would
+    /// report a missing one as exit status 127.
     fn exists(&self) -> bool {
         if self.program.components().count() > 1 {
             let base = self.cwd.as_deref().unwrap_or(Path::new(""));
@@ -275,18 +278,18 @@ impl<'a> Program<'a> {
     /// The program with its arguments, as one could type it, cut where it gets long.
     fn command_line(&self) -> String {
         const LONG: usize = 400;
-        let quoted = |word: &OsStr| {
+        let shown = |word: &OsStr| {
             let word = word.to_string_lossy();
             let plain = |c: char| c.is_alphanumeric() || "-_./=:,+@%".contains(c);
             if !word.is_empty() && word.chars().all(plain) {
                 word.into_owned()
             } else {
-                format!("'{}'", word.replace('\'', r"'\''"))
+                quoted(&word)
             }
         };
         let words = std::iter::once(self.program.as_os_str());
         let words: Vec<_> = words.chain(self.args.iter().map(OsString::as_os_str)).collect();
-        let line = words.into_iter().map(quoted).collect::<Vec<_>>().join(" ");
+        let line = words.into_iter().map(shown).collect::<Vec<_>>().join(" ");
         match line.char_indices().nth(LONG) {
             Some((end, _)) => format!("{}…", &line[..end]),
             None => line,
@@ -294,7 +297,7 @@ impl<'a> Program<'a> {
     }
 }
 
-/// The descriptors of the jobserver's pipe, as MAKEFLAGS tells them: `R,W`.
+/// Returns the descriptors of the jobserver's pipe from MAKEFLAGS: `R,W`.
 fn jobserver_ends(command: &Command) -> Option<String> {
     let (_, flags) = command.get_envs().find(|(name, _)| *name == "MAKEFLAGS")?;
     let flags = flags?.to_str()?;
@@ -314,7 +317,7 @@ impl Feed<'_> {
         match pipe.write(&self.bytes[..self.bytes.len().min(PIPE_BUF)]) {
             Ok(written) => self.bytes = &self.bytes[written..],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // It does not want to read all that: its own affair.
+            // It does not read all of it.
             Err(_) => self.bytes = &[],
         }
         self.close_if_done();
@@ -327,95 +330,7 @@ impl Feed<'_> {
     }
 }
 
-/// How a program ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum How {
-    /// By itself, with this exit status.
-    Exited(i32),
-    /// By a signal with this number.
-    Killed(i32),
-    /// By us, because its time was over.
-    TimedOut,
-    /// By us, because we were asked to end.
-    Interrupted,
-}
-
-impl How {
-    fn of(status: ExitStatus) -> Self {
-        match (status.code(), status.signal()) {
-            (Some(code), _) => Self::Exited(code),
-            (None, signal) => Self::Killed(signal.unwrap_or_default()),
-        }
-    }
-}
-
-impl fmt::Display for How {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exited(code) => write!(f, "exit status {code}"),
-            Self::Killed(signal) => write!(f, "killed by signal {signal}"),
-            Self::TimedOut => f.write_str("out of time"),
-            Self::Interrupted => f.write_str("interrupted"),
-        }
-    }
-}
-
-/// A program that was run to its end.
-#[derive(Debug, Clone)]
-pub struct Ended {
-    /// How it ended.
-    pub how: How,
-    /// Its standard output, at most [`Output::KEPT`] bytes; empty unless captured.
-    pub output: Vec<u8>,
-    /// Its standard error, bounded in the same way.
-    pub errors: Vec<u8>,
-    /// How long it ran.
-    pub elapsed: Duration,
-}
-
-impl Ended {
-    /// Whether it ended by itself with status 0.
-    #[must_use]
-    pub fn success(&self) -> bool {
-        self.how == How::Exited(0)
-    }
-
-    /// The last lines of what it complained about, for an error message; may be empty.
-    #[must_use]
-    pub fn complaint(&self) -> String {
-        const LINES: usize = 5;
-        let said = if self.errors.trim_ascii().is_empty() { &self.output } else { &self.errors };
-        let said = String::from_utf8_lossy(said);
-        let lines: Vec<_> = said.lines().filter(|line| !line.trim().is_empty()).collect();
-        lines[lines.len().saturating_sub(LINES)..].join("\n")
-    }
-}
-
-/// A program that could not be run at all.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// There is no such program, or it is not executable.
-    #[error("cannot run `{line}`: there is no program {}; install the package it belongs to", program.display())]
-    NoProgram {
-        /// The command line.
-        line: String,
-        /// The program as it was named.
-        program: PathBuf,
-    },
-    /// The directory it should start in is not there.
-    #[error("cannot run `{line}`: there is no directory {}", dir.display())]
-    NoDirectory {
-        /// The command line.
-        line: String,
-        /// The directory.
-        dir: PathBuf,
-    },
-    /// The system refused to start it or to talk to it.
-    #[error("cannot run `{line}`: {source}")]
-    Io {
-        /// The command line.
-        line: String,
-        /// What the system said.
-        source: io::Error,
-    },
+/// A word as a shell reads it back.
+pub(crate) fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
 }

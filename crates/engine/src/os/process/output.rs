@@ -1,4 +1,4 @@
-//! Where the output of a program goes.
+//! The output of a program, kept or handed on.
 
 use std::fs::File;
 use std::io::{self, PipeReader, Read};
@@ -10,7 +10,7 @@ const LONGEST_LINE: usize = 64 * 1024;
 
 /// Where a program's standard output and error go.
 pub enum Output<'a> {
-    /// Both are kept, each for itself, as far as [`Output::KEPT`] bytes; the rest is dropped.
+    /// Both are kept, each for itself, up to 1 MiB; the rest is dropped.
     Capture,
     /// Both are written to this file, in their order. Open it for appending.
     Log(File),
@@ -21,7 +21,7 @@ pub enum Output<'a> {
 
 impl Output<'_> {
     /// How many bytes of each stream are kept.
-    pub const KEPT: usize = 1024 * 1024;
+    pub(crate) const KEPT: usize = 1024 * 1024;
 }
 
 /// Our ends of a program's output.

@@ -1,4 +1,4 @@
-//! The wish of a person or of the system that we end: by SIGINT, SIGTERM or SIGHUP.
+//! Notices SIGINT, SIGTERM and SIGHUP, which ask a run to end.
 
 use std::fs;
 use std::io::{self, PipeReader, PipeWriter};
@@ -9,12 +9,12 @@ use std::sync::{Arc, OnceLock};
 use nix::sys::signal::Signal;
 use signal_hook::{flag, low_level::pipe};
 
-/// The signals that ask a program to end: Ctrl-C, `kill` or a shutdown, a terminal that is gone.
-const ASKING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+/// Ctrl-C, `kill` or a shutdown, a terminal that is gone.
+const SIGNALS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
-/// Tells whether we were asked to end. Clones know of the same wish.
+/// The request to end this run, shared by all clones.
 ///
-/// Whoever works looks here between two steps, and [`Program::run`](super::Program::run) ends what
+/// A run checks it between two steps, and [`Program::run`](super::Program::run) ends what
 /// it runs. Until [`Stop::listen`] is called such a signal simply kills us, which is all that is
 /// needed as long as nothing was begun.
 #[derive(Debug, Clone, Default)]
@@ -22,9 +22,9 @@ pub struct Stop(Arc<OnceLock<Wire>>);
 
 #[derive(Debug)]
 struct Wire {
-    /// Readable from the first signal on, for everybody: nobody reads from it.
-    asked: PipeReader,
-    _asks: PipeWriter,
+    /// Readable from the first signal on. It is never read, so it stays readable.
+    received: PipeReader,
+    _writer: PipeWriter,
     /// The last signal's number, 0 before the first.
     signal: Arc<AtomicUsize>,
 }
@@ -39,46 +39,46 @@ impl Stop {
         if self.0.get().is_some() {
             return Ok(());
         }
-        let (wire, asks) = Wire::new()?;
+        let (wire, writer) = Wire::new()?;
         let ignored = ignored();
-        for signal in ASKING.map(|signal| signal as i32) {
+        for signal in SIGNALS.map(|signal| signal as i32) {
             if ignored & (1 << (signal - 1)) == 0 {
                 // In this order, since that is how they are carried out.
                 let number = usize::try_from(signal).unwrap_or_default();
                 flag::register_usize(signal, Arc::clone(&wire.signal), number)?;
-                pipe::register(signal, asks.try_clone()?)?;
+                pipe::register(signal, writer.try_clone()?)?;
             }
         }
         let _ = self.0.set(wire);
         Ok(())
     }
 
-    /// The signal by which we were asked to end, if we were.
+    /// Returns the last signal, if there was one.
     #[must_use]
     pub fn asked(&self) -> Option<Signal> {
         let number = self.0.get()?.signal.load(Ordering::SeqCst);
         Signal::try_from(i32::try_from(number).ok()?).ok()
     }
 
-    /// Becomes readable, and stays so, when we are asked.
+    /// Returns a descriptor that is readable from the first signal on.
     pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.0.get().map(|wire| wire.asked.as_fd())
+        self.0.get().map(|wire| wire.received.as_fd())
     }
 
-    /// What has been asked already.
+    /// A request that was made by this signal.
     #[cfg(test)]
     pub(crate) fn after(signal: Signal) -> Self {
-        let (wire, mut asks) = Wire::new().unwrap();
+        let (wire, mut writer) = Wire::new().unwrap();
         wire.signal.store(signal as usize, Ordering::SeqCst);
-        io::Write::write_all(&mut asks, b"!").unwrap();
+        io::Write::write_all(&mut writer, b"!").unwrap();
         Self(Arc::new(OnceLock::from(wire)))
     }
 }
 
 impl Wire {
     fn new() -> io::Result<(Self, PipeWriter)> {
-        let (asked, asks) = io::pipe()?;
-        Ok((Self { asked, _asks: asks.try_clone()?, signal: Arc::default() }, asks))
+        let (received, writer) = io::pipe()?;
+        Ok((Self { received, _writer: writer.try_clone()?, signal: Arc::default() }, writer))
     }
 }
 

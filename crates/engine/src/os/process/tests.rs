@@ -1,4 +1,4 @@
-//! Real programs, from the harmless to the ones that will not die.
+//! Tests with real programs, from harmless ones to those that ignore signals.
 
 use std::fs::{self, File};
 use std::io::Read;

@@ -1,4 +1,4 @@
-//! Which programs the engine calls: a test points them at small scripts.
+//! The paths of the programs that the engine runs; tests replace them by small scripts.
 
 use std::path::{Path, PathBuf};
 
@@ -27,7 +27,6 @@ pub struct Tools {
     pub unshare: PathBuf,
     pub mount: PathBuf,
     pub openssl: PathBuf,
-    pub modinfo: PathBuf,
     pub modprobe: PathBuf,
     pub systemctl: PathBuf,
     /// Ours, by its path on the machine that we run on.
@@ -36,9 +35,9 @@ pub struct Tools {
     pub weak_modules: PathBuf,
     /// SUSE's, likewise.
     pub weak_modules2: PathBuf,
-    /// How firmly a child can be bound to our own life here; found out at the first need.
+    /// How a child can be bound to our own life here; probed at the first need.
     pub confinement: Confinement,
-    /// What asks us to end, and with us every confined child.
+    /// The request to end this run, and with it every confined child.
     pub stop: Stop,
 }
 
@@ -57,7 +56,6 @@ impl Default for Tools {
             unshare: in_fixed_path("unshare"),
             mount: in_fixed_path("mount"),
             openssl: in_fixed_path("openssl"),
-            modinfo: in_fixed_path("modinfo"),
             modprobe: in_fixed_path("modprobe"),
             systemctl: in_fixed_path("systemctl"),
             compile_once: "/usr/lib/alpm-dkms/compile-once".into(),

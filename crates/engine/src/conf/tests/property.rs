@@ -1,11 +1,11 @@
-//! What bash has is what the engine gets, whatever the values are.
+//! Property tests: the engine gets the values that bash has.
 
 use std::collections::BTreeMap;
 use std::fs;
 
 use proptest::prelude::*;
 
-use super::question::{ConfContext, reader};
+use crate::conf::context::{ConfContext, reader};
 use crate::machine::Trees;
 use crate::os::process::{Environment, Program, Tools};
 

@@ -1,4 +1,4 @@
-//! What is known of a module for a kernel: what was built, and what would be built now.
+//! Reads what was built of a module for a kernel, and what would be built now.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -24,15 +24,15 @@ impl Survey<'_> {
         modules: &mut BTreeMap<ModuleId, ModuleFacts>,
         kernels: &BTreeMap<KernelRelease, KernelFacts>,
     ) {
-        let mut asking = Vec::new();
+        let mut requests = Vec::new();
         for (id, module) in modules.iter_mut() {
-            self.pairs_of(id, module, kernels, &mut asking);
+            self.pairs_of(id, module, kernels, &mut requests);
         }
-        let answers = self.confs.ask_all(&asking);
-        for (ConfRequest { id, kernel, .. }, answer) in asking.iter().zip(answers) {
+        let results = self.confs.evaluate_all(&requests);
+        for (ConfRequest { id, kernel, .. }, result) in requests.iter().zip(results) {
             let module = modules.get_mut(id);
             if let Some(pair) = module.and_then(|module| module.pairs.get_mut(&kernel.release)) {
-                self.hear(answer, kernel, pair);
+                self.note_conf(result, kernel, pair);
             }
         }
     }
@@ -42,7 +42,7 @@ impl Survey<'_> {
         id: &ModuleId,
         module: &mut ModuleFacts,
         kernels: &'k BTreeMap<KernelRelease, KernelFacts>,
-        asking: &mut Vec<ConfRequest<'k>>,
+        requests: &mut Vec<ConfRequest<'k>>,
     ) {
         let covered = kernels.keys().filter(|kernel| self.scope.covers(kernel));
         let releases: BTreeSet<KernelRelease> =
@@ -55,7 +55,7 @@ impl Survey<'_> {
                 && self.scope.covers(&release)
                 && let Some(kernel) = kernel
             {
-                asking.extend(self.look_at_inputs(id, module, kernel, &mut pair));
+                requests.extend(self.look_at_inputs(id, module, kernel, &mut pair));
             }
             module.pairs.insert(release, pair);
         }
@@ -105,7 +105,7 @@ impl Survey<'_> {
     }
 
     /// Gathers what a module would be built from, but for what its conf says: that is in its
-    /// record, or has to be asked.
+    /// record, or has to be evaluated.
     fn look_at_inputs<'k>(
         &mut self,
         id: &ModuleId,
@@ -138,12 +138,12 @@ impl Survey<'_> {
         match recorded.map(|record| record.values.clone()) {
             Some(values) => {
                 pair.inputs = inputs;
-                let heard =
-                    EvaluatedConf { source, just_now: false, values, deprecated: Vec::new() };
-                self.hear(Ok(heard), &kernel.kernel, pair);
+                let evaluated =
+                    EvaluatedConf { source, is_fresh: false, values, deprecated: Vec::new() };
+                self.note_conf(Ok(evaluated), &kernel.kernel, pair);
                 None
             }
-            None if self.scope.asks(id) => {
+            None if self.scope.evaluates(id) => {
                 pair.inputs = inputs;
                 Some(ConfRequest { id: id.clone(), kernel: &kernel.kernel, source })
             }
@@ -152,23 +152,28 @@ impl Survey<'_> {
     }
 
     /// Notes what the conf of a module says for a kernel.
-    fn hear(&mut self, heard: Result<EvaluatedConf, Failure>, kernel: &Kernel, pair: &mut Pair) {
-        let facts = heard.and_then(|heard| {
-            let conf = self.confs.understand(kernel, &heard.source, &heard.values)?;
+    fn note_conf(
+        &mut self,
+        evaluated: Result<EvaluatedConf, Failure>,
+        kernel: &Kernel,
+        pair: &mut Pair,
+    ) {
+        let facts = evaluated.and_then(|evaluated| {
+            let conf = self.confs.understand(kernel, &evaluated.source, &evaluated.values)?;
             let excluded = self.confs.excluded(&conf, kernel);
             let facts = ConfFacts {
                 excluded: excluded.whole().map(ToString::to_string),
                 depends: conf.depends,
                 autoinstall: conf.autoinstall,
             };
-            Ok((heard, facts))
+            Ok((evaluated, facts))
         });
         match facts {
-            Ok((heard, facts)) => {
+            Ok((evaluated, facts)) => {
                 if let Some(inputs) = &mut pair.inputs {
-                    inputs.conf = heard.values.digest();
+                    inputs.conf = evaluated.values.digest();
                 }
-                pair.heard = Some(heard);
+                pair.evaluated = Some(evaluated);
                 pair.conf = Some(Ok(facts));
             }
             Err(problem) => {

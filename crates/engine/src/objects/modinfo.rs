@@ -1,92 +1,36 @@
-//! Kernel objects: how their files are named, and what they say of themselves.
+//! Reads the `.modinfo` section of a kernel object.
 
-use std::fmt;
 use std::fs::File;
 use std::path::Path;
+use std::time::Duration;
 
-use object::{Object, ObjectSection, ReadCache, ReadRef};
-use serde::{Deserialize, Serialize};
+use object::read::{ReadCache, ReadRef};
+use object::{Object, ObjectSection};
+use tempfile::NamedTempFile;
 
+use super::object_name::ObjectName;
 use crate::os::durable::FileError;
+use crate::os::process::{Environment, Output, Program, Tools};
 
-/// How a stored kernel object is compressed. Its order is that in which dkms prefers one where a
-/// kernel has objects of several kinds: the greatest wins (dkms-behaviour 4.4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Compression {
-    /// `.ko`
-    None,
-    /// `.ko.gz`
-    Gzip,
-    /// `.ko.xz`
-    Xz,
-    /// `.ko.zst`
-    Zstd,
-}
-
-impl Compression {
-    /// All that a kernel can have.
-    pub const ALL: [Self; 4] = [Self::None, Self::Gzip, Self::Xz, Self::Zstd];
-
-    /// The end of a file's name: `.ko.zst`.
-    #[must_use]
-    pub fn suffix(self) -> &'static str {
-        match self {
-            Self::None => ".ko",
-            Self::Gzip => ".ko.gz",
-            Self::Xz => ".ko.xz",
-            Self::Zstd => ".ko.zst",
-        }
-    }
-}
-
-/// The name of a kernel object's file, `v4l2loopback.ko.zst`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ObjectName {
-    /// The part before `.ko`, dkms's `DEST_MODULE_NAME`: fit to be one path component.
-    pub module: String,
-    /// What the suffix says.
-    pub compression: Compression,
-}
-
-impl ObjectName {
-    /// Reads a file name; `None` if it is not that of a kernel object.
-    #[must_use]
-    pub fn parse(file: &str) -> Option<Self> {
-        let (module, compression) = Compression::ALL
-            .into_iter()
-            .find_map(|kind| Some((file.strip_suffix(kind.suffix())?, kind)))?;
-        let fits = !module.is_empty() && !module.starts_with('.') && !module.contains(['/', '\0']);
-        fits.then(|| Self { module: module.to_owned(), compression })
-    }
-}
-
-impl fmt::Display for ObjectName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.module, self.compression.suffix())
-    }
-}
+/// How long unpacking one object may take.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// What an object says of itself in its `.modinfo` section, the text that `modinfo` prints.
 /// A field that is missing there is missing here.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ModInfo {
-    /// The name the kernel will know it by.
-    pub name: Option<String>,
+pub(crate) struct ModInfo {
     /// The kernel and options it was compiled for; the kernel compares it before loading.
-    pub vermagic: Option<String>,
+    pub(crate) vermagic: Option<String>,
     /// The version its author gave it.
-    pub version: Option<String>,
+    pub(crate) version: Option<String>,
     /// A checksum of its sources, where the kernel is configured to make one.
-    pub srcversion: Option<String>,
-    /// The modules it needs, separated by commas.
-    pub depends: Option<String>,
+    pub(crate) srcversion: Option<String>,
 }
 
 impl ModInfo {
     /// The kernel release an object was compiled for: the first word of its vermagic.
     #[must_use]
-    pub fn vermagic_release(&self) -> Option<&str> {
+    pub(crate) fn vermagic_release(&self) -> Option<&str> {
         self.vermagic.as_deref()?.split_ascii_whitespace().next()
     }
 
@@ -98,11 +42,9 @@ impl ModInfo {
             let field = String::from_utf8_lossy(field);
             let Some((key, value)) = field.split_once('=') else { continue };
             let place = match key {
-                "name" => &mut info.name,
                 "vermagic" => &mut info.vermagic,
                 "version" => &mut info.version,
                 "srcversion" => &mut info.srcversion,
-                "depends" => &mut info.depends,
                 _ => continue,
             };
             place.get_or_insert_with(|| value.to_owned());
@@ -113,7 +55,7 @@ impl ModInfo {
 
 /// A file that is no kernel object, or cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub enum BadObject {
+pub(crate) enum BadObject {
     /// The file itself cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
@@ -137,10 +79,28 @@ pub enum BadObject {
 ///
 /// # Errors
 /// [`BadObject`] for anything but a readable ELF file with a `.modinfo` section.
-pub fn read_modinfo(path: &Path) -> Result<ModInfo, BadObject> {
+pub(crate) fn read_modinfo(path: &Path) -> Result<ModInfo, BadObject> {
     let file = File::open(path).map_err(FileError::when("read", path))?;
     // Not the whole file: with debug information, nvidia's is hundreds of megabytes.
     parse_modinfo(&ReadCache::new(file), &path.display().to_string())
+}
+
+/// Reads what a stored object says of itself, compressed or not; `None` if it cannot be read.
+pub(crate) fn read_stored_modinfo(
+    tools: &Tools,
+    env: &Environment,
+    object: &Path,
+) -> Option<ModInfo> {
+    let name = ObjectName::parse(object.file_name()?.to_str()?)?;
+    let Some(program) = name.compression.program(tools) else { return read_modinfo(object).ok() };
+    let plain = NamedTempFile::new().ok()?;
+    let unpacked = Program::new(program, env)
+        .args(["-d", "-c", "-q"])
+        .arg(object)
+        .output(Output::Log(plain.reopen().ok()?))
+        .deadline(DEADLINE)
+        .run();
+    unpacked.is_ok_and(|ended| ended.success()).then(|| read_modinfo(plain.path()).ok())?
 }
 
 fn parse_modinfo<'data>(data: impl ReadRef<'data>, path: &str) -> Result<ModInfo, BadObject> {
@@ -160,24 +120,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use rstest::rstest;
-
-    #[rstest]
-    #[case::plain("zfs.ko", Some(("zfs", Compression::None)))]
-    #[case::zstd("v4l2loopback.ko.zst", Some(("v4l2loopback", Compression::Zstd)))]
-    #[case::xz("a.b.ko.xz", Some(("a.b", Compression::Xz)))]
-    #[case::gzip("a.ko.gz", Some(("a", Compression::Gzip)))]
-    #[case::nameless(".ko", None)]
-    #[case::hidden(".tmp-a.ko", None)]
-    #[case::debug_symbols("a.ko.debug", None)]
-    #[case::path("../a.ko", None)]
-    #[case::symvers("Module.symvers", None)]
-    fn reads_file_names(#[case] file: &str, #[case] want: Option<(&str, Compression)>) {
-        let name = ObjectName::parse(file);
-        assert_eq!(name.as_ref().map(|name| (name.module.as_str(), name.compression)), want);
-        if let Some(name) = name {
-            assert_eq!(name.to_string(), file);
-        }
-    }
+    use std::fs;
 
     #[test]
     fn reads_fields_up_to_their_nul() {
@@ -186,9 +129,7 @@ mod tests {
               vermagic=7.2.12-arch1-1 SMP preempt mod_unload \0name=v4l2loopback\0srcversion=A=B",
         );
         assert_eq!(info.version.as_deref(), Some("0.15.4"));
-        assert_eq!(info.depends.as_deref(), Some("videodev,a"));
         assert_eq!(info.srcversion.as_deref(), Some("A=B"));
-        assert_eq!(info.name.as_deref(), Some("v4l2loopback"));
         assert_eq!(info.vermagic_release(), Some("7.2.12-arch1-1"));
     }
 
@@ -227,6 +168,25 @@ mod tests {
     fn reads_the_section_of_an_object() {
         let info = parse_modinfo(&*tiny_object(b"vermagic=6.1 SMP\0"), "a.ko").unwrap();
         assert_eq!(info.vermagic_release(), Some("6.1"));
+    }
+
+    #[rstest]
+    #[case::plain("a.ko", None)]
+    #[case::gzip("a.ko.gz", Some("gzip"))]
+    #[case::xz("a.ko.xz", Some("xz"))]
+    #[case::zstd("a.ko.zst", Some("zstd"))]
+    fn reads_stored_objects(#[case] name: &str, #[case] compressor: Option<&str>) {
+        let dir = tempfile::tempdir().unwrap();
+        let (env, plain) = (Environment::fixed(), dir.path().join("a.ko"));
+        fs::write(&plain, tiny_object(b"version=1.2\0")).unwrap();
+        if let Some(compressor) = compressor {
+            let ended = Program::new(compressor, &env).arg("-q").arg(&plain).run().unwrap();
+            assert!(ended.success(), "{ended:?}");
+        }
+        let info = read_stored_modinfo(&Tools::default(), &env, &dir.path().join(name));
+        assert_eq!(info.and_then(|info| info.version).as_deref(), Some("1.2"));
+        fs::write(dir.path().join(name), "damaged").unwrap();
+        assert_eq!(read_stored_modinfo(&Tools::default(), &env, &dir.path().join(name)), None);
     }
 
     #[test]

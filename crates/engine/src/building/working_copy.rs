@@ -1,4 +1,4 @@
-//! The working copy that a build happens in: the source, patched for its kernel.
+//! Makes the working copy of a source, patched for its kernel.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -52,7 +52,7 @@ impl Build<'_> {
     /// Applies the patches that are meant for this kernel (dkms-behaviour 3.4 and 4.1).
     pub(super) fn patch(&self, prepared: &Prepared, log: &mut MakeLog) -> Result<(), Failure> {
         for patch in &prepared.conf.patches {
-            (self.tell)(Phase::Patching);
+            (self.report)(Phase::Patching);
             let file = Path::new("./patches").join(patch);
             let leads_out = file.components().any(|part| part == Component::ParentDir);
             if leads_out || !self.workplace.real.join(&file).is_file() {

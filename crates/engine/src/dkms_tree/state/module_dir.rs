@@ -1,4 +1,4 @@
-//! Reading one module's directory in the dkms tree.
+//! Reads one module's directory in the dkms tree.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -92,7 +92,7 @@ pub(super) fn dirs<N: Ord, E: std::fmt::Display>(
     dirs_but(dir, |_| false, name, problems)
 }
 
-/// As [`dirs`], without those whose names are `unwanted`. That is asked first, for a module has a
+/// As [`dirs`], without those whose names are `unwanted`. That is checked first, for a module has a
 /// link for every kernel.
 fn dirs_but<N: Ord, E: std::fmt::Display>(
     dir: &Path,

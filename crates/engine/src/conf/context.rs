@@ -1,4 +1,4 @@
-//! Asks bash what the files of a module say about one kernel.
+//! Lets bash read the files of a module for one kernel.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -69,15 +69,15 @@ impl ConfContext<'_> {
     /// Reads the conf and its overrides.
     ///
     /// # Errors
-    /// [`BashError`] for the first file that does not answer. The values are not judged here, see
+    /// [`BashError`] for the first file that cannot be read. The values are not checked here, see
     /// [`Conf::from_values`](super::Conf::from_values).
-    pub fn read(&self, reader: &mut BashReader) -> Result<ConfAnswer, BashError> {
+    pub fn read(&self, reader: &mut BashReader) -> Result<ConfReply, BashError> {
         let variables = self.variables();
         let lossy = |(name, value): (&&'static str, &OsString)| {
             (*name, value.to_string_lossy().into_owned())
         };
         let texts: BTreeMap<_, _> = variables.iter().map(lossy).collect();
-        let mut answer = ConfAnswer {
+        let mut all = ConfReply {
             values: Values::default(),
             complaint: String::new(),
             deprecated: Vec::new(),
@@ -86,7 +86,7 @@ impl ConfContext<'_> {
             // Each file in a shell of its own, as with dkms: it sees the directives of those
             // before, but not their helper variables.
             let given = variables.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
-            let before = answer.values.iter();
+            let before = all.values.iter();
             let before =
                 before.map(|(name, index, text)| (format!("{name}[{index}]"), text.into()));
             let given = given.chain(before).collect();
@@ -106,26 +106,26 @@ impl ConfContext<'_> {
                 values.set(&directive, number, text);
             }
             values.expand(&texts);
-            answer.deprecated.extend(
+            all.deprecated.extend(
                 directives::DEPRECATED
                     .into_iter()
-                    .filter(|name| values.elements(name).ne(answer.values.elements(name)))
+                    .filter(|name| values.elements(name).ne(all.values.elements(name)))
                     .filter(|name| *name != "CLEAN" || !is_true(values.text(name, 0)))
                     .map(|name| (name, file.clone())),
             );
-            answer.values = values;
-            if !answer.complaint.is_empty() && !reply.complaint.is_empty() {
-                answer.complaint.push('\n');
+            all.values = values;
+            if !all.complaint.is_empty() && !reply.complaint.is_empty() {
+                all.complaint.push('\n');
             }
-            answer.complaint.push_str(&reply.complaint);
+            all.complaint.push_str(&reply.complaint);
         }
-        Ok(answer)
+        Ok(all)
     }
 }
 
 /// What the files of a module say.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfAnswer {
+pub struct ConfReply {
     /// Their values.
     pub values: Values,
     /// What bash or the commands in them wrote to standard error, e.g. about a syntax error

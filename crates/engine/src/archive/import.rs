@@ -1,9 +1,9 @@
-//! A module that comes from elsewhere, a directory or an archive, on its way into the trees.
+//! Reads the module that an unpacked archive or a directory brings.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::conf::{ConfRequest, Confs};
+use crate::conf::{ConfRequest, Confs, is_source};
 use crate::facts::{Import, ImportedBuild};
 use crate::failure::Failure;
 use crate::machine::{Kernel, Machine};
@@ -17,7 +17,7 @@ pub(crate) const NO_SOURCE: &str = "dkms_binaries_only";
 /// In an archive of dkms: what was built, `K/A` below it.
 pub(crate) const BUILDS: &str = "dkms_main_tree";
 
-/// The module in a directory, as its dkms.conf answers for `kernel`.
+/// Returns the module in a directory, as its dkms.conf describes it for `kernel`.
 ///
 /// # Errors
 /// [`Failure`]: 9 without a dkms.conf, 4 and 8 for one that cannot be read or names no module.
@@ -26,7 +26,7 @@ pub fn from_directory(
     dir: &Path,
     kernel: &KernelRelease,
 ) -> Result<Import, Failure> {
-    let real = dir.canonicalize().ok().filter(|real| real.join("dkms.conf").is_file());
+    let real = dir.canonicalize().ok().filter(|real| is_source(real));
     let Some(real) = real else {
         return Err(Failure::new(9, format!("{} has no dkms.conf", dir.display())));
     };
@@ -56,7 +56,7 @@ pub fn from_unpacked(
         return from_directory(machine, &source, kernel);
     }
     let Some(conf) =
-        [SOURCE, NO_SOURCE].map(|name| dir.join(name)).into_iter().find(|dir| has_conf(dir))
+        [SOURCE, NO_SOURCE].map(|name| dir.join(name)).into_iter().find(|dir| is_source(dir))
     else {
         let message =
             format!("this is no archive of dkms: there is no dkms.conf in {SOURCE} or {NO_SOURCE}");
@@ -80,12 +80,12 @@ pub fn from_unpacked(
 fn named(machine: &Machine, dir: &Path, kernel: &KernelRelease) -> Result<ModuleId, Failure> {
     let conf = dir.join("dkms.conf");
     let bad = |why: String| Failure::new(8, format!("{}: {why}", conf.display()));
-    // It is asked before anybody knows whom it is about.
-    let nobody: ModuleId = "unnamed/0".parse().map_err(|why| bad(format!("{why}")))?;
+    // The conf itself names the module.
+    let unnamed: ModuleId = "unnamed/0".parse().map_err(|why| bad(format!("{why}")))?;
     let mut kernel = Kernel::of_release(&machine.trees, kernel.clone());
     machine.options.equip(&mut kernel);
-    let asking = ConfRequest { id: nobody, kernel: &kernel, source: dir.to_owned() };
-    let values = Confs::new(machine).ask_at(&asking)?.values;
+    let request = ConfRequest { id: unnamed, kernel: &kernel, source: dir.to_owned() };
+    let values = Confs::new(machine).evaluate_at(&request)?.values;
     let text = |name: &str| values.text(name, 0).ok_or_else(|| bad(format!("{name} is missing")));
     let (name, version) = (text("PACKAGE_NAME")?, text("PACKAGE_VERSION")?);
     let name = name.parse().map_err(|why| bad(format!("PACKAGE_NAME: {why}")))?;
@@ -123,8 +123,4 @@ fn first_conf(dir: &Path) -> Option<PathBuf> {
     let files = walkdir::WalkDir::new(dir).sort_by_file_name().into_iter().filter_map(Result::ok);
     let confs = files.filter(|file| file.file_name() == "dkms.conf" && file.file_type().is_file());
     confs.min_by_key(walkdir::DirEntry::depth)?.path().parent().map(Path::to_owned)
-}
-
-fn has_conf(dir: &Path) -> bool {
-    dir.join("dkms.conf").is_file()
 }

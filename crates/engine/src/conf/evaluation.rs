@@ -1,52 +1,56 @@
-//! ConfRequest dkms.conf on behalf of one machine: which files, with which variables, in whose name.
+//! Evaluates the dkms.conf files of one machine for its kernels.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::question::{ConfAnswer, ConfContext, reader};
+use super::context::{ConfContext, ConfReply, reader};
 use super::{Conf, Excluded, Values, directives};
 use crate::failure::Failure;
-use crate::machine::{Kernel, Machine, RunOptions, lock, path_programs};
+use crate::machine::{Kernel, Machine, RunOptions, WITHIN_RUN, path_programs};
 use crate::names::ModuleId;
 use crate::os::bash::{BashError, BashReader};
 use crate::os::digest::Digest;
 use crate::os::parallel::on_all_cores_with;
 use crate::os::symlinks;
 
+/// The log target of warnings about deprecated directives. Hooks leave them out: only a module's
+/// author can act on them.
+pub const DEPRECATED: &str = "dkms_engine::deprecated";
+
 /// A second bash is worth its start for so many confs.
 const ENOUGH: usize = 2;
 
-/// The confs of one machine. Several threads may ask at once.
+/// The confs of one machine. Several threads may evaluate them at once.
 pub(crate) struct Confs<'a> {
     machine: &'a Machine,
-    /// Where our programs are that confs find first. Made before any of them can be run: a file that
-    /// somebody has open for writing cannot be.
+    /// The directory of our programs that confs find first. They are written before any of them can
+    /// run: a file that is open for writing cannot be executed.
     programs: OnceLock<Option<PathBuf>>,
-    /// Modules whose conf was out of time once: asking again for each kernel costs as much.
-    out_of_time: Mutex<BTreeMap<ModuleId, Failure>>,
+    /// Modules whose conf timed out once: it would again for each kernel.
+    timed_out: Mutex<BTreeMap<ModuleId, Failure>>,
 }
 
-/// What a dkms.conf says.
+/// The values of a dkms.conf.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EvaluatedConf {
     /// The directory that it is in.
     pub source: PathBuf,
-    /// Whether it was asked just now; else it said so when the module was built, and neither it nor
-    /// the kernel has changed.
-    pub just_now: bool,
+    /// Whether it was evaluated in this run; else the values are those of the build's record, and
+    /// neither the conf nor the kernel has changed.
+    pub is_fresh: bool,
     /// All its values.
     pub values: Values,
     /// Directives that dkms calls deprecated, each with the file that sets it.
     pub deprecated: Vec<(&'static str, PathBuf)>,
 }
 
-/// A conf to be asked, and for whom.
+/// A request to evaluate a conf.
 pub(crate) struct ConfRequest<'a> {
     /// The module.
     pub(crate) id: ModuleId,
-    /// What it is asked about.
+    /// The kernel.
     pub(crate) kernel: &'a Kernel,
     /// The directory of the conf.
     pub(crate) source: PathBuf,
@@ -54,62 +58,68 @@ pub(crate) struct ConfRequest<'a> {
 
 impl<'a> Confs<'a> {
     pub(crate) fn new(machine: &'a Machine) -> Self {
-        Self { machine, programs: OnceLock::new(), out_of_time: Mutex::default() }
+        Self { machine, programs: OnceLock::new(), timed_out: Mutex::default() }
     }
 
-    /// Asks the conf of a module that dkms knows.
-    pub(crate) fn ask(&self, id: &ModuleId, kernel: &Kernel) -> Result<(Values, Conf), Failure> {
+    /// Evaluates the conf of a module that dkms knows.
+    pub(crate) fn evaluate(
+        &self,
+        id: &ModuleId,
+        kernel: &Kernel,
+    ) -> Result<(Values, Conf), Failure> {
         let source = self.source_of(id);
-        let heard = self.ask_at(&ConfRequest { id: id.clone(), kernel, source })?;
-        self.accept(heard, kernel)
+        let evaluated = self.evaluate_at(&ConfRequest { id: id.clone(), kernel, source })?;
+        self.accept(evaluated, kernel)
     }
 
-    /// Where the source is of a module that dkms knows.
+    /// Returns the source of a module that dkms knows.
     pub(crate) fn source_of(&self, id: &ModuleId) -> PathBuf {
         let trees = &self.machine.trees;
         let link = trees.source_link(id);
         symlinks::resolve(&trees.root, &link).unwrap_or(link)
     }
 
-    /// Understands what something is to be built by, and warns of what its user should know.
+    /// Understands the values that a module is built by, and warns of its oddities.
     pub(crate) fn accept(
         &self,
-        heard: EvaluatedConf,
+        evaluated: EvaluatedConf,
         kernel: &Kernel,
     ) -> Result<(Values, Conf), Failure> {
-        for (directive, file) in &heard.deprecated {
-            log::warn!("{directive} is deprecated: it is set in {}", file.display());
+        for (directive, file) in &evaluated.deprecated {
+            log::warn!(target: DEPRECATED, "{directive} is deprecated: it is set in {}", file.display());
         }
-        let conf = self.understand(kernel, &heard.source, &heard.values)?;
+        let conf = self.understand(kernel, &evaluated.source, &evaluated.values)?;
         if conf.records.is_empty() {
-            let source = heard.source.display();
+            let source = evaluated.source.display();
             log::warn!("{source}/dkms.conf names no objects: make is run, no more");
         }
-        Ok((heard.values, conf))
+        Ok((evaluated.values, conf))
     }
 
-    /// Asks many confs; the answers stand in the order of the questions.
-    pub(crate) fn ask_all(
+    /// Evaluates many confs; the results are in the order of the requests.
+    pub(crate) fn evaluate_all(
         &self,
-        asking: &[ConfRequest<'_>],
+        requests: &[ConfRequest<'_>],
     ) -> Vec<Result<EvaluatedConf, Failure>> {
         // Each thread has its own, which is killed when the thread ends (`PR_SET_PDEATHSIG`).
         let reader = || self.reader();
-        on_all_cores_with(asking, ENOUGH, reader, |reader, asking| self.ask_by(reader, asking))
+        on_all_cores_with(requests, ENOUGH, reader, |reader, request| {
+            self.evaluate_with(reader, request)
+        })
     }
 
-    /// Asks the conf in a directory.
-    pub(crate) fn ask_at(&self, asking: &ConfRequest<'_>) -> Result<EvaluatedConf, Failure> {
-        self.ask_by(&mut self.reader(), asking)
+    /// Evaluates the conf in a directory.
+    pub(crate) fn evaluate_at(&self, request: &ConfRequest<'_>) -> Result<EvaluatedConf, Failure> {
+        self.evaluate_with(&mut self.reader(), request)
     }
 
-    fn ask_by(
+    fn evaluate_with(
         &self,
         reader: &mut BashReader,
-        asking: &ConfRequest<'_>,
+        request: &ConfRequest<'_>,
     ) -> Result<EvaluatedConf, Failure> {
-        let ConfRequest { id, kernel, source } = asking;
-        if let Some(problem) = of(&self.out_of_time).get(id) {
+        let ConfRequest { id, kernel, source } = request;
+        if let Some(problem) = locked(&self.timed_out).get(id) {
             return Err(problem.clone());
         }
         let machine = self.machine;
@@ -124,18 +134,18 @@ impl<'a> Confs<'a> {
             parallel_jobs: machine.settings.jobs(),
         };
         match context.read(reader) {
-            Ok(answer) => {
-                if !answer.complaint.trim().is_empty() {
-                    log::info!("{}: {}", context.conf_file.display(), answer.complaint.trim());
+            Ok(reply) => {
+                if !reply.complaint.trim().is_empty() {
+                    log::info!("{}: {}", context.conf_file.display(), reply.complaint.trim());
                 }
-                let ConfAnswer { mut values, deprecated, .. } = answer;
+                let ConfReply { mut values, deprecated, .. } = reply;
                 set_directives(&machine.options, &mut values);
-                Ok(EvaluatedConf { source: source.clone(), just_now: true, values, deprecated })
+                Ok(EvaluatedConf { source: source.clone(), is_fresh: true, values, deprecated })
             }
             Err(error) => {
                 let problem = Failure::from(&error);
                 if matches!(error, BashError::TimedOut { .. }) {
-                    of(&self.out_of_time).insert(id.clone(), problem.clone());
+                    locked(&self.timed_out).insert(id.clone(), problem.clone());
                 }
                 Err(problem)
             }
@@ -144,9 +154,9 @@ impl<'a> Confs<'a> {
 
     fn reader(&self) -> BashReader {
         let machine = self.machine;
-        let programs = self.programs.get_or_init(|| path_programs::directory(machine).ok());
+        let programs = self.programs.get_or_init(|| path_programs(machine).ok());
         // A conf that calls dkms is part of this run.
-        let env = machine.env.clone().with(lock::WITHIN, "1");
+        let env = machine.env.clone().with(WITHIN_RUN, "1");
         let mut reader = reader(machine.tools.clone(), env, programs.as_deref());
         reader.patience = machine.settings.conf_timeout();
         reader
@@ -158,7 +168,7 @@ impl<'a> Confs<'a> {
         given.unwrap_or_else(|| kernel.dir.join("build"))
     }
 
-    /// Understands values that the conf in the directory `source` has now, or had earlier.
+    /// Understands the values of the conf in the directory `source`, present or recorded ones.
     pub(crate) fn understand(
         &self,
         kernel: &Kernel,
@@ -174,7 +184,7 @@ impl<'a> Confs<'a> {
     /// Which objects of a module are not for this kernel.
     pub(crate) fn excluded(&self, conf: &Conf, kernel: &Kernel) -> Excluded {
         // Some 10,000 lines, which few confs ask for.
-        let config = if conf.asks_config() { self.machine.kernel_config(kernel) } else { None };
+        let config = if conf.needs_config() { self.machine.kernel_config(kernel) } else { None };
         conf.excluded(&kernel.release, &self.machine.arch, config.as_deref())
     }
 
@@ -211,8 +221,8 @@ impl<'a> Confs<'a> {
     }
 }
 
-/// What is shared. A thread that panicked has left it whole.
-fn of<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+/// Locks what is shared. A thread that panicked has left it whole.
+fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

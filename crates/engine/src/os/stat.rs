@@ -1,0 +1,70 @@
+//! The stat of a file, as far as a change of its content shows there.
+
+use std::fs::{FileType, Metadata};
+use std::os::unix::fs::MetadataExt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A file whose content is not yet known to be old may change once more within the same tick of
+/// its filesystem's clock, and look the same. The tick of Linux is at most 10 ms.
+const TICK: i128 = 100_000_000;
+
+/// The same for filesystems that keep whole seconds (ext4 with small inodes).
+const WHOLE_SECONDS_TICK: i128 = 2_000_000_000;
+
+/// The stat of a file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stat {
+    size: u64,
+    mtime: (i64, i64),
+    ctime: (i64, i64),
+    inode: u64,
+    device: u64,
+    mode: u32,
+    kind: FileType,
+}
+
+impl Stat {
+    pub(crate) fn of(meta: &Metadata) -> Self {
+        Self {
+            size: meta.size(),
+            mtime: (meta.mtime(), meta.mtime_nsec()),
+            ctime: (meta.ctime(), meta.ctime_nsec()),
+            inode: meta.ino(),
+            device: meta.dev(),
+            mode: meta.mode(),
+            kind: meta.file_type(),
+        }
+    }
+
+    /// Its kind.
+    pub(super) fn kind(&self) -> FileType {
+        self.kind
+    }
+
+    /// Whether anybody may execute it.
+    pub(super) fn is_executable(&self) -> bool {
+        self.mode & 0o111 != 0
+    }
+
+    pub(super) fn write(&self, bytes: &mut Vec<u8>) {
+        let times = [self.mtime.0, self.mtime.1, self.ctime.0, self.ctime.1];
+        let [size, inode, device] = [self.size, self.inode, self.device].map(u64::to_le_bytes);
+        bytes.extend([size, inode, device].concat());
+        bytes.extend(times.map(i64::to_le_bytes).concat());
+        bytes.extend(self.mode.to_le_bytes());
+    }
+
+    /// Whether the last change was so long before `now` that another one would get another ctime.
+    pub(super) fn is_stable(&self, now: i128) -> bool {
+        let (seconds, nanoseconds) = self.ctime;
+        let changed = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
+        let tick = if nanoseconds == 0 { WHOLE_SECONDS_TICK } else { TICK };
+        changed + tick < now
+    }
+}
+
+/// Nanoseconds since 1970.
+pub(crate) fn now() -> i128 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i128::try_from(since.as_nanos()).unwrap_or(i128::MAX)
+}
