@@ -150,7 +150,7 @@ impl<W: Write> Lines<W> {
             (Action::Sweep(kernel), outcome) => self.swept(kernel, outcome),
             (action, Outcome::Failed(failed)) => {
                 let what = failed.message.lines().next().unwrap_or_default();
-                self.out.line(&format!("error: {action}: {what}"));
+                self.out.line(&format!("error: cannot {action}: {what}"));
             }
             _ => {}
         }
@@ -227,8 +227,10 @@ impl<W: Write> Lines<W> {
                     .line(&format!("{kernel} is gone, but /usr/lib/modules/{kernel} stays: {why}"));
             }
             Outcome::Failed(failed) => {
-                self.out
-                    .line(&format!("error: remove what is left of {kernel}: {}", failed.message));
+                self.out.line(&format!(
+                    "error: cannot remove what is left of {kernel}: {}",
+                    failed.message
+                ));
             }
         }
     }

@@ -49,7 +49,7 @@ impl Targets {
             }
         }
         if targets.ignored > 3 {
-            log::warn!("{} targets ignored in all", targets.ignored);
+            log::warn!("{} targets ignored in total", targets.ignored);
         }
         Ok(targets)
     }
@@ -104,8 +104,8 @@ pub fn without_sources(lines: &[u8]) -> Vec<u8> {
     others.flat_map(|line| line.iter().copied().chain([b'\n'])).collect()
 }
 
-/// Returns the directory whose own `dkms.conf` the path is, and `None` for a deeper one, which libalpm's
-/// `usr/src/*/dkms.conf` matches, too.
+/// Returns the source directory if the path is its top-level `dkms.conf`, and `None` for a deeper one, which libalpm's
+/// `usr/src/*/dkms.conf` also matches.
 fn source(path: &str) -> Option<&str> {
     let dir = path.strip_suffix("/dkms.conf")?;
     let fits = !dir.is_empty() && dir != ".." && dir != "." && !dir.contains(['/', '\0']);

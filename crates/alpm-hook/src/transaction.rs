@@ -30,10 +30,12 @@ pub fn journal(args: &HookArgs, targets: &Targets) -> Result<ExitCode, HookError
     if targets.sources.is_empty() && kernels.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
-    let work = PendingWork::Transaction { sources: targets.sources.clone(), kernels };
     if args.dry_run {
-        Lines::new(io::stdout(), PackageNames::default()).say(&format!("would journal {work:?}"));
+        let (sources, kernels) = (targets.sources.len(), kernels.len());
+        let line = format!("would record {sources} sources and {kernels} kernels as pending");
+        Lines::new(io::stdout(), PackageNames::default()).say(&line);
     } else {
+        let work = PendingWork::Transaction { sources: targets.sources.clone(), kernels };
         PendingList::of(&Machine::for_hook(&args.root).trees).write(&work)?;
     }
     Ok(ExitCode::SUCCESS)
@@ -175,8 +177,9 @@ fn carry_out(
         return ExitCode::SUCCESS;
     }
     if let Err(why) = machine.tools.stop.listen() {
-        lines
-            .say(&format!("warning: cannot handle Ctrl-C, which may leave work unfinished: {why}"));
+        lines.say(&format!(
+            "warning: cannot handle signals: {why}; Ctrl-C may leave work unfinished"
+        ));
     }
     let report = act::carry_out(plan, facts, machine, &mut lines);
     lines.summary(plan, &report);

@@ -121,8 +121,8 @@ fn a_signal_ends_everything_and_the_rest_is_pending(#[case] by: Signal, #[case] 
     assert_eq!(
         said.trim(),
         format!(
-            "dkms: error: interrupted by {by}: 2 of 3 modules are not ready; dkms autoinstall --pending \
-             goes on with the rest, else the next boot does"
+            "dkms: error: interrupted by {by}: 2 of 3 modules are not ready; the next boot will \
+             finish the work, or run: dkms autoinstall --pending"
         )
     );
     wait_until("a child is left", || sleepers(&mark) == 0);

@@ -69,7 +69,7 @@ pub(crate) fn decide(facts: &ImageFacts) -> Decision {
         CurrentImage::Unreadable(why) if regenerated => return Decision::Regenerate(why.clone()),
         CurrentImage::Unreadable(_) if facts.changed.is_empty() => return Decision::UpToDate,
         CurrentImage::Unreadable(why) => {
-            return Decision::Regenerate(format!("{why}, so it may need it"));
+            return Decision::Regenerate(format!("{why}; it may contain a changed module"));
         }
         CurrentImage::Holds(contents) => contents,
     };
@@ -90,7 +90,7 @@ pub(crate) fn decide(facts: &ImageFacts) -> Decision {
         }
         let mut new = facts.placed.intersection(&facts.changed);
         if let Some(name) = new.clone().find(lost) {
-            return Decision::Regenerate(format!("it lost {name}"));
+            return Decision::Regenerate(format!("it no longer contains {name}"));
         }
         // Its generator failed, or ran before the module was placed.
         let lacks = new.find_map(|name| {
@@ -111,7 +111,7 @@ pub(crate) fn decide(facts: &ImageFacts) -> Decision {
     }
     if !current.kernels.is_empty() && !current.kernels.contains(&facts.kernel) {
         let found = current.kernels.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        return Decision::Regenerate(format!("it is still for {found}"));
+        return Decision::Regenerate(format!("it was made for {found}"));
     }
     if let Some(name) = facts.changed.iter().find(|name| current.modules.contains(*name)) {
         return Decision::Regenerate(format!("it holds {name}"));
@@ -123,7 +123,7 @@ pub(crate) fn decide(facts: &ImageFacts) -> Decision {
             Decision::Regenerate(format!("{name} is in {place}"))
         }
         (None, None) if !facts.changed.is_empty() => {
-            Decision::Regenerate("its configuration cannot be read".into())
+            Decision::Regenerate("cannot read the generator's configuration".into())
         }
         _ => Decision::UpToDate,
     }
@@ -198,13 +198,16 @@ mod tests {
     fn what_cannot_be_read_is_regenerated() {
         assert!(
             regenerates(decide(&ImageFacts { configured: None, ..facts() }))
-                .contains("cannot be read")
+                .contains("cannot read")
         );
         let unreadable = ImageFacts {
             current: CurrentImage::Unreadable("lsinitcpio is missing".into()),
             ..facts()
         };
-        assert_eq!(regenerates(decide(&unreadable)), "lsinitcpio is missing, so it may need it");
+        assert_eq!(
+            regenerates(decide(&unreadable)),
+            "lsinitcpio is missing; it may contain a changed module"
+        );
     }
 
     #[test]
@@ -224,7 +227,10 @@ mod tests {
     #[test]
     fn an_image_that_lost_a_module_that_is_there_is_made_again() {
         let earlier = Some(EarlierImage { unchanged: false, contents: Some(with_zfs(K2)) });
-        assert_eq!(regenerates(decide(&ImageFacts { earlier, ..facts() })), "it lost zfs");
+        assert_eq!(
+            regenerates(decide(&ImageFacts { earlier, ..facts() })),
+            "it no longer contains zfs"
+        );
     }
 
     #[test]
@@ -261,7 +267,7 @@ mod tests {
         let both = ImageFacts { installed: kernels(&[K1, K2]), ..failing() };
         assert_eq!(decide(&both), Decision::Keep("it needs zfs, which did not build".into()));
         // Its kernel is gone: it boots nothing.
-        assert_eq!(regenerates(decide(&failing())), format!("it is still for {K1}"));
+        assert_eq!(regenerates(decide(&failing())), format!("it was made for {K1}"));
     }
 
     #[test]

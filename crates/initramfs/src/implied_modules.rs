@@ -1,4 +1,4 @@
-//! Modules that belong into an image although its generator's configuration does not name them.
+//! Modules that belong in an image although its generator's configuration does not name them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -87,7 +87,7 @@ fn report(
     assessment.lines().iter().for_each(|line| say(&format!("note: {line}")));
     if !assessment.commands(machine).is_empty() {
         if is_elsewhere {
-            say("note: images below another root are not regenerated");
+            say("note: images of another root are not regenerated");
         }
         say("run: dkms initramfs");
     }
@@ -133,7 +133,7 @@ mod tests {
                 "7.2 (linux): /boot/a.img: needs to be regenerated: it is missing",
                 "would run: mkinitcpio -p linux",
                 "note: 7.2 (linux): /boot/a.img: needs to be regenerated: it is missing",
-                "note: images below another root are not regenerated",
+                "note: images of another root are not regenerated",
                 "run: dkms initramfs",
             ]
         );

@@ -34,18 +34,18 @@ pub enum OverrideError {
     )]
     Taken(String),
     /// A package owns the file.
-    #[error("[initramfs] precise is ignored: /{0} belongs to the package {1}; set precise = false")]
+    #[error("[initramfs] precise is ignored: /{0} is owned by {1}; set precise = false")]
     Owned(String, String),
     /// The owner of the file is unknown.
     #[error("[initramfs] precise is not in effect yet: cannot look up the owner of /{0}: {1}")]
     NoAnswer(String, String),
     /// pacman does not read hooks in that directory.
     #[error(
-        "[initramfs] precise is ignored: /{DIR} is not a HookDir of pacman.conf; set precise = false"
+        "[initramfs] precise is ignored: /{DIR} is not a HookDir in pacman.conf; set precise = false"
     )]
     NotRead,
     /// The stock hook has an unexpected form.
-    #[error("[initramfs] precise is ignored: unknown form of /{0}; set precise = false")]
+    #[error("[initramfs] precise is ignored: unrecognized format of /{0}; set precise = false")]
     Strange(String),
     /// The override cannot be written or removed.
     #[error(transparent)]

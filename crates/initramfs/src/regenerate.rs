@@ -168,7 +168,9 @@ impl Assessment<'_> {
         };
         let contents = generator.list(copy).ok();
         let Some(contents) = contents.filter(|contents| boots(&contents.kernels)) else {
-            return format!("{error}; not restored: the previous image boots no installed kernel");
+            return format!(
+                "{error}; not restored: the kernel of the previous image is no longer installed"
+            );
         };
         match old.restore(&it.image, &machine.trees.root) {
             Ok(()) => {
@@ -190,7 +192,7 @@ fn lack_of_space(machine: &Machine, generator: &Generator, image: &Image) -> Opt
     let space = durable::room(dir).filter(|space| *space < needed)?;
     let dir = image.path.parent()?.display();
     let (space, needed) = (space / 1024, needed / 1024);
-    Some(format!("not enough space: {dir} has {space} KiB left, needs {needed} KiB"))
+    Some(format!("not enough space in {dir}: {space} KiB free, {needed} KiB needed"))
 }
 
 /// Signs a unified kernel image again that lost its signature. Returns an error line on failure.

@@ -209,7 +209,9 @@ fn a_full_boot_partition_is_noticed_before_dracut_is_called() {
     root.move_to_full_disk("boot", 2048);
     bump(&root)
         .hooks_fail()
-        .has("/boot/initramfs-linux.img: not regenerated: not enough space: /boot has 2048 KiB left, needs")
+        .has(
+            "/boot/initramfs-linux.img: not regenerated: not enough space in /boot: 2048 KiB free,",
+        )
         .has("run: dkms initramfs");
     assert_eq!(made(&root), [""; 0]);
     assert!(root.bytes(IMAGE) == before);

@@ -112,6 +112,6 @@ fn a_file_of_somebody_else_stays() {
     assert_eq!(root.read(OVERRIDE), "# theirs\n");
     // Its package would overwrite ours, and so it is theirs even while it is not there.
     root.shell(&format!("rm /{OVERRIDE}")).ok();
-    root.dkms(&["initramfs"]).exits(1).has("belongs to the package limine-hook");
+    root.dkms(&["initramfs"]).exits(1).has("is owned by limine-hook");
     assert!(!root.exists(OVERRIDE));
 }

@@ -89,7 +89,7 @@ impl<W: Write> Lines<W> {
                 format!("{} for {kernel}", self.names.module(module))
             }
             Action::Fail { module, kernel: None, .. } => self.names.module(module),
-            action => action.to_string(),
+            action => format!("cannot {action}"),
         }
     }
 }

@@ -101,7 +101,7 @@ pub const COMMANDS: &[CommandInfo] = &[
         "regenerate initramfs images that contain changed modules",
     )
     .examples(&["dkms initramfs --dry-run"]),
-    info(Command::Match, "match", "install for one kernel what another kernel has")
+    info(Command::Match, "match", "install the modules of one kernel for another")
         .takes(&[Operand { name: "[MODULE]", help: "only this module" }])
         .examples(&["dkms match --templatekernel 6.18.41-1-lts -k 7.2.13-arch1-1"]),
     info(Command::Mktarball, "mktarball", "write a module and its builds to an archive")
@@ -110,7 +110,7 @@ pub const COMMANDS: &[CommandInfo] = &[
     info(Command::Ldtarball, "ldtarball", "add a module and its builds from an archive")
         .takes(&[ARCHIVE])
         .examples(&["dkms ldtarball ./v4l2loopback.tar.gz"]),
-    info(Command::GenerateMok, "generate_mok", "create the key that signs modules")
+    info(Command::GenerateMok, "generate_mok", "create the module signing key")
         .examples(&["dkms generate_mok"]),
     info(
         Command::KernelPreinst,

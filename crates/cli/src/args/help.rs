@@ -25,7 +25,7 @@ fn overview() -> String {
     text += "\nOptions:\n";
     let listed = shown().filter(|opt| OVERVIEW.contains(&opt.id));
     text.extend(listed.map(|opt| line(&spelled(opt), opt.help)));
-    text += "\nWithout -k, a command works for the running kernel.\n\
+    text += "\nWithout -k, a command applies to the running kernel.\n\
              dkms COMMAND --help describes a command and all its options; see also dkms(8).\n";
     text
 }

@@ -147,10 +147,14 @@ pub const OPTIONS: &[Opt] = &[
         .loose()
         .takes("FILE")
         .of(BUILDS),
-    opt(OptId::KernelSource, "kernelsourcedir", "the kernel's headers, if not in its directory")
-        .loose()
-        .takes("DIR")
-        .of(BUILDS),
+    opt(
+        OptId::KernelSource,
+        "kernelsourcedir",
+        "the kernel's headers (default: /lib/modules/RELEASE/build)",
+    )
+    .loose()
+    .takes("DIR")
+    .of(BUILDS),
     opt(OptId::Directive, "directive", "override a dkms.conf directive; repeatable")
         .loose()
         .takes("NAME=VALUE")
@@ -160,14 +164,10 @@ pub const OPTIONS: &[Opt] = &[
         .takes("NUMBER")
         .of(BUILDS),
     opt(OptId::NoDepmod, "no-depmod", "do not run depmod").of(RUNS_DEPMOD),
-    opt(
-        OptId::Modprobe,
-        "modprobe-on-install",
-        "load the modules that this machine has devices for",
-    )
-    .of(INSTALLS),
+    opt(OptId::Modprobe, "modprobe-on-install", "then load modules for this machine's devices")
+        .of(INSTALLS),
     opt(OptId::Symlink, "symlink-modules", "install symbolic links instead of copies").of(INSTALLS),
-    opt(OptId::Template, "templatekernel", "the kernel whose modules are installed for the other")
+    opt(OptId::Template, "templatekernel", "the kernel to take the list of modules from")
         .loose()
         .takes("RELEASE")
         .of(&[Match]),
@@ -185,7 +185,7 @@ pub const OPTIONS: &[Opt] = &[
     opt(OptId::SourceTree, "sourcetree", "the source tree (default: /usr/src)")
         .loose()
         .takes("DIR"),
-    opt(OptId::InstallTree, "installtree", "the directory of kernels (default: /lib/modules)")
+    opt(OptId::InstallTree, "installtree", "the kernel module directory (default: /lib/modules)")
         .loose()
         .takes("DIR"),
     opt(OptId::Root, "root", "work on the system whose root directory is DIR").takes("DIR"),

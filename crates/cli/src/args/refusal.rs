@@ -7,7 +7,7 @@ use crate::args::parsed::{Args, EarlyExit, ModuleWord};
 use crate::args::suggest;
 
 /// The message for a user who is not root.
-pub const NOT_ROOT: &str = "permission denied: root privileges are required";
+pub const NOT_ROOT: &str = "permission denied: run dkms as root";
 
 /// Refuses a command line, with dkms's exit code (dkms-behaviour 9).
 ///

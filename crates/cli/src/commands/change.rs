@@ -111,7 +111,8 @@ impl Operation {
     ) -> u8 {
         progress.notes(plan);
         if let Err(why) = machine.tools.stop.listen() {
-            progress.warn(&format!("cannot handle signals, Ctrl-C will not clean up: {why}"));
+            progress
+                .warn(&format!("cannot handle signals: {why}; Ctrl-C may leave work unfinished"));
         }
         let report = act::carry_out(plan, facts, machine, progress);
         progress.trouble(&report);

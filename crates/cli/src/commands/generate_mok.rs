@@ -19,11 +19,10 @@ pub fn run(
     progress: &mut Progress<'_>,
 ) -> Result<u8, Failure> {
     if dry_run {
-        progress.say("would create the key that signs modules if there is none");
+        progress.say("would create the module signing key if it does not exist");
         return Ok(0);
     }
-    // A run that signs may be about to create the same key. A user without the right to take the lock
-    // learns about an existing key all the same, as from dkms, which needs no rights here.
+    // A run that signs may be about to create the same key. Users who cannot take the lock still see an existing key, as with dkms.
     let _lock = take_lock(machine, progress).ok();
     let mok = signing::generate_mok(machine, kernel)?;
     progress.say(&mok.to_string());

@@ -31,7 +31,7 @@ pub fn run(machine: &Machine, dry_run: bool, progress: &mut Progress<'_>) -> Res
         code = u8::from(updated.is_err());
     }
     match maintain(machine, generator, maintenance, progress)? {
-        Maintained::Nothing => progress.say("no image is stale"),
+        Maintained::Nothing => progress.say("all images are up to date"),
         Maintained::Stale if !dry_run => code = 1,
         Maintained::Stale | Maintained::UpToDate => {}
     }

@@ -173,7 +173,7 @@ fn makes_the_key_to_sign_with_once() {
     let root = root();
     let certificate = "ROOT/var/lib/dkms/mok.pub";
     let dry = ends(&root, "generate_mok --dry-run", 0);
-    assert!(dry.contains("if there is none"), "{dry}");
+    assert!(dry.contains("if it does not exist"), "{dry}");
     assert!(!root.exists("var/lib/dkms/mok.key"));
     let made = ends(&root, "generate_mok", 0);
     assert!(made.starts_with("Made the key ROOT/var/lib/dkms/mok.key"), "{made}");

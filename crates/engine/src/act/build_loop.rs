@@ -38,7 +38,8 @@ impl Run<'_> {
             Ok(clients) => clients,
             Err(error) => {
                 for job in jobs {
-                    let failed = Failure::transient(1, format!("cannot make a jobserver: {error}"));
+                    let failed =
+                        Failure::transient(1, format!("cannot create a jobserver: {error}"));
                     self.finish(&job.build, Outcome::Failed(failed), Duration::ZERO);
                 }
                 return;

@@ -1,4 +1,4 @@
-//! The thread that installs what was built: a slow script or disk keeps no other build waiting.
+//! The thread that installs what was built: a slow script or disk delays no build.
 
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Instant;

@@ -17,7 +17,7 @@ use crate::os::durable::FileError;
 use crate::os::symlinks;
 use crate::other_distributions::weak_modules::{self, WeakChange};
 
-/// What an installation needs of the run that it belongs to, on whichever thread it is done.
+/// The parts of a run that an installation needs, on any thread.
 pub(super) struct Installer<'a> {
     machine: &'a Machine,
     facts: &'a Facts,
@@ -26,7 +26,7 @@ pub(super) struct Installer<'a> {
 }
 
 impl<'a> Installer<'a> {
-    /// An installer that tells `say` what scripts and checks have to say, line by line.
+    /// Returns an installer that passes the output of scripts and checks to `say`, line by line.
     pub(super) fn new(
         machine: &'a Machine,
         facts: &'a Facts,

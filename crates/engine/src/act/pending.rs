@@ -56,7 +56,7 @@ impl<'a> PendingOfRun<'a> {
             })
     }
 
-    /// Clears what is finished. What failed because of the machine stays pending, each part by itself.
+    /// Clears what is finished. Work that failed because of the machine stays pending, one entry for each part.
     ///
     /// Answers what went wrong.
     pub(crate) fn clear_finished(
@@ -120,7 +120,7 @@ fn trouble(result: Result<(), FileError>) -> Vec<String> {
     result.err().map(|error| error.to_string()).into_iter().collect()
 }
 
-/// What a run leaves to be done. Gathered once: a transaction may note as much work as it has targets.
+/// The unfinished work of a run. Collected once, because a transaction can have many targets.
 struct Unfinished<'a> {
     /// Modules that were to be forgotten and had to stay.
     stayed: BTreeSet<&'a ModuleId>,

@@ -34,8 +34,7 @@ pub(super) fn note(
     })
 }
 
-/// The names of the objects that differ once these are placed, where `old` is replaced. None if the
-/// same ones stand there already.
+/// The names of the objects that differ once these are placed, where `old` is replaced. Empty if identical ones are already installed.
 pub(super) fn of_install(
     new: &BuiltModule<'_>,
     old: Option<&BuiltModule<'_>>,

@@ -1,4 +1,4 @@
-//! Making modules known to dkms, taking over what it has built, and forgetting modules.
+//! Adds modules to the dkms tree, takes over dkms's builds, and removes modules.
 
 use std::collections::BTreeMap;
 
@@ -55,7 +55,7 @@ impl Run<'_> {
         let (Some(inputs), Some(values)) =
             (pair.and_then(|p| p.inputs.clone()), pair.and_then(|p| p.values().cloned()))
         else {
-            return Err(Failure::new(1, "its source or the kernel's headers cannot be read"));
+            return Err(Failure::new(1, "cannot read its source or the kernel's headers"));
         };
         let installed = uninstall::is_installed(machine, module, kernel);
         let mut objects = BuiltModule::read(machine, module, kernel).objects().to_vec();

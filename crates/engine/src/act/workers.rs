@@ -182,12 +182,12 @@ impl<'scope, 'env> Workers<'scope, 'env> {
             let built = match (token, facts.kernels.get(kernel)) {
                 (Err(error), _) => Err(Failure::transient(
                     1,
-                    format!("cannot get a token of the jobserver: {error}"),
+                    format!("cannot get a token from the jobserver: {error}"),
                 )),
                 (Ok(_), _) if machine.tools.stop.asked().is_some() => {
                     Err(Failure::transient(1, "interrupted"))
                 }
-                (Ok(_), None) => Err(Failure::new(21, format!("there is no kernel {kernel}"))),
+                (Ok(_), None) => Err(Failure::new(21, format!("no such kernel: {kernel}"))),
                 (Ok(_token), Some(about)) => {
                     let kernel = &about.kernel;
                     let workplace = Workplace::of(machine, module, kernel);

@@ -1,4 +1,4 @@
-//! A module as it stands built for a kernel: its record, read once for a whole installation or removal.
+//! A module built for a kernel: its record, read once for a whole installation or removal.
 
 use std::cell::OnceCell;
 use std::fs;
@@ -19,7 +19,7 @@ pub(crate) struct BuiltModule<'a> {
     pub kernel: &'a KernelRelease,
     /// Where its record is, if it has one.
     path: PathBuf,
-    /// None if dkms built it.
+    /// `None` if dkms built it.
     record: Option<Record>,
     /// What `module/` holds, if there is no record.
     stored: OnceCell<Vec<BuiltObject>>,
@@ -103,7 +103,7 @@ impl<'a> BuiltModule<'a> {
         self.change(|record| record.placed = placed.to_vec())
     }
 
-    /// Records where the objects go now: the distribution, or what else decides, may have changed
+    /// Records where the objects go now: the distribution or its settings may have changed
     /// since they were built.
     ///
     /// # Errors
@@ -115,7 +115,7 @@ impl<'a> BuiltModule<'a> {
         })
     }
 
-    /// Changes the record, and writes it if it is another one then.
+    /// Changes the record, and writes it if it differs.
     ///
     /// # Errors
     /// [`FileError`] if it cannot be written.

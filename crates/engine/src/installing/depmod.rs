@@ -41,7 +41,7 @@ pub(crate) fn depmod(machine: &Machine, kernel: &KernelRelease) -> Result<(), Fa
     let needed = size(&dir);
     if let Some(left) = durable::room(&dir).filter(|left| *left < needed) {
         let what = format!(
-            "no room for a new index of {}: it takes {} KiB, {} are left; modprobe goes by the old one",
+            "not enough space for the module index of {}: needs {} KiB, {} KiB free; modprobe uses the old one",
             dir.display(),
             needed / 1024,
             left / 1024
@@ -50,7 +50,7 @@ pub(crate) fn depmod(machine: &Machine, kernel: &KernelRelease) -> Result<(), Fa
     }
     let mut program = Program::new(machine.tools.depmod.clone(), &machine.env);
     let stand_in = stand_in(&machine.trees).map_err(|why| {
-        failed(format!("cannot lead depmod to {}: {why}", machine.trees.install.display()))
+        failed(format!("cannot point depmod at {}: {why}", machine.trees.install.display()))
     })?;
     let root = stand_in.as_ref().map_or(machine.trees.root.as_path(), TempDir::path);
     if root != Path::new("/") {

@@ -29,7 +29,7 @@ pub(crate) fn load_modules(machine: &Machine, kernel: &KernelRelease) {
             .run();
         // Most devices have drivers that are built in, or none: its status says nothing.
         if let Err(error) = loaded {
-            return machine.warnings.add(format!("nothing was loaded: {error}"));
+            return machine.warnings.add(format!("cannot load modules: {error}"));
         }
     }
     let service = "systemd-modules-load.service";

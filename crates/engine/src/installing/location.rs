@@ -8,7 +8,7 @@ use crate::machine::{Kernel, Machine};
 use crate::names::ModuleId;
 use crate::objects::ObjectName;
 
-/// Where they go if nothing says otherwise, below the kernel's directory.
+/// The default location, below the kernel's directory.
 pub(crate) fn usual(machine: &Machine) -> PathBuf {
     let placement = machine.placement().ok();
     placement

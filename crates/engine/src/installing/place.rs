@@ -2,7 +2,7 @@
 //!
 //! Everything is written beside its place first, under a name that depmod does not take for a
 //! module; then the renames follow each other back to back. A crash between two of them is
-//! mended by the pending work that was noted before: the next run places all objects again.
+//! repaired by the pending work recorded before: the next run places all objects again.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -26,7 +26,7 @@ const NOT_COPIED: u8 = 6;
 /// fail any more but the renames themselves.
 ///
 /// # Errors
-/// [`Failure`] if something cannot be written; then what stood there before stands there still.
+/// [`Failure`] if something cannot be written; the previous objects then stay in place.
 pub(crate) fn place(
     new: &mut BuiltModule<'_>,
     objects: &[BuiltObject],

@@ -138,7 +138,7 @@ impl Planner<'_> {
             return self.lacks(id, kernel, missing, will);
         }
         let Some(inputs) = self.inputs(pair, kernel) else {
-            let message = "its source or the kernel's headers cannot be read";
+            let message = "cannot read its source or the kernel's headers";
             return self.fail(id, kernel, Failure::new(UNREADABLE, message));
         };
         let to_build = reasons_to_build(pair, &inputs, will);

@@ -29,7 +29,7 @@ pub(super) fn no_headers_at_all(facts: &Facts, kernels: &[&KernelRelease]) -> Fa
     let notes = kernels.iter().map(|kernel| headers_note(facts, kernel).to_string());
     let lines: Vec<String> = notes.chain(headers_elsewhere(facts)).collect();
     if lines.is_empty() {
-        return refuse(21, "no kernel with headers is installed".into());
+        return refuse(21, "no installed kernel has headers".into());
     }
     refuse(21, lines.join("\n"))
 }

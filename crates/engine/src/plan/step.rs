@@ -1,4 +1,4 @@
-//! What a plan is made of: steps that change the machine, and notes for whoever reads it.
+//! The parts of a plan: steps that change the machine, and notes for the user.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -184,13 +184,13 @@ pub struct Job {
 /// What is to be done, in the order in which it is done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// What comes before all builds, one step after the other: it makes modules known and places
-    /// what is built already, and a build may need both.
+    /// The steps before all builds, in sequence. They add modules and install existing builds,
+    /// which later builds may need.
     pub before: Vec<Step>,
     /// The builds, which run side by side.
     pub jobs: Vec<Job>,
-    /// What comes after all builds, one step after the other: it removes what the builds replace,
-    /// and indexes the kernels' modules.
+    /// The steps after all builds, in sequence. They remove replaced versions, and index the
+    /// kernels' modules.
     pub after: Vec<Step>,
     /// What there is to know.
     pub notes: Vec<Note>,

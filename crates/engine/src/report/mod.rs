@@ -136,7 +136,7 @@ impl fmt::Display for Interruption {
             (left, all) => write!(f, "{left} of {all} modules are not ready")?,
         }
         f.write_str(match self.pending {
-            true => "; dkms autoinstall --pending goes on with the rest, else the next boot does",
+            true => "; the next boot will finish the work, or run: dkms autoinstall --pending",
             false => "; the same command goes on with the rest",
         })
     }

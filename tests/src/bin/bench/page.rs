@@ -22,8 +22,8 @@ measurement begins from a fork of the same machine, on a tmpfs; the sides take t
   number of cores: what compilers need that every module asks for everything. **floor / dkms** is the part of dkms's time
   that this is; ours asks once what the modules of a kernel have in common, and may come below it by as much.
 - **pacman**: the same transaction without any hook for modules. pacman runs in a UTF-8 locale.
-- **A full-size kernel's headers** are Debian's with an empty file in `include/config` for every option, as Arch's have them:
-  some 15,000 files.
+- **Full-size kernel headers** are Debian's plus, as on Arch, an empty file in `include/config` for each option: about
+  15,000 files.
 - From the milliseconds of `dkms status` and of hooks, both sides', is taken what `true` takes, started the same way: `env`,
   `chroot` and `sh` before it are the measurement's.
 

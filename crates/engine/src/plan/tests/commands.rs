@@ -169,7 +169,7 @@ fn all_kernels_may_be_none() {
     let message = format!("{K1} (linux) has no headers: install linux-headers");
     assert_eq!(code(&machine), (21, message));
     let machine = TestMachine::new(&[]).module("zfs/2.4");
-    assert_eq!(code(&machine), (21, "no kernel with headers is installed".into()));
+    assert_eq!(code(&machine), (21, "no installed kernel has headers".into()));
 }
 
 #[test]

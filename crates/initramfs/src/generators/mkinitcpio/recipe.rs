@@ -11,7 +11,7 @@ use super::preset::{Preset, presets_for};
 use crate::find_files;
 use crate::image::{Image, KmodName};
 
-/// Returns the modules that belong into an image, each with the place that names it: `MODULES`, or a hook with the
+/// Returns the modules that belong in an image, each with the place that names it: `MODULES`, or a hook with the
 /// module's name (zfs).
 ///
 /// # Errors
