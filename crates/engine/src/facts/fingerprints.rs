@@ -11,6 +11,7 @@ use crate::dkms_tree::KernelIdentity;
 use crate::machine::{Kernel, Trees};
 use crate::os::digest::Digest;
 use crate::os::durable::{self, FileError};
+use crate::os::parallel::on_all_cores_with;
 use crate::os::stat::{self, Stat};
 use crate::os::symlinks;
 use crate::os::walk::{self, Extent, Part, Walk, whole};
@@ -26,6 +27,8 @@ pub(crate) struct Fingerprints {
     changed: bool,
     /// Whether headers in a kernel's own directory are taken to be a package's.
     trusts_packages: bool,
+    /// Results of walks that were made ahead.
+    found: BTreeMap<PathBuf, Found>,
 }
 
 /// The texts in `include/config`.
@@ -49,6 +52,15 @@ struct Watched {
     paths: String,
 }
 
+/// The result of a walk.
+#[derive(Debug)]
+enum Found {
+    /// What is watched is as it was when this digest was made.
+    Same(Digest),
+    /// The walk, and what to watch from now on.
+    Walk(Walk, Option<Watched>),
+}
+
 /// A tree to be walked.
 struct Tree {
     /// The name under which its digest is kept.
@@ -70,7 +82,14 @@ impl Fingerprints {
             }),
             Err(_) => BTreeMap::new(),
         };
-        Self { root: trees.root.clone(), store, known, changed: false, trusts_packages: false }
+        Self {
+            root: trees.root.clone(),
+            store,
+            known,
+            changed: false,
+            trusts_packages: false,
+            found: BTreeMap::new(),
+        }
     }
 
     /// Takes headers that stand in a kernel's own directory to be a package's: package managers
@@ -80,6 +99,22 @@ impl Fingerprints {
     #[must_use]
     pub(crate) fn trusting_packages(self, trusts_packages: bool) -> Self {
         Self { trusts_packages, ..self }
+    }
+
+    /// Walks the headers of `kernels` and the `sources` on all cores, for [`Self::kernel_identity`] and
+    /// [`Self::source_tree`]: nearly all of their time is the stat of some ten thousand files.
+    pub(crate) fn look_ahead(&mut self, kernels: &[&Kernel], sources: &[PathBuf]) {
+        let headers = kernels.iter().filter_map(|kernel| {
+            let headers = kernel.headers.as_ref()?;
+            self.header_tree(kernel, headers).ok()
+        });
+        let sources = sources.iter().map(|dir| source_tree(dir));
+        let trees: Vec<Tree> = headers.chain(sources).collect();
+        let found = on_all_cores_with(&trees, || (), |(), tree| self.look_at(tree));
+        // What cannot be walked is walked again where it is needed, which reports the error.
+        let paths = trees.into_iter().map(|tree| tree.path);
+        self.found =
+            paths.zip(found).filter_map(|(path, found)| Some((path, found.ok()?))).collect();
     }
 
     /// Keeps the digests for the next run, and forgets those of files that are gone.
@@ -181,7 +216,7 @@ impl Fingerprints {
         Ok(Tree { path: headers.to_owned(), parts, is_watched })
     }
 
-    fn tree(&mut self, tree: &Tree) -> Result<Digest, FileError> {
+    fn look_at(&self, tree: &Tree) -> Result<Found, FileError> {
         let began = stat::now();
         if tree.is_watched
             && let Some(known) = tree.path.to_str().and_then(|path| self.known.get(path))
@@ -190,11 +225,20 @@ impl Fingerprints {
             let paths: Vec<&str> = watched.paths.lines().collect();
             let (signature, _) = walk::signature_of_watched(&tree.parts, &paths, began);
             if signature == watched.signature {
-                return Ok(known.digest);
+                return Ok(Found::Same(known.digest));
             }
         }
         let walk = Walk::over(&tree.parts)?;
         let watched = tree.is_watched.then(|| watched(tree, &walk, began)).flatten();
+        Ok(Found::Walk(walk, watched))
+    }
+
+    fn tree(&mut self, tree: &Tree) -> Result<Digest, FileError> {
+        let found = self.found.remove(&tree.path).map_or_else(|| self.look_at(tree), Ok)?;
+        let (walk, watched) = match found {
+            Found::Same(digest) => return Ok(digest),
+            Found::Walk(walk, watched) => (walk, watched),
+        };
         let (signature, stable) = walk.signature();
         let digest = self.remembered(&tree.path, signature, stable, || walk.digest())?;
         if watched.is_some()

@@ -65,6 +65,7 @@ pub fn read(machine: &Machine, scope: &Scope) -> Facts {
     let mut kernels = survey.kernels();
     let mut modules = survey.modules();
     survey.add_import(&mut modules);
+    survey.look_ahead(&kernels, &modules);
     survey.identities(&mut kernels);
     survey.pairs(&mut modules, &kernels);
     if let Err(error) = survey.digests.save() {
@@ -132,6 +133,22 @@ impl Survey<'_> {
         all.into_iter()
             .map(|(release, kernel)| (release, KernelFacts { kernel, inputs: None, owned: true }))
             .collect()
+    }
+
+    /// Walks everything that is going to be compared with what it was, at once.
+    fn look_ahead(
+        &mut self,
+        kernels: &BTreeMap<KernelRelease, KernelFacts>,
+        modules: &BTreeMap<ModuleId, ModuleFacts>,
+    ) {
+        let kernels: Vec<&Kernel> =
+            kernels.values().map(|about| &about.kernel).filter(|k| self.compares(k)).collect();
+        if kernels.is_empty() {
+            return;
+        }
+        let there = modules.iter().filter(|(_, module)| module.source != SourcePlace::Missing);
+        let sources: Vec<PathBuf> = there.map(|(id, module)| self.source_of(id, module)).collect();
+        self.digests.look_ahead(&kernels, &sources);
     }
 
     /// Returns true if something may be built for a kernel, so that it matters what it is.

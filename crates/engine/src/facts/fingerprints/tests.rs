@@ -157,6 +157,29 @@ fn headers_outside_of_a_kernels_directory_are_looked_at_one_by_one() {
 
 /// Trees that were walked side by side are what they are when walked one by one.
 #[test]
+fn a_look_ahead_changes_no_result() {
+    let (_dir, trees) = machine();
+    let source = source(&trees);
+    let include = trees.install.join("6.1/build/include");
+    fs::create_dir_all(&include).unwrap();
+    fs::write(include.join("a.h"), "").unwrap();
+    let kernels = Kernels::read(&trees).unwrap();
+    let results = |digests: &mut Fingerprints| {
+        let identity = digests.kernel_identity(&kernels.all[0]).unwrap();
+        (identity, digests.source_tree(&source).unwrap())
+    };
+    let plain = results(&mut Fingerprints::open(&trees));
+    let mut ahead = Fingerprints::open(&trees);
+    ahead.look_ahead(&[&kernels.all[0]], &[source.clone(), trees.source.join("none")]);
+    assert_eq!(ahead.found.len(), 2);
+    assert_eq!(results(&mut ahead), plain);
+    // What was walked is used once: a later question sees what is there then.
+    fs::write(include.join("a.h"), "int a;").unwrap();
+    assert_ne!(results(&mut ahead).0, plain.0);
+    assert!(ahead.source_tree(&trees.source.join("none")).is_err());
+}
+
+#[test]
 fn a_file_that_may_still_change_unseen_is_not_remembered() {
     let (_dir, trees) = machine();
     let dir = source(&trees);
