@@ -45,7 +45,7 @@ pub struct Diagnosis {
 }
 
 impl Diagnosis {
-    /// Whether there was no room left: the next build will fail in the same way.
+    /// Returns true if there was no room left: the next build will fail in the same way.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {
         self.cause == Cause::DiskFull

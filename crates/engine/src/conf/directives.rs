@@ -52,7 +52,7 @@ pub(super) const DEPRECATED: [&str; 7] = [
     "OBSOLETE_BY",
 ];
 
-/// Whether a name is a directive.
+/// Returns true if a name is a directive.
 pub(crate) fn is_known(name: &str) -> bool {
     ALL.contains(&name)
 }

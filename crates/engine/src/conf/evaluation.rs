@@ -19,9 +19,6 @@ use crate::os::symlinks;
 /// author can act on them.
 pub const DEPRECATED: &str = "dkms_engine::deprecated";
 
-/// A second bash is worth its start for so many confs.
-const ENOUGH: usize = 2;
-
 /// The confs of one machine. Several threads may evaluate them at once.
 pub(crate) struct Confs<'a> {
     machine: &'a Machine,
@@ -103,9 +100,7 @@ impl<'a> Confs<'a> {
     ) -> Vec<Result<EvaluatedConf, Failure>> {
         // Each thread has its own, which is killed when the thread ends (`PR_SET_PDEATHSIG`).
         let reader = || self.reader();
-        on_all_cores_with(requests, ENOUGH, reader, |reader, request| {
-            self.evaluate_with(reader, request)
-        })
+        on_all_cores_with(requests, reader, |reader, request| self.evaluate_with(reader, request))
     }
 
     /// Evaluates the conf in a directory.

@@ -65,7 +65,7 @@ impl Restrictions {
         restrictions
     }
 
-    /// Whether the kernel's configuration has a say.
+    /// Returns true if the kernel's configuration decides.
     pub(super) fn needs_config(&self) -> bool {
         self.config.is_some()
     }
@@ -104,7 +104,7 @@ impl Restrictions {
     }
 }
 
-/// Whether a kernel's configuration has an option (`CONFIG_X`) or has it not (`!CONFIG_X`).
+/// Returns true if a kernel's configuration has an option (`CONFIG_X`) or has it not (`!CONFIG_X`).
 fn is_met(option: &str, config: &KernelConfig) -> bool {
     let has = |name| config.assigned(name).is_some_and(|value| value.starts_with(['y', 'm']));
     option.strip_prefix('!').map_or_else(|| has(option), |option| !has(option))

@@ -169,7 +169,7 @@ impl Conf {
         }
     }
 
-    /// Whether the kernel's configuration decides which records are for it.
+    /// Returns true if the kernel's configuration decides which records are for it.
     #[must_use]
     pub fn needs_config(&self) -> bool {
         self.restrictions.iter().any(Restrictions::needs_config)

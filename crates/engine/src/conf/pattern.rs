@@ -2,8 +2,8 @@
 
 use regex::Regex;
 
-/// Whether a pattern is found anywhere in a text. A pattern that is none is never found, as with
-/// dkms.
+/// Returns true if a pattern is found anywhere in a text. A pattern that is none is never found, as
+/// with dkms.
 pub(super) fn found(pattern: &str, text: &str) -> bool {
     Regex::new(&translated(pattern)).is_ok_and(|regex| regex.is_match(text))
 }

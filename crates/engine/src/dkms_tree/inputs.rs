@@ -59,7 +59,7 @@ pub enum Reason {
     /// The objects for the kernel are signed with another key now.
     Signing,
     /// The command line asks for it.
-    RunOptions,
+    Requested,
     /// Equal inputs were built before, and what came of them is in the cache: nothing is compiled.
     Cached,
 }
@@ -81,7 +81,7 @@ impl std::fmt::Display for Reason {
             Self::Interrupted => "an earlier run was interrupted",
             Self::Compression => "the kernel's modules are compressed in another way",
             Self::Signing => "modules are signed with another key",
-            Self::RunOptions => "asked for",
+            Self::Requested => "asked for",
             Self::Cached => "found in the cache",
         })
     }

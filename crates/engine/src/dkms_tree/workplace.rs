@@ -78,7 +78,7 @@ impl Workplace {
     }
 }
 
-/// Whether each build has a directory that only its own programs see.
+/// Returns true if each build has a directory that only its own programs see.
 pub(crate) fn are_private(machine: &Machine) -> bool {
     machine.tools.confinement.has_own_mounts(&machine.tools, &machine.trees.dkms)
 }

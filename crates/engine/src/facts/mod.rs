@@ -55,7 +55,7 @@ pub struct KernelFacts {
 }
 
 impl KernelFacts {
-    /// Whether modules can be built for it.
+    /// Returns true if modules can be built for it.
     #[must_use]
     pub(crate) fn has_headers(&self) -> bool {
         self.kernel.headers.is_some()
@@ -164,7 +164,7 @@ impl Pair {
 }
 
 impl ModuleFacts {
-    /// Whether dkms knows it.
+    /// Returns true if dkms knows it.
     #[must_use]
     pub(crate) fn is_registered(&self) -> bool {
         self.link != SourceLink::None
@@ -245,13 +245,13 @@ impl Facts {
         self.pair(id, kernel)?.conf.as_ref()?.as_ref().ok()
     }
 
-    /// Whether a kernel is there.
+    /// Returns true if a kernel is there.
     #[must_use]
     pub(crate) fn is_alive(&self, kernel: &KernelRelease) -> bool {
         self.kernels.get(kernel).is_some_and(|about| about.kernel.alive)
     }
 
-    /// Whether modules can be built for a kernel.
+    /// Returns true if modules can be built for a kernel.
     #[must_use]
     pub(crate) fn has_headers(&self, kernel: &KernelRelease) -> bool {
         self.kernels.get(kernel).is_some_and(KernelFacts::has_headers)

@@ -134,7 +134,7 @@ impl Survey<'_> {
             .collect()
     }
 
-    /// Whether something may be built for a kernel, so that it matters what it is.
+    /// Returns true if something may be built for a kernel, so that it matters what it is.
     fn compares(&self, kernel: &Kernel) -> bool {
         self.scope.covers(&kernel.release) && kernel.headers.is_some()
     }

@@ -177,13 +177,13 @@ impl KernelConfig {
         self.text.lines().find_map(|line| line.strip_prefix(option)?.strip_prefix('='))
     }
 
-    /// Whether `option` is built in or a module.
+    /// Returns true if `option` is built in or a module.
     #[must_use]
     pub(crate) fn is_enabled(&self, option: &str) -> bool {
         matches!(self.value(option), Some("y" | "m"))
     }
 
-    /// Whether the kernel was compiled by clang, so that its modules must be too.
+    /// Returns true if the kernel was compiled by clang, so that its modules must be too.
     ///
     /// dkms asks the `.comment` section of `vmlinux` first. The configuration was written by the
     /// same compilation, and is there when a headers package leaves `vmlinux` out.

@@ -103,7 +103,7 @@ impl<'a> Gate<'a> {
         (fit, (fit < most).then(less))
     }
 
-    /// Whether one more build may start while `running` others run.
+    /// Returns true if one more build may start while `running` others run.
     pub(crate) fn admits(&mut self, running: usize) -> bool {
         self.starts.retain(|start| start.elapsed() < YOUNG);
         let Some(available) = self.memory.available() else { return true };

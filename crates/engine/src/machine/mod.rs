@@ -143,7 +143,7 @@ impl Machine {
         dir.filter(|dir| !dir.as_os_str().is_empty()).unwrap_or("/tmp".into())
     }
 
-    /// Whether variables set directives beside the files.
+    /// Returns true if variables set directives beside the files.
     pub(crate) fn has_directives(&self) -> bool {
         let prefix = DIRECTIVE.as_bytes();
         self.env.iter().any(|(name, _)| name.as_encoded_bytes().starts_with(prefix))

@@ -38,7 +38,7 @@ impl RunOptions {
         self.conf.clone().filter(|_| about).unwrap_or(own)
     }
 
-    /// Whether a conf says something else now than it says by itself.
+    /// Returns true if a conf says something else now than it says by itself.
     #[must_use]
     pub(crate) fn changes_conf_of(&self, id: &ModuleId) -> bool {
         !self.directives.is_empty() || (self.conf.is_some() && self.module.as_ref() == Some(id))

@@ -272,9 +272,9 @@ fn check_compressed(path: &Path, compression: Compression) -> Result<(), String>
     Ok(())
 }
 
-/// Whether a zstd frame that starts like this says how long its content is (RFC 8878, 3.1.1.1.1):
-/// the magic number, then a descriptor with the length of the size field in its upper two bits
-/// and, in the third, a flag that makes one byte of the length 0.
+/// Returns true if a zstd frame that starts like this says how long its content is (RFC 8878,
+/// 3.1.1.1.1): the magic number, then a descriptor with the length of the size field in its upper
+/// two bits and, in the third, a flag that makes one byte of the length 0.
 fn has_content_size(start: &[u8]) -> bool {
     match start {
         [0x28, 0xb5, 0x2f, 0xfd, descriptor] => descriptor & 0b1110_0000 != 0,

@@ -27,14 +27,14 @@ impl FileError {
         move |source| Self { doing, path: path.to_owned(), source }
     }
 
-    /// Whether there was no room left, on the disk or in the user's quota: the one failure that
-    /// the next module will meet as well.
+    /// Returns true if there was no room left, on the disk or in the user's quota: the one failure
+    /// that the next module will meet as well.
     #[must_use]
     pub(crate) fn is_disk_full(&self) -> bool {
         matches!(self.source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
     }
 
-    /// Whether the file was not there.
+    /// Returns true if the file was not there.
     #[must_use]
     pub(crate) fn is_missing(&self) -> bool {
         self.source.kind() == ErrorKind::NotFound

@@ -5,27 +5,37 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-/// Returns what `map` makes of every item, in the order of the items. A thread is worth its cost for
-/// `enough` items; fewer are mapped one after the other.
+/// So many small items take longer than starting a thread.
+const PER_THREAD: usize = 16;
+
+/// Returns what `map` makes of every item, in the order of the items.
 pub(crate) fn on_all_cores<T: Sync, A: Send + Sync>(
     items: &[T],
-    enough: usize,
     map: impl Fn(&T) -> A + Sync,
 ) -> Vec<A> {
-    on_all_cores_with(items, enough, || (), |(), item| map(item))
+    spread(items, PER_THREAD, || (), |(), item| map(item))
 }
 
-/// As [`on_all_cores`], where each thread needs something of its own that `equip` makes.
+/// As [`on_all_cores`], for items that each take long, where each thread needs something of its own
+/// that `equip` makes.
 pub(crate) fn on_all_cores_with<T: Sync, A: Send + Sync, E>(
     items: &[T],
-    enough: usize,
+    equip: impl Fn() -> E + Sync,
+    map: impl Fn(&mut E, &T) -> A + Sync,
+) -> Vec<A> {
+    spread(items, 1, equip, map)
+}
+
+fn spread<T: Sync, A: Send + Sync, E>(
+    items: &[T],
+    per_thread: usize,
     equip: impl Fn() -> E + Sync,
     map: impl Fn(&mut E, &T) -> A + Sync,
 ) -> Vec<A> {
     if items.is_empty() {
         return Vec::new();
     }
-    let threads = items.len().div_ceil(enough.max(1)).min(cores());
+    let threads = items.len().div_ceil(per_thread).min(cores());
     if threads < 2 {
         let mut equipment = equip();
         return items.iter().map(|item| map(&mut equipment, item)).collect();
@@ -66,8 +76,9 @@ mod tests {
         let items: Vec<usize> = (0..1000).collect();
         let twice = |item: &usize| item * 2;
         let want: Vec<usize> = items.iter().map(twice).collect();
-        assert_eq!(on_all_cores(&items, 1, twice), want);
-        assert_eq!(on_all_cores(&items, 5000, twice), want);
-        assert!(on_all_cores(&[], 0, twice).is_empty());
+        assert_eq!(on_all_cores(&items, twice), want);
+        assert_eq!(on_all_cores(&items[..3], twice), want[..3]);
+        assert_eq!(on_all_cores_with(&items, || 2, |two, item| item * *two), want);
+        assert!(on_all_cores(&[], twice).is_empty());
     }
 }

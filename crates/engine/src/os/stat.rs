@@ -41,7 +41,7 @@ impl Stat {
         self.kind
     }
 
-    /// Whether anybody may execute it.
+    /// Returns true if anybody may execute it.
     pub(super) fn is_executable(&self) -> bool {
         self.mode & 0o111 != 0
     }
@@ -54,7 +54,8 @@ impl Stat {
         bytes.extend(self.mode.to_le_bytes());
     }
 
-    /// Whether the last change was so long before `now` that another one would get another ctime.
+    /// Returns true if the last change was so long before `now` that another one would get another
+    /// ctime.
     pub(super) fn is_stable(&self, now: i128) -> bool {
         let (seconds, nanoseconds) = self.ctime;
         let changed = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);

@@ -48,7 +48,7 @@ pub fn resolve(root: &Path, path: &Path) -> io::Result<PathBuf> {
     Ok(found)
 }
 
-/// Whether `path`, which lies below `root`, is a directory or a link that leads to one, see
+/// Returns true if `path`, which lies below `root`, is a directory or a link that leads to one, see
 /// [`resolve`].
 #[must_use]
 pub(crate) fn leads_to_dir(root: &Path, path: &Path) -> bool {

@@ -15,9 +15,6 @@ use super::stat::{Stat, now};
 /// Changed whenever signatures or digests are made in another way, so that no old one fits.
 const FORMAT: &[u8] = b"alpm-dkms walk 2\0";
 
-/// With fewer files to read, a thread costs more than it gains.
-const FILES_PER_THREAD: usize = 30;
-
 /// A directory to be walked.
 #[derive(Debug, Clone)]
 pub(crate) struct Part {
@@ -121,7 +118,7 @@ impl Walk {
     pub(crate) fn digest(&self) -> Result<Digest, FileError> {
         let files: Vec<PathBuf> =
             self.entries().filter(|(_, entry)| entry.is_file()).map(|(f, e)| f.path(e)).collect();
-        let contents = on_all_cores(&files, FILES_PER_THREAD, |path| Digest::of_file(path));
+        let contents = on_all_cores(&files, |path| Digest::of_file(path));
         let mut contents = contents.into_iter();
         let mut hasher = blake3::Hasher::new();
         hasher.update(FORMAT);

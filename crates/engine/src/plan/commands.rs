@@ -34,14 +34,14 @@ impl Planner<'_> {
         self.check_source(id, module)?;
         if let Some(from) = &import.source {
             let (module, from) = (id.clone(), from.clone());
-            self.before_builds(Action::TakeIn { module, from }, vec![Reason::RunOptions]);
+            self.before_builds(Action::TakeIn { module, from }, vec![Reason::Requested]);
         }
         self.register(id);
         for build in &import.builds {
             let (module, build) = (id.clone(), build.clone());
             self.before_builds(
                 Action::Load { module, build, replace: force },
-                vec![Reason::RunOptions],
+                vec![Reason::Requested],
             );
         }
         Ok(())
@@ -196,7 +196,7 @@ impl Planner<'_> {
                 wanted
                     .entry(kernel.clone())
                     .or_default()
-                    .insert(id.clone(), vec![Reason::RunOptions]);
+                    .insert(id.clone(), vec![Reason::Requested]);
             }
         }
     }
@@ -211,7 +211,7 @@ impl Planner<'_> {
     ) {
         let installed = self.facts.built(id, kernel).is_some_and(|built| built.installed);
         if verb == Verb::Install && (force || !installed) {
-            self.install(id, kernel, vec![Reason::RunOptions]);
+            self.install(id, kernel, vec![Reason::Requested]);
         } else {
             let state = if installed { "installed" } else { "built" };
             self.note(Note::Already { module: id.clone(), kernel: kernel.clone(), state });
@@ -234,9 +234,9 @@ impl Planner<'_> {
                     });
                 }
                 Some(_) if verb == Verb::Uninstall => {
-                    self.uninstall(id, kernel, vec![Reason::RunOptions]);
+                    self.uninstall(id, kernel, vec![Reason::Requested]);
                 }
-                Some(_) => self.unbuild(id, kernel, vec![Reason::RunOptions]),
+                Some(_) => self.unbuild(id, kernel, vec![Reason::Requested]),
             }
         }
     }
@@ -246,7 +246,7 @@ impl Planner<'_> {
             .into_iter()
             .any(|kernel| !self.forgotten.contains(&(id.clone(), kernel)));
         if !left && !module.elsewhere {
-            self.after_builds(Action::Deregister(id.clone()), vec![Reason::RunOptions]);
+            self.after_builds(Action::Deregister(id.clone()), vec![Reason::Requested]);
         }
     }
 }

@@ -55,9 +55,9 @@ impl Planner<'_> {
         for id in facts.modules.keys().filter(|id| facts.built(id, kernel).is_some()) {
             let conf = facts.pair(id, kernel).and_then(|pair| pair.conf.as_ref());
             match conf {
-                _ if !only_willing => self.unbuild(id, kernel, vec![Reason::RunOptions]),
+                _ if !only_willing => self.unbuild(id, kernel, vec![Reason::Requested]),
                 Some(Ok(conf)) if conf.autoinstall == Autoinstall::Yes => {
-                    self.unbuild(id, kernel, vec![Reason::RunOptions]);
+                    self.unbuild(id, kernel, vec![Reason::Requested]);
                 }
                 Some(Err(problem)) => {
                     self.fail(id, kernel, problem.clone());

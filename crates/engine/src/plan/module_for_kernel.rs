@@ -219,7 +219,7 @@ impl Planner<'_> {
             } else if !built.in_place {
                 why.push(Reason::Misplaced);
             }
-            let only_asked = why.iter().all(|reason| *reason == Reason::RunOptions);
+            let only_asked = why.iter().all(|reason| *reason == Reason::Requested);
             if !only_asked || will.force {
                 return self.install(id, kernel, why);
             }
@@ -293,7 +293,7 @@ impl Planner<'_> {
 fn reasons_to_build(pair: &Pair, inputs: &Inputs, will: BuildPolicy) -> Vec<Reason> {
     match &pair.built {
         None => vec![Reason::NotBuilt],
-        Some(_) if will.force && !will.install => vec![Reason::RunOptions],
+        Some(_) if will.force && !will.install => vec![Reason::Requested],
         Some(built) => match &built.record {
             Some(record) => inputs.changed_since(&record.inputs),
             None if built.outdated => vec![Reason::OlderThanInputs],

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use crate::machine::Machine;
 
-/// Whether this is a chroot, by dkms's rules: fakechroot, another table of mounts than that of
-/// process 1, another root than its. A root that was named on the command line is one, too.
+/// Returns true if this is a chroot, by dkms's rules: fakechroot, another table of mounts than that
+/// of process 1, another root than its. A root that was named on the command line is one, too.
 pub(super) fn is_chroot(machine: &Machine) -> bool {
     machine.trees.root != Path::new("/")
         || is_fake(machine)

@@ -102,7 +102,7 @@ fn generate(keys: &Keys, machine: &Machine, has_key: bool) -> Result<(), String>
     durable::sync_dir(dir).map_err(text)
 }
 
-/// Whether a key lies in a token, which makes none for us.
+/// Returns true if a key lies in a token, which makes none for us.
 fn is_token(key: &str) -> bool {
     key.starts_with("pkcs11:")
 }

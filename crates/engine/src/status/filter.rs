@@ -17,7 +17,7 @@ impl Pattern {
         Self { text: text.to_owned(), regex }
     }
 
-    /// Whether a name fits.
+    /// Returns true if a name fits.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
         match &self.regex {
@@ -58,7 +58,7 @@ impl KernelFilter {
     }
 }
 
-/// Whether `name` fits a pattern that may not have been given.
+/// Returns true if `name` fits a pattern that may not have been given.
 pub(super) fn fits(pattern: Option<&Pattern>, name: &str) -> bool {
     pattern.is_none_or(|pattern| pattern.matches(name))
 }

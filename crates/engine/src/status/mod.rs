@@ -21,9 +21,6 @@ use crate::os::digest::Digest;
 use crate::os::parallel::on_all_cores;
 use crate::os::symlinks;
 
-/// Looking at fewer modules than these takes less time than starting a thread.
-const MODULES_PER_THREAD: usize = 16;
-
 /// One line. Its text is dkms's own, which other programs read (dkms-behaviour 8.1).
 ///
 /// As JSON it is an object that keeps its shape: always `state` (`"added"`, `"broken"`, `"built"`
@@ -131,10 +128,8 @@ pub fn lines(
             && filter::fits(filter.version.as_ref(), added.id.version.as_str())
     });
     let selected: Vec<&Added> = selected.collect();
-    let of_round = |round| {
-        on_all_cores(&selected, MODULES_PER_THREAD, |added| view.of_module(added, round))
-            .into_iter()
-    };
+    let of_round =
+        |round| on_all_cores(&selected, |added| view.of_module(added, round)).into_iter();
     rounds.iter().flat_map(of_round).flatten().collect()
 }
 
@@ -228,7 +223,7 @@ impl View<'_> {
         names.into_iter().map(|name| Expected { name, place: place.clone() }).collect()
     }
 
-    /// Whether the object stands in the kernel's directory as it is stored.
+    /// Returns true if the object stands in the kernel's directory as it is stored.
     fn is_in_place(&self, stored: &Path, kernel: &KernelRelease, object: &Expected) -> bool {
         let dir = self.trees.kernel(kernel);
         if let Place::Only(place) | Place::Usually(place) = &object.place
@@ -250,7 +245,7 @@ impl View<'_> {
             .any(|entry| self.is_same(stored, entry.path()))
     }
 
-    /// Whether two files have the same content. `placed` may be a link (`symlink_modules`).
+    /// Returns true if two files have the same content. `placed` may be a link (`symlink_modules`).
     fn is_same(&self, stored: &Path, placed: &Path) -> bool {
         let Ok(placed) = symlinks::resolve(&self.trees.root, placed) else { return false };
         let length = |path: &Path| fs::metadata(path).ok().map(|meta| meta.len());

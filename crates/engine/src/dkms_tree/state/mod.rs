@@ -9,9 +9,6 @@ use crate::names::{Arch, KernelRelease, ModuleId, ModuleName, ModuleVersion};
 use crate::os::parallel::on_all_cores;
 use module_dir::ModuleDir;
 
-/// Reading fewer modules than these takes less time than starting a thread.
-const MODULES_PER_THREAD: usize = 16;
-
 /// The dkms tree as it was read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TreeState {
@@ -65,8 +62,8 @@ pub struct BuiltFor {
 }
 
 impl Added {
-    /// Whether dkms calls it broken and refuses to work on it: its link leads nowhere, or there
-    /// is no link although there is a source (dkms-behaviour 2.2).
+    /// Returns true if dkms calls it broken and refuses to work on it: its link leads nowhere, or
+    /// there is no link although there is a source (dkms-behaviour 2.2).
     #[must_use]
     pub fn is_broken(&self) -> bool {
         match &self.source {
@@ -75,13 +72,13 @@ impl Added {
         }
     }
 
-    /// Whether it is broken for want of a link, which adding it again makes.
+    /// Returns true if it is broken for want of a link, which adding it again makes.
     #[must_use]
     pub(crate) fn is_unlinked(&self) -> bool {
         !matches!(self.source, SourceState::Link { .. }) && self.has_source_dir
     }
 
-    /// Whether dkms counts it as added. What is neither added nor broken is hidden there.
+    /// Returns true if dkms counts it as added. What is neither added nor broken is hidden there.
     #[must_use]
     pub fn is_added(&self) -> bool {
         matches!(self.source, SourceState::Link { resolves: true, .. })
@@ -103,7 +100,7 @@ impl TreeState {
     pub fn read(trees: &Trees) -> Self {
         let mut problems = Vec::new();
         let names = module_dir::dirs(&trees.dkms, |text| text.parse::<ModuleName>(), &mut problems);
-        let modules = on_all_cores(&names, MODULES_PER_THREAD, |(name, dir)| {
+        let modules = on_all_cores(&names, |(name, dir)| {
             let mut problems = Vec::new();
             let versions = ModuleDir { trees, name, dir }.versions(&mut problems);
             (versions, problems)

@@ -46,7 +46,7 @@ impl ModuleDir<'_> {
         added(self.trees, id, kernels)
     }
 
-    /// Whether `T/M/kernel-K-A` leads to the directory `dir`, by whatever path.
+    /// Returns true if `T/M/kernel-K-A` leads to the directory `dir`, by whatever path.
     fn is_installed(&self, id: &ModuleId, kernel: &KernelRelease, arch: &Arch, dir: &Path) -> bool {
         let link = self.trees.installed_link(&id.name, kernel, arch);
         let Ok(target) = fs::read_link(&link) else { return false };

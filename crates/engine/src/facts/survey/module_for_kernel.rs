@@ -184,8 +184,8 @@ impl Survey<'_> {
     }
 }
 
-/// Whether one of `inputs` came after what dkms put into `module`. The time is that of the inode:
-/// pacman gives files the times they had in the package.
+/// Returns true if one of `inputs` came after what dkms put into `module`. The time is that of the
+/// inode: pacman gives files the times they had in the package.
 fn is_older(module: &Path, inputs: &[PathBuf]) -> bool {
     let changed = |path: &Path| fs::metadata(path).map(|meta| (meta.ctime(), meta.ctime_nsec()));
     let Ok(entries) = fs::read_dir(module) else { return false };

@@ -57,7 +57,7 @@ impl Survey<'_> {
         modules
     }
 
-    /// Whether the command line names a file to read in place of the module's dkms.conf.
+    /// Returns true if the command line names a file to read in place of the module's dkms.conf.
     fn conf_is_given(&self, id: &ModuleId) -> bool {
         let options = &self.machine.options;
         options.conf.is_some() && options.module.as_ref() == Some(id)

@@ -84,7 +84,7 @@ impl Worker {
         Ok(Self { running, stop, requests, replies, errors, number: 0, begun: 0 })
     }
 
-    /// Whether it still waits for requests.
+    /// Returns true if it still waits for requests.
     pub(super) fn is_alive(&self) -> bool {
         let ended = [(self.running.ended(), PollFlags::POLLIN)];
         ready(&ended, Some(Instant::now())).is_ok_and(|ready| !ready.contains(&true))

@@ -65,8 +65,8 @@ impl Confinement {
         })
     }
 
-    /// Whether a child can be shown a directory in the place of another one, both below `tree`,
-    /// and nobody else sees it.
+    /// Returns true if a child can be shown a directory in the place of another one, both below
+    /// `tree`, and nobody else sees it.
     ///
     /// Not without privileges, and not where `/` cannot be made private, as in a chroot that is no
     /// mount point: a mount would be seen by the whole machine.
@@ -82,7 +82,7 @@ impl Confinement {
     }
 }
 
-/// Whether a program started with this bond runs and hands back its exit status.
+/// Returns true if a program started with this bond runs and hands back its exit status.
 fn probe(tools: &Tools, bond: Bond, shown: Option<Shown>) -> bool {
     let confinement = Confinement::known(bond);
     let tools = Tools { confinement, stop: Stop::default(), ..tools.clone() };

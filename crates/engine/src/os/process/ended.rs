@@ -54,7 +54,7 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// Whether it ended by itself with status 0.
+    /// Returns true if it ended by itself with status 0.
     #[must_use]
     pub fn success(&self) -> bool {
         self.how == How::Exited(0)

@@ -63,7 +63,7 @@ impl<'a> Streams<'a> {
         Ok(theirs)
     }
 
-    /// Whether nothing can come any more.
+    /// Returns true if nothing can come any more.
     pub(super) fn is_empty(&self) -> bool {
         self.open.is_empty()
     }
