@@ -1,12 +1,12 @@
 //! The main function of a hook binary: reads the arguments, sets up logging, and returns an exit code.
 
 use std::env;
-use std::error::Error;
 use std::ffi::OsString;
 use std::io::{self, BufRead, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use dkms_engine::failure::Failure;
 use nix::sys::stat::{Mode, umask};
 
 /// The arguments of a hook binary.
@@ -20,25 +20,23 @@ pub struct HookArgs {
     pub flag: Option<&'static str>,
 }
 
-/// An error that ends a hook early.
-pub type HookError = Box<dyn Error + Send + Sync>;
-
 /// Runs the hook binary `name` on the targets from pacman. Reads the arguments, of which `flags` are specific to this
 /// binary; sets up logging to stderr (`RUST_LOG`, by default warnings), the umask 022 that packaged files expect, and `/` as
 /// working directory; prints an error that `hook` returns.
 pub fn run(
     name: &str,
     flags: &[&'static str],
-    hook: impl FnOnce(&HookArgs, &mut dyn BufRead) -> Result<ExitCode, HookError>,
+    hook: impl FnOnce(&HookArgs, &mut dyn BufRead) -> Result<ExitCode, Failure>,
 ) -> ExitCode {
     log_to_stderr(name);
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
     let result = read_args(env::args_os().skip(1), flags, Path::new(".")).and_then(|args| {
-        env::set_current_dir("/")?;
+        env::set_current_dir("/")
+            .map_err(|error| Failure::new(1, format!("cannot change to /: {error}")))?;
         hook(&args, &mut io::stdin().lock())
     });
     result.unwrap_or_else(|why| {
-        let _ = writeln!(io::stderr(), "{name}: {}", chain(why.as_ref()));
+        let _ = writeln!(io::stderr(), "{name}: error: {why}");
         ExitCode::FAILURE
     })
 }
@@ -51,44 +49,38 @@ pub fn log_to_stderr(name: &str) {
         .filter_level(log::LevelFilter::Warn)
         .filter_module(dkms_engine::DEPRECATED, log::LevelFilter::Off)
         .parse_default_env()
-        .format(move |line, record| writeln!(line, "{name}: {}", record.args()))
+        .format(move |line, record| {
+            let severity = match record.level() {
+                log::Level::Warn => "warning".into(),
+                level => level.as_str().to_lowercase(),
+            };
+            writeln!(line, "{name}: {severity}: {}", record.args())
+        })
         .try_init();
-}
-
-/// Returns an error with its causes in one line, without those that it already quotes.
-#[must_use]
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let why = error.to_string();
-        if !text.contains(&why) {
-            text = format!("{text}: {why}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 fn read_args(
     mut words: impl Iterator<Item = OsString>,
     flags: &[&'static str],
     here: &Path,
-) -> Result<HookArgs, HookError> {
+) -> Result<HookArgs, Failure> {
+    let refuse = |message: &str| Failure::new(1, message);
     let mut args = HookArgs { root: "/".into(), dry_run: false, flag: None };
     while let Some(word) = words.next() {
         match word.to_str() {
             Some("--root") => {
-                let root = words.next().ok_or("--root needs a directory")?;
-                args.root =
-                    here.join(root).canonicalize().map_err(|why| format!("--root: {why}"))?;
+                let root = words.next().ok_or_else(|| refuse("--root needs a directory"))?;
+                let root = here.join(root).canonicalize();
+                args.root = root.map_err(|error| refuse(&format!("--root: {error}")))?;
             }
             Some("--dry-run") => args.dry_run = true,
             text => {
                 let flag = flags.iter().find(|flag| text == Some(flag));
                 args.flag = Some(flag.copied().ok_or_else(|| {
                     let (word, flags) = (word.to_string_lossy(), flags.join(", "));
-                    format!("unknown argument: {word} (expected --root DIR, --dry-run, {flags})")
+                    refuse(&format!(
+                        "unknown argument: {word} (expected --root DIR, --dry-run, {flags})"
+                    ))
                 })?);
             }
         }
@@ -100,7 +92,7 @@ fn read_args(
 mod tests {
     use super::*;
 
-    fn read(words: &[&str]) -> Result<HookArgs, HookError> {
+    fn read(words: &[&str]) -> Result<HookArgs, Failure> {
         read_args(words.iter().map(OsString::from), &["--journal", "--other"], Path::new("/"))
     }
 
@@ -119,18 +111,5 @@ mod tests {
         for words in [&["--root"][..], &["--root", "/no/such"], &["install"], &["--depart"]] {
             assert!(read(words).is_err(), "{words:?}");
         }
-    }
-
-    #[test]
-    fn renders_causes_once() {
-        #[derive(Debug, thiserror::Error)]
-        #[error("cannot read {0}")]
-        struct Cannot(&'static str, #[source] io::Error);
-        #[derive(Debug, thiserror::Error)]
-        #[error("no facts: {0}")]
-        struct NoFacts(#[source] Cannot);
-
-        let error = NoFacts(Cannot("usr/src", io::Error::other("it is on fire")));
-        assert_eq!(chain(&error), "no facts: cannot read usr/src: it is on fire");
     }
 }

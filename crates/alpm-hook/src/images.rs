@@ -3,6 +3,7 @@
 use std::io::{self, BufRead};
 use std::process::ExitCode;
 
+use dkms_engine::failure::Failure;
 use dkms_engine::machine::Machine;
 use dkms_engine::os::process::{Environment, Output, Program};
 use dkms_initramfs::{
@@ -10,9 +11,10 @@ use dkms_initramfs::{
     take_snapshot,
 };
 
-use crate::hook_main::{HookArgs, HookError};
+use crate::hook_main::HookArgs;
 use crate::lines::{Lines, PackageNames};
 use crate::lock::lock;
+use crate::targets::unreadable;
 use crate::targets::without_sources;
 
 /// Before mkinitcpio's hook: takes a snapshot of the images of the kernels whose modules changed. Does nothing if the
@@ -20,7 +22,7 @@ use crate::targets::without_sources;
 ///
 /// # Errors
 /// If the lock cannot be taken or the snapshot cannot be written.
-pub fn snapshot(args: &HookArgs) -> Result<ExitCode, HookError> {
+pub fn snapshot(args: &HookArgs) -> Result<ExitCode, Failure> {
     let machine = Machine::for_hook(&args.root);
     if args.dry_run || PendingImages::read(&machine).is_empty() {
         return Ok(ExitCode::SUCCESS);
@@ -40,7 +42,7 @@ pub fn snapshot(args: &HookArgs) -> Result<ExitCode, HookError> {
 pub(crate) fn snapshot_early(
     machine: &Machine,
     generator: Option<&Generator>,
-) -> Result<(), HookError> {
+) -> Result<(), Failure> {
     if let Some(generator) = generator.filter(|it| it.hook_precedes_snapshot()) {
         take_snapshot(machine, generator)?;
     }
@@ -53,10 +55,10 @@ pub(crate) fn snapshot_early(
 ///
 /// # Errors
 /// If the targets cannot be read or the hook's own command cannot be started.
-pub fn precise(args: &HookArgs, input: &mut dyn BufRead) -> Result<ExitCode, HookError> {
+pub fn precise(args: &HookArgs, input: &mut dyn BufRead) -> Result<ExitCode, Failure> {
     let machine = Machine::for_hook(&args.root);
     let mut targets = Vec::new();
-    input.read_to_end(&mut targets)?;
+    input.read_to_end(&mut targets).map_err(|error| unreadable(&error))?;
     if mkinitcpio_override::is_in_effect(&machine, Generator::detect(&machine).as_ref()) {
         targets = without_sources(&targets);
     }
@@ -74,7 +76,8 @@ pub fn precise(args: &HookArgs, input: &mut dyn BufRead) -> Result<ExitCode, Hoo
         .cwd("/")
         .stdin(targets)
         .output(Output::Lines(&mut |line| lines.say(line)))
-        .run()?;
+        .run()
+        .map_err(|error| Failure::new(1, error.to_string()))?;
     Ok(exit_code(ended.success()))
 }
 
@@ -83,7 +86,7 @@ pub fn precise(args: &HookArgs, input: &mut dyn BufRead) -> Result<ExitCode, Hoo
 /// # Errors
 /// If the lock cannot be taken. An image that cannot be regenerated is not an error; it shows in the lines and in the exit
 /// code.
-pub fn verify(args: &HookArgs) -> Result<ExitCode, HookError> {
+pub fn verify(args: &HookArgs) -> Result<ExitCode, Failure> {
     let machine = Machine::for_hook(&args.root);
     let generator = Generator::detect(&machine);
     let mut lines = Lines::new(io::stdout(), PackageNames::default());

@@ -2,14 +2,15 @@
 
 use std::io;
 
+use dkms_engine::failure::Failure;
 use dkms_engine::machine::Lock;
 use dkms_engine::machine::Machine;
 
-use crate::hook_main::{HookArgs, HookError};
+use crate::hook_main::HookArgs;
 use crate::lines::{Lines, PackageNames};
 
 /// Takes the lock, except in a dry run.
-pub(crate) fn lock(args: &HookArgs, machine: &Machine) -> Result<Option<Lock>, HookError> {
+pub(crate) fn lock(args: &HookArgs, machine: &Machine) -> Result<Option<Lock>, Failure> {
     if args.dry_run {
         return Ok(None);
     }

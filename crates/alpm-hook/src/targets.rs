@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{self, BufRead};
 
+use dkms_engine::failure::Failure;
 use dkms_engine::names::KernelRelease;
 
 /// The package that these hooks belong to.
@@ -29,15 +30,20 @@ pub struct Targets {
     pub ignored: usize,
 }
 
+/// Returns the failure of a hook that cannot read its targets.
+pub(crate) fn unreadable(error: &io::Error) -> Failure {
+    Failure::new(1, format!("cannot read the targets from pacman: {error}"))
+}
+
 impl Targets {
     /// Parses targets, one per line: paths without a leading `/`, or names of packages. Any bytes are valid input.
     ///
     /// # Errors
     /// Only if `input` cannot be read.
-    pub fn read(input: &mut dyn BufRead) -> io::Result<Self> {
+    pub fn read(input: &mut dyn BufRead) -> Result<Self, Failure> {
         let mut targets = Self::default();
         for line in input.split(b'\n') {
-            let line = line?;
+            let line = line.map_err(|error| unreadable(&error))?;
             let known = line.len() <= LONGEST
                 && std::str::from_utf8(&line).is_ok_and(|target| targets.add(target).is_some());
             if !known && !line.is_empty() {

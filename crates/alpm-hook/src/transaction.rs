@@ -8,12 +8,13 @@ use std::process::ExitCode;
 use dkms_engine::act;
 use dkms_engine::dkms_tree::{PendingList, PendingWork};
 use dkms_engine::facts::{self, Facts, Scope};
+use dkms_engine::failure::Failure;
 use dkms_engine::machine::Machine;
 use dkms_engine::names::KernelRelease;
 use dkms_engine::plan::{self, Note, Plan, Request};
 use dkms_initramfs::{Generator, mkinitcpio_override};
 
-use crate::hook_main::{HookArgs, HookError};
+use crate::hook_main::HookArgs;
 use crate::images;
 use crate::lines::{Lines, PackageNames};
 use crate::lock::lock;
@@ -25,7 +26,7 @@ use crate::targets::Targets;
 ///
 /// # Errors
 /// If the file cannot be written.
-pub fn journal(args: &HookArgs, targets: &Targets) -> Result<ExitCode, HookError> {
+pub fn journal(args: &HookArgs, targets: &Targets) -> Result<ExitCode, Failure> {
     let kernels = &targets.kernels | &targets.headers;
     if targets.sources.is_empty() && kernels.is_empty() {
         return Ok(ExitCode::SUCCESS);
@@ -47,7 +48,7 @@ pub fn journal(args: &HookArgs, targets: &Targets) -> Result<ExitCode, HookError
 /// # Errors
 /// If the lock cannot be taken or the request is refused as a whole. A module that fails is not an error; it shows in the
 /// lines and in the exit code.
-pub fn sync(args: &HookArgs, targets: &Targets) -> Result<ExitCode, HookError> {
+pub fn sync(args: &HookArgs, targets: &Targets) -> Result<ExitCode, Failure> {
     let mut machine = Machine::for_hook(&args.root);
     let (present, _) = facts::source_dirs(&machine.trees);
     if present.is_empty() && !machine.trees.dkms.exists() {
@@ -114,7 +115,7 @@ fn output_names_packages(plan: &Plan) -> bool {
 ///
 /// # Errors
 /// If the lock cannot be taken.
-pub fn depart(args: &HookArgs, targets: &Targets) -> Result<ExitCode, HookError> {
+pub fn depart(args: &HookArgs, targets: &Targets) -> Result<ExitCode, Failure> {
     let machine = Machine::for_hook(&args.root);
     if targets.ourselves && !args.dry_run {
         mkinitcpio_override::remove(&args.root)?;

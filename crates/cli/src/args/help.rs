@@ -55,7 +55,7 @@ fn shown() -> impl Iterator<Item = &'static Opt> {
 }
 
 fn line(left: &str, right: &str) -> String {
-    format!("  {left:<27} {right}\n")
+    format!("  {left:<29} {right}\n")
 }
 
 fn capitalized(text: &str) -> String {

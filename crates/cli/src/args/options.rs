@@ -150,7 +150,7 @@ pub const OPTIONS: &[Opt] = &[
     opt(
         OptId::KernelSource,
         "kernelsourcedir",
-        "the kernel's headers (default: /lib/modules/RELEASE/build)",
+        "the kernel's headers (default: /usr/lib/modules/RELEASE/build)",
     )
     .loose()
     .takes("DIR")
@@ -185,15 +185,19 @@ pub const OPTIONS: &[Opt] = &[
     opt(OptId::SourceTree, "sourcetree", "the source tree (default: /usr/src)")
         .loose()
         .takes("DIR"),
-    opt(OptId::InstallTree, "installtree", "the kernel module directory (default: /lib/modules)")
-        .loose()
-        .takes("DIR"),
+    opt(
+        OptId::InstallTree,
+        "installtree",
+        "the kernel module directory (default: /usr/lib/modules)",
+    )
+    .loose()
+    .takes("DIR"),
     opt(OptId::Root, "root", "work on the system whose root directory is DIR").takes("DIR"),
     opt(OptId::DryRun, "dry-run", "print what would be done and why, and do nothing"),
     opt(OptId::Verbose, "verbose", "print the compilers' output and the steps as they begin"),
     opt(OptId::Quiet, "quiet", "print nothing").short('q'),
     opt(OptId::PrintVersion, "version", "print the version").short('V'),
-    opt(OptId::Help, "help", "print help; after a command, help for that command").short('h'),
+    opt(OptId::Help, "help", "print help, or with a command, help for that command").short('h'),
     opt(OptId::Debug, "debug", ""),
     opt(OptId::Deprecated, "no-initrd", ""),
     opt(OptId::Deprecated, "no-clean-kernel", ""),

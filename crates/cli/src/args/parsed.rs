@@ -74,6 +74,8 @@ pub enum EarlyExit {
         /// The other.
         second: &'static str,
     },
+    /// An option without the value that it needs.
+    NoValue(&'static str),
     /// A word that is not UTF-8.
     NotText(OsString),
 }
@@ -124,6 +126,10 @@ impl Args {
             // As in dkms, a value missing at the end of the line is empty.
             None => rest.next().transpose().map_err(EarlyExit::NotText)?.unwrap_or_default(),
         };
+        // Not with our own options: `--root "$UNSET"` must not change this system.
+        if value.is_empty() && matches!(opt.id, OptId::Root | OptId::Timings) {
+            return Err(EarlyExit::NoValue(opt.long));
+        }
         self.value(opt.id, bare(&value));
         Ok(())
     }
@@ -218,6 +224,9 @@ mod tests {
     #[case::unknown("add --frobnicate -V", EarlyExit::Unknown("--frobnicate".into()))]
     #[case::terminator("add -- foo", EarlyExit::Unknown("--".into()))]
     #[case::two("add remove", EarlyExit::TwoCommands { first: "add", second: "remove" })]
+    #[case::no_root("status --root", EarlyExit::NoValue("root"))]
+    #[case::empty_root("remove a/1 --root= --all", EarlyExit::NoValue("root"))]
+    #[case::no_timings("build --timings", EarlyExit::NoValue("timings"))]
     #[case::twice("add add", EarlyExit::TwoCommands { first: "add", second: "add" })]
     fn stops_where_dkms_stops(#[case] line: &str, #[case] want: EarlyExit) {
         assert_eq!(parse(line).1, Some(want));

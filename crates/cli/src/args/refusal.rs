@@ -36,6 +36,9 @@ pub fn of_early_exit(exit: &EarlyExit, command: Option<Command>) -> Option<Failu
                 "unexpected command: {second}: {first} was given before (expected one command)"
             ),
         )),
+        EarlyExit::NoValue(option) => {
+            Some(Failure::new(2, format!("missing value: --{option} (expected a path)")))
+        }
         EarlyExit::NotText(word) => {
             Some(Failure::new(1, format!("invalid argument: {word:?} (expected UTF-8)")))
         }

@@ -75,7 +75,11 @@ impl Operation {
     ) -> Result<u8, Failure> {
         if dry_run {
             let (plan, _) = self.plan(machine)?;
-            progress.say(plan.to_string().trim_end());
+            let text = plan.to_string();
+            progress.say(match text.trim_end() {
+                "" => "Dry run: there is nothing to do.",
+                text => text,
+            });
             return Ok(0);
         }
         if let Err(lacking) = self.needs.check(machine) {

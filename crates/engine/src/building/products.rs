@@ -83,7 +83,7 @@ impl Build<'_> {
         durable::create_dirs(&module)?;
         durable::create_dirs(&staging.join("log"))?;
         let placement = self.machine.placement();
-        let placement = placement.map_err(|error| Failure::new(4, error.to_string()))?;
+        let placement = placement.map_err(|error| Failure::transient(4, error.to_string()))?;
         let options = self.machine.settings.compression_options();
         let signer = signing::signer(self.machine, self.kernel);
         let workbench = Workbench {

@@ -102,7 +102,8 @@ impl fmt::Display for Note {
                 write!(f, "{module} waits for {needs}, which is not known for {kernel} yet")
             }
             Self::Already { module, kernel, state } => {
-                write!(f, "{module} is already {state} for {kernel}")
+                let already = if state.starts_with("not ") { "" } else { "already " };
+                write!(f, "{module} is {already}{state} for {kernel}")
             }
             Self::Problem(text) => f.write_str(text),
         }

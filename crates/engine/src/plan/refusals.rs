@@ -31,7 +31,7 @@ pub(super) fn no_headers_at_all(facts: &Facts, kernels: &[&KernelRelease]) -> Fa
     if lines.is_empty() {
         return refuse(21, "no installed kernel has headers".into());
     }
-    refuse(21, lines.join("\n"))
+    refuse(21, lines.join("\n  "))
 }
 
 /// Says which installed kernels have headers, and how to install modules for them.
@@ -44,8 +44,8 @@ pub(super) fn headers_elsewhere(facts: &Facts) -> Option<String> {
         .collect();
     match others.as_slice() {
         [] => None,
-        [one] => Some(format!("{one} has headers\n  run: dkms autoinstall -k {one}")),
-        all => Some(format!("{} have headers\n  run: dkms autoinstall --all", all.join(", "))),
+        [one] => Some(format!("{one} has headers; run: dkms autoinstall -k {one}")),
+        all => Some(format!("{} have headers; run: dkms autoinstall --all", all.join(", "))),
     }
 }
 

@@ -204,13 +204,11 @@ fn autoinstall_names_the_kernels_that_have_headers() {
     };
     insta::assert_snapshot!(message(&[K2]), @r"
     7.2.12-arch1-1 (linux) has no headers: install linux-headers
-    7.2.13-arch1-1 has headers
-      run: dkms autoinstall -k 7.2.13-arch1-1
+      7.2.13-arch1-1 has headers; run: dkms autoinstall -k 7.2.13-arch1-1
     ");
     insta::assert_snapshot!(message(&[K2, "6.18-lts"]), @r"
     7.2.12-arch1-1 (linux) has no headers: install linux-headers
-    6.18-lts, 7.2.13-arch1-1 have headers
-      run: dkms autoinstall --all
+      6.18-lts, 7.2.13-arch1-1 have headers; run: dkms autoinstall --all
     ");
     insta::assert_snapshot!(message(&[]), @"7.2.12-arch1-1 (linux) has no headers: install linux-headers");
 }
