@@ -1,6 +1,9 @@
 //! What DKMS is: modules built from source for every kernel, kept in the dkms tree and placed in
 //! the kernels' own directories. Knows no pacman and no terminal.
 //!
+//! A run goes through three of the modules: [`facts::read`] reads the machine, [`plan::make`]
+//! decides what to do, and [`act::carry_out`] does it and returns a [`report::Report`].
+//!
 //! From the ground up: each module imports only the ones that its row names, all of which stand
 //! above it. Every module may import `names`, `version` and `failure`, which is one level above
 //! `os`. The interface of a directory is its `mod.rs`. `tests/imports.rs` checks the sources

@@ -124,13 +124,13 @@ fn a_kernel_without_headers_names_those_that_have_some() {
     ends(&root, "add foo/1.0", 0);
     let said = dkms(&root, &format!("autoinstall -k {K3}"));
     assert_eq!(said.code, 21, "{}", said.errors);
-    let advice = format!("{K1}, {K2} have headers\n  run: dkms autoinstall --all\n");
+    let advice = format!("{K1}, {K2} have headers; run: dkms autoinstall --all\n");
     assert!(said.errors.ends_with(&advice), "{}", said.errors);
     root.remove(format!("usr/lib/modules/{K1}/build"));
     // Without -k, on a machine whose running kernel is another one.
     let said = dkms(&root, "autoinstall");
     assert_eq!(said.code, 21, "{}", said.errors);
-    let advice = format!("{K2} has headers\n  run: dkms autoinstall -k {K2}\n");
+    let advice = format!("{K2} has headers; run: dkms autoinstall -k {K2}\n");
     assert!(said.errors.ends_with(&advice), "{}", said.errors);
     root.remove(format!("usr/lib/modules/{K2}/build"));
     let said = dkms(&root, "install foo/1.0 --all");

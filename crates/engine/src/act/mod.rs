@@ -32,7 +32,8 @@ use crate::report::{Event, Finished, Outcome, Report, Watch};
 use installer::Installer;
 use pending::PendingOfRun;
 
-/// Carries out `plan`, one step after the other. A step that fails stops only what builds upon it.
+/// Carries out `plan`: the steps before the builds, the builds side by side, the steps after them. A
+/// step that fails stops only what builds upon it.
 /// Where the settings want it, and there is something to build, a page shows what took how long.
 ///
 /// If we are asked to end (see [`Stop`](crate::os::process::Stop)), the builds are ended, the module that
@@ -106,7 +107,7 @@ impl Run<'_> {
     fn step(&mut self, step: &Step) {
         self.watch.event(&Event::Started(step));
         let started = Instant::now();
-        let outcome = self.carry_out(&step.action).unwrap_or_else(Outcome::Failed);
+        let outcome = self.perform(&step.action).unwrap_or_else(Outcome::Failed);
         self.finish(step, outcome, started.elapsed());
     }
 
@@ -131,7 +132,7 @@ impl Run<'_> {
         self.failed.insert((module.name.clone(), kernel.clone()));
     }
 
-    fn carry_out(&mut self, action: &Action) -> Result<Outcome, Failure> {
+    fn perform(&mut self, action: &Action) -> Result<Outcome, Failure> {
         match action {
             Action::TakeIn { module, from } => take_in::source(self.machine, module, from)?,
             Action::Load { module, build, replace } => {
