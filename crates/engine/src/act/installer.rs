@@ -9,7 +9,7 @@ use crate::conf::Confs;
 use crate::dkms_tree::{BuiltObject, Workplace};
 use crate::facts::Facts;
 use crate::failure::Failure;
-use crate::installing::{BuiltModule, conflicts, originals, place, refinish, uninstall};
+use crate::installing::{self, BuiltModule};
 use crate::machine::Machine;
 use crate::module_scripts::{Ran, Script};
 use crate::names::{KernelRelease, ModuleId};
@@ -48,11 +48,11 @@ impl<'a> Installer<'a> {
         let mut old = replaces.map(|old| BuiltModule::read(machine, old, kernel));
         let old_script = old.as_ref().and_then(|old| self.directive(old, "POST_REMOVE"));
         if let Some(about) = self.facts.kernels.get(kernel) {
-            refinish::objects(&mut new, &about.kernel)?;
+            installing::refinish(&mut new, &about.kernel)?;
             new.relocate(&about.kernel)?;
         }
         self.pre_install(&new)?;
-        originals::restore(machine, module, kernel)?;
+        installing::restore_originals(machine, module, kernel)?;
         let objects = self.allowed(&new)?;
         self.note_images(&new, &pending_images::of_install(&new, old.as_ref(), &objects))?;
         let (mut said, mut cut_short) = (Vec::new(), false);
@@ -60,7 +60,7 @@ impl<'a> Installer<'a> {
             said.extend(ran.said);
             cut_short |= ran.cut_short;
         };
-        place::place(&mut new, &objects, old.as_mut(), || {
+        installing::place(&mut new, &objects, old.as_mut(), || {
             if let (Some(old), Some(value)) = (replaces, &old_script) {
                 heed(run_script(machine, old, kernel, "POST_REMOVE", value));
             }
@@ -100,7 +100,7 @@ impl<'a> Installer<'a> {
     fn allowed(&mut self, new: &BuiltModule<'_>) -> Result<Vec<BuiltObject>, Failure> {
         let mut objects = new.objects().to_vec();
         let obsolete_by = self.directive(new, "OBSOLETE_BY");
-        let refused = conflicts::refused(new, obsolete_by.as_deref());
+        let refused = installing::refused_objects(new, obsolete_by.as_deref());
         let all = !objects.is_empty() && refused.len() == objects.len();
         let lines: Vec<String> = refused
             .iter()
@@ -127,7 +127,7 @@ impl<'a> Installer<'a> {
             cut_short = weak_modules::notify(self.machine, kernel, WeakChange::Removed, &going);
         }
         self.note_images(&built, &pending_images::of_uninstall(&built))?;
-        let foreign = uninstall::uninstall(&mut built)?;
+        let foreign = installing::uninstall(&mut built)?;
         if let Some(value) = self.directive(&built, "POST_REMOVE") {
             let ran = run_script(self.machine, module, kernel, "POST_REMOVE", &value);
             self.say_all(&ran.said);

@@ -21,7 +21,7 @@ use crate::conf::Confs;
 use crate::dkms_tree::{PendingList, PendingWork, cleanup};
 use crate::facts::Facts;
 use crate::failure::Failure;
-use crate::installing::{depmod, uninstall};
+use crate::installing;
 use crate::machine::Machine;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 use crate::os::durable::FileError;
@@ -158,17 +158,17 @@ impl Run<'_> {
                 self.installer(|it| it.uninstall(module, kernel))?;
             }
             Action::Unbuild(module, kernel) => {
-                if uninstall::is_installed(self.machine, module, kernel) {
+                if installing::is_installed(self.machine, module, kernel) {
                     return Ok(Outcome::Skipped(format!("{module} stays installed there")));
                 }
-                uninstall::unbuild(self.machine, module, kernel)?;
+                installing::unbuild(self.machine, module, kernel)?;
                 let begun = PendingWork::Install { module: module.clone(), kernel: kernel.clone() };
                 self.pending.clear(&begun)?;
             }
             Action::Deregister(module) => return self.deregister(module),
-            Action::Depmod(kernel) => depmod::depmod(self.machine, kernel)?,
+            Action::Depmod(kernel) => installing::depmod(self.machine, kernel)?,
             Action::Sweep(kernel) => {
-                if !uninstall::sweep(self.machine, kernel)? {
+                if !installing::sweep(self.machine, kernel)? {
                     return Ok(Outcome::Skipped("its directory holds files of others".into()));
                 }
             }

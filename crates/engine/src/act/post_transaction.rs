@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::building::MakeLog;
-use crate::installing::load;
+use crate::installing;
 use crate::machine::Machine;
 use crate::machine::running_release;
 use crate::names::KernelRelease;
@@ -28,7 +28,7 @@ pub(crate) fn all(machine: &Machine, report: &Report) {
             .filter(|action| matches!(action, Action::Install { .. }))
             .filter_map(|action| action.kernel())
             .collect();
-        installed.into_iter().for_each(|kernel| load::load_modules(machine, kernel));
+        installed.into_iter().for_each(|kernel| installing::load_modules(machine, kernel));
     }
     let changes = |action: &&&Action| {
         matches!(

@@ -6,7 +6,7 @@ use super::Run;
 use super::installer::run_script;
 use crate::dkms_tree::{BuiltObject, FORMAT, Inputs, PendingWork, Record};
 use crate::failure::Failure;
-use crate::installing::{BuiltModule, location, originals, uninstall};
+use crate::installing::{self, BuiltModule};
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 use crate::os::digest::Digest;
 use crate::os::durable::{self, FileError};
@@ -57,10 +57,10 @@ impl Run<'_> {
         else {
             return Err(Failure::new(1, "cannot read its source or the kernel's headers"));
         };
-        let installed = uninstall::is_installed(machine, module, kernel);
+        let installed = installing::is_installed(machine, module, kernel);
         let mut objects = BuiltModule::read(machine, module, kernel).objects().to_vec();
         if let Some(about) = self.facts.kernels.get(kernel) {
-            location::by_conf(machine, module, &about.kernel, &values, &mut objects);
+            installing::locate_by_conf(machine, module, &about.kernel, &values, &mut objects);
         }
         let placed = objects.iter().filter(|_| installed).map(BuiltObject::in_place).collect();
         // What dkms builds, it signs with the same key.
@@ -80,7 +80,7 @@ impl Run<'_> {
             placed,
             signing,
         };
-        originals::restore(machine, module, kernel)?;
+        installing::restore_originals(machine, module, kernel)?;
         let source = machine.trees.source_link(module);
         let source = symlinks::resolve(&machine.trees.root, &source)
             .map_err(FileError::when("find", &source))?;
@@ -109,7 +109,7 @@ impl Run<'_> {
             let begun = PendingWork::Install { module: module.clone(), kernel: kernel.clone() };
             self.pending.clear(&begun)?;
         }
-        uninstall::deregister(self.machine, module, kernels.into_iter())?;
+        installing::deregister(self.machine, module, kernels.into_iter())?;
         Ok(Outcome::Done)
     }
 }

@@ -111,7 +111,7 @@ impl<'a> BuiltModule<'a> {
     pub(crate) fn relocate(&mut self, kernel: &Kernel) -> Result<(), FileError> {
         let (machine, id) = (self.machine, self.id);
         self.change(|record| {
-            location::by_conf(machine, id, kernel, &record.values, &mut record.objects);
+            location::locate_by_conf(machine, id, kernel, &record.values, &mut record.objects);
         })
     }
 

@@ -29,7 +29,7 @@ pub(crate) struct Refused {
 /// dkms compares with the first file that a search happens to meet; here it is the one that
 /// modprobe would take. What dkms itself has placed is no hindrance, but where a person asks for
 /// an older version by its name.
-pub(crate) fn refused(new: &BuiltModule<'_>, obsolete_by: Option<&str>) -> Vec<Refused> {
+pub(crate) fn refused_objects(new: &BuiltModule<'_>, obsolete_by: Option<&str>) -> Vec<Refused> {
     let BuiltModule { machine, id, kernel, .. } = *new;
     let objects = new.objects();
     let forced = forced_words(machine);

@@ -18,7 +18,7 @@ pub(crate) fn usual(machine: &Machine) -> PathBuf {
 
 /// Gives the objects of a module their places: the distribution's, or their own where it leaves
 /// these to each conf.
-pub(crate) fn by_conf(
+pub(crate) fn locate_by_conf(
     machine: &Machine,
     id: &ModuleId,
     kernel: &Kernel,

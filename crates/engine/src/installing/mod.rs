@@ -1,13 +1,21 @@
 //! Puts objects into a kernel's directory and takes them out again.
 
 mod built_module;
-pub(crate) mod conflicts;
-pub(crate) mod depmod;
-pub(crate) mod load;
-pub(crate) mod location;
-pub(crate) mod originals;
-pub(crate) mod place;
-pub(crate) mod refinish;
-pub(crate) mod uninstall;
+mod conflicts;
+mod depmod;
+mod load;
+mod location;
+mod originals;
+mod place;
+mod refinish;
+mod uninstall;
 
 pub(crate) use built_module::BuiltModule;
+pub(crate) use conflicts::refused_objects;
+pub(crate) use depmod::depmod;
+pub(crate) use load::load_modules;
+pub(crate) use location::locate_by_conf;
+pub(crate) use originals::restore_originals;
+pub(crate) use place::place;
+pub(crate) use refinish::refinish;
+pub(crate) use uninstall::{deregister, is_installed, sweep, unbuild, uninstall};

@@ -9,7 +9,7 @@ use crate::os::durable::{self, FileError};
 use crate::os::symlinks;
 
 /// Puts them back: depmod prefers ours anyway.
-pub(crate) fn restore(
+pub(crate) fn restore_originals(
     machine: &Machine,
     id: &ModuleId,
     kernel: &KernelRelease,

@@ -19,7 +19,7 @@ use crate::signing;
 ///
 /// # Errors
 /// [`Failure`] if an object cannot be read or stored.
-pub(crate) fn objects(built: &mut BuiltModule<'_>, kernel: &Kernel) -> Result<(), Failure> {
+pub(crate) fn refinish(built: &mut BuiltModule<'_>, kernel: &Kernel) -> Result<(), Failure> {
     let machine = built.machine;
     let dir = machine.trees.built(built.id, &kernel.release, &machine.arch);
     let Some(record) = built.record().filter(|_| kernel.alive) else { return Ok(()) };

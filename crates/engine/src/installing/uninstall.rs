@@ -19,7 +19,7 @@ use crate::os::symlinks;
 pub(crate) fn uninstall(built: &mut BuiltModule<'_>) -> Result<Vec<PathBuf>, Failure> {
     let BuiltModule { machine, id, kernel, .. } = *built;
     let foreign = take_away(built, &[])?;
-    originals::restore(machine, id, kernel)?;
+    originals::restore_originals(machine, id, kernel)?;
     built.note_placed(&[])?;
     if is_installed(machine, id, kernel) {
         let link = machine.trees.installed_link(&id.name, kernel, &machine.arch);
