@@ -185,8 +185,13 @@ impl Planner<'_> {
             self.mend_link(id);
         }
         self.register(id);
-        let coming =
-            |name: &&ModuleName| self.building.contains(&((*name).clone(), kernel.clone()));
+        let coming = |name: &&ModuleName| {
+            self.building.contains(&((*name).clone(), kernel.clone()))
+                || self.plan.before.iter().any(|step| {
+                    matches!(&step.action, Action::Install { module, kernel: k, .. }
+                        if module.name == **name && k == kernel)
+                })
+        };
         let after = conf.depends.iter().filter(coming).cloned().collect();
         let key = (id.name.clone(), kernel.clone());
         self.fingerprints.insert(key.clone(), inputs.fingerprint());

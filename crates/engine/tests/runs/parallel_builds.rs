@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use dkms_engine::plan::Verb;
 use rstest::rstest;
 
 use crate::fixture::{Fixture, K1, K2, clean};
@@ -122,6 +123,21 @@ fn what_builds_upon_a_failed_one_is_skipped() {
     assert_eq!(failed, [format!("build spl/1.0 for {K1}")]);
     assert!(fixture.installed(K1, "foo.ko"));
     assert!(!fixture.installed(K1, "zfs.ko") && !fixture.installed(K1, "top.ko"));
+}
+
+#[test]
+fn what_builds_upon_one_that_cannot_be_installed_is_skipped() {
+    let mut fixture = Fixture::new();
+    let refusing = "PRE_INSTALL=while-building.sh";
+    fixture.root.source("spl", "1.0").conf_line(refusing);
+    build_script(&fixture, "spl", "exit 5");
+    fixture.command(Verb::Build, "spl/1.0");
+    // spl is built already, so that its installation comes before all builds.
+    fixture.root.source("zfs", "1.0").conf_line("BUILD_DEPENDS=spl");
+    let report = fixture.sync(&[], &[K1]);
+    let failed: Vec<_> = report.failures().map(|(action, _)| action.to_string()).collect();
+    assert_eq!(failed, [format!("install spl/1.0 for {K1}")]);
+    assert!(!fixture.installed(K1, "zfs.ko"));
 }
 
 /// Two kernels, and a module whose build for each writes into its directory, by the path that confs
