@@ -137,6 +137,11 @@ mod tests {
         assert_eq!(lines(&machine, &kernel), by_hook);
         let (_root, masked, kernel) = test_machine(&[template]);
         assert_eq!(images_of(&masked, &kernel), []);
+        for preset in ["", "exit 0\n"] {
+            let preset = ("etc/mkinitcpio.d/linux.preset", preset);
+            let (_root, own, kernel) = test_machine(&[preset, template, (HOOK_FILE, HOOK_TEXT)]);
+            assert_eq!(images_of(&own, &kernel), [], "a preset that is there is not replaced");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use dkms_engine::machine::Machine;
 use dkms_engine::os::bash::BashReader;
+use dkms_engine::os::process::Environment;
 
 /// The variables that such files set, each with its elements.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,10 +29,12 @@ impl ShellVariables {
         files: &[PathBuf],
         given: &[(&str, &str)],
     ) -> Result<Self, String> {
+        // A link to /dev/null masks a file of that name.
+        let files: Vec<&Path> =
+            files.iter().map(PathBuf::as_path).filter(|file| file.is_file()).collect();
         if files.is_empty() {
             return Ok(Self::default());
         }
-        let files: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
         let given = given.iter().map(|(name, value)| ((*name).to_owned(), value.into())).collect();
         let reply = reader.read_all(&files, given).map_err(|error| error.to_string())?;
         let mut variables = Self::default();
@@ -68,7 +71,8 @@ impl ShellVariables {
 
 /// Returns a reader of such files.
 pub(super) fn reader(machine: &Machine) -> BashReader {
-    BashReader::new(machine.tools.clone(), machine.env.clone())
+    // A variable of the caller's that is called like a setting would hide that.
+    BashReader::new(machine.tools.clone(), Environment::fixed())
 }
 
 #[cfg(test)]
@@ -110,6 +114,19 @@ mod tests {
             read.unwrap().text("add_drivers").map(str::to_owned)
         };
         assert_eq!((drivers("7.2"), drivers("6.12-lts")), (Some("zfs".into()), None));
+    }
+
+    #[test]
+    fn what_is_no_file_sets_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = ["masked", "directory", "gone", "file"].map(|name| dir.path().join(name));
+        std::os::unix::fs::symlink("/dev/null", &files[0]).unwrap();
+        fs::create_dir(&files[1]).unwrap();
+        fs::write(&files[3], "HOOKS=(zfs)\n").unwrap();
+        let variables = ShellVariables::read(&mut test_reader(), &files).unwrap();
+        assert_eq!(variables.list("HOOKS"), ["zfs"]);
+        let nothing = ShellVariables::read(&mut test_reader(), &files[..3]).unwrap();
+        assert_eq!(nothing, ShellVariables::default());
     }
 
     #[test]

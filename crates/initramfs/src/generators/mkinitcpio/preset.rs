@@ -38,10 +38,11 @@ impl Preset {
 
     /// Reads the preset that mkinitcpio's hook will make for a kernel without one: the saved preset, or the template. The
     /// hook that runs before an upgrade has removed the preset with the old kernel. Returns `None` if the hook is not
-    /// active.
+    /// active, or if there is a preset, readable or not.
     fn to_come(machine: &Machine, kernel: &Kernel) -> Option<Self> {
         let (root, name) = (&machine.trees.root, kernel.pkgbase.clone()?);
-        if !pacman_hook::is_active(root, HOOK) {
+        let present = root.join(format!("etc/mkinitcpio.d/{name}.preset"));
+        if !pacman_hook::is_active(root, HOOK) || present.is_symlink() || present.exists() {
             return None;
         }
         let saved = root.join(format!("etc/mkinitcpio.d/{name}.preset.pacsave"));
