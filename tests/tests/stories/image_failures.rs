@@ -91,7 +91,7 @@ fn an_image_that_was_spoilt_by_a_full_disk_is_restored() {
     root.move_to_full_disk("boot", 64);
     let fills = format!("#!/bin/sh\ncat /dev/zero >/{IMAGE}\nexit 1\n");
     root.write("usr/bin/mkinitcpio", &fills);
-    bump(&root).hooks_fail().has("not enough space: /boot has").has("restored the previous image");
+    bump(&root).hooks_fail().has("not enough space in /boot:").has("restored the previous image");
     assert_eq!(root.bytes(IMAGE), before);
     assert!(!root.pending().is_empty(), "it is no longer pending");
     root.resize_disk("boot", 1024 * 1024);
