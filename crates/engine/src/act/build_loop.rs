@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::retry::Retry;
 use super::worker_event::WorkerEvent;
 use super::workers::{self, Workers};
-use super::{Run, pending_images};
+use super::{Run, job_order, pending_images};
 use crate::building::{compile_once, launcher};
 use crate::dkms_tree::BuildCache;
 use crate::failure::Failure;
@@ -46,7 +46,7 @@ impl Run<'_> {
             }
         };
         let (shared, objects) = (workers::shared(jobs), workers::objects(jobs, facts));
-        let mut schedule = workers::schedule(jobs, facts, machine);
+        let mut schedule = job_order::schedule(jobs, facts, machine);
         thread::scope(|scope| {
             let mut workers =
                 Workers::new(scope, machine, facts, confs, &client, &shared, &objects);

@@ -4,6 +4,7 @@ mod build_loop;
 mod install_thread;
 mod installer;
 mod interruption;
+mod job_order;
 mod pending;
 mod pending_images;
 mod post_transaction;

@@ -1,6 +1,6 @@
-//! Builds side by side: each with a token of the jobserver, and what came of them.
+//! The threads of a run: builds side by side, each with a token of the jobserver, and one that installs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::Scope;
@@ -8,63 +8,17 @@ use std::time::{Duration, Instant};
 
 use super::install_thread;
 use super::worker_event::{Token, WorkerEvent};
-use crate::act::schedule::{BuildTask, Schedule};
 use crate::building::{Build, Shared};
 use crate::conf::Confs;
-use crate::dkms_tree::{Workplace, are_private};
+use crate::dkms_tree::Workplace;
 use crate::facts::{Facts, Pair};
 use crate::failure::Failure;
 use crate::machine::Machine;
-use crate::names::{KernelRelease, ModuleId, ModuleName};
-use crate::os::symlinks;
+use crate::names::{KernelRelease, ModuleId};
 use crate::plan::Job;
 
 /// How long nothing must happen while no build runs before the tokens count as lost.
 const QUIET: Duration = Duration::from_secs(2);
-
-/// The order of jobs. Where a build cannot have its directory for itself, those of one module
-/// follow each other.
-pub(crate) fn schedule(jobs: &[Job], facts: &Facts, machine: &Machine) -> Schedule {
-    let alone = !are_private(machine);
-    let modules: Vec<&ModuleName> =
-        jobs.iter().map(|job| &job.module.name).collect::<BTreeSet<_>>().into_iter().collect();
-    let task = |job: &Job| BuildTask {
-        length: length(job, facts, machine),
-        after: (0..jobs.len())
-            .filter(|other| {
-                let other = &jobs[*other];
-                other.kernel == job.kernel && job.after.contains(&other.module.name)
-            })
-            .collect(),
-        one_of: modules.binary_search(&&job.module.name).ok().filter(|_| alone),
-    };
-    Schedule::new(jobs.iter().map(task).collect())
-}
-
-/// How long a build probably takes: as long as it took for this kernel; else as long as it took at
-/// most for another, or in another version; else a second for each C file, since most of the
-/// time goes into the kernel's own headers, for each anew.
-fn length(job: &Job, facts: &Facts, machine: &Machine) -> Duration {
-    if job.is_cached() {
-        return Duration::ZERO;
-    }
-    let taken = |pair: &crate::facts::Pair| {
-        let record = pair.built.as_ref()?.record.as_ref()?;
-        (!record.adopted).then_some(record.build_seconds)
-    };
-    let before = facts.pair(&job.module, &job.kernel).and_then(taken).or_else(|| {
-        let pairs = facts.versions(&job.module.name).flat_map(|(_, module)| module.pairs.values());
-        pairs.filter_map(taken).max()
-    });
-    let seconds = before.unwrap_or_else(|| {
-        let source =
-            symlinks::resolve(&machine.trees.root, &machine.trees.source_link(&job.module));
-        let files = source.map(|dir| walkdir::WalkDir::new(dir).into_iter().flatten());
-        let is_c = |entry: &walkdir::DirEntry| entry.path().extension() == Some("c".as_ref());
-        files.map_or(0, |files| files.filter(is_c).count() as u64)
-    });
-    Duration::from_secs(seconds)
-}
 
 /// The builds that run, and the thread that installs what they have built.
 pub(crate) struct Workers<'scope, 'env> {
