@@ -3,14 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Returns where a path of the machine is below `root`.
-pub(crate) fn below(root: &Path, path: &Path) -> PathBuf {
-    root.join(path.strip_prefix("/").unwrap_or(path))
-}
+use dkms_engine::os::paths;
 
 /// Returns the names in a directory of the machine, sorted; none if it does not exist.
 pub(crate) fn names(root: &Path, dir: &Path) -> impl Iterator<Item = String> {
-    let files = with_suffix(&below(root, dir), "").into_iter();
+    let files = with_suffix(&paths::below(root, dir), "").into_iter();
     files.filter_map(|file| Some(file.file_name()?.to_str()?.to_owned()))
 }
 

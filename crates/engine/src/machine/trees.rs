@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::names::{Arch, KernelRelease, ModuleId, ModuleName};
+use crate::os::paths;
 
 /// The trees of one machine. Only the edge of a binary says `/`; everything below takes these.
 ///
@@ -38,7 +39,7 @@ impl Trees {
     /// Where an absolute path of the machine is seen from here.
     #[must_use]
     pub(crate) fn inside(&self, path: &Path) -> PathBuf {
-        self.root.join(path.strip_prefix("/").unwrap_or(path))
+        paths::below(&self.root, path)
     }
 
     /// The directory of one kernel: `L/<release>`.

@@ -5,7 +5,7 @@ pub(crate) mod copy_tree;
 pub mod digest;
 pub mod durable;
 pub(crate) mod parallel;
-pub(crate) mod paths;
+pub mod paths;
 pub mod process;
 pub(crate) mod stat;
 pub mod symlinks;

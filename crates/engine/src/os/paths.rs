@@ -2,6 +2,12 @@
 
 use std::path::{Component, Path, PathBuf};
 
+/// Returns where an absolute path of a system is if that system's root is `root`.
+#[must_use]
+pub fn below(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
 /// Returns `path` as it is below a base directory, without `.` and `..`; `None` if it leads out of
 /// the base. A leading `/` does not count.
 pub(crate) fn within(path: &Path) -> Option<PathBuf> {

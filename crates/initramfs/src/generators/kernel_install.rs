@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use dkms_engine::machine::{Kernel, Machine};
+use dkms_engine::os::paths;
 
 use super::command::GeneratorCommand;
 use crate::find_files;
@@ -44,7 +45,7 @@ pub(super) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
 pub(super) fn command(machine: &Machine, kernel: &Kernel) -> Option<GeneratorCommand> {
     let root = &machine.trees.root;
     let vmlinuz = format!("/usr/lib/modules/{}/vmlinuz", kernel.release);
-    let there = |path: &str| find_files::below(root, Path::new(path)).exists();
+    let there = |path: &str| paths::below(root, Path::new(path)).exists();
     let can = there("/usr/bin/kernel-install") && there(&vmlinuz) && !there("/etc/kernel/tries");
     can.then(|| {
         GeneratorCommand::new(&["kernel-install", "add", kernel.release.as_str(), &vmlinuz])

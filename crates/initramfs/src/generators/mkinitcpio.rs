@@ -6,10 +6,10 @@ mod recipe;
 use std::path::{Path, PathBuf};
 
 use dkms_engine::machine::{Kernel, Machine};
+use dkms_engine::os::paths;
 
 use super::command::GeneratorCommand;
 use super::pacman_hook;
-use crate::find_files;
 use crate::image::{Image, ImageKind};
 pub(crate) use preset::HOOK;
 pub(super) use preset::Preset;
@@ -28,7 +28,7 @@ pub(super) fn images(machine: &Machine, kernel: &Kernel, presets: &[Preset]) -> 
     let presets = presets_for(machine, kernel, presets);
     if presets.is_empty() {
         let usual = PathBuf::from(format!("/boot/initramfs-{}.img", kernel.release));
-        let there = find_files::below(&machine.trees.root, &usual).exists();
+        let there = paths::below(&machine.trees.root, &usual).exists();
         return there.then(|| image(usual, ImageKind::Initramfs, None)).into_iter().collect();
     }
     let made = presets.iter().flat_map(|preset| {
@@ -49,7 +49,7 @@ pub(super) fn commands(
     let root = &machine.trees.root;
     let mut presets = presets_for(machine, kernel, presets);
     presets.retain(|preset| images.iter().any(|image| image.preset.as_ref() == Some(&preset.name)));
-    let there = |path: &str| find_files::below(root, Path::new(path)).exists();
+    let there = |path: &str| paths::below(root, Path::new(path)).exists();
     let has_kernel =
         |preset: &Preset| preset.kvers().all(|kver| !kver.starts_with('/') || there(kver));
     let complete = images.iter().all(|image| image.below(root).exists());

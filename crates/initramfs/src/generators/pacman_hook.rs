@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use dkms_engine::machine::Kernel;
 use dkms_engine::names::KernelRelease;
+use dkms_engine::os::paths;
 
 use super::command::GeneratorCommand;
-use crate::find_files;
 use crate::image::Image;
 
 /// The first words of our override of mkinitcpio's hook, which identify it.
@@ -80,7 +80,7 @@ fn kernel_target(root: &Path, name: &str, release: &KernelRelease) -> String {
 pub(super) fn is_active_and_names(root: &Path, name: &str, file: &str) -> bool {
     let program = exec(root, name).and_then(|words| words.into_iter().next());
     let names = |program: String| {
-        fs::read_to_string(find_files::below(root, Path::new(&program)))
+        fs::read_to_string(paths::below(root, Path::new(&program)))
             .is_ok_and(|text| text.contains(file))
     };
     is_active(root, name) && program.is_some_and(names)

@@ -8,6 +8,7 @@ mod signature;
 use std::path::{Path, PathBuf};
 
 use dkms_engine::names::KernelRelease;
+use dkms_engine::os::paths;
 
 pub(crate) use contents::{Contents, Listing};
 pub(crate) use kernel_file::release as release_of_kernel_file;
@@ -38,6 +39,6 @@ pub(crate) enum ImageKind {
 impl Image {
     /// The path below `root`.
     pub(crate) fn below(&self, root: &Path) -> PathBuf {
-        root.join(self.path.strip_prefix("/").unwrap_or(&self.path))
+        paths::below(root, &self.path)
     }
 }

@@ -93,7 +93,7 @@ impl Settings {
                 .build
                 .timings
                 .filter(|file| !file.as_os_str().is_empty())
-                .map(|file| trees.root.join(file.strip_prefix("/").unwrap_or(&file))),
+                .map(|file| trees.inside(&file)),
             framework,
             initramfs: own.initramfs.known,
             problems,

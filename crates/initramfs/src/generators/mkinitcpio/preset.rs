@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use dkms_engine::machine::{Kernel, Machine};
+use dkms_engine::os::paths;
 
 use super::super::pacman_hook;
 use super::super::shell_settings::{self, ShellVariables};
@@ -68,8 +69,7 @@ impl Preset {
             return kernel.pkgbase.as_ref() == Some(&self.name);
         }
         let is_it = |file: &&str| {
-            release_of_kernel_file(&find_files::below(root, Path::new(file))).as_deref()
-                == Some(release)
+            release_of_kernel_file(&paths::below(root, Path::new(file))).as_deref() == Some(release)
         };
         files.iter().any(is_it)
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use dkms_engine::machine::{Kernel, Machine};
+use dkms_engine::os::paths;
 use dkms_engine::version;
 
 use super::super::shell_settings::{self, ShellVariables};
@@ -46,7 +47,7 @@ pub(crate) fn configured_modules(
 /// Returns the configuration files: the named one, or else the default, which alone has drop-ins (mkinitcpio.conf(5)).
 fn configurations(root: &Path, named: Option<&str>) -> Vec<PathBuf> {
     let mut files = match named {
-        Some(named) => vec![find_files::below(root, Path::new(named))],
+        Some(named) => vec![paths::below(root, Path::new(named))],
         None => {
             let mut dropins = find_files::with_suffix(&root.join("etc/mkinitcpio.conf.d"), ".conf");
             // Like mkinitcpio: 9-a.conf before 10-b.conf, and the last one wins.
