@@ -262,11 +262,8 @@ fn groups(plan: &Plan) -> BTreeMap<(&KernelRelease, String), BTreeSet<&ModuleId>
 /// Returns the job of a step that builds, installs or fails.
 fn job_of(action: &Action) -> Option<JobKey> {
     match action {
-        Action::Build { module, kernel, .. } | Action::Install { module, kernel, .. } => {
-            Some((module.clone(), Some(kernel.clone())))
-        }
         Action::Fail { module, kernel, .. } => Some((module.clone(), kernel.clone())),
-        _ => None,
+        action => action.job().map(|(module, kernel)| (module.clone(), Some(kernel.clone()))),
     }
 }
 

@@ -189,12 +189,7 @@ impl Drop for Bars {
 }
 
 fn job_of(action: &Action) -> Option<BarKey> {
-    match action {
-        Action::Build { module, kernel, .. } | Action::Install { module, kernel, .. } => {
-            Some((module.clone(), kernel.clone()))
-        }
-        _ => None,
-    }
+    action.job().map(|(module, kernel)| (module.clone(), kernel.clone()))
 }
 
 #[cfg(test)]

@@ -56,11 +56,5 @@ pub(super) fn complete_unless(cut_short: bool) -> Result<(), Failure> {
 
 /// How many modules the steps build or install, counted for each kernel.
 fn modules<'a>(steps: impl Iterator<Item = &'a Step>) -> usize {
-    let pair = |step: &'a Step| match &step.action {
-        Action::Build { module, kernel, .. } | Action::Install { module, kernel, .. } => {
-            Some((module, kernel))
-        }
-        _ => None,
-    };
-    steps.filter_map(pair).collect::<BTreeSet<_>>().len()
+    steps.filter_map(|step| step.action.job()).collect::<BTreeSet<_>>().len()
 }

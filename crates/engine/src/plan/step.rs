@@ -236,6 +236,17 @@ impl Step {
 }
 
 impl Action {
+    /// Returns the module and the kernel of the job that it belongs to, if it builds or installs.
+    #[must_use]
+    pub fn job(&self) -> Option<(&ModuleId, &KernelRelease)> {
+        match self {
+            Self::Build { module, kernel } | Self::Install { module, kernel, .. } => {
+                Some((module, kernel))
+            }
+            _ => None,
+        }
+    }
+
     /// The module it is about.
     #[must_use]
     pub fn module(&self) -> Option<&ModuleId> {

@@ -91,7 +91,7 @@ impl Timings {
 
     /// Whether a row is a job, or took long enough to be seen.
     fn is_worth_a_lane(&self, row: &Row) -> bool {
-        super::job(&row.action).is_some() || row.time(|_| true) * 100 > self.total
+        row.action.job().is_some() || row.time(|_| true) * 100 > self.total
     }
 
     /// How far right a time stands, in percent.
@@ -324,11 +324,9 @@ impl Display for Seconds {
 
 /// What a row is called: a job by its module and kernel.
 fn name(action: &Action) -> String {
-    match action {
-        Action::Build { module, kernel, .. } | Action::Install { module, kernel, .. } => {
-            format!("{module} for {kernel}")
-        }
-        action => action.to_string(),
+    match action.job() {
+        Some((module, kernel)) => format!("{module} for {kernel}"),
+        None => action.to_string(),
     }
 }
 

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::names::{KernelRelease, ModuleName};
+use crate::names::ModuleName;
 use crate::os::durable::FileError;
 use crate::plan::{Action, Plan, Step};
 use crate::report::{Event, Finished, Outcome, Phase, Watch};
@@ -175,7 +175,7 @@ impl Timings {
     fn row(&mut self, action: &Action) -> Option<&mut Row> {
         self.rows.iter_mut().find(|row| {
             row.action == *action
-                || job(action).is_some_and(|wanted| job(&row.action) == Some(wanted))
+                || action.job().is_some_and(|wanted| row.action.job() == Some(wanted))
         })
     }
 }
@@ -217,14 +217,5 @@ impl Doing {
     /// Whether nothing is done.
     fn is_waiting(self) -> bool {
         matches!(self, Self::Depending | Self::Queued)
-    }
-}
-
-fn job(action: &Action) -> Option<(&crate::names::ModuleId, &KernelRelease)> {
-    match action {
-        Action::Build { module, kernel, .. } | Action::Install { module, kernel, .. } => {
-            Some((module, kernel))
-        }
-        _ => None,
     }
 }
