@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::retry::Retry;
 use super::worker_event::WorkerEvent;
-use super::workers::{self, Workers};
+use super::workers::{BuildContext, Workers};
 use super::{Run, job_order, pending_images};
 use crate::building::{compile_once, launcher};
 use crate::dkms_tree::BuildCache;
@@ -45,11 +45,10 @@ impl Run<'_> {
                 return;
             }
         };
-        let (shared, objects) = (workers::shared(jobs), workers::objects(jobs, facts));
+        let context = BuildContext::new(jobs, machine, facts, confs, &client);
         let mut schedule = job_order::schedule(jobs, facts, machine);
         thread::scope(|scope| {
-            let mut workers =
-                Workers::new(scope, machine, facts, confs, &client, &shared, &objects);
+            let mut workers = Workers::new(scope, &context);
             let mut retry = Retry::default();
             loop {
                 let wanted = schedule.has_ready() && !self.is_stopped() && !retry.is_running();

@@ -20,15 +20,43 @@ use crate::plan::Job;
 /// How long nothing must happen while no build runs before the tokens count as lost.
 const QUIET: Duration = Duration::from_secs(2);
 
+/// What all builds of a run have in common.
+pub(super) struct BuildContext<'a> {
+    machine: &'a Machine,
+    facts: &'a Facts,
+    confs: &'a Confs<'a>,
+    /// Holds a token for each job that may run at once.
+    client: &'a jobserver::Client,
+    /// Shared by the builds of each module.
+    shared: BTreeMap<&'a ModuleId, Mutex<Shared>>,
+    /// The number of objects compiled for each kernel, as far as the confs tell.
+    objects: BTreeMap<&'a KernelRelease, usize>,
+}
+
+impl<'a> BuildContext<'a> {
+    /// Returns the context of these jobs.
+    pub(super) fn new(
+        jobs: &'a [Job],
+        machine: &'a Machine,
+        facts: &'a Facts,
+        confs: &'a Confs<'a>,
+        client: &'a jobserver::Client,
+    ) -> Self {
+        let mut objects = BTreeMap::new();
+        for job in jobs.iter().filter(|job| !job.is_cached()) {
+            let values = facts.pair(&job.module, &job.kernel).and_then(Pair::values);
+            let named = values.map_or(0, |values| values.elements("BUILT_MODULE_NAME").count());
+            *objects.entry(&job.kernel).or_default() += named.max(1);
+        }
+        let shared = jobs.iter().map(|job| (&job.module, Mutex::default())).collect();
+        Self { machine, facts, confs, client, shared, objects }
+    }
+}
+
 /// The builds that run, and the thread that installs what they have built.
-pub(crate) struct Workers<'scope, 'env> {
+pub(super) struct Workers<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
-    machine: &'env Machine,
-    facts: &'env Facts,
-    confs: &'env Confs<'env>,
-    client: &'env jobserver::Client,
-    shared: &'env BTreeMap<&'env ModuleId, Mutex<Shared>>,
-    objects: &'env BTreeMap<&'env KernelRelease, usize>,
+    context: &'env BuildContext<'env>,
     sender: Sender<WorkerEvent>,
     receiver: Receiver<WorkerEvent>,
     /// Jobs to be installed, each with its number.
@@ -38,46 +66,21 @@ pub(crate) struct Workers<'scope, 'env> {
     asked: bool,
 }
 
-/// How many objects are compiled for each kernel, as far as the confs tell.
-pub(crate) fn objects<'a>(jobs: &'a [Job], facts: &Facts) -> BTreeMap<&'a KernelRelease, usize> {
-    let mut objects = BTreeMap::new();
-    for job in jobs.iter().filter(|job| !job.is_cached()) {
-        let values = facts.pair(&job.module, &job.kernel).and_then(Pair::values);
-        let named = values.map_or(0, |values| values.elements("BUILT_MODULE_NAME").count());
-        *objects.entry(&job.kernel).or_default() += named.max(1);
-    }
-    objects
-}
-
-/// Something for the builds of each module to share.
-pub(crate) fn shared(jobs: &[Job]) -> BTreeMap<&ModuleId, Mutex<Shared>> {
-    jobs.iter().map(|job| (&job.module, Mutex::default())).collect()
-}
-
 impl<'scope, 'env> Workers<'scope, 'env> {
-    /// Workers without work. `client` holds a token for each job that may run at once.
-    pub(crate) fn new(
+    /// Returns workers without work.
+    pub(super) fn new(
         scope: &'scope Scope<'scope, 'env>,
-        machine: &'env Machine,
-        facts: &'env Facts,
-        confs: &'env Confs<'env>,
-        client: &'env jobserver::Client,
-        shared: &'env BTreeMap<&'env ModuleId, Mutex<Shared>>,
-        objects: &'env BTreeMap<&'env KernelRelease, usize>,
+        context: &'env BuildContext<'env>,
     ) -> Self {
         let (sender, receiver) = channel();
         let (to_install, jobs) = channel();
         let tell = sender.clone();
+        let BuildContext { machine, facts, confs, .. } = context;
         // Ends when `to_install` is gone.
         scope.spawn(move || install_thread::run(&jobs, &tell, machine, facts, confs));
         Self {
             scope,
-            machine,
-            facts,
-            confs,
-            client,
-            shared,
-            objects,
+            context,
             sender,
             receiver,
             to_install,
@@ -96,7 +99,7 @@ impl<'scope, 'env> Workers<'scope, 'env> {
     pub(crate) fn ask_for_token(&mut self) {
         if !self.asked {
             self.asked = true;
-            let (client, sender) = (self.client, self.sender.clone());
+            let (client, sender) = (self.context.client, self.sender.clone());
             // Nobody listens any more only if the whole run has ended.
             self.scope.spawn(move || drop(sender.send(WorkerEvent::Token(client.acquire()))));
         }
@@ -104,7 +107,7 @@ impl<'scope, 'env> Workers<'scope, 'env> {
 
     /// Starts a build; its end is told under `number`.
     pub(crate) fn start(&mut self, number: usize, job: &'env Job, token: Token) {
-        self.start_with(self.client, number, job, token);
+        self.start_with(self.context.client, number, job, token);
     }
 
     /// Starts a build that has to do with the one token of `client`.
@@ -124,11 +127,11 @@ impl<'scope, 'env> Workers<'scope, 'env> {
         job: &'env Job,
         token: Token,
     ) {
-        let (machine, facts, confs) = (self.machine, self.facts, self.confs);
+        let BuildContext { machine, facts, confs, .. } = self.context;
         let Job { module, kernel, depends, .. } = job;
         let cached = job.is_cached();
-        let objects = self.objects.get(kernel).copied().unwrap_or_default();
-        let (shared, sender) = (&self.shared[module], self.sender.clone());
+        let objects = self.context.objects.get(kernel).copied().unwrap_or_default();
+        let (shared, sender) = (&self.context.shared[module], self.sender.clone());
         self.running += 1;
         self.scope.spawn(move || {
             let started = Instant::now();
@@ -177,13 +180,13 @@ impl<'scope, 'env> Workers<'scope, 'env> {
     /// once if the run is stopped, since only the waiting has to end then.
     pub(crate) fn wait(&mut self) -> Option<WorkerEvent> {
         while self.running > 0 || self.installing > 0 || self.asked {
-            let stopped = self.machine.tools.stop.asked().is_some();
+            let stopped = self.context.machine.tools.stop.asked().is_some();
             let only_token = self.running == 0 && self.asked;
             let patience = if stopped && only_token { Duration::ZERO } else { QUIET };
             match self.receiver.recv_timeout(patience) {
                 Ok(news) => return Some(self.note(news)),
                 Err(RecvTimeoutError::Timeout) if only_token => {
-                    if let Err(error) = self.client.release_raw() {
+                    if let Err(error) = self.context.client.release_raw() {
                         log::warn!("the jobserver takes no token: {error}");
                     }
                 }

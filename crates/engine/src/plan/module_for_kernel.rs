@@ -185,14 +185,8 @@ impl Planner<'_> {
             self.mend_link(id);
         }
         self.register(id);
-        let coming = |name: &&ModuleName| {
-            self.building.contains(&((*name).clone(), kernel.clone()))
-                || self.plan.before.iter().any(|step| {
-                    matches!(&step.action, Action::Install { module, kernel: k, .. }
-                        if module.name == **name && k == kernel)
-                })
-        };
-        let after = conf.depends.iter().filter(coming).cloned().collect();
+        let depends = conf.depends.iter();
+        let after = depends.filter(|name| self.will_be_there(name, kernel)).cloned().collect();
         let key = (id.name.clone(), kernel.clone());
         self.fingerprints.insert(key.clone(), inputs.fingerprint());
         self.building.insert(key);
@@ -256,13 +250,19 @@ impl Planner<'_> {
         self.before_builds(Action::Fail { module, kernel, failure }, Vec::new());
     }
 
+    /// Returns true if this plan builds a version of a module for a kernel, or has one installed in
+    /// the end.
+    fn will_be_there(&self, name: &ModuleName, kernel: &KernelRelease) -> bool {
+        self.building.contains(&(name.clone(), kernel.clone()))
+            || self.will_have.iter().any(|(id, k)| id.name == *name && k == kernel)
+    }
+
     /// The first module that this one builds upon and that is neither there nor coming.
     fn missing_dependency(&self, conf: &ConfFacts, kernel: &KernelRelease) -> Option<ModuleName> {
         let facts = self.facts;
         let satisfied = |name: &ModuleName| {
-            self.building.contains(&(name.clone(), kernel.clone()))
+            self.will_be_there(name, kernel)
                 || facts.installed(name, kernel).is_some()
-                || self.will_have.iter().any(|(id, k)| id.name == *name && k == kernel)
                 // What is not meant for this kernel is not waited for.
                 || facts
                     .versions(name)

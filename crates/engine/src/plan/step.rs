@@ -170,8 +170,8 @@ pub struct Job {
     pub module: ModuleId,
     /// The kernel that it is built for.
     pub kernel: KernelRelease,
-    /// The modules of this plan that it is built upon: their jobs come first, and if one of them
-    /// fails, this one is skipped.
+    /// The modules that it is built upon and that this plan builds, installs or finds up to date: if
+    /// one of them has a job, that comes first; if a step of one fails, this job is skipped.
     pub after: Vec<ModuleName>,
     /// The fingerprints of all modules that it is built upon.
     pub depends: BTreeMap<ModuleName, Digest>,
