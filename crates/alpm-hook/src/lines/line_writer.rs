@@ -9,7 +9,7 @@ const LONGEST: usize = 1000;
 #[derive(Debug)]
 pub struct LineWriter<W> {
     to: W,
-    /// Whether the reader is gone, which must not keep modules from being built.
+    /// Whether the reader is gone. Builds go on without one.
     closed: bool,
 }
 

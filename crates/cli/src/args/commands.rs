@@ -31,18 +31,18 @@ pub struct CommandInfo {
     pub name: &'static str,
     /// The operands; with several, one of them is expected.
     pub operands: &'static [Operand],
-    /// What it does, in one line.
+    /// The description, in one line.
     pub help: &'static str,
     /// Example command lines.
     pub examples: &'static [&'static str],
 }
 
-/// What follows a command.
+/// The arguments of a command.
 #[derive(Debug)]
 pub struct Operand {
     /// Its placeholder.
     pub name: &'static str,
-    /// What it is, in one line.
+    /// The description, in one line.
     pub help: &'static str,
 }
 
@@ -171,19 +171,19 @@ impl Command {
         format!("dkms {} {}", self.name(), operand.map_or("", |operand| operand.name))
     }
 
-    /// Whether a module may be given as a directory or an archive.
+    /// Returns true if a module may be given as a directory or an archive.
     #[must_use]
     pub fn takes_source(self) -> bool {
         matches!(self, Self::Add | Self::Build | Self::Install | Self::Ldtarball)
     }
 
-    /// Whether the version may be omitted if there is only one.
+    /// Returns true if the version may be omitted if there is only one.
     #[must_use]
     pub fn finds_version(self) -> bool {
         matches!(self, Self::Add | Self::Build | Self::Install)
     }
 
-    /// Whether kernel packages call it. They must name the kernel.
+    /// Returns true if kernel packages call it; they must give the kernel.
     #[must_use]
     pub fn is_kernel_hook(self) -> bool {
         matches!(self, Self::KernelPreinst | Self::KernelPostinst | Self::KernelPrerm)

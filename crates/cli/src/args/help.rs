@@ -80,7 +80,7 @@ mod tests {
     /// The man page, whose macros tell options and commands from other words.
     const PAGE: &str = include_str!("../../../../man/dkms.8");
 
-    /// Whether a line of the page that begins an entry has these words beside each other.
+    /// Returns true if a line that begins an entry of the page contains these words in sequence.
     fn has_entry(words: &str) -> bool {
         let words: Vec<&str> = words.split(' ').collect();
         let mut entries = PAGE.lines().filter_map(|line| line.strip_prefix(".It "));

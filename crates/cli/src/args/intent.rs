@@ -14,7 +14,7 @@ use crate::args::parsed::{Args, ModuleWord};
 use crate::args::refusal::{NOT_ROOT, of_no_command, refuse};
 use crate::args::subject::{ArchiveOptions, Context, KernelChoice, Subject, Target};
 
-/// What a command line asks for.
+/// The intent of a command line.
 #[derive(Debug)]
 pub enum Intent {
     /// List modules.

@@ -91,12 +91,12 @@ impl<'a> KernelArgs<'a> {
         }
     }
 
-    /// Whether `-k` was given.
+    /// Returns true if `-k` was given.
     pub fn is_given(&self) -> bool {
         !self.kernels.is_empty()
     }
 
-    /// Whether `--all` was given.
+    /// Returns true if `--all` was given.
     pub fn all(&self) -> bool {
         self.all
     }

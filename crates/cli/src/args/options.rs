@@ -22,7 +22,7 @@ pub struct Opt {
     pub value: Option<&'static str>,
     /// The commands that use it; empty if all do. Other commands accept and ignore it.
     pub of: &'static [Command],
-    /// What it does, in one line; empty keeps it out of `--help`.
+    /// The description, in one line; if it is empty, `--help` omits the option.
     pub help: &'static str,
 }
 
@@ -221,7 +221,7 @@ impl Opt {
         Self { value: Some(value), ..self }
     }
 
-    /// Whether a command uses it.
+    /// Returns true if a command uses it.
     #[must_use]
     pub fn is_for(&self, command: Command) -> bool {
         self.of.is_empty() || self.of.contains(&command)

@@ -58,7 +58,7 @@ pub enum ModuleWord {
     Word(String),
 }
 
-/// What ends parsing at its position.
+/// A word that ends parsing.
 #[derive(Debug, PartialEq, Eq)]
 pub enum EarlyExit {
     /// `--version`

@@ -44,7 +44,7 @@ impl Console {
         }
     }
 
-    /// Whether nothing is printed (`-q`).
+    /// Returns true if nothing is printed (`-q`).
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         self.verbosity == Verbosity::Quiet

@@ -153,7 +153,7 @@ impl Run<'_> {
         self.finish(install, outcome, Duration::ZERO);
     }
 
-    /// Whether a build can begin; if not, it and its installation are over.
+    /// Returns true if a build can begin. If not, ends it and its installation.
     fn begin(&mut self, job: &Job) -> bool {
         self.watch.event(&Event::Started(&job.build));
         let broken = job.after.iter().find(|name| self.has_failed(name, &job.kernel));

@@ -140,7 +140,7 @@ impl<'a> Unfinished<'a> {
         Self { stayed: stayed.collect(), passing: passing.map(|(action, _)| action).collect() }
     }
 
-    /// Whether something that failed is about these.
+    /// Returns true if a failed action is about these.
     fn concerns(&self, module: Option<&ModuleId>, kernel: Option<&KernelRelease>) -> bool {
         self.passing.iter().any(|action| {
             let same_kernel =

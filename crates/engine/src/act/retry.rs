@@ -35,7 +35,7 @@ impl Retry {
         next
     }
 
-    /// Whether one is being tried again: it is to be alone.
+    /// Returns true if one is being tried again: it runs alone.
     pub(super) fn is_running(&self) -> bool {
         self.running
     }

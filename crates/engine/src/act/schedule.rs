@@ -48,7 +48,7 @@ impl Schedule {
         Some(next)
     }
 
-    /// Whether a task could begin now.
+    /// Returns true if a task could begin now.
     pub(crate) fn has_ready(&self) -> bool {
         (0..self.tasks.len()).any(|number| self.is_ready(number))
     }

@@ -56,7 +56,7 @@ pub(crate) fn refused_objects(new: &BuiltModule<'_>, obsolete_by: Option<&str>) 
     objects.iter().filter_map(compare).collect()
 }
 
-/// Whether a kernel is as new as the one that made a module obsolete; dashes do not count.
+/// Returns true if a kernel is as new as the one that made a module obsolete; dashes do not count.
 fn is_obsolete(kernel: &KernelRelease, limit: &str) -> bool {
     let key = |text: &str| version::key(&text.replace('-', ""));
     key(kernel.as_str()) >= key(limit)

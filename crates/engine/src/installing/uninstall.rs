@@ -71,13 +71,13 @@ pub(super) fn take_away(
     Ok(foreign)
 }
 
-/// Whether a file is a link to somewhere below `dir`: what `symlink_modules` places. Where it
+/// Returns true if a file is a link to somewhere below `dir`, as `symlink_modules` places. Where it
 /// leads may have changed, or be gone.
 fn leads_to(file: &Path, dir: &Path) -> bool {
     fs::read_link(file).is_ok_and(|target| target.starts_with(dir))
 }
 
-/// Whether the link says that this version is the installed one.
+/// Returns true if the link says that this version is the installed one.
 pub(crate) fn is_installed(machine: &Machine, id: &ModuleId, kernel: &KernelRelease) -> bool {
     let link = machine.trees.installed_link(&id.name, kernel, &machine.arch);
     fs::read_link(link).is_ok_and(|target| {

@@ -65,7 +65,7 @@ pub(super) fn headers_note(facts: &Facts, kernel: &KernelRelease) -> Note {
     Note::NoHeaders { kernel: kernel.clone(), pkgbase, other }
 }
 
-/// Whether two releases look like versions of one kernel package: `7.2.12-arch1-1` and
+/// Returns true if two releases look like versions of one kernel package: `7.2.12-arch1-1` and
 /// `7.2.13-arch1-1` do, `6.12.8-1-lts` does not.
 fn same_flavour(one: &KernelRelease, other: &KernelRelease) -> bool {
     let flavour = |release: &KernelRelease| -> String {

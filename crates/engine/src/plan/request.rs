@@ -93,7 +93,7 @@ impl Verb {
         }
     }
 
-    /// Whether it only takes away: then nothing of what a build would need is looked at.
+    /// Returns true if it only removes: then nothing that a build needs is read.
     #[must_use]
     pub fn unmakes(self) -> bool {
         matches!(self, Self::Uninstall | Self::Unbuild | Self::Remove)

@@ -207,7 +207,7 @@ impl Plan {
         self.before.iter().chain(jobs).chain(&self.after)
     }
 
-    /// Whether nothing is to be done.
+    /// Returns true if nothing is to be done.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.steps().next().is_none()
@@ -220,7 +220,7 @@ impl Job {
         std::iter::once(&self.build).chain(&self.install)
     }
 
-    /// Whether what it would build is taken from the cache.
+    /// Returns true if what it would build is taken from the cache.
     #[must_use]
     pub fn is_cached(&self) -> bool {
         self.build.is_cached()
@@ -228,7 +228,7 @@ impl Job {
 }
 
 impl Step {
-    /// Whether it builds, but takes from the cache what was built from equal inputs.
+    /// Returns true if it builds, but takes what was built from equal inputs from the cache.
     #[must_use]
     pub fn is_cached(&self) -> bool {
         self.why.contains(&Reason::Cached)

@@ -164,7 +164,7 @@ impl Report {
         })
     }
 
-    /// Whether everything was done and nothing failed.
+    /// Returns true if everything was done and nothing failed.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.failures().next().is_none() && self.trouble.is_empty() && self.interrupted.is_none()

@@ -89,7 +89,7 @@ impl Timings {
         rows
     }
 
-    /// Whether a row is a job, or took long enough to be seen.
+    /// Returns true if a row is a job, or took long enough to be seen.
     fn is_worth_a_lane(&self, row: &Row) -> bool {
         row.action.job().is_some() || row.time(|_| true) * 100 > self.total
     }

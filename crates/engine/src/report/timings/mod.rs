@@ -214,7 +214,7 @@ impl Row {
 }
 
 impl Doing {
-    /// Whether nothing is done.
+    /// Returns true if nothing is done.
     fn is_waiting(self) -> bool {
         matches!(self, Self::Depending | Self::Queued)
     }
