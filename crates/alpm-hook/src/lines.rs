@@ -14,29 +14,30 @@ use std::io::Write;
 use std::time::Duration;
 
 use dkms_engine::names::{KernelRelease, ModuleId};
-use dkms_engine::plan::{Action, Plan, Step};
+use dkms_engine::plan::{Action, Plan, Step, Task};
 use dkms_engine::report::{Event, Finished, Outcome, Watch};
 
 pub use line_writer::LineWriter;
 pub use package_names::PackageNames;
 
-/// A module and the kernel that it is built for; `None` if it fails for all.
-type JobKey = (ModuleId, Option<KernelRelease>);
+/// A task that builds, installs or fails a module.
+struct ModuleTask {
+    /// The time that it has taken so far.
+    elapsed: Duration,
+    is_cached: bool,
+    /// Whether it ends with the build.
+    is_only_built: bool,
+}
 
 /// Writes a line for each event worth one.
 pub struct Lines<W> {
     out: LineWriter<W>,
     names: PackageNames,
-    /// The modules to build or install, each with the time so far.
-    jobs: BTreeMap<JobKey, Duration>,
-    /// The number of finished jobs.
+    tasks: BTreeMap<Task, ModuleTask>,
+    /// The number of finished tasks.
     over: usize,
-    /// The number of successful jobs.
+    /// The number of successful tasks.
     done: usize,
-    /// The jobs that end with the build.
-    only_built: BTreeSet<JobKey>,
-    /// The jobs that are taken from the cache.
-    cached: BTreeSet<JobKey>,
     /// Versions that a newer one replaces.
     replaced: BTreeSet<ModuleId>,
     /// Modules that are removed, each with the kernels so far: one line names them all.
@@ -51,11 +52,9 @@ impl<W: Write> Lines<W> {
         Self {
             out: LineWriter::new(out),
             names,
-            jobs: BTreeMap::new(),
+            tasks: BTreeMap::new(),
             over: 0,
             done: 0,
-            only_built: BTreeSet::new(),
-            cached: BTreeSet::new(),
             replaced: BTreeSet::new(),
             leaving: BTreeMap::new(),
             gone: BTreeMap::new(),
@@ -96,22 +95,20 @@ impl<W: Write> Lines<W> {
         }
     }
 
-    /// Counts the jobs, and finds the steps that share a line.
+    /// Counts the tasks, and finds the steps that share a line.
     fn take_in(&mut self, plan: &Plan) {
-        for job in &plan.jobs {
-            let key = (job.module.clone(), Some(job.kernel.clone()));
-            if job.is_cached() {
-                self.cached.insert(key.clone());
-            }
-            if job.install.is_none() {
-                self.only_built.insert(key);
+        for task in plan.tasks() {
+            let steps: Vec<&Step> = plan.steps_of(task).collect();
+            if steps.iter().any(|step| concerns_module(&step.action)) {
+                let is_install = |step: &&Step| matches!(step.action, Action::Install { .. });
+                let is_cached = steps.iter().any(|step| step.is_cached());
+                let is_only_built = !steps.iter().any(is_install);
+                let elapsed = Duration::ZERO;
+                self.tasks.insert(task, ModuleTask { elapsed, is_cached, is_only_built });
             }
         }
         let mut unbuilt: BTreeMap<&KernelRelease, usize> = BTreeMap::new();
         for Step { action, .. } in plan.steps() {
-            if let Some(job) = job_of(action) {
-                self.jobs.entry(job).or_default();
-            }
             match action {
                 Action::Install { replaces, .. } => self.replaced.extend(replaces.clone()),
                 Action::Deregister(module) => {
@@ -129,9 +126,9 @@ impl<W: Write> Lines<W> {
     }
 
     fn finished(&mut self, finished: &Finished) {
-        let Finished { step, outcome, elapsed } = finished;
+        let Finished { step, outcome, .. } = finished;
         match (&step.action, outcome) {
-            (action, _) if job_of(action).is_some() => self.job_step(action, outcome, *elapsed),
+            (action, _) if concerns_module(action) => self.module_step(finished),
             (Action::Adopt { module, kernel, .. }, Outcome::Done) => {
                 let module = self.names.module(module);
                 self.out.line(&format!("{module} for {kernel}: taken over from dkms as it is"));
@@ -156,16 +153,17 @@ impl<W: Write> Lines<W> {
         }
     }
 
-    /// Writes one line when a job ends, in any of its steps.
-    fn job_step(&mut self, action: &Action, outcome: &Outcome, elapsed: Duration) {
-        let Some(job) = job_of(action) else { return };
-        let Some(total) = self.jobs.get_mut(&job) else { return };
-        *total += elapsed;
-        let time = seconds(*total);
-        let built = *total > elapsed;
-        let made = if self.cached.contains(&job) { "found in the cache" } else { "built" };
+    /// Writes one line when a task ends, in any of its steps.
+    fn module_step(&mut self, finished: &Finished) {
+        let Finished { task, step: Step { action, .. }, outcome, elapsed } = finished;
+        let Some(module) = action.module() else { return };
+        let Some(progress) = self.tasks.get_mut(task) else { return };
+        let built = !progress.elapsed.is_zero();
+        progress.elapsed += *elapsed;
+        let time = seconds(progress.elapsed);
+        let made = if progress.is_cached { "found in the cache" } else { "built" };
         let how = match (action, outcome) {
-            (Action::Build { .. }, Outcome::Done) if !self.only_built.contains(&job) => return,
+            (Action::Build { .. }, Outcome::Done) if !progress.is_only_built => return,
             (Action::Build { .. }, Outcome::Done) => format!("{made} in {time}"),
             (Action::Install { replaces, .. }, Outcome::Done) => {
                 let place = replaces
@@ -184,12 +182,12 @@ impl<W: Write> Lines<W> {
         };
         self.over += 1;
         self.done += usize::from(*outcome == Outcome::Done);
-        let kernel = job.1.map(|kernel| format!(" for {kernel}")).unwrap_or_default();
+        let kernel = action.kernel().map(|kernel| format!(" for {kernel}")).unwrap_or_default();
         let line = format!(
             "({}/{}) {}{kernel}: {how}",
             self.over,
-            self.jobs.len(),
-            self.names.module(&job.0)
+            self.tasks.len(),
+            self.names.module(module)
         );
         self.out.line(&line);
     }
@@ -240,7 +238,7 @@ impl<W: Write> Watch for Lines<W> {
     fn event(&mut self, event: &Event<'_>) {
         match event {
             Event::Planned(plan) => self.planned(plan),
-            Event::Started(_) | Event::Phase { .. } => {}
+            Event::Started { .. } | Event::Phase { .. } => {}
             Event::Finished(finished) => self.finished(finished),
             Event::Says(line) => self.out.line(line),
         }
@@ -259,12 +257,9 @@ fn groups(plan: &Plan) -> BTreeMap<(&KernelRelease, String), BTreeSet<&ModuleId>
     groups
 }
 
-/// Returns the job of a step that builds, installs or fails.
-fn job_of(action: &Action) -> Option<JobKey> {
-    match action {
-        Action::Fail { module, kernel, .. } => Some((module.clone(), kernel.clone())),
-        action => action.job().map(|(module, kernel)| (module.clone(), Some(kernel.clone()))),
-    }
+/// Returns true for a step that builds, installs or fails a module.
+fn concerns_module(action: &Action) -> bool {
+    matches!(action, Action::Build { .. } | Action::Install { .. } | Action::Fail { .. })
 }
 
 /// Formats a duration for people.

@@ -3,9 +3,9 @@
 use std::io::Write;
 
 use dkms_engine::failure::Failure;
-use dkms_engine::names::{KernelRelease, ModuleId};
-use dkms_engine::plan::{Action, Note, Plan};
-use dkms_engine::report::Report;
+use dkms_engine::names::ModuleId;
+use dkms_engine::plan::{Action, Note, Plan, Task};
+use dkms_engine::report::{Outcome, Report};
 
 use super::{Lines, package_names};
 
@@ -24,8 +24,11 @@ impl<W: Write> Lines<W> {
             self.out.line(&format!("warning: {warning}"));
         }
         self.count(report.failures().count());
-        for (action, failed) in report.failures() {
-            self.failure(plan, action, failed);
+        for finished in &report.finished {
+            if let Outcome::Failed(failed) = &finished.outcome {
+                let stays = replaced_by(plan, finished.task);
+                self.failure(&finished.step.action, failed, stays);
+            }
         }
         if let Some(interruption) = &report.interrupted {
             self.out.line(&format!("error: {interruption}"));
@@ -37,7 +40,7 @@ impl<W: Write> Lines<W> {
         if failures > 0 {
             self.out.line("");
         }
-        let (all, done) = (self.jobs.len(), self.done);
+        let (all, done) = (self.tasks.len(), self.done);
         if all > 1 && done == all {
             self.out.line(&format!("All {all} modules are ready."));
         } else if failures > 0 && all > 1 {
@@ -57,7 +60,7 @@ impl<W: Write> Lines<W> {
         }
     }
 
-    fn failure(&mut self, plan: &Plan, action: &Action, failed: &Failure) {
+    fn failure(&mut self, action: &Action, failed: &Failure, stays: Option<&ModuleId>) {
         let mut message = failed.message.lines();
         let what = self.what_failed(action);
         self.out.line(&format!("error: {what}: {}", message.next().unwrap_or_default()));
@@ -73,7 +76,7 @@ impl<W: Write> Lines<W> {
         if let Some(hint) = &failed.hint {
             self.out.line(&format!("  {hint}"));
         }
-        if let Some(old) = stays(plan, action) {
+        if let Some(old) = stays {
             self.out.line(&format!("  until then {} stays installed", package_names::plain(old)));
         }
         if let Some(command) = retry_command(action) {
@@ -94,13 +97,10 @@ impl<W: Write> Lines<W> {
     }
 }
 
-/// Returns the version that stays installed because the newer one failed.
-fn stays<'a>(plan: &'a Plan, failed: &Action) -> Option<&'a ModuleId> {
-    let same = |module: &ModuleId, kernel: &KernelRelease| {
-        failed.module() == Some(module) && failed.kernel() == Some(kernel)
-    };
-    plan.steps().find_map(|step| match &step.action {
-        Action::Install { module, kernel, replaces } if same(module, kernel) => replaces.as_ref(),
+/// Returns the version that a task replaces, and that stays installed if the task fails.
+fn replaced_by(plan: &Plan, task: Task) -> Option<&ModuleId> {
+    plan.steps_of(task).find_map(|step| match &step.action {
+        Action::Install { replaces, .. } => replaces.as_ref(),
         _ => None,
     })
 }

@@ -65,11 +65,10 @@ fn run(plan: &Plan, outcome: impl Fn(&Action) -> Outcome) -> String {
     let mut lines = Lines::new(Vec::new(), PackageNames::new(packages(), &facts));
     lines.event(&Event::Planned(plan));
     let mut report = Report::default();
-    for step in plan.steps() {
-        lines.event(&Event::Started(step));
-        let outcome = outcome(&step.action);
-        let finished =
-            Finished { step: step.clone(), outcome, elapsed: Duration::from_millis(4100) };
+    for (task, step) in plan.tasks().flat_map(|task| plan.steps_of(task).map(move |s| (task, s))) {
+        lines.event(&Event::Started { task, step });
+        let (outcome, elapsed) = (outcome(&step.action), Duration::from_millis(4100));
+        let finished = Finished { task, step: step.clone(), outcome, elapsed };
         lines.event(&Event::Finished(&finished));
         report.finished.push(finished);
     }

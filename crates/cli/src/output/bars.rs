@@ -7,8 +7,7 @@ use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-use dkms_engine::names::{KernelRelease, ModuleId};
-use dkms_engine::plan::{Action, Plan};
+use dkms_engine::plan::{Action, Plan, Step, Task};
 use dkms_engine::report::{Event, Phase};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -74,16 +73,13 @@ impl<W: Write> Write for AboveBars<W> {
     }
 }
 
-/// A module and the kernel that it is built and installed for.
-type BarKey = (ModuleId, KernelRelease);
-
 /// The bars of one run.
 pub struct Bars {
     screen: Screen,
     total: Option<ProgressBar>,
-    /// The number of steps left of each job.
-    open: BTreeMap<BarKey, usize>,
-    running: BTreeMap<BarKey, ProgressBar>,
+    /// The number of steps left of each task that builds or installs a module.
+    open: BTreeMap<Task, usize>,
+    running: BTreeMap<Task, ProgressBar>,
 }
 
 impl Bars {
@@ -97,35 +93,30 @@ impl Bars {
     pub fn event(&mut self, event: &Event<'_>) {
         match event {
             Event::Planned(plan) => self.planned(plan),
-            Event::Started(step) => {
-                if let Some(job) = job_of(&step.action) {
-                    let word = match step.action {
-                        Action::Build { .. } => "waiting",
-                        _ => "installing",
-                    };
-                    self.shows(job, &word);
+            Event::Started { task, step } => {
+                let word = match step.action {
+                    Action::Build { .. } => "waiting",
+                    _ => "installing",
+                };
+                self.shows(*task, step, &word);
+            }
+            Event::Phase { task, step, phase, .. } => {
+                let bar = self.shows(*task, step, phase);
+                if let Some(bar) = bar.filter(|_| *phase == Phase::Copying) {
+                    bar.reset_elapsed();
                 }
             }
-            Event::Phase { step, phase, .. } => {
-                if let Some(job) = job_of(&step.action) {
-                    let bar = self.shows(job, phase);
-                    if *phase == Phase::Copying {
-                        bar.reset_elapsed();
-                    }
-                }
-            }
-            Event::Finished(finished) => {
-                if let Some(job) = job_of(&finished.step.action) {
-                    self.step_is_over(&job);
-                }
-            }
+            Event::Finished(finished) => self.step_is_over(finished.task),
             Event::Says(_) => {}
         }
     }
 
     fn planned(&mut self, plan: &Plan) {
-        for job in plan.steps().filter_map(|step| job_of(&step.action)) {
-            *self.open.entry(job).or_default() += 1;
+        for task in plan.tasks() {
+            let steps = plan.steps_of(task).filter(|step| step.action.job().is_some()).count();
+            if steps > 0 {
+                self.open.insert(task, steps);
+            }
         }
         if !self.open.is_empty() {
             let total = ProgressBar::new(self.open.len() as u64);
@@ -133,15 +124,16 @@ impl Bars {
         }
     }
 
-    /// Sets the text of a job's line, which is added if it is missing.
-    fn shows(&mut self, job: BarKey, what: &dyn Display) -> &ProgressBar {
-        let text = format!("{} for {}: {what}", job.0, job.1);
-        let bar = match self.running.remove(&job) {
+    /// Sets the text of a task's line, which is added if it is missing. Returns `None` for a task
+    /// without a line.
+    fn shows(&mut self, task: Task, step: &Step, what: &dyn Display) -> Option<&ProgressBar> {
+        let (module, kernel) = step.action.job()?;
+        let bar = match self.running.remove(&task) {
             Some(bar) => bar,
             None => self.add(ProgressBar::no_length(), "{elapsed:>4} {wide_msg}"),
         };
-        bar.set_message(text);
-        self.running.entry(job).or_insert(bar)
+        bar.set_message(format!("{module} for {kernel}: {what}"));
+        Some(self.running.entry(task).or_insert(bar))
     }
 
     /// Adds a line to the screen: jobs in the order in which they start, the total below them.
@@ -160,14 +152,14 @@ impl Bars {
         bar
     }
 
-    fn step_is_over(&mut self, job: &BarKey) {
-        let Some(left) = self.open.get_mut(job) else { return };
+    fn step_is_over(&mut self, task: Task) {
+        let Some(left) = self.open.get_mut(&task) else { return };
         *left -= 1;
         if *left > 0 {
             return;
         }
-        self.open.remove(job);
-        if let Some(bar) = self.running.remove(job) {
+        self.open.remove(&task);
+        if let Some(bar) = self.running.remove(&task) {
             bar.finish_and_clear();
             self.screen.lines.remove(&bar);
         }
@@ -188,40 +180,41 @@ impl Drop for Bars {
     }
 }
 
-fn job_of(action: &Action) -> Option<BarKey> {
-    action.job().map(|(module, kernel)| (module.clone(), kernel.clone()))
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Instant;
 
-    use dkms_engine::plan::Step;
+    use dkms_engine::names::{KernelRelease, ModuleId};
+    use dkms_engine::plan::Job;
     use dkms_engine::report::{Finished, Outcome};
     use indicatif::InMemoryTerm;
     use rstest::rstest;
 
     use super::*;
 
-    fn build(module: &str) -> Step {
-        let action = Action::Build {
-            module: module.parse().expect("a module"),
-            kernel: "7.2".parse().expect("a release"),
-        };
-        Step { action, why: Vec::new() }
+    fn job(id: &str, is_installed: bool) -> Job {
+        let (module, kernel): (ModuleId, KernelRelease) =
+            (id.parse().expect("a module"), "7.2".parse().expect("a release"));
+        let step = |action| Step { action, why: Vec::new() };
+        let build = Action::Build { module: module.clone(), kernel: kernel.clone() };
+        let install =
+            Action::Install { module: module.clone(), kernel: kernel.clone(), replaces: None };
+        Job {
+            module,
+            kernel,
+            after: Vec::new(),
+            depends: BTreeMap::new(),
+            build: step(build),
+            install: is_installed.then(|| step(install)),
+        }
     }
 
-    fn install(module: &str) -> Step {
-        let action = Action::Install {
-            module: module.parse().expect("a module"),
-            kernel: "7.2".parse().expect("a release"),
-            replaces: None,
-        };
-        Step { action, why: Vec::new() }
+    fn started(task: Task, step: &Step) -> Event<'_> {
+        Event::Started { task, step }
     }
 
-    fn over(step: &Step) -> Finished {
-        Finished { step: step.clone(), outcome: Outcome::Done, elapsed: Duration::ZERO }
+    fn over(task: Task, step: &Step) -> Finished {
+        Finished { task, step: step.clone(), outcome: Outcome::Done, elapsed: Duration::ZERO }
     }
 
     /// Returns the screen without the times at the beginning of each line.
@@ -238,33 +231,37 @@ mod tests {
         let screen = Screen::on(ProgressDrawTarget::term_like(Box::new(term.clone())), false);
         let mut out = AboveBars::new(Vec::new(), Some(screen.clone()));
         let mut bars = Bars::new(screen);
-        let steps = [build("foo/1.0"), install("foo/1.0"), build("bar/2")];
-        bars.event(&Event::Planned(&Plan { before: steps.to_vec(), ..Plan::default() }));
+        let jobs = vec![job("foo/1.0", true), job("bar/2", false)];
+        let plan = Plan { jobs, ..Plan::default() };
+        let (foo, bar) = (Task::Job(0), Task::Job(1));
+        let steps: Vec<&Step> = plan.steps().collect();
+        bars.event(&Event::Planned(&plan));
         let at = Instant::now();
-        bars.event(&Event::Started(&steps[0]));
-        bars.event(&Event::Started(&steps[2]));
-        bars.event(&Event::Phase { step: &steps[0], phase: Phase::Copying, at });
-        bars.event(&Event::Phase { step: &steps[0], phase: Phase::Script("PRE_BUILD"), at });
+        bars.event(&started(foo, steps[0]));
+        bars.event(&started(bar, steps[2]));
+        for phase in [Phase::Copying, Phase::Script("PRE_BUILD")] {
+            bars.event(&Event::Phase { task: foo, step: steps[0], phase, at });
+        }
         insta::assert_snapshot!(shown(&term), @"
         _ foo/1.0 for 7.2: running PRE_BUILD
         _ bar/2 for 7.2: waiting
         _ [                        ] 0/2
         ");
 
-        bars.event(&Event::Finished(&over(&steps[0])));
-        bars.event(&Event::Started(&steps[1]));
+        bars.event(&Event::Finished(&over(foo, steps[0])));
+        bars.event(&started(foo, steps[1]));
         out.write_all(b"said\n").expect("written");
         insta::assert_snapshot!(shown(&term), @"
         _ foo/1.0 for 7.2: installing
         _ bar/2 for 7.2: waiting
         _ [                        ] 0/2
         ");
-        bars.event(&Event::Finished(&over(&steps[1])));
+        bars.event(&Event::Finished(&over(foo, steps[1])));
         insta::assert_snapshot!(shown(&term), @"
         _ bar/2 for 7.2: waiting
         _ [============>           ] 1/2
         ");
-        bars.event(&Event::Finished(&over(&steps[2])));
+        bars.event(&Event::Finished(&over(bar, steps[2])));
         drop(bars);
         assert_eq!(term.contents(), "");
         assert_eq!(out.to, b"said\n");

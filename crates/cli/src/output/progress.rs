@@ -91,7 +91,7 @@ impl<'a> Progress<'a> {
     }
 
     fn finished(&mut self, finished: &Finished) {
-        let Finished { step, outcome, elapsed } = finished;
+        let Finished { step, outcome, elapsed, .. } = finished;
         match outcome {
             Outcome::Done => {
                 self.make_output(&step.action, None);
@@ -127,10 +127,10 @@ impl Watch for Progress<'_> {
         }
         match event {
             Event::Planned(_) => {}
-            Event::Started(step) if self.verbosity == Verbosity::Verbose => {
+            Event::Started { step, .. } if self.verbosity == Verbosity::Verbose => {
                 self.say(&format!("{step} ..."));
             }
-            Event::Started(_) | Event::Phase { .. } => {}
+            Event::Started { .. } | Event::Phase { .. } => {}
             Event::Finished(finished) => self.finished(finished),
             Event::Says(line) => self.say(line),
         }
@@ -218,10 +218,11 @@ mod tests {
         let mut progress = Progress::new(&mut out, &mut errors, verbosity, trees, &arch);
         progress.notes(&plan);
         progress.event(&Event::Planned(&plan));
-        for step in plan.steps() {
-            progress.event(&Event::Started(step));
+        for (task, step) in plan.tasks().zip(plan.steps()) {
+            progress.event(&Event::Started { task, step });
             let elapsed = Duration::from_millis(3210);
-            let finished = Finished { step: step.clone(), outcome: outcome.clone(), elapsed };
+            let outcome = outcome.clone();
+            let finished = Finished { task, step: step.clone(), outcome, elapsed };
             progress.event(&Event::Finished(&finished));
         }
         drop(progress);

@@ -13,7 +13,7 @@ use crate::building::{compile_once, launcher};
 use crate::dkms_tree::BuildCache;
 use crate::failure::Failure;
 use crate::machine::Gate;
-use crate::plan::Job;
+use crate::plan::{Job, Task};
 use crate::report::{Event, Outcome, Phase};
 
 impl Run<'_> {
@@ -37,10 +37,15 @@ impl Run<'_> {
         let (client, alone) = match clients {
             Ok(clients) => clients,
             Err(error) => {
-                for job in jobs {
+                for (number, job) in jobs.iter().enumerate() {
                     let failed =
                         Failure::transient(1, format!("cannot create a jobserver: {error}"));
-                    self.finish(&job.build, Outcome::Failed(failed), Duration::ZERO);
+                    self.finish(
+                        Task::Job(number),
+                        &job.build,
+                        Outcome::Failed(failed),
+                        Duration::ZERO,
+                    );
                 }
                 return;
             }
@@ -65,7 +70,7 @@ impl Run<'_> {
                         while !self.is_stopped()
                             && let Some(number) = schedule.begin()
                         {
-                            if self.begin(&jobs[number]) {
+                            if self.begin(number, &jobs[number]) {
                                 gate.starts();
                                 workers.start(number, &jobs[number], token);
                                 break;
@@ -74,13 +79,14 @@ impl Run<'_> {
                         }
                     }
                     WorkerEvent::Phase(number, phase, at) => {
-                        self.watch.event(&Event::Phase { step: &jobs[number].build, phase, at });
+                        let (task, step) = (Task::Job(number), &jobs[number].build);
+                        self.watch.event(&Event::Phase { task, step, phase, at });
                     }
                     WorkerEvent::Ended(number, mut result, elapsed) => {
                         let job = &jobs[number];
                         if !self.is_stopped() && retry.takes(number, &mut result) {
-                            self.say_retry(job);
-                        } else if self.end_build(job, result, elapsed) {
+                            self.say_retry(number, job);
+                        } else if self.end_build(number, job, result, elapsed) {
                             workers.install(number, job);
                         } else {
                             schedule.end(number);
@@ -88,14 +94,14 @@ impl Run<'_> {
                     }
                     WorkerEvent::Installing(number) => {
                         self.touched.insert(jobs[number].kernel.clone());
-                        jobs[number].install.iter().for_each(|step| {
-                            self.watch.event(&Event::Started(step));
-                        });
+                        if let Some(step) = &jobs[number].install {
+                            self.watch.event(&Event::Started { task: Task::Job(number), step });
+                        }
                     }
                     WorkerEvent::Says(line) => self.watch.event(&Event::Says(&line)),
                     WorkerEvent::Installed(number, result, elapsed) => {
                         if let (Some(step), Some(result)) = (&jobs[number].install, result) {
-                            self.finish(step, Outcome::of(result), elapsed);
+                            self.finish(Task::Job(number), step, Outcome::of(result), elapsed);
                         }
                         schedule.end(number);
                     }
@@ -115,9 +121,10 @@ impl Run<'_> {
         }
     }
 
-    fn say_retry(&mut self, job: &Job) {
+    fn say_retry(&mut self, number: usize, job: &Job) {
         let Job { build: step, module, kernel, .. } = job;
-        self.watch.event(&Event::Phase { step, phase: Phase::Waiting, at: Instant::now() });
+        let (task, phase, at) = (Task::Job(number), Phase::Waiting, Instant::now());
+        self.watch.event(&Event::Phase { task, step, phase, at });
         self.say(&[format!(
             "{module} ran out of memory for {kernel}: it is tried once more, alone, when the \
              others are done"
@@ -125,19 +132,26 @@ impl Run<'_> {
     }
 
     /// Tells how a build ended. Answers whether what it built is to be installed.
-    fn end_build(&mut self, job: &Job, result: Result<(), Failure>, elapsed: Duration) -> bool {
+    fn end_build(
+        &mut self,
+        number: usize,
+        job: &Job,
+        result: Result<(), Failure>,
+        elapsed: Duration,
+    ) -> bool {
         let built = result.is_ok();
-        self.finish(&job.build, Outcome::of(result), elapsed);
+        self.finish(Task::Job(number), &job.build, Outcome::of(result), elapsed);
         if !built {
-            self.skip_installation(job);
+            self.skip_installation(number, job);
         }
         built && job.install.is_some()
     }
 
     /// Tells that a module is not installed, since it was not built.
-    fn skip_installation(&mut self, job: &Job) {
+    fn skip_installation(&mut self, number: usize, job: &Job) {
         let Some(install) = job.install.as_ref().filter(|_| !self.is_stopped()) else { return };
-        self.watch.event(&Event::Started(install));
+        let task = Task::Job(number);
+        self.watch.event(&Event::Started { task, step: install });
         // An image may need it, and others may regenerate it without.
         let noted = pending_images::note(
             self.machine,
@@ -150,12 +164,13 @@ impl Run<'_> {
             Ok(()) => Outcome::Skipped("it was not built".into()),
             Err(error) => Outcome::Failed(error.into()),
         };
-        self.finish(install, outcome, Duration::ZERO);
+        self.finish(task, install, outcome, Duration::ZERO);
     }
 
     /// Returns true if a build can begin. If not, ends it and its installation.
-    fn begin(&mut self, job: &Job) -> bool {
-        self.watch.event(&Event::Started(&job.build));
+    fn begin(&mut self, number: usize, job: &Job) -> bool {
+        let task = Task::Job(number);
+        self.watch.event(&Event::Started { task, step: &job.build });
         let broken = job.after.iter().find(|name| self.has_failed(name, &job.kernel));
         let hindrance = if self.not_registered.contains(&job.module) {
             Some(Outcome::Skipped("it could not be added".into()))
@@ -168,8 +183,8 @@ impl Run<'_> {
             None
         };
         let Some(outcome) = hindrance else { return true };
-        self.finish(&job.build, outcome, Duration::ZERO);
-        self.skip_installation(job);
+        self.finish(task, &job.build, outcome, Duration::ZERO);
+        self.skip_installation(number, job);
         false
     }
 }

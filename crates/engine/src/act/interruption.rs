@@ -1,11 +1,9 @@
 //! A run that is asked to end: what is still done, and what is left.
 
-use std::collections::BTreeSet;
-
 use super::Run;
 use crate::dkms_tree::PendingWork;
 use crate::failure::Failure;
-use crate::plan::{Action, Plan, Step};
+use crate::plan::{Action, Plan, Step, Task};
 use crate::report::Interruption;
 
 impl Run<'_> {
@@ -15,35 +13,36 @@ impl Run<'_> {
 
     /// Carries a step out unless we were asked to end. Where modules were placed or taken away,
     /// the index is brought up to date all the same: else modprobe would miss them.
-    pub(super) fn step_unless_stopped(&mut self, step: &Step) {
+    pub(super) fn step_unless_stopped(&mut self, task: Task, step: &Step) {
         let indexes = |kernel| self.touched.contains(kernel);
         if !self.is_stopped() || matches!(&step.action, Action::Depmod(kernel) if indexes(kernel)) {
-            self.step(step);
+            self.step(task, step);
         }
     }
 
-    /// What an interruption left of `plan`, if there was one and it left anything. The modules
-    /// that are still to be installed are pending from here on.
+    /// Returns what an interruption left of `plan`; `None` if there was none, or if it left nothing.
+    /// The modules that are not installed yet become pending work.
     pub(super) fn interruption(&mut self, plan: &Plan) -> Option<Interruption> {
         let signal = self.machine.tools.stop.asked()?;
-        let over: Vec<&Step> = self.report.finished.iter().map(|done| &done.step).collect();
-        let open: Vec<&Step> = plan.steps().filter(|step| !over.contains(step)).collect();
-        if open.is_empty() {
-            return None;
-        }
-        for step in &open {
-            if let Action::Install { module, kernel, .. } = &step.action {
-                let work = PendingWork::Install { module: module.clone(), kernel: kernel.clone() };
-                let trouble = self.pending.write(&work).err().map(|error| error.to_string());
-                self.report.trouble.extend(trouble);
+        let (mut is_done, mut all, mut left) = (true, 0, 0);
+        for task in plan.tasks() {
+            let ended = self.report.finished.iter().filter(|finished| finished.task == task);
+            let open: Vec<&Step> = plan.steps_of(task).skip(ended.count()).collect();
+            let is_module = plan.steps_of(task).any(|step| step.action.job().is_some());
+            is_done &= open.is_empty();
+            all += usize::from(is_module);
+            left += usize::from(is_module && !open.is_empty());
+            for step in open {
+                if let Action::Install { module, kernel, .. } = &step.action {
+                    let work =
+                        PendingWork::Install { module: module.clone(), kernel: kernel.clone() };
+                    let trouble = self.pending.write(&work).err().map(|error| error.to_string());
+                    self.report.trouble.extend(trouble);
+                }
             }
         }
-        Some(Interruption {
-            signal,
-            all: modules(plan.steps()),
-            left: modules(open.into_iter()),
-            pending: !self.pending.read().is_empty(),
-        })
+        let pending = !self.pending.read().is_empty();
+        (!is_done).then_some(Interruption { signal, all, left, pending })
     }
 }
 
@@ -52,9 +51,4 @@ impl Run<'_> {
 pub(super) fn complete_unless(cut_short: bool) -> Result<(), Failure> {
     let failed = || Failure::transient(1, "interrupted");
     if cut_short { Err(failed()) } else { Ok(()) }
-}
-
-/// How many modules the steps build or install, counted for each kernel.
-fn modules<'a>(steps: impl Iterator<Item = &'a Step>) -> usize {
-    steps.filter_map(|step| step.action.job()).collect::<BTreeSet<_>>().len()
 }

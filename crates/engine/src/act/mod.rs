@@ -26,7 +26,7 @@ use crate::installing;
 use crate::machine::Machine;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 use crate::os::durable::FileError;
-use crate::plan::{Action, Plan, Step};
+use crate::plan::{Action, Plan, Step, Task};
 use crate::report::timings::Recorder;
 use crate::report::{Event, Finished, Outcome, Report, Watch};
 
@@ -73,9 +73,13 @@ fn run(plan: &Plan, facts: &Facts, machine: &Machine, watch: &mut dyn Watch) -> 
     {
         run.report.trouble.push(error.to_string());
     }
-    plan.before.iter().for_each(|step| run.step_unless_stopped(step));
+    for (number, step) in plan.before.iter().enumerate() {
+        run.step_unless_stopped(Task::Before(number), step);
+    }
     run.jobs(&plan.jobs);
-    plan.after.iter().for_each(|step| run.step_unless_stopped(step));
+    for (number, step) in plan.after.iter().enumerate() {
+        run.step_unless_stopped(Task::After(number), step);
+    }
     cleanup::remove_empty_directories(&machine.trees);
     run.report.interrupted = run.interruption(plan);
     if run.report.interrupted.is_none() {
@@ -105,20 +109,20 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn step(&mut self, step: &Step) {
-        self.watch.event(&Event::Started(step));
+    fn step(&mut self, task: Task, step: &Step) {
+        self.watch.event(&Event::Started { task, step });
         let started = Instant::now();
         let outcome = self.perform(&step.action).unwrap_or_else(Outcome::Failed);
-        self.finish(step, outcome, started.elapsed());
+        self.finish(task, step, outcome, started.elapsed());
     }
 
-    fn finish(&mut self, step: &Step, outcome: Outcome, elapsed: Duration) {
+    fn finish(&mut self, task: Task, step: &Step, outcome: Outcome, elapsed: Duration) {
         if outcome != Outcome::Done {
             self.remember(&step.action);
         }
         let cut_short = self.is_stopped() && matches!(outcome, Outcome::Failed(_));
         let outcome = if cut_short { Outcome::Skipped("interrupted".into()) } else { outcome };
-        let finished = Finished { step: step.clone(), outcome, elapsed };
+        let finished = Finished { task, step: step.clone(), outcome, elapsed };
         self.watch.event(&Event::Finished(&finished));
         if !cut_short {
             self.report.finished.push(finished);

@@ -17,7 +17,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use request::{Request, Verb};
-pub use step::{Action, Job, Note, Plan, Step};
+pub use step::{Action, Job, Note, Plan, Step, Task};
 
 use crate::dkms_tree::Reason;
 use crate::facts::{Facts, SourceLink, SourcePlace};

@@ -181,6 +181,17 @@ pub struct Job {
     pub install: Option<Step>,
 }
 
+/// A unit of progress: a job, or a step outside all jobs. It is named by its position in the plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Task {
+    /// A step of [`Plan::before`].
+    Before(usize),
+    /// A job of [`Plan::jobs`], with all its steps.
+    Job(usize),
+    /// A step of [`Plan::after`].
+    After(usize),
+}
+
 /// What is to be done, in the order in which it is done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
@@ -201,10 +212,29 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// All steps, in order. Each build is followed by the installation of what it builds.
+    /// Returns all tasks, in order.
+    pub fn tasks(&self) -> impl Iterator<Item = Task> + use<> {
+        let before = (0..self.before.len()).map(Task::Before);
+        let jobs = (0..self.jobs.len()).map(Task::Job);
+        before.chain(jobs).chain((0..self.after.len()).map(Task::After))
+    }
+
+    /// Returns the steps of a task, in order; none if the plan has no such task.
+    pub fn steps_of(&self, task: Task) -> impl Iterator<Item = &Step> {
+        let (first, second) = match task {
+            Task::Before(number) => (self.before.get(number), None),
+            Task::Job(number) => self
+                .jobs
+                .get(number)
+                .map_or((None, None), |job| (Some(&job.build), job.install.as_ref())),
+            Task::After(number) => (self.after.get(number), None),
+        };
+        first.into_iter().chain(second)
+    }
+
+    /// Returns all steps, in order. Each build is followed by the installation of its objects.
     pub fn steps(&self) -> impl Iterator<Item = &Step> {
-        let jobs = self.jobs.iter().flat_map(Job::steps);
-        self.before.iter().chain(jobs).chain(&self.after)
+        self.tasks().flat_map(|task| self.steps_of(task))
     }
 
     /// Returns true if nothing is to be done.
@@ -215,11 +245,6 @@ impl Plan {
 }
 
 impl Job {
-    /// Its steps, in order.
-    pub fn steps(&self) -> impl Iterator<Item = &Step> {
-        std::iter::once(&self.build).chain(&self.install)
-    }
-
     /// Returns true if what it would build is taken from the cache.
     #[must_use]
     pub fn is_cached(&self) -> bool {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::failure::Failure;
-use crate::plan::{Action, Plan, Step};
+use crate::plan::{Action, Plan, Step, Task};
 
 /// How a step ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +31,8 @@ impl Outcome {
 /// A step that is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finished {
+    /// The task that the step belongs to.
+    pub task: Task,
     /// The step.
     pub step: Step,
     /// How it ended.
@@ -78,10 +80,17 @@ pub enum Event<'a> {
     /// The plan is about to be carried out.
     Planned(&'a Plan),
     /// A step begins. A build may still have to wait for a token of the jobserver.
-    Started(&'a Step),
+    Started {
+        /// The task that the step belongs to.
+        task: Task,
+        /// The step.
+        step: &'a Step,
+    },
     /// A build comes to another phase. Builds run side by side, and are heard of in the order in
     /// which it happens.
     Phase {
+        /// The job.
+        task: Task,
         /// The step that builds.
         step: &'a Step,
         /// What it does from now on.

@@ -74,14 +74,14 @@ impl Display for Timings {
 
 impl Timings {
     fn headline(&self) -> String {
-        let builds = self.rows.iter().filter(|row| matches!(row.action, Action::Build { .. }));
+        let builds = self.rows.values().filter(|row| matches!(row.action, Action::Build { .. }));
         let (count, time) = (builds.count(), Seconds(self.total));
         format!("{count} build{} in {time}", if count == 1 { "" } else { "s" })
     }
 
     /// The rows in the order in which work on them began.
     fn in_order(&self) -> Vec<&Row> {
-        let mut rows: Vec<&Row> = self.rows.iter().collect();
+        let mut rows: Vec<&Row> = self.rows.values().collect();
         rows.sort_by_key(|row| {
             let work = row.spans.iter().find(|span| !span.doing.is_waiting());
             work.map_or(Duration::MAX, |span| span.from)
@@ -130,7 +130,7 @@ impl Timings {
     }
 
     fn spans(&self) -> impl Iterator<Item = &super::Span> {
-        self.rows.iter().flat_map(|row| &row.spans)
+        self.rows.values().flat_map(|row| &row.spans)
     }
 
     fn lane(&self, f: &mut Formatter<'_>, row: &Row) -> fmt::Result {
@@ -229,7 +229,7 @@ impl Timings {
     }
 
     fn failures(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let failed: Vec<_> = self.rows.iter().filter(|row| row.has_failed()).collect();
+        let failed: Vec<_> = self.rows.values().filter(|row| row.has_failed()).collect();
         if failed.is_empty() {
             return Ok(());
         }

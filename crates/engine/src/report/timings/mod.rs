@@ -5,13 +5,14 @@ mod html;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::names::ModuleName;
 use crate::os::durable::FileError;
-use crate::plan::{Action, Plan, Step};
+use crate::plan::{Action, Plan, Step, Task};
 use crate::report::{Event, Finished, Outcome, Phase, Watch};
 use cpu_load::Load;
 
@@ -56,7 +57,7 @@ impl Watch for Recorder<'_> {
 struct Timings {
     /// How many jobs could run at a time.
     jobs: usize,
-    rows: Vec<Row>,
+    rows: BTreeMap<Task, Row>,
     /// What the plan had to say.
     notes: Vec<String>,
     /// How busy the processors were, 0 to 1, as of a time.
@@ -105,9 +106,9 @@ impl Timings {
         let since = |time: Instant| time.saturating_duration_since(begun);
         match event {
             Event::Planned(plan) => self.planned(plan),
-            Event::Started(step) => self.started(&step.action, since(now)),
-            Event::Phase { step, phase, at } => {
-                if let Some(row) = self.row(&step.action) {
+            Event::Started { task, step } => self.started(*task, &step.action, since(now)),
+            Event::Phase { task, phase, at, .. } => {
+                if let Some(row) = self.rows.get_mut(task) {
                     let doing = match phase {
                         Phase::Waiting => Doing::Queued,
                         phase => Doing::Building(*phase),
@@ -122,17 +123,20 @@ impl Timings {
 
     fn planned(&mut self, plan: &Plan) {
         self.notes.extend(plan.notes.iter().map(ToString::to_string));
-        let rows = |steps: &[Step]| steps.iter().map(Row::of).collect::<Vec<_>>();
-        self.rows.extend(rows(&plan.before));
-        self.rows.extend(
-            plan.jobs.iter().map(|job| Row { after: job.after.clone(), ..Row::of(&job.build) }),
-        );
-        self.rows.extend(rows(&plan.after));
+        for task in plan.tasks() {
+            let after = match task {
+                Task::Job(number) => plan.jobs[number].after.clone(),
+                Task::Before(_) | Task::After(_) => Vec::new(),
+            };
+            if let Some(first) = plan.steps_of(task).next() {
+                self.rows.insert(task, Row::of(first, after));
+            }
+        }
     }
 
-    fn started(&mut self, action: &Action, now: Duration) {
-        let ready = self.ready(action).min(now);
-        let Some(row) = self.row(action) else { return };
+    fn started(&mut self, task: Task, action: &Action, now: Duration) {
+        let ready = self.ready(task).min(now);
+        let Some(row) = self.rows.get_mut(&task) else { return };
         match action {
             Action::Build { .. } => {
                 row.open = Some((Doing::Depending, Duration::ZERO));
@@ -143,19 +147,19 @@ impl Timings {
         }
     }
 
-    /// When the last one of what a build waits for was over.
-    fn ready(&mut self, action: &Action) -> Duration {
-        let after = self.row(action).map(|row| row.after.clone()).unwrap_or_default();
-        let others = self.rows.iter().filter(|row| {
+    /// Returns the time at which the last dependency of a job was finished.
+    fn ready(&self, task: Task) -> Duration {
+        let Some(Row { after, action, .. }) = self.rows.get(&task) else { return Duration::ZERO };
+        let dependencies = self.rows.values().filter(|row| {
             let name = row.action.module().map(|module| &module.name);
             row.action.kernel() == action.kernel() && name.is_some_and(|name| after.contains(name))
         });
-        others.filter_map(Row::end).max().unwrap_or_default()
+        dependencies.filter_map(Row::end).max().unwrap_or_default()
     }
 
     fn finished(&mut self, finished: &Finished, now: Duration) {
-        let Finished { step, outcome, elapsed } = finished;
-        let Some(row) = self.row(&step.action) else { return };
+        let Finished { task, step, outcome, elapsed } = finished;
+        let Some(row) = self.rows.get_mut(task) else { return };
         // Copying begins it, each time that it is tried.
         let current = row.current(now);
         let mut spans = row.spans.iter().chain(&current).rev();
@@ -170,22 +174,14 @@ impl Timings {
             row.outcome = Some(outcome.clone());
         }
     }
-
-    /// The row of a step: building and installing a module for a kernel have the same.
-    fn row(&mut self, action: &Action) -> Option<&mut Row> {
-        self.rows.iter_mut().find(|row| {
-            row.action == *action
-                || action.job().is_some_and(|wanted| row.action.job() == Some(wanted))
-        })
-    }
 }
 
 impl Row {
-    fn of(step: &Step) -> Self {
+    fn of(step: &Step, after: Vec<ModuleName>) -> Self {
         let why: Vec<String> = step.why.iter().map(ToString::to_string).collect();
         Self {
             action: step.action.clone(),
-            after: Vec::new(),
+            after,
             why: why.join("; "),
             spans: Vec::new(),
             open: None,

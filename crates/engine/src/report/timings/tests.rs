@@ -7,7 +7,7 @@ use super::*;
 use crate::dkms_tree::Reason;
 use crate::failure::Failure;
 use crate::names::ModuleId;
-use crate::plan::{Action, Job, Note, Plan, Step};
+use crate::plan::{Action, Job, Note, Plan, Step, Task};
 use crate::report::{Event, Finished, Outcome, Phase};
 
 const BAD: &str = "<script>alert(1)</script> & \"\u{1b}[31m";
@@ -56,20 +56,26 @@ impl Story {
         self.timings.hear(event, self.begun, self.begun + self.timings.total);
     }
 
-    fn phase(&mut self, second: u64, step: &Step, phase: Phase) {
-        let at = self.begun + Duration::from_secs(second);
-        self.at(second, &Event::Phase { step, phase, at });
+    fn started(&mut self, second: u64, task: Task, step: &Step) {
+        self.at(second, &Event::Started { task, step });
     }
 
-    fn over(&mut self, second: u64, step: &Step, outcome: Outcome, elapsed: u64) {
+    fn phase(&mut self, second: u64, task: Task, step: &Step, phase: Phase) {
+        let at = self.begun + Duration::from_secs(second);
+        self.at(second, &Event::Phase { task, step, phase, at });
+    }
+
+    fn over(&mut self, second: u64, task: Task, step: &Step, outcome: Outcome, elapsed: u64) {
         let elapsed = Duration::from_secs(elapsed);
-        self.at(second, &Event::Finished(&Finished { step: step.clone(), outcome, elapsed }));
+        let finished = Finished { task, step: step.clone(), outcome, elapsed };
+        self.at(second, &Event::Finished(&finished));
     }
 }
 
 /// spl is built and installed; zfs, which builds upon it, waits and then fails.
 fn story() -> Story {
     let steps = [build("spl/1"), install("spl/1"), build("zfs/2"), install("zfs/2")];
+    let (spl, zfs, indexing) = (Task::Job(0), Task::Job(1), Task::After(0));
     let note = Note::Problem(format!("note {BAD}"));
     let depmod = Step { action: Action::Depmod("7.2".parse().unwrap()), why: vec![] };
     let plan = Plan {
@@ -79,24 +85,24 @@ fn story() -> Story {
         ..Plan::default()
     };
     let mut story = Story::new(&plan);
-    story.at(0, &Event::Started(&steps[0]));
-    story.phase(1, &steps[0], Phase::Copying);
-    story.phase(2, &steps[0], Phase::Compiling);
-    story.over(9, &steps[0], Outcome::Done, 7); // heard of late: it ended at 8
-    story.at(9, &Event::Started(&steps[1]));
-    story.over(10, &steps[1], Outcome::Done, 1);
-    story.at(11, &Event::Started(&steps[2]));
-    story.phase(12, &steps[2], Phase::Compiling);
+    story.started(0, spl, &steps[0]);
+    story.phase(1, spl, &steps[0], Phase::Copying);
+    story.phase(2, spl, &steps[0], Phase::Compiling);
+    story.over(9, spl, &steps[0], Outcome::Done, 7); // heard of late: it ended at 8
+    story.started(9, spl, &steps[1]);
+    story.over(10, spl, &steps[1], Outcome::Done, 1);
+    story.started(11, zfs, &steps[2]);
+    story.phase(12, zfs, &steps[2], Phase::Compiling);
     let failed = Failure {
         cause: Some(format!("cause {BAD}")),
         log: Some(PathBuf::from("/log")),
         ..Failure::new(10, format!("message {BAD}"))
     };
-    story.over(14, &steps[2], Outcome::Failed(failed), 2);
-    story.at(14, &Event::Started(&steps[3]));
-    story.over(14, &steps[3], Outcome::Skipped("it was not built".into()), 0);
-    story.at(14, &Event::Started(&depmod));
-    story.over(15, &depmod, Outcome::Done, 1);
+    story.over(14, zfs, &steps[2], Outcome::Failed(failed), 2);
+    story.started(14, zfs, &steps[3]);
+    story.over(14, zfs, &steps[3], Outcome::Skipped("it was not built".into()), 0);
+    story.started(14, indexing, &depmod);
+    story.over(15, indexing, &depmod, Outcome::Done, 1);
     story.timings.load = vec![(Duration::from_secs(5), 0.5), (Duration::from_secs(10), 1.0)];
     story
 }
@@ -106,7 +112,7 @@ fn knows_what_was_done_and_waited_for() {
     let spans: Vec<Vec<_>> = story()
         .timings
         .rows
-        .iter()
+        .values()
         .map(|row| row.spans.iter().map(|s| (s.doing, s.from.as_secs(), s.to.as_secs())).collect())
         .collect();
     let compiling = Doing::Building(Phase::Compiling);
@@ -174,14 +180,14 @@ fn an_empty_run_has_a_page_too() {
 fn a_build_that_is_tried_again_is_shown_twice() {
     let step = build("foo/1");
     let mut story = Story::new(&Plan { jobs: vec![job("foo/1", &[])], ..Plan::default() });
-    story.at(0, &Event::Started(&step));
+    story.started(0, Task::Job(0), &step);
     for (second, phase) in
         [(1, Phase::Copying), (2, Phase::Waiting), (5, Phase::Copying), (6, Phase::Compiling)]
     {
-        story.phase(second, &step, phase);
+        story.phase(second, Task::Job(0), &step, phase);
     }
-    story.over(9, &step, Outcome::Done, 3);
-    let spans = story.timings.rows[0].spans.iter();
+    story.over(9, Task::Job(0), &step, Outcome::Done, 3);
+    let spans = story.timings.rows[&Task::Job(0)].spans.iter();
     let spans: Vec<_> = spans.map(|span| (span.doing.class(), span.to.as_secs())).collect();
     let want = [("queued", 1), ("copying", 2), ("queued", 5), ("copying", 6), ("compiling", 8)];
     assert_eq!(spans, want);
