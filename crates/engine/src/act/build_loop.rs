@@ -10,7 +10,7 @@ use super::worker_event::WorkerEvent;
 use super::workers::{BuildContext, Workers};
 use super::{Run, job_order, pending_images};
 use crate::building::{compile_once, launcher};
-use crate::dkms_tree::BuildCache;
+use crate::dkms_tree::{BuildCache, Record};
 use crate::failure::Failure;
 use crate::machine::Gate;
 use crate::plan::{Job, Task};
@@ -86,8 +86,8 @@ impl Run<'_> {
                         let job = &jobs[number];
                         if !self.is_stopped() && retry.takes(number, &mut result) {
                             self.say_retry(number, job);
-                        } else if self.end_build(number, job, result, elapsed) {
-                            workers.install(number, job);
+                        } else if let Some(record) = self.end_build(number, job, result, elapsed) {
+                            workers.install(number, job, record);
                         } else {
                             schedule.end(number);
                         }
@@ -131,20 +131,24 @@ impl Run<'_> {
         )]);
     }
 
-    /// Tells how a build ended. Answers whether what it built is to be installed.
+    /// Reports the end of a build. Returns its record if the job installs it.
     fn end_build(
         &mut self,
         number: usize,
         job: &Job,
-        result: Result<(), Failure>,
+        result: Result<Box<Record>, Failure>,
         elapsed: Duration,
-    ) -> bool {
-        let built = result.is_ok();
-        self.finish(Task::Job(number), &job.build, Outcome::of(result), elapsed);
+    ) -> Option<Box<Record>> {
+        let (record, outcome) = match result {
+            Ok(record) => (Some(record), Outcome::Done),
+            Err(failed) => (None, Outcome::Failed(failed)),
+        };
+        let built = record.is_some();
+        self.finish(Task::Job(number), &job.build, outcome, elapsed);
         if !built {
             self.skip_installation(number, job);
         }
-        built && job.install.is_some()
+        record.filter(|_| job.install.is_some())
     }
 
     /// Tells that a module is not installed, since it was not built.

@@ -6,14 +6,19 @@ use std::time::Instant;
 use super::installer::Installer;
 use super::worker_event::WorkerEvent;
 use crate::conf::Confs;
+use crate::dkms_tree::Record;
 use crate::facts::Facts;
+use crate::installing::BuiltModule;
 use crate::machine::Machine;
 use crate::plan::{Action, Job, Step};
 
-/// Installs jobs, each with its number, in the order in which they arrive, until none can come any
-/// more. What is to be installed when the run is asked to end is not begun.
+/// A built job, its number, and the record of its build.
+pub(super) type BuiltJob<'a> = (usize, &'a Job, Box<Record>);
+
+/// Installs jobs in the order in which they arrive, until the sender is dropped. Jobs that arrive
+/// after the run was asked to stop are not installed.
 pub(super) fn run(
-    jobs: &Receiver<(usize, &Job)>,
+    jobs: &Receiver<BuiltJob<'_>>,
     tell: &Sender<WorkerEvent>,
     machine: &Machine,
     facts: &Facts,
@@ -23,13 +28,14 @@ pub(super) fn run(
     let send = |event| drop(tell.send(event));
     let mut say = |line: &str| send(WorkerEvent::Says(line.to_owned()));
     let mut installer = Installer::new(machine, facts, confs, &mut say);
-    for (number, job) in jobs {
+    for (number, job, record) in jobs {
         let started = Instant::now();
         let stopped = machine.tools.stop.asked().is_some();
         let result = match &job.install {
             Some(Step { action: Action::Install { module, kernel, replaces }, .. }) if !stopped => {
                 send(WorkerEvent::Installing(number));
-                Some(installer.install(module, kernel, replaces.as_ref()))
+                let new = BuiltModule::of(machine, module, kernel, Some(*record));
+                Some(installer.install(new, replaces.as_ref()))
             }
             _ => None,
         };

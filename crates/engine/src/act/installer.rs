@@ -39,12 +39,10 @@ impl<'a> Installer<'a> {
     /// Places what is built of a module; the objects and the scripts of `replaces` go.
     pub(super) fn install(
         &mut self,
-        module: &ModuleId,
-        kernel: &KernelRelease,
+        mut new: BuiltModule<'_>,
         replaces: Option<&ModuleId>,
     ) -> Result<(), Failure> {
-        let machine = self.machine;
-        let mut new = BuiltModule::read(machine, module, kernel);
+        let (machine, module, kernel) = (self.machine, new.id, new.kernel);
         let mut old = replaces.map(|old| BuiltModule::read(machine, old, kernel));
         let old_script = old.as_ref().and_then(|old| self.directive(old, "POST_REMOVE"));
         if let Some(about) = self.facts.kernels.get(kernel) {

@@ -22,7 +22,7 @@ use crate::conf::Confs;
 use crate::dkms_tree::{PendingList, PendingWork, cleanup};
 use crate::facts::Facts;
 use crate::failure::Failure;
-use crate::installing;
+use crate::installing::{self, BuiltModule};
 use crate::machine::Machine;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 use crate::os::durable::FileError;
@@ -153,7 +153,8 @@ impl Run<'_> {
             Action::Install { module, kernel, replaces } => {
                 self.note_install(module, kernel)?;
                 self.touched.insert(kernel.clone());
-                self.installer(|it| it.install(module, kernel, replaces.as_ref()))?;
+                let new = BuiltModule::read(self.machine, module, kernel);
+                self.installer(|it| it.install(new, replaces.as_ref()))?;
             }
             Action::Uninstall(module, kernel) => {
                 let work =

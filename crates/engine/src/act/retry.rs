@@ -14,7 +14,7 @@ pub(super) struct Retry {
 
 impl Retry {
     /// Takes in how a build ended; tells whether it is going to be tried again.
-    pub(super) fn takes(&mut self, number: usize, ended: &mut Result<(), Failure>) -> bool {
+    pub(super) fn takes<T>(&mut self, number: usize, ended: &mut Result<T, Failure>) -> bool {
         self.running = false;
         let Some(failed) = ended.as_mut().err().filter(|failed| failed.out_of_memory) else {
             return false;

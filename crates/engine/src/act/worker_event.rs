@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::dkms_tree::Record;
 use crate::failure::Failure;
 use crate::report::Phase;
 
@@ -11,8 +12,8 @@ pub(crate) enum WorkerEvent {
     Token(Token),
     /// A build came to another phase, at that time.
     Phase(usize, Phase, Instant),
-    /// A build has ended: its number, how, and how long it took.
-    Ended(usize, Result<(), Failure>, Duration),
+    /// A build has ended: its number, its record or failure, and the time it took.
+    Ended(usize, Result<Box<Record>, Failure>, Duration),
     /// An installation begins.
     Installing(usize),
     /// An installation has something to say: one line.

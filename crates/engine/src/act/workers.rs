@@ -6,11 +6,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
-use super::install_thread;
+use super::install_thread::{self, BuiltJob};
 use super::worker_event::{Token, WorkerEvent};
 use crate::building::{Build, Shared};
 use crate::conf::Confs;
-use crate::dkms_tree::Workplace;
+use crate::dkms_tree::{Record, Workplace};
 use crate::facts::{Facts, Pair};
 use crate::failure::Failure;
 use crate::machine::Machine;
@@ -59,8 +59,7 @@ pub(super) struct Workers<'scope, 'env> {
     context: &'env BuildContext<'env>,
     sender: Sender<WorkerEvent>,
     receiver: Receiver<WorkerEvent>,
-    /// Jobs to be installed, each with its number.
-    to_install: Sender<(usize, &'env Job)>,
+    to_install: Sender<BuiltJob<'env>>,
     running: usize,
     installing: usize,
     asked: bool,
@@ -161,17 +160,18 @@ impl<'scope, 'env> Workers<'scope, 'env> {
                         objects,
                     }
                     .run(facts, confs)
+                    .map(Box::new)
                 }
             };
             let _ = sender.send(WorkerEvent::Ended(number, built, started.elapsed()));
         });
     }
 
-    /// Has a job installed, after those that were to be installed before.
-    pub(crate) fn install(&mut self, number: usize, job: &'env Job) {
+    /// Queues a job for installation.
+    pub(crate) fn install(&mut self, number: usize, job: &'env Job, record: Box<Record>) {
         self.installing += 1;
         // The thread listens as long as there are workers.
-        let _ = self.to_install.send((number, job));
+        let _ = self.to_install.send((number, job, record));
     }
 
     /// Waits for what happens next; nothing if nothing can.

@@ -1,18 +1,18 @@
 //! Takes a build from the cache instead of compiling it, and puts new builds there.
 
 use super::Build;
-use crate::dkms_tree::{BuildCache, CacheKey, STAGING, publish, remove_staging};
+use crate::dkms_tree::{BuildCache, CacheKey, FILE_NAME, Record, STAGING, publish, remove_staging};
 use crate::facts::Facts;
 use crate::failure::Failure;
 use crate::os::durable;
 
 impl Build<'_> {
-    /// Makes what the cache has of this build `K/A`, as if it had never been away. Says whether
-    /// there was something of use.
-    pub(super) fn take_from_cache(&self, facts: &Facts) -> Result<bool, Failure> {
+    /// Restores this build from the cache to `K/A` and returns its record; `None` if the cache has
+    /// no usable entry.
+    pub(super) fn take_from_cache(&self, facts: &Facts) -> Result<Option<Record>, Failure> {
         let Self { machine, id, kernel, .. } = self;
         let inputs = facts.pair(id, &kernel.release).and_then(|pair| pair.inputs.clone());
-        let Some(mut inputs) = inputs else { return Ok(false) };
+        let Some(mut inputs) = inputs else { return Ok(None) };
         inputs.depends = self.depends.clone();
         let key = CacheKey::of(id, &machine.arch, &inputs);
         let built = machine.trees.built(id, &kernel.release, &machine.arch);
@@ -24,26 +24,32 @@ impl Build<'_> {
             log::warn!("{id} for {} is compiled after all: {error}", kernel.release);
             false
         });
-        if !taken {
+        let file = staging.join(FILE_NAME);
+        let Some(record) = taken.then(|| Record::read(&file)).flatten() else {
+            durable::remove_tree(&staging)?;
             // An empty `K` would look like a kernel that something was built for.
             let _ = std::fs::remove_dir(&parent);
-            return Ok(false);
+            return Ok(None);
+        };
+        let record = Record { placed: self.placed_before(facts), ..record };
+        if !record.placed.is_empty() {
+            record.write(&file)?;
         }
         publish(&staging, &built)?;
         self.keep_source()?;
-        Ok(true)
+        Ok(Some(record))
     }
 
     /// Keeps what was just built for the day it comes back. A cache that cannot be written costs
     /// a compilation then, and is no failure of the build.
-    pub(super) fn keep_in_cache(&self) {
+    pub(super) fn keep_in_cache(&self, record: &Record) {
         let Self { machine, id, kernel, .. } = self;
         let limit = machine.settings.cache_size();
         if limit == 0 {
             return;
         }
         let built = machine.trees.built(id, &kernel.release, &machine.arch);
-        if let Err(error) = BuildCache::of(&machine.trees).keep(&built, limit) {
+        if let Err(error) = BuildCache::of(&machine.trees).keep(&built, record, limit) {
             log::warn!("{id} for {} is not in the cache: {error}", kernel.release);
         }
     }

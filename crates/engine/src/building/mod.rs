@@ -17,8 +17,8 @@ use std::time::Instant;
 
 use crate::conf::{Conf, Confs, Excluded, Values};
 use crate::dkms_tree::{
-    FORMAT, Inputs, KnownFailure, Record, STAGING, TreeState, Workplace, forget_failure,
-    remove_staging,
+    FORMAT, Inputs, KnownFailure, PlacedObject, Record, STAGING, TreeState, Workplace,
+    forget_failure, remove_staging,
 };
 use crate::facts::{Facts, SourceLink};
 use crate::failure::{Failure, MAKE_ROOM};
@@ -85,12 +85,16 @@ pub(crate) struct Prepared {
 }
 
 impl Build<'_> {
-    /// Builds, and remembers a failure that the same inputs would only repeat.
-    pub(crate) fn run(&self, facts: &Facts, confs: &Confs<'_>) -> Result<(), Failure> {
+    /// Builds the module and returns the record of the build. Remembers a failure that the same
+    /// inputs would only repeat.
+    pub(crate) fn run(&self, facts: &Facts, confs: &Confs<'_>) -> Result<Record, Failure> {
         let started = Instant::now();
         (self.report)(Phase::Copying);
-        if self.cached && self.take_from_cache(facts)? {
-            return Ok(self.forget_failure()?);
+        if self.cached
+            && let Some(record) = self.take_from_cache(facts)?
+        {
+            self.forget_failure()?;
+            return Ok(record);
         }
         let prepared = self.prepare(facts, confs)?;
         let inputs = prepared.record.inputs.clone();
@@ -102,11 +106,11 @@ impl Build<'_> {
             &self.machine.arch,
         );
         match built {
-            Ok(()) => {
+            Ok(record) => {
                 self.workplace.clear()?;
                 self.forget_failure()?;
-                self.keep_in_cache();
-                Ok(())
+                self.keep_in_cache(&record);
+                Ok(record)
             }
             Err(failed) if failed.transient || self.machine.tools.stop.asked().is_some() => {
                 // What filled the disk must not keep it full.
@@ -174,7 +178,7 @@ impl Build<'_> {
             inputs,
             values,
             objects: Vec::new(),
-            placed: Vec::new(),
+            placed: self.placed_before(facts),
             signing: None,
         };
         let dependencies = dependencies(machine, &conf);
@@ -198,7 +202,15 @@ impl Build<'_> {
         }
     }
 
-    fn build(&self, mut prepared: Prepared, started: Instant) -> Result<(), Failure> {
+    /// Returns the objects of the previous build in the kernel's directory: they stay there, and
+    /// recorded, until this build is installed.
+    fn placed_before(&self, facts: &Facts) -> Vec<PlacedObject> {
+        let built = facts.pair(self.id, &self.kernel.release).and_then(|pair| pair.built.as_ref());
+        let record = built.and_then(|built| built.record.as_ref());
+        record.map_or_else(Vec::new, |record| record.placed.clone())
+    }
+
+    fn build(&self, mut prepared: Prepared, started: Instant) -> Result<Record, Failure> {
         let Self { machine, id, kernel, .. } = self;
         self.keep_source()?;
         self.copy_source()?;
@@ -238,7 +250,7 @@ impl Build<'_> {
             let _ = fs::remove_dir(&parent);
             return Err(failed);
         }
-        self.publish(&staging.keep(), &prepared, &mut log)
+        self.publish(&staging.keep(), prepared, &mut log)
     }
 
     fn script(

@@ -6,50 +6,51 @@ use std::path::{Path, PathBuf};
 use super::working_copy::copy_file;
 use super::{Build, Prepared};
 use crate::building::make_log::MakeLog;
-use crate::dkms_tree::{FILE_NAME, Inputs, PlacedObject, Record, STAGING, publish};
+use crate::dkms_tree::{FILE_NAME, Inputs, Record, STAGING, publish};
 use crate::failure::Failure;
 use crate::os::copy_tree;
 use crate::os::digest::Digest;
 use crate::os::durable::{self, FileError};
 
 impl Build<'_> {
-    /// Makes `staging` the module's result, unless POST_BUILD fails: then the result before it is
-    /// there again, if there was one.
+    /// Makes `staging` the module's build and returns its record. If POST_BUILD fails, the previous
+    /// build is restored.
     pub(super) fn publish(
         &self,
         staging: &Path,
-        prepared: &Prepared,
+        prepared: Prepared,
         log: &mut MakeLog,
-    ) -> Result<(), Failure> {
+    ) -> Result<Record, Failure> {
         let place = self.machine.trees.built(self.id, &self.kernel.release, &self.machine.arch);
         let Some(script) = prepared.conf.scripts.post_build.as_deref() else {
-            return Ok(publish(staging, &place)?);
+            publish(staging, &place)?;
+            return Ok(prepared.record);
         };
-        let record = staging.join(FILE_NAME);
-        let now = Record { placed: placed_before(&place), ..prepared.record.clone() };
+        let now = &prepared.record;
         // Should we be killed meanwhile, the record says that this has to be built.
         let source = Digest::of_bytes(b"POST_BUILD has not ended");
-        Record { inputs: Inputs { source, ..now.inputs.clone() }, ..now.clone() }.write(&record)?;
+        Record { inputs: Inputs { source, ..now.inputs.clone() }, ..now.clone() }
+            .write(&staging.join(FILE_NAME))?;
 
         let before = set_aside(&place)?;
         let ended = publish(staging, &place).map_err(Failure::from).and_then(|()| {
             self.script("POST_BUILD", Some(script), &prepared.env, log)?;
-            self.accept(now, &place, log)
+            self.accept(now.clone(), &place, log)
         });
         if ended.is_err() {
             durable::remove_tree(&place)?;
         }
         match (before, &ended) {
             (Some(before), Err(_)) => publish(&before, &place)?,
-            (Some(before), Ok(())) => _ = durable::remove_tree(&before)?,
+            (Some(before), Ok(_)) => _ = durable::remove_tree(&before)?,
             (None, Err(_)) => _ = place.parent().map(fs::remove_dir),
-            (None, Ok(())) => {}
+            (None, Ok(_)) => {}
         }
         ended
     }
 
     /// Notes the result as POST_BUILD has left it: some sign or replace the objects.
-    fn accept(&self, mut record: Record, place: &Path, log: &MakeLog) -> Result<(), Failure> {
+    fn accept(&self, mut record: Record, place: &Path, log: &MakeLog) -> Result<Record, Failure> {
         for object in &mut record.objects {
             let file = place.join("module").join(&object.name);
             object.digest = Digest::of_file(&file).map_err(|error| {
@@ -57,7 +58,8 @@ impl Build<'_> {
             })?;
         }
         copy_file(log.path(), &place.join("log/make.log"))?;
-        Ok(record.write(&place.join(FILE_NAME))?)
+        record.write(&place.join(FILE_NAME))?;
+        Ok(record)
     }
 
     /// Notes from which versions of other modules this one was built, as dkms reads it (3.7).
@@ -72,11 +74,6 @@ impl Build<'_> {
         }
         Ok(())
     }
-}
-
-/// What stands in the kernel's directory of the result before: it stays there, and known.
-fn placed_before(place: &Path) -> Vec<PlacedObject> {
-    Record::read(&place.join(FILE_NAME)).map(|record| record.placed).unwrap_or_default()
 }
 
 /// Moves a result out of the way, where a sweep of builds that were killed would find it.

@@ -101,13 +101,11 @@ impl BuildCache {
         entries
     }
 
-    /// Keeps the finished build in the directory `built`, unless that alone is more than `limit`
-    /// bytes.
+    /// Keeps the finished build in the directory `built`, unless it alone exceeds `limit` bytes.
     ///
     /// # Errors
     /// [`FileError`] if it cannot be kept; then nothing of it is.
-    pub(crate) fn keep(&self, built: &Path, limit: u64) -> Result<(), FileError> {
-        let Some(record) = Record::read(&built.join(FILE_NAME)) else { return Ok(()) };
+    pub(crate) fn keep(&self, built: &Path, record: &Record, limit: u64) -> Result<(), FileError> {
         let size = size_of(built)?;
         if size > limit {
             return Ok(());
@@ -124,7 +122,7 @@ impl BuildCache {
         let (module, kernel, arch) =
             (record.module.clone(), record.kernel.clone(), record.arch.clone());
         // What stands in the kernel's directory now is nothing that comes back with it.
-        Record { placed: Vec::new(), ..record }.write(&copy.join(FILE_NAME))?;
+        Record { placed: Vec::new(), ..record.clone() }.write(&copy.join(FILE_NAME))?;
         let content = Digest::of_tree(&copy)?;
         let ticket = Ticket { format: FORMAT, module, kernel, arch, size, content };
         toml_file::write(&unfinished.path().join(TICKET), &ticket)?;

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 
-use crate::dkms_tree::{FILE_NAME, Record};
+use crate::dkms_tree::FILE_NAME;
 use crate::os::durable::{self, FileError};
 
 /// Makes the directory `staging` the directory `target`.
@@ -27,16 +27,9 @@ pub(crate) fn publish(staging: &Path, target: &Path) -> Result<(), FileError> {
 }
 
 fn publish_over(staging: &Path, target: &Path) -> Result<(), FileError> {
-    // What the old build has in the kernel's directory stays there, and known, until the new one
-    // is installed.
-    let old = Record::read(&target.join(FILE_NAME));
     replace_entries(staging, target)?;
-    let path = staging.join(FILE_NAME);
-    if let (Some(old), Some(new)) = (old, Record::read(&path)) {
-        Record { placed: old.placed, ..new }.write(&path)?;
-    }
     let place = target.join(FILE_NAME);
-    fs::rename(&path, &place).map_err(FileError::when("replace", &place))?;
+    fs::rename(staging.join(FILE_NAME), &place).map_err(FileError::when("replace", &place))?;
     durable::sync_dir(target)
 }
 

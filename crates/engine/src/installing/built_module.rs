@@ -30,8 +30,18 @@ pub(crate) struct BuiltModule<'a> {
 impl<'a> BuiltModule<'a> {
     /// Reads the record, if there is one. The module need not be built.
     pub(crate) fn read(machine: &'a Machine, id: &'a ModuleId, kernel: &'a KernelRelease) -> Self {
+        let record = Record::read(&Record::path(&machine.trees, id, kernel, &machine.arch));
+        Self::of(machine, id, kernel, record)
+    }
+
+    /// Returns the module whose record was just read or written; `None` if dkms built it.
+    pub(crate) fn of(
+        machine: &'a Machine,
+        id: &'a ModuleId,
+        kernel: &'a KernelRelease,
+        record: Option<Record>,
+    ) -> Self {
         let path = Record::path(&machine.trees, id, kernel, &machine.arch);
-        let record = Record::read(&path);
         let (stored, others) = (OnceCell::new(), OnceCell::new());
         Self { machine, id, kernel, path, record, stored, others }
     }

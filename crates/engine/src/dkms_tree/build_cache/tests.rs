@@ -49,7 +49,7 @@ impl Tree {
         fs::write(built.join("module/a.ko"), "a".repeat(length)).unwrap();
         fs::write(built.join("zfs_config.h"), "").unwrap();
         record.write(&built.join(FILE_NAME)).unwrap();
-        self.cache.keep(&built, NO_LIMIT).unwrap();
+        self.cache.keep(&built, &record, NO_LIMIT).unwrap();
         durable::remove_tree(&built).unwrap();
         key(&record)
     }
@@ -129,9 +129,10 @@ fn what_is_too_large_by_itself_does_not_drive_out_the_rest() {
     tree.keep("foo/1.0", 10);
     let built = tree.at("built");
     fs::create_dir_all(&built).unwrap();
-    record("big/1.0", "").write(&built.join(FILE_NAME)).unwrap();
+    let record = record("big/1.0", "");
+    record.write(&built.join(FILE_NAME)).unwrap();
     fs::write(built.join("a.ko"), [0; 9000]).unwrap();
-    tree.cache.keep(&built, 9000).unwrap();
+    tree.cache.keep(&built, &record, 9000).unwrap();
     assert_eq!(tree.cache.entries().len(), 1);
 }
 
