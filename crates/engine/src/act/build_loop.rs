@@ -1,4 +1,4 @@
-//! The part of a plan that builds, side by side, each module installed as soon as it is built.
+//! Runs the plan's builds in parallel and installs each module when its build finishes.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,7 +17,7 @@ use crate::plan::{Job, Task};
 use crate::report::{Event, Outcome, Phase};
 
 impl Run<'_> {
-    /// Builds side by side, and installs each module when it is built.
+    /// Builds and installs the modules of all jobs.
     pub(super) fn jobs(&mut self, jobs: &[Job]) {
         let (machine, facts, confs) = (self.machine, self.facts, self.confs);
         if jobs.is_empty() {
@@ -27,7 +27,7 @@ impl Run<'_> {
             self.say(&[why.to_string()]);
         }
         if let Err(why) = compile_once::set_up(machine) {
-            self.say(&[format!("every module asks the compilers anew: {why}")]);
+            self.say(&[format!("warning: compiler results are not shared between modules: {why}")]);
         }
         let mut gate = Gate::new(&machine.memory, machine.settings.memory_per_job());
         let (most, fewer) = gate.jobs(machine.settings.jobs());
@@ -113,8 +113,8 @@ impl Run<'_> {
             self.report.trouble.push(error.to_string());
         }
         for Job { module, kernel, .. } in jobs {
-            // Only now: no other build has it as its own any more. What a failed one left stays,
-            // and so does, as with dkms, the empty one of a build that did not come about.
+            // Only now does no other build use the directory. As with dkms, a failed build keeps
+            // its files, and a build that was not started keeps the empty directory.
             if self.is_stopped() || machine.trees.built(module, kernel, &machine.arch).is_dir() {
                 let _ = fs::remove_dir(machine.trees.build(module));
             }
@@ -126,8 +126,8 @@ impl Run<'_> {
         let (task, phase, at) = (Task::Job(number), Phase::Waiting, Instant::now());
         self.watch.event(&Event::Phase { task, step, phase, at });
         self.say(&[format!(
-            "{module} ran out of memory for {kernel}: it is tried once more, alone, when the \
-             others are done"
+            "note: {module} for {kernel}: out of memory; will be retried alone after the other \
+             builds"
         )]);
     }
 
@@ -151,12 +151,12 @@ impl Run<'_> {
         record.filter(|_| job.install.is_some())
     }
 
-    /// Tells that a module is not installed, since it was not built.
+    /// Reports that a module is not installed because its build did not succeed.
     fn skip_installation(&mut self, number: usize, job: &Job) {
         let Some(install) = job.install.as_ref().filter(|_| !self.is_stopped()) else { return };
         let task = Task::Job(number);
         self.watch.event(&Event::Started { task, step: install });
-        // An image may need it, and others may regenerate it without.
+        // Another program may regenerate an image that needs the module.
         let noted = pending_images::note(
             self.machine,
             self.facts,
@@ -171,7 +171,7 @@ impl Run<'_> {
         self.finish(task, install, outcome, Duration::ZERO);
     }
 
-    /// Returns true if a build can begin. If not, ends it and its installation.
+    /// Returns true if the build can start. If not, reports its build and installation as ended.
     fn begin(&mut self, number: usize, job: &Job) -> bool {
         let task = Task::Job(number);
         self.watch.event(&Event::Started { task, step: &job.build });
@@ -179,9 +179,9 @@ impl Run<'_> {
         let hindrance = if self.not_registered.contains(&job.module) {
             Some(Outcome::Skipped("it could not be added".into()))
         } else if let Some(name) = broken {
-            Some(Outcome::Skipped(format!("{name}, which it builds upon, failed")))
+            Some(Outcome::Skipped(format!("its dependency {name} failed")))
         } else if job.install.is_some() {
-            // From here on the installation is pending.
+            // The installation is pending work from here on.
             self.note_install(&job.module, &job.kernel).err().map(|e| Outcome::Failed(e.into()))
         } else {
             None

@@ -1,4 +1,4 @@
-//! The thread that installs what was built: a slow script or disk delays no build.
+//! The thread that installs built modules, so that a slow script or disk delays no build.
 
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Instant;
@@ -24,7 +24,7 @@ pub(super) fn run(
     facts: &Facts,
     confs: &Confs<'_>,
 ) {
-    // Nobody listens any more only if the whole run has ended.
+    // Sending fails only after the run has ended.
     let send = |event| drop(tell.send(event));
     let mut say = |line: &str| send(WorkerEvent::Says(line.to_owned()));
     let mut installer = Installer::new(machine, facts, confs, &mut say);

@@ -1,4 +1,4 @@
-//! What the threads of a run tell the one that started them.
+//! The events that the threads of a run send to the main thread.
 
 use std::time::{Duration, Instant};
 
@@ -6,21 +6,21 @@ use crate::dkms_tree::Record;
 use crate::failure::Failure;
 use crate::report::Phase;
 
-/// Something that has happened on another thread.
+/// An event on another thread. Numbers are positions in the list of jobs.
 pub(crate) enum WorkerEvent {
-    /// There is a token for one more build.
+    /// A jobserver token for one more build.
     Token(Token),
-    /// A build came to another phase, at that time.
+    /// The phase that a build entered, and when.
     Phase(usize, Phase, Instant),
-    /// A build has ended: its number, its record or failure, and the time it took.
+    /// The end of a build: its record or failure, and the time it took.
     Ended(usize, Result<Box<Record>, Failure>, Duration),
-    /// An installation begins.
+    /// The start of an installation.
     Installing(usize),
-    /// An installation has something to say: one line.
+    /// One line of output from an installation.
     Says(String),
-    /// An installation is over: its number, how it ended if it was begun, and how long it took.
+    /// The end of an installation: its result, `None` if it was not started, and the time it took.
     Installed(usize, Option<Result<(), Failure>>, Duration),
 }
 
-/// What a build needs before it starts. make counts it as the one for its own first job.
+/// The jobserver token of a build. make counts it as the token of its first job.
 pub(crate) type Token = std::io::Result<jobserver::Acquired>;

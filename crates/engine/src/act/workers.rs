@@ -1,4 +1,4 @@
-//! The threads of a run: builds side by side, each with a token of the jobserver, and one that installs.
+//! The threads of a run: parallel builds with a jobserver token each, and one that installs.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -17,19 +17,19 @@ use crate::machine::Machine;
 use crate::names::{KernelRelease, ModuleId};
 use crate::plan::Job;
 
-/// How long nothing must happen while no build runs before the tokens count as lost.
+/// The time without events and without a running build after which the tokens count as lost.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// What all builds of a run have in common.
+/// The data shared by all builds of a run.
 pub(super) struct BuildContext<'a> {
     machine: &'a Machine,
     facts: &'a Facts,
     confs: &'a Confs<'a>,
-    /// Holds a token for each job that may run at once.
+    /// The jobserver, with a token for each parallel job.
     client: &'a jobserver::Client,
     /// Shared by the builds of each module.
     shared: BTreeMap<&'a ModuleId, Mutex<Shared>>,
-    /// The number of objects compiled for each kernel, as far as the confs tell.
+    /// The number of objects compiled for each kernel, according to the dkms.conf files.
     objects: BTreeMap<&'a KernelRelease, usize>,
 }
 
@@ -53,7 +53,7 @@ impl<'a> BuildContext<'a> {
     }
 }
 
-/// The builds that run, and the thread that installs what they have built.
+/// The running builds, and the thread that installs their objects.
 pub(super) struct Workers<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
     context: &'env BuildContext<'env>,
@@ -66,7 +66,7 @@ pub(super) struct Workers<'scope, 'env> {
 }
 
 impl<'scope, 'env> Workers<'scope, 'env> {
-    /// Returns workers without work.
+    /// Starts the installing thread; no build runs yet.
     pub(super) fn new(
         scope: &'scope Scope<'scope, 'env>,
         context: &'env BuildContext<'env>,
@@ -75,7 +75,7 @@ impl<'scope, 'env> Workers<'scope, 'env> {
         let (to_install, jobs) = channel();
         let tell = sender.clone();
         let BuildContext { machine, facts, confs, .. } = context;
-        // Ends when `to_install` is gone.
+        // The thread ends when `to_install` is dropped.
         scope.spawn(move || install_thread::run(&jobs, &tell, machine, facts, confs));
         Self {
             scope,
@@ -89,27 +89,27 @@ impl<'scope, 'env> Workers<'scope, 'env> {
         }
     }
 
-    /// How many builds were started and have not ended.
+    /// Returns the number of running builds.
     pub(crate) fn running(&self) -> usize {
         self.running
     }
 
-    /// Asks for a token, if none is asked for.
+    /// Requests a token, unless a request is already open.
     pub(crate) fn ask_for_token(&mut self) {
         if !self.asked {
             self.asked = true;
             let (client, sender) = (self.context.client, self.sender.clone());
-            // Nobody listens any more only if the whole run has ended.
+            // Sending fails only after the run has ended.
             self.scope.spawn(move || drop(sender.send(WorkerEvent::Token(client.acquire()))));
         }
     }
 
-    /// Starts a build; its end is told under `number`.
+    /// Starts the build of job `number`.
     pub(crate) fn start(&mut self, number: usize, job: &'env Job, token: Token) {
         self.start_with(self.context.client, number, job, token);
     }
 
-    /// Starts a build that has to do with the one token of `client`.
+    /// Starts the build of job `number` with the only token of `client`.
     pub(crate) fn start_alone(
         &mut self,
         number: usize,
@@ -170,14 +170,14 @@ impl<'scope, 'env> Workers<'scope, 'env> {
     /// Queues a job for installation.
     pub(crate) fn install(&mut self, number: usize, job: &'env Job, record: Box<Record>) {
         self.installing += 1;
-        // The thread listens as long as there are workers.
+        // The thread receives as long as `self` exists.
         let _ = self.to_install.send((number, job, record));
     }
 
-    /// Waits for what happens next; nothing if nothing can.
+    /// Waits for the next event. Returns `None` if no build, installation or token request is open.
     ///
-    /// make does not give tokens back when it is killed. If all are lost, a new one is made; at
-    /// once if the run is stopped, since only the waiting has to end then.
+    /// A killed make does not return its tokens. If all tokens are lost, this adds a new one: at
+    /// once if the run was asked to stop, so that the wait ends.
     pub(crate) fn wait(&mut self) -> Option<WorkerEvent> {
         while self.running > 0 || self.installing > 0 || self.asked {
             let stopped = self.context.machine.tools.stop.asked().is_some();

@@ -1,4 +1,4 @@
-//! Takes a build from the cache instead of compiling it, and puts new builds there.
+//! Restores builds from the cache, and stores new builds in it.
 
 use super::Build;
 use crate::dkms_tree::{BuildCache, CacheKey, FILE_NAME, Record, STAGING, publish, remove_staging};
@@ -21,13 +21,16 @@ impl Build<'_> {
         remove_staging(&parent)?;
         let staging = parent.join(format!("{}{}_cached", STAGING, machine.arch));
         let taken = BuildCache::of(&machine.trees).take(&key, &staging).unwrap_or_else(|error| {
-            log::warn!("{id} for {} is compiled after all: {error}", kernel.release);
+            log::warn!(
+                "{id} for {}: cannot restore from the cache; compiling: {error}",
+                kernel.release
+            );
             false
         });
         let file = staging.join(FILE_NAME);
         let Some(record) = taken.then(|| Record::read(&file)).flatten() else {
             durable::remove_tree(&staging)?;
-            // An empty `K` would look like a kernel that something was built for.
+            // An empty `K` would look like a kernel with a build.
             let _ = std::fs::remove_dir(&parent);
             return Ok(None);
         };
@@ -40,8 +43,8 @@ impl Build<'_> {
         Ok(Some(record))
     }
 
-    /// Keeps what was just built for the day it comes back. A cache that cannot be written costs
-    /// a compilation then, and is no failure of the build.
+    /// Stores the finished build in the cache. A failure is only a warning: it costs a later
+    /// compilation, not this build.
     pub(super) fn keep_in_cache(&self, record: &Record) {
         let Self { machine, id, kernel, .. } = self;
         let limit = machine.settings.cache_size();
@@ -50,7 +53,7 @@ impl Build<'_> {
         }
         let built = machine.trees.built(id, &kernel.release, &machine.arch);
         if let Err(error) = BuildCache::of(&machine.trees).keep(&built, record, limit) {
-            log::warn!("{id} for {} is not in the cache: {error}", kernel.release);
+            log::warn!("{id} for {}: cannot store in the cache: {error}", kernel.release);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Compiles one module for one kernel into a directory that becomes `T/M/V/K/A`.
+//! Builds one module for one kernel and publishes the result as `T/M/V/K/A`.
 
 mod compilers;
 mod diagnose;
@@ -37,42 +37,39 @@ pub(crate) use working_copy::keep;
 
 use diagnose::Cause;
 
-/// With less room than this, in bytes, a build that failed is one that the disk was too full for:
-/// make deletes what it could not finish, so that some room is left again.
+/// The free space in bytes below which a failed build counts as a full disk. It is not 0 because
+/// make deletes unfinished files, which frees some space again.
 const SCARCE: u64 = 16 * 1024 * 1024;
 
-/// One build.
+/// The build of one module for one kernel.
 pub(crate) struct Build<'a> {
-    /// The machine.
     pub machine: &'a Machine,
-    /// What is built.
     pub id: &'a ModuleId,
-    /// For which kernel.
     pub kernel: &'a Kernel,
-    /// The fingerprints of what it builds upon.
+    /// The fingerprints of its dependencies.
     pub depends: &'a BTreeMap<ModuleName, Digest>,
-    /// The tokens of all make programs of this run.
+    /// The jobserver that all builds of the run share.
     pub jobserver: &'a jobserver::Client,
-    /// Called with each phase when it begins.
+    /// Called at the start of each phase.
     pub report: &'a dyn Fn(Phase),
-    /// Whether the cache has it.
+    /// Whether the cache has an entry for it.
     pub cached: bool,
-    /// How many objects this run compiles for the kernel.
+    /// The number of objects that this run compiles for the kernel.
     pub objects: usize,
-    /// Where it happens.
+    /// The directories of the build.
     pub workplace: Workplace,
-    /// What it shares with builds of the same module for other kernels.
+    /// Shared with the builds of the same module for other kernels.
     pub shared: &'a Mutex<Shared>,
 }
 
-/// What the builds of one module share, one at a time.
+/// The state shared by all builds of one module.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
-    /// Whether one of them has kept the source.
+    /// Whether a build has already kept a copy of the source.
     kept: bool,
 }
 
-/// What a build needs beyond its inputs, found when it begins.
+/// The data of a build that is read when the build starts.
 pub(crate) struct Prepared {
     pub(crate) conf: Conf,
     pub(crate) excluded: Excluded,
@@ -80,13 +77,13 @@ pub(crate) struct Prepared {
     pub(crate) headers: PathBuf,
     pub(crate) env: Environment,
     pub(crate) config: Option<Arc<KernelConfig>>,
-    /// The newest version that dkms knows of what it builds upon, if BUILD_DEPENDS_REBUILD.
+    /// The newest added version of each dependency, if BUILD_DEPENDS_REBUILD is set.
     pub(crate) dependencies: BTreeMap<ModuleName, ModuleVersion>,
 }
 
 impl Build<'_> {
-    /// Builds the module and returns the record of the build. Remembers a failure that the same
-    /// inputs would only repeat.
+    /// Builds the module and returns the record of the build. Remembers a failure that would repeat
+    /// with the same inputs.
     pub(crate) fn run(&self, facts: &Facts, confs: &Confs<'_>) -> Result<Record, Failure> {
         let started = Instant::now();
         (self.report)(Phase::Copying);
@@ -113,7 +110,7 @@ impl Build<'_> {
                 Ok(record)
             }
             Err(failed) if failed.transient || self.machine.tools.stop.asked().is_some() => {
-                // What filled the disk must not keep it full.
+                // A full disk must not stay full because of this build.
                 let _ = self.workplace.clear();
                 if self.machine.tools.stop.asked().is_some() && !failure.exists() {
                     let _ = durable::remove_file_if_there(&self.log());
@@ -137,7 +134,7 @@ impl Build<'_> {
         }
     }
 
-    /// Keeps other builds of the same module waiting until the guard goes.
+    /// Blocks other builds of the same module until the guard is dropped.
     fn alone(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -151,17 +148,17 @@ impl Build<'_> {
         self.machine.trees.failure_log(self.id, &self.kernel.release, &self.machine.arch)
     }
 
-    /// Gathers what the build depends on.
+    /// Reads everything that the build depends on.
     fn prepare(&self, facts: &Facts, confs: &Confs<'_>) -> Result<Prepared, Failure> {
         let Self { machine, id, kernel, .. } = self;
         let (values, conf) = self.conf(facts, confs)?;
         let headers = kernel.headers.clone().ok_or_else(|| {
-            Failure::new(21, format!("{} has no headers any more", kernel.release))
+            Failure::new(21, format!("{}: headers are no longer installed", kernel.release))
         })?;
         let mut inputs: Inputs = facts
             .pair(id, &kernel.release)
             .and_then(|pair| pair.inputs.clone())
-            .ok_or_else(|| Failure::new(21, "its source or its kernel's headers cannot be read"))?;
+            .ok_or_else(|| Failure::new(21, "cannot read its source or its kernel's headers"))?;
         inputs.depends = self.depends.clone();
         inputs.conf = values.digest();
         let config = machine.kernel_config(kernel);
@@ -186,8 +183,9 @@ impl Build<'_> {
         Ok(Prepared { excluded, conf, record, headers, env, config, dependencies })
     }
 
-    /// Returns what dkms.conf says. It is evaluated again where the values may be others by now: it
-    /// can look at its own place in the dkms tree, and at what was built for it to build upon.
+    /// Returns the values of dkms.conf. It is evaluated again if the values may have changed since
+    /// planning: a dkms.conf can inspect its own directory in the dkms tree, and the builds of its
+    /// dependencies.
     fn conf(&self, facts: &Facts, confs: &Confs<'_>) -> Result<(Values, Conf), Failure> {
         let Self { id, kernel, .. } = self;
         let evaluated = facts
@@ -246,7 +244,7 @@ impl Build<'_> {
         let staged = self.stage(&mut prepared, &products, staging.path(), started, &log_path);
         if let Err(failed) = staged {
             drop(staging);
-            // An empty `K` would look like a kernel that something was built for.
+            // An empty `K` would look like a kernel with a build.
             let _ = fs::remove_dir(&parent);
             return Err(failed);
         }
@@ -277,18 +275,18 @@ impl Build<'_> {
             return Ok(());
         }
         let code = module_scripts::exit_status(ended.how);
-        Err(self.failed(code, &format!("its {directive} script failed ({}): {value}", ended.how)))
+        Err(self.failed(code, &format!("{directive} script failed ({}): {value}", ended.how)))
     }
 
-    /// A failure with what the log says about it.
+    /// Returns a failure with the cause found in the log.
     pub(crate) fn failed(&self, code: u8, message: &str) -> Failure {
         let log = self.log();
         let diagnosis = diagnose::read(&log, &self.workplace.seen);
         let left = durable::room(&self.machine.trees.dkms).filter(|left| *left < SCARCE);
-        // A full disk also swallows the line of the log that says so.
+        // On a full disk the log may lack the line that names the cause.
         let full =
             left.is_some() || diagnosis.as_ref().is_some_and(diagnose::Diagnosis::is_disk_full);
-        // The machine's trouble, not the module's: the next run may have more luck.
+        // Not the module's fault: the next run may succeed.
         let memory = [Cause::Killed, Cause::Memory];
         let machine = [Cause::TooManyFiles, Cause::MissingProgram];
         let is_one_of =
@@ -304,15 +302,15 @@ impl Build<'_> {
             ..Failure::new(code, message)
         };
         if full {
-            let left = left.map(|left| format!(" ({} KiB are left)", left / 1024));
-            failed.message = format!("{message}; the disk is full{}", left.unwrap_or_default());
+            let left = left.map(|left| format!(" ({} KiB free)", left / 1024));
+            failed.message = format!("{message}: the disk is full{}", left.unwrap_or_default());
         }
         failed
     }
 }
 
-/// What dkms wants to read of the modules that this one builds upon; nothing with `--force`, which
-/// builds without them.
+/// Returns the versions for the `.dep_*` files that dkms reads. Empty with `--force`, which builds
+/// without dependencies.
 fn dependencies(machine: &Machine, conf: &Conf) -> BTreeMap<ModuleName, ModuleVersion> {
     if !conf.rebuild_with_depends || conf.depends.is_empty() || machine.options.force {
         return BTreeMap::new();

@@ -1,4 +1,4 @@
-//! Runs POST_BUILD, a script that may add to the new result in its place, or refuse it.
+//! Runs POST_BUILD, a script that may change or reject a finished build.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ impl Build<'_> {
             return Ok(prepared.record);
         };
         let now = &prepared.record;
-        // Should we be killed meanwhile, the record says that this has to be built.
+        // If the run is killed here, this record makes the next run rebuild.
         let source = Digest::of_bytes(b"POST_BUILD has not ended");
         Record { inputs: Inputs { source, ..now.inputs.clone() }, ..now.clone() }
             .write(&staging.join(FILE_NAME))?;
@@ -49,12 +49,12 @@ impl Build<'_> {
         ended
     }
 
-    /// Notes the result as POST_BUILD has left it: some sign or replace the objects.
+    /// Records the build as POST_BUILD left it: some scripts sign or replace objects.
     fn accept(&self, mut record: Record, place: &Path, log: &MakeLog) -> Result<Record, Failure> {
         for object in &mut record.objects {
             let file = place.join("module").join(&object.name);
             object.digest = Digest::of_file(&file).map_err(|error| {
-                self.failed(7, &format!("its POST_BUILD script took an object away: {error}"))
+                self.failed(7, &format!("POST_BUILD script removed an object: {error}"))
             })?;
         }
         copy_file(log.path(), &place.join("log/make.log"))?;
@@ -62,7 +62,8 @@ impl Build<'_> {
         Ok(record)
     }
 
-    /// Notes from which versions of other modules this one was built, as dkms reads it (3.7).
+    /// Writes the `.dep_*` files with the versions of the dependencies, which dkms reads
+    /// (dkms-behaviour 3.7).
     pub(super) fn note_dependencies(
         &self,
         prepared: &Prepared,
@@ -76,7 +77,8 @@ impl Build<'_> {
     }
 }
 
-/// Moves a result out of the way, where a sweep of builds that were killed would find it.
+/// Moves a build to a staging name, which the clean-up after a killed run removes. Returns `None`
+/// if there is no build.
 fn set_aside(place: &Path) -> Result<Option<PathBuf>, FileError> {
     let (Some(parent), Some(name)) = (place.parent(), place.file_name()) else { return Ok(None) };
     if !place.is_dir() {
@@ -84,7 +86,7 @@ fn set_aside(place: &Path) -> Result<Option<PathBuf>, FileError> {
     }
     let aside = parent.join(format!("{}{}_before", STAGING, name.display()));
     if fs::rename(place, &aside).is_err() {
-        // A directory cannot be renamed everywhere (overlayfs).
+        // overlayfs cannot rename every directory.
         copy_tree::copy_tree(place, &aside)?;
     }
     Ok(Some(aside))

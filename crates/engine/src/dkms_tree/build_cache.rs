@@ -1,9 +1,9 @@
-//! The cache of finished builds, each under the digest of what it was made from.
+//! The cache of finished builds, keyed by the digest of their inputs.
 //!
-//! An entry is a directory `T/.cache/objects/<key>`. Its `built/` is `T/M/V/K/A` as it was when
-//! the build ended, with whatever a script added. The files are hard links to those in `K/A` where
-//! the file system has such, so that an entry takes room only when `K/A` is gone. The ticket beside it
-//! describes it; the ticket's time is when the entry was last used.
+//! An entry is a directory `T/.cache/objects/<key>`. Its `built/` is `T/M/V/K/A` as it was at the
+//! end of the build, including the files that scripts added. Where the file system supports hard
+//! links, the files are links to those in `K/A`, so that an entry uses space only after `K/A` is
+//! removed. The ticket in the entry describes it; its modification time is the time of last use.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -21,21 +21,21 @@ use crate::os::digest::Digest;
 use crate::os::durable::{self, FileError};
 use crate::os::{copy_tree, toml_file};
 
-/// The file that makes a directory an entry: written last, removed first.
+/// The file that makes a directory an entry. It is written last and removed first.
 const TICKET: &str = "entry.toml";
 
-/// The directory with what was built.
+/// The directory of the built files.
 const BUILT: &str = "built";
 
-/// The layout that this version writes.
+/// The version of the entry format.
 const FORMAT: u32 = 1;
 
-/// What a build is found by: everything it was made from, and whose it is.
+/// The key of a build: the digest of its module, architecture and inputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CacheKey(Digest);
 
 impl CacheKey {
-    /// The key of what is built from `inputs`.
+    /// Returns the key of a build from `inputs`.
     #[must_use]
     pub(crate) fn of(id: &ModuleId, arch: &Arch, inputs: &Inputs) -> Self {
         let parts = [id.to_string(), arch.to_string(), inputs.fingerprint().to_string()];
@@ -46,21 +46,21 @@ impl CacheKey {
 /// A build in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CachedBuild {
-    /// What it is found by.
+    /// The key.
     pub key: CacheKey,
     /// The module.
     pub module: ModuleId,
-    /// The kernel it was built for.
+    /// The kernel.
     pub kernel: KernelRelease,
     /// The kernel's architecture.
     pub arch: Arch,
-    /// The length of its files, in bytes, those included that `K/A` shares with it.
+    /// The total length of its files in bytes, including files shared with `K/A`.
     pub size: u64,
-    /// When it was put here, or taken from here last.
+    /// The time of last use.
     pub used: SystemTime,
 }
 
-/// What is noted of an entry.
+/// The description of an entry.
 #[derive(Debug, Serialize, Deserialize)]
 struct Ticket {
     format: u32,
@@ -68,31 +68,31 @@ struct Ticket {
     kernel: KernelRelease,
     arch: Arch,
     size: u64,
-    /// The digest of `built/`: an entry that has another one is of no use.
+    /// The digest of `built/`, which detects damaged entries.
     content: Digest,
 }
 
-/// The cache of one dkms tree. Whoever changes it holds the lock of the tree.
+/// The cache of one dkms tree. The lock of the tree must be held to change it.
 #[derive(Debug)]
 pub struct BuildCache {
     dir: PathBuf,
 }
 
 impl BuildCache {
-    /// The cache of these trees.
+    /// Returns the cache of these trees.
     #[must_use]
     pub fn of(trees: &Trees) -> Self {
         Self { dir: trees.cached_builds() }
     }
 
-    /// What can be found.
+    /// Returns the keys of all entries.
     #[must_use]
     pub(crate) fn keys(&self) -> HashSet<CacheKey> {
         let there = |key: &CacheKey| self.ticket_path(key).is_file();
         self.names().into_iter().filter(there).collect()
     }
 
-    /// All entries, the one that was of use last comes first. What cannot be read is left out.
+    /// Returns all readable entries, most recently used first.
     #[must_use]
     pub fn entries(&self) -> Vec<CachedBuild> {
         let mut entries: Vec<CachedBuild> =
@@ -104,7 +104,7 @@ impl BuildCache {
     /// Keeps the finished build in the directory `built`, unless it alone exceeds `limit` bytes.
     ///
     /// # Errors
-    /// [`FileError`] if it cannot be kept; then nothing of it is.
+    /// [`FileError`] if it cannot be stored. No partial entry remains.
     pub(crate) fn keep(&self, built: &Path, record: &Record, limit: u64) -> Result<(), FileError> {
         let size = size_of(built)?;
         if size > limit {
@@ -121,7 +121,7 @@ impl BuildCache {
         let key = CacheKey::of(&record.module, &record.arch, &record.inputs);
         let (module, kernel, arch) =
             (record.module.clone(), record.kernel.clone(), record.arch.clone());
-        // What stands in the kernel's directory now is nothing that comes back with it.
+        // The placed objects are not part of the entry.
         Record { placed: Vec::new(), ..record.clone() }.write(&copy.join(FILE_NAME))?;
         let content = Digest::of_tree(&copy)?;
         let ticket = Ticket { format: FORMAT, module, kernel, arch, size, content };
@@ -129,16 +129,16 @@ impl BuildCache {
         self.remove(&key)?;
         let place = self.path(&key);
         fs::rename(unfinished.path(), &place).map_err(FileError::when("keep", &place))?;
-        // It has another name now: there is nothing to clean up.
+        // The directory was renamed, so the temporary one needs no removal.
         let _ = unfinished.keep();
         Ok(())
     }
 
-    /// Makes `to`, which must not be there, what was built as `key`. Says whether that was
-    /// possible; an entry that is not whole is removed, and `to` is not there then.
+    /// Restores the build with this key to `to`, which must not exist. Returns false if there is no
+    /// such entry. A damaged entry is removed, and `to` is not created.
     ///
     /// # Errors
-    /// [`FileError`] if it is there but cannot be brought to `to`.
+    /// [`FileError`] if the entry exists but cannot be copied to `to`.
     pub(crate) fn take(&self, key: &CacheKey, to: &Path) -> Result<bool, FileError> {
         let ticket = self.ticket_path(key);
         let Some(noted) = read_ticket(&ticket) else { return Ok(false) };
@@ -149,7 +149,7 @@ impl BuildCache {
         };
         if !taken {
             log::warn!(
-                "what the cache has of {} for {} is damaged and not used",
+                "{} for {}: cached build is damaged; removed from the cache",
                 noted.module,
                 noted.kernel
             );
@@ -165,8 +165,7 @@ impl BuildCache {
         Ok(true)
     }
 
-    /// Removes what was of no use for the longest time, until all together is at most `limit`
-    /// bytes.
+    /// Evicts the least recently used entries until the total size is at most `limit` bytes.
     ///
     /// # Errors
     /// [`FileError`] at the first entry that cannot be removed.
@@ -176,7 +175,7 @@ impl BuildCache {
         }
         let entries = self.entries();
         let known: HashSet<CacheKey> = entries.iter().map(|entry| entry.key).collect();
-        // Of another format, or half removed.
+        // Entries of another format, or partly removed.
         for key in self.names().into_iter().filter(|key| !known.contains(key)) {
             self.remove(&key)?;
         }
@@ -186,7 +185,7 @@ impl BuildCache {
         self.remove_if_empty()
     }
 
-    /// Removes everything, and says how many builds that were.
+    /// Removes all entries and returns their number.
     ///
     /// # Errors
     /// [`FileError`] at the first entry that cannot be removed.
@@ -198,7 +197,7 @@ impl BuildCache {
         Ok(count)
     }
 
-    /// Removes what killed runs left here unfinished.
+    /// Removes the unfinished entries of killed runs.
     pub(crate) fn remove_strays(&self) -> Result<(), FileError> {
         durable::remove_unfinished(&self.dir)
     }
@@ -222,7 +221,7 @@ impl BuildCache {
         Some(CachedBuild { key, module, kernel, arch, size, used })
     }
 
-    /// The names of all directories here that may be entries.
+    /// Returns the keys of all directories that may be entries.
     fn names(&self) -> Vec<CacheKey> {
         let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
         entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(CacheKey)).collect()
@@ -241,7 +240,7 @@ fn read_ticket(path: &Path) -> Option<Ticket> {
     toml_file::read::<Ticket>(path).filter(|ticket| ticket.format == FORMAT)
 }
 
-/// Of `entries`, the last used first, those that there is no room for.
+/// Returns those of `entries`, sorted from the most recently used, that exceed `limit` bytes.
 fn beyond(limit: u64, entries: &[CachedBuild]) -> &[CachedBuild] {
     let mut total: u64 = 0;
     let fits = |entry: &CachedBuild| {
@@ -252,7 +251,7 @@ fn beyond(limit: u64, entries: &[CachedBuild]) -> &[CachedBuild] {
     &entries[first..]
 }
 
-/// The length of all files below `dir`, in bytes.
+/// Returns the total length of all files below `dir` in bytes.
 fn size_of(dir: &Path) -> Result<u64, FileError> {
     let mut size = 0;
     for entry in walkdir::WalkDir::new(dir) {

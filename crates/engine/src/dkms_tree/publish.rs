@@ -1,4 +1,4 @@
-//! Makes a finished build visible as `T/M/V/K/A`, whole.
+//! Publishes a finished build as `T/M/V/K/A`.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -8,11 +8,13 @@ use std::path::Path;
 use crate::dkms_tree::FILE_NAME;
 use crate::os::durable::{self, FileError};
 
-/// Makes the directory `staging` the directory `target`.
+/// Moves the directory `staging` to `target`, replacing an existing build.
 ///
-/// Where there is one already, its files are renamed over one by one and the record last: a
-/// directory cannot be exchanged everywhere (overlayfs), and as long as the old record stands, it
-/// says that this has to be built.
+/// An existing directory is replaced file by file, because overlayfs cannot always exchange
+/// directories. The record is replaced last: until then the old record makes the next run rebuild.
+///
+/// The record in `staging` must list the objects that the existing build has in the kernel's
+/// directory.
 pub(crate) fn publish(staging: &Path, target: &Path) -> Result<(), FileError> {
     if fs::rename(staging, target).is_ok() {
         return match target.parent() {
@@ -21,7 +23,7 @@ pub(crate) fn publish(staging: &Path, target: &Path) -> Result<(), FileError> {
         };
     }
     let published = publish_over(staging, target);
-    // Whatever became of it, nothing is left of the staging directory.
+    // The staging directory is removed even after a failure.
     let removed = durable::remove_tree(staging);
     published.and(removed.map(|_| ()))
 }
@@ -33,7 +35,7 @@ fn publish_over(staging: &Path, target: &Path) -> Result<(), FileError> {
     durable::sync_dir(target)
 }
 
-/// Makes the directory `to` what `from` is, but for the record, which stays where it is.
+/// Moves all entries of `from` except the record to `to`, and removes all other entries of `to`.
 fn replace_entries(from: &Path, to: &Path) -> Result<(), FileError> {
     durable::create_dirs(to)?;
     let mut new = file_names(from)?;

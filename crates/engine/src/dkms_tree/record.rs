@@ -1,7 +1,7 @@
-//! The record beside built objects: what they were made from and where they were placed.
+//! The record of a build: its inputs, its objects and where they are placed.
 //!
-//! It is a TOML file in `T/M/V/K/A/`, a directory that dkms moves and deletes as a whole, so that a
-//! record never outlives its objects. A tree without records was built by dkms.
+//! It is a TOML file in `T/M/V/K/A/`. dkms moves and deletes that directory as a whole, so a record
+//! never outlives its objects. A build without a record was made by dkms.
 
 use std::path::{Path, PathBuf};
 
@@ -14,91 +14,91 @@ use crate::os::digest::Digest;
 use crate::os::durable::FileError;
 use crate::os::toml_file;
 
-/// The file's name in `T/M/V/K/A/`.
+/// The name of the record file in `T/M/V/K/A/`.
 pub(crate) const FILE_NAME: &str = "alpm-dkms.toml";
 
 /// One kernel object of a module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuiltObject {
-    /// Its file name, e.g. `v4l2loopback.ko.zst`.
+    /// The file name, such as `v4l2loopback.ko.zst`.
     pub name: String,
     /// blake3 of the stored file.
     pub digest: Digest,
-    /// The directory below `L/K` that it belongs to, e.g. `updates/dkms`.
+    /// The directory below `L/K`, such as `updates/dkms`.
     pub location: String,
 }
 
-/// A file that we placed in a kernel's directory.
+/// An object that we placed in a kernel's directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlacedObject {
-    /// Where, below `L/K`, e.g. `updates/dkms/v4l2loopback.ko.zst`.
+    /// The path below `L/K`, such as `updates/dkms/v4l2loopback.ko.zst`.
     pub path: String,
-    /// blake3 of the file as we placed it: what has another digest is not ours any more.
+    /// blake3 of the file as placed. A file with another digest is no longer ours.
     pub digest: Digest,
 }
 
 impl BuiltObject {
-    /// The object in its place.
+    /// Returns the object as it is placed.
     #[must_use]
     pub(crate) fn in_place(&self) -> PlacedObject {
         PlacedObject { path: format!("{}/{}", self.location, self.name), digest: self.digest }
     }
 }
 
-/// What is noted of one module built for one kernel.
+/// The record of a module built for a kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// The layout of this file.
+    /// The format version.
     pub(crate) format: u32,
     /// The module.
     pub(crate) module: ModuleId,
-    /// The kernel it was built for.
+    /// The kernel.
     pub(crate) kernel: KernelRelease,
     /// The kernel's architecture.
     pub(crate) arch: Arch,
-    /// True where dkms built it and we took it over: the inputs are those found then.
+    /// Whether the build was adopted from dkms. Its inputs are those at adoption.
     #[serde(default)]
     pub(crate) adopted: bool,
-    /// How long the build took, in whole seconds.
+    /// The duration of the build in whole seconds.
     pub(crate) build_seconds: u64,
-    /// The compiler, as it names itself in one line. For people; no reason to build.
+    /// The first line of the compiler's version. Informational: a change does not cause a rebuild.
     #[serde(default)]
     pub(crate) compiler: String,
-    /// What it was made from.
+    /// The inputs.
     pub(crate) inputs: Inputs,
-    /// The values of dkms.conf for this kernel, good as long as the inputs stay.
+    /// The values of dkms.conf for this kernel, valid while the inputs are unchanged.
     pub(crate) values: crate::conf::Values,
-    /// The objects, as they are kept beside this record.
+    /// The objects stored beside this record.
     #[serde(default)]
     pub objects: Vec<BuiltObject>,
-    /// What stands in the kernel's directory: these objects, or those of the build before as long
-    /// as these have not been installed.
+    /// The objects in the kernel's directory: those of the previous build until this one is
+    /// installed.
     #[serde(default)]
     pub placed: Vec<PlacedObject>,
-    /// blake3 of the certificate that the objects were signed for, or should have been: what
-    /// failed once is not tried again until the key is another one.
+    /// blake3 of the certificate of the last signing, whether it succeeded or not. A failed signing
+    /// is retried only with another key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) signing: Option<Digest>,
 }
 
-/// The layout that this version writes.
+/// The current format version.
 pub(crate) const FORMAT: u32 = 1;
 
 impl Record {
-    /// Where the record of a built module is.
+    /// Returns the path of the record of a built module.
     #[must_use]
     pub fn path(trees: &Trees, id: &ModuleId, kernel: &KernelRelease, arch: &Arch) -> PathBuf {
         trees.built(id, kernel, arch).join(FILE_NAME)
     }
 
-    /// Reads a record. None if there is none or if it cannot be used: then the built objects
-    /// count as dkms's, which loses nothing.
+    /// Reads a record. Returns `None` if there is none or it is unusable; the build then counts as
+    /// made by dkms.
     #[must_use]
     pub fn read(path: &Path) -> Option<Self> {
         toml_file::read::<Self>(path).filter(|record| record.format == FORMAT)
     }
 
-    /// Writes the record to `path`, whole or not at all.
+    /// Writes the record to `path` atomically.
     ///
     /// # Errors
     /// [`FileError`] if the file cannot be written.
@@ -112,7 +112,7 @@ use {super::KernelIdentity, std::collections::BTreeMap};
 
 #[cfg(test)]
 impl Record {
-    /// A record of a build without objects, whose source has the digest of a text.
+    /// Returns the record of a build without objects. The digest of its source is that of a text.
     pub(crate) fn sample(module: &str, kernel: &str, source: &str) -> Self {
         let kernel: KernelRelease = kernel.parse().expect("a release");
         let digest = Digest::of_bytes(source.as_bytes());

@@ -1,5 +1,6 @@
-//! What is to be done, in order, with the reason for each step. Pure: equal facts and an equal
-//! request give an equal plan.
+//! Turns a request and facts into an ordered plan, with the reason for each step.
+//!
+//! Planning is pure: equal facts and an equal request give an equal plan.
 
 mod arrivals;
 mod commands;
@@ -25,10 +26,10 @@ use crate::failure::Failure;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 use crate::os::digest::Digest;
 
-/// Plans a request.
+/// Returns the plan for a request.
 ///
 /// # Errors
-/// [`Failure`] where dkms refuses the command as a whole (dkms-behaviour 1.2 and 9).
+/// [`Failure`] if dkms rejects the whole command (dkms-behaviour 1.2 and 9).
 pub fn make(request: &Request, facts: &Facts) -> Result<Plan, Failure> {
     let mut planner = Planner::new(facts);
     for problem in &facts.problems {
@@ -49,21 +50,21 @@ pub fn make(request: &Request, facts: &Facts) -> Result<Plan, Failure> {
     Ok(planner.finish())
 }
 
-/// A plan in the making.
+/// An unfinished plan.
 struct Planner<'a> {
     facts: &'a Facts,
     plan: Plan,
-    /// The fingerprint that each module has, or will have, on a kernel.
+    /// The fingerprint of each module on each kernel after the plan is carried out.
     fingerprints: BTreeMap<(ModuleName, KernelRelease), Digest>,
-    /// What is being built in this plan.
+    /// The modules that this plan builds.
     building: BTreeSet<(ModuleName, KernelRelease)>,
-    /// What will be installed when the plan is carried out.
+    /// The modules that are installed after the plan is carried out.
     will_have: BTreeSet<(ModuleId, KernelRelease)>,
-    /// What will not be built any more.
+    /// The builds that this plan deletes.
     forgotten: BTreeSet<(ModuleId, KernelRelease)>,
-    /// Modules that will be known.
+    /// The modules that this plan adds.
     registering: BTreeSet<ModuleId>,
-    /// Kernels to be indexed at the end.
+    /// The kernels that need depmod at the end.
     touched: BTreeSet<KernelRelease>,
 }
 
@@ -81,12 +82,12 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Plans a step that comes before all builds.
+    /// Adds a step before all builds.
     fn before_builds(&mut self, action: Action, why: Vec<Reason>) {
         self.plan.before.push(Step { action, why });
     }
 
-    /// Plans a step that comes after all builds.
+    /// Adds a step after all builds.
     fn after_builds(&mut self, action: Action, why: Vec<Reason>) {
         self.plan.after.push(Step { action, why });
     }
@@ -97,7 +98,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Makes a module known, by its source where there is one.
+    /// Adds a module to the dkms tree, unless it is already there.
     fn register(&mut self, module: &ModuleId) {
         let known = self.facts.modules.get(module).is_some_and(|m| match m.link {
             SourceLink::Source => true,
@@ -109,7 +110,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// One depmod for each kernel, after everything else that concerns it.
+    /// Adds one depmod for each touched kernel, after all other steps for that kernel.
     fn finish(mut self) -> Plan {
         let last = |step: &mut Step| matches!(step.action, Action::Sweep(_) | Action::Leave);
         let sweeps: Vec<Step> = self.plan.after.extract_if(.., last).collect();

@@ -9,175 +9,175 @@ use crate::failure::Failure;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 use crate::os::digest::Digest;
 
-/// One change of the machine.
+/// One change to the machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// What is done.
+    /// The change.
     pub action: Action,
-    /// Why.
+    /// The reasons; may be empty.
     pub why: Vec<Reason>,
 }
 
-/// What a step does.
+/// The change that a step makes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Copy a source from elsewhere into the source tree.
+    /// Copy a source directory into the source tree.
     TakeIn {
         /// The module.
         module: ModuleId,
         /// The directory to copy.
         from: PathBuf,
     },
-    /// Take over what was built elsewhere.
+    /// Import a build from an archive.
     Load {
         /// The module.
         module: ModuleId,
-        /// What was built.
+        /// The build.
         build: ImportedBuild,
-        /// Whether it takes the place of what is there.
+        /// Whether it replaces an existing build.
         replace: bool,
     },
-    /// Make the module known: `T/M/V/source`.
+    /// Add the module: create `T/M/V/source`.
     Register(ModuleId),
-    /// Lead `T/M/V/source` to the copy that was kept of a source that is gone.
+    /// Point `T/M/V/source` to the kept copy of a removed source.
     UseKept(ModuleId),
-    /// Write our record beside what dkms built, and put back the kernel's own objects.
+    /// Write a record for a build by dkms, and restore the kernel's own objects.
     Adopt {
         /// The module.
         module: ModuleId,
-        /// For this kernel.
+        /// The kernel.
         kernel: KernelRelease,
-        /// The fingerprints of all modules that it builds upon.
+        /// The fingerprints of its dependencies.
         depends: BTreeMap<ModuleName, Digest>,
     },
-    /// Compile.
+    /// Build the module.
     Build {
         /// The module.
         module: ModuleId,
-        /// For this kernel.
+        /// The kernel.
         kernel: KernelRelease,
     },
-    /// Place the objects; the objects and the scripts of `replaces` go.
+    /// Install the objects, and uninstall those of `replaces`.
     Install {
         /// The module.
         module: ModuleId,
-        /// For this kernel.
+        /// The kernel.
         kernel: KernelRelease,
-        /// The version that is installed until then.
+        /// The version installed until then.
         replaces: Option<ModuleId>,
     },
-    /// Take the objects out of the kernel's directory and run POST_REMOVE.
+    /// Remove the objects from the kernel's directory and run POST_REMOVE.
     Uninstall(ModuleId, KernelRelease),
-    /// Forget what was built.
+    /// Delete the build.
     Unbuild(ModuleId, KernelRelease),
-    /// Forget the module.
+    /// Remove the module from the dkms tree.
     Deregister(ModuleId),
-    /// Index the kernel's modules.
+    /// Run depmod for the kernel.
     Depmod(KernelRelease),
-    /// Remove what is left of a kernel's directory.
+    /// Remove the rest of a removed kernel's directory.
     Sweep(KernelRelease),
     /// Remove our own files from the dkms tree.
     Leave,
-    /// Nothing can be done for this module.
+    /// Report a module that cannot be built or installed.
     Fail {
         /// The module.
         module: ModuleId,
-        /// For this kernel; nothing if for none.
+        /// The kernel; `None` if the failure concerns all kernels.
         kernel: Option<KernelRelease>,
-        /// Why not.
+        /// The failure.
         failure: Failure,
     },
 }
 
-/// Something to know that is not a failure.
+/// Information for the user that is not a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Note {
-    /// Modules were wanted for a kernel that has no headers.
+    /// Modules are wanted for a kernel without headers.
     NoHeaders {
         /// The kernel.
         kernel: KernelRelease,
-        /// Its package, from the pkgbase file.
+        /// The package, from the pkgbase file.
         pkgbase: Option<String>,
-        /// Headers of the same pkgbase in another release: a partial upgrade.
+        /// A release of the same pkgbase that has headers: a sign of a partial upgrade.
         other: Option<KernelRelease>,
     },
-    /// BUILD_EXCLUSIVE_* keeps the module from this kernel.
+    /// BUILD_EXCLUSIVE_* excludes the module for this kernel.
     Excluded {
         /// The module.
         module: ModuleId,
         /// The kernel.
         kernel: KernelRelease,
-        /// Which rule.
+        /// The rule.
         why: String,
     },
-    /// The same inputs failed before; nothing was tried again.
+    /// The build failed before with the same inputs and is not retried.
     KnownFailure {
         /// The module.
         module: ModuleId,
         /// The kernel.
         kernel: KernelRelease,
-        /// What went wrong then.
+        /// The cause of the failure.
         what: String,
         /// The log of that build.
         log: std::path::PathBuf,
-        /// The older version that stays installed.
+        /// The older version, which stays installed.
         stays: Option<ModuleId>,
     },
-    /// An old version stays on a kernel, since the new one could not be built for it.
+    /// An old version stays installed because the new one could not be built.
     Kept {
         /// The old version.
         module: ModuleId,
         /// The kernel.
         kernel: KernelRelease,
     },
-    /// A kernel directory that no package owns any more: left alone.
+    /// A kernel directory that no package owns. It is not changed.
     Copy(KernelRelease),
-    /// A source is missing that no transaction took away.
+    /// A source is missing, but no transaction removed it.
     SourceMissing {
         /// The module.
         module: ModuleId,
-        /// Its directory in the source tree.
+        /// The name of its directory in the source tree.
         dir: String,
     },
     /// AUTOINSTALL="no".
     NotAutomatic(ModuleId),
-    /// It needs a module that dkms does not know (yet).
+    /// A dependency has not been added.
     Deferred {
         /// The module.
         module: ModuleId,
         /// The kernel.
         kernel: KernelRelease,
-        /// What it needs.
+        /// The dependency.
         needs: ModuleName,
     },
-    /// There was nothing to do for this module.
+    /// The module is already in the requested state.
     Already {
         /// The module.
         module: ModuleId,
         /// The kernel.
         kernel: KernelRelease,
-        /// "built", "installed", "not installed", "not built".
+        /// The state: "built", "installed", "not installed" or "not built".
         state: &'static str,
     },
-    /// Something that could not be read.
+    /// A problem while reading facts, as a message.
     Problem(String),
 }
 
-/// A module to be built for a kernel and, if the plan says so, installed as soon as it is built.
+/// The build of a module for a kernel, and its installation if the plan includes one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Job {
     /// The module.
     pub module: ModuleId,
-    /// The kernel that it is built for.
+    /// The kernel.
     pub kernel: KernelRelease,
-    /// The modules that it is built upon and that this plan builds, installs or finds up to date: if
-    /// one of them has a job, that comes first; if a step of one fails, this job is skipped.
+    /// The dependencies that this plan builds, installs or finds up to date. Their jobs run first;
+    /// if one of their steps fails, this job is skipped.
     pub after: Vec<ModuleName>,
-    /// The fingerprints of all modules that it is built upon.
+    /// The fingerprints of all dependencies.
     pub depends: BTreeMap<ModuleName, Digest>,
     /// The step that builds it.
     pub build: Step,
-    /// The step that installs it.
+    /// The step that installs it; `None` for `dkms build`.
     pub install: Option<Step>,
 }
 
@@ -192,22 +192,22 @@ pub enum Task {
     After(usize),
 }
 
-/// What is to be done, in the order in which it is done.
+/// The steps of a run in order, and the notes for the user.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// The steps before all builds, in sequence. They add modules and install existing builds,
-    /// which later builds may need.
+    /// The steps before all builds, which run in sequence. They add modules and install existing
+    /// builds, which later builds may need.
     pub before: Vec<Step>,
-    /// The builds, which run side by side.
+    /// The jobs, which run in parallel.
     pub jobs: Vec<Job>,
-    /// The steps after all builds, in sequence. They remove replaced versions, and index the
-    /// kernels' modules.
+    /// The steps after all builds, which run in sequence. They remove replaced versions and run
+    /// depmod.
     pub after: Vec<Step>,
-    /// What there is to know.
+    /// The notes for the user.
     pub notes: Vec<Note>,
-    /// What the request asks for, noted as pending before the first step.
+    /// The requested work, recorded as pending before the first step.
     pub notes_pending: BTreeSet<PendingWork>,
-    /// The pending work that is finished when every step has been carried out.
+    /// The pending work that is finished when all steps have succeeded.
     pub finishes: BTreeSet<PendingWork>,
 }
 
@@ -237,7 +237,7 @@ impl Plan {
         self.tasks().flat_map(|task| self.steps_of(task))
     }
 
-    /// Returns true if nothing is to be done.
+    /// Returns true if the plan has no steps.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.steps().next().is_none()
@@ -245,7 +245,7 @@ impl Plan {
 }
 
 impl Job {
-    /// Returns true if what it would build is taken from the cache.
+    /// Returns true if its build is restored from the cache.
     #[must_use]
     pub fn is_cached(&self) -> bool {
         self.build.is_cached()
@@ -253,7 +253,7 @@ impl Job {
 }
 
 impl Step {
-    /// Returns true if it builds, but takes what was built from equal inputs from the cache.
+    /// Returns true for a build that is restored from the cache.
     #[must_use]
     pub fn is_cached(&self) -> bool {
         self.why.contains(&Reason::Cached)
@@ -261,7 +261,7 @@ impl Step {
 }
 
 impl Action {
-    /// Returns the module and the kernel of the job that it belongs to, if it builds or installs.
+    /// Returns the module and kernel of a step that builds or installs.
     #[must_use]
     pub fn job(&self) -> Option<(&ModuleId, &KernelRelease)> {
         match self {
@@ -272,7 +272,7 @@ impl Action {
         }
     }
 
-    /// The module it is about.
+    /// Returns the module that it concerns.
     #[must_use]
     pub fn module(&self) -> Option<&ModuleId> {
         match self {
@@ -291,7 +291,7 @@ impl Action {
         }
     }
 
-    /// The kernel it is about.
+    /// Returns the kernel that it concerns.
     #[must_use]
     pub fn kernel(&self) -> Option<&KernelRelease> {
         match self {

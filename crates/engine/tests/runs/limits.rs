@@ -51,7 +51,7 @@ fn a_build_killed_for_memory_is_tried_again_alone_and_with_one_job() {
     assert_eq!(fixture.root.read("beside"), "0\n");
     assert!(fixture.installed(K1, "hungry.ko") && fixture.installed(K1, "three.ko"));
     let said = format!(
-        "hungry/1.0 ran out of memory for {K1}: it is tried once more, alone, when the others are done"
+        "note: hungry/1.0 for {K1}: out of memory; will be retried alone after the other builds"
     );
     assert_eq!(fixture.heard.lines, [said]);
 }

@@ -1,4 +1,4 @@
-//! A run on a time axis: which job did what from when to when, and what it waited for.
+//! The timeline of a run: the phases of each job, and what it waited for.
 
 mod cpu_load;
 mod html;
@@ -16,7 +16,7 @@ use crate::plan::{Action, Plan, Step, Task};
 use crate::report::{Event, Finished, Outcome, Phase, Watch};
 use cpu_load::Load;
 
-/// Listens to a run for the page that is made of it, and hands on all that it hears.
+/// Records the events of a run for the HTML page, and passes them on.
 pub(crate) struct Recorder<'a> {
     watch: &'a mut dyn Watch,
     begun: Instant,
@@ -25,7 +25,7 @@ pub(crate) struct Recorder<'a> {
 }
 
 impl<'a> Recorder<'a> {
-    /// Listens from now on, to a run of `jobs` jobs at a time.
+    /// Starts recording a run with at most `jobs` parallel jobs.
     pub(crate) fn new(watch: &'a mut dyn Watch, jobs: usize) -> Self {
         let begun = Instant::now();
         let timings = Timings { jobs, ..Timings::default() };
@@ -40,7 +40,7 @@ impl<'a> Recorder<'a> {
         let Self { begun, mut timings, load, .. } = self;
         timings.total = begun.elapsed();
         timings.load = load.end();
-        // Not by a rename: somebody may want it in /dev/stdout or behind a link.
+        // No rename: the file may be /dev/stdout or a symbolic link.
         fs::write(file, timings.to_string()).map_err(FileError::when("write", file))
     }
 }
@@ -52,34 +52,35 @@ impl Watch for Recorder<'_> {
     }
 }
 
-/// What was heard; its `Display` is the page. All times count from the beginning of the run.
+/// The recorded events. Their `Display` is the HTML page. All times are relative to the start of
+/// the run.
 #[derive(Debug, Default)]
 struct Timings {
-    /// How many jobs could run at a time.
+    /// The maximum number of parallel jobs.
     jobs: usize,
     rows: BTreeMap<Task, Row>,
-    /// What the plan had to say.
+    /// The notes of the plan.
     notes: Vec<String>,
-    /// How busy the processors were, 0 to 1, as of a time.
+    /// The CPU load, from 0 to 1, at points in time.
     load: Vec<(Duration, f64)>,
     total: Duration,
 }
 
-/// A module for a kernel, or another step.
+/// A task of the plan.
 #[derive(Debug)]
 struct Row {
-    /// The first of its steps.
+    /// Its first step.
     action: Action,
-    /// What a build waits for.
+    /// The dependencies that a job waits for.
     after: Vec<ModuleName>,
     why: String,
     spans: Vec<Span>,
-    /// What it is doing, and since when.
+    /// The current activity and its start.
     open: Option<(Doing, Duration)>,
     outcome: Option<Outcome>,
 }
 
-/// A stretch of time that was spent in one way.
+/// A period with one activity.
 #[derive(Debug, PartialEq, Eq)]
 struct Span {
     doing: Doing,
@@ -89,15 +90,13 @@ struct Span {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Doing {
-    /// Waits for a module that it builds upon.
+    /// Waiting for a dependency.
     Depending,
-    /// Waits for its turn: a token of the jobserver.
+    /// Waiting for a jobserver token.
     Queued,
-    /// Builds.
     Building(Phase),
-    /// Is installed.
     Installing,
-    /// Any other step.
+    /// A step other than a build or an installation.
     Other,
 }
 
@@ -160,16 +159,16 @@ impl Timings {
     fn finished(&mut self, finished: &Finished, now: Duration) {
         let Finished { task, step, outcome, elapsed } = finished;
         let Some(row) = self.rows.get_mut(task) else { return };
-        // Copying begins it, each time that it is tried.
+        // Each attempt starts with copying.
         let current = row.current(now);
         let mut spans = row.spans.iter().chain(&current).rev();
         let begun = spans.find(|span| span.doing == Doing::Building(Phase::Copying));
         let begun = begun.map(|span| span.from);
-        // A build may have ended while something else was being installed, unheard.
+        // The event can arrive late, so the end is computed from the start and the elapsed time.
         let is_build = matches!(step.action, Action::Build { .. });
         let end = begun.filter(|_| is_build).map_or(now, |begun| now.min(begun + *elapsed));
         row.turns_to(None, end);
-        // What is not installed since it was not built has that for its outcome.
+        // A skipped installation does not hide the failure of its build.
         if row.outcome.as_ref().is_none_or(|before| *before == Outcome::Done) {
             row.outcome = Some(outcome.clone());
         }
@@ -189,7 +188,7 @@ impl Row {
         }
     }
 
-    /// Ends what it was doing, and begins something else.
+    /// Ends the current activity, and starts `doing` if there is one.
     fn turns_to(&mut self, doing: Option<Doing>, now: Duration) {
         if let Some(span) = self.current(now)
             && span.from < span.to
@@ -203,14 +202,14 @@ impl Row {
         self.open.map(|(doing, from)| Span { doing, from, to: now.max(from) })
     }
 
-    /// When its last stretch ended.
+    /// Returns the end of its last period.
     fn end(&self) -> Option<Duration> {
         self.spans.last().map(|span| span.to)
     }
 }
 
 impl Doing {
-    /// Returns true if nothing is done.
+    /// Returns true for the waiting activities.
     fn is_waiting(self) -> bool {
         matches!(self, Self::Depending | Self::Queued)
     }
