@@ -1,58 +1,62 @@
-# The index of what can be done here. All of it works on a bare Debian 12 as root; apt is asked for what is missing.
+# The targets for development. All work on a bare Debian 12 as root; missing programs are installed with apt.
 
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 threads ?= 2
 
-.PHONY: demo check e2e check-corpus testbed query bench simulate fmt lint unit shells man shellcheck clean
+.PHONY: demo check e2e check-corpus testbed query bench simulate fmt lint unit shells man shellcheck deny clean
 
-demo: testbed ## a kernel bump with real modules, pacman's own output
+demo: testbed ## show a kernel upgrade with real modules, in pacman's own output
 	tests/testbed/demo.sh
 
-check: fmt lint unit shells man shellcheck query e2e ## everything
+check: fmt lint unit shells man shellcheck query e2e ## run all checks and tests, except check-corpus and deny
 
-e2e: testbed ## the stories
+e2e: testbed ## run the stories and scenarios [threads=2]
 	cargo test -p stories -- --test-threads $(threads)
 
-check-corpus: testbed ## all of Debian's *-dkms packages, with dkms and with ours, into docs/corpus.md (hours) [CORPUS="zfs- xone-"]
+check-corpus: testbed ## compare with dkms on all *-dkms packages of Debian; writes docs/corpus.md (hours) [CORPUS="zfs- xone-"]
 	tests/testbed/corpus.sh all
 	CORPUS_PAGE=$(CURDIR)/docs/corpus.md cargo test -p stories --test corpus -- --ignored --nocapture
 
-testbed: host ## the roots that stories start from
+testbed: host ## build the root file systems that the stories start from
 	tests/testbed/testbed.sh build
 
-query: testbed ## lint and tests of the crate that links libalpm 16
+query: testbed ## lint and test alpm-query, the only crate that links libalpm 16
 	tests/testbed/testbed.sh alpm-query
 
-bench: testbed ## how long things take, beside the real dkms: make bench [rounds=3] [rows="install bump"] [out=FILE]
+bench: testbed ## measure alpm-dkms and dkms (half an hour) [rounds=3] [rows="install bump"] [out=FILE]
 	tests/testbed/bench-modules.sh
 	$(if $(rows),,$(MAKE) --silent simulate >target/testbed/simulation)
 	cargo run --quiet -p stories --bin bench -- $(and $(rounds),--rounds $(rounds)) $(and $(out),--out $(out)) \
 		$(or $(rows),--simulation target/testbed/simulation)
 
-simulate: host ## 40 modules for 6 kernels on 16 and on 64 processors, with compilers that only sleep
+simulate: host ## simulate 40 modules for 6 kernels on 16 and 64 processors
 	cargo run --quiet --release -p dkms-engine --example simulate
 
-fmt: host
+fmt: host ## check the formatting
 	cargo fmt --all --check
 
-lint: host
+lint: host ## run clippy
 	cargo clippy --all-targets -- -D warnings
 	cargo clippy -p stories --all-targets -- -D warnings
 
-unit: host
+unit: host ## run the unit tests
 	cargo test
 
-shells: host ## tab completion, in bash, zsh and fish
+shells: host ## test tab completion in bash, zsh and fish
 	cargo test -p dkms-cli --test completion -- --ignored
 
-man: host ## the man pages and the units
+man: host ## check the man pages and the systemd units
 	mandoc -Tlint -Wwarning man/*
 	tests/testbed/units.sh
 
-shellcheck: host
+shellcheck: host ## check the shell scripts
 	tests/testbed/shellcheck.sh
 
-clean:
+deny: ## check the licences, duplicates and origins of dependencies
+	@cargo deny --version >/dev/null 2>&1 || { echo 'error: cargo-deny: not installed; run: cargo install cargo-deny --locked' >&2; exit 1; }
+	cargo deny check licenses bans sources
+
+clean: ## remove everything that was built, the testbed included
 	rm -rf target
 
 .PHONY: host
