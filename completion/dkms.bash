@@ -1,9 +1,9 @@
-# Tab completion of dkms for bash: asks dkms itself.
+# Tab completion of dkms for bash. The candidates come from `dkms __complete`.
 # shellcheck shell=bash
 
 _dkms() {
     local line=${COMP_LINE:0:COMP_POINT} current words offers offer begin
-    # By blanks alone: COMP_WORDS is split at the = of --kernelver=7.2, too.
+    # Split only at blanks: COMP_WORDS is also split at the = of --kernelver=7.2.
     read -ra words <<<"$line"
     [[ $line == *[[:space:]] ]] && words+=("")
     current=${words[-1]}
@@ -16,7 +16,7 @@ _dkms() {
         *) COMPREPLY+=("${offer%%$'\t'*}") ;;
         esac
     done
-    # readline replaces only what follows the last = or :, where these are word breaks.
+    # If = and : are word breaks, readline replaces only the text after the last of them.
     for begin in '=' ':'; do
         if [[ $COMP_WORDBREAKS == *$begin* && $current == *$begin* ]]; then
             COMPREPLY=("${COMPREPLY[@]#"${current%"$begin"*}$begin"}")

@@ -1,4 +1,4 @@
-# Tab completion of dkms for fish: asks dkms itself.
+# Tab completion of dkms for fish. The candidates come from `dkms __complete`.
 
 function __dkms_offers
     set -l words (commandline -opc)

@@ -1,22 +1,23 @@
 #!/bin/bash
-# Plays scenarios with the real dkms, with ours, or with both in turn, and writes down all that can be seen of each:
-# stage.sh MANNER (in a root of the testbed; MANNER is peer, ours, peer-ours or ours-peer)
+# Runs scenarios with the real dkms, with alpm-dkms, or with both in turn, and writes transcripts:
+# stage.sh MODE, in a root of the testbed. MODE is peer, ours, peer-ours or ours-peer.
 #
-# The scenarios of a manner are listed in /srv/stage/MANNER.list. A scenario is a piece of bash. It begins with an empty dkms tree, no sources, no configuration and the kernel $K,
-# prepares with the functions below what it needs, and runs `dkms` as a user would. After each dkms command the
-# transcript in /srv/stage/transcripts has its exit code, what `dkms status` says now, and what changed in the trees.
+# /srv/stage/MODE.list lists the scenarios. A scenario is a bash script. It begins with the kernel
+# $K, an empty dkms tree, no sources and no configuration. It uses the functions below and runs
+# `dkms`. For each dkms command, the transcript in /srv/stage/transcripts contains the exit code,
+# the output of `dkms status`, and the changes in the trees.
 set -eu
 
 stage=/srv/stage
-# The trees, as dkms-users know them.
+# The source tree, the dkms tree and the install tree.
 S=/usr/src T=/var/lib/dkms L=/usr/lib/modules
-# A kernel that is there from the beginning, another one's name, and the kernel and the architecture of this machine.
+# The installed kernel, the name of another one, and the running kernel and its architecture.
 # shellcheck disable=SC2034 # for the scenarios
 K=7.1.1-one K2=7.2.2-two R=$(uname -r) A=$(uname -m)
 
 declare -A programs=([peer]=/opt/peer/usr/sbin/dkms [ours]=/usr/bin/dkms)
 
-# kernel RELEASE [zst|xz|gz]: a kernel with headers that "compile" in a moment, its own modules compressed or not.
+# kernel RELEASE [zst|xz|gz]: adds a kernel with fake headers. Its own modules may be compressed.
 kernel() {
     local dir=$L/$1 made=$stage/kernels/$1.${2-}
     mkdir -p "$L" "$stage/kernels"
@@ -26,7 +27,7 @@ kernel() {
     fi
     cp -a "$stage/kernel" "$dir"
     grep -rlZ @RELEASE@ "$dir/build" | xargs -0 sed -i "s/@RELEASE@/$1/g"
-    echo .NOTPARALLEL: >>"$dir/build/Makefile" # or the order of lines in logs is a matter of luck
+    echo .NOTPARALLEL: >>"$dir/build/Makefile" # for a fixed order of lines in logs
     case ${2-} in
     zst) zstd -q --rm "$dir/kernel/fs/fake.ko" ;;
     xz) xz --check=crc32 "$dir/kernel/fs/fake.ko" ;;
@@ -46,25 +47,26 @@ compression() {
     esac
 }
 
-# config RELEASE LINE...: adds to a kernel's configuration.
+# config RELEASE LINE...: adds lines to the configuration of a kernel.
 config() {
     printf '%s\n' "${@:2}" | tee -a "$L/$1/build/.config" >>"$L/$1/build/include/config/auto.conf"
 }
 
-# module NAME VERSION [LINE...]: a source with one object of that name; the lines are added to its dkms.conf.
+# module NAME VERSION [LINE...]: adds a source with one object of the same name. The lines are added
+# to its dkms.conf.
 module() {
     conf "$1" "$2" "BUILT_MODULE_NAME[0]=\"$1\"" 'DEST_MODULE_LOCATION[0]="/kernel/drivers/misc"' 'AUTOINSTALL="yes"' \
         "${@:3}"
     objects "$1" "$2" "$1"
 }
 
-# conf NAME VERSION LINE...: a source's whole dkms.conf, but for the name and the version, which go before.
+# conf NAME VERSION LINE...: writes a dkms.conf of the name, the version and these lines.
 conf() {
     mkdir -p "$S/$1-$2"
     printf '%s\n' "PACKAGE_NAME=\"$1\"" "PACKAGE_VERSION=\"$2\"" "${@:3}" >"$S/$1-$2/dkms.conf"
 }
 
-# objects NAME VERSION OBJECT...: what the source makes.
+# objects NAME VERSION OBJECT...: writes the Makefile and the code of these objects.
 objects() {
     local dir=$S/$1-$2 object names=("${@:3}")
     mkdir -p "$dir"
@@ -72,82 +74,83 @@ objects() {
     for object in "${names[@]}"; do code "$dir/$object.c" "$2"; done
 }
 
-# code FILE VERSION [LINE...]: source code; #error in it breaks the build.
+# code FILE VERSION [LINE...]: writes source code. A line with #error makes the build fail.
 code() {
     printf '%s\n' "/* $1 */" "MODULE_VERSION(\"$2\");" "${@:3}" >"$1"
 }
 
-# file PATH LINE...: writes a file; one that begins with #! can be run.
+# file PATH LINE...: writes a file. A file that begins with #! is executable.
 file() {
     mkdir -p "$(dirname "$1")"
     printf '%s\n' "${@:2}" >"$1"
     if [[ $2 == '#!'* ]]; then chmod 755 "$1"; fi
 }
 
-# signs RELEASE: a kernel that checks signatures, with a sign-file that notes what it is called with.
+# signs RELEASE: makes a kernel check signatures, and adds a sign-file that logs its arguments.
 signs() {
     config "$1" CONFIG_MODULE_SIG=y 'CONFIG_MODULE_SIG_HASH="sha256"'
     # shellcheck disable=SC2016 # for the script
     file "$L/$1/build/scripts/sign-file" '#!/bin/sh' "echo \"\$1 \$2 \$3 \${4##*/}\" >>$stage/here/signed" \
         "{ printf 'a signature\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\013'; echo '~Module signature appended~'; } >>\"\$4\""
-    # dkms 3.4 does not sign in a chroot, where scenarios play, unless it is told to; 3.2 does not ask.
+    # dkms 3.4 does not sign in a chroot without this setting. dkms 3.2 ignores it.
     file /etc/dkms/framework.conf.d/signing.conf 'try_sign_modules=true'
 }
 
-# key FILE CERTIFICATE: a key that somebody has already.
+# key FILE CERTIFICATE: creates a signing key.
 key() {
     openssl req -new -x509 -nodes -days 1 -subj /CN=mine -newkey rsa:2048 -keyout "$1" -outform DER -out "$2" 2>/dev/null
 }
 
-# switch: from here on the other program, if two play in turn.
+# switch: continues with the other program, in a mode with two.
 switch() {
     program=$second
 }
 
-# as_user COMMAND...: not as root.
+# as_user COMMAND...: runs a command as an unprivileged user.
 as_user() {
     # shellcheck disable=SC2034 # bash's dynamic scope: `dkms` below sees it
     local as=(setpriv --reuid builder --regid builder --clear-groups)
     "$@"
 }
 
-# dkms ARGUMENT...: one command, and all that can be seen of it.
+# dkms ARGUMENT...: runs a command and writes its results to the transcript.
 dkms() {
     local code=0
-    echo "\$ dkms $*" | tee -a "$stage/said"
-    # What is said is for people, and not compared but where other programs read it.
+    echo "\$ dkms $*" | tee -a "$stage/output"
+    # Messages are not compared, except those that scripts read.
     "${as[@]}" timeout --kill-after=10 120 "$program" "$@" >"$stage/out" 2>"$stage/err" </dev/null || code=$?
-    cat "$stage/out" "$stage/err" >>"$stage/said"
+    cat "$stage/out" "$stage/err" >>"$stage/output"
     case " $* " in *" status "* | *" --version "* | *" -V "*) sed 's/^/  | /' "$stage/out" ;; esac
     echo "  exit $code"
-    look
+    write_changes
 }
 as=()
 
-# Writes down what differs from the last time.
-look() {
-    # Of no interest: kernels' headers, and what always differs (own-files, failed-log in docs/compatibility.md).
+# Writes the changes since the last call to the transcript.
+write_changes() {
+    # Kernel headers are left out, and own-files and failed-log of docs/compatibility.md, which
+    # always differ.
     find "$S" "$T" "$L" \( -path "$L/*/build" -o -path "$T/.*" -o -name alpm-dkms.toml \) -prune -o \
         -printf '%y %p %l\t%s %T@ %m\n' | LC_ALL=C sort >"$stage/files"
     if cmp -s "$stage/files" "$stage/files.before"; then return; fi
     {
         cut -f1 "$stage/files" | sed "s|^l \(.*/build/make.log\) $T/.log/.*|f \1 |" | LC_ALL=C sort
         "$program" status 2>/dev/null | sed 's/^/status: /'
-        placed
+        objects_and_index
         logs
-    } >"$stage/seen"
+    } >"$stage/results"
     changes --old-line-format='  - %L' --new-line-format=''
     changes --old-line-format='' --new-line-format='  + %L'
     mv "$stage/files" "$stage/files.before"
-    mv "$stage/seen" "$stage/seen.before"
+    mv "$stage/results" "$stage/results.before"
 }
 
 changes() {
-    diff --unchanged-line-format='' "$@" "$stage/seen.before" "$stage/seen" || true
+    diff --unchanged-line-format='' "$@" "$stage/results.before" "$stage/results" || true
 }
 
-# What modinfo says of each object that dkms built or placed, and the index that names those.
-placed() {
+# Prints the modinfo of each object that dkms built or installed, and modules.dep.
+objects_and_index() {
     local object
     find "$T" "$L" \( -path "$L/*/build" -o -path "$L/*/kernel/fs" -o -path "$T/.*" \) -prune -o -name '*.ko*' -print |
         LC_ALL=C sort | while IFS= read -r object; do
@@ -156,31 +159,33 @@ placed() {
     grep -H . "$L"/*/modules.dep 2>/dev/null | LC_ALL=C sort || true
 }
 
-# The logs of make, but for the date and the time that it took; and but for what always differs, which the scenario
-# build/log-of-make shows: the version, the number of jobs, and which way round the kernels' directory is named.
+# Prints the make.log files, without date and elapsed time. The version, the number of jobs and the
+# path of the kernels' directory are normalised, since they always differ. The scenario
+# build/log-of-make shows them.
 logs() {
     local log
     find "$T" -path "$T/.*" -prune -o -name make.log -print | LC_ALL=C sort | while IFS= read -r log; do
-        # Each line with the log's own name, or `diff` would pair lines of one with those of another.
+        # Each line begins with the name of the log. Otherwise diff would match lines of different
+        # logs.
         sed -e '2s/.*/DATE/; s/^# elapsed time: ..:..:..$/# elapsed time: TIME/' \
             -e '1s/(dkms-[0-9.]*)/(VERSION)/' -e '/^# command: /s/ make -j[0-9]* / make /' \
             -e 's|\([ =]\)/lib/modules|\1/usr/lib/modules|g' -e "s|^|log of ${log#"$T/"}: |" "$log"
     done
 }
 
-# A machine on which nothing happened yet.
+# Resets the machine.
 clean() {
     rm -rf "${S:?}"/* "$T" "${L:?}"/* /etc/dkms "$stage/here"
     mkdir -p "$T" /etc/dkms/framework.conf.d "$stage/here"
     printf '%s\n' 'NAME="Arch Linux"' 'ID=arch' | tee /usr/lib/os-release >/etc/os-release
     kernel "$K"
-    rm -f "$stage"/{files,seen}.before
-    touch "$stage"/{files,seen}.before
-    look >/dev/null
-    : >"$stage/said"
+    rm -f "$stage"/{files,results}.before
+    touch "$stage"/{files,results}.before
+    write_changes >/dev/null
+    : >"$stage/output"
 }
 
-play() {
+run_scenario() {
     clean
     cd "$stage/here"
     # shellcheck disable=SC1090 # a scenario
@@ -188,13 +193,13 @@ play() {
     echo end
 }
 
-manner=$1
-program=${programs[${manner%-*}]} second=${programs[${manner#*-}]}
+mode=$1
+program=${programs[${mode%-*}]} second=${programs[${mode#*-}]}
 while IFS= read -r -u 3 scenario; do
-    transcript=$stage/transcripts/$scenario.$manner
+    transcript=$stage/transcripts/$scenario.$mode
     mkdir -p "${transcript%/*}"
-    # T, S and L, as in the documents of dkms.
-    (play "$stage/scenarios/$scenario") 2>&1 3<&- |
+    # Transcripts use the letters T, S and L for the trees.
+    (run_scenario "$stage/scenarios/$scenario") 2>&1 3<&- |
         sed -e "s/${R//./\\.}/RUNNING/g" -e "s|$T\>|T|g; s|$S\>|S|g; s|$L\>|L|g; s|/log/make.log:|:|" >"$transcript"
-    cp "$stage/said" "$transcript.said"
-done 3<"$stage/$manner.list"
+    cp "$stage/output" "$transcript.output"
+done 3<"$stage/$mode.list"

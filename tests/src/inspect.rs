@@ -9,25 +9,26 @@ use walkdir::WalkDir;
 
 use crate::root::Root;
 
-/// The kernels' directory.
+/// The directory of the kernels.
 const KERNELS: &str = "usr/lib/modules";
-/// The tree that our engine and dkms keep.
+/// The dkms tree.
 const TREE: &str = "var/lib/dkms";
 
 impl Root {
-    /// A file's text.
+    /// Returns the text of a file.
     #[track_caller]
     pub fn read(&self, path: &str) -> String {
         fs::read_to_string(self.path(path))
             .unwrap_or_else(|error| panic!("cannot read /{path}: {error}"))
     }
 
-    /// Writes a file, with its directories; one that begins with `#!` may be run.
+    /// Writes a file and creates its parent directories. A file that begins with `#!` is
+    /// executable.
     #[track_caller]
     pub fn write(&self, path: &str, text: &str) {
         let file = self.path(path);
-        fs::create_dir_all(file.parent().unwrap_or(&file)).expect("make directories in a root");
-        // What stands there may be a link that leads out of the root.
+        fs::create_dir_all(file.parent().unwrap_or(&file)).expect("create directories in a root");
+        // An existing symlink may lead out of the root.
         let _ = fs::remove_file(&file);
         fs::write(&file, text).unwrap_or_else(|error| panic!("cannot write /{path}: {error}"));
         if text.starts_with("#!") {
@@ -36,12 +37,12 @@ impl Root {
         }
     }
 
-    /// Whether there is something at `path`, a dangling link included.
+    /// Returns true if `path` exists, including dangling symlinks.
     pub fn exists(&self, path: &str) -> bool {
         self.path(path).symlink_metadata().is_ok()
     }
 
-    /// The names in a directory, sorted; none if it does not exist.
+    /// Returns the sorted names in a directory, or none if it does not exist.
     pub fn names(&self, path: &str) -> Vec<String> {
         let entries = fs::read_dir(self.path(path)).into_iter().flatten().flatten();
         let mut names: Vec<String> =
@@ -50,7 +51,7 @@ impl Root {
         names
     }
 
-    /// Everything below a directory that is no directory, as sorted paths relative to it.
+    /// Returns everything in a tree except directories, as sorted relative paths.
     pub fn files(&self, path: &str) -> Vec<String> {
         let top = self.path(path);
         let mut files: Vec<String> = WalkDir::new(&top)
@@ -63,10 +64,10 @@ impl Root {
         files
     }
 
-    /// What stands below a directory: each path, relative to it, with `dir`, `file` or a link's target.
+    /// Records the paths in a tree, each with its kind: `dir`, `file` or the target of the symlink.
     ///
-    /// Two runs that came to the same state give the same picture; times and contents are not in it.
-    pub fn picture(&self, path: &str) -> Picture {
+    /// Contents and times are left out, so that two runs can be compared.
+    pub fn snapshot(&self, path: &str) -> Snapshot {
         let top = self.path(path);
         let entries = WalkDir::new(&top).min_depth(1).into_iter().flatten();
         let paths = entries.map(|entry| {
@@ -75,25 +76,26 @@ impl Root {
                 Err(_) if entry.file_type().is_dir() => "dir".into(),
                 Err(_) => "file".into(),
             };
-            let path = entry.path().strip_prefix(&top).expect("a path below its top");
+            let path = entry.path().strip_prefix(&top).expect("a path in the tree");
             (path.display().to_string(), kind)
         });
-        Picture(paths.collect())
+        Snapshot(paths.collect())
     }
 
-    /// A file's bytes.
+    /// Returns the content of a file.
     #[track_caller]
     pub fn bytes(&self, path: &str) -> Vec<u8> {
         fs::read(self.path(path)).unwrap_or_else(|error| panic!("cannot read /{path}: {error}"))
     }
 
-    /// The kernels that have a directory, whatever is in it.
+    /// Returns the names of all kernel directories, including empty ones.
     pub fn kernels(&self) -> Vec<String> {
         self.names(KERNELS)
     }
 
-    /// The objects that are placed for a kernel beside its own: `updates/dkms/bbswitch.ko.zst`.
-    pub fn placed(&self, release: &str) -> Vec<String> {
+    /// Returns the objects that are installed for a kernel, without the kernel's own, as paths such
+    /// as `updates/dkms/bbswitch.ko.zst`.
+    pub fn installed_objects(&self, release: &str) -> Vec<String> {
         let is_object = |name: &str| {
             Path::new(name).file_name().is_some_and(|name| name.to_string_lossy().contains(".ko"))
         };
@@ -104,13 +106,14 @@ impl Root {
         files
     }
 
-    /// One field of `modinfo` on the object that modprobe would load for `module`.
+    /// Returns one field that `modinfo` prints for the object that modprobe would load.
     #[track_caller]
     pub fn modinfo(&self, release: &str, module: &str, field: &str) -> String {
         self.run("modinfo", &["-k", release, "-F", field, module]).ok().text.trim_end().to_owned()
     }
 
-    /// The object that modules.dep names for `module`, relative to the kernel's directory.
+    /// Returns the object that modules.dep lists for `module`, relative to the kernel's directory,
+    /// or `None` if there is none.
     pub fn indexed(&self, release: &str, module: &str) -> Option<String> {
         let index =
             fs::read_to_string(self.path(&format!("{KERNELS}/{release}/modules.dep"))).ok()?;
@@ -121,98 +124,102 @@ impl Root {
         objects.into_iter().find(named).map(str::to_owned)
     }
 
-    /// Asserts that `module` is placed for a kernel, is found by modprobe, and was made for this kernel.
+    /// Asserts that `module` is installed for a kernel, is in modules.dep, and was built for this
+    /// kernel.
     #[track_caller]
     pub fn assert_works(&self, release: &str, module: &str) {
         let object = self
             .indexed(release, module)
             .unwrap_or_else(|| panic!("{module} is not in modules.dep of {release}"));
         assert!(
-            self.placed(release).contains(&object),
-            "{object} is in modules.dep of {release}, but not ours"
+            self.installed_objects(release).contains(&object),
+            "{object} is in modules.dep of {release}, but was not installed by dkms"
         );
         let vermagic = self.modinfo(release, module, "vermagic");
         assert_eq!(vermagic.split(' ').next(), Some(release), "vermagic of {object}");
     }
 
-    /// Asserts that nothing of `module` is left for a kernel: no object and no line of modules.dep.
+    /// Asserts that a kernel has no object of `module`, neither as a file nor in modules.dep.
     #[track_caller]
     pub fn assert_absent(&self, release: &str, module: &str) {
         assert_eq!(
             self.indexed(release, module),
             None,
-            "modules.dep of {release} still names {module}"
+            "{module} is still in modules.dep of {release}"
         );
         let object = format!("/{module}.ko");
-        let left: Vec<String> =
-            self.placed(release).into_iter().filter(|path| path.contains(&object)).collect();
-        assert!(left.is_empty(), "left of {module} for {release}: {left:?}");
+        let left: Vec<String> = self
+            .installed_objects(release)
+            .into_iter()
+            .filter(|path| path.contains(&object))
+            .collect();
+        assert!(left.is_empty(), "{module} was not removed for {release}: {left:?}");
     }
 
-    /// The lines of our `dkms status`.
+    /// Returns the lines of our `dkms status`.
     #[track_caller]
     pub fn status(&self) -> Vec<String> {
         self.dkms(&["status"]).ok().lines().into_iter().map(str::to_owned).collect()
     }
 
-    /// The lines of the real dkms's `status`, of the same tree.
+    /// Returns the lines that `status` of the real dkms prints for the same tree.
     #[track_caller]
     pub fn peer_status(&self) -> Vec<String> {
         self.peer_dkms(&["status"]).lines().into_iter().map(str::to_owned).collect()
     }
 
-    /// The modules that the dkms tree knows, as directory names; our own hidden ones left out.
+    /// Returns the names of the modules in the dkms tree.
     pub fn tree(&self) -> Vec<String> {
         let mut names = self.names(TREE);
         names.retain(|name| !name.starts_with('.') && self.path(TREE).join(name).is_dir());
         names
     }
 
-    /// Asserts that no run left anything to do or anything unfinished.
+    /// Asserts that there is no pending work, and what [`assert_tidy`](Self::assert_tidy) asserts.
     #[track_caller]
     pub fn assert_settled(&self) {
-        assert_eq!(self.pending(), [""; 0], "pending are left");
+        assert_eq!(self.pending(), [""; 0], "work is pending");
         self.assert_tidy();
     }
 
-    /// Pending work, as file names.
+    /// Returns the file names of the pending work.
     pub fn pending(&self) -> Vec<String> {
         self.names(&format!("{TREE}/.pending"))
     }
 
-    /// Asserts that nothing unfinished is left: no build directories, no half-written files, no processes.
+    /// Asserts that there are no build directories, no temporary files and no processes.
     #[track_caller]
     pub fn assert_tidy(&self) {
-        assert_eq!(self.names(&format!("{TREE}/.build")), [""; 0], "build directories are left");
+        assert_eq!(self.names(&format!("{TREE}/.build")), [""; 0], "build directories remain");
         let unfinished = |path: &String| {
             let name = path.rsplit('/').next().unwrap_or_default();
             name.starts_with(".tmp") || name.ends_with(".new")
         };
         for tree in [TREE, KERNELS, "usr/src", "etc/dkms"] {
             let left: Vec<String> =
-                self.picture(tree).paths().into_iter().filter(unfinished).collect();
-            assert!(left.is_empty(), "unfinished files below /{tree}: {left:?}");
+                self.snapshot(tree).paths().into_iter().filter(unfinished).collect();
+            assert!(left.is_empty(), "temporary files in /{tree}: {left:?}");
         }
-        // What a failed build made stays for its user to look at, as with dkms.
+        // As with dkms, the build directory of a failed build is kept for the user.
         let failed = self.names(&format!("{TREE}/.failed"));
-        let mut sources = self.picture(TREE).paths();
+        let mut sources = self.snapshot(TREE).paths();
         sources.retain(|path| match path.split('/').collect::<Vec<_>>()[..] {
             [module, version, "build", _, ..] if !module.starts_with('.') => {
                 !failed.iter().any(|name| name.starts_with(&format!("{module}-{version}-")))
             }
             _ => false,
         });
-        assert_eq!(sources, [""; 0], "what was built in is left");
-        assert_eq!(self.processes(), [], "processes are left");
+        assert_eq!(sources, [""; 0], "build directories remain");
+        assert_eq!(self.processes(), [], "processes remain");
     }
 
-    /// Counts from now on how often a compiler is started.
+    /// Replaces gcc with a wrapper that records each start.
     #[track_caller]
     pub fn count_compilers(&self) -> Compilers<'_> {
-        // Debian's gcc is a link to one with its version in its name.
+        // On Debian, gcc is a symlink to a name with the version.
         let real = self.run("readlink", &["-f", "/usr/bin/gcc"]).ok().text;
         let real = real.trim();
-        assert_ne!(real, "/usr/bin/gcc", "compilers are being counted already");
+        assert_ne!(real, "/usr/bin/gcc", "the compiler is already counted");
         self.write(
             "usr/bin/gcc",
             &format!("#!/bin/bash\necho \"$*\" >>/{STARTS}\nexec -a gcc {real} \"$@\"\n"),
@@ -221,52 +228,52 @@ impl Root {
     }
 }
 
-/// What stands below a directory, see [`Root::picture`].
+/// The paths in a tree and their kinds, see [`Root::snapshot`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Picture(BTreeMap<String, String>);
+pub struct Snapshot(BTreeMap<String, String>);
 
-impl Picture {
-    /// The paths in it, sorted.
+impl Snapshot {
+    /// Returns the sorted paths.
     pub fn paths(&self) -> Vec<String> {
         self.0.keys().cloned().collect()
     }
 
-    /// The same without the paths that `skip` names.
+    /// Removes the paths for which `skip` returns true.
     pub fn without(mut self, skip: impl Fn(&str) -> bool) -> Self {
         self.0.retain(|path, _| !skip(path));
         self
     }
 
-    /// Asserts that it is the same as another one; if not, shows where they differ.
+    /// Asserts that the paths and kinds are those of `want`. On failure, prints the differences.
     #[track_caller]
-    pub fn assert_is(&self, want: &Self, when: &str) {
+    pub fn assert_matches(&self, want: &Self, when: &str) {
         let lines = |of: &Self, but: &Self, sign: &str| {
             let other = of.0.iter().filter(|(path, kind)| but.0.get(*path) != Some(*kind));
             other.map(|(path, kind)| format!("\n{sign} {path} {kind}")).collect::<String>()
         };
         let differences = lines(want, self, "-") + &lines(self, want, "+");
-        assert!(differences.is_empty(), "{when}, there is not what there should be:{differences}");
+        assert!(differences.is_empty(), "{when}: unexpected difference:{differences}");
     }
 }
 
-/// Where the stand-in for gcc writes a line for each start.
+/// The file to which the wrapper of gcc appends a line for each start.
 const STARTS: &str = "var/log/compiler-starts";
 
-/// The compilers that were started since [`Root::count_compilers`].
+/// The compilers started since [`Root::count_compilers`].
 #[derive(Debug)]
 pub struct Compilers<'root> {
     root: &'root Root,
 }
 
 impl Compilers<'_> {
-    /// The arguments of each start since the last call.
+    /// Returns the arguments of each start since the last call.
     pub fn starts(&self) -> Vec<String> {
         let starts = fs::read_to_string(self.root.path(STARTS)).unwrap_or_default();
         let _ = fs::remove_file(self.root.path(STARTS));
         starts.lines().map(str::to_owned).collect()
     }
 
-    /// Asserts that no compiler was started since the last call.
+    /// Asserts that no compiler has been started since the last call.
     #[track_caller]
     pub fn assert_none(&self) {
         assert_eq!(self.starts(), [""; 0], "compilers were started");

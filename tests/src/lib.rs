@@ -1,17 +1,13 @@
-//! What stories are told with: a fresh copy of the testbed's ready root, real pacman in it, and eyes to look around.
+//! The testbed for stories: a fresh machine to run real pacman in, and functions that inspect it.
 //!
 //! ```no_run
 //! use stories::{Root, find};
 //! let root = Root::ready();
 //! root.install(&[find("linux-1"), find("linux-headers-1"), find("bbswitch")]);
-//! assert_eq!(root.placed(find("linux-1").release()), ["updates/dkms/bbswitch.ko.zst"]);
+//! assert_eq!(root.installed_objects(find("linux-1").release()), ["updates/dkms/bbswitch.ko.zst"]);
 //! ```
 
-#![expect(
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a story that cannot go on fails by panicking"
-)]
+#![expect(clippy::expect_used, clippy::panic, reason = "a story fails by panicking")]
 
 mod boot;
 mod inspect;
@@ -20,7 +16,7 @@ mod recipe;
 mod root;
 mod run;
 
-pub use inspect::{Compilers, Picture};
+pub use inspect::{Compilers, Snapshot};
 pub use packages::{PackageFile, find, stage};
 pub use recipe::Recipe;
 pub use root::Root;

@@ -1,4 +1,4 @@
-//! Packages that a story makes for itself in a line or two.
+//! Builds pacman packages that are needed by one story.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,12 +10,15 @@ use crate::packages::{PackageFile, testbed};
 use crate::root::Root;
 use crate::run::run;
 
-/// A package of a module, or of anything else, before it is made.
+/// A description of a package, usually of a module. [`make`](Self::make) builds it.
 ///
 /// ```no_run
 /// use stories::{Recipe, Root};
 /// let root = Root::ready();
-/// let broken = Recipe::like("bbswitch").version("0.9").edit("bbswitch.c", |code| code + "\n#error broken\n").make(&root);
+/// let broken = Recipe::like("bbswitch")
+///     .version("0.9")
+///     .edit("bbswitch.c", |code| code + "\n#error broken\n")
+///     .make(&root);
 /// root.install(&[broken]);
 /// ```
 #[derive(Debug, Clone)]
@@ -23,16 +26,16 @@ pub struct Recipe {
     name: String,
     version: String,
     package: String,
-    /// Files of the module's source directory, by path below it.
+    /// Files of the module's source directory, by relative path.
     source: BTreeMap<String, String>,
-    /// Other files, by path below the root.
+    /// Other files, by path relative to the root.
     files: BTreeMap<String, String>,
     /// Lines of .PKGINFO.
     fields: Vec<String>,
 }
 
 impl Recipe {
-    /// A package without any module.
+    /// A package without a module.
     pub fn empty(package: &str, version: &str) -> Self {
         let (source, files) = Default::default();
         Self {
@@ -45,7 +48,7 @@ impl Recipe {
         }
     }
 
-    /// A module of a few lines, in the package `NAME-dkms`; it builds for any kernel.
+    /// A minimal module that builds for any kernel, in the package `NAME-dkms`.
     pub fn module(name: &str, version: &str) -> Self {
         let conf = format!(
             "PACKAGE_NAME=\"{name}\"\nPACKAGE_VERSION=\"{version}\"\nBUILT_MODULE_NAME[0]=\"{name}\"\n\
@@ -63,7 +66,7 @@ impl Recipe {
             .source(&format!("{name}.c"), &code)
     }
 
-    /// The module that the testbed packages as `alias` (a plain one, such as `bbswitch` or `tp_smapi`), to be changed.
+    /// A copy of the module that the testbed packages as `alias`, such as `bbswitch` or `tp_smapi`.
     #[track_caller]
     pub fn like(alias: &str) -> Self {
         let known = crate::find(alias);
@@ -77,17 +80,17 @@ impl Recipe {
             let path = entry
                 .path()
                 .strip_prefix(&top)
-                .expect("a path below its top")
+                .expect("a path in the directory")
                 .display()
                 .to_string();
             recipe
                 .source
-                .insert(path, fs::read_to_string(entry.path()).expect("a module's source is text"));
+                .insert(path, fs::read_to_string(entry.path()).expect("read a source file"));
         }
         recipe
     }
 
-    /// Another version; dkms.conf names it too.
+    /// Sets the version, also in dkms.conf.
     pub fn version(mut self, version: &str) -> Self {
         self.version = version.into();
         let named = |line: &str| match line.starts_with("PACKAGE_VERSION=") {
@@ -97,13 +100,13 @@ impl Recipe {
         self.edit("dkms.conf", |conf| conf.lines().map(named).collect())
     }
 
-    /// Another name for the package; the module keeps its own.
+    /// Sets the name of the package. The name of the module does not change.
     pub fn package(mut self, package: &str) -> Self {
         self.package = package.into();
         self
     }
 
-    /// Puts a file into the module's source directory; one that begins with `#!` may be run.
+    /// Adds a file to the module's source directory. A file that begins with `#!` is executable.
     pub fn source(mut self, path: &str, text: &str) -> Self {
         self.source.insert(path.into(), text.into());
         self
@@ -114,42 +117,42 @@ impl Recipe {
         self.edit("dkms.conf", |conf| format!("{conf}{line}\n"))
     }
 
-    /// Changes a file of the module's source directory.
+    /// Edits a file in the module's source directory.
     #[track_caller]
     pub fn edit(mut self, path: &str, change: impl FnOnce(String) -> String) -> Self {
         let text = self
             .source
             .remove(path)
-            .unwrap_or_else(|| panic!("{} has no file {path}", self.package));
+            .unwrap_or_else(|| panic!("{path} is not in the source of {}", self.package));
         self.source.insert(path.into(), change(text));
         self
     }
 
-    /// Adds any file to the package, by its path below the root.
+    /// Adds a file to the package, by its path relative to the root.
     pub fn file(mut self, path: &str, text: &str) -> Self {
         self.files.insert(path.into(), text.into());
         self
     }
 
-    /// Adds all files below a directory of the checkout, which stand there as in a root.
+    /// Adds all files in a directory of the checkout that is laid out like a root.
     #[track_caller]
-    pub fn files_of(mut self, top: &Path) -> Self {
+    pub fn files_from(mut self, top: &Path) -> Self {
         let entries = WalkDir::new(top).into_iter().flatten();
         for entry in entries.filter(|entry| entry.file_type().is_file()) {
-            let path = entry.path().strip_prefix(top).expect("a path below its top");
-            let text = fs::read_to_string(entry.path()).expect("a file of the testbed is text");
+            let path = entry.path().strip_prefix(top).expect("a path in the directory");
+            let text = fs::read_to_string(entry.path()).expect("read a file of the testbed");
             self = self.file(&path.display().to_string(), &text);
         }
         self
     }
 
-    /// Depends on another package.
+    /// Adds a dependency on another package.
     pub fn depends(self, package: &str) -> Self {
         self.field("depend", package)
     }
 
-    /// Takes another package's place: replaces it, provides it and conflicts with it.
-    pub fn instead_of(self, package: &str) -> Self {
+    /// Makes the package replace, provide and conflict with another package.
+    pub fn replacing(self, package: &str) -> Self {
         self.field("replaces", package).field("conflict", package).field("provides", package)
     }
 
@@ -159,7 +162,7 @@ impl Recipe {
         self
     }
 
-    /// Makes the package; its file lies in `root`.
+    /// Builds the package in `root`.
     #[track_caller]
     pub fn make(&self, root: &Root) -> PackageFile {
         let made = root.names("srv/made").len();
@@ -171,12 +174,12 @@ impl Recipe {
         for (path, text) in &self.files {
             root.write(&format!("{stage}/{path}"), text);
         }
-        // As from a packager who makes reproducible packages: that a file changed does not show in its time.
+        // As in a reproducible package: a changed file has the same time as before.
         let touch = ["-exec", "touch", "--date=@1700000000", "{}", "+"];
         root.run("find", &[&[stage.as_str()], &touch[..]].concat()).ok();
         let file = format!("srv/made/{made}.pkg.tar.zst");
         root.write(&file, "");
-        fs::create_dir_all(root.path(&stage)).expect("make a package's directory");
+        fs::create_dir_all(root.path(&stage)).expect("create the directory of a package");
         let version = format!("{}-1", self.version);
         let pack = concat!(env!("CARGO_MANIFEST_DIR"), "/testbed/pack.sh");
         let [out, tree] =
@@ -190,7 +193,7 @@ impl Recipe {
                 .collect::<Vec<_>>(),
         )
         .ok();
-        fs::remove_dir_all(root.path(&stage)).expect("remove a package's directory");
+        fs::remove_dir_all(root.path(&stage)).expect("remove the directory of a package");
         let content = if self.name.is_empty() {
             String::new()
         } else {

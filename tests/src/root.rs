@@ -1,4 +1,4 @@
-//! A root of a story's own: an overlay over the testbed's, thrown away afterwards.
+//! The root of a story: an overlay over a stage of the testbed, discarded afterwards.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,29 +10,30 @@ use walkdir::WalkDir;
 use crate::packages::{PackageFile, stages, testbed};
 use crate::run::{Completed, Started, run, start};
 
-/// Where our package keeps the hooks' programs.
+/// The directory of our hook programs.
 const LIB: &str = "usr/lib/alpm-dkms";
 
-/// A fresh machine with real pacman, entered by chroot. Unmounted and forgotten on drop, after a panic too.
+/// A fresh machine with real pacman, entered with chroot. Dropping it kills its processes and
+/// unmounts it, also after a panic.
 #[derive(Debug)]
 pub struct Root {
-    /// A tmpfs that holds the overlay's own directories beside its mount point.
+    /// A tmpfs that contains the directories of the overlay and its mount point.
     home: PathBuf,
     mount: PathBuf,
-    /// The directories that the overlay shows below its own changes, the uppermost first.
+    /// The lower directories of the overlay, uppermost first.
     below: Vec<PathBuf>,
 }
 
 impl Root {
-    /// A root with our package installed.
+    /// Creates a root with our package installed.
     ///
-    /// For quick tries of a change, `$STORIES_BINARIES` may name a directory of programs (`target/debug`) that then take
-    /// the place of the package's, and so do the .hook files of the checkout.
+    /// If `$STORIES_BINARIES` names a directory such as `target/debug`, programs from there and the
+    /// .hook files of the checkout replace those of the package. This saves building the package.
     pub fn ready() -> Self {
         Self::ready_over(&[])
     }
 
-    /// A root with our package installed that stands on the files of a further stage of the testbed, too.
+    /// Creates a root with our package installed and the files of another stage of the testbed.
     pub fn ready_with(stage: &str) -> Self {
         Self::ready_over(&[testbed().join(stage).join("files")])
     }
@@ -51,33 +52,33 @@ impl Root {
             ];
             for (program, place) in programs {
                 fs::copy(built.join(program), root.path(place).join(program))
-                    .expect("take a program of STORIES_BINARIES");
+                    .expect("copy a program from STORIES_BINARIES");
             }
             let hooks = Path::new(env!("CARGO_MANIFEST_DIR")).join("../libalpm-hooks");
             root.shell("pacman -Qlq alpm-dkms | grep '[.]hook$' | xargs rm").ok();
             for hook in fs::read_dir(hooks).expect("list our hooks").flatten() {
                 let place = root.path("usr/share/libalpm/hooks").join(hook.file_name());
-                fs::copy(hook.path(), place).expect("take a hook of the checkout");
+                fs::copy(hook.path(), place).expect("copy a hook of the checkout");
             }
         }
         root
     }
 
-    /// A root as it was before our package was installed: for moving to it from dkms.
+    /// Creates a root without our package, for the migration from dkms.
     pub fn bare() -> Self {
         Self::over(vec![testbed().join("bare")])
     }
 
-    /// A machine that goes on from where this one is now.
+    /// Creates a root with the present state of this one.
     ///
-    /// It stands on this one's changes, so this one must not be changed as long as the other is there.
+    /// This root must not be changed while the fork exists: the fork's overlay is mounted over it.
     pub fn fork(&self) -> Self {
         let mut below = self.below.clone();
         below.insert(0, self.home.join("upper"));
         Self::over(below)
     }
 
-    /// A root over these directories, the uppermost first.
+    /// Creates a root over these directories, uppermost first.
     fn over(below: Vec<PathBuf>) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         static SWEEP: Once = Once::new();
@@ -91,28 +92,29 @@ impl Root {
         root
     }
 
-    /// Mounts the overlay. Its changes live on a tmpfs, since the checkout itself may lie on an overlay (in a
-    /// container), which cannot carry another one's changes.
+    /// Mounts the overlay. Its upper directory is on a tmpfs because in a container the checkout
+    /// may be on an overlay itself, which cannot contain the upper directory of another overlay.
     fn mount(&self, testbed: &Path) {
         let home = self.home.as_path();
-        fs::create_dir_all(home).expect("make a story's directory");
+        fs::create_dir_all(home).expect("create the directory of a story");
         mount(&["-t", "tmpfs", "-o", "mode=755", "story"], home);
         mount(&["--make-private"], home);
-        fs::create_dir(&self.mount).expect("make a root's directory");
+        fs::create_dir(&self.mount).expect("create the mount point of a root");
         self.overlay(&self.below, "", &self.mount);
         self.mount_kernel_files("");
         for stage in stages() {
             let here = self.path("srv").join(stage);
-            fs::create_dir_all(&here).expect("make a place for packages");
+            fs::create_dir_all(&here).expect("create a directory for packages");
             mount(&["--bind", &testbed.join(stage).display().to_string()], &here);
         }
     }
 
-    /// Mounts directories over each other at `place`; what is changed goes to `upper` with this `suffix`.
+    /// Mounts an overlay over the directories `below` at `place`. The names of its own directories
+    /// end in `suffix`.
     fn overlay(&self, below: &[PathBuf], suffix: &str, place: &Path) {
         let [upper, work] = ["upper", "work"].map(|name| self.home.join(format!("{name}{suffix}")));
         for directory in [&upper, &work] {
-            fs::create_dir(directory).expect("make an overlay's directory");
+            fs::create_dir(directory).expect("create a directory of an overlay");
         }
         let below: Vec<String> = below.iter().map(|path| path.display().to_string()).collect();
         let (upper, work) = (upper.display(), work.display());
@@ -120,67 +122,68 @@ impl Root {
         mount(&["-t", "overlay", "-o", &layers, "story"], place);
     }
 
-    /// Mounts what programs in the root at `top` want of the running kernel.
+    /// Mounts /proc, /sys and /dev in the root at `top`.
     fn mount_kernel_files(&self, top: &str) {
         mount(&["-t", "proc", "proc"], &self.path(top).join("proc"));
         mount(&["-t", "sysfs", "sys"], &self.path(top).join("sys"));
         let dev = self.path(top).join("dev");
         mount(&["--rbind", "/dev"], &dev);
-        // Or unmounting it here would unmount the machine's own /dev/pts.
+        // Otherwise unmounting it here would unmount /dev/pts of the host.
         mount(&["--make-rprivate"], &dev);
     }
 
-    /// A whole second root in a folder of this one that is no mount point, for `pacman -r`: its path inside.
+    /// Creates a second root in a directory of this one that is not a mount point, for `pacman -r`.
+    /// Returns its path inside this root.
     ///
-    /// It has our package, and /proc, /sys and /dev as pacstrap gives it.
-    pub fn folder(&self) -> String {
-        // An overlay over the whole testbed, in which the stage is a mere folder.
-        self.overlay(&[testbed()], "-folder", &self.path("mnt"));
+    /// It has our package installed and, as with pacstrap, /proc, /sys and /dev mounted.
+    pub fn nested_root(&self) -> String {
+        // The overlay covers the whole testbed, so the stage is an ordinary directory in it.
+        self.overlay(&[testbed()], "-nested", &self.path("mnt"));
         self.mount_kernel_files("mnt/ready");
         "/mnt/ready".into()
     }
 
-    /// Copies the files of a stage of the testbed over this root.
-    pub fn lay_over(&self, stage: &str) {
+    /// Copies the files of a stage of the testbed into this root.
+    pub fn copy_stage(&self, stage: &str) {
         let files = testbed().join(stage).join("files/.").display().to_string();
         run("cp", &["-a", &files, &self.mount.display().to_string()]).ok();
     }
 
-    /// Moves directories from the overlay to plain ones on the disk of the checkout, as machines have them: to ask an
-    /// overlay for a file's size and times takes twice as long.
+    /// Moves directories from the overlay to the disk of the checkout. On an overlay, `stat` takes
+    /// twice as long as on a real machine.
     pub fn move_to_disk(&self, paths: &[&str]) {
         for path in paths {
             let place = self.path(path);
             let plain = disk_of(&self.home).join(path);
-            fs::create_dir_all(&plain).expect("make a directory on the disk");
+            fs::create_dir_all(&plain).expect("create a directory on the disk");
             let (from, to) = (place.join("."), plain.display().to_string());
             run("cp", &["-a", &from.display().to_string(), &to]).ok();
             mount(&["--bind", &to], &place);
         }
     }
 
-    /// Moves a directory to a disk of its own that has only `spare` KiB left.
+    /// Moves a directory to a separate file system with `spare` KiB of free space.
     pub fn move_to_full_disk(&self, path: &str, spare: u64) {
         let place = self.path(path);
         let here = place.display().to_string();
         let aside = format!("{here}.aside");
-        // Not a rename: an overlay refuses it for directories that lie below it.
+        // An overlay refuses to rename directories of its lower layers.
         run("cp", &["-a", &here, &aside]).ok();
         mount(&["-t", "tmpfs", "-o", "mode=755", "disk"], &place);
         run("cp", &["-a", &format!("{aside}/."), &here]).ok();
-        fs::remove_dir_all(&aside).expect("remove what was moved");
+        fs::remove_dir_all(&aside).expect("remove the copy");
         let used = run("df", &["--output=used", "-k", &here]).ok().text;
         let used: u64 =
             used.lines().last().and_then(|line| line.trim().parse().ok()).expect("a number");
         self.resize_disk(path, used + spare);
     }
 
-    /// Makes that disk this many KiB large.
+    /// Resizes the file system of [`move_to_full_disk`](Self::move_to_full_disk) to `size` KiB.
     pub fn resize_disk(&self, path: &str, size: u64) {
         mount(&["-o", &format!("remount,size={size}k")], &self.path(path));
     }
 
-    /// The mounts of this root, as its mount points.
+    /// Returns the mount points of this root.
     pub fn mounts(&self) -> Vec<String> {
         let all = fs::read_to_string("/proc/self/mounts").expect("read the mounts");
         let points = all.lines().filter_map(|line| line.split(' ').nth(1));
@@ -188,24 +191,26 @@ impl Root {
         points.filter(|point| point.starts_with(&home)).map(str::to_owned).collect()
     }
 
-    /// A path of this root as seen from outside. Beware of absolute links below it: they lead to the host's files.
+    /// Returns the path on the host of a path in this root. Absolute symlinks in it lead to files
+    /// of the host.
     pub fn path(&self, path: &str) -> PathBuf {
         self.mount.join(path.trim_start_matches('/'))
     }
 
-    /// Runs real pacman, without questions.
+    /// Runs real pacman with `--noconfirm`.
     #[track_caller]
     pub fn pacman(&self, args: &[&str]) -> Completed {
         self.start_pacman(args).finish()
     }
 
-    /// Starts real pacman, for stories that interrupt it.
+    /// Starts real pacman with `--noconfirm`.
     #[track_caller]
     pub fn start_pacman(&self, args: &[&str]) -> Started {
         self.start("pacman", &[&["--noconfirm", "--noprogressbar"], args].concat())
     }
 
-    /// Installs packages in one transaction, which must succeed. (It does so even if a Post hook fails.)
+    /// Installs packages in one transaction, which must succeed. pacman succeeds even if a
+    /// PostTransaction hook fails.
     #[track_caller]
     pub fn install(&self, packages: &[PackageFile]) -> Completed {
         let files = packages.iter().map(|package| package.file.as_str());
@@ -218,39 +223,39 @@ impl Root {
         self.pacman(&[&["-R"], names].concat()).ok()
     }
 
-    /// Installs packages that conflict with installed ones, which leave for them.
+    /// Installs packages that replace installed packages which they conflict with.
     #[track_caller]
-    pub fn install_instead(&self, packages: &[PackageFile]) -> Completed {
-        // --noconfirm would answer no to the question about the conflict.
+    pub fn install_replacing(&self, packages: &[PackageFile]) -> Completed {
+        // With --noconfirm pacman would not remove the conflicting packages.
         let files: Vec<&str> = packages.iter().map(|package| package.file.as_str()).collect();
         self.shell(&format!("yes | pacman --noprogressbar -U {}", files.join(" "))).ok()
     }
 
-    /// Runs one of our hook programs by hand, with these targets on its standard input.
+    /// Runs one of our hook programs with these targets on standard input.
     #[track_caller]
     pub fn hook(&self, program: &str, targets: &[u8]) -> Completed {
         self.start_hook(program, targets).finish()
     }
 
-    /// Starts one of our hook programs, for stories that interrupt it.
+    /// Starts one of our hook programs with these targets on standard input.
     #[track_caller]
     pub fn start_hook(&self, program: &str, targets: &[u8]) -> Started {
         fs::write(self.path("srv/targets"), targets).expect("write targets");
         self.start("bash", &["-c", &format!("exec /usr/lib/alpm-dkms/{program} </srv/targets")])
     }
 
-    /// Runs what the unit runs at boot while pending exist.
+    /// Runs the command of the boot unit, which finishes pending work.
     #[track_caller]
     pub fn boot_unit(&self) -> Completed {
         let unit = self.read("usr/lib/systemd/system/alpm-dkms-pending.service");
         let command = unit.lines().find_map(|line| line.strip_prefix("ExecStart="));
-        self.shell(command.expect("the unit runs something"))
+        self.shell(command.expect("the unit has an ExecStart"))
     }
 
-    /// What stories changed outside of the trees that are ours to change, as paths below the root.
+    /// Returns the files outside our trees that were changed, as sorted paths relative to the root.
     ///
-    /// What pacman, the neighbours' hooks and the story itself write to is left out.
-    pub fn trespasses(&self) -> Vec<String> {
+    /// Directories that pacman, the hooks of other packages and stories write to are left out.
+    pub fn changes_elsewhere(&self) -> Vec<String> {
         let expected = [
             "var/lib/dkms/",
             "usr/lib/modules/",
@@ -259,7 +264,7 @@ impl Root {
             "var/log/",
             "srv/",
             "tmp/",
-            // ldconfig's, which pacman runs.
+            // Written by ldconfig, which pacman runs.
             "etc/ld.so.cache",
             "var/cache/ldconfig/",
         ];
@@ -280,7 +285,7 @@ impl Root {
         self.start(program, args).finish()
     }
 
-    /// Runs a line of bash in this root.
+    /// Runs a bash script in this root.
     #[track_caller]
     pub fn shell(&self, script: &str) -> Completed {
         self.run("bash", &["-c", script])
@@ -292,20 +297,20 @@ impl Root {
         self.run("/usr/bin/dkms", args)
     }
 
-    /// Runs the real dkms, Debian's, which lies beside everything else.
+    /// Runs the real dkms: Debian's, unpacked in /opt/peer.
     #[track_caller]
     pub fn peer_dkms(&self, args: &[&str]) -> Completed {
         self.run("/opt/peer/usr/sbin/dkms", args)
     }
 
-    /// Starts a program in this root, for stories that interrupt it.
+    /// Starts a program in this root.
     #[track_caller]
     pub fn start(&self, program: &str, args: &[&str]) -> Started {
         let root = self.mount.display().to_string();
         start("chroot", &[&[root.as_str(), program], args].concat())
     }
 
-    /// The processes that run in this root: id and command line.
+    /// Returns the ids and command lines of the processes that run in this root.
     pub fn processes(&self) -> Vec<(u32, String)> {
         let ids = fs::read_dir("/proc").expect("list processes").flatten();
         let ids = ids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
@@ -323,7 +328,7 @@ impl Root {
         .collect()
     }
 
-    /// Kills everything that runs in this root, as a power failure would.
+    /// Kills all processes in this root, as a power failure does.
     pub fn kill_everything(&self) {
         loop {
             let ids: Vec<String> = self.processes().iter().map(|(id, _)| id.to_string()).collect();
@@ -348,25 +353,25 @@ fn mount(args: &[&str], place: &Path) {
     run("mount", &[args, &[place.display().to_string().as_str()]].concat()).ok();
 }
 
-/// Unmounts a story's directory with everything below it, and removes it.
+/// Unmounts everything in the directory of a story and removes the directory.
 fn discard(home: &Path) {
     run("umount", &["--recursive", "--lazy", &home.display().to_string()]);
-    // Fails if something is still mounted, rather than to delete through it.
+    // Fails if something is still mounted. `remove_dir_all` would delete its files.
     if fs::remove_dir(home).is_ok() {
         let _ = fs::remove_dir_all(disk_of(home));
     }
 }
 
-/// What a story keeps outside of its overlay and its tmpfs.
+/// Returns the directory for files of a story that are outside its overlay and its tmpfs.
 fn disk_of(home: &Path) -> PathBuf {
     home.with_extension("disk")
 }
 
-/// Discards what stories left behind whose test was killed.
+/// Discards the directories of stories whose test process was killed.
 fn sweep(all: &Path) {
     for entry in fs::read_dir(all).into_iter().flatten().flatten() {
         if entry.path().extension().is_some_and(|it| it == "disk") {
-            continue; // It goes with its story.
+            continue; // removed with its story
         }
         let name = entry.file_name();
         let process = name.to_str().and_then(|name| name.split('-').next()).unwrap_or_default();

@@ -1,9 +1,9 @@
 #!/bin/bash
-# Stage base: a Debian that passes for Arch, with pacman, makepkg, libalpm and a compiler, without any dkms.
+# Stage base: Debian disguised as Arch, with pacman, makepkg, libalpm and a compiler, but no dkms.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-suite=forky     # carries pacman 7.1, libalpm 16 and the kernel that `linux` is made from
-lts_suite=trixie # carries the kernel that `linux-lts` is made from
+suite=forky     # has pacman 7.1, libalpm 16 and the kernel of `linux`
+lts_suite=trixie # has the kernel of `linux-lts`
 
 packages=(
     pacman-package-manager makepkg fakeroot libarchive-tools
@@ -12,14 +12,14 @@ packages=(
     zstd xz-utils gzip openssl gawk sed file strace diffutils util-linux ca-certificates
 )
 
-# The mirror that this machine itself uses.
+# Prints the URL of the Debian mirror of this machine.
 mirror() {
     local codename
     codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
     apt-get indextargets --format "\$(REPO_URI)" "Codename: $codename" "Created-By: Packages" | head -n1
 }
 
-# This machine's own way to the network, as apt settings.
+# Prints the network settings of apt on this machine.
 network_settings() {
     apt-config dump --no-empty --format '%f "%v";%n' Acquire | grep -E '^Acquire::(http|https|Check)' || true
 }
@@ -27,8 +27,9 @@ network_settings() {
 make_base() {
     local root=$1 url
     url=$(mirror)
-    [[ -n $url ]] || die "apt knows no mirror on this machine"
-    # debootstrap of an older Debian has no script of its own for a newer suite; `sid` is the general one.
+    [[ -n $url ]] || die "error: apt on this machine has no mirror"
+    # debootstrap of an older Debian has no script for a newer suite. The script `sid` works for
+    # all.
     logged debootstrap --variant=minbase "$suite" "$root" "$url" /usr/share/debootstrap/scripts/sid
 
     rm -f "$root"/etc/apt/sources.list.d/*
@@ -48,18 +49,18 @@ make_base() {
         apt-get -q install --yes "$@"
         apt-get clean
         useradd --create-home builder' install "${packages[@]}"
-    pass_for_arch "$root"
+    disguise_as_arch "$root"
 }
 
-pass_for_arch() {
+disguise_as_arch() {
     local root=$1
     rm -f "$root/etc/os-release"
     printf '%s\n' 'NAME="Arch Linux"' 'PRETTY_NAME="Arch Linux"' 'ID=arch' 'BUILD_ID=rolling' |
         tee "$root/usr/lib/os-release" >"$root/etc/os-release"
     mkdir -p "$root"/usr/share/libalpm/{hooks,scripts} "$root"/etc/pacman.d/hooks "$root/var/lib/pacman/local" \
         "$root/usr/lib/modules" "$root/usr/lib/depmod.d"
-    ln -sf ../proc/self/mounts "$root/etc/mtab" # where pacman looks for its file system
-    # Nothing here is signed, and nothing is downloaded by pacman.
+    ln -sf ../proc/self/mounts "$root/etc/mtab" # read by pacman's CheckSpace
+    # Packages are not signed, and pacman downloads none.
     cat >"$root/etc/pacman.conf" <<'CONF'
 [options]
 HoldPkg = pacman glibc

@@ -1,7 +1,7 @@
 #!/bin/bash
-# Stage bench-modules: the packages of the modules that only the benchmark builds, beside those of the stage modules.
+# Stage bench-modules: the module packages that only the benchmark uses, besides those of modules.
 #
-#   broadcom-sta ddcci lime-forensics openrazer-driver xone hid-xpadneo    the sources as Debian ships them
+#   broadcom-sta ddcci lime-forensics openrazer-driver xone hid-xpadneo    Debian's sources
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 source "$here/packages.sh"
 

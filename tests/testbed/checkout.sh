@@ -1,29 +1,29 @@
 # shellcheck shell=bash disable=SC2154 # `repo` and `testbed` come from lib.sh
-# A copy of this checkout that an unprivileged user may build in the base root, with the host's Rust.
+# Builds a copy of this checkout in the base root as an unprivileged user, with the host's Rust.
 
-# checkout_files: what git knows of or would take in, as it lies here.
+# checkout_files: prints the tracked files and the untracked files that are not ignored.
 checkout_files() {
     git -c safe.directory='*' -C "$repo" ls-files --cached --others --exclude-standard |
         while IFS= read -r file; do
-            # A file that was deleted is still listed until that is committed.
+            # A deleted file is listed until the deletion is committed.
             if [[ -f $repo/$file ]]; then printf '%s\n' "$file"; fi
         done
 }
 
-# checkout_digest: one word that changes with what goes into our package, so not with the tests.
+# checkout_digest: prints a digest of the files that our package is built from.
 checkout_digest() {
     (cd "$repo" && checkout_files | grep -Ev '^(tests|\.ci)/|^Makefile$' | sort | xargs sha256sum | sha256sum | cut -c1-16)
 }
 
 # in_checkout COMMAND...: runs COMMAND as the user `builder` in a fresh copy of the checkout.
-# What was compiled is kept from one time to the next; times of files are kept too, so cargo recognises it.
+# Cargo's target directory and the times of files are kept, so cargo recompiles only what changed.
 in_checkout() {
     local copy=$testbed/checkout rust
     rust=$(cd "$repo" && rustc --print sysroot)
     rm -rf "$copy"
     mkdir -p "$copy" "$testbed/cargo-target"
     checkout_files | tar -C "$repo" -c --no-recursion -T - | tar -C "$copy" -x
-    # The base root's own id, which is not this machine's.
+    # The numeric id in the base root may differ from that on this machine.
     chown -R "$(stat -c %u "$testbed/base/home/builder")" "$copy" "$testbed/cargo-target"
     in_root "$testbed/base" --bind "$copy" /build --bind "$testbed/cargo-target" /opt/cargo-target \
         --bind "$testbed/vendor" /opt/cargo --bind "$rust" /opt/rust \

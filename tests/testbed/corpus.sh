@@ -1,15 +1,16 @@
 #!/bin/bash
-# Stages corpus and corpus-few: Debian's *-dkms packages, and what some of them need to build: corpus.sh [all]
+# Stages corpus and corpus-few: Debian's *-dkms packages and their build dependencies.
+# Usage: corpus.sh [all]
 #
-#   PACKAGE/files/    a package, unpacked; nothing of it is ever installed
-#   files/            what the builds need beside a compiler, unpacked
-#   index             one line each: package, its version, and the module as name/version
+#   PACKAGE/files/    the unpacked package, which is not installed
+#   files/            the unpacked build dependencies
+#   index             a line for each package: its name, its version and the module id
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-# Those that `make check` goes through: quick to build, and as unlike each other as can be.
+# The packages of `make check`: quick to build, and unlike each other.
 few=(dkms-replace-test-dkms jool-dkms librem-ec-acpi-dkms mstflint-dkms xone-dkms)
 
-# zfs and openafs run a configure script, lttng-modules and others ask for headers and tools of user space.
+# zfs and openafs run configure scripts; lttng-modules and others need headers and tools.
 needs=(iptables libelf-dev libssl-dev libxtables-dev lsb-release perl python3 zlib1g-dev)
 
 # shellcheck disable=SC2016 # expanded in the root
@@ -19,7 +20,7 @@ fetch='
     if [[ $1 ]]; then
         printf "%s\n" $1 >names
     else
-        # dh-dkms helps to make such packages, and is none.
+        # dh-dkms is a tool for packagers.
         apt-cache search -n -- "-dkms$" | cut -d" " -f1 | grep -v "^dh-dkms$" >names
     fi
     xargs -a names apt-get -q download
@@ -29,7 +30,8 @@ fetch='
         cp /var/cache/apt/archives/*.deb needs/
     fi'
 
-# make_corpus OUT PACKAGES NEED...: PACKAGES are names in one word, or nothing for all that Debian has.
+# make_corpus OUT PACKAGES NEED...: creates the stage. PACKAGES is one word with the package names,
+# or empty for all packages of Debian.
 make_corpus() {
     local out=$1 deb package source name
     mkdir "$out/debs" "$out/files"
@@ -43,7 +45,8 @@ make_corpus() {
         dpkg-deb -x "$deb" "$out/$package/files"
         rm -rf "$out/$package/files/usr/share"
         source=$(echo "$out/$package"/files/usr/src/*)
-        # Debian's packages call `dkms add` with the name and the version that the directory is made of.
+        # The scripts of the packages run `dkms add` with the name and the version in the
+        # directory's name.
         name=$(sed -nE 's/^PACKAGE_NAME="?([^" ]+)"?.*/\1/p' "$source/dkms.conf")
         source=${source##*/}
         printf '%s\t%s\t%s\n' "$package" "$(dpkg-deb --field "$deb" Version)" "$name/${source#"$name-"}" >>"$out/index"

@@ -1,14 +1,14 @@
 #!/bin/bash
-# Stage dracut: Debian's dracut with what it needs, for stories to stand on, and two kernels that can be booted.
+# Stage dracut: Debian's dracut with its dependencies, and two kernels that can be booted.
 #
-#   files/                                     dracut, what unified kernel images take, and what these need, unpacked
-#   dracut                                     the package of it: its hooks, and a dracut that counts
-#   linux-true-1 linux-true-headers-1 …-2      kernels whose release is the one that they were compiled with
+#   files/                                   dracut, tools for unified images, dependencies
+#   dracut                                   a package with hooks and a dracut that logs its images
+#   linux-true-1 linux-true-headers-1 …-2    kernels with their original release
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 source "$here/packages.sh"
 source "$here/kernel_packages.sh"
 
-# Not installed: the scripts of udev and systemd want a machine that boots.
+# Unpacked but not installed, because the scripts of udev and systemd need a booted machine.
 # shellcheck disable=SC2016 # expanded by the inner shell
 unpack_dracut() {
     logged in_copy base --bind "$1" /srv/dracut bash -euc '
@@ -18,11 +18,11 @@ unpack_dracut() {
         for package in /var/cache/apt/archives/*.deb; do
             dpkg -x "$package" /srv/dracut/files
         done'
-    # Where the package of ours puts one that counts.
+    # The package dracut installs a wrapper in its place.
     mv "$1/files/usr/bin/dracut" "$1/files/usr/lib/dracut/dracut"
 }
 
-# true_kernel NUMBER SOURCE: a kernel of the package linux, its headers with it.
+# true_kernel NUMBER SOURCE: builds packages of a kernel and its headers, named linux.
 true_kernel() {
     local release version
     release=$(<"$testbed/sources/$2/build/include/config/kernel.release")

@@ -1,8 +1,8 @@
 #!/bin/bash
-# Installs on this machine what building the testbed needs, by apt name.
+# Installs the programs that the testbed needs on this machine, with apt.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-# program or file:package
+# PROGRAM:PACKAGE or FILE:PACKAGE
 needs=(debootstrap:debootstrap shellcheck:shellcheck zstd:zstd xz:xz-utils bsdtar:libarchive-tools gcc:gcc make:make
     dpkg-deb:dpkg unshare:util-linux patch:patch git:git zsh:zsh fish:fish mandoc:mandoc systemd-analyze:systemd
     modinfo:kmod openssl:openssl qemu-system-x86_64:qemu-system-x86
@@ -15,8 +15,8 @@ for need in "${needs[@]}"; do
 done
 ((${#missing[@]})) || exit 0
 
-command -v apt-get >/dev/null || die "please install: ${missing[*]}"
-[[ $EUID == 0 ]] || die "needs root to install: ${missing[*]}"
+command -v apt-get >/dev/null || die "error: missing programs: please install ${missing[*]}"
+[[ $EUID == 0 ]] || die "error: must be root to install ${missing[*]}"
 say "installing ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
 apt-get -qq update </dev/null

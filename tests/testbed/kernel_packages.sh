@@ -1,8 +1,8 @@
 # shellcheck shell=bash disable=SC2154 # variables of lib.sh and packages.sh
-# How the stages that package kernels do so: the kernel and its headers, in Arch's layout, from the stage sources.
+# Functions that build packages of kernels and headers in Arch's layout from the stage sources.
 
-# kernel ALIAS PKGBASE VERSION RELEASE [SOURCE]: the kernel itself, SOURCE being its directory in the stage sources.
-# $extra may name a directory of further objects.
+# kernel ALIAS PKGBASE VERSION RELEASE [SOURCE]: builds a kernel package. SOURCE is a directory in
+# the stage sources. $extra may name a directory with more objects.
 kernel() {
     local alias=$1 pkgbase=$2 version=$3 release=$4 from=$testbed/sources/${5-$2} tree=$work/$1 dir object
     dir=$tree/usr/lib/modules/$release
@@ -17,8 +17,8 @@ kernel() {
     package "$alias" "$pkgbase" "$version" "$release" "$tree"
 }
 
-# headers ALIAS PKGBASE VERSION RELEASE [SOURCE]: the tree to compile against, with the release written into it.
-# A true kernel upgrade for nothing: vermagic is taken from utsrelease.h.
+# headers ALIAS PKGBASE VERSION RELEASE [SOURCE]: builds a headers package and writes RELEASE into
+# it. Since vermagic is taken from utsrelease.h, one source serves for several releases.
 headers() {
     local alias=$1 pkgbase=$2 version=$3 release=$4 tree=$work/$1 build
     build=$tree/usr/lib/modules/$release/build

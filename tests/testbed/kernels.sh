@@ -1,15 +1,15 @@
 #!/bin/bash
-# Stage kernels: the packages linux, linux-headers, linux-lts, linux-lts-headers in Arch's layout, in several releases.
+# Stage kernels: packages of kernels and headers in Arch's layout, in several releases.
 #
-#   linux-1 linux-2 linux-lts-1 linux-lts-2                   a kernel and its successor
-#   linux-headers-1 … linux-lts-headers-2                     what modules for them are compiled against
-#   linux-headers-1-symvers                                   as linux-headers-1, other exported symbols
-#   linux-1-bbswitch                                          as linux-1, with an in-tree module called bbswitch
+#   linux-1 linux-2 linux-lts-1 linux-lts-2    two kernels, each with its next release
+#   linux-headers-1 … linux-lts-headers-2      their headers
+#   linux-headers-1-symvers                    as linux-headers-1, with another Module.symvers
+#   linux-1-bbswitch                           as linux-1, with an in-tree module named bbswitch
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 source "$here/packages.sh"
 source "$here/kernel_packages.sh"
 
-# successor VERSION: the next point release (7.2.12 to 7.2.13).
+# successor VERSION: prints the next point release, such as 7.2.13 for 7.2.12.
 successor() { printf '%s.%s\n' "${1%.*}" "$((${1##*.} + 1))"; }
 
 make_kernels() {

@@ -1,10 +1,11 @@
 #!/bin/bash
-# Stage launchers: Debian's ccache and distcc with what they need, unpacked, for stories to lay over a root.
+# Stage launchers: Debian's ccache and distcc with their dependencies, unpacked.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 packages=(ccache distcc)
 
-# Not installed: their scripts would make users and start servers, and stories want them only where they are the subject.
+# Unpacked but not installed, because their scripts create users and start servers. Stories copy
+# them into a root.
 # shellcheck disable=SC2016 # expanded by the inner shell
 make_launchers() {
     mkdir "$1/files"

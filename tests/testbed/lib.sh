@@ -1,8 +1,8 @@
 # shellcheck shell=bash
-# What the stages of the testbed share: where things are, the cache, the way into a root.
+# Functions that the stages of the testbed share: paths, digests, and running commands in a root.
 #
-# A stage is one script here and one directory below $testbed. It is made again when its recipe (the script
-# and what it reads) or a stage below it changed; otherwise its script returns at once.
+# A stage is a script here and a directory in $testbed. The script returns at once unless its recipe
+# (the script and the files it reads) or a stage that it depends on has changed.
 
 set -euo pipefail
 umask 022
@@ -15,39 +15,39 @@ testbed=${TESTBED:-$repo/target/testbed}
 say() { printf 'testbed: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 
-# digest_of FILE...: one word that changes with the files' contents.
+# digest_of FILE...: prints a digest of the contents.
 digest_of() { cat -- "$@" | sha256sum | cut -c1-16; }
 
-# digest_below STAGE...: one word that changes when one of those stages is made again.
+# digest_below STAGE...: prints a digest that changes when one of these stages is built again.
 digest_below() { (cd "$testbed" && digest_of "${@/%/.digest}"); }
 
-# stage NAME DIGEST MAKE: calls MAKE with an empty directory unless NAME was already made from DIGEST.
-# The digest is written last, so a stage that was interrupted is made again.
+# stage NAME DIGEST MAKE: calls MAKE with an empty directory unless NAME was built from DIGEST.
+# The digest is written last, so that an interrupted stage is built again.
 stage() {
     local name=$1 digest=$2 make=$3 start=$SECONDS
     if [[ -f $testbed/$name.digest && $(<"$testbed/$name.digest") == "$digest" ]]; then
         return
     fi
-    [[ $EUID == 0 ]] || die "making $name needs root"
-    say "making $name"
+    [[ $EUID == 0 ]] || die "error: $name: must be root to build this stage"
+    say "building $name"
     stage_log=$testbed/$name.log
     : >"$stage_log"
     rm -rf "${testbed:?}/$name" "$testbed/$name.digest"
     mkdir -p "$testbed/$name"
-    # A failing command ends the script; what it said is shown then.
-    trap 'tail -n 40 "$stage_log" >&2; say "failed, see $stage_log"' EXIT
+    # A failing command ends the script.
+    trap 'tail -n 40 "$stage_log" >&2; say "error: stage failed; see $stage_log"' EXIT
     "$make" "$testbed/$name"
     trap - EXIT
     printf '%s\n' "$digest" >"$testbed/$name.digest"
-    say "made $name in $((SECONDS - start)) s"
+    say "built $name in $((SECONDS - start)) s"
 }
 
-# logged COMMAND...: runs COMMAND within a stage; what it says goes to the stage's log.
+# logged COMMAND...: runs COMMAND and appends its output to the log of the stage.
 logged() { "$@" >>"$stage_log" 2>&1 </dev/null; }
 
 # in_root ROOT [--bind FROM TO]... COMMAND...: runs COMMAND in ROOT with a clean environment.
-# Everything is mounted in a namespace of its own, so nothing stays mounted however the command ends.
-# ROOT becomes a mount point, because pacman wants to find the file system it writes to.
+# A private mount namespace ensures that nothing stays mounted. ROOT becomes a mount point because
+# pacman looks up the file system that it writes to.
 # shellcheck disable=SC2016 # expanded by the inner shell
 in_root() {
     unshare --mount --propagation private bash -euc '
@@ -65,13 +65,13 @@ in_root() {
     ' in_root "$@"
 }
 
-# find_cargo: cargo and rustc may be in PATH or where rustup puts them.
+# find_cargo: adds rustup's directory to PATH unless cargo is already in PATH.
 find_cargo() {
     command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
-    command -v cargo >/dev/null || die "please install Rust: cargo is not in PATH"
+    command -v cargo >/dev/null || die "error: cargo: not found in PATH; please install Rust"
 }
 
-# in_copy STAGE [--bind FROM TO]... COMMAND...: as in_root, in a copy of STAGE that is forgotten afterwards.
+# in_copy STAGE [--bind FROM TO]... COMMAND...: as in_root, in a temporary copy of STAGE.
 # shellcheck disable=SC2016 # expanded by the inner shell
 in_copy() {
     local copy=$testbed/copy

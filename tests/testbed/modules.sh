@@ -1,20 +1,21 @@
 #!/bin/bash
-# Stage modules: one package per module source of Debian's, as an Arch packager would make it.
+# Stage modules: a package for each of Debian's module sources, as on Arch.
 #
-#   acpi-call bbswitch digimend tp_smapi v4l2loopback vhba    the sources as Debian ships them
-#   bbswitch-next v4l2loopback-next vhba-next                 the same under a higher version
-# Every other kind of module (broken, never ending, …) is made by the story that wants it.
+#   acpi-call bbswitch digimend tp_smapi v4l2loopback vhba    Debian's sources
+#   bbswitch-next v4l2loopback-next vhba-next                 the same with a higher version
+#
+# Stories build other modules, such as broken ones, themselves.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 source "$here/packages.sh"
 
-# module ALIAS NAME VERSION SOURCE: packages SOURCE as usr/src/NAME-VERSION.
+# module ALIAS NAME VERSION SOURCE: builds a package of SOURCE as usr/src/NAME-VERSION.
 module() {
     local alias=$1 name=$2 version=$3 tree=$work/$1
     mkdir -p "$tree/usr/src"
     cp -a "$4" "$tree/usr/src/$name-$version"
     sed -i "s/^PACKAGE_VERSION=.*/PACKAGE_VERSION=\"$version\"/" "$tree/usr/src/$name-$version/dkms.conf"
     if [[ $alias == *-next ]]; then
-        # So that a test can tell an object of one version from the other's: modinfo -F testbed.
+        # Stories recognise the version of an object with modinfo -F testbed.
         printf '\nMODULE_INFO(testbed, "%s");\n' "$version" >>"$tree/usr/src/$name-$version/$name.c"
     fi
     package "$alias" "${name//_/-}-dkms" "$version-1" "$name/$version" "$tree" depend=dkms

@@ -1,11 +1,11 @@
 #!/bin/bash
-# Stage ours: our own package, made by makepkg from this checkout as an unprivileged user, its unit tests included.
+# Stage ours: our package, built from this checkout with makepkg, which also runs the unit tests.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 source "$here/checkout.sh"
 find_cargo
 
 make_ours() {
-    # Dependencies are checked where the package is installed; the tools to build it are Debian's.
+    # --nodeps, because Debian provides the build dependencies. pacman -U checks the others.
     logged in_checkout makepkg --force --nodeps --noconfirm
     mv "$testbed"/checkout/*.pkg.tar.zst "$1/alpm-dkms.pkg.tar.zst"
     bsdtar -xOf "$1/alpm-dkms.pkg.tar.zst" .PKGINFO |

@@ -1,8 +1,8 @@
 #!/bin/bash
-# Makes a pacman package of a directory: pack.sh FILE NAME VERSION DIRECTORY [KEY=VALUE]...
+# Packs a directory into a pacman package: pack.sh FILE NAME VERSION DIRECTORY [KEY=VALUE]...
 #
-# KEY=VALUE are lines of .PKGINFO (depend, conflict, provides, replaces, backup). A file .INSTALL in DIRECTORY
-# becomes the package's install script. Written without makepkg, since a story wants a package in a moment.
+# KEY=VALUE are lines of .PKGINFO (depend, conflict, provides, replaces, backup). A file .INSTALL in
+# DIRECTORY becomes the install script. This is much faster than makepkg.
 set -euo pipefail
 umask 022
 
@@ -19,7 +19,7 @@ cd "$directory"
     done
 } >.PKGINFO
 
-# pacman reads the dot files from the head of the archive; directories end in / in its file lists.
+# pacman expects the metadata files at the start of the archive.
 mapfile -t dots < <(find . -maxdepth 1 -type f -name '.[A-Z]*' ! -name .MTREE -printf '%P\n' | sort)
 mapfile -t tops < <(find . -mindepth 1 -maxdepth 1 ! -name '.*' -printf '%P\n' | sort)
 owned=(--uid 0 --gid 0 --uname root --gname root)

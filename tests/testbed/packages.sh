@@ -1,10 +1,11 @@
 # shellcheck shell=bash disable=SC2154 # `here` comes from lib.sh
-# What the stages that make packages share: a work place, and the index by which stories find a package.
+# Functions that build packages and the index by which stories find them.
 #
-# A stage of packages holds ALIAS.pkg.tar.zst files and `index`, one line each: alias, pkgname, version, and what is in it
-# (a kernel's release or a module's name/version), separated by tabs. Aliases do not change when Debian's versions do.
+# A stage of packages contains ALIAS.pkg.tar.zst files and `index`, with a line for each package:
+# alias, package name, version and content (the kernel release, the module id or empty), separated
+# by tabs. Aliases do not depend on Debian's versions.
 
-# start_packages OUT: packages made from here on go to OUT.
+# start_packages OUT: writes the following packages to OUT.
 start_packages() {
     packages_out=$1
     work=$1/work
@@ -14,7 +15,8 @@ start_packages() {
 
 finish_packages() { rm -rf "$work"; }
 
-# package ALIAS PKGNAME VERSION CONTENT DIRECTORY [KEY=VALUE]...: makes the package and removes DIRECTORY.
+# package ALIAS PKGNAME VERSION CONTENT DIRECTORY [KEY=VALUE]...: builds a package and removes
+# DIRECTORY.
 package() {
     local alias=$1 pkgname=$2 version=$3 content=$4 directory=$5
     shift 5

@@ -1,14 +1,14 @@
 #!/bin/bash
-# Stages bare and ready: the root that stories start from, before and after our package was installed.
+# Stages bare and ready: the root of stories, without and with our package installed.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-# install_packages ROOT FILE...: real pacman -U of packages outside of ROOT.
+# install_packages ROOT FILE...: runs pacman -U in ROOT with packages from outside.
 install_packages() {
     local root=$1 file
     shift
     mkdir -p "$root/srv/packages"
     for file in "$@"; do cp "$file" "$root/srv/packages/"; done
-    # Debian's files lie where the stand-ins put theirs.
+    # The stubs contain files that Debian's packages have, too.
     logged in_root "$root" sh -ec 'pacman -U --noconfirm --overwrite "*" /srv/packages/*'
     rm -r "$root/srv/packages"
 }
@@ -20,7 +20,7 @@ make_bare() {
         [[ $file == */dkms.pkg.tar.zst ]] || stubs+=("$file")
     done
     install_packages "$1" "${stubs[@]}"
-    # The real dkms, beside everything else: /opt/peer/usr/sbin/dkms.
+    # The real dkms is /opt/peer/usr/sbin/dkms.
     cp -a "$testbed/sources/peer" "$1/opt/peer"
 }
 

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Checks every shell script of this checkout.
+# Runs shellcheck on all shell scripts of the checkout.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 cd "$repo"

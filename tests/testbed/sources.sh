@@ -1,17 +1,17 @@
 #!/bin/bash
-# Stage sources: what packages are made from, taken from Debian's: two kernels, the modules' sources, the peer dkms.
+# Stage sources: two kernels, module sources and dkms from Debian, as sources of packages.
 #
-#   linux/ linux-lts/    build/ (a whole tree to compile modules against), objects/, vmlinuz, version, modules.*
-#   modules/             <name>-<version>/ as they stand in /usr/src
+#   linux/ linux-lts/    build/ (headers), objects/, vmlinuz, version, modules.*
+#   modules/             NAME-VERSION/, as in /usr/src
 #   peer/                Debian's dkms, unpacked
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 modules=(acpi-call bbswitch digimend tp-smapi v4l2loopback vhba)
 
-# A few objects of the kernel's own, among them what the modules above need; a kernel that has one built in is fine.
+# Objects of the kernels, including dependencies of the modules. Some may be built in instead.
 objects=(videodev mc videobuf2-common usbhid hid-generic hid loop dm-mod scsi_mod zram usb-storage)
 
-# The names of the packages that make up the kernel of suite $1. No version is named here: apt is asked.
+# Prints the names of the packages of the kernel in suite $1, as apt knows them.
 # shellcheck disable=SC2016 # expanded in the root
 kernel_packages='
     depends() { apt-cache show --no-all-versions "$1" | sed -n "/^Depends: /{s///;s/,/\n/g;p}" | sed -E "s/^ *//;s/[ (|].*//"; }
@@ -26,7 +26,7 @@ kernel_packages='
         echo "linux-image-$release"
     fi'
 
-# fetch DIRECTORY SCRIPT ARG: downloads into DIRECTORY the packages that SCRIPT names.
+# fetch DIRECTORY SCRIPT ARG: downloads the packages that SCRIPT prints into DIRECTORY.
 fetch() {
     mkdir -p "$1"
     # shellcheck disable=SC2016 # expanded in the root
@@ -36,7 +36,7 @@ fetch() {
         xargs -a names apt-get -q download' fetch "${@:2}"
 }
 
-# make_kernel OUT SUITE: unpacks the kernel of SUITE and merges Debian's three trees into one.
+# make_kernel OUT SUITE: unpacks the kernel of SUITE and merges Debian's three header trees.
 make_kernel() {
     local out=$1 raw=$1/raw deb name file
     fetch "$out/debs" "$kernel_packages" "$2"
@@ -46,7 +46,7 @@ make_kernel() {
     for deb in "$out"/debs/*.deb; do
         case ${deb##*/} in
         linux-modules-* | linux-image-* | linux-binary-*)
-            # Of a hundred megabytes of drivers only those objects are wanted.
+            # Unpack only some objects of a hundred megabytes.
             dpkg-deb --fsys-tarfile "$deb" |
                 tar -x -C "$raw" --wildcards "${wanted[@]}" '*/vmlinuz*' '*/modules.builtin*' 2>/dev/null || true ;;
         *) dpkg-deb -x "$deb" "$raw" ;;
@@ -56,7 +56,7 @@ make_kernel() {
     cp -a "$raw"/usr/src/linux-headers-*-common/. "$out/build/"
     rm "$out/build/scripts" "$out/build/tools"
     cp -a "$raw"/usr/lib/linux-kbuild-*/. "$out/build/"
-    # The per-flavour tree: its Makefile and links only point to the other two.
+    # The Makefile and the links of this tree only lead to the other two.
     rm "$raw"/usr/src/linux-headers-*-amd64/{Makefile,scripts,tools}
     cp -a "$raw"/usr/src/linux-headers-*-amd64/. "$out/build/"
     prune_build "$out/build"
@@ -81,14 +81,14 @@ unxz_if_needed() {
     esac
 }
 
-# Leaves out what no external module reads, so that a package of the tree is quick to unpack.
+# Removes files that no module needs, so that the headers package is quick to unpack.
 prune_build() {
     find "$1/arch" -mindepth 1 -maxdepth 1 -type d ! -name x86 -exec rm -rf {} +
     find "$1/include/config" -type f -empty -delete
     find "$1/include/config" -mindepth 1 -type d -empty -delete
-    # The compilers of Debian's choice, by names that exist on Debian only.
+    # These name Debian's compilers.
     rm -f "$1/.kernelvariables" "$1/include/generated/rustc_cfg"
-    # Kbuild warns at each build when the compiler's name is not the one the kernel was built by.
+    # kbuild warns if the name of the compiler differs from that in the configuration.
     sed -i -E '/^CONFIG_CC_VERSION_TEXT=/s/"[^ ]*gcc[^ ]*/"gcc/' "$1/.config" "$1/include/config/auto.conf"
 }
 
@@ -105,7 +105,7 @@ make_sources() {
     mv "$out/unpacked/usr/src" "$out/modules"
     dpkg-deb -x "$out"/debs/dkms_*.deb "$out/peer"
     rm -rf "$out/unpacked" "$out/debs"
-    # Debian's hooks for apt and kernel-install are not part of what is compared.
+    # Debian's hooks for apt and kernel-install are not compared.
     rm -rf "$out/peer/etc/kernel" "$out/peer/usr/lib/kernel" "$out/peer/usr/share"
 }
 

@@ -1,27 +1,27 @@
 #!/bin/bash
-# Stage stubs: packages that stand for what Arch has beside us, so that pacman resolves our dependencies.
+# Stage stubs: fake Arch packages, so that pacman can resolve our dependencies.
 #
-# Their programs are Debian's, which pacman does not know of. kmod, mkinitcpio and sbctl bring stand-ins of their hooks
-# (neighbours/); dkms is Debian's real script under Arch's path, for the stories of moving from it and back to it.
+# The programs are Debian's. kmod, mkinitcpio and sbctl contain imitations of their hooks
+# (neighbours/). dkms contains Debian's real script at Arch's path, for the stories of migration.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 source "$here/packages.sh"
 
 empty=(bash coreutils diffutils findutils gawk gcc gcc-libs glibc gzip libarchive make openssl pacman patch sed systemd
     util-linux xz zstd)
 
-# stub NAME [KEY=VALUE]...: packages what was put into $work/NAME.
+# stub NAME [KEY=VALUE]...: builds a package of $work/NAME.
 stub() {
     mkdir -p "$work/$1"
     package "$1" "$1" 1-1 '' "$work/$1" "${@:2}"
 }
 
-# neighbour NAME: a stub with the files of neighbours/NAME, which stand as in a root.
+# neighbour NAME: builds a stub with the files of neighbours/NAME, which is laid out like a root.
 neighbour() {
     cp -a "$here/neighbours/$1" "$work/$1"
     stub "$1"
 }
 
-# dkms as Arch has it: the script in /usr/bin, its framework.conf as a backup file.
+# dkms as on Arch: the script in /usr/bin, and framework.conf as a backup file.
 peer_package() {
     local tree=$work/dkms
     mkdir -p "$tree/usr/bin" "$tree/etc/dkms" "$tree/var/lib/dkms"

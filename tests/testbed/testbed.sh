@@ -1,5 +1,5 @@
 #!/bin/bash
-# Builds the testbed, stage by stage, and runs things in it: testbed.sh build|alpm-query|shell
+# Builds the testbed, tests alpm-query in it, or starts a shell: testbed.sh build|alpm-query|shell
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 source "$here/checkout.sh"
 find_cargo
@@ -7,7 +7,7 @@ find_cargo
 build() {
     local name
     mkdir -p "$testbed"
-    # One at a time: two builders would tear each other's stages down.
+    # Two builds at a time would delete each other's stages.
     exec 9>"$testbed/lock"
     flock 9
     for name in host base sources kernels modules corpus stubs launchers dracut vendor ours ready; do
@@ -18,11 +18,11 @@ build() {
 
 case ${1-} in
 build) build ;;
-alpm-query) # the one crate that needs libalpm 16
+alpm-query) # the only crate that needs libalpm 16
     in_checkout cargo clippy --frozen -p alpm-query --all-targets -- -D warnings
-    # Chosen such that what makepkg compiled is used again.
+    # These options reuse what makepkg compiled.
     in_checkout cargo test --frozen --release --workspace --exclude stories --bin alpm-query
     ;;
-shell) in_root "$testbed/ready" bash ;; # changes what stories start from; only for looking around
+shell) in_root "$testbed/ready" bash ;; # changes affect all stories
 *) die "usage: testbed.sh build|alpm-query|shell" ;;
 esac

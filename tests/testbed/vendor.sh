@@ -1,11 +1,11 @@
 #!/bin/bash
-# Stage vendor: the sources of all crates, so that a root without network can build.
+# Stage vendor: the sources of all crates, for builds in a root without network.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 find_cargo
 
 make_vendor() {
     (cd "$repo" && cargo vendor --quiet --locked "$1/crates" >/dev/null)
-    # Some crates were published with files that only their owner may read.
+    # Some crates contain files that only their owner may read.
     chmod -R a+rX "$1/crates"
     cat >"$1/config.toml" <<'EOT'
 [source.crates-io]

@@ -1,4 +1,4 @@
-//! The main function of a hook binary: reads the arguments, sets up logging, and returns an exit code.
+//! The common main function of the hook binaries: arguments, logging and the exit code.
 
 use std::env;
 use std::ffi::OsString;
@@ -12,17 +12,20 @@ use nix::sys::stat::{Mode, umask};
 /// The arguments of a hook binary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HookArgs {
-    /// The root of the machine. libalpm changes its root before it runs a hook, so this is `/` except in tests.
+    /// The root of the machine: `/` except in tests, because libalpm runs hooks chrooted.
     pub root: PathBuf,
-    /// Whether to print what would be done, and do nothing.
+    /// Whether to print the plan and change nothing.
     pub dry_run: bool,
-    /// The given flag of this binary, the last one if there are several.
+    /// The flag that only this binary accepts, such as `--journal`. If several are given, the last
+    /// one counts.
     pub flag: Option<&'static str>,
 }
 
-/// Runs the hook binary `name` on the targets from pacman. Reads the arguments, of which `flags` are specific to this
-/// binary; sets up logging to stderr (`RUST_LOG`, by default warnings), the umask 022 that packaged files expect, and `/` as
-/// working directory; prints an error that `hook` returns.
+/// Runs the hook binary `name`, which accepts `flags` besides the common arguments.
+///
+/// Logs warnings to standard error (`RUST_LOG` selects another level), sets the umask to 022 as
+/// packaged files expect, and changes the working directory to `/`. If `hook` returns an error,
+/// prints it and returns a failure.
 pub fn run(
     name: &str,
     flags: &[&'static str],
@@ -32,7 +35,7 @@ pub fn run(
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
     let result = read_args(env::args_os().skip(1), flags, Path::new(".")).and_then(|args| {
         env::set_current_dir("/")
-            .map_err(|error| Failure::new(1, format!("cannot change to /: {error}")))?;
+            .map_err(|error| Failure::new(1, format!("cannot enter /: {error}")))?;
         hook(&args, &mut io::stdin().lock())
     });
     result.unwrap_or_else(|why| {
@@ -41,8 +44,8 @@ pub fn run(
     })
 }
 
-/// Sends the log to stderr, with `name` before each line, but no warnings about deprecated
-/// directives: the user of a package cannot act on them.
+/// Sends the log to standard error, with `name` at the start of each line. Omits warnings about
+/// deprecated directives, because the user of a package cannot act on them.
 pub fn log_to_stderr(name: &str) {
     let name = name.to_owned();
     let _ = env_logger::Builder::new()
@@ -64,21 +67,23 @@ fn read_args(
     flags: &[&'static str],
     here: &Path,
 ) -> Result<HookArgs, Failure> {
-    let refuse = |message: &str| Failure::new(1, message);
+    let invalid = |message: &str| Failure::new(1, message);
     let mut args = HookArgs { root: "/".into(), dry_run: false, flag: None };
     while let Some(word) = words.next() {
         match word.to_str() {
             Some("--root") => {
-                let root = words.next().ok_or_else(|| refuse("--root needs a directory"))?;
+                let root = words
+                    .next()
+                    .ok_or_else(|| invalid("missing value for --root (expected a path)"))?;
                 let root = here.join(root).canonicalize();
-                args.root = root.map_err(|error| refuse(&format!("--root: {error}")))?;
+                args.root = root.map_err(|error| invalid(&format!("--root: {error}")))?;
             }
             Some("--dry-run") => args.dry_run = true,
             text => {
                 let flag = flags.iter().find(|flag| text == Some(flag));
                 args.flag = Some(flag.copied().ok_or_else(|| {
                     let (word, flags) = (word.to_string_lossy(), flags.join(", "));
-                    refuse(&format!(
+                    invalid(&format!(
                         "unknown argument: {word} (expected --root DIR, --dry-run, {flags})"
                     ))
                 })?);
@@ -107,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_other_arguments() {
+    fn rejects_invalid_arguments() {
         for words in [&["--root"][..], &["--root", "/no/such"], &["install"], &["--depart"]] {
             assert!(read(words).is_err(), "{words:?}");
         }

@@ -1,4 +1,5 @@
-//! The hooks before and after other packages' hooks regenerate images: take a snapshot, then regenerate what is stale.
+//! The image hooks: take a snapshot before the generator's own hook, and regenerate stale images
+//! after it.
 
 use std::io::{self, BufRead};
 use std::process::ExitCode;
@@ -17,11 +18,13 @@ use crate::lock::lock;
 use crate::targets::unreadable;
 use crate::targets::without_sources;
 
-/// Before mkinitcpio's hook: takes a snapshot of the images of the kernels whose modules changed. Does nothing if the
-/// generator's hook has already run; then the hooks that changed the modules have taken it.
+/// Takes a snapshot of the images of all kernels whose modules have changed.
+///
+/// This hook runs before mkinitcpio's hook. Does nothing if the generator's hook has already run,
+/// because the hooks that change modules have then taken the snapshot.
 ///
 /// # Errors
-/// If the lock cannot be taken or the snapshot cannot be written.
+/// [`Failure`] if the lock cannot be taken or the snapshot cannot be written.
 pub fn snapshot(args: &HookArgs) -> Result<ExitCode, Failure> {
     let machine = Machine::for_hook(&args.root);
     if args.dry_run || PendingImages::read(&machine).is_empty() {
@@ -34,11 +37,13 @@ pub fn snapshot(args: &HookArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// At the end of a hook that changes modules: takes the snapshot if the generator's hook runs before [`snapshot`]. A hook
-/// file for each generator would print a line in every transaction on every machine.
+/// Takes the snapshot at the end of a hook that changes modules. Does nothing if [`snapshot`] runs
+/// early enough, which is before the generator's hook.
+///
+/// This is not a separate hook, because pacman would print its description in every transaction.
 ///
 /// # Errors
-/// If the snapshot cannot be written.
+/// [`Failure`] if the snapshot cannot be written.
 pub(crate) fn snapshot_early(
     machine: &Machine,
     generator: Option<&Generator>,
@@ -49,12 +54,14 @@ pub(crate) fn snapshot_early(
     Ok(())
 }
 
-/// In place of mkinitcpio's hook, if `[initramfs] precise` has overridden it: passes on its targets, except for the
-/// sources of modules, for which it would regenerate all images. Takes no lock: the hook is not ours, and may run within a
-/// run that holds it.
+/// Runs the command of mkinitcpio's hook, but omits module sources from the targets. If the command
+/// received them, it would regenerate every image.
+///
+/// This is the override that `[initramfs] precise` enables. Takes no lock, because a run that holds
+/// the lock may have started the override.
 ///
 /// # Errors
-/// If the targets cannot be read or the hook's own command cannot be started.
+/// [`Failure`] if the targets cannot be read or the command of mkinitcpio's hook cannot be started.
 pub fn precise(args: &HookArgs, input: &mut dyn BufRead) -> Result<ExitCode, Failure> {
     let machine = Machine::for_hook(&args.root);
     let mut targets = Vec::new();
@@ -81,11 +88,12 @@ pub fn precise(args: &HookArgs, input: &mut dyn BufRead) -> Result<ExitCode, Fai
     Ok(exit_code(ended.success()))
 }
 
-/// After all generators' hooks: regenerates the images that are still stale, and restores those that became worse.
+/// Regenerates the images that are still stale after the generators' own hooks have run, and
+/// restores images that have lost a module or are damaged.
 ///
 /// # Errors
-/// If the lock cannot be taken. An image that cannot be regenerated is not an error; it shows in the lines and in the exit
-/// code.
+/// [`Failure`] if the lock cannot be taken. An image that cannot be regenerated is not an error: it
+/// is reported in the output and by the exit code.
 pub fn verify(args: &HookArgs) -> Result<ExitCode, Failure> {
     let machine = Machine::for_hook(&args.root);
     let generator = Generator::detect(&machine);

@@ -1,4 +1,4 @@
-//! The parts of a hook binary: pacman's targets in, whole lines out, an exit code.
+//! Code shared by the hook binaries: reads pacman's targets, acts on them and prints lines.
 
 pub mod hook_main;
 pub mod images;

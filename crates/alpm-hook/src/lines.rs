@@ -1,7 +1,8 @@
 //! The output of a hook while modules are built, installed and removed.
 //!
-//! pacman forwards a hook's output by whole lines and copies them to its log, so there is no progress bar and no colour:
-//! first what will be done and why, then a line for each finished module, notes, and finally the failures.
+//! pacman forwards a hook's output line by line and copies it to its log, so the output has no
+//! progress bars and no colour. The planned builds and their reasons come first, followed by one
+//! line for each finished module, the notes, and finally the failures.
 
 mod line_writer;
 mod package_names;
@@ -20,44 +21,45 @@ use dkms_engine::report::{Event, Finished, Outcome, Watch};
 pub use line_writer::LineWriter;
 pub use package_names::PackageNames;
 
-/// A task that builds, installs or fails a module.
+/// The progress of a task that builds or installs a module.
 struct ModuleTask {
-    /// The time that it has taken so far.
+    /// The time that the task has taken so far.
     elapsed: Duration,
     is_cached: bool,
-    /// Whether it ends with the build.
+    /// Whether the task builds the module but does not install it.
     is_only_built: bool,
 }
 
-/// Writes a line for each event worth one.
+/// Watches a run and writes a hook's output.
 pub struct Lines<W> {
     out: LineWriter<W>,
     names: PackageNames,
     tasks: BTreeMap<Task, ModuleTask>,
     /// The number of finished tasks.
-    over: usize,
+    finished_tasks: usize,
     /// The number of successful tasks.
     done: usize,
-    /// Versions that a newer one replaces.
+    /// The module versions that are replaced by another version of the same module.
     replaced: BTreeSet<ModuleId>,
-    /// Modules that are removed, each with the kernels so far: one line names them all.
-    leaving: BTreeMap<ModuleId, Vec<KernelRelease>>,
-    /// Kernels that are gone, each with the number of modules removed with it.
-    gone: BTreeMap<KernelRelease, usize>,
+    /// The modules to remove, each mapped to the kernels that it has been uninstalled from so far.
+    /// A single line names all of them.
+    removed: BTreeMap<ModuleId, Vec<KernelRelease>>,
+    /// The removed kernels, each mapped to the number of modules that are removed with it.
+    removed_kernels: BTreeMap<KernelRelease, usize>,
 }
 
 impl<W: Write> Lines<W> {
-    /// Returns lines that go to `out`, with the names of packages in `names`.
+    /// Returns a writer to `out` that prints package names from `names`.
     pub fn new(out: W, names: PackageNames) -> Self {
         Self {
             out: LineWriter::new(out),
             names,
             tasks: BTreeMap::new(),
-            over: 0,
+            finished_tasks: 0,
             done: 0,
             replaced: BTreeSet::new(),
-            leaving: BTreeMap::new(),
-            gone: BTreeMap::new(),
+            removed: BTreeMap::new(),
+            removed_kernels: BTreeMap::new(),
         }
     }
 
@@ -66,26 +68,26 @@ impl<W: Write> Lines<W> {
         self.out.line(line);
     }
 
-    /// Writes what would be done and why.
+    /// Writes the plan of a dry run.
     pub fn dry_run(&mut self, plan: &Plan) {
         for line in plan.to_string().lines() {
             self.out.line(line);
         }
         self.out.line(if plan.is_empty() {
-            "Dry run: there is nothing to do."
+            "Dry run: nothing to do."
         } else {
             "Dry run: nothing was changed."
         });
     }
 
     fn planned(&mut self, plan: &Plan) {
-        self.take_in(plan);
+        self.read_plan(plan);
         let groups = groups(plan);
         if !groups.is_empty() {
             self.out.line("Kernel modules to build and install:");
         }
         for ((kernel, why), modules) in groups {
-            let modules: Vec<_> = modules.into_iter().map(package_names::plain).collect();
+            let modules: Vec<String> = modules.into_iter().map(ToString::to_string).collect();
             let why = if why.is_empty() { why } else { format!(" ({why})") };
             self.out.line(&format!(
                 "  for {}: {}{why}",
@@ -95,11 +97,11 @@ impl<W: Write> Lines<W> {
         }
     }
 
-    /// Counts the tasks, and finds the steps that share a line.
-    fn take_in(&mut self, plan: &Plan) {
+    /// Records the plan's tasks, and the steps that share one line of output.
+    fn read_plan(&mut self, plan: &Plan) {
         for task in plan.tasks() {
             let steps: Vec<&Step> = plan.steps_of(task).collect();
-            if steps.iter().any(|step| concerns_module(&step.action)) {
+            if steps.iter().any(|step| step.action.job().is_some()) {
                 let is_install = |step: &&Step| matches!(step.action, Action::Install { .. });
                 let is_cached = steps.iter().any(|step| step.is_cached());
                 let is_only_built = !steps.iter().any(is_install);
@@ -112,13 +114,13 @@ impl<W: Write> Lines<W> {
             match action {
                 Action::Install { replaces, .. } => self.replaced.extend(replaces.clone()),
                 Action::Deregister(module) => {
-                    self.leaving.entry(module.clone()).or_default();
+                    self.removed.entry(module.clone()).or_default();
                 }
                 Action::Unbuild(_, kernel) => *unbuilt.entry(kernel).or_default() += 1,
-                // After everything else that concerns the kernel.
+                // This is the last step for a removed kernel, so its count is complete.
                 Action::Sweep(kernel) => {
                     let count = unbuilt.get(kernel).copied().unwrap_or_default();
-                    self.gone.insert(kernel.clone(), count);
+                    self.removed_kernels.insert(kernel.clone(), count);
                 }
                 _ => {}
             }
@@ -128,23 +130,24 @@ impl<W: Write> Lines<W> {
     fn finished(&mut self, finished: &Finished) {
         let Finished { step, outcome, .. } = finished;
         match (&step.action, outcome) {
-            (action, _) if concerns_module(action) => self.module_step(finished),
+            (action, _) if action.job().is_some() => self.module_step(finished),
+            // The summary reports it.
+            (Action::Fail { .. }, _) => {}
             (Action::Adopt { module, kernel, .. }, Outcome::Done) => {
                 let module = self.names.module(module);
-                self.out.line(&format!("{module} for {kernel}: taken over from dkms as it is"));
+                self.out.line(&format!("{module} for {kernel}: adopted from dkms"));
             }
             (Action::Uninstall(module, kernel), Outcome::Done) => {
-                if self.gone.contains_key(kernel) {
-                    // The line for the kernel says so.
-                } else if let Some(left) = self.leaving.get_mut(module) {
-                    left.push(kernel.clone());
+                if self.removed_kernels.contains_key(kernel) {
+                    // The line for the kernel covers this step.
+                } else if let Some(kernels) = self.removed.get_mut(module) {
+                    kernels.push(kernel.clone());
                 } else {
-                    let line = format!("{}: removed from {kernel}", package_names::plain(module));
-                    self.out.line(&line);
+                    self.out.line(&format!("{module}: uninstalled from {kernel}"));
                 }
             }
-            (Action::Deregister(module), outcome) => self.left(module, outcome),
-            (Action::Sweep(kernel), outcome) => self.swept(kernel, outcome),
+            (Action::Deregister(module), outcome) => self.module_removed(module, outcome),
+            (Action::Sweep(kernel), outcome) => self.kernel_removed(kernel, outcome),
             (action, Outcome::Failed(failed)) => {
                 let what = failed.message.lines().next().unwrap_or_default();
                 self.out.line(&format!("error: cannot {action}: {what}"));
@@ -153,7 +156,7 @@ impl<W: Write> Lines<W> {
         }
     }
 
-    /// Writes one line when a task ends, in any of its steps.
+    /// Adds a finished step to its task. If that finishes the task, writes the task's line.
     fn module_step(&mut self, finished: &Finished) {
         let Finished { task, step: Step { action, .. }, outcome, elapsed } = finished;
         let Some(module) = action.module() else { return };
@@ -161,72 +164,75 @@ impl<W: Write> Lines<W> {
         let built = !progress.elapsed.is_zero();
         progress.elapsed += *elapsed;
         let time = seconds(progress.elapsed);
-        let made = if progress.is_cached { "found in the cache" } else { "built" };
+        let made = if progress.is_cached { "restored from the cache" } else { "built" };
         let how = match (action, outcome) {
             (Action::Build { .. }, Outcome::Done) if !progress.is_only_built => return,
             (Action::Build { .. }, Outcome::Done) => format!("{made} in {time}"),
             (Action::Install { replaces, .. }, Outcome::Done) => {
                 let place = replaces
                     .as_ref()
-                    .map(|old| format!(" in place of {}", old.version))
+                    .map(|old| format!(" (replacing {})", old.version))
                     .unwrap_or_default();
                 let made = if built { format!("{made} and ") } else { String::new() };
-                format!("{made}installed{place} in {time}")
+                format!("{made}installed in {time}{place}")
             }
-            (Action::Fail { .. }, _) => "FAILED".to_owned(),
             (_, Outcome::Failed(_)) => format!("FAILED after {time}"),
-            // Its build failed or was skipped, which has a line already.
+            // The failed or skipped build already has a line.
             (Action::Install { .. }, Outcome::Skipped(_)) => return,
-            (_, Outcome::Skipped(why)) => format!("not built: {why}"),
+            (_, Outcome::Skipped(why)) => format!("skipped: {why}"),
             (_, Outcome::Done) => return,
         };
-        self.over += 1;
+        self.finished_tasks += 1;
         self.done += usize::from(*outcome == Outcome::Done);
         let kernel = action.kernel().map(|kernel| format!(" for {kernel}")).unwrap_or_default();
         let line = format!(
             "({}/{}) {}{kernel}: {how}",
-            self.over,
+            self.finished_tasks,
             self.tasks.len(),
             self.names.module(module)
         );
         self.out.line(&line);
     }
 
-    fn left(&mut self, module: &ModuleId, outcome: &Outcome) {
-        let kernels = self.leaving.remove(module).unwrap_or_default();
+    fn module_removed(&mut self, module: &ModuleId, outcome: &Outcome) {
+        let kernels = self.removed.remove(module).unwrap_or_default();
         let kernels: Vec<String> = kernels.iter().map(ToString::to_string).collect();
         let from = if kernels.is_empty() {
             String::new()
         } else {
             format!(" from {}", kernels.join(", "))
         };
-        let name = package_names::plain(module);
         match outcome {
-            // The line of the version that replaces it says so.
+            // The line for the new version covers this step.
             Outcome::Done if from.is_empty() && self.replaced.contains(module) => {}
-            Outcome::Done => self.out.line(&format!("{name}: removed{from}")),
-            Outcome::Skipped(why) if from.is_empty() => self.out.line(&format!("{name}: {why}")),
-            Outcome::Skipped(why) => self.out.line(&format!("{name}: removed{from}; {why}")),
-            Outcome::Failed(_) => self.out.line(&format!("{name}: FAILED to be removed")),
+            Outcome::Done => self.out.line(&format!("{module}: removed{from}")),
+            Outcome::Skipped(why) if from.is_empty() => {
+                self.out.line(&format!("{module}: kept: {why}"));
+            }
+            Outcome::Skipped(why) => {
+                self.out.line(&format!("{module}: removed{from}; kept: {why}"))
+            }
+            Outcome::Failed(_) => self.out.line(&format!("{module}: removal FAILED")),
         }
     }
 
-    fn swept(&mut self, kernel: &KernelRelease, outcome: &Outcome) {
-        let count = self.gone.remove(kernel).unwrap_or_default();
+    fn kernel_removed(&mut self, kernel: &KernelRelease, outcome: &Outcome) {
+        let count = self.removed_kernels.remove(kernel).unwrap_or_default();
         let modules = match count {
-            1 => "1 module was removed with it".to_owned(),
-            count => format!("{count} modules were removed with it"),
+            1 => "1 module removed with it".to_owned(),
+            count => format!("{count} modules removed with it"),
         };
         match outcome {
             Outcome::Done if count == 0 => {}
-            Outcome::Done => self.out.line(&format!("{kernel} is gone: {modules}")),
+            Outcome::Done => self.out.line(&format!("{kernel}: kernel removed; {modules}")),
             Outcome::Skipped(why) => {
-                self.out
-                    .line(&format!("{kernel} is gone, but /usr/lib/modules/{kernel} stays: {why}"));
+                self.out.line(&format!(
+                    "note: {kernel}: kernel removed; /usr/lib/modules/{kernel} kept: {why}"
+                ));
             }
             Outcome::Failed(failed) => {
                 self.out.line(&format!(
-                    "error: cannot remove what is left of {kernel}: {}",
+                    "error: cannot remove leftover files of {kernel}: {}",
                     failed.message
                 ));
             }
@@ -245,7 +251,7 @@ impl<W: Write> Watch for Lines<W> {
     }
 }
 
-/// Returns the modules to build or install, by kernel and reason.
+/// Returns the modules to build or install, grouped by kernel and reason.
 fn groups(plan: &Plan) -> BTreeMap<(&KernelRelease, String), BTreeSet<&ModuleId>> {
     let installs = plan.before.iter().filter(|step| matches!(step.action, Action::Install { .. }));
     let mut groups: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
@@ -257,12 +263,7 @@ fn groups(plan: &Plan) -> BTreeMap<(&KernelRelease, String), BTreeSet<&ModuleId>
     groups
 }
 
-/// Returns true for a step that builds, installs or fails a module.
-fn concerns_module(action: &Action) -> bool {
-    matches!(action, Action::Build { .. } | Action::Install { .. } | Action::Fail { .. })
-}
-
-/// Formats a duration for people.
+/// Formats a duration as in `9.9 s`, `41 s` or `3 min 20 s`.
 fn seconds(time: Duration) -> String {
     match time.as_secs() {
         0..10 => format!("{:.1} s", time.as_secs_f64()),

@@ -1,4 +1,4 @@
-//! The lock of the dkms tree, as a hook takes it.
+//! Takes the lock of the dkms tree for a hook.
 
 use std::io;
 
@@ -9,7 +9,8 @@ use dkms_engine::machine::Machine;
 use crate::hook_main::HookArgs;
 use crate::lines::{Lines, PackageNames};
 
-/// Takes the lock, except in a dry run.
+/// Takes the lock of the dkms tree. If another run holds the lock, prints a line and waits. Returns
+/// `None` in a dry run.
 pub(crate) fn lock(args: &HookArgs, machine: &Machine) -> Result<Option<Lock>, Failure> {
     if args.dry_run {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! Looks up the packages of sources and kernels with alpm-query.
+//! Asks alpm-query which packages own sources and kernels.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -9,8 +9,9 @@ use dkms_engine::names::KernelRelease;
 use dkms_engine::os::process::{Environment, Program, RunError};
 use serde::Deserialize;
 
-/// The time limit of alpm-query. Reading a database of two thousand packages from a slow disk takes seconds.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The time limit of alpm-query. Reading a database of two thousand packages from a slow disk
+/// takes seconds.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An installed package.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -27,7 +28,7 @@ impl fmt::Display for InstalledPackage {
     }
 }
 
-/// The packages of one kernel.
+/// The answer of alpm-query for one kernel.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 struct KernelPackages {
     kernel: Option<InstalledPackage>,
@@ -38,14 +39,15 @@ struct KernelPackages {
 /// The source directories and kernels to look up.
 #[derive(Debug, Clone, Default)]
 pub struct PackageQuery {
-    /// Names of directories of `/usr/src`.
+    /// The names of the directories in `/usr/src` to look up.
     pub sources: BTreeSet<String>,
-    /// Kernel releases.
+    /// The releases of the kernels to look up.
     pub kernels: BTreeSet<KernelRelease>,
 }
 
 impl PackageQuery {
-    /// Returns the input of `alpm-query batch`.
+    /// Returns the input for `alpm-query batch`. Skips source directories with a newline in the
+    /// name.
     #[must_use]
     pub fn lines(&self) -> String {
         let sources = self.sources.iter().filter(|dir| !dir.contains('\n'));
@@ -54,43 +56,46 @@ impl PackageQuery {
     }
 }
 
-/// The packages of sources and kernels; empty if alpm-query failed.
+/// The packages that own sources and kernels, from the answer of alpm-query. Empty by default, for
+/// use when alpm-query fails.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct Packages {
     owners: BTreeMap<String, Option<InstalledPackage>>,
     kernels: BTreeMap<KernelRelease, KernelPackages>,
 }
 
-/// The reason why alpm-query gave no answer.
+/// The reason why alpm-query did not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
-    /// Its directory is unknown.
+    /// The directory of this program, which also contains alpm-query, is unknown.
     #[error("cannot find this program's own directory: {0}")]
     NoPlace(#[from] io::Error),
-    /// It cannot be started.
+    /// alpm-query cannot be started.
     #[error(transparent)]
     NotRun(#[from] RunError),
-    /// It failed or timed out.
+    /// alpm-query failed or timed out.
     #[error("alpm-query: {0}")]
     Failed(String),
-    /// Its output is malformed.
+    /// The output of alpm-query is malformed.
     #[error("alpm-query: malformed output: {0}")]
     Malformed(String),
 }
 
-/// Returns the path of the alpm-query that is installed beside this program.
+/// Returns the path of alpm-query, which is installed in the directory of this program.
 ///
 /// # Errors
-/// If this program's own path is unknown.
+/// [`io::Error`] if this program's own path is unknown.
 pub fn beside_us() -> io::Result<PathBuf> {
     Ok(env::current_exe()?.with_file_name("alpm-query"))
 }
 
-/// Asks `program` about the machine at `root`. Does not start it for an empty query.
+/// Runs alpm-query, whose path is `program`, on the packages of the machine at `root`. For an empty
+/// query, returns an empty answer without running it.
 ///
 /// # Errors
-/// [`QueryError`]. libalpm needs many libraries, and a transaction that upgrades one of them may keep alpm-query from
-/// starting. Callers then continue without names.
+/// [`QueryError`] if alpm-query cannot be run or does not answer. Callers then continue without
+/// package names. A transaction that upgrades one of libalpm's many libraries can keep alpm-query
+/// from starting.
 pub fn ask(program: &Path, root: &Path, query: &PackageQuery) -> Result<Packages, QueryError> {
     let lines = query.lines();
     if lines.is_empty() {
@@ -101,7 +106,7 @@ pub fn ask(program: &Path, root: &Path, query: &PackageQuery) -> Result<Packages
         .arg(root)
         .arg("batch")
         .stdin(lines)
-        .deadline(PATIENCE)
+        .deadline(TIMEOUT)
         .run()?;
     if !ended.success() {
         let complaint = ended.complaint();
@@ -115,12 +120,12 @@ impl Packages {
     /// Parses the output of alpm-query.
     ///
     /// # Errors
-    /// [`QueryError::Malformed`].
+    /// [`QueryError::Malformed`] if `answer` is not the expected JSON.
     pub fn read(answer: &[u8]) -> Result<Self, QueryError> {
         serde_json::from_slice(answer).map_err(|why| QueryError::Malformed(why.to_string()))
     }
 
-    /// Returns the package that owns a directory of `/usr/src`.
+    /// Returns the package that owns the `dkms.conf` in the directory `dir` of `/usr/src`.
     #[must_use]
     pub fn of_source(&self, dir: &str) -> Option<&InstalledPackage> {
         self.owners.get(&format!("usr/src/{dir}/dkms.conf"))?.as_ref()
@@ -138,13 +143,13 @@ impl Packages {
         self.kernels.get(kernel)?.headers.as_ref()
     }
 
-    /// Returns the package to install for a kernel's headers.
+    /// Returns the name of the package that contains a kernel's headers, installed or not.
     #[must_use]
     pub fn headers_package(&self, kernel: &KernelRelease) -> Option<&str> {
         self.kernels.get(kernel)?.headers_package.as_deref()
     }
 
-    /// Returns the kernels of the query that no package owns.
+    /// Returns the queried kernels that no package owns.
     pub fn unowned(&self) -> impl Iterator<Item = &KernelRelease> {
         self.kernels.iter().filter(|(_, of)| of.kernel.is_none()).map(|(kernel, _)| kernel)
     }
@@ -159,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn asks_in_lines() {
+    fn writes_one_line_per_lookup() {
         let query = PackageQuery {
             sources: ["zfs-2.4.4", "odd\nname-1"].map(str::to_owned).into(),
             kernels: [release("7.2.13-arch1-1")].into(),
@@ -189,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_nonsense() {
+    fn rejects_malformed_answers() {
         for answer in ["", "null", "[]", "{\"owners\": 3}", "error while loading shared libraries"]
         {
             assert!(Packages::read(answer.as_bytes()).is_err(), "{answer}");
@@ -198,13 +203,13 @@ mod tests {
     }
 
     #[test]
-    fn knows_nothing_without_an_answer() {
+    fn answers_are_empty_by_default() {
         assert_eq!(Packages::default().of_source("zfs-2.4.4"), None);
         assert_eq!(Packages::default().unowned().next(), None);
     }
 
-    /// Asks a program that does what `script` says.
-    fn asked(script: &str) -> Result<Packages, QueryError> {
+    /// Sends a query to a fake alpm-query, the shell script `script`.
+    fn ask_script(script: &str) -> Result<Packages, QueryError> {
         let root = testroot::TestRoot::new();
         let program = root.program("alpm-query", script);
         let query =
@@ -213,8 +218,8 @@ mod tests {
     }
 
     #[test]
-    fn hears_a_program() {
-        let packages = asked(
+    fn passes_the_query_and_reads_the_answer() {
+        let packages = ask_script(
             r#"read -r kind path
                echo "{\"owners\": {\"$path\": {\"name\": \"$3\", \"version\": \"1\"}}, \"kernels\": {}}""#,
         )
@@ -223,22 +228,22 @@ mod tests {
     }
 
     #[test]
-    fn says_why_there_is_no_answer() {
+    fn reports_why_there_is_no_answer() {
         let broken =
-            asked("echo 'error while loading shared libraries: libalpm.so.16' >&2; exit 127");
+            ask_script("echo 'error while loading shared libraries: libalpm.so.16' >&2; exit 127");
         let missing = ask(
             Path::new("/no/alpm-query"),
             Path::new("/"),
             &PackageQuery { kernels: [release("7.2")].into(), ..PackageQuery::default() },
         );
-        let said =
-            [broken, asked("echo hello"), missing].map(|it| it.expect_err("no answer").to_string());
-        insta::assert_snapshot!(said.join("\n"));
+        let malformed = ask_script("echo hello");
+        let errors = [broken, malformed, missing].map(|it| it.expect_err("no answer").to_string());
+        insta::assert_snapshot!(errors.join("\n"));
     }
 
     #[test]
-    fn asks_nobody_about_nothing() {
-        let nobody = Path::new("/no/alpm-query");
-        assert!(ask(nobody, Path::new("/"), &PackageQuery::default()).is_ok());
+    fn does_not_start_the_program_for_an_empty_query() {
+        let missing = Path::new("/no/alpm-query");
+        assert!(ask(missing, Path::new("/"), &PackageQuery::default()).is_ok());
     }
 }

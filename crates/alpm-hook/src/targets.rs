@@ -1,4 +1,4 @@
-//! The sources and kernels that a transaction changes, parsed from the targets that pacman passes to a hook.
+//! Parses the targets that pacman passes to a hook: the sources and kernels of a transaction.
 
 use std::collections::BTreeSet;
 use std::io::{self, BufRead};
@@ -6,27 +6,29 @@ use std::io::{self, BufRead};
 use dkms_engine::failure::Failure;
 use dkms_engine::names::KernelRelease;
 
-/// The package that these hooks belong to.
+/// The name of the package that contains these hooks.
 const OURSELVES: &str = "alpm-dkms";
 
-/// The length of the longest path on Linux (`PATH_MAX`). A longer line is not a target.
+/// The maximum length of a path on Linux (`PATH_MAX`). A longer line is not a target.
 const LONGEST: usize = 4096;
 
-/// The targets of a transaction that matter to dkms. Only the disk tells whether a path was added, changed or removed.
+/// The targets of a transaction that concern dkms. pacman does not say whether a path was added,
+/// changed or removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Targets {
-    /// Directories of `/usr/src` whose own `dkms.conf` is a target. They may be invalid as names of modules, which the
-    /// engine reports.
+    /// The directories in `/usr/src` whose top-level `dkms.conf` is a target. A name may be invalid
+    /// as a module id; the engine reports such names.
     pub sources: BTreeSet<String>,
-    /// Kernels of which a file is a target.
+    /// The kernels with at least one of their own files among the targets.
     pub kernels: BTreeSet<KernelRelease>,
-    /// Kernels whose headers (`build/include/`) are a target.
+    /// The kernels whose headers (`build/include/`) are among the targets.
     pub headers: BTreeSet<KernelRelease>,
-    /// Whether alpm-dkms is a target.
+    /// Whether the package alpm-dkms is a target.
     pub ourselves: bool,
-    /// Whether `usr/bin/dkms` is a target. If alpm-dkms is removed, another package then provides it.
+    /// Whether `usr/bin/dkms` is a target. If the transaction removes alpm-dkms, this means that
+    /// another package will provide that file.
     pub dkms_binary: bool,
-    /// The number of lines that no trigger of ours matches, which are ignored.
+    /// The number of lines that were ignored because they match none of our triggers.
     pub ignored: usize,
 }
 
@@ -36,10 +38,11 @@ pub(crate) fn unreadable(error: &io::Error) -> Failure {
 }
 
 impl Targets {
-    /// Parses targets, one per line: paths without a leading `/`, or names of packages. Any bytes are valid input.
+    /// Parses targets, one per line: paths without a leading `/`, or names of packages. Any bytes
+    /// are valid input.
     ///
     /// # Errors
-    /// Only if `input` cannot be read.
+    /// [`Failure`] if `input` cannot be read.
     pub fn read(input: &mut dyn BufRead) -> Result<Self, Failure> {
         let mut targets = Self::default();
         for line in input.split(b'\n') {
@@ -60,7 +63,7 @@ impl Targets {
         Ok(targets)
     }
 
-    /// Returns true if no target matters to dkms.
+    /// Returns true if no target concerns dkms.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self { ignored: self.ignored, ..Self::default() }
@@ -88,7 +91,7 @@ impl Targets {
             "" | "modules.order" | "modules.alias" | "pkgbase" | "vmlinuz" => {
                 self.kernels.insert(release);
             }
-            // `*` of a trigger crosses `/`, and NeedsTargets names whatever matched.
+            // The `*` in a trigger also matches `/`, so pacman passes deeper paths too.
             "build/include/" | "build/include" => {
                 self.headers.insert(release);
             }
@@ -98,7 +101,8 @@ impl Targets {
     }
 }
 
-/// Returns the lines except for the sources of modules, each terminated by a newline.
+/// Returns pacman's targets in `lines` without the module sources. Each returned line ends with a
+/// newline.
 #[must_use]
 pub fn without_sources(lines: &[u8]) -> Vec<u8> {
     let is_source = |line: &[u8]| {
@@ -110,8 +114,9 @@ pub fn without_sources(lines: &[u8]) -> Vec<u8> {
     others.flat_map(|line| line.iter().copied().chain([b'\n'])).collect()
 }
 
-/// Returns the source directory if the path is its top-level `dkms.conf`, and `None` for a deeper one, which libalpm's
-/// `usr/src/*/dkms.conf` also matches.
+/// Returns the name of a source directory if `path`, relative to `/usr/src`, is the directory's
+/// top-level `dkms.conf`. Returns `None` for deeper files, which the trigger `usr/src/*/dkms.conf`
+/// also matches.
 fn source(path: &str) -> Option<&str> {
     let dir = path.strip_suffix("/dkms.conf")?;
     let fits = !dir.is_empty() && dir != ".." && dir != "." && !dir.contains(['/', '\0']);
@@ -150,8 +155,8 @@ mod tests {
     #[case::cachyos("usr/lib/modules/7.2.13-2-cachyos/modules.alias", kernel("7.2.13-2-cachyos"))]
     #[case::directory("usr/lib/modules/7.2.13-arch1-1/", kernel("7.2.13-arch1-1"))]
     #[case::headers("usr/lib/modules/7.2.13-arch1-1/build/include/", headers("7.2.13-arch1-1"))]
-    #[case::departure("alpm-dkms", Targets { ourselves: true, ..Targets::default() })]
-    #[case::the_program("usr/bin/dkms", Targets { dkms_binary: true, ..Targets::default() })]
+    #[case::ourselves("alpm-dkms", Targets { ourselves: true, ..Targets::default() })]
+    #[case::dkms_binary("usr/bin/dkms", Targets { dkms_binary: true, ..Targets::default() })]
     fn reads_a_target(#[case] line: &str, #[case] want: Targets) {
         assert_eq!(read(line), want);
     }
@@ -161,9 +166,9 @@ mod tests {
     #[case::too_deep("usr/src/linux-7.2/drivers/dkms.conf")]
     #[case::too_shallow("usr/src/dkms.conf")]
     #[case::other_file("usr/src/zfs-2.4.4/dkms.conf.in")]
-    #[case::up("usr/src/../dkms.conf")]
-    #[case::far_up("usr/src/../../etc/dkms.conf")]
-    #[case::kernel_up("usr/lib/modules/../modules.order")]
+    #[case::parent("usr/src/../dkms.conf")]
+    #[case::outside("usr/src/../../etc/dkms.conf")]
+    #[case::kernel_parent("usr/lib/modules/../modules.order")]
     #[case::hidden("usr/lib/modules/.old/modules.order")]
     #[case::absolute("/usr/src/zfs-2.4.4/dkms.conf")]
     #[case::deep_headers("usr/lib/modules/7.2/build/include/linux/build/include/")]
@@ -171,20 +176,20 @@ mod tests {
     #[case::package("linux")]
     #[case::not_utf8(b"usr/src/\xff-1/dkms.conf")]
     #[case::nul(b"usr/src/a\0b-1/dkms.conf")]
-    fn ignores_a_target(#[case] line: impl AsRef<[u8]>) {
+    fn ignores_an_irrelevant_line(#[case] line: impl AsRef<[u8]>) {
         let targets = read(line);
         assert!(targets.is_empty());
         assert_eq!(targets.ignored, 1);
     }
 
     #[test]
-    fn reads_nothing_from_nothing() {
+    fn accepts_empty_input() {
         assert_eq!(read(""), Targets::default());
         assert_eq!(read("\n\n"), Targets::default());
     }
 
     #[test]
-    fn takes_a_hundred_thousand_targets() {
+    fn reads_a_hundred_thousand_targets() {
         let mut lines = String::new();
         for number in 0..100_000 {
             let _ = writeln!(lines, "usr/src/m-{}/dkms.conf", number % 1000);
@@ -195,12 +200,12 @@ mod tests {
     }
 
     #[test]
-    fn takes_a_line_of_many_megabytes() {
+    fn ignores_a_line_of_many_megabytes() {
         assert_eq!(read(vec![b'x'; 8 << 20]).ignored, 1);
     }
 
     #[test]
-    fn only_modules_of_their_own_are_left_out() {
+    fn removes_only_module_sources() {
         let lines = b"usr/lib/firmware/a\nusr/src/zfs-2.4/dkms.conf\nusr/src/a/b/dkms.conf\n\xff\nmkinitcpio";
         let rest = b"usr/lib/firmware/a\nusr/src/a/b/dkms.conf\n\xff\nmkinitcpio\n";
         assert_eq!(without_sources(lines), rest);

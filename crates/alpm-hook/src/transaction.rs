@@ -1,4 +1,5 @@
-//! The hooks around a transaction: journal what is about to change, then build, install and remove modules accordingly.
+//! The module hooks. Before a transaction, they record its changes as pending work. After it, they
+//! build, install and remove modules.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,11 +22,14 @@ use crate::lock::lock;
 use crate::package_query::{self, PackageQuery, Packages};
 use crate::targets::Targets;
 
-/// Before a transaction: journals its sources and kernels as pending work, so that they are looked at even if no Post hook
-/// runs. Takes no lock: a running build must not make pacman wait here, and each transaction has its own file.
+/// Records a transaction's sources and kernels as pending work before the transaction starts.
+///
+/// If the transaction is interrupted, no PostTransaction hook runs, but the pending work remains.
+/// Takes no lock, so that pacman never waits here for a running build. Each transaction writes its
+/// own file.
 ///
 /// # Errors
-/// If the file cannot be written.
+/// [`Failure`] if the pending work cannot be written.
 pub fn journal(args: &HookArgs, targets: &Targets) -> Result<ExitCode, Failure> {
     let kernels = &targets.kernels | &targets.headers;
     if targets.sources.is_empty() && kernels.is_empty() {
@@ -42,12 +46,15 @@ pub fn journal(args: &HookArgs, targets: &Targets) -> Result<ExitCode, Failure> 
     Ok(ExitCode::SUCCESS)
 }
 
-/// After a transaction: builds and installs missing modules, removes those that are gone, and finishes pending work. Only
-/// the disk tells which of these a target needs, so the hooks for arrivals and for removals do the same.
+/// Builds and installs missing modules after a transaction, removes modules without a source or
+/// kernel, and finishes pending work.
+///
+/// dkms-install and dkms-remove both call this function, because the targets do not say whether a
+/// file was added or removed.
 ///
 /// # Errors
-/// If the lock cannot be taken or the request is refused as a whole. A module that fails is not an error; it shows in the
-/// lines and in the exit code.
+/// [`Failure`] if the lock cannot be taken or the whole request is refused. A module that fails is
+/// not an error: it is reported in the output and by the exit code.
 pub fn sync(args: &HookArgs, targets: &Targets) -> Result<ExitCode, Failure> {
     let mut machine = Machine::for_hook(&args.root);
     let (present, _) = facts::source_dirs(&machine.trees);
@@ -57,15 +64,15 @@ pub fn sync(args: &HookArgs, targets: &Targets) -> Result<ExitCode, Failure> {
     let generator = Generator::detect(&machine);
     machine.images = generator.is_some();
     let _lock = lock(args, &machine)?;
-    // When alpm-dkms itself is installed, every source is new to it.
-    let arrived = if targets.ourselves { present.clone() } else { BTreeSet::new() };
-    let sources = &targets.sources | &arrived;
+    // If the transaction installed alpm-dkms itself, no hook has recorded the existing sources yet.
+    let unseen = if targets.ourselves { present.clone() } else { BTreeSet::new() };
+    let sources = &targets.sources | &unseen;
     let kernels = &targets.kernels | &targets.headers;
     let kernels_in_depth = in_depth(&machine, &sources, &kernels);
     let scope = Scope { kernels: kernels_in_depth, trusts_packages: true, ..Scope::default() };
     let mut facts = facts::read(&machine, &scope);
     let request = Request::Sync { sources, kernels };
-    // Looking up packages takes longer than all the rest of a hook with nothing to do.
+    // If there is nothing to do, the lookup would take longer than the rest of the hook.
     let mut packages = None;
     if plan_depends_on_owners(&facts, targets) {
         let found = look_up_packages(&machine, &present, &facts);
@@ -84,12 +91,15 @@ pub fn sync(args: &HookArgs, targets: &Targets) -> Result<ExitCode, Failure> {
     Ok(code)
 }
 
-/// Returns true if a kernel may be a copy that no package owns and that is kept until the next boot, which changes the
-/// plan: a kernel was touched now or by pending work, or two kernels are from one package, which owns only one of them.
+/// Returns true if the plan depends on which packages own the kernels.
+///
+/// The plan ignores a kernel that no package owns, because it may be a copy that is kept until the
+/// next boot. Such a copy can exist if this transaction or pending work touched a kernel, or if two
+/// kernels name the same package, which owns only one of them.
 fn plan_depends_on_owners(facts: &Facts, targets: &Targets) -> bool {
     let is_pending = |work: &PendingWork| match work {
         PendingWork::Kernel(_) | PendingWork::LeftOver(_) => true,
-        // The journal of this transaction says nothing new.
+        // The record of this transaction names no kernels other than its targets.
         PendingWork::Transaction { kernels, .. } => !kernels.is_subset(&targets.headers),
         _ => false,
     };
@@ -103,18 +113,21 @@ fn plan_depends_on_owners(facts: &Facts, targets: &Targets) -> bool {
         || share_a_package.next().is_some()
 }
 
-/// Returns true if the output about a plan contains names of packages.
+/// Returns true if the output for a plan contains package names.
 fn output_names_packages(plan: &Plan) -> bool {
-    let names_one = |note: &Note| matches!(note, Note::NoHeaders { .. });
-    !plan.is_empty() || plan.notes.iter().any(names_one)
+    let names_package = |note: &Note| matches!(note, Note::NoHeaders { .. });
+    !plan.is_empty() || plan.notes.iter().any(names_package)
 }
 
-/// Before a transaction that removes alpm-dkms (`pacman -Rs` of the last module does): removes what the transaction takes
-/// away, because no Post hook of ours will. If another package provides `dkms`, only our own files are removed. Does
-/// nothing in any other transaction.
+/// Cleans up before a transaction that removes alpm-dkms, such as `pacman -Rs` of the last module.
+/// Does nothing before any other transaction.
+///
+/// Removes the modules whose source or kernel the transaction removes, because afterwards our
+/// PostTransaction hooks no longer exist. If another package provides `dkms`, removes only our own
+/// files.
 ///
 /// # Errors
-/// If the lock cannot be taken.
+/// [`Failure`] if the lock cannot be taken.
 pub fn depart(args: &HookArgs, targets: &Targets) -> Result<ExitCode, Failure> {
     let machine = Machine::for_hook(&args.root);
     if targets.ourselves && !args.dry_run {
@@ -133,13 +146,13 @@ pub fn depart(args: &HookArgs, targets: &Targets) -> Result<ExitCode, Failure> {
     let plan = plan::make(&request, &facts)?;
     let code = carry_out(args, &plan, &facts, &machine, PackageNames::default());
     drop(lock);
-    // Fails if the tree is not empty.
+    // This fails if the tree is not empty, as intended.
     let _ = fs::remove_dir(&machine.trees.dkms);
     Ok(code)
 }
 
-/// Returns the kernels to look at in depth: if only kernels changed, these and the kernels with pending work; if a source
-/// changed, all (`None`).
+/// Returns the kernels to inspect in depth: those that have changed and those with pending work.
+/// Returns `None`, which means all kernels, if a source has changed.
 fn in_depth(
     machine: &Machine,
     sources: &BTreeSet<String>,
@@ -191,7 +204,8 @@ fn carry_out(
     }
 }
 
-/// Looks up the packages of all sources and kernels. On failure it prints a warning and returns no names.
+/// Looks up the packages of all sources and kernels. On failure, prints a warning and returns no
+/// packages.
 fn look_up_packages(machine: &Machine, sources: &BTreeSet<String>, facts: &Facts) -> Packages {
     let alive = facts.kernels.iter().filter(|(_, about)| about.kernel.alive);
     let query = PackageQuery {

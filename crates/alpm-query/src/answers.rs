@@ -1,4 +1,4 @@
-//! Answers the lookups, in the form that is printed as JSON.
+//! Answers lookups from pacman's database. The answers can be serialised as JSON.
 
 use std::collections::BTreeMap;
 
@@ -7,31 +7,33 @@ use serde::Serialize;
 use crate::args::Lookup;
 use crate::database::{Database, LocalPackage};
 
-/// The answers of one call. An unknown path or package is `null`.
+/// The answers to all lookups. An unowned path or unknown package is `null`.
 #[derive(Debug, Serialize)]
 pub struct Answers {
-    /// The owner of each path. The keys are the given paths without a leading `/`.
+    /// The owner of each path. Each key is a path from the lookups, without a leading `/`.
     pub owners: BTreeMap<String, Option<LocalPackage>>,
+    /// The packages of each kernel. Each key is a release from the lookups.
     pub kernels: BTreeMap<String, KernelPackages>,
 }
 
-/// The packages of one kernel release.
+/// The packages that own one kernel and its headers.
 #[derive(Debug, Serialize)]
 pub struct KernelPackages {
-    /// The kernel's package; `null` for a copied or self-built kernel.
+    /// The package that owns the kernel; `null` for a copied or self-built kernel.
     pub kernel: Option<LocalPackage>,
-    /// The package of its headers.
+    /// The package that owns the installed headers; `null` if no package does.
     pub headers: Option<LocalPackage>,
-    /// The package to install for its headers: the package base and `-headers`, as Arch names them.
+    /// The name of the package with the headers, installed or not: the kernel's package base
+    /// followed by `-headers`, as on Arch. `null` if the package base is unknown.
     pub headers_package: Option<String>,
 }
 
-/// Files that a kernel package owns. The hooks trigger on `modules.order`; a package may lack one of
-/// the others.
+/// Files in a kernel's directory; their owner is the kernel's package. Our hooks trigger on
+/// `modules.order`, and some packages lack one of the other files.
 const MARKS: [&str; 3] = ["modules.order", "pkgbase", "vmlinuz"];
 
 impl Answers {
-    /// Looks everything up in one pass over the database.
+    /// Answers all lookups in one pass over the database.
     #[must_use]
     pub fn find(lookups: &[Lookup], database: &Database) -> Self {
         let mut paths = Vec::new();

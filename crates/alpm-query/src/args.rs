@@ -1,4 +1,5 @@
-//! The arguments: the lookups, in words or on standard input, and where the database is.
+//! Parses the arguments: the location of the database, and the lookups. `batch` reads the lookups
+//! from standard input.
 
 use std::ffi::{OsStr, OsString};
 use std::io::BufRead;
@@ -8,30 +9,31 @@ use std::path::PathBuf;
 const USAGE: &str =
     "usage: alpm-query [--root DIR] [--dbpath DIR] owner PATH… | kernel RELEASE… | batch";
 
-/// One thing to look up.
+/// A single lookup in the database.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Lookup {
-    /// The package that owns this path, without a leading `/`, as in pacman's file lists.
+    /// The package that owns a path. The path has no leading `/`, as in pacman's file lists.
     Owner(Vec<u8>),
-    /// The packages of this kernel release and of its headers.
+    /// The packages that own a kernel and its headers. The value is the kernel release.
     Kernel(String),
 }
 
-/// The parsed arguments.
+/// The parsed arguments of alpm-query.
 #[derive(Debug)]
 pub struct QueryArgs {
-    /// The root directory.
+    /// The root directory of the machine.
     pub root: PathBuf,
-    /// pacman's database directory, if not the one that `pacman.conf` names.
+    /// pacman's database directory; `None` for the one in `pacman.conf`.
     pub dbpath: Option<PathBuf>,
+    /// The lookups, in the given order.
     pub lookups: Vec<Lookup>,
 }
 
 impl QueryArgs {
-    /// Parses the arguments; `batch` reads the lookups from `input`.
+    /// Parses the arguments. Reads the lookups of `batch` from `input`.
     ///
     /// # Errors
-    /// A one-line message if the arguments are wrong or `input` cannot be read.
+    /// A one-line message if the arguments are invalid or `input` cannot be read.
     pub fn read(
         mut words: impl Iterator<Item = OsString>,
         input: &mut dyn BufRead,
@@ -43,14 +45,14 @@ impl QueryArgs {
                 Some("--root") => args.root = words.next().ok_or(USAGE)?.into(),
                 Some("--dbpath") => args.dbpath = Some(words.next().ok_or(USAGE)?.into()),
                 Some(kind @ ("owner" | "kernel")) => {
-                    args.lookups = words.filter_map(|of| lookup(kind, &of)).collect();
+                    args.lookups = words.filter_map(|subject| lookup(kind, &subject)).collect();
                     return Ok(args);
                 }
                 Some("batch") => {
                     args.lookups = lines(input)?;
                     return Ok(args);
                 }
-                _ => return Err(format!("{}: {USAGE}", word.to_string_lossy())),
+                _ => return Err(format!("unknown argument: {}; {USAGE}", word.to_string_lossy())),
             }
         }
     }
@@ -59,26 +61,28 @@ impl QueryArgs {
 fn lines(input: &mut dyn BufRead) -> Result<Vec<Lookup>, String> {
     let mut lookups = Vec::new();
     for line in input.split(b'\n') {
-        let line = OsString::from_vec(line.map_err(|why| format!("standard input: {why}"))?);
+        let line =
+            OsString::from_vec(line.map_err(|why| format!("cannot read standard input: {why}"))?);
         let mut parts = line.as_bytes().splitn(2, |byte| *byte == b' ');
-        if let (Some(kind), Some(of)) = (parts.next(), parts.next()) {
-            lookups.extend(lookup(&String::from_utf8_lossy(kind), OsStr::from_bytes(of)));
+        if let (Some(kind), Some(subject)) = (parts.next(), parts.next()) {
+            lookups.extend(lookup(&String::from_utf8_lossy(kind), OsStr::from_bytes(subject)));
         }
     }
     Ok(lookups)
 }
 
-/// Returns `None` if no package can own the path or no kernel can have the name.
-fn lookup(kind: &str, of: &OsStr) -> Option<Lookup> {
-    if of.is_empty() || of.as_bytes().contains(&0) {
+/// Parses a lookup. Returns `None` if `kind` is unknown or `subject` is not a valid path or kernel
+/// release.
+fn lookup(kind: &str, subject: &OsStr) -> Option<Lookup> {
+    if subject.is_empty() || subject.as_bytes().contains(&0) {
         return None;
     }
     match kind {
         "owner" => {
-            let path = of.as_bytes();
+            let path = subject.as_bytes();
             Some(Lookup::Owner(path.strip_prefix(b"/").unwrap_or(path).to_owned()))
         }
-        "kernel" => of
+        "kernel" => subject
             .to_str()
             .filter(|name| !name.contains('/'))
             .map(|name| Lookup::Kernel(name.to_owned())),
@@ -95,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_lines() {
+    fn batch_reads_lines() {
         let args =
             read(&["--root", "/r", "batch"], "owner /usr/a b\nkernel 7.2\nwhat x\nowner\n\n")
                 .expect("good arguments");
@@ -107,13 +111,13 @@ mod tests {
     }
 
     #[test]
-    fn ignores_impossible_lookups() {
+    fn ignores_invalid_lookups() {
         let args = read(&["batch"], "owner a\0b\nkernel ../etc\n").expect("good arguments");
         assert_eq!(args.lookups, []);
     }
 
     #[test]
-    fn refuses_other_words() {
+    fn rejects_invalid_arguments() {
         assert!(read(&["remove"], "").is_err());
         assert!(read(&["--root"], "").is_err());
         assert!(read(&[], "").is_err());

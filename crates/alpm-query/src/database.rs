@@ -1,4 +1,4 @@
-//! pacman's local database: which package owns a path.
+//! Finds the owners of paths in pacman's local database.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,34 +8,34 @@ use serde::Serialize;
 
 use crate::args::QueryArgs;
 
-/// A package that is installed.
+/// An installed package.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LocalPackage {
-    /// Its name, e.g. `zfs-dkms`.
+    /// The name, e.g. `zfs-dkms`.
     pub name: String,
-    /// Its full version, e.g. `2.4.4-1`.
+    /// The full version, e.g. `2.4.4-1`.
     pub version: String,
 }
 
-/// The opened database.
+/// pacman's local database, opened for reading.
 pub struct Database {
     alpm: Alpm,
     root: PathBuf,
 }
 
 impl Database {
-    /// Opens the database for reading, without pacman's lock.
+    /// Opens the database for reading, without taking pacman's lock.
     ///
     /// # Errors
-    /// A one-line message if there is no database, or libalpm cannot open it.
+    /// A one-line message if the database does not exist or libalpm cannot open it.
     pub fn open(args: &QueryArgs) -> Result<Self, String> {
         let dbpath = match &args.dbpath {
             Some(given) => given.clone(),
-            None => configured(&args.root),
+            None => configured_dbpath(&args.root),
         };
-        // libalpm would make an empty database where there is none.
+        // libalpm would create a missing database.
         if !dbpath.join("local/ALPM_DB_VERSION").is_file() {
-            return Err(format!("{}: no pacman database is there", dbpath.display()));
+            return Err(format!("{}: not a pacman database", dbpath.display()));
         }
         let text = |path: &Path| path.as_os_str().as_encoded_bytes().to_owned();
         let alpm = Alpm::new(text(&args.root), text(&dbpath))
@@ -44,8 +44,8 @@ impl Database {
         Ok(Self { alpm, root: args.root.clone() })
     }
 
-    /// Returns the owner of each path, in order; a directory needs no final `/`. Reads each package's
-    /// file list at most once.
+    /// Returns the owner of each path, in the order of `paths`; `None` for an unowned path. The
+    /// path of a directory may omit the final `/`. Reads each package's file list at most once.
     #[must_use]
     pub fn owners(&self, paths: &[Vec<u8>]) -> Vec<Option<LocalPackage>> {
         let mut owners = vec![None; paths.len()];
@@ -69,21 +69,22 @@ impl Database {
         owners
     }
 
-    /// Returns the first line of a kernel's `pkgbase` file.
+    /// Returns the first line of a kernel's `pkgbase` file; `None` if the file is missing or the
+    /// line is not a package name.
     #[must_use]
     pub fn pkgbase(&self, release: &str) -> Option<String> {
         let file = self.root.join("usr/lib/modules").join(release).join("pkgbase");
         let text = fs::read_to_string(file).ok()?;
         let name = text.lines().next()?.trim();
-        // The characters that a package name may contain (PKGBUILD(5)).
+        // The characters that are allowed in a package name (PKGBUILD(5)).
         let fits = |c: char| c.is_ascii_alphanumeric() || "@._+-".contains(c);
         (!name.is_empty() && name.chars().all(fits)).then(|| name.to_owned())
     }
 }
 
-/// Returns the `DBPath` of the root's `pacman.conf`, else pacman's default. Included files are not
-/// read.
-fn configured(root: &Path) -> PathBuf {
+/// Returns the `DBPath` in `etc/pacman.conf` below `root`, or pacman's default if it is not set.
+/// Does not read included files.
+fn configured_dbpath(root: &Path) -> PathBuf {
     let text = fs::read_to_string(root.join("etc/pacman.conf")).unwrap_or_default();
     let value = text.lines().find_map(|line| {
         let (key, value) = line.split_once('=')?;

@@ -1,4 +1,4 @@
-//! Answers in JSON which package owns a path or provides a kernel; the one program that links
+//! Prints the packages that own paths and kernels, as JSON. This is the only program that links
 //! libalpm.
 //!
 //! ```text
@@ -7,9 +7,9 @@
 //! alpm-query [--root DIR] [--dbpath DIR] batch          lines "owner PATH", "kernel RELEASE"
 //! ```
 //!
-//! It stands alone because libalpm pulls in some 35 libraries: a transaction that upgrades one of
-//! them may leave this program unable to start, and nothing else. It takes no lock, so it answers
-//! while pacman holds its own.
+//! libalpm depends on about 35 libraries, and a transaction that upgrades one of them can keep this
+//! program from starting. The hooks are separate programs, so they run nevertheless. This program
+//! takes no lock, so it works while pacman holds the database lock.
 
 mod answers;
 mod args;
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     match answer() {
         Ok(text) => match io::stdout().write_all(text.as_bytes()) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(_nobody_reads) => ExitCode::FAILURE,
+            Err(_closed_pipe) => ExitCode::FAILURE,
         },
         Err(why) => {
             let _ = writeln!(io::stderr(), "alpm-query: {}", why.replace('\n', " "));

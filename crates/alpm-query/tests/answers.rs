@@ -1,9 +1,9 @@
-//! The program with real libalpm and a small handwritten database.
+//! Tests of the program with the real libalpm and a small handwritten database.
 
 #![expect(
     clippy::disallowed_methods,
     clippy::unwrap_used,
-    reason = "this program does not use the engine; all of this is tests"
+    reason = "this program does not use the engine; this file contains only tests"
 )]
 
 use std::fs;
@@ -11,7 +11,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-/// A root whose database knows `linux`, `linux-headers` and `zfs-dkms`.
+/// Returns a root whose database contains `linux`, `linux-headers` and `zfs-dkms`.
 fn root() -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
     write(root.path(), "var/lib/pacman/local/ALPM_DB_VERSION", "9\n");
@@ -47,7 +47,7 @@ fn write(root: &Path, path: &str, text: &str) {
     fs::write(path, text).unwrap();
 }
 
-fn ask(root: &Path, words: &[&str], input: &[u8]) -> Output {
+fn run(root: &Path, words: &[&str], input: &[u8]) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_alpm-query"))
         .arg("--root")
         .arg(root)
@@ -62,13 +62,13 @@ fn ask(root: &Path, words: &[&str], input: &[u8]) -> Output {
 }
 
 fn answer(root: &Path, words: &[&str], input: &[u8]) -> serde_json::Value {
-    let output = ask(root, words, input);
+    let output = run(root, words, input);
     assert!(output.status.success(), "{output:?}");
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
 #[test]
-fn names_owners() {
+fn finds_owners_of_paths() {
     let root = root();
     let paths = ["owner", "usr/src/zfs-2.4.4/dkms.conf", "/usr/src/zfs-2.4.4", "usr/src/none"];
     assert_eq!(
@@ -82,7 +82,7 @@ fn names_owners() {
 }
 
 #[test]
-fn names_the_packages_of_kernels() {
+fn finds_packages_of_kernels() {
     let root = root();
     let input =
         b"kernel 7.2.13-arch1-1\nkernel 7.2.13-lts\nkernel none\nowner usr/src/zfs-2.4.4/\n";
@@ -110,14 +110,14 @@ fn answers_while_pacman_holds_its_lock() {
 }
 
 #[test]
-fn takes_any_bytes() {
+fn accepts_any_bytes() {
     let root = root();
     let found = answer(root.path(), &["batch"], b"owner \xff\xfe\nowner a\0b\n\0\n\nkernel ..\n");
     assert_eq!(found["owners"]["\u{fffd}\u{fffd}"], serde_json::Value::Null);
 }
 
 #[test]
-fn follows_a_plain_dbpath() {
+fn uses_the_dbpath_in_pacman_conf() {
     let root = root();
     write(root.path(), "etc/pacman.conf", "[options]\n#DBPath = /no/\nDBPath = /opt/db/\n");
     fs::create_dir(root.path().join("opt")).unwrap();
@@ -127,13 +127,13 @@ fn follows_a_plain_dbpath() {
 }
 
 #[test]
-fn says_in_one_line_what_is_wrong() {
+fn prints_errors_in_one_line() {
     let empty = tempfile::tempdir().unwrap();
     for words in [["owner", "x"], ["remove", "x"]] {
-        let output = ask(empty.path(), &words, b"");
+        let output = run(empty.path(), &words, b"");
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         assert!(output.stdout.is_empty());
         assert_eq!(String::from_utf8_lossy(&output.stderr).lines().count(), 1);
     }
-    assert_eq!(fs::read_dir(empty.path()).unwrap().count(), 0, "no database was made");
+    assert_eq!(fs::read_dir(empty.path()).unwrap().count(), 0, "no database was created");
 }

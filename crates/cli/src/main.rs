@@ -1,4 +1,4 @@
-//! The `dkms` command: register, build and install kernel modules from source.
+//! The `dkms` command: adds, builds and installs kernel modules.
 
 mod args;
 mod commands;
@@ -19,7 +19,7 @@ use args::{complete, help, machine, refusal};
 use output::console::Console;
 use output::verbosity::Verbosity;
 
-/// The version of dkms that this program is compatible with, in the form that scripts parse.
+/// The version of dkms that this program is compatible with, in the format that scripts parse.
 const VERSION: &str = "dkms-3.4.3";
 
 fn main() -> ExitCode {
@@ -38,8 +38,8 @@ fn dkms(words: impl Iterator<Item = OsString>) -> u8 {
     for option in &args.deprecated {
         console.warn(&format!("--{option}: deprecated option, ignored"));
     }
-    let ended = carry_out(&args, early_exit, &mut console);
-    ended.unwrap_or_else(|failure| {
+    let code = carry_out(&args, early_exit, &mut console);
+    code.unwrap_or_else(|failure| {
         console.error(&failure.to_string());
         failure.code
     })

@@ -1,4 +1,4 @@
-//! Tab completion in bash, zsh and fish on a terminal; `make shells` runs these tests.
+//! Tests of tab completion in bash, zsh and fish, on a terminal. `make shells` runs them.
 
 #![expect(clippy::unwrap_used, reason = "all of this is tests")]
 
@@ -14,8 +14,8 @@ use testroot::TestRoot;
 const K: &str = "7.2.13-arch1-1";
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../completion");
 
-/// A root where foo/1.0 is built and bar/2.0 is only a source. Its `dkms` completes words, and
-/// otherwise only records its arguments.
+/// Returns a root in which foo/1.0 is built and bar/2.0 is only a source. The root's `dkms`
+/// completes words and records the arguments of all other calls.
 fn root() -> TestRoot {
     let root = TestRoot::new();
     root.kernel(K).pkgbase("linux").headers();
@@ -30,14 +30,14 @@ fn root() -> TestRoot {
     root
 }
 
-/// A shell on a terminal, without anybody's own settings.
+/// A shell on a terminal, without the user's settings.
 struct Shell {
     master: File,
     child: std::process::Child,
     seen: String,
 }
 
-/// What the shell prints when it waits for a line.
+/// The prompt that the tests wait for.
 const PROMPT: &str = "ready>";
 
 impl Shell {
@@ -58,7 +58,7 @@ impl Shell {
         Self { master: terminal.master.into(), child, seen: String::new() }
     }
 
-    /// Types a line when the shell is ready.
+    /// Waits for the prompt and types a line.
     fn types(&mut self, line: &str) {
         let mut buffer = [0; 4096];
         while !self.seen.contains(PROMPT) {
@@ -69,16 +69,16 @@ impl Shell {
         self.master.write_all(format!("{line}\n").as_bytes()).unwrap();
     }
 
-    /// Waits for the end of a shell that was told to exit.
+    /// Waits until the shell has exited.
     fn end(mut self) {
         let mut rest = Vec::new();
-        // Ends with an error when nobody has the terminal open any more.
+        // Reading fails once no process has the terminal open.
         let _ = self.master.read_to_end(&mut rest);
         self.child.wait().unwrap();
     }
 }
 
-/// What `dkms` gets when this is typed, Tabs included.
+/// Types text, including tabs, in bash. Returns the arguments with which `dkms` is then called.
 fn bash(root: &TestRoot, typed: &str) -> String {
     let words = ["bash", "--norc", "--noprofile", "-i"];
     let start = format!("source {SCRIPTS}/dkms.bash; bind 'set bell-style none'; PS1='ready''>'");
@@ -92,7 +92,8 @@ fn zsh(root: &TestRoot, typed: &str) -> String {
     interactive(root, &["zsh", "-f", "-i"], &start, "PS1='rea''dy>'", typed)
 }
 
-/// Types what makes a shell ready, the line in question, and its end.
+/// Starts a shell, and types the line `start` and then the text `typed`. Returns the arguments of
+/// the calls of `dkms`, one call per line.
 fn interactive(root: &TestRoot, words: &[&str], start: &str, prompt: &str, typed: &str) -> String {
     let mut shell = Shell::start(root, words);
     shell.master.write_all(format!("{prompt}\n").as_bytes()).unwrap();
@@ -112,8 +113,8 @@ fn interactive(root: &TestRoot, words: &[&str], start: &str, prompt: &str, typed
 #[case::with_sign("dkms install bar/2.0 --kernelver=7.\t", &format!("install bar/2.0 --kernelver={K}"))]
 #[case::option("dkms status --js\t", "status --json")]
 #[case::file("dkms ldtarball arch\t", "ldtarball archive-of-foo.tar.gz")]
-#[ignore = "wants bash and zsh: make shells"]
-fn a_tab_completes(
+#[ignore = "needs bash and zsh: run make shells"]
+fn bash_and_zsh_complete(
     #[values(bash, zsh)] shell: fn(&TestRoot, &str) -> String,
     #[case] typed: &str,
     #[case] want: &str,
@@ -122,14 +123,14 @@ fn a_tab_completes(
 }
 
 #[rstest]
-#[case::commands("dkms auto", &["autoinstall\tinstall all modules with AUTOINSTALL=yes for a kernel"])]
+#[case::commands("dkms auto", &["autoinstall\tinstall all modules that set AUTOINSTALL=yes"])]
 #[case::added_for_remove("dkms remove ", &["foo/1.0\tadded"])]
-#[case::source_for_add("dkms add ", &["bar/2.0\ta source"])]
+#[case::source_for_add("dkms add ", &["bar/2.0\tsource"])]
 #[case::kernel("dkms remove foo/1.0 -k ", &["7.2.13-arch1-1\tbuilt for"])]
 #[case::with_sign("dkms install bar/2.0 --kernelver=7.", &["--kernelver=7.2.13-arch1-1\tlinux"])]
 #[case::option("dkms status --js", &["--json\tprint JSON"])]
 #[case::file("dkms ldtarball arch", &["archive-of-foo.tar.gz"])]
-#[ignore = "wants fish: make shells"]
+#[ignore = "needs fish: run make shells"]
 fn fish_completes(#[case] line: &str, #[case] want: &[&str]) {
     let root = root();
     let script = Path::new(SCRIPTS).join("dkms.fish");

@@ -1,11 +1,12 @@
-//! Only commands that may change images look for the program that makes them.
+//! Tests that only commands that may change images look for an initramfs generator.
 
 #![expect(clippy::unwrap_used, reason = "all of this is tests")]
 
 use assert_cmd::Command;
 use testroot::TestRoot;
 
-/// Returns true if a command looks for the generator: the log then names the unknown one in the settings.
+/// Returns true if a command looks for a generator. Such a command warns that the generator in the
+/// settings is unknown.
 fn looks_for_generator(root: &TestRoot, words: &[&str]) -> bool {
     let output = Command::cargo_bin("dkms")
         .unwrap()
@@ -19,7 +20,7 @@ fn looks_for_generator(root: &TestRoot, words: &[&str]) -> bool {
 }
 
 #[test]
-fn commands_that_only_read_look_for_no_generator() {
+fn only_commands_that_change_images_look_for_a_generator() {
     let root = TestRoot::new();
     root.source("foo", "1.0");
     root.write("etc/dkms/alpm-dkms.toml", "[initramfs]\ngenerator = \"some-generator\"\n");

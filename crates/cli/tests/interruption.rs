@@ -1,4 +1,4 @@
-//! Signals to the program during builds, and the state afterwards.
+//! Tests of signals during builds, and of the state afterwards.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "all of this is tests")]
 
@@ -15,8 +15,9 @@ use testroot::TestRoot;
 
 const K: &str = "7.2.12-arch1-1";
 
-/// A root with a kernel, a module that is built at once, and two that are built when the file `go`
-/// is there: until then they leave daemons about, which sleep for this number of seconds.
+/// Returns a root with a kernel, a module that builds at once, and two modules whose builds wait
+/// for the file `go` and leave daemons behind. Also returns the argument by which the daemons are
+/// recognised: the number of seconds for which they sleep.
 fn root() -> (TestRoot, String) {
     let root = TestRoot::new();
     root.kernel(K).pkgbase("linux").headers();
@@ -37,10 +38,10 @@ fn root() -> (TestRoot, String) {
     (root, mark)
 }
 
-#[expect(clippy::disallowed_methods, reason = "assert_cmd cannot start a program and go on")]
+#[expect(clippy::disallowed_methods, reason = "assert_cmd waits for the program's end")]
 fn start(root: &TestRoot, before: &str, line: &str) -> Child {
-    // Whoever started the tests may have these ignored, as `nohup` and a background job of `sh` do,
-    // and a shell cannot undo that for its children.
+    // The tests may have been started with these signals ignored, by `nohup` or as a background job
+    // of `sh`, and a shell cannot undo that for its children.
     Command::new("env")
         .args(["--default-signal=INT,HUP,TERM", "sh", "-c"])
         .args([&format!("{before} exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_dkms"), "--root"])
@@ -66,16 +67,16 @@ fn wait_until(what: &str, done: impl Fn() -> bool) {
     }
 }
 
-/// Waits until the run is at work on all of these: each makes a file of its own.
+/// Waits until all `files` exist. Panics if `child` exits first.
 fn wait_for(root: &TestRoot, child: &mut Child, files: &[&str]) {
     let patience = Instant::now() + Duration::from_secs(60);
     while let Some(missing) = files.iter().find(|file| !root.exists(file)) {
         let ended = child.try_wait().unwrap().is_some();
         if ended || Instant::now() > patience {
             let _ = child.kill();
-            let mut said = String::new();
-            child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-            panic!("there is no {missing}; ended: {ended}; it said: {said}");
+            let mut errors = String::new();
+            child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+            panic!("{missing} is missing; exited: {ended}; stderr: {errors}");
         }
         sleep(Duration::from_millis(20));
     }
@@ -85,14 +86,14 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Runs to the end, and gives what was said.
+/// Runs `dkms`, checks its exit code and returns its output.
 fn run(root: &TestRoot, line: &str, code: i32) -> Output {
     let output = start(root, "", line).wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(code), "{}", text(&output.stderr));
     output
 }
 
-/// The sleepers that modules left behind.
+/// Counts the running daemons that builds have left behind.
 fn sleepers(mark: &str) -> usize {
     let processes = fs::read_dir("/proc").unwrap().flatten();
     let lines = processes.map(|entry| fs::read(entry.path().join("cmdline")));
@@ -103,7 +104,7 @@ fn sleepers(mark: &str) -> usize {
 #[case(Signal::SIGINT, 130)]
 #[case(Signal::SIGTERM, 143)]
 #[case(Signal::SIGHUP, 129)]
-fn a_signal_ends_everything_and_the_rest_is_pending(#[case] by: Signal, #[case] code: i32) {
+fn a_signal_stops_all_builds_and_leaves_them_pending(#[case] by: Signal, #[case] code: i32) {
     let (root, mark) = root();
     for name in ["quick", "slow", "slower"] {
         run(&root, &format!("add {name}/1.0"), 0);
@@ -115,25 +116,25 @@ fn a_signal_ends_everything_and_the_rest_is_pending(#[case] by: Signal, #[case] 
     signal(&child, by);
     let asked = Instant::now();
     let output = child.wait_with_output().unwrap();
-    assert!(asked.elapsed() < Duration::from_secs(20), "it ends only after {:?}", asked.elapsed());
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert!(asked.elapsed() < Duration::from_secs(20), "exited only after {:?}", asked.elapsed());
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{errors}");
     assert_eq!(
-        said.trim(),
+        errors.trim(),
         format!(
-            "dkms: error: interrupted by {by}: 2 of 3 modules are not ready; the next boot will \
-             finish the work, or run: dkms autoinstall --pending"
+            "dkms: error: interrupted by {by}: 2 of 3 modules not finished; pending work is finished \
+             at the next boot\n  run: dkms autoinstall --pending"
         )
     );
-    wait_until("a child is left", || sleepers(&mark) == 0);
+    wait_until("a daemon is left", || sleepers(&mark) == 0);
 
-    // What was finished is whole, what was not has left nothing.
+    // The finished module is complete, and the unfinished ones have left no files.
     assert!(root.read(format!("usr/lib/modules/{K}/modules.dep")).contains("quick.ko"));
     let tree = root.listing("var/lib/dkms");
     for left in ["build/", ".log/", "/.tmp", K] {
         let lines = tree.lines().filter(|line| line.contains("slow") && line.contains(left));
         let lines: Vec<_> = lines.filter(|line| !line.contains(".pending/")).collect();
-        assert_eq!(lines, [""; 0], "{left} is left in\n{tree}");
+        assert_eq!(lines, [""; 0], "{left} remains in\n{tree}");
     }
     let status = format!("quick/1.0, {K}, x86_64: installed\nslow/1.0: added\nslower/1.0: added\n");
     assert_eq!(text(&run(&root, "status", 0).stdout), status);
@@ -146,14 +147,14 @@ fn a_signal_ends_everything_and_the_rest_is_pending(#[case] by: Signal, #[case] 
     assert!(!root.exists("var/lib/dkms/.pending"));
 }
 
-/// The signal comes when all of a module is done, its scripts too, and it only remains to say so: the script says more
-/// than a pipe holds, and is heard of when it has ended.
+/// The signal arrives after a module has been installed and its script has exited, while `dkms` is
+/// still printing the script's output. The output is longer than a pipe's buffer.
 #[test]
-fn what_is_done_when_the_signal_comes_is_not_counted_as_left() {
+fn a_finished_module_is_not_counted_as_unfinished() {
     let (root, mark) = root();
     root.source("wordy", "1.0").conf_line("POST_INSTALL=wordy.sh");
     let script = "usr/src/wordy-1.0/wordy.sh";
-    let lines = "#!/bin/sh\necho here it begins\nseq -f 'and goes on, line %.0f' 10000\n";
+    let lines = "#!/bin/sh\necho the first line\nseq -f 'line %.0f' 10000\n";
     root.executable(script, lines);
     for name in ["wordy", "slow"] {
         run(&root, &format!("add {name}/1.0"), 0);
@@ -162,16 +163,16 @@ fn what_is_done_when_the_signal_comes_is_not_counted_as_left() {
     wait_for(&root, &mut child, &["reached.slow"]);
     let mut stdout = BufReader::with_capacity(1, child.stdout.take().unwrap());
     let mut line = String::new();
-    while !line.contains("here it begins") {
+    while !line.contains("the first line") {
         line.clear();
-        assert_ne!(stdout.read_line(&mut line).unwrap(), 0, "the script is not heard of");
+        assert_ne!(stdout.read_line(&mut line).unwrap(), 0, "the script's output is missing");
     }
     signal(&child, Signal::SIGTERM);
     stdout.read_to_string(&mut line).unwrap();
-    assert!(line.contains("and goes on, line 10000\n"));
-    let said = text(&child.wait_with_output().unwrap().stderr);
-    assert!(said.contains("interrupted by SIGTERM: 1 of 2 modules are not ready;"), "{said}");
-    wait_until("a child is left", || sleepers(&mark) == 0);
+    assert!(line.contains("line 10000\n"));
+    let errors = text(&child.wait_with_output().unwrap().stderr);
+    assert!(errors.contains("interrupted by SIGTERM: 1 of 2 modules not finished;"), "{errors}");
+    wait_until("a daemon is left", || sleepers(&mark) == 0);
     assert!(root.read(format!("usr/lib/modules/{K}/modules.dep")).contains("wordy.ko"));
 
     root.write("go", "");
@@ -180,21 +181,21 @@ fn what_is_done_when_the_signal_comes_is_not_counted_as_left() {
 }
 
 #[test]
-fn a_build_that_nobody_owes_is_begun_again_by_its_command() {
+fn an_interrupted_build_command_leaves_no_pending_work() {
     let (root, mark) = root();
     let mut child = start(&root, "", &format!("build slow/1.0 -k {K}"));
     wait_for(&root, &mut child, &["reached.slow"]);
     signal(&child, Signal::SIGINT);
-    let said = text(&child.wait_with_output().unwrap().stderr);
-    assert!(said.contains("the module is not ready; the same command goes on"), "{said}");
-    wait_until("a child is left", || sleepers(&mark) == 0);
+    let errors = text(&child.wait_with_output().unwrap().stderr);
+    assert!(errors.contains("module not finished; run the same command again"), "{errors}");
+    wait_until("a daemon is left", || sleepers(&mark) == 0);
     assert!(!root.exists("var/lib/dkms/.pending"));
     root.write("go", "");
     run(&root, &format!("build slow/1.0 -k {K}"), 0);
 }
 
 #[test]
-fn a_signal_that_is_ignored_stays_ignored() {
+fn an_ignored_signal_stays_ignored() {
     let (root, mark) = root();
     let mut child = start(&root, "trap '' HUP;", &format!("install slow/1.0 -k {K}"));
     wait_for(&root, &mut child, &["reached.slow"]);
@@ -202,11 +203,11 @@ fn a_signal_that_is_ignored_stays_ignored() {
     root.write("go", "");
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    wait_until("a child is left", || sleepers(&mark) == 0);
+    wait_until("a daemon is left", || sleepers(&mark) == 0);
 }
 
 #[test]
-fn a_run_that_waits_for_another_ends_at_once() {
+fn a_signal_stops_a_run_that_waits_for_the_lock() {
     let (root, _) = root();
     let mut first = start(&root, "", &format!("install slow/1.0 -k {K}"));
     wait_for(&root, &mut first, &["reached.slow"]);

@@ -1,4 +1,5 @@
-//! The output on a terminal: bars during a run, and the same lines as in a pipe.
+//! Tests of the output on a terminal: progress bars during a run, and afterwards the same lines as
+//! in a pipe.
 
 #![expect(clippy::unwrap_used, reason = "all of this is tests")]
 
@@ -15,7 +16,7 @@ fn root() -> TestRoot {
     let root = TestRoot::new();
     root.kernel(K1).pkgbase("linux").headers();
     root.source("foo", "1.0");
-    root.depmod(); // for machines that have none
+    root.depmod(); // for machines without depmod
     root
 }
 
@@ -27,7 +28,7 @@ fn dkms(root: &TestRoot, term: &str, words: &[&str]) -> Command {
     command
 }
 
-/// All that is written to a terminal of 24 lines and 100 columns.
+/// Returns everything that `dkms` writes to a terminal of 24 lines and 100 columns.
 fn on_a_terminal(root: &TestRoot, term: &str, words: &[&str]) -> String {
     let size = Winsize { ws_row: 24, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
     let terminal = openpty(Some(&size), None).unwrap();
@@ -35,28 +36,28 @@ fn on_a_terminal(root: &TestRoot, term: &str, words: &[&str]) -> String {
     command.stdout(terminal.slave.try_clone().unwrap());
     command.stderr(terminal.slave).stdin(Stdio::null());
     let mut child = command.spawn().unwrap();
-    drop(command); // and with it our ends of the terminal
+    drop(command); // closes this process's copies of the terminal
     let mut bytes = Vec::new();
-    // Ends with an error when nobody has the terminal open any more.
+    // Reading fails once no process has the terminal open.
     let _ = File::from(terminal.master).read_to_end(&mut bytes);
     assert!(child.wait().unwrap().success(), "{}", String::from_utf8_lossy(&bytes));
     String::from_utf8(bytes).unwrap()
 }
 
-/// What is left to be read on a terminal to which this was written.
-fn left(written: &str) -> Vec<String> {
+/// Returns the lines that a terminal shows after the text `written` has been written to it.
+fn visible_lines(written: &str) -> Vec<String> {
     let mut terminal = vt100::Parser::new(24, 100, 0);
     terminal.process(written.as_bytes());
     terminal.screen().contents().lines().map(hide_time).collect()
 }
 
-/// `built in 0.3 s` takes another time on the next occasion.
+/// Cuts off the time at the end of a line, such as `in 0.3 s`, which differs between runs.
 fn hide_time(line: &str) -> String {
-    line.split_once(" in ").map_or(line, |(what, _)| what).to_owned()
+    line.split_once(" in ").map_or(line, |(before, _)| before).to_owned()
 }
 
 #[test]
-fn bars_come_and_go_and_the_lines_stay() {
+fn bars_disappear_and_lines_remain() {
     let install = ["install", "foo/1.0", "-k", K1];
     let piped = dkms(&root(), "xterm", &install).output().unwrap();
     let piped = String::from_utf8(piped.stdout).unwrap();
@@ -64,11 +65,11 @@ fn bars_come_and_go_and_the_lines_stay() {
     let written = on_a_terminal(&root(), "xterm", &install);
     assert!(written.contains(&format!("foo/1.0 for {K1}: compiling")), "{written:?}");
     assert!(written.contains("0/1"), "{written:?}");
-    assert_eq!(left(&written), piped.lines().map(hide_time).collect::<Vec<_>>());
+    assert_eq!(visible_lines(&written), piped.lines().map(hide_time).collect::<Vec<_>>());
 }
 
 #[test]
-fn no_bars_where_they_are_not_wanted() {
+fn draws_no_bars_with_verbose_or_quiet_or_on_dumb_terminals() {
     for (term, words) in [
         ("dumb", &["install", "foo/1.0", "-k", K1][..]),
         ("xterm", &["install", "foo/1.0", "-k", K1, "--verbose"]),
@@ -80,7 +81,7 @@ fn no_bars_where_they_are_not_wanted() {
 }
 
 #[test]
-fn a_page_of_timings_is_written_where_it_is_wanted() {
+fn writes_a_timeline() {
     let root = root();
     let page = root.at("page.html");
     let install = ["install", "foo/1.0", "-k", K1, "--timings", page.to_str().unwrap()];
@@ -88,13 +89,13 @@ fn a_page_of_timings_is_written_where_it_is_wanted() {
     let text = root.read("page.html");
     assert!(text.starts_with("<!DOCTYPE html>") && text.ends_with("</html>\n"), "{text}");
     assert!(text.contains("1 build in ") && text.contains("class=\"compiling\""), "{text}");
-    // A run that builds nothing leaves the page of the one that did.
+    // A run that builds nothing does not overwrite the timeline.
     assert!(dkms(&root, "dumb", &install).output().unwrap().status.success());
     assert_eq!(root.read("page.html"), text);
 }
 
 #[test]
-fn a_page_that_cannot_be_written_is_told() {
+fn reports_a_timeline_that_cannot_be_written() {
     let root = root();
     let install = ["install", "foo/1.0", "-k", K1, "--timings", "/no/such/page.html"];
     let output = dkms(&root, "dumb", &install).output().unwrap();

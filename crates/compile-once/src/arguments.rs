@@ -14,8 +14,9 @@ const WITH_PATH: [&str; 6] = ["-I", "-include", "-imacros", "-iquote", "-isystem
 const HARMLESS: [&str; 11] =
     ["-D", "-O", "-U", "-W", "-f", "-g", "-m", "--param=", "-std=", "-nostdinc", "-pipe"];
 
-/// Exceptions to them: options that read or write other files, or are passed to another program.
-const MORE: [&str; 20] = [
+/// Prefixes of exceptions to [`HARMLESS`]: options that make the compiler read or write other
+/// files, or that it passes to another program.
+const HARMFUL: [&str; 20] = [
     "-Wa,",
     "-Wl,",
     "-Wp,",
@@ -38,7 +39,7 @@ const MORE: [&str; 20] = [
     "-mllvm",
 ];
 
-/// Variables that change the result of gcc or clang (gcc(1), "Environment Variables").
+/// Environment variables that affect the result of gcc or clang (gcc(1), "Environment Variables").
 const VARIABLES: [&str; 13] = [
     "CCC_OVERRIDE_OPTIONS",
     "COMPILER_PATH",
@@ -55,33 +56,33 @@ const VARIABLES: [&str; 13] = [
     "SOURCE_DATE_EPOCH",
 ];
 
-/// Variables that make them write further files.
+/// Environment variables that make the compiler write further files.
 const WRITING: [&str; 2] = ["DEPENDENCIES_OUTPUT", "SUNPRO_DEPENDENCIES"];
 
-/// The parsed arguments.
+/// The parsed arguments of a compiler call.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Arguments {
-    /// Everything that affects the object, in order.
+    /// The options that affect the object, in order.
     pub(crate) options: Vec<CompilerOption>,
-    /// `-c`, or `-S` for assembly.
+    /// The option for the kind of output: `-c`, or `-S` for assembly.
     pub(crate) makes: String,
     pub(crate) source: String,
     pub(crate) object: String,
-    /// The file for the object's dependencies, in make's syntax.
+    /// The file to which the compiler writes the object's dependencies, in make's syntax.
     pub(crate) dependencies: Option<String>,
 }
 
-/// One option as given.
+/// One option as it was passed to the compiler.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct CompilerOption {
-    /// Its word or words.
+    /// The option and its value, in one word or two.
     pub(crate) words: Vec<String>,
-    /// The file or directory that it names.
+    /// The option's value, if it is a path.
     pub(crate) path: Option<String>,
 }
 
 impl Arguments {
-    /// Returns `None` unless the arguments are known to affect nothing but one object.
+    /// Parses `arguments`. Returns `None` unless they are known to affect nothing but one object.
     pub(crate) fn read(arguments: &[OsString]) -> Option<Self> {
         let mut words = arguments.iter().map(|word| word.to_str().map(str::to_owned));
         let (mut makes, mut source, mut object, mut dependencies) = (None, None, None, None);
@@ -116,19 +117,20 @@ impl Arguments {
         Some(Self { options, makes: makes?, source: source?, object: object?, dependencies })
     }
 
-    /// All words of the options.
+    /// Returns the words of all options.
     pub(crate) fn words(&self) -> impl Iterator<Item = &str> {
         self.options.iter().flat_map(|option| &option.words).map(String::as_str)
     }
 
-    /// All paths that the options name.
+    /// Returns the values of all options whose value is a path.
     pub(crate) fn paths(&self) -> impl Iterator<Item = &str> {
         self.options.iter().filter_map(|option| option.path.as_deref())
     }
 }
 
-/// The cache key of what this compiler makes of these words in this environment. Returns `None` if
-/// the environment makes it write further files.
+/// Returns the cache key of a compiler call with the arguments `words` in the current environment.
+///
+/// Returns `None` if the environment makes the compiler write further files.
 pub(crate) fn key<'a>(compiler: &Path, words: impl IntoIterator<Item = &'a str>) -> Option<String> {
     if WRITING.iter().any(|name| env::var_os(name).is_some()) {
         return None;
@@ -147,7 +149,7 @@ pub(crate) fn key<'a>(compiler: &Path, words: impl IntoIterator<Item = &'a str>)
     Some(hasher.finalize().to_hex().to_string())
 }
 
-/// Returns `None` if it is set already.
+/// Sets `once` to `word`. Returns `None` if `once` was already set.
 fn set(once: &mut Option<String>, word: String) -> Option<()> {
     once.replace(word).is_none().then_some(())
 }
@@ -155,10 +157,11 @@ fn set(once: &mut Option<String>, word: String) -> Option<()> {
 fn is_harmless(option: &str) -> bool {
     option == "-pg"
         || HARMLESS.iter().any(|it| option.starts_with(it))
-            && !MORE.iter().any(|it| option.starts_with(it))
+            && !HARMFUL.iter().any(|it| option.starts_with(it))
 }
 
-/// Returns true if the path is below /usr, where packages have files that no build changes.
+/// Returns true if `path` is below /usr. Files there belong to packages and do not change during
+/// builds.
 pub(crate) fn is_of_packages(path: &Path) -> bool {
     path.starts_with("/usr")
 }

@@ -1,9 +1,10 @@
 //! A compiler wrapper that shares probe results, common objects and precompiled headers between the
 //! modules of one run.
 //!
-//! A copy of it has the compiler's name and comes before the compiler in PATH. It stores results in
-//! the directory `ALPM_DKMS_ANSWERS`, beside that copy. Without that variable, and whenever a call
-//! is not exactly as expected, it runs the compiler unchanged.
+//! The engine copies this program under the compiler's name to a directory that comes first in
+//! PATH. The variable `ALPM_DKMS_ANSWERS` names a directory for results, next to the copy. If the
+//! variable is not set, or if a call is not exactly as expected, the program runs the compiler with
+//! unchanged arguments.
 
 mod arguments;
 mod mod_c_file;
@@ -26,9 +27,11 @@ use precompiled_headers::PrecompiledHeaders;
 use shared_call::SharedCall;
 use shared_results::SharedResults;
 
-/// A shell's exit codes: a program cannot be run, does not exist, or was killed by a signal.
+/// The exit code for a compiler that cannot be run, as in a shell.
 const CANNOT_RUN: u8 = 126;
+/// The exit code for a compiler that does not exist, as in a shell.
 const NOT_FOUND: u8 = 127;
+/// The number added to a signal number for the exit code of a killed compiler, as in a shell.
 const SIGNALLED: i32 = 128;
 
 fn main() -> ExitCode {
@@ -38,7 +41,7 @@ fn main() -> ExitCode {
     let name = Path::new(&called).file_name().unwrap_or_default();
     let results = env::var_os("ALPM_DKMS_ANSWERS").map(PathBuf::from);
     let Some(compiler) = Compiler::find(name, results.as_deref()) else {
-        complain(&format!("{}: there is no such compiler in PATH", name.display()));
+        complain(&format!("{}: no such compiler in PATH", name.display()));
         return ExitCode::from(NOT_FOUND);
     };
     if let Some(dir) = results
@@ -56,20 +59,22 @@ fn main() -> ExitCode {
             return compiler.compile(&PrecompiledHeaders::of(dir, &key, &file), &arguments);
         }
     }
-    compiler.become_it(&arguments)
+    compiler.exec_compiler(&arguments)
 }
 
 /// The compiler that this program wraps.
 struct Compiler {
     path: PathBuf,
-    /// PATH without us: a program such as ccache, found under the compiler's name, looks there for
-    /// the next one of that name, and would find us again.
+    /// PATH without the directory of this program.
+    ///
+    /// A program such as ccache, called by the compiler's name, searches PATH for the next program
+    /// with that name, and would otherwise find this program again.
     search_path: OsString,
 }
 
 impl Compiler {
     fn find(name: &OsStr, results: Option<&Path>) -> Option<Self> {
-        // A chroot may be without /proc, which tells what was started.
+        // `current_exe` needs /proc, which a chroot may lack.
         let ours = env::current_exe().ok().or(results.map(Path::to_owned))?;
         let ours = fs::canonicalize(ours.parent()?).ok()?;
         let is_other = |dir: &PathBuf| fs::canonicalize(dir).ok().as_ref() != Some(&ours);
@@ -79,14 +84,14 @@ impl Compiler {
         Some(Self { path, search_path: env::join_paths(dirs).ok()? })
     }
 
-    #[expect(clippy::disallowed_methods, reason = "make bounds it, and we must stay small")]
+    #[expect(clippy::disallowed_methods, reason = "make limits the time; this must stay small")]
     fn command(&self, arguments: &[OsString]) -> Command {
         let mut command = Command::new(&self.path);
         command.args(arguments).env("PATH", &self.search_path);
         command
     }
 
-    fn become_it(&self, arguments: &[OsString]) -> ExitCode {
+    fn exec_compiler(&self, arguments: &[OsString]) -> ExitCode {
         self.cannot_run(&self.command(arguments).exec())
     }
 
@@ -109,7 +114,9 @@ impl Compiler {
         repeat(&said)
     }
 
-    /// Compiles a module's `.mod.c`, with precompiled headers if they exist.
+    /// Compiles a module's `.mod.c`, using the precompiled headers if they exist.
+    ///
+    /// If they do not exist, exactly one call creates them.
     fn compile(&self, headers: &PrecompiledHeaders<'_>, arguments: &[OsString]) -> ExitCode {
         let start = |arguments: &[OsString]| self.command(arguments).output();
         if headers.exist() {
@@ -122,12 +129,12 @@ impl Compiler {
                 Err(error) => return self.cannot_run(&error),
             };
             if said.status.success() {
-                // Without precompiled headers, every file is compiled in full.
+                // If this fails, every file is compiled without precompiled headers.
                 let _ = headers.make(start);
             }
             return repeat(&said);
         }
-        self.become_it(arguments)
+        self.exec_compiler(arguments)
     }
 
     fn cannot_run(&self, error: &io::Error) -> ExitCode {
@@ -136,13 +143,15 @@ impl Compiler {
     }
 }
 
-/// As the engine's function of this name. This program does not link the engine: it is started once
-/// for each compiler call, and must start fast.
+/// Returns true if `path` is an executable file.
+///
+/// A copy of the engine's function. This program does not link the engine, because it runs for
+/// every compiler call and must start fast.
 fn is_program(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
-/// Repeats the compiler's output and returns its exit code. A closed output is no error.
+/// Writes the compiler's output, and returns the compiler's exit code. Write errors are ignored.
 fn repeat(said: &Output) -> ExitCode {
     let _ = io::stdout().write_all(&said.stdout);
     let _ = io::stderr().write_all(&said.stderr);

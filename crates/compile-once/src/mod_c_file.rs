@@ -1,8 +1,8 @@
-//! Recognizes the `foo.mod.c` that modpost generates for each module.
+//! Recognises the `foo.mod.c` that modpost generates for each module.
 //!
-//! It is a dozen lines after `#include <linux/module.h>`, and takes a quarter of a second to
-//! compile. Nearly all of that is spent on headers, which can be precompiled (gcc(1), "Precompiled
-//! Headers"): the object is the same to the last byte.
+//! The file consists of `#include` lines and a dozen other lines, and takes a quarter of a second
+//! to compile. Nearly all of that time is spent on the headers, which can be precompiled (gcc(1),
+//! "Precompiled Headers"). The resulting object is identical, byte for byte.
 
 use std::env;
 use std::ffi::OsString;
@@ -11,36 +11,37 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::arguments::{self, Arguments, CompilerOption, is_of_packages};
 
-/// The macros in which kbuild names the module. The headers use them only inside other macros.
+/// The macros that contain the module's name. The headers use them only to define other macros.
 const MODULE_MACROS: [&str; 4] =
     ["KBUILD_BASENAME", "KBUILD_MODFILE", "KBUILD_MODNAME", "__KBUILD_MODNAME"];
 
-/// Kbuild includes it before every file; its path gives the kernel's headers directory.
+/// The header that kbuild includes before every file, relative to the kernel's headers.
 const KCONFIG: &str = "include/linux/kconfig.h";
 
 /// A `.mod.c` file and the arguments that compile it.
 #[derive(Debug)]
 pub(crate) struct ModCFile<'a> {
     pub(crate) arguments: &'a Arguments,
-    /// The `#include <linux/…>` lines at its top.
+    /// The `#include <linux/…>` lines at the beginning of the file.
     pub(crate) includes: String,
-    /// The working directory, if any path is relative.
+    /// The working directory; `None` if every path in the options is absolute.
     from: Option<String>,
 }
 
 impl<'a> ModCFile<'a> {
-    /// Returns `None` if the file or its includes are not as kbuild writes them.
+    /// Reads the source file in `arguments`. Returns `None` if the file or the arguments are not
+    /// exactly as kbuild writes them.
     pub(crate) fn of(arguments: &'a Arguments) -> Option<Self> {
         let here = env::current_dir().ok()?;
         let path = |path: &str| Some(here.join(path)).filter(|path| is_plain(path));
         let source = path(&arguments.source)?;
         let is_include = |path: &&str| path.ends_with(KCONFIG);
         let headers = path(arguments.paths().find(is_include)?.strip_suffix(KCONFIG)?)?;
-        let lasts = |path: PathBuf| path.starts_with(&headers) || is_of_packages(&path);
+        let is_stable = |path: PathBuf| path.starts_with(&headers) || is_of_packages(&path);
         if !arguments.source.ends_with(".mod.c")
             || arguments.makes != "-c"
             || source.starts_with(&headers)
-            || !arguments.paths().all(|it| path(it).is_some_and(lasts))
+            || !arguments.paths().all(|it| path(it).is_some_and(is_stable))
         {
             return None;
         }
@@ -53,22 +54,26 @@ impl<'a> ModCFile<'a> {
         (!includes.is_empty()).then_some(Self { arguments, includes, from })
     }
 
-    /// The cache key of its precompiled headers, for this compiler in this environment.
+    /// Returns the cache key of the file's precompiled headers (see [`arguments::key`]).
     pub(crate) fn headers_key(&self, compiler: &Path) -> Option<String> {
         let words = self.options().flat_map(|option| &option.words).map(String::as_str);
         let from = self.from.as_deref().into_iter().chain([self.includes.as_str()]);
         arguments::key(compiler, words.chain(from))
     }
 
-    /// The arguments that precompile `header`, which holds the `#include` lines.
+    /// Returns the compiler arguments that precompile the file `header` to the file `precompiled`.
+    ///
+    /// `header` contains the `#include` lines.
     pub(crate) fn header_arguments(&self, header: &Path, precompiled: &Path) -> Vec<OsString> {
         let options = self.options().flat_map(|option| &option.words).map(OsString::from);
         let [kind, language, output] = ["-x", "c-header", "-o"].map(OsString::from);
         options.chain([kind, language, header.into(), output, precompiled.into()]).collect()
     }
 
-    /// The arguments that compile the file with the precompiled `header`. The macros come after it,
-    /// because it was compiled without them.
+    /// Returns the compiler arguments that compile the file to `object` with the precompiled
+    /// `header`.
+    ///
+    /// The file `macros` is included after `header`, which was precompiled without the macros.
     pub(crate) fn object_arguments(
         &self,
         header: &Path,
@@ -84,7 +89,7 @@ impl<'a> ModCFile<'a> {
         options.chain(files).chain(rest).collect()
     }
 
-    /// The lines that define the module's macros.
+    /// Returns the `#define` lines for those of [`MODULE_MACROS`] that the arguments define.
     pub(crate) fn macros(&self) -> String {
         let defined = |option: &CompilerOption| {
             let (name, value) = module_macro(option)?;
@@ -93,7 +98,7 @@ impl<'a> ModCFile<'a> {
         self.arguments.options.iter().filter_map(defined).collect()
     }
 
-    /// The options, without the module's macros.
+    /// Returns the options except those that define one of [`MODULE_MACROS`].
     fn options(&self) -> impl Iterator<Item = &CompilerOption> {
         self.arguments.options.iter().filter(|option| module_macro(option).is_none())
     }
@@ -104,7 +109,7 @@ fn module_macro(option: &CompilerOption) -> Option<(&str, &str)> {
     MODULE_MACROS.contains(&name).then_some((name, value))
 }
 
-/// Returns true if the path has no `..` in it.
+/// Returns true if `path` contains no `..`.
 fn is_plain(path: &Path) -> bool {
     !path.components().any(|part| part == Component::ParentDir)
 }

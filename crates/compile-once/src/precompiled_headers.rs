@@ -1,4 +1,4 @@
-//! Precompiles the headers of the modules' `.mod.c` files once in a run.
+//! Precompiles the headers of the modules' `.mod.c` files once per run.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -8,19 +8,19 @@ use std::process::Output;
 
 use crate::mod_c_file::ModCFile;
 
-/// The precompiled headers of one key.
+/// The precompiled headers for one cache key.
 pub(crate) struct PrecompiledHeaders<'a> {
     file: &'a ModCFile<'a>,
     results: PathBuf,
-    /// Their directory; it exists only while they are usable.
+    /// The directory of the headers; it exists only while they are usable.
     dir: PathBuf,
 }
 
-/// The file in it that holds the `#include` lines.
+/// The name of the file that contains the `#include` lines.
 const HEADER: &str = "includes.h";
-/// The precompiled headers, under the name that gcc looks for beside that file (gcc(1)).
+/// The name under which gcc looks for the precompiled form of [`HEADER`] (gcc(1)).
 const PRECOMPILED: &str = "includes.h.gch";
-/// An object's dependencies, without its source.
+/// The name of the file that contains an object's dependencies without its source.
 const DEPENDENCIES: &str = "dependencies";
 
 impl<'a> PrecompiledHeaders<'a> {
@@ -29,18 +29,20 @@ impl<'a> PrecompiledHeaders<'a> {
         Self { file, results, dir }
     }
 
-    /// Returns true if they can be used.
+    /// Returns true if the headers can be used.
     pub(crate) fn exist(&self) -> bool {
         self.dir.is_dir()
     }
 
-    /// Returns true for exactly one caller, which must create them.
+    /// Returns true for exactly one caller among all processes, and false for all others. That one
+    /// caller must create the headers.
     pub(crate) fn claim(&self) -> bool {
         File::create_new(self.dir.with_extension("claimed")).is_ok()
     }
 
-    /// Compiles the file with them; `start` runs the compiler. Returns `None` on failure, after
-    /// which nothing uses them again.
+    /// Compiles the file with the headers, using `start` to run the compiler.
+    ///
+    /// If the compilation fails, returns `None`, and the precompiled headers are not used again.
     pub(crate) fn compile(
         &self,
         start: impl Fn(&[OsString]) -> io::Result<Output>,
@@ -59,8 +61,10 @@ impl<'a> PrecompiledHeaders<'a> {
         compiled.ok()
     }
 
-    /// Creates them after the file was compiled without them. Compiles the file once more with
-    /// them, and discards them unless both objects are identical.
+    /// Creates the headers, using `start` to run the compiler.
+    ///
+    /// The file must already have been compiled without the headers. To test the headers, the file
+    /// is compiled again with them. They are discarded unless both objects are identical.
     pub(crate) fn make(&self, start: impl Fn(&[OsString]) -> io::Result<Output>) -> io::Result<()> {
         let dir = tempfile::Builder::new().prefix(".headers").tempdir_in(&self.results)?;
         let (header, precompiled) = (dir.path().join(HEADER), dir.path().join(PRECOMPILED));
@@ -92,14 +96,17 @@ impl<'a> PrecompiledHeaders<'a> {
         succeeded(start(&self.file.object_arguments(&dir.join(HEADER), macros.path(), object))?)
     }
 
-    /// The start of a dependency file: the preprocessor names the object after its source.
+    /// Returns the beginning of a dependency file: the names of the object and its source.
+    ///
+    /// The preprocessor derives the object's name from the name of the source.
     fn own_dependencies(&self) -> String {
         let source = &self.file.arguments.source;
         let name = Path::new(source).file_stem().unwrap_or_default();
         format!("{}.o: {source}", name.display())
     }
 
-    /// The dependencies after the source. Returns `None` if a name contains blanks.
+    /// Returns the part of the dependency file `all` that follows the name of the source, or `None`
+    /// if a name contains blanks.
     fn other_dependencies(&self, all: &str) -> Option<String> {
         let words: Vec<&str> = all.split_whitespace().filter(|word| *word != "\\").collect();
         let (own, others) = words.split_at_checked(2)?;

@@ -1,31 +1,32 @@
-//! Recognizes compiler calls whose result is the same for every module of a kernel.
+//! Recognises compiler calls whose result is the same for every module of a kernel.
 //!
-//! For every module, kbuild makes two kinds of calls whose result does not depend on the module:
-//! some twenty probes for an option, which compile `/dev/null` with it
-//! (`scripts/Makefile.compiler`), and since Linux 6.13 the compilation of `scripts/module-common.c`
-//! (`scripts/Makefile.modfinal`). Only these are shared, and only with arguments that are known to
-//! affect nothing but the object.
+//! For every module, kbuild makes two kinds of such calls. Some twenty calls compile `/dev/null` to
+//! find out whether the compiler supports an option (`scripts/Makefile.compiler`). Since Linux
+//! 6.13, one call compiles `scripts/module-common.c` (`scripts/Makefile.modfinal`). Only these
+//! calls are shared, and only if their arguments are known to affect nothing but the object.
 
 use std::path::{Path, PathBuf};
 
 use crate::arguments::{self, Arguments, is_of_packages};
 
-/// The file of the kernel that every module contains.
+/// The source file that kbuild adds to every module, relative to the kernel's headers.
 const COMMON: &str = "scripts/module-common.c";
 
 /// A compiler call whose result is the same for every module of a kernel.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct SharedCall {
-    /// The arguments, without the object's name if that does not affect the result.
+    /// The arguments that affect the result. The object's name is one of them if the call writes a
+    /// dependency file.
     arguments: Vec<String>,
     /// The object file that the compiler writes.
     pub(crate) object: PathBuf,
-    /// The file for the object's dependencies, in make's syntax.
+    /// The file to which the compiler writes the object's dependencies, in make's syntax.
     pub(crate) dependencies: Option<PathBuf>,
 }
 
 impl SharedCall {
-    /// Returns `None` if the result may depend on the module.
+    /// Returns the shared call with these arguments, or `None` if the result of a call with them
+    /// could depend on the module.
     pub(crate) fn of(arguments: &Arguments) -> Option<Self> {
         let Arguments { makes, source, object, dependencies, .. } = arguments;
         let mut words: Vec<String> = arguments.words().map(str::to_owned).collect();
@@ -36,27 +37,27 @@ impl SharedCall {
             }
         } else {
             let headers = Path::new(source).ancestors().nth(2)?;
-            let lasts = |path: &str| {
+            let is_stable = |path: &str| {
                 let path = Path::new(path);
                 path.starts_with(headers) || is_of_packages(path)
             };
             if Path::new(source) != headers.join(COMMON)
                 || !headers.is_absolute()
-                || !arguments.paths().all(lasts)
+                || !arguments.paths().all(is_stable)
             {
                 return None;
             }
-            // The dependency file names the object.
+            // The dependency file contains the object's name.
             words.push(object.clone());
         }
         let dependencies = dependencies.as_ref().map(PathBuf::from);
         Some(Self { arguments: words, object: object.into(), dependencies })
     }
 
-    /// The cache key of this call, for this compiler in this environment.
+    /// Returns the cache key of this call (see [`arguments::key`]).
     ///
-    /// The working directory is not part of it: only debug symbols depend on it, and builds that
-    /// keep those do not use this program.
+    /// The working directory is not part of the key: it affects only debug symbols, and builds that
+    /// keep debug symbols do not use this program.
     pub(crate) fn key(&self, compiler: &Path) -> Option<String> {
         arguments::key(compiler, self.arguments.iter().map(String::as_str))
     }
@@ -84,7 +85,7 @@ mod tests {
     #[case::common(
         "-Wp,-MMD,./..c.o.d -nostdinc -I/h/include -include /h/include/linux/kconfig.h -isystem /usr/lib/gcc/include -g -c -o c.o /h/scripts/module-common.c"
     )]
-    fn knows_what_is_the_same_for_all(#[case] line: &str) {
+    fn recognises_shared_calls(#[case] line: &str) {
         assert!(read(line).is_some());
     }
 
@@ -107,12 +108,12 @@ mod tests {
     #[case::statistics("-fstack-usage -c -x c /dev/null -o t")]
     #[case::assembler("-Wa,-al=list -c -x c /dev/null -o t")]
     #[case::other_dependencies("-MD -MF t.d -c -x c /dev/null -o t")]
-    #[case::answer_file("@options -c -x c /dev/null -o t")]
+    #[case::response_file("@options -c -x c /dev/null -o t")]
     #[case::unknown("-specs=x -c -x c /dev/null -o t")]
-    #[case::asks_itself("-print-file-name=include -c -x c /dev/null -o t")]
+    #[case::prints_a_path("-print-file-name=include -c -x c /dev/null -o t")]
     #[case::version("--version")]
     #[case::nothing("")]
-    fn leaves_the_rest_to_the_compiler(#[case] line: &str) {
+    fn rejects_other_calls(#[case] line: &str) {
         assert_eq!(read(line), None);
     }
 

@@ -1,4 +1,4 @@
-//! The results of shared compiler calls in this run, one directory for each call.
+//! Stores the results of shared compiler calls during a run, in one directory for each call.
 
 use std::fs;
 use std::io;
@@ -7,8 +7,10 @@ use std::process::{ExitStatus, Output};
 
 use crate::shared_call::SharedCall;
 
-/// The stored results of a run. Only successes are stored: a compiler that ran out of memory or disk
-/// space may succeed the next time.
+/// The stored results of a run.
+///
+/// Failures are not stored: a compiler that has run out of memory or disk space may succeed the
+/// next time.
 pub(crate) struct SharedResults {
     dir: PathBuf,
 }
@@ -18,8 +20,11 @@ impl SharedResults {
         Self { dir }
     }
 
-    /// Writes the call's files from the stored result. Returns `None` if there is no result, or if
-    /// a file cannot be written: the compiler then reports why.
+    /// Writes the files of `call` from the result stored under `key`, and returns the compiler's
+    /// output.
+    ///
+    /// Returns `None` if no result is stored or a file cannot be written. The caller must then run
+    /// the compiler, which reports the error.
     pub(crate) fn restore(&self, key: &str, call: &SharedCall) -> Option<Output> {
         let result = self.dir.join(key);
         let said = Output {
@@ -34,7 +39,7 @@ impl SharedResults {
         Some(said)
     }
 
-    /// Stores a result. Other processes see all of it or nothing.
+    /// Stores the result of `call` under `key`, unless the call failed. The operation is atomic.
     pub(crate) fn store(&self, key: &str, call: &SharedCall, said: &Output) -> io::Result<()> {
         if !said.status.success() || !is_file(&call.object) {
             return Ok(());
@@ -46,12 +51,12 @@ impl SharedResults {
         if let Some(dependencies) = &call.dependencies {
             fs::copy(dependencies, result.path().join("dependencies"))?;
         }
-        // Fails if another job stored the same result first. This one is then deleted by its guard.
+        // Fails if another job has stored the same result. Dropping `result` then deletes this one.
         fs::rename(result.path(), self.dir.join(key))
     }
 }
 
-/// Not /dev/null, which some configure scripts name.
+/// Returns true if `path` is a regular file. Some configure scripts use /dev/null as the object.
 fn is_file(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.is_file())
 }

@@ -1,4 +1,4 @@
-//! compile-once precompiles headers with a real gcc.
+//! Tests that compile-once precompiles headers, with a real gcc.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -15,8 +15,8 @@ struct WrappedGcc {
 }
 
 impl WrappedGcc {
-    /// `header` is what `linux/module.h` has beside its usual content; `gcc` what is done before
-    /// gcc is started.
+    /// Creates a root in which `linux/module.h` contains `header`, and the shell commands `gcc` run
+    /// before every start of gcc.
     fn with(header: &str, gcc: &str) -> Self {
         let root = TestRoot::new();
         root.program("gcc", &format!("{gcc}\nexec /usr/bin/gcc \"$@\""));
@@ -42,7 +42,8 @@ impl WrappedGcc {
         Self { root }
     }
 
-    /// Compiles one module's file with `program`, as kbuild does it.
+    /// Compiles the `.mod.c` of `module` with `program`, as kbuild does. Returns and then removes
+    /// the files written.
     fn compile(&self, program: &str, module: &str, more: &[&str]) -> Made {
         let headers = self.root.at("h/include");
         let kconfig = headers.join("linux/kconfig.h");
@@ -72,7 +73,7 @@ impl WrappedGcc {
             .success();
         let bytes = fs::read(self.root.at(module).join(&object)).unwrap();
         let dependencies = self.root.read(format!("{module}/.it.d"));
-        // Where lines are broken is for the eye.
+        // Differences in line breaks do not matter.
         let dependencies = dependencies.split_whitespace().filter(|word| *word != "\\");
         let made = Made {
             object: blake3::hash(&bytes).to_string(),
@@ -83,15 +84,16 @@ impl WrappedGcc {
         made
     }
 
-    /// Whether each start of gcc was with headers that were compiled before.
-    fn with_compiled_headers(&self) -> Vec<bool> {
+    /// Returns a value for every start of gcc since the last call: true if precompiled headers were
+    /// used.
+    fn precompiled_headers_used(&self) -> Vec<bool> {
         let calls = self.root.calls("gcc");
         self.root.forget_calls();
         calls.iter().map(|call| call.contains("/includes.h -include")).collect()
     }
 
-    /// Compiles all modules, and compares with what gcc makes of each alone.
-    fn assert_as_gcc(&self, more: &[&str]) {
+    /// Asserts that compile-once writes the same files as gcc for every module.
+    fn assert_same_as_gcc(&self, more: &[&str]) {
         for module in MODULES {
             let made = self.compile("gcc", module, more);
             assert_eq!(made, self.compile("/usr/bin/gcc", module, more), "{module}");
@@ -105,44 +107,47 @@ struct Made {
     dependencies: Vec<String>,
 }
 
-/// The first file is compiled as ever; then the headers, and once more to try them.
+/// The use of precompiled headers in each start of gcc, if the headers are created once.
+///
+/// The first file and the headers are compiled without precompiled headers. Then the first file is
+/// compiled again to test the headers, and the other two files are compiled with the headers.
 const ONCE: [bool; 5] = [false, false, true, true, true];
 
 #[test]
-fn headers_are_compiled_once_and_the_objects_are_the_same() {
+fn precompiles_headers_once_without_changing_objects() {
     let wrapped = WrappedGcc::with("extern int more;", "");
-    wrapped.assert_as_gcc(&[]);
-    assert_eq!(wrapped.with_compiled_headers(), ONCE);
-    wrapped.assert_as_gcc(&["-DDEBUG"]);
-    assert_eq!(wrapped.with_compiled_headers(), ONCE, "other options make other headers");
-    wrapped.assert_as_gcc(&[]);
-    assert_eq!(wrapped.with_compiled_headers(), [true; 3]);
+    wrapped.assert_same_as_gcc(&[]);
+    assert_eq!(wrapped.precompiled_headers_used(), ONCE);
+    wrapped.assert_same_as_gcc(&["-DDEBUG"]);
+    assert_eq!(wrapped.precompiled_headers_used(), ONCE, "other options require other headers");
+    wrapped.assert_same_as_gcc(&[]);
+    assert_eq!(wrapped.precompiled_headers_used(), [true; 3]);
 }
 
 #[test]
-fn headers_that_ask_who_includes_them_are_read_each_time() {
+fn does_not_precompile_headers_that_depend_on_the_module() {
     for header in [
         "static const char own[] = KBUILD_MODNAME;",
         "#ifdef KBUILD_MODNAME\nstatic const char own[] __attribute__((used)) = \"x\";\n#endif",
     ] {
         let wrapped = WrappedGcc::with(header, "");
-        wrapped.assert_as_gcc(&[]);
-        let with = wrapped.with_compiled_headers();
+        wrapped.assert_same_as_gcc(&[]);
+        let with = wrapped.precompiled_headers_used();
         assert_eq!(with.iter().rev().take(2).filter(|with| **with).count(), 0, "{with:?}");
     }
 }
 
 #[test]
-fn compiled_headers_that_do_not_work_are_done_without() {
+fn stops_using_headers_that_fail() {
     let fails = "case \"$*\" in *includes.h*two.mod.o*) exit 1;; esac";
     let wrapped = WrappedGcc::with("", fails);
-    wrapped.assert_as_gcc(&[]);
-    assert_eq!(wrapped.with_compiled_headers(), [false, false, true, true, false, false]);
+    wrapped.assert_same_as_gcc(&[]);
+    assert_eq!(wrapped.precompiled_headers_used(), [false, false, true, true, false, false]);
 }
 
 #[test]
-fn headers_of_the_modules_own_are_read_each_time() {
+fn does_not_precompile_the_modules_own_headers() {
     let wrapped = WrappedGcc::with("", "");
-    wrapped.assert_as_gcc(&["-I."]);
-    assert_eq!(wrapped.with_compiled_headers(), [false; 3]);
+    wrapped.assert_same_as_gcc(&["-I."]);
+    assert_eq!(wrapped.precompiled_headers_used(), [false; 3]);
 }

@@ -1,4 +1,4 @@
-//! compile-once runs a shared compiler call once, and passes every other call on.
+//! Tests that compile-once runs a shared compiler call once, and every other call each time.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -8,20 +8,21 @@ use assert_cmd::Command;
 use rstest::rstest;
 use testroot::TestRoot;
 
-/// Whether a compiler knows an option, as kbuild asks for it.
+/// The arguments of kbuild's probe for an option.
 const OPTION: [&str; 8] = ["-O2", "-c", "-x", "c", "/dev/null", "-o", "object", "-g"];
 
-/// Kbuild's own file, with what it depends on.
+/// The arguments that compile kbuild's common source file and write a dependency file.
 const COMMON: [&str; 5] =
     ["-Wp,-MMD,common.d", "-c", "-o", "common.o", "/h/scripts/module-common.c"];
 
-/// Compiles what it is asked to: writes its arguments, and says something.
+/// A compiler script that writes its arguments to the object, writes a dependency file, and prints
+/// text.
 const COMPILES: &str = "for word; do\n\
     case $last in -o) echo \"$*\" > \"$word\";; esac\n\
     case $word in -Wp,-MMD,*) echo 'common.o: x' > \"${word#-Wp,-MMD,}\";; esac\n\
     last=$word\ndone\necho told; echo warned >&2";
 
-/// A root with a gcc and a copy of compile-once that wraps it.
+/// A root with a gcc script and a copy of compile-once that wraps it.
 struct WrappedGcc {
     root: TestRoot,
 }
@@ -33,13 +34,14 @@ impl WrappedGcc {
         root.dir("once");
         root.dir("answers");
         root.dir("module");
-        // By a child: were the file open here, one that another test forks would keep it busy.
+        // Copied by a child process. If this process opened the file for writing, a process that
+        // another test forks could inherit the descriptor. The file could then not be executed.
         let ours = assert_cmd::cargo::cargo_bin!("compile-once");
         Command::new("cp").arg(ours).arg(root.at("once/gcc")).assert().success();
         Self { root }
     }
 
-    /// The compiler's name, called from the directory of a module.
+    /// Returns a command that runs the wrapped compiler in a module's directory.
     fn gcc(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.root.at("once/gcc"));
         let path =
@@ -60,7 +62,7 @@ impl WrappedGcc {
 #[rstest]
 #[case::option(&OPTION, &["object"])]
 #[case::common(&COMMON, &["common.o", "common.d"])]
-fn the_second_answer_is_the_first_one(#[case] asked: &[&str], #[case] files: &[&str]) {
+fn repeats_the_first_result(#[case] asked: &[&str], #[case] files: &[&str]) {
     let wrapped = WrappedGcc::with(COMPILES);
     let mut answers = Vec::new();
     for _ in 0..2 {
@@ -74,13 +76,13 @@ fn the_second_answer_is_the_first_one(#[case] asked: &[&str], #[case] files: &[&
     }
     assert_eq!(answers[0], answers[1]);
     assert_eq!(wrapped.calls(), 1);
-    assert_eq!(wrapped.root.listing("module"), "", "more was written than was asked for");
+    assert_eq!(wrapped.root.listing("module"), "", "unexpected files");
 }
 
 #[rstest]
 #[case::module(&["-c", "-o", "a.o", "a.c"])]
 #[case::version(&["--version"])]
-fn what_may_differ_is_asked_each_time(#[case] asked: &[&str]) {
+fn runs_other_calls_each_time(#[case] asked: &[&str]) {
     let wrapped = WrappedGcc::with(&format!("cat; {COMPILES}; exit 3"));
     for count in 1..=2 {
         let said = wrapped.gcc(asked).write_stdin("read ").assert();
@@ -93,7 +95,7 @@ fn what_may_differ_is_asked_each_time(#[case] asked: &[&str]) {
 #[rstest]
 #[case::fails("echo no such option >&2; exit 1", 1)]
 #[case::killed("kill -9 $$", 128 + 9)]
-fn a_failure_is_asked_again(#[case] fails: &str, #[case] code: i32) {
+fn runs_failed_calls_again(#[case] fails: &str, #[case] code: i32) {
     let wrapped = WrappedGcc::with(fails);
     wrapped.gcc(&OPTION).assert().code(code);
     wrapped.root.program("gcc", COMPILES);
@@ -103,7 +105,7 @@ fn a_failure_is_asked_again(#[case] fails: &str, #[case] code: i32) {
 }
 
 #[test]
-fn without_a_place_for_answers_the_compiler_is_started() {
+fn always_runs_the_compiler_without_a_results_directory() {
     let wrapped = WrappedGcc::with(COMPILES);
     for _ in 0..2 {
         wrapped.gcc(&OPTION).env_remove("ALPM_DKMS_ANSWERS").assert().success();
@@ -113,7 +115,7 @@ fn without_a_place_for_answers_the_compiler_is_started() {
 }
 
 #[test]
-fn what_cannot_be_written_is_for_the_compiler_to_say() {
+fn the_compiler_reports_write_errors() {
     let wrapped = WrappedGcc::with(COMPILES);
     wrapped.gcc(&OPTION).assert().success();
     let elsewhere = OPTION.map(|word| if word == "object" { "no/object" } else { word });
@@ -122,21 +124,22 @@ fn what_cannot_be_written_is_for_the_compiler_to_say() {
     assert_eq!(wrapped.calls(), 2);
 }
 
-/// Programs such as ccache can be called by the compiler's name and then look for the next one.
+/// Programs such as ccache, called by the compiler's name, search PATH for the next program with
+/// that name.
 #[test]
-fn a_program_between_us_and_the_compiler_does_not_find_us_again() {
+fn programs_such_as_ccache_find_the_next_compiler() {
     let wrapped = WrappedGcc::with("[ \"$(command -v gcc)\" = \"$0\" ] && echo found");
     wrapped.gcc(&["--version"]).assert().success().stdout("found\n");
 }
 
 #[test]
-fn no_compiler_is_no_such_program() {
+fn exits_with_127_without_a_compiler() {
     let wrapped = WrappedGcc::with("");
     wrapped.gcc(&[]).env("PATH", wrapped.root.at("once")).assert().code(127);
 }
 
 #[test]
-fn many_may_ask_the_same_at_once() {
+fn stores_one_result_for_concurrent_calls() {
     let wrapped = WrappedGcc::with(COMPILES);
     std::thread::scope(|scope| {
         for job in 0..8 {
@@ -150,5 +153,5 @@ fn many_may_ask_the_same_at_once() {
         }
     });
     let answers = fs::read_dir(wrapped.root.at("answers")).unwrap().count();
-    assert_eq!(answers, 1, "what was kept twice is left");
+    assert_eq!(answers, 1, "duplicate results remain");
 }

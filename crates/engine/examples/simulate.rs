@@ -1,10 +1,11 @@
-//! Times a run of 40 modules for 6 kernels on a machine of many processors, which it has not: each
-//! compiler only sleeps, and make holds a token of the jobserver for it meanwhile.
+//! Simulates a run of 40 modules for 6 kernels on a machine with many processors, and measures its
+//! duration. Each compiler only sleeps, while make holds a jobserver token for it.
 //!
-//! `cargo run --release -p dkms-engine --example simulate [JOBS...]` prints a line for each number of
-//! jobs (16 and 64 if none is given) with the ratio to what no order of builds could beat.
+//! `cargo run --release -p dkms-engine --example simulate [JOBS...]` prints one line for each
+//! number of jobs (default: 16 and 64). The line contains the ratio of the duration to its lower
+//! bound.
 
-#![expect(clippy::print_stdout, reason = "a program for people")]
+#![expect(clippy::print_stdout, reason = "a command-line program")]
 #![expect(clippy::unwrap_used, reason = "a program that cannot set up its root has failed")]
 
 use std::time::{Duration, Instant};
@@ -19,13 +20,15 @@ use testroot::TestRoot;
 const KERNELS: u32 = 6;
 const MODULES: u32 = 40;
 
-/// How long a compiler sleeps for one file on a machine of so many processors. What the engine does
-/// itself is done by the few there are, so on a larger machine it has to be given more time.
+/// Returns the time that a compiler sleeps for one file.
+///
+/// The time grows with `jobs`. Otherwise the work of the engine itself, which runs on a few real
+/// processors, would distort the result.
 fn one_file(jobs: usize) -> Duration {
     Duration::from_secs_f64(u32::try_from(jobs).map_or(1.0, f64::from) / 16.0)
 }
 
-/// Nobody listens.
+/// An observer that ignores all events.
 struct Silence;
 
 impl Watch for Silence {
@@ -50,14 +53,14 @@ fn main() {
         assert!(report.is_clean(), "{:?} {:?}", report.failures().next(), report.trouble);
         let ratio = took / least.as_secs_f64();
         let least = least.as_secs_f64();
-        println!("{jobs} jobs: {took:.1} s, where {least:.1} s is the least: {ratio:.2} x");
+        println!("{jobs} jobs: {took:.1} s (lower bound {least:.1} s): {ratio:.2} x");
     }
 }
 
-/// Makes the kernels and the modules; answers how long their builds take at least.
+/// Creates the kernels and modules. Returns the lower bound for the duration of all builds.
 ///
-/// A module has between 1 and 16 files to compile, in any order, and then one more. Every fourth
-/// builds upon the one before it, and that upon another one.
+/// A module compiles 1 to 17 files in parallel and then one more. In each group of four modules,
+/// the third depends on the second, and the fourth on the third.
 fn fill(root: &TestRoot, jobs: usize) -> Duration {
     let one_file = one_file(jobs);
     for number in 0..KERNELS {
@@ -85,6 +88,6 @@ fn fill(root: &TestRoot, jobs: usize) -> Duration {
         }
     }
     let work = one_file * files * KERNELS / u32::try_from(jobs).unwrap();
-    // Of the three in a chain each needs two files one after the other.
+    // A chain of three modules compiles at least six files in sequence.
     work.max(one_file * 6)
 }

@@ -1,4 +1,4 @@
-//! The failure type of the engine and of every program.
+//! The failure type shared by the engine and every program.
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -7,28 +7,29 @@ use std::path::PathBuf;
 use crate::os::bash::BashError;
 use crate::os::durable::FileError;
 
-/// Something that failed: a command as a whole, or one module.
+/// A failure of a whole command or of one module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// What failed, where and why; may have several lines.
+    /// The subject, the problem and the reason; may have several lines.
     pub message: String,
-    /// The first error of the compiler or another program, in one line.
+    /// The error line in the log that best explains the failure.
     pub cause: Option<String>,
-    /// The file with the whole output.
+    /// The log file of the failed build.
     pub log: Option<PathBuf>,
-    /// What to do about it, in one line.
+    /// One line of advice, usually a command.
     pub hint: Option<String>,
-    /// dkms's exit code for it (dkms-behaviour section 9).
+    /// The exit code that dkms uses for this failure (dkms-behaviour 9).
     pub code: u8,
-    /// The machine failed (a full disk, a killed build), not the module: the work stays pending,
-    /// and the next run tries again.
+    /// True if the machine caused the failure (a full disk, a killed build), not the module. The
+    /// work stays pending, and the next run retries it.
     pub transient: bool,
-    /// The build was killed by the OOM killer, or could not allocate memory; retry it alone.
+    /// True if the OOM killer killed the build or an allocation failed. The same run then retries
+    /// the build while no other build is running.
     pub out_of_memory: bool,
 }
 
 impl Failure {
-    /// A failure of the module or of the command itself, without a log.
+    /// Creates a failure that is not transient and has no cause, log or hint.
     #[must_use]
     pub fn new(code: u8, message: impl Into<String>) -> Self {
         Self {
@@ -42,13 +43,13 @@ impl Failure {
         }
     }
 
-    /// A failure of the machine, which the next run may not meet.
+    /// Creates a failure that the machine caused; the next run retries the work.
     #[must_use]
     pub(crate) fn transient(code: u8, message: impl Into<String>) -> Self {
         Self { transient: true, ..Self::new(code, message) }
     }
 
-    /// The same with a line that says what to do.
+    /// Sets the line of advice.
     #[must_use]
     pub fn with_hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
@@ -66,8 +67,8 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 impl From<FileError> for Failure {
-    /// A file that cannot be read or written is the machine's failure, unless the file is of a kind
-    /// that has no place in a source or a build.
+    /// Converts an I/O error into a transient failure, unless the kind of error shows that the
+    /// file itself is unsuitable (a FIFO in a source tree, for example).
     fn from(error: FileError) -> Self {
         let kind = error.source.kind();
         let transient = !matches!(kind, ErrorKind::InvalidInput | ErrorKind::InvalidData);
@@ -77,18 +78,20 @@ impl From<FileError> for Failure {
 }
 
 impl From<&BashError> for Failure {
-    /// dkms's exit codes for a conf (dkms-behaviour 9): one that is not read to its end has no
-    /// PACKAGE_NAME, which makes it invalid.
+    /// Converts an error in a conf into a failure with dkms's exit code (dkms-behaviour 9).
+    ///
+    /// A conf that is not evaluated to its end counts as invalid, because dkms would find no
+    /// PACKAGE_NAME in it.
     fn from(error: &BashError) -> Self {
         let (code, hint) = match error {
             BashError::NoReader { .. } => (1, None),
-            BashError::Unreadable { .. } => (4, Some("reinstall the package it belongs to".into())),
+            BashError::Unreadable { .. } => (4, Some("reinstall the package that owns it".into())),
             BashError::Unfinished { file, .. }
             | BashError::TimedOut { file, .. }
             | BashError::TooMuch { file } => (8, Some(format!("run: bash -x {}", file.display()))),
-            BashError::NotUtf8 { .. } => (8, Some("write it in UTF-8".into())),
+            BashError::NotUtf8 { .. } => (8, Some("convert the file to UTF-8".into())),
             BashError::Invalid { .. } => {
-                (8, Some("see: dkms.conf(5); an override in /etc/dkms can mend it".into()))
+                (8, Some("see: dkms.conf(5); a file in /etc/dkms can override directives".into()))
             }
         };
         Self { hint, ..Self::new(code, error.to_string()) }
@@ -96,4 +99,4 @@ impl From<&BashError> for Failure {
 }
 
 /// The hint for a full disk.
-pub(crate) const MAKE_ROOM: &str = "free some space, then run: dkms autoinstall";
+pub(crate) const MAKE_ROOM: &str = "free disk space, then run: dkms autoinstall";

@@ -1,32 +1,32 @@
-//! What DKMS is: modules built from source for every kernel, kept in the dkms tree and placed in
-//! the kernels' own directories. Knows no pacman and no terminal.
+//! Builds kernel modules from source, stores them in the dkms tree and installs them.
 //!
-//! A run goes through three of the modules: [`facts::read`] reads the machine, [`plan::make`]
-//! decides what to do, and [`act::carry_out`] does it and returns a [`report::Report`].
+//! The engine needs neither pacman nor a terminal. A run has three stages: [`facts::read`] reads
+//! the state of the machine, [`plan::make`] decides what to do, and [`act::carry_out`] does it and
+//! returns a [`report::Report`].
 //!
-//! From the ground up: each module imports only the ones that its row names, all of which stand
-//! above it. Every module may import `names`, `version` and `failure`, which is one level above
-//! `os`. The interface of a directory is its `mod.rs`. `tests/imports.rs` checks the sources
-//! against this table.
+//! The table lists the modules of the engine from the bottom up. A module may import only the
+//! modules in the last column of its row, all of which are listed above it. In addition, every
+//! module may import `names`, `version` and `failure`, except that `os` must not import `failure`.
+//! The interface of a directory is its `mod.rs`. `tests/imports.rs` checks these rules.
 //!
 //! | Module | Contents | May import |
 //! |---|---|---|
-//! | `os` | what any program needs of the operating system | |
-//! | `objects` | kernel objects as files: names, modinfo, strip, sign, compress | os |
-//! | `machine` | one machine as one run sees it: trees, kernels, settings, lock | os, objects |
-//! | `other_distributions` | what only other distributions than Arch have | os, objects, machine |
-//! | `conf` | what a dkms.conf says and means | os, machine |
-//! | `signing` | which key signs for which kernel, and making it | os, objects, machine, other_distributions |
+//! | `os` | operating system services: files, processes, bash, digests | |
+//! | `objects` | kernel objects as files: names, modinfo, stripping, signing, compression | os |
+//! | `machine` | the machine that a run works on: trees, kernels, settings, lock | os, objects |
+//! | `other_distributions` | support for distributions other than Arch | os, objects, machine |
+//! | `conf` | reads and interprets dkms.conf | os, machine |
+//! | `signing` | chooses the signing key for each kernel, and creates keys | os, objects, machine, other_distributions |
 //! | `dkms_tree` | the files of `/var/lib/dkms`: state, records, pending work, builds | os, objects, machine, conf |
-//! | `module_scripts` | the scripts that a module brings | os, machine, conf, dkms_tree |
-//! | `status` | what `dkms status` prints | os, objects, machine, dkms_tree |
-//! | `facts` | everything that a plan depends on, read once | os, objects, machine, conf, signing, dkms_tree |
-//! | `archive` | modules in and out as archives and directories | os, machine, conf, dkms_tree, facts |
-//! | `plan` | what to do and why, in which order; pure | os, machine, conf, dkms_tree, facts |
-//! | `report` | the outcome of a run, and its timings | os, plan |
+//! | `module_scripts` | runs a module's own scripts | os, machine, conf, dkms_tree |
+//! | `status` | the output of `dkms status` | os, objects, machine, dkms_tree |
+//! | `facts` | everything a plan depends on, read once | os, objects, machine, conf, signing, dkms_tree |
+//! | `archive` | exports and imports modules as archives and directories | os, machine, conf, dkms_tree, facts |
+//! | `plan` | decides what to do, why, and in which order; pure | os, machine, conf, dkms_tree, facts |
+//! | `report` | the outcome and the timings of a run | os, plan |
 //! | `building` | compiles one module for one kernel | os, objects, machine, conf, signing, dkms_tree, module_scripts, facts, report |
-//! | `installing` | puts objects into a kernel's directory and takes them out | os, objects, machine, conf, signing, dkms_tree |
-//! | `act` | carries a plan out; the one module that changes the machine | os, objects, machine, conf, signing, dkms_tree, module_scripts, facts, plan, report, building, installing, other_distributions |
+//! | `installing` | installs and uninstalls objects in a kernel's directory | os, objects, machine, conf, signing, dkms_tree |
+//! | `act` | carries out a plan; the only module that changes the machine | os, objects, machine, conf, signing, dkms_tree, module_scripts, facts, plan, report, building, installing, other_distributions |
 
 pub mod act;
 pub mod archive;

@@ -1,4 +1,4 @@
-//! Runs the scripts of a module: PRE_BUILD, POST_INSTALL and the like.
+//! Runs the scripts that a module's conf names, such as PRE_BUILD and POST_INSTALL.
 
 use std::path::PathBuf;
 
@@ -8,20 +8,22 @@ use crate::machine::Machine;
 use crate::names::{KernelRelease, ModuleId};
 use crate::os::process::{Environment, How, Output, Program, is_program};
 
-/// A script about to be run.
+/// A script of a module, named by a directive of its conf.
 pub(crate) struct Script<'a> {
-    /// Which directive names it, e.g. `POST_INSTALL`.
+    /// The directive that names the script, such as `POST_INSTALL`.
     pub directive: &'static str,
-    /// The directive's value: a file name and arguments, see [`words`].
+    /// The value of the directive: a file name and arguments. [`words`] splits it.
     pub value: &'a str,
-    /// The directory it is looked up in, and started in.
+    /// The directory of the script, which is also its working directory.
     pub place: Workplace,
 }
 
 impl<'a> Script<'a> {
-    /// The program, ready to be run in `env`; none if there is no such executable file, which
-    /// dkms takes for success. An executable of the same name in `/etc/dkms/M` takes the place of
-    /// the module's own, directory included (dkms-behaviour 4.6).
+    /// Returns the program that runs the script with the environment `env`. Returns `None` if there
+    /// is no executable file with the script's name, which dkms does not treat as a failure.
+    ///
+    /// An executable file with the same name in `/etc/dkms/M` replaces the module's script, and is
+    /// started in that directory (dkms-behaviour 4.6).
     pub(crate) fn program<'e>(
         &self,
         machine: &'e Machine,
@@ -39,30 +41,31 @@ impl<'a> Script<'a> {
         Some(self.place.show(program))
     }
 
-    /// The directory of the executable file.
+    /// Returns the script's directory, as the path that the script sees while it runs. Returns `None`
+    /// if there is no executable file with the script's name.
     fn dir(&self, machine: &Machine, id: &ModuleId) -> Option<PathBuf> {
         let file = words(self.value).into_iter().next()?;
         let dirs = [Workplace::open(machine.trees.etc.join(&id.name)), self.place.clone()];
         dirs.into_iter().find(|dir| is_program(&dir.real.join(&file))).map(|dir| dir.seen)
     }
 
-    /// The command as dkms writes it into a log.
+    /// Returns the shell command that starts the script, as dkms writes it to a log.
     pub(crate) fn command(&self, machine: &Machine, id: &ModuleId) -> String {
         let dir = self.dir(machine, id).unwrap_or_else(|| self.place.seen.clone());
         format!("cd {0}/ && {0}/{1}", dir.display(), words(self.value).join(" "))
     }
 
-    /// The warning that there is no such script.
+    /// Returns the warning for a script that does not exist or is not executable.
     pub(crate) fn missing(&self, id: &ModuleId) -> String {
         format!(
-            "{} of {id} names {:?}, which is no executable file in {}: nothing was run",
+            "{id}: {} script skipped: {:?} is not an executable file in {}",
             self.directive,
             self.value,
             self.place.seen.display()
         )
     }
 
-    /// Runs it beside the source of a module.
+    /// Runs the script and collects its output. A missing script only adds a warning to the output.
     pub(crate) fn run(&self, machine: &Machine, id: &ModuleId, kernel: &KernelRelease) -> Ran {
         let env = environment(machine, id, kernel);
         let Some(program) = self.program(machine, id, &env) else {
@@ -77,19 +80,21 @@ impl<'a> Script<'a> {
                 status = exit_status(ended.how);
                 cut_short = ended.how == How::Interrupted;
                 said.push(format!(
-                    "{id}: its {} script failed ({}): {}",
+                    "{id}: {} script failed ({}): {}",
                     self.directive, ended.how, self.value
                 ));
             }
-            Err(error) => said.push(format!("{id}: its {} script: {error}", self.directive)),
+            Err(error) => said.push(format!("{id}: {} script: {error}", self.directive)),
         }
         Ran { said, status, cut_short }
     }
 }
 
-/// The words of a value, split at blanks. What stands between two double quotes belongs to one word, and the quotes do
-/// not: dkms reads each value once more between quotes of its own, so that pairs of them vanish, and configure is
-/// called with `--host=` where zfs's conf gives `--host=""`. A quote without another is a character as any other.
+/// Splits a value into words at blanks. Blanks between two double quotes do not split a word.
+/// Removes such pairs of quotes, but keeps an unpaired quote.
+///
+/// dkms evaluates each value a second time inside double quotes, so that the value's own quotes
+/// disappear: `--host=""` in the conf of zfs becomes `--host=`.
 fn words(value: &str) -> Vec<String> {
     let mut words = Vec::new();
     let (mut word, mut rest) = (None::<String>, value);
@@ -112,17 +117,17 @@ fn words(value: &str) -> Vec<String> {
     words
 }
 
-/// The outcome of a script.
+/// The result of running a script.
 pub(crate) struct Ran {
-    /// Its output, and that it failed, line by line.
+    /// The output of the script, one element per line, and a message if the script failed.
     pub said: Vec<String>,
-    /// Its exit status, as dkms passes it on; 0 if there was nothing to run.
+    /// The exit status that a dkms command passes on. It is 0 if the script does not exist.
     pub status: u8,
-    /// Whether a signal interrupted it.
+    /// Whether a signal to this process interrupted the script.
     pub cut_short: bool,
 }
 
-/// The exit status that stands for how a script ended.
+/// Returns the exit status of a script, or 1 if it was killed, timed out or was interrupted.
 pub(crate) fn exit_status(how: How) -> u8 {
     match how {
         How::Exited(code) => u8::try_from(code).unwrap_or(1),
@@ -130,8 +135,8 @@ pub(crate) fn exit_status(how: How) -> u8 {
     }
 }
 
-/// The variables that dkms exports to make and to scripts; the directives of the command line are
-/// among them (dkms-behaviour 1.3).
+/// Returns the environment of make and scripts, which is the same as in dkms. It includes the
+/// directives on the command line (dkms-behaviour 1.3).
 pub(crate) fn environment(machine: &Machine, id: &ModuleId, kernel: &KernelRelease) -> Environment {
     known_directives(&machine.options)
         .fold(machine.env.clone(), |env, (name, text)| env.with(name, text))
@@ -152,11 +157,11 @@ mod tests {
     #[case::blanks(" a.sh  -n\n\tb ", &["a.sh", "-n", "b"])]
     #[case::empty_pairs(r#"configure --with-qat="" --host="" end"#, &["configure", "--with-qat=", "--host=", "end"])]
     #[case::pairs(r#"a.sh --x="y" "z""#, &["a.sh", "--x=y", "z"])]
-    #[case::blank_between(r#"a.sh "b c"d"#, &["a.sh", "b cd"])]
-    #[case::nothing(r#"a.sh """#, &["a.sh"])]
-    #[case::lonely(r#"a.sh 5" x"#, &["a.sh", "5\"", "x"])]
+    #[case::blank_in_quotes(r#"a.sh "b c"d"#, &["a.sh", "b cd"])]
+    #[case::empty_pair_alone(r#"a.sh """#, &["a.sh"])]
+    #[case::unpaired(r#"a.sh 5" x"#, &["a.sh", "5\"", "x"])]
     #[case::none("  ", &[])]
-    fn splits_at_blanks_and_takes_pairs_of_quotes_off(#[case] value: &str, #[case] want: &[&str]) {
+    fn splits_at_blanks_and_removes_paired_quotes(#[case] value: &str, #[case] want: &[&str]) {
         assert_eq!(words(value), want);
     }
 }

@@ -1,4 +1,4 @@
-//! The names of modules, versions, kernels and architectures, each fit to be one path component.
+//! Names of modules, versions, kernels and architectures, all of which are safe path components.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -6,20 +6,24 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A text that cannot be the name it was given as.
+/// The error for text that is not a valid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{text:?} cannot be a {what}: it must be one path component, without blanks or control characters"
+    "invalid {what}: {text:?} (expected one path component without blanks or control characters, \
+     not starting with . or -)"
 )]
 pub struct BadName {
-    /// The kind of name that was wanted, e.g. "kernel release".
+    /// The expected kind of name, e.g. "kernel release".
     pub what: &'static str,
-    /// The text as given (lossy where it is not UTF-8).
+    /// The rejected text. Bytes that are not valid UTF-8 have been replaced with U+FFFD.
     pub text: String,
 }
 
-/// One path component that no tool in the chain misreads: not hidden, no separator, no blank
-/// (dkms lists names in shell words), no control character (pacman forwards whole lines).
+/// Returns true if `text` is a single path component that other programs do not misread.
+///
+/// `text` must not start with a dot (a hidden file) or a dash (an option). It must not contain
+/// blanks, because dkms separates names with blanks. It must not contain control characters,
+/// because pacman passes file names to hooks line by line.
 fn is_component(text: &str) -> bool {
     !text.is_empty()
         && !text.starts_with(['.', '-'])
@@ -34,16 +38,16 @@ macro_rules! name_type {
         pub struct $name(String);
 
         impl $name {
-            /// The name as text.
+            /// Returns the name as text.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
             }
 
-            /// Reads a name from one entry of a directory.
+            /// Parses the name of a directory entry.
             ///
             /// # Errors
-            /// [`BadName`] if the entry is not UTF-8 or not fit to be this kind of name.
+            /// [`BadName`] if the entry is not UTF-8 or not a valid name.
             pub fn from_entry(entry: &OsStr) -> Result<Self, BadName> {
                 match entry.to_str() {
                     Some(text) => text.parse(),
@@ -91,58 +95,61 @@ macro_rules! name_type {
 }
 
 name_type!(
-    /// The name of a module as dkms knows it: `PACKAGE_NAME`, a directory of the dkms tree.
+    /// A module's name: its `PACKAGE_NAME`, and the name of its directory in the dkms tree.
     ModuleName,
     "module name"
 );
 name_type!(
-    /// The version of a module: `PACKAGE_VERSION`, a directory below the module's.
+    /// A module's version: its `PACKAGE_VERSION`, and the name of a subdirectory of the module's
+    /// directory in the dkms tree.
     ModuleVersion,
     "module version"
 );
 name_type!(
-    /// A kernel release, what `uname -r` prints: a directory of `/usr/lib/modules`.
+    /// A kernel release as printed by `uname -r`. A directory in `/usr/lib/modules` has this name.
     KernelRelease,
     "kernel release"
 );
 name_type!(
-    /// A machine architecture, what `uname -m` prints.
+    /// A machine architecture as printed by `uname -m`, such as `x86_64`.
     Arch,
     "architecture"
 );
 
 impl Arch {
-    /// The architecture of this machine. Arch kernels are built for the machine they run on
-    /// (dkms-behaviour 1.4: `uname -m` there).
+    /// Returns the architecture for which this program was compiled.
+    ///
+    /// On Arch Linux, it is also the output of `uname -m`, which dkms uses (dkms-behaviour 1.4).
     #[must_use]
     pub fn of_this_machine() -> Self {
         Self(std::env::consts::ARCH.to_owned())
     }
 }
 
-/// A module in one version, written `name/version`.
+/// A module's name and version, written `name/version`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ModuleId {
-    /// The module.
+    /// The module's `PACKAGE_NAME`.
     pub name: ModuleName,
-    /// Its version.
+    /// The module's `PACKAGE_VERSION`.
     pub version: ModuleVersion,
 }
 
 impl ModuleId {
-    /// Reads the name of a source directory, `name-version`, as Arch's hook does: the version
-    /// starts after the last dash.
+    /// Parses the name of a source directory, `name-version`.
+    ///
+    /// As in the dkms hook of Arch Linux, the version starts after the last dash.
     ///
     /// # Errors
-    /// [`BadName`] if there is no dash, or if a part is not fit to be a name.
+    /// [`BadName`] if `dir` contains no dash, or if the name or the version is not valid.
     pub fn from_source_dir(dir: &str) -> Result<Self, BadName> {
         let bad = || BadName { what: "source directory (name-version)", text: dir.to_owned() };
         let (name, version) = dir.rsplit_once('-').ok_or_else(bad)?;
         Ok(Self { name: name.parse()?, version: version.parse()? })
     }
 
-    /// The name of this module's directory in the source tree.
+    /// Returns the name of this module's directory in the source tree, `name-version`.
     #[must_use]
     pub fn source_dir(&self) -> String {
         format!("{}-{}", self.name, self.version)
@@ -189,18 +196,18 @@ mod tests {
     #[case::empty("", false)]
     #[case::hidden(".kept", false)]
     #[case::option("-rf", false)]
-    #[case::up("..", false)]
+    #[case::parent("..", false)]
     #[case::slash("a/b", false)]
     #[case::blank("a b", false)]
-    #[case::line("a\nb", false)]
-    fn takes_one_component(#[case] text: &str, #[case] fits: bool) {
-        assert_eq!(text.parse::<ModuleName>().is_ok(), fits);
+    #[case::newline("a\nb", false)]
+    fn accepts_only_plain_path_components(#[case] text: &str, #[case] valid: bool) {
+        assert_eq!(text.parse::<ModuleName>().is_ok(), valid);
     }
 
     #[rstest]
     #[case("nvidia-open-595.1", "nvidia-open", "595.1")]
     #[case("vhba-module-20260313", "vhba-module", "20260313")]
-    fn splits_a_source_dir_at_its_last_dash(
+    fn splits_a_source_dir_at_the_last_dash(
         #[case] dir: &str,
         #[case] name: &str,
         #[case] version: &str,
@@ -211,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_a_source_dir_without_version() {
+    fn rejects_a_source_dir_without_a_version() {
         assert!(ModuleId::from_source_dir("linux").is_err());
         assert!(ModuleId::from_source_dir("linux-").is_err());
     }

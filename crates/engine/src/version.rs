@@ -1,12 +1,15 @@
-//! Compares versions: in dkms's order for the limits in a conf, in the natural one elsewhere.
+//! Compares versions: in dkms's order for the kernel limits in a dkms.conf, and in natural order
+//! everywhere else.
 
 use std::cmp::Ordering;
 
-/// What dkms compares instead of a version (its `VER()`, dkms-behaviour 3.6): numbers of one or
-/// two digits are filled up to three, longer ones stay, blanks go. Keys are compared as text.
+/// Returns the sort key that dkms computes for a version (`VER()`, dkms-behaviour 3.6).
 ///
-/// Only for `BUILD_EXCLUSIVE_KERNEL_MIN` and `_MAX`, whose authors tried their limits with dkms:
-/// `6.12` as a maximum excludes 6.12.1 there. For everything else there is [`compare`].
+/// Numbers are padded with zeros to three digits, and blanks are removed. Keys are compared as
+/// text.
+///
+/// Used only for `BUILD_EXCLUSIVE_KERNEL_MIN` and `_MAX`, because module authors test their limits
+/// with dkms, where a maximum of `6.12` excludes 6.12.1. Everything else uses [`compare`].
 #[must_use]
 pub(crate) fn key(version: &str) -> String {
     let mut key = String::with_capacity(version.len() * 2);
@@ -20,22 +23,24 @@ pub(crate) fn key(version: &str) -> String {
     key
 }
 
-/// The natural order of versions: numbers by value (1.9 < 1.10, 999 < 2024), everything else as
-/// text, and what goes on comes after what ends. Versions without zeros in front of a number and
-/// with at most three digits in it are ordered as dkms orders them.
+/// Compares two versions in natural order.
 ///
-/// Equal only for equal texts, so that `1.01` and `1.1` have an order too.
+/// Numbers are compared by value (1.9 < 1.10, 999 < 2024), and everything else as text. If one
+/// version is the beginning of the other, the shorter one is less. The order is the same as
+/// dkms's if no number has leading zeros or more than three digits.
+///
+/// Returns `Equal` only if `a` and `b` are identical: `1.01` and `1.1` are not equal.
 #[must_use]
 pub fn compare(a: &str, b: &str) -> Ordering {
     parts(a).cmp(parts(b)).then_with(|| a.cmp(b))
 }
 
-/// A piece of a version.
+/// The smallest part of a version that is compared as a unit.
 #[derive(Debug, Clone, Copy)]
 enum Part<'a> {
-    /// A run of digits, as long as can be.
+    /// A maximal sequence of ASCII digits.
     Number(&'a str),
-    /// One other character.
+    /// Any other character.
     Other(char),
 }
 
@@ -44,8 +49,8 @@ fn parts(version: &str) -> impl Iterator<Item = Part<'_>> {
     std::iter::from_fn(move || {
         let first = rest.chars().next()?;
         let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-        let (piece, behind) = rest.split_at(if digits == 0 { first.len_utf8() } else { digits });
-        rest = behind;
+        let (piece, after) = rest.split_at(if digits == 0 { first.len_utf8() } else { digits });
+        rest = after;
         Some(if digits == 0 { Part::Other(first) } else { Part::Number(piece) })
     })
 }
@@ -57,7 +62,7 @@ impl Ord for Part<'_> {
                 let (a, b) = (a.trim_start_matches('0'), b.trim_start_matches('0'));
                 a.len().cmp(&b.len()).then_with(|| a.cmp(b))
             }
-            // A number stands where its digits stand in ASCII: after '.' and '-', before letters.
+            // A number is ordered like its digits in ASCII: after '.' and '-', before letters.
             (Part::Number(_), Part::Other(c)) => '0'.cmp(c),
             (Part::Other(c), Part::Number(_)) => c.cmp(&'0'),
             (Part::Other(a), Part::Other(b)) => a.cmp(b),
@@ -92,7 +97,7 @@ mod tests {
     #[case(" 6 . 12 ", "006.012")]
     #[case("", "")]
     #[case("0001.é9", "0001.é009")]
-    fn has_the_keys_of_dkms(#[case] version: &str, #[case] want: &str) {
+    fn computes_the_same_keys_as_dkms(#[case] version: &str, #[case] want: &str) {
         assert_eq!(key(version), want);
     }
 
@@ -105,7 +110,7 @@ mod tests {
     #[case::only_zeros("1.01", "1.1")]
     #[case::huge("99999999999999999999999", "100000000000000000000000")]
     #[case::letters("1.2", "1.a")]
-    #[case::nothing("", "0")]
+    #[case::empty("", "0")]
     fn orders_versions_naturally(#[case] older: &str, #[case] newer: &str) {
         assert_eq!(compare(older, newer), Ordering::Less);
         assert_eq!(compare(newer, older), Ordering::Greater);
@@ -113,7 +118,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn is_a_total_order(
+        fn natural_order_is_total(
             a in "[0-9.a+~é-]{0,8}", b in "[0-9.a+~é-]{0,8}", c in "[0-9.a+~é-]{0,8}",
         ) {
             prop_assert_eq!(compare(&a, &b), compare(&b, &a).reverse());
@@ -132,7 +137,7 @@ mod tests {
         }
 
         #[test]
-        fn takes_any_text(a in any::<String>(), b in any::<String>()) {
+        fn accepts_any_text(a in any::<String>(), b in any::<String>()) {
             prop_assert_eq!(compare(&a, &b), compare(&b, &a).reverse());
             let _ = key(&a);
         }

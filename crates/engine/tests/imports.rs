@@ -1,23 +1,24 @@
-//! The imports of the engine against the table in its `lib.rs`, and of every crate against circles.
+//! Checks the imports of the engine against the table in its `lib.rs`, and all crates for import
+//! cycles.
 
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a test that cannot read the sources has failed"
+    reason = "a panic fails the test, as it should"
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Modules below `os`, or one level above it, that every module may import.
-const FOR_ALL: [&str; 3] = ["names", "version", "failure"];
+/// The modules that every module may import. They may import only `os` and each other.
+const IMPORTED_BY_ALL: [&str; 3] = ["names", "version", "failure"];
 
 fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }
 
-/// The rows of the table: each module with those it may import, from the ground up.
+/// Returns the rows of the table: each module with the modules that it may import.
 fn table(lib: &str) -> Vec<(String, BTreeSet<String>)> {
     let rows = lib.lines().filter_map(|line| line.strip_prefix("//! | `"));
     let row = |row: &str| {
@@ -29,7 +30,7 @@ fn table(lib: &str) -> Vec<(String, BTreeSet<String>)> {
     rows.map(row).collect()
 }
 
-/// The source files of a crate but for its tests, each with its code: no comments, no unit tests.
+/// Returns the source files below `src` except tests, with the code of each file.
 fn sources(src: &Path) -> BTreeMap<PathBuf, String> {
     let files = walkdir::WalkDir::new(src).into_iter().map(|entry| entry.unwrap().into_path());
     let is_test = |path: &Path| {
@@ -45,7 +46,7 @@ fn sources(src: &Path) -> BTreeMap<PathBuf, String> {
         .collect()
 }
 
-/// The text without comments, up to the unit tests.
+/// Returns `text` without comments and without the unit tests at its end.
 fn code(text: &str) -> String {
     let mut lines = text.lines().peekable();
     let mut code = String::new();
@@ -61,7 +62,8 @@ fn code(text: &str) -> String {
     code
 }
 
-/// What follows each `prefix` in the code, as paths such as `machine::Kernel`.
+/// Returns the paths that follow `prefix` in `code`, such as `machine::Kernel`. A path may be
+/// followed by other code.
 fn paths<'a>(code: &'a str, prefix: &str) -> Vec<&'a str> {
     let is_start = |at: usize| {
         let before = code[..at].chars().next_back();
@@ -78,19 +80,19 @@ fn paths<'a>(code: &'a str, prefix: &str) -> Vec<&'a str> {
     starts.flat_map(each).collect()
 }
 
-/// The name at the start of a text, and what follows it.
+/// Splits `text` after the identifier at its start.
 fn name(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len()))
 }
 
 #[test]
-fn modules_import_what_the_table_allows() {
+fn modules_import_only_what_the_table_allows() {
     let src = workspace().join("crates/engine/src");
     let table = table(&fs::read_to_string(src.join("lib.rs")).unwrap());
     let mut above: BTreeSet<String> = BTreeSet::new();
     let mut wrong = Vec::new();
     for (module, allowed) in &table {
-        assert!(allowed.is_subset(&above), "{module} may import what does not stand above it");
+        assert!(allowed.is_subset(&above), "{module} may import modules that are not above it");
         above.insert(module.clone());
     }
     let rows: BTreeMap<_, _> = table.into_iter().collect();
@@ -100,7 +102,7 @@ fn modules_import_what_the_table_allows() {
         let os = BTreeSet::from(["os".to_owned()]);
         let allowed = match rows.get(module) {
             Some(allowed) => allowed,
-            None if FOR_ALL.contains(&module) => &os,
+            None if IMPORTED_BY_ALL.contains(&module) => &os,
             None => {
                 assert_eq!(module, "lib", "the table has no row for {}", inside.display());
                 continue;
@@ -108,7 +110,8 @@ fn modules_import_what_the_table_allows() {
         };
         for path in paths(&code, "crate::") {
             let imported = name(path).0;
-            let of_all = FOR_ALL.contains(&imported) && !(module == "os" && imported == "failure");
+            let of_all =
+                IMPORTED_BY_ALL.contains(&imported) && !(module == "os" && imported == "failure");
             if imported != module && !of_all && !allowed.contains(imported) {
                 wrong.push(format!("{} imports {imported}", inside.display()));
             }
@@ -117,7 +120,8 @@ fn modules_import_what_the_table_allows() {
     assert_eq!(wrong, [""; 0]);
 }
 
-/// The file that a path such as `machine::settings::Framework`, seen from `dir`, leads to.
+/// Returns the source file of a module path such as `machine::settings::Framework`, which is
+/// relative to `dir`. Returns `None` if there is no such file.
 fn target(dir: &Path, path: &str, files: &BTreeMap<PathBuf, String>) -> Option<PathBuf> {
     let (step, rest) = name(path);
     let own = [dir.join(format!("{step}.rs")), dir.join(step).join("mod.rs")];
@@ -126,15 +130,16 @@ fn target(dir: &Path, path: &str, files: &BTreeMap<PathBuf, String>) -> Option<P
     Some(below.unwrap_or(file))
 }
 
-/// The directory of a file's own modules: its own for `mod.rs`, `main.rs` and `lib.rs`.
+/// Returns the directory that contains the submodules of `file`. For `mod.rs`, `main.rs` and
+/// `lib.rs`, that is the directory of the file itself.
 fn directory(file: &Path) -> PathBuf {
     let stem = file.file_stem().unwrap();
     let dir = file.parent().unwrap();
     if ["mod", "main", "lib"].iter().any(|own| stem == *own) { dir.into() } else { dir.join(stem) }
 }
 
-/// The files that each file imports. What belongs to a file's own parents is left out: a module and
-/// the modules inside it are one.
+/// Returns the files that each source file below `src` imports. Parent modules are left out: a
+/// module and its submodules count as one.
 fn imports(src: &Path) -> BTreeMap<PathBuf, BTreeSet<PathBuf>> {
     let files = sources(src);
     let of_file = |file: &PathBuf, code: &str| {
@@ -153,14 +158,14 @@ fn imports(src: &Path) -> BTreeMap<PathBuf, BTreeSet<PathBuf>> {
 }
 
 #[test]
-fn no_file_imports_itself_through_others() {
+fn imports_have_no_cycles() {
     let root = workspace();
     let crates = ["crates", "hooks"].map(|dir| fs::read_dir(root.join(dir)).unwrap());
-    let mut circles = Vec::new();
+    let mut cycles = Vec::new();
     for src in crates.into_iter().flatten().map(|entry| entry.unwrap().path().join("src")) {
         let mut left = imports(&src);
         assert!(!left.is_empty(), "no sources in {}", src.display());
-        // Who imports nothing that is left is in no circle.
+        // Remove files that import no remaining file. Files in a cycle are never removed.
         while let Some(file) = left
             .iter()
             .find(|(_, imports)| !imports.iter().any(|other| left.contains_key(other)))
@@ -168,7 +173,7 @@ fn no_file_imports_itself_through_others() {
         {
             left.remove(&file);
         }
-        circles.extend(left.into_keys().map(|file| file.strip_prefix(&root).unwrap().to_owned()));
+        cycles.extend(left.into_keys().map(|file| file.strip_prefix(&root).unwrap().to_owned()));
     }
-    assert_eq!(circles, Vec::<PathBuf>::new());
+    assert_eq!(cycles, Vec::<PathBuf>::new());
 }

@@ -1,4 +1,5 @@
-//! Assesses the images of the kernels with pending work: what each holds, and what to do with it. Changes nothing.
+//! Reads the images of all kernels with pending work and decides what to do with each image.
+//! Changes no files.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -14,17 +15,17 @@ use crate::managed_modules::ManagedModules;
 use crate::pending::PendingImages;
 use crate::snapshot::Snapshot;
 
-/// One image, and what to do with it.
+/// An image, its current state, and the action to take on it.
 #[derive(Debug)]
 pub(crate) struct ImageAssessment {
     pub(crate) image: Image,
     pub(crate) current: CurrentImage,
     pub(crate) decision: Decision,
-    /// Whether the image lacks the changes, because it was kept or restored.
+    /// Whether the image is still stale after the decisions have been carried out.
     pub(crate) is_outdated: bool,
 }
 
-/// One kernel with pending images.
+/// A kernel with pending images, and the assessment of each image.
 #[derive(Debug)]
 pub(crate) struct KernelAssessment {
     pub(crate) kernel: Kernel,
@@ -32,18 +33,19 @@ pub(crate) struct KernelAssessment {
     pub(crate) modules: ManagedModules,
 }
 
-/// All kernels with pending images, sorted by their releases, and what their assessment is based on.
+/// All kernels with pending images, and the facts used to assess them.
 #[derive(Debug)]
 pub(crate) struct Assessment<'a> {
     pub(crate) kernels: Vec<KernelAssessment>,
     pub(crate) generator: Option<&'a Generator>,
     pub(crate) pending: PendingImages,
     pub(crate) snapshot: Snapshot,
+    /// The releases of all installed kernels.
     pub(crate) installed: BTreeSet<KernelRelease>,
 }
 
 impl KernelAssessment {
-    /// Returns the kernel with its package: `7.2.13-arch1-1 (linux)`.
+    /// Returns the kernel's release and package, as in `7.2.13-arch1-1 (linux)`.
     pub(crate) fn name(&self) -> String {
         match &self.kernel.pkgbase {
             Some(pkgbase) => format!("{} ({pkgbase})", self.kernel.release),
@@ -51,7 +53,7 @@ impl KernelAssessment {
         }
     }
 
-    /// Returns true if there is nothing to do for its images.
+    /// Returns true if no image of the kernel needs an action.
     pub(crate) fn is_up_to_date(&self) -> bool {
         self.images.iter().all(|it| it.decision == Decision::UpToDate)
     }
@@ -63,7 +65,8 @@ impl KernelAssessment {
 }
 
 impl<'a> Assessment<'a> {
-    /// Reads the pending work and looks at the images concerned.
+    /// Reads the pending work and assesses the images of every pending kernel. Without a
+    /// `generator`, assesses none.
     pub(crate) fn read(machine: &Machine, generator: Option<&'a Generator>) -> Self {
         let kernels = Kernels::read(&machine.trees).map_err(|error| log::warn!("{error}"));
         let alive: Vec<Kernel> = kernels.map(|kernels| kernels.all).unwrap_or_default();
@@ -97,7 +100,8 @@ impl<'a> Assessment<'a> {
     ) -> ImageAssessment {
         let root = &machine.trees.root;
         let current = inspect(generator, &image.below(root));
-        // An image that was regenerated before the objects were placed may hold the old ones.
+        // An image that was regenerated before the new objects were installed may contain the old
+        // ones.
         let earlier = self.snapshot.has_objects(&kernel.release, modules).then(|| {
             // An image without a snapshot is new.
             let Some(snapshot) = self.snapshot.of(&image) else {
@@ -135,7 +139,7 @@ impl<'a> Assessment<'a> {
         ImageAssessment { image, current: facts.current, decision, is_outdated: false }
     }
 
-    /// Returns a line for each image that is not up to date.
+    /// Returns a line of output for each image that is not up to date.
     pub(crate) fn lines(&self) -> Vec<String> {
         let line = |kernel: &KernelAssessment, it: &ImageAssessment| {
             let (problem, why) = match &it.decision {
@@ -162,7 +166,8 @@ impl<'a> Assessment<'a> {
         self.kernels.iter().flat_map(of).collect()
     }
 
-    /// Clears the pending work of kernels that are gone or whose images are up to date.
+    /// Clears the pending work of every kernel that is not installed or whose images are up to
+    /// date.
     pub(crate) fn clear_up_to_date(&self, machine: &Machine) {
         for release in self.pending.kernels() {
             let kernel = self.kernels.iter().find(|it| it.kernel.release == *release);
@@ -173,7 +178,7 @@ impl<'a> Assessment<'a> {
     }
 }
 
-/// Looks into an image file.
+/// Returns the current state of the image in `file`, as listed by the generator's own program.
 pub(crate) fn inspect(generator: &Generator, file: &Path) -> CurrentImage {
     if !file.exists() {
         return CurrentImage::Missing;

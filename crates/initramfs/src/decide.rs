@@ -1,4 +1,5 @@
-//! Decides what to do with an image whose kernel's modules changed. Pure: equal facts give an equal decision.
+//! Decides what to do with an image after modules of its kernel have changed. Pure: equal facts
+//! give an equal decision.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,74 +7,74 @@ use dkms_engine::names::KernelRelease;
 
 use crate::image::{Contents, KmodName};
 
-/// Everything that the decision on one image depends on.
+/// The facts that determine the decision on one image.
 #[derive(Debug, Clone)]
 pub(crate) struct ImageFacts {
-    /// The kernel that the image is made for.
+    /// The kernel that the image is for.
     pub(crate) kernel: KernelRelease,
-    /// The installed kernels.
+    /// The releases of all installed kernels.
     pub(crate) installed: BTreeSet<KernelRelease>,
-    /// The modules that were placed, replaced or removed for its kernel.
+    /// The modules that dkms has installed, replaced or removed for the image's kernel since the
+    /// image was last checked.
     pub(crate) changed: BTreeSet<KmodName>,
-    /// The modules that dkms has placed for its kernel.
+    /// The modules that dkms has installed for the image's kernel.
     pub(crate) placed: BTreeSet<KmodName>,
-    /// The modules that its kernel lacks because they did not build.
+    /// The modules that the image's kernel lacks because they failed to build.
     pub(crate) failed: BTreeSet<KmodName>,
-    /// The modules that the configuration puts into the image, each with the place that names it; `None` if it cannot be
-    /// read.
+    /// The modules that the generator's configuration adds to the image, each mapped to the setting
+    /// that names it; `None` if the configuration cannot be read.
     pub(crate) configured: Option<BTreeMap<KmodName, String>>,
-    /// The image before other packages' hooks ran; `None` without a snapshot.
+    /// The image as it was before other packages' hooks ran; `None` without a usable snapshot.
     pub(crate) earlier: Option<EarlierImage>,
-    /// The image now.
+    /// The image as it is now.
     pub(crate) current: CurrentImage,
 }
 
-/// An image in the snapshot.
+/// The state of an image when the snapshot was taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EarlierImage {
-    /// Whether the image is unchanged since.
+    /// Whether the image still has the same content as in the snapshot.
     pub(crate) unchanged: bool,
-    /// Its contents; `None` if it was missing or cannot be read.
+    /// The contents at the time of the snapshot; `None` if the image was missing or its copy cannot
+    /// be read.
     pub(crate) contents: Option<Contents>,
 }
 
-/// An image now.
+/// The current state of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum CurrentImage {
     Missing,
-    /// It exists, but cannot be listed for this reason.
+    /// The image cannot be listed. The string is the reason.
     Unreadable(String),
-    /// It has these contents.
     Holds(Contents),
 }
 
-/// What to do with an image.
+/// The action to take on an image. The string is the reason for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Decision {
-    /// Nothing.
+    /// No action.
     UpToDate,
-    /// Regenerate it, for this reason.
     Regenerate(String),
-    /// Keep the good image, for this reason.
+    /// Keep the stale image, because a new one would lack a module.
     Keep(String),
-    /// Restore the copy in the snapshot, for this reason.
+    /// Restore the image from the copy in the snapshot.
     Restore(String),
 }
 
-/// Decides what to do with one image.
+/// Returns the action to take on the image that `facts` describes.
 pub(crate) fn decide(facts: &ImageFacts) -> Decision {
     let was = facts.earlier.as_ref().and_then(|earlier| earlier.contents.as_ref());
     let regenerated = facts.earlier.as_ref().is_some_and(|earlier| !earlier.unchanged);
     let current = match &facts.current {
-        CurrentImage::Missing => return Decision::Regenerate("it is missing".into()),
+        CurrentImage::Missing => return Decision::Regenerate("missing".into()),
         CurrentImage::Unreadable(why) if regenerated => return Decision::Regenerate(why.clone()),
         CurrentImage::Unreadable(_) if facts.changed.is_empty() => return Decision::UpToDate,
         CurrentImage::Unreadable(why) => {
-            return Decision::Regenerate(format!("{why}; it may contain a changed module"));
+            return Decision::Regenerate(format!("{why}; may contain a changed module"));
         }
         CurrentImage::Holds(contents) => contents,
     };
-    // The kernel of an old image may no longer be installed.
+    // An old image may be for a kernel that is no longer installed.
     let boots = |contents: &Contents| {
         contents.kernels.iter().any(|kernel| facts.installed.contains(kernel))
     };
@@ -86,19 +87,19 @@ pub(crate) fn decide(facts: &ImageFacts) -> Decision {
         if let Some(name) = facts.failed.iter().find(lost)
             && was.is_some_and(boots)
         {
-            return Decision::Restore(format!("it was made without {name}, which did not build"));
+            return Decision::Restore(format!("generated without {name}, which failed to build"));
         }
         let mut new = facts.placed.intersection(&facts.changed);
         if let Some(name) = new.clone().find(lost) {
-            return Decision::Regenerate(format!("it no longer contains {name}"));
+            return Decision::Regenerate(format!("no longer contains {name}"));
         }
-        // Its generator failed, or ran before the module was placed.
+        // Either the generator failed, or it ran before the module was installed.
         let lacks = new.find_map(|name| {
             place_of(name).filter(|_| !current.modules.contains(name)).map(|place| (name, place))
         });
         return match lacks {
             Some((name, place)) => {
-                Decision::Regenerate(format!("it was made without {name}, which is in {place}"))
+                Decision::Regenerate(format!("generated without {name}, required by {place}"))
             }
             None => Decision::UpToDate,
         };
@@ -107,20 +108,20 @@ pub(crate) fn decide(facts: &ImageFacts) -> Decision {
     if let Some(name) = facts.failed.iter().find(needs)
         && boots(current)
     {
-        return Decision::Keep(format!("it needs {name}, which did not build"));
+        return Decision::Keep(format!("requires {name}, which failed to build"));
     }
     if !current.kernels.is_empty() && !current.kernels.contains(&facts.kernel) {
         let found = current.kernels.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        return Decision::Regenerate(format!("it was made for {found}"));
+        return Decision::Regenerate(format!("generated for {found}"));
     }
     if let Some(name) = facts.changed.iter().find(|name| current.modules.contains(*name)) {
-        return Decision::Regenerate(format!("it holds {name}"));
+        return Decision::Regenerate(format!("contains {name}, which changed"));
     }
     let named = facts.changed.iter().find_map(|name| Some((name, place_of(name)?)));
     match (named, &facts.configured) {
-        // A module that is gone cannot be added.
+        // A removed module cannot be added.
         (Some((name, place)), _) if facts.placed.contains(name) => {
-            Decision::Regenerate(format!("{name} is in {place}"))
+            Decision::Regenerate(format!("{name} is required by {place}"))
         }
         (None, None) if !facts.changed.is_empty() => {
             Decision::Regenerate("cannot read the generator's configuration".into())
@@ -148,7 +149,8 @@ mod tests {
         Contents { modules: names(modules), kernels: kernels(&[release]) }
     }
 
-    /// An image of [`K2`] that holds no module of dkms; zfs has just been placed.
+    /// Returns the facts for an image of [`K2`] that contains no dkms module, just after zfs has
+    /// been installed.
     fn facts() -> ImageFacts {
         ImageFacts {
             kernel: K2.parse().unwrap(),
@@ -174,28 +176,31 @@ mod tests {
     }
 
     #[test]
-    fn an_image_without_the_module_is_left_alone() {
+    fn ignores_an_image_without_the_changed_module() {
         assert_eq!(decide(&facts()), Decision::UpToDate);
     }
 
     #[test]
-    fn an_image_with_the_module_is_regenerated() {
+    fn regenerates_an_image_with_the_changed_module() {
         let holding = ImageFacts { current: CurrentImage::Holds(with_zfs(K2)), ..facts() };
-        assert_eq!(regenerates(decide(&holding)), "it holds zfs");
+        assert_eq!(regenerates(decide(&holding)), "contains zfs, which changed");
     }
 
     #[test]
-    fn an_image_that_should_hold_it_is_regenerated() {
+    fn regenerates_an_image_that_lacks_a_configured_module() {
         let configured =
-            BTreeMap::from([(KmodName::new("zfs"), "MODULES of mkinitcpio.conf".to_owned())]);
+            BTreeMap::from([(KmodName::new("zfs"), "MODULES in mkinitcpio.conf".to_owned())]);
         let configuring = ImageFacts { configured: Some(configured), ..facts() };
-        assert_eq!(regenerates(decide(&configuring)), "zfs is in MODULES of mkinitcpio.conf");
-        // A module that is gone cannot be added.
+        assert_eq!(
+            regenerates(decide(&configuring)),
+            "zfs is required by MODULES in mkinitcpio.conf"
+        );
+        // A removed module cannot be added.
         assert_eq!(decide(&ImageFacts { placed: names(&[]), ..configuring }), Decision::UpToDate);
     }
 
     #[test]
-    fn what_cannot_be_read_is_regenerated() {
+    fn regenerates_if_the_image_or_the_configuration_is_unreadable() {
         assert!(
             regenerates(decide(&ImageFacts { configured: None, ..facts() }))
                 .contains("cannot read")
@@ -206,58 +211,58 @@ mod tests {
         };
         assert_eq!(
             regenerates(decide(&unreadable)),
-            "lsinitcpio is missing; it may contain a changed module"
+            "lsinitcpio is missing; may contain a changed module"
         );
     }
 
     #[test]
-    fn what_another_hook_has_just_regenerated_is_not_done_again() {
+    fn accepts_an_image_that_another_hook_regenerated() {
         let earlier = Some(EarlierImage { unchanged: false, contents: Some(with_zfs(K2)) });
         let fresh = ImageFacts { earlier, current: CurrentImage::Holds(with_zfs(K2)), ..facts() };
         assert_eq!(decide(&fresh), Decision::UpToDate);
     }
 
     #[test]
-    fn what_another_hook_left_stale_is_regenerated() {
+    fn regenerates_an_image_that_no_other_hook_regenerated() {
         let earlier = Some(EarlierImage { unchanged: true, contents: Some(with_zfs(K2)) });
         let stale = ImageFacts { earlier, current: CurrentImage::Holds(with_zfs(K2)), ..facts() };
-        assert_eq!(regenerates(decide(&stale)), "it holds zfs");
+        assert_eq!(regenerates(decide(&stale)), "contains zfs, which changed");
     }
 
     #[test]
-    fn an_image_that_lost_a_module_that_is_there_is_made_again() {
+    fn regenerates_an_image_that_lost_an_installed_module() {
         let earlier = Some(EarlierImage { unchanged: false, contents: Some(with_zfs(K2)) });
         assert_eq!(
             regenerates(decide(&ImageFacts { earlier, ..facts() })),
-            "it no longer contains zfs"
+            "no longer contains zfs"
         );
     }
 
     #[test]
-    fn an_image_that_was_made_without_what_belongs_into_it_is_made_again() {
+    fn regenerates_an_image_that_was_generated_without_a_configured_module() {
         let configured = Some(BTreeMap::from([(KmodName::new("zfs"), "HOOKS".to_owned())]));
         let earlier = Some(EarlierImage { unchanged: false, contents: None });
         let lacking = ImageFacts { configured, earlier, ..facts() };
-        assert_eq!(regenerates(decide(&lacking)), "it was made without zfs, which is in HOOKS");
+        assert_eq!(regenerates(decide(&lacking)), "generated without zfs, required by HOOKS");
         let holding = ImageFacts { current: CurrentImage::Holds(with_zfs(K2)), ..lacking };
         assert_eq!(decide(&holding), Decision::UpToDate);
     }
 
     #[test]
-    fn an_image_made_without_a_module_that_failed_is_restored_if_its_kernel_is_installed() {
-        let made_from = |release| ImageFacts {
+    fn restores_an_image_that_lost_a_failed_module_if_its_kernel_is_installed() {
+        let generated_over = |release| ImageFacts {
             failed: names(&["zfs"]),
             placed: names(&[]),
             earlier: Some(EarlierImage { unchanged: false, contents: Some(with_zfs(release)) }),
             ..facts()
         };
-        let why = "it was made without zfs, which did not build";
-        assert_eq!(decide(&made_from(K2)), Decision::Restore(why.into()));
-        assert_eq!(decide(&made_from(K1)), Decision::UpToDate);
+        let why = "generated without zfs, which failed to build";
+        assert_eq!(decide(&generated_over(K2)), Decision::Restore(why.into()));
+        assert_eq!(decide(&generated_over(K1)), Decision::UpToDate);
     }
 
     #[test]
-    fn a_good_image_is_kept_while_its_module_does_not_build() {
+    fn keeps_an_image_if_a_module_in_it_failed_to_build() {
         let failing = || ImageFacts {
             failed: names(&["zfs"]),
             placed: names(&[]),
@@ -265,23 +270,23 @@ mod tests {
             ..facts()
         };
         let both = ImageFacts { installed: kernels(&[K1, K2]), ..failing() };
-        assert_eq!(decide(&both), Decision::Keep("it needs zfs, which did not build".into()));
-        // Its kernel is gone: it boots nothing.
-        assert_eq!(regenerates(decide(&failing())), format!("it was made for {K1}"));
+        assert_eq!(decide(&both), Decision::Keep("requires zfs, which failed to build".into()));
+        // Without its kernel, the image cannot boot.
+        assert_eq!(regenerates(decide(&failing())), format!("generated for {K1}"));
     }
 
     #[test]
-    fn what_is_missing_or_broken_is_made() {
+    fn regenerates_a_missing_or_broken_image() {
         assert_eq!(
             regenerates(decide(&ImageFacts { current: CurrentImage::Missing, ..facts() })),
-            "it is missing"
+            "missing"
         );
         let earlier = Some(EarlierImage { unchanged: false, contents: None });
         let broken = ImageFacts {
             earlier,
-            current: CurrentImage::Unreadable("it ends early".into()),
+            current: CurrentImage::Unreadable("unexpected end of file".into()),
             ..facts()
         };
-        assert_eq!(regenerates(decide(&broken)), "it ends early");
+        assert_eq!(regenerates(decide(&broken)), "unexpected end of file");
     }
 }

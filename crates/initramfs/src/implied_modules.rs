@@ -1,4 +1,4 @@
-//! Modules that belong in an image although its generator's configuration does not name them.
+//! Modules that an image needs although the generator's configuration does not name them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,10 +9,12 @@ use dkms_engine::machine::Machine;
 use crate::find_files;
 use crate::image::KmodName;
 
-/// File systems whose module is often built from source and needed to mount a root on them.
+/// The file system types whose modules are often built with dkms. If the root file system has one
+/// of these types, an image needs the module to mount it.
 const ROOT_FILE_SYSTEMS: [&str; 2] = ["zfs", "bcachefs"];
 
-/// Returns the modules that one in the image pulls in by a soft dependency (modprobe.d(5)).
+/// Returns the soft dependencies (modprobe.d(5)) of the modules in `held`. Each is mapped to the
+/// reason why an image needs it.
 pub(crate) fn soft_dependencies(
     machine: &Machine,
     held: &BTreeSet<KmodName>,
@@ -40,7 +42,8 @@ pub(crate) fn soft_dependencies(
     implied
 }
 
-/// Returns the module of the root file system, if that is built from source.
+/// Returns the module of the root file system, mapped to the reason why an image needs it. Returns
+/// an empty map if the file system's type is not one of [`ROOT_FILE_SYSTEMS`].
 pub(crate) fn root_file_system(machine: &Machine) -> BTreeMap<KmodName, String> {
     let mounts: PathBuf = machine.trees.root.join("proc/self/mounts");
     let tables = [mounts, machine.trees.root.join("etc/fstab")];
@@ -50,7 +53,8 @@ pub(crate) fn root_file_system(machine: &Machine) -> BTreeMap<KmodName, String> 
     ours.map(|kind| (KmodName::new(kind), "the root file system".to_owned())).collect()
 }
 
-/// Returns the type of the root file system in a table of mounts (fstab(5)).
+/// Returns the type of the root file system in a mount table (fstab(5)); `None` if the table does
+/// not contain `/`.
 fn root_kind(table: &str) -> Option<String> {
     let rows = table.lines().filter(|line| !line.trim_start().starts_with('#'));
     let mut roots = rows.filter_map(|line| {
@@ -78,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_soft_dependency_counts_if_its_module_is_in() {
+    fn finds_soft_dependencies_of_modules_in_the_image() {
         let (_root, machine) = test_machine(&[(
             "etc/modprobe.d/a.conf",
             "# x\nsoftdep drm-kms pre: nvidia-drm post: foo\n",
@@ -91,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_root_on_zfs_needs_zfs() {
+    fn a_zfs_root_needs_the_zfs_module() {
         let (_root, on_zfs) = test_machine(&[(
             "proc/self/mounts",
             "rootfs / rootfs rw 0 0\nrpool/ROOT / zfs rw 0 0\n",

@@ -1,16 +1,17 @@
-//! Finds the images that hold a kernel's modules, and regenerates them when the modules change.
+//! Finds the initramfs images that contain a kernel's dkms modules, and regenerates an image when
+//! its modules change.
 //!
 //! | Module | Purpose | Uses |
 //! |---|---|---|
-//! | `find_files` | finds files below the machine's root | |
-//! | `image` | the image files, and what can be read from them | |
-//! | `generators` | the generators: their images, configurations and commands | `image` |
+//! | `find_files` | lists directories | |
+//! | `image` | image files and their contents | |
+//! | `generators` | the generators: their images, configuration and commands | `image` |
 //! | [`mkinitcpio_override`] | the override of mkinitcpio's pacman hook | `generators` |
-//! | `pending`, `managed_modules` | the changed modules, and those of a kernel | `image` |
-//! | `snapshot` | the images before other packages' hooks ran | `generators`, `pending`, `managed_modules` |
-//! | `decide`, `implied_modules` | what to do with an image | `image` |
-//! | `assess` | what to do with all pending images | all above |
-//! | `regenerate`, `kernel_line` | doing it | `assess` |
+//! | `pending`, `managed_modules` | changed modules and dkms's modules | `image` |
+//! | `snapshot` | earlier state of the images | `generators`, `pending`, `managed_modules` |
+//! | `decide`, `implied_modules` | decides what to do with one image | `image` |
+//! | `assess` | decides what to do with all pending images | all above |
+//! | `regenerate`, `kernel_line` | carries out the decisions | `assess` |
 //! | `maintain` | the interface for hooks and commands | `assess`, `regenerate` |
 
 mod assess;

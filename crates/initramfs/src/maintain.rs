@@ -1,4 +1,4 @@
-//! Maintains the pending images: the one way in which hooks and commands handle them.
+//! The interface for hooks and commands that regenerate or report pending images.
 
 use std::path::Path;
 
@@ -9,33 +9,37 @@ use dkms_engine::os::durable::FileError;
 use crate::assess::{Assessment, KernelAssessment};
 use crate::generators::Generator;
 
-/// What to do with pending images.
+/// The action to take on pending images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Maintenance {
-    /// Regenerate the stale ones.
+    /// Regenerate the stale images.
     Regenerate,
-    /// Say which are stale.
+    /// Report the stale images, and clear the pending work of kernels whose images are up to date.
     Report,
-    /// Say which are stale, and the commands that would be run. Changes nothing.
+    /// Report the stale images and the commands that would regenerate them. Change nothing.
     DryRun,
 }
 
-/// The state of the pending images afterwards.
+/// The state of the pending images after [`maintain_images`] has run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Maintained {
     /// There was nothing to do.
     Nothing,
-    /// All are up to date.
+    /// All images are up to date.
     UpToDate,
-    /// Some are still stale. They stay pending.
+    /// Some images are still stale and stay pending.
     Stale,
 }
 
-/// Maintains the pending images of this machine and passes each line of output to `say`. Takes the lock, except in a dry
-/// run. Images of another root are only reported, because generators cannot work in one.
+/// Regenerates or reports the pending images of this machine.
+///
+/// Passes each line of output to `say`. Takes the lock, except in a dry run. If the machine's root
+/// is not `/`, only reports the images, because a generator would write the images of the running
+/// system.
 ///
 /// # Errors
-/// [`FileError`] if the lock cannot be taken. An image that cannot be regenerated is not an error.
+/// [`FileError`] if the lock cannot be taken. An image that cannot be regenerated is not an error:
+/// the result is [`Maintained::Stale`].
 pub fn maintain_images(
     machine: &Machine,
     generator: Option<&Generator>,
@@ -77,7 +81,8 @@ fn dry_run(
     if commands.is_empty() { Maintained::Nothing } else { Maintained::Stale }
 }
 
-/// Says which images are stale, and clears the pending work of the others. Returns true if none is stale.
+/// Reports the stale images, and clears the pending work of kernels whose images are up to date.
+/// Returns true if no image is stale.
 fn report(
     machine: &Machine,
     assessment: &Assessment<'_>,
@@ -102,9 +107,9 @@ mod tests {
 
     use super::*;
 
-    /// A generator that runs for another root would make the images of this machine.
+    /// A generator that is run for another root would write the images of the running system.
     #[test]
-    fn images_below_another_root_are_reported_and_stay_pending() {
+    fn images_of_another_root_are_reported_and_stay_pending() {
         let root = TestRoot::new();
         root.kernel("7.2").pkgbase("linux");
         root.kernel("6.12").pkgbase("linux-lts");
@@ -130,14 +135,14 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "7.2 (linux): /boot/a.img: needs to be regenerated: it is missing",
+                "7.2 (linux): /boot/a.img: needs to be regenerated: missing",
                 "would run: mkinitcpio -p linux",
-                "note: 7.2 (linux): /boot/a.img: needs to be regenerated: it is missing",
+                "note: 7.2 (linux): /boot/a.img: needs to be regenerated: missing",
                 "note: images of another root are not regenerated",
                 "run: dkms initramfs",
             ]
         );
-        // The work of a kernel without a preset and of one that is gone is no longer pending.
+        // The kernel without a preset and the removed kernel are no longer pending.
         let left = pending.read();
         assert!(
             matches!(&left[..], [PendingWork::Image { kernel, .. }] if kernel.as_str() == "7.2"),

@@ -1,4 +1,4 @@
-//! The modules that dkms manages for a kernel: those that are placed, and those that did not build.
+//! The modules that dkms manages for a kernel: the installed ones and those that failed to build.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,18 +13,18 @@ use crate::image::KmodName;
 /// The modules that dkms manages for one kernel.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct ManagedModules {
-    /// The objects in the kernel's directory.
+    /// The kernel modules that dkms has installed.
     pub(crate) placed: BTreeSet<KmodName>,
-    /// The missing objects of modules that did not build, each with its module.
+    /// The kernel modules that are missing, each mapped to the dkms module that failed to build.
     pub(crate) failed: BTreeMap<KmodName, ModuleName>,
-    /// The number of installed modules.
+    /// The number of installed dkms modules.
     pub(crate) installed: usize,
-    /// Path and digest of each placed object.
+    /// The path and digest of each installed object, separated by a space.
     objects: BTreeSet<String>,
 }
 
 impl ManagedModules {
-    /// Reads them from the dkms tree.
+    /// Reads the modules for `kernel` from the dkms tree.
     pub(crate) fn read(machine: &Machine, kernel: &KernelRelease) -> Self {
         let (trees, arch) = (&machine.trees, &machine.arch);
         let mut modules = Self::default();
@@ -53,7 +53,7 @@ impl ManagedModules {
             let has_failed =
                 KnownFailure::read(&KnownFailure::path(trees, &added.id, kernel, arch)).is_some();
             if has_failed && state.installed_version(name, kernel, arch).is_none() {
-                // Never built before: its object probably has the module's name.
+                // Without a previous build, assume that the object has the name of the dkms module.
                 let guess = || BTreeSet::from([KmodName::new(name.as_str())]);
                 let names = objects.get(name).cloned().unwrap_or_else(guess);
                 modules.failed.extend(names.into_iter().map(|object| (object, name.clone())));
@@ -62,7 +62,7 @@ impl ManagedModules {
         modules
     }
 
-    /// Returns a digest that changes when a placed object does.
+    /// Returns a single digest of all installed objects, which changes if any object changes.
     pub(crate) fn digest(&self) -> Digest {
         let objects: Vec<&str> = self.objects.iter().map(String::as_str).collect();
         Digest::of_bytes(objects.join("\n").as_bytes())
@@ -73,7 +73,8 @@ fn names<'a>(files: impl Iterator<Item = &'a str>) -> BTreeSet<KmodName> {
     files.filter_map(|file| Some(KmodName::new(&ObjectName::parse(file)?.module))).collect()
 }
 
-/// Returns the objects of a build that dkms made.
+/// Returns the kernel modules in the `module` directory of a build. Builds by the original dkms
+/// have no record that lists their modules.
 fn in_module_dir(machine: &Machine, added: &Added, built: &BuiltFor) -> BTreeSet<KmodName> {
     let dir = machine.trees.built(&added.id, &built.kernel, &built.arch).join("module");
     let entries = dir.read_dir().into_iter().flatten().flatten();

@@ -1,7 +1,9 @@
-//! `[initramfs] precise`: an override of mkinitcpio's pacman hook, which regenerates every image for any `dkms.conf`.
+//! `[initramfs] precise`: overrides mkinitcpio's pacman hook. The stock hook regenerates every
+//! image whenever a `dkms.conf` changes.
 //!
-//! The override is a copy of the stock hook with our command, which passes all other targets to the stock command. It
-//! falls back to the stock command if our program is missing.
+//! The override is a copy of the stock hook that runs our program instead of the stock command. Our
+//! program removes module sources from the targets and passes the other targets to the stock
+//! command. If our program is missing, the override runs the stock command directly.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,57 +18,60 @@ use serde::Deserialize;
 use crate::generators::pacman_hook::{self, MARK, VERIFY_HOOK};
 use crate::generators::{Generator, MKINITCPIO_HOOK as HOOK};
 
-/// The directory for the administrator's hooks, which holds the override.
+/// The directory of the override, which is the default directory of the administrator's hooks.
 const DIR: &str = "etc/pacman.d/hooks";
 
 /// The program that the override calls.
 const OURS: &str = "/usr/lib/alpm-dkms/mkinitcpio-dkms";
 
 /// The time limit of alpm-query.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The reason why there is no override although the setting asks for one.
+/// The reason why the override could not be written or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum OverrideError {
-    /// Another file, or a mask, has the name.
+    /// The administrator already has a file or a mask with this path.
     #[error(
         "[initramfs] precise is ignored: /{0} already exists; remove it or set precise = false"
     )]
     Taken(String),
-    /// A package owns the file.
+    /// A package owns the path. The fields are the path and the package.
     #[error("[initramfs] precise is ignored: /{0} is owned by {1}; set precise = false")]
     Owned(String, String),
-    /// The owner of the file is unknown.
+    /// alpm-query could not look up the owner of the path. The fields are the path and the reason.
     #[error("[initramfs] precise is not in effect yet: cannot look up the owner of /{0}: {1}")]
     NoAnswer(String, String),
-    /// pacman does not read hooks in that directory.
+    /// pacman does not read hooks from the override's directory.
     #[error(
         "[initramfs] precise is ignored: /{DIR} is not a HookDir in pacman.conf; set precise = false"
     )]
     NotRead,
-    /// The stock hook has an unexpected form.
-    #[error("[initramfs] precise is ignored: unrecognized format of /{0}; set precise = false")]
+    /// The stock hook, whose path is given, has an unexpected format.
+    #[error("[initramfs] precise is ignored: unrecognised format of /{0}; set precise = false")]
     Strange(String),
     /// The override cannot be written or removed.
     #[error(transparent)]
     File(#[from] FileError),
 }
 
-/// What [`update`] did.
+/// The change that [`update`] made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OverrideChange {
-    /// Nothing.
+    /// No change was necessary.
     Unchanged,
-    /// It wrote the override, or updated it after the stock hook.
+    /// The override was created, or updated after a change of the stock hook.
     Written,
-    /// It removed the override.
+    /// The override was removed.
     Removed,
 }
 
-/// Writes or removes the override, as the setting and the stock hook ask for.
+/// Writes, updates or removes the override, as `[initramfs] precise` requires.
+///
+/// The override is removed if the setting is off, the generator is not mkinitcpio, or the stock
+/// hook is not installed.
 ///
 /// # Errors
-/// [`OverrideError`]; nothing has changed then.
+/// [`OverrideError`] if the override could not be written or removed. It is unchanged in that case.
 pub fn update(
     machine: &Machine,
     generator: Option<&Generator>,
@@ -74,7 +79,7 @@ pub fn update(
     update_unless_owned(machine, generator, &|path| owner(machine, path))
 }
 
-/// Returns the line about an update; `None` if nothing changed.
+/// Returns the line of output for a result of [`update`]; `None` if nothing changed.
 #[must_use]
 pub fn message(updated: &Result<OverrideChange, OverrideError>) -> Option<String> {
     let file = format!("/{DIR}/{HOOK}");
@@ -105,7 +110,7 @@ fn update_unless_owned(
     };
     let text = text(&stock)
         .ok_or_else(|| OverrideError::Strange(format!("usr/share/libalpm/hooks/{HOOK}")))?;
-    match ours(root) {
+    match existing(root) {
         Some(old) if old == text => return Ok(OverrideChange::Unchanged),
         Some(_) => {}
         None if file.symlink_metadata().is_ok() => return Err(OverrideError::Taken(path)),
@@ -123,26 +128,28 @@ fn update_unless_owned(
     Ok(OverrideChange::Written)
 }
 
-/// Removes the override. Returns false if it does not exist or is not ours.
+/// Removes the override. Returns false if it does not exist or was not written by alpm-dkms.
 ///
 /// # Errors
-/// [`FileError`] if it cannot be removed.
+/// [`FileError`] if the file cannot be removed.
 pub fn remove(root: &Path) -> Result<bool, FileError> {
-    if ours(root).is_none() {
+    if existing(root).is_none() {
         return Ok(false);
     }
     durable::remove_file_if_there(&file(root))
 }
 
-/// Returns true if our own hook will regenerate the images that hold a changed module, so that the stock command need
-/// not: it is active, and the generator is mkinitcpio.
+/// Returns true if our hook 95-dkms-verify is active and the generator is mkinitcpio.
+///
+/// 95-dkms-verify then regenerates the images that contain a changed module, and the stock command
+/// does not have to.
 #[must_use]
 pub fn is_in_effect(machine: &Machine, generator: Option<&Generator>) -> bool {
     pacman_hook::is_active(&machine.trees.root, VERIFY_HOOK)
         && generator.is_some_and(Generator::is_mkinitcpio)
 }
 
-/// Returns the command of the stock hook, as words; `None` if mkinitcpio is not installed.
+/// Returns the command of the stock hook, split into words; `None` if mkinitcpio is not installed.
 #[must_use]
 pub fn stock_command(root: &Path) -> Option<Vec<String>> {
     let text = fs::read_to_string(pacman_hook::shipped(root, HOOK)).ok()?;
@@ -153,15 +160,17 @@ fn file(root: &Path) -> PathBuf {
     root.join(DIR).join(HOOK)
 }
 
-/// Returns the text of the override; `None` if the file is not ours.
-fn ours(root: &Path) -> Option<String> {
+/// Returns the text of the existing override; `None` if it does not exist or was not written by
+/// alpm-dkms.
+fn existing(root: &Path) -> Option<String> {
     fs::read_to_string(file(root)).ok().filter(|text| text.starts_with(MARK))
 }
 
-/// Returns the override of this stock hook; `None` if its command has other than plain words or does not get its targets.
+/// Returns the text of the override for the stock hook with the text `stock`. Returns `None` if the
+/// stock hook's command contains special characters or does not read targets.
 fn text(stock: &str) -> Option<String> {
     let words = pacman_hook::exec_line(stock)?;
-    // Quotes within quotes, libalpm's and the shell's, are error-prone.
+    // Other characters would need quoting for both libalpm and the shell.
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-=+".contains(c);
     if !words.iter().all(|word| word.chars().all(is_plain)) || !stock.contains("NeedsTargets") {
         return None;
@@ -174,13 +183,14 @@ fn text(stock: &str) -> Option<String> {
         stock.lines().map(|line| if pacman_hook::is_exec(line) { exec.as_str() } else { line });
     let lines = lines.collect::<Vec<_>>().join("\n");
     Some(format!(
-        "{MARK}: it takes the place of the hook of that name in\n\
-         # /usr/share/libalpm/hooks, and goes when that setting does, or with alpm-dkms. A dkms.conf among the targets\n\
-         # does not regenerate all images here: 95-dkms-verify regenerates those that hold the module.\n{lines}\n"
+        "{MARK}; removed with that setting or with alpm-dkms.\n\
+         # Overrides the hook with the same name in /usr/share/libalpm/hooks: a changed dkms.conf no longer\n\
+         # regenerates every image, because 95-dkms-verify regenerates those that contain the module.\n{lines}\n"
     ))
 }
 
-/// Returns the package that owns a path, even if no file exists there.
+/// Returns the name of the package that owns `path`, whether or not the file exists; `None` if no
+/// package owns it.
 fn owner(machine: &Machine, path: &str) -> Result<Option<String>, String> {
     #[derive(Deserialize)]
     struct Package {
@@ -194,7 +204,7 @@ fn owner(machine: &Machine, path: &str) -> Result<Option<String>, String> {
         .arg("--root")
         .arg(&machine.trees.root)
         .args(["owner", path])
-        .deadline(PATIENCE)
+        .deadline(TIMEOUT)
         .run()
         .map_err(|error| error.to_string())?;
     if !ended.success() {
@@ -215,7 +225,7 @@ mod tests {
                          Exec = /usr/share/libalpm/scripts/mkinitcpio install\nNeedsTargets\n";
     const STOCK_FILE: &str = "usr/share/libalpm/hooks/90-mkinitcpio-install.hook";
 
-    /// Returns a machine with mkinitcpio, this stock hook, and the setting.
+    /// Returns a machine with mkinitcpio, a stock hook with the text `stock`, and `precise = true`.
     fn test_machine(stock: &str) -> (tempfile::TempDir, Machine) {
         let root = tempfile::tempdir().unwrap();
         for (file, text) in [(STOCK_FILE, stock), ("usr/bin/mkinitcpio", "")] {
@@ -240,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn the_override_is_the_stock_hook_with_our_command() {
+    fn writes_the_stock_hook_with_our_command() {
         let (root, machine) = test_machine(STOCK);
         assert_eq!(updated(&machine, &unowned).unwrap(), OverrideChange::Written);
         assert_eq!(updated(&machine, &unowned).unwrap(), OverrideChange::Unchanged);
@@ -249,14 +259,14 @@ mod tests {
         let words = pacman_hook::exec_line(&written).unwrap();
         assert_eq!(words[..2], ["/bin/sh", "-c"]);
         assert!(words[2].ends_with("else exec /usr/share/libalpm/scripts/mkinitcpio install; fi"));
-        // Our program runs the stock command.
+        // Our program looks up the stock command.
         let stock = ["/usr/share/libalpm/scripts/mkinitcpio", "install"];
         assert_eq!(pacman_hook::exec(root.path(), HOOK).unwrap(), stock);
         assert!(pacman_hook::is_active(root.path(), HOOK));
     }
 
     #[test]
-    fn it_follows_the_stock_hook_and_the_setting() {
+    fn is_updated_with_the_stock_hook_and_removed_with_the_setting() {
         let (root, mut machine) = test_machine(STOCK);
         updated(&machine, &unowned).unwrap();
         fs::write(root.path().join(STOCK_FILE), STOCK.replace("usr/src", "usr/new")).unwrap();
@@ -266,7 +276,7 @@ mod tests {
         assert_eq!(updated(&machine, &unowned).unwrap(), OverrideChange::Removed);
         assert_eq!(updated(&machine, &unowned).unwrap(), OverrideChange::Unchanged);
         assert!(!file(root.path()).exists());
-        // Without the stock hook it would have no command to run.
+        // Without the stock hook, the override would have no command to run.
         machine.settings.initramfs.precise = true;
         updated(&machine, &unowned).unwrap();
         fs::remove_file(root.path().join(STOCK_FILE)).unwrap();
@@ -274,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_a_package_or_of_the_administrator_stays() {
+    fn does_not_replace_a_file_of_a_package_or_the_administrator() {
         let (root, machine) = test_machine(STOCK);
         let owned = updated(&machine, &|_| Ok(Some("limine-hook".into()))).unwrap_err();
         assert!(matches!(&owned, OverrideError::Owned(_, package) if package == "limine-hook"));
@@ -293,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn no_override_is_written_for_an_unknown_stock_hook() {
+    fn writes_no_override_for_an_unknown_stock_hook() {
         for strange in
             [STOCK.replace("install\n", "'in stall'\n"), STOCK.replace("NeedsTargets", "")]
         {

@@ -1,4 +1,4 @@
-//! Pending work on images: the kernels whose modules changed since their images were last looked at.
+//! Pending work on images: the kernels whose modules changed since their images were last checked.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use dkms_engine::names::KernelRelease;
 
 use crate::image::KmodName;
 
-/// The kernels with pending images, and the modules that changed for each.
+/// The kernels with pending images, and the changed modules of each kernel.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PendingImages {
     entries: BTreeMap<KernelRelease, Vec<PendingWork>>,
@@ -41,7 +41,8 @@ impl PendingImages {
         self.entries.contains_key(kernel)
     }
 
-    /// Returns the kernel modules that were placed, replaced or removed for a kernel.
+    /// Returns the kernel modules that dkms has installed, replaced or removed for `kernel` since
+    /// its images were last checked.
     pub(crate) fn changed_modules(&self, kernel: &KernelRelease) -> BTreeSet<KmodName> {
         let entries = self.entries.get(kernel).into_iter().flatten();
         let objects = entries.filter_map(|entry| match entry {
@@ -51,7 +52,8 @@ impl PendingImages {
         objects.flatten().map(|name| KmodName::new(name)).collect()
     }
 
-    /// Clears a kernel's pending work. What cannot be cleared is logged, and looked at again by the next run.
+    /// Clears the pending work of a kernel. Logs a warning for work that cannot be cleared and
+    /// leaves it pending.
     pub(crate) fn clear(&self, machine: &Machine, kernel: &KernelRelease) {
         for entry in self.entries.get(kernel).into_iter().flatten() {
             if let Err(error) = PendingList::of(&machine.trees).clear(entry) {

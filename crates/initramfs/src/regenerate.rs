@@ -1,4 +1,4 @@
-//! Regenerates stale images, and restores those that became worse.
+//! Regenerates stale images, and restores images that have lost a module or are damaged.
 
 use std::collections::BTreeSet;
 
@@ -12,12 +12,14 @@ use crate::image::{Image, ImageKind, is_signed};
 use crate::kernel_line::kernel_line;
 use crate::snapshot::Snapshot;
 
-/// The space in bytes that a generator needs beyond that of the old image.
+/// The free space in bytes that is required in addition to the estimated size of a new image.
 const MARGIN: u64 = 1024 * 1024;
 
 impl Assessment<'_> {
-    /// Regenerates stale images, restores those that became worse, and ends with a line on each kernel. Returns true if
-    /// all images are up to date. Work that is not done stays pending.
+    /// Carries out all decisions. Returns true if all images are up to date afterwards.
+    ///
+    /// Passes each line of output to `say`, with a final line for each kernel. A kernel with errors
+    /// stays pending.
     pub(crate) fn regenerate(mut self, machine: &Machine, say: &mut dyn FnMut(&str)) -> bool {
         let mut succeeded = true;
         for mut kernel in std::mem::take(&mut self.kernels) {
@@ -30,7 +32,7 @@ impl Assessment<'_> {
             succeeded &= errors.is_empty();
             self.kernels.push(kernel);
         }
-        // Kernels that are gone and machines without images need nothing.
+        // Removed kernels, and all kernels on a machine without images, need no work.
         let assessed: BTreeSet<_> = self.kernels.iter().map(|it| &it.kernel.release).collect();
         for kernel in self.pending.kernels().filter(|kernel| !assessed.contains(kernel)) {
             self.pending.clear(machine, kernel);
@@ -41,7 +43,7 @@ impl Assessment<'_> {
         succeeded
     }
 
-    /// Does the same for one kernel. Returns an error line for each image that is not up to date afterwards.
+    /// Carries out the decisions for one kernel. Returns a line for each error.
     fn regenerate_for(
         &mut self,
         machine: &Machine,
@@ -65,7 +67,7 @@ impl Assessment<'_> {
                     errors.push(self.restore(machine, generator, it, &name, &why));
                 }
                 Decision::Regenerate(why) => match lack_of_space(machine, generator, &it.image) {
-                    // Its generator ran out of space before, and has spoilt it.
+                    // The generator probably ran out of space earlier and damaged the image.
                     Some(lack) if matches!(it.current, CurrentImage::Unreadable(_)) => {
                         errors.push(self.restore(machine, generator, it, &name, &lack));
                     }
@@ -84,7 +86,8 @@ impl Assessment<'_> {
             self.copy_images(machine, kernel);
             errors.extend(self.run_generator(machine, generator, kernel, &stale));
         }
-        // Whichever program made them: ZZ-sbctl does not look at modules.
+        // Check all images, including those that another hook regenerated: sbctl's own hook does
+        // not run when modules change.
         let was_signed =
             |it: &&ImageAssessment| self.snapshot.of(&it.image).is_some_and(|old| old.signed);
         let signed = kernel.images.iter().filter(was_signed);
@@ -92,8 +95,11 @@ impl Assessment<'_> {
         errors
     }
 
-    /// Copies all images of the kernel, since a preset also regenerates those that are not stale. A copy that was taken
-    /// after the objects were placed stays, and so does the copy of an image that is broken now.
+    /// Copies all images of a kernel into the snapshot, because a preset also regenerates images
+    /// that are not stale.
+    ///
+    /// Keeps an existing copy if it was made with the current objects installed, or if the image is
+    /// now broken.
     fn copy_images(&mut self, machine: &Machine, kernel: &KernelAssessment) {
         let has_same_objects = self.snapshot.has_objects(&kernel.kernel.release, &kernel.modules);
         for ImageAssessment { image, current, .. } in &kernel.images {
@@ -102,7 +108,7 @@ impl Assessment<'_> {
                 self.snapshot.add(machine, image);
             }
         }
-        // If this run is killed while a generator writes, the next one finds the copies.
+        // If this run is killed while a generator writes an image, the next run finds the copies.
         if let Err(error) = self.snapshot.write(machine) {
             log::warn!("{error}");
         }
@@ -117,7 +123,7 @@ impl Assessment<'_> {
     ) -> Vec<String> {
         let (name, root) = (kernel.name(), &machine.trees.root);
         let images: Vec<&Image> = stale.iter().map(|index| &kernel.images[*index].image).collect();
-        // The administrator's own command may write elsewhere.
+        // The administrator's own command may write to another path.
         let writes_here = machine.settings.initramfs.command.is_empty();
         let commands = generator.commands(machine, &kernel.kernel, &images).into_iter();
         let failures: Vec<String> = commands.filter_map(|it| it.run(machine).err()).collect();
@@ -132,13 +138,13 @@ impl Assessment<'_> {
                 CurrentImage::Holds(_)
                     if failures.is_empty() && writes_here && was_not_written() =>
                 {
-                    Some("its generator did not change it".to_owned())
+                    Some("the generator did not change it".to_owned())
                 }
                 CurrentImage::Holds(_) if failures.is_empty() => None,
-                CurrentImage::Holds(_) => Some("its generator failed".to_owned()),
-                // An unknown generator may use other names.
+                CurrentImage::Holds(_) => Some("the generator failed".to_owned()),
+                // An unknown generator may use another file name.
                 CurrentImage::Missing if generator.is_unknown() && failures.is_empty() => None,
-                CurrentImage::Missing => Some("its generator did not create it".to_owned()),
+                CurrentImage::Missing => Some("the generator did not create it".to_owned()),
                 CurrentImage::Unreadable(why) => Some(why.clone()),
             };
             if let Some(why) = why {
@@ -148,7 +154,8 @@ impl Assessment<'_> {
         errors
     }
 
-    /// Restores an image from its copy if the kernel in it is still installed. Returns the error line.
+    /// Restores an image from its copy if the copy's kernel is still installed. Returns an error
+    /// line with the reason `why` and the outcome.
     fn restore(
         &self,
         machine: &Machine,
@@ -161,7 +168,7 @@ impl Assessment<'_> {
         let error = format!("error: {name}: {}: {why}", it.image.path.display());
         let old = self.snapshot.of(&it.image).and_then(|old| Some((old, old.copy.as_ref()?)));
         let Some((old, copy)) = old else {
-            return format!("{error}; there is no copy to restore");
+            return format!("{error}; no copy to restore");
         };
         let boots = |kernels: &BTreeSet<_>| {
             kernels.is_empty() || kernels.iter().any(|kernel| self.installed.contains(kernel))
@@ -182,12 +189,13 @@ impl Assessment<'_> {
     }
 }
 
-/// Returns how much space is lacking, if any. Half an image is worse than an old one.
+/// Returns an error line if there is too little space to regenerate an image, otherwise `None`. A
+/// truncated image is worse than a stale one.
 fn lack_of_space(machine: &Machine, generator: &Generator, image: &Image) -> Option<String> {
     let file = image.below(&machine.trees.root);
     let dir = file.parent()?;
     let old = file.metadata().map_or(0, |meta| meta.len());
-    // mkinitcpio overwrites the old image; the others write a file beside it.
+    // mkinitcpio overwrites the old image. The other generators first write a new file beside it.
     let needed = if generator.is_mkinitcpio() { old / 20 } else { old } + MARGIN;
     let space = durable::room(dir).filter(|space| *space < needed)?;
     let dir = image.path.parent()?.display();
@@ -195,7 +203,8 @@ fn lack_of_space(machine: &Machine, generator: &Generator, image: &Image) -> Opt
     Some(format!("not enough space in {dir}: {space} KiB free, {needed} KiB needed"))
 }
 
-/// Signs a unified kernel image again that lost its signature. Returns an error line on failure.
+/// Signs a unified kernel image that has lost its signature. Returns an error line if the image is
+/// still unsigned, otherwise `None`.
 fn sign_again(machine: &Machine, image: &Image, name: &str) -> Option<String> {
     let file = image.below(&machine.trees.root);
     if image.kind != ImageKind::Uki || is_signed(&file) {

@@ -1,6 +1,8 @@
-//! A snapshot of the images before other packages' hooks regenerate them, with a copy of each.
+//! Takes a snapshot of the images, with a copy of each, before other packages' hooks regenerate
+//! them.
 //!
-//! The copies are kept in the dkms tree, never in /boot: space is short there, and boot loaders list every file.
+//! The copies are kept in the dkms tree and never in /boot: /boot is often small, and boot loaders
+//! list the files in it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -19,37 +21,38 @@ use crate::image::{Image, is_signed};
 use crate::managed_modules::ManagedModules;
 use crate::pending::PendingImages;
 
-/// The space in bytes that copies leave free on the file system of /var.
+/// The free space in bytes that a copy must leave on the file system of the dkms tree.
 const SPARE: u64 = 64 * 1024 * 1024;
 
-/// The images of some kernels at one time.
+/// The recorded state of the images of one or more kernels.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Snapshot {
-    /// For each kernel, the digest of the objects in its directory at that time.
+    /// The digest of each kernel's installed objects when the snapshot was taken.
     #[serde(default)]
     objects: BTreeMap<KernelRelease, Digest>,
     #[serde(default)]
     images: Vec<ImageSnapshot>,
 }
 
-/// One image at that time.
+/// The state of one image when the snapshot was taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ImageSnapshot {
-    /// The path on the machine.
+    /// The absolute path of the image on the machine that boots it.
     path: PathBuf,
-    /// The result of stat(2); `None` if the image did not exist.
+    /// The metadata that [`stat`] returned; `None` if the image did not exist.
     stat: Option<String>,
-    /// The blake3 digest of its content; `None` if it did not exist.
+    /// The BLAKE3 digest of the image's content; `None` if the image did not exist or could not be
+    /// read.
     digest: Option<Digest>,
-    /// Whether it was signed.
+    /// Whether the image was signed.
     #[serde(default)]
     pub(crate) signed: bool,
-    /// A copy; `None` if there was not enough space.
+    /// The path of the copy; `None` if the image did not exist or could not be copied.
     pub(crate) copy: Option<PathBuf>,
 }
 
 impl ImageSnapshot {
-    /// Takes a snapshot of an image, with a copy.
+    /// Records the state of an image, and copies the image if there is enough space.
     fn take(machine: &Machine, image: &Image) -> Result<Self, FileError> {
         let file = image.below(&machine.trees.root);
         let signed = is_signed(&file);
@@ -77,21 +80,27 @@ impl ImageSnapshot {
         Ok(snapshot)
     }
 
-    /// Returns true if the image is unchanged. One that was made again with the same content is: it does not hold what
-    /// changed.
+    /// Returns true if the image has the same content as when the snapshot was taken.
+    ///
+    /// An image that was regenerated with the same content counts as unchanged, because it cannot
+    /// contain the changed modules.
     pub(crate) fn is_same(&self, image: &Image, root: &Path) -> bool {
         let file = image.below(root);
         let now = file.metadata().ok().map(|meta| stat(&meta));
         now == self.stat || (self.digest.is_some() && Digest::of_file(&file).ok() == self.digest)
     }
 
-    /// Returns true if the image has not been written since.
+    /// Returns true if the image existed when the snapshot was taken and has not been written
+    /// since.
     pub(crate) fn is_untouched(&self, image: &Image, root: &Path) -> bool {
         self.stat.is_some()
             && image.below(root).metadata().ok().map(|meta| stat(&meta)) == self.stat
     }
 
-    /// Restores the image from the copy, by a rename if there is space for both.
+    /// Restores the image from its copy.
+    ///
+    /// Writes a temporary file and renames it to replace the image. If that fails, for example for
+    /// lack of space, overwrites the image directly.
     ///
     /// # Errors
     /// [`io::Error`] if there is no copy or the image cannot be written.
@@ -110,16 +119,18 @@ impl ImageSnapshot {
     }
 }
 
-/// Returns size, times, inode and device, one of which changes whenever a file is written.
+/// Returns the size, times, inode and device of a file as text. Every write to the file changes the
+/// text.
 fn stat(meta: &fs::Metadata) -> String {
     let (mtime, ctime) = ((meta.mtime(), meta.mtime_nsec()), (meta.ctime(), meta.ctime_nsec()));
     format!("{} {mtime:?} {ctime:?} {} {}", meta.len(), meta.ino(), meta.dev())
 }
 
-/// Takes a snapshot of the images of all kernels with pending images, for [`maintain_images`](crate::maintain_images).
+/// Takes a snapshot of the images of every kernel with pending images.
+/// [`maintain_images`](crate::maintain_images) later compares the images with it.
 ///
 /// # Errors
-/// If the kernels cannot be read or the snapshot cannot be written.
+/// [`FileError`] if the kernels cannot be read or the snapshot cannot be written.
 pub fn take_snapshot(machine: &Machine, generator: &Generator) -> Result<(), FileError> {
     let pending = PendingImages::read(machine);
     if pending.is_empty() {
@@ -131,9 +142,11 @@ pub fn take_snapshot(machine: &Machine, generator: &Generator) -> Result<(), Fil
 }
 
 impl Snapshot {
-    /// Takes a snapshot of the images of these kernels. An earlier snapshot stays if the kernel's objects are still the
-    /// same, because it is older than any regeneration since. So does the copy of an image that is broken now: its
-    /// generator was killed while it wrote.
+    /// Takes a snapshot of the images of `kernels`.
+    ///
+    /// Keeps the previous snapshot of an image if the kernel's objects have not changed since then:
+    /// that snapshot was taken before any regeneration. Also keeps a previous snapshot with a copy
+    /// if the image is now broken: the generator was killed while it was writing.
     fn of_images(machine: &Machine, generator: &Generator, kernels: &[Kernel]) -> Self {
         let earlier = Self::read(machine);
         let mut snapshot = Self::default();
@@ -154,8 +167,8 @@ impl Snapshot {
         snapshot
     }
 
-    /// Adds an image, in place of an earlier state of it. If the image cannot be copied or read, only its existence is
-    /// recorded, with a line in the log.
+    /// Adds the state of an image, replacing any earlier state. If the image cannot be read or
+    /// copied, logs a warning and records only its metadata.
     pub(crate) fn add(&mut self, machine: &Machine, image: &Image) {
         self.images.retain(|old| old.path != image.path);
         let snapshot = ImageSnapshot::take(machine, image).unwrap_or_else(|error| {
@@ -172,20 +185,21 @@ impl Snapshot {
         self.images.push(snapshot);
     }
 
-    /// Returns true if the snapshot was taken while the kernel had the same objects.
+    /// Returns true if the installed objects of `kernel`, listed in `modules`, are the same as when
+    /// the snapshot was taken.
     pub(crate) fn has_objects(&self, kernel: &KernelRelease, modules: &ManagedModules) -> bool {
         self.objects.get(kernel) == Some(&modules.digest())
     }
 
-    /// Returns the state of an image at that time.
+    /// Returns the recorded state of an image; `None` if the image is not in the snapshot.
     pub(crate) fn of(&self, image: &Image) -> Option<&ImageSnapshot> {
         self.images.iter().find(|old| old.path == image.path)
     }
 
-    /// Writes the snapshot for the hook that runs after all others.
+    /// Writes the snapshot to the dkms tree.
     ///
     /// # Errors
-    /// [`FileError`] if it cannot be written.
+    /// [`FileError`] if the snapshot cannot be written.
     pub(crate) fn write(&self, machine: &Machine) -> Result<(), FileError> {
         let file = file(machine);
         let text = toml::to_string(self)
@@ -195,7 +209,8 @@ impl Snapshot {
         durable::write(&file, text.as_bytes())
     }
 
-    /// Reads the snapshot of this transaction; it is empty if none was taken.
+    /// Reads the snapshot from the dkms tree. Returns an empty snapshot if there is none or it is
+    /// malformed.
     pub(crate) fn read(machine: &Machine) -> Self {
         let text = fs::read_to_string(file(machine)).unwrap_or_default();
         toml::from_str(&text).unwrap_or_else(|error| {
@@ -223,7 +238,7 @@ mod tests {
 
     use super::*;
 
-    /// Returns a machine with one image of this content.
+    /// Returns a machine and its only image, a file with the text `content`.
     fn test_machine(content: &str) -> (tempfile::TempDir, Machine, Image) {
         let root = tempfile::tempdir().unwrap();
         let machine = Machine::for_hook(root.path());
@@ -239,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_written_snapshot_is_read_again() {
+    fn reads_a_written_snapshot() {
         let (_root, machine, image) = test_machine("old");
         let mut snapshot = Snapshot::default();
         snapshot.add(&machine, &image);
@@ -256,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_is_another_one_once_its_content_is() {
+    fn an_image_is_unchanged_until_its_content_changes() {
         let (root, machine, image) = test_machine("old");
         let snapshot = ImageSnapshot::take(&machine, &image).unwrap();
         assert!(snapshot.is_same(&image, root.path()));
@@ -280,13 +295,13 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_replaces_a_spoilt_image() {
+    fn a_copy_replaces_a_damaged_image() {
         let (root, machine, image) = test_machine("good");
         let snapshot = ImageSnapshot::take(&machine, &image).unwrap();
         fs::write(image.below(root.path()), "bad").unwrap();
         snapshot.restore(&image, root.path()).unwrap();
         assert_eq!(fs::read_to_string(image.below(root.path())).unwrap(), "good");
         let names = fs::read_dir(root.path().join("boot")).unwrap();
-        assert_eq!(names.count(), 1, "no other file is left in /boot");
+        assert_eq!(names.count(), 1, "no temporary file is left in /boot");
     }
 }

@@ -1,9 +1,10 @@
-//! A small machine for tests: one kernel, and whatever files a test is about.
+//! A machine for tests, with one kernel.
 
 use dkms_engine::machine::{Kernel, Kernels, Machine};
 use testroot::TestRoot;
 
-/// Returns a machine with a kernel of the package `linux` and these files, each with its text.
+/// Returns a machine with one kernel, `release` from the package `linux`, and with `files`, which are
+/// pairs of path and text.
 pub(crate) fn test_machine(release: &str, files: &[(&str, &str)]) -> (TestRoot, Machine, Kernel) {
     let root = TestRoot::new();
     root.kernel(release).pkgbase("linux");

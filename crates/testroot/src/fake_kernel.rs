@@ -1,13 +1,13 @@
-//! Fake kernels, whose headers "compile" a module in a few milliseconds.
+//! Fake kernels with headers that "compile" a module in a few milliseconds.
 
 use crate::{TestRoot, kernel_object};
 
-/// One kernel of a [`TestRoot`]. Every method acts at once and gives the kernel back.
+/// A kernel in a [`TestRoot`]. Every method takes effect immediately and returns the kernel.
 ///
-/// `build/Makefile` reads `obj-m` from the module's `Makefile` (with `KERNELRELEASE` set, as
-/// Kbuild does) and makes each `NAME.ko` from `NAME.c` without a compiler: the object carries
-/// this kernel's vermagic, `version` from `MODULE_VERSION("…");` and a `srcversion` that changes
-/// with the source. A line `#error …` fails as gcc would, on stderr.
+/// `build/Makefile` reads `obj-m` from the module's `Makefile`, with `KERNELRELEASE` set as in
+/// kbuild, and creates each `NAME.ko` from `NAME.c` without a compiler. The object contains this
+/// kernel's vermagic, the `version` from `MODULE_VERSION("…");`, and a `srcversion` that changes
+/// with the source. A line `#error …` makes the build fail with gcc's message on standard error.
 #[derive(Debug)]
 pub struct FakeKernel<'a> {
     root: &'a TestRoot,
@@ -24,12 +24,13 @@ impl<'a> FakeKernel<'a> {
             .object("kernel/fs/fake.ko")
     }
 
-    /// Says which package the kernel is from. Without it the kernel is a self-built one.
+    /// Sets the package that the kernel is from. Without a package, the kernel counts as
+    /// self-built.
     pub fn pkgbase(self, pkgbase: &str) -> Self {
         self.file("pkgbase", &format!("{pkgbase}\n"))
     }
 
-    /// Adds the headers: `build/` with a Makefile, a configuration and the generated headers.
+    /// Adds headers: `build/` with a Makefile, a configuration and the generated headers.
     pub fn headers(self) -> Self {
         let release = self.release.clone();
         let compiler = COMPILER.replace("@RELEASE@", &release);
@@ -52,8 +53,9 @@ impl<'a> FakeKernel<'a> {
         kernel
     }
 
-    /// Renames the kernel's own module, as if modules were compressed: `zst`, `xz` or `gz`; and
-    /// says so in the configuration if there are headers. The content is not compressed.
+    /// Renames the kernel's own module as if it were compressed. `suffix` is `zst`, `xz` or `gz`.
+    /// If there are headers, their configuration names the compression. The content is not
+    /// compressed.
     pub fn compressed(self, suffix: &str) -> Self {
         self.root.remove(self.place("kernel/fs/fake.ko"));
         let kernel = self.object(&format!("kernel/fs/fake.ko.{suffix}"));
@@ -71,20 +73,20 @@ impl<'a> FakeKernel<'a> {
         }
     }
 
-    /// Writes one file below the kernel's directory.
+    /// Writes a file below the kernel's directory.
     pub fn file(self, path: &str, text: &str) -> Self {
         self.root.write(self.place(path), text);
         self
     }
 
-    /// Places an object that is built for this kernel, e.g. `kernel/drivers/foo.ko`.
+    /// Adds an object that is built for this kernel, such as `kernel/drivers/foo.ko`.
     pub fn object(self, path: &str) -> Self {
         let name = path.rsplit('/').next().and_then(|file| file.split('.').next()).unwrap_or(path);
         self.root.write(self.place(path), kernel_object(&self.release, name, &[]));
         self
     }
 
-    /// Takes the headers away again, as removing `linux-headers` does.
+    /// Removes the headers, as removing the package `linux-headers` does.
     pub fn without_headers(self) -> Self {
         self.root.remove(self.place("build"));
         self
@@ -97,7 +99,7 @@ impl<'a> FakeKernel<'a> {
 
 const CONFIG: &str = "CONFIG_MODULES=y\nCONFIG_SMP=y\nCONFIG_NET=y\nCONFIG_FAKE=m\n";
 
-const MAKEFILE: &str = r#"# Stands for Kbuild: no compiler is run, but the module's own Makefile is read.
+const MAKEFILE: &str = r#"# Imitates kbuild without a compiler. Reads the Makefile of the module.
 export KERNELRELEASE := @RELEASE@
 include $(M)/Makefile
 .DEFAULT_GOAL := modules
@@ -112,7 +114,7 @@ $(M)/%.ko: $(M)/%.c
 "#;
 
 const COMPILER: &str = r#"#!/bin/sh
-# compile SOURCE OBJECT: fails at an #error line, else fills in the ready-made object.
+# compile SOURCE OBJECT: fails at an #error line, or else fills in a copy of the template object.
 set -e
 error=$(grep -n '^#error' "$1" | head -n 1) || :
 if [ -n "$error" ]; then

@@ -1,4 +1,4 @@
-//! Fake programs that record how they were called.
+//! Fake programs that record their arguments.
 
 use std::env;
 use std::ffi::OsString;
@@ -10,31 +10,34 @@ use std::process::{Command, Stdio};
 use crate::TestRoot;
 
 impl TestRoot {
-    /// A `PATH` in which the fake programs come first.
+    /// Returns a `PATH` that starts with the directory of the fake programs.
     #[must_use]
     pub fn search_path(&self) -> OsString {
         let others = env::var_os("PATH").unwrap_or_default();
         let dirs = [self.programs()].into_iter().chain(env::split_paths(&others));
-        env::join_paths(dirs).expect("a PATH")
+        env::join_paths(dirs).expect("join PATH")
     }
 
-    /// Writes an executable file, such as a script of a module, below the root.
+    /// Writes an executable file, such as a module's script, below the root. Creates its parent
+    /// directories.
     pub fn executable(&self, path: impl AsRef<Path>, text: &str) {
         let path = self.at(path);
-        fs::create_dir_all(path.parent().expect("a parent")).expect("the file's directory");
+        fs::create_dir_all(path.parent().expect("a parent"))
+            .expect("create the directory of a file");
         write_by_child(&path, text);
     }
 
-    /// The directory of the fake programs.
+    /// Returns the directory of the fake programs. Creates it if necessary.
     #[must_use]
     pub fn programs(&self) -> PathBuf {
         let dir = self.dir.path().join("programs");
-        fs::create_dir_all(&dir).expect("the directory of the fake programs");
+        fs::create_dir_all(&dir).expect("create the directory of fake programs");
         dir
     }
 
-    /// Makes a program that records its arguments (see [`TestRoot::calls`]), then does what `script`
-    /// says in sh. `$0` is its own path, `$ROOT` the root.
+    /// Creates a program that records its arguments (see [`TestRoot::calls`]) and then runs
+    /// `script` with sh. In the script, `$0` is the program's path and `$ROOT` is the root. Returns
+    /// the program's path.
     pub fn program(&self, name: &str, script: &str) -> PathBuf {
         let path = self.programs().join(name);
         let text = format!(
@@ -45,8 +48,8 @@ impl TestRoot {
         path
     }
 
-    /// A `depmod` whose last argument is the kernel release; it lists that kernel's objects in
-    /// `modules.dep`.
+    /// Creates a fake `depmod` that lists a kernel's objects in `modules.dep`. Its last argument
+    /// must be the kernel release. Returns the program's path.
     pub fn depmod(&self) -> PathBuf {
         self.program(
             "depmod",
@@ -56,28 +59,31 @@ impl TestRoot {
         )
     }
 
-    /// A `make` that counts, and is otherwise the machine's own.
+    /// Creates a `make` that records its calls and runs the machine's make. Returns the program's
+    /// path.
     pub fn make(&self) -> PathBuf {
         self.passing("make")
     }
 
-    /// A `strip` that counts, and is otherwise the machine's own.
+    /// Creates a `strip` that records its calls and runs the machine's strip. Returns the program's
+    /// path.
     pub fn strip(&self) -> PathBuf {
         self.passing("strip")
     }
 
-    /// The argument lines that a fake program was called with, in order; none if it never was.
+    /// Returns the arguments of each call of a fake program, in order, as one line per call.
+    /// Returns an empty list if the program has not been called.
     #[must_use]
     pub fn calls(&self, name: &str) -> Vec<String> {
         let log = self.programs().join(format!("{name}.calls"));
         fs::read_to_string(log).unwrap_or_default().lines().map(str::to_owned).collect()
     }
 
-    /// Forgets the calls so far.
+    /// Deletes the records of all calls so far.
     pub fn forget_calls(&self) {
         for entry in fs::read_dir(self.programs()).into_iter().flatten().flatten() {
             if entry.path().extension().is_some_and(|end| end == "calls") {
-                fs::remove_file(entry.path()).expect("the calls to be forgotten");
+                fs::remove_file(entry.path()).expect("remove recorded calls");
             }
         }
     }
@@ -86,14 +92,17 @@ impl TestRoot {
         let path = env::var_os("PATH").unwrap_or_default();
         let real = env::split_paths(&path).map(|dir| dir.join(name)).find(|it| it.is_file());
         let real = real.unwrap_or_else(|| panic!("the tests need {name}"));
-        // Under its own name, by which make starts other makes.
+        // make starts other makes by its own name, so the program must keep that name.
         let script = format!("exec bash -c 'exec -a {name} {} \"$@\"' - \"$@\"", real.display());
         self.program(name, &script)
     }
 }
 
-/// Writes a program through a child. If this process had the file open for writing, a test in
-/// another thread that forks just then would keep it open, and running it fails: "text file busy".
+/// Writes an executable file through a child process.
+///
+/// If this process itself wrote the file, a test in another thread could fork while the file is
+/// open. The forked process would keep the file open, and executing the file would fail with "text
+/// file busy".
 #[expect(clippy::disallowed_methods, reason = "this crate does not use the engine")]
 fn write_by_child(path: &Path, text: &str) {
     let mut writer = Command::new("/bin/sh")
@@ -101,9 +110,9 @@ fn write_by_child(path: &Path, text: &str) {
         .arg(path)
         .stdin(Stdio::piped())
         .spawn()
-        .expect("a shell");
-    let mut input = writer.stdin.take().expect("the shell's input");
-    input.write_all(text.as_bytes()).expect("a fake program");
+        .expect("start a shell");
+    let mut input = writer.stdin.take().expect("the input of the shell");
+    input.write_all(text.as_bytes()).expect("write a fake program");
     drop(input);
-    assert!(writer.wait().is_ok_and(|status| status.success()), "a fake program was not written");
+    assert!(writer.wait().is_ok_and(|status| status.success()), "cannot write a fake program");
 }

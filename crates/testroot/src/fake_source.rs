@@ -1,8 +1,9 @@
-//! Fake sources of modules in `/usr/src`.
+//! Fake module sources in `/usr/src`.
 
 use crate::TestRoot;
 
-/// The source of one module in a [`TestRoot`]. Every method acts at once and gives it back.
+/// The source of a module in a [`TestRoot`]. Every method takes effect immediately and returns the
+/// source.
 #[derive(Debug)]
 pub struct FakeSource<'a> {
     root: &'a TestRoot,
@@ -15,7 +16,8 @@ impl<'a> FakeSource<'a> {
         Self { root, name: name.to_owned(), version: version.to_owned() }.objects(&[name])
     }
 
-    /// Replaces the objects: a `.c` file for each, a Makefile and a `dkms.conf` that name them.
+    /// Replaces the objects. Writes a `.c` file for each object, and a Makefile and a `dkms.conf`
+    /// that name all objects.
     pub fn objects(self, objects: &[&str]) -> Self {
         let (name, version) = (self.name.clone(), self.version.clone());
         let mut conf = format!(
@@ -32,24 +34,24 @@ impl<'a> FakeSource<'a> {
         self.conf(&conf).file("Makefile", &(makefile + "\n"))
     }
 
-    /// Replaces the whole `dkms.conf`.
+    /// Replaces `dkms.conf`.
     pub fn conf(self, text: &str) -> Self {
         self.file("dkms.conf", text)
     }
 
-    /// Adds lines to `dkms.conf`, e.g. `BUILD_DEPENDS="bar"`.
+    /// Adds lines to `dkms.conf`, such as `BUILD_DEPENDS="bar"`.
     pub fn conf_line(self, line: &str) -> Self {
         let conf = self.root.read(self.place("dkms.conf"));
         self.conf(&format!("{conf}{line}\n"))
     }
 
-    /// Writes one file of the source.
+    /// Writes a file of the source.
     pub fn file(self, path: &str, text: &str) -> Self {
         self.root.write(self.place(path), text);
         self
     }
 
-    /// Makes the first object's source fail to compile.
+    /// Makes the build of the object with the module's name fail.
     pub fn broken(self) -> Self {
         let file = format!("{}.c", self.name);
         self.file(&file, "/* too new */\n#error \"this kernel is too new\"\n")

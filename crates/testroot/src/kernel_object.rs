@@ -1,12 +1,12 @@
-//! Makes a kernel object of two kilobytes without a compiler.
+//! Creates a kernel object of a few kilobytes without a compiler.
 
 use std::iter;
 
-/// Where `.modinfo` stands in the file, and how long it is: a fake compiler writes it with one
-/// `dd bs=1024 seek=1`.
+/// The offset and size of `.modinfo` in the file, in bytes. The fake compiler writes the section
+/// with a single `dd bs=1024 seek=1`.
 pub(crate) const MODINFO: usize = 1024;
 
-/// The machine code an object says it holds (`e_machine`).
+/// The machine type in the ELF header (`e_machine`).
 const MACHINE: u16 = if cfg!(target_arch = "aarch64") { 183 } else { 62 };
 
 const PROGBITS: u32 = 1;
@@ -29,9 +29,11 @@ impl Section {
     }
 }
 
-/// A relocatable ELF object that kmod, strip and readers of `.modinfo` take for a kernel module:
-/// built for `release`, exporting and needing nothing, with one debug section to be stripped.
-/// `more` are further `.modinfo` entries such as `version=1.0`.
+/// Returns a relocatable ELF object that kmod, strip and readers of `.modinfo` accept as a kernel
+/// module.
+///
+/// The object is built for `release`, exports and imports no symbols, and has one debug section for
+/// strip to remove. `more` are additional `.modinfo` entries, such as `version=1.0`.
 #[must_use]
 pub fn kernel_object(release: &str, name: &str, more: &[&str]) -> Vec<u8> {
     let vermagic = format!("vermagic={release} SMP preempt mod_unload ");
@@ -47,12 +49,12 @@ pub fn kernel_object(release: &str, name: &str, more: &[&str]) -> Vec<u8> {
 
 fn elf(modinfo: Vec<u8>) -> Vec<u8> {
     let names = b"\0init_module\0cleanup_module\0".to_vec();
-    let mut symbols = vec![0; 24]; // the first symbol is no symbol
+    let mut symbols = vec![0; 24]; // the first entry is unused
     for name_at in [1u32, 13] {
         symbols.extend(name_at.to_le_bytes());
-        symbols.extend([0x12, 0]); // a global function
-        symbols.extend(2u16.to_le_bytes()); // in .text
-        symbols.extend([0; 16]); // at its start
+        symbols.extend([0x12, 0]); // type: global function
+        symbols.extend(2u16.to_le_bytes()); // section: .text
+        symbols.extend([0; 16]); // offset 0 in the section
     }
     let mut sections = vec![
         Section::plain(".modinfo", 2, modinfo),
@@ -93,10 +95,11 @@ fn elf(modinfo: Vec<u8>) -> Vec<u8> {
     lay_out(&sections)
 }
 
-/// Header, sections one after another from [`MODINFO`] on, then their table.
+/// Returns an object file: the header, the sections in order from the offset [`MODINFO`], and the
+/// section table.
 fn lay_out(sections: &[Section]) -> Vec<u8> {
     let mut file = vec![0; MODINFO];
-    let mut table = vec![0; 64]; // the first section is no section
+    let mut table = vec![0; 64]; // the first entry is unused
     let mut name_at = 1u32;
     for section in sections {
         file.resize(file.len().next_multiple_of(16), 0);
@@ -118,7 +121,7 @@ fn lay_out(sections: &[Section]) -> Vec<u8> {
     file.extend(table);
 
     let count = sections.len() as u16 + 1;
-    let mut header = Vec::from(*b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0"); // 64 bits, little-endian
+    let mut header = Vec::from(*b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0"); // 64-bit, little-endian
     header.extend(1u16.to_le_bytes()); // relocatable
     header.extend(MACHINE.to_le_bytes());
     header.extend(1u32.to_le_bytes());

@@ -1,10 +1,10 @@
-//! Small roots and fake programs for tests, without the engine's types: the engine's own tests can
-//! use them.
+//! Small roots and fake programs for tests. Uses no types of the engine, so that the engine's own
+//! tests can use this crate.
 
 #![expect(
     clippy::expect_used,
     clippy::panic,
-    reason = "a test root that cannot be made is a failed test"
+    reason = "a test fails if its root cannot be created"
 )]
 
 mod fake_kernel;
@@ -20,11 +20,12 @@ pub use fake_kernel::FakeKernel;
 pub use fake_source::FakeSource;
 pub use kernel_object::kernel_object;
 
-/// A machine's root in a temporary directory, with the trees that DKMS works in.
+/// The root of a test machine, in a temporary directory, with the trees that dkms works in.
 ///
-/// It starts with empty `usr/src`, `var/lib/dkms`, `usr/lib/modules` (and the link `lib` to
-/// `usr/lib`, as on Arch), `etc/dkms`, and an `os-release` that says `ID=arch`. It is gone when
-/// dropped. Fake programs live beside the root, not in it, so they never show up in a listing.
+/// A new root contains the empty directories `usr/src`, `var/lib/dkms`, `usr/lib/modules` and
+/// `etc/dkms`, the link `lib` to `usr/lib` as on Arch, and an `os-release` with `ID=arch`. Dropping
+/// the value deletes the root. Fake programs are stored beside the root, so they never appear in a
+/// listing.
 ///
 /// ```
 /// let root = testroot::TestRoot::new();
@@ -45,89 +46,93 @@ impl Default for TestRoot {
 }
 
 impl TestRoot {
-    /// Makes the root.
+    /// Creates the root.
     #[must_use]
     pub fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("testroot-").tempdir().expect("a temp directory");
-        // What is compared with paths the kernel hands out must not lead through a link.
+        // Tests compare paths with those that the kernel returns, in which links are resolved.
         let root = dir.path().canonicalize().expect("the temp directory").join("root");
-        let made = Self { dir, root };
+        let created = Self { dir, root };
         for tree in ["usr/src", "var/lib/dkms", "usr/lib/modules", "etc/dkms"] {
-            made.dir(tree);
+            created.dir(tree);
         }
-        made.link("lib", "usr/lib");
-        made.write("etc/os-release", "ID=arch\nPRETTY_NAME=\"Arch Linux\"\n");
-        made
+        created.link("lib", "usr/lib");
+        created.write("etc/os-release", "ID=arch\nPRETTY_NAME=\"Arch Linux\"\n");
+        created
     }
 
-    /// The root: what `--root` and `Trees::under` take.
+    /// Returns the path of the root, for `--root` and `Trees::under`.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.root
     }
 
-    /// A path below the root.
+    /// Returns the absolute path for `path`, which is relative to the root.
     #[must_use]
     pub fn at(&self, path: impl AsRef<Path>) -> PathBuf {
         self.root.join(path)
     }
 
-    /// Adds a kernel without headers: its directory with `vmlinuz`, `modules.order` and one
-    /// module of its own. See [`FakeKernel`] for more.
+    /// Adds a kernel without headers. Its directory contains `vmlinuz`, `modules.order` and one
+    /// module. The methods of [`FakeKernel`] add more.
     pub fn kernel(&self, release: &str) -> FakeKernel<'_> {
         FakeKernel::add(self, release)
     }
 
-    /// Adds the source of a module with one object of the same name that "compiles" against the
-    /// headers of [`FakeKernel::headers`]. See [`FakeSource`] for more.
+    /// Adds the source of a module. Its only object has the module's name and "compiles" with the
+    /// headers of [`FakeKernel::headers`]. The methods of [`FakeSource`] change the source.
     pub fn source(&self, name: &str, version: &str) -> FakeSource<'_> {
         FakeSource::add(self, name, version)
     }
 
-    /// Makes a directory with its parents.
+    /// Creates a directory and its parents.
     pub fn dir(&self, path: impl AsRef<Path>) {
-        fs::create_dir_all(self.at(path)).expect("a directory in the test root");
+        fs::create_dir_all(self.at(path)).expect("create a directory in a test root");
     }
 
-    /// Writes a file, with its parent directories.
+    /// Writes a file. Creates its parent directories.
     pub fn write(&self, path: impl AsRef<Path>, content: impl AsRef<[u8]>) {
         let path = self.at(path);
-        fs::create_dir_all(path.parent().expect("a parent")).expect("the file's directory");
-        fs::write(path, content).expect("a file in the test root");
+        fs::create_dir_all(path.parent().expect("a parent"))
+            .expect("create the directory of a file");
+        fs::write(path, content).expect("write a file in a test root");
     }
 
-    /// Makes a symbolic link, with its parent directories. `target` is taken as it stands.
+    /// Creates a symbolic link and its parent directories. Stores `target` unchanged.
     pub fn link(&self, path: impl AsRef<Path>, target: impl AsRef<Path>) {
         let path = self.at(path);
-        fs::create_dir_all(path.parent().expect("a parent")).expect("the link's directory");
-        std::os::unix::fs::symlink(target, path).expect("a link in the test root");
+        fs::create_dir_all(path.parent().expect("a parent"))
+            .expect("create the directory of a link");
+        std::os::unix::fs::symlink(target, path).expect("create a link in a test root");
     }
 
-    /// Removes a file, a link, or a directory with all that is in it.
+    /// Removes a file, a link, or a directory with all its contents.
     pub fn remove(&self, path: impl AsRef<Path>) {
         let path = self.at(path);
         if path.symlink_metadata().is_ok_and(|found| found.is_dir()) {
-            fs::remove_dir_all(path).expect("the directory to go");
+            fs::remove_dir_all(path).expect("remove a directory");
         } else {
-            fs::remove_file(path).expect("the file to go");
+            fs::remove_file(path).expect("remove a file");
         }
     }
 
-    /// A file's text.
+    /// Returns the text of a file, which must exist.
     #[must_use]
     pub fn read(&self, path: impl AsRef<Path>) -> String {
         let path = self.at(path);
         fs::read_to_string(&path).unwrap_or_else(|why| panic!("{}: {why}", path.display()))
     }
 
-    /// Whether a path exists; a dangling link does.
+    /// Returns true if a file, directory or link exists at `path`. The link may be dangling.
     #[must_use]
     pub fn exists(&self, path: impl AsRef<Path>) -> bool {
         self.at(path).symlink_metadata().is_ok()
     }
 
-    /// All that is below `path`, a line each, sorted: directories end in `/`, links say where
-    /// they lead (`ROOT` standing for the root), so that two runs give the same text.
+    /// Returns a sorted list of everything below `path`, one path per line.
+    ///
+    /// Directories end in `/`, and links include their targets. `ROOT` replaces the path of the
+    /// root, so that two runs return the same text.
     #[must_use]
     pub fn listing(&self, path: impl AsRef<Path>) -> String {
         listing::of(&self.root, path.as_ref())

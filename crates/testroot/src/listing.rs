@@ -1,17 +1,17 @@
-//! Lists a directory tree as text that is the same in every run.
+//! Lists a directory tree as text.
 
 use std::fs;
 use std::path::Path;
 
-/// All that is below `root/path`, relative to `root`, sorted by the bytes of the path.
+/// Returns all paths below `root/path`, one per line, relative to `root` and sorted by their bytes.
 pub(crate) fn of(root: &Path, path: &Path) -> String {
     let mut lines = Vec::new();
-    below(root, &root.join(path), &mut lines);
+    add_entries(root, &root.join(path), &mut lines);
     lines.sort();
     lines.into_iter().map(|line| line + "\n").collect()
 }
 
-fn below(root: &Path, dir: &Path, lines: &mut Vec<String>) {
+fn add_entries(root: &Path, dir: &Path, lines: &mut Vec<String>) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();
         let name = path.strip_prefix(root).unwrap_or(&path).display().to_string();
@@ -21,7 +21,7 @@ fn below(root: &Path, dir: &Path, lines: &mut Vec<String>) {
                 .push(format!("{name} -> {}", target.replace(&root.display().to_string(), "ROOT")));
         } else if path.is_dir() {
             lines.push(name + "/");
-            below(root, &path, lines);
+            add_entries(root, &path, lines);
         } else {
             lines.push(name);
         }

@@ -1,9 +1,9 @@
-//! A fake kernel builds a fake module with real make, strip and ELF readers.
+//! Tests that a fake kernel builds a fake module with real make, strip and ELF readers.
 
 #![expect(
     clippy::disallowed_methods,
     clippy::unwrap_used,
-    reason = "this crate does not use the engine; all of this is tests"
+    reason = "this crate does not use the engine, and these are tests"
 )]
 
 use std::fs;
@@ -20,7 +20,7 @@ fn make(root: &TestRoot, dir: &str) -> Output {
 }
 
 #[test]
-fn makes_an_object_for_the_kernel() {
+fn make_builds_an_object_for_the_kernel() {
     let root = TestRoot::new();
     root.kernel("7.2.12-arch1-1").pkgbase("linux").headers();
     root.source("foo", "1.0").objects(&["foo", "bar"]);
@@ -37,7 +37,7 @@ fn makes_an_object_for_the_kernel() {
 }
 
 #[test]
-fn fails_as_a_compiler_does() {
+fn a_broken_source_fails_with_a_compiler_error() {
     let root = TestRoot::new();
     root.kernel("7.2.12-arch1-1").headers();
     root.source("foo", "1.0").broken();
@@ -47,7 +47,7 @@ fn fails_as_a_compiler_does() {
 }
 
 #[test]
-fn strip_takes_the_object() {
+fn strip_accepts_the_object() {
     let root = TestRoot::new();
     let object = kernel_object("7.2.12-arch1-1", "foo", &["version=1.0"]);
     root.write("foo.ko", &object);
@@ -61,7 +61,7 @@ fn strip_takes_the_object() {
 }
 
 #[test]
-fn lists_a_tree() {
+fn tree_is_listed() {
     let root = TestRoot::new();
     root.kernel("7.2.12-arch1-1").pkgbase("linux");
     root.link("var/lib/dkms/foo/1.0/source", root.at("usr/src/foo-1.0"));

@@ -1,5 +1,6 @@
-//! The hook after a kernel, its headers or a module's source arrived, which builds and installs the missing modules; with
-//! `--journal`, the hook before a transaction, which journals what is about to change.
+//! Builds and installs modules after a kernel, its headers or a module's source has been installed.
+//!
+//! With `--journal`, records a transaction's changes before the transaction starts.
 
 use std::process::ExitCode;
 

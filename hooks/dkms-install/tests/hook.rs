@@ -1,6 +1,6 @@
-//! The hook binary, called as pacman calls it.
+//! Tests of the hook binary, run with arguments and targets as pacman passes them.
 
-#![expect(clippy::unwrap_used, reason = "all of this is tests")]
+#![expect(clippy::unwrap_used, reason = "this file contains only tests")]
 
 use assert_cmd::Command;
 use testroot::TestRoot;
@@ -8,12 +8,12 @@ use testroot::TestRoot;
 const K: &str = "7.2.13-arch1-1";
 const TARGETS: &[u8] = b"usr/lib/modules/7.2.13-arch1-1/modules.order\nusr/src/foo-1.0/dkms.conf\n";
 
-/// Runs the hook, which must succeed, and returns its standard output.
+/// Runs the hook, asserts that it succeeds, and returns its standard output.
 fn hook(root: &TestRoot, words: &[&str], targets: &[u8]) -> String {
     output(root, words, targets).0
 }
 
-/// Runs the hook, which must succeed, and returns its standard output and error.
+/// Runs the hook, asserts that it succeeds, and returns its standard output and error.
 fn output(root: &TestRoot, words: &[&str], targets: &[u8]) -> (String, String) {
     let output = Command::cargo_bin("dkms-install")
         .unwrap()
@@ -28,29 +28,29 @@ fn output(root: &TestRoot, words: &[&str], targets: &[u8]) -> (String, String) {
 }
 
 #[test]
-fn notes_what_is_about_to_change() {
+fn journal_records_sources_and_kernels() {
     let root = TestRoot::new();
     hook(&root, &["--journal"], TARGETS);
     hook(&root, &["--journal"], TARGETS);
     let pending = root.listing("var/lib/dkms/.pending");
-    let page = pending.lines().find(|line| line.ends_with(".toml")).unwrap_or_default();
-    assert_eq!(pending.lines().count(), 1, "the same transaction is noted once: {pending}");
-    let text = root.read(page);
+    let file = pending.lines().find(|line| line.ends_with(".toml")).unwrap_or_default();
+    assert_eq!(pending.lines().count(), 1, "a transaction has one file: {pending}");
+    let text = root.read(file);
     assert!(text.contains("foo-1.0") && text.contains("7.2.13-arch1-1"), "{text}");
 }
 
 #[test]
-fn says_what_it_would_do() {
+fn dry_run_prints_the_plan() {
     let root = TestRoot::new();
     root.kernel(K).pkgbase("linux").headers();
     root.source("foo", "1.0");
-    let said = hook(&root, &["--dry-run"], TARGETS);
-    assert!(said.contains("build foo/1.0 for 7.2.13-arch1-1 (not built yet)"), "{said}");
-    assert!(said.ends_with("Dry run: nothing was changed.\n"), "{said}");
+    let output = hook(&root, &["--dry-run"], TARGETS);
+    assert!(output.contains("build foo/1.0 for 7.2.13-arch1-1 (not built yet)"), "{output}");
+    assert!(output.ends_with("Dry run: nothing was changed.\n"), "{output}");
 }
 
 #[test]
-fn is_silent_where_there_are_no_modules() {
+fn is_silent_without_modules() {
     let root = TestRoot::new();
     root.remove("var/lib/dkms");
     root.kernel(K).pkgbase("linux");
@@ -59,12 +59,12 @@ fn is_silent_where_there_are_no_modules() {
 }
 
 #[test]
-fn says_where_headers_are_missing() {
+fn reports_missing_headers() {
     let root = TestRoot::new();
     root.kernel(K).pkgbase("linux-zen");
     root.source("foo", "1.0");
-    let said = hook(&root, &[], b"usr/src/foo-1.0/dkms.conf\n\xff\xfe\n/etc/passwd\n../x\n");
-    assert!(said.contains("install linux-zen-headers"), "{said}");
+    let output = hook(&root, &[], b"usr/src/foo-1.0/dkms.conf\n\xff\xfe\n/etc/passwd\n../x\n");
+    assert!(output.contains("  run: pacman -S linux-zen-headers\n"), "{output}");
 }
 
 #[test]
@@ -77,7 +77,8 @@ fn prints_nothing_about_deprecated_directives() {
     assert!(!printed.contains("deprecated") && !errors.contains("deprecated"), "{errors}");
 }
 
-/// A machine with alpm-query, which answers with the owners of these kernels.
+/// Returns a machine with one module and with a fake alpm-query. `kernels` are its answers for
+/// kernels, each given as release and owner.
 fn root_with_alpm_query(kernels: &[(&str, &str)]) -> TestRoot {
     let root = TestRoot::new();
     root.kernel(K).pkgbase("linux").headers();
@@ -99,11 +100,13 @@ const LINUX: &str = r#"{"name": "linux", "version": "7.2.13.arch1-1"}"#;
 
 const OLD: &str = "7.2.12-arch1-1";
 
-/// Runs the hook with that alpm-query beside it. Returns its output and how often it called alpm-query.
+/// Runs the hook with the fake alpm-query. Returns the hook's output and the number of times that
+/// it called alpm-query.
 fn hook_with_alpm_query(root: &TestRoot, words: &[&str], targets: &[u8]) -> (String, usize) {
     let program = root.programs().join("dkms-install");
     if !program.exists() {
-        // By a child: a program that this process has open for writing may be "text file busy".
+        // A child process makes the copy: while this process has a file open for writing, executing
+        // the file may fail with "text file busy".
         let original = assert_cmd::cargo::cargo_bin("dkms-install");
         Command::new("cp").arg(original).arg(&program).assert().success();
     }
@@ -120,21 +123,21 @@ const HEADERS_AND_SOURCE: &[u8] =
     b"usr/lib/modules/7.2.13-arch1-1/build/include/\nusr/src/foo-1.0/dkms.conf\n";
 
 #[test]
-fn looks_up_packages_once_and_only_if_the_output_or_the_plan_needs_them() {
+fn looks_up_packages_at_most_once_and_only_if_needed() {
     let root = root_with_alpm_query(&[(K, LINUX)]);
     let (output, calls) = hook_with_alpm_query(&root, &[], HEADERS_AND_SOURCE);
-    assert!(output.contains("foo 1.0 (foo-dkms 1.0-1) for 7.2.13-arch1-1: built"), "{output}");
-    assert!(output.contains("for 7.2.13-arch1-1 (linux): foo 1.0"), "{output}");
+    assert!(output.contains("foo/1.0 (foo-dkms 1.0-1) for 7.2.13-arch1-1: built"), "{output}");
+    assert!(output.contains("for 7.2.13-arch1-1 (linux): foo/1.0"), "{output}");
     assert_eq!(calls, 1);
     let nothing = (String::new(), 0);
     assert_eq!(hook_with_alpm_query(&root, &[], HEADERS_AND_SOURCE), nothing);
-    // With the journal of this very transaction, as pacman calls the hooks.
+    // This time, as in a real transaction, a record of the transaction exists.
     hook_with_alpm_query(&root, &["--journal"], HEADERS_AND_SOURCE);
     assert_eq!(hook_with_alpm_query(&root, &[], HEADERS_AND_SOURCE), nothing);
     assert!(!root.exists("var/lib/dkms/.pending"));
-    // A kernel that was touched may be a copy from now on, which no package owns.
+    // A touched kernel may have become a copy that no package owns.
     assert_eq!(hook_with_alpm_query(&root, &[], TARGETS), (String::new(), 1));
-    // So may one that an earlier transaction touched.
+    // The same applies to a kernel that an earlier transaction touched.
     let other = b"usr/lib/modules/7.2.12-arch1-1/modules.order\n";
     hook_with_alpm_query(&root, &["--journal"], other);
     assert_eq!(hook_with_alpm_query(&root, &[], HEADERS).1, 1);
@@ -142,7 +145,7 @@ fn looks_up_packages_once_and_only_if_the_output_or_the_plan_needs_them() {
 }
 
 #[test]
-fn looks_up_no_packages_for_a_pending_image() {
+fn does_not_look_up_packages_for_a_pending_image() {
     let root = root_with_alpm_query(&[(K, LINUX)]);
     root.write("usr/bin/mkinitcpio", "");
     let (output, calls) = hook_with_alpm_query(&root, &[], HEADERS_AND_SOURCE);
@@ -153,42 +156,42 @@ fn looks_up_no_packages_for_a_pending_image() {
 }
 
 #[test]
-fn leaves_a_copy_of_a_kernel_alone() {
+fn skips_a_copy_of_a_kernel() {
     for targets in [TARGETS, b"usr/lib/modules/7.2.13-arch1-1/\n"] {
         let root = root_with_alpm_query(&[(K, "null")]);
         let (output, calls) = hook_with_alpm_query(&root, &[], targets);
-        assert!(output.contains("7.2.13-arch1-1 belongs to no package"), "{output}");
+        assert!(output.contains("7.2.13-arch1-1: skipped: not owned by a package"), "{output}");
         assert!(!output.contains("built") && calls == 1, "{output}");
         assert!(!root.exists("usr/lib/modules/7.2.13-arch1-1/updates"), "{}", root.listing("usr"));
-        // It is still one when a source changes, until it is gone.
+        // It is still skipped when only a source changes.
         root.source("foo", "1.1");
         let (output, calls) = hook_with_alpm_query(&root, &[], b"usr/src/foo-1.1/dkms.conf\n");
-        assert!(output.contains("7.2.13-arch1-1 belongs to no package"), "{output}");
+        assert!(output.contains("7.2.13-arch1-1: skipped: not owned by a package"), "{output}");
         assert_eq!(calls, 1);
     }
 }
 
-/// Nothing is pending for it: it was there before alpm-dkms.
+/// The copy existed before alpm-dkms was installed, so no pending work names it.
 #[test]
-fn leaves_a_copy_alone_that_shares_its_package_with_another_kernel() {
+fn skips_a_copy_that_shares_its_package_with_another_kernel() {
     let root = root_with_alpm_query(&[(OLD, "null"), (K, LINUX)]);
     root.kernel(OLD).pkgbase("linux").headers();
     let (output, calls) = hook_with_alpm_query(&root, &[], b"usr/src/foo-1.0/dkms.conf\n");
-    assert!(output.contains("7.2.12-arch1-1 belongs to no package"), "{output}");
+    assert!(output.contains("7.2.12-arch1-1: skipped: not owned by a package"), "{output}");
     assert!(
-        output.contains("(1/1) foo 1.0 (foo-dkms 1.0-1) for 7.2.13-arch1-1: built"),
+        output.contains("(1/1) foo/1.0 (foo-dkms 1.0-1) for 7.2.13-arch1-1: built"),
         "{output}"
     );
     assert_eq!(calls, 1);
 }
 
 #[test]
-fn goes_on_without_names_if_alpm_query_fails() {
+fn continues_without_package_names_if_alpm_query_fails() {
     let root = root_with_alpm_query(&[(K, LINUX)]);
     root.program("alpm-query", "echo 'error while loading shared libraries' >&2; exit 127");
     let (output, calls) = hook_with_alpm_query(&root, &[], TARGETS);
     let warning = "warning: cannot look up package names: alpm-query: exit status 127: error while \
                    loading shared libraries; continuing without them\n";
     assert!(output.starts_with(warning), "{output}");
-    assert!(output.contains("foo 1.0 for 7.2.13-arch1-1: built") && calls == 1, "{output}");
+    assert!(output.contains("foo/1.0 for 7.2.13-arch1-1: built") && calls == 1, "{output}");
 }

@@ -1,5 +1,7 @@
-//! The hook after a kernel, its headers or a module's source was removed, which removes what is left of them; with
-//! `--depart`, the hook before alpm-dkms itself is removed, which does the same because no hook of ours runs later.
+//! Removes modules after a kernel, its headers or a module's source has been removed.
+//!
+//! With `--depart`, does so before a transaction that removes alpm-dkms itself, because afterwards
+//! our PostTransaction hooks no longer exist.
 
 use std::process::ExitCode;
 

@@ -1,11 +1,11 @@
-//! The hook binary, called as pacman calls it.
+//! Tests of the hook binary, run with arguments and targets as pacman passes them.
 
-#![expect(clippy::unwrap_used, reason = "all of this is tests")]
+#![expect(clippy::unwrap_used, reason = "this file contains only tests")]
 
 use assert_cmd::Command;
 use testroot::TestRoot;
 
-/// What the hook printed; it has to end well.
+/// Runs the hook, asserts that it succeeds, and returns its standard output.
 fn hook(root: &TestRoot, words: &[&str], targets: &str) -> String {
     let output = Command::cargo_bin("dkms-remove")
         .unwrap()
@@ -19,7 +19,8 @@ fn hook(root: &TestRoot, words: &[&str], targets: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A module that is added and nothing more, with traces of ours beside it.
+/// Returns a machine with an added module that has not been built. The dkms tree also contains
+/// files that only alpm-dkms uses.
 fn root() -> TestRoot {
     let root = TestRoot::new();
     root.source("foo", "1.0");
@@ -31,18 +32,18 @@ fn root() -> TestRoot {
 }
 
 #[test]
-fn forgets_a_module_whose_source_is_gone() {
+fn removes_a_module_without_a_source() {
     let root = root();
     root.remove("usr/src/foo-1.0");
     root.remove("var/lib/dkms/.pending");
-    let said = hook(&root, &[], "usr/src/foo-1.0/dkms.conf\n");
-    assert!(said.contains("foo 1.0: removed"), "{said}");
+    let output = hook(&root, &[], "usr/src/foo-1.0/dkms.conf\n");
+    assert!(output.contains("foo/1.0: removed"), "{output}");
     assert!(!root.exists("var/lib/dkms/foo"), "{}", root.listing("var"));
     assert!(!root.exists("var/lib/dkms/.kept"), "{}", root.listing("var"));
 }
 
 #[test]
-fn leaves_a_module_whose_source_is_there() {
+fn keeps_a_module_with_a_source() {
     let root = root();
     root.remove("var/lib/dkms/.pending");
     hook(&root, &[], "usr/src/foo-1.0/dkms.conf\n");
@@ -50,7 +51,7 @@ fn leaves_a_module_whose_source_is_there() {
 }
 
 #[test]
-fn leaves_nothing_when_we_leave_with_the_last_module() {
+fn departing_with_the_last_module_removes_the_dkms_tree() {
     let root = root();
     hook(&root, &["--depart"], "alpm-dkms\nusr/src/foo-1.0/dkms.conf\n");
     assert!(!root.exists("var/lib/dkms"), "{}", root.listing("var"));
@@ -58,7 +59,7 @@ fn leaves_nothing_when_we_leave_with_the_last_module() {
 }
 
 #[test]
-fn leaves_the_tree_to_dkms() {
+fn departing_in_favour_of_dkms_keeps_its_tree() {
     let root = root();
     hook(&root, &["--depart"], "alpm-dkms\nusr/bin/dkms\n");
     assert_eq!(
@@ -70,7 +71,7 @@ fn leaves_the_tree_to_dkms() {
 }
 
 #[test]
-fn departs_in_no_other_transaction() {
+fn departs_only_if_alpm_dkms_is_removed() {
     let root = root();
     let before = root.listing("");
     assert_eq!(hook(&root, &["--depart"], "usr/src/foo-1.0/dkms.conf\n"), "");

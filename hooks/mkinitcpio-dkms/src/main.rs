@@ -1,5 +1,7 @@
-//! The hook before mkinitcpio's, which takes a snapshot of the images; with `--verify`, the hook after it, which
-//! regenerates the images that are still stale; with `--precise`, an override of it that skips it for modules alone.
+//! Takes a snapshot of the images before mkinitcpio's own hook runs.
+//!
+//! With `--verify`, regenerates the images that are still stale after mkinitcpio's hook. With
+//! `--precise`, overrides mkinitcpio's hook and ignores module sources among the targets.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! One module under one implementation of dkms: add, build, install, status, remove, and what is compared of it.
+//! Adds, builds, installs, lists and removes a module with one implementation of dkms.
 
 use std::time::Duration;
 
@@ -6,69 +6,69 @@ use stories::{Completed, Root, find};
 
 use crate::source_package::SourcePackage;
 
-/// How long one command may take, on a busy machine too.
+/// The time limit of a command. It is generous because the machine may be busy.
 const LIMIT: Duration = Duration::from_secs(3 * 60 * 60);
 
-/// The commands, in their order.
+/// The commands, in order.
 pub const STEPS: [&str; 5] = ["add", "build", "install", "status", "remove"];
 
-/// One of the two.
+/// An implementation of dkms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Implementation {
     /// Debian's dkms.
     Dkms,
-    /// Our own.
+    /// alpm-dkms.
     Ours,
 }
 
-/// What one program did with a module.
+/// The result of one program for a module.
 #[derive(Debug, Clone)]
 pub struct Lifecycle {
-    /// What is compared.
-    pub seen: Observed,
-    /// All that was said, for those who look into a difference.
-    pub said: String,
-    /// If nothing was placed, the first complaint in the log of make, or why there is none.
-    pub complaint: Option<String>,
+    /// The result that is compared.
+    pub observed: Observed,
+    /// The output of all commands, for reports of differences.
+    pub output: String,
+    /// If nothing was installed, the first error in make.log, or the missing dependency.
+    pub error: Option<String>,
 }
 
-/// What has to be the same with both programs.
+/// The results that must be equal for both programs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observed {
     /// The exit code of each of the [`STEPS`].
     pub codes: [i32; STEPS.len()],
-    /// What `dkms status` says before the module is removed.
+    /// The output of `dkms status` before the module is removed.
     pub status: String,
-    /// What is placed for the kernel then.
+    /// The installed objects at that time.
     pub objects: Vec<Object>,
-    /// What stands in the trees afterwards, but for the kernel's own files.
+    /// The paths in the dkms tree and the kernel's directory after the removal, without headers.
     pub left: Vec<String>,
 }
 
-/// An object that is placed for a kernel.
+/// An installed object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
-    /// Its path below the kernel's directory.
+    /// The path relative to the kernel's directory.
     pub path: String,
-    /// The fields `version`, `vermagic` and `depends` that modinfo reads in it, one a line.
+    /// The fields `version`, `vermagic` and `depends` of modinfo, one a line.
     pub modinfo: String,
 }
 
 impl Lifecycle {
-    /// Goes all the way on a machine that is thrown away afterwards.
+    /// Runs all [`STEPS`] on a machine.
     pub fn run(root: &Root, program: Implementation, source: &SourcePackage) -> Self {
         let release = find("linux-1").release().to_owned();
         let module = source.module.as_str();
-        root.lay_over(&source.files);
-        let mut said = String::new();
+        root.copy_stage(&source.files);
+        let mut log = String::new();
         let mut run = |args: &[&str]| {
             let name = match program {
                 Implementation::Dkms => "/opt/peer/usr/sbin/dkms",
                 Implementation::Ours => "/usr/bin/dkms",
             };
             let output = root.start(name, args).within(LIMIT).finish();
-            said.push_str(&format!("$ dkms {}\n{}", args.join(" "), output.text));
-            said.push_str(&format!("exit {}\n", output.code));
+            log.push_str(&format!("$ dkms {}\n{}", args.join(" "), output.text));
+            log.push_str(&format!("exit {}\n", output.code));
             output
         };
         let add = run(&["add", module]);
@@ -76,20 +76,20 @@ impl Lifecycle {
         let install = run(&["install", module, "-k", &release]);
         let status = run(&["status", module]);
         let objects = objects(root, &release);
-        let complaint = complaint(root, module).or_else(|| refusal(&build));
-        let complaint = complaint.filter(|_| objects.is_empty());
+        let error = compiler_error(root, module).or_else(|| missing_dependency(&build));
+        let error = error.filter(|_| objects.is_empty());
         let remove = run(&["remove", module, "--all"]);
-        let seen = Observed {
+        let observed = Observed {
             codes: [add, build, install, status.clone(), remove].map(|output| output.code),
             status: status.text,
             objects,
             left: left(root, &release),
         };
-        Self { seen, said, complaint }
+        Self { observed, output: log, error }
     }
 }
 
-/// The objects that are placed for a kernel beside its own, in order.
+/// Returns the installed objects of a kernel, without its own, in order.
 fn objects(root: &Root, release: &str) -> Vec<Object> {
     let modinfo = |path: &String| {
         let file = format!("/usr/lib/modules/{release}/{path}");
@@ -99,31 +99,33 @@ fn objects(root: &Root, release: &str) -> Vec<Object> {
         };
         fields.lines().filter(wanted).map(|line| format!("{line}\n")).collect()
     };
-    let placed = root.placed(release).into_iter();
+    let placed = root.installed_objects(release).into_iter();
     placed.map(|path| Object { modinfo: modinfo(&path), path }).collect()
 }
 
-/// The first line of a module's last log that tells of an error, from the name of the source file on.
-fn complaint(root: &Root, module: &str) -> Option<String> {
+/// Returns the first error in the module's make.log, starting with the path of the source file, or
+/// `None` if there is none.
+fn compiler_error(root: &Root, module: &str) -> Option<String> {
     let log = format!("/var/lib/dkms/{module}/build/make.log");
     let found = root.run("grep", &["-m1", "-E", "[Ee]rror: |ERROR: |Error [0-9]", &log]);
     let line = found.text.lines().next().filter(|_| found.code == 0)?;
     Some(line.rsplit_once("/build/").map_or(line, |(_, line)| line).to_owned())
 }
 
-/// Why there was nothing to compile.
-fn refusal(build: &Completed) -> Option<String> {
+/// Returns the part of the output that names a missing dependency, or `None`.
+fn missing_dependency(build: &Completed) -> Option<String> {
     let lines = &mut build.text.lines();
-    lines.find_map(|line| Some(line[line.find("it builds upon")?..].to_owned()))
+    lines.find_map(|line| Some(line[line.find("depends on")?..].to_owned()))
 }
 
-/// What stands in the trees of dkms and of the kernel, without what each program keeps for itself.
+/// Returns the paths in the dkms tree and the kernel's directory, without the private files of
+/// either program.
 fn left(root: &Root, release: &str) -> Vec<String> {
     let own = |path: &str| path.starts_with('.') || path.starts_with("mok.");
-    let tree = root.picture("var/lib/dkms").without(own).paths();
+    let tree = root.snapshot("var/lib/dkms").without(own).paths();
     let kernel = format!("usr/lib/modules/{release}");
     let headers = |path: &str| path.starts_with("build/");
-    let kernel = root.picture(&kernel).without(headers).paths();
+    let kernel = root.snapshot(&kernel).without(headers).paths();
     let named = |top: &'static str, paths: Vec<String>| {
         paths.into_iter().map(move |path| format!("{top}/{path}"))
     };

@@ -1,4 +1,4 @@
-//! The table of all packages, `docs/corpus.md`, and what is not as it should be in it.
+//! Writes the table of all packages, `docs/corpus.md`, and reports unexpected results.
 
 use std::collections::BTreeMap;
 
@@ -9,26 +9,26 @@ use crate::lifecycle::{Lifecycle, Observed};
 use crate::source_package::SourcePackage;
 
 const INTRODUCTION: &str = "\
-# Debian's packages, with dkms and with ours
+# Debian's packages with dkms and with alpm-dkms
 
-Written by `make check-corpus`. Every `*-dkms` package of Debian's goes through the real dkms and through ours, on equal
-machines: what it brings is unpacked, and its module is added, built and installed for a kernel with its real headers, looked
-at with `dkms status`, and removed; the exit codes stand in this order. PackageResult are these, what `status` says, the objects
-that are placed (their paths, and the version, vermagic and depends that modinfo reads in them), and what is left in the trees
-at the end.
+Written by `make check-corpus`. Every `*-dkms` package of Debian is unpacked on two equal machines, one with the real dkms
+and one with alpm-dkms. Its module is added, built and installed for a kernel with its real headers, listed with
+`dkms status`, and removed. The columns `dkms` and `alpm-dkms` show the exit codes of these five commands. Also compared are
+the lines of `status`, the installed objects (their paths, and their version, vermagic and depends by modinfo), and the files
+that remain in the trees at the end.
 
-Some sources do not compile with so new a kernel (exit 10); both programs have to say so. A package that differs on purpose names
-its row of [the table of differences](compatibility.md).
+Some sources do not compile with such a recent kernel. Then both programs must exit with 10. A package with an intended
+difference names its key in [compatibility.md](compatibility.md).
 ";
 
-const HEAD: &str = "| Package | Version | Module | dkms | ours | Objects, or why none | |";
+const HEAD: &str = "| Package | Version | Module | dkms | alpm-dkms | Objects, or the error | |";
 
-/// How much is shown of a compiler's complaint, in characters.
+/// The number of characters that are shown of an error.
 const LONGEST: usize = 90;
 
 const RULE: &str = "|---|---|---|---|---|---|---|";
 
-/// What was found so far.
+/// The results so far.
 #[derive(Debug)]
 pub struct Page {
     all: Vec<SourcePackage>,
@@ -36,25 +36,25 @@ pub struct Page {
 }
 
 impl Page {
-    /// A page without rows, about all these packages.
+    /// Creates a page without rows for these packages.
     pub fn new(all: Vec<SourcePackage>) -> Self {
         Self { all, found: Vec::new() }
     }
 
-    /// One more package.
+    /// Adds the result of a package.
     pub fn add(&mut self, source: SourcePackage, result: PackageResult) {
         self.found.push((source, result));
     }
 
-    /// The page as a whole; the rows of a page `before` stay for packages that have none now.
+    /// Returns the page. Packages without a result keep their rows of the page `before`.
     pub fn text(&self, comparison: &Comparison, before: &str) -> String {
         let head = format!(
             "{}, on {} cores of {}. {}, {}; kernel {}.",
-            comparison.says("date --utc +%F"),
-            comparison.says("nproc"),
-            comparison.says("sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n1"),
-            comparison.says("/opt/peer/usr/sbin/dkms --version"),
-            comparison.says("gcc --version | head -n1"),
+            comparison.output_of("date --utc +%F"),
+            comparison.output_of("nproc"),
+            comparison.output_of("sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n1"),
+            comparison.output_of("/opt/peer/usr/sbin/dkms --version"),
+            comparison.output_of("gcc --version | head -n1"),
             comparison.kernel(),
         );
         let before =
@@ -70,7 +70,7 @@ impl Page {
             self.all.iter().filter(is_new).map(|source| source.package.as_str()).collect();
         let missing = match missing[..] {
             [] => String::new(),
-            _ => format!(" Not gone through yet: {}.", missing.join(", ")),
+            _ => format!(" Missing: {}.", missing.join(", ")),
         };
         let rows: Vec<String> = rows.into_values().collect();
         let equal = rows.iter().filter(|row| row.ends_with("| equal |")).count();
@@ -81,19 +81,19 @@ impl Page {
         )
     }
 
-    /// The packages that differ, though nothing says so, and those that do not, though something does.
+    /// Returns the packages with an undocumented difference, or without the documented one.
     pub fn findings(&self) -> Vec<String> {
         self.found.iter().filter_map(|(source, result)| finding(source, result)).collect()
     }
 }
 
-/// The package that a row is about.
+/// Returns the package name in a row.
 fn package_of(row: &str) -> String {
     row.trim_start_matches("| ").split(" |").next().unwrap_or(row).to_owned()
 }
 
 fn row(source: &SourcePackage, result: &PackageResult) -> String {
-    let codes = |seen: &Observed| seen.codes.map(|code| code.to_string()).join(" ");
+    let codes = |result: &Observed| result.codes.map(|code| code.to_string()).join(" ");
     let verdict = match (is_equal(result), source.differs) {
         (true, _) => "equal".to_owned(),
         (false, Some(row)) => format!("differs: `{row}`"),
@@ -104,19 +104,20 @@ fn row(source: &SourcePackage, result: &PackageResult) -> String {
         source.package,
         source.version,
         source.module,
-        codes(&result.dkms.seen),
-        codes(&result.ours.seen),
-        objects_or_complaint(&result.ours),
+        codes(&result.dkms.observed),
+        codes(&result.ours.observed),
+        objects_or_error(&result.ours),
     )
 }
 
-/// The names of the placed objects, or how many they are, or why there are none.
-fn objects_or_complaint(lifecycle: &Lifecycle) -> String {
-    let names = lifecycle.seen.objects.iter().filter_map(|object| object.path.rsplit('/').next());
+/// Returns the names of the installed objects, or their number and two of them, or the error.
+fn objects_or_error(lifecycle: &Lifecycle) -> String {
+    let objects = lifecycle.observed.objects.iter();
+    let names = objects.filter_map(|object| object.path.rsplit('/').next());
     let names: Vec<&str> = names.filter_map(|name| name.split(".ko").next()).collect();
-    match (names.len(), &lifecycle.complaint) {
-        (0, Some(complaint)) => {
-            let start: String = complaint.chars().take(LONGEST).collect();
+    match (names.len(), &lifecycle.error) {
+        (0, Some(error)) => {
+            let start: String = error.chars().take(LONGEST).collect();
             format!("`{}`", start.replace('|', "\\|").replace('`', "'"))
         }
         (0..=3, _) => names.join(", "),
@@ -125,25 +126,24 @@ fn objects_or_complaint(lifecycle: &Lifecycle) -> String {
 }
 
 fn is_equal(result: &PackageResult) -> bool {
-    result.dkms.seen == result.ours.seen
+    result.dkms.observed == result.ours.observed
 }
 
 fn finding(source: &SourcePackage, result: &PackageResult) -> Option<String> {
     let SourcePackage { package, differs, .. } = source;
     match (is_equal(result), differs) {
         (true, None) | (false, Some(_)) => None,
-        (true, Some(row)) => {
-            Some(format!("{package} does not differ, though it says so by `{row}`"))
-        }
+        (true, Some(row)) => Some(format!("{package}: no difference (expected: {row})")),
         (false, None) => {
             let [dkms, ours] =
-                [&result.dkms, &result.ours].map(|lifecycle| format!("{:#?}\n", lifecycle.seen));
+                [&result.dkms, &result.ours].map(|result| format!("{:#?}\n", result.observed));
             let diff = TextDiff::from_lines(&dkms, &ours);
             Some(format!(
-                "{package} differs from dkms:\n{}\nwhat dkms said:\n{}\nwhat ours said:\n{}",
+                "{package}: undocumented difference:\n{}\n\
+                 output of dkms:\n{}\noutput of alpm-dkms:\n{}",
                 diff.unified_diff().header("dkms", "ours"),
-                result.dkms.said,
-                result.ours.said
+                result.dkms.output,
+                result.ours.output
             ))
         }
     }

@@ -1,37 +1,37 @@
-//! Debian's source packages, as the testbed unpacked them (`testbed/corpus.sh`).
+//! Debian's packages of module sources, unpacked by `testbed/corpus.sh`.
 
 use std::fs;
 
 use stories::stage;
 
-/// Only the packages whose names hold one of these words are taken.
+/// The environment variable that selects packages by words in their names.
 const ONLY: &str = "CORPUS";
 
-/// The packages that differ on purpose, and the rows of `docs/compatibility.md` that say so.
+/// The packages that differ on purpose, with their keys in `docs/compatibility.md`.
 const EXPLAINED: [(&str, &str); 0] = [];
 
-/// What [`ONLY`] says.
+/// Returns the value of [`ONLY`], or `None` if it is unset or empty.
 pub fn only() -> Option<String> {
     std::env::var(ONLY).ok().filter(|words| !words.is_empty())
 }
 
-/// A package of Debian's that brings the source of a module.
+/// A Debian package with the source of a module.
 #[derive(Debug, Clone)]
 pub struct SourcePackage {
-    /// What Debian calls it: `xone-dkms`.
+    /// The package name, such as `xone-dkms`.
     pub package: String,
-    /// Debian's version of it.
+    /// Debian's version.
     pub version: String,
-    /// The module as Debian's installation scripts name it: `xone/0.5.8`.
+    /// The module id, such as `xone/0.5.8`.
     pub module: String,
-    /// The stage and the directory of it that hold its files.
+    /// The stage and the directory in it that contain the files.
     pub files: String,
-    /// The row of the table of differences that says how the programs differ here.
+    /// The key in `docs/compatibility.md` of an intended difference.
     pub differs: Option<&'static str>,
 }
 
 impl SourcePackage {
-    /// The packages of a stage that are asked for, sorted by name.
+    /// Returns the selected packages of a stage, sorted by name.
     pub fn asked(stage: &str) -> Vec<Self> {
         let only = only();
         let asked = |it: &Self| {
@@ -40,7 +40,7 @@ impl SourcePackage {
         Self::all(stage).into_iter().filter(asked).collect()
     }
 
-    /// All packages of a stage, sorted by name.
+    /// Returns all packages of a stage, sorted by name.
     pub fn all(name: &str) -> Vec<Self> {
         let index =
             fs::read_to_string(stage(name).join("index")).expect("read the index of a stage");
@@ -52,7 +52,7 @@ impl SourcePackage {
     fn read(stage: &str, line: &str) -> Self {
         let fields: Vec<&str> = line.split('\t').collect();
         let [package, version, module] = fields[..] else {
-            panic!("not a line of an index: {line:?}")
+            panic!("invalid line in the index: {line:?}")
         };
         Self {
             package: package.into(),

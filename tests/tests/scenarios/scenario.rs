@@ -1,41 +1,41 @@
-//! The scenarios: files in `tests/scenarios`, see the README there.
+//! Reads the scenarios, which are files in `tests/scenarios`. The README there describes them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use walkdir::WalkDir;
 
-/// The first words of the line that names rows of the table.
+/// The start of the line with the keys of intended differences.
 const DIFFERS: &str = "# differs:";
 
-/// Only the scenarios whose names hold one of these words are played.
+/// The environment variable that selects scenarios by words in their names.
 const ONLY: &str = "SCENARIOS";
 
-/// A few commands on a few small sources.
+/// A script of dkms commands.
 #[derive(Debug, Clone)]
 pub struct Scenario {
-    /// Its path below `tests/scenarios`, without the ending.
+    /// The path relative to `tests/scenarios`, without the extension.
     pub name: String,
-    /// Its file.
+    /// The path of the file.
     pub file: PathBuf,
-    /// The keys of the rows of the table that it shows.
+    /// The keys of the differences that it shows.
     pub differs: Vec<String>,
-    /// Whether its trees change hands.
+    /// Whether it changes from one program to the other.
     pub switches: bool,
 }
 
 impl Scenario {
-    /// The scenarios that are asked for, sorted by name.
-    pub fn all() -> Vec<Self> {
+    /// Returns the selected scenarios, sorted by name.
+    pub fn selected() -> Vec<Self> {
         let only = std::env::var(ONLY).unwrap_or_default();
-        let asked = |it: &Self| {
+        let is_selected = |it: &Self| {
             only.is_empty() || only.split_whitespace().any(|word| it.name.contains(word))
         };
-        Self::every_one().into_iter().filter(asked).collect()
+        Self::all().into_iter().filter(is_selected).collect()
     }
 
-    /// All scenarios there are, sorted by name.
-    pub fn every_one() -> Vec<Self> {
+    /// Returns all scenarios, sorted by name.
+    pub fn all() -> Vec<Self> {
         let files = WalkDir::new(directory()).sort_by_file_name().into_iter().flatten();
         let files = files.map(walkdir::DirEntry::into_path);
         let mut all: Vec<Self> = files
@@ -49,7 +49,7 @@ impl Scenario {
     fn read(file: PathBuf) -> Self {
         let text = fs::read_to_string(&file).expect("read a scenario");
         let keys = text.lines().find_map(|line| line.strip_prefix(DIFFERS)).unwrap_or_default();
-        let place = file.strip_prefix(directory()).expect("a scenario has its place");
+        let place = file.strip_prefix(directory()).expect("a path in tests/scenarios");
         Self {
             name: place.with_extension("").display().to_string(),
             differs: keys.split_whitespace().map(str::to_owned).collect(),
@@ -58,22 +58,22 @@ impl Scenario {
         }
     }
 
-    /// The ways in which it is played beside that of the real dkms alone.
-    pub fn manners(&self) -> &'static [&'static str] {
+    /// Returns the modes in which it runs, other than `peer`.
+    pub fn modes(&self) -> &'static [&'static str] {
         if self.switches { &["ours", "peer-ours", "ours-peer"] } else { &["ours"] }
     }
 
-    /// Where it says how it differs from the real dkms when played in a manner.
-    pub fn difference(&self, manner: &str) -> PathBuf {
-        self.file.with_extension(if manner == "ours" {
+    /// Returns the path of the file with the expected difference from `peer` in a mode.
+    pub fn difference(&self, mode: &str) -> PathBuf {
+        self.file.with_extension(if mode == "ours" {
             "diff".into()
         } else {
-            format!("{manner}.diff")
+            format!("{mode}.diff")
         })
     }
 }
 
-/// Where they are.
+/// Returns the directory of the scenarios.
 pub fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios")
 }

@@ -1,5 +1,5 @@
-//! Targets and confs that no honest package has: each gets its error, nothing is written where it should not be, and
-//! the rest is done.
+//! Malicious targets, names and confs: each is reported, nothing is written outside the trees, and
+//! other modules are processed.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -9,7 +9,7 @@ use stories::{Recipe, Root, find};
 
 use crate::fixture::{assert_status, installed, kernel, machine, object, release};
 
-/// A machine where the source of `tiny` was put, with no transaction telling anybody.
+/// Creates a machine with the source of `tiny`, unpacked without a transaction.
 fn machine_with_tiny() -> Root {
     let root = machine(&[]);
     let tiny = Recipe::module("tiny", "1.0").make(&root);
@@ -17,7 +17,7 @@ fn machine_with_tiny() -> Root {
     root
 }
 
-/// Targets that are none, each in a line; `tiny` is the last, and its line is not finished.
+/// Invalid targets, one a line. The last one is `tiny`, without a newline.
 const NONSENSE: &[u8] = b"not a path\n\n/\n.\n..\nusr/src\nusr/src/\nusr/src/dkms.conf\nusr/src/nodash/dkms.conf\n\
     usr/src/-1/dkms.conf\nusr/src/a-/dkms.conf\nusr/src/../dkms.conf\nusr/src/../../etc/trap-1/dkms.conf\n\
     usr/src/tiny-1.0/../../../etc/trap-1/dkms.conf\nusr/lib/modules/../modules.order\n\
@@ -26,39 +26,39 @@ const NONSENSE: &[u8] = b"not a path\n\n/\n.\n..\nusr/src\nusr/src/\nusr/src/dkm
     usr/src/a\x07b\x1b[31m-1.0/dkms.conf\nusr/src/tiny-1.0/dkms.conf";
 
 #[test]
-fn targets_that_are_none_are_passed_over() {
+fn invalid_targets_are_ignored() {
     let root = machine_with_tiny();
-    // A trap: whoever follows `..` finds a module and a kernel here.
+    // A trap: a target with `..` leads to a module and a kernel here.
     root.write("etc/trap-1/dkms.conf", "touch /etc/trapped\n");
     root.write("etc/trap-1/modules.order", "");
     root.write("etc/trap-1/build/include/x.h", "");
-    let before = root.trespasses();
-    let etc = root.picture("etc");
+    let before = root.changes_elsewhere();
+    let etc = root.snapshot("etc");
     let journal = root.hook("dkms-install --journal", NONSENSE);
     assert!(journal.code < 2, "{}", journal.text);
     let output = root.hook("dkms-install", NONSENSE);
     assert!(output.code < 2, "{}", output.text);
-    // All but those that may well be sources, by their form.
-    let said = output.text.contains("not a path") && output.text.contains("15 targets");
-    assert!(said, "it is not said how many targets are none:\n{}", output.text);
+    // All invalid targets, except those that have the form of a source.
+    let reported = output.text.contains("not a path") && output.text.contains("15 targets");
+    assert!(reported, "the invalid targets are not counted:\n{}", output.text);
     root.hook("dkms-install", b"usr/src/../../etc/trap-1/dkms.conf")
         .has("usr/src/../../etc/trap-1");
-    assert!(!output.text.contains('\x1b'), "a name commands the terminal: {:?}", output.text);
+    assert!(!output.text.contains('\x1b'), "escape sequence in the output: {:?}", output.text);
     root.assert_works(&release(), "tiny");
     assert_eq!(root.tree(), ["tiny"]);
 
-    // Nothing is removed for them either.
+    // The removal hook ignores them, too.
     let placed = root.bytes(&object(&release(), "tiny"));
     let output = root.hook("dkms-remove", NONSENSE);
     assert!(output.code < 2, "{}", output.text);
     assert_eq!(root.bytes(&object(&release(), "tiny")), placed);
-    assert_eq!(root.trespasses(), before);
-    root.picture("etc").assert_is(&etc, "after all hooks");
+    assert_eq!(root.changes_elsewhere(), before);
+    root.snapshot("etc").assert_matches(&etc, "after all hooks");
     root.assert_settled();
 }
 
 #[test]
-fn a_hundred_thousand_targets_are_read_in_seconds() {
+fn hundred_thousand_targets_are_processed_in_time() {
     let root = machine_with_tiny();
     let mut targets: Vec<String> = (0..50_000)
         .flat_map(|n| {
@@ -73,7 +73,7 @@ fn a_hundred_thousand_targets_are_read_in_seconds() {
     let started = Instant::now();
     for program in ["dkms-install --journal", "dkms-install", "dkms-remove"] {
         let output = root.hook(program, targets.as_bytes()).ok();
-        assert!(output.lines().len() < 200, "{program} says {} lines", output.lines().len());
+        assert!(output.lines().len() < 200, "{program} printed {} lines", output.lines().len());
     }
     assert!(started.elapsed() < Duration::from_secs(90), "it took {:?}", started.elapsed());
     root.assert_works(&release(), "tiny");
@@ -83,7 +83,7 @@ fn a_hundred_thousand_targets_are_read_in_seconds() {
 }
 
 #[test]
-fn names_that_are_no_text_harm_nobody() {
+fn names_that_are_not_utf8_do_no_harm() {
     let root = machine_with_tiny();
     let odd = std::ffi::OsStr::from_bytes(b"usr/src/b\xff\xfed-1.0");
     let odd = root.path("").join(odd);
@@ -96,7 +96,7 @@ fn names_that_are_no_text_harm_nobody() {
     let targets = b"usr/src/b\xff\xfed-1.0/dkms.conf\nusr/lib/modules/7\xff/modules.order\nusr/src/tiny-1.0/dkms.conf\n";
     let output = root.hook("dkms-install", targets);
     assert!(output.code < 2, "{}", output.text);
-    assert!(output.text.contains("d-1.0"), "nothing is said of the odd source:\n{}", output.text);
+    assert!(output.text.contains("d-1.0"), "the odd source is not reported:\n{}", output.text);
     root.assert_works(&release(), "tiny");
     root.dkms(&["status"]).ok().has("tiny/1.0");
     root.hook("dkms-remove", targets);
@@ -105,7 +105,7 @@ fn names_that_are_no_text_harm_nobody() {
 }
 
 #[test]
-fn confs_that_lead_out_of_the_trees_fail_alone() {
+fn confs_with_paths_outside_the_trees_fail() {
     let root = Root::ready();
     let module = |name: &str, line: &str| Recipe::module(name, "1.0").conf_line(line).make(&root);
     let packages = [
@@ -117,34 +117,34 @@ fn confs_that_lead_out_of_the_trees_fail_alone() {
         find("bbswitch"),
     ];
     let directives = [
-        ("dest ", "DEST_MODULE_LOCATION"),
-        ("built ", "BUILT_MODULE_LOCATION"),
-        ("builtname ", "BUILT_MODULE_NAME"),
-        ("destname ", "DEST_MODULE_NAME"),
-        ("slash ", "DEST_MODULE_NAME"),
+        ("dest/", "DEST_MODULE_LOCATION"),
+        ("built/", "BUILT_MODULE_LOCATION"),
+        ("builtname/", "BUILT_MODULE_NAME"),
+        ("destname/", "DEST_MODULE_NAME"),
+        ("slash/", "DEST_MODULE_NAME"),
     ];
-    let etc = root.picture("etc");
+    let etc = root.snapshot("etc");
     let output = root.install(&[&kernel("linux", 1)[..], &packages].concat()).hooks_fail();
     for (name, directive) in directives {
-        let told = output.text.split("error: ").find(|told| told.starts_with(name));
-        let explained = told.is_some_and(|told| told.contains(directive));
-        assert!(explained, "{directive} of {name} is not explained:\n{}", output.text);
+        let error = output.text.split("error: ").find(|error| error.starts_with(name));
+        let explained = error.is_some_and(|error| error.contains(directive));
+        assert!(explained, "{directive} of {name} is not reported:\n{}", output.text);
     }
-    assert_eq!(root.placed(&release()), ["updates/dkms/bbswitch.ko.zst"]);
+    assert_eq!(root.installed_objects(&release()), ["updates/dkms/bbswitch.ko.zst"]);
     root.assert_works(&release(), "bbswitch");
-    root.picture("etc").assert_is(&etc, "after the builds");
-    assert_eq!(root.trespasses(), [""; 0]);
+    root.snapshot("etc").assert_matches(&etc, "after the builds");
+    assert_eq!(root.changes_elsewhere(), [""; 0]);
     root.assert_settled();
 
     root.remove(&["dest-dkms", "built-dkms", "builtname-dkms", "destname-dkms", "slash-dkms"])
         .hooks_succeed();
-    root.picture("etc").assert_is(&etc, "after the removal");
+    root.snapshot("etc").assert_matches(&etc, "after the removal");
     assert_eq!(root.tree(), ["bbswitch"]);
 }
 
-/// A source that is merely out of sight is not a removed one.
+/// A missing source does not count as removed.
 #[test]
-fn an_unmounted_source_tree_removes_nothing() {
+fn unmounted_source_tree_removes_nothing() {
     let root = machine(&[find("bbswitch"), find("acpi-call")]);
     let status = root.status();
     root.shell("mkdir /srv/unmounted && mount --bind /srv/unmounted /usr/src").ok();

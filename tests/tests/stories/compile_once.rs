@@ -1,4 +1,4 @@
-//! Compiler results that do not depend on the module are shared between all modules.
+//! Compiler probes and common objects are shared between modules.
 
 use stories::{Compilers, PackageFile, Root, find};
 
@@ -6,10 +6,11 @@ use crate::fixture::{kernel, machine, release};
 
 const MODULES: [&str; 3] = ["bbswitch", "vhba", "v4l2loopback"];
 
-/// With nine objects among them, worth it to compile headers beforehand.
+/// Nine objects in total, enough for the headers to be precompiled.
 const MANY: [&str; 4] = ["digimend", "tp_smapi", "bbswitch", "vhba"];
 
-/// The objects for a kernel without the names that their builds have, which hold where each was built.
+/// Returns the paths and the digests of the installed objects, without the build id, which depends
+/// on the build directory.
 fn objects(root: &Root, release: &str) -> Vec<(String, String)> {
     let without_name = |path: String| {
         let sum = root.shell(&format!(
@@ -18,10 +19,11 @@ fn objects(root: &Root, release: &str) -> Vec<(String, String)> {
         ));
         (path, sum.ok().text)
     };
-    root.placed(release).into_iter().map(without_name).collect()
+    root.installed_objects(release).into_iter().map(without_name).collect()
 }
 
-/// Installs modules with these settings of `[build]` and without a cache; what compilers were started for meanwhile.
+/// Installs modules with these settings of `[build]` and without a cache. Returns the arguments of
+/// the compilers.
 #[track_caller]
 fn build(
     root: &Root,
@@ -31,23 +33,23 @@ fn build(
 ) -> Vec<String> {
     root.write("etc/dkms/alpm-dkms.toml", &format!("[build]\n{settings}\n[cache]\nsize = 0\n"));
     root.install(modules).hooks_succeed();
-    assert!(!root.exists("var/lib/dkms/.bin/once"), "answers are left");
+    assert!(!root.exists("var/lib/dkms/.bin/once"), "shared results were not deleted");
     compilers.starts()
 }
 
-/// How many of them have this in their arguments.
+/// Counts the starts whose arguments contain `what`.
 fn count(starts: &[String], what: &str) -> usize {
     starts.iter().filter(|start| start.contains(what)).count()
 }
 
 #[test]
-fn the_compiler_is_asked_once_what_is_the_same_for_all_modules() {
+fn compiler_probes_are_shared_between_modules() {
     let root = machine(&[]);
     let modules = MODULES.map(find);
     let compilers = root.count_compilers();
-    // How often the compiler compiles kbuild's own file, and how often it is asked for an option.
+    // Counts compilations of kbuild's own file and probes of compiler options.
     let build = |compile_once: bool| {
-        // One after the other: two that begin together both ask.
+        // With one job, no two modules start the same probe at the same time.
         let settings = format!("compile_once = {compile_once}\njobs = 1");
         let starts = build(&root, &compilers, &modules, &settings);
         (count(&starts, "scripts/module-common.c"), count(&starts, "/dev/null"))
@@ -57,14 +59,14 @@ fn the_compiler_is_asked_once_what_is_the_same_for_all_modules() {
     root.remove(&modules.each_ref().map(|package| package.name.as_str())).hooks_succeed();
     let (all_commons, all_options) = build(false);
     assert_eq!((commons, all_commons), (1, MODULES.len()));
-    // An option that the compiler does not know is asked for by each of them.
+    // The probe of an option that the compiler lacks is repeated by each module.
     assert!(options >= all_options / MODULES.len(), "{options} of {all_options}");
     assert!(options < all_options / 2, "{options} of {all_options}");
     assert_eq!(objects(&root, &release()), once, "the objects differ");
 }
 
 #[test]
-fn headers_are_compiled_once_for_many_objects() {
+fn precompiled_headers_are_shared_between_modules() {
     let root = machine(&kernel("linux-lts", 1));
     let releases = ["linux-1", "linux-lts-1"].map(|alias| find(alias).release().to_owned());
     let modules = MANY.map(find);
@@ -82,7 +84,7 @@ fn headers_are_compiled_once_for_many_objects() {
     assert_eq!((made, never_made, never_used), (releases.len(), 0, 0));
     let all = once.iter().map(Vec::len).sum::<usize>();
     assert!(all >= 18, "{once:?}");
-    // Not those that were compiled while the headers were.
+    // Objects compiled before the precompiled headers are ready do not use them.
     assert!(used > all / 2, "{used} of {all}");
     assert_eq!(once, each, "the objects differ");
 }

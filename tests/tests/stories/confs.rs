@@ -1,4 +1,4 @@
-//! A dkms.conf is a program: some are broken, some end early, some never.
+//! Invalid dkms.conf files, and those that exit early or never end.
 
 use std::time::{Duration, Instant};
 
@@ -6,9 +6,9 @@ use stories::{Recipe, Root, find};
 
 use crate::fixture::{assert_status, installed, kernel, release};
 
-/// Story 11.
+/// A syntax error, an `exit`, an endless loop, and a conf that ignores signals.
 #[test]
-fn only_the_module_with_a_bad_conf_fails() {
+fn invalid_confs_fail_only_their_modules() {
     let root = Root::ready();
     let conf = |name: &str, text: &str| Recipe::module(name, "1.0").source("dkms.conf", text);
     let packages = [
@@ -27,22 +27,22 @@ fn only_the_module_with_a_bad_conf_fails() {
             .lines()
             .into_iter()
             .any(|line| line.contains(name) && line.contains("dkms.conf"));
-        assert!(named, "no line explains {name}:\n{}", output.text);
+        assert!(named, "the conf of {name} is not reported:\n{}", output.text);
         root.assert_absent(&release(), name);
     }
-    assert_eq!(root.placed(&release()), ["updates/dkms/bbswitch.ko.zst"]);
+    assert_eq!(root.installed_objects(&release()), ["updates/dkms/bbswitch.ko.zst"]);
     root.assert_settled();
 
-    // They go as they came.
+    // Their packages can be removed.
     root.remove(&["broken-dkms", "leaving-dkms", "endless-dkms", "deaf-dkms"]).hooks_succeed();
     assert_status(&root, &[installed(find("bbswitch").module(), &release())]);
     assert_eq!(root.tree(), ["bbswitch"]);
     root.assert_settled();
 }
 
-/// Story 11: what a conf prints or leaves running reaches nobody.
+/// The conf writes to its standard output and starts a background process.
 #[test]
-fn a_noisy_conf_is_read_all_the_same() {
+fn conf_that_prints_output_is_accepted() {
     let root = Root::ready();
     let noisy = Recipe::module("noisy", "1.0")
         .conf_line("echo noise; echo noise >&2; printf 'a\\0b'; sleep 1000 &")

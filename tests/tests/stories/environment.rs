@@ -1,10 +1,11 @@
-//! The environment of the hooks: no libalpm, another root, a kernel module of the same name.
+//! The environment of builds: no libalpm, the wrong kernel release, a packaged module of the same
+//! name.
 
 use stories::{Recipe, Root, find};
 
 use crate::fixture::{assert_status, installed, kernel, release};
 
-/// Story 14: an upgrade of pacman, curl or gpgme can take away what alpm-query needs.
+/// An upgrade of pacman, curl or gpgme can remove libraries that alpm-query needs.
 #[test]
 fn modules_are_built_without_libalpm() {
     let root = Root::ready();
@@ -15,20 +16,20 @@ fn modules_are_built_without_libalpm() {
     );
     let output =
         root.install(&[&kernel("linux", 1)[..], &[find("bbswitch")]].concat()).hooks_succeed();
-    // That it cannot start is a fact of this root, and not of a typing error in this story.
+    // Check that alpm-query really cannot start.
     root.run("/usr/lib/alpm-dkms/alpm-query", &[]).exits(127).has("libalpm.so");
     root.assert_works(&release(), "bbswitch");
-    let told = output.lines().into_iter().filter(|line| line.contains("alpm-query")).count();
-    assert_eq!(told, 1, "that names are missing is said once:\n{}", output.text);
+    let warnings = output.lines().into_iter().filter(|line| line.contains("alpm-query")).count();
+    assert_eq!(warnings, 1, "expected one warning about package names:\n{}", output.text);
     assert_status(&root, &[installed(find("bbswitch").module(), &release())]);
     root.assert_settled();
 
     root.hook("dkms-remove", b"").ok();
 }
 
-/// Story 15: a Makefile that asks the machine gets the kernel that the module is for.
+/// A Makefile that runs `uname -r` gets the release of the kernel that the module is built for.
 #[test]
-fn uname_answers_the_target_kernel() {
+fn uname_prints_the_kernel_of_the_build() {
     let root = Root::ready();
     let asks = Recipe::module("asking", "1.0")
         .source(
@@ -46,9 +47,9 @@ fn uname_answers_the_target_kernel() {
     root.assert_settled();
 }
 
-/// Story 15: an object for another kernel would not load.
+/// The kernel would not load an object that was built for another one.
 #[test]
-fn an_object_for_another_kernel_is_refused() {
+fn object_for_another_kernel_is_refused() {
     let root = Root::ready();
     let (release, lts) = (release(), find("linux-lts-1").content);
     let stubborn = Recipe::module("stubborn", "1.0")
@@ -62,20 +63,20 @@ fn an_object_for_another_kernel_is_refused() {
     let explained =
         |line: &&str| line.contains("stubborn") && line.contains(&lts) && line.contains(&release);
     let explained = output.lines().iter().any(explained) || output.text.contains("vermagic");
-    assert!(explained, "it is not said which kernel the object is for:\n{}", output.text);
+    assert!(explained, "the kernel of the object is not reported:\n{}", output.text);
     root.assert_absent(&release, "stubborn");
     root.assert_works(&lts, "stubborn");
     root.assert_settled();
 }
 
-/// Story 20.
+/// The packaged module stays in place, but modprobe loads ours.
 #[test]
-fn a_packaged_module_of_the_same_name_stays_and_ours_wins() {
+fn packaged_module_of_the_same_name_is_kept_and_overridden() {
     let root = Root::ready();
     let packages = ["linux-1-bbswitch", "linux-headers-1", "bbswitch"].map(find);
     root.install(&packages).hooks_succeed();
     root.assert_works(&release(), "bbswitch");
-    // Nothing of the package was moved or changed: no line but the summary.
+    // No file of the package was moved or changed.
     root.run("pacman", &["-Qkk", "linux"]).ok().has("0 altered files");
     assert_status(&root, &[installed(find("bbswitch").module(), &release())]);
 

@@ -1,28 +1,28 @@
-//! A new version of a module does not compile: the old one stays.
+//! A new version of a module fails to compile: the old one stays installed.
 
 use stories::{PackageFile, Recipe, Root, find};
 
 use crate::fixture::{assert_status, installed, kernel, machine, object, release, traces};
 
-/// A version of bbswitch that no compiler takes.
+/// Builds a version of bbswitch that does not compile.
 fn broken(root: &Root) -> PackageFile {
     Recipe::like("bbswitch")
         .version("0.9")
-        .edit("bbswitch.c", |code| code + "\n#error the new one is broken\n")
+        .edit("bbswitch.c", |code| code + "\n#error this version is broken\n")
         .make(root)
 }
 
-/// Asserts that all is done but the removal of the old version, which waits for a new one that compiles.
+/// Asserts that only the removal of the old version is pending, until a new one compiles.
 #[track_caller]
-fn assert_only_the_old_one_is_owed(root: &Root) {
+fn assert_only_the_removal_is_pending(root: &Root) {
     let pending = root.pending();
     assert!(pending.iter().all(|work| work.contains("bbswitch-0.8")), "{pending:?}");
     root.assert_tidy();
 }
 
-/// Story 5.
+/// Removing the package also removes the old version.
 #[test]
-fn a_bump_that_does_not_compile_keeps_the_old_one_until_removal() {
+fn failed_upgrade_keeps_the_old_version_until_removal() {
     let root = machine(&[find("bbswitch")]);
     let (old, release) = (find("bbswitch"), release());
     let object = object(&release, "bbswitch");
@@ -30,13 +30,13 @@ fn a_bump_that_does_not_compile_keeps_the_old_one_until_removal() {
     root.install(&[broken(&root)])
         .hooks_fail()
         .has("0.9")
-        .has("the new one is broken")
+        .has("this version is broken")
         .has("/var/lib/dkms/.log/")
         .has("stays installed");
     assert_eq!(root.bytes(&object), before);
     root.assert_works(&release, "bbswitch");
     assert_status(&root, &[installed(old.module(), &release), "bbswitch/0.9: added".into()]);
-    assert_only_the_old_one_is_owed(&root);
+    assert_only_the_removal_is_pending(&root);
 
     let output = root.remove(&["bbswitch-dkms"]).hooks_succeed();
     assert_eq!(traces(&root, "bbswitch"), [""; 0], "{}", output.text);
@@ -45,9 +45,9 @@ fn a_bump_that_does_not_compile_keeps_the_old_one_until_removal() {
     root.assert_settled();
 }
 
-/// Story 5, when its author mends it.
+/// A third version compiles and replaces the old version and the broken one.
 #[test]
-fn the_mended_version_takes_the_place_of_both() {
+fn fixed_version_replaces_both() {
     let root = machine(&[find("bbswitch")]);
     root.install(&[broken(&root)]).hooks_fail();
     let mended = Recipe::like("bbswitch")
@@ -65,9 +65,9 @@ fn the_mended_version_takes_the_place_of_both() {
     root.assert_settled();
 }
 
-/// Story 5, with a version that compiles for one kernel only.
+/// The new version compiles for only one of two kernels. The other kernel keeps the old version.
 #[test]
-fn where_the_new_one_compiles_it_is_installed() {
+fn new_version_is_installed_for_one_of_two_kernels() {
     let root = machine(&[find("bbswitch")]);
     root.install(&kernel("linux-lts", 1)).hooks_succeed();
     let not_for_lts =
@@ -85,7 +85,7 @@ fn where_the_new_one_compiles_it_is_installed() {
     }
     let lines = [installed("bbswitch/0.8", &lts), installed("bbswitch/0.9", &release)];
     assert_status(&root, &lines);
-    assert_only_the_old_one_is_owed(&root);
+    assert_only_the_removal_is_pending(&root);
 
     root.remove(&["bbswitch-dkms"]).hooks_succeed();
     assert_eq!(traces(&root, "bbswitch"), [""; 0]);

@@ -1,21 +1,20 @@
-//! Our .hook files under real pacman: which program is told of which change, with dummies in place of the programs.
+//! Our .hook files under real pacman, with dummy programs that record how each hook runs them.
 
 use stories::{Recipe, Root, find};
 
-/// A dummy that notes how it was called and each line it was told.
-const DUMMY: &str =
-    "#!/bin/sh\nwhile read -r line; do echo \"${0##*/}${1:+ $1}: $line\" >>/var/log/told; done\n";
+/// A dummy that records its options and each target on standard input.
+const DUMMY: &str = "#!/bin/sh\nwhile read -r line; do echo \"${0##*/}${1:+ $1}: $line\" >>/var/log/hook-calls; done\n";
 
-/// A dummy of the program that is told of no change, and only notes how it was called.
-const WITHOUT_TARGETS: &str = "#!/bin/sh\necho \"${0##*/}${1:+ $1}\" >>/var/log/told\n";
+/// A dummy for the program that gets no targets. It records its options.
+const WITHOUT_TARGETS: &str = "#!/bin/sh\necho \"${0##*/}${1:+ $1}\" >>/var/log/hook-calls\n";
 
-/// These lines, and those of the hooks around other packages' hooks for images, which come last.
-fn and_images<T: ToString>(lines: &[T]) -> Vec<String> {
+/// Appends the calls of the image hooks, which run last.
+fn with_image_hooks<T: ToString>(lines: &[T]) -> Vec<String> {
     let images = ["mkinitcpio-dkms", "mkinitcpio-dkms --verify"].map(str::to_owned);
     lines.iter().map(ToString::to_string).chain(images).collect()
 }
 
-/// A root with our .hook files, but with dummies for the programs they name.
+/// Creates a root with our .hook files and dummies for their programs.
 fn root_with_dummies() -> Root {
     let root = Root::bare();
     let hooks = concat!(env!("CARGO_MANIFEST_DIR"), "/../libalpm-hooks");
@@ -26,7 +25,7 @@ fn root_with_dummies() -> Root {
             &text,
         );
     }
-    root.write("var/log/told", "");
+    root.write("var/log/hook-calls", "");
     for (program, dummy) in
         [("dkms-install", DUMMY), ("dkms-remove", DUMMY), ("mkinitcpio-dkms", WITHOUT_TARGETS)]
     {
@@ -35,20 +34,20 @@ fn root_with_dummies() -> Root {
     root
 }
 
-/// What the dummies were told since the last call, in order.
-fn told(root: &Root) -> Vec<String> {
-    let told = root.read("var/log/told");
-    root.write("var/log/told", "");
-    told.lines().map(str::to_owned).collect()
+/// Returns the calls of the dummies since the last time, in order.
+fn recorded_calls(root: &Root) -> Vec<String> {
+    let calls = root.read("var/log/hook-calls");
+    root.write("var/log/hook-calls", "");
+    calls.lines().map(str::to_owned).collect()
 }
 
-/// A module package that needs no `dkms`, since none is installed here.
+/// Builds a module package that provides `dkms` itself, because none is installed here.
 fn module(root: &Root, version: &str) -> stories::PackageFile {
     Recipe::module("tiny", version).field("provides", "dkms").make(root)
 }
 
 #[test]
-fn a_kernel_and_its_headers_arrive_and_leave() {
+fn kernel_and_headers_are_installed_and_removed() {
     let root = root_with_dummies();
     let release = find("linux-1").release().to_owned();
     root.install(&[find("linux-1"), find("linux-headers-1")]).ok().lacks("error");
@@ -58,21 +57,21 @@ fn a_kernel_and_its_headers_arrive_and_leave() {
     ];
     let lines = |who: &str| paths.iter().map(|path| format!("{who}: {path}")).collect::<Vec<_>>();
     let parts = [lines("dkms-install --journal"), lines("dkms-install")];
-    assert_eq!(told(&root), and_images(&parts.concat()));
+    assert_eq!(recorded_calls(&root), with_image_hooks(&parts.concat()));
 
     root.remove(&["linux", "linux-headers"]);
     let parts =
         [lines("dkms-install --journal"), lines("dkms-remove --depart"), lines("dkms-remove")];
-    assert_eq!(told(&root), and_images(&parts.concat()));
+    assert_eq!(recorded_calls(&root), with_image_hooks(&parts.concat()));
 }
 
 #[test]
-fn a_version_bump_is_an_arrival_and_a_departure() {
+fn module_upgrade_runs_both_hooks() {
     let root = root_with_dummies();
     root.install(&[module(&root, "1.0")]);
     assert_eq!(
-        told(&root),
-        and_images(&[
+        recorded_calls(&root),
+        with_image_hooks(&[
             "dkms-install --journal: usr/src/tiny-1.0/dkms.conf",
             "dkms-install: usr/src/tiny-1.0/dkms.conf"
         ])
@@ -85,11 +84,11 @@ fn a_version_bump_is_an_arrival_and_a_departure() {
         "dkms-install: usr/src/tiny-1.1/dkms.conf",
         "dkms-remove: usr/src/tiny-1.0/dkms.conf",
     ];
-    assert_eq!(told(&root), and_images(&want));
+    assert_eq!(recorded_calls(&root), with_image_hooks(&want));
 }
 
 #[test]
-fn our_own_coming_and_going_is_told_by_name() {
+fn own_package_triggers_hooks_by_name() {
     let root = root_with_dummies();
     let ours = |root: &Root, version: &str| {
         let recipe = Recipe::empty("alpm-dkms", version)
@@ -98,26 +97,26 @@ fn our_own_coming_and_going_is_told_by_name() {
         recipe.field("provides", "dkms=3.4.3").make(root)
     };
     root.install(&[ours(&root, "0.1")]);
-    assert_eq!(told(&root), and_images(&["dkms-install: alpm-dkms"]));
+    assert_eq!(recorded_calls(&root), with_image_hooks(&["dkms-install: alpm-dkms"]));
     root.install(&[ours(&root, "0.2")]);
     let upgrade = ["dkms-remove --depart: usr/bin/dkms", "dkms-install: alpm-dkms"];
-    assert_eq!(told(&root), and_images(&upgrade));
+    assert_eq!(recorded_calls(&root), with_image_hooks(&upgrade));
 
-    // Nobody is asked with --noconfirm, and the usual answer to a conflict is no.
+    // With --noconfirm pacman would not remove the conflicting package.
     let swap = root.shell("yes | pacman -U /srv/stubs/dkms.pkg.tar.zst").ok();
     assert!(root.exists("etc/dkms/framework.conf"), "{}", swap.text);
     assert_eq!(
-        told(&root),
+        recorded_calls(&root),
         ["dkms-remove --depart: alpm-dkms", "dkms-remove --depart: usr/bin/dkms"]
     );
 
     root.shell("yes | pacman -U /srv/made/1.pkg.tar.zst").ok();
-    assert_eq!(told(&root), and_images(&upgrade));
+    assert_eq!(recorded_calls(&root), with_image_hooks(&upgrade));
     root.remove(&["alpm-dkms"]);
-    assert_eq!(told(&root), ["dkms-remove --depart: alpm-dkms"]);
+    assert_eq!(recorded_calls(&root), ["dkms-remove --depart: alpm-dkms"]);
 }
 
-/// Files of a kernel's package, with `V` for its version, as in all lists below.
+/// Files of a kernel package. `V` stands for the version, as in all lists below.
 const KERNEL: &[&str] = &[
     "usr/lib/modules/V/kernel/drivers/net/ethernet/intel/e1000/e1000.ko.zst",
     "usr/lib/modules/V/kernel/fs/ext4/ext4.ko.zst",
@@ -126,7 +125,7 @@ const KERNEL: &[&str] = &[
     "usr/lib/modules/V/pkgbase",
 ];
 
-/// Files of CachyOS's kernel package, which brings depmod's files.
+/// Files of CachyOS's kernel package, which contains depmod's files.
 const CACHYOS: &[&str] = &[
     "usr/lib/modules/V/kernel/fs/ext4/ext4.ko.zst",
     "usr/lib/modules/V/modules.alias",
@@ -147,7 +146,7 @@ const HEADERS: &[&str] = &[
 const SOURCE: &[&str] =
     &["usr/src/tiny-V/Makefile", "usr/src/tiny-V/dkms.conf", "usr/src/tiny-V/tiny.c"];
 
-/// Files of a module whose source looks like headers and modules further down.
+/// Files of a module whose source contains paths like those of headers and kernels.
 const DEEP_SOURCE: &[&str] = &[
     "usr/src/deep-V/build/include/linux/deep.h",
     "usr/src/deep-V/dkms.conf",
@@ -155,7 +154,7 @@ const DEEP_SOURCE: &[&str] = &[
     "usr/src/deep-V/src/common/sdk/nvidia/inc/ctrl/ctrl0000/deep.h",
 ];
 
-/// Makes packages, each given by its name and files, in a version.
+/// Builds packages of this version from their names and files.
 fn packages(root: &Root, packages: &[(&str, &[&str])], version: &str) -> Vec<stories::PackageFile> {
     let make = |(name, files): &(&str, &[&str])| {
         let recipe = Recipe::empty(name, version);
@@ -165,10 +164,10 @@ fn packages(root: &Root, packages: &[(&str, &[&str])], version: &str) -> Vec<sto
     packages.iter().map(make).collect()
 }
 
-/// Installs, reinstalls, upgrades and removes packages, and asserts that each of our hooks runs when it should and is
-/// told of exactly these targets.
+/// Installs, reinstalls, upgrades and removes packages, and asserts that our hooks get exactly
+/// these targets.
 #[track_caller]
-fn live_through(brought: &[(&str, &[&str])], targets: &[&str]) {
+fn assert_hooks_get(brought: &[(&str, &[&str])], targets: &[&str]) {
     let root = root_with_dummies();
     let [old, new] = ["7.2.12", "7.2.13"];
     let lines = |who: &str, version: &str| -> Vec<String> {
@@ -178,7 +177,7 @@ fn live_through(brought: &[(&str, &[&str])], targets: &[&str]) {
     for what in ["install", "reinstall"] {
         root.install(&packages(&root, brought, old));
         let want = [lines("dkms-install --journal", old), lines("dkms-install", old)];
-        assert_eq!(told(&root), and_images(&want.concat()), "{what}");
+        assert_eq!(recorded_calls(&root), with_image_hooks(&want.concat()), "{what}");
     }
 
     root.install(&packages(&root, brought, new));
@@ -189,7 +188,7 @@ fn live_through(brought: &[(&str, &[&str])], targets: &[&str]) {
         lines("dkms-install", new),
         lines("dkms-remove", old),
     ];
-    assert_eq!(told(&root), and_images(&want.concat()), "upgrade");
+    assert_eq!(recorded_calls(&root), with_image_hooks(&want.concat()), "upgrade");
 
     root.remove(&brought.iter().map(|(name, _)| *name).collect::<Vec<_>>());
     let want = [
@@ -197,42 +196,42 @@ fn live_through(brought: &[(&str, &[&str])], targets: &[&str]) {
         lines("dkms-remove --depart", new),
         lines("dkms-remove", new),
     ];
-    assert_eq!(told(&root), and_images(&want.concat()), "removal");
+    assert_eq!(recorded_calls(&root), with_image_hooks(&want.concat()), "removal");
 }
 
 #[test]
-fn hooks_follow_a_kernel() {
-    live_through(&[("linux", KERNEL)], &["usr/lib/modules/V/modules.order"]);
+fn hooks_run_for_a_kernel() {
+    assert_hooks_get(&[("linux", KERNEL)], &["usr/lib/modules/V/modules.order"]);
 }
 
 #[test]
-fn hooks_follow_a_kernel_without_modules_order() {
-    live_through(&[("linux-cachyos", CACHYOS)], &["usr/lib/modules/V/modules.alias"]);
+fn hooks_run_for_a_kernel_without_modules_order() {
+    assert_hooks_get(&[("linux-cachyos", CACHYOS)], &["usr/lib/modules/V/modules.alias"]);
 }
 
 #[test]
-fn hooks_follow_headers() {
-    live_through(&[("linux-headers", HEADERS)], &["usr/lib/modules/V/build/include/"]);
+fn hooks_run_for_headers() {
+    assert_hooks_get(&[("linux-headers", HEADERS)], &["usr/lib/modules/V/build/include/"]);
 }
 
 #[test]
-fn hooks_follow_a_kernel_and_its_headers() {
+fn hooks_run_for_a_kernel_and_its_headers() {
     let targets = ["usr/lib/modules/V/build/include/", "usr/lib/modules/V/modules.order"];
-    live_through(&[("linux", KERNEL), ("linux-headers", HEADERS)], &targets);
+    assert_hooks_get(&[("linux", KERNEL), ("linux-headers", HEADERS)], &targets);
 }
 
 #[test]
-fn hooks_follow_a_module() {
-    live_through(&[("tiny-dkms", SOURCE)], &["usr/src/tiny-V/dkms.conf"]);
+fn hooks_run_for_a_module() {
+    assert_hooks_get(&[("tiny-dkms", SOURCE)], &["usr/src/tiny-V/dkms.conf"]);
 }
 
 #[test]
-fn hooks_follow_a_module_with_deep_directories() {
-    live_through(&[("deep-dkms", DEEP_SOURCE)], &["usr/src/deep-V/dkms.conf"]);
+fn hooks_run_for_a_module_with_deep_directories() {
+    assert_hooks_get(&[("deep-dkms", DEEP_SOURCE)], &["usr/src/deep-V/dkms.conf"]);
 }
 
-/// Files in every place that our triggers look at, and beside them.
-const OTHERS: &[&str] = &[
+/// Files that resemble those that trigger our hooks.
+const OTHER_FILES: &[&str] = &[
     "etc/dkms.conf",
     "opt/V/usr/src/tiny-1.0/dkms.conf",
     "usr/bin/dkms-V",
@@ -255,17 +254,17 @@ const OTHERS: &[&str] = &[
 fn other_files_run_no_hook() {
     let root = root_with_dummies();
     for version in ["7.2.12", "7.2.12", "7.2.13"] {
-        root.install(&packages(&root, &[("others", OTHERS)], version));
+        root.install(&packages(&root, &[("others", OTHER_FILES)], version));
     }
     root.remove(&["others"]);
-    assert_eq!(told(&root), [""; 0]);
+    assert_eq!(recorded_calls(&root), [""; 0]);
 }
 
 #[test]
-fn an_upgrade_of_mkinitcpio_runs_only_the_last_hook() {
+fn mkinitcpio_upgrade_runs_only_the_verify_hook() {
     let root = root_with_dummies();
     let hook = "usr/share/libalpm/hooks/90-mkinitcpio-install.hook";
     let mkinitcpio = Recipe::empty("mkinitcpio", "40").file(hook, &root.read(hook)).make(&root);
     root.pacman(&["-U", "--overwrite", hook, &mkinitcpio.file]).ok();
-    assert_eq!(told(&root), ["mkinitcpio-dkms --verify"]);
+    assert_eq!(recorded_calls(&root), ["mkinitcpio-dkms --verify"]);
 }

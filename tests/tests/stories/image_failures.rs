@@ -1,4 +1,4 @@
-//! What can go wrong with images, and other ways to make them than a preset of mkinitcpio.
+//! Failures to generate images, and generators other than mkinitcpio presets.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -6,46 +6,47 @@ use std::time::Duration;
 use stories::{Recipe, Root, find};
 
 use crate::fixture::{kernel, release};
-use crate::image_fixture::{IMAGE, kernel_line, made, mask, unmask};
-use crate::mkinitcpio::{STOCK, assert_holds, bump, machine, zfs};
+use crate::image_fixture::{IMAGE, mask, new_images, summary_line, unmask};
+use crate::mkinitcpio::{STOCK, assert_holds, machine, upgrade_zfs, zfs};
 
-/// The wiki's two cases: a module is upgraded, without and with its kernel.
+/// The two cases of the Arch wiki: a module is upgraded, without and with its kernel.
 #[test]
-fn after_an_upgrade_the_image_of_linux_is_made_exactly_once() {
+fn upgrade_generates_the_image_once() {
     let machine = machine();
     let alone = machine.fork();
-    bump(&alone).hooks_succeed().has(&kernel_line(&release())).lacks("regenerating");
-    assert_eq!(made(&alone), [format!("/{IMAGE}")]);
+    upgrade_zfs(&alone).hooks_succeed().has(&summary_line(&release())).lacks("regenerating");
+    assert_eq!(new_images(&alone), [format!("/{IMAGE}")]);
     assert_holds(&alone, IMAGE, &release());
     alone.assert_settled();
 
     let together = machine.fork();
     let (new, module) = (find("linux-2").content, zfs(&together, "2.0"));
     let packages = [&kernel("linux", 2)[..], &[module]].concat();
-    together.install(&packages).hooks_succeed().has(&kernel_line(&new)).lacks("regenerating");
-    assert_eq!(made(&together), [format!("/{IMAGE}")]);
+    together.install(&packages).hooks_succeed().has(&summary_line(&new)).lacks("regenerating");
+    assert_eq!(new_images(&together), [format!("/{IMAGE}")]);
     assert_holds(&together, IMAGE, &new);
     together.assert_settled();
 }
 
-/// The old version was removed by hand, the new one does not build, and mkinitcpio's hook regenerates without either.
+/// The old version was removed by hand, and the new one fails to build. mkinitcpio's hook therefore
+/// generates an image without the module.
 #[test]
-fn an_image_that_was_made_without_its_module_is_restored() {
+fn image_generated_without_its_module_is_restored() {
     let root = machine();
     let before = root.bytes(IMAGE);
     root.dkms(&["remove", "zfs/1.0", "--all"]).ok();
     let broken = Recipe::module("zfs", "2.0").edit("zfs.c", |code| code + "#error broken\n");
     root.install(&[broken.make(&root)])
         .hooks_fail()
-        .has("it was made without zfs, which did not build; restored the previous image")
+        .has("generated without zfs, which failed to build; restored the previous image")
         .has(&format!("missing: zfs; run: dkms autoinstall -k {}", release()));
-    assert_eq!(made(&root), [format!("/{IMAGE}")]);
+    assert_eq!(new_images(&root), [format!("/{IMAGE}")]);
     assert_eq!(root.bytes(IMAGE), before);
 }
 
-/// No module of a new kernel is built, so nothing of its images changes.
+/// No module is built for the new kernel, so no work on its images is pending.
 #[test]
-fn a_kernel_that_lacks_all_its_modules_is_named_in_the_end() {
+fn kernel_without_any_module_is_in_the_summary() {
     let root = machine();
     let only = format!("ccflags-y += $(if $(filter {},$(KERNELRELEASE)),,-DNEW)\n", release());
     let fussy = Recipe::module("zfs", "1.1")
@@ -59,13 +60,13 @@ fn a_kernel_that_lacks_all_its_modules_is_named_in_the_end() {
     assert_eq!(root.pending().iter().filter(|work| work.starts_with("image")).count(), 0);
 }
 
-/// A run of ours is killed while the generator writes.
+/// `dkms initramfs` is killed while the generator writes the image.
 #[test]
-fn half_an_image_is_replaced_by_the_copy_of_the_good_one() {
+fn truncated_image_is_restored_from_its_copy() {
     let root = machine();
     let (good, before) = (root.read("usr/bin/mkinitcpio"), root.bytes(IMAGE));
     [STOCK, "95-dkms-verify"].iter().for_each(|hook| mask(&root, hook));
-    bump(&root).hooks_succeed();
+    upgrade_zfs(&root).hooks_succeed();
     root.write("usr/bin/mkinitcpio", &format!("#!/bin/sh\necho half >/{IMAGE}; sleep 1000\n"));
     let running = root.start("/usr/bin/dkms", &["initramfs"]);
     while root.bytes(IMAGE) != b"half\n" {
@@ -73,58 +74,65 @@ fn half_an_image_is_replaced_by_the_copy_of_the_good_one() {
     }
     root.kill_everything();
     drop(running);
-    // Nothing makes images any more.
+    // The generator always fails.
     root.write("usr/bin/mkinitcpio", "#!/bin/sh\nexit 1\n");
     root.dkms(&["initramfs"]).exits(1).has("restored the previous image");
     assert_eq!(root.bytes(IMAGE), before);
     root.write("usr/bin/mkinitcpio", &good);
-    root.dkms(&["initramfs"]).ok().has(&kernel_line(&release()));
+    root.dkms(&["initramfs"]).ok().has(&summary_line(&release()));
     assert_holds(&root, IMAGE, &release());
     root.assert_settled();
 }
 
-/// mkinitcpio's own hook has too little room, writes half an image over the old one, and leaves no room for another try.
+/// mkinitcpio's hook truncates the image because /boot is full, which also prevents a retry.
 #[test]
-fn an_image_that_was_spoilt_by_a_full_disk_is_restored() {
+fn image_truncated_by_a_full_disk_is_restored() {
     let root = machine();
     let (good, before) = (root.read("usr/bin/mkinitcpio"), root.bytes(IMAGE));
     root.move_to_full_disk("boot", 64);
     let fills = format!("#!/bin/sh\ncat /dev/zero >/{IMAGE}\nexit 1\n");
     root.write("usr/bin/mkinitcpio", &fills);
-    bump(&root).hooks_fail().has("not enough space in /boot:").has("restored the previous image");
+    upgrade_zfs(&root)
+        .hooks_fail()
+        .has("not enough space in /boot:")
+        .has("restored the previous image");
     assert_eq!(root.bytes(IMAGE), before);
-    assert!(!root.pending().is_empty(), "it is no longer pending");
+    assert!(!root.pending().is_empty(), "the image is not pending");
     root.resize_disk("boot", 1024 * 1024);
     root.write("usr/bin/mkinitcpio", &good);
-    root.dkms(&["initramfs"]).ok().has(&kernel_line(&release()));
+    root.dkms(&["initramfs"]).ok().has(&summary_line(&release()));
     assert_holds(&root, IMAGE, &release());
     root.assert_settled();
 }
 
-/// Killed after mkinitcpio's hook: the snapshot shows that the image is fresh, until modules change again.
+/// The transaction is interrupted after mkinitcpio's hook. The recorded state shows that the image
+/// is up to date, until modules change again.
 #[test]
-fn an_old_snapshot_is_used_until_modules_change() {
+fn recorded_image_state_is_used_until_modules_change() {
     let root = machine();
     mask(&root, "95-dkms-verify");
-    bump(&root).hooks_succeed();
-    made(&root);
+    upgrade_zfs(&root).hooks_succeed();
+    new_images(&root);
     let changed = root.fork();
-    root.dkms(&["initramfs"]).ok().has(&kernel_line(&release())).lacks("regenerating");
-    assert_eq!(made(&root), [""; 0]);
+    root.dkms(&["initramfs"]).ok().has(&summary_line(&release())).lacks("regenerating");
+    assert_eq!(new_images(&root), [""; 0]);
     root.assert_settled();
 
     changed.write("etc/mkinitcpio.conf", "HOOKS=(base)\n");
     changed.dkms(&["uninstall", "zfs/2.0", "-k", &release()]).ok();
     unmask(&changed, "95-dkms-verify");
-    changed.dkms(&["initramfs"]).ok().has("regenerating /boot/initramfs-linux.img: it holds zfs");
-    assert_eq!(made(&changed), [format!("/{IMAGE}")]);
+    changed
+        .dkms(&["initramfs"])
+        .ok()
+        .has("regenerating /boot/initramfs-linux.img: contains zfs, which changed");
+    assert_eq!(new_images(&changed), [format!("/{IMAGE}")]);
     changed.assert_settled();
 }
 
-/// The unified kernel image of these machines.
+/// The path of the unified kernel image.
 const UKI: &str = "efi/EFI/Linux/arch-linux.efi";
 
-/// Puts the size of a certificate into the header of an EFI program, as a signature does.
+/// A fake sbctl that sets the certificate size in the header of an EFI program, as signing does.
 const SBCTL: &str = "#!/bin/bash\n[[ \"$*\" == 'sign-all -g' ]] || exit 1\necho sbctl >>/var/log/images.log\n\
                      printf '\\1' | dd of=/efi/EFI/Linux/arch-linux.efi bs=1 seek=236 conv=notrunc status=none\n";
 
@@ -133,35 +141,36 @@ fn is_signed(root: &Root) -> bool {
 }
 
 #[test]
-fn a_signed_kernel_image_is_signed_again_or_that_is_told() {
+fn signed_uki_is_signed_again_or_reported() {
     let root = machine();
     let preset = format!("ALL_kver=/boot/vmlinuz-linux\nPRESETS=(default)\ndefault_uki=/{UKI}\n");
     root.write("etc/mkinitcpio.d/linux.preset", &preset);
     root.write("usr/bin/sbctl", SBCTL);
     root.shell("mkdir -p /efi/EFI/Linux && mkinitcpio -P && sbctl sign-all -g").ok();
-    made(&root);
+    new_images(&root);
     assert!(is_signed(&root));
 
-    // By us, and by mkinitcpio's own hook: nobody else signs after a transaction without a kernel.
+    // Regenerated by us, and by mkinitcpio's hook. sbctl's hook does not run, since the transaction
+    // has no kernel.
     let ours = root.fork();
     mask(&ours, STOCK);
     for root in [&ours, &root.fork()] {
-        bump(root).hooks_succeed().has(&format!("zfs in /{UKI}"));
-        assert_eq!(made(root), [&format!("/{UKI}"), "sbctl"]);
+        upgrade_zfs(root).hooks_succeed().has(&format!("zfs in /{UKI}"));
+        assert_eq!(new_images(root), [&format!("/{UKI}"), "sbctl"]);
         assert!(is_signed(root));
         root.assert_settled();
     }
 
     root.write("usr/bin/sbctl", "#!/bin/sh\necho no key >&2; exit 1\n");
-    bump(&root)
+    upgrade_zfs(&root)
         .hooks_fail()
         .has(&format!("/{UKI}: no longer signed"))
         .has("no key")
         .has("will not boot with Secure Boot enabled; run: sbctl sign-all -g");
 }
 
-/// Adds a kernel that somebody compiled and no package owns; its file is that of `linux`.
-fn own_kernel(root: &Root) -> String {
+/// Adds a self-built kernel that no package owns. Its files are copies of those of `linux`.
+fn self_built_kernel(root: &Root) -> String {
     let own = find("linux-true-2").content;
     let script = format!(
         "cd /usr/lib/modules && cp -a {from} {own} && cd {own} && rm -r pkgbase updates && cp vmlinuz /boot/vmlinuz-own\n\
@@ -174,20 +183,20 @@ fn own_kernel(root: &Root) -> String {
     own
 }
 
-/// Such a kernel has a preset of any name that tells its file, or nothing but its image.
+/// A self-built kernel may have a preset of any name that names its kernel file, or only an image.
 #[test]
-fn the_images_of_a_self_built_kernel_follow() {
+fn images_of_a_self_built_kernel_are_regenerated() {
     let root = machine();
-    let own = own_kernel(&root);
+    let own = self_built_kernel(&root);
     mask(&root, STOCK);
     let follows = |root: &Root, image: &str| {
         assert_holds(root, image, &own);
-        made(root);
-        bump(root)
+        new_images(root);
+        upgrade_zfs(root)
             .hooks_succeed()
-            .has(&format!("{own}: regenerating /{image}: it holds zfs"))
+            .has(&format!("{own}: regenerating /{image}: contains zfs, which changed"))
             .has(&format!("{own}: 1 module installed, zfs in /{image}"));
-        assert_eq!(made(root).iter().filter(|made| **made == format!("/{image}")).count(), 1);
+        assert_eq!(new_images(root).iter().filter(|made| **made == format!("/{image}")).count(), 1);
         assert_holds(root, image, &own);
         root.assert_settled();
     };
@@ -203,7 +212,7 @@ fn the_images_of_a_self_built_kernel_follow() {
     follows(&root, &image);
 }
 
-/// A machine whose images another program makes, and with that module: what `boot` has is up to it.
+/// Creates a machine with zfs but without mkinitcpio and without an image.
 fn machine_without_mkinitcpio() -> Root {
     let root = Root::ready();
     let zfs = zfs(&root, "1.0");
@@ -212,39 +221,39 @@ fn machine_without_mkinitcpio() -> Root {
 }
 
 #[test]
-fn a_generator_that_nobody_knows_is_called_by_the_administrators_command() {
+fn unknown_generator_is_run_by_the_configured_command() {
     let root = machine_without_mkinitcpio();
     root.write("usr/bin/tiny", "#!/bin/sh\necho \"$*\" >>/var/log/images.log\necho image >$2\n");
     root.write("etc/dkms/alpm-dkms.toml", "[initramfs]\ncommand = \"tiny %k %i\"\n");
-    bump(&root).hooks_succeed().has(&format!("{} (linux): 1 module installed", release()));
-    assert_eq!(made(&root), [format!("{} /{IMAGE}", release())]);
+    upgrade_zfs(&root).hooks_succeed().has(&format!("{} (linux): 1 module installed", release()));
+    assert_eq!(new_images(&root), [format!("{} /{IMAGE}", release())]);
     root.assert_settled();
-    // It fails: the old image is restored and stays pending.
+    // If the command fails, the old image is restored.
     root.write("usr/bin/tiny", "#!/bin/sh\necho spoilt >$2; echo no such luck >&2; exit 3\n");
     root.remove(&["zfs-dkms"]).hooks_fail().has("no such luck").has("restored the previous image");
     assert_eq!(root.read(IMAGE), "image\n");
 }
 
-/// Lists what it put into an image, as the real one does.
+/// A fake booster, whose `ls` lists the files in an image.
 const BOOSTER: &str = "#!/bin/bash\ncase $1 in\nls) [[ $(head -n1 $2) == init ]] && cat $2 ;;\n\
                        build) echo $5 >>/var/log/images.log; { echo init\n\
                        find usr/lib/modules/$4 -name 'zfs.ko*'; } >$5 ;;\nesac\n";
 
 #[test]
-fn boosters_images_follow_the_modules() {
+fn booster_images_are_regenerated() {
     let image = "boot/booster-linux.img";
     let root = machine_without_mkinitcpio();
     root.write("usr/bin/booster", BOOSTER);
     root.shell(&format!("booster build --force --kernel-version {} /{image}", release())).ok();
-    made(&root);
-    // booster's own hook does not look at modules.
-    bump(&root)
+    new_images(&root);
+    // booster's own hook ignores changes of modules.
+    upgrade_zfs(&root)
         .hooks_succeed()
-        .has(&format!("regenerating /{image}: it holds zfs"))
+        .has(&format!("regenerating /{image}: contains zfs, which changed"))
         .has(&format!("1 module installed, zfs in /{image}"));
-    assert_eq!(made(&root), [format!("/{image}")]);
+    assert_eq!(new_images(&root), [format!("/{image}")]);
     root.install(&[Recipe::module("webcam", "1.0").make(&root)]).hooks_succeed();
-    assert_eq!(made(&root), [""; 0]);
+    assert_eq!(new_images(&root), [""; 0]);
     root.remove(&["zfs-dkms"]).hooks_succeed().has("regenerating");
     assert_eq!(root.read(image), "init\n");
     root.assert_settled();

@@ -1,12 +1,12 @@
-//! Kernels and headers are removed, come late, or stay behind as copies.
+//! Kernels and headers are removed, headers are installed later, and copies of old kernels remain.
 
 use stories::{Root, find};
 
 use crate::fixture::{assert_status, installed, kernel, machine, release};
 
-/// Story 7.
+/// Removes a kernel together with its headers.
 #[test]
-fn removing_a_kernel_leaves_nothing_of_it() {
+fn removed_kernel_leaves_nothing() {
     let root = machine(&[find("bbswitch"), find("acpi-call")]);
     root.install(&kernel("linux-lts", 1)).hooks_succeed();
     let (gone, stays) = (release(), find("linux-lts-1").content);
@@ -14,12 +14,12 @@ fn removing_a_kernel_leaves_nothing_of_it() {
     root.remove(&["linux", "linux-headers"]).hooks_succeed();
     assert_eq!(root.kernels(), [stays.as_str()]);
     let left: Vec<String> = root
-        .picture("var/lib/dkms")
+        .snapshot("var/lib/dkms")
         .paths()
         .into_iter()
         .filter(|path| path.contains(&gone))
         .collect();
-    assert!(left.is_empty(), "of the removed kernel there is left: {left:?}");
+    assert!(left.is_empty(), "files of the removed kernel: {left:?}");
     for module in ["bbswitch", "acpi_call"] {
         root.assert_works(&stays, module);
     }
@@ -29,9 +29,9 @@ fn removing_a_kernel_leaves_nothing_of_it() {
     root.assert_settled();
 }
 
-/// Story 7, where the headers are forgotten.
+/// Removes a kernel but not its headers.
 #[test]
-fn headers_that_outlive_their_kernel_are_no_reason_to_keep_its_modules() {
+fn modules_are_removed_with_the_kernel_even_if_headers_remain() {
     let root = machine(&[find("bbswitch")]);
     root.remove(&["linux"]).hooks_succeed();
     assert_eq!(root.names(&format!("usr/lib/modules/{}", release())), ["build"]);
@@ -40,9 +40,8 @@ fn headers_that_outlive_their_kernel_are_no_reason_to_keep_its_modules() {
     root.assert_settled();
 }
 
-/// Story 8.
 #[test]
-fn removing_headers_keeps_the_modules() {
+fn modules_are_kept_when_headers_are_removed() {
     let root = machine(&[find("bbswitch")]);
     let compilers = root.count_compilers();
     root.remove(&["linux-headers"]).hooks_succeed();
@@ -52,12 +51,11 @@ fn removing_headers_keeps_the_modules() {
     root.assert_settled();
 }
 
-/// Story 9.
 #[test]
-fn headers_that_come_later_get_the_modules_built() {
+fn modules_are_built_when_headers_are_installed_later() {
     let root = Root::ready();
     root.install(&[find("linux-1"), find("bbswitch"), find("acpi-call")]).hooks_succeed();
-    assert_eq!(root.placed(&release()), [""; 0]);
+    assert_eq!(root.installed_objects(&release()), [""; 0]);
     root.install(&[find("linux-headers-1")]).hooks_succeed();
     for module in ["bbswitch", "acpi_call"] {
         root.assert_works(&release(), module);
@@ -65,8 +63,9 @@ fn headers_that_come_later_get_the_modules_built() {
     root.assert_settled();
 }
 
-/// What kernel-modules-hook does: the running kernel's directory outlives its package until the next boot.
-fn keep_the_running_kernel(root: &Root) {
+/// Adds hooks like those of kernel-modules-hook, which keep the directory of the running kernel
+/// until the next boot.
+fn add_kernel_modules_hooks(root: &Root) {
     let hook = |operations: &str, when: &str, script: &str| {
         format!(
             "[Trigger]\nType = Path\n{operations}Target = usr/lib/modules/*/vmlinuz\n\
@@ -77,43 +76,43 @@ fn keep_the_running_kernel(root: &Root) {
     let save = format!("mkdir -p /var/backup && cp -a /usr/lib/modules/{release} /var/backup/");
     let restore = format!("cp -an /var/backup/{release} /usr/lib/modules/");
     let hooks = "etc/pacman.d/hooks";
-    let leaves = "Operation = Upgrade\nOperation = Remove\n";
+    let removal = "Operation = Upgrade\nOperation = Remove\n";
     root.write(
         &format!("{hooks}/10-linux-modules-pre.hook"),
-        &hook(leaves, "PreTransaction", &save),
+        &hook(removal, "PreTransaction", &save),
     );
-    let comes = "Operation = Install\nOperation = Upgrade\nOperation = Remove\n";
+    let all = "Operation = Install\nOperation = Upgrade\nOperation = Remove\n";
     root.write(
         &format!("{hooks}/10-linux-modules-post.hook"),
-        &hook(comes, "PostTransaction", &restore),
+        &hook(all, "PostTransaction", &restore),
     );
 }
 
-/// Story 22.
+/// The hooks do not touch the copy that kernel-modules-hook keeps, until it is deleted at boot.
 #[test]
-fn a_copy_of_the_old_kernel_is_left_alone_until_it_goes() {
+fn saved_copy_of_the_old_kernel_is_not_touched() {
     let root = machine(&[find("bbswitch")]);
-    keep_the_running_kernel(&root);
+    add_kernel_modules_hooks(&root);
     let (copy, new) = (release(), find("linux-2").content);
     let directory = format!("usr/lib/modules/{copy}");
-    let before = root.picture(&directory);
+    let before = root.snapshot(&directory);
     root.install(&kernel("linux", 2)).hooks_succeed();
     root.assert_works(&new, "bbswitch");
-    // kmod's hook removes what depmod wrote, unless it finds `kernel/`; ours touches nothing at all.
-    root.picture(&directory).assert_is(&before, "after the kernel bump");
+    // kmod's hook keeps depmod's files because `kernel/` exists. Ours keeps everything.
+    root.snapshot(&directory).assert_matches(&before, "after the kernel upgrade");
     root.assert_works(&copy, "bbswitch");
 
     let compilers = root.count_compilers();
     root.install(&[find("acpi-call")]).hooks_succeed();
     root.assert_works(&new, "acpi_call");
-    root.picture(&directory).assert_is(&before, "after a module arrived");
+    root.snapshot(&directory).assert_matches(&before, "after a module was installed");
     let starts = compilers.starts();
     assert!(!starts.iter().any(|start| start.contains(&copy)), "{starts:?}");
 
     root.remove(&["bbswitch-dkms"]).hooks_succeed();
     root.assert_absent(&new, "bbswitch");
 
-    // What linux-modules-cleanup does at the next boot, before ours.
+    // At boot, linux-modules-cleanup deletes the copy before our unit runs.
     root.shell(&format!("rm -rf /usr/lib/modules/{copy}")).ok();
     root.boot_unit().ok();
     assert_eq!(root.kernels(), [new.as_str()]);

@@ -1,12 +1,12 @@
-//! Kernels come, are upgraded, stand side by side, and lack their headers.
+//! Kernels are installed and upgraded, several kernels are installed, and headers are missing.
 
 use stories::{Root, find};
 
 use crate::fixture::{assert_status, installed, kernel};
 
-/// Story 1.
+/// The modules are built before mkinitcpio's hook runs.
 #[test]
-fn a_kernel_its_headers_and_three_modules_in_one_transaction() {
+fn kernel_headers_and_modules_in_one_transaction() {
     let root = Root::ready();
     let modules = ["acpi-call", "bbswitch", "tp_smapi"];
     let output =
@@ -15,15 +15,15 @@ fn a_kernel_its_headers_and_three_modules_in_one_transaction() {
     for object in ["acpi_call", "bbswitch", "hdaps", "thinkpad_ec", "tp_smapi"] {
         root.assert_works(&release, object);
         assert!(
-            root.placed(&release).contains(&format!("updates/dkms/{object}.ko.zst")),
-            "{object} is not where it belongs"
+            root.installed_objects(&release).contains(&format!("updates/dkms/{object}.ko.zst")),
+            "{object} is not in updates/dkms"
         );
     }
     for module in modules {
         assert!(output.text.contains(module), "{module} is not mentioned:\n{}", output.text);
     }
     assert_status(&root, &modules.map(|module| installed(find(module).module(), &release)));
-    // The initramfs is made after the modules.
+    // mkinitcpio's hook runs after the modules are installed.
     let seen = format!("mkinitcpio sees {release}/updates/dkms/bbswitch.ko.zst");
     assert!(
         root.read("var/log/neighbours.log").contains(&seen),
@@ -32,9 +32,8 @@ fn a_kernel_its_headers_and_three_modules_in_one_transaction() {
     root.assert_settled();
 }
 
-/// Story 2.
 #[test]
-fn a_kernel_bump_leaves_nothing_of_the_old_one() {
+fn kernel_upgrade_leaves_nothing_of_the_old_kernel() {
     let root = Root::ready();
     let modules = ["acpi-call", "bbswitch", "vhba"];
     root.install(&[&kernel("linux", 1)[..], &modules.map(find)].concat()).hooks_succeed();
@@ -47,13 +46,12 @@ fn a_kernel_bump_leaves_nothing_of_the_old_one() {
     assert_status(&root, &modules.map(|module| installed(find(module).module(), &new)));
     let left: Vec<String> =
         root.files("var/lib/dkms").into_iter().filter(|file| file.contains(&old)).collect();
-    assert!(left.is_empty(), "of the old kernel there is left: {left:?}");
+    assert!(left.is_empty(), "files of the old kernel: {left:?}");
     root.assert_settled();
 }
 
-/// Story 3.
 #[test]
-fn a_second_kernel_gets_the_modules_and_the_first_keeps_them() {
+fn second_kernel_gets_the_modules_and_the_first_keeps_them() {
     let root = Root::ready();
     let modules = ["bbswitch", "vhba"];
     root.install(&[&kernel("linux", 1)[..], &modules.map(find)].concat()).hooks_succeed();
@@ -67,26 +65,26 @@ fn a_second_kernel_gets_the_modules_and_the_first_keeps_them() {
         root.assert_works(release, "bbswitch");
         root.assert_works(release, "vhba");
     }
-    assert_eq!(placed(), before, "the first kernel's object was placed again");
+    assert_eq!(placed(), before, "the first kernel's object was installed again");
     let headers = format!("/{first}/build");
     assert!(
         !compilers.starts().iter().any(|start| start.contains(&headers)),
-        "it was built again for the first kernel"
+        "modules were built again for the first kernel"
     );
     let lines = |release: &str| modules.map(|module| installed(find(module).module(), release));
     assert_status(&root, &[lines(&first), lines(&second)].concat());
     root.assert_settled();
 }
 
-/// Story 12.
+/// Missing headers are a note and not a failure. The modules are built once the headers are
+/// installed.
 #[test]
-fn a_kernel_without_headers_names_the_package_to_install() {
+fn missing_headers_package_is_named() {
     let root = Root::ready();
     root.install(&[&kernel("linux", 1)[..], &[find("bbswitch")]].concat()).hooks_succeed();
-    // A note is no failure: whoever wants no modules for a kernel needs no headers.
     root.install(&[find("linux-lts-1")]).hooks_succeed().has("linux-lts-headers");
     root.assert_works(find("linux-1").release(), "bbswitch");
-    assert_eq!(root.placed(find("linux-lts-1").release()), [""; 0]);
+    assert_eq!(root.installed_objects(find("linux-lts-1").release()), [""; 0]);
     root.install(&[find("linux-lts-headers-1")]).hooks_succeed();
     root.assert_works(find("linux-lts-1").release(), "bbswitch");
     root.assert_settled();

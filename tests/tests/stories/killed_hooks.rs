@@ -1,14 +1,16 @@
-//! The hooks are killed at every moment: no process stays, and the next run finishes the job.
+//! Hooks are killed at every step: no process remains, and the next run finishes the work.
 
 use std::collections::BTreeMap;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use stories::{PackageFile, Picture, Recipe, Root, find};
+use stories::{PackageFile, Recipe, Root, Snapshot, find};
 
-use crate::fixture::{assert_quiet, assert_status, installed, machine, object, release, traces};
+use crate::fixture::{
+    assert_no_processes, assert_status, installed, machine, object, release, traces,
+};
 
-/// Runs a transaction whose Post hooks do not run: what they find when they start.
+/// Runs a transaction without our PostTransaction hooks.
 fn unpack(root: &Root, transaction: impl Fn()) {
     let masks = ["70-dkms-install", "71-dkms-remove"]
         .map(|hook| format!("/etc/pacman.d/hooks/{hook}.hook"));
@@ -19,19 +21,19 @@ fn unpack(root: &Root, transaction: impl Fn()) {
     root.shell(&format!("rm {}", masks.join(" "))).ok();
 }
 
-/// A run of one of our hook programs that is to be interrupted.
+/// A run of one of our hook programs, to be interrupted.
 struct Run {
-    /// The machine just before it.
+    /// The machine before the run.
     before: Root,
     program: &'static str,
-    /// The one line that it gets.
+    /// The target on standard input.
     target: String,
 }
 
 impl Run {
-    /// Kills it at `points` moments, spread over the time that it takes.
+    /// Kills the program at `points` moments spread over its run time.
     #[track_caller]
-    fn kill_in_time(&self, points: u32, finish: impl Fn(&Root)) {
+    fn kill_at_moments(&self, points: u32, finish: impl Fn(&Root)) {
         let whole = self.before.fork();
         let start = Instant::now();
         whole.hook(self.program, self.target.as_bytes()).ok();
@@ -46,14 +48,14 @@ impl Run {
             killed += u32::from(!hook.has_ended());
             hook.kill();
             let when = format!("killed after {moment:?} of {duration:?}");
-            assert_quiet(&root, &when);
+            assert_no_processes(&root, &when);
             hook.finish();
             assert_end(&root, &finish, &want, &when);
         }
         assert!(killed >= points / 2, "only {killed} of {points} runs were interrupted");
     }
 
-    /// Kills it at every single change that it makes to files, before that change takes place.
+    /// Kills the program before each change that it makes to files, one run for each change.
     #[track_caller]
     fn kill_at_each_change(&self, look: impl Fn(&Root, &str), finish: impl Fn(&Root)) {
         let whole = self.before.fork();
@@ -67,14 +69,14 @@ impl Run {
                 let inject = format!("inject={call}:signal=KILL:when={number}");
                 let output = self.trace(&root, &format!("-e trace={call} -e {inject}"));
                 assert_eq!(output.code, 128 + 9, "{when}: {}", output.text);
-                assert_quiet(&root, &when);
+                assert_no_processes(&root, &when);
                 look(&root, &when);
                 assert_end(&root, &finish, &want, &when);
             }
         }
     }
 
-    /// The system calls by which an uninterrupted run changes files, with how often it makes each.
+    /// Returns the system calls that change files in an uninterrupted run, with their counts.
     fn changes(&self, root: &Root) -> BTreeMap<String, usize> {
         self.trace(root, "-e trace=copy_file_range,/^rename,/^symlink,/^link,/^unlink,rmdir").ok();
         let mut changes = BTreeMap::new();
@@ -86,7 +88,7 @@ impl Run {
         changes
     }
 
-    /// Runs it under strace, its children not.
+    /// Runs the program, but not its children, under strace.
     fn trace(&self, root: &Root, options: &str) -> stories::Completed {
         root.write("srv/target", &self.target);
         let program = format!("/usr/lib/alpm-dkms/{}", self.program);
@@ -94,60 +96,60 @@ impl Run {
     }
 }
 
-/// Finishes, and pictures all that is there then, but for logs, what is remembered for speed, and the directory of pending,
-/// which is as good empty as gone.
+/// Calls `finish` and returns the paths in the dkms tree and in the kernel's directory. Logs, the
+/// cache and the directory of pending work, which may be empty or missing, are left out.
 #[track_caller]
-fn end(root: &Root, finish: impl Fn(&Root)) -> [Picture; 2] {
+fn end(root: &Root, finish: impl Fn(&Root)) -> [Snapshot; 2] {
     finish(root);
     root.assert_settled();
-    let tree = root.picture("var/lib/dkms");
-    let kernel = root.picture(&format!("usr/lib/modules/{}", release()));
-    let passing = [".log", ".cache", ".pending"];
+    let tree = root.snapshot("var/lib/dkms");
+    let kernel = root.snapshot(&format!("usr/lib/modules/{}", release()));
+    let ignored = [".log", ".cache", ".pending"];
     [
-        tree.without(|path| passing.iter().any(|top| path.starts_with(top))),
+        tree.without(|path| ignored.iter().any(|top| path.starts_with(top))),
         kernel.without(|path| path.starts_with("build/")),
     ]
 }
 
 #[track_caller]
-fn assert_end(root: &Root, finish: impl Fn(&Root), want: &[Picture; 2], when: &str) {
+fn assert_end(root: &Root, finish: impl Fn(&Root), want: &[Snapshot; 2], when: &str) {
     for (is, want) in end(root, finish).iter().zip(want) {
-        is.assert_is(want, when);
+        is.assert_matches(want, when);
     }
 }
 
-/// The line that a Post hook gets for the source of `name/version`.
+/// Returns the target that pacman passes for the source of `name/version`.
 fn target(module: &str) -> String {
     format!("usr/src/{}/dkms.conf\n", module.replace('/', "-"))
 }
 
-/// Building bbswitch, which was unpacked.
-fn a_build() -> Run {
+/// Prepares a build of bbswitch.
+fn prepared_build() -> Run {
     let before = machine(&[]);
     unpack(&before, || drop(before.install(&[find("bbswitch")])));
     Run { before, program: "dkms-install", target: target(find("bbswitch").module()) }
 }
 
-/// Story 16: a sweep over the whole run, which is mostly compiling.
+/// The hook is killed at 12 moments, mostly while it compiles.
 #[test]
-fn a_build_killed_at_any_time_is_finished_by_the_next_hook() {
-    let run = a_build();
-    run.kill_in_time(12, |root| {
+fn killed_build_is_finished_by_the_next_hook() {
+    let run = prepared_build();
+    run.kill_at_moments(12, |root| {
         root.hook("dkms-install", run.target.as_bytes()).ok();
         root.assert_works(&release(), "bbswitch");
     });
 }
 
-/// Story 16: the same, finished by the unit that runs at boot.
+/// As above, but the boot unit finishes the build.
 #[test]
-fn a_build_killed_at_any_time_is_finished_at_boot() {
-    a_build().kill_in_time(12, |root| {
+fn killed_build_is_finished_at_boot() {
+    prepared_build().kill_at_moments(12, |root| {
         root.boot_unit().ok();
         root.assert_works(&release(), "bbswitch");
     });
 }
 
-/// A module of two objects.
+/// A module with two objects.
 fn pair(root: &Root, version: &str) -> PackageFile {
     let code = |name: &str| {
         format!(
@@ -164,9 +166,10 @@ fn pair(root: &Root, version: &str) -> PackageFile {
         .make(root)
 }
 
-/// Story 16: a new version was built, and takes the old one's place.
+/// A new version, already built, replaces the old one. Each object is always the old or the new
+/// one.
 #[test]
-fn an_upgrade_killed_at_any_change_has_each_object_whole() {
+fn killed_upgrade_leaves_complete_objects() {
     let root = Root::ready();
     root.install(&[find("linux-1"), find("linux-headers-1"), pair(&root, "1.0")]).hooks_succeed();
     let new = pair(&root, "2.0");
@@ -183,7 +186,10 @@ fn an_upgrade_killed_at_any_change_has_each_object_whole() {
         for (index, name) in names.into_iter().enumerate() {
             let is = root.bytes(&object(&release(), name));
             assert!(is == old[index] || is == new[index], "{when}: {name} is neither old nor new");
-            assert!(root.indexed(&release(), name).is_some(), "{when}: {name} cannot be found");
+            assert!(
+                root.indexed(&release(), name).is_some(),
+                "{when}: {name} is not in modules.dep"
+            );
         }
     };
     run.kill_at_each_change(look, |root| {
@@ -194,9 +200,9 @@ fn an_upgrade_killed_at_any_change_has_each_object_whole() {
     });
 }
 
-/// Story 16: a module leaves.
+/// The removal hook is killed before each change.
 #[test]
-fn a_removal_killed_at_any_change_is_finished_at_boot() {
+fn killed_removal_is_finished_at_boot() {
     let root = machine(&[find("bbswitch"), find("acpi-call")]);
     unpack(&root, || drop(root.remove(&["bbswitch-dkms"])));
     let target = target(find("bbswitch").module());
@@ -212,9 +218,9 @@ fn a_removal_killed_at_any_change_is_finished_at_boot() {
     );
 }
 
-/// Story 16: compilers start programs that start programs.
+/// A build starts daemons that ignore signals and change their session.
 #[test]
-fn no_descendant_of_a_killed_hook_stays() {
+fn killed_hook_leaves_no_processes() {
     let root = machine(&[]);
     let slow = Recipe::module("slow", "1.0")
         .source(
@@ -228,10 +234,10 @@ fn no_descendant_of_a_killed_hook_stays() {
     let mut hook = root.start_hook("dkms-install", target("slow/1.0").as_bytes());
     let patience = Instant::now() + Duration::from_secs(60);
     while !root.exists("srv/reached") {
-        assert!(Instant::now() < patience && !hook.has_ended(), "the build does not start");
+        assert!(Instant::now() < patience && !hook.has_ended(), "the build did not start");
         sleep(Duration::from_millis(20));
     }
     hook.kill();
-    assert_quiet(&root, "killed while compiling");
+    assert_no_processes(&root, "killed while compiling");
     hook.finish().exits(128 + 9);
 }

@@ -1,13 +1,13 @@
-//! Compilers are started through ccache or distcc, Debian's own.
+//! Compilers are started through Debian's ccache and distcc.
 
 use stories::{Root, find};
 
 use crate::fixture::{machine, release};
 
-/// A machine with a kernel and ccache and distcc, compiling through `launcher`. What comes back is compiled again.
+/// Creates a machine that compiles through `launcher` and has no build cache.
 fn machine_with(launcher: &str) -> Root {
     let root = machine(&[]);
-    root.lay_over("launchers");
+    root.copy_stage("launchers");
     root.write(
         "etc/dkms/alpm-dkms.toml",
         &format!("[build]\nlauncher = \"{launcher}\"\n[cache]\nsize = 0\n"),
@@ -15,7 +15,7 @@ fn machine_with(launcher: &str) -> Root {
     root
 }
 
-/// What ccache counted so far under these names.
+/// Returns the sum of these statistics of ccache.
 fn counted(root: &Root, names: &[&str]) -> u32 {
     let counts = root.shell("CCACHE_DIR=/var/lib/dkms/.cache/ccache ccache --print-stats").ok();
     let of = |name: &&str| -> u32 {
@@ -28,22 +28,22 @@ fn counted(root: &Root, names: &[&str]) -> u32 {
 const HITS: [&str; 2] = ["direct_cache_hit\t", "preprocessed_cache_hit\t"];
 
 #[test]
-fn the_second_build_comes_out_of_ccache() {
+fn second_build_uses_ccache() {
     let root = machine_with("ccache");
     root.install(&[find("bbswitch")]).hooks_succeed();
     root.assert_works(&release(), "bbswitch");
     let misses = counted(&root, &["cache_miss\t"]);
-    assert!(misses > 0, "ccache saw no compilation");
+    assert!(misses > 0, "ccache was not used");
     let hits = counted(&root, &HITS);
 
     root.remove(&["bbswitch-dkms"]).hooks_succeed();
     root.install(&[find("bbswitch")]).hooks_succeed().has("built and installed");
     root.assert_works(&release(), "bbswitch");
-    assert!(counted(&root, &HITS) >= hits + misses, "not all that was compiled before was a hit");
+    assert!(counted(&root, &HITS) >= hits + misses, "some compilations were not cache hits");
     assert_eq!(counted(&root, &["cache_miss\t"]), misses);
     root.assert_settled();
 
-    // A launcher is no input: without it, what it helped to build is not built again.
+    // The launcher is not an input of builds: removing it causes no rebuild.
     root.write("etc/dkms/alpm-dkms.toml", "[cache]\nsize = 0\n");
     let compilers = root.count_compilers();
     root.install(&[find("bbswitch"), find("linux-headers-1")]).hooks_succeed();
@@ -51,10 +51,10 @@ fn the_second_build_comes_out_of_ccache() {
 }
 
 #[test]
-fn distcc_sends_the_compilers_work_away() {
+fn distcc_server_compiles_the_module() {
     let root = machine_with("distcc");
     root.write("etc/distcc/hosts", "127.0.0.1:3642/4\n");
-    // The peer would be another machine, with users of its own.
+    // A real server would run on another machine.
     let server = root.start(
         "distccd",
         &[
@@ -74,18 +74,18 @@ fn distcc_sends_the_compilers_work_away() {
     root.assert_works(&release(), "bbswitch");
     let log = root.read("tmp/distccd.log");
     let mut done = log.lines().filter(|line| line.contains("COMPILE_OK"));
-    assert!(done.any(|line| line.contains("bbswitch.c")), "the server did nothing:\n{log}");
+    assert!(done.any(|line| line.contains("bbswitch.c")), "the server compiled nothing:\n{log}");
     root.kill_everything();
     drop(server);
     root.assert_settled();
 }
 
 #[test]
-fn a_launcher_that_is_missing_is_told_once() {
+fn missing_launcher_is_reported_once() {
     let root = machine(&[]);
     root.write("etc/dkms/alpm-dkms.toml", "[build]\nlauncher = \"ccache\"\n");
     let output = root.install(&[find("bbswitch"), find("vhba")]).hooks_succeed();
-    let warning = "there is no program ccache, which [build] launcher in";
+    let warning = "ccache: launcher not found ([build] launcher in";
     assert_eq!(output.text.matches(warning).count(), 1, "{}", output.text);
     root.assert_works(&release(), "bbswitch");
     root.assert_works(&release(), "vhba");

@@ -1,4 +1,4 @@
-//! The stories that alpm-dkms must live through, told with real pacman, kernels, modules and compilers.
+//! Stories: tests with real pacman, kernels, modules and compilers. `tests/README.md` lists them.
 
 #![allow(
     clippy::expect_used,

@@ -6,8 +6,8 @@ use stories::{PackageFile, Recipe, Root, find};
 
 use crate::fixture::{assert_status, installed, machine, object, release, traces};
 
-/// A machine that dkms looked after so far, with bbswitch built and installed by it.
-fn machine_of_dkms(kernel: &str) -> Root {
+/// Creates a machine with dkms, which has built and installed bbswitch.
+fn dkms_machine(kernel: &str) -> Root {
     let root = Root::bare();
     root.install(&[kernel, "linux-headers-1", "dkms", "bbswitch"].map(find));
     root.run("/usr/bin/dkms", &["install", find("bbswitch").module(), "-k", &release()]).ok();
@@ -19,26 +19,26 @@ fn ours() -> PackageFile {
     find("alpm-dkms")
 }
 
-/// Where our record of bbswitch is.
+/// Returns the path of our record of bbswitch.
 fn record() -> String {
     format!("var/lib/dkms/{}/{}/x86_64/alpm-dkms.toml", find("bbswitch").module(), release())
 }
 
-/// Story 17.
+/// Nothing is compiled until a new version is installed.
 #[test]
-fn what_dkms_built_is_taken_over_upgraded_and_removed() {
-    let root = machine_of_dkms("linux-1");
+fn dkms_builds_are_adopted_upgraded_and_removed() {
+    let root = dkms_machine("linux-1");
     let before = root.bytes(&object(&release(), "bbswitch"));
     let status = root.peer_status();
     let compilers = root.count_compilers();
-    root.install_instead(&[ours()]).hooks_succeed();
+    root.install_replacing(&[ours()]).hooks_succeed();
     compilers.assert_none();
     assert!(root.exists(&record()), "no record was written");
     assert_eq!(root.bytes(&object(&release(), "bbswitch")), before);
     assert_status(&root, &status);
     assert_eq!(status, [installed(find("bbswitch").module(), &release())]);
     root.assert_settled();
-    // What is taken over is up to date.
+    // The adopted build is up to date.
     root.install(&[find("bbswitch"), find("linux-headers-1")]).hooks_succeed();
     compilers.assert_none();
 
@@ -52,24 +52,24 @@ fn what_dkms_built_is_taken_over_upgraded_and_removed() {
     root.assert_settled();
 }
 
-/// Story 17: removal of what was only taken over.
+/// The adopted build is removed before it was ever rebuilt.
 #[test]
-fn what_dkms_built_is_removed_without_a_trace() {
-    let root = machine_of_dkms("linux-1");
-    root.install_instead(&[ours()]).hooks_succeed();
+fn adopted_builds_are_removed_without_a_trace() {
+    let root = dkms_machine("linux-1");
+    root.install_replacing(&[ours()]).hooks_succeed();
     root.remove(&["bbswitch-dkms"]).hooks_succeed();
     assert_eq!(traces(&root, "bbswitch"), [""; 0]);
     root.assert_absent(&release(), "bbswitch");
     assert_eq!(root.tree(), [""; 0]);
 }
 
-/// Story 17: dkms moves a packaged module of the same name away; it is put back.
+/// dkms moved a packaged module of the same name to `original_module`. It is restored.
 #[test]
-fn modules_that_dkms_moved_away_are_put_back() {
-    let root = machine_of_dkms("linux-1-bbswitch");
-    assert!(root.exists("var/lib/dkms/bbswitch/original_module"), "dkms left it where it was");
+fn original_modules_are_restored() {
+    let root = dkms_machine("linux-1-bbswitch");
+    assert!(root.exists("var/lib/dkms/bbswitch/original_module"), "dkms did not move the module");
     let compilers = root.count_compilers();
-    root.install_instead(&[ours()]).hooks_succeed();
+    root.install_replacing(&[ours()]).hooks_succeed();
     compilers.assert_none();
     root.run("pacman", &["-Qkk", "linux"]).ok().has("0 altered files");
     assert!(!root.exists("var/lib/dkms/bbswitch/original_module"));
@@ -77,16 +77,16 @@ fn modules_that_dkms_moved_away_are_put_back() {
     assert_status(&root, &[installed(find("bbswitch").module(), &release())]);
 }
 
-/// Asserts that dkms, whose package replaced ours, finds a tree that it can work with: it knows what is installed, and
-/// removes it.
+/// Asserts that dkms, whose package replaced ours, prints this status and removes all modules, and
+/// that we left no files in its tree.
 #[track_caller]
-fn assert_fit_for_dkms(root: &Root, want: &[String]) {
+fn assert_usable_by_dkms(root: &Root, want: &[String]) {
     let status = root.run("/usr/bin/dkms", &["status"]).ok();
     assert_eq!(status.lines(), want);
     root.assert_works(&release(), "bbswitch");
     let mut ours = root.names("var/lib/dkms");
     ours.retain(|name| name.starts_with('.') && name != ".kept");
-    assert_eq!(ours, [""; 0], "entries of ours are left");
+    assert_eq!(ours, [""; 0], "our files remain in the tree");
     let versions = want.iter().map(|line| line.split([',', ':']).next().unwrap_or_default());
     for version in versions {
         root.run("/usr/bin/dkms", &["remove", version, "--all"]).ok();
@@ -95,47 +95,48 @@ fn assert_fit_for_dkms(root: &Root, want: &[String]) {
     assert_eq!(root.tree(), [""; 0]);
 }
 
-/// Story 17, and back again.
+/// alpm-dkms adopts a build of dkms, and then dkms replaces alpm-dkms.
 #[test]
-fn what_was_taken_over_goes_back_to_dkms() {
-    let root = machine_of_dkms("linux-1");
-    root.install_instead(&[ours()]).hooks_succeed();
+fn dkms_can_use_adopted_builds_again() {
+    let root = dkms_machine("linux-1");
+    root.install_replacing(&[ours()]).hooks_succeed();
     let compilers = root.count_compilers();
-    root.install_instead(&[find("dkms")]).hooks_succeed();
+    root.install_replacing(&[find("dkms")]).hooks_succeed();
     compilers.assert_none();
-    assert_fit_for_dkms(&root, &[installed(find("bbswitch").module(), &release())]);
+    assert_usable_by_dkms(&root, &[installed(find("bbswitch").module(), &release())]);
 }
 
-/// Story 18: what we built ourselves stays with dkms.
+/// dkms replaces alpm-dkms, which had built the module.
 #[test]
-fn what_we_built_goes_to_dkms() {
+fn dkms_can_use_our_builds() {
     let root = machine(&[find("bbswitch")]);
-    root.install_instead(&[find("dkms")]).hooks_succeed();
+    root.install_replacing(&[find("dkms")]).hooks_succeed();
     assert!(!root.exists("usr/lib/alpm-dkms"));
-    assert_fit_for_dkms(&root, &[installed(find("bbswitch").module(), &release())]);
+    assert_usable_by_dkms(&root, &[installed(find("bbswitch").module(), &release())]);
 }
 
-/// Story 18: an old version that stands in for one that does not compile.
+/// dkms replaces alpm-dkms while an old version stays installed because the new one does not
+/// compile.
 #[test]
-fn a_kept_source_goes_to_dkms_too() {
+fn dkms_can_use_kept_sources() {
     let root = machine(&[find("bbswitch")]);
     let broken = Recipe::like("bbswitch")
         .version("0.9")
-        .edit("bbswitch.c", |code| code + "\n#error the new one is broken\n")
+        .edit("bbswitch.c", |code| code + "\n#error this version is broken\n")
         .make(&root);
     root.install(&[broken]).hooks_fail();
-    root.install_instead(&[find("dkms")]).hooks_succeed();
+    root.install_replacing(&[find("dkms")]).hooks_succeed();
     let old = find("bbswitch");
     let link = root.path(&format!("var/lib/dkms/{}/source", old.module()));
     let source = fs::read_link(link).unwrap();
-    assert!(root.exists(&format!("{}/dkms.conf", source.display())), "{source:?} is not there");
+    assert!(root.exists(&format!("{}/dkms.conf", source.display())), "{source:?} does not exist");
     let want = [installed(old.module(), &release()), "bbswitch/0.9: added".into()];
-    assert_fit_for_dkms(&root, &want);
+    assert_usable_by_dkms(&root, &want);
 }
 
-/// Story 18: the last module takes us along, as a dependency that nobody needs any more.
+/// `pacman -Rs` of the last module also removes alpm-dkms, an unneeded dependency.
 #[test]
-fn leaving_with_the_last_module_leaves_nothing() {
+fn removal_with_the_last_module_leaves_nothing() {
     let root = Root::ready();
     let module = Recipe::module("tiny", "1.0")
         .conf_line("POST_REMOVE=\"post_remove.sh\"")
@@ -145,31 +146,32 @@ fn leaving_with_the_last_module_leaves_nothing() {
         )
         .make(&root);
     root.install(&["linux-1", "linux-headers-1"].map(find)).hooks_succeed();
-    let before = root.picture(&format!("usr/lib/modules/{}", release()));
+    let before = root.snapshot(&format!("usr/lib/modules/{}", release()));
     root.install(&[module]).hooks_succeed();
     root.assert_works(&release(), "tiny");
     root.run("pacman", &["-D", "--asdeps", "alpm-dkms"]).ok();
 
     root.pacman(&["-Rs", "tiny-dkms"]).ok().hooks_succeed();
-    assert!(!root.exists("usr/bin/dkms"), "we are still there");
+    assert!(!root.exists("usr/bin/dkms"), "alpm-dkms was not removed");
     root.assert_absent(&release(), "tiny");
-    root.picture(&format!("usr/lib/modules/{}", release())).assert_is(&before, "after we left");
-    assert!(!root.exists("var/lib/dkms"), "left: {:?}", root.picture("var/lib/dkms").paths());
+    root.snapshot(&format!("usr/lib/modules/{}", release()))
+        .assert_matches(&before, "after the removal");
+    assert!(!root.exists("var/lib/dkms"), "{:?}", root.snapshot("var/lib/dkms").paths());
     assert_eq!(root.read("var/log/tiny-removed").lines().count(), 1);
     assert_eq!(root.processes(), []);
 }
 
-/// Story 19.
+/// The move to alpm-dkms does not turn framework.conf into a .pacsave file.
 #[test]
-fn a_framework_conf_survives_the_move() {
-    let root = machine_of_dkms("linux-1");
+fn framework_conf_survives_the_migration() {
+    let root = dkms_machine("linux-1");
     let conf = root.read("etc/dkms/framework.conf") + "mok_signing_key=\"/root/my.key\"\n";
     root.write("etc/dkms/framework.conf", &conf);
-    root.install_instead(&[ours()]).hooks_succeed();
+    root.install_replacing(&[ours()]).hooks_succeed();
     assert_eq!(root.read("etc/dkms/framework.conf"), conf);
     assert!(!root.exists("etc/dkms/framework.conf.pacsave"));
 
-    // Our upgrade and our removal are none of its business either.
+    // Neither do an upgrade and the removal of alpm-dkms.
     root.install(&[ours()]).hooks_succeed();
     root.pacman(&["-Rdd", "alpm-dkms"]).ok().hooks_succeed();
     assert_eq!(root.read("etc/dkms/framework.conf"), conf);

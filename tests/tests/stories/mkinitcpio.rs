@@ -1,27 +1,27 @@
-//! mkinitcpio's stand-in and a module in its images, for the stories about images.
+//! A fake mkinitcpio and a module in its images, for the stories about images.
 
 use std::path::Path;
 
 use stories::{Completed, PackageFile, Recipe, Root};
 
 use crate::fixture::{kernel, object, release};
-use crate::image_fixture::{IMAGE, made};
+use crate::image_fixture::{IMAGE, new_images};
 
-/// The hook that regenerates images, which a machine may have masked.
+/// mkinitcpio's hook that regenerates images.
 pub(crate) const STOCK: &str = "90-mkinitcpio-install";
 
-/// mkinitcpio's stand-in, which makes images (the testbed's own one only says that it would).
+/// Builds the fake mkinitcpio, which generates images. The one in the stage `stubs` only logs.
 pub(crate) fn mkinitcpio(root: &Root) -> PackageFile {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("testbed/initcpio");
-    Recipe::empty("mkinitcpio", "41").files_of(&top).make(root)
+    Recipe::empty("mkinitcpio", "41").files_from(&top).make(root)
 }
 
-/// A module that images hold: HOOKS of mkinitcpio.conf names it.
+/// Builds a module that is in the images because HOOKS in mkinitcpio.conf names it.
 pub(crate) fn zfs(root: &Root, version: &str) -> PackageFile {
     Recipe::module("zfs", version).make(root)
 }
 
-/// A machine with that module in its image.
+/// Creates a machine with zfs in its image.
 pub(crate) fn machine() -> Root {
     let root = Root::ready();
     root.write("etc/mkinitcpio.conf", "MODULES=()\nHOOKS=(base zfs)\n");
@@ -31,11 +31,11 @@ pub(crate) fn machine() -> Root {
     root.install(&[&kernel("linux", 1)[..], &[zfs]].concat()).hooks_succeed();
     assert_holds(&root, IMAGE, &release());
     root.assert_settled();
-    made(&root);
+    new_images(&root);
     root
 }
 
-/// Asserts that an image holds the very object that stands in a kernel's directory.
+/// Asserts that an image contains the installed object of zfs.
 #[track_caller]
 pub(crate) fn assert_holds(root: &Root, image: &str, release: &str) {
     let object = object(release, "zfs");
@@ -45,8 +45,8 @@ pub(crate) fn assert_holds(root: &Root, image: &str, release: &str) {
     assert!(content.contains(&format!("{object} {digest}")), "zfs is not in /{image}:\n{content}");
 }
 
-/// Installs the next version of the module.
-pub(crate) fn bump(root: &Root) -> Completed {
+/// Upgrades zfs to version 2.0.
+pub(crate) fn upgrade_zfs(root: &Root) -> Completed {
     let new = zfs(root, "2.0");
     root.install(&[new])
 }

@@ -1,10 +1,10 @@
-//! Modules come, are upgraded, fail and go.
+//! Modules are upgraded and removed, and one fails to build.
 
 use stories::{PackageFile, Recipe, Root, find};
 
 use crate::fixture::traces;
 
-/// The two kernels of these stories, with their headers.
+/// Returns two kernels and their headers.
 fn kernels() -> Vec<PackageFile> {
     ["linux-1", "linux-headers-1", "linux-lts-1", "linux-lts-headers-1"].map(find).into()
 }
@@ -13,9 +13,8 @@ fn releases() -> [String; 2] {
     ["linux-1", "linux-lts-1"].map(|kernel| find(kernel).content)
 }
 
-/// Story 4.
 #[test]
-fn a_version_bump_installs_the_new_one_everywhere() {
+fn module_upgrade_is_installed_for_every_kernel() {
     let root = Root::ready();
     root.install(&[kernels(), vec![find("bbswitch"), find("vhba")]].concat()).hooks_succeed();
     root.install(&[find("bbswitch-next")]).hooks_succeed();
@@ -35,14 +34,13 @@ fn a_version_bump_installs_the_new_one_everywhere() {
     );
     assert!(
         !root.exists(&format!("var/lib/dkms/{}", find("bbswitch").module())),
-        "the old version is still in the tree"
+        "the old version was not removed"
     );
     root.assert_settled();
 }
 
-/// Story 6.
 #[test]
-fn removing_a_module_leaves_nothing_and_runs_its_post_remove() {
+fn removed_module_leaves_nothing_and_runs_its_post_remove() {
     let root = Root::ready();
     let module = Recipe::module("tiny", "1.0")
         .conf_line("POST_REMOVE=\"post_remove.sh\"")
@@ -64,15 +62,16 @@ fn removing_a_module_leaves_nothing_and_runs_its_post_remove() {
     for release in releases() {
         assert!(
             !root.exists(&format!("usr/lib/modules/{release}/updates")),
-            "an empty directory is left"
+            "an empty directory remains"
         );
     }
     root.assert_settled();
 }
 
-/// Story 13.
+/// The failure is reported last, with its log. `dkms autoinstall` retries it, other transactions do
+/// not.
 #[test]
-fn one_of_three_fails_and_is_not_tried_again() {
+fn failed_build_is_reported_and_not_retried() {
     let root = Root::ready();
     let broken = Recipe::module("broken", "1.0")
         .edit("broken.c", |code| code + "#error testbed says no\n")
@@ -91,7 +90,7 @@ fn one_of_three_fails_and_is_not_tried_again() {
         .unwrap()
         .trim();
     assert!(root.read(named).contains("testbed says no"), "{named} is not the log of the failure");
-    // The failure is what a user sees last of what our hook says.
+    // The failure is at the end of the hook's output.
     let last = |word: &str| output.text.rfind(word).unwrap();
     assert!(last("broken") > last("bbswitch") && last("broken") > last("vhba"), "{}", output.text);
 
@@ -99,16 +98,13 @@ fn one_of_three_fails_and_is_not_tried_again() {
     let again = |starts: Vec<String>| starts.iter().any(|start| start.contains("broken"));
     root.install(&[find("acpi-call")]).hooks_succeed();
     root.assert_works(&release, "acpi_call");
-    assert!(
-        !again(compilers.starts()),
-        "an unrelated transaction compiled the known failure again"
-    );
+    assert!(!again(compilers.starts()), "an unrelated transaction retried the failed build");
 
-    // A transaction that concerns this kernel says once more that the module is missing.
+    // A transaction with this kernel's headers reports the missing module again.
     root.install(&[find("linux-headers-1")]).has("broken");
-    assert!(!again(compilers.starts()), "the same headers compiled the known failure again");
+    assert!(!again(compilers.starts()), "unchanged headers retried the failed build");
 
     root.dkms(&["autoinstall", "-k", &release]).has("broken");
-    assert!(again(compilers.starts()), "`dkms autoinstall` does not try again");
+    assert!(again(compilers.starts()), "`dkms autoinstall` did not retry the build");
     root.assert_settled();
 }

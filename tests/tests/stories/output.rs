@@ -1,12 +1,12 @@
-//! The output of a run: on a terminal, in pacman's output, and on a page of timings.
+//! The output of a run: on a terminal, through pacman, and as an HTML timeline.
 
 use stories::find;
 
 use crate::fixture::{installed, kernel, machine, release};
 
-/// A terminal gets bars while a module is compiled; what stays on it are the lines that a pipe gets.
+/// A terminal shows progress bars during a build. The lines that remain are the same as in a pipe.
 #[test]
-fn a_terminal_sees_the_phases_of_a_build() {
+fn terminal_shows_build_phases() {
     let root = machine(&[find("bbswitch")]);
     let module = find("bbswitch").module().to_owned();
     let install = format!("dkms install {module} -k {}", release());
@@ -17,18 +17,18 @@ fn a_terminal_sees_the_phases_of_a_build() {
     let seen = seen.has(&compiling).has("0/1").text;
     root.shell(&afresh).ok();
     let piped = root.shell(&format!("{install} | cat")).ok().lacks("\u{1b}").lacks("compiling");
-    let is_told = |line: &str| {
+    let is_shown = |line: &str| {
         let line = line.split_once(" in ").map_or(line, |(what, _)| what);
-        assert!(seen.contains(line), "a terminal is not told {line:?}: {seen:?}");
+        assert!(seen.contains(line), "{line:?} is missing on the terminal: {seen:?}");
     };
     assert!(piped.lines().len() > 1, "{}", piped.text);
-    piped.lines().into_iter().for_each(is_told);
+    piped.lines().into_iter().for_each(is_shown);
     assert!(root.status().contains(&installed(&module, &release())));
 }
 
-/// The hooks' runs write a page where the settings want one; what they print is whole lines.
+/// With `[build] timings` set, a hook writes the timeline. It prints no escape sequences.
 #[test]
-fn a_hook_writes_a_page_of_its_times() {
+fn hook_writes_an_html_timeline() {
     let root = machine(&[]);
     let page = "var/log/dkms.html";
     root.write("etc/dkms/alpm-dkms.toml", &format!("[build]\ntimings = \"/{page}\"\n"));
@@ -41,7 +41,7 @@ fn a_hook_writes_a_page_of_its_times() {
         assert_eq!(text.matches(&name).count(), 1, "{name}: {text}");
     }
     assert!(text.contains("class=\"compiling\" style="), "{text}");
-    // A transaction that builds nothing leaves it as it is.
+    // A transaction without builds does not change the page.
     root.install(&kernel("linux", 1)).hooks_succeed();
     assert_eq!(root.read(page), text);
 }

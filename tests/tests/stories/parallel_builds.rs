@@ -1,13 +1,15 @@
-//! Modules and kernels are built in parallel, and never with more compilers than allowed.
+//! Modules are built in parallel for several kernels, with no more compilers than allowed.
 
 use stories::{Recipe, Root, find};
 
 use crate::fixture::kernel;
 
-/// Where the stand-in for gcc notes, at each start, how many run and what is being built.
+/// The file to which the wrapper of gcc appends the number of running compilers and the names of
+/// the build directories.
 const NOTES: &str = "var/log/compilers-at-once";
 
-/// A module of several files that is built by the command `make`; its own Makefile wants nine jobs.
+/// A module of several files that is built with the command `make`. Its Makefile requests nine
+/// jobs.
 fn greedy(name: &str, files: usize, make: &str) -> Recipe {
     let parts: String = (0..files).map(|part| format!(" part{part}.o")).collect();
     let makefile = format!(
@@ -27,7 +29,7 @@ fn greedy(name: &str, files: usize, make: &str) -> Recipe {
 }
 
 #[test]
-fn two_kernels_and_greedy_modules_share_the_jobs_of_one_run() {
+fn builds_for_two_kernels_share_the_job_limit() {
     let root = Root::ready();
     root.write("etc/dkms/alpm-dkms.toml", "[build]\njobs = 2\n");
     let real = root.run("readlink", &["-f", "/usr/bin/gcc"]).ok().text;
@@ -62,6 +64,6 @@ fn two_kernels_and_greedy_modules_share_the_jobs_of_one_run() {
     assert_eq!(at_once.max(), Some(2), "{notes}");
     let is_built = |line: &str, release: &str| line.contains(&format!("first-1.0-{release}"));
     let both = |line: &str| releases.iter().all(|release| is_built(line, release));
-    assert!(notes.lines().any(both), "no module was built for both kernels at once:\n{notes}");
+    assert!(notes.lines().any(both), "no module was built for both kernels in parallel:\n{notes}");
     root.assert_settled();
 }

@@ -1,12 +1,12 @@
-//! What is compiled again, and what is not.
+//! Changes that cause a rebuild, and changes that do not.
 
 use stories::{Recipe, Root, find};
 
 use crate::fixture::{assert_status, installed, kernel, machine, object, release};
 
-/// Story 10.
+/// Reinstalls of a module, the headers and the kernel compile nothing.
 #[test]
-fn nothing_is_compiled_twice_for_equal_inputs() {
+fn unchanged_inputs_are_not_compiled_again() {
     let root = machine(&[find("bbswitch")]);
     let before = root.bytes(&object(&release(), "bbswitch"));
     let compilers = root.count_compilers();
@@ -19,20 +19,20 @@ fn nothing_is_compiled_twice_for_equal_inputs() {
     root.assert_settled();
 }
 
-/// Story 10: the same release, with other exported symbols.
+/// The kernel release is the same, but the headers have another `Module.symvers`.
 #[test]
-fn other_symbols_of_the_kernel_are_a_reason() {
+fn changed_kernel_symbols_cause_a_rebuild() {
     let root = machine(&[find("bbswitch")]);
     let compilers = root.count_compilers();
-    root.install(&[find("linux-headers-1-symvers")]).hooks_succeed().has("Module.symvers");
-    assert!(!compilers.starts().is_empty(), "it was not rebuilt");
+    root.install(&[find("linux-headers-1-symvers")]).hooks_succeed().has("kernel symbols changed");
+    assert!(!compilers.starts().is_empty(), "the module was not rebuilt");
     root.assert_works(&release(), "bbswitch");
     root.assert_settled();
 }
 
-/// Story 10: Arch's compiler changes weekly.
+/// The compiler is no reason for a rebuild: Arch upgrades it weekly.
 #[test]
-fn another_compiler_is_no_reason() {
+fn new_compiler_causes_no_rebuild() {
     let root = machine(&[find("bbswitch")]);
     let before = root.bytes(&object(&release(), "bbswitch"));
     root.shell("mv /usr/bin/gcc /usr/bin/gcc-before").ok();
@@ -42,24 +42,24 @@ fn another_compiler_is_no_reason() {
          echo \"$*\" >>/var/log/new-gcc\nexec gcc-before \"$@\"\n",
     );
     root.install(&[find("bbswitch"), find("linux-headers-1")]).hooks_succeed();
-    assert!(!root.exists("var/log/new-gcc"), "it was rebuilt");
+    assert!(!root.exists("var/log/new-gcc"), "the module was rebuilt");
     assert_eq!(root.bytes(&object(&release(), "bbswitch")), before);
-    // The new one is used where something has to be built.
+    // Later builds use the new compiler.
     root.install(&[find("acpi-call")]).hooks_succeed();
     assert!(root.exists("var/log/new-gcc"));
     root.assert_works(&release(), "acpi_call");
 }
 
-/// A kernel that is downgraded, and a module that is removed and installed again.
+/// A kernel is downgraded, and a module is removed and installed again.
 #[test]
-fn what_comes_back_is_not_compiled_again() {
+fn earlier_builds_are_restored_from_the_cache() {
     let root = machine(&[find("bbswitch")]);
     let before = root.bytes(&object(&release(), "bbswitch"));
     root.install(&kernel("linux", 2)).hooks_succeed();
     root.assert_works(find("linux-2").release(), "bbswitch");
 
     let compilers = root.count_compilers();
-    root.install(&kernel("linux", 1)).hooks_succeed().has("found in the cache and installed");
+    root.install(&kernel("linux", 1)).hooks_succeed().has("restored from the cache and installed");
     assert_eq!(root.kernels(), [release()]);
     root.assert_works(&release(), "bbswitch");
     assert_eq!(root.bytes(&object(&release(), "bbswitch")), before);
@@ -76,28 +76,29 @@ fn what_comes_back_is_not_compiled_again() {
     let cache = root.dkms(&["cache"]).ok().has(&entry(&release()));
     cache.has(&entry(find("linux-2").release())).has("2 builds, ");
     root.dkms(&["cache", "clear"]).ok().has("deleted 2 builds");
-    root.dkms(&["cache"]).ok().has("0 builds, 0 bytes; at most 512.0M");
+    root.dkms(&["cache"]).ok().has("0 builds, 0 bytes; maximum 512.0M");
     root.remove(&["bbswitch-dkms"]).hooks_succeed();
     root.install(&[find("bbswitch")]).hooks_succeed();
-    assert!(!compilers.starts().is_empty(), "nothing was left to be found");
+    assert!(!compilers.starts().is_empty(), "the build was restored from the cleared cache");
 }
 
-/// Story 21: as nvidia-dkms and nvidia-open-dkms do. Paths, version, sizes and times are the same.
+/// The packages share the source path, version, file sizes and times, like nvidia-dkms and
+/// nvidia-open-dkms.
 #[test]
-fn another_package_with_the_same_source_path_is_rebuilt() {
+fn package_with_the_same_source_path_is_rebuilt() {
     let root = Root::ready();
     let closed = Recipe::module("nvidia", "1.0");
     let open = closed
         .clone()
         .package("nvidia-open-dkms")
-        .instead_of("nvidia-dkms")
+        .replacing("nvidia-dkms")
         .edit("nvidia.c", |code| {
             code.replace("MODULE_DESCRIPTION(\"nvidia\")", "MODULE_DESCRIPTION(\"opened\")")
         });
     let (closed, open) = (closed.make(&root), open.make(&root));
     root.install(&[find("linux-1"), find("linux-headers-1"), closed]).hooks_succeed();
     assert_eq!(root.modinfo(&release(), "nvidia", "description"), "nvidia");
-    root.install_instead(&[open]).hooks_succeed();
+    root.install_replacing(&[open]).hooks_succeed();
     root.assert_works(&release(), "nvidia");
     assert_eq!(root.modinfo(&release(), "nvidia", "description"), "opened");
     root.assert_settled();

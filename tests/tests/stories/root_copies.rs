@@ -1,11 +1,11 @@
-//! The copies that stories make of roots: forks, folders, full disks.
+//! The test roots themselves: forks, nested roots and full disks.
 
 use stories::{Root, find};
 
 use crate::fixture::release;
 
 #[test]
-fn a_fork_goes_on_by_itself() {
+fn fork_is_independent() {
     let root = Root::bare();
     root.install(&[find("linux-1")]);
     let fork = root.fork();
@@ -13,23 +13,23 @@ fn a_fork_goes_on_by_itself() {
     fork.remove(&["linux"]);
     assert_eq!(fork.kernels(), [""; 0]);
     assert_eq!(root.kernels(), [release()]);
-    // A fork of a fork sees what both did.
+    // A fork of the fork contains the changes of both.
     assert_eq!(fork.fork().kernels(), [""; 0]);
 }
 
 #[test]
-fn a_folder_is_a_root_but_no_mount_point() {
+fn nested_root_is_not_a_mount_point() {
     let root = Root::ready();
-    let folder = root.folder();
-    root.run("mountpoint", &[&folder]).exits(32);
-    root.run("chroot", &[&folder, "pacman", "-Q", "alpm-dkms"]).ok();
-    root.pacman(&["-r", &folder, "-U", &find("linux-1").file]).ok();
-    assert!(root.exists(&format!("{folder}/usr/lib/modules/{}/vmlinuz", release())));
+    let nested_root = root.nested_root();
+    root.run("mountpoint", &[&nested_root]).exits(32);
+    root.run("chroot", &[&nested_root, "pacman", "-Q", "alpm-dkms"]).ok();
+    root.pacman(&["-r", &nested_root, "-U", &find("linux-1").file]).ok();
+    assert!(root.exists(&format!("{nested_root}/usr/lib/modules/{}/vmlinuz", release())));
     assert_eq!(root.kernels(), [""; 0]);
 }
 
 #[test]
-fn a_full_disk_has_the_room_it_is_said_to_have() {
+fn full_disk_has_the_requested_free_space() {
     let root = Root::bare();
     root.install(&[find("linux-1")]);
     root.move_to_full_disk("usr/lib/modules", 64);
@@ -41,11 +41,11 @@ fn a_full_disk_has_the_room_it_is_said_to_have() {
 }
 
 #[test]
-fn what_is_written_elsewhere_is_seen() {
+fn changes_elsewhere_are_detected() {
     let root = Root::ready();
     root.install(&[find("bbswitch")]);
-    assert_eq!(root.trespasses(), [""; 0]);
+    assert_eq!(root.changes_elsewhere(), [""; 0]);
     root.write("etc/evil.conf", "");
     root.write("usr/lib/modules/x", "");
-    assert_eq!(root.trespasses(), ["etc/evil.conf"]);
+    assert_eq!(root.changes_elsewhere(), ["etc/evil.conf"]);
 }

@@ -1,10 +1,10 @@
-//! Modules that a kernel with Secure Boot would load: signed by the headers' own program.
+//! Module signing, with the `sign-file` program of the kernel headers.
 
 use stories::{Root, find};
 
 use crate::fixture::{kernel, object, release};
 
-/// A machine that signs although it is a chroot, with a module.
+/// Creates a machine with a module. `try_sign_modules=true` enables signing in the chroot.
 fn signing_machine() -> Root {
     let root = Root::ready();
     root.write("etc/dkms/framework.conf", "try_sign_modules=true\n");
@@ -12,7 +12,7 @@ fn signing_machine() -> Root {
     root
 }
 
-/// Asserts that an object is signed with the key of a certificate, as the kernel would check it.
+/// Verifies the signature of the object against a certificate, as the kernel does.
 #[track_caller]
 fn assert_signed(root: &Root, certificate: &str) {
     let check = format!(
@@ -29,14 +29,14 @@ fn assert_signed(root: &Root, certificate: &str) {
     root.shell(&check).ok();
 }
 
-/// The number by which an object names the key that it was signed with.
+/// Returns the serial number of the certificate that the object's signature names.
 #[track_caller]
 fn key(root: &Root) -> String {
     root.modinfo(&release(), "bbswitch", "sig_key")
 }
 
 #[test]
-fn a_module_is_signed_with_a_key_made_for_it() {
+fn module_is_signed_with_a_generated_key() {
     let root = signing_machine();
     root.assert_works(&release(), "bbswitch");
     assert_eq!(root.modinfo(&release(), "bbswitch", "signer"), "DKMS module signing key");
@@ -50,7 +50,7 @@ fn a_module_is_signed_with_a_key_made_for_it() {
 }
 
 #[test]
-fn another_key_signs_anew_without_a_compiler() {
+fn new_key_signs_again_without_compiling() {
     let root = signing_machine();
     let first = key(&root);
     root.shell(
@@ -70,14 +70,14 @@ fn another_key_signs_anew_without_a_compiler() {
 }
 
 #[test]
-fn a_failure_to_sign_is_told_and_keeps_nothing_from_working() {
+fn signing_failure_is_reported_and_the_module_installed() {
     let root = Root::ready();
     let settings =
         "try_sign_modules=true\nmok_signing_key='pkcs11:object=none'\nmok_certificate=/none\n";
     root.write("etc/dkms/framework.conf", settings);
     let output =
         root.install(&[&kernel("linux", 1)[..], &[find("bbswitch")]].concat()).hooks_succeed();
-    output.has("are not signed").has("pkcs11:object=none").has("Secure Boot");
+    output.has("not signed").has("pkcs11:object=none").has("Secure Boot");
     assert_eq!(root.modinfo(&release(), "bbswitch", "signer"), "");
     root.assert_works(&release(), "bbswitch");
     root.assert_settled();

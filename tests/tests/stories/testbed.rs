@@ -1,9 +1,9 @@
-//! The testbed itself: pacman is real, kernels are in Arch's layout, and the real dkms builds modules for them.
+//! The testbed itself: real pacman, kernels in Arch's layout, and the real dkms building for them.
 
 use stories::{Recipe, Root, find};
 
 #[test]
-fn the_real_dkms_builds_for_our_kernels() {
+fn real_dkms_builds_for_testbed_kernels() {
     let root = Root::bare();
     let kernels = ["linux-1", "linux-headers-1", "linux-lts-1", "linux-lts-headers-1"].map(find);
     let module = Recipe::module("tiny", "1.0").field("provides", "dkms").make(&root);
@@ -14,7 +14,7 @@ fn the_real_dkms_builds_for_our_kernels() {
             .ok()
             .lacks("differs")
             .lacks("Error");
-        assert_eq!(root.placed(release), ["updates/dkms/tiny.ko.zst"]);
+        assert_eq!(root.installed_objects(release), ["updates/dkms/tiny.ko.zst"]);
         root.assert_works(release, "tiny");
         assert_eq!(root.modinfo(release, "tiny", "version"), "1.0");
         assert_eq!(root.read(&format!("usr/lib/modules/{release}/pkgbase")).trim(), kernel.name);
@@ -22,7 +22,7 @@ fn the_real_dkms_builds_for_our_kernels() {
 }
 
 #[test]
-fn kmods_hook_sweeps_dead_kernels() {
+fn kmod_hook_cleans_up_removed_kernels() {
     let root = Root::bare();
     root.install(&[find("linux-1")]);
     assert!(root.exists(&format!("usr/lib/modules/{}/modules.dep", find("linux-1").release())));
@@ -33,7 +33,7 @@ fn kmods_hook_sweeps_dead_kernels() {
 }
 
 #[test]
-fn compilers_are_counted() {
+fn compiler_starts_are_counted() {
     let root = Root::bare();
     let compilers = root.count_compilers();
     compilers.assert_none();

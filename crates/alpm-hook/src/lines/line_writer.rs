@@ -1,29 +1,29 @@
-//! Writes whole lines, and goes on if the reader is gone.
+//! Writes whole lines and ignores a closed output.
 
 use std::io::Write;
 
-/// The maximum length of a line.
+/// The maximum length of a line in characters.
 const LONGEST: usize = 1000;
 
-/// Writes lines, each with one call.
+/// A writer that writes each line with a single call.
 #[derive(Debug)]
 pub struct LineWriter<W> {
     to: W,
-    /// Whether the reader is gone. Builds go on without one.
+    /// Whether a write has failed. After that, nothing more is written, and builds continue.
     closed: bool,
 }
 
 impl<W: Write> LineWriter<W> {
-    /// Returns a writer to `to`.
+    /// Creates a writer to `to`.
     pub fn new(to: W) -> Self {
         Self { to, closed: false }
     }
 
-    /// Writes one line. Replaces control characters, which may come from a compiler or a file name, with blanks, and cuts
-    /// a line that is too long.
+    /// Writes one line. Truncates long lines, and replaces control characters, which may come from
+    /// a compiler or a file name, with blanks.
     pub fn line(&mut self, text: &str) {
-        let calm = |c: char| if c.is_control() { ' ' } else { c };
-        let mut line: String = text.trim_end().chars().take(LONGEST).map(calm).collect();
+        let printable = |c: char| if c.is_control() { ' ' } else { c };
+        let mut line: String = text.trim_end().chars().take(LONGEST).map(printable).collect();
         line.push('\n');
         if !self.closed {
             let written = self.to.write_all(line.as_bytes()).and_then(|()| self.to.flush());
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keeps_a_line_one_line() {
+    fn replaces_control_characters_and_truncates() {
         let mut out = LineWriter::new(Vec::new());
         out.line("a\rb\nc\u{1b}[31m  ");
         out.line(&"x".repeat(5000));
@@ -54,9 +54,9 @@ mod tests {
     }
 
     #[test]
-    fn goes_on_when_the_reader_is_gone() {
-        struct Gone(usize);
-        impl Write for Gone {
+    fn stops_writing_after_an_error() {
+        struct ClosedPipe(usize);
+        impl Write for ClosedPipe {
             fn write(&mut self, _: &[u8]) -> io::Result<usize> {
                 self.0 += 1;
                 Err(io::ErrorKind::BrokenPipe.into())
@@ -65,7 +65,7 @@ mod tests {
                 Ok(())
             }
         }
-        let mut out = LineWriter::new(Gone(0));
+        let mut out = LineWriter::new(ClosedPipe(0));
         out.line("one");
         out.line("two");
         assert_eq!(out.into_inner().0, 1);

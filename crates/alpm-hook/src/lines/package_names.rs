@@ -1,4 +1,4 @@
-//! Modules and kernels with the names of their packages.
+//! Displays modules and kernels with the packages that own them.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use dkms_engine::names::{KernelRelease, ModuleId};
 
 use crate::package_query::Packages;
 
-/// The packages of modules and kernels.
+/// The packages that own modules and kernels. By default, no package is known.
 #[derive(Debug, Clone, Default)]
 pub struct PackageNames {
     packages: Packages,
@@ -15,7 +15,7 @@ pub struct PackageNames {
 }
 
 impl PackageNames {
-    /// Combines the packages from alpm-query with the source directories of the modules.
+    /// Combines the answer of alpm-query with the source directories of the modules in `facts`.
     #[must_use]
     pub fn new(packages: Packages, facts: &Facts) -> Self {
         let sources =
@@ -23,17 +23,19 @@ impl PackageNames {
         Self { packages, sources: sources.collect() }
     }
 
-    /// Returns `zfs 2.4.4 (zfs-dkms 2.4.4-1)`, or only the module if the package is unknown.
+    /// Returns a module with its package, as in `zfs/2.4.4 (zfs-dkms 2.4.4-1)`. If the package is
+    /// unknown, returns only the module.
     #[must_use]
     pub fn module(&self, id: &ModuleId) -> String {
         let dir = self.sources.get(id).cloned().unwrap_or_else(|| id.source_dir());
         match self.packages.of_source(&dir) {
-            Some(package) => format!("{} ({package})", plain(id)),
-            None => plain(id),
+            Some(package) => format!("{id} ({package})"),
+            None => id.to_string(),
         }
     }
 
-    /// Returns `7.2.13-arch1-1 (linux)`, or only the release if the package is unknown.
+    /// Returns a kernel with its package, as in `7.2.13-arch1-1 (linux)`. If the package is
+    /// unknown, returns only the release.
     #[must_use]
     pub fn kernel(&self, kernel: &KernelRelease) -> String {
         match self.packages.of_kernel(kernel) {
@@ -42,14 +44,10 @@ impl PackageNames {
         }
     }
 
-    /// Returns the package to install for a kernel's headers.
+    /// Returns the name of the package that contains a kernel's headers, installed or not; `None`
+    /// if it is unknown.
     #[must_use]
     pub fn headers_package(&self, kernel: &KernelRelease) -> Option<&str> {
         self.packages.headers_package(kernel)
     }
-}
-
-/// Returns `zfs 2.4.4`, in pacman's notation.
-pub(super) fn plain(id: &ModuleId) -> String {
-    format!("{} {}", id.name, id.version)
 }

@@ -1,4 +1,4 @@
-//! The end of the output: notes, the number of modules, and finally the failures.
+//! The end of a hook's output: notes, errors, warnings, the count of modules, and the failures.
 
 use std::io::Write;
 
@@ -7,23 +7,23 @@ use dkms_engine::names::ModuleId;
 use dkms_engine::plan::{Action, Note, Plan, Task};
 use dkms_engine::report::{Outcome, Report};
 
-use super::{Lines, package_names};
+use super::Lines;
 
 impl<W: Write> Lines<W> {
-    /// Writes the end of a run.
+    /// Writes the output that follows the line of the last step.
     pub fn summary(&mut self, plan: &Plan, report: &Report) {
         for note in &plan.notes {
             if let Some(text) = self.note(note) {
-                self.out.line(&format!("note: {text}"));
+                self.write_lines(&format!("note: {text}"));
             }
         }
         for trouble in &report.trouble {
-            self.out.line(&format!("error: {trouble}"));
+            self.write_lines(&format!("error: {trouble}"));
         }
         for warning in &report.warnings {
-            self.out.line(&format!("warning: {warning}"));
+            self.write_lines(&format!("warning: {warning}"));
         }
-        self.count(report.failures().count());
+        self.count(report);
         for finished in &report.finished {
             if let Outcome::Failed(failed) = &finished.outcome {
                 let stays = replaced_by(plan, finished.task);
@@ -31,30 +31,39 @@ impl<W: Write> Lines<W> {
             }
         }
         if let Some(interruption) = &report.interrupted {
-            self.out.line(&format!("error: {interruption}"));
+            self.write_lines(&format!("error: {interruption}"));
         }
     }
 
-    /// Writes the number of modules. A single one has its own line already.
-    fn count(&mut self, failures: usize) {
+    /// Writes a message, which can have several lines.
+    fn write_lines(&mut self, text: &str) {
+        text.lines().for_each(|line| self.out.line(line));
+    }
+
+    /// Writes the number of installed modules. Writes nothing for a single module, because its own
+    /// line already reports the result.
+    fn count(&mut self, report: &Report) {
+        let failures = report.failures().count();
         if failures > 0 {
             self.out.line("");
         }
-        let (all, done) = (self.tasks.len(), self.done);
+        let untried =
+            report.failures().filter(|(action, _)| matches!(action, Action::Fail { .. })).count();
+        let (all, done) = (self.tasks.len() + untried, self.done);
         if all > 1 && done == all {
-            self.out.line(&format!("All {all} modules are ready."));
+            self.out.line(&format!("{all} modules installed."));
         } else if failures > 0 && all > 1 {
-            self.out.line(&format!("{done} of {all} modules are ready. What failed:"));
+            self.out.line(&format!("{done} of {all} modules installed. Errors:"));
         }
     }
 
-    /// Returns the text of a note, unless it only says that there is nothing to do.
+    /// Returns the text of a note; `None` if the note needs no line.
     fn note(&self, note: &Note) -> Option<String> {
         match note {
             Note::Already { .. } => None,
             Note::NoHeaders { kernel, pkgbase: None, other: None } => {
                 let install = self.names.headers_package(kernel)?;
-                Some(format!("{kernel} has no headers: install {install}"))
+                Some(format!("{kernel}: no kernel headers installed\n  run: pacman -S {install}"))
             }
             note => Some(note.to_string()),
         }
@@ -62,29 +71,29 @@ impl<W: Write> Lines<W> {
 
     fn failure(&mut self, action: &Action, failed: &Failure, stays: Option<&ModuleId>) {
         let mut message = failed.message.lines();
-        let what = self.what_failed(action);
+        let what = self.subject(action);
         self.out.line(&format!("error: {what}: {}", message.next().unwrap_or_default()));
         for more in message {
-            self.out.line(&format!("  {more}"));
+            self.out.line(&format!("  {}", more.trim_start()));
         }
         if let Some(cause) = &failed.cause {
-            self.out.line(&format!("  cause:     {cause}"));
+            self.out.line(&format!("  cause: {cause}"));
         }
         if let Some(log) = &failed.log {
-            self.out.line(&format!("  log:       {}", log.display()));
+            self.out.line(&format!("  log: {}", log.display()));
         }
         if let Some(hint) = &failed.hint {
             self.out.line(&format!("  {hint}"));
         }
         if let Some(old) = stays {
-            self.out.line(&format!("  until then {} stays installed", package_names::plain(old)));
+            self.out.line(&format!("  note: {old} stays installed"));
         }
         if let Some(command) = retry_command(action) {
-            self.out.line(&format!("  run:       {command}"));
+            self.out.line(&format!("  run: {command}"));
         }
     }
 
-    fn what_failed(&self, action: &Action) -> String {
+    fn subject(&self, action: &Action) -> String {
         match action {
             Action::Build { module, kernel, .. }
             | Action::Install { module, kernel, .. }
@@ -97,7 +106,7 @@ impl<W: Write> Lines<W> {
     }
 }
 
-/// Returns the version that a task replaces, and that stays installed if the task fails.
+/// Returns the version that a task replaces. That version stays installed if the task fails.
 fn replaced_by(plan: &Plan, task: Task) -> Option<&ModuleId> {
     plan.steps_of(task).find_map(|step| match &step.action {
         Action::Install { replaces, .. } => replaces.as_ref(),
@@ -105,7 +114,7 @@ fn replaced_by(plan: &Plan, task: Task) -> Option<&ModuleId> {
     })
 }
 
-/// Returns the command that retries a failed step.
+/// Returns the command that retries a failed step; `None` if no command can.
 fn retry_command(action: &Action) -> Option<String> {
     match action {
         Action::Build { module, kernel, .. }

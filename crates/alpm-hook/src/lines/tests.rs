@@ -48,7 +48,8 @@ fn packages() -> Packages {
     .expect("an answer")
 }
 
-/// The text of a run in which each step takes 4.1 seconds and ends as `outcome` says.
+/// Returns the output of a run of `plan` in which each step takes 4.1 seconds and ends with
+/// `outcome`.
 fn run(plan: &Plan, outcome: impl Fn(&Action) -> Outcome) -> String {
     let facts = Facts {
         arch: "x86_64".parse().expect("a name"),
@@ -76,7 +77,8 @@ fn run(plan: &Plan, outcome: impl Fn(&Action) -> Outcome) -> String {
     String::from_utf8(lines.out.into_inner()).expect("text")
 }
 
-/// A plan of these steps. An installation that follows its build belongs to the same job.
+/// Returns a plan of `steps`. An installation that follows the build of the same module joins the
+/// build's job.
 fn plan(steps: Vec<Step>, notes: Vec<Note>) -> Plan {
     let mut plan = Plan { notes, ..Plan::default() };
     for step in steps {
@@ -103,7 +105,7 @@ fn plan(steps: Vec<Step>, notes: Vec<Note>) -> Plan {
 }
 
 #[test]
-fn a_kernel_bump() {
+fn reports_a_kernel_upgrade() {
     let old = release("7.2.12-arch1-1");
     let plan = plan(
         vec![
@@ -125,7 +127,7 @@ fn a_kernel_bump() {
 }
 
 #[test]
-fn what_is_in_the_cache() {
+fn reports_builds_restored_from_the_cache() {
     let cached = |module: &str| {
         let mut step = build(module, NEW, Reason::NotBuilt);
         step.why.push(Reason::Cached);
@@ -140,17 +142,17 @@ fn what_is_in_the_cache() {
     ];
     insta::assert_snapshot!(run(&plan(steps, Vec::new()), |_| Outcome::Done), @r"
     Kernel modules to build and install:
-      for 7.2.13-arch1-1 (linux): foo 1.0 (not built yet)
-      for 7.2.13-arch1-1 (linux): bar 1.0, zfs 2.4.4 (not built yet; found in the cache)
-    (1/3) zfs 2.4.4 (zfs-dkms 2.4.4-1) for 7.2.13-arch1-1: found in the cache and installed in 8.2 s
-    (2/3) foo 1.0 for 7.2.13-arch1-1: built and installed in 8.2 s
-    (3/3) bar 1.0 for 7.2.13-arch1-1: found in the cache in 4.1 s
-    All 3 modules are ready.
+      for 7.2.13-arch1-1 (linux): foo/1.0 (not built yet)
+      for 7.2.13-arch1-1 (linux): bar/1.0, zfs/2.4.4 (not built yet; found in the cache)
+    (1/3) zfs/2.4.4 (zfs-dkms 2.4.4-1) for 7.2.13-arch1-1: restored from the cache and installed in 8.2 s
+    (2/3) foo/1.0 for 7.2.13-arch1-1: built and installed in 8.2 s
+    (3/3) bar/1.0 for 7.2.13-arch1-1: restored from the cache in 4.1 s
+    3 modules installed.
     ");
 }
 
 #[test]
-fn a_module_bump() {
+fn reports_a_module_upgrade() {
     let plan = plan(
         vec![
             build("zfs/2.4.4", NEW, Reason::NotBuilt),
@@ -165,7 +167,7 @@ fn a_module_bump() {
 }
 
 #[test]
-fn a_module_that_fails_between_others() {
+fn reports_a_failure_among_other_modules() {
     let fails = |action: &Action| match action {
         Action::Build { module, .. } if *module == id("zfs/2.4.4") => Outcome::Failed(Failure {
             cause: Some("zfs_super.c:12:2: error: too few arguments to function 'iput'".into()),
@@ -176,10 +178,10 @@ fn a_module_that_fails_between_others() {
             )
         }),
         Action::Install { module, .. } if *module == id("zfs/2.4.4") => {
-            Outcome::Skipped("it was not built".into())
+            Outcome::Skipped("not built".into())
         }
-        Action::Build { module, .. } if *module == id("upon-zfs/1") => {
-            Outcome::Skipped("zfs, which it builds upon, failed".into())
+        Action::Build { module, .. } if *module == id("zfs-addon/1") => {
+            Outcome::Skipped("dependency zfs failed".into())
         }
         Action::Depmod(_) => {
             Outcome::Failed(Failure::new(6, "depmod -a failed (exit status 1): no\nmodprobe waits"))
@@ -192,7 +194,7 @@ fn a_module_that_fails_between_others() {
             install("foo/1.0", NEW, None),
             build("zfs/2.4.4", NEW, Reason::Source),
             install("zfs/2.4.4", NEW, Some("zfs/2.4.3")),
-            build("upon-zfs/1", NEW, Reason::Source),
+            build("zfs-addon/1", NEW, Reason::Source),
             build("bar/1.0", LTS, Reason::KernelSymbols),
             install("bar/1.0", LTS, None),
             step(Action::Depmod(release(NEW))),
@@ -203,7 +205,7 @@ fn a_module_that_fails_between_others() {
 }
 
 #[test]
-fn modules_that_cannot_be_tried() {
+fn reports_notes_and_an_invalid_conf() {
     let action = Action::Fail {
         module: id("foo/1.0"),
         kernel: Some(release(NEW)),
@@ -238,7 +240,7 @@ fn modules_that_cannot_be_tried() {
 }
 
 #[test]
-fn a_removal() {
+fn reports_a_removal() {
     let plan = plan(
         vec![
             step(Action::Uninstall(id("zfs/2.4.4"), release(LTS))),
@@ -254,13 +256,13 @@ fn a_removal() {
 }
 
 #[test]
-fn nothing_to_do() {
+fn prints_nothing_if_there_is_nothing_to_do() {
     let note = Note::Already { module: id("foo/1.0"), kernel: release(NEW), state: "installed" };
     assert_eq!(run(&plan(Vec::new(), vec![note]), |_| Outcome::Done), "");
 }
 
 #[test]
-fn a_dry_run() {
+fn prints_the_plan_of_a_dry_run() {
     let plan = plan(
         vec![build("zfs/2.4.4", NEW, Reason::NotBuilt), install("zfs/2.4.4", NEW, None)],
         Vec::new(),
@@ -272,7 +274,7 @@ fn a_dry_run() {
 }
 
 #[test]
-fn times() {
-    let said = [0.04, 9.94, 41.7, 119.0, 200.0].map(|time| seconds(Duration::from_secs_f64(time)));
-    assert_eq!(said, ["0.0 s", "9.9 s", "41 s", "119 s", "3 min 20 s"]);
+fn formats_durations() {
+    let texts = [0.04, 9.94, 41.7, 119.0, 200.0].map(|time| seconds(Duration::from_secs_f64(time)));
+    assert_eq!(texts, ["0.0 s", "9.9 s", "41 s", "119 s", "3 min 20 s"]);
 }

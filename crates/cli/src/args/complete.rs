@@ -1,8 +1,9 @@
-//! Tab completion, for the scripts of the shells.
+//! Tab completion for the shells' completion scripts.
 //!
 //! `dkms __complete WORDS...` completes the last word, which may be empty. It prints one line for
-//! each candidate: the whole word, a tab, and a description. A line that begins with the tab asks
-//! the shell for a file (`files`) or a directory (`dirs`). Takes no lock, evaluates no dkms.conf.
+//! each candidate: the whole word, a tab, and a description. A line that begins with a tab tells
+//! the shell to complete files (`files`) or directories (`dirs`). The command takes no lock and
+//! evaluates no dkms.conf.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -19,7 +20,7 @@ use crate::args::module_arg::ModuleArg;
 use crate::args::options::{OPTIONS, Opt, OptId};
 use crate::args::parsed::Args;
 
-/// The hidden command that completes.
+/// The name of the hidden command that the completion scripts call.
 pub const WORD: &str = "__complete";
 
 /// A possible completion.
@@ -27,14 +28,14 @@ pub const WORD: &str = "__complete";
 pub enum Candidate {
     /// A word and its description.
     Word(String, String),
-    /// Any file.
+    /// Any file. The shell finds the names.
     File,
-    /// Any directory.
+    /// Any directory. The shell finds the names.
     Directory,
 }
 
-/// Completes the last of the words after `dkms`. On an error it offers nothing: a shell shows no
-/// messages while it completes.
+/// Writes the completion candidates for the last word. `words` are the words after `dkms`. On an
+/// error, writes nothing, because shells show no messages during completion.
 pub fn answer(words: impl Iterator<Item = OsString>, out: &mut impl Write) {
     let mut words: Vec<OsString> = words.collect();
     let Some(Ok(current)) = words.pop().map(OsString::into_string) else { return };
@@ -57,7 +58,7 @@ fn candidates(before: Vec<OsString>, current: &str) -> Vec<Candidate> {
     let completer = Completer { args, trees: machine.trees, arch: machine.arch };
     let (given, words) = match (expecting, Opt::from_argument(current)) {
         (Some(opt), _) => ("", completer.values(opt, current)),
-        // `--kernelver=7.2`
+        // As in `--kernelver=7.2`.
         (None, Some((opt, Some(value)))) => {
             (&current[..current.len() - value.len()], completer.values(opt, value))
         }
@@ -78,7 +79,7 @@ fn candidates(before: Vec<OsString>, current: &str) -> Vec<Candidate> {
     candidates
 }
 
-/// The words before the one that is completed, and the machine.
+/// Finds candidates, given the words before the current one and the state of the machine.
 struct Completer {
     args: Args,
     trees: Trees,
@@ -86,7 +87,7 @@ struct Completer {
 }
 
 impl Completer {
-    /// Returns the options that the command uses.
+    /// Returns the options that the command uses, without those that have already been given.
     fn options(&self) -> Vec<Candidate> {
         let fits = |opt: &&Opt| {
             let is_used = self.args.command.is_none_or(|command| opt.is_for(command));
@@ -104,7 +105,8 @@ impl Completer {
         offers
     }
 
-    /// Returns the words that are no options: commands, then modules.
+    /// Returns the candidates for a word that is not an option: commands if none has been given,
+    /// otherwise modules or paths.
     fn words(&self, current: &str) -> Vec<Candidate> {
         let Some(command) = self.args.command else {
             return COMMANDS.iter().map(|info| word(info.name, info.help)).collect();
@@ -124,27 +126,27 @@ impl Completer {
         if command == Command::Cache {
             return vec![word("clear", "clear the build cache")];
         }
-        self.modules(command).into_iter().map(|(id, said)| word(id.to_string(), said)).collect()
+        self.modules(command).into_iter().map(|(id, state)| word(id.to_string(), state)).collect()
     }
 
-    /// Returns the values of an option.
+    /// Returns the candidates for the value of an option.
     fn values(&self, opt: &Opt, current: &str) -> Vec<Candidate> {
-        // Options may come before the command.
+        // An option may precede the command.
         let command = self.args.command.unwrap_or(Command::Status);
         match opt.id {
             OptId::Module if current.contains('/') => {
                 let modules = self.modules(command).into_iter();
-                modules.map(|(id, said)| word(id.to_string(), said)).collect()
+                modules.map(|(id, state)| word(id.to_string(), state)).collect()
             }
             OptId::Module => self.names(command),
             OptId::Version => {
                 let modules = self.modules(command).into_iter();
-                let ours = modules.filter(|(id, _)| self.is_named(id));
-                ours.map(|(id, said)| word(id.version.to_string(), said)).collect()
+                let named = modules.filter(|(id, _)| self.is_named(id));
+                named.map(|(id, state)| word(id.version.to_string(), state)).collect()
             }
             OptId::Kernel => self.kernels(command),
             OptId::Template => self.kernels_of(|_| true),
-            OptId::Arch => vec![word(self.arch.to_string(), "this machine's")],
+            OptId::Arch => vec![word(self.arch.to_string(), "this machine's architecture")],
             OptId::Archive | OptId::Conf | OptId::Config | OptId::Timings => vec![Candidate::File],
             OptId::KernelSource
             | OptId::DkmsTree
@@ -157,7 +159,7 @@ impl Completer {
         }
     }
 
-    /// Returns the modules that a command can work on, each with a description.
+    /// Returns the modules that a command can work on, each with a word for its state.
     fn modules(&self, command: Command) -> Vec<(ModuleId, &'static str)> {
         let added: Vec<Added> =
             TreeState::read(&self.trees).modules.into_iter().filter(Added::is_added).collect();
@@ -166,34 +168,34 @@ impl Completer {
             let has = added.iter().filter(move |module| module.kernels.iter().any(wanted));
             has.map(|module| module.id.clone()).collect::<Vec<_>>()
         };
-        let here = |ids: Vec<ModuleId>, said| ids.into_iter().map(|id| (id, said)).collect();
+        let all = |ids: Vec<ModuleId>, state| ids.into_iter().map(|id| (id, state)).collect();
         match command {
             Command::Add => {
                 let mut sources = self.sources();
                 sources.retain(|id| !known.contains(id));
-                here(sources, "a source")
+                all(sources, "source")
             }
             Command::Build | Command::Install => {
-                let mut all: BTreeSet<ModuleId> = self.sources().into_iter().collect();
-                all.extend(known);
-                here(all.into_iter().collect(), "a module")
+                let mut ids: BTreeSet<ModuleId> = self.sources().into_iter().collect();
+                ids.extend(known);
+                all(ids.into_iter().collect(), "module")
             }
-            Command::Uninstall => here(of(|built| built.installed), "installed"),
-            Command::Unbuild => here(of(|built| built.has_module_dir), "built"),
+            Command::Uninstall => all(of(|built| built.installed), "installed"),
+            Command::Unbuild => all(of(|built| built.has_module_dir), "built"),
             Command::Remove | Command::Status | Command::Mktarball | Command::Match => {
-                here(known.into_iter().collect(), "added")
+                all(known.into_iter().collect(), "added")
             }
             _ => Vec::new(),
         }
     }
 
-    /// Returns the names of those modules.
+    /// Returns the names of the modules that a command can work on.
     fn names(&self, command: Command) -> Vec<Candidate> {
         let modules = self.modules(command).into_iter();
-        modules.map(|(id, said)| word(id.name.to_string(), said)).collect()
+        modules.map(|(id, state)| word(id.name.to_string(), state)).collect()
     }
 
-    /// Returns the modules of the source tree: its directories with a dkms.conf.
+    /// Returns the modules in the source tree, one for each directory that contains a dkms.conf.
     fn sources(&self) -> Vec<ModuleId> {
         let entries = fs::read_dir(&self.trees.source).into_iter().flatten().flatten();
         let sources = entries.filter(|entry| entry.path().join("dkms.conf").exists());
@@ -204,13 +206,13 @@ impl Completer {
         ids
     }
 
-    /// Returns the kernels that a command can work for.
+    /// Returns the kernels that a command can work on.
     fn kernels(&self, command: Command) -> Vec<Candidate> {
-        let there = |wanted: fn(&Kernel) -> bool| {
+        let installed = |wanted: fn(&Kernel) -> bool| {
             let kernels = Kernels::read(&self.trees).unwrap_or_default().all;
             let kernels = kernels.into_iter().filter(wanted);
-            let said = |kernel: &Kernel| kernel.pkgbase.clone().unwrap_or("a kernel".into());
-            kernels.map(|kernel| word(kernel.release.to_string(), said(&kernel))).collect()
+            let package = |kernel: &Kernel| kernel.pkgbase.clone().unwrap_or("kernel".into());
+            kernels.map(|kernel| word(kernel.release.to_string(), package(&kernel))).collect()
         };
         match command {
             Command::Uninstall => self.kernels_of(|built| built.installed),
@@ -219,21 +221,22 @@ impl Completer {
             | Command::Mktarball
             | Command::Status
             | Command::KernelPrerm => self.kernels_of(|built| built.has_module_dir),
-            Command::KernelPreinst => there(|kernel| kernel.alive),
-            _ => there(|kernel| kernel.alive && kernel.headers.is_some()),
+            Command::KernelPreinst => installed(|kernel| kernel.alive),
+            _ => installed(|kernel| kernel.alive && kernel.headers.is_some()),
         }
     }
 
-    /// Returns the kernels for which the given module, or any if none is given, has a build.
+    /// Returns the kernels with a build that `wanted` accepts. If the command line names a module,
+    /// only the builds of that module count.
     fn kernels_of(&self, wanted: fn(&BuiltFor) -> bool) -> Vec<Candidate> {
         let modules = TreeState::read(&self.trees).modules;
-        let ours = modules.iter().filter(|module| self.is_named(&module.id));
-        let kernels = ours.flat_map(|module| &module.kernels).filter(|built| wanted(built));
+        let named = modules.iter().filter(|module| self.is_named(&module.id));
+        let kernels = named.flat_map(|module| &module.kernels).filter(|built| wanted(built));
         let kernels: BTreeSet<_> = kernels.map(|built| &built.kernel).collect();
         kernels.into_iter().map(|kernel| word(kernel.to_string(), "built for")).collect()
     }
 
-    /// Returns true if the command line names this module, or no other.
+    /// Returns true unless the command line names another module or version.
     fn is_named(&self, id: &ModuleId) -> bool {
         let module_arg = ModuleArg::of_names(&self.args);
         module_arg.module.is_none_or(|module| module == id.name.as_str())
@@ -252,8 +255,8 @@ mod tests {
 
     use super::*;
 
-    /// foo/1 is installed for one kernel and built for another, bar/2 is added, new/3 is a source;
-    /// the third kernel has no headers.
+    /// Returns a root in which foo/1 is installed for one kernel and built for another, bar/2 is
+    /// added, and new/3 is only a source. A third kernel has no headers.
     fn root() -> TestRoot {
         let root = TestRoot::new();
         for kernel in ["7.1", "7.2"] {
@@ -297,7 +300,7 @@ mod tests {
     #[case::added_for_remove("remove ", "bar/2 foo/1")]
     #[case::installed("uninstall ", "foo/1")]
     #[case::built("unbuild f", "foo/1")]
-    #[case::one_module_is_enough("remove foo/1 ", "")]
+    #[case::no_second_module("remove foo/1 ", "")]
     #[case::cache("cache ", "clear")]
     #[case::archives("ldtarball ", "FILE")]
     #[case::names("remove -m ", "bar foo")]
@@ -308,16 +311,16 @@ mod tests {
     #[case::kernels_it_is_installed_for("uninstall foo/1 -k ", "7.1")]
     #[case::kernels_it_is_built_for("remove foo/1 -k ", "7.1 7.2")]
     #[case::kernels_of_another_module("remove bar/2 -k ", "")]
-    #[case::with_sign("status --kernelver=7.2", "--kernelver=7.2")]
+    #[case::with_equals_sign("status --kernelver=7.2", "--kernelver=7.2")]
     #[case::templates("match --templatekernel ", "7.1 7.2")]
     #[case::files("install -c ", "FILE")]
     #[case::directories("install --dkmstree ", "DIR")]
     #[case::long_options("mktarball --b", "--binaries-only")]
-    #[case::options_of_others("add --b", "")]
-    #[case::no_command_is_repeated("status --json --js", "")]
+    #[case::options_of_other_commands("add --b", "")]
+    #[case::no_option_twice("status --json --js", "")]
     #[case::numbers("build -j ", "")]
-    #[case::no_such_option("build --frobnicate ", "bar/2 foo/1 new/3")]
-    fn offers_what_makes_sense(#[case] line: &str, #[case] want: &str) {
+    #[case::unknown_option("build --frobnicate ", "bar/2 foo/1 new/3")]
+    fn offers_only_usable_words(#[case] line: &str, #[case] want: &str) {
         assert_eq!(offered(&root(), line), want);
     }
 
@@ -337,16 +340,13 @@ mod tests {
     }
 
     #[test]
-    fn answers_with_a_line_for_each() {
+    fn prints_one_line_per_candidate() {
         let mut out = Vec::new();
         let root = root();
         let words = ["--root", root.path().to_str().unwrap(), "ldtarball", "x"];
         answer(words.into_iter().map(OsString::from), &mut out);
         answer(std::iter::once(OsString::from("autoins")), &mut out);
         let text = String::from_utf8(out).unwrap();
-        assert_eq!(
-            text,
-            "\tfiles\nautoinstall\tinstall all modules with AUTOINSTALL=yes for a kernel\n"
-        );
+        assert_eq!(text, "\tfiles\nautoinstall\tinstall all modules that set AUTOINSTALL=yes\n");
     }
 }

@@ -1,13 +1,13 @@
-//! The output of `dkms --help` and `dkms COMMAND --help`, from the tables of commands and options.
+//! The output of `dkms --help` and `dkms COMMAND --help`.
 
 use crate::args::commands::{COMMANDS, Command, CommandInfo};
 use crate::args::options::{OPTIONS, Opt, OptId};
 
-/// The options that the overview lists.
+/// The options listed in the overview.
 const OVERVIEW: &[OptId] =
     &[OptId::Kernel, OptId::DryRun, OptId::Verbose, OptId::Quiet, OptId::PrintVersion, OptId::Help];
 
-/// Returns the help for a command, or the overview of all commands.
+/// Returns the help for a command. For `None`, returns the overview of all commands.
 #[must_use]
 pub fn text(command: Option<Command>) -> String {
     match command.and_then(Command::info) {
@@ -18,15 +18,15 @@ pub fn text(command: Option<Command>) -> String {
 
 fn overview() -> String {
     let mut text = String::from(
-        "Build kernel modules from source for every kernel, and install them.\n\n\
+        "Build kernel modules from source and install them.\n\n\
          Usage: dkms COMMAND [MODULE/VERSION] [OPTIONS]\n\nCommands:\n",
     );
     text.extend(COMMANDS.iter().map(|info| line(info.name, info.help)));
     text += "\nOptions:\n";
     let listed = shown().filter(|opt| OVERVIEW.contains(&opt.id));
     text.extend(listed.map(|opt| line(&spelled(opt), opt.help)));
-    text += "\nWithout -k, a command applies to the running kernel.\n\
-             dkms COMMAND --help describes a command and all its options; see also dkms(8).\n";
+    text += "\nCommands that change modules act on the running kernel, unless -k or --all is given.\n\
+             For help on a command, run: dkms COMMAND --help. See also dkms(8).\n";
     text
 }
 
@@ -77,10 +77,10 @@ fn spelled(opt: &Opt) -> String {
 mod tests {
     use super::*;
 
-    /// The man page, whose macros tell options and commands from other words.
     const PAGE: &str = include_str!("../../../../man/dkms.8");
 
-    /// Returns true if a line that begins an entry of the page contains these words in sequence.
+    /// Returns true if a list item in the man page contains `words`, separated by single blanks, in
+    /// sequence.
     fn has_entry(words: &str) -> bool {
         let words: Vec<&str> = words.split(' ').collect();
         let mut entries = PAGE.lines().filter_map(|line| line.strip_prefix(".It "));
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn the_man_page_has_no_option_of_its_own() {
+    fn every_option_in_the_man_page_exists() {
         let entries = PAGE.lines().filter_map(|line| line.strip_prefix(".It Fl "));
         let names = entries.flat_map(|entry| entry.split(" , Fl "));
         for name in names.filter_map(|name| name.split(' ').next()) {
@@ -124,12 +124,12 @@ mod tests {
     }
 
     #[test]
-    fn tells_all() {
+    fn prints_an_overview_of_commands() {
         insta::assert_snapshot!(text(None));
     }
 
     #[test]
-    fn describes_one_command() {
+    fn prints_help_for_one_command() {
         insta::assert_snapshot!(text(Some(Command::Install)));
     }
 

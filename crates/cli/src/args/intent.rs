@@ -1,5 +1,7 @@
-//! The meaning of a command line, after the checks that dkms makes before it reads any tree, in the
-//! same order and with the same exit codes.
+//! Interprets a parsed command line.
+//!
+//! Makes the checks that dkms makes before it reads any tree, in the order of dkms and with its
+//! exit codes.
 
 use dkms_engine::failure::Failure;
 use dkms_engine::names::{BadName, KernelRelease, ModuleId, ModuleName};
@@ -14,12 +16,13 @@ use crate::args::parsed::{Args, ModuleWord};
 use crate::args::refusal::{NOT_ROOT, of_no_command, refuse};
 use crate::args::subject::{ArchiveOptions, Context, KernelChoice, Subject, Target};
 
-/// The intent of a command line.
+/// The action that a command line requests.
 #[derive(Debug)]
 pub enum Intent {
     /// List modules.
     Status(Filter),
-    /// Install all modules with AUTOINSTALL=yes for a kernel, `None` for all with headers.
+    /// Install all modules with AUTOINSTALL=yes for one kernel, or for every kernel with headers if
+    /// `None`.
     Autoinstall(Option<Target>),
     /// Finish the pending work of interrupted runs.
     FinishPending,
@@ -29,33 +32,35 @@ pub enum Intent {
     ClearCache,
     /// Regenerate initramfs images that contain changed modules.
     Initramfs,
-    /// Install for one kernel what another kernel has.
+    /// Install the modules of one kernel for another.
     Match {
-        /// The kernel that has it.
+        /// The kernel from which to take the list of modules.
         template: KernelRelease,
-        /// The kernel that gets it.
+        /// The kernel for which to install the modules.
         target: Target,
-        /// Only this module.
+        /// The only module to install; `None` for all.
         module: Option<ModuleName>,
     },
-    /// Create the key that signs modules; settings may contain the kernel's name.
+    /// Create the module signing key. The path of the key in the settings can contain the kernel
+    /// release.
     GenerateMok(Option<KernelRelease>),
-    /// Delete the builds for a kernel: of all modules if true, else of those that autoinstall
-    /// builds again.
+    /// Delete the builds for a kernel: those of all modules if the flag is true, otherwise only
+    /// those that autoinstall would build again.
     Clear(Target, bool),
     /// Write a module to an archive.
     Pack(ModuleId, KernelChoice, ArchiveOptions),
-    /// Change one module.
+    /// Run `add`, `build`, `install`, `uninstall`, `unbuild` or `remove` on one module.
     Change(Verb, Subject, KernelChoice),
 }
 
 impl Intent {
-    /// Works out what `args` mean on this machine.
+    /// Interprets the command line on this machine.
     ///
     /// # Errors
-    /// [`Failure`] with dkms's exit code: 1 no module, 2 invalid (or `--all` with a kernel), 3 `--all`
-    /// with an architecture, 4 not exactly one kernel, 5 `--all` with a command that does not
-    /// support it, 8 an empty archive, 16 an empty kernel or architecture.
+    /// [`Failure`] with exit code 1 for a missing module, 2 for an invalid value or `--all`
+    /// with a kernel, 3 for `--all` with an architecture, 4 for no kernel or more than one, 5 for
+    /// `--all` with a command that does not support it, 8 for an empty archive, 16 for an empty
+    /// kernel or architecture.
     pub fn read(args: &Args, context: &Context) -> Result<Self, Failure> {
         if args.has(OptId::BinariesOnly) && args.has(OptId::SourceOnly) {
             return refuse(
@@ -73,7 +78,7 @@ impl Intent {
     }
 }
 
-/// A command line that is interpreted.
+/// A parsed command line whose command and kernels are known.
 struct Reading<'a> {
     args: &'a Args,
     command: Command,
@@ -133,18 +138,13 @@ impl Reading<'_> {
         }
         let target = self.target()?;
         let Some(template) = self.args.template.as_deref().filter(|text| !text.is_empty()) else {
-            return refuse(
-                1,
-                "match: no --templatekernel given (expected: --templatekernel RELEASE)",
-            );
+            return Err(Failure::new(1, "match: no --templatekernel given")
+                .with_hint("run: dkms match --templatekernel RELEASE"));
         };
         let bad = |why: BadName| Failure::new(1, why.to_string());
         let template: KernelRelease = template.parse().map_err(bad)?;
         if template == target.kernel {
-            return refuse(
-                2,
-                format!("--templatekernel: {template}: same kernel as -k (expected another)"),
-            );
+            return refuse(2, format!("--templatekernel: {template}: same as the target kernel"));
         }
         let module = module.module.map(|name| name.parse().map_err(bad)).transpose()?;
         Ok(Intent::Match { template, target, module })
@@ -153,7 +153,8 @@ impl Reading<'_> {
     fn load(&self, module: ModuleArg) -> Result<Intent, Failure> {
         match &module.path {
             None => {
-                return refuse(2, "ldtarball: no archive given (expected: dkms ldtarball ARCHIVE)");
+                return Err(Failure::new(2, "ldtarball: no archive given")
+                    .with_hint("run: dkms ldtarball ARCHIVE"));
             }
             Some(path) if !path.exists() => {
                 return refuse(
@@ -170,10 +171,8 @@ impl Reading<'_> {
 
     fn pack(&self, module: ModuleArg) -> Result<Intent, Failure> {
         let Subject::Module(id) = module.subject(self.command, self.context)? else {
-            return refuse(
-                1,
-                "mktarball: no module given (expected: dkms mktarball MODULE/VERSION)",
-            );
+            return Err(Failure::new(1, "mktarball: no module given")
+                .with_hint("run: dkms mktarball MODULE/VERSION"));
         };
         let options = ArchiveOptions {
             no_source: self.args.has(OptId::BinariesOnly),
@@ -197,12 +196,12 @@ impl Reading<'_> {
         }
         let mut kernels = self.kernels.choice(self.context)?;
         if let (Verb::Add, KernelChoice::These(targets)) = (verb, &mut kernels) {
-            targets.truncate(1); // only for dkms.conf to see (dkms-behaviour 3.2)
+            targets.truncate(1); // only matters to dkms.conf (dkms-behaviour 3.2)
         }
         Ok(Intent::Change(verb, subject, kernels))
     }
 
-    /// Refuses options with `--all` that are about one kernel.
+    /// Returns an error if `--all` is combined with an option that applies to a single kernel.
     fn check_options_of_one_kernel(&self) -> Result<(), Failure> {
         let args = self.args;
         let options = [("--kernelsourcedir", &args.kernel_source), ("--config", &args.config)];
@@ -215,12 +214,12 @@ impl Reading<'_> {
     }
 }
 
-/// Returns what `cache` is asked for.
+/// Interprets the operand of `cache`.
 fn cache(args: &Args) -> Result<Intent, Failure> {
     match args.names.as_slice() {
         [] => Ok(Intent::Cache),
         [ModuleWord::Word(word)] if word == "clear" => Ok(Intent::ClearCache),
-        _ => refuse(2, "cache: unexpected argument (expected: dkms cache, or dkms cache clear)"),
+        _ => refuse(2, "cache: unexpected argument (expected nothing or clear)"),
     }
 }
 
@@ -246,11 +245,12 @@ mod tests {
         Intent::read(&args, &context)
     }
 
-    /// Filters hold patterns, which cannot be compared.
+    /// Asserts that a command line has the intent `want`. Compares the debug output, because
+    /// patterns cannot be compared.
     #[track_caller]
-    fn assert_means(line: &str, intent: Intent) {
-        let meant = read(line).expect("a command line that is understood");
-        assert_eq!(format!("{meant:?}"), format!("{intent:?}"), "{line}");
+    fn assert_means(line: &str, want: Intent) {
+        let intent = read(line).expect("a valid command line");
+        assert_eq!(format!("{intent:?}"), format!("{want:?}"), "{line}");
     }
 
     fn on(pairs: &[(&str, &str)]) -> KernelChoice {
@@ -267,7 +267,7 @@ mod tests {
     #[case::mixed("remove -m foo/1.0 --all", Verb::Remove, KernelChoice::All)]
     #[case::all_with_headers("install foo/1.0 --all", Verb::Install, KernelChoice::All)]
     #[case::last_version("unbuild foo/0.9 -v 1.0 -k 6.1", Verb::Unbuild, on(&[("6.1", "x86_64")]))]
-    #[case::kernel_after("uninstall foo/1.0 -k 6.1/arm64", Verb::Uninstall, on(&[("6.1", "arm64")]))]
+    #[case::kernel_and_arch("uninstall foo/1.0 -k 6.1/arm64", Verb::Uninstall, on(&[("6.1", "arm64")]))]
     #[case::one_arch_for_all("build foo/1.0 -k 6.1/arm64 -k 6.2", Verb::Build, on(&[("6.1", "arm64"), ("6.2", "arm64")]))]
     #[case::pairs("build foo/1.0 -k 6.1 -k 6.2 -a a -a b", Verb::Build, on(&[("6.1", "a"), ("6.2", "b")]))]
     #[case::one_kernel("add foo/1.0 -k 6.1 -k 6.2", Verb::Add, on(&[("6.1", "x86_64")]))]
@@ -277,30 +277,30 @@ mod tests {
     }
 
     #[rstest]
-    #[case::listed("cache --json", Intent::Cache)]
-    #[case::cleared("cache clear", Intent::ClearCache)]
-    fn reads_what_the_cache_is_for(#[case] line: &str, #[case] intent: Intent) {
+    #[case::list("cache --json", Intent::Cache)]
+    #[case::clear("cache clear", Intent::ClearCache)]
+    fn reads_the_operand_of_cache(#[case] line: &str, #[case] intent: Intent) {
         assert_means(line, intent);
     }
 
     #[rstest]
     #[case::no_module("build", 1)]
-    #[case::cache_of_what("cache foo/1.0", 2)]
+    #[case::cache_with_module("cache foo/1.0", 2)]
     #[case::no_version("remove foo", 1)]
     #[case::bad_module("add -m .. -v 1", 1)]
     #[case::unpaired("build foo/1 -k 6.1 -a a -a b", 1)]
     #[case::all_and_kernel("remove foo/1 --all -k 6.1", 2)]
     #[case::no_command("foo/1", 2)]
     #[case::no_archive("ldtarball", 2)]
-    #[case::archive_that_is_not_there("ldtarball foo.dkms.tar.gz", 2)]
-    #[case::pack_what("mktarball foo", 1)]
+    #[case::missing_archive("ldtarball foo.dkms.tar.gz", 2)]
+    #[case::pack_without_version("mktarball foo", 1)]
     #[case::no_such_path("add ./foo-1", 2)]
     #[case::no_such_absolute_path("add /nowhere/foo-1", 1)]
-    #[case::path_where_none_is_taken("remove ./foo-1", 1)]
+    #[case::path_for_a_command_without_paths("remove ./foo-1", 1)]
     #[case::all_and_arch("remove foo/1 --all -a a", 3)]
-    #[case::status_too("status --all -k 6.1", 2)]
+    #[case::status_of_all_and_kernel("status --all -k 6.1", 2)]
     #[case::hook_without_kernel("kernel_prerm", 4)]
-    #[case::hook_with_two("kernel_postinst -k 6.1 -k 6.2", 4)]
+    #[case::hook_with_two_kernels("kernel_postinst -k 6.1 -k 6.2", 4)]
     #[case::hook_with_all("kernel_preinst --all", 5)]
     #[case::two_kernels("autoinstall -k 6.1 -k 6.2", 4)]
     #[case::all_and_add("add foo/1.0 --all", 5)]
@@ -309,21 +309,21 @@ mod tests {
     #[case::all_and_kernel_hook("kernel_postinst --all", 5)]
     #[case::install_for_all_and_kernel("install foo/1.0 --all -k 6.1", 2)]
     #[case::autoinstall_for_all_and_kernel("autoinstall --all -k 6.1", 2)]
-    #[case::headers_of_all("build foo/1.0 --all --kernelsourcedir /nowhere", 2)]
-    #[case::configuration_of_all("autoinstall --all --config /nowhere", 2)]
+    #[case::all_and_headers("build foo/1.0 --all --kernelsourcedir /nowhere", 2)]
+    #[case::all_and_configuration("autoinstall --all --config /nowhere", 2)]
     #[case::match_without_template("match", 1)]
     #[case::match_with_itself("match --templatekernel=6.1 -k 6.1", 2)]
-    #[case::match_for_two("match --templatekernel 6 -k 6.1 -k 6.2", 4)]
+    #[case::match_for_two_kernels("match --templatekernel 6 -k 6.1 -k 6.2", 4)]
     #[case::match_for_all("match --all --templatekernel 6", 5)]
-    #[case::nothing_left("mktarball foo/1 --binaries-only --source-only --all -k 6.1", 8)]
+    #[case::empty_archive("mktarball foo/1 --binaries-only --source-only --all -k 6.1", 8)]
     #[case::empty_arch("build foo/1 -k 6.1/", 16)]
     #[case::empty_kernel("build foo/1 -k /a", 16)]
-    fn refuses_as_dkms_does(#[case] line: &str, #[case] code: u8) {
+    fn refuses_with_the_exit_codes_of_dkms(#[case] line: &str, #[case] code: u8) {
         assert_eq!(read(line).err().map(|failure| failure.code), Some(code), "{line}");
     }
 
     #[test]
-    fn reads_the_rest() {
+    fn reads_the_other_commands() {
         assert_means("autoinstall --pending", Intent::FinishPending);
         let target = Target {
             kernel: "6.1".parse().expect("a name"),

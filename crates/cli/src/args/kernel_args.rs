@@ -1,4 +1,4 @@
-//! The kernels of a command line: `-k`, `-a` and `--all`.
+//! The kernels on the command line: `-k`, `-a` and `--all`.
 
 use dkms_engine::failure::Failure;
 use dkms_engine::names::BadName;
@@ -11,23 +11,25 @@ use crate::args::parsed::Args;
 use crate::args::refusal::refuse;
 use crate::args::subject::{Context, KernelChoice, Target};
 
-/// The values of `-k` and `-a`, and `--all`.
+/// The values of `-k`, `-a` and `--all`.
 #[derive(Debug)]
 pub struct KernelArgs<'a> {
-    /// Each `-k`, split as `RELEASE/ARCH`.
+    /// The values of `-k`, split into release and architecture. The architecture is `None` if a
+    /// value contains none.
     kernels: Vec<(&'a str, Option<&'a str>)>,
-    /// The architectures of `RELEASE/ARCH` in their order, then those of `-a`.
+    /// The architectures from `-k RELEASE/ARCH`, then those from `-a`.
     arches: Vec<&'a str>,
-    /// `--all`
+    /// Whether `--all` was given.
     all: bool,
 }
 
 impl<'a> KernelArgs<'a> {
-    /// Reads the options that name kernels, and checks them in dkms's order.
+    /// Reads the options that name kernels and checks them in dkms's order.
     ///
     /// # Errors
-    /// [`Failure`], as dkms gives it: 1 architectures that fit no kernels, 2 `--all` with a kernel,
-    /// 3 `--all` with an architecture, 4 and 5 as [`KernelArgs::check_one`], 16 an empty value.
+    /// [`Failure`] with exit code 1 if the number of architectures is neither one nor the
+    /// number of kernels, 2 for `--all` with a kernel, 3 for `--all` with an architecture, 4 and 5
+    /// as for [`KernelArgs::check_one`], 16 for an empty value.
     pub fn read(args: &'a Args) -> Result<Self, Failure> {
         let split = |word: &'a String| match word.split_once('/') {
             Some((kernel, arch)) => (kernel, Some(arch)),
@@ -47,13 +49,12 @@ impl<'a> KernelArgs<'a> {
             return refuse(
                 1,
                 format!(
-                    "-a: {arches} architectures for {kernels} kernels (expected one, or one for \
-                     each -k)"
+                    "-a: wrong number of architectures: {arches} (expected one, or one for each -k)"
                 ),
             );
         }
         if self.all && kernels > 0 {
-            return refuse(2, "--all: cannot be combined with -k (expected one of them)");
+            return refuse(2, "--all: cannot be combined with -k (expected only one of them)");
         }
         if self.all && arches > 0 {
             return refuse(3, "--all: cannot be combined with -a (expected -k RELEASE -a ARCH)");
@@ -73,11 +74,13 @@ impl<'a> KernelArgs<'a> {
         Ok(())
     }
 
-    /// Checks the kernels of a command that works for one: the running kernel if there is no `-k`,
-    /// except where a kernel's package calls.
+    /// Checks that a command that works on a single kernel has exactly one.
+    ///
+    /// Without `-k`, the kernel is the running one. Only the commands for scripts of kernel
+    /// packages require `-k`.
     ///
     /// # Errors
-    /// [`Failure`]: 4 if there is not exactly one, 5 with `--all`.
+    /// [`Failure`] with exit code 4 if there is no kernel or more than one, 5 with `--all`.
     pub fn check_one(&self, command: Command) -> Result<(), Failure> {
         let name = command.name();
         if self.all {
@@ -86,7 +89,8 @@ impl<'a> KernelArgs<'a> {
         let default = usize::from(!command.is_kernel_hook());
         match self.kernels.len().max(default) {
             1 => Ok(()),
-            0 => refuse(4, format!("{name}: no kernel given (expected: dkms {name} -k RELEASE)")),
+            0 => Err(Failure::new(4, format!("{name}: no kernel given"))
+                .with_hint(format!("run: dkms {name} -k RELEASE"))),
             _ => refuse(4, format!("{name}: more than one kernel given (expected one -k)")),
         }
     }
@@ -101,10 +105,11 @@ impl<'a> KernelArgs<'a> {
         self.all
     }
 
-    /// Pairs kernels with architectures by their order; a single architecture goes with every kernel.
+    /// Returns the kernels, each paired with the architecture at the same position. A single
+    /// architecture applies to every kernel.
     ///
     /// # Errors
-    /// [`Failure`] (1) for a name that is invalid.
+    /// [`Failure`] with exit code 1 for an invalid name.
     pub fn targets(&self, context: &Context) -> Result<Vec<Target>, Failure> {
         let running = [(context.kernel.as_str(), None)];
         let kernels = if self.kernels.is_empty() { &running } else { self.kernels.as_slice() };
@@ -125,15 +130,15 @@ impl<'a> KernelArgs<'a> {
     /// Returns the first of the [targets](Self::targets).
     ///
     /// # Errors
-    /// As there.
+    /// See [`KernelArgs::targets`].
     pub fn target(&self, context: &Context) -> Result<Target, Failure> {
         Ok(self.targets(context)?.swap_remove(0))
     }
 
-    /// Returns the kernels of a command that knows `--all`.
+    /// Returns the kernels for a command that supports `--all`.
     ///
     /// # Errors
-    /// As [`KernelArgs::targets`].
+    /// See [`KernelArgs::targets`].
     pub fn choice(&self, context: &Context) -> Result<KernelChoice, Failure> {
         match self.all {
             true => Ok(KernelChoice::All),
@@ -141,7 +146,7 @@ impl<'a> KernelArgs<'a> {
         }
     }
 
-    /// Returns the filter of `status`, where all names are patterns.
+    /// Returns the filter for `status`. All names in it are patterns.
     pub fn filter(&self, module: &ModuleArg) -> Filter {
         let pattern = |text: &str| (!text.is_empty()).then(|| Pattern::new(text));
         let arch = |index| self.arch(index).and_then(pattern);

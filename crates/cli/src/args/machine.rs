@@ -1,4 +1,4 @@
-//! The machine that a command line works on: its root, its trees and its settings.
+//! Sets up the machine that a command works on: its root, trees and settings.
 
 use std::env;
 use std::fmt::Display;
@@ -17,18 +17,19 @@ use crate::args::parsed::Args;
 use crate::args::refusal::refuse;
 use crate::args::subject::Context;
 
-/// Reads the machine's settings, and applies the options to them.
+/// Returns the machine that a command line works on, with its settings and the options that
+/// override them.
 ///
 /// # Errors
-/// [`Failure`]: 2 for a root that does not exist and for an invalid value, 4 for a machine without
-/// an os-release file.
+/// [`Failure`] with exit code 2 for an invalid value or a root that does not exist, 4 for a machine
+/// without an os-release file.
 pub fn of_command_line(args: &Args) -> Result<Machine, Failure> {
     let root = args.root.as_deref().unwrap_or(Path::new("/"));
-    let root = absolute(root).or_else(|why| {
-        refuse(2, invalid("--root", root.display(), &format!("a directory: {why}")))
+    let root = canonical(root).or_else(|why| {
+        refuse(2, format!("invalid value for --root: \"{}\": {why}", root.display()))
     })?;
     let mut machine = Machine::for_cli(&root);
-    // As in dkms, before anything else.
+    // dkms makes this check before all others.
     machine.placement().or_else(|why| refuse(4, why.to_string()))?;
     place_trees(&mut machine, args)?;
     machine.options = run_options(args)?;
@@ -47,9 +48,9 @@ pub fn of_command_line(args: &Args) -> Result<Machine, Failure> {
     Ok(machine)
 }
 
-/// Returns the options that override files.
+/// Returns the options that apply only to this run, such as overrides of dkms.conf.
 fn run_options(args: &Args) -> Result<RunOptions, Failure> {
-    let whole = |path: &Option<PathBuf>| path.as_deref().map(whole).transpose();
+    let absolute = |path: &Option<PathBuf>| path.as_deref().map(absolute).transpose();
     let mut directives = Vec::new();
     for directive in &args.directives {
         match directive.split_once('=') {
@@ -59,9 +60,9 @@ fn run_options(args: &Args) -> Result<RunOptions, Failure> {
     }
     Ok(RunOptions {
         module: None,
-        conf: whole(&args.conf)?,
-        kernel_config: whole(&args.config)?,
-        kernel_source: whole(&args.kernel_source)?,
+        conf: absolute(&args.conf)?,
+        kernel_config: absolute(&args.config)?,
+        kernel_source: absolute(&args.kernel_source)?,
         directives,
         force: args.has(OptId::Force),
         force_install: args.has(OptId::Force) || args.has(OptId::RpmSafeUpgrade),
@@ -75,29 +76,30 @@ fn invalid(option: &str, value: impl Display, expected: &str) -> String {
     format!("invalid value for {option}: \"{value}\" (expected {expected})")
 }
 
-/// Returns an absolute path, for programs that run in other directories.
-fn whole(path: &Path) -> Result<PathBuf, Failure> {
+/// Makes a path absolute, because scripts and make run in other directories.
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     std::path::absolute(path).or_else(|why| refuse(2, format!("{}: {why}", path.display())))
 }
 
-/// Applies `--dkmstree`, `--sourcetree` and `--installtree`, which override framework.conf.
+/// Sets the trees given by `--dkmstree`, `--sourcetree` and `--installtree`, which override
+/// framework.conf.
 fn place_trees(machine: &mut Machine, args: &Args) -> Result<(), Failure> {
     let framework = &mut machine.settings.framework;
-    let places = [
+    let trees = [
         (&args.dkms_tree, &mut framework.dkms_tree),
         (&args.source_tree, &mut framework.source_tree),
         (&args.install_tree, &mut framework.install_tree),
     ];
-    for (said, tree) in places {
-        if let Some(said) = said {
-            *tree = Some(whole(said)?);
+    for (given, tree) in trees {
+        if let Some(given) = given {
+            *tree = Some(absolute(given)?);
         }
     }
     machine.trees = machine.settings.placed(Trees::under(&machine.trees.root));
     Ok(())
 }
 
-/// Returns the defaults of a command line without `-k` and `-a`.
+/// Returns the facts about this machine that are needed to interpret a command line.
 pub fn context(machine: &Machine) -> Context {
     let kernel = uname().map(|it| it.release().to_string_lossy().into_owned());
     Context {
@@ -108,12 +110,13 @@ pub fn context(machine: &Machine) -> Context {
     }
 }
 
-/// Returns true if the user is root, or if `--root` is given: there the modes of files decide.
+/// Returns true if the user is root or `--root` is given. On another root, only file modes restrict
+/// the user.
 pub fn is_root(machine: &Machine) -> bool {
     machine.trees.root != Path::new("/") || Uid::effective().is_root()
 }
 
-/// Returns the root as an absolute path without links, as the kernel and dkms report it.
-fn absolute(root: &Path) -> io::Result<PathBuf> {
+/// Returns `root` as an absolute path without symbolic links, as the kernel and dkms report it.
+fn canonical(root: &Path) -> io::Result<PathBuf> {
     env::current_dir()?.join(root).canonicalize()
 }

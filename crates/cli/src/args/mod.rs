@@ -1,4 +1,4 @@
-//! The command line: its words as parsed, and their meaning.
+//! Parses and interprets the command line.
 
 pub mod commands;
 pub mod complete;

@@ -1,4 +1,4 @@
-//! The table of options, for the parser, `--help`, completion and the test of the man page.
+//! The table of options, used by the parser, `--help`, completion and the test of the man page.
 
 use crate::args::commands::Command;
 use crate::args::commands::Command::{
@@ -6,27 +6,27 @@ use crate::args::commands::Command::{
     KernelPrerm, Ldtarball, Match, Mktarball, Remove, Status, Unbuild, Uninstall,
 };
 
-/// One option.
+/// The spelling and help of an option.
 #[derive(Debug, Clone, Copy)]
 pub struct Opt {
-    /// Its meaning.
+    /// The option that this entry describes. Two entries may describe the same option.
     pub id: OptId,
-    /// Its name after two dashes; empty if it has only a letter.
+    /// The long name, without dashes; empty if there is none.
     pub long: &'static str,
-    /// Its letter after one dash.
+    /// The short name, without a dash.
     pub short: Option<char>,
-    /// Whether its name may go on before the `=`: dkms compares some names by their beginning
-    /// only, and scripts write `--kernelversion`.
+    /// Whether every name that starts with `long` is accepted. dkms accepts `--kernelversion` as
+    /// `--kernelver`, for example, and scripts rely on that.
     pub loose: bool,
-    /// The placeholder of its value; `None` if it takes none.
+    /// The placeholder for the value in the help; `None` if the option takes no value.
     pub value: Option<&'static str>,
-    /// The commands that use it; empty if all do. Other commands accept and ignore it.
+    /// The commands that use the option; empty if all do. Other commands ignore the option.
     pub of: &'static [Command],
-    /// The description, in one line; if it is empty, `--help` omits the option.
+    /// The description, in one line. If it is empty, `--help` omits the option.
     pub help: &'static str,
 }
 
-/// The meaning of an option; [`OPTIONS`] describes each.
+/// An option of `dkms`. [`OPTIONS`] describes all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OptId {
     Module,
@@ -70,22 +70,9 @@ const NAMES_MODULE: &[Command] =
     &[Add, Build, Install, Uninstall, Unbuild, Remove, Mktarball, Status, Match];
 const NAMES_VERSION: &[Command] =
     &[Add, Build, Install, Uninstall, Unbuild, Remove, Mktarball, Status];
-const NAMES_KERNEL: &[Command] = &[
-    Add,
-    Build,
-    Install,
-    Uninstall,
-    Unbuild,
-    Remove,
-    Mktarball,
-    Status,
-    Autoinstall,
-    Match,
-    GenerateMok,
-    KernelPreinst,
-    KernelPostinst,
-    KernelPrerm,
-];
+const NAMES_KERNELS: &[Command] =
+    &[Add, Build, Install, Uninstall, Unbuild, Remove, Mktarball, Status, Autoinstall, GenerateMok];
+const NAMES_ONE_KERNEL: &[Command] = &[Match, KernelPreinst, KernelPostinst, KernelPrerm];
 const CAN_FORCE: &[Command] = &[Add, Build, Install, Ldtarball, Autoinstall, Match, KernelPostinst];
 const READS_CONF: &[Command] = &[Add, Build, Install, Autoinstall, Match, KernelPostinst];
 const BUILDS: &[Command] = &[Build, Install, Autoinstall, Match, KernelPostinst];
@@ -102,8 +89,8 @@ const RUNS_DEPMOD: &[Command] = &[
     KernelPrerm,
 ];
 
-/// All options, in the order in which the parser tries them and `--help` lists them. A name that
-/// begins like a loose one stands before it: `--archive` is not `--arch`.
+/// All options, in the order in which the parser tries them and `--help` lists them. A longer name
+/// precedes the loose name that it starts with: `--archive` is not `--arch`.
 pub const OPTIONS: &[Opt] = &[
     opt(OptId::Module, "module", "the module, or MODULE/VERSION")
         .short('m')
@@ -115,16 +102,27 @@ pub const OPTIONS: &[Opt] = &[
         .short('k')
         .loose()
         .takes("RELEASE")
-        .of(NAMES_KERNEL),
-    opt(OptId::Archive, "archive", "the archive to read or write")
+        .of(NAMES_KERNELS),
+    opt(OptId::Kernel, "kernelver", "the kernel release, or RELEASE/ARCH")
+        .short('k')
+        .loose()
+        .takes("RELEASE")
+        .of(NAMES_ONE_KERNEL),
+    opt(OptId::Archive, "archive", "the archive to write").loose().takes("FILE").of(&[Mktarball]),
+    opt(OptId::Archive, "archive", "the archive to read")
         .loose()
         .takes("FILE")
-        .of(&[Mktarball, Ldtarball, Add, Build, Install]),
-    opt(OptId::Arch, "arch", "the architecture; repeatable, one for each kernel")
+        .of(&[Ldtarball, Add, Build, Install]),
+    opt(OptId::Arch, "arch", "the architecture; give it once, or once for each -k")
         .short('a')
         .loose()
         .takes("ARCH")
-        .of(NAMES_KERNEL),
+        .of(NAMES_KERNELS),
+    opt(OptId::Arch, "arch", "the architecture")
+        .short('a')
+        .loose()
+        .takes("ARCH")
+        .of(NAMES_ONE_KERNEL),
     opt(OptId::All, "all", "every installed kernel that has headers").of(&[
         Build,
         Install,
@@ -136,14 +134,14 @@ pub const OPTIONS: &[Opt] = &[
     opt(
         OptId::ForceVersion,
         "force-version-override",
-        "install over a newer version of the module",
+        "install even if a newer version is installed",
     )
     .of(INSTALLS),
     opt(OptId::Conf, "", "read this file instead of the module's dkms.conf")
         .short('c')
         .takes("FILE")
         .of(ON_MODULE),
-    opt(OptId::Config, "config", "the kernel's configuration, if not in its headers")
+    opt(OptId::Config, "config", "the kernel's configuration, if it is not in the headers")
         .loose()
         .takes("FILE")
         .of(BUILDS),
@@ -159,20 +157,24 @@ pub const OPTIONS: &[Opt] = &[
         .loose()
         .takes("NAME=VALUE")
         .of(READS_CONF),
-    opt(OptId::Jobs, "", "the number of parallel jobs; 0 for one per processor")
+    opt(OptId::Jobs, "", "the maximum number of parallel jobs; 0 means one per processor")
         .short('j')
         .takes("NUMBER")
         .of(BUILDS),
     opt(OptId::NoDepmod, "no-depmod", "do not run depmod").of(RUNS_DEPMOD),
-    opt(OptId::Modprobe, "modprobe-on-install", "then load modules for this machine's devices")
-        .of(INSTALLS),
+    opt(
+        OptId::Modprobe,
+        "modprobe-on-install",
+        "after installing for the running kernel, load needed modules",
+    )
+    .of(INSTALLS),
     opt(OptId::Symlink, "symlink-modules", "install symbolic links instead of copies").of(INSTALLS),
     opt(OptId::Template, "templatekernel", "the kernel to take the list of modules from")
         .loose()
         .takes("RELEASE")
         .of(&[Match]),
-    opt(OptId::BinariesOnly, "binaries-only", "leave the source out").of(&[Mktarball]),
-    opt(OptId::SourceOnly, "source-only", "leave the builds out").of(&[Mktarball]),
+    opt(OptId::BinariesOnly, "binaries-only", "omit the source").of(&[Mktarball]),
+    opt(OptId::SourceOnly, "source-only", "omit the builds").of(&[Mktarball]),
     opt(OptId::RpmSafeUpgrade, "rpm_safe_upgrade", "keep the module across its RPM's upgrade")
         .of(&[Add, Install, Remove]),
     opt(OptId::Json, "json", "print JSON").of(&[Status, Cache]),
@@ -192,12 +194,17 @@ pub const OPTIONS: &[Opt] = &[
     )
     .loose()
     .takes("DIR"),
-    opt(OptId::Root, "root", "work on the system whose root directory is DIR").takes("DIR"),
-    opt(OptId::DryRun, "dry-run", "print what would be done and why, and do nothing"),
-    opt(OptId::Verbose, "verbose", "print the compilers' output and the steps as they begin"),
+    opt(OptId::Root, "root", "work on the system rooted at DIR").takes("DIR"),
+    opt(OptId::DryRun, "dry-run", "print what would be done and why, without doing it"),
+    opt(OptId::Verbose, "verbose", "also print each step as it begins, and compiler output"),
     opt(OptId::Quiet, "quiet", "print nothing").short('q'),
-    opt(OptId::PrintVersion, "version", "print the version").short('V'),
-    opt(OptId::Help, "help", "print help, or with a command, help for that command").short('h'),
+    opt(
+        OptId::PrintVersion,
+        "version",
+        "print the version of dkms that this program is compatible with",
+    )
+    .short('V'),
+    opt(OptId::Help, "help", "print help; after a command, help for that command").short('h'),
     opt(OptId::Debug, "debug", ""),
     opt(OptId::Deprecated, "no-initrd", ""),
     opt(OptId::Deprecated, "no-clean-kernel", ""),
@@ -221,7 +228,7 @@ impl Opt {
         Self { value: Some(value), ..self }
     }
 
-    /// Returns true if a command uses it.
+    /// Returns true if the command uses this option.
     #[must_use]
     pub fn is_for(&self, command: Command) -> bool {
         self.of.is_empty() || self.of.contains(&command)
@@ -231,14 +238,18 @@ impl Opt {
         Self { of, ..self }
     }
 
-    /// Returns the option that an argument is, and its value if that follows `=` in the same
-    /// argument. As in dkms, only long names take `=`: `-j4` and `-m=foo` are not options.
+    /// Returns the option that `argument` names, and the value after `=`, if any. Returns `None` if
+    /// the option is unknown.
+    ///
+    /// As in dkms, only long names accept `=`, and a short name must be a separate word: `-j4` and
+    /// `-m=foo` are not options.
     #[must_use]
     pub fn from_argument(argument: &str) -> Option<(&'static Self, Option<&str>)> {
         OPTIONS.iter().find_map(|opt| Some((opt, opt.spelled(argument)?)))
     }
 
-    /// Returns what follows `=` in an argument, if the argument is this option.
+    /// Returns the value after `=` in `argument`, or `Some(None)` if there is no value. Returns
+    /// `None` if `argument` is not this option.
     fn spelled<'a>(&self, argument: &'a str) -> Option<Option<&'a str>> {
         if let Some(name) = argument.strip_prefix("--") {
             let (name, value) = match name.split_once('=') {
@@ -264,19 +275,19 @@ mod tests {
     #[case::short("-m", OptId::Module, None)]
     #[case::long("--module", OptId::Module, None)]
     #[case::with_value("--module=foo", OptId::Module, Some("foo"))]
-    #[case::with_two_signs("--directive=A=b", OptId::Directive, Some("A=b"))]
+    #[case::value_with_equals_sign("--directive=A=b", OptId::Directive, Some("A=b"))]
     #[case::empty("--module=", OptId::Module, Some(""))]
     #[case::longer("--modules", OptId::Module, None)]
-    #[case::alias("--kernelversion=6.1", OptId::Kernel, Some("6.1"))]
+    #[case::longer_with_value("--kernelversion=6.1", OptId::Kernel, Some("6.1"))]
     #[case::not_a_kernel("--kernelsourcedir", OptId::KernelSource, None)]
-    #[case::archive_first("--archXYZ", OptId::Arch, None)]
+    #[case::not_an_archive("--archXYZ", OptId::Arch, None)]
     #[case::archive("--archives", OptId::Archive, None)]
     #[case::flag("--all", OptId::All, None)]
     #[case::exact("--force-version-override", OptId::ForceVersion, None)]
     #[case::modprobe("--modprobe-on-install", OptId::Modprobe, None)]
     #[case::underscores("--rpm_safe_upgrade", OptId::RpmSafeUpgrade, None)]
-    #[case::ours("--root=/mnt", OptId::Root, Some("/mnt"))]
-    fn knows_every_spelling(
+    #[case::not_in_dkms("--root=/mnt", OptId::Root, Some("/mnt"))]
+    fn accepts_every_spelling(
         #[case] argument: &str,
         #[case] id: OptId,
         #[case] value: Option<&str>,
@@ -287,19 +298,19 @@ mod tests {
 
     #[rstest]
     #[case::joined("-j4")]
-    #[case::short_with_sign("-m=foo")]
+    #[case::short_with_equals_sign("-m=foo")]
     #[case::flag_with_value("--all=yes")]
-    #[case::flag_that_goes_on("--alls")]
+    #[case::longer_flag("--alls")]
     #[case::letters("-qV")]
     #[case::dash("-")]
     #[case::dashes("--")]
     #[case::unknown("--frobnicate")]
-    fn knows_no_other(#[case] argument: &str) {
+    fn rejects_other_spellings(#[case] argument: &str) {
         assert!(Opt::from_argument(argument).is_none());
     }
 
     #[test]
-    fn every_option_is_found_under_its_own_name() {
+    fn every_option_is_found_by_its_own_name() {
         for opt in OPTIONS {
             let long = format!("--{}", opt.long);
             let short = opt.short.map(|letter| format!("-{letter}"));

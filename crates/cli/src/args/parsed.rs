@@ -1,4 +1,4 @@
-//! The command line word for word, parsed as dkms parses it.
+//! Parses the command line as dkms does, without interpreting it.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -6,59 +6,60 @@ use std::path::PathBuf;
 use crate::args::commands::Command;
 use crate::args::options::{Opt, OptId};
 
-/// The parsed words of one command line; [`crate::args::intent`] interprets them.
+/// A parsed command line, which [`crate::args::intent`] interprets.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Args {
-    /// The first word that is a command.
+    /// The command; `None` if no word names one.
     pub command: Option<Command>,
-    /// The words that may name a module, in order; a later version overrides an earlier one.
+    /// The words and options that can name a module, in order. If the version is given more than
+    /// once, the last one is used.
     pub names: Vec<ModuleWord>,
-    /// `-k`, as typed.
+    /// The values of `-k`, in order.
     pub kernels: Vec<String>,
-    /// `-a`, as typed.
+    /// The values of `-a`, in order.
     pub arches: Vec<String>,
-    /// `--archive`
+    /// The value of `--archive`.
     pub archive: Option<PathBuf>,
-    /// `-c`
+    /// The value of `-c`.
     pub conf: Option<PathBuf>,
-    /// `--config`
+    /// The value of `--config`.
     pub config: Option<PathBuf>,
-    /// `--kernelsourcedir`
+    /// The value of `--kernelsourcedir`.
     pub kernel_source: Option<PathBuf>,
-    /// `--directive`
+    /// The values of `--directive`, in order.
     pub directives: Vec<String>,
-    /// `--templatekernel`
+    /// The value of `--templatekernel`.
     pub template: Option<String>,
-    /// `-j`, as typed.
+    /// The value of `-j`, not yet parsed as a number.
     pub jobs: Option<String>,
-    /// `--dkmstree`
+    /// The value of `--dkmstree`.
     pub dkms_tree: Option<PathBuf>,
-    /// `--sourcetree`
+    /// The value of `--sourcetree`.
     pub source_tree: Option<PathBuf>,
-    /// `--installtree`
+    /// The value of `--installtree`.
     pub install_tree: Option<PathBuf>,
-    /// `--timings`
+    /// The value of `--timings`.
     pub timings: Option<PathBuf>,
-    /// `--root`
+    /// The value of `--root`.
     pub root: Option<PathBuf>,
     /// The options without a value, in order.
     flags: Vec<OptId>,
-    /// Deprecated options of dkms, which are ignored.
+    /// The given options that are deprecated and have no effect.
     pub deprecated: Vec<&'static str>,
 }
 
-/// A word that may name a module.
+/// A word or option value that can name a module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModuleWord {
-    /// `-m`
+    /// The value of `-m`.
     Module(String),
-    /// `-v`
+    /// The value of `-v`.
     Version(String),
-    /// A word without an option.
+    /// A word that belongs to no option.
     Word(String),
 }
 
-/// A word that ends parsing.
+/// The reason why parsing stopped before the end of the command line.
 #[derive(Debug, PartialEq, Eq)]
 pub enum EarlyExit {
     /// `--version`
@@ -67,22 +68,22 @@ pub enum EarlyExit {
     Help,
     /// An unknown option (dkms's exit code 2).
     Unknown(String),
-    /// Two commands (dkms's exit code 4).
+    /// A second command (dkms's exit code 4).
     TwoCommands {
-        /// The one that came first.
+        /// The first command.
         first: &'static str,
-        /// The other.
+        /// The second command.
         second: &'static str,
     },
-    /// An option without the value that it needs.
+    /// An option without its required value. The field is the long name.
     NoValue(&'static str),
     /// A word that is not UTF-8.
     NotText(OsString),
 }
 
 impl Args {
-    /// Parses the arguments of a command line, from left to right. What came before an [`EarlyExit`]
-    /// counts: `-q --frobnicate` prints nothing.
+    /// Parses the arguments of a command line from left to right. Options before an [`EarlyExit`]
+    /// take effect: `-q --frobnicate` prints nothing.
     #[must_use]
     pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> (Self, Option<EarlyExit>) {
         let mut args = Self::default();
@@ -104,7 +105,7 @@ impl Args {
         (args, None)
     }
 
-    /// Returns true if an option without a value was given.
+    /// Returns true if the flag was given.
     #[must_use]
     pub fn has(&self, flag: OptId) -> bool {
         self.flags.contains(&flag)
@@ -123,10 +124,11 @@ impl Args {
         }
         let value = match value {
             Some(value) => value.to_owned(),
-            // As in dkms, a value missing at the end of the line is empty.
+            // As in dkms, a missing value at the end of the command line is empty.
             None => rest.next().transpose().map_err(EarlyExit::NotText)?.unwrap_or_default(),
         };
-        // Not with our own options: `--root "$UNSET"` must not change this system.
+        // Unlike dkms's options, these two need a value: `--root "$UNSET"` must not change this
+        // system.
         if value.is_empty() && matches!(opt.id, OptId::Root | OptId::Timings) {
             return Err(EarlyExit::NoValue(opt.long));
         }
@@ -182,7 +184,7 @@ impl Args {
     }
 }
 
-/// Returns a value as dkms reads it: its first line, without surrounding blanks.
+/// Returns the first line of a value without surrounding blanks. dkms ignores the rest.
 fn bare(value: &str) -> String {
     value.lines().next().unwrap_or_default().trim_matches([' ', '\t']).to_owned()
 }
@@ -198,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_words_and_options_in_any_order() {
+    fn accepts_words_and_options_in_any_order() {
         let (args, stop) = parse("-k 6.1 foo/1 -q install --force -v 2 --kernelversion=6.2/a");
         assert_eq!(stop, None);
         assert_eq!(args.command, Some(Command::Install));
@@ -212,8 +214,8 @@ mod tests {
     #[case::trimmed(&["-v", " 1.0\t"], "1.0")]
     #[case::first_line(&["-v", "1.0\n2.0"], "1.0")]
     #[case::end_of_line(&["-v"], "")]
-    #[case::an_option(&["-v", "--force"], "--force")]
-    fn takes_values_as_dkms_does(#[case] arguments: &[&str], #[case] version: &str) {
+    #[case::another_option(&["-v", "--force"], "--force")]
+    fn reads_values_as_dkms_does(#[case] arguments: &[&str], #[case] version: &str) {
         let (args, stop) = Args::parse(arguments.iter().map(OsString::from));
         assert_eq!((args.names, stop), (vec![ModuleWord::Version(version.into())], None));
     }
@@ -223,17 +225,17 @@ mod tests {
     #[case::help("-h remove add", EarlyExit::Help)]
     #[case::unknown("add --frobnicate -V", EarlyExit::Unknown("--frobnicate".into()))]
     #[case::terminator("add -- foo", EarlyExit::Unknown("--".into()))]
-    #[case::two("add remove", EarlyExit::TwoCommands { first: "add", second: "remove" })]
+    #[case::two_commands("add remove", EarlyExit::TwoCommands { first: "add", second: "remove" })]
     #[case::no_root("status --root", EarlyExit::NoValue("root"))]
     #[case::empty_root("remove a/1 --root= --all", EarlyExit::NoValue("root"))]
     #[case::no_timings("build --timings", EarlyExit::NoValue("timings"))]
-    #[case::twice("add add", EarlyExit::TwoCommands { first: "add", second: "add" })]
+    #[case::same_command_twice("add add", EarlyExit::TwoCommands { first: "add", second: "add" })]
     fn stops_where_dkms_stops(#[case] line: &str, #[case] want: EarlyExit) {
         assert_eq!(parse(line).1, Some(want));
     }
 
     #[test]
-    fn what_came_before_a_stop_counts() {
+    fn options_before_an_early_exit_take_effect() {
         assert!(parse("-q --frobnicate").0.has(OptId::Quiet));
         assert!(!parse("--frobnicate -q").0.has(OptId::Quiet));
     }

@@ -1,4 +1,4 @@
-//! Errors in a command line, with dkms's exit codes.
+//! Errors in the command line, with dkms's exit codes.
 
 use dkms_engine::failure::Failure;
 
@@ -6,10 +6,10 @@ use crate::args::commands::Command;
 use crate::args::parsed::{Args, EarlyExit, ModuleWord};
 use crate::args::suggest;
 
-/// The message for a user who is not root.
+/// The error message if the user must be root.
 pub const NOT_ROOT: &str = "permission denied: run dkms as root";
 
-/// Refuses a command line, with dkms's exit code (dkms-behaviour 9).
+/// Returns an error with `code`, one of dkms's exit codes (dkms-behaviour 9).
 ///
 /// # Errors
 /// Always.
@@ -17,7 +17,7 @@ pub fn refuse<T>(code: u8, message: impl Into<String>) -> Result<T, Failure> {
     Err(Failure::new(code, message))
 }
 
-/// Returns the refusal of a command line that cannot be parsed; `None` for `--version` and `--help`.
+/// Returns the error for a command line that cannot be parsed; `None` for `--version` and `--help`.
 #[must_use]
 pub fn of_early_exit(exit: &EarlyExit, command: Option<Command>) -> Option<Failure> {
     match exit {
@@ -32,12 +32,10 @@ pub fn of_early_exit(exit: &EarlyExit, command: Option<Command>) -> Option<Failu
         }
         EarlyExit::TwoCommands { first, second } => Some(Failure::new(
             4,
-            format!(
-                "unexpected command: {second}: {first} was given before (expected one command)"
-            ),
+            format!("more than one command given: {first}, {second} (expected one)"),
         )),
         EarlyExit::NoValue(option) => {
-            Some(Failure::new(2, format!("missing value: --{option} (expected a path)")))
+            Some(Failure::new(2, format!("missing value for --{option} (expected a path)")))
         }
         EarlyExit::NotText(word) => {
             Some(Failure::new(1, format!("invalid argument: {word:?} (expected UTF-8)")))
@@ -45,7 +43,7 @@ pub fn of_early_exit(exit: &EarlyExit, command: Option<Command>) -> Option<Failu
     }
 }
 
-/// Returns the refusal of a command line without a command.
+/// Returns the error for a command line that contains no known command.
 #[must_use]
 pub fn of_no_command(args: &Args) -> Failure {
     let words = args.names.iter().filter_map(|name| match name {
@@ -60,7 +58,6 @@ pub fn of_no_command(args: &Args) -> Failure {
         (None, Some(word)) => {
             Failure::new(2, format!("unknown command: {word}")).with_hint("see: dkms --help")
         }
-        (None, None) => Failure::new(2, "no command given (expected: dkms COMMAND)")
-            .with_hint("see: dkms --help"),
+        (None, None) => Failure::new(2, "no command given").with_hint("see: dkms --help"),
     }
 }

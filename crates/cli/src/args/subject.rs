@@ -1,4 +1,4 @@
-//! The operands of a command, interpreted: a module, kernels, the machine.
+//! The interpreted operands of a command: its module, its kernels and the machine.
 
 use std::path::PathBuf;
 
@@ -8,52 +8,51 @@ use dkms_engine::names::{Arch, KernelRelease, ModuleId};
 /// The module that a command works on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
-    /// A module that is added, or whose source is in the source tree.
+    /// A module in the dkms tree or the source tree.
     Module(ModuleId),
-    /// The module in this directory, which has a dkms.conf.
+    /// A directory with a dkms.conf.
     Directory(PathBuf),
-    /// The module in this archive.
+    /// An archive of a module.
     Archive(PathBuf),
 }
 
 /// A kernel and the architecture to build for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// The kernel.
     pub kernel: KernelRelease,
-    /// The architecture.
     pub arch: Arch,
 }
 
-/// The kernels that a command works for.
+/// The kernels that a command works on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KernelChoice {
-    /// For `build` and `install` all with headers, otherwise all that the module is built for.
+    /// `--all`: for `build` and `install`, every kernel with headers; for other commands, every
+    /// kernel that the module is built for.
     All,
-    /// These, in order.
+    /// The kernels given with `-k`, in order, or the running kernel.
     These(Vec<Target>),
 }
 
-/// The defaults of a command line without `-k` and `-a`, and what else it depends on.
+/// The facts about the machine that are needed to interpret a command line.
 #[derive(Debug, Clone)]
 pub struct Context {
-    /// The running kernel, as printed by `uname -r`.
+    /// The running kernel (`uname -r`), the default for `-k`.
     pub kernel: String,
-    /// The architecture, as printed by `uname -m`.
+    /// The machine's architecture (`uname -m`), the default for `-a`.
     pub arch: Arch,
-    /// Whether the user has the rights of root on the machine.
+    /// Whether the user has the rights of root; see [`is_root`](crate::args::machine::is_root).
     pub is_root: bool,
-    /// The trees, to tell modules from files of the same name.
+    /// The trees, needed to distinguish modules from files with the same name.
     pub trees: Trees,
 }
 
-/// What `dkms mktarball` leaves out, and the file that it writes.
+/// The options of `dkms mktarball`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ArchiveOptions {
-    /// `--binaries-only`
+    /// Whether to omit the source (`--binaries-only`).
     pub no_source: bool,
-    /// `--source-only`
+    /// Whether to omit the builds (`--source-only`).
     pub no_builds: bool,
-    /// `--archive`
+    /// The path of the archive (`--archive`); `None` for the default path.
     pub archive: Option<PathBuf>,
 }

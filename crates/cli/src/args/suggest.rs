@@ -1,15 +1,16 @@
-//! The nearest name of a mistyped command or option.
+//! Suggests the command or option that a mistyped word most resembles.
 
 use crate::args::commands::COMMANDS;
 use crate::args::options::OPTIONS;
 
-/// Returns the command that a word was probably meant to be.
+/// Returns the command that `word` most resembles; `None` if it resembles none.
 #[must_use]
 pub fn command(word: &str) -> Option<&'static str> {
     nearest(word, COMMANDS.iter().map(|info| info.name))
 }
 
-/// Returns how an unknown option was probably meant to be typed.
+/// Returns the correct spelling of the option that `argument` most resembles; `None` if it
+/// resembles none.
 #[must_use]
 pub fn option(argument: &str) -> Option<String> {
     if let Some(name) = argument.strip_prefix("--") {
@@ -17,7 +18,7 @@ pub fn option(argument: &str) -> Option<String> {
         let known = OPTIONS.iter().filter(|opt| !opt.help.is_empty() && !opt.long.is_empty());
         return nearest(name, known.map(|opt| opt.long)).map(|long| format!("--{long}"));
     }
-    // `-j4` and `-m=foo`: dkms takes the value of a short option from the next word.
+    // For `-j4` and `-m=foo`: dkms takes the value of a short option from the next word.
     let mut letters = argument.strip_prefix('-')?.chars();
     let letter = letters.next()?;
     let value = letters.as_str().trim_start_matches('=');
@@ -25,7 +26,8 @@ pub fn option(argument: &str) -> Option<String> {
     (!value.is_empty() && takes_value(Some(letter))).then(|| format!("-{letter} {value}"))
 }
 
-/// Returns the nearest of the names, if it differs in no more than a third of its letters.
+/// Returns the name that is nearest to `word`; `None` if every name differs in more than a third of
+/// its letters.
 fn nearest(word: &str, names: impl Iterator<Item = &'static str>) -> Option<&'static str> {
     let distance = |name: &str| strsim::damerau_levenshtein(word, name);
     let near = names.filter(|name| distance(name) <= name.len().div_ceil(3));
@@ -53,7 +55,7 @@ mod tests {
     #[case::with_value("--directve=A=b", Some("--directive"))]
     #[case::flag_with_value("--all=yes", Some("--all"))]
     #[case::joined("-j4", Some("-j 4"))]
-    #[case::short_with_sign("-m=foo", Some("-m foo"))]
+    #[case::short_with_equals_sign("-m=foo", Some("-m foo"))]
     #[case::letters("-qV", None)]
     #[case::letter("-x", None)]
     #[case::dashes("--", None)]

@@ -1,4 +1,4 @@
-//! The version of a module that is named without one.
+//! Finds the version of a module if the command line names only the module.
 
 use std::collections::BTreeSet;
 
@@ -12,18 +12,18 @@ use dkms_engine::version;
 
 use crate::args::refusal::refuse;
 
-/// Returns the module of this name if only one version of it is added or in the source tree.
+/// Returns the only version of a module that is added or in the source tree.
 ///
 /// # Errors
-/// [`Failure`] (dkms's 1, for a missing version) if there is none, or if there are several.
+/// [`Failure`] with exit code 1 if there is no such version or more than one.
 pub fn only_version(trees: &Trees, name: &ModuleName, command: &str) -> Result<ModuleId, Failure> {
     let mut versions: Vec<ModuleId> = versions(trees, name).into_iter().collect();
     match versions.as_slice() {
-        [one] => Ok(one.clone()),
+        [id] => Ok(id.clone()),
         [] => refuse(
             1,
             format!(
-                "{name}: no such module: not added, and no source in {}/{name}-VERSION",
+                "{name}: unknown module: not added, and no source in {}/{name}-VERSION",
                 trees.source.display()
             ),
         ),
@@ -37,7 +37,7 @@ pub fn only_version(trees: &Trees, name: &ModuleName, command: &str) -> Result<M
     }
 }
 
-/// Returns the versions of a module that are added or in the source tree.
+/// Returns all versions of a module that are added or in the source tree.
 pub fn versions(trees: &Trees, name: &ModuleName) -> BTreeSet<ModuleId> {
     let known: Vec<ModuleId> = TreeState::read(trees)
         .modules
@@ -45,7 +45,7 @@ pub fn versions(trees: &Trees, name: &ModuleName) -> BTreeSet<ModuleId> {
         .filter(|added| added.is_added() || added.is_broken())
         .map(|Added { id, .. }| id)
         .collect();
-    // A directory `a-1-2` may be that of a/1-2 or of a-1/2: what is added tells.
+    // A directory `a-1-2` may belong to a/1-2 or to a-1/2; added modules resolve the ambiguity.
     let is_known = |dir: &str| {
         let path = symlinks::resolve(&trees.root, &trees.source.join(dir));
         known.iter().any(|id| {
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_a_version_once() {
+    fn lists_each_version_once() {
         let root = TestRoot::new();
         for (name, version) in [("foo", "1"), ("foo", "2"), ("foo-bar", "1")] {
             root.source(name, version);
@@ -95,14 +95,14 @@ mod tests {
     }
 
     #[test]
-    fn asks_what_is_added_how_to_split_the_name_of_a_directory() {
+    fn added_modules_decide_how_a_directory_name_is_split() {
         let root = TestRoot::new();
         root.source("foo", "1-2");
         assert_eq!(found(&root, "foo-1"), ["foo-1/2"]);
         add(&root, "foo/1-2", "foo-1-2");
         assert_eq!(found(&root, "foo"), ["foo/1-2"]);
         assert_eq!(found(&root, "foo-1"), [""; 0]);
-        // Registered by hand, under another name than that of its directory.
+        // This module was added by hand, under a name that differs from that of its directory.
         root.source("odd", "1");
         add(&root, "even/9", "odd-1");
         assert_eq!(found(&root, "odd"), [""; 0]);

@@ -1,4 +1,4 @@
-//! Modules from directories and archives, and `dkms mktarball`.
+//! Reads modules from directories and archives, and prepares the archive of `dkms mktarball`.
 
 use dkms_engine::archive::{self, Packing, Unpacked};
 use dkms_engine::dkms_tree::{Added, TreeState};
@@ -12,20 +12,21 @@ use dkms_engine::version;
 use crate::args::refusal::refuse;
 use crate::args::subject::{ArchiveOptions, KernelChoice, Subject};
 
-/// A module from a directory or an archive, which stays unpacked until it has been copied.
+/// A module to add from a directory or an archive. The unpacked archive is deleted when the value
+/// is dropped.
 pub struct Arrival {
-    /// The module.
+    /// The module and its source.
     pub import: Import,
-    /// The kernel that its dkms.conf is evaluated for.
+    /// The kernel for which dkms.conf is evaluated.
     pub kernel: KernelRelease,
     _unpacked: Option<Unpacked>,
 }
 
 impl Arrival {
-    /// Reads the module at a path.
+    /// Reads the module in the directory or archive `path`.
     ///
     /// # Errors
-    /// [`Failure`] if the path holds no module that can be added.
+    /// [`Failure`] if `path` contains no module that can be added.
     pub fn read(
         path: &Subject,
         machine: &Machine,
@@ -56,11 +57,11 @@ impl Arrival {
     }
 }
 
-/// Checks `dkms mktarball`, and returns what goes into the archive.
+/// Checks that `dkms mktarball` can write an archive, and returns the archive's contents.
 ///
 /// # Errors
-/// [`Failure`] with dkms's exit code: 3 not added, 4 broken, 6 not built for one of the kernels, 8
-/// an invalid dkms.conf.
+/// [`Failure`] with exit code 3 if the module is not added, 4 if it is broken, 6 if it is
+/// not built for one of the kernels, 8 if its dkms.conf is invalid.
 pub fn pack(
     machine: &Machine,
     id: &ModuleId,
@@ -70,10 +71,10 @@ pub fn pack(
     let state = TreeState::read(&machine.trees);
     let added = state.modules.iter().find(|added| added.id == *id);
     let Some(added) = added.filter(|added| added.is_added() || added.is_broken()) else {
-        return refuse(3, format!("{id}: not added"));
+        return Err(Failure::new(3, format!("{id}: not added")).with_hint("see: dkms status"));
     };
     if added.is_broken() {
-        return refuse(4, format!("{id} is broken: its source is missing"));
+        return refuse(4, format!("{id}: broken: source missing"));
     }
     let builds = builds(added, kernels);
     check_conf(machine, id, builds.first().map(|(kernel, _)| kernel))?;
@@ -108,7 +109,8 @@ fn builds(added: &Added, kernels: &KernelChoice) -> Vec<(KernelRelease, Arch)> {
     }
 }
 
-/// As in dkms, a module with an invalid dkms.conf is not packed.
+/// Checks the dkms.conf of a module, because dkms does not archive a module whose dkms.conf is
+/// invalid. Does nothing if `kernel` is `None`.
 fn check_conf(
     machine: &Machine,
     id: &ModuleId,

@@ -15,26 +15,26 @@ use crate::output::progress::Progress;
 /// The output of `dkms cache --json`.
 #[derive(Serialize)]
 struct CacheListing {
-    /// The size of all entries, in bytes.
+    /// The size of all entries in bytes.
     size: u64,
-    /// The maximum size, in bytes; 0 if the cache is disabled.
+    /// The maximum size in bytes; 0 if the cache is disabled.
     limit: u64,
-    /// The entries, the most recently used first.
-    entries: Vec<Row>,
+    /// The entries, most recently used first.
+    entries: Vec<Entry>,
 }
 
 #[derive(Serialize)]
-struct Row {
+struct Entry {
     module: ModuleName,
     version: ModuleVersion,
     kernel: KernelRelease,
     arch: Arch,
     size: u64,
-    /// Seconds since 1970.
+    /// The time of the last use, in seconds since 1970.
     last_used: u64,
 }
 
-impl Row {
+impl Entry {
     fn of(entry: CachedBuild) -> Self {
         let since = entry.used.duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
@@ -48,7 +48,8 @@ impl Row {
     }
 }
 
-/// Prints the entries of the cache, and returns the exit code. Takes no lock and needs no rights.
+/// Prints the entries of the cache and returns the exit code. Takes no lock, because any user may
+/// list the cache.
 pub fn list(machine: &Machine, json: bool, console: &Console) -> u8 {
     let entries = BuildCache::of(&machine.trees).entries();
     let text = listed(entries, machine.settings.cache_size(), json, SystemTime::now());
@@ -56,10 +57,11 @@ pub fn list(machine: &Machine, json: bool, console: &Console) -> u8 {
     0
 }
 
-/// Empties the cache, or with `dry_run` says how many builds it has.
+/// Clears the cache and returns the exit code. With `dry_run`, only prints the number of cached
+/// builds.
 ///
 /// # Errors
-/// [`Failure`] (1) if the lock cannot be taken, or if a file cannot be deleted.
+/// [`Failure`] with exit code 1 if the lock cannot be taken or a file cannot be deleted.
 pub fn clear(machine: &Machine, dry_run: bool, progress: &mut Progress<'_>) -> Result<u8, Failure> {
     if dry_run {
         let count = BuildCache::of(&machine.trees).entries().len();
@@ -75,7 +77,7 @@ pub fn clear(machine: &Machine, dry_run: bool, progress: &mut Progress<'_>) -> R
 fn listed(entries: Vec<CachedBuild>, limit: u64, json: bool, now: SystemTime) -> String {
     let size = entries.iter().map(|entry| entry.size).sum();
     if json {
-        let entries = entries.into_iter().map(Row::of).collect();
+        let entries = entries.into_iter().map(Entry::of).collect();
         let listing = CacheListing { size, limit, entries };
         return serde_json::to_string_pretty(&listing).map(|text| text + "\n").unwrap_or_default();
     }
@@ -86,7 +88,7 @@ fn listed(entries: Vec<CachedBuild>, limit: u64, json: bool, now: SystemTime) ->
     }
     let limit = match limit {
         0 => "the cache is disabled ([cache] size)".to_owned(),
-        limit => format!("at most {}", amount(limit)),
+        limit => format!("maximum {}", amount(limit)),
     };
     text + &format!("{}, {}; {limit}\n", builds(entries.len()), amount(size))
 }
@@ -95,8 +97,8 @@ fn builds(count: usize) -> String {
     format!("{count} build{}", if count == 1 { "" } else { "s" })
 }
 
-/// Formats a number of bytes, in powers of 1024.
-#[expect(clippy::cast_precision_loss, reason = "one place behind the point is shown")]
+/// Formats a number of bytes with a unit, as in `38.5K`, where 1K is 1024 bytes.
+#[expect(clippy::cast_precision_loss, reason = "only one decimal place is shown")]
 fn amount(bytes: u64) -> String {
     let units = ["K", "M", "G"];
     let fits = |power: &usize| bytes >= 1024_u64.pow(u32::try_from(*power).unwrap_or_default());
@@ -109,7 +111,7 @@ fn amount(bytes: u64) -> String {
     }
 }
 
-/// Formats an age.
+/// Formats the time since an event, as in `47 h ago`.
 fn ago(age: Duration) -> String {
     let (minute, hour, day) = (60, 60 * 60, 24 * 60 * 60);
     match age.as_secs() {
@@ -147,9 +149,9 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_cache_is_listed_too() {
+    fn lists_an_empty_cache() {
         let listed = |limit, json| listed(Vec::new(), limit, json, UNIX_EPOCH);
-        assert_eq!(listed(1 << 30, false), "0 builds, 0 bytes; at most 1.0G\n");
+        assert_eq!(listed(1 << 30, false), "0 builds, 0 bytes; maximum 1.0G\n");
         assert_eq!(listed(0, false), "0 builds, 0 bytes; the cache is disabled ([cache] size)\n");
         let json: serde_json::Value = serde_json::from_str(&listed(7, true)).expect("JSON");
         assert_eq!(json, serde_json::json!({"size": 0, "limit": 7, "entries": []}));

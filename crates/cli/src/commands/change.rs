@@ -1,4 +1,5 @@
-//! Changes the machine: takes the lock, reads the facts, makes the plan and carries it out.
+//! Runs a command that changes modules: takes the lock, reads the facts, makes a plan and carries
+//! it out.
 
 use dkms_engine::act;
 use dkms_engine::facts::{self, Facts, Scope};
@@ -14,52 +15,53 @@ use crate::args::refusal::{NOT_ROOT, refuse};
 use crate::output::console::Console;
 use crate::output::progress::Progress;
 
-/// One command line that is carried out.
+/// The machine, output and options that are shared by the operations of one command.
 #[derive(Debug)]
 pub struct Session<'a> {
-    /// The machine.
+    /// The machine to change.
     pub machine: Machine,
-    /// The output.
+    /// The output of the command.
     pub console: &'a Console,
-    /// Only print what would be done.
+    /// Whether `--dry-run` was given.
     pub dry_run: bool,
-    /// `--force`
+    /// Whether `--force` was given.
     pub force: bool,
 }
 
-/// What a command asks of the engine.
+/// One run of the engine.
 #[derive(Debug)]
 pub struct Operation {
-    /// What is asked for.
+    /// The request to plan for.
     pub request: Request,
-    /// What the facts are needed for.
+    /// The scope of the facts to read.
     pub scope: Scope,
-    /// What the user must be allowed to do.
+    /// The rights that the user needs.
     pub needs: Rights,
-    /// The exit code of any failure, in place of the failure's own (dkms-behaviour 9).
+    /// The exit code for every failure (dkms-behaviour 9); `None` for the exit code of the failure
+    /// itself.
     pub failure_code: Option<u8>,
 }
 
-/// What one has to be allowed (dkms-behaviour 1.2).
+/// The rights that dkms requires of the user (dkms-behaviour 1.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rights {
-    /// Writing below the dkms tree.
+    /// The dkms tree must be writable.
     Write,
-    /// Being root.
+    /// The user must be root, and the dkms tree must be writable.
     Root,
 }
 
 impl Session<'_> {
-    /// Carries an operation out for an architecture (`None` means this machine's), and returns the
-    /// exit code.
+    /// Carries out an operation and returns the exit code. `arch` is the architecture to work on;
+    /// `None` means that of this machine.
     pub fn run(&mut self, arch: Option<Arch>, operation: &Operation) -> u8 {
         if self.machine.tools.stop.asked().is_some() {
-            return 0; // interrupted before
+            return 0; // an earlier operation was interrupted
         }
         self.machine.arch = arch.unwrap_or_else(Arch::of_this_machine);
         let mut progress = self.console.progress(&self.machine);
-        let done = operation.carry_out(&self.machine, self.dry_run, &mut progress);
-        done.unwrap_or_else(|failure| {
+        let code = operation.carry_out(&self.machine, self.dry_run, &mut progress);
+        code.unwrap_or_else(|failure| {
             progress.error(&failure.to_string());
             failure.code
         })
@@ -77,7 +79,7 @@ impl Operation {
             let (plan, _) = self.plan(machine)?;
             let text = plan.to_string();
             progress.say(match text.trim_end() {
-                "" => "Dry run: there is nothing to do.",
+                "" => "Dry run: nothing to do.",
                 text => text,
             });
             return Ok(0);
@@ -92,8 +94,8 @@ impl Operation {
         Ok(code)
     }
 
-    /// What dkms complains about before it looks at rights: a broken module, or one that is to be
-    /// taken away and is not there. `add` looks at rights first.
+    /// Returns the error that dkms reports even if the user lacks rights: the module is broken (4)
+    /// or not added (3). Returns `None` if there is no such error or the command is `add`.
     fn refusal_before_rights(&self, machine: &Machine) -> Option<Failure> {
         let refusal = self.plan(machine).err()?;
         let first = matches!(self.request, Request::Command { verb, .. } if verb != Verb::Add)
@@ -131,18 +133,18 @@ impl Operation {
     }
 }
 
-/// Takes the lock, and says so if another run has it.
+/// Takes the lock of the dkms tree. Prints a line if another run holds the lock.
 ///
 /// # Errors
-/// [`Failure`] (1) if it cannot be taken.
+/// [`Failure`] with exit code 1 if the lock cannot be taken.
 pub fn take_lock(machine: &Machine, progress: &mut Progress<'_>) -> Result<Lock, Failure> {
     Ok(Lock::take(&machine.trees, &machine.env, &mut |text| progress.say(text))?)
 }
 
-/// Checks that the dkms tree can be written to, before anything else is looked at.
+/// Checks that the dkms tree is writable.
 ///
 /// # Errors
-/// [`Failure`] (dkms's 1) if not.
+/// [`Failure`] with exit code 1, as in dkms, if the dkms tree is not writable.
 pub fn check_writable(machine: &Machine) -> Result<(), Failure> {
     Rights::Write.check(machine)
 }

@@ -1,4 +1,4 @@
-//! `dkms generate_mok`: creates the key that signs modules, and prints how to enrol it.
+//! `dkms generate_mok`: creates the module signing key and prints how to enrol it.
 
 use dkms_engine::failure::Failure;
 use dkms_engine::machine::Machine;
@@ -8,10 +8,10 @@ use dkms_engine::signing;
 use crate::commands::change::take_lock;
 use crate::output::progress::Progress;
 
-/// Creates the key if there is none, and prints its path; returns the exit code.
+/// Creates the key if it does not exist and prints its path. Returns the exit code.
 ///
 /// # Errors
-/// [`Failure`] (1) if the key cannot be created.
+/// [`Failure`] with exit code 1 if the key cannot be created.
 pub fn run(
     machine: &Machine,
     kernel: Option<&KernelRelease>,
@@ -22,7 +22,8 @@ pub fn run(
         progress.say("would create the module signing key if it does not exist");
         return Ok(0);
     }
-    // A run that signs may be about to create the same key. Users who cannot take the lock still see an existing key, as with dkms.
+    // Another run may be creating the same key. As in dkms, a user who cannot take the lock still
+    // gets the path of an existing key.
     let _lock = take_lock(machine, progress).ok();
     let mok = signing::generate_mok(machine, kernel)?;
     progress.say(&mok.to_string());

@@ -1,4 +1,4 @@
-//! `dkms initramfs`, and the handling of stale images after other commands.
+//! `dkms initramfs`, and the maintenance of stale images after other commands.
 
 use dkms_engine::failure::Failure;
 use dkms_engine::machine::{InitramfsMode, Machine};
@@ -10,10 +10,10 @@ use crate::args::machine::is_root;
 use crate::args::refusal::{NOT_ROOT, refuse};
 use crate::output::progress::Progress;
 
-/// Regenerates stale images, or with `dry_run` only lists them; returns the exit code.
+/// Regenerates stale images and returns the exit code. With `dry_run`, only lists the images.
 ///
 /// # Errors
-/// [`Failure`] (1) if the user is not root, or if the lock cannot be taken.
+/// [`Failure`] with exit code 1 if the user is not root or the lock cannot be taken.
 pub fn run(machine: &Machine, dry_run: bool, progress: &mut Progress<'_>) -> Result<u8, Failure> {
     let generator = Generator::detect(machine);
     let generator = generator.as_ref();
@@ -38,11 +38,13 @@ pub fn run(machine: &Machine, dry_run: bool, progress: &mut Progress<'_>) -> Res
     Ok(code)
 }
 
-/// After another command: regenerates stale images if that command `finishes` pending work or if the
-/// settings say so, otherwise lists them; returns the exit code.
+/// Regenerates or lists the images that another command has made stale. Returns the exit code.
+///
+/// Regenerates the images if that command `finishes` pending work or if `[initramfs] mode` is
+/// `auto`.
 ///
 /// # Errors
-/// [`Failure`] (1) if the lock cannot be taken.
+/// [`Failure`] with exit code 1 if the lock cannot be taken.
 pub fn afterwards(
     machine: &Machine,
     generator: Option<&Generator>,

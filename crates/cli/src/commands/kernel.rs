@@ -1,4 +1,5 @@
-//! The commands for all modules of a kernel: `autoinstall`, `match` and those of kernel packages.
+//! The commands on all modules of a kernel: `autoinstall`, `match`, and the `kernel_*` commands for
+//! scripts of kernel packages.
 
 use std::collections::BTreeSet;
 
@@ -11,8 +12,8 @@ use dkms_engine::plan::Request;
 use crate::args::subject::Target;
 use crate::commands::change::{Operation, Rights, Session};
 
-/// Installs every willing module for a kernel, or for every kernel with headers; returns the exit
-/// code.
+/// `dkms autoinstall`: installs all modules with AUTOINSTALL=yes for `target`, or for every kernel
+/// with headers if it is `None`. Returns the exit code.
 pub fn autoinstall(session: &mut Session<'_>, target: Option<Target>) -> u8 {
     let (kernel, arch) = target.map(|target| (target.kernel, target.arch)).unzip();
     let operation = Operation {
@@ -27,7 +28,10 @@ pub fn autoinstall(session: &mut Session<'_>, target: Option<Target>) -> u8 {
     session.run(arch, &operation)
 }
 
-/// The kernels that `autoinstall` looks at; `None` means all. Pending work may be for any kernel.
+/// Returns the kernels for which `autoinstall` reads facts; `None` means all.
+///
+/// If there is pending work, returns the set of all installed kernels even if `kernel` is given,
+/// because the work may concern any of them.
 fn covered(trees: &Trees, kernel: Option<&KernelRelease>) -> Option<BTreeSet<KernelRelease>> {
     let mut kernels = BTreeSet::from([kernel?.clone()]);
     if !PendingList::of(trees).read().is_empty() {
@@ -37,11 +41,12 @@ fn covered(trees: &Trees, kernel: Option<&KernelRelease>) -> Option<BTreeSet<Ker
     Some(kernels)
 }
 
-/// Finishes what interrupted runs left; returns the exit code.
+/// `dkms autoinstall --pending`: finishes the pending work of interrupted runs. Returns the exit
+/// code.
 pub fn finish_pending(session: &mut Session<'_>) -> u8 {
-    let nothing = Request::Sync { sources: BTreeSet::new(), kernels: BTreeSet::new() };
+    let no_changes = Request::Sync { sources: BTreeSet::new(), kernels: BTreeSet::new() };
     let operation = Operation {
-        request: nothing,
+        request: no_changes,
         scope: Scope::default(),
         needs: Rights::Root,
         failure_code: None,
@@ -49,7 +54,8 @@ pub fn finish_pending(session: &mut Session<'_>) -> u8 {
     session.run(None, &operation)
 }
 
-/// `dkms match`: installs for a kernel what `template` has; returns the exit code.
+/// `dkms match`: installs the modules of the kernel `template` for the kernel `target`, or only
+/// `module` if it is given. Returns the exit code.
 pub fn matching(
     session: &mut Session<'_>,
     template: KernelRelease,
@@ -66,8 +72,8 @@ pub fn matching(
     session.run(Some(arch), &operation)
 }
 
-/// `dkms kernel_preinst` and `kernel_prerm`: removes the builds for a kernel, those of `all`
-/// modules or of those that autoinstall brings back; returns the exit code.
+/// `dkms kernel_preinst` and `kernel_prerm`: deletes the builds for a kernel. Unless `all` is true,
+/// deletes only those that autoinstall would build again. Returns the exit code.
 pub fn clear(session: &mut Session<'_>, target: Target, all: bool) -> u8 {
     let Target { kernel, arch } = target;
     let operation = Operation {

@@ -1,4 +1,4 @@
-//! Runs the command of an intent.
+//! Runs the command that a command line requests.
 
 mod archive;
 mod cache;
@@ -20,7 +20,7 @@ use crate::args::parsed::Args;
 use crate::output::console::Console;
 use change::Session;
 
-/// Carries out what a command line means, and returns the exit code.
+/// Runs the command for `intent` and returns the exit code.
 ///
 /// # Errors
 /// [`Failure`] if the command as a whole is refused.
@@ -43,7 +43,7 @@ pub fn run(
             | Intent::Clear(..)
             | Intent::Change(..)
     );
-    // Images are made from the kernels of the machine only.
+    // Generators read /usr/lib/modules, not another install tree.
     let may_change_images = changes_modules && !dry_run && args.install_tree.is_none();
     let generator = may_change_images.then(|| Generator::detect(machine)).flatten();
     machine.images = generator.is_some();

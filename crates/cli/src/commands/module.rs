@@ -1,4 +1,4 @@
-//! The commands on one module: `add`, `build`, `install`, `uninstall`, `unbuild` and `remove`.
+//! The commands on a single module: `add`, `build`, `install`, `uninstall`, `unbuild` and `remove`.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use crate::commands::archive::Arrival;
 use crate::commands::change::{Operation, Rights, Session, check_writable};
 use crate::commands::rpm_upgrade;
 
-/// Does what `verb` says to a module; returns the exit code.
+/// Runs the command `verb` on a module for `kernels`, and returns the exit code.
 ///
 /// # Errors
 /// [`Failure`] if the command as a whole is refused.
@@ -40,7 +40,7 @@ pub fn run(
     }
     if let Some(arrival) = arrival {
         let code = session.run(None, &import(&arrival, session.force));
-        // What would follow cannot be planned before the source is there.
+        // The later steps cannot be planned before the source has been copied.
         if code != 0 || verb == Verb::Add || session.dry_run {
             return Ok(code);
         }
@@ -56,7 +56,7 @@ pub fn run(
     Ok(failed)
 }
 
-/// Adds a module that comes from elsewhere.
+/// Returns the operation that adds a module from a directory or an archive.
 fn import(arrival: &Arrival, force: bool) -> Operation {
     let (module, kernel) = (arrival.import.id.clone(), arrival.kernel.clone());
     Operation {
@@ -94,15 +94,14 @@ fn operation(
     }
 }
 
-/// The kernels of one architecture, `None` for all of them; and the architecture, `None` for this
-/// machine's.
+/// An architecture (`None` for this machine's) and its kernels (`None` for all).
 type OfArch = (Option<Arch>, Option<Vec<KernelRelease>>);
 
-/// Returns the kernels of each architecture, in the order in which they were given. The engine
-/// works for one architecture at a time.
+/// Groups the kernels by architecture, in the given order, because the engine works on one
+/// architecture at a time.
 fn by_arch(verb: Verb, module: &ModuleId, kernels: &KernelChoice, trees: &Trees) -> Vec<OfArch> {
     match kernels {
-        // Builds are for this machine.
+        // `build --all` builds for this machine's architecture only.
         KernelChoice::All if !verb.unmakes() => vec![(None, None)],
         KernelChoice::All => {
             arches_built_for(trees, module).into_iter().map(|arch| (arch, None)).collect()
@@ -122,7 +121,8 @@ fn by_arch(verb: Verb, module: &ModuleId, kernels: &KernelChoice, trees: &Trees)
     }
 }
 
-/// Returns the architectures that a module is built for, or this machine's if there are none.
+/// Returns the architectures that a module is built for. If it is not built, returns only `None`,
+/// which means this machine's architecture.
 fn arches_built_for(trees: &Trees, module: &ModuleId) -> Vec<Option<Arch>> {
     let state = TreeState::read(trees);
     let built = state.modules.iter().filter(|added| added.id == *module);

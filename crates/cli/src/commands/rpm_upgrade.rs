@@ -1,7 +1,9 @@
 //! `--rpm_safe_upgrade`: keeps a module across the upgrade of its RPM.
 //!
-//! rpm runs the scripts of the new package before those of the old one. If both contain the same
-//! module, the module that the new one added must survive the removal of the old one.
+//! rpm runs the scripts of the new package before those of the old one. If both packages contain
+//! the same module version, the old package's script must not remove the module that the new
+//! package's script has added. A note in the temporary directory records that the current rpm
+//! transaction added the module.
 
 use std::fs;
 use std::io::Write;
@@ -18,16 +20,17 @@ use nix::unistd::{Uid, getppid};
 use crate::args::refusal::refuse;
 use crate::commands::change::check_writable;
 
-/// Notes a module that is about to be added. Returns true if a module that is about to be removed has
-/// to stay.
+/// Writes a note if `verb` is going to add the module. Returns true if `verb` must not remove the
+/// module, because the current rpm transaction added it.
 ///
 /// # Errors
-/// [`Failure`] (dkms's 1) if the dkms tree is not writable, or if the note cannot be written.
+/// [`Failure`] with exit code 1, as in dkms, if the dkms tree is not writable or the note cannot be
+/// written.
 pub fn keeps(machine: &Machine, verb: Verb, module: &ModuleId) -> Result<bool, Failure> {
     let modules = TreeState::read(&machine.trees).modules;
     let is_added = modules.iter().any(|added| added.id == *module && added.is_added());
     match verb {
-        // As in dkms, even if it is added already.
+        // As in dkms, even if the module is already added.
         Verb::Add => {}
         Verb::Build | Verb::Install if !is_added => {}
         Verb::Remove if is_added => {
@@ -42,7 +45,7 @@ pub fn keeps(machine: &Machine, verb: Verb, module: &ModuleId) -> Result<bool, F
     note(machine, module).map(|()| false)
 }
 
-/// Notes that the transaction of this process adds a module.
+/// Writes a note that the rpm transaction of this process adds a module.
 fn note(machine: &Machine, module: &ModuleId) -> Result<(), Failure> {
     let Some(transaction) = Transaction::of_this_process() else { return Ok(()) };
     let dir = machine.temporary_dir();
@@ -59,30 +62,32 @@ fn note(machine: &Machine, module: &ModuleId) -> Result<(), Failure> {
     }
 }
 
-/// Returns true if the transaction of this process has added a module. Removes the note, which holds
-/// once.
+/// Returns true if a note says that the rpm transaction in which this process runs added the
+/// module. Deletes the note, because it counts only once.
 fn take_note(machine: &Machine, module: &ModuleId) -> bool {
     let Some(transaction) = Transaction::of_this_process() else { return false };
     let (prefix, text) = (transaction.prefix(), transaction.text(module));
-    let own: Option<PathBuf> = fs::read_dir(machine.temporary_dir())
+    let own_note: Option<PathBuf> = fs::read_dir(machine.temporary_dir())
         .into_iter()
         .flatten()
         .flatten()
         .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(prefix.as_bytes()))
-        // Every user may write there, so only own files count.
+        // Any user may write to this directory, so ignore the files of other users.
         .filter(|entry| {
             entry.metadata().is_ok_and(|it| it.is_file() && it.uid() == Uid::effective().as_raw())
         })
         .map(|entry| entry.path())
         .find(|path| fs::read_to_string(path).is_ok_and(|noted| noted == text));
-    own.is_some_and(|note| fs::remove_file(note).is_ok())
+    own_note.is_some_and(|note| fs::remove_file(note).is_ok())
 }
 
-/// The parent of the parent process: rpm, which starts a shell for each script.
+/// An rpm transaction, identified by the process of rpm. rpm starts a shell for each script, so rpm
+/// is the grandparent of this process.
 struct Transaction {
-    /// Its process ID.
+    /// The process ID of rpm.
     pid: i32,
-    /// Its start time in clock ticks (proc_pid_stat(5)), because process IDs are reused.
+    /// The start time of rpm in clock ticks after boot (proc_pid_stat(5)). It distinguishes
+    /// processes that reuse a process ID.
     start: String,
 }
 
@@ -92,7 +97,7 @@ impl Transaction {
         Some(Self { pid, start: stat(pid)?.get(19)?.clone() })
     }
 
-    /// Returns the beginning of the names of its notes.
+    /// Returns the prefix of the file names of the transaction's notes.
     fn prefix(&self) -> String {
         format!("dkms_rpm_safe_upgrade_lock.{}.", self.pid)
     }
@@ -102,10 +107,11 @@ impl Transaction {
     }
 }
 
-/// Returns the fields of a process after its name: its state, its parent, and so on.
+/// Returns the fields of `/proc/PID/stat` after the name, starting with the state and the parent's
+/// process ID. Returns `None` if the process does not exist.
 fn stat(pid: i32) -> Option<Vec<String>> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name is in parentheses, and may contain some.
+    // The name is in parentheses, and may contain parentheses itself.
     let (_, rest) = text.rsplit_once(") ")?;
     Some(rest.split_ascii_whitespace().map(str::to_owned).collect())
 }

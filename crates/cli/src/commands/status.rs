@@ -1,6 +1,6 @@
-//! `dkms status`: lists what is added, built and installed, in dkms's lines or as JSON.
+//! `dkms status`: lists modules and their build state, in dkms's format or as JSON.
 //!
-//! Takes no lock and needs no rights: programs poll it, and any user may run it.
+//! The command takes no lock and needs no rights, because programs poll it and any user may run it.
 
 use dkms_engine::dkms_tree::{KnownFailure, TreeState};
 use dkms_engine::machine::{Kernels, Machine, Placement};
@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use crate::output::console::Console;
 
-/// An entry of the JSON list: a line, or a remembered failure, which the lines of dkms cannot express
-/// (they say "added").
+/// An entry of the JSON list: a status line, or a remembered failure. dkms's line format cannot
+/// express a failure, and shows the module as "added".
 #[derive(Serialize)]
 #[serde(untagged)]
 enum StatusEntry {
@@ -22,14 +22,14 @@ enum StatusEntry {
         version: ModuleVersion,
         kernel: KernelRelease,
         arch: Arch,
-        /// The first error of the build.
+        /// The error, in one line.
         failure: String,
-        /// Its log.
+        /// The path of the build log.
         log: std::path::PathBuf,
     },
 }
 
-/// Prints the status, and warnings about broken modules; returns the exit code.
+/// Prints the status, and warnings about broken modules. Returns the exit code.
 pub fn run(machine: &Machine, filter: &Filter, json: bool, console: &Console) -> u8 {
     if console.is_quiet() {
         return 0;
@@ -52,7 +52,7 @@ pub fn run(machine: &Machine, filter: &Filter, json: bool, console: &Console) ->
     0
 }
 
-/// Returns the remembered failures of modules and kernels that match the filter.
+/// Returns the remembered failures of the modules and kernels that `filter` selects.
 fn failures(machine: &Machine, state: &TreeState, filter: &Filter) -> Vec<StatusEntry> {
     let kernels = Kernels::read(&machine.trees).unwrap_or_default();
     let fits = |pattern: &Option<Pattern>, text: &str| {

@@ -1,4 +1,5 @@
-//! Progress bars on a terminal: a line for each running job with its phase and time, and a total.
+//! Draws progress bars on a terminal: a line for each running job with its phase and elapsed time,
+//! and a total.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -13,20 +14,23 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::output::verbosity::Verbosity;
 
-/// The interval at which times are redrawn.
+/// The interval at which elapsed times are redrawn.
 const TICK: Duration = Duration::from_millis(250);
 
-/// The lower part of a terminal, which holds the bars; lines written [above](AboveBars) it scroll.
+/// The lines at the bottom of a terminal that show the bars. [`AboveBars`] writes other output
+/// above them.
 #[derive(Debug, Clone)]
 pub struct Screen {
     lines: MultiProgress,
-    /// Whether times are redrawn while nothing else happens.
+    /// Whether elapsed times are redrawn at regular intervals.
     ticks: bool,
 }
 
 impl Screen {
-    /// Returns the terminal of this process, if there is one and it shows bars. Both outputs must be
-    /// that terminal, or lines of the one would end up between the bars on the other.
+    /// Returns the terminal of this process; `None` if the process must not draw bars.
+    ///
+    /// Standard output and standard error must both be that terminal. Otherwise, lines written to
+    /// one could appear between the bars on the other.
     #[must_use]
     pub fn of_this_process(verbosity: Verbosity) -> Option<Self> {
         let is_terminal = io::stdout().is_terminal() && io::stderr().is_terminal();
@@ -39,8 +43,10 @@ impl Screen {
     }
 }
 
-/// Returns true if a terminal shows bars: with `--verbose` the lines tell the progress, and bars
-/// need cursor movements.
+/// Returns true if bars are drawn on a terminal of the type `term`.
+///
+/// With `--verbose`, the printed lines already show the progress. Bars also need a terminal that
+/// can move the cursor.
 fn has_bars(verbosity: Verbosity, is_terminal: bool, term: Option<&OsStr>) -> bool {
     let can_move = term.is_some_and(|term| !term.is_empty() && term != "dumb");
     verbosity == Verbosity::Normal && is_terminal && can_move
@@ -54,7 +60,7 @@ pub struct AboveBars<W> {
 }
 
 impl<W> AboveBars<W> {
-    /// Writes to `to`, with the bars out of the way if there are any.
+    /// Creates a writer to `to`. If there is a screen, hides its bars while writing.
     pub fn new(to: W, screen: Option<Screen>) -> Self {
         Self { to, screen }
     }
@@ -77,19 +83,20 @@ impl<W: Write> Write for AboveBars<W> {
 pub struct Bars {
     screen: Screen,
     total: Option<ProgressBar>,
-    /// The number of steps left of each task that builds or installs a module.
+    /// The unfinished tasks that build or install a module, each mapped to the number of its
+    /// remaining steps.
     open: BTreeMap<Task, usize>,
     running: BTreeMap<Task, ProgressBar>,
 }
 
 impl Bars {
-    /// Draws bars on `screen` once a job starts.
+    /// Creates bars for `screen`. Draws nothing before the run has been planned.
     #[must_use]
     pub fn new(screen: Screen) -> Self {
         Self { screen, total: None, open: BTreeMap::new(), running: BTreeMap::new() }
     }
 
-    /// Updates the bars.
+    /// Updates the bars after an event of the run.
     pub fn event(&mut self, event: &Event<'_>) {
         match event {
             Event::Planned(plan) => self.planned(plan),
@@ -124,8 +131,8 @@ impl Bars {
         }
     }
 
-    /// Sets the text of a task's line, which is added if it is missing. Returns `None` for a task
-    /// without a line.
+    /// Sets the text of a task's line, and adds the line if it is missing. Returns `None` if the
+    /// step neither builds nor installs a module.
     fn shows(&mut self, task: Task, step: &Step, what: &dyn Display) -> Option<&ProgressBar> {
         let (module, kernel) = step.action.job()?;
         let bar = match self.running.remove(&task) {
@@ -136,7 +143,7 @@ impl Bars {
         Some(self.running.entry(task).or_insert(bar))
     }
 
-    /// Adds a line to the screen: jobs in the order in which they start, the total below them.
+    /// Adds a line to the screen: above the total if there is one, otherwise at the bottom.
     fn add(&self, bar: ProgressBar, template: &str) -> ProgressBar {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("=> "));
@@ -165,7 +172,7 @@ impl Bars {
         }
         if let Some(total) = &self.total {
             total.inc(1);
-            total.force_draw(); // `inc` may leave it to the next tick
+            total.force_draw(); // `inc` may postpone the drawing
         }
     }
 }
@@ -217,7 +224,7 @@ mod tests {
         Finished { task, step: step.clone(), outcome: Outcome::Done, elapsed: Duration::ZERO }
     }
 
-    /// Returns the screen without the times at the beginning of each line.
+    /// Returns the text on the screen, with `_` in place of the time at the start of each line.
     fn shown(term: &InMemoryTerm) -> String {
         let time = |c: char| c == ' ' || c == 's' || c.is_ascii_digit();
         let contents = term.contents();
@@ -226,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn shows_what_runs_and_lets_lines_scroll() {
+    fn shows_a_line_for_each_running_job_and_a_total() {
         let term = InMemoryTerm::new(10, 60);
         let screen = Screen::on(ProgressDrawTarget::term_like(Box::new(term.clone())), false);
         let mut out = AboveBars::new(Vec::new(), Some(screen.clone()));
@@ -283,7 +290,7 @@ mod tests {
     #[case::pipe(Verbosity::Normal, false, Some("xterm"), false)]
     #[case::dumb(Verbosity::Normal, true, Some("dumb"), false)]
     #[case::none(Verbosity::Normal, true, None, false)]
-    fn bars_are_for_terminals_that_can(
+    fn bars_need_normal_verbosity_and_a_capable_terminal(
         #[case] verbosity: Verbosity,
         #[case] is_terminal: bool,
         #[case] term: Option<&str>,

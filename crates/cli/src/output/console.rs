@@ -1,4 +1,4 @@
-//! Standard output and standard error of a command, with progress bars below them on a terminal.
+//! Writes to standard output and standard error, with progress bars below the text on a terminal.
 
 use std::io::{self, Write};
 
@@ -8,7 +8,7 @@ use crate::output::bars::{AboveBars, Screen};
 use crate::output::progress::Progress;
 use crate::output::verbosity::Verbosity;
 
-/// The output of this process.
+/// The standard output and standard error of this process.
 #[derive(Debug)]
 pub struct Console {
     verbosity: Verbosity,
@@ -16,7 +16,8 @@ pub struct Console {
 }
 
 impl Console {
-    /// Sets up the output of this process, and the log, which is part of standard error.
+    /// Creates the console of this process, and sends the log to standard error. With `debug`, the
+    /// log includes debug messages.
     #[must_use]
     pub fn of_this_process(verbosity: Verbosity, debug: bool) -> Self {
         let screen = Screen::of_this_process(verbosity);
@@ -37,20 +38,20 @@ impl Console {
         Self { verbosity, screen }
     }
 
-    /// Prints as with `--verbose` from now on, except with `-q`.
+    /// Raises the verbosity to that of `--verbose`, unless `-q` was given.
     pub fn be_verbose(&mut self) {
         if self.verbosity == Verbosity::Normal {
             *self = Self { verbosity: Verbosity::Verbose, screen: None };
         }
     }
 
-    /// Returns true if nothing is printed (`-q`).
+    /// Returns true if nothing is to be printed (`-q`).
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         self.verbosity == Verbosity::Quiet
     }
 
-    /// Returns what a command reports its work to.
+    /// Returns a printer for the progress of a command on `machine`.
     #[must_use]
     pub fn progress<'a>(&self, machine: &'a Machine) -> Progress<'a> {
         let out = AboveBars::new(io::stdout(), self.screen.clone());
@@ -59,19 +60,19 @@ impl Console {
             .with_bars(self.screen.clone())
     }
 
-    /// Writes text to standard output. A reader that stopped reading is no error.
+    /// Writes text to standard output, except with `-q`. Ignores errors, such as a closed pipe.
     pub fn print(&self, text: &str) {
         if self.verbosity != Verbosity::Quiet {
             let _ = io::stdout().write_all(text.as_bytes());
         }
     }
 
-    /// Writes an error to standard error.
+    /// Writes an error to standard error, except with `-q`.
     pub fn error(&self, text: &str) {
         self.complain("error", text);
     }
 
-    /// Writes a warning to standard error.
+    /// Writes a warning to standard error, except with `-q`.
     pub fn warn(&self, text: &str) {
         self.complain("warning", text);
     }
@@ -83,7 +84,7 @@ impl Console {
     }
 }
 
-/// The word for a level of the log.
+/// Returns the word for a log level in messages.
 fn severity(level: log::Level) -> &'static str {
     match level {
         log::Level::Error => "error",

@@ -1,4 +1,4 @@
-//! The output of commands.
+//! Prints the output of commands.
 
 pub mod bars;
 pub mod console;

@@ -1,4 +1,5 @@
-//! The progress of a command: results on standard output, failures on standard error, bars below.
+//! Prints the progress of a command: results on standard output, failures on standard error, and
+//! progress bars below both.
 
 use std::fs;
 use std::io::{self, Write};
@@ -14,7 +15,7 @@ use dkms_engine::report::{Event, Finished, Outcome, Report, Watch};
 use crate::output::bars::{Bars, Screen};
 use crate::output::verbosity::Verbosity;
 
-/// Prints the progress of a command.
+/// A printer for the progress of a command.
 pub struct Progress<'a> {
     out: Box<dyn Write + 'a>,
     errors: Box<dyn Write + 'a>,
@@ -25,7 +26,8 @@ pub struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    /// Prints to `out`, and failures to `errors`; finds logs in `trees`.
+    /// Creates a printer that writes results to `out` and failures to `errors`, and reads build
+    /// logs from `trees`.
     pub fn new(
         out: impl Write + 'a,
         errors: impl Write + 'a,
@@ -36,13 +38,14 @@ impl<'a> Progress<'a> {
         Self { out: Box::new(out), errors: Box::new(errors), verbosity, trees, arch, bars: None }
     }
 
-    /// Shows bars, too; `out` and `errors` must write [above](crate::output::bars::AboveBars) them.
+    /// Adds progress bars on `screen`, if there is one. `out` and `errors` must write [above the
+    /// bars](crate::output::bars::AboveBars).
     pub fn with_bars(self, screen: Option<Screen>) -> Self {
         Self { bars: screen.map(Bars::new), ..self }
     }
 
-    /// Writes one line to standard output, except with `-q`. A reader that stopped reading is no
-    /// reason to stop working.
+    /// Writes one line to standard output, except with `-q`. Ignores errors, so that the command
+    /// continues even if its output is a closed pipe.
     pub fn say(&mut self, line: &str) {
         if self.verbosity != Verbosity::Quiet {
             let _ = self.out.write_all(format!("{line}\n").as_bytes());
@@ -59,7 +62,7 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// Prints the problems and warnings of a run that belong to no step.
+    /// Prints the errors and warnings in `report` that do not belong to a particular step.
     pub fn trouble(&mut self, report: &Report) {
         for trouble in &report.trouble {
             self.error(trouble);
@@ -69,17 +72,17 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// Writes a note to standard output.
+    /// Writes a note to standard output, except with `-q`.
     pub fn note(&mut self, text: &str) {
         self.say(&format!("note: {text}"));
     }
 
-    /// Writes a warning to standard error.
+    /// Writes a warning to standard error, except with `-q`.
     pub fn warn(&mut self, text: &str) {
         self.complain("warning", text);
     }
 
-    /// Writes an error to standard error.
+    /// Writes an error to standard error, except with `-q`.
     pub fn error(&mut self, text: &str) {
         self.complain("error", text);
     }
@@ -99,7 +102,7 @@ impl<'a> Progress<'a> {
                     self.say(&line);
                 }
             }
-            Outcome::Skipped(why) => self.say(&format!("not done: {}: {why}", step.action)),
+            Outcome::Skipped(why) => self.say(&format!("skipped: {}: {why}", step.action)),
             Outcome::Failed(failed) => {
                 self.make_output(&step.action, failed.log.as_deref());
                 self.error(&failure(&step.action, failed));
@@ -107,7 +110,8 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// Prints the output of make, with `--verbose`.
+    /// With `--verbose`, prints the output of make for a build: the file `log`, or by default the
+    /// log in the dkms tree.
     fn make_output(&mut self, action: &Action, log: Option<&Path>) {
         let Action::Build { module, kernel, .. } = action else { return };
         if self.verbosity == Verbosity::Verbose {
@@ -137,7 +141,7 @@ impl Watch for Progress<'_> {
     }
 }
 
-/// Returns the line for a finished step; `None` if another line covers it.
+/// Returns the line for a successful step; `None` if the step needs no line of its own.
 fn done(step: &Step, elapsed: Duration) -> Option<String> {
     let time = elapsed.as_secs_f64();
     Some(match &step.action {
@@ -145,17 +149,17 @@ fn done(step: &Step, elapsed: Duration) -> Option<String> {
             format!("copied the source of {module} from {}", from.display())
         }
         Action::Load { module, build, .. } => {
-            format!("took over what was built of {module} for {}", build.kernel)
+            format!("imported the build of {module} for {}", build.kernel)
         }
         Action::Register(module) => format!("added {module}"),
         Action::UseKept(_) | Action::Fail { .. } | Action::Depmod(_) | Action::Leave => {
             return None;
         }
         Action::Adopt { module, kernel, .. } => {
-            format!("took over {module} for {kernel} from dkms")
+            format!("adopted {module} for {kernel} from dkms")
         }
         Action::Build { module, kernel, .. } if step.is_cached() => {
-            format!("found {module} for {kernel} in the cache")
+            format!("restored {module} for {kernel} from the cache")
         }
         Action::Build { module, kernel, .. } => {
             format!("built {module} for {kernel} in {time:.1} s")
@@ -164,21 +168,23 @@ fn done(step: &Step, elapsed: Duration) -> Option<String> {
             format!("installed {module} for {kernel}")
         }
         Action::Install { module, kernel, replaces: Some(old) } => {
-            format!("installed {module} for {kernel} in place of {}", old.version)
+            format!("installed {module} for {kernel}, replacing {}", old.version)
         }
         Action::Uninstall(module, kernel) => format!("uninstalled {module} from {kernel}"),
         Action::Unbuild(module, kernel) => {
-            format!("forgot what was built of {module} for {kernel}")
+            format!("deleted the build of {module} for {kernel}")
         }
         Action::Deregister(module) => format!("removed {module}"),
-        Action::Sweep(kernel) => format!("removed what was left of {kernel}"),
+        Action::Sweep(kernel) => format!("removed leftover files of {kernel}"),
     })
 }
 
-/// Returns the lines for a failed step: the problem, its cause, the log and what to do.
+/// Returns the lines for a failed step: the problem, its cause, the log and the hint.
 fn failure(action: &Action, failed: &Failure) -> String {
     let mut text = match action {
-        Action::Fail { module, kernel: Some(kernel), .. } => {
+        Action::Build { module, kernel }
+        | Action::Install { module, kernel, .. }
+        | Action::Fail { module, kernel: Some(kernel), .. } => {
             format!("{module} for {kernel}: {}", failed.message)
         }
         Action::Fail { module, kernel: None, .. } => format!("{module}: {}", failed.message),
@@ -188,7 +194,7 @@ fn failure(action: &Action, failed: &Failure) -> String {
         text += &format!("\n  cause: {cause}");
     }
     if let Some(log) = &failed.log {
-        text += &format!("\n  log:   {}", log.display());
+        text += &format!("\n  log: {}", log.display());
     }
     if let Some(hint) = &failed.hint {
         text += &format!("\n  {hint}");
@@ -204,7 +210,8 @@ mod tests {
 
     use super::*;
 
-    fn said(verbosity: Verbosity, trees: &Trees, outcome: &Outcome) -> (String, String) {
+    /// Returns the standard output and standard error of a build with the outcome `outcome`.
+    fn printed(verbosity: Verbosity, trees: &Trees, outcome: &Outcome) -> (String, String) {
         let (mut out, mut errors) = (Vec::new(), Vec::new());
         let arch = "x86_64".parse().expect("a name");
         let module: dkms_engine::names::ModuleId = "foo/1.0".parse().expect("a module");
@@ -231,15 +238,15 @@ mod tests {
     }
 
     #[test]
-    fn says_what_was_done() {
+    fn prints_finished_steps() {
         let trees = Trees::under(Path::new("/nowhere"));
-        let (out, errors) = said(Verbosity::Normal, &trees, &Outcome::Done);
-        assert_eq!(out, "foo/1.0 is already built for 7.2\nbuilt foo/1.0 for 7.2 in 3.2 s\n");
+        let (out, errors) = printed(Verbosity::Normal, &trees, &Outcome::Done);
+        assert_eq!(out, "foo/1.0: already built for 7.2\nbuilt foo/1.0 for 7.2 in 3.2 s\n");
         assert_eq!(errors, "");
     }
 
     #[test]
-    fn says_what_failed() {
+    fn prints_failures() {
         let root = testroot::TestRoot::new();
         root.write("make.log", "gcc: what?\n");
         let failed = Outcome::Failed(Failure {
@@ -248,15 +255,15 @@ mod tests {
             ..Failure::new(10, "make failed (exit status 2)")
         });
         let trees = Trees::under(root.path());
-        let (out, errors) = said(Verbosity::Verbose, &trees, &failed);
+        let (out, errors) = printed(Verbosity::Verbose, &trees, &failed);
         assert!(out.ends_with("build foo/1.0 for 7.2 (not built yet) ...\ngcc: what?\n"), "{out}");
         let log: PathBuf = root.at("make.log");
         let want = format!(
-            "dkms: error: cannot build foo/1.0 for 7.2: make failed (exit status 2)\n  \
-             cause: foo.c:1:2: error: no\n  log:   {}\n",
+            "dkms: error: foo/1.0 for 7.2: make failed (exit status 2)\n  \
+             cause: foo.c:1:2: error: no\n  log: {}\n",
             log.display()
         );
         assert_eq!(errors, want);
-        assert_eq!(said(Verbosity::Quiet, &trees, &failed), (String::new(), String::new()));
+        assert_eq!(printed(Verbosity::Quiet, &trees, &failed), (String::new(), String::new()));
     }
 }

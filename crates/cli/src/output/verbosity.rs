@@ -1,12 +1,13 @@
-//! The verbosity of a command.
+//! The amount of output, as set by `-q` and `--verbose`.
 
-/// The amount of output.
+/// The amount of output of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verbosity {
     /// Nothing (`-q`).
     Quiet,
     /// Results, notes and failures.
     Normal,
-    /// Also steps as they begin, with their reasons, and compiler output (`--verbose`).
+    /// In addition, each step and its reasons as the step begins, and compiler output
+    /// (`--verbose`).
     Verbose,
 }

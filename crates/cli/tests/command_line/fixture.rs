@@ -1,4 +1,4 @@
-//! A small root, and calls of `dkms` on it.
+//! A small root, and functions that run `dkms` on it.
 
 use assert_cmd::Command;
 use assert_cmd::cargo::cargo_bin;
@@ -8,17 +8,17 @@ use testroot::TestRoot;
 pub const K1: &str = "7.2.12-arch1-1";
 pub const K2: &str = "7.2.13-arch1-1";
 
-/// A root with two kernels and the source of `foo/1.0`.
+/// Returns a root with two kernels and the source of `foo/1.0`.
 pub fn root() -> TestRoot {
     let root = TestRoot::new();
     root.kernel(K1).pkgbase("linux").headers();
     root.kernel(K2).pkgbase("linux").headers();
     root.source("foo", "1.0");
-    root.depmod(); // for machines that have none
+    root.depmod(); // for machines without depmod
     root
 }
 
-/// The output of one call, and its exit code.
+/// The exit code and output of one call of `dkms`, with `ROOT` in place of the root's path.
 pub struct CallOutput {
     pub code: i32,
     pub out: String,
@@ -29,8 +29,8 @@ pub fn dkms(root: &TestRoot, line: &str) -> CallOutput {
     call(Command::cargo_bin("dkms").unwrap(), root, line)
 }
 
-/// `dkms` by somebody whom the modes of files concern: as whoever runs the tests, but for root
-/// without what sets him above them.
+/// Runs `dkms` so that file modes apply. If the user is root, drops the capabilities that override
+/// file modes.
 pub fn dkms_obeying_modes(root: &TestRoot, line: &str) -> CallOutput {
     let program = cargo_bin("dkms");
     let command = if Uid::effective().is_root() {
@@ -64,9 +64,9 @@ fn call(mut command: Command, root: &TestRoot, line: &str) -> CallOutput {
     }
 }
 
-/// Expects the exit code, and gives what was printed on standard output.
-pub fn ends(root: &TestRoot, line: &str, code: i32) -> String {
-    let said = dkms(root, line);
-    assert_eq!(said.code, code, "dkms {line}\n{}{}", said.out, said.errors);
-    said.out
+/// Runs `dkms`, checks its exit code and returns its standard output.
+pub fn run(root: &TestRoot, line: &str, code: i32) -> String {
+    let output = dkms(root, line);
+    assert_eq!(output.code, code, "dkms {line}\n{}{}", output.out, output.errors);
+    output.out
 }

@@ -1,138 +1,142 @@
-//! Commands about a kernel with all its modules.
+//! Tests of the commands on all modules of a kernel.
 
-use crate::fixture::{K1, K2, dkms, ends, root};
+use crate::fixture::{K1, K2, dkms, root, run};
 
 #[test]
-fn match_installs_what_another_kernel_has() {
+fn match_installs_the_modules_of_another_kernel() {
     let root = root();
     root.source("bar", "2");
-    let status = |kernel: &str| ends(&root, &format!("status -k {kernel}"), 0);
-    ends(&root, &format!("match --templatekernel={K1} -k {K2}"), 0);
-    ends(&root, &format!("install foo/1.0 -k {K1}"), 0);
-    ends(&root, &format!("build bar/2 -k {K1}"), 0);
-    ends(&root, &format!("match --templatekernel={K1} -k 7.2.14"), 21);
-    ends(&root, &format!("match --templatekernel={K1} -k {K2} nothing"), 3);
-    ends(&root, &format!("match --templatekernel={K1} -k {K2} bar"), 0);
+    let status = |kernel: &str| run(&root, &format!("status -k {kernel}"), 0);
+    run(&root, &format!("match --templatekernel={K1} -k {K2}"), 0);
+    run(&root, &format!("install foo/1.0 -k {K1}"), 0);
+    run(&root, &format!("build bar/2 -k {K1}"), 0);
+    run(&root, &format!("match --templatekernel={K1} -k 7.2.14"), 21);
+    run(&root, &format!("match --templatekernel={K1} -k {K2} nothing"), 3);
+    run(&root, &format!("match --templatekernel={K1} -k {K2} bar"), 0);
     assert_eq!(status(K2), "bar/2: added\nfoo/1.0: added\n");
-    ends(&root, &format!("match --templatekernel={K1} -k {K2}"), 0);
+    run(&root, &format!("match --templatekernel={K1} -k {K2}"), 0);
     assert_eq!(status(K2), format!("bar/2: added\nfoo/1.0, {K2}, x86_64: installed\n"));
-    ends(&root, &format!("match --templatekernel={K1} -k {K2}"), 0);
+    run(&root, &format!("match --templatekernel={K1} -k {K2}"), 0);
 }
 
 #[test]
-fn match_fails_with_the_module_that_fails() {
+fn match_fails_if_one_module_fails() {
     let root = root();
     root.source("bad", "1").conf_line("BUILD_EXCLUSIVE_KERNEL=\"^7.2.12\"");
-    ends(&root, &format!("install bad/1 -k {K1}"), 0);
-    ends(&root, &format!("install foo/1.0 -k {K1}"), 0);
-    ends(&root, &format!("match --templatekernel={K1} -k {K2}"), 77);
+    run(&root, &format!("install bad/1 -k {K1}"), 0);
+    run(&root, &format!("install foo/1.0 -k {K1}"), 0);
+    run(&root, &format!("match --templatekernel={K1} -k {K2}"), 77);
     assert!(root.exists(format!("usr/lib/modules/{K2}/updates/dkms/foo.ko")));
 }
 
 #[test]
-fn a_kernel_that_is_replaced_gives_up_what_comes_back() {
+fn kernel_preinst_keeps_builds_without_autoinstall() {
     let root = root();
     root.source("manual", "1").conf_line("AUTOINSTALL=\"\"");
-    ends(&root, &format!("install foo/1.0 -k {K1} -k {K2}"), 0);
-    ends(&root, &format!("install manual/1 -k {K1}"), 0);
-    ends(&root, &format!("kernel_preinst -k {K1}"), 0);
+    run(&root, &format!("install foo/1.0 -k {K1} -k {K2}"), 0);
+    run(&root, &format!("install manual/1 -k {K1}"), 0);
+    run(&root, &format!("kernel_preinst -k {K1}"), 0);
     assert_eq!(
-        ends(&root, "status", 0),
+        run(&root, "status", 0),
         format!("foo/1.0, {K2}, x86_64: installed\nmanual/1, {K1}, x86_64: installed\n")
     );
-    ends(&root, &format!("kernel_postinst --kernelver {K1}"), 0);
+    run(&root, &format!("kernel_postinst --kernelver {K1}"), 0);
     assert!(root.exists(format!("usr/lib/modules/{K1}/updates/dkms/foo.ko")));
-    ends(&root, &format!("kernel_prerm -k {K1}"), 0);
+    run(&root, &format!("kernel_prerm -k {K1}"), 0);
     let left = format!("foo/1.0, {K2}, x86_64: installed\nmanual/1: added\n");
-    assert_eq!(ends(&root, "status", 0), left);
+    assert_eq!(run(&root, "status", 0), left);
     assert!(!root.listing(format!("usr/lib/modules/{K1}")).contains("foo.ko"));
-    ends(&root, &format!("kernel_prerm -k {K1}"), 0);
+    run(&root, &format!("kernel_prerm -k {K1}"), 0);
 }
 
 #[test]
-fn what_cannot_be_asked_for_a_new_kernel_fails_alone() {
+fn kernel_preinst_fails_only_for_a_module_with_a_bad_conf() {
     let root = root();
     root.source("bad", "1");
-    ends(&root, &format!("install bad/1 -k {K1}"), 0);
-    ends(&root, &format!("install foo/1.0 -k {K1}"), 0);
+    run(&root, &format!("install bad/1 -k {K1}"), 0);
+    run(&root, &format!("install foo/1.0 -k {K1}"), 0);
     root.source("bad", "1").conf("PACKAGE_NAME=bad\n");
-    let said = dkms(&root, &format!("kernel_preinst -k {K1}"));
-    assert_eq!(said.code, 14, "{}", said.errors);
-    assert!(said.errors.contains("PACKAGE_VERSION"), "{}", said.errors);
+    let output = dkms(&root, &format!("kernel_preinst -k {K1}"));
+    assert_eq!(output.code, 14, "{}", output.errors);
+    assert!(output.errors.contains("PACKAGE_VERSION"), "{}", output.errors);
     let left = format!("bad/1, {K1}, x86_64: installed\nfoo/1.0: added\n");
-    assert_eq!(ends(&root, "status", 0), left);
+    assert_eq!(run(&root, "status", 0), left);
 }
 
 #[test]
-fn the_administrator_can_switch_autoinstall_off() {
+fn the_file_no_autoinstall_disables_autoinstall() {
     let root = root();
-    ends(&root, "add foo/1.0", 0);
+    run(&root, "add foo/1.0", 0);
     root.write("etc/dkms/no-autoinstall", "");
     for command in ["autoinstall", "kernel_postinst"] {
-        let said = ends(&root, &format!("{command} -k {K1}"), 0);
-        assert!(said.contains("no-autoinstall"), "{said}");
+        let output = run(&root, &format!("{command} -k {K1}"), 0);
+        assert!(output.contains("no-autoinstall"), "{output}");
     }
-    assert_eq!(ends(&root, "status", 0), "foo/1.0: added\n");
+    assert_eq!(run(&root, "status", 0), "foo/1.0: added\n");
 }
 
 /// A third kernel, without headers.
 const K3: &str = "6.18.1-lts";
 
 #[test]
-fn all_kernels_with_headers_get_the_module() {
+fn all_covers_kernels_with_headers() {
     let root = root();
     root.kernel(K3).pkgbase("linux-lts");
     root.write("usr/lib/modules/7.2.11-arch1-1/build/.config", "");
-    let dry = ends(&root, "install foo/1.0 --all --dry-run", 0);
+    let dry = run(&root, "install foo/1.0 --all --dry-run", 0);
     assert!(dry.contains(&format!("install foo/1.0 for {K2}")), "{dry}");
-    assert_eq!(ends(&root, "status", 0), "");
-    let note = format!("note: {K3} (linux-lts) has no headers: install linux-lts-headers\n");
-    let said = ends(&root, "build foo/1.0 --all", 0);
-    assert_eq!(said.matches(&note).count(), 1, "{said}");
+    assert_eq!(run(&root, "status", 0), "");
+    let note =
+        format!("note: {K3}: no kernel headers installed\n  run: pacman -S linux-lts-headers\n");
+    let output = run(&root, "build foo/1.0 --all", 0);
+    assert_eq!(output.matches(&note).count(), 1, "{output}");
     let status =
         |state: &str| format!("foo/1.0, {K1}, x86_64: {state}\nfoo/1.0, {K2}, x86_64: {state}\n");
-    assert_eq!(ends(&root, "status", 0), status("built"));
-    ends(&root, "-m foo -v 1.0 install --all", 0);
-    assert_eq!(ends(&root, "status", 0), status("installed"));
+    assert_eq!(run(&root, "status", 0), status("built"));
+    run(&root, "-m foo -v 1.0 install --all", 0);
+    assert_eq!(run(&root, "status", 0), status("installed"));
 }
 
 #[test]
-fn autoinstall_for_all_kernels() {
+fn autoinstall_covers_all_kernels() {
     let root = root();
     root.source("only", "1").conf_line(&format!("BUILD_EXCLUSIVE_KERNEL=\"^{K1}\""));
     root.kernel(K3).pkgbase("linux-lts");
     for module in ["foo/1.0", "only/1"] {
-        ends(&root, &format!("add {module}"), 0);
+        run(&root, &format!("add {module}"), 0);
     }
-    let said = ends(&root, "autoinstall --all", 0);
-    assert!(said.contains(&format!("{K3} (linux-lts) has no headers")), "{said}");
+    let output = run(&root, "autoinstall --all", 0);
+    assert!(output.contains(&format!("{K3}: no kernel headers installed")), "{output}");
     let installed = [("foo/1.0", K1), ("foo/1.0", K2), ("only/1", K1)]
         .map(|(module, kernel)| format!("{module}, {kernel}, x86_64: installed\n"));
-    assert_eq!(ends(&root, "status", 0), installed.concat());
-    // What the module is not for is no failure either.
-    let said = ends(&root, "install only/1 --all", 0);
-    assert!(said.contains(&format!("note: only/1 is not meant for {K2}")), "{said}");
+    assert_eq!(run(&root, "status", 0), installed.concat());
+    // A kernel that the module does not support is not a failure either.
+    let output = run(&root, "install only/1 --all", 0);
+    assert!(output.contains(&format!("note: only/1: skipped for {K2}: ")), "{output}");
     root.source("bad", "1").broken();
-    ends(&root, "install bad/1 --all", 10);
-    ends(&root, "autoinstall --all", 11);
+    run(&root, "install bad/1 --all", 10);
+    run(&root, "autoinstall --all", 11);
 }
 
 #[test]
-fn a_kernel_without_headers_names_those_that_have_some() {
+fn missing_headers_name_kernels_that_have_headers() {
     let root = root();
     root.kernel(K3).pkgbase("linux-lts");
-    ends(&root, "add foo/1.0", 0);
-    let said = dkms(&root, &format!("autoinstall -k {K3}"));
-    assert_eq!(said.code, 21, "{}", said.errors);
-    let advice = format!("{K1}, {K2} have headers; run: dkms autoinstall --all\n");
-    assert!(said.errors.ends_with(&advice), "{}", said.errors);
+    run(&root, "add foo/1.0", 0);
+    let output = dkms(&root, &format!("autoinstall -k {K3}"));
+    assert_eq!(output.code, 21, "{}", output.errors);
+    let advice = format!("headers are installed for {K1}, {K2}\n  run: dkms autoinstall --all\n");
+    assert!(output.errors.ends_with(&advice), "{}", output.errors);
     root.remove(format!("usr/lib/modules/{K1}/build"));
-    // Without -k, on a machine whose running kernel is another one.
-    let said = dkms(&root, "autoinstall");
-    assert_eq!(said.code, 21, "{}", said.errors);
-    let advice = format!("{K2} has headers; run: dkms autoinstall -k {K2}\n");
-    assert!(said.errors.ends_with(&advice), "{}", said.errors);
+    // Without -k, the command works on the running kernel, which the root does not contain.
+    let output = dkms(&root, "autoinstall");
+    assert_eq!(output.code, 21, "{}", output.errors);
+    let advice = format!("headers are installed for {K2}\n  run: dkms autoinstall -k {K2}\n");
+    assert!(output.errors.ends_with(&advice), "{}", output.errors);
     root.remove(format!("usr/lib/modules/{K2}/build"));
-    let said = dkms(&root, "install foo/1.0 --all");
-    assert_eq!((said.code, said.errors.matches("has no headers").count()), (21, 3));
+    let output = dkms(&root, "install foo/1.0 --all");
+    assert_eq!(
+        (output.code, output.errors.matches("no kernel headers installed").count()),
+        (21, 3)
+    );
 }

@@ -1,4 +1,5 @@
-//! The program as a user runs it, on small roots where modules "compile" in milliseconds.
+//! Tests of the program from the command line, on small roots where modules "compile" in
+//! milliseconds.
 
 #![expect(clippy::unwrap_used, reason = "all of this is tests")]
 

@@ -1,4 +1,4 @@
-//! Modules from directories and archives, and archives of modules.
+//! Tests of adding modules from directories and archives, and of writing archives.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -6,9 +6,9 @@ use std::path::Path;
 use assert_cmd::Command;
 use testroot::TestRoot;
 
-use crate::fixture::{K1, K2, dkms, ends, root};
+use crate::fixture::{K1, K2, dkms, root, run};
 
-/// Moves the source of `foo/1.0` out of the source tree.
+/// Moves the source of `foo/1.0` out of the source tree and returns its new path.
 fn checkout(root: &TestRoot) -> String {
     root.dir("srv");
     std::fs::rename(root.at("usr/src/foo-1.0"), root.at("srv/checkout")).unwrap();
@@ -20,60 +20,60 @@ fn tar(dir: &Path, words: &[&str]) {
 }
 
 #[test]
-fn a_directory_becomes_a_source() {
+fn copies_a_directory_to_the_source_tree() {
     let root = root();
     let path = checkout(&root);
-    let said = ends(&root, &format!("install {path} -k {K1} -k {K2}"), 0);
-    assert!(said.contains("copied the source of foo/1.0"), "{said}");
+    let output = run(&root, &format!("install {path} -k {K1} -k {K2}"), 0);
+    assert!(output.contains("copied the source of foo/1.0"), "{output}");
     let status = format!("foo/1.0, {K1}, x86_64: installed\nfoo/1.0, {K2}, x86_64: installed\n");
-    assert_eq!(ends(&root, "status", 0), status);
+    assert_eq!(run(&root, "status", 0), status);
     assert!(root.exists("usr/src/foo-1.0/foo.c") && root.exists("srv/checkout/foo.c"));
     assert!(!root.listing("usr/src").contains(".tmp"), "{}", root.listing("usr/src"));
 }
 
 #[test]
-fn a_failing_post_add_stops_only_what_adds() {
+fn a_failing_post_add_script_fails_only_add() {
     let root = root();
     let path = checkout(&root);
     let conf = root.read("srv/checkout/dkms.conf");
     root.write("srv/checkout/dkms.conf", format!("{conf}POST_ADD=fails.sh\n"));
     root.executable("srv/checkout/fails.sh", "#!/bin/sh\nexit 7\n");
-    ends(&root, &format!("add {path}"), 7);
-    assert_eq!(ends(&root, "status", 0), "foo/1.0: added\n");
-    ends(&root, "remove foo/1.0 --all", 0);
-    ends(&root, &format!("build {path} -k {K1}"), 0);
-    assert_eq!(ends(&root, "status", 0), format!("foo/1.0, {K1}, x86_64: built\n"));
+    run(&root, &format!("add {path}"), 7);
+    assert_eq!(run(&root, "status", 0), "foo/1.0: added\n");
+    run(&root, "remove foo/1.0 --all", 0);
+    run(&root, &format!("build {path} -k {K1}"), 0);
+    assert_eq!(run(&root, "status", 0), format!("foo/1.0, {K1}, x86_64: built\n"));
 }
 
 #[test]
-fn a_module_that_is_added_keeps_its_source() {
+fn an_added_module_keeps_its_source() {
     let root = root();
     let path = checkout(&root);
-    ends(&root, &format!("add {path}/dkms.conf"), 0);
+    run(&root, &format!("add {path}/dkms.conf"), 0);
     root.write("srv/checkout/new.c", "");
     for command in ["add", "add --force", "build", "install"] {
-        ends(&root, &format!("{command} {path} -k {K1}"), 3);
+        run(&root, &format!("{command} {path} -k {K1}"), 3);
     }
     assert!(!root.exists("usr/src/foo-1.0/new.c"));
-    // Once it is forgotten, the new source takes the place of the old one as a whole.
-    ends(&root, "remove foo/1.0 --all", 0);
+    // After the module has been removed, the new source completely replaces the old one.
+    run(&root, "remove foo/1.0 --all", 0);
     root.write("usr/src/foo-1.0/stale.c", "");
-    ends(&root, &format!("add {path}"), 0);
+    run(&root, &format!("add {path}"), 0);
     assert!(root.exists("usr/src/foo-1.0/new.c") && !root.exists("usr/src/foo-1.0/stale.c"));
 }
 
 #[test]
-fn a_source_at_home_is_not_copied() {
+fn a_source_in_the_source_tree_is_not_copied() {
     let root = root();
     root.write("usr/src/foo-1.0/marker", "");
     let path = root.at("usr/src/foo-1.0");
-    let said = ends(&root, &format!("add {}", path.display()), 0);
-    assert!(!said.contains("copied"), "{said}");
-    assert_eq!(ends(&root, "status", 0), "foo/1.0: added\n");
+    let output = run(&root, &format!("add {}", path.display()), 0);
+    assert!(!output.contains("copied"), "{output}");
+    assert_eq!(run(&root, "status", 0), "foo/1.0: added\n");
 }
 
 #[test]
-fn what_is_no_source_is_refused() {
+fn rejects_paths_without_a_valid_module() {
     let root = root();
     let path = checkout(&root);
     root.write("srv/empty/file", "");
@@ -89,7 +89,7 @@ fn what_is_no_source_is_refused() {
         ("ldtarball SRV/x.rpm", 2),
     ] {
         let words = words.replace("SRV", &root.at("srv").display().to_string());
-        ends(&root, &words, code);
+        run(&root, &words, code);
     }
     for (name, conf) in [
         ("slash", "PACKAGE_NAME=a/../../etc\nPACKAGE_VERSION=1\n"),
@@ -103,37 +103,37 @@ fn what_is_no_source_is_refused() {
         ("invalid", "PACKAGE_NAME=a\nPACKAGE_VERSION=1\nBUILT_MODULE_NAME=a.ko\n"),
     ] {
         root.write("srv/checkout/dkms.conf", conf);
-        let said = dkms(&root, &format!("add {path}"));
-        assert_eq!(said.code, 8, "{name}: {}{}", said.out, said.errors);
-        assert!(said.errors.contains("dkms.conf"), "{name}: {}", said.errors);
+        let output = dkms(&root, &format!("add {path}"));
+        assert_eq!(output.code, 8, "{name}: {}{}", output.out, output.errors);
+        assert!(output.errors.contains("dkms.conf"), "{name}: {}", output.errors);
     }
     assert_eq!(root.listing("usr"), before);
-    assert_eq!(ends(&root, "status", 0), "");
+    assert_eq!(run(&root, "status", 0), "");
 }
 
 #[test]
-fn a_file_beside_the_user_hides_no_module() {
+fn a_file_in_the_working_directory_hides_no_module() {
     let root = root();
     root.write("foo/1.0/dkms.conf", "PACKAGE_NAME=trap\nPACKAGE_VERSION=1\n");
-    ends(&root, "add foo/1.0", 0);
-    assert_eq!(ends(&root, "status foo", 0), "foo/1.0: added\n");
+    run(&root, "add foo/1.0", 0);
+    assert_eq!(run(&root, "status foo", 0), "foo/1.0: added\n");
     root.remove("foo");
     root.write("foo", "");
-    ends(&root, "add foo -v 1.0", 3);
-    ends(&root, &format!("build foo/1.0 -k {K1}"), 0);
-    assert_eq!(ends(&root, "status foo", 0), format!("foo/1.0, {K1}, x86_64: built\n"));
-    // What is no module is a path.
+    run(&root, "add foo -v 1.0", 3);
+    run(&root, &format!("build foo/1.0 -k {K1}"), 0);
+    assert_eq!(run(&root, "status foo", 0), format!("foo/1.0, {K1}, x86_64: built\n"));
+    // A word that names no module is a path.
     root.write("bar/dkms.conf", "PACKAGE_NAME=bar\n");
-    ends(&root, "add bar", 8);
+    run(&root, "add bar", 8);
 }
 
 #[test]
-fn archives_go_there_and_back() {
+fn an_archive_moves_a_module_to_another_machine() {
     let root = root();
-    ends(&root, &format!("build foo/1.0 -k {K1} -k {K2}"), 0);
-    let said = ends(&root, "mktarball foo/1.0 --all", 0);
+    run(&root, &format!("build foo/1.0 -k {K1} -k {K2}"), 0);
+    let output = run(&root, "mktarball foo/1.0 --all", 0);
     let name = format!("foo-1.0-kernel{K1}-x86_64-kernel{K2}-x86_64.dkms.tar.gz");
-    assert!(said.contains(&name), "{said}");
+    assert!(output.contains(&name), "{output}");
     let archive = root.at(format!("var/lib/dkms/foo/1.0/tarball/{name}"));
     let listed = Command::new("tar").arg("-tf").arg(&archive).output().unwrap();
     let members = String::from_utf8(listed.stdout).unwrap();
@@ -145,48 +145,48 @@ fn archives_go_there_and_back() {
     ] {
         assert!(members.contains(&member), "{member} is missing:\n{members}");
     }
-    assert!(!members.contains("/."), "what is only ours is in it:\n{members}");
+    assert!(!members.contains("/."), "alpm-dkms's own files are in it:\n{members}");
 
     let other = crate::fixture::root();
     other.remove("usr/src/foo-1.0");
     std::fs::copy(&archive, other.at("foo.dkms.tar.gz")).unwrap();
     let file = other.at("foo.dkms.tar.gz").display().to_string();
-    ends(&other, &format!("ldtarball {file}"), 0);
+    run(&other, &format!("ldtarball {file}"), 0);
     let built = format!("foo/1.0, {K1}, x86_64: built\nfoo/1.0, {K2}, x86_64: built\n");
-    assert_eq!(ends(&other, "status", 0), built);
-    ends(&other, &format!("ldtarball --archive={file}"), 8);
-    ends(&other, &format!("ldtarball {file} --force"), 0);
-    ends(&other, &format!("install foo/1.0 -k {K1}"), 0);
-    ends(&other, "remove foo/1.0 --all", 0);
+    assert_eq!(run(&other, "status", 0), built);
+    run(&other, &format!("ldtarball --archive={file}"), 8);
+    run(&other, &format!("ldtarball {file} --force"), 0);
+    run(&other, &format!("install foo/1.0 -k {K1}"), 0);
+    run(&other, "remove foo/1.0 --all", 0);
 }
 
 #[test]
-fn archives_can_leave_things_out() {
+fn archives_can_omit_the_source_or_the_builds() {
     let root = root();
-    ends(&root, "mktarball foo/1.0", 3);
-    ends(&root, "add foo/1.0", 0);
-    ends(&root, &format!("mktarball foo/1.0 -k {K1}"), 6);
+    run(&root, "mktarball foo/1.0", 3);
+    run(&root, "add foo/1.0", 0);
+    run(&root, &format!("mktarball foo/1.0 -k {K1}"), 6);
     let source = root.at("srv.tar.xz");
-    ends(&root, &format!("mktarball foo/1.0 --source-only --archive {}", source.display()), 0);
-    ends(&root, &format!("build foo/1.0 -k {K1}"), 0);
+    run(&root, &format!("mktarball foo/1.0 --source-only --archive {}", source.display()), 0);
+    run(&root, &format!("build foo/1.0 -k {K1}"), 0);
     let binaries = root.at("binaries.tar");
     let line =
         format!("mktarball foo/1.0 -k {K1} --binaries-only --archive={}", binaries.display());
-    ends(&root, &line, 0);
-    ends(&root, "mktarball foo/1.0 --source-only --archive bare.tgz", 0);
+    run(&root, &line, 0);
+    run(&root, "mktarball foo/1.0 --source-only --archive bare.tgz", 0);
     assert!(root.exists("var/lib/dkms/foo/1.0/tarball/bare.tgz"));
 
     let other = crate::fixture::root();
     other.remove("usr/src/foo-1.0");
-    ends(&other, &format!("ldtarball {}", binaries.display()), 1);
+    run(&other, &format!("ldtarball {}", binaries.display()), 1);
     assert_eq!(other.listing("var/lib/dkms/foo"), "");
-    ends(&other, &format!("add {}", source.display()), 0);
-    ends(&other, &format!("ldtarball {} --force", binaries.display()), 0);
-    assert_eq!(ends(&other, "status", 0), format!("foo/1.0, {K1}, x86_64: built\n"));
+    run(&other, &format!("add {}", source.display()), 0);
+    run(&other, &format!("ldtarball {} --force", binaries.display()), 0);
+    assert_eq!(run(&other, "status", 0), format!("foo/1.0, {K1}, x86_64: built\n"));
 }
 
 #[test]
-fn evil_archives_touch_nothing() {
+fn malicious_archives_change_nothing() {
     let root = root();
     root.remove("usr/src/foo-1.0");
     let conf = "PACKAGE_NAME=evil\nPACKAGE_VERSION=1\nBUILT_MODULE_NAME=evil\n\
@@ -214,9 +214,9 @@ fn evil_archives_touch_nothing() {
     let before = root.listing("");
     let own = |line: &&str| !line.contains("/.cache") && !line.contains("/.bin");
     for file in files {
-        let said = dkms(&root, &format!("ldtarball {file}"));
-        assert_eq!(said.code, 7, "{file}: {}{}", said.out, said.errors);
-        assert!(said.errors.contains("leads out of the archive"), "{}", said.errors);
+        let output = dkms(&root, &format!("ldtarball {file}"));
+        assert_eq!(output.code, 7, "{file}: {}{}", output.out, output.errors);
+        assert!(output.errors.contains("unsafe archive member"), "{}", output.errors);
         let after = root.listing("");
         let after: Vec<&str> = after.lines().filter(own).collect();
         assert_eq!(after, before.lines().collect::<Vec<_>>(), "{file}");

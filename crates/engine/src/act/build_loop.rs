@@ -113,8 +113,8 @@ impl Run<'_> {
             self.report.trouble.push(error.to_string());
         }
         for Job { module, kernel, .. } in jobs {
-            // Only now does no other build use the directory. As with dkms, a failed build keeps
-            // its files, and a build that was not started keeps the empty directory.
+            // Remove the build directory if it is empty, now that no other build uses it. As with
+            // dkms, the directory is kept if the build failed or never started.
             if self.is_stopped() || machine.trees.built(module, kernel, &machine.arch).is_dir() {
                 let _ = fs::remove_dir(machine.trees.build(module));
             }
@@ -131,7 +131,10 @@ impl Run<'_> {
         )]);
     }
 
-    /// Reports the end of a build. Returns its record if the job installs it.
+    /// Reports the end of a build.
+    ///
+    /// Returns the record of the build if the module is to be installed. Returns `None` if the
+    /// build failed or if the job only builds.
     fn end_build(
         &mut self,
         number: usize,
@@ -151,12 +154,12 @@ impl Run<'_> {
         record.filter(|_| job.install.is_some())
     }
 
-    /// Reports that a module is not installed because its build did not succeed.
+    /// Reports that a module is not installed because its build failed or was skipped.
     fn skip_installation(&mut self, number: usize, job: &Job) {
         let Some(install) = job.install.as_ref().filter(|_| !self.is_stopped()) else { return };
         let task = Task::Job(number);
         self.watch.event(&Event::Started { task, step: install });
-        // Another program may regenerate an image that needs the module.
+        // Another program may have regenerated an image without the module.
         let noted = pending_images::note(
             self.machine,
             self.facts,
@@ -165,23 +168,24 @@ impl Run<'_> {
             &BTreeSet::new(),
         );
         let outcome = match noted {
-            Ok(()) => Outcome::Skipped("it was not built".into()),
+            Ok(()) => Outcome::Skipped("not built".into()),
             Err(error) => Outcome::Failed(error.into()),
         };
         self.finish(task, install, outcome, Duration::ZERO);
     }
 
-    /// Returns true if the build can start. If not, reports its build and installation as ended.
+    /// Returns true if the build of `job` can start. Otherwise reports its build and installation
+    /// as skipped or failed.
     fn begin(&mut self, number: usize, job: &Job) -> bool {
         let task = Task::Job(number);
         self.watch.event(&Event::Started { task, step: &job.build });
         let broken = job.after.iter().find(|name| self.has_failed(name, &job.kernel));
         let hindrance = if self.not_registered.contains(&job.module) {
-            Some(Outcome::Skipped("it could not be added".into()))
+            Some(Outcome::Skipped("not added".into()))
         } else if let Some(name) = broken {
-            Some(Outcome::Skipped(format!("its dependency {name} failed")))
+            Some(Outcome::Skipped(format!("dependency {name} failed")))
         } else if job.install.is_some() {
-            // The installation is pending work from here on.
+            // From here on, the installation is pending work.
             self.note_install(&job.module, &job.kernel).err().map(|e| Outcome::Failed(e.into()))
         } else {
             None

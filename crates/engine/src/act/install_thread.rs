@@ -12,11 +12,11 @@ use crate::installing::BuiltModule;
 use crate::machine::Machine;
 use crate::plan::{Action, Job, Step};
 
-/// A built job, its number, and the record of its build.
+/// The number of a job, the job, and the record of its finished build.
 pub(super) type BuiltJob<'a> = (usize, &'a Job, Box<Record>);
 
-/// Installs jobs in the order in which they arrive, until the sender is dropped. Jobs that arrive
-/// after the run was asked to stop are not installed.
+/// Installs jobs in the order in which they arrive, until their sender is dropped. Jobs that arrive
+/// after a request to stop are reported but not installed.
 pub(super) fn run(
     jobs: &Receiver<BuiltJob<'_>>,
     tell: &Sender<WorkerEvent>,

@@ -1,4 +1,4 @@
-//! Installing a module for a kernel and taking it away again, with the scripts that belong to it.
+//! Installs and uninstalls modules, and runs their scripts.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,8 @@ use crate::os::durable::FileError;
 use crate::os::symlinks;
 use crate::other_distributions::weak_modules::{self, WeakChange};
 
-/// The parts of a run that an installation needs, on any thread.
+/// The parts of a run that are needed to install and uninstall modules. The main thread and the
+/// installing thread each create their own installer.
 pub(super) struct Installer<'a> {
     machine: &'a Machine,
     facts: &'a Facts,
@@ -36,7 +37,8 @@ impl<'a> Installer<'a> {
         Self { machine, facts, confs, say }
     }
 
-    /// Places what is built of a module; the objects and the scripts of `replaces` go.
+    /// Installs the module `new` in place of `replaces`, the version installed until then. Runs the
+    /// scripts of both versions.
     pub(super) fn install(
         &mut self,
         mut new: BuiltModule<'_>,
@@ -54,34 +56,35 @@ impl<'a> Installer<'a> {
         let objects = self.allowed(&new)?;
         self.note_images(&new, &pending_images::of_install(&new, old.as_ref(), &objects))?;
         let (mut said, mut cut_short) = (Vec::new(), false);
-        let mut heed = |ran: Ran| {
+        let mut collect = |ran: Ran| {
             said.extend(ran.said);
             cut_short |= ran.cut_short;
         };
         installing::place(&mut new, &objects, old.as_mut(), || {
             if let (Some(old), Some(value)) = (replaces, &old_script) {
-                heed(run_script(machine, old, kernel, "POST_REMOVE", value));
+                collect(run_script(machine, old, kernel, "POST_REMOVE", value));
             }
         })?;
         let told = self.wants_weak_modules(&new)
             && weak_modules::notify(machine, kernel, WeakChange::Added, &in_kernel(&new));
         if let Some(value) = self.directive(&new, "POST_INSTALL") {
-            heed(run_script(machine, module, kernel, "POST_INSTALL", &value));
+            collect(run_script(machine, module, kernel, "POST_INSTALL", &value));
         }
         self.say_all(&said);
         complete_unless(told || cut_short)
     }
 
-    /// Runs PRE_INSTALL, which may object (dkms's 101).
+    /// Runs the PRE_INSTALL script. Returns a failure with dkms's exit code 101 if the script
+    /// fails, unless the installation is forced.
     fn pre_install(&mut self, new: &BuiltModule<'_>) -> Result<(), Failure> {
         let Some(value) = self.directive(new, "PRE_INSTALL") else { return Ok(()) };
         let ran = run_script(self.machine, new.id, new.kernel, "PRE_INSTALL", &value);
-        // Nothing is placed yet: better not to begin.
+        // No object has been placed yet, so the installation can still be cancelled.
         complete_unless(self.machine.tools.stop.asked().is_some())?;
         if ran.status != 0 && !self.machine.options.force_install {
             let mut message = format!(
-                "its PRE_INSTALL script objects (exit status {}): {value}; to install it all the \
-                 same: --force",
+                "PRE_INSTALL script failed (exit status {}): {value}; use --force to install \
+                 anyway",
                 ran.status
             );
             for line in &ran.said {
@@ -94,7 +97,8 @@ impl<'a> Installer<'a> {
         Ok(())
     }
 
-    /// The built objects without those that must not be installed (dkms-behaviour 5.3).
+    /// Returns the built objects that may be installed (dkms-behaviour 5.3), and reports the
+    /// others. Returns a failure if no object may be installed.
     fn allowed(&mut self, new: &BuiltModule<'_>) -> Result<Vec<BuiltObject>, Failure> {
         let mut objects = new.objects().to_vec();
         let obsolete_by = self.directive(new, "OBSOLETE_BY");
@@ -102,7 +106,7 @@ impl<'a> Installer<'a> {
         let all = !objects.is_empty() && refused.len() == objects.len();
         let lines: Vec<String> = refused
             .iter()
-            .map(|refused| format!("{} is not installed: {}", refused.object, refused.why))
+            .map(|refused| format!("{}: not installed: {}", refused.object, refused.why))
             .collect();
         if all {
             return Err(Failure::new(6, lines.join("\n")));
@@ -112,7 +116,7 @@ impl<'a> Installer<'a> {
         Ok(objects)
     }
 
-    /// Takes the objects of a module out of a kernel's directory.
+    /// Removes the objects of a module from a kernel's directory, and runs the POST_REMOVE script.
     pub(super) fn uninstall(
         &mut self,
         module: &ModuleId,
@@ -121,8 +125,8 @@ impl<'a> Installer<'a> {
         let mut built = BuiltModule::read(self.machine, module, kernel);
         let mut cut_short = false;
         if self.wants_weak_modules(&built) {
-            let going = in_kernel(&built);
-            cut_short = weak_modules::notify(self.machine, kernel, WeakChange::Removed, &going);
+            let files = in_kernel(&built);
+            cut_short = weak_modules::notify(self.machine, kernel, WeakChange::Removed, &files);
         }
         self.note_images(&built, &pending_images::of_uninstall(&built))?;
         let foreign = installing::uninstall(&mut built)?;
@@ -133,13 +137,14 @@ impl<'a> Installer<'a> {
         }
         let left: Vec<String> = foreign
             .iter()
-            .map(|path| format!("{} stays: it is not what {module} placed there", path.display()))
+            .map(|path| format!("{}: not removed: not installed by {module}", path.display()))
             .collect();
         self.say_all(&left);
         complete_unless(cut_short)
     }
 
-    /// Notes that objects of a kernel change, if any do.
+    /// Records that `objects` change, since the images of the kernel may contain them. Does nothing
+    /// if `objects` is empty.
     fn note_images(
         &self,
         built: &BuiltModule<'_>,
@@ -160,8 +165,8 @@ impl<'a> Installer<'a> {
         !value.is_some_and(|value| value.trim().eq_ignore_ascii_case("yes"))
     }
 
-    /// The value of a directive that matters when a module is installed: as recorded when the
-    /// module was built, or as dkms.conf says now.
+    /// Returns the value of a directive: from the record of the build or, without a record, from
+    /// dkms.conf. Returns `None` if the directive is not set or dkms.conf cannot be evaluated.
     fn directive(&self, built: &BuiltModule<'_>, directive: &str) -> Option<String> {
         if let Some(record) = built.record() {
             return record.values.text(directive, 0).map(str::to_owned);
@@ -172,13 +177,14 @@ impl<'a> Installer<'a> {
     }
 }
 
-/// What stands of a module in a kernel's directory.
+/// Returns the paths of a module's placed objects in the kernel's directory.
 fn in_kernel(built: &BuiltModule<'_>) -> Vec<PathBuf> {
     let dir = built.machine.trees.kernel(built.kernel);
     built.placed().iter().map(|placed| dir.join(&placed.path)).collect()
 }
 
-/// Runs a script from the module's source, as it is or as it was kept.
+/// Runs the script in `value`, which is the value of `directive`. The script runs in the module's
+/// source or, if the source has been removed, in its kept copy.
 pub(super) fn run_script(
     machine: &Machine,
     module: &ModuleId,
@@ -187,7 +193,8 @@ pub(super) fn run_script(
     value: &str,
 ) -> Ran {
     let link = machine.trees.source_link(module);
-    // By the name that dkms has for it; in another root that would lead out of there.
+    // dkms runs scripts through the symbolic link `source`. Below another root, the link would lead
+    // out of that root.
     let dir = match machine.trees.root == Path::new("/") {
         true => link,
         false => symlinks::resolve(&machine.trees.root, &link).unwrap_or(link),

@@ -1,4 +1,4 @@
-//! A run that is asked to end: what is still done, and what is left.
+//! Stops a run on request, and reports the unfinished work.
 
 use super::Run;
 use crate::dkms_tree::PendingWork;
@@ -11,8 +11,8 @@ impl Run<'_> {
         self.machine.tools.stop.asked().is_some()
     }
 
-    /// Carries a step out unless we were asked to end. Where modules were placed or taken away,
-    /// the index is brought up to date all the same: else modprobe would miss them.
+    /// Carries out a step unless the run has been asked to stop. A depmod step is carried out even
+    /// then if modules of its kernel have changed, since modprobe would not find the new ones.
     pub(super) fn step_unless_stopped(&mut self, task: Task, step: &Step) {
         let indexes = |kernel| self.touched.contains(kernel);
         if !self.is_stopped() || matches!(&step.action, Action::Depmod(kernel) if indexes(kernel)) {
@@ -20,8 +20,8 @@ impl Run<'_> {
         }
     }
 
-    /// Returns what an interruption left of `plan`; `None` if there was none, or if it left nothing.
-    /// The modules that are not installed yet become pending work.
+    /// Records the remaining installations as pending, and returns a summary of the unfinished
+    /// work. Returns `None` if the run was not asked to stop or if all steps of `plan` have ended.
     pub(super) fn interruption(&mut self, plan: &Plan) -> Option<Interruption> {
         let signal = self.machine.tools.stop.asked()?;
         let (mut is_done, mut all, mut left) = (true, 0, 0);
@@ -46,8 +46,8 @@ impl Run<'_> {
     }
 }
 
-/// A failure if something that belongs to a step was cut short because we were asked to end. A step that has come to its
-/// end by then is done, and must not be counted as left.
+/// Returns a failure if `cut_short` is true, that is, if a request to stop has ended a part of the
+/// step early. A step that ends normally despite such a request is complete.
 pub(super) fn complete_unless(cut_short: bool) -> Result<(), Failure> {
     let failed = || Failure::transient(1, "interrupted");
     if cut_short { Err(failed()) } else { Ok(()) }

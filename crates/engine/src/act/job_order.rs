@@ -1,4 +1,4 @@
-//! Which jobs wait for which others, and how long each probably takes.
+//! Computes the schedule of a plan's jobs from their dependencies and estimated durations.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,29 +11,33 @@ use crate::names::ModuleName;
 use crate::os::symlinks;
 use crate::plan::Job;
 
-/// The order of jobs. Where a build cannot have its directory for itself, those of one module
-/// follow each other.
+/// Returns the schedule of `jobs`.
+///
+/// If builds cannot have private directories, the builds of a module run one at a time.
 pub(super) fn schedule(jobs: &[Job], facts: &Facts, machine: &Machine) -> Schedule {
-    let alone = !are_private(machine);
+    let share_dirs = !are_private(machine);
     let modules: Vec<&ModuleName> =
         jobs.iter().map(|job| &job.module.name).collect::<BTreeSet<_>>().into_iter().collect();
     let task = |job: &Job| BuildTask {
-        length: length(job, facts, machine),
+        duration: estimate(job, facts, machine),
         after: (0..jobs.len())
             .filter(|other| {
                 let other = &jobs[*other];
                 other.kernel == job.kernel && job.after.contains(&other.module.name)
             })
             .collect(),
-        one_of: modules.binary_search(&&job.module.name).ok().filter(|_| alone),
+        group: modules.binary_search(&&job.module.name).ok().filter(|_| share_dirs),
     };
     Schedule::new(jobs.iter().map(task).collect())
 }
 
-/// How long a build probably takes: as long as it took for this kernel; else as long as it took at
-/// most for another, or in another version; else a second for each C file, since most of the
-/// time goes into the kernel's own headers, for each anew.
-fn length(job: &Job, facts: &Facts, machine: &Machine) -> Duration {
+/// Estimates the duration of a job's build; zero if the build is restored from the cache.
+///
+/// The estimate is the duration of the module's last build for this kernel. Without such a build,
+/// it is the longest duration of a build for another kernel or of another version, or else one
+/// second per C file. File sizes hardly matter, since the compiler spends most of its time on the
+/// kernel's headers.
+fn estimate(job: &Job, facts: &Facts, machine: &Machine) -> Duration {
     if job.is_cached() {
         return Duration::ZERO;
     }

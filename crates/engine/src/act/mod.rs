@@ -1,4 +1,4 @@
-//! Carrying out a plan: the one room that changes the machine.
+//! Carries out plans: the only part of the engine that changes the machine.
 
 mod build_loop;
 mod install_thread;
@@ -31,16 +31,19 @@ use crate::report::timings::Recorder;
 use crate::report::{Event, Finished, Outcome, Report, Watch};
 
 use installer::Installer;
-use pending::PendingOfRun;
+use pending::RunPending;
 
-/// Carries out `plan`: the steps before the builds, the builds side by side, the steps after them. A
-/// step that fails stops only what builds upon it.
-/// Where the settings want it, and there is something to build, a page shows what took how long.
+/// Carries out `plan` and returns a report of the run.
 ///
-/// If we are asked to end (see [`Stop`](crate::os::process::Stop)), the builds are ended, the module that
-/// is being placed is finished and indexed, and the rest stays pending.
+/// The steps before the builds run in sequence, then the builds in parallel, and then the steps
+/// after the builds. A failed step stops only the steps that depend on it. If the settings name a
+/// file for the timings page and the plan has builds, the page is written at the end.
 ///
-/// Whoever calls this holds the lock, and has read `facts` under it.
+/// After a request to [stop](crate::os::process::Stop), kills the running builds, finishes the
+/// current installation, runs depmod for the kernels whose modules have changed, and leaves the
+/// rest of the work pending.
+///
+/// The caller must hold the lock, and must have read `facts` while holding it.
 pub fn carry_out(plan: &Plan, facts: &Facts, machine: &Machine, watch: &mut dyn Watch) -> Report {
     let Some(page) = machine.settings.timings().filter(|_| !plan.jobs.is_empty()) else {
         return run(plan, facts, machine, watch);
@@ -66,9 +69,10 @@ fn run(plan: &Plan, facts: &Facts, machine: &Machine, watch: &mut dyn Watch) -> 
         touched: BTreeSet::new(),
         watch,
     };
-    let of_run = PendingOfRun::open(&machine.trees, plan, facts);
-    run.report.trouble.extend(of_run.note());
-    if !plan.is_empty()
+    let run_pending = RunPending::open(&machine.trees, plan, facts);
+    run.report.trouble.extend(run_pending.note());
+    let follows_killed_run = !facts.pending.is_empty();
+    if (follows_killed_run || !plan.is_empty())
         && let Err(error) = cleanup::remove_strays(machine)
     {
         run.report.trouble.push(error.to_string());
@@ -84,7 +88,7 @@ fn run(plan: &Plan, facts: &Facts, machine: &Machine, watch: &mut dyn Watch) -> 
     run.report.interrupted = run.interruption(plan);
     if run.report.interrupted.is_none() {
         post_transaction::all(machine, &run.report);
-        let trouble = of_run.clear_finished(&run.own_pending, &run.report);
+        let trouble = run_pending.clear_finished(&run.own_pending, &run.report);
         run.report.trouble.extend(trouble);
     }
     run.report.warnings = machine.warnings.take();
@@ -97,13 +101,14 @@ struct Run<'a> {
     pending: PendingList,
     confs: &'a Confs<'a>,
     report: Report,
-    /// Modules that are not what was planned, for each kernel.
+    /// The module and kernel of each step that failed or was skipped.
     failed: BTreeSet<(ModuleName, KernelRelease)>,
-    /// Modules that could not be made known.
+    /// The modules that could not be added.
     not_registered: BTreeSet<ModuleId>,
-    /// Work that this run began itself; it is cleared when the run ends, after depmod.
+    /// The pending work that this run has recorded while carrying out steps. Finished work is
+    /// cleared at the end of the run, after depmod.
     own_pending: BTreeSet<PendingWork>,
-    /// Kernels that modules were placed for or taken from.
+    /// The kernels for which this run has begun to install or uninstall a module.
     touched: BTreeSet<KernelRelease>,
     watch: &'a mut dyn Watch,
 }
@@ -142,13 +147,13 @@ impl Run<'_> {
             Action::TakeIn { module, from } => take_in::source(self.machine, module, from)?,
             Action::Load { module, build, replace } => {
                 if !take_in::build(self.machine, module, build, *replace)? {
-                    return Ok(Outcome::Skipped("it is built already".into()));
+                    return Ok(Outcome::Skipped("already built".into()));
                 }
             }
             Action::Register(module) => self.register(module)?,
             Action::UseKept(module) => self.use_kept(module)?,
             Action::Adopt { module, kernel, depends } => self.adopt(module, kernel, depends)?,
-            // A plan has its builds among its jobs.
+            // Builds run as jobs.
             Action::Build { .. } => {}
             Action::Install { module, kernel, replaces } => {
                 self.note_install(module, kernel)?;
@@ -165,20 +170,20 @@ impl Run<'_> {
             }
             Action::Unbuild(module, kernel) => {
                 if installing::is_installed(self.machine, module, kernel) {
-                    return Ok(Outcome::Skipped(format!("{module} stays installed there")));
+                    return Ok(Outcome::Skipped(format!("{module} stays installed")));
                 }
                 installing::unbuild(self.machine, module, kernel)?;
-                let begun = PendingWork::Install { module: module.clone(), kernel: kernel.clone() };
-                self.pending.clear(&begun)?;
+                let work = PendingWork::Install { module: module.clone(), kernel: kernel.clone() };
+                self.pending.clear(&work)?;
             }
             Action::Deregister(module) => return self.deregister(module),
             Action::Depmod(kernel) => installing::depmod(self.machine, kernel)?,
             Action::Sweep(kernel) => {
                 if !installing::sweep(self.machine, kernel)? {
-                    return Ok(Outcome::Skipped("its directory holds files of others".into()));
+                    return Ok(Outcome::Skipped("contains other files".into()));
                 }
             }
-            Action::Leave => cleanup::leave(self.machine)?,
+            Action::Leave => cleanup::remove_own_files(self.machine)?,
             Action::Fail { failure, .. } => return Err(failure.clone()),
         }
         Ok(Outcome::Done)
@@ -188,7 +193,8 @@ impl Run<'_> {
         self.failed.contains(&(name.clone(), kernel.clone()))
     }
 
-    /// Notes what is about to be begun, so that it is finished if we are not.
+    /// Records `work` as pending before it starts, in case the run is killed. Clears the opposite
+    /// work: uninstalling cancels a pending installation, and vice versa.
     fn note_pending(&mut self, work: PendingWork) -> Result<(), FileError> {
         self.pending.write(&work)?;
         if let Some(opposite) = work.opposite() {
@@ -199,12 +205,13 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// What is begun with a module and a kernel.
+    /// Records the installation of a module for a kernel as pending.
     fn note_install(&mut self, module: &ModuleId, kernel: &KernelRelease) -> Result<(), FileError> {
         self.note_pending(PendingWork::Install { module: module.clone(), kernel: kernel.clone() })
     }
 
-    /// Installs or uninstalls on this thread.
+    /// Calls `work` with an [`Installer`] that passes its output to the observer of the run, and
+    /// returns the result of `work`.
     fn installer<T>(&mut self, work: impl FnOnce(&mut Installer<'_>) -> T) -> T {
         let mut say = |line: &str| self.watch.event(&Event::Says(line));
         work(&mut Installer::new(self.machine, self.facts, self.confs, &mut say))

@@ -1,4 +1,5 @@
-//! The pending work of one run: noted before its first step, cleared after its last.
+//! Records the requested work of a run as pending before the first step, and clears the finished
+//! work after the last one.
 
 use std::collections::BTreeSet;
 
@@ -10,24 +11,25 @@ use crate::os::durable::FileError;
 use crate::plan::{Action, Plan};
 use crate::report::{Outcome, Report};
 
-/// The work that a plan notes and clears.
-pub(crate) struct PendingOfRun<'a> {
+/// The pending work of one run.
+pub(crate) struct RunPending<'a> {
     pending: PendingList,
     plan: &'a Plan,
     facts: &'a Facts,
-    /// The work that was pending before.
+    /// The work that was already pending when the run started.
     known: BTreeSet<&'a PendingWork>,
 }
 
-impl<'a> PendingOfRun<'a> {
+impl<'a> RunPending<'a> {
     pub(crate) fn open(trees: &Trees, plan: &'a Plan, facts: &'a Facts) -> Self {
         Self { pending: PendingList::of(trees), plan, facts, known: facts.pending.iter().collect() }
     }
 
-    /// Notes what was asked for, so that it is finished if we are not. What costs no step is not
-    /// worth a file, and neither is what the journal noted before the transaction.
+    /// Records the requested work, in case the run is killed. Returns error messages; empty on
+    /// success.
     ///
-    /// Answers what went wrong.
+    /// Does nothing if the plan has no steps. Skips work that is already recorded, for example by
+    /// the journal hook.
     pub(crate) fn note(&self) -> Vec<String> {
         let (mut sources, mut kernels) = (BTreeSet::new(), BTreeSet::new());
         for work in self.plan.notes_pending.iter().filter(|work| !self.is_noted(work)) {
@@ -56,9 +58,11 @@ impl<'a> PendingOfRun<'a> {
             })
     }
 
-    /// Clears what is finished. Work that failed because of the machine stays pending, one entry for each part.
+    /// Clears the requested work and the work in `own` that `report` shows to be finished. Returns
+    /// error messages; empty on success.
     ///
-    /// Answers what went wrong.
+    /// `own` is the work that the run recorded while carrying out steps. Work with a transient
+    /// failure stays pending, with one entry for each source and kernel.
     pub(crate) fn clear_finished(
         &self,
         own: &BTreeSet<PendingWork>,
@@ -85,7 +89,7 @@ impl<'a> PendingOfRun<'a> {
                 problems.extend(trouble(self.pending.clear(work)));
             }
         }
-        // Taken apart by now: what stays pending of a transaction has a file of its own.
+        // By now, each unfinished part of a transaction has its own entry.
         if problems.is_empty() && !self.plan.notes_pending.is_empty() {
             let transactions = self.pending.read();
             for work in transactions.iter().filter(|d| matches!(d, PendingWork::Transaction { .. }))
@@ -100,14 +104,14 @@ impl<'a> PendingOfRun<'a> {
         match work {
             PendingWork::Source(dir) => {
                 let mut modules = self.facts.modules.iter().filter(|(_, m)| m.source_dir == *dir);
-                modules.any(|(id, _)| left.stayed.contains(id) || left.concerns(Some(id), None))
+                modules.any(|(id, _)| left.kept.contains(id) || left.concerns(Some(id), None))
             }
             PendingWork::Kernel(kernel) => left.concerns(None, Some(kernel)),
             PendingWork::Install { module, kernel } | PendingWork::Uninstall { module, kernel } => {
                 left.concerns(Some(module), Some(kernel))
             }
             PendingWork::Remove(module) => {
-                left.stayed.contains(module) || left.concerns(Some(module), None)
+                left.kept.contains(module) || left.concerns(Some(module), None)
             }
             PendingWork::LeftOver(_)
             | PendingWork::Transaction { .. }
@@ -120,29 +124,30 @@ fn trouble(result: Result<(), FileError>) -> Vec<String> {
     result.err().map(|error| error.to_string()).into_iter().collect()
 }
 
-/// The unfinished work of a run. Collected once, because a transaction can have many targets.
+/// The unfinished work of a run. It is collected once, because a transaction can have many targets.
 struct Unfinished<'a> {
-    /// Modules that were to be forgotten and had to stay.
-    stayed: BTreeSet<&'a ModuleId>,
-    /// What failed and may not fail the next time.
-    passing: Vec<&'a Action>,
+    /// The modules that were not removed because they are still built for a kernel.
+    kept: BTreeSet<&'a ModuleId>,
+    /// The failed actions that may succeed in the next run.
+    transient: Vec<&'a Action>,
 }
 
 impl<'a> Unfinished<'a> {
     fn of(report: &'a Report) -> Self {
-        let stayed = report.finished.iter().filter_map(|done| match &done.step.action {
+        let kept = report.finished.iter().filter_map(|done| match &done.step.action {
             Action::Deregister(module) if matches!(done.outcome, Outcome::Skipped(_)) => {
                 Some(module)
             }
             _ => None,
         });
-        let passing = report.failures().filter(|(_, failed)| failed.transient);
-        Self { stayed: stayed.collect(), passing: passing.map(|(action, _)| action).collect() }
+        let transient = report.failures().filter(|(_, failed)| failed.transient);
+        Self { kept: kept.collect(), transient: transient.map(|(action, _)| action).collect() }
     }
 
-    /// Returns true if a failed action is about these.
+    /// Returns true if a transient failure concerns both `module` and `kernel`. `None` matches
+    /// everything, in the arguments and in the failed action.
     fn concerns(&self, module: Option<&ModuleId>, kernel: Option<&KernelRelease>) -> bool {
-        self.passing.iter().any(|action| {
+        self.transient.iter().any(|action| {
             let same_kernel =
                 kernel.is_none() || action.kernel().is_none() || action.kernel() == kernel;
             let same_module =

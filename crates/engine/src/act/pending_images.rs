@@ -1,4 +1,4 @@
-//! What images may hold of what a step changes: noted, for whoever looks after images.
+//! Records changed objects as pending work, so that the images that may contain them are checked.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -11,11 +11,14 @@ use crate::names::{KernelRelease, ModuleId};
 use crate::objects::ObjectName;
 use crate::os::durable::FileError;
 
-/// Notes that a kernel's images are to be looked at, since these objects of a module change: an
-/// image may hold them.
+/// Records that `objects` of `module` change for `kernel`, so that the images of the kernel are
+/// checked.
+///
+/// Does nothing if alpm-dkms maintains no images or if the kernel is not installed. `objects` is
+/// empty if the module failed to build.
 ///
 /// # Errors
-/// [`FileError`] if it cannot be noted.
+/// [`FileError`] if the entry cannot be written.
 pub(super) fn note(
     machine: &Machine,
     facts: &Facts,
@@ -34,7 +37,8 @@ pub(super) fn note(
     })
 }
 
-/// The names of the objects that differ once these are placed, where `old` is replaced. Empty if identical ones are already installed.
+/// Returns the names of the objects that change when `objects` are placed and the version `old` is
+/// removed. Empty if identical objects are already installed.
 pub(super) fn of_install(
     new: &BuiltModule<'_>,
     old: Option<&BuiltModule<'_>>,
@@ -52,7 +56,7 @@ pub(super) fn of_install(
     gone.chain(new).filter_map(name).collect()
 }
 
-/// The names of the objects that go when a module is uninstalled.
+/// Returns the names of the objects that are removed when the module is uninstalled.
 pub(super) fn of_uninstall(built: &BuiltModule<'_>) -> BTreeSet<String> {
     built.placed().iter().filter_map(name).collect()
 }

@@ -1,5 +1,5 @@
-//! What is done once, when a run has changed something: loading modules, and the administrator's
-//! own command.
+//! Loads the installed modules and runs the administrator's `post_transaction` command at the end
+//! of a run.
 
 use std::collections::BTreeSet;
 
@@ -13,8 +13,12 @@ use crate::os::process::{Output, Program};
 use crate::plan::Action;
 use crate::report::{Outcome, Report};
 
-/// Loads what was installed for the running kernel, if somebody wants that, and runs
-/// `post_transaction` (dkms-behaviour 5.6). Neither changes what a run ends with.
+/// Carries out the actions at the end of a run (dkms-behaviour 5.6). Their failures do not affect
+/// the exit code.
+///
+/// Loads modules if `modprobe_on_install` is set and the run installed modules for the running
+/// kernel. Runs the `post_transaction` command if the run installed, uninstalled, unbuilt or
+/// removed a module.
 pub(crate) fn all(machine: &Machine, report: &Report) {
     let done: Vec<&Action> = report
         .finished
@@ -47,7 +51,8 @@ pub(crate) fn all(machine: &Machine, report: &Report) {
     }
 }
 
-/// Runs the command, which may name `$kernelver`: the first kernel for which something changed.
+/// Runs the `post_transaction` command, if it is set for `kernel`, and logs its output. In the
+/// command, `$kernelver` is `kernel`, the first kernel for which a module changed.
 fn post_transaction(machine: &Machine, kernel: Option<&KernelRelease>) {
     let Some(command) = machine.framework(kernel).post_transaction else { return };
     if let Err(error) = durable::create_dirs(&machine.trees.dkms) {
@@ -72,10 +77,10 @@ fn post_transaction(machine: &Machine, kernel: Option<&KernelRelease>) {
     match ran {
         Ok(ended) if ended.success() => {}
         Ok(ended) => machine.warnings.add(format!(
-            "post_transaction failed ({}): {command}; see {}",
+            "post_transaction: command failed ({}): {command}; see: {}",
             ended.how,
             log.display()
         )),
-        Err(error) => machine.warnings.add(format!("post_transaction was not run: {error}")),
+        Err(error) => machine.warnings.add(format!("post_transaction: not run: {error}")),
     }
 }

@@ -1,4 +1,4 @@
-//! Adds modules to the dkms tree, takes over dkms's builds, and removes modules.
+//! Adds modules to the dkms tree, adopts builds made by dkms, and removes modules.
 
 use std::collections::BTreeMap;
 
@@ -15,8 +15,10 @@ use crate::report::Outcome;
 use crate::{building, signing};
 
 impl Run<'_> {
-    /// Makes a module known, and runs its POST_ADD. A command that only adds ends with that
-    /// script's status; the module stays added in any case (dkms-behaviour 2.4).
+    /// Adds a module and runs its POST_ADD script.
+    ///
+    /// The module stays added even if the script fails. Returns a failure, with the exit code of
+    /// the script, only if the command does nothing but add modules (dkms-behaviour 2.4).
     pub(super) fn register(&mut self, module: &ModuleId) -> Result<(), Failure> {
         let trees = &self.machine.trees;
         durable::create_dirs(&trees.build(module))?;
@@ -55,7 +57,7 @@ impl Run<'_> {
         let (Some(inputs), Some(values)) =
             (pair.and_then(|p| p.inputs.clone()), pair.and_then(|p| p.values().cloned()))
         else {
-            return Err(Failure::new(1, "cannot read its source or the kernel's headers"));
+            return Err(Failure::new(1, "cannot read the source or the kernel headers"));
         };
         let installed = installing::is_installed(machine, module, kernel);
         let mut objects = BuiltModule::read(machine, module, kernel).objects().to_vec();
@@ -63,7 +65,7 @@ impl Run<'_> {
             installing::locate_by_conf(machine, module, &about.kernel, &values, &mut objects);
         }
         let placed = objects.iter().filter(|_| installed).map(BuiltObject::in_place).collect();
-        // What dkms builds, it signs with the same key.
+        // dkms signs its builds with the same key as alpm-dkms.
         let signing = self.facts.kernels.get(kernel);
         let signing = signing.and_then(|about| signing::certificate(machine, &about.kernel));
         let record = Record {
@@ -86,7 +88,8 @@ impl Run<'_> {
             .map_err(FileError::when("find", &source))?;
         let kept = machine.trees.kept(module);
         if source != kept && !kept.exists() {
-            // A copy: links would change the times by which the next one is judged.
+            // Hard links would change the ctimes of the source, and other builds by dkms would then
+            // count as older than the source.
             building::keep(&source, &kept, copy_tree::copy_tree)?;
         }
         record.write(&Record::path(&machine.trees, module, kernel, &machine.arch))?;
@@ -101,13 +104,13 @@ impl Run<'_> {
             built.join("module").is_dir()
         });
         if let Some(kernel) = left {
-            return Ok(Outcome::Skipped(format!("it stays for {kernel}")));
+            return Ok(Outcome::Skipped(format!("still built for {kernel}")));
         }
         let kernels: Vec<KernelRelease> = kernels.cloned().collect();
         self.note_pending(PendingWork::Remove(module.clone()))?;
         for kernel in &kernels {
-            let begun = PendingWork::Install { module: module.clone(), kernel: kernel.clone() };
-            self.pending.clear(&begun)?;
+            let work = PendingWork::Install { module: module.clone(), kernel: kernel.clone() };
+            self.pending.clear(&work)?;
         }
         installing::deregister(self.machine, module, kernels.into_iter())?;
         Ok(Outcome::Done)

@@ -1,10 +1,10 @@
-//! Builds that ran out of memory: each is tried once more, alone.
+//! Retries builds that ran out of memory: each once, while no other build runs.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::failure::Failure;
 
-/// The builds of one run, by number.
+/// The builds of a run that ran out of memory, by job number.
 #[derive(Debug, Default)]
 pub(super) struct Retry {
     waiting: VecDeque<usize>,
@@ -13,7 +13,8 @@ pub(super) struct Retry {
 }
 
 impl Retry {
-    /// Takes in how a build ended; tells whether it is going to be tried again.
+    /// Records the end of a build. Returns true if the build ran out of memory and will be retried.
+    /// If the build already was a retry, adds this to the message of its failure.
     pub(super) fn takes<T>(&mut self, number: usize, ended: &mut Result<T, Failure>) -> bool {
         self.running = false;
         let Some(failed) = ended.as_mut().err().filter(|failed| failed.out_of_memory) else {
@@ -23,19 +24,19 @@ impl Retry {
             self.waiting.push_back(number);
             return true;
         }
-        failed.message +=
-            "; alone, too: it needs more memory or swap than is left by what else runs";
+        failed.message += "; the retry without other builds failed too: add memory or swap";
         false
     }
 
-    /// The next one to be tried again, once nothing else runs.
+    /// Returns the number of the next build to retry, or `None` if no build is waiting. The caller
+    /// ensures that no other build runs.
     pub(super) fn begin(&mut self) -> Option<usize> {
         let next = self.waiting.pop_front();
         self.running = next.is_some();
         next
     }
 
-    /// Returns true if one is being tried again: it runs alone.
+    /// Returns true while a retried build runs. Other builds must not start in that time.
     pub(super) fn is_running(&self) -> bool {
         self.running
     }

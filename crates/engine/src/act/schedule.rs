@@ -1,28 +1,30 @@
-//! Which build goes next. Knows numbers and lengths, and neither clock nor machine.
+//! Chooses the next build to start, from the durations and dependencies of the builds alone.
 
 use std::time::Duration;
 
-/// One build, as far as its turn is concerned.
+/// The properties of a build that determine when it starts.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct BuildTask {
-    /// How long it probably takes.
-    pub length: Duration,
-    /// What has to be over before it begins.
+    /// The estimated duration.
+    pub duration: Duration,
+    /// The numbers of the tasks that must end before this one starts.
     pub after: Vec<usize>,
-    /// Of tasks with the same number here only one runs at a time.
-    pub one_of: Option<usize>,
+    /// The number of the group that contains the task; `None` if it is in no group. The tasks of a
+    /// group run one at a time.
+    pub group: Option<usize>,
 }
 
-/// The tasks of a run, from the first to the last.
+/// The builds of a run, and the order in which they start.
 ///
-/// What goes first is the beginning of the longest way to the end: the task after which, with all
-/// that waits for it, most time will pass. So what is started last is short, and no processor works
-/// on alone while the others are idle.
+/// Of the tasks that can start, the one with the longest critical path is next. The critical path
+/// of a task is the task itself followed by the longest chain of tasks that wait for it. Long
+/// builds therefore start early, and the run does not end with one long build while the other
+/// processors are idle.
 #[derive(Debug)]
 pub(crate) struct Schedule {
     tasks: Vec<BuildTask>,
-    /// The time from a task's beginning to the end of the last that waits for it.
-    ways: Vec<Duration>,
+    /// The total duration of each task's critical path.
+    paths: Vec<Duration>,
     states: Vec<State>,
 }
 
@@ -30,66 +32,69 @@ pub(crate) struct Schedule {
 enum State {
     Waiting,
     Running,
-    Over,
+    Ended,
 }
 
 impl Schedule {
-    /// A schedule in which nothing has begun; a task's number is its place in `tasks`.
+    /// Returns a schedule in which no task has started. A task's number is its index in `tasks`.
     pub(crate) fn new(tasks: Vec<BuildTask>) -> Self {
         let states = vec![State::Waiting; tasks.len()];
-        Self { ways: ways(&tasks), states, tasks }
+        Self { paths: critical_paths(&tasks), states, tasks }
     }
 
-    /// Begins the task that goes next; none if all that are left wait for others.
+    /// Marks the next task as running and returns its number. Returns `None` if no task can start
+    /// now.
     pub(crate) fn begin(&mut self) -> Option<usize> {
         let ready = (0..self.tasks.len()).filter(|number| self.is_ready(*number));
-        let next = ready.max_by_key(|number| (self.ways[*number], std::cmp::Reverse(*number)))?;
+        let next = ready.max_by_key(|number| (self.paths[*number], std::cmp::Reverse(*number)))?;
         self.states[next] = State::Running;
         Some(next)
     }
 
-    /// Returns true if a task could begin now.
+    /// Returns true if a task can start now.
     pub(crate) fn has_ready(&self) -> bool {
         (0..self.tasks.len()).any(|number| self.is_ready(number))
     }
 
-    /// A task is over, with all that others wait for.
+    /// Marks a task as ended, so that the tasks that wait for it can start.
     pub(crate) fn end(&mut self, number: usize) {
-        self.states[number] = State::Over;
+        self.states[number] = State::Ended;
     }
 
     fn is_ready(&self, number: usize) -> bool {
         let task = &self.tasks[number];
-        let is_busy = |one_of: usize| {
+        let is_busy = |group: usize| {
             let others = self.tasks.iter().zip(&self.states);
             others
                 .into_iter()
-                .any(|(other, state)| other.one_of == Some(one_of) && *state == State::Running)
+                .any(|(other, state)| other.group == Some(group) && *state == State::Running)
         };
         self.states[number] == State::Waiting
-            && task.after.iter().all(|other| self.states[*other] == State::Over)
-            && !task.one_of.is_some_and(is_busy)
+            && task.after.iter().all(|other| self.states[*other] == State::Ended)
+            && !task.group.is_some_and(is_busy)
     }
 }
 
-/// For each task, its own length and the longest way from any that waits for it.
-fn ways(tasks: &[BuildTask]) -> Vec<Duration> {
-    let mut ways: Vec<Duration> = tasks.iter().map(|task| task.length).collect();
-    // A way has at most as many tasks as there are, and most have one: this ends soon.
+/// Returns the total duration of each task's critical path: the duration of the task plus the
+/// longest critical path of the tasks that wait for it.
+fn critical_paths(tasks: &[BuildTask]) -> Vec<Duration> {
+    let mut paths: Vec<Duration> = tasks.iter().map(|task| task.duration).collect();
+    // A path through all tasks would need one round for each task. Most paths are short, so few
+    // rounds are needed.
     for _ in tasks {
         let mut grown = false;
         for (number, task) in tasks.iter().enumerate() {
             for before in &task.after {
-                let way = tasks[*before].length.saturating_add(ways[number]);
-                grown |= way > ways[*before];
-                ways[*before] = ways[*before].max(way);
+                let path = tasks[*before].duration.saturating_add(paths[number]);
+                grown |= path > paths[*before];
+                paths[*before] = paths[*before].max(path);
             }
         }
         if !grown {
             break;
         }
     }
-    ways
+    paths
 }
 
 #[cfg(test)]

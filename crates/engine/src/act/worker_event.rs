@@ -1,4 +1,4 @@
-//! The events that the threads of a run send to the main thread.
+//! The events that the worker threads of a run send to the thread that started them.
 
 use std::time::{Duration, Instant};
 
@@ -6,21 +6,23 @@ use crate::dkms_tree::Record;
 use crate::failure::Failure;
 use crate::report::Phase;
 
-/// An event on another thread. Numbers are positions in the list of jobs.
+/// An event on a worker thread. Each job is identified by its number in the plan.
 pub(crate) enum WorkerEvent {
-    /// A jobserver token for one more build.
+    /// The jobserver granted a token for another build, or failed.
     Token(Token),
-    /// The phase that a build entered, and when.
+    /// A build entered a phase: the number of the job, the phase, and the time at which it began.
     Phase(usize, Phase, Instant),
-    /// The end of a build: its record or failure, and the time it took.
+    /// A build ended: the number of the job, the record or the failure, and the duration.
     Ended(usize, Result<Box<Record>, Failure>, Duration),
-    /// The start of an installation.
+    /// The installation of the job with this number started.
     Installing(usize),
-    /// One line of output from an installation.
+    /// An installation printed this line.
     Says(String),
-    /// The end of an installation: its result, `None` if it was not started, and the time it took.
+    /// An installation ended: the number of the job, the result, and the duration. The result is
+    /// `None` if the run was asked to stop before the installation started.
     Installed(usize, Option<Result<(), Failure>>, Duration),
 }
 
-/// The jobserver token of a build. make counts it as the token of its first job.
+/// A jobserver token, which a build needs to start, or the error of the jobserver. The build's make
+/// uses the token for its first job.
 pub(crate) type Token = std::io::Result<jobserver::Acquired>;

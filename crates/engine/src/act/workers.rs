@@ -1,4 +1,5 @@
-//! The threads of a run: parallel builds with a jobserver token each, and one that installs.
+//! The threads of a run: one for each running build, with a jobserver token, and one for all
+//! installations.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -17,7 +18,8 @@ use crate::machine::Machine;
 use crate::names::{KernelRelease, ModuleId};
 use crate::plan::Job;
 
-/// The time without events and without a running build after which the tokens count as lost.
+/// The maximum time to wait for a token while no build runs. If none arrives, the tokens of the
+/// jobserver count as lost.
 const QUIET: Duration = Duration::from_secs(2);
 
 /// The data shared by all builds of a run.
@@ -25,16 +27,17 @@ pub(super) struct BuildContext<'a> {
     machine: &'a Machine,
     facts: &'a Facts,
     confs: &'a Confs<'a>,
-    /// The jobserver, with a token for each parallel job.
+    /// The jobserver of the run. It has one token for each parallel job.
     client: &'a jobserver::Client,
-    /// Shared by the builds of each module.
+    /// The state that the builds of each module share.
     shared: BTreeMap<&'a ModuleId, Mutex<Shared>>,
-    /// The number of objects compiled for each kernel, according to the dkms.conf files.
+    /// The number of objects that the run compiles for each kernel, according to the dkms.conf
+    /// files.
     objects: BTreeMap<&'a KernelRelease, usize>,
 }
 
 impl<'a> BuildContext<'a> {
-    /// Returns the context of these jobs.
+    /// Returns the context for the builds of `jobs`.
     pub(super) fn new(
         jobs: &'a [Job],
         machine: &'a Machine,
@@ -53,7 +56,7 @@ impl<'a> BuildContext<'a> {
     }
 }
 
-/// The running builds, and the thread that installs their objects.
+/// The running builds, and the thread that installs the built modules.
 pub(super) struct Workers<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
     context: &'env BuildContext<'env>,
@@ -66,7 +69,7 @@ pub(super) struct Workers<'scope, 'env> {
 }
 
 impl<'scope, 'env> Workers<'scope, 'env> {
-    /// Starts the installing thread; no build runs yet.
+    /// Starts the thread that installs modules. Starts no build.
     pub(super) fn new(
         scope: &'scope Scope<'scope, 'env>,
         context: &'env BuildContext<'env>,
@@ -94,7 +97,8 @@ impl<'scope, 'env> Workers<'scope, 'env> {
         self.running
     }
 
-    /// Requests a token, unless a request is already open.
+    /// Requests a jobserver token for another build, unless a request is already outstanding. The
+    /// token arrives as [`WorkerEvent::Token`].
     pub(crate) fn ask_for_token(&mut self) {
         if !self.asked {
             self.asked = true;
@@ -104,7 +108,7 @@ impl<'scope, 'env> Workers<'scope, 'env> {
         }
     }
 
-    /// Starts the build of job `number`.
+    /// Starts the build of job `number`. The build holds `token` until it ends.
     pub(crate) fn start(&mut self, number: usize, job: &'env Job, token: Token) {
         self.start_with(self.context.client, number, job, token);
     }
@@ -167,17 +171,19 @@ impl<'scope, 'env> Workers<'scope, 'env> {
         });
     }
 
-    /// Queues a job for installation.
+    /// Queues job `number` for installation. `record` is the record of its build.
     pub(crate) fn install(&mut self, number: usize, job: &'env Job, record: Box<Record>) {
         self.installing += 1;
-        // The thread receives as long as `self` exists.
+        // Sending cannot fail, since the thread receives as long as `self` exists.
         let _ = self.to_install.send((number, job, record));
     }
 
-    /// Waits for the next event. Returns `None` if no build, installation or token request is open.
+    /// Waits for the next event and returns it. Returns `None` if no build, installation or token
+    /// request is outstanding.
     ///
-    /// A killed make does not return its tokens. If all tokens are lost, this adds a new one: at
-    /// once if the run was asked to stop, so that the wait ends.
+    /// A killed make does not return its tokens. If no token arrives within [`QUIET`] while no
+    /// build runs, this function adds a token to the jobserver. After a request to stop, it does so
+    /// at once.
     pub(crate) fn wait(&mut self) -> Option<WorkerEvent> {
         while self.running > 0 || self.installing > 0 || self.asked {
             let stopped = self.context.machine.tools.stop.asked().is_some();
@@ -187,7 +193,7 @@ impl<'scope, 'env> Workers<'scope, 'env> {
                 Ok(news) => return Some(self.note(news)),
                 Err(RecvTimeoutError::Timeout) if only_token => {
                     if let Err(error) = self.context.client.release_raw() {
-                        log::warn!("the jobserver takes no token: {error}");
+                        log::warn!("cannot return a token to the jobserver: {error}");
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {}

@@ -19,25 +19,26 @@ use crate::os::{copy_tree, paths, symlinks};
 use import::{BUILDS, NO_SOURCE, SOURCE};
 pub use import::{from_directory, from_unpacked};
 
-/// What goes into an archive.
+/// The contents and the path of an archive to write.
 #[derive(Debug)]
 pub struct Packing {
-    /// The module.
+    /// The module to pack.
     pub id: ModuleId,
-    /// What was built of it; nothing with `--source-only`.
+    /// The builds to pack; `None` for `--source-only`.
     pub builds: Option<Vec<(KernelRelease, Arch)>>,
-    /// Whether its source goes along; not with `--binaries-only`.
+    /// Whether to pack the source; false for `--binaries-only`.
     pub source: bool,
-    /// `--archive`: a path, or a name in the usual directory.
+    /// The value of `--archive`: a path, or a file name in the default directory. `None` means the
+    /// default name.
     pub archive: Option<PathBuf>,
 }
 
 impl Packing {
-    /// Writes the archive and gives its path.
+    /// Writes the archive and returns its path.
     ///
     /// # Errors
-    /// [`Failure`]: 6 if it is not built for one of the kernels or cannot be packed, 9 if the
-    /// archive's directory cannot be written to.
+    /// [`Failure`] with exit code 6 if a build is missing or the files cannot be packed, and 9 if
+    /// the archive cannot be written to its directory.
     pub fn write(&self, machine: &Machine) -> Result<PathBuf, Failure> {
         let room = temporary(machine)?;
         let failed = |error: FileError| Failure::new(6, error.to_string());
@@ -45,10 +46,11 @@ impl Packing {
         let target = self.target(machine);
         let dir = target.parent().unwrap_or(Path::new("."));
         let unwritable =
-            |why: String| Failure::new(9, format!("{} cannot be written: {why}", dir.display()));
+            |why: String| Failure::new(9, format!("cannot write to {}: {why}", dir.display()));
         durable::create_dirs(dir).map_err(|error| unwritable(error.source.to_string()))?;
-        // Beside its place, so that there is never half of it. The end of its name says how it
-        // is compressed.
+        // The archive is written to a temporary directory and then renamed, so that it is never
+        // incomplete. Its name there is the final one, since tar derives the compression from the
+        // name.
         let name = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let beside = tempfile::Builder::new().prefix(durable::UNFINISHED).tempdir_in(dir);
         let beside = beside.map_err(|error| unwritable(error.to_string()))?;
@@ -62,7 +64,7 @@ impl Packing {
         Ok(target)
     }
 
-    /// Lays out in `room` what is to be packed (dkms-behaviour 8.3).
+    /// Copies the future contents of the archive to the directory `room` (dkms-behaviour 8.3).
     fn gather(&self, machine: &Machine, room: &Path) -> Result<(), FileError> {
         let trees = &machine.trees;
         durable::create_dirs(&room.join(BUILDS))?;
@@ -86,7 +88,8 @@ impl Packing {
         durable::write(&dir.join("dkms.conf"), &text)
     }
 
-    /// Where the archive goes. As with dkms a bare name is one in the module's own directory.
+    /// Returns the path of the archive. As in dkms, a bare file name is relative to
+    /// `T/M/V/tarball`.
     fn target(&self, machine: &Machine) -> PathBuf {
         let usual = machine.trees.version(&self.id).join("tarball");
         match &self.archive {
@@ -110,40 +113,41 @@ impl Packing {
     }
 }
 
-/// An archive that was unpacked. What it held goes when this is dropped.
+/// An archive unpacked into a temporary directory, which is deleted when this value is dropped.
 #[derive(Debug)]
 pub struct Unpacked(TempDir);
 
 impl Unpacked {
-    /// The directory with its members.
+    /// Returns the directory that contains the unpacked files.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.0.path()
     }
 }
 
-/// Unpacks an archive into a directory of its own.
+/// Unpacks an archive into a temporary directory.
 ///
 /// # Errors
-/// [`Failure`], with nothing written elsewhere: 2 if the file is not there, 3 if it is no archive,
-/// 7 if it holds what would lead out of its directory, 9 for an rpm package.
+/// [`Failure`] with exit code 2 if the file does not exist, 3 if it is not an archive, 7 if it
+/// contains a special file, or a path or link that leads out of the directory, and 9 if it is an
+/// RPM package. No file is written outside the directory.
 pub fn unpack(machine: &Machine, file: &Path) -> Result<Unpacked, Failure> {
     let shown = file.display();
     if !file.is_file() {
-        return Err(Failure::new(2, format!("{shown}: there is no such file")));
+        return Err(Failure::new(2, format!("{shown}: file not found")));
     }
     if file.extension().is_some_and(|end| end == "rpm") {
-        let message = format!("{shown} is for rpm: rpm -Uvh {shown}, and then dkms autoinstall");
-        return Err(Failure::new(9, message));
+        let message = format!("{shown}: RPM package, not a dkms archive");
+        let hint = format!("run: rpm -Uvh {shown} && dkms autoinstall");
+        return Err(Failure::new(9, message).with_hint(hint));
     }
-    let no_archive = |why: String| Failure::new(3, format!("{shown} cannot be unpacked: {why}"));
-    let evil = |member: &str| {
-        let message =
-            format!("{shown}: {member:?} leads out of the archive; nothing of it was taken");
+    let no_archive = |why: String| Failure::new(3, format!("cannot unpack {shown}: {why}"));
+    let refuse = |member: &str| {
+        let message = format!("{shown}: unsafe archive member: {member:?}; nothing was imported");
         Failure::new(7, message)
     };
     let mut outside = None;
-    // Its complaints come along with the names.
+    // The output also contains tar's error messages.
     let complaint = format!("{}: ", machine.tools.tar.display());
     let mut see = |name: &str| {
         if outside.is_none() && !name.starts_with(&complaint) && !stays_inside(Path::new(name)) {
@@ -155,22 +159,22 @@ pub fn unpack(machine: &Machine, file: &Path) -> Result<Unpacked, Failure> {
     let env = env(machine);
     let listed = tar(machine, &env, list, Output::Lines(&mut see));
     if let Some(member) = outside {
-        return Err(evil(&member));
+        return Err(refuse(&member));
     }
     listed.map_err(no_archive)?;
     let room = temporary(machine)?;
-    // Its owners are those of another machine.
+    // The file owners in the archive come from another machine.
     let words = ["--extract", "--no-same-owner", "--file"].into_iter().map(OsString::from);
     let words = words.chain([file.into(), "--directory".into(), room.path().into()]);
     tar(machine, &env, words, Output::Capture).map_err(no_archive)?;
-    match leads_out(room.path()) {
-        Some(member) => Err(evil(&member.to_string_lossy())),
+    match unsafe_member(room.path()) {
+        Some(member) => Err(refuse(&member.to_string_lossy())),
         None => Ok(Unpacked(room)),
     }
 }
 
-/// The first member below `dir` that is a link out of it, or no file at all.
-fn leads_out(dir: &Path) -> Option<PathBuf> {
+/// Returns the first member in `dir` that is a special file, or a link that leads out of `dir`.
+fn unsafe_member(dir: &Path) -> Option<PathBuf> {
     let entries = walkdir::WalkDir::new(dir).sort_by_file_name().into_iter();
     let bad = |entry: &walkdir::DirEntry| {
         let kind = entry.file_type();
@@ -188,12 +192,13 @@ fn leads_out(dir: &Path) -> Option<PathBuf> {
     found.path().strip_prefix(dir).ok().map(Path::to_owned)
 }
 
-/// Returns true if a relative path never leads above where it starts.
+/// Returns true if `path` is relative and never leads above the directory in which it starts.
 fn stays_inside(path: &Path) -> bool {
     path.is_relative() && paths::within(path).is_some()
 }
 
-/// What is only ours in a build says nothing on another machine: our note, not dkms's `.dep_*`.
+/// Removes alpm-dkms's own files from a copied build, since they are meaningless on another
+/// machine. Keeps dkms's `.dep_*` files.
 fn remove_own_files(build: &Path) -> Result<(), FileError> {
     for entry in fs::read_dir(build).map_err(FileError::when("list", build))?.flatten() {
         let name = entry.file_name();
@@ -210,11 +215,11 @@ fn temporary(machine: &Machine) -> Result<TempDir, Failure> {
     let dir = machine.temporary_dir();
     let made = tempfile::Builder::new().prefix("dkms.").tempdir_in(&dir);
     made.map_err(|why| {
-        Failure::new(1, format!("no directory can be made in {}: {why}", dir.display()))
+        Failure::new(1, format!("cannot create a directory in {}: {why}", dir.display()))
     })
 }
 
-/// Runs tar; what it complains about is the error.
+/// Runs tar with the arguments `words`. The error is tar's message.
 fn tar<'a>(
     machine: &'a Machine,
     env: &'a Environment,
@@ -223,7 +228,7 @@ fn tar<'a>(
 ) -> Result<(), String> {
     let program = Program::new(&machine.tools.tar, env)
         .args(words)
-        .arg("--force-local") // a colon in a name is no host
+        .arg("--force-local") // a colon in a file name does not mark a remote host
         .deadline(machine.settings.build_timeout())
         .output(output);
     match program.run() {
@@ -236,7 +241,7 @@ fn tar<'a>(
     }
 }
 
-/// The environment of tar, without the user's own options.
+/// Returns the environment for tar, without the user's `TAR_OPTIONS`.
 fn env(machine: &Machine) -> Environment {
     machine.env.clone().without("TAR_OPTIONS")
 }
@@ -253,7 +258,7 @@ mod tests {
     #[case::absolute("/etc/passwd", false)]
     #[case::up("../x", false)]
     #[case::up_later("a/../../x", false)]
-    fn knows_what_climbs_out(#[case] path: &str, #[case] inside: bool) {
+    fn detects_paths_that_lead_out(#[case] path: &str, #[case] inside: bool) {
         assert_eq!(stays_inside(Path::new(path)), inside);
     }
 
@@ -262,7 +267,7 @@ mod tests {
     #[case::two(Some(2), "foo-1-kernel6.0-x86_64-kernel6.1-x86_64.dkms.tar.gz")]
     #[case::many(Some(12), "foo-1-manykernels.dkms.tar.gz")]
     #[case::source(None, "foo-1-source-only.dkms.tar.gz")]
-    fn archives_are_named_as_by_dkms(#[case] kernels: Option<usize>, #[case] name: &str) {
+    fn names_archives_as_dkms_does(#[case] kernels: Option<usize>, #[case] name: &str) {
         let arch: Arch = "x86_64".parse().unwrap();
         let build = |n| (format!("6.{n}").parse().unwrap(), arch.clone());
         let builds = kernels.map(|count| (0..count).map(build).collect());

@@ -1,4 +1,4 @@
-//! Finds the line in a build's log that says why the build failed.
+//! Finds the line in a build log that explains why the build failed.
 
 use std::fmt;
 use std::fs::File;
@@ -8,44 +8,43 @@ use std::sync::OnceLock;
 
 use regex::RegexSet;
 
-/// The kind of thing that went wrong.
+/// The kind of problem that made a build fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// The disk is full, or a quota is.
+    /// The disk is full, or a quota is exceeded.
     DiskFull,
-    /// The memory was not enough.
+    /// A program could not allocate memory.
     Memory,
-    /// The compiler was killed: mostly because the memory was not enough.
+    /// The compiler was killed, usually because memory ran out.
     Killed,
-    /// More open files than a process may have.
+    /// A process has too many open files.
     TooManyFiles,
-    /// The compiler does not take the source.
+    /// The compiler rejects the source.
     Source,
-    /// The linker does not take the objects.
+    /// The linker rejects the objects.
     Link,
-    /// The kernel does not export a symbol, or not to this module.
+    /// A module uses a symbol that the kernel does not export, or does not export to this module.
     Symbol,
     /// A program is not installed.
     MissingProgram,
-    /// A patch does not fit.
+    /// A patch does not apply.
     Patch,
-    /// The Makefile itself gives up.
+    /// The Makefile stops with an error.
     Makefile,
-    /// Anything else that calls itself an error.
+    /// An error of another kind.
     Other,
 }
 
-/// What a log says about a failure.
+/// The explanation of a failed build, found in its log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnosis {
-    /// What kind of failure it is.
     pub cause: Cause,
-    /// The line that says so, with paths below the build directory shortened.
+    /// The line of the log that reports the error, with paths relative to the build directory.
     pub line: String,
 }
 
 impl Diagnosis {
-    /// Returns true if there was no room left: the next build will fail in the same way.
+    /// Returns true if the disk is full or a quota is exceeded. Other builds would then fail too.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {
         self.cause == Cause::DiskFull
@@ -58,13 +57,15 @@ impl fmt::Display for Diagnosis {
     }
 }
 
-/// Longer lines are cut when shown.
-const LONGEST_SHOWN: usize = 300;
+/// The maximum length of the displayed line, in characters.
+const MAX_SHOWN: usize = 300;
 
-/// So much of a line is looked at; a linker's command line can be longer.
-const LONGEST_READ: u64 = 16 * 1024;
+/// The maximum number of bytes read as one line. A longer line, such as the command line of a
+/// linker, is read in pieces.
+const MAX_READ: u64 = 16 * 1024;
 
-/// What is never the cause: warnings, and make's reports that something above failed.
+/// Patterns of lines that never explain a failure: warnings, make's reports of failed recipes, and
+/// logged command lines.
 const NOISE: [&str; 4] = [
     r"(?i)\bwarning: ",
     r"\*\*\* \[.*\] Error \d+",
@@ -72,14 +73,16 @@ const NOISE: [&str; 4] = [
     r"^# command: ",
 ];
 
-/// Patterns of failures. A low rank marks a specific line: the first line of the lowest
-/// rank is taken. Of several patterns that match one line, the first names the cause.
+/// Patterns of error messages, each with its rank and its cause.
+///
+/// Specific messages have low ranks: the first line with the lowest rank explains the failure. If
+/// several patterns match a line, the first pattern determines the rank and the cause.
 const SIGNS: [(u8, Cause, &str); 19] = [
     (1, Cause::DiskFull, r"No space left on device|Disk quota exceeded"),
     (1, Cause::Killed, r"Killed signal terminated program|(?:^|\s)Killed(?:\s|$)"),
     (1, Cause::Memory, r"virtual memory exhausted|[Cc]annot allocate memory|(?i)\bout of memory\b"),
     (1, Cause::TooManyFiles, r"Too many open files"),
-    // modpost: an unknown symbol, one for GPL modules only, one of a namespace, no licence
+    // modpost: an unknown or GPL-only symbol, a missing namespace import, no licence
     (1, Cause::Symbol, r"^(?:ERROR|FATAL): modpost: "),
     (1, Cause::Symbol, r#"^ERROR: "[^"]+" \[[^\]]+\] undefined!"#),
     // gcc, clang, the assembler
@@ -88,10 +91,10 @@ const SIGNS: [(u8, Cause, &str); 19] = [
     (1, Cause::Source, r"^error\[E\d+\]: "),
     (1, Cause::Link, r"undefined reference to |multiple definition of "),
     (1, Cause::Link, r"^(?:\S*/)?(?:[\w.+-]+-)?ld(?:\.\w+)?(?:-[\d.]+)?: \S"),
-    // the compiler's driver: an option or a file that it does not know
+    // the compiler driver: an unknown option, a missing file
     (1, Cause::Source, r"^(?:\S*/)?[\w.+-]*(?:gcc|g\+\+|clang|cc1|cc)[\w.+-]*: (?:fatal )?error: "),
     (1, Cause::Other, r": error: objtool: "),
-    (2, Cause::MissingProgram, r": (?:command )?not found$|^cannot run `.*: there is no program "),
+    (2, Cause::MissingProgram, r": (?:command )?not found$|^cannot run `.*: program not found: "),
     (2, Cause::MissingProgram, r"^make(?:\[\d+\])?: [\w./+-]+: No such file or directory$"),
     (2, Cause::Patch, r"hunks? FAILED|^patch: \*\*\*\*|can't find file to patch"),
     (2, Cause::Makefile, r"^(?:\S+:\d+|make(?:\[\d+\])?): \*\*\* "),
@@ -100,22 +103,23 @@ const SIGNS: [(u8, Cause, &str); 19] = [
     (3, Cause::Other, r": No such file or directory$|: Permission denied$|Segmentation fault"),
 ];
 
-/// Looks for the cause of a failed build in its log `make.log`. `build_dir` is what paths are
-/// shown relative to. `None` if no line fits, or if there is no log.
+/// Returns the explanation of a failed build, found in the file `log`, with paths relative to
+/// `build_dir`. Returns `None` if no line matches or if the log cannot be read.
 #[must_use]
 pub fn read(log: &Path, build_dir: &Path) -> Option<Diagnosis> {
-    search(log).map(|(cause, line)| Diagnosis { cause, line: shown(&line, build_dir) })
+    search(log).map(|(cause, line)| Diagnosis { cause, line: for_display(&line, build_dir) })
 }
 
-/// Returns the first line of the lowest rank.
+/// Returns the first line with the lowest rank, and its cause. Returns `None` if no line matches or
+/// if the log cannot be read.
 fn search(log: &Path) -> Option<(Cause, String)> {
     let mut reader = BufReader::new(File::open(log).ok()?);
     let mut found: Option<(u8, Cause, String)> = None;
     let mut line = Vec::new();
-    while reader.by_ref().take(LONGEST_READ).read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+    while reader.by_ref().take(MAX_READ).read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
         let text = String::from_utf8_lossy(&line);
         let text = text.trim_end();
-        if let Some((rank, cause)) = sign(text)
+        if let Some((rank, cause)) = classify(text)
             && found.as_ref().is_none_or(|(best, ..)| rank < *best)
         {
             found = Some((rank, cause, text.to_owned()));
@@ -128,10 +132,11 @@ fn search(log: &Path) -> Option<(Cause, String)> {
     found.map(|(_, cause, line)| (cause, line))
 }
 
-/// What a line is a sign of.
-fn sign(line: &str) -> Option<(u8, Cause)> {
+/// Returns the rank and cause of a line; `None` if the line reports no failure.
+fn classify(line: &str) -> Option<(u8, Cause)> {
     static SETS: OnceLock<Option<(RegexSet, RegexSet)>> = OnceLock::new();
-    // That these can be compiled is tested; a build that fails is not the time to panic.
+    // A test checks that the patterns compile. Even if one did not, a failed build must be
+    // reported.
     let sets = SETS.get_or_init(|| {
         let signs = RegexSet::new(SIGNS.map(|(.., pattern)| pattern)).ok()?;
         Some((RegexSet::new(NOISE).ok()?, signs))
@@ -142,8 +147,9 @@ fn sign(line: &str) -> Option<(u8, Cause)> {
     (!noise.is_match(line)).then_some((rank, cause))
 }
 
-/// The line as a person wants it: without the build directory, without make's own decoration.
-fn shown(line: &str, build_dir: &Path) -> String {
+/// Returns `line` without the build directory and without the `***` and `Stop.` of make, truncated
+/// to [`MAX_SHOWN`] characters.
+fn for_display(line: &str, build_dir: &Path) -> String {
     let line = line.trim().replace(&format!("{}/", build_dir.display()), "");
     let line = match line.split_once(": *** ") {
         Some((make, message)) if make.starts_with("make") => format!("make: {message}"),
@@ -151,7 +157,7 @@ fn shown(line: &str, build_dir: &Path) -> String {
         None => line,
     };
     let line = line.strip_suffix("Stop.").unwrap_or(&line).trim_end();
-    match line.char_indices().nth(LONGEST_SHOWN) {
+    match line.char_indices().nth(MAX_SHOWN) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line.to_owned(),
     }
@@ -163,14 +169,14 @@ mod tests {
     use proptest::prelude::*;
     use rstest::rstest;
 
-    fn of(log: &[u8]) -> Option<Diagnosis> {
+    fn diagnose(log: &[u8]) -> Option<Diagnosis> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), log).unwrap();
         read(file.path(), Path::new("/var/lib/dkms/x/1/build"))
     }
 
     #[test]
-    fn all_patterns_can_be_compiled() {
+    fn all_patterns_compile() {
         RegexSet::new(SIGNS.map(|(.., pattern)| pattern)).unwrap();
         RegexSet::new(NOISE).unwrap();
     }
@@ -261,7 +267,7 @@ mod tests {
         Cause::MissingProgram,
         "bash: line 1: autoconf: command not found"
     )]
-    #[case::made(
+    #[case::make(
         "make[1]: gcc-9: No such file or directory",
         Cause::MissingProgram,
         "make[1]: gcc-9: No such file or directory"
@@ -271,7 +277,7 @@ mod tests {
         Cause::Makefile,
         "make: No rule to make target 'y.o', needed by 'z'."
     )]
-    #[case::said_by_the_makefile(
+    #[case::makefile(
         "/var/lib/dkms/x/1/build/Makefile:12: *** this kernel is too old.  Stop.",
         Cause::Makefile,
         "Makefile:12: this kernel is too old."
@@ -291,7 +297,7 @@ mod tests {
         Cause::Other,
         "cp: cannot stat 'x': No such file or directory"
     )]
-    fn finds(#[case] line: &str, #[case] cause: Cause, #[case] shown: &str) {
+    fn finds_the_cause(#[case] line: &str, #[case] cause: Cause, #[case] shown: &str) {
         let log = format!(
             "DKMS (dkms-3.4.3) make.log for x/1 for kernel 7 (x86_64)\n\n# command: make CC='cc: error: '\n\
              warning: the compiler differs from the one used to build the kernel\n\
@@ -300,34 +306,35 @@ mod tests {
              cc1: all warnings being treated as errors\n\
              make[2]: *** [scripts/Makefile.build:289: x.o] Error 1\nmake: *** [Makefile:4: all] Error 2\n"
         );
-        let found = of(log.as_bytes()).unwrap();
+        let found = diagnose(log.as_bytes()).unwrap();
         assert_eq!((found.cause, found.to_string().as_str()), (cause, shown));
     }
 
     #[test]
-    fn prefers_the_compiler_to_what_stands_before_it() {
+    fn prefers_a_compiler_error_to_an_earlier_line() {
         let log = b"/bin/sh: 1: pahole: not found\nx.c:1:1: error: first\nx.c:2:1: error: second\n";
-        assert_eq!(of(log).unwrap().line, "x.c:1:1: error: first");
+        assert_eq!(diagnose(log).unwrap().line, "x.c:1:1: error: first");
     }
 
     #[rstest]
     #[case::empty("")]
     #[case::success("  CC [M]  x.o\n  LD [M]  x.ko\n\n# exit code: 0\n")]
     #[case::only_noise("x.c:1: warning: old\nmake[1]: *** [Makefile:1: all] Error 2\n")]
-    fn finds_nothing_where_nothing_is_said(#[case] log: &str) {
-        assert_eq!(of(log.as_bytes()), None);
+    fn finds_nothing_without_an_error(#[case] log: &str) {
+        assert_eq!(diagnose(log.as_bytes()), None);
     }
 
     #[test]
-    fn cuts_long_lines() {
-        let line = of(format!("a.c:1:1: error: {}\n", "ä".repeat(20_000)).as_bytes()).unwrap().line;
-        assert_eq!(line.chars().count(), LONGEST_SHOWN + 1);
+    fn truncates_long_lines() {
+        let line =
+            diagnose(format!("a.c:1:1: error: {}\n", "ä".repeat(20_000)).as_bytes()).unwrap().line;
+        assert_eq!(line.chars().count(), MAX_SHOWN + 1);
     }
 
     proptest! {
         #[test]
         fn never_panics(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-            let _ = of(&bytes);
+            let _ = diagnose(&bytes);
         }
     }
 }

@@ -7,8 +7,8 @@ use crate::failure::Failure;
 use crate::os::durable;
 
 impl Build<'_> {
-    /// Restores this build from the cache to `K/A` and returns its record; `None` if the cache has
-    /// no usable entry.
+    /// Restores this build from the cache to its directory in the dkms tree and returns its record.
+    /// Returns `None` if the cache has no usable entry.
     pub(super) fn take_from_cache(&self, facts: &Facts) -> Result<Option<Record>, Failure> {
         let Self { machine, id, kernel, .. } = self;
         let inputs = facts.pair(id, &kernel.release).and_then(|pair| pair.inputs.clone());
@@ -30,7 +30,7 @@ impl Build<'_> {
         let file = staging.join(FILE_NAME);
         let Some(record) = taken.then(|| Record::read(&file)).flatten() else {
             durable::remove_tree(&staging)?;
-            // An empty `K` would look like a kernel with a build.
+            // An empty directory `K` would look like a build for the kernel.
             let _ = std::fs::remove_dir(&parent);
             return Ok(None);
         };
@@ -43,8 +43,8 @@ impl Build<'_> {
         Ok(Some(record))
     }
 
-    /// Stores the finished build in the cache. A failure is only a warning: it costs a later
-    /// compilation, not this build.
+    /// Stores the finished build in the cache. A failure only causes a warning, since the build
+    /// itself has succeeded.
     pub(super) fn keep_in_cache(&self, record: &Record) {
         let Self { machine, id, kernel, .. } = self;
         let limit = machine.settings.cache_size();

@@ -1,4 +1,4 @@
-//! Runs make: its environment, its command line and its failures.
+//! Runs make: sets up its environment and command line, and explains its failures.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -17,15 +17,18 @@ use crate::module_scripts;
 use crate::os::process::{Ended, Environment, How, Output, Program};
 use crate::report::Phase;
 
-/// Reads a file and prints what the environment is then, each variable ended by NUL.
-const EXPORTED: &str = r#"[ -r "$1" ] || { echo it cannot be read >&2; exit 1; }; source "$1" >&2; exec /usr/bin/env -0"#;
+/// A bash script that sources the file `$1` and prints the environment as NUL-terminated variables.
+const EXPORTED: &str =
+    r#"[ -r "$1" ] || { echo not readable >&2; exit 1; }; source "$1" >&2; exec /usr/bin/env -0"#;
 
-/// Variables that every bash sets.
-const SHELLS_OWN: [&str; 4] = ["_", "SHLVL", "PWD", "OLDPWD"];
+/// Variables that bash itself sets.
+const SET_BY_BASH: [&str; 4] = ["_", "SHLVL", "PWD", "OLDPWD"];
 
 impl Build<'_> {
-    /// What make and the scripts see (dkms-behaviour 4.2), with our own programs first in
-    /// PATH.
+    /// Returns the environment for make and for the module's scripts (dkms-behaviour 4.2). Its PATH
+    /// begins with the directories of alpm-dkms's own programs.
+    ///
+    /// `keeps_symbols` is true if at least one object is not stripped.
     pub(super) fn environment(
         &self,
         config: Option<&KernelConfig>,
@@ -46,13 +49,15 @@ impl Build<'_> {
         if let Some(file) = self.machine.settings.build_environment() {
             env = self.exported(&self.machine.trees.inside(&file), env);
         }
-        // clang is not gcc in how it compiles headers beforehand.
+        // compile-once cannot precompile headers for clang, which handles them differently from
+        // gcc.
         let objects = if config.is_some_and(KernelConfig::is_clang) { 0 } else { self.objects };
         let env = compile_once::environment(self.machine, env, keeps_symbols, objects);
         Ok(launcher::environment(self.machine, env))
     }
 
-    /// The compiler that `.kernelvariables` of the headers names: Debian's way to say it.
+    /// Returns the compiler that Debian's headers name in `.kernelvariables`. Returns `None` if
+    /// that file does not exist or names no compiler.
     fn kernel_variables(&self, env: &Environment) -> Option<String> {
         let file = self.kernel.headers.as_ref()?.join(".kernelvariables");
         if !file.is_file() {
@@ -69,7 +74,8 @@ impl Build<'_> {
         Some(String::from_utf8_lossy(&ended.output).trim().to_owned()).filter(|cc| !cc.is_empty())
     }
 
-    /// `env` with what the shell file `build_environment` exports.
+    /// Returns `env` with the variables that the shell script `file` exports. If `file` cannot be
+    /// evaluated, warns and returns `env` unchanged.
     fn exported(&self, file: &Path, env: Environment) -> Environment {
         let ended = Program::new(self.machine.tools.bash.clone(), &env)
             .args(["--norc", "--noprofile", "-c", EXPORTED, "build_environment"])
@@ -82,11 +88,11 @@ impl Build<'_> {
             Ok(ended) if ended.success() => ended.output,
             Ok(ended) => {
                 let said = ended.complaint();
-                self.machine.warnings.add(format!("{} is not used: {said}", file.display()));
+                self.machine.warnings.add(format!("{}: ignored: {said}", file.display()));
                 return env;
             }
             Err(error) => {
-                self.machine.warnings.add(format!("{} is not used: {error}", file.display()));
+                self.machine.warnings.add(format!("{}: ignored: {error}", file.display()));
                 return env;
             }
         };
@@ -94,7 +100,7 @@ impl Build<'_> {
         for variable in exported.split(|byte| *byte == 0) {
             let Some(at) = variable.iter().position(|byte| *byte == b'=') else { continue };
             let (name, value) = (&variable[..at], &variable[at + 1..]);
-            if !SHELLS_OWN.iter().any(|own| own.as_bytes() == name) {
+            if !SET_BY_BASH.iter().any(|own| own.as_bytes() == name) {
                 all = all.with(OsStr::from_bytes(name), OsStr::from_bytes(value));
             }
         }
@@ -120,8 +126,10 @@ impl Build<'_> {
         if ended.success() { Ok(()) } else { Err(self.make_failed(&ended, &command, kills)) }
     }
 
-    /// dkms's rewriting (4.3), but only of the word `make` itself, and without `-j`: the
-    /// jobserver gives the jobs.
+    /// Returns the command that builds the module.
+    ///
+    /// Like dkms (dkms-behaviour 4.3), adds KERNELRELEASE, but only if the command starts with the
+    /// word `make`. Unlike dkms, adds no `-j`, since the jobserver limits the number of jobs.
     fn make_command(&self, prepared: &Prepared) -> String {
         let release = &self.kernel.release;
         let mut command = match &prepared.conf.make {
@@ -142,19 +150,19 @@ impl Build<'_> {
         command
     }
 
-    /// `kills` is true if the OOM killer was active meanwhile.
+    /// Returns the failure of `command`. `kills` is true if the OOM killer killed a process while
+    /// the command ran.
     fn make_failed(&self, ended: &Ended, command: &str, kills: bool) -> Failure {
         let mut failed = self.failed(10, &format!("make failed ({}): {command}", ended.how));
         match ended.how {
             How::TimedOut => {
                 let limit = self.machine.settings.build_timeout().as_secs();
                 failed.message = format!(
-                    "it was not finished after {limit} s, the limit of [build] timeout in \
-                     /etc/dkms/alpm-dkms.toml"
+                    "make timed out after {limit} s ([build] timeout in /etc/dkms/alpm-dkms.toml)"
                 );
             }
             How::Interrupted => failed.transient = true,
-            // A signal from elsewhere: the OOM killer, or an administrator.
+            // The OOM killer or an administrator killed make.
             How::Killed(signal) => {
                 failed.transient = true;
                 failed.out_of_memory |= kills && signal == Signal::SIGKILL as i32;
@@ -164,14 +172,15 @@ impl Build<'_> {
         let by_us = matches!(ended.how, How::TimedOut | How::Interrupted);
         failed.out_of_memory &= !by_us;
         if failed.out_of_memory {
-            let sure = if kills { "" } else { ", as it seems" };
-            failed.message = format!("it ran out of memory{sure} ({}): {command}", ended.how);
+            let problem = if kills { "out of memory" } else { "probably out of memory" };
+            failed.message = format!("{problem} ({}): {command}", ended.how);
         }
         failed
     }
 }
 
-/// How the compiler names itself, for the record.
+/// Returns the first line that the compiler prints for `--version`; empty if the compiler cannot be
+/// run.
 pub(super) fn compiler(env: &Environment) -> String {
     let cc = env.get("CC").unwrap_or("cc".as_ref());
     let ended = Program::new(cc, env).arg("--version").deadline(Duration::from_secs(5)).run();

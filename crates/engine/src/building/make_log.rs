@@ -1,4 +1,4 @@
-//! Writes the log of a build in dkms's own format while the build runs.
+//! Writes the log of a build in the format of dkms, while the build runs.
 
 use std::fmt;
 use std::fs::File;
@@ -13,13 +13,13 @@ use crate::os::process::{Ended, Environment, How, Program, RunError};
 /// The line below each step: 64 dashes.
 const RULE: &str = "----------------------------------------------------------------";
 
-/// What a step ends with when the shell has no status for it: a signal's number is added.
+/// The shell's exit status for a killed program is this number plus the number of the signal.
 const KILLED: i32 = 128;
-/// The exit status of timeout(1) when the time is over.
+/// The exit status of timeout(1) for a program that timed out.
 const OUT_OF_TIME: i32 = 124;
-/// The shell's exit status for a program that Ctrl-C ended.
+/// The shell's exit status for a program interrupted by Ctrl-C.
 const INTERRUPTED: i32 = 130;
-/// The shell's exit status for a program it cannot start.
+/// The shell's exit status for a program that it cannot start.
 const NOT_STARTED: i32 = 127;
 
 /// A `make.log` that is being written (dkms-behaviour 4.5).
@@ -29,7 +29,7 @@ pub struct MakeLog {
     file: File,
 }
 
-/// A step that has no result.
+/// The error of a step that could not be run or logged.
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
     /// The log cannot be written.
@@ -41,10 +41,10 @@ pub enum StepError {
 }
 
 impl MakeLog {
-    /// Starts a new log at `path`, in place of an old one.
+    /// Starts a log at `path` with the header of dkms. Replaces an existing log.
     ///
     /// # Errors
-    /// [`FileError`] if it cannot be written.
+    /// [`FileError`] if the log cannot be written.
     pub fn start(
         path: &Path,
         id: &ModuleId,
@@ -59,10 +59,11 @@ impl MakeLog {
         Ok(log)
     }
 
-    /// Starts a log that is about no module, in place of an old one.
+    /// Starts a log without the header of dkms, which names a module and a kernel. Replaces an
+    /// existing log.
     ///
     /// # Errors
-    /// [`FileError`] if it cannot be written.
+    /// [`FileError`] if the log cannot be written.
     pub fn without_head(path: &Path) -> Result<Self, FileError> {
         let failed = || FileError::when("write", path);
         File::create(path).map_err(failed())?;
@@ -70,17 +71,19 @@ impl MakeLog {
         Ok(Self { path: path.to_owned(), file })
     }
 
-    /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Logs one step: its description and command line, then whatever the program that `run`
-    /// starts writes to the file it is given (open for appending), then how it ended.
+    /// Runs one step and logs its description, command line, output, exit status and duration.
+    ///
+    /// `run` receives the log file, open for appending. It must run the step's program with that
+    /// file as the output.
     ///
     /// # Errors
-    /// [`StepError::Run`] as `run` gives it, noted in the log as well, or [`StepError::Log`].
+    /// [`StepError::Run`] if `run` fails; the log then contains the error. [`StepError::Log`] if
+    /// the log cannot be written.
     pub fn step(
         &mut self,
         description: &str,
@@ -94,7 +97,7 @@ impl MakeLog {
             Ok(Ended { how: How::Exited(code), elapsed, .. }) => (*code, *elapsed),
             Ok(Ended { how: How::Killed(signal), elapsed, .. }) => (KILLED + signal, *elapsed),
             Ok(Ended { how: How::TimedOut, elapsed, .. }) => {
-                self.say("the time for this step is over\n")?;
+                self.say("timed out\n")?;
                 (OUT_OF_TIME, *elapsed)
             }
             Ok(Ended { how: How::Interrupted, elapsed, .. }) => {
@@ -116,7 +119,7 @@ impl MakeLog {
     }
 }
 
-/// Seconds as `HH:MM:SS`.
+/// A number of seconds, displayed as `HH:MM:SS`.
 struct Clock(u64);
 
 impl fmt::Display for Clock {
@@ -125,7 +128,8 @@ impl fmt::Display for Clock {
     }
 }
 
-/// The time in UTC, as dkms has it from the same program; empty on a machine without one.
+/// Returns the current time in UTC as printed by date(1), which dkms also uses; empty if date(1)
+/// cannot be run.
 fn date() -> String {
     let env = Environment::fixed();
     let printed = Program::new("date", &env).arg("-u").run().map(|ended| ended.output);
@@ -138,7 +142,7 @@ mod tests {
     use crate::os::process::Output;
 
     #[test]
-    fn reads_as_dkms_wrote_it() {
+    fn log_has_the_format_of_dkms() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("make.log");
         std::fs::write(&path, "an older log").unwrap();
@@ -187,7 +191,7 @@ mod tests {
 
         Third
         # command: no-such
-        cannot run `no-such`: there is no program no-such; install the package it belongs to
+        cannot run `no-such`: program not found: no-such; install the package that provides it
 
         # exit code: 127
         # elapsed time: 00:00:00

@@ -37,8 +37,8 @@ pub(crate) use working_copy::keep;
 
 use diagnose::Cause;
 
-/// The free space in bytes below which a failed build counts as a full disk. It is not 0 because
-/// make deletes unfinished files, which frees some space again.
+/// The free space, in bytes, below which the disk counts as full after a failed build. It is not 0
+/// because make deletes unfinished files, which frees some space.
 const SCARCE: u64 = 16 * 1024 * 1024;
 
 /// The build of one module for one kernel.
@@ -46,30 +46,30 @@ pub(crate) struct Build<'a> {
     pub machine: &'a Machine,
     pub id: &'a ModuleId,
     pub kernel: &'a Kernel,
-    /// The fingerprints of its dependencies.
+    /// The fingerprints of the module's dependencies.
     pub depends: &'a BTreeMap<ModuleName, Digest>,
-    /// The jobserver that all builds of the run share.
+    /// The jobserver that limits the parallel jobs of make.
     pub jobserver: &'a jobserver::Client,
     /// Called at the start of each phase.
     pub report: &'a dyn Fn(Phase),
-    /// Whether the cache has an entry for it.
+    /// Whether the plan found the build in the cache.
     pub cached: bool,
-    /// The number of objects that this run compiles for the kernel.
+    /// The number of objects that the whole run compiles for this kernel.
     pub objects: usize,
-    /// The directories of the build.
+    /// The directory in which the module is built.
     pub workplace: Workplace,
-    /// Shared with the builds of the same module for other kernels.
+    /// The state shared with the builds of this module for other kernels.
     pub shared: &'a Mutex<Shared>,
 }
 
 /// The state shared by all builds of one module.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
-    /// Whether a build has already kept a copy of the source.
+    /// Whether this run has already stored a copy of the source.
     kept: bool,
 }
 
-/// The data of a build that is read when the build starts.
+/// The data that a build reads when it starts.
 pub(crate) struct Prepared {
     pub(crate) conf: Conf,
     pub(crate) excluded: Excluded,
@@ -77,13 +77,13 @@ pub(crate) struct Prepared {
     pub(crate) headers: PathBuf,
     pub(crate) env: Environment,
     pub(crate) config: Option<Arc<KernelConfig>>,
-    /// The newest added version of each dependency, if BUILD_DEPENDS_REBUILD is set.
+    /// The newest added version of each dependency; empty unless BUILD_DEPENDS_REBUILD is set.
     pub(crate) dependencies: BTreeMap<ModuleName, ModuleVersion>,
 }
 
 impl Build<'_> {
-    /// Builds the module and returns the record of the build. Remembers a failure that would repeat
-    /// with the same inputs.
+    /// Builds the module, or restores it from the cache, and returns the record of the build.
+    /// Records a failure that would recur with the same inputs.
     pub(crate) fn run(&self, facts: &Facts, confs: &Confs<'_>) -> Result<Record, Failure> {
         let started = Instant::now();
         (self.report)(Phase::Copying);
@@ -110,7 +110,7 @@ impl Build<'_> {
                 Ok(record)
             }
             Err(failed) if failed.transient || self.machine.tools.stop.asked().is_some() => {
-                // A full disk must not stay full because of this build.
+                // The files of this build may be the reason for a full disk.
                 let _ = self.workplace.clear();
                 if self.machine.tools.stop.asked().is_some() && !failure.exists() {
                     let _ = durable::remove_file_if_there(&self.log());
@@ -148,7 +148,7 @@ impl Build<'_> {
         self.machine.trees.failure_log(self.id, &self.kernel.release, &self.machine.arch)
     }
 
-    /// Reads everything that the build depends on.
+    /// Reads the data that the build depends on.
     fn prepare(&self, facts: &Facts, confs: &Confs<'_>) -> Result<Prepared, Failure> {
         let Self { machine, id, kernel, .. } = self;
         let (values, conf) = self.conf(facts, confs)?;
@@ -158,7 +158,7 @@ impl Build<'_> {
         let mut inputs: Inputs = facts
             .pair(id, &kernel.release)
             .and_then(|pair| pair.inputs.clone())
-            .ok_or_else(|| Failure::new(21, "cannot read its source or its kernel's headers"))?;
+            .ok_or_else(|| Failure::new(21, "cannot read the source or the kernel headers"))?;
         inputs.depends = self.depends.clone();
         inputs.conf = values.digest();
         let config = machine.kernel_config(kernel);
@@ -183,9 +183,10 @@ impl Build<'_> {
         Ok(Prepared { excluded, conf, record, headers, env, config, dependencies })
     }
 
-    /// Returns the values of dkms.conf. It is evaluated again if the values may have changed since
-    /// planning: a dkms.conf can inspect its own directory in the dkms tree, and the builds of its
-    /// dependencies.
+    /// Returns the values of dkms.conf.
+    ///
+    /// Evaluates dkms.conf again if its values may have changed since planning: dkms.conf can
+    /// inspect the module's directory in the dkms tree, and the builds of dependencies.
     fn conf(&self, facts: &Facts, confs: &Confs<'_>) -> Result<(Values, Conf), Failure> {
         let Self { id, kernel, .. } = self;
         let evaluated = facts
@@ -200,8 +201,8 @@ impl Build<'_> {
         }
     }
 
-    /// Returns the objects of the previous build in the kernel's directory: they stay there, and
-    /// recorded, until this build is installed.
+    /// Returns the objects of the previous build in the kernel's directory. They stay installed and
+    /// recorded until this build is installed.
     fn placed_before(&self, facts: &Facts) -> Vec<PlacedObject> {
         let built = facts.pair(self.id, &self.kernel.release).and_then(|pair| pair.built.as_ref());
         let record = built.and_then(|built| built.record.as_ref());
@@ -240,11 +241,11 @@ impl Build<'_> {
         let staging = tempfile::Builder::new()
             .prefix(&prefix)
             .tempdir_in(&parent)
-            .map_err(FileError::when("make a directory in", &parent))?;
+            .map_err(FileError::when("create a directory in", &parent))?;
         let staged = self.stage(&mut prepared, &products, staging.path(), started, &log_path);
         if let Err(failed) = staged {
             drop(staging);
-            // An empty `K` would look like a kernel with a build.
+            // An empty directory `K` would look like a build for the kernel.
             let _ = fs::remove_dir(&parent);
             return Err(failed);
         }
@@ -278,15 +279,17 @@ impl Build<'_> {
         Err(self.failed(code, &format!("{directive} script failed ({}): {value}", ended.how)))
     }
 
-    /// Returns a failure with the cause found in the log.
+    /// Returns a failure with `code`, `message`, and the cause found in the log of the build.
+    ///
+    /// The failure is transient if the machine caused it, for example because the disk is full.
     pub(crate) fn failed(&self, code: u8, message: &str) -> Failure {
         let log = self.log();
         let diagnosis = diagnose::read(&log, &self.workplace.seen);
         let left = durable::room(&self.machine.trees.dkms).filter(|left| *left < SCARCE);
-        // On a full disk the log may lack the line that names the cause.
+        // On a full disk, the log may lack the line that names the cause.
         let full =
             left.is_some() || diagnosis.as_ref().is_some_and(diagnose::Diagnosis::is_disk_full);
-        // Not the module's fault: the next run may succeed.
+        // The module is not at fault in these cases, so the next run may succeed.
         let memory = [Cause::Killed, Cause::Memory];
         let machine = [Cause::TooManyFiles, Cause::MissingProgram];
         let is_one_of =
@@ -309,8 +312,10 @@ impl Build<'_> {
     }
 }
 
-/// Returns the versions for the `.dep_*` files that dkms reads. Empty with `--force`, which builds
-/// without dependencies.
+/// Returns the versions to write to the `.dep_*` files, which dkms reads.
+///
+/// Empty unless BUILD_DEPENDS_REBUILD is set. With `--force`, which builds without dependencies, it
+/// is always empty.
 fn dependencies(machine: &Machine, conf: &Conf) -> BTreeMap<ModuleName, ModuleVersion> {
     if !conf.rebuild_with_depends || conf.depends.is_empty() || machine.options.force {
         return BTreeMap::new();

@@ -1,4 +1,4 @@
-//! Runs POST_BUILD, a script that may change or reject a finished build.
+//! Publishes a finished build and runs POST_BUILD, a script that may change or reject the build.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,8 +13,8 @@ use crate::os::digest::Digest;
 use crate::os::durable::{self, FileError};
 
 impl Build<'_> {
-    /// Makes `staging` the module's build and returns its record. If POST_BUILD fails, the previous
-    /// build is restored.
+    /// Publishes `staging` as the build of the module, runs POST_BUILD, and returns the record of
+    /// the build. Restores the previous build if POST_BUILD fails.
     pub(super) fn publish(
         &self,
         staging: &Path,
@@ -49,7 +49,8 @@ impl Build<'_> {
         ended
     }
 
-    /// Records the build as POST_BUILD left it: some scripts sign or replace objects.
+    /// Updates the record after POST_BUILD, since some scripts sign or replace objects. Returns a
+    /// failure if POST_BUILD removed an object.
     fn accept(&self, mut record: Record, place: &Path, log: &MakeLog) -> Result<Record, Failure> {
         for object in &mut record.objects {
             let file = place.join("module").join(&object.name);
@@ -62,8 +63,7 @@ impl Build<'_> {
         Ok(record)
     }
 
-    /// Writes the `.dep_*` files with the versions of the dependencies, which dkms reads
-    /// (dkms-behaviour 3.7).
+    /// Writes the versions of the dependencies to `.dep_*` files for dkms (dkms-behaviour 3.7).
     pub(super) fn note_dependencies(
         &self,
         prepared: &Prepared,
@@ -77,8 +77,10 @@ impl Build<'_> {
     }
 }
 
-/// Moves a build to a staging name, which the clean-up after a killed run removes. Returns `None`
-/// if there is no build.
+/// Moves the build at `place` to a staging directory, and returns the path of that directory.
+/// Returns `None` if there is no build.
+///
+/// If the run is killed, a later run deletes the staging directory.
 fn set_aside(place: &Path) -> Result<Option<PathBuf>, FileError> {
     let (Some(parent), Some(name)) = (place.parent(), place.file_name()) else { return Ok(None) };
     if !place.is_dir() {

@@ -1,4 +1,4 @@
-//! Checks and finishes the objects that make produced, and gathers them for the dkms tree.
+//! Checks and finishes the objects that make has produced, and collects them for the dkms tree.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -15,7 +15,7 @@ use crate::os::durable::{self, FileError};
 use crate::report::Phase;
 use crate::signing;
 
-/// An object that make produced.
+/// An object that make has produced, and the settings for it in dkms.conf.
 pub(super) struct Product {
     file: PathBuf,
     name: String,
@@ -24,7 +24,8 @@ pub(super) struct Product {
 }
 
 impl Build<'_> {
-    /// Every object that dkms.conf promises is there, and is one for this kernel.
+    /// Returns the objects that dkms.conf lists for this kernel. Returns a failure if one of them
+    /// does not exist or was built for another kernel.
     pub(super) fn check_objects(&self, prepared: &Prepared) -> Result<Vec<Product>, Failure> {
         (self.report)(Phase::Checking);
         let release = &self.kernel.release;
@@ -37,23 +38,22 @@ impl Build<'_> {
                 return Err(self.failed(
                     7,
                     &format!(
-                        "make ended well but did not produce {}.ko, which dkms.conf names",
+                        "make succeeded but did not produce {}.ko (listed in dkms.conf)",
                         entry.built_name
                     ),
                 ));
             }
-            let info = read_modinfo(&file)
-                .map_err(|error| self.failed(7, &format!("{}: {error}", object.display())))?;
+            let info = read_modinfo(&file).map_err(|error| self.failed(7, &error.to_string()))?;
             match info.vermagic_release() {
                 Some(found) if found == release.as_str() => {}
                 found => {
                     return Err(self.failed(
                         7,
                         &format!(
-                            "{}.ko was built for kernel {}, not for {release}: its Makefile does \
-                             not use the kernel it is told ({}); the kernel would refuse it",
+                            "{}.ko: built for kernel {} instead of {release}: the module's \
+                             Makefile does not use the headers in {}",
                             entry.built_name,
-                            found.unwrap_or("(none)"),
+                            found.unwrap_or("(unknown)"),
                             prepared.headers.display()
                         ),
                     ));
@@ -69,7 +69,8 @@ impl Build<'_> {
         Ok(products)
     }
 
-    /// Fills the directory that becomes `K/A`: finished objects, the log, our record.
+    /// Fills the directory `staging`, which later becomes `K/A`, with the finished objects, the log
+    /// and the record.
     pub(super) fn stage(
         &self,
         prepared: &mut Prepared,
@@ -128,7 +129,7 @@ impl Build<'_> {
         prepared.record.build_seconds = started.elapsed().as_secs();
         prepared.record.write(&staging.join(FILE_NAME))?;
         fs::set_permissions(staging, fs::Permissions::from_mode(0o755))
-            .map_err(FileError::when("open up", staging))?;
+            .map_err(FileError::when("set the mode of", staging))?;
         Ok(())
     }
 }

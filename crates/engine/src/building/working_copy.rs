@@ -1,4 +1,4 @@
-//! Makes the working copy of a source, patched for its kernel.
+//! Copies a module's source to the build directory and patches the copy for a kernel.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -13,8 +13,8 @@ use crate::os::process::{Output, Program};
 use crate::report::Phase;
 
 impl Build<'_> {
-    /// Keeps a copy of the source for the day its package is gone: scripts, siblings and a
-    /// rebuild of an old version for a new kernel need it.
+    /// Stores a copy of the source in the dkms tree. Scripts, and builds for other kernels, need
+    /// the copy after the package has been removed.
     pub(super) fn keep_source(&self) -> Result<(), FileError> {
         let mut shared = self.alone();
         let kept = self.machine.trees.kept(self.id);
@@ -29,7 +29,7 @@ impl Build<'_> {
     fn source(&self) -> Result<PathBuf, FileError> {
         let link = self.machine.trees.source_link(self.id);
         crate::os::symlinks::resolve(&self.machine.trees.root, &link)
-            .map_err(FileError::when("find", &link))
+            .map_err(FileError::when("resolve", &link))
     }
 
     pub(super) fn copy_source(&self) -> Result<(), Failure> {
@@ -37,7 +37,7 @@ impl Build<'_> {
         let entries = fs::read_dir(&source).map_err(FileError::when("list", &source))?;
         let hidden = |name: &OsStr| name.as_encoded_bytes().starts_with(b".");
         if entries.flatten().filter(|entry| !hidden(&entry.file_name())).nth(1).is_none() {
-            let what = format!("its source holds nothing but a dkms.conf: {}", source.display());
+            let what = format!("{}: contains only dkms.conf", source.display());
             return Err(Failure::new(8, what));
         }
         let build = &self.workplace.real;
@@ -49,14 +49,14 @@ impl Build<'_> {
         Ok(())
     }
 
-    /// Applies the patches that are meant for this kernel (dkms-behaviour 3.4 and 4.1).
+    /// Applies the patches for this kernel to the working copy (dkms-behaviour 3.4 and 4.1).
     pub(super) fn patch(&self, prepared: &Prepared, log: &mut MakeLog) -> Result<(), Failure> {
         for patch in &prepared.conf.patches {
             (self.report)(Phase::Patching);
             let file = Path::new("./patches").join(patch);
-            let leads_out = file.components().any(|part| part == Component::ParentDir);
-            if leads_out || !self.workplace.real.join(&file).is_file() {
-                let what = format!("there is no patch {} in its source", file.display());
+            let is_outside = file.components().any(|part| part == Component::ParentDir);
+            if is_outside || !self.workplace.real.join(&file).is_file() {
+                let what = format!("{}: patch not found in the source", file.display());
                 return Err(self.failed(5, &what));
             }
             let program = Program::new("patch", &prepared.env)
@@ -73,14 +73,14 @@ impl Build<'_> {
                 })
                 .map_err(step_failed)?;
             if !ended.success() {
-                return Err(self.failed(6, &format!("its patch {patch} does not fit")));
+                return Err(self.failed(6, &format!("{patch}: patch does not apply")));
             }
         }
         Ok(())
     }
 }
 
-/// Keeps `source` at `kept`, in place of what was kept before, as `copy` does it.
+/// Replaces the directory `kept` with a copy of `source`, which the function `copy` creates.
 pub(crate) fn keep(
     source: &Path,
     kept: &Path,
@@ -97,10 +97,10 @@ pub(crate) fn keep(
     durable::remove_tree(&unfinished)?;
     copy(source, &unfinished)?;
     durable::remove_tree(kept)?;
-    fs::rename(&unfinished, kept).map_err(FileError::when("keep", kept))
+    fs::rename(&unfinished, kept).map_err(FileError::when("write", kept))
 }
 
-/// Copies a directory's files over another's.
+/// Copies all files from one directory to another, and replaces existing files.
 fn overlay(from: &Path, to: &Path) -> Result<(), FileError> {
     durable::create_dirs(to)?;
     for entry in walkdir::WalkDir::new(from).min_depth(1) {

@@ -1,4 +1,4 @@
-//! Lets bash read the files of a module for one kernel.
+//! Reads a module's conf and its overrides with bash, for one kernel.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,30 +10,31 @@ use crate::names::{Arch, KernelRelease, ModuleId};
 use crate::os::bash::{BashError, BashReader};
 use crate::os::process::{Environment, Tools};
 
-/// Which module for which kernel, and what its conf can know about both.
+/// The module, kernel and machine for which a conf is read.
 #[derive(Debug, Clone)]
 pub struct ConfContext<'a> {
-    /// The module as it is registered: `module` and `module_version` in the conf.
+    /// The name and version of the module: `module` and `module_version` in the conf.
     pub id: &'a ModuleId,
-    /// `kernelver` in the conf.
+    /// The release of the target kernel: `kernelver` in the conf.
     pub kernel: &'a KernelRelease,
-    /// `arch` in the conf.
+    /// The architecture of the target kernel: `arch` in the conf.
     pub arch: &'a Arch,
-    /// `kernel_source_dir` in the conf: the kernel's headers.
+    /// The directory of the kernel's headers: `kernel_source_dir` in the conf.
     pub kernel_source_dir: PathBuf,
-    /// `kernel_config` in the conf: the kernel's configuration.
+    /// The path of the kernel's configuration file: `kernel_config` in the conf.
     pub kernel_config: PathBuf,
-    /// The conf itself: `T/M/V/source/dkms.conf`, or `S/M-V/dkms.conf` before the module is added.
+    /// The path of the conf. It is usually `dkms.conf` in the module's source directory.
     pub conf_file: PathBuf,
-    /// `dkms_tree`, `source_tree` and `install_tree` in the conf; `etc` holds the overrides.
+    /// The trees: `dkms_tree`, `source_tree` and `install_tree` in the conf. The directory
+    /// [`Trees::etc`] contains the overrides.
     pub trees: &'a Trees,
-    /// `parallel_jobs` in the conf: how many jobs a build may run at once.
+    /// The maximum number of parallel jobs: `parallel_jobs` in the conf.
     pub parallel_jobs: usize,
 }
 
 impl ConfContext<'_> {
-    /// The files that are read, in their order: the conf, then those of the overrides that are
-    /// there. What a later one says replaces what an earlier one said (dkms-behaviour 3.1).
+    /// Returns the path of the conf, followed by the paths of the existing overrides. Each file
+    /// takes precedence over those before it (dkms-behaviour 3.1).
     #[must_use]
     pub fn files(&self) -> Vec<PathBuf> {
         let Self { id: ModuleId { name, version }, kernel, arch, .. } = self;
@@ -50,7 +51,7 @@ impl ConfContext<'_> {
         std::iter::once(self.conf_file.clone()).chain(present).collect()
     }
 
-    /// The variables that a conf finds set (dkms-behaviour 3.2).
+    /// Returns the shell variables that are set while a conf is read (dkms-behaviour 3.2).
     fn variables(&self) -> BTreeMap<&'static str, OsString> {
         BTreeMap::from([
             ("kernelver", self.kernel.as_str().into()),
@@ -68,9 +69,12 @@ impl ConfContext<'_> {
 
     /// Reads the conf and its overrides.
     ///
-    /// # Errors
-    /// [`BashError`] for the first file that cannot be read. The values are not checked here, see
+    /// Does not interpret or validate the values. For that, see
     /// [`Conf::from_values`](super::Conf::from_values).
+    ///
+    /// # Errors
+    /// [`BashError`] for the first file that cannot be read, or whose values are not valid UTF-8 or
+    /// have an invalid index.
     pub fn read(&self, reader: &mut BashReader) -> Result<ConfReply, BashError> {
         let variables = self.variables();
         let lossy = |(name, value): (&&'static str, &OsString)| {
@@ -83,8 +87,8 @@ impl ConfContext<'_> {
             deprecated: Vec::new(),
         };
         for file in self.files() {
-            // Each file in a shell of its own, as with dkms: it sees the directives of those
-            // before, but not their helper variables.
+            // As in dkms, each file is read by a new shell. It starts with the directives of
+            // earlier files, but without their helper variables.
             let given = variables.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
             let before = all.values.iter();
             let before =
@@ -95,13 +99,13 @@ impl ConfContext<'_> {
             for (directive, index, text) in reply.variables {
                 let element = format!("{directive}[{index}]");
                 let Ok(number) = index.parse() else {
-                    let problems = vec![format!("{element} is no element of an array")];
+                    let problems = vec![format!("invalid array index: {element}")];
                     return Err(BashError::Invalid { file, problems });
                 };
                 let Ok(mut text) = String::from_utf8(text) else {
                     return Err(BashError::NotUtf8 { file, directive: element });
                 };
-                // A file written with DOS line ends gives every value one.
+                // In a file with DOS line endings, every value ends in a carriage return.
                 text.truncate(text.strip_suffix('\r').unwrap_or(&text).len());
                 values.set(&directive, number, text);
             }
@@ -123,27 +127,31 @@ impl ConfContext<'_> {
     }
 }
 
-/// What the files of a module say.
+/// The result of reading a module's conf and its overrides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfReply {
-    /// Their values.
+    /// The values of all directives, with overrides applied.
     pub values: Values,
-    /// What bash or the commands in them wrote to standard error, e.g. about a syntax error
-    /// (which dkms reads over, and so do we); cut, and empty for a sound conf.
+    /// The standard error of bash and of the commands in the files, truncated if it is long. It can
+    /// contain syntax errors, which are otherwise ignored, as in dkms.
     pub complaint: String,
-    /// Deprecated directives, each with the file that sets it.
+    /// The deprecated directives that are set, each with the path of the file that sets it.
     pub deprecated: Vec<(&'static str, PathBuf)>,
 }
 
-/// A reader of confs, whose bash knows nothing of the caller's variables that are called like
-/// directives. Programs in `first_in_path` are found before all others, such as an `uname` that
-/// answers the kernel in `$kernelver`.
+/// Creates a reader for confs.
+///
+/// It runs bash with the environment `env`, but without the variables that have the name of a
+/// directive. If `first_in_path` is given, that directory comes first in PATH.
 pub(crate) fn reader(tools: Tools, env: Environment, first_in_path: Option<&Path>) -> BashReader {
     let env = directives::ALL.iter().fold(env, |env, name| env.without(name));
     BashReader::new(tools, first_in_path.iter().fold(env, |env, dir| env.first_in_path(dir)))
 }
 
-/// What stood in CLEAN when it had to be set, and did nothing.
+/// Returns true if `value`, the value of CLEAN, is unset or only runs `true`.
+///
+/// Old versions of dkms required CLEAN. Some modules therefore still set it to a command that does
+/// nothing.
 fn is_true(value: Option<&str>) -> bool {
     matches!(value.map(str::trim), None | Some("true" | "/bin/true" | "/usr/bin/true"))
 }

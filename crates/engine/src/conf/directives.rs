@@ -1,10 +1,10 @@
 //! The directives of a dkms.conf (dkms-behaviour 3.2, 3.3).
 
-/// Directives whose index is that of a record, and which make a record exist.
+/// The directives whose highest index determines the number of records in a conf.
 pub(super) const OF_RECORDS: [&str; 4] =
     ["BUILT_MODULE_NAME", "BUILT_MODULE_LOCATION", "DEST_MODULE_NAME", "DEST_MODULE_LOCATION"];
 
-/// Every directive that is read from a conf; the deprecated ones only for the warning.
+/// The directives that are read from a conf, including the deprecated ones.
 pub(super) const ALL: [&str; 33] = [
     "PACKAGE_NAME",
     "PACKAGE_VERSION",
@@ -41,7 +41,7 @@ pub(super) const ALL: [&str; 33] = [
     "MODULES_CONF_OBSOLETE_ONLY",
 ];
 
-/// The deprecated ones; all but OBSOLETE_BY have no effect.
+/// The deprecated directives. Only OBSOLETE_BY still has an effect.
 pub(super) const DEPRECATED: [&str; 7] = [
     "CLEAN",
     "REMAKE_INITRD",
@@ -52,7 +52,7 @@ pub(super) const DEPRECATED: [&str; 7] = [
     "OBSOLETE_BY",
 ];
 
-/// Returns true if a name is a directive.
+/// Returns true if `name` is the name of a directive.
 pub(crate) fn is_known(name: &str) -> bool {
     ALL.contains(&name)
 }
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_man_page_lists_these_and_no_others() {
+    fn man_page_lists_exactly_the_known_directives() {
         let page = include_str!("../../../../man/dkms.conf.5");
         let entries = page.lines().filter_map(|line| line.strip_prefix(".It Ic "));
         let listed = entries.flat_map(|entry| entry.split(" , "));

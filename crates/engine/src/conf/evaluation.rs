@@ -1,4 +1,4 @@
-//! Evaluates the dkms.conf files of one machine for its kernels.
+//! Evaluates the dkms.conf files of a machine for its kernels.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,41 +15,42 @@ use crate::os::digest::Digest;
 use crate::os::parallel::on_all_cores_with;
 use crate::os::symlinks;
 
-/// The log target of warnings about deprecated directives. Hooks leave them out: only a module's
-/// author can act on them.
+/// The log target of warnings about deprecated directives.
+///
+/// Hooks do not show these warnings, since only the author of the module can act on them.
 pub const DEPRECATED: &str = "dkms_engine::deprecated";
 
-/// The confs of one machine. Several threads may evaluate them at once.
+/// An evaluator for the confs of one machine. All threads share it.
 pub(crate) struct Confs<'a> {
     machine: &'a Machine,
-    /// The directory of our programs that confs find first. They are written before any of them can
-    /// run: a file that is open for writing cannot be executed.
+    /// The directory of the wrapper programs, or `None` if they could not be written. All of them
+    /// are written before the first conf is evaluated, since a program cannot be executed while it
+    /// is being written.
     programs: OnceLock<Option<PathBuf>>,
-    /// Modules whose conf timed out once: it would again for each kernel.
+    /// The failure of each module whose conf timed out. It is returned for all other kernels as
+    /// well, without another evaluation.
     timed_out: Mutex<BTreeMap<ModuleId, Failure>>,
 }
 
-/// The values of a dkms.conf.
+/// The values of a dkms.conf, which were evaluated in this run or read from a build's record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EvaluatedConf {
-    /// The directory that it is in.
+    /// The source directory, which contains the conf.
     pub source: PathBuf,
-    /// Whether it was evaluated in this run; else the values are those of the build's record, and
-    /// neither the conf nor the kernel has changed.
+    /// Whether this run evaluated the conf. If false, the values come from a build's record, and
+    /// neither the conf nor the kernel has changed since that build.
     pub is_fresh: bool,
-    /// All its values.
+    /// The values of all directives, with overrides applied.
     pub values: Values,
-    /// Directives that dkms calls deprecated, each with the file that sets it.
+    /// The deprecated directives that are set, each with the path of the file that sets it.
     pub deprecated: Vec<(&'static str, PathBuf)>,
 }
 
-/// A request to evaluate a conf.
+/// A request to evaluate a conf for one kernel.
 pub(crate) struct ConfRequest<'a> {
-    /// The module.
     pub(crate) id: ModuleId,
-    /// The kernel.
     pub(crate) kernel: &'a Kernel,
-    /// The directory of the conf.
+    /// The source directory, which contains the conf.
     pub(crate) source: PathBuf,
 }
 
@@ -58,7 +59,7 @@ impl<'a> Confs<'a> {
         Self { machine, programs: OnceLock::new(), timed_out: Mutex::default() }
     }
 
-    /// Evaluates the conf of a module that dkms knows.
+    /// Evaluates and interprets the conf of an added module.
     pub(crate) fn evaluate(
         &self,
         id: &ModuleId,
@@ -69,41 +70,45 @@ impl<'a> Confs<'a> {
         self.accept(evaluated, kernel)
     }
 
-    /// Returns the source of a module that dkms knows.
+    /// Returns the source directory of an added module. If the link to the directory is broken,
+    /// returns the path of the link.
     pub(crate) fn source_of(&self, id: &ModuleId) -> PathBuf {
         let trees = &self.machine.trees;
         let link = trees.source_link(id);
         symlinks::resolve(&trees.root, &link).unwrap_or(link)
     }
 
-    /// Understands the values that a module is built by, and warns of its oddities.
+    /// Interprets the conf of a module that will be built. Logs a warning about each deprecated
+    /// directive, and a warning if the conf has no records.
     pub(crate) fn accept(
         &self,
         evaluated: EvaluatedConf,
         kernel: &Kernel,
     ) -> Result<(Values, Conf), Failure> {
         for (directive, file) in &evaluated.deprecated {
-            log::warn!(target: DEPRECATED, "{directive} is deprecated: it is set in {}", file.display());
+            log::warn!(target: DEPRECATED, "{}: {directive} is deprecated", file.display());
         }
         let conf = self.understand(kernel, &evaluated.source, &evaluated.values)?;
         if conf.records.is_empty() {
             let source = evaluated.source.display();
-            log::warn!("{source}/dkms.conf names no objects: make is run, no more");
+            log::warn!(
+                "{source}/dkms.conf: no modules listed: make runs, but nothing is installed"
+            );
         }
         Ok((evaluated.values, conf))
     }
 
-    /// Evaluates many confs; the results are in the order of the requests.
+    /// Evaluates confs in parallel. Returns one result per request, in the same order.
     pub(crate) fn evaluate_all(
         &self,
         requests: &[ConfRequest<'_>],
     ) -> Vec<Result<EvaluatedConf, Failure>> {
-        // Each thread has its own, which is killed when the thread ends (`PR_SET_PDEATHSIG`).
+        // Each thread has its own bash, which is killed when the thread ends (`PR_SET_PDEATHSIG`).
         let reader = || self.reader();
         on_all_cores_with(requests, reader, |reader, request| self.evaluate_with(reader, request))
     }
 
-    /// Evaluates the conf in a directory.
+    /// Evaluates one conf.
     pub(crate) fn evaluate_at(&self, request: &ConfRequest<'_>) -> Result<EvaluatedConf, Failure> {
         self.evaluate_with(&mut self.reader(), request)
     }
@@ -150,20 +155,21 @@ impl<'a> Confs<'a> {
     fn reader(&self) -> BashReader {
         let machine = self.machine;
         let programs = self.programs.get_or_init(|| path_programs(machine).ok());
-        // A conf that calls dkms is part of this run.
+        // A dkms command in a conf must not wait for the lock of this run.
         let env = machine.env.clone().with(WITHIN_RUN, "1");
         let mut reader = reader(machine.tools.clone(), env, programs.as_deref());
         reader.patience = machine.settings.conf_timeout();
         reader
     }
 
-    /// The path by which a conf knows the headers of a kernel.
+    /// Returns the value of the variable `kernel_source_dir`, the directory of the kernel's
+    /// headers.
     fn source_dir(&self, kernel: &Kernel) -> PathBuf {
         let given = self.machine.options.kernel_source.clone();
         given.unwrap_or_else(|| kernel.dir.join("build"))
     }
 
-    /// Understands the values of the conf in the directory `source`, present or recorded ones.
+    /// Interprets and validates `values`, which belong to the conf in the directory `source`.
     pub(crate) fn understand(
         &self,
         kernel: &Kernel,
@@ -176,14 +182,17 @@ impl<'a> Confs<'a> {
         conf.map_err(|error| Failure::from(&error))
     }
 
-    /// Which objects of a module are not for this kernel.
+    /// Returns the records of `conf` that are excluded for `kernel`.
     pub(crate) fn excluded(&self, conf: &Conf, kernel: &Kernel) -> Excluded {
-        // Some 10,000 lines, which few confs ask for.
+        // Only few confs need the configuration, which has about 10,000 lines.
         let config = if conf.needs_config() { self.machine.kernel_config(kernel) } else { None };
         conf.excluded(&kernel.release, &self.machine.arch, config.as_deref())
     }
 
-    /// What the administrator lays over a module: `/etc/dkms/M*.conf` and all below `/etc/dkms/M`.
+    /// Returns a digest of all files outside a module's source that can change its conf or build.
+    ///
+    /// These are the overrides of the conf in `/etc/dkms`, the files below `/etc/dkms/M`, and the
+    /// `build_environment` file.
     pub(crate) fn overrides(&self, id: &ModuleId) -> Digest {
         let etc = &self.machine.trees.etc;
         let mut parts: BTreeMap<PathBuf, Digest> = BTreeMap::new();
@@ -216,18 +225,20 @@ impl<'a> Confs<'a> {
     }
 }
 
-/// Locks what is shared. A thread that panicked has left it whole.
+/// Locks a map, even if its mutex is poisoned: each entry is inserted in one step, so the map is
+/// always valid.
 fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The directives of the command line; names that are no directive are dropped, as in a conf.
+/// Returns the names and values of the known directives on the command line. As in a conf, unknown
+/// names are ignored.
 pub(crate) fn known_directives(options: &RunOptions) -> impl Iterator<Item = (&str, &str)> {
     let known = options.directives.iter().filter(|(name, _)| directives::is_known(name));
     known.map(|(name, text)| (name.as_str(), text.as_str()))
 }
 
-/// Sets the directives of the command line, after all files.
+/// Adds the directives from the command line to `values`, overriding the values from files.
 fn set_directives(options: &RunOptions, values: &mut Values) {
     for (name, text) in &options.directives {
         values.set(name, 0, text.as_str());
@@ -239,7 +250,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn directives_come_last_and_unknown_ones_are_dropped() {
+    fn command_line_overrides_directives_and_ignores_unknown_names() {
         let mut values = Values::default();
         values.set("MAKE", 0, "make all");
         let options = RunOptions {

@@ -1,4 +1,5 @@
-//! Restrictions of a module to certain kernels, BUILD_EXCLUSIVE_* (dkms-behaviour 3.6).
+//! The BUILD_EXCLUSIVE_* directives, which restrict a module to certain kernels (dkms-behaviour
+//! 3.6).
 
 use std::fmt;
 
@@ -8,7 +9,7 @@ use crate::machine::KernelConfig;
 use crate::names::{Arch, KernelRelease};
 use crate::version;
 
-/// Why something is not built for a kernel, e.g. "BUILD_EXCLUSIVE_KERNEL_MAX is 6.12".
+/// The reason why a record is excluded, such as "BUILD_EXCLUSIVE_KERNEL_MAX is 6.12".
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Why(String);
 
@@ -18,29 +19,29 @@ impl fmt::Display for Why {
     }
 }
 
-/// Which records of a module are not for a kernel.
+/// The objects that a conf excludes for one kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Excluded {
-    /// For each record why it is not, or `None` if it is.
+    /// For each object that the conf names, the reason why it is excluded, or `None` if it is not.
     pub records: Vec<Option<Why>>,
 }
 
 impl Excluded {
-    /// Why the whole module is not for the kernel: all of its records are excluded. A module
-    /// without records never is.
+    /// Returns the reason why the first record is excluded, if all records are. Returns `None` if
+    /// at least one record is not excluded or if there are no records.
     #[must_use]
     pub fn whole(&self) -> Option<&Why> {
         if self.records.iter().any(Option::is_none) { None } else { self.records.first()?.as_ref() }
     }
 }
 
-/// The restrictions at one index; those at index 0 are for the whole module.
+/// The BUILD_EXCLUSIVE_* values at one index. Those at index 0 apply to the whole module.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Restrictions {
     kernel: Option<String>,
     kernel_min: Option<String>,
     kernel_max: Option<String>,
-    /// Where the maximum comes from: OBSOLETE_BY is one, too.
+    /// The directive that sets `kernel_max`: BUILD_EXCLUSIVE_KERNEL_MAX or OBSOLETE_BY.
     kernel_max_from: &'static str,
     arch: Option<String>,
     config: Option<String>,
@@ -65,13 +66,13 @@ impl Restrictions {
         restrictions
     }
 
-    /// Returns true if the kernel's configuration decides.
+    /// Returns true if BUILD_EXCLUSIVE_CONFIG is set.
     pub(super) fn needs_config(&self) -> bool {
         self.config.is_some()
     }
 
-    /// The first restriction that the kernel does not meet. Without its configuration nothing is
-    /// said about that.
+    /// Returns the first restriction that the kernel does not meet, or `None` if it meets all of
+    /// them. If `config`, the kernel's configuration, is `None`, ignores BUILD_EXCLUSIVE_CONFIG.
     pub(super) fn unmet(
         &self,
         kernel: &KernelRelease,
@@ -98,13 +99,14 @@ impl Restrictions {
         let (wanted, config) = (self.config.as_ref()?, config?);
         let unmet = wanted.split_whitespace().find(|option| !is_met(option, config))?;
         Some(Why(match unmet.strip_prefix('!') {
-            Some(option) => format!("BUILD_EXCLUSIVE_CONFIG wants a kernel without {option}"),
-            None => format!("BUILD_EXCLUSIVE_CONFIG wants a kernel with {unmet}"),
+            Some(option) => format!("BUILD_EXCLUSIVE_CONFIG requires {option} to be disabled"),
+            None => format!("BUILD_EXCLUSIVE_CONFIG requires {unmet} to be enabled"),
         }))
     }
 }
 
-/// Returns true if a kernel's configuration has an option (`CONFIG_X`) or has it not (`!CONFIG_X`).
+/// Returns true if `config` enables `option`, such as `CONFIG_X`. If `option` is `!CONFIG_X`,
+/// returns true if `config` does not enable `CONFIG_X`.
 fn is_met(option: &str, config: &KernelConfig) -> bool {
     let has = |name| config.assigned(name).is_some_and(|value| value.starts_with(['y', 'm']));
     option.strip_prefix('!').map_or_else(|| has(option), |option| !has(option))
@@ -122,31 +124,31 @@ mod tests {
     #[case::empty(&[("KERNEL", "")], None)]
     #[case::kernel(&[("KERNEL", "^7.*-arch")], None)]
     #[case::other_kernel(&[("KERNEL", "lts$")], Some("BUILD_EXCLUSIVE_KERNEL is lts$"))]
-    #[case::no_pattern(&[("KERNEL", "*")], Some("BUILD_EXCLUSIVE_KERNEL is *"))]
+    #[case::invalid_pattern(&[("KERNEL", "*")], Some("BUILD_EXCLUSIVE_KERNEL is *"))]
     #[case::min(&[("KERNEL_MIN", "7.2")], None)]
     #[case::min_too_high(&[("KERNEL_MIN", "7.10")], Some("BUILD_EXCLUSIVE_KERNEL_MIN is 7.10"))]
     #[case::max(&[("KERNEL_MAX", "7.3")], None)]
-    #[case::max_is_cut(&[("KERNEL_MAX", "7.2")], Some("BUILD_EXCLUSIVE_KERNEL_MAX is 7.2"))]
+    #[case::max_too_low(&[("KERNEL_MAX", "7.2")], Some("BUILD_EXCLUSIVE_KERNEL_MAX is 7.2"))]
     #[case::arch(&[("ARCH", "(x86_64|aarch64)")], None)]
     #[case::other_arch(&[("ARCH", "^arm")], Some("BUILD_EXCLUSIVE_ARCH is ^arm"))]
     #[case::config(&[("CONFIG", "CONFIG_ON CONFIG_MOD !CONFIG_OFF")], None)]
     #[case::config_off(
         &[("CONFIG", "CONFIG_ON  CONFIG_OFF")],
-        Some("BUILD_EXCLUSIVE_CONFIG wants a kernel with CONFIG_OFF")
+        Some("BUILD_EXCLUSIVE_CONFIG requires CONFIG_OFF to be enabled")
     )]
     #[case::config_on(
         &[("CONFIG", "!CONFIG_MOD")],
-        Some("BUILD_EXCLUSIVE_CONFIG wants a kernel without CONFIG_MOD")
+        Some("BUILD_EXCLUSIVE_CONFIG requires CONFIG_MOD to be disabled")
     )]
     #[case::config_number(
         &[("CONFIG", "CONFIG_NUM")],
-        Some("BUILD_EXCLUSIVE_CONFIG wants a kernel with CONFIG_NUM")
+        Some("BUILD_EXCLUSIVE_CONFIG requires CONFIG_NUM to be enabled")
     )]
     #[case::config_prefix(
         &[("CONFIG", "CONFIG_O")],
-        Some("BUILD_EXCLUSIVE_CONFIG wants a kernel with CONFIG_O")
+        Some("BUILD_EXCLUSIVE_CONFIG requires CONFIG_O to be enabled")
     )]
-    fn says_why_not(#[case] set: &[(&str, &str)], #[case] want: Option<&str>) {
+    fn finds_the_unmet_restriction(#[case] set: &[(&str, &str)], #[case] want: Option<&str>) {
         let mut values = Values::default();
         for (name, text) in set {
             values.set(&format!("BUILD_EXCLUSIVE_{name}"), 3, *text);
@@ -159,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_configuration_nothing_is_said_about_it() {
+    fn ignores_config_restrictions_without_a_configuration() {
         let mut values = Values::default();
         values.set("BUILD_EXCLUSIVE_CONFIG", 0, "CONFIG_OFF");
         let (kernel, arch) = ("7.2".parse().unwrap(), "x86_64".parse().unwrap());
@@ -167,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn obsolete_by_is_a_maximum_if_there_is_no_other() {
+    fn obsolete_by_is_the_maximum_if_no_maximum_is_set() {
         let mut values = Values::default();
         values.set("OBSOLETE_BY", 0, "6.12");
         let (kernel, arch) = ("7.2".parse().unwrap(), "x86_64".parse().unwrap());

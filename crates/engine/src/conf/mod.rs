@@ -1,4 +1,4 @@
-//! The meaning of a `dkms.conf`: typed, checked, and safe to make paths of.
+//! Evaluates, interprets and validates `dkms.conf` files.
 
 mod context;
 mod directives;
@@ -24,86 +24,91 @@ pub(crate) use evaluation::{ConfRequest, Confs, EvaluatedConf, known_directives}
 pub use exclusive::Excluded;
 pub use values::Values;
 
-/// More records than this are a slip of the pen (`BUILT_MODULE_NAME[99999]`): each index below the
-/// highest counts as one.
+/// The maximum number of records in a conf. A higher index, such as `BUILT_MODULE_NAME[99999]`, is
+/// probably a typo, and would create a record for every lower index.
 const MOST_RECORDS: usize = 1000;
 
-/// A conf, evaluated for one kernel.
+/// A conf that has been evaluated for one kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conf {
-    /// The kernel objects that a build gives. May be empty: then make runs and that is all.
+    /// One record per kernel object that a build produces. If there are no records, a build
+    /// only runs make.
     pub records: Vec<ConfObject>,
-    /// What is run to build them.
+    /// The command that builds the kernel objects.
     pub make: MakeChoice,
-    /// The `PATCH`es for this kernel, in their order, as written.
+    /// The `PATCH` values for this kernel: the names of patches, in the order of application.
     pub patches: Vec<String>,
-    /// `BUILD_DEPENDS`: modules that must be installed before.
+    /// `BUILD_DEPENDS`: the modules that must be installed before this one is built.
     pub depends: Vec<ModuleName>,
-    /// `BUILD_DEPENDS_REBUILD`: build again whenever one of them changes.
+    /// `BUILD_DEPENDS_REBUILD`: whether to rebuild the module when a dependency changes.
     pub rebuild_with_depends: bool,
-    /// `AUTOINSTALL`.
+    /// `AUTOINSTALL`: whether to build the module for new kernels.
     pub autoinstall: Autoinstall,
-    /// The scripts that run during the build, each a file name with optional arguments, as written.
+    /// The scripts that run during a build, such as `PRE_BUILD`.
     pub scripts: BuildScripts,
     restrictions: Vec<Restrictions>,
 }
 
-/// One kernel object.
+/// A record of a conf: the directives for one kernel object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfObject {
-    /// The name it is built by, without `.ko`; one path component.
+    /// The name of the built object, without `.ko`. It contains no slash.
     pub built_name: String,
-    /// The directory below the build directory where it is built: without `..`, relative, empty
-    /// for the build directory itself.
+    /// The directory of the built object, relative to the build directory and without `..`. It is
+    /// empty for the build directory itself.
     pub built_location: String,
-    /// The name it is installed by, without `.ko`; one path component.
+    /// The name of the installed object, without `.ko`. It contains no slash.
     pub dest_name: String,
-    /// `DEST_MODULE_LOCATION`: a directory below the kernel's own, with a slash before it and without `..`.
-    /// Most distributions, Arch among them, put objects elsewhere.
+    /// `DEST_MODULE_LOCATION`: a directory below the kernel's directory, with a leading slash and
+    /// without `..`. Most distributions, including Arch, override it.
     pub dest_location: String,
-    /// Whether debugging symbols are stripped off.
+    /// Whether to strip debugging symbols from the object.
     pub strip: bool,
 }
 
-/// What builds a module.
+/// The choice of the command that builds a module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MakeChoice {
-    /// Nothing special: `make -C <headers> M=<build directory>`.
+    /// The default command, `make -C <headers> M=<build directory>`.
     Generic,
-    /// A command line for the shell, as written (but line breaks are blanks, as with dkms).
+    /// A shell command from `MAKE`. Its line breaks have been replaced with spaces, as in dkms.
     Text(String),
 }
 
-/// Whether a module wants to be built for new kernels.
+/// The value of `AUTOINSTALL`, which controls whether a module is built for new kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Autoinstall {
-    /// Yes.
+    /// `yes`: both `dkms autoinstall` and the pacman hooks build the module.
     Yes,
-    /// Explicitly not.
+    /// `no`: neither `dkms autoinstall` nor the pacman hooks build the module.
     No,
-    /// Nothing is said: `dkms autoinstall` leaves it alone, Arch's hook builds it.
+    /// Not set: `dkms autoinstall` ignores the module, but the pacman hooks build it.
     Unset,
 }
 
-/// The scripts that run while a module is built; an empty directive is an unset one. The others run
-/// later, and are read from the record then.
+/// The scripts that run during a build. Each is a file name, optionally with arguments, or `None`
+/// if the directive is unset or empty.
+///
+/// Scripts that run after the build are not included. The engine reads them from the build's
+/// record.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BuildScripts {
     pub pre_build: Option<String>,
     pub post_build: Option<String>,
 }
 
-/// Returns true if a directory is the source of a module: it has a `dkms.conf`.
+/// Returns true if `dir` contains a module's source, recognised by its `dkms.conf`.
 pub(crate) fn is_source(dir: &Path) -> bool {
     dir.join("dkms.conf").is_file()
 }
 
 impl Conf {
-    /// Understands the values that `file` and its overrides have for `kernel`.
+    /// Interprets `values`, which were read from `file` and its overrides, for `kernel`.
+    ///
+    /// Every path in the returned [`Conf`] stays below the directory to which it is relative.
     ///
     /// # Errors
-    /// [`BashError::Invalid`] with everything that is wrong. Nothing in a [`Conf`] leads out of the
-    /// directory it is meant for.
+    /// [`BashError::Invalid`] with a list of all problems.
     pub fn from_values(
         values: &Values,
         file: &Path,
@@ -127,7 +132,7 @@ impl Conf {
         };
         let mut flag = |name| yes_or_no(values, name, &mut problems) == Some(true);
         let rebuild_with_depends = flag("BUILD_DEPENDS_REBUILD");
-        // Read from the record when the module is installed.
+        // Only validates the directive: an installation reads it from the build's record.
         flag("NO_WEAK_MODULES");
         let depends = depends(values, &mut problems);
         if !problems.is_empty() {
@@ -145,21 +150,23 @@ impl Conf {
         })
     }
 
-    /// What must hold besides before a module is added, built or installed, but does not keep
-    /// anyone from removing it: that no two records are the same object.
+    /// Checks that no two records describe the same object.
+    ///
+    /// This is required for adding, building and installing a module, but not for removing it.
     ///
     /// # Errors
-    /// [`BashError::Invalid`] naming each that stands twice.
+    /// [`BashError::Invalid`] with a list of all duplicates.
     pub fn check_strictly(&self, file: &Path) -> Result<(), BashError> {
         let (mut built, mut dest) = (BTreeSet::new(), BTreeSet::new());
         let mut problems = Vec::new();
         for (index, record) in self.records.iter().enumerate() {
             if !built.insert((&record.built_location, &record.built_name)) {
-                problems
-                    .push(format!("BUILT_MODULE_NAME[{index}] is the object of another record"));
+                problems.push(format!(
+                    "BUILT_MODULE_NAME[{index}] names the same object as an earlier entry"
+                ));
             }
             if !dest.insert(&record.dest_name) {
-                problems.push(format!("DEST_MODULE_NAME[{index}] is the name of another record"));
+                problems.push(format!("DEST_MODULE_NAME[{index}] is used by an earlier entry"));
             }
         }
         if problems.is_empty() {
@@ -169,13 +176,15 @@ impl Conf {
         }
     }
 
-    /// Returns true if the kernel's configuration decides which records are for it.
+    /// Returns true if [`Self::excluded`] needs the kernel's configuration.
     #[must_use]
     pub fn needs_config(&self) -> bool {
         self.restrictions.iter().any(Restrictions::needs_config)
     }
 
-    /// Which records are not for this kernel. `config` is its configuration, if there is one.
+    /// Returns the records that the BUILD_EXCLUSIVE_* directives exclude for `kernel`.
+    ///
+    /// If `config`, the kernel's configuration, is `None`, ignores BUILD_EXCLUSIVE_CONFIG.
     #[must_use]
     pub fn excluded(
         &self,
@@ -184,7 +193,7 @@ impl Conf {
         config: Option<&KernelConfig>,
     ) -> Excluded {
         let unmet = |restrictions: &Restrictions| restrictions.unmet(kernel, arch, config);
-        // What index 0 says is for the whole module, dkms-behaviour 3.6.
+        // The restrictions at index 0 apply to the whole module (dkms-behaviour 3.6).
         let whole = self.restrictions.first().and_then(unmet);
         let own = |index| self.restrictions.get(index).filter(|_| index > 0).and_then(unmet);
         let why = |index| whole.clone().or_else(|| own(index));
@@ -192,12 +201,17 @@ impl Conf {
     }
 }
 
-/// The records: as many as the highest index of what is said about them.
+/// Returns one record for each index from 0 to the highest index of [`directives::OF_RECORDS`].
+/// Returns no records if that index is too high.
 fn records(values: &Values, package: &str, problems: &mut Vec<String>) -> Vec<ConfObject> {
     let indexes = directives::OF_RECORDS.iter().flat_map(|name| values.elements(name));
     let count = indexes.map(|(index, _)| index.saturating_add(1)).max().unwrap_or(0);
     if count > MOST_RECORDS {
-        problems.push(format!("BUILT_MODULE_NAME and its like go up to index {}", count - 1));
+        problems.push(format!(
+            "array index too large in BUILT_MODULE_NAME or a related directive: {} (maximum {})",
+            count - 1,
+            MOST_RECORDS - 1
+        ));
         return Vec::new();
     }
     (0..count).map(|index| record(values, index, count, package, problems)).collect()
@@ -229,7 +243,7 @@ fn record(
     let built_place = below(built_location);
     if built_place.is_none() {
         problems.push(format!(
-            "BUILT_MODULE_LOCATION[{index}] must be a directory below the source: {built_location:?}"
+            "BUILT_MODULE_LOCATION[{index}] must be inside the source directory: {built_location:?}"
         ));
     }
     let dest_location = text("DEST_MODULE_LOCATION").unwrap_or_default();
@@ -239,7 +253,7 @@ fn record(
         problems.push(format!("DEST_MODULE_LOCATION[{index}] is not set"));
     } else if dest_place.is_none() || !known.iter().any(|dir| dest_location.starts_with(dir)) {
         problems.push(format!(
-            "DEST_MODULE_LOCATION[{index}] must be a directory below /kernel, /updates or /extra: \
+            "DEST_MODULE_LOCATION[{index}] must be below /kernel, /updates or /extra: \
              {dest_location:?}"
         ));
     }
@@ -253,21 +267,24 @@ fn record(
     }
 }
 
-/// What is wrong with a name that `.ko` is put behind.
+/// Returns the rule that `name`, an object's name without `.ko`, violates. Returns `None` if the
+/// name is valid or empty.
 fn wrong_object_name(name: &str) -> Option<&'static str> {
     if name.is_empty() {
         None
     } else if name.ends_with(".ko") || name.ends_with(".o") {
         Some("must not end in .ko or .o")
     } else if name.parse::<ModuleName>().is_err() {
-        Some("must be the name of a file, without blanks or directories")
+        Some("must be a file name without spaces or slashes")
     } else {
         None
     }
 }
 
-/// A location without its dots: Debian's mstflint says `/kernel/../misc/`. `None` if it leads out of
-/// the base that it is put behind, or cannot be a directory.
+/// Normalises `location`, a path relative to a base directory. Returns `None` if it is outside the
+/// base directory or contains control characters.
+///
+/// Some confs need this: Debian's mstflint has `/kernel/../misc/`.
 fn below(location: &str) -> Option<String> {
     let within =
         paths::within(Path::new(location)).filter(|_| !location.contains(char::is_control));
@@ -287,7 +304,8 @@ fn yes_or_no(values: &Values, name: &str, problems: &mut Vec<String>) -> Option<
     }
 }
 
-/// The names in BUILD_DEPENDS: one element may hold several, as autoinstall takes it.
+/// Returns the names in BUILD_DEPENDS without duplicates. As in dkms's autoinstall, one element can
+/// contain several names.
 fn depends(values: &Values, problems: &mut Vec<String>) -> Vec<ModuleName> {
     let mut depends = Vec::new();
     for (index, text) in values.elements("BUILD_DEPENDS") {
@@ -302,8 +320,9 @@ fn depends(values: &Values, problems: &mut Vec<String>) -> Vec<ModuleName> {
     depends
 }
 
-/// MAKE[0] if it is for every kernel, else the last MAKE whose MAKE_MATCH is found in the release
-/// (dkms-behaviour 3.4).
+/// Returns the command for `kernel` (dkms-behaviour 3.4). This is the last MAKE element whose
+/// MAKE_MATCH matches the kernel release. If there is none, it is `MAKE[0]`, or the default command
+/// if `MAKE[0]` is unset or has a MAKE_MATCH.
 fn make(values: &Values, kernel: &KernelRelease) -> MakeChoice {
     let mut choice = values.text("MAKE", 0).filter(|_| values.text("MAKE_MATCH", 0).is_none());
     for (index, pattern) in values.elements("MAKE_MATCH").filter(|(_, text)| !text.is_empty()) {
@@ -312,7 +331,7 @@ fn make(values: &Values, kernel: &KernelRelease) -> MakeChoice {
         }
     }
     match choice {
-        // dkms makes one line of every value, and confs break long commands for the eye.
+        // dkms joins the lines of every value, and some confs wrap long commands.
         Some(text) => MakeChoice::Text(text.lines().collect::<Vec<_>>().join(" ")),
         None => MakeChoice::Generic,
     }

@@ -1,19 +1,22 @@
-//! Matches the patterns in a conf, POSIX extended regular expressions as bash's `=~` takes them.
+//! Matches the patterns of a conf: POSIX extended regular expressions, as in bash's `=~`.
 
 use regex::Regex;
 
-/// Returns true if a pattern is found anywhere in a text. A pattern that is none is never found, as
-/// with dkms.
+/// Returns true if `pattern` matches anywhere in `text`. An invalid pattern matches nothing, as in
+/// dkms.
 pub(super) fn found(pattern: &str, text: &str) -> bool {
     Regex::new(&translated(pattern)).is_ok_and(|regex| regex.is_match(text))
 }
 
-/// The same pattern in the syntax of the `regex` crate. The two differ in bracket expressions
-/// (where POSIX knows no escapes and no set operations), in `+?` and its like (two quantifiers in
-/// POSIX, one lazy one there), and in what may be escaped.
+/// Translates a POSIX pattern to the syntax of the `regex` crate. These syntaxes differ as follows:
+///
+/// - In bracket expressions, POSIX has no escapes and no set operations.
+/// - In POSIX, `+?` is two quantifiers. In `regex`, it is a lazy one.
+/// - In POSIX, a backslash makes nearly every character literal. In `regex`, a backslash before
+///   a letter has a special meaning or is an error.
 fn translated(pattern: &str) -> String {
     let mut out = String::with_capacity(pattern.len() + 8);
-    // Where the last thing starts that a quantifier can stand behind.
+    // The position in `out` of the expression to which a following quantifier applies.
     let mut atom = 0;
     let mut open_groups = Vec::new();
     let mut quantified = false;
@@ -77,19 +80,20 @@ fn literal(c: char, out: &mut String) {
     out.push_str(&regex::escape(c.encode_utf8(&mut [0; 4])));
 }
 
-/// What stands behind a backslash: itself, or one of glibc's few additions.
+/// Translates `c`, the character after a backslash. It is literal unless glibc gives it a special
+/// meaning.
 fn escaped(c: Option<char>, out: &mut String) {
     match c {
         Some(c @ ('w' | 'W' | 's' | 'S' | 'b' | 'B' | '<' | '>')) => out.extend(['\\', c]),
         Some('`') => out.push_str(r"\A"),
         Some('\'') => out.push_str(r"\z"),
         Some(c) => literal(c, out),
-        // A backslash at the end is no pattern, for neither of the two.
+        // A trailing backslash is invalid in both syntaxes.
         None => out.push('\\'),
     }
 }
 
-/// A bracket expression: everything in it stands for itself, but ranges and classes.
+/// Translates a bracket expression, such as `[a-z[:digit:]]`. `rest` starts after its `[`.
 fn bracket(rest: &mut std::iter::Peekable<std::str::Chars<'_>>, out: &mut String) {
     out.push('[');
     if rest.next_if_eq(&'^').is_some() {
@@ -112,7 +116,7 @@ fn bracket(rest: &mut std::iter::Peekable<std::str::Chars<'_>>, out: &mut String
         }
         first = false;
     }
-    // Not closed: not valid there either.
+    // An unclosed bracket is invalid in both syntaxes.
 }
 
 #[cfg(test)]
@@ -122,7 +126,7 @@ mod tests {
     use proptest::prelude::*;
     use rstest::rstest;
 
-    /// What bash says.
+    /// Returns true if bash's `=~` matches `pattern` in `text`.
     fn bash(pattern: &str, text: &str) -> bool {
         let env = Environment::fixed();
         let test = ["-c", r#"[[ $1 =~ $2 ]]"#, "bash", text, pattern];
@@ -135,25 +139,25 @@ mod tests {
     #[case::anchored_not(r"^[^7]")]
     #[case::class("arch[[:digit:]]+-[[:digit:]]$")]
     #[case::backslash_in_bracket(r"[\.]12")]
-    #[case::no_digits_class(r"\d")]
+    #[case::unknown_class_letter(r"\d")]
     #[case::word(r"\<arch1\>")]
-    #[case::bracket_first("[]7]")]
-    #[case::bracket_dash("12[.-]arch")]
-    #[case::bracket_last_dash("[x-]a")]
+    #[case::closing_bracket_first("[]7]")]
+    #[case::dash_in_bracket("12[.-]arch")]
+    #[case::dash_last_in_bracket("[x-]a")]
     #[case::operators_in_bracket("[&&~~]")]
     #[case::counted(r"[0-9]{2}-")]
     #[case::two_quantifiers("x+?7")]
-    #[case::group_twice("(arch)+?1")]
-    #[case::no_pattern("*")]
+    #[case::group_with_two_quantifiers("(arch)+?1")]
+    #[case::quantifier_alone("*")]
     #[case::unclosed("(7")]
     #[case::unclosed_bracket("[7")]
-    #[case::ordinary_closing("7)")]
+    #[case::unopened("7)")]
     #[case::sentence("REQUIRES CONFIG_VIDEO_DEV")]
     #[case::comment_sign("7#")]
     #[case::empty_choice("(|x)12")]
     #[case::backslash_last("7\\")]
     #[case::range("^[6-9].*-arch")]
-    fn finds_what_bash_finds(#[case] pattern: &str) {
+    fn agrees_with_bash(#[case] pattern: &str) {
         let text = "7.2.12-arch1-1";
         assert_eq!(found(pattern, text), bash(pattern, text), "{}", translated(pattern));
     }
@@ -161,7 +165,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(60))]
         #[test]
-        fn finds_what_bash_finds_for_any_simple_pattern(
+        fn agrees_with_bash_on_generated_patterns(
             pattern in r"(\^?)([0-9ac.]|\\\.|\[[0-9.]{1,3}\]|\[\^[0-9]\]|[0-9a][*+?]|\([0-9a]\|[0-9]\)){1,5}(\$?)",
             text in "[0-9ac.-]{0,6}",
         ) {
@@ -169,7 +173,7 @@ mod tests {
         }
 
         #[test]
-        fn takes_any_text(pattern in any::<String>()) {
+        fn any_text_is_accepted_as_a_pattern(pattern in any::<String>()) {
             let _ = found(&pattern, "7.2.12-arch1-1");
         }
     }

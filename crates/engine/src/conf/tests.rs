@@ -1,4 +1,4 @@
-//! Tests with confs of every kind, read by a real bash.
+//! Tests that read confs with a real bash.
 
 mod property;
 
@@ -17,8 +17,8 @@ use crate::names::{Arch, KernelRelease, ModuleId, ModuleName};
 use crate::os::bash::{BashError, BashReader, PATIENCE};
 use crate::os::process::{Environment, Tools};
 
-/// A machine with one module whose conf is to be read, and the reader.
-struct Place {
+/// A machine with one module, and a reader for that module's conf.
+struct Fixture {
     dir: tempfile::TempDir,
     trees: Trees,
     id: ModuleId,
@@ -27,7 +27,7 @@ struct Place {
     reader: BashReader,
 }
 
-impl Place {
+impl Fixture {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let trees = Trees::under(dir.path());
@@ -73,7 +73,7 @@ impl Place {
     }
 }
 
-const SOUND: &str = r#"
+const VALID: &str = r#"
 PACKAGE_NAME="zfs"
 PACKAGE_VERSION="2.4"
 BUILT_MODULE_NAME="zfs"
@@ -92,7 +92,7 @@ DEST_MODULE_LOCATION="/extra"
     "MAKE=\"-C $kernel_source_dir KVER=$kernelver $arch\"",
     "-C /l/7.2/build KVER=7.2.12-arch1-1 x86_64"
 )]
-#[case::second_time(
+#[case::expanded_again(
     "MAKE='-C $kernel_source_dir ${PACKAGE_NAME}'\nPACKAGE_NAME=zfs",
     "-C /l/7.2/build zfs"
 )]
@@ -104,8 +104,8 @@ DEST_MODULE_LOCATION="/extra"
 #[case::syntax_error("MAKE=first\nif fi\nMAKE=second", "first")]
 #[case::prints("echo hello; MAKE=make; printf 'value\\0MAKE\\0000\\0x'", "make")]
 #[case::reads_standard_input("read -r x; MAKE=\"<$x>\"", "<>")]
-#[case::background("MAKE=make; sleep 30 & disown", "make")]
-#[case::children_see_the_kernel(
+#[case::background_process("MAKE=make; sleep 30 & disown", "make")]
+#[case::children_get_the_variables(
     "MAKE=$(bash -c 'echo $kernelver $arch $module $module_version')",
     "7.2.12-arch1-1 x86_64 zfs 2.4"
 )]
@@ -119,114 +119,117 @@ DEST_MODULE_LOCATION="/extra"
 )]
 #[case::options("set -euf; shopt -s nullglob extglob; IFS=M; MAKE='* M*'", "* M*")]
 #[case::traps("trap 'echo oops' ERR DEBUG EXIT RETURN; MAKE=make", "make")]
-#[case::our_names("alpm_dkms_wanted=(); MAKE=make; alpm_dkms_wanted=(MAKE)", "make")]
-#[case::megabytes_said("yes | head -c 5000000; yes | head -c 5000000 >&2; MAKE=make", "make")]
+#[case::variables_named_like_ours(
+    "alpm_dkms_wanted=(); MAKE=make; alpm_dkms_wanted=(MAKE)",
+    "make"
+)]
+#[case::megabytes_of_output("yes | head -c 5000000; yes | head -c 5000000 >&2; MAKE=make", "make")]
 #[case::program_after_a_test("[[ $arch ]] && /bin/true\nMAKE=make; /bin/true", "make")]
 #[case::posix("set -o posix; MAKE=make", "make")]
 #[case::positional("shift $#; set -- a b; MAKE=make", "make")]
 #[case::closed_streams("exec <&- >&- 2>&-; MAKE=make", "make")]
-fn reads_what_bash_has(#[case] conf: &str, #[case] make: &str) {
-    let mut place = Place::new();
-    assert_eq!(place.read(conf).unwrap().values.get("MAKE", 0), Some(make));
-    place.assert_still_reads();
+fn reads_values_from_bash(#[case] conf: &str, #[case] make: &str) {
+    let mut fixture = Fixture::new();
+    assert_eq!(fixture.read(conf).unwrap().values.get("MAKE", 0), Some(make));
+    fixture.assert_still_reads();
 }
 
 #[rstest]
 #[case::exits("MAKE=make; exit 0")]
 #[case::replaces_itself("MAKE=make; exec true")]
 #[case::fails_under_set_e("set -e; MAKE=make; false; MAKE=more")]
-#[case::closes_descriptors("for fd in {3..255}; do eval \"exec $fd>&-\"; done; MAKE=make")]
+#[case::closes_file_descriptors("for fd in {3..255}; do eval \"exec $fd>&-\"; done; MAKE=make")]
 #[case::kills_the_shell("kill -9 $BASHPID; MAKE=make")]
-// Its own process group, that is: only what the reader has started.
-#[case::kills_everything("kill -9 $$ 0; kill -9 $BASHPID; MAKE=make")]
+// Kills the shell's process group, which contains only processes that the reader started.
+#[case::kills_its_process_group("kill -9 $$ 0; kill -9 $BASHPID; MAKE=make")]
 #[case::stops_reading("MAKE=make; set -n")]
 #[case::unset_under_set_u("set -u; MAKE=$no_such_thing")]
-#[case::talks_to_us("MAKE=make; printf 'nonsense\\0' >&199")]
-fn a_conf_that_leaves_gives_no_answer(#[case] conf: &str) {
-    let mut place = Place::new();
-    let error = place.read(conf).unwrap_err();
+#[case::writes_to_the_reply_pipe("MAKE=make; printf 'nonsense\\0' >&199")]
+fn conf_that_ends_the_shell_is_unfinished(#[case] conf: &str) {
+    let mut fixture = Fixture::new();
+    let error = fixture.read(conf).unwrap_err();
     assert!(matches!(error, BashError::Unfinished { .. }), "{error}");
     assert_eq!(Failure::from(&error).code, 8);
-    place.assert_still_reads();
+    fixture.assert_still_reads();
 }
 
 #[rstest]
 #[case::loops("while :; do :; done")]
 #[case::waits("sleep 60")]
-#[case::becomes_something_endless("exec sleep 60")]
+#[case::replaces_itself("exec sleep 60")]
 #[case::stops("kill -STOP $BASHPID; sleep 60")]
-#[case::says_without_end("while :; do echo no >&2; done")]
+#[case::prints_forever("while :; do echo no >&2; done")]
 #[case::ignores_signals("trap '' TERM INT HUP; sleep 60 & wait")]
-fn a_conf_that_never_ends_is_out_of_time(#[case] conf: &str) {
-    let mut place = Place::new();
-    place.assert_still_reads();
-    place.reader.patience = Duration::from_millis(300);
+fn endless_conf_times_out(#[case] conf: &str) {
+    let mut fixture = Fixture::new();
+    fixture.assert_still_reads();
+    fixture.reader.patience = Duration::from_millis(300);
     let started = Instant::now();
-    let error = place.read(conf).unwrap_err();
+    let error = fixture.read(conf).unwrap_err();
     assert!(matches!(error, BashError::TimedOut { .. }), "{error}");
     assert!(started.elapsed() < Duration::from_secs(10));
-    place.reader.patience = Duration::from_secs(20);
-    place.assert_still_reads();
+    fixture.reader.patience = Duration::from_secs(20);
+    fixture.assert_still_reads();
 }
 
 #[test]
-fn what_cannot_be_read_is_an_error_for_that_file() {
-    let mut place = Place::new();
-    let name = |place: &Place, error: BashError| {
-        Failure::from(&error).to_string().replace(place.dir.path().to_str().unwrap(), "")
+fn errors_name_the_file() {
+    let mut fixture = Fixture::new();
+    let name = |fixture: &Fixture, error: BashError| {
+        Failure::from(&error).to_string().replace(fixture.dir.path().to_str().unwrap(), "")
     };
-    let error = place.read(b"MAKE=ok\nPOST_ADD='caf\xe9'\n").unwrap_err();
-    insta::assert_snapshot!(name(&place, error), @"
-    /dkms.conf: the value of POST_ADD[0] is not UTF-8
-      write it in UTF-8
+    let error = fixture.read(b"MAKE=ok\nPOST_ADD='caf\xe9'\n").unwrap_err();
+    insta::assert_snapshot!(name(&fixture, error), @"
+    /dkms.conf: POST_ADD[0]: not valid UTF-8
+      convert the file to UTF-8
     ");
-    let error = place.read("MAKE=$(yes | head -c 6000000)").unwrap_err();
-    insta::assert_snapshot!(name(&place, error), @"
-    /dkms.conf sets values of several megabytes
+    let error = fixture.read("MAKE=$(yes | head -c 6000000)").unwrap_err();
+    insta::assert_snapshot!(name(&fixture, error), @"
+    /dkms.conf: values too large: more than 4 MiB in total
       run: bash -x /dkms.conf
     ");
-    let error = place.read("declare -A MAKE=([first]=1)").unwrap_err();
-    assert!(error.to_string().contains("MAKE[first] is no element of an array"), "{error}");
-    let error = place.read("echo 'no headers' >&2; exit 1").unwrap_err();
-    insta::assert_snapshot!(name(&place, error), @"
-    /dkms.conf was not read to its end: it leaves the shell that reads it; it says: no headers
+    let error = fixture.read("declare -A MAKE=([first]=1)").unwrap_err();
+    assert!(error.to_string().contains("invalid array index: MAKE[first]"), "{error}");
+    let error = fixture.read("echo 'no headers' >&2; exit 1").unwrap_err();
+    insta::assert_snapshot!(name(&fixture, error), @"
+    /dkms.conf: evaluation ended early: no headers
       run: bash -x /dkms.conf
     ");
-    place.reader.patience = Duration::from_millis(200);
-    let error = place.read("sleep 9").unwrap_err();
-    insta::assert_snapshot!(name(&place, error), @"
-    /dkms.conf was not read to its end within 0.2 s: it waits for something or never ends
+    fixture.reader.patience = Duration::from_millis(200);
+    let error = fixture.read("sleep 9").unwrap_err();
+    insta::assert_snapshot!(name(&fixture, error), @"
+    /dkms.conf: evaluation timed out after 0.2 s
       run: bash -x /dkms.conf
     ");
-    place.reader.patience = PATIENCE;
-    fs::remove_file(place.file()).unwrap();
-    fs::create_dir(place.file()).unwrap();
-    let error = place.reader.read(&place.file(), Vec::new(), &[]).unwrap_err();
+    fixture.reader.patience = PATIENCE;
+    fs::remove_file(fixture.file()).unwrap();
+    fs::create_dir(fixture.file()).unwrap();
+    let error = fixture.reader.read(&fixture.file(), Vec::new(), &[]).unwrap_err();
     assert_eq!(Failure::from(&error).code, 4);
-    insta::assert_snapshot!(name(&place, error), @"
-    /dkms.conf cannot be read: it is not a file
-      reinstall the package it belongs to
+    insta::assert_snapshot!(name(&fixture, error), @"
+    cannot read /dkms.conf: not a regular file
+      reinstall the package that owns it
     ");
 }
 
 #[test]
-fn a_binary_conf_is_not_run() {
-    let mut place = Place::new();
-    let error = place.read(b"\x7fELF\0\0\x01PACKAGE_NAME=x\n\xff\xfe").unwrap_err();
-    assert!(error.to_string().contains("it is not a text"), "{error}");
+fn binary_conf_is_rejected() {
+    let mut fixture = Fixture::new();
+    let error = fixture.read(b"\x7fELF\0\0\x01PACKAGE_NAME=x\n\xff\xfe").unwrap_err();
+    assert!(error.to_string().contains("not a text file"), "{error}");
     assert_eq!(Failure::from(&error).code, 8);
-    place.assert_still_reads();
+    fixture.assert_still_reads();
 }
 
 #[test]
-fn a_comment_may_be_in_any_encoding() {
-    // In the author's name, of old.
-    assert!(Place::new().read(b"# Jos\xe9\nMAKE=make").is_ok());
+fn comments_can_have_any_encoding() {
+    // Some old confs have the author's name in Latin-1.
+    assert!(Fixture::new().read(b"# Jos\xe9\nMAKE=make").is_ok());
 }
 
 #[test]
-fn overrides_come_after_the_conf_in_their_order() {
-    let mut place = Place::new();
+fn reads_overrides_in_order_after_the_conf() {
+    let mut fixture = Fixture::new();
     let overrides = [
         "zfs.conf",
         "zfs-2.4.conf",
@@ -238,52 +241,52 @@ fn overrides_come_after_the_conf_in_their_order() {
     for (number, file) in overrides.iter().enumerate() {
         let text =
             format!("MAKE=\"${{MAKE}}{number}$helper\"; POST_ADD[{number}]='$MAKE'; helper=x");
-        fs::write(place.trees.etc.join(file), text).unwrap();
+        fs::write(fixture.trees.etc.join(file), text).unwrap();
     }
-    fs::write(place.trees.etc.join("zfs-2.5.conf"), "MAKE=wrong").unwrap();
-    let values = place.read("MAKE=c; STRIP[2]=no; helper=y").unwrap().values;
+    fs::write(fixture.trees.etc.join("zfs-2.5.conf"), "MAKE=wrong").unwrap();
+    let values = fixture.read("MAKE=c; STRIP[2]=no; helper=y").unwrap().values;
     assert_eq!(values.get("MAKE", 0), Some("c012345"));
     assert_eq!(values.elements("POST_ADD").count(), 6);
     assert_eq!(values.elements("STRIP").collect::<Vec<_>>(), [(2, "no")]);
 }
 
 #[test]
-fn nothing_goes_from_one_conf_to_the_next_or_comes_from_the_caller() {
-    let mut place = Place::new();
+fn confs_do_not_affect_each_other_and_ignore_the_callers_variables() {
+    let mut fixture = Fixture::new();
     let env = Environment::fixed().with("MAKE", "gmake").with("POSIXLY_CORRECT", "1");
-    place.reader = reader(Tools::default(), env, None);
+    fixture.reader = reader(Tools::default(), env, None);
     let set =
         "PACKAGE_NAME=a MAKE=(a b c); export POST_ADD=x; cd /usr; umask 077; readonly STRIP=y";
-    place.read(set).unwrap();
-    let values = place.read("PRE_BUILD=$(pwd)$(umask)").unwrap().values;
+    fixture.read(set).unwrap();
+    let values = fixture.read("PRE_BUILD=$(pwd)$(umask)").unwrap().values;
     assert_eq!(values.iter().collect::<Vec<_>>(), [("PRE_BUILD", 0, "/0022")]);
 }
 
 #[test]
-fn a_program_can_stand_first_in_the_path() {
-    let mut place = Place::new();
-    let bin = place.dir.path().join("bin");
+fn programs_of_the_given_directory_are_first_in_path() {
+    let mut fixture = Fixture::new();
+    let bin = fixture.dir.path().join("bin");
     fs::create_dir(&bin).unwrap();
     fs::write(bin.join("uname"), "#!/bin/sh\necho \"$kernelver\"\n").unwrap();
     fs::set_permissions(bin.join("uname"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
         .unwrap();
-    place.reader = reader(Tools::default(), Environment::fixed(), Some(&bin));
-    let values = place.read("MAKE=$(uname -r)").unwrap().values;
+    fixture.reader = reader(Tools::default(), Environment::fixed(), Some(&bin));
+    let values = fixture.read("MAKE=$(uname -r)").unwrap().values;
     assert_eq!(values.get("MAKE", 0), Some("7.2.12-arch1-1"));
 }
 
 #[test]
-fn a_worker_that_died_between_requests_is_replaced() {
-    let mut place = Place::new();
-    place.read("MAKE=make; ( sleep 0.1; kill -9 0 ) &").unwrap();
+fn shell_killed_between_reads_is_replaced() {
+    let mut fixture = Fixture::new();
+    fixture.read("MAKE=make; ( sleep 0.1; kill -9 0 ) &").unwrap();
     std::thread::sleep(Duration::from_millis(300));
-    place.assert_still_reads();
+    fixture.assert_still_reads();
 }
 
 #[test]
-fn understands_a_sound_conf() {
-    let mut place = Place::new();
-    let conf = place.conf(
+fn interprets_a_valid_conf() {
+    let mut fixture = Fixture::new();
+    let conf = fixture.conf(
         r#"
         PACKAGE_NAME="zfs"; PACKAGE_VERSION="2.4"; AUTOINSTALL="YES"
         BUILT_MODULE_NAME=(spl zfs); BUILT_MODULE_LOCATION=(module/spl/ "/module")
@@ -321,18 +324,18 @@ fn understands_a_sound_conf() {
     assert_eq!((conf.autoinstall, conf.rebuild_with_depends), (Autoinstall::Yes, true));
     assert_eq!(conf.scripts.pre_build.as_deref(), Some("configure.sh -v  2.4"));
     assert_eq!(conf.scripts.post_build, None);
-    let excluded = conf.excluded(&place.kernel, &place.arch, None);
+    let excluded = conf.excluded(&fixture.kernel, &fixture.arch, None);
     assert_eq!((excluded.records[0].as_ref(), excluded.whole()), (None, None));
     assert_eq!(excluded.records[1].as_ref().unwrap().to_string(), "BUILD_EXCLUSIVE_KERNEL is lts");
     assert_eq!(conf.check_strictly("dkms.conf".as_ref()), Ok(()));
 }
 
 #[rstest]
-#[case::least("PACKAGE_NAME=zfs; PACKAGE_VERSION=1; DEST_MODULE_LOCATION=/updates", 1)]
+#[case::one_record("PACKAGE_NAME=zfs; PACKAGE_VERSION=1; DEST_MODULE_LOCATION=/updates", 1)]
 #[case::no_records("PACKAGE_NAME=zfs; PACKAGE_VERSION=1", 0)]
-fn takes_a_short_conf(#[case] text: &str, #[case] records: usize) {
-    let mut place = Place::new();
-    let conf = place.conf(text).unwrap();
+fn accepts_a_short_conf(#[case] text: &str, #[case] records: usize) {
+    let mut fixture = Fixture::new();
+    let conf = fixture.conf(text).unwrap();
     assert_eq!(conf.records.len(), records);
     assert!(conf.records.iter().all(|record| record.built_name == "zfs" && record.strip));
     assert_eq!((conf.make, conf.autoinstall), (MakeChoice::Generic, Autoinstall::Unset));
@@ -342,29 +345,33 @@ fn takes_a_short_conf(#[case] text: &str, #[case] records: usize) {
 #[case::usual("/kernel/drivers/misc", "/kernel/drivers/misc")]
 #[case::untidy("/updates//dkms/", "/updates/dkms")]
 #[case::dots("/kernel/../misc/./x/", "/misc/x")]
-fn a_destination_is_without_dots(#[case] location: &str, #[case] want: &str) {
-    let mut place = Place::new();
-    let conf = place.conf(&format!("{SOUND}\nDEST_MODULE_LOCATION={location}")).unwrap();
+fn normalises_destinations(#[case] location: &str, #[case] want: &str) {
+    let mut fixture = Fixture::new();
+    let conf = fixture.conf(&format!("{VALID}\nDEST_MODULE_LOCATION={location}")).unwrap();
     assert_eq!(conf.records[0].dest_location, want);
 }
 
 #[rstest]
-#[case::index_0_is_for_all("BUILD_EXCLUSIVE_KERNEL=lts", Some("BUILD_EXCLUSIVE_KERNEL is lts"))]
-#[case::each_its_own("BUILD_EXCLUSIVE_ARCH[0]=x86; BUILD_EXCLUSIVE_ARCH[1]=arm", None)]
+#[case::index_0_applies_to_all("BUILD_EXCLUSIVE_KERNEL=lts", Some("BUILD_EXCLUSIVE_KERNEL is lts"))]
+#[case::one_per_record("BUILD_EXCLUSIVE_ARCH[0]=x86; BUILD_EXCLUSIVE_ARCH[1]=arm", None)]
 #[case::none("", None)]
-fn excludes_records_and_the_whole(#[case] text: &str, #[case] whole: Option<&str>) {
-    let mut place = Place::new();
+fn excludes_a_module_only_if_all_records_are_excluded(
+    #[case] text: &str,
+    #[case] whole: Option<&str>,
+) {
+    let mut fixture = Fixture::new();
     let second = "BUILT_MODULE_NAME[1]=b; DEST_MODULE_LOCATION[1]=/extra";
-    let conf = place.conf(&format!("{SOUND}{second}\n{text}")).unwrap();
-    let excluded = conf.excluded(&place.kernel, &place.arch, None);
+    let conf = fixture.conf(&format!("{VALID}{second}\n{text}")).unwrap();
+    let excluded = conf.excluded(&fixture.kernel, &fixture.arch, None);
     assert_eq!(excluded.whole().map(ToString::to_string).as_deref(), whole);
 }
 
 #[test]
-fn a_module_without_records_is_never_excluded() {
-    let mut place = Place::new();
-    let conf = place.conf("PACKAGE_NAME=a; PACKAGE_VERSION=1; BUILD_EXCLUSIVE_KERNEL=lts").unwrap();
-    assert_eq!(conf.excluded(&place.kernel, &place.arch, None).whole(), None);
+fn module_without_records_is_never_excluded() {
+    let mut fixture = Fixture::new();
+    let conf =
+        fixture.conf("PACKAGE_NAME=a; PACKAGE_VERSION=1; BUILD_EXCLUSIVE_KERNEL=lts").unwrap();
+    assert_eq!(conf.excluded(&fixture.kernel, &fixture.arch, None).whole(), None);
 }
 
 #[rstest]
@@ -372,74 +379,74 @@ fn a_module_without_records_is_never_excluded() {
     "PACKAGE_NAME= PACKAGE_VERSION=",
     "PACKAGE_NAME is not set\n  PACKAGE_VERSION is not set"
 )]
-#[case::hole(
+#[case::gap(
     "BUILT_MODULE_NAME[2]=c; DEST_MODULE_LOCATION[2]=/extra",
     "BUILT_MODULE_NAME[1] is not set\n  DEST_MODULE_LOCATION[1] is not set"
 )]
-#[case::far_out(
+#[case::index_too_large(
     "STRIP=no; BUILT_MODULE_NAME[99999999]=x",
-    "BUILT_MODULE_NAME and its like go up to index 99999999"
+    "array index too large in BUILT_MODULE_NAME or a related directive: 99999999 (maximum 999)"
 )]
-#[case::object(
+#[case::object_suffix(
     "BUILT_MODULE_NAME=zfs.ko",
     "BUILT_MODULE_NAME[0] must not end in .ko or .o: \"zfs.ko\""
 )]
-#[case::dest_object(
+#[case::dest_object_suffix(
     "DEST_MODULE_NAME=zfs.o",
     "DEST_MODULE_NAME[0] must not end in .ko or .o: \"zfs.o\""
 )]
 #[case::slash(
     "BUILT_MODULE_NAME=../zfs",
-    "BUILT_MODULE_NAME[0] must be the name of a file, without blanks or directories: \"../zfs\""
+    "BUILT_MODULE_NAME[0] must be a file name without spaces or slashes: \"../zfs\""
 )]
 #[case::dest_slash(
     "DEST_MODULE_NAME=a/b",
-    "DEST_MODULE_NAME[0] must be the name of a file, without blanks or directories: \"a/b\""
+    "DEST_MODULE_NAME[0] must be a file name without spaces or slashes: \"a/b\""
 )]
-#[case::line(
+#[case::line_break(
     "DEST_MODULE_NAME=$'a\\nb'",
-    "DEST_MODULE_NAME[0] must be the name of a file, without blanks or directories: \"a\\nb\""
+    "DEST_MODULE_NAME[0] must be a file name without spaces or slashes: \"a\\nb\""
 )]
-#[case::up(
+#[case::outside(
     "BUILT_MODULE_LOCATION=a/../..",
-    "BUILT_MODULE_LOCATION[0] must be a directory below the source: \"a/../..\""
+    "BUILT_MODULE_LOCATION[0] must be inside the source directory: \"a/../..\""
 )]
-#[case::dest_up(
+#[case::dest_outside(
     "DEST_MODULE_LOCATION=/extra/../../etc",
-    "DEST_MODULE_LOCATION[0] must be a directory below /kernel, /updates or /extra: \"/extra/../../etc\""
+    "DEST_MODULE_LOCATION[0] must be below /kernel, /updates or /extra: \"/extra/../../etc\""
 )]
 #[case::dest_elsewhere(
     "DEST_MODULE_LOCATION=../../etc",
-    "DEST_MODULE_LOCATION[0] must be a directory below /kernel, /updates or /extra: \"../../etc\""
+    "DEST_MODULE_LOCATION[0] must be below /kernel, /updates or /extra: \"../../etc\""
 )]
 #[case::dest_absolute(
     "DEST_MODULE_LOCATION=/etc",
-    "DEST_MODULE_LOCATION[0] must be a directory below /kernel, /updates or /extra: \"/etc\""
+    "DEST_MODULE_LOCATION[0] must be below /kernel, /updates or /extra: \"/etc\""
 )]
 #[case::autoinstall("AUTOINSTALL=true", "AUTOINSTALL must be yes or no: \"true\"")]
 #[case::depends(
     "BUILD_DEPENDS='spl ../x'",
-    "BUILD_DEPENDS[0]: \"../x\" cannot be a module name: it must be one path component, without blanks or control characters"
+    "BUILD_DEPENDS[0]: invalid module name: \"../x\" (expected one path component without blanks or control characters, not starting with . or -)"
 )]
-fn refuses_a_conf(#[case] text: &str, #[case] problems: &str) {
-    let mut place = Place::new();
-    let error = place.conf(&format!("{SOUND}\n{text}")).unwrap_err();
+fn rejects_invalid_confs(#[case] text: &str, #[case] problems: &str) {
+    let mut fixture = Fixture::new();
+    let error = fixture.conf(&format!("{VALID}\n{text}")).unwrap_err();
     assert_eq!(Failure::from(&error).code, 8);
-    assert_eq!(error.to_string(), format!("dkms.conf cannot be used:\n  {problems}"));
-    let hint = "see: dkms.conf(5); an override in /etc/dkms can mend it";
+    assert_eq!(error.to_string(), format!("dkms.conf: invalid:\n  {problems}"));
+    let hint = "see: dkms.conf(5); a file in /etc/dkms can override directives";
     assert_eq!(Failure::from(&error).hint.as_deref(), Some(hint));
 }
 
 #[rstest]
-#[case::dest("DEST_MODULE_NAME=(zfs zfs)", "DEST_MODULE_NAME[1] is the name of another record")]
+#[case::dest("DEST_MODULE_NAME=(zfs zfs)", "DEST_MODULE_NAME[1] is used by an earlier entry")]
 #[case::built(
     "BUILT_MODULE_NAME[1]=zfs; DEST_MODULE_NAME[1]=b",
-    "BUILT_MODULE_NAME[1] is the object of another record"
+    "BUILT_MODULE_NAME[1] names the same object as an earlier entry"
 )]
-fn is_strict_before_building(#[case] text: &str, #[case] problem: &str) {
-    let mut place = Place::new();
+fn strict_check_rejects_duplicates(#[case] text: &str, #[case] problem: &str) {
+    let mut fixture = Fixture::new();
     let second = "BUILT_MODULE_NAME[1]=b; DEST_MODULE_LOCATION[1]=/extra";
-    let conf = place.conf(&format!("{SOUND}{second}\n{text}")).unwrap();
+    let conf = fixture.conf(&format!("{VALID}{second}\n{text}")).unwrap();
     let error = conf.check_strictly("dkms.conf".as_ref()).unwrap_err();
     assert!(error.to_string().contains(problem), "{error}");
 }
@@ -447,27 +454,28 @@ fn is_strict_before_building(#[case] text: &str, #[case] problem: &str) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(20))]
 
-    /// What bash has is what we get: whatever stands in single quotes, but for the second
-    /// expansion.
+    /// Covers all text in single quotes that contains no `$`, NUL or carriage return. The engine
+    /// treats these three specially.
     #[test]
-    fn values_arrive_as_bash_has_them(
+    fn values_in_single_quotes_are_read_exactly(
         texts in proptest::collection::btree_map(0_usize..40, "[^\0$\r]{0,12}|[ \\n'\"*?\\[\\]é€\\\\`&;|<>(){}!#~-]{0,12}", 0..6),
     ) {
-        let mut place = Place::new();
+        let mut fixture = Fixture::new();
         let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
         let conf: String = texts.iter().map(|(i, text)| format!("PATCH[{i}]={}\n", quoted(text))).collect();
-        let values = place.read(conf).unwrap().values;
+        let values = fixture.read(conf).unwrap().values;
         let got: Vec<_> = values.elements("PATCH").collect();
         let want: Vec<_> = texts.iter().map(|(i, text)| (*i, text.as_str())).collect();
         prop_assert_eq!(got, want);
     }
 
-    /// Of these signs no command and no redirection can be made: bash really runs them.
+    /// Bash executes the generated conf, so it only contains characters that cannot form a command
+    /// or a redirection.
     #[test]
     fn the_reader_never_panics(conf in r#"((PATCH|STRIP|BUILT_MODULE_NAME)(\[[0-9A-Z]\])?\+?=|[A-Z0-9"'$(){}\[\]!#;=\\ \n]){0,20}"#) {
-        let mut place = Place::new();
-        if let Ok(answer) = place.read(conf) {
-            let _ = Conf::from_values(&answer.values, "dkms.conf".as_ref(), &place.kernel);
+        let mut fixture = Fixture::new();
+        if let Ok(reply) = fixture.read(conf) {
+            let _ = Conf::from_values(&reply.values, "dkms.conf".as_ref(), &fixture.kernel);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The values of a conf as bash has them: for each directive its elements by index.
+//! The values of a conf: the elements of each directive, by index.
 
 use std::collections::BTreeMap;
 
@@ -8,70 +8,72 @@ use super::directives;
 use crate::os::bash::expanded;
 use crate::os::digest::Digest;
 
-/// The values of the known directives, without loss: texts are as bash has them, and holes in
-/// arrays stay holes. A plain variable is element 0.
+/// The values of the directives of a conf. As in bash, an array can have gaps, and a plain variable
+/// is element 0.
 ///
-/// In TOML a table for each directive, whose keys are the indexes: `MAKE = { 0 = "make" }`.
+/// In TOML, each directive is a table with indexes as keys, such as `MAKE = { 0 = "make" }`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Written", into = "Written")]
 pub struct Values(BTreeMap<String, BTreeMap<usize, String>>);
 
-/// How values are written: TOML knows only texts as keys.
+/// The serialised form of [`Values`], in which indexes are strings because TOML has no other keys.
 type Written = BTreeMap<String, BTreeMap<String, String>>;
 
 impl Values {
-    /// One element of a directive, if it is set.
+    /// Returns the element of `directive` at `index`, or `None` if the element is unset.
     #[must_use]
     pub fn get(&self, directive: &str, index: usize) -> Option<&str> {
         self.0.get(directive)?.get(&index).map(String::as_str)
     }
 
-    /// One element, or nothing if it is unset or empty: dkms treats both alike.
+    /// Returns the element of `directive` at `index`, or `None` if the element is unset or empty.
+    /// dkms treats both alike.
     #[must_use]
     pub fn text(&self, directive: &str, index: usize) -> Option<&str> {
         self.get(directive, index).filter(|text| !text.is_empty())
     }
 
-    /// All elements of a directive, by index.
+    /// Returns the index and the value of every element of `directive`, sorted by index.
     pub fn elements(&self, directive: &str) -> impl Iterator<Item = (usize, &str)> {
         let elements = self.0.get(directive).into_iter().flatten();
         elements.map(|(index, text)| (*index, text.as_str()))
     }
 
-    /// All directives that are set, with their elements.
+    /// Returns the directive, index and value of every element of every directive.
     pub fn iter(&self) -> impl Iterator<Item = (&str, usize, &str)> {
         self.0.iter().flat_map(|(name, elements)| {
             elements.iter().map(|(index, text)| (name.as_str(), *index, text.as_str()))
         })
     }
 
-    /// Sets one element, as a conf read after all others would. Names that are no directive are
-    /// dropped, as dkms drops them.
+    /// Sets the element of `directive` at `index` to `text`. Ignores an unknown directive, as dkms
+    /// does.
     pub fn set(&mut self, directive: &str, index: usize, text: impl Into<String>) {
         if directives::is_known(directive) {
             self.0.entry(directive.to_owned()).or_default().insert(index, text.into());
         }
     }
 
-    /// A fingerprint of all values: equal for equal values only.
+    /// Returns a digest of the names, indexes and values of all elements.
     #[must_use]
     pub fn digest(&self) -> Digest {
         let mut text = String::new();
         for (name, index, value) in self.iter() {
-            // With the lengths in front no two lists of values give the same text.
+            // Without the length, two different sets of values could have the same text.
             text.push_str(&format!("{name} {index} {}\n{value}", value.len()));
         }
         Digest::of_bytes(text.as_bytes())
     }
 
-    /// Replaces `$name` and `${name}` of the given variables in all values, once.
+    /// Replaces `$name` and `${name}` in all values. `name` is one of `variables`, PACKAGE_NAME or
+    /// PACKAGE_VERSION.
     ///
-    /// dkms evaluates every value a second time, and confs rely on it: a `'$kernelver'` in single
-    /// quotes works there. It runs commands at that, too; we do not. A backslash in front, which
-    /// would hide the variable from that evaluation and be used up by it, is used up here.
+    /// dkms evaluates every value a second time, and some confs rely on this: `'$kernelver'` works
+    /// even in single quotes. In dkms, the second evaluation also runs commands; this function does
+    /// not run them. As in dkms, a backslash prevents the replacement and is removed.
     pub(super) fn expand(&mut self, variables: &BTreeMap<&str, String>) {
         let package = ["PACKAGE_NAME", "PACKAGE_VERSION"];
-        // Evaluated first by dkms, so that the others can name them.
+        // dkms evaluates these two first, and other directives can refer to them.
         for name in package {
             if let Some(text) = self.0.get_mut(name).and_then(|elements| elements.get_mut(&0)) {
                 *text = expanded(text, |name| variables.get(name).map(String::as_str));
@@ -99,10 +101,11 @@ impl TryFrom<Written> for Values {
         let mut values = Self::default();
         for (directive, elements) in written {
             if !directives::is_known(&directive) {
-                return Err(format!("{directive} is no directive of a dkms.conf"));
+                return Err(format!("unknown dkms.conf directive: {directive}"));
             }
             for (index, text) in elements {
-                let number = index.parse().map_err(|_| format!("{index:?} is no array index"))?;
+                let number =
+                    index.parse().map_err(|_| format!("invalid array index: {index:?}"))?;
                 values.set(&directive, number, text);
             }
         }
@@ -135,8 +138,8 @@ mod tests {
     #[rstest]
     #[case::plain("-C $kernel_source_dir", "-C /l/build")]
     #[case::braces("KVER=${kernelver}x", "KVER=7.2x")]
-    #[case::own("$PACKAGE_NAME-${PACKAGE_VERSION}", "zfs-2.7.2")]
-    #[case::hidden(r"\$kernelver", "$kernelver")]
+    #[case::package("$PACKAGE_NAME-${PACKAGE_VERSION}", "zfs-2.7.2")]
+    #[case::escaped(r"\$kernelver", "$kernelver")]
     #[case::longer_name("$kernelvers $kernelver_", "$kernelvers $kernelver_")]
     #[case::other(
         "$HOME ${kernelver%%-*} $(uname) `id` $",
@@ -144,8 +147,8 @@ mod tests {
     )]
     #[case::unclosed("${kernelver", "${kernelver")]
     #[case::once("$arch", "$kernelver")]
-    #[case::beside("é$kernelver$kernelver€", "é7.27.2€")]
-    fn expands_once_more(#[case] text: &str, #[case] want: &str) {
+    #[case::next_to_other_text("é$kernelver$kernelver€", "é7.27.2€")]
+    fn expands_variables_in_values_once(#[case] text: &str, #[case] want: &str) {
         let mut values = values(&[(3, text)]);
         values.set("PACKAGE_NAME", 0, "zfs");
         values.set("PACKAGE_VERSION", 0, "2.$kernelver");
@@ -159,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_tells_values_apart() {
+    fn different_values_have_different_digests() {
         let digests = [
             values(&[(0, "a"), (1, "b")]),
             values(&[(0, "a\nMAKE 1 1\nb")]),
@@ -177,13 +180,13 @@ mod tests {
     #[case("MAKE = { x = 'make' }")]
     #[case("source_tree = { 0 = '/' }")]
     #[case("MAKE = 'make'")]
-    fn refuses_what_no_conf_says(#[case] text: &str) {
+    fn rejects_toml_with_invalid_keys_or_values(#[case] text: &str) {
         assert!(toml::from_str::<Values>(text).is_err());
     }
 
     proptest! {
         #[test]
-        fn survives_a_file(texts in proptest::collection::vec(any::<String>(), 0..5)) {
+        fn serialised_values_are_read_unchanged(texts in proptest::collection::vec(any::<String>(), 0..5)) {
             let mut values = Values::default();
             for (number, text) in texts.iter().enumerate() {
                 values.set("POST_INSTALL", number * 7, text.as_str());
@@ -194,7 +197,7 @@ mod tests {
         }
 
         #[test]
-        fn expanding_takes_any_text(text in r"([$\\{}a-c_é]|kernelver){0,12}") {
+        fn expands_any_text_without_panicking(text in r"([$\\{}a-c_é]|kernelver){0,12}") {
             let mut some = values(&[(0, &text)]);
             some.expand(&BTreeMap::from([("kernelver", "7".to_owned())]));
         }

@@ -1,9 +1,10 @@
 //! The cache of finished builds, keyed by the digest of their inputs.
 //!
-//! An entry is a directory `T/.cache/objects/<key>`. Its `built/` is `T/M/V/K/A` as it was at the
-//! end of the build, including the files that scripts added. Where the file system supports hard
-//! links, the files are links to those in `K/A`, so that an entry uses space only after `K/A` is
-//! removed. The ticket in the entry describes it; its modification time is the time of last use.
+//! Each entry is a directory `T/.cache/objects/<key>`. Its subdirectory `built/` is a copy of
+//! `T/M/V/K/A` at the end of the build, including the files that scripts added. If the file system
+//! supports hard links, the files are shared, so that an entry takes up space only once `T/M/V/K/A`
+//! has been removed. The entry's ticket describes the entry, and the modification time of the
+//! ticket is the time when the entry was last used.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -21,21 +22,23 @@ use crate::os::digest::Digest;
 use crate::os::durable::{self, FileError};
 use crate::os::{copy_tree, toml_file};
 
-/// The file that makes a directory an entry. It is written last and removed first.
+/// The name of the ticket file, without which a directory is not an entry.
+///
+/// The ticket is therefore written last and removed first.
 const TICKET: &str = "entry.toml";
 
-/// The directory of the built files.
+/// The subdirectory of an entry that contains the built files.
 const BUILT: &str = "built";
 
-/// The version of the entry format.
+/// The version of the entry format. Entries in another format are never restored.
 const FORMAT: u32 = 1;
 
-/// The key of a build: the digest of its module, architecture and inputs.
+/// The key of a build in the cache: a digest of its module, architecture and inputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CacheKey(Digest);
 
 impl CacheKey {
-    /// Returns the key of a build from `inputs`.
+    /// Returns the key of a module's build from `inputs`.
     #[must_use]
     pub(crate) fn of(id: &ModuleId, arch: &Arch, inputs: &Inputs) -> Self {
         let parts = [id.to_string(), arch.to_string(), inputs.fingerprint().to_string()];
@@ -43,24 +46,24 @@ impl CacheKey {
     }
 }
 
-/// A build in the cache.
+/// The description of a build in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CachedBuild {
-    /// The key.
+    /// The key under which the build is stored.
     pub key: CacheKey,
-    /// The module.
+    /// The module that was built.
     pub module: ModuleId,
-    /// The kernel.
+    /// The kernel for which the module was built.
     pub kernel: KernelRelease,
-    /// The kernel's architecture.
+    /// The architecture for which the module was built.
     pub arch: Arch,
-    /// The total length of its files in bytes, including files shared with `K/A`.
+    /// The total size of the build's files in bytes, including files shared with the dkms tree.
     pub size: u64,
-    /// The time of last use.
+    /// The time when the build was last stored or restored.
     pub used: SystemTime,
 }
 
-/// The description of an entry.
+/// The content of a ticket file, which describes an entry.
 #[derive(Debug, Serialize, Deserialize)]
 struct Ticket {
     format: u32,
@@ -68,18 +71,18 @@ struct Ticket {
     kernel: KernelRelease,
     arch: Arch,
     size: u64,
-    /// The digest of `built/`, which detects damaged entries.
+    /// The digest of `built/`. If it does not match, the entry is damaged.
     content: Digest,
 }
 
-/// The cache of one dkms tree. The lock of the tree must be held to change it.
+/// The build cache of a dkms tree. To change the cache, the caller must hold the tree's lock.
 #[derive(Debug)]
 pub struct BuildCache {
     dir: PathBuf,
 }
 
 impl BuildCache {
-    /// Returns the cache of these trees.
+    /// Returns the build cache in the dkms tree of `trees`. Its directory need not exist.
     #[must_use]
     pub fn of(trees: &Trees) -> Self {
         Self { dir: trees.cached_builds() }
@@ -101,10 +104,13 @@ impl BuildCache {
         entries
     }
 
-    /// Keeps the finished build in the directory `built`, unless it alone exceeds `limit` bytes.
+    /// Adds the finished build in the directory `built` to the cache, replacing an entry with the
+    /// same key.
+    ///
+    /// Does nothing if the build is larger than `limit` bytes.
     ///
     /// # Errors
-    /// [`FileError`] if it cannot be stored. No partial entry remains.
+    /// [`FileError`] if the build cannot be stored. In that case no partial entry remains.
     pub(crate) fn keep(&self, built: &Path, record: &Record, limit: u64) -> Result<(), FileError> {
         let size = size_of(built)?;
         if size > limit {
@@ -115,27 +121,29 @@ impl BuildCache {
             .prefix(durable::UNFINISHED)
             .permissions(fs::Permissions::from_mode(0o755))
             .tempdir_in(&self.dir)
-            .map_err(FileError::when("make a directory in", &self.dir))?;
+            .map_err(FileError::when("create a directory in", &self.dir))?;
         let copy = unfinished.path().join(BUILT);
         copy_tree::link_tree(built, &copy)?;
         let key = CacheKey::of(&record.module, &record.arch, &record.inputs);
         let (module, kernel, arch) =
             (record.module.clone(), record.kernel.clone(), record.arch.clone());
-        // The placed objects are not part of the entry.
+        // Placed objects are not part of an entry.
         Record { placed: Vec::new(), ..record.clone() }.write(&copy.join(FILE_NAME))?;
         let content = Digest::of_tree(&copy)?;
         let ticket = Ticket { format: FORMAT, module, kernel, arch, size, content };
         toml_file::write(&unfinished.path().join(TICKET), &ticket)?;
         self.remove(&key)?;
         let place = self.path(&key);
-        fs::rename(unfinished.path(), &place).map_err(FileError::when("keep", &place))?;
-        // The directory was renamed, so the temporary one needs no removal.
+        fs::rename(unfinished.path(), &place).map_err(FileError::when("store", &place))?;
+        // The temporary directory has been renamed and must not be removed.
         let _ = unfinished.keep();
         Ok(())
     }
 
-    /// Restores the build with this key to `to`, which must not exist. Returns false if there is no
-    /// such entry. A damaged entry is removed, and `to` is not created.
+    /// Restores the build with the key `key` to the directory `to`, which must not exist.
+    ///
+    /// Returns false if the cache does not contain the build. Removes a damaged entry and returns
+    /// false; `to` does not exist then.
     ///
     /// # Errors
     /// [`FileError`] if the entry exists but cannot be copied to `to`.
@@ -165,7 +173,8 @@ impl BuildCache {
         Ok(true)
     }
 
-    /// Evicts the least recently used entries until the total size is at most `limit` bytes.
+    /// Evicts the least recently used entries until the total size is at most `limit` bytes. Also
+    /// removes invalid entries.
     ///
     /// # Errors
     /// [`FileError`] at the first entry that cannot be removed.
@@ -175,7 +184,7 @@ impl BuildCache {
         }
         let entries = self.entries();
         let known: HashSet<CacheKey> = entries.iter().map(|entry| entry.key).collect();
-        // Entries of another format, or partly removed.
+        // These entries have another format or were only partly removed.
         for key in self.names().into_iter().filter(|key| !known.contains(key)) {
             self.remove(&key)?;
         }
@@ -197,7 +206,7 @@ impl BuildCache {
         Ok(count)
     }
 
-    /// Removes the unfinished entries of killed runs.
+    /// Removes the unfinished entries that killed runs left behind.
     pub(crate) fn remove_strays(&self) -> Result<(), FileError> {
         durable::remove_unfinished(&self.dir)
     }
@@ -221,7 +230,8 @@ impl BuildCache {
         Some(CachedBuild { key, module, kernel, arch, size, used })
     }
 
-    /// Returns the keys of all directories that may be entries.
+    /// Returns the keys of all directories that have a key as their name, even if the entry is
+    /// invalid.
     fn names(&self) -> Vec<CacheKey> {
         let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
         entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(CacheKey)).collect()
@@ -240,7 +250,9 @@ fn read_ticket(path: &Path) -> Option<Ticket> {
     toml_file::read::<Ticket>(path).filter(|ticket| ticket.format == FORMAT)
 }
 
-/// Returns those of `entries`, sorted from the most recently used, that exceed `limit` bytes.
+/// Returns the entries to evict so that the others fit in `limit` bytes.
+///
+/// `entries` must be sorted from most to least recently used.
 fn beyond(limit: u64, entries: &[CachedBuild]) -> &[CachedBuild] {
     let mut total: u64 = 0;
     let fits = |entry: &CachedBuild| {
@@ -251,7 +263,7 @@ fn beyond(limit: u64, entries: &[CachedBuild]) -> &[CachedBuild] {
     &entries[first..]
 }
 
-/// Returns the total length of all files below `dir` in bytes.
+/// Returns the total size of all files below `dir` in bytes.
 fn size_of(dir: &Path) -> Result<u64, FileError> {
     let mut size = 0;
     for entry in walkdir::WalkDir::new(dir) {

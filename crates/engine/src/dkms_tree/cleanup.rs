@@ -1,4 +1,4 @@
-//! Removes what killed runs left in the dkms tree, and all our own files when the package leaves.
+//! Cleans the dkms tree after killed runs, and when the alpm-dkms package is removed.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,8 +10,9 @@ use crate::machine::{Machine, Trees};
 use crate::os::durable::{self, FileError};
 use crate::os::symlinks;
 
-/// Removes our own files from the dkms tree, but no kept source that a module needs.
-pub(crate) fn leave(machine: &Machine) -> Result<(), FileError> {
+/// Removes alpm-dkms's own files from the dkms tree, except the kept sources that modules still
+/// use.
+pub(crate) fn remove_own_files(machine: &Machine) -> Result<(), FileError> {
     let trees = &machine.trees;
     let needed: Vec<PathBuf> = TreeState::read(trees)
         .modules
@@ -42,7 +43,7 @@ pub(crate) fn leave(machine: &Machine) -> Result<(), FileError> {
     Ok(())
 }
 
-/// Removes what killed runs left unfinished in our own directories. Only under the lock.
+/// Removes the unfinished files and directories of killed runs. The caller must hold the lock.
 pub(crate) fn remove_strays(machine: &Machine) -> Result<(), FileError> {
     let trees = &machine.trees;
     let own = [
@@ -65,13 +66,16 @@ pub(crate) fn remove_strays(machine: &Machine) -> Result<(), FileError> {
         }
     }
     durable::remove_tree(&trees.workplaces())?;
-    // What was the last in it is gone now: the boot unit looks whether it is empty.
+    durable::remove_tree(&trees.sharing_compilers())?;
+    // This succeeds only if no work is pending.
     let _ = fs::remove_dir(trees.pending());
     Ok(())
 }
 
-/// Removes the directories of failures, of their logs and of builds if nothing is in them any more. Not while
-/// builds run: they make them when they begin.
+/// Removes the directories for failures, logs and workplaces if they are empty.
+///
+/// Must not be called while a build is running, since builds create these directories when they
+/// start.
 pub(crate) fn remove_empty_directories(trees: &Trees) {
     for dir in [trees.failures(), trees.dkms.join(".log"), trees.workplaces()] {
         let _ = fs::remove_dir(dir);

@@ -1,4 +1,4 @@
-//! Remembers failed builds, so that no transaction tries the same inputs again.
+//! Records failed builds, so that transactions do not repeat them with the same inputs.
 
 use std::path::{Path, PathBuf};
 
@@ -11,31 +11,31 @@ use crate::os::digest::Digest;
 use crate::os::durable::{self, FileError};
 use crate::os::toml_file;
 
-/// A build that failed, remembered so that the same inputs are not tried at every transaction.
+/// The record of a failed build. Transactions do not repeat the build with the same inputs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnownFailure {
-    /// The fingerprint of the inputs that were tried.
+    /// The fingerprint of the build's inputs.
     pub fingerprint: Digest,
-    /// What went wrong, in one line.
+    /// The error message, on one line.
     pub what: String,
-    /// The log of that build.
+    /// The path of the build's log.
     pub log: PathBuf,
 }
 
 impl KnownFailure {
-    /// Where a failure is remembered: `T/.failed/M-V-K-A.toml`.
+    /// Returns the path of the record for a failed build: `T/.failed/M-V-K-A.toml`.
     #[must_use]
     pub fn path(trees: &Trees, id: &ModuleId, kernel: &KernelRelease, arch: &Arch) -> PathBuf {
         trees.failures().join(format!("{}-{kernel}-{arch}.toml", id.source_dir()))
     }
 
-    /// The failure remembered for these, if there is one.
+    /// Reads the record at `path`. Returns `None` if the file is missing or invalid.
     #[must_use]
     pub fn read(path: &Path) -> Option<Self> {
         toml_file::read(path)
     }
 
-    /// Remembers the failure.
+    /// Writes the record to `path` atomically.
     ///
     /// # Errors
     /// [`FileError`] if the file cannot be written.
@@ -44,7 +44,8 @@ impl KnownFailure {
     }
 }
 
-/// Removes what is remembered of failed builds of a module for a kernel, log and all.
+/// Removes the record and the log of a failed build, and the files that the build left in
+/// `T/M/V/build`.
 pub(crate) fn forget_failure(
     machine: &Machine,
     id: &ModuleId,
@@ -56,5 +57,5 @@ pub(crate) fn forget_failure(
     for file in [failure, log] {
         durable::remove_file_if_there(&file)?;
     }
-    workplace::forget_left(machine, id)
+    workplace::remove_failed_build(machine, id)
 }

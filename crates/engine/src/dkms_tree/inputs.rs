@@ -1,4 +1,4 @@
-//! The inputs of a build, and how those of two builds differ.
+//! The inputs of a build, and the reasons to rebuild a module.
 
 use std::collections::BTreeMap;
 
@@ -7,60 +7,64 @@ use serde::{Deserialize, Serialize};
 use crate::names::{KernelRelease, ModuleName};
 use crate::os::digest::Digest;
 
-/// Everything that an object is made from. Equal inputs give an equal object, so they are never
-/// built twice. All digests are blake3.
+/// The inputs of a build.
 ///
-/// The compiler is not among them: Arch's gcc changes weekly, and a kernel takes modules of
-/// another compiler.
+/// A module is rebuilt only if its inputs change. All digests are BLAKE3.
+///
+/// The compiler is not an input: gcc changes weekly on Arch Linux, and a kernel accepts modules
+/// built with another compiler.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inputs {
-    /// The source tree.
+    /// The digest of the module's source.
     pub(crate) source: Digest,
-    /// The administrator's files for it: overrides, patches and scripts below `/etc/dkms`.
+    /// The digest of the administrator's overrides, patches and scripts for the module in
+    /// `/etc/dkms`.
     pub(crate) overrides: Digest,
-    /// The values that dkms.conf gives for this kernel.
+    /// The digest of the dkms.conf values for this kernel.
     pub(crate) conf: Digest,
-    /// The kernel that it is built for.
     pub(crate) kernel: KernelIdentity,
-    /// The fingerprint of each module that BUILD_DEPENDS names and that dkms knows.
+    /// The fingerprints of the dependencies in BUILD_DEPENDS. A missing dependency has no entry.
     #[serde(default)]
     pub(crate) depends: BTreeMap<ModuleName, Digest>,
 }
 
-/// Why objects that exist are not what would be built now, or why there are none.
+/// The reason for a step of a plan.
+///
+/// In the variants, "changed" means changed since the existing build was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
-    /// Nothing was built for this kernel yet.
+    /// The module has not been built for this kernel yet.
     NotBuilt,
-    /// The source tree changed.
+    /// The module's source changed.
     Source,
-    /// An override, patch or script below `/etc/dkms` changed.
+    /// An override, patch or script in `/etc/dkms` changed.
     Overrides,
-    /// The values of dkms.conf changed.
+    /// The dkms.conf values changed.
     Conf,
-    /// The kernel's configuration changed under the same release.
+    /// The kernel's configuration changed, but its release did not.
     KernelConfig,
-    /// The kernel's exported symbols changed under the same release.
+    /// The kernel's exported symbols changed, but its release did not.
     KernelSymbols,
-    /// The kernel's headers changed under the same release.
+    /// The kernel's headers changed, but its release did not.
     KernelHeaders,
-    /// A module that it builds upon changed.
+    /// A dependency in BUILD_DEPENDS changed.
     Dependency(ModuleName),
-    /// dkms built it before the present source or headers came.
+    /// dkms built the objects, and the source or the headers have changed since.
     OlderThanInputs,
-    /// Built, but not installed.
+    /// The module is built but not installed.
     NotInstalled,
-    /// Installed, but objects are missing from the kernel's directory or are not ours.
+    /// The module is installed, but at least one of its objects is not at its path in the kernel's
+    /// directory.
     Misplaced,
-    /// An earlier run was interrupted.
+    /// An earlier run was interrupted during this step.
     Interrupted,
-    /// The kernel's modules are compressed in another way now.
+    /// The compression of the objects differs from that of the kernel's own modules.
     Compression,
-    /// The objects for the kernel are signed with another key now.
+    /// The signing key for the kernel changed.
     Signing,
-    /// The command line asks for it.
+    /// The user requested the step on the command line.
     Requested,
-    /// Equal inputs were built before, and what came of them is in the cache: nothing is compiled.
+    /// The cache contains a build with equal inputs, so nothing is compiled.
     Cached,
 }
 
@@ -68,27 +72,27 @@ impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::NotBuilt => "not built yet",
-            Self::Source => "its source changed",
-            Self::Overrides => "its files in /etc/dkms changed",
-            Self::Conf => "its dkms.conf has other values",
-            Self::KernelConfig => "the kernel's configuration changed",
-            Self::KernelSymbols => "the kernel's symbols changed (Module.symvers)",
-            Self::KernelHeaders => "the kernel's headers changed",
-            Self::Dependency(name) => return write!(f, "{name}, which it builds upon, changed"),
-            Self::OlderThanInputs => "the source or the headers are newer than what dkms built",
+            Self::Source => "source changed",
+            Self::Overrides => "files in /etc/dkms changed",
+            Self::Conf => "dkms.conf values changed",
+            Self::KernelConfig => "kernel configuration changed",
+            Self::KernelSymbols => "kernel symbols changed",
+            Self::KernelHeaders => "kernel headers changed",
+            Self::Dependency(name) => return write!(f, "dependency {name} changed"),
+            Self::OlderThanInputs => "older than its source or the kernel headers",
             Self::NotInstalled => "built but not installed",
-            Self::Misplaced => "its objects are not in the kernel's directory",
+            Self::Misplaced => "installed objects missing",
             Self::Interrupted => "an earlier run was interrupted",
-            Self::Compression => "the kernel's modules are compressed in another way",
-            Self::Signing => "modules are signed with another key",
-            Self::Requested => "asked for",
+            Self::Compression => "module compression changed",
+            Self::Signing => "signing key changed",
+            Self::Requested => "requested",
             Self::Cached => "found in the cache",
         })
     }
 }
 
 impl Inputs {
-    /// One digest over all inputs.
+    /// Returns a single digest of all inputs.
     #[must_use]
     pub(crate) fn fingerprint(&self) -> Digest {
         let kernel = &self.kernel;
@@ -107,7 +111,8 @@ impl Inputs {
         Digest::of_bytes(parts.join("\0").as_bytes())
     }
 
-    /// What differs between these inputs and those something was built from.
+    /// Returns the reasons to rebuild a module that was built from the inputs `built`. The result
+    /// is empty if no input changed.
     #[must_use]
     pub(crate) fn changed_since(&self, built: &Self) -> Vec<Reason> {
         let mut reasons = Vec::new();
@@ -118,7 +123,8 @@ impl Inputs {
         };
         differs(self.source == built.source, Reason::Source);
         differs(self.overrides == built.overrides, Reason::Overrides);
-        // A conf that reads its kernel's or its own files has other values because they changed.
+        // A conf may read files of the source or of the kernel. If those changed, they are the
+        // reason.
         let conf_alone = self.source == built.source
             && self.overrides == built.overrides
             && self.kernel == built.kernel;
@@ -137,22 +143,23 @@ impl Inputs {
     }
 }
 
-/// What makes two kernels the same for a module. A part that a kernel does not have is missing
-/// here.
+/// The parts of a kernel that affect builds. A part that the kernel lacks is `None`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelIdentity {
-    /// Its release.
     pub(crate) release: KernelRelease,
-    /// Its configuration.
+    /// The digest of the kernel's configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) config: Option<Digest>,
-    /// `Module.symvers`: the symbols it exports, with their checksums. Not enough by itself,
-    /// since these may all be zero.
+    /// The digest of `Module.symvers`, which lists the exported symbols with their checksums.
+    ///
+    /// This digest is not sufficient by itself, since all checksums can be zero.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) symvers: Option<Digest>,
-    /// `include` and `arch/*/include`, the time and number of its compilation among them. Of
-    /// `include/config` only the texts count: beside them lie some ten thousand empty files, one
-    /// for each option that is set, which say what the configuration says.
+    /// The digest of the headers in `include` and `arch/*/include`, which contain the kernel's
+    /// build time and build number.
+    ///
+    /// In `include/config`, only the text files count. The directory also contains some ten
+    /// thousand empty files, one for each enabled option, which repeat the configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) headers: Option<Digest>,
 }

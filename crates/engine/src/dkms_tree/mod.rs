@@ -1,4 +1,7 @@
 //! The files of the dkms tree, `/var/lib/dkms`: state, records, pending work, builds.
+//!
+//! In paths, `T` is the dkms tree, `S` the source tree, `L` the install tree, `M` a module's name,
+//! `V` its version, `K` a kernel release and `A` an architecture.
 
 mod build_cache;
 pub(crate) mod cleanup;

@@ -1,8 +1,8 @@
-//! Pending work, one small file each in `T/.pending`.
+//! The list of pending work, one small file per entry in `T/.pending`.
 //!
-//! A file is written before the work is begun and removed after it, so that the next hook,
-//! `dkms autoinstall` or the boot unit finishes the work of a run that was killed, or that never came
-//! because pacman was. The boot unit starts only while the directory is not empty.
+//! An entry is written before its work starts and removed once the work is finished. If the run is
+//! killed, or if pacman is killed before its hooks run, the next hook, `dkms autoinstall` or the
+//! boot unit finishes the work. The boot unit starts only if `T/.pending` is not empty.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -14,58 +14,74 @@ use crate::names::{KernelRelease, ModuleId, ModuleName};
 use crate::os::durable::{self, FileError};
 use crate::os::toml_file;
 
-/// Something that has to be done, or looked at again.
+/// Unfinished work that is recorded on disk, so that a later run can finish it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PendingWork {
-    /// A source directory (`name-version`) that a transaction brings, changes or takes away:
-    /// build it for every kernel, or remove the module if the directory is gone.
+    /// The name (`name-version`) of a source directory that a transaction installs, changes or
+    /// removes.
+    ///
+    /// To finish, build the module for every kernel, or remove the module if the directory no
+    /// longer exists.
     Source(String),
-    /// A kernel that a transaction brings, changes or takes away: build every module for it, or
-    /// remove what was built for it if the kernel is gone.
+    /// The release of a kernel that a transaction installs, changes or removes.
+    ///
+    /// To finish, build every module for the kernel, or delete the builds for it if the kernel no
+    /// longer exists.
     Kernel(KernelRelease),
-    /// Everything a transaction names, in one file: [`PendingWork::Source`] and [`PendingWork::Kernel`] of each.
+    /// The sources and kernels of a transaction.
+    ///
+    /// This single entry replaces a [`PendingWork::Source`] or [`PendingWork::Kernel`] entry for
+    /// each of them.
     Transaction {
-        /// Directories of the source tree.
+        /// The names (`name-version`) of directories in the source tree.
         sources: BTreeSet<String>,
-        /// Kernel releases.
+        /// The releases of the kernels.
         kernels: BTreeSet<KernelRelease>,
     },
-    /// A kernel that is gone but for a copy that is kept until the next boot: remove what was
-    /// built for it once the copy is gone too.
+    /// The release of a removed kernel whose module directory another package keeps until the next
+    /// boot. The builds for the kernel are deleted once that directory is gone.
     LeftOver(KernelRelease),
-    /// A module that is being installed for a kernel: objects may be half placed, POST_INSTALL
-    /// and depmod may not have run.
+    /// The installation of a module for a kernel.
+    ///
+    /// If it was interrupted, objects can be missing, and POST_INSTALL and depmod might not have
+    /// run.
     Install {
-        /// The module.
+        /// The module to install.
         module: ModuleId,
-        /// The kernel.
+        /// The kernel whose directory receives the objects.
         kernel: KernelRelease,
     },
-    /// A module that is being uninstalled from a kernel: objects may be left, POST_REMOVE and
-    /// depmod may not have run.
+    /// The uninstallation of a module from a kernel.
+    ///
+    /// If it was interrupted, some objects can be left, and POST_REMOVE and depmod might not have
+    /// run.
     Uninstall {
-        /// The module.
+        /// The module to uninstall.
         module: ModuleId,
-        /// The kernel.
+        /// The kernel whose directory contains the objects.
         kernel: KernelRelease,
     },
-    /// A module that is being removed altogether.
+    /// The removal of a module from the dkms tree.
     Remove(ModuleId),
-    /// A kernel's objects of a module that were placed, replaced or taken away since its initramfs
-    /// was looked at. The engine only writes it; whoever looks after images clears it.
+    /// A change to a module's objects, which requires a check of the kernel's initramfs images.
+    ///
+    /// The engine writes this entry. The `initramfs` crate checks the images and clears it.
     Image {
-        /// The kernel.
+        /// The kernel whose images are affected.
         kernel: KernelRelease,
-        /// The module.
+        /// The name of the module that changed.
         module: ModuleName,
-        /// The objects' names without suffix, old and new ones: `zfs`, `spl`; none if the module did not build.
+        /// The names of the old and new objects without suffix, such as `zfs` and `spl`. Empty if
+        /// the module failed to build.
         objects: BTreeSet<String>,
     },
 }
 
 impl PendingWork {
-    /// The work that this one makes void: what is being installed now is not to be uninstalled.
+    /// Returns the entry that this one cancels, or `None` if it cancels none.
+    ///
+    /// A pending installation cancels a pending uninstallation of the same module, and vice versa.
     #[must_use]
     pub(crate) fn opposite(&self) -> Option<Self> {
         match self.clone() {
@@ -75,7 +91,9 @@ impl PendingWork {
         }
     }
 
-    /// One file for each: the name says what it is, the digest keeps odd names apart.
+    /// Returns the name of the entry's file.
+    ///
+    /// The name ends with a digest, since different entries can have the same readable part.
     fn file_name(&self) -> String {
         let (kind, what) = match self {
             Self::Source(dir) => ("source", dir.clone()),
@@ -104,40 +122,40 @@ impl PendingWork {
     }
 }
 
-/// The file's content: TOML wants a table at its top.
+/// The content of an entry's file. TOML requires a table at the top level, hence the struct.
 #[derive(Serialize, Deserialize)]
-struct Page {
+struct PendingFile {
     work: PendingWork,
 }
 
-/// The pending work of one machine.
+/// The list of pending work in a dkms tree.
 #[derive(Debug, Clone)]
 pub struct PendingList {
     dir: PathBuf,
 }
 
 impl PendingList {
-    /// The pending work in a dkms tree.
+    /// Returns the list of pending work in the dkms tree of `trees`.
     #[must_use]
     pub fn of(trees: &Trees) -> Self {
         Self { dir: trees.pending() }
     }
 
-    /// Reads all pending work, sorted. Other files are reported in the log and left alone.
+    /// Reads all pending work and returns it sorted. Logs and skips invalid files.
     #[must_use]
     pub fn read(&self) -> Vec<PendingWork> {
         let Ok(entries) = std::fs::read_dir(&self.dir) else { return Vec::new() };
         let mut all: Vec<PendingWork> = entries
             .flatten()
             .filter(|entry| entry.path().extension().is_some_and(|ext| ext == "toml"))
-            .filter_map(|entry| toml_file::read::<Page>(&entry.path()))
-            .map(|page| page.work)
+            .filter_map(|entry| toml_file::read::<PendingFile>(&entry.path()))
+            .map(|file| file.work)
             .collect();
         all.sort();
         all
     }
 
-    /// Notes work. Writing the same work again changes nothing.
+    /// Adds `work` to the list. Does nothing if the list already contains it.
     ///
     /// # Errors
     /// [`FileError`] if the file cannot be written.
@@ -146,18 +164,19 @@ impl PendingList {
         if path.exists() {
             return Ok(());
         }
-        let page = Page { work: work.clone() };
-        // A run that holds the lock sweeps unfinished files, perhaps ours: the journal takes none.
-        toml_file::write(&path, &page).or_else(|_| toml_file::write(&path, &page))
+        let file = PendingFile { work: work.clone() };
+        // The journal hook writes without taking the lock. A run that holds the lock may remove the
+        // hook's unfinished file once, so try again.
+        toml_file::write(&path, &file).or_else(|_| toml_file::write(&path, &file))
     }
 
-    /// Removes the note of work. An empty directory is removed too: the boot unit looks at it.
+    /// Removes `work` from the list, and the list's directory once it is empty.
     ///
     /// # Errors
     /// [`FileError`] if the file cannot be removed.
     pub fn clear(&self, work: &PendingWork) -> Result<(), FileError> {
         durable::remove_file_if_there(&self.dir.join(work.file_name()))?;
-        // Fails while other work is pending, as it should.
+        // This succeeds only if no other work is pending.
         let _ = std::fs::remove_dir(&self.dir);
         Ok(())
     }

@@ -8,13 +8,14 @@ use std::path::Path;
 use crate::dkms_tree::FILE_NAME;
 use crate::os::durable::{self, FileError};
 
-/// Moves the directory `staging` to `target`, replacing an existing build.
+/// Moves the finished build in `staging` to `target`, replacing any existing build.
 ///
-/// An existing directory is replaced file by file, because overlayfs cannot always exchange
-/// directories. The record is replaced last: until then the old record makes the next run rebuild.
+/// If `target` exists, its files are replaced one by one, because overlayfs cannot always exchange
+/// directories. The record is replaced last: until then, the old record makes the next run rebuild
+/// the module.
 ///
-/// The record in `staging` must list the objects that the existing build has in the kernel's
-/// directory.
+/// The record in `staging` must list the objects of the existing build that are placed in the
+/// kernel's directory.
 pub(crate) fn publish(staging: &Path, target: &Path) -> Result<(), FileError> {
     if fs::rename(staging, target).is_ok() {
         return match target.parent() {
@@ -23,7 +24,7 @@ pub(crate) fn publish(staging: &Path, target: &Path) -> Result<(), FileError> {
         };
     }
     let published = publish_over(staging, target);
-    // The staging directory is removed even after a failure.
+    // Remove the staging directory even after a failure.
     let removed = durable::remove_tree(staging);
     published.and(removed.map(|_| ()))
 }
@@ -35,7 +36,8 @@ fn publish_over(staging: &Path, target: &Path) -> Result<(), FileError> {
     durable::sync_dir(target)
 }
 
-/// Moves all entries of `from` except the record to `to`, and removes all other entries of `to`.
+/// Moves all entries of `from` to `to`, and removes all other entries of `to`. Leaves both records
+/// in place.
 fn replace_entries(from: &Path, to: &Path) -> Result<(), FileError> {
     durable::create_dirs(to)?;
     let mut new = file_names(from)?;

@@ -1,7 +1,7 @@
 //! The record of a build: its inputs, its objects and where they are placed.
 //!
-//! It is a TOML file in `T/M/V/K/A/`. dkms moves and deletes that directory as a whole, so a record
-//! never outlives its objects. A build without a record was made by dkms.
+//! A record is a TOML file in `T/M/V/K/A/`. dkms moves and deletes that directory as a whole, so a
+//! record never outlives its objects. A build without a record was made by dkms.
 
 use std::path::{Path, PathBuf};
 
@@ -17,82 +17,82 @@ use crate::os::toml_file;
 /// The name of the record file in `T/M/V/K/A/`.
 pub(crate) const FILE_NAME: &str = "alpm-dkms.toml";
 
-/// One kernel object of a module.
+/// A kernel object of a finished build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuiltObject {
     /// The file name, such as `v4l2loopback.ko.zst`.
     pub name: String,
-    /// blake3 of the stored file.
+    /// The BLAKE3 digest of the file in the dkms tree.
     pub digest: Digest,
-    /// The directory below `L/K`, such as `updates/dkms`.
+    /// The directory for the object, relative to the kernel's directory, such as `updates/dkms`.
     pub location: String,
 }
 
-/// An object that we placed in a kernel's directory.
+/// An object that alpm-dkms placed in a kernel's directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlacedObject {
-    /// The path below `L/K`, such as `updates/dkms/v4l2loopback.ko.zst`.
+    /// The path relative to the kernel's directory, such as `updates/dkms/v4l2loopback.ko.zst`.
     pub path: String,
-    /// blake3 of the file as placed. A file with another digest is no longer ours.
+    /// The BLAKE3 digest of the placed file. If the digest of the file at `path` differs, the file
+    /// no longer belongs to alpm-dkms.
     pub digest: Digest,
 }
 
 impl BuiltObject {
-    /// Returns the object as it is placed.
+    /// Returns the object's entry for [`Record::placed`].
     #[must_use]
     pub(crate) fn in_place(&self) -> PlacedObject {
         PlacedObject { path: format!("{}/{}", self.location, self.name), digest: self.digest }
     }
 }
 
-/// The record of a module built for a kernel.
+/// The record of the build of a module for a kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// The format version.
+    /// The version of the file format.
     pub(crate) format: u32,
-    /// The module.
     pub(crate) module: ModuleId,
-    /// The kernel.
     pub(crate) kernel: KernelRelease,
-    /// The kernel's architecture.
     pub(crate) arch: Arch,
-    /// Whether the build was adopted from dkms. Its inputs are those at adoption.
+    /// Whether the build was adopted from dkms. If so, `inputs` are those at the time of adoption.
     #[serde(default)]
     pub(crate) adopted: bool,
     /// The duration of the build in whole seconds.
     pub(crate) build_seconds: u64,
-    /// The first line of the compiler's version. Informational: a change does not cause a rebuild.
+    /// The first line of the compiler's version text. For information only: a change of compiler
+    /// does not cause a rebuild.
     #[serde(default)]
     pub(crate) compiler: String,
-    /// The inputs.
     pub(crate) inputs: Inputs,
-    /// The values of dkms.conf for this kernel, valid while the inputs are unchanged.
+    /// The dkms.conf values for this kernel. They are valid as long as the inputs do not change.
     pub(crate) values: crate::conf::Values,
-    /// The objects stored beside this record.
+    /// The objects of the build, in the dkms tree.
     #[serde(default)]
     pub objects: Vec<BuiltObject>,
-    /// The objects in the kernel's directory: those of the previous build until this one is
-    /// installed.
+    /// The module's objects in the kernel's directory. Until this build is installed, these are the
+    /// objects of the previous build.
     #[serde(default)]
     pub placed: Vec<PlacedObject>,
-    /// blake3 of the certificate of the last signing, whether it succeeded or not. A failed signing
-    /// is retried only with another key.
+    /// The BLAKE3 digest of the certificate used in the last attempt to sign the objects; `None` if
+    /// there was no attempt.
+    ///
+    /// If that attempt failed, it is repeated only with another certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) signing: Option<Digest>,
 }
 
-/// The current format version.
+/// The current version of the record format.
 pub(crate) const FORMAT: u32 = 1;
 
 impl Record {
-    /// Returns the path of the record of a built module.
+    /// Returns the path of the record for the build of a module.
     #[must_use]
     pub fn path(trees: &Trees, id: &ModuleId, kernel: &KernelRelease, arch: &Arch) -> PathBuf {
         trees.built(id, kernel, arch).join(FILE_NAME)
     }
 
-    /// Reads a record. Returns `None` if there is none or it is unusable; the build then counts as
-    /// made by dkms.
+    /// Reads the record at `path`. Returns `None` if the file is missing, invalid or in another
+    /// format; the build then counts as made by dkms.
     #[must_use]
     pub fn read(path: &Path) -> Option<Self> {
         toml_file::read::<Self>(path).filter(|record| record.format == FORMAT)
@@ -112,7 +112,7 @@ use {super::KernelIdentity, std::collections::BTreeMap};
 
 #[cfg(test)]
 impl Record {
-    /// Returns the record of a build without objects. The digest of its source is that of a text.
+    /// Returns a record without objects. Every input digest is that of the text `source`.
     pub(crate) fn sample(module: &str, kernel: &str, source: &str) -> Self {
         let kernel: KernelRelease = kernel.parse().expect("a release");
         let digest = Digest::of_bytes(source.as_bytes());

@@ -1,15 +1,15 @@
-//! The directories that builds gather their results in before these become `T/M/V/K/A`.
+//! Staging directories, in which builds collect their results before publishing them as
+//! `T/M/V/K/A`.
 
 use std::fs;
 use std::path::Path;
 
 use crate::os::durable::{self, FileError};
 
-/// How the names of directories start in which a build gathers its result: dkms's own, which it
-/// sweeps too.
+/// The prefix of the names of staging directories. dkms uses the same prefix.
 pub(crate) const STAGING: &str = ".tmp_";
 
-/// What a killed run left where builds gather their results.
+/// Removes the staging directories in `parent` that killed runs left behind.
 pub(crate) fn remove_staging(parent: &Path) -> Result<(), FileError> {
     let Ok(entries) = fs::read_dir(parent) else { return Ok(()) };
     for entry in entries.flatten() {

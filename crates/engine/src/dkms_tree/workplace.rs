@@ -1,4 +1,4 @@
-//! The directory of one build, shown to the build's programs at the path that confs name.
+//! Gives each build its own directory, which its programs find at the path that dkms.conf names.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,19 +9,21 @@ use crate::os::durable::{self, FileError};
 use crate::os::process::Program;
 use crate::os::symlinks;
 
-/// Where a build happens. Its programs know only `seen`; we find the files in `real`, which is
-/// another directory where children can have mounts of their own: then one module can be built for
-/// several kernels at once, each time at the path that its conf, its scripts and its Makefile name.
+/// The directory of one build.
+///
+/// The engine uses the path `real`, and the programs of the build use the path `seen`. The paths
+/// differ if child processes can have private mounts. Then a module can be built for several
+/// kernels at once, although its dkms.conf and Makefile always name the same build directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Workplace {
-    /// Where the files are.
+    /// The path of the directory on disk.
     pub(crate) real: PathBuf,
-    /// Where the build's own programs find them.
+    /// The path at which the build's programs find the directory.
     pub(crate) seen: PathBuf,
 }
 
 impl Workplace {
-    /// The place where a module is built for a kernel; the build sees it as `T/M/V/build`.
+    /// Returns the workplace for building a module for a kernel. Its `seen` path is `T/M/V/build`.
     pub(crate) fn of(machine: &Machine, id: &ModuleId, kernel: &Kernel) -> Self {
         let seen = machine.trees.build(id);
         if are_private(machine) {
@@ -33,17 +35,17 @@ impl Workplace {
         }
     }
 
-    /// A directory that all programs see in its place.
+    /// Returns a workplace whose `real` and `seen` paths are both `dir`.
     pub(crate) fn open(dir: PathBuf) -> Self {
         Self { real: dir.clone(), seen: dir }
     }
 
-    /// Lets a confined program find the files at `seen`.
+    /// Returns `program` with the directory mounted at `seen`. The program must be confined.
     pub(crate) fn show<'p>(&self, program: Program<'p>) -> Program<'p> {
         if self.real == self.seen { program } else { program.shown(&self.real, &self.seen) }
     }
 
-    /// Fills it with what `copy` brings, in place of what a killed build left.
+    /// Removes the directory if a killed build left it behind, then calls `copy` to create it.
     pub(crate) fn fill(
         &self,
         copy: impl FnOnce(&Path) -> Result<(), FileError>,
@@ -58,13 +60,15 @@ impl Workplace {
         copy(&self.real)
     }
 
-    /// Removes all files of the build.
+    /// Removes the directory with all its files.
     pub(crate) fn clear(&self) -> Result<(), FileError> {
         durable::remove_tree(&self.real).map(|_| ())
     }
 
-    /// Leaves the files where dkms users look for those of a failed build. Only one build of a
-    /// module at a time may do this.
+    /// Moves the files of a failed build to the module's usual build directory (`self.seen`), where
+    /// users of dkms expect them.
+    ///
+    /// Two builds of the same module must not do this at the same time.
     pub(crate) fn hand_over(&self) -> Result<(), FileError> {
         if self.real == self.seen {
             return Ok(());
@@ -78,23 +82,26 @@ impl Workplace {
     }
 }
 
-/// Returns true if each build has a directory that only its own programs see.
+/// Returns true if each build has a private directory, mounted only for its own programs.
 pub(crate) fn are_private(machine: &Machine) -> bool {
     machine.tools.confinement.has_own_mounts(&machine.tools, &machine.trees.dkms)
 }
 
-/// Removes what a failed build left for its user, if its log is gone or if it was one of dkms's.
-pub(super) fn forget_left(machine: &Machine, id: &ModuleId) -> Result<(), FileError> {
+/// Empties `T/M/V/build` if it contains a failed build that dkms made or whose log has been
+/// deleted.
+pub(super) fn remove_failed_build(machine: &Machine, id: &ModuleId) -> Result<(), FileError> {
     let dir = machine.trees.build(id);
     let log = dir.join("make.log");
-    let is_gone = log.is_symlink() && symlinks::resolve(&machine.trees.root, &log).is_err();
-    // dkms writes its log where it builds; ours is elsewhere, and only linked there.
-    let is_of_dkms = log.is_file() && !log.is_symlink() && are_private(machine);
-    if is_gone || is_of_dkms { empty(&dir) } else { Ok(()) }
+    let log_is_gone = log.is_symlink() && symlinks::resolve(&machine.trees.root, &log).is_err();
+    // dkms writes its log into the build directory; alpm-dkms only places a link there.
+    let is_from_dkms = log.is_file() && !log.is_symlink() && are_private(machine);
+    if log_is_gone || is_from_dkms { empty(&dir) } else { Ok(()) }
 }
 
-/// Removes all that is in a directory. It stays itself: without it, the kernel would unmount what
-/// other builds of the module have mounted there.
+/// Removes all entries of a directory, but not the directory itself.
+///
+/// Other builds of the module may have mounted their directories on it. Linux would unmount those
+/// if the directory was removed.
 fn empty(dir: &Path) -> Result<(), FileError> {
     entries(dir)?.iter().try_for_each(|entry| durable::remove_tree(entry).map(|_| ()))
 }

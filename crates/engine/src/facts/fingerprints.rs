@@ -1,4 +1,4 @@
-//! Digests of what a build is made from, kept under the stat signature of the files.
+//! Computes digests of build inputs, and stores them with the stat signatures of the files.
 
 use std::collections::BTreeMap;
 use std::fs::{self};
@@ -16,68 +16,72 @@ use crate::os::stat::{self, Stat};
 use crate::os::symlinks;
 use crate::os::walk::{self, Extent, Part, Walk, whole};
 
-/// Fingerprints of files and trees. A content is read only where stat says something else than when
-/// it was last read: path, size, mtime, ctime, inode, device and mode. (pacman restores mtimes,
-/// and a reinstalled file may get its old inode back: only all of them together tell.)
+/// The digests of files and trees, stored between runs.
+///
+/// Contents are read again only if the stat signature changed. The signature covers path, size,
+/// mtime, ctime, inode, device and mode. All of these are needed, since pacman restores mtimes and
+/// a reinstalled file can get the inode of the old one.
 #[derive(Debug)]
 pub(crate) struct Fingerprints {
     root: PathBuf,
     store: PathBuf,
     known: BTreeMap<String, Known>,
     changed: bool,
-    /// Whether headers in a kernel's own directory are taken to be a package's.
+    /// Whether to assume that headers in a kernel's own directory belong to a package.
     trusts_packages: bool,
-    /// Results of walks that were made ahead.
+    /// The results of [`Self::look_ahead`], by path. Each is used once.
     found: BTreeMap<PathBuf, Found>,
 }
 
-/// The texts in `include/config`.
+/// The names of the text files in `include/config`. All other files in that directory are empty.
 const CONFIG_TEXTS: &[&str] = &["auto.conf", "kernel.release"];
 
-/// A digest with the signature of what it was made from.
+/// A digest, with the stat signature of the files from which it was computed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Known {
     signature: Digest,
     digest: Digest,
-    /// What is enough to look at, where packages are trusted.
+    /// The paths to check instead of the whole tree, if packages are trusted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     watched: Option<Watched>,
 }
 
-/// The paths that show whether a tree was changed by a package manager.
+/// The paths whose metadata changes whenever a package manager changes the tree.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Watched {
     signature: Digest,
-    /// One path in each line: a list of a thousand texts takes longer to read than their stats.
+    /// The paths, one per line. Parsing a TOML list of a thousand strings would take longer than
+    /// reading the metadata of the files.
     paths: String,
 }
 
-/// The result of a walk.
+/// The result of examining a tree.
 #[derive(Debug)]
 enum Found {
-    /// What is watched is as it was when this digest was made.
+    /// The watched paths have not changed, so the stored digest is still valid.
     Same(Digest),
-    /// The walk, and what to watch from now on.
+    /// The walk over the tree, and the paths to watch from now on, if packages are trusted.
     Walk(Walk, Option<Watched>),
 }
 
-/// A tree to be walked.
+/// A tree to examine.
 struct Tree {
-    /// The name under which its digest is kept.
+    /// The key under which the digest of the tree is stored.
     path: PathBuf,
     parts: Vec<Part>,
-    /// Whether it is enough to look at what is watched.
+    /// Whether it is enough to check the watched paths instead of walking the tree.
     is_watched: bool,
 }
 
 impl Fingerprints {
-    /// Reads the digests of earlier runs. None are needed: without them, contents are read again.
+    /// Reads the digests that earlier runs stored. If the file is missing or invalid, starts with
+    /// none.
     #[must_use]
     pub(crate) fn open(trees: &Trees) -> Self {
         let store = trees.cache().join("digests.toml");
         let known = match fs::read_to_string(&store) {
             Ok(text) => toml::from_str(&text).unwrap_or_else(|error| {
-                log::warn!("{} cannot be used and is made anew: {error}", store.display());
+                log::warn!("{}: ignored: {error}", store.display());
                 BTreeMap::new()
             }),
             Err(_) => BTreeMap::new(),
@@ -92,17 +96,21 @@ impl Fingerprints {
         }
     }
 
-    /// Takes headers that stand in a kernel's own directory to be a package's: package managers
-    /// replace files, which shows in the directories, and never write into them. There are ten
-    /// times as many files, and the stat of each is most of what a hook with
-    /// nothing to do has to do. Who edited a header in place has to say so by a command.
+    /// Sets whether to assume that headers in a kernel's own directory belong to a package.
+    ///
+    /// Package managers never write into existing files. They replace files, which changes the
+    /// directory. Hooks therefore check directories only, which saves most of their time: a kernel
+    /// has ten times as many header files as directories. Only `dkms` commands notice a header that
+    /// was edited in place.
     #[must_use]
     pub(crate) fn trusting_packages(self, trusts_packages: bool) -> Self {
         Self { trusts_packages, ..self }
     }
 
-    /// Walks the headers of `kernels` and the `sources` on all cores, for [`Self::kernel_identity`] and
-    /// [`Self::source_tree`]: nearly all of their time is the stat of some ten thousand files.
+    /// Walks the headers of `kernels` and the trees in `sources` in parallel, on all cores.
+    ///
+    /// [`Self::kernel_identity`] and [`Self::source_tree`] then use the results. Without them, they
+    /// would spend nearly all of their time reading the metadata of some ten thousand files.
     pub(crate) fn look_ahead(&mut self, kernels: &[&Kernel], sources: &[PathBuf]) {
         let headers = kernels.iter().filter_map(|kernel| {
             let headers = kernel.headers.as_ref()?;
@@ -110,17 +118,18 @@ impl Fingerprints {
         });
         let sources = sources.iter().map(|dir| source_tree(dir));
         let trees: Vec<Tree> = headers.chain(sources).collect();
-        let found = on_all_cores_with(&trees, || (), |(), tree| self.look_at(tree));
-        // What cannot be walked is walked again where it is needed, which reports the error.
+        let found = on_all_cores_with(&trees, || (), |(), tree| self.examine(tree));
+        // A tree that cannot be walked is left out here. The error is reported when the tree is
+        // needed and walked again.
         let paths = trees.into_iter().map(|tree| tree.path);
         self.found =
             paths.zip(found).filter_map(|(path, found)| Some((path, found.ok()?))).collect();
     }
 
-    /// Keeps the digests for the next run, and forgets those of files that are gone.
+    /// Stores the digests for the next run, except those of missing files.
     ///
     /// # Errors
-    /// [`FileError`] if they cannot be written; the next run is slower then, nothing else.
+    /// [`FileError`] if the file cannot be written. This only makes the next run slower.
     pub(crate) fn save(&mut self) -> Result<(), FileError> {
         let before = self.known.len();
         self.known.retain(|path, _| Path::new(path).exists());
@@ -138,19 +147,21 @@ impl Fingerprints {
         Ok(())
     }
 
-    /// The digest of a file's content.
+    /// Returns the digest of a file's content.
     ///
     /// # Errors
-    /// [`FileError`] if it cannot be read.
+    /// [`FileError`] if the file cannot be read.
     pub(crate) fn file(&mut self, path: &Path) -> Result<Digest, FileError> {
         let meta = fs::metadata(path).map_err(FileError::when("read", path))?;
         let (signature, stable) = walk::signature_of_file(Stat::of(&meta));
-        self.remembered(path, signature, stable, || Digest::of_file(path))
+        self.stored_or(path, signature, stable, || Digest::of_file(path))
     }
 
-    /// The digest of a module's source: relative paths, contents, executable bits, targets of
-    /// links. `dir` itself may be a link, links inside are not followed; a FIFO, socket or device
-    /// counts by its name.
+    /// Returns the digest of the module source in `dir`.
+    ///
+    /// The digest covers relative paths, contents, executable bits and link targets. A FIFO, socket
+    /// or device contributes only its name. `dir` itself can be a link; links inside it are not
+    /// followed.
     ///
     /// # Errors
     /// [`FileError`] naming the entry that cannot be read.
@@ -158,10 +169,10 @@ impl Fingerprints {
         self.tree(&source_tree(dir))
     }
 
-    /// What `kernel` is for a module.
+    /// Returns the parts of `kernel` that affect builds.
     ///
     /// # Errors
-    /// [`FileError`] naming the entry that cannot be read. What is not there is no error.
+    /// [`FileError`] naming the entry that cannot be read. A missing entry is not an error.
     pub(crate) fn kernel_identity(&mut self, kernel: &Kernel) -> Result<KernelIdentity, FileError> {
         let mut identity = KernelIdentity {
             release: kernel.release.clone(),
@@ -182,8 +193,11 @@ impl Fingerprints {
         Ok(identity)
     }
 
-    /// The directories with headers, each under the name it has below the kernel's. A kernel that
-    /// was compiled outside of its source (Debian's, and one's own) has a second set there.
+    /// Returns the directories of a kernel's headers, each labelled with its path below the
+    /// kernel's directory.
+    ///
+    /// A kernel compiled outside its source tree, such as Debian's, has a second set of headers in
+    /// the source tree.
     fn header_dirs(&self, kernel: &Kernel, headers: &Path) -> Result<Vec<Part>, FileError> {
         let real = |path: &Path| symlinks::resolve(&self.root, path).ok();
         let mut bases = vec![("build", headers.to_owned())];
@@ -216,7 +230,7 @@ impl Fingerprints {
         Ok(Tree { path: headers.to_owned(), parts, is_watched })
     }
 
-    fn look_at(&self, tree: &Tree) -> Result<Found, FileError> {
+    fn examine(&self, tree: &Tree) -> Result<Found, FileError> {
         let began = stat::now();
         if tree.is_watched
             && let Some(known) = tree.path.to_str().and_then(|path| self.known.get(path))
@@ -234,13 +248,13 @@ impl Fingerprints {
     }
 
     fn tree(&mut self, tree: &Tree) -> Result<Digest, FileError> {
-        let found = self.found.remove(&tree.path).map_or_else(|| self.look_at(tree), Ok)?;
+        let found = self.found.remove(&tree.path).map_or_else(|| self.examine(tree), Ok)?;
         let (walk, watched) = match found {
             Found::Same(digest) => return Ok(digest),
             Found::Walk(walk, watched) => (walk, watched),
         };
         let (signature, stable) = walk.signature();
-        let digest = self.remembered(&tree.path, signature, stable, || walk.digest())?;
+        let digest = self.stored_or(&tree.path, signature, stable, || walk.digest())?;
         if watched.is_some()
             && let Some(known) = tree.path.to_str().and_then(|path| self.known.get_mut(path))
             && known.signature == signature
@@ -251,9 +265,12 @@ impl Fingerprints {
         Ok(digest)
     }
 
-    /// The known digest if it was made under `signature`, else one made now. It is kept only if
-    /// the files are `stable`, i.e. a later change is sure to show.
-    fn remembered(
+    /// Returns the stored digest of `path` if its signature is `signature`, or else the result of
+    /// `make`.
+    ///
+    /// A new digest is stored only if `stable` is true. Otherwise a later change to the files might
+    /// not change their signature.
+    fn stored_or(
         &mut self,
         path: &Path,
         signature: Digest,
@@ -276,8 +293,10 @@ impl Fingerprints {
     }
 }
 
-/// What to watch of a tree that was walked from the moment `began`; `None` if something changed
-/// since, or if a path cannot be written down.
+/// Returns the paths to watch in a tree.
+///
+/// Returns `None` if the tree may have changed since its walk started at `began`, or if a path is
+/// not UTF-8 or contains a newline.
 fn watched(tree: &Tree, walk: &Walk, began: i128) -> Option<Watched> {
     let paths = walk.watched();
     let (signature, stable) = walk::signature_of_watched(&tree.parts, &paths, began);
@@ -287,8 +306,9 @@ fn watched(tree: &Tree, walk: &Walk, began: i128) -> Option<Watched> {
     Some(Watched { signature, paths: texts?.join("\n") })
 }
 
-/// A module's source: all that is in the directory, each file looked at, for who writes a module
-/// writes where it is.
+/// Returns the module source in `dir` as a tree to examine.
+///
+/// Every file in it is checked, since module authors edit files in place.
 fn source_tree(dir: &Path) -> Tree {
     Tree { path: dir.to_owned(), parts: whole(dir), is_watched: false }
 }

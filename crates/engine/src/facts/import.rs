@@ -1,29 +1,29 @@
-//! The module that an archive or a directory brings, as data.
+//! Describes a module to import from an archive or a directory.
 
 use std::path::PathBuf;
 
 use crate::names::{Arch, KernelRelease, ModuleId};
 
-/// What comes.
+/// A module to import from an archive or a directory.
 #[derive(Debug, Clone)]
 pub struct Import {
-    /// The module, as its dkms.conf calls it.
+    /// The name and version in the module's dkms.conf.
     pub id: ModuleId,
-    /// The directory to copy its source from; nothing if that is where it belongs already.
+    /// The directory to copy into the source tree; `None` if the source is already there.
     pub(crate) source: Option<PathBuf>,
-    /// What was built of it.
+    /// The builds in the archive; empty for a directory.
     pub(crate) builds: Vec<ImportedBuild>,
-    /// Whether it comes from an archive that dkms wrote.
+    /// Whether the module comes from an archive in dkms's own format.
     pub(crate) packed: bool,
 }
 
-/// What was built of a module elsewhere, for a kernel.
+/// A build in an unpacked archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportedBuild {
-    /// The kernel.
+    /// The kernel for which the module was built.
     pub kernel: KernelRelease,
-    /// The architecture.
+    /// The architecture for which the module was built.
     pub arch: Arch,
-    /// The directory with `module/` and `log/`.
+    /// The unpacked directory that contains `module/` and `log/`.
     pub dir: PathBuf,
 }

@@ -1,4 +1,4 @@
-//! The state of the machine as far as a plan depends on it: plain data, read once.
+//! The parts of the machine's state that a plan depends on: plain data, read once.
 
 mod fingerprints;
 mod import;
@@ -16,155 +16,158 @@ pub(crate) use fingerprints::Fingerprints;
 pub use import::{Import, ImportedBuild};
 pub use survey::{Scope, read, source_dirs};
 
-/// Everything that planning looks at.
+/// The facts about a machine on which a plan is based.
 #[derive(Debug, Clone)]
 pub struct Facts {
-    /// The architecture that is built for.
+    /// The architecture for which modules are built.
     pub arch: Arch,
-    /// The kernels of the install tree, and those that the command names.
+    /// The kernels in the install tree, and those named on the command line.
     pub kernels: BTreeMap<KernelRelease, KernelFacts>,
-    /// The modules of the source tree and of the dkms tree.
+    /// The modules in the source tree and the dkms tree, and the module to import.
     pub modules: BTreeMap<ModuleId, ModuleFacts>,
-    /// What named modules lack without which dkms does nothing with them.
+    /// The modules named on the command line that dkms refuses to work on, each with its missing
+    /// part.
     pub lacking: BTreeMap<ModuleId, Lack>,
-    /// Pending work.
+    /// The work that earlier runs or hooks left pending.
     pub pending: Vec<PendingWork>,
-    /// Builds that can be taken from the cache.
+    /// The keys of the builds in the cache. Empty if the cache is disabled or nothing will be
+    /// built.
     pub cached: HashSet<CacheKey>,
-    /// False if the install tree could not be read: then no kernel counts as gone.
+    /// Whether the install tree could be read. If not, no kernel counts as removed.
     pub kernels_known: bool,
-    /// Whether the administrator wants no autoinstall (`/etc/dkms/no-autoinstall`).
+    /// Whether autoinstall is disabled by `/etc/dkms/no-autoinstall`.
     pub no_autoinstall: bool,
-    /// A module that comes from elsewhere.
+    /// The module to import, if any.
     pub import: Option<Import>,
-    /// What could not be read, one sentence each.
+    /// One message for each entry that could not be read.
     pub problems: Vec<String>,
 }
 
-/// One kernel.
+/// The facts about one kernel.
 #[derive(Debug, Clone)]
 pub struct KernelFacts {
-    /// The kernel as it stands in the install tree.
+    /// The kernel as found in the install tree. A kernel named on the command line need not exist.
     pub kernel: Kernel,
-    /// What modules are compiled against; nothing if there are no headers or if they were not
-    /// looked at.
+    /// The kernel's part of the build inputs; `None` if the headers are missing or were not read.
     pub(crate) inputs: Option<KernelIdentity>,
-    /// False if it has a pkgbase that no package owns: a copy that is kept until the next boot.
-    /// The trees do not show it, see [`Facts::name_copies`].
+    /// False if the kernel is a copy that is kept until the next boot.
+    ///
+    /// Such a copy has a `pkgbase` file, but no package owns it. Always true until
+    /// [`Facts::name_copies`] has been called.
     pub(crate) owned: bool,
 }
 
 impl KernelFacts {
-    /// Returns true if modules can be built for it.
+    /// Returns true if the kernel has headers, which builds require.
     #[must_use]
     pub(crate) fn has_headers(&self) -> bool {
         self.kernel.headers.is_some()
     }
 }
 
-/// What a module can lack (dkms-behaviour 2.2, 2.4).
+/// The part without which dkms refuses to work on a module (dkms-behaviour 2.2, 2.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lack {
-    /// It has a directory in the dkms tree and one in the source tree, and no link between them:
-    /// broken.
+    /// The source link. The module has a directory in the dkms tree and one in the source tree, but
+    /// no link between them. dkms calls such a module broken.
     Link,
-    /// Its directory in the source tree has no dkms.conf.
+    /// The dkms.conf in the module's directory in the source tree.
     Conf,
 }
 
-/// Where `T/M/V/source` leads.
+/// The state of a module's source link, `T/M/V/source`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SourceLink {
-    /// There is none: dkms does not know the module.
+    /// There is no link: the module is not added.
     None,
-    /// To a source.
+    /// The link points to a source.
     Source,
-    /// To the copy that we kept.
+    /// The link points to the kept copy of the source.
     Kept,
-    /// Nowhere, but there is a kept copy to lead it to.
+    /// The link points to no source, but can be pointed at a kept copy of the source.
     Mendable,
-    /// Nowhere (dkms's "broken").
+    /// The link points to no source, and there is no kept copy. The module is broken.
     Broken,
 }
 
-/// Where a module's source is.
+/// The location of a module's source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SourcePlace {
-    /// In the source tree (or wherever the registered link points).
+    /// In the source tree, or in the directory to which the source link points.
     Present,
-    /// Only in the copy that we kept: its package is gone.
+    /// Only in the kept copy, because the module's package was removed.
     Kept,
-    /// Nowhere.
+    /// Nowhere: there is neither a source nor a kept copy.
     Missing,
 }
 
-/// One version of a module.
+/// The facts about one version of a module.
 #[derive(Debug, Clone)]
 pub struct ModuleFacts {
-    /// The name of its directory in the source tree.
+    /// The name of the module's directory in the source tree.
     pub source_dir: String,
-    /// Where its source is now.
     pub(crate) source: SourcePlace,
-    /// How dkms knows it.
     pub(crate) link: SourceLink,
-    /// Whether it is built for another architecture, too.
+    /// Whether the module is built for at least one other architecture.
     pub(crate) elsewhere: bool,
-    /// What is known of it for each kernel.
+    /// The facts about the module for each kernel.
     pub(crate) pairs: BTreeMap<KernelRelease, Pair>,
 }
 
-/// A module and a kernel.
+/// The facts about one module for one kernel.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Pair {
-    /// What dkms.conf says for this kernel; `None` if it was not evaluated.
+    /// The parts of the dkms.conf that planning needs, or the failure to evaluate it. `None` if it
+    /// was not evaluated.
     pub(crate) conf: Option<Result<ConfFacts, Failure>>,
-    /// All that it says, likewise.
+    /// All values of the dkms.conf for this kernel; `None` if it was not or could not be evaluated.
     pub(crate) evaluated: Option<EvaluatedConf>,
-    /// What it would be built from now, without the dependencies (planning adds those).
+    /// The inputs of a new build, except its dependencies, which planning adds. `None` if the
+    /// inputs were not or could not be read.
     pub(crate) inputs: Option<Inputs>,
-    /// What is built.
+    /// The existing build, if any.
     pub(crate) built: Option<Built>,
-    /// The failure that is remembered.
+    /// The record of an earlier failed build, if any.
     pub(crate) failure: Option<KnownFailure>,
 }
 
-/// What planning wants to know of a dkms.conf.
+/// The parts of a dkms.conf that planning needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ConfFacts {
-    /// BUILD_DEPENDS.
+    /// The names of the modules in BUILD_DEPENDS.
     pub(crate) depends: Vec<ModuleName>,
-    /// AUTOINSTALL.
     pub(crate) autoinstall: Autoinstall,
-    /// Why nothing of it is meant for this kernel, if so.
+    /// The rule that excludes the whole module for this kernel, if any, such as
+    /// BUILD_EXCLUSIVE_ARCH.
     pub(crate) excluded: Option<String>,
 }
 
-/// What was built of a module for a kernel.
+/// An existing build of a module for a kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Built {
-    /// Our note beside it; nothing if dkms built it.
+    /// The record of the build; `None` if dkms made the build.
     pub(crate) record: Option<Record>,
-    /// Whether it is the version that is installed.
+    /// Whether the build's version of the module is the installed one.
     pub(crate) installed: bool,
-    /// Whether each placed object is in its place, as far as that is recorded.
+    /// Whether all objects in [`Record::placed`] exist. True if there is no record.
     pub(crate) in_place: bool,
-    /// Without a record: whether source or headers are newer than the objects.
+    /// Whether the source or the headers are newer than the objects. False if there is a record.
     pub(crate) outdated: bool,
-    /// Whether its objects are compressed in another way than the kernel's modules.
+    /// Whether at least one object's compression differs from that of the kernel's own modules.
     pub(crate) other_compression: bool,
-    /// Whether they are not signed with the key that there is now.
+    /// Whether the objects should be signed again, because the kernel's signing key changed.
     pub(crate) other_key: bool,
 }
 
 impl Pair {
-    /// All values of its dkms.conf.
+    /// Returns all values of the dkms.conf, or `None` if it was not or could not be evaluated.
     pub(crate) fn values(&self) -> Option<&Values> {
         self.evaluated.as_ref().map(|evaluated| &evaluated.values)
     }
 }
 
 impl ModuleFacts {
-    /// Returns true if dkms knows it.
+    /// Returns true if the module has a source link, even a broken one.
     #[must_use]
     pub(crate) fn is_registered(&self) -> bool {
         self.link != SourceLink::None
@@ -172,15 +175,17 @@ impl ModuleFacts {
 }
 
 impl Facts {
-    /// The version of a module that is installed for a kernel.
+    /// Returns the installed version of a module for a kernel, or `None` if no version is
+    /// installed.
     #[must_use]
     pub(crate) fn installed(&self, name: &ModuleName, kernel: &KernelRelease) -> Option<&ModuleId> {
         let installed = |id: &&ModuleId| self.built(id, kernel).is_some_and(|b| b.installed);
         self.modules.keys().filter(|id| id.name == *name).find(installed)
     }
 
-    /// Adds which of the kernels no package owns. One with a pkgbase among them is a copy; one
-    /// without was built by hand.
+    /// Marks as copies the kernels in `unowned` that have a `pkgbase` file.
+    ///
+    /// No package owns the kernels in `unowned`. Those without a `pkgbase` file were built by hand.
     pub fn name_copies<'a>(&mut self, unowned: impl Iterator<Item = &'a KernelRelease>) {
         for release in unowned {
             if let Some(about) = self.kernels.get_mut(release) {
@@ -189,7 +194,7 @@ impl Facts {
         }
     }
 
-    /// All versions of a module.
+    /// Returns all versions of a module with their facts.
     pub(crate) fn versions<'a>(
         &'a self,
         name: &'a ModuleName,
@@ -197,8 +202,9 @@ impl Facts {
         self.modules.iter().filter(move |(id, _)| id.name == *name)
     }
 
-    /// Of several versions of a module, the one to build: the newest that has its source, else
-    /// the newest whose source was kept. Those in `gone` are not built any more.
+    /// Returns the version of each module to build, ignoring the versions in `gone`.
+    ///
+    /// That is the newest version whose source is present, or else the newest with a kept copy.
     #[must_use]
     pub(crate) fn newest_sources(&self, gone: &BTreeSet<ModuleId>) -> BTreeSet<&ModuleId> {
         let there = |(id, module): &(&ModuleId, &ModuleFacts)| {
@@ -207,7 +213,9 @@ impl Facts {
         self.newest(self.modules.iter().filter(there))
     }
 
-    /// Of the versions that dkms knows of each module, the newest that has its source.
+    /// Returns the preferred registered version of each module.
+    ///
+    /// That is the newest version whose source is present, or else the newest with a kept copy.
     #[must_use]
     pub(crate) fn newest_registered(&self) -> BTreeSet<&ModuleId> {
         let known = |(_, module): &(&ModuleId, &ModuleFacts)| {
@@ -233,31 +241,32 @@ impl Facts {
         newest.into_values().map(|(id, _)| id).collect()
     }
 
-    /// What is known of a module for a kernel.
+    /// Returns the facts about a module for a kernel, or `None` if there are none.
     #[must_use]
     pub(crate) fn pair(&self, id: &ModuleId, kernel: &KernelRelease) -> Option<&Pair> {
         self.modules.get(id)?.pairs.get(kernel)
     }
 
-    /// What its dkms.conf says for a kernel, if that could be read.
+    /// Returns the facts about a module's dkms.conf for a kernel, or `None` if it was not or could
+    /// not be evaluated.
     #[must_use]
     pub(crate) fn conf(&self, id: &ModuleId, kernel: &KernelRelease) -> Option<&ConfFacts> {
         self.pair(id, kernel)?.conf.as_ref()?.as_ref().ok()
     }
 
-    /// Returns true if a kernel is there.
+    /// Returns true if the kernel itself is installed, and not just its headers or leftover files.
     #[must_use]
     pub(crate) fn is_alive(&self, kernel: &KernelRelease) -> bool {
         self.kernels.get(kernel).is_some_and(|about| about.kernel.alive)
     }
 
-    /// Returns true if modules can be built for a kernel.
+    /// Returns true if a kernel has headers, which builds require.
     #[must_use]
     pub(crate) fn has_headers(&self, kernel: &KernelRelease) -> bool {
         self.kernels.get(kernel).is_some_and(KernelFacts::has_headers)
     }
 
-    /// Whether a module is built for a kernel, and how.
+    /// Returns the existing build of a module for a kernel, or `None` if there is none.
     #[must_use]
     pub(crate) fn built(&self, id: &ModuleId, kernel: &KernelRelease) -> Option<&Built> {
         self.pair(id, kernel)?.built.as_ref()

@@ -1,4 +1,4 @@
-//! Reads the facts before anything is planned.
+//! Reads the facts that a plan depends on.
 
 mod module_for_kernel;
 mod modules;
@@ -17,20 +17,23 @@ use crate::names::{KernelRelease, ModuleId};
 use crate::os::digest::Digest;
 use crate::os::symlinks;
 
-/// What the facts are wanted for.
+/// The parts of the machine that [`read`] examines.
 #[derive(Debug, Clone, Default)]
 pub struct Scope {
-    /// Kernels to be looked at in depth, whether they exist or not; nothing means all that exist.
+    /// The kernels to examine in depth, which need not exist. `None` means all existing kernels.
     pub kernels: Option<BTreeSet<KernelRelease>>,
-    /// Modules whose dkms.conf is evaluated; `None` for all. The values of others are taken from
-    /// their records where those are good.
+    /// The modules whose dkms.conf is evaluated if necessary. `None` means all modules.
+    ///
+    /// For other modules, the values come from their build records, if those are still valid.
     pub modules: Option<BTreeSet<ModuleId>>,
-    /// True where nothing will be built: no conf is evaluated and nothing is hashed.
+    /// Whether to skip what only builds need: evaluating dkms.conf files and hashing.
     pub shallow: bool,
-    /// A module that comes from elsewhere.
+    /// The module to import, if any.
     pub import: Option<Import>,
-    /// Whether headers in a kernel's own directory are taken to be a package's, which replaces files
-    /// and never writes into them.
+    /// Whether to assume that headers in a kernel's own directory belong to a package.
+    ///
+    /// Package managers replace files and never write into them, so it is enough to check
+    /// directories.
     pub trusts_packages: bool,
 }
 
@@ -44,10 +47,11 @@ impl Scope {
     }
 }
 
-/// Reads the facts. Nothing is changed but the cache of digests.
+/// Reads the facts about a machine that are within `scope`. Changes nothing except the stored
+/// digests.
 ///
-/// What cannot be read becomes a problem of its module, or one of [`Facts::problems`]; it never
-/// keeps the rest from being read.
+/// If something cannot be read, the failure is recorded for its module or in [`Facts::problems`],
+/// and everything else is still read.
 #[must_use]
 pub fn read(machine: &Machine, scope: &Scope) -> Facts {
     let mut survey = Survey {
@@ -94,11 +98,13 @@ struct Survey<'a> {
     scope: &'a Scope,
     digests: Fingerprints,
     confs: Confs<'a>,
-    /// The digest of each source, made when first needed.
+    /// The digest of each module's source, computed on first use; `None` if the source cannot be
+    /// read.
     sources: BTreeMap<ModuleId, Option<Digest>>,
-    /// The digest of each module's overrides, likewise.
+    /// The digest of each module's overrides, computed on first use.
     overrides: BTreeMap<ModuleId, Digest>,
-    /// By which certificate they are signed, likewise.
+    /// The digest of each kernel's signing certificate, computed on first use; `None` if the kernel
+    /// has no certificate.
     keys: BTreeMap<KernelRelease, Option<Digest>>,
     lacking: BTreeMap<ModuleId, Lack>,
     kernels_known: bool,
@@ -135,14 +141,17 @@ impl Survey<'_> {
             .collect()
     }
 
-    /// Walks everything that is going to be compared with what it was, at once.
+    /// Walks the sources and headers that will be hashed, on all cores.
     fn look_ahead(
         &mut self,
         kernels: &BTreeMap<KernelRelease, KernelFacts>,
         modules: &BTreeMap<ModuleId, ModuleFacts>,
     ) {
-        let kernels: Vec<&Kernel> =
-            kernels.values().map(|about| &about.kernel).filter(|k| self.compares(k)).collect();
+        let kernels: Vec<&Kernel> = kernels
+            .values()
+            .map(|about| &about.kernel)
+            .filter(|k| self.needs_identity(k))
+            .collect();
         if kernels.is_empty() {
             return;
         }
@@ -151,14 +160,14 @@ impl Survey<'_> {
         self.digests.look_ahead(&kernels, &sources);
     }
 
-    /// Returns true if something may be built for a kernel, so that it matters what it is.
-    fn compares(&self, kernel: &Kernel) -> bool {
+    /// Returns true if modules can be built for `kernel`, which requires its identity.
+    fn needs_identity(&self, kernel: &Kernel) -> bool {
         self.scope.covers(&kernel.release) && kernel.headers.is_some()
     }
 
     fn identities(&mut self, kernels: &mut BTreeMap<KernelRelease, KernelFacts>) {
         for (release, about) in kernels {
-            if self.compares(&about.kernel) {
+            if self.needs_identity(&about.kernel) {
                 about.inputs = self
                     .digests
                     .kernel_identity(&about.kernel)
@@ -171,10 +180,10 @@ impl Survey<'_> {
     fn source_of(&self, id: &ModuleId, module: &ModuleFacts) -> PathBuf {
         let trees = &self.machine.trees;
         let import = self.scope.import.as_ref().filter(|import| import.id == *id);
-        if let Some(comes) = import.and_then(|import| import.source.clone())
+        if let Some(imported) = import.and_then(|import| import.source.clone())
             && module.link != SourceLink::Source
         {
-            return comes;
+            return imported;
         }
         match module.source {
             SourcePlace::Kept => trees.kept(id),

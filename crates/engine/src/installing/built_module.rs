@@ -1,4 +1,4 @@
-//! A module built for a kernel: its record, read once for a whole installation or removal.
+//! The objects of one module for one kernel. Their record is read once per installation or removal.
 
 use std::cell::OnceCell;
 use std::fs;
@@ -12,29 +12,31 @@ use crate::objects::ObjectName;
 use crate::os::digest::Digest;
 use crate::os::durable::FileError;
 
-/// What is built of a module for a kernel, and what the kernel's directory holds of it.
+/// The objects of a module for a kernel: those stored in the dkms tree and those placed in the
+/// kernel's directory.
 pub(crate) struct BuiltModule<'a> {
     pub machine: &'a Machine,
     pub id: &'a ModuleId,
     pub kernel: &'a KernelRelease,
-    /// Where its record is, if it has one.
+    /// The path of the record. The file need not exist.
     path: PathBuf,
-    /// `None` if dkms built it.
+    /// The record of the build; `None` if dkms built the module, or if the module is not built.
     record: Option<Record>,
-    /// What `module/` holds, if there is no record.
+    /// The objects in the directory `module/`; only read if there is no record.
     stored: OnceCell<Vec<BuiltObject>>,
-    /// What other modules have placed for this kernel.
+    /// The objects that other modules have placed for this kernel.
     others: OnceCell<Vec<PlacedObject>>,
 }
 
 impl<'a> BuiltModule<'a> {
-    /// Reads the record, if there is one. The module need not be built.
+    /// Reads the record of a module for a kernel, if it exists. The module need not be built.
     pub(crate) fn read(machine: &'a Machine, id: &'a ModuleId, kernel: &'a KernelRelease) -> Self {
         let record = Record::read(&Record::path(&machine.trees, id, kernel, &machine.arch));
         Self::of(machine, id, kernel, record)
     }
 
-    /// Returns the module whose record was just read or written; `None` if dkms built it.
+    /// Returns a module whose record the caller has already read or written. `record` is `None` if
+    /// dkms built the module.
     pub(crate) fn of(
         machine: &'a Machine,
         id: &'a ModuleId,
@@ -46,17 +48,19 @@ impl<'a> BuiltModule<'a> {
         Self { machine, id, kernel, path, record, stored, others }
     }
 
-    /// Its record; none if dkms built it.
+    /// Returns the record of the build; `None` if dkms built the module, or if the module is not
+    /// built.
     pub(crate) fn record(&self) -> Option<&Record> {
         self.record.as_ref()
     }
 
-    /// The directory that its objects are stored in.
+    /// Returns the directory `module/`, which contains the stored objects.
     pub(crate) fn dir(&self) -> PathBuf {
         self.machine.trees.built(self.id, self.kernel, &self.machine.arch).join("module")
     }
 
-    /// The stored objects: as recorded, or what dkms left.
+    /// Returns the stored objects, as listed in the record. Without a record, returns the objects
+    /// in the directory `module/`.
     pub(crate) fn objects(&self) -> &[BuiltObject] {
         match &self.record {
             Some(record) => &record.objects,
@@ -65,7 +69,7 @@ impl<'a> BuiltModule<'a> {
     }
 
     fn stored(&self) -> Vec<BuiltObject> {
-        let location = location::usual(self.machine).to_string_lossy().into_owned();
+        let location = location::default_location(self.machine).to_string_lossy().into_owned();
         let Ok(entries) = fs::read_dir(self.dir()) else { return Vec::new() };
         let mut objects: Vec<BuiltObject> = entries
             .flatten()
@@ -80,7 +84,8 @@ impl<'a> BuiltModule<'a> {
         objects
     }
 
-    /// What it has in the kernel's directory: as recorded, or what dkms would have placed.
+    /// Returns the module's objects in the kernel's directory, as listed in the record. Without a
+    /// record, returns the objects that dkms would have placed.
     pub(crate) fn placed(&self) -> Vec<PlacedObject> {
         match &self.record {
             Some(record) => record.placed.clone(),
@@ -88,8 +93,11 @@ impl<'a> BuiltModule<'a> {
         }
     }
 
-    /// What other modules and versions have in the kernel's directory: two packages may bring the
-    /// same object, and the one that goes first must not take it from the other.
+    /// Returns the objects of other modules, and of other versions of this module, in the kernel's
+    /// directory.
+    ///
+    /// Two modules may contain the same object. Removing one module must not remove the object of
+    /// the other.
     pub(crate) fn placed_by_others(&self) -> &[PlacedObject] {
         self.others.get_or_init(|| {
             let trees = &self.machine.trees;
@@ -105,7 +113,7 @@ impl<'a> BuiltModule<'a> {
         })
     }
 
-    /// Records what stands in the kernel's directory.
+    /// Records `placed` as the module's objects in the kernel's directory.
     ///
     /// # Errors
     /// [`FileError`] if the record cannot be written.
@@ -113,8 +121,8 @@ impl<'a> BuiltModule<'a> {
         self.change(|record| record.placed = placed.to_vec())
     }
 
-    /// Records where the objects go now: the distribution or its settings may have changed
-    /// since they were built.
+    /// Updates the recorded location of each object. The distribution or its settings may have
+    /// changed since the build.
     ///
     /// # Errors
     /// [`FileError`] if the record cannot be written.
@@ -125,10 +133,11 @@ impl<'a> BuiltModule<'a> {
         })
     }
 
-    /// Changes the record, and writes it if it differs.
+    /// Applies `change` to the record, and writes the record if it then differs. Does nothing if
+    /// there is no record.
     ///
     /// # Errors
-    /// [`FileError`] if it cannot be written.
+    /// [`FileError`] if the record cannot be written.
     pub(crate) fn change(&mut self, change: impl FnOnce(&mut Record)) -> Result<(), FileError> {
         let Some(record) = &mut self.record else { return Ok(()) };
         let before = record.clone();

@@ -1,4 +1,5 @@
-//! Whether an object may be installed beside what a kernel has of that name (dkms-behaviour 5.3).
+//! Decides whether to install an object if the kernel's directory already contains one with the
+//! same name (dkms-behaviour 5.3).
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,22 +14,24 @@ use crate::objects::{ObjectName, read_stored_modinfo};
 use crate::os::digest::Digest;
 use crate::version;
 
-/// Where packages of modules say that theirs are to be installed in any case.
+/// The directory of the files in which packages list modules that are installed in any case.
 const FORCED: &str = "usr/share/dkms/modules_to_force_install";
 
-/// An object that is not installed, and why not.
+/// An object that must not be installed.
 pub(crate) struct Refused {
-    /// Its file name.
+    /// The object's file name.
     pub(crate) object: String,
-    /// A sentence.
+    /// The reason, as part of a message.
     pub(crate) why: String,
 }
 
-/// Which of a module's built objects are not to be installed for a kernel.
+/// Returns the built objects of `new` that must not be installed.
 ///
-/// dkms compares with the first file that a search happens to meet; here it is the one that
-/// modprobe would take. What dkms itself has placed is no hindrance, but where a person asks for
-/// an older version by its name.
+/// dkms compares each object with the first file that it finds with the same name. This function
+/// compares it with the file that modprobe would load. It ignores all files that alpm-dkms
+/// installed. If the command line names `new`, it ignores only the files of `new` itself.
+///
+/// `obsolete_by` is the value of OBSOLETE_BY.
 pub(crate) fn refused_objects(new: &BuiltModule<'_>, obsolete_by: Option<&str>) -> Vec<Refused> {
     let BuiltModule { machine, id, kernel, .. } = *new;
     let objects = new.objects();
@@ -37,7 +40,7 @@ pub(crate) fn refused_objects(new: &BuiltModule<'_>, obsolete_by: Option<&str>) 
         return Vec::new();
     }
     if let Some(limit) = obsolete_by.filter(|limit| is_obsolete(kernel, limit)) {
-        let why = format!("since kernel {limit} the kernel has it itself (OBSOLETE_BY)");
+        let why = format!("part of the kernel since {limit} (OBSOLETE_BY)");
         let refuse =
             |object: &BuiltObject| Refused { object: object.name.clone(), why: why.clone() };
         return objects.iter().map(refuse).collect();
@@ -50,26 +53,30 @@ pub(crate) fn refused_objects(new: &BuiltModule<'_>, obsolete_by: Option<&str>) 
     let built = new.dir();
     let compare = |object: &BuiltObject| {
         let there = existing.get(&ObjectName::parse(&object.name)?.module)?;
-        let why = hindrance(machine, there, &built.join(&object.name), &object.digest)?;
+        let why = refusal(machine, there, &built.join(&object.name), &object.digest)?;
         Some(Refused { object: object.name.clone(), why })
     };
     objects.iter().filter_map(compare).collect()
 }
 
-/// Returns true if a kernel is as new as the one that made a module obsolete; dashes do not count.
+/// Returns true if `kernel` is at least as new as `limit`, the first kernel that makes the module
+/// obsolete. Ignores dashes in both.
 fn is_obsolete(kernel: &KernelRelease, limit: &str) -> bool {
     let key = |text: &str| version::key(&text.replace('-', ""));
     key(kernel.as_str()) >= key(limit)
 }
 
-/// The words in the files that name modules to be installed in any case.
+/// Returns all words of the files in [`FORCED`].
 fn forced_words(machine: &Machine) -> BTreeSet<String> {
     let files = fs::read_dir(machine.trees.root.join(FORCED)).into_iter().flatten().flatten();
     let texts = files.filter_map(|file| fs::read_to_string(file.path()).ok());
     texts.flat_map(|text| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect()
 }
 
-/// For each module name the file in the kernel's directory that modprobe takes for it.
+/// Returns the existing files that compete with the objects of `new`, by module name.
+///
+/// They are files in the kernel's directory with the same module name. If several have the same
+/// name, only the one that modprobe would load is returned.
 fn existing(new: &BuiltModule<'_>) -> BTreeMap<String, PathBuf> {
     let BuiltModule { machine, id, kernel, .. } = *new;
     let dir = machine.trees.kernel(kernel);
@@ -77,7 +84,7 @@ fn existing(new: &BuiltModule<'_>) -> BTreeMap<String, PathBuf> {
     let names: BTreeSet<String> =
         objects.filter_map(|object| Some(ObjectName::parse(&object.name)?.module)).collect();
     let mut ours = new.placed();
-    // A transaction may bring an older version: pacman downgrades.
+    // A transaction may install an older version, since pacman can downgrade packages.
     if machine.options.module.as_ref() != Some(id) {
         ours.extend_from_slice(new.placed_by_others());
     }
@@ -102,7 +109,8 @@ fn existing(new: &BuiltModule<'_>) -> BTreeMap<String, PathBuf> {
     found
 }
 
-/// depmod's usual order: `updates` before everything, the kernel's own last.
+/// Returns the rank of a file in depmod's default order: `updates` first, `kernel` last. The lowest
+/// rank wins.
 fn rank(dir: &Path, file: &Path) -> (u8, PathBuf) {
     let below = file.strip_prefix(dir).unwrap_or(file);
     let rank = if below.starts_with("updates") {
@@ -115,16 +123,17 @@ fn rank(dir: &Path, file: &Path) -> (u8, PathBuf) {
     (rank, below.to_owned())
 }
 
-/// Why `built` does not take the place of `there`, if it does not.
-fn hindrance(machine: &Machine, there: &Path, built: &Path, digest: &Digest) -> Option<String> {
+/// Returns the reason if the existing file `there` prevents the installation of the object `built`;
+/// `None` if it does not. `digest` is the digest of `built`.
+fn refusal(machine: &Machine, there: &Path, built: &Path, digest: &Digest) -> Option<String> {
     let (old, old_source) = versions(machine, there);
     let (new, new_source) = versions(machine, built);
     let file = there.display();
     if version::compare(&old, &new) == Ordering::Greater {
-        let new = if new.is_empty() { "no version" } else { &new };
+        let new = if new.is_empty() { "none" } else { &new };
         return Some(format!(
-            "the kernel has a newer one, {file}: version {old} against {new}; to install it all \
-             the same: --force-version-override"
+            "{file} is newer (version {old}, this one has {new}); \
+             use --force-version-override to install anyway"
         ));
     }
     let unknown = [&old, &old_source, &new, &new_source].iter().all(|text| text.is_empty());
@@ -133,10 +142,15 @@ fn hindrance(machine: &Machine, there: &Path, built: &Path, digest: &Digest) -> 
     } else {
         (old, old_source) == (new, new_source)
     };
-    same.then(|| format!("the kernel has the very same: {file}; to install it anyway: --force"))
+    same.then(|| {
+        format!(
+            "the kernel already ships an identical module: {file}; use --force to install anyway"
+        )
+    })
 }
 
-/// The version of an object and that of its source; empty if it has none, or is no object.
+/// Returns the `version` and the `srcversion` of an object. Each is empty if the object does not
+/// state it.
 fn versions(machine: &Machine, object: &Path) -> (String, String) {
     let info = read_stored_modinfo(&machine.tools, &machine.env, object).unwrap_or_default();
     let word = |text: Option<String>| {
@@ -154,7 +168,7 @@ mod tests {
     #[case("6.11.9", false)]
     #[case("6.12", true)]
     #[case("6.12.1-arch1-1", true)]
-    fn knows_which_kernels_made_it_obsolete(#[case] kernel: &str, #[case] want: bool) {
+    fn modules_are_obsolete_from_the_limit_on(#[case] kernel: &str, #[case] want: bool) {
         assert_eq!(is_obsolete(&kernel.parse().unwrap(), "6.12"), want);
     }
 
@@ -162,7 +176,7 @@ mod tests {
     #[case("updates/dkms/a.ko", "extra/a.ko")]
     #[case("extra/a.ko", "kernel/drivers/a.ko")]
     #[case("extra/a.ko", "extra/b.ko")]
-    fn takes_what_modprobe_takes(#[case] first: &str, #[case] second: &str) {
+    fn file_that_modprobe_prefers_has_the_lower_rank(#[case] first: &str, #[case] second: &str) {
         let dir = Path::new("/lib/modules/6.1");
         assert!(rank(dir, &dir.join(first)) < rank(dir, &dir.join(second)));
     }

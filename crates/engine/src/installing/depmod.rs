@@ -1,4 +1,4 @@
-//! Indexing a kernel's modules with depmod, by which modprobe finds them.
+//! Runs depmod, which writes the index of a kernel's modules for modprobe.
 
 use std::fs;
 use std::io;
@@ -14,7 +14,7 @@ use crate::names::KernelRelease;
 use crate::os::durable;
 use crate::os::process::Program;
 
-/// What depmod writes into a kernel's directory.
+/// The files that depmod writes to a kernel's directory.
 pub(crate) const WRITTEN: [&str; 13] = [
     "modules.alias",
     "modules.alias.bin",
@@ -31,17 +31,20 @@ pub(crate) const WRITTEN: [&str; 13] = [
     "modules.builtin.modinfo.bin",
 ];
 
-/// Runs depmod for a kernel, unless the disk is too full for it: depmod puts even a truncated index
-/// in place of the old one, and then modprobe finds no module at all.
+/// Runs depmod for a kernel.
+///
+/// Returns a failure without running depmod if the disk has too little space: depmod would replace
+/// the index with a truncated one, and modprobe would then find no modules.
 pub(crate) fn depmod(machine: &Machine, kernel: &KernelRelease) -> Result<(), Failure> {
     if !machine.depmod {
         return Ok(());
     }
     let dir = machine.trees.kernel(kernel);
-    let needed = size(&dir);
+    let needed = required_space(&dir);
     if let Some(left) = durable::room(&dir).filter(|left| *left < needed) {
         let what = format!(
-            "not enough space for the module index of {}: needs {} KiB, {} KiB free; modprobe uses the old one",
+            "not enough space for the module index of {}: {} KiB needed, {} KiB free; \
+             the old index stays in use",
             dir.display(),
             needed / 1024,
             left / 1024
@@ -49,10 +52,10 @@ pub(crate) fn depmod(machine: &Machine, kernel: &KernelRelease) -> Result<(), Fa
         return Err(failed(what).with_hint(MAKE_ROOM));
     }
     let mut program = Program::new(machine.tools.depmod.clone(), &machine.env);
-    let stand_in = stand_in(&machine.trees).map_err(|why| {
+    let temporary_root = temporary_root(&machine.trees).map_err(|why| {
         failed(format!("cannot point depmod at {}: {why}", machine.trees.install.display()))
     })?;
-    let root = stand_in.as_ref().map_or(machine.trees.root.as_path(), TempDir::path);
+    let root = temporary_root.as_ref().map_or(machine.trees.root.as_path(), TempDir::path);
     if root != Path::new("/") {
         program = program.arg("-b").arg(root.as_os_str());
     }
@@ -69,22 +72,23 @@ pub(crate) fn depmod(machine: &Machine, kernel: &KernelRelease) -> Result<(), Fa
         return Ok(());
     }
     Err(failed(format!(
-        "depmod -a {kernel} failed ({}): {}\nmodprobe does not find the new modules until it has \
-         run: depmod {kernel}",
+        "depmod -a {kernel} failed ({}), so modprobe cannot find the new modules: {}",
         ended.how,
         ended.complaint()
-    )))
+    ))
+    .with_hint(format!("run: depmod {kernel}")))
 }
 
-/// A root for depmod in which the kernels are where it looks for them, if they are elsewhere.
-fn stand_in(trees: &Trees) -> io::Result<Option<TempDir>> {
+/// Creates a temporary root directory in which depmod finds the install tree. Returns `None` if
+/// depmod finds the install tree without it.
+fn temporary_root(trees: &Trees) -> io::Result<Option<TempDir>> {
     let real = trees.install.canonicalize()?;
     let is_it = |usual: &str| trees.root.join(usual).canonicalize().is_ok_and(|it| it == real);
     if ["usr/lib/modules", "lib/modules"].into_iter().any(is_it) {
         return Ok(None);
     }
     let root = tempfile::tempdir()?;
-    // Where depmod looks is up to who compiled it.
+    // depmod searches one of these directories. The choice is made when depmod is compiled.
     for lib in ["usr/lib", "lib"].map(|lib| root.path().join(lib)) {
         fs::create_dir_all(&lib)?;
         symlink(&real, lib.join("modules"))?;
@@ -92,13 +96,14 @@ fn stand_in(trees: &Trees) -> io::Result<Option<TempDir>> {
     Ok(Some(root))
 }
 
-/// How large the index is now, with something to grow by, in bytes.
-fn size(dir: &Path) -> u64 {
+/// Returns the space, in bytes, that depmod needs: the size of the current index plus a reserve for
+/// growth.
+fn required_space(dir: &Path) -> u64 {
     let sizes = WRITTEN.iter().filter_map(|name| fs::metadata(dir.join(name)).ok());
     sizes.map(|file| file.len()).sum::<u64>() + 64 * 1024
 }
 
-/// depmod fails because of the machine, not because of a module.
+/// Returns a transient failure, since the machine causes it and not a module.
 fn failed(message: String) -> Failure {
     Failure::transient(6, message)
 }

@@ -1,4 +1,4 @@
-//! The running kernel: which it is, and loading what was installed for it.
+//! Loads modules after their installation for the running kernel.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,24 +10,25 @@ use crate::machine::running_release;
 use crate::names::KernelRelease;
 use crate::os::process::Program;
 
-/// Devices answer at once; a driver that hangs must not keep the transaction.
+/// The time limit for modprobe and for systemctl. A driver that hangs must not block the
+/// transaction.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// Loads the modules that the machine's devices ask for, if `kernel` is the running one; what
-/// modules-load.d names is loaded as well (dkms-behaviour 5.6).
+/// Loads the modules for the devices of the machine and those listed in modules-load.d
+/// (dkms-behaviour 5.6). Does nothing if `kernel` is not the running kernel.
 pub(crate) fn load_modules(machine: &Machine, kernel: &KernelRelease) {
     if running_release().as_ref() != Some(kernel) {
         return;
     }
     let wanted = modaliases(&machine.trees.root.join("sys/devices"));
-    // A command line has its limits, and a machine may have thousands of devices.
+    // The length of a command line is limited, and a machine may have thousands of devices.
     for some in wanted.iter().collect::<Vec<_>>().chunks(500) {
         let loaded = Program::new(machine.tools.modprobe.clone(), &machine.env)
             .args(["-a", "-b", "-q", "--"])
             .args(some.iter().map(|alias| alias.as_str()))
             .deadline(DEADLINE)
             .run();
-        // Most devices have drivers that are built in, or none: its status says nothing.
+        // The exit status means nothing: most devices have a built-in driver or none.
         if let Err(error) = loaded {
             return machine.warnings.add(format!("cannot load modules: {error}"));
         }
@@ -40,13 +41,15 @@ pub(crate) fn load_modules(machine: &Machine, kernel: &KernelRelease) {
             .run();
         match restarted {
             Ok(ended) if ended.success() => {}
-            Ok(ended) => machine.warnings.add(format!("{service}: {}", ended.complaint())),
-            Err(error) => machine.warnings.add(format!("{service}: {error}")),
+            Ok(ended) => {
+                machine.warnings.add(format!("cannot restart {service}: {}", ended.complaint()));
+            }
+            Err(error) => machine.warnings.add(format!("cannot restart {service}: {error}")),
         }
     }
 }
 
-/// What the devices below a directory say they are.
+/// Returns the modaliases of all devices below the directory `devices`.
 fn modaliases(devices: &Path) -> BTreeSet<String> {
     let files = walkdir::WalkDir::new(devices).into_iter().flatten();
     files

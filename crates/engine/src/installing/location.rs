@@ -1,4 +1,4 @@
-//! Where in a kernel's directory the objects of a module belong.
+//! Chooses the directories in which a module's objects are placed.
 
 use std::path::PathBuf;
 
@@ -8,16 +8,20 @@ use crate::machine::{Kernel, Machine};
 use crate::names::ModuleId;
 use crate::objects::ObjectName;
 
-/// The default location, below the kernel's directory.
-pub(crate) fn usual(machine: &Machine) -> PathBuf {
+/// Returns the directory in which objects are placed by default, relative to the kernel's
+/// directory.
+pub(crate) fn default_location(machine: &Machine) -> PathBuf {
     let placement = machine.placement().ok();
     placement
         .and_then(|placement| placement.directory("/updates/dkms").ok())
         .unwrap_or_else(|| PathBuf::from("updates/dkms"))
 }
 
-/// Gives the objects of a module their places: the distribution's, or their own where it leaves
-/// these to each conf.
+/// Sets the location of each object.
+///
+/// The location is the directory that the distribution prescribes or, if the distribution leaves
+/// the choice to dkms.conf, the directory in `values`. Keeps the old locations if `values` are
+/// invalid.
 pub(crate) fn locate_by_conf(
     machine: &Machine,
     id: &ModuleId,

@@ -1,4 +1,4 @@
-//! Puts objects into a kernel's directory and takes them out again.
+//! Places the objects of modules in a kernel's directory, and removes them.
 
 mod built_module;
 mod conflicts;

@@ -1,4 +1,4 @@
-//! The kernel's own objects that dkms moved into its tree.
+//! Restores a kernel's own objects that dkms has moved to its tree.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,8 @@ use crate::names::{KernelRelease, ModuleId};
 use crate::os::durable::{self, FileError};
 use crate::os::symlinks;
 
-/// Puts them back: depmod prefers ours anyway.
+/// Moves the original modules that dkms archived for a module back to the kernel's directory. They
+/// can stay there, since depmod prefers the objects that alpm-dkms places.
 pub(crate) fn restore_originals(
     machine: &Machine,
     id: &ModuleId,
@@ -27,7 +28,7 @@ pub(crate) fn restore_originals(
             continue;
         };
         let archived = origin.with_extension("");
-        // Not into the directory of a kernel that is gone: that would bring it back.
+        // The directory of a removed kernel is not created again.
         let wanted = place.parent().is_some_and(Path::is_dir);
         if archived.is_file() && wanted && !place.exists() {
             move_file(&archived, &place)?;
@@ -38,7 +39,8 @@ pub(crate) fn restore_originals(
     durable::remove_empty_dirs_up_to(&archive, &trees.module(&id.name))
 }
 
-/// Where an archived object came from, if that is in its kernel's directory.
+/// Returns the original path of a moved object. `text` is the path that dkms recorded. Returns
+/// `None` if the path is outside the kernel's directory.
 fn original_place(machine: &Machine, kernel: &KernelRelease, text: &str) -> Option<PathBuf> {
     let trees = &machine.trees;
     let path = Path::new(text);
@@ -52,7 +54,7 @@ fn original_place(machine: &Machine, kernel: &KernelRelease, text: &str) -> Opti
     (!dots).then(|| trees.kernel(kernel).join(inside))
 }
 
-/// Moves a file, also to another file system.
+/// Moves a file, across file systems if necessary.
 fn move_file(from: &Path, to: &Path) -> Result<(), FileError> {
     if fs::rename(from, to).is_err() {
         let bytes = fs::read(from).map_err(FileError::when("read", from))?;

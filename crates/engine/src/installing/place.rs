@@ -1,8 +1,8 @@
-//! Placing a module's objects in a kernel's directory, all of them or none.
+//! Places a module's objects in a kernel's directory: all of them or none.
 //!
-//! Everything is written beside its place first, under a name that depmod does not take for a
-//! module; then the renames follow each other back to back. A crash between two of them is
-//! repaired by the pending work recorded before: the next run places all objects again.
+//! All objects are first written to their directories, under names that depmod ignores, and then
+//! renamed. If a crash interrupts the renames, the next run places all objects again, as recorded
+//! in the list of pending work.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -16,17 +16,17 @@ use crate::os::digest::Digest;
 use crate::os::durable::{self, FileError};
 use crate::os::symlinks;
 
-/// dkms's exit code where an object does not get to its place (dkms-behaviour 5.2).
+/// The exit code of dkms if an object cannot be placed (dkms-behaviour 5.2).
 const NOT_COPIED: u8 = 6;
 
-/// Places built objects of a module, and takes away what it, or the version it replaces, had
-/// there before.
+/// Places `objects` of the module `new`, and removes the other objects that `new` and `replaces`,
+/// the version installed until then, have in the kernel's directory.
 ///
-/// The scripts of both versions are the caller's; `before_placing` is called when nothing can
-/// fail any more but the renames themselves.
+/// Runs no scripts; the caller does. Calls `before_placing` after all objects have been written,
+/// just before the renames.
 ///
 /// # Errors
-/// [`Failure`] if something cannot be written; the previous objects then stay in place.
+/// [`Failure`] if a file cannot be written. The previous objects then stay in place.
 pub(crate) fn place(
     new: &mut BuiltModule<'_>,
     objects: &[BuiltObject],
@@ -37,7 +37,7 @@ pub(crate) fn place(
     let trees = &machine.trees;
     let dir = trees.kernel(kernel);
     if !dir.is_dir() {
-        let what = format!("there is no kernel {kernel}: {} is missing", dir.display());
+        let what = format!("kernel not installed: {} does not exist", dir.display());
         return Err(Failure::new(NOT_COPIED, what));
     }
     let failed = |why| {
@@ -46,7 +46,7 @@ pub(crate) fn place(
     };
     let staged = stage(new, objects).map_err(failed)?;
     let now: Vec<PlacedObject> = objects.iter().map(BuiltObject::in_place).collect();
-    // Known before it is there: whatever a crash leaves, somebody's record names it.
+    // Recorded before the renames, so that after a crash the record names every placed object.
     let mut both = new.placed();
     both.extend(now.iter().filter(|object| !both.contains(object)).cloned().collect::<Vec<_>>());
     new.note_placed(&both)?;
@@ -55,14 +55,14 @@ pub(crate) fn place(
     for directory in locations(&dir, objects) {
         durable::sync_dir(&directory)?;
     }
-    uninstall::take_away(new, &now)?;
+    uninstall::remove_placed(new, &now)?;
     new.note_placed(&now)?;
     let link = trees.installed_link(&id.name, kernel, &machine.arch);
     let target: PathBuf =
         [id.version.as_str(), kernel.as_str(), machine.arch.as_str()].iter().collect();
     durable::replace_link(&link, &target)?;
     if let Some(old) = replaces {
-        uninstall::take_away(old, &now)?;
+        uninstall::remove_placed(old, &now)?;
         old.note_placed(&[])?;
     }
     Ok(())
@@ -74,7 +74,8 @@ fn rename_all(staged: &[(PathBuf, PathBuf)]) -> Result<(), FileError> {
         .try_for_each(|(from, to)| fs::rename(from, to).map_err(FileError::when("place", to)))
 }
 
-/// Leaves nothing of a placing that failed. Its own failure is not the one that matters.
+/// Removes the temporary files of a failed placement. Ignores errors, since the caller reports the
+/// failure of the placement itself.
 fn clean_up(dir: &Path, objects: &[BuiltObject]) {
     for directory in locations(dir, objects) {
         let _ = durable::remove_unfinished(&directory);
@@ -82,12 +83,13 @@ fn clean_up(dir: &Path, objects: &[BuiltObject]) {
     }
 }
 
-/// The directories that objects go to, each once.
+/// Returns the directories in which objects are placed, without duplicates.
 fn locations(dir: &Path, objects: &[BuiltObject]) -> BTreeSet<PathBuf> {
     objects.iter().map(|object| dir.join(&object.location)).collect()
 }
 
-/// Writes each object beside its place and makes sure that it is on the disk.
+/// Writes each object to its directory under a temporary name, and syncs the file. Returns the
+/// temporary path and the final path of each object.
 fn stage(
     new: &BuiltModule<'_>,
     objects: &[BuiltObject],
@@ -104,11 +106,8 @@ fn stage(
     for object in objects {
         let from = built.join(&object.name);
         if !from.exists() {
-            let gone = format!(
-                "{} is gone: build it again with dkms build {id} -k {kernel} --force",
-                from.display()
-            );
-            return Err(Failure::new(6, gone));
+            return Err(Failure::new(6, format!("{}: missing", from.display()))
+                .with_hint(format!("run: dkms build {id} -k {kernel} --force")));
         }
         let to = dir.join(&object.location).join(&object.name);
         let unfinished =
@@ -121,13 +120,9 @@ fn stage(
         written.map_err(FileError::when("write", &unfinished))?;
         let written = Digest::of_file(if linked { &from } else { &unfinished })?;
         if written != object.digest {
-            return Err(Failure::new(
-                NOT_COPIED,
-                format!(
-                    "{} is not what was built: build it again with dkms build {id} -k {kernel} --force",
-                    from.display()
-                ),
-            ));
+            let what = format!("{}: changed since it was built", from.display());
+            return Err(Failure::new(NOT_COPIED, what)
+                .with_hint(format!("run: dkms build {id} -k {kernel} --force")));
         }
         staged.push((unfinished, to));
     }

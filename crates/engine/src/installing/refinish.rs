@@ -1,5 +1,5 @@
-//! Storing built objects as they would be stored now, without a compiler: compressed as the
-//! kernel's own modules are, and signed with the key that there is.
+//! Recompresses stored objects or signs them again, without another build, when the compression of
+//! the kernel or the signing key has changed.
 
 use std::fs;
 
@@ -11,11 +11,12 @@ use crate::os::digest::Digest;
 use crate::os::durable::{self, FileError};
 use crate::signing;
 
-/// Brings the stored objects of a module to the kernel's compression and to the present key, if
-/// they have others.
+/// Converts the stored objects of a module to the compression of the kernel, and signs them again
+/// if the signing key has changed.
 ///
-/// The record is written between the new files and the removal of the old ones: a crash leaves
-/// files too many, never one too few.
+/// Does nothing if the module has no record or the kernel is not installed. Writes the new files
+/// first, then the record, and removes the old files last: a crash can leave superfluous files, but
+/// no missing ones.
 ///
 /// # Errors
 /// [`Failure`] if an object cannot be read or stored.
@@ -45,7 +46,7 @@ pub(crate) fn refinish(built: &mut BuiltModule<'_>, kernel: &Kernel) -> Result<(
         let staging = tempfile::Builder::new()
             .prefix(durable::UNFINISHED)
             .tempdir_in(&dir)
-            .map_err(FileError::when("make a directory in", &dir))?;
+            .map_err(FileError::when("create a directory in", &dir))?;
         let finished = workbench.refinish(&stored, staging.path(), compression).map_err(
             |error| match error {
                 FinishError::File(error) => error.into(),

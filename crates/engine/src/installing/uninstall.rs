@@ -1,5 +1,5 @@
-//! Taking modules away: out of a kernel's directory, out of the dkms tree, and what a removed
-//! kernel leaves behind.
+//! Removes modules from a kernel's directory and from the dkms tree, and removes the leftover
+//! directories of removed kernels.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,11 +14,11 @@ use crate::os::digest::Digest;
 use crate::os::durable::{self, FileError};
 use crate::os::symlinks;
 
-/// Takes the objects of a module out of a kernel's directory. What stands at their places but is
-/// not what we placed stays, and is named in the answer.
+/// Removes the objects of a module from a kernel's directory. Keeps files that alpm-dkms did not
+/// place there, and returns their paths.
 pub(crate) fn uninstall(built: &mut BuiltModule<'_>) -> Result<Vec<PathBuf>, Failure> {
     let BuiltModule { machine, id, kernel, .. } = *built;
-    let foreign = take_away(built, &[])?;
+    let foreign = remove_placed(built, &[])?;
     originals::restore_originals(machine, id, kernel)?;
     built.note_placed(&[])?;
     if is_installed(machine, id, kernel) {
@@ -28,9 +28,9 @@ pub(crate) fn uninstall(built: &mut BuiltModule<'_>) -> Result<Vec<PathBuf>, Fai
     Ok(foreign)
 }
 
-/// Removes what a module has in a kernel's directory, except at the places of `staying`. What is
-/// there but is not what we placed stays, and is named in the answer.
-pub(super) fn take_away(
+/// Removes the objects of a module from a kernel's directory, except at the paths in `staying`.
+/// Keeps files that alpm-dkms did not place there, and returns their paths.
+pub(super) fn remove_placed(
     built: &BuiltModule<'_>,
     staying: &[PlacedObject],
 ) -> Result<Vec<PathBuf>, FileError> {
@@ -45,7 +45,7 @@ pub(super) fn take_away(
     let mut foreign = Vec::new();
     for path in going {
         let file = dir.join(path);
-        if leads_to(&file, &symlinks::text_for(&trees.root, &trees.module(&built.id.name))) {
+        if points_below(&file, &symlinks::text_for(&trees.root, &trees.module(&built.id.name))) {
             durable::remove_file_if_there(&file)?;
         }
         match Digest::of_file(&file) {
@@ -71,13 +71,13 @@ pub(super) fn take_away(
     Ok(foreign)
 }
 
-/// Returns true if a file is a link to somewhere below `dir`, as `symlink_modules` places. Where it
-/// leads may have changed, or be gone.
-fn leads_to(file: &Path, dir: &Path) -> bool {
+/// Returns true if `file` is a symbolic link to a path below `dir`, as created with
+/// `symlink_modules`. The target need not exist.
+fn points_below(file: &Path, dir: &Path) -> bool {
     fs::read_link(file).is_ok_and(|target| target.starts_with(dir))
 }
 
-/// Returns true if the link says that this version is the installed one.
+/// Returns true if the link `kernel-K-A` marks this version of the module as installed.
 pub(crate) fn is_installed(machine: &Machine, id: &ModuleId, kernel: &KernelRelease) -> bool {
     let link = machine.trees.installed_link(&id.name, kernel, &machine.arch);
     fs::read_link(link).is_ok_and(|target| {
@@ -88,7 +88,8 @@ pub(crate) fn is_installed(machine: &Machine, id: &ModuleId, kernel: &KernelRele
     })
 }
 
-/// Forgets what was built of a module for a kernel.
+/// Deletes the build of a module for a kernel, and the objects that the module has in the kernel's
+/// directory.
 pub(crate) fn unbuild(
     machine: &Machine,
     id: &ModuleId,
@@ -96,10 +97,10 @@ pub(crate) fn unbuild(
 ) -> Result<(), FileError> {
     let trees = &machine.trees;
     let parent = trees.version(id).join(kernel);
-    take_away(&BuiltModule::read(machine, id, kernel), &[])?;
+    remove_placed(&BuiltModule::read(machine, id, kernel), &[])?;
     let built = trees.built(id, kernel, &machine.arch);
-    // Out of sight at once: half of `K/A` would be neither built nor gone. Where a directory
-    // cannot be renamed (overlayfs), it is removed as it stands.
+    // The build is renamed first, since a half-deleted `K/A` would be neither built nor removed. If
+    // overlayfs cannot rename it, it is deleted in place.
     let going = parent.join(format!("{STAGING}{}_gone", machine.arch));
     if fs::rename(&built, &going).is_err() {
         durable::remove_tree(&built)?;
@@ -109,7 +110,10 @@ pub(crate) fn unbuild(
     forget_failure(machine, id, kernel)
 }
 
-/// Forgets a module of which nothing is built any more.
+/// Removes a module from the dkms tree.
+///
+/// The module must have no builds. `kernels` are the kernels for which a failed build may be
+/// recorded.
 pub(crate) fn deregister(
     machine: &Machine,
     id: &ModuleId,
@@ -131,7 +135,7 @@ pub(crate) fn deregister(
     durable::remove_empty_dirs_up_to(&module, &trees.dkms)
 }
 
-/// `kernel-K-A` links to nothing: what an interrupted removal left.
+/// Removes dangling `kernel-K-A` links, which an interrupted removal leaves behind.
 fn remove_dangling_links(module: &Path, arch: &Arch) -> Result<(), FileError> {
     let Ok(entries) = fs::read_dir(module) else { return Ok(()) };
     for entry in entries.flatten() {
@@ -145,8 +149,8 @@ fn remove_dangling_links(module: &Path, arch: &Arch) -> Result<(), FileError> {
     Ok(())
 }
 
-/// Removes what is left of a kernel that is gone, if that is nothing but depmod's files and empty
-/// directories; anything else is somebody's, and the whole directory stays.
+/// Removes the directory of a removed kernel. Returns false, and removes nothing, if the directory
+/// contains a file that is neither depmod's nor temporary.
 pub(crate) fn sweep(machine: &Machine, kernel: &KernelRelease) -> Result<bool, FileError> {
     let dir = machine.trees.kernel(kernel);
     if !dir.is_dir() || dir.is_symlink() {

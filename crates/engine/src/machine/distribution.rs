@@ -1,4 +1,4 @@
-//! The distribution of a machine, and its place for built modules below a kernel's directory.
+//! The distribution of a machine and the place where it installs modules.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,43 +7,46 @@ use crate::machine::Trees;
 use crate::os::process::Environment;
 use crate::os::{paths, symlinks};
 
-/// The place of built modules below `L/K`.
+/// The place below a kernel's directory where modules are installed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Placement {
-    /// The distribution's own, whatever a `dkms.conf` says: `updates/dkms` on Arch.
+    /// The same directory for all modules, independent of their confs: `updates/dkms` on Arch.
     Fixed(PathBuf),
-    /// Each module's `DEST_MODULE_LOCATION`.
+    /// The directory that the module's own conf names in `DEST_MODULE_LOCATION`.
     FromConf,
 }
 
-/// Neither place of the `os-release` file has one. dkms gives up then (exit code 4): on an
-/// unknown distribution, modules would be placed where depmod does not look.
+/// The error for a missing `os-release` file.
+///
+/// dkms fails as well, with exit code 4: on an unknown distribution, modules could be installed in
+/// a directory that depmod does not search.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no os-release file below {root}: cannot tell where this distribution keeps its modules")]
+#[error("no os-release file below {root}: cannot determine the distribution's module directory")]
 pub struct NoOsRelease {
-    /// The root that was looked at.
+    /// The root directory that has no `os-release` file.
     pub root: String,
 }
 
-/// A `DEST_MODULE_LOCATION` that does not stay in the kernel's directory.
+/// The error for a `DEST_MODULE_LOCATION` outside the kernel's directory.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} cannot be a module's place: it must be a directory below the kernel's own")]
+#[error("invalid DEST_MODULE_LOCATION: {0:?} (expected a directory below the kernel's directory)")]
 pub struct BadPlace(pub String);
 
-/// The distribution of a machine.
+/// The properties of a distribution that determine where it installs modules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Distribution {
-    /// What dkms's tables compare with: `ID` for Ubuntu, else `ID_LIKE`, else `ID`.
+    /// The name for lookups in dkms's tables: `ID` on Ubuntu, otherwise `ID_LIKE` or, if that is
+    /// empty, `ID`.
     name: String,
-    /// The directory that old Red Hat's module-init-tools set for all tools.
+    /// `ADDON_MODULES_DIR` from the settings of Red Hat's old module-init-tools, if set.
     addon_dir: Option<PathBuf>,
 }
 
 impl Distribution {
-    /// Reads `os-release` (os-release(5)).
+    /// Reads the distribution from os-release(5).
     ///
     /// # Errors
-    /// [`NoOsRelease`] if there is none, or it cannot be read.
+    /// [`NoOsRelease`] if the file is missing or unreadable.
     pub(crate) fn read(trees: &Trees) -> Result<Self, NoOsRelease> {
         let files = ["etc/os-release", "usr/lib/os-release"];
         let mut files = files
@@ -56,14 +59,16 @@ impl Distribution {
         Ok(Self { name, addon_dir: addon_modules_dir(trees) })
     }
 
-    /// Returns true if its name begins with one of these, as dkms compares them.
+    /// Returns true if the distribution's name starts with one of `prefixes` (dkms-behaviour 5.1).
     #[must_use]
     pub(crate) fn is_any(&self, prefixes: &[&str]) -> bool {
         prefixes.iter().any(|prefix| self.name.starts_with(prefix))
     }
 
-    /// Returns the place of built modules (dkms-behaviour 5.1). ADDON_MODULES_DIR, in `env` or in
-    /// the file of the distribution, is above all tables.
+    /// Returns the place where the distribution installs modules (dkms-behaviour 5.1).
+    ///
+    /// ADDON_MODULES_DIR, in `env` or in the settings of module-init-tools, overrides dkms's table
+    /// of distributions.
     #[must_use]
     pub(crate) fn placement(&self, env: &Environment) -> Placement {
         let set = env.get("ADDON_MODULES_DIR").map(|dir| dir.to_string_lossy());
@@ -89,10 +94,12 @@ impl Placement {
         }
     }
 
-    /// The directory below `L/K` for a module whose conf says `wanted`, e.g. `/kernel/drivers`.
+    /// Returns the directory for a module whose `DEST_MODULE_LOCATION` is `wanted`. It is relative
+    /// to the kernel's directory.
     ///
     /// # Errors
-    /// [`BadPlace`] if it is the conf that decides, and it names no directory below `L/K`.
+    /// [`BadPlace`] if `self` is [`Placement::FromConf`] and `wanted` is not below the kernel's
+    /// directory.
     pub(crate) fn directory(&self, wanted: &str) -> Result<PathBuf, BadPlace> {
         if let Self::Fixed(place) = self {
             return Ok(place.clone());
@@ -101,22 +108,24 @@ impl Placement {
     }
 }
 
-/// A directory below the one that it is put behind; `None` if it is that one, or leads out of it.
+/// Normalises `place`, a path relative to a base directory. Returns `None` if `place` is the base
+/// directory itself or outside it.
 fn below(place: &str) -> Option<PathBuf> {
     paths::within(Path::new(place)).filter(|path| *path != Path::new(""))
 }
 
-/// What old Red Hat's module-init-tools set for all tools: ADDON_MODULES_DIR, in a shell file.
+/// Reads ADDON_MODULES_DIR from the settings of Red Hat's old module-init-tools. Returns `None` if
+/// it is not set or not below a kernel's directory.
 fn addon_modules_dir(trees: &Trees) -> Option<PathBuf> {
     let text = fs::read_to_string(trees.root.join("etc/sysconfig/module-init-tools")).ok()?;
     below(&assigned(&text, "ADDON_MODULES_DIR")?)
 }
 
-/// The last value that a file of plain shell assignments gives a variable.
+/// Returns the value of the variable `name` in `text`, which consists of plain shell assignments.
 fn assigned(text: &str, name: &str) -> Option<String> {
     text.lines()
         .filter_map(|line| line.trim().strip_prefix(name)?.strip_prefix('='))
-        // The file is shell: the last assignment counts.
+        // As in a shell, the last assignment takes effect.
         .next_back()
         .map(|value| value.trim().trim_matches(['"', '\'']).to_owned())
 }
@@ -145,13 +154,16 @@ mod tests {
     #[case::suse("ID=opensuse-tumbleweed\nID_LIKE=\"opensuse suse\"\n", Some("updates"))]
     #[case::alpine("ID=alpine\n", None)]
     #[case::empty("", None)]
-    fn looks_the_distribution_up(#[case] os_release: &str, #[case] want: Option<&str>) {
+    fn determines_the_placement_of_each_distribution(
+        #[case] os_release: &str,
+        #[case] want: Option<&str>,
+    ) {
         let want = want.map_or(Placement::FromConf, |place| Placement::Fixed(place.into()));
         assert_eq!(Placement::of_distribution(&name(os_release)), want);
     }
 
     #[test]
-    fn reads_either_file_inside_the_root() {
+    fn reads_both_os_release_paths_inside_the_root() {
         let dir = tempfile::tempdir().unwrap();
         let trees = Trees::under(dir.path());
         let placement = || Distribution::read(&trees).map(|it| it.placement(&Environment::fixed()));
@@ -169,10 +181,13 @@ mod tests {
     #[rstest]
     #[case::usual("/kernel/drivers/acpi", Some("kernel/drivers/acpi"))]
     #[case::untidy("/extra//x/", Some("extra/x"))]
-    #[case::up("/kernel/../../../etc", None)]
-    #[case::nowhere("/", None)]
+    #[case::outside("/kernel/../../../etc", None)]
+    #[case::kernels_own_directory("/", None)]
     #[case::empty("", None)]
-    fn keeps_places_in_the_kernels_directory(#[case] wanted: &str, #[case] want: Option<&str>) {
+    fn rejects_places_outside_the_kernels_directory(
+        #[case] wanted: &str,
+        #[case] want: Option<&str>,
+    ) {
         let place = Placement::FromConf.directory(wanted).ok();
         assert_eq!(place, want.map(PathBuf::from));
         let arch = Placement::Fixed("updates/dkms".into());

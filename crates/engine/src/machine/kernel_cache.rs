@@ -1,4 +1,4 @@
-//! Keeps what a run reads once of each kernel: its configuration and its compression.
+//! Caches the configuration and the object compression of each kernel for one run.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use super::{Kernel, KernelConfig};
 use crate::names::KernelRelease;
 use crate::objects::Compression;
 
-/// Facts about kernels, read at the first use. Several threads may use them.
+/// The configuration and the compression of each kernel, read on first use.
 #[derive(Debug, Default)]
 pub(super) struct KernelCache {
     configs: Mutex<BTreeMap<PathBuf, Option<Arc<KernelConfig>>>>,
@@ -27,7 +27,8 @@ impl KernelCache {
     }
 }
 
-/// The content. A thread that panicked has left it whole.
+/// Locks a map, even if its mutex is poisoned: each entry is inserted in one step, so the map is
+/// always valid.
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! The kernels of the install tree, each with its headers and configuration.
+//! The kernels in the install tree, with their headers and configurations.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -10,40 +10,45 @@ use crate::objects::{Compression, ObjectName};
 use crate::os::durable::FileError;
 use crate::os::symlinks;
 
-/// One directory of the install tree, `L/<release>`.
+/// A kernel release and the paths of the kernel's files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kernel {
-    /// Its release, the name of the directory.
+    /// The kernel release, which is also the name of its directory in the install tree.
     pub release: KernelRelease,
-    /// The directory.
+    /// The path of the kernel's directory, which need not exist.
     pub dir: PathBuf,
-    /// Whether the kernel itself is there (`modules.order` or `kernel/`), not only something that
-    /// was left behind or came before it.
+    /// Whether the kernel is installed: its directory contains `modules.order` or `kernel/`.
+    /// Otherwise, the directory may still contain other files, such as those left by a removed
+    /// kernel.
     pub alive: bool,
-    /// `L/K/build`, where modules are compiled against, if its `include` directory is there
-    /// (dkms-behaviour 1.5). Under another root an absolute `build` link is followed already.
+    /// The directory of the headers, usually `L/K/build`. `None` if that directory contains no
+    /// `include` directory (dkms-behaviour 1.5).
+    ///
+    /// If the root is not `/`, an absolute link `build` is resolved below the root.
     pub headers: Option<PathBuf>,
-    /// Its configuration, if not the file in its headers.
+    /// The configuration file given with `--config`, which replaces the one in the headers.
     pub config: Option<PathBuf>,
-    /// The package it came with, `linux-lts`, as the file `pkgbase` says.
+    /// The name of the kernel's package, such as `linux-lts`, from the file `pkgbase`.
     pub pkgbase: Option<String>,
 }
 
-/// All kernels, in the order of their names, and the entries that cannot be one.
+/// The kernels in the install tree.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Kernels {
-    /// The kernels, dead directories among them.
+    /// One kernel for each directory, sorted by release. Includes kernels that are not installed.
     pub all: Vec<Kernel>,
-    /// Directories with a name that no kernel release can have.
+    /// The directory names that are not valid kernel releases.
     pub problems: Vec<BadName>,
 }
 
 impl Kernels {
-    /// Reads the install tree. Only real directories count: what is placed through a link would
-    /// be placed outside of the tree.
+    /// Reads the install tree. Returns no kernels if the tree does not exist.
+    ///
+    /// Ignores symbolic links to directories: modules installed through such a link would be
+    /// outside the tree.
     ///
     /// # Errors
-    /// [`FileError`] if the tree cannot be listed. A tree that is not there has no kernels.
+    /// [`FileError`] if the tree exists but cannot be listed.
     pub fn read(trees: &Trees) -> Result<Self, FileError> {
         let mut kernels = Self::default();
         let entries = match fs::read_dir(&trees.install) {
@@ -67,7 +72,7 @@ impl Kernels {
 }
 
 impl Kernel {
-    /// The kernel of this release, whether it is there or not.
+    /// Returns the kernel with the given release, even if its directory does not exist.
     pub(crate) fn of_release(trees: &Trees, release: KernelRelease) -> Self {
         let dir = trees.kernel(&release);
         let alive = dir.join("modules.order").exists() || dir.join("kernel").is_dir();
@@ -79,7 +84,8 @@ impl Kernel {
         Self { release, dir, alive, headers, config: None, pkgbase }
     }
 
-    /// The file with the kernel's configuration (dkms-behaviour 1.5).
+    /// Returns the path of the kernel's configuration file (dkms-behaviour 1.5), or `None` if there
+    /// is no such file.
     #[must_use]
     pub(crate) fn config_file(&self) -> Option<PathBuf> {
         if let Some(config) = &self.config {
@@ -90,13 +96,15 @@ impl Kernel {
         own.into_iter().find(|path| path.is_file())
     }
 
-    /// How objects for this kernel are stored: as its own are.
+    /// Returns the compression of the kernel's own objects, which is also used for built objects.
     ///
-    /// dkms searches all of `L/K` at every build and takes the "greatest" suffix it meets, so
-    /// that one foreign object changes what all later ones are stored as. Here the first object
-    /// below `kernel/` decides, since a kernel package compresses all or none. Where headers came
-    /// without a kernel, its configuration decides, and then the objects that are there, as for
-    /// dkms.
+    /// Uses the first object below `kernel/`, since a kernel package compresses all of its objects
+    /// alike. If only the headers are installed, uses the configuration, or else the first object
+    /// in `updates` or `extra`.
+    ///
+    /// dkms, in contrast, searches the kernel's whole directory before every build, and prefers zst
+    /// to xz and xz to gz. With dkms, a single foreign object changes the compression of all later
+    /// builds.
     #[must_use]
     pub(super) fn compression(&self) -> Compression {
         if let Some(own) = first_object(&self.dir.join("kernel")) {
@@ -121,8 +129,11 @@ impl Kernel {
     }
 }
 
-/// `build` if its headers can be used; where the system would follow the link to somewhere else
-/// than the machine under `root` does, what that machine sees.
+/// Returns the directory of the headers that the link `build` leads to. Returns `None` if it
+/// contains no `include` directory.
+///
+/// An absolute link is resolved inside `root`. Returns `build` itself if the host resolves the link
+/// to the same directory, and otherwise the resolved path.
 fn headers_at(root: &Path, build: &Path) -> Option<PathBuf> {
     let seen_inside = symlinks::resolve(root, build).ok()?;
     if !seen_inside.join("include").is_dir() {
@@ -134,7 +145,8 @@ fn headers_at(root: &Path, build: &Path) -> Option<PathBuf> {
     Some(if same { build.to_owned() } else { seen_inside })
 }
 
-/// The kind of the first kernel object found below `dir`.
+/// Returns the compression of the first kernel object found below `dir`, or `None` if there is no
+/// object.
 fn first_object(dir: &Path) -> Option<Compression> {
     walkdir::WalkDir::new(dir)
         .into_iter()
@@ -144,7 +156,7 @@ fn first_object(dir: &Path) -> Option<Compression> {
         .map(|name| name.compression)
 }
 
-/// A kernel's configuration, as `.config` or `auto.conf` has it.
+/// A kernel's configuration: the text of `.config` or `auto.conf`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KernelConfig {
     text: String,
@@ -154,7 +166,7 @@ impl KernelConfig {
     /// Reads a configuration file.
     ///
     /// # Errors
-    /// [`io::Error`] as the system gives it.
+    /// [`io::Error`] if the file cannot be read.
     pub(crate) fn read(path: &Path) -> io::Result<Self> {
         let text = String::from_utf8(fs::read(path)?)
             .unwrap_or_else(|bad| String::from_utf8_lossy(bad.as_bytes()).into_owned());
@@ -165,35 +177,38 @@ impl KernelConfig {
         Self { text: text.into() }
     }
 
-    /// The value of `option` (`CONFIG_…`), without quotes: `auto.conf` has none since Linux 6.14.
+    /// Returns the value of `option` (`CONFIG_…`) without quotes, or `None` if it is not set.
+    /// Since Linux 6.14, `auto.conf` has not contained quotes.
     #[must_use]
     pub(crate) fn value(&self, option: &str) -> Option<&str> {
         let value = self.assigned(option)?.trim();
         Some(value.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(value))
     }
 
-    /// What stands behind `option=`, as it is written.
+    /// Returns the value of `option` as written, with its quotes, or `None` if it is not set.
     pub(crate) fn assigned(&self, option: &str) -> Option<&str> {
         self.text.lines().find_map(|line| line.strip_prefix(option)?.strip_prefix('='))
     }
 
-    /// Returns true if `option` is built in or a module.
+    /// Returns true if `option` is `y` or `m`.
     #[must_use]
     pub(crate) fn is_enabled(&self, option: &str) -> bool {
         matches!(self.value(option), Some("y" | "m"))
     }
 
-    /// Returns true if the kernel was compiled by clang, so that its modules must be too.
+    /// Returns true if the kernel was compiled with clang. Its modules then need clang as well.
     ///
-    /// dkms asks the `.comment` section of `vmlinux` first. The configuration was written by the
-    /// same compilation, and is there when a headers package leaves `vmlinux` out.
+    /// dkms first reads the `.comment` section of `vmlinux`. The configuration contains the same
+    /// information, and exists even if the headers do not include `vmlinux`.
     #[must_use]
     pub(crate) fn is_clang(&self) -> bool {
         self.is_enabled("CONFIG_CC_IS_CLANG")
     }
 
-    /// The variables that make a build use the kernel's own tools (dkms-behaviour 4.2, steps 2 to
-    /// 4). `exists` says whether a command can be run; what cannot is left to the Makefile.
+    /// Returns the names and values of the environment variables that select the kernel's own
+    /// compiler and linker (dkms-behaviour 4.2, steps 2 to 4).
+    ///
+    /// Omits commands for which `exists` returns false.
     #[must_use]
     pub(crate) fn compiler_environment(
         &self,
@@ -218,7 +233,8 @@ mod tests {
     use rstest::rstest;
     use std::os::unix::fs::symlink;
 
-    /// A root with the given files (empty) and directories (names that end in `/`).
+    /// Creates a root with `entries` in its install tree. An entry that ends in `/` is a directory.
+    /// Every other entry is an empty file.
     fn root(entries: &[&str]) -> (tempfile::TempDir, Trees) {
         let dir = tempfile::tempdir().unwrap();
         for entry in entries {
@@ -235,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_what_a_kernel_has() {
+    fn reads_valid_kernels_and_reports_invalid_names() {
         let (_dir, trees) = root(&[
             "6.1/modules.order",
             "6.1/build/include/",
@@ -265,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_root_without_kernels_has_none() {
+    fn root_without_install_tree_has_no_kernels() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(Kernels::read(&Trees::under(dir.path())).unwrap(), Kernels::default());
     }
@@ -273,7 +289,7 @@ mod tests {
     #[rstest]
     #[case::relative("../../../src/headers", "usr/lib/modules/6.1/build")]
     #[case::absolute("/usr/src/headers", "usr/src/headers")]
-    fn finds_linked_headers_inside_the_root(#[case] link: &str, #[case] want: &str) {
+    fn follows_links_to_headers_inside_the_root(#[case] link: &str, #[case] want: &str) {
         let (dir, trees) = root(&["6.1/modules.order"]);
         fs::create_dir_all(trees.source.join("headers/include")).unwrap();
         symlink(link, trees.install.join("6.1/build")).unwrap();
@@ -283,11 +299,11 @@ mod tests {
 
     #[rstest]
     #[case::own(&["6.1/kernel/fs/x/a.ko.zst", "6.1/updates/b.ko.xz"], "", Compression::Zstd)]
-    #[case::own_plain(&["6.1/kernel/fs/x/a.ko"], "CONFIG_MODULE_COMPRESS_XZ=y", Compression::None)]
+    #[case::uncompressed(&["6.1/kernel/fs/x/a.ko"], "CONFIG_MODULE_COMPRESS_XZ=y", Compression::None)]
     #[case::configured(&["6.1/updates/a.ko.xz"], "CONFIG_MODULE_COMPRESS_ZSTD=y", Compression::Zstd)]
-    #[case::others(&["6.1/updates/dkms/a.ko.gz"], "", Compression::Gzip)]
+    #[case::other_objects(&["6.1/updates/dkms/a.ko.gz"], "", Compression::Gzip)]
     #[case::nothing(&["6.1/"], "", Compression::None)]
-    fn compresses_as_the_kernel_does(
+    fn detects_compression(
         #[case] entries: &[&str],
         #[case] config: &str,
         #[case] want: Compression,
@@ -320,7 +336,7 @@ mod tests {
         "CC=clang KERNEL_CC=clang LD=ld.lld KERNEL_LD=ld.lld"
     )]
     #[case::nothing("", "")]
-    fn names_the_kernels_tools(#[case] text: &str, #[case] want: &str) {
+    fn builds_use_the_kernels_compiler_and_linker(#[case] text: &str, #[case] want: &str) {
         let environment =
             config(text).compiler_environment(|tool| ["gcc-14", "clang", "ld.lld"].contains(&tool));
         let seen: Vec<_> =

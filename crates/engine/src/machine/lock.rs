@@ -1,4 +1,4 @@
-//! The lock that lets one run at a time change the trees.
+//! The lock that allows only one run at a time to change the trees.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -7,25 +7,30 @@ use crate::machine::Trees;
 use crate::os::durable::{self, FileError};
 use crate::os::process::Environment;
 
-/// Set for everything a run starts, so that a dkms.conf or a script that calls `dkms` is known to
-/// be part of the run that holds the lock, and does not wait for itself for ever.
+/// The environment variable that a run sets for its child processes.
+///
+/// Without it, a `dkms` command in a dkms.conf or a script would wait forever for the lock of its
+/// own run.
 pub(crate) const WITHIN_RUN: &str = "ALPM_DKMS_WITHIN_RUN";
 
-/// The right to change the trees, until it is dropped. The kernel takes it back from a killed
-/// process.
+/// The exclusive permission to change the trees. Dropping it releases the lock.
+///
+/// If the process is killed, the kernel releases the lock.
 #[derive(Debug)]
 pub struct Lock {
     _file: Option<File>,
 }
 
 impl Lock {
-    /// Takes the lock, and waits while another run holds it; `report` is called with the holder then.
+    /// Acquires the lock. If another run holds it, calls `report` with a message that names the
+    /// holder, then waits.
     ///
-    /// The file is opened and never replaced: whoever locks it locks the same inode.
+    /// If a run started this process (`env` contains `ALPM_DKMS_WITHIN_RUN`), returns at once
+    /// without acquiring the lock: the parent run holds it.
     ///
     /// # Errors
-    /// [`FileError`] if the dkms tree or the lock file cannot be made, as for a user without
-    /// rights or on a read-only file system.
+    /// [`FileError`] if the dkms tree cannot be created, or if the lock file cannot be created,
+    /// opened or locked. This happens without root privileges or on a read-only file system.
     pub fn take(
         trees: &Trees,
         env: &Environment,
@@ -55,7 +60,7 @@ impl Lock {
                 return Err(FileError::when("lock", &path)(error));
             }
         }
-        // For people only; a failure to note ourselves is no reason not to work.
+        // The text is only informational, so a failure to write it is ignored.
         let program = std::env::args().next().unwrap_or_default();
         let _ = file
             .set_len(0)
@@ -70,11 +75,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_run_waits_and_reports_the_holder() {
+    fn second_run_waits_and_reports_the_holder() {
         let dir = tempfile::tempdir().unwrap();
         let trees = Trees::under(dir.path());
         let env = Environment::fixed();
-        let first = Lock::take(&trees, &env, &mut |_| panic!("nobody holds it")).unwrap();
+        let first = Lock::take(&trees, &env, &mut |_| panic!("the lock is free")).unwrap();
         let (send, reports) = std::sync::mpsc::channel();
         let waiting = std::thread::spawn({
             let (trees, env) = (trees.clone(), env.clone());
@@ -82,14 +87,14 @@ mod tests {
                 Lock::take(&trees, &env, &mut |text| send.send(text.to_owned()).unwrap()).unwrap();
             }
         });
-        let said = reports.recv().unwrap();
-        assert!(said.contains(&format!("process {}", std::process::id())), "{said}");
+        let report = reports.recv().unwrap();
+        assert!(report.contains(&format!("process {}", std::process::id())), "{report}");
         drop(first);
         waiting.join().unwrap();
     }
 
     #[test]
-    fn what_runs_inside_a_run_does_not_wait_for_it() {
+    fn command_within_a_run_does_not_wait_for_the_lock() {
         let dir = tempfile::tempdir().unwrap();
         let trees = Trees::under(dir.path());
         let env = Environment::fixed();

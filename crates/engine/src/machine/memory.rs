@@ -1,14 +1,14 @@
-//! Bounds the jobs of a run by the machine's memory, and counts the kills of the OOM killer.
+//! Limits parallel jobs by available memory and counts the processes killed by the OOM killer.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How long a build takes to need as much as it ever will. Until then what it will need is not
-/// missing from what is available.
+/// The time within which a new build is expected to allocate its memory. Until then, the system
+/// reports that memory as available.
 const YOUNG: Duration = Duration::from_secs(15);
 
-/// Where the kernel describes its memory.
+/// The directories in which the kernel reports memory usage.
 #[derive(Debug, Clone)]
 pub struct Memory {
     proc: PathBuf,
@@ -22,14 +22,15 @@ impl Default for Memory {
 }
 
 impl Memory {
-    /// Reads the files in these places, see proc(5) and the kernel's cgroup-v2 documentation.
+    /// Creates a reader of the files below `proc` (see proc(5)) and `cgroups` (see the kernel's
+    /// cgroup-v2 documentation).
     #[must_use]
     pub fn at(proc: &Path, cgroups: &Path) -> Self {
         Self { proc: proc.to_owned(), cgroups: cgroups.to_owned() }
     }
 
-    /// How many bytes can be used before the machine swaps, or before a control group that we are
-    /// in is at its limit. `None` if that is not known.
+    /// Returns the number of bytes that can be allocated before the machine swaps or a control
+    /// group of this process reaches its limit. Returns `None` if the number is unknown.
     #[must_use]
     pub(crate) fn available(&self) -> Option<u64> {
         let machine = fs::read_to_string(self.proc.join("meminfo")).ok();
@@ -40,21 +41,22 @@ impl Memory {
         groups.chain(machine).min()
     }
 
-    /// How many processes the kernel has killed for want of memory since it started.
+    /// Returns the number of processes that the OOM killer has killed since boot.
     #[must_use]
     pub(crate) fn kills(&self) -> u64 {
         let text = fs::read_to_string(self.proc.join("vmstat")).unwrap_or_default();
         number(&text, "oom_kill").unwrap_or_default()
     }
 
-    /// Our control group, as a path below their root.
+    /// Returns the path of this process's control group, relative to the root group. Returns `None`
+    /// without cgroup v2.
     fn own_group(&self) -> Option<PathBuf> {
         let text = fs::read_to_string(self.proc.join("self/cgroup")).ok()?;
         text.lines().find_map(|line| line.strip_prefix("0::/")).map(PathBuf::from)
     }
 
-    /// What a group may still take; `None` if it has no limit. The files that it keeps in memory
-    /// make room when they have to.
+    /// Returns the number of bytes that the control group `group` can still allocate, or `None` if
+    /// the group has no limit. Page cache does not count as used, since the kernel can reclaim it.
     fn left_in(&self, group: &Path) -> Option<u64> {
         let dir = self.cgroups.join(group);
         let read = |file: &str| fs::read_to_string(dir.join(file)).ok();
@@ -66,14 +68,15 @@ impl Memory {
     }
 }
 
-/// The number in the line that begins with the word `name`.
+/// Returns the number that follows the word `name` at the start of a line. Returns `None` if there
+/// is no such line.
 fn number(text: &str, name: &str) -> Option<u64> {
     let mut lines = text.lines().map(str::split_ascii_whitespace);
     let mut line = lines.find_map(|mut words| (words.next() == Some(name)).then_some(words))?;
     line.next()?.parse().ok()
 }
 
-/// Lets as many builds run as fit into memory, and at least one.
+/// A gate that admits as many builds as fit into memory, but at least one.
 #[derive(Debug)]
 pub(crate) struct Gate<'a> {
     memory: &'a Memory,
@@ -82,20 +85,21 @@ pub(crate) struct Gate<'a> {
 }
 
 impl<'a> Gate<'a> {
-    /// A gate that counts on `per_job` bytes for each job; 0 disables it.
+    /// Creates a gate that expects each job to need `per_job` bytes; 0 disables the limit.
     pub(crate) fn new(memory: &'a Memory, per_job: u64) -> Self {
         Self { memory, per_job, starts: Vec::new() }
     }
 
-    /// How many jobs fit into what is available now, at most `most`; and in words if that is less.
+    /// Returns the number of jobs, from 1 to `most`, that fit into the available memory. Also
+    /// returns a message for the user if that number is less than `most`.
     pub(crate) fn jobs(&self, most: usize) -> (usize, Option<String>) {
         let Some(available) = self.memory.available() else { return (most, None) };
         let fit = fitting(available, self.per_job, most);
         let less = || {
             const MIB: u64 = 1024 * 1024;
             format!(
-                "{fit} instead of {most} jobs at once: {} MiB of memory are available, and [build] \
-                 memory_per_job in /etc/dkms/alpm-dkms.toml counts on {} MiB for each",
+                "parallel jobs limited to {fit} instead of {most}: {} MiB of memory available, \
+                 {} MiB per job (memory_per_job in /etc/dkms/alpm-dkms.toml)",
                 available / MIB,
                 self.per_job / MIB
             )
@@ -103,7 +107,7 @@ impl<'a> Gate<'a> {
         (fit, (fit < most).then(less))
     }
 
-    /// Returns true if one more build may start while `running` others run.
+    /// Returns true if another build can start in addition to the `running` ones.
     pub(crate) fn admits(&mut self, running: usize) -> bool {
         self.starts.retain(|start| start.elapsed() < YOUNG);
         let Some(available) = self.memory.available() else { return true };
@@ -111,13 +115,14 @@ impl<'a> Gate<'a> {
         running == 0 || fitting(available, self.per_job, young + 1) > young
     }
 
-    /// Notes that a build starts now.
+    /// Records that a build starts now.
     pub(crate) fn starts(&mut self) {
         self.starts.push(Instant::now());
     }
 }
 
-/// How many jobs that take `per_job` bytes fit into `available` bytes: one to `most`.
+/// Returns the number of jobs, from 1 to `most`, that fit into `available` bytes. Returns
+/// `most` if `per_job` is 0.
 fn fitting(available: u64, per_job: u64, most: usize) -> usize {
     let fit =
         available.checked_div(per_job).map_or(most, |fit| usize::try_from(fit).unwrap_or(most));
@@ -133,7 +138,8 @@ mod tests {
 
     const GIB: u64 = 1 << 30;
 
-    /// A machine with these files and their content.
+    /// Creates `files`, each a path and its content, in a new root. Returns the root and a reader
+    /// of the files.
     fn machine(files: &[(&str, &str)]) -> (TestRoot, Memory) {
         let root = TestRoot::new();
         for (file, text) in files {
@@ -156,7 +162,7 @@ mod tests {
         &[MEMINFO, GROUP, ("cgroup/system.slice/memory.max", "max\n"), ("cgroup/system.slice/memory.current", "7")],
         Some(4 * GIB)
     )]
-    #[case::a_limit_above_us(
+    #[case::limit_of_parent_group(
         &[
             MEMINFO,
             GROUP,
@@ -165,7 +171,7 @@ mod tests {
         ],
         Some(GIB)
     )]
-    #[case::files_make_room(
+    #[case::page_cache_is_reclaimable(
         &[
             MEMINFO,
             GROUP,
@@ -179,27 +185,27 @@ mod tests {
         &[GROUP, ("cgroup/memory.max", "5"), ("cgroup/memory.current", "9")],
         Some(0)
     )]
-    fn knows_what_is_available(#[case] files: &[(&str, &str)], #[case] want: Option<u64>) {
+    fn determines_the_available_memory(#[case] files: &[(&str, &str)], #[case] want: Option<u64>) {
         assert_eq!(machine(files).1.available(), want);
     }
 
     #[test]
-    fn counts_kills() {
+    fn counts_oom_kills() {
         assert_eq!(machine(&[]).1.kills(), 0);
         assert_eq!(machine(&[("proc/vmstat", "pgscan 5\noom_kill 7\n")]).1.kills(), 7);
     }
 
     #[test]
-    fn reads_what_this_machine_tells() {
+    fn reads_the_memory_of_this_machine() {
         assert!(Memory::default().available().is_some_and(|bytes| bytes > 0));
     }
 
     #[rstest]
     #[case::plenty(64 * GIB, GIB, 8, 8)]
     #[case::some(3 * GIB + 5, GIB, 8, 3)]
-    #[case::one_always(5, GIB, 8, 1)]
+    #[case::at_least_one(5, GIB, 8, 1)]
     #[case::no_limit(0, 0, 8, 8)]
-    fn as_many_as_fit(
+    fn memory_limits_the_number_of_jobs(
         #[case] available: u64,
         #[case] per_job: u64,
         #[case] most: usize,
@@ -209,24 +215,24 @@ mod tests {
     }
 
     #[test]
-    fn reports_when_fewer_run() {
+    fn reports_that_memory_limits_the_jobs() {
         let (_root, memory) = machine(&[MEMINFO]);
         assert_eq!(Gate::new(&memory, GIB).jobs(4), (4, None));
-        let (jobs, said) = Gate::new(&memory, GIB).jobs(16);
+        let (jobs, message) = Gate::new(&memory, GIB).jobs(16);
         assert_eq!(jobs, 4);
-        insta::assert_snapshot!(said.unwrap(), @"4 instead of 16 jobs at once: 4096 MiB of memory are available, and [build] memory_per_job in /etc/dkms/alpm-dkms.toml counts on 1024 MiB for each");
+        insta::assert_snapshot!(message.unwrap(), @"parallel jobs limited to 4 instead of 16: 4096 MiB of memory available, 1024 MiB per job (memory_per_job in /etc/dkms/alpm-dkms.toml)");
     }
 
     #[test]
-    fn keeps_memory_for_those_that_have_just_started() {
+    fn gate_reserves_memory_for_recently_started_builds() {
         let (_root, memory) = machine(&[MEMINFO]);
         let mut gate = Gate::new(&memory, 2 * GIB);
         for running in 0..2 {
             assert!(gate.admits(running));
             gate.starts();
         }
-        assert!(!gate.admits(2), "4 GiB are available, and both are for those that run");
-        assert!(gate.admits(0), "one always runs");
-        assert!(gate.admits(1), "one of those has ended, and what it had is there again");
+        assert!(!gate.admits(2), "4 GiB available, all reserved by running builds");
+        assert!(gate.admits(0), "at least one build runs");
+        assert!(gate.admits(1), "a build has ended and released its memory");
     }
 }

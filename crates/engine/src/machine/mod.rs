@@ -1,4 +1,4 @@
-//! One machine as one run sees it: trees, kernels, distribution, memory, settings, lock.
+//! The machine that a run works on: its trees, kernels, distribution, memory, settings and lock.
 
 mod distribution;
 mod kernel_cache;
@@ -34,49 +34,51 @@ pub use settings::{Framework, InitramfsMode, InitramfsSettings, Settings};
 pub use trees::Trees;
 pub(crate) use warnings::Warnings;
 
-/// How the names of variables start that set a directive each, `NAME=value` (dkms-behaviour 3.1).
+/// The prefix of the names of environment variables that each set a directive. Their values have
+/// the form `NAME=value` (dkms-behaviour 3.1).
 const DIRECTIVE: &str = "DKMS_DIRECTIVE";
 
-/// One machine as one run sees it. Made at the edge of a binary, handed down everywhere.
+/// The machine that a run works on. Each binary creates one and passes it to the engine.
 #[derive(Debug)]
 pub struct Machine {
-    /// Where everything is.
+    /// The paths of the source, dkms and install trees.
     pub trees: Trees,
-    /// The programs.
+    /// The paths of external programs such as `make` and `depmod`.
     pub tools: Tools,
-    /// The environment of whatever is started.
+    /// The environment of all child processes.
     pub env: Environment,
-    /// The administrator's settings.
+    /// The settings from the files in `/etc/dkms`.
     pub settings: Settings,
-    /// Its distribution.
     pub(crate) distribution: Result<Distribution, NoOsRelease>,
-    /// The memory of the machine.
+    /// The directories in which the kernel reports memory usage.
     pub memory: Memory,
-    /// What is built for.
+    /// The architecture that modules are built for.
     pub arch: Arch,
-    /// Whether depmod runs (`--no-depmod`).
+    /// Whether to run depmod; false with `--no-depmod`.
     pub depmod: bool,
-    /// The options of the command line.
+    /// The command line options that override settings.
     pub options: RunOptions,
-    /// Warnings to be shown when the run is over.
     pub(crate) warnings: Warnings,
-    /// The signers of objects.
     pub(crate) signers: Signers,
-    /// Whether images that hold modules are maintained: then changed modules are pending work for
-    /// their kernel's images.
+    /// Whether alpm-dkms maintains initramfs images. If true, a changed module adds pending work
+    /// for the images of its kernel.
     pub images: bool,
     kernels: KernelCache,
 }
 
 impl Machine {
-    /// A hook's machine below `root`: a fixed environment, since pacman hands on its user's, and a
-    /// foreign gcc in PATH is a known way to break builds.
+    /// Returns the machine below `root` for use in a hook.
+    ///
+    /// Child processes get a fixed environment. The hook's own environment is that of the user who
+    /// called pacman, and another gcc in its PATH could break builds.
     #[must_use]
     pub fn for_hook(root: &Path) -> Self {
         Self::with(root, Environment::fixed())
     }
 
-    /// A command's machine below `root`: its caller's environment, as with dkms.
+    /// Returns the machine below `root` for use in a command.
+    ///
+    /// Child processes get the caller's environment without the compiler variables, as in dkms.
     #[must_use]
     pub fn for_cli(root: &Path) -> Self {
         Self::with(root, Environment::of_caller())
@@ -104,38 +106,41 @@ impl Machine {
         }
     }
 
-    /// Returns the place of built modules below a kernel's directory.
+    /// Returns the place below a kernel's directory where this distribution installs modules.
     ///
     /// # Errors
-    /// [`NoOsRelease`] if the distribution is not known.
+    /// [`NoOsRelease`] if the distribution is unknown.
     pub fn placement(&self) -> Result<Placement, &NoOsRelease> {
         self.distribution.as_ref().map(|distribution| distribution.placement(&self.env))
     }
 
-    /// Returns true if the distribution's name begins with one of these, as dkms compares them.
+    /// Returns true if the distribution's name starts with one of `prefixes`. Returns false if the
+    /// distribution is unknown.
     pub(crate) fn is_any(&self, prefixes: &[&str]) -> bool {
         self.distribution.as_ref().is_ok_and(|distribution| distribution.is_any(prefixes))
     }
 
-    /// Returns a kernel's configuration, read once; `None` if it has none.
+    /// Returns the configuration of `kernel`, or `None` if it cannot be read. Reads each file only
+    /// once per run.
     pub(crate) fn kernel_config(&self, kernel: &Kernel) -> Option<Arc<KernelConfig>> {
         self.kernels.config(kernel)
     }
 
-    /// Returns the compression of a kernel's objects, looked up once.
+    /// Returns the compression of the objects of `kernel`. Detects it only once per run.
     pub(crate) fn compression(&self, kernel: &Kernel) -> Compression {
         self.kernels.compression(kernel)
     }
 
-    /// dkms's settings as they are for one kernel, which paths and commands in them may name.
+    /// Reads dkms's settings and replaces `$kernelver` in them with `kernel`.
     pub(crate) fn framework(&self, kernel: Option<&KernelRelease>) -> Framework {
         let mut reader = BashReader::new(self.tools.clone(), self.env.clone());
         reader.patience = self.settings.conf_timeout();
-        // Problems of the files were reported when the settings were read.
+        // `Settings::read` has already reported the problems in these files.
         Framework::read(&self.trees, kernel, &mut reader, &mut Vec::new())
     }
 
-    /// Returns the directory for large files that are not needed for long: `tmp_location`, else `$TMPDIR`, else `/tmp`.
+    /// Returns the directory for large temporary files: `tmp_location` if it is set, otherwise
+    /// `$TMPDIR` or `/tmp`.
     #[must_use]
     pub fn temporary_dir(&self) -> PathBuf {
         let set = self.settings.framework.tmp_location.clone();
@@ -143,7 +148,7 @@ impl Machine {
         dir.filter(|dir| !dir.as_os_str().is_empty()).unwrap_or("/tmp".into())
     }
 
-    /// Returns true if variables set directives beside the files.
+    /// Returns true if at least one environment variable sets a directive.
     pub(crate) fn has_directives(&self) -> bool {
         let prefix = DIRECTIVE.as_bytes();
         self.env.iter().any(|(name, _)| name.as_encoded_bytes().starts_with(prefix))

@@ -6,19 +6,19 @@ use std::path::PathBuf;
 use crate::machine::Machine;
 use crate::os::durable::{self, FileError};
 
-/// Each program with its text.
+/// The name and text of each wrapper program.
 ///
-/// - `uname` prints the kernel that is built for: a Makefile that runs `uname -r` means that one, and
-///   gets the running one otherwise.
-/// - `make` joins the run's jobserver where it gets a number of jobs: a conf with
-///   `make -j8` would run eight jobs of its own.
+/// - `uname` prints the release of the target kernel instead of the running one, since a Makefile
+///   that calls `uname -r` needs the kernel it builds for.
+/// - `make` ignores options such as `-j8` and joins the run's jobserver, since eight jobs per
+///   module would overload the machine. It respects `-j1`.
 const PROGRAMS: [(&str, &str); 2] =
     [("make", include_str!("path_programs/make")), ("uname", include_str!("path_programs/uname"))];
 
-/// The directory they are in, made if it is not there or not as it should be.
+/// Writes each wrapper program that is missing or outdated. Returns the programs' directory.
 ///
 /// # Errors
-/// [`FileError`] if it cannot be made.
+/// [`FileError`] if the directory or a program cannot be written.
 pub(crate) fn path_programs(machine: &Machine) -> Result<PathBuf, FileError> {
     let dir = machine.trees.build_programs();
     for (name, text) in PROGRAMS {
@@ -41,7 +41,8 @@ mod tests {
     use crate::os::process::{Environment, Program, Tools};
     use testroot::TestRoot;
 
-    /// A root with our programs first in PATH, then a make that tells what it gets.
+    /// Returns a root and an environment. PATH starts with the wrapper programs, followed by a
+    /// `make` that prints its arguments and MAKEFLAGS.
     fn machine() -> (TestRoot, Environment) {
         let root = TestRoot::new();
         root.program("make", "printf '%s|' \"$0\" \"$@\"; echo \"$MAKEFLAGS\"");
@@ -55,7 +56,7 @@ mod tests {
         machine.env.first_in_path(&root.programs()).first_in_path(&programs)
     }
 
-    fn said(line: &str, env: &Environment) -> String {
+    fn output_of(line: &str, env: &Environment) -> String {
         let ended = Program::new("bash", env).args(["-c", line]).run().unwrap();
         assert!(ended.success(), "{ended:?}");
         String::from_utf8(ended.output).unwrap().trim_end().to_owned()
@@ -72,44 +73,44 @@ mod tests {
     #[case::long_two_words("make --jobs 8 -C 'a b'", "-C|a b")]
     #[case::among_others("make -kj8 all", "-k|all")]
     #[case::quoted("'make' -j$(nproc) all", "all")]
-    #[case::no_option("make -C jobs -f j.mk -Ij8 -- -j8", "-C|jobs|-f|j.mk|-Ij8|--|-j8")]
-    #[case::one("make -j1 all", "-j1|all")]
-    #[case::one_at_last("make -j8 all -j 1", "-j1|all")]
+    #[case::not_an_option("make -C jobs -f j.mk -Ij8 -- -j8", "-C|jobs|-f|j.mk|-Ij8|--|-j8")]
+    #[case::one_job("make -j1 all", "-j1|all")]
+    #[case::last_option_is_one_job("make -j8 all -j 1", "-j1|all")]
     #[case::flags("MAKEFLAGS=-j8 make all", "all")]
     #[case::flags_without_dash("MAKEFLAGS=kj8 make all", "-k|all")]
     #[case::flags_with_a_variable("MAKEFLAGS='-j8 -- A=b' make all", "--|A=b|all")]
-    fn jobs_are_those_of_the_run(#[case] line: &str, #[case] words: &str) {
+    fn make_uses_the_jobserver_of_the_run(#[case] line: &str, #[case] words: &str) {
         let (_root, env) = machine();
         let env = env.with("MAKEFLAGS", OURS).with("ALPM_DKMS_JOBSERVER", "1 8,9");
-        let said = said(line, &env);
-        let (program, rest) = said.split_once('|').unwrap();
+        let output = output_of(line, &env);
+        let (program, rest) = output.split_once('|').unwrap();
         assert!(program.ends_with("programs/make"), "{program}");
-        let (said, flags) = rest.rsplit_once('|').unwrap();
-        assert_eq!(said, words);
+        let (args, flags) = rest.rsplit_once('|').unwrap();
+        assert_eq!(args, words);
         assert!(flags.starts_with("-j ") && flags.ends_with("--jobserver-auth=8,9"), "{flags}");
     }
 
     #[test]
-    fn a_make_without_the_jobserver_is_left_alone() {
+    fn make_without_a_jobserver_keeps_its_arguments() {
         let (_root, env) = machine();
-        assert!(said("make -j8 all", &env).ends_with("|-j8|all|"));
+        assert!(output_of("make -j8 all", &env).ends_with("|-j8|all|"));
     }
 
-    /// Counts the recipes that run. The first waits for a second one, however busy the machine is;
-    /// where there may be no second, it gives up some day.
+    /// A recipe that records how many recipes run in parallel. The first recipe waits for a second
+    /// one, at most 30 seconds, so that a busy machine does not change the result.
     const RECIPE: &str = "touch run.$@; met=met.$(words $(filter a b c d e f,$@)); tries=0; \
                           until test -e $$met || test $$(ls run.* | wc -l) -ge 2 || test $$tries -ge 300; \
                           do sleep 0.1; tries=$$((tries + 1)); done; \
                           touch $$met; ls run.* | wc -l >> counts; sleep 0.1; rm run.$@";
 
-    /// `make` in a recipe, without `$(MAKE)`; confs that ask for more; nested, in the usual ways.
+    /// Covers `-j` in confs and in recipes, and recipes that run `make` instead of `$(MAKE)`.
     #[rstest]
-    #[case::as_it_is("make", "+$(MAKE)")]
-    #[case::more("make -j9", "+$(MAKE) -j9")]
+    #[case::plain("make", "+$(MAKE)")]
+    #[case::more_jobs("make -j9", "+$(MAKE) -j9")]
     #[case::literal("make", "make -j9")]
-    #[case::not_marked("make --jobs", "env $(MAKE)")]
+    #[case::called_through_env("make --jobs", "env $(MAKE)")]
     #[case::flags("MAKEFLAGS=-j9 make", "make")]
-    fn a_real_make_takes_as_many_jobs_as_there_are_tokens(#[case] line: &str, #[case] sub: &str) {
+    fn real_make_runs_one_job_per_token(#[case] line: &str, #[case] sub: &str) {
         let root = TestRoot::new();
         let env = env(&root);
         let rules = format!(
@@ -125,7 +126,7 @@ mod tests {
         let counts = root.read("counts");
         let counts: Vec<usize> = counts.lines().map(|line| line.trim().parse().unwrap()).collect();
         assert_eq!(counts.len(), 12);
-        // Two tokens and the job that every make has without one.
+        // Two tokens, plus the one job that every make runs without a token.
         let most = |counts: &[usize]| counts.iter().max().copied().unwrap_or_default();
         assert!((2..=3).contains(&most(&counts[..6])), "{counts:?} {ended:?}");
         assert!((2..=3).contains(&most(&counts[6..])), "{counts:?} {ended:?}");
@@ -133,11 +134,11 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_is_the_one_that_is_built_for() {
+    fn uname_prints_the_target_kernel() {
         let root = TestRoot::new();
         let env = env(&root).with("kernelver", "7.2.1-test");
-        assert_eq!(said("uname -r", &env), "7.2.1-test");
-        assert!(said("uname -a", &env).contains(" 7.2.1-test "));
-        assert_eq!(said("uname -m -s", &env), said("/usr/bin/uname -m -s", &env));
+        assert_eq!(output_of("uname -r", &env), "7.2.1-test");
+        assert!(output_of("uname -a", &env).contains(" 7.2.1-test "));
+        assert_eq!(output_of("uname -m -s", &env), output_of("/usr/bin/uname -m -s", &env));
     }
 }

@@ -1,36 +1,38 @@
-//! The options of one command that override what the machine has.
+//! The command line options that override a machine's settings and files.
 
 use std::path::{Path, PathBuf};
 
 use super::Kernel;
 use crate::names::ModuleId;
 
-/// The options of one command line. [`RunOptions::default`] has none.
+/// The command line options that override settings and files. By default, they override nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RunOptions {
-    /// The module that the command is about; `None` if it is about several.
+    /// The module that the command line names; `None` if it names no module or several.
     pub module: Option<ModuleId>,
-    /// A file to read in place of that module's own dkms.conf (`-c`).
+    /// The file to read instead of the dkms.conf of [`Self::module`] (`-c`).
     pub conf: Option<PathBuf>,
-    /// The configuration of the kernels that are built for (`--config`).
+    /// The configuration file to use for every kernel (`--config`).
     pub kernel_config: Option<PathBuf>,
-    /// The headers of the kernels that are built for (`--kernelsourcedir`).
+    /// The directory of the headers to use for every kernel (`--kernelsourcedir`).
     pub kernel_source: Option<PathBuf>,
-    /// Directives that are set after all files, by name (`--directive`); element 0 of arrays.
+    /// The names and values of directives that override all files (`--directive`). A value replaces
+    /// element 0 of an array.
     pub directives: Vec<(String, String)>,
-    /// Build without what the module builds upon, and take no note of it (`--force`).
+    /// Whether to build even if dependencies are missing. The build's dependencies are then not
+    /// recorded (`--force`).
     pub force: bool,
-    /// Install in spite of versions, OBSOLETE_BY and a failing PRE_INSTALL (`--force`, and
-    /// `--rpm_safe_upgrade`).
+    /// Whether to install despite newer versions, OBSOLETE_BY or a failing PRE_INSTALL (`--force`
+    /// and `--rpm_safe_upgrade`).
     pub force_install: bool,
-    /// Place a module over a newer version of the same (`--force-version-override`).
+    /// Whether to replace a newer version of an object (`--force-version-override`).
     pub force_version: bool,
-    /// Modules are added for their own sake, so that a failing POST_ADD is the command's failure.
+    /// Whether the command only adds modules. It then fails if POST_ADD fails.
     pub only_added: bool,
 }
 
 impl RunOptions {
-    /// The conf of a module whose source is in the directory `source`.
+    /// Returns the path of the conf of the module `id`, whose source directory is `source`.
     #[must_use]
     pub(crate) fn conf_of(&self, id: &ModuleId, source: &Path) -> PathBuf {
         let own = source.join("dkms.conf");
@@ -38,14 +40,14 @@ impl RunOptions {
         self.conf.clone().filter(|_| about).unwrap_or(own)
     }
 
-    /// Returns true if a conf says something else now than it says by itself.
+    /// Returns true if these options can change the directives of the module `id`.
     #[must_use]
     pub(crate) fn changes_conf_of(&self, id: &ModuleId) -> bool {
         !self.directives.is_empty() || (self.conf.is_some() && self.module.as_ref() == Some(id))
     }
 
-    /// Gives a kernel the headers and the configuration of these options. Headers without
-    /// `include` are none, as in its own directory.
+    /// Replaces the headers and the configuration of `kernel` with those given on the command line.
+    /// Headers without an `include` directory count as missing.
     pub(crate) fn equip(&self, kernel: &mut Kernel) {
         if let Some(dir) = &self.kernel_source {
             kernel.headers = dir.join("include").is_dir().then(|| dir.clone());
@@ -61,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_conf_is_for_the_module_that_was_named() {
+    fn conf_applies_only_to_the_named_module() {
         let foo: ModuleId = "foo/1".parse().unwrap();
         let bar: ModuleId = "bar/1".parse().unwrap();
         let options = RunOptions {

@@ -1,30 +1,33 @@
-//! The trees of a machine, with the place of everything in them.
+//! The paths of a machine's trees and of every file in them.
 
 use std::path::{Path, PathBuf};
 
 use crate::names::{Arch, KernelRelease, ModuleId, ModuleName};
 use crate::os::paths;
 
-/// The trees of one machine. Only the edge of a binary says `/`; everything below takes these.
+/// The paths of the trees of one machine.
 ///
-/// The layout of [`Trees::dkms`] is dkms's own (so that dkms can read it), and what is only ours
-/// starts with a dot there, which dkms's globs do not see.
+/// In comments, `T` is the dkms tree, `S` the source tree, `L` the install tree, `M` a module, `V`
+/// its version, `K` a kernel release and `A` an architecture.
+///
+/// The dkms tree uses dkms's own layout, so that dkms can read it. The names of additional files
+/// start with a dot, since dkms's globs do not match such names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trees {
-    /// `/` of the machine that is worked on.
+    /// The root directory that contains the other paths, usually `/`.
     pub root: PathBuf,
-    /// `/usr/src`: module sources, `name-version/dkms.conf`.
+    /// The source tree, usually `/usr/src`. It contains one directory `name-version` per source.
     pub source: PathBuf,
-    /// `/var/lib/dkms`: what is added and built.
+    /// The dkms tree, usually `/var/lib/dkms`. It contains the added and built modules.
     pub dkms: PathBuf,
-    /// `/usr/lib/modules`: one directory for each kernel release.
+    /// The install tree, usually `/usr/lib/modules`. It contains one directory per kernel release.
     pub install: PathBuf,
-    /// `/etc/dkms`: settings and overrides.
+    /// The directory of settings and of overrides for confs, usually `/etc/dkms`.
     pub etc: PathBuf,
 }
 
 impl Trees {
-    /// The usual trees below `root`.
+    /// Returns the default trees below `root`.
     #[must_use]
     pub fn under(root: &Path) -> Self {
         Self {
@@ -36,55 +39,56 @@ impl Trees {
         }
     }
 
-    /// Where an absolute path of the machine is seen from here.
+    /// Returns `path`, an absolute path on the machine, with the root directory prepended.
     #[must_use]
     pub(crate) fn inside(&self, path: &Path) -> PathBuf {
         paths::below(&self.root, path)
     }
 
-    /// The directory of one kernel: `L/<release>`.
+    /// Returns the directory of a kernel in the install tree: `L/K`.
     #[must_use]
     pub(crate) fn kernel(&self, kernel: &KernelRelease) -> PathBuf {
         self.install.join(kernel)
     }
 
-    /// The directory of one module in the dkms tree: `T/M`.
+    /// Returns the directory of a module in the dkms tree: `T/M`.
     #[must_use]
     pub(crate) fn module(&self, name: &ModuleName) -> PathBuf {
         self.dkms.join(name)
     }
 
-    /// The directory of one module version: `T/M/V`.
+    /// Returns the directory of a module version in the dkms tree: `T/M/V`.
     #[must_use]
     pub(crate) fn version(&self, id: &ModuleId) -> PathBuf {
         self.module(&id.name).join(&id.version)
     }
 
-    /// The link that registers a module: `T/M/V/source`.
+    /// Returns the path of the link to an added module's source: `T/M/V/source`.
     #[must_use]
     pub fn source_link(&self, id: &ModuleId) -> PathBuf {
         self.version(id).join("source")
     }
 
-    /// Where a module is compiled: `T/M/V/build`, the path that confs and scripts name.
+    /// Returns the build directory that confs and scripts name: `T/M/V/build`.
     #[must_use]
     pub(crate) fn build(&self, id: &ModuleId) -> PathBuf {
         self.version(id).join("build")
     }
 
-    /// Where each build that runs has its files, if not in [`Trees::build`]: `T/.build`.
+    /// Returns the parent of the private build directories, one per module and kernel: `T/.build`.
     #[must_use]
     pub(crate) fn workplaces(&self) -> PathBuf {
         self.dkms.join(".build")
     }
 
-    /// What was built for a kernel: `T/M/V/K/A`, with `module/` and `log/` inside.
+    /// Returns the directory of a finished build: `T/M/V/K/A`. It contains `module/` and `log/`.
     #[must_use]
     pub fn built(&self, id: &ModuleId, kernel: &KernelRelease, arch: &Arch) -> PathBuf {
         self.version(id).join(kernel).join(arch)
     }
 
-    /// The link that says which version is installed: `T/M/kernel-K-A`, relative to `V/K/A`.
+    /// Returns the path of the link to the installed version's build: `T/M/kernel-K-A`. The link's
+    /// text is `V/K/A`.
     #[must_use]
     pub(crate) fn installed_link(
         &self,
@@ -95,7 +99,7 @@ impl Trees {
         self.module(name).join(format!("kernel-{kernel}-{arch}"))
     }
 
-    /// Where dkms put the kernel's own objects that it moved away: `T/M/original_module/K/A`.
+    /// Returns the directory of the original modules of one kernel: `T/M/original_module/K/A`.
     #[must_use]
     pub(crate) fn originals(
         &self,
@@ -106,50 +110,50 @@ impl Trees {
         self.all_originals(name).join(kernel).join(arch)
     }
 
-    /// The kernels' own objects of one name, see [`Self::originals`]: `T/M/original_module`.
+    /// Returns the directory of the original modules of all kernels: `T/M/original_module`.
     #[must_use]
     pub(crate) fn all_originals(&self, name: &ModuleName) -> PathBuf {
         self.module(name).join("original_module")
     }
 
-    /// The copy of a source that outlives its package: `T/.kept/M-V`.
+    /// Returns the path of a source's backup copy: `T/.kept/M-V`. Builds use the copy after the
+    /// source has been removed.
     #[must_use]
     pub(crate) fn kept(&self, id: &ModuleId) -> PathBuf {
         self.dkms.join(".kept").join(id.source_dir())
     }
 
-    /// Pending work, one small file each: `T/.pending`.
+    /// Returns the directory of pending work: `T/.pending`. It contains one file per entry.
     #[must_use]
     pub(crate) fn pending(&self) -> PathBuf {
         self.dkms.join(".pending")
     }
 
-    /// Copies of images, kept while they are regenerated: `T/.images`.
+    /// Returns the directory for copies of initramfs images during regeneration: `T/.images`.
     #[must_use]
     pub fn images(&self) -> PathBuf {
         self.dkms.join(".images")
     }
 
-    /// Remembered failures: `T/.failed`.
+    /// Returns the directory of the records of failed builds: `T/.failed`.
     #[must_use]
     pub(crate) fn failures(&self) -> PathBuf {
         self.dkms.join(".failed")
     }
 
-    /// What can be made anew, but is quicker found again: `T/.cache`, with the digests of files
-    /// under their stat signatures in it.
+    /// Returns the directory that contains all caches: `T/.cache`.
     #[must_use]
     pub(crate) fn cache(&self) -> PathBuf {
         self.dkms.join(".cache")
     }
 
-    /// Builds that may come back: `T/.cache/objects`.
+    /// Returns the directory of the build cache: `T/.cache/objects`.
     #[must_use]
     pub(crate) fn cached_builds(&self) -> PathBuf {
         self.cache().join("objects")
     }
 
-    /// The log of the last failed build for a kernel: `T/.log/M-V-K-A.log`.
+    /// Returns the path of the log of the last failed build: `T/.log/M-V-K-A.log`.
     #[must_use]
     pub(crate) fn failure_log(
         &self,
@@ -160,33 +164,35 @@ impl Trees {
         self.dkms.join(".log").join(format!("{}-{kernel}-{arch}.log", id.source_dir()))
     }
 
-    /// The lock of everything that changes the trees. Never replaced: two processes that hold
-    /// two inodes hold nothing.
+    /// Returns the path of the file that a run locks before it changes the trees: `T/.lock`.
+    ///
+    /// The file is never replaced, since processes that lock different inodes do not exclude each
+    /// other.
     #[must_use]
     pub(crate) fn lock(&self) -> PathBuf {
         self.dkms.join(".lock")
     }
 
-    /// Programs that stand first in PATH while a module is built: `T/.bin`.
+    /// Returns the directory of the wrapper programs: `T/.bin`. It comes first in PATH during
+    /// builds.
     #[must_use]
     pub(crate) fn build_programs(&self) -> PathBuf {
         self.dkms.join(".bin")
     }
 
-    /// Programs with the names of the compilers that start those through a launcher:
-    /// `T/.bin/compilers`.
+    /// Returns the directory of compiler wrappers that call a launcher: `T/.bin/compilers`.
     #[must_use]
     pub(crate) fn launching_compilers(&self) -> PathBuf {
         self.build_programs().join("compilers")
     }
 
-    /// Programs with the names of the compilers that share results: `T/.bin/once`.
+    /// Returns the directory of compiler wrappers that share their results: `T/.bin/once`.
     #[must_use]
     pub(crate) fn sharing_compilers(&self) -> PathBuf {
         self.build_programs().join("once")
     }
 
-    /// The results of compilers in this run: `T/.bin/once/.answers`.
+    /// Returns the directory of the compiler results of this run: `T/.bin/once/.answers`.
     #[must_use]
     pub(crate) fn shared_results(&self) -> PathBuf {
         self.sharing_compilers().join(".answers")

@@ -1,13 +1,13 @@
-//! Warnings that a run collects and shows at its end.
+//! Warnings that a run collects and prints when it ends.
 
 use std::sync::{Mutex, PoisonError};
 
-/// What people should know of a run, though nothing failed for it. Any thread may add to it.
+/// Warnings for the user about problems that do not make the run fail.
 #[derive(Debug, Default)]
 pub(crate) struct Warnings(Mutex<Vec<String>>);
 
 impl Warnings {
-    /// Adds a sentence, once.
+    /// Adds and logs a warning, unless it has already been added.
     pub(crate) fn add(&self, text: impl Into<String>) {
         let text = text.into();
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -17,7 +17,7 @@ impl Warnings {
         }
     }
 
-    /// Takes all that was said so far.
+    /// Removes and returns all warnings.
     pub(crate) fn take(&self) -> Vec<String> {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }

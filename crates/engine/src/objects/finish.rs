@@ -1,4 +1,4 @@
-//! Brings a freshly compiled object into the form that is stored: stripped, signed, compressed.
+//! Strips, signs and compresses a compiled object for storage.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Read};
@@ -11,28 +11,30 @@ use crate::objects::{Compression, ObjectName, Signer};
 use crate::os::durable::{self, FileError};
 use crate::os::process::{Environment, Program, RunError, Tools};
 
-/// No object takes so long. A tool that waits for something must not stop a whole transaction.
+/// The time limit for strip and the compressors. A tool that hangs must not block a transaction.
 const DEADLINE: Duration = Duration::from_secs(600);
 
-/// How debug information is taken out of an object.
+/// The program that removes debug information from an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Strip {
-    /// Not at all (`STRIP=no`).
+    /// Do not strip: debug information is kept (`STRIP=no`).
     No,
-    /// By `strip -g`.
+    /// `strip -g`.
     Gnu,
-    /// By `llvm-strip -g`, when the compiler is clang (dkms-behaviour 4.4).
+    /// `llvm-strip -g`, used if the compiler is clang (dkms-behaviour 4.4).
     Llvm,
 }
 
-/// The options of the compressors, which framework.conf can change (dkms-behaviour 4.7).
+/// The command-line options of the compressors.
+///
+/// The default options can be changed in framework.conf (dkms-behaviour 4.7).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CompressionOptions {
     /// `compress_gzip_opts`, split into words.
     pub(crate) gzip: Vec<String>,
-    /// `compress_xz_opts`.
+    /// `compress_xz_opts`, split into words.
     pub(crate) xz: Vec<String>,
-    /// `compress_zstd_opts`.
+    /// `compress_zstd_opts`, split into words.
     pub(crate) zstd: Vec<String>,
 }
 
@@ -41,64 +43,63 @@ impl Default for CompressionOptions {
         let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
         Self {
             gzip: Vec::new(),
-            // The kernel's own decompressor knows no other check, and no larger dictionary.
+            // The kernel's decompressor supports no other check and no larger dictionary.
             xz: words(&["--check=crc32", "--lzma2=dict=1MiB"]),
             zstd: words(&["-q", "--rm", "-T0"]),
         }
     }
 }
 
-/// A finished object.
+/// An object that has been stripped, signed and compressed as required.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FinishedObject {
-    /// The object's file in the staging directory.
+    /// The path of the object in the staging directory.
     pub(crate) path: PathBuf,
-    /// Its name with its compression: [`Compression::None`] where compressing
-    /// failed, since a plain object works as well.
+    /// The object's file name. If compression failed, this is the name of an uncompressed object,
+    /// which the kernel also loads.
     pub(crate) name: ObjectName,
-    /// What did not work, one sentence each.
+    /// Messages about failed stripping or compression.
     pub(crate) notes: Vec<String>,
-    /// Why it could not be signed, though it should be.
+    /// The reason that signing failed; `None` if it succeeded or was not required.
     pub(crate) unsigned: Option<String>,
 }
 
-/// An object that has no stored form.
+/// The reason that an object cannot be stored.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FinishError {
-    /// A file could not be copied or read.
+    /// A file operation failed.
     #[error(transparent)]
     File(#[from] FileError),
     /// A stored object cannot be unpacked.
     #[error("cannot unpack {path}: {reason}")]
     Unpack {
-        /// The stored object.
+        /// The path of the stored object.
         path: String,
-        /// The message of its tool.
+        /// The error message of the decompressor.
         reason: String,
     },
 }
 
-/// All that finishing needs.
+/// The tools and settings with which objects are stripped, signed and compressed.
 #[derive(Clone, Copy)]
 pub(crate) struct Workbench<'a> {
-    /// The programs to call.
     pub(crate) tools: &'a Tools,
-    /// Their environment.
+    /// The environment in which the tools run.
     pub(crate) env: &'a Environment,
-    /// How they compress.
     pub(crate) options: &'a CompressionOptions,
     /// The signer; `None` if objects are not signed.
     pub(crate) signer: Option<&'a Signer>,
 }
 
 impl<'a> Workbench<'a> {
-    /// Makes the stored form of the object `built` in directory `staging`, under the module name
-    /// `name` (`DEST_MODULE_NAME`). `built` stays as it is, to be finished in another way later.
+    /// Writes a stripped, signed and compressed copy of the object `built` to the directory
+    /// `staging`.
     ///
-    /// Like dkms, does not fail over strip or compression: the module is what matters.
+    /// `name` is the copy's file name without a suffix (`DEST_MODULE_NAME`). As in dkms, failed
+    /// stripping or compression is not an error, since the module works without it.
     ///
     /// # Errors
-    /// [`FinishError::File`] if `built` is no regular file or cannot be copied.
+    /// [`FinishError::File`] if `built` is not a regular file or cannot be copied.
     pub(crate) fn finish(
         &self,
         built: &Path,
@@ -123,12 +124,14 @@ impl<'a> Workbench<'a> {
         self.compress(FinishedObject { path, name: plain, notes, unsigned }, staging, compression)
     }
 
-    /// Makes another stored form of an object that is stored already, for a kernel whose
-    /// compression changed or whose objects are signed with another key now. Without a signer,
-    /// a signature stays.
+    /// Writes a copy of the object `stored` to the directory `staging` with a new compression and
+    /// signature.
+    ///
+    /// Used if the kernel's compression or the signing key has changed. Without a signer, the copy
+    /// keeps the signature of `stored`.
     ///
     /// # Errors
-    /// [`FinishError`] if it cannot be copied to `staging` or unpacked there.
+    /// [`FinishError`] if `stored` cannot be copied or unpacked.
     pub(crate) fn refinish(
         &self,
         stored: &Path,
@@ -139,14 +142,14 @@ impl<'a> Workbench<'a> {
         let cannot =
             |reason: String| FinishError::Unpack { path: stored.display().to_string(), reason };
         let name = stored.file_name().and_then(|file| ObjectName::parse(file.to_str()?));
-        let name = name.ok_or_else(|| cannot("its name is not that of a kernel object".into()))?;
+        let name = name.ok_or_else(|| cannot("not the file name of a kernel object".into()))?;
         let packed = staging.join(name.to_string());
         fs::copy(stored, &packed).map_err(FileError::when("write", &packed))?;
         let plain = ObjectName { module: name.module.clone(), compression: Compression::None };
         let path = staging.join(plain.to_string());
         if let Some((tool, _)) = self.compressor(name.compression) {
             let unpacked = self.run(tool, &["-d", "-q", "-f"], &packed);
-            durable::remove_file_if_there(&packed)?; // zstd keeps it
+            durable::remove_file_if_there(&packed)?; // zstd keeps its input
             unpacked.map_err(&cannot)?;
             require_regular(&path)?;
         }
@@ -159,19 +162,22 @@ impl<'a> Workbench<'a> {
         self.compress(finished, staging, compression)
     }
 
-    /// Signs a plain object; returns the reason if that fails. Comes after strip, which would remove
-    /// the signature.
+    /// Signs an uncompressed object. Returns the reason if signing fails, otherwise `None`.
+    ///
+    /// Must be called after stripping, which would remove the signature.
     fn sign(&self, object: &Path) -> Result<Option<String>, FileError> {
         let Some(signer) = self.signer else { return Ok(None) };
         let failed = signer.sign(self.tools, self.env, object).err();
         if failed.is_some() {
-            // Whatever a tool left half done: the kernel loads what is not signed, if at all.
+            // The tool may have added an invalid signature. Some kernels load unsigned objects.
             remove_signature(object).map_err(FileError::when("write", object))?;
         }
         Ok(failed)
     }
 
-    /// Writes a stripped copy. Not in place: strip would leave half an object on a full disk.
+    /// Writes a stripped copy of `built` to `to`. If that fails, adds a note and returns false.
+    ///
+    /// Does not strip in place, because strip would truncate the object on a full disk.
     fn strip(
         &self,
         tool: &Path,
@@ -183,14 +189,16 @@ impl<'a> Workbench<'a> {
         match self.outcome(program).and_then(|()| check_regular(to)) {
             Ok(()) => Ok(true),
             Err(reason) => {
-                notes.push(format!("{} is not stripped: {reason}", file_name(to)));
+                notes.push(format!("{}: not stripped: {reason}", file_name(to)));
                 durable::remove_file_if_there(to)?;
                 Ok(false)
             }
         }
     }
 
-    /// Compresses the plain object of `finished` beside itself.
+    /// Compresses the object `finished`, which is in the directory `staging`.
+    ///
+    /// If compression fails, adds a note and keeps the object uncompressed.
     fn compress(
         &self,
         mut finished: FinishedObject,
@@ -207,15 +215,15 @@ impl<'a> Workbench<'a> {
                 .and_then(|()| check_compressed(&path, compression));
             match compressed {
                 Ok(()) => {
-                    durable::remove_file_if_there(&plain)?; // zstd without --rm keeps it
+                    durable::remove_file_if_there(&plain)?; // zstd without --rm keeps its input
                     finished.name = name;
                     finished.path = path;
                 }
                 Err(reason) => {
                     durable::remove_file_if_there(&path)?;
-                    // gone only if a tool threw its input away and then failed
+                    // The file is missing only if the tool deleted it before failing.
                     require_regular(&plain)?;
-                    finished.notes.push(format!("{name} is stored without compression: {reason}"));
+                    finished.notes.push(format!("{name}: stored uncompressed: {reason}"));
                 }
             }
         }
@@ -225,7 +233,7 @@ impl<'a> Workbench<'a> {
         Ok(finished)
     }
 
-    /// The program and options for a kind of compression.
+    /// Returns the program for `compression` and its options, or `None` for [`Compression::None`].
     fn compressor(&self, compression: Compression) -> Option<(&Path, &[String])> {
         let options: &[String] = match compression {
             Compression::None => &[],
@@ -240,7 +248,7 @@ impl<'a> Workbench<'a> {
         self.outcome(Program::new(tool, self.env).args(options.iter().copied()).arg(file))
     }
 
-    /// Runs a program; the error is the text for a note.
+    /// Runs a program. If it fails, returns the reason as text for a note.
     fn outcome(&self, program: Program<'a>) -> Result<(), String> {
         let ended = program.confined(self.tools).deadline(DEADLINE).run();
         let ended = ended.map_err(|error: RunError| error.to_string())?;
@@ -258,7 +266,7 @@ fn check_regular(path: &Path) -> Result<(), String> {
     require_regular(path).map_err(|error| error.to_string())
 }
 
-/// Whether a compressor left a regular file, and one that kmod accepts.
+/// Checks that the compressed object `path` is a regular file that kmod accepts.
 fn check_compressed(path: &Path, compression: Compression) -> Result<(), String> {
     check_regular(path)?;
     if compression == Compression::Zstd {
@@ -266,15 +274,16 @@ fn check_compressed(path: &Path, compression: Compression) -> Result<(), String>
         let read = File::open(path).and_then(|file| file.take(5).read_to_end(&mut start));
         read.map_err(|error| error.to_string())?;
         if !has_content_size(&start) {
-            return Err("the zstd options leave out its size, which kmod needs".into());
+            return Err("the zstd options omit the content size, which kmod requires".into());
         }
     }
     Ok(())
 }
 
-/// Returns true if a zstd frame that starts like this says how long its content is (RFC 8878,
-/// 3.1.1.1.1): the magic number, then a descriptor with the length of the size field in its upper
-/// two bits and, in the third, a flag that makes one byte of the length 0.
+/// Returns true if a zstd frame states the size of its content (RFC 8878, 3.1.1.1.1).
+///
+/// `start` is the magic number and one more byte. The upper two bits of this byte give the length
+/// of the size field. If both are 0, the next bit tells whether there is a field of one byte.
 fn has_content_size(start: &[u8]) -> bool {
     match start {
         [0x28, 0xb5, 0x2f, 0xfd, descriptor] => descriptor & 0b1110_0000 != 0,
@@ -282,14 +291,14 @@ fn has_content_size(start: &[u8]) -> bool {
     }
 }
 
-/// Refuses what is not a plain, non-empty file: a link or device under an object's name.
+/// Fails if `path` is not a regular file or is empty. A link is not a regular file.
 fn require_regular(path: &Path) -> Result<(), FileError> {
     let failed = || FileError::when("use", path);
     let meta = fs::symlink_metadata(path).map_err(failed())?;
     if meta.is_file() && meta.len() > 0 {
         return Ok(());
     }
-    let what = if meta.is_file() { "it is empty" } else { "it is not a regular file" };
+    let what = if meta.is_file() { "empty file" } else { "not a regular file" };
     Err(failed()(io::Error::new(ErrorKind::InvalidData, what)))
 }
 

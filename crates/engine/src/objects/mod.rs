@@ -1,4 +1,4 @@
-//! Kernel objects as files: names, modinfo, strip, sign, compress.
+//! Kernel objects as files: their names, modinfo, signatures and compression.
 
 mod finish;
 mod modinfo;

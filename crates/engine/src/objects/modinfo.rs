@@ -12,30 +12,30 @@ use super::object_name::ObjectName;
 use crate::os::durable::FileError;
 use crate::os::process::{Environment, Output, Program, Tools};
 
-/// How long unpacking one object may take.
+/// The time limit for decompressing an object.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// What an object says of itself in its `.modinfo` section, the text that `modinfo` prints.
-/// A field that is missing there is missing here.
+/// Fields of an object's `.modinfo` section. A field that the section does not contain is `None`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct ModInfo {
-    /// The kernel and options it was compiled for; the kernel compares it before loading.
+    /// The kernel release and the build options, which the kernel checks before loading the module.
     pub(crate) vermagic: Option<String>,
-    /// The version its author gave it.
+    /// The version that the source declares with `MODULE_VERSION`.
     pub(crate) version: Option<String>,
-    /// A checksum of its sources, where the kernel is configured to make one.
+    /// A checksum of the source files, recorded by modpost.
     pub(crate) srcversion: Option<String>,
 }
 
 impl ModInfo {
-    /// The kernel release an object was compiled for: the first word of its vermagic.
+    /// Returns the kernel release for which the object was built: the first word of the vermagic.
     #[must_use]
     pub(crate) fn vermagic_release(&self) -> Option<&str> {
         self.vermagic.as_deref()?.split_ascii_whitespace().next()
     }
 
-    /// Reads `.modinfo`: `key=value` texts that end in NUL. The first of a key counts, as for
-    /// the kernel.
+    /// Parses the content of a `.modinfo` section: NUL-terminated `key=value` strings.
+    ///
+    /// If a key is repeated, the first value is used, as in the kernel.
     fn from_section(section: &[u8]) -> Self {
         let mut info = Self::default();
         for field in section.split(|byte| *byte == 0) {
@@ -53,39 +53,37 @@ impl ModInfo {
     }
 }
 
-/// A file that is no kernel object, or cannot be read.
+/// The error for a file that is not a kernel object or cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BadObject {
-    /// The file itself cannot be read.
+    /// The file cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
-    /// It is not an ELF object.
-    #[error("{path} is not a kernel object: {reason}")]
+    /// The file is not an ELF object.
+    #[error("{path}: not a kernel object: {reason}")]
     NotElf {
-        /// The file.
         path: String,
-        /// What the ELF reader stumbled over.
+        /// The ELF reader's message.
         reason: String,
     },
-    /// It is ELF, but not what a module build makes.
-    #[error("{path} is not a kernel object: it has no .modinfo section")]
-    NoModInfo {
-        /// The file.
-        path: String,
-    },
+    /// The file is an ELF object, but not a module.
+    #[error("{path}: not a kernel object: no .modinfo section")]
+    NoModInfo { path: String },
 }
 
-/// Reads what the uncompressed object `path` says of itself.
+/// Reads the `.modinfo` section of the uncompressed object `path`.
 ///
 /// # Errors
-/// [`BadObject`] for anything but a readable ELF file with a `.modinfo` section.
+/// [`BadObject`] unless `path` is a readable ELF file with a `.modinfo` section.
 pub(crate) fn read_modinfo(path: &Path) -> Result<ModInfo, BadObject> {
     let file = File::open(path).map_err(FileError::when("read", path))?;
-    // Not the whole file: with debug information, nvidia's is hundreds of megabytes.
+    // The cache reads only the required parts: with debug information, nvidia's object has
+    // hundreds of MB.
     parse_modinfo(&ReadCache::new(file), &path.display().to_string())
 }
 
-/// Reads what a stored object says of itself, compressed or not; `None` if it cannot be read.
+/// Reads the `.modinfo` section of a stored object, which may be compressed. Returns `None` on
+/// failure.
 pub(crate) fn read_stored_modinfo(
     tools: &Tools,
     env: &Environment,
@@ -123,7 +121,7 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn reads_fields_up_to_their_nul() {
+    fn parses_nul_terminated_fields() {
         let info = ModInfo::from_section(
             b"license=GPL\0version=0.15.4\0\0version=later\0depends=videodev,a\0no field\0\
               vermagic=7.2.12-arch1-1 SMP preempt mod_unload \0name=v4l2loopback\0srcversion=A=B",
@@ -133,8 +131,8 @@ mod tests {
         assert_eq!(info.vermagic_release(), Some("7.2.12-arch1-1"));
     }
 
-    /// A 64-bit little-endian relocatable with the sections `.modinfo` and `.shstrtab`, by the
-    /// ELF specification; tests must not need a compiler.
+    /// Returns a 64-bit little-endian relocatable ELF object with the sections `.modinfo` and
+    /// `.shstrtab`. Assembled by hand, because the tests must not need a compiler.
     fn tiny_object(modinfo: &[u8]) -> Vec<u8> {
         const NAMES: &[u8] = b"\0.modinfo\0.shstrtab\0";
         let names_at = 64 + modinfo.len();
@@ -190,14 +188,14 @@ mod tests {
     }
 
     #[test]
-    fn says_what_is_wrong_with_a_file() {
+    fn errors_explain_why_a_file_is_not_an_object() {
         let message = |bytes: &[u8]| parse_modinfo(bytes, "a.ko").unwrap_err().to_string();
-        assert!(message(b"hello").starts_with("a.ko is not a kernel object: "));
+        assert!(message(b"hello").starts_with("a.ko: not a kernel object: "));
         let other = tiny_object(b"x")
             .iter()
             .map(|b| if *b == b'm' { b'M' } else { *b })
             .collect::<Vec<_>>();
-        assert_eq!(message(&other), "a.ko is not a kernel object: it has no .modinfo section");
+        assert_eq!(message(&other), "a.ko: not a kernel object: no .modinfo section");
     }
 
     proptest! {
@@ -207,7 +205,9 @@ mod tests {
         }
 
         #[test]
-        fn never_panics_on_damage(at in 0usize..300, to in any::<u8>(), cut in 0usize..300) {
+        fn never_panics_on_a_damaged_object(
+            at in 0usize..300, to in any::<u8>(), cut in 0usize..300,
+        ) {
             let mut elf = tiny_object(b"vermagic=6.1 SMP\0name=a\0");
             let last = elf.len() - 1;
             elf[at.min(last)] = to;

@@ -1,29 +1,30 @@
-//! The file names of kernel objects, and how these are compressed.
+//! File names of kernel objects. The suffix of a name shows the compression.
 
 use std::fmt;
 use std::path::Path;
 
 use crate::os::process::Tools;
 
-/// How a stored kernel object is compressed. Its order is that in which dkms prefers one where a
-/// kernel has objects of several kinds: the greatest wins (dkms-behaviour 4.4).
+/// The compression of a kernel object.
+///
+/// The order of the variants matters: if the existing objects of a kernel are compressed in
+/// several ways, dkms chooses the last of them (dkms-behaviour 4.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Compression {
-    /// `.ko`
+    /// Not compressed; the suffix is `.ko`.
     None,
-    /// `.ko.gz`
+    /// The suffix `.ko.gz`.
     Gzip,
-    /// `.ko.xz`
+    /// The suffix `.ko.xz`.
     Xz,
-    /// `.ko.zst`
+    /// The suffix `.ko.zst`.
     Zstd,
 }
 
 impl Compression {
-    /// All that a kernel can have.
     pub(crate) const ALL: [Self; 4] = [Self::None, Self::Gzip, Self::Xz, Self::Zstd];
 
-    /// The end of a file's name: `.ko.zst`.
+    /// Returns the file name suffix of objects with this compression, such as `.ko.zst`.
     #[must_use]
     pub(crate) fn suffix(self) -> &'static str {
         match self {
@@ -34,7 +35,7 @@ impl Compression {
         }
     }
 
-    /// The program that compresses and decompresses; `None` for [`Compression::None`].
+    /// Returns the program that compresses and decompresses, or `None` for [`Compression::None`].
     pub(super) fn program(self, tools: &Tools) -> Option<&Path> {
         match self {
             Self::None => None,
@@ -45,17 +46,17 @@ impl Compression {
     }
 }
 
-/// The name of a kernel object's file, `v4l2loopback.ko.zst`.
+/// The file name of a kernel object, such as `v4l2loopback.ko.zst`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectName {
-    /// The part before `.ko`, dkms's `DEST_MODULE_NAME`: fit to be one path component.
+    /// The part before `.ko` (`DEST_MODULE_NAME`), always a valid path component.
     pub module: String,
-    /// What the suffix says.
+    /// The compression that the suffix indicates.
     pub compression: Compression,
 }
 
 impl ObjectName {
-    /// Reads a file name; `None` if it is not that of a kernel object.
+    /// Parses a file name. Returns `None` if it is not the name of a kernel object.
     #[must_use]
     pub fn parse(file: &str) -> Option<Self> {
         let (module, compression) = Compression::ALL
@@ -87,7 +88,7 @@ mod tests {
     #[case::debug_symbols("a.ko.debug", None)]
     #[case::path("../a.ko", None)]
     #[case::symvers("Module.symvers", None)]
-    fn reads_file_names(#[case] file: &str, #[case] want: Option<(&str, Compression)>) {
+    fn parses_file_names(#[case] file: &str, #[case] want: Option<(&str, Compression)>) {
         let name = ObjectName::parse(file);
         assert_eq!(name.as_ref().map(|name| (name.module.as_str(), name.compression)), want);
         if let Some(name) = name {

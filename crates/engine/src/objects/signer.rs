@@ -1,4 +1,4 @@
-//! Signs a kernel object with a key, and removes a signature.
+//! Signs kernel objects and removes their signatures.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,22 +10,25 @@ use crate::names::KernelRelease;
 use crate::os::digest::Digest;
 use crate::os::process::{Environment, Program, Tools};
 
-/// No object takes so long; a token that waits for its PIN must not stop a transaction.
+/// The time limit for creating a key or signing one object.
+///
+/// A token that waits for its PIN must not block a transaction.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 
-/// What the signature of an object ends with, and so the object.
+/// The bytes at the end of every signed object.
 const MAGIC: &[u8] = b"~Module signature appended~\n";
 
-/// The kernel's `struct module_signature`, which stands before the magic.
+/// The size in bytes of the kernel's `struct module_signature`, which precedes [`MAGIC`].
 const TRAILER: usize = 12;
 
-/// The signer of each kernel's objects, decided once per run.
+/// The signing decision for each kernel, made once per run.
 #[derive(Debug, Default)]
 pub(crate) struct Signers(Mutex<BTreeMap<KernelRelease, Arc<SigningDecision>>>);
 
 impl Signers {
-    /// Returns what was decided for a kernel, or what `decide` says now. Other callers wait
-    /// meanwhile: two builds must not make two keys.
+    /// Returns the decision for `kernel`. If there is none yet, calls `decide` to make it.
+    ///
+    /// Other callers wait until `decide` has returned, so that two builds do not create two keys.
     pub(crate) fn get_or_decide(
         &self,
         kernel: &KernelRelease,
@@ -35,25 +38,26 @@ impl Signers {
         Arc::clone(known.entry(kernel.clone()).or_insert_with(|| Arc::new(decide())))
     }
 
-    /// Returns what was decided for a kernel; `None` if nothing was yet.
+    /// Returns the decision for `kernel`, or `None` if it has not been made yet.
     pub(crate) fn known(&self, kernel: &KernelRelease) -> Option<Arc<SigningDecision>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(kernel).cloned()
     }
 }
 
-/// Whether the objects for a kernel are signed.
+/// The decision whether and how to sign the objects for a kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SigningDecision {
-    /// They are not, for this reason: the kernel cannot check, or it is switched off.
+    /// Objects are not signed, because the kernel does not check signatures or signing is disabled.
+    /// Contains the reason.
     Off(&'static str),
-    /// They should be, but cannot.
+    /// Objects should be signed but cannot be. Contains the reason.
     Obstacle(String),
-    /// They are.
+    /// Objects are signed with this program and key.
     With(Signer),
 }
 
 impl SigningDecision {
-    /// Returns the signer, if objects are signed.
+    /// Returns the signer, or `None` if objects are not signed.
     pub(crate) fn signer(&self) -> Option<&Signer> {
         match self {
             Self::With(signer) => Some(signer),
@@ -62,7 +66,7 @@ impl SigningDecision {
     }
 }
 
-/// All that it takes to sign an object for one kernel.
+/// The program and keys that sign objects for one kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Signer {
     pub(crate) program: PathBuf,
@@ -70,19 +74,20 @@ pub(crate) struct Signer {
     pub(crate) keys: Keys,
 }
 
-/// A key and its certificate.
+/// A private key and its certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Keys {
-    /// The file of the private key (PEM), or a `pkcs11:` URI, as sign-file takes it.
+    /// The path of the private key (PEM) or a `pkcs11:` URI, as accepted by sign-file.
     pub(crate) key: String,
-    /// The file of the certificate (X.509, DER).
+    /// The path of the certificate (X.509, DER).
     pub(crate) certificate: PathBuf,
-    /// Ubuntu's own tool makes and enrols these.
+    /// Whether Ubuntu's own tool creates and enrols the key and the certificate.
     pub(crate) of_shim: bool,
 }
 
 impl Signer {
-    /// Signs an uncompressed object in place. If that fails, it is as it was.
+    /// Signs an uncompressed object in place. Returns an error message if the program fails or adds
+    /// no signature.
     pub(crate) fn sign(
         &self,
         tools: &Tools,
@@ -105,17 +110,19 @@ impl Signer {
         }
         match signed_length(&fs::read(object).map_err(|error| error.to_string())?) {
             Some(_) => Ok(()),
-            None => Err(format!("{} has not signed it", self.program.display())),
+            None => Err(format!("{} succeeded but added no signature", self.program.display())),
         }
     }
 
-    /// By what objects are known to be signed with this key.
+    /// Returns the digest of the certificate file, or `None` if the file cannot be read.
+    ///
+    /// Records contain the digest to identify the key.
     pub(crate) fn certificate(&self) -> Option<Digest> {
         Digest::of_file(&self.keys.certificate).ok()
     }
 }
 
-/// Takes the signature off an uncompressed object, if it has one.
+/// Removes the signature from an uncompressed object, if it has one.
 pub(crate) fn remove_signature(object: &Path) -> std::io::Result<()> {
     match signed_length(&fs::read(object)?) {
         Some(length) => fs::File::options().write(true).open(object)?.set_len(length),
@@ -123,7 +130,8 @@ pub(crate) fn remove_signature(object: &Path) -> std::io::Result<()> {
     }
 }
 
-/// How much of an object is signed, if it ends with a signature.
+/// Returns the length of a signed object without its signature, or `None` if the object is not
+/// signed.
 fn signed_length(object: &[u8]) -> Option<u64> {
     let rest = object.strip_suffix(MAGIC)?;
     let (_, length) = rest.split_last_chunk::<4>()?;
@@ -144,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_a_signature_off() {
+    fn removes_a_signature() {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), signed(b"an object", b"a signature")).unwrap();
         for _ in 0..2 {
@@ -155,7 +163,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn takes_any_bytes(mut bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+        fn never_panics_on_any_bytes(mut bytes in prop::collection::vec(any::<u8>(), 0..40)) {
             prop_assert_eq!(signed_length(&bytes), None);
             bytes.extend(MAGIC);
             let _ = signed_length(&bytes);

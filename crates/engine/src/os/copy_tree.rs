@@ -1,4 +1,4 @@
-//! Copies whole source trees, or links their files.
+//! Copies directory trees, or creates trees of hard links.
 
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
@@ -12,43 +12,47 @@ use nix::sys::time::TimeSpec;
 
 use crate::os::durable::{self, FileError};
 
-/// Copies the tree `from` to `to`, which must not be there: modes, owners (as far as the caller
-/// may), times and links are kept, as `cp -a` does. Only `from` itself may be a link that is
-/// followed (`T/M/V/source` is one). File contents are shared where the filesystem can.
+/// Copies the directory tree `from` to `to`, which must not exist.
+///
+/// Like `cp -a`, keeps modes, times, symbolic links and, if permitted, owners. `from` itself may be
+/// a link to a directory, as `T/M/V/source` is. Links inside it are copied as links. File contents
+/// are shared if the filesystem supports reflinks.
 ///
 /// # Errors
-/// [`FileError`] naming the entry that failed; a FIFO, socket or device is refused, since it has
-/// no content to copy. What was copied until then is removed.
+/// [`FileError`] if an entry cannot be copied; the partial copy is removed. A FIFO, socket or
+/// device cannot be copied, since it has no content.
 pub(crate) fn copy_tree(from: &Path, to: &Path) -> Result<(), FileError> {
-    take_tree(from, to, &copy_file)
+    place_tree(from, to, &copy_file)
 }
 
-/// Makes `to` a second name for every file of the tree `from`: nothing is copied, and removing or
-/// replacing a file on one side leaves the other's. Files that cannot have a second name there
-/// (another filesystem, too many names already, not ours) are copied.
+/// Creates the directory tree `to` with hard links to the files of `from`.
+///
+/// Removing or replacing a file in one tree does not affect the other. Files that cannot be linked
+/// are copied, for example if `to` is on another filesystem. Everything else is as in
+/// [`copy_tree`].
 ///
 /// # Errors
-/// As [`copy_tree`].
+/// The same as for [`copy_tree`].
 pub(crate) fn link_tree(from: &Path, to: &Path) -> Result<(), FileError> {
-    take_tree(from, to, &link_file)
+    place_tree(from, to, &link_file)
 }
 
-/// How one regular file gets to its new place.
-type TakeFile = dyn Fn(&Path, &Path, &Metadata) -> io::Result<()>;
+/// A function that copies or links a regular file with the given metadata.
+type PlaceFile = dyn Fn(&Path, &Path, &Metadata) -> io::Result<()>;
 
-fn take_tree(from: &Path, to: &Path, take: &TakeFile) -> Result<(), FileError> {
+fn place_tree(from: &Path, to: &Path, place: &PlaceFile) -> Result<(), FileError> {
     let meta = fs::metadata(from).map_err(FileError::when("read", from))?;
     refuse_copy_into_itself(from, to)?;
     fs::create_dir(to).map_err(FileError::when("create directory", to))?;
-    let taken = take_entries(from, to, take).and_then(|()| finish(to, &meta));
-    if taken.is_err() {
-        // The first failure is the one to report; what cannot be removed now is swept later.
+    let placed = place_entries(from, to, place).and_then(|()| finish(to, &meta));
+    if placed.is_err() {
+        // Report only the first failure. A later run removes what remains.
         let _ = durable::remove_tree(to);
     }
-    taken
+    placed
 }
 
-fn take_entries(from: &Path, to: &Path, take: &TakeFile) -> Result<(), FileError> {
+fn place_entries(from: &Path, to: &Path, place: &PlaceFile) -> Result<(), FileError> {
     for entry in fs::read_dir(from).map_err(FileError::when("list", from))? {
         let entry = entry.map_err(FileError::when("list", from))?;
         let (from, to) = (entry.path(), to.join(entry.file_name()));
@@ -57,16 +61,17 @@ fn take_entries(from: &Path, to: &Path, take: &TakeFile) -> Result<(), FileError
         let kind = meta.file_type();
         if kind.is_dir() {
             fs::create_dir(&to).map_err(FileError::when("create directory", &to))?;
-            take_entries(&from, &to, take)?;
-            // Last: filling a directory changes its time, and its mode may forbid filling it.
+            place_entries(&from, &to, place)?;
+            // Last, because adding entries changes the directory's time, and its mode can forbid
+            // adding them.
             finish(&to, &meta)?;
         } else if kind.is_file() {
-            take(&from, &to, &meta).map_err(failed())?;
+            place(&from, &to, &meta).map_err(failed())?;
         } else if kind.is_symlink() {
             let target = fs::read_link(&from).map_err(failed())?;
-            symlink(target, &to).and_then(|()| keep_marks(&to, &meta)).map_err(failed())?;
+            symlink(target, &to).and_then(|()| set_metadata(&to, &meta)).map_err(failed())?;
         } else {
-            let special = io::Error::new(ErrorKind::InvalidInput, "a FIFO, socket or device");
+            let special = io::Error::new(ErrorKind::InvalidInput, "is a FIFO, socket or device");
             return Err(failed()(special));
         }
     }
@@ -75,7 +80,7 @@ fn take_entries(from: &Path, to: &Path, take: &TakeFile) -> Result<(), FileError
 
 fn copy_file(from: &Path, to: &Path, meta: &Metadata) -> io::Result<()> {
     fs::copy(from, to)?;
-    keep_marks(to, meta)
+    set_metadata(to, meta)
 }
 
 fn link_file(from: &Path, to: &Path, meta: &Metadata) -> io::Result<()> {
@@ -93,13 +98,13 @@ fn link_file(from: &Path, to: &Path, meta: &Metadata) -> io::Result<()> {
 }
 
 fn finish(dir: &Path, meta: &Metadata) -> Result<(), FileError> {
-    keep_marks(dir, meta).map_err(FileError::when("set mode and time of", dir))
+    set_metadata(dir, meta).map_err(FileError::when("set the mode and times of", dir))
 }
 
-/// Gives `path` the owner, mode and times in `meta`, without following a link.
-fn keep_marks(path: &Path, meta: &Metadata) -> io::Result<()> {
+/// Sets the owner, mode and times of `path` to those in `meta`. Does not follow links.
+fn set_metadata(path: &Path, meta: &Metadata) -> io::Result<()> {
     match lchown(path, Some(meta.uid()), Some(meta.gid())) {
-        // Only root may give files away; others get a copy of their own, as from `cp -a`.
+        // Only root can change owners. Other users own their copies, as with `cp -a`.
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
         other => other?,
     }
@@ -112,12 +117,13 @@ fn keep_marks(path: &Path, meta: &Metadata) -> io::Result<()> {
     Ok(())
 }
 
-/// A copy inside its own original would grow until the disk is full.
+/// Fails if `to` is inside `from`, because copying would continue until the disk is full.
 fn refuse_copy_into_itself(from: &Path, to: &Path) -> Result<(), FileError> {
-    let above = to.parent().filter(|dir| *dir != Path::new("")).unwrap_or(Path::new("."));
-    let real = |path: &Path| path.canonicalize().map_err(FileError::when("find", path));
-    if real(above)?.starts_with(real(from)?) {
-        let inside = io::Error::new(ErrorKind::InvalidInput, "it would hold its own copy");
+    let parent = to.parent().filter(|dir| *dir != Path::new("")).unwrap_or(Path::new("."));
+    let real = |path: &Path| path.canonicalize().map_err(FileError::when("resolve", path));
+    if real(parent)?.starts_with(real(from)?) {
+        let inside =
+            io::Error::new(ErrorKind::InvalidInput, "the destination is inside the source");
         return Err(FileError::when("copy", from)(inside));
     }
     Ok(())
@@ -134,7 +140,7 @@ mod tests {
     use std::path::PathBuf;
     use std::time::{Duration, SystemTime};
 
-    /// A small source with everything that must survive: modes, times, links, an empty directory.
+    /// Creates a source tree with unusual modes and times, a link and an empty directory.
     fn source(dir: &Path) -> PathBuf {
         let from = dir.join("from");
         fs::create_dir_all(from.join("patches/empty")).unwrap();
@@ -149,26 +155,29 @@ mod tests {
         from
     }
 
-    type TakeTree = fn(&Path, &Path) -> Result<(), FileError>;
+    type PlaceTree = fn(&Path, &Path) -> Result<(), FileError>;
 
     #[rstest]
     #[case::copied(copy_tree)]
     #[case::linked(link_tree)]
-    fn keeps_modes_times_and_links(#[case] take: TakeTree) {
+    fn keeps_modes_times_and_links(#[case] place: PlaceTree) {
         let dir = tempfile::tempdir().unwrap();
         let (from, to) = (source(dir.path()), dir.path().join("to"));
-        take(&from, &to).unwrap();
+        place(&from, &to).unwrap();
         for path in ["post.sh", "patches", "patches/a.c", "patches/empty"] {
-            let (was, is) =
+            let (old, new) =
                 (fs::metadata(from.join(path)).unwrap(), fs::metadata(to.join(path)).unwrap());
-            assert_eq!((was.mode(), was.modified().unwrap()), (is.mode(), is.modified().unwrap()));
+            assert_eq!(
+                (old.mode(), old.modified().unwrap()),
+                (new.mode(), new.modified().unwrap())
+            );
         }
         assert_eq!(fs::read(to.join("patches/a.c")).unwrap(), b"int a;\n");
         assert_eq!(fs::read_link(to.join("patches/link")).unwrap(), Path::new("../nowhere"));
     }
 
     #[test]
-    fn a_linked_tree_shares_files_until_one_side_replaces_them() {
+    fn linked_trees_share_files_until_a_file_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let (from, to) = (source(dir.path()), dir.path().join("to"));
         link_tree(&from, &to).unwrap();
@@ -179,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn follows_only_the_link_it_was_given() {
+    fn copies_a_tree_given_as_a_link() {
         let dir = tempfile::tempdir().unwrap();
         let (from, link) = (source(dir.path()), dir.path().join("source"));
         symlink(&from, &link).unwrap();
@@ -190,20 +199,20 @@ mod tests {
     #[rstest]
     #[case::copied(copy_tree)]
     #[case::linked(link_tree)]
-    fn refuses_what_has_no_content_and_leaves_nothing(#[case] take: TakeTree) {
+    fn fails_at_a_fifo_and_removes_the_partial_copy(#[case] place: PlaceTree) {
         let dir = tempfile::tempdir().unwrap();
         let (from, to) = (source(dir.path()), dir.path().join("to"));
         mkfifo(&from.join("pipe"), Mode::S_IRWXU).unwrap();
-        let error = take(&from, &to).unwrap_err();
+        let error = place(&from, &to).unwrap_err();
         assert_eq!(
             error.to_string(),
-            format!("cannot copy {}: a FIFO, socket or device", from.join("pipe").display())
+            format!("cannot copy {}: is a FIFO, socket or device", from.join("pipe").display())
         );
         assert!(!to.exists());
     }
 
     #[test]
-    fn refuses_to_copy_into_itself_or_over_something() {
+    fn refuses_to_copy_a_tree_into_itself_or_over_an_existing_directory() {
         let dir = tempfile::tempdir().unwrap();
         let from = source(dir.path());
         assert!(copy_tree(&from, &from.join("patches/empty/to")).is_err());

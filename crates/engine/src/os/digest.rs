@@ -10,22 +10,22 @@ use serde::{Deserialize, Serialize};
 
 use super::durable::FileError;
 
-/// A BLAKE3 digest, 64 hexadecimal digits as text.
+/// A BLAKE3 digest, written as 64 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest(pub(super) blake3::Hash);
 
 impl Digest {
-    /// The digest of some bytes.
+    /// Returns the digest of `bytes`.
     #[must_use]
     pub fn of_bytes(bytes: &[u8]) -> Self {
         Self(blake3::hash(bytes))
     }
 
-    /// The digest of a file's content, read now.
+    /// Returns the digest of the content of the file `path`.
     ///
     /// # Errors
-    /// [`FileError`] if it cannot be read.
+    /// [`FileError`] if the file cannot be read.
     pub fn of_file(path: &Path) -> Result<Self, FileError> {
         let mut hasher = blake3::Hasher::new();
         File::open(path)
@@ -41,9 +41,9 @@ impl fmt::Display for Digest {
     }
 }
 
-/// A text that is no digest.
+/// The error for text that is not a digest; contains the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a digest: 64 hexadecimal digits are")]
+#[error("invalid digest: {0:?} (expected 64 hexadecimal digits)")]
 pub struct BadDigest(pub String);
 
 impl FromStr for Digest {

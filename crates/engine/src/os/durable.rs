@@ -1,68 +1,72 @@
-//! Changes files so that a crash leaves them old or new, never in between.
+//! Changes files atomically and durably: after a crash, a file has either its old or its new
+//! content.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
-/// How the names of unfinished files start. The dot hides them from dkms's globs, and no name
-/// made with it ends in `.ko*`, which depmod would take for a module.
+/// The prefix of the names of unfinished files.
+///
+/// The dot hides the files from dkms's globs. Their names never end in `.ko*`, so depmod does not
+/// mistake them for modules.
 pub(crate) const UNFINISHED: &str = ".tmp-";
 
-/// A file that could not be read or changed: what was tried, where, and why it failed.
+/// A failed operation on a file.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {doing} {}: {source}", .path.display())]
 pub struct FileError {
-    /// What was tried, as a verb: "write", "remove".
+    /// The failed operation as a verb, such as "write" or "remove".
     pub doing: &'static str,
-    /// The file it was tried on.
+    /// The file or directory on which the operation failed.
     pub path: PathBuf,
-    /// The error of the system.
+    /// The underlying error, usually from the operating system.
     pub source: io::Error,
 }
 
 impl FileError {
-    /// Ready for `map_err`: `.map_err(FileError::when("read", path))`.
+    /// Returns a function to pass to `map_err`, as in `.map_err(FileError::when("read", path))`.
     pub fn when(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self { doing, path: path.to_owned(), source }
     }
 
-    /// Returns true if there was no room left, on the disk or in the user's quota: the one failure
-    /// that the next module will meet as well.
+    /// Returns true if the disk was full or the user's quota was exceeded. Every further module
+    /// would then fail for the same reason.
     #[must_use]
     pub(crate) fn is_disk_full(&self) -> bool {
         matches!(self.source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
     }
 
-    /// Returns true if the file was not there.
+    /// Returns true if the operation failed because the file did not exist.
     #[must_use]
     pub(crate) fn is_missing(&self) -> bool {
         self.source.kind() == ErrorKind::NotFound
     }
 }
 
-/// Returns the number of bytes that can still be written to the file system of `path`; `None` if it
-/// is not known.
+/// Returns the free space in bytes on the filesystem that contains `path`, or `None` if it cannot
+/// be determined.
 #[must_use]
 pub fn room(path: &Path) -> Option<u64> {
     let system = nix::sys::statvfs::statvfs(path).ok()?;
-    // The types differ between machines.
+    // The types of these numbers depend on the architecture.
     #[allow(clippy::useless_conversion, reason = "on 64 bits both are u64 already")]
     Some(u64::from(system.blocks_available()) * u64::from(system.fragment_size()))
 }
 
-/// Gives `path` the content `bytes` and the mode 0644, whether or not it was there.
+/// Creates or replaces the file `path` with the content `bytes` and mode 0644.
 ///
 /// # Errors
-/// [`FileError`]; `path` is then as it was, and nothing is left beside it.
+/// [`FileError`] if the file cannot be written; `path` is then unchanged, and no temporary file
+/// remains. Also if the file has been written but its directory cannot be synced.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     write_with_mode(path, bytes, 0o644)
 }
 
-/// Makes `path` a program with this text, whether or not it was there.
+/// Creates or replaces the executable script `path` with the content `text` and mode 0755.
 ///
 /// # Errors
-/// As [`write()`].
+/// The same as for [`write()`].
 pub(crate) fn write_program(path: &Path, text: &str) -> Result<(), FileError> {
     write_with_mode(path, text.as_bytes(), 0o755)
 }
@@ -72,19 +76,19 @@ fn write_with_mode(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError
     let mut unfinished =
         tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(parent(path)).map_err(failed())?;
     unfinished.write_all(bytes).map_err(failed())?;
-    // Set explicitly: a caller's umask must not make the trees unreadable for `dkms status`.
+    // Not left to the umask: every user must be able to read the trees with `dkms status`.
     unfinished.as_file().set_permissions(Permissions::from_mode(mode)).map_err(failed())?;
     unfinished.as_file().sync_all().map_err(failed())?;
     unfinished.persist(path).map_err(|error| failed()(error.error))?;
     sync_dir(parent(path))
 }
 
-/// Makes `path` a symbolic link with the text `target`, in place of a file or link that is there.
+/// Creates the symbolic link `path` to `target`, replacing an existing file or link.
 ///
 /// # Errors
-/// [`FileError`]; `path` is then as it was, and nothing is left beside it.
+/// The same as for [`write()`].
 pub(crate) fn replace_link(path: &Path, target: &Path) -> Result<(), FileError> {
-    let failed = || FileError::when("link", path);
+    let failed = || FileError::when("create link", path);
     let unfinished = tempfile::Builder::new()
         .prefix(UNFINISHED)
         .make_in(parent(path), |free| symlink(target, free))
@@ -93,40 +97,41 @@ pub(crate) fn replace_link(path: &Path, target: &Path) -> Result<(), FileError> 
     sync_dir(parent(path))
 }
 
-/// Brings the names in directory `path` to the disk: a rename is durable only then.
+/// Syncs the directory `path`, so that earlier renames in it survive a crash.
 ///
 /// # Errors
-/// [`FileError`] if the directory cannot be opened or the disk refuses.
+/// [`FileError`] if the directory cannot be opened or synced.
 pub(crate) fn sync_dir(path: &Path) -> Result<(), FileError> {
     let synced = File::open(path).and_then(|dir| dir.sync_all());
     match synced {
-        // Some network and FUSE filesystems have no fsync for directories; nothing can be done.
+        // Some network and FUSE filesystems do not support fsync for directories.
         Err(error) if error.kind() == ErrorKind::InvalidInput => Ok(()),
         other => other.map_err(FileError::when("sync", path)),
     }
 }
 
-/// Makes directory `path` and those above it, as far as they are missing.
+/// Creates the directory `path` and its missing parents. An existing directory is not an error.
 ///
 /// # Errors
-/// [`FileError`] if one of them cannot be made.
+/// [`FileError`] if a directory cannot be created.
 pub fn create_dirs(path: &Path) -> Result<(), FileError> {
     fs::create_dir_all(path).map_err(FileError::when("create directory", path))
 }
 
-/// Removes a file or link, which need not be there. Says whether it was.
+/// Removes the file or link `path` if it exists. Returns true if it existed.
 ///
 /// # Errors
-/// [`FileError`] if it is there and stays.
+/// [`FileError`] if `path` exists but cannot be removed.
 pub fn remove_file_if_there(path: &Path) -> Result<bool, FileError> {
     if_there(fs::remove_file(path)).map_err(FileError::when("remove", path))
 }
 
-/// Removes whatever `path` is, a directory with all it holds. Links are removed, never followed.
-/// Says whether anything was there.
+/// Removes the file, link or directory tree `path` if it exists. Returns true if it existed.
+///
+/// Links are not followed.
 ///
 /// # Errors
-/// [`FileError`] at the first entry that cannot be removed; some of the tree may be gone then.
+/// [`FileError`] if an entry cannot be removed. Other entries may already have been removed.
 pub fn remove_tree(path: &Path) -> Result<bool, FileError> {
     let removed = match fs::symlink_metadata(path) {
         Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
@@ -136,18 +141,21 @@ pub fn remove_tree(path: &Path) -> Result<bool, FileError> {
     if_there(removed).map_err(FileError::when("remove", path))
 }
 
-/// Removes `dir` if it is empty, then its parent if that is empty now, and so on; `stop` itself
-/// stays in any case. Directories that are gone already do not end the climb.
+/// Removes `dir` if it is empty, then each of its parents that has become empty, except `stop`.
+///
+/// A directory that does not exist counts as removed.
 ///
 /// # Errors
-/// [`FileError`] if `dir` is not below `stop`, or if an empty directory cannot be removed.
+/// [`FileError`] if `dir` is neither `stop` nor below `stop`, or if an empty directory cannot be
+/// removed.
 pub(crate) fn remove_empty_dirs_up_to(dir: &Path, stop: &Path) -> Result<(), FileError> {
     let below = dir.strip_prefix(stop).ok().filter(|path| {
         path.components().all(|component| matches!(component, Component::Normal(_)))
     });
     if below.is_none() {
-        let outside = io::Error::new(ErrorKind::InvalidInput, format!("not in {}", stop.display()));
-        return Err(FileError::when("tidy", dir)(outside));
+        let reason = format!("not below {}", stop.display());
+        let outside = io::Error::new(ErrorKind::InvalidInput, reason);
+        return Err(FileError::when("remove", dir)(outside));
     }
     for dir in dir.ancestors().take_while(|dir| *dir != stop) {
         match fs::remove_dir(dir) {
@@ -165,11 +173,14 @@ pub(crate) fn remove_empty_dirs_up_to(dir: &Path, stop: &Path) -> Result<(), Fil
     Ok(())
 }
 
-/// Removes what an interrupted change left directly in `dir`: everything named
-/// [`UNFINISHED`]`…`. Only for whoever holds the lock; others may be at work on theirs.
+/// Removes leftovers of interrupted changes: the entries of `dir` whose names start with
+/// [`UNFINISHED`].
+///
+/// The caller must hold the lock. Otherwise, files that another process is still writing could be
+/// removed.
 ///
 /// # Errors
-/// [`FileError`] if `dir` cannot be listed or an entry cannot be removed. A missing `dir` is fine.
+/// [`FileError`] if `dir` exists but cannot be listed, or if an entry cannot be removed.
 pub(crate) fn remove_unfinished(dir: &Path) -> Result<(), FileError> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -184,16 +195,16 @@ pub(crate) fn remove_unfinished(dir: &Path) -> Result<(), FileError> {
     Ok(())
 }
 
-/// `true` for done, `false` for "there was nothing".
-fn if_there(done: io::Result<()>) -> io::Result<bool> {
-    match done {
+/// Converts the result of removing a file: true if it succeeded, false if the file did not exist.
+fn if_there(removed: io::Result<()>) -> io::Result<bool> {
+    match removed {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-/// The directory that holds `path`; `.` for a bare name.
+/// Returns the directory that contains `path`, or `.` for a bare file name.
 fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(dir) if dir != Path::new("") => dir,
@@ -216,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn writes_whole_files_and_leaves_nothing_beside() {
+    fn replaces_files_and_leaves_no_temporary_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("record");
         write(&path, b"one").unwrap();
@@ -227,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_write_leaves_the_old_and_nothing_beside() {
+    fn a_failed_write_changes_nothing_and_leaves_no_temporary_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("taken");
         fs::create_dir(&path).unwrap();
@@ -237,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn replaces_links_and_files_by_links() {
+    fn replaces_links() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("kernel-x");
         replace_link(&path, Path::new("1/a")).unwrap();
@@ -262,29 +273,29 @@ mod tests {
 
     #[rstest]
     #[case::all_empty(&[], "top")]
-    #[case::stops_at_the_first_with_content(&["top/a/file"], "top/a")]
-    fn climbs_through_empty_directories(#[case] files: &[&str], #[case] left: &str) {
+    #[case::stops_at_a_directory_with_content(&["top/a/file"], "top/a")]
+    fn removes_empty_directories_upwards(#[case] files: &[&str], #[case] left: &str) {
         let dir = tempfile::tempdir().unwrap();
         let at = |path: &str| dir.path().join(path);
         fs::create_dir_all(at("top/a/b/c")).unwrap();
         for file in files {
             fs::write(at(file), "").unwrap();
         }
-        // The innermost is gone already, as after an interrupted removal.
+        // The innermost directory is missing, as after an interrupted removal.
         remove_empty_dirs_up_to(&at("top/a/b/c/d"), &at("top")).unwrap();
         assert!(at(left).is_dir() && !at("top/a/b").exists());
     }
 
     #[rstest]
     #[case::elsewhere("/etc/x")]
-    #[case::back_out("/stop/a/../../etc")]
-    fn climbs_only_below_its_stop(#[case] dir: &str) {
+    #[case::outside_through_dots("/stop/a/../../etc")]
+    fn removes_no_directory_outside_the_given_parent(#[case] dir: &str) {
         let error = remove_empty_dirs_up_to(Path::new(dir), Path::new("/stop")).unwrap_err();
         assert_eq!(error.source.kind(), ErrorKind::InvalidInput);
     }
 
     #[test]
-    fn sweeps_what_an_interruption_left() {
+    fn removes_only_unfinished_files() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join(".tmp-abc")).unwrap();
         fs::write(dir.path().join(".tmp-def"), "").unwrap();
@@ -295,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn knows_a_full_disk() {
+    fn recognises_a_full_disk() {
         let error = fs::write("/dev/full", "x").map_err(FileError::when("write", Path::new("x")));
         assert!(error.unwrap_err().is_disk_full());
     }

@@ -1,4 +1,4 @@
-//! What any program needs of the operating system: durable files, processes, bash, digests, copies.
+//! Operating system services: files, directory trees, processes, bash and digests.
 
 pub mod bash;
 pub(crate) mod copy_tree;

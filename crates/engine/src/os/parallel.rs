@@ -1,14 +1,14 @@
-//! Maps a list on all cores.
+//! Applies a function to the items of a list, on all cores.
 
 use std::num::NonZeroUsize;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-/// So many small items take longer than starting a thread.
+/// The number of small items that take about as long to process as a thread takes to start.
 const PER_THREAD: usize = 16;
 
-/// Returns what `map` makes of every item, in the order of the items.
+/// Applies `map` to every item and returns the results in the order of the items.
 pub(crate) fn on_all_cores<T: Sync, A: Send + Sync>(
     items: &[T],
     map: impl Fn(&T) -> A + Sync,
@@ -16,40 +16,41 @@ pub(crate) fn on_all_cores<T: Sync, A: Send + Sync>(
     spread(items, PER_THREAD, || (), |(), item| map(item))
 }
 
-/// As [`on_all_cores`], for items that each take long, where each thread needs something of its own
-/// that `equip` makes.
-pub(crate) fn on_all_cores_with<T: Sync, A: Send + Sync, E>(
+/// Applies `map` to every item, like [`on_all_cores`], but with up to one thread per item.
+///
+/// Meant for slow items. Each thread calls `init` once and passes its result to `map`.
+pub(crate) fn on_all_cores_with<T: Sync, A: Send + Sync, S>(
     items: &[T],
-    equip: impl Fn() -> E + Sync,
-    map: impl Fn(&mut E, &T) -> A + Sync,
+    init: impl Fn() -> S + Sync,
+    map: impl Fn(&mut S, &T) -> A + Sync,
 ) -> Vec<A> {
-    spread(items, 1, equip, map)
+    spread(items, 1, init, map)
 }
 
-fn spread<T: Sync, A: Send + Sync, E>(
+fn spread<T: Sync, A: Send + Sync, S>(
     items: &[T],
     per_thread: usize,
-    equip: impl Fn() -> E + Sync,
-    map: impl Fn(&mut E, &T) -> A + Sync,
+    init: impl Fn() -> S + Sync,
+    map: impl Fn(&mut S, &T) -> A + Sync,
 ) -> Vec<A> {
     if items.is_empty() {
         return Vec::new();
     }
     let threads = items.len().div_ceil(per_thread).min(cores());
     if threads < 2 {
-        let mut equipment = equip();
-        return items.iter().map(|item| map(&mut equipment, item)).collect();
+        let mut state = init();
+        return items.iter().map(|item| map(&mut state, item)).collect();
     }
     let results: Vec<OnceLock<A>> = items.iter().map(|_| OnceLock::new()).collect();
-    // A free thread takes the next item: a tree may be a hundred times as large as another.
+    // Each idle thread takes the next item, since items differ widely in size.
     let next = AtomicUsize::new(0);
     let work = || {
-        let mut equipment = equip();
+        let mut state = init();
         while let Some((item, result)) = {
             let number = next.fetch_add(1, Ordering::Relaxed);
             items.get(number).zip(results.get(number))
         } {
-            let _ = result.set(map(&mut equipment, item));
+            let _ = result.set(map(&mut state, item));
         }
     };
     thread::scope(|scope| {
@@ -61,7 +62,9 @@ fn spread<T: Sync, A: Send + Sync, E>(
     results.into_iter().filter_map(OnceLock::into_inner).collect()
 }
 
-/// Returns the number of cores. It is read once: that takes several files of the control group.
+/// Returns the number of available cores.
+///
+/// The number is determined only once, because std reads several cgroup files each time.
 fn cores() -> usize {
     static CORES: OnceLock<usize> = OnceLock::new();
     *CORES.get_or_init(|| thread::available_parallelism().map_or(1, NonZeroUsize::get))

@@ -1,15 +1,16 @@
-//! Paths that are joined to a base directory.
+//! Joins paths to a base directory.
 
 use std::path::{Component, Path, PathBuf};
 
-/// Returns where an absolute path of a system is if that system's root is `root`.
+/// Joins `path` to `root`, even if `path` is absolute: `/usr/src` becomes `ROOT/usr/src`.
 #[must_use]
 pub fn below(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
-/// Returns `path` as it is below a base directory, without `.` and `..`; `None` if it leads out of
-/// the base. A leading `/` does not count.
+/// Normalises a path relative to a base directory. Returns `None` if it leads out of the base.
+///
+/// A leading `/` and every `.` are removed, and every `..` is resolved.
 pub(crate) fn within(path: &Path) -> Option<PathBuf> {
     let mut within = PathBuf::new();
     for step in path.components() {
@@ -30,10 +31,10 @@ mod tests {
     #[rstest]
     #[case::plain("./a//b/", Some("a/b"))]
     #[case::absolute("/a/b", Some("a/b"))]
-    #[case::back_and_forth("a/../b/..", Some(""))]
-    #[case::up("../x", None)]
-    #[case::up_later("a/../../x", None)]
-    fn stays_below_its_base(#[case] path: &str, #[case] want: Option<&str>) {
+    #[case::up_and_down("a/../b/..", Some(""))]
+    #[case::out("../x", None)]
+    #[case::out_later("a/../../x", None)]
+    fn normalises_only_paths_inside_the_base(#[case] path: &str, #[case] want: Option<&str>) {
         assert_eq!(within(Path::new(path)), want.map(PathBuf::from));
     }
 }

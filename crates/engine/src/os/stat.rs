@@ -1,17 +1,18 @@
-//! The stat of a file, as far as a change of its content shows there.
+//! File metadata, which is compared to detect changes.
 
 use std::fs::{FileType, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// A file whose content is not yet known to be old may change once more within the same tick of
-/// its filesystem's clock, and look the same. The tick of Linux is at most 10 ms.
+/// The time in nanoseconds after which a new change is certain to give a file a new timestamp.
+///
+/// Linux timestamps have a resolution of 10 ms or better; the constant includes a margin.
 const TICK: i128 = 100_000_000;
 
-/// The same for filesystems that keep whole seconds (ext4 with small inodes).
+/// Like [`TICK`], for filesystems with timestamps in whole seconds (ext4 with small inodes).
 const WHOLE_SECONDS_TICK: i128 = 2_000_000_000;
 
-/// The stat of a file.
+/// A file's size, modification and change times, inode, device, mode and type.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stat {
     size: u64,
@@ -36,16 +37,16 @@ impl Stat {
         }
     }
 
-    /// Its kind.
     pub(super) fn kind(&self) -> FileType {
         self.kind
     }
 
-    /// Returns true if anybody may execute it.
+    /// Returns true if the mode has at least one execute bit.
     pub(super) fn is_executable(&self) -> bool {
         self.mode & 0o111 != 0
     }
 
+    /// Appends all fields to `bytes` except the type, which the mode includes.
     pub(super) fn write(&self, bytes: &mut Vec<u8>) {
         let times = [self.mtime.0, self.mtime.1, self.ctime.0, self.ctime.1];
         let [size, inode, device] = [self.size, self.inode, self.device].map(u64::to_le_bytes);
@@ -54,8 +55,8 @@ impl Stat {
         bytes.extend(self.mode.to_le_bytes());
     }
 
-    /// Returns true if the last change was so long before `now` that another one would get another
-    /// ctime.
+    /// Returns true if the file last changed so long before `now` that a new change is certain to
+    /// give it a new ctime.
     pub(super) fn is_stable(&self, now: i128) -> bool {
         let (seconds, nanoseconds) = self.ctime;
         let changed = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
@@ -64,7 +65,7 @@ impl Stat {
     }
 }
 
-/// Nanoseconds since 1970.
+/// Returns the current time in nanoseconds since the Unix epoch.
 pub(crate) fn now() -> i128 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i128::try_from(since.as_nanos()).unwrap_or(i128::MAX)

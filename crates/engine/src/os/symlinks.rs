@@ -1,4 +1,4 @@
-//! Symbolic links as the machine under a root sees them.
+//! Resolves symbolic links as if a given directory were `/`.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -6,23 +6,25 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Component, Path, PathBuf};
 
-/// As many links as the kernel follows before it says ELOOP.
-const MOST_LINKS: usize = 40;
+/// The number of links that the kernel follows in one path before it returns ELOOP.
+const MAX_LINKS: usize = 40;
 
-/// Follows every link of `path`, which lies below `root`, taking `/` in a link to mean `root`:
-/// `T/M/V/source` says `/usr/src/…`, whatever directory the machine is mounted at.
+/// Resolves every link in `path`, which must be below `root`.
+///
+/// The target of an absolute link is looked up below `root`. For example, `T/M/V/source` is a link
+/// to `/usr/src/…`, wherever the system is mounted.
 ///
 /// # Errors
-/// The system's error, e.g. [`ErrorKind::NotFound`]; a path that is not below `root` or that goes round
-/// in circles is an error too.
+/// An I/O error if `path` does not exist, is not below `root`, or contains a loop or too many
+/// links.
 pub fn resolve(root: &Path, path: &Path) -> io::Result<PathBuf> {
-    let outside = || io::Error::new(ErrorKind::InvalidInput, "outside of the root");
+    let outside = || io::Error::new(ErrorKind::InvalidInput, "outside the root directory");
     let mut todo = steps(path.strip_prefix(root).map_err(|_| outside())?);
     let mut found = root.to_owned();
     let mut followed = 0;
     while let Some(step) = todo.pop_front() {
         if step == ".." {
-            // As in the real root: `/..` is `/`.
+            // `/..` is `/`.
             if found != root {
                 found.pop();
             }
@@ -34,7 +36,7 @@ pub fn resolve(root: &Path, path: &Path) -> io::Result<PathBuf> {
             continue;
         }
         followed += 1;
-        if followed > MOST_LINKS {
+        if followed > MAX_LINKS {
             return Err(io::Error::other("too many symbolic links"));
         }
         let target = fs::read_link(&next)?;
@@ -48,15 +50,15 @@ pub fn resolve(root: &Path, path: &Path) -> io::Result<PathBuf> {
     Ok(found)
 }
 
-/// Returns true if `path`, which lies below `root`, is a directory or a link that leads to one, see
-/// [`resolve`].
+/// Returns true if `path`, which must be below `root`, [resolves](resolve) to a directory.
 #[must_use]
 pub(crate) fn leads_to_dir(root: &Path, path: &Path) -> bool {
     resolve(root, path).is_ok_and(|found| found.is_dir())
 }
 
-/// What a link must say to name `path` on the machine under `root`: `/usr/src/zfs-2.4` for
-/// `ROOT/usr/src/zfs-2.4`. Paths outside of `root` stay as they are.
+/// Returns the target for a link to `path`: `/usr/src/zfs-2.4` for `ROOT/usr/src/zfs-2.4`.
+///
+/// A path outside `root` is returned unchanged.
 #[must_use]
 pub(crate) fn text_for(root: &Path, path: &Path) -> PathBuf {
     match path.strip_prefix(root) {
@@ -65,7 +67,7 @@ pub(crate) fn text_for(root: &Path, path: &Path) -> PathBuf {
     }
 }
 
-/// The names to step through, with `..` kept and `/` and `.` left out.
+/// Returns the components of `path`, including `..` but not `/` and `.`.
 fn steps(path: &Path) -> VecDeque<OsString> {
     path.components()
         .filter(|step| matches!(step, Component::Normal(_) | Component::ParentDir))
@@ -86,8 +88,8 @@ mod tests {
     #[case::through_a_linked_directory("lib/src/a", Some("usr/src/a"))]
     #[case::above_the_root("escape", Some("usr/src/a"))]
     #[case::dangling("dangling", None)]
-    #[case::circle("circle", None)]
-    fn resolves_as_inside_the_root(#[case] path: &str, #[case] want: Option<&str>) {
+    #[case::loops("loop", None)]
+    fn resolves_links_inside_the_root(#[case] path: &str, #[case] want: Option<&str>) {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path();
         fs::create_dir_all(root.join("usr/src/a")).unwrap();
@@ -97,13 +99,13 @@ mod tests {
         symlink("usr", root.join("lib")).unwrap();
         symlink("../../../../../usr/src/a", root.join("escape")).unwrap();
         symlink("/usr/src/none", root.join("dangling")).unwrap();
-        symlink("circle", root.join("circle")).unwrap();
+        symlink("loop", root.join("loop")).unwrap();
         let found = resolve(root, &root.join(path)).ok();
         assert_eq!(found, want.map(|path| root.join(path)));
     }
 
     #[test]
-    fn writes_links_as_the_machine_reads_them() {
+    fn link_targets_start_at_the_root() {
         let text = text_for(Path::new("/mnt"), Path::new("/mnt/usr/src/a-1"));
         assert_eq!(text, Path::new("/usr/src/a-1"));
         assert_eq!(text_for(Path::new("/"), Path::new("/usr/src/a-1")), text);
@@ -111,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_a_path_outside() {
+    fn refuses_a_path_outside_the_root() {
         assert!(resolve(Path::new("/mnt"), Path::new("/etc")).is_err());
     }
 }

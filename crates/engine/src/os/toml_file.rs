@@ -1,4 +1,4 @@
-//! Small TOML files, written whole or not at all.
+//! Reads small TOML files and writes them atomically.
 
 use std::path::Path;
 
@@ -7,10 +7,10 @@ use serde::de::DeserializeOwned;
 
 use crate::os::durable::{self, FileError};
 
-/// Writes `content` to `path`, whose directory is made if it is missing.
+/// Writes `content` as TOML to the file `path`, and creates missing parent directories.
 ///
 /// # Errors
-/// [`FileError`] if the file cannot be written.
+/// [`FileError`] if the file or a directory cannot be written.
 pub(crate) fn write<T: Serialize>(path: &Path, content: &T) -> Result<(), FileError> {
     let text = toml::to_string(content)
         .map_err(std::io::Error::other)
@@ -21,9 +21,11 @@ pub(crate) fn write<T: Serialize>(path: &Path, content: &T) -> Result<(), FileEr
     durable::write(path, text.as_bytes())
 }
 
-/// Reads `path`. None if it is not there, or (with a line in the log) not what it should be: every
-/// page of ours can be done without.
+/// Reads the TOML file `path`. Returns `None` if the file cannot be read or is not valid.
+///
+/// A file that is not valid causes only a warning in the log, because no file read with this
+/// function is essential.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
     let text = std::fs::read_to_string(path).ok()?;
-    toml::from_str(&text).map_err(|error| log::warn!("{} is ignored: {error}", path.display())).ok()
+    toml::from_str(&text).map_err(|error| log::warn!("{}: ignored: {error}", path.display())).ok()
 }

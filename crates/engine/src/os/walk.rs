@@ -1,4 +1,6 @@
-//! Walks the files of a tree in a fixed order.
+//! Walks directory trees in a fixed order, and computes their signatures and digests.
+//!
+//! A signature covers the metadata of all entries. A digest covers their contents.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -12,32 +14,35 @@ use super::durable::FileError;
 use super::parallel::on_all_cores;
 use super::stat::{Stat, now};
 
-/// Changed whenever signatures or digests are made in another way, so that no old one fits.
+/// The version of the format that is hashed.
+///
+/// Change it whenever signatures or digests are computed differently, so that none of the stored
+/// ones match.
 const FORMAT: &[u8] = b"alpm-dkms walk 2\0";
 
-/// A directory to be walked.
+/// A directory to walk.
 #[derive(Debug, Clone)]
 pub(crate) struct Part {
-    /// What stands for it in the names.
+    /// The path that is hashed instead of the path of `dir`.
     pub(crate) label: PathBuf,
-    /// Where it is. It may be a link; links inside are not followed.
+    /// The directory, or a link to it. Links inside the directory are not followed.
     pub(crate) dir: PathBuf,
-    /// How much of it counts.
+    /// The entries of `dir` to include.
     pub(crate) extent: Extent,
 }
 
-/// How much of a directory counts.
+/// The entries of a directory to include in a walk.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Extent {
-    /// All that is below it.
+    /// All entries, including those of subdirectories.
     All,
-    /// All but the entry of this name.
+    /// All entries, including those of subdirectories, except the top-level entry with this name.
     Without(&'static str),
-    /// Only the files of these names, as far as they are there.
+    /// Only the files with these names. Files that do not exist are skipped.
     Only(&'static [&'static str]),
 }
 
-/// The entries below one or several directories.
+/// The entries found in one or several directories and their subdirectories.
 #[derive(Debug)]
 pub(crate) struct Walk {
     folders: Vec<Folder>,
@@ -47,7 +52,6 @@ pub(crate) struct Walk {
 struct Folder {
     label: PathBuf,
     dir: PathBuf,
-    /// How much of it counts.
     extent: Extent,
     entries: Vec<Entry>,
 }
@@ -55,13 +59,13 @@ struct Folder {
 #[derive(Debug)]
 struct Entry {
     name: OsString,
-    /// Nothing for a directory: its entries say all that counts, and its own time changes with
-    /// any of them.
+    /// `None` for a directory. Directory metadata is not hashed, because it changes with every
+    /// entry, even an excluded one.
     stat: Option<Stat>,
 }
 
 impl Walk {
-    /// Walks the given directories.
+    /// Lists the entries of `parts`, including those of subdirectories.
     pub(crate) fn over(parts: &[Part]) -> Result<Self, FileError> {
         let mut ahead: VecDeque<Part> = parts.iter().cloned().collect();
         let mut folders = Vec::new();
@@ -73,9 +77,9 @@ impl Walk {
                 entries: Vec::new(),
             };
             match folder.extent {
-                Extent::Only(names) => folder.look_for(names)?,
-                Extent::Without(name) => folder.list(Some(name))?,
-                Extent::All => folder.list(None)?,
+                Extent::Only(names) => folder.add_named(names)?,
+                Extent::Without(name) => folder.add_all(Some(name))?,
+                Extent::All => folder.add_all(None)?,
             }
             for below in folder.entries.iter().filter(|entry| entry.stat.is_none()) {
                 let (label, dir) = (folder.label.join(&below.name), folder.path(below));
@@ -86,8 +90,9 @@ impl Walk {
         Ok(Self { folders })
     }
 
-    /// The signature of all entries, and whether they are stable: a change after this moment is
-    /// sure to give another one.
+    /// Returns the signature of all entries, and true if the signature is stable.
+    ///
+    /// If it is stable, every later change to an entry is certain to change the signature.
     pub(crate) fn signature(&self) -> (Digest, bool) {
         let mut hasher = blake3::Hasher::new();
         hasher.update(FORMAT);
@@ -114,7 +119,8 @@ impl Walk {
         (Digest(hasher.finalize()), stable)
     }
 
-    /// The digest of all entries: names, kinds, contents, executable bits, targets of links.
+    /// Returns the digest of the names, types, contents, execute bits and link targets of all
+    /// entries.
     pub(crate) fn digest(&self) -> Result<Digest, FileError> {
         let files: Vec<PathBuf> =
             self.entries().filter(|(_, entry)| entry.is_file()).map(|(f, e)| f.path(e)).collect();
@@ -147,9 +153,10 @@ impl Walk {
         Ok(Digest(hasher.finalize()))
     }
 
-    /// Returns the paths whose own stat shows whether anything in the walk came, went or was
-    /// replaced: the directories, and the files that count alone in theirs. A file that is written
-    /// to in place does not show.
+    /// Returns the paths whose metadata changes if an entry is added, removed or replaced.
+    ///
+    /// These are the directories, and the files named by [`Extent::Only`]. Writing to an existing
+    /// file does not change the metadata of its directory.
     pub(crate) fn watched(&self) -> Vec<PathBuf> {
         let of_folder = |folder: &Folder| match folder.extent {
             Extent::Only(names) => names.iter().map(|name| folder.dir.join(name)).collect(),
@@ -168,8 +175,8 @@ impl Folder {
         self.dir.join(&entry.name)
     }
 
-    /// Adds those files of these names that are there.
-    fn look_for(&mut self, names: &[&str]) -> Result<(), FileError> {
+    /// Adds the files with these names, except those that do not exist.
+    fn add_named(&mut self, names: &[&str]) -> Result<(), FileError> {
         for name in names {
             let path = self.dir.join(name);
             match fs::symlink_metadata(&path) {
@@ -183,8 +190,8 @@ impl Folder {
         Ok(())
     }
 
-    /// Adds what is in the directory itself, in the order of the names, but not the entry `without`.
-    fn list(&mut self, without: Option<&str>) -> Result<(), FileError> {
+    /// Adds the entries of the directory except `without`, sorted by name.
+    fn add_all(&mut self, without: Option<&str>) -> Result<(), FileError> {
         let failed = || FileError::when("list", &self.dir);
         for entry in fs::read_dir(&self.dir).map_err(failed())? {
             let entry = entry.map_err(failed())?;
@@ -208,8 +215,11 @@ impl Entry {
     }
 }
 
-/// The signature of what is [watched](Walk::watched) of some directories, and whether nothing of it
-/// changed after the moment `since`, see [`now`].
+/// Returns the signature of the [watched](Walk::watched) paths of `parts`, and true if the
+/// signature is stable.
+///
+/// The signature is stable if no path changed after the time `since`, or shortly before then.
+/// `since` is a value returned by [`now`].
 pub(crate) fn signature_of_watched(
     parts: &[Part],
     watched: &[impl AsRef<Path>],
@@ -229,21 +239,22 @@ pub(crate) fn signature_of_watched(
                 stable &= stat.is_stable(since);
             }
             Err(error) if error.kind() == ErrorKind::NotFound => bytes.push(b'-'),
-            // The walk will say what is wrong.
+            // Not reported here: walking the directory fails with the same error.
             Err(_) => stable = false,
         }
     }
     (Digest::of_bytes(&bytes), stable)
 }
 
-/// As [`Walk::signature`], of one file.
+/// Returns the signature of a single file, and true if the signature is stable (see
+/// [`Walk::signature`]).
 pub(crate) fn signature_of_file(stat: Stat) -> (Digest, bool) {
     let mut bytes = FORMAT.to_vec();
     stat.write(&mut bytes);
     (Digest::of_bytes(&bytes), stat.is_stable(now()))
 }
 
-/// The names in a directory, sorted; none if it is not there.
+/// Returns the names of the entries in `dir`, sorted; empty if the directory does not exist.
 pub(crate) fn names(dir: &Path) -> Result<Vec<OsString>, FileError> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -257,7 +268,9 @@ pub(crate) fn names(dir: &Path) -> Result<Vec<OsString>, FileError> {
     Ok(names)
 }
 
-/// Adds a path with its length, so that two in a row cannot be read as two others.
+/// Appends the length of `path`, then `path` itself.
+///
+/// The lengths ensure that different sequences of paths result in different bytes.
 fn text(bytes: &mut Vec<u8>, path: &Path) {
     let path = path.as_os_str().as_bytes();
     bytes.extend((path.len() as u64).to_le_bytes());
@@ -265,17 +278,16 @@ fn text(bytes: &mut Vec<u8>, path: &Path) {
 }
 
 impl Digest {
-    /// The digest of all below a directory, read now: names, kinds, contents, executable bits,
-    /// targets of links.
+    /// Returns the digest of the directory tree `dir` (see [`Walk::digest`]).
     ///
     /// # Errors
-    /// [`FileError`] naming the entry that cannot be read.
+    /// [`FileError`] if an entry of the tree cannot be read.
     pub(crate) fn of_tree(dir: &Path) -> Result<Self, FileError> {
         Walk::over(&whole(dir))?.digest()
     }
 }
 
-/// A directory with all that is in it.
+/// Returns a list with one part, which covers the whole directory `dir`.
 pub(crate) fn whole(dir: &Path) -> Vec<Part> {
     vec![Part { label: PathBuf::new(), dir: dir.to_owned(), extent: Extent::All }]
 }

@@ -1,12 +1,13 @@
-//! The keys that Gentoo's Portage signs modules with.
+//! Finds the key and the certificate with which Gentoo's Portage signs modules.
 
 use std::fs;
 use std::path::Path;
 
 use crate::machine::{Kernel, Machine};
 
-/// Returns the key and the certificate: from the environment, from Portage's settings, or the
-/// kernel's own.
+/// Returns the paths of the private key and the certificate, each `None` if it is not configured.
+///
+/// Checks the environment first, then Portage's settings, then the kernel's configuration.
 pub(crate) fn portage_keys(machine: &Machine, kernel: &Kernel) -> (Option<String>, Option<String>) {
     let settings = fs::read_to_string(machine.trees.inside(Path::new("/etc/portage/make.conf")))
         .unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What only distributions other than Arch have: keys and tools for signing, weak modules.
+//! Support for distributions other than Arch: signing keys, signing programs and weak modules.
 
 mod gentoo;
 mod ubuntu;
@@ -13,8 +13,8 @@ use crate::os::process::is_program;
 pub(crate) use gentoo::portage_keys;
 pub(crate) use ubuntu::{SHIM_KEYS, make_shim_keys};
 
-/// Returns the place of the program that signs modules, where a distribution keeps it outside of
-/// the kernel's headers.
+/// Returns the path of the distribution's own program for signing modules. Returns `None` if the
+/// distribution uses the program in the kernel's headers.
 pub(crate) fn sign_file_elsewhere(machine: &Machine, kernel: &KernelRelease) -> Option<PathBuf> {
     let inside = |path: &str| machine.trees.inside(Path::new(path));
     let release = kernel.as_str();
@@ -22,7 +22,7 @@ pub(crate) fn sign_file_elsewhere(machine: &Machine, kernel: &KernelRelease) -> 
         let series = release.rsplit_once('.').map_or(release, |(series, _)| series);
         Some(inside(&format!("/usr/lib/linux-kbuild-{series}/scripts/sign-file")))
     } else if machine.is_any(&["ubuntu"]) {
-        // The PATH says nothing of another root.
+        // PATH contains directories of `/`, not of another root.
         let here = machine.trees.root == Path::new("/");
         let own =
             if here { machine.env.find("kmodsign") } else { Some(inside("/usr/bin/kmodsign")) };

@@ -1,17 +1,17 @@
-//! The keys of Ubuntu's shim, which its own tool makes and enrols.
+//! Creates and enrols Ubuntu's signing key for modules with Ubuntu's own tool.
 
 use crate::machine::Machine;
 use crate::objects::DEADLINE;
 use crate::os::process::Program;
 
-/// The key and the certificate of shim.
+/// The paths of the private key and the certificate that Ubuntu's tool creates.
 pub(crate) const SHIM_KEYS: [&str; 2] =
     ["/var/lib/shim-signed/mok/MOK.priv", "/var/lib/shim-signed/mok/MOK.der"];
 
-/// Makes the keys and requests their enrolment.
+/// Creates the private key and the certificate, and requests the certificate's enrolment.
 ///
 /// # Errors
-/// The tool's complaint, if it cannot make the keys.
+/// The tool's message if it cannot create the files.
 pub(crate) fn make_shim_keys(machine: &Machine) -> Result<(), String> {
     let tool = "update-secureboot-policy";
     let quiet = machine.env.clone().with("SHIM_NOTRIGGER", "y");

@@ -1,4 +1,4 @@
-//! Weak modules: Red Hat's and SUSE's way to use a module for kernels that it was not built for.
+//! Updates weak modules: links that let several kernels use one module on Red Hat and SUSE.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,20 +7,22 @@ use crate::machine::Machine;
 use crate::names::KernelRelease;
 use crate::os::process::{How, Program};
 
-/// The tools look at every kernel and may run depmod for it.
+/// The timeout of the distribution's tool, which checks every kernel and can run depmod for each.
 const DEADLINE: Duration = Duration::from_secs(600);
 
-/// What happened to the objects.
+/// A change to a module's objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WeakChange {
-    /// They have been placed.
+    /// The objects have been installed.
     Added,
-    /// They are about to be removed.
+    /// The objects will be removed after this call.
     Removed,
 }
 
-/// Runs the distribution's tool, where there is one, for objects in a kernel's directory
-/// (dkms-behaviour 5.7). Arch has none. Returns true if a signal interrupted it.
+/// Notifies the distribution's tool for weak modules of a change to `objects`, which are paths in
+/// the kernel's directory (dkms-behaviour 5.7). Returns true if a signal interrupted the tool.
+///
+/// Does nothing on distributions without such a tool, such as Arch.
 pub(crate) fn notify(
     machine: &Machine,
     kernel: &KernelRelease,
@@ -48,7 +50,7 @@ pub(crate) fn notify(
     }
     let mut program = Program::new(&tool, &machine.env);
     if kernels.is_none() {
-        // Images are regenerated once, after everything.
+        // Initramfs images are regenerated only once, at the end of the run.
         program = program.arg("--no-initramfs");
     }
     let list: String = objects.iter().map(|path| format!("{}\n", path.display())).collect();

@@ -1,4 +1,4 @@
-//! Planning what is wanted: which modules for which kernels after a transaction, or for one kernel.
+//! Chooses the modules to build and install after a transaction and for `dkms autoinstall`.
 
 use std::collections::BTreeSet;
 
@@ -11,38 +11,41 @@ use crate::facts::{Facts, Pair, SourcePlace};
 use crate::failure::Failure;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 
-/// What a transaction touched, together with the pending work of earlier ones.
+/// The sources and kernels that a transaction or pending work concerns.
 pub(super) struct Touched {
-    /// Directories of the source tree.
+    /// The names of directories in the source tree.
     pub sources: BTreeSet<String>,
-    /// Kernel releases.
     pub kernels: BTreeSet<KernelRelease>,
-    /// Modules among the sources that are not there any more.
+    /// The modules whose sources have been removed.
     pub gone: BTreeSet<ModuleId>,
 }
 
 impl Planner<'_> {
-    /// Brings the machine in line with what a transaction touched, and finishes pending work.
+    /// Plans pending work, and the work after a transaction that touched `sources` and `kernels`.
     pub(super) fn sync(&mut self, sources: &BTreeSet<String>, kernels: &BTreeSet<KernelRelease>) {
         let touched = self.touched(sources, kernels);
         self.mend_links(&touched.gone);
-        self.take_over();
-        let mut wanted = self.arrived(&touched);
-        self.add_begun(&touched.gone, &mut wanted);
-        self.bring(&wanted, BuildPolicy::AUTOMATIC);
-        self.leave(&touched);
+        self.adopt_builds();
+        let mut wanted = self.wanted_after(&touched);
+        self.add_interrupted(&touched.gone, &mut wanted);
+        self.plan_builds(&wanted, BuildPolicy::AUTOMATIC);
+        self.remove_gone(&touched);
         self.note_pending(&touched);
     }
 
-    /// `dkms autoinstall`: willing modules that dkms knows, and pending work.
+    /// Plans `dkms autoinstall`: installs added modules with AUTOINSTALL=yes and finishes pending
+    /// work.
+    ///
+    /// `None` means all installed kernels. Returns `Err` if modules should be built, but none of
+    /// the kernels has headers and no work is pending.
     pub(super) fn autoinstall(&mut self, kernels: Option<&[KernelRelease]>) -> Result<(), Failure> {
         let facts = self.facts;
         if facts.no_autoinstall {
-            self.note(Note::Problem("/etc/dkms/no-autoinstall is there: nothing is done".into()));
+            self.note(Note::Problem("autoinstall is disabled by /etc/dkms/no-autoinstall".into()));
             return Ok(());
         }
         let touched = self.touched(&BTreeSet::new(), &BTreeSet::new());
-        let mut wanted = self.arrived(&touched);
+        let mut wanted = self.wanted_after(&touched);
         let kernels = kernels.map_or_else(|| self.installed_kernels(), <[_]>::to_vec);
         let mut lacking = Vec::new();
         for kernel in &kernels {
@@ -61,7 +64,7 @@ impl Planner<'_> {
         }
         let mut elsewhere = None;
         if !lacking.is_empty() && !kernels.iter().any(|kernel| facts.has_headers(kernel)) {
-            // Pending work for other kernels is finished all the same.
+            // Pending work may be for other kernels, so continue.
             if facts.pending.is_empty() {
                 return Err(refusals::no_headers_at_all(facts, &lacking));
             }
@@ -71,16 +74,16 @@ impl Planner<'_> {
             self.note(refusals::headers_note(facts, kernel));
         }
         self.plan.notes.extend(elsewhere);
-        self.add_begun(&touched.gone, &mut wanted);
+        self.add_interrupted(&touched.gone, &mut wanted);
         self.mend_links(&touched.gone);
-        self.take_over();
-        self.bring(&wanted, BuildPolicy { retry: true, ..BuildPolicy::AUTOMATIC });
-        self.leave(&touched);
+        self.adopt_builds();
+        self.plan_builds(&wanted, BuildPolicy { retry: true, ..BuildPolicy::AUTOMATIC });
+        self.remove_gone(&touched);
         self.note_pending(&touched);
         Ok(())
     }
 
-    /// What was touched now, and the pending work of earlier transactions.
+    /// Returns `sources` and `kernels` together with those of pending work.
     pub(super) fn touched(
         &self,
         sources: &BTreeSet<String>,
@@ -102,8 +105,8 @@ impl Planner<'_> {
         Touched { sources, kernels, gone }
     }
 
-    /// Adds the installations that were begun and not finished.
-    fn add_begun(&self, gone: &BTreeSet<ModuleId>, wanted: &mut WantedBuilds) {
+    /// Adds the modules whose installation was interrupted to `wanted`, except those in `gone`.
+    fn add_interrupted(&self, gone: &BTreeSet<ModuleId>, wanted: &mut WantedBuilds) {
         let facts = self.facts;
         for work in &facts.pending {
             let PendingWork::Install { module, kernel } = work else { continue };
@@ -115,8 +118,8 @@ impl Planner<'_> {
         }
     }
 
-    /// Takes over what dkms built for kernels that are there, without compiling.
-    fn take_over(&mut self) {
+    /// Plans to adopt builds made by dkms. They have no record and are not compiled again.
+    fn adopt_builds(&mut self) {
         let facts = self.facts;
         let unrecorded = |pair: &Pair| {
             pair.inputs.is_some()
@@ -143,12 +146,15 @@ impl Planner<'_> {
         }
     }
 
-    /// Changed sources for all kernels, all sources for changed kernels.
-    fn arrived(&mut self, touched: &Touched) -> WantedBuilds {
+    /// Returns the modules to build for each kernel.
+    ///
+    /// All modules are built for a touched kernel. A module whose source was touched is built for
+    /// all kernels.
+    fn wanted_after(&mut self, touched: &Touched) -> WantedBuilds {
         let facts = self.facts;
         let mut wanted = WantedBuilds::new();
         let newest = facts.newest_sources(&touched.gone);
-        // A version that went away asks for the one that is there.
+        // If the source of one version was touched, the module's newest version is built.
         let source_touched = |id: &ModuleId| {
             facts.versions(&id.name).any(|(_, m)| touched.sources.contains(&m.source_dir))
         };
@@ -164,7 +170,8 @@ impl Planner<'_> {
                 continue;
             }
             if !about.has_headers() {
-                // An object that is there needs no headers.
+                // Installed modules need no headers, so the note is added only if a module is
+                // missing.
                 let missing =
                     |id: &&ModuleId| !facts.built(id, kernel).is_some_and(|b| b.installed);
                 if modules.iter().any(missing) {
@@ -172,7 +179,7 @@ impl Planner<'_> {
                 }
                 continue;
             }
-            self.add_waiting(&mut modules, kernel, &newest);
+            self.add_dependents(&mut modules, kernel, &newest);
             for id in modules {
                 if facts.conf(id, kernel).is_some_and(|c| c.autoinstall == Autoinstall::No) {
                     self.note(Note::NotAutomatic(id.clone()));
@@ -188,9 +195,10 @@ impl Planner<'_> {
         wanted
     }
 
-    /// Adds the modules that are not installed and build upon one that is wanted: they may have
-    /// waited for it.
-    fn add_waiting<'a>(
+    /// Adds the modules that depend on one of `modules` and are not installed.
+    ///
+    /// An earlier run may have skipped them because the dependency was missing.
+    fn add_dependents<'a>(
         &self,
         modules: &mut BTreeSet<&'a ModuleId>,
         kernel: &KernelRelease,
@@ -199,28 +207,29 @@ impl Planner<'_> {
         let facts = self.facts;
         loop {
             let names: BTreeSet<&ModuleName> = modules.iter().map(|id| &id.name).collect();
-            let waits = |id: &&ModuleId| {
+            let depends = |id: &&ModuleId| {
                 !modules.contains(*id)
                     && facts.installed(&id.name, kernel).is_none()
                     && facts
                         .conf(id, kernel)
                         .is_some_and(|c| c.depends.iter().any(|d| names.contains(d)))
             };
-            let waiting: Vec<&ModuleId> = newest.iter().copied().filter(waits).collect();
-            if waiting.is_empty() {
+            let dependents: Vec<&ModuleId> = newest.iter().copied().filter(depends).collect();
+            if dependents.is_empty() {
                 return;
             }
-            modules.extend(waiting);
+            modules.extend(dependents);
         }
     }
 }
 
-/// The modules that `dkms autoinstall` wants for a kernel.
+/// Returns the modules that `dkms autoinstall` builds for a kernel.
 fn willing_modules<'a>(facts: &'a Facts, kernel: &KernelRelease) -> Vec<&'a ModuleId> {
     let willing = |id: &&ModuleId| {
         match facts.pair(id, kernel).and_then(|pair| pair.conf.as_ref()) {
             Some(Ok(conf)) => conf.autoinstall == Autoinstall::Yes,
-            // A conf that cannot be read may well be a willing one: let it fail visibly.
+            // A module whose dkms.conf cannot be read is planned too, so that its failure is
+            // reported.
             Some(Err(_)) => true,
             None => false,
         }

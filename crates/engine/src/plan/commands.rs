@@ -1,7 +1,7 @@
-//! Planning what a person types: one module, checked in dkms's order, with dkms's exit codes.
+//! Plans the commands for one module, with dkms's order of checks and its exit codes.
 
 use super::module_for_kernel::{BuildPolicy, WantedBuilds};
-use super::refusals::{broken, headers_note, no_headers, no_headers_at_all, refuse};
+use super::refusals::{broken, headers_note, no_headers_at_all, no_headers_for_module, refuse};
 use super::{Action, Note, Planner, Verb};
 use crate::dkms_tree::Reason;
 use crate::facts::{Import, Lack, ModuleFacts, SourceLink, SourcePlace};
@@ -9,26 +9,26 @@ use crate::failure::Failure;
 use crate::names::{KernelRelease, ModuleId};
 
 impl Planner<'_> {
-    /// `dkms add`.
+    /// Plans `dkms add` for a module in the source tree.
     fn add(&mut self, id: &ModuleId) -> Result<(), Failure> {
         let module = self.facts.modules.get(id);
         if module.is_some_and(|m| m.is_registered() && m.link != SourceLink::Broken) {
-            return Err(refuse(3, format!("{id} is added already")));
+            return Err(refuse(3, format!("{id}: already added")));
         }
         self.check_source(id, module)?;
         self.register(id);
         Ok(())
     }
 
-    /// `dkms add` of what comes from elsewhere.
+    /// Plans `dkms add` for a module that is imported from a directory or an archive.
     fn add_import(&mut self, import: &Import, force: bool) -> Result<(), Failure> {
         let id = &import.id;
         let module = self.facts.modules.get(id);
         if module.is_some_and(|m| m.is_registered() && m.link != SourceLink::Broken) {
             match (import.packed, force) {
                 (true, true) => {}
-                (true, false) => return Err(refuse(8, format!("{id} is added already"))),
-                (false, _) => return Err(refuse(3, format!("{id} is added already"))),
+                (true, false) => return Err(refuse(8, format!("{id}: already added"))),
+                (false, _) => return Err(refuse(3, format!("{id}: already added"))),
             }
         }
         self.check_source(id, module)?;
@@ -52,14 +52,11 @@ impl Planner<'_> {
             Some(m) if m.source != SourcePlace::Missing => {}
             _ if self.facts.lacking.get(id) == Some(&Lack::Conf) => {
                 let dir = id.source_dir();
-                return Err(refuse(4, format!("{id} has no dkms.conf in /usr/src/{dir}")));
+                return Err(refuse(4, format!("{id}: no dkms.conf in /usr/src/{dir}")));
             }
             _ => {
                 let dir = id.source_dir();
-                return Err(refuse(
-                    2,
-                    format!("{id} has no source: there is no directory /usr/src/{dir}"),
-                ));
+                return Err(refuse(2, format!("{id}: no source: /usr/src/{dir} does not exist")));
             }
         }
         let bad_conf = module
@@ -72,7 +69,7 @@ impl Planner<'_> {
         }
     }
 
-    /// `dkms add`, `build`, `install`, `uninstall`, `unbuild` and `remove`.
+    /// Plans `dkms add`, `build`, `install`, `uninstall`, `unbuild` or `remove`.
     pub(super) fn command(
         &mut self,
         verb: Verb,
@@ -104,20 +101,23 @@ impl Planner<'_> {
             }
             Verb::Uninstall | Verb::Unbuild | Verb::Remove => {
                 let Some(module) = module.filter(|_| registered) else {
-                    return Err(refuse(3, format!("{id} is not added: see dkms status")));
+                    let refusal = refuse(3, format!("{id}: not added"));
+                    return Err(refusal.with_hint("see: dkms status"));
                 };
-                let built: Vec<KernelRelease> = built_for(module);
-                self.take_from(verb, id, kernels.unwrap_or(&built));
+                let built: Vec<KernelRelease> = built_kernels(module);
+                self.remove_from(verb, id, kernels.unwrap_or(&built));
                 if verb == Verb::Remove {
-                    self.forget_if_nothing_is_left(id, module);
+                    self.deregister_if_unbuilt(id, module);
                 }
                 Ok(())
             }
         }
     }
 
-    /// Returns the kernels that `--all` means for `build` and `install`. A kernel that cannot be
-    /// built for is worth a note, not a failure.
+    /// Returns the kernels that `--all` selects for `build` and `install`.
+    ///
+    /// Adds a note for each kernel for which the module cannot be built. Returns `Err` if no kernel
+    /// is suitable and none has headers.
     fn suitable_kernels(&mut self, id: &ModuleId) -> Result<Vec<KernelRelease>, Failure> {
         let facts = self.facts;
         let (mut suitable, mut lacking) = (Vec::new(), Vec::new());
@@ -140,7 +140,8 @@ impl Planner<'_> {
         Ok(suitable)
     }
 
-    /// Returns the installed kernels, without copies that are kept until the next boot.
+    /// Returns the installed kernels, except copies that are kept until the next boot. Adds a note
+    /// for each copy.
     pub(super) fn installed_kernels(&mut self) -> Vec<KernelRelease> {
         let (mut installed, mut copies) = (Vec::new(), Vec::new());
         for (release, about) in self.facts.kernels.iter().filter(|(_, about)| about.kernel.alive) {
@@ -152,7 +153,7 @@ impl Planner<'_> {
         installed
     }
 
-    /// Plans to build, and to install if that is the verb, modules for kernels.
+    /// Plans `build` or `install` for several modules and kernels, depending on `verb`.
     pub(super) fn build_for(
         &mut self,
         verb: Verb,
@@ -160,17 +161,21 @@ impl Planner<'_> {
         kernels: &[KernelRelease],
         force: bool,
     ) {
-        let will = BuildPolicy { retry: true, install: verb == Verb::Install, force, strict: true };
+        let policy =
+            BuildPolicy { retry: true, install: verb == Verb::Install, force, strict: true };
         let mut wanted = WantedBuilds::new();
         for id in modules {
             self.register(id);
-            self.want(verb, id, kernels, force, &mut wanted);
+            self.add_wanted(verb, id, kernels, force, &mut wanted);
         }
-        self.bring(&wanted, will);
+        self.plan_builds(&wanted, policy);
     }
 
-    /// Adds to what is wanted, where nothing speaks against it from the start.
-    fn want(
+    /// Adds a module to `wanted` for each kernel that has headers.
+    ///
+    /// The module fails for a kernel for which it is excluded, and for one that has neither headers
+    /// nor a build.
+    fn add_wanted(
         &mut self,
         verb: Verb,
         id: &ModuleId,
@@ -186,10 +191,9 @@ impl Planner<'_> {
             let headers = self.facts.kernels.get(kernel).is_some_and(|k| k.has_headers());
             let built = self.facts.built(id, kernel).is_some();
             if let Some(rule) = excluded {
-                let why = format!("it is not meant for this kernel: {rule}");
-                self.fail(id, kernel, refuse(77, why));
+                self.fail(id, kernel, refuse(77, format!("excluded: {rule}")));
             } else if !headers && !built {
-                self.fail(id, kernel, no_headers(self.facts, kernel));
+                self.fail(id, kernel, no_headers_for_module(self.facts, kernel));
             } else if !headers {
                 self.install_without_headers(verb, id, kernel, force);
             } else {
@@ -201,7 +205,8 @@ impl Planner<'_> {
         }
     }
 
-    /// What is built needs no headers to be installed.
+    /// Plans `build` or `install` for a kernel without headers, where an existing build can be
+    /// installed.
     fn install_without_headers(
         &mut self,
         verb: Verb,
@@ -218,7 +223,7 @@ impl Planner<'_> {
         }
     }
 
-    fn take_from(&mut self, verb: Verb, id: &ModuleId, kernels: &[KernelRelease]) {
+    fn remove_from(&mut self, verb: Verb, id: &ModuleId, kernels: &[KernelRelease]) {
         for kernel in kernels {
             match self.facts.built(id, kernel) {
                 None => self.note(Note::Already {
@@ -241,8 +246,8 @@ impl Planner<'_> {
         }
     }
 
-    fn forget_if_nothing_is_left(&mut self, id: &ModuleId, module: &ModuleFacts) {
-        let left = built_for(module)
+    fn deregister_if_unbuilt(&mut self, id: &ModuleId, module: &ModuleFacts) {
+        let left = built_kernels(module)
             .into_iter()
             .any(|kernel| !self.forgotten.contains(&(id.clone(), kernel)));
         if !left && !module.elsewhere {
@@ -251,7 +256,7 @@ impl Planner<'_> {
     }
 }
 
-fn built_for(module: &ModuleFacts) -> Vec<KernelRelease> {
+fn built_kernels(module: &ModuleFacts) -> Vec<KernelRelease> {
     module
         .pairs
         .iter()

@@ -1,4 +1,4 @@
-//! Plans in words, for people: what a dry run prints and what a hook says.
+//! Formats plans as the text that dry runs and hooks print.
 
 use std::fmt;
 
@@ -12,27 +12,27 @@ impl fmt::Display for Action {
                 write!(f, "copy the source of {module} from {}", from.display())
             }
             Self::Load { module, build, .. } => {
-                write!(f, "take over what was built of {module} for {}", build.kernel)
+                write!(f, "import the build of {module} for {}", build.kernel)
             }
             Self::UseKept(module) => write!(f, "use the kept source of {module}"),
             Self::Adopt { module, kernel, .. } => {
-                write!(f, "take over {module} for {kernel} from dkms")
+                write!(f, "adopt {module} for {kernel} from dkms")
             }
             Self::Build { module, kernel } => write!(f, "build {module} for {kernel}"),
             Self::Install { module, kernel, replaces: None } => {
                 write!(f, "install {module} for {kernel}")
             }
             Self::Install { module, kernel, replaces: Some(old) } => {
-                write!(f, "install {module} for {kernel} in place of {}", old.version)
+                write!(f, "install {module} for {kernel}, replacing {}", old.version)
             }
             Self::Uninstall(module, kernel) => write!(f, "uninstall {module} from {kernel}"),
             Self::Unbuild(module, kernel) => {
-                write!(f, "forget what was built of {module} for {kernel}")
+                write!(f, "delete the build of {module} for {kernel}")
             }
-            Self::Deregister(module) => write!(f, "forget {module}"),
-            Self::Depmod(kernel) => write!(f, "index the modules of {kernel} (depmod)"),
-            Self::Sweep(kernel) => write!(f, "remove what is left of {kernel}"),
-            Self::Leave => f.write_str("remove our own files from the dkms tree"),
+            Self::Deregister(module) => write!(f, "remove {module}"),
+            Self::Depmod(kernel) => write!(f, "run depmod for {kernel}"),
+            Self::Sweep(kernel) => write!(f, "remove leftover files of {kernel}"),
+            Self::Leave => f.write_str("remove the files of alpm-dkms from the dkms tree"),
             Self::Fail { module, kernel: Some(kernel), failure } => {
                 write!(f, "fail {module} for {kernel}: {failure}")
             }
@@ -56,54 +56,59 @@ impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoHeaders { kernel, pkgbase: None, .. } => {
-                write!(f, "{kernel} has no headers: no module can be built for it")
+                write!(f, "{kernel}: no kernel headers installed")
             }
             Self::NoHeaders { kernel, pkgbase: Some(base), other: None } => {
-                write!(f, "{kernel} ({base}) has no headers: install {base}-headers")
+                write!(f, "{kernel}: no kernel headers installed\n  run: pacman -S {base}-headers")
             }
             Self::NoHeaders { kernel, pkgbase: Some(base), other: Some(other) } => write!(
                 f,
-                "{kernel} ({base}) has no headers, but {base}-headers for {other} are installed: \
-                 a partial upgrade; bring {base} and {base}-headers to the same version (pacman -Syu)"
+                "{kernel}: no kernel headers installed: {base}-headers is for {other} (partial \
+                 upgrade)\n  run: pacman -Syu"
             ),
             Self::Excluded { module, kernel, why } => {
-                write!(f, "{module} is not meant for {kernel}: {why}")
+                write!(f, "{module}: skipped for {kernel}: {why}")
             }
             Self::KnownFailure { module, kernel, what, log, stays } => {
-                write!(f, "{module} did not build for {kernel} before and nothing changed")?;
+                write!(
+                    f,
+                    "{module}: skipped for {kernel}: an earlier build failed and nothing has changed \
+                     since"
+                )?;
                 if let Some(old) = stays {
                     write!(f, " ({old} stays installed)")?;
                 }
                 write!(
                     f,
-                    ": {what}; log: {}; try again: dkms install {module} -k {kernel}",
+                    "\n  cause: {what}\n  log: {}\n  run: dkms install {module} -k {kernel}",
                     log.display()
                 )
             }
             Self::Kept { module, kernel } => write!(
                 f,
-                "{module} stays installed for {kernel}: the version that replaces it is not \
-                 installed there"
+                "{module}: stays installed for {kernel}: the new version is not installed"
             ),
             Self::Copy(kernel) => write!(
                 f,
-                "{kernel} belongs to no package (a copy kept until the next boot): left alone"
+                "{kernel}: skipped: not owned by a package (a copy kept until the next boot)"
             ),
             Self::SourceMissing { module, dir } => write!(
                 f,
-                "the source of {module} is missing, and no transaction removed it: is \
-                 /usr/src/{dir} not mounted? What is installed stays; reinstall its package, or \
-                 remove it with dkms remove {module} --all"
+                "{module}: source missing: /usr/src/{dir} does not exist, but pacman did not \
+                 remove it (is /usr/src mounted?)\n  reinstall its package, or run: dkms remove {module} --all"
             ),
-            Self::NotAutomatic(module) => {
-                write!(f, "{module} has AUTOINSTALL=\"no\": build it with dkms install {module}")
-            }
-            Self::Deferred { module, kernel, needs } => {
-                write!(f, "{module} waits for {needs}, which is not known for {kernel} yet")
-            }
+            Self::NotAutomatic(module) => write!(
+                f,
+                "{module}: not built automatically: AUTOINSTALL=\"no\"\n  \
+                 run: dkms install {module}"
+            ),
+            Self::Deferred { module, kernel, needs } => write!(
+                f,
+                "{module}: skipped for {kernel}: depends on {needs}, which is not installed"
+            ),
             Self::Already { module, kernel, state } => {
                 let already = if state.starts_with("not ") { "" } else { "already " };
-                write!(f, "{module} is {already}{state} for {kernel}")
+                write!(f, "{module}: {already}{state} for {kernel}")
             }
             Self::Problem(text) => f.write_str(text),
         }

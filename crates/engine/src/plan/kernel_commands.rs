@@ -1,5 +1,4 @@
-//! Planning commands that are about a kernel with all its modules: `match`, and what the package
-//! of a kernel calls when it comes and goes.
+//! Plans the commands for all modules of a kernel: `match`, `kernel_preinst` and `kernel_prerm`.
 
 use super::refusals;
 use super::{Note, Planner, Verb};
@@ -10,7 +9,9 @@ use crate::failure::Failure;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 
 impl Planner<'_> {
-    /// `dkms match`: what is installed for `template` is installed for `kernel`, too.
+    /// Plans `dkms match`: for `kernel`, installs the modules that are installed for `template`.
+    ///
+    /// If `only` is set, installs only the module with that name.
     pub(super) fn do_as_for(
         &mut self,
         template: &KernelRelease,
@@ -22,8 +23,8 @@ impl Planner<'_> {
         if let Some(name) = only
             && !facts.versions(name).any(|(_, module)| module.is_registered())
         {
-            let message = format!("{name} is not in the dkms tree: see dkms status");
-            return Err(Failure::new(3, message));
+            let refusal = Failure::new(3, format!("{name}: not added"));
+            return Err(refusal.with_hint("see: dkms status"));
         }
         let installed = |id: &&ModuleId| {
             only.is_none_or(|name| id.name == *name)
@@ -31,7 +32,7 @@ impl Planner<'_> {
         };
         let modules: Vec<&ModuleId> = facts.modules.keys().filter(installed).collect();
         if modules.is_empty() {
-            let text = format!("nothing is installed for {template}: there is nothing to match");
+            let text = format!("{template}: no modules installed; nothing to match");
             self.note(Note::Problem(text));
             return Ok(());
         }
@@ -47,9 +48,11 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// `dkms kernel_preinst` and `kernel_prerm`: what was built for `kernel` is forgotten, either
-    /// of the modules that autoinstall brings back, or of all. What cannot be asked whether it is
-    /// one of them fails alone.
+    /// Plans `dkms kernel_preinst` and `kernel_prerm`, which delete the builds for a kernel.
+    ///
+    /// If `only_willing` is set, deletes only the builds of modules with AUTOINSTALL=yes. In that
+    /// case, a module whose dkms.conf cannot be read fails, but the other modules are still
+    /// planned.
     pub(super) fn clear(&mut self, kernel: &KernelRelease, only_willing: bool) {
         let facts = self.facts;
         for id in facts.modules.keys().filter(|id| facts.built(id, kernel).is_some()) {

@@ -1,4 +1,4 @@
-//! Turns a request and facts into an ordered plan, with the reason for each step.
+//! Turns a request and facts into a plan: ordered steps, with the reasons for each.
 //!
 //! Planning is pure: equal facts and an equal request give an equal plan.
 
@@ -26,7 +26,7 @@ use crate::failure::Failure;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 use crate::os::digest::Digest;
 
-/// Returns the plan for a request.
+/// Returns the plan that fulfils `request` on the machine that `facts` describe.
 ///
 /// # Errors
 /// [`Failure`] if dkms rejects the whole command (dkms-behaviour 1.2 and 9).
@@ -50,21 +50,22 @@ pub fn make(request: &Request, facts: &Facts) -> Result<Plan, Failure> {
     Ok(planner.finish())
 }
 
-/// An unfinished plan.
+/// A plan that is being made.
 struct Planner<'a> {
     facts: &'a Facts,
     plan: Plan,
-    /// The fingerprint of each module on each kernel after the plan is carried out.
+    /// The fingerprint that each module will have for each kernel once the plan has been carried
+    /// out.
     fingerprints: BTreeMap<(ModuleName, KernelRelease), Digest>,
     /// The modules that this plan builds.
     building: BTreeSet<(ModuleName, KernelRelease)>,
-    /// The modules that are installed after the plan is carried out.
+    /// The modules that this plan installs, and those that it finds up to date.
     will_have: BTreeSet<(ModuleId, KernelRelease)>,
     /// The builds that this plan deletes.
     forgotten: BTreeSet<(ModuleId, KernelRelease)>,
     /// The modules that this plan adds.
     registering: BTreeSet<ModuleId>,
-    /// The kernels that need depmod at the end.
+    /// The kernels for which depmod must run at the end.
     touched: BTreeSet<KernelRelease>,
 }
 
@@ -82,12 +83,12 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Adds a step before all builds.
+    /// Adds a step that runs before all builds.
     fn before_builds(&mut self, action: Action, why: Vec<Reason>) {
         self.plan.before.push(Step { action, why });
     }
 
-    /// Adds a step after all builds.
+    /// Adds a step that runs after all builds.
     fn after_builds(&mut self, action: Action, why: Vec<Reason>) {
         self.plan.after.push(Step { action, why });
     }
@@ -98,7 +99,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Adds a module to the dkms tree, unless it is already there.
+    /// Plans to add a module to the dkms tree, unless the module is already added.
     fn register(&mut self, module: &ModuleId) {
         let known = self.facts.modules.get(module).is_some_and(|m| match m.link {
             SourceLink::Source => true,
@@ -110,7 +111,9 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Adds one depmod for each touched kernel, after all other steps for that kernel.
+    /// Adds a depmod step for each touched kernel that is installed, and returns the plan.
+    ///
+    /// depmod runs after all steps that change the kernel's modules.
     fn finish(mut self) -> Plan {
         let last = |step: &mut Step| matches!(step.action, Action::Sweep(_) | Action::Leave);
         let sweeps: Vec<Step> = self.plan.after.extract_if(.., last).collect();

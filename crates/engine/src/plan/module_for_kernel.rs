@@ -1,4 +1,4 @@
-//! Planning for one module and one kernel at a time: whether to build, to place, or to fail.
+//! Decides whether a module is built, installed, skipped or failed for a kernel.
 
 use std::collections::BTreeMap;
 
@@ -9,72 +9,74 @@ use crate::facts::{ConfFacts, Pair, SourceLink};
 use crate::failure::Failure;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 
-/// dkms's exit code where it cannot enter its copy of a source (dkms-behaviour 9).
+/// dkms's exit code if it cannot enter its copy of the source (dkms-behaviour 9).
 const UNREADABLE: u8 = 15;
 
-/// How eagerly pairs are brought up to date.
+/// The conditions under which modules are built and installed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BuildPolicy {
-    /// Try again what failed with the same inputs.
+    /// Whether to repeat builds that failed with the same inputs.
     pub retry: bool,
-    /// Install after building.
+    /// Whether to install modules after building them.
     pub install: bool,
-    /// Build even what is up to date, and without its dependencies.
+    /// Whether to redo finished work and to ignore missing dependencies.
     pub force: bool,
-    /// Asked for by name: a dependency that dkms does not know is a failure rather than a reason
-    /// to wait, and "nothing to do" is worth a word.
+    /// Whether the modules were requested by name.
+    ///
+    /// If so, a module with a missing dependency fails instead of being skipped, and a note reports
+    /// each module that is up to date.
     pub strict: bool,
 }
 
 impl BuildPolicy {
-    /// What a transaction or the boot unit wants.
+    /// The policy for transactions and the boot unit.
     pub(super) const AUTOMATIC: Self =
         Self { retry: false, install: true, force: false, strict: false };
 }
 
-/// Which modules are wanted for which kernels, and why; nothing in the reasons means "if needed".
+/// The modules to build for each kernel, with the reasons. A module without reasons is built only
+/// if it is not up to date.
 pub(super) type WantedBuilds = BTreeMap<KernelRelease, BTreeMap<ModuleId, Vec<Reason>>>;
 
 impl Planner<'_> {
-    /// Plans builds and installations so that each module follows those it builds upon.
-    pub(super) fn bring(&mut self, wanted: &WantedBuilds, will: BuildPolicy) {
+    /// Plans the builds and installations of the modules in `wanted`, dependencies first.
+    pub(super) fn plan_builds(&mut self, wanted: &WantedBuilds, policy: BuildPolicy) {
         let facts = self.facts;
         for (kernel, modules) in wanted {
             let order = Order::of(facts, kernel, modules.keys());
             for id in order.circular {
-                let message = format!(
-                    "BUILD_DEPENDS of {id} leads back to itself: remove the circle from the \
-                     dkms.conf files"
-                );
-                self.fail(&id, kernel, Failure::new(13, message));
+                let failure = Failure::new(13, "circular BUILD_DEPENDS");
+                let hint = "remove the cycle from the dkms.conf files";
+                self.fail(&id, kernel, failure.with_hint(hint));
             }
             for id in order.sorted {
                 match modules.get(&id) {
-                    Some(why) => self.bring_one(&id, kernel, why.clone(), will),
-                    None => self.follow(&id, kernel, will),
+                    Some(why) => self.plan_module(&id, kernel, why.clone(), policy),
+                    None => self.plan_dependent(&id, kernel, policy),
                 }
             }
         }
     }
 
-    /// Plans for a module that nobody asked for, but that may build upon one that changes.
-    fn follow(&mut self, id: &ModuleId, kernel: &KernelRelease, will: BuildPolicy) {
+    /// Plans the rebuild of an installed module that is not wanted, if a dependency changes.
+    fn plan_dependent(&mut self, id: &ModuleId, kernel: &KernelRelease, policy: BuildPolicy) {
         let Some(pair) = self.facts.pair(id, kernel) else { return };
         let Some(inputs) = self.inputs(pair, kernel) else { return };
-        let built_upon_change = inputs
+        let dependency_changes = inputs
             .depends
             .keys()
             .any(|name| self.building.contains(&(name.clone(), kernel.clone())));
         let recorded = pair.built.as_ref().and_then(|built| built.record.as_ref());
         let differs = recorded.is_some_and(|record| record.inputs.depends != inputs.depends);
-        if built_upon_change && differs {
-            self.bring_one(id, kernel, Vec::new(), will);
+        if dependency_changes && differs {
+            self.plan_module(id, kernel, Vec::new(), policy);
         } else {
             self.expect_fingerprint(id, kernel, pair, &inputs);
         }
     }
 
-    /// Notes the fingerprint of a module that stays as it is.
+    /// Records the fingerprint of a module that is not rebuilt. The plan needs it for modules that
+    /// depend on this one.
     pub(super) fn expect_fingerprint(
         &mut self,
         id: &ModuleId,
@@ -87,7 +89,10 @@ impl Planner<'_> {
         self.fingerprints.insert((id.name.clone(), kernel.clone()), inputs.fingerprint());
     }
 
-    /// The inputs of a pair, with the fingerprints of what it builds upon as planned so far.
+    /// Returns the inputs of a module for a kernel, with the planned fingerprints of its
+    /// dependencies.
+    ///
+    /// Returns `None` if the inputs were not or could not be read.
     pub(super) fn inputs(&self, pair: &Pair, kernel: &KernelRelease) -> Option<Inputs> {
         let mut inputs = pair.inputs.clone()?;
         if let Some(Ok(conf)) = &pair.conf {
@@ -101,17 +106,17 @@ impl Planner<'_> {
         Some(inputs)
     }
 
-    fn bring_one(
+    fn plan_module(
         &mut self,
         id: &ModuleId,
         kernel: &KernelRelease,
         mut why: Vec<Reason>,
-        will: BuildPolicy,
+        policy: BuildPolicy,
     ) {
         let facts = self.facts;
         let Some(pair) = facts.pair(id, kernel) else { return };
         if !facts.has_headers(kernel) {
-            // What is built needs no headers to be placed.
+            // An existing build can be installed without headers.
             if pair.built.is_some() && why.contains(&Reason::Interrupted) {
                 return self.install(id, kernel, why);
             }
@@ -121,7 +126,7 @@ impl Planner<'_> {
             Some(Ok(conf)) => conf,
             Some(Err(failure)) => return self.fail(id, kernel, failure.clone()),
             None => {
-                let failure = Failure::new(4, "its dkms.conf was not read");
+                let failure = Failure::new(4, "dkms.conf was not read");
                 return self.fail(id, kernel, failure);
             }
         };
@@ -133,25 +138,26 @@ impl Planner<'_> {
             });
         }
         if let Some(missing) = self.missing_dependency(conf, kernel)
-            && !will.force
+            && !policy.force
         {
-            return self.lacks(id, kernel, missing, will);
+            return self.lacks_dependency(id, kernel, missing, policy);
         }
         let Some(inputs) = self.inputs(pair, kernel) else {
-            let message = "cannot read its source or the kernel's headers";
+            let message = "cannot read the source or the kernel headers";
             return self.fail(id, kernel, Failure::new(UNREADABLE, message));
         };
-        let to_build = reasons_to_build(pair, &inputs, will);
+        let to_build = reasons_to_build(pair, &inputs, policy);
         if to_build.is_empty() {
             self.expect_fingerprint(id, kernel, pair, &inputs);
-            return self.install_if_needed(id, kernel, why, will);
+            return self.install_if_needed(id, kernel, why, policy);
         }
-        // Who insists wants it compiled.
-        let cached = !will.force && facts.cached.contains(&CacheKey::of(id, &facts.arch, &inputs));
+        // `--force` compiles the module even if the cache contains a build.
+        let cached =
+            !policy.force && facts.cached.contains(&CacheKey::of(id, &facts.arch, &inputs));
         if let Some(failure) = &pair.failure
             && !cached
             && failure.fingerprint == inputs.fingerprint()
-            && !will.retry
+            && !policy.retry
         {
             if pair.built.is_some() {
                 self.expect_fingerprint(id, kernel, pair, &inputs);
@@ -168,10 +174,10 @@ impl Planner<'_> {
         if cached {
             why.push(Reason::Cached);
         }
-        self.job(id, kernel, conf, inputs, why, will.install);
+        self.job(id, kernel, conf, inputs, why, policy.install);
     }
 
-    /// Plans a build, with its installation if that is wanted.
+    /// Plans to build a module, and to install it if `install` is true.
     fn job(
         &mut self,
         id: &ModuleId,
@@ -198,15 +204,16 @@ impl Planner<'_> {
         self.plan.jobs.push(Job { module, kernel, after, depends, build, install });
     }
 
-    /// Plans to place what is built, if it is not in its place.
+    /// Plans to install an existing build, unless it is already installed completely and with the
+    /// current compression and signing key.
     fn install_if_needed(
         &mut self,
         id: &ModuleId,
         kernel: &KernelRelease,
         mut why: Vec<Reason>,
-        will: BuildPolicy,
+        policy: BuildPolicy,
     ) {
-        if let Some(built) = self.facts.built(id, kernel).filter(|_| will.install) {
+        if let Some(built) = self.facts.built(id, kernel).filter(|_| policy.install) {
             if built.other_compression {
                 why.push(Reason::Compression);
             }
@@ -218,25 +225,25 @@ impl Planner<'_> {
             } else if !built.in_place {
                 why.push(Reason::Misplaced);
             }
-            let only_asked = why.iter().all(|reason| *reason == Reason::Requested);
-            if !only_asked || will.force {
+            let only_requested = why.iter().all(|reason| *reason == Reason::Requested);
+            if !only_requested || policy.force {
                 return self.install(id, kernel, why);
             }
         }
         self.will_have.insert((id.clone(), kernel.clone()));
-        if will.strict {
-            let state = if will.install { "installed" } else { "built" };
+        if policy.strict {
+            let state = if policy.install { "installed" } else { "built" };
             self.note(Note::Already { module: id.clone(), kernel: kernel.clone(), state });
         }
     }
 
-    /// Plans to place what is built.
+    /// Plans to install an existing build.
     pub(super) fn install(&mut self, id: &ModuleId, kernel: &KernelRelease, why: Vec<Reason>) {
         let step = self.installation(id, kernel, why);
         self.plan.before.push(step);
     }
 
-    /// The step that places what is, or will be, built.
+    /// Returns the step that installs an existing build or a planned one.
     fn installation(&mut self, id: &ModuleId, kernel: &KernelRelease, why: Vec<Reason>) -> Step {
         let replaces = self.facts.installed(&id.name, kernel).filter(|old| *old != id).cloned();
         self.touched.insert(kernel.clone());
@@ -250,20 +257,22 @@ impl Planner<'_> {
         self.before_builds(Action::Fail { module, kernel, failure }, Vec::new());
     }
 
-    /// Returns true if this plan builds a version of a module for a kernel, or has one installed in
-    /// the end.
+    /// Returns true if the plan builds or installs a version of the module, or finds one up to
+    /// date.
     fn will_be_there(&self, name: &ModuleName, kernel: &KernelRelease) -> bool {
         self.building.contains(&(name.clone(), kernel.clone()))
             || self.will_have.iter().any(|(id, k)| id.name == *name && k == kernel)
     }
 
-    /// The first module that this one builds upon and that is neither there nor coming.
+    /// Returns the first dependency that is neither installed nor planned, or `None` if none is
+    /// missing.
     fn missing_dependency(&self, conf: &ConfFacts, kernel: &KernelRelease) -> Option<ModuleName> {
         let facts = self.facts;
         let satisfied = |name: &ModuleName| {
             self.will_be_there(name, kernel)
                 || facts.installed(name, kernel).is_some()
-                // What is not meant for this kernel is not waited for.
+                // A dependency that is excluded for this kernel is never built, so it does not
+                // count as missing.
                 || facts
                     .versions(name)
                     .any(|(id, _)| facts.conf(id, kernel).is_some_and(|c| c.excluded.is_some()))
@@ -271,34 +280,32 @@ impl Planner<'_> {
         conf.depends.iter().find(|name| !satisfied(name)).cloned()
     }
 
-    fn lacks(
+    fn lacks_dependency(
         &mut self,
         id: &ModuleId,
         kernel: &KernelRelease,
         needs: ModuleName,
-        will: BuildPolicy,
+        policy: BuildPolicy,
     ) {
         let facts = self.facts;
         let known = facts.versions(&needs).next().is_some();
         let failed_before = facts
             .versions(&needs)
             .any(|(other, _)| facts.pair(other, kernel).is_some_and(|pair| pair.failure.is_some()));
-        if will.strict || (known && (will.retry || !failed_before)) {
-            let message = format!(
-                "it builds upon {needs} (BUILD_DEPENDS), which is not installed for {kernel}: \
-                 dkms install {needs}/VERSION -k {kernel}"
-            );
-            self.fail(id, kernel, Failure::new(13, message));
+        if policy.strict || (known && (policy.retry || !failed_before)) {
+            let message = format!("depends on {needs}, which is not installed");
+            let hint = format!("run: dkms install {needs}/VERSION -k {kernel}");
+            self.fail(id, kernel, Failure::new(13, message).with_hint(hint));
         } else {
             self.note(Note::Deferred { module: id.clone(), kernel: kernel.clone(), needs });
         }
     }
 }
 
-fn reasons_to_build(pair: &Pair, inputs: &Inputs, will: BuildPolicy) -> Vec<Reason> {
+fn reasons_to_build(pair: &Pair, inputs: &Inputs, policy: BuildPolicy) -> Vec<Reason> {
     match &pair.built {
         None => vec![Reason::NotBuilt],
-        Some(_) if will.force && !will.install => vec![Reason::Requested],
+        Some(_) if policy.force && !policy.install => vec![Reason::Requested],
         Some(built) => match &built.record {
             Some(record) => inputs.changed_since(&record.inputs),
             None if built.outdated => vec![Reason::OlderThanInputs],

@@ -1,20 +1,22 @@
-//! The order in which modules are built, from their BUILD_DEPENDS.
+//! Determines the build order of modules from their BUILD_DEPENDS.
 
 use std::collections::BTreeSet;
 
 use crate::facts::Facts;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 
-/// The modules of one kernel, each after those it builds upon.
+/// The build order of the modules for one kernel: dependencies first.
 pub(super) struct Order {
-    /// Those that can be put in order.
+    /// The modules without circular dependencies, in build order.
     pub sorted: Vec<ModuleId>,
-    /// Those among the wanted that build upon themselves, directly or not.
+    /// The wanted modules that are part of a dependency cycle or depend on one.
     pub circular: Vec<ModuleId>,
 }
 
 impl Order {
-    /// Orders what is wanted together with what is installed, since that may have to follow.
+    /// Orders the modules in `wanted` and the installed modules.
+    ///
+    /// Installed modules are included because they need a rebuild if a dependency changes.
     pub(super) fn of<'a>(
         facts: &'a Facts,
         kernel: &KernelRelease,
@@ -46,7 +48,7 @@ impl Order {
     }
 }
 
-/// What a module builds upon, directly or not, as far as there are sources for it.
+/// Returns the modules in `newest` on which a module depends directly or indirectly.
 pub(super) fn needed_by<'a>(
     facts: &'a Facts,
     id: &ModuleId,

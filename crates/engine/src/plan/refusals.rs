@@ -1,4 +1,4 @@
-//! The texts of refusals that several commands share.
+//! The refusals and notes that several commands share.
 
 use super::Note;
 use crate::facts::Facts;
@@ -9,32 +9,40 @@ pub(super) fn refuse(code: u8, message: String) -> Failure {
     Failure::new(code, message)
 }
 
-/// The refusal of a module whose source is gone (dkms's 4).
+/// Returns the refusal for a module whose source is missing, with dkms's exit code 4.
 pub(super) fn broken(id: &ModuleId) -> Failure {
-    let message = format!(
-        "{id} is broken: its source is gone and no copy of it was kept; bring the source back to \
-         /usr/src/{}, or delete /var/lib/dkms/{id}",
-        id.source_dir()
-    );
-    refuse(4, message)
+    let hint = format!("restore /usr/src/{}, or run: rm -r /var/lib/dkms/{id}", id.source_dir());
+    refuse(4, format!("{id}: broken: source missing")).with_hint(hint)
 }
 
-/// The refusal of a kernel without headers (dkms's 21).
+/// Returns the refusal for a kernel without headers, with dkms's exit code 21.
 pub(super) fn no_headers(facts: &Facts, kernel: &KernelRelease) -> Failure {
     refuse(21, headers_note(facts, kernel).to_string())
 }
 
-/// The refusal where none of the kernels has headers (dkms's 21). Names the kernels that do.
+/// Returns the failure of a module for a kernel without headers, with dkms's exit code 21. The
+/// message omits the kernel, which the failed step names.
+pub(super) fn no_headers_for_module(facts: &Facts, kernel: &KernelRelease) -> Failure {
+    let note = headers_note(facts, kernel).to_string();
+    let message = note.strip_prefix(&format!("{kernel}: ")).unwrap_or(&note);
+    refuse(21, message.to_owned())
+}
+
+/// Returns the refusal for a command if none of the `kernels` has headers, with dkms's exit code
+/// 21.
+///
+/// The message lists the installed kernels that do have headers.
 pub(super) fn no_headers_at_all(facts: &Facts, kernels: &[&KernelRelease]) -> Failure {
     let notes = kernels.iter().map(|kernel| headers_note(facts, kernel).to_string());
     let lines: Vec<String> = notes.chain(headers_elsewhere(facts)).collect();
     if lines.is_empty() {
-        return refuse(21, "no installed kernel has headers".into());
+        return refuse(21, "no kernel headers installed".into());
     }
     refuse(21, lines.join("\n  "))
 }
 
-/// Says which installed kernels have headers, and how to install modules for them.
+/// Returns a message that lists the installed kernels with headers and the command to install
+/// modules for them. Returns `None` if no installed kernel has headers.
 pub(super) fn headers_elsewhere(facts: &Facts) -> Option<String> {
     let others: Vec<&str> = facts
         .kernels
@@ -44,19 +52,22 @@ pub(super) fn headers_elsewhere(facts: &Facts) -> Option<String> {
         .collect();
     match others.as_slice() {
         [] => None,
-        [one] => Some(format!("{one} has headers; run: dkms autoinstall -k {one}")),
-        all => Some(format!("{} have headers; run: dkms autoinstall --all", all.join(", "))),
+        [one] => Some(format!("headers are installed for {one}\n  run: dkms autoinstall -k {one}")),
+        all => {
+            let all = all.join(", ");
+            Some(format!("headers are installed for {all}\n  run: dkms autoinstall --all"))
+        }
     }
 }
 
-/// Says which package brings the headers of a kernel.
+/// Returns the note that reports a kernel without headers.
 pub(super) fn headers_note(facts: &Facts, kernel: &KernelRelease) -> Note {
     let pkgbase = facts.kernels.get(kernel).and_then(|k| k.kernel.pkgbase.clone());
     let other = facts
         .kernels
         .iter()
         .find(|(release, k)| {
-            // Headers without a kernel keep no pkgbase; Arch's release names carry it instead.
+            // Headers without a kernel have no `pkgbase` file, so compare the releases.
             *release != kernel
                 && k.kernel.headers.is_some()
                 && (!k.kernel.alive && same_flavour(release, kernel))
@@ -65,8 +76,10 @@ pub(super) fn headers_note(facts: &Facts, kernel: &KernelRelease) -> Note {
     Note::NoHeaders { kernel: kernel.clone(), pkgbase, other }
 }
 
-/// Returns true if two releases look like versions of one kernel package: `7.2.12-arch1-1` and
-/// `7.2.13-arch1-1` do, `6.12.8-1-lts` does not.
+/// Returns true if two releases look like versions of the same kernel package.
+///
+/// This is true of `7.2.12-arch1-1` and `7.2.13-arch1-1`, but not of `7.2.12-arch1-1` and
+/// `6.12.8-1-lts`.
 fn same_flavour(one: &KernelRelease, other: &KernelRelease) -> bool {
     let flavour = |release: &KernelRelease| -> String {
         release.as_str().chars().filter(|c| c.is_ascii_alphabetic()).collect()

@@ -1,7 +1,8 @@
-//! Planning what has to go: objects of sources and kernels that a transaction took away.
+//! Plans the removal of modules whose sources or kernels were removed.
 //!
-//! Only a Remove target or recorded pending work permits a removal. A source that is merely missing
-//! (an unmounted `/usr/src`) removes nothing.
+//! A module is removed only if a transaction touched its source or kernel, or if its removal is
+//! pending. A source that is missing for another reason, such as an unmounted `/usr/src`, removes
+//! nothing.
 
 use std::collections::BTreeSet;
 
@@ -11,21 +12,21 @@ use crate::dkms_tree::{PendingWork, Reason};
 use crate::facts::{ModuleFacts, SourceLink, SourcePlace};
 use crate::names::{KernelRelease, ModuleId};
 
-/// What becomes of a kernel when a version of a module goes.
+/// For one kernel, the state of the version that replaces a removed version.
 enum Successor {
-    /// Another version is installed there, or will be.
+    /// Another version is installed, or this plan installs one.
     Installed,
-    /// Another version is there but is not meant for this kernel.
+    /// Another version exists, but BUILD_EXCLUSIVE_* excludes it for this kernel.
     Excluded,
-    /// Another version is there but could not be installed.
+    /// Another version has been added, but is not installed for the kernel.
     Missing,
-    /// No version of the module is left.
+    /// There is no other version.
     None,
 }
 
 impl Planner<'_> {
-    /// Plans the removal of what is gone among the sources and kernels that were touched.
-    pub(super) fn leave(&mut self, touched: &Touched) {
+    /// Plans to remove the modules of touched sources and kernels that no longer exist.
+    pub(super) fn remove_gone(&mut self, touched: &Touched) {
         self.finish_uninstalling();
         let mut kernels = touched.kernels.clone();
         let left_over = self.facts.pending.iter().filter_map(|work| match work {
@@ -33,12 +34,13 @@ impl Planner<'_> {
             _ => None,
         });
         kernels.extend(left_over);
-        self.leave_kernels(&kernels);
+        self.remove_gone_kernels(&kernels);
         for id in &touched.gone {
-            self.retire(id, &touched.gone);
+            self.remove_module(id, &touched.gone);
         }
         for work in &self.facts.pending {
-            // A removal that was killed when the module's directory was gone already.
+            // An earlier run deleted the module's directory, but was interrupted before it had
+            // finished.
             if let PendingWork::Remove(id) = work
                 && !self.facts.modules.contains_key(id)
             {
@@ -47,7 +49,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Removes what leaves in the same transaction as we do.
+    /// Plans the work before a transaction that removes alpm-dkms itself (`Request::Depart`).
     pub(super) fn depart(
         &mut self,
         sources: &BTreeSet<String>,
@@ -62,7 +64,7 @@ impl Planner<'_> {
                     self.unbuild(id, kernel, Vec::new());
                 }
             }
-            // What stayed only because its successor failed goes too.
+            // Old versions that stayed installed because the new version failed are removed too.
             let pending = self.touched(&BTreeSet::new(), &BTreeSet::new()).gone;
             let leaving = |(id, module): &(&ModuleId, &ModuleFacts)| {
                 module.is_registered()
@@ -75,26 +77,30 @@ impl Planner<'_> {
                 self.after_builds(Action::Deregister(id.clone()), Vec::new());
             }
         } else {
-            // Sources that leave in the same transaction lead to the copies we kept.
+            // The transaction may remove the sources, so let the source links point to the kept
+            // copies.
             let gone = facts.modules.keys().cloned().collect();
             self.mend_links(&gone);
         }
         self.after_builds(Action::Leave, Vec::new());
     }
 
-    /// The touched sources that are not there any more, as modules that dkms knows.
+    /// Returns the modules whose source directory is in `sources` but no longer exists, and the
+    /// modules whose removal is pending.
     pub(super) fn gone_modules(&self, sources: &BTreeSet<String>) -> BTreeSet<ModuleId> {
         let facts = self.facts;
         let gone = |(id, module): &(&ModuleId, &ModuleFacts)| {
-            let taken_away =
+            let removed =
                 sources.contains(&module.source_dir) && module.source != SourcePlace::Present;
-            taken_away || facts.pending.contains(&PendingWork::Remove((*id).clone()))
+            removed || facts.pending.contains(&PendingWork::Remove((*id).clone()))
         };
         facts.modules.iter().filter(gone).map(|(id, _)| id.clone()).collect()
     }
 
-    /// Leads the links of modules whose source is gone to the copies that were kept; a source
-    /// that is missing though nobody removed it is reported.
+    /// Plans to point the source links of the modules in `gone` to the kept copies of their
+    /// sources.
+    ///
+    /// Adds a note for every other module whose source is missing.
     pub(super) fn mend_links(&mut self, gone: &BTreeSet<ModuleId>) {
         for (id, module) in &self.facts.modules {
             if gone.contains(id) {
@@ -115,8 +121,10 @@ impl Planner<'_> {
         }
     }
 
-    /// Kernels that are gone take with them everything that was built for them.
-    fn leave_kernels(&mut self, kernels: &BTreeSet<KernelRelease>) {
+    /// Plans to delete the builds and leftover files of the `kernels` that no longer exist.
+    ///
+    /// Plans nothing if the install tree could not be read.
+    fn remove_gone_kernels(&mut self, kernels: &BTreeSet<KernelRelease>) {
         let facts = self.facts;
         if !facts.kernels_known {
             return;
@@ -125,16 +133,18 @@ impl Planner<'_> {
             for id in facts.modules.keys() {
                 self.unbuild(id, kernel, Vec::new());
             }
-            // Headers that came before their kernel, or outlived it, are their package's.
+            // The files of an installed headers package are not leftovers.
             if !facts.has_headers(kernel) {
                 self.after_builds(Action::Sweep(kernel.clone()), Vec::new());
             }
         }
     }
 
-    /// Removes a module whose source is gone, but not from a kernel where the version that
-    /// replaces it could not be installed: the old object is better than none.
-    fn retire(&mut self, id: &ModuleId, gone: &BTreeSet<ModuleId>) {
+    /// Plans to remove a module whose source was removed.
+    ///
+    /// The module stays installed for a kernel if the new version is not installed there: an old
+    /// module is better than none.
+    fn remove_module(&mut self, id: &ModuleId, gone: &BTreeSet<ModuleId>) {
         let facts = self.facts;
         let Some(module) = facts.modules.get(id) else { return };
         let mut kept = false;
@@ -145,9 +155,9 @@ impl Planner<'_> {
                     self.note(Note::Kept { module: id.clone(), kernel: kernel.clone() });
                     kept = true;
                 }
-                // Its successor's installation uninstalls it; if that fails, unbuilding finds it
-                // installed and leaves it.
-                Successor::Installed => self.forget_build(id, kernel, Vec::new()),
+                // Installing the successor uninstalls this version. If that fails, this version is
+                // still installed, and the step that deletes its build is skipped.
+                Successor::Installed => self.delete_build(id, kernel, Vec::new()),
                 _ => self.unbuild(id, kernel, Vec::new()),
             }
         }
@@ -185,7 +195,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Removals that were begun and not finished, unless the module is wanted again.
+    /// Plans to finish interrupted uninstallations, except of modules that this plan installs.
     fn finish_uninstalling(&mut self) {
         for work in &self.facts.pending {
             if let PendingWork::Uninstall { module, kernel } = work
@@ -196,7 +206,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Plans to uninstall, once.
+    /// Plans to uninstall a module from a kernel, unless the plan already contains that step.
     pub(super) fn uninstall(&mut self, id: &ModuleId, kernel: &KernelRelease, why: Vec<Reason>) {
         let action = Action::Uninstall(id.clone(), kernel.clone());
         if self.plan.after.iter().any(|step| step.action == action) {
@@ -206,19 +216,20 @@ impl Planner<'_> {
         self.after_builds(action, why);
     }
 
-    /// Plans to forget what was built, and to uninstall it before if it is installed.
+    /// Plans to delete a module's build for a kernel, after uninstalling the module if it is
+    /// installed.
     pub(super) fn unbuild(&mut self, id: &ModuleId, kernel: &KernelRelease, why: Vec<Reason>) {
         if let Some(built) = self.facts.built(id, kernel) {
             if built.installed {
                 self.uninstall(id, kernel, why.clone());
             }
-            self.forget_build(id, kernel, why);
+            self.delete_build(id, kernel, why);
         }
     }
 
-    fn forget_build(&mut self, id: &ModuleId, kernel: &KernelRelease, why: Vec<Reason>) {
+    fn delete_build(&mut self, id: &ModuleId, kernel: &KernelRelease, why: Vec<Reason>) {
         let Some(built) = self.facts.built(id, kernel) else { return };
-        // What an interrupted run left in the kernel's directory goes with it.
+        // Objects that an interrupted run placed are removed with the build, so depmod must run.
         if built.record.as_ref().is_some_and(|record| !record.placed.is_empty()) {
             self.touched.insert(kernel.clone());
         }
@@ -227,8 +238,11 @@ impl Planner<'_> {
         }
     }
 
-    /// Says what is pending from the first step on, and what this plan finishes: not the work for
-    /// old versions that stay, nor those for copies of kernels, which go at the next boot.
+    /// Sets [`Plan::notes_pending`](super::Plan::notes_pending) and
+    /// [`Plan::finishes`](super::Plan::finishes).
+    ///
+    /// Work stays pending for old versions that stay installed, and for copies of kernels, which
+    /// are removed at the next boot.
     pub(super) fn note_pending(&mut self, touched: &Touched) {
         let facts = self.facts;
         let kept = |id: &ModuleId| {
@@ -254,11 +268,11 @@ impl Planner<'_> {
                 PendingWork::Install { .. } | PendingWork::Uninstall { .. } => true,
                 PendingWork::LeftOver(kernel) => facts.kernels_known && !facts.is_alive(kernel),
                 PendingWork::Remove(id) => !kept(id),
-                // These are taken apart: what stays pending of them gets a file of its own.
+                // Each source and kernel has its own entry above.
                 PendingWork::Transaction { .. }
                 | PendingWork::Source(_)
                 | PendingWork::Kernel(_) => false,
-                // Not the engine's to finish.
+                // The `initramfs` crate finishes this work.
                 PendingWork::Image { .. } => false,
             };
             if finished {
@@ -266,11 +280,11 @@ impl Planner<'_> {
             }
         }
         let sources = touched.sources.iter().cloned().map(PendingWork::Source);
-        let mut noted: BTreeSet<PendingWork> =
+        let mut recorded: BTreeSet<PendingWork> =
             sources.chain(touched.kernels.iter().cloned().map(PendingWork::Kernel)).collect();
-        noted
+        recorded
             .extend(touched.kernels.iter().filter(|k| copy(k)).cloned().map(PendingWork::LeftOver));
-        self.plan.notes_pending = noted;
+        self.plan.notes_pending = recorded;
         self.plan.finishes = finishes;
     }
 }

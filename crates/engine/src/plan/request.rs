@@ -1,86 +1,95 @@
-//! What can be asked for.
+//! The requests for which plans are made.
 
 use std::collections::BTreeSet;
 
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 
-/// What somebody asks for.
+/// A request from a hook, the boot unit or a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
-    /// A transaction touched these sources and kernels: bring the machine in line with them, and
-    /// finish pending work. Also what the boot unit asks for, with nothing touched.
+    /// Update the modules of the sources and kernels that a transaction touched, and finish pending
+    /// work.
+    ///
+    /// The boot unit makes this request without sources and kernels.
     Sync {
-        /// Directories of the source tree, `name-version`.
+        /// The names (`name-version`) of the touched directories in the source tree.
         sources: BTreeSet<String>,
-        /// Kernel releases.
+        /// The releases of the touched kernels.
         kernels: BTreeSet<KernelRelease>,
     },
-    /// We are about to be removed ourselves, and no hook of ours runs after that: remove now what
-    /// the transaction takes along, and our own files.
+    /// Clean up before a transaction that removes alpm-dkms itself.
+    ///
+    /// Removes the modules of all sources and kernels that the transaction will remove, because the
+    /// hooks of alpm-dkms cannot run afterwards. Also removes the files of alpm-dkms.
     Depart {
-        /// Directories of the source tree that are being removed; they are still there.
+        /// The names of the directories in the source tree that the transaction will remove.
         sources: BTreeSet<String>,
-        /// Kernels that are being removed; they are still there.
+        /// The releases of the kernels that the transaction will remove.
         kernels: BTreeSet<KernelRelease>,
-        /// Whether another dkms takes our place: then it finds every module as it is.
+        /// Whether another package that provides dkms replaces alpm-dkms. If so, all modules stay
+        /// as they are.
         swap: bool,
     },
-    /// `dkms autoinstall`: every willing module for these kernels, and pending work.
+    /// `dkms autoinstall`: install every module with AUTOINSTALL=yes, and finish pending work.
     Autoinstall {
-        /// The kernels; `None` means every installed kernel with headers (`--all`).
+        /// The kernels for which to install modules. `None` (`--all`) means every installed kernel
+        /// with headers.
         kernels: Option<Vec<KernelRelease>>,
     },
-    /// `dkms match`: what is installed for one kernel is installed for another, too.
+    /// `dkms match`: for `kernel`, install the modules that are installed for `template`.
     Match {
-        /// The kernel that has it.
+        /// The kernel whose installed modules are looked up.
         template: KernelRelease,
-        /// The kernel that gets it.
+        /// The kernel for which the modules are installed.
         kernel: KernelRelease,
-        /// Only this module.
+        /// The name of the only module to install; `None` means every module that is installed for
+        /// `template`.
         module: Option<ModuleName>,
-        /// `--force`.
+        /// Whether `--force` was given.
         force: bool,
     },
-    /// `dkms kernel_preinst` and `kernel_prerm`: what was built for a kernel is forgotten.
+    /// `dkms kernel_preinst` and `kernel_prerm`: delete the builds for a kernel.
     Clear {
-        /// The kernel.
+        /// The kernel whose builds are deleted.
         kernel: KernelRelease,
-        /// Only of those modules that autoinstall brings back.
+        /// Whether to delete only the builds of modules with AUTOINSTALL=yes.
         only_willing: bool,
     },
-    /// `dkms add`, `build`, `install`, `uninstall`, `unbuild` or `remove` of one module.
+    /// `dkms add`, `build`, `install`, `uninstall`, `unbuild` or `remove` for one module.
     Command {
-        /// Which of them.
+        /// The command to carry out.
         verb: Verb,
-        /// The module.
+        /// The module on which the command acts.
         module: ModuleId,
-        /// The kernels. `None` (`--all`) means every installed kernel with headers for `build` and
-        /// `install`, and every kernel that the module is built for otherwise.
+        /// The kernels on which the command acts. `None` means `--all`.
+        ///
+        /// For `build` and `install`, that is every installed kernel with headers. For the other
+        /// commands, it is every kernel for which the module is built.
         kernels: Option<Vec<KernelRelease>>,
-        /// `--force`.
+        /// Whether `--force` was given.
         force: bool,
     },
 }
 
-/// A command on one module.
+/// A command that acts on one module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
-    /// Make it known.
+    /// Add the module to the dkms tree.
     Add,
-    /// Compile, and keep the result in the dkms tree.
+    /// Compile the module, and keep the objects in the dkms tree.
     Build,
-    /// Build, and place the objects.
+    /// Build the module if necessary, and copy the objects into the kernel's directory.
     Install,
-    /// Take the objects out of the kernel's directory.
+    /// Remove the module's objects from the kernel's directory.
     Uninstall,
-    /// Uninstall, and forget the result.
+    /// Uninstall the module, and delete its build.
     Unbuild,
-    /// Unbuild, and forget the module once nothing is built of it.
+    /// Unbuild the module, and remove it from the dkms tree once it has no builds left.
     Remove,
 }
 
 impl Verb {
-    /// How it is typed.
+    /// Returns the name of the command, such as `install`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -93,7 +102,7 @@ impl Verb {
         }
     }
 
-    /// Returns true if it only removes: then nothing that a build needs is read.
+    /// Returns true for `uninstall`, `unbuild` and `remove`, which need no build inputs.
     #[must_use]
     pub fn unmakes(self) -> bool {
         matches!(self, Self::Uninstall | Self::Unbuild | Self::Remove)

@@ -9,12 +9,12 @@ use crate::failure::Failure;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 use crate::os::digest::Digest;
 
-/// One change to the machine.
+/// A step of a plan: one change to the machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// The change.
+    /// The change to make.
     pub action: Action,
-    /// The reasons; may be empty.
+    /// The reasons for the change. Can be empty.
     pub why: Vec<Reason>,
 }
 
@@ -23,68 +23,69 @@ pub struct Step {
 pub enum Action {
     /// Copy a source directory into the source tree.
     TakeIn {
-        /// The module.
+        /// The module whose source is copied.
         module: ModuleId,
-        /// The directory to copy.
+        /// The directory to copy into the source tree.
         from: PathBuf,
     },
-    /// Import a build from an archive.
+    /// Copy a build from an unpacked archive into the dkms tree.
     Load {
-        /// The module.
+        /// The module whose build is copied.
         module: ModuleId,
-        /// The build.
+        /// The build to copy.
         build: ImportedBuild,
-        /// Whether it replaces an existing build.
+        /// Whether to replace an existing build. If false, an existing build is kept.
         replace: bool,
     },
-    /// Add the module: create `T/M/V/source`.
+    /// Add the module to the dkms tree by creating its source link, `T/M/V/source`.
     Register(ModuleId),
-    /// Point `T/M/V/source` to the kept copy of a removed source.
+    /// Point the module's source link, `T/M/V/source`, to the kept copy of its source.
     UseKept(ModuleId),
-    /// Write a record for a build by dkms, and restore the kernel's own objects.
+    /// Write a record for a build that dkms made, and restore the kernel's own objects.
     Adopt {
-        /// The module.
+        /// The module that dkms built.
         module: ModuleId,
-        /// The kernel.
+        /// The kernel for which dkms built the module.
         kernel: KernelRelease,
-        /// The fingerprints of its dependencies.
+        /// The fingerprints of the module's dependencies, for the record.
         depends: BTreeMap<ModuleName, Digest>,
     },
-    /// Build the module.
+    /// Build the module, or restore its build from the cache.
     Build {
-        /// The module.
+        /// The module to build.
         module: ModuleId,
-        /// The kernel.
+        /// The kernel for which the module is built.
         kernel: KernelRelease,
     },
-    /// Install the objects, and uninstall those of `replaces`.
+    /// Install the module's objects, and uninstall those of the version `replaces`.
     Install {
-        /// The module.
+        /// The module to install.
         module: ModuleId,
-        /// The kernel.
+        /// The kernel whose directory receives the objects.
         kernel: KernelRelease,
-        /// The version installed until then.
+        /// The version to uninstall; `None` if no other version is installed.
         replaces: Option<ModuleId>,
     },
-    /// Remove the objects from the kernel's directory and run POST_REMOVE.
+    /// Remove the module's objects from the kernel's directory and run POST_REMOVE.
     Uninstall(ModuleId, KernelRelease),
-    /// Delete the build.
+    /// Delete the module's build for the kernel.
     Unbuild(ModuleId, KernelRelease),
     /// Remove the module from the dkms tree.
     Deregister(ModuleId),
     /// Run depmod for the kernel.
     Depmod(KernelRelease),
-    /// Remove the rest of a removed kernel's directory.
+    /// Remove the directory of a removed kernel, unless it contains files that depmod did not
+    /// write.
     Sweep(KernelRelease),
-    /// Remove our own files from the dkms tree.
+    /// Remove alpm-dkms's own files from the dkms tree.
     Leave,
     /// Report a module that cannot be built or installed.
     Fail {
-        /// The module.
+        /// The module that fails.
         module: ModuleId,
-        /// The kernel; `None` if the failure concerns all kernels.
+        /// The kernel for which the module fails; `None` if the failure concerns all kernels.
         kernel: Option<KernelRelease>,
-        /// The failure.
+        /// The message and the exit code.
         failure: Failure,
     },
 }
@@ -92,122 +93,127 @@ pub enum Action {
 /// Information for the user that is not a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Note {
-    /// Modules are wanted for a kernel without headers.
+    /// Modules cannot be built because the kernel has no headers.
     NoHeaders {
-        /// The kernel.
+        /// The kernel without headers.
         kernel: KernelRelease,
-        /// The package, from the pkgbase file.
+        /// The kernel's package, from its `pkgbase` file.
         pkgbase: Option<String>,
-        /// A release of the same pkgbase that has headers: a sign of a partial upgrade.
+        /// A release of the same package whose headers are installed, which suggests a partial
+        /// upgrade.
         other: Option<KernelRelease>,
     },
     /// BUILD_EXCLUSIVE_* excludes the module for this kernel.
     Excluded {
-        /// The module.
+        /// The excluded module.
         module: ModuleId,
-        /// The kernel.
+        /// The kernel for which the module is excluded.
         kernel: KernelRelease,
-        /// The rule.
+        /// The rule that excludes the module.
         why: String,
     },
-    /// The build failed before with the same inputs and is not retried.
+    /// An earlier build with the same inputs failed, so the build is not repeated.
     KnownFailure {
-        /// The module.
+        /// The module that failed to build.
         module: ModuleId,
-        /// The kernel.
+        /// The kernel for which the build failed.
         kernel: KernelRelease,
         /// The cause of the failure.
         what: String,
-        /// The log of that build.
+        /// The path of the failed build's log.
         log: std::path::PathBuf,
-        /// The older version, which stays installed.
+        /// The version that stays installed; `None` if no version is installed.
         stays: Option<ModuleId>,
     },
-    /// An old version stays installed because the new one could not be built.
+    /// An old version stays installed because the new version is not installed.
     Kept {
         /// The old version.
         module: ModuleId,
-        /// The kernel.
+        /// The kernel for which the old version stays installed.
         kernel: KernelRelease,
     },
-    /// A kernel directory that no package owns. It is not changed.
+    /// The kernel is a copy that is kept until the next boot. No package owns it, so it is skipped.
     Copy(KernelRelease),
     /// A source is missing, but no transaction removed it.
     SourceMissing {
-        /// The module.
+        /// The module whose source is missing.
         module: ModuleId,
-        /// The name of its directory in the source tree.
+        /// The name of the missing directory in the source tree.
         dir: String,
     },
-    /// AUTOINSTALL="no".
+    /// The module is not built automatically, because its dkms.conf sets `AUTOINSTALL="no"`.
     NotAutomatic(ModuleId),
-    /// A dependency has not been added.
+    /// The module is skipped because a dependency is not installed.
     Deferred {
-        /// The module.
+        /// The module that is skipped.
         module: ModuleId,
-        /// The kernel.
+        /// The kernel for which the module is skipped.
         kernel: KernelRelease,
-        /// The dependency.
+        /// The name of the missing dependency.
         needs: ModuleName,
     },
     /// The module is already in the requested state.
     Already {
-        /// The module.
+        /// The module on which the command acts.
         module: ModuleId,
-        /// The kernel.
+        /// The kernel on which the command acts.
         kernel: KernelRelease,
         /// The state: "built", "installed", "not installed" or "not built".
         state: &'static str,
     },
-    /// A problem while reading facts, as a message.
+    /// Any other message, such as a problem with reading the facts.
     Problem(String),
 }
 
-/// The build of a module for a kernel, and its installation if the plan includes one.
+/// The build of a module for a kernel, and its installation unless only a build was requested.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Job {
-    /// The module.
+    /// The module to build.
     pub module: ModuleId,
-    /// The kernel.
+    /// The kernel for which the module is built.
     pub kernel: KernelRelease,
-    /// The dependencies that this plan builds, installs or finds up to date. Their jobs run first;
-    /// if one of their steps fails, this job is skipped.
+    /// The dependencies that the plan builds, installs or finds up to date.
+    ///
+    /// The job starts after the jobs of these dependencies, and is skipped if one of those jobs
+    /// fails.
     pub after: Vec<ModuleName>,
-    /// The fingerprints of all dependencies.
+    /// The fingerprints of all dependencies, for the build's record.
     pub depends: BTreeMap<ModuleName, Digest>,
-    /// The step that builds it.
+    /// The step that builds the module.
     pub build: Step,
-    /// The step that installs it; `None` for `dkms build`.
+    /// The step that installs the module; `None` for `dkms build`.
     pub install: Option<Step>,
 }
 
-/// A unit of progress: a job, or a step outside all jobs. It is named by its position in the plan.
+/// A job, or a step that belongs to no job, identified by its position in the plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Task {
-    /// A step of [`Plan::before`].
+    /// The step at this index of [`Plan::before`].
     Before(usize),
-    /// A job of [`Plan::jobs`], with all its steps.
+    /// The job at this index of [`Plan::jobs`], with all its steps.
     Job(usize),
-    /// A step of [`Plan::after`].
+    /// The step at this index of [`Plan::after`].
     After(usize),
 }
 
 /// The steps of a run in order, and the notes for the user.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// The steps before all builds, which run in sequence. They add modules and install existing
-    /// builds, which later builds may need.
+    /// The steps that run one after another before all builds.
+    ///
+    /// They add modules, and install existing builds that later builds may depend on.
     pub before: Vec<Step>,
-    /// The jobs, which run in parallel.
+    /// The jobs, which may run in parallel.
     pub jobs: Vec<Job>,
-    /// The steps after all builds, which run in sequence. They remove replaced versions and run
-    /// depmod.
+    /// The steps that run one after another after all builds.
+    ///
+    /// They remove replaced versions and run depmod.
     pub after: Vec<Step>,
-    /// The notes for the user.
+    /// The notes for the user, in the order in which they are printed.
     pub notes: Vec<Note>,
-    /// The requested work, recorded as pending before the first step.
+    /// The requested work, which is recorded as pending before the first step.
     pub notes_pending: BTreeSet<PendingWork>,
-    /// The pending work that is finished when all steps have succeeded.
+    /// The pending work that is finished once all steps have succeeded.
     pub finishes: BTreeSet<PendingWork>,
 }
 
@@ -219,7 +225,7 @@ impl Plan {
         before.chain(jobs).chain((0..self.after.len()).map(Task::After))
     }
 
-    /// Returns the steps of a task, in order; none if the plan has no such task.
+    /// Returns the steps of a task, in order. Empty if the plan has no such task.
     pub fn steps_of(&self, task: Task) -> impl Iterator<Item = &Step> {
         let (first, second) = match task {
             Task::Before(number) => (self.before.get(number), None),
@@ -232,7 +238,7 @@ impl Plan {
         first.into_iter().chain(second)
     }
 
-    /// Returns all steps, in order. Each build is followed by the installation of its objects.
+    /// Returns all steps, in order. An installation follows directly after its build.
     pub fn steps(&self) -> impl Iterator<Item = &Step> {
         self.tasks().flat_map(|task| self.steps_of(task))
     }
@@ -245,7 +251,7 @@ impl Plan {
 }
 
 impl Job {
-    /// Returns true if its build is restored from the cache.
+    /// Returns true if the build is restored from the cache instead of compiled.
     #[must_use]
     pub fn is_cached(&self) -> bool {
         self.build.is_cached()
@@ -253,7 +259,7 @@ impl Job {
 }
 
 impl Step {
-    /// Returns true for a build that is restored from the cache.
+    /// Returns true if the step restores a build from the cache.
     #[must_use]
     pub fn is_cached(&self) -> bool {
         self.why.contains(&Reason::Cached)
@@ -261,7 +267,8 @@ impl Step {
 }
 
 impl Action {
-    /// Returns the module and kernel of a step that builds or installs.
+    /// Returns the module and the kernel of a build or an installation, and `None` for all other
+    /// actions.
     #[must_use]
     pub fn job(&self) -> Option<(&ModuleId, &KernelRelease)> {
         match self {
@@ -272,7 +279,7 @@ impl Action {
         }
     }
 
-    /// Returns the module that it concerns.
+    /// Returns the module that the action concerns, or `None` if it concerns no particular module.
     #[must_use]
     pub fn module(&self) -> Option<&ModuleId> {
         match self {
@@ -291,7 +298,7 @@ impl Action {
         }
     }
 
-    /// Returns the kernel that it concerns.
+    /// Returns the kernel that the action concerns, or `None` if it concerns no particular kernel.
     #[must_use]
     pub fn kernel(&self) -> Option<&KernelRelease> {
         match self {

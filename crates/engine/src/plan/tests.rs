@@ -1,4 +1,4 @@
-//! Plans from made-up facts.
+//! Tests of planning, with constructed facts.
 
 mod commands;
 mod dependencies;
@@ -33,7 +33,7 @@ fn id(text: &str) -> ModuleId {
     text.parse().unwrap()
 }
 
-/// A machine on paper: each method puts one more thing on it.
+/// The facts about a machine. Methods that return `Self` add facts or change them.
 struct TestMachine(Facts);
 
 impl TestMachine {
@@ -63,7 +63,7 @@ impl TestMachine {
         self
     }
 
-    /// A module in the source tree, known to dkms if anything is built of it.
+    /// Adds a module in the source tree, without builds.
     fn module(mut self, name: &str) -> Self {
         let pairs = self.0.kernels.keys().map(|k| (k.clone(), pair(name, k))).collect();
         let module = ModuleFacts {
@@ -110,7 +110,7 @@ impl TestMachine {
         })
     }
 
-    /// The package with this source was removed; we kept a copy.
+    /// Removes a module's source but keeps a copy.
     fn gone(self, name: &str) -> Self {
         self.change(name, |module| {
             module.source = SourcePlace::Kept;
@@ -118,7 +118,7 @@ impl TestMachine {
         })
     }
 
-    /// The cache has what would be built.
+    /// Adds the build of a module for a kernel to the cache.
     fn cached(mut self, name: &str, release: &str) -> Self {
         let inputs = self.0.pair(&id(name), &kernel(release)).unwrap().inputs.clone().unwrap();
         self.0.cached.insert(CacheKey::of(&id(name), &self.0.arch, &inputs));
@@ -210,7 +210,7 @@ fn record(name: &str, release: &str, inputs: Inputs) -> Record {
 }
 
 #[test]
-fn a_new_kernel_gets_every_module() {
+fn new_kernel_gets_all_modules() {
     let plan = TestMachine::new(&[K1, K2])
         .module("zfs/2.4")
         .module("nvidia/595")
@@ -222,12 +222,12 @@ fn a_new_kernel_gets_every_module() {
     install nvidia/595 for 7.2.13-arch1-1
     build zfs/2.4 for 7.2.13-arch1-1 (not built yet)
     install zfs/2.4 for 7.2.13-arch1-1
-    index the modules of 7.2.13-arch1-1 (depmod)
+    run depmod for 7.2.13-arch1-1
     ");
 }
 
 #[test]
-fn a_new_source_is_built_for_every_kernel() {
+fn new_source_is_built_for_all_kernels() {
     let plan = TestMachine::new(&[K1, K2]).module("zfs/2.4").sync(&["zfs-2.4"], &[]);
     insta::assert_snapshot!(plan, @r"
     add zfs/2.4
@@ -235,13 +235,13 @@ fn a_new_source_is_built_for_every_kernel() {
     install zfs/2.4 for 7.2.12-arch1-1
     build zfs/2.4 for 7.2.13-arch1-1 (not built yet)
     install zfs/2.4 for 7.2.13-arch1-1
-    index the modules of 7.2.12-arch1-1 (depmod)
-    index the modules of 7.2.13-arch1-1 (depmod)
+    run depmod for 7.2.12-arch1-1
+    run depmod for 7.2.13-arch1-1
     ");
 }
 
 #[test]
-fn unchanged_inputs_cost_nothing() {
+fn unchanged_inputs_give_an_empty_plan() {
     let plan = TestMachine::new(&[K1])
         .module("zfs/2.4")
         .installed("zfs/2.4", K1)
@@ -250,7 +250,7 @@ fn unchanged_inputs_cost_nothing() {
 }
 
 #[test]
-fn a_changed_symbol_table_is_a_reason() {
+fn changed_kernel_symbols_cause_a_rebuild() {
     let plan = TestMachine::new(&[K1])
         .module("zfs/2.4")
         .installed("zfs/2.4", K1)
@@ -259,23 +259,26 @@ fn a_changed_symbol_table_is_a_reason() {
         })
         .sync(&[], &[K1]);
     insta::assert_snapshot!(plan, @r"
-    build zfs/2.4 for 7.2.12-arch1-1 (the kernel's symbols changed (Module.symvers))
+    build zfs/2.4 for 7.2.12-arch1-1 (kernel symbols changed)
     install zfs/2.4 for 7.2.12-arch1-1
-    index the modules of 7.2.12-arch1-1 (depmod)
+    run depmod for 7.2.12-arch1-1
     ");
 }
 
 #[test]
-fn a_kernel_without_headers_is_told_its_package() {
+fn note_about_missing_headers_names_their_package() {
     let plan = TestMachine::new(&[])
         .kernel(K1, |k| (k.kernel.headers, k.inputs) = (None, None))
         .module("zfs/2.4")
         .sync(&[], &[K1]);
-    insta::assert_snapshot!(plan, @"note: 7.2.12-arch1-1 (linux) has no headers: install linux-headers");
+    insta::assert_snapshot!(plan, @r"
+    note: 7.2.12-arch1-1: no kernel headers installed
+      run: pacman -S linux-headers
+    ");
 }
 
 #[test]
-fn headers_of_another_release_are_a_partial_upgrade() {
+fn headers_of_another_release_are_noted() {
     let plan = TestMachine::new(&[])
         .kernel(K1, |k| (k.kernel.headers, k.inputs) = (None, None))
         .kernel(K2, |k| k.kernel.alive = false)
@@ -285,7 +288,7 @@ fn headers_of_another_release_are_a_partial_upgrade() {
 }
 
 #[test]
-fn a_known_failure_is_told_and_not_repeated() {
+fn known_failure_is_noted_and_not_retried() {
     let failed = KnownFailure {
         fingerprint: pair("zfs/2.4", &kernel(K1)).inputs.unwrap().fingerprint(),
         what: "zfs.c:1: error: no".into(),
@@ -294,17 +297,22 @@ fn a_known_failure_is_told_and_not_repeated() {
     let machine = TestMachine::new(&[K1])
         .module("zfs/2.4")
         .pair("zfs/2.4", K1, |pair| pair.failure = Some(failed.clone()));
-    insta::assert_snapshot!(machine.sync(&[], &[K1]), @"note: zfs/2.4 did not build for 7.2.12-arch1-1 before and nothing changed: zfs.c:1: error: no; log: /log; try again: dkms install zfs/2.4 -k 7.2.12-arch1-1");
+    insta::assert_snapshot!(machine.sync(&[], &[K1]), @r"
+    note: zfs/2.4: skipped for 7.2.12-arch1-1: an earlier build failed and nothing has changed since
+      cause: zfs.c:1: error: no
+      log: /log
+      run: dkms install zfs/2.4 -k 7.2.12-arch1-1
+    ");
     let plan = machine.command(Verb::Install, "zfs/2.4", &[K1]).unwrap();
-    assert!(plan.to_string().contains("build zfs/2.4"), "asked for: {plan}");
+    assert!(plan.to_string().contains("build zfs/2.4"), "requested: {plan}");
     let changed = machine.pair("zfs/2.4", K1, |pair| {
-        pair.inputs.as_mut().unwrap().source = digest("mended");
+        pair.inputs.as_mut().unwrap().source = digest("fixed");
     });
     assert!(changed.sync(&[], &[K1]).to_string().contains("build zfs/2.4"));
 }
 
 #[test]
-fn what_is_in_the_cache_is_not_compiled() {
+fn cached_builds_are_not_compiled() {
     let failed = KnownFailure {
         fingerprint: pair("zfs/2.4", &kernel(K1)).inputs.unwrap().fingerprint(),
         what: "zfs.c:1: error: no".into(),
@@ -313,7 +321,7 @@ fn what_is_in_the_cache_is_not_compiled() {
     let machine = TestMachine::new(&[K1, K2])
         .module("zfs/2.4")
         .cached("zfs/2.4", K1)
-        // Since then, say, a compiler that it is too old for came.
+        // Compiling fails now, for example because the compiler is newer.
         .pair("zfs/2.4", K1, |pair| pair.failure = Some(failed.clone()));
     insta::assert_snapshot!(machine.sync(&[], &[K1, K2]), @r"
     add zfs/2.4
@@ -321,8 +329,8 @@ fn what_is_in_the_cache_is_not_compiled() {
     install zfs/2.4 for 7.2.12-arch1-1
     build zfs/2.4 for 7.2.13-arch1-1 (not built yet)
     install zfs/2.4 for 7.2.13-arch1-1
-    index the modules of 7.2.12-arch1-1 (depmod)
-    index the modules of 7.2.13-arch1-1 (depmod)
+    run depmod for 7.2.12-arch1-1
+    run depmod for 7.2.13-arch1-1
     ");
     let plan = machine.forced(Verb::Build, "zfs/2.4", K1);
     assert!(!plan.jobs.iter().any(super::Job::is_cached), "{plan}");
@@ -333,7 +341,7 @@ fn what_is_in_the_cache_is_not_compiled() {
 }
 
 #[test]
-fn one_bad_conf_fails_one_module() {
+fn invalid_conf_fails_only_its_module() {
     let plan = TestMachine::new(&[K1])
         .module("bad/1")
         .module("zfs/2.4")
@@ -346,12 +354,12 @@ fn one_bad_conf_fails_one_module() {
     add zfs/2.4
     build zfs/2.4 for 7.2.12-arch1-1 (not built yet)
     install zfs/2.4 for 7.2.12-arch1-1
-    index the modules of 7.2.12-arch1-1 (depmod)
+    run depmod for 7.2.12-arch1-1
     ");
 }
 
 #[test]
-fn what_dkms_built_is_taken_over() {
+fn builds_made_by_dkms_are_adopted() {
     let plan = TestMachine::new(&[K1])
         .module("zfs/2.4")
         .change("zfs/2.4", |module| module.link = SourceLink::Source)
@@ -359,11 +367,11 @@ fn what_dkms_built_is_taken_over() {
             pair.built = Some(Built { installed: true, in_place: true, ..Built::default() });
         })
         .sync(&["zfs-2.4"], &[]);
-    insta::assert_snapshot!(plan, @"take over zfs/2.4 for 7.2.12-arch1-1 from dkms");
+    insta::assert_snapshot!(plan, @"adopt zfs/2.4 for 7.2.12-arch1-1 from dkms");
 }
 
 #[test]
-fn an_interrupted_installation_is_finished() {
+fn interrupted_installation_is_finished() {
     let work = PendingWork::Install { module: id("zfs/2.4"), kernel: kernel(K1) };
     let plan = TestMachine::new(&[K1])
         .module("zfs/2.4")
@@ -372,13 +380,13 @@ fn an_interrupted_installation_is_finished() {
         .sync(&[], &[]);
     insta::assert_snapshot!(plan, @r"
     install zfs/2.4 for 7.2.12-arch1-1 (an earlier run was interrupted)
-    index the modules of 7.2.12-arch1-1 (depmod)
+    run depmod for 7.2.12-arch1-1
     ");
     assert_eq!(plan.finishes, [work].into());
 }
 
 #[test]
-fn autoinstall_no_is_honoured() {
+fn autoinstall_no_prevents_a_build() {
     let plan = TestMachine::new(&[K1])
         .module("zfs/2.4")
         .pair("zfs/2.4", K1, |pair| {
@@ -389,7 +397,7 @@ fn autoinstall_no_is_honoured() {
 }
 
 #[test]
-fn equal_facts_give_an_equal_plan() {
+fn equal_facts_give_equal_plans() {
     let machine =
         TestMachine::new(&[K1, K2]).module("zfs/2.4").module("spl/1").depends("zfs/2.4", "spl");
     let kernels: BTreeSet<_> = [kernel(K1), kernel(K2)].into();
@@ -398,14 +406,14 @@ fn equal_facts_give_an_equal_plan() {
 }
 
 #[test]
-fn opposite_pending_work_do_not_undo_what_is_wanted_now() {
+fn new_request_cancels_opposite_pending_work() {
     let (module, release) = (id("zfs/2.4"), kernel(K1));
     let plan = TestMachine::new(&[K1])
         .module("zfs/2.4")
         .pending(PendingWork::Uninstall { module: module.clone(), kernel: release.clone() })
         .sync(&["zfs-2.4"], &[]);
     assert!(!plan.to_string().contains("uninstall"), "{plan}");
-    // Removed while its installation was still pending: nothing is built any more.
+    // The source was removed while the module's installation was pending.
     let plan = TestMachine::new(&[K1])
         .module("zfs/2.4")
         .gone("zfs/2.4")
@@ -415,7 +423,7 @@ fn opposite_pending_work_do_not_undo_what_is_wanted_now() {
 }
 
 #[test]
-fn a_new_kernel_gets_modules_from_kept_sources() {
+fn new_kernel_gets_modules_from_kept_sources() {
     let plan = TestMachine::new(&[K1, K2])
         .module("zfs/2")
         .installed("zfs/2", K1)

@@ -1,4 +1,4 @@
-//! What became of each step, told while it happens and summed up at the end.
+//! The events of a run and its final report.
 
 pub(crate) mod timings;
 
@@ -10,53 +10,53 @@ use nix::sys::signal::Signal;
 use crate::failure::Failure;
 use crate::plan::{Action, Plan, Step, Task};
 
-/// How a step ended.
+/// The outcome of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// As planned.
+    /// The step was carried out.
     Done,
-    /// Not carried out, since what it builds upon did not come about; the text says what.
+    /// The step was not carried out, for the reason given.
     Skipped(String),
-    /// It failed.
+    /// The step failed.
     Failed(Failure),
 }
 
 impl Outcome {
-    /// How a step ended that was carried out.
+    /// Returns [`Done`](Self::Done) for `Ok`, and [`Failed`](Self::Failed) for an error.
     pub(crate) fn of(result: Result<(), Failure>) -> Self {
         result.map_or_else(Self::Failed, |()| Self::Done)
     }
 }
 
-/// A step that is over.
+/// A step that has ended, with its outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finished {
     /// The task that the step belongs to.
     pub task: Task,
-    /// The step.
+    /// The step as planned.
     pub step: Step,
-    /// How it ended.
+    /// Done, skipped or failed.
     pub outcome: Outcome,
-    /// How long it took.
+    /// The duration of the step; zero for a step that did not start.
     pub elapsed: Duration,
 }
 
-/// What a build is busy with. The first one begins when it has its token.
+/// A phase of a build. The first phase begins when the build has a jobserver token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Phase {
-    /// Copies the source.
+    /// Copying the source.
     Copying,
-    /// Applies patches.
+    /// Applying patches.
     Patching,
-    /// Runs the script that this directive names.
+    /// Running the script that a directive names. The text is the directive, such as PRE_BUILD.
     Script(&'static str),
-    /// Runs make.
+    /// Running make.
     Compiling,
-    /// Looks whether every object is there, and is one for this kernel.
+    /// Checking that every object exists and was built for this kernel.
     Checking,
-    /// Strips, signs and compresses the objects.
+    /// Stripping, signing and compressing the objects.
     Finishing,
-    /// Waits until nothing else runs: it ran out of memory beside others.
+    /// Waiting for a retry after running out of memory. No other build runs during a retry.
     Waiting,
 }
 
@@ -69,67 +69,66 @@ impl fmt::Display for Phase {
             Self::Compiling => f.write_str("compiling"),
             Self::Checking => f.write_str("checking"),
             Self::Finishing => f.write_str("stripping and compressing"),
-            Self::Waiting => f.write_str("waiting to be alone"),
+            Self::Waiting => f.write_str("waiting to run alone"),
         }
     }
 }
 
-/// What happens, while it happens.
+/// An event of a run.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// The plan is about to be carried out.
     Planned(&'a Plan),
-    /// A step begins. A build may still have to wait for a token of the jobserver.
+    /// A step starts. The build of a job starts when it has a jobserver token.
     Started {
         /// The task that the step belongs to.
         task: Task,
-        /// The step.
+        /// The step as planned.
         step: &'a Step,
     },
-    /// A build comes to another phase. Builds run side by side, and are heard of in the order in
-    /// which it happens.
+    /// A build enters a new phase. The events of parallel builds are interleaved.
     Phase {
-        /// The job.
+        /// The job that contains the build.
         task: Task,
-        /// The step that builds.
+        /// The step that builds the module.
         step: &'a Step,
-        /// What it does from now on.
+        /// The phase that begins.
         phase: Phase,
-        /// Since when.
+        /// The time at which the phase began. The event may arrive later.
         at: Instant,
     },
-    /// A step is over.
+    /// A step has ended: it was done, was skipped, or failed.
     Finished(&'a Finished),
-    /// A script of a module, or a part of the run, has something to say: one line.
+    /// One line of output from a module's script or from the engine.
     Says(&'a str),
 }
 
-/// Somebody who wants to know what happens.
+/// An observer of a run.
 pub trait Watch {
-    /// Is told of one event.
+    /// Handles one event.
     fn event(&mut self, event: &Event<'_>);
 }
 
-/// Nobody.
+/// Ignores all events.
 impl Watch for () {
     fn event(&mut self, _: &Event<'_>) {}
 }
 
-/// A run that a signal ended before it was done.
+/// The unfinished work of a run that a signal interrupted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interruption {
-    /// The signal.
+    /// The signal that interrupted the run.
     pub signal: Signal,
-    /// How many modules were to be built or installed, counted for each kernel.
+    /// The number of modules that the run was to build or install, counted once for each kernel.
     pub all: usize,
-    /// How many of them the run did not come to the end with.
+    /// The number of modules in `all` whose build or installation has not finished.
     pub left: usize,
-    /// The rest is pending: it is finished without being asked for again.
+    /// Whether the unfinished work is recorded as pending.
     pub pending: bool,
 }
 
 impl Interruption {
-    /// 128 and the signal's number: what a shell gives for a program that a signal ended.
+    /// Returns 128 plus the signal's number, as a shell does for a program killed by a signal.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         128_u8.saturating_add(u8::try_from(self.signal as i32).unwrap_or_default())
@@ -140,32 +139,36 @@ impl fmt::Display for Interruption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "interrupted by {}: ", self.signal)?;
         match (self.left, self.all) {
-            (0, _) => f.write_str("what is removed is not all gone")?,
-            (1, 1) => f.write_str("the module is not ready")?,
-            (left, all) => write!(f, "{left} of {all} modules are not ready")?,
+            (0, _) => f.write_str("removal not finished")?,
+            (1, 1) => f.write_str("module not finished")?,
+            (left, all) => write!(f, "{left} of {all} modules not finished")?,
         }
         f.write_str(match self.pending {
-            true => "; the next boot will finish the work, or run: dkms autoinstall --pending",
-            false => "; the same command goes on with the rest",
+            true => {
+                "; pending work is finished at the next boot\n  run: dkms autoinstall --pending"
+            }
+            false => "; run the same command again to finish",
         })
     }
 }
 
-/// What became of a plan.
+/// The result of carrying out a plan.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
-    /// The steps that were reached, in order.
+    /// The finished steps, in the order in which they ended.
     pub finished: Vec<Finished>,
-    /// What could not be noted or cleaned up, one sentence each.
+    /// Messages of errors that belong to no step, such as a failure to record pending work or to
+    /// clean up.
     pub trouble: Vec<String>,
-    /// Set if the run was ended early; then steps are missing above.
+    /// The interruption; `None` unless a signal interrupted the run. After an interruption,
+    /// `finished` may lack steps.
     pub interrupted: Option<Interruption>,
-    /// What worked, but not as one would wish: no reason for an exit code.
+    /// Messages that do not affect the exit code.
     pub warnings: Vec<String>,
 }
 
 impl Report {
-    /// The failures.
+    /// Returns the action and the failure of each failed step.
     pub fn failures(&self) -> impl Iterator<Item = (&Action, &Failure)> {
         self.finished.iter().filter_map(|finished| match &finished.outcome {
             Outcome::Failed(failed) => Some((&finished.step.action, failed)),
@@ -173,14 +176,17 @@ impl Report {
         })
     }
 
-    /// Returns true if everything was done and nothing failed.
+    /// Returns true if the run was not interrupted and had no errors. There may be warnings.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.failures().next().is_none() && self.trouble.is_empty() && self.interrupted.is_none()
     }
 
-    /// dkms's exit code: that of the last failure, or 0. Other than dkms's, one failed kernel
-    /// among several is never hidden by a later success. An interruption has its own.
+    /// Returns the exit code of the run.
+    ///
+    /// The exit code is that of the interruption or of the last failed step. Otherwise it is 1 if
+    /// there were other errors, and 0 if not. Unlike in dkms, a later success never hides an
+    /// earlier failure.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         if let Some(interruption) = &self.interrupted {

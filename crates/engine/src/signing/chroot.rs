@@ -1,6 +1,7 @@
-//! Finds out whether we run in a chroot, where dkms does not sign unless told to.
+//! Detects a chroot.
 //!
-//! Its keys may be another machine's, and nothing that is built there is loaded there.
+//! By default, dkms does not sign modules in a chroot: the keys there can belong to another
+//! machine, and the modules are not loaded there.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -8,8 +9,10 @@ use std::path::Path;
 
 use crate::machine::Machine;
 
-/// Returns true if this is a chroot, by dkms's rules: fakechroot, another table of mounts than that
-/// of process 1, another root than its. A root that was named on the command line is one, too.
+/// Returns true if this process runs in a chroot or works on a root directory other than `/`.
+///
+/// As in dkms, a process is assumed to run in a chroot if it runs under fakechroot, or if its
+/// mounts or its root directory differ from those of process 1.
 pub(super) fn is_chroot(machine: &Machine) -> bool {
     machine.trees.root != Path::new("/")
         || is_fake(machine)
@@ -29,7 +32,7 @@ fn is_fake(machine: &Machine) -> bool {
 fn has_other_mounts() -> bool {
     match (fs::read("/proc/1/mountinfo"), fs::read("/proc/self/mountinfo")) {
         (Ok(first), Ok(own)) => first != own,
-        // Only root may read that of process 1.
+        // Without root privileges, the mounts of process 1 cannot be read.
         _ => false,
     }
 }

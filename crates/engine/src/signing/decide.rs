@@ -1,4 +1,4 @@
-//! Decides who signs the objects for a kernel (dkms-behaviour 6).
+//! Decides whether to sign the objects for a kernel, and with which key (dkms-behaviour 6).
 
 use std::path::PathBuf;
 
@@ -12,14 +12,15 @@ use crate::os::process::is_program;
 use crate::os::symlinks;
 use crate::other_distributions::sign_file_elsewhere;
 
-/// Returns the signer for `kernel`; makes a key if none is there. Warns once about what is in the
-/// way.
+/// Returns the signer of the objects for `kernel`, or `None` if these objects are not signed.
+///
+/// Creates the key if it is missing. Warns if objects should be signed but cannot be.
 pub(crate) fn signer(machine: &Machine, kernel: &Kernel) -> Option<Signer> {
     let decision = machine.signers.get_or_decide(&kernel.release, || {
         let decision = decide(machine, kernel);
         if let SigningDecision::Obstacle(what) = &decision {
             machine.warnings.add(format!(
-                "modules for {} are not signed: {what}; {}",
+                "modules for {}: not signed: {what}; {}",
                 kernel.release,
                 consequence(machine, kernel)
             ));
@@ -29,8 +30,10 @@ pub(crate) fn signer(machine: &Machine, kernel: &Kernel) -> Option<Signer> {
     decision.signer().cloned()
 }
 
-/// Returns the digest of the certificate that objects for `kernel` are signed for, if they are and
-/// the certificate exists. Changes nothing.
+/// Returns the digest of the certificate for signing objects for `kernel`. Returns `None` if
+/// objects are not signed or the certificate does not exist.
+///
+/// Unlike [`signer`], never creates a key.
 pub(crate) fn certificate(machine: &Machine, kernel: &Kernel) -> Option<Digest> {
     match machine.signers.known(&kernel.release) {
         Some(decision) => decision.signer()?.certificate(),
@@ -38,25 +41,26 @@ pub(crate) fn certificate(machine: &Machine, kernel: &Kernel) -> Option<Digest> 
     }
 }
 
-/// Goes through the conditions in dkms's order (dkms-behaviour 6), keys left aside.
+/// Decides whether to sign objects for `kernel`, under the same conditions as dkms (dkms-behaviour
+/// 6). Does not check that the key exists.
 fn choose_signer(machine: &Machine, kernel: &Kernel) -> SigningDecision {
     let config = machine.kernel_config(kernel);
     let Some(config) = config else {
-        return SigningDecision::Off("the kernel has no configuration");
+        return SigningDecision::Off("kernel configuration not found");
     };
     let hash = config.value("CONFIG_MODULE_SIG_HASH").filter(|hash| !hash.is_empty());
-    let Some(hash) = hash else { return SigningDecision::Off("the kernel knows no signatures") };
+    let Some(hash) = hash else { return SigningDecision::Off("CONFIG_MODULE_SIG_HASH is not set") };
     let framework = machine.framework(Some(&kernel.release));
     match framework.try_sign_modules.as_deref() {
         Some("false") => return SigningDecision::Off("try_sign_modules is false"),
         Some("true") => {}
-        _ if is_chroot(machine) => return SigningDecision::Off("this is a chroot"),
+        _ if is_chroot(machine) => return SigningDecision::Off("running in a chroot"),
         _ => {}
     }
     let program = sign_file(machine, kernel, &framework);
     if !is_program(&program) {
         return SigningDecision::Obstacle(format!(
-            "there is no program {}: it is part of the kernel's headers",
+            "program not found: {} (part of the kernel headers)",
             program.display()
         ));
     }
@@ -67,7 +71,7 @@ fn choose_signer(machine: &Machine, kernel: &Kernel) -> SigningDecision {
 fn decide(machine: &Machine, kernel: &Kernel) -> SigningDecision {
     let decision = choose_signer(machine, kernel);
     if let SigningDecision::Off(why) = decision {
-        log::info!("modules for {} are not signed: {why}", kernel.release);
+        log::info!("modules for {}: not signed: {why}", kernel.release);
     }
     match decision {
         SigningDecision::With(signer) => match provide_keys(&signer.keys, machine) {
@@ -78,12 +82,13 @@ fn decide(machine: &Machine, kernel: &Kernel) -> SigningDecision {
     }
 }
 
-/// The kernel's own program to sign with, where the distribution keeps it.
+/// Returns the path of the program that signs objects for `kernel`. The default depends on the
+/// distribution.
 fn sign_file(machine: &Machine, kernel: &Kernel, framework: &Framework) -> PathBuf {
     if let Some(file) = &framework.sign_file {
         return machine.trees.inside(file);
     }
-    // Never that of --kernelsourcedir: as with dkms, it is the machine's own that signs.
+    // As in dkms, --kernelsourcedir has no effect here.
     let usual = || {
         let build = kernel.dir.join("build");
         symlinks::resolve(&machine.trees.root, &build).unwrap_or(build).join("scripts/sign-file")

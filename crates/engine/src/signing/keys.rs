@@ -1,4 +1,5 @@
-//! The private key and the certificate that objects are signed with, made if they are missing.
+//! Chooses the private key and the certificate that sign objects, and creates them if they are
+//! missing.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,32 +11,38 @@ use crate::os::durable::{self, FileError};
 use crate::os::process::Program;
 use crate::other_distributions::{SHIM_KEYS, make_shim_keys, portage_keys};
 
-/// Where keys are. dkms does not move them along with its tree.
-const USUAL: [&str; 2] = ["/var/lib/dkms/mok.key", "/var/lib/dkms/mok.pub"];
+/// The default paths of the private key and the certificate. As in dkms, the setting `dkms_tree`
+/// does not change them.
+const DEFAULT_KEYS: [&str; 2] = ["/var/lib/dkms/mok.key", "/var/lib/dkms/mok.pub"];
 
-/// Which keys the settings and the distribution name (dkms-behaviour 6).
+/// Returns the configured private key and certificate, or the distribution's default ones
+/// (dkms-behaviour 6). The files need not exist.
 pub(super) fn choose_keys(machine: &Machine, kernel: &Kernel, framework: &Framework) -> Keys {
     let of_shim = framework.mok_signing_key.is_none() && machine.is_any(&["ubuntu"]);
     let text = |path: &PathBuf| path.to_string_lossy().into_owned();
     let key = framework.mok_signing_key.as_ref().map(text);
     let certificate = framework.mok_certificate.as_ref().map(text);
-    let [mut usual_key, mut usual_certificate] =
-        if of_shim { SHIM_KEYS } else { USUAL }.map(str::to_owned);
+    let [mut default_key, mut default_certificate] =
+        if of_shim { SHIM_KEYS } else { DEFAULT_KEYS }.map(str::to_owned);
     if key.is_none() && machine.is_any(&["gentoo"]) {
         let (gentoo_key, gentoo_certificate) = portage_keys(machine, kernel);
-        usual_key = gentoo_key.unwrap_or(usual_key);
-        usual_certificate = gentoo_certificate.unwrap_or(usual_certificate);
+        default_key = gentoo_key.unwrap_or(default_key);
+        default_certificate = gentoo_certificate.unwrap_or(default_certificate);
     }
-    let key = key.unwrap_or(usual_key);
+    let key = key.unwrap_or(default_key);
     let inside = |path: &str| machine.trees.inside(Path::new(path));
     Keys {
-        certificate: inside(&certificate.unwrap_or(usual_certificate)),
+        certificate: inside(&certificate.unwrap_or(default_certificate)),
         key: if is_token(&key) { key } else { text(&inside(&key)) },
         of_shim,
     }
 }
 
-/// Makes the key and the certificate if they are missing; returns true if it made any.
+/// Creates the private key if it is missing, and the certificate if either of them is missing.
+/// Returns true if it created a file.
+///
+/// # Errors
+/// A message if a file is missing and cannot be created.
 pub(super) fn provide_keys(keys: &Keys, machine: &Machine) -> Result<bool, String> {
     let token = is_token(&keys.key);
     let (has_key, has_certificate) =
@@ -43,14 +50,14 @@ pub(super) fn provide_keys(keys: &Keys, machine: &Machine) -> Result<bool, Strin
     match (has_key, has_certificate) {
         (true, true) => Ok(false),
         (true, false) if token => Err(format!(
-            "the certificate of the key {} is missing: {}",
-            keys.key,
-            keys.certificate.display()
+            "certificate not found: {} (for the key {})",
+            keys.certificate.display(),
+            keys.key
         )),
         _ if keys.of_shim => make_shim_keys(machine).map(|()| true),
         _ => generate(keys, machine, has_key).map(|()| true).map_err(|error| {
             format!(
-                "cannot make the key {} and its certificate {}: {error}",
+                "cannot create the key {} and the certificate {}: {error}",
                 keys.key,
                 keys.certificate.display()
             )
@@ -58,16 +65,19 @@ pub(super) fn provide_keys(keys: &Keys, machine: &Machine) -> Result<bool, Strin
     }
 }
 
-/// Makes what is missing. A key that is there is kept (dkms replaces it): it may be enrolled.
+/// Creates the certificate. If `has_key` is false, also creates the private key.
+///
+/// dkms would replace an existing key. This function keeps it, since its certificate may be
+/// enrolled.
 fn generate(keys: &Keys, machine: &Machine, has_key: bool) -> Result<(), String> {
     let text = |error: FileError| error.to_string();
     let (key, certificate) = (Path::new(&keys.key), keys.certificate.as_path());
-    let dir = certificate.parent().ok_or("it is no file")?;
+    let dir = certificate.parent().ok_or("not a file name")?;
     let [key_dir, certificate_dir] = [key.parent().unwrap_or(dir), dir].map(|dir| {
         tempfile::Builder::new()
             .prefix(durable::UNFINISHED)
             .tempdir_in(dir)
-            .map_err(|error| format!("cannot make files in {}: {error}", dir.display()))
+            .map_err(|error| format!("cannot create files in {}: {error}", dir.display()))
     });
     let new_key = key_dir?;
     let new_certificate = certificate_dir?;
@@ -89,7 +99,7 @@ fn generate(keys: &Keys, machine: &Machine, has_key: bool) -> Result<(), String>
         return Err(ended.complaint().replace('\n', "; "));
     }
     if !has_key {
-        // It was never readable for others: its directory is ours alone.
+        // Other users could never read the key, since its directory is private.
         let mode = fs::Permissions::from_mode(0o600);
         fs::set_permissions(&key_file, mode)
             .map_err(FileError::when("set the mode of", &key_file))
@@ -102,7 +112,7 @@ fn generate(keys: &Keys, machine: &Machine, has_key: bool) -> Result<(), String>
     durable::sync_dir(dir).map_err(text)
 }
 
-/// Returns true if a key lies in a token, which makes none for us.
+/// Returns true if `key` is in a hardware token (`pkcs11:`), in which no key can be created.
 fn is_token(key: &str) -> bool {
     key.starts_with("pkcs11:")
 }

@@ -1,4 +1,4 @@
-//! Chooses the key that signs the objects for a kernel, and makes it.
+//! Chooses the key that signs the objects for a kernel, and creates that key if it is missing.
 
 mod chroot;
 mod decide;
@@ -11,25 +11,23 @@ pub use mok::{Mok, generate_mok};
 use crate::machine::{Kernel, Machine};
 use crate::objects::ObjectName;
 
-/// Warns that one object could not be signed.
+/// Warns that `object` could not be signed because of `reason`.
 pub(crate) fn warn(machine: &Machine, kernel: &Kernel, object: &ObjectName, reason: &str) {
     machine.warnings.add(format!(
-        "{object} for {} is not signed: {reason}; {}",
+        "{object} for {}: not signed: {reason}; {}",
         kernel.release,
         consequence(machine, kernel)
     ));
 }
 
-/// What a kernel does with objects that are not signed.
+/// Returns a clause, for use in messages, that says how `kernel` treats unsigned modules.
 pub(crate) fn consequence(machine: &Machine, kernel: &Kernel) -> &'static str {
     let config = machine.kernel_config(kernel);
     if config.is_some_and(|config| config.is_enabled("CONFIG_MODULE_SIG_FORCE")) {
-        return "this kernel loads no module that is not signed";
+        return "this kernel loads only signed modules";
     }
     match mok::secure_boot(&machine.trees) {
-        Some(true) => "Secure Boot is on, so the kernel will refuse to load them",
-        Some(false) | None => {
-            "without Secure Boot the kernel loads them all the same, with it it would refuse"
-        }
+        Some(true) => "Secure Boot is enabled, so the kernel will not load unsigned modules",
+        Some(false) | None => "the kernel loads unsigned modules unless Secure Boot is enabled",
     }
 }

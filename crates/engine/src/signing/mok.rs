@@ -1,4 +1,4 @@
-//! Makes the machine owner's key and explains its use (`dkms generate_mok`).
+//! Creates the machine owner key and explains how to enrol it (`dkms generate_mok`).
 
 use std::fmt;
 use std::fs;
@@ -10,35 +10,37 @@ use crate::machine::{Kernel, Machine, Trees, running_release};
 use crate::names::KernelRelease;
 use crate::objects::Keys;
 
-/// The variable of the firmware that says whether Secure Boot is on: four bytes of attributes,
-/// then 1 or 0 (UEFI 3.3).
+/// The path of the firmware variable with the state of Secure Boot (UEFI 3.3). The file contains
+/// four bytes of attributes, followed by 1 if Secure Boot is enabled and 0 otherwise.
 const SECURE_BOOT: &str =
     "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
 
-/// The machine owner's key. As text: where it is, and how the firmware learns of it.
+/// The machine owner key (MOK), which signs modules.
+///
+/// The `Display` text names the files and explains how to enrol the certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mok {
-    /// The private key: a file, or a `pkcs11:` URI.
+    /// The private key: the path of a file, or a `pkcs11:` URI.
     pub key: String,
-    /// Its certificate.
+    /// The path of the certificate, which must be enrolled in the firmware.
     pub certificate: PathBuf,
-    /// Whether any of the two was made just now.
+    /// Whether the key or the certificate was missing and has been created.
     pub made: bool,
-    /// Whether Secure Boot is on; nothing if this machine has none.
+    /// Whether Secure Boot is enabled, or `None` if the firmware does not report its state.
     pub secure_boot: Option<bool>,
 }
 
-/// Sees to it that there is a key to sign modules with.
+/// Creates the key and the certificate that sign modules, unless they exist.
 ///
-/// The settings are read as for `kernel`, since paths in them may name `$kernelver`.
+/// The paths of these files can contain `$kernelver`, which is replaced with `kernel`.
 ///
 /// # Errors
-/// [`Failure`] with dkms's exit code 1 if there is none and none can be made.
+/// [`Failure`] with exit code 1 if a missing file cannot be created.
 pub fn generate_mok(machine: &Machine, kernel: Option<&KernelRelease>) -> Result<Mok, Failure> {
     let release = match kernel {
         Some(release) => release.clone(),
         None => running_release()
-            .ok_or_else(|| Failure::new(1, "the running kernel does not tell its release"))?,
+            .ok_or_else(|| Failure::new(1, "cannot determine the release of the running kernel"))?,
     };
     let dir = machine.trees.kernel(&release);
     let headers = Some(dir.join("build")).filter(|build| build.join("include").is_dir());
@@ -49,26 +51,28 @@ pub fn generate_mok(machine: &Machine, kernel: Option<&KernelRelease>) -> Result
     Ok(Mok { key, certificate, made, secure_boot: secure_boot(&machine.trees) })
 }
 
-/// Whether the firmware lets only signed code run; nothing if it does not say.
+/// Returns the state of Secure Boot: true if it is enabled, or `None` if the firmware does not
+/// report the state.
 pub(super) fn secure_boot(trees: &Trees) -> Option<bool> {
     fs::read(trees.root.join(SECURE_BOOT)).ok()?.get(4).map(|on| *on == 1)
 }
 
 impl fmt::Display for Mok {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = if self.made { "Made" } else { "There is already" };
-        writeln!(f, "{what} the key {}", self.key)?;
-        writeln!(f, "with the certificate {}.", self.certificate.display())?;
-        match self.secure_boot {
-            Some(true) => writeln!(f, "Secure Boot is on: modules load once the key is enrolled.")?,
-            Some(false) => writeln!(f, "Secure Boot is off: modules load without a signature.")?,
-            None => writeln!(f, "This machine does not tell of Secure Boot.")?,
-        }
+        let what = if self.made { "created" } else { "already exist" };
+        let certificate = self.certificate.display();
+        writeln!(f, "signing key and certificate {what}:\n  {}\n  {certificate}", self.key)?;
+        f.write_str(match self.secure_boot {
+            Some(true) => "Secure Boot: enabled; modules load once the certificate is enrolled\n",
+            Some(false) => "Secure Boot: disabled; modules load without a signature\n",
+            None => "Secure Boot: unknown\n",
+        })?;
         write!(
             f,
-            "To enrol it: mokutil --import {}, choose a password, reboot, and answer \"Enroll MOK\" \
-             to what asks at the screen. Without shim: enrol it with your own keys (sbctl(8)).",
-            self.certificate.display()
+            "to enrol the certificate, run: mokutil --import {certificate}\n  \
+             then choose a password, reboot, select \"Enroll MOK\" and enter the password\n  \
+             if this machine boots without shim, enrol the certificate together with your own Secure \
+             Boot keys; see: sbctl(8)"
         )
     }
 }

@@ -1,8 +1,8 @@
-//! Selects the lines of a status.
+//! The filter that selects the lines of `dkms status`.
 
 use regex::Regex;
 
-/// A shell pattern for a name, `*`, `?` and `[a-z]`: dkms lets the shell expand what is typed.
+/// A shell pattern for a name, such as `v4l*`, `zfs?` or `6.[1-9]`.
 #[derive(Debug, Clone)]
 pub struct Pattern {
     text: String,
@@ -10,14 +10,14 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    /// Reads a pattern. Every text is one; what cannot be understood matches only itself.
+    /// Compiles a pattern. An invalid pattern matches only its own text.
     #[must_use]
     pub fn new(text: &str) -> Self {
         let regex = Regex::new(&format!(r"\A(?s:{})\z", as_regex(text))).ok();
         Self { text: text.to_owned(), regex }
     }
 
-    /// Returns true if a name fits.
+    /// Returns true if the pattern matches the whole name.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
         match &self.regex {
@@ -27,24 +27,25 @@ impl Pattern {
     }
 }
 
-/// What to list.
+/// The selection of modules and kernels to list.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
-    /// `-m`: every module if there is none.
+    /// The pattern for modules (`-m`); `None` selects every module.
     pub module: Option<Pattern>,
-    /// `-v`: every version if there is none.
+    /// The pattern for module versions (`-v`); `None` selects every version.
     pub version: Option<Pattern>,
-    /// One for each `-k`: the listing is repeated for each. None at all lists once.
+    /// One filter for each `-k`. The listing is repeated for each filter. If there is no filter,
+    /// all kernels are listed once.
     pub kernels: Vec<KernelFilter>,
 }
 
-/// A kernel and architecture to list.
+/// The selection of kernels by release and architecture.
 #[derive(Debug, Clone, Default)]
 pub struct KernelFilter {
-    /// The release. Without one, only directories that start like a kernel's version are listed
-    /// (digits and a dot), as dkms does.
+    /// The pattern for kernel releases. As in dkms, `None` selects only releases that start with
+    /// digits and a dot.
     pub kernel: Option<Pattern>,
-    /// The architecture: every one if there is none.
+    /// The pattern for architectures; `None` selects all of them.
     pub arch: Option<Pattern>,
 }
 
@@ -58,7 +59,7 @@ impl KernelFilter {
     }
 }
 
-/// Returns true if `name` fits a pattern that may not have been given.
+/// Returns true if `name` matches `pattern` or if `pattern` is `None`.
 pub(super) fn fits(pattern: Option<&Pattern>, name: &str) -> bool {
     pattern.is_none_or(|pattern| pattern.matches(name))
 }
@@ -68,7 +69,7 @@ fn starts_like_a_version(kernel: &str) -> bool {
     rest.len() < kernel.len() && rest.starts_with('.')
 }
 
-/// A shell pattern as a regular expression.
+/// Translates a shell pattern into a regular expression.
 fn as_regex(pattern: &str) -> String {
     let mut regex = String::new();
     let mut rest = pattern;
@@ -95,11 +96,12 @@ fn as_regex(pattern: &str) -> String {
     regex
 }
 
-/// The rest of a `[…]`, as one of a regular expression, and what follows it.
+/// Translates a bracket expression into a regular expression. `rest` is the text after the `[`.
+/// Returns the translation and the text after the `]`, or `None` if there is no `]`.
 fn class(rest: &str) -> Option<(String, &str)> {
     let negated = rest.starts_with(['!', '^']);
     let members = if negated { &rest[1..] } else { rest };
-    // A bracket that comes first is a member.
+    // A `]` in first position is a member and does not close the bracket.
     let end = members.char_indices().skip(1).find(|(_, c)| *c == ']')?.0;
     let mut class = String::from(if negated { "[^" } else { "[" });
     for c in members[..end].chars() {
@@ -126,12 +128,12 @@ mod tests {
     #[case::class("6.1[0-2]*", "6.12.1-arch", true)]
     #[case::not_class("6.1[!0-2]", "6.11", false)]
     #[case::bracket_first("[]x]", "]", true)]
-    #[case::open("a[b", "a[b", true)]
-    #[case::quoted(r"a\*", "a*", true)]
-    #[case::quoted_nothing_else(r"a\*", "ab", false)]
-    #[case::backwards("[z-a]", "[z-a]", true)]
+    #[case::unclosed("a[b", "a[b", true)]
+    #[case::escaped(r"a\*", "a*", true)]
+    #[case::escaped_star_is_no_wildcard(r"a\*", "ab", false)]
+    #[case::backward_range("[z-a]", "[z-a]", true)]
     #[case::plus("1+dfsg", "1+dfsg", true)]
-    fn matches_as_the_shell_does(#[case] pattern: &str, #[case] name: &str, #[case] want: bool) {
+    fn matches_like_a_shell(#[case] pattern: &str, #[case] name: &str, #[case] want: bool) {
         assert_eq!(Pattern::new(pattern).matches(name), want);
     }
 
@@ -141,7 +143,10 @@ mod tests {
     #[case("6", false)]
     #[case("linux-6.1", false)]
     #[case(".6", false)]
-    fn lists_kernels_that_look_like_one(#[case] kernel: &str, #[case] want: bool) {
+    fn default_filter_selects_only_names_that_start_like_a_version(
+        #[case] kernel: &str,
+        #[case] want: bool,
+    ) {
         assert_eq!(KernelFilter::default().matches(kernel, "x86_64"), want);
     }
 }

@@ -1,4 +1,4 @@
-//! The lines of `dkms status`: one for each module version, or for each kernel it is built for.
+//! The lines of `dkms status`: one for each build, and one for each module version without builds.
 
 mod filter;
 #[cfg(test)]
@@ -21,57 +21,51 @@ use crate::os::digest::Digest;
 use crate::os::parallel::on_all_cores;
 use crate::os::symlinks;
 
-/// One line. Its text is dkms's own, which other programs read (dkms-behaviour 8.1).
+/// A line of `dkms status`. Its text is the same as in dkms, since other programs parse it
+/// (dkms-behaviour 8.1).
 ///
-/// As JSON it is an object that keeps its shape: always `state` (`"added"`, `"broken"`, `"built"`
-/// or `"installed"`), `module` and `version`; in the last two states also `kernel`, `arch` and
-/// `remarks`, a list that may be empty.
+/// The JSON format is stable. A line is an object with the keys `state` (`"added"`, `"broken"`,
+/// `"built"` or `"installed"`), `module` and `version`. If the state is `"built"` or `"installed"`,
+/// it also has `kernel`, `arch` and `remarks`, which is a list of strings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum Line {
-    /// Registered, and built for none of the selected kernels.
+    /// The module version is added, but not built for any of the selected kernels.
     Added(Version),
-    /// Its source is gone.
+    /// The module version is added, but its source or the link to the source is missing.
     Broken(Version),
-    /// Kept in the dkms tree for this kernel.
+    /// The module version is built for the kernel, but not installed.
     Built(ForKernel),
-    /// Placed in this kernel's directory.
+    /// The module version is installed for the kernel.
     Installed(ForKernel),
 }
 
-/// A module version.
+/// The module version in a line that names no kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Version {
-    /// The module.
     pub(crate) module: ModuleName,
-    /// Its version.
     pub(crate) version: ModuleVersion,
 }
 
-/// A module version, built for a kernel.
+/// The build that a line describes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ForKernel {
-    /// The module.
     pub(crate) module: ModuleName,
-    /// Its version.
     pub(crate) version: ModuleVersion,
-    /// The kernel.
     pub(crate) kernel: KernelRelease,
-    /// Its architecture.
     pub(crate) arch: Arch,
-    /// What is not as usual.
     pub(crate) remarks: Vec<Remark>,
 }
 
-/// Something about a built module that a person should know.
+/// A remark in parentheses at the end of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Remark {
-    /// dkms moved an object of the kernel's own away for it.
+    /// An original module of the kernel has been moved aside.
     OriginalModulesExist,
-    /// An object is not in the dkms tree any more.
+    /// An object of the build is missing from the dkms tree.
     BuiltModulesMissing,
-    /// What stands in the kernel's directory is not what was built, or is not there.
+    /// An object of the build is not installed, or the installed one differs from it.
     Differences,
 }
 
@@ -100,19 +94,20 @@ impl fmt::Display for Line {
 }
 
 impl Line {
-    /// What to do about a broken module, for the error stream; dkms says something there too.
+    /// Returns a warning for standard error if the module is broken, and otherwise `None`.
     #[must_use]
     pub fn advice(&self) -> Option<String> {
         let Self::Broken(Version { module, version }) = self else { return None };
         Some(format!(
-            "{module}/{version}: its source is missing, or the link that leads to it\n  \
-             try: reinstall the package of {module}, or remove {module}/{version} from the dkms tree by hand"
+            "{module}/{version}: broken: source missing\n  restore /usr/src/{module}-{version}, \
+             or run: rm -r /var/lib/dkms/{module}/{version}"
         ))
     }
 }
 
-/// Returns the lines that `filter` selects, in the order of dkms in the C locale.
-/// Reads no dkms.conf and takes no lock: status bars call this every minute.
+/// Returns the lines that `filter` selects, in the order in which dkms prints them in the C locale.
+///
+/// Neither evaluates confs nor takes the lock, since status bars run `dkms status` every minute.
 #[must_use]
 pub fn lines(
     trees: &Trees,
@@ -133,7 +128,7 @@ pub fn lines(
     rounds.iter().flat_map(of_round).flatten().collect()
 }
 
-/// What is needed to look at built and placed objects.
+/// The paths needed for checking built and installed objects.
 struct View<'a> {
     trees: &'a Trees,
     placement: &'a Placement,
@@ -152,11 +147,11 @@ impl View<'_> {
         let listed = added.kernels.iter().filter(|built| {
             built.has_module_dir && round.matches(built.kernel.as_str(), built.arch.as_str())
         });
-        // Hardly any module has originals: one look is enough for all kernels.
+        // Few modules have displaced original modules, so check this once for all kernels.
         let has_originals = self.trees.all_originals(name).is_dir();
         let line = |built| self.of_built(&added.id, built, has_originals);
         let lines: Vec<Line> = listed.map(line).collect();
-        // Also where the filter hides what is built: dkms says so, and scripts know it.
+        // dkms prints this line even if the filter hides existing builds, and scripts rely on it.
         if lines.is_empty() { vec![Line::Added(itself())] } else { lines }
     }
 
@@ -181,10 +176,10 @@ impl View<'_> {
         let objects = self.objects(id, built, &dir);
         let recorded = Record::path(self.trees, id, kernel, arch).exists();
         if objects.is_empty() && !recorded {
-            // Only a conf without a single object would make this right; there hardly is one.
+            // This is wrong if the conf lists no objects, which is rare.
             remarks.push(Remark::BuiltModulesMissing);
         }
-        // The first object with something to say ends the search, as with dkms.
+        // As in dkms, only the first problem is reported.
         for object in objects {
             let stored = dir.join(&object.name);
             if !stored.exists() {
@@ -199,7 +194,8 @@ impl View<'_> {
         remarks
     }
 
-    /// The objects that should be there: those of our record, or (dkms built it) those that are.
+    /// Returns the objects that should exist: those in the build's record, or those in `dir` if
+    /// dkms made the build, which then has no record.
     fn objects(&self, id: &ModuleId, built: &BuiltFor, dir: &Path) -> Vec<Expected> {
         let record = Record::path(self.trees, id, &built.kernel, &built.arch);
         if let Some(record) = Record::read(&record) {
@@ -223,7 +219,8 @@ impl View<'_> {
         names.into_iter().map(|name| Expected { name, place: place.clone() }).collect()
     }
 
-    /// Returns true if the object stands in the kernel's directory as it is stored.
+    /// Returns true if `object` is installed in the kernel's directory with the content of
+    /// `stored`.
     fn is_in_place(&self, stored: &Path, kernel: &KernelRelease, object: &Expected) -> bool {
         let dir = self.trees.kernel(kernel);
         if let Place::Only(place) | Place::Usually(place) = &object.place
@@ -245,7 +242,8 @@ impl View<'_> {
             .any(|entry| self.is_same(stored, entry.path()))
     }
 
-    /// Returns true if two files have the same content. `placed` may be a link (`symlink_modules`).
+    /// Returns true if `stored` and `placed` have the same content. `placed` can be a link
+    /// (`symlink_modules`).
     fn is_same(&self, stored: &Path, placed: &Path) -> bool {
         let Ok(placed) = symlinks::resolve(&self.trees.root, placed) else { return false };
         let length = |path: &Path| fs::metadata(path).ok().map(|meta| meta.len());
@@ -259,21 +257,22 @@ impl View<'_> {
     }
 }
 
-/// An object that should be there.
+/// An object that should exist if its module is built or installed.
 struct Expected {
-    /// Its file name.
+    /// The file name, with all suffixes.
     name: String,
-    /// Where it should have been placed.
     place: Place,
 }
 
-/// A place below `L/K`.
+/// The directory, relative to the kernel's own, where an installed object should be.
 #[derive(Clone)]
 enum Place {
-    /// We noted it.
+    /// The directory in the build's record. No other directory is accepted.
     Only(PathBuf),
-    /// dkms placed it: here, unless it is where its conf says.
+    /// The distribution's directory, for an object that dkms installed. Every other directory is
+    /// accepted as well, since the conf may have named one.
     Usually(PathBuf),
-    /// dkms placed it, and only its conf says where.
+    /// An unknown directory, which the conf named when dkms installed the object. Every directory
+    /// is accepted.
     Anywhere,
 }

@@ -1,4 +1,4 @@
-//! Tests of the status of trees in every state. The texts are those of dkms for the same tree.
+//! Tests of the status of trees in various states. dkms prints the same texts.
 
 use super::*;
 use rstest::rstest;
@@ -13,7 +13,7 @@ use crate::os::symlinks;
 
 const KERNEL: &str = "7.2-arch1";
 
-/// A machine with the dkms tree that dkms itself leaves: no records.
+/// A machine whose dkms tree was made by dkms itself, so that builds have no records.
 struct TestMachine {
     _dir: tempfile::TempDir,
     trees: Trees,
@@ -39,7 +39,7 @@ impl TestMachine {
         fs::write(path, content).unwrap();
     }
 
-    /// A built object; its content is its version.
+    /// Writes a built object that contains the version of its module.
     fn build(&self, id: &str, kernel: &str, object: &str) {
         let content = id.split('/').nth(1).unwrap();
         Self::write(
@@ -48,7 +48,8 @@ impl TestMachine {
         );
     }
 
-    /// The link that makes a version the installed one, and an object in the kernel's directory.
+    /// Marks a version as installed, and writes an object with `content` to `place` in the kernel's
+    /// directory.
     fn install(&self, id: &str, place: &str, content: &str) {
         let (name, version) = id.split_once('/').unwrap();
         let link = self.trees.dkms.join(format!("{name}/kernel-{KERNEL}-x86_64"));
@@ -86,7 +87,7 @@ fn machine() -> TestMachine {
 }
 
 #[test]
-fn lists_versions_and_kernels_as_dkms_does() {
+fn lists_versions_and_kernels_in_dkms_order() {
     insta::assert_snapshot!(machine().text(&Filter::default()), @"
     a/1.10, 7.2-arch1, x86_64: built
     a/1.9, 6.12.5-lts, x86_64: built
@@ -97,7 +98,7 @@ fn lists_versions_and_kernels_as_dkms_does() {
 }
 
 #[test]
-fn shows_added_where_the_filter_hides_what_is_built() {
+fn shows_a_version_as_added_if_the_filter_hides_all_its_builds() {
     let filter = Filter { kernels: vec![kernel("6.*"), kernel("custom")], ..Filter::default() };
     insta::assert_snapshot!(machine().text(&filter), @"
     a/1.10: added
@@ -140,7 +141,7 @@ fn filters_architectures() {
 
 #[rstest]
 #[case::same("updates/dkms/a.ko.zst", "1", "")]
-#[case::where_the_conf_says("kernel/drivers/x/a.ko.zst", "1", "")]
+#[case::another_directory("kernel/drivers/x/a.ko.zst", "1", "")]
 #[case::other_content(
     "updates/dkms/a.ko.zst",
     "2",
@@ -151,8 +152,16 @@ fn filters_architectures() {
     "1",
     " (Differences between built and installed modules)"
 )]
-#[case::elsewhere("build/a.ko.zst", "1", " (Differences between built and installed modules)")]
-fn compares_what_is_placed(#[case] place: &str, #[case] content: &str, #[case] want: &str) {
+#[case::headers_are_not_searched(
+    "build/a.ko.zst",
+    "1",
+    " (Differences between built and installed modules)"
+)]
+fn compares_built_and_installed_objects(
+    #[case] place: &str,
+    #[case] content: &str,
+    #[case] want: &str,
+) {
     let machine = TestMachine::new();
     machine.add("a/1");
     machine.build("a/1", KERNEL, "a.ko.zst");
@@ -162,7 +171,7 @@ fn compares_what_is_placed(#[case] place: &str, #[case] content: &str, #[case] w
 }
 
 #[test]
-fn misses_objects_where_there_are_none() {
+fn reports_a_build_without_objects() {
     let machine = TestMachine::new();
     machine.add("a/1");
     machine.build("a/1", KERNEL, "Module.symvers");
@@ -173,7 +182,7 @@ fn misses_objects_where_there_are_none() {
 }
 
 #[test]
-fn follows_linked_modules() {
+fn follows_links_to_objects() {
     let machine = TestMachine::new();
     machine.add("a/1");
     machine.build("a/1", KERNEL, "a.ko.zst");
@@ -184,7 +193,7 @@ fn follows_linked_modules() {
 }
 
 #[test]
-fn remarks_follow_one_another() {
+fn line_can_have_several_remarks() {
     let machine = TestMachine::new();
     machine.add("a/1");
     machine.build("a/1", KERNEL, "a.ko.zst");
@@ -207,8 +216,8 @@ fn remarks_follow_one_another() {
     );
 }
 
-/// Our record of what was built.
-fn record(machine: &TestMachine, objects: &[&str]) {
+/// Writes the record of the build of `a/1`, which lists the given objects.
+fn write_record(machine: &TestMachine, objects: &[&str]) {
     let digest = Digest::of_bytes(b"");
     let object =
         |name: &&str| BuiltObject { name: (*name).into(), digest, location: "updates/dkms".into() };
@@ -219,10 +228,10 @@ fn record(machine: &TestMachine, objects: &[&str]) {
 }
 
 #[rstest]
-#[case::all_there(&["a.ko.zst"], "updates/dkms/a.ko.zst", "")]
-#[case::one_lost(&["a.ko.zst", "lost.ko.zst"], "updates/dkms/a.ko.zst", " (Built modules are missing in the kernel modules folder)")]
-#[case::not_where_we_placed_it(&["a.ko.zst"], "extra/a.ko.zst", " (Differences between built and installed modules)")]
-fn our_record_says_what_should_be_there(
+#[case::complete(&["a.ko.zst"], "updates/dkms/a.ko.zst", "")]
+#[case::one_missing(&["a.ko.zst", "lost.ko.zst"], "updates/dkms/a.ko.zst", " (Built modules are missing in the kernel modules folder)")]
+#[case::moved(&["a.ko.zst"], "extra/a.ko.zst", " (Differences between built and installed modules)")]
+fn record_determines_the_expected_objects(
     #[case] objects: &[&str],
     #[case] place: &str,
     #[case] want: &str,
@@ -231,13 +240,13 @@ fn our_record_says_what_should_be_there(
     machine.add("a/1");
     machine.build("a/1", KERNEL, "a.ko.zst");
     machine.install("a/1", place, "1");
-    record(&machine, objects);
+    write_record(&machine, objects);
     let want = format!("a/1, {KERNEL}, x86_64: installed{want}");
     assert_eq!(machine.text(&Filter::default()), want);
 }
 
 #[test]
-fn a_broken_module_comes_with_advice() {
+fn broken_module_has_advice() {
     let machine = TestMachine::new();
     machine.add("a/1");
     fs::remove_dir(machine.trees.source.join("a-1")).unwrap();
@@ -246,5 +255,5 @@ fn a_broken_module_comes_with_advice() {
         serde_json::to_string(&lines).unwrap(),
         r#"[{"state":"broken","module":"a","version":"1"}]"#
     );
-    assert!(lines[0].advice().unwrap().starts_with("a/1: its source is missing"));
+    assert!(lines[0].advice().unwrap().starts_with("a/1: broken: source missing"));
 }

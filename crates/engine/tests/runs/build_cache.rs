@@ -1,24 +1,24 @@
-//! The cache of builds, which replaces compilation.
+//! Tests of the build cache.
 
 use std::collections::BTreeSet;
 use std::fs;
 
 use dkms_engine::dkms_tree::BuildCache;
 
-use crate::fixture::{Fixture, K1, K2, clean, sync};
+use crate::fixture::{Fixture, K1, K2, assert_clean, sync};
 
-/// A kernel package is replaced by one of another release.
+/// Replaces the kernel `from` with the kernel `to`, and runs the request of the hook.
 fn change_kernel(fixture: &mut Fixture, from: &str, to: &str) {
     fixture.root.remove(format!("usr/lib/modules/{from}"));
     fixture.root.kernel(to).pkgbase("linux").headers();
-    clean(&fixture.sync(&[], &[from, to]));
+    assert_clean(&fixture.sync(&[], &[from, to]));
 }
 
 #[test]
-fn a_kernel_downgrade_starts_no_make() {
+fn kernel_downgrade_runs_no_make() {
     let mut fixture = Fixture::new();
     fixture.root.source("foo", "1.0");
-    clean(&fixture.sync(&["foo-1.0"], &[]));
+    assert_clean(&fixture.sync(&["foo-1.0"], &[]));
     let built = format!("var/lib/dkms/foo/1.0/{K1}");
     let before = fixture.root.listing(&built);
     change_kernel(&mut fixture, K1, K2);
@@ -26,53 +26,53 @@ fn a_kernel_downgrade_starts_no_make() {
     assert!(!fixture.root.exists(&built));
 
     change_kernel(&mut fixture, K2, K1);
-    assert_eq!(fixture.builds(), 2, "it was compiled again");
+    assert_eq!(fixture.builds(), 2, "the module was compiled again");
     assert!(fixture.installed(K1, "foo.ko"));
     assert_eq!(fixture.root.listing(&built), before);
     assert!(fixture.plan(&sync(&["foo-1.0"], &[K1])).is_empty());
-    // The source was kept, too, and removal finds what was placed.
+    // The source has been kept too, so the module can be removed.
     fixture.root.remove("usr/src/foo-1.0");
-    clean(&fixture.sync(&["foo-1.0"], &[]));
+    assert_clean(&fixture.sync(&["foo-1.0"], &[]));
     assert!(!fixture.installed(K1, "foo.ko"));
 }
 
 #[test]
-fn a_release_that_comes_back_with_other_symbols_is_compiled() {
+fn module_is_compiled_for_a_returning_kernel_with_other_symbols() {
     let mut fixture = Fixture::new();
     fixture.root.source("foo", "1.0");
-    clean(&fixture.sync(&["foo-1.0"], &[]));
+    assert_clean(&fixture.sync(&["foo-1.0"], &[]));
     change_kernel(&mut fixture, K1, K2);
     fixture.root.remove(format!("usr/lib/modules/{K2}"));
     let symbols = "0x87654321\t_printk\tvmlinux\tEXPORT_SYMBOL\t\n";
     fixture.root.kernel(K1).pkgbase("linux").headers().file("build/Module.symvers", symbols);
     let plan = fixture.plan(&sync(&[], &[K1, K2])).to_string();
     assert!(plan.contains("(not built yet)"), "{plan}");
-    clean(&fixture.sync(&[], &[K1, K2]));
+    assert_clean(&fixture.sync(&[], &[K1, K2]));
     assert_eq!(fixture.builds(), 3);
 }
 
 #[test]
-fn a_module_that_is_installed_again_is_found_in_the_cache() {
+fn reinstalled_module_is_restored_from_the_cache() {
     let mut fixture = Fixture::new();
     fixture.root.source("foo", "1.0");
-    clean(&fixture.sync(&["foo-1.0"], &[]));
+    assert_clean(&fixture.sync(&["foo-1.0"], &[]));
     fixture.root.remove("usr/src/foo-1.0");
-    clean(&fixture.sync(&["foo-1.0"], &[]));
+    assert_clean(&fixture.sync(&["foo-1.0"], &[]));
     assert!(!fixture.root.exists("var/lib/dkms/foo"));
     fixture.root.source("foo", "1.0");
     let plan = fixture.plan(&sync(&["foo-1.0"], &[])).to_string();
     assert!(plan.contains("(not built yet; found in the cache)"), "{plan}");
-    clean(&fixture.sync(&["foo-1.0"], &[]));
+    assert_clean(&fixture.sync(&["foo-1.0"], &[]));
     assert_eq!(fixture.builds(), 1);
     assert!(fixture.installed(K1, "foo.ko"));
     assert!(fixture.root.exists("var/lib/dkms/.kept/foo-1.0"));
 }
 
 #[test]
-fn what_is_damaged_in_the_cache_is_compiled_again() {
+fn module_with_a_damaged_cache_entry_is_compiled_again() {
     let mut fixture = Fixture::new();
     fixture.root.source("foo", "1.0");
-    clean(&fixture.sync(&["foo-1.0"], &[]));
+    assert_clean(&fixture.sync(&["foo-1.0"], &[]));
     change_kernel(&mut fixture, K1, K2);
     let cached = fixture.root.at("var/lib/dkms/.cache/objects");
     for entry in fs::read_dir(cached).unwrap().flatten() {
@@ -82,7 +82,7 @@ fn what_is_damaged_in_the_cache_is_compiled_again() {
     assert_eq!(fixture.builds(), 3);
     assert!(fixture.installed(K1, "foo.ko"));
     assert_ne!(fixture.root.read(format!("usr/lib/modules/{K1}/vmlinuz")), "half");
-    // And is kept for the next time.
+    // The new build is cached.
     change_kernel(&mut fixture, K1, K2);
     assert_eq!(fixture.builds(), 4);
     change_kernel(&mut fixture, K2, K1);
@@ -90,24 +90,24 @@ fn what_is_damaged_in_the_cache_is_compiled_again() {
 }
 
 #[test]
-fn the_cache_has_a_bound() {
+fn cache_size_is_limited() {
     let mut fixture = Fixture::new();
     for module in ["bar", "foo"] {
         let dir = format!("{module}-1.0");
         fixture.root.source(module, "1.0").file("big.txt", "big");
-        clean(&fixture.sync(&[&dir], &[]));
+        assert_clean(&fixture.sync(&[&dir], &[]));
         fixture.root.remove(format!("usr/src/{dir}"));
-        clean(&fixture.sync(&[&dir], &[]));
+        assert_clean(&fixture.sync(&[&dir], &[]));
     }
     let entries = BuildCache::of(&fixture.machine().trees).entries();
     let sizes: Vec<u64> = entries.iter().map(|entry| entry.size).collect();
     let room = sizes.iter().sum::<u64>() + sizes[0] / 2;
     fixture.root.write("etc/dkms/alpm-dkms.toml", format!("[cache]\nsize = {room}\n"));
-    // bar is of use once more; so it is foo that goes when another one comes.
+    // bar is used again, so adding baz evicts foo from the cache.
     fixture.root.source("bar", "1.0").file("big.txt", "big");
-    clean(&fixture.sync(&["bar-1.0"], &[]));
+    assert_clean(&fixture.sync(&["bar-1.0"], &[]));
     fixture.root.source("baz", "1.0");
-    clean(&fixture.sync(&["baz-1.0"], &[]));
+    assert_clean(&fixture.sync(&["baz-1.0"], &[]));
     let left: BTreeSet<String> = BuildCache::of(&fixture.machine().trees)
         .entries()
         .into_iter()
@@ -116,9 +116,9 @@ fn the_cache_has_a_bound() {
     assert_eq!(left, ["bar/1.0", "baz/1.0"].map(String::from).into());
     assert_eq!(fixture.builds(), 3);
 
-    // None at all.
+    // A size of 0 disables the cache.
     fixture.root.write("etc/dkms/alpm-dkms.toml", "[cache]\nsize = 0\n");
     fixture.root.source("foo", "1.0");
-    clean(&fixture.sync(&["foo-1.0"], &[]));
+    assert_clean(&fixture.sync(&["foo-1.0"], &[]));
     assert!(!fixture.root.exists("var/lib/dkms/.cache/objects"));
 }

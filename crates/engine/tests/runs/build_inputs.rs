@@ -1,32 +1,32 @@
-//! The dkms.conf, headers and environment of a build.
+//! Tests of the dkms.conf, headers and environment of a build.
 
 use std::fs;
 
-use crate::fixture::{BUILT, Fixture, K1, PLACED, clean, failed};
+use crate::fixture::{BUILT, Fixture, K1, PLACED, assert_clean, assert_failed};
 
 #[test]
-fn directives_of_the_command_line_come_last() {
+fn command_line_directives_override_all_confs() {
     let mut fixture = Fixture::new();
     fixture.root.source("foo", "1.0").conf_line("PRE_BUILD=none.sh");
     fixture.root.write("etc/dkms/foo.conf", "PRE_BUILD=nor-this.sh\n");
     fixture.root.executable("usr/src/foo-1.0/own.sh", "#!/bin/sh\n");
     fixture.change =
         |machine| machine.options.directives = vec![("PRE_BUILD".into(), "own.sh a".into())];
-    clean(&fixture.install());
+    assert_clean(&fixture.install());
     let log = fixture.root.read(format!("{BUILT}/log/make.log"));
     assert!(log.contains("/foo/1.0/build/own.sh a\n"), "{log}");
-    // As a variable, too; but no more than directives can be set.
+    // Environment variables can set directives, but nothing else.
     fixture.change = |machine| {
         machine.env = machine.env.clone().with("DKMS_DIRECTIVE_A", "PRE_BUILD=own.sh a='b c'");
         machine.env = machine.env.clone().with("DKMS_DIRECTIVE_B", "source_tree=/nowhere");
     };
-    clean(&fixture.install());
+    assert_clean(&fixture.install());
     let log = fixture.root.read(format!("{BUILT}/log/make.log"));
     assert!(log.contains("/foo/1.0/build/own.sh a='b c'\n"), "{log}");
 }
 
 #[test]
-fn another_file_can_stand_for_the_conf() {
+fn another_file_can_replace_dkms_conf() {
     let mut fixture = Fixture::new();
     fixture.root.source("foo", "1.0");
     let conf = fixture.root.read("usr/src/foo-1.0/dkms.conf");
@@ -36,46 +36,46 @@ fn another_file_can_stand_for_the_conf() {
         machine.options.conf = Some(file);
         machine.options.module = Some("foo/1.0".parse().unwrap());
     };
-    clean(&fixture.install());
+    assert_clean(&fixture.install());
     assert!(fixture.root.exists(PLACED.replace("foo.ko", "other.ko")));
 }
 
 #[test]
-fn headers_and_configuration_can_be_elsewhere() {
+fn headers_and_kernel_config_can_be_elsewhere() {
     let mut fixture = Fixture::new();
     fixture.root.source("foo", "1.0").conf_line("BUILD_EXCLUSIVE_CONFIG=CONFIG_OTHER");
     let modules = fixture.root.path().join("usr/lib/modules").join(K1);
     fs::rename(modules.join("build"), fixture.root.path().join("headers")).unwrap();
-    failed(&fixture.install(), 21);
+    assert_failed(&fixture.install(), 21);
     fixture.change =
         |machine| machine.options.kernel_source = Some(machine.trees.root.join("headers"));
-    failed(&fixture.install(), 77);
+    assert_failed(&fixture.install(), 77);
     fixture.root.write("config", "CONFIG_OTHER=y\n");
     fixture.change = |machine| {
         machine.options.kernel_source = Some(machine.trees.root.join("headers"));
         machine.options.kernel_config = Some(machine.trees.root.join("config"));
     };
-    clean(&fixture.install());
+    assert_clean(&fixture.install());
 }
 
 #[test]
-fn builds_get_the_environment_that_is_set_for_them() {
+fn build_environment_is_passed_to_builds() {
     let mut fixture = Fixture::new();
     fixture.script("PRE_BUILD", "echo CC=$CC; printf 'WORD=%s\\n' \"$WORD\"; echo OWN=$OWN");
     let headers = format!("usr/lib/modules/{K1}/build");
     fixture.root.write(format!("{headers}/.kernelvariables"), "CC = gcc-$(shell echo 99)\n");
     fixture.root.write("etc/dkms/framework.conf", "build_environment=/etc/dkms/env\n");
     fixture.root.write("etc/dkms/env", "echo noise\nexport WORD='a  \"b\"\n$c'\nOWN=no\n");
-    clean(&fixture.install());
+    assert_clean(&fixture.install());
     let log = fixture.root.read(format!("{BUILT}/log/make.log"));
     assert!(log.contains("CC=gcc-99\nWORD=a  \"b\"\n$c\nOWN=\n"), "{log}");
 }
 
 #[test]
-fn a_source_that_is_only_a_conf_is_refused() {
+fn source_with_only_a_conf_is_refused() {
     let mut fixture = Fixture::new();
     fixture.root.source("foo", "1.0");
     fixture.root.remove("usr/src/foo-1.0/Makefile");
     fixture.root.remove("usr/src/foo-1.0/foo.c");
-    failed(&fixture.install(), 8);
+    assert_failed(&fixture.install(), 8);
 }

@@ -1,4 +1,4 @@
-//! A small root, and the engine's runs on it.
+//! A test root, and functions that run the engine in it.
 
 use dkms_engine::act;
 use dkms_engine::facts::{self, Scope};
@@ -12,18 +12,19 @@ use testroot::TestRoot;
 pub const K1: &str = "7.2.12-arch1-1";
 pub const K2: &str = "7.2.13-arch1-1";
 
-/// Where foo/1.0 is built for [`K1`], and where its object is placed.
+/// The directory of the build of foo/1.0 for [`K1`].
 pub const BUILT: &str = "var/lib/dkms/foo/1.0/7.2.12-arch1-1/x86_64";
+/// The path of the installed object of foo/1.0 for [`K1`].
 pub const PLACED: &str = "usr/lib/modules/7.2.12-arch1-1/updates/dkms/foo.ko";
 
-/// The lines and phases of all runs.
+/// The output lines and build phases of all runs.
 #[derive(Default)]
-pub struct Heard {
+pub struct Output {
     pub lines: Vec<String>,
     pub phases: Vec<String>,
 }
 
-impl Watch for Heard {
+impl Watch for Output {
     fn event(&mut self, event: &Event<'_>) {
         match event {
             Event::Says(line) => self.lines.push((*line).to_owned()),
@@ -35,19 +36,20 @@ impl Watch for Heard {
     }
 }
 
-/// A root with programs that count, and what is special about its machine.
+/// A test root whose fake programs record their calls, and the settings of the machine in it.
 pub struct Fixture {
     pub root: TestRoot,
-    pub heard: Heard,
-    /// The maximum number of jobs; by default one for each processor.
+    pub output: Output,
+    /// The maximum number of parallel jobs; `None` for one job per processor.
     pub jobs: Option<usize>,
-    /// Whether programs cannot be confined, as for a user who is not root.
+    /// Whether to run programs without confinement, as for a user other than root.
     pub without_privileges: bool,
+    /// Changes each machine that [`Fixture::machine`] creates.
     pub change: fn(&mut Machine),
 }
 
 impl Fixture {
-    /// A root with kernel [`K1`] and its headers.
+    /// Creates a fixture with the kernel [`K1`] and its headers.
     pub fn new() -> Self {
         let fixture = Self::without_kernels();
         fixture.root.kernel(K1).pkgbase("linux").headers();
@@ -57,7 +59,7 @@ impl Fixture {
     pub fn without_kernels() -> Self {
         Self {
             root: TestRoot::new(),
-            heard: Heard::default(),
+            output: Output::default(),
             jobs: None,
             without_privileges: false,
             change: |_| {},
@@ -76,7 +78,7 @@ impl Fixture {
         if let Some(jobs) = self.jobs {
             machine.settings.set_jobs(jobs);
         }
-        // Tests must not depend on the memory of the real machine.
+        // The memory of the real machine must not affect the tests.
         machine.memory = Memory::at(&self.root.at("proc"), &self.root.at("cgroup"));
         (self.change)(&mut machine);
         machine
@@ -95,15 +97,15 @@ impl Fixture {
         let machine = self.machine();
         let facts = facts::read(&machine, scope);
         let plan = plan::make(request, &facts).unwrap();
-        act::carry_out(&plan, &facts, &machine, &mut self.heard)
+        act::carry_out(&plan, &facts, &machine, &mut self.output)
     }
 
-    /// Runs what a hook runs after a transaction with these targets.
+    /// Runs the request of the hook for a transaction that changes `sources` and `kernels`.
     pub fn sync(&mut self, sources: &[&str], kernels: &[&str]) -> Report {
         self.run(&sync(sources, kernels))
     }
 
-    /// Runs a command of dkms for [`K1`].
+    /// Runs a dkms command for [`K1`].
     pub fn command(&mut self, verb: Verb, module: &str) -> Report {
         let scope = Scope { kernels: Some([kernel(K1)].into()), ..Scope::default() };
         let kernels = Some(vec![kernel(K1)]);
@@ -115,7 +117,7 @@ impl Fixture {
         self.command(Verb::Install, "foo/1.0")
     }
 
-    /// Lists the dkms tree without its caches.
+    /// Returns a listing of the dkms tree without `.cache` and `.bin`.
     pub fn tree(&self) -> String {
         let hidden = |line: &&str| ![".cache/", ".bin/"].iter().any(|dir| line.contains(dir));
         let listing = self.root.listing("var/lib/dkms");
@@ -126,12 +128,13 @@ impl Fixture {
         self.root.exists(format!("usr/lib/modules/{release}/updates/dkms/{object}"))
     }
 
-    /// The number of builds so far.
+    /// Returns the number of modules that have been compiled so far.
     pub fn builds(&self) -> usize {
         self.root.calls("make").iter().filter(|call| call.contains("KERNELRELEASE=")).count()
     }
 
-    /// Gives foo/1.0 a script for a directive.
+    /// Adds a script for `directive` to the module foo/1.0. Creates the module if it does not
+    /// exist.
     pub fn script(&self, directive: &str, text: &str) {
         let conf = "usr/src/foo-1.0/dkms.conf";
         if !self.root.exists(conf) {
@@ -159,17 +162,18 @@ pub fn id(text: &str) -> ModuleId {
     text.parse().unwrap()
 }
 
-/// Asserts that a run had no failures, and no warnings.
+/// Asserts that a run had no errors and no warnings.
 #[track_caller]
-pub fn clean(report: &Report) {
+pub fn assert_clean(report: &Report) {
     let failures: Vec<_> = report.failures().collect();
     assert!(report.is_clean(), "{failures:#?} {:?}", report.trouble);
     assert_eq!(report.warnings, [""; 0]);
 }
 
-/// Asserts that a run had one failure with this exit code, and returns its message.
+/// Asserts that a run had exactly one failure, with the exit code `code`. Returns the message of
+/// the failure.
 #[track_caller]
-pub fn failed(report: &Report, code: u8) -> String {
+pub fn assert_failed(report: &Report, code: u8) -> String {
     let failures: Vec<_> = report.failures().collect();
     let [(_, failure)] = failures[..] else { panic!("{failures:#?}") };
     assert_eq!(failure.code, code, "{failure:?}");

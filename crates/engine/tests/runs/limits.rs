@@ -1,13 +1,14 @@
-//! Limits of memory and time.
+//! Tests of memory limits and build timeouts.
 
 use std::fs;
 
 use dkms_engine::dkms_tree::{PendingList, PendingWork};
 use dkms_engine::plan::Verb;
 
-use crate::fixture::{Fixture, K1, clean, id, kernel};
+use crate::fixture::{Fixture, K1, assert_clean, id, kernel};
 
-/// A module whose build runs `script` before it compiles; `$ROOT` is the root.
+/// Adds a module whose build runs `script` before it compiles. In the script, `$ROOT` is the test
+/// root.
 fn scripted(fixture: &Fixture, name: &str, script: &str) {
     let root = fixture.root.path().display().to_string();
     fixture
@@ -19,15 +20,15 @@ fn scripted(fixture: &Fixture, name: &str, script: &str) {
         ));
 }
 
-/// What gcc's driver says when the kernel kills the compiler.
+/// A script that fails in the same way as gcc's driver if the kernel kills the compiler.
 const KILLED: &str =
     "echo 'gcc: fatal error: Killed signal terminated program cc1' >&2; kill -9 $$";
 
 #[test]
-fn a_build_killed_for_memory_is_tried_again_alone_and_with_one_job() {
+fn build_that_runs_out_of_memory_is_retried_alone_with_one_job() {
     let mut fixture = Fixture::new();
     fixture.jobs = Some(3);
-    // The second time it looks who else is there, and whether it can have a second job.
+    // The retry counts the other running builds, and checks that it cannot run two jobs.
     let jobs = "all: a b; a b:; @mkdir $$ROOT/two && sleep 0.3 && rmdir $$ROOT/two";
     scripted(
         &fixture,
@@ -47,17 +48,17 @@ fn a_build_killed_for_memory_is_tried_again_alone_and_with_one_job() {
         );
     }
     let report = fixture.sync(&["hungry-1.0", "one-1.0", "two-1.0", "three-1.0"], &[]);
-    clean(&report);
+    assert_clean(&report);
     assert_eq!(fixture.root.read("beside"), "0\n");
     assert!(fixture.installed(K1, "hungry.ko") && fixture.installed(K1, "three.ko"));
     let said = format!(
         "note: hungry/1.0 for {K1}: out of memory; will be retried alone after the other builds"
     );
-    assert_eq!(fixture.heard.lines, [said]);
+    assert_eq!(fixture.output.lines, [said]);
 }
 
 #[test]
-fn a_build_that_is_killed_for_memory_even_alone_fails_and_stays_owed() {
+fn build_that_runs_out_of_memory_twice_stays_pending() {
     let mut fixture = Fixture::new();
     scripted(&fixture, "hungry", &format!("echo x >> $ROOT/tries; {KILLED}"));
     fixture.root.source("foo", "1.0");
@@ -66,13 +67,13 @@ fn a_build_that_is_killed_for_memory_even_alone_fails_and_stays_owed() {
     let failures: Vec<_> = report.failures().collect();
     let [(_, failed)] = failures[..] else { panic!("{failures:?}") };
     assert!(failed.out_of_memory && failed.transient, "{failed:?}");
-    let begins = "it ran out of memory, as it seems (";
-    let ends = "alone, too: it needs more memory or swap than is left by what else runs";
+    let begins = "probably out of memory (";
+    let ends = "; the retry without other builds failed too: add memory or swap";
     assert!(failed.message.starts_with(begins) && failed.message.ends_with(ends), "{failed:?}");
     let cause = "gcc: fatal error: Killed signal terminated program cc1";
     assert_eq!(failed.cause.as_deref(), Some(cause));
     assert!(fixture.installed(K1, "foo.ko"));
-    assert!(fixture.root.exists("var/lib/dkms/.pending"), "it is pending");
+    assert!(fixture.root.exists("var/lib/dkms/.pending"), "nothing is pending");
     let pending = PendingList::of(&fixture.machine().trees).read();
     let install = PendingWork::Install { module: id("hungry/1.0"), kernel: kernel(K1) };
     assert!(
@@ -82,24 +83,24 @@ fn a_build_that_is_killed_for_memory_even_alone_fails_and_stays_owed() {
 }
 
 #[test]
-fn what_the_kernel_killed_for_memory_is_known_by_its_count() {
+fn oom_kill_counter_identifies_builds_that_ran_out_of_memory() {
     let mut fixture = Fixture::new();
-    // In a namespace nothing but the kernel could kill the first process.
+    // In a PID namespace, only the kernel can kill the first process.
     fixture.without_privileges = true;
     fixture.root.write("proc/vmstat", "oom_kill 3\n");
-    // No word about it in the log: it is make's own shell that is killed.
+    // Kill the shell that runs make, so that the log contains no message.
     let kill = "echo 'oom_kill 4' > $ROOT/proc/vmstat; kill -9 $PPID";
     scripted(
         &fixture,
         "hungry",
         &format!("[ -e $ROOT/tried ] || {{ touch $ROOT/tried; {kill}; }}"),
     );
-    clean(&fixture.sync(&["hungry-1.0"], &[]));
-    assert_eq!(fixture.heard.lines.len(), 1, "{:?}", fixture.heard.lines);
+    assert_clean(&fixture.sync(&["hungry-1.0"], &[]));
+    assert_eq!(fixture.output.lines.len(), 1, "{:?}", fixture.output.lines);
 }
 
 #[test]
-fn a_compiler_error_is_no_want_of_memory_whatever_was_killed_meanwhile() {
+fn compiler_error_is_not_retried_despite_an_oom_kill() {
     let mut fixture = Fixture::new();
     fixture.root.write("proc/vmstat", "oom_kill 3\n");
     let wrong = "echo 'oom_kill 4' > $ROOT/proc/vmstat; echo 'x.c:1:1: error: no' >&2; exit 1";
@@ -107,25 +108,25 @@ fn a_compiler_error_is_no_want_of_memory_whatever_was_killed_meanwhile() {
     let report = fixture.sync(&["wrong-1.0"], &[]);
     let failed = report.failures().next().unwrap().1;
     assert!(!failed.out_of_memory && !failed.transient, "{failed:?}");
-    assert_eq!(fixture.heard.lines, [""; 0]);
+    assert_eq!(fixture.output.lines, [""; 0]);
 }
 
 #[test]
-fn no_more_builds_run_than_fit_into_memory() {
+fn available_memory_limits_the_number_of_parallel_builds() {
     let mut fixture = Fixture::new();
     fixture.jobs = Some(4);
     fixture.root.write("proc/meminfo", "MemTotal: 9000000 kB\nMemAvailable: 307200 kB\n");
     for name in ["one", "two", "three"] {
         scripted(&fixture, name, "mkdir $ROOT/lock && sleep 0.3 && rmdir $ROOT/lock");
     }
-    clean(&fixture.sync(&["one-1.0", "two-1.0", "three-1.0"], &[]));
-    let said = "1 instead of 4 jobs at once: 300 MiB of memory are available, and [build] \
-                memory_per_job in /etc/dkms/alpm-dkms.toml counts on 256 MiB for each";
-    assert_eq!(fixture.heard.lines, [said]);
+    assert_clean(&fixture.sync(&["one-1.0", "two-1.0", "three-1.0"], &[]));
+    let said = "parallel jobs limited to 1 instead of 4: 300 MiB of memory available, \
+                256 MiB per job (memory_per_job in /etc/dkms/alpm-dkms.toml)";
+    assert_eq!(fixture.output.lines, [said]);
 }
 
 #[test]
-fn a_build_that_hangs_is_ended_with_its_daemons_and_the_others_go_on() {
+fn timed_out_build_is_killed_with_its_daemons() {
     let mut fixture = Fixture::new();
     fixture.root.write("etc/dkms/alpm-dkms.toml", "[build]\ntimeout = 3\n");
     let forever = format!("600.{}", std::process::id());
@@ -139,13 +140,12 @@ fn a_build_that_hangs_is_ended_with_its_daemons_and_the_others_go_on() {
         fixture.without_privileges = without_privileges;
         let report = fixture.command(Verb::Install, "hangs/1.0");
         let failed = report.failures().next().unwrap().1;
-        let want = "it was not finished after 3 s, the limit of [build] timeout in \
-                    /etc/dkms/alpm-dkms.toml";
+        let want = "make timed out after 3 s ([build] timeout in /etc/dkms/alpm-dkms.toml)";
         assert_eq!(failed.message, want);
         let lines =
             fs::read_dir("/proc").unwrap().flatten().map(|it| fs::read(it.path().join("cmdline")));
         let mut lines = lines.flatten().map(|line| String::from_utf8_lossy(&line).into_owned());
-        assert!(!lines.any(|line| line.contains(&forever)), "a daemon is left");
+        assert!(!lines.any(|line| line.contains(&forever)), "a daemon is still running");
     }
-    clean(&fixture.sync(&["foo-1.0"], &[]));
+    assert_clean(&fixture.sync(&["foo-1.0"], &[]));
 }

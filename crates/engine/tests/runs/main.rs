@@ -1,11 +1,9 @@
-//! Whole runs of the engine on small roots: fake kernels whose headers "compile" in milliseconds,
-//! real make, real files, real scripts.
+//! Tests of complete runs of the engine, each in a small test root.
+//!
+//! make, the files and the scripts are real. The kernels are fake: their headers "compile" a module
+//! in milliseconds.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test that cannot set up its root has failed"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a panic fails the test, as it should")]
 
 mod build_cache;
 mod build_inputs;

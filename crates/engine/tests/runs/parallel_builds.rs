@@ -1,13 +1,14 @@
-//! Parallel builds: their number, their order and their directories.
+//! Tests of parallel builds: their number, their order and their build directories.
 
 use std::fs;
 
 use dkms_engine::plan::Verb;
 use rstest::rstest;
 
-use crate::fixture::{Fixture, K1, K2, clean};
+use crate::fixture::{Fixture, K1, K2, assert_clean};
 
-/// A script that a module runs while it is built.
+/// Adds the script `while-building.sh` to the source of a module. In the script, `$ROOT` is the
+/// test root.
 fn build_script(fixture: &Fixture, module: &str, script: &str) {
     let path = format!("usr/src/{module}-1.0/while-building.sh");
     let text = format!("#!/bin/bash\nROOT={}\n{script}\n", fixture.root.path().display());
@@ -15,11 +16,12 @@ fn build_script(fixture: &Fixture, module: &str, script: &str) {
 }
 
 #[test]
-fn modules_are_built_side_by_side() {
+fn modules_are_built_in_parallel() {
     let mut fixture = Fixture::new();
     for module in ["foo", "bar"] {
         fixture.root.source(module, "1.0").conf_line("PRE_BUILD=while-building.sh");
-        // Each waits for the other: one after the other, the first would wait in vain.
+        // Each script waits until the other one has started, and fails if the builds are
+        // sequential.
         build_script(
             &fixture,
             module,
@@ -28,18 +30,18 @@ fn modules_are_built_side_by_side() {
         );
     }
     fixture.jobs = Some(2);
-    clean(&fixture.sync(&[], &[K1]));
+    assert_clean(&fixture.sync(&[], &[K1]));
     assert!(fixture.installed(K1, "foo.ko") && fixture.installed(K1, "bar.ko"));
 }
 
 #[test]
-fn a_slow_installation_keeps_no_build_waiting() {
+fn slow_installation_does_not_delay_other_builds() {
     let mut fixture = Fixture::new();
     for module in ["a", "b", "c"] {
         fixture.root.source(module, "1.0").conf_line("PRE_BUILD=while-building.sh");
         build_script(&fixture, module, "touch $ROOT/$module");
     }
-    // a is built first; its script ends as soon as both others are being built.
+    // a is built first. Its POST_INSTALL script waits until both other builds have started.
     let conf = fixture.root.read("usr/src/a-1.0/dkms.conf") + "POST_INSTALL=slow.sh\n";
     fixture.root.write("usr/src/a-1.0/dkms.conf", conf);
     let script = format!(
@@ -49,15 +51,15 @@ fn a_slow_installation_keeps_no_build_waiting() {
     );
     fixture.root.executable("usr/src/a-1.0/slow.sh", &script);
     fixture.jobs = Some(1);
-    clean(&fixture.sync(&[], &[K1]));
-    assert!(fixture.root.exists("both"), "b and c were built while a was being installed");
+    assert_clean(&fixture.sync(&[], &[K1]));
+    assert!(fixture.root.exists("both"), "b and c were not built during the installation of a");
     assert!(["a.ko", "b.ko", "c.ko"].iter().all(|object| fixture.installed(K1, object)));
 }
 
 #[rstest]
-#[case::in_places_of_their_own(false)]
+#[case::in_separate_directories(false)]
 #[case::without_privileges(true)]
-fn no_more_compilers_run_than_the_bound(#[case] without_privileges: bool) {
+fn compilers_never_exceed_the_maximum_number_of_jobs(#[case] without_privileges: bool) {
     let mut fixture = Fixture { jobs: Some(3), without_privileges, ..Fixture::without_kernels() };
     let modules = [
         ("a", "make -f many.mk"),
@@ -79,7 +81,7 @@ fn no_more_compilers_run_than_the_bound(#[case] without_privileges: bool) {
                 fixture.root.path().display()
             ),
         );
-        // Stands for a compiler: notes how many of its kind run at once, itself included.
+        // A fake compiler that records how many fake compilers are running, including itself.
         build_script(
             &fixture,
             module,
@@ -87,16 +89,16 @@ fn no_more_compilers_run_than_the_bound(#[case] without_privileges: bool) {
              sleep 0.1; rm $me",
         );
     }
-    clean(&fixture.sync(&[], &[K1, K2]));
+    assert_clean(&fixture.sync(&[], &[K1, K2]));
     let counts = fixture.root.read("counts");
     let counts: Vec<usize> = counts.lines().map(|line| line.trim().parse().unwrap()).collect();
-    assert_eq!(counts.len(), modules.len() * 2 * 8, "each compiler of each build ran");
+    assert_eq!(counts.len(), modules.len() * 2 * 8, "not every compiler ran");
     let most = counts.iter().max().unwrap();
     assert!((2..=3).contains(most), "{counts:?}");
 }
 
 #[test]
-fn what_builds_upon_another_waits_until_that_is_installed() {
+fn build_waits_until_its_dependency_is_installed() {
     let mut fixture = Fixture::new();
     fixture.root.source("spl", "1.0");
     fixture
@@ -107,12 +109,12 @@ fn what_builds_upon_another_waits_until_that_is_installed() {
     let placed = format!("usr/lib/modules/{K1}/updates/dkms/spl.ko");
     build_script(&fixture, "zfs", &format!("test -e $ROOT/{placed}"));
     fixture.jobs = Some(2);
-    clean(&fixture.sync(&[], &[K1]));
+    assert_clean(&fixture.sync(&[], &[K1]));
     assert!(fixture.installed(K1, "zfs.ko"));
 }
 
 #[test]
-fn what_builds_upon_a_failed_one_is_skipped() {
+fn dependents_of_a_failed_build_are_skipped() {
     let mut fixture = Fixture::new();
     fixture.root.source("spl", "1.0").broken();
     fixture.root.source("zfs", "1.0").conf_line("BUILD_DEPENDS=spl");
@@ -126,13 +128,13 @@ fn what_builds_upon_a_failed_one_is_skipped() {
 }
 
 #[test]
-fn what_builds_upon_one_that_cannot_be_installed_is_skipped() {
+fn dependents_of_a_failed_installation_are_skipped() {
     let mut fixture = Fixture::new();
     let refusing = "PRE_INSTALL=while-building.sh";
     fixture.root.source("spl", "1.0").conf_line(refusing);
     build_script(&fixture, "spl", "exit 5");
     fixture.command(Verb::Build, "spl/1.0");
-    // spl is built already, so that its installation comes before all builds.
+    // spl is already built, so it is installed before all builds.
     fixture.root.source("zfs", "1.0").conf_line("BUILD_DEPENDS=spl");
     let report = fixture.sync(&[], &[K1]);
     let failed: Vec<_> = report.failures().map(|(action, _)| action.to_string()).collect();
@@ -140,8 +142,11 @@ fn what_builds_upon_one_that_cannot_be_installed_is_skipped() {
     assert!(!fixture.installed(K1, "zfs.ko"));
 }
 
-/// Two kernels, and a module whose build for each writes into its directory, by the path that confs
-/// name, and does `then`. Where the machine can, each build waits until the other has begun.
+/// Adds two kernels, and a module whose builds check that they share no build directory and then
+/// run `then`.
+///
+/// Each build writes to the build directory, at the path that confs use. If builds can run in
+/// parallel, each one waits until the other one has started.
 fn two_kernels(fixture: &mut Fixture, then: &str) {
     fixture.root.kernel(K1).pkgbase("linux").headers();
     fixture.root.kernel(K2).pkgbase("linux").headers();
@@ -165,18 +170,18 @@ fn two_kernels(fixture: &mut Fixture, then: &str) {
 }
 
 #[rstest]
-#[case::in_places_of_their_own(false)]
-#[case::one_after_the_other(true)]
-fn one_module_is_built_for_several_kernels(#[case] without_privileges: bool) {
+#[case::in_separate_directories(false)]
+#[case::sequentially(true)]
+fn module_is_built_for_several_kernels(#[case] without_privileges: bool) {
     let mut fixture = Fixture { without_privileges, ..Fixture::without_kernels() };
     two_kernels(&mut fixture, "");
-    clean(&fixture.sync(&["foo-1.0"], &[]));
+    assert_clean(&fixture.sync(&["foo-1.0"], &[]));
     assert!(fixture.installed(K1, "foo.ko") && fixture.installed(K2, "foo.ko"));
     assert!(!fixture.tree().contains("build/"), "{}", fixture.tree());
 }
 
 #[test]
-fn what_a_failed_build_made_is_where_its_user_looks_until_it_succeeds() {
+fn directory_of_a_failed_build_is_kept_until_a_build_succeeds() {
     let mut fixture = Fixture::without_kernels();
     two_kernels(&mut fixture, &format!("[[ $kernelver != {K2} ]]"));
     let report = fixture.sync(&["foo-1.0"], &[]);
@@ -191,7 +196,7 @@ fn what_a_failed_build_made_is_where_its_user_looks_until_it_succeeds() {
     assert!(!fixture.root.exists("var/lib/dkms/.build"));
 
     fixture.root.source("foo", "1.0");
-    clean(&fixture.sync(&["foo-1.0"], &[]));
+    assert_clean(&fixture.sync(&["foo-1.0"], &[]));
     assert!(fixture.installed(K2, "foo.ko"));
     assert!(!fixture.tree().contains("build/"), "{}", fixture.tree());
 }

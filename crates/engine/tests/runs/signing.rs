@@ -1,4 +1,4 @@
-//! Signatures of objects.
+//! Tests of signing objects and generating keys.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -6,9 +6,10 @@ use std::path::Path;
 
 use dkms_engine::signing;
 
-use crate::fixture::{Fixture, K1, PLACED, clean};
+use crate::fixture::{Fixture, K1, PLACED, assert_clean};
 
-/// Appends a signature that tells what it was called with, in the form that the kernel reads.
+/// A fake `sign-file` that appends its arguments as a signature, in the format that the kernel
+/// uses.
 const SIGN_FILE: &str = r#"#!/bin/sh
 [ -f "$2" ] || exit 1
 signature="hash:$1 certificate:$(cksum <"$3")"
@@ -20,7 +21,7 @@ signature="hash:$1 certificate:$(cksum <"$3")"
 } >>"$4"
 "#;
 
-/// Gives the kernel a configuration for signatures and this program.
+/// Configures the kernel for signed modules. `sign_file` is the text of its `sign-file` program.
 fn sign_with(fixture: &Fixture, sign_file: &str) {
     let config = "CONFIG_MODULES=y\nCONFIG_MODULE_SIG_HASH=\"sha256\"\n";
     let build = format!("usr/lib/modules/{K1}/build");
@@ -30,21 +31,21 @@ fn sign_with(fixture: &Fixture, sign_file: &str) {
     fixture.root.write("etc/dkms/framework.conf", "try_sign_modules=true\n");
 }
 
-/// The signature of the placed object.
+/// Returns the signature of the installed object; `None` if it is not signed.
 fn signature(fixture: &Fixture) -> Option<String> {
     let object = fs::read(fixture.root.at(PLACED)).unwrap();
     let text = String::from_utf8_lossy(&object).into_owned();
-    assert!(text.matches("~Module signature").count() < 2, "it is signed twice");
+    assert!(text.matches("~Module signature").count() < 2, "the object is signed twice");
     let (_, signature) = text.rsplit_once("hash:")?;
     Some(signature.split('\0').next().unwrap_or_default().to_owned())
 }
 
 #[test]
-fn objects_are_signed_and_signed_anew_with_another_key() {
+fn objects_are_signed_again_when_the_key_changes() {
     let mut fixture = Fixture::new();
     fixture.root.source("foo", "1.0");
     sign_with(&fixture, SIGN_FILE);
-    clean(&fixture.install());
+    assert_clean(&fixture.install());
     let first = signature(&fixture).unwrap();
     assert!(first.starts_with("sha256 certificate:"), "{first}");
     let key = fixture.root.path().join("var/lib/dkms/mok.key");
@@ -57,29 +58,29 @@ fn objects_are_signed_and_signed_anew_with_another_key() {
         "mok_signing_key=/etc/dkms/own.key\nmok_certificate='/etc/${kernelver:+dkms}/own.pub'\n";
     let paths = paths.replace("${kernelver:+dkms}", "dkms");
     fixture.root.write("etc/dkms/framework.conf", format!("try_sign_modules=true\n{paths}"));
-    clean(&fixture.sync(&[], &[K1]));
+    assert_clean(&fixture.sync(&[], &[K1]));
     let second = signature(&fixture).unwrap();
     assert_ne!(first, second);
-    assert_eq!(fixture.builds(), 1, "nothing was compiled again");
+    assert_eq!(fixture.builds(), 1, "signing again does not compile");
     assert_eq!(fixture.sync(&[], &[K1]).finished.len(), 0);
 }
 
 #[test]
-fn what_cannot_be_signed_is_installed_with_a_warning() {
+fn unsigned_objects_are_installed_with_a_warning() {
     let mut fixture = Fixture::new();
     fixture.root.source("foo", "1.0");
     sign_with(&fixture, "#!/bin/sh\necho half >>\"$4\"\necho no such key >&2\nexit 1\n");
     let report = fixture.install();
     assert!(report.is_clean());
     let [warning] = &report.warnings[..] else { panic!("{:?}", report.warnings) };
-    assert!(warning.starts_with("foo.ko for 7.2.12-arch1-1 is not signed: no such key; "));
+    assert!(warning.starts_with("foo.ko for 7.2.12-arch1-1: not signed: no such key; "));
     assert!(warning.contains("Secure Boot"), "{warning}");
     assert_eq!(signature(&fixture), None);
-    assert_eq!(fixture.sync(&[], &[K1]).finished.len(), 0, "it is not tried at every transaction");
+    assert_eq!(fixture.sync(&[], &[K1]).finished.len(), 0, "later transactions do not retry");
 }
 
 #[test]
-fn who_cannot_sign_says_so_once() {
+fn missing_sign_file_causes_one_warning() {
     let mut fixture = Fixture::new();
     fixture.root.source("foo", "1.0");
     fixture.root.source("bar", "1.0");
@@ -89,24 +90,24 @@ fn who_cannot_sign_says_so_once() {
     fixture.root.remove(format!("usr/lib/modules/{K1}/build/scripts/sign-file"));
     let report = fixture.sync(&["foo-1.0", "bar-1.0"], &[K1]);
     let [warning] = &report.warnings[..] else { panic!("{:?}", report.warnings) };
-    assert!(warning.contains("Secure Boot is on, so the kernel will refuse"), "{warning}");
+    assert!(warning.contains("Secure Boot is enabled, so the kernel will not load"), "{warning}");
 }
 
 #[test]
-fn nothing_is_signed_in_a_chroot_or_where_it_is_switched_off() {
+fn objects_are_not_signed_in_a_chroot_or_if_signing_is_disabled() {
     for setting in ["", "try_sign_modules=false\n", "try_sign_modules=not_in_chroot\n"] {
         let mut fixture = Fixture::new();
         fixture.root.source("foo", "1.0");
         sign_with(&fixture, SIGN_FILE);
         fixture.root.write("etc/dkms/framework.conf", setting);
-        clean(&fixture.install());
+        assert_clean(&fixture.install());
         assert_eq!(signature(&fixture), None);
         assert!(!fixture.root.exists("var/lib/dkms/mok.key"));
     }
 }
 
 #[test]
-fn a_key_is_made_once_and_never_replaced() {
+fn key_is_generated_once_and_never_replaced() {
     let fixture = Fixture::new();
     let machine = fixture.machine();
     let kernel = K1.parse().unwrap();
@@ -117,7 +118,7 @@ fn a_key_is_made_once_and_never_replaced() {
     assert!(!signing::generate_mok(&machine, Some(&kernel)).unwrap().made);
     fs::remove_file(&mok.certificate).unwrap();
     assert!(signing::generate_mok(&machine, Some(&kernel)).unwrap().made);
-    assert_eq!(fs::read(&mok.key).unwrap(), key, "it may be enrolled");
+    assert_eq!(fs::read(&mok.key).unwrap(), key, "the key may be enrolled");
     assert!(Path::new(&mok.certificate).is_file());
 
     fixture.root.write(

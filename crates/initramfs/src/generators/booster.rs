@@ -1,4 +1,5 @@
-//! booster(1): its images, the modules that its configuration names, and the commands that regenerate images.
+//! booster(1): its images, the modules in its configuration, and the commands that regenerate
+//! images.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,11 +11,12 @@ use super::command::GeneratorCommand;
 use super::pacman_hook;
 use crate::image::{Image, ImageKind, KmodName};
 
-/// The pacman hook that regenerates images, and copies a new kernel to /boot.
+/// booster's pacman hook, which regenerates images and copies a new kernel to /boot.
 pub(super) const HOOK: &str = "90-booster-install.hook";
 
-/// Returns the existing images of one kernel: `/boot/booster-<pkgbase>.img`. A kernel without any is expected to have that
-/// one if the machine's pacman hook makes it.
+/// Returns the existing images of a kernel, `/boot/booster-<pkgbase>.img` and
+/// `/boot/booster-<release>.img`. If neither exists, but booster's pacman hook creates the first,
+/// returns that one.
 pub(super) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
     let names = kernel.pkgbase.iter().map(String::as_str).chain([kernel.release.as_str()]);
     let paths = names.map(|name| PathBuf::from(format!("/boot/booster-{name}.img")));
@@ -25,10 +27,10 @@ pub(super) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
         preset: None,
     };
     let (root, mut images) = (&machine.trees.root, paths.map(image).collect::<Vec<Image>>());
-    let is_to_come = kernel.pkgbase.is_some()
+    let hook_creates_it = kernel.pkgbase.is_some()
         && images.iter().all(|image| !image.below(root).is_file())
         && pacman_hook::is_active_and_names(root, HOOK, "/boot/booster-");
-    if is_to_come {
+    if hook_creates_it {
         images.truncate(1);
     } else {
         images.retain(|image| image.below(root).is_file());
@@ -36,8 +38,10 @@ pub(super) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
     images
 }
 
-/// Returns the modules that `/etc/booster.yaml` puts into images, each with the key that names it: `modules`,
-/// `modules_force_load`, and zfs with `enable_zfs`.
+/// Returns the modules that `/etc/booster.yaml` adds to images, each mapped to the key that names
+/// it.
+///
+/// The keys are `modules`, `modules_force_load` and, for zfs, `enable_zfs`.
 pub(super) fn configured_modules(machine: &Machine) -> BTreeMap<KmodName, String> {
     let text = fs::read_to_string(machine.trees.root.join("etc/booster.yaml")).unwrap_or_default();
     let mut configured = BTreeMap::new();
@@ -46,9 +50,9 @@ pub(super) fn configured_modules(machine: &Machine) -> BTreeMap<KmodName, String
             continue;
         };
         let value = value.trim().trim_matches(['"', '\'']);
-        let place = format!("{} of booster.yaml", key.trim());
+        let place = format!("{} in booster.yaml", key.trim());
         match key.trim() {
-            // `-module` excludes one; `*` and directories are groups of the kernel's own modules.
+            // `-name` excludes a module. `*` and directories select the kernel's own modules.
             "modules" | "modules_force_load" => {
                 let names = value
                     .split(',')
@@ -63,7 +67,7 @@ pub(super) fn configured_modules(machine: &Machine) -> BTreeMap<KmodName, String
     configured
 }
 
-/// Returns the commands that regenerate these images, all of one kernel.
+/// Returns the commands that regenerate `images`, which all belong to `kernel`.
 pub(super) fn commands(
     machine: &Machine,
     kernel: &Kernel,
@@ -84,7 +88,7 @@ pub(super) fn commands(
             &path,
         ])
     };
-    // booster makes no unified kernel images.
+    // booster does not generate unified kernel images.
     images.iter().filter(|image| image.kind == ImageKind::Initramfs).map(command).collect()
 }
 
@@ -100,16 +104,16 @@ mod tests {
     }
 
     #[test]
-    fn an_image_that_went_with_the_old_kernel_is_made_by_boosters_own_hook() {
+    fn boosters_own_hook_creates_a_missing_image() {
         let hook = format!("usr/share/libalpm/hooks/{HOOK}");
         let text =
             "[Trigger]\nTarget = usr/lib/modules/*/vmlinuz\n[Action]\nExec = /usr/lib/install\n";
         let own =
             [(hook.as_str(), text), ("usr/lib/install", "booster build /boot/booster-$x.img")];
         let (_root, machine, kernel) = test_machine("7.2", &own);
-        let to_come = images(&machine, &kernel);
-        assert_eq!(paths(&to_come), [Path::new("/boot/booster-linux.img")]);
-        let commands = commands(&machine, &kernel, &to_come.iter().collect::<Vec<_>>());
+        let missing = images(&machine, &kernel);
+        assert_eq!(paths(&missing), [Path::new("/boot/booster-linux.img")]);
+        let commands = commands(&machine, &kernel, &missing.iter().collect::<Vec<_>>());
         let lines: Vec<String> = commands.iter().map(GeneratorCommand::line).collect();
         assert_eq!(lines, ["echo usr/lib/modules/7.2/vmlinuz | /usr/lib/install"]);
 
@@ -118,11 +122,11 @@ mod tests {
     }
 
     #[test]
-    fn an_image_that_is_there_is_made_by_booster_itself() {
+    fn booster_regenerates_an_existing_image() {
         let (_root, machine, kernel) = test_machine("7.2", &[("boot/booster-7.2.img", "")]);
-        let there = images(&machine, &kernel);
-        assert_eq!(paths(&there), [Path::new("/boot/booster-7.2.img")]);
-        let commands = commands(&machine, &kernel, &there.iter().collect::<Vec<_>>());
+        let existing = images(&machine, &kernel);
+        assert_eq!(paths(&existing), [Path::new("/boot/booster-7.2.img")]);
+        let commands = commands(&machine, &kernel, &existing.iter().collect::<Vec<_>>());
         let line = commands[0].line();
         assert_eq!(line, "booster build --force --kernel-version 7.2 /boot/booster-7.2.img");
     }

@@ -1,19 +1,20 @@
-//! Commands that regenerate images, and running them.
+//! Runs the commands that regenerate images.
 
 use std::time::Duration;
 
 use dkms_engine::machine::Machine;
 use dkms_engine::os::process::{Environment, Program};
 
-/// The time limit of a generator: dracut on a slow disk with everything in the image.
-const PATIENCE: Duration = Duration::from_secs(30 * 60);
+/// The time limit of one command, long enough for a full dracut image on a slow disk.
+const TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 /// A command that regenerates images.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct GeneratorCommand {
     /// The program and its arguments.
     pub(super) words: Vec<String>,
-    /// The input: pacman's targets, if it is the command of a hook.
+    /// The standard input: the target of a pacman hook if this is the hook's command, otherwise
+    /// empty.
     pub(super) stdin: String,
 }
 
@@ -22,7 +23,7 @@ impl GeneratorCommand {
         Self { words: words.iter().map(|word| (*word).to_owned()).collect(), stdin: String::new() }
     }
 
-    /// Returns the command as you would type it.
+    /// Returns the command as a shell command line.
     pub(crate) fn line(&self) -> String {
         let line = self.words.join(" ");
         if self.stdin.is_empty() {
@@ -32,10 +33,10 @@ impl GeneratorCommand {
         }
     }
 
-    /// Runs it from `/`, as libalpm does.
+    /// Runs the command in `/`, as libalpm does.
     ///
     /// # Errors
-    /// A sentence with the reason if it fails or cannot be started.
+    /// A message with the reason if the command fails or cannot be started.
     pub(crate) fn run(&self, machine: &Machine) -> Result<(), String> {
         let Some((program, args)) = self.words.split_first() else { return Ok(()) };
         let env = Environment::fixed();
@@ -43,7 +44,7 @@ impl GeneratorCommand {
             .args(args)
             .cwd("/")
             .stdin(self.stdin.as_bytes())
-            .deadline(PATIENCE)
+            .deadline(TIMEOUT)
             .confined(&machine.tools)
             .run()
             .map_err(|error| error.to_string())?;
@@ -55,8 +56,10 @@ impl GeneratorCommand {
     }
 }
 
-/// Returns the most informative line of the error output: the first error, dracut's own (`dracut[E]: …`, `dracut[F]: …`)
-/// before those of the programs that it runs, or else the last line.
+/// Returns the most informative line of `complaint`, a command's error output.
+///
+/// Prefers the first error of dracut itself (`dracut[E]: …`, `dracut[F]: …`), then the first error
+/// of any program, then the last line. Returns `None` if there is no output.
 fn reason(complaint: &str) -> Option<&str> {
     let of_dracut =
         |line: &&str| line.starts_with("dracut[E]: ") || line.starts_with("dracut[F]: ");
@@ -70,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_error_says_most() {
+    fn the_reason_is_the_first_error() {
         let complaint = "  -> Running build hook: [zfs]\n==> ERROR: module not found: 'zfs'\n\
                          ==> WARNING: errors were encountered during the build.\n";
         assert_eq!(reason(complaint), Some("==> ERROR: module not found: 'zfs'"));
@@ -82,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_can_be_typed() {
+    fn prints_a_shell_command_line() {
         assert_eq!(
             GeneratorCommand::new(&["mkinitcpio", "-p", "linux"]).line(),
             "mkinitcpio -p linux"

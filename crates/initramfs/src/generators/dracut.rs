@@ -1,4 +1,5 @@
-//! dracut(8): its images, the modules that its configuration names, and the commands that regenerate images.
+//! dracut(8): its images, the modules in its configuration, and the commands that regenerate
+//! images.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,14 +13,17 @@ use super::shell_settings::{self, ShellVariables};
 use crate::find_files;
 use crate::image::{Image, ImageKind, KmodName};
 
-/// The pacman hook of Arch's dracut packages that regenerates images, and copies a new kernel to /boot.
+/// The pacman hook with which Arch's dracut packages regenerate images and copy a new kernel to
+/// /boot.
 pub(super) const HOOK: &str = "90-dracut-install.hook";
 
-/// The variables of dracut.conf(5) that put a kernel module into an image.
+/// The variables of dracut.conf(5) that add kernel modules to an image.
 const DRIVERS: [&str; 3] = ["add_drivers", "force_drivers", "drivers"];
 
-/// Returns the existing images of one kernel: named after its package or its release in /boot, or unified kernel images
-/// in an EFI partition. A kernel without any is expected to have the one in /boot if the machine's pacman hook makes that.
+/// Returns the existing images of a kernel: initramfs images in /boot that are named after the
+/// kernel's package or release, and unified kernel images in an EFI partition.
+///
+/// If there are none, but dracut's pacman hook creates an image in /boot, returns that image.
 pub(super) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
     let root = &machine.trees.root;
     let release = &kernel.release;
@@ -32,10 +36,10 @@ pub(super) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
     let releases: Vec<String> = find_files::names(root, Path::new("/usr/lib/modules")).collect();
     for top in kernel_install::PARTITIONS {
         let dir = PathBuf::from(format!("{top}/EFI/Linux"));
-        let is_its = |name: &String| {
+        let belongs = |name: &String| {
             name.strip_suffix(".efi").is_some_and(|stem| is_for(stem, kernel, &releases))
         };
-        let unified = find_files::names(root, &dir).filter(is_its);
+        let unified = find_files::names(root, &dir).filter(belongs);
         paths.extend(unified.map(|name| (dir.join(name), ImageKind::Uki)));
     }
     let image = |(path, kind)| Image { path, kind, kernel: release.clone(), preset: None };
@@ -53,9 +57,12 @@ pub(super) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
     }
 }
 
-/// Returns true if a unified kernel image of this name (without `.efi`) belongs to this kernel: it names the release, or
-/// the package (`arch-linux` is not an image of `linux-lts`). Of the `releases` in the kernels' directory the longest one
-/// counts: `linux-6.12.1-rt5` is not an image of 6.12.1.
+/// Returns true if a unified kernel image belongs to `kernel`, judging by `stem`, the file name
+/// without `.efi`.
+///
+/// The name must contain the kernel's release or end with the kernel's package: `arch-linux` is not
+/// an image of `linux-lts`. If the name contains several of the installed `releases`, the longest
+/// one decides: `linux-6.12.1-rt5` is not an image of 6.12.1.
 fn is_for(stem: &str, kernel: &Kernel, releases: &[String]) -> bool {
     let named = releases.iter().filter(|release| has_word(stem, release));
     if let Some(longest) = named.max_by_key(|release| release.len()) {
@@ -69,26 +76,27 @@ fn is_for(stem: &str, kernel: &Kernel, releases: &[String]) -> bool {
             .is_some_and(|rest| rest.ends_with('-') && !rest.contains("linux"))
 }
 
-/// Returns true if `text` contains `word`, and not as part of a longer number or name.
+/// Returns true if `text` contains `word` as a whole, not as part of a longer number or name.
 fn has_word(text: &str, word: &str) -> bool {
-    let goes_on = |c: char| c.is_alphanumeric() || c == '.';
+    let is_word_char = |c: char| c.is_alphanumeric() || c == '.';
     text.match_indices(word).any(|(at, _)| {
         let (before, after) = (&text[..at], &text[at + word.len()..]);
-        !before.ends_with(goes_on) && !after.starts_with(goes_on)
+        !before.ends_with(is_word_char) && !after.starts_with(is_word_char)
     })
 }
 
-/// Returns the modules that the configuration puts into a kernel's images, each with the place that names it.
+/// Returns the modules that dracut's configuration adds to a kernel's images, each mapped to the
+/// setting that names it.
 ///
 /// # Errors
-/// A sentence if the configuration cannot be read.
+/// A message if the configuration cannot be read.
 pub(super) fn configured_modules(
     machine: &Machine,
     kernel: &Kernel,
 ) -> Result<BTreeMap<KmodName, String>, String> {
     let root = &machine.trees.root;
     let mut configs = vec![root.join("etc/dracut.conf")];
-    // A file in /etc replaces one of the same name in /usr (dracut.conf(5)).
+    // A file in /etc replaces the file with the same name in /usr (dracut.conf(5)).
     let own = find_files::with_suffix(&root.join("etc/dracut.conf.d"), ".conf");
     let shipped = find_files::with_suffix(&root.join("usr/lib/dracut/dracut.conf.d"), ".conf");
     let replaced = |file: &Path| own.iter().any(|own| own.file_name() == file.file_name());
@@ -97,7 +105,7 @@ pub(super) fn configured_modules(
     dropped.sort_by_key(|file| file.file_name().map(ToOwned::to_owned));
     configs.extend(dropped);
     configs.retain(|file| file.exists());
-    // dracut sets this variable before it reads the files, so that a configuration can tell kernels apart.
+    // dracut sets this variable before it reads the files, so they may test it.
     let known = [("kernel", kernel.release.as_str())];
     let variables =
         ShellVariables::read_with(&mut shell_settings::reader(machine), &configs, &known)?;
@@ -106,13 +114,13 @@ pub(super) fn configured_modules(
         for word in variables.words(key) {
             configured
                 .entry(KmodName::new(word))
-                .or_insert_with(|| format!("{key} of dracut.conf"));
+                .or_insert_with(|| format!("{key} in dracut.conf"));
         }
     }
     Ok(configured)
 }
 
-/// Returns the commands that regenerate these images, all of one kernel.
+/// Returns the commands that regenerate `images`, which all belong to `kernel`.
 pub(super) fn commands(
     machine: &Machine,
     kernel: &Kernel,
@@ -129,7 +137,7 @@ pub(super) fn commands(
         if image.kind == ImageKind::Uki {
             words.push("--uefi");
         }
-        // A fallback image is one for any machine (Arch's hook scripts make it so).
+        // A fallback image is not specific to this machine, as in Arch's hook scripts.
         if path.contains("-fallback") {
             words.push("--no-hostonly");
         }
@@ -147,7 +155,8 @@ mod tests {
 
     use super::*;
 
-    /// Returns the kernels, each of a package, that the EFI program `file` is an image of.
+    /// Returns the releases of the kernels that own the EFI program `file`. `kernels` are the
+    /// installed kernels, each given as release and package.
     fn owners(kernels: &[(&str, &str)], file: &str) -> Vec<String> {
         let root = TestRoot::new();
         for (release, pkgbase) in kernels {
@@ -162,14 +171,14 @@ mod tests {
 
     #[rstest]
     #[case::by_release("linux-6.12.1-0b.efi", &["6.12.1"])]
-    #[case::by_the_longest("linux-6.12.1-rt5.efi", &["6.12.1-rt5"])]
-    #[case::of_one_that_is_gone("linux-6.12.10.efi", &[])]
+    #[case::by_longest_release("linux-6.12.1-rt5.efi", &["6.12.1-rt5"])]
+    #[case::of_removed_kernel("linux-6.12.10.efi", &[])]
     #[case::by_package("arch-linux.efi", &["6.12.1"])]
     #[case::fallback("arch-linux-fallback.efi", &["6.12.1"])]
     #[case::of_another_package("arch-linux-rt.efi", &["6.12.1-rt5"])]
     #[case::of_no_kernel("systemd-bootx64.efi", &[])]
-    #[case::no_efi_program("linux-6.12.1.efi.old", &[])]
-    fn a_unified_image_belongs_to_the_kernel_that_it_is_named_after(
+    #[case::other_suffix("linux-6.12.1.efi.old", &[])]
+    fn a_unified_image_belongs_to_the_kernel_in_its_name(
         #[case] file: &str,
         #[case] want: &[&str],
     ) {

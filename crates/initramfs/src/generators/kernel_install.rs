@@ -1,4 +1,4 @@
-//! kernel-install(8): the images in its layouts, and the command that makes them again.
+//! kernel-install(8): the images in its layouts, and the command that regenerates them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,8 +13,10 @@ use crate::image::{Image, ImageKind};
 /// Possible mount points of the partition that the boot loader reads.
 pub(super) const PARTITIONS: [&str; 3] = ["/efi", "/boot", "/boot/efi"];
 
-/// Returns the existing images of one kernel in the layouts `bls` (`<token>/<release>/initrd`, and EndeavourOS's `initrd-fallback` beside
-/// it) and `uki` (`EFI/Linux/<token>-<release>.efi`).
+/// Returns the existing images of a kernel in the layouts of kernel-install.
+///
+/// The layout `bls` contains `<token>/<release>/initrd` and, on EndeavourOS, `initrd-fallback`. The
+/// layout `uki` contains `EFI/Linux/<token>-<release>.efi`.
 pub(super) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
     let (root, release) = (&machine.trees.root, kernel.release.as_str());
     let tokens = tokens(root);
@@ -27,32 +29,34 @@ pub(super) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
             images.extend(initrds.map(|name| image(entry.join(name), ImageKind::Initramfs)));
         }
         let dir = PathBuf::from(format!("{top}/EFI/Linux"));
-        let is_its = |name: &String| {
+        let belongs = |name: &String| {
             tokens.iter().any(|token| is_unified(name, &format!("{token}-{release}")))
         };
         images.extend(
             find_files::names(root, &dir)
-                .filter(is_its)
+                .filter(belongs)
                 .map(|name| image(dir.join(name), ImageKind::Uki)),
         );
     }
     images
 }
 
-/// Returns the command that makes a kernel's entry again, with the generators, the command line and the signature that the
-/// machine is set up for. Returns `None` without that program or the kernel, and where boots are counted: there it would
-/// give the image another name.
+/// Returns the command that regenerates a kernel's boot entry, including its images, command line
+/// and signature.
+///
+/// Returns `None` if kernel-install or the kernel is missing. Also returns `None` if boot counting
+/// is enabled, because the new image would have another name.
 pub(super) fn command(machine: &Machine, kernel: &Kernel) -> Option<GeneratorCommand> {
     let root = &machine.trees.root;
     let vmlinuz = format!("/usr/lib/modules/{}/vmlinuz", kernel.release);
-    let there = |path: &str| paths::below(root, Path::new(path)).exists();
-    let can = there("/usr/bin/kernel-install") && there(&vmlinuz) && !there("/etc/kernel/tries");
+    let exists = |path: &str| paths::below(root, Path::new(path)).exists();
+    let can = exists("/usr/bin/kernel-install") && exists(&vmlinuz) && !exists("/etc/kernel/tries");
     can.then(|| {
         GeneratorCommand::new(&["kernel-install", "add", kernel.release.as_str(), &vmlinuz])
     })
 }
 
-/// Returns the prefixes of the machine's entries: its id, or the text chosen in its place.
+/// Returns the entry tokens of the machine, from `/etc/kernel/entry-token` and `/etc/machine-id`.
 fn tokens(root: &Path) -> Vec<String> {
     let files = ["etc/kernel/entry-token", "etc/machine-id"];
     let texts = files.iter().filter_map(|file| fs::read_to_string(root.join(file)).ok());
@@ -60,7 +64,7 @@ fn tokens(root: &Path) -> Vec<String> {
     names.filter(|name| !name.is_empty() && !name.contains('/') && name != "..").collect()
 }
 
-/// Returns true if a unified kernel image has this name, with or without a count of boots (`+3-1`).
+/// Returns true if `file` is `<name>.efi`, with or without a boot counter (`+3-1`) after the name.
 fn is_unified(file: &str, name: &str) -> bool {
     let rest = file.strip_suffix(".efi").and_then(|stem| stem.strip_prefix(name));
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('+'))
@@ -72,7 +76,7 @@ mod tests {
 
     use super::*;
 
-    /// A machine with the kernel 7.2 and these files.
+    /// Returns a machine with the kernel 7.2, the machine id `0b` and empty `files`.
     fn test_machine(files: &[&str]) -> (TestRoot, Machine, Kernel) {
         let files = files.iter().map(|file| (*file, "")).chain([("etc/machine-id", "0b\n")]);
         crate::test_machine::test_machine("7.2", &files.collect::<Vec<_>>())
@@ -83,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn both_layouts_are_known_by_the_machines_token() {
+    fn finds_images_in_both_layouts_by_token() {
         let (root, machine, kernel) = test_machine(&[
             "efi/0b/7.2/linux",
             "efi/0b/7.2/initrd",
@@ -118,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_called_where_it_writes_what_is_there() {
+    fn is_used_only_if_installed_and_without_boot_counting() {
         let (root, machine, kernel) = test_machine(&["efi/0b/7.2/initrd"]);
         assert_eq!(command(&machine, &kernel), None);
         root.write("usr/bin/kernel-install", "");

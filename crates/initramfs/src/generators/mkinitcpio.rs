@@ -1,4 +1,4 @@
-//! mkinitcpio(8): the images that its presets make, and the commands that regenerate them.
+//! mkinitcpio(8): the images of its presets, and the commands that regenerate them.
 
 mod preset;
 mod recipe;
@@ -16,8 +16,8 @@ pub(super) use preset::Preset;
 use preset::presets_for;
 pub(super) use recipe::configured_modules;
 
-/// Returns the images of one kernel: those of its presets. A kernel without a preset has the one with the usual name for
-/// `mkinitcpio -k`, if it exists.
+/// Returns the images of a kernel's presets. For a kernel without a preset, returns
+/// `/boot/initramfs-<release>.img` if it exists.
 pub(super) fn images(machine: &Machine, kernel: &Kernel, presets: &[Preset]) -> Vec<Image> {
     let image = |path: PathBuf, kind: ImageKind, preset: Option<&str>| Image {
         path,
@@ -27,9 +27,9 @@ pub(super) fn images(machine: &Machine, kernel: &Kernel, presets: &[Preset]) -> 
     };
     let presets = presets_for(machine, kernel, presets);
     if presets.is_empty() {
-        let usual = PathBuf::from(format!("/boot/initramfs-{}.img", kernel.release));
-        let there = paths::below(&machine.trees.root, &usual).exists();
-        return there.then(|| image(usual, ImageKind::Initramfs, None)).into_iter().collect();
+        let path = PathBuf::from(format!("/boot/initramfs-{}.img", kernel.release));
+        let exists = paths::below(&machine.trees.root, &path).exists();
+        return exists.then(|| image(path, ImageKind::Initramfs, None)).into_iter().collect();
     }
     let made = presets.iter().flat_map(|preset| {
         preset.files().into_iter().map(|(path, kind)| image(path, kind, Some(&preset.name)))
@@ -37,9 +37,12 @@ pub(super) fn images(machine: &Machine, kernel: &Kernel, presets: &[Preset]) -> 
     made.collect()
 }
 
-/// Returns the commands that regenerate these images, all of one kernel: by their presets. If the kernel's copy or an
-/// image is missing after an interrupted upgrade, only mkinitcpio's own hook can make them: its hooks remove both before
-/// a transaction and restore them after it.
+/// Returns the commands that regenerate `images`, which all belong to `kernel`.
+///
+/// An image of a preset is regenerated with `mkinitcpio -p`. If an image or the copy of the kernel
+/// in /boot is missing, returns the command of mkinitcpio's pacman hook instead, which also copies
+/// the kernel. Both are missing after an interrupted upgrade, because another of mkinitcpio's hooks
+/// removes them before the upgrade.
 pub(super) fn commands(
     machine: &Machine,
     kernel: &Kernel,
@@ -49,9 +52,9 @@ pub(super) fn commands(
     let root = &machine.trees.root;
     let mut presets = presets_for(machine, kernel, presets);
     presets.retain(|preset| images.iter().any(|image| image.preset.as_ref() == Some(&preset.name)));
-    let there = |path: &str| paths::below(root, Path::new(path)).exists();
+    let exists = |path: &str| paths::below(root, Path::new(path)).exists();
     let has_kernel =
-        |preset: &Preset| preset.kvers().all(|kver| !kver.starts_with('/') || there(kver));
+        |preset: &Preset| preset.kvers().all(|kver| !kver.starts_with('/') || exists(kver));
     let complete = images.iter().all(|image| image.below(root).exists());
     if kernel.pkgbase.is_some()
         && !(complete && presets.iter().all(|preset| has_kernel(preset)))
@@ -110,7 +113,7 @@ mod tests {
     const HOOK_TEXT: &str = "[Trigger]\n[Action]\nExec = /script install\n";
 
     #[test]
-    fn a_preset_names_images() {
+    fn finds_the_images_of_a_preset() {
         let (_root, machine, kernel) = test_machine(&[
             ("etc/mkinitcpio.d/linux.preset", PRESET),
             ("etc/mkinitcpio.d/linux-lts.preset", &PRESET.replace("linux", "linux-lts")),
@@ -123,12 +126,12 @@ mod tests {
     }
 
     #[test]
-    fn what_the_hooks_took_away_their_hook_brings_back() {
+    fn mkinitcpios_hook_restores_removed_images_and_presets() {
         let (_root, machine, kernel) =
             test_machine(&[("etc/mkinitcpio.d/linux.preset", PRESET), (HOOK_FILE, HOOK_TEXT)]);
         let by_hook = [format!("echo usr/lib/modules/{RELEASE}/vmlinuz | /script install")];
         assert_eq!(lines(&machine, &kernel), by_hook);
-        // An unchanged preset is taken away, too.
+        // mkinitcpio's hook also removes an unmodified preset.
         let template = "ALL_kver=/boot/vmlinuz-%PKGBASE%\nPRESETS=(default)\n\
                         default_image=/boot/initramfs-%PKGBASE%.img\n";
         let template = ("usr/share/mkinitcpio/hook.preset", template);
@@ -140,13 +143,13 @@ mod tests {
         for preset in ["", "exit 0\n"] {
             let preset = ("etc/mkinitcpio.d/linux.preset", preset);
             let (_root, own, kernel) = test_machine(&[preset, template, (HOOK_FILE, HOOK_TEXT)]);
-            assert_eq!(images_of(&own, &kernel), [], "a preset that is there is not replaced");
+            assert_eq!(images_of(&own, &kernel), [], "an existing preset is not replaced");
         }
     }
 
     #[test]
-    fn a_preset_of_any_name_serves_the_kernel_that_its_file_is() {
-        // The header of a kernel's file, and the text that it points to.
+    fn a_preset_with_any_name_is_for_the_kernel_that_it_names() {
+        // The header of a kernel file, and the version text that it points to.
         let kernel = |release: &str| {
             let header = format!("{}HdrS{}\0\u{1}", "\0".repeat(0x202), "\0".repeat(8));
             format!("{header:\0<768}{release} (me@here) #1\0")
@@ -164,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_without_a_preset_has_the_image_of_its_release() {
+    fn a_kernel_without_a_preset_has_an_image_named_after_its_release() {
         let image = format!("boot/initramfs-{RELEASE}.img");
         let (_root, machine, kernel) = test_machine(&[(&image, "")]);
         assert_eq!(lines(&machine, &kernel), [format!("mkinitcpio -k {RELEASE} -g /{image}")]);

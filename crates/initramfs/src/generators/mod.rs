@@ -1,4 +1,4 @@
-//! The program that makes the images of this machine.
+//! The generators of initramfs images: mkinitcpio, dracut, booster and unknown programs.
 
 mod booster;
 mod command;
@@ -21,17 +21,17 @@ pub(crate) use command::GeneratorCommand;
 pub(crate) use mkinitcpio::HOOK as MKINITCPIO_HOOK;
 use mkinitcpio::Preset;
 
-/// The time limit of a lister.
-const PATIENCE: Duration = Duration::from_secs(5 * 60);
+/// The time limit for listing an image.
+const TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
-/// The hook of ours that takes a snapshot of the images.
+/// Our hook that takes a snapshot of the images.
 const SNAPSHOT_HOOK: &str = "90-mkinitcpio-dkms.hook";
 
-/// The program that makes the initramfs images of one machine. Detected once in a run and handed along.
+/// The program that generates the initramfs images of a machine. Each run detects it once.
 #[derive(Debug)]
 pub struct Generator {
     kind: GeneratorKind,
-    /// mkinitcpio's presets. Reading them takes one bash each, so they are read when first needed, and once.
+    /// mkinitcpio's presets, read only when needed because reading them starts bash.
     presets: OnceCell<Vec<Preset>>,
 }
 
@@ -40,15 +40,15 @@ enum GeneratorKind {
     Mkinitcpio,
     Dracut,
     Booster,
-    /// An unknown one, called by the administrator's own command. The contents of its images are unknown.
+    /// Another program, which `[initramfs] command` runs. The contents of its images are unknown.
     Other,
 }
 
 impl GeneratorKind {
-    /// The known generators, the most likely one first.
+    /// The known generators, in order of preference.
     const KNOWN: [Self; 3] = [Self::Mkinitcpio, Self::Dracut, Self::Booster];
 
-    /// Returns the name of the program.
+    /// Returns the name of the program; empty for an unknown generator.
     fn name(self) -> &'static str {
         match self {
             Self::Mkinitcpio => "mkinitcpio",
@@ -58,7 +58,8 @@ impl GeneratorKind {
         }
     }
 
-    /// Returns the name of its pacman hook. It is empty, and so sorts first, if the generator is unknown.
+    /// Returns the file name of the generator's pacman hook. For an unknown generator, returns an
+    /// empty name, which sorts before all others.
     fn hook(self) -> &'static str {
         match self {
             Self::Mkinitcpio => mkinitcpio::HOOK,
@@ -68,16 +69,20 @@ impl GeneratorKind {
         }
     }
 
-    /// Returns true if its own pacman hook runs before 90-mkinitcpio-dkms, in the order of their names.
+    /// Returns true if the generator's pacman hook runs before 90-mkinitcpio-dkms. libalpm runs
+    /// hooks in the order of their names.
     fn hook_precedes_snapshot(self) -> bool {
         self.hook() < SNAPSHOT_HOOK
     }
 }
 
 impl Generator {
-    /// Detects the generator of this machine: the one that `[initramfs] generator` names, or else one that is
-    /// installed. If several are installed, it is the one whose pacman hook is active. If none is, `[initramfs] command`
-    /// may call an unknown one. Returns `None` on a machine without images, such as a container.
+    /// Detects the generator of this machine. Returns `None` on a machine without images, such as a
+    /// container.
+    ///
+    /// Tries in this order: the generator that `[initramfs] generator` names, an installed
+    /// generator with an active pacman hook, any installed generator, and an unknown generator if
+    /// `[initramfs] command` is set.
     #[must_use]
     pub fn detect(machine: &Machine) -> Option<Self> {
         let root = &machine.trees.root;
@@ -99,17 +104,16 @@ impl Generator {
         Some(Self { kind, presets: OnceCell::new() })
     }
 
-    /// Returns true if it is mkinitcpio.
     pub(crate) fn is_mkinitcpio(&self) -> bool {
         self.kind == GeneratorKind::Mkinitcpio
     }
 
-    /// Returns true if only the administrator's own command knows it.
+    /// Returns true if `[initramfs] command` runs an unknown generator.
     pub(crate) fn is_unknown(&self) -> bool {
         self.kind == GeneratorKind::Other
     }
 
-    /// Returns true if its own pacman hook runs before our hook that takes the snapshot.
+    /// Returns true if the generator's pacman hook runs before our hook that takes the snapshot.
     #[must_use]
     pub fn hook_precedes_snapshot(&self) -> bool {
         self.kind.hook_precedes_snapshot()
@@ -119,7 +123,8 @@ impl Generator {
         self.presets.get_or_init(|| Preset::all(machine))
     }
 
-    /// Returns the images that it keeps for a kernel.
+    /// Returns the images of a kernel: those in kernel-install's boot entries, then the generator's
+    /// own.
     pub(crate) fn images(&self, machine: &Machine, kernel: &Kernel) -> Vec<Image> {
         let mut images = kernel_install::images(machine, kernel);
         let own = match self.kind {
@@ -134,10 +139,11 @@ impl Generator {
         images
     }
 
-    /// Returns the kernel modules that the configuration puts into an image, each with the place that names it.
+    /// Returns the kernel modules that the configuration adds to an image, each mapped to the
+    /// setting that names it.
     ///
     /// # Errors
-    /// A sentence if the configuration cannot be read.
+    /// A message if the configuration cannot be read.
     pub(crate) fn configured_modules(
         &self,
         machine: &Machine,
@@ -151,12 +157,12 @@ impl Generator {
             GeneratorKind::Dracut => dracut::configured_modules(machine, kernel),
             GeneratorKind::Booster => Ok(booster::configured_modules(machine)),
             GeneratorKind::Other => {
-                Err("the contents of images made by [initramfs] command are unknown".into())
+                Err("the contents of images generated by [initramfs] command are unknown".into())
             }
         }
     }
 
-    /// Returns the commands that regenerate these images, all of one kernel.
+    /// Returns the commands that regenerate `images`, which all belong to `kernel`.
     pub(crate) fn commands(
         &self,
         machine: &Machine,
@@ -189,13 +195,14 @@ impl Generator {
         commands
     }
 
-    /// Lists an image file.
+    /// Lists the contents of the image file at `path`. Images of an unknown generator count as
+    /// empty.
     ///
     /// # Errors
-    /// A sentence if the lister is missing or the file is not an image.
+    /// A message if the listing program is missing or the file is not an image.
     pub(crate) fn list(&self, path: &Path) -> Result<Contents, String> {
         let (program, args): (_, &[&str]) = match self.kind {
-            // `-a` names only what comes from the kernel's own directories.
+            // Not `-a`, which lists only modules from the kernel's own directories.
             GeneratorKind::Mkinitcpio => ("lsinitcpio", &["-l"]),
             GeneratorKind::Dracut => ("lsinitrd", &[]),
             GeneratorKind::Booster => ("booster", &["ls"]),
@@ -209,22 +216,22 @@ impl Generator {
         let ended = Program::new(program, &Environment::fixed())
             .args(args.iter().copied())
             .arg(path)
-            .deadline(PATIENCE)
+            .deadline(TIMEOUT)
             .output(Output::Lines(&mut read))
             .run()
             .map_err(|error| error.to_string())?;
         let contents = listing.end().filter(|_| ended.success());
         contents.ok_or_else(|| {
-            // It may have listed half of the files before it failed.
+            // A partial listing may precede the failure.
             let complaint = ended.complaint();
             let why = complaint.lines().next().unwrap_or(&last).trim();
-            format!("{program} cannot list {} ({}): {why}", path.display(), ended.how)
+            format!("{program}: cannot list {} ({}): {why}", path.display(), ended.how)
         })
     }
 }
 
-/// Returns the images that an unknown generator is likely to make: the existing ones with a common name, or else the most
-/// common name.
+/// Returns the likely images of an unknown generator: all existing files with a common image name.
+/// If there are none, returns the most common name.
 fn other_images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
     let release = kernel.release.as_str();
     let name = kernel.pkgbase.as_deref().unwrap_or(release);
@@ -241,16 +248,17 @@ fn other_images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
     };
     let mut images: Vec<Image> = usual.into_iter().map(image).collect();
     images.dedup();
-    let is_there = |image: &Image| image.below(&machine.trees.root).is_file();
-    if images.iter().any(is_there) {
-        images.retain(is_there);
+    let exists = |image: &Image| image.below(&machine.trees.root).is_file();
+    if images.iter().any(exists) {
+        images.retain(exists);
     } else {
         images.truncate(1);
     }
     images
 }
 
-/// Returns the administrator's own command for each image. `%k` is the kernel's release, `%i` the image, `%p` its package.
+/// Returns the administrator's own `command` for each image, without duplicates. Replaces `%k` with
+/// the kernel release, `%i` with the image's path and `%p` with the kernel's package.
 fn administrators_commands(
     command: &str,
     kernel: &Kernel,
@@ -280,17 +288,17 @@ mod tests {
     use crate::test_machine::test_machine;
 
     #[test]
-    fn only_the_hook_of_mkinitcpio_follows_the_snapshot() {
-        let ahead: Vec<&str> = GeneratorKind::KNOWN
+    fn only_mkinitcpios_hook_runs_after_the_snapshot() {
+        let earlier: Vec<&str> = GeneratorKind::KNOWN
             .into_iter()
             .filter(|it| it.hook_precedes_snapshot())
             .map(GeneratorKind::name)
             .collect();
-        assert_eq!(ahead, ["dracut", "booster"]);
+        assert_eq!(earlier, ["dracut", "booster"]);
     }
 
     #[test]
-    fn a_preset_is_read_once_for_all_images() {
+    fn reads_a_preset_once_for_all_images() {
         let log = tempfile::NamedTempFile::new().unwrap();
         let preset = format!(
             "echo read >>{}\nALL_kver=/boot/vmlinuz-linux\nPRESETS=(default fallback)\n\
@@ -301,7 +309,7 @@ mod tests {
             [("etc/mkinitcpio.d/linux.preset", preset.as_str()), ("usr/bin/mkinitcpio", "")];
         let (_root, machine, kernel) = test_machine("7.2", &files);
         let generator = Generator::detect(&machine).unwrap();
-        assert_eq!(fs::read_to_string(log.path()).unwrap(), "", "detection reads no preset");
+        assert_eq!(fs::read_to_string(log.path()).unwrap(), "", "detection reads presets");
         let images = generator.images(&machine, &kernel);
         for image in &images {
             generator.configured_modules(&machine, &kernel, image).unwrap();

@@ -1,4 +1,4 @@
-//! The pacman hook that regenerates images after a transaction, as libalpm would run it.
+//! Reads pacman's hook files as libalpm does, to find the hooks that regenerate images.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,18 +10,19 @@ use dkms_engine::os::paths;
 use super::command::GeneratorCommand;
 use crate::image::Image;
 
-/// The first words of our override of mkinitcpio's hook, which identify it.
+/// The text at the start of our override of mkinitcpio's hook. It identifies the override as ours.
 pub(crate) const MARK: &str = "# Written by alpm-dkms for `[initramfs] precise`";
 
-/// Our hook that regenerates stale images after all others.
+/// Our hook that regenerates stale images after the generators' own hooks.
 pub(crate) const VERIFY_HOOK: &str = "95-dkms-verify.hook";
 
-/// Returns the path of a hook as its package ships it.
+/// Returns the path of a hook in the directory in which packages install hooks.
 pub(crate) fn shipped(root: &Path, name: &str) -> PathBuf {
     root.join("usr/share/libalpm/hooks").join(name)
 }
 
-/// Returns the directories of hooks; a later one overrides an earlier one (alpm-hooks(5), pacman.conf(5) `HookDir`).
+/// Returns pacman's hook directories. A file in a later directory overrides the file with the same
+/// name in an earlier one (alpm-hooks(5), pacman.conf(5) `HookDir`).
 pub(crate) fn directories(root: &Path) -> Vec<PathBuf> {
     let mut all = vec![root.join("usr/share/libalpm/hooks")];
     let conf = fs::read_to_string(root.join("etc/pacman.conf")).unwrap_or_default();
@@ -37,16 +38,19 @@ pub(crate) fn directories(root: &Path) -> Vec<PathBuf> {
     all
 }
 
-/// Returns the command of a hook, as words: of the hook in effect or, if that is masked or our own override, of the one
-/// that its package ships. Returns `None` if there is no such hook.
+/// Returns the command of the hook with the file name `name`, split into words. If the hook is
+/// masked or is our own override, returns the command of the hook that it overrides. Returns `None`
+/// if there is no such hook.
 pub(crate) fn exec(root: &Path, name: &str) -> Option<Vec<String>> {
     let files: Vec<PathBuf> = directories(root).iter().rev().map(|dir| dir.join(name)).collect();
     let texts = files.iter().filter_map(|file| fs::read_to_string(file).ok());
     texts.filter(|text| !text.starts_with(MARK)).find_map(|text| exec_line(&text))
 }
 
-/// Returns such a hook's command for a kernel without any of these images. It also copies the kernel to /boot again.
-/// Returns `None` if one of the images exists or the hook does not.
+/// Returns the command of the hook `name` that generates `images` for a new kernel and copies the
+/// kernel to /boot.
+///
+/// Returns `None` if one of the images already exists or the hook does not exist.
 pub(super) fn command_for_new(
     root: &Path,
     name: &str,
@@ -60,8 +64,10 @@ pub(super) fn command_for_new(
     Some(GeneratorCommand { words, stdin: kernel_target(root, name, &kernel.release) })
 }
 
-/// Returns the target that makes such a hook's command make the images of a kernel: `usr/lib/modules/K/vmlinuz`, or
-/// `…/pkgbase` if its triggers name only that, as the hook in the Arch wiki's article on dracut does.
+/// Returns the target that makes a hook's command generate the images of a kernel.
+///
+/// The target is `usr/lib/modules/<release>/vmlinuz`. If the hook's triggers name only `pkgbase`,
+/// as in the ArchWiki article on dracut, it is `usr/lib/modules/<release>/pkgbase`.
 fn kernel_target(root: &Path, name: &str, release: &KernelRelease) -> String {
     let hook = directories(root)
         .iter()
@@ -75,8 +81,10 @@ fn kernel_target(root: &Path, name: &str, release: &KernelRelease) -> String {
     format!("usr/lib/modules/{release}/{file}\n")
 }
 
-/// Returns true if the hook is active and its program contains this start of a file name. It shows the names of images
-/// that do not exist: hooks before an upgrade remove them with the old kernel.
+/// Returns true if the hook `name` is active and the text of its program contains `file`, the start
+/// of an image's path.
+///
+/// This detects images that are missing because another hook removed them before an upgrade.
 pub(super) fn is_active_and_names(root: &Path, name: &str, file: &str) -> bool {
     let program = exec(root, name).and_then(|words| words.into_iter().next());
     let names = |program: String| {
@@ -86,7 +94,8 @@ pub(super) fn is_active_and_names(root: &Path, name: &str, file: &str) -> bool {
     is_active(root, name) && program.is_some_and(names)
 }
 
-/// Returns true if libalpm runs a hook of this name: it exists and no link to `/dev/null` or empty file masks it.
+/// Returns true if libalpm runs the hook `name`: the file exists and is neither empty nor a link to
+/// `/dev/null`.
 pub(crate) fn is_active(root: &Path, name: &str) -> bool {
     let file = directories(root)
         .into_iter()
@@ -96,13 +105,13 @@ pub(crate) fn is_active(root: &Path, name: &str) -> bool {
     file.is_some_and(|file| fs::read_to_string(file).is_ok_and(|text| text.contains("[Trigger]")))
 }
 
-/// Returns the command in a hook's text, as words.
+/// Returns the command in a hook's text, split into words; `None` if there is no command.
 pub(crate) fn exec_line(text: &str) -> Option<Vec<String>> {
     let words = split(text.lines().find_map(exec_value)?.trim());
     (!words.is_empty()).then_some(words)
 }
 
-/// Returns true if a line of a hook names its command.
+/// Returns true if a line of a hook file contains the hook's command.
 pub(crate) fn is_exec(line: &str) -> bool {
     exec_value(line).is_some()
 }
@@ -111,7 +120,8 @@ fn exec_value(line: &str) -> Option<&str> {
     line.trim().strip_prefix("Exec")?.trim_start().strip_prefix('=')
 }
 
-/// Splits a command as libalpm does: at blanks outside of quotes. A backslash escapes the next character.
+/// Splits a command into words as libalpm does: at blanks outside quotes. A backslash escapes the
+/// next character.
 fn split(line: &str) -> Vec<String> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None::<char>);
     let mut chars = line.chars();
@@ -157,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn an_override_wins() {
+    fn an_override_takes_precedence() {
         let stock = hook("/usr/share/libalpm/scripts/mkinitcpio install");
         let own = hook("/usr/local/bin/limine 'with blank' install");
         let system = format!("usr/share/libalpm/hooks/{NAME}");
@@ -173,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn the_target_of_a_kernel_is_the_file_that_triggers_the_hook() {
+    fn the_target_is_the_file_that_triggers_the_hook() {
         let release = "7.2".parse().unwrap();
         let target = |lines: &str| {
             let file = format!("usr/share/libalpm/hooks/{NAME}");
@@ -189,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn an_active_hooks_program_contains_the_names_of_images() {
+    fn finds_image_names_in_the_program_of_an_active_hook() {
         let (file, program) = (format!("usr/share/libalpm/hooks/{NAME}"), "/usr/bin/make-images");
         let script = "install -D x \"/boot/initramfs-$pkgbase.img\"\n";
         let files = root(&[(&file, &hook(program)), (program.trim_start_matches('/'), script)]);
@@ -202,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_masked_hook_does_not_run_but_its_command_is_known() {
+    fn a_masked_hook_is_inactive_but_its_command_is_found() {
         let files = root(&[(&format!("usr/share/libalpm/hooks/{NAME}"), &hook("/stock install"))]);
         let mask = files.path().join("etc/pacman.d/hooks");
         fs::create_dir_all(&mask).unwrap();

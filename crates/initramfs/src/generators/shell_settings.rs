@@ -1,4 +1,5 @@
-//! Settings that are shell scripts (mkinitcpio's presets, mkinitcpio.conf, dracut.conf), read by bash.
+//! Reads configuration files that are bash scripts: mkinitcpio's presets, mkinitcpio.conf,
+//! dracut.conf.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,29 +8,32 @@ use dkms_engine::machine::Machine;
 use dkms_engine::os::bash::BashReader;
 use dkms_engine::os::process::Environment;
 
-/// The variables that such files set, each with its elements.
+/// The variables that configuration files set. Each name is mapped to the elements of the array, or
+/// to the single value of a plain variable.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct ShellVariables(BTreeMap<String, Vec<String>>);
 
 impl ShellVariables {
-    /// Reads the files in order; a later one can change the variables of an earlier one.
+    /// Reads the variables that `files` set. A later file can change the variables of an earlier
+    /// one.
     ///
     /// # Errors
-    /// A sentence if bash cannot read them to the end.
+    /// A message if bash cannot read the files to the end.
     pub(super) fn read(reader: &mut BashReader, files: &[PathBuf]) -> Result<Self, String> {
         Self::read_with(reader, files, &[])
     }
 
-    /// Reads files that may use some given variables, each a name and a value.
+    /// Sets the variables in `given` (pairs of name and value), evaluates `files` and returns the
+    /// variables that they set.
     ///
     /// # Errors
-    /// As [`ShellVariables::read`].
+    /// See [`ShellVariables::read`].
     pub(super) fn read_with(
         reader: &mut BashReader,
         files: &[PathBuf],
         given: &[(&str, &str)],
     ) -> Result<Self, String> {
-        // A link to /dev/null masks a file of that name.
+        // A link to /dev/null is a mask, not a file to read.
         let files: Vec<&Path> =
             files.iter().map(PathBuf::as_path).filter(|file| file.is_file()).collect();
         if files.is_empty() {
@@ -45,7 +49,7 @@ impl ShellVariables {
         Ok(variables)
     }
 
-    /// Replaces a placeholder of a template in all values.
+    /// Replaces `word`, a placeholder in a template, with `text` in all values.
     pub(super) fn replace(mut self, word: &str, text: &str) -> Self {
         for value in self.0.values_mut().flatten() {
             *value = value.replace(word, text);
@@ -53,25 +57,27 @@ impl ShellVariables {
         self
     }
 
-    /// Returns a variable's value, or that of an array's first element. Returns `None` if it is unset or empty.
+    /// Returns the value of a plain variable or the first element of an array; `None` if it is
+    /// unset or empty.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         self.list(name).first().map(String::as_str).filter(|text| !text.is_empty())
     }
 
-    /// Returns all elements of an array, or the one value of a plain variable.
+    /// Returns all elements of an array, or the single value of a plain variable. Returns an empty
+    /// list if it is unset.
     pub(super) fn list(&self, name: &str) -> &[String] {
         self.0.get(name).map_or(&[], Vec::as_slice)
     }
 
-    /// Returns the words of all elements.
+    /// Returns the words of all elements, split at white space.
     pub(super) fn words(&self, name: &str) -> impl Iterator<Item = &str> {
         self.list(name).iter().flat_map(|text| text.split_whitespace())
     }
 }
 
-/// Returns a reader of such files.
+/// Returns a reader that evaluates configuration files with bash in a fixed environment.
 pub(super) fn reader(machine: &Machine) -> BashReader {
-    // A variable of the caller's that is called like a setting would hide that.
+    // A variable in the caller's environment could be mistaken for a setting.
     BashReader::new(machine.tools.clone(), Environment::fixed())
 }
 
@@ -104,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_may_use_given_variables() {
+    fn a_file_can_use_given_variables() {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), "[[ $kernel == *-lts ]] || add_drivers+=zfs\n").unwrap();
         let mut reader = test_reader();
@@ -117,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_sets_nothing() {
+    fn ignores_everything_except_regular_files() {
         let dir = tempfile::tempdir().unwrap();
         let files = ["masked", "directory", "gone", "file"].map(|name| dir.path().join(name));
         std::os::unix::fs::symlink("/dev/null", &files[0]).unwrap();
@@ -137,6 +143,6 @@ mod tests {
             fs::write(file, text).unwrap();
         }
         let why = ShellVariables::read(&mut test_reader(), &files).unwrap_err();
-        assert!(why.contains("bad was not read to its end"), "{why}");
+        assert!(why.contains("bad: evaluation ended early"), "{why}");
     }
 }

@@ -1,4 +1,4 @@
-//! The kernel modules in an image, as its generator's lister prints them.
+//! The kernel modules in an image, parsed from the output of the generator's listing program.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -7,30 +7,31 @@ use dkms_engine::names::KernelRelease;
 
 use super::kmod_name::KmodName;
 
-/// The part of an image's contents that matters to dkms.
+/// The kernel modules in an image, and the kernels that they are for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Contents {
-    /// The kernel modules in it.
     pub(crate) modules: BTreeSet<KmodName>,
-    /// The kernels with a module directory in the image: usually one, none if it holds no module.
+    /// The kernels whose module directories are in the image: usually one; empty if the image
+    /// contains no modules.
     pub(crate) kernels: BTreeSet<KernelRelease>,
 }
 
-/// Parses a listing with one file per line: a plain path (`lsinitcpio -l`, `booster ls`) or a line of `ls -l`
-/// (`lsinitrd`).
+/// A parser of a listing with one file per line: a plain path (`lsinitcpio -l`, `booster ls`) or a
+/// line of `ls -l` (`lsinitrd`).
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
     contents: Contents,
+    /// Whether at least one line named a file of an image.
     names_files: bool,
 }
 
 impl Listing {
-    /// Reads one line and skips it if it names no file.
+    /// Parses one line. Ignores lines that do not name a file.
     pub(crate) fn line(&mut self, line: &str) {
         let path = line.split(" -> ").next().unwrap_or(line);
         let Some(path) = path.split_whitespace().next_back() else { return };
         let path = path.trim_start_matches('/');
-        // Every image has an `init`. Error messages of the lister may contain paths, too.
+        // Every image contains an `init`. Any other path may be part of an error message.
         self.names_files |= ["init", "usr/bin/init", "usr/lib/systemd/systemd"].contains(&path);
         let path = Path::new(path);
         let below =
@@ -42,7 +43,8 @@ impl Listing {
         self.contents.modules.extend(KmodName::of_file(path));
     }
 
-    /// Returns the contents, or `None` if no line named a file: such an image boots nothing.
+    /// Returns the contents. Returns `None` if no line named a file of an image, because then the
+    /// listed file is not an image.
     pub(crate) fn end(self) -> Option<Contents> {
         self.names_files.then_some(self.contents)
     }
@@ -63,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_a_plain_list() {
+    fn reads_a_list_of_paths() {
         let listing = "init\nusr/lib/modules/7.2.1-arch1-1/updates/dkms/zfs.ko.zst\n\
                        usr/lib/modules/7.2.1-arch1-1/kernel/fs/ext4.ko\nusr/bin/kmod\n";
         let contents = read(listing).unwrap();
@@ -81,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_no_image() {
+    fn a_listing_without_files_is_not_an_image() {
         assert_eq!(read(""), None);
         assert_eq!(read("lsinitcpio: not an image\n"), None);
     }

@@ -1,24 +1,26 @@
-//! The kernel release of a bootable kernel file.
+//! Reads the kernel release from a bootable kernel file.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// Returns the release in the header of a kernel file (the kernel's `Documentation/arch/x86/boot.rst`). Returns `None`
-/// if the file cannot be read or has no such header, as on other architectures.
+/// Returns the kernel release in the header of a bootable kernel file (see
+/// `Documentation/arch/x86/boot.rst` in the kernel's source). Returns `None` if the file cannot be
+/// read or has no such header, as on other architectures.
 pub(crate) fn release(path: &Path) -> Option<String> {
     version(path).ok().flatten()?.split_whitespace().next().map(str::to_owned)
 }
 
-/// Returns the version text: the release, then who compiled it.
+/// Returns the version text, whose first word is the release. Returns `None` if the file has no
+/// header.
 fn version(path: &Path) -> io::Result<Option<String>> {
-    /// The offset of the header's magic number.
+    /// The offset of the magic number in the header, and the number itself.
     const HEADER: (u64, &[u8; 4]) = (0x202, b"HdrS");
-    /// The field that holds the offset of the text.
+    /// The offset of the field `kernel_version`, which points to the version text.
     const POINTER: u64 = 0x20e;
-    /// The value to add to that offset.
+    /// The offset that the pointer is relative to.
     const SETUP: u64 = 0x200;
-    /// Longer than any release.
+    /// The number of bytes to read from the version text; no release is longer.
     const LENGTH: u64 = 256;
 
     let mut file = File::open(path)?;
@@ -46,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_header_tells_the_release() {
+    fn reads_the_release_in_the_header() {
         let mut bytes = vec![0; 0x400];
         bytes[0x202..0x206].copy_from_slice(b"HdrS");
         bytes[0x20e..0x210].copy_from_slice(&0x100_u16.to_le_bytes());

@@ -1,4 +1,4 @@
-//! The files that a kernel is booted with, and what can be read from them.
+//! Image files: initramfs images and unified kernel images, and their contents.
 
 mod contents;
 mod kernel_file;
@@ -18,26 +18,25 @@ pub(crate) use signature::is_signed;
 /// An initramfs image or a unified kernel image. The file may be missing.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Image {
-    /// The path on the machine that boots from it: `/boot/initramfs-linux.img`.
+    /// The absolute path on the machine that boots the image, such as `/boot/initramfs-linux.img`.
     pub(crate) path: PathBuf,
     pub(crate) kind: ImageKind,
-    /// The installed kernel that the image is made for.
+    /// The installed kernel that the image is for.
     pub(crate) kernel: KernelRelease,
-    /// The preset that makes it (`mkinitcpio -p`); `None` with other generators.
+    /// The name of the mkinitcpio preset that generates the image; `None` without a preset.
     pub(crate) preset: Option<String>,
 }
 
-/// The kind of an image file.
+/// The format of an image file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum ImageKind {
-    /// An initramfs, loaded beside the kernel.
     Initramfs,
-    /// A unified kernel image: one EFI program of kernel, initramfs and command line.
+    /// A unified kernel image: one EFI program with kernel, initramfs and command line.
     Uki,
 }
 
 impl Image {
-    /// The path below `root`.
+    /// Returns the path of the image file below `root`.
     pub(crate) fn below(&self, root: &Path) -> PathBuf {
         paths::below(root, &self.path)
     }

@@ -1,22 +1,23 @@
-//! Signatures of unified kernel images, which Secure Boot firmware requires.
+//! Detects the Secure Boot signature of a unified kernel image.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// Returns true if an EFI program is signed: its certificate table is not empty (PE format, "Attribute Certificate
-/// Table"). Other files count as unsigned.
+/// Returns true if the file is an EFI program with a signature, that is, a certificate table that
+/// is not empty (PE format, "Attribute Certificate Table").
 pub(crate) fn is_signed(path: &Path) -> bool {
     certificates(path).is_ok_and(|size| size > 0)
 }
 
-/// Returns the size of the certificate table in bytes.
+/// Returns the size of the certificate table in bytes; 0 if the file is not an EFI program.
 fn certificates(path: &Path) -> io::Result<u32> {
-    /// The field of the DOS header that holds the offset of the PE header.
+    /// The offset of the field in the DOS header that points to the PE header.
     const PE_OFFSET: u64 = 0x3c;
     /// The distance from the PE header to the optional header.
     const OPTIONAL: u64 = 24;
-    /// The distance from there to the table's entry in the data directories, for 64 and for 32 bits.
+    /// The magic number of the optional header, and the distance from its start to the entry for
+    /// the certificate table: for 64-bit and for 32-bit programs.
     const ENTRY: [(u16, u64); 2] = [(0x20b, 112 + 4 * 8), (0x10b, 96 + 4 * 8)];
 
     let mut file = File::open(path)?;
@@ -33,7 +34,7 @@ fn certificates(path: &Path) -> io::Result<u32> {
     file.read_exact(&mut two)?;
     let magic = u16::from_le_bytes(two);
     let Some((_, entry)) = ENTRY.iter().find(|(known, _)| *known == magic) else { return Ok(0) };
-    // An entry is an address and a size.
+    // An entry consists of an address and a size of 4 bytes each.
     file.seek(SeekFrom::Start(optional + entry + 4))?;
     file.read_exact(&mut four)?;
     Ok(u32::from_le_bytes(four))
@@ -58,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn the_certificate_table_tells() {
+    fn reads_the_size_of_the_certificate_table() {
         assert!(is_signed(program(1384).path()));
         assert!(!is_signed(program(0).path()));
         assert!(!is_signed(Path::new("/etc/hostname")));

@@ -1,4 +1,5 @@
-//! The time of the compilers alone: plain `make` of the same modules, under one jobserver and with all cores busy.
+//! Measures the compilers alone: plain `make` of the same modules, under one jobserver on all
+//! cores.
 
 use std::time::Duration;
 
@@ -6,22 +7,22 @@ use stories::{Root, find};
 
 use crate::measure;
 
-/// Modules for kernels, by the aliases of their packages: every module for every kernel.
+/// A set of builds: every module for every kernel, by the aliases of their packages.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Work {
     pub kernels: &'static [&'static str],
     pub modules: &'static [&'static str],
 }
 
-/// Where the modules are compiled.
+/// The directory in which the modules are compiled.
 const PLACE: &str = "/var/tmp/floor";
 
-/// Copies a module's source to where its dkms.conf expects it, and writes a rule that compiles it there.
-/// Arguments: kernel release, name, version.
+/// A script that copies a module's source to where its dkms.conf expects it, and adds a rule for it
+/// to a Makefile. Its arguments are the kernel release, the name and the version.
 const PREPARE: &str = r#"
     export kernelver=$1 kernel_source_dir=/usr/lib/modules/$1/build dkms_tree=$PLACE/$1 arch=x86_64
     source=/usr/src/$2-$3 build=$dkms_tree/$2/$3/build
-    [[ -f $source/dkms.conf ]] || { echo "no source of $2 $3"; exit 1; }
+    [[ -f $source/dkms.conf ]] || { echo "no dkms.conf in $source"; exit 1; }
     mkdir -p "$build"
     cp -a "$source/." "$build/"
     . "$build/dkms.conf"
@@ -31,10 +32,10 @@ const PREPARE: &str = r#"
 "#;
 
 impl Work {
-    /// Nothing to compile.
+    /// No builds.
     pub(crate) const NONE: Self = Self { kernels: &[], modules: &[] };
 
-    /// The kernels' releases and the modules' names and versions, each with each.
+    /// Returns the kernel release, the module name and the module version of each build.
     fn pairs(&self) -> impl Iterator<Item = (String, String, String)> {
         self.kernels.iter().flat_map(|kernel| {
             self.modules.iter().map(|module| {
@@ -45,10 +46,11 @@ impl Work {
         })
     }
 
-    /// Compiles on a machine that has kernels and sources: the processor time of make and all it starts.
+    /// Compiles the modules on a machine with the kernels and returns the CPU time of make and its
+    /// descendants.
     pub(crate) fn compile(&self, root: &Root) -> Duration {
         for module in self.modules {
-            // A version that the machine does not have yet; its package brings no more than the source.
+            // The machine may lack this version. Without hooks, its package only adds the source.
             let module = find(module);
             let (name, version) =
                 module.module().split_once('/').expect("a module is name/version");
@@ -64,18 +66,18 @@ impl Work {
         measure::run(root, "make", &[&format!("-j{}", measure::cores()), "-C", PLACE, "all"]).cpu
     }
 
-    /// Asserts that every module is placed for every kernel.
+    /// Asserts that every module is installed for every kernel.
     pub(crate) fn assert_placed(&self, root: &Root) {
         for (release, name, version) in self.pairs() {
             let built = format!("var/lib/dkms/{name}/{version}/{release}/x86_64/module");
             let mut objects = root.names(&built);
             objects.retain(|name| name.contains(".ko"));
             assert!(!objects.is_empty(), "{name}/{version} was not built for {release}");
-            let placed = root.placed(&release);
+            let placed = root.installed_objects(&release);
             for object in objects {
                 let file = format!("/{object}");
                 let found = placed.iter().any(|path| path.ends_with(&file));
-                assert!(found, "{object} of {name}/{version} was not placed for {release}");
+                assert!(found, "{object} of {name}/{version} was not installed for {release}");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Machines larger than the testbed's packages make them: more builds, more header files.
+//! Creates machines larger than the testbed's: more builds, and headers of full size.
 
 use std::fs;
 use std::io;
@@ -8,8 +8,9 @@ use std::path::Path;
 use stories::{PackageFile, Root, find};
 use walkdir::WalkDir;
 
-/// Adds a file for every option of the kernel to a package of headers, as `make` leaves them and Arch packages them.
-/// Arguments: the package, its name and version, the kernel's release, the file to write.
+/// A script that adds a file for every kernel option to a headers package, as `make` creates them
+/// and Arch packages them. Its arguments are the package, its name, its version, the kernel release
+/// and the file to write.
 const ADD_OPTIONS: &str = r#"
     set -e
     tree=$(mktemp -d)
@@ -21,12 +22,13 @@ const ADD_OPTIONS: &str = r#"
     rm -r "$tree"
 "#;
 
-/// The headers of `linux-1` with a file for every option; only where [`make_full_headers`] made the package.
+/// The headers of `linux-1` with a file for every option. Exists only after
+/// [`make_full_headers`].
 pub(crate) fn full_headers() -> PackageFile {
     PackageFile { file: "/srv/full-headers.pkg.tar.zst".into(), ..find("linux-headers-1") }
 }
 
-/// Makes the package of [`full_headers`].
+/// Builds the package of [`full_headers`].
 pub(crate) fn make_full_headers(root: &Root) {
     let from = find("linux-headers-1").file;
     let PackageFile { name, version, content, file } = full_headers();
@@ -34,57 +36,57 @@ pub(crate) fn make_full_headers(root: &Root) {
     root.shell(&format!("set -- {from} {name} {version} {content} {file}; {ADD_OPTIONS}")).ok();
 }
 
-/// Makes of the one module `bbswitch`, installed for one kernel, this many for that many kernels.
+/// Copies the build of `bbswitch` for `linux-1` until `modules` are installed for `kernels`.
 pub(crate) fn multiply(root: &Root, modules: usize, kernels: usize) {
     let release = find("linux-1").content;
     let version = release.split('-').next().unwrap_or_default();
     for number in 1..kernels {
-        repeat(root, &release, &format!("{version}-made{number}"));
+        copy_renamed(root, &release, &format!("{version}-made{number}"));
     }
     for number in 1..modules {
-        repeat(root, "bbswitch", &format!("made{number}"));
+        copy_renamed(root, "bbswitch", &format!("made{number}"));
     }
     let lines = root.run("dkms", &["status"]).ok().text;
     let installed = lines.lines().filter(|line| line.ends_with(": installed")).count();
-    assert_eq!(installed, modules * kernels, "made-up entries, as installed:\n{lines}");
+    assert_eq!(installed, modules * kernels, "generated builds:\n{lines}");
 }
 
-/// Copies everything whose path names `what`, under `other` and with `other` in its text.
-fn repeat(root: &Root, what: &str, other: &str) {
+/// Copies every path that contains `old`, with `new` in place of it in the path and the text.
+fn copy_renamed(root: &Root, old: &str, new: &str) {
     for tree in ["usr/src", "var/lib/dkms", "usr/lib/modules"] {
         let top = root.path(tree);
         let mut entries = WalkDir::new(&top).into_iter();
         while let Some(entry) = entries.next() {
             let entry = entry.expect("walk a tree");
-            let below = entry.path().strip_prefix(&top).expect("a path below its top");
+            let below = entry.path().strip_prefix(&top).expect("a path in the tree");
             let below = below.display().to_string();
-            // Many files that need no copies: a link to them is enough.
+            // A symlink replaces the many files of the headers.
             let is_headers = tree == "usr/lib/modules" && entry.file_name() == "build";
             if is_headers && entry.file_type().is_dir() {
                 entries.skip_current_dir();
             }
-            if !below.contains(what) {
+            if !below.contains(old) {
                 continue;
             }
-            let copy = top.join(below.replace(what, other));
+            let copy = top.join(below.replace(old, new));
             let made = match is_headers {
-                true => symlink(format!("../{what}/build"), copy),
-                false => copy_as(entry.path(), &copy, what, other),
+                true => symlink(format!("../{old}/build"), copy),
+                false => copy_file(entry.path(), &copy, old, new),
             };
             made.unwrap_or_else(|error| panic!("cannot copy {below}: {error}"));
         }
     }
 }
 
-fn copy_as(from: &Path, to: &Path, what: &str, other: &str) -> io::Result<()> {
+fn copy_file(from: &Path, to: &Path, old: &str, new: &str) -> io::Result<()> {
     if let Ok(target) = fs::read_link(from) {
-        return symlink(target.display().to_string().replace(what, other), to);
+        return symlink(target.display().to_string().replace(old, new), to);
     }
     if from.is_dir() {
         return fs::create_dir_all(to);
     }
     match String::from_utf8(fs::read(from)?) {
-        Ok(text) => fs::write(to, text.replace(what, other)),
+        Ok(text) => fs::write(to, text.replace(old, new)),
         Err(bytes) => fs::write(to, bytes.into_bytes()),
     }
 }

@@ -1,4 +1,4 @@
-//! The machines that measurements start from, each made once and forked for every measurement.
+//! The machines that measurements start from, each created once and forked for every measurement.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -27,33 +27,33 @@ pub(crate) const MODULES: [&str; 12] = [
     "broadcom-sta",
 ];
 
-/// Whose hooks a machine has.
+/// The package whose hooks a machine has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Side {
-    /// Our package.
+    /// alpm-dkms.
     Ours,
-    /// The real dkms, driven as on Arch.
+    /// The real dkms, run by hooks like Arch's.
     Dkms,
-    /// No hooks for modules: what pacman itself takes.
-    Nobody,
+    /// No hooks for modules, to measure pacman alone.
+    PacmanOnly,
 }
 
-/// What is installed on a machine.
+/// The packages on a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum State {
-    /// One kernel and its headers.
+    /// A kernel and its headers.
     Kernel,
-    /// The same, and the modules.
+    /// A kernel, its headers and the modules.
     Modules,
-    /// The same, and another kernel.
+    /// Two kernels, their headers and the modules.
     TwoKernels,
-    /// One kernel with [`large_machines::full_headers`], and the modules.
+    /// A kernel with [`large_machines::full_headers`], and the modules.
     FullHeaders,
-    /// One kernel and a hundred modules for it and nine others that look as if they were built.
-    MadeUp,
+    /// Generated builds of a hundred modules for ten kernels.
+    Generated,
 }
 
-/// The machines that were made so far.
+/// The machines created so far.
 #[derive(Debug, Default)]
 pub(crate) struct Machines {
     made: BTreeMap<(Side, State), Root>,
@@ -61,7 +61,7 @@ pub(crate) struct Machines {
 }
 
 impl Machines {
-    /// A machine to measure on, which may be changed.
+    /// Returns a fork of a machine, which may be changed.
     pub(crate) fn fork(&mut self, side: Side, state: State) -> Root {
         if let Some(root) = self.made.get(&(side, state)) {
             return root.fork();
@@ -88,7 +88,7 @@ impl Machines {
                 measure::transaction(&root, &[large_machines::full_headers()]);
                 root
             }
-            State::MadeUp => {
+            State::Generated => {
                 let root = self.fork(side, State::Kernel);
                 measure::transaction(&root, &[find("bbswitch")]);
                 large_machines::multiply(&root, 100, 10);
@@ -100,24 +100,24 @@ impl Machines {
         fork
     }
 
-    /// What compilers need for this work, measured once in each round.
+    /// Returns the CPU time of the compilers for this work, measured once in each round.
     pub(crate) fn floor(&mut self, work: &Work) -> Duration {
         if let Some(floor) = self.floors.get(work) {
             return *floor;
         }
-        let root = self.fork(Side::Nobody, State::TwoKernels);
+        let root = self.fork(Side::PacmanOnly, State::TwoKernels);
         let floor = work.compile(&root);
         self.floors.insert(work.clone(), floor);
         floor
     }
 
-    /// Another round: everything is measured again.
+    /// Starts a new round, in which the compilers are measured again.
     pub(crate) fn next_round(&mut self) {
         self.floors.clear();
     }
 }
 
-/// A machine without kernels.
+/// Creates a machine without kernels.
 fn fresh(side: Side) -> Root {
     if side == Side::Ours {
         return Root::ready();
@@ -125,17 +125,17 @@ fn fresh(side: Side) -> Root {
     let root = Root::bare();
     root.install(&[find("dkms")]);
     if side == Side::Dkms {
-        take_over(&root, concat!(env!("CARGO_MANIFEST_DIR"), "/testbed/arch-dkms"));
+        copy_files(&root, concat!(env!("CARGO_MANIFEST_DIR"), "/testbed/arch-dkms"));
     }
     root
 }
 
-/// Puts the files of a directory into a root.
-fn take_over(root: &Root, directory: &str) {
+/// Copies the files of a directory into a root.
+fn copy_files(root: &Root, directory: &str) {
     let files = WalkDir::new(directory).into_iter().flatten();
     for file in files.filter(|entry| entry.file_type().is_file()) {
-        let below = file.path().strip_prefix(Path::new(directory)).expect("a path below its top");
+        let path = file.path().strip_prefix(Path::new(directory)).expect("a path in the directory");
         let text = fs::read_to_string(file.path()).expect("read a file of the testbed");
-        root.write(&below.display().to_string(), &text);
+        root.write(&path.display().to_string(), &text);
     }
 }

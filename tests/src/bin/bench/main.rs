@@ -1,15 +1,17 @@
-//! Measures how long things take, our engine and the real dkms in turns, beside what the compilers alone need.
+//! Measures alpm-dkms and the real dkms in turn, and the time that the compilers alone need.
 //!
-//! `bench [--rounds N] [--out FILE] [--ours] [--simulation FILE] [ROW]...`: the rows are those of [`rows::ROWS`], all of
-//! them if none is named. The page of results goes to standard output, or to FILE. `--ours` leaves out the others, to try
-//! a change. What a simulation of larger machines said is put into the page as it is.
+//! Usage: `bench [--rounds N] [--out FILE] [--ours] [--simulation FILE] [ROW]...`
+//!
+//! The rows are those of [`rows::ROWS`], by default all. The page of results is written to
+//! standard output or to FILE. `--ours` measures only alpm-dkms. `--simulation` inserts the output
+//! of `make simulate` into the page.
 
 #![expect(
     clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a measurement that cannot go on fails by panicking; what it finds is printed"
+    reason = "a measurement fails by panicking, and prints its results"
 )]
 
 mod compilers_alone;
@@ -27,25 +29,25 @@ use crate::results::Results;
 use crate::rows::{ROWS, Row};
 
 fn main() {
-    let wanted = Wanted::read(std::env::args().skip(1));
+    let options = Options::read(std::env::args().skip(1));
     let mut machines = Machines::default();
     let mut results = Results::default();
-    for round in 1..=wanted.rounds {
+    for round in 1..=options.rounds {
         machines.next_round();
-        for row in &wanted.rows {
-            eprintln!("round {round} of {}: {}", wanted.rounds, row.what);
-            row.measure(&wanted.sides, &mut machines, &mut results);
+        for row in &options.rows {
+            eprintln!("round {round} of {}: {}", options.rounds, row.title);
+            row.measure(&options.sides, &mut machines, &mut results);
         }
     }
-    let page = page::page(&wanted, &mut machines, &results);
-    match &wanted.out {
+    let page = page::page(&options, &mut machines, &results);
+    match &options.out {
         Some(file) => fs::write(file, page).expect("write the page of results"),
         None => print!("{page}"),
     }
 }
 
-/// What the command line asks for.
-struct Wanted {
+/// The options of the command line.
+struct Options {
     rounds: usize,
     rows: Vec<&'static Row>,
     sides: Vec<Side>,
@@ -53,12 +55,12 @@ struct Wanted {
     simulation: Option<String>,
 }
 
-impl Wanted {
+impl Options {
     fn read(mut args: impl Iterator<Item = String>) -> Self {
-        let mut wanted = Self {
+        let mut options = Self {
             rounds: 3,
             rows: Vec::new(),
-            sides: vec![Side::Ours, Side::Dkms, Side::Nobody],
+            sides: vec![Side::Ours, Side::Dkms, Side::PacmanOnly],
             out: None,
             simulation: None,
         };
@@ -66,26 +68,28 @@ impl Wanted {
             match arg.as_str() {
                 "--rounds" => {
                     let rounds = args.next().and_then(|rounds| rounds.parse().ok());
-                    wanted.rounds = rounds.expect("--rounds wants a number");
+                    options.rounds =
+                        rounds.expect("invalid value for --rounds (expected a number)");
                 }
-                "--ours" => wanted.sides = vec![Side::Ours],
-                "--out" => wanted.out = Some(args.next().expect("--out wants a file")),
+                "--ours" => options.sides = vec![Side::Ours],
+                "--out" => options.out = Some(args.next().expect("missing value for --out")),
                 "--simulation" => {
                     let text = args.next().and_then(|file| fs::read_to_string(file).ok());
-                    wanted.simulation = Some(text.expect("--simulation wants a file"));
+                    options.simulation = Some(text.expect("cannot read the file of --simulation"));
                 }
                 name => {
                     let known: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
                     let row = ROWS.iter().find(|row| row.name == name);
-                    let row =
-                        row.unwrap_or_else(|| panic!("`{name}` is none of the rows {known:?}"));
-                    wanted.rows.push(row);
+                    let row = row.unwrap_or_else(|| {
+                        panic!("unknown row: {name} (expected one of {known:?})")
+                    });
+                    options.rows.push(row);
                 }
             }
         }
-        if wanted.rows.is_empty() {
-            wanted.rows = ROWS.iter().collect();
+        if options.rows.is_empty() {
+            options.rows = ROWS.iter().collect();
         }
-        wanted
+        options
     }
 }

@@ -1,4 +1,4 @@
-//! Runs programs in a root and measures them: seconds, processor time, and the memory of our own programs.
+//! Runs programs in a root and measures wall-clock time, CPU time and the memory of our programs.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,43 +11,45 @@ use stories::{Completed, PackageFile, Root, Started};
 
 use crate::machine::Side;
 
-/// How long a measurement may take at most.
+/// The time limit of a measurement.
 const LIMIT: Duration = Duration::from_secs(3600);
 
-/// When our own programs' memory is looked at for the first time. What takes less is not disturbed.
+/// The delay before our programs' memory is first read. Shorter runs are not disturbed.
 const FIRST_GLANCE: Duration = Duration::from_millis(20);
 
-/// How long to wait between two looks at most. It is the peak that is read, so that little is missed, and each look at all
-/// processes takes time from what is measured.
+/// The longest delay between two reads. Reading all processes disturbs the measurement, and rare
+/// reads are enough because each returns the peak.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Our own programs, which may use little memory beside the compilers.
+/// The programs whose memory is measured.
 const OURS: [&str; 4] = ["dkms", "dkms-install", "dkms-remove", "alpm-query"];
 
-/// What was measured of one run.
+/// The measurements of one run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Figure {
-    /// From start to end.
+    /// The wall-clock time.
     pub wall: Duration,
-    /// User and system time of the program and everything it started.
+    /// The user and system time of the program and its descendants.
     pub cpu: Duration,
-    /// The greatest resident memory of our own programs, in KiB, of those that ran at the same time.
+    /// The peak resident memory of our programs, in KiB, summed over those that ran at the same
+    /// time.
     pub memory: u64,
 }
 
 impl Figure {
-    /// The same without the time that it took to start it.
-    pub(crate) fn without(self, starting: Duration) -> Self {
-        Self { wall: self.wall.saturating_sub(starting), ..self }
+    /// Subtracts the time that starting a program takes.
+    pub(crate) fn without(self, startup: Duration) -> Self {
+        Self { wall: self.wall.saturating_sub(startup), ..self }
     }
 }
 
-/// How many jobs the machine does at once.
+/// Returns the number of CPUs.
 pub(crate) fn cores() -> usize {
     thread::available_parallelism().map_or(1, NonZero::get)
 }
 
-/// Installs packages in one transaction, in a UTF-8 locale: there, pacman takes longer to match triggers.
+/// Installs packages in one transaction, in a UTF-8 locale, in which pacman matches triggers more
+/// slowly.
 pub(crate) fn transaction(root: &Root, packages: &[PackageFile]) -> Figure {
     let pacman = ["LC_ALL=C.UTF-8", "pacman", "--noconfirm", "--noprogressbar", "-U"];
     let files = packages.iter().map(|package| package.file.as_str());
@@ -55,12 +57,12 @@ pub(crate) fn transaction(root: &Root, packages: &[PackageFile]) -> Figure {
     measure(root, || root.start("env", &args), |output| drop(output.ok().hooks_succeed()))
 }
 
-/// Runs a program, which must succeed.
+/// Runs a program that must succeed.
 pub(crate) fn run(root: &Root, program: &str, args: &[&str]) -> Figure {
     measure(root, || root.start(program, args), |output| drop(output.ok()))
 }
 
-/// Runs the hook as pacman does after it installed these packages.
+/// Runs the hook with the targets that pacman passes after installing these packages.
 pub(crate) fn hook(root: &Root, side: Side, packages: &[PackageFile]) -> Figure {
     let targets: String = packages.iter().map(target).collect();
     root.write("srv/targets", &targets);
@@ -68,7 +70,7 @@ pub(crate) fn hook(root: &Root, side: Side, packages: &[PackageFile]) -> Figure 
         root,
         match side {
             Side::Ours => "/usr/lib/alpm-dkms/dkms-install",
-            Side::Dkms | Side::Nobody => "/usr/share/libalpm/scripts/dkms install",
+            Side::Dkms | Side::PacmanOnly => "/usr/share/libalpm/scripts/dkms install",
         },
     )
 }
@@ -79,8 +81,8 @@ pub(crate) fn status(root: &Root) -> Figure {
     in_shell(root, "dkms status")
 }
 
-/// How long it takes to start a program in a root that does nothing there: the median of some.
-pub(crate) fn starting(root: &Root) -> Duration {
+/// Returns the median time to run `true` in a root.
+pub(crate) fn startup_time(root: &Root) -> Duration {
     root.write("srv/targets", "");
     let mut walls: Vec<Duration> = (0..21).map(|_| in_shell(root, "true").wall).collect();
     walls.sort();
@@ -91,7 +93,7 @@ fn in_shell(root: &Root, command: &str) -> Figure {
     run(root, "sh", &["-c", &format!("exec {command} </srv/targets")])
 }
 
-/// The target that pacman tells a hook of a package of headers or of a module.
+/// Returns the target that pacman passes for a headers package or a module package.
 fn target(package: &PackageFile) -> String {
     match package.content.split_once('/') {
         Some((name, version)) => format!("usr/src/{name}-{version}/dkms.conf\n"),
@@ -99,9 +101,9 @@ fn target(package: &PackageFile) -> String {
     }
 }
 
-/// Makes the kernel forget the files that it keeps in memory.
+/// Drops the kernel's page cache, dentries and inodes.
 pub(crate) fn drop_caches() {
-    fs::write("/proc/sys/vm/drop_caches", "3").expect("drop the caches, which needs root");
+    fs::write("/proc/sys/vm/drop_caches", "3").expect("drop the caches as root");
 }
 
 fn measure(root: &Root, start: impl FnOnce() -> Started, check: impl FnOnce(Completed)) -> Figure {
@@ -121,27 +123,27 @@ fn measure(root: &Root, start: impl FnOnce() -> Started, check: impl FnOnce(Comp
     })
 }
 
-/// The processor time of all children that have ended, with theirs.
+/// Returns the CPU time of all children that have exited, including their descendants.
 fn children_cpu() -> Duration {
-    let stat = fs::read_to_string("/proc/self/stat").expect("read about ourselves");
-    // proc_pid_stat(5): cutime and cstime are fields 16 and 17; the third one follows the name's bracket.
+    let stat = fs::read_to_string("/proc/self/stat").expect("read /proc/self/stat");
+    // proc_pid_stat(5): cutime and cstime are fields 16 and 17; field 3 follows the `)`.
     let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(16 - 3);
     let ticks: u64 = fields.take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
-    // USER_HZ, the unit of these files, is 100 on Linux.
+    // The unit is a clock tick, 1/100 s on Linux.
     Duration::from_millis(ticks * 10)
 }
 
-/// Watches our own programs in a root until the end: their greatest resident memory in KiB.
+/// Watches our programs in a root until `ended` and returns their peak resident memory in KiB.
 fn watch(root: &Root, ended: &AtomicBool) -> u64 {
     let top = root.path("");
     let (mut most, mut pause) = (0, FIRST_GLANCE);
     while !ended.load(Ordering::Relaxed) {
         thread::park_timeout(pause);
         pause = PAUSE.min(pause * 2);
-        // By program: one that is just starting another looks as if it ran twice.
+        // Keyed by program name: between fork and exec, a child looks like a second parent.
         let mut peaks: BTreeMap<String, u64> = BTreeMap::new();
         for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
-            // Of other entries, and of processes that have ended, there is no such link.
+            // Other entries of /proc and processes that have exited have no such link.
             let Ok(program) = fs::read_link(process.path().join("exe")) else { continue };
             let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if !program.starts_with(&top) || !OURS.contains(&name.as_str()) {

@@ -1,11 +1,11 @@
-//! The page of results: `docs/benchmarks.md`.
+//! Writes the page of results, `docs/benchmarks.md`.
 
 use std::array;
 use std::fmt;
 
 use stories::find;
 
-use crate::Wanted;
+use crate::Options;
 use crate::machine::{Machines, Side, State};
 use crate::measure;
 use crate::results::Results;
@@ -13,61 +13,60 @@ use crate::results::Results;
 const INTRODUCTION: &str = "\
 # Benchmarks
 
-Written by `make bench out=docs/benchmarks.md`, in which real pacman installs real packages in a chroot. Each
-measurement begins from a fork of the same machine, on a tmpfs; the sides take turns.
+Written by `make bench out=docs/benchmarks.md`. Real pacman installs real packages in a chroot. Each measurement starts from
+a fork of the same machine on a tmpfs, and alpm-dkms and dkms take turns.
 
-- **ours**: this package. **dkms**: Debian's, driven as Arch's hook does: one module at a time with `--no-depmod`, one depmod
-  per kernel at the end.
-- **floor**: user and system time of plain `make` for the same modules, under one jobserver with all cores busy, divided by the
-  number of cores: what compilers need that every module asks for everything. **floor / dkms** is the part of dkms's time
-  that this is; ours asks once what the modules of a kernel have in common, and may come below it by as much.
-- **pacman**: the same transaction without any hook for modules. pacman runs in a UTF-8 locale.
-- **Full-size kernel headers** are Debian's plus, as on Arch, an empty file in `include/config` for each option: about
-  15,000 files.
-- From the milliseconds of `dkms status` and of hooks, both sides', is taken what `true` takes, started the same way: `env`,
-  `chroot` and `sh` before it are the measurement's.
+- **dkms** is Debian's dkms, driven as Arch's hook does: one module at a time with `--no-depmod`, and one depmod per kernel
+  at the end.
+- **floor** is the CPU time (user and system) of plain `make` for the same modules, under one jobserver with all cores busy,
+  divided by the number of cores. In it, every module repeats the compiler probes. alpm-dkms runs them once per kernel, so
+  it may be faster than the floor.
+- **pacman** is the same transaction without hooks for modules. pacman runs in a UTF-8 locale.
+- **Full-size kernel headers** are Debian's headers plus one empty file in `include/config` for each option, as on Arch:
+  about 15,000 files.
+- The times of `dkms status` and of hooks exclude the time to start `env`, `chroot` and `sh`, which is measured with `true`.
 
-Times are medians of the wall clock, in seconds unless another unit is given. **round by round**: the least and the greatest
-ratio of ours to dkms within one round. The speed of the machine, which is a virtual one, drifts between the two.
+Times are medians of wall-clock time, in seconds unless another unit is given. **round by round** is the least and the
+greatest ratio of alpm-dkms to dkms within one round. The machine is virtual, and its speed drifts between rounds.
 ";
 
 const EFFORTS: &str = "\
-Processor time in seconds, pacman's own included, and the greatest resident memory of our own programs, of all that ran
-at the same time.
+CPU time in seconds, including that of pacman, and the peak resident memory of alpm-dkms's own programs, summed over those
+that run at the same time.
 ";
 
 const SIMULATION: &str = "\
-40 modules for 6 kernels, with compilers that only sleep (`make simulate`), beside what no order of builds could beat; at
-most 1.1 x is to be reached. They sleep the longer the more processors there seem to be, since what the engine does
-itself has only those of this machine:
+40 modules for 6 kernels, with compilers that only sleep (`make simulate`), compared with the least time that any order of
+builds needs. The goal is at most 1.1 x. More simulated processors sleep longer, because the engine itself has only the
+processors of the real machine:
 
 ";
 
-/// The page.
-pub(crate) fn page(wanted: &Wanted, machines: &mut Machines, results: &Results) -> String {
+/// Returns the page.
+pub(crate) fn page(options: &Options, machines: &mut Machines, results: &Results) -> String {
     let mut times = Table::new([
         "",
-        "ours",
+        "alpm-dkms",
         "dkms",
-        "ours / dkms",
+        "alpm-dkms / dkms",
         "round by round",
         "floor",
-        "ours / floor",
+        "alpm-dkms / floor",
         "floor / dkms",
         "pacman",
-        "at most",
-        "reached",
+        "goal",
+        "met",
     ]);
     let mut efforts =
-        Table::new(["", "ours", "dkms", "compilers alone", "our programs", "under 24 MiB"]);
-    for row in &wanted.rows {
+        Table::new(["", "alpm-dkms", "dkms", "compilers alone", "memory", "under 24 MiB"]);
+    for row in &options.rows {
         let medians = results.medians(row.name);
-        let reached = match row.goal {
+        let is_reached = match row.goal {
             "" => String::new(),
-            _ => yes_or_no((row.reached)(&medians)),
+            _ => yes_or_no((row.is_reached)(&medians)),
         };
         times.row([
-            row.what.into(),
+            row.title.into(),
             seconds(medians.ours),
             seconds(medians.dkms),
             ratio(medians.ours, medians.dkms),
@@ -77,11 +76,11 @@ pub(crate) fn page(wanted: &Wanted, machines: &mut Machines, results: &Results) 
             ratio(medians.floor, medians.dkms),
             seconds(medians.pacman),
             row.goal.into(),
-            reached,
+            is_reached,
         ]);
         if medians.memory > 0.0 {
             efforts.row([
-                row.what.into(),
+                row.title.into(),
                 seconds(medians.ours_cpu),
                 seconds(medians.dkms_cpu),
                 seconds(medians.compilers_cpu),
@@ -90,16 +89,18 @@ pub(crate) fn page(wanted: &Wanted, machines: &mut Machines, results: &Results) 
             ]);
         }
     }
-    let machine = described_machine(wanted.rounds, machines);
+    let machine = described_machine(options.rounds, machines);
     let mut page = format!("{INTRODUCTION}\n{machine}\n\n## Times\n\n{times}");
-    page.push_str(&format!("\n## Processor time and memory\n\n{EFFORTS}\n{efforts}"));
-    if let Some(simulation) = &wanted.simulation {
-        page.push_str(&format!("\n## More cores, simulated\n\n{SIMULATION}```\n{simulation}```\n"));
+    page.push_str(&format!("\n## CPU time and memory\n\n{EFFORTS}\n{efforts}"));
+    if let Some(simulation) = &options.simulation {
+        page.push_str(&format!(
+            "\n## Simulation of more cores\n\n{SIMULATION}```\n{simulation}```\n"
+        ));
     }
     page
 }
 
-/// When, on what machine and with which programs it was measured.
+/// Returns the date, the machine and the versions of the programs.
 fn described_machine(rounds: usize, machines: &mut Machines) -> String {
     let root = machines.fork(Side::Dkms, State::Kernel);
     let line = |command: &str| root.shell(command).ok().text.trim().to_owned();
@@ -143,7 +144,7 @@ fn range((least, most): (f64, f64)) -> String {
     if least == most { least } else { format!("{least} to {most}") }
 }
 
-/// A table in Markdown that is also good to read as it is.
+/// A Markdown table with aligned columns.
 struct Table<const COLUMNS: usize>(Vec<[String; COLUMNS]>);
 
 impl<const COLUMNS: usize> Table<COLUMNS> {

@@ -1,4 +1,4 @@
-//! The figures of all rounds, and their medians.
+//! Collects the measurements of all rounds and computes their medians.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,41 +13,41 @@ pub(crate) struct Results {
     floors: BTreeMap<&'static str, Vec<Duration>>,
 }
 
-/// The medians of a row, in seconds; 0 where nothing was measured.
+/// The medians of a row, in seconds, or 0 if nothing was measured.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Medians {
     pub ours: f64,
     pub dkms: f64,
-    /// What pacman itself takes, without hooks for modules.
+    /// The time of pacman without hooks for modules.
     pub pacman: f64,
-    /// What the compilers need on all cores.
+    /// The CPU time of the compilers divided by the number of cores.
     pub floor: f64,
-    /// Processor time.
+    /// CPU time.
     pub ours_cpu: f64,
     pub dkms_cpu: f64,
     pub compilers_cpu: f64,
-    /// MiB of our own programs, at most.
+    /// The peak memory of our programs in MiB.
     pub memory: f64,
-    /// The least and the greatest part of dkms's time that ours took in one round, where each round measured both once:
-    /// how far the machine lets them be trusted.
+    /// The least and the greatest ratio of our time to that of dkms within one round, which show
+    /// how stable the machine is. `None` if the two were not measured equally often.
     pub ratios: Option<(f64, f64)>,
 }
 
 impl Results {
-    /// Notes a measurement, and says it.
+    /// Adds and prints a measurement.
     pub(crate) fn note(&mut self, row: &'static str, side: Side, figure: Figure) {
         let Figure { wall, cpu, .. } = figure;
         eprintln!(
-            "  {row} {side:?}: {:.3} s, {:.2} s of processor time",
+            "  {row} {side:?}: {:.3} s, {:.2} s of CPU time",
             wall.as_secs_f64(),
             cpu.as_secs_f64()
         );
         self.figures.entry((row, side)).or_default().push(figure);
     }
 
-    /// Notes the processor time of the compilers alone.
+    /// Adds and prints the CPU time of the compilers alone.
     pub(crate) fn note_floor(&mut self, row: &'static str, cpu: Duration) {
-        eprintln!("  {row}: compilers alone: {:.2} s of processor time", cpu.as_secs_f64());
+        eprintln!("  {row}: compilers alone: {:.2} s of CPU time", cpu.as_secs_f64());
         self.floors.entry(row).or_default().push(cpu);
     }
 
@@ -63,7 +63,7 @@ impl Results {
         Medians {
             ours: of(Side::Ours, |figure| figure.wall.as_secs_f64()),
             dkms: of(Side::Dkms, |figure| figure.wall.as_secs_f64()),
-            pacman: of(Side::Nobody, |figure| figure.wall.as_secs_f64()),
+            pacman: of(Side::PacmanOnly, |figure| figure.wall.as_secs_f64()),
             floor: compilers_cpu / cores,
             ours_cpu: of(Side::Ours, |figure| figure.cpu.as_secs_f64()),
             dkms_cpu: of(Side::Dkms, |figure| figure.cpu.as_secs_f64()),

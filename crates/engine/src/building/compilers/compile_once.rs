@@ -1,7 +1,8 @@
-//! Puts `compile-once` in the place of the compilers, so that the modules of a run share its results.
+//! Puts `compile-once` before the compilers in PATH, so that the modules of a run share its
+//! results.
 //!
-//! A copy of the program stands first in PATH under the name of each compiler. Where a launcher is
-//! set, that is used instead.
+//! For each compiler, a directory contains a copy of the program under the name of the compiler.
+//! That directory comes first in PATH. If a launcher is configured, `compile-once` is not used.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,24 +13,28 @@ use crate::machine::Machine;
 use crate::os::durable::{self, FileError};
 use crate::os::process::{Environment, is_program};
 
-/// The variable with the directory in which `compile-once` keeps results.
+/// The environment variable that names the directory for the results of `compile-once`.
 const RESULTS: &str = "ALPM_DKMS_ANSWERS";
 
-/// The variable that is set where many objects are made for the kernel, so that it pays to compile
-/// the headers of modules' own files beforehand.
+/// The environment variable that makes `compile-once` precompile the headers of `.mod.c` files. It
+/// is set if a run builds at least [`MANY`] objects for the kernel.
 const MANY_OBJECTS: &str = "ALPM_DKMS_MANY_OBJECTS";
 
-/// Compiled beforehand, the headers save four fifths of the time of each object's own file; to do
-/// that takes as long as five of these.
+/// The number of objects for a kernel from which precompiled headers save time.
+///
+/// Precompiling the headers takes as long as compiling five `.mod.c` files. It then saves four
+/// fifths of the time for each file.
 const MANY: usize = 8;
 
-/// They have some 70 MB for each kernel. With less room than this, in bytes, there are none.
-const ROOMY: u64 = 1 << 30;
+/// The minimum free space, in bytes, for precompiling headers. The precompiled headers take about
+/// 70 MB for each kernel.
+const MIN_SPACE: u64 = 1 << 30;
 
-/// Makes the copies for the builds of this run, without results: headers may have changed.
+/// Creates the copies of `compile-once` for the builds of this run. Deletes the results of an
+/// earlier run, since headers may have changed.
 ///
-/// Nothing may be built meanwhile. Without our program, say when only `dkms` was copied to a
-/// machine, every compiler is started as ever.
+/// Must not be called while a build runs. If `compile-once` is disabled or not installed, creates
+/// no copies, so that the compilers run directly.
 pub(crate) fn set_up(machine: &Machine) -> Result<(), FileError> {
     let dir = machine.trees.sharing_compilers();
     durable::remove_tree(&dir)?;
@@ -41,24 +46,25 @@ pub(crate) fn set_up(machine: &Machine) -> Result<(), FileError> {
     durable::create_dirs(&results)?;
     for (name, compiler) in compilers(&machine.env) {
         let place = dir.join(name);
-        stand_in(program, &compiler, &place).map_err(FileError::when("write", &place))?;
+        copy_program(program, &compiler, &place).map_err(FileError::when("write", &place))?;
     }
     Ok(())
 }
 
-/// Puts a copy of our program where it is found before the compiler.
+/// Copies `program` to `place`, and sets the modification time of the copy to that of `compiler`.
 ///
-/// Not a link: it is as old as the compiler, since a conf may say `CC="ccache gcc"`, and ccache
-/// knows by the time of what it starts whether that is still the compiler of its results
-/// (ccache(1), `compiler_check`).
-fn stand_in(program: &Path, compiler: &Path, place: &Path) -> io::Result<()> {
+/// A conf may set `CC="ccache gcc"`, and ccache detects a changed compiler by the modification time
+/// of the program that it runs (ccache(1), `compiler_check`).
+fn copy_program(program: &Path, compiler: &Path, place: &Path) -> io::Result<()> {
     fs::copy(program, place)?;
     File::options().write(true).open(place)?.set_modified(fs::metadata(compiler)?.modified()?)
 }
 
-/// Returns the environment of a build that shares compiler results, if that was set up. An object
-/// that `keeps_symbols` names the directory of its build in them, and shares nothing. `objects` is
-/// how many the run makes for the kernel by a compiler that can compile headers beforehand.
+/// Adds `compile-once` to the environment of a build, if it has been set up.
+///
+/// A build with `keeps_symbols` shares no results, since debug symbols contain the path of the
+/// build directory. `objects` is the number of objects that the run builds for the kernel, or 0 if
+/// the compiler cannot use precompiled headers.
 pub(crate) fn environment(
     machine: &Machine,
     env: Environment,
@@ -69,12 +75,13 @@ pub(crate) fn environment(
     if keeps_symbols || !results.is_dir() {
         return env;
     }
-    let many = objects >= MANY && durable::room(&results).is_some_and(|room| room >= ROOMY);
+    let many = objects >= MANY && durable::room(&results).is_some_and(|room| room >= MIN_SPACE);
     let env = env.with(RESULTS, results).first_in_path(&machine.trees.sharing_compilers());
     if many { env.with(MANY_OBJECTS, "1") } else { env.without(MANY_OBJECTS) }
 }
 
-/// Removes the results when all is built. What cannot be removed goes at the next run.
+/// Removes the copies of `compile-once` and its results after the last build. If that fails, the
+/// next run removes them.
 pub(crate) fn forget(machine: &Machine) {
     let _ = fs::remove_dir_all(machine.trees.sharing_compilers());
 }
@@ -88,7 +95,8 @@ mod tests {
     use super::*;
     use crate::os::process::Program;
 
-    /// A machine with a gcc-16 and a `compile-once`, set up.
+    /// Sets up `compile-once` on a machine with a fake `gcc-16` and a fake `compile-once`, and
+    /// returns the machine.
     fn machine(settings: &str) -> (TestRoot, Machine) {
         let root = TestRoot::new();
         root.program("gcc-16", "echo compiled");
@@ -108,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn our_program_is_in_the_place_of_a_compiler() {
+    fn compile_once_runs_unless_symbols_are_kept() {
         let (_root, machine) = machine("");
         let answers = machine.trees.shared_results();
         assert_eq!(compile(&machine, false), format!("gcc-16 {}\n", answers.display()));
@@ -116,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_are_compiled_beforehand_for_many_objects() {
+    fn headers_are_precompiled_for_many_objects() {
         let (_root, machine) = machine("");
         let set = |objects| {
             let env = environment(&machine, machine.env.clone(), false, objects);
@@ -127,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn our_program_is_as_old_as_the_compiler() {
+    fn copies_have_the_compilers_modification_time() {
         let (root, machine) = machine("");
         let compiler = File::open(root.programs().join("gcc-16")).unwrap();
         let upgraded = compiler.metadata().unwrap().modified().unwrap() + Duration::from_secs(9);
@@ -138,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn each_run_begins_without_results() {
+    fn results_of_an_earlier_run_are_deleted() {
         let (_root, machine) = machine("");
         fs::write(machine.trees.shared_results().join("answer"), "").unwrap();
         set_up(&machine).unwrap();
@@ -149,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn not_if_a_launcher_has_its_place_or_it_is_not_wanted() {
+    fn compile_once_is_not_set_up_with_a_launcher_or_if_disabled() {
         for settings in ["launcher = \"env\"", "compile_once = false"] {
             let (_root, machine) = machine(&format!("[build]\n{settings}\n"));
             assert_eq!(compile(&machine, false), "compiled\n", "{settings}");
@@ -157,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn not_without_our_program() {
+    fn compile_once_is_not_set_up_if_it_is_not_installed() {
         let (_root, mut machine) = machine("");
         machine.tools.compile_once = "/no/compile-once".into();
         set_up(&machine).unwrap();

@@ -1,9 +1,9 @@
-//! Starts every compiler through a launcher such as ccache or distcc.
+//! Runs every compiler through a launcher such as ccache or distcc.
 //!
-//! Kbuild, the MAKE lines of confs and configure scripts each name the compiler in their own way, but
-//! all of them look it up in PATH. So a directory stands first in there with a program for each
-//! compiler of the machine that starts it through the launcher, under its full path: a launcher that
-//! looked it up again would find itself.
+//! Kbuild, the MAKE lines of confs and configure scripts name the compiler in different ways, but
+//! all of them search PATH for it. Therefore a directory with a script for each compiler comes
+//! first in PATH. Each script runs the launcher with the full path of the compiler: a launcher that
+//! searched PATH would find the script again.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,36 +14,40 @@ use crate::machine::Machine;
 use crate::os::durable::{self, FileError};
 use crate::os::process::{Environment, is_program, quoted};
 
-/// Where launchers keep what is theirs, below `T/.cache`, unless their variables say otherwise: a
-/// hook's home is not everybody's, and what is in our tree goes when we go.
+/// The environment variables that name the data directories of launchers, and the names of these
+/// directories in `T/.cache`.
+///
+/// Directories in `T/.cache` do not depend on a home directory, and are removed together with the
+/// dkms tree.
 const DIRECTORIES: [(&str, &str); 3] =
     [("CCACHE_DIR", "ccache"), ("SCCACHE_DIR", "sccache"), ("DISTCC_DIR", "distcc")];
 
-/// More that suits builds of kernel modules, unless it is said otherwise.
+/// Further environment variables of launchers, with values for builds of kernel modules.
 const VARIABLES: [(&str, &str); 2] = [
-    // The path of the headers names the kernel's release, which is no reason to compile.
+    // The kernel release in the path of the headers must not cause cache misses.
     ("CCACHE_NOHASHDIR", "1"),
-    // A server that a build started ends with it, perhaps while it works for another build.
+    // The server ends together with the build that started it, even if another build still uses it.
     ("SCCACHE_IGNORE_SERVER_IO_ERROR", "1"),
 ];
 
-/// Why there is no launcher although one is set.
+/// The reason why the configured launcher cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NoLauncher {
-    /// There is no such program.
+    /// The launcher with this path or name does not exist.
     #[error(
-        "there is no program {0}, which [build] launcher in /etc/dkms/alpm-dkms.toml names: \
+        "{0}: launcher not found ([build] launcher in /etc/dkms/alpm-dkms.toml); \
          compiling without it"
     )]
     Missing(String),
-    /// The programs cannot be made.
-    #[error("compiling without the launcher: {0}")]
+    /// The compiler scripts cannot be written.
+    #[error("cannot set up the launcher: {0}; compiling without it")]
     File(#[from] FileError),
 }
 
-/// Makes the programs for the builds of this run, or removes them if there is no launcher.
+/// Creates the compiler scripts for the builds of this run. Removes old scripts if no launcher can
+/// be used.
 ///
-/// Nothing may be built meanwhile.
+/// Must not be called while a build runs.
 pub(crate) fn set_up(machine: &Machine) -> Result<(), NoLauncher> {
     let dir = machine.trees.launching_compilers();
     let made = make(machine, &dir);
@@ -53,8 +57,10 @@ pub(crate) fn set_up(machine: &Machine) -> Result<(), NoLauncher> {
     made.map(|_| ())
 }
 
-/// The environment of a build, with the launcher if one was set up. Comes last: nothing may be
-/// put before it in PATH, and what the administrator set stays.
+/// Adds the launcher to the environment of a build, if it has been set up. Apart from PATH, does
+/// not change variables that are already set.
+///
+/// This must be the last change to the environment, so that the scripts come first in PATH.
 pub(crate) fn environment(machine: &Machine, mut env: Environment) -> Environment {
     let dir = machine.trees.launching_compilers();
     if !dir.is_dir() {
@@ -73,7 +79,8 @@ pub(crate) fn environment(machine: &Machine, mut env: Environment) -> Environmen
     env.first_in_path(&dir)
 }
 
-/// Makes the programs; says whether there is a launcher.
+/// Creates the compiler scripts in `dir`, and removes scripts of compilers that no longer exist.
+/// Returns false, and changes nothing, if no launcher is configured.
 fn make(machine: &Machine, dir: &Path) -> Result<bool, NoLauncher> {
     let Some((program, args)) = machine.settings.launcher().split_first() else { return Ok(false) };
     let found = find(program, &machine.env).ok_or_else(|| NoLauncher::Missing(program.clone()))?;
@@ -81,7 +88,7 @@ fn make(machine: &Machine, dir: &Path) -> Result<bool, NoLauncher> {
     let launcher: Vec<String> =
         std::iter::once(&found).chain(args).map(|word| quoted(word)).collect();
     for (_, directory) in DIRECTORIES {
-        // distcc does not make its own, and works without its hosts then.
+        // distcc does not create its directory. Without the directory, it uses no other hosts.
         durable::create_dirs(&machine.trees.cache().join(directory))?;
     }
     durable::create_dirs(dir)?;
@@ -104,7 +111,8 @@ fn make(machine: &Machine, dir: &Path) -> Result<bool, NoLauncher> {
     Ok(true)
 }
 
-/// A program by its path or by its name in PATH.
+/// Returns the path of `program`, which is itself a path or the name of a program in PATH. Returns
+/// `None` if the program does not exist.
 fn find(program: &str, env: &Environment) -> Option<PathBuf> {
     if program.contains('/') {
         return Some(PathBuf::from(program)).filter(|path| is_program(path));
@@ -112,7 +120,7 @@ fn find(program: &str, env: &Environment) -> Option<PathBuf> {
     env.find(program)
 }
 
-/// Writes a program, unless it stands there as it should be.
+/// Writes a program to `path`, unless `path` already contains the same text.
 fn write_program(path: &Path, text: &str) -> Result<(), FileError> {
     if is_program(path) && fs::read_to_string(path).is_ok_and(|is| is == text) {
         return Ok(());
@@ -127,7 +135,8 @@ mod tests {
     use super::*;
     use crate::os::process::Program;
 
-    /// A machine with a gcc-16 and a launcher.
+    /// Returns a machine with a fake `gcc-16` and a fake `launcher` in PATH. The parameter is the
+    /// command line in the setting `launcher`.
     fn machine(launcher: &str) -> (TestRoot, Machine) {
         let root = TestRoot::new();
         root.program("gcc-16", "echo compiled by \"$0\" \"$@\"");
@@ -145,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn every_compiler_is_started_through_the_launcher() {
+    fn compilers_run_through_the_launcher() {
         let (root, machine) = machine("launcher --with args");
         set_up(&machine).unwrap();
         let gcc = root.programs().join("gcc-16").display().to_string();
@@ -155,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_leads_to_a_launcher_is_no_compiler() {
+    fn links_to_launchers_are_not_compilers() {
         let (root, mut machine) = machine("launcher");
         let masquerade = root.programs().join("masquerade");
         fs::create_dir(&masquerade).unwrap();
@@ -168,12 +177,12 @@ mod tests {
     }
 
     #[test]
-    fn without_its_launcher_a_compiler_is_started_as_ever() {
+    fn compilers_run_directly_if_the_launcher_is_missing() {
         let (root, mut machine) = machine("launcher");
         set_up(&machine).unwrap();
         fs::remove_file(root.programs().join("launcher")).unwrap();
         let said = set_up(&machine).unwrap_err().to_string();
-        assert!(said.starts_with("there is no program launcher, which [build] launcher"), "{said}");
+        assert!(said.starts_with("launcher: launcher not found ([build] launcher in"), "{said}");
         assert!(compile(&machine).starts_with("compiled by"));
 
         root.write("etc/dkms/alpm-dkms.toml", "");
@@ -183,9 +192,9 @@ mod tests {
     }
 
     #[test]
-    fn a_compiler_that_is_gone_has_no_program() {
+    fn scripts_of_removed_compilers_are_removed() {
         let (root, machine) = machine("launcher");
-        // Versions that the machine itself will not have.
+        // Versions that do not exist on the machine that runs the test.
         let (old, new) = ("gcc-0.1", "gcc-0.2");
         root.program(old, "");
         set_up(&machine).unwrap();
@@ -197,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_set_stays() {
+    fn variables_that_are_already_set_are_kept() {
         let (_root, machine) = machine("launcher");
         set_up(&machine).unwrap();
         let env = environment(&machine, machine.env.clone().with("CCACHE_DIR", "/mine"));

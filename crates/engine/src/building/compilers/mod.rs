@@ -10,20 +10,21 @@ use std::path::{Path, PathBuf};
 
 use crate::os::process::{Environment, is_program};
 
-/// What compilers are called, but for what stands before and after: `x86_64-linux-gnu-gcc-16`.
+/// The names of compilers, without the prefix and the version that a name such as
+/// `x86_64-linux-gnu-gcc-16` contains.
 const COMPILERS: [&str; 6] = ["cc", "c++", "gcc", "g++", "clang", "clang++"];
 
-/// Launchers that one links the compilers' names to: what is such a link is no compiler.
+/// Launchers that are also installed under the names of compilers, as symbolic links. Such a link
+/// is not a compiler.
 const LAUNCHERS: [&str; 4] = ["ccache", "sccache", "distcc", "icecc"];
 
-/// The compilers in PATH by their names, each as it would be found.
+/// Returns the compilers in PATH. Maps the name of each compiler to the first path with that name.
 pub(crate) fn compilers(env: &Environment) -> BTreeMap<String, PathBuf> {
     let mut compilers = BTreeMap::new();
     for dir in search_path(env) {
         for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
             let Ok(name) = entry.file_name().into_string() else { continue };
-            if is_compiler(&name) && is_program(&entry.path()) && !leads_to_launcher(&entry.path())
-            {
+            if is_compiler(&name) && is_program(&entry.path()) && !is_launcher(&entry.path()) {
                 compilers.entry(name).or_insert_with(|| entry.path());
             }
         }
@@ -44,7 +45,7 @@ fn is_compiler(name: &str) -> bool {
     plain.rsplit('-').next().is_some_and(|last| COMPILERS.contains(&last))
 }
 
-fn leads_to_launcher(path: &Path) -> bool {
+fn is_launcher(path: &Path) -> bool {
     let real = path.canonicalize().unwrap_or_default();
     real.file_name().is_some_and(|name| LAUNCHERS.iter().any(|launcher| name == *launcher))
 }
@@ -67,7 +68,7 @@ mod tests {
     #[case("c99", false)]
     #[case("ccache", false)]
     #[case("cpp", false)]
-    fn knows_a_compiler_by_its_name(#[case] name: &str, #[case] is: bool) {
+    fn recognises_compilers_by_name(#[case] name: &str, #[case] is: bool) {
         assert_eq!(is_compiler(name), is);
     }
 }

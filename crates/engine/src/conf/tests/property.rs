@@ -1,4 +1,4 @@
-//! Property tests: the engine gets the values that bash has.
+//! Property tests: the engine reads the same values from a conf as bash.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,12 +9,12 @@ use crate::conf::context::{ConfContext, reader};
 use crate::machine::Trees;
 use crate::os::process::{Environment, Program, Tools};
 
-/// Directives of each kind.
+/// The directives in the generated confs, one of each kind.
 const SOME: [&str; 4] = ["MAKE", "PATCH", "POST_INSTALL", "BUILD_EXCLUSIVE_CONFIG"];
 
 type Elements = BTreeMap<(usize, usize), String>;
 
-/// A value in bash's words: in single quotes, or in `$'…'`.
+/// Quotes a value for bash, in `$'…'` if `ansi` is true and otherwise in single quotes.
 fn word(value: &str, ansi: bool) -> String {
     if ansi {
         let bytes = value.bytes().map(|byte| format!("\\x{byte:02x}")).collect::<Vec<_>>();
@@ -24,7 +24,8 @@ fn word(value: &str, ansi: bool) -> String {
     }
 }
 
-/// What bash itself has after reading the file: name, index and value, NUL behind each.
+/// Returns the variables that bash has after reading `conf`: the name, index and value of each
+/// element, all terminated by NUL.
 fn bash(conf: &std::path::Path) -> Vec<u8> {
     let script = r#"source "$1"; shift
         for name; do
@@ -56,7 +57,7 @@ fn value() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
     #[test]
-    fn what_bash_has_is_what_the_engine_gets(
+    fn engine_reads_the_same_values_as_bash(
         elements in prop::collection::btree_map((0..SOME.len(), 0..40usize), value(), 1..8),
         ansi in any::<bool>(),
     ) {

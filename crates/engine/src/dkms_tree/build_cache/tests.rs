@@ -1,4 +1,4 @@
-//! Tests of the build cache in a directory of its own.
+//! Tests of the build cache.
 
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
@@ -24,7 +24,7 @@ fn key(record: &Record) -> CacheKey {
     CacheKey::of(&record.module, &record.arch, &record.inputs)
 }
 
-/// A dkms tree with finished builds.
+/// A temporary dkms tree and its build cache.
 struct Tree {
     dir: tempfile::TempDir,
     cache: BuildCache,
@@ -41,7 +41,7 @@ impl Tree {
         self.dir.path().join(path)
     }
 
-    /// Builds a module from a source of this many bytes, and keeps it.
+    /// Adds the build of a module to the cache, with one object of `length` bytes.
     fn keep(&self, module: &str, length: usize) -> CacheKey {
         let record = record(module, &length.to_string());
         let built = self.at("built");
@@ -54,15 +54,15 @@ impl Tree {
         key(&record)
     }
 
-    /// Says when an entry was of use.
-    fn used(&self, key: &CacheKey, second: u64) {
+    /// Sets the time when an entry was last used, in seconds since the epoch.
+    fn set_used(&self, key: &CacheKey, second: u64) {
         let ticket = File::options().write(true).open(self.cache.ticket_path(key)).unwrap();
         ticket.set_modified(UNIX_EPOCH + Duration::from_secs(second)).unwrap();
     }
 }
 
 #[test]
-fn a_build_comes_back_as_it_was() {
+fn restores_a_build_unchanged() {
     let tree = Tree::new();
     let key = tree.keep("foo/1.0", 10);
     assert_eq!(tree.cache.keys(), [key].into());
@@ -78,7 +78,7 @@ fn a_build_comes_back_as_it_was() {
 }
 
 #[test]
-fn what_is_built_and_what_is_cached_are_one_file() {
+fn restored_objects_are_hard_links() {
     let tree = Tree::new();
     let key = tree.keep("foo/1.0", 10);
     tree.cache.take(&key, &tree.at("back")).unwrap();
@@ -90,30 +90,30 @@ fn what_is_built_and_what_is_cached_are_one_file() {
 #[rstest]
 #[case::changed(|built: &Path| fs::write(built.join("module/a.ko"), "b").unwrap())]
 #[case::missing(|built: &Path| fs::remove_file(built.join("zfs_config.h")).unwrap())]
-#[case::more(|built: &Path| fs::write(built.join("module/b.ko"), "").unwrap())]
+#[case::added(|built: &Path| fs::write(built.join("module/b.ko"), "").unwrap())]
 #[case::gone(|built: &Path| fs::remove_dir_all(built).unwrap())]
 #[case::garbage(|built: &Path| fs::write(built.with_file_name(TICKET), "?").unwrap())]
-fn what_is_damaged_is_not_used(#[case] damage: fn(&Path)) {
+fn damaged_entries_are_ignored_and_removed(#[case] damage: fn(&Path)) {
     let tree = Tree::new();
     let key = tree.keep("foo/1.0", 10);
     damage(&tree.cache.path(&key).join(BUILT));
     assert!(!tree.cache.take(&key, &tree.at("back")).unwrap());
     assert!(!tree.at("back").exists());
     tree.cache.trim(NO_LIMIT).unwrap();
-    assert!(!tree.cache.path(&key).exists(), "it would only take room");
+    assert!(!tree.cache.path(&key).exists(), "the damaged entry was kept");
 }
 
 #[test]
-fn what_was_of_no_use_for_the_longest_time_goes_first() {
+fn evicts_the_least_recently_used_entries_first() {
     let tree = Tree::new();
     let keys = [1, 2, 3].map(|number| tree.keep(&format!("foo/{number}"), 100 + number));
-    [20, 10, 30].iter().zip(&keys).for_each(|(second, key)| tree.used(key, *second));
+    [20, 10, 30].iter().zip(&keys).for_each(|(second, key)| tree.set_used(key, *second));
     let versions = || -> Vec<String> {
         let entries = tree.cache.entries().into_iter();
         entries.map(|entry| entry.module.version.to_string()).collect()
     };
     assert_eq!(versions(), ["3", "1", "2"]);
-    // Being taken is being of use.
+    // Restoring a build counts as use.
     tree.cache.take(&keys[1], &tree.at("back")).unwrap();
     assert_eq!(versions(), ["2", "3", "1"]);
     let total: u64 = tree.cache.entries().iter().map(|entry| entry.size).sum();
@@ -124,7 +124,7 @@ fn what_was_of_no_use_for_the_longest_time_goes_first() {
 }
 
 #[test]
-fn what_is_too_large_by_itself_does_not_drive_out_the_rest() {
+fn oversized_build_evicts_nothing() {
     let tree = Tree::new();
     tree.keep("foo/1.0", 10);
     let built = tree.at("built");
@@ -151,10 +151,10 @@ fn entry(size: u64) -> CachedBuild {
 #[rstest]
 #[case::all_fit(60, 0)]
 #[case::one_too_many(59, 1)]
-#[case::nothing_older_stays(29, 2)]
-#[case::not_even_one(9, 3)]
-#[case::no_room(0, 3)]
-fn finds_what_there_is_no_room_for(#[case] limit: u64, #[case] count: usize) {
+#[case::only_the_first_fits(29, 2)]
+#[case::none_fits(9, 3)]
+#[case::zero_limit(0, 3)]
+fn finds_the_entries_beyond_the_limit(#[case] limit: u64, #[case] count: usize) {
     let entries = [10, 20, 30].map(entry);
     assert_eq!(beyond(limit, &entries).len(), count);
     assert_eq!(beyond(limit, &entries), &entries[3 - count..]);

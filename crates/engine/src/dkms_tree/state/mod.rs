@@ -9,61 +9,66 @@ use crate::names::{Arch, KernelRelease, ModuleId, ModuleName, ModuleVersion};
 use crate::os::parallel::on_all_cores;
 use module_dir::ModuleDir;
 
-/// The dkms tree as it was read.
+/// The state of the dkms tree, as read from disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TreeState {
-    /// All module versions that have a directory, in the order of name and version.
+    /// All module versions that have a directory, sorted by name and version.
     pub modules: Vec<Added>,
-    /// What could not be understood, a sentence each.
+    /// One message for each entry that could not be read.
     pub problems: Vec<String>,
 }
 
 /// A module version with a directory in the dkms tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Added {
-    /// Which one.
+    /// The module's name and version.
     pub id: ModuleId,
-    /// What registers it.
+    /// The state of the module's source link.
     pub(crate) source: SourceState,
-    /// Whether `S/M-V` is a directory: what dkms takes an unregistered module to come from.
+    /// Whether the directory `S/M-V` exists. dkms treats it as the source of a module without a
+    /// source link.
     pub(crate) has_source_dir: bool,
-    /// What is there for kernels, in the order of release and architecture.
+    /// The module's directories for kernels, sorted by release and architecture.
     pub kernels: Vec<BuiltFor>,
 }
 
-/// What `T/M/V/source` is.
+/// The state of a module's source link, `T/M/V/source`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SourceState {
-    /// A link.
+    /// There is a symbolic link. If it resolves, the module is added.
     Link {
-        /// Its text.
+        /// The path that the link contains, not resolved.
         target: PathBuf,
-        /// Whether it leads to a directory.
+        /// Whether the link leads to a directory.
         resolves: bool,
     },
-    /// A directory: the module was loaded without its source.
+    /// There is a directory in place of the link: the module was imported without its source.
     BinariesOnly,
-    /// Nothing, or something else.
+    /// The link is missing, or another file is in its place.
     Missing,
 }
 
-/// A directory `T/M/V/K/A`.
+/// A directory for the build of a module version, `T/M/V/K/A`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuiltFor {
-    /// The kernel.
+    /// The release of the kernel, from the directory `K`.
     pub kernel: KernelRelease,
-    /// Its architecture.
+    /// The architecture of the kernel, from the directory `A`.
     pub arch: Arch,
-    /// Whether `module/` is there, which makes it built.
+    /// Whether the directory contains `module/`. If so, the module counts as built.
     pub has_module_dir: bool,
-    /// Whether it is built, and `T/M/kernel-K-A` leads here. dkms compares paths as text and so
-    /// misses a tree that is reached through a link; here it is the directory that counts.
+    /// Whether the module is built and the link `T/M/kernel-K-A` leads to this directory.
+    ///
+    /// dkms compares the paths as text, which fails if the tree is reached through a link.
+    /// alpm-dkms compares the directories.
     pub installed: bool,
 }
 
 impl Added {
-    /// Returns true if dkms calls it broken and refuses to work on it: its link leads nowhere, or
-    /// there is no link although there is a source (dkms-behaviour 2.2).
+    /// Returns true if dkms calls the module broken and refuses to work on it (dkms-behaviour 2.2).
+    ///
+    /// A module is broken if its source link is dangling, or if `S/M-V` exists but there is no
+    /// source link.
     #[must_use]
     pub fn is_broken(&self) -> bool {
         match &self.source {
@@ -72,19 +77,22 @@ impl Added {
         }
     }
 
-    /// Returns true if it is broken for want of a link, which adding it again makes.
+    /// Returns true if the module is broken because its source link is missing. Adding the module
+    /// again creates the link.
     #[must_use]
     pub(crate) fn is_unlinked(&self) -> bool {
         !matches!(self.source, SourceState::Link { .. }) && self.has_source_dir
     }
 
-    /// Returns true if dkms counts it as added. What is neither added nor broken is hidden there.
+    /// Returns true if dkms counts the module as added.
+    ///
+    /// `dkms status` does not list a module that is neither added nor broken.
     #[must_use]
     pub fn is_added(&self) -> bool {
         matches!(self.source, SourceState::Link { resolves: true, .. })
     }
 
-    /// What is built for a kernel.
+    /// Returns the build for `kernel` and `arch`, or `None` if there is none.
     #[must_use]
     pub(crate) fn built_for(&self, kernel: &KernelRelease, arch: &Arch) -> Option<&BuiltFor> {
         self.kernels
@@ -94,8 +102,10 @@ impl Added {
 }
 
 impl TreeState {
-    /// Reads the dkms tree. One that is not there is empty; what cannot be read or understood is
-    /// a problem of its own, and the rest is read. Entries that start with a dot are ours.
+    /// Reads the dkms tree. A missing tree gives an empty state.
+    ///
+    /// Entries that cannot be read are skipped and reported in [`Self::problems`]. Names that start
+    /// with a dot are ignored, since they belong to alpm-dkms.
     #[must_use]
     pub fn read(trees: &Trees) -> Self {
         let mut problems = Vec::new();
@@ -114,7 +124,8 @@ impl TreeState {
         state
     }
 
-    /// The version of a module that is installed for a kernel.
+    /// Returns the installed version of a module for a kernel, or `None` if no version is
+    /// installed.
     #[must_use]
     pub fn installed_version(
         &self,
@@ -155,14 +166,14 @@ mod tests {
             Self { dir, trees }
         }
 
-        /// Makes a directory below the dkms tree.
+        /// Creates a directory in the dkms tree.
         fn dir(&self, path: &str) -> PathBuf {
             let path = self.trees.dkms.join(path);
             fs::create_dir_all(&path).unwrap();
             path
         }
 
-        /// Adds a module as dkms does, with an absolute link.
+        /// Adds a module as dkms does, with an absolute source link.
         fn add(&self, id: &str) {
             let id: ModuleId = id.parse().unwrap();
             fs::create_dir_all(self.trees.source.join(id.source_dir())).unwrap();
@@ -186,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_what_is_added_built_and_installed() {
+    fn reads_added_built_and_installed_modules() {
         let machine = TestMachine::new();
         for id in ["a/1", "a/2", "b/1"] {
             machine.add(id);
@@ -220,9 +231,9 @@ mod tests {
     #[case::relative("1/7.2-arch1/x86_64", true)]
     #[case::absolute("/var/lib/dkms/a/1/7.2-arch1/x86_64", true)]
     #[case::through_a_link("/srv/dkms/a/1/7.2-arch1/x86_64", true)]
-    #[case::another("2/7.2-arch1/x86_64", false)]
+    #[case::other_version("2/7.2-arch1/x86_64", false)]
     #[case::dangling("3/7.2-arch1/x86_64", false)]
-    fn installed_is_where_the_link_leads(#[case] target: &str, #[case] want: bool) {
+    fn finds_the_installed_version_by_its_link(#[case] target: &str, #[case] want: bool) {
         let machine = TestMachine::new();
         machine.add("a/1");
         machine.build("a/1");
@@ -235,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_installed_and_lost_its_objects_is_not_built() {
+    fn installed_module_without_objects_is_not_built() {
         let machine = TestMachine::new();
         machine.add("a/1");
         machine.dir(&format!("a/1/{KERNEL}/x86_64/log"));
@@ -247,7 +258,7 @@ mod tests {
     type Change = fn(&TestMachine);
 
     #[rstest]
-    #[case::whole(|_: &TestMachine| {}, true, false)]
+    #[case::intact(|_: &TestMachine| {}, true, false)]
     #[case::source_gone(|m: &TestMachine| fs::remove_dir(m.trees.source.join("a-1")).unwrap(), false, true)]
     #[case::link_gone(|m: &TestMachine| fs::remove_file(m.trees.dkms.join("a/1/source")).unwrap(), false, true)]
     #[case::both_gone(|m: &TestMachine| {
@@ -259,7 +270,11 @@ mod tests {
         fs::remove_dir(m.trees.source.join("a-1")).unwrap();
         m.dir("a/1/source");
     }, false, false)]
-    fn tells_added_from_broken(#[case] change: Change, #[case] added: bool, #[case] broken: bool) {
+    fn distinguishes_added_from_broken(
+        #[case] change: Change,
+        #[case] added: bool,
+        #[case] broken: bool,
+    ) {
         let machine = TestMachine::new();
         machine.add("a/1");
         change(&machine);
@@ -269,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_the_rest_beside_what_it_cannot_understand() {
+    fn skips_entries_with_invalid_names() {
         let machine = TestMachine::new();
         machine.add("a/1");
         machine.dir("a b/1");
@@ -277,11 +292,11 @@ mod tests {
         fs::create_dir(machine.trees.dkms.join(OsStr::from_bytes(b"bad\xff"))).unwrap();
         let state = machine.state();
         assert_eq!((state.modules.len(), state.problems.len()), (1, 3));
-        assert!(state.problems.iter().all(|problem| problem.contains(" is passed over: ")));
+        assert!(state.problems.iter().all(|problem| problem.contains(": ignored: ")));
     }
 
     #[test]
-    fn a_tree_that_is_not_there_is_empty() {
+    fn missing_tree_is_empty() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(TreeState::read(&Trees::under(dir.path())), TreeState::default());
     }

@@ -10,10 +10,11 @@ use crate::machine::Trees;
 use crate::names::{Arch, KernelRelease, ModuleId, ModuleName, ModuleVersion};
 use crate::os::symlinks;
 
-/// Directories of `T/M/V` that are no kernels: dkms's own, and those that old releases left.
-const NO_KERNELS: [&str; 6] = ["build", "source", "tarball", "driver_disk", "rpm", "deb"];
+/// The directories in `T/M/V` that are not kernel releases. The last three are from old dkms
+/// versions.
+const NOT_KERNELS: [&str; 6] = ["build", "source", "tarball", "driver_disk", "rpm", "deb"];
 
-/// Where dkms keeps the kernel's own objects: beside the versions, but none.
+/// The directory in `T/M` in which dkms keeps original modules.
 const ORIGINALS: &str = "original_module";
 
 /// One module's directory in the dkms tree.
@@ -24,17 +25,19 @@ pub(super) struct ModuleDir<'a> {
 }
 
 impl ModuleDir<'_> {
-    /// All versions, with what is built of them.
+    /// Returns all versions of the module with their builds. Adds a message to `problems` for each
+    /// directory whose name is invalid.
     pub(super) fn versions(&self, problems: &mut Vec<String>) -> Vec<Added> {
-        // A version that looks like an installed link is hidden in dkms too.
-        let versions = dirs_but(self.dir, is_no_version, |t| t.parse::<ModuleVersion>(), problems);
+        // Like dkms, this hides a version whose name looks like an installed link (`kernel-…`).
+        let versions =
+            dirs_except(self.dir, is_not_a_version, |t| t.parse::<ModuleVersion>(), problems);
         let id = |version| ModuleId { name: self.name.clone(), version };
         versions.into_iter().map(|(v, dir)| self.added(id(v), &dir, problems)).collect()
     }
 
     fn added(&self, id: ModuleId, dir: &Path, problems: &mut Vec<String>) -> Added {
         let mut kernels = Vec::new();
-        let releases = dirs_but(dir, is_no_kernel, |t| t.parse::<KernelRelease>(), problems);
+        let releases = dirs_except(dir, is_not_a_kernel, |t| t.parse::<KernelRelease>(), problems);
         for (kernel, dir) in releases {
             for (arch, dir) in dirs(&dir, |text| text.parse::<Arch>(), problems) {
                 let has_module_dir = dir.join("module").is_dir();
@@ -46,11 +49,12 @@ impl ModuleDir<'_> {
         added(self.trees, id, kernels)
     }
 
-    /// Returns true if `T/M/kernel-K-A` leads to the directory `dir`, by whatever path.
+    /// Returns true if the link `T/M/kernel-K-A` leads to the directory `dir`, even through other
+    /// links.
     fn is_installed(&self, id: &ModuleId, kernel: &KernelRelease, arch: &Arch, dir: &Path) -> bool {
         let link = self.trees.installed_link(&id.name, kernel, arch);
         let Ok(target) = fs::read_link(&link) else { return false };
-        // As dkms and we write it.
+        // The text of links that dkms and alpm-dkms create.
         let usual: PathBuf = [id.version.as_str(), kernel.as_str(), arch.as_str()].iter().collect();
         let there = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
         target == usual
@@ -59,7 +63,7 @@ impl ModuleDir<'_> {
     }
 }
 
-/// A module version with what was found of its kernels.
+/// Returns the module version `id` with its builds and the state of its source link.
 fn added(trees: &Trees, id: ModuleId, kernels: Vec<BuiltFor>) -> Added {
     let link = trees.source_link(&id);
     let source = match fs::symlink_metadata(&link) {
@@ -74,27 +78,31 @@ fn added(trees: &Trees, id: ModuleId, kernels: Vec<BuiltFor>) -> Added {
     Added { id, source, has_source_dir, kernels }
 }
 
-fn is_no_kernel(name: &str) -> bool {
-    NO_KERNELS.contains(&name)
+fn is_not_a_kernel(name: &str) -> bool {
+    NOT_KERNELS.contains(&name)
 }
 
-fn is_no_version(name: &str) -> bool {
+fn is_not_a_version(name: &str) -> bool {
     name == ORIGINALS || name.starts_with("kernel-")
 }
 
-/// The directories in `dir` by their names, in order. Files and what starts with a dot are
-/// passed over; names that are unfit are problems.
+/// Returns the subdirectories of `dir` with their parsed names, sorted by name.
+///
+/// Skips files and names that start with a dot. Adds a message to `problems` for each directory
+/// whose name is invalid.
 pub(super) fn dirs<N: Ord, E: std::fmt::Display>(
     dir: &Path,
     name: impl Fn(&str) -> Result<N, E>,
     problems: &mut Vec<String>,
 ) -> Vec<(N, PathBuf)> {
-    dirs_but(dir, |_| false, name, problems)
+    dirs_except(dir, |_| false, name, problems)
 }
 
-/// As [`dirs`], without those whose names are `unwanted`. That is checked first, for a module has a
-/// link for every kernel.
-fn dirs_but<N: Ord, E: std::fmt::Display>(
+/// Like [`dirs`], but skips the names for which `unwanted` returns true.
+///
+/// Names are checked before file types, since a module has a link for every kernel, and the type of
+/// each would need a stat.
+fn dirs_except<N: Ord, E: std::fmt::Display>(
     dir: &Path,
     unwanted: impl Fn(&str) -> bool,
     name: impl Fn(&str) -> Result<N, E>,
@@ -125,11 +133,11 @@ fn dirs_but<N: Ord, E: std::fmt::Display>(
         match file.to_str().map(&name) {
             Some(Ok(name)) => dirs.push((name, path)),
             Some(Err(error)) => {
-                problems.push(format!("{} is passed over: {error}", path.display()));
+                problems.push(format!("{}: ignored: {error}", path.display()));
             }
             None => {
                 let path = path.display();
-                problems.push(format!("{path} is passed over: its name is not UTF-8"));
+                problems.push(format!("{path}: ignored: name is not valid UTF-8"));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Tests of what changes a digest, and of when contents are read again.
+//! Tests of digests and of stored stat signatures.
 
 use super::*;
 use rstest::rstest;
@@ -27,13 +27,13 @@ fn source(trees: &Trees) -> PathBuf {
     dir
 }
 
-/// The digest as a fresh run sees it.
+/// Returns the digest of `dir` as a new run computes it.
 fn digest(trees: &Trees, dir: &Path) -> Digest {
     Fingerprints::open(trees).source_tree(dir).unwrap()
 }
 
-/// The digest, kept for the next run.
-fn digest_kept(trees: &Trees, dir: &Path) -> Digest {
+/// Returns the digest of `dir` and stores it for the next run.
+fn stored_digest(trees: &Trees, dir: &Path) -> Digest {
     settle();
     let mut digests = Fingerprints::open(trees);
     let digest = digests.source_tree(dir).unwrap();
@@ -41,7 +41,7 @@ fn digest_kept(trees: &Trees, dir: &Path) -> Digest {
     digest
 }
 
-/// Lets files grow older than a tick of any clock.
+/// Waits until any further change to a file is sure to give it another timestamp.
 fn settle() {
     sleep(Duration::from_millis(150));
 }
@@ -63,7 +63,7 @@ type Change = fn(&Path);
     fs::remove_file(dir.join("sub/link")).unwrap();
     fs::copy(dir.join("sub/a.c"), dir.join("sub/link")).unwrap();
 })]
-fn another_source_has_another_digest(#[case] change: Change) {
+fn every_change_to_a_source_changes_its_digest(#[case] change: Change) {
     let (_dir, trees) = machine();
     let dir = source(&trees);
     let before = digest(&trees, &dir);
@@ -72,7 +72,7 @@ fn another_source_has_another_digest(#[case] change: Change) {
 }
 
 #[test]
-fn a_reinstalled_source_has_the_same_digest() {
+fn reinstalled_source_keeps_its_digest() {
     let (_dir, trees) = machine();
     let dir = source(&trees);
     let before = digest(&trees, &dir);
@@ -85,19 +85,20 @@ fn a_reinstalled_source_has_the_same_digest() {
 }
 
 #[test]
-fn contents_are_read_again_only_where_stat_differs() {
+fn reads_contents_again_only_if_metadata_changed() {
     let (_dir, trees) = machine();
     let dir = source(&trees);
-    let before = digest_kept(&trees, &dir);
+    let before = stored_digest(&trees, &dir);
 
-    // A digest that cannot be right shows where it comes from.
+    // The store now contains a wrong digest. If it is returned, the contents were not read again.
     let store = trees.cache().join("digests.toml");
     let wrong = Digest::of_bytes(b"wrong");
     let text = fs::read_to_string(&store).unwrap().replace(&before.to_string(), &wrong.to_string());
     fs::write(&store, text).unwrap();
     assert_eq!(digest(&trees, &dir), wrong);
 
-    // Same content, size and mtime, as pacman leaves a reinstalled file: ctime and inode tell.
+    // Content, size and mtime stay the same, as when pacman reinstalls a file; ctime and inode
+    // differ.
     let file = dir.join("sub/a.c");
     let modified = fs::metadata(&file).unwrap().modified().unwrap();
     durable::write(&file, b"int a;\n").unwrap();
@@ -105,12 +106,13 @@ fn contents_are_read_again_only_where_stat_differs() {
     assert_eq!(digest(&trees, &dir), before);
 }
 
-/// Who trusts packages, and who looks at each file.
-const TO_A_HOOK: bool = true;
-const TO_A_COMMAND: bool = false;
+/// The value of `trusts_packages` in hooks.
+const IN_A_HOOK: bool = true;
+/// The value of `trusts_packages` in `dkms` commands, which check every file.
+const IN_A_COMMAND: bool = false;
 
-/// The kernel as it is seen and kept for the next run.
-fn identity_seen(trees: &Trees, trusts_packages: bool) -> KernelIdentity {
+/// Returns the identity of the first kernel and stores its digests for the next run.
+fn stored_identity(trees: &Trees, trusts_packages: bool) -> KernelIdentity {
     let kernels = Kernels::read(trees).unwrap();
     let mut digests = Fingerprints::open(trees).trusting_packages(trusts_packages);
     let identity = digests.kernel_identity(&kernels.all[0]).unwrap();
@@ -118,31 +120,30 @@ fn identity_seen(trees: &Trees, trusts_packages: bool) -> KernelIdentity {
     identity
 }
 
-/// Which of these changes of a header show to somebody who trusts packages.
 #[rstest]
 #[case::replaced(|file: &Path| durable::write(file, b"int b;").unwrap(), true)]
 #[case::gone(|file: &Path| fs::remove_file(file).unwrap(), true)]
-#[case::another(|file: &Path| fs::write(file.with_file_name("c.h"), "").unwrap(), true)]
-#[case::written_where_it_is(|file: &Path| fs::write(file, "int b;").unwrap(), false)]
-fn a_package_replaces_files(#[case] change: Change, #[case] shows: bool) {
+#[case::added(|file: &Path| fs::write(file.with_file_name("c.h"), "").unwrap(), true)]
+#[case::written_in_place(|file: &Path| fs::write(file, "int b;").unwrap(), false)]
+fn hooks_notice_replaced_but_not_edited_headers(#[case] change: Change, #[case] noticed: bool) {
     let (_dir, trees) = machine();
     let file = trees.install.join("6.1/build/include/sub/a.h");
     fs::create_dir_all(file.parent().unwrap()).unwrap();
     fs::write(&file, "int a;").unwrap();
     settle();
-    let before = identity_seen(&trees, TO_A_HOOK);
-    assert_eq!(identity_seen(&trees, TO_A_HOOK), before);
+    let before = stored_identity(&trees, IN_A_HOOK);
+    assert_eq!(stored_identity(&trees, IN_A_HOOK), before);
     change(&file);
     settle();
-    assert_eq!(identity_seen(&trees, TO_A_HOOK) != before, shows);
-    // A hook takes over what was found by a command.
-    assert_ne!(identity_seen(&trees, TO_A_COMMAND), before);
-    assert_ne!(identity_seen(&trees, TO_A_HOOK), before);
+    assert_eq!(stored_identity(&trees, IN_A_HOOK) != before, noticed);
+    // A hook uses the digests that a command stored.
+    assert_ne!(stored_identity(&trees, IN_A_COMMAND), before);
+    assert_ne!(stored_identity(&trees, IN_A_HOOK), before);
 }
 
-/// Whoever keeps headers elsewhere writes to them where they are.
+/// Headers outside the kernel's directory belong to no package and can be edited in place.
 #[test]
-fn headers_outside_of_a_kernels_directory_are_looked_at_one_by_one() {
+fn checks_every_header_outside_the_kernels_directory() {
     let (dir, trees) = machine();
     let file = dir.path().join("home/linux/include/a.h");
     fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -150,14 +151,13 @@ fn headers_outside_of_a_kernels_directory_are_looked_at_one_by_one() {
     fs::create_dir_all(trees.install.join("6.1")).unwrap();
     symlink("/home/linux", trees.install.join("6.1/build")).unwrap();
     settle();
-    let before = identity_seen(&trees, TO_A_HOOK);
+    let before = stored_identity(&trees, IN_A_HOOK);
     fs::write(&file, "int b;").unwrap();
-    assert_ne!(identity_seen(&trees, TO_A_HOOK), before);
+    assert_ne!(stored_identity(&trees, IN_A_HOOK), before);
 }
 
-/// Trees that were walked side by side are what they are when walked one by one.
 #[test]
-fn a_look_ahead_changes_no_result() {
+fn looking_ahead_does_not_change_results() {
     let (_dir, trees) = machine();
     let source = source(&trees);
     let include = trees.install.join("6.1/build/include");
@@ -173,14 +173,14 @@ fn a_look_ahead_changes_no_result() {
     ahead.look_ahead(&[&kernels.all[0]], &[source.clone(), trees.source.join("none")]);
     assert_eq!(ahead.found.len(), 2);
     assert_eq!(results(&mut ahead), plain);
-    // What was walked is used once: a later question sees what is there then.
+    // Each walk is used only once: the next call walks the tree again.
     fs::write(include.join("a.h"), "int a;").unwrap();
     assert_ne!(results(&mut ahead).0, plain.0);
     assert!(ahead.source_tree(&trees.source.join("none")).is_err());
 }
 
 #[test]
-fn a_file_that_may_still_change_unseen_is_not_remembered() {
+fn digests_of_recently_changed_files_are_not_stored() {
     let (_dir, trees) = machine();
     let dir = source(&trees);
     let mut digests = Fingerprints::open(&trees);
@@ -190,10 +190,10 @@ fn a_file_that_may_still_change_unseen_is_not_remembered() {
 }
 
 #[test]
-fn forgets_what_is_gone_and_survives_a_broken_store() {
+fn forgets_deleted_sources_and_ignores_an_invalid_store() {
     let (_dir, trees) = machine();
     let dir = source(&trees);
-    let before = digest_kept(&trees, &dir);
+    let before = stored_digest(&trees, &dir);
     let store = trees.cache().join("digests.toml");
     assert!(fs::read_to_string(&store).unwrap().contains("a-1"));
     fs::rename(&dir, trees.source.join("b-1")).unwrap();
@@ -211,13 +211,13 @@ fn identity(trees: &Trees) -> KernelIdentity {
 #[rstest]
 #[case::config("build/include/config/auto.conf", &["kernel configuration", "kernel headers"])]
 #[case::symbols("build/Module.symvers", &["Module.symvers"])]
-#[case::compilation("build/include/generated/utsversion.h", &["kernel headers"])]
-#[case::of_the_architecture("build/arch/x86/include/asm/a.h", &["kernel headers"])]
-#[case::of_the_source("source/include/b.h", &["kernel headers"])]
-#[case::no_header("build/scripts/sign-file", &[])]
-#[case::mark_of_an_option("build/include/config/SMP", &[])]
-#[case::release_of_the_headers("build/include/config/kernel.release", &["kernel headers"])]
-fn names_what_changed_in_a_kernel(#[case] file: &str, #[case] parts: &[&str]) {
+#[case::build_number("build/include/generated/utsversion.h", &["kernel headers"])]
+#[case::architecture_header("build/arch/x86/include/asm/a.h", &["kernel headers"])]
+#[case::source_header("source/include/b.h", &["kernel headers"])]
+#[case::not_a_header("build/scripts/sign-file", &[])]
+#[case::option_marker("build/include/config/SMP", &[])]
+#[case::header_release("build/include/config/kernel.release", &["kernel headers"])]
+fn identity_shows_which_parts_of_a_kernel_changed(#[case] file: &str, #[case] parts: &[&str]) {
     let (_dir, trees) = machine();
     let kernel = trees.install.join("6.1");
     for dir in ["build/include/generated", "build/include/config", "build/scripts"] {
@@ -237,7 +237,7 @@ fn names_what_changed_in_a_kernel(#[case] file: &str, #[case] parts: &[&str]) {
 }
 
 #[test]
-fn a_kernel_without_headers_is_its_release() {
+fn kernel_without_headers_has_only_a_release() {
     let (_dir, trees) = machine();
     fs::create_dir_all(trees.install.join("6.1/kernel")).unwrap();
     let identity = identity(&trees);
@@ -248,17 +248,18 @@ fn a_kernel_without_headers_is_its_release() {
 }
 
 #[test]
-fn digests_are_text_of_one_form() {
+fn digests_survive_a_round_trip_through_text() {
     let digest = Digest::of_bytes(b"a");
     assert_eq!(digest.to_string().parse(), Ok(digest));
     assert!("abc".parse::<Digest>().is_err());
 }
 
-/// `WALK=/usr/src cargo test --release -p dkms-engine -- --ignored --nocapture quick_enough`
+/// Run with `WALK=/usr/src cargo test --release -p dkms-engine -- --ignored --nocapture
+/// walk_speed`.
 #[test]
-#[ignore = "a measurement of the machine it runs on, not a check"]
-#[expect(clippy::print_stdout, reason = "its result is for a person to read")]
-fn quick_enough() {
+#[ignore = "measures the machine and checks nothing"]
+#[expect(clippy::print_stdout, reason = "a person reads the result")]
+fn walk_speed() {
     let (_dir, trees) = machine();
     let dir = PathBuf::from(std::env::var_os("WALK").unwrap());
     let mut digests = Fingerprints::open(&trees);
@@ -269,7 +270,7 @@ fn quick_enough() {
     }
 }
 
-/// The parts of an identity that are not as they were.
+/// Returns the names of the parts that differ between two identities.
 fn changes(now: &KernelIdentity, was: &KernelIdentity) -> Vec<&'static str> {
     let changed = [
         (now.release != was.release, "kernel release"),

@@ -1,4 +1,4 @@
-//! Reads what was built of a module for a kernel, and what would be built now.
+//! Reads the existing build of a module for a kernel, and the inputs of a new build.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -18,7 +18,7 @@ use crate::os::symlinks;
 use crate::signing;
 
 impl Survey<'_> {
-    /// Fills in what is known of each module for each kernel.
+    /// Adds the facts about each module for each kernel to `modules`.
     pub(super) fn pairs(
         &mut self,
         modules: &mut BTreeMap<ModuleId, ModuleFacts>,
@@ -32,7 +32,7 @@ impl Survey<'_> {
         for (ConfRequest { id, kernel, .. }, result) in requests.iter().zip(results) {
             let module = modules.get_mut(id);
             if let Some(pair) = module.and_then(|module| module.pairs.get_mut(&kernel.release)) {
-                self.note_conf(result, kernel, pair);
+                self.store_conf(result, kernel, pair);
             }
         }
     }
@@ -50,18 +50,18 @@ impl Survey<'_> {
         for release in releases {
             let mut pair = module.pairs.remove(&release).unwrap_or_default();
             let kernel = kernels.get(&release);
-            self.look_at_build(id, &release, kernel, &mut pair);
+            self.read_build(id, &release, kernel, &mut pair);
             if module.source != SourcePlace::Missing
                 && self.scope.covers(&release)
                 && let Some(kernel) = kernel
             {
-                requests.extend(self.look_at_inputs(id, module, kernel, &mut pair));
+                requests.extend(self.read_inputs(id, module, kernel, &mut pair));
             }
             module.pairs.insert(release, pair);
         }
     }
 
-    fn look_at_build(
+    fn read_build(
         &mut self,
         id: &ModuleId,
         release: &KernelRelease,
@@ -80,7 +80,8 @@ impl Survey<'_> {
             let compression = kernel
                 .filter(|k| k.kernel.alive)
                 .map(|about| self.machine.compression(&about.kernel));
-            // A plain object is one that could not be compressed; it works everywhere.
+            // Uncompressed objects are left alone: their compression failed, and every kernel can
+            // load them.
             let other =
                 |found: Compression| found != Compression::None && compression != Some(found);
             built.other_compression = compression.is_some()
@@ -104,9 +105,12 @@ impl Survey<'_> {
         }
     }
 
-    /// Gathers what a module would be built from, but for what its conf says: that is in its
-    /// record, or has to be evaluated.
-    fn look_at_inputs<'k>(
+    /// Adds the inputs of a new build to `pair`.
+    ///
+    /// The dkms.conf values come from the existing build's record if they are still valid.
+    /// Otherwise returns a request to evaluate the dkms.conf, or `None` if the scope excludes the
+    /// module.
+    fn read_inputs<'k>(
         &mut self,
         id: &ModuleId,
         module: &ModuleFacts,
@@ -140,7 +144,7 @@ impl Survey<'_> {
                 pair.inputs = inputs;
                 let evaluated =
                     EvaluatedConf { source, is_fresh: false, values, deprecated: Vec::new() };
-                self.note_conf(Ok(evaluated), &kernel.kernel, pair);
+                self.store_conf(Ok(evaluated), &kernel.kernel, pair);
                 None
             }
             None if self.scope.evaluates(id) => {
@@ -151,8 +155,8 @@ impl Survey<'_> {
         }
     }
 
-    /// Notes what the conf of a module says for a kernel.
-    fn note_conf(
+    /// Stores the evaluated dkms.conf in `pair`, or the failure to evaluate it.
+    fn store_conf(
         &mut self,
         evaluated: Result<EvaluatedConf, Failure>,
         kernel: &Kernel,
@@ -184,8 +188,9 @@ impl Survey<'_> {
     }
 }
 
-/// Returns true if one of `inputs` came after what dkms put into `module`. The time is that of the
-/// inode: pacman gives files the times they had in the package.
+/// Returns true if at least one of `inputs` has changed since dkms built the objects in `module`.
+///
+/// Compares ctimes, since pacman sets mtimes to those stored in the package.
 fn is_older(module: &Path, inputs: &[PathBuf]) -> bool {
     let changed = |path: &Path| fs::metadata(path).map(|meta| (meta.ctime(), meta.ctime_nsec()));
     let Ok(entries) = fs::read_dir(module) else { return false };

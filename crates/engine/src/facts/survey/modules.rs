@@ -1,4 +1,4 @@
-//! Lists the modules of the dkms tree and of the source tree.
+//! Finds the modules in the dkms tree and the source tree.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,7 +13,7 @@ use crate::os::durable::UNFINISHED;
 use crate::os::symlinks;
 
 impl Survey<'_> {
-    /// The modules of the dkms tree and of the source tree.
+    /// Returns the modules in the dkms tree and the source tree.
     pub(super) fn modules(&mut self) -> BTreeMap<ModuleId, ModuleFacts> {
         let state = TreeState::read(&self.machine.trees);
         self.problems.extend(state.problems.iter().cloned());
@@ -28,7 +28,7 @@ impl Survey<'_> {
         }
         for id in self.scope.modules.iter().flatten() {
             self.lacking.extend(self.lack(id, &state).map(|lack| (id.clone(), lack)));
-            // The command names both: a name may have a dash, and a version too.
+            // The command line separates name and version, which a directory name does not.
             by_source.entry(id.source_dir()).or_insert_with(|| id.clone());
         }
         let (dirs, problems) = source_dirs(&self.machine.trees);
@@ -39,7 +39,7 @@ impl Survey<'_> {
                 None => match ModuleId::from_source_dir(&dir) {
                     Ok(id) => id,
                     Err(error) => {
-                        self.problems.push(format!("/usr/src/{dir} is left alone: {error}"));
+                        self.problems.push(format!("/usr/src/{dir}: ignored: {error}"));
                         continue;
                     }
                 },
@@ -57,13 +57,14 @@ impl Survey<'_> {
         modules
     }
 
-    /// Returns true if the command line names a file to read in place of the module's dkms.conf.
+    /// Returns true if the command line names a file that replaces the module's dkms.conf.
     fn conf_is_given(&self, id: &ModuleId) -> bool {
         let options = &self.machine.options;
         options.conf.is_some() && options.module.as_ref() == Some(id)
     }
 
-    /// What a module that a command names lacks.
+    /// Returns the missing part of a module named on the command line, or `None` if no part is
+    /// missing.
     fn lack(&self, id: &ModuleId, state: &TreeState) -> Option<Lack> {
         let added = state.modules.iter().find(|added| added.id == *id);
         if added.is_some_and(Added::is_unlinked) {
@@ -73,7 +74,8 @@ impl Survey<'_> {
         (dir.is_dir() && !is_source(&dir)).then_some(Lack::Conf)
     }
 
-    /// Counts the source of what comes as present: it will be.
+    /// Adds the module to import to `modules`. Its source counts as present, since it will be
+    /// copied.
     pub(super) fn add_import(&self, modules: &mut BTreeMap<ModuleId, ModuleFacts>) {
         let Some(import) = &self.scope.import else { return };
         let module = modules.entry(import.id.clone()).or_insert_with(|| ModuleFacts {
@@ -98,7 +100,7 @@ impl Survey<'_> {
             SourceState::Link { .. } if resolved.as_ref().is_ok_and(|to| *to == kept) => {
                 (SourceLink::Kept, SourcePlace::Kept)
             }
-            // A directory without dkms.conf is what its package left behind, not a source.
+            // A directory without dkms.conf is left over from a package and is not a source.
             SourceState::Link { .. }
                 if resolved.is_ok_and(|to| self.conf_is_given(id) || is_source(&to)) =>
             {
@@ -135,8 +137,9 @@ impl Survey<'_> {
     }
 }
 
-/// Directories of the source tree that hold a dkms.conf, by name; and what is wrong with those that
-/// have no name to speak of, a sentence each.
+/// Returns the names of the directories in the source tree that contain a dkms.conf.
+///
+/// The second value contains a message for each such directory whose name is not UTF-8.
 #[must_use]
 pub fn source_dirs(trees: &Trees) -> (BTreeSet<String>, Vec<String>) {
     let (mut dirs, mut problems) = (BTreeSet::new(), Vec::new());
@@ -149,7 +152,7 @@ pub fn source_dirs(trees: &Trees) -> (BTreeSet<String>, Vec<String>) {
         match name.into_string() {
             Ok(name) => drop(dirs.insert(name)),
             Err(name) => problems.push(format!(
-                "/usr/src/{} is left alone: its name is not UTF-8",
+                "/usr/src/{}: ignored: name is not valid UTF-8",
                 name.to_string_lossy()
             )),
         }
@@ -157,8 +160,9 @@ pub fn source_dirs(trees: &Trees) -> (BTreeSet<String>, Vec<String>) {
     (dirs, problems)
 }
 
-/// The name of the source directory that a registered module's link names, if it is one of the
-/// source tree's, whether it is there or not.
+/// Returns the name of the directory in the source tree to which a module's source link points.
+///
+/// The directory need not exist. Returns `None` if the link is missing or points elsewhere.
 fn source_dir(machine: &Machine, id: &ModuleId) -> Option<String> {
     let target = fs::read_link(machine.trees.source_link(id)).ok()?;
     let tree = symlinks::text_for(&machine.trees.root, &machine.trees.source);

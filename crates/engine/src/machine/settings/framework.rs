@@ -1,4 +1,4 @@
-//! dkms's settings, in `framework.conf` and `framework.conf.d` (dkms-behaviour 4.7).
+//! dkms's own settings in `framework.conf` and `framework.conf.d` (dkms-behaviour 4.7).
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -11,7 +11,7 @@ use crate::names::KernelRelease;
 use crate::objects::CompressionOptions;
 use crate::os::bash::{BashReader, expanded};
 
-/// The names that are taken over; nothing else in these files has an effect on us.
+/// The names of the settings that are read from dkms's files. All other variables are ignored.
 const NAMES: [&str; 17] = [
     "source_tree",
     "dkms_tree",
@@ -32,51 +32,54 @@ const NAMES: [&str; 17] = [
     "try_sign_modules",
 ];
 
-/// What dkms's own settings say. Texts are as written; unset and empty are alike.
+/// The settings in dkms's own files. An empty value counts as unset.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Framework {
-    /// Where module sources are, if not in `/usr/src`; absolute.
+    /// The absolute path of the source tree, or `None` for `/usr/src`.
     pub source_tree: Option<PathBuf>,
-    /// The dkms tree, if not `/var/lib/dkms`; absolute.
+    /// The absolute path of the dkms tree, or `None` for `/var/lib/dkms`.
     pub dkms_tree: Option<PathBuf>,
-    /// Where the kernels' directories are, if not in `/usr/lib/modules`; absolute.
+    /// The absolute path of the install tree, or `None` for `/usr/lib/modules`.
     pub install_tree: Option<PathBuf>,
-    /// Where archives are unpacked.
+    /// The directory for temporary files, in which archives are unpacked.
     pub tmp_location: Option<PathBuf>,
-    /// Say which commands are run.
+    /// Whether to print every command that is run.
     pub verbose: bool,
-    /// Install links instead of copies.
+    /// Whether to install objects as links to the dkms tree instead of copies.
     pub symlink_modules: bool,
-    /// Load what was installed for the running kernel.
+    /// Whether to load the modules installed for the running kernel.
     pub modprobe_on_install: bool,
-    /// How many jobs a build may run; dkms takes 0 for "as many as there are".
+    /// The maximum number of parallel jobs; 0 means one per processor.
     pub parallel_jobs: Option<usize>,
-    /// `compress_gzip_opts` and its like, as words.
+    /// The words of `compress_gzip_opts`, `compress_xz_opts` and `compress_zstd_opts`.
     pub(crate) compression: CompressionOptions,
-    /// A file whose exported variables builds get.
+    /// The shell file whose exported variables are added to the environment of builds.
     pub build_environment: Option<PathBuf>,
-    /// A command for the shell, run after something has changed.
+    /// The shell command to run after modules have been installed or removed.
     pub post_transaction: Option<String>,
-    /// The program that signs.
+    /// The program that signs objects.
     pub sign_file: Option<PathBuf>,
-    /// The private key to sign with.
+    /// The private key that signs objects.
     pub mok_signing_key: Option<PathBuf>,
-    /// The certificate that belongs to it.
+    /// The certificate of the private key.
     pub mok_certificate: Option<PathBuf>,
-    /// Whether to sign at all, as written.
+    /// `true` to sign always or `false` to sign never. With any other value, or `None`, modules are
+    /// signed except in a chroot.
     pub try_sign_modules: Option<String>,
 }
 
 impl Framework {
-    /// Reads the files in `trees.etc`. Their values may name `$kernelver` where a kernel is given.
-    /// What cannot be read or understood is reported and otherwise as if it were not there.
+    /// Reads the files in `trees.etc`. If `kernel` is given, replaces `$kernelver` in all values
+    /// with that release.
+    ///
+    /// Ignores invalid files and values. Adds a message about each of them to `problems`.
     pub(crate) fn read(
         trees: &Trees,
         kernel: Option<&KernelRelease>,
         reader: &mut BashReader,
         problems: &mut Vec<String>,
     ) -> Self {
-        // Empty before: what the caller happens to export by these names is no setting.
+        // Clear these names first, since a variable in the environment is not a setting.
         let mut given: BTreeMap<_, _> =
             NAMES.iter().map(|name| ((*name).to_owned(), String::new())).collect();
         if let Some(kernel) = kernel {
@@ -97,16 +100,14 @@ impl Framework {
             };
             for (name, index, text) in variables.into_iter().filter(|(_, index, _)| index == "0") {
                 match String::from_utf8(text) {
-                    // As in a dkms.conf: a DOS line end goes, and variables stand for themselves.
+                    // As in a dkms.conf, remove a DOS line ending and expand variables once more.
                     Ok(text) => {
                         let text = text.strip_suffix('\r').unwrap_or(&text);
                         let text = expanded(text, |name| given.get(name).map(String::as_str));
                         given.insert(name, text);
                     }
-                    Err(_) => problems.push(format!(
-                        "{}: the value of {name}[{index}] is not UTF-8",
-                        file.display()
-                    )),
+                    Err(_) => problems
+                        .push(format!("{}: {name}[{index}]: not valid UTF-8", file.display())),
                 }
             }
         }
@@ -126,8 +127,8 @@ impl Framework {
                 return Some(path);
             }
             problems.push(format!(
-                "{name} in framework.conf must be an absolute path without ..: {}",
-                path.display()
+                "framework.conf: invalid value for {name}: {path:?} (expected an absolute path \
+                 without ..)"
             ));
             None
         };
@@ -136,7 +137,9 @@ impl Framework {
         let parallel_jobs = text("parallel_jobs").and_then(|jobs| match jobs.trim().parse() {
             Ok(jobs) => Some(jobs),
             Err(_) => {
-                problems.push(format!("parallel_jobs in framework.conf is no number: {jobs:?}"));
+                problems.push(format!(
+                    "framework.conf: invalid value for parallel_jobs: {jobs:?} (expected a number)"
+                ));
                 None
             }
         });
@@ -164,7 +167,8 @@ impl Framework {
     }
 }
 
-/// `framework.conf`, then the `*.conf` of `framework.conf.d` as a shell in the C locale lists them.
+/// Returns the existing settings files in the order of reading: `framework.conf`, followed by
+/// `framework.conf.d/*.conf` in byte order.
 fn files(etc: &Path) -> Vec<PathBuf> {
     let mut files: Vec<_> = fs::read_dir(etc.join("framework.conf.d"))
         .into_iter()
@@ -187,12 +191,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_is_in_the_man_page() {
+    fn man_page_lists_every_setting() {
         let page = include_str!("../../../../../man/alpm-dkms.7");
         let entries = page.lines().filter_map(|line| line.strip_prefix(".It Ic "));
-        let told: Vec<&str> = entries.flat_map(|entry| entry.split(" , ")).collect();
+        let listed: Vec<&str> = entries.flat_map(|entry| entry.split(" , ")).collect();
         for name in NAMES {
-            assert!(told.contains(&name), "{name}");
+            assert!(listed.contains(&name), "{name}");
         }
     }
 }

@@ -1,22 +1,24 @@
-//! Our settings for initramfs images.
+//! The settings for initramfs images in `alpm-dkms.toml`.
 
 use serde::Deserialize;
 
-/// `[initramfs]` of `alpm-dkms.toml`.
+/// The `[initramfs]` section of `alpm-dkms.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct InitramfsSettings {
-    /// The program that makes images, `mkinitcpio`, `dracut` or `booster`; found out if empty.
+    /// The generator of images: `mkinitcpio`, `dracut` or `booster`. Detected if empty.
     pub generator: String,
-    /// The command that regenerates one image, in place of the generator's own if not empty: `%k`
-    /// is the kernel's release, `%i` the image, `%p` the kernel's package.
+    /// The command that regenerates one image. If empty, the generator's own command is used.
+    ///
+    /// `%k` is replaced with the kernel release, `%i` with the path of the image, and `%p` with the
+    /// kernel's package.
     pub command: String,
-    /// Whether commands regenerate the images that they made stale, or only list them.
+    /// The treatment of outdated images by dkms commands.
     pub mode: InitramfsMode,
-    /// The command that signs unified kernel images again.
+    /// The command that signs regenerated unified kernel images (UKIs).
     pub sign: String,
-    /// Whether an override of mkinitcpio's hook keeps it from regenerating all images for any
-    /// `dkms.conf`.
+    /// Whether to override mkinitcpio's hook, which would regenerate all images whenever a
+    /// `dkms.conf` changes.
     pub precise: bool,
 }
 
@@ -32,12 +34,16 @@ impl Default for InitramfsSettings {
     }
 }
 
-/// What a command does about images that it made stale. Hooks always regenerate.
+/// The treatment of outdated images by dkms commands. An image is outdated if it does not contain
+/// the modules that are now installed.
+///
+/// Hooks always regenerate outdated images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum InitramfsMode {
-    /// Regenerates them.
+    /// Regenerate the outdated images.
     Auto,
-    /// Lists them. Only autoinstall, which finishes pending work, regenerates.
+    /// List the outdated images. Only `dkms autoinstall`, which finishes pending work, regenerates
+    /// them.
     Tell,
 }

@@ -1,4 +1,4 @@
-//! The administrator's settings: dkms's files and ours, both in `/etc/dkms`.
+//! The administrator's settings in `/etc/dkms`: `alpm-dkms.toml` and dkms's own files.
 
 mod framework;
 mod initramfs;
@@ -19,24 +19,24 @@ use crate::os::bash::{BashReader, PATIENCE};
 use crate::os::process::{Environment, Tools};
 use own::OwnSettings;
 
-/// How long one module may build by default.
+/// The default timeout for building one module.
 const BUILD_TIMEOUT: Duration = Duration::from_secs(2 * 60 * 60);
 
-/// The size of the build cache by default, in bytes.
+/// The default maximum size of the build cache, in bytes.
 const CACHE_SIZE: u64 = 512 << 20;
 
-/// What one job needs: gcc 16 takes 160 MiB for a file of a common size (v4l2loopback), and more for
-/// a few of the largest.
+/// The default for the memory that one job needs, in bytes. gcc 16 needs 160 MiB for a file of
+/// average size (v4l2loopback), and more for a few large files.
 const MEMORY_PER_JOB: u64 = 256 * 1024 * 1024;
 
-/// All settings. [`Settings::default`] is what holds without any file.
+/// All settings of a machine. [`Settings::default`] applies if there are no settings files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// dkms's own settings.
+    /// The settings in dkms's own files.
     pub framework: Framework,
-    /// What is done about images that hold modules.
+    /// The `[initramfs]` section of `alpm-dkms.toml`.
     pub initramfs: InitramfsSettings,
-    /// What is wrong with the files, for a person to read.
+    /// The messages for the user about invalid settings.
     pub(crate) problems: Vec<String>,
     jobs: Option<NonZeroUsize>,
     build_timeout: Duration,
@@ -69,8 +69,8 @@ impl Default for Settings {
 impl Settings {
     /// Reads `alpm-dkms.toml`, `framework.conf` and `framework.conf.d/*.conf` in `trees.etc`.
     ///
-    /// Settings are never a reason to leave a kernel without its modules: what is wrong with a
-    /// file becomes one of the [problems](Self::problems), and the defaults hold in its place.
+    /// An invalid setting must not leave a kernel without its modules: it adds a message to
+    /// [`problems`](Self::problems), and the default applies.
     #[must_use]
     pub(crate) fn read(trees: &Trees, tools: &Tools, env: &Environment) -> Self {
         let mut problems = Vec::new();
@@ -80,8 +80,8 @@ impl Settings {
         reader.patience = conf_timeout;
         let framework = Framework::read(trees, None, &mut reader, &mut problems);
         Self {
-            // What dkms calls unlimited is as many as there are processors, too: one jobserver
-            // serves all builds, and would bring the machine to its knees.
+            // 0 means unlimited in dkms, but one per processor here: an unlimited jobserver for all
+            // builds would overload the machine.
             jobs: own.build.jobs.or(framework.parallel_jobs).and_then(NonZeroUsize::new),
             build_timeout: own.build.timeout.map_or(BUILD_TIMEOUT, seconds),
             memory_per_job: own.build.memory_per_job.map_or(MEMORY_PER_JOB, |size| size.0),
@@ -100,79 +100,81 @@ impl Settings {
         }
     }
 
-    /// How many jobs all builds together run at once.
+    /// Returns the maximum number of parallel jobs for all builds together.
     #[must_use]
     pub(crate) fn jobs(&self) -> usize {
         let processors = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
         self.jobs.map_or_else(processors, NonZeroUsize::get)
     }
 
-    /// Overrides the number of jobs; 0 for one for each processor.
+    /// Sets the maximum number of parallel jobs; 0 means one per processor.
     pub fn set_jobs(&mut self, jobs: usize) {
         self.jobs = NonZeroUsize::new(jobs);
     }
 
-    /// How long one module may build.
+    /// Returns the timeout for building one module.
     #[must_use]
     pub(crate) fn build_timeout(&self) -> Duration {
         self.build_timeout
     }
 
-    /// How many bytes of memory one job is expected to take; 0 for no bound.
+    /// Returns the memory that one job is expected to use, in bytes. If it is 0, memory does not
+    /// limit the number of jobs.
     #[must_use]
     pub(crate) fn memory_per_job(&self) -> u64 {
         self.memory_per_job
     }
 
-    /// The file that gets a page with the times of each run that builds.
+    /// Returns the output file for the HTML timeline of a run, or `None` if no timeline is written.
     #[must_use]
     pub(crate) fn timings(&self) -> Option<&Path> {
         self.timings.as_deref()
     }
 
-    /// Overrides the file of that page.
+    /// Sets the output file for the HTML timeline of a run.
     pub fn set_timings(&mut self, file: PathBuf) {
         self.timings = Some(file);
     }
 
-    /// How long one conf may be evaluated.
+    /// Returns the timeout for evaluating one conf.
     #[must_use]
     pub(crate) fn conf_timeout(&self) -> Duration {
         self.conf_timeout
     }
 
-    /// The program with its arguments that is put before every compiler; nothing if there is none.
+    /// Returns the compiler launcher and its arguments, or an empty slice if none is configured.
     #[must_use]
     pub(crate) fn launcher(&self) -> &[String] {
         &self.launcher
     }
 
-    /// Returns true if the modules of a run share compiler results. Not with a launcher, which may
-    /// have results of its own.
+    /// Returns true if the modules of a run share compiler results. Returns false if a launcher is
+    /// configured, since it may have its own cache.
     #[must_use]
     pub(crate) fn compile_once(&self) -> bool {
         self.compile_once && self.launcher.is_empty()
     }
 
-    /// Returns the maximum size of the build cache in bytes; 0 disables it.
+    /// Returns the maximum size of the build cache in bytes; 0 disables the cache.
     #[must_use]
     pub fn cache_size(&self) -> u64 {
         self.cache_size
     }
 
-    /// How objects are compressed.
+    /// Returns the options of the programs that compress objects.
     #[must_use]
     pub(crate) fn compression_options(&self) -> CompressionOptions {
         self.framework.compression.clone()
     }
 
-    /// A file whose exported variables builds get.
+    /// Returns the shell file whose exported variables are added to the environment of builds, or
+    /// `None` if it is not set.
     #[must_use]
     pub(crate) fn build_environment(&self) -> Option<PathBuf> {
         self.framework.build_environment.clone()
     }
 
-    /// The trees with those replaced that framework.conf puts elsewhere.
+    /// Returns `trees` with the paths from `framework.conf` in place of the defaults.
     #[must_use]
     pub fn placed(&self, trees: Trees) -> Trees {
         let below = |tree: &Option<PathBuf>, usual: PathBuf| match tree {
@@ -193,7 +195,7 @@ fn words(text: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
 
-/// A limit from a file, where 0 is none.
+/// Converts a timeout in seconds from a settings file. 0 means no timeout.
 fn seconds(seconds: u64) -> Duration {
     if seconds == 0 { Duration::MAX } else { Duration::from_secs(seconds) }
 }
@@ -209,7 +211,8 @@ mod tests {
 
     const SHIPPED: &str = include_str!("../../../../../packaging/alpm-dkms.toml");
 
-    /// What is read from these files of `/etc/dkms`.
+    /// Returns the settings of a machine with the given files in `/etc/dkms`, each a name and its
+    /// content.
     fn read(files: &[(&str, &str)]) -> Settings {
         let dir = tempfile::tempdir().unwrap();
         let trees = Trees::under(dir.path());
@@ -217,7 +220,7 @@ mod tests {
         for (file, text) in files {
             fs::write(trees.etc.join(file), text).unwrap();
         }
-        // An exported variable is no setting.
+        // A variable in the environment must not count as a setting.
         let env = Environment::fixed().with("symlink_modules", "1");
         let mut settings = Settings::read(&trees, &Tools::default(), &env);
         let etc = trees.etc.to_str().unwrap();
@@ -226,24 +229,24 @@ mod tests {
     }
 
     #[test]
-    fn without_files_the_defaults_hold() {
+    fn defaults_apply_without_settings_files() {
         assert_eq!(read(&[]), Settings::default());
         assert!(Settings::default().jobs() > 0);
     }
 
     #[test]
-    fn the_shipped_file_says_what_holds_anyway() {
+    fn shipped_file_has_the_default_values() {
         assert_eq!(read(&[("alpm-dkms.toml", SHIPPED)]), Settings::default());
         let key = |line: &str| {
             line.strip_prefix('#').filter(|key| !key.starts_with(' ')).unwrap_or(line).to_owned()
         };
-        let said: Vec<_> = SHIPPED.lines().map(key).collect();
-        assert!(said.contains(&"jobs = 0".to_owned()));
-        assert_eq!(read(&[("alpm-dkms.toml", &said.join("\n"))]), Settings::default());
+        let lines: Vec<_> = SHIPPED.lines().map(key).collect();
+        assert!(lines.contains(&"jobs = 0".to_owned()));
+        assert_eq!(read(&[("alpm-dkms.toml", &lines.join("\n"))]), Settings::default());
     }
 
     #[test]
-    fn every_key_is_in_the_man_page() {
+    fn man_page_lists_every_key() {
         let page = include_str!("../../../../../man/alpm-dkms.7");
         let mut section = "";
         for line in SHIPPED.lines() {
@@ -259,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_our_own_keys() {
+    fn reads_alpm_dkms_toml() {
         let text = "[build]\njobs = 3\ntimeout = 0\nmemory_per_job = '1G'\ntimings = '/t.html'\n[conf]\ntimeout = 2\n\
                     [cache]\nsize = '3M'\n";
         let settings = read(&[("alpm-dkms.toml", text), ("framework.conf", "parallel_jobs=9")]);
@@ -272,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_launcher_may_have_arguments() {
+    fn launcher_can_have_arguments() {
         let settings = read(&[("alpm-dkms.toml", "[build]\nlauncher = 'env  A=b ccache '\n")]);
         assert_eq!(settings.launcher(), ["env", "A=b", "ccache"]);
     }
@@ -280,13 +283,13 @@ mod tests {
     #[rstest]
     #[case::unlimited("parallel_jobs=0", None)]
     #[case::some("parallel_jobs=\"7\"\r\n", NonZeroUsize::new(7))]
-    fn takes_the_jobs_of_dkms(#[case] text: &str, #[case] jobs: Option<NonZeroUsize>) {
+    fn reads_parallel_jobs(#[case] text: &str, #[case] jobs: Option<NonZeroUsize>) {
         let settings = read(&[("framework.conf", text)]);
         assert_eq!((settings.jobs, settings.problems), (jobs, vec![]));
     }
 
     #[test]
-    fn reads_the_files_of_dkms_in_their_order() {
+    fn later_framework_files_override_earlier_ones() {
         let files = [
             ("framework.conf.d/b.conf", "dkms_tree=${dkms_tree}2; post_transaction='echo $HOME'"),
             ("framework.conf.d/a.conf", "dkms_tree=/a; verbose=1; helper=x"),
@@ -307,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_can_be_those_for_one_kernel() {
+    fn settings_can_depend_on_the_kernel() {
         let dir = tempfile::tempdir().unwrap();
         let trees = Trees::under(dir.path());
         fs::create_dir_all(&trees.etc).unwrap();
@@ -321,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_broken_is_reported_and_the_defaults_hold() {
+    fn invalid_settings_are_reported_and_replaced_with_defaults() {
         let files = [
             ("alpm-dkms.toml", "[build]\njobs = 'many'\n"),
             ("framework.conf", "verbose=1; exit 1"),
@@ -334,28 +337,28 @@ mod tests {
         let problems = settings.problems.clone();
         assert_eq!(settings, Settings { problems, ..Settings::default() });
         insta::assert_snapshot!(settings.problems.join("\n"), @r#"
-        /alpm-dkms.toml is not used: TOML parse error at line 2, column 8
+        /alpm-dkms.toml: ignored, using defaults: TOML parse error at line 2, column 8
           |
         2 | jobs = 'many'
           |        ^^^^^^
         invalid type: string "many", expected usize
-        /framework.conf was not read to its end: it leaves the shell that reads it
+        /framework.conf: evaluation ended early: the file exits the shell
           run: bash -x /framework.conf
-        source_tree in framework.conf must be an absolute path without ..: /usr/../x
-        dkms_tree in framework.conf must be an absolute path without ..: var/lib
-        parallel_jobs in framework.conf is no number: "some"
+        framework.conf: invalid value for source_tree: "/usr/../x" (expected an absolute path without ..)
+        framework.conf: invalid value for dkms_tree: "var/lib" (expected an absolute path without ..)
+        framework.conf: invalid value for parallel_jobs: "some" (expected a number)
         "#);
     }
 
     #[test]
-    fn unknown_keys_are_reported_and_the_rest_holds() {
+    fn unknown_keys_are_reported_and_ignored() {
         let text = "colour = 1\n[build]\njobs = 2\njob = 3\n[signing]\nkey = 'x'\n";
         let settings = read(&[("alpm-dkms.toml", text)]);
         assert_eq!(settings.jobs(), 2);
         insta::assert_snapshot!(settings.problems.join("\n"), @"
-        /alpm-dkms.toml has an unknown key: colour
-        /alpm-dkms.toml has an unknown key: signing
-        /alpm-dkms.toml has an unknown key: build.job
+        /alpm-dkms.toml: unknown key: colour
+        /alpm-dkms.toml: unknown key: signing
+        /alpm-dkms.toml: unknown key: build.job
         ");
     }
 }

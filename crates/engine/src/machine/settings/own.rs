@@ -1,4 +1,4 @@
-//! Our own settings file, `alpm-dkms.toml`.
+//! The settings file of alpm-dkms, `alpm-dkms.toml`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::InitramfsSettings;
 use super::size::Size;
 
-/// What the file says; everything is optional.
+/// The content of `alpm-dkms.toml`. Every key is optional.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct OwnSettings {
@@ -22,47 +22,48 @@ pub(super) struct OwnSettings {
     unknown: BTreeMap<String, toml::Value>,
 }
 
-/// `[build]`.
+/// The `[build]` section.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct BuildSection {
-    /// 0 for one for each processor.
+    /// The maximum number of parallel jobs; 0 means one per processor.
     pub(super) jobs: Option<usize>,
-    /// In seconds, 0 for none.
+    /// The timeout for building one module, in seconds; 0 disables the timeout.
     pub(super) timeout: Option<u64>,
-    /// 0 for no bound.
+    /// The memory that one job is expected to use. If it is 0, memory does not limit the number of
+    /// jobs.
     pub(super) memory_per_job: Option<Size>,
-    /// What is put before the compiler, split at blanks.
+    /// The compiler launcher and its arguments, separated by white space.
     pub(super) launcher: Option<String>,
     /// Whether the modules of a run share compiler results.
     pub(super) compile_once: Option<bool>,
-    /// A file.
+    /// The output file for the HTML timeline of a run.
     pub(super) timings: Option<PathBuf>,
     #[serde(flatten)]
     unknown: BTreeMap<String, toml::Value>,
 }
 
-/// `[cache]`.
+/// The `[cache]` section.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct CacheSection {
-    /// 0 for no cache.
+    /// The maximum size of the build cache; 0 disables the cache.
     pub(super) size: Option<Size>,
     #[serde(flatten)]
     unknown: BTreeMap<String, toml::Value>,
 }
 
-/// `[conf]`.
+/// The `[conf]` section.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct ConfSection {
-    /// In seconds, 0 for none.
+    /// The timeout for evaluating one conf, in seconds; 0 disables the timeout.
     pub(super) timeout: Option<u64>,
     #[serde(flatten)]
     unknown: BTreeMap<String, toml::Value>,
 }
 
-/// `[initramfs]`.
+/// The `[initramfs]` section.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct ImagesSection {
@@ -73,14 +74,14 @@ pub(super) struct ImagesSection {
 }
 
 impl OwnSettings {
-    /// Reads the file. One that is broken is reported and otherwise as if it were not there; a key
-    /// that we do not know is only reported, since a newer version may have written it.
+    /// Reads `file`. If the file is invalid, adds a message to `problems` and returns the defaults.
+    /// Adds a message for each unknown key, but keeps all other settings.
     pub(super) fn read(file: &Path, problems: &mut Vec<String>) -> Self {
         let text = match fs::read_to_string(file) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Self::default(),
             Err(error) => {
-                problems.push(format!("{} cannot be read: {error}", file.display()));
+                problems.push(format!("cannot read {}: {error}; using defaults", file.display()));
                 return Self::default();
             }
         };
@@ -88,7 +89,8 @@ impl OwnSettings {
             Ok(own) => own,
             Err(error) => {
                 let error = error.to_string();
-                problems.push(format!("{} is not used: {}", file.display(), error.trim_end()));
+                let error = error.trim_end();
+                problems.push(format!("{}: ignored, using defaults: {error}", file.display()));
                 return Self::default();
             }
         };
@@ -101,7 +103,7 @@ impl OwnSettings {
         ];
         for (section, unknown) in sections {
             for key in unknown.keys() {
-                problems.push(format!("{} has an unknown key: {section}{key}", file.display()));
+                problems.push(format!("{}: unknown key: {section}{key}", file.display()));
             }
         }
         own

@@ -1,9 +1,9 @@
-//! Amounts of bytes as people write them.
+//! Sizes in the settings file, such as `"512M"`.
 
 use serde::Deserialize;
 
-/// A number of bytes. In a file, a number or a text such as `"512M"`: K, M, G and T stand for
-/// powers of 1024.
+/// A number of bytes, given in the file as a number or as a string such as `"512M"`. The suffixes
+/// K, M, G and T are powers of 1024.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Written")]
 pub(super) struct Size(pub(super) u64);
@@ -15,9 +15,9 @@ enum Written {
     Text(String),
 }
 
-/// A text that is no amount.
+/// The error for a string that is not a size.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no amount of bytes: write it as \"512M\" or \"1G\"")]
+#[error("invalid size: {0:?} (expected a number of bytes, \"512M\" or \"1G\")")]
 pub(super) struct BadSize(String);
 
 impl TryFrom<Written> for Size {
@@ -62,12 +62,12 @@ mod tests {
     #[case("512M", Some(512 << 20))]
     #[case("2 G", Some(2 << 30))]
     #[case("1T", Some(1 << 40))]
-    #[case::nothing("", None)]
+    #[case::empty("", None)]
     #[case::no_number("G", None)]
-    #[case::no_unit("5 apples", None)]
+    #[case::unknown_unit("5 apples", None)]
     #[case::negative("-1", None)]
-    #[case::too_much("99999999999T", None)]
-    fn reads_amounts(#[case] text: &str, #[case] bytes: Option<u64>) {
+    #[case::too_large("99999999999T", None)]
+    fn parses_sizes(#[case] text: &str, #[case] bytes: Option<u64>) {
         assert_eq!(text.parse().ok(), bytes.map(Size));
     }
 }

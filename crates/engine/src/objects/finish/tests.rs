@@ -1,4 +1,4 @@
-//! Tests of finishing, with real and with broken tools.
+//! Tests of finishing objects with working and broken tools.
 
 use super::*;
 use rstest::rstest;
@@ -23,7 +23,7 @@ impl Bench {
         }
     }
 
-    /// A tool of our own: 3 lines of shell.
+    /// Writes a shell script to use as a tool, and returns its path.
     fn tool(&self, script: &str) -> PathBuf {
         let path = self.dir.path().join("tool");
         fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
@@ -51,7 +51,7 @@ impl Bench {
 }
 
 #[rstest]
-fn stores_in_every_form_and_back(
+fn converts_between_compressions(
     #[values(Compression::None, Compression::Gzip, Compression::Xz, Compression::Zstd)]
     one: Compression,
     #[values(Compression::None, Compression::Zstd)] other: Compression,
@@ -77,7 +77,7 @@ fn stores_in_every_form_and_back(
 #[rstest]
 #[case::gnu(Strip::Gnu)]
 #[case::llvm(Strip::Llvm)]
-fn strips_with_the_compilers_own_tool(#[case] strip: Strip) {
+fn strips_with_the_requested_tool(#[case] strip: Strip) {
     let mut bench = Bench::new();
     let tool = bench.tool(r#"[ "$1 $2" = "-g -o" ] && head -c 5 "$4" >"$3""#);
     match strip {
@@ -90,24 +90,24 @@ fn strips_with_the_compilers_own_tool(#[case] strip: Strip) {
 
 #[rstest]
 #[case::fails("echo no such section >&2; exit 1", "no such section")]
-#[case::half("echo x >\"$3\"; kill -9 $$; exit 1", "killed by signal 9")]
-#[case::nothing(": >\"$3\"", "it is empty")]
-fn stores_what_cannot_be_stripped(#[case] script: &str, #[case] said: &str) {
+#[case::partial("echo x >\"$3\"; kill -9 $$; exit 1", "killed by signal 9")]
+#[case::empty(": >\"$3\"", "empty file")]
+fn stores_objects_that_cannot_be_stripped(#[case] script: &str, #[case] said: &str) {
     let mut bench = Bench::new();
     bench.tools.strip = bench.tool(script);
     let finished = bench.finish(Strip::Gnu, Compression::None).unwrap();
     assert_eq!(fs::read(&finished.path).unwrap().len(), 10_000);
-    assert!(finished.notes[0].starts_with("a-b.ko is not stripped: "), "{finished:?}");
-    // Killed in a namespace of its own, a shell ends with status 1 instead.
+    assert!(finished.notes[0].starts_with("a-b.ko: not stripped: "), "{finished:?}");
+    // In a pid namespace, the shell is process 1: it cannot kill itself, and exits with status 1.
     assert!(finished.notes[0].contains(said) || said.contains("signal"), "{finished:?}");
 }
 
 #[rstest]
 #[case::fails("echo full >&2; echo x >\"$5.zst\"; exit 1", "full")]
 #[case::no_file("exit 0", "No such file")]
-#[case::a_link("ln -s \"$5\" \"$5.zst\"", "not a regular file")]
+#[case::link("ln -s \"$5\" \"$5.zst\"", "not a regular file")]
 #[case::garbage("echo garbage >\"$5.zst\"", "size")]
-fn stores_what_cannot_be_compressed(#[case] script: &str, #[case] said: &str) {
+fn stores_objects_that_cannot_be_compressed(#[case] script: &str, #[case] said: &str) {
     let mut bench = Bench::new();
     bench.tools.zstd = bench.tool(script);
     let finished = bench.finish(Strip::No, Compression::Zstd).unwrap();
@@ -116,16 +116,16 @@ fn stores_what_cannot_be_compressed(#[case] script: &str, #[case] said: &str) {
 }
 
 #[test]
-fn names_a_missing_compressor() {
+fn reports_a_missing_compressor() {
     let mut bench = Bench::new();
     bench.tools.xz = "/no/such/xz".into();
     let finished = bench.finish(Strip::No, Compression::Xz).unwrap();
     let note = &finished.notes[0];
-    assert!(note.starts_with("a-b.ko.xz is stored without compression: cannot run "), "{note}");
+    assert!(note.starts_with("a-b.ko.xz: stored uncompressed: cannot run "), "{note}");
 }
 
 #[test]
-fn insists_on_the_size_in_a_zstd_frame() {
+fn requires_the_content_size_in_zstd_frames() {
     let mut bench = Bench::new();
     bench.options.zstd = ["-q", "--no-content-size"].map(str::to_owned).into();
     let finished = bench.finish(Strip::No, Compression::Zstd).unwrap();
@@ -134,14 +134,14 @@ fn insists_on_the_size_in_a_zstd_frame() {
 }
 
 #[test]
-fn refuses_what_is_no_object() {
+fn refuses_files_that_are_not_objects() {
     let bench = Bench::new();
     let refused = |path: &Path| {
         bench.bench().finish(path, &bench.staging(), "a", Strip::No, Compression::None)
     };
     let link = bench.dir.path().join("link.ko");
     std::os::unix::fs::symlink("built.ko", &link).unwrap();
-    assert!(refused(&link).unwrap_err().to_string().ends_with("it is not a regular file"));
+    assert!(refused(&link).unwrap_err().to_string().ends_with(": not a regular file"));
     assert!(refused(&bench.dir.path().join("none.ko")).is_err());
     let stored = bench.dir.path().join("x.ko.zst");
     fs::write(&stored, "garbage").unwrap();

@@ -1,75 +1,73 @@
-//! Errors of a file that bash reads.
+//! Errors from evaluating files with bash.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// A file that cannot be used. It concerns that file alone: the next one is read as usual.
+/// The reason that a file could not be evaluated. Other files are not affected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BashError {
-    /// It is not there, not a file, or may not be read.
-    #[error("{} cannot be read: {reason}", file.display())]
+    /// The file does not exist, is not a regular file, or is not readable.
+    #[error("cannot read {}: {reason}", file.display())]
     Unreadable {
-        /// The file.
+        /// The file that bash was to evaluate.
         file: PathBuf,
-        /// What the system says.
+        /// The reason, usually the operating system's error message.
         reason: String,
     },
-    /// It ended the shell that read it: by `exit`, `exec`, a failure under `set -e`.
-    #[error("{} was not read to its end: it leaves the shell that reads it{}",
-        file.display(), said(complaint))]
+    /// The file ended the shell: by `exit`, `exec` or a failure under `set -e`.
+    #[error("{}: evaluation ended early: {}", file.display(), cause(complaint))]
     Unfinished {
-        /// The file.
+        /// The file that bash was to evaluate.
         file: PathBuf,
-        /// What was written to standard error meanwhile; may be empty.
+        /// The beginning of what was written to standard error; may be empty.
         complaint: String,
     },
-    /// It took longer than it may.
-    #[error("{} was not read to its end within {} s: it waits for something or never ends",
-        file.display(), after.as_secs_f32())]
+    /// The evaluation exceeded the time limit.
+    #[error("{}: evaluation timed out after {} s", file.display(), after.as_secs_f32())]
     TimedOut {
-        /// The file.
+        /// The file that bash was to evaluate.
         file: PathBuf,
-        /// How long it was waited for.
+        /// The time limit that was exceeded.
         after: Duration,
     },
-    /// Its values are longer than any sensible ones.
-    #[error("{} sets values of several megabytes", file.display())]
+    /// The values of the variables exceed 4 MiB in total.
+    #[error("{}: values too large: more than 4 MiB in total", file.display())]
     TooMuch {
-        /// The file.
+        /// The file that bash was to evaluate.
         file: PathBuf,
     },
-    /// A value is not UTF-8, and could neither be written to a record nor shown.
-    #[error("{}: the value of {directive} is not UTF-8", file.display())]
+    /// A value is not UTF-8, so it cannot be written to a record or shown.
+    #[error("{}: {directive}: not valid UTF-8", file.display())]
     NotUtf8 {
-        /// The file.
+        /// The file that bash was to evaluate.
         file: PathBuf,
-        /// The directive, with its index.
+        /// The directive with its index, such as `MAKE[0]`.
         directive: String,
     },
-    /// It could be read, but says what cannot be done.
-    #[error("{} cannot be used:{}", file.display(), list(problems))]
+    /// The content of the file is not valid.
+    #[error("{}: invalid:{}", file.display(), list(problems))]
     Invalid {
-        /// The file.
+        /// The file that bash was to evaluate.
         file: PathBuf,
-        /// All that is wrong, each a sentence naming the directive.
+        /// All problems found. A problem with a directive starts with the directive's name.
         problems: Vec<String>,
     },
-    /// There is no bash to read it.
-    #[error("{} cannot be read: {reason}", file.display())]
+    /// bash could not be started.
+    #[error("cannot read {}: {reason}", file.display())]
     NoReader {
-        /// The file.
+        /// The file that bash was to evaluate.
         file: PathBuf,
-        /// Why not.
+        /// The reason that bash could not be started.
         reason: String,
     },
 }
 
-fn said(complaint: &str) -> String {
+fn cause(complaint: &str) -> String {
     let complaint: Vec<_> = complaint.lines().take(5).collect();
     if complaint.is_empty() {
-        String::new()
+        "the file exits the shell".to_owned()
     } else {
-        format!("; it says: {}", complaint.join("\n  "))
+        complaint.join("\n  ")
     }
 }
 

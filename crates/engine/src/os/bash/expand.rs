@@ -1,5 +1,9 @@
 //! Expands `$name` and `${name}` in a value.
 
+/// Replaces every reference in `text` with the value that `lookup` returns for the name.
+///
+/// A reference is unchanged if `lookup` returns `None`. Otherwise, a backslash before the
+/// reference prevents the replacement and is itself removed.
 pub(crate) fn expanded<'a>(text: &str, lookup: impl Fn(&str) -> Option<&'a str>) -> String {
     let mut done = String::with_capacity(text.len());
     let mut rest = text;
@@ -29,7 +33,8 @@ pub(crate) fn expanded<'a>(text: &str, lookup: impl Fn(&str) -> Option<&'a str>)
     done
 }
 
-/// The name in a `$name` or `${name}` at the start of a text, and the length of the whole.
+/// Parses the reference (`$name` or `${name}`) at the start of `text`. Returns the name and the
+/// length of the whole reference, or `None` if there is no reference.
 fn name_of(text: &str) -> Option<(&str, usize)> {
     let word = |text: &str| {
         text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len())

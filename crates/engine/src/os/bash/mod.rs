@@ -1,4 +1,4 @@
-//! Reads files of shell assignments with bash.
+//! Evaluates files of shell assignments with bash.
 
 mod error;
 mod expand;
@@ -15,14 +15,16 @@ pub(crate) use expand::expanded;
 pub use worker::{Reply, Variable};
 
 use super::process::{Environment, Tools};
-use worker::{ReadRequest, Trouble, Worker};
+use worker::{ReadError, ReadRequest, Worker};
 
-/// How long one file may take by default.
+/// The default of [`BashReader::patience`].
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Reads files with one bash after the other: a bash serves until a file gets it into trouble.
+/// A reader that evaluates files in a bash process.
+///
+/// The process is reused for all files until a read fails.
 pub struct BashReader {
-    /// How long one file may take.
+    /// The time limit for one call of [`BashReader::read`] or [`BashReader::read_all`].
     pub patience: Duration,
     tools: Tools,
     env: Environment,
@@ -30,18 +32,19 @@ pub struct BashReader {
 }
 
 impl BashReader {
-    /// A reader; its bash is started when the first file is read. `env` is what the files find as
-    /// their environment.
+    /// Creates a reader that evaluates files in the environment `env`.
+    ///
+    /// bash is started when the first file is read.
     #[must_use]
     pub fn new(tools: Tools, env: Environment) -> Self {
         let env = env.without("BASH_ENV").without("ENV").without("POSIXLY_CORRECT");
         Self { patience: PATIENCE, tools, env, worker: None }
     }
 
-    /// Reads `file` with the variables `given` set, and returns those that are `wanted`.
+    /// Sets the variables `given`, evaluates `file`, and returns the variables `wanted`.
     ///
     /// # Errors
-    /// [`BashError`] if the file cannot be read or does not end well.
+    /// [`BashError`] if the file cannot be read or evaluated to its end.
     pub fn read(
         &mut self,
         file: &Path,
@@ -51,10 +54,11 @@ impl BashReader {
         self.read_files(&[file], given, wanted)
     }
 
-    /// Reads files one after the other in one shell, and returns all variables that they set.
+    /// Sets the variables `given`, evaluates `files` in order in one shell, and returns all
+    /// variables that the files set.
     ///
     /// # Errors
-    /// [`BashError`] if a file cannot be read or does not end well.
+    /// [`BashError`] if a file cannot be read or evaluated to its end.
     pub fn read_all(
         &mut self,
         files: &[&Path],
@@ -72,7 +76,7 @@ impl BashReader {
         for file in files {
             check_readable(file)?;
         }
-        // The one that was read last is the one that got bash into trouble.
+        // An error is attributed to the file whose evaluation began last.
         let file = |begun: usize| {
             files.get(begun.saturating_sub(1)).map_or_else(PathBuf::new, |file| file.to_path_buf())
         };
@@ -90,34 +94,36 @@ impl BashReader {
                 self.worker = Some(worker);
                 Ok(reply)
             }
-            // The worker is dropped and killed, with whatever the file has left running.
-            Err(Trouble::TimedOut) => Err(BashError::TimedOut { file, after: self.patience }),
-            Err(Trouble::TooMuch) => Err(BashError::TooMuch { file }),
-            Err(Trouble::Ended(complaint)) => Err(BashError::Unfinished { file, complaint }),
+            // The worker is dropped, which kills it and all processes that the file has started.
+            Err(ReadError::TimedOut) => Err(BashError::TimedOut { file, after: self.patience }),
+            Err(ReadError::TooMuch) => Err(BashError::TooMuch { file }),
+            Err(ReadError::Ended(complaint)) => Err(BashError::Unfinished { file, complaint }),
         }
     }
 }
 
-/// The most bytes that a file may have; bash takes a quarter of a minute for 50 MB.
-const LARGEST: u64 = 8 << 20;
+/// The maximum size of a file in bytes. bash takes 15 s to evaluate 50 MB.
+const MAX_SIZE: u64 = 8 << 20;
 
-/// bash would wait for ever at a pipe, read nothing from a directory, and run what it finds in a
-/// binary file.
+/// Checks that `file` is a regular text file of acceptable size.
+///
+/// Otherwise, bash would wait forever for a pipe, read nothing from a directory, and execute the
+/// content of a binary file.
 fn check_readable(file: &Path) -> Result<(), BashError> {
     let unreadable = |reason: String| BashError::Unreadable { file: file.to_owned(), reason };
     let failed = |error: io::Error| unreadable(error.to_string());
     let about = file.metadata().map_err(failed)?;
     if !about.is_file() {
-        return Err(unreadable("it is not a file".to_owned()));
+        return Err(unreadable("not a regular file".to_owned()));
     }
-    if about.len() > LARGEST {
-        let problems = vec![format!("it has {} bytes, and may have {LARGEST}", about.len())];
+    if about.len() > MAX_SIZE {
+        let problems = vec![format!("too large: {} bytes (maximum {MAX_SIZE})", about.len())];
         return Err(BashError::Invalid { file: file.to_owned(), problems });
     }
     let mut start = Vec::new();
     File::open(file).and_then(|f| f.take(64 * 1024).read_to_end(&mut start)).map_err(failed)?;
     if start.contains(&0) {
-        let problems = vec!["it is not a text".to_owned()];
+        let problems = vec!["not a text file".to_owned()];
         return Err(BashError::Invalid { file: file.to_owned(), problems });
     }
     Ok(())

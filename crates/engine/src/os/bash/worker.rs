@@ -1,4 +1,4 @@
-//! One bash process that reads files for us, one request at a time.
+//! A bash process that evaluates files, one request at a time.
 
 use std::ffi::OsString;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
@@ -11,52 +11,54 @@ use nix::poll::PollFlags;
 
 use crate::os::process::{Environment, Program, RunError, Running, Stop, Tools, ready};
 
-/// What bash runs; see there for the protocol.
+/// The script that bash runs. Its comments describe the protocol.
 const SCRIPT: &str = include_str!("worker.sh");
 
-/// The most that the files of one request may set.
-const LONGEST_REPLY: usize = 4 * 1024 * 1024;
+/// The maximum size of a reply in bytes.
+const MAX_REPLY: usize = 4 * 1024 * 1024;
 
-/// How much of what a file complains about is kept.
-const LONGEST_COMPLAINT: usize = 4 * 1024;
+/// The maximum number of bytes kept from standard error.
+const MAX_COMPLAINT: usize = 4 * 1024;
 
-/// A pipe that is ready for writing takes at least this much at once (`PIPE_BUF`).
+/// The number of bytes that a pipe accepts without blocking when it is ready for writing.
 const PIPE_BUF: usize = 4096;
 
-/// A request to bash.
+/// A request to evaluate files.
 pub(super) struct ReadRequest<'a> {
-    /// The files, in order: each finds what those before it have set.
+    /// The files to evaluate, in order. A file can use the variables set by the files before it.
     pub(super) files: &'a [&'a Path],
-    /// Variables that are set before, by name (`NAME` or `NAME[3]`).
+    /// The names (`NAME` or `NAME[3]`) and values of variables to set before the evaluation.
     pub(super) given: Vec<(String, OsString)>,
-    /// The names of the variables to return; none for all that the files set.
+    /// The names of the variables to return. If empty, all variables that the files set are
+    /// returned.
     pub(super) wanted: &'a [&'a str],
 }
 
-/// A variable that a file has set: name, index as bash writes it, value.
+/// The name, array index and value of a variable. The index of a scalar variable is `0`.
 pub type Variable = (String, String, Vec<u8>);
 
-/// What the files of one request have set.
+/// The result of evaluating the files of one request.
 #[derive(Debug)]
 pub struct Reply {
-    /// The variables that are set, in the order of their names.
+    /// The variables in the order requested, or sorted by name if all were requested. Values from
+    /// `DKMS_DIRECTIVE…` variables follow at the end.
     pub variables: Vec<Variable>,
-    /// The beginning of what it wrote to standard error.
+    /// The beginning of what was written to standard error; may be empty.
     pub complaint: String,
 }
 
-/// Why there is no [`Reply`].
+/// The reason that a request failed.
 #[derive(Debug)]
-pub(super) enum Trouble {
-    /// The file ended the shell that read it, complaining like this.
+pub(super) enum ReadError {
+    /// A file ended the shell. Contains the beginning of standard error.
     Ended(String),
-    /// The deadline has passed.
+    /// The evaluation exceeded the time limit.
     TimedOut,
-    /// It set more than [`LONGEST_REPLY`].
+    /// The reply exceeds [`MAX_REPLY`].
     TooMuch,
 }
 
-/// A running bash.
+/// A running bash process that evaluates files.
 pub(super) struct Worker {
     running: Running,
     stop: Stop,
@@ -64,12 +66,12 @@ pub(super) struct Worker {
     replies: PipeReader,
     errors: PipeReader,
     number: u64,
-    /// How many files of the last request were begun.
+    /// The number of files in the last request that bash has begun to evaluate.
     pub(super) begun: usize,
 }
 
 impl Worker {
-    /// Starts a bash that ends with us.
+    /// Starts a bash process, which is killed when this process ends.
     pub(super) fn start(tools: &Tools, env: &Environment) -> Result<Self, RunError> {
         let program = Program::new(&tools.bash, env)
             .args(["-p", "-c", SCRIPT, "dkms.conf"])
@@ -84,18 +86,21 @@ impl Worker {
         Ok(Self { running, stop, requests, replies, errors, number: 0, begun: 0 })
     }
 
-    /// Returns true if it still waits for requests.
+    /// Returns true if bash is still running.
     pub(super) fn is_alive(&self) -> bool {
         let ended = [(self.running.ended(), PollFlags::POLLIN)];
         ready(&ended, Some(Instant::now())).is_ok_and(|ready| !ready.contains(&true))
     }
 
-    /// Lets bash read one file. After a [`Trouble`] the worker is of no more use.
+    /// Evaluates the files of a request, within the time limit `patience`.
+    ///
+    /// # Errors
+    /// [`ReadError`] if bash does not send a complete reply. The worker cannot be used again.
     pub(super) fn read_files(
         &mut self,
         request: &ReadRequest<'_>,
         patience: Duration,
-    ) -> Result<Reply, Trouble> {
+    ) -> Result<Reply, ReadError> {
         let until = Instant::now().checked_add(patience);
         self.number += 1;
         let encoded = encode(self.number, request);
@@ -112,28 +117,28 @@ impl Worker {
                 fds.push((self.requests.as_fd(), PollFlags::POLLOUT));
             }
             fds.extend(self.stop.fd().map(|fd| (fd, PollFlags::POLLIN)));
-            // A descriptor that cannot be waited for is as good as a dead worker.
+            // If polling fails, all descriptors count as ready, and the worker counts as ended.
             let ready = ready(&fds, until).unwrap_or_else(|_| vec![true; fds.len()]);
             if until.is_some_and(|until| Instant::now() >= until) {
-                return Err(Trouble::TimedOut);
+                return Err(ReadError::TimedOut);
             }
             if self.stop.asked().is_some() {
-                return Err(Trouble::Ended("interrupted".into()));
+                return Err(ReadError::Ended("interrupted".into()));
             }
             if ready[1] {
-                keep(&mut self.errors, &mut complaint);
+                read_errors(&mut self.errors, &mut complaint);
             }
             let ended = if ready[0] { !reply.read(&mut self.replies) } else { ready[2] };
-            if reply.bytes.len() > LONGEST_REPLY {
-                return Err(Trouble::TooMuch);
+            if reply.bytes.len() > MAX_REPLY {
+                return Err(ReadError::TooMuch);
             }
             let progress = reply.parse(self.number, request.wanted);
             self.begun = reply.begun;
             if ended || progress == Progress::Broken {
-                return Err(Trouble::Ended(self.all_of(complaint)));
+                return Err(ReadError::Ended(self.rest_of(complaint)));
             }
-            if reply.progress == Progress::Whole {
-                let complaint = self.all_of(complaint);
+            if reply.progress == Progress::Complete {
+                let complaint = self.rest_of(complaint);
                 return Ok(Reply { variables: reply.variables, complaint });
             }
             if ready.get(3) == Some(&true) {
@@ -143,28 +148,30 @@ impl Worker {
         }
     }
 
-    /// The complaint with what is still in the pipe. A background process may go on writing: more
-    /// than a pipe holds is not read.
-    fn all_of(&mut self, mut complaint: Vec<u8>) -> String {
+    /// Appends the rest of standard error to `complaint`, and returns the result as text.
+    ///
+    /// The number of reads is limited, since a background process may keep writing.
+    fn rest_of(&mut self, mut complaint: Vec<u8>) -> String {
         for _ in 0..8 {
             let errors = [(self.errors.as_fd(), PollFlags::POLLIN)];
             if ready(&errors, Some(Instant::now())).is_ok_and(|ready| ready.contains(&true)) {
-                keep(&mut self.errors, &mut complaint);
+                read_errors(&mut self.errors, &mut complaint);
             }
         }
         String::from_utf8_lossy(complaint.trim_ascii()).into_owned()
     }
 }
 
-/// Takes a piece of standard error.
-fn keep(errors: &mut PipeReader, complaint: &mut Vec<u8>) {
+/// Reads once from `errors` and appends the bytes to `complaint`, up to [`MAX_COMPLAINT`] bytes in
+/// total.
+fn read_errors(errors: &mut PipeReader, complaint: &mut Vec<u8>) {
     let mut buffer = [0; 16 * 1024];
     let length = errors.read(&mut buffer).unwrap_or(0);
-    let room = LONGEST_COMPLAINT.saturating_sub(complaint.len());
+    let room = MAX_COMPLAINT.saturating_sub(complaint.len());
     complaint.extend_from_slice(&buffer[..length.min(room)]);
 }
 
-/// The bytes of a request.
+/// Encodes a request in the format that worker.sh reads.
 fn encode(number: u64, request: &ReadRequest<'_>) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut field = |text: &[u8]| {
@@ -185,16 +192,17 @@ fn encode(number: u64, request: &ReadRequest<'_>) -> Vec<u8> {
     bytes
 }
 
-/// The progress of a reply.
+/// The state of a partial reply.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Progress {
+    /// More variables may follow.
     #[default]
     Values,
-    /// All variables were returned.
+    /// All variables have been received.
     Done,
-    /// The shell that read it has ended after that.
-    Whole,
-    /// It has ended before, or wrote something else.
+    /// All variables have been received, and the subshell has ended.
+    Complete,
+    /// The subshell ended before it had sent all variables, or the reply is not valid.
     Broken,
 }
 
@@ -204,13 +212,13 @@ struct PartialReply {
     bytes: Vec<u8>,
     parsed: usize,
     progress: Progress,
-    /// How many files were begun.
+    /// The number of files that bash has begun to evaluate.
     begun: usize,
     variables: Vec<Variable>,
 }
 
 impl PartialReply {
-    /// Reads what is there; returns true if there was anything.
+    /// Reads once from `replies`. Returns false if no further reply can follow.
     fn read(&mut self, replies: &mut PipeReader) -> bool {
         let mut buffer = [0; 64 * 1024];
         let length = replies.read(&mut buffer).unwrap_or(0);
@@ -218,7 +226,7 @@ impl PartialReply {
         length > 0
     }
 
-    /// Parses what is there, as far as it is complete.
+    /// Parses the complete fields received so far, and returns the new state of the reply.
     fn parse(&mut self, number: u64, wanted: &[&str]) -> Progress {
         let mut at = self.parsed;
         while matches!(self.progress, Progress::Values | Progress::Done) {
@@ -246,8 +254,9 @@ impl PartialReply {
                 (b"done", Progress::Values) => self.progress = Progress::Done,
                 (b"end", progress) => {
                     let (Some(of), Some(_status)) = (field(), field()) else { break };
-                    let whole = progress == Progress::Done && of == number.to_string().as_bytes();
-                    self.progress = if whole { Progress::Whole } else { Progress::Broken };
+                    let complete =
+                        progress == Progress::Done && of == number.to_string().as_bytes();
+                    self.progress = if complete { Progress::Complete } else { Progress::Broken };
                 }
                 _ => self.progress = Progress::Broken,
             }

@@ -1,20 +1,19 @@
 #!/bin/bash
-# Reads bash files for the engine, one request at a time: variables in, variables out.
+# Evaluates bash files for the engine, one request at a time, and returns the variables they set.
 #
-# A request on standard input, every field ended by NUL:
+# A request on standard input, each field terminated by NUL:
 #   number  names-wanted  (name value)*  ""  file*  ""
-# No name at all asks for every variable that the files set.
-# The answer on standard output, every field ended by NUL:
+# An empty names-wanted field requests every variable that the files set.
+# The reply on standard output, each field terminated by NUL:
 #   file*  (value NAME INDEX TEXT)* done  end NUMBER STATUS
-# "file" stands for each file that is begun.
-# "done" is missing when a file did not let us get that far.
+# "file" is written before each file is evaluated. "done" is missing if a file ended the subshell.
 #
-# The files are read in a subshell, so that whatever they do ends with it. This loop is parsed before
-# any file is read; no alias and no function of a file can change what it means.
+# The files are evaluated in a subshell, so their effects end with it. This loop is parsed before
+# any file is evaluated, so a file's aliases and functions cannot change its meaning.
 
-# Both channels move out of the way of what a file reads and prints. Standard input becomes a
-# document whose only line is read here, so it is at its end; and what is printed goes nowhere. A
-# bare chroot may lack /dev/null, and bash would open that for an empty document.
+# Move the protocol to descriptors that the files do not use. Give the files an empty standard input
+# and discard their output. A bare chroot may lack /dev/null, which bash opens for an empty
+# here-document. The input therefore consists of one line, which is read here.
 exec 198<&0 199>&1 <<<""
 read -r
 if [[ -c /dev/null ]]; then exec >/dev/null; else exec >&2; fi
@@ -31,10 +30,11 @@ while IFS= read -r -d '' -u 198 alpm_dkms_request; do
         while IFS= read -r -d '' -u 198 alpm_dkms_file && [[ $alpm_dkms_file ]]; do
             alpm_dkms_files+=("$alpm_dkms_file")
         done
-        # What programs see that the file runs, as the build will see it; our uname needs it.
+        # Export these to programs that a file runs, as in a build. The uname wrapper needs them.
         export kernelver arch module module_version
         exec 198<&-
-        # Before bash 5.3, a shell without any trap becomes the program of a line `true && program`.
+        # Set a trap, because before bash 5.3 a shell without traps replaces itself with `program`
+        # if the last line of a file is `true && program`.
         trap : PWR
 
         declare -A alpm_dkms_known=()
@@ -49,8 +49,8 @@ while IFS= read -r -d '' -u 198 alpm_dkms_request; do
             source "$1"
         done
 
-        # In posix mode nothing stands before the special builtins, not even a function of that
-        # name; they clear the way for the others.
+        # In posix mode, functions cannot override special builtins such as set, trap and unset.
+        # These are then used to remove the overrides of other builtins.
         POSIXLY_CORRECT=1
         set +euvx
         trap - DEBUG ERR
@@ -65,8 +65,8 @@ while IFS= read -r -d '' -u 198 alpm_dkms_request; do
             done
             unset -n alpm_dkms_value
         done >&199
-        # DKMS_DIRECTIVE_X="NAME=value", wherever it is set. Only directives have such names; a
-        # setting of framework.conf cannot be had that way.
+        # Return the values of DKMS_DIRECTIVE_X="NAME=value", set by a file or in the environment.
+        # NAME must be in upper case: settings in framework.conf cannot be overridden this way.
         for alpm_dkms_index in "${!DKMS_DIRECTIVE@}"; do
             alpm_dkms_value=${!alpm_dkms_index}
             for alpm_dkms_name in "${alpm_dkms_wanted[@]}"; do

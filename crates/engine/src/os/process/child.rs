@@ -1,4 +1,4 @@
-//! A started program: notices its end, and ends it with all that it started.
+//! A running program, which can be watched and killed with its descendants.
 
 use std::fs;
 use std::io::{self, PipeReader};
@@ -16,12 +16,14 @@ use nix::unistd::Pid;
 use super::confinement::Bond;
 use super::descendants::Mark;
 
-/// How long a pid namespace gets to die after its first process was killed.
-const DYING: Duration = Duration::from_secs(2);
+/// The time limit for a pid namespace to end after its first process has been killed.
+const KILL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A program that was started in a process group of its own. Dropping it kills it.
+/// A running program in its own process group.
+///
+/// Dropping the value kills the program and its descendants, unless [`Running::reap`] has returned.
 pub(crate) struct Running {
-    /// The child, with those of its standard streams that are pipes.
+    /// The process that was started: the program itself or, if it is confined, its wrapper.
     pub(crate) child: Child,
     ended: PipeReader,
     bond: Bond,
@@ -30,53 +32,56 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Starts what `spawn` starts, and a thread that waits for its end.
+    /// Starts a child with `spawn`, and a thread that waits for the child to end.
     pub(super) fn watch(
         bond: Bond,
         mark: Option<Mark>,
         spawn: impl FnOnce() -> io::Result<Child>,
     ) -> io::Result<Self> {
-        let (ended, until_then) = io::pipe()?;
+        let (ended, open_until_end) = io::pipe()?;
         let running = Self { child: spawn()?, ended, bond, mark, reaped: false };
         let pid = pid_of(&running.child);
-        // Only waits, does not reap: while the child is a zombie, its number and its group's
-        // belong to nobody else, so that killing them is safe. The pipe closes with the thread.
+        // Waits without reaping the child. While it is a zombie, its pid and its process group are
+        // not reused, so it is safe to send signals to them. The pipe closes when the thread ends.
         let wait = move || {
             let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
             while waitid(Id::Pid(pid), flags) == Err(Errno::EINTR) {}
-            drop(until_then);
+            drop(open_until_end);
         };
         thread::Builder::new().name("wait".into()).stack_size(64 * 1024).spawn(wait)?;
         Ok(running)
     }
 
-    /// Becomes readable (hangs up) when the program has ended.
+    /// Returns a descriptor for `poll` that becomes ready when the program ends.
     pub(crate) fn ended(&self) -> BorrowedFd<'_> {
         self.ended.as_fd()
     }
 
-    /// Ends the program and what it started: its pid namespace where it has one, else what bears
-    /// its mark, its process group in any case.
+    /// Kills the program and its descendants.
+    ///
+    /// The descendants are the processes in the program's process group, and those in its pid
+    /// namespace or with its mark.
     pub(crate) fn kill(&mut self) {
         if self.reaped {
             return;
         }
         if self.bond == Bond::Namespace {
-            // unshare waits for the namespace's first process, and the kernel ends that one only
-            // after all others in there: when unshare has ended, nothing is left.
+            // unshare waits for the first process of the namespace, which ends only after all
+            // others have ended. When unshare has ended, the namespace is therefore empty.
             let first = self.children();
             for child in &first {
                 let _ = kill(*child, Signal::SIGKILL);
             }
             if !first.is_empty() {
-                let _ = ready(&[(self.ended(), PollFlags::POLLIN)], Some(Instant::now() + DYING));
+                let until = Some(Instant::now() + KILL_TIMEOUT);
+                let _ = ready(&[(self.ended(), PollFlags::POLLIN)], until);
             }
         }
         self.kill_rest();
     }
 
-    /// Ends what is left in the program's process group, and what bears its mark: also of a
-    /// program that has ended by itself and left a daemon.
+    /// Kills the remaining processes in the program's process group and those with its mark, even
+    /// if the program itself has already ended.
     pub(super) fn kill_rest(&mut self) {
         if !self.reaped {
             let _ = killpg(pid_of(&self.child), Signal::SIGKILL);
@@ -86,14 +91,14 @@ impl Running {
         }
     }
 
-    /// Waits for the program's end.
+    /// Waits for the program to end and returns its exit status.
     pub(super) fn reap(&mut self) -> io::Result<ExitStatus> {
         let status = self.child.wait()?;
         self.reaped = true;
         Ok(status)
     }
 
-    /// Returns the children of the program's first process, as far as /proc lists them.
+    /// Returns the pids of the child's own children; empty if /proc does not list them.
     fn children(&self) -> Vec<Pid> {
         let pid = self.child.id();
         let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
@@ -112,12 +117,14 @@ impl Drop for Running {
 }
 
 fn pid_of(child: &Child) -> Pid {
-    // A pid fits: the kernel's own limit is 2^22.
+    // This cannot overflow, because the kernel's maximum pid is 2^22.
     Pid::from_raw(child.id().cast_signed())
 }
 
-/// Waits until one of the descriptors is ready, at most until `until`, and returns which are. None is
-/// if the time is over.
+/// Waits until at least one of the descriptors is ready, or until the time `until`.
+///
+/// Returns one value for each descriptor: true if it is ready. After a timeout, all values are
+/// false.
 pub(crate) fn ready(
     fds: &[(BorrowedFd<'_>, PollFlags)],
     until: Option<Instant>,
@@ -127,7 +134,7 @@ pub(crate) fn ready(
         let timeout = match until {
             None => PollTimeout::NONE,
             Some(until) => {
-                // Rounded up, or the last millisecond would be spent spinning.
+                // Round up, or the last millisecond would be a busy loop.
                 let left = until.saturating_duration_since(Instant::now());
                 let left = left.as_nanos().div_ceil(1_000_000);
                 PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)

@@ -1,4 +1,4 @@
-//! Binds a child to the life of this process, and gives it mounts of its own.
+//! Confines child processes: kills them when this process ends, and gives them private mounts.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -7,82 +7,87 @@ use std::time::Duration;
 
 use super::{Environment, How, Program, Stop, Tools};
 
-/// How firmly children can be bound on this machine, and whether they can have mounts of their
-/// own. Probes find it out once; containers and users without privileges get less than root on a
-/// real machine.
+/// The confinement that this machine supports: the strongest [`Bond`], and possibly private mounts.
+///
+/// Support is probed on first use, because containers and unprivileged users have fewer
+/// permissions than root.
 #[derive(Debug, Clone, Default)]
 pub struct Confinement(Arc<Probed>);
 
-/// What the probes found, shared by all copies of a [`Confinement`].
+/// Probe results, shared by all clones of a [`Confinement`].
 #[derive(Debug, Default)]
 struct Probed {
     bond: OnceLock<Bond>,
     own_mounts: OnceLock<bool>,
 }
 
-/// What binds a child to our life.
+/// The mechanism that kills a child when this process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bond {
-    /// A pid namespace of its own, whose first process dies with us: the kernel ends all the rest.
+    /// A pid namespace. When this program ends, the kernel kills the first process of the namespace,
+    /// and then all other processes in it.
     Namespace,
-    /// The child itself dies with us (`PR_SET_PDEATHSIG`); its own children may live on.
+    /// A parent death signal (`PR_SET_PDEATHSIG`). Only the child is killed; its own children may
+    /// survive.
     DeathSignal,
-    /// Nothing.
+    /// No mechanism: the child and its descendants may survive.
     None,
 }
 
-/// A directory that a child sees in the place of another one.
+/// A directory that is mounted over another directory for one child only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Shown {
-    /// The directory.
+    /// The directory to mount.
     pub(crate) real: PathBuf,
-    /// Where the child finds it.
+    /// The directory over which `real` is mounted.
     pub(crate) at: PathBuf,
 }
 
 impl Shown {
-    /// Where the file is for us that the child finds at `path`.
+    /// Converts `path`, as the child uses it, to the path of the same file outside the mount.
     pub(super) fn outside(&self, path: &Path) -> PathBuf {
         path.strip_prefix(&self.at).map_or_else(|_| path.to_owned(), |rest| self.real.join(rest))
     }
 }
 
 impl Confinement {
-    /// A bond that is known already, without a probe; and no mounts of their own for children.
+    /// Creates a confinement with `bond` and no private mounts, without probing the machine.
     #[must_use]
     pub fn known(bond: Bond) -> Self {
         Self(Arc::new(Probed { bond: OnceLock::from(bond), own_mounts: OnceLock::from(false) }))
     }
 
-    /// The firmest bond that works here.
+    /// Returns the strongest bond that works on this machine.
     pub(super) fn bond(&self, tools: &Tools) -> Bond {
         *self.0.bond.get_or_init(|| {
             let works = |bond: &Bond| probe(tools, *bond, None);
             let bond = [Bond::Namespace, Bond::DeathSignal].into_iter().find(works);
             let bond = bond.unwrap_or(Bond::None);
-            log::debug!("children are bound by: {bond:?}");
+            log::debug!("confinement of child processes: {bond:?}");
             bond
         })
     }
 
-    /// Returns true if a child can be shown a directory in the place of another one, both below
-    /// `tree`, and nobody else sees it.
+    /// Returns true if a child can have a private bind mount of one directory over another, where
+    /// both are below `tree`.
     ///
-    /// Not without privileges, and not where `/` cannot be made private, as in a chroot that is no
-    /// mount point: a mount would be seen by the whole machine.
+    /// Returns false without the necessary privileges. Also returns false if `/` cannot be made a
+    /// private mount, as in a chroot that is not a mount point: bind mounts would then be visible
+    /// to the whole machine.
     #[must_use]
     pub fn has_own_mounts(&self, tools: &Tools, tree: &Path) -> bool {
         *self.0.own_mounts.get_or_init(|| {
             let shown = Shown { real: tree.to_owned(), at: tree.to_owned() };
             let works =
                 self.bond(tools) == Bond::Namespace && probe(tools, Bond::Namespace, Some(shown));
-            log::debug!("children have mounts of their own: {works}");
+            log::debug!("private mounts of child processes: {works}");
             works
         })
     }
 }
 
-/// Returns true if a program started with this bond runs and hands back its exit status.
+/// Returns true if a program can be run with `bond` and the mount `shown`, and this process
+/// receives its exit status.
 fn probe(tools: &Tools, bond: Bond, shown: Option<Shown>) -> bool {
     let confinement = Confinement::known(bond);
     let tools = Tools { confinement, stop: Stop::default(), ..tools.clone() };
@@ -95,11 +100,12 @@ fn probe(tools: &Tools, bond: Bond, shown: Option<Shown>) -> bool {
     program.run().is_ok_and(|ended| ended.how == How::Exited(42))
 }
 
-/// The words that stand before a command line to bind the program with `bond` to this process,
-/// and to show it a directory in the place of another one; `cwd` is where it then starts.
+/// Returns the words that a command line must start with to run with `bond` and the mount `shown`.
 ///
-/// The death signal is set by the child, so an engine killed just before that would not be
-/// noticed: bash looks once whether its parent is still us.
+/// With a mount, the child changes to the directory `cwd` after mounting.
+///
+/// The child itself sets its death signal, which is too late if this process has already been
+/// killed. bash therefore checks that its parent is still this process.
 pub(super) fn words(
     tools: &Tools,
     bond: Bond,
@@ -123,7 +129,7 @@ pub(super) fn words(
             Some(shown) => {
                 words.extend(["--mount", "--propagation", "private", "--"].map(OsString::from));
                 words.push(tools.bash.clone().into());
-                // Entered anew: the directory that we started in is the one below the mount.
+                // The mount hides the inherited working directory, so enter it again.
                 let enter =
                     r#""$0" -n --bind "$1" "$2" && cd "$3" && shift 3 && exec "$@"; exit 125"#;
                 words.extend(["-p", "-c", enter].map(OsString::from));

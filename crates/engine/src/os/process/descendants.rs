@@ -1,7 +1,7 @@
-//! Finds what a program has started by a mark in the environment.
+//! Finds and kills a program's descendants by a mark in their environment.
 //!
-//! Without a pid namespace, this also finds what has left its process group (`setsid`) or its parent (a
-//! daemon).
+//! Used if no pid namespace is available. The mark also identifies processes that have left the
+//! program's process group (`setsid`) or lost their parent (daemons).
 
 use std::ffi::OsString;
 use std::fs;
@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// The variable that holds the mark.
+/// The environment variable that contains the mark.
 pub(super) const VARIABLE: &str = "ALPM_DKMS_CHILD";
 
-/// How often all processes are looked through, if each time some are left that started others.
+/// The maximum number of passes over all processes. New processes may start during a pass.
 const ROUNDS: usize = 100;
 
-/// The mark of one program and of all that it starts, unlike any other on this machine.
+/// The mark of one program and its descendants, unique on this machine.
 #[derive(Debug)]
 pub(super) struct Mark(String);
 
@@ -27,12 +27,11 @@ impl Mark {
         Self(format!("{}.{number}", std::process::id()))
     }
 
-    /// The variable's value.
     pub(super) fn value(&self) -> OsString {
         OsString::from(&self.0)
     }
 
-    /// Ends every process that bears the mark and that we may look at.
+    /// Kills every process with this mark whose environment is readable.
     pub(super) fn kill_all(&self) {
         let variable = format!("{VARIABLE}={}", self.0).into_bytes();
         for _ in 0..ROUNDS {
@@ -42,7 +41,7 @@ impl Mark {
                 else {
                     continue;
                 };
-                // Empty for a zombie, which is dead enough.
+                // Empty for a zombie, which does not need to be killed.
                 let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
                 if environment.split(|byte| *byte == 0).any(|it| it == variable) {
                     found |= kill(Pid::from_raw(pid), Signal::SIGKILL).is_ok();

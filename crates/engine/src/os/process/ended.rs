@@ -1,4 +1,4 @@
-//! How a program ended, or why it could not be run.
+//! The result of running a program.
 
 use std::fmt;
 use std::io;
@@ -7,16 +7,16 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-/// How a program ended.
+/// The way in which a program ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum How {
-    /// By itself, with this exit status.
+    /// The program exited with this status.
     Exited(i32),
-    /// By a signal with this number.
+    /// A signal with this number killed the program.
     Killed(i32),
-    /// By us, because its time was over.
+    /// The engine killed the program at its deadline.
     TimedOut,
-    /// By us, because of a signal that ends this run.
+    /// The engine killed the program because of a request to [`Stop`](super::Stop).
     Interrupted,
 }
 
@@ -34,33 +34,37 @@ impl fmt::Display for How {
         match self {
             Self::Exited(code) => write!(f, "exit status {code}"),
             Self::Killed(signal) => write!(f, "killed by signal {signal}"),
-            Self::TimedOut => f.write_str("out of time"),
+            Self::TimedOut => f.write_str("timed out"),
             Self::Interrupted => f.write_str("interrupted"),
         }
     }
 }
 
-/// A program that was run to its end.
+/// The result of a program that has ended.
 #[derive(Debug, Clone)]
 pub struct Ended {
-    /// How it ended.
+    /// The exit status, or the reason that the program was killed.
     pub how: How,
-    /// Its standard output, at most 1 MiB; empty unless captured.
+    /// The first 1 MiB of standard output; empty unless [`Output::Capture`](super::Output::Capture)
+    /// is used.
     pub output: Vec<u8>,
-    /// Its standard error, bounded in the same way.
+    /// The first 1 MiB of standard error; empty unless [`Output::Capture`](super::Output::Capture)
+    /// is used.
     pub errors: Vec<u8>,
-    /// How long it ran.
+    /// The time between the start and the end of the program.
     pub elapsed: Duration,
 }
 
 impl Ended {
-    /// Returns true if it ended by itself with status 0.
+    /// Returns true if the program exited with status 0.
     #[must_use]
     pub fn success(&self) -> bool {
         self.how == How::Exited(0)
     }
 
-    /// The last lines of what it complained about, for an error message; may be empty.
+    /// Returns the last lines of standard error for an error message; may be empty.
+    ///
+    /// If standard error is empty, returns the last lines of standard output instead.
     #[must_use]
     pub fn complaint(&self) -> String {
         const LINES: usize = 5;
@@ -71,31 +75,32 @@ impl Ended {
     }
 }
 
-/// A program that could not be run at all.
+/// The reason that a program could not be run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// There is no such program, or it is not executable.
-    #[error("cannot run `{line}`: there is no program {}; install the package it belongs to", program.display())]
+    /// The program does not exist or is not executable.
+    #[error("cannot run `{line}`: program not found: {}; install the package that provides it",
+        program.display())]
     NoProgram {
-        /// The command line.
+        /// The program and its arguments, quoted for a shell.
         line: String,
-        /// The program as it was named.
+        /// The name or path that was passed to [`Program::new`](super::Program::new).
         program: PathBuf,
     },
-    /// The directory it should start in is not there.
-    #[error("cannot run `{line}`: there is no directory {}", dir.display())]
+    /// The working directory does not exist.
+    #[error("cannot run `{line}`: directory not found: {}", dir.display())]
     NoDirectory {
-        /// The command line.
+        /// The program and its arguments, quoted for a shell.
         line: String,
-        /// The directory.
+        /// The missing directory.
         dir: PathBuf,
     },
-    /// The system refused to start it or to talk to it.
+    /// The program could not be started or watched.
     #[error("cannot run `{line}`: {source}")]
     Io {
-        /// The command line.
+        /// The program and its arguments, quoted for a shell.
         line: String,
-        /// The error of the system.
+        /// The error from the operating system.
         source: io::Error,
     },
 }

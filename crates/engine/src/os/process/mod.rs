@@ -1,7 +1,7 @@
-//! Starts programs, the only module that does.
+//! Starts programs. The rest of the engine starts programs only through this module.
 //!
-//! Each program is bounded in time and output, gets its whole environment from us, and is ended with
-//! everything it started when its time or ours is over.
+//! The caller specifies a program's complete environment. The captured output is limited, and the
+//! run time can be limited. A confined program and its descendants are killed when this run ends.
 
 mod child;
 mod confinement;
@@ -37,19 +37,22 @@ use confinement::Shown;
 use descendants::Mark;
 use output::Streams;
 
-/// How long a pipe that is still being filled is read after the program has ended.
-const DRAINING: Duration = Duration::from_millis(100);
+/// The time limit for reading the remaining output after a program has ended or been killed.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// A pipe that is ready for writing takes at least this much at once (`PIPE_BUF`).
+/// The number of bytes that a pipe accepts without blocking when it is ready for writing.
 const PIPE_BUF: usize = 4096;
 
-/// Where our own `make` finds the jobserver if MAKEFLAGS does not name it: `PID R,W`.
+/// The environment variable that passes the jobserver's pipe to the `make` wrapper, as `PID R,W`.
+///
+/// The wrapper uses it if MAKEFLAGS does not contain the jobserver. `R` and `W` are descriptors of
+/// the process `PID`.
 const JOBSERVER: &str = "ALPM_DKMS_JOBSERVER";
 
-/// A program about to be run.
+/// A program to run.
 ///
-/// Standard input is empty (at its end) unless bytes are given. Standard output and error are
-/// never ours: pacman waits until nobody holds the hook's own any more.
+/// Standard input is empty unless [`Program::stdin`] sets it. Standard output and standard error
+/// are never inherited, because pacman waits until every process has closed those of the hook.
 pub struct Program<'a> {
     program: PathBuf,
     args: Vec<OsString>,
@@ -64,7 +67,7 @@ pub struct Program<'a> {
 }
 
 impl<'a> Program<'a> {
-    /// A program by its path, or by a plain name that is looked up in the PATH of `env`.
+    /// Creates a program from a path, or from a plain name that is looked up in the PATH of `env`.
     #[must_use]
     pub fn new(program: impl Into<PathBuf>, env: &'a Environment) -> Self {
         Self {
@@ -81,83 +84,91 @@ impl<'a> Program<'a> {
         }
     }
 
-    /// Adds one argument.
+    /// Appends an argument.
     #[must_use]
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
         self.args.push(arg.into());
         self
     }
 
-    /// Adds arguments.
+    /// Appends arguments.
     #[must_use]
     pub fn args<T: Into<OsString>>(mut self, args: impl IntoIterator<Item = T>) -> Self {
         self.args.extend(args.into_iter().map(Into::into));
         self
     }
 
-    /// The directory it starts in; ours if none is given.
+    /// Sets the working directory. The default is the working directory of this process.
     #[must_use]
     pub fn cwd(mut self, dir: impl Into<PathBuf>) -> Self {
         self.cwd = Some(dir.into());
         self
     }
 
-    /// What it can read from its standard input.
+    /// Sets the bytes that the program reads from standard input. The default is none.
     #[must_use]
     pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.stdin = bytes.into();
         self
     }
 
-    /// Where its standard output and error go; [`Output::Capture`] if nothing is said.
+    /// Sets the destination of standard output and standard error. The default is
+    /// [`Output::Capture`].
     #[must_use]
     pub fn output(mut self, output: Output<'a>) -> Self {
         self.output = output;
         self
     }
 
-    /// How long it may run; then it is killed with all that it started. `Duration::MAX` is as long
-    /// as it likes.
+    /// Limits the run time: after `deadline`, the program and its descendants are killed.
+    ///
+    /// There is no limit by default, or if `deadline` is `Duration::MAX`.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
         self
     }
 
-    /// Lets a make below join this jobserver: through MAKEFLAGS and two inherited descriptors.
-    /// Whatever MAKEFLAGS the environment holds is replaced.
+    /// Gives the program access to the jobserver `client`, which make then uses.
+    ///
+    /// Sets MAKEFLAGS, replacing its value in the environment, and lets the program inherit the
+    /// jobserver's two descriptors.
     #[must_use]
     pub(crate) fn jobserver(mut self, client: &'a jobserver::Client) -> Self {
         self.jobserver = Some(client);
         self
     }
 
-    /// Binds it to our life: when this process ends, even by SIGKILL, or by a signal (see
-    /// [`Stop`]), it ends with all that it started; and when it ends, so does whatever it left in
-    /// the background. As far as the machine allows, see [`Bond`].
+    /// Confines the program: when this process ends, the program and its descendants are killed.
     ///
-    /// In a pid namespace the program is process 1: a signal without a handler that it sends to
-    /// itself has no effect.
+    /// They are killed even if this process ends by SIGKILL, and also if it receives a signal to
+    /// stop (see [`Stop`]). When the program itself ends, its background processes are killed. Not
+    /// every machine supports all of this (see [`Bond`]).
+    ///
+    /// In a pid namespace the program is process 1, so a signal that it sends to itself has no
+    /// effect unless it has installed a handler.
     #[must_use]
     pub fn confined(mut self, tools: &'a Tools) -> Self {
         self.confined = Some(tools);
         self
     }
 
-    /// Shows the directory `real` to it, and to all that it starts, in the place of the directory
-    /// `at`, which must be there. Only for a confined program, where
-    /// [`Confinement::has_own_mounts`]; the directory it starts in is meant as it sees it.
+    /// Bind-mounts the directory `real` over the existing directory `at`, for the program and its
+    /// descendants only.
+    ///
+    /// The program must be confined, and [`Confinement::has_own_mounts`] must have returned true.
+    /// The program's working directory is entered after mounting.
     #[must_use]
     pub(crate) fn shown(mut self, real: &Path, at: &Path) -> Self {
         self.shown = Some(Shown { real: real.to_owned(), at: at.to_owned() });
         self
     }
 
-    /// Runs it to its end.
+    /// Runs the program and waits for it to end.
     ///
     /// # Errors
-    /// [`RunError`] if it could not be started or watched. A program that fails, or is out of
-    /// time, is no error here, see [`Ended::how`].
+    /// [`RunError`] if the program could not be started or watched. It is not an error if the
+    /// program fails or times out (see [`Ended::how`]).
     pub fn run(mut self) -> Result<Ended, RunError> {
         let started = Instant::now();
         let line = self.command_line();
@@ -170,44 +181,44 @@ impl<'a> Program<'a> {
         feed.close_if_done();
 
         let mut until = self.deadline.and_then(|deadline| started.checked_add(deadline));
-        let (mut by_us, mut over) = (None, false);
-        let mut drained_by = None;
-        while !over || !streams.is_empty() {
+        let (mut killed, mut ended) = (None, false);
+        let mut drain_until = None;
+        while !ended || !streams.is_empty() {
             let stop = self.confined.and_then(|tools| tools.stop.fd());
-            let stop = stop.filter(|_| !over && by_us.is_none());
+            let stop = stop.filter(|_| !ended && killed.is_none());
             let mut fds: Vec<_> = stop.map(|fd| (fd, PollFlags::POLLIN)).into_iter().collect();
-            if !over {
+            if !ended {
                 fds.push((running.ended(), PollFlags::POLLIN));
             }
             fds.extend(streams.fds().map(|fd| (fd, PollFlags::POLLIN)));
-            if let Some(pipe) = feed.pipe.as_ref().filter(|_| !over) {
+            if let Some(pipe) = feed.pipe.as_ref().filter(|_| !ended) {
                 fds.push((pipe.as_fd(), PollFlags::POLLOUT));
             }
             let mut ready = ready(&fds, until).map_err(failed)?.into_iter();
             drop(fds);
-            let out_of_time = !ready.as_slice().contains(&true);
+            let timed_out = !ready.as_slice().contains(&true);
             let stopped = stop.is_some() && ready.next() == Some(true);
-            if out_of_time || stopped {
-                if over || by_us.is_some() {
+            if timed_out || stopped {
+                if ended || killed.is_some() {
                     break;
                 }
-                by_us = Some(if stopped { How::Interrupted } else { How::TimedOut });
+                killed = Some(if stopped { How::Interrupted } else { How::TimedOut });
                 running.kill();
-                until = Some(Instant::now() + DRAINING);
+                until = Some(Instant::now() + DRAIN_TIMEOUT);
                 continue;
             }
-            if !over && ready.next() == Some(true) {
-                // The program's output is in the pipes by now; another process may hold them open
-                // for ever.
-                over = true;
+            if !ended && ready.next() == Some(true) {
+                // All of the program's output is in the pipes now. Another process may keep the
+                // pipes open forever, so read only the available bytes.
+                ended = true;
                 until = Some(Instant::now());
-                drained_by = Some(Instant::now() + DRAINING);
+                drain_until = Some(Instant::now() + DRAIN_TIMEOUT);
             }
             streams.read(&mut ready).map_err(failed)?;
-            if !over && ready.next() == Some(true) {
+            if !ended && ready.next() == Some(true) {
                 feed.write();
             }
-            if drained_by.is_some_and(|limit| Instant::now() > limit) {
+            if drain_until.is_some_and(|limit| Instant::now() > limit) {
                 break;
             }
         }
@@ -215,13 +226,13 @@ impl<'a> Program<'a> {
             running.kill_rest();
         }
         let status = running.reap().map_err(failed)?;
-        let how = by_us.unwrap_or_else(|| How::of(status));
+        let how = killed.unwrap_or_else(|| How::of(status));
         let (output, errors) = streams.finish();
         Ok(Ended { how, output, errors, elapsed: started.elapsed() })
     }
 
-    /// Starts it with the given streams and returns at once.
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that starts programs")]
+    /// Starts the program with the given streams and returns without waiting for it.
+    #[expect(clippy::disallowed_methods, reason = "the only place that starts programs")]
     pub(crate) fn start(
         &self,
         stdin: Stdio,
@@ -247,7 +258,7 @@ impl<'a> Program<'a> {
         command.args(words).env_clear().envs(self.env.iter()).process_group(0);
         command.stdin(stdin).stdout(stdout).stderr(stderr);
         if let Some(dir) = &self.cwd {
-            // Through whichever links it was reached, as a shell's `cd` leaves it.
+            // PWD keeps symbolic links in the path, as after a shell's `cd`.
             command.current_dir(dir).env("PWD", dir);
         }
         if let Some(client) = self.jobserver {
@@ -264,8 +275,10 @@ impl<'a> Program<'a> {
         running.map_err(|source| RunError::Io { line, source })
     }
 
-    /// Returns true if there is such a program: under a bond another program starts it, and would
-    /// report a missing one as exit status 127.
+    /// Returns true if the program exists and is executable.
+    ///
+    /// Checked in advance: if a confined program does not exist, its wrapper starts nonetheless and
+    /// exits with status 127.
     fn exists(&self) -> bool {
         if self.program.components().count() > 1 {
             let base = self.cwd.as_deref().unwrap_or(Path::new(""));
@@ -275,7 +288,7 @@ impl<'a> Program<'a> {
         self.env.find(&self.program).is_some()
     }
 
-    /// The program with its arguments, as one could type it, cut where it gets long.
+    /// Returns the program and its arguments, quoted for a shell. A long line is truncated.
     fn command_line(&self) -> String {
         const LONG: usize = 400;
         let shown = |word: &OsStr| {
@@ -297,27 +310,27 @@ impl<'a> Program<'a> {
     }
 }
 
-/// Returns the descriptors of the jobserver's pipe from MAKEFLAGS: `R,W`.
+/// Returns the jobserver's descriptors from the MAKEFLAGS of `command`, as `R,W`.
 fn jobserver_ends(command: &Command) -> Option<String> {
     let (_, flags) = command.get_envs().find(|(name, _)| *name == "MAKEFLAGS")?;
     let flags = flags?.to_str()?;
     flags.split_whitespace().find_map(|flag| Some(flag.strip_prefix("--jobserver-auth=")?.into()))
 }
 
-/// What is still to be written to a program's standard input.
+/// The part of a program's standard input that has not been written yet.
 struct Feed<'a> {
     bytes: &'a [u8],
     pipe: Option<PipeWriter>,
 }
 
 impl Feed<'_> {
-    /// Writes as much as a pipe that is ready takes without blocking.
+    /// Writes as many bytes as the pipe accepts without blocking. The pipe must be ready.
     fn write(&mut self) {
         let Some(pipe) = &mut self.pipe else { return };
         match pipe.write(&self.bytes[..self.bytes.len().min(PIPE_BUF)]) {
             Ok(written) => self.bytes = &self.bytes[written..],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // It does not read all of it.
+            // The program has closed its standard input.
             Err(_) => self.bytes = &[],
         }
         self.close_if_done();
@@ -330,7 +343,7 @@ impl Feed<'_> {
     }
 }
 
-/// A word as a shell reads it back.
+/// Returns `word` in single quotes, for a shell.
 pub(crate) fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }

@@ -1,94 +1,97 @@
-//! The output of a program, kept or handed on.
+//! Captures a program's output, or passes it on line by line.
 
 use std::fs::File;
 use std::io::{self, PipeReader, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::Stdio;
 
-/// A line longer than this is handed on in pieces.
-const LONGEST_LINE: usize = 64 * 1024;
+/// The maximum length of a line in bytes. A longer line is passed on in pieces.
+const MAX_LINE: usize = 64 * 1024;
 
-/// Where a program's standard output and error go.
+/// The destination of a program's standard output and standard error.
 pub enum Output<'a> {
-    /// Both are kept, each for itself, up to 1 MiB; the rest is dropped.
+    /// Captures the first 1 MiB of each stream separately and discards the rest.
     Capture,
-    /// Both are written to this file, in their order. Open it for appending.
+    /// Writes both streams to this file, which must be opened for appending.
     Log(File),
-    /// Both go to this function, in their order and line by line, without the line's end and
-    /// with what is not UTF-8 replaced.
+    /// Passes both streams to this function line by line, without the newline. Bytes that are not
+    /// valid UTF-8 are replaced with U+FFFD.
     Lines(&'a mut dyn FnMut(&str)),
 }
 
 impl Output<'_> {
-    /// How many bytes of each stream are kept.
+    /// The maximum number of bytes captured from each stream.
     pub(crate) const KEPT: usize = 1024 * 1024;
 }
 
-/// Our ends of a program's output.
+/// The pipes from which a program's output is read, and the output captured so far.
 pub(super) struct Streams<'a> {
-    open: Vec<(PipeReader, Which)>,
+    open: Vec<(PipeReader, Stream)>,
     output: Vec<u8>,
     errors: Vec<u8>,
     lines: Option<&'a mut dyn FnMut(&str)>,
 }
 
 #[derive(Clone, Copy)]
-enum Which {
+enum Stream {
     Output,
     Errors,
 }
 
 impl<'a> Streams<'a> {
-    /// Our ends, and the two that the program gets.
+    /// Opens the streams, and returns them with a standard output and a standard error for the
+    /// program.
     pub(super) fn open(output: Output<'a>) -> io::Result<(Self, Stdio, Stdio)> {
         let mut streams =
             Self { open: Vec::new(), output: Vec::new(), errors: Vec::new(), lines: None };
         let (stdout, stderr) = match output {
             Output::Log(file) => (file.try_clone()?.into(), file.into()),
             Output::Capture => {
-                (streams.pipe(Which::Output)?.into(), streams.pipe(Which::Errors)?.into())
+                (streams.pipe(Stream::Output)?.into(), streams.pipe(Stream::Errors)?.into())
             }
             Output::Lines(lines) => {
                 streams.lines = Some(lines);
-                let pipe = streams.pipe(Which::Output)?;
+                let pipe = streams.pipe(Stream::Output)?;
                 (pipe.try_clone()?.into(), pipe.into())
             }
         };
         Ok((streams, stdout, stderr))
     }
 
-    fn pipe(&mut self, which: Which) -> io::Result<io::PipeWriter> {
-        let (ours, theirs) = io::pipe()?;
-        self.open.push((ours, which));
-        Ok(theirs)
+    fn pipe(&mut self, stream: Stream) -> io::Result<io::PipeWriter> {
+        let (reader, writer) = io::pipe()?;
+        self.open.push((reader, stream));
+        Ok(writer)
     }
 
-    /// Returns true if nothing can come any more.
+    /// Returns true if all streams have been closed.
     pub(super) fn is_empty(&self) -> bool {
         self.open.is_empty()
     }
 
-    /// The descriptors to watch, in the order that [`Streams::read`] wants.
+    /// Returns the descriptors to watch, in the order that [`Streams::read`] expects.
     pub(super) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.open.iter().map(|(pipe, _)| pipe.as_fd())
     }
 
-    /// Reads what is there from the streams that are ready.
+    /// Reads once from each stream whose value in `ready` is true.
+    ///
+    /// The values are in the order of [`Streams::fds`].
     pub(super) fn read(&mut self, ready: &mut impl Iterator<Item = bool>) -> io::Result<()> {
         let mut buffer = [0; 64 * 1024];
-        for (mut pipe, which) in std::mem::take(&mut self.open) {
+        for (mut pipe, stream) in std::mem::take(&mut self.open) {
             if ready.next() != Some(true) {
-                self.open.push((pipe, which));
+                self.open.push((pipe, stream));
                 continue;
             }
             match pipe.read(&mut buffer) {
                 Ok(0) => {}
                 Ok(length) => {
-                    self.take(&buffer[..length], which);
-                    self.open.push((pipe, which));
+                    self.take(&buffer[..length], stream);
+                    self.open.push((pipe, stream));
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                    self.open.push((pipe, which));
+                    self.open.push((pipe, stream));
                 }
                 Err(error) => return Err(error),
             }
@@ -96,7 +99,7 @@ impl<'a> Streams<'a> {
         Ok(())
     }
 
-    fn take(&mut self, bytes: &[u8], which: Which) {
+    fn take(&mut self, bytes: &[u8], stream: Stream) {
         if let Some(lines) = &mut self.lines {
             self.output.extend_from_slice(bytes);
             let mut whole = 0;
@@ -108,15 +111,17 @@ impl<'a> Streams<'a> {
             self.output.drain(..whole);
             return;
         }
-        let kept = match which {
-            Which::Output => &mut self.output,
-            Which::Errors => &mut self.errors,
+        let kept = match stream {
+            Stream::Output => &mut self.output,
+            Stream::Errors => &mut self.errors,
         };
         let room = Output::KEPT.saturating_sub(kept.len());
         kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
-    /// What was kept of standard output and error; a last line without an end is handed on.
+    /// Returns the captured standard output and standard error.
+    ///
+    /// With [`Output::Lines`], passes on a last line without a newline, and returns empty vectors.
     pub(super) fn finish(mut self) -> (Vec<u8>, Vec<u8>) {
         if let Some(lines) = &mut self.lines {
             if !self.output.is_empty() {
@@ -128,8 +133,9 @@ impl<'a> Streams<'a> {
     }
 }
 
-/// The length of the first line with its end, if there is a whole one (or a very long one).
+/// Returns the length of the first line with its newline, at most [`MAX_LINE`], or `None` if the
+/// line is incomplete.
 fn first_line(bytes: &[u8]) -> Option<usize> {
     let end = bytes.iter().position(|&byte| byte == b'\n').map(|at| at + 1);
-    end.filter(|end| *end <= LONGEST_LINE).or((bytes.len() >= LONGEST_LINE).then_some(LONGEST_LINE))
+    end.filter(|end| *end <= MAX_LINE).or((bytes.len() >= MAX_LINE).then_some(MAX_LINE))
 }

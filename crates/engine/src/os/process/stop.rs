@@ -1,4 +1,4 @@
-//! Notices SIGINT, SIGTERM and SIGHUP, which ask a run to end.
+//! Receives SIGINT, SIGTERM and SIGHUP, which ask a run to end.
 
 use std::fs;
 use std::io::{self, PipeReader, PipeWriter};
@@ -9,32 +9,33 @@ use std::sync::{Arc, OnceLock};
 use nix::sys::signal::Signal;
 use signal_hook::{flag, low_level::pipe};
 
-/// Ctrl-C, `kill` or a shutdown, a terminal that is gone.
+/// The signals sent by Ctrl-C, by `kill` or a shutdown, and by a terminal that is closed.
 const SIGNALS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
-/// The request to end this run, shared by all clones.
+/// A request to end this run, shared by all clones.
 ///
-/// A run checks it between two steps, and [`Program::run`](super::Program::run) ends what
-/// it runs. Until [`Stop::listen`] is called such a signal simply kills us, which is all that is
-/// needed as long as nothing was begun.
+/// After a request, [`Program::run`](super::Program::run) kills confined programs, and the run
+/// ends before its next step. Until [`Stop::listen`] is called, the signals kill this process as
+/// usual, which is safe as long as no work has started.
 #[derive(Debug, Clone, Default)]
 pub struct Stop(Arc<OnceLock<Wire>>);
 
 #[derive(Debug)]
 struct Wire {
-    /// Readable from the first signal on. It is never read, so it stays readable.
+    /// A pipe that becomes readable at the first signal. It is never read, so it stays readable.
     received: PipeReader,
     _writer: PipeWriter,
-    /// The last signal's number, 0 before the first.
+    /// The number of the last signal received, or 0.
     signal: Arc<AtomicUsize>,
 }
 
 impl Stop {
-    /// From now on a signal does not kill us but is noted here. One that was ignored when we were
-    /// started (`nohup`) stays so.
+    /// Installs handlers that record the signals.
+    ///
+    /// A signal that this process ignores (`nohup`) remains ignored.
     ///
     /// # Errors
-    /// Whatever the system says; then the signals kill as before.
+    /// An I/O error if a handler cannot be installed. The signal then still kills this process.
     pub fn listen(&self) -> io::Result<()> {
         if self.0.get().is_some() {
             return Ok(());
@@ -43,7 +44,8 @@ impl Stop {
         let ignored = ignored();
         for signal in SIGNALS.map(|signal| signal as i32) {
             if ignored & (1 << (signal - 1)) == 0 {
-                // In this order, since that is how they are carried out.
+                // The handlers run in this order, so the number is stored before the pipe is
+                // readable.
                 let number = usize::try_from(signal).unwrap_or_default();
                 flag::register_usize(signal, Arc::clone(&wire.signal), number)?;
                 pipe::register(signal, writer.try_clone()?)?;
@@ -53,19 +55,20 @@ impl Stop {
         Ok(())
     }
 
-    /// Returns the last signal, if there was one.
+    /// Returns the last signal received, or `None` if no signal has been received.
     #[must_use]
     pub fn asked(&self) -> Option<Signal> {
         let number = self.0.get()?.signal.load(Ordering::SeqCst);
         Signal::try_from(i32::try_from(number).ok()?).ok()
     }
 
-    /// Returns a descriptor that is readable from the first signal on.
+    /// Returns a descriptor that becomes readable at the first signal, or `None` if
+    /// [`Stop::listen`] has not been called.
     pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.0.get().map(|wire| wire.received.as_fd())
     }
 
-    /// A request that was made by this signal.
+    /// Creates the request that results from receiving `signal`.
     #[cfg(test)]
     pub(crate) fn after(signal: Signal) -> Self {
         let (wire, mut writer) = Wire::new().unwrap();
@@ -82,8 +85,9 @@ impl Wire {
     }
 }
 
-/// The set of signals that this process ignores: bit 0 is signal 1 (proc(5), `SigIgn`). Empty if
-/// there is no /proc.
+/// Returns the signals that this process ignores, as a bit mask in which bit 0 is signal 1.
+///
+/// Reads `SigIgn` (proc(5)), and returns 0 if /proc is not mounted.
 fn ignored() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let set = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

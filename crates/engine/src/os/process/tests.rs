@@ -1,4 +1,4 @@
-//! Tests with real programs, from harmless ones to those that ignore signals.
+//! Tests with real programs that fail, never end, become daemons or are confined.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -21,17 +21,17 @@ fn run(script: &str) -> Ended {
 }
 
 #[rstest]
-#[case::fine("exit 0", How::Exited(0), "exit status 0")]
+#[case::succeeds("exit 0", How::Exited(0), "exit status 0")]
 #[case::fails("exit 2", How::Exited(2), "exit status 2")]
 #[case::killed("kill -9 $$", How::Killed(9), "killed by signal 9")]
-fn tells_how_it_ended(#[case] script: &str, #[case] how: How, #[case] text: &str) {
+fn reports_the_exit_status(#[case] script: &str, #[case] how: How, #[case] text: &str) {
     let ended = run(script);
     assert_eq!((ended.how, ended.how.to_string().as_str()), (how, text));
     assert_eq!(ended.success(), how == How::Exited(0));
 }
 
 #[test]
-fn keeps_both_streams_apart() {
+fn captures_both_streams_separately() {
     let ended = run("echo out; echo first >&2; echo last >&2");
     assert_eq!(
         (ended.output.as_slice(), ended.errors.as_slice()),
@@ -41,7 +41,7 @@ fn keeps_both_streams_apart() {
 }
 
 #[test]
-fn keeps_a_bounded_part_of_endless_output() {
+fn limits_the_captured_output() {
     let env = Environment::fixed();
     let ended = sh("yes | head -c 9000000", &env).run().unwrap();
     assert!(ended.success());
@@ -49,7 +49,7 @@ fn keeps_a_bounded_part_of_endless_output() {
 }
 
 #[test]
-fn feeds_more_than_a_pipe_holds_while_reading() {
+fn writes_a_long_standard_input_while_reading_the_output() {
     let env = Environment::fixed();
     let text = vec![b'x'; 400_000];
     assert_eq!(sh("cat", &env).stdin(text.clone()).run().unwrap().output, text);
@@ -58,18 +58,18 @@ fn feeds_more_than_a_pipe_holds_while_reading() {
 }
 
 #[test]
-fn has_the_given_environment_and_no_other() {
+fn passes_only_the_given_environment() {
     let env = Environment::fixed().with("kernelver", "7.2.1");
     let ended = Program::new("env", &env).run().unwrap();
-    let said = String::from_utf8(ended.output).unwrap();
-    let mut lines: Vec<_> = said.lines().collect();
+    let output = String::from_utf8(ended.output).unwrap();
+    let mut lines: Vec<_> = output.lines().collect();
     lines.sort_unstable();
     let path = "PATH=/usr/bin:/usr/sbin:/bin:/sbin";
     assert_eq!(lines, ["HOME=/root", "LC_ALL=C", path, "kernelver=7.2.1"]);
 }
 
 #[test]
-fn hands_on_whole_lines() {
+fn passes_on_the_output_in_whole_lines() {
     let mut lines = Vec::new();
     let mut keep = |line: &str| lines.push(line.to_owned());
     let env = Environment::fixed();
@@ -91,7 +91,7 @@ fn appends_both_streams_to_a_log() {
 }
 
 #[test]
-fn is_not_held_up_by_a_child_in_the_background() {
+fn does_not_wait_for_a_background_process() {
     let started = Instant::now();
     let ended = run("sleep 20 & echo done");
     assert_eq!(ended.output, b"done\n");
@@ -104,7 +104,7 @@ fn is_not_held_up_by_a_child_in_the_background() {
 #[case::namespace(Bond::Namespace)]
 #[case::signal(Bond::DeathSignal)]
 #[case::none(Bond::None)]
-fn a_deadline_ends_it_with_its_children(#[case] bond: Bond) {
+fn a_timeout_kills_the_children(#[case] bond: Bond) {
     let tools = tools_with(bond);
     let env = Environment::fixed();
     let mark = mark();
@@ -120,7 +120,7 @@ fn a_deadline_ends_it_with_its_children(#[case] bond: Bond) {
 #[case::namespace(Bond::Namespace)]
 #[case::signal(Bond::DeathSignal)]
 #[case::none(Bond::None)]
-fn a_deadline_ends_daemons_too(#[case] bond: Bond) {
+fn a_timeout_kills_daemons(#[case] bond: Bond) {
     let tools = tools_with(bond);
     let env = Environment::fixed();
     let mark = mark();
@@ -133,7 +133,7 @@ fn a_deadline_ends_daemons_too(#[case] bond: Bond) {
 #[rstest]
 #[case::namespace(Bond::Namespace)]
 #[case::signal(Bond::DeathSignal)]
-fn a_wish_to_end_ends_what_is_confined(#[case] bond: Bond) {
+fn a_stop_request_kills_confined_programs_only(#[case] bond: Bond) {
     let stop = Stop::after(nix::sys::signal::Signal::SIGTERM);
     assert_eq!(stop.asked(), Some(nix::sys::signal::Signal::SIGTERM));
     let tools = Tools { stop, ..tools_with(bond) };
@@ -142,13 +142,13 @@ fn a_wish_to_end_ends_what_is_confined(#[case] bond: Bond) {
     let env = Environment::fixed();
     assert_eq!(sh(&script, &env).confined(&tools).run().unwrap().how, How::Interrupted);
     assert_gone(&mark);
-    assert!(sh("sleep 0.1", &env).run().unwrap().success(), "what is not confined goes on");
+    assert!(sh("sleep 0.1", &env).run().unwrap().success(), "unconfined programs keep running");
 }
 
 #[rstest]
 #[case::namespace(Bond::Namespace)]
 #[case::signal(Bond::DeathSignal)]
-fn what_a_confined_program_leaves_in_the_background_ends_with_it(#[case] bond: Bond) {
+fn background_processes_end_with_their_confined_program(#[case] bond: Bond) {
     let tools = tools_with(bond);
     let mark = mark();
     let script = format!("sleep {mark} & exit 3");
@@ -157,26 +157,26 @@ fn what_a_confined_program_leaves_in_the_background_ends_with_it(#[case] bond: B
     assert_gone(&mark);
 }
 
-/// An engine that is killed: this very test binary, started again to run a confined program.
+/// Starts this test binary again as an engine that runs a confined program, and kills that engine.
 #[test]
 fn nothing_survives_a_killed_engine() {
-    let env = Environment::of_caller().with("SLEEP_FOR_EVER", mark());
-    let mark = env.get("SLEEP_FOR_EVER").unwrap().to_str().unwrap().to_owned();
+    let env = Environment::of_caller().with("SLEEP_FOREVER", mark());
+    let mark = env.get("SLEEP_FOREVER").unwrap().to_str().unwrap().to_owned();
     let myself = std::env::current_exe().unwrap();
     let engine = Program::new(myself, &env).args([
         "--exact",
-        "os::process::tests::sleeps_for_ever",
+        "os::process::tests::sleeps_forever",
         "--ignored",
         "--nocapture",
     ]);
-    let (mut said, says) = io::pipe().unwrap();
-    let (nothing, _) = io::pipe().unwrap();
-    let errors = says.try_clone().unwrap();
-    let running = engine.start(nothing.into(), says.into(), errors.into()).unwrap();
+    let (mut output, stdout) = io::pipe().unwrap();
+    let (stdin, _) = io::pipe().unwrap();
+    let stderr = stdout.try_clone().unwrap();
+    let running = engine.start(stdin.into(), stdout.into(), stderr.into()).unwrap();
     let mut line = Vec::new();
     while !line.ends_with(b"asleep\n") {
         let mut byte = [0];
-        assert_eq!(said.read(&mut byte).unwrap(), 1, "{}", String::from_utf8_lossy(&line));
+        assert_eq!(output.read(&mut byte).unwrap(), 1, "{}", String::from_utf8_lossy(&line));
         line.push(byte[0]);
     }
     while sleepers(&mark).is_empty() {
@@ -188,20 +188,21 @@ fn nothing_survives_a_killed_engine() {
 }
 
 #[test]
-#[ignore = "the engine that nothing_survives_a_killed_engine kills"]
-fn sleeps_for_ever() {
-    let Ok(mark) = std::env::var("SLEEP_FOR_EVER") else { return };
+#[ignore = "started and killed by nothing_survives_a_killed_engine"]
+fn sleeps_forever() {
+    let Ok(mark) = std::env::var("SLEEP_FOREVER") else { return };
     let tools = Tools::default();
     let script = match tools.confinement.bond(&tools) {
-        // In sessions of their own, as daemons do: no process group reaches them.
+        // Like daemons, the processes run in sessions of their own, outside the program's
+        // process group.
         Bond::Namespace => {
             format!("setsid sleep {mark} & setsid -f sleep {mark}; sleep 0.3; echo asleep; wait")
         }
         _ => format!("echo asleep; exec sleep {mark}"),
     };
-    let says = File::options().append(true).open("/dev/stdout").unwrap();
+    let stdout = File::options().append(true).open("/dev/stdout").unwrap();
     let env = Environment::fixed();
-    sh(&script, &env).confined(&tools).output(Output::Log(says)).run().unwrap();
+    sh(&script, &env).confined(&tools).output(Output::Log(stdout)).run().unwrap();
 }
 
 #[test]
@@ -212,48 +213,48 @@ fn make_joins_the_jobserver() {
     fs::write(dir.path().join("Makefile"), rules).unwrap();
     let env = Environment::fixed();
     let tools = Tools::default();
-    // A make has one job of its own, so no token means one after the other.
+    // make always has one job of its own, so without tokens it runs one job at a time.
     for (tokens, together) in [(0, false), (3, true)] {
         let client = jobserver::Client::new(tokens).unwrap();
         let make = sh("make", &env).cwd(dir.path()).jobserver(&client).confined(&tools);
         let ended = make.run().unwrap();
-        let said = String::from_utf8(ended.output).unwrap();
+        let output = String::from_utf8(ended.output).unwrap();
         assert_eq!(ended.errors, b"", "{}", String::from_utf8_lossy(&ended.errors));
-        assert_eq!(said.contains("together"), together, "{tokens} tokens: {said}");
+        assert_eq!(output.contains("together"), together, "{tokens} tokens: {output}");
         assert_eq!(client.available().unwrap(), tokens);
     }
 }
 
 #[test]
-fn says_what_could_not_be_run() {
+fn reports_a_missing_program_or_directory() {
     let env = Environment::fixed();
     let error = Program::new("no-such", &env).args(["a b", "c"]).run().unwrap_err();
-    insta::assert_snapshot!(error, @"cannot run `no-such 'a b' c`: there is no program no-such; install the package it belongs to");
+    insta::assert_snapshot!(error, @"cannot run `no-such 'a b' c`: program not found: no-such; install the package that provides it");
     let error = Program::new("bash", &env).cwd("/no/such").run().unwrap_err();
-    insta::assert_snapshot!(error, @"cannot run `bash`: there is no directory /no/such");
+    insta::assert_snapshot!(error, @"cannot run `bash`: directory not found: /no/such");
     let tools = Tools::default();
     let error = Program::new("/etc/passwd", &env).confined(&tools).run().unwrap_err();
-    insta::assert_snapshot!(error, @"cannot run `/etc/passwd`: there is no program /etc/passwd; install the package it belongs to");
+    insta::assert_snapshot!(error, @"cannot run `/etc/passwd`: program not found: /etc/passwd; install the package that provides it");
 }
 
-/// The usual tools with one bond; without privileges a namespace is not to be had, and the rest
-/// must hold with the next firmest.
+/// Returns the default tools with `bond`. If `bond` is a namespace and namespaces are not
+/// available, a death signal replaces it.
 fn tools_with(bond: Bond) -> Tools {
-    let firmest = Tools::default();
-    let bond = match firmest.confinement.bond(&firmest) {
+    let strongest = Tools::default();
+    let bond = match strongest.confinement.bond(&strongest) {
         Bond::DeathSignal if bond == Bond::Namespace => Bond::DeathSignal,
         _ => bond,
     };
-    Tools { confinement: Confinement::known(bond), ..firmest }
+    Tools { confinement: Confinement::known(bond), ..strongest }
 }
 
-/// A number of seconds that nobody else sleeps.
+/// Returns a unique number of seconds for `sleep`, so that [`sleepers`] can find the process.
 fn mark() -> String {
     let nanos = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().subsec_nanos();
     format!("600.{nanos:09}{}", std::process::id())
 }
 
-/// The sleeping programs with this mark among their arguments.
+/// Returns the /proc directories of the `sleep` processes with this mark as an argument.
 fn sleepers(mark: &str) -> Vec<PathBuf> {
     let processes = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
     let sleeps = |path: &PathBuf| {
@@ -265,9 +266,9 @@ fn sleepers(mark: &str) -> Vec<PathBuf> {
 }
 
 fn assert_gone(mark: &str) {
-    let patience = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(5);
     while !sleepers(mark).is_empty() {
-        assert!(Instant::now() < patience, "still there: {:?}", sleepers(mark));
+        assert!(Instant::now() < deadline, "still running: {:?}", sleepers(mark));
         sleep(Duration::from_millis(10));
     }
 }

@@ -1,4 +1,4 @@
-//! The paths of the programs that the engine runs; tests replace them by small scripts.
+//! Paths of the programs that the engine runs; tests replace them with small scripts.
 
 use std::path::{Path, PathBuf};
 
@@ -6,14 +6,13 @@ use super::confinement::Confinement;
 use super::environment::FIXED_PATH;
 use super::stop::Stop;
 
-/// The programs that the engine calls by itself, each as the path it is started by.
+/// The programs that the engine itself runs.
 ///
-/// The default is where they stand in the fixed PATH of a hook (`/usr/bin`, `/usr/sbin`, …), also
-/// on the command line: the user's PATH decides what a *build* runs, not what the engine runs. A
-/// program that is in none of these directories keeps its plain name and is looked up in the
-/// child's own PATH.
+/// By default, each program is looked up in the fixed PATH of a hook (`/usr/bin`, `/usr/sbin`, …),
+/// even on the command line, where the user's PATH affects only builds. A program that is in none
+/// of these directories keeps its plain name, which is looked up in the child's PATH.
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "each field is the program of that name")]
+#[expect(missing_docs, reason = "most fields are the path of the program of that name")]
 pub struct Tools {
     pub bash: PathBuf,
     pub depmod: PathBuf,
@@ -29,15 +28,15 @@ pub struct Tools {
     pub openssl: PathBuf,
     pub modprobe: PathBuf,
     pub systemctl: PathBuf,
-    /// Ours, by its path on the machine that we run on.
+    /// The path of alpm-dkms's compiler wrapper, which is not below the root directory.
     pub compile_once: PathBuf,
-    /// Red Hat's, by its path on the machine that is worked on.
+    /// The path of Red Hat's `weak-modules`, relative to the root directory.
     pub weak_modules: PathBuf,
-    /// SUSE's, likewise.
+    /// The path of SUSE's `weak-modules2`, relative to the root directory.
     pub weak_modules2: PathBuf,
-    /// How a child can be bound to our own life here; probed at the first need.
+    /// The confinement of child processes that this machine supports.
     pub confinement: Confinement,
-    /// The request to end this run, and with it every confined child.
+    /// The request to end this run, which also ends its confined children.
     pub stop: Stop,
 }
 
@@ -80,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_that_is_nowhere_keeps_its_plain_name() {
+    fn a_missing_program_keeps_its_plain_name() {
         assert_eq!(in_fixed_path("no-such-program"), Path::new("no-such-program"));
         assert!(Tools::default().bash.is_absolute());
     }

@@ -1,4 +1,4 @@
-//! What a person or a package asks for.
+//! Tests of planning commands.
 
 use super::*;
 
@@ -8,25 +8,25 @@ use crate::facts::{Built, Pair, SourceLink};
 use crate::plan::{Request, Verb};
 
 #[test]
-fn commands_refuse_in_dkmss_way() {
+fn refusals_have_the_exit_codes_of_dkms() {
     let machine = TestMachine::new(&[K1]).module("zfs/2.4").installed("zfs/2.4", K1).module("x/1");
     let code = |verb, name: &str| machine.command(verb, name, &[K1]).unwrap_err().code;
     assert_eq!(code(Verb::Remove, "x/1"), 3, "not added");
     assert_eq!(code(Verb::Install, "y/1"), 2, "no source");
-    assert_eq!(code(Verb::Add, "zfs/2.4"), 3, "added already");
+    assert_eq!(code(Verb::Add, "zfs/2.4"), 3, "already added");
     assert_eq!(code(Verb::Add, "y/1"), 2, "no source");
     let broken = machine.change("zfs/2.4", |m| m.link = SourceLink::Broken);
     assert_eq!(broken.command(Verb::Remove, "zfs/2.4", &[K1]).unwrap_err().code, 4);
 }
 
 #[test]
-fn remove_forgets_a_module_with_its_last_kernel() {
+fn removing_the_last_build_removes_the_module() {
     let machine = TestMachine::new(&[K1, K2])
         .module("zfs/2.4")
         .installed("zfs/2.4", K1)
         .installed("zfs/2.4", K2);
     let one = machine.command(Verb::Remove, "zfs/2.4", &[K1]).unwrap();
-    assert!(!one.to_string().contains("forget zfs/2.4\n"), "{one}");
+    assert!(!one.to_string().contains("remove zfs/2.4 "), "{one}");
     let all = make(
         &Request::Command {
             verb: Verb::Remove,
@@ -38,18 +38,18 @@ fn remove_forgets_a_module_with_its_last_kernel() {
     )
     .unwrap();
     insta::assert_snapshot!(all, @r"
-    uninstall zfs/2.4 from 7.2.12-arch1-1 (asked for)
-    forget what was built of zfs/2.4 for 7.2.12-arch1-1 (asked for)
-    uninstall zfs/2.4 from 7.2.13-arch1-1 (asked for)
-    forget what was built of zfs/2.4 for 7.2.13-arch1-1 (asked for)
-    forget zfs/2.4 (asked for)
-    index the modules of 7.2.12-arch1-1 (depmod)
-    index the modules of 7.2.13-arch1-1 (depmod)
+    uninstall zfs/2.4 from 7.2.12-arch1-1 (requested)
+    delete the build of zfs/2.4 for 7.2.12-arch1-1 (requested)
+    uninstall zfs/2.4 from 7.2.13-arch1-1 (requested)
+    delete the build of zfs/2.4 for 7.2.13-arch1-1 (requested)
+    remove zfs/2.4 (requested)
+    run depmod for 7.2.12-arch1-1
+    run depmod for 7.2.13-arch1-1
     ");
 }
 
 #[test]
-fn autoinstall_finishes_pending_work_though_the_running_kernel_has_no_headers() {
+fn autoinstall_without_headers_still_finishes_pending_work() {
     let machine = TestMachine::new(&[K2])
         .kernel(K1, |k| (k.kernel.headers, k.inputs) = (None, None))
         .module("zfs/2")
@@ -65,7 +65,7 @@ fn not_installed(pair: &mut Pair) {
 }
 
 #[test]
-fn match_does_for_one_kernel_what_was_done_for_another() {
+fn match_installs_the_modules_of_another_kernel() {
     let machine = TestMachine::new(&[K1, K2])
         .module("zfs/2.4")
         .installed("zfs/2.4", K1)
@@ -84,12 +84,12 @@ fn match_does_for_one_kernel_what_was_done_for_another() {
         assert!(steps.iter().all(|step| text.contains(step)), "{text}");
         assert!(!text.contains("x/1"), "{text}");
     }
-    assert!(ask(Some("x")).unwrap().is_empty(), "only built");
-    assert_eq!(ask(Some("y")).unwrap_err().code, 3, "not in the tree");
+    assert!(ask(Some("x")).unwrap().is_empty(), "built but not installed");
+    assert_eq!(ask(Some("y")).unwrap_err().code, 3, "not added");
 }
 
 #[test]
-fn a_kernel_that_comes_or_goes_takes_its_builds() {
+fn clear_deletes_the_builds_of_all_or_autoinstalled_modules() {
     let machine = TestMachine::new(&[K1])
         .module("zfs/2.4")
         .installed("zfs/2.4", K1)
@@ -116,7 +116,7 @@ fn without_headers(about: &mut KernelFacts) {
 }
 
 #[test]
-fn all_kernels_are_those_with_headers() {
+fn all_selects_kernels_with_headers() {
     let machine = TestMachine::new(&[K2, "6.18-lts"])
         .kernel(K1, without_headers)
         .kernel("7.2.11-copy", |about| about.owned = false)
@@ -127,25 +127,27 @@ fn all_kernels_are_those_with_headers() {
             conf.excluded = Some("BUILD_EXCLUSIVE_KERNEL".into());
         });
     insta::assert_snapshot!(make(&for_all(Verb::Install, "zfs/2.4"), &machine.0).unwrap(), @r"
-    note: 7.2.11-copy belongs to no package (a copy kept until the next boot): left alone
-    note: zfs/2.4 is not meant for 6.18-lts: BUILD_EXCLUSIVE_KERNEL
-    note: 7.2.12-arch1-1 (linux) has no headers: install linux-headers
+    note: 7.2.11-copy: skipped: not owned by a package (a copy kept until the next boot)
+    note: zfs/2.4: skipped for 6.18-lts: BUILD_EXCLUSIVE_KERNEL
+    note: 7.2.12-arch1-1: no kernel headers installed
+      run: pacman -S linux-headers
     add zfs/2.4
-    build zfs/2.4 for 7.2.13-arch1-1 (asked for; not built yet)
+    build zfs/2.4 for 7.2.13-arch1-1 (requested; not built yet)
     install zfs/2.4 for 7.2.13-arch1-1
-    index the modules of 7.2.13-arch1-1 (depmod)
+    run depmod for 7.2.13-arch1-1
     ");
     insta::assert_snapshot!(make(&for_all(Verb::Build, "zfs/2.4"), &machine.0).unwrap(), @r"
-    note: 7.2.11-copy belongs to no package (a copy kept until the next boot): left alone
-    note: zfs/2.4 is not meant for 6.18-lts: BUILD_EXCLUSIVE_KERNEL
-    note: 7.2.12-arch1-1 (linux) has no headers: install linux-headers
+    note: 7.2.11-copy: skipped: not owned by a package (a copy kept until the next boot)
+    note: zfs/2.4: skipped for 6.18-lts: BUILD_EXCLUSIVE_KERNEL
+    note: 7.2.12-arch1-1: no kernel headers installed
+      run: pacman -S linux-headers
     add zfs/2.4
-    build zfs/2.4 for 7.2.13-arch1-1 (asked for; not built yet)
+    build zfs/2.4 for 7.2.13-arch1-1 (requested; not built yet)
     ");
 }
 
 #[test]
-fn what_is_built_is_installed_for_all_kernels() {
+fn all_installs_existing_builds_without_headers() {
     let machine = TestMachine::new(&[K1, K2])
         .module("zfs/2.4")
         .installed("zfs/2.4", K1)
@@ -153,37 +155,38 @@ fn what_is_built_is_installed_for_all_kernels() {
         .pair("zfs/2.4", K1, not_installed)
         .kernel(K1, without_headers);
     insta::assert_snapshot!(make(&for_all(Verb::Install, "zfs/2.4"), &machine.0).unwrap(), @r"
-    note: zfs/2.4 is already installed for 7.2.13-arch1-1
-    install zfs/2.4 for 7.2.12-arch1-1 (asked for)
-    index the modules of 7.2.12-arch1-1 (depmod)
+    note: zfs/2.4: already installed for 7.2.13-arch1-1
+    install zfs/2.4 for 7.2.12-arch1-1 (requested)
+    run depmod for 7.2.12-arch1-1
     ");
 }
 
 #[test]
-fn all_kernels_may_be_none() {
+fn all_is_refused_without_headers() {
     let code = |machine: &TestMachine| {
         let refusal = make(&for_all(Verb::Install, "zfs/2.4"), &machine.0).unwrap_err();
         (refusal.code, refusal.message)
     };
     let machine = TestMachine::new(&[]).kernel(K1, without_headers).module("zfs/2.4");
-    let message = format!("{K1} (linux) has no headers: install linux-headers");
+    let message = format!("{K1}: no kernel headers installed\n  run: pacman -S linux-headers");
     assert_eq!(code(&machine), (21, message));
     let machine = TestMachine::new(&[]).module("zfs/2.4");
-    assert_eq!(code(&machine), (21, "no installed kernel has headers".into()));
+    assert_eq!(code(&machine), (21, "no kernel headers installed".into()));
 }
 
 #[test]
-fn autoinstall_for_all_kernels() {
+fn autoinstall_skips_kernels_without_headers() {
     let machine = TestMachine::new(&[K2, "6.18-lts"])
         .kernel(K1, without_headers)
         .module("zfs/2.4")
         .installed("zfs/2.4", "6.18-lts");
     let plan = make(&Request::Autoinstall { kernels: None }, &machine.0).unwrap();
     insta::assert_snapshot!(plan, @r"
-    note: 7.2.12-arch1-1 (linux) has no headers: install linux-headers
+    note: 7.2.12-arch1-1: no kernel headers installed
+      run: pacman -S linux-headers
     build zfs/2.4 for 7.2.13-arch1-1 (not built yet)
     install zfs/2.4 for 7.2.13-arch1-1
-    index the modules of 7.2.13-arch1-1 (depmod)
+    run depmod for 7.2.13-arch1-1
     ");
     let machine = TestMachine::new(&[])
         .kernel(K1, without_headers)
@@ -193,7 +196,7 @@ fn autoinstall_for_all_kernels() {
 }
 
 #[test]
-fn autoinstall_names_the_kernels_that_have_headers() {
+fn autoinstall_refusal_lists_kernels_with_headers() {
     let message = |others: &[&str]| {
         let machine = TestMachine::new(others)
             .kernel(K1, without_headers)
@@ -203,12 +206,19 @@ fn autoinstall_names_the_kernels_that_have_headers() {
         make(&request, &machine.0).unwrap_err().message
     };
     insta::assert_snapshot!(message(&[K2]), @r"
-    7.2.12-arch1-1 (linux) has no headers: install linux-headers
-      7.2.13-arch1-1 has headers; run: dkms autoinstall -k 7.2.13-arch1-1
+    7.2.12-arch1-1: no kernel headers installed
+      run: pacman -S linux-headers
+      headers are installed for 7.2.13-arch1-1
+      run: dkms autoinstall -k 7.2.13-arch1-1
     ");
     insta::assert_snapshot!(message(&[K2, "6.18-lts"]), @r"
-    7.2.12-arch1-1 (linux) has no headers: install linux-headers
-      6.18-lts, 7.2.13-arch1-1 have headers; run: dkms autoinstall --all
+    7.2.12-arch1-1: no kernel headers installed
+      run: pacman -S linux-headers
+      headers are installed for 6.18-lts, 7.2.13-arch1-1
+      run: dkms autoinstall --all
     ");
-    insta::assert_snapshot!(message(&[]), @"7.2.12-arch1-1 (linux) has no headers: install linux-headers");
+    insta::assert_snapshot!(message(&[]), @r"
+    7.2.12-arch1-1: no kernel headers installed
+      run: pacman -S linux-headers
+    ");
 }

@@ -1,9 +1,9 @@
-//! What builds upon something else.
+//! Tests of BUILD_DEPENDS.
 
 use super::*;
 
 #[test]
-fn what_builds_upon_another_follows_it() {
+fn dependencies_are_built_first() {
     let machine = TestMachine::new(&[K1]).module("spl/1").module("zfs/2").depends("zfs/2", "spl");
     let plan = machine.sync(&["zfs-2"], &[]);
     insta::assert_snapshot!(plan, @r"
@@ -13,12 +13,12 @@ fn what_builds_upon_another_follows_it() {
     install spl/1 for 7.2.12-arch1-1
     build zfs/2 for 7.2.12-arch1-1 (not built yet)
     install zfs/2 for 7.2.12-arch1-1
-    index the modules of 7.2.12-arch1-1 (depmod)
+    run depmod for 7.2.12-arch1-1
     ");
 }
 
 #[test]
-fn a_changed_dependency_is_a_reason_for_what_builds_upon_it() {
+fn changed_dependency_rebuilds_its_dependents() {
     let spl = pair("spl/1", &kernel(K1)).inputs.unwrap().fingerprint();
     let plan = TestMachine::new(&[K1])
         .module("spl/1")
@@ -33,16 +33,16 @@ fn a_changed_dependency_is_a_reason_for_what_builds_upon_it() {
         .pair("spl/1", K1, |pair| pair.inputs.as_mut().unwrap().source = digest("new"))
         .sync(&["spl-1"], &[]);
     insta::assert_snapshot!(plan, @r"
-    build spl/1 for 7.2.12-arch1-1 (its source changed)
+    build spl/1 for 7.2.12-arch1-1 (source changed)
     install spl/1 for 7.2.12-arch1-1
-    build zfs/2 for 7.2.12-arch1-1 (spl, which it builds upon, changed)
+    build zfs/2 for 7.2.12-arch1-1 (dependency spl changed)
     install zfs/2 for 7.2.12-arch1-1
-    index the modules of 7.2.12-arch1-1 (depmod)
+    run depmod for 7.2.12-arch1-1
     ");
 }
 
 #[test]
-fn a_circle_of_dependencies_fails_its_modules_only() {
+fn circular_dependencies_fail_only_their_modules() {
     let plan = TestMachine::new(&[K1])
         .module("a/1")
         .module("b/1")
@@ -56,13 +56,13 @@ fn a_circle_of_dependencies_fails_its_modules_only() {
 }
 
 #[test]
-fn what_builds_upon_a_change_is_not_found_in_the_cache() {
+fn build_cached_without_its_dependency_is_not_restored() {
     let machine = TestMachine::new(&[K1])
         .module("spl/2")
         .module("zfs/2")
         .depends("zfs/2", "spl")
         .cached("spl/2", K1)
-        // Of a zfs that was built upon nothing.
+        // This build was made without spl.
         .cached("zfs/2", K1);
     insta::assert_snapshot!(machine.sync(&[], &[K1]), @r"
     add spl/2
@@ -71,12 +71,12 @@ fn what_builds_upon_a_change_is_not_found_in_the_cache() {
     install spl/2 for 7.2.12-arch1-1
     build zfs/2 for 7.2.12-arch1-1 (not built yet)
     install zfs/2 for 7.2.12-arch1-1
-    index the modules of 7.2.12-arch1-1 (depmod)
+    run depmod for 7.2.12-arch1-1
     ");
 }
 
 #[test]
-fn what_waited_for_a_dependency_follows_its_arrival() {
+fn adding_a_dependency_builds_skipped_dependents() {
     let plan = TestMachine::new(&[K1])
         .module("zfs/2")
         .depends("zfs/2", "spl")

@@ -1,4 +1,4 @@
-//! What goes, and what has to stay.
+//! Tests of removal planning.
 
 use super::*;
 
@@ -7,7 +7,7 @@ use crate::facts::{Built, SourceLink, SourcePlace};
 use crate::plan::Note;
 
 #[test]
-fn a_version_bump_replaces_and_then_retires_the_old_one() {
+fn new_version_replaces_the_old_one() {
     let plan = TestMachine::new(&[K1])
         .module("zfs/2.3")
         .installed("zfs/2.3", K1)
@@ -18,15 +18,15 @@ fn a_version_bump_replaces_and_then_retires_the_old_one() {
     use the kept source of zfs/2.3
     add zfs/2.4
     build zfs/2.4 for 7.2.12-arch1-1 (not built yet)
-    install zfs/2.4 for 7.2.12-arch1-1 in place of 2.3
-    forget what was built of zfs/2.3 for 7.2.12-arch1-1
-    forget zfs/2.3
-    index the modules of 7.2.12-arch1-1 (depmod)
+    install zfs/2.4 for 7.2.12-arch1-1, replacing 2.3
+    delete the build of zfs/2.3 for 7.2.12-arch1-1
+    remove zfs/2.3
+    run depmod for 7.2.12-arch1-1
     ");
 }
 
 #[test]
-fn the_old_version_stays_where_the_new_one_failed() {
+fn old_version_stays_installed_if_the_new_one_failed() {
     let failed = KnownFailure {
         fingerprint: pair("zfs/2.4", &kernel(K1)).inputs.unwrap().fingerprint(),
         what: "zfs.c:1: error: no".into(),
@@ -40,8 +40,11 @@ fn the_old_version_stays_where_the_new_one_failed() {
         .pair("zfs/2.4", K1, |pair| pair.failure = Some(failed.clone()));
     let plan = machine.sync(&["zfs-2.3"], &[]);
     insta::assert_snapshot!(plan, @r"
-    note: zfs/2.4 did not build for 7.2.12-arch1-1 before and nothing changed (zfs/2.3 stays installed): zfs.c:1: error: no; log: /var/lib/dkms/.log/zfs.log; try again: dkms install zfs/2.4 -k 7.2.12-arch1-1
-    note: zfs/2.3 stays installed for 7.2.12-arch1-1: the version that replaces it is not installed there
+    note: zfs/2.4: skipped for 7.2.12-arch1-1: an earlier build failed and nothing has changed since (zfs/2.3 stays installed)
+      cause: zfs.c:1: error: no
+      log: /var/lib/dkms/.log/zfs.log
+      run: dkms install zfs/2.4 -k 7.2.12-arch1-1
+    note: zfs/2.3: stays installed for 7.2.12-arch1-1: the new version is not installed
     use the kept source of zfs/2.3
     ");
     assert_eq!(plan.finishes, [].into(), "the removal stays pending");
@@ -50,11 +53,11 @@ fn the_old_version_stays_where_the_new_one_failed() {
         .gone("zfs/2.4")
         .sync(&["zfs-2.4"], &[]);
     let text = plan.to_string();
-    assert!(text.contains("uninstall zfs/2.3") && text.contains("forget zfs/2.3"), "{text}");
+    assert!(text.contains("uninstall zfs/2.3") && text.contains("remove zfs/2.3"), "{text}");
 }
 
 #[test]
-fn an_old_object_goes_where_the_new_version_is_not_meant() {
+fn old_version_is_removed_if_the_new_one_is_excluded() {
     let plan = TestMachine::new(&[K1])
         .module("zfs/2.3")
         .installed("zfs/2.3", K1)
@@ -69,7 +72,7 @@ fn an_old_object_goes_where_the_new_version_is_not_meant() {
 }
 
 #[test]
-fn a_missing_source_that_nobody_removed_is_left_alone() {
+fn source_missing_without_a_transaction_is_only_noted() {
     let machine =
         TestMachine::new(&[K1]).module("zfs/2.3").installed("zfs/2.3", K1).gone("zfs/2.3");
     let plan = machine.sync(&["vhba-1"], &[]);
@@ -78,7 +81,7 @@ fn a_missing_source_that_nobody_removed_is_left_alone() {
 }
 
 #[test]
-fn a_removed_kernel_takes_its_builds_along() {
+fn builds_of_removed_kernels_are_deleted() {
     let plan = TestMachine::new(&[K2])
         .kernel(K1, |k| (k.kernel.alive, k.kernel.headers) = (false, None))
         .module("zfs/2.4")
@@ -86,13 +89,13 @@ fn a_removed_kernel_takes_its_builds_along() {
         .sync(&[], &[K1]);
     insta::assert_snapshot!(plan, @r"
     uninstall zfs/2.4 from 7.2.12-arch1-1
-    forget what was built of zfs/2.4 for 7.2.12-arch1-1
-    remove what is left of 7.2.12-arch1-1
+    delete the build of zfs/2.4 for 7.2.12-arch1-1
+    remove leftover files of 7.2.12-arch1-1
     ");
 }
 
 #[test]
-fn removed_headers_remove_nothing() {
+fn removing_headers_removes_no_modules() {
     let plan = TestMachine::new(&[])
         .kernel(K1, |k| (k.kernel.headers, k.inputs) = (None, None))
         .module("zfs/2.4")
@@ -106,7 +109,7 @@ fn removed_headers_remove_nothing() {
 }
 
 #[test]
-fn a_copy_of_a_kernel_is_left_alone() {
+fn kernel_copies_are_skipped() {
     let plan = TestMachine::new(&[])
         .kernel(K1, |k| k.owned = false)
         .module("zfs/2.4")
@@ -122,7 +125,7 @@ fn a_copy_of_a_kernel_is_left_alone() {
 }
 
 #[test]
-fn a_broken_leftover_is_no_successor() {
+fn broken_version_does_not_replace_a_removed_one() {
     let plan = TestMachine::new(&[K1])
         .module("zfs/1")
         .change("zfs/1", |m| (m.link, m.source) = (SourceLink::Broken, SourcePlace::Missing))
@@ -131,11 +134,11 @@ fn a_broken_leftover_is_no_successor() {
         .gone("zfs/2")
         .sync(&["zfs-2"], &[]);
     let text = plan.to_string();
-    assert!(text.contains("uninstall zfs/2") && text.contains("forget zfs/2"), "{text}");
+    assert!(text.contains("uninstall zfs/2") && text.contains("remove zfs/2"), "{text}");
 }
 
 #[test]
-fn an_unreadable_install_tree_removes_nothing() {
+fn nothing_is_removed_if_the_install_tree_is_unreadable() {
     let mut machine = TestMachine::new(&[]).module("zfs/2");
     machine.0.kernels_known = false;
     assert!(machine.sync(&[], &[K1]).is_empty());

@@ -1,50 +1,50 @@
-//! How busy the machine's processors are, from /proc/stat (proc_stat(5)).
+//! Samples the CPU load of the machine from /proc/stat (proc_stat(5)).
 
 use std::fs;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// How often it is looked at.
-const EVERY: Duration = Duration::from_millis(200);
+/// The time between two samples.
+const INTERVAL: Duration = Duration::from_millis(200);
 
-/// Looks again and again until it is ended.
+/// A thread that samples the CPU load.
 pub(super) struct Load {
-    /// Closing it ends the thread.
+    /// Dropping the sender ends the thread.
     stop: Sender<()>,
-    looking: Option<JoinHandle<Vec<(Duration, f64)>>>,
+    thread: Option<JoinHandle<Vec<(Duration, f64)>>>,
 }
 
 impl Load {
-    /// Looks from now on; times count from `begun`.
+    /// Starts sampling the load. The times of the samples are relative to `begun`.
     pub(super) fn watch(begun: Instant) -> Self {
         let (stop, stopped) = channel();
-        let look = move || {
-            let (mut seen, mut before) = (Vec::new(), ticks());
-            while stopped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
+        let sample = move || {
+            let (mut samples, mut before) = (Vec::new(), ticks());
+            while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 let now = ticks();
                 if let (Some(before), Some(now)) = (before, now)
                     && let Some(share) = now.since(before)
                 {
-                    seen.push((begun.elapsed(), share));
+                    samples.push((begun.elapsed(), share));
                 }
                 before = now;
             }
-            seen
+            samples
         };
-        let looking = thread::Builder::new().name("load".into()).stack_size(64 * 1024).spawn(look);
-        Self { stop, looking: looking.ok() }
+        let thread = thread::Builder::new().name("load".into()).stack_size(64 * 1024).spawn(sample);
+        Self { stop, thread: thread.ok() }
     }
 
-    /// What was seen: shares from 0 to 1, of the time until the one that stands with it. Nothing
-    /// where there is no /proc.
+    /// Ends the thread and returns its samples: the end of each interval, and the load in that
+    /// interval, from 0 to 1. Empty if /proc/stat cannot be read.
     pub(super) fn end(self) -> Vec<(Duration, f64)> {
         drop(self.stop);
-        self.looking.and_then(|thread| thread.join().ok()).unwrap_or_default()
+        self.thread.and_then(|thread| thread.join().ok()).unwrap_or_default()
     }
 }
 
-/// What all processors have done since the machine started, in clock ticks.
+/// The sum of the times of all processors since boot, in clock ticks.
 #[derive(Clone, Copy)]
 struct Ticks {
     idle: u64,
@@ -55,8 +55,10 @@ fn ticks() -> Option<Ticks> {
     parse(&fs::read_to_string("/proc/stat").ok()?)
 }
 
-/// The first line: `cpu`, then user, nice, system, idle, iowait, irq, softirq, steal; what guests
-/// take, which follows, is counted in user and nice already.
+/// Parses the first line of /proc/stat. Returns `None` if the line is invalid.
+///
+/// The line contains `cpu` and then the times user, nice, system, idle, iowait, irq, softirq and
+/// steal. The times of guests follow; they are already included in user and nice.
 fn parse(text: &str) -> Option<Ticks> {
     let line = text.lines().next()?.strip_prefix("cpu ")?;
     let counts: Vec<u64> =
@@ -66,8 +68,8 @@ fn parse(text: &str) -> Option<Ticks> {
 }
 
 impl Ticks {
-    /// Which share of the time since `before` was spent at work.
-    #[expect(clippy::cast_precision_loss, reason = "a share for a picture")]
+    /// Returns the share of busy time since `before`, from 0 to 1; `None` if no time has passed.
+    #[expect(clippy::cast_precision_loss, reason = "the chart needs no precision")]
     fn since(self, before: Self) -> Option<f64> {
         let all = self.all.checked_sub(before.all).filter(|all| *all > 0)?;
         let idle = self.idle.saturating_sub(before.idle).min(all);
@@ -80,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn knows_the_share_of_work() {
+    fn load_is_the_share_of_busy_time() {
         let before = parse("cpu  10 0 10 70 10 0 0 0 0 0\ncpu0 1 2").unwrap();
         let after = parse("cpu  40 0 40 90 30 0 0 0 99 0\n").unwrap();
         assert_eq!(after.since(before), Some(0.6));

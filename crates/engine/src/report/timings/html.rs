@@ -1,6 +1,6 @@
-//! The page that shows a run: one file that needs nothing else, readable in light and in dark.
+//! Renders the timeline of a run as one self-contained HTML page, with a light and a dark theme.
 //!
-//! It is XML as well as HTML, so that any parser can tell whether it is whole.
+//! The page is also well-formed XML, so that any XML parser can check it.
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Display, Formatter, Write};
@@ -10,24 +10,24 @@ use super::{Doing, Row, Timings};
 use crate::plan::Action;
 use crate::report::{Outcome, Phase};
 
-/// Looks for the page.
+/// The style sheet of the page.
 const STYLE: &str = include_str!("page.css");
 
-/// Everything that a span can show, in the order of the key: the class, and what it is called.
+/// The key of the chart: the CSS class and the label of each kind of span.
 const KEY: [(&str, &str); 10] = [
-    ("depending", "waits for a module it builds upon"),
-    ("queued", "waits for its turn"),
-    ("copying", "copies the source"),
-    ("patching", "patches"),
-    ("script", "runs a script"),
-    ("compiling", "compiles"),
-    ("checking", "checks"),
-    ("finishing", "strips and compresses"),
-    ("installing", "installs"),
-    ("other", "another step"),
+    ("depending", "waiting for a dependency"),
+    ("queued", "waiting for a job slot"),
+    ("copying", "copying the source"),
+    ("patching", "patching"),
+    ("script", "running a script"),
+    ("compiling", "compiling"),
+    ("checking", "checking"),
+    ("finishing", "stripping and compressing"),
+    ("installing", "installing"),
+    ("other", "other steps"),
 ];
 
-/// Text of others, who must not end up in the markup.
+/// A text that is escaped when displayed, since it may come from a compiler or a package.
 struct Escaped<T>(T);
 
 impl<T: Display> Display for Escaped<T> {
@@ -38,7 +38,7 @@ impl<T: Display> Display for Escaped<T> {
                 '<' => f.write_str("&lt;")?,
                 '>' => f.write_str("&gt;")?,
                 '"' => f.write_str("&quot;")?,
-                // XML knows no control characters, and nobody wants to see them.
+                // XML does not allow control characters.
                 c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => f.write_char(' ')?,
                 c => f.write_char(c)?,
             }
@@ -56,13 +56,13 @@ impl Display for Timings {
         f.write_str("<meta name=\"viewport\" content=\"width=device-width\"/>\n")?;
         writeln!(f, "<title>dkms: {}</title>\n<style>\n{STYLE}</style>\n</head>", self.headline())?;
         writeln!(f, "<body>\n<h1>{}</h1>", self.headline())?;
-        let turns = if self.jobs == 1 { "one job" } else { "jobs" };
-        writeln!(f, "<p class=\"faint\">At most {} {turns} at a time.</p>", self.jobs)?;
+        let jobs = if self.jobs == 1 { "one job" } else { "jobs" };
+        writeln!(f, "<p class=\"faint\">At most {} {jobs} at a time.</p>", self.jobs)?;
         self.chart(f)?;
         self.table(f)?;
         self.failures(f)?;
         if !self.notes.is_empty() {
-            f.write_str("<h2>What was not built, and other notes</h2>\n<ul>\n")?;
+            f.write_str("<h2>Notes</h2>\n<ul>\n")?;
             for note in &self.notes {
                 writeln!(f, "<li>{}</li>", Escaped(note))?;
             }
@@ -79,7 +79,7 @@ impl Timings {
         format!("{count} build{} in {time}", if count == 1 { "" } else { "s" })
     }
 
-    /// The rows in the order in which work on them began.
+    /// Returns the rows in the order in which their work began.
     fn in_order(&self) -> Vec<&Row> {
         let mut rows: Vec<&Row> = self.rows.values().collect();
         rows.sort_by_key(|row| {
@@ -89,12 +89,13 @@ impl Timings {
         rows
     }
 
-    /// Returns true if a row is a job, or took long enough to be seen.
-    fn is_worth_a_lane(&self, row: &Row) -> bool {
+    /// Returns true if the chart shows `row`: a job, or a step that takes more than one percent of
+    /// the run.
+    fn has_lane(&self, row: &Row) -> bool {
         row.action.job().is_some() || row.time(|_| true) * 100 > self.total
     }
 
-    /// How far right a time stands, in percent.
+    /// Returns the horizontal position of a time in the chart, in percent of the run.
     fn percent(&self, time: Duration) -> f64 {
         let total = self.total.as_secs_f64();
         if total > 0.0 { (100.0 * time.as_secs_f64() / total).min(100.0) } else { 0.0 }
@@ -102,26 +103,26 @@ impl Timings {
 
     fn chart(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let used: BTreeSet<_> = self.spans().map(|span| span.doing.class()).collect();
-        f.write_str("<h2>When</h2>\n<div class=\"key\">")?;
+        f.write_str("<h2>Timeline</h2>\n<div class=\"key\">")?;
         for (class, what) in KEY.iter().filter(|(class, _)| used.contains(class)) {
             write!(f, "<span><i class=\"{class}\"></i>{what}</span>")?;
         }
         f.write_str("</div>\n<div class=\"chart\">\n")?;
-        for row in self.in_order().into_iter().filter(|row| self.is_worth_a_lane(row)) {
+        for row in self.in_order().into_iter().filter(|row| self.has_lane(row)) {
             self.lane(f, row)?;
         }
         f.write_str("<div></div><div class=\"axis\">")?;
         for second in ticks(self.total.as_secs_f64()) {
             let at = self.percent(Duration::from_secs_f64(second));
-            // Not where its text would stand over the edge.
+            // The label of a later tick would not fit.
             if at > 95.0 {
                 break;
             }
             write!(f, "<span style=\"left:{at:.2}%\">{second} s</span>")?;
         }
-        f.write_str("</div>\n<div class=\"name faint\">jobs at work")?;
+        f.write_str("</div>\n<div class=\"name faint\">running jobs")?;
         if !self.load.is_empty() {
-            f.write_str(", processors")?;
+            f.write_str(", CPU load")?;
         }
         f.write_str("</div><div class=\"graph\">")?;
         self.graph(f)?;
@@ -148,7 +149,7 @@ impl Timings {
         }
         let end = self.percent(row.end().unwrap_or_default());
         let class = if row.has_failed() { "bad" } else { "faint" };
-        // Beside the bar where there is room, else in it.
+        // Put the label beside the bar if it fits there, otherwise inside.
         let work = row.spans.iter().find(|span| !span.doing.is_waiting());
         let begin = work.map_or(end, |span| self.percent(span.from));
         let (side, at, class) = match (begin, end) {
@@ -160,15 +161,15 @@ impl Timings {
         f.write_str("</div>\n")
     }
 
-    /// How many jobs were at work at each moment, and how busy the processors were.
+    /// Writes the graph that shows the number of running jobs and the CPU load.
     fn graph(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str("<svg viewBox=\"0 0 100 100\" preserveAspectRatio=\"none\" role=\"img\">")?;
-        let most = self.most_at_work();
+        let most = self.most_running_jobs();
         let mut path = String::from("M0 100");
-        for (time, count) in self.at_work() {
+        for (time, count) in self.running_jobs() {
             let height = 100.0 - 100.0 * share(count, most);
             let x = self.percent(time);
-            // Level until then, then up or down.
+            // A horizontal line up to this time, then a vertical one to the new count.
             let _ = write!(path, "H{x:.2}V{height:.1}");
         }
         write!(f, "<path class=\"busy\" d=\"{path}H100V100Z\"/>")?;
@@ -183,36 +184,33 @@ impl Timings {
     }
 
     fn graph_key(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let most = self.most_at_work();
+        let most = self.most_running_jobs();
         write!(
             f,
-            "<div class=\"key\"><span><i class=\"busy\"></i>jobs at work, {most} at most</span>"
+            "<div class=\"key\"><span><i class=\"busy\"></i>running jobs (maximum {most})</span>"
         )?;
         if !self.load.is_empty() {
-            write!(
-                f,
-                "<span><i class=\"load\"></i>how busy all processors were, 100% at most</span>"
-            )?;
+            write!(f, "<span><i class=\"load\"></i>CPU load (maximum 100%)</span>")?;
         }
         f.write_str("</div>\n")
     }
 
-    /// The times at which a job begins or ends to work, with how many work from then on.
-    fn at_work(&self) -> Vec<(Duration, usize)> {
+    /// Returns the times at which the number of running jobs changes, each with the new number.
+    fn running_jobs(&self) -> Vec<(Duration, usize)> {
         let work = || self.spans().filter(|span| !span.doing.is_waiting());
         let times: BTreeSet<Duration> = work().flat_map(|span| [span.from, span.to]).collect();
         let count = |time| work().filter(|span| span.from <= time && time < span.to).count();
         times.into_iter().map(|time| (time, count(time))).collect()
     }
 
-    fn most_at_work(&self) -> usize {
-        self.at_work().iter().map(|(_, count)| *count).max().unwrap_or_default()
+    fn most_running_jobs(&self) -> usize {
+        self.running_jobs().iter().map(|(_, count)| *count).max().unwrap_or_default()
     }
 
     fn table(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str("<h2>How long</h2>\n<div class=\"wide\"><table>\n<tr><th>Step</th><th>Reason</th><th>Result</th>")?;
+        f.write_str("<h2>Durations</h2>\n<div class=\"wide\"><table>\n<tr><th>Step</th><th>Reason</th><th>Result</th>")?;
         f.write_str("<th class=\"number\">waited</th><th class=\"number\">compiled</th>")?;
-        f.write_str("<th class=\"number\">the rest</th><th class=\"number\">at work</th></tr>\n")?;
+        f.write_str("<th class=\"number\">other</th><th class=\"number\">total</th></tr>\n")?;
         for row in self.in_order() {
             let compiled = row.time(|doing| doing == Doing::Building(Phase::Compiling));
             let work = row.time(|doing| !doing.is_waiting());
@@ -233,7 +231,7 @@ impl Timings {
         if failed.is_empty() {
             return Ok(());
         }
-        f.write_str("<h2>What failed</h2>\n<ul>\n")?;
+        f.write_str("<h2>Failures</h2>\n<ul>\n")?;
         for row in failed {
             let Some(Outcome::Failed(failed)) = &row.outcome else { continue };
             write!(f, "<li>{}: {}", Escaped(name(&row.action)), Escaped(&failed.message))?;
@@ -263,7 +261,7 @@ impl Row {
         }
     }
 
-    /// What stands beside its bar.
+    /// Returns the label of the row's bar: the working time or the outcome.
     fn label(&self) -> String {
         let work = Seconds(self.time(|doing| !doing.is_waiting()));
         match &self.outcome {
@@ -300,16 +298,16 @@ impl Doing {
 impl Display for Doing {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Depending => f.write_str("waiting for a module it builds upon"),
-            Self::Queued => f.write_str("waiting for its turn"),
+            Self::Depending => f.write_str("waiting for a dependency"),
+            Self::Queued => f.write_str("waiting for a job slot"),
             Self::Building(phase) => phase.fmt(f),
             Self::Installing => f.write_str("installing"),
-            Self::Other => f.write_str("at work"),
+            Self::Other => f.write_str("running"),
         }
     }
 }
 
-/// A time in seconds; nothing where there was none.
+/// A duration, displayed in seconds. Nothing is displayed for less than 5 ms.
 struct Seconds(Duration);
 
 impl Display for Seconds {
@@ -322,7 +320,7 @@ impl Display for Seconds {
     }
 }
 
-/// What a row is called: a job by its module and kernel.
+/// Returns the name of a row: the module and kernel of a job, or the action of another task.
 fn name(action: &Action) -> String {
     match action.job() {
         Some((module, kernel)) => format!("{module} for {kernel}"),
@@ -330,12 +328,12 @@ fn name(action: &Action) -> String {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a share for a picture")]
+#[expect(clippy::cast_precision_loss, reason = "the chart needs no precision")]
 fn share(part: usize, whole: usize) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
-/// Some ten round numbers of seconds for the axis.
+/// Returns the numbers of seconds to mark on the time axis: at most about twelve round numbers.
 fn ticks(total: f64) -> Vec<f64> {
     let steps = [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0];
     let step = steps.into_iter().find(|step| total / step <= 12.0).unwrap_or(7200.0);

@@ -1,4 +1,4 @@
-//! The timeline of a run: the phases of each job, and what it waited for.
+//! The timeline of a run: the phases of each job, and the times at which the job waited.
 
 mod cpu_load;
 mod html;
@@ -16,7 +16,7 @@ use crate::plan::{Action, Plan, Step, Task};
 use crate::report::{Event, Finished, Outcome, Phase, Watch};
 use cpu_load::Load;
 
-/// Records the events of a run for the HTML page, and passes them on.
+/// A [`Watch`] that records a run for the HTML page, and passes all events on to another `Watch`.
 pub(crate) struct Recorder<'a> {
     watch: &'a mut dyn Watch,
     begun: Instant,
@@ -32,15 +32,15 @@ impl<'a> Recorder<'a> {
         Self { watch, begun, timings, load: Load::watch(begun) }
     }
 
-    /// Writes the page to `file`.
+    /// Ends the recording and writes the HTML page to `file`.
     ///
     /// # Errors
-    /// [`FileError`] if it cannot be written.
+    /// [`FileError`] if the page cannot be written.
     pub(crate) fn write(self, file: &Path) -> Result<(), FileError> {
         let Self { begun, mut timings, load, .. } = self;
         timings.total = begun.elapsed();
         timings.load = load.end();
-        // No rename: the file may be /dev/stdout or a symbolic link.
+        // The file is not replaced by renaming, since it may be /dev/stdout or a symbolic link.
         fs::write(file, timings.to_string()).map_err(FileError::when("write", file))
     }
 }
@@ -52,35 +52,35 @@ impl Watch for Recorder<'_> {
     }
 }
 
-/// The recorded events. Their `Display` is the HTML page. All times are relative to the start of
-/// the run.
+/// The recorded timeline, displayed as an HTML page. All times are relative to the start of the
+/// run.
 #[derive(Debug, Default)]
 struct Timings {
     /// The maximum number of parallel jobs.
     jobs: usize,
     rows: BTreeMap<Task, Row>,
-    /// The notes of the plan.
+    /// The notes of the plan, as messages.
     notes: Vec<String>,
-    /// The CPU load, from 0 to 1, at points in time.
+    /// Samples of the CPU load, each with its time. The load is 1 if all processors are busy.
     load: Vec<(Duration, f64)>,
     total: Duration,
 }
 
-/// A task of the plan.
+/// The timeline of one task of the plan.
 #[derive(Debug)]
 struct Row {
-    /// Its first step.
+    /// The action of the task's first step.
     action: Action,
-    /// The dependencies that a job waits for.
+    /// The dependencies that the task waits for; empty unless the task is a job.
     after: Vec<ModuleName>,
     why: String,
     spans: Vec<Span>,
-    /// The current activity and its start.
+    /// The current activity and its start; `None` if the task is idle.
     open: Option<(Doing, Duration)>,
     outcome: Option<Outcome>,
 }
 
-/// A period with one activity.
+/// A period in which a task has one activity.
 #[derive(Debug, PartialEq, Eq)]
 struct Span {
     doing: Doing,
@@ -146,7 +146,8 @@ impl Timings {
         }
     }
 
-    /// Returns the time at which the last dependency of a job was finished.
+    /// Returns the time at which the last dependency of a job ended; zero if the job has no
+    /// dependencies.
     fn ready(&self, task: Task) -> Duration {
         let Some(Row { after, action, .. }) = self.rows.get(&task) else { return Duration::ZERO };
         let dependencies = self.rows.values().filter(|row| {
@@ -159,7 +160,8 @@ impl Timings {
     fn finished(&mut self, finished: &Finished, now: Duration) {
         let Finished { task, step, outcome, elapsed } = finished;
         let Some(row) = self.rows.get_mut(task) else { return };
-        // Each attempt starts with copying.
+        // Each attempt to build starts with copying. The last such span belongs to the current
+        // attempt.
         let current = row.current(now);
         let mut spans = row.spans.iter().chain(&current).rev();
         let begun = spans.find(|span| span.doing == Doing::Building(Phase::Copying));
@@ -168,7 +170,7 @@ impl Timings {
         let is_build = matches!(step.action, Action::Build { .. });
         let end = begun.filter(|_| is_build).map_or(now, |begun| now.min(begun + *elapsed));
         row.turns_to(None, end);
-        // A skipped installation does not hide the failure of its build.
+        // A skipped installation must not hide the failure of its build.
         if row.outcome.as_ref().is_none_or(|before| *before == Outcome::Done) {
             row.outcome = Some(outcome.clone());
         }
@@ -188,7 +190,7 @@ impl Row {
         }
     }
 
-    /// Ends the current activity, and starts `doing` if there is one.
+    /// Ends the current activity at the time `now`, and starts the activity `doing`, if given.
     fn turns_to(&mut self, doing: Option<Doing>, now: Duration) {
         if let Some(span) = self.current(now)
             && span.from < span.to
@@ -202,14 +204,14 @@ impl Row {
         self.open.map(|(doing, from)| Span { doing, from, to: now.max(from) })
     }
 
-    /// Returns the end of its last period.
+    /// Returns the end of the last span; `None` if there are no spans.
     fn end(&self) -> Option<Duration> {
         self.spans.last().map(|span| span.to)
     }
 }
 
 impl Doing {
-    /// Returns true for the waiting activities.
+    /// Returns true for activities in which the task does no work.
     fn is_waiting(self) -> bool {
         matches!(self, Self::Depending | Self::Queued)
     }

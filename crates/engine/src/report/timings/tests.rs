@@ -1,3 +1,5 @@
+//! Tests of the timeline and its HTML page.
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -10,6 +12,7 @@ use crate::names::ModuleId;
 use crate::plan::{Action, Job, Note, Plan, Step, Task};
 use crate::report::{Event, Finished, Outcome, Phase};
 
+/// A text with characters that must be escaped.
 const BAD: &str = "<script>alert(1)</script> & \"\u{1b}[31m";
 
 fn module(text: &str) -> ModuleId {
@@ -37,18 +40,18 @@ fn job(id: &str, after: &[&str]) -> Job {
     }
 }
 
-/// A run whose clock is set by hand.
-struct Story {
+/// A run with a simulated clock.
+struct TestRun {
     begun: Instant,
     timings: Timings,
 }
 
-impl Story {
+impl TestRun {
     fn new(plan: &Plan) -> Self {
-        let mut story =
+        let mut run =
             Self { begun: Instant::now(), timings: Timings { jobs: 2, ..Timings::default() } };
-        story.at(0, &Event::Planned(plan));
-        story
+        run.at(0, &Event::Planned(plan));
+        run
     }
 
     fn at(&mut self, second: u64, event: &Event<'_>) {
@@ -65,15 +68,16 @@ impl Story {
         self.at(second, &Event::Phase { task, step, phase, at });
     }
 
-    fn over(&mut self, second: u64, task: Task, step: &Step, outcome: Outcome, elapsed: u64) {
+    fn finish(&mut self, second: u64, task: Task, step: &Step, outcome: Outcome, elapsed: u64) {
         let elapsed = Duration::from_secs(elapsed);
         let finished = Finished { task, step: step.clone(), outcome, elapsed };
         self.at(second, &Event::Finished(&finished));
     }
 }
 
-/// spl is built and installed; zfs, which builds upon it, waits and then fails.
-fn story() -> Story {
+/// Returns a run in which spl is built and installed. zfs depends on spl, waits for it, and then
+/// fails to build.
+fn failing_run() -> TestRun {
     let steps = [build("spl/1"), install("spl/1"), build("zfs/2"), install("zfs/2")];
     let (spl, zfs, indexing) = (Task::Job(0), Task::Job(1), Task::After(0));
     let note = Note::Problem(format!("note {BAD}"));
@@ -84,32 +88,32 @@ fn story() -> Story {
         notes: vec![note],
         ..Plan::default()
     };
-    let mut story = Story::new(&plan);
-    story.started(0, spl, &steps[0]);
-    story.phase(1, spl, &steps[0], Phase::Copying);
-    story.phase(2, spl, &steps[0], Phase::Compiling);
-    story.over(9, spl, &steps[0], Outcome::Done, 7); // heard of late: it ended at 8
-    story.started(9, spl, &steps[1]);
-    story.over(10, spl, &steps[1], Outcome::Done, 1);
-    story.started(11, zfs, &steps[2]);
-    story.phase(12, zfs, &steps[2], Phase::Compiling);
+    let mut run = TestRun::new(&plan);
+    run.started(0, spl, &steps[0]);
+    run.phase(1, spl, &steps[0], Phase::Copying);
+    run.phase(2, spl, &steps[0], Phase::Compiling);
+    run.finish(9, spl, &steps[0], Outcome::Done, 7); // reported late: it ended at 8
+    run.started(9, spl, &steps[1]);
+    run.finish(10, spl, &steps[1], Outcome::Done, 1);
+    run.started(11, zfs, &steps[2]);
+    run.phase(12, zfs, &steps[2], Phase::Compiling);
     let failed = Failure {
         cause: Some(format!("cause {BAD}")),
         log: Some(PathBuf::from("/log")),
         ..Failure::new(10, format!("message {BAD}"))
     };
-    story.over(14, zfs, &steps[2], Outcome::Failed(failed), 2);
-    story.started(14, zfs, &steps[3]);
-    story.over(14, zfs, &steps[3], Outcome::Skipped("it was not built".into()), 0);
-    story.started(14, indexing, &depmod);
-    story.over(15, indexing, &depmod, Outcome::Done, 1);
-    story.timings.load = vec![(Duration::from_secs(5), 0.5), (Duration::from_secs(10), 1.0)];
-    story
+    run.finish(14, zfs, &steps[2], Outcome::Failed(failed), 2);
+    run.started(14, zfs, &steps[3]);
+    run.finish(14, zfs, &steps[3], Outcome::Skipped("not built".into()), 0);
+    run.started(14, indexing, &depmod);
+    run.finish(15, indexing, &depmod, Outcome::Done, 1);
+    run.timings.load = vec![(Duration::from_secs(5), 0.5), (Duration::from_secs(10), 1.0)];
+    run
 }
 
 #[test]
-fn knows_what_was_done_and_waited_for() {
-    let spans: Vec<Vec<_>> = story()
+fn timeline_contains_work_and_waiting() {
+    let spans: Vec<Vec<_>> = failing_run()
         .timings
         .rows
         .values()
@@ -132,15 +136,15 @@ fn knows_what_was_done_and_waited_for() {
 }
 
 #[test]
-fn the_page_is_whole_and_has_each_job_once() {
-    let text = story().timings.to_string();
+fn page_is_well_formed_and_shows_each_job_once() {
+    let text = failing_run().timings.to_string();
     let options = ParsingOptions { allow_dtd: true, ..ParsingOptions::default() };
     let page = Document::parse_with_options(&text, options).unwrap();
     let with_class = |class: &str| -> Vec<Node<'_, '_>> {
         page.descendants().filter(|node| node.attribute("class") == Some(class)).collect()
     };
     let names: Vec<_> = with_class("name").iter().filter_map(Node::text).collect();
-    assert_eq!(names, ["spl/1 for 7.2", "zfs/2 for 7.2", "index the modules of 7.2 (depmod)"]);
+    assert_eq!(names, ["spl/1 for 7.2", "zfs/2 for 7.2", "run depmod for 7.2"]);
     let compiled: Vec<_> =
         with_class("compiling").iter().filter_map(|node| node.attribute("style")).collect();
     assert_eq!(compiled, ["left:13.33%;width:40.00%", "left:80.00%;width:13.33%"]);
@@ -151,8 +155,8 @@ fn the_page_is_whole_and_has_each_job_once() {
 }
 
 #[test]
-fn text_of_others_stays_text() {
-    let text = story().timings.to_string();
+fn foreign_text_is_escaped() {
+    let text = failing_run().timings.to_string();
     assert!(!text.contains("<script>") && !text.contains('\u{1b}'), "{text}");
     for what in ["note", "cause", "message"] {
         assert!(
@@ -162,32 +166,32 @@ fn text_of_others_stays_text() {
 }
 
 #[test]
-fn the_page_needs_nothing_else() {
-    let text = story().timings.to_string();
-    for fetching in ["<script", "<link", "<img", "@import", "url(", "src="] {
-        assert!(!text.contains(fetching), "{fetching}");
+fn page_is_self_contained() {
+    let text = failing_run().timings.to_string();
+    for reference in ["<script", "<link", "<img", "@import", "url(", "src="] {
+        assert!(!text.contains(reference), "{reference}");
     }
-    assert_eq!(text.matches("http").count(), 1, "the name space alone");
+    assert_eq!(text.matches("http").count(), 1, "only the XML namespace");
 }
 
 #[test]
-fn an_empty_run_has_a_page_too() {
+fn empty_run_has_a_page() {
     let text = Timings::default().to_string();
     assert!(text.contains("0 builds in "), "{text}");
 }
 
 #[test]
-fn a_build_that_is_tried_again_is_shown_twice() {
+fn retried_build_has_spans_for_both_attempts() {
     let step = build("foo/1");
-    let mut story = Story::new(&Plan { jobs: vec![job("foo/1", &[])], ..Plan::default() });
-    story.started(0, Task::Job(0), &step);
+    let mut run = TestRun::new(&Plan { jobs: vec![job("foo/1", &[])], ..Plan::default() });
+    run.started(0, Task::Job(0), &step);
     for (second, phase) in
         [(1, Phase::Copying), (2, Phase::Waiting), (5, Phase::Copying), (6, Phase::Compiling)]
     {
-        story.phase(second, Task::Job(0), &step, phase);
+        run.phase(second, Task::Job(0), &step, phase);
     }
-    story.over(9, Task::Job(0), &step, Outcome::Done, 3);
-    let spans = story.timings.rows[&Task::Job(0)].spans.iter();
+    run.finish(9, Task::Job(0), &step, Outcome::Done, 3);
+    let spans = run.timings.rows[&Task::Job(0)].spans.iter();
     let spans: Vec<_> = spans.map(|span| (span.doing.class(), span.to.as_secs())).collect();
     let want = [("queued", 1), ("copying", 2), ("queued", 5), ("copying", 6), ("compiling", 8)];
     assert_eq!(spans, want);

@@ -1,4 +1,4 @@
-//! mkinitcpio's presets: which kernel each is for, and the images that it makes.
+//! mkinitcpio's presets, and the kernels and images that they name.
 
 use std::borrow::Cow;
 use std::fs;
@@ -12,19 +12,20 @@ use super::super::shell_settings::{self, ShellVariables};
 use crate::find_files;
 use crate::image::{ImageKind, release_of_kernel_file};
 
-/// The pacman hook that regenerates images, and copies a new kernel to /boot.
+/// mkinitcpio's pacman hook, which regenerates images and copies a new kernel to /boot.
 pub(crate) const HOOK: &str = "90-mkinitcpio-install.hook";
 
-/// One preset file, as mkinitcpio and its pacman hook read it.
+/// The variables of a preset file in /etc/mkinitcpio.d.
 #[derive(Debug, Clone)]
 pub(crate) struct Preset {
-    /// The name for `mkinitcpio -p`. For a packaged kernel it is the `pkgbase`.
+    /// The name to pass to `mkinitcpio -p`. The preset of a packaged kernel is named after its
+    /// `pkgbase`.
     pub(super) name: String,
     pub(super) variables: ShellVariables,
 }
 
 impl Preset {
-    /// Reads all presets. Those that cannot be read are skipped with a warning.
+    /// Reads all presets. Logs a warning for each preset that cannot be read, and skips it.
     pub(crate) fn all(machine: &Machine) -> Vec<Self> {
         let mut reader = shell_settings::reader(machine);
         let read = |file: PathBuf| {
@@ -37,10 +38,13 @@ impl Preset {
         find_files::with_suffix(&dir, ".preset").into_iter().filter_map(read).collect()
     }
 
-    /// Reads the preset that mkinitcpio's hook will make for a kernel without one: the saved preset, or the template. The
-    /// hook that runs before an upgrade has removed the preset with the old kernel. Returns `None` if the hook is not
-    /// active, or if there is a preset, readable or not.
-    fn to_come(machine: &Machine, kernel: &Kernel) -> Option<Self> {
+    /// Returns the preset that mkinitcpio's pacman hook will create, from a saved preset or the
+    /// template, for a kernel that has none.
+    ///
+    /// During an upgrade, another hook of mkinitcpio has already removed the preset with the old
+    /// kernel. Returns `None` if mkinitcpio's hook is not active or the preset exists, readable or
+    /// not.
+    fn created_by_hook(machine: &Machine, kernel: &Kernel) -> Option<Self> {
         let (root, name) = (&machine.trees.root, kernel.pkgbase.clone()?);
         let present = root.join(format!("etc/mkinitcpio.d/{name}.preset"));
         if !pacman_hook::is_active(root, HOOK) || present.is_symlink() || present.exists() {
@@ -55,9 +59,11 @@ impl Preset {
         Some(Self { name, variables })
     }
 
-    /// Returns true if it makes images for this kernel: it names the kernel's release, has the name of its package, or has
-    /// the name of no package and names a file that is this kernel. (The file that a package's preset names may be the
-    /// previous kernel.)
+    /// Returns true if the preset is for `kernel`.
+    ///
+    /// A preset that names releases is for those kernels. Otherwise, a preset with the name of an
+    /// installed kernel package is for that package's kernel: the kernel file that the preset names
+    /// may still be the previous kernel. Any other preset is for the kernel whose file it names.
     fn is_for(&self, root: &Path, kernel: &Kernel) -> bool {
         let release = kernel.release.as_str();
         let (files, releases): (Vec<&str>, Vec<&str>) =
@@ -68,24 +74,24 @@ impl Preset {
         if is_package(root, &self.name) {
             return kernel.pkgbase.as_ref() == Some(&self.name);
         }
-        let is_it = |file: &&str| {
+        let is_this_kernel = |file: &&str| {
             release_of_kernel_file(&paths::below(root, Path::new(file))).as_deref() == Some(release)
         };
-        files.iter().any(is_it)
+        files.iter().any(is_this_kernel)
     }
 
-    /// Returns the kernels that its images are made for: paths of vmlinuz, or releases.
+    /// Returns the kernels that the preset names: paths of kernel files, or releases.
     pub(super) fn kvers(&self) -> impl Iterator<Item = &str> {
         self.variables.list("PRESETS").iter().filter_map(|image| self.of_image(image, "kver"))
     }
 
-    /// Returns `<image>_<key>`, or else `ALL_<key>`.
+    /// Returns the value of `<image>_<key>`, or of `ALL_<key>` if that is unset.
     pub(super) fn of_image(&self, image: &str, key: &str) -> Option<&str> {
         let own = self.variables.text(&format!("{image}_{key}"));
         own.or_else(|| self.variables.text(&format!("ALL_{key}")))
     }
 
-    /// Returns the images and UKIs that it makes.
+    /// Returns the sorted paths of all images and UKIs that the preset names.
     pub(super) fn files(&self) -> Vec<(PathBuf, ImageKind)> {
         let images = self.variables.list("PRESETS").iter();
         let mut files: Vec<_> = images.flat_map(|image| self.files_of(image)).collect();
@@ -94,12 +100,12 @@ impl Preset {
         files
     }
 
-    /// Returns the image and the UKI that it makes under one of its names.
+    /// Returns the paths of the initramfs image and the UKI with the name `image` in `PRESETS`.
     pub(super) fn files_of(
         &self,
         image: &str,
     ) -> impl Iterator<Item = (PathBuf, ImageKind)> + use<> {
-        // mkinitcpio knows no ALL_image and no ALL_uki.
+        // mkinitcpio does not read ALL_image and ALL_uki.
         let of = |key: &str| self.variables.text(&format!("{image}_{key}")).map(PathBuf::from);
         let uki = of("uki").or_else(|| of("efi_image"));
         let files = [
@@ -110,7 +116,7 @@ impl Preset {
     }
 }
 
-/// Returns true if one of the kernels is from a package of this name.
+/// Returns true if `name` is the package of an installed kernel.
 fn is_package(root: &Path, name: &str) -> bool {
     let modules = root.join("usr/lib/modules");
     let mut releases = find_files::names(&modules, Path::new(""));
@@ -120,7 +126,8 @@ fn is_package(root: &Path, name: &str) -> bool {
     })
 }
 
-/// Returns the presets of `all` that are for a kernel, or else the one that mkinitcpio's hook will make for it.
+/// Returns the presets in `all` that are for `kernel`. If there are none, returns the preset that
+/// mkinitcpio's pacman hook will create for it, if any.
 pub(super) fn presets_for<'a>(
     machine: &Machine,
     kernel: &Kernel,
@@ -129,7 +136,7 @@ pub(super) fn presets_for<'a>(
     let is_for = |preset: &&Preset| preset.is_for(&machine.trees.root, kernel);
     let mut presets: Vec<_> = all.iter().filter(is_for).map(Cow::Borrowed).collect();
     if presets.is_empty() {
-        presets.extend(Preset::to_come(machine, kernel).map(Cow::Owned));
+        presets.extend(Preset::created_by_hook(machine, kernel).map(Cow::Owned));
     }
     presets
 }

@@ -1,4 +1,5 @@
-//! The modules that mkinitcpio puts into one image, from the configuration and the options that its preset names.
+//! The modules that mkinitcpio adds to an image, as required by its configuration file and the
+//! options in the image's preset.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,11 +13,11 @@ use super::preset::{Preset, presets_for};
 use crate::find_files;
 use crate::image::{Image, KmodName};
 
-/// Returns the modules that belong in an image, each with the place that names it: `MODULES`, or a hook with the
-/// module's name (zfs).
+/// Returns the modules that mkinitcpio's configuration adds to an image, each mapped to the setting
+/// that names it. A hook, such as zfs, counts as a module with the same name.
 ///
 /// # Errors
-/// A sentence if the configuration cannot be read.
+/// A message if the configuration cannot be read.
 pub(crate) fn configured_modules(
     machine: &Machine,
     kernel: &Kernel,
@@ -31,11 +32,11 @@ pub(crate) fn configured_modules(
     let variables = ShellVariables::read(&mut shell_settings::reader(machine), &files)?;
     let options = recipe.as_ref().map(Recipe::options).unwrap_or_default();
 
-    // `module?` may be missing (mkinitcpio.conf(5)).
+    // A `?` marks an optional module (mkinitcpio.conf(5)).
     let modules = variables.words("MODULES").map(|word| word.trim_end_matches('?'));
-    let modules = modules.map(|word| (word, "MODULES of mkinitcpio.conf"));
-    let hooks = variables.words("HOOKS").map(|word| (word, "HOOKS of mkinitcpio.conf"));
-    let added = options.added.iter().map(|word| (word.as_str(), "the options of its preset"));
+    let modules = modules.map(|word| (word, "MODULES in mkinitcpio.conf"));
+    let hooks = variables.words("HOOKS").map(|word| (word, "HOOKS in mkinitcpio.conf"));
+    let added = options.added.iter().map(|word| (word.as_str(), "the options in its preset"));
     let hooks = hooks.chain(added).filter(|(hook, _)| !options.skipped.iter().any(|it| it == hook));
     let mut configured = BTreeMap::new();
     for (name, place) in modules.chain(hooks) {
@@ -44,13 +45,14 @@ pub(crate) fn configured_modules(
     Ok(configured)
 }
 
-/// Returns the configuration files: the named one, or else the default, which alone has drop-ins (mkinitcpio.conf(5)).
+/// Returns the existing configuration files: the one in `named`, otherwise the default file and its
+/// drop-ins. A configuration file named in a preset has no drop-ins (mkinitcpio.conf(5)).
 fn configurations(root: &Path, named: Option<&str>) -> Vec<PathBuf> {
     let mut files = match named {
         Some(named) => vec![paths::below(root, Path::new(named))],
         None => {
             let mut dropins = find_files::with_suffix(&root.join("etc/mkinitcpio.conf.d"), ".conf");
-            // Like mkinitcpio: 9-a.conf before 10-b.conf, and the last one wins.
+            // As in mkinitcpio, 9-a.conf precedes 10-b.conf. Later files take precedence.
             let name = |file: &Path| file.to_string_lossy().into_owned();
             dropins.sort_by(|a, b| version::compare(&name(a), &name(b)));
             [vec![root.join("etc/mkinitcpio.conf")], dropins].concat()
@@ -60,15 +62,16 @@ fn configurations(root: &Path, named: Option<&str>) -> Vec<PathBuf> {
     files
 }
 
-/// One of the images of a preset.
+/// An image in a preset, used to look up the image's settings.
 struct Recipe<'preset> {
     preset: &'preset Preset,
-    /// Its name in `PRESETS`.
+    /// The image's name in `PRESETS`.
     image: &'preset str,
 }
 
 impl<'preset> Recipe<'preset> {
-    /// Finds the image or UKI with this path. Returns `None` if the preset does not make it.
+    /// Finds the image or UKI with the path `path` in `preset`. Returns `None` if the preset does
+    /// not contain it.
     fn of(preset: &'preset Preset, path: &Path) -> Option<Self> {
         let mut images = preset.variables.list("PRESETS").iter();
         let image = images.find(|image| preset.files_of(image).any(|(file, _)| file == path))?;
@@ -84,7 +87,7 @@ impl<'preset> Recipe<'preset> {
     }
 }
 
-/// The hooks that mkinitcpio's options add (-A) and skip (-S).
+/// The hooks that mkinitcpio's command-line options add (`-A`) or skip (`-S`).
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Options {
     added: Vec<String>,
@@ -98,7 +101,7 @@ impl Options {
             let (option, value) = match word.split_once('=') {
                 Some((option, value)) if option.starts_with("--") => (option, Some(value)),
                 _ if word.starts_with("--") => (word, None),
-                // The value may follow the letter directly.
+                // The value may directly follow the letter, without a space.
                 _ => match word.split_at_checked(2) {
                     Some((option, "")) => (option, None),
                     Some((option, value)) => (option, Some(value)),
@@ -128,7 +131,8 @@ mod tests {
 
     const RELEASE: &str = "7.2.13-arch1-1";
 
-    /// The names of what belongs into each of two images, with these lines of their preset and these files.
+    /// Returns the configured modules and hooks of two images, one list for each image. `preset`
+    /// contains additional lines for the images' preset; `files` are other files to create.
     fn configured_names(preset: &str, files: &[(&str, &str)]) -> Vec<Vec<String>> {
         let preset = format!(
             "ALL_kver=/boot/vmlinuz-linux\nPRESETS=(default fallback)\n\
@@ -147,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn each_image_has_a_configuration_of_its_own_or_that_of_all() {
+    fn an_image_uses_its_own_configuration_or_the_shared_one() {
         let names = configured_names(
             "ALL_config=/etc/m.conf\nfallback_config=/etc/f.conf\n",
             &[
@@ -159,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_that_has_no_configuration_of_its_own_has_the_usual_one() {
+    fn an_image_without_its_own_configuration_uses_the_default_one() {
         let names = configured_names(
             "fallback_config=/etc/f.conf\n",
             &[
@@ -172,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_dropin_is_that_of_the_greatest_number() {
+    fn dropins_are_sorted_by_number() {
         let names = configured_names(
             "",
             &[
@@ -185,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn options_add_hooks_and_leave_them_out() {
+    fn options_add_and_skip_hooks() {
         let names = configured_names(
             "default_options='-A nvidia'\nfallback_options=(-S autodetect,zfs)\n",
             &[("etc/mkinitcpio.conf", "HOOKS=(base autodetect zfs)\n")],
