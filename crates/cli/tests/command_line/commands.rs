@@ -194,14 +194,17 @@ fn key_paths_can_contain_the_kernel() {
     let paths =
         "mok_signing_key=/keys/$kernelver/key\nmok_certificate=/keys/$kernelver/certificate\n";
     root.write("etc/dkms/framework.conf", paths);
-    root.dir(format!("keys/{K1}"));
-    run(&root, &format!("generate_mok -k {K1}"), 0);
-    assert!(root.exists(format!("keys/{K1}/key")) && root.exists(format!("keys/{K1}/certificate")));
-    // As in dkms, the directories are not created.
+    for file in ["key", "certificate"] {
+        root.write(format!("keys/{K1}/{file}"), file);
+    }
+    root.dir(format!("keys/{K2}"));
+    let found = run(&root, &format!("generate_mok -k {K1}"), 0);
+    assert!(found.contains(&format!("already exist:\n  ROOT/keys/{K1}/key")), "{found}");
+    // Unlike dkms, files that the settings name are not created.
     let output = dkms(&root, &format!("generate_mok -k {K2}"));
     assert_eq!((output.code, output.out.as_str()), (1, ""), "{}", output.errors);
     assert!(output.errors.contains(&format!("ROOT/keys/{K2}/key")), "{}", output.errors);
-    assert!(!root.exists(format!("keys/{K2}")));
+    assert!(!root.exists(format!("keys/{K2}/key")));
 }
 
 #[test]

@@ -43,7 +43,7 @@ pub fn dkms_obeying_modes(root: &TestRoot, line: &str) -> CallOutput {
     call(command, root, line)
 }
 
-fn call(mut command: Command, root: &TestRoot, line: &str) -> CallOutput {
+pub fn call(mut command: Command, root: &TestRoot, line: &str) -> CallOutput {
     let output = command
         .env("PATH", root.search_path())
         .env_remove("MAKEFLAGS")

@@ -8,4 +8,5 @@ mod commands;
 mod fixture;
 mod kernels;
 mod overrides;
+mod signing;
 mod sources;

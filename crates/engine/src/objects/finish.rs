@@ -120,7 +120,7 @@ impl<'a> Workbench<'a> {
         if !stripped {
             fs::copy(built, &path).map_err(FileError::when("write", &path))?;
         }
-        let unsigned = self.sign(&path)?;
+        let unsigned = self.sign(&path);
         self.compress(FinishedObject { path, name: plain, notes, unsigned }, staging, compression)
     }
 
@@ -156,7 +156,7 @@ impl<'a> Workbench<'a> {
         let mut unsigned = None;
         if self.signer.is_some() {
             remove_signature(&path).map_err(FileError::when("write", &path))?;
-            unsigned = self.sign(&path)?;
+            unsigned = self.sign(&path);
         }
         let finished = FinishedObject { path, name: plain, notes: Vec::new(), unsigned };
         self.compress(finished, staging, compression)
@@ -165,14 +165,8 @@ impl<'a> Workbench<'a> {
     /// Signs an uncompressed object. Returns the reason if signing fails, otherwise `None`.
     ///
     /// Must be called after stripping, which would remove the signature.
-    fn sign(&self, object: &Path) -> Result<Option<String>, FileError> {
-        let Some(signer) = self.signer else { return Ok(None) };
-        let failed = signer.sign(self.tools, self.env, object).err();
-        if failed.is_some() {
-            // The tool may have added an invalid signature. Some kernels load unsigned objects.
-            remove_signature(object).map_err(FileError::when("write", object))?;
-        }
-        Ok(failed)
+    fn sign(&self, object: &Path) -> Option<String> {
+        self.signer?.sign(self.tools, self.env, object).err()
     }
 
     /// Writes a stripped copy of `built` to `to`. If that fails, adds a note and returns false.

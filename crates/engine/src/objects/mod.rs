@@ -10,4 +10,4 @@ pub(crate) use finish::{FinishError, Strip, Workbench};
 pub(crate) use modinfo::{read_modinfo, read_stored_modinfo};
 pub use object_name::{Compression, ObjectName};
 pub(crate) use signer::Signers;
-pub(crate) use signer::{DEADLINE, Keys, Signer, SigningDecision};
+pub(crate) use signer::{DEADLINE, KeyOrigin, Keys, Signer, SigningDecision};

@@ -2,12 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::failure::Failure;
 use crate::names::KernelRelease;
 use crate::os::digest::Digest;
+use crate::os::durable::UNFINISHED;
+use crate::os::pin::{Pin, redacted};
 use crate::os::process::{Environment, Program, Tools};
 
 /// The time limit for creating a key or signing one object.
@@ -51,7 +57,7 @@ pub(crate) enum SigningDecision {
     /// Contains the reason.
     Off(&'static str),
     /// Objects should be signed but cannot be. Contains the reason.
-    Obstacle(String),
+    Obstacle(Failure),
     /// Objects are signed with this program and key.
     With(Signer),
 }
@@ -77,27 +83,88 @@ pub(crate) struct Signer {
 /// A private key and its certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Keys {
-    /// The path of the private key (PEM) or a `pkcs11:` URI, as accepted by sign-file.
+    /// The path of the private key (PEM), or a `pkcs11:` URI without a PIN.
     pub(crate) key: String,
+    /// The PIN of the token or the passphrase of the private key; `None` if it is not known.
+    pub(crate) pin: Option<Pin>,
     /// The path of the certificate (X.509, DER).
     pub(crate) certificate: PathBuf,
-    /// Whether Ubuntu's own tool creates and enrols the key and the certificate.
-    pub(crate) of_shim: bool,
+    pub(crate) origin: KeyOrigin,
+}
+
+/// The origin of the paths of a key and its certificate, which decides whether the files can be
+/// created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyOrigin {
+    /// The settings name at least one of the files, so neither is ever created.
+    Named,
+    /// The default pair in `/var/lib/dkms`.
+    Default,
+    /// The pair that Ubuntu's own tool creates and enrols.
+    Shim,
+}
+
+impl Keys {
+    /// Returns true if the private key is in a hardware token.
+    pub(crate) fn is_in_token(&self) -> bool {
+        self.key.starts_with("pkcs11:")
+    }
+
+    /// Returns the argument that names the private key to sign-file.
+    ///
+    /// OpenSSL's PKCS #11 provider does not read `KBUILD_SIGN_PIN`. Other users can see arguments,
+    /// so a URI names a file in the private directory `dir` instead of containing `pin`.
+    fn argument(&self, pin: Option<&Pin>, dir: &Path) -> io::Result<String> {
+        let Some(pin) = pin.filter(|_| self.is_in_token() && !self.key.contains("pin-source="))
+        else {
+            return Ok(self.key.clone());
+        };
+        let file = dir.join("pin");
+        fs::File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&file)?
+            .write_all(pin.as_os_str().as_bytes())?;
+        let separator = if self.key.contains('?') { '&' } else { '?' };
+        Ok(format!("{}{separator}pin-source=file:{}", self.key, encoded(&file)))
+    }
+}
+
+/// Returns `path` with every byte percent-encoded that could be special in a URI.
+fn encoded(path: &Path) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
+    let encode = |&byte: &u8| {
+        if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }
+    };
+    path.as_os_str().as_bytes().iter().map(encode).collect()
 }
 
 impl Signer {
-    /// Signs an uncompressed object in place. Returns an error message if the program fails or adds
-    /// no signature.
+    /// Signs an uncompressed object. If the program fails or adds no signature, returns an error
+    /// message, and the object is unchanged.
     pub(crate) fn sign(
         &self,
         tools: &Tools,
         env: &Environment,
         object: &Path,
     ) -> Result<(), String> {
-        let ended = Program::new(&self.program, env)
-            .args([&self.hash, &self.keys.key])
+        let text = |error: io::Error| error.to_string();
+        let (Some(dir), Some(name)) = (object.parent(), object.file_name()) else {
+            return Err(format!("{}: not the path of a file", object.display()));
+        };
+        // A failed sign-file can leave partial output in the object or beside it. Therefore, it
+        // works on a copy.
+        let dir = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(dir).map_err(text)?;
+        let copy = dir.path().join(name);
+        fs::copy(object, &copy).map_err(text)?;
+        let pin = self.keys.pin.as_ref().or_else(|| env.pin());
+        let key = self.keys.argument(pin, dir.path()).map_err(text)?;
+        let env = pin.map_or_else(|| env.clone(), |pin| env.clone().with_pin(pin));
+        let ended = Program::new(&self.program, &env)
+            .args([&self.hash, &key])
             .arg(&self.keys.certificate)
-            .arg(object)
+            .arg(&copy)
             .deadline(DEADLINE)
             .confined(tools)
             .run()
@@ -105,12 +172,22 @@ impl Signer {
         if !ended.success() {
             return Err(match ended.complaint() {
                 said if said.is_empty() => format!("{}: {}", self.program.display(), ended.how),
-                said => said.replace('\n', "; "),
+                said => self.shown(&said, &key, pin),
             });
         }
-        match signed_length(&fs::read(object).map_err(|error| error.to_string())?) {
-            Some(_) => Ok(()),
+        match signed_length(&fs::read(&copy).map_err(text)?) {
+            Some(_) => fs::rename(&copy, object).map_err(text),
             None => Err(format!("{} succeeded but added no signature", self.program.display())),
+        }
+    }
+
+    /// Returns the complaint of a failed sign-file in one line. Replaces the argument `key` with
+    /// the configured key, and removes the PIN.
+    fn shown(&self, complaint: &str, key: &str, pin: Option<&Pin>) -> String {
+        let text = redacted(&complaint.replace(key, &self.keys.key)).replace('\n', "; ");
+        match pin.and_then(|pin| pin.as_os_str().to_str()).filter(|pin| !pin.is_empty()) {
+            Some(pin) => text.replace(pin, "…"),
+            None => text,
         }
     }
 
@@ -159,6 +236,43 @@ mod tests {
             remove_signature(file.path()).unwrap();
             assert_eq!(fs::read(file.path()).unwrap(), b"an object");
         }
+    }
+
+    fn signer(keys: Keys) -> Signer {
+        Signer { program: "/usr/bin/sign".into(), hash: "sha256".into(), keys }
+    }
+
+    fn token(uri: &str) -> Keys {
+        Keys {
+            key: uri.into(),
+            pin: Some(Pin::new("12 34")),
+            certificate: "/c".into(),
+            origin: KeyOrigin::Named,
+        }
+    }
+
+    #[test]
+    fn pin_is_passed_in_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().join("a+b");
+        fs::create_dir(&at).unwrap();
+        let keys = token("pkcs11:object=a");
+        let argument = keys.argument(keys.pin.as_ref(), &at).unwrap();
+        let end = format!("{}/a%2Bb/pin", dir.path().display());
+        assert_eq!(argument, format!("pkcs11:object=a?pin-source=file:{end}"));
+        assert_eq!(fs::read_to_string(at.join("pin")).unwrap(), "12 34");
+        for uri in ["pkcs11:object=a?pin-source=file:/own", "/k/mok.key"] {
+            let keys = token(uri);
+            assert_eq!(keys.argument(keys.pin.as_ref(), &at).unwrap(), uri);
+        }
+    }
+
+    #[test]
+    fn complaints_do_not_contain_the_pin() {
+        let signer = signer(token("pkcs11:object=a"));
+        let said = "URI?x: login with 12 34 failed\npkcs11:b?pin-value=5678";
+        let shown = signer.shown(said, "URI?x", signer.keys.pin.as_ref());
+        assert_eq!(shown, "pkcs11:object=a: login with … failed; pkcs11:b?pin-value=…");
     }
 
     proptest! {

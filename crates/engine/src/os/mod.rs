@@ -6,6 +6,7 @@ pub mod digest;
 pub mod durable;
 pub(crate) mod parallel;
 pub mod paths;
+pub(crate) mod pin;
 pub mod process;
 pub(crate) mod stat;
 pub mod symlinks;

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use super::chroot::is_chroot;
 use super::consequence;
-use super::keys::{choose_keys, provide_keys};
+use super::keys::{choose_keys, create_keys, find_pin, have_keys};
+use crate::failure::Failure;
 use crate::machine::{Framework, Kernel, Machine};
 use crate::objects::{Signer, SigningDecision};
 use crate::os::digest::Digest;
@@ -14,14 +15,17 @@ use crate::other_distributions::sign_file_elsewhere;
 
 /// Returns the signer of the objects for `kernel`, or `None` if these objects are not signed.
 ///
-/// Creates the key if it is missing. Warns if objects should be signed but cannot be.
+/// Creates the default key and certificate if both are missing. Warns if objects should be signed
+/// but cannot be.
 pub(crate) fn signer(machine: &Machine, kernel: &Kernel) -> Option<Signer> {
     let decision = machine.signers.get_or_decide(&kernel.release, || {
         let decision = decide(machine, kernel);
-        if let SigningDecision::Obstacle(what) = &decision {
+        if let SigningDecision::Obstacle(why) = &decision {
+            let hint = why.hint.as_ref().map_or_else(String::new, |hint| format!("\n  {hint}"));
             machine.warnings.add(format!(
-                "modules for {}: not signed: {what}; {}",
+                "modules for {}: not signed: {}; {}{hint}",
                 kernel.release,
+                why.message,
                 consequence(machine, kernel)
             ));
         }
@@ -42,7 +46,7 @@ pub(crate) fn certificate(machine: &Machine, kernel: &Kernel) -> Option<Digest> 
 }
 
 /// Decides whether to sign objects for `kernel`, under the same conditions as dkms (dkms-behaviour
-/// 6). Does not check that the key exists.
+/// 6). The key and the certificate exist, or both are missing and can be created.
 fn choose_signer(machine: &Machine, kernel: &Kernel) -> SigningDecision {
     let config = machine.kernel_config(kernel);
     let Some(config) = config else {
@@ -59,13 +63,19 @@ fn choose_signer(machine: &Machine, kernel: &Kernel) -> SigningDecision {
     }
     let program = sign_file(machine, kernel, &framework);
     if !is_program(&program) {
-        return SigningDecision::Obstacle(format!(
-            "program not found: {} (part of the kernel headers)",
-            program.display()
-        ));
+        let program = program.display();
+        let message = format!("program not found: {program} (part of the kernel headers)");
+        return SigningDecision::Obstacle(Failure::new(1, message));
     }
-    let keys = choose_keys(machine, kernel, &framework);
-    SigningDecision::With(Signer { program, hash: hash.to_owned(), keys })
+    let mut keys = choose_keys(machine, kernel, &framework);
+    let checked = have_keys(&keys).and_then(|_| find_pin(&keys, machine));
+    match checked {
+        Ok(pin) => {
+            keys.pin = pin;
+            SigningDecision::With(Signer { program, hash: hash.to_owned(), keys })
+        }
+        Err(why) => SigningDecision::Obstacle(why),
+    }
 }
 
 fn decide(machine: &Machine, kernel: &Kernel) -> SigningDecision {
@@ -73,12 +83,13 @@ fn decide(machine: &Machine, kernel: &Kernel) -> SigningDecision {
     if let SigningDecision::Off(why) = decision {
         log::info!("modules for {}: not signed: {why}", kernel.release);
     }
-    match decision {
-        SigningDecision::With(signer) => match provide_keys(&signer.keys, machine) {
-            Ok(_) => SigningDecision::With(signer),
-            Err(what) => SigningDecision::Obstacle(what),
-        },
-        other => other,
+    let SigningDecision::With(signer) = &decision else { return decision };
+    let keys = &signer.keys;
+    // `choose_signer` has checked that an existing key has its certificate.
+    let missing = !keys.certificate.exists();
+    match if missing { create_keys(keys, machine) } else { Ok(()) } {
+        Ok(()) => decision,
+        Err(why) => SigningDecision::Obstacle(why),
     }
 }
 

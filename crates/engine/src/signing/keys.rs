@@ -1,19 +1,26 @@
-//! Chooses the private key and the certificate that sign objects, and creates them if they are
-//! missing.
+//! Chooses the private key and the certificate that sign objects, and creates the default pair if
+//! both files are missing.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::failure::Failure;
 use crate::machine::{Framework, Kernel, Machine};
-use crate::objects::{DEADLINE, Keys};
+use crate::objects::{DEADLINE, KeyOrigin, Keys};
 use crate::os::durable::{self, FileError};
+use crate::os::pin::{Pin, split_pin};
 use crate::os::process::Program;
 use crate::other_distributions::{SHIM_KEYS, make_shim_keys, portage_keys};
 
 /// The default paths of the private key and the certificate. As in dkms, the setting `dkms_tree`
 /// does not change them.
 const DEFAULT_KEYS: [&str; 2] = ["/var/lib/dkms/mok.key", "/var/lib/dkms/mok.pub"];
+
+/// The hint for files that are named by settings.
+const SEE_SETTINGS: &str = "see: mok_signing_key in alpm-dkms(7)";
 
 /// Returns the configured private key and certificate, or the distribution's default ones
 /// (dkms-behaviour 6). The files need not exist.
@@ -22,97 +29,195 @@ pub(super) fn choose_keys(machine: &Machine, kernel: &Kernel, framework: &Framew
     let text = |path: &PathBuf| path.to_string_lossy().into_owned();
     let key = framework.mok_signing_key.as_ref().map(text);
     let certificate = framework.mok_certificate.as_ref().map(text);
-    let [mut default_key, mut default_certificate] =
-        if of_shim { SHIM_KEYS } else { DEFAULT_KEYS }.map(str::to_owned);
+    let (usual, created_by) =
+        if of_shim { (SHIM_KEYS, KeyOrigin::Shim) } else { (DEFAULT_KEYS, KeyOrigin::Default) };
+    let [mut default_key, mut default_certificate] = usual.map(str::to_owned);
     if key.is_none() && machine.is_any(&["gentoo"]) {
         let (gentoo_key, gentoo_certificate) = portage_keys(machine, kernel);
         default_key = gentoo_key.unwrap_or(default_key);
         default_certificate = gentoo_certificate.unwrap_or(default_certificate);
     }
-    let key = key.unwrap_or(default_key);
+    let (key, pin) = split_pin(&key.unwrap_or(default_key));
+    let certificate = certificate.unwrap_or(default_certificate);
+    let is_usual = [&key, &certificate].map(Path::new) == usual.map(Path::new);
     let inside = |path: &str| machine.trees.inside(Path::new(path));
-    Keys {
-        certificate: inside(&certificate.unwrap_or(default_certificate)),
-        key: if is_token(&key) { key } else { text(&inside(&key)) },
-        of_shim,
+    let mut keys = Keys {
+        key,
+        pin,
+        certificate: inside(&certificate),
+        origin: if is_usual { created_by } else { KeyOrigin::Named },
+    };
+    if !keys.is_in_token() {
+        keys.key = text(&inside(&keys.key));
     }
+    keys
 }
 
-/// Creates the private key if it is missing, and the certificate if either of them is missing.
-/// Returns true if it created a file.
+/// Returns true if the private key and the certificate exist, and false if both are missing and can
+/// be created.
 ///
 /// # Errors
-/// A message if a file is missing and cannot be created.
-pub(super) fn provide_keys(keys: &Keys, machine: &Machine) -> Result<bool, String> {
-    let token = is_token(&keys.key);
-    let (has_key, has_certificate) =
-        (token || Path::new(&keys.key).is_file(), keys.certificate.is_file());
-    match (has_key, has_certificate) {
-        (true, true) => Ok(false),
-        (true, false) if token => Err(format!(
-            "certificate not found: {} (for the key {})",
-            keys.certificate.display(),
-            keys.key
-        )),
-        _ if keys.of_shim => make_shim_keys(machine).map(|()| true),
-        _ => generate(keys, machine, has_key).map(|()| true).map_err(|error| {
-            format!(
-                "cannot create the key {} and the certificate {}: {error}",
-                keys.key,
-                keys.certificate.display()
-            )
-        }),
+/// [`Failure`] in all other cases. If one file is missing, neither is created, because the other
+/// one may be enrolled.
+pub(super) fn have_keys(keys: &Keys) -> Result<bool, Failure> {
+    use FileState::{Missing, Present, Unusable};
+    let key = if keys.is_in_token() { Present } else { FileState::of(Path::new(&keys.key)) };
+    let (name, certificate) = (&keys.key, keys.certificate.display());
+    let (message, kept) = match (key, FileState::of(&keys.certificate)) {
+        (Present, Present) => return Ok(true),
+        (Unusable(why), _) => (format!("cannot use the key {name}: {why}"), None),
+        (_, Unusable(why)) => (format!("cannot use the certificate {certificate}: {why}"), None),
+        (Missing, Present) => (
+            format!("key not found: {name} (for the certificate {certificate})"),
+            Some((certificate.to_string(), name.clone())),
+        ),
+        (Present, Missing) => (
+            format!("certificate not found: {certificate} (for the key {name})"),
+            Some((name.clone(), certificate.to_string())),
+        ),
+        (Missing, Missing) if keys.origin == KeyOrigin::Named => {
+            (format!("key and certificate not found: {name}, {certificate}"), None)
+        }
+        (Missing, Missing) => return Ok(false),
+    };
+    Err(match kept.filter(|_| keys.origin != KeyOrigin::Named) {
+        Some((kept, missing)) => Failure::new(1, format!("{message}; {kept} is kept"))
+            .with_hint(format!("restore {missing}, or remove {kept} and run: dkms generate_mok")),
+        None => Failure::new(1, message).with_hint(SEE_SETTINGS),
+    })
+}
+
+/// The state of a key file or a certificate file.
+enum FileState {
+    Present,
+    /// Nothing has this path.
+    Missing,
+    /// Something has this path but is not a file that can be read. Contains the reason.
+    Unusable(String),
+}
+
+impl FileState {
+    fn of(path: &Path) -> Self {
+        match fs::metadata(path) {
+            Ok(about) if about.is_file() => Self::Present,
+            Ok(_) => Self::Unusable("not a regular file".to_owned()),
+            Err(error) => match fs::symlink_metadata(path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => Self::Missing,
+                // The path exists, such as a link to an unmounted disk.
+                _ => Self::Unusable(error.to_string()),
+            },
+        }
     }
 }
 
-/// Creates the certificate. If `has_key` is false, also creates the private key.
+/// Returns the PIN of the token or the passphrase of the private key: from the URI, from the
+/// caller's `KBUILD_SIGN_PIN`, or from the file that the settings name. Returns `None` if none of
+/// them is set.
 ///
-/// dkms would replace an existing key. This function keeps it, since its certificate may be
-/// enrolled.
-fn generate(keys: &Keys, machine: &Machine, has_key: bool) -> Result<(), String> {
+/// # Errors
+/// [`Failure`] if the file that the settings name is needed but cannot be read, or if the private
+/// key is encrypted and no passphrase is set.
+pub(super) fn find_pin(keys: &Keys, machine: &Machine) -> Result<Option<Pin>, Failure> {
+    if let Some(pin) = keys.pin.as_ref().or_else(|| machine.env.pin()) {
+        return Ok(Some(pin.clone()));
+    }
+    if let Some(file) = machine.settings.pin_file() {
+        return read_pin(file, machine).map(Some);
+    }
+    // Its file may set the passphrase.
+    let may_follow = machine.settings.build_environment().is_some();
+    if !keys.is_in_token() && !may_follow && is_encrypted(Path::new(&keys.key)) {
+        let message = format!("the key {} is encrypted and no passphrase is set", keys.key);
+        return Err(Failure::new(1, message).with_hint("see: signing.pin_file in alpm-dkms(7)"));
+    }
+    Ok(None)
+}
+
+/// Reads the PIN from the first line of `file`. Warns if other users can read it.
+fn read_pin(file: &Path, machine: &Machine) -> Result<Pin, Failure> {
+    let unreadable = |why: &str| Failure::new(1, format!("cannot read {}: {why}", file.display()));
+    let about = fs::metadata(file).map_err(|error| unreadable(&error.to_string()))?;
+    if !about.is_file() {
+        return Err(unreadable("not a regular file"));
+    }
+    let text = fs::read(file).map_err(|error| unreadable(&error.to_string()))?;
+    let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    if line.is_empty() {
+        return Err(unreadable("its first line is empty"));
+    }
+    let mode = about.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        let path = file.display();
+        machine.warnings.add(format!(
+            "{path}: other users can read the PIN: mode {mode:04o}\n  run: chmod 600 {path}"
+        ));
+    }
+    Ok(Pin::new(std::ffi::OsStr::from_bytes(line)))
+}
+
+/// Returns true if the PEM file `key` contains an encrypted private key.
+fn is_encrypted(key: &Path) -> bool {
+    let text = fs::read(key).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    text.contains("BEGIN ENCRYPTED PRIVATE KEY") || text.contains("Proc-Type: 4,ENCRYPTED")
+}
+
+/// Creates the private key and the certificate, which must both be missing.
+///
+/// # Errors
+/// [`Failure`] if they cannot be created.
+pub(super) fn create_keys(keys: &Keys, machine: &Machine) -> Result<(), Failure> {
+    if keys.origin == KeyOrigin::Shim {
+        return make_shim_keys(machine).map_err(|why| Failure::new(1, why));
+    }
+    generate(keys, machine).map_err(|why| {
+        let (key, certificate) = (&keys.key, keys.certificate.display());
+        Failure::new(
+            1,
+            format!("cannot create the key {key} and the certificate {certificate}: {why}"),
+        )
+    })
+}
+
+fn generate(keys: &Keys, machine: &Machine) -> Result<(), String> {
     let text = |error: FileError| error.to_string();
     let (key, certificate) = (Path::new(&keys.key), keys.certificate.as_path());
     let dir = certificate.parent().ok_or("not a file name")?;
-    let [key_dir, certificate_dir] = [key.parent().unwrap_or(dir), dir].map(|dir| {
-        tempfile::Builder::new()
-            .prefix(durable::UNFINISHED)
-            .tempdir_in(dir)
-            .map_err(|error| format!("cannot create files in {}: {error}", dir.display()))
-    });
-    let new_key = key_dir?;
-    let new_certificate = certificate_dir?;
-    let (key_file, certificate_file) =
-        (new_key.path().join("key"), new_certificate.path().join("certificate"));
-    let mut program = Program::new(&machine.tools.openssl, &machine.env)
+    let new = tempfile::Builder::new()
+        .prefix(durable::UNFINISHED)
+        .tempdir_in(dir)
+        .map_err(|error| format!("cannot create files in {}: {error}", dir.display()))?;
+    let (new_key, new_certificate) = (new.path().join("key"), new.path().join("certificate"));
+    let ended = Program::new(&machine.tools.openssl, &machine.env)
         .args(["req", "-new", "-x509", "-sha256", "-days", "36500", "-outform", "DER"])
         .args(["-subj", "/CN=DKMS module signing key"])
         .args(["-addext", "extendedKeyUsage=codeSigning"])
+        .args(["-newkey", "rsa:2048", "-nodes", "-keyout"])
+        .arg(&new_key)
         .arg("-out")
-        .arg(&certificate_file);
-    program = if has_key {
-        program.arg("-key").arg(key)
-    } else {
-        program.args(["-newkey", "rsa:2048", "-nodes", "-keyout"]).arg(&key_file)
-    };
-    let ended = program.deadline(DEADLINE).run().map_err(|error| error.to_string())?;
+        .arg(&new_certificate)
+        .deadline(DEADLINE)
+        .run()
+        .map_err(|error| error.to_string())?;
     if !ended.success() {
         return Err(ended.complaint().replace('\n', "; "));
     }
-    if !has_key {
-        // Other users could never read the key, since its directory is private.
-        let mode = fs::Permissions::from_mode(0o600);
-        fs::set_permissions(&key_file, mode)
-            .map_err(FileError::when("set the mode of", &key_file))
-            .map_err(text)?;
-        fs::rename(&key_file, key).map_err(FileError::when("write", key)).map_err(text)?;
-    }
-    fs::rename(&certificate_file, certificate)
-        .map_err(FileError::when("write", certificate))
+    // Other users could never read the key, since its directory is private.
+    fs::set_permissions(&new_key, fs::Permissions::from_mode(0o600))
+        .map_err(FileError::when("set the mode of", &new_key))
         .map_err(text)?;
+    place(&new_key, key).map_err(text)?;
+    if let Err(error) = place(&new_certificate, certificate) {
+        // A key without its certificate would prevent another attempt.
+        let _ = fs::remove_file(key);
+        return Err(text(error));
+    }
     durable::sync_dir(dir).map_err(text)
 }
 
-/// Returns true if `key` is in a hardware token (`pkcs11:`), in which no key can be created.
-fn is_token(key: &str) -> bool {
-    key.starts_with("pkcs11:")
+/// Gives the new file `from` the path `to`, which must not exist.
+fn place(from: &Path, to: &Path) -> Result<(), FileError> {
+    File::open(from).and_then(|file| file.sync_all()).map_err(FileError::when("write", from))?;
+    fs::hard_link(from, to).map_err(FileError::when("write", to))
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs;
 use std::path::PathBuf;
 
-use super::keys::{choose_keys, provide_keys};
+use super::keys::{choose_keys, create_keys, have_keys};
 use crate::failure::Failure;
 use crate::machine::{Kernel, Machine, Trees, running_release};
 use crate::names::KernelRelease;
@@ -20,22 +20,23 @@ const SECURE_BOOT: &str =
 /// The `Display` text names the files and explains how to enrol the certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mok {
-    /// The private key: the path of a file, or a `pkcs11:` URI.
+    /// The private key: the path of a file, or a `pkcs11:` URI without a PIN.
     pub key: String,
     /// The path of the certificate, which must be enrolled in the firmware.
     pub certificate: PathBuf,
-    /// Whether the key or the certificate was missing and has been created.
+    /// Whether the key and the certificate were missing and have been created.
     pub made: bool,
     /// Whether Secure Boot is enabled, or `None` if the firmware does not report its state.
     pub secure_boot: Option<bool>,
 }
 
-/// Creates the key and the certificate that sign modules, unless they exist.
+/// Creates the default key and certificate for signing modules, unless they exist or the settings
+/// name others.
 ///
-/// The paths of these files can contain `$kernelver`, which is replaced with `kernel`.
+/// The paths in settings can contain `$kernelver`, which is replaced with `kernel`.
 ///
 /// # Errors
-/// [`Failure`] with exit code 1 if a missing file cannot be created.
+/// [`Failure`] with dkms's exit code 1 if a file is missing and is not created.
 pub fn generate_mok(machine: &Machine, kernel: Option<&KernelRelease>) -> Result<Mok, Failure> {
     let release = match kernel {
         Some(release) => release.clone(),
@@ -45,8 +46,12 @@ pub fn generate_mok(machine: &Machine, kernel: Option<&KernelRelease>) -> Result
     let dir = machine.trees.kernel(&release);
     let headers = Some(dir.join("build")).filter(|build| build.join("include").is_dir());
     let about = Kernel { release, dir, alive: false, headers, config: None, pkgbase: None };
-    let keys = choose_keys(machine, &about, &machine.framework(kernel));
-    let made = provide_keys(&keys, machine).map_err(|what| Failure::new(1, what))?;
+    let framework = machine.framework(kernel);
+    let keys = choose_keys(machine, &about, &framework);
+    let made = !have_keys(&keys)?;
+    if made {
+        create_keys(&keys, machine)?;
+    }
     let Keys { key, certificate, .. } = keys;
     Ok(Mok { key, certificate, made, secure_boot: secure_boot(&machine.trees) })
 }

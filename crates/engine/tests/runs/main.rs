@@ -16,3 +16,4 @@ mod objects;
 mod parallel_builds;
 mod scripts;
 mod signing;
+mod signing_pins;

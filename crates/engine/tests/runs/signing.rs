@@ -2,15 +2,15 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 
 use dkms_engine::signing;
+use rstest::rstest;
 
-use crate::fixture::{Fixture, K1, PLACED, assert_clean};
+use crate::fixture::{BUILT, Fixture, K1, PLACED, assert_clean};
 
 /// A fake `sign-file` that appends its arguments as a signature, in the format that the kernel
 /// uses.
-const SIGN_FILE: &str = r#"#!/bin/sh
+pub const SIGN_FILE: &str = r#"#!/bin/sh
 [ -f "$2" ] || exit 1
 signature="hash:$1 certificate:$(cksum <"$3")"
 {
@@ -22,7 +22,7 @@ signature="hash:$1 certificate:$(cksum <"$3")"
 "#;
 
 /// Configures the kernel for signed modules. `sign_file` is the text of its `sign-file` program.
-fn sign_with(fixture: &Fixture, sign_file: &str) {
+pub fn sign_with(fixture: &Fixture, sign_file: &str) {
     let config = "CONFIG_MODULES=y\nCONFIG_MODULE_SIG_HASH=\"sha256\"\n";
     let build = format!("usr/lib/modules/{K1}/build");
     fixture.root.write(format!("{build}/.config"), config);
@@ -32,7 +32,7 @@ fn sign_with(fixture: &Fixture, sign_file: &str) {
 }
 
 /// Returns the signature of the installed object; `None` if it is not signed.
-fn signature(fixture: &Fixture) -> Option<String> {
+pub fn signature(fixture: &Fixture) -> Option<String> {
     let object = fs::read(fixture.root.at(PLACED)).unwrap();
     let text = String::from_utf8_lossy(&object).into_owned();
     assert!(text.matches("~Module signature").count() < 2, "the object is signed twice");
@@ -79,6 +79,27 @@ fn unsigned_objects_are_installed_with_a_warning() {
     assert_eq!(fixture.sync(&[], &[K1]).finished.len(), 0, "later transactions do not retry");
 }
 
+#[rstest]
+#[case::appended("printf half >>\"$4\"; exit 1")]
+#[case::written_beside("cp \"$4\" \"$4.~signed~\"; printf half >>\"$4.~signed~\"; exit 2")]
+#[case::without_a_signature("printf half >>\"$4\"")]
+#[case::killed("printf half >>\"$4\"; kill -9 $$")]
+fn failed_signing_leaves_nothing_behind(#[case] script: &str) {
+    let mut fixture = Fixture::new();
+    fixture.root.source("foo", "1.0");
+    fixture.root.write("etc/dkms/framework.conf", "try_sign_modules=false\n");
+    assert_clean(&fixture.install());
+    let unsigned = fs::read(fixture.root.at(PLACED)).unwrap();
+
+    let mut fixture = Fixture::new();
+    fixture.root.source("foo", "1.0");
+    sign_with(&fixture, &format!("#!/bin/sh\n{script}\n"));
+    assert_eq!(fixture.install().warnings.len(), 1);
+    assert_eq!(fs::read(fixture.root.at(PLACED)).unwrap(), unsigned);
+    let kept = fixture.root.listing(format!("{BUILT}/module"));
+    assert_eq!(kept.lines().count(), 2, "foo.ko and Module.symvers: {kept}");
+}
+
 #[test]
 fn missing_sign_file_causes_one_warning() {
     let mut fixture = Fixture::new();
@@ -114,18 +135,91 @@ fn key_is_generated_once_and_never_replaced() {
     let mok = signing::generate_mok(&machine, Some(&kernel)).unwrap();
     assert!(mok.made);
     assert!(mok.to_string().contains("mokutil --import"));
-    let key = fs::read(&mok.key).unwrap();
+    assert_eq!(fs::metadata(&mok.key).unwrap().permissions().mode() & 0o777, 0o600);
+    let files = fixture.root.listing("var/lib/dkms");
     assert!(!signing::generate_mok(&machine, Some(&kernel)).unwrap().made);
-    fs::remove_file(&mok.certificate).unwrap();
-    assert!(signing::generate_mok(&machine, Some(&kernel)).unwrap().made);
-    assert_eq!(fs::read(&mok.key).unwrap(), key, "the key may be enrolled");
-    assert!(Path::new(&mok.certificate).is_file());
+    assert_eq!(fixture.root.listing("var/lib/dkms"), files);
 
     fixture.root.write(
         "etc/dkms/framework.conf",
-        "mok_signing_key='pkcs11:object=x'\nmok_certificate=/none\n",
+        "mok_signing_key='pkcs11:object=x?pin-value=1234'\nmok_certificate=/none\n",
     );
     let failure = signing::generate_mok(&fixture.machine(), Some(&kernel)).unwrap_err();
     assert_eq!(failure.code, 1);
-    assert!(failure.message.contains("pkcs11:object=x"), "{}", failure.message);
+    assert!(failure.message.contains("pkcs11:object=x)"), "{}", failure.message);
+}
+
+/// The files of a pair of keys that exist, the settings, and the path that the warning names.
+#[rstest]
+#[case::misspelt_key(
+    &["root/MOK.priv", "root/MOK.der"],
+    "mok_signing_key=/root/MOK.prv\nmok_certificate=/root/MOK.der",
+    "root/MOK.prv"
+)]
+#[case::misspelt_certificate(
+    &["root/MOK.priv", "root/MOK.der"],
+    "mok_signing_key=/root/MOK.priv\nmok_certificate=/root/MOK.crt",
+    "root/MOK.crt"
+)]
+#[case::both_missing(
+    &["keys/other"],
+    "mok_signing_key=/keys/a\nmok_certificate=/keys/b",
+    "keys/a"
+)]
+#[case::only_the_certificate_is_named(
+    &["root/MOK.der"],
+    "mok_certificate=/root/MOK.der",
+    "var/lib/dkms/mok.key"
+)]
+#[case::only_the_missing_key_is_named(
+    &["keys/other", "var/lib/dkms/mok.pub"],
+    "mok_signing_key=/keys/$kernelver",
+    "keys/7.2.12-arch1-1"
+)]
+#[case::lost_default_certificate(&["var/lib/dkms/mok.key"], "", "var/lib/dkms/mok.pub")]
+#[case::lost_default_key(&["var/lib/dkms/mok.pub"], "", "var/lib/dkms/mok.key")]
+fn half_a_pair_and_named_files_are_never_completed(
+    #[case] existing: &[&str],
+    #[case] settings: &str,
+    #[case] missing: &str,
+) {
+    let mut fixture = Fixture::new();
+    fixture.root.source("foo", "1.0");
+    sign_with(&fixture, SIGN_FILE);
+    fixture.root.write("etc/dkms/framework.conf", format!("try_sign_modules=true\n{settings}\n"));
+    for file in existing {
+        fixture.root.write(file, format!("the owner's {file}"));
+    }
+    let report = fixture.install();
+    assert!(report.is_clean());
+    let [warning] = &report.warnings[..] else { panic!("{:?}", report.warnings) };
+    assert!(warning.contains(&format!("{}/{missing}", fixture.root.path().display())), "{warning}");
+    assert!(warning.contains("not found"), "{warning}");
+    assert_eq!(signature(&fixture), None);
+    assert_eq!(fixture.sync(&[], &[K1]).finished.len(), 0, "later transactions do not retry");
+
+    let kernel = K1.parse().unwrap();
+    let failure = signing::generate_mok(&fixture.machine(), Some(&kernel)).unwrap_err();
+    assert_eq!(failure.code, 1);
+    for file in existing {
+        assert_eq!(fixture.root.read(file), format!("the owner's {file}"));
+    }
+    assert!(!fixture.root.exists(missing));
+    for file in ["mok.key", "mok.pub"].map(|file| format!("var/lib/dkms/{file}")) {
+        assert!(existing.contains(&file.as_str()) || !fixture.root.exists(&file), "{file}");
+    }
+}
+
+#[test]
+fn link_to_a_missing_key_is_not_replaced() {
+    let mut fixture = Fixture::new();
+    fixture.root.source("foo", "1.0");
+    sign_with(&fixture, SIGN_FILE);
+    fixture.root.link("var/lib/dkms/mok.key", "/mnt/stick/mok.key");
+    fixture.root.link("var/lib/dkms/mok.pub", "/mnt/stick/mok.pub");
+    let report = fixture.install();
+    let [warning] = &report.warnings[..] else { panic!("{:?}", report.warnings) };
+    assert!(warning.contains("cannot use the key"), "{warning}");
+    assert!(fixture.root.at("var/lib/dkms/mok.key").is_symlink());
+    assert_eq!(signature(&fixture), None);
 }

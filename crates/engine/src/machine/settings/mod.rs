@@ -46,6 +46,7 @@ pub struct Settings {
     compile_once: bool,
     cache_size: u64,
     timings: Option<PathBuf>,
+    pin_file: Option<PathBuf>,
 }
 
 impl Default for Settings {
@@ -62,6 +63,7 @@ impl Default for Settings {
             compile_once: true,
             cache_size: CACHE_SIZE,
             timings: None,
+            pin_file: None,
         }
     }
 }
@@ -79,6 +81,9 @@ impl Settings {
         let mut reader = BashReader::new(tools.clone(), env.clone());
         reader.patience = conf_timeout;
         let framework = Framework::read(trees, None, &mut reader, &mut problems);
+        let named = |file: Option<PathBuf>| {
+            file.filter(|file| !file.as_os_str().is_empty()).map(|file| trees.inside(&file))
+        };
         Self {
             // 0 means unlimited in dkms, but one per processor here: an unlimited jobserver for all
             // builds would overload the machine.
@@ -89,11 +94,8 @@ impl Settings {
             launcher: words(own.build.launcher.as_deref().unwrap_or_default()),
             compile_once: own.build.compile_once.unwrap_or(true),
             cache_size: own.cache.size.map_or(CACHE_SIZE, |size| size.0),
-            timings: own
-                .build
-                .timings
-                .filter(|file| !file.as_os_str().is_empty())
-                .map(|file| trees.inside(&file)),
+            timings: named(own.build.timings),
+            pin_file: named(own.signing.pin_file),
             framework,
             initramfs: own.initramfs.known,
             problems,
@@ -134,6 +136,13 @@ impl Settings {
     /// Sets the output file for the HTML timeline of a run.
     pub fn set_timings(&mut self, file: PathBuf) {
         self.timings = Some(file);
+    }
+
+    /// Returns the file that contains the PIN of the token or the passphrase of the signing key, or
+    /// `None` if it is not set.
+    #[must_use]
+    pub(crate) fn pin_file(&self) -> Option<&Path> {
+        self.pin_file.as_deref()
     }
 
     /// Returns the timeout for evaluating one conf.
@@ -357,8 +366,8 @@ mod tests {
         assert_eq!(settings.jobs(), 2);
         insta::assert_snapshot!(settings.problems.join("\n"), @"
         /alpm-dkms.toml: unknown key: colour
-        /alpm-dkms.toml: unknown key: signing
         /alpm-dkms.toml: unknown key: build.job
+        /alpm-dkms.toml: unknown key: signing.key
         ");
     }
 }

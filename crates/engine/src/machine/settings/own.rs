@@ -18,6 +18,7 @@ pub(super) struct OwnSettings {
     pub(super) conf: ConfSection,
     pub(super) cache: CacheSection,
     pub(super) initramfs: ImagesSection,
+    pub(super) signing: SigningSection,
     #[serde(flatten)]
     unknown: BTreeMap<String, toml::Value>,
 }
@@ -73,6 +74,16 @@ pub(super) struct ImagesSection {
     unknown: BTreeMap<String, toml::Value>,
 }
 
+/// The `[signing]` section.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct SigningSection {
+    /// The file whose first line is the PIN of the token or the passphrase of the signing key.
+    pub(super) pin_file: Option<PathBuf>,
+    #[serde(flatten)]
+    unknown: BTreeMap<String, toml::Value>,
+}
+
 impl OwnSettings {
     /// Reads `file`. If the file is invalid, adds a message to `problems` and returns the defaults.
     /// Adds a message for each unknown key, but keeps all other settings.
@@ -100,6 +111,7 @@ impl OwnSettings {
             ("cache.", &own.cache.unknown),
             ("conf.", &own.conf.unknown),
             ("initramfs.", &own.initramfs.unknown),
+            ("signing.", &own.signing.unknown),
         ];
         for (section, unknown) in sections {
             for key in unknown.keys() {

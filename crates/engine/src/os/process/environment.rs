@@ -5,6 +5,8 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::os::pin::Pin;
+
 /// The PATH of [`Environment::fixed`], independent of the user's PATH.
 pub(super) const FIXED_PATH: &str = "/usr/bin:/usr/sbin:/bin:/sbin";
 
@@ -15,9 +17,18 @@ pub(super) const FIXED_PATH: &str = "/usr/bin:/usr/sbin:/bin:/sbin";
 const NOT_INHERITED: [&str; 8] =
     ["CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"];
 
-/// All environment variables of a child process.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Environment(BTreeMap<OsString, OsString>);
+/// The variable from which sign-file reads the PIN of a token or the passphrase of a key.
+const SIGN_PIN: &str = "KBUILD_SIGN_PIN";
+
+/// All environment variables of a child process, except for `KBUILD_SIGN_PIN`.
+///
+/// `KBUILD_SIGN_PIN` is stored separately: only sign-file gets it, by [`Environment::with_pin`].
+/// Makefiles, confs and scripts must not see it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Environment {
+    variables: BTreeMap<OsString, OsString>,
+    pin: Option<Pin>,
+}
 
 impl Environment {
     /// Returns the environment for programs that a hook runs: PATH, `LC_ALL=C` and `HOME=/root`.
@@ -26,7 +37,7 @@ impl Environment {
     /// `ARCH` would break builds.
     #[must_use]
     pub fn fixed() -> Self {
-        Self(BTreeMap::new()).with("PATH", FIXED_PATH).with("LC_ALL", "C").with("HOME", "/root")
+        Self::default().with("PATH", FIXED_PATH).with("LC_ALL", "C").with("HOME", "/root")
     }
 
     /// Returns the environment for programs that the command line runs.
@@ -35,24 +46,40 @@ impl Environment {
     /// well, and without the variables of a make that runs this process.
     #[must_use]
     pub fn of_caller() -> Self {
-        let mut all: BTreeMap<_, _> = std::env::vars_os().collect();
-        for name in NOT_INHERITED {
-            all.remove(OsStr::new(name));
-        }
-        Self(all)
+        let inherited = |name: &OsStr| !NOT_INHERITED.iter().any(|other| *other == name);
+        std::env::vars_os()
+            .filter(|(name, _)| inherited(name))
+            .fold(Self::default(), |env, (name, value)| env.with(name, value))
     }
 
     /// Sets the variable `name` to `value`.
     #[must_use]
     pub fn with(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
-        self.0.insert(name.into(), value.into());
+        let name = name.into();
+        if name == SIGN_PIN {
+            self.pin = Some(Pin::new(value));
+        } else {
+            self.variables.insert(name, value.into());
+        }
+        self
+    }
+
+    /// Returns the value of `KBUILD_SIGN_PIN`, or `None` if it is not set.
+    pub(crate) fn pin(&self) -> Option<&Pin> {
+        self.pin.as_ref()
+    }
+
+    /// Makes `pin` visible to the program as `KBUILD_SIGN_PIN`. Only for sign-file.
+    #[must_use]
+    pub(crate) fn with_pin(mut self, pin: &Pin) -> Self {
+        self.variables.insert(SIGN_PIN.into(), pin.as_os_str().to_owned());
         self
     }
 
     /// Removes the variable `name`, if it is set.
     #[must_use]
     pub(crate) fn without(mut self, name: impl AsRef<OsStr>) -> Self {
-        self.0.remove(name.as_ref());
+        self.variables.remove(name.as_ref());
         self
     }
 
@@ -68,12 +95,12 @@ impl Environment {
     /// Returns the value of the variable `name`, or `None` if it is not set.
     #[must_use]
     pub(crate) fn get(&self, name: impl AsRef<OsStr>) -> Option<&OsStr> {
-        self.0.get(name.as_ref()).map(OsString::as_os_str)
+        self.variables.get(name.as_ref()).map(OsString::as_os_str)
     }
 
     /// Returns every variable and its value, sorted by name.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
-        self.0.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()))
+        self.variables.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()))
     }
 
     /// Returns the path of the first program `name` in this environment's PATH, or `None` if there
@@ -123,6 +150,18 @@ mod tests {
         assert_eq!(env.get("PATH").unwrap(), "/t/.bin:/usr/bin:/usr/sbin:/bin:/sbin");
         let bare = Environment::fixed().without("PATH").first_in_path(Path::new("/t"));
         assert_eq!(bare.get("PATH").unwrap(), "/t:/usr/bin:/usr/sbin:/bin:/sbin");
+    }
+
+    #[test]
+    fn pin_is_visible_only_to_sign_file() {
+        let env = Environment::fixed().with("KBUILD_SIGN_PIN", "1234");
+        let names = |env: &Environment| -> Vec<_> {
+            env.iter().map(|(name, _)| name.to_string_lossy().into_owned()).collect()
+        };
+        assert_eq!(names(&env), ["HOME", "LC_ALL", "PATH"]);
+        assert!(!format!("{env:?}").contains("1234"));
+        let pin = env.pin().unwrap();
+        assert_eq!(env.clone().with_pin(pin).get("KBUILD_SIGN_PIN").unwrap(), "1234");
     }
 
     #[test]
