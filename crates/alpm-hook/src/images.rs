@@ -13,7 +13,7 @@ use dkms_initramfs::{
 };
 
 use crate::hook_main::HookArgs;
-use crate::lines::{Lines, PackageNames};
+use crate::lines::{Lines, PackageNames, warn_of_settings};
 use crate::lock::lock;
 use crate::targets::unreadable;
 use crate::targets::without_sources;
@@ -96,6 +96,7 @@ pub fn precise(args: &HookArgs, input: &mut dyn BufRead) -> Result<ExitCode, Fai
 /// is reported in the output and by the exit code.
 pub fn verify(args: &HookArgs) -> Result<ExitCode, Failure> {
     let machine = Machine::for_hook(&args.root);
+    warn_of_settings(&machine);
     let generator = Generator::detect(&machine);
     let mut lines = Lines::new(io::stdout(), PackageNames::default());
     let mut succeeded = true;

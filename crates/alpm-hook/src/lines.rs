@@ -11,15 +11,24 @@ mod summary;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
+use std::io::{self, Write};
 use std::time::Duration;
 
+use dkms_engine::machine::Machine;
 use dkms_engine::names::{KernelRelease, ModuleId};
 use dkms_engine::plan::{Action, Plan, Step, Task};
 use dkms_engine::report::{Event, Finished, Outcome, Watch};
 
 pub use line_writer::LineWriter;
 pub use package_names::PackageNames;
+
+/// Prints a warning for each problem in the settings of `machine`.
+pub fn warn_of_settings(machine: &Machine) {
+    let mut lines = Lines::new(io::stdout(), PackageNames::default());
+    for problem in machine.settings.problems() {
+        lines.write_lines(&format!("warning: {problem}"));
+    }
+}
 
 /// The progress of a task that builds or installs a module.
 struct ModuleTask {

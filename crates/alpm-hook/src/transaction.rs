@@ -17,7 +17,7 @@ use dkms_initramfs::{Generator, mkinitcpio_override};
 
 use crate::hook_main::HookArgs;
 use crate::images;
-use crate::lines::{Lines, PackageNames};
+use crate::lines::{Lines, PackageNames, warn_of_settings};
 use crate::lock::lock;
 use crate::package_query::{self, PackageQuery, Packages};
 use crate::targets::Targets;
@@ -61,6 +61,7 @@ pub fn sync(args: &HookArgs, targets: &Targets) -> Result<ExitCode, Failure> {
     if present.is_empty() && !machine.trees.dkms.exists() {
         return Ok(ExitCode::SUCCESS); // a machine without modules
     }
+    warn_of_settings(&machine);
     let generator = Generator::detect(&machine);
     machine.images = generator.is_some();
     let _lock = lock(args, &machine)?;
@@ -136,6 +137,7 @@ pub fn depart(args: &HookArgs, targets: &Targets) -> Result<ExitCode, Failure> {
     if !targets.ourselves || !machine.trees.dkms.exists() {
         return Ok(ExitCode::SUCCESS);
     }
+    warn_of_settings(&machine);
     let lock = lock(args, &machine)?;
     let facts = facts::read(&machine, &Scope { shallow: true, ..Scope::default() });
     let request = Request::Depart {

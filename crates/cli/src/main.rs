@@ -69,6 +69,7 @@ fn carry_out(
             return refusal::of_early_exit(&exit, args.command).map_or(Ok(0), Err);
         }
         None => {
+            machine.settings.problems().iter().for_each(|problem| console.warn(problem));
             let intent = Intent::read(args, &machine::context(&machine))?;
             return commands::run(intent, args, machine, console);
         }

@@ -50,6 +50,27 @@ fn dry_run_prints_the_plan() {
 }
 
 #[test]
+fn reports_errors_in_the_settings() {
+    let root = TestRoot::new();
+    root.kernel(K).pkgbase("linux").headers();
+    root.source("foo", "1.0");
+    root.write("etc/dkms/framework.conf", "if true; then\nmok_signing_key=/k\n");
+    root.write("etc/dkms/framework.conf.d/x.conf", "mok_certificate = /c\n");
+    let output = hook(&root, &["--dry-run"], TARGETS);
+    let etc = root.at("etc/dkms").display().to_string();
+    let warnings = [
+        format!("warning: {etc}/framework.conf: line "),
+        format!(
+            "warning: {etc}/framework.conf.d/x.conf: line 1: mok_certificate: command not found"
+        ),
+    ];
+    for warning in warnings {
+        assert_eq!(output.matches(&warning).count(), 1, "{output}");
+    }
+    assert!(output.contains("build foo/1.0"), "{output}");
+}
+
+#[test]
 fn is_silent_without_modules() {
     let root = TestRoot::new();
     root.remove("var/lib/dkms");

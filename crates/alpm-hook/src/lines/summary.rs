@@ -36,7 +36,7 @@ impl<W: Write> Lines<W> {
     }
 
     /// Writes a message, which can have several lines.
-    fn write_lines(&mut self, text: &str) {
+    pub(super) fn write_lines(&mut self, text: &str) {
         text.lines().for_each(|line| self.out.line(line));
     }
 

@@ -1,8 +1,50 @@
-//! Tests of the PIN of the signing key.
+//! Tests of unreadable settings, and of the PIN of the signing key.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use assert_cmd::Command;
+use rstest::rstest;
 
-use crate::fixture::{K1, call, root};
+use crate::fixture::{K1, call, dkms, dkms_obeying_modes, root};
+
+#[rstest]
+#[case::if_without_fi("framework.conf", "if true; then\n")]
+#[case::open_quotation_mark("framework.conf.d/x.conf", "verbose=1\nmok_signing_key='/k\n")]
+#[case::spaces("framework.conf.d/x.conf", "mok_signing_key = /k\n")]
+fn every_command_reports_errors_in_the_settings(#[case] file: &str, #[case] text: &str) {
+    let root = root();
+    root.write(format!("etc/dkms/{file}"), text);
+    let build = format!("install foo/1.0 -k {K1}");
+    let commands = ["status", "add foo", &build, &build, "generate_mok", "cache"];
+    for line in commands
+        .into_iter()
+        .chain([&format!("autoinstall --dry-run -k {K1}"), "remove foo/1.0 --all"])
+    {
+        let output = dkms(&root, line);
+        let message = format!("dkms: warning: ROOT/etc/dkms/{file}: line ");
+        assert_eq!(output.errors.matches(&message).count(), 1, "dkms {line}\n{}", output.errors);
+        assert_eq!(output.code, i32::from(line == "generate_mok"), "{}", output.errors);
+        assert!(!output.out.contains(file), "dkms {line}\n{}", output.out);
+    }
+    assert!(!root.exists("var/lib/dkms/mok.key"));
+    assert_eq!(dkms(&root, "status -q").errors, "");
+}
+
+#[test]
+fn unreadable_settings_are_reported() {
+    let root = root();
+    root.write("etc/dkms/framework.conf", "mok_signing_key=/k\n");
+    let mode = fs::Permissions::from_mode(0o000);
+    fs::set_permissions(root.at("etc/dkms/framework.conf"), mode).unwrap();
+    let output = dkms_obeying_modes(&root, &format!("build foo/1.0 -k {K1}"));
+    assert_eq!(output.code, 0, "{}", output.errors);
+    let message = "dkms: warning: cannot read ROOT/etc/dkms/framework.conf: Permission denied";
+    assert!(output.errors.starts_with(message), "{}", output.errors);
+    let output = dkms_obeying_modes(&root, "generate_mok");
+    assert_eq!(output.code, 1, "{}", output.errors);
+    assert!(!root.exists("var/lib/dkms/mok.key"));
+}
 
 #[test]
 fn passphrase_in_the_environment_reaches_only_sign_file() {

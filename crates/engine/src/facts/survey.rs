@@ -64,7 +64,7 @@ pub fn read(machine: &Machine, scope: &Scope) -> Facts {
         keys: BTreeMap::new(),
         lacking: BTreeMap::new(),
         kernels_known: true,
-        problems: machine.settings.problems.clone(),
+        problems: Vec::new(),
     };
     let mut kernels = survey.kernels();
     let mut modules = survey.modules();

@@ -135,8 +135,12 @@ impl Machine {
     pub(crate) fn framework(&self, kernel: Option<&KernelRelease>) -> Framework {
         let mut reader = BashReader::new(self.tools.clone(), self.env.clone());
         reader.patience = self.settings.conf_timeout();
-        // `Settings::read` has already reported the problems in these files.
-        Framework::read(&self.trees, kernel, &mut reader, &mut Vec::new())
+        let mut problems = Vec::new();
+        let framework = Framework::read(&self.trees, kernel, &mut reader, &mut problems);
+        // `Settings::read` has already reported the others.
+        problems.retain(|problem| !self.settings.problems().contains(problem));
+        problems.into_iter().for_each(|problem| self.warnings.add(problem));
+        framework
     }
 
     /// Returns the directory for large temporary files: `tmp_location` if it is set, otherwise

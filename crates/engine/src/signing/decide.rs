@@ -1,6 +1,6 @@
 //! Decides whether to sign the objects for a kernel, and with which key (dkms-behaviour 6).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::chroot::is_chroot;
 use super::consequence;
@@ -55,6 +55,9 @@ fn choose_signer(machine: &Machine, kernel: &Kernel) -> SigningDecision {
     let hash = config.value("CONFIG_MODULE_SIG_HASH").filter(|hash| !hash.is_empty());
     let Some(hash) = hash else { return SigningDecision::Off("CONFIG_MODULE_SIG_HASH is not set") };
     let framework = machine.framework(Some(&kernel.release));
+    if let Some(file) = &framework.unread {
+        return SigningDecision::Obstacle(unread(file));
+    }
     match framework.try_sign_modules.as_deref() {
         Some("false") => return SigningDecision::Off("try_sign_modules is false"),
         Some("true") => {}
@@ -68,7 +71,7 @@ fn choose_signer(machine: &Machine, kernel: &Kernel) -> SigningDecision {
         return SigningDecision::Obstacle(Failure::new(1, message));
     }
     let mut keys = choose_keys(machine, kernel, &framework);
-    let checked = have_keys(&keys).and_then(|_| find_pin(&keys, machine));
+    let checked = have_keys(&keys, &framework).and_then(|_| find_pin(&keys, machine));
     match checked {
         Ok(pin) => {
             keys.pin = pin;
@@ -76,6 +79,11 @@ fn choose_signer(machine: &Machine, kernel: &Kernel) -> SigningDecision {
         }
         Err(why) => SigningDecision::Obstacle(why),
     }
+}
+
+/// Returns the failure for a settings file that cannot be read to its end and may name other keys.
+pub(super) fn unread(file: &Path) -> Failure {
+    Failure::new(1, format!("{}: not read to its end, so it may name other keys", file.display()))
 }
 
 fn decide(machine: &Machine, kernel: &Kernel) -> SigningDecision {

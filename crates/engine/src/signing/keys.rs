@@ -58,8 +58,8 @@ pub(super) fn choose_keys(machine: &Machine, kernel: &Kernel, framework: &Framew
 ///
 /// # Errors
 /// [`Failure`] in all other cases. If one file is missing, neither is created, because the other
-/// one may be enrolled.
-pub(super) fn have_keys(keys: &Keys) -> Result<bool, Failure> {
+/// one may be enrolled. None is created if the settings may name other files.
+pub(super) fn have_keys(keys: &Keys, framework: &Framework) -> Result<bool, Failure> {
     use FileState::{Missing, Present, Unusable};
     let key = if keys.is_in_token() { Present } else { FileState::of(Path::new(&keys.key)) };
     let (name, certificate) = (&keys.key, keys.certificate.display());
@@ -78,7 +78,15 @@ pub(super) fn have_keys(keys: &Keys) -> Result<bool, Failure> {
         (Missing, Missing) if keys.origin == KeyOrigin::Named => {
             (format!("key and certificate not found: {name}, {certificate}"), None)
         }
-        (Missing, Missing) => return Ok(false),
+        (Missing, Missing) => {
+            let Some(file) = &framework.faulty else { return Ok(false) };
+            let message = format!(
+                "key and certificate not found: {name}, {certificate}; not created because of \
+                 errors in {}",
+                file.display()
+            );
+            (message, None)
+        }
     };
     Err(match kept.filter(|_| keys.origin != KeyOrigin::Named) {
         Some((kept, missing)) => Failure::new(1, format!("{message}; {kept} is kept"))

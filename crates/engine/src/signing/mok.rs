@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs;
 use std::path::PathBuf;
 
+use super::decide::unread;
 use super::keys::{choose_keys, create_keys, have_keys};
 use crate::failure::Failure;
 use crate::machine::{Kernel, Machine, Trees, running_release};
@@ -47,8 +48,11 @@ pub fn generate_mok(machine: &Machine, kernel: Option<&KernelRelease>) -> Result
     let headers = Some(dir.join("build")).filter(|build| build.join("include").is_dir());
     let about = Kernel { release, dir, alive: false, headers, config: None, pkgbase: None };
     let framework = machine.framework(kernel);
+    if let Some(file) = &framework.unread {
+        return Err(unread(file));
+    }
     let keys = choose_keys(machine, &about, &framework);
-    let made = !have_keys(&keys)?;
+    let made = !have_keys(&keys, &framework)?;
     if made {
         create_keys(&keys, machine)?;
     }

@@ -223,3 +223,111 @@ fn link_to_a_missing_key_is_not_replaced() {
     assert!(fixture.root.at("var/lib/dkms/mok.key").is_symlink());
     assert_eq!(signature(&fixture), None);
 }
+
+/// The file of the settings, its text, and a part of the message about it.
+#[rstest]
+#[case::if_without_fi(
+    "framework.conf",
+    "if true; then\nmok_signing_key=/k\nmok_certificate=/c\n",
+    "framework.conf: line "
+)]
+#[case::open_quotation_mark(
+    "framework.conf.d/z.conf",
+    "verbose=\nmok_signing_key=\"/k\nmok_certificate=/c\n",
+    "framework.conf.d/z.conf: line 2: "
+)]
+#[case::unquoted_bracket(
+    "framework.conf.d/a.conf",
+    "mok_certificate=/c(1)\n",
+    "framework.conf.d/a.conf: line 1: "
+)]
+#[case::not_text("framework.conf", "mok_signing_key=/k\0\n", "framework.conf: invalid")]
+#[case::ends_the_shell("framework.conf", "exit 0\n", "framework.conf: evaluation ended early")]
+fn no_key_is_made_while_settings_cannot_be_read(
+    #[case] file: &str,
+    #[case] text: &str,
+    #[case] message: &str,
+) {
+    let mut fixture = Fixture::new();
+    fixture.root.source("foo", "1.0");
+    sign_with(&fixture, SIGN_FILE);
+    fixture.root.write("etc/dkms/framework.conf.d/b.conf", "try_sign_modules=true\n");
+    fixture.root.write(format!("etc/dkms/{file}"), text);
+    let machine = fixture.machine();
+    let problems = machine.settings.problems();
+    let [problem] = problems else { panic!("{problems:?}") };
+    let message = format!("{}/etc/dkms/{message}", fixture.root.path().display());
+    assert!(problem.starts_with(&message), "{problem}");
+    let report = fixture.install();
+    assert!(report.is_clean());
+    let [warning] = &report.warnings[..] else { panic!("{:?}", report.warnings) };
+    assert!(warning.contains(&format!("/etc/dkms/{file}: not read to its end")), "{warning}");
+    assert_eq!(signature(&fixture), None);
+    let kernel = K1.parse().unwrap();
+    signing::generate_mok(&fixture.machine(), Some(&kernel)).unwrap_err();
+    assert!(!fixture.root.exists("var/lib/dkms/mok.key"));
+
+    fixture.root.write("k", "a key");
+    fixture.root.write("c", "a certificate");
+    fixture.root.write(format!("etc/dkms/{file}"), "mok_signing_key=/k\nmok_certificate=/c\n");
+    assert_clean(&fixture.sync(&[], &[K1]));
+    assert!(signature(&fixture).is_some());
+    assert_eq!(fixture.builds(), 1, "signing does not compile");
+}
+
+#[rstest]
+#[case::dangling_link("framework.conf")]
+#[case::directory("framework.conf.d/own.conf")]
+fn settings_that_are_not_a_file_prevent_a_new_key(#[case] file: &str) {
+    let mut fixture = Fixture::new();
+    fixture.root.source("foo", "1.0");
+    sign_with(&fixture, SIGN_FILE);
+    let path = format!("etc/dkms/{file}");
+    fixture.root.dir("etc/dkms/framework.conf.d");
+    if file == "framework.conf" {
+        fixture.root.remove(&path);
+        fixture.root.link(&path, "/mnt/config/framework.conf");
+    } else {
+        fixture.root.dir(&path);
+    }
+    let machine = fixture.machine();
+    let [problem] = machine.settings.problems() else { panic!() };
+    assert!(problem.contains("cannot read") && problem.contains(&path), "{problem}");
+    assert_eq!(fixture.install().warnings.len(), 1);
+    assert!(!fixture.root.exists("var/lib/dkms/mok.key"));
+}
+
+#[rstest]
+#[case::spaces("mok_signing_key = /k\n")]
+#[case::failed_command("mok_signing_key=$(cat /keys/path)\n")]
+fn no_key_is_made_after_an_error_in_the_settings(#[case] line: &str) {
+    let mut fixture = Fixture::new();
+    fixture.root.source("foo", "1.0");
+    sign_with(&fixture, SIGN_FILE);
+    fixture.root.write("etc/dkms/framework.conf.d/k.conf", line);
+    assert_eq!(fixture.machine().settings.problems().len(), 1);
+    let report = fixture.install();
+    let [warning] = &report.warnings[..] else { panic!("{:?}", report.warnings) };
+    assert!(warning.contains("not created because of errors in"), "{warning}");
+    assert!(!fixture.root.exists("var/lib/dkms/mok.key"));
+
+    // An existing key is used: the error may concern something else.
+    for file in ["mok.key", "mok.pub"] {
+        fixture.root.write(format!("var/lib/dkms/{file}"), "a key");
+    }
+    assert_clean(&fixture.sync(&[], &[K1]));
+    assert!(signature(&fixture).is_some());
+    assert_eq!(fixture.builds(), 1);
+}
+
+#[test]
+fn settings_can_be_masked_with_dev_null() {
+    let mut fixture = Fixture::new();
+    fixture.root.source("foo", "1.0");
+    sign_with(&fixture, SIGN_FILE);
+    fixture.root.dir("etc/dkms/framework.conf.d");
+    fixture.root.link("etc/dkms/framework.conf.d/a.conf", "/dev/null");
+    assert_eq!(fixture.machine().settings.problems(), [""; 0]);
+    assert_clean(&fixture.install());
+    assert!(signature(&fixture).is_some());
+}

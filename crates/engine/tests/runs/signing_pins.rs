@@ -87,6 +87,22 @@ fn missing_pin_is_reported(#[case] key: &str, #[case] own: &str, #[case] message
     assert_eq!(fixture.sync(&[], &[K1]).finished.len(), 0, "later transactions do not retry");
 }
 
+#[rstest]
+#[case::unquoted("mok_signing_key=pkcs11:object=a;pin-value=1234\n")]
+#[case::in_an_error("mok_signing_key=pkcs11:object=a&pin-value=1234 (\n")]
+fn messages_do_not_contain_the_pin(#[case] line: &str) {
+    let mut fixture = Fixture::new();
+    fixture.root.source("foo", "1.0");
+    sign_with(&fixture, SIGN_FILE);
+    fixture.root.write("etc/dkms/framework.conf", format!("try_sign_modules=true\n{line}"));
+    let machine = fixture.machine();
+    let problems = machine.settings.problems().join("\n");
+    assert!(problems.contains("line 2: ") && !problems.contains("1234"), "{problems}");
+    let report = fixture.install();
+    assert_eq!(report.warnings.len(), 1);
+    assert!(!report.warnings[0].contains("1234"), "{:?}", report.warnings);
+}
+
 #[test]
 fn pin_file_that_others_can_read_causes_a_warning() {
     let mut fixture = Fixture::new();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
+use std::io::ErrorKind::NotFound;
 use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
@@ -10,6 +11,7 @@ use crate::machine::Trees;
 use crate::names::KernelRelease;
 use crate::objects::CompressionOptions;
 use crate::os::bash::{BashReader, expanded};
+use crate::os::pin::redacted;
 
 /// The names of the settings that are read from dkms's files. All other variables are ignored.
 const NAMES: [&str; 17] = [
@@ -66,6 +68,11 @@ pub struct Framework {
     /// `true` to sign always or `false` to sign never. With any other value, or `None`, modules are
     /// signed except in a chroot.
     pub try_sign_modules: Option<String>,
+    /// The first file that could not be read to its end, so that settings may be missing.
+    pub(crate) unread: Option<PathBuf>,
+    /// The first file with an error that bash reported, so that settings may be missing although
+    /// the file was read to its end.
+    pub(crate) faulty: Option<PathBuf>,
 }
 
 impl Framework {
@@ -89,32 +96,61 @@ impl Framework {
         for (name, words) in [("gzip", gzip), ("xz", xz), ("zstd", zstd)] {
             given.insert(format!("compress_{name}_opts"), words.join(" "));
         }
+        let mut origins = BTreeMap::new();
+        let (mut unread, mut faulty) = (None, None);
         for file in files(&trees.etc) {
             let set = given.iter().map(|(name, text)| (name.clone(), OsString::from(text)));
-            let variables = match reader.read(&file, set.collect(), &NAMES) {
-                Ok(reply) => reply.variables,
+            let reply = match reader.read(&file, set.collect(), &NAMES) {
+                Ok(reply) => reply,
                 Err(error) => {
-                    problems.push(Failure::from(&error).to_string());
+                    problems.push(redacted(&Failure::from(&error).to_string()));
+                    unread.get_or_insert(file);
                     continue;
                 }
             };
-            for (name, index, text) in variables.into_iter().filter(|(_, index, _)| index == "0") {
+            if let Some(complaint) = complaint(&file, &reply.complaint) {
+                problems.push(complaint);
+                faulty.get_or_insert_with(|| file.clone());
+                if !reader.can_parse(&file) {
+                    unread.get_or_insert_with(|| file.clone());
+                }
+            }
+            let variables = reply.variables.into_iter();
+            for (name, index, text) in variables.filter(|(_, index, _)| index == "0") {
                 match String::from_utf8(text) {
                     // As in a dkms.conf, remove a DOS line ending and expand variables once more.
                     Ok(text) => {
                         let text = text.strip_suffix('\r').unwrap_or(&text);
                         let text = expanded(text, |name| given.get(name).map(String::as_str));
+                        if given.get(&name) != Some(&text) {
+                            origins.insert(name.clone(), file.clone());
+                        }
                         given.insert(name, text);
                     }
-                    Err(_) => problems
-                        .push(format!("{}: {name}[{index}]: not valid UTF-8", file.display())),
+                    Err(_) => {
+                        problems
+                            .push(format!("{}: {name}[{index}]: not valid UTF-8", file.display()));
+                        faulty.get_or_insert_with(|| file.clone());
+                    }
                 }
             }
         }
-        Self::from_texts(&given, problems)
+        Self { unread, faulty, ..Self::from_texts(&given, &origins, problems) }
     }
 
-    fn from_texts(texts: &BTreeMap<String, String>, problems: &mut Vec<String>) -> Self {
+    /// Interprets the values `texts`. `origins` maps the name of a value to the file that set it.
+    fn from_texts(
+        texts: &BTreeMap<String, String>,
+        origins: &BTreeMap<String, PathBuf>,
+        problems: &mut Vec<String>,
+    ) -> Self {
+        let mut invalid = |name: &str, value: &str, expected: &str| {
+            let file = origins
+                .get(name)
+                .map_or("framework.conf".into(), |file| file.display().to_string());
+            problems
+                .push(format!("{file}: invalid value for {name}: {value:?} (expected {expected})"));
+        };
         let text = |name: &str| texts.get(name).filter(|text| !text.is_empty()).cloned();
         let words = |name: &str| {
             let words = texts.get(name).map(String::as_str).unwrap_or_default();
@@ -126,10 +162,7 @@ impl Framework {
             if path.is_absolute() && !path.components().any(|part| part.as_os_str() == "..") {
                 return Some(path);
             }
-            problems.push(format!(
-                "framework.conf: invalid value for {name}: {path:?} (expected an absolute path \
-                 without ..)"
-            ));
+            invalid(name, &path.to_string_lossy(), "an absolute path without ..");
             None
         };
         let (source_tree, dkms_tree) = (tree("source_tree"), tree("dkms_tree"));
@@ -137,9 +170,7 @@ impl Framework {
         let parallel_jobs = text("parallel_jobs").and_then(|jobs| match jobs.trim().parse() {
             Ok(jobs) => Some(jobs),
             Err(_) => {
-                problems.push(format!(
-                    "framework.conf: invalid value for parallel_jobs: {jobs:?} (expected a number)"
-                ));
+                invalid("parallel_jobs", &jobs, "a number");
                 None
             }
         });
@@ -163,6 +194,8 @@ impl Framework {
             mok_signing_key: path("mok_signing_key"),
             mok_certificate: path("mok_certificate"),
             try_sign_modules: text("try_sign_modules"),
+            unread: None,
+            faulty: None,
         }
     }
 }
@@ -182,8 +215,23 @@ fn files(etc: &Path) -> Vec<PathBuf> {
         .collect();
     files.sort();
     files.insert(0, etc.join("framework.conf"));
-    files.retain(|file| file.exists());
+    // A file that exists but cannot be read is an error. A link to /dev/null is an empty file.
+    files.retain(|file| {
+        let absent = fs::symlink_metadata(file).is_err_and(|error| error.kind() == NotFound);
+        !absent && fs::canonicalize(file).ok().as_deref() != Some(Path::new("/dev/null"))
+    });
     files
+}
+
+/// Returns the first lines of what bash wrote to standard error while it evaluated `file`, or
+/// `None` if it reported no error. A locale that is not installed is not an error of the file.
+pub(super) fn complaint(file: &Path, written: &str) -> Option<String> {
+    let lines = written.lines().filter(|line| !line.contains(": warning: setlocale: "));
+    let lines: Vec<_> = lines.take(5).collect();
+    let file = file.display().to_string();
+    let text = redacted(&lines.join("\n  "));
+    let first = *lines.first()?;
+    Some(if first.starts_with(&file) { text } else { format!("{file}: {text}") })
 }
 
 #[cfg(test)]

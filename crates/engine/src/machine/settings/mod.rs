@@ -36,8 +36,7 @@ pub struct Settings {
     pub framework: Framework,
     /// The `[initramfs]` section of `alpm-dkms.toml`.
     pub initramfs: InitramfsSettings,
-    /// The messages for the user about invalid settings.
-    pub(crate) problems: Vec<String>,
+    problems: Vec<String>,
     jobs: Option<NonZeroUsize>,
     build_timeout: Duration,
     memory_per_job: u64,
@@ -143,6 +142,13 @@ impl Settings {
     #[must_use]
     pub(crate) fn pin_file(&self) -> Option<&Path> {
         self.pin_file.as_deref()
+    }
+
+    /// Returns the messages for the user about invalid settings. Each binary prints them, in every
+    /// run.
+    #[must_use]
+    pub fn problems(&self) -> &[String] {
+        &self.problems
     }
 
     /// Returns the timeout for evaluating one conf.
@@ -344,7 +350,10 @@ mod tests {
         ];
         let settings = read(&files);
         let problems = settings.problems.clone();
-        assert_eq!(settings, Settings { problems, ..Settings::default() });
+        let unread = settings.framework.unread.clone();
+        assert!(unread.as_ref().is_some_and(|file| file.ends_with("framework.conf")));
+        let framework = Framework { unread, ..Framework::default() };
+        assert_eq!(settings, Settings { problems, framework, ..Settings::default() });
         insta::assert_snapshot!(settings.problems.join("\n"), @r#"
         /alpm-dkms.toml: ignored, using defaults: TOML parse error at line 2, column 8
           |
@@ -353,10 +362,34 @@ mod tests {
         invalid type: string "many", expected usize
         /framework.conf: evaluation ended early: the file exits the shell
           run: bash -x /framework.conf
-        framework.conf: invalid value for source_tree: "/usr/../x" (expected an absolute path without ..)
-        framework.conf: invalid value for dkms_tree: "var/lib" (expected an absolute path without ..)
-        framework.conf: invalid value for parallel_jobs: "some" (expected a number)
+        /framework.conf.d/a.conf: invalid value for source_tree: "/usr/../x" (expected an absolute path without ..)
+        /framework.conf.d/a.conf: invalid value for dkms_tree: "var/lib" (expected an absolute path without ..)
+        /framework.conf.d/a.conf: invalid value for parallel_jobs: "some" (expected a number)
         "#);
+    }
+
+    #[rstest]
+    #[case::overridden("parallel_jobs=x", "parallel_jobs=y", "b")]
+    #[case::only_in_the_first("dkms_tree=x", "verbose=1", "a")]
+    #[case::set_again("install_tree=x", "install_tree=x", "a")]
+    fn problem_names_the_file_that_set_the_value(
+        #[case] first: &str,
+        #[case] second: &str,
+        #[case] file: &str,
+    ) {
+        let files = [("framework.conf.d/a.conf", first), ("framework.conf.d/b.conf", second)];
+        let settings = read(&files);
+        let [problem] = &settings.problems[..] else { panic!("{:?}", settings.problems) };
+        assert!(problem.starts_with(&format!("/framework.conf.d/{file}.conf: ")), "{problem}");
+    }
+
+    #[rstest]
+    #[case::nothing("", None)]
+    #[case::missing_locale("bash: warning: setlocale: LC_ALL: cannot change locale (xx)", None)]
+    #[case::of_bash("/f: line 2: x: command not found", Some("/f: line 2: x: command not found"))]
+    #[case::of_a_program("cat: /x: No such file", Some("/f: cat: /x: No such file"))]
+    fn reports_what_bash_writes(#[case] written: &str, #[case] problem: Option<&str>) {
+        assert_eq!(framework::complaint(Path::new("/f"), written).as_deref(), problem);
     }
 
     #[test]

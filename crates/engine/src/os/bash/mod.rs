@@ -14,7 +14,7 @@ pub use error::BashError;
 pub(crate) use expand::expanded;
 pub use worker::{Reply, Variable};
 
-use super::process::{Environment, Tools};
+use super::process::{Environment, Program, Tools};
 use worker::{ReadError, ReadRequest, Worker};
 
 /// The default of [`BashReader::patience`].
@@ -65,6 +65,13 @@ impl BashReader {
         given: Vec<(String, OsString)>,
     ) -> Result<Reply, BashError> {
         self.read_files(files, given, &[])
+    }
+
+    /// Returns true if bash can parse `file`. Does not evaluate it.
+    pub(crate) fn can_parse(&self, file: &Path) -> bool {
+        let program = Program::new(&self.tools.bash, &self.env).args(["-p", "-n"]).arg(file);
+        let ended = program.cwd("/").deadline(self.patience).confined(&self.tools).run();
+        ended.is_ok_and(|ended| ended.success())
     }
 
     fn read_files(
