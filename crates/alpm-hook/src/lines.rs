@@ -185,6 +185,8 @@ impl<W: Write> Lines<W> {
                 let made = if built { format!("{made} and ") } else { String::new() };
                 format!("{made}installed in {time}{place}")
             }
+            (_, Outcome::Declined(_)) if built => format!("{made} in {time}, not installed"),
+            (_, Outcome::Declined(_)) => "not installed".to_owned(),
             (_, Outcome::Failed(_)) => format!("FAILED after {time}"),
             // The failed or skipped build already has a line.
             (Action::Install { .. }, Outcome::Skipped(_)) => return,
@@ -222,6 +224,7 @@ impl<W: Write> Lines<W> {
                 self.out.line(&format!("{module}: removed{from}; kept: {why}"))
             }
             Outcome::Failed(_) => self.out.line(&format!("{module}: removal FAILED")),
+            Outcome::Declined(_) => {}
         }
     }
 
@@ -245,6 +248,7 @@ impl<W: Write> Lines<W> {
                     failed.message
                 ));
             }
+            Outcome::Declined(_) => {}
         }
     }
 }

@@ -72,7 +72,7 @@ pub fn sync(args: &HookArgs, targets: &Targets) -> Result<ExitCode, Failure> {
     let kernels_in_depth = in_depth(&machine, &sources, &kernels);
     let scope = Scope { kernels: kernels_in_depth, trusts_packages: true, ..Scope::default() };
     let mut facts = facts::read(&machine, &scope);
-    let request = Request::Sync { sources, kernels };
+    let request = Request::Sync { sources, kernels, headers: targets.headers.clone() };
     // If there is nothing to do, the lookup would take longer than the rest of the hook.
     let mut packages = None;
     if plan_depends_on_owners(&facts, targets) {

@@ -45,7 +45,8 @@ fn main() {
         machine.settings.set_jobs(jobs);
         let facts = facts::read(&machine, &Scope::default());
         let kernels = facts.kernels.keys().cloned().collect();
-        let request = Request::Sync { sources: Default::default(), kernels };
+        let request =
+            Request::Sync { sources: Default::default(), kernels, headers: Default::default() };
         let plan = plan::make(&request, &facts).unwrap();
         let started = Instant::now();
         let report = act::carry_out(&plan, &facts, &machine, &mut Silence);

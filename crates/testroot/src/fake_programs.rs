@@ -48,14 +48,21 @@ impl TestRoot {
         path
     }
 
-    /// Creates a fake `depmod` that lists a kernel's objects in `modules.dep`. Its last argument
-    /// must be the kernel release. Returns the program's path.
+    /// Creates a fake `depmod` that lists a kernel's objects in `modules.dep`, one file for each
+    /// module, and empties the other files of the index. As with depmod, `updates` comes first,
+    /// unless `etc/depmod.d` exists: then `kernel` does. Its last argument must be the kernel
+    /// release. Returns the program's path.
     pub fn depmod(&self) -> PathBuf {
         self.program(
             "depmod",
             "for release; do :; done\n\
              cd \"$ROOT/usr/lib/modules/$release\" || exit 1\n\
-             find . -name '*.ko' -o -name '*.ko.*' | sed 's,^\\./,,; s,$,:,' | LC_ALL=C sort > modules.dep",
+             first=updates; [ -d \"$ROOT/etc/depmod.d\" ] && first=kernel\n\
+             all=$(find . -name '*.ko' -o -name '*.ko.*' | sed 's,^\\./,,; s,$,:,' | LC_ALL=C sort)\n\
+             { echo \"$all\" | grep \"^$first/\"; echo \"$all\" | grep -v \"^$first/\"; } |\n\
+             awk -F/ '{ name = $NF; sub(/\\.ko.*/, \"\", name) } name && !seen[name]++' |\n\
+             LC_ALL=C sort > modules.dep\n\
+             for file in dep.bin alias alias.bin symbols symbols.bin; do : > modules.$file; done",
         )
     }
 

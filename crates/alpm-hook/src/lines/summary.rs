@@ -17,6 +17,14 @@ impl<W: Write> Lines<W> {
                 self.write_lines(&format!("note: {text}"));
             }
         }
+        for finished in &report.finished {
+            if let (Some((module, kernel)), Outcome::Declined(why)) =
+                (finished.step.action.job(), &finished.outcome)
+            {
+                let (module, kernel, why) = (module.clone(), kernel.clone(), why.clone());
+                self.write_lines(&format!("note: {}", Note::Declined { module, kernel, why }));
+            }
+        }
         for trouble in &report.trouble {
             self.write_lines(&format!("error: {trouble}"));
         }

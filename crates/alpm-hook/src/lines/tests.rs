@@ -205,6 +205,35 @@ fn reports_a_failure_among_other_modules() {
 }
 
 #[test]
+fn reports_modules_that_the_kernel_ships() {
+    let declined = |action: &Action| match action {
+        Action::Install { .. } => Outcome::Declined(
+            "the kernel already ships an identical module: \
+             /usr/lib/modules/7.2.13-arch1-1/kernel/asus.ko"
+                .into(),
+        ),
+        _ => Outcome::Done,
+    };
+    let (module, kernel) = (id("bar/1.0"), release(NEW));
+    let why = "part of the kernel since 7.2 (OBSOLETE_BY)".into();
+    let plan = plan(
+        vec![build("foo/1.0", NEW, Reason::NotBuilt), install("foo/1.0", NEW, None)],
+        vec![Note::Declined { module, kernel, why }],
+    );
+    insta::assert_snapshot!(run(&plan, declined), @r"
+    Kernel modules to build and install:
+      for 7.2.13-arch1-1 (linux): foo/1.0 (not built yet)
+    (1/1) foo/1.0 for 7.2.13-arch1-1: built in 8.2 s, not installed
+    note: bar/1.0 for 7.2.13-arch1-1: not installed: part of the kernel since 7.2 (OBSOLETE_BY)
+      run: dkms install bar/1.0 -k 7.2.13-arch1-1 --force
+      see: module.NAME.prefer in alpm-dkms(7)
+    note: foo/1.0 for 7.2.13-arch1-1: not installed: the kernel already ships an identical module: /usr/lib/modules/7.2.13-arch1-1/kernel/asus.ko
+      run: dkms install foo/1.0 -k 7.2.13-arch1-1 --force
+      see: module.NAME.prefer in alpm-dkms(7)
+    ");
+}
+
+#[test]
 fn reports_notes_and_an_invalid_conf() {
     let action = Action::Fail {
         module: id("foo/1.0"),

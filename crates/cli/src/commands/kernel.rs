@@ -44,7 +44,11 @@ fn covered(trees: &Trees, kernel: Option<&KernelRelease>) -> Option<BTreeSet<Ker
 /// `dkms autoinstall --pending`: finishes the pending work of interrupted runs. Returns the exit
 /// code.
 pub fn finish_pending(session: &mut Session<'_>) -> u8 {
-    let no_changes = Request::Sync { sources: BTreeSet::new(), kernels: BTreeSet::new() };
+    let no_changes = Request::Sync {
+        sources: BTreeSet::new(),
+        kernels: BTreeSet::new(),
+        headers: BTreeSet::new(),
+    };
     let operation = Operation {
         request: no_changes,
         scope: Scope::default(),

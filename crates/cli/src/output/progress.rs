@@ -102,6 +102,12 @@ impl<'a> Progress<'a> {
                     self.say(&line);
                 }
             }
+            Outcome::Declined(why) => {
+                if let Some((module, kernel)) = step.action.job() {
+                    let (module, kernel, why) = (module.clone(), kernel.clone(), why.clone());
+                    self.note(&Note::Declined { module, kernel, why }.to_string());
+                }
+            }
             Outcome::Skipped(why) => self.say(&format!("skipped: {}: {why}", step.action)),
             Outcome::Failed(failed) => {
                 self.make_output(&step.action, failed.log.as_deref());

@@ -1,6 +1,6 @@
 //! Tests of the options that override the machine's settings and files.
 
-use crate::fixture::{K1, root, run};
+use crate::fixture::{K1, dkms, root, run};
 
 #[test]
 fn options_select_other_trees() {
@@ -45,7 +45,15 @@ fn option_kernelsourcedir_names_the_headers() {
     root.dir("srv");
     std::fs::rename(root.at(format!("usr/lib/modules/{K1}/build")), &headers).unwrap();
     run(&root, &format!("build foo/1.0 -k {K1}"), 21);
-    run(&root, &format!("build foo/1.0 -k {K1} --kernelsourcedir /nowhere"), 21);
+    for (option, dir) in [("/nowhere", "/nowhere"), ("empty", "ROOT/empty")] {
+        root.dir("empty");
+        let call = dkms(&root, &format!("build foo/1.0 -k {K1} --kernelsourcedir {option}"));
+        assert_eq!(call.code, 21);
+        let want = format!(
+            "dkms: error: foo/1.0 for {K1}: no kernel headers in {dir} (--kernelsourcedir)\n"
+        );
+        assert_eq!(call.errors, want);
+    }
     run(&root, &format!("build foo/1.0 -k {K1} --kernelsourcedir={}", headers.display()), 0);
 }
 

@@ -101,7 +101,8 @@ impl Run<'_> {
                     WorkerEvent::Says(line) => self.watch.event(&Event::Says(&line)),
                     WorkerEvent::Installed(number, result, elapsed) => {
                         if let (Some(step), Some(result)) = (&jobs[number].install, result) {
-                            self.finish(Task::Job(number), step, Outcome::of(result), elapsed);
+                            let outcome = result.unwrap_or_else(Outcome::Failed);
+                            self.finish(Task::Job(number), step, outcome, elapsed);
                         }
                         schedule.end(number);
                     }

@@ -6,16 +6,17 @@ use std::path::{Path, PathBuf};
 use super::interruption::complete_unless;
 use super::pending_images;
 use crate::conf::Confs;
-use crate::dkms_tree::{BuiltObject, Workplace};
+use crate::dkms_tree::{BuiltObject, RefusedObject, Workplace};
 use crate::facts::Facts;
 use crate::failure::Failure;
-use crate::installing::{self, BuiltModule};
+use crate::installing::{self, BuiltModule, Refused};
 use crate::machine::Machine;
 use crate::module_scripts::{Ran, Script};
 use crate::names::{KernelRelease, ModuleId};
 use crate::os::durable::FileError;
 use crate::os::symlinks;
 use crate::other_distributions::weak_modules::{self, WeakChange};
+use crate::report::Outcome;
 
 /// The parts of a run that are needed to install and uninstall modules. The main thread and the
 /// installing thread each create their own installer.
@@ -38,12 +39,13 @@ impl<'a> Installer<'a> {
     }
 
     /// Installs the module `new` in place of `replaces`, the version installed until then. Runs the
-    /// scripts of both versions.
+    /// scripts of both versions. Returns [`Outcome::Declined`] if the kernel has the same or a newer
+    /// module.
     pub(super) fn install(
         &mut self,
         mut new: BuiltModule<'_>,
         replaces: Option<&ModuleId>,
-    ) -> Result<(), Failure> {
+    ) -> Result<Outcome, Failure> {
         let (machine, module, kernel) = (self.machine, new.id, new.kernel);
         let mut old = replaces.map(|old| BuiltModule::read(machine, old, kernel));
         let old_script = old.as_ref().and_then(|old| self.directive(old, "POST_REMOVE"));
@@ -53,7 +55,10 @@ impl<'a> Installer<'a> {
         }
         self.pre_install(&new)?;
         installing::restore_originals(machine, module, kernel)?;
-        let objects = self.allowed(&new)?;
+        let objects = match self.allowed(&mut new)? {
+            Ok(objects) => objects,
+            Err(why) => return Ok(Outcome::Declined(why)),
+        };
         self.note_images(&new, &pending_images::of_install(&new, old.as_ref(), &objects))?;
         let (mut said, mut cut_short) = (Vec::new(), false);
         let mut collect = |ran: Ran| {
@@ -71,7 +76,8 @@ impl<'a> Installer<'a> {
             collect(run_script(machine, module, kernel, "POST_INSTALL", &value));
         }
         self.say_all(&said);
-        complete_unless(told || cut_short)
+        complete_unless(told || cut_short)?;
+        Ok(Outcome::Done)
     }
 
     /// Runs the PRE_INSTALL script. Returns a failure with dkms's exit code 101 if the script
@@ -97,23 +103,34 @@ impl<'a> Installer<'a> {
         Ok(())
     }
 
-    /// Returns the built objects that may be installed (dkms-behaviour 5.3), and reports the
-    /// others. Returns a failure if no object may be installed.
-    fn allowed(&mut self, new: &BuiltModule<'_>) -> Result<Vec<BuiltObject>, Failure> {
+    /// Returns the built objects that may be installed (dkms-behaviour 5.3). Reports the others, and
+    /// records them. If no object may be installed, returns the reason as `Ok(Err(…))`, or a failure
+    /// if another version of the module has the objects.
+    fn allowed(
+        &mut self,
+        new: &mut BuiltModule<'_>,
+    ) -> Result<Result<Vec<BuiltObject>, String>, Failure> {
         let mut objects = new.objects().to_vec();
         let obsolete_by = self.directive(new, "OBSOLETE_BY");
         let refused = installing::refused_objects(new, obsolete_by.as_deref());
         let all = !objects.is_empty() && refused.len() == objects.len();
-        let lines: Vec<String> = refused
-            .iter()
-            .map(|refused| format!("{}: not installed: {}", refused.object, refused.why))
-            .collect();
-        if all {
-            return Err(Failure::new(6, lines.join("\n")));
+        let line = |refused: &Refused| {
+            format!("{}: not installed: {}", refused.object.name, refused.object.why)
+        };
+        if all && refused.iter().any(|refused| refused.by_dkms) {
+            let lines: Vec<String> = refused.iter().map(line).collect();
+            let hint = format!("run: dkms install {} -k {} --force", new.id, new.kernel);
+            return Err(Failure::new(6, lines.join("\n")).with_hint(hint));
         }
-        self.say_all(&lines);
-        objects.retain(|object| refused.iter().all(|refused| refused.object != object.name));
-        Ok(objects)
+        if !all {
+            let lines = refused.iter().map(|it| format!("note: {}: {}", new.id, line(it)));
+            self.say_all(&lines.collect::<Vec<_>>());
+        }
+        let refused: Vec<RefusedObject> = refused.into_iter().map(|it| it.object).collect();
+        objects.retain(|object| refused.iter().all(|refused| refused.name != object.name));
+        let why = RefusedObject::reasons(&refused);
+        new.change(|record| record.refused = refused)?;
+        Ok(if all { Err(why) } else { Ok(objects) })
     }
 
     /// Removes the objects of a module from a kernel's directory, and runs the POST_REMOVE script.

@@ -122,7 +122,8 @@ impl Run<'_> {
     }
 
     fn finish(&mut self, task: Task, step: &Step, outcome: Outcome, elapsed: Duration) {
-        if outcome != Outcome::Done {
+        // Modules that depend on a declined one can use the kernel's.
+        if !matches!(outcome, Outcome::Done | Outcome::Declined(_)) {
             self.remember(&step.action);
         }
         let cut_short = self.is_stopped() && matches!(outcome, Outcome::Failed(_));
@@ -159,7 +160,7 @@ impl Run<'_> {
                 self.note_install(module, kernel)?;
                 self.touched.insert(kernel.clone());
                 let new = BuiltModule::read(self.machine, module, kernel);
-                self.installer(|it| it.install(new, replaces.as_ref()))?;
+                return self.installer(|it| it.install(new, replaces.as_ref()));
             }
             Action::Uninstall(module, kernel) => {
                 let work =
@@ -177,7 +178,10 @@ impl Run<'_> {
                 self.pending.clear(&work)?;
             }
             Action::Deregister(module) => return self.deregister(module),
-            Action::Depmod(kernel) => installing::depmod(self.machine, kernel)?,
+            Action::Depmod(kernel) => {
+                installing::depmod(self.machine, kernel)?;
+                installing::warn_of_shadowed(self.machine, kernel);
+            }
             Action::Sweep(kernel) => {
                 if !installing::sweep(self.machine, kernel)? {
                     return Ok(Outcome::Skipped("contains other files".into()));

@@ -80,6 +80,7 @@ impl Run<'_> {
             values,
             objects,
             placed,
+            refused: Vec::new(),
             signing,
         };
         installing::restore_originals(machine, module, kernel)?;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::dkms_tree::Record;
 use crate::failure::Failure;
-use crate::report::Phase;
+use crate::report::{Outcome, Phase};
 
 /// An event on a worker thread. Each job is identified by its number in the plan.
 pub(crate) enum WorkerEvent {
@@ -20,7 +20,7 @@ pub(crate) enum WorkerEvent {
     Says(String),
     /// An installation ended: the number of the job, the result, and the duration. The result is
     /// `None` if the run was asked to stop before the installation started.
-    Installed(usize, Option<Result<(), Failure>>, Duration),
+    Installed(usize, Option<Result<Outcome, Failure>>, Duration),
 }
 
 /// A jobserver token, which a build needs to start, or the error of the jobserver. The build's make

@@ -7,6 +7,7 @@ mod make;
 mod make_log;
 mod post_build;
 mod products;
+mod room;
 mod working_copy;
 
 use std::collections::BTreeMap;
@@ -36,6 +37,7 @@ pub(crate) use make_log::{MakeLog, StepError};
 pub(crate) use working_copy::keep;
 
 use diagnose::Cause;
+use room::RoomWatch;
 
 /// The free space, in bytes, below which the disk counts as full after a failed build. It is not 0
 /// because make deletes unfinished files, which frees some space.
@@ -95,7 +97,15 @@ impl Build<'_> {
         }
         let prepared = self.prepare(facts, confs)?;
         let inputs = prepared.record.inputs.clone();
+        let env = prepared.env.clone();
+        let tree = self.machine.trees.dkms.clone();
+        let watch = RoomWatch::start(move || durable::room(&tree));
         let built = self.build(prepared, started);
+        let lowest = watch.lowest();
+        let built = built.map_err(|failed| match failed.transient || lowest >= SCARCE {
+            true => failed,
+            false => self.disk_full(failed, Some(lowest)),
+        });
         let failure = KnownFailure::path(
             &self.machine.trees,
             self.id,
@@ -122,6 +132,7 @@ impl Build<'_> {
                     fingerprint: inputs.fingerprint(),
                     what: failed.cause.clone().unwrap_or_else(|| failed.message.clone()),
                     log: self.log(),
+                    programs: KnownFailure::programs_of(self.machine, &env, &self.log()),
                 };
                 let _alone = self.alone();
                 for tried in [known.write(&failure), self.workplace.hand_over()] {
@@ -176,6 +187,7 @@ impl Build<'_> {
             values,
             objects: Vec::new(),
             placed: self.placed_before(facts),
+            refused: Vec::new(),
             signing: None,
         };
         let dependencies = dependencies(machine, &conf);
@@ -287,8 +299,9 @@ impl Build<'_> {
         let diagnosis = diagnose::read(&log, &self.workplace.seen);
         let left = durable::room(&self.machine.trees.dkms).filter(|left| *left < SCARCE);
         // On a full disk, the log may lack the line that names the cause.
-        let full =
-            left.is_some() || diagnosis.as_ref().is_some_and(diagnose::Diagnosis::is_disk_full);
+        let full = left.is_some()
+            || diagnosis.as_ref().is_some_and(diagnose::Diagnosis::is_disk_full)
+            || room::configure_ran_out(&self.workplace.real);
         // The module is not at fault in these cases, so the next run may succeed.
         let memory = [Cause::Killed, Cause::Memory];
         let machine = [Cause::TooManyFiles, Cause::MissingProgram];
@@ -296,19 +309,27 @@ impl Build<'_> {
             |these: &[Cause]| diagnosis.as_ref().is_some_and(|found| these.contains(&found.cause));
         let out_of_memory = !full && is_one_of(&memory);
         let transient = full || out_of_memory || is_one_of(&machine);
-        let mut failed = Failure {
+        let failed = Failure {
             cause: diagnosis.map(|found| found.to_string()),
             log: Some(log),
-            hint: full.then(|| MAKE_ROOM.to_owned()),
             transient,
             out_of_memory,
             ..Failure::new(code, message)
         };
-        if full {
-            let left = left.map(|left| format!(" ({} KiB free)", left / 1024));
-            failed.message = format!("{message}: the disk is full{}", left.unwrap_or_default());
+        if full { self.disk_full(failed, left) } else { failed }
+    }
+
+    /// Returns `failed` as a failure because of a full disk. `left` is the free space of the disk
+    /// with the dkms tree, if that disk is full.
+    fn disk_full(&self, failed: Failure, left: Option<u64>) -> Failure {
+        let tree = self.machine.trees.dkms.display();
+        let disk = left.map(|left| format!(": {tree} ({} KiB free)", left / 1024));
+        Failure {
+            message: format!("{}: the disk is full{}", failed.message, disk.unwrap_or_default()),
+            hint: Some(MAKE_ROOM.to_owned()),
+            transient: true,
+            ..failed
         }
-        failed
     }
 }
 

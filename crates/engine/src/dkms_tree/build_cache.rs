@@ -128,7 +128,8 @@ impl BuildCache {
         let (module, kernel, arch) =
             (record.module.clone(), record.kernel.clone(), record.arch.clone());
         // Placed objects are not part of an entry.
-        Record { placed: Vec::new(), ..record.clone() }.write(&copy.join(FILE_NAME))?;
+        Record { placed: Vec::new(), refused: Vec::new(), ..record.clone() }
+            .write(&copy.join(FILE_NAME))?;
         let content = Digest::of_tree(&copy)?;
         let ticket = Ticket { format: FORMAT, module, kernel, arch, size, content };
         toml_file::write(&unfinished.path().join(TICKET), &ticket)?;

@@ -53,9 +53,10 @@ pub enum Reason {
     OlderThanInputs,
     /// The module is built but not installed.
     NotInstalled,
-    /// The module is installed, but at least one of its objects is not at its path in the kernel's
-    /// directory.
+    /// The module is installed, but its objects are missing or those of another build.
     Misplaced,
+    /// depmod's index of the kernel's modules is missing or older than an installed module.
+    Index,
     /// An earlier run was interrupted during this step.
     Interrupted,
     /// The compression of the objects differs from that of the kernel's own modules.
@@ -81,7 +82,8 @@ impl std::fmt::Display for Reason {
             Self::Dependency(name) => return write!(f, "dependency {name} changed"),
             Self::OlderThanInputs => "older than its source or the kernel headers",
             Self::NotInstalled => "built but not installed",
-            Self::Misplaced => "installed objects missing",
+            Self::Misplaced => "installed objects missing or outdated",
+            Self::Index => "module index missing or outdated",
             Self::Interrupted => "an earlier run was interrupted",
             Self::Compression => "module compression changed",
             Self::Signing => "signing key changed",

@@ -20,7 +20,7 @@ pub(crate) use failures::forget_failure;
 pub use inputs::{Inputs, KernelIdentity, Reason};
 pub use pending::{PendingList, PendingWork};
 pub(crate) use publish::publish;
-pub use record::{BuiltObject, PlacedObject, Record};
+pub use record::{BuiltObject, PlacedObject, Record, RefusedObject};
 pub(crate) use record::{FILE_NAME, FORMAT};
 pub(crate) use staging::{STAGING, remove_staging};
 pub use state::{Added, BuiltFor, SourceState, TreeState};

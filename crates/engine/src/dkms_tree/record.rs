@@ -38,6 +38,32 @@ pub struct PlacedObject {
     pub digest: Digest,
 }
 
+/// An object that was not installed because the kernel has a module that takes precedence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedObject {
+    /// The file name, as in [`BuiltObject::name`].
+    pub name: String,
+    /// The path of the kernel's module, relative to the kernel's directory; `None` if the module is
+    /// obsolete for this kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// The reason, as part of a message.
+    pub why: String,
+}
+
+impl RefusedObject {
+    /// Returns the reasons of all `refused` objects as part of a message, each only once.
+    pub(crate) fn reasons(refused: &[Self]) -> String {
+        let mut reasons: Vec<&str> = Vec::new();
+        for object in refused {
+            if !reasons.contains(&object.why.as_str()) {
+                reasons.push(&object.why);
+            }
+        }
+        reasons.join("; ")
+    }
+}
+
 impl BuiltObject {
     /// Returns the object's entry for [`Record::placed`].
     #[must_use]
@@ -73,6 +99,9 @@ pub struct Record {
     /// objects of the previous build.
     #[serde(default)]
     pub placed: Vec<PlacedObject>,
+    /// The objects that the last installation of this build left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) refused: Vec<RefusedObject>,
     /// The BLAKE3 digest of the certificate used in the last attempt to sign the objects; `None` if
     /// there was no attempt.
     ///
@@ -136,6 +165,7 @@ impl Record {
             values: crate::conf::Values::default(),
             objects: Vec::new(),
             placed: Vec::new(),
+            refused: Vec::new(),
             signing: None,
         }
     }

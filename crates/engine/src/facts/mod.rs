@@ -1,6 +1,7 @@
 //! The parts of the machine's state that a plan depends on: plain data, read once.
 
 mod fingerprints;
+mod headers;
 mod import;
 mod survey;
 
@@ -13,6 +14,7 @@ use crate::machine::Kernel;
 use crate::names::{Arch, KernelRelease, ModuleId, ModuleName};
 
 pub(crate) use fingerprints::Fingerprints;
+pub(crate) use headers::BadHeaders;
 pub use import::{Import, ImportedBuild};
 pub use survey::{Scope, read, source_dirs};
 
@@ -55,6 +57,10 @@ pub struct KernelFacts {
     /// Such a copy has a `pkgbase` file, but no package owns it. Always true until
     /// [`Facts::name_copies`] has been called.
     pub(crate) owned: bool,
+    /// The reason why the headers cannot be used for builds, if any.
+    pub(crate) bad_headers: Option<BadHeaders>,
+    /// Whether depmod's index of the kernel's modules is missing or older than an installed module.
+    pub(crate) index_outdated: bool,
 }
 
 impl KernelFacts {
@@ -149,8 +155,12 @@ pub(crate) struct Built {
     pub(crate) record: Option<Record>,
     /// Whether the build's version of the module is the installed one.
     pub(crate) installed: bool,
-    /// Whether all objects in [`Record::placed`] exist. True if there is no record.
+    /// Whether exactly the objects of the build are in the kernel's directory, except those that it
+    /// declined. True if there is no record.
     pub(crate) in_place: bool,
+    /// The reason if the kernel has the same or a newer module for every object, so that the build
+    /// is not installed.
+    pub(crate) declined: Option<String>,
     /// Whether the source or the headers are newer than the objects. False if there is a record.
     pub(crate) outdated: bool,
     /// Whether at least one object's compression differs from that of the kernel's own modules.
@@ -264,6 +274,37 @@ impl Facts {
     #[must_use]
     pub(crate) fn has_headers(&self, kernel: &KernelRelease) -> bool {
         self.kernels.get(kernel).is_some_and(KernelFacts::has_headers)
+    }
+
+    /// Returns true if a version of the module is built for the kernel but not installed, because
+    /// the kernel has the same or a newer one.
+    #[must_use]
+    pub(crate) fn is_declined(&self, name: &ModuleName, kernel: &KernelRelease) -> bool {
+        let declined = |id| self.built(id, kernel).is_some_and(|built| built.declined.is_some());
+        self.versions(name).any(|(id, _)| declined(id))
+    }
+
+    /// Returns the names of the modules that should be installed for a kernel and are not, whatever
+    /// the reason.
+    ///
+    /// Omits modules with AUTOINSTALL=no, those that BUILD_EXCLUSIVE_* excludes, and those that the
+    /// kernel itself has in the same or a newer version.
+    #[must_use]
+    pub fn missing(&self, kernel: &KernelRelease) -> BTreeSet<&ModuleName> {
+        let is_wanted = |id: &&ModuleId| {
+            self.conf(id, kernel)
+                .is_none_or(|conf| conf.autoinstall != Autoinstall::No && conf.excluded.is_none())
+        };
+        let wanted = self.newest_sources(&BTreeSet::new()).into_iter().filter(is_wanted);
+        let is_there =
+            |name| self.installed(name, kernel).is_some() || self.is_declined(name, kernel);
+        wanted.map(|id| &id.name).filter(|name| !is_there(name)).collect()
+    }
+
+    /// Returns true if depmod's index of a kernel is missing or older than an installed module.
+    #[must_use]
+    pub(crate) fn index_outdated(&self, kernel: &KernelRelease) -> bool {
+        self.kernels.get(kernel).is_some_and(|about| about.index_outdated)
     }
 
     /// Returns the existing build of a module for a kernel, or `None` if there is none.

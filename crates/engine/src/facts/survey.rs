@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 pub use modules::source_dirs;
 
-use super::Fingerprints;
+use super::{BadHeaders, Fingerprints};
 use crate::conf::Confs;
 use crate::dkms_tree::{BuildCache, PendingList};
 use crate::facts::{Facts, Import, KernelFacts, Lack, ModuleFacts, SourceLink, SourcePlace};
-use crate::machine::{Kernel, Kernels, Machine};
+use crate::machine::{Kernel, Kernels, Machine, ModuleIndex};
 use crate::names::{KernelRelease, ModuleId};
 use crate::os::digest::Digest;
 use crate::os::symlinks;
@@ -72,6 +72,7 @@ pub fn read(machine: &Machine, scope: &Scope) -> Facts {
     survey.look_ahead(&kernels, &modules);
     survey.identities(&mut kernels);
     survey.pairs(&mut modules, &kernels);
+    survey.indexes(&modules, &mut kernels);
     if let Err(error) = survey.digests.save() {
         log::info!("{error}");
     }
@@ -137,7 +138,13 @@ impl Survey<'_> {
             self.machine.options.equip(kernel);
         }
         all.into_iter()
-            .map(|(release, kernel)| (release, KernelFacts { kernel, inputs: None, owned: true }))
+            .map(|(release, kernel)| {
+                let is_named = self.scope.kernels.iter().flatten().any(|it| *it == release);
+                let given = self.machine.options.kernel_source.as_deref().filter(|_| is_named);
+                let bad_headers = BadHeaders::find(&kernel, given);
+                let (inputs, owned, index_outdated) = (None, true, false);
+                (release, KernelFacts { kernel, inputs, owned, bad_headers, index_outdated })
+            })
             .collect()
     }
 
@@ -174,6 +181,29 @@ impl Survey<'_> {
                     .inspect_err(|error| self.problems.push(format!("{release}: {error}")))
                     .ok();
             }
+        }
+    }
+
+    /// Examines depmod's index of each kernel that has installed modules.
+    fn indexes(
+        &self,
+        modules: &BTreeMap<ModuleId, ModuleFacts>,
+        kernels: &mut BTreeMap<KernelRelease, KernelFacts>,
+    ) {
+        let kernels = kernels.iter_mut().filter(|(release, about)| {
+            self.machine.depmod && about.kernel.alive && self.scope.covers(release)
+        });
+        for (release, about) in kernels {
+            let pairs = modules.values().filter_map(|module| module.pairs.get(release));
+            let installed = pairs.filter_map(|pair| pair.built.as_ref()).filter(|it| it.installed);
+            let records = installed.filter_map(|built| built.record.as_ref());
+            let mut placed = records.flat_map(|record| &record.placed).peekable();
+            if placed.peek().is_none() {
+                continue;
+            }
+            let dir = &about.kernel.dir;
+            about.index_outdated = ModuleIndex::read(dir)
+                .is_none_or(|index| placed.any(|object| index.is_older_than(dir, &object.path)));
         }
     }
 

@@ -3,10 +3,9 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::dkms_tree::BuiltObject;
+use crate::dkms_tree::{BuiltObject, RefusedObject};
 use crate::installing::BuiltModule;
 use crate::machine::Machine;
 use crate::names::KernelRelease;
@@ -14,15 +13,12 @@ use crate::objects::{ObjectName, read_stored_modinfo};
 use crate::os::digest::Digest;
 use crate::version;
 
-/// The directory of the files in which packages list modules that are installed in any case.
-const FORCED: &str = "usr/share/dkms/modules_to_force_install";
-
 /// An object that must not be installed.
 pub(crate) struct Refused {
-    /// The object's file name.
-    pub(crate) object: String,
-    /// The reason, as part of a message.
-    pub(crate) why: String,
+    /// The object and the reason.
+    pub(crate) object: RefusedObject,
+    /// Whether another module or version of dkms, not the kernel, has the object.
+    pub(crate) by_dkms: bool,
 }
 
 /// Returns the built objects of `new` that must not be installed.
@@ -35,26 +31,29 @@ pub(crate) struct Refused {
 pub(crate) fn refused_objects(new: &BuiltModule<'_>, obsolete_by: Option<&str>) -> Vec<Refused> {
     let BuiltModule { machine, id, kernel, .. } = *new;
     let objects = new.objects();
-    let forced = forced_words(machine);
-    if machine.options.force_install || forced.contains(id.name.as_str()) {
+    if machine.always_installs(&id.name) {
         return Vec::new();
     }
     if let Some(limit) = obsolete_by.filter(|limit| is_obsolete(kernel, limit)) {
         let why = format!("part of the kernel since {limit} (OBSOLETE_BY)");
-        let refuse =
-            |object: &BuiltObject| Refused { object: object.name.clone(), why: why.clone() };
+        let refuse = |object: &BuiltObject| {
+            let (name, why) = (object.name.clone(), why.clone());
+            Refused { object: RefusedObject { name, by: None, why }, by_dkms: false }
+        };
         return objects.iter().map(refuse).collect();
     }
-    let override_word = format!("{}_version-override", id.name);
-    if machine.options.force_version || forced.contains(&override_word) {
+    if machine.ignores_version_of(&id.name) {
         return Vec::new();
     }
     let existing = existing(new);
-    let built = new.dir();
+    let (built, dir) = (new.dir(), machine.trees.kernel(kernel));
     let compare = |object: &BuiltObject| {
         let there = existing.get(&ObjectName::parse(&object.name)?.module)?;
         let why = refusal(machine, there, &built.join(&object.name), &object.digest)?;
-        Some(Refused { object: object.name.clone(), why })
+        let by = there.strip_prefix(&dir).unwrap_or(there).to_string_lossy().into_owned();
+        let by_dkms = new.placed_by_others().iter().any(|placed| placed.path == by);
+        let name = object.name.clone();
+        Some(Refused { object: RefusedObject { name, by: Some(by), why }, by_dkms })
     };
     objects.iter().filter_map(compare).collect()
 }
@@ -64,13 +63,6 @@ pub(crate) fn refused_objects(new: &BuiltModule<'_>, obsolete_by: Option<&str>) 
 fn is_obsolete(kernel: &KernelRelease, limit: &str) -> bool {
     let key = |text: &str| version::key(&text.replace('-', ""));
     key(kernel.as_str()) >= key(limit)
-}
-
-/// Returns all words of the files in [`FORCED`].
-fn forced_words(machine: &Machine) -> BTreeSet<String> {
-    let files = fs::read_dir(machine.trees.root.join(FORCED)).into_iter().flatten().flatten();
-    let texts = files.filter_map(|file| fs::read_to_string(file.path()).ok());
-    texts.flat_map(|text| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect()
 }
 
 /// Returns the existing files that compete with the objects of `new`, by module name.
@@ -131,10 +123,7 @@ fn refusal(machine: &Machine, there: &Path, built: &Path, digest: &Digest) -> Op
     let file = there.display();
     if version::compare(&old, &new) == Ordering::Greater {
         let new = if new.is_empty() { "none" } else { &new };
-        return Some(format!(
-            "{file} is newer (version {old}, this one has {new}); \
-             use --force-version-override to install anyway"
-        ));
+        return Some(format!("{file} is newer (version {old}, this one has {new})"));
     }
     let unknown = [&old, &old_source, &new, &new_source].iter().all(|text| text.is_empty());
     let same = if unknown {
@@ -142,11 +131,7 @@ fn refusal(machine: &Machine, there: &Path, built: &Path, digest: &Digest) -> Op
     } else {
         (old, old_source) == (new, new_source)
     };
-    same.then(|| {
-        format!(
-            "the kernel already ships an identical module: {file}; use --force to install anyway"
-        )
-    })
+    same.then(|| format!("the kernel already ships an identical module: {file}"))
 }
 
 /// Returns the `version` and the `srcversion` of an object. Each is empty if the object does not

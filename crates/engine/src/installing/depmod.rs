@@ -9,6 +9,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::failure::{Failure, MAKE_ROOM};
+use crate::installing::shadowed::SETTINGS;
 use crate::machine::{Machine, Trees};
 use crate::names::KernelRelease;
 use crate::os::durable;
@@ -58,6 +59,13 @@ pub(crate) fn depmod(machine: &Machine, kernel: &KernelRelease) -> Result<(), Fa
     let root = temporary_root.as_ref().map_or(machine.trees.root.as_path(), TempDir::path);
     if root != Path::new("/") {
         program = program.arg("-b").arg(root.as_os_str());
+    }
+    if machine.trees.root != Path::new("/") {
+        // Otherwise depmod would read the settings of the running system.
+        let settings = SETTINGS.map(|dir| machine.trees.root.join(dir));
+        for dir in settings.iter().filter(|dir| dir.is_dir()) {
+            program = program.arg("-C").arg(dir);
+        }
     }
     let symbols = machine.trees.root.join(format!("boot/System.map-{kernel}"));
     if symbols.is_file() {

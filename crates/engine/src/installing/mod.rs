@@ -8,14 +8,16 @@ mod location;
 mod originals;
 mod place;
 mod refinish;
+mod shadowed;
 mod uninstall;
 
 pub(crate) use built_module::BuiltModule;
-pub(crate) use conflicts::refused_objects;
+pub(crate) use conflicts::{Refused, refused_objects};
 pub(crate) use depmod::depmod;
 pub(crate) use load::load_modules;
 pub(crate) use location::locate_by_conf;
 pub(crate) use originals::restore_originals;
 pub(crate) use place::place;
 pub(crate) use refinish::refinish;
+pub(crate) use shadowed::warn_of_shadowed;
 pub(crate) use uninstall::{deregister, is_installed, sweep, unbuild, uninstall};

@@ -47,7 +47,7 @@ impl Stat {
     }
 
     /// Appends all fields to `bytes` except the type, which the mode includes.
-    pub(super) fn write(&self, bytes: &mut Vec<u8>) {
+    pub(crate) fn write(&self, bytes: &mut Vec<u8>) {
         let times = [self.mtime.0, self.mtime.1, self.ctime.0, self.ctime.1];
         let [size, inode, device] = [self.size, self.inode, self.device].map(u64::to_le_bytes);
         bytes.extend([size, inode, device].concat());

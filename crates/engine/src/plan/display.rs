@@ -84,6 +84,12 @@ impl fmt::Display for Note {
                     log.display()
                 )
             }
+            Self::Declined { module, kernel, why } => write!(
+                f,
+                "{module} for {kernel}: not installed: {why}\n  \
+                 run: dkms install {module} -k {kernel} --force\n  \
+                 see: module.NAME.prefer in alpm-dkms(7)"
+            ),
             Self::Kept { module, kernel } => write!(
                 f,
                 "{module}: stays installed for {kernel}: the new version is not installed"

@@ -36,7 +36,10 @@ pub fn make(request: &Request, facts: &Facts) -> Result<Plan, Failure> {
         planner.plan.notes.push(Note::Problem(problem.clone()));
     }
     match request {
-        Request::Sync { sources, kernels } => planner.sync(sources, kernels),
+        Request::Sync { sources, kernels, headers } => {
+            planner.reinstalled = (sources.clone(), headers.clone());
+            planner.sync(sources, kernels);
+        }
         Request::Depart { sources, kernels, swap } => planner.depart(sources, kernels, *swap),
         Request::Autoinstall { kernels } => planner.autoinstall(kernels.as_deref())?,
         Request::Match { template, kernel, module, force } => {
@@ -67,6 +70,9 @@ struct Planner<'a> {
     registering: BTreeSet<ModuleId>,
     /// The kernels for which depmod must run at the end.
     touched: BTreeSet<KernelRelease>,
+    /// The directories of sources and the kernels whose headers the transaction installed again.
+    /// Failed builds that depend on them are retried.
+    reinstalled: (BTreeSet<String>, BTreeSet<KernelRelease>),
 }
 
 impl<'a> Planner<'a> {
@@ -80,6 +86,7 @@ impl<'a> Planner<'a> {
             forgotten: BTreeSet::new(),
             registering: BTreeSet::new(),
             touched: BTreeSet::new(),
+            reinstalled: <(BTreeSet<_>, BTreeSet<_>)>::default(),
         }
     }
 
@@ -119,7 +126,9 @@ impl<'a> Planner<'a> {
         let sweeps: Vec<Step> = self.plan.after.extract_if(.., last).collect();
         for kernel in std::mem::take(&mut self.touched) {
             if self.facts.kernels.get(&kernel).is_some_and(|k| k.kernel.alive) {
-                self.after_builds(Action::Depmod(kernel), Vec::new());
+                let outdated = self.facts.index_outdated(&kernel);
+                let why = outdated.then_some(Reason::Index).into_iter().collect();
+                self.after_builds(Action::Depmod(kernel), why);
             }
         }
         self.plan.after.extend(sweeps);

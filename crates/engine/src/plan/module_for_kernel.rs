@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::order::Order;
 use super::{Action, Job, Note, Planner, Step, refusals};
 use crate::dkms_tree::{CacheKey, Inputs, Reason};
-use crate::facts::{ConfFacts, Pair, SourceLink};
+use crate::facts::{ConfFacts, Pair, SourceLink, SourcePlace};
 use crate::failure::Failure;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 
@@ -158,6 +158,7 @@ impl Planner<'_> {
             && !cached
             && failure.fingerprint == inputs.fingerprint()
             && !policy.retry
+            && !self.is_reinstalled(id, kernel)
         {
             if pair.built.is_some() {
                 self.expect_fingerprint(id, kernel, pair, &inputs);
@@ -170,11 +171,25 @@ impl Planner<'_> {
                 stays: facts.installed(&id.name, kernel).cloned(),
             });
         }
+        if let Some(failure) = refusals::headers_of_another(facts, kernel) {
+            return self.fail(id, kernel, failure);
+        }
         why.extend(to_build);
         if cached {
             why.push(Reason::Cached);
         }
         self.job(id, kernel, conf, inputs, why, policy.install);
+    }
+
+    /// Returns true if the transaction installed the source of this version or the kernel's headers
+    /// again, which is a request to retry a failed build.
+    fn is_reinstalled(&self, id: &ModuleId, kernel: &KernelRelease) -> bool {
+        let (sources, headers) = &self.reinstalled;
+        let module = self.facts.modules.get(id);
+        headers.contains(kernel)
+            || module.is_some_and(|m| {
+                m.source == SourcePlace::Present && sources.contains(&m.source_dir)
+            })
     }
 
     /// Plans to build a module, and to install it if `install` is true.
@@ -213,7 +228,13 @@ impl Planner<'_> {
         mut why: Vec<Reason>,
         policy: BuildPolicy,
     ) {
-        if let Some(built) = self.facts.built(id, kernel).filter(|_| policy.install) {
+        let facts = self.facts;
+        if let Some(built) = facts.built(id, kernel).filter(|_| policy.install) {
+            if let Some(why) = built.declined.as_ref().filter(|_| !policy.force) {
+                self.will_have.insert((id.clone(), kernel.clone()));
+                let (module, kernel, why) = (id.clone(), kernel.clone(), why.clone());
+                return self.note(Note::Declined { module, kernel, why });
+            }
             if built.other_compression {
                 why.push(Reason::Compression);
             }
@@ -224,6 +245,9 @@ impl Planner<'_> {
                 why.push(Reason::NotInstalled);
             } else if !built.in_place {
                 why.push(Reason::Misplaced);
+            }
+            if built.installed && facts.index_outdated(kernel) {
+                self.touched.insert(kernel.clone());
             }
             let only_requested = why.iter().all(|reason| *reason == Reason::Requested);
             if !only_requested || policy.force {
@@ -271,6 +295,7 @@ impl Planner<'_> {
         let satisfied = |name: &ModuleName| {
             self.will_be_there(name, kernel)
                 || facts.installed(name, kernel).is_some()
+                || facts.is_declined(name, kernel)
                 // A dependency that is excluded for this kernel is never built, so it does not
                 // count as missing.
                 || facts

@@ -1,7 +1,7 @@
 //! The refusals and notes that several commands share.
 
 use super::Note;
-use crate::facts::Facts;
+use crate::facts::{BadHeaders, Facts};
 use crate::failure::Failure;
 use crate::names::{KernelRelease, ModuleId};
 
@@ -60,8 +60,25 @@ pub(super) fn headers_elsewhere(facts: &Facts) -> Option<String> {
     }
 }
 
+/// Returns the failure of a module for a kernel whose headers are those of another release, with
+/// dkms's exit code 21. Returns `None` for other kernels.
+pub(super) fn headers_of_another(facts: &Facts, kernel: &KernelRelease) -> Option<Failure> {
+    let about = facts.kernels.get(kernel)?;
+    let Some(bad @ BadHeaders::OfRelease(dir, _)) = &about.bad_headers else { return None };
+    let failure = refuse(21, format!("{bad}, not of {kernel}"));
+    let pkgbase = about.kernel.pkgbase.as_ref();
+    Some(match pkgbase.filter(|_| dir.starts_with(&about.kernel.dir)) {
+        Some(pkgbase) => failure.with_hint(format!("run: pacman -S {pkgbase} {pkgbase}-headers")),
+        None => failure,
+    })
+}
+
 /// Returns the note that reports a kernel without headers.
 pub(super) fn headers_note(facts: &Facts, kernel: &KernelRelease) -> Note {
+    let about = facts.kernels.get(kernel);
+    if let Some(bad @ BadHeaders::None(_)) = about.and_then(|about| about.bad_headers.as_ref()) {
+        return Note::Problem(format!("{kernel}: {bad}"));
+    }
     let pkgbase = facts.kernels.get(kernel).and_then(|k| k.kernel.pkgbase.clone());
     let other = facts
         .kernels

@@ -14,8 +14,11 @@ pub enum Request {
     Sync {
         /// The names (`name-version`) of the touched directories in the source tree.
         sources: BTreeSet<String>,
-        /// The releases of the touched kernels.
+        /// The releases of the touched kernels, including those in `headers`.
         kernels: BTreeSet<KernelRelease>,
+        /// The releases of the kernels whose headers were touched. Failed builds for these kernels
+        /// are retried, as are those of `sources`.
+        headers: BTreeSet<KernelRelease>,
     },
     /// Clean up before a transaction that removes alpm-dkms itself.
     ///

@@ -125,6 +125,15 @@ pub enum Note {
         /// The version that stays installed; `None` if no version is installed.
         stays: Option<ModuleId>,
     },
+    /// The kernel has the same module or a newer one, so the module is not installed.
+    Declined {
+        /// The module that is not installed.
+        module: ModuleId,
+        /// The kernel that has the module.
+        kernel: KernelRelease,
+        /// The reason, which names the kernel's own objects.
+        why: String,
+    },
     /// An old version stays installed because the new version is not installed.
     Kept {
         /// The old version.

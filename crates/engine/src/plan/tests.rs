@@ -133,7 +133,7 @@ impl TestMachine {
     fn sync(&self, sources: &[&str], kernels: &[&str]) -> Plan {
         let sources = sources.iter().map(|dir| (*dir).to_owned()).collect();
         let kernels = kernels.iter().map(|release| kernel(release)).collect();
-        make(&Request::Sync { sources, kernels }, &self.0).unwrap()
+        make(&Request::Sync { sources, kernels, headers: BTreeSet::new() }, &self.0).unwrap()
     }
 
     fn command(&self, verb: Verb, name: &str, kernels: &[&str]) -> Result<Plan, Failure> {
@@ -152,6 +152,8 @@ fn kernel_facts(release: &str, alive: bool) -> KernelFacts {
     KernelFacts {
         inputs: Some(identity(release)),
         owned: true,
+        bad_headers: None,
+        index_outdated: false,
         kernel: Kernel {
             release: kernel(release),
             headers: Some(dir.join("build")),
@@ -205,6 +207,7 @@ fn record(name: &str, release: &str, inputs: Inputs) -> Record {
         values: Values::default(),
         objects: Vec::new(),
         placed: Vec::new(),
+        refused: Vec::new(),
         signing: None,
     }
 }
@@ -293,6 +296,7 @@ fn known_failure_is_noted_and_not_retried() {
         fingerprint: pair("zfs/2.4", &kernel(K1)).inputs.unwrap().fingerprint(),
         what: "zfs.c:1: error: no".into(),
         log: PathBuf::from("/log"),
+        programs: BTreeMap::new(),
     };
     let machine = TestMachine::new(&[K1])
         .module("zfs/2.4")
@@ -305,6 +309,13 @@ fn known_failure_is_noted_and_not_retried() {
     ");
     let plan = machine.command(Verb::Install, "zfs/2.4", &[K1]).unwrap();
     assert!(plan.to_string().contains("build zfs/2.4"), "requested: {plan}");
+    // Reinstalling the module or the headers is a request to retry the build.
+    let plan = machine.sync(&["zfs-2.4"], &[]);
+    assert!(plan.to_string().contains("build zfs/2.4"), "reinstalled: {plan}");
+    let headers = BTreeSet::from([kernel(K1)]);
+    let (sources, kernels) = (BTreeSet::new(), headers.clone());
+    let plan = make(&Request::Sync { sources, kernels, headers }, &machine.0).unwrap();
+    assert!(plan.to_string().contains("build zfs/2.4"), "new headers: {plan}");
     let changed = machine.pair("zfs/2.4", K1, |pair| {
         pair.inputs.as_mut().unwrap().source = digest("fixed");
     });
@@ -317,6 +328,7 @@ fn cached_builds_are_not_compiled() {
         fingerprint: pair("zfs/2.4", &kernel(K1)).inputs.unwrap().fingerprint(),
         what: "zfs.c:1: error: no".into(),
         log: PathBuf::from("/log"),
+        programs: BTreeMap::new(),
     };
     let machine = TestMachine::new(&[K1, K2])
         .module("zfs/2.4")
@@ -401,7 +413,7 @@ fn equal_facts_give_equal_plans() {
     let machine =
         TestMachine::new(&[K1, K2]).module("zfs/2.4").module("spl/1").depends("zfs/2.4", "spl");
     let kernels: BTreeSet<_> = [kernel(K1), kernel(K2)].into();
-    let request = Request::Sync { sources: BTreeSet::new(), kernels };
+    let request = Request::Sync { sources: BTreeSet::new(), kernels, headers: BTreeSet::new() };
     assert_eq!(make(&request, &machine.0), make(&request, &machine.0.clone()));
 }
 

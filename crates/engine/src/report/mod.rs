@@ -17,15 +17,11 @@ pub enum Outcome {
     Done,
     /// The step was not carried out, for the reason given.
     Skipped(String),
+    /// The module was not installed, because the kernel has the same or a newer one. The text is the
+    /// reason.
+    Declined(String),
     /// The step failed.
     Failed(Failure),
-}
-
-impl Outcome {
-    /// Returns [`Done`](Self::Done) for `Ok`, and [`Failed`](Self::Failed) for an error.
-    pub(crate) fn of(result: Result<(), Failure>) -> Self {
-        result.map_or_else(Self::Failed, |()| Self::Done)
-    }
 }
 
 /// A step that has ended, with its outcome.

@@ -1,5 +1,7 @@
 //! A test root, and functions that run the engine in it.
 
+use std::collections::BTreeSet;
+
 use dkms_engine::act;
 use dkms_engine::facts::{self, Scope};
 use dkms_engine::machine::{Machine, Memory};
@@ -151,6 +153,7 @@ pub fn sync(sources: &[&str], kernels: &[&str]) -> Request {
     Request::Sync {
         sources: sources.iter().map(|dir| (*dir).to_owned()).collect(),
         kernels: kernels.iter().map(|release| kernel(release)).collect(),
+        headers: BTreeSet::new(),
     }
 }
 

@@ -6,7 +6,9 @@ use std::fs;
 use dkms_engine::dkms_tree::{PendingList, PendingWork};
 use dkms_engine::plan::{Request, Verb};
 
-use crate::fixture::{Fixture, K1, K2, assert_clean, id, kernel, sync};
+use rstest::rstest;
+
+use crate::fixture::{Fixture, K1, K2, assert_clean, assert_failed, id, kernel, sync};
 
 #[test]
 fn module_is_built_and_installed() {
@@ -97,7 +99,7 @@ fn old_version_stays_installed_if_the_new_one_fails() {
     assert_eq!(before.unwrap(), after.unwrap());
 
     let builds = fixture.builds();
-    assert_clean(&fixture.sync(&["foo-2.0"], &[K1]));
+    assert_clean(&fixture.sync(&["foo-1.0"], &[K1]));
     assert_eq!(fixture.builds(), builds, "a known failure was retried");
 
     fixture.root.remove("usr/src/foo-2.0");
@@ -154,6 +156,28 @@ fn object_for_another_kernel_is_refused() {
     assert_eq!(action.kernel().unwrap().as_str(), K1);
     assert!(failed.message.contains(K2) && failed.message.contains(K1), "{}", failed.message);
     assert!(!fixture.installed(K1, "foo.ko") && fixture.installed(K2, "foo.ko"));
+}
+
+#[rstest]
+#[case("config/kernel.release", "6.6.1-lts\n", "6.6.1-lts")]
+#[case("generated/utsrelease.h", "#define UTS_RELEASE \"5.15.1-MiSTer\"\n", "5.15.1-MiSTer")]
+fn headers_of_another_release_are_refused_before_compiling(
+    #[case] file: &str,
+    #[case] text: &str,
+    #[case] other: &str,
+) {
+    let mut fixture = Fixture::new();
+    fixture.root.kernel(K2).pkgbase("linux-lts").headers();
+    fixture.root.source("foo", "1.0");
+    fixture.root.write(format!("usr/lib/modules/{K1}/build/include/{file}"), text);
+    let headers = fixture.root.at(format!("usr/lib/modules/{K1}/build"));
+    let want =
+        format!("the kernel headers in {} are those of {other}, not of {K1}", headers.display());
+    assert_eq!(assert_failed(&fixture.sync(&["foo-1.0"], &[]), 21), want);
+    assert_eq!(fixture.builds(), 1);
+    assert!(fixture.installed(K2, "foo.ko"));
+    assert_eq!(assert_failed(&fixture.install(), 21), want);
+    assert_eq!(fixture.builds(), 1);
 }
 
 #[test]

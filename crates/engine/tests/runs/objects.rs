@@ -2,10 +2,24 @@
 
 use std::fs;
 
-use dkms_engine::plan::Verb;
+use dkms_engine::plan::{Note, Plan, Request, Verb};
+use dkms_engine::report::{Outcome, Report};
 use testroot::kernel_object;
 
-use crate::fixture::{BUILT, Fixture, K1, PLACED, assert_clean, assert_failed};
+use crate::fixture::{BUILT, Fixture, K1, K2, PLACED, assert_clean, assert_failed, sync};
+
+/// Returns the reason of the only declined installation of a run without failures.
+#[track_caller]
+fn assert_declined(report: &Report) -> String {
+    assert_clean(report);
+    let mut declined = report.finished.iter().filter_map(|it| match &it.outcome {
+        Outcome::Declined(why) => Some(why.clone()),
+        _ => None,
+    });
+    let why = declined.next().unwrap_or_else(|| panic!("{report:#?}"));
+    assert_eq!(declined.next(), None);
+    why
+}
 
 #[test]
 fn older_objects_do_not_replace_newer_ones() {
@@ -13,10 +27,11 @@ fn older_objects_do_not_replace_newer_ones() {
     fixture.root.source("foo", "1.0");
     let own = format!("usr/lib/modules/{K1}/kernel/fs/foo.ko");
     fixture.root.write(&own, kernel_object(K1, "foo", &["version=1.10"]));
-    let message = assert_failed(&fixture.install(), 6);
+    let message = assert_declined(&fixture.install());
     assert!(message.contains("version 1.10, this one has 1.0"), "{message}");
     fixture.change = |machine| machine.options.force_version = true;
     assert_clean(&fixture.install());
+    assert!(fixture.root.exists(PLACED));
     // A command for one module does not replace an installed newer version.
     fixture.change = |machine| machine.options.module = "foo/0.9".parse().ok();
     fixture.root.remove(&own);
@@ -29,6 +44,79 @@ fn older_objects_do_not_replace_newer_ones() {
     assert_clean(&fixture.command(Verb::Install, "foo/0.9"));
 }
 
+/// Makes the kernel ship what foo/1.0 builds, and deletes the build.
+fn ship(fixture: &mut Fixture) {
+    assert_clean(&fixture.command(Verb::Build, "foo/1.0"));
+    let built = fs::read(fixture.root.path().join(format!("{BUILT}/module/foo.ko"))).unwrap();
+    fixture.root.write(format!("usr/lib/modules/{K1}/kernel/fs/foo.ko"), built);
+    assert_clean(&fixture.command(Verb::Unbuild, "foo/1.0"));
+}
+
+#[test]
+fn module_that_the_kernel_ships_is_noted_and_not_a_failure() {
+    let mut fixture = Fixture::new();
+    fixture.root.source("foo", "1.0");
+    fixture.root.source("bar", "1.0").conf_line("BUILD_DEPENDS=foo");
+    ship(&mut fixture);
+    let why = assert_declined(&fixture.sync(&["foo-1.0", "bar-1.0"], &[]));
+    let own = fixture.root.at(format!("usr/lib/modules/{K1}/kernel/fs/foo.ko"));
+    assert_eq!(why, format!("the kernel already ships an identical module: {}", own.display()));
+    assert!(!fixture.root.exists(PLACED));
+    assert!(fixture.installed(K1, "bar.ko"), "a dependent module can use the kernel's");
+    assert!(!fixture.root.exists("var/lib/dkms/.pending"), "{}", fixture.tree());
+    // Later runs only note it.
+    let noted = |plan: Plan| {
+        let declined = |note: &&Note| matches!(note, Note::Declined { .. });
+        assert!(plan.is_empty(), "{plan}");
+        assert_eq!(plan.notes.iter().filter(declined).count(), 1, "{plan}");
+    };
+    noted(fixture.plan(&sync(&["foo-1.0", "bar-1.0"], &[K1])));
+    noted(fixture.plan(&Request::Autoinstall { kernels: None }));
+    // It is installed when the kernel no longer ships it.
+    fs::remove_file(own).unwrap();
+    assert_clean(&fixture.sync(&["foo-1.0"], &[]));
+    assert!(fixture.root.exists(PLACED));
+}
+
+#[test]
+fn forced_installation_replaces_the_module_of_the_kernel_once() {
+    let mut fixture = Fixture::new();
+    fixture.root.source("foo", "1.0");
+    ship(&mut fixture);
+    assert_declined(&fixture.install());
+    fixture.change = |machine| {
+        machine.options.force = true;
+        machine.options.force_install = true;
+    };
+    assert_clean(&fixture.install());
+    assert!(fixture.root.exists(PLACED));
+    fixture.change = |_| {};
+    let plan = fixture.plan(&sync(&["foo-1.0"], &[K1]));
+    assert!(plan.is_empty() && plan.notes.is_empty(), "{plan}");
+    assert_clean(&fixture.command(Verb::Uninstall, "foo/1.0"));
+    assert_declined(&fixture.install());
+}
+
+#[test]
+fn preferred_module_replaces_that_of_the_kernel() {
+    let mut fixture = Fixture::new();
+    fixture.root.source("foo", "1.0");
+    fixture.root.kernel(K2).pkgbase("linux-lts").headers();
+    let newer = kernel_object(K2, "foo", &["version=9"]);
+    fixture.root.write(format!("usr/lib/modules/{K2}/kernel/net/foo.ko"), newer);
+    ship(&mut fixture);
+    fixture.sync(&["foo-1.0"], &[]);
+    assert!(!fixture.installed(K1, "foo.ko") && !fixture.installed(K2, "foo.ko"));
+    fixture.root.write("etc/dkms/alpm-dkms.toml", "[module.foo]\nprefer = \"dkms\"\n");
+    assert_clean(&fixture.run(&Request::Autoinstall { kernels: None }));
+    assert!(fixture.installed(K1, "foo.ko") && fixture.installed(K2, "foo.ko"));
+    // Unlike with --force, later builds are installed, too.
+    let code = "/* changed */\nMODULE_VERSION(\"1.0\");\n";
+    fixture.root.write("usr/src/foo-1.0/foo.c", code);
+    assert_clean(&fixture.sync(&["foo-1.0"], &[]));
+    assert!(fixture.plan(&sync(&["foo-1.0"], &[K1, K2])).is_empty());
+}
+
 #[test]
 fn object_that_the_kernel_already_ships_is_not_installed() {
     let mut fixture = Fixture::new();
@@ -38,11 +126,14 @@ fn object_that_the_kernel_already_ships_is_not_installed() {
     fixture.root.write(format!("usr/lib/modules/{K1}/kernel/fs/foo.ko"), built);
     assert_clean(&fixture.install());
     assert!(
-        fixture.output.lines[0]
-            .contains("foo.ko: not installed: the kernel already ships an identical module")
+        fixture.output.lines[0].contains(
+            "note: foo/1.0: foo.ko: not installed: the kernel already ships an identical"
+        )
     );
     assert!(!fixture.root.exists(PLACED));
     assert!(fixture.root.exists(PLACED.replace("foo.ko", "baz.ko")));
+    // The object that was left out is not a reason to install the others again.
+    assert!(fixture.plan(&sync(&["foo-1.0"], &[K1])).is_empty());
 }
 
 #[test]
@@ -50,7 +141,7 @@ fn obsolete_modules_are_not_installed() {
     let mut fixture = Fixture::new();
     let limit = "OBSOLETE_BY=7.2\nBUILD_EXCLUSIVE_KERNEL_MAX=9";
     fixture.root.source("foo", "1.0").conf_line(limit);
-    let message = assert_failed(&fixture.install(), 6);
+    let message = assert_declined(&fixture.install());
     assert!(message.contains("OBSOLETE_BY"), "{message}");
     fixture.root.write("usr/share/dkms/modules_to_force_install/foo", "bar foo\n");
     assert_clean(&fixture.install());

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use super::Survey;
 use crate::conf::{ConfRequest, EvaluatedConf};
-use crate::dkms_tree::{Inputs, KnownFailure, Record};
+use crate::dkms_tree::{BuiltObject, Inputs, KnownFailure, PlacedObject, Record, RefusedObject};
 use crate::facts::{ConfFacts, KernelFacts, ModuleFacts, Pair, SourcePlace};
 use crate::failure::Failure;
-use crate::machine::Kernel;
+use crate::machine::{Kernel, Machine};
 use crate::names::{KernelRelease, ModuleId};
 use crate::objects::{Compression, ObjectName};
 use crate::os::digest::Digest;
@@ -70,13 +70,17 @@ impl Survey<'_> {
     ) {
         let trees = &self.machine.trees;
         let arch = &self.machine.arch;
-        pair.failure = KnownFailure::read(&KnownFailure::path(trees, id, release, arch));
+        pair.failure = KnownFailure::read(&KnownFailure::path(trees, id, release, arch))
+            .filter(|failure| failure.is_current(self.machine));
         let Some(built) = &mut pair.built else { return };
         built.record = Record::read(&Record::path(trees, id, release, arch));
         built.in_place = true;
         if let Some(record) = &built.record {
             let dir = trees.kernel(release);
-            built.in_place = record.placed.iter().all(|placed| dir.join(&placed.path).exists());
+            let refused = refused(self.machine, id, &dir, record);
+            built.in_place = is_in_place(record, &dir, &refused);
+            let declined = !refused.is_empty() && refused.len() == record.objects.len();
+            built.declined = declined.then(|| RefusedObject::reasons(&refused));
             let compression = kernel
                 .filter(|k| k.kernel.alive)
                 .map(|about| self.machine.compression(&about.kernel));
@@ -186,6 +190,31 @@ impl Survey<'_> {
             }
         }
     }
+}
+
+/// Returns the objects of a build that an installation would still leave out.
+fn refused(machine: &Machine, id: &ModuleId, dir: &Path, record: &Record) -> Vec<RefusedObject> {
+    if machine.always_installs(&id.name) || machine.ignores_version_of(&id.name) {
+        return Vec::new();
+    }
+    let there = |object: &&RefusedObject| {
+        object.by.as_ref().is_none_or(|path| dir.join(path).exists())
+            && record.objects.iter().any(|built| built.name == object.name)
+    };
+    record.refused.iter().filter(there).cloned().collect()
+}
+
+/// Returns true if the objects of a build, except the refused ones, and no others are placed in the
+/// kernel's directory `dir`.
+fn is_in_place(record: &Record, dir: &Path, refused: &[RefusedObject]) -> bool {
+    let objects = record.objects.iter();
+    let wanted: Vec<PlacedObject> = objects
+        .filter(|object| refused.iter().all(|refused| refused.name != object.name))
+        .map(BuiltObject::in_place)
+        .collect();
+    wanted.iter().all(|object| record.placed.contains(object))
+        && record.placed.iter().all(|placed| wanted.contains(placed))
+        && wanted.iter().all(|object| dir.join(&object.path).exists())
 }
 
 /// Returns true if at least one of `inputs` has changed since dkms built the objects in `module`.

@@ -5,6 +5,7 @@ mod initramfs;
 mod own;
 mod size;
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -14,10 +15,11 @@ pub use framework::Framework;
 pub use initramfs::{InitramfsMode, InitramfsSettings};
 
 use crate::machine::Trees;
+use crate::names::ModuleName;
 use crate::objects::CompressionOptions;
 use crate::os::bash::{BashReader, PATIENCE};
 use crate::os::process::{Environment, Tools};
-use own::OwnSettings;
+use own::{OwnSettings, Preference};
 
 /// The default timeout for building one module.
 const BUILD_TIMEOUT: Duration = Duration::from_secs(2 * 60 * 60);
@@ -46,6 +48,8 @@ pub struct Settings {
     cache_size: u64,
     timings: Option<PathBuf>,
     pin_file: Option<PathBuf>,
+    /// The modules that replace the same or a newer module of the kernel.
+    preferred: BTreeSet<String>,
 }
 
 impl Default for Settings {
@@ -63,6 +67,7 @@ impl Default for Settings {
             cache_size: CACHE_SIZE,
             timings: None,
             pin_file: None,
+            preferred: BTreeSet::new(),
         }
     }
 }
@@ -95,6 +100,12 @@ impl Settings {
             cache_size: own.cache.size.map_or(CACHE_SIZE, |size| size.0),
             timings: named(own.build.timings),
             pin_file: named(own.signing.pin_file),
+            preferred: own
+                .module
+                .into_iter()
+                .filter(|(_, module)| module.prefer == Some(Preference::Dkms))
+                .map(|(name, _)| name)
+                .collect(),
             framework,
             initramfs: own.initramfs.known,
             problems,
@@ -168,6 +179,12 @@ impl Settings {
     #[must_use]
     pub(crate) fn compile_once(&self) -> bool {
         self.compile_once && self.launcher.is_empty()
+    }
+
+    /// Returns true if the module is installed even if the kernel has the same or a newer one.
+    #[must_use]
+    pub(crate) fn prefers_dkms(&self, name: &ModuleName) -> bool {
+        self.preferred.contains(name.as_str())
     }
 
     /// Returns the maximum size of the build cache in bytes; 0 disables the cache.
@@ -265,7 +282,7 @@ mod tests {
         let page = include_str!("../../../../../man/alpm-dkms.7");
         let mut section = "";
         for line in SHIPPED.lines() {
-            if let Some(name) = line.strip_prefix('[') {
+            if let Some(name) = line.trim_start_matches('#').strip_prefix('[') {
                 section = name.trim_end_matches(']');
             }
             let key = line.split_once(" = ").and_then(|(key, _)| key.strip_prefix('#'));
@@ -392,15 +409,29 @@ mod tests {
         assert_eq!(framework::complaint(Path::new("/f"), written).as_deref(), problem);
     }
 
+    #[rstest]
+    #[case::dkms("[module.screenpad]\nprefer = 'dkms'\n", true)]
+    #[case::dotted("module.screenpad.prefer = 'dkms'\n", true)]
+    #[case::kernel("[module.screenpad]\nprefer = 'kernel'\n", false)]
+    #[case::another("[module.screen]\nprefer = 'dkms'\n", false)]
+    #[case::empty("[module.screenpad]\n", false)]
+    fn modules_can_be_preferred(#[case] text: &str, #[case] want: bool) {
+        let settings = read(&[("alpm-dkms.toml", text)]);
+        assert_eq!(settings.problems, [""; 0]);
+        assert_eq!(settings.prefers_dkms(&"screenpad".parse().unwrap()), want);
+    }
+
     #[test]
     fn unknown_keys_are_reported_and_ignored() {
-        let text = "colour = 1\n[build]\njobs = 2\njob = 3\n[signing]\nkey = 'x'\n";
+        let text = "colour = 1\n[build]\njobs = 2\njob = 3\n[signing]\nkey = 'x'\n\
+                    [module.foo]\nprefers = 'dkms'\n";
         let settings = read(&[("alpm-dkms.toml", text)]);
         assert_eq!(settings.jobs(), 2);
         insta::assert_snapshot!(settings.problems.join("\n"), @"
         /alpm-dkms.toml: unknown key: colour
         /alpm-dkms.toml: unknown key: build.job
         /alpm-dkms.toml: unknown key: signing.key
+        /alpm-dkms.toml: unknown key: module.foo.prefers
         ");
     }
 }

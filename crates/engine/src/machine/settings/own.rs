@@ -19,6 +19,8 @@ pub(super) struct OwnSettings {
     pub(super) cache: CacheSection,
     pub(super) initramfs: ImagesSection,
     pub(super) signing: SigningSection,
+    /// The `[module.NAME]` sections, by name.
+    pub(super) module: BTreeMap<String, ModuleSection>,
     #[serde(flatten)]
     unknown: BTreeMap<String, toml::Value>,
 }
@@ -84,6 +86,26 @@ pub(super) struct SigningSection {
     unknown: BTreeMap<String, toml::Value>,
 }
 
+/// A `[module.NAME]` section.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct ModuleSection {
+    /// The module that is used if the kernel has the same or a newer one.
+    pub(super) prefer: Option<Preference>,
+    #[serde(flatten)]
+    unknown: BTreeMap<String, toml::Value>,
+}
+
+/// The module that is used if both dkms and the kernel have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Preference {
+    /// The module that dkms builds.
+    Dkms,
+    /// The module of the kernel, if it is the same or newer.
+    Kernel,
+}
+
 impl OwnSettings {
     /// Reads `file`. If the file is invalid, adds a message to `problems` and returns the defaults.
     /// Adds a message for each unknown key, but keeps all other settings.
@@ -113,7 +135,10 @@ impl OwnSettings {
             ("initramfs.", &own.initramfs.unknown),
             ("signing.", &own.signing.unknown),
         ];
-        for (section, unknown) in sections {
+        let sections = sections.map(|(section, unknown)| (section.to_owned(), unknown));
+        let modules = own.module.iter();
+        let modules = modules.map(|(name, it)| (format!("module.{name}."), &it.unknown));
+        for (section, unknown) in sections.into_iter().chain(modules) {
             for key in unknown.keys() {
                 problems.push(format!("{}: unknown key: {section}{key}", file.display()));
             }

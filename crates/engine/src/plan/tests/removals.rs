@@ -31,6 +31,7 @@ fn old_version_stays_installed_if_the_new_one_failed() {
         fingerprint: pair("zfs/2.4", &kernel(K1)).inputs.unwrap().fingerprint(),
         what: "zfs.c:1: error: no".into(),
         log: PathBuf::from("/var/lib/dkms/.log/zfs.log"),
+        programs: BTreeMap::new(),
     };
     let machine = TestMachine::new(&[K1])
         .module("zfs/2.3")

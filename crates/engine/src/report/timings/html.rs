@@ -257,6 +257,7 @@ impl Row {
             None => "not reached".into(),
             Some(Outcome::Done) => "done".into(),
             Some(Outcome::Skipped(why)) => format!("skipped: {why}"),
+            Some(Outcome::Declined(why)) => format!("not installed: {why}"),
             Some(Outcome::Failed(_)) => "FAILED".into(),
         }
     }
@@ -265,7 +266,7 @@ impl Row {
     fn label(&self) -> String {
         let work = Seconds(self.time(|doing| !doing.is_waiting()));
         match &self.outcome {
-            Some(Outcome::Done) => work.to_string(),
+            Some(Outcome::Done | Outcome::Declined(_)) => work.to_string(),
             Some(Outcome::Failed(_)) => format!("FAILED after {work}"),
             Some(Outcome::Skipped(_)) => "skipped".into(),
             None => "not reached".into(),

@@ -1,0 +1,68 @@
+//! depmod's index of a kernel's modules, which modprobe reads.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::SystemTime;
+
+use crate::objects::ObjectName;
+
+/// The files that modprobe and the generators of initramfs images read. depmod writes all of them
+/// each time.
+const FILES: [&str; 6] = [
+    "modules.dep",
+    "modules.dep.bin",
+    "modules.alias",
+    "modules.alias.bin",
+    "modules.symbols",
+    "modules.symbols.bin",
+];
+
+/// The index of a kernel's modules.
+///
+/// It is read from `modules.dep`. depmod writes the same data to `modules.dep.bin`, which modprobe
+/// reads. Reading the text needs no program, and works in a chroot and for any root.
+#[derive(Debug)]
+pub(crate) struct ModuleIndex {
+    /// The time at which the oldest file was written.
+    written: SystemTime,
+    /// The file that modprobe loads for each module, relative to the kernel's directory.
+    files: BTreeMap<String, String>,
+}
+
+impl ModuleIndex {
+    /// Reads the index in the kernel's directory `dir`. Returns `None` if a file is missing.
+    pub(crate) fn read(dir: &Path) -> Option<Self> {
+        let written = FILES.iter().map(|name| modified(&dir.join(name))).min()??;
+        let text = fs::read_to_string(dir.join(FILES[0])).ok()?;
+        let paths = text.lines().filter_map(|line| line.split_once(':'));
+        let files = paths.filter_map(|(path, _)| Some((module_of(path)?, path.to_owned())));
+        Some(Self { written, files: files.collect() })
+    }
+
+    /// Returns the file that modprobe loads for the module in the object `path`, or `None` if the
+    /// index has no such module. Both paths are relative to the kernel's directory.
+    pub(crate) fn loaded_for(&self, path: &str) -> Option<&str> {
+        self.files.get(&module_of(path)?).map(String::as_str)
+    }
+
+    /// Returns true if the index lacks the module in the object `path` of the directory `dir`, or is
+    /// older than the object.
+    ///
+    /// A setting in depmod.d may prefer another file with the module; the index does not lack the
+    /// module then.
+    pub(crate) fn is_older_than(&self, dir: &Path, path: &str) -> bool {
+        self.loaded_for(path).is_none()
+            || modified(&dir.join(path)).is_some_and(|placed| placed > self.written)
+    }
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    fs::symlink_metadata(path).and_then(|meta| meta.modified()).ok()
+}
+
+/// Returns the name under which modprobe knows the module in the object `path`.
+pub(crate) fn module_of(path: &str) -> Option<String> {
+    let name = path.rsplit('/').next().and_then(ObjectName::parse)?;
+    Some(name.module.replace('-', "_"))
+}
