@@ -4,16 +4,39 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use dkms_engine::names::ModuleName;
+use dkms_engine::facts::{self, Scope};
+use dkms_engine::machine::Machine;
+use dkms_engine::names::{KernelRelease, ModuleName};
 
 use crate::assess::KernelAssessment;
 use crate::decide::CurrentImage;
 use crate::image::KmodName;
 
+/// The modules that should be installed for each kernel and are not.
+pub(crate) type MissingModules = BTreeMap<KernelRelease, BTreeSet<ModuleName>>;
+
+/// Returns the modules that should be installed for each of `kernels` and are not, whatever the
+/// reason: a failed build, a full disk, an invalid dkms.conf or missing headers.
+pub(crate) fn missing_modules<'a>(
+    machine: &Machine,
+    kernels: impl Iterator<Item = &'a KernelRelease>,
+) -> MissingModules {
+    let kernels: BTreeSet<KernelRelease> = kernels.cloned().collect();
+    let scope = Scope { kernels: Some(kernels.clone()), trusts_packages: true, ..Scope::default() };
+    let facts = facts::read(machine, &scope);
+    let missing = |kernel: KernelRelease| {
+        let names = facts.missing(&kernel).into_iter().cloned().collect();
+        (kernel, names)
+    };
+    kernels.into_iter().map(missing).collect()
+}
+
 /// Returns the final line of output for a kernel, such as `7.2.13-arch1-1 (linux): 4 modules
-/// installed, zfs in /boot/initramfs-linux.img`. If an image is outdated or a module failed to
-/// build, the line ends with the command that fixes it.
-pub(crate) fn kernel_line(kernel: &KernelAssessment) -> String {
+/// installed, zfs in /boot/initramfs-linux.img`. If an image is outdated or a module is missing,
+/// the line ends with the command that fixes it.
+///
+/// `missing` contains the modules that should be installed for the kernel and are not.
+pub(crate) fn kernel_line(kernel: &KernelAssessment, missing: &MissingModules) -> String {
     let count = kernel.modules.installed;
     let plural = if count == 1 { "" } else { "s" };
     let mut line = format!("{}: {count} module{plural} installed", kernel.name());
@@ -37,11 +60,55 @@ pub(crate) fn kernel_line(kernel: &KernelAssessment) -> String {
     if !outdated.is_empty() {
         let _ = write!(line, "; outdated: {}; run: dkms initramfs", outdated.join(", "));
     }
-    let failed: BTreeSet<&str> = kernel.modules.failed.values().map(ModuleName::as_str).collect();
-    if !failed.is_empty() {
-        let modules = failed.into_iter().collect::<Vec<_>>().join(", ");
-        let release = &kernel.kernel.release;
+    let release = &kernel.kernel.release;
+    let missing = missing.get(release).into_iter().flatten();
+    // A module that is not installed automatically may have failed, too.
+    let missing: BTreeSet<&str> =
+        missing.chain(kernel.modules.failed.values()).map(ModuleName::as_str).collect();
+    if !missing.is_empty() {
+        let modules = missing.into_iter().collect::<Vec<_>>().join(", ");
         let _ = write!(line, "; missing: {modules}; run: dkms autoinstall -k {release}");
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use dkms_engine::machine::Kernels;
+    use testroot::TestRoot;
+
+    use super::*;
+    use crate::managed_modules::ManagedModules;
+
+    #[test]
+    fn lists_every_missing_module_whatever_the_reason() {
+        let root = TestRoot::new();
+        root.kernel("7.2").pkgbase("linux").headers();
+        root.kernel("6.12").pkgbase("linux-lts");
+        root.source("not-built", "1");
+        root.source("bad-conf", "2").conf("PACKAGE_VERSION=2\n");
+        root.source("no-dependency", "1").conf_line("BUILD_DEPENDS=absent");
+        root.source("old", "1").conf_line("BUILD_EXCLUSIVE_KERNEL_MAX=5.0");
+        root.source("manual", "1").conf_line("AUTOINSTALL=no");
+        let machine = Machine::for_hook(root.path());
+        let kernels = Kernels::read(&machine.trees).unwrap().all;
+        let missing = missing_modules(&machine, kernels.iter().map(|kernel| &kernel.release));
+        let line = |kernel: &dkms_engine::machine::Kernel| {
+            let modules = ManagedModules::read(&machine, &kernel.release);
+            let kernel = KernelAssessment { kernel: kernel.clone(), images: Vec::new(), modules };
+            kernel_line(&kernel, &missing)
+        };
+        let lines: Vec<String> = kernels.iter().map(line).collect();
+        let modules = "bad-conf, no-dependency, not-built";
+        assert_eq!(
+            lines,
+            ["6.12 (linux-lts)", "7.2 (linux)"].map(|name| {
+                let release = name.split_once(' ').map_or(name, |(release, _)| release);
+                format!(
+                    "{name}: 0 modules installed; missing: {modules}; \
+                     run: dkms autoinstall -k {release}"
+                )
+            })
+        );
+    }
 }

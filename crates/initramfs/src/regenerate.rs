@@ -9,7 +9,7 @@ use crate::assess::{Assessment, ImageAssessment, KernelAssessment, inspect};
 use crate::decide::{CurrentImage, Decision};
 use crate::generators::{Generator, GeneratorCommand};
 use crate::image::{Image, ImageKind, is_signed};
-use crate::kernel_line::kernel_line;
+use crate::kernel_line::{kernel_line, missing_modules};
 use crate::snapshot::Snapshot;
 
 /// The free space in bytes that is required in addition to the estimated size of a new image.
@@ -22,10 +22,12 @@ impl Assessment<'_> {
     /// stays pending.
     pub(crate) fn regenerate(mut self, machine: &Machine, say: &mut dyn FnMut(&str)) -> bool {
         let mut succeeded = true;
+        let releases = self.kernels.iter().map(|it| &it.kernel.release);
+        let missing = missing_modules(machine, releases);
         for mut kernel in std::mem::take(&mut self.kernels) {
             let errors = self.regenerate_for(machine, &mut kernel, say);
             errors.iter().for_each(|line| say(line));
-            say(&kernel_line(&kernel));
+            say(&kernel_line(&kernel, &missing));
             if errors.is_empty() {
                 self.pending.clear(machine, &kernel.kernel.release);
             }
