@@ -2,12 +2,12 @@
 //! them.
 //!
 //! The copies are kept in the dkms tree and never in /boot: /boot is often small, and boot loaders
-//! list the files in it.
+//! list the files in it. No other user can read them, since an image may contain keys.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use dkms_engine::machine::{Kernel, Kernels, Machine};
@@ -47,8 +47,32 @@ pub(crate) struct ImageSnapshot {
     /// Whether the image was signed.
     #[serde(default)]
     pub(crate) signed: bool,
+    /// The owner and mode of the image; `None` if the image did not exist.
+    #[serde(default)]
+    access: Option<Access>,
     /// The path of the copy; `None` if the image did not exist or could not be copied.
     pub(crate) copy: Option<PathBuf>,
+}
+
+/// The owner and the mode of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Access {
+    user: u32,
+    group: u32,
+    mode: u32,
+}
+
+impl Access {
+    fn of(meta: &fs::Metadata) -> Self {
+        Self { user: meta.uid(), group: meta.gid(), mode: meta.mode() & 0o7777 }
+    }
+
+    /// Sets the owner and the mode of `file`. Ignores failures: /boot is often a FAT file system,
+    /// whose files have no owners and modes of their own.
+    fn give_to(self, file: &File) {
+        let _ = fchown(file, Some(self.user), Some(self.group));
+        let _ = file.set_permissions(Permissions::from_mode(self.mode));
+    }
 }
 
 impl ImageSnapshot {
@@ -56,17 +80,16 @@ impl ImageSnapshot {
     fn take(machine: &Machine, image: &Image) -> Result<Self, FileError> {
         let file = image.below(&machine.trees.root);
         let signed = is_signed(&file);
+        let path = image.path.clone();
         let mut snapshot =
-            Self { path: image.path.clone(), stat: None, digest: None, signed, copy: None };
+            Self { path, stat: None, digest: None, signed, access: None, copy: None };
         let Ok(meta) = file.metadata() else { return Ok(snapshot) };
         let dir = machine.trees.images();
-        durable::create_dirs(&dir)?;
+        create_closed_dir(&dir)?;
         if durable::room(&dir).is_none_or(|room| room > meta.len() + SPARE) {
             let name = Digest::of_bytes(image.path.as_os_str().as_encoded_bytes());
             let copy = dir.join(format!("{name}.img"));
-            fs::copy(&file, &copy)
-                .and_then(|_| File::open(&copy)?.sync_all())
-                .map_err(FileError::when("copy an image to", &copy))?;
+            copy_closed(&file, &copy, None).map_err(FileError::when("copy an image to", &copy))?;
             snapshot.copy = Some(copy);
         } else {
             log::warn!(
@@ -77,6 +100,7 @@ impl ImageSnapshot {
         }
         snapshot.digest = Some(Digest::of_file(&file)?);
         snapshot.stat = Some(stat(&meta));
+        snapshot.access = Some(Access::of(&meta));
         Ok(snapshot)
     }
 
@@ -97,7 +121,7 @@ impl ImageSnapshot {
             && image.below(root).metadata().ok().map(|meta| stat(&meta)) == self.stat
     }
 
-    /// Restores the image from its copy.
+    /// Restores the image from its copy, with the owner and mode that it had.
     ///
     /// Writes a temporary file and renames it to replace the image. If that fails, for example for
     /// lack of space, overwrites the image directly.
@@ -108,15 +132,38 @@ impl ImageSnapshot {
         let copy = self.copy.as_ref().ok_or(io::ErrorKind::NotFound)?;
         let file = image.below(root);
         let beside = file.with_extension("dkms-tmp");
-        let renamed = fs::copy(copy, &beside)
-            .and_then(|_| File::open(&beside)?.sync_all())
-            .and_then(|()| fs::rename(&beside, &file));
+        let now = || file.metadata().ok().map(|meta| Access::of(&meta));
+        let access = self.access.or_else(now);
+        let renamed = copy_closed(copy, &beside, access).and_then(|()| fs::rename(&beside, &file));
         if renamed.is_ok() {
             return Ok(());
         }
         let _ = fs::remove_file(&beside);
-        fs::copy(copy, &file).and_then(|_| File::open(&file)?.sync_all())
+        let mut image = File::create(&file)?;
+        access.inspect(|access| access.give_to(&image));
+        io::copy(&mut File::open(copy)?, &mut image)?;
+        image.sync_all()
     }
+}
+
+/// Creates the directory `dir` if it does not exist. No other user can enter it.
+fn create_closed_dir(dir: &Path) -> Result<(), FileError> {
+    durable::create_dirs(dir)?;
+    fs::set_permissions(dir, Permissions::from_mode(0o700))
+        .map_err(FileError::when("set the mode of", dir))
+}
+
+/// Copies the file `from` to the new file `to`, replacing an existing one. No other user can read
+/// the copy, unless `access` allows it.
+fn copy_closed(from: &Path, to: &Path, access: Option<Access>) -> io::Result<()> {
+    match fs::remove_file(to) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut copy = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
+    io::copy(&mut File::open(from)?, &mut copy)?;
+    access.inspect(|access| access.give_to(&copy));
+    copy.sync_all()
 }
 
 /// Returns the size, times, inode and device of a file as text. Every write to the file changes the
@@ -173,12 +220,13 @@ impl Snapshot {
         self.images.retain(|old| old.path != image.path);
         let snapshot = ImageSnapshot::take(machine, image).unwrap_or_else(|error| {
             log::warn!("{error}");
-            let stat = image.below(&machine.trees.root).metadata().ok().map(|meta| stat(&meta));
+            let meta = image.below(&machine.trees.root).metadata().ok();
             ImageSnapshot {
                 path: image.path.clone(),
-                stat,
+                stat: meta.as_ref().map(stat),
                 digest: None,
                 signed: false,
+                access: meta.as_ref().map(Access::of),
                 copy: None,
             }
         });
@@ -205,7 +253,7 @@ impl Snapshot {
         let text = toml::to_string(self)
             .map_err(io::Error::other)
             .map_err(FileError::when("write", &file))?;
-        durable::create_dirs(&machine.trees.images())?;
+        create_closed_dir(&machine.trees.images())?;
         durable::write(&file, text.as_bytes())
     }
 
@@ -303,5 +351,39 @@ mod tests {
         assert_eq!(fs::read_to_string(image.below(root.path())).unwrap(), "good");
         let names = fs::read_dir(root.path().join("boot")).unwrap();
         assert_eq!(names.count(), 1, "no temporary file is left in /boot");
+    }
+
+    /// The mode of a directory such as /boot may be all that protects a key in an image.
+    #[rstest::rstest]
+    #[case::readable_by_all(0o644)]
+    #[case::readable_by_a_group(0o640)]
+    #[case::of_the_owner(0o400)]
+    fn only_the_image_has_its_mode(#[case] mode: u32) {
+        let (root, machine, image) = test_machine("good");
+        let file = image.below(root.path());
+        let mode_of = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
+        let set_mode = |path: &Path, mode| {
+            fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        };
+        set_mode(&file, mode);
+        let is_root = fs::metadata(&file).unwrap().uid() == 0;
+        let group = if is_root { 1234 } else { fs::metadata(&file).unwrap().gid() };
+        std::os::unix::fs::chown(&file, None, Some(group)).unwrap();
+        // A directory and a copy of an earlier version.
+        fs::create_dir_all(machine.trees.images()).unwrap();
+        set_mode(&machine.trees.images(), 0o755);
+        let copy = ImageSnapshot::take(&machine, &image).unwrap().copy.unwrap();
+        set_mode(&copy, 0o644);
+
+        let snapshot = ImageSnapshot::take(&machine, &image).unwrap();
+        assert_eq!(mode_of(&machine.trees.images()), 0o700);
+        assert_eq!(mode_of(&copy), 0o600);
+        fs::remove_file(&file).unwrap();
+        fs::write(&file, "bad").unwrap();
+        set_mode(&file, 0o666);
+        snapshot.restore(&image, root.path()).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "good");
+        assert_eq!(mode_of(&file), mode);
+        assert_eq!(fs::metadata(&file).unwrap().gid(), group);
     }
 }

@@ -6,6 +6,7 @@
 mod bad_input;
 mod commands;
 mod fixture;
+mod foreign_sources;
 mod kernels;
 mod overrides;
 mod signing;

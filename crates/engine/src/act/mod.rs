@@ -145,7 +145,14 @@ impl Run<'_> {
 
     fn perform(&mut self, action: &Action) -> Result<Outcome, Failure> {
         match action {
-            Action::TakeIn { module, from } => take_in::source(self.machine, module, from)?,
+            Action::TakeIn { module, from } => {
+                let copied = take_in::source(self.machine, module, from)?;
+                let note = copied.note().map(|note| format!("note: {module}: {note}"));
+                self.say(note.as_slice());
+            }
+            Action::Register(module) | Action::Load { module, .. } if self.lacks_source(module) => {
+                return Ok(Outcome::Skipped("source not copied".into()));
+            }
             Action::Load { module, build, replace } => {
                 if !take_in::build(self.machine, module, build, *replace)? {
                     return Ok(Outcome::Skipped("already built".into()));
@@ -191,6 +198,14 @@ impl Run<'_> {
             Action::Fail { failure, .. } => return Err(failure.clone()),
         }
         Ok(Outcome::Done)
+    }
+
+    /// Returns true if copying the source of `module` has failed in this run.
+    fn lacks_source(&self, module: &ModuleId) -> bool {
+        self.report.finished.iter().any(|finished| {
+            let is_of = |action: &Action| matches!(action, Action::TakeIn { module: it, .. } if it == module);
+            is_of(&finished.step.action) && finished.outcome != Outcome::Done
+        })
     }
 
     fn has_failed(&self, name: &ModuleName, kernel: &KernelRelease) -> bool {

@@ -91,7 +91,7 @@ impl Run<'_> {
         if source != kept && !kept.exists() {
             // Hard links would change the ctimes of the source, and other builds by dkms would then
             // count as older than the source.
-            building::keep(&source, &kept, copy_tree::copy_tree)?;
+            building::keep(&source, &kept, copy_tree::take_tree)?;
         }
         record.write(&Record::path(&machine.trees, module, kernel, &machine.arch))?;
         Ok(())

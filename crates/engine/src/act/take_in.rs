@@ -1,33 +1,42 @@
 //! Imports sources into the source tree, and existing builds into the dkms tree.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::dkms_tree::{Record, STAGING};
 use crate::facts::ImportedBuild;
 use crate::machine::Machine;
 use crate::names::ModuleId;
-use crate::os::copy_tree;
+use crate::os::copy_tree::{self, Copied};
 use crate::os::durable::{self, FileError};
 
-/// Copies the directory `from` to the source tree, as `S/M-V`.
+/// Copies the directory `from` to the source tree, as `S/M-V`. No user but root can change the copy.
 ///
 /// An existing directory is replaced as a whole once the copy is complete. dkms instead copies into
 /// the existing directory, so old files remain in it.
-pub(crate) fn source(machine: &Machine, id: &ModuleId, from: &Path) -> Result<(), FileError> {
+pub(crate) fn source(machine: &Machine, id: &ModuleId, from: &Path) -> Result<Copied, FileError> {
     let tree = &machine.trees.source;
     durable::create_dirs(tree)?;
     let to = tree.join(id.source_dir());
-    let staging = tempfile::Builder::new().prefix(durable::UNFINISHED).tempdir_in(tree);
+    let staging = tempfile::Builder::new()
+        .prefix(durable::UNFINISHED)
+        .permissions(fs::Permissions::from_mode(0o700))
+        .tempdir_in(tree);
     let staging = staging.map_err(FileError::when("write to", tree))?;
     let copy = staging.path().join("source");
-    copy_tree::copy_tree(from, &copy)?;
+    let copied = copy_tree::take_tree(from, &copy)?;
+    let old = staging.path().join("old");
     // overlayfs cannot rename some directories. They are removed in place.
-    if to.symlink_metadata().is_ok() && fs::rename(&to, staging.path().join("old")).is_err() {
+    if to.symlink_metadata().is_ok() && fs::rename(&to, &old).is_err() {
         durable::remove_tree(&to)?;
     }
-    fs::rename(&copy, &to).map_err(FileError::when("place", &to))?;
-    durable::sync_dir(tree)
+    if let Err(error) = fs::rename(&copy, &to) {
+        let _ = fs::rename(&old, &to);
+        return Err(FileError::when("place", &to)(error));
+    }
+    durable::sync_dir(tree)?;
+    Ok(copied)
 }
 
 /// Copies a build from another machine to `T/M/V/K/A`. Returns false, and copies nothing, if a
@@ -46,7 +55,7 @@ pub(crate) fn build(
     durable::create_dirs(&parent)?;
     let staging = parent.join(format!("{STAGING}{}_load", build.arch));
     durable::remove_tree(&staging)?;
-    copy_tree::copy_tree(&build.dir, &staging)?;
+    copy_tree::take_tree(&build.dir, &staging)?;
     durable::remove_tree(&to)?;
     fs::rename(&staging, &to).map_err(FileError::when("place", &to))?;
     // A record from another machine does not apply to this one.

@@ -16,7 +16,7 @@ pub(crate) enum WorkerEvent {
     Ended(usize, Result<Box<Record>, Failure>, Duration),
     /// The installation of the job with this number started.
     Installing(usize),
-    /// An installation printed this line.
+    /// A build or an installation printed this line.
     Says(String),
     /// An installation ended: the number of the job, the result, and the duration. The result is
     /// `None` if the run was asked to stop before the installation started.

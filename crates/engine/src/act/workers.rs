@@ -139,6 +139,7 @@ impl<'scope, 'env> Workers<'scope, 'env> {
         self.scope.spawn(move || {
             let started = Instant::now();
             let tell = |phase| drop(sender.send(WorkerEvent::Phase(number, phase, Instant::now())));
+            let say = |line| drop(sender.send(WorkerEvent::Says(line)));
             let built = match (token, facts.kernels.get(kernel)) {
                 (Err(error), _) => Err(Failure::transient(
                     1,
@@ -160,6 +161,7 @@ impl<'scope, 'env> Workers<'scope, 'env> {
                         workplace,
                         shared,
                         report: &tell,
+                        say: &say,
                         cached,
                         objects,
                     }

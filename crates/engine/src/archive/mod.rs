@@ -4,6 +4,7 @@ mod import;
 
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
@@ -18,6 +19,11 @@ use crate::os::{copy_tree, paths, symlinks};
 
 use import::{BUILDS, NO_SOURCE, SOURCE};
 pub use import::{from_directory, from_unpacked};
+
+/// In a temporary directory, the subdirectory of an archive's members.
+///
+/// The archive sets the mode of its member `./`, which must not be that of the temporary directory.
+const CONTENTS: &str = "contents";
 
 /// The contents and the path of an archive to write.
 #[derive(Debug)]
@@ -41,8 +47,9 @@ impl Packing {
     /// the archive cannot be written to its directory.
     pub fn write(&self, machine: &Machine) -> Result<PathBuf, Failure> {
         let room = temporary(machine)?;
+        let contents = room.path().join(CONTENTS);
         let failed = |error: FileError| Failure::new(6, error.to_string());
-        self.gather(machine, room.path()).map_err(failed)?;
+        self.gather(machine, &contents).map_err(failed)?;
         let target = self.target(machine);
         let dir = target.parent().unwrap_or(Path::new("."));
         let unwritable =
@@ -57,7 +64,7 @@ impl Packing {
         let unfinished = beside.path().join(&name);
         let words = [OsString::from("--create"), "--auto-compress".into(), "--file".into()];
         let words = words.into_iter().chain([unfinished.clone().into()]);
-        let words = words.chain(["--directory".into(), room.path().into(), ".".into()]);
+        let words = words.chain(["--directory".into(), contents.into(), ".".into()]);
         tar(machine, &env(machine), words, Output::Capture).map_err(|why| Failure::new(6, why))?;
         let placed = fs::rename(&unfinished, &target).map_err(FileError::when("write", &target));
         placed.map_err(|error| Failure::new(9, error.to_string()))?;
@@ -77,7 +84,9 @@ impl Packing {
         let link = trees.source_link(&self.id);
         let source = symlinks::resolve(&trees.root, &link).unwrap_or(link);
         if self.source {
-            return copy_tree::copy_tree(&source, &room.join(SOURCE));
+            let copied = copy_tree::copy_tree(&source, &room.join(SOURCE))?;
+            copied.note().inspect(|note| log::warn!("{note}"));
+            return Ok(());
         }
         let dir = room.join(NO_SOURCE);
         durable::create_dirs(&dir)?;
@@ -114,14 +123,19 @@ impl Packing {
 }
 
 /// An archive unpacked into a temporary directory, which is deleted when this value is dropped.
+///
+/// No other user can enter the directory.
 #[derive(Debug)]
-pub struct Unpacked(TempDir);
+pub struct Unpacked {
+    _room: TempDir,
+    contents: PathBuf,
+}
 
 impl Unpacked {
     /// Returns the directory that contains the unpacked files.
     #[must_use]
     pub fn path(&self) -> &Path {
-        self.0.path()
+        &self.contents
     }
 }
 
@@ -163,13 +177,15 @@ pub fn unpack(machine: &Machine, file: &Path) -> Result<Unpacked, Failure> {
     }
     listed.map_err(no_archive)?;
     let room = temporary(machine)?;
+    let contents = room.path().join(CONTENTS);
+    durable::create_dirs(&contents)?;
     // The file owners in the archive come from another machine.
     let words = ["--extract", "--no-same-owner", "--file"].into_iter().map(OsString::from);
-    let words = words.chain([file.into(), "--directory".into(), room.path().into()]);
+    let words = words.chain([file.into(), "--directory".into(), (&contents).into()]);
     tar(machine, &env, words, Output::Capture).map_err(no_archive)?;
-    match unsafe_member(room.path()) {
+    match unsafe_member(&contents) {
         Some(member) => Err(refuse(&member.to_string_lossy())),
-        None => Ok(Unpacked(room)),
+        None => Ok(Unpacked { _room: room, contents }),
     }
 }
 
@@ -211,9 +227,11 @@ fn remove_own_files(build: &Path) -> Result<(), FileError> {
     Ok(())
 }
 
+/// Creates a temporary directory that no other user can enter.
 fn temporary(machine: &Machine) -> Result<TempDir, Failure> {
     let dir = machine.temporary_dir();
-    let made = tempfile::Builder::new().prefix("dkms.").tempdir_in(&dir);
+    let closed = fs::Permissions::from_mode(0o700);
+    let made = tempfile::Builder::new().prefix("dkms.").permissions(closed).tempdir_in(&dir);
     made.map_err(|why| {
         Failure::new(1, format!("cannot create a directory in {}: {why}", dir.display()))
     })

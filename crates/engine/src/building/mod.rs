@@ -54,6 +54,8 @@ pub(crate) struct Build<'a> {
     pub jobserver: &'a jobserver::Client,
     /// Called at the start of each phase.
     pub report: &'a dyn Fn(Phase),
+    /// Called with each line to show to the user.
+    pub say: &'a dyn Fn(String),
     /// Whether the plan found the build in the cache.
     pub cached: bool,
     /// The number of objects that the whole run compiles for this kernel.
@@ -69,6 +71,8 @@ pub(crate) struct Build<'a> {
 pub(crate) struct Shared {
     /// Whether this run has already stored a copy of the source.
     kept: bool,
+    /// Whether this run has already reported problems of the source.
+    reported: bool,
 }
 
 /// The data that a build reads when it starts.

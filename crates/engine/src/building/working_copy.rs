@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use super::{Build, Prepared, step_failed};
 use crate::building::make_log::MakeLog;
 use crate::failure::Failure;
-use crate::os::copy_tree;
+use crate::os::copy_tree::{self, Copied};
 use crate::os::durable::{self, FileError};
 use crate::os::process::{Output, Program};
 use crate::report::Phase;
@@ -20,7 +20,7 @@ impl Build<'_> {
         let kept = self.machine.trees.kept(self.id);
         let source = self.source()?;
         if source != kept && !shared.kept {
-            keep(&source, &kept, copy_tree::link_tree)?;
+            keep(&source, &kept, copy_tree::keep_tree)?;
         }
         shared.kept = true;
         Ok(())
@@ -41,12 +41,38 @@ impl Build<'_> {
             return Err(Failure::new(8, what));
         }
         let build = &self.workplace.real;
-        self.workplace.fill(|place| copy_tree::copy_tree(&source, place))?;
+        let copied = self.workplace.fill(|place| copy_tree::take_tree(&source, place))?;
+        self.report_source(&source, &copied);
         let patches = self.machine.trees.etc.join(&self.id.name).join("patches");
         if patches.is_dir() {
-            overlay(&patches, &build.join("patches"))?;
+            overlay(&patches, &build.join("patches"), build)?;
         }
         Ok(())
+    }
+
+    /// Reports special files in the source, and files that users other than root can change. Does
+    /// so only once for all kernels.
+    fn report_source(&self, source: &Path, copied: &Copied) {
+        if std::mem::replace(&mut self.alone().reported, true) {
+            return;
+        }
+        if let Some(note) = copied.note() {
+            (self.say)(format!("note: {}: {note}", self.id));
+        }
+        let root = &self.machine.trees.root;
+        if let Some(path) = copied.open_to_others.as_ref() {
+            let (path, dir) = (path.display(), source.display());
+            self.machine.warnings.add(format!(
+                "{}: {path}: users other than root can change the source\n  run: chown -R root:root \
+                 {dir} && chmod -R go-w {dir}",
+                self.id
+            ));
+        } else if let Some(path) = copy_tree::dir_open_to_others(source, root) {
+            let path = path.display();
+            let message =
+                format!("{}: {path}: users other than root can replace the source", self.id);
+            self.machine.warnings.add(message);
+        }
     }
 
     /// Applies the patches for this kernel to the working copy (dkms-behaviour 3.4 and 4.1).
@@ -84,7 +110,7 @@ impl Build<'_> {
 pub(crate) fn keep(
     source: &Path,
     kept: &Path,
-    copy: impl FnOnce(&Path, &Path) -> Result<(), FileError>,
+    copy: impl FnOnce(&Path, &Path) -> Result<Copied, FileError>,
 ) -> Result<(), FileError> {
     let unfinished = kept.with_file_name(format!(
         "{}{}",
@@ -100,20 +126,38 @@ pub(crate) fn keep(
     fs::rename(&unfinished, kept).map_err(FileError::when("write", kept))
 }
 
-/// Copies all files from one directory to another, and replaces existing files.
-fn overlay(from: &Path, to: &Path) -> Result<(), FileError> {
-    durable::create_dirs(to)?;
+/// Copies all files from the directory `from` to the directory `to` in the build directory `build`,
+/// and replaces existing files. Special files are left out.
+///
+/// Links in `to` are those of the module's source. One that leads out of `build` is replaced.
+fn overlay(from: &Path, to: &Path, build: &Path) -> Result<(), FileError> {
+    create_dir_within(to, build)?;
     for entry in walkdir::WalkDir::new(from).min_depth(1) {
         let entry = entry.map_err(std::io::Error::from).map_err(FileError::when("read", from))?;
         let Ok(below) = entry.path().strip_prefix(from) else { continue };
         let place = to.join(below);
         if entry.file_type().is_dir() {
-            durable::create_dirs(&place)?;
+            create_dir_within(&place, build)?;
+        } else if !entry.path().is_file() {
+            log::warn!("{}: left out: is not a file", entry.path().display());
         } else {
+            if place.is_symlink() {
+                durable::remove_file_if_there(&place)?;
+            }
             copy_file(entry.path(), &place)?;
         }
     }
     Ok(())
+}
+
+fn create_dir_within(dir: &Path, build: &Path) -> Result<(), FileError> {
+    let real = |path: &Path| path.canonicalize().ok();
+    if dir.is_symlink()
+        && !real(dir).zip(real(build)).is_some_and(|(dir, build)| dir.starts_with(build))
+    {
+        durable::remove_file_if_there(dir)?;
+    }
+    durable::create_dirs(dir)
 }
 
 pub(super) fn copy_file(from: &Path, to: &Path) -> Result<(), FileError> {

@@ -46,10 +46,10 @@ impl Workplace {
     }
 
     /// Removes the directory if a killed build left it behind, then calls `copy` to create it.
-    pub(crate) fn fill(
+    pub(crate) fn fill<T>(
         &self,
-        copy: impl FnOnce(&Path) -> Result<(), FileError>,
-    ) -> Result<(), FileError> {
+        copy: impl FnOnce(&Path) -> Result<T, FileError>,
+    ) -> Result<T, FileError> {
         if self.real != self.seen {
             durable::create_dirs(&self.seen)?;
         }

@@ -1,7 +1,10 @@
 //! The lock that allows only one run at a time to change the trees.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+
+use nix::fcntl::OFlag;
 
 use crate::machine::Trees;
 use crate::os::durable::{self, FileError};
@@ -23,7 +26,9 @@ pub struct Lock {
 
 impl Lock {
     /// Acquires the lock. If another run holds it, calls `report` with a message that names the
-    /// holder, then waits.
+    /// holder if it is known, then waits.
+    ///
+    /// A user who can open the file, even only for reading, can lock it. Its mode is therefore 0600.
     ///
     /// If a run started this process (`env` contains `ALPM_DKMS_WITHIN_RUN`), returns at once
     /// without acquiring the lock: the parent run holds it.
@@ -46,14 +51,19 @@ impl Lock {
             .write(true)
             .create(true)
             .truncate(false)
+            .mode(0o600)
+            .custom_flags(OFlag::O_NOFOLLOW.bits())
             .open(&path)
             .map_err(FileError::when("open", &path))?;
+        // Earlier versions created the file with mode 0644. Only its owner can change the mode.
+        let _ = file.set_permissions(Permissions::from_mode(0o600));
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                let _ = file.read_to_string(&mut holder);
-                report(&format!("waiting for another run to finish: {}", holder.trim()));
+                report(&match holder(&mut file) {
+                    Some(holder) => format!("waiting for another run to finish: {holder}"),
+                    None => "waiting for another run to finish".to_owned(),
+                });
                 file.lock().map_err(FileError::when("lock", &path))?;
             }
             Err(TryLockError::Error(error)) => {
@@ -70,8 +80,27 @@ impl Lock {
     }
 }
 
+/// Returns the text in the lock file if the process that it names is running that program; `None`
+/// otherwise.
+///
+/// The text is that of an earlier run until the holder has written its own, and its process ID may
+/// then belong to another program.
+fn holder(file: &mut File) -> Option<String> {
+    let mut text = String::new();
+    file.read_to_string(&mut text).ok()?;
+    let text = text.trim();
+    let (id, program) = text.strip_prefix("process ")?.strip_suffix(')')?.split_once(" (")?;
+    let command = fs::read(format!("/proc/{}/cmdline", id.parse::<u32>().ok()?)).ok()?;
+    let first = command.split(|byte| *byte == 0).next()?;
+    (first == program.as_bytes()).then(|| text.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use rstest::rstest;
+
     use super::*;
 
     #[test]
@@ -91,6 +120,63 @@ mod tests {
         assert!(report.contains(&format!("process {}", std::process::id())), "{report}");
         drop(first);
         waiting.join().unwrap();
+    }
+
+    #[rstest]
+    #[case::created(None)]
+    #[case::readable(Some(0o644))]
+    #[case::writable(Some(0o666))]
+    fn no_other_user_can_open_the_lock(#[case] earlier: Option<u32>) {
+        let dir = tempfile::tempdir().unwrap();
+        let trees = Trees::under(dir.path());
+        fs::create_dir_all(&trees.dkms).unwrap();
+        if let Some(mode) = earlier {
+            fs::write(trees.lock(), "process 1 (old)\n").unwrap();
+            fs::set_permissions(trees.lock(), Permissions::from_mode(mode)).unwrap();
+        }
+        let inode = || fs::metadata(trees.lock()).map(|meta| meta.ino()).ok();
+        let before = inode();
+        let _lock = Lock::take(&trees, &Environment::fixed(), &mut |_| {}).unwrap();
+        assert_eq!(fs::metadata(trees.lock()).unwrap().mode() & 0o7777, 0o600);
+        assert!(before.is_none() || before == inode(), "a replaced file would be another lock");
+    }
+
+    #[test]
+    fn does_not_open_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let trees = Trees::under(dir.path());
+        fs::create_dir_all(&trees.dkms).unwrap();
+        std::os::unix::fs::symlink("elsewhere", trees.lock()).unwrap();
+        assert!(Lock::take(&trees, &Environment::fixed(), &mut |_| {}).is_err());
+        assert!(!trees.dkms.join("elsewhere").exists());
+    }
+
+    #[rstest]
+    #[case::empty("".into(), false)]
+    #[case::of_no_process("process 4194305 (/usr/bin/dkms)\n".into(), false)]
+    #[case::of_another_program(format!("process {} (/usr/bin/dkms)\n", std::process::id()), false)]
+    #[case::cut_off("process 12".into(), false)]
+    #[case::of_this_process(own_text(), true)]
+    fn names_a_holder_only_if_it_is_running(#[case] text: String, #[case] is_named: bool) {
+        let dir = tempfile::tempdir().unwrap();
+        let trees = Trees::under(dir.path());
+        fs::create_dir_all(&trees.dkms).unwrap();
+        fs::write(trees.lock(), &text).unwrap();
+        let held = File::open(trees.lock()).unwrap();
+        held.lock().unwrap();
+        let mut report = String::new();
+        // Releases the lock, so that the waiting ends.
+        let mut say = |line: &str| {
+            line.clone_into(&mut report);
+            held.unlock().unwrap();
+        };
+        Lock::take(&trees, &Environment::fixed(), &mut say).unwrap();
+        let tail = if is_named { format!(": {}", text.trim()) } else { String::new() };
+        assert_eq!(report, format!("waiting for another run to finish{tail}"));
+    }
+
+    fn own_text() -> String {
+        format!("process {} ({})\n", std::process::id(), std::env::args().next().unwrap())
     }
 
     #[test]

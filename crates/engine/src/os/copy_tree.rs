@@ -1,28 +1,67 @@
-//! Copies directory trees, or creates trees of hard links.
+//! Copies directory trees, or creates trees of hard links, without following links in them.
+//!
+//! Another user may change a tree while it is copied. Every entry is therefore opened relative to
+//! the descriptor of its directory, and copied from the opened file.
 
-use std::fs::{self, Metadata};
+use std::ffi::{OsStr, OsString};
+use std::fs::{DirBuilder, File};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{MetadataExt, lchown, symlink};
-use std::path::Path;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 
+use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::AT_FDCWD;
-use nix::sys::stat::{UtimensatFlags, utimensat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, readlinkat};
+use nix::sys::stat::{
+    FileStat, Mode, SFlag, UtimensatFlags, fchmod, fstat, fstatat, futimens, mkdirat, utimensat,
+};
 use nix::sys::time::TimeSpec;
+use nix::unistd::{
+    Gid, Uid, UnlinkatFlags, fchown, fchownat, getegid, geteuid, linkat, symlinkat, unlinkat,
+};
 
 use crate::os::durable::{self, FileError};
+
+/// The mode bits that [`take_tree`] and [`keep_tree`] remove: setuid, setgid, and the write
+/// permission of group and others.
+const NOT_TAKEN: u32 = 0o6022;
+
+/// The findings of a copy.
+#[derive(Debug, Default)]
+pub(crate) struct Copied {
+    /// The special files that were left out, each with its kind.
+    pub(crate) left_out: Vec<(PathBuf, &'static str)>,
+    /// The first file or directory that users other than root can change; `None` if there is none
+    /// or this process is not root.
+    pub(crate) open_to_others: Option<PathBuf>,
+}
+
+impl Copied {
+    /// Returns a message about the special files that were left out; `None` if there are none.
+    pub(crate) fn note(&self) -> Option<String> {
+        let ((path, kind), others) = self.left_out.split_first()?;
+        let others = match others.len() {
+            0 => String::new(),
+            1 => " (and 1 other special file)".into(),
+            count => format!(" (and {count} other special files)"),
+        };
+        Some(format!("{}: left out: is a {kind}{others}", path.display()))
+    }
+}
 
 /// Copies the directory tree `from` to `to`, which must not exist.
 ///
 /// Like `cp -a`, keeps modes, times, symbolic links and, if permitted, owners. `from` itself may be
 /// a link to a directory, as `T/M/V/source` is. Links inside it are copied as links. File contents
-/// are shared if the filesystem supports reflinks.
+/// are shared if the filesystem supports reflinks. FIFOs, sockets and devices are left out.
 ///
 /// # Errors
-/// [`FileError`] if an entry cannot be copied; the partial copy is removed. A FIFO, socket or
-/// device cannot be copied, since it has no content.
-pub(crate) fn copy_tree(from: &Path, to: &Path) -> Result<(), FileError> {
-    place_tree(from, to, &copy_file)
+/// [`FileError`] if an entry cannot be copied, or is replaced by a link at the same time. The
+/// partial copy is removed.
+pub(crate) fn copy_tree(from: &Path, to: &Path) -> Result<Copied, FileError> {
+    place_tree(from, to, Manner { links: false, taken: false })
 }
 
 /// Creates the directory tree `to` with hard links to the files of `from`.
@@ -34,87 +73,256 @@ pub(crate) fn copy_tree(from: &Path, to: &Path) -> Result<(), FileError> {
 /// # Errors
 /// The same as for [`copy_tree`].
 pub(crate) fn link_tree(from: &Path, to: &Path) -> Result<(), FileError> {
-    place_tree(from, to, &link_file)
+    place_tree(from, to, Manner { links: true, taken: false }).map(drop)
 }
 
-/// A function that copies or links a regular file with the given metadata.
-type PlaceFile = dyn Fn(&Path, &Path, &Metadata) -> io::Result<()>;
+/// Copies a module's source so that no other user can change the copy.
+///
+/// The copy belongs to root, or to the user of this process. It lacks setuid, setgid, and the write
+/// permission of group and others. Everything else is as in [`copy_tree`].
+///
+/// # Errors
+/// The same as for [`copy_tree`].
+pub(crate) fn take_tree(from: &Path, to: &Path) -> Result<Copied, FileError> {
+    place_tree(from, to, Manner { links: false, taken: true })
+}
 
-fn place_tree(from: &Path, to: &Path, place: &PlaceFile) -> Result<(), FileError> {
-    let meta = fs::metadata(from).map_err(FileError::when("read", from))?;
+/// Creates a tree like [`take_tree`], with hard links to the files that no other user can change.
+///
+/// # Errors
+/// The same as for [`copy_tree`].
+pub(crate) fn keep_tree(from: &Path, to: &Path) -> Result<Copied, FileError> {
+    place_tree(from, to, Manner { links: true, taken: true })
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Manner {
+    /// Whether to create hard links where possible.
+    links: bool,
+    /// Whether the copy belongs to this user, without the mode bits [`NOT_TAKEN`].
+    taken: bool,
+}
+
+fn place_tree(from: &Path, to: &Path, manner: Manner) -> Result<Copied, FileError> {
+    let source = openat(AT_FDCWD, from, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+        .map_err(io::Error::from)
+        .map_err(FileError::when("read", from))?;
     refuse_copy_into_itself(from, to)?;
-    fs::create_dir(to).map_err(FileError::when("create directory", to))?;
-    let placed = place_entries(from, to, place).and_then(|()| finish(to, &meta));
+    let failed = || FileError::when("create directory", to);
+    DirBuilder::new().mode(0o700).create(to).map_err(failed())?;
+    let mut copying = Copying { manner, user: geteuid(), copied: Copied::default() };
+    let placed = open_dir(AT_FDCWD, to).map_err(failed()).and_then(|copy| {
+        let from = Place { fd: source, path: from.to_owned() };
+        copying.dir(&from, &Place { fd: copy, path: to.to_owned() })
+    });
     if placed.is_err() {
         // Report only the first failure. A later run removes what remains.
         let _ = durable::remove_tree(to);
     }
-    placed
+    placed.map(|()| copying.copied)
 }
 
-fn place_entries(from: &Path, to: &Path, place: &PlaceFile) -> Result<(), FileError> {
-    for entry in fs::read_dir(from).map_err(FileError::when("list", from))? {
-        let entry = entry.map_err(FileError::when("list", from))?;
-        let (from, to) = (entry.path(), to.join(entry.file_name()));
-        let failed = || FileError::when("copy", &from);
-        let meta = entry.metadata().map_err(failed())?;
-        let kind = meta.file_type();
-        if kind.is_dir() {
-            fs::create_dir(&to).map_err(FileError::when("create directory", &to))?;
-            place_entries(&from, &to, place)?;
-            // Last, because adding entries changes the directory's time, and its mode can forbid
-            // adding them.
-            finish(&to, &meta)?;
-        } else if kind.is_file() {
-            place(&from, &to, &meta).map_err(failed())?;
-        } else if kind.is_symlink() {
-            let target = fs::read_link(&from).map_err(failed())?;
-            symlink(target, &to).and_then(|()| set_metadata(&to, &meta)).map_err(failed())?;
-        } else {
-            let special = io::Error::new(ErrorKind::InvalidInput, "is a FIFO, socket or device");
-            return Err(failed()(special));
+/// An open directory and its path, which is used only in messages.
+struct Place {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+impl Place {
+    /// Returns the names of the entries, sorted.
+    fn names(&self) -> io::Result<Vec<OsString>> {
+        let mut names = Vec::new();
+        for entry in Dir::from_fd(self.fd.try_clone()?)? {
+            let name = OsStr::from_bytes(entry?.file_name().to_bytes()).to_owned();
+            if name != "." && name != ".." {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn stat(&self, name: &OsStr) -> io::Result<FileStat> {
+        Ok(fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW)?)
+    }
+}
+
+struct Copying {
+    manner: Manner,
+    user: Uid,
+    copied: Copied,
+}
+
+impl Copying {
+    fn dir(&mut self, from: &Place, to: &Place) -> Result<(), FileError> {
+        let stat = fstat(&from.fd).map_err(io::Error::from);
+        let stat = stat.map_err(FileError::when("read", &from.path))?;
+        self.look_at(&stat, &from.path);
+        for name in from.names().map_err(FileError::when("list", &from.path))? {
+            self.entry(from, to, &name)?;
+        }
+        // Last, because adding entries changes the directory's time, and its mode can forbid
+        // adding them.
+        self.set_metadata(&to.fd, &stat)
+            .map_err(FileError::when("set the mode and times of", &to.path))
+    }
+
+    fn entry(&mut self, from: &Place, to: &Place, name: &OsStr) -> Result<(), FileError> {
+        let path = from.path.join(name);
+        let failed = || FileError::when("copy", &path);
+        let stat = from.stat(name).map_err(failed())?;
+        match kind(&stat) {
+            SFlag::S_IFDIR => {
+                let from = open_dir(&from.fd, name).map_err(failed())?;
+                let place = to.path.join(name);
+                let made = mkdirat(&to.fd, name, Mode::S_IRWXU).map_err(io::Error::from);
+                let made = made.and_then(|()| open_dir(&to.fd, name));
+                let made = made.map_err(FileError::when("create directory", &place))?;
+                self.dir(&Place { fd: from, path }, &Place { fd: made, path: place })
+            }
+            SFlag::S_IFREG => {
+                self.look_at(&stat, &path);
+                self.file(from, to, name, &stat).map_err(failed())
+            }
+            SFlag::S_IFLNK => self.symlink(from, to, name, &stat).map_err(failed()),
+            special => {
+                let kind = match special {
+                    SFlag::S_IFIFO => "FIFO",
+                    SFlag::S_IFSOCK => "socket",
+                    _ => "device",
+                };
+                self.copied.left_out.push((path, kind));
+                Ok(())
+            }
         }
     }
-    Ok(())
-}
 
-fn copy_file(from: &Path, to: &Path, meta: &Metadata) -> io::Result<()> {
-    fs::copy(from, to)?;
-    set_metadata(to, meta)
-}
-
-fn link_file(from: &Path, to: &Path, meta: &Metadata) -> io::Result<()> {
-    match fs::hard_link(from, to) {
-        Err(error)
-            if matches!(
-                error.raw_os_error().map(Errno::from_raw),
-                Some(Errno::EXDEV | Errno::EPERM | Errno::EMLINK | Errno::EOPNOTSUPP)
-            ) =>
-        {
-            copy_file(from, to, meta)
+    /// Notes the path if other users can change the file or directory.
+    fn look_at(&mut self, stat: &FileStat, path: &Path) {
+        if self.user.is_root() && self.copied.open_to_others.is_none() && is_open_to_others(stat) {
+            self.copied.open_to_others = Some(path.to_owned());
         }
-        other => other,
+    }
+
+    fn file(&self, from: &Place, to: &Place, name: &OsStr, stat: &FileStat) -> io::Result<()> {
+        if self.manner.links && self.link(from, to, name, stat)? {
+            return Ok(());
+        }
+        // A FIFO in the place of the file must not block.
+        let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let source = openat(&from.fd, name, flags, Mode::empty()).map_err(unless_replaced)?;
+        let stat = fstat(&source)?;
+        if kind(&stat) != SFlag::S_IFREG {
+            return Err(replaced());
+        }
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+        let copy = openat(&to.fd, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)?;
+        let (mut source, mut copy) = (File::from(source), File::from(copy));
+        io::copy(&mut source, &mut copy)?;
+        self.set_metadata(&copy, &stat)
+    }
+
+    /// Creates a hard link. Returns false if the file must be copied instead.
+    fn link(&self, from: &Place, to: &Place, name: &OsStr, stat: &FileStat) -> io::Result<bool> {
+        let is_safe = stat.st_uid == self.user.as_raw() && stat.st_mode & NOT_TAKEN == 0;
+        if self.manner.taken && !is_safe {
+            return Ok(false);
+        }
+        match linkat(&from.fd, name, &to.fd, name, AtFlags::empty()) {
+            Err(Errno::EXDEV | Errno::EPERM | Errno::EMLINK | Errno::EOPNOTSUPP) => {
+                return Ok(false);
+            }
+            other => other?,
+        }
+        let linked = to.stat(name)?;
+        let identity = |it: &FileStat| (it.st_dev, it.st_ino, it.st_mode, it.st_uid);
+        if identity(&linked) == identity(stat) {
+            return Ok(true);
+        }
+        unlinkat(&to.fd, name, UnlinkatFlags::NoRemoveDir)?;
+        Err(replaced())
+    }
+
+    fn symlink(&self, from: &Place, to: &Place, name: &OsStr, stat: &FileStat) -> io::Result<()> {
+        let target = readlinkat(&from.fd, name)?;
+        symlinkat(target.as_os_str(), &to.fd, name)?;
+        let (user, group) = self.owner(stat);
+        allowed(fchownat(&to.fd, name, Some(user), Some(group), AtFlags::AT_SYMLINK_NOFOLLOW))?;
+        let (accessed, modified) = times(stat);
+        Ok(utimensat(&to.fd, name, &accessed, &modified, UtimensatFlags::NoFollowSymlink)?)
+    }
+
+    /// Sets the owner, mode and times of an open file or directory.
+    fn set_metadata(&self, fd: impl AsFd, stat: &FileStat) -> io::Result<()> {
+        let (user, group) = self.owner(stat);
+        allowed(fchown(&fd, Some(user), Some(group)))?;
+        let removed = if self.manner.taken { NOT_TAKEN } else { 0 };
+        fchmod(&fd, Mode::from_bits_truncate(stat.st_mode & !removed))?;
+        let (accessed, modified) = times(stat);
+        Ok(futimens(&fd, &accessed, &modified)?)
+    }
+
+    fn owner(&self, stat: &FileStat) -> (Uid, Gid) {
+        match self.manner.taken {
+            false => (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid)),
+            true if self.user.is_root() => (self.user, Gid::from_raw(0)),
+            true => (self.user, getegid()),
+        }
     }
 }
 
-fn finish(dir: &Path, meta: &Metadata) -> Result<(), FileError> {
-    set_metadata(dir, meta).map_err(FileError::when("set the mode and times of", dir))
+/// Returns the first directory above `path` and below `root` in which users other than root can
+/// replace entries; `None` if there is none or this process is not root.
+pub(crate) fn dir_open_to_others(path: &Path, root: &Path) -> Option<PathBuf> {
+    let is_open = |dir: &&Path| {
+        nix::sys::stat::stat(*dir).is_ok_and(|stat| {
+            // In a sticky directory, users can replace only their own entries.
+            let of_root = stat.st_uid == 0 && stat.st_mode & Mode::S_ISVTX.bits() != 0;
+            is_open_to_others(&stat) && !of_root
+        })
+    };
+    let mut above = path.ancestors().skip(1).take_while(|dir| *dir != root);
+    above.find(|dir| geteuid().is_root() && is_open(dir)).map(Path::to_owned)
 }
 
-/// Sets the owner, mode and times of `path` to those in `meta`. Does not follow links.
-fn set_metadata(path: &Path, meta: &Metadata) -> io::Result<()> {
-    match lchown(path, Some(meta.uid()), Some(meta.gid())) {
-        // Only root can change owners. Other users own their copies, as with `cp -a`.
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
-        other => other?,
+/// Returns true if users other than root can change a file or directory with this metadata.
+fn is_open_to_others(stat: &FileStat) -> bool {
+    let by_group = stat.st_mode & 0o020 != 0 && stat.st_gid != 0;
+    stat.st_uid != 0 || by_group || stat.st_mode & 0o002 != 0
+}
+
+fn open_dir(parent: impl AsFd, name: impl AsRef<Path>) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    openat(parent, name.as_ref(), flags, Mode::empty()).map_err(unless_replaced)
+}
+
+fn kind(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
+}
+
+fn times(stat: &FileStat) -> (TimeSpec, TimeSpec) {
+    let accessed = TimeSpec::new(stat.st_atime, stat.st_atime_nsec);
+    (accessed, TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec))
+}
+
+/// Ignores that only root can change owners. Other users own their copies, as with `cp -a`.
+fn allowed(owned: nix::Result<()>) -> io::Result<()> {
+    match owned {
+        Err(Errno::EPERM | Errno::EACCES) => Ok(()),
+        other => Ok(other?),
     }
-    if !meta.is_symlink() {
-        fs::set_permissions(path, meta.permissions())?;
+}
+
+fn replaced() -> io::Error {
+    io::Error::other("was replaced while it was being copied")
+}
+
+/// Converts the error of opening an entry. `ELOOP` and `ENOTDIR` show that the entry is now a link.
+fn unless_replaced(error: Errno) -> io::Error {
+    match error {
+        Errno::ELOOP | Errno::ENOTDIR => replaced(),
+        other => other.into(),
     }
-    let accessed = TimeSpec::new(meta.atime(), meta.atime_nsec());
-    let modified = TimeSpec::new(meta.mtime(), meta.mtime_nsec());
-    utimensat(AT_FDCWD, path, &accessed, &modified, UtimensatFlags::NoFollowSymlink)?;
-    Ok(())
 }
 
 /// Fails if `to` is inside `from`, because copying would continue until the disk is full.
@@ -130,93 +338,4 @@ fn refuse_copy_into_itself(from: &Path, to: &Path) -> Result<(), FileError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use nix::sys::stat::Mode;
-    use nix::unistd::mkfifo;
-    use rstest::rstest;
-    use std::fs::Permissions;
-    use std::os::unix::fs::PermissionsExt;
-    use std::path::PathBuf;
-    use std::time::{Duration, SystemTime};
-
-    /// Creates a source tree with unusual modes and times, a link and an empty directory.
-    fn source(dir: &Path) -> PathBuf {
-        let from = dir.join("from");
-        fs::create_dir_all(from.join("patches/empty")).unwrap();
-        fs::write(from.join("post.sh"), "#!/bin/sh\n").unwrap();
-        fs::set_permissions(from.join("post.sh"), Permissions::from_mode(0o750)).unwrap();
-        fs::write(from.join("patches/a.c"), "int a;\n").unwrap();
-        symlink("../nowhere", from.join("patches/link")).unwrap();
-        let old = SystemTime::UNIX_EPOCH + Duration::new(1_000_000_000, 5);
-        fs::File::open(from.join("patches/a.c")).unwrap().set_modified(old).unwrap();
-        fs::File::open(from.join("patches")).unwrap().set_modified(old).unwrap();
-        fs::set_permissions(from.join("patches"), Permissions::from_mode(0o711)).unwrap();
-        from
-    }
-
-    type PlaceTree = fn(&Path, &Path) -> Result<(), FileError>;
-
-    #[rstest]
-    #[case::copied(copy_tree)]
-    #[case::linked(link_tree)]
-    fn keeps_modes_times_and_links(#[case] place: PlaceTree) {
-        let dir = tempfile::tempdir().unwrap();
-        let (from, to) = (source(dir.path()), dir.path().join("to"));
-        place(&from, &to).unwrap();
-        for path in ["post.sh", "patches", "patches/a.c", "patches/empty"] {
-            let (old, new) =
-                (fs::metadata(from.join(path)).unwrap(), fs::metadata(to.join(path)).unwrap());
-            assert_eq!(
-                (old.mode(), old.modified().unwrap()),
-                (new.mode(), new.modified().unwrap())
-            );
-        }
-        assert_eq!(fs::read(to.join("patches/a.c")).unwrap(), b"int a;\n");
-        assert_eq!(fs::read_link(to.join("patches/link")).unwrap(), Path::new("../nowhere"));
-    }
-
-    #[test]
-    fn linked_trees_share_files_until_a_file_is_replaced() {
-        let dir = tempfile::tempdir().unwrap();
-        let (from, to) = (source(dir.path()), dir.path().join("to"));
-        link_tree(&from, &to).unwrap();
-        let inode = |path: PathBuf| fs::metadata(path).unwrap().ino();
-        assert_eq!(inode(from.join("post.sh")), inode(to.join("post.sh")));
-        durable::write(&from.join("post.sh"), b"new").unwrap();
-        assert_eq!(fs::read(to.join("post.sh")).unwrap(), b"#!/bin/sh\n");
-    }
-
-    #[test]
-    fn copies_a_tree_given_as_a_link() {
-        let dir = tempfile::tempdir().unwrap();
-        let (from, link) = (source(dir.path()), dir.path().join("source"));
-        symlink(&from, &link).unwrap();
-        copy_tree(&link, &dir.path().join("to")).unwrap();
-        assert!(dir.path().join("to/patches/empty").is_dir());
-    }
-
-    #[rstest]
-    #[case::copied(copy_tree)]
-    #[case::linked(link_tree)]
-    fn fails_at_a_fifo_and_removes_the_partial_copy(#[case] place: PlaceTree) {
-        let dir = tempfile::tempdir().unwrap();
-        let (from, to) = (source(dir.path()), dir.path().join("to"));
-        mkfifo(&from.join("pipe"), Mode::S_IRWXU).unwrap();
-        let error = place(&from, &to).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            format!("cannot copy {}: is a FIFO, socket or device", from.join("pipe").display())
-        );
-        assert!(!to.exists());
-    }
-
-    #[test]
-    fn refuses_to_copy_a_tree_into_itself_or_over_an_existing_directory() {
-        let dir = tempfile::tempdir().unwrap();
-        let from = source(dir.path());
-        assert!(copy_tree(&from, &from.join("patches/empty/to")).is_err());
-        assert!(copy_tree(&from, dir.path()).is_err());
-        assert!(from.join("post.sh").exists());
-    }
-}
+mod tests;

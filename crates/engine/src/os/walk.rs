@@ -1,6 +1,7 @@
 //! Walks directory trees in a fixed order, and computes their signatures and digests.
 //!
-//! A signature covers the metadata of all entries. A digest covers their contents.
+//! A signature covers the metadata of all entries. A digest covers their contents. FIFOs, sockets
+//! and devices do not count as entries.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -199,9 +200,13 @@ impl Folder {
             if without.is_some_and(|without| name == *without) {
                 continue;
             }
-            let is_dir = entry.file_type().map_err(failed())?.is_dir();
+            let kind = entry.file_type().map_err(failed())?;
+            // Copies of the tree lack special files, and must have the same digest.
+            if !(kind.is_dir() || kind.is_file() || kind.is_symlink()) {
+                continue;
+            }
             let meta = || entry.metadata().map_err(FileError::when("read", &entry.path()));
-            let stat = if is_dir { None } else { Some(Stat::of(&meta()?)) };
+            let stat = if kind.is_dir() { None } else { Some(Stat::of(&meta()?)) };
             self.entries.push(Entry { name, stat });
         }
         self.entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));

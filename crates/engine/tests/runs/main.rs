@@ -12,6 +12,7 @@ mod distributions;
 mod failures;
 mod fixture;
 mod in_place;
+mod foreign_sources;
 mod installing;
 mod limits;
 mod objects;
