@@ -147,6 +147,44 @@ fn a_signal_stops_all_builds_and_leaves_them_pending(#[case] by: Signal, #[case]
     assert!(!root.exists("var/lib/dkms/.pending"));
 }
 
+/// Builds of one module for two kernels run side by side, and would be repeated alone.
+#[rstest]
+#[case::both_are_running("", &["reached.7.2.12-arch1-1", "reached.7.2.13-arch1-1"])]
+#[case::one_has_failed("touch ROOT/failed; exit 1", &["reached.7.2.12-arch1-1", "failed"])]
+#[case::one_has_changed_the_source(
+    "touch ROOT/failed ROOT/usr/src/slow-1.0/x; exit 1",
+    &["reached.7.2.12-arch1-1", "failed"]
+)]
+fn a_signal_interrupts_builds_of_one_module(#[case] script: &str, #[case] begun: &[&str]) {
+    let (root, mark) = root();
+    let other = "7.2.13-arch1-1";
+    root.kernel(other).pkgbase("linux").headers();
+    let wait = root.read("usr/src/slow-1.0/wait.sh");
+    let script = script.replace("ROOT", &root.path().display().to_string());
+    let wait = format!("[ $1 = {other} ] && {{ :; {script}\n}}\n{wait}");
+    root.write("usr/src/slow-1.0/wait.sh", wait);
+    let conf = root.read("usr/src/slow-1.0/dkms.conf");
+    let conf = conf.replace("wait.sh slow", "wait.sh $kernelver").replace(K, "$kernelver");
+    root.write("usr/src/slow-1.0/dkms.conf", conf);
+    let mut child = start(&root, "", &format!("-j 2 install slow/1.0 -k {K} -k {other}"));
+    wait_for(&root, &mut child, begun);
+    sleep(Duration::from_millis(500));
+    signal(&child, Signal::SIGTERM);
+    let errors = text(&child.wait_with_output().unwrap().stderr);
+    assert!(errors.contains("interrupted by SIGTERM: 2 of 2 modules not finished;"), "{errors}");
+    wait_until("a daemon is left", || sleepers(&mark) == 0);
+    let tree = root.listing("var/lib/dkms");
+    for left in ["build/", ".log/", ".failed/", "x86_64"] {
+        let lines: Vec<_> = tree.lines().filter(|line| line.contains(left)).collect();
+        assert_eq!(lines, [""; 0], "{left} remains in\n{tree}");
+    }
+    root.write("usr/src/slow-1.0/wait.sh", "");
+    run(&root, "autoinstall --pending", 0);
+    for kernel in [K, other] {
+        assert!(root.exists(format!("usr/lib/modules/{kernel}/updates/dkms/slow.ko")), "{kernel}");
+    }
+}
+
 /// The signal arrives after a module has been installed and its script has exited, while `dkms` is
 /// still printing the script's output. The output is longer than a pipe's buffer.
 #[test]

@@ -30,9 +30,12 @@ fn dkms(root: &TestRoot, term: &str, words: &[&str]) -> Command {
 
 /// Returns everything that `dkms` writes to a terminal of 24 lines and 100 columns.
 fn on_a_terminal(root: &TestRoot, term: &str, words: &[&str]) -> String {
+    run_on_a_terminal(dkms(root, term, words))
+}
+
+fn run_on_a_terminal(mut command: Command) -> String {
     let size = Winsize { ws_row: 24, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
     let terminal = openpty(Some(&size), None).unwrap();
-    let mut command = dkms(root, term, words);
     command.stdout(terminal.slave.try_clone().unwrap());
     command.stderr(terminal.slave).stdin(Stdio::null());
     let mut child = command.spawn().unwrap();
@@ -103,4 +106,15 @@ fn reports_a_timeline_that_cannot_be_written() {
     assert!(errors.contains("/no/such/page.html"), "{errors}");
     assert_eq!(output.status.code(), Some(1));
     assert!(root.exists(format!("usr/lib/modules/{K1}/updates/dkms/foo.ko")));
+}
+
+#[test]
+fn bars_need_no_threads() {
+    let root = root();
+    let mut command = dkms(&root, "xterm", &["install", "foo/1.0", "-k", K1]);
+    // No thread gets a stack of this size.
+    command.env("RUST_MIN_STACK", (1_u64 << 50).to_string());
+    let written = run_on_a_terminal(command);
+    assert!(!written.contains("panicked"), "{written:?}");
+    assert!(written.contains(&format!("foo/1.0 for {K1}: compiling")), "{written:?}");
 }

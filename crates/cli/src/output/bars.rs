@@ -153,7 +153,9 @@ impl Bars {
             None => self.screen.lines.add(bar),
         };
         bar.tick();
-        if self.screen.ticks {
+        // The bar starts a thread, and would panic if that failed.
+        let threads = || std::thread::Builder::new().spawn(|| {}).is_ok();
+        if self.screen.ticks && threads() {
             bar.enable_steady_tick(TICK);
         }
         bar

@@ -11,3 +11,4 @@ mod kernels;
 mod overrides;
 mod signing;
 mod sources;
+mod threads;

@@ -6,10 +6,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::retry::Retry;
+use super::side_by_side::Verdict;
 use super::worker_event::WorkerEvent;
 use super::workers::{BuildContext, Workers};
 use super::{Run, job_order, pending_images};
-use crate::building::{compile_once, launcher};
+use crate::building::{Tried, compile_once, launcher};
 use crate::dkms_tree::{BuildCache, Record};
 use crate::failure::Failure;
 use crate::machine::Gate;
@@ -51,7 +52,7 @@ impl Run<'_> {
             }
         };
         let context = BuildContext::new(jobs, machine, facts, confs, &client);
-        let mut schedule = job_order::schedule(jobs, facts, machine);
+        let (mut schedule, mut side_by_side) = job_order::schedule(jobs, facts, machine);
         thread::scope(|scope| {
             let mut workers = Workers::new(scope, &context);
             let mut retry = Retry::default();
@@ -61,8 +62,17 @@ impl Run<'_> {
                     workers.ask_for_token();
                 }
                 let Some(event) = workers.wait() else {
-                    let Some(number) = retry.begin() else { break };
-                    workers.start_alone(number, &jobs[number], &alone);
+                    if let Some(number) = retry.begin() {
+                        let attempt = side_by_side.starts(number, true);
+                        workers.start_alone(number, &jobs[number], &alone, attempt);
+                    } else if self.is_stopped()
+                        && let Some(number) = side_by_side.give_up()
+                    {
+                        let (job, tried) = (&jobs[number], Tried::interrupted());
+                        workers.settle(number, job, tried, Duration::ZERO);
+                    } else {
+                        break;
+                    }
                     continue;
                 };
                 match event {
@@ -70,9 +80,11 @@ impl Run<'_> {
                         while !self.is_stopped()
                             && let Some(number) = schedule.begin()
                         {
-                            if self.begin(number, &jobs[number]) {
+                            let job = &jobs[number];
+                            if side_by_side.is_repeated(number) || self.begin(number, job) {
                                 gate.starts();
-                                workers.start(number, &jobs[number], token);
+                                let attempt = side_by_side.starts(number, false);
+                                workers.start(number, job, token, attempt);
                                 break;
                             }
                             schedule.end(number);
@@ -82,7 +94,28 @@ impl Run<'_> {
                         let (task, step) = (Task::Job(number), &jobs[number].build);
                         self.watch.event(&Event::Phase { task, step, phase, at });
                     }
-                    WorkerEvent::Ended(number, mut result, elapsed) => {
+                    WorkerEvent::Ended(number, tried, elapsed) => {
+                        retry.ended();
+                        schedule.hold(number);
+                        for verdict in side_by_side.ends(number, tried, elapsed) {
+                            match verdict {
+                                Verdict::Repeat(_) if self.is_stopped() => {}
+                                Verdict::Repeat(number) => {
+                                    schedule.repeat(number);
+                                    self.say_waiting(number, &jobs[number]);
+                                }
+                                Verdict::Accept(number, tried, elapsed) => {
+                                    schedule.resume(number);
+                                    workers.settle(number, &jobs[number], tried, elapsed);
+                                }
+                            }
+                        }
+                        let group = side_by_side.group(number);
+                        for other in side_by_side.jobs_of_module(number) {
+                            schedule.set_group(other, group);
+                        }
+                    }
+                    WorkerEvent::Settled(number, mut result, elapsed) => {
                         let job = &jobs[number];
                         if !self.is_stopped() && retry.takes(number, &mut result) {
                             self.say_retry(number, job);
@@ -122,10 +155,15 @@ impl Run<'_> {
         }
     }
 
-    fn say_retry(&mut self, number: usize, job: &Job) {
-        let Job { build: step, module, kernel, .. } = job;
+    fn say_waiting(&mut self, number: usize, job: &Job) {
+        log::info!("{} for {}: will be built again alone", job.module, job.kernel);
         let (task, phase, at) = (Task::Job(number), Phase::Waiting, Instant::now());
-        self.watch.event(&Event::Phase { task, step, phase, at });
+        self.watch.event(&Event::Phase { task, step: &job.build, phase, at });
+    }
+
+    fn say_retry(&mut self, number: usize, job: &Job) {
+        let Job { module, kernel, .. } = job;
+        self.say_waiting(number, job);
         self.say(&[format!(
             "note: {module} for {kernel}: out of memory; will be retried alone after the other \
              builds"

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::schedule::{BuildTask, Schedule};
+use super::side_by_side::SideBySide;
 use crate::dkms_tree::are_private;
 use crate::facts::{Facts, Pair};
 use crate::machine::Machine;
@@ -11,13 +12,21 @@ use crate::names::ModuleName;
 use crate::os::symlinks;
 use crate::plan::Job;
 
-/// Returns the schedule of `jobs`.
+/// The directives whose commands run during a build.
+const COMMANDS: [&str; 3] = ["MAKE", "PRE_BUILD", "POST_BUILD"];
+
+/// Returns the schedule of `jobs`, and the state of their builds side by side.
 ///
-/// If builds cannot have private directories, the builds of a module run one at a time.
-pub(super) fn schedule(jobs: &[Job], facts: &Facts, machine: &Machine) -> Schedule {
+/// The builds of a module run one at a time if they cannot have private directories, or if they
+/// [share the source tree](shares_source).
+pub(super) fn schedule(jobs: &[Job], facts: &Facts, machine: &Machine) -> (Schedule, SideBySide) {
     let share_dirs = !are_private(machine);
-    let modules: Vec<&ModuleName> =
+    let names: Vec<&ModuleName> =
         jobs.iter().map(|job| &job.module.name).collect::<BTreeSet<_>>().into_iter().collect();
+    let in_turn: BTreeSet<usize> = (0..names.len())
+        .filter(|number| share_dirs || shares_source(names[*number], facts, machine))
+        .collect();
+    let number_of = |job: &Job| names.binary_search(&&job.module.name).unwrap_or_default();
     let task = |job: &Job| BuildTask {
         duration: estimate(job, facts, machine),
         after: (0..jobs.len())
@@ -26,9 +35,27 @@ pub(super) fn schedule(jobs: &[Job], facts: &Facts, machine: &Machine) -> Schedu
                 other.kernel == job.kernel && job.after.contains(&other.module.name)
             })
             .collect(),
-        group: modules.binary_search(&&job.module.name).ok().filter(|_| share_dirs),
+        group: Some(number_of(job)).filter(|number| in_turn.contains(number)),
     };
-    Schedule::new(jobs.iter().map(task).collect())
+    let schedule = Schedule::new(jobs.iter().map(task).collect());
+    (schedule, SideBySide::new(jobs.iter().map(number_of).collect(), in_turn))
+}
+
+/// Returns true if the builds of a module probably write into its source tree: if a command in
+/// dkms.conf names the source tree, or if an existing build did so.
+fn shares_source(name: &ModuleName, facts: &Facts, machine: &Machine) -> bool {
+    let tree = machine.trees.source.to_string_lossy();
+    let is_named =
+        |text: &str| ["source_tree", "/usr/src", &*tree].iter().any(|name| text.contains(name));
+    facts.versions(name).flat_map(|(_, module)| module.pairs.values()).any(|pair| {
+        let record = pair.built.as_ref().and_then(|built| built.record.as_ref());
+        let values = pair.values();
+        let mut commands = COMMANDS
+            .iter()
+            .flat_map(|name| values.into_iter().flat_map(move |values| values.elements(name)));
+        record.is_some_and(|record| record.changes_source)
+            || commands.any(|(_, text)| is_named(text))
+    })
 }
 
 /// Estimates the duration of a job's build; zero if the build is restored from the cache.

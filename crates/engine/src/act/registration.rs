@@ -76,6 +76,7 @@ impl Run<'_> {
             adopted: true,
             build_seconds: 0,
             compiler: String::new(),
+            changes_source: false,
             inputs: Inputs { depends: depends.clone(), ..inputs },
             values,
             objects,

@@ -13,10 +13,14 @@ pub(super) struct Retry {
 }
 
 impl Retry {
-    /// Records the end of a build. Returns true if the build ran out of memory and will be retried.
+    /// Records the end of a build.
+    pub(super) fn ended(&mut self) {
+        self.running = false;
+    }
+
+    /// Takes the result of an ended build. Returns true if the build ran out of memory and will be retried.
     /// If the build already was a retry, adds this to the message of its failure.
     pub(super) fn takes<T>(&mut self, number: usize, ended: &mut Result<T, Failure>) -> bool {
-        self.running = false;
         let Some(failed) = ended.as_mut().err().filter(|failed| failed.out_of_memory) else {
             return false;
         };

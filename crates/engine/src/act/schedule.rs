@@ -32,6 +32,8 @@ pub(crate) struct Schedule {
 enum State {
     Waiting,
     Running,
+    /// The task has run, and may run again.
+    Held,
     Ended,
 }
 
@@ -59,6 +61,27 @@ impl Schedule {
     /// Marks a task as ended, so that the tasks that wait for it can start.
     pub(crate) fn end(&mut self, number: usize) {
         self.states[number] = State::Ended;
+    }
+
+    /// Marks a running task as held: the tasks that wait for it cannot start yet, but those of its
+    /// group can.
+    pub(crate) fn hold(&mut self, number: usize) {
+        self.states[number] = State::Held;
+    }
+
+    /// Marks a held task as running until it ends.
+    pub(crate) fn resume(&mut self, number: usize) {
+        self.states[number] = State::Running;
+    }
+
+    /// Makes a task start again.
+    pub(crate) fn repeat(&mut self, number: usize) {
+        self.states[number] = State::Waiting;
+    }
+
+    /// Moves a task to another group, or out of its group.
+    pub(crate) fn set_group(&mut self, number: usize, group: Option<usize>) {
+        self.tasks[number].group = group;
     }
 
     fn is_ready(&self, number: usize) -> bool {

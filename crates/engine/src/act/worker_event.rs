@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::building::Tried;
 use crate::dkms_tree::Record;
 use crate::failure::Failure;
 use crate::report::{Outcome, Phase};
@@ -12,8 +13,11 @@ pub(crate) enum WorkerEvent {
     Token(Token),
     /// A build entered a phase: the number of the job, the phase, and the time at which it began.
     Phase(usize, Phase, Instant),
-    /// A build ended: the number of the job, the record or the failure, and the duration.
-    Ended(usize, Result<Box<Record>, Failure>, Duration),
+    /// A build ended: the number of the job, the build, and the duration.
+    Ended(usize, Tried, Duration),
+    /// An accepted build is settled: the number of the job, the record or the failure, and the
+    /// duration of the build.
+    Settled(usize, Result<Box<Record>, Failure>, Duration),
     /// The installation of the job with this number started.
     Installing(usize),
     /// A build or an installation printed this line.

@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::Scope;
+use std::thread::{Builder, Scope};
 use std::time::{Duration, Instant};
 
 use super::install_thread::{self, BuiltJob};
+use super::panics::without_panic;
 use super::worker_event::{Token, WorkerEvent};
-use crate::building::{Build, Shared};
+use crate::building::{Attempt, Build, Shared, Tried};
 use crate::conf::Confs;
 use crate::dkms_tree::{Record, Workplace};
 use crate::facts::{Facts, Pair};
@@ -17,6 +18,7 @@ use crate::failure::Failure;
 use crate::machine::Machine;
 use crate::names::{KernelRelease, ModuleId};
 use crate::plan::Job;
+use crate::report::Phase;
 
 /// The maximum time to wait for a token while no build runs. If none arrives, the tokens of the
 /// jobserver count as lost.
@@ -54,6 +56,34 @@ impl<'a> BuildContext<'a> {
         let shared = jobs.iter().map(|job| (&job.module, Mutex::default())).collect();
         Self { machine, facts, confs, client, shared, objects }
     }
+
+    fn build<'b>(
+        &'b self,
+        job: &'b Job,
+        attempt: Attempt,
+        jobserver: &'b jobserver::Client,
+        report: &'b dyn Fn(Phase),
+        say: &'b dyn Fn(String),
+    ) -> Result<Build<'b>, Failure> {
+        let Job { module, kernel, depends, .. } = job;
+        let known = self.facts.kernels.get(kernel).zip(self.shared.get(module));
+        let no_kernel = || Failure::new(21, format!("no such kernel: {kernel}"));
+        let (about, shared) = known.ok_or_else(no_kernel)?;
+        Ok(Build {
+            machine: self.machine,
+            id: module,
+            kernel: &about.kernel,
+            depends,
+            jobserver,
+            report,
+            say,
+            cached: job.is_cached(),
+            objects: self.objects.get(kernel).copied().unwrap_or_default(),
+            workplace: Workplace::of(self.machine, module, &about.kernel),
+            shared,
+            attempt,
+        })
+    }
 }
 
 /// The running builds, and the thread that installs the built modules.
@@ -62,8 +92,10 @@ pub(super) struct Workers<'scope, 'env> {
     context: &'env BuildContext<'env>,
     sender: Sender<WorkerEvent>,
     receiver: Receiver<WorkerEvent>,
-    to_install: Sender<BuiltJob<'env>>,
+    /// The thread that installs modules; `None` if it could not be started.
+    to_install: Option<Sender<BuiltJob<'env>>>,
     running: usize,
+    settling: usize,
     installing: usize,
     asked: bool,
 }
@@ -79,7 +111,10 @@ impl<'scope, 'env> Workers<'scope, 'env> {
         let tell = sender.clone();
         let BuildContext { machine, facts, confs, .. } = context;
         // The thread ends when `to_install` is dropped.
-        scope.spawn(move || install_thread::run(&jobs, &tell, machine, facts, confs));
+        let thread = move || install_thread::run(&jobs, &tell, machine, facts, confs);
+        let started = Builder::new().spawn_scoped(scope, thread);
+        let to_install =
+            started.map_or_else(|error| no_thread(machine, &error), |_| Some(to_install));
         Self {
             scope,
             context,
@@ -87,6 +122,7 @@ impl<'scope, 'env> Workers<'scope, 'env> {
             receiver,
             to_install,
             running: 0,
+            settling: 0,
             installing: 0,
             asked: false,
         }
@@ -99,18 +135,34 @@ impl<'scope, 'env> Workers<'scope, 'env> {
 
     /// Requests a jobserver token for another build, unless a request is already outstanding. The
     /// token arrives as [`WorkerEvent::Token`].
+    ///
+    /// If no thread can be started to wait for the token, requests it only if no build runs. The
+    /// caller requests it again after the next event.
     pub(crate) fn ask_for_token(&mut self) {
-        if !self.asked {
-            self.asked = true;
-            let (client, sender) = (self.context.client, self.sender.clone());
-            // Sending fails only after the run has ended.
-            self.scope.spawn(move || drop(sender.send(WorkerEvent::Token(client.acquire()))));
+        if self.asked {
+            return;
         }
+        let (client, sender) = (self.context.client, self.sender.clone());
+        // Sending fails only after the run has ended.
+        let ask = move || drop(sender.send(WorkerEvent::Token(client.acquire())));
+        if let Err(error) = Builder::new().spawn_scoped(self.scope, ask) {
+            no_thread::<()>(self.context.machine, &error);
+            if self.running > 0 {
+                return;
+            }
+            // A killed make may have kept the last token.
+            let token = match client.available() {
+                Ok(0) => client.release_raw().and_then(|()| client.acquire()),
+                _ => client.acquire(),
+            };
+            let _ = self.sender.send(WorkerEvent::Token(token));
+        }
+        self.asked = true;
     }
 
     /// Starts the build of job `number`. The build holds `token` until it ends.
-    pub(crate) fn start(&mut self, number: usize, job: &'env Job, token: Token) {
-        self.start_with(self.context.client, number, job, token);
+    pub(crate) fn start(&mut self, number: usize, job: &'env Job, token: Token, attempt: Attempt) {
+        self.start_with(self.context.client, number, job, token, attempt);
     }
 
     /// Starts the build of job `number` with the only token of `client`.
@@ -119,8 +171,9 @@ impl<'scope, 'env> Workers<'scope, 'env> {
         number: usize,
         job: &'env Job,
         client: &'env jobserver::Client,
+        attempt: Attempt,
     ) {
-        self.start_with(client, number, job, client.acquire());
+        self.start_with(client, number, job, client.acquire(), attempt);
     }
 
     fn start_with(
@@ -129,55 +182,85 @@ impl<'scope, 'env> Workers<'scope, 'env> {
         number: usize,
         job: &'env Job,
         token: Token,
+        attempt: Attempt,
     ) {
-        let BuildContext { machine, facts, confs, .. } = self.context;
-        let Job { module, kernel, depends, .. } = job;
-        let cached = job.is_cached();
-        let objects = self.context.objects.get(kernel).copied().unwrap_or_default();
-        let (shared, sender) = (&self.context.shared[module], self.sender.clone());
-        self.running += 1;
-        self.scope.spawn(move || {
-            let started = Instant::now();
+        let (context, sender) = (self.context, self.sender.clone());
+        self.spawn_build(number, move || {
             let tell = |phase| drop(sender.send(WorkerEvent::Phase(number, phase, Instant::now())));
             let say = |line| drop(sender.send(WorkerEvent::Says(line)));
-            let built = match (token, facts.kernels.get(kernel)) {
-                (Err(error), _) => Err(Failure::transient(
-                    1,
-                    format!("cannot get a token from the jobserver: {error}"),
-                )),
-                (Ok(_), _) if machine.tools.stop.asked().is_some() => {
-                    Err(Failure::transient(1, "interrupted"))
-                }
-                (Ok(_), None) => Err(Failure::new(21, format!("no such kernel: {kernel}"))),
-                (Ok(_token), Some(about)) => {
-                    let kernel = &about.kernel;
-                    let workplace = Workplace::of(machine, module, kernel);
-                    Build {
-                        machine,
-                        id: module,
-                        kernel,
-                        depends,
-                        jobserver: client,
-                        workplace,
-                        shared,
-                        report: &tell,
-                        say: &say,
-                        cached,
-                        objects,
-                    }
-                    .run(facts, confs)
-                    .map(Box::new)
-                }
-            };
-            let _ = sender.send(WorkerEvent::Ended(number, built, started.elapsed()));
+            let _token = token.map_err(|error| {
+                Failure::transient(1, format!("cannot get a token from the jobserver: {error}"))
+            })?;
+            if context.machine.tools.stop.asked().is_some() {
+                return Err(Failure::transient(1, "interrupted"));
+            }
+            let build = context.build(job, attempt, client, &tell, &say)?;
+            Ok(build.run(context.facts, context.confs))
         });
+    }
+
+    /// Runs a build in a thread. Its end arrives as [`WorkerEvent::Ended`], even if it panics.
+    fn spawn_build(
+        &mut self,
+        number: usize,
+        build: impl FnOnce() -> Result<Tried, Failure> + Send + 'scope,
+    ) {
+        self.running += 1;
+        let sender = self.sender.clone();
+        self.spawn(move || {
+            let started = Instant::now();
+            let tried = without_panic(build).unwrap_or_else(Tried::failed);
+            let _ = sender.send(WorkerEvent::Ended(number, tried, started.elapsed()));
+        });
+    }
+
+    /// Confirms or remembers a build that ran beside others. Its result arrives as
+    /// [`WorkerEvent::Settled`]; `elapsed` is passed on.
+    pub(crate) fn settle(
+        &mut self,
+        number: usize,
+        job: &'env Job,
+        tried: Tried,
+        elapsed: Duration,
+    ) {
+        self.settling += 1;
+        let (context, sender) = (self.context, self.sender.clone());
+        let settled =
+            move |result| drop(sender.send(WorkerEvent::Settled(number, result, elapsed)));
+        if tried.inputs.is_none() {
+            return settled(tried.result);
+        }
+        self.spawn(move || {
+            settled(without_panic(|| {
+                context.build(job, Attempt::Beside, context.client, &|_| {}, &|_| {})?.settle(tried)
+            }));
+        });
+    }
+
+    /// Runs `work` in a new thread or, if no thread can be started, in this one.
+    fn spawn(&self, work: impl FnOnce() + Send + 'scope) {
+        // A closure is lost if its thread cannot be started, so send it to the thread.
+        let (give, take) = channel::<Box<dyn FnOnce() + Send + 'scope>>();
+        match Builder::new().spawn_scoped(self.scope, move || take.recv().map_or((), |work| work()))
+        {
+            Ok(_) => drop(give.send(Box::new(work))),
+            Err(error) => {
+                no_thread::<()>(self.context.machine, &error);
+                work();
+            }
+        }
     }
 
     /// Queues job `number` for installation. `record` is the record of its build.
     pub(crate) fn install(&mut self, number: usize, job: &'env Job, record: Box<Record>) {
         self.installing += 1;
-        // Sending cannot fail, since the thread receives as long as `self` exists.
-        let _ = self.to_install.send((number, job, record));
+        let BuildContext { machine, facts, confs, .. } = self.context;
+        let job = (number, job, record);
+        match &self.to_install {
+            // Sending cannot fail, since the thread receives as long as `self` exists.
+            Some(thread) => drop(thread.send(job)),
+            None => install_thread::install(job, &self.sender, machine, facts, confs),
+        }
     }
 
     /// Waits for the next event and returns it. Returns `None` if no build, installation or token
@@ -187,7 +270,7 @@ impl<'scope, 'env> Workers<'scope, 'env> {
     /// build runs, this function adds a token to the jobserver. After a request to stop, it does so
     /// at once.
     pub(crate) fn wait(&mut self) -> Option<WorkerEvent> {
-        while self.running > 0 || self.installing > 0 || self.asked {
+        while self.running + self.settling + self.installing > 0 || self.asked {
             let stopped = self.context.machine.tools.stop.asked().is_some();
             let only_token = self.running == 0 && self.asked;
             let patience = if stopped && only_token { Duration::ZERO } else { QUIET };
@@ -210,8 +293,18 @@ impl<'scope, 'env> Workers<'scope, 'env> {
             WorkerEvent::Token(_) => self.asked = false,
             WorkerEvent::Phase(..) | WorkerEvent::Installing(_) | WorkerEvent::Says(_) => {}
             WorkerEvent::Ended(..) => self.running -= 1,
+            WorkerEvent::Settled(..) => self.settling -= 1,
             WorkerEvent::Installed(..) => self.installing -= 1,
         }
         news
     }
 }
+
+/// Warns that a thread could not be started. Its work is done in the main thread.
+fn no_thread<T>(machine: &Machine, error: &std::io::Error) -> Option<T> {
+    machine.warnings.add(format!("fewer builds run in parallel: cannot start a thread: {error}"));
+    None
+}
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ mod make_log;
 mod post_build;
 mod products;
 mod room;
+mod tried;
 mod working_copy;
 
 use std::collections::BTreeMap;
@@ -34,6 +35,7 @@ use crate::version;
 
 pub(crate) use compilers::{compile_once, launcher};
 pub(crate) use make_log::{MakeLog, StepError};
+pub(crate) use tried::{Attempt, Tried};
 pub(crate) use working_copy::keep;
 
 use diagnose::Cause;
@@ -64,6 +66,8 @@ pub(crate) struct Build<'a> {
     pub workplace: Workplace,
     /// The state shared with the builds of this module for other kernels.
     pub shared: &'a Mutex<Shared>,
+    /// The relation to the builds of this module for other kernels.
+    pub attempt: Attempt,
 }
 
 /// The state shared by all builds of one module.
@@ -88,65 +92,52 @@ pub(crate) struct Prepared {
 }
 
 impl Build<'_> {
-    /// Builds the module, or restores it from the cache, and returns the record of the build.
-    /// Records a failure that would recur with the same inputs.
-    pub(crate) fn run(&self, facts: &Facts, confs: &Confs<'_>) -> Result<Record, Failure> {
+    /// Builds the module, or restores it from the cache.
+    ///
+    /// If other builds of the module can run meanwhile, the result still has to be
+    /// [settled](Self::settle).
+    pub(crate) fn run(&self, facts: &Facts, confs: &Confs<'_>) -> Tried {
+        let tried = self.attempt(facts, confs).unwrap_or_else(Tried::failed);
+        if self.attempt == Attempt::Beside {
+            return tried;
+        }
+        let source_changed = tried.source_changed;
+        Tried { source_changed, ..Tried::settled(self.settle(tried)) }
+    }
+
+    fn attempt(&self, facts: &Facts, confs: &Confs<'_>) -> Result<Tried, Failure> {
         let started = Instant::now();
         (self.report)(Phase::Copying);
         if self.cached
             && let Some(record) = self.take_from_cache(facts)?
         {
             self.forget_failure()?;
-            return Ok(record);
+            return Ok(Tried::settled(Ok(Box::new(record))));
         }
         let prepared = self.prepare(facts, confs)?;
-        let inputs = prepared.record.inputs.clone();
+        let inputs = prepared.record.inputs.fingerprint();
+        // Keeping the source links its files, which changes their signatures.
+        self.keep_source()?;
+        let before = self.source_signature();
         let env = prepared.env.clone();
         let tree = self.machine.trees.dkms.clone();
         let watch = RoomWatch::start(move || durable::room(&tree));
-        let built = self.build(prepared, started);
+        let result = self.build(prepared, started).map(Box::new);
         let lowest = watch.lowest();
-        let built = built.map_err(|failed| match failed.transient || lowest >= SCARCE {
+        let result = result.map_err(|failed| match failed.transient || lowest >= SCARCE {
             true => failed,
             false => self.disk_full(failed, Some(lowest)),
         });
-        let failure = KnownFailure::path(
-            &self.machine.trees,
-            self.id,
-            &self.kernel.release,
-            &self.machine.arch,
-        );
-        match built {
-            Ok(record) => {
-                self.workplace.clear()?;
-                self.forget_failure()?;
-                self.keep_in_cache(&record);
-                Ok(record)
-            }
-            Err(failed) if failed.transient || self.machine.tools.stop.asked().is_some() => {
-                // The files of this build may be the reason for a full disk.
-                let _ = self.workplace.clear();
-                if self.machine.tools.stop.asked().is_some() && !failure.exists() {
-                    let _ = durable::remove_file_if_there(&self.log());
-                }
-                Err(failed)
-            }
-            Err(failed) => {
-                let known = KnownFailure {
-                    fingerprint: inputs.fingerprint(),
-                    what: failed.cause.clone().unwrap_or_else(|| failed.message.clone()),
-                    log: self.log(),
-                    programs: KnownFailure::programs_of(self.machine, &env, &self.log()),
-                };
-                let _alone = self.alone();
-                for tried in [known.write(&failure), self.workplace.hand_over()] {
-                    if let Err(error) = tried {
-                        log::warn!("{error}");
-                    }
-                }
-                Err(failed)
-            }
-        }
+        let programs = match &result {
+            Ok(_) => BTreeMap::new(),
+            Err(_) => KnownFailure::programs_of(self.machine, &env, &self.log()),
+        };
+        Ok(Tried {
+            result,
+            inputs: Some(inputs),
+            programs,
+            source_changed: before != self.source_signature(),
+        })
     }
 
     /// Blocks other builds of the same module until the guard is dropped.
@@ -187,6 +178,7 @@ impl Build<'_> {
             adopted: false,
             build_seconds: 0,
             compiler: make::compiler(&env),
+            changes_source: false,
             inputs,
             values,
             objects: Vec::new(),
@@ -227,7 +219,6 @@ impl Build<'_> {
 
     fn build(&self, mut prepared: Prepared, started: Instant) -> Result<Record, Failure> {
         let Self { machine, id, kernel, .. } = self;
-        self.keep_source()?;
         self.copy_source()?;
         let log_path = self.log();
         if let Some(dir) = log_path.parent() {

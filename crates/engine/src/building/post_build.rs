@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::tried::unproven;
 use super::working_copy::copy_file;
-use super::{Build, Prepared};
+use super::{Attempt, Build, Prepared};
 use crate::building::make_log::MakeLog;
-use crate::dkms_tree::{FILE_NAME, Inputs, Record, STAGING, publish};
+use crate::dkms_tree::{FILE_NAME, Record, STAGING, publish};
 use crate::failure::Failure;
 use crate::os::copy_tree;
 use crate::os::digest::Digest;
@@ -23,14 +24,15 @@ impl Build<'_> {
     ) -> Result<Record, Failure> {
         let place = self.machine.trees.built(self.id, &self.kernel.release, &self.machine.arch);
         let Some(script) = prepared.conf.scripts.post_build.as_deref() else {
+            if self.attempt == Attempt::Beside {
+                unproven(&prepared.record).write(&staging.join(FILE_NAME))?;
+            }
             publish(staging, &place)?;
             return Ok(prepared.record);
         };
         let now = &prepared.record;
         // If the run is killed here, this record makes the next run rebuild.
-        let source = Digest::of_bytes(b"POST_BUILD has not ended");
-        Record { inputs: Inputs { source, ..now.inputs.clone() }, ..now.clone() }
-            .write(&staging.join(FILE_NAME))?;
+        unproven(now).write(&staging.join(FILE_NAME))?;
 
         let before = set_aside(&place)?;
         let ended = publish(staging, &place).map_err(Failure::from).and_then(|()| {
@@ -59,7 +61,8 @@ impl Build<'_> {
             })?;
         }
         copy_file(log.path(), &place.join("log/make.log"))?;
-        record.write(&place.join(FILE_NAME))?;
+        let proven = if self.attempt == Attempt::Beside { &unproven(&record) } else { &record };
+        proven.write(&place.join(FILE_NAME))?;
         Ok(record)
     }
 

@@ -26,7 +26,7 @@ impl Build<'_> {
         Ok(())
     }
 
-    fn source(&self) -> Result<PathBuf, FileError> {
+    pub(super) fn source(&self) -> Result<PathBuf, FileError> {
         let link = self.machine.trees.source_link(self.id);
         crate::os::symlinks::resolve(&self.machine.trees.root, &link)
             .map_err(FileError::when("resolve", &link))

@@ -89,6 +89,10 @@ pub struct Record {
     /// does not cause a rebuild.
     #[serde(default)]
     pub(crate) compiler: String,
+    /// Whether the module's source changed during the build, usually because the build wrote into
+    /// it. If so, the builds of the module for other kernels do not run at the same time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) changes_source: bool,
     pub(crate) inputs: Inputs,
     /// The dkms.conf values for this kernel. They are valid as long as the inputs do not change.
     pub(crate) values: crate::conf::Values,
@@ -155,6 +159,7 @@ impl Record {
             adopted: false,
             build_seconds: 3,
             compiler: String::new(),
+            changes_source: false,
             inputs: Inputs {
                 source: digest,
                 overrides: digest,

@@ -55,7 +55,11 @@ fn spread<T: Sync, A: Send + Sync, S>(
     };
     thread::scope(|scope| {
         for _ in 1..threads {
-            scope.spawn(work);
+            // Without another thread, those that have started process all items.
+            if let Err(error) = thread::Builder::new().spawn_scoped(scope, work) {
+                log::info!("cannot start a thread: {error}");
+                break;
+            }
         }
         work();
     });

@@ -203,6 +203,7 @@ fn record(name: &str, release: &str, inputs: Inputs) -> Record {
         adopted: false,
         build_seconds: 1,
         compiler: String::new(),
+        changes_source: false,
         inputs,
         values: Values::default(),
         objects: Vec::new(),

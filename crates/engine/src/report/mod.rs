@@ -52,7 +52,8 @@ pub enum Phase {
     Checking,
     /// Stripping, signing and compressing the objects.
     Finishing,
-    /// Waiting for a retry after running out of memory. No other build runs during a retry.
+    /// Waiting to be built again: while no other build runs, after running out of memory, or while
+    /// no other build of the module runs.
     Waiting,
 }
 

@@ -9,7 +9,7 @@ use crate::fixture::{Fixture, K1, K2, assert_clean};
 
 /// Adds the script `while-building.sh` to the source of a module. In the script, `$ROOT` is the
 /// test root.
-fn build_script(fixture: &Fixture, module: &str, script: &str) {
+pub fn build_script(fixture: &Fixture, module: &str, script: &str) {
     let path = format!("usr/src/{module}-1.0/while-building.sh");
     let text = format!("#!/bin/bash\nROOT={}\n{script}\n", fixture.root.path().display());
     fixture.root.executable(path, &text);

@@ -46,6 +46,23 @@ fn tasks_of_a_group_run_one_at_a_time() {
     assert_eq!(schedule.begin(), Some(1));
 }
 
+#[test]
+fn held_task_leaves_its_group_to_others_until_it_is_repeated() {
+    let grouped = |seconds| BuildTask { group: Some(7), ..task(seconds, &[]) };
+    let mut schedule = Schedule::new(vec![grouped(3), grouped(2), task(1, &[0])]);
+    assert_eq!(schedule.begin(), Some(0));
+    schedule.hold(0);
+    assert_eq!((schedule.begin(), schedule.begin()), (Some(1), None));
+    schedule.repeat(0);
+    assert_eq!(schedule.begin(), None);
+    schedule.set_group(0, None);
+    assert_eq!(schedule.begin(), Some(0));
+    schedule.hold(0);
+    schedule.resume(0);
+    schedule.end(0);
+    assert_eq!(schedule.begin(), Some(2));
+}
+
 /// Returns the duration of a run with `tokens` jobserver tokens in which each build uses exactly
 /// one token.
 fn simulate(tasks: &[BuildTask], tokens: usize) -> Duration {

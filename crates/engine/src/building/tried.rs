@@ -1,0 +1,151 @@
+//! Settles builds that have ended: confirms their records, or remembers their failures.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use super::Build;
+use crate::dkms_tree::{Inputs, KnownFailure, Record};
+use crate::failure::Failure;
+use crate::os::digest::Digest;
+use crate::os::durable;
+use crate::os::walk::{self, Walk};
+
+/// The relation of a build to the builds of the same module for other kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Attempt {
+    /// No other build of the module runs meanwhile.
+    Only,
+    /// Other builds of the module may run meanwhile. The record on disk does not match the build's
+    /// inputs until the build is settled, so a killed run does not install the build.
+    Beside,
+    /// The build ran beside another one before, and is repeated while no other build of the module
+    /// runs.
+    Alone,
+}
+
+/// A build that has ended.
+#[derive(Debug)]
+pub(crate) struct Tried {
+    pub result: Result<Box<Record>, Failure>,
+    /// The fingerprint of the inputs; `None` if there is nothing to settle.
+    pub inputs: Option<Digest>,
+    /// The programs on which a failure may depend, as in [`KnownFailure::programs`].
+    pub programs: BTreeMap<String, String>,
+    /// Whether a file or directory of the module's source changed during the build.
+    pub source_changed: bool,
+}
+
+impl Tried {
+    /// Returns a build with nothing to settle.
+    pub(crate) fn settled(result: Result<Box<Record>, Failure>) -> Self {
+        Self { result, inputs: None, programs: BTreeMap::new(), source_changed: false }
+    }
+
+    /// Returns a build whose result is discarded because the run was asked to stop.
+    pub(crate) fn interrupted() -> Self {
+        let inputs = Some(Digest::of_bytes(b""));
+        Self { inputs, ..Self::failed(Failure::transient(1, "interrupted")) }
+    }
+
+    /// Returns true if nothing was compiled, because the build is from the cache. Always false for
+    /// a failure.
+    pub(crate) fn is_restored(&self) -> bool {
+        self.inputs.is_none() && self.result.is_ok()
+    }
+
+    /// Returns a build that failed before its inputs were read.
+    pub(crate) fn failed(failure: Failure) -> Self {
+        Self::settled(Err(failure))
+    }
+}
+
+/// Returns `record` with a digest that matches no source, so that the next run rebuilds the module.
+pub(super) fn unproven(record: &Record) -> Record {
+    let source = Digest::of_bytes(b"the build has not ended");
+    Record { inputs: Inputs { source, ..record.inputs.clone() }, ..record.clone() }
+}
+
+impl Build<'_> {
+    /// Confirms a successful build and stores it in the cache. Records a failure that would recur
+    /// with the same inputs. Returns the result of the build.
+    pub(crate) fn settle(&self, tried: Tried) -> Result<Box<Record>, Failure> {
+        let Tried { result, inputs: Some(inputs), programs, source_changed } = tried else {
+            return tried.result;
+        };
+        match result {
+            Ok(mut record) => {
+                self.workplace.clear()?;
+                record.changes_source = source_changed;
+                if source_changed || self.attempt == Attempt::Beside {
+                    record.write(&self.record_path())?;
+                }
+                self.forget_failure()?;
+                self.keep_in_cache(&record);
+                Ok(record)
+            }
+            Err(failed) => {
+                self.remove_unproven();
+                self.remember(&failed, inputs, programs);
+                Err(failed)
+            }
+        }
+    }
+
+    fn remember(&self, failed: &Failure, inputs: Digest, programs: BTreeMap<String, String>) {
+        let Self { machine, id, kernel, .. } = self;
+        let file = KnownFailure::path(&machine.trees, id, &kernel.release, &machine.arch);
+        let is_stopped = machine.tools.stop.asked().is_some();
+        if failed.transient || is_stopped {
+            // The files of this build may be the reason for a full disk.
+            let _ = self.workplace.clear();
+            if is_stopped && !file.exists() {
+                let _ = durable::remove_file_if_there(&self.log());
+            }
+            return;
+        }
+        let known = KnownFailure {
+            fingerprint: inputs,
+            what: failed.cause.clone().unwrap_or_else(|| failed.message.clone()),
+            log: self.log(),
+            programs,
+        };
+        let _alone = self.alone();
+        for tried in [known.write(&file), self.workplace.hand_over()] {
+            if let Err(error) = tried {
+                log::warn!("{error}");
+            }
+        }
+    }
+
+    /// Removes the objects of an earlier attempt whose record was never confirmed, unless the
+    /// record lists installed objects.
+    fn remove_unproven(&self) {
+        let Self { machine, id, kernel, .. } = self;
+        let Some(record) = Record::read(&self.record_path()) else { return };
+        let is_proven = record.inputs.source != unproven(&record).inputs.source;
+        if is_proven || !record.placed.is_empty() {
+            return;
+        }
+        let built = machine.trees.built(id, &kernel.release, &machine.arch);
+        if let Err(error) = durable::remove_tree(&built) {
+            log::warn!("{error}");
+        }
+        // An empty directory `K` would look like a build for the kernel.
+        let _ = built.parent().map(fs::remove_dir);
+    }
+
+    fn record_path(&self) -> std::path::PathBuf {
+        Record::path(&self.machine.trees, self.id, &self.kernel.release, &self.machine.arch)
+    }
+
+    /// Returns the stat signatures of the files and of the directories in the module's source;
+    /// `None` if the source cannot be read.
+    ///
+    /// A build that removes the files that it has written changes only directories.
+    pub(super) fn source_signature(&self) -> Option<(Digest, Digest)> {
+        let parts = walk::whole(&self.source().ok()?);
+        let walk = Walk::over(&parts).ok()?;
+        let dirs = walk::signature_of_watched(&parts, &walk.watched(), 0);
+        Some((walk.signature().0, dirs.0))
+    }
+}
