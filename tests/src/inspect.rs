@@ -201,7 +201,7 @@ impl Root {
             assert!(left.is_empty(), "temporary files in /{tree}: {left:?}");
         }
         // As with dkms, the build directory of a failed build is kept for the user.
-        let failed = self.names(&format!("{TREE}/.failed"));
+        let failed = self.names(&format!("{TREE}/.log"));
         let mut sources = self.snapshot(TREE).paths();
         sources.retain(|path| match path.split('/').collect::<Vec<_>>()[..] {
             [module, version, "build", _, ..] if !module.starts_with('.') => {

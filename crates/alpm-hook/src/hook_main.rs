@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use dkms_engine::failure::Failure;
+use dkms_engine::os::limits::ensure_open_files;
 use nix::sys::stat::{Mode, umask};
 
 /// The arguments of a hook binary.
@@ -36,6 +37,7 @@ pub fn run(
     let result = read_args(env::args_os().skip(1), flags, Path::new(".")).and_then(|args| {
         env::set_current_dir("/")
             .map_err(|error| Failure::new(1, format!("cannot enter /: {error}")))?;
+        ensure_open_files().map_err(|problem| Failure::new(1, problem))?;
         hook(&args, &mut io::stdin().lock())
     });
     result.unwrap_or_else(|why| {

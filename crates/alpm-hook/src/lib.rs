@@ -6,8 +6,9 @@ pub mod lines;
 mod lock;
 pub mod package_query;
 pub mod targets;
+mod told;
 pub mod transaction;
 
 pub use hook_main::{HookArgs, run};
 pub use targets::Targets;
-pub use transaction::{depart, journal, sync};
+pub use transaction::{SyncHook, depart, journal, sync};

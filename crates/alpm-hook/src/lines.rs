@@ -22,6 +22,8 @@ use dkms_engine::report::{Event, Finished, Outcome, Watch};
 pub use line_writer::LineWriter;
 pub use package_names::PackageNames;
 
+use crate::told::Told;
+
 /// Prints a warning for each problem in the settings of `machine`.
 pub fn warn_of_settings(machine: &Machine) {
     let mut lines = Lines::new(io::stdout(), PackageNames::default());
@@ -32,6 +34,8 @@ pub fn warn_of_settings(machine: &Machine) {
 
 /// The progress of a task that builds or installs a module.
 struct ModuleTask {
+    module: ModuleId,
+    kernel: KernelRelease,
     /// The time that the task has taken so far.
     elapsed: Duration,
     is_cached: bool,
@@ -48,6 +52,8 @@ pub struct Lines<W> {
     finished_tasks: usize,
     /// The number of successful tasks.
     done: usize,
+    /// The messages of an earlier hook of the same transaction, which are not repeated.
+    told: Told,
     /// The module versions that are replaced by another version of the same module.
     replaced: BTreeSet<ModuleId>,
     /// The modules to remove, each mapped to the kernels that it has been uninstalled from so far.
@@ -66,10 +72,16 @@ impl<W: Write> Lines<W> {
             tasks: BTreeMap::new(),
             finished_tasks: 0,
             done: 0,
+            told: Told::default(),
             replaced: BTreeSet::new(),
             removed: BTreeMap::new(),
             removed_kernels: BTreeMap::new(),
         }
+    }
+
+    /// Omits the notes, warnings and errors in `told` from the output.
+    pub(crate) fn omit(&mut self, told: Told) {
+        self.told = told;
     }
 
     /// Writes one line.
@@ -110,12 +122,14 @@ impl<W: Write> Lines<W> {
     fn read_plan(&mut self, plan: &Plan) {
         for task in plan.tasks() {
             let steps: Vec<&Step> = plan.steps_of(task).collect();
-            if steps.iter().any(|step| step.action.job().is_some()) {
+            if let Some((module, kernel)) = steps.iter().find_map(|step| step.action.job()) {
+                let (module, kernel) = (module.clone(), kernel.clone());
                 let is_install = |step: &&Step| matches!(step.action, Action::Install { .. });
                 let is_cached = steps.iter().any(|step| step.is_cached());
                 let is_only_built = !steps.iter().any(is_install);
                 let elapsed = Duration::ZERO;
-                self.tasks.insert(task, ModuleTask { elapsed, is_cached, is_only_built });
+                let progress = ModuleTask { module, kernel, elapsed, is_cached, is_only_built };
+                self.tasks.insert(task, progress);
             }
         }
         let mut unbuilt: BTreeMap<&KernelRelease, usize> = BTreeMap::new();
@@ -214,8 +228,9 @@ impl<W: Write> Lines<W> {
             format!(" from {}", kernels.join(", "))
         };
         match outcome {
-            // The line for the new version covers this step.
-            Outcome::Done if from.is_empty() && self.replaced.contains(module) => {}
+            // The line for the new version, or the report of its failure, covers this step.
+            Outcome::Done | Outcome::Skipped(_)
+                if from.is_empty() && self.replaced.contains(module) => {}
             Outcome::Done => self.out.line(&format!("{module}: removed{from}")),
             Outcome::Skipped(why) if from.is_empty() => {
                 self.out.line(&format!("{module}: kept: {why}"));

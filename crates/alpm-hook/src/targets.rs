@@ -9,6 +9,9 @@ use dkms_engine::names::KernelRelease;
 /// The name of the package that contains these hooks.
 const OURSELVES: &str = "alpm-dkms";
 
+/// The directories of the paths that trigger the hooks.
+const TREES: [&str; 2] = ["usr/src/", "usr/lib/modules/"];
+
 /// The maximum length of a path on Linux (`PATH_MAX`). A longer line is not a target.
 const LONGEST: usize = 4096;
 
@@ -21,7 +24,7 @@ pub struct Targets {
     pub sources: BTreeSet<String>,
     /// The kernels with at least one of their own files among the targets.
     pub kernels: BTreeSet<KernelRelease>,
-    /// The kernels whose headers (`build/include/`) are among the targets.
+    /// The kernels whose headers (`build/include/`, or the link `build`) are among the targets.
     pub headers: BTreeSet<KernelRelease>,
     /// Whether the package alpm-dkms is a target.
     pub ourselves: bool,
@@ -45,20 +48,22 @@ impl Targets {
     /// [`Failure`] if `input` cannot be read.
     pub fn read(input: &mut dyn BufRead) -> Result<Self, Failure> {
         let mut targets = Self::default();
+        let mut first = None;
         for line in input.split(b'\n') {
             let line = line.map_err(|error| unreadable(&error))?;
             let known = line.len() <= LONGEST
                 && std::str::from_utf8(&line).is_ok_and(|target| targets.add(target).is_some());
             if !known && !line.is_empty() {
                 targets.ignored += 1;
-                if targets.ignored <= 3 {
-                    let start = &line[..line.len().min(200)];
-                    log::warn!("target ignored: {}", start.escape_ascii());
+                // The `*` of a trigger also matches `/`, so such paths are usual.
+                let is_usual = TREES.iter().any(|tree| line.starts_with(tree.as_bytes()));
+                if !is_usual && first.is_none() {
+                    first = Some(line[..line.len().min(200)].escape_ascii().to_string());
                 }
             }
         }
-        if targets.ignored > 3 {
-            log::warn!("{} targets ignored in total", targets.ignored);
+        if let Some(first) = first {
+            log::warn!("targets ignored, because they match no trigger, such as {first}");
         }
         Ok(targets)
     }
@@ -91,8 +96,9 @@ impl Targets {
             "" | "modules.order" | "modules.alias" | "pkgbase" | "vmlinuz" => {
                 self.kernels.insert(release);
             }
-            // The `*` in a trigger also matches `/`, so pacman passes deeper paths too.
-            "build/include/" | "build/include" => {
+            // A headers package may contain `build` as a link. The `*` in a trigger also matches
+            // `/`, so pacman passes deeper paths too.
+            "build/include/" | "build/include" | "build" => {
                 self.headers.insert(release);
             }
             _ => return None,
@@ -155,6 +161,7 @@ mod tests {
     #[case::cachyos("usr/lib/modules/7.2.13-2-cachyos/modules.alias", kernel("7.2.13-2-cachyos"))]
     #[case::directory("usr/lib/modules/7.2.13-arch1-1/", kernel("7.2.13-arch1-1"))]
     #[case::headers("usr/lib/modules/7.2.13-arch1-1/build/include/", headers("7.2.13-arch1-1"))]
+    #[case::linked_headers("usr/lib/modules/7.2.13-arch1-1/build", headers("7.2.13-arch1-1"))]
     #[case::ourselves("alpm-dkms", Targets { ourselves: true, ..Targets::default() })]
     #[case::dkms_binary("usr/bin/dkms", Targets { dkms_binary: true, ..Targets::default() })]
     fn reads_a_target(#[case] line: &str, #[case] want: Targets) {
@@ -171,6 +178,7 @@ mod tests {
     #[case::kernel_parent("usr/lib/modules/../modules.order")]
     #[case::hidden("usr/lib/modules/.old/modules.order")]
     #[case::absolute("/usr/src/zfs-2.4.4/dkms.conf")]
+    #[case::deep_link("usr/lib/modules/7.2/kernel/build")]
     #[case::deep_headers("usr/lib/modules/7.2/build/include/linux/build/include/")]
     #[case::module("usr/lib/modules/7.2/kernel/fs/ext4.ko.zst")]
     #[case::package("linux")]

@@ -13,6 +13,7 @@ use dkms_engine::failure::Failure;
 use dkms_engine::machine::Machine;
 use dkms_engine::names::KernelRelease;
 use dkms_engine::plan::{self, Note, Plan, Request};
+use dkms_engine::report::Report;
 use dkms_initramfs::{Generator, mkinitcpio_override};
 
 use crate::hook_main::HookArgs;
@@ -21,6 +22,7 @@ use crate::lines::{Lines, PackageNames, warn_of_settings};
 use crate::lock::lock;
 use crate::package_query::{self, PackageQuery, Packages};
 use crate::targets::Targets;
+use crate::told::Told;
 
 /// Records a transaction's sources and kernels as pending work before the transaction starts.
 ///
@@ -46,6 +48,15 @@ pub fn journal(args: &HookArgs, targets: &Targets) -> Result<ExitCode, Failure> 
     Ok(ExitCode::SUCCESS)
 }
 
+/// The hook that calls [`sync`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyncHook {
+    /// 70-dkms-install.
+    Install,
+    /// 71-dkms-remove, which runs after 70-dkms-install if both are triggered.
+    Remove,
+}
+
 /// Builds and installs missing modules after a transaction, removes modules without a source or
 /// kernel, and finishes pending work.
 ///
@@ -55,7 +66,7 @@ pub fn journal(args: &HookArgs, targets: &Targets) -> Result<ExitCode, Failure> 
 /// # Errors
 /// [`Failure`] if the lock cannot be taken or the whole request is refused. A module that fails is
 /// not an error: it is reported in the output and by the exit code.
-pub fn sync(args: &HookArgs, targets: &Targets) -> Result<ExitCode, Failure> {
+pub fn sync(args: &HookArgs, targets: &Targets, hook: SyncHook) -> Result<ExitCode, Failure> {
     let mut machine = Machine::for_hook(&args.root);
     let (present, _) = facts::source_dirs(&machine.trees);
     if present.is_empty() && !machine.trees.dkms.exists() {
@@ -72,6 +83,11 @@ pub fn sync(args: &HookArgs, targets: &Targets) -> Result<ExitCode, Failure> {
     let kernels_in_depth = in_depth(&machine, &sources, &kernels);
     let scope = Scope { kernels: kernels_in_depth, trusts_packages: true, ..Scope::default() };
     let mut facts = facts::read(&machine, &scope);
+    let told = match hook {
+        SyncHook::Install => Told::default(),
+        SyncHook::Remove => Told::read(&machine.trees),
+    };
+    facts.tried = told.tried();
     let request = Request::Sync { sources, kernels, headers: targets.headers.clone() };
     // If there is nothing to do, the lookup would take longer than the rest of the hook.
     let mut packages = None;
@@ -85,7 +101,10 @@ pub fn sync(args: &HookArgs, targets: &Targets) -> Result<ExitCode, Failure> {
         packages = Some(look_up_packages(&machine, &present, &facts));
     }
     let names = PackageNames::new(packages.unwrap_or_default(), &facts);
-    let code = carry_out(args, &plan, &facts, &machine, names);
+    let (code, report) = carry_out(args, &plan, &facts, &machine, names, told);
+    if let Some(report) = report.filter(|_| hook == SyncHook::Install) {
+        Told::of(&plan, &report).write(&machine.trees);
+    }
     if !args.dry_run {
         images::snapshot_early(&machine, generator.as_ref())?;
     }
@@ -146,7 +165,8 @@ pub fn depart(args: &HookArgs, targets: &Targets) -> Result<ExitCode, Failure> {
         swap: targets.dkms_binary,
     };
     let plan = plan::make(&request, &facts)?;
-    let code = carry_out(args, &plan, &facts, &machine, PackageNames::default());
+    let names = PackageNames::default();
+    let (code, _) = carry_out(args, &plan, &facts, &machine, names, Told::default());
     drop(lock);
     // This fails if the tree is not empty, as intended.
     let _ = fs::remove_dir(&machine.trees.dkms);
@@ -179,19 +199,22 @@ fn in_depth(
     sources.is_empty().then_some(in_depth)
 }
 
-/// Carries out a plan, or prints it in a dry run.
+/// Carries out a plan, or prints it in a dry run. Does not print what `told` contains. Returns the
+/// exit code and, except in a dry run, the report.
 fn carry_out(
     args: &HookArgs,
     plan: &Plan,
     facts: &Facts,
     machine: &Machine,
     names: PackageNames,
-) -> ExitCode {
+    told: Told,
+) -> (ExitCode, Option<Report>) {
     let mut lines = Lines::new(io::stdout(), names);
     if args.dry_run {
         lines.dry_run(plan);
-        return ExitCode::SUCCESS;
+        return (ExitCode::SUCCESS, None);
     }
+    lines.omit(told);
     if let Err(why) = machine.tools.stop.listen() {
         lines.say(&format!(
             "warning: cannot handle signals: {why}; Ctrl-C may leave work unfinished"
@@ -199,11 +222,12 @@ fn carry_out(
     }
     let report = act::carry_out(plan, facts, machine, &mut lines);
     lines.summary(plan, &report);
-    match &report.interrupted {
+    let code = match &report.interrupted {
         Some(interruption) => ExitCode::from(interruption.exit_code()),
         None if report.is_clean() => ExitCode::SUCCESS,
         None => ExitCode::FAILURE,
-    }
+    };
+    (code, Some(report))
 }
 
 /// Looks up the packages of all sources and kernels. On failure, prints a warning and returns no

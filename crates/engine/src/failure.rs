@@ -23,6 +23,8 @@ pub struct Failure {
     /// True if the machine caused the failure (a full disk, a killed build), not the module. The
     /// work stays pending, and the next run retries it.
     pub transient: bool,
+    /// True if the build could not reach a server. Such a failure is transient as well.
+    pub network: bool,
     /// True if the OOM killer killed the build or an allocation failed. The same run then retries
     /// the build while no other build is running.
     pub out_of_memory: bool,
@@ -39,6 +41,7 @@ impl Failure {
             hint: None,
             code,
             transient: false,
+            network: false,
             out_of_memory: false,
         }
     }

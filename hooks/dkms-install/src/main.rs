@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use alpm_hook::Targets;
+use alpm_hook::{SyncHook, Targets};
 
 fn main() -> ExitCode {
     alpm_hook::run("dkms-install", &["--journal"], |args, input| {
@@ -12,7 +12,7 @@ fn main() -> ExitCode {
         if args.flag.is_some() {
             alpm_hook::journal(args, &targets)
         } else {
-            alpm_hook::sync(args, &targets)
+            alpm_hook::sync(args, &targets, SyncHook::Install)
         }
     })
 }

@@ -5,7 +5,7 @@
 
 use std::process::ExitCode;
 
-use alpm_hook::Targets;
+use alpm_hook::{SyncHook, Targets};
 
 fn main() -> ExitCode {
     alpm_hook::run("dkms-remove", &["--depart"], |args, input| {
@@ -13,7 +13,7 @@ fn main() -> ExitCode {
         if args.flag.is_some() {
             alpm_hook::depart(args, &targets)
         } else {
-            alpm_hook::sync(args, &targets)
+            alpm_hook::sync(args, &targets, SyncHook::Remove)
         }
     })
 }

@@ -77,3 +77,65 @@ fn departs_only_if_alpm_dkms_is_removed() {
     assert_eq!(hook(&root, &["--depart"], "usr/src/foo-1.0/dkms.conf\n"), "");
     assert_eq!(root.listing(""), before);
 }
+
+/// Runs dkms-install and then dkms-remove, as one pacman does. Returns the output of both.
+fn both_hooks(root: &TestRoot, targets: &str) -> [String; 2] {
+    ["dkms-install", "dkms-remove"].map(|hook| {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin(hook));
+        command.arg("--root").arg(root.path()).env("PATH", root.search_path());
+        let output = command.write_stdin(targets).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    })
+}
+
+/// Returns a machine with foo/1.0 installed and then replaced by foo/2.0, which does not build.
+fn root_with_failing_upgrade(make: &str) -> TestRoot {
+    let root = TestRoot::new();
+    root.kernel("7.2.13-arch1-1").pkgbase("linux").headers();
+    root.source("foo", "1.0");
+    root.depmod();
+    let targets = "usr/src/foo-1.0/dkms.conf\n";
+    let [output, _] = both_hooks(&root, targets);
+    assert!(output.contains("built and installed"), "{output}");
+    root.remove("usr/src/foo-1.0");
+    root.source("foo", "2.0").conf_line(&format!("MAKE='{make}'"));
+    root
+}
+
+#[test]
+fn a_failure_is_reported_once_in_a_transaction() {
+    let tries = "echo x >> /var/tmp/TRIES;";
+    for (make, is_pending) in [("echo no; exit 1", false), ("no-such-program", true)] {
+        let counter = format!("tries-{}-{is_pending}", std::process::id());
+        let make = format!("{}{make}", tries.replace("TRIES", &counter));
+        let root = root_with_failing_upgrade(&make);
+        let targets = "usr/src/foo-1.0/dkms.conf\nusr/src/foo-2.0/dkms.conf\n";
+        let [install, remove] = both_hooks(&root, targets);
+        assert_eq!(install.matches("foo/2.0 for 7.2.13-arch1-1").count(), 2, "{install}");
+        assert_eq!(install.matches("foo/1.0").count(), 1, "{install}");
+        assert!(install.contains("  note: foo/1.0 stays installed"), "{install}");
+        assert_eq!(remove, "");
+        let pending = root.listing("var/lib/dkms/.pending");
+        assert_eq!(pending.contains("foo_2.0"), is_pending, "{pending}");
+        let counter = std::path::Path::new("/var/tmp").join(counter);
+        assert_eq!(std::fs::read_to_string(&counter).unwrap(), "x\n");
+        std::fs::remove_file(counter).unwrap();
+        // The next transaction reports the failure again.
+        let [install, remove] = both_hooks(&root, "usr/src/foo-2.0/dkms.conf\n");
+        assert!(install.contains("foo/2.0") && remove.is_empty(), "{install}{remove}");
+        assert_eq!(install.matches("foo/1.0").count(), 1, "{install}");
+    }
+}
+
+#[test]
+fn a_transaction_that_only_removes_reports_everything() {
+    let root = root_with_failing_upgrade("echo no; exit 1");
+    // Another process ran dkms-install, so its report belongs to another transaction.
+    let [install, _] = both_hooks(&root, "usr/src/foo-2.0/dkms.conf\n");
+    assert!(install.contains("FAILED"), "{install}");
+    let told = root.read("var/lib/dkms/.cache/transaction.json");
+    let pid = std::process::id().to_string();
+    root.write("var/lib/dkms/.cache/transaction.json", told.replace(&pid, "1"));
+    let output = hook(&root, &[], "usr/src/foo-1.0/dkms.conf\n");
+    assert!(output.contains("foo/2.0: skipped for 7.2.13-arch1-1"), "{output}");
+}

@@ -214,6 +214,13 @@ fn hooks_run_for_headers() {
     assert_hooks_get(&[("linux-headers", HEADERS)], &["usr/lib/modules/V/build/include/"]);
 }
 
+/// A package can contain `build` as a link to a directory elsewhere. For pacman, a link is a file.
+#[test]
+fn hooks_run_for_headers_that_are_a_link() {
+    let linked = ["usr/lib/modules/V/build", "usr/src/linux-V/include/linux/module.h"];
+    assert_hooks_get(&[("linux-headers", &linked)], &["usr/lib/modules/V/build"]);
+}
+
 #[test]
 fn hooks_run_for_a_kernel_and_its_headers() {
     let targets = ["usr/lib/modules/V/build/include/", "usr/lib/modules/V/modules.order"];

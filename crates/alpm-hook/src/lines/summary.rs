@@ -1,5 +1,6 @@
 //! The end of a hook's output: notes, errors, warnings, the count of modules, and the failures.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 
 use dkms_engine::failure::Failure;
@@ -7,15 +8,15 @@ use dkms_engine::names::ModuleId;
 use dkms_engine::plan::{Action, Note, Plan, Task};
 use dkms_engine::report::{Outcome, Report};
 
-use super::Lines;
+use super::{LineWriter, Lines};
 
 impl<W: Write> Lines<W> {
     /// Writes the output that follows the line of the last step.
     pub fn summary(&mut self, plan: &Plan, report: &Report) {
-        for note in &plan.notes {
-            if let Some(text) = self.note(note) {
-                self.write_lines(&format!("note: {text}"));
-            }
+        let notes = plan.notes.iter().filter(|note| !is_covered(note, plan, report));
+        let notes: Vec<String> = notes.filter_map(|note| self.note(note)).collect();
+        for text in notes {
+            self.write_lines(&format!("note: {text}"));
         }
         for finished in &report.finished {
             if let (Some((module, kernel)), Outcome::Declined(why)) =
@@ -25,11 +26,11 @@ impl<W: Write> Lines<W> {
                 self.write_lines(&format!("note: {}", Note::Declined { module, kernel, why }));
             }
         }
-        for trouble in &report.trouble {
-            self.write_lines(&format!("error: {trouble}"));
+        for trouble in report.trouble.iter().filter(|text| !self.told.includes(text)) {
+            write_lines(&mut self.out, &format!("error: {trouble}"));
         }
-        for warning in &report.warnings {
-            self.write_lines(&format!("warning: {warning}"));
+        for warning in report.warnings.iter().filter(|text| !self.told.includes(text)) {
+            write_lines(&mut self.out, &format!("warning: {warning}"));
         }
         self.count(report);
         for finished in &report.finished {
@@ -45,7 +46,7 @@ impl<W: Write> Lines<W> {
 
     /// Writes a message, which can have several lines.
     pub(super) fn write_lines(&mut self, text: &str) {
-        text.lines().for_each(|line| self.out.line(line));
+        write_lines(&mut self.out, text);
     }
 
     /// Writes the number of installed modules. Writes nothing for a single module, because its own
@@ -55,20 +56,45 @@ impl<W: Write> Lines<W> {
         if failures > 0 {
             self.out.line("");
         }
-        let untried =
-            report.failures().filter(|(action, _)| matches!(action, Action::Fail { .. })).count();
-        let (all, done) = (self.tasks.len() + untried, self.done);
-        if all > 1 && done == all {
-            self.out.line(&format!("{all} modules installed."));
-        } else if failures > 0 && all > 1 {
-            self.out.line(&format!("{done} of {all} modules installed. Errors:"));
+        let untried = report.failures().map(|(action, _)| action);
+        let untried: Vec<&Action> =
+            untried.filter(|action| matches!(action, Action::Fail { .. })).collect();
+        let (all, done) = (self.tasks.len() + untried.len(), self.done);
+        if all < 2 || (done < all && failures == 0) {
+            return;
         }
+        // A task is the installation of one module for one kernel.
+        let modules = self.tasks.values().map(|task| &task.module);
+        let modules = modules.chain(untried.iter().filter_map(|action| action.module()));
+        let modules = modules.collect::<BTreeSet<_>>().len();
+        let kernels = self.tasks.values().map(|task| &task.kernel);
+        let kernels = kernels.chain(untried.iter().filter_map(|action| action.kernel()));
+        let kernels = kernels.collect::<BTreeSet<_>>().len();
+        let count = |number: usize, what: &str| match number {
+            1 => format!("1 {what}"),
+            _ => format!("{number} {what}s"),
+        };
+        let line = if modules == all && done == all {
+            format!("{all} modules installed.")
+        } else if done == all {
+            format!("{} installed for {}.", count(modules, "module"), count(kernels, "kernel"))
+        } else if modules == all {
+            format!("{done} of {all} modules installed. Errors:")
+        } else {
+            let modules = count(modules, "module");
+            format!(
+                "{done} of {all} installations of {modules} for {} finished. Errors:",
+                count(kernels, "kernel")
+            )
+        };
+        self.out.line(&line);
     }
 
     /// Returns the text of a note; `None` if the note needs no line.
     fn note(&self, note: &Note) -> Option<String> {
         match note {
             Note::Already { .. } => None,
+            note if self.told.includes(&note.to_string()) => None,
             Note::NoHeaders { kernel, pkgbase: None, other: None } => {
                 let install = self.names.headers_package(kernel)?;
                 Some(format!("{kernel}: no kernel headers installed\n  run: pacman -S {install}"))
@@ -90,13 +116,19 @@ impl<W: Write> Lines<W> {
         if let Some(log) = &failed.log {
             self.out.line(&format!("  log: {}", log.display()));
         }
-        if let Some(hint) = &failed.hint {
-            self.out.line(&format!("  {hint}"));
+        if failed.network {
+            self.out.line("  note: hooks may have no network");
         }
         if let Some(old) = stays {
             self.out.line(&format!("  note: {old} stays installed"));
         }
-        if let Some(command) = retry_command(action) {
+        if let Some(hint) = &failed.hint {
+            self.out.line(&format!("  {hint}"));
+        }
+        let has_command = failed.hint.as_ref().is_some_and(|hint| hint.contains("run: "));
+        if let Some(command) = retry_command(action, failed)
+            && !has_command
+        {
             self.out.line(&format!("  run: {command}"));
         }
     }
@@ -122,13 +154,36 @@ fn replaced_by(plan: &Plan, task: Task) -> Option<&ModuleId> {
     })
 }
 
+/// Returns true if the report of a failure, or a note on a remembered failure, includes `note`.
+fn is_covered(note: &Note, plan: &Plan, report: &Report) -> bool {
+    let Note::Kept { module, kernel } = note else { return false };
+    let remembered = plan.notes.iter().any(|note| {
+        matches!(note, Note::KnownFailure { kernel: of, stays: Some(old), .. }
+            if (of, old) == (kernel, module))
+    });
+    remembered
+        || report.finished.iter().any(|finished| {
+            matches!(finished.outcome, Outcome::Failed(_))
+                && finished.step.action.kernel() == Some(kernel)
+                && replaced_by(plan, finished.task) == Some(module)
+        })
+}
+
+fn write_lines<W: Write>(out: &mut LineWriter<W>, text: &str) {
+    text.lines().for_each(|line| out.line(line));
+}
+
 /// Returns the command that retries a failed step; `None` if no command can.
-fn retry_command(action: &Action) -> Option<String> {
+///
+/// The command includes the option that the message recommends.
+fn retry_command(action: &Action, failed: &Failure) -> Option<String> {
+    let mut words = failed.message.split_whitespace();
+    let option = words.find(|word| word.starts_with("--force")).unwrap_or("--verbose");
     match action {
         Action::Build { module, kernel, .. }
         | Action::Install { module, kernel, .. }
         | Action::Fail { module, kernel: Some(kernel), .. } => {
-            Some(format!("dkms install {module} -k {kernel} --verbose"))
+            Some(format!("dkms install {module} -k {kernel} {option}"))
         }
         Action::Uninstall(module, kernel) | Action::Unbuild(module, kernel) => {
             Some(format!("dkms unbuild {module} -k {kernel}"))

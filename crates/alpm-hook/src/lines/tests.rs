@@ -61,6 +61,7 @@ fn run(plan: &Plan, outcome: impl Fn(&Action) -> Outcome) -> String {
         import: None,
         no_autoinstall: false,
         kernels_known: true,
+        tried: BTreeMap::new(),
         problems: Vec::new(),
     };
     let mut lines = Lines::new(Vec::new(), PackageNames::new(packages(), &facts));
@@ -300,6 +301,65 @@ fn prints_the_plan_of_a_dry_run() {
     lines.dry_run(&plan);
     lines.dry_run(&Plan::default());
     insta::assert_snapshot!(String::from_utf8(lines.out.into_inner()).expect("text"));
+}
+
+#[test]
+fn counts_modules_and_kernels() {
+    let both = |first: &str, second: &str| {
+        plan(
+            vec![
+                build(first, NEW, Reason::NotBuilt),
+                install(first, NEW, None),
+                build(second, LTS, Reason::NotBuilt),
+                install(second, LTS, None),
+            ],
+            Vec::new(),
+        )
+    };
+    let last = |text: String| text.lines().last().unwrap_or_default().to_owned();
+    let done = |_: &Action| Outcome::Done;
+    assert_eq!(last(run(&both("foo/1", "foo/1"), done)), "1 module installed for 2 kernels.");
+    assert_eq!(last(run(&both("foo/1", "bar/1"), done)), "2 modules installed.");
+    let fails = |action: &Action| match action.kernel() {
+        Some(kernel) if *kernel == release(LTS) => Outcome::Failed(Failure::new(10, "no")),
+        _ => Outcome::Done,
+    };
+    let text = run(&both("foo/1", "foo/1"), fails);
+    let want = "\n1 of 2 installations of 1 module for 2 kernels finished. Errors:\n";
+    assert!(text.contains(want), "{text}");
+    let text = run(&both("foo/1", "bar/1"), fails);
+    assert!(text.contains("\n1 of 2 modules installed. Errors:\n"), "{text}");
+}
+
+#[test]
+fn a_failure_has_one_command() {
+    for (failure, want) in [
+        (
+            Failure::new(10, "make failed"),
+            "  run: dkms install foo/1 -k 7.2.13-arch1-1 --verbose\n",
+        ),
+        (
+            Failure::new(6, "foo.ko: not installed; use --force to install anyway"),
+            "  run: dkms install foo/1 -k 7.2.13-arch1-1 --force\n",
+        ),
+        (Failure::new(1, "full").with_hint("free disk space, then run: dkms autoinstall"), ""),
+    ] {
+        let plan = plan(vec![build("foo/1", NEW, Reason::NotBuilt)], Vec::new());
+        let hint = failure.hint.clone();
+        let text = run(&plan, |_| Outcome::Failed(failure.clone()));
+        assert_eq!(text.matches("run: ").count(), 1, "{text}");
+        assert!(text.ends_with(&hint.map_or(want.into(), |hint| format!("  {hint}\n"))), "{text}");
+    }
+}
+
+#[test]
+fn a_network_failure_names_the_network_of_hooks() {
+    for network in [true, false] {
+        let plan = plan(vec![build("foo/1", NEW, Reason::NotBuilt)], Vec::new());
+        let failure = Failure { network, ..Failure::new(10, "make failed") };
+        let text = run(&plan, |_| Outcome::Failed(failure.clone()));
+        assert_eq!(text.contains("  note: hooks may have no network\n"), network, "{text}");
+    }
 }
 
 #[test]

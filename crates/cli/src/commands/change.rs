@@ -7,7 +7,9 @@ use dkms_engine::failure::Failure;
 use dkms_engine::machine::Lock;
 use dkms_engine::machine::Machine;
 use dkms_engine::names::Arch;
+use dkms_engine::os::limits::ensure_open_files;
 use dkms_engine::plan::{self, Plan, Request, Verb};
+use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 
 use crate::args::machine::is_root;
@@ -87,6 +89,7 @@ impl Operation {
         if let Err(lacking) = self.needs.check(machine) {
             return Err(self.refusal_before_rights(machine).unwrap_or(lacking));
         }
+        ensure_open_files().map_err(|problem| Failure::new(1, problem))?;
         let lock = take_lock(machine, progress)?;
         let (plan, facts) = self.plan(machine)?;
         let code = self.act(&plan, &facts, machine, progress);
@@ -155,8 +158,13 @@ impl Rights {
             return refuse(1, NOT_ROOT);
         }
         let there = machine.trees.dkms.ancestors().find(|dir| dir.exists());
-        if there.is_some_and(|dir| access(dir, AccessFlags::W_OK).is_ok()) {
-            return Ok(());
+        let denied = there.map(|dir| (dir, access(dir, AccessFlags::W_OK)));
+        match denied {
+            Some((_, Ok(()))) => return Ok(()),
+            Some((dir, Err(Errno::EROFS))) => {
+                return refuse(1, format!("{}: read-only file system", dir.display()));
+            }
+            _ => {}
         }
         refuse(1, format!("{}: permission denied: run dkms as root", machine.trees.dkms.display()))
     }

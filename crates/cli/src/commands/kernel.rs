@@ -13,15 +13,16 @@ use crate::args::subject::Target;
 use crate::commands::change::{Operation, Rights, Session};
 
 /// `dkms autoinstall`: installs all modules with AUTOINSTALL=yes for `target`, or for every kernel
-/// with headers if it is `None`. Returns the exit code.
-pub fn autoinstall(session: &mut Session<'_>, target: Option<Target>) -> u8 {
+/// with headers if it is `None`. With `only`, leaves pending work for other kernels alone. Returns
+/// the exit code.
+pub fn autoinstall(session: &mut Session<'_>, target: Option<Target>, only: bool) -> u8 {
     let (kernel, arch) = target.map(|target| (target.kernel, target.arch)).unzip();
     let operation = Operation {
         scope: Scope {
-            kernels: covered(&session.machine.trees, kernel.as_ref()),
+            kernels: covered(&session.machine.trees, kernel.as_ref(), only),
             ..Scope::default()
         },
-        request: Request::Autoinstall { kernels: kernel.map(|kernel| vec![kernel]) },
+        request: Request::Autoinstall { kernels: kernel.map(|kernel| vec![kernel]), only },
         needs: Rights::Root,
         failure_code: Some(11),
     };
@@ -31,10 +32,15 @@ pub fn autoinstall(session: &mut Session<'_>, target: Option<Target>) -> u8 {
 /// Returns the kernels for which `autoinstall` reads facts; `None` means all.
 ///
 /// If there is pending work, returns the set of all installed kernels even if `kernel` is given,
-/// because the work may concern any of them.
-fn covered(trees: &Trees, kernel: Option<&KernelRelease>) -> Option<BTreeSet<KernelRelease>> {
+/// because the work may concern any of them. If `only` is true, pending work for other kernels does
+/// not matter.
+fn covered(
+    trees: &Trees,
+    kernel: Option<&KernelRelease>,
+    only: bool,
+) -> Option<BTreeSet<KernelRelease>> {
     let mut kernels = BTreeSet::from([kernel?.clone()]);
-    if !PendingList::of(trees).read().is_empty() {
+    if !only && !PendingList::of(trees).read().is_empty() {
         let all = Kernels::read(trees).map(|kernels| kernels.all).unwrap_or_default();
         kernels.extend(all.into_iter().map(|kernel| kernel.release));
     }

@@ -75,7 +75,9 @@ pub fn run(
             console.print(&format!("Tarball location: {}\n", path.display()));
             return Ok(0);
         }
-        Intent::Autoinstall(target) => kernel::autoinstall(&mut session, target),
+        Intent::Autoinstall(target) => {
+            kernel::autoinstall(&mut session, target, !args.kernels.is_empty())
+        }
         Intent::FinishPending => kernel::finish_pending(&mut session),
         Intent::Match { template, target, module } => {
             kernel::matching(&mut session, template, target, module)

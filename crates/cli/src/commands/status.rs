@@ -37,7 +37,7 @@ pub fn run(machine: &Machine, filter: &Filter, json: bool, console: &Console) ->
     let state = TreeState::read(&machine.trees);
     let placement = machine.placement().unwrap_or(Placement::FromConf);
     let lines = status::lines(&machine.trees, &state, &placement, filter);
-    let advice = lines.iter().filter_map(Line::advice);
+    let advice = lines.iter().filter_map(|line| line.advice(&machine.trees));
     for warning in state.problems.iter().cloned().chain(advice) {
         console.warn(&warning);
     }

@@ -307,3 +307,48 @@ fn warns_about_deprecated_directives() {
     assert!(output.errors.starts_with("dkms: warning: "), "{}", output.errors);
     assert!(output.errors.contains("/dkms.conf: CLEAN is deprecated\n"), "{}", output.errors);
 }
+
+#[test]
+fn status_names_the_command_that_mends_a_broken_module() {
+    let root = root();
+    run(&root, &format!("install foo/1.0 -k {K1}"), 0);
+    let conf = root.read("usr/src/foo-1.0/dkms.conf");
+    root.remove("usr/src/foo-1.0");
+    let advice = |want: &str| {
+        let output = dkms(&root, "status");
+        assert!(output.errors.ends_with(&format!("run: {want}\n")), "{}", output.errors);
+    };
+    // A kept copy of the source is enough to remove the module.
+    advice("dkms remove foo/1.0 --all");
+    run(&root, "remove foo/1.0 --all", 0);
+    root.write("usr/src/foo-1.0/dkms.conf", conf);
+    root.dir("var/lib/dkms/foo/1.0/build");
+    advice("dkms add foo/1.0");
+    let output = dkms(&root, &format!("build foo/1.0 -k {K1}"));
+    assert_eq!(output.code, 4);
+    assert!(output.errors.ends_with("run: dkms add foo/1.0\n"), "{}", output.errors);
+    run(&root, "add foo/1.0", 0);
+}
+
+#[test]
+fn enrolment_converts_a_pem_certificate() {
+    let root = root();
+    root.write(
+        "etc/dkms/framework.conf",
+        "mok_signing_key=/keys/my.key\nmok_certificate=/keys/my.pem\n",
+    );
+    root.write("keys/my.key", "-----BEGIN ENCRYPTED PRIVATE KEY-----\n");
+    root.write("keys/my.pem", "-----BEGIN CERTIFICATE-----\n");
+    let output = run(&root, "generate_mok", 0);
+    let convert = "run: openssl x509 -in ROOT/keys/my.pem -outform DER -out /tmp/my.pem.der\n";
+    assert!(output.contains(convert), "{output}");
+    assert!(output.contains("run: mokutil --import /tmp/my.pem.der\n"), "{output}");
+    assert!(output.contains("KBUILD_SIGN_PIN"), "{output}");
+    root.write("keys/my.key", "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n");
+    assert!(run(&root, "generate_mok", 0).contains("KBUILD_SIGN_PIN"));
+    root.write("keys/my.key", "-----BEGIN PRIVATE KEY-----\n");
+    root.write("keys/my.pem", [0x30, 0x82]);
+    let output = run(&root, "generate_mok", 0);
+    assert!(output.contains("run: mokutil --import ROOT/keys/my.pem\n"), "{output}");
+    assert!(!output.contains("KBUILD_SIGN_PIN"), "{output}");
+}

@@ -43,6 +43,13 @@ pub fn dkms_obeying_modes(root: &TestRoot, line: &str) -> CallOutput {
     call(command, root, line)
 }
 
+/// Runs `dkms` through `before`, a program that runs its last arguments, such as `fakeroot`.
+pub fn dkms_through(before: &[&str], root: &TestRoot, line: &str) -> CallOutput {
+    let mut command = Command::new(before[0]);
+    command.args(&before[1..]).arg(cargo_bin("dkms"));
+    call(command, root, line)
+}
+
 pub fn call(mut command: Command, root: &TestRoot, line: &str) -> CallOutput {
     let output = command
         .env("PATH", root.search_path())

@@ -140,3 +140,76 @@ fn missing_headers_name_kernels_that_have_headers() {
         (21, 3)
     );
 }
+
+#[test]
+fn a_kernel_that_does_not_exist_is_named() {
+    let root = root();
+    for line in ["install foo/1.0 -k 7.2.99", "build foo/1.0 -k 7.2.12-arch1"] {
+        let output = dkms(&root, line);
+        let name = line.rsplit(' ').next().unwrap();
+        let want = format!(
+            "dkms: error: foo/1.0 for {name}: no such kernel in /usr/lib/modules (installed: {K1}, {K2})\n"
+        );
+        assert_eq!((output.code, output.errors), (21, want));
+    }
+    root.remove(format!("usr/lib/modules/{K2}/build"));
+    for target in ["/usr/src/linux-7.2", "../7.2.13/build"] {
+        root.link(format!("usr/lib/modules/{K2}/build"), target);
+        let output = dkms(&root, &format!("install foo/1.0 -k {K2}"));
+        let want = format!(
+            "build leads to {target}, which does not exist\n  run: pacman -S linux-headers\n"
+        );
+        assert!(output.code == 21 && output.errors.ends_with(&want), "{}", output.errors);
+        root.remove(format!("usr/lib/modules/{K2}/build"));
+    }
+}
+
+#[test]
+fn autoinstall_for_one_kernel_ignores_pending_work_for_another() {
+    let root = root();
+    // The first module can be built only for K1, the second one only for K2.
+    let make = format!("MAKE='[ $kernelver = {K1} ] && make -C $kernel_source_dir M=$PWD'");
+    root.source("one", "1").conf_line(&make);
+    root.source("two", "1")
+        .conf_line("MAKE='no-such-program'")
+        .conf_line(&format!("BUILD_EXCLUSIVE_KERNEL=\"^{K2}\""));
+    run(&root, "add one/1", 0);
+    run(&root, "add two/1", 0);
+    // A program is missing, so this work stays pending.
+    run(&root, &format!("autoinstall -k {K2}"), 11);
+    let pending = root.listing("var/lib/dkms/.pending");
+    assert!(pending.contains("two_1"), "{pending}");
+    let output = run(&root, &format!("autoinstall -k {K1}"), 0);
+    assert!(!output.contains(&format!(" for {K2}")), "{output}");
+    let status = format!("one/1, {K1}, x86_64: installed\ntwo/1: added\n");
+    assert_eq!(run(&root, "status", 0), status);
+    assert_eq!(root.listing("var/lib/dkms/.pending"), pending);
+    // All pending work is finished without -k.
+    let output = dkms(&root, "autoinstall");
+    assert!(output.errors.contains(&format!("two/1 for {K2}")), "{}", output.errors);
+}
+
+#[test]
+fn autoinstall_reports_modules_with_a_refused_conf() {
+    let root = root();
+    root.source("bad", "1").conf("PACKAGE_NAME=bad\nPACKAGE_VERSION=1\nBUILT_MODULE_NAME=x.ko\n");
+    root.source("empty", "2").conf("");
+    let output = run(&root, &format!("autoinstall -k {K1}"), 0);
+    assert_eq!(output.matches("note: ").count(), 2, "{output}");
+    assert!(output.contains("note: bad/1: not added: ") && output.contains("empty/2"), "{output}");
+    // foo/1.0 is not added either, but could be.
+    assert!(!output.contains("foo"), "{output}");
+}
+
+#[test]
+fn a_failed_build_runs_no_depmod() {
+    let root = root();
+    root.source("bad", "1").broken();
+    root.source("worse", "1").conf_line("MAKE=false");
+    for module in ["bad/1", "worse/1"] {
+        run(&root, &format!("install {module} -k {K1}"), 10);
+        assert!(!root.exists(format!("usr/lib/modules/{K1}/modules.dep")), "{module}");
+    }
+    run(&root, &format!("install foo/1.0 -k {K1}"), 0);
+    assert!(root.exists(format!("usr/lib/modules/{K1}/modules.dep")));
+}

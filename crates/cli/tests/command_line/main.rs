@@ -9,6 +9,7 @@ mod fixture;
 mod foreign_sources;
 mod kernels;
 mod overrides;
+mod restricted;
 mod signing;
 mod sources;
 mod threads;

@@ -84,6 +84,9 @@ fn run(plan: &Plan, facts: &Facts, machine: &Machine, watch: &mut dyn Watch) -> 
     }
     run.jobs(&plan.jobs);
     for (number, step) in plan.after.iter().enumerate() {
+        if run.is_needless_depmod(plan, &step.action) {
+            continue;
+        }
         run.step_unless_stopped(Task::After(number), step);
     }
     cleanup::remove_empty_directories(&machine.trees);
@@ -192,8 +195,9 @@ impl Run<'_> {
                 installing::warn_of_shadowed(self.machine, kernel);
             }
             Action::Sweep(kernel) => {
-                if !installing::sweep(self.machine, kernel)? {
-                    return Ok(Outcome::Skipped("contains other files".into()));
+                if let Some(file) = installing::sweep(self.machine, kernel)? {
+                    let why = format!("contains other files, such as {}", file.display());
+                    return Ok(Outcome::Skipped(why));
                 }
             }
             Action::Leave => cleanup::remove_own_files(self.machine)?,
@@ -208,6 +212,21 @@ impl Run<'_> {
             let is_of = |action: &Action| matches!(action, Action::TakeIn { module: it, .. } if it == module);
             is_of(&finished.step.action) && finished.outcome != Outcome::Done
         })
+    }
+
+    /// Returns true for a depmod after which nothing would be different, since all builds for the
+    /// kernel failed.
+    fn is_needless_depmod(&self, plan: &Plan, action: &Action) -> bool {
+        let Action::Depmod(kernel) = action else { return false };
+        let mut others = plan
+            .steps()
+            .map(|step| &step.action)
+            .filter(|it| it.kernel() == Some(kernel) && *it != action)
+            .peekable();
+        let only_builds = |action: &Action| {
+            matches!(action, Action::Build { .. } | Action::Install { .. } | Action::Fail { .. })
+        };
+        others.peek().is_some() && !self.touched.contains(kernel) && others.all(only_builds)
     }
 
     fn has_failed(&self, name: &ModuleName, kernel: &KernelRelease) -> bool {

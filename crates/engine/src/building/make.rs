@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::{Build, Prepared, step_failed};
+use super::{Build, Prepared};
 use crate::building::compilers::{compile_once, launcher};
 use crate::building::make_log::MakeLog;
 use crate::conf::MakeChoice;
@@ -36,7 +36,8 @@ impl Build<'_> {
     ) -> Result<Environment, Failure> {
         let programs = path_programs(self.machine)?;
         let mut env = module_scripts::environment(self.machine, self.id, &self.kernel.release)
-            .first_in_path(&programs);
+            .first_in_path(&programs)
+            .with_english_messages();
         if let Some(compiler) = self.kernel_variables(&env) {
             env = env.with("CC", compiler);
         }
@@ -121,9 +122,9 @@ impl Build<'_> {
         let kills = self.machine.memory.kills();
         let ended = log
             .step("Building module(s)", &command, |file| program.output(Output::Log(file)).run())
-            .map_err(step_failed)?;
+            .map_err(|error| self.not_run(error))?;
         let kills = self.machine.memory.kills() > kills;
-        if ended.success() { Ok(()) } else { Err(self.make_failed(&ended, &command, kills)) }
+        if ended.success() { Ok(()) } else { Err(self.make_failed(log, &ended, &command, kills)) }
     }
 
     /// Returns the command that builds the module.
@@ -152,8 +153,9 @@ impl Build<'_> {
 
     /// Returns the failure of `command`. `kills` is true if the OOM killer killed a process while
     /// the command ran.
-    fn make_failed(&self, ended: &Ended, command: &str, kills: bool) -> Failure {
-        let mut failed = self.failed(10, &format!("make failed ({}): {command}", ended.how));
+    fn make_failed(&self, log: &MakeLog, ended: &Ended, command: &str, kills: bool) -> Failure {
+        let message = format!("make failed ({}): {command}", ended.how);
+        let mut failed = self.step_failed(log, 10, &message);
         match ended.how {
             How::TimedOut => {
                 let limit = self.machine.settings.build_timeout().as_secs();

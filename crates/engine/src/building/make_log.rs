@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::Write;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ const NOT_STARTED: i32 = 127;
 pub struct MakeLog {
     path: PathBuf,
     file: File,
+    /// The part of the file that contains the output of the last step.
+    last_step: Range<u64>,
 }
 
 /// The error of a step that could not be run or logged.
@@ -68,12 +71,18 @@ impl MakeLog {
         let failed = || FileError::when("write", path);
         File::create(path).map_err(failed())?;
         let file = File::options().append(true).open(path).map_err(failed())?;
-        Ok(Self { path: path.to_owned(), file })
+        Ok(Self { path: path.to_owned(), file, last_step: 0..0 })
     }
 
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Returns the part of the log that contains the output of the last step.
+    #[must_use]
+    pub fn last_step(&self) -> &Range<u64> {
+        &self.last_step
     }
 
     /// Runs one step and logs its description, command line, output, exit status and duration.
@@ -92,7 +101,11 @@ impl MakeLog {
     ) -> Result<Ended, StepError> {
         self.say(&format!("\n{description}\n# command: {command}\n"))?;
         let output = self.file.try_clone().map_err(FileError::when("write", &self.path))?;
+        self.last_step = self.size()?..u64::MAX;
         let ended = run(output);
+        if ended.is_ok() {
+            self.last_step.end = self.size()?;
+        }
         let (code, elapsed) = match &ended {
             Ok(Ended { how: How::Exited(code), elapsed, .. }) => (*code, *elapsed),
             Ok(Ended { how: How::Killed(signal), elapsed, .. }) => (KILLED + signal, *elapsed),
@@ -112,6 +125,11 @@ impl MakeLog {
         let elapsed = Clock(elapsed.as_secs());
         self.say(&format!("\n# exit code: {code}\n# elapsed time: {elapsed}\n{RULE}\n"))?;
         Ok(ended?)
+    }
+
+    fn size(&self) -> Result<u64, FileError> {
+        let about = self.file.metadata().map_err(FileError::when("read", &self.path))?;
+        Ok(about.len())
     }
 
     fn say(&mut self, text: &str) -> Result<(), FileError> {

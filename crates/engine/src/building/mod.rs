@@ -1,5 +1,6 @@
 //! Builds one module for one kernel and publishes the result as `T/M/V/K/A`.
 
+mod blame;
 mod compilers;
 mod diagnose;
 mod from_cache;
@@ -23,7 +24,7 @@ use crate::dkms_tree::{
     forget_failure, remove_staging,
 };
 use crate::facts::{Facts, SourceLink};
-use crate::failure::{Failure, MAKE_ROOM};
+use crate::failure::Failure;
 use crate::machine::{Kernel, KernelConfig, Machine};
 use crate::module_scripts::{self, Script};
 use crate::names::{ModuleId, ModuleName, ModuleVersion};
@@ -34,16 +35,12 @@ use crate::report::Phase;
 use crate::version;
 
 pub(crate) use compilers::{compile_once, launcher};
-pub(crate) use make_log::{MakeLog, StepError};
+pub(crate) use make_log::MakeLog;
 pub(crate) use tried::{Attempt, Tried};
 pub(crate) use working_copy::keep;
 
-use diagnose::Cause;
+use blame::SCARCE;
 use room::RoomWatch;
-
-/// The free space, in bytes, below which the disk counts as full after a failed build. It is not 0
-/// because make deletes unfinished files, which frees some space.
-const SCARCE: u64 = 16 * 1024 * 1024;
 
 /// The build of one module for one kernel.
 pub(crate) struct Build<'a> {
@@ -126,7 +123,7 @@ impl Build<'_> {
         let lowest = watch.lowest();
         let result = result.map_err(|failed| match failed.transient || lowest >= SCARCE {
             true => failed,
-            false => self.disk_full(failed, Some(lowest)),
+            false => self.disk_full(failed, lowest),
         });
         let programs = match &result {
             Ok(_) => BTreeMap::new(),
@@ -225,11 +222,7 @@ impl Build<'_> {
             durable::create_dirs(dir)?;
         }
         let mut log = MakeLog::start(&log_path, id, &kernel.release, &machine.arch)?;
-        let link = self.workplace.real.join("make.log");
-        durable::replace_link(
-            &link,
-            &crate::os::symlinks::text_for(&machine.trees.root, &log_path),
-        )?;
+        self.link_log(&self.workplace.real)?;
 
         self.patch(&prepared, &mut log)?;
         self.script(
@@ -278,53 +271,13 @@ impl Build<'_> {
             .step(&description, &script.command(self.machine, self.id), |file| {
                 program.jobserver(self.jobserver).output(Output::Log(file)).run()
             })
-            .map_err(step_failed)?;
+            .map_err(|error| self.not_run(error))?;
         if ended.success() {
             return Ok(());
         }
         let code = module_scripts::exit_status(ended.how);
-        Err(self.failed(code, &format!("{directive} script failed ({}): {value}", ended.how)))
-    }
-
-    /// Returns a failure with `code`, `message`, and the cause found in the log of the build.
-    ///
-    /// The failure is transient if the machine caused it, for example because the disk is full.
-    pub(crate) fn failed(&self, code: u8, message: &str) -> Failure {
-        let log = self.log();
-        let diagnosis = diagnose::read(&log, &self.workplace.seen);
-        let left = durable::room(&self.machine.trees.dkms).filter(|left| *left < SCARCE);
-        // On a full disk, the log may lack the line that names the cause.
-        let full = left.is_some()
-            || diagnosis.as_ref().is_some_and(diagnose::Diagnosis::is_disk_full)
-            || room::configure_ran_out(&self.workplace.real);
-        // The module is not at fault in these cases, so the next run may succeed.
-        let memory = [Cause::Killed, Cause::Memory];
-        let machine = [Cause::TooManyFiles, Cause::MissingProgram];
-        let is_one_of =
-            |these: &[Cause]| diagnosis.as_ref().is_some_and(|found| these.contains(&found.cause));
-        let out_of_memory = !full && is_one_of(&memory);
-        let transient = full || out_of_memory || is_one_of(&machine);
-        let failed = Failure {
-            cause: diagnosis.map(|found| found.to_string()),
-            log: Some(log),
-            transient,
-            out_of_memory,
-            ..Failure::new(code, message)
-        };
-        if full { self.disk_full(failed, left) } else { failed }
-    }
-
-    /// Returns `failed` as a failure because of a full disk. `left` is the free space of the disk
-    /// with the dkms tree, if that disk is full.
-    fn disk_full(&self, failed: Failure, left: Option<u64>) -> Failure {
-        let tree = self.machine.trees.dkms.display();
-        let disk = left.map(|left| format!(": {tree} ({} KiB free)", left / 1024));
-        Failure {
-            message: format!("{}: the disk is full{}", failed.message, disk.unwrap_or_default()),
-            hint: Some(MAKE_ROOM.to_owned()),
-            transient: true,
-            ..failed
-        }
+        let message = format!("{directive} script failed ({}): {value}", ended.how);
+        Err(self.step_failed(log, code, &message))
     }
 }
 
@@ -342,11 +295,4 @@ fn dependencies(machine: &Machine, conf: &Conf) -> BTreeMap<ModuleName, ModuleVe
         versions.max_by(|a, b| version::compare(a.as_str(), b.as_str())).cloned()
     };
     conf.depends.iter().filter_map(|name| Some((name.clone(), newest(name)?))).collect()
-}
-
-fn step_failed(error: StepError) -> Failure {
-    match error {
-        StepError::Log(error) => error.into(),
-        StepError::Run(error) => Failure::transient(10, error.to_string()),
-    }
 }

@@ -35,13 +35,7 @@ impl Build<'_> {
             let object = Path::new(&entry.built_location).join(format!("{}.ko", entry.built_name));
             let file = self.workplace.real.join(&object);
             if !file.is_file() {
-                return Err(self.failed(
-                    7,
-                    &format!(
-                        "make succeeded but did not produce {}.ko (listed in dkms.conf)",
-                        entry.built_name
-                    ),
-                ));
+                return Err(self.failed(7, &self.not_produced(&entry.built_name, &object)));
             }
             let info = read_modinfo(&file).map_err(|error| self.failed(7, &error.to_string()))?;
             match info.vermagic_release() {
@@ -67,6 +61,33 @@ impl Build<'_> {
             });
         }
         Ok(products)
+    }
+
+    /// Returns the message for an object that dkms.conf lists but make did not produce. Names the
+    /// places where the object, or else another one, is.
+    fn not_produced(&self, name: &str, object: &Path) -> String {
+        const SHOWN: usize = 3;
+        let built = walkdir::WalkDir::new(&self.workplace.real).sort_by_file_name().into_iter();
+        let built: Vec<PathBuf> = built
+            .filter_map(|entry| Some(entry.ok()?.into_path()))
+            .filter(|path| path.extension().is_some_and(|end| end == "ko") && path.is_file())
+            .filter_map(|path| Some(path.strip_prefix(&self.workplace.real).ok()?.to_owned()))
+            .collect();
+        let same_name = |path: &&PathBuf| path.file_name() == object.file_name();
+        let same: Vec<&PathBuf> = built.iter().filter(same_name).collect();
+        let found = if same.is_empty() { built.iter().collect() } else { same };
+        let found: Vec<String> =
+            found.iter().take(SHOWN).map(|path| path.display().to_string()).collect();
+        let found = match found.as_slice() {
+            [] => "no .ko file was built".to_owned(),
+            found => format!("found {}", found.join(", ")),
+        };
+        format!(
+            "make succeeded but did not produce {name}.ko (listed in dkms.conf): expected {} in {}, \
+             {found}",
+            object.display(),
+            self.workplace.seen.display()
+        )
     }
 
     /// Fills the directory `staging`, which later becomes `K/A`, with the finished objects, the log

@@ -94,26 +94,26 @@ impl Build<'_> {
     fn remember(&self, failed: &Failure, inputs: Digest, programs: BTreeMap<String, String>) {
         let Self { machine, id, kernel, .. } = self;
         let file = KnownFailure::path(&machine.trees, id, &kernel.release, &machine.arch);
-        let is_stopped = machine.tools.stop.asked().is_some();
-        if failed.transient || is_stopped {
-            // The files of this build may be the reason for a full disk.
+        if machine.tools.stop.asked().is_some() {
             let _ = self.workplace.clear();
-            if is_stopped && !file.exists() {
+            if !file.exists() {
                 let _ = durable::remove_file_if_there(&self.log());
             }
             return;
         }
-        let known = KnownFailure {
-            fingerprint: inputs,
-            what: failed.cause.clone().unwrap_or_else(|| failed.message.clone()),
-            log: self.log(),
-            programs,
-        };
         let _alone = self.alone();
-        for tried in [known.write(&file), self.workplace.hand_over()] {
-            if let Err(error) = tried {
-                log::warn!("{error}");
-            }
+        let mut written = vec![self.keep_files(failed)];
+        if !failed.transient {
+            let known = KnownFailure {
+                fingerprint: inputs,
+                what: failed.cause.clone().unwrap_or_else(|| failed.message.clone()),
+                log: self.log(),
+                programs,
+            };
+            written.push(known.write(&file));
+        }
+        for error in written.into_iter().filter_map(Result::err) {
+            log::warn!("{error}");
         }
     }
 

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use super::{Build, Prepared, step_failed};
+use super::{Build, Prepared};
 use crate::building::make_log::MakeLog;
 use crate::failure::Failure;
 use crate::os::copy_tree::{self, Copied};
@@ -97,9 +97,9 @@ impl Build<'_> {
                 .step(&format!("Applying patch {patch}"), &command, |file| {
                     program.output(Output::Log(file)).run()
                 })
-                .map_err(step_failed)?;
+                .map_err(|error| self.not_run(error))?;
             if !ended.success() {
-                return Err(self.failed(6, &format!("{patch}: patch does not apply")));
+                return Err(self.step_failed(log, 6, &format!("{patch}: patch does not apply")));
             }
         }
         Ok(())

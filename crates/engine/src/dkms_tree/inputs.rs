@@ -84,7 +84,7 @@ impl std::fmt::Display for Reason {
             Self::NotInstalled => "built but not installed",
             Self::Misplaced => "installed objects missing or outdated",
             Self::Index => "module index missing or outdated",
-            Self::Interrupted => "an earlier run was interrupted",
+            Self::Interrupted => "not finished by an earlier run",
             Self::Compression => "module compression changed",
             Self::Signing => "signing key changed",
             Self::Requested => "requested",

@@ -6,6 +6,7 @@ mod import;
 mod survey;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::PathBuf;
 
 use crate::conf::{Autoinstall, EvaluatedConf, Values};
 use crate::dkms_tree::{CacheKey, Inputs, KernelIdentity, KnownFailure, PendingWork, Record};
@@ -41,6 +42,9 @@ pub struct Facts {
     pub no_autoinstall: bool,
     /// The module to import, if any.
     pub import: Option<Import>,
+    /// The modules that an earlier hook of the same transaction failed to install, each with the
+    /// kernel, and whether the failure was transient. They are neither tried nor reported again.
+    pub tried: BTreeMap<(ModuleId, KernelRelease), bool>,
     /// One message for each entry that could not be read.
     pub problems: Vec<String>,
 }
@@ -52,6 +56,8 @@ pub struct KernelFacts {
     pub kernel: Kernel,
     /// The kernel's part of the build inputs; `None` if the headers are missing or were not read.
     pub(crate) inputs: Option<KernelIdentity>,
+    /// The target of the kernel's link `build` if it does not exist.
+    pub(crate) dangling: Option<PathBuf>,
     /// False if the kernel is a copy that is kept until the next boot.
     ///
     /// Such a copy has a `pkgbase` file, but no package owns it. Always true until

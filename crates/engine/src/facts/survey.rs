@@ -4,6 +4,7 @@ mod module_for_kernel;
 mod modules;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 pub use modules::source_dirs;
@@ -90,6 +91,7 @@ pub fn read(machine: &Machine, scope: &Scope) -> Facts {
         kernels_known: survey.kernels_known,
         import: scope.import.clone(),
         no_autoinstall: machine.trees.etc.join("no-autoinstall").exists(),
+        tried: BTreeMap::new(),
         problems: survey.problems,
     }
 }
@@ -142,10 +144,22 @@ impl Survey<'_> {
                 let is_named = self.scope.kernels.iter().flatten().any(|it| *it == release);
                 let given = self.machine.options.kernel_source.as_deref().filter(|_| is_named);
                 let bad_headers = BadHeaders::find(&kernel, given);
+                let dangling = self.dangling_headers(&kernel);
                 let (inputs, owned, index_outdated) = (None, true, false);
-                (release, KernelFacts { kernel, inputs, owned, bad_headers, index_outdated })
+                let facts =
+                    KernelFacts { kernel, inputs, owned, bad_headers, dangling, index_outdated };
+                (release, facts)
             })
             .collect()
+    }
+
+    /// Returns the target of the link `build` of a kernel if it does not exist.
+    fn dangling_headers(&self, kernel: &Kernel) -> Option<PathBuf> {
+        let given = self.machine.options.kernel_source.is_some();
+        let link = kernel.dir.join("build");
+        let lacks = kernel.headers.is_none() && !given;
+        let target = lacks.then(|| fs::read_link(&link).ok()).flatten()?;
+        symlinks::resolve(&self.machine.trees.root, &link).is_err().then_some(target)
     }
 
     /// Walks the sources and headers that will be hashed, on all cores.

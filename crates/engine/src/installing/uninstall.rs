@@ -149,12 +149,15 @@ fn remove_dangling_links(module: &Path, arch: &Arch) -> Result<(), FileError> {
     Ok(())
 }
 
-/// Removes the directory of a removed kernel. Returns false, and removes nothing, if the directory
-/// contains a file that is neither depmod's nor temporary.
-pub(crate) fn sweep(machine: &Machine, kernel: &KernelRelease) -> Result<bool, FileError> {
+/// Removes the directory of a removed kernel. If the directory contains a file that is neither
+/// depmod's nor temporary, returns the first such file and removes nothing.
+pub(crate) fn sweep(
+    machine: &Machine,
+    kernel: &KernelRelease,
+) -> Result<Option<PathBuf>, FileError> {
     let dir = machine.trees.kernel(kernel);
     if !dir.is_dir() || dir.is_symlink() {
-        return Ok(true);
+        return Ok(None);
     }
     for entry in walkdir::WalkDir::new(&dir).min_depth(1) {
         let entry = entry.map_err(std::io::Error::from).map_err(FileError::when("read", &dir))?;
@@ -162,9 +165,9 @@ pub(crate) fn sweep(machine: &Machine, kernel: &KernelRelease) -> Result<bool, F
         let depmods = entry.depth() == 1 && depmod::WRITTEN.contains(&name.as_ref());
         let unfinished = name.starts_with(durable::UNFINISHED);
         if !entry.file_type().is_dir() && !depmods && !unfinished {
-            return Ok(false);
+            return Ok(Some(entry.path().strip_prefix(&dir).unwrap_or(entry.path()).to_owned()));
         }
     }
     durable::remove_tree(&dir)?;
-    Ok(true)
+    Ok(None)
 }

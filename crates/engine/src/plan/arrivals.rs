@@ -28,6 +28,9 @@ impl Planner<'_> {
         self.adopt_builds();
         let mut wanted = self.wanted_after(&touched);
         self.add_interrupted(&touched.gone, &mut wanted);
+        for (module, kernel) in self.facts.tried.keys() {
+            wanted.get_mut(kernel).and_then(|modules| modules.remove(module));
+        }
         self.plan_builds(&wanted, BuildPolicy::AUTOMATIC);
         self.remove_gone(&touched);
         self.note_pending(&touched);
@@ -36,9 +39,14 @@ impl Planner<'_> {
     /// Plans `dkms autoinstall`: installs added modules with AUTOINSTALL=yes and finishes pending
     /// work.
     ///
-    /// `None` means all installed kernels. Returns `Err` if modules should be built, but none of
-    /// the kernels has headers and no work is pending.
-    pub(super) fn autoinstall(&mut self, kernels: Option<&[KernelRelease]>) -> Result<(), Failure> {
+    /// `None` means all installed kernels. With `only`, pending work for other kernels stays
+    /// pending. Returns `Err` if modules should be built, but none of the kernels has headers and
+    /// there is no pending work to do.
+    pub(super) fn autoinstall(
+        &mut self,
+        kernels: Option<&[KernelRelease]>,
+        only: bool,
+    ) -> Result<(), Failure> {
         let facts = self.facts;
         if facts.no_autoinstall {
             self.note(Note::Problem("autoinstall is disabled by /etc/dkms/no-autoinstall".into()));
@@ -65,7 +73,7 @@ impl Planner<'_> {
         let mut elsewhere = None;
         if !lacking.is_empty() && !kernels.iter().any(|kernel| facts.has_headers(kernel)) {
             // Pending work may be for other kernels, so continue.
-            if facts.pending.is_empty() {
+            if only || facts.pending.is_empty() {
                 return Err(refusals::no_headers_at_all(facts, &lacking));
             }
             elsewhere = refusals::headers_elsewhere(facts).map(Note::Problem);
@@ -74,13 +82,71 @@ impl Planner<'_> {
             self.note(refusals::headers_note(facts, kernel));
         }
         self.plan.notes.extend(elsewhere);
+        self.note_refused_confs(&kernels);
         self.add_interrupted(&touched.gone, &mut wanted);
         self.mend_links(&touched.gone);
         self.adopt_builds();
-        self.plan_builds(&wanted, BuildPolicy { retry: true, ..BuildPolicy::AUTOMATIC });
+        let policy = BuildPolicy { retry: true, ..BuildPolicy::AUTOMATIC };
+        if only {
+            self.leave_other_kernels(&kernels, &touched, &mut wanted);
+            self.plan_builds(&wanted, policy);
+            return Ok(());
+        }
+        self.plan_builds(&wanted, policy);
         self.remove_gone(&touched);
         self.note_pending(&touched);
         Ok(())
+    }
+
+    /// Adds a note for each module that cannot be added because its dkms.conf is refused. As in
+    /// dkms, autoinstall builds only modules that have been added.
+    fn note_refused_confs(&mut self, kernels: &[KernelRelease]) {
+        for (id, module) in &self.facts.modules {
+            if module.is_registered() || module.source != SourcePlace::Present {
+                continue;
+            }
+            let refused = kernels
+                .iter()
+                .find_map(|kernel| module.pairs.get(kernel)?.conf.as_ref()?.as_ref().err());
+            if let Some(failure) = refused {
+                self.note(Note::Problem(format!("{id}: not added: {failure}")));
+            }
+        }
+    }
+
+    /// Removes the modules for all kernels but `kernels` from `wanted`. Pending work for other
+    /// kernels, and for removed sources, stays pending.
+    fn leave_other_kernels(
+        &mut self,
+        kernels: &[KernelRelease],
+        touched: &Touched,
+        wanted: &mut WantedBuilds,
+    ) {
+        let facts = self.facts;
+        self.plan.notes.retain(|note| match note {
+            Note::NoHeaders { kernel, .. } | Note::Copy(kernel) => kernels.contains(kernel),
+            _ => true,
+        });
+        self.note_pending(touched);
+        let is_other = |kernel: &KernelRelease| !kernels.contains(kernel);
+        let others = wanted.iter().filter(|(kernel, _)| is_other(kernel));
+        let others: BTreeSet<ModuleName> =
+            others.flat_map(|(_, modules)| modules.keys()).map(|id| id.name.clone()).collect();
+        wanted.retain(|kernel, _| !is_other(kernel));
+        let is_left = |dir: &String| {
+            let of_source = |id: &ModuleId| {
+                facts.modules.get(id).is_some_and(|module| module.source_dir == *dir)
+            };
+            touched.gone.iter().any(of_source)
+                || facts.modules.keys().any(|id| others.contains(&id.name) && of_source(id))
+        };
+        self.plan.finishes.retain(|work| match work {
+            PendingWork::Kernel(kernel) | PendingWork::Install { kernel, .. } => {
+                kernels.contains(kernel)
+            }
+            PendingWork::Source(dir) => !is_left(dir),
+            _ => false,
+        });
     }
 
     /// Returns `sources` and `kernels` together with those of pending work.

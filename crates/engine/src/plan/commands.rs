@@ -1,7 +1,9 @@
 //! Plans the commands for one module, with dkms's order of checks and its exit codes.
 
 use super::module_for_kernel::{BuildPolicy, WantedBuilds};
-use super::refusals::{broken, headers_note, no_headers_at_all, no_headers_for_module, refuse};
+use super::refusals::{
+    broken, headers_note, no_headers_at_all, no_headers_for_module, refuse, unlinked_source,
+};
 use super::{Action, Note, Planner, Verb};
 use crate::dkms_tree::Reason;
 use crate::facts::{Import, Lack, ModuleFacts, SourceLink, SourcePlace};
@@ -80,7 +82,10 @@ impl Planner<'_> {
         let module = self.facts.modules.get(id);
         let unlinked = self.facts.lacking.get(id) == Some(&Lack::Link);
         if verb != Verb::Add && (unlinked || module.is_some_and(|m| m.link == SourceLink::Broken)) {
-            return Err(broken(id));
+            return Err(match unlinked {
+                true => unlinked_source(id),
+                false => broken(id),
+            });
         }
         let registered = module.is_some_and(ModuleFacts::is_registered);
         match verb {

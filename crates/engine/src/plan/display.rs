@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::{Action, Note, Plan, Step};
+use crate::names::KernelRelease;
 
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -66,6 +67,26 @@ impl fmt::Display for Note {
                 "{kernel}: no kernel headers installed: {base}-headers is for {other} (partial \
                  upgrade)\n  run: pacman -Syu"
             ),
+            Self::NoKernel { kernel, installed } => {
+                write!(f, "{kernel}: no such kernel in /usr/lib/modules")?;
+                let installed: Vec<&str> = installed.iter().map(KernelRelease::as_str).collect();
+                match installed.as_slice() {
+                    [] => Ok(()),
+                    all => write!(f, " (installed: {})", all.join(", ")),
+                }
+            }
+            Self::DanglingHeaders { kernel, target, pkgbase } => {
+                write!(
+                    f,
+                    "{kernel}: kernel headers missing: /usr/lib/modules/{kernel}/build leads to {}, \
+                     which does not exist",
+                    target.display()
+                )?;
+                match pkgbase {
+                    Some(base) => write!(f, "\n  run: pacman -S {base}-headers"),
+                    None => Ok(()),
+                }
+            }
             Self::Excluded { module, kernel, why } => {
                 write!(f, "{module}: skipped for {kernel}: {why}")
             }
@@ -96,7 +117,7 @@ impl fmt::Display for Note {
             ),
             Self::Copy(kernel) => write!(
                 f,
-                "{kernel}: skipped: not owned by a package (a copy kept until the next boot)"
+                "{kernel}: skipped: not owned by a package, such as a copy kept until the next boot"
             ),
             Self::SourceMissing { module, dir } => write!(
                 f,

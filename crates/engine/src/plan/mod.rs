@@ -41,7 +41,9 @@ pub fn make(request: &Request, facts: &Facts) -> Result<Plan, Failure> {
             planner.sync(sources, kernels);
         }
         Request::Depart { sources, kernels, swap } => planner.depart(sources, kernels, *swap),
-        Request::Autoinstall { kernels } => planner.autoinstall(kernels.as_deref())?,
+        Request::Autoinstall { kernels, only } => {
+            planner.autoinstall(kernels.as_deref(), *only)?;
+        }
         Request::Match { template, kernel, module, force } => {
             planner.do_as_for(template, kernel, module.as_ref(), *force)?;
         }

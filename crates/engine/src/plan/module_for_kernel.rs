@@ -44,12 +44,16 @@ impl Planner<'_> {
         let facts = self.facts;
         for (kernel, modules) in wanted {
             let order = Order::of(facts, kernel, modules.keys());
-            for id in order.circular {
+            let (forced, circular) = match policy.force {
+                true => (order.circular, Vec::new()),
+                false => (Vec::new(), order.circular),
+            };
+            for id in circular {
                 let failure = Failure::new(13, "circular BUILD_DEPENDS");
                 let hint = "remove the cycle from the dkms.conf files";
                 self.fail(&id, kernel, failure.with_hint(hint));
             }
-            for id in order.sorted {
+            for id in order.sorted.into_iter().chain(forced) {
                 match modules.get(&id) {
                     Some(why) => self.plan_module(&id, kernel, why.clone(), policy),
                     None => self.plan_dependent(&id, kernel, policy),
@@ -140,6 +144,9 @@ impl Planner<'_> {
         if let Some(missing) = self.missing_dependency(conf, kernel)
             && !policy.force
         {
+            if policy.strict && self.is_up_to_date(pair, kernel, policy) {
+                return self.install_if_needed(id, kernel, why, policy);
+            }
             return self.lacks_dependency(id, kernel, missing, policy);
         }
         let Some(inputs) = self.inputs(pair, kernel) else {
@@ -190,6 +197,17 @@ impl Planner<'_> {
             || module.is_some_and(|m| {
                 m.source == SourcePlace::Present && sources.contains(&m.source_dir)
             })
+    }
+
+    /// Returns true if a module is built with its current inputs, apart from missing dependencies.
+    fn is_up_to_date(&self, pair: &Pair, kernel: &KernelRelease, policy: BuildPolicy) -> bool {
+        let recorded = pair.built.as_ref().and_then(|built| built.record.as_ref());
+        self.inputs(pair, kernel).is_some_and(|mut inputs| {
+            for (name, fingerprint) in recorded.iter().flat_map(|record| &record.inputs.depends) {
+                inputs.depends.entry(name.clone()).or_insert(*fingerprint);
+            }
+            reasons_to_build(pair, &inputs, policy).is_empty()
+        })
     }
 
     /// Plans to build a module, and to install it if `install` is true.

@@ -15,6 +15,12 @@ pub(super) fn broken(id: &ModuleId) -> Failure {
     refuse(4, format!("{id}: broken: source missing")).with_hint(hint)
 }
 
+/// Returns the refusal for a module with a source but without a source link, with dkms's exit code
+/// 4.
+pub(super) fn unlinked_source(id: &ModuleId) -> Failure {
+    refuse(4, format!("{id}: broken: source link missing")).with_hint(format!("run: dkms add {id}"))
+}
+
 /// Returns the refusal for a kernel without headers, with dkms's exit code 21.
 pub(super) fn no_headers(facts: &Facts, kernel: &KernelRelease) -> Failure {
     refuse(21, headers_note(facts, kernel).to_string())
@@ -73,13 +79,21 @@ pub(super) fn headers_of_another(facts: &Facts, kernel: &KernelRelease) -> Optio
     })
 }
 
-/// Returns the note that reports a kernel without headers.
+/// Returns the note that reports a kernel without headers, or a name that is no kernel.
 pub(super) fn headers_note(facts: &Facts, kernel: &KernelRelease) -> Note {
     let about = facts.kernels.get(kernel);
     if let Some(bad @ BadHeaders::None(_)) = about.and_then(|about| about.bad_headers.as_ref()) {
         return Note::Problem(format!("{kernel}: {bad}"));
     }
-    let pkgbase = facts.kernels.get(kernel).and_then(|k| k.kernel.pkgbase.clone());
+    let pkgbase = about.and_then(|k| k.kernel.pkgbase.clone());
+    if let Some(target) = about.and_then(|about| about.dangling.clone()) {
+        return Note::DanglingHeaders { kernel: kernel.clone(), target, pkgbase };
+    }
+    if facts.kernels_known && !facts.is_alive(kernel) && pkgbase.is_none() {
+        let installed = facts.kernels.iter().filter(|(_, about)| about.kernel.alive);
+        let installed = installed.map(|(release, _)| release.clone()).collect();
+        return Note::NoKernel { kernel: kernel.clone(), installed };
+    }
     let other = facts
         .kernels
         .iter()

@@ -279,6 +279,20 @@ impl Planner<'_> {
                 finishes.insert(work.clone());
             }
         }
+        // An earlier hook of this transaction left this work pending.
+        finishes.retain(|work| {
+            let mut left = facts.tried.iter().filter(|(_, transient)| **transient);
+            !left.any(|((module, kernel), _)| match work {
+                PendingWork::Source(dir) => {
+                    facts.modules.get(module).is_some_and(|m| m.source_dir == *dir)
+                }
+                PendingWork::Kernel(release) => release == kernel,
+                PendingWork::Install { module: id, kernel: release } => {
+                    (id, release) == (module, kernel)
+                }
+                _ => false,
+            })
+        });
         let sources = touched.sources.iter().cloned().map(PendingWork::Source);
         let mut recorded: BTreeSet<PendingWork> =
             sources.chain(touched.kernels.iter().cloned().map(PendingWork::Kernel)).collect();

@@ -38,6 +38,8 @@ pub enum Request {
         /// The kernels for which to install modules. `None` (`--all`) means every installed kernel
         /// with headers.
         kernels: Option<Vec<KernelRelease>>,
+        /// Whether to leave pending work for other kernels pending, as with `-k`.
+        only: bool,
     },
     /// `dkms match`: for `kernel`, install the modules that are installed for `template`.
     Match {

@@ -103,6 +103,22 @@ pub enum Note {
         /// upgrade.
         other: Option<KernelRelease>,
     },
+    /// A command names a kernel that does not exist.
+    NoKernel {
+        /// The name that is no kernel.
+        kernel: KernelRelease,
+        /// The kernels that exist.
+        installed: Vec<KernelRelease>,
+    },
+    /// The link to the headers of a kernel leads nowhere.
+    DanglingHeaders {
+        /// The kernel without headers.
+        kernel: KernelRelease,
+        /// The target of the link.
+        target: PathBuf,
+        /// The kernel's package, from its `pkgbase` file.
+        pkgbase: Option<String>,
+    },
     /// BUILD_EXCLUSIVE_* excludes the module for this kernel.
     Excluded {
         /// The excluded module.

@@ -2,6 +2,7 @@
 
 mod commands;
 mod dependencies;
+mod pending;
 mod removals;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -48,6 +49,7 @@ impl TestMachine {
             kernels_known: true,
             import: None,
             no_autoinstall: false,
+            tried: BTreeMap::new(),
             problems: Vec::new(),
         });
         for release in kernels {
@@ -154,6 +156,7 @@ fn kernel_facts(release: &str, alive: bool) -> KernelFacts {
         owned: true,
         bad_headers: None,
         index_outdated: false,
+        dangling: None,
         kernel: Kernel {
             release: kernel(release),
             headers: Some(dir.join("build")),
@@ -392,7 +395,7 @@ fn interrupted_installation_is_finished() {
         .pending(work.clone())
         .sync(&[], &[]);
     insta::assert_snapshot!(plan, @r"
-    install zfs/2.4 for 7.2.12-arch1-1 (an earlier run was interrupted)
+    install zfs/2.4 for 7.2.12-arch1-1 (not finished by an earlier run)
     run depmod for 7.2.12-arch1-1
     ");
     assert_eq!(plan.finishes, [work].into());

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::decide::unread;
 use super::keys::{choose_keys, create_keys, have_keys};
@@ -66,6 +66,19 @@ pub(super) fn secure_boot(trees: &Trees) -> Option<bool> {
     fs::read(trees.root.join(SECURE_BOOT)).ok()?.get(4).map(|on| *on == 1)
 }
 
+/// Returns true if a file contains a certificate in the PEM format.
+fn is_pem(certificate: &Path) -> bool {
+    fs::read(certificate).is_ok_and(|text| text.starts_with(b"-----BEGIN"))
+}
+
+/// Returns true if the private key in the file `key` has a passphrase (RFC 1421, RFC 5958).
+fn is_encrypted(key: &str) -> bool {
+    fs::read_to_string(key).is_ok_and(|text| {
+        let head: Vec<&str> = text.lines().take(2).collect();
+        head.iter().any(|line| line.contains("ENCRYPTED"))
+    })
+}
+
 impl fmt::Display for Mok {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = if self.made { "created" } else { "already exist" };
@@ -76,12 +89,22 @@ impl fmt::Display for Mok {
             Some(false) => "Secure Boot: disabled; modules load without a signature\n",
             None => "Secure Boot: unknown\n",
         })?;
-        write!(
-            f,
-            "to enrol the certificate, run: mokutil --import {certificate}\n  \
-             then choose a password, reboot, select \"Enroll MOK\" and enter the password\n  \
-             if this machine boots without shim, enrol the certificate together with your own Secure \
-             Boot keys; see: sbctl(8)"
-        )
+        f.write_str("to enrol the certificate, run: ")?;
+        if is_pem(&self.certificate) {
+            // mokutil accepts only DER.
+            let name = self.certificate.file_name().unwrap_or_default().display();
+            writeln!(f, "openssl x509 -in {certificate} -outform DER -out /tmp/{name}.der")?;
+            write!(f, "  then run: mokutil --import /tmp/{name}.der\n  ")?;
+        } else {
+            write!(f, "mokutil --import {certificate}\n  ")?;
+        }
+        f.write_str(
+            "then choose a password, reboot, select \"Enroll MOK\" and enter the password\n  \
+             without shim, most kernels do not trust keys of the firmware for modules",
+        )?;
+        if is_encrypted(&self.key) {
+            f.write_str("\nthe key has a passphrase: set KBUILD_SIGN_PIN to it before signing")?;
+        }
+        Ok(())
     }
 }

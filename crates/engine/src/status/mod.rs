@@ -96,8 +96,18 @@ impl fmt::Display for Line {
 impl Line {
     /// Returns a warning for standard error if the module is broken, and otherwise `None`.
     #[must_use]
-    pub fn advice(&self) -> Option<String> {
+    pub fn advice(&self, trees: &Trees) -> Option<String> {
         let Self::Broken(Version { module, version }) = self else { return None };
+        let id = ModuleId { name: module.clone(), version: version.clone() };
+        if !trees.source_link(&id).is_symlink() {
+            return Some(format!("{id}: broken: source link missing\n  run: dkms add {id}"));
+        }
+        if trees.kept(&id).join("dkms.conf").is_file() {
+            return Some(format!(
+                "{id}: broken: source missing\n  restore /usr/src/{module}-{version}, or run: \
+                 dkms remove {id} --all"
+            ));
+        }
         Some(format!(
             "{module}/{version}: broken: source missing\n  restore /usr/src/{module}-{version}, \
              or run: rm -r /var/lib/dkms/{module}/{version}"

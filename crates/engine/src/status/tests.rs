@@ -255,5 +255,5 @@ fn broken_module_has_advice() {
         serde_json::to_string(&lines).unwrap(),
         r#"[{"state":"broken","module":"a","version":"1"}]"#
     );
-    assert!(lines[0].advice().unwrap().starts_with("a/1: broken: source missing"));
+    assert!(lines[0].advice(&machine.trees).unwrap().starts_with("a/1: broken: source missing"));
 }

@@ -45,7 +45,7 @@ fn transaction_after_a_build_installs_its_objects() {
     // An object that is no longer built is removed.
     fixture.root.source("foo", "1.0");
     assert_clean(&fixture.command(Verb::Build, "foo/1.0"));
-    assert_clean(&fixture.run(&Request::Autoinstall { kernels: None }));
+    assert_clean(&fixture.run(&Request::Autoinstall { kernels: None, only: false }));
     assert!(!fixture.installed(K1, "more.ko"));
 }
 
@@ -60,7 +60,7 @@ fn missing_or_outdated_index_is_written_again(
 ) {
     let requests = [
         sync(&["foo-1.0"], &[]),
-        Request::Autoinstall { kernels: None },
+        Request::Autoinstall { kernels: None, only: false },
         Request::Command {
             verb: Verb::Install,
             module: "foo/1.0".parse().unwrap(),

@@ -79,7 +79,7 @@ fn run_for_pending_work_removes_what_a_killed_run_left() {
     let work = PendingWork::Install { module: id("foo/1.0"), kernel: kernel(K1) };
     PendingList::of(&fixture.machine().trees).write(&work).unwrap();
     fixture.root.write("var/lib/dkms/.bin/once/.answers/probe", "");
-    assert_clean(&fixture.run(&Request::Autoinstall { kernels: None }));
+    assert_clean(&fixture.run(&Request::Autoinstall { kernels: None, only: false }));
     assert!(!fixture.root.exists("var/lib/dkms/.bin/once"), "{}", fixture.tree());
 }
 

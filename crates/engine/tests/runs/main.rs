@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a panic fails the test, as it should")]
 
+mod blame;
 mod build_cache;
 mod build_inputs;
 mod conf_reads;

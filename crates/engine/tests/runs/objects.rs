@@ -71,7 +71,7 @@ fn module_that_the_kernel_ships_is_noted_and_not_a_failure() {
         assert_eq!(plan.notes.iter().filter(declined).count(), 1, "{plan}");
     };
     noted(fixture.plan(&sync(&["foo-1.0", "bar-1.0"], &[K1])));
-    noted(fixture.plan(&Request::Autoinstall { kernels: None }));
+    noted(fixture.plan(&Request::Autoinstall { kernels: None, only: false }));
     // It is installed when the kernel no longer ships it.
     fs::remove_file(own).unwrap();
     assert_clean(&fixture.sync(&["foo-1.0"], &[]));
@@ -108,7 +108,7 @@ fn preferred_module_replaces_that_of_the_kernel() {
     fixture.sync(&["foo-1.0"], &[]);
     assert!(!fixture.installed(K1, "foo.ko") && !fixture.installed(K2, "foo.ko"));
     fixture.root.write("etc/dkms/alpm-dkms.toml", "[module.foo]\nprefer = \"dkms\"\n");
-    assert_clean(&fixture.run(&Request::Autoinstall { kernels: None }));
+    assert_clean(&fixture.run(&Request::Autoinstall { kernels: None, only: false }));
     assert!(fixture.installed(K1, "foo.ko") && fixture.installed(K2, "foo.ko"));
     // Unlike with --force, later builds are installed, too.
     let code = "/* changed */\nMODULE_VERSION(\"1.0\");\n";

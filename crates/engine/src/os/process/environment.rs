@@ -92,6 +92,23 @@ impl Environment {
         self.with("PATH", path)
     }
 
+    /// Sets the language of messages to English and leaves the rest of the locale as it is.
+    ///
+    /// LC_ALL would override LC_MESSAGES, so LANG takes its value.
+    #[must_use]
+    pub(crate) fn with_english_messages(mut self) -> Self {
+        let is_english = |all: &&OsStr| *all == "POSIX" || *all == "C" || *all == "C.UTF-8";
+        if self.get("LC_ALL").as_ref().is_some_and(is_english) {
+            return self;
+        }
+        if let Some(all) = self.variables.remove(OsStr::new("LC_ALL")).filter(|all| !all.is_empty())
+        {
+            self.variables.retain(|name, _| !name.as_encoded_bytes().starts_with(b"LC_"));
+            self = self.with("LANG", all);
+        }
+        self.with("LC_MESSAGES", "C")
+    }
+
     /// Returns the value of the variable `name`, or `None` if it is not set.
     #[must_use]
     pub(crate) fn get(&self, name: impl AsRef<OsStr>) -> Option<&OsStr> {
@@ -162,6 +179,22 @@ mod tests {
         assert!(!format!("{env:?}").contains("1234"));
         let pin = env.pin().unwrap();
         assert_eq!(env.clone().with_pin(pin).get("KBUILD_SIGN_PIN").unwrap(), "1234");
+    }
+
+    #[test]
+    fn english_messages_leave_the_rest_of_the_locale() {
+        let shown = |env: Environment| -> Vec<String> {
+            let env = env.without("PATH").without("HOME").with_english_messages();
+            env.iter()
+                .map(|(name, value)| format!("{}={}", name.display(), value.display()))
+                .collect()
+        };
+        let none = Environment::fixed().without("LC_ALL");
+        assert_eq!(shown(Environment::fixed()), ["LC_ALL=C"]);
+        let german = none.clone().with("LC_ALL", "de_DE.UTF-8").with("LC_MESSAGES", "de_DE");
+        assert_eq!(shown(german), ["LANG=de_DE.UTF-8", "LC_MESSAGES=C"]);
+        let czech = none.with("LANG", "cs_CZ.UTF-8").with("LC_CTYPE", "C");
+        assert_eq!(shown(czech), ["LANG=cs_CZ.UTF-8", "LC_CTYPE=C", "LC_MESSAGES=C"]);
     }
 
     #[test]

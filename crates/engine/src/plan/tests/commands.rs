@@ -54,7 +54,7 @@ fn autoinstall_without_headers_still_finishes_pending_work() {
         .kernel(K1, |k| (k.kernel.headers, k.inputs) = (None, None))
         .module("zfs/2")
         .change("zfs/2", |m| m.link = SourceLink::Source);
-    let request = Request::Autoinstall { kernels: Some(vec![kernel(K1)]) };
+    let request = Request::Autoinstall { kernels: Some(vec![kernel(K1)]), only: false };
     assert_eq!(make(&request, &machine.0).unwrap_err().code, 21);
     let plan = make(&request, &machine.pending(PendingWork::Kernel(kernel(K2))).0).unwrap();
     assert!(plan.to_string().contains("install zfs/2 for 7.2.13"), "{plan}");
@@ -127,7 +127,7 @@ fn all_selects_kernels_with_headers() {
             conf.excluded = Some("BUILD_EXCLUSIVE_KERNEL".into());
         });
     insta::assert_snapshot!(make(&for_all(Verb::Install, "zfs/2.4"), &machine.0).unwrap(), @r"
-    note: 7.2.11-copy: skipped: not owned by a package (a copy kept until the next boot)
+    note: 7.2.11-copy: skipped: not owned by a package, such as a copy kept until the next boot
     note: zfs/2.4: skipped for 6.18-lts: BUILD_EXCLUSIVE_KERNEL
     note: 7.2.12-arch1-1: no kernel headers installed
       run: pacman -S linux-headers
@@ -137,7 +137,7 @@ fn all_selects_kernels_with_headers() {
     run depmod for 7.2.13-arch1-1
     ");
     insta::assert_snapshot!(make(&for_all(Verb::Build, "zfs/2.4"), &machine.0).unwrap(), @r"
-    note: 7.2.11-copy: skipped: not owned by a package (a copy kept until the next boot)
+    note: 7.2.11-copy: skipped: not owned by a package, such as a copy kept until the next boot
     note: zfs/2.4: skipped for 6.18-lts: BUILD_EXCLUSIVE_KERNEL
     note: 7.2.12-arch1-1: no kernel headers installed
       run: pacman -S linux-headers
@@ -180,7 +180,7 @@ fn autoinstall_skips_kernels_without_headers() {
         .kernel(K1, without_headers)
         .module("zfs/2.4")
         .installed("zfs/2.4", "6.18-lts");
-    let plan = make(&Request::Autoinstall { kernels: None }, &machine.0).unwrap();
+    let plan = make(&Request::Autoinstall { kernels: None, only: false }, &machine.0).unwrap();
     insta::assert_snapshot!(plan, @r"
     note: 7.2.12-arch1-1: no kernel headers installed
       run: pacman -S linux-headers
@@ -192,7 +192,10 @@ fn autoinstall_skips_kernels_without_headers() {
         .kernel(K1, without_headers)
         .module("zfs/2.4")
         .change("zfs/2.4", |m| m.link = SourceLink::Source);
-    assert_eq!(make(&Request::Autoinstall { kernels: None }, &machine.0).unwrap_err().code, 21);
+    assert_eq!(
+        make(&Request::Autoinstall { kernels: None, only: false }, &machine.0).unwrap_err().code,
+        21
+    );
 }
 
 #[test]
@@ -202,7 +205,7 @@ fn autoinstall_refusal_lists_kernels_with_headers() {
             .kernel(K1, without_headers)
             .module("zfs/2.4")
             .change("zfs/2.4", |m| m.link = SourceLink::Source);
-        let request = Request::Autoinstall { kernels: Some(vec![kernel(K1)]) };
+        let request = Request::Autoinstall { kernels: Some(vec![kernel(K1)]), only: false };
         make(&request, &machine.0).unwrap_err().message
     };
     insta::assert_snapshot!(message(&[K2]), @r"

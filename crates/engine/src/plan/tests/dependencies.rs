@@ -84,3 +84,46 @@ fn adding_a_dependency_builds_skipped_dependents() {
         .sync(&["spl-1"], &[]);
     assert!(plan.to_string().contains("build zfs/2"), "{plan}");
 }
+
+#[test]
+fn force_ignores_a_circular_dependency() {
+    let self_circle = TestMachine::new(&[K1]).module("a/1").depends("a/1", "a");
+    let circle = TestMachine::new(&[K1])
+        .module("a/1")
+        .module("b/1")
+        .depends("a/1", "b")
+        .depends("b/1", "a")
+        .installed("b/1", K1);
+    for machine in [self_circle, circle] {
+        for verb in [Verb::Build, Verb::Install] {
+            let plan = machine.command(verb, "a/1", &[K1]).unwrap().to_string();
+            assert!(plan.contains("fail a/1 for 7.2.12-arch1-1: circular"), "{plan}");
+            let plan = machine.forced(verb, "a/1", K1).to_string();
+            assert!(plan.contains("build a/1 for 7.2.12-arch1-1 ("), "{plan}");
+        }
+    }
+}
+
+#[test]
+fn built_module_is_installed_without_its_dependencies() {
+    let not_installed = |pair: &mut Pair| pair.built.as_mut().unwrap().installed = false;
+    let machine = |depends: bool| {
+        let machine = TestMachine::new(&[K1]).module("zfs/2").depends("zfs/2", "spl");
+        machine.installed("zfs/2", K1).pair("zfs/2", K1, not_installed).pair("zfs/2", K1, |pair| {
+            let record = pair.built.as_mut().unwrap().record.as_mut().unwrap();
+            if depends {
+                record.inputs.depends.insert("spl".parse().unwrap(), digest("spl"));
+            }
+        })
+    };
+    // The dependency was there when the module was built, or the build was forced.
+    for depends in [true, false] {
+        let plan = machine(depends).command(Verb::Install, "zfs/2", &[K1]).unwrap().to_string();
+        assert!(plan.starts_with("install zfs/2 for 7.2.12-arch1-1"), "{plan}");
+    }
+    // A build that has to be repeated needs its dependencies.
+    let changed = |pair: &mut Pair| pair.inputs.as_mut().unwrap().source = digest("new");
+    let changed = machine(true).pair("zfs/2", K1, changed);
+    let plan = changed.command(Verb::Install, "zfs/2", &[K1]).unwrap().to_string();
+    assert!(plan.contains("fail zfs/2 for 7.2.12-arch1-1: depends on spl"), "{plan}");
+}

@@ -1,0 +1,131 @@
+//! Remembers what 70-dkms-install reported, so that 71-dkms-remove, which runs later in the same
+//! transaction, neither repeats it nor tries the same builds again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use dkms_engine::machine::Trees;
+use dkms_engine::names::{KernelRelease, ModuleId};
+use dkms_engine::plan::{Action, Note, Plan, Step};
+use dkms_engine::report::{Outcome, Report};
+use nix::unistd::getppid;
+use serde::{Deserialize, Serialize};
+
+/// The failures and messages that a hook has reported.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// The pacman process that ran the hook.
+    pacman: String,
+    /// The modules that failed or were skipped: module, kernel, and whether the failure was
+    /// transient.
+    tried: Vec<(String, String, bool)>,
+    /// The texts of notes, warnings and errors.
+    texts: BTreeSet<String>,
+}
+
+impl Told {
+    /// Reads what an earlier hook of the same pacman process reported. Returns an empty value if
+    /// there was no such hook.
+    #[must_use]
+    pub fn read(trees: &Trees) -> Self {
+        let told: Option<Self> =
+            fs::read(path(trees)).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        told.filter(|told| !told.pacman.is_empty() && told.pacman == pacman()).unwrap_or_default()
+    }
+
+    /// Collects the failures and messages of a run.
+    #[must_use]
+    pub fn of(plan: &Plan, report: &Report) -> Self {
+        let mut told = Self { pacman: pacman(), ..Self::default() };
+        for finished in &report.finished {
+            let Step { action, .. } = &finished.step;
+            let concerns_module = matches!(
+                action,
+                Action::Build { .. } | Action::Install { .. } | Action::Fail { .. }
+            );
+            let (Some(module), Some(kernel)) = (action.module(), action.kernel()) else { continue };
+            if !concerns_module || finished.outcome == Outcome::Done {
+                continue;
+            }
+            let transient =
+                matches!(&finished.outcome, Outcome::Failed(failed) if failed.transient);
+            told.tried.push((module.to_string(), kernel.to_string(), transient));
+            // The report of the failure says that the old version stays installed.
+            let replaced = plan.steps_of(finished.task).find_map(|step| match &step.action {
+                Action::Install { replaces, .. } => replaces.clone(),
+                _ => None,
+            });
+            if let Some(module) = replaced {
+                let note = Note::Kept { module, kernel: kernel.clone() };
+                told.texts.insert(note.to_string());
+            }
+        }
+        for note in &plan.notes {
+            if let Note::KnownFailure { module, kernel, .. } = note {
+                told.tried.push((module.to_string(), kernel.to_string(), false));
+            }
+            told.texts.insert(note.to_string());
+        }
+        told.texts.extend(report.trouble.iter().chain(&report.warnings).cloned());
+        told
+    }
+
+    /// Writes the value for a later hook, or removes the file if there is nothing to remember. A
+    /// failure to write only makes the later hook repeat messages.
+    pub fn write(&self, trees: &Trees) {
+        let file = path(trees);
+        let written = if self.tried.is_empty() && self.texts.is_empty() {
+            match fs::remove_file(&file) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            }
+        } else {
+            serde_json::to_vec(self).map_err(io::Error::from).and_then(|text| write(&file, &text))
+        };
+        if let Err(error) = written {
+            log::info!("{}: {error}", file.display());
+        }
+    }
+
+    /// Returns true if an earlier hook has reported `text`.
+    #[must_use]
+    pub fn includes(&self, text: &str) -> bool {
+        self.texts.contains(text)
+    }
+
+    /// Returns the modules and kernels that an earlier hook tried in vain, and whether the failure
+    /// was transient.
+    #[must_use]
+    pub fn tried(&self) -> BTreeMap<(ModuleId, KernelRelease), bool> {
+        let mut tried = BTreeMap::new();
+        for (module, kernel, transient) in &self.tried {
+            if let (Ok(module), Ok(kernel)) = (module.parse(), kernel.parse()) {
+                *tried.entry((module, kernel)).or_default() |= *transient;
+            }
+        }
+        tried
+    }
+}
+
+fn write(file: &Path, text: &[u8]) -> io::Result<()> {
+    if let Some(dir) = file.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    fs::write(file, text)
+}
+
+fn path(trees: &Trees) -> PathBuf {
+    trees.dkms.join(".cache/transaction.json")
+}
+
+/// Returns the pid and the start time of the parent process, which is pacman; empty if /proc is not
+/// mounted.
+fn pacman() -> String {
+    let pid = getppid();
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name of the program, in parentheses, can contain blanks (proc_pid_stat(5)).
+    let fields = stat.rsplit_once(')').map(|(_, fields)| fields).unwrap_or_default();
+    fields.split_whitespace().nth(19).map(|started| format!("{pid} {started}")).unwrap_or_default()
+}

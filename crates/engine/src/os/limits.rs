@@ -1,0 +1,33 @@
+//! The limits of this process and its children.
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// The limit of open files that this process and its children get if the limit is lower.
+const USUAL_FILES: u64 = 1024;
+
+/// The number of open files without which confs cannot be read and modules not be built.
+const NEEDED_FILES: u64 = 256;
+
+/// Raises a low limit of open files as far as possible.
+///
+/// # Errors
+/// A message that names the limit if it stays too low.
+pub fn ensure_open_files() -> Result<(), String> {
+    let limit = || getrlimit(Resource::RLIMIT_NOFILE);
+    let Ok((soft, hard)) = limit() else { return Ok(()) };
+    if soft >= USUAL_FILES {
+        return Ok(());
+    }
+    // Only root may raise the hard limit.
+    let both = setrlimit(Resource::RLIMIT_NOFILE, USUAL_FILES, hard.max(USUAL_FILES));
+    if both.is_err() {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+    match limit() {
+        Ok((soft, _)) if soft < NEEDED_FILES => Err(format!(
+            "limit of open files too low: {soft} (expected at least {NEEDED_FILES})\n  \
+             run: ulimit -n {USUAL_FILES}"
+        )),
+        _ => Ok(()),
+    }
+}

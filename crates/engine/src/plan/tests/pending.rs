@@ -1,0 +1,97 @@
+//! Tests of pending work for other kernels, and of failures that an earlier hook has reported.
+
+use super::*;
+
+fn autoinstall(machine: &TestMachine, release: &str, only: bool) -> Plan {
+    let request = Request::Autoinstall { kernels: Some(vec![kernel(release)]), only };
+    make(&request, &machine.0).unwrap()
+}
+
+fn machine() -> TestMachine {
+    let added = |m: &mut ModuleFacts| m.link = SourceLink::Source;
+    TestMachine::new(&[K1, K2]).module("zfs/2").change("zfs/2", added)
+}
+
+#[test]
+fn autoinstall_for_one_kernel_leaves_the_work_of_others_pending() {
+    let install =
+        |release: &str| PendingWork::Install { module: id("zfs/2"), kernel: kernel(release) };
+    let transaction = PendingWork::Transaction {
+        sources: ["zfs-2".to_owned()].into(),
+        kernels: [kernel(K1), kernel(K2)].into(),
+    };
+    let uninstall = PendingWork::Uninstall { module: id("zfs/2"), kernel: kernel(K2) };
+    for work in [
+        install(K2),
+        PendingWork::Kernel(kernel(K2)),
+        PendingWork::Source("zfs-2".into()),
+        transaction,
+        uninstall,
+    ] {
+        let machine = machine().pending(work.clone());
+        let plan = autoinstall(&machine, K1, true);
+        let text = plan.to_string();
+        assert!(text.contains("install zfs/2 for 7.2.12") && !text.contains("7.2.13"), "{text}");
+        let finished = |work: &PendingWork| plan.finishes.contains(work);
+        assert!(!finished(&work) && !finished(&PendingWork::Kernel(kernel(K2))), "{work:?}");
+        assert!(!finished(&PendingWork::Source("zfs-2".into())), "{work:?}");
+        // Without -k, all pending work is done.
+        assert!(autoinstall(&machine, K1, false).finishes.len() >= plan.finishes.len());
+    }
+    let machine = machine().pending(install(K1)).pending(PendingWork::Kernel(kernel(K1)));
+    let plan = autoinstall(&machine, K1, true);
+    assert_eq!(plan.finishes, [PendingWork::Kernel(kernel(K1)), install(K1)].into());
+}
+
+#[test]
+fn source_is_finished_if_no_other_kernel_needs_it() {
+    let added = |m: &mut ModuleFacts| m.link = SourceLink::Source;
+    let source = PendingWork::Source("zfs-2".into());
+    let machine = TestMachine::new(&[K1]).module("zfs/2").change("zfs/2", added);
+    let plan = autoinstall(&machine.pending(source.clone()), K1, true);
+    assert_eq!(plan.finishes, [source.clone()].into());
+    // The removal of a module concerns all kernels.
+    let machine = TestMachine::new(&[K1]).module("zfs/2").installed("zfs/2", K1).gone("zfs/2");
+    let plan = autoinstall(&machine.pending(source), K1, true);
+    assert!(plan.finishes.is_empty() && !plan.to_string().contains("uninstall"), "{plan}");
+}
+
+#[test]
+fn failures_of_the_same_transaction_are_not_tried_again() {
+    for transient in [true, false] {
+        let mut machine = machine().pending(PendingWork::Source("zfs-2".into()));
+        machine.0.tried.insert((id("zfs/2"), kernel(K1)), transient);
+        let plan = machine.sync(&[], &[K1]);
+        let text = plan.to_string();
+        assert!(!text.contains("7.2.12") && text.contains("install zfs/2 for 7.2.13"), "{text}");
+        let finished = |work: PendingWork| plan.finishes.contains(&work);
+        assert_eq!(finished(PendingWork::Source("zfs-2".into())), !transient);
+        assert_eq!(finished(PendingWork::Kernel(kernel(K1))), !transient);
+    }
+}
+
+#[test]
+fn names_that_are_no_kernels_are_reported_as_such() {
+    let mut machine = machine();
+    machine.0.kernels.insert(
+        kernel("7.2.99"),
+        KernelFacts {
+            inputs: None,
+            kernel: Kernel { headers: None, pkgbase: None, ..kernel_facts("7.2.99", false).kernel },
+            ..kernel_facts("7.2.99", false)
+        },
+    );
+    let plan = machine.command(Verb::Install, "zfs/2", &["7.2.99"]).unwrap().to_string();
+    let want = "fail zfs/2 for 7.2.99: no such kernel in /usr/lib/modules (installed: 7.2.12-arch1-1, 7.2.13-arch1-1)\n";
+    assert!(plan.ends_with(want), "{plan}");
+    // The headers of an existing kernel are what is missing.
+    let machine = machine.kernel(K2, |k| (k.kernel.headers, k.inputs) = (None, None));
+    let plan = machine.command(Verb::Build, "zfs/2", &[K2]).unwrap().to_string();
+    assert!(plan.contains("no kernel headers installed"), "{plan}");
+    let machine = machine.kernel(K2, |k| {
+        (k.kernel.headers, k.inputs) = (None, None);
+        k.dangling = Some("/usr/src/linux-7.2".into());
+    });
+    let plan = machine.command(Verb::Build, "zfs/2", &[K2]).unwrap().to_string();
+    assert!(plan.contains("/build leads to /usr/src/linux-7.2, which does not exist"), "{plan}");
+}
