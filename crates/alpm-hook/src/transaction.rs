@@ -75,7 +75,12 @@ pub fn sync(args: &HookArgs, targets: &Targets, hook: SyncHook) -> Result<ExitCo
     warn_of_settings(&machine);
     let generator = Generator::detect(&machine);
     machine.images = generator.is_some();
-    let _lock = lock(args, &machine)?;
+    let lock = lock(args, &machine)?;
+    if lock.is_some() {
+        for line in act::carry_over_registrations(&machine, &BTreeSet::new()) {
+            Lines::new(io::stdout(), PackageNames::default()).say(&line);
+        }
+    }
     // If the transaction installed alpm-dkms itself, no hook has recorded the existing sources yet.
     let unseen = if targets.ourselves { present.clone() } else { BTreeSet::new() };
     let sources = &targets.sources | &unseen;

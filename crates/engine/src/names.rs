@@ -139,7 +139,9 @@ pub struct ModuleId {
 impl ModuleId {
     /// Parses the name of a source directory, `name-version`.
     ///
-    /// As in the dkms hook of Arch Linux, the version starts after the last dash.
+    /// As in the dkms hook of Arch Linux, the version starts after the last dash. If
+    /// [`is_ambiguous`](Self::is_ambiguous) returns true for the directory, its dkms.conf can
+    /// decide otherwise; see [`named`](Self::named).
     ///
     /// # Errors
     /// [`BadName`] if `dir` contains no dash, or if the name or the version is not valid.
@@ -147,6 +149,26 @@ impl ModuleId {
         let bad = || BadName { what: "source directory (name-version)", text: dir.to_owned() };
         let (name, version) = dir.rsplit_once('-').ok_or_else(bad)?;
         Ok(Self { name: name.parse()?, version: version.parse()? })
+    }
+
+    /// Returns true if a source directory's name can be split into name and version in several ways.
+    #[must_use]
+    pub fn is_ambiguous(dir: &str) -> bool {
+        Self::splits(dir).nth(1).is_some()
+    }
+
+    /// Returns the module with `name` and `version`, if these two, joined by a dash, are the name of
+    /// the source directory `dir`. Otherwise returns `None`.
+    #[must_use]
+    pub fn named(dir: &str, name: &str, version: &str) -> Option<Self> {
+        Self::splits(dir).find(|id| id.name.as_str() == name && id.version.as_str() == version)
+    }
+
+    fn splits(dir: &str) -> impl Iterator<Item = Self> {
+        let splits = dir.match_indices('-').map(|(at, _)| (&dir[..at], &dir[at + 1..]));
+        splits.filter_map(|(name, version)| {
+            Some(Self { name: name.parse().ok()?, version: version.parse().ok()? })
+        })
     }
 
     /// Returns the name of this module's directory in the source tree, `name-version`.
@@ -215,6 +237,30 @@ mod tests {
         let id = ModuleId::from_source_dir(dir).unwrap();
         assert_eq!((id.name.as_str(), id.version.as_str()), (name, version));
         assert_eq!(id.source_dir(), dir);
+    }
+
+    #[rstest]
+    #[case::last_dash("a-b-1", "a-b", "1", true)]
+    #[case::other_dash("hid-v0.11-pre-64", "hid", "v0.11-pre-64", true)]
+    #[case::other_package("amzn-drivers-2.13.0", "ena", "2.13.0", false)]
+    #[case::other_version("a-b-1", "a-b", "2", false)]
+    #[case::no_version("a-b-1", "a-b-1", "", false)]
+    #[case::invalid_name("a--1", "a", "-1", false)]
+    fn splits_a_source_dir_by_its_conf(
+        #[case] dir: &str,
+        #[case] name: &str,
+        #[case] version: &str,
+        #[case] fits: bool,
+    ) {
+        let id = ModuleId::named(dir, name, version);
+        assert_eq!(id.map(|id| id.to_string()), fits.then(|| format!("{name}/{version}")));
+    }
+
+    #[test]
+    fn source_dir_with_one_dash_is_unambiguous() {
+        assert!(!ModuleId::is_ambiguous("zfs-2.4"));
+        assert!(!ModuleId::is_ambiguous("zfs--2.4")); // a version does not begin with a dash
+        assert!(ModuleId::is_ambiguous("nvidia-open-595.1"));
     }
 
     #[test]

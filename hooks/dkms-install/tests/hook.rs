@@ -98,6 +98,27 @@ fn prints_nothing_about_deprecated_directives() {
     assert!(!printed.contains("deprecated") && !errors.contains("deprecated"), "{errors}");
 }
 
+#[test]
+fn prints_what_bash_says_about_confs_and_settings() {
+    let root = TestRoot::new();
+    root.kernel(K).pkgbase("linux").headers();
+    root.kernel("7.2.14-arch1-1").pkgbase("linux-lts").headers();
+    root.source("foo", "1.0").conf_line("nosuchprogram");
+    root.write("etc/dkms/framework.conf", "verbose = 1\n");
+    let (printed, errors) = output(&root, &[], TARGETS);
+    assert!(printed.contains("built and installed"), "{printed}");
+    let conf = root.at("usr/src/foo-1.0/dkms.conf");
+    let line = format!(
+        "dkms-install: warning: {}: line 6: nosuchprogram: command not found\n",
+        conf.display()
+    );
+    assert_eq!(errors.matches(&line).count(), 1, "{errors}");
+    let settings = root.at("etc/dkms/framework.conf");
+    let line = format!("warning: {}: line 1: verbose: command not found\n", settings.display());
+    assert_eq!(printed.matches(&line).count(), 1, "{printed}");
+    assert!(!errors.contains(&line), "{errors}");
+}
+
 /// Returns a machine with one module and with a fake alpm-query. `kernels` are its answers for
 /// kernels, each given as release and owner.
 fn root_with_alpm_query(kernels: &[(&str, &str)]) -> TestRoot {

@@ -172,11 +172,13 @@ impl Completer {
         match command {
             Command::Add => {
                 let mut sources = self.sources();
-                sources.retain(|id| !known.contains(id));
+                // An added module may split the directory's name in another place.
+                sources.retain(|id| !known.iter().any(|it| it.source_dir() == id.source_dir()));
                 all(sources, "source")
             }
             Command::Build | Command::Install => {
                 let mut ids: BTreeSet<ModuleId> = self.sources().into_iter().collect();
+                ids.retain(|id| !known.iter().any(|it| it.source_dir() == id.source_dir()));
                 ids.extend(known);
                 all(ids.into_iter().collect(), "module")
             }
@@ -322,6 +324,15 @@ mod tests {
     #[case::unknown_option("build --frobnicate ", "bar/2 foo/1 new/3")]
     fn offers_only_usable_words(#[case] line: &str, #[case] want: &str) {
         assert_eq!(offered(&root(), line), want);
+    }
+
+    #[test]
+    fn added_modules_decide_how_a_directory_name_is_split() {
+        let root = root();
+        root.source("xpad", "0.11-pre-64");
+        root.link("var/lib/dkms/xpad/0.11-pre-64/source", "/usr/src/xpad-0.11-pre-64");
+        assert_eq!(offered(&root, "add x"), "");
+        assert_eq!(offered(&root, "install x"), "xpad/0.11-pre-64");
     }
 
     #[test]

@@ -61,7 +61,7 @@ impl Intent {
     /// with a kernel, 3 for `--all` with an architecture, 4 for no kernel or more than one, 5 for
     /// `--all` with a command that does not support it, 8 for an empty archive, 16 for an empty
     /// kernel or architecture.
-    pub fn read(args: &Args, context: &Context) -> Result<Self, Failure> {
+    pub fn read(args: &Args, context: &Context<'_>) -> Result<Self, Failure> {
         if args.has(OptId::BinariesOnly) && args.has(OptId::SourceOnly) {
             return refuse(
                 8,
@@ -83,7 +83,7 @@ struct Reading<'a> {
     args: &'a Args,
     command: Command,
     kernels: KernelArgs<'a>,
-    context: &'a Context,
+    context: &'a Context<'a>,
 }
 
 impl Reading<'_> {
@@ -227,7 +227,7 @@ fn cache(args: &Args) -> Result<Intent, Failure> {
 mod tests {
     use std::ffi::OsString;
 
-    use dkms_engine::machine::Trees;
+    use dkms_engine::machine::Machine;
     use dkms_engine::status::{KernelFilter, Pattern};
     use rstest::rstest;
 
@@ -236,11 +236,12 @@ mod tests {
     fn read(line: &str) -> Result<Intent, Failure> {
         let (args, stop) = Args::parse(line.split(' ').map(OsString::from));
         assert_eq!(stop, None);
+        let machine = Machine::for_hook("/nowhere".as_ref());
         let context = Context {
             kernel: "7.2.13-arch1-1".into(),
             arch: "x86_64".parse().expect("a name"),
             is_root: true,
-            trees: Trees::under("/nowhere".as_ref()),
+            machine: &machine,
         };
         Intent::read(&args, &context)
     }

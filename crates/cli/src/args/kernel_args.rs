@@ -110,7 +110,7 @@ impl<'a> KernelArgs<'a> {
     ///
     /// # Errors
     /// [`Failure`] with exit code 1 for an invalid name.
-    pub fn targets(&self, context: &Context) -> Result<Vec<Target>, Failure> {
+    pub fn targets(&self, context: &Context<'_>) -> Result<Vec<Target>, Failure> {
         let running = [(context.kernel.as_str(), None)];
         let kernels = if self.kernels.is_empty() { &running } else { self.kernels.as_slice() };
         let mut targets = Vec::new();
@@ -131,7 +131,7 @@ impl<'a> KernelArgs<'a> {
     ///
     /// # Errors
     /// See [`KernelArgs::targets`].
-    pub fn target(&self, context: &Context) -> Result<Target, Failure> {
+    pub fn target(&self, context: &Context<'_>) -> Result<Target, Failure> {
         Ok(self.targets(context)?.swap_remove(0))
     }
 
@@ -139,7 +139,7 @@ impl<'a> KernelArgs<'a> {
     ///
     /// # Errors
     /// See [`KernelArgs::targets`].
-    pub fn choice(&self, context: &Context) -> Result<KernelChoice, Failure> {
+    pub fn choice(&self, context: &Context<'_>) -> Result<KernelChoice, Failure> {
         match self.all {
             true => Ok(KernelChoice::All),
             false => self.targets(context).map(KernelChoice::These),

@@ -100,13 +100,13 @@ fn place_trees(machine: &mut Machine, args: &Args) -> Result<(), Failure> {
 }
 
 /// Returns the facts about this machine that are needed to interpret a command line.
-pub fn context(machine: &Machine) -> Context {
+pub fn context(machine: &Machine) -> Context<'_> {
     let kernel = uname().map(|it| it.release().to_string_lossy().into_owned());
     Context {
         kernel: kernel.unwrap_or_default(),
         arch: Arch::of_this_machine(),
         is_root: is_root(machine),
-        trees: machine.trees.clone(),
+        machine,
     }
 }
 

@@ -30,7 +30,7 @@ pub struct ModuleArg {
 
 impl ModuleArg {
     /// Reads the module or path that `command` works on.
-    pub fn read(args: &Args, command: Command, context: &Context) -> Self {
+    pub fn read(args: &Args, command: Command, context: &Context<'_>) -> Self {
         let versioned = args.names.iter().any(|name| matches!(name, ModuleWord::Version(_)));
         let mut module_arg = Self { versioned, ..Self::default() };
         for name in &args.names {
@@ -86,7 +86,7 @@ impl ModuleArg {
     /// [`Failure`] with exit code 1 for a missing or invalid name or version, 1 (absolute path) or
     /// 2 (relative path) for a path without a module, 9 for a file with a name such as
     /// `my-dkms.conf`.
-    pub fn subject(self, command: Command, context: &Context) -> Result<Subject, Failure> {
+    pub fn subject(self, command: Command, context: &Context<'_>) -> Result<Subject, Failure> {
         if let (None, None, Some(path)) = (&self.module, &self.version, &self.path) {
             return source(path);
         }
@@ -98,7 +98,7 @@ impl ModuleArg {
             }
             (Some(module), None) if command.finds_version() && !self.versioned => {
                 let module = module.parse().or_else(|why| refuse(1, format!("{why}")))?;
-                only_version(&context.trees, &module, name).map(Subject::Module)
+                only_version(context.machine, &module, name).map(Subject::Module)
             }
             (Some(module), None) => Err(Failure::new(1, format!("{module}: no version given"))
                 .with_hint(format!("run: dkms {name} {module}/VERSION"))),
@@ -116,7 +116,7 @@ fn non_empty(text: &str) -> Option<String> {
 ///
 /// In dkms, every existing file is a path, so a file in the working directory takes precedence over
 /// a module with the same name. Here, a known module takes precedence over a file.
-fn is_path(word: &str, command: Command, versioned: bool, context: &Context) -> bool {
+fn is_path(word: &str, command: Command, versioned: bool, context: &Context<'_>) -> bool {
     if !command.takes_source() {
         return false;
     }
@@ -131,13 +131,13 @@ fn is_path(word: &str, command: Command, versioned: bool, context: &Context) -> 
     let path = Path::new(word);
     let known = match word.split_once('/') {
         Some((module, version)) => {
-            let source = context.trees.source.join(format!("{module}-{version}"));
-            source.is_dir() || context.trees.dkms.join(word).is_dir()
+            let source = context.machine.trees.source.join(format!("{module}-{version}"));
+            source.is_dir() || context.machine.trees.dkms.join(word).is_dir()
         }
         None if versioned => true,
         // As in dkms, a source directory with this name takes precedence.
         None if path.join("dkms.conf").is_file() => false,
-        None => word.parse().is_ok_and(|name| !versions(&context.trees, &name).is_empty()),
+        None => word.parse().is_ok_and(|name| !versions(context.machine, &name).is_empty()),
     };
     !known && (path.is_file() || path.join("dkms.conf").is_file())
 }

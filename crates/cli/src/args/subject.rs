@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use dkms_engine::machine::Trees;
+use dkms_engine::machine::Machine;
 use dkms_engine::names::{Arch, KernelRelease, ModuleId};
 
 /// The module that a command works on.
@@ -35,15 +35,15 @@ pub enum KernelChoice {
 
 /// The facts about the machine that are needed to interpret a command line.
 #[derive(Debug, Clone)]
-pub struct Context {
+pub struct Context<'a> {
     /// The running kernel (`uname -r`), the default for `-k`.
     pub kernel: String,
     /// The machine's architecture (`uname -m`), the default for `-a`.
     pub arch: Arch,
     /// Whether the user has the rights of root; see [`is_root`](crate::args::machine::is_root).
     pub is_root: bool,
-    /// The trees, needed to distinguish modules from files with the same name.
-    pub trees: Trees,
+    /// The machine, needed to distinguish modules from files with the same name.
+    pub machine: &'a Machine,
 }
 
 /// The options of `dkms mktarball`.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use dkms_engine::dkms_tree::{Added, TreeState};
 use dkms_engine::facts;
 use dkms_engine::failure::Failure;
-use dkms_engine::machine::Trees;
+use dkms_engine::machine::Machine;
 use dkms_engine::names::{ModuleId, ModuleName};
 use dkms_engine::os::symlinks;
 use dkms_engine::version;
@@ -16,15 +16,19 @@ use crate::args::refusal::refuse;
 ///
 /// # Errors
 /// [`Failure`] with exit code 1 if there is no such version or more than one.
-pub fn only_version(trees: &Trees, name: &ModuleName, command: &str) -> Result<ModuleId, Failure> {
-    let mut versions: Vec<ModuleId> = versions(trees, name).into_iter().collect();
+pub fn only_version(
+    machine: &Machine,
+    name: &ModuleName,
+    command: &str,
+) -> Result<ModuleId, Failure> {
+    let mut versions: Vec<ModuleId> = versions(machine, name).into_iter().collect();
     match versions.as_slice() {
         [id] => Ok(id.clone()),
         [] => refuse(
             1,
             format!(
                 "{name}: unknown module: not added, and no source in {}/{name}-VERSION",
-                trees.source.display()
+                machine.trees.source.display()
             ),
         ),
         _ => {
@@ -38,14 +42,16 @@ pub fn only_version(trees: &Trees, name: &ModuleName, command: &str) -> Result<M
 }
 
 /// Returns all versions of a module that are added or in the source tree.
-pub fn versions(trees: &Trees, name: &ModuleName) -> BTreeSet<ModuleId> {
+pub fn versions(machine: &Machine, name: &ModuleName) -> BTreeSet<ModuleId> {
+    let trees = &machine.trees;
     let known: Vec<ModuleId> = TreeState::read(trees)
         .modules
         .into_iter()
         .filter(|added| added.is_added() || added.is_broken())
         .map(|Added { id, .. }| id)
         .collect();
-    // A directory `a-1-2` may belong to a/1-2 or to a-1/2; added modules resolve the ambiguity.
+    // A directory `a-1-2` may belong to a/1-2 or to a-1/2. Added modules resolve the ambiguity, or
+    // else the dkms.conf does.
     let is_known = |dir: &str| {
         let path = symlinks::resolve(&trees.root, &trees.source.join(dir));
         known.iter().any(|id| {
@@ -54,15 +60,11 @@ pub fn versions(trees: &Trees, name: &ModuleName) -> BTreeSet<ModuleId> {
                 || path.as_ref().is_ok_and(|path| source.ok().as_ref() == Some(path))
         })
     };
-    let sources: BTreeSet<ModuleId> = facts::source_dirs(trees)
-        .0
-        .into_iter()
-        .filter_map(|dir| Some((ModuleId::from_source_dir(&dir).ok()?, dir)))
-        .filter(|(id, dir)| id.name == *name && !is_known(dir))
-        .map(|(id, _)| id)
-        .collect();
-    let added = known.iter().filter(|id| id.name == *name).cloned();
-    added.chain(sources).collect()
+    let start = format!("{name}-");
+    let (mut dirs, _) = facts::source_dirs(trees);
+    dirs.retain(|dir| dir.starts_with(&start) && !is_known(dir));
+    let sources = facts::modules_of_sources(machine, &dirs).into_values().flatten();
+    known.iter().cloned().chain(sources).filter(|id| id.name == *name).collect()
 }
 
 #[cfg(test)]
@@ -72,8 +74,8 @@ mod tests {
     use super::*;
 
     fn found(root: &TestRoot, name: &str) -> Vec<String> {
-        let trees = Trees::under(root.path());
-        versions(&trees, &name.parse().expect("a name")).iter().map(ToString::to_string).collect()
+        let machine = Machine::for_hook(root.path());
+        versions(&machine, &name.parse().expect("a name")).iter().map(ToString::to_string).collect()
     }
 
     fn add(root: &TestRoot, id: &str, dir: &str) {
@@ -95,13 +97,17 @@ mod tests {
     }
 
     #[test]
-    fn added_modules_decide_how_a_directory_name_is_split() {
+    fn added_modules_and_confs_decide_how_a_directory_name_is_split() {
         let root = TestRoot::new();
-        root.source("foo", "1-2");
+        root.source("foo-1", "2");
         assert_eq!(found(&root, "foo-1"), ["foo-1/2"]);
+        assert_eq!(found(&root, "foo"), [""; 0]);
         add(&root, "foo/1-2", "foo-1-2");
         assert_eq!(found(&root, "foo"), ["foo/1-2"]);
         assert_eq!(found(&root, "foo-1"), [""; 0]);
+        root.source("bar", "1-2");
+        assert_eq!(found(&root, "bar"), ["bar/1-2"]);
+        assert_eq!(found(&root, "bar-1"), [""; 0]);
         // This module was added by hand, under a name that differs from that of its directory.
         root.source("odd", "1");
         add(&root, "even/9", "odd-1");

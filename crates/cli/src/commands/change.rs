@@ -91,6 +91,10 @@ impl Operation {
         }
         ensure_open_files().map_err(|problem| Failure::new(1, problem))?;
         let lock = take_lock(machine, progress)?;
+        let named = self.scope.modules.clone().unwrap_or_default();
+        for line in act::carry_over_registrations(machine, &named) {
+            progress.say(&line);
+        }
         let (plan, facts) = self.plan(machine)?;
         let code = self.act(&plan, &facts, machine, progress);
         drop(lock);

@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod commands;
+mod complaints;
 mod fixture;
 mod foreign_sources;
 mod kernels;

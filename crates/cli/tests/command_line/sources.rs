@@ -222,3 +222,25 @@ fn malicious_archives_change_nothing() {
         assert_eq!(after, before.lines().collect::<Vec<_>>(), "{file}");
     }
 }
+
+#[test]
+fn a_conf_splits_the_name_of_its_directory() {
+    let root = root();
+    root.source("xpad", "v0.11-pre-64");
+    // Registered at the last dash by an old version.
+    root.source("vbox", "4.3-1");
+    root.link("var/lib/dkms/vbox-4.3/1/source", "/usr/src/vbox-4.3-1");
+    // A command that names the module works on that name.
+    run(&root, &format!("build vbox-4.3/1 -k {K1}"), 0);
+    assert!(root.exists(format!("var/lib/dkms/vbox-4.3/1/{K1}")));
+    let out = run(&root, "add xpad", 0);
+    assert!(
+        out.contains("note: vbox-4.3/1: renamed to vbox/4.3-1, as its dkms.conf says"),
+        "{out}"
+    );
+    assert!(root.exists("var/lib/dkms/xpad/v0.11-pre-64/source"));
+    run(&root, "autoinstall --all", 0);
+    let status = run(&root, "status", 0);
+    assert_eq!(status.matches("vbox/4.3-1, ").count(), 2, "{status}");
+    assert_eq!(status.matches("xpad/v0.11-pre-64, ").count(), 2, "{status}");
+}

@@ -1,6 +1,7 @@
 //! Carries out plans: the only part of the engine that changes the machine.
 
 mod build_loop;
+mod carry_over;
 mod install_thread;
 mod installer;
 mod interruption;
@@ -31,6 +32,8 @@ use crate::os::durable::FileError;
 use crate::plan::{Action, Plan, Step, Task};
 use crate::report::timings::Recorder;
 use crate::report::{Event, Finished, Outcome, Report, Watch};
+
+pub use carry_over::carry_over_registrations;
 
 use installer::Installer;
 use pending::RunPending;

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::conf::{Conf, Confs, Excluded, Values};
+use crate::conf::{Conf, ConfRequest, Confs, Excluded, Values};
 use crate::dkms_tree::{
     FORMAT, Inputs, KnownFailure, PlacedObject, Record, STAGING, TreeState, Workplace,
     forget_failure, remove_staging,
@@ -119,7 +119,7 @@ impl Build<'_> {
         let env = prepared.env.clone();
         let tree = self.machine.trees.dkms.clone();
         let watch = RoomWatch::start(move || durable::room(&tree));
-        let result = self.build(prepared, started).map(Box::new);
+        let result = self.build(prepared, confs, started).map(Box::new);
         let lowest = watch.lowest();
         let result = result.map_err(|failed| match failed.transient || lowest >= SCARCE {
             true => failed,
@@ -214,7 +214,12 @@ impl Build<'_> {
         record.map_or_else(Vec::new, |record| record.placed.clone())
     }
 
-    fn build(&self, mut prepared: Prepared, started: Instant) -> Result<Record, Failure> {
+    fn build(
+        &self,
+        mut prepared: Prepared,
+        confs: &Confs<'_>,
+        started: Instant,
+    ) -> Result<Record, Failure> {
         let Self { machine, id, kernel, .. } = self;
         self.copy_source()?;
         let log_path = self.log();
@@ -232,7 +237,10 @@ impl Build<'_> {
             &mut log,
         )?;
         self.make(&prepared, &mut log)?;
-        let products = self.check_objects(&prepared)?;
+        if prepared.conf.scripts.pre_build.is_some() {
+            self.read_conf_again(&mut prepared, confs)?;
+        }
+        let products = self.check_objects(&prepared, &[])?;
 
         let parent = machine.trees.version(id).join(&kernel.release);
         durable::create_dirs(&parent)?;
@@ -249,7 +257,26 @@ impl Build<'_> {
             let _ = fs::remove_dir(&parent);
             return Err(failed);
         }
-        self.publish(&staging.keep(), prepared, &mut log)
+        self.publish(&staging.keep(), prepared, confs, &mut log)
+    }
+
+    /// Evaluates dkms.conf again after a script of the build, and returns true if its values have
+    /// changed. As in dkms, the installation uses the values that the conf has after the build,
+    /// since a script may write the list of objects that the conf reads.
+    fn read_conf_again(&self, prepared: &mut Prepared, confs: &Confs<'_>) -> Result<bool, Failure> {
+        let Self { id, kernel, .. } = self;
+        let source = confs.source_of(id);
+        let values = confs
+            .evaluate_at(&ConfRequest { id: (*id).clone(), kernel, source: source.clone() })?
+            .values;
+        if values == prepared.record.values {
+            return Ok(false);
+        }
+        prepared.conf = confs.understand(kernel, &source, &values)?;
+        prepared.excluded = confs.excluded(&prepared.conf, kernel);
+        prepared.record.inputs.conf = values.digest();
+        prepared.record.values = values;
+        Ok(true)
     }
 
     fn script(

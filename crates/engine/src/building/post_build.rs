@@ -7,6 +7,7 @@ use super::tried::unproven;
 use super::working_copy::copy_file;
 use super::{Attempt, Build, Prepared};
 use crate::building::make_log::MakeLog;
+use crate::conf::Confs;
 use crate::dkms_tree::{FILE_NAME, Record, STAGING, publish};
 use crate::failure::Failure;
 use crate::os::copy_tree;
@@ -19,11 +20,12 @@ impl Build<'_> {
     pub(super) fn publish(
         &self,
         staging: &Path,
-        prepared: Prepared,
+        mut prepared: Prepared,
+        confs: &Confs<'_>,
         log: &mut MakeLog,
     ) -> Result<Record, Failure> {
         let place = self.machine.trees.built(self.id, &self.kernel.release, &self.machine.arch);
-        let Some(script) = prepared.conf.scripts.post_build.as_deref() else {
+        let Some(script) = prepared.conf.scripts.post_build.clone() else {
             if self.attempt == Attempt::Beside {
                 unproven(&prepared.record).write(&staging.join(FILE_NAME))?;
             }
@@ -36,8 +38,11 @@ impl Build<'_> {
 
         let before = set_aside(&place)?;
         let ended = publish(staging, &place).map_err(Failure::from).and_then(|()| {
-            self.script("POST_BUILD", Some(script), &prepared.env, log)?;
-            self.accept(now.clone(), &place, log)
+            self.script("POST_BUILD", Some(&script), &prepared.env, log)?;
+            if self.read_conf_again(&mut prepared, confs)? {
+                self.match_objects(&mut prepared, &place.join("module"))?;
+            }
+            self.accept(prepared.record, &place, log)
         });
         if ended.is_err() {
             durable::remove_tree(&place)?;

@@ -7,9 +7,11 @@ use std::time::Instant;
 
 use super::working_copy::copy_file;
 use super::{Build, Prepared};
+use crate::conf::{BUILD, ConfObject};
 use crate::dkms_tree::{BuiltObject, FILE_NAME};
 use crate::failure::Failure;
-use crate::objects::{FinishError, Strip, Workbench, read_modinfo};
+use crate::machine::Placement;
+use crate::objects::{Compression, FinishError, ObjectName, Strip, Workbench, read_modinfo};
 use crate::os::digest::Digest;
 use crate::os::durable::{self, FileError};
 use crate::report::Phase;
@@ -24,18 +26,24 @@ pub(super) struct Product {
 }
 
 impl Build<'_> {
-    /// Returns the objects that dkms.conf lists for this kernel. Returns a failure if one of them
-    /// does not exist or was built for another kernel.
-    pub(super) fn check_objects(&self, prepared: &Prepared) -> Result<Vec<Product>, Failure> {
+    /// Returns the objects that dkms.conf lists for this kernel, except those in `known`. Returns a
+    /// failure if one of them does not exist or was built for another kernel.
+    pub(super) fn check_objects(
+        &self,
+        prepared: &Prepared,
+        known: &[BuiltObject],
+    ) -> Result<Vec<Product>, Failure> {
         (self.report)(Phase::Checking);
         let release = &self.kernel.release;
         let mut products = Vec::new();
         let records = prepared.conf.records.iter().zip(&prepared.excluded.records);
-        for (entry, _) in records.filter(|(_, excluded)| excluded.is_none()) {
-            let object = Path::new(&entry.built_location).join(format!("{}.ko", entry.built_name));
-            let file = self.workplace.real.join(&object);
+        let is_known = |entry: &ConfObject| known.iter().any(|object| is_object_of(entry, object));
+        for (entry, _) in records.filter(|(entry, excluded)| excluded.is_none() && !is_known(entry))
+        {
+            let file = self.built_dir(entry).join(format!("{}.ko", entry.built_name));
             if !file.is_file() {
-                return Err(self.failed(7, &self.not_produced(&entry.built_name, &object)));
+                let object = file.strip_prefix(&self.workplace.real).unwrap_or(&file);
+                return Err(self.failed(7, &self.not_produced(&entry.built_name, object)));
             }
             let info = read_modinfo(&file).map_err(|error| self.failed(7, &error.to_string()))?;
             match info.vermagic_release() {
@@ -90,6 +98,15 @@ impl Build<'_> {
         )
     }
 
+    /// Returns the directory of the object that `entry` describes. The directory that the module
+    /// sees as `T/M/V/build` is usually in another place.
+    fn built_dir(&self, entry: &ConfObject) -> PathBuf {
+        match entry.built_location.strip_prefix(BUILD) {
+            Ok(inside) => self.workplace.real.join(inside),
+            Err(_) => self.machine.trees.version(self.id).join(&entry.built_location),
+        }
+    }
+
     /// Fills the directory `staging`, which later becomes `K/A`, with the finished objects, the log
     /// and the record.
     pub(super) fn stage(
@@ -100,12 +117,33 @@ impl Build<'_> {
         started: Instant,
         log: &Path,
     ) -> Result<(), Failure> {
-        (self.report)(Phase::Finishing);
         let module = staging.join("module");
         durable::create_dirs(&module)?;
         durable::create_dirs(&staging.join("log"))?;
-        let placement = self.machine.placement();
-        let placement = placement.map_err(|error| Failure::transient(4, error.to_string()))?;
+        self.finish(prepared, products, &module)?;
+        let symvers = self.workplace.real.join("Module.symvers");
+        if symvers.is_file() {
+            copy_file(&symvers, &module.join("Module.symvers"))?;
+        }
+        copy_file(log, &staging.join("log/make.log"))?;
+        self.note_dependencies(prepared, staging)?;
+        prepared.record.build_seconds = started.elapsed().as_secs();
+        prepared.record.write(&staging.join(FILE_NAME))?;
+        fs::set_permissions(staging, fs::Permissions::from_mode(0o755))
+            .map_err(FileError::when("set the mode of", staging))?;
+        Ok(())
+    }
+
+    /// Strips, signs and compresses `products`, stores them in the directory `module` and adds them
+    /// to the record.
+    pub(super) fn finish(
+        &self,
+        prepared: &mut Prepared,
+        products: &[Product],
+        module: &Path,
+    ) -> Result<(), Failure> {
+        (self.report)(Phase::Finishing);
+        let placement = self.placement()?;
         let options = self.machine.settings.compression_options();
         let signer = signing::signer(self.machine, self.kernel);
         let workbench = Workbench {
@@ -118,12 +156,10 @@ impl Build<'_> {
             if prepared.env.get("CC") == Some("clang".as_ref()) { Strip::Llvm } else { Strip::Gnu };
         let compression = self.machine.compression(self.kernel);
         for product in products {
-            let location = placement
-                .directory(&product.location)
-                .map_err(|error| Failure::new(8, error.to_string()))?;
+            let location = location(&placement, &product.location)?;
             let strip = if product.strip { strip } else { Strip::No };
             let finished = workbench
-                .finish(&product.file, &module, &product.name, strip, compression)
+                .finish(&product.file, module, &product.name, strip, compression)
                 .map_err(finish_failed)?;
             for note in &finished.notes {
                 log::warn!("{}: {note}", self.id);
@@ -137,22 +173,63 @@ impl Build<'_> {
             prepared.record.objects.push(BuiltObject {
                 name: finished.name.to_string(),
                 digest: Digest::of_file(&finished.path)?,
-                location: location.to_string_lossy().into(),
+                location,
             });
         }
-        let symvers = self.workplace.real.join("Module.symvers");
-        if symvers.is_file() {
-            copy_file(&symvers, &module.join("Module.symvers"))?;
-        }
-        copy_file(log, &staging.join("log/make.log"))?;
-        self.note_dependencies(prepared, staging)?;
         prepared.record.signing = signer.and_then(|signer| signer.certificate());
-        prepared.record.build_seconds = started.elapsed().as_secs();
-        prepared.record.write(&staging.join(FILE_NAME))?;
-        fs::set_permissions(staging, fs::Permissions::from_mode(0o755))
-            .map_err(FileError::when("set the mode of", staging))?;
         Ok(())
     }
+
+    /// Brings the record in line with dkms.conf, whose values POST_BUILD has changed. Takes new
+    /// objects from the directory `module`, where POST_BUILD may have put them, or else from the
+    /// build directory.
+    pub(super) fn match_objects(
+        &self,
+        prepared: &mut Prepared,
+        module: &Path,
+    ) -> Result<(), Failure> {
+        let mut objects = std::mem::take(&mut prepared.record.objects);
+        let records = prepared.conf.records.iter().zip(&prepared.excluded.records);
+        let listed: Vec<_> = records.filter(|(_, excluded)| excluded.is_none()).collect();
+        let is_listed =
+            |object: &BuiltObject| listed.iter().any(|(entry, _)| is_object_of(entry, object));
+        objects.retain(is_listed);
+        let placement = self.placement()?;
+        for (entry, _) in &listed {
+            if objects.iter().any(|object| is_object_of(entry, object)) {
+                continue;
+            }
+            let names = Compression::ALL.map(|it| format!("{}{}", entry.dest_name, it.suffix()));
+            let Some(name) = names.into_iter().find(|name| module.join(name).is_file()) else {
+                continue;
+            };
+            objects.push(BuiltObject {
+                digest: Digest::of_file(&module.join(&name))?,
+                location: location(&placement, &entry.dest_location)?,
+                name,
+            });
+        }
+        let products = self.check_objects(prepared, &objects)?;
+        prepared.record.objects = objects;
+        self.finish(prepared, &products, module)
+    }
+
+    fn placement(&self) -> Result<Placement, Failure> {
+        let placement = self.machine.placement();
+        placement.map_err(|error| Failure::transient(4, error.to_string()))
+    }
+}
+
+/// Returns true if `object` is the object that `entry` of a dkms.conf describes.
+fn is_object_of(entry: &ConfObject, object: &BuiltObject) -> bool {
+    ObjectName::parse(&object.name).is_some_and(|name| name.module == entry.dest_name)
+}
+
+/// Returns the directory for an object whose DEST_MODULE_LOCATION is `wanted`.
+fn location(placement: &Placement, wanted: &str) -> Result<String, Failure> {
+    let location = placement.directory(wanted);
+    let location = location.map_err(|error| Failure::new(8, error.to_string()))?;
+    Ok(location.to_string_lossy().into())
 }
 
 fn finish_failed(error: FinishError) -> Failure {

@@ -10,6 +10,9 @@ use crate::names::{Arch, KernelRelease, ModuleId};
 use crate::os::bash::{BashError, BashReader};
 use crate::os::process::{Environment, Tools};
 
+/// The variable that `override_dest_module_location` in worker.sh prints.
+const DESTINATION: &str = "alpm_dkms_destination";
+
 /// The module, kernel and machine for which a conf is read.
 #[derive(Debug, Clone)]
 pub struct ConfContext<'a> {
@@ -25,6 +28,11 @@ pub struct ConfContext<'a> {
     pub kernel_config: PathBuf,
     /// The path of the conf. It is usually `dkms.conf` in the module's source directory.
     pub conf_file: PathBuf,
+    /// The module's source directory, in which the conf and its overrides are evaluated.
+    pub dir: PathBuf,
+    /// The directory below a kernel's directory in which the distribution installs every object;
+    /// `None` if DEST_MODULE_LOCATION determines it.
+    pub destination: Option<PathBuf>,
     /// The trees: `dkms_tree`, `source_tree` and `install_tree` in the conf. The directory
     /// [`Trees::etc`] contains the overrides.
     pub trees: &'a Trees,
@@ -84,8 +92,14 @@ impl ConfContext<'_> {
         let mut all = ConfReply {
             values: Values::default(),
             complaint: String::new(),
+            complaints: Vec::new(),
             deprecated: Vec::new(),
         };
+        let destination = self
+            .destination
+            .iter()
+            .map(|dir| (DESTINATION.to_owned(), Path::new("/").join(dir).into_os_string()));
+        let destination: Vec<_> = destination.collect();
         for file in self.files() {
             // As in dkms, each file is read by a new shell. It starts with the directives of
             // earlier files, but without their helper variables.
@@ -93,8 +107,12 @@ impl ConfContext<'_> {
             let before = all.values.iter();
             let before =
                 before.map(|(name, index, text)| (format!("{name}[{index}]"), text.into()));
-            let given = given.chain(before).collect();
-            let reply = reader.read(&file, given, &directives::ALL)?;
+            let given = given.chain(before).chain(destination.iter().cloned()).collect();
+            let reply = reader.read_in(&self.dir, &file, given, &directives::ALL)?;
+            let complaints = reply.complaints_about(&file);
+            if !complaints.is_empty() {
+                all.complaints.push((file.clone(), complaints));
+            }
             let mut values = Values::default();
             for (directive, index, text) in reply.variables {
                 let element = format!("{directive}[{index}]");
@@ -132,9 +150,11 @@ impl ConfContext<'_> {
 pub struct ConfReply {
     /// The values of all directives, with overrides applied.
     pub values: Values,
-    /// The standard error of bash and of the commands in the files, truncated if it is long. It can
-    /// contain syntax errors, which are otherwise ignored, as in dkms.
+    /// The standard error of bash and of the commands in the files, truncated if it is long.
     pub complaint: String,
+    /// The files about which bash itself complained, with its messages. Errors such as a syntax
+    /// error do not end the evaluation, as in dkms.
+    pub complaints: Vec<(PathBuf, Vec<String>)>,
     /// The deprecated directives that are set, each with the path of the file that sets it.
     pub deprecated: Vec<(&'static str, PathBuf)>,
 }

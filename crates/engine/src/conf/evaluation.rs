@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use super::context::{ConfContext, ConfReply, reader};
 use super::{Conf, Excluded, Values, directives};
 use crate::failure::Failure;
-use crate::machine::{Kernel, Machine, RunOptions, WITHIN_RUN, path_programs};
+use crate::machine::{Kernel, Machine, Placement, RunOptions, WITHIN_RUN, path_programs};
 use crate::names::ModuleId;
 use crate::os::bash::{BashError, BashReader};
 use crate::os::digest::Digest;
@@ -130,6 +130,11 @@ impl<'a> Confs<'a> {
             kernel_source_dir: self.source_dir(kernel),
             kernel_config: kernel.config_file().unwrap_or_default(),
             conf_file: machine.options.conf_of(id, source),
+            dir: source.clone(),
+            destination: match machine.placement() {
+                Ok(Placement::Fixed(dir)) => Some(dir),
+                Ok(Placement::FromConf) | Err(_) => None,
+            },
             trees: &machine.trees,
             parallel_jobs: machine.settings.jobs(),
         };
@@ -137,6 +142,9 @@ impl<'a> Confs<'a> {
             Ok(reply) => {
                 if !reply.complaint.trim().is_empty() {
                     log::info!("{}: {}", context.conf_file.display(), reply.complaint.trim());
+                }
+                for (file, complaints) in &reply.complaints {
+                    machine.warnings.about(file, complaints);
                 }
                 let ConfReply { mut values, deprecated, .. } = reply;
                 set_directives(&machine.options, &mut values);

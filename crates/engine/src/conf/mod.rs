@@ -10,7 +10,7 @@ mod tests;
 mod values;
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::machine::KernelConfig;
 use crate::names::{Arch, KernelRelease, ModuleName};
@@ -23,6 +23,9 @@ pub use evaluation::DEPRECATED;
 pub(crate) use evaluation::{ConfRequest, Confs, EvaluatedConf, known_directives};
 pub use exclusive::Excluded;
 pub use values::Values;
+
+/// The name of the build directory in `T/M/V`. BUILT_MODULE_LOCATION is relative to it.
+pub(crate) const BUILD: &str = "build";
 
 /// The maximum number of records in a conf. A higher index, such as `BUILT_MODULE_NAME[99999]`, is
 /// probably a typo, and would create a record for every lower index.
@@ -54,9 +57,9 @@ pub struct Conf {
 pub struct ConfObject {
     /// The name of the built object, without `.ko`. It contains no slash.
     pub built_name: String,
-    /// The directory of the built object, relative to the build directory and without `..`. It is
-    /// empty for the build directory itself.
-    pub built_location: String,
+    /// The directory of the built object, relative to `T/M/V` and without `..`. It begins with
+    /// `build`, unless the location in the conf leads out of the build directory.
+    pub built_location: PathBuf,
     /// The name of the installed object, without `.ko`. It contains no slash.
     pub dest_name: String,
     /// `DEST_MODULE_LOCATION`: a directory below the kernel's directory, with a leading slash and
@@ -240,10 +243,11 @@ fn record(
         }
     }
     let built_location = text("BUILT_MODULE_LOCATION").unwrap_or_default();
-    let built_place = below(built_location);
+    let built_place = below(&format!("{BUILD}/{built_location}"));
     if built_place.is_none() {
         problems.push(format!(
-            "BUILT_MODULE_LOCATION[{index}] must be inside the source directory: {built_location:?}"
+            "BUILT_MODULE_LOCATION[{index}] must be inside the module's directory in the dkms tree: \
+             {built_location:?}"
         ));
     }
     let dest_location = text("DEST_MODULE_LOCATION").unwrap_or_default();
@@ -260,7 +264,7 @@ fn record(
     let strip = values.text("STRIP", index).or(values.text("STRIP", 0));
     ConfObject {
         built_name: built_name.to_owned(),
-        built_location: built_place.unwrap_or_default(),
+        built_location: built_place.unwrap_or_default().into(),
         dest_name: dest_name.to_owned(),
         dest_location: format!("/{}", dest_place.unwrap_or_default()),
         strip: !strip.is_some_and(|text| text.starts_with(['n', 'N'])),

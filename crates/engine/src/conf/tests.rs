@@ -24,6 +24,7 @@ struct Fixture {
     id: ModuleId,
     kernel: KernelRelease,
     arch: Arch,
+    destination: Option<PathBuf>,
     reader: BashReader,
 }
 
@@ -40,6 +41,7 @@ impl Fixture {
             id: "zfs/2.4".parse().unwrap(),
             kernel: "7.2.12-arch1-1".parse().unwrap(),
             arch: "x86_64".parse().unwrap(),
+            destination: Some("updates/dkms".into()),
             reader,
         }
     }
@@ -57,6 +59,8 @@ impl Fixture {
             kernel_source_dir: "/l/7.2/build".into(),
             kernel_config: "/l/7.2/build/.config".into(),
             conf_file: self.file(),
+            dir: self.dir.path().into(),
+            destination: self.destination.clone(),
             trees: &self.trees,
             parallel_jobs: 4,
         };
@@ -127,6 +131,17 @@ DEST_MODULE_LOCATION="/extra"
 #[case::program_after_a_test("[[ $arch ]] && /bin/true\nMAKE=make; /bin/true", "make")]
 #[case::posix("set -o posix; MAKE=make", "make")]
 #[case::positional("shift $#; set -- a b; MAKE=make", "make")]
+#[case::local_variables("local a=make; local -a MAKE=($a all); MAKE+=(x)", "make")]
+#[case::declared("declare -r MAKE=make; typeset -i STRIP=3", "make")]
+#[case::local_in_a_block(
+    "if true; then local MAKE=make; fi; unset -f f; f() { local MAKE=f; }; f",
+    "make"
+)]
+#[case::destination("MAKE=$(override_dest_module_location /extra)", "/updates/dkms")]
+#[case::destination_in_a_function(
+    "f() { local to; to=$(override_dest_module_location \"$1\"); MAKE=$to/$module; }; f /kernel/x",
+    "/updates/dkms/zfs"
+)]
 #[case::closed_streams("exec <&- >&- 2>&-; MAKE=make", "make")]
 fn reads_values_from_bash(#[case] conf: &str, #[case] make: &str) {
     let mut fixture = Fixture::new();
@@ -258,8 +273,63 @@ fn confs_do_not_affect_each_other_and_ignore_the_callers_variables() {
     let set =
         "PACKAGE_NAME=a MAKE=(a b c); export POST_ADD=x; cd /usr; umask 077; readonly STRIP=y";
     fixture.read(set).unwrap();
-    let values = fixture.read("PRE_BUILD=$(pwd)$(umask)").unwrap().values;
-    assert_eq!(values.iter().collect::<Vec<_>>(), [("PRE_BUILD", 0, "/0022")]);
+    let values = fixture.read("PRE_BUILD=$(umask)").unwrap().values;
+    assert_eq!(values.iter().collect::<Vec<_>>(), [("PRE_BUILD", 0, "0022")]);
+}
+
+#[rstest]
+#[case::version_file("PACKAGE_VERSION=$(cat VERSION)", "PACKAGE_VERSION")]
+#[case::helper("source ./helper.sh; MAKE_MATCH=$version", "MAKE_MATCH")]
+#[case::glob("for file in V*N; do PRE_BUILD=$(<\"$file\"); done", "PRE_BUILD")]
+fn confs_and_overrides_are_evaluated_in_the_directory_of_the_source(
+    #[case] conf: &str,
+    #[case] directive: &str,
+) {
+    let mut fixture = Fixture::new();
+    fs::write(fixture.dir.path().join("VERSION"), "1.5\n").unwrap();
+    fs::write(fixture.dir.path().join("helper.sh"), "version=$(cat VERSION)\n").unwrap();
+    assert_eq!(fixture.read(conf).unwrap().values.get(directive, 0), Some("1.5"));
+    fs::write(fixture.trees.etc.join("zfs.conf"), conf).unwrap();
+    assert_eq!(fixture.read("cd /").unwrap().values.get(directive, 0), Some("1.5"));
+}
+
+#[test]
+fn other_distributions_install_objects_where_the_conf_says() {
+    let mut fixture = Fixture::new();
+    fixture.destination = None;
+    let conf = "MAKE=$(override_dest_module_location /extra)";
+    assert_eq!(fixture.read(conf).unwrap().values.get("MAKE", 0), Some("/extra"));
+    // As in dkms, programs do not have the function.
+    let conf = "MAKE=$(bash -c 'type -t override_dest_module_location' || echo none)";
+    assert_eq!(fixture.read(conf).unwrap().values.get("MAKE", 0), Some("none"));
+}
+
+#[rstest]
+#[case::open_quote("PACKAGE_NAME=\"zfs\nMAKE=make\n", &["unexpected EOF"])]
+#[case::blanks_around_equals("\nPACKAGE_NAME = \"x\"\n", &["line 2: PACKAGE_NAME: command not found"])]
+#[case::open_block("if true; then\nMAKE=make\n", &["syntax error"])]
+#[case::test("[[ -n x ]] && [ -gt 3 ]\n", &["line 1: [: "])]
+#[case::in_a_function("f() {\n  nosuchprogram\n}\nf\n", &["line 2: nosuchprogram: command not found"])]
+#[case::of_a_command("cat /no/such/file; ls /no/such/file\n", &[])]
+#[case::dos("MAKE=make\r\n\r\n", &[])]
+fn complaints_of_bash_name_file_and_line(#[case] conf: &str, #[case] want: &[&str]) {
+    let mut fixture = Fixture::new();
+    let about = |reply: ConfReply, file: PathBuf| {
+        let all = reply.complaints;
+        assert!(all.iter().all(|(about, _)| *about == file), "{all:?}");
+        let lines: Vec<String> = all.into_iter().flat_map(|(_, lines)| lines).collect();
+        for (number, part) in want.iter().enumerate() {
+            let line = &lines[number];
+            assert!(line.starts_with(&format!("{}: line ", file.display())), "{line}");
+            assert!(line.contains(part), "{line}");
+        }
+        assert_eq!(lines.is_empty(), want.is_empty(), "{lines:?}");
+    };
+    let reply = fixture.read(conf).unwrap();
+    about(reply, fixture.file());
+    let over = fixture.trees.etc.join("zfs.conf");
+    fs::write(&over, conf).unwrap();
+    about(fixture.read("MAKE=make\n").unwrap(), over);
 }
 
 #[test]
@@ -303,14 +373,14 @@ fn interprets_a_valid_conf() {
     [
         ConfObject {
             built_name: "spl",
-            built_location: "module/spl",
+            built_location: "build/module/spl",
             dest_name: "spl",
             dest_location: "/extra",
             strip: false,
         },
         ConfObject {
             built_name: "zfs",
-            built_location: "module",
+            built_location: "build/module",
             dest_name: "zfs2",
             dest_location: "/kernel/fs",
             strip: true,
@@ -349,6 +419,22 @@ fn normalises_destinations(#[case] location: &str, #[case] want: &str) {
     let mut fixture = Fixture::new();
     let conf = fixture.conf(&format!("{VALID}\nDEST_MODULE_LOCATION={location}")).unwrap();
     assert_eq!(conf.records[0].dest_location, want);
+}
+
+#[rstest]
+#[case::top("", "build")]
+#[case::inside("drivers//net/", "build/drivers/net")]
+#[case::out_and_in(
+    "../build/build/${arch}_linux-${kernelver}/net",
+    "build/build/x86_64_linux-7.2.12-arch1-1/net"
+)]
+#[case::beside("./../out/$arch", "out/x86_64")]
+#[case::similar_name("../build-2", "build-2")]
+#[case::whole("..", "")]
+fn built_location_may_lead_out_of_the_build_directory(#[case] location: &str, #[case] want: &str) {
+    let mut fixture = Fixture::new();
+    let conf = fixture.conf(&format!("{VALID}\nBUILT_MODULE_LOCATION=\"{location}\"")).unwrap();
+    assert_eq!(conf.records[0].built_location, PathBuf::from(want));
 }
 
 #[rstest]
@@ -408,8 +494,12 @@ fn module_without_records_is_never_excluded() {
     "DEST_MODULE_NAME[0] must be a file name without spaces or slashes: \"a\\nb\""
 )]
 #[case::outside(
-    "BUILT_MODULE_LOCATION=a/../..",
-    "BUILT_MODULE_LOCATION[0] must be inside the source directory: \"a/../..\""
+    "BUILT_MODULE_LOCATION=a/../../../x",
+    "BUILT_MODULE_LOCATION[0] must be inside the module's directory in the dkms tree: \"a/../../../x\""
+)]
+#[case::other_version(
+    "BUILT_MODULE_LOCATION=../../2.5/build",
+    "BUILT_MODULE_LOCATION[0] must be inside the module's directory in the dkms tree: \"../../2.5/build\""
 )]
 #[case::dest_outside(
     "DEST_MODULE_LOCATION=/extra/../../etc",

@@ -3,6 +3,7 @@
 mod fingerprints;
 mod headers;
 mod import;
+mod source_names;
 mod survey;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -17,6 +18,8 @@ use crate::names::{Arch, KernelRelease, ModuleId, ModuleName};
 pub(crate) use fingerprints::Fingerprints;
 pub(crate) use headers::BadHeaders;
 pub use import::{Import, ImportedBuild};
+pub use source_names::modules_of_sources;
+pub(crate) use source_names::{named, named_by_conf};
 pub use survey::{Scope, read, source_dirs};
 
 /// The facts about a machine on which a plan is based.

@@ -1,24 +1,44 @@
-//! Warnings that a run collects and prints when it ends.
+//! Warnings that a run collects and prints when it ends, and those that it prints only once.
 
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+
+/// The maximum number of messages about one file. One error often causes further messages.
+const MESSAGES: usize = 5;
 
 /// Warnings for the user about problems that do not make the run fail.
 #[derive(Debug, Default)]
-pub(crate) struct Warnings(Mutex<Vec<String>>);
+pub(crate) struct Warnings {
+    all: Mutex<Vec<String>>,
+    /// The files whose messages have been logged.
+    files: Mutex<BTreeSet<PathBuf>>,
+}
 
 impl Warnings {
     /// Adds and logs a warning, unless it has already been added.
     pub(crate) fn add(&self, text: impl Into<String>) {
         let text = text.into();
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         if !all.contains(&text) {
             log::info!("{text}");
             all.push(text);
         }
     }
 
-    /// Removes and returns all warnings.
+    /// Logs bash's `messages` about `file` as warnings, unless messages about this file have
+    /// already been logged. A dkms.conf is evaluated for each kernel, usually with equal messages.
+    pub(crate) fn about(&self, file: &Path, messages: &[String]) {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        if files.insert(file.to_owned()) {
+            for message in messages.iter().take(MESSAGES) {
+                log::warn!("{message}");
+            }
+        }
+    }
+
+    /// Removes and returns all warnings of [`add`](Self::add).
     pub(crate) fn take(&self) -> Vec<String> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.all.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

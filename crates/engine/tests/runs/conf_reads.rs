@@ -1,8 +1,11 @@
-//! Tests that a run evaluates each dkms.conf as rarely as possible.
+//! Tests of the evaluations of each dkms.conf: as few as possible, but again after what it may
+//! inspect has changed.
 
+use dkms_engine::plan::Verb;
+use rstest::rstest;
 use testroot::FakeSource;
 
-use crate::fixture::{Fixture, K1, K2, assert_clean};
+use crate::fixture::{Fixture, K1, K2, assert_clean, assert_failed};
 
 /// Adds a module whose dkms.conf records each evaluation.
 fn recording<'a>(fixture: &'a Fixture, name: &str) -> FakeSource<'a> {
@@ -54,4 +57,95 @@ fn conf_is_evaluated_again_after_its_dependency_has_been_built() {
     fixture.root.kernel(K2).pkgbase("linux").headers();
     assert_clean(&fixture.sync(&[], &[K2]));
     assert_eq!(evaluations(&fixture), [format!("zfs {K2}"), format!("zfs {K2}")]);
+}
+
+/// Adds foo/1.0, whose Makefile builds foo, bar and baz. Its dkms.conf lists the objects in `list`,
+/// a file that is named by an expression, and foo.
+fn listing_objects(fixture: &Fixture, list: &str) {
+    let lines = format!(
+        "DEST_MODULE_LOCATION[0]=/extra\nPRE_BUILD=pre.sh\n\
+         for name in $(cat {list}); do\n\
+         BUILT_MODULE_NAME+=(\"$name\"); DEST_MODULE_LOCATION+=(/extra)\n\
+         done 2>/dev/null"
+    );
+    let source = fixture.root.source("foo", "1.0").objects(&["foo", "bar", "baz"]);
+    source
+        .conf("PACKAGE_NAME=foo\nPACKAGE_VERSION=1.0\nBUILT_MODULE_NAME[0]=foo\n")
+        .conf_line(&lines);
+    fixture.root.executable("usr/src/foo-1.0/pre.sh", "#!/bin/sh\n");
+}
+
+#[test]
+fn objects_listed_once_the_module_is_added_are_installed() {
+    let lists = [
+        "$([[ -L $dkms_tree/$module/$module_version/source ]] && echo list || echo none)",
+        "list.$(readlink $dkms_tree/foo/1.0/source | tr -cd a-z)",
+    ];
+    for list in lists {
+        let mut fixture = Fixture::new();
+        listing_objects(&fixture, list);
+        for name in ["list", "list.usrsrcfoo"] {
+            fixture.root.write(format!("usr/src/foo-1.0/{name}"), "bar\nbaz\n");
+        }
+        assert_clean(&fixture.sync(&["foo-1.0"], &[K1]));
+        for name in ["foo.ko", "bar.ko", "baz.ko"] {
+            assert!(fixture.installed(K1, name), "{list}: {name}");
+        }
+        assert_eq!(fixture.sync(&[], &[K1]).finished.len(), 0, "{list}");
+    }
+}
+
+#[rstest]
+#[case::post_build_beside_the_builds(
+    "POST_BUILD",
+    "$dkms_tree/foo/1.0/list",
+    "echo bar baz >../list"
+)]
+#[case::post_build_for_the_administrator(
+    "POST_BUILD",
+    "../../../etc/list",
+    "for name in b*.ko; do echo ${name%.ko}; done >../../../../../../etc/list"
+)]
+#[case::post_build_makes_the_objects(
+    "POST_BUILD",
+    "$dkms_tree/foo/1.0/list",
+    "mv bar.ko baz.ko ../$kernelver/$arch/module; echo bar baz >../list"
+)]
+#[case::pre_build("PRE_BUILD", "$dkms_tree/foo/1.0/list", "echo bar baz >../list")]
+fn objects_listed_by_a_script_of_the_build_are_installed(
+    #[case] directive: &str,
+    #[case] list: &str,
+    #[case] script: &str,
+) {
+    let mut fixture = Fixture::new();
+    listing_objects(&fixture, list);
+    fixture.script(directive, script);
+    assert_clean(&fixture.sync(&["foo-1.0"], &[K1]));
+    let installed =
+        |fixture: &Fixture| ["foo.ko", "bar.ko", "baz.ko"].map(|name| fixture.installed(K1, name));
+    assert_eq!(installed(&fixture), [true; 3]);
+    assert_eq!(fixture.sync(&[], &[K1]).finished.len(), 0, "a second run has something to do");
+    assert_clean(&fixture.command(Verb::Uninstall, "foo/1.0"));
+    assert_eq!(installed(&fixture), [false; 3]);
+}
+
+#[test]
+fn object_listed_by_post_build_but_not_built_fails() {
+    let mut fixture = Fixture::new();
+    listing_objects(&fixture, "$dkms_tree/foo/1.0/list");
+    fixture.script("POST_BUILD", "echo qux >../list");
+    let message = assert_failed(&fixture.sync(&["foo-1.0"], &[K1]), 7);
+    assert!(message.contains("qux.ko"), "{message}");
+    assert!(!fixture.installed(K1, "foo.ko"));
+}
+
+#[test]
+fn object_no_longer_listed_after_post_build_is_not_installed() {
+    let mut fixture = Fixture::new();
+    let lines = "[[ -e $dkms_tree/foo/1.0/seen ]] && unset 'BUILT_MODULE_NAME[1]' 'DEST_MODULE_LOCATION[1]'";
+    fixture.root.source("foo", "1.0").objects(&["foo", "bar"]).conf_line(lines);
+    fixture.script("POST_BUILD", "touch ../seen");
+    assert_clean(&fixture.sync(&["foo-1.0"], &[K1]));
+    assert!(fixture.installed(K1, "foo.ko"));
+    assert!(!fixture.installed(K1, "bar.ko"));
 }

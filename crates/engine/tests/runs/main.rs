@@ -22,3 +22,4 @@ mod scripts;
 mod side_by_side;
 mod signing;
 mod signing_pins;
+mod source_names;

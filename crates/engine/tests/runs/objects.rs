@@ -4,6 +4,7 @@ use std::fs;
 
 use dkms_engine::plan::{Note, Plan, Request, Verb};
 use dkms_engine::report::{Outcome, Report};
+use rstest::rstest;
 use testroot::kernel_object;
 
 use crate::fixture::{BUILT, Fixture, K1, K2, PLACED, assert_clean, assert_failed, sync};
@@ -134,6 +135,29 @@ fn object_that_the_kernel_already_ships_is_not_installed() {
     assert!(fixture.root.exists(PLACED.replace("foo.ko", "baz.ko")));
     // The object that was left out is not a reason to install the others again.
     assert!(fixture.plan(&sync(&["foo-1.0"], &[K1])).is_empty());
+}
+
+#[rstest]
+#[case::out_and_in(
+    "../build/build/${arch}_linux-${kernelver}/net",
+    "build/${arch}_linux-${kernelver}/net"
+)]
+#[case::beside_the_build("../out-$kernelver", "../out-$kernelver")]
+fn built_location_may_lead_out_of_the_build_directory(#[case] location: &str, #[case] dir: &str) {
+    let mut fixture = Fixture::new();
+    let make = format!(
+        "MAKE=\"make -C \\$kernel_source_dir M=$dkms_tree/foo/1.0/build && mkdir -p {dir} && mv foo.ko {dir}\""
+    );
+    let location = format!("BUILT_MODULE_LOCATION[0]=\"{location}\"");
+    fixture.root.source("foo", "1.0").conf_line(&make).conf_line(&location);
+    fixture.root.kernel(K2).pkgbase("linux").headers();
+    assert_clean(&fixture.sync(&["foo-1.0"], &[]));
+    for release in [K1, K2] {
+        let object = fixture.root.at(format!("usr/lib/modules/{release}/updates/dkms/foo.ko"));
+        let content = fs::read(object).unwrap();
+        let release = format!("vermagic={release} ");
+        assert!(content.windows(release.len()).any(|part| part == release.as_bytes()));
+    }
 }
 
 #[test]

@@ -78,6 +78,8 @@ proptest! {
             kernel_source_dir: "/k".into(),
             kernel_config: "/k/.config".into(),
             conf_file: conf_file.clone(),
+            dir: dir.path().into(),
+            destination: None,
             trees: &trees,
             parallel_jobs: 1,
         };

@@ -6,9 +6,10 @@ use std::fs;
 use super::Survey;
 use crate::conf::is_source;
 use crate::dkms_tree::{Added, BuiltFor, SourceState, TreeState};
+use crate::facts::source_names::modules_with;
 use crate::facts::{Built, Lack, ModuleFacts, Pair, SourceLink, SourcePlace};
 use crate::machine::{Machine, Trees};
-use crate::names::ModuleId;
+use crate::names::{BadName, ModuleId};
 use crate::os::durable::UNFINISHED;
 use crate::os::symlinks;
 
@@ -33,16 +34,18 @@ impl Survey<'_> {
         }
         let (dirs, problems) = source_dirs(&self.machine.trees);
         self.problems.extend(problems);
+        let mut named = self.named(dirs.iter().filter(|dir| !by_source.contains_key(*dir)));
         for dir in dirs {
             let id = match by_source.get(&dir) {
-                Some(id) => id.clone(),
-                None => match ModuleId::from_source_dir(&dir) {
-                    Ok(id) => id,
-                    Err(error) => {
-                        self.problems.push(format!("/usr/src/{dir}: ignored: {error}"));
-                        continue;
-                    }
-                },
+                Some(id) => Ok(id.clone()),
+                None => named.remove(&dir).unwrap_or_else(|| ModuleId::from_source_dir(&dir)),
+            };
+            let id = match id {
+                Ok(id) => id,
+                Err(error) => {
+                    self.problems.push(format!("/usr/src/{dir}: ignored: {error}"));
+                    continue;
+                }
             };
             let module = modules.entry(id).or_insert_with(|| ModuleFacts {
                 source_dir: dir.clone(),
@@ -55,6 +58,18 @@ impl Survey<'_> {
             module.source = SourcePlace::Present;
         }
         modules
+    }
+
+    /// Returns the modules in `dirs`, directories that no added module and no module on the command
+    /// line uses. Returns nothing if their confs are not to be evaluated.
+    fn named<'d>(
+        &self,
+        dirs: impl Iterator<Item = &'d String>,
+    ) -> BTreeMap<String, Result<ModuleId, BadName>> {
+        if self.scope.shallow || self.scope.modules.is_some() {
+            return BTreeMap::new();
+        }
+        modules_with(self.machine, &self.confs, &dirs.cloned().collect())
     }
 
     /// Returns true if the command line names a file that replaces the module's dkms.conf.

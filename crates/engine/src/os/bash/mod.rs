@@ -51,7 +51,21 @@ impl BashReader {
         given: Vec<(String, OsString)>,
         wanted: &[&str],
     ) -> Result<Reply, BashError> {
-        self.read_files(&[file], given, wanted)
+        self.read_in(Path::new("/"), file, given, wanted)
+    }
+
+    /// Like [`read`](Self::read), with `dir` instead of `/` as the working directory.
+    ///
+    /// # Errors
+    /// [`BashError`] if the file cannot be read or evaluated to its end.
+    pub(crate) fn read_in(
+        &mut self,
+        dir: &Path,
+        file: &Path,
+        given: Vec<(String, OsString)>,
+        wanted: &[&str],
+    ) -> Result<Reply, BashError> {
+        self.read_files(&ReadRequest { dir, files: &[file], given, wanted })
     }
 
     /// Sets the variables `given`, evaluates `files` in order in one shell, and returns all
@@ -64,7 +78,7 @@ impl BashReader {
         files: &[&Path],
         given: Vec<(String, OsString)>,
     ) -> Result<Reply, BashError> {
-        self.read_files(files, given, &[])
+        self.read_files(&ReadRequest { dir: Path::new("/"), files, given, wanted: &[] })
     }
 
     /// Returns true if bash can parse `file`. Does not evaluate it.
@@ -74,12 +88,8 @@ impl BashReader {
         ended.is_ok_and(|ended| ended.success())
     }
 
-    fn read_files(
-        &mut self,
-        files: &[&Path],
-        given: Vec<(String, OsString)>,
-        wanted: &[&str],
-    ) -> Result<Reply, BashError> {
+    fn read_files(&mut self, request: &ReadRequest<'_>) -> Result<Reply, BashError> {
+        let files = request.files;
         for file in files {
             check_readable(file)?;
         }
@@ -94,7 +104,7 @@ impl BashReader {
                 reason: error.to_string(),
             })?,
         };
-        let result = worker.read_files(&ReadRequest { files, given, wanted }, self.patience);
+        let result = worker.read_files(request, self.patience);
         let file = file(worker.begun);
         match result {
             Ok(reply) => {

@@ -25,6 +25,8 @@ const PIPE_BUF: usize = 4096;
 
 /// A request to evaluate files.
 pub(super) struct ReadRequest<'a> {
+    /// The working directory of the evaluation. If it does not exist, `/` replaces it.
+    pub(super) dir: &'a Path,
     /// The files to evaluate, in order. A file can use the variables set by the files before it.
     pub(super) files: &'a [&'a Path],
     /// The names (`NAME` or `NAME[3]`) and values of variables to set before the evaluation.
@@ -45,6 +47,18 @@ pub struct Reply {
     pub variables: Vec<Variable>,
     /// The beginning of what was written to standard error; may be empty.
     pub complaint: String,
+}
+
+impl Reply {
+    /// Returns bash's own messages about `file`. Each has the form `FILE: line N: MESSAGE`.
+    ///
+    /// The messages of commands in the file do not begin with its path. Omits the message about the
+    /// empty lines of a file with DOS line endings, which have no effect.
+    pub(crate) fn complaints_about(&self, file: &Path) -> Vec<String> {
+        let start = format!("{}: ", file.display());
+        let lines = self.complaint.lines().filter(|line| line.starts_with(&start));
+        lines.filter(|line| !line.contains(r"$'\r': ")).map(str::to_owned).collect()
+    }
 }
 
 /// The reason that a request failed.
@@ -180,6 +194,7 @@ fn encode(number: u64, request: &ReadRequest<'_>) -> Vec<u8> {
     };
     field(number.to_string().as_bytes());
     field(request.wanted.join(" ").as_bytes());
+    field(request.dir.as_os_str().as_bytes());
     for (name, value) in &request.given {
         field(name.as_bytes());
         field(value.as_bytes());
