@@ -55,7 +55,7 @@ impl Targets {
                 && std::str::from_utf8(&line).is_ok_and(|target| targets.add(target).is_some());
             if !known && !line.is_empty() {
                 targets.ignored += 1;
-                // The `*` of a trigger also matches `/`, so such paths are usual.
+                // The `*` of a trigger also matches `/`, so such paths are common.
                 let is_usual = TREES.iter().any(|tree| line.starts_with(tree.as_bytes()));
                 if !is_usual && first.is_none() {
                     first = Some(line[..line.len().min(200)].escape_ascii().to_string());

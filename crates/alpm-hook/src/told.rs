@@ -95,7 +95,7 @@ impl Told {
         self.texts.contains(text)
     }
 
-    /// Returns the modules and kernels that an earlier hook tried in vain, and whether the failure
+    /// Returns the modules and kernels for which an earlier hook failed, and whether the failure
     /// was transient.
     #[must_use]
     pub fn tried(&self) -> BTreeMap<(ModuleId, KernelRelease), bool> {
@@ -120,8 +120,8 @@ fn path(trees: &Trees) -> PathBuf {
     trees.dkms.join(".cache/transaction.json")
 }
 
-/// Returns the pid and the start time of the parent process, which is pacman; empty if /proc is not
-/// mounted.
+/// Returns the process ID and the start time of the parent process, which is pacman. Returns an
+/// empty value if /proc is not mounted.
 fn pacman() -> String {
     let pid = getppid();
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

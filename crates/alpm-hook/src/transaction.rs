@@ -204,7 +204,7 @@ fn in_depth(
     sources.is_empty().then_some(in_depth)
 }
 
-/// Carries out a plan, or prints it in a dry run. Does not print what `told` contains. Returns the
+/// Carries out a plan, or prints it in a dry run. Omits messages that `told` contains. Returns the
 /// exit code and, except in a dry run, the report.
 fn carry_out(
     args: &HookArgs,

@@ -147,7 +147,7 @@ fn a_signal_stops_all_builds_and_leaves_them_pending(#[case] by: Signal, #[case]
     assert!(!root.exists("var/lib/dkms/.pending"));
 }
 
-/// Builds of one module for two kernels run side by side, and would be repeated alone.
+/// Builds of one module for two kernels run side by side, and a failed one would be repeated alone.
 #[rstest]
 #[case::both_are_running("", &["reached.7.2.12-arch1-1", "reached.7.2.13-arch1-1"])]
 #[case::one_has_failed("touch ROOT/failed; exit 1", &["reached.7.2.12-arch1-1", "failed"])]

@@ -353,7 +353,7 @@ mod tests {
         assert_eq!(names.count(), 1, "no temporary file is left in /boot");
     }
 
-    /// The mode of a directory such as /boot may be all that protects a key in an image.
+    /// The mode of a directory such as /boot may be the only protection of a key in an image.
     #[rstest::rstest]
     #[case::readable_by_all(0o644)]
     #[case::readable_by_a_group(0o640)]

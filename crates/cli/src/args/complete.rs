@@ -172,7 +172,7 @@ impl Completer {
         match command {
             Command::Add => {
                 let mut sources = self.sources();
-                // An added module may split the directory's name in another place.
+                // An added module may split the directory's name elsewhere.
                 sources.retain(|id| !known.iter().any(|it| it.source_dir() == id.source_dir()));
                 all(sources, "source")
             }

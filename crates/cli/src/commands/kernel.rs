@@ -32,8 +32,8 @@ pub fn autoinstall(session: &mut Session<'_>, target: Option<Target>, only: bool
 /// Returns the kernels for which `autoinstall` reads facts; `None` means all.
 ///
 /// If there is pending work, returns the set of all installed kernels even if `kernel` is given,
-/// because the work may concern any of them. If `only` is true, pending work for other kernels does
-/// not matter.
+/// because the work may concern any of them. If `only` is true, ignores pending work for other
+/// kernels.
 fn covered(
     trees: &Trees,
     kernel: Option<&KernelRelease>,

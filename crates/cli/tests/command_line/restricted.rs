@@ -22,7 +22,7 @@ fn as_nobody() -> Vec<String> {
     }
 }
 
-/// Creates a directory that the unprivileged user may write.
+/// Creates a directory that the unprivileged user can write to.
 fn writable(root: &TestRoot, path: &str) {
     root.dir(path);
     let owner = as_nobody().first().map(|_| NOBODY.into());

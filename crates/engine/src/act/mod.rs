@@ -217,8 +217,7 @@ impl Run<'_> {
         })
     }
 
-    /// Returns true for a depmod after which nothing would be different, since all builds for the
-    /// kernel failed.
+    /// Returns true if depmod would change nothing, since all builds for the kernel failed.
     fn is_needless_depmod(&self, plan: &Plan, action: &Action) -> bool {
         let Action::Depmod(kernel) = action else { return false };
         let mut others = plan

@@ -32,7 +32,7 @@ pub(crate) struct Schedule {
 enum State {
     Waiting,
     Running,
-    /// The task has run, and may run again.
+    /// The task has run, and can run again.
     Held,
     Ended,
 }
@@ -74,7 +74,7 @@ impl Schedule {
         self.states[number] = State::Running;
     }
 
-    /// Makes a task start again.
+    /// Allows a task to start again.
     pub(crate) fn repeat(&mut self, number: usize) {
         self.states[number] = State::Waiting;
     }

@@ -1,7 +1,7 @@
 //! Tracks which builds of a module ran side by side, and decides which of them to repeat alone.
 //!
-//! dkms builds a module for one kernel after the other. A module must therefore never see that the
-//! engine runs its builds in parallel.
+//! dkms builds a module for one kernel at a time. Therefore, a module's result must not depend on
+//! the builds that the engine runs in parallel.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub(super) struct SideBySide {
     /// The builds that have ended but are not accepted yet.
     held: BTreeMap<usize, (Tried, Duration)>,
     accepted: BTreeSet<usize>,
-    /// The builds during which, or beside which, the source changed.
+    /// The builds that ran while the source changed, or beside such a build.
     spoiled: BTreeSet<usize>,
     /// The repeated builds, each with its first failure; `None` if the build was spoiled.
     repeated: BTreeMap<usize, Option<Failure>>,
@@ -42,7 +42,7 @@ pub(super) enum Verdict {
 }
 
 impl SideBySide {
-    /// Returns a value in which no build has started. `modules` has the number of each job's
+    /// Returns the state before any build has started. `modules` contains the number of each job's
     /// module, and `in_turn` the modules whose builds run one at a time.
     pub(super) fn new(modules: Vec<usize>, in_turn: BTreeSet<usize>) -> Self {
         Self { modules, in_turn, ..Self::default() }
@@ -69,8 +69,8 @@ impl SideBySide {
 
     /// Records the end of a build, and returns the decisions that are possible now.
     ///
-    /// A build is decided on when all builds beside it have ended, since each of them can still
-    /// show that the source changed.
+    /// The decision about a build is made when all builds beside it have ended, since the source
+    /// can change during each of them.
     pub(super) fn ends(&mut self, number: usize, tried: Tried, elapsed: Duration) -> Vec<Verdict> {
         let module = self.modules[number];
         self.running.remove(&number);
@@ -94,8 +94,8 @@ impl SideBySide {
         held.into_iter().filter_map(|held| self.decide(held)).collect()
     }
 
-    /// Returns a build that was to be repeated, and does not return it again. Used if the run is
-    /// asked to stop; no build runs then.
+    /// Removes and returns a build that would have been repeated. Used after a request to stop,
+    /// when no build runs.
     pub(super) fn give_up(&mut self) -> Option<usize> {
         let mut started = self.beside.keys().copied();
         let number = started.find(|number| !self.accepted.contains(number))?;

@@ -136,8 +136,8 @@ impl<'scope, 'env> Workers<'scope, 'env> {
     /// Requests a jobserver token for another build, unless a request is already outstanding. The
     /// token arrives as [`WorkerEvent::Token`].
     ///
-    /// If no thread can be started to wait for the token, requests it only if no build runs. The
-    /// caller requests it again after the next event.
+    /// If no thread can be started to wait for the token, requests it only if no build runs.
+    /// Otherwise, the caller repeats the request after the next event.
     pub(crate) fn ask_for_token(&mut self) {
         if self.asked {
             return;

@@ -20,7 +20,7 @@ use crate::os::{copy_tree, paths, symlinks};
 use import::{BUILDS, NO_SOURCE, SOURCE};
 pub use import::{from_directory, from_unpacked};
 
-/// In a temporary directory, the subdirectory of an archive's members.
+/// The subdirectory of a temporary directory into which an archive is unpacked.
 ///
 /// The archive sets the mode of its member `./`, which must not be that of the temporary directory.
 const CONTENTS: &str = "contents";

@@ -19,8 +19,8 @@ use crate::os::symlinks;
 pub(super) const SCARCE: u64 = 16 * 1024 * 1024;
 
 impl Build<'_> {
-    /// Returns a failure with `code` and `message`. All steps of the build so far have succeeded,
-    /// so their output explains nothing, except that the machine ran out of something.
+    /// Returns a failure with `code` and `message`. All steps so far have succeeded, so their
+    /// output can explain the failure only if the machine ran out of a resource.
     pub(crate) fn failed(&self, code: u8, message: &str) -> Failure {
         let out_of = [Cause::DiskFull, Cause::Killed, Cause::Memory];
         let diagnosis = diagnose::read(&self.log(), &(0..u64::MAX), &self.workplace.seen);
@@ -145,8 +145,8 @@ impl Build<'_> {
 
 /// Returns true if the network explains a failure with this cause and line.
 ///
-/// A failed download often shows only later, as a missing file. An error in the source is not the
-/// network's, even if a download failed before.
+/// A failed download often appears only later, as a missing file. The network does not explain an
+/// error in the source, even if a download failed before.
 fn is_network(cause: Cause, line: Option<&str>, log: &Path) -> bool {
     let missing = || line.is_some_and(|line| line.contains("No such file or directory"));
     match cause {

@@ -20,9 +20,9 @@ pub enum Cause {
     Killed,
     /// A process has too many open files.
     TooManyFiles,
-    /// A limit of processes prevented a program from starting another one.
+    /// The limit on processes prevented a program from starting another one.
     TooManyProcesses,
-    /// A file exceeds the limit of its size.
+    /// A file exceeds the limit on file sizes.
     FileTooLarge,
     /// A file cannot be written because its file system is read-only.
     ReadOnly,

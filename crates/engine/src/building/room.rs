@@ -15,7 +15,7 @@ const INTERVAL: Duration = Duration::from_millis(20);
 /// The depth to which configure's logs are searched for in a build directory.
 const DEPTH: usize = 4;
 
-/// The maximum number of bytes that are read of each log.
+/// The maximum number of bytes that are read from each log.
 const MAX_LOG: u64 = 4 << 20;
 
 /// Measures the free space during a build, since a script that fills the disk may delete its files

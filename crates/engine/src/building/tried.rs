@@ -1,4 +1,4 @@
-//! Settles builds that have ended: confirms their records, or remembers their failures.
+//! Settles finished builds: confirms their records, or remembers their failures.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -56,7 +56,7 @@ impl KnownFailure {
         names.map(|name| (name.clone(), identity(machine, &name))).collect()
     }
 
-    /// Returns true if every program on which the failure may depend is as it was. Otherwise, the
+    /// Returns true if every program on which the failure may depend is unchanged. Otherwise, the
     /// build may succeed now.
     #[must_use]
     pub(crate) fn is_current(&self, machine: &Machine) -> bool {

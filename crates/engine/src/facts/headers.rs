@@ -29,8 +29,8 @@ impl fmt::Display for BadHeaders {
 }
 
 impl BadHeaders {
-    /// Returns the reason why the headers of `kernel` cannot be used, or `None` if they can be or
-    /// are missing. `given` is the directory that `--kernelsourcedir` names, if any.
+    /// Returns the reason why the headers of `kernel` cannot be used, or `None` if they can be
+    /// used or are missing. `given` is the directory that `--kernelsourcedir` names, if any.
     pub(super) fn find(kernel: &Kernel, given: Option<&Path>) -> Option<Self> {
         let Some(headers) = &kernel.headers else {
             return given.map(|dir| Self::None(dir.to_owned()));

@@ -296,8 +296,8 @@ impl Facts {
     /// Returns the names of the modules that should be installed for a kernel and are not, whatever
     /// the reason.
     ///
-    /// Omits modules with AUTOINSTALL=no, those that BUILD_EXCLUSIVE_* excludes, and those that the
-    /// kernel itself has in the same or a newer version.
+    /// Omits modules with AUTOINSTALL=no, modules that BUILD_EXCLUSIVE_* excludes, and modules that
+    /// the kernel ships in the same or a newer version.
     #[must_use]
     pub fn missing(&self, kernel: &KernelRelease) -> BTreeSet<&ModuleName> {
         let is_wanted = |id: &&ModuleId| {

@@ -49,8 +49,8 @@ impl ModuleIndex {
     /// Returns true if the index lacks the module in the object `path` of the directory `dir`, or is
     /// older than the object.
     ///
-    /// A setting in depmod.d may prefer another file with the module; the index does not lack the
-    /// module then.
+    /// If a setting in depmod.d prefers another file with the module, the index still contains the
+    /// module.
     pub(crate) fn is_older_than(&self, dir: &Path, path: &str) -> bool {
         self.loaded_for(path).is_none()
             || modified(&dir.join(path)).is_some_and(|placed| placed > self.written)

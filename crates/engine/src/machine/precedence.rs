@@ -6,11 +6,11 @@ use std::fs;
 use super::Machine;
 use crate::names::ModuleName;
 
-/// The directory of the files in which packages list modules that are installed in any case.
+/// The directory of the files in which packages list modules that are always installed.
 const FORCED: &str = "usr/share/dkms/modules_to_force_install";
 
 impl Machine {
-    /// Returns true if the module is installed in any case: because of `--force`, the settings or
+    /// Returns true if the module is always installed: because of `--force`, the settings or
     /// a file in [`FORCED`].
     pub(crate) fn always_installs(&self, name: &ModuleName) -> bool {
         self.options.force_install
@@ -18,7 +18,7 @@ impl Machine {
             || self.forced_words().contains(name.as_str())
     }
 
-    /// Returns true if the module is installed whatever its version: because of
+    /// Returns true if the module is installed regardless of its version: because of
     /// `--force-version-override` or a file in [`FORCED`].
     pub(crate) fn ignores_version_of(&self, name: &ModuleName) -> bool {
         self.options.force_version

@@ -161,7 +161,7 @@ impl Copying {
         for name in from.names().map_err(FileError::when("list", &from.path))? {
             self.entry(from, to, &name)?;
         }
-        // Last, because adding entries changes the directory's time, and its mode can forbid
+        // This is done last: adding entries changes the directory's time, and its mode may forbid
         // adding them.
         self.set_metadata(&to.fd, &stat)
             .map_err(FileError::when("set the mode and times of", &to.path))
@@ -305,7 +305,8 @@ fn times(stat: &FileStat) -> (TimeSpec, TimeSpec) {
     (accessed, TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec))
 }
 
-/// Ignores that only root can change owners. Other users own their copies, as with `cp -a`.
+/// Ignores the error of changing an owner without being root. Copies then belong to the user, as
+/// with `cp -a`.
 fn allowed(owned: nix::Result<()>) -> io::Result<()> {
     match owned {
         Err(Errno::EPERM | Errno::EACCES) => Ok(()),

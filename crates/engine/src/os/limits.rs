@@ -2,10 +2,10 @@
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// The limit of open files that this process and its children get if the limit is lower.
+/// The number of open files to which a lower limit is raised for this process and its children.
 const USUAL_FILES: u64 = 1024;
 
-/// The number of open files without which confs cannot be read and modules not be built.
+/// The minimum limit of open files for reading confs and building modules.
 const NEEDED_FILES: u64 = 256;
 
 /// Raises a low limit of open files as far as possible.

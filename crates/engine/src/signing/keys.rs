@@ -58,7 +58,7 @@ pub(super) fn choose_keys(machine: &Machine, kernel: &Kernel, framework: &Framew
 ///
 /// # Errors
 /// [`Failure`] in all other cases. If one file is missing, neither is created, because the other
-/// one may be enrolled. None is created if the settings may name other files.
+/// one may be enrolled. No files are created if the settings may name others.
 pub(super) fn have_keys(keys: &Keys, framework: &Framework) -> Result<bool, Failure> {
     use FileState::{Missing, Present, Unusable};
     let key = if keys.is_in_token() { Present } else { FileState::of(Path::new(&keys.key)) };
@@ -98,9 +98,9 @@ pub(super) fn have_keys(keys: &Keys, framework: &Framework) -> Result<bool, Fail
 /// The state of a key file or a certificate file.
 enum FileState {
     Present,
-    /// Nothing has this path.
+    /// The path does not exist.
     Missing,
-    /// Something has this path but is not a file that can be read. Contains the reason.
+    /// The path exists but is not a readable file. Contains the reason.
     Unusable(String),
 }
 
@@ -211,7 +211,7 @@ fn generate(keys: &Keys, machine: &Machine) -> Result<(), String> {
     if !ended.success() {
         return Err(ended.complaint().replace('\n', "; "));
     }
-    // Other users could never read the key, since its directory is private.
+    // Until now, the private directory has protected the key.
     fs::set_permissions(&new_key, fs::Permissions::from_mode(0o600))
         .map_err(FileError::when("set the mode of", &new_key))
         .map_err(text)?;
@@ -224,7 +224,7 @@ fn generate(keys: &Keys, machine: &Machine) -> Result<(), String> {
     durable::sync_dir(dir).map_err(text)
 }
 
-/// Gives the new file `from` the path `to`, which must not exist.
+/// Writes `from` to disk and hard-links it as `to`, which must not exist.
 fn place(from: &Path, to: &Path) -> Result<(), FileError> {
     File::open(from).and_then(|file| file.sync_all()).map_err(FileError::when("write", from))?;
     fs::hard_link(from, to).map_err(FileError::when("write", to))

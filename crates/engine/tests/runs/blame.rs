@@ -1,4 +1,4 @@
-//! Tests of failed builds: whose fault they are, and what is reported and kept.
+//! Tests of failed builds: their causes, their reports, and the files that are kept.
 
 use std::path::Path;
 
@@ -81,7 +81,7 @@ fn failures_of_the_machine_and_the_network_are_not_remembered() {
         ("no-such-program-at-all; exit 1", false),
         ("echo 'curl: (6) Could not resolve host: example.org'; exit 6", true),
         ("echo 'wget: unable to resolve host address a.org'; exit 4", true),
-        // The lost download shows only later.
+        // The failed download appears only later, as a missing file.
         (
             "echo 'Network is unreachable'; echo 'x.c:1:1: fatal error: fw.h: No such file or directory'; exit 1",
             true,

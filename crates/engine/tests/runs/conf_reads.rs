@@ -1,5 +1,5 @@
-//! Tests of the evaluations of each dkms.conf: as few as possible, but again after what it may
-//! inspect has changed.
+//! Tests that each dkms.conf is evaluated as rarely as possible, and again after files that it may
+//! read have changed.
 
 use dkms_engine::plan::Verb;
 use rstest::rstest;

@@ -1,4 +1,4 @@
-//! Tests of remembered failures: what they depend on, and what is a request to retry them.
+//! Tests of remembered failures: their dependencies, and the changes that cause a retry.
 
 use std::collections::BTreeSet;
 
@@ -34,7 +34,7 @@ fn failure_depends_on_the_programs_of_the_build(#[case] script: &str, #[case] pr
         fixture.root.program(program, PLUGIN);
         fixture.change = |machine| machine.env = machine.env.clone().with("CC", "gcc-of-test");
     }
-    // A line of the compiler makes the failure one of the module.
+    // A compiler error makes it the module's own failure.
     add(&fixture, &format!("{script} || {{ echo 'x.c:1:2: error: no' >&2; exit 1; }}"));
     assert_failed(&fixture.sync(&["foo-1.0"], &[]), 10);
     assert_clean(&fixture.sync(&[], &[K1]));

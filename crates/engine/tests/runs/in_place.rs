@@ -1,4 +1,5 @@
-//! Tests of what counts as installed: the objects of the build, and depmod's index of them.
+//! Tests that a module counts as installed only with the objects of its build and depmod's index
+//! of them.
 
 use std::fs::{self, File};
 use std::time::{Duration, SystemTime};

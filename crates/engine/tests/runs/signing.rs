@@ -149,7 +149,7 @@ fn key_is_generated_once_and_never_replaced() {
     assert!(failure.message.contains("pkcs11:object=x)"), "{}", failure.message);
 }
 
-/// The files of a pair of keys that exist, the settings, and the path that the warning names.
+/// The existing files of the key pair, the settings, and the path that the warning names.
 #[rstest]
 #[case::misspelt_key(
     &["root/MOK.priv", "root/MOK.der"],
