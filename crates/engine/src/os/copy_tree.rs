@@ -235,7 +235,9 @@ impl Copying {
             other => other?,
         }
         let linked = to.stat(name)?;
-        let identity = |it: &FileStat| (it.st_dev, it.st_ino, it.st_mode, it.st_uid);
+        // Not the inode: a link makes overlayfs copy the file, which changes its number.
+        let identity =
+            |it: &FileStat| (it.st_mode, it.st_uid, it.st_size, it.st_mtime, it.st_mtime_nsec);
         if identity(&linked) == identity(stat) {
             return Ok(true);
         }
