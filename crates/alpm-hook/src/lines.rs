@@ -26,9 +26,9 @@ use crate::told::Told;
 
 /// Prints a warning for each problem in the settings of `machine`.
 pub fn warn_of_settings(machine: &Machine) {
-    let mut lines = Lines::new(io::stdout(), PackageNames::default());
+    let mut out = LineWriter::new(io::stdout());
     for problem in machine.settings.problems() {
-        lines.write_lines(&format!("warning: {problem}"));
+        out.lines(&format!("warning: {problem}"));
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use dkms_engine::machine::Trees;
 use dkms_engine::names::{KernelRelease, ModuleId};
+use dkms_engine::os::durable::{self, FileError};
 use dkms_engine::plan::{Action, Note, Plan, Step};
 use dkms_engine::report::{Outcome, Report};
 use nix::unistd::getppid;
@@ -53,11 +54,7 @@ impl Told {
                 matches!(&finished.outcome, Outcome::Failed(failed) if failed.transient);
             told.tried.push((module.to_string(), kernel.to_string(), transient));
             // The report of the failure says that the old version stays installed.
-            let replaced = plan.steps_of(finished.task).find_map(|step| match &step.action {
-                Action::Install { replaces, .. } => replaces.clone(),
-                _ => None,
-            });
-            if let Some(module) = replaced {
+            if let Some(module) = plan.replaced_by(finished.task).cloned() {
                 let note = Note::Kept { module, kernel: kernel.clone() };
                 told.texts.insert(note.to_string());
             }
@@ -77,16 +74,20 @@ impl Told {
     pub fn write(&self, trees: &Trees) {
         let file = path(trees);
         let written = if self.tried.is_empty() && self.texts.is_empty() {
-            match fs::remove_file(&file) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
-            }
+            durable::remove_file_if_there(&file).map(drop)
         } else {
-            serde_json::to_vec(self).map_err(io::Error::from).and_then(|text| write(&file, &text))
+            self.write_to(&file)
         };
         if let Err(error) = written {
-            log::info!("{}: {error}", file.display());
+            log::info!("{error}");
         }
+    }
+
+    fn write_to(&self, file: &Path) -> Result<(), FileError> {
+        let text = serde_json::to_vec(self).map_err(io::Error::from);
+        let text = text.map_err(FileError::when("write", file))?;
+        file.parent().map_or(Ok(()), durable::create_dirs)?;
+        durable::write(file, &text)
     }
 
     /// Returns true if an earlier hook has reported `text`.
@@ -107,13 +108,6 @@ impl Told {
         }
         tried
     }
-}
-
-fn write(file: &Path, text: &[u8]) -> io::Result<()> {
-    if let Some(dir) = file.parent() {
-        fs::create_dir_all(dir)?;
-    }
-    fs::write(file, text)
 }
 
 fn path(trees: &Trees) -> PathBuf {

@@ -31,6 +31,11 @@ impl<W: Write> LineWriter<W> {
         }
     }
 
+    /// Writes each line of a message.
+    pub fn lines(&mut self, message: &str) {
+        message.lines().for_each(|line| self.line(line));
+    }
+
     /// Returns the underlying writer.
     pub fn into_inner(self) -> W {
         self.to

@@ -5,10 +5,10 @@ use std::io::Write;
 
 use dkms_engine::failure::Failure;
 use dkms_engine::names::ModuleId;
-use dkms_engine::plan::{Action, Note, Plan, Task};
+use dkms_engine::plan::{Action, Note, Plan};
 use dkms_engine::report::{Outcome, Report};
 
-use super::{LineWriter, Lines};
+use super::Lines;
 
 impl<W: Write> Lines<W> {
     /// Writes the output that follows the line of the last step.
@@ -16,37 +16,32 @@ impl<W: Write> Lines<W> {
         let notes = plan.notes.iter().filter(|note| !is_covered(note, plan, report));
         let notes: Vec<String> = notes.filter_map(|note| self.note(note)).collect();
         for text in notes {
-            self.write_lines(&format!("note: {text}"));
+            self.out.lines(&format!("note: {text}"));
         }
         for finished in &report.finished {
             if let (Some((module, kernel)), Outcome::Declined(why)) =
                 (finished.step.action.job(), &finished.outcome)
             {
                 let (module, kernel, why) = (module.clone(), kernel.clone(), why.clone());
-                self.write_lines(&format!("note: {}", Note::Declined { module, kernel, why }));
+                self.out.lines(&format!("note: {}", Note::Declined { module, kernel, why }));
             }
         }
         for trouble in report.trouble.iter().filter(|text| !self.told.includes(text)) {
-            write_lines(&mut self.out, &format!("error: {trouble}"));
+            self.out.lines(&format!("error: {trouble}"));
         }
         for warning in report.warnings.iter().filter(|text| !self.told.includes(text)) {
-            write_lines(&mut self.out, &format!("warning: {warning}"));
+            self.out.lines(&format!("warning: {warning}"));
         }
         self.count(report);
         for finished in &report.finished {
             if let Outcome::Failed(failed) = &finished.outcome {
-                let stays = replaced_by(plan, finished.task);
+                let stays = plan.replaced_by(finished.task);
                 self.failure(&finished.step.action, failed, stays);
             }
         }
         if let Some(interruption) = &report.interrupted {
-            self.write_lines(&format!("error: {interruption}"));
+            self.out.lines(&format!("error: {interruption}"));
         }
-    }
-
-    /// Writes a message, which can have several lines.
-    pub(super) fn write_lines(&mut self, text: &str) {
-        write_lines(&mut self.out, text);
     }
 
     /// Writes the number of installed modules. Writes nothing for a single module, because its own
@@ -146,14 +141,6 @@ impl<W: Write> Lines<W> {
     }
 }
 
-/// Returns the version that a task replaces. That version stays installed if the task fails.
-fn replaced_by(plan: &Plan, task: Task) -> Option<&ModuleId> {
-    plan.steps_of(task).find_map(|step| match &step.action {
-        Action::Install { replaces, .. } => replaces.as_ref(),
-        _ => None,
-    })
-}
-
 /// Returns true if the report of a failure, or a note on a remembered failure, includes `note`.
 fn is_covered(note: &Note, plan: &Plan, report: &Report) -> bool {
     let Note::Kept { module, kernel } = note else { return false };
@@ -165,12 +152,8 @@ fn is_covered(note: &Note, plan: &Plan, report: &Report) -> bool {
         || report.finished.iter().any(|finished| {
             matches!(finished.outcome, Outcome::Failed(_))
                 && finished.step.action.kernel() == Some(kernel)
-                && replaced_by(plan, finished.task) == Some(module)
+                && plan.replaced_by(finished.task) == Some(module)
         })
-}
-
-fn write_lines<W: Write>(out: &mut LineWriter<W>, text: &str) {
-    text.lines().for_each(|line| out.line(line));
 }
 
 /// Returns the command that retries a failed step; `None` if no command can.

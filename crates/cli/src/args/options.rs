@@ -98,31 +98,12 @@ pub const OPTIONS: &[Opt] = &[
         .takes("MODULE")
         .of(NAMES_MODULE),
     opt(OptId::Version, "", "the module's version").short('v').takes("VERSION").of(NAMES_VERSION),
-    opt(OptId::Kernel, "kernelver", "the kernel release, or RELEASE/ARCH; repeatable")
-        .short('k')
-        .loose()
-        .takes("RELEASE")
-        .of(NAMES_KERNELS),
-    opt(OptId::Kernel, "kernelver", "the kernel release, or RELEASE/ARCH")
-        .short('k')
-        .loose()
-        .takes("RELEASE")
-        .of(NAMES_ONE_KERNEL),
-    opt(OptId::Archive, "archive", "the archive to write").loose().takes("FILE").of(&[Mktarball]),
-    opt(OptId::Archive, "archive", "the archive to read")
-        .loose()
-        .takes("FILE")
-        .of(&[Ldtarball, Add, Build, Install]),
-    opt(OptId::Arch, "arch", "the architecture; give it once, or once for each -k")
-        .short('a')
-        .loose()
-        .takes("ARCH")
-        .of(NAMES_KERNELS),
-    opt(OptId::Arch, "arch", "the architecture")
-        .short('a')
-        .loose()
-        .takes("ARCH")
-        .of(NAMES_ONE_KERNEL),
+    kernel("the kernel release, or RELEASE/ARCH; repeatable").of(NAMES_KERNELS),
+    kernel("the kernel release, or RELEASE/ARCH").of(NAMES_ONE_KERNEL),
+    archive("the archive to write").of(&[Mktarball]),
+    archive("the archive to read").of(&[Ldtarball, Add, Build, Install]),
+    arch("the architecture; give it once, or once for each -k").of(NAMES_KERNELS),
+    arch("the architecture").of(NAMES_ONE_KERNEL),
     opt(OptId::All, "all", "every installed kernel that has headers").of(&[
         Build,
         Install,
@@ -213,6 +194,18 @@ pub const OPTIONS: &[Opt] = &[
 
 const fn opt(id: OptId, long: &'static str, help: &'static str) -> Opt {
     Opt { id, long, short: None, loose: false, value: None, of: &[], help }
+}
+
+const fn kernel(help: &'static str) -> Opt {
+    opt(OptId::Kernel, "kernelver", help).short('k').loose().takes("RELEASE")
+}
+
+const fn arch(help: &'static str) -> Opt {
+    opt(OptId::Arch, "arch", help).short('a').loose().takes("ARCH")
+}
+
+const fn archive(help: &'static str) -> Opt {
+    opt(OptId::Archive, "archive", help).loose().takes("FILE")
 }
 
 impl Opt {

@@ -15,7 +15,7 @@ mod working_copy;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use crate::conf::{Conf, ConfRequest, Confs, Excluded, Values};
@@ -31,6 +31,7 @@ use crate::names::{ModuleId, ModuleName, ModuleVersion};
 use crate::os::digest::Digest;
 use crate::os::durable::{self, FileError};
 use crate::os::process::{Environment, Output};
+use crate::os::shared::lock;
 use crate::report::Phase;
 use crate::version;
 
@@ -139,7 +140,7 @@ impl Build<'_> {
 
     /// Blocks other builds of the same module until the guard is dropped.
     fn alone(&self) -> MutexGuard<'_, Shared> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(self.shared)
     }
 
     fn forget_failure(&self) -> Result<(), FileError> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 
 use super::context::{ConfContext, ConfReply, reader};
 use super::{Conf, Excluded, Values, directives};
@@ -13,6 +13,7 @@ use crate::names::ModuleId;
 use crate::os::bash::{BashError, BashReader};
 use crate::os::digest::Digest;
 use crate::os::parallel::on_all_cores_with;
+use crate::os::shared::lock;
 use crate::os::symlinks;
 
 /// The log target of warnings about deprecated directives.
@@ -119,7 +120,7 @@ impl<'a> Confs<'a> {
         request: &ConfRequest<'_>,
     ) -> Result<EvaluatedConf, Failure> {
         let ConfRequest { id, kernel, source } = request;
-        if let Some(problem) = locked(&self.timed_out).get(id) {
+        if let Some(problem) = lock(&self.timed_out).get(id) {
             return Err(problem.clone());
         }
         let machine = self.machine;
@@ -153,7 +154,7 @@ impl<'a> Confs<'a> {
             Err(error) => {
                 let problem = Failure::from(&error);
                 if matches!(error, BashError::TimedOut { .. }) {
-                    locked(&self.timed_out).insert(id.clone(), problem.clone());
+                    lock(&self.timed_out).insert(id.clone(), problem.clone());
                 }
                 Err(problem)
             }
@@ -231,12 +232,6 @@ impl<'a> Confs<'a> {
             parts.iter().map(|(path, digest)| format!("{} {digest}", path.display())).collect();
         Digest::of_bytes(text.join("\n").as_bytes())
     }
-}
-
-/// Locks a map, even if its mutex is poisoned: each entry is inserted in one step, so the map is
-/// always valid.
-fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Returns the names and values of the known directives on the command line. As in a conf, unknown

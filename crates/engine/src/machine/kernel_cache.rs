@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::{Kernel, KernelConfig};
 use crate::names::KernelRelease;
 use crate::objects::Compression;
+use crate::os::shared::lock;
 
 /// The configuration and the compression of each kernel, read on first use.
 #[derive(Debug, Default)]
@@ -25,10 +26,4 @@ impl KernelCache {
         let mut known = lock(&self.compressions);
         *known.entry(kernel.release.clone()).or_insert_with(|| kernel.compression())
     }
-}
-
-/// Locks a map, even if its mutex is poisoned: each entry is inserted in one step, so the map is
-/// always valid.
-fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

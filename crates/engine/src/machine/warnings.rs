@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
+
+use crate::os::shared::lock;
 
 /// The maximum number of messages about one file. One error often causes further messages.
 const MESSAGES: usize = 5;
@@ -19,7 +21,7 @@ impl Warnings {
     /// Adds and logs a warning, unless it has already been added.
     pub(crate) fn add(&self, text: impl Into<String>) {
         let text = text.into();
-        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = lock(&self.all);
         if !all.contains(&text) {
             log::info!("{text}");
             all.push(text);
@@ -29,7 +31,7 @@ impl Warnings {
     /// Logs bash's `messages` about `file` as warnings, unless messages about this file have
     /// already been logged. A dkms.conf is evaluated for each kernel, usually with equal messages.
     pub(crate) fn about(&self, file: &Path, messages: &[String]) {
-        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut files = lock(&self.files);
         if files.insert(file.to_owned()) {
             for message in messages.iter().take(MESSAGES) {
                 log::warn!("{message}");
@@ -39,6 +41,6 @@ impl Warnings {
 
     /// Removes and returns all warnings of [`add`](Self::add).
     pub(crate) fn take(&self) -> Vec<String> {
-        std::mem::take(&mut self.all.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut lock(&self.all))
     }
 }

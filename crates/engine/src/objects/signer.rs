@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::failure::Failure;
@@ -15,6 +15,7 @@ use crate::os::digest::Digest;
 use crate::os::durable::UNFINISHED;
 use crate::os::pin::{Pin, redacted};
 use crate::os::process::{Environment, Program, Tools};
+use crate::os::shared::lock;
 
 /// The time limit for creating a key or signing one object.
 ///
@@ -40,13 +41,13 @@ impl Signers {
         kernel: &KernelRelease,
         decide: impl FnOnce() -> SigningDecision,
     ) -> Arc<SigningDecision> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.0);
         Arc::clone(known.entry(kernel.clone()).or_insert_with(|| Arc::new(decide())))
     }
 
     /// Returns the decision for `kernel`, or `None` if it has not been made yet.
     pub(crate) fn known(&self, kernel: &KernelRelease) -> Option<Arc<SigningDecision>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(kernel).cloned()
+        lock(&self.0).get(kernel).cloned()
     }
 }
 

@@ -9,6 +9,7 @@ pub(crate) mod parallel;
 pub mod paths;
 pub(crate) mod pin;
 pub mod process;
+pub(crate) mod shared;
 pub(crate) mod stat;
 pub mod symlinks;
 pub(crate) mod toml_file;

@@ -263,6 +263,15 @@ impl Plan {
         first.into_iter().chain(second)
     }
 
+    /// Returns the version that a task replaces, and that stays installed if the task fails.
+    #[must_use]
+    pub fn replaced_by(&self, task: Task) -> Option<&ModuleId> {
+        self.steps_of(task).find_map(|step| match &step.action {
+            Action::Install { replaces, .. } => replaces.as_ref(),
+            _ => None,
+        })
+    }
+
     /// Returns all steps, in order. An installation follows directly after its build.
     pub fn steps(&self) -> impl Iterator<Item = &Step> {
         self.tasks().flat_map(|task| self.steps_of(task))
