@@ -49,6 +49,7 @@ impl Root {
                 ("dkms-remove", LIB),
                 ("mkinitcpio-dkms", LIB),
                 ("compile-once", LIB),
+                ("dkms-confine", LIB),
             ];
             for (program, place) in programs {
                 fs::copy(built.join(program), root.path(place).join(program))

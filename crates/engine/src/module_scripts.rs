@@ -6,7 +6,7 @@ use crate::conf::known_directives;
 use crate::dkms_tree::Workplace;
 use crate::machine::Machine;
 use crate::names::{KernelRelease, ModuleId};
-use crate::os::process::{Environment, How, Output, Program, is_program};
+use crate::os::process::{Environment, How, Output, Program, SIGNALLED, is_program};
 
 /// A script of a module, named by a directive of its conf.
 pub(crate) struct Script<'a> {
@@ -127,11 +127,12 @@ pub(crate) struct Ran {
     pub cut_short: bool,
 }
 
-/// Returns the exit status of a script, or 1 if it was killed, timed out or was interrupted.
+/// Returns the exit status of a script as a shell sees it, or 1 if it timed out or was interrupted.
 pub(crate) fn exit_status(how: How) -> u8 {
     match how {
         How::Exited(code) => u8::try_from(code).unwrap_or(1),
-        How::Killed(_) | How::TimedOut | How::Interrupted => 1,
+        How::Killed(signal) => u8::try_from(SIGNALLED + signal).unwrap_or(1),
+        How::TimedOut | How::Interrupted => 1,
     }
 }
 

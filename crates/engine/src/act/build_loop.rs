@@ -13,7 +13,9 @@ use super::{Run, job_order, pending_images};
 use crate::building::{Tried, compile_once, launcher};
 use crate::dkms_tree::{BuildCache, Record};
 use crate::failure::Failure;
-use crate::machine::Gate;
+use crate::machine::{Gate, Machine};
+use crate::os::durable;
+use crate::os::jobserver::Jobserver;
 use crate::plan::{Job, Task};
 use crate::report::{Event, Outcome, Phase};
 
@@ -33,25 +35,17 @@ impl Run<'_> {
         let mut gate = Gate::new(&machine.memory, machine.settings.memory_per_job());
         let (most, fewer) = gate.jobs(machine.settings.jobs());
         self.say(fewer.as_slice());
-        let clients =
-            jobserver::Client::new(most).and_then(|it| Ok((it, jobserver::Client::new(1)?)));
-        let (client, alone) = match clients {
-            Ok(clients) => clients,
+        let (jobserver, alone) = match jobservers(machine, most) {
+            Ok(jobservers) => jobservers,
             Err(error) => {
                 for (number, job) in jobs.iter().enumerate() {
-                    let failed =
-                        Failure::transient(1, format!("cannot create a jobserver: {error}"));
-                    self.finish(
-                        Task::Job(number),
-                        &job.build,
-                        Outcome::Failed(failed),
-                        Duration::ZERO,
-                    );
+                    let outcome = Outcome::Failed(error.clone());
+                    self.finish(Task::Job(number), &job.build, outcome, Duration::ZERO);
                 }
                 return;
             }
         };
-        let context = BuildContext::new(jobs, machine, facts, confs, &client);
+        let context = BuildContext::new(jobs, machine, facts, confs, &jobserver);
         let (mut schedule, mut side_by_side) = job_order::schedule(jobs, facts, machine);
         thread::scope(|scope| {
             let mut workers = Workers::new(scope, &context);
@@ -234,4 +228,14 @@ impl Run<'_> {
         self.skip_installation(number, job);
         false
     }
+}
+
+/// Creates the jobserver of the run, which allows `most` jobs, and one for builds that are repeated
+/// alone.
+fn jobservers(machine: &Machine, most: usize) -> Result<(Jobserver, Jobserver), Failure> {
+    let dir = machine.trees.workplaces();
+    durable::create_dirs(&dir)?;
+    Jobserver::create_in(&dir, most)
+        .and_then(|it| Ok((it, Jobserver::create_in(&dir, 1)?)))
+        .map_err(|error| Failure::transient(1, format!("cannot create a jobserver: {error}")))
 }

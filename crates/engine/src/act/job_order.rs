@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::schedule::{BuildTask, Schedule};
 use super::side_by_side::SideBySide;
-use crate::dkms_tree::are_private;
 use crate::facts::{Facts, Pair};
 use crate::machine::Machine;
 use crate::names::ModuleName;
@@ -20,7 +19,7 @@ const COMMANDS: [&str; 3] = ["MAKE", "PRE_BUILD", "POST_BUILD"];
 /// The builds of a module run one at a time if they cannot have private directories, or if they
 /// [share the source tree](shares_source).
 pub(super) fn schedule(jobs: &[Job], facts: &Facts, machine: &Machine) -> (Schedule, SideBySide) {
-    let share_dirs = !are_private(machine);
+    let share_dirs = !machine.has_own_mounts();
     let names: Vec<&ModuleName> =
         jobs.iter().map(|job| &job.module.name).collect::<BTreeSet<_>>().into_iter().collect();
     let in_turn: BTreeSet<usize> = (0..names.len())

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::building::Tried;
 use crate::dkms_tree::Record;
 use crate::failure::Failure;
+use crate::os::jobserver;
 use crate::report::{Outcome, Phase};
 
 /// An event on a worker thread. Each job is identified by its number in the plan.
@@ -29,4 +30,4 @@ pub(crate) enum WorkerEvent {
 
 /// A jobserver token, which a build needs to start, or the error of the jobserver. The build's make
 /// uses the token for its first job.
-pub(crate) type Token = std::io::Result<jobserver::Acquired>;
+pub(crate) type Token = std::io::Result<jobserver::Token>;

@@ -17,6 +17,7 @@ use crate::facts::{Facts, Pair};
 use crate::failure::Failure;
 use crate::machine::Machine;
 use crate::names::{KernelRelease, ModuleId};
+use crate::os::jobserver::Jobserver;
 use crate::plan::Job;
 use crate::report::Phase;
 
@@ -30,7 +31,7 @@ pub(super) struct BuildContext<'a> {
     facts: &'a Facts,
     confs: &'a Confs<'a>,
     /// The jobserver of the run. It has one token for each parallel job.
-    client: &'a jobserver::Client,
+    jobserver: &'a Jobserver,
     /// The state that the builds of each module share.
     shared: BTreeMap<&'a ModuleId, Mutex<Shared>>,
     /// The number of objects that the run compiles for each kernel, according to the dkms.conf
@@ -45,7 +46,7 @@ impl<'a> BuildContext<'a> {
         machine: &'a Machine,
         facts: &'a Facts,
         confs: &'a Confs<'a>,
-        client: &'a jobserver::Client,
+        jobserver: &'a Jobserver,
     ) -> Self {
         let mut objects = BTreeMap::new();
         for job in jobs.iter().filter(|job| !job.is_cached()) {
@@ -54,14 +55,14 @@ impl<'a> BuildContext<'a> {
             *objects.entry(&job.kernel).or_default() += named.max(1);
         }
         let shared = jobs.iter().map(|job| (&job.module, Mutex::default())).collect();
-        Self { machine, facts, confs, client, shared, objects }
+        Self { machine, facts, confs, jobserver, shared, objects }
     }
 
     fn build<'b>(
         &'b self,
         job: &'b Job,
         attempt: Attempt,
-        jobserver: &'b jobserver::Client,
+        jobserver: &'b Jobserver,
         report: &'b dyn Fn(Phase),
         say: &'b dyn Fn(String),
     ) -> Result<Build<'b>, Failure> {
@@ -69,6 +70,7 @@ impl<'a> BuildContext<'a> {
         let known = self.facts.kernels.get(kernel).zip(self.shared.get(module));
         let no_kernel = || Failure::new(21, format!("no such kernel: {kernel}"));
         let (about, shared) = known.ok_or_else(no_kernel)?;
+        let workplace = Workplace::of(self.machine, module, &about.kernel);
         Ok(Build {
             machine: self.machine,
             id: module,
@@ -79,7 +81,10 @@ impl<'a> BuildContext<'a> {
             say,
             cached: job.is_cached(),
             objects: self.objects.get(kernel).copied().unwrap_or_default(),
-            workplace: Workplace::of(self.machine, module, &about.kernel),
+            workplace: match attempt {
+                Attempt::Alone => workplace.with_machine_temporary(),
+                Attempt::Only | Attempt::Beside => workplace,
+            },
             shared,
             attempt,
         })
@@ -142,18 +147,18 @@ impl<'scope, 'env> Workers<'scope, 'env> {
         if self.asked {
             return;
         }
-        let (client, sender) = (self.context.client, self.sender.clone());
+        let (jobserver, sender) = (self.context.jobserver, self.sender.clone());
         // Sending fails only after the run has ended.
-        let ask = move || drop(sender.send(WorkerEvent::Token(client.acquire())));
+        let ask = move || drop(sender.send(WorkerEvent::Token(jobserver.acquire())));
         if let Err(error) = Builder::new().spawn_scoped(self.scope, ask) {
             no_thread::<()>(self.context.machine, &error);
             if self.running > 0 {
                 return;
             }
             // A killed make may have kept the last token.
-            let token = match client.available() {
-                Ok(0) => client.release_raw().and_then(|()| client.acquire()),
-                _ => client.acquire(),
+            let token = match jobserver.has_token() {
+                Ok(false) => jobserver.add().and_then(|()| jobserver.acquire()),
+                _ => jobserver.acquire(),
             };
             let _ = self.sender.send(WorkerEvent::Token(token));
         }
@@ -162,23 +167,23 @@ impl<'scope, 'env> Workers<'scope, 'env> {
 
     /// Starts the build of job `number`. The build holds `token` until it ends.
     pub(crate) fn start(&mut self, number: usize, job: &'env Job, token: Token, attempt: Attempt) {
-        self.start_with(self.context.client, number, job, token, attempt);
+        self.start_with(self.context.jobserver, number, job, token, attempt);
     }
 
-    /// Starts the build of job `number` with the only token of `client`.
+    /// Starts the build of job `number` with the only token of `jobserver`.
     pub(crate) fn start_alone(
         &mut self,
         number: usize,
         job: &'env Job,
-        client: &'env jobserver::Client,
+        jobserver: &'env Jobserver,
         attempt: Attempt,
     ) {
-        self.start_with(client, number, job, client.acquire(), attempt);
+        self.start_with(jobserver, number, job, jobserver.acquire(), attempt);
     }
 
     fn start_with(
         &mut self,
-        client: &'env jobserver::Client,
+        jobserver: &'env Jobserver,
         number: usize,
         job: &'env Job,
         token: Token,
@@ -194,7 +199,7 @@ impl<'scope, 'env> Workers<'scope, 'env> {
             if context.machine.tools.stop.asked().is_some() {
                 return Err(Failure::transient(1, "interrupted"));
             }
-            let build = context.build(job, attempt, client, &tell, &say)?;
+            let build = context.build(job, attempt, jobserver, &tell, &say)?;
             Ok(build.run(context.facts, context.confs))
         });
     }
@@ -232,7 +237,9 @@ impl<'scope, 'env> Workers<'scope, 'env> {
         }
         self.spawn(move || {
             settled(without_panic(|| {
-                context.build(job, Attempt::Beside, context.client, &|_| {}, &|_| {})?.settle(tried)
+                context
+                    .build(job, Attempt::Beside, context.jobserver, &|_| {}, &|_| {})?
+                    .settle(tried)
             }));
         });
     }
@@ -277,7 +284,7 @@ impl<'scope, 'env> Workers<'scope, 'env> {
             match self.receiver.recv_timeout(patience) {
                 Ok(news) => return Some(self.note(news)),
                 Err(RecvTimeoutError::Timeout) if only_token => {
-                    if let Err(error) = self.context.client.release_raw() {
+                    if let Err(error) = self.context.jobserver.add() {
                         log::warn!("cannot return a token to the jobserver: {error}");
                     }
                 }

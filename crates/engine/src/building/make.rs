@@ -24,6 +24,9 @@ const EXPORTED: &str =
 /// Variables that bash itself sets.
 const SET_BY_BASH: [&str; 4] = ["_", "SHLVL", "PWD", "OLDPWD"];
 
+/// The environment variable with the path of the jobserver's FIFO, for the link `make` in PATH.
+const JOBSERVER: &str = "ALPM_DKMS_JOBSERVER";
+
 impl Build<'_> {
     /// Returns the environment for make and for the module's scripts (dkms-behaviour 4.2). Its PATH
     /// begins with the directories of alpm-dkms's own programs.
@@ -36,6 +39,7 @@ impl Build<'_> {
     ) -> Result<Environment, Failure> {
         let programs = path_programs(self.machine)?;
         let mut env = module_scripts::environment(self.machine, self.id, &self.kernel.release)
+            .with(JOBSERVER, self.jobserver.path())
             .first_in_path(&programs)
             .with_english_messages();
         if let Some(compiler) = self.kernel_variables(&env) {
@@ -79,7 +83,7 @@ impl Build<'_> {
     /// evaluated, warns and returns `env` unchanged.
     fn exported(&self, file: &Path, env: Environment) -> Environment {
         let ended = Program::new(self.machine.tools.bash.clone(), &env)
-            .args(["--norc", "--noprofile", "-c", EXPORTED, "build_environment"])
+            .args(["-p", "-c", EXPORTED, "build_environment"])
             .arg(file)
             .cwd("/")
             .deadline(self.machine.settings.conf_timeout())
@@ -111,11 +115,10 @@ impl Build<'_> {
     pub(super) fn make(&self, prepared: &Prepared, log: &mut MakeLog) -> Result<(), Failure> {
         let command = self.make_command(prepared);
         let program = Program::new(self.machine.tools.bash.clone(), &prepared.env)
-            .args(["--norc", "--noprofile", "-c"])
+            .args(["-p", "-c"])
             .arg(&command)
             .cwd(&self.workplace.seen)
             .deadline(self.machine.settings.build_timeout())
-            .jobserver(self.jobserver)
             .confined(&self.machine.tools);
         let program = self.workplace.show(program);
         (self.report)(Phase::Compiling);

@@ -9,13 +9,11 @@ use std::time::Duration;
 
 use crate::names::{Arch, KernelRelease, ModuleId};
 use crate::os::durable::FileError;
-use crate::os::process::{Ended, Environment, How, Program, RunError};
+use crate::os::process::{Ended, Environment, How, Program, RunError, SIGNALLED};
 
 /// The line below each step: 64 dashes.
 const RULE: &str = "----------------------------------------------------------------";
 
-/// The shell's exit status for a killed program is this number plus the number of the signal.
-const KILLED: i32 = 128;
 /// The exit status of timeout(1) for a program that timed out.
 const OUT_OF_TIME: i32 = 124;
 /// The shell's exit status for a program interrupted by Ctrl-C.
@@ -108,7 +106,7 @@ impl MakeLog {
         }
         let (code, elapsed) = match &ended {
             Ok(Ended { how: How::Exited(code), elapsed, .. }) => (*code, *elapsed),
-            Ok(Ended { how: How::Killed(signal), elapsed, .. }) => (KILLED + signal, *elapsed),
+            Ok(Ended { how: How::Killed(signal), elapsed, .. }) => (SIGNALLED + signal, *elapsed),
             Ok(Ended { how: How::TimedOut, elapsed, .. }) => {
                 self.say("timed out\n")?;
                 (OUT_OF_TIME, *elapsed)

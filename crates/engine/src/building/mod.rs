@@ -30,6 +30,7 @@ use crate::module_scripts::{self, Script};
 use crate::names::{ModuleId, ModuleName, ModuleVersion};
 use crate::os::digest::Digest;
 use crate::os::durable::{self, FileError};
+use crate::os::jobserver::Jobserver;
 use crate::os::process::{Environment, Output};
 use crate::os::shared::lock;
 use crate::report::Phase;
@@ -51,7 +52,7 @@ pub(crate) struct Build<'a> {
     /// The fingerprints of the module's dependencies.
     pub depends: &'a BTreeMap<ModuleName, Digest>,
     /// The jobserver that limits the parallel jobs of make.
-    pub jobserver: &'a jobserver::Client,
+    pub jobserver: &'a Jobserver,
     /// Called at the start of each phase.
     pub report: &'a dyn Fn(Phase),
     /// Called with each line to show to the user.
@@ -297,7 +298,7 @@ impl Build<'_> {
         let description = format!("Running the {} script", directive.to_lowercase());
         let ended = log
             .step(&description, &script.command(self.machine, self.id), |file| {
-                program.jobserver(self.jobserver).output(Output::Log(file)).run()
+                program.output(Output::Log(file)).run()
             })
             .map_err(|error| self.not_run(error))?;
         if ended.success() {

@@ -12,6 +12,7 @@ mod publish;
 mod record;
 mod staging;
 mod state;
+mod temporary;
 mod workplace;
 
 pub use build_cache::{BuildCache, CacheKey, CachedBuild};
@@ -24,4 +25,4 @@ pub use record::{BuiltObject, PlacedObject, Record, RefusedObject};
 pub(crate) use record::{FILE_NAME, FORMAT};
 pub(crate) use staging::{STAGING, remove_staging};
 pub use state::{Added, BuiltFor, SourceState, TreeState};
-pub(crate) use workplace::{Workplace, are_private};
+pub(crate) use workplace::Workplace;

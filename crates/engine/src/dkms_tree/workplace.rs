@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::machine::{Kernel, Machine};
+use super::temporary;
+use crate::machine::{Kernel, Machine, running_release};
 use crate::names::ModuleId;
 use crate::os::durable::{self, FileError};
-use crate::os::process::Program;
+use crate::os::process::{OwnMounts, OwnTemporary, Program};
 use crate::os::symlinks;
 
 /// The directory of one build.
@@ -20,29 +21,55 @@ pub(crate) struct Workplace {
     pub(crate) real: PathBuf,
     /// The path at which the build's programs find the directory.
     pub(crate) seen: PathBuf,
+    /// The directories for temporary files that only the build's programs see.
+    temporary: Vec<OwnTemporary>,
+    /// Whether the module is built for a kernel that is not running.
+    is_for_another_kernel: bool,
 }
+
+/// The files of /proc that describe the running kernel. They are hidden from builds for another
+/// one: a module that looked up an address in them would crash.
+const RUNNING_KERNEL: [&str; 2] = ["/proc/kallsyms", "/proc/config.gz"];
 
 impl Workplace {
     /// Returns the workplace for building a module for a kernel. Its `seen` path is `T/M/V/build`.
     pub(crate) fn of(machine: &Machine, id: &ModuleId, kernel: &Kernel) -> Self {
         let seen = machine.trees.build(id);
-        if are_private(machine) {
-            let real = machine.trees.workplaces();
-            let name = format!("{}-{}-{}", id.source_dir(), kernel.release, machine.arch);
-            Self { real: real.join(name), seen }
-        } else {
-            Self::open(seen)
+        if !machine.has_own_mounts() {
+            return Self::open(seen);
+        }
+        let name = format!("{}-{}-{}", id.source_dir(), kernel.release, machine.arch);
+        let real = machine.trees.workplaces().join(name);
+        Self {
+            temporary: temporary::of_build(machine, id, kernel, &temporary_dir(&real)),
+            is_for_another_kernel: running_release().as_ref() != Some(&kernel.release),
+            real,
+            seen,
         }
     }
 
     /// Returns a workplace whose `real` and `seen` paths are both `dir`.
     pub(crate) fn open(dir: PathBuf) -> Self {
-        Self { real: dir.clone(), seen: dir }
+        Self { real: dir.clone(), seen: dir, temporary: Vec::new(), is_for_another_kernel: false }
     }
 
-    /// Returns `program` with the directory mounted at `seen`. The program must be confined.
+    /// Returns the workplace with the machine's directories for temporary files.
+    pub(crate) fn with_machine_temporary(self) -> Self {
+        Self { temporary: Vec::new(), ..self }
+    }
+
+    /// Returns `program` with the mounts of the build, among them the directory at `seen`. The
+    /// program must be confined.
     pub(crate) fn show<'p>(&self, program: Program<'p>) -> Program<'p> {
-        if self.real == self.seen { program } else { program.shown(&self.real, &self.seen) }
+        if self.real == self.seen {
+            return program;
+        }
+        let masked = RUNNING_KERNEL.iter().filter(|_| self.is_for_another_kernel);
+        program.mounts(OwnMounts {
+            dir: Some((self.real.clone(), self.seen.clone())),
+            temporary: self.temporary.clone(),
+            masked: masked.map(PathBuf::from).collect(),
+        })
     }
 
     /// Removes the directory if a killed build left it behind, then calls `copy` to create it.
@@ -56,12 +83,16 @@ impl Workplace {
         if let Some(parent) = self.real.parent() {
             durable::create_dirs(parent)?;
         }
-        durable::remove_tree(&self.real)?;
+        self.clear()?;
+        temporary::create(&temporary_dir(&self.real), &self.temporary)?;
         copy(&self.real)
     }
 
     /// Removes the directory with all its files.
     pub(crate) fn clear(&self) -> Result<(), FileError> {
+        if self.real != self.seen {
+            durable::remove_tree(&temporary_dir(&self.real))?;
+        }
         durable::remove_tree(&self.real).map(|_| ())
     }
 
@@ -82,9 +113,9 @@ impl Workplace {
     }
 }
 
-/// Returns true if each build has a private directory, mounted only for its own programs.
-pub(crate) fn are_private(machine: &Machine) -> bool {
-    machine.tools.confinement.has_own_mounts(&machine.tools, &machine.trees.dkms)
+/// Returns the parent of the directories for temporary files, beside the build directory `real`.
+fn temporary_dir(real: &Path) -> PathBuf {
+    real.with_file_name(format!("{}.tmp", real.file_name().unwrap_or_default().display()))
 }
 
 /// Empties `T/M/V/build` if it contains a failed build that dkms made or whose log has been
@@ -94,7 +125,7 @@ pub(super) fn remove_failed_build(machine: &Machine, id: &ModuleId) -> Result<()
     let log = dir.join("make.log");
     let log_is_gone = log.is_symlink() && symlinks::resolve(&machine.trees.root, &log).is_err();
     // dkms writes its log into the build directory; alpm-dkms only places a link there.
-    let is_from_dkms = log.is_file() && !log.is_symlink() && are_private(machine);
+    let is_from_dkms = log.is_file() && !log.is_symlink() && machine.has_own_mounts();
     if log_is_gone || is_from_dkms { empty(&dir) } else { Ok(()) }
 }
 

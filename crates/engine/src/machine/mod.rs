@@ -155,6 +155,11 @@ impl Machine {
         dir.filter(|dir| !dir.as_os_str().is_empty()).unwrap_or("/tmp".into())
     }
 
+    /// Returns true if builds can have mounts of their own.
+    pub(crate) fn has_own_mounts(&self) -> bool {
+        self.tools.confinement.has_own_mounts(&self.tools, &self.trees.dkms)
+    }
+
     /// Returns true if at least one environment variable sets a directive.
     pub(crate) fn has_directives(&self) -> bool {
         let prefix = DIRECTIVE.as_bytes();

@@ -4,6 +4,7 @@ pub mod bash;
 pub(crate) mod copy_tree;
 pub mod digest;
 pub mod durable;
+pub(crate) mod jobserver;
 pub mod limits;
 pub(crate) mod parallel;
 pub mod paths;

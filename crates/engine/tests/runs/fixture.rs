@@ -107,6 +107,13 @@ impl Fixture {
         self.run(&sync(sources, kernels))
     }
 
+    /// Runs the request of the hook for a transaction that changes `sources` on `machine`.
+    pub fn sync_on(&mut self, machine: &Machine, sources: &[&str]) -> Report {
+        let facts = facts::read(machine, &Scope::default());
+        let plan = plan::make(&sync(sources, &[]), &facts).unwrap();
+        act::carry_out(&plan, &facts, machine, &mut self.output)
+    }
+
     /// Runs a dkms command for [`K1`].
     pub fn command(&mut self, verb: Verb, module: &str) -> Report {
         let scope = Scope { kernels: Some([kernel(K1)].into()), ..Scope::default() };

@@ -17,6 +17,7 @@ mod in_place;
 mod installing;
 mod limits;
 mod objects;
+mod own_mounts;
 mod parallel_builds;
 mod scripts;
 mod side_by_side;

@@ -159,7 +159,7 @@ fn two_kernels(fixture: &mut Fixture, then: &str) {
              [[ -e $ROOT/{K1} && -e $ROOT/{K2} ]] || exit 1"
         )
     } else {
-        "[[ ! -e $ROOT/var/lib/dkms/.build ]] || exit 1".to_owned()
+        "! compgen -G \"$ROOT/var/lib/dkms/.build/foo-*\" || exit 1".to_owned()
     };
     let script = format!(
         "build=$ROOT/var/lib/dkms/foo/1.0/build; [[ $PWD == \"$build\" ]] || exit 2

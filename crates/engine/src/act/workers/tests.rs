@@ -13,8 +13,8 @@ fn with_workers(test: impl FnOnce(&mut Workers<'_, '_>)) {
     let machine = Machine::for_hook(dir.path());
     let facts = facts::read(&machine, &Scope { shallow: true, ..Scope::default() });
     let confs = Confs::new(&machine);
-    let client = jobserver::Client::new(1).unwrap();
-    let context = BuildContext::new(&[], &machine, &facts, &confs, &client);
+    let jobserver = Jobserver::create_in(dir.path(), 1).unwrap();
+    let context = BuildContext::new(&[], &machine, &facts, &confs, &jobserver);
     thread::scope(|scope| test(&mut Workers::new(scope, &context)));
 }
 

@@ -1,11 +1,12 @@
 //! Confines child processes: kills them when this process ends, and gives them private mounts.
 
-use std::ffi::OsString;
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::{Environment, How, Program, Stop, Tools};
+use super::{Environment, How, Program, Stop, Tools, is_program};
 
 /// The confinement that this machine supports: the strongest [`Bond`], and possibly private mounts.
 ///
@@ -34,20 +35,68 @@ pub enum Bond {
     None,
 }
 
-/// A directory that is mounted over another directory for one child only.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Shown {
-    /// The directory to mount.
-    pub(crate) real: PathBuf,
-    /// The directory over which `real` is mounted.
-    pub(crate) at: PathBuf,
+/// The mounts that only one child and its descendants see, besides a /proc of their own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct OwnMounts {
+    /// The directory to mount, and the existing directory over which it is mounted.
+    pub(crate) dir: Option<(PathBuf, PathBuf)>,
+    /// The directories that replace those for temporary files.
+    pub(crate) temporary: Vec<OwnTemporary>,
+    /// The files of /proc that appear empty.
+    pub(crate) masked: Vec<PathBuf>,
 }
 
-impl Shown {
-    /// Converts `path`, as the child uses it, to the path of the same file outside the mount.
+/// A directory for temporary files that belongs to one child.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OwnTemporary {
+    /// The machine's directory, such as `/tmp`.
+    pub(crate) at: PathBuf,
+    /// The child's directory, which is mounted over `at`.
+    pub(crate) real: PathBuf,
+    /// The paths below `at` that the child needs. They stay visible.
+    pub(crate) visible: BTreeSet<PathBuf>,
+}
+
+impl OwnMounts {
+    /// Converts `path`, as the child uses it, to the path of the same file outside the mount of
+    /// [`Self::dir`].
     pub(super) fn outside(&self, path: &Path) -> PathBuf {
-        path.strip_prefix(&self.at).map_or_else(|_| path.to_owned(), |rest| self.real.join(rest))
+        let below = |(real, at): &(PathBuf, PathBuf)| Some(real.join(path.strip_prefix(at).ok()?));
+        self.dir.as_ref().and_then(below).unwrap_or_else(|| path.to_owned())
     }
+
+    /// Returns all mounts in their order. Paths that `env` names stay visible.
+    fn binds(&self, env: &Environment) -> Vec<(PathBuf, PathBuf)> {
+        let mut binds: Vec<_> = self.dir.iter().cloned().collect();
+        for temporary in &self.temporary {
+            let mut visible = temporary.visible.clone();
+            visible.extend(env.iter().flat_map(|(_, value)| paths_below(value, &temporary.at)));
+            for path in outermost(&visible) {
+                let Ok(below) = path.strip_prefix(&temporary.at) else { continue };
+                binds.push((path.clone(), temporary.real.join(below)));
+            }
+            binds.push((temporary.real.clone(), temporary.at.clone()));
+        }
+        binds
+    }
+}
+
+/// Returns the existing paths below `dir` in a text such as `-I/tmp/include:/tmp/bin`.
+pub(crate) fn paths_below(text: &OsStr, dir: &Path) -> Vec<PathBuf> {
+    let text = text.to_string_lossy();
+    let dir = format!("{}/", dir.display());
+    text.split(|c: char| c.is_whitespace() || ":;,='\"".contains(c))
+        .filter_map(|word| Some(PathBuf::from(&word[word.find(&dir)?..])))
+        .filter(|path| {
+            path.exists() && path.components().count() > Path::new(&dir).components().count()
+        })
+        .collect()
+}
+
+/// Returns the paths that are not below another of the paths.
+fn outermost(paths: &BTreeSet<PathBuf>) -> Vec<&PathBuf> {
+    let is_below = |path: &Path| path.ancestors().skip(1).any(|dir| paths.contains(dir));
+    paths.iter().filter(|path| !is_below(path)).collect()
 }
 
 impl Confinement {
@@ -61,7 +110,8 @@ impl Confinement {
     pub(super) fn bond(&self, tools: &Tools) -> Bond {
         *self.0.bond.get_or_init(|| {
             let works = |bond: &Bond| probe(tools, *bond, None);
-            let bond = [Bond::Namespace, Bond::DeathSignal].into_iter().find(works);
+            let bonds = [Bond::Namespace, Bond::DeathSignal].into_iter();
+            let bond = bonds.filter(|_| is_program(&tools.confine)).find(works);
             let bond = bond.unwrap_or(Bond::None);
             log::debug!("confinement of child processes: {bond:?}");
             bond
@@ -77,18 +127,19 @@ impl Confinement {
     #[must_use]
     pub fn has_own_mounts(&self, tools: &Tools, tree: &Path) -> bool {
         *self.0.own_mounts.get_or_init(|| {
-            let shown = Shown { real: tree.to_owned(), at: tree.to_owned() };
+            let dir = Some((tree.to_owned(), tree.to_owned()));
+            let mounts = OwnMounts { dir, ..OwnMounts::default() };
             let works =
-                self.bond(tools) == Bond::Namespace && probe(tools, Bond::Namespace, Some(shown));
+                self.bond(tools) == Bond::Namespace && probe(tools, Bond::Namespace, Some(mounts));
             log::debug!("private mounts of child processes: {works}");
             works
         })
     }
 }
 
-/// Returns true if a program can be run with `bond` and the mount `shown`, and this process
-/// receives its exit status.
-fn probe(tools: &Tools, bond: Bond, shown: Option<Shown>) -> bool {
+/// Returns true if a program can be run with `bond` and `mounts`, and this process receives its exit
+/// status.
+fn probe(tools: &Tools, bond: Bond, mounts: Option<OwnMounts>) -> bool {
     let confinement = Confinement::known(bond);
     let tools = Tools { confinement, stop: Stop::default(), ..tools.clone() };
     let environment = Environment::fixed();
@@ -96,48 +147,88 @@ fn probe(tools: &Tools, bond: Bond, shown: Option<Shown>) -> bool {
         .args(["-c", "exit 42"])
         .confined(&tools)
         .deadline(Duration::from_secs(10));
-    program.shown = shown;
+    program.mounts = mounts;
     program.run().is_ok_and(|ended| ended.how == How::Exited(42))
 }
 
-/// Returns the words that a command line must start with to run with `bond` and the mount `shown`.
+/// Returns the words that a command line must start with to run with `bond` and `mounts`, in the
+/// environment `env`.
 ///
-/// With a mount, the child changes to the directory `cwd` after mounting.
+/// With mounts, the child changes to the directory `cwd` after mounting, since a mount hides the
+/// working directory that the child inherits.
 ///
 /// The child itself sets its death signal, which is too late if this process has already been
-/// killed. bash therefore checks that its parent is still this process.
+/// killed. It therefore checks that its parent is still this process.
 pub(super) fn words(
     tools: &Tools,
     bond: Bond,
-    shown: Option<&Shown>,
+    mounts: Option<&OwnMounts>,
     cwd: Option<&Path>,
+    env: &Environment,
 ) -> Vec<OsString> {
     let mut words: Vec<OsString> = Vec::new();
     if bond == Bond::None {
         return words;
     }
-    words.push(tools.setpriv.clone().into());
-    words.extend(["--pdeathsig", "KILL", "--"].map(OsString::from));
-    words.push(tools.bash.clone().into());
-    words.extend(["-p", "-c", r#"[ "$PPID" = "$0" ] || exit 125; exec "$@""#].map(OsString::from));
-    words.push(std::process::id().to_string().into());
+    words.push(tools.confine.clone().into());
+    words.extend(["--parent".into(), std::process::id().to_string().into()]);
     if bond == Bond::Namespace {
-        words.push(tools.unshare.clone().into());
-        words.extend(["--pid", "--fork", "--kill-child"].map(OsString::from));
-        match shown {
-            None => words.push("--".into()),
-            Some(shown) => {
-                words.extend(["--mount", "--propagation", "private", "--"].map(OsString::from));
-                words.push(tools.bash.clone().into());
-                // The mount hides the inherited working directory, so enter it again.
-                let enter =
-                    r#""$0" -n --bind "$1" "$2" && cd "$3" && shift 3 && exec "$@"; exit 125"#;
-                words.extend(["-p", "-c", enter].map(OsString::from));
-                words.push(tools.mount.clone().into());
-                words.extend([&shown.real, &shown.at].map(OsString::from));
-                words.push(cwd.unwrap_or(Path::new("/")).into());
+        words.push("--pid-namespace".into());
+        if let Some(mounts) = mounts {
+            words.push("--own-mounts".into());
+            for (from, at) in mounts.binds(env) {
+                words.extend(["--bind".into(), from.into(), at.into()]);
             }
+            for file in &mounts.masked {
+                words.extend(["--mask".into(), file.into()]);
+            }
+            words.extend(["--cwd".into(), cwd.unwrap_or(Path::new("/")).into()]);
         }
     }
+    words.push("--".into());
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn paths_of_the_environment_stay_visible() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path();
+        let at = |name: &str| dir.join(name).display().to_string();
+        for name in ["bin", "include", "cache/deep"] {
+            fs::create_dir_all(dir.join(name)).unwrap();
+        }
+        let env = Environment::default()
+            .with("PATH", format!("{}:/usr/bin:{}", at("bin"), at("none")))
+            .with("KCFLAGS", format!("-O2 -I{} -DX=\"{}\"", at("include"), at("include")))
+            .with("CCACHE_DIR", at("cache"))
+            .with("TMPDIR", dir);
+        let mounts = OwnMounts {
+            temporary: vec![OwnTemporary {
+                at: dir.to_owned(),
+                real: "/own".into(),
+                visible: BTreeSet::from([dir.join("cache/deep")]),
+            }],
+            ..OwnMounts::default()
+        };
+        let binds = ["bin", "cache", "include"]
+            .map(|name| (dir.join(name), Path::new("/own").join(name)))
+            .into_iter()
+            .chain([("/own".into(), dir.to_owned())]);
+        assert_eq!(mounts.binds(&env), binds.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_script_of_the_build_is_looked_for_outside() {
+        let dir = Some(("/t/.build/x".into(), "/t/x/1/build".into()));
+        let mounts = OwnMounts { dir, ..OwnMounts::default() };
+        let outside = |path: &str| mounts.outside(Path::new(path));
+        assert_eq!(outside("/t/x/1/build/pre.sh"), Path::new("/t/.build/x/pre.sh"));
+        assert_eq!(outside("/etc/dkms/x/pre.sh"), Path::new("/etc/dkms/x/pre.sh"));
+    }
 }

@@ -7,12 +7,17 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+/// The number that a shell adds to the number of a signal for the exit status of a killed program.
+/// Linux has 64 signals.
+pub(crate) const SIGNALLED: i32 = 128;
+
 /// The way in which a program ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum How {
     /// The program exited with this status.
     Exited(i32),
-    /// A signal with this number killed the program.
+    /// A signal with this number killed the program, or a program that it ran: shells and
+    /// dkms-confine then exit with 128 plus the number.
     Killed(i32),
     /// The engine killed the program at its deadline.
     TimedOut,
@@ -23,6 +28,7 @@ pub enum How {
 impl How {
     pub(super) fn of(status: ExitStatus) -> Self {
         match (status.code(), status.signal()) {
+            (Some(code @ 129..=192), _) => Self::Killed(code - SIGNALLED),
             (Some(code), _) => Self::Exited(code),
             (None, signal) => Self::Killed(signal.unwrap_or_default()),
         }

@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use nix::poll::PollFlags;
 
 pub use confinement::{Bond, Confinement};
+pub(crate) use ended::SIGNALLED;
 pub use ended::{Ended, How, RunError};
 pub use environment::Environment;
 pub(crate) use environment::is_program;
@@ -33,7 +34,7 @@ pub use stop::Stop;
 pub use tools::Tools;
 
 pub(crate) use child::{Running, ready};
-use confinement::Shown;
+pub(crate) use confinement::{OwnMounts, OwnTemporary, paths_below};
 use descendants::Mark;
 use output::Streams;
 
@@ -42,12 +43,6 @@ const DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The number of bytes that a pipe accepts without blocking when it is ready for writing.
 const PIPE_BUF: usize = 4096;
-
-/// The environment variable that passes the jobserver's pipe to the `make` wrapper, as `PID R,W`.
-///
-/// The wrapper uses it if MAKEFLAGS does not contain the jobserver. `R` and `W` are descriptors of
-/// the process `PID`.
-const JOBSERVER: &str = "ALPM_DKMS_JOBSERVER";
 
 /// A program to run.
 ///
@@ -61,9 +56,8 @@ pub struct Program<'a> {
     stdin: Vec<u8>,
     output: Output<'a>,
     deadline: Option<Duration>,
-    jobserver: Option<&'a jobserver::Client>,
     confined: Option<&'a Tools>,
-    shown: Option<Shown>,
+    mounts: Option<OwnMounts>,
 }
 
 impl<'a> Program<'a> {
@@ -78,9 +72,8 @@ impl<'a> Program<'a> {
             stdin: Vec::new(),
             output: Output::Capture,
             deadline: None,
-            jobserver: None,
             confined: None,
-            shown: None,
+            mounts: None,
         }
     }
 
@@ -129,38 +122,24 @@ impl<'a> Program<'a> {
         self
     }
 
-    /// Gives the program access to the jobserver `client`, which make then uses.
-    ///
-    /// Sets MAKEFLAGS, replacing its value in the environment, and lets the program inherit the
-    /// jobserver's two descriptors.
-    #[must_use]
-    pub(crate) fn jobserver(mut self, client: &'a jobserver::Client) -> Self {
-        self.jobserver = Some(client);
-        self
-    }
-
     /// Confines the program: when this process ends, the program and its descendants are killed.
     ///
     /// They are killed even if this process ends by SIGKILL, and also if it receives a signal to
     /// stop (see [`Stop`]). When the program itself ends, its background processes are killed. Not
     /// every machine supports all of this (see [`Bond`]).
-    ///
-    /// In a pid namespace the program is process 1, so a signal that it sends to itself has no
-    /// effect unless it has installed a handler.
     #[must_use]
     pub fn confined(mut self, tools: &'a Tools) -> Self {
         self.confined = Some(tools);
         self
     }
 
-    /// Bind-mounts the directory `real` over the existing directory `at`, for the program and its
-    /// descendants only.
+    /// Gives the program and its descendants mounts of their own.
     ///
     /// The program must be confined, and [`Confinement::has_own_mounts`] must have returned true.
     /// The program's working directory is entered after mounting.
     #[must_use]
-    pub(crate) fn shown(mut self, real: &Path, at: &Path) -> Self {
-        self.shown = Some(Shown { real: real.to_owned(), at: at.to_owned() });
+    pub(crate) fn mounts(mut self, mounts: OwnMounts) -> Self {
+        self.mounts = Some(mounts);
         self
     }
 
@@ -248,7 +227,8 @@ impl<'a> Program<'a> {
         }
         let bond = self.confined.map_or(Bond::None, |tools| tools.confinement.bond(tools));
         let mut words = self.confined.map_or_else(Vec::new, |tools| {
-            confinement::words(tools, bond, self.shown.as_ref(), self.cwd.as_deref())
+            let (mounts, cwd) = (self.mounts.as_ref(), self.cwd.as_deref());
+            confinement::words(tools, bond, mounts, cwd, self.env)
         });
         words.push(self.program.clone().into());
         words.extend(self.args.iter().cloned());
@@ -260,12 +240,6 @@ impl<'a> Program<'a> {
         if let Some(dir) = &self.cwd {
             // PWD keeps symbolic links in the path, as after a shell's `cd`.
             command.current_dir(dir).env("PWD", dir);
-        }
-        if let Some(client) = self.jobserver {
-            client.configure_make(&mut command);
-            command.env_remove("CARGO_MAKEFLAGS").env_remove("MFLAGS");
-            let ends = jobserver_ends(&command).unwrap_or_default();
-            command.env(JOBSERVER, format!("{} {ends}", std::process::id()));
         }
         let mark = self.confined.filter(|_| bond != Bond::Namespace).map(|_| Mark::new());
         if let Some(mark) = &mark {
@@ -283,7 +257,7 @@ impl<'a> Program<'a> {
         if self.program.components().count() > 1 {
             let base = self.cwd.as_deref().unwrap_or(Path::new(""));
             let path = base.join(&self.program);
-            return is_program(&self.shown.as_ref().map_or(path.clone(), |s| s.outside(&path)));
+            return is_program(&self.mounts.as_ref().map_or(path.clone(), |it| it.outside(&path)));
         }
         self.env.find(&self.program).is_some()
     }
@@ -308,13 +282,6 @@ impl<'a> Program<'a> {
             None => line,
         }
     }
-}
-
-/// Returns the jobserver's descriptors from the MAKEFLAGS of `command`, as `R,W`.
-fn jobserver_ends(command: &Command) -> Option<String> {
-    let (_, flags) = command.get_envs().find(|(name, _)| *name == "MAKEFLAGS")?;
-    let flags = flags?.to_str()?;
-    flags.split_whitespace().find_map(|flag| Some(flag.strip_prefix("--jobserver-auth=")?.into()))
 }
 
 /// The part of a program's standard input that has not been written yet.

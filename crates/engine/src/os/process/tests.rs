@@ -24,6 +24,7 @@ fn run(script: &str) -> Ended {
 #[case::succeeds("exit 0", How::Exited(0), "exit status 0")]
 #[case::fails("exit 2", How::Exited(2), "exit status 2")]
 #[case::killed("kill -9 $$", How::Killed(9), "killed by signal 9")]
+#[case::child_killed("bash -c 'kill -9 $$'; exit", How::Killed(9), "killed by signal 9")]
 fn reports_the_exit_status(#[case] script: &str, #[case] how: How, #[case] text: &str) {
     let ended = run(script);
     assert_eq!((ended.how, ended.how.to_string().as_str()), (how, text));
@@ -203,26 +204,6 @@ fn sleeps_forever() {
     let stdout = File::options().append(true).open("/dev/stdout").unwrap();
     let env = Environment::fixed();
     sh(&script, &env).confined(&tools).output(Output::Log(stdout)).run().unwrap();
-}
-
-#[test]
-fn make_joins_the_jobserver() {
-    let dir = tempfile::tempdir().unwrap();
-    let rules = "all: a b c d\na b c d:\n\t@mkdir lock.d 2>/dev/null && echo alone || echo together\n\
-                 \t@sleep 0.2; rmdir lock.d 2>/dev/null; true\n";
-    fs::write(dir.path().join("Makefile"), rules).unwrap();
-    let env = Environment::fixed();
-    let tools = Tools::default();
-    // make always has one job of its own, so without tokens it runs one job at a time.
-    for (tokens, together) in [(0, false), (3, true)] {
-        let client = jobserver::Client::new(tokens).unwrap();
-        let make = sh("make", &env).cwd(dir.path()).jobserver(&client).confined(&tools);
-        let ended = make.run().unwrap();
-        let output = String::from_utf8(ended.output).unwrap();
-        assert_eq!(ended.errors, b"", "{}", String::from_utf8_lossy(&ended.errors));
-        assert_eq!(output.contains("together"), together, "{tokens} tokens: {output}");
-        assert_eq!(client.available().unwrap(), tokens);
-    }
 }
 
 #[test]

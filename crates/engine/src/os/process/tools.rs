@@ -1,9 +1,10 @@
 //! Paths of the programs that the engine runs; tests replace them with small scripts.
 
+use std::env;
 use std::path::{Path, PathBuf};
 
 use super::confinement::Confinement;
-use super::environment::FIXED_PATH;
+use super::environment::{FIXED_PATH, is_program};
 use super::stop::Stop;
 
 /// The programs that the engine itself runs.
@@ -22,12 +23,12 @@ pub struct Tools {
     pub xz: PathBuf,
     pub gzip: PathBuf,
     pub tar: PathBuf,
-    pub setpriv: PathBuf,
-    pub unshare: PathBuf,
-    pub mount: PathBuf,
     pub openssl: PathBuf,
     pub modprobe: PathBuf,
     pub systemctl: PathBuf,
+    /// The path of alpm-dkms's program that confines child processes and stands in front of `make`
+    /// and `uname`. It is not below the root directory.
+    pub confine: PathBuf,
     /// The path of alpm-dkms's compiler wrapper, which is not below the root directory.
     pub compile_once: PathBuf,
     /// The path of Red Hat's `weak-modules`, relative to the root directory.
@@ -51,12 +52,10 @@ impl Default for Tools {
             xz: in_fixed_path("xz"),
             gzip: in_fixed_path("gzip"),
             tar: in_fixed_path("tar"),
-            setpriv: in_fixed_path("setpriv"),
-            unshare: in_fixed_path("unshare"),
-            mount: in_fixed_path("mount"),
             openssl: in_fixed_path("openssl"),
             modprobe: in_fixed_path("modprobe"),
             systemctl: in_fixed_path("systemctl"),
+            confine: confine(),
             compile_once: "/usr/lib/alpm-dkms/compile-once".into(),
             weak_modules: "/usr/sbin/weak-modules".into(),
             weak_modules2: "/usr/lib/module-init-tools/weak-modules2".into(),
@@ -64,6 +63,14 @@ impl Default for Tools {
             stop: Stop::default(),
         }
     }
+}
+
+/// Returns the path of `dkms-confine`. In a build directory of cargo, it is beside the running
+/// program or, if that is a test, one directory above.
+fn confine() -> PathBuf {
+    let this = env::current_exe().unwrap_or_default();
+    let mut near = this.ancestors().skip(1).take(2).map(|dir| dir.join("dkms-confine"));
+    near.find(|path| is_program(path)).unwrap_or("/usr/lib/alpm-dkms/dkms-confine".into())
 }
 
 fn in_fixed_path(name: &str) -> PathBuf {
@@ -82,5 +89,11 @@ mod tests {
     fn a_missing_program_keeps_its_plain_name() {
         assert_eq!(in_fixed_path("no-such-program"), Path::new("no-such-program"));
         assert!(Tools::default().bash.is_absolute());
+    }
+
+    #[test]
+    fn tests_find_the_program_that_confines() {
+        let program = Tools::default().confine;
+        assert!(program.exists(), "{}: run: cargo build -p dkms-confine", program.display());
     }
 }

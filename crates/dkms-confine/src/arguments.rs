@@ -1,0 +1,97 @@
+//! The command line by which the engine calls this program.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// The program to run, and how to confine it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Arguments {
+    /// `--parent PID`: the process that must still be the parent of this one.
+    pub(crate) parent: Option<i32>,
+    /// `--pid-namespace`: the program runs in a pid namespace.
+    pub(crate) pid_namespace: bool,
+    /// `--own-mounts`: the program runs in a mount namespace, with its own /proc.
+    pub(crate) own_mounts: bool,
+    /// `--bind FROM AT`: the file or directory `FROM` is mounted over `AT`.
+    pub(crate) binds: Vec<(PathBuf, PathBuf)>,
+    /// `--mask PATH`: the file appears empty.
+    pub(crate) masked: Vec<PathBuf>,
+    /// `--cwd DIR`: the working directory, which is entered after mounting.
+    pub(crate) cwd: Option<PathBuf>,
+    /// `--first`: this process is the first one in the new namespaces.
+    pub(crate) is_first: bool,
+    /// The program, and its arguments.
+    pub(crate) program: Vec<OsString>,
+}
+
+impl Arguments {
+    /// Reads the words of a command line: options, `--`, the program and its arguments. Returns
+    /// `None` if they do not have this form.
+    pub(crate) fn read(words: Vec<OsString>) -> Option<Self> {
+        let mut read = Self::default();
+        let mut words = words.into_iter();
+        loop {
+            let option = words.next()?;
+            let mut path = || words.next().map(PathBuf::from);
+            match option.to_str()? {
+                "--parent" => read.parent = Some(words.next()?.to_str()?.parse().ok()?),
+                "--pid-namespace" => read.pid_namespace = true,
+                "--own-mounts" => read.own_mounts = true,
+                "--bind" => read.binds.push((path()?, path()?)),
+                "--mask" => read.masked.push(path()?),
+                "--cwd" => read.cwd = Some(path()?),
+                "--first" => read.is_first = true,
+                "--" => break,
+                _ => return None,
+            }
+        }
+        read.program = words.collect();
+        (!read.program.is_empty()).then_some(read)
+    }
+
+    /// Returns the words that call this program again as the first process of the namespaces.
+    pub(crate) fn of_first_process(&self) -> Vec<OsString> {
+        let mut words: Vec<OsString> = vec!["--first".into()];
+        if self.own_mounts {
+            words.push("--own-mounts".into());
+        }
+        for file in &self.masked {
+            words.extend(["--mask".into(), file.into()]);
+        }
+        if let Some(dir) = &self.cwd {
+            words.extend(["--cwd".into(), dir.into()]);
+        }
+        words.push("--".into());
+        words.extend(self.program.iter().cloned());
+        words
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split(' ').map(OsString::from).collect()
+    }
+
+    #[test]
+    fn the_first_process_gets_what_it_has_to_do() {
+        let line =
+            "--parent 7 --pid-namespace --own-mounts --bind /a /b --mask /m --cwd /c -- x --bind";
+        let read = Arguments::read(words(line)).unwrap();
+        assert_eq!((read.parent, read.pid_namespace), (Some(7), true));
+        assert_eq!(read.binds, [("/a".into(), "/b".into())]);
+        let again = Arguments::read(read.of_first_process()).unwrap();
+        assert!(again.is_first && again.own_mounts && again.binds.is_empty());
+        assert_eq!((again.masked, again.cwd), (read.masked, read.cwd));
+        assert_eq!(again.program, words("x --bind"));
+    }
+
+    #[test]
+    fn refuses_other_command_lines() {
+        for line in ["", "x", "--", "--parent x -- y", "--bind /a", "--verbose -- x"] {
+            assert_eq!(Arguments::read(words(line)), None, "{line}");
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Binds a program to its parent, and gives it namespaces.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::ExitCode;
+
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::unistd::getppid;
+
+use crate::arguments::Arguments;
+use crate::first_process;
+use crate::mounts::mount_all;
+use crate::program::{cannot_run, command, complain, exit_code};
+
+/// The exit code if the program cannot be confined, as of env(1).
+const NOT_CONFINED: u8 = 125;
+
+/// Confines a program as the command line `words` says, and runs it. `this` is the path by which
+/// this program was called.
+pub(crate) fn run(this: &OsStr, words: Vec<OsString>) -> ExitCode {
+    let Some(arguments) = Arguments::read(words) else {
+        complain("dkms-confine: only alpm-dkms calls this program; run: dkms --help");
+        return ExitCode::from(NOT_CONFINED);
+    };
+    confine(this, &arguments).unwrap_or_else(|error| {
+        complain(&format!("cannot confine {}: {error}", arguments.program[0].display()));
+        ExitCode::from(NOT_CONFINED)
+    })
+}
+
+fn confine(this: &OsStr, arguments: &Arguments) -> io::Result<ExitCode> {
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    if arguments.is_first {
+        return first_process::run(arguments);
+    }
+    // The death signal comes too late if the parent has already ended.
+    if arguments.parent.is_some_and(|parent| getppid().as_raw() != parent) {
+        return Err(io::Error::other("the run of alpm-dkms has ended"));
+    }
+    if !arguments.pid_namespace {
+        let program = Path::new(&arguments.program[0]);
+        return Ok(cannot_run(program, &command(&arguments.program).exec()));
+    }
+    unshare(CloneFlags::CLONE_NEWPID)?;
+    if arguments.own_mounts {
+        mount_all(arguments)?;
+    }
+    // Only children of this process are in the new pid namespace. The first one must mount /proc
+    // there, so it is this program again.
+    let mut words = vec![this.to_owned()];
+    words.extend(arguments.of_first_process());
+    Ok(exit_code(command(&words).status()?))
+}

@@ -1,0 +1,251 @@
+//! Stands in front of `make`: ignores options such as `-j8` and joins the run's jobserver, since
+//! eight jobs per module would overload the machine. Respects `-j1`.
+//!
+//! Everything else stays as it is: a make that this program starts sees the environment and the
+//! arguments that it would see without this program. A conf that calls make by its path
+//! (`/usr/bin/make -j8`) bypasses it.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::ExitCode;
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+
+use crate::program::{cannot_run, command, not_found};
+use crate::real_program::real_program;
+
+/// The variable with the path of the jobserver's FIFO. The engine sets it for builds, but not
+/// while it evaluates a dkms.conf.
+const JOBSERVER: &str = "ALPM_DKMS_JOBSERVER";
+
+/// The option in MAKEFLAGS by which make finds its jobserver.
+const AUTH: &str = "--jobserver-auth=";
+
+/// Runs the real make with the arguments `words`. `called` is the name by which make was called,
+/// which it passes to recipes as `$(MAKE)`.
+pub(crate) fn run(called: &OsStr, words: Vec<OsString>) -> ExitCode {
+    let Some(program) = real_program("make") else {
+        return not_found("make");
+    };
+    let flags = env::var("MAKEFLAGS").unwrap_or_default();
+    let is_top = env::var_os("MAKELEVEL").is_none_or(|level| level.is_empty());
+    let call = match env::var_os(JOBSERVER).filter(|path| !path.is_empty()) {
+        Some(fifo) => Call::joining(Path::new(&fifo), words, &flags, is_top),
+        None => Call::unchanged(words),
+    };
+    let line: Vec<OsString> = std::iter::once(program.clone().into()).chain(call.words).collect();
+    let mut make = command(&line);
+    make.arg0(called);
+    if let Some(flags) = call.flags {
+        make.env("MAKEFLAGS", flags);
+    }
+    // The descriptors in `call.ends` are open at this moment, so make inherits them.
+    let error = make.exec();
+    drop(call.ends);
+    cannot_run(&program, &error)
+}
+
+/// The call of the real make.
+#[derive(Debug, Default)]
+struct Call {
+    words: Vec<OsString>,
+    /// The new value of MAKEFLAGS; `None` leaves it unchanged.
+    flags: Option<String>,
+    /// The descriptors of the jobserver that `flags` names.
+    ends: Option<(File, File)>,
+}
+
+impl Call {
+    fn unchanged(words: Vec<OsString>) -> Self {
+        Self { words, ..Self::default() }
+    }
+
+    /// Returns a call that uses the jobserver `fifo`, given the arguments and the MAKEFLAGS of the
+    /// original call. `is_top` is true if no make started this one.
+    fn joining(fifo: &Path, words: Vec<OsString>, flags: &str, is_top: bool) -> Self {
+        // If a conf sets MAKEFLAGS=-j8, the first make has no jobserver yet.
+        let joins = is_top && !flags.contains(AUTH);
+        let from_flags = if joins { options(flags) } else { Vec::new() };
+        let (words, jobs) = without_jobs(from_flags.into_iter().chain(words).collect());
+        if jobs.as_deref() == Some("1") {
+            let words = std::iter::once("-j1".into()).chain(words).collect();
+            return Self { words, flags: joins.then(String::new), ends: None };
+        }
+        let (before, after) = match jobserver_in(flags) {
+            _ if joins => ("-j ", ""),
+            Some((before, value, after)) if is_closed(value) => (before, after),
+            _ => return Self::unchanged(words),
+        };
+        let Ok((read, write)) = open(fifo) else { return Self::unchanged(words) };
+        let flags = format!("{before}{AUTH}{},{}{after}", read.as_raw_fd(), write.as_raw_fd());
+        Self { words, flags: Some(flags), ends: Some((read, write)) }
+    }
+}
+
+/// Splits MAKEFLAGS into options. The first word may lack its dash: `kj8` means `-kj8`.
+fn options(flags: &str) -> Vec<OsString> {
+    let mut options: Vec<String> = flags.split_whitespace().map(str::to_owned).collect();
+    if let Some(first) = options.first_mut()
+        && !first.starts_with('-')
+        && !first.contains('=')
+    {
+        first.insert(0, '-');
+    }
+    options.into_iter().map(OsString::from).collect()
+}
+
+/// Splits `flags` into the text before the option of the jobserver, its value and the text after
+/// it. Returns `None` if there is no such option.
+fn jobserver_in(flags: &str) -> Option<(&str, &str, &str)> {
+    let (before, rest) = flags.split_once(AUTH)?;
+    let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
+    Some((before, &rest[..end], &rest[end..]))
+}
+
+/// Returns true if one of the descriptors `R,W` of a jobserver is not open.
+///
+/// make closes them for recipes that call `make` instead of `$(MAKE)`; from version 4.4 on, it also
+/// replaces them with negative numbers. The jobserver of another program is open.
+fn is_closed(value: &str) -> bool {
+    let is_open = |number: &str| Path::new("/proc/self/fd").join(number).exists();
+    value.split_once(',').is_some_and(|(read, write)| !is_open(read) || !is_open(write))
+}
+
+/// Opens the two ends of the jobserver, which the real make inherits.
+///
+/// Opening a FIFO for reading and writing never blocks, even if the engine has been killed.
+fn open(fifo: &Path) -> io::Result<(File, File)> {
+    let open = || {
+        let end = File::options().read(true).write(true).open(fifo)?;
+        fcntl(&end, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        io::Result::Ok(end)
+    };
+    Ok((open()?, open()?))
+}
+
+/// Removes the options `-jN`, `-j N` and `--jobs=N`. Returns the other words, and the last `N`;
+/// empty if that option has no number.
+fn without_jobs(words: Vec<OsString>) -> (Vec<OsString>, Option<String>) {
+    let (mut others, mut jobs) = (Vec::new(), None);
+    let mut words = words.into_iter().peekable();
+    while let Some(word) = words.next() {
+        if word == "--" {
+            others.push(word);
+            others.extend(words);
+            break;
+        }
+        let Some((letters, number)) = word.to_str().and_then(jobs_option) else {
+            others.push(word);
+            continue;
+        };
+        if !letters.is_empty() {
+            others.push(format!("-{letters}").into());
+        }
+        let mut number = number.to_owned();
+        // The number may be a separate word.
+        if number.is_empty() && !word.to_string_lossy().ends_with('=') {
+            let next = words.next_if(|next| next.to_str().is_some_and(is_number));
+            number = next.map(|next| next.to_string_lossy().into_owned()).unwrap_or_default();
+        }
+        jobs = Some(number);
+    }
+    (others, jobs)
+}
+
+/// Returns the other letters of the option `word` and its number of jobs, if the option sets the
+/// number of jobs. `-kj8` consists of the letters `k` and the number `8`.
+fn jobs_option(word: &str) -> Option<(&str, &str)> {
+    /// The one-letter options of make that have no argument.
+    const LETTERS: &str = "BbdehikmnpqRrSstvw";
+    let is_count = |text: &str| text.is_empty() || is_number(text);
+    if let Some(number) = word.strip_prefix("--jobs") {
+        let number = number.strip_prefix('=').unwrap_or(number);
+        return is_count(number).then_some(("", number));
+    }
+    let (letters, number) = word.strip_prefix('-')?.split_once('j')?;
+    let is_option = letters.chars().all(|letter| LETTERS.contains(letter)) && is_count(number);
+    is_option.then_some((letters, number))
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split_whitespace().map(OsString::from).collect()
+    }
+
+    /// Returns a call by a conf, without a make above it, with a jobserver.
+    fn joining(line: &str, flags: &str) -> (Call, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("jobserver");
+        File::create(&fifo).unwrap();
+        (Call::joining(&fifo, words(line), flags, true), dir)
+    }
+
+    #[rstest]
+    #[case::plain("all", "", "all")]
+    #[case::number("-j8 all", "", "all")]
+    #[case::two_words("-j 8 all", "", "all")]
+    #[case::no_number("-j all", "", "all")]
+    #[case::long("--jobs=8 V=1", "", "V=1")]
+    #[case::long_two_words("--jobs 8 -C a", "", "-C a")]
+    #[case::among_others("-kj8 all", "", "-k all")]
+    #[case::not_an_option("-C jobs -f j.mk -Ij8 -- -j8", "", "-C jobs -f j.mk -Ij8 -- -j8")]
+    #[case::flags("all", "-j8", "all")]
+    #[case::flags_without_dash("all", "kj8", "-k all")]
+    #[case::flags_with_a_variable("all", "-j8 -- A=b", "-- A=b all")]
+    fn make_joins_the_jobserver(#[case] line: &str, #[case] flags: &str, #[case] want: &str) {
+        let (call, _dir) = joining(line, flags);
+        assert_eq!(call.words, words(want));
+        let (read, write) = call.ends.unwrap();
+        let flags = format!("-j --jobserver-auth={},{}", read.as_raw_fd(), write.as_raw_fd());
+        assert_eq!(call.flags.unwrap(), flags);
+    }
+
+    #[rstest]
+    #[case::one_job("-j1 all", "")]
+    #[case::last_option_is_one_job("-j8 all -j 1", "")]
+    #[case::one_job_in_flags("all", "-j1")]
+    fn make_with_one_job_has_no_jobserver(#[case] line: &str, #[case] flags: &str) {
+        let (call, _dir) = joining(line, flags);
+        assert_eq!((call.words, call.flags), (words("-j1 all"), Some(String::new())));
+        assert!(call.ends.is_none());
+    }
+
+    #[test]
+    fn a_nested_make_gets_only_what_its_parent_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("jobserver");
+        let file = File::create(&fifo).unwrap();
+        let nested = |flags: &str| Call::joining(&fifo, words("-j4 all"), flags, false);
+        let open = format!("k -j --jobserver-auth={0},{0} -- A=b", file.as_raw_fd());
+        assert_eq!((nested(&open).words, nested(&open).flags), (words("all"), None));
+        for closed in ["-2,-2", "987,988"] {
+            let call = nested(&format!("k -j --jobserver-auth={closed} -- A=b"));
+            let (read, write) = call.ends.unwrap();
+            let (read, write) = (read.as_raw_fd(), write.as_raw_fd());
+            let flags = format!("k -j --jobserver-auth={read},{write} -- A=b");
+            assert_eq!((call.words, call.flags), (words("all"), Some(flags)));
+        }
+        assert_eq!(nested("k").flags, None);
+        assert_eq!(nested("--jobserver-auth=fifo:/tmp/x").flags, None);
+    }
+
+    #[test]
+    fn without_the_jobserver_the_call_stays_as_it_is() {
+        let call = Call::joining(Path::new("/no/jobserver"), words("-k all"), "", true);
+        assert_eq!((call.words, call.flags), (words("-k all"), None));
+    }
+}
