@@ -33,6 +33,7 @@ mod modules;
 mod other_root;
 mod output;
 mod parallel_builds;
+mod prebuilt;
 mod precise_images;
 mod rebuilds;
 mod root_copies;
