@@ -39,8 +39,10 @@ lint: host ## run clippy
 	cargo clippy --all-targets -- -D warnings
 	cargo clippy -p stories --all-targets -- -D warnings
 
-unit: host ## run the unit tests
+unit: host ## run the unit tests, also those that need root
 	cargo test
+	cargo test -p dkms-engine -p dkms-cli --test runs --test command_line --test interruption -- --ignored
+	cargo test -p dkms-initramfs -- --ignored
 
 shells: host ## test tab completion in bash, zsh and fish
 	cargo test -p dkms-cli --test completion -- --ignored

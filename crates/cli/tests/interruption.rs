@@ -155,6 +155,7 @@ fn a_signal_stops_all_builds_and_leaves_them_pending(#[case] by: Signal, #[case]
     "touch ROOT/failed ROOT/usr/src/slow-1.0/x; exit 1",
     &["reached.7.2.12-arch1-1", "failed"]
 )]
+#[ignore = "needs root: run make unit"]
 fn a_signal_interrupts_builds_of_one_module(#[case] script: &str, #[case] begun: &[&str]) {
     let (root, mark) = root();
     let other = "7.2.13-arch1-1";

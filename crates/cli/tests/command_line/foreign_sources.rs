@@ -133,11 +133,9 @@ fn a_source_that_cannot_be_copied_changes_nothing(#[case] closed: &str, #[case] 
 }
 
 #[test]
+#[ignore = "needs root: run make unit"]
 fn a_build_of_another_user_belongs_to_that_user() {
     let (root, _) = foreign();
-    if !Uid::effective().is_root() {
-        return;
-    }
     fs::rename(root.at("srv/checkout"), root.at("usr/src/foo-1.0")).unwrap();
     // Everything below the root belongs to this user, and another one owns the source.
     let above = root.path().parent().unwrap();

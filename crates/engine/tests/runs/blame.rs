@@ -127,12 +127,12 @@ fn log_stays_after_each_failure_until_a_build_succeeds() {
 struct Mounted(std::path::PathBuf);
 
 impl Mounted {
-    fn new(at: &Path, options: &str) -> Option<Self> {
+    fn new(at: &Path, options: &str) -> Self {
         std::fs::create_dir_all(at).unwrap();
         let env = Environment::fixed();
         let mount = Program::new("mount", &env).args(["-t", "tmpfs", "-o", options, "none"]);
-        let mounted = mount.arg(at).run().is_ok_and(|ended| ended.success());
-        mounted.then(|| Self(at.to_owned()))
+        assert!(mount.arg(at).run().unwrap().success());
+        Self(at.to_owned())
     }
 }
 
@@ -143,13 +143,12 @@ impl Drop for Mounted {
 }
 
 #[test]
+#[ignore = "needs root: run make unit"]
 fn noexec_and_read_only_mounts_are_named() {
     let mut fixture = Fixture::new();
     fixture.without_privileges = true;
     let (tree, disk) = (fixture.root.at("var/lib/dkms"), fixture.root.at("srv"));
-    let Some(_tree) = Mounted::new(&tree, "noexec") else {
-        return; // a container without the right to mount
-    };
+    let _tree = Mounted::new(&tree, "noexec");
     fixture.root.executable("usr/src/foo-1.0/configure", "#!/bin/sh\n");
     module(&fixture, "./configure");
     let failed = failure(&fixture.install());
@@ -163,7 +162,7 @@ fn noexec_and_read_only_mounts_are_named() {
     // A program without the right to execute it is the module's own fault.
     module(&fixture, "chmod -x configure; ./configure");
     assert!(!failure(&fixture.command(Verb::Install, "foo/1.0")).transient);
-    let _disk = Mounted::new(&disk, "ro").unwrap();
+    let _disk = Mounted::new(&disk, "ro");
     module(&fixture, "mkdir $ROOT/srv/new");
     let failed = failure(&fixture.install());
     assert!(failed.transient, "{failed:?}");
