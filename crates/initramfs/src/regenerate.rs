@@ -68,13 +68,16 @@ impl Assessment<'_> {
                     let why = why.clone();
                     errors.push(self.restore(machine, generator, it, &name, &why));
                 }
-                Decision::Regenerate(why) => match lack_of_space(machine, generator, &it.image) {
+                Decision::Regenerate(why) => match obstacle(machine, generator, &it.image) {
                     // The generator probably ran out of space earlier and damaged the image.
-                    Some(lack) if matches!(it.current, CurrentImage::Unreadable(_)) => {
-                        errors.push(self.restore(machine, generator, it, &name, &lack));
+                    Some(obstacle)
+                        if matches!(it.current, CurrentImage::Unreadable(_))
+                            && self.snapshot.of(&it.image).is_some() =>
+                    {
+                        errors.push(self.restore(machine, generator, it, &name, &obstacle));
                     }
-                    Some(lack) => {
-                        errors.push(format!("error: {name}: {path}: not regenerated: {lack}"));
+                    Some(obstacle) => {
+                        errors.push(format!("error: {name}: {path}: not regenerated: {obstacle}"));
                         it.is_outdated = true;
                     }
                     None => {
@@ -156,8 +159,8 @@ impl Assessment<'_> {
         errors
     }
 
-    /// Restores an image from its copy if the copy's kernel is still installed. Returns an error
-    /// line with the reason `why` and the outcome.
+    /// Restores an image from its copy if the image has changed and the copy's kernel is still
+    /// installed. Returns an error line with the reason `why` and the outcome.
     fn restore(
         &self,
         machine: &Machine,
@@ -167,8 +170,15 @@ impl Assessment<'_> {
         why: &str,
     ) -> String {
         it.is_outdated = true;
-        let error = format!("error: {name}: {}: {why}", it.image.path.display());
-        let old = self.snapshot.of(&it.image).and_then(|old| Some((old, old.copy.as_ref()?)));
+        let path = it.image.path.display();
+        let error = format!("error: {name}: {path}: {why}");
+        let old = self.snapshot.of(&it.image);
+        if it.current != CurrentImage::Missing
+            && old.is_some_and(|old| old.is_same(&it.image, &machine.trees.root))
+        {
+            return format!("error: {name}: {path}: not regenerated: {why}");
+        }
+        let old = old.and_then(|old| Some((old, old.copy.as_ref()?)));
         let Some((old, copy)) = old else {
             return format!("{error}; no copy to restore");
         };
@@ -191,11 +201,16 @@ impl Assessment<'_> {
     }
 }
 
-/// Returns an error line if there is too little space to regenerate an image, otherwise `None`. A
-/// truncated image is worse than a stale one.
-fn lack_of_space(machine: &Machine, generator: &Generator, image: &Image) -> Option<String> {
+/// Returns the reason why an image cannot be written, or `None` if nothing prevents it. A truncated
+/// image is worse than a stale one.
+fn obstacle(machine: &Machine, generator: &Generator, image: &Image) -> Option<String> {
     let file = image.below(&machine.trees.root);
-    let dir = file.parent()?;
+    // The generator creates missing directories.
+    let dir = file.parent()?.ancestors().find(|dir| dir.exists())?;
+    // The administrator's own command may make the file system writable.
+    if machine.settings.initramfs.command.is_empty() && durable::is_read_only(dir) {
+        return Some(format!("{}: read-only file system", image.path.parent()?.display()));
+    }
     let old = file.metadata().map_or(0, |meta| meta.len());
     // mkinitcpio overwrites the old image. The other generators first write a new file beside it.
     let needed = if generator.is_mkinitcpio() { old / 20 } else { old } + MARGIN;
@@ -224,4 +239,119 @@ fn sign_again(machine: &Machine, image: &Image, name: &str) -> Option<String> {
         "error: {name}: {path}: no longer signed{why}; will not boot with Secure Boot enabled; run: {}",
         command.line()
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use dkms_engine::dkms_tree::{PendingList, PendingWork};
+    use dkms_engine::os::process::{Environment, Program};
+    use rstest::rstest;
+    use testroot::TestRoot;
+
+    use super::*;
+
+    const IMAGE: &str = "boot/initramfs-linux.img";
+
+    /// Returns a root with a kernel of the package `pkgbase`, whose images are pending.
+    fn pending_root(pkgbase: &str) -> TestRoot {
+        let root = TestRoot::new();
+        root.kernel("7.2").pkgbase(pkgbase);
+        let module = "zfs".parse().unwrap();
+        let work = PendingWork::Image {
+            kernel: "7.2".parse().unwrap(),
+            module,
+            objects: ["zfs".into()].into(),
+        };
+        let machine = Machine::for_hook(root.path());
+        PendingList::of(&machine.trees).write(&work).unwrap();
+        root
+    }
+
+    /// Regenerates the pending images of a root. Returns the errors, and asserts that the images
+    /// stay pending if there are any.
+    fn errors(root: &TestRoot) -> Vec<String> {
+        let machine = Machine::for_hook(root.path());
+        let generator = Generator::detect(&machine);
+        let mut lines = Vec::new();
+        let mut say = |line: &str| lines.push(line.to_owned());
+        let succeeded =
+            Assessment::read(&machine, generator.as_ref()).regenerate(&machine, &mut say);
+        let is_pending = !PendingList::of(&machine.trees).read().is_empty();
+        assert_eq!(is_pending, !succeeded);
+        lines.retain(|line| line.starts_with("error: "));
+        lines
+    }
+
+    /// Each case is a failing generator, which gets the path of the image, and the end of the error.
+    #[rstest]
+    #[case::untouched("exit 3", "not regenerated: the generator failed")]
+    #[case::same_content("printf old >$1; exit 3", "not regenerated: the generator failed")]
+    #[case::spoilt("echo >$1; exit 3", "the generator failed; restored the previous image")]
+    fn only_a_changed_image_is_restored(#[case] script: &str, #[case] want: &str) {
+        let root = pending_root("linux");
+        root.write(IMAGE, "old");
+        root.executable("generate", &format!("#!/bin/sh\n{script}\n"));
+        let command = format!("{} {}", root.at("generate").display(), root.at(IMAGE).display());
+        root.write("etc/dkms/alpm-dkms.toml", format!("[initramfs]\ncommand = '{command}'\n"));
+        assert_eq!(
+            errors(&root),
+            [
+                format!("error: 7.2 (linux): {command} failed (exit status 3)"),
+                format!("error: 7.2 (linux): /{IMAGE}: {want}"),
+            ]
+        );
+        assert_eq!(root.read(IMAGE), "old");
+    }
+
+    /// Mounts a tmpfs, and unmounts it when dropped.
+    struct Mounted<'a>(&'a Path);
+
+    impl Mounted<'_> {
+        fn run(&self, program: &str, words: &[&str]) {
+            let env = Environment::fixed();
+            let run = Program::new(program, &env).args(words.iter().copied()).arg(self.0).run();
+            assert!(run.unwrap().success());
+        }
+    }
+
+    impl Drop for Mounted<'_> {
+        fn drop(&mut self) {
+            self.run("umount", &[]);
+        }
+    }
+
+    #[rstest]
+    #[case::read_only(Some("old"), "remount,ro", "/boot: read-only file system")]
+    #[case::read_only_without_an_image(None, "remount,ro", "/boot: read-only file system")]
+    #[case::full(
+        Some("old"),
+        "remount,size=64k",
+        "not enough space in /boot: 60 KiB free, 1024 KiB needed"
+    )]
+    #[ignore = "needs root: run make unit"]
+    fn an_image_that_cannot_be_written_stays_pending(
+        #[case] content: Option<&str>,
+        #[case] options: &str,
+        #[case] why: &str,
+    ) {
+        let root = pending_root("none");
+        root.dir("boot");
+        let boot = root.at("boot");
+        let mounted = Mounted(&boot);
+        mounted.run("mount", &["-t", "tmpfs", "none"]);
+        content.iter().for_each(|text| root.write(IMAGE, text));
+        // No machine has this preset, and a generator that runs would fail.
+        let preset = "ALL_kver=/boot/vmlinuz\nPRESETS=(default)\n";
+        root.write("etc/mkinitcpio.d/none.preset", format!("{preset}default_image=/{IMAGE}\n"));
+        root.write("usr/bin/mkinitcpio", "");
+        let machine = Machine::for_hook(root.path());
+        crate::take_snapshot(&machine, &Generator::detect(&machine).unwrap()).unwrap();
+        mounted.run("mount", &["-o", options]);
+        let want = format!("error: 7.2 (none): /{IMAGE}: not regenerated: {why}");
+        assert_eq!(errors(&root), [want]);
+        assert_eq!(fs::read_to_string(root.at(IMAGE)).ok().as_deref(), content);
+    }
 }

@@ -88,7 +88,7 @@ fn unchanged_image_stays_pending() {
     configure(&root, "layout=bls\ninitrd_generator=none\n");
     upgrade_zfs(&root)
         .hooks_fail()
-        .has(&format!("/{image}: the generator did not change it; restored the previous image"));
+        .has(&format!("/{image}: not regenerated: the generator did not change it"));
     assert!(root.bytes(&image) == before);
     configure(&root, BLS);
     root.dkms(&["initramfs"]).ok().has(&summary_line(&release(), &image));

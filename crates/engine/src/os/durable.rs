@@ -6,6 +6,8 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
+use nix::sys::statvfs::{FsFlags, statvfs};
+
 /// The prefix of the names of unfinished files.
 ///
 /// The dot hides the files from dkms's globs. Their names never end in `.ko*`, so depmod does not
@@ -48,10 +50,16 @@ impl FileError {
 /// be determined.
 #[must_use]
 pub fn room(path: &Path) -> Option<u64> {
-    let system = nix::sys::statvfs::statvfs(path).ok()?;
+    let system = statvfs(path).ok()?;
     // The types of these numbers depend on the architecture.
     #[allow(clippy::useless_conversion, reason = "on 64 bits both are u64 already")]
     Some(u64::from(system.blocks_available()) * u64::from(system.fragment_size()))
+}
+
+/// Returns true if the filesystem that contains `path` is read-only.
+#[must_use]
+pub fn is_read_only(path: &Path) -> bool {
+    statvfs(path).is_ok_and(|system| system.flags().contains(FsFlags::ST_RDONLY))
 }
 
 /// Creates or replaces the file `path` with the content `bytes` and mode 0644.
