@@ -121,7 +121,7 @@ impl<W: Write> Lines<W> {
             self.out.line(&format!("  {hint}"));
         }
         let has_command = failed.hint.as_ref().is_some_and(|hint| hint.contains("run: "));
-        if let Some(command) = retry_command(action, failed)
+        if let Some(command) = retry_command(action)
             && !has_command
         {
             self.out.line(&format!("  run: {command}"));
@@ -157,16 +157,12 @@ fn is_covered(note: &Note, plan: &Plan, report: &Report) -> bool {
 }
 
 /// Returns the command that retries a failed step; `None` if no command can.
-///
-/// The command includes the option that the message recommends.
-fn retry_command(action: &Action, failed: &Failure) -> Option<String> {
-    let mut words = failed.message.split_whitespace();
-    let option = words.find(|word| word.starts_with("--force")).unwrap_or("--verbose");
+fn retry_command(action: &Action) -> Option<String> {
     match action {
         Action::Build { module, kernel, .. }
         | Action::Install { module, kernel, .. }
         | Action::Fail { module, kernel: Some(kernel), .. } => {
-            Some(format!("dkms install {module} -k {kernel} {option}"))
+            Some(format!("dkms install {module} -k {kernel} --verbose"))
         }
         Action::Uninstall(module, kernel) | Action::Unbuild(module, kernel) => {
             Some(format!("dkms unbuild {module} -k {kernel}"))

@@ -87,17 +87,16 @@ impl<'a> Installer<'a> {
         let ran = run_script(self.machine, new.id, new.kernel, "PRE_INSTALL", &value);
         // No object has been placed yet, so the installation can still be cancelled.
         complete_unless(self.machine.tools.stop.asked().is_some())?;
-        if ran.status != 0 && !self.machine.options.force_install {
-            let mut message = format!(
-                "PRE_INSTALL script failed (exit status {}): {value}; use --force to install \
-                 anyway",
-                ran.status
-            );
-            for line in &ran.said {
-                message.push('\n');
-                message.push_str(line);
-            }
-            return Err(Failure::new(101, message));
+        // The last line says how the script failed.
+        if let Some((problem, output)) = ran.said.split_last()
+            && ran.status != 0
+            && !self.machine.options.force_install
+        {
+            let of_module = format!("{}: ", new.id);
+            let problem = problem.strip_prefix(&of_module).unwrap_or(problem);
+            let output: String = output.iter().map(|line| format!("\n{line}")).collect();
+            let message = format!("{problem}{output}");
+            return Err(Failure::new(101, message).with_hint(force_install(new)));
         }
         self.say_all(&ran.said);
         Ok(())
@@ -119,8 +118,7 @@ impl<'a> Installer<'a> {
         };
         if all && refused.iter().any(|refused| refused.by_dkms) {
             let lines: Vec<String> = refused.iter().map(line).collect();
-            let hint = format!("run: dkms install {} -k {} --force", new.id, new.kernel);
-            return Err(Failure::new(6, lines.join("\n")).with_hint(hint));
+            return Err(Failure::new(6, lines.join("\n")).with_hint(force_install(new)));
         }
         if !all {
             let lines = refused.iter().map(|it| format!("note: {}: {}", new.id, line(it)));
@@ -192,6 +190,11 @@ impl<'a> Installer<'a> {
         let (values, _) = self.confs.evaluate(built.id, &about.kernel).ok()?;
         values.text(directive, 0).map(str::to_owned)
     }
+}
+
+/// Returns the hint for a module that `--force` would install.
+fn force_install(new: &BuiltModule<'_>) -> String {
+    format!("run: dkms install {} -k {} --force", new.id, new.kernel)
 }
 
 /// Returns the paths of a module's placed objects in the kernel's directory.

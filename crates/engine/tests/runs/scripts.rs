@@ -1,6 +1,7 @@
 //! Tests of the scripts of modules and of the administrator's commands.
 
 use dkms_engine::plan::Verb;
+use rstest::rstest;
 
 use crate::fixture::{BUILT, Fixture, K1, PLACED, assert_clean, assert_failed};
 
@@ -20,12 +21,18 @@ fn failing_post_add_sets_the_exit_code_but_the_module_is_added() {
     assert!(fixture.output.lines.iter().any(|line| line.contains("POST_ADD script failed")));
 }
 
-#[test]
-fn failing_pre_install_prevents_installation() {
+#[rstest]
+#[case::with_output("echo not today; exit 3", "3): PRE_INSTALL.sh an argument\nfoo/1.0: not today")]
+#[case::without_output("exit 1", "1): PRE_INSTALL.sh an argument")]
+fn failing_pre_install_prevents_installation(#[case] script: &str, #[case] problem: &str) {
     let mut fixture = Fixture::new();
-    fixture.script("PRE_INSTALL", "echo not today; exit 3");
-    let message = assert_failed(&fixture.install(), 101);
-    assert!(message.contains("not today"), "{message}");
+    fixture.script("PRE_INSTALL", script);
+    let report = fixture.install();
+    let message = assert_failed(&report, 101);
+    assert_eq!(message, format!("PRE_INSTALL script failed (exit status {problem}"));
+    let (_, failed) = report.failures().next().unwrap();
+    let hint = format!("run: dkms install foo/1.0 -k {K1} --force");
+    assert_eq!(failed.hint.as_deref(), Some(hint.as_str()));
     assert!(!fixture.root.exists(PLACED));
     fixture.change = |machine| machine.options.force_install = true;
     assert_clean(&fixture.install());
