@@ -17,6 +17,7 @@ use crate::lines::{Lines, PackageNames, warn_of_settings};
 use crate::lock::lock;
 use crate::targets::unreadable;
 use crate::targets::without_sources;
+use crate::told::Told;
 
 /// Takes a snapshot of the images of all kernels whose modules have changed.
 ///
@@ -96,7 +97,7 @@ pub fn precise(args: &HookArgs, input: &mut dyn BufRead) -> Result<ExitCode, Fai
 /// is reported in the output and by the exit code.
 pub fn verify(args: &HookArgs) -> Result<ExitCode, Failure> {
     let machine = Machine::for_hook(&args.root);
-    warn_of_settings(&machine);
+    warn_of_settings(&machine, &mut Told::read(&machine.trees));
     let generator = Generator::detect(&machine);
     let mut lines = Lines::new(io::stdout(), PackageNames::default());
     let mut succeeded = true;

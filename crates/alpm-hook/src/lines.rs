@@ -24,12 +24,14 @@ pub use package_names::PackageNames;
 
 use crate::told::Told;
 
-/// Prints a warning for each problem in the settings of `machine`.
-pub fn warn_of_settings(machine: &Machine) {
+/// Prints a warning for each problem in the settings of `machine` that `told` does not contain, and
+/// adds it there.
+pub fn warn_of_settings(machine: &Machine, told: &mut Told) {
     let mut out = LineWriter::new(io::stdout());
-    for problem in machine.settings.problems() {
+    for problem in machine.settings.problems().iter().filter(|text| !told.includes(text)) {
         out.lines(&format!("warning: {problem}"));
     }
+    told.add(machine.settings.problems().to_vec());
 }
 
 /// The progress of a task that builds or installs a module.

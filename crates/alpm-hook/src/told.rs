@@ -1,5 +1,5 @@
-//! Remembers what 70-dkms-install reported, so that 71-dkms-remove, which runs later in the same
-//! transaction, neither repeats it nor tries the same builds again.
+//! Remembers what a hook reported, so that the later hooks of the same transaction neither repeat it
+//! nor try the same builds again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,7 +14,7 @@ use dkms_engine::report::{Outcome, Report};
 use nix::unistd::getppid;
 use serde::{Deserialize, Serialize};
 
-/// The failures and messages that a hook has reported.
+/// The failures and messages that the hooks of a transaction have reported.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Told {
     /// The pacman process that ran the hook.
@@ -27,19 +27,30 @@ pub struct Told {
 }
 
 impl Told {
+    /// Returns the value of the first hook of a transaction.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self { pacman: pacman(), ..Self::default() }
+    }
+
     /// Reads what an earlier hook of the same pacman process reported. Returns an empty value if
     /// there was no such hook.
     #[must_use]
     pub fn read(trees: &Trees) -> Self {
         let told: Option<Self> =
             fs::read(path(trees)).ok().and_then(|text| serde_json::from_slice(&text).ok());
-        told.filter(|told| !told.pacman.is_empty() && told.pacman == pacman()).unwrap_or_default()
+        let nothing = Self::nothing();
+        let is_same = |told: &Self| !told.pacman.is_empty() && told.pacman == nothing.pacman;
+        told.filter(is_same).unwrap_or(nothing)
     }
 
-    /// Collects the failures and messages of a run.
-    #[must_use]
-    pub fn of(plan: &Plan, report: &Report) -> Self {
-        let mut told = Self { pacman: pacman(), ..Self::default() };
+    /// Adds messages.
+    pub fn add(&mut self, texts: impl IntoIterator<Item = String>) {
+        self.texts.extend(texts);
+    }
+
+    /// Adds the failures and messages of a run.
+    pub fn add_run(&mut self, plan: &Plan, report: &Report) {
         for finished in &report.finished {
             let Step { action, .. } = &finished.step;
             let concerns_module = matches!(
@@ -52,21 +63,20 @@ impl Told {
             }
             let transient =
                 matches!(&finished.outcome, Outcome::Failed(failed) if failed.transient);
-            told.tried.push((module.to_string(), kernel.to_string(), transient));
+            self.tried.push((module.to_string(), kernel.to_string(), transient));
             // The report of the failure says that the old version stays installed.
             if let Some(module) = plan.replaced_by(finished.task).cloned() {
                 let note = Note::Kept { module, kernel: kernel.clone() };
-                told.texts.insert(note.to_string());
+                self.texts.insert(note.to_string());
             }
         }
         for note in &plan.notes {
             if let Note::KnownFailure { module, kernel, .. } = note {
-                told.tried.push((module.to_string(), kernel.to_string(), false));
+                self.tried.push((module.to_string(), kernel.to_string(), false));
             }
-            told.texts.insert(note.to_string());
+            self.texts.insert(note.to_string());
         }
-        told.texts.extend(report.trouble.iter().chain(&report.warnings).cloned());
-        told
+        self.texts.extend(report.trouble.iter().chain(&report.warnings).cloned());
     }
 
     /// Writes the value for a later hook, or removes the file if there is nothing to remember. A
@@ -88,6 +98,12 @@ impl Told {
         let text = text.map_err(FileError::when("write", file))?;
         file.parent().map_or(Ok(()), durable::create_dirs)?;
         durable::write(file, &text)
+    }
+
+    /// Returns the messages that have been reported.
+    #[must_use]
+    pub fn texts(&self) -> &BTreeSet<String> {
+        &self.texts
     }
 
     /// Returns true if an earlier hook has reported `text`.

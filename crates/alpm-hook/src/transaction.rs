@@ -72,7 +72,12 @@ pub fn sync(args: &HookArgs, targets: &Targets, hook: SyncHook) -> Result<ExitCo
     if present.is_empty() && !machine.trees.dkms.exists() {
         return Ok(ExitCode::SUCCESS); // a machine without modules
     }
-    warn_of_settings(&machine);
+    let mut told = match hook {
+        SyncHook::Install => Told::nothing(),
+        SyncHook::Remove => Told::read(&machine.trees),
+    };
+    warn_of_settings(&machine, &mut told);
+    machine.omit_warnings(told.texts().iter().cloned());
     let generator = Generator::detect(&machine);
     machine.images = generator.is_some();
     let lock = lock(args, &machine)?;
@@ -88,10 +93,6 @@ pub fn sync(args: &HookArgs, targets: &Targets, hook: SyncHook) -> Result<ExitCo
     let kernels_in_depth = in_depth(&machine, &sources, &kernels);
     let scope = Scope { kernels: kernels_in_depth, trusts_packages: true, ..Scope::default() };
     let mut facts = facts::read(&machine, &scope);
-    let told = match hook {
-        SyncHook::Install => Told::default(),
-        SyncHook::Remove => Told::read(&machine.trees),
-    };
     facts.tried = told.tried();
     let request = Request::Sync { sources, kernels, headers: targets.headers.clone() };
     // If there is nothing to do, the lookup would take longer than the rest of the hook.
@@ -106,11 +107,13 @@ pub fn sync(args: &HookArgs, targets: &Targets, hook: SyncHook) -> Result<ExitCo
         packages = Some(look_up_packages(&machine, &present, &facts));
     }
     let names = PackageNames::new(packages.unwrap_or_default(), &facts);
-    let (code, report) = carry_out(args, &plan, &facts, &machine, names, told);
+    let (code, report) = carry_out(args, &plan, &facts, &machine, names, told.clone());
     if let Some(report) = report.filter(|_| hook == SyncHook::Install) {
-        Told::of(&plan, &report).write(&machine.trees);
+        told.add_run(&plan, &report);
     }
     if !args.dry_run {
+        told.add(machine.logged_warnings());
+        told.write(&machine.trees);
         images::snapshot_early(&machine, generator.as_ref())?;
     }
     Ok(code)
@@ -161,7 +164,7 @@ pub fn depart(args: &HookArgs, targets: &Targets) -> Result<ExitCode, Failure> {
     if !targets.ourselves || !machine.trees.dkms.exists() {
         return Ok(ExitCode::SUCCESS);
     }
-    warn_of_settings(&machine);
+    warn_of_settings(&machine, &mut Told::nothing());
     let lock = lock(args, &machine)?;
     let facts = facts::read(&machine, &Scope { shallow: true, ..Scope::default() });
     let request = Request::Depart {

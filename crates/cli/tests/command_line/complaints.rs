@@ -20,6 +20,11 @@ fn warnings<'a>(errors: &'a str, part: &str) -> Vec<&'a str> {
     ": line 2: PACKAGE_NAME: command not found"
 )]
 #[case::brackets("BUILT_MODULE_NAME 0=foo\n", 8, ": line 1: BUILT_MODULE_NAME: command not found")]
+#[case::missing_git(
+    "PACKAGE_NAME=foo\nPACKAGE_VERSION=\"$(no-git describe)\"\n",
+    8,
+    ": line 2: no-git: command not found"
+)]
 fn a_refused_conf_shows_what_bash_says(#[case] conf: &str, #[case] code: i32, #[case] said: &str) {
     let root = root();
     root.write(CONF, conf);
@@ -35,6 +40,7 @@ fn a_refused_conf_shows_what_bash_says(#[case] conf: &str, #[case] code: i32, #[
 #[rstest]
 #[case::conf(CONF, "if true; then\nMAKE=make\n", "syntax error")]
 #[case::conf_for_some_kernels(CONF, "[ ${kernelver%%.*} -gt ]\n", "[: ")]
+#[case::pipe(CONF, "jobs=\"$(nosuchnproc | head -n1)\"\n", ": nosuchnproc: command not found")]
 #[case::administrator(
     "etc/dkms/foo.conf",
     "nosuchprogram\n",

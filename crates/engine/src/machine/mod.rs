@@ -14,6 +14,7 @@ mod settings;
 mod trees;
 mod warnings;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use crate::names::{Arch, KernelRelease};
 use crate::objects::{Compression, Signers};
 use crate::os::bash::BashReader;
 use crate::os::process::{Environment, Tools};
+use crate::os::shared::lock;
 use kernel_cache::KernelCache;
 
 pub use distribution::{BadPlace, Distribution, NoOsRelease, Placement};
@@ -144,6 +146,18 @@ impl Machine {
         problems.retain(|problem| !self.settings.problems().contains(problem));
         problems.into_iter().for_each(|problem| self.warnings.add(problem));
         framework
+    }
+
+    /// Omits `messages` from the warnings about confs, because an earlier hook of the same
+    /// transaction has logged them.
+    pub fn omit_warnings(&self, messages: impl IntoIterator<Item = String>) {
+        lock(&self.warnings.logged).extend(messages);
+    }
+
+    /// Returns the warnings about confs that have been logged or omitted.
+    #[must_use]
+    pub fn logged_warnings(&self) -> BTreeSet<String> {
+        lock(&self.warnings.logged).clone()
     }
 
     /// Returns the directory for large temporary files: `tmp_location` if it is set, otherwise

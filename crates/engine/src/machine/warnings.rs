@@ -15,6 +15,9 @@ pub(crate) struct Warnings {
     all: Mutex<Vec<String>>,
     /// The files whose messages have been logged.
     files: Mutex<BTreeSet<PathBuf>>,
+    /// The messages that have been logged, by this run or by an earlier one whose output the user
+    /// also sees.
+    pub(super) logged: Mutex<BTreeSet<String>>,
 }
 
 impl Warnings {
@@ -34,7 +37,9 @@ impl Warnings {
         let mut files = lock(&self.files);
         if files.insert(file.to_owned()) {
             for message in messages.iter().take(MESSAGES) {
-                log::warn!("{message}");
+                if lock(&self.logged).insert(message.clone()) {
+                    log::warn!("{message}");
+                }
             }
         }
     }
