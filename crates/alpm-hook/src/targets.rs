@@ -48,7 +48,7 @@ impl Targets {
     /// [`Failure`] if `input` cannot be read.
     pub fn read(input: &mut dyn BufRead) -> Result<Self, Failure> {
         let mut targets = Self::default();
-        let mut first = None;
+        let (mut first, mut others) = (None, 0_usize);
         for line in input.split(b'\n') {
             let line = line.map_err(|error| unreadable(&error))?;
             let known = line.len() <= LONGEST
@@ -57,13 +57,20 @@ impl Targets {
                 targets.ignored += 1;
                 // The `*` of a trigger also matches `/`, so such paths are common.
                 let is_usual = TREES.iter().any(|tree| line.starts_with(tree.as_bytes()));
-                if !is_usual && first.is_none() {
-                    first = Some(line[..line.len().min(200)].escape_ascii().to_string());
+                match first {
+                    _ if is_usual => {}
+                    Some(_) => others += 1,
+                    None => first = Some(line[..line.len().min(200)].escape_ascii().to_string()),
                 }
             }
         }
         if let Some(first) = first {
-            log::warn!("targets ignored, because they match no trigger, such as {first}");
+            let others = match others {
+                0 => String::new(),
+                1 => " (and 1 other target)".into(),
+                count => format!(" (and {count} other targets)"),
+            };
+            log::warn!("{first}: target ignored: matches no trigger of alpm-dkms{others}");
         }
         Ok(targets)
     }

@@ -38,7 +38,7 @@ fn invalid_targets_are_ignored() {
     assert!(journal.code < 2, "{}", journal.text);
     let output = root.hook("dkms-install", NONSENSE);
     assert!(output.code < 2, "{}", output.text);
-    let output = output.has("targets ignored, because they match no trigger");
+    let output = output.has(": target ignored: matches no trigger of alpm-dkms (and ");
     // The `*` of a trigger also matches `/`, so such a path is not worth a warning.
     root.hook("dkms-install", b"usr/src/../../etc/trap-1/dkms.conf").lacks("ignored");
     assert!(!output.text.contains('\x1b'), "escape sequence in the output: {:?}", output.text);

@@ -78,7 +78,7 @@ impl<W: Write> Lines<W> {
         } else {
             let modules = count(modules, "module");
             format!(
-                "{done} of {all} installations of {modules} for {} finished. Errors:",
+                "{modules} for {}: {done} of {all} builds installed. Errors:",
                 count(kernels, "kernel")
             )
         };

@@ -84,7 +84,7 @@ fn no_other_user_can_enter_an_unpacked_archive(#[case] top: &str) {
 #[rstest]
 #[case::fifo("pipe", "FIFO")]
 #[case::socket(".git/fsmonitor--daemon.ipc", "socket")]
-fn special_files_are_left_out(#[case] name: &str, #[case] kind: &str) {
+fn special_files_are_skipped(#[case] name: &str, #[case] kind: &str) {
     let (root, path) = foreign();
     let special = Path::new(&path).join(name);
     fs::create_dir_all(special.parent().unwrap()).unwrap();
@@ -92,7 +92,7 @@ fn special_files_are_left_out(#[case] name: &str, #[case] kind: &str) {
         "FIFO" => mkfifo(&special, Mode::S_IRWXU).map(|()| None).unwrap(),
         _ => Some(UnixListener::bind(&special).unwrap()),
     };
-    let note = format!("note: foo/1.0: ROOT/srv/checkout/{name}: left out: is a {kind}\n");
+    let note = format!("note: foo/1.0: ROOT/srv/checkout/{name}: skipped: {kind}\n");
     let output = run(&root, &format!("install {path} -k {K1}"), 0);
     assert!(output.contains(&note), "{output}");
     assert!(!root.exists(format!("usr/src/foo-1.0/{name}")));

@@ -235,7 +235,7 @@ fn a_conf_splits_the_name_of_its_directory() {
     assert!(root.exists(format!("var/lib/dkms/vbox-4.3/1/{K1}")));
     let out = run(&root, "add xpad", 0);
     assert!(
-        out.contains("note: vbox-4.3/1: renamed to vbox/4.3-1, as its dkms.conf says"),
+        out.contains("note: vbox-4.3/1: renamed to vbox/4.3-1 to match its dkms.conf"),
         "{out}"
     );
     assert!(root.exists("var/lib/dkms/xpad/v0.11-pre-64/source"));

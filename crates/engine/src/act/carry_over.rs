@@ -32,7 +32,7 @@ pub fn carry_over_registrations(machine: &Machine, except: &BTreeSet<ModuleId>) 
             continue;
         }
         said.push(match rename(machine, &added, &new) {
-            Ok(()) => format!("note: {old}: renamed to {new}, as its dkms.conf says"),
+            Ok(()) => format!("note: {old}: renamed to {new} to match its dkms.conf"),
             Err(error) => format!("warning: {old}: cannot rename to {new}: {error}"),
         });
     }

@@ -159,7 +159,9 @@ impl Run<'_> {
                 self.say(note.as_slice());
             }
             Action::Register(module) | Action::Load { module, .. } if self.lacks_source(module) => {
-                return Ok(Outcome::Skipped("source not copied".into()));
+                let dir = self.machine.trees.source.join(module.source_dir());
+                let why = format!("its source was not copied to {}", dir.display());
+                return Ok(Outcome::Skipped(why));
             }
             Action::Load { module, build, replace } => {
                 if !take_in::build(self.machine, module, build, *replace)? {

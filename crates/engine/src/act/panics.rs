@@ -12,6 +12,6 @@ pub(super) fn without_panic<T>(work: impl FnOnce() -> Result<T, Failure>) -> Res
         let text = panic.downcast_ref::<&str>().copied();
         let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
         let text = text.unwrap_or("unknown panic");
-        Err(Failure::transient(1, format!("internal error of alpm-dkms: {text}")))
+        Err(Failure::transient(1, format!("internal error in alpm-dkms: {text}")))
     })
 }

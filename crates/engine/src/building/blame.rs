@@ -97,8 +97,10 @@ impl Build<'_> {
 
     fn disk_full_message(&self, left: Option<u64>) -> String {
         let tree = self.machine.trees.dkms.display();
-        let disk = left.map(|left| format!(": {tree} ({} KiB free)", left / 1024));
-        format!("the disk is full{}", disk.unwrap_or_default())
+        match left {
+            Some(left) => format!("not enough space in {tree}: {} KiB free", left / 1024),
+            None => "not enough disk space".into(),
+        }
     }
 
     /// Returns the mount option that explains `line`, and the mount. Returns `None` if no mount

@@ -61,7 +61,7 @@ impl Cause {
         match self {
             Self::TooManyFiles => Some("open files (ulimit -n)"),
             Self::TooManyProcesses => Some("processes (ulimit -u, or pids.max of the cgroup)"),
-            Self::FileTooLarge => Some("the size of a file (ulimit -f)"),
+            Self::FileTooLarge => Some("file size (ulimit -f)"),
             _ => None,
         }
     }

@@ -127,7 +127,7 @@ pub(crate) fn keep(
 }
 
 /// Copies all files from the directory `from` to the directory `to` in the build directory `build`,
-/// and replaces existing files. Special files are left out.
+/// and replaces existing files. Special files are skipped.
 ///
 /// Links in `to` are those of the module's source. One that leads out of `build` is replaced.
 fn overlay(from: &Path, to: &Path, build: &Path) -> Result<(), FileError> {
@@ -139,7 +139,7 @@ fn overlay(from: &Path, to: &Path, build: &Path) -> Result<(), FileError> {
         if entry.file_type().is_dir() {
             create_dir_within(&place, build)?;
         } else if !entry.path().is_file() {
-            log::warn!("{}: left out: is not a file", entry.path().display());
+            log::warn!("{}: skipped: not a regular file", entry.path().display());
         } else {
             if place.is_symlink() {
                 durable::remove_file_if_there(&place)?;

@@ -44,11 +44,11 @@ pub(crate) fn depmod(machine: &Machine, kernel: &KernelRelease) -> Result<(), Fa
     let needed = required_space(&dir);
     if let Some(left) = durable::room(&dir).filter(|left| *left < needed) {
         let what = format!(
-            "not enough space for the module index of {}: {} KiB needed, {} KiB free; \
+            "not enough space in {} for the module index: {} KiB free, {} KiB needed; \
              the old index stays in use",
             dir.display(),
-            needed / 1024,
-            left / 1024
+            left / 1024,
+            needed / 1024
         );
         return Err(failed(what).with_hint(MAKE_ROOM));
     }

@@ -152,7 +152,7 @@ impl Signer {
     ) -> Result<(), String> {
         let text = |error: io::Error| error.to_string();
         let (Some(dir), Some(name)) = (object.parent(), object.file_name()) else {
-            return Err(format!("{}: not the path of a file", object.display()));
+            return Err(format!("{}: invalid path", object.display()));
         };
         // A failed sign-file can leave partial output in the object or beside it. Therefore, it
         // works on a copy.

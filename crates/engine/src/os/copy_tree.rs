@@ -31,7 +31,7 @@ const NOT_TAKEN: u32 = 0o6022;
 /// The findings of a copy.
 #[derive(Debug, Default)]
 pub(crate) struct Copied {
-    /// The special files that were left out, each with its kind.
+    /// The special files that were skipped, each with its kind.
     pub(crate) left_out: Vec<(PathBuf, &'static str)>,
     /// The first file or directory that users other than root can change; `None` if there is none
     /// or this process is not root.
@@ -39,7 +39,7 @@ pub(crate) struct Copied {
 }
 
 impl Copied {
-    /// Returns a message about the special files that were left out; `None` if there are none.
+    /// Returns a message about the special files that were skipped; `None` if there are none.
     pub(crate) fn note(&self) -> Option<String> {
         let ((path, kind), others) = self.left_out.split_first()?;
         let others = match others.len() {
@@ -47,7 +47,7 @@ impl Copied {
             1 => " (and 1 other special file)".into(),
             count => format!(" (and {count} other special files)"),
         };
-        Some(format!("{}: left out: is a {kind}{others}", path.display()))
+        Some(format!("{}: skipped: {kind}{others}", path.display()))
     }
 }
 
@@ -55,7 +55,7 @@ impl Copied {
 ///
 /// Like `cp -a`, keeps modes, times, symbolic links and, if permitted, owners. `from` itself may be
 /// a link to a directory, as `T/M/V/source` is. Links inside it are copied as links. File contents
-/// are shared if the filesystem supports reflinks. FIFOs, sockets and devices are left out.
+/// are shared if the filesystem supports reflinks. FIFOs, sockets and devices are skipped.
 ///
 /// # Errors
 /// [`FileError`] if an entry cannot be copied, or is replaced by a link at the same time. The
@@ -317,7 +317,7 @@ fn allowed(owned: nix::Result<()>) -> io::Result<()> {
 }
 
 fn replaced() -> io::Error {
-    io::Error::other("was replaced while it was being copied")
+    io::Error::other("replaced while being copied")
 }
 
 /// Converts the error of opening an entry. `ELOOP` and `ENOTDIR` show that the entry is now a link.

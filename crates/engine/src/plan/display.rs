@@ -117,7 +117,7 @@ impl fmt::Display for Note {
             ),
             Self::Copy(kernel) => write!(
                 f,
-                "{kernel}: skipped: not owned by a package, such as a copy kept until the next boot"
+                "{kernel}: skipped: not owned by a package; may be a copy kept until the next boot"
             ),
             Self::SourceMissing { module, dir } => write!(
                 f,

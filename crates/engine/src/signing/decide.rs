@@ -81,9 +81,9 @@ fn choose_signer(machine: &Machine, kernel: &Kernel) -> SigningDecision {
     }
 }
 
-/// Returns the failure for a settings file that cannot be read to its end and may name other keys.
+/// Returns the failure for a settings file that cannot be read completely and may name other keys.
 pub(super) fn unread(file: &Path) -> Failure {
-    Failure::new(1, format!("{}: not read to its end, so it may name other keys", file.display()))
+    Failure::new(1, format!("cannot read all of {}, which may name other keys", file.display()))
 }
 
 fn decide(machine: &Machine, kernel: &Kernel) -> SigningDecision {

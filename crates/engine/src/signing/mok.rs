@@ -103,7 +103,10 @@ impl fmt::Display for Mok {
              without shim, most kernels do not trust keys of the firmware for modules",
         )?;
         if is_encrypted(&self.key) {
-            f.write_str("\nthe key has a passphrase: set KBUILD_SIGN_PIN to it before signing")?;
+            f.write_str(
+                "\nthe key has a passphrase: set KBUILD_SIGN_PIN for one command, or \
+                 signing.pin_file for all runs\n  see: alpm-dkms(7)",
+            )?;
         }
         Ok(())
     }

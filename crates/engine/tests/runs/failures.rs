@@ -74,7 +74,7 @@ fn full_disk_that_only_configure_reports_is_transient(#[case] script: &str) {
     add(&fixture, &format!("{script}; {says}; exit 1"));
     let report = fixture.sync(&["foo-1.0"], &[]);
     let failed = report.failures().next().unwrap().1;
-    assert!(failed.transient && failed.message.ends_with(": the disk is full"), "{failed:?}");
+    assert!(failed.transient && failed.message.ends_with(": not enough disk space"), "{failed:?}");
     fixture.sync(&[], &[K1]);
     assert_eq!(tries(&fixture), 2, "the failure was remembered");
 }

@@ -80,7 +80,7 @@ fn special_files_are_no_part_of_a_source(#[case] name: &str, #[case] kind: &str)
         _ => Some(UnixListener::bind(&special).unwrap()),
     };
     assert_clean(&fixture.sync(&["foo-1.0"], &[]));
-    let note = format!("note: foo/1.0: {}: left out: is a {kind}", special.display());
+    let note = format!("note: foo/1.0: {}: skipped: {kind}", special.display());
     assert_eq!(fixture.output.lines, [note]);
     assert!(!fixture.root.exists(format!("var/lib/dkms/.kept/foo-1.0/{name}")));
     // Neither removing it nor removing the source changes the source's digest.

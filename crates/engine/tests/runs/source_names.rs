@@ -77,7 +77,7 @@ fn registration_at_the_last_dash_is_carried_over(#[case] symlinks: bool) {
     let builds = fixture.builds();
     assert_eq!(
         carry_over(&fixture),
-        ["note: foo-1.5/rc1: renamed to foo/1.5-rc1, as its dkms.conf says"]
+        ["note: foo-1.5/rc1: renamed to foo/1.5-rc1 to match its dkms.conf"]
     );
     assert!(!fixture.root.exists("var/lib/dkms/foo-1.5"));
     assert_eq!(carry_over(&fixture), [""; 0]);

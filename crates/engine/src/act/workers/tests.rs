@@ -19,9 +19,9 @@ fn with_workers(test: impl FnOnce(&mut Workers<'_, '_>)) {
 }
 
 #[rstest]
-#[case::text(|| panic!("no such object"), "internal error of alpm-dkms: no such object")]
-#[case::formatted(|| panic!("index {} out of range", 7), "internal error of alpm-dkms: index 7 out of range")]
-#[case::other(|| std::panic::panic_any(7), "internal error of alpm-dkms: unknown panic")]
+#[case::text(|| panic!("no such object"), "internal error in alpm-dkms: no such object")]
+#[case::formatted(|| panic!("index {} out of range", 7), "internal error in alpm-dkms: index 7 out of range")]
+#[case::other(|| std::panic::panic_any(7), "internal error in alpm-dkms: unknown panic")]
 fn build_that_panics_ends_with_a_transient_failure(
     #[case] build: fn() -> Result<Tried, Failure>,
     #[case] message: &str,

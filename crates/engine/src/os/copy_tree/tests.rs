@@ -88,7 +88,7 @@ fn leaves_out_special_files(#[case] place: PlaceTree) {
     let _listener = UnixListener::bind(from.join("patches/socket")).unwrap();
     let note = place(&from, &to).unwrap().note().unwrap();
     let socket = from.join("patches/socket");
-    let expected = format!("{}: left out: is a socket", socket.display());
+    let expected = format!("{}: skipped: socket", socket.display());
     assert_eq!(note, format!("{expected} (and 1 other special file)"));
     assert!(!to.join("pipe").exists() && !to.join("patches/socket").exists());
     assert!(to.join("post.sh").exists() && to.join("patches/a.c").exists());
@@ -164,12 +164,14 @@ fn a_file_replaced_during_the_copy_is_not_followed() {
             let manner = Manner { links, taken: true };
             let copying = Copying { manner, user: geteuid(), copied: Copied::default() };
             let error = copying.file(&from, &to, name, &stat).unwrap_err();
-            assert!(error.to_string().contains("was replaced"), "{error}");
+            assert!(error.to_string().contains("replaced while being copied"), "{error}");
             assert!(to.names().unwrap().is_empty());
         }
     }
     symlink("patches", from.path.join("dir")).unwrap();
-    assert!(open_dir(&from.fd, "dir").unwrap_err().to_string().contains("was replaced"));
+    assert!(
+        open_dir(&from.fd, "dir").unwrap_err().to_string().contains("replaced while being copied")
+    );
 }
 
 /// Swaps an entry for a link again and again while the tree is copied.

@@ -127,7 +127,7 @@ fn all_selects_kernels_with_headers() {
             conf.excluded = Some("BUILD_EXCLUSIVE_KERNEL".into());
         });
     insta::assert_snapshot!(make(&for_all(Verb::Install, "zfs/2.4"), &machine.0).unwrap(), @r"
-    note: 7.2.11-copy: skipped: not owned by a package, such as a copy kept until the next boot
+    note: 7.2.11-copy: skipped: not owned by a package; may be a copy kept until the next boot
     note: zfs/2.4: skipped for 6.18-lts: BUILD_EXCLUSIVE_KERNEL
     note: 7.2.12-arch1-1: no kernel headers installed
       run: pacman -S linux-headers
@@ -137,7 +137,7 @@ fn all_selects_kernels_with_headers() {
     run depmod for 7.2.13-arch1-1
     ");
     insta::assert_snapshot!(make(&for_all(Verb::Build, "zfs/2.4"), &machine.0).unwrap(), @r"
-    note: 7.2.11-copy: skipped: not owned by a package, such as a copy kept until the next boot
+    note: 7.2.11-copy: skipped: not owned by a package; may be a copy kept until the next boot
     note: zfs/2.4: skipped for 6.18-lts: BUILD_EXCLUSIVE_KERNEL
     note: 7.2.12-arch1-1: no kernel headers installed
       run: pacman -S linux-headers
