@@ -143,7 +143,7 @@ impl<W: Write> Lines<W> {
                 }
                 Action::Unbuild(_, kernel) => *unbuilt.entry(kernel).or_default() += 1,
                 // This is the last step for a removed kernel, so its count is complete.
-                Action::Sweep(kernel) => {
+                Action::RemoveLeftovers(kernel) => {
                     let count = unbuilt.get(kernel).copied().unwrap_or_default();
                     self.removed_kernels.insert(kernel.clone(), count);
                 }
@@ -172,7 +172,7 @@ impl<W: Write> Lines<W> {
                 }
             }
             (Action::Deregister(module), outcome) => self.module_removed(module, outcome),
-            (Action::Sweep(kernel), outcome) => self.kernel_removed(kernel, outcome),
+            (Action::RemoveLeftovers(kernel), outcome) => self.kernel_removed(kernel, outcome),
             (action, Outcome::Failed(failed)) => {
                 let what = failed.message.lines().next().unwrap_or_default();
                 self.out.line(&format!("error: cannot {action}: {what}"));
@@ -276,7 +276,7 @@ impl<W: Write> Watch for Lines<W> {
             Event::Planned(plan) => self.planned(plan),
             Event::Started { .. } | Event::Phase { .. } => {}
             Event::Finished(finished) => self.finished(finished),
-            Event::Says(line) => self.out.line(line),
+            Event::Line(line) => self.out.line(line),
         }
     }
 }

@@ -76,7 +76,7 @@ impl Told {
             }
             self.texts.insert(note.to_string());
         }
-        self.texts.extend(report.trouble.iter().chain(&report.warnings).cloned());
+        self.texts.extend(report.errors.iter().chain(&report.warnings).cloned());
     }
 
     /// Writes the value for a later hook, or removes the file if there is nothing to remember. A

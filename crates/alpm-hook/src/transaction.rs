@@ -99,7 +99,7 @@ pub fn sync(args: &HookArgs, targets: &Targets, hook: SyncHook) -> Result<ExitCo
     let mut packages = None;
     if plan_depends_on_owners(&facts, targets) {
         let found = look_up_packages(&machine, &present, &facts);
-        facts.name_copies(found.unowned());
+        facts.mark_copies(found.unowned());
         packages = Some(found);
     }
     let plan = plan::make(&request, &facts)?;

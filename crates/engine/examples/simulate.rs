@@ -51,7 +51,7 @@ fn main() {
         let started = Instant::now();
         let report = act::carry_out(&plan, &facts, &machine, &mut Silence);
         let took = started.elapsed().as_secs_f64();
-        assert!(report.is_clean(), "{:?} {:?}", report.failures().next(), report.trouble);
+        assert!(report.is_clean(), "{:?} {:?}", report.failures().next(), report.errors);
         let ratio = took / least.as_secs_f64();
         let least = least.as_secs_f64();
         println!("{jobs} jobs: {took:.1} s (lower bound {least:.1} s): {ratio:.2} x");

@@ -86,7 +86,7 @@ impl ImageSnapshot {
         let Ok(meta) = file.metadata() else { return Ok(snapshot) };
         let dir = machine.trees.images();
         create_closed_dir(&dir)?;
-        if durable::room(&dir).is_none_or(|room| room > meta.len() + SPARE) {
+        if durable::free_space(&dir).is_none_or(|room| room > meta.len() + SPARE) {
             let name = Digest::of_bytes(image.path.as_os_str().as_encoded_bytes());
             let copy = dir.join(format!("{name}.img"));
             copy_closed(&file, &copy, None).map_err(FileError::when("copy an image to", &copy))?;

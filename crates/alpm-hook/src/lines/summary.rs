@@ -26,8 +26,8 @@ impl<W: Write> Lines<W> {
                 self.out.lines(&format!("note: {}", Note::Declined { module, kernel, why }));
             }
         }
-        for trouble in report.trouble.iter().filter(|text| !self.told.includes(text)) {
-            self.out.lines(&format!("error: {trouble}"));
+        for error in report.errors.iter().filter(|text| !self.told.includes(text)) {
+            self.out.lines(&format!("error: {error}"));
         }
         for warning in report.warnings.iter().filter(|text| !self.told.includes(text)) {
             self.out.lines(&format!("warning: {warning}"));

@@ -120,7 +120,7 @@ fn reports_a_kernel_upgrade() {
             step(Action::Unbuild(id("zfs/2.4.4"), old.clone())),
             step(Action::Unbuild(id("foo/1.0"), old.clone())),
             step(Action::Depmod(release(NEW))),
-            step(Action::Sweep(old)),
+            step(Action::RemoveLeftovers(old)),
         ],
         Vec::new(),
     );

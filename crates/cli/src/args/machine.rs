@@ -95,7 +95,7 @@ fn place_trees(machine: &mut Machine, args: &Args) -> Result<(), Failure> {
             *tree = Some(absolute(given)?);
         }
     }
-    machine.trees = machine.settings.placed(Trees::under(&machine.trees.root));
+    machine.trees = machine.settings.relocate(Trees::under(&machine.trees.root));
     Ok(())
 }
 

@@ -128,7 +128,7 @@ impl Operation {
                 .warn(&format!("cannot handle signals: {why}; Ctrl-C may leave work unfinished"));
         }
         let report = act::carry_out(plan, facts, machine, progress);
-        progress.trouble(&report);
+        progress.errors_and_warnings(&report);
         if let Some(interruption) = &report.interrupted {
             progress.error(&interruption.to_string());
             return interruption.exit_code();

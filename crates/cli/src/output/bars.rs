@@ -114,7 +114,7 @@ impl Bars {
                 }
             }
             Event::Finished(finished) => self.step_is_over(finished.task),
-            Event::Says(_) => {}
+            Event::Line(_) => {}
         }
     }
 

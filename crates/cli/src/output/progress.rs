@@ -63,9 +63,9 @@ impl<'a> Progress<'a> {
     }
 
     /// Prints the errors and warnings in `report` that do not belong to a particular step.
-    pub fn trouble(&mut self, report: &Report) {
-        for trouble in &report.trouble {
-            self.error(trouble);
+    pub fn errors_and_warnings(&mut self, report: &Report) {
+        for error in &report.errors {
+            self.error(error);
         }
         for warning in &report.warnings {
             self.warn(warning);
@@ -142,7 +142,7 @@ impl Watch for Progress<'_> {
             }
             Event::Started { .. } | Event::Phase { .. } => {}
             Event::Finished(finished) => self.finished(finished),
-            Event::Says(line) => self.say(line),
+            Event::Line(line) => self.say(line),
         }
     }
 }
@@ -151,7 +151,7 @@ impl Watch for Progress<'_> {
 fn done(step: &Step, elapsed: Duration) -> Option<String> {
     let time = elapsed.as_secs_f64();
     Some(match &step.action {
-        Action::TakeIn { module, from } => {
+        Action::ImportSource { module, from } => {
             format!("copied the source of {module} from {}", from.display())
         }
         Action::Load { module, build, .. } => {
@@ -181,7 +181,7 @@ fn done(step: &Step, elapsed: Duration) -> Option<String> {
             format!("deleted the build of {module} for {kernel}")
         }
         Action::Deregister(module) => format!("removed {module}"),
-        Action::Sweep(kernel) => format!("removed leftover files of {kernel}"),
+        Action::RemoveLeftovers(kernel) => format!("removed leftover files of {kernel}"),
     })
 }
 

@@ -125,7 +125,7 @@ impl Run<'_> {
                             self.watch.event(&Event::Started { task: Task::Job(number), step });
                         }
                     }
-                    WorkerEvent::Says(line) => self.watch.event(&Event::Says(&line)),
+                    WorkerEvent::Line(line) => self.watch.event(&Event::Line(&line)),
                     WorkerEvent::Installed(number, result, elapsed) => {
                         if let (Some(step), Some(result)) = (&jobs[number].install, result) {
                             let outcome = result.unwrap_or_else(Outcome::Failed);
@@ -138,7 +138,7 @@ impl Run<'_> {
         });
         compile_once::forget(machine);
         if let Err(error) = BuildCache::of(&machine.trees).trim(machine.settings.cache_size()) {
-            self.report.trouble.push(error.to_string());
+            self.report.errors.push(error.to_string());
         }
         for Job { module, kernel, .. } in jobs {
             // Remove the build directory if it is empty, now that no other build uses it. As with

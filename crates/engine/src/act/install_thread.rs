@@ -39,7 +39,7 @@ pub(super) fn install(
 ) {
     // Sending fails only after the run has ended.
     let send = |event| drop(tell.send(event));
-    let mut say = |line: &str| send(WorkerEvent::Says(line.to_owned()));
+    let mut say = |line: &str| send(WorkerEvent::Line(line.to_owned()));
     let mut installer = Installer::new(machine, facts, confs, &mut say);
     let started = Instant::now();
     let stopped = machine.tools.stop.asked().is_some();

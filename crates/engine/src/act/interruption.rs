@@ -36,8 +36,8 @@ impl Run<'_> {
                 if let Action::Install { module, kernel, .. } = &step.action {
                     let work =
                         PendingWork::Install { module: module.clone(), kernel: kernel.clone() };
-                    let trouble = self.pending.write(&work).err().map(|error| error.to_string());
-                    self.report.trouble.extend(trouble);
+                    let error = self.pending.write(&work).err().map(|error| error.to_string());
+                    self.report.errors.extend(error);
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 mod build_loop;
 mod carry_over;
+mod import;
 mod install_thread;
 mod installer;
 mod interruption;
@@ -14,7 +15,6 @@ mod registration;
 mod retry;
 mod schedule;
 mod side_by_side;
-mod take_in;
 mod worker_event;
 mod workers;
 
@@ -55,7 +55,7 @@ pub fn carry_out(plan: &Plan, facts: &Facts, machine: &Machine, watch: &mut dyn 
     };
     let mut recorder = Recorder::new(watch, machine.settings.jobs());
     let mut report = run(plan, facts, machine, &mut recorder);
-    report.trouble.extend(recorder.write(page).err().map(|error| error.to_string()));
+    report.errors.extend(recorder.write(page).err().map(|error| error.to_string()));
     report
 }
 
@@ -75,12 +75,12 @@ fn run(plan: &Plan, facts: &Facts, machine: &Machine, watch: &mut dyn Watch) -> 
         watch,
     };
     let run_pending = RunPending::open(&machine.trees, plan, facts);
-    run.report.trouble.extend(run_pending.note());
+    run.report.errors.extend(run_pending.note());
     let follows_killed_run = !facts.pending.is_empty();
     if (follows_killed_run || !plan.is_empty())
         && let Err(error) = cleanup::remove_strays(machine)
     {
-        run.report.trouble.push(error.to_string());
+        run.report.errors.push(error.to_string());
     }
     for (number, step) in plan.before.iter().enumerate() {
         run.step_unless_stopped(Task::Before(number), step);
@@ -96,8 +96,8 @@ fn run(plan: &Plan, facts: &Facts, machine: &Machine, watch: &mut dyn Watch) -> 
     run.report.interrupted = run.interruption(plan);
     if run.report.interrupted.is_none() {
         post_transaction::all(machine, &run.report);
-        let trouble = run_pending.clear_finished(&run.own_pending, &run.report);
-        run.report.trouble.extend(trouble);
+        let errors = run_pending.clear_finished(&run.own_pending, &run.report);
+        run.report.errors.extend(errors);
     }
     run.report.warnings = machine.warnings.take();
     run.report
@@ -153,8 +153,8 @@ impl Run<'_> {
 
     fn perform(&mut self, action: &Action) -> Result<Outcome, Failure> {
         match action {
-            Action::TakeIn { module, from } => {
-                let copied = take_in::source(self.machine, module, from)?;
+            Action::ImportSource { module, from } => {
+                let copied = import::source(self.machine, module, from)?;
                 let note = copied.note().map(|note| format!("note: {module}: {note}"));
                 self.say(note.as_slice());
             }
@@ -164,7 +164,7 @@ impl Run<'_> {
                 return Ok(Outcome::Skipped(why));
             }
             Action::Load { module, build, replace } => {
-                if !take_in::build(self.machine, module, build, *replace)? {
+                if !import::build(self.machine, module, build, *replace)? {
                     return Ok(Outcome::Skipped("already built".into()));
                 }
             }
@@ -199,7 +199,7 @@ impl Run<'_> {
                 installing::depmod(self.machine, kernel)?;
                 installing::warn_of_shadowed(self.machine, kernel);
             }
-            Action::Sweep(kernel) => {
+            Action::RemoveLeftovers(kernel) => {
                 if let Some(file) = installing::sweep(self.machine, kernel)? {
                     let why = format!("contains other files, such as {}", file.display());
                     return Ok(Outcome::Skipped(why));
@@ -214,7 +214,7 @@ impl Run<'_> {
     /// Returns true if copying the source of `module` has failed in this run.
     fn lacks_source(&self, module: &ModuleId) -> bool {
         self.report.finished.iter().any(|finished| {
-            let is_of = |action: &Action| matches!(action, Action::TakeIn { module: it, .. } if it == module);
+            let is_of = |action: &Action| matches!(action, Action::ImportSource { module: it, .. } if it == module);
             is_of(&finished.step.action) && finished.outcome != Outcome::Done
         })
     }
@@ -257,13 +257,13 @@ impl Run<'_> {
     /// Calls `work` with an [`Installer`] that passes its output to the observer of the run, and
     /// returns the result of `work`.
     fn installer<T>(&mut self, work: impl FnOnce(&mut Installer<'_>) -> T) -> T {
-        let mut say = |line: &str| self.watch.event(&Event::Says(line));
+        let mut say = |line: &str| self.watch.event(&Event::Line(line));
         work(&mut Installer::new(self.machine, self.facts, self.confs, &mut say))
     }
 
     fn say(&mut self, lines: &[String]) {
         for line in lines {
-            self.watch.event(&Event::Says(line));
+            self.watch.event(&Event::Line(line));
         }
     }
 }

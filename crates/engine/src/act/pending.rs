@@ -42,7 +42,7 @@ impl<'a> RunPending<'a> {
         if self.plan.is_empty() || (sources.is_empty() && kernels.is_empty()) {
             return Vec::new();
         }
-        trouble(self.pending.write(&PendingWork::Transaction { sources, kernels }))
+        message_of(self.pending.write(&PendingWork::Transaction { sources, kernels }))
     }
 
     fn is_noted(&self, work: &PendingWork) -> bool {
@@ -80,13 +80,13 @@ impl<'a> RunPending<'a> {
         for work in &self.plan.notes_pending {
             let finished = self.plan.finishes.contains(work) && !self.is_still_pending(work, &left);
             if !finished {
-                problems.extend(trouble(self.pending.write(work)));
+                problems.extend(message_of(self.pending.write(work)));
             }
         }
         for work in self.plan.finishes.iter().chain(own) {
             let noted = own.contains(work) || self.known.contains(work);
             if noted && !self.is_still_pending(work, &left) {
-                problems.extend(trouble(self.pending.clear(work)));
+                problems.extend(message_of(self.pending.clear(work)));
             }
         }
         // By now, each unfinished part of a transaction has its own entry.
@@ -94,7 +94,7 @@ impl<'a> RunPending<'a> {
             let transactions = self.pending.read();
             for work in transactions.iter().filter(|d| matches!(d, PendingWork::Transaction { .. }))
             {
-                problems.extend(trouble(self.pending.clear(work)));
+                problems.extend(message_of(self.pending.clear(work)));
             }
         }
         problems
@@ -120,7 +120,7 @@ impl<'a> RunPending<'a> {
     }
 }
 
-fn trouble(result: Result<(), FileError>) -> Vec<String> {
+fn message_of(result: Result<(), FileError>) -> Vec<String> {
     result.err().map(|error| error.to_string()).into_iter().collect()
 }
 

@@ -22,7 +22,7 @@ pub(crate) enum WorkerEvent {
     /// The installation of the job with this number started.
     Installing(usize),
     /// A build or an installation printed this line.
-    Says(String),
+    Line(String),
     /// An installation ended: the number of the job, the result, and the duration. The result is
     /// `None` if the run was asked to stop before the installation started.
     Installed(usize, Option<Result<Outcome, Failure>>, Duration),

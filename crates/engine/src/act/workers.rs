@@ -192,7 +192,7 @@ impl<'scope, 'env> Workers<'scope, 'env> {
         let (context, sender) = (self.context, self.sender.clone());
         self.spawn_build(number, move || {
             let tell = |phase| drop(sender.send(WorkerEvent::Phase(number, phase, Instant::now())));
-            let say = |line| drop(sender.send(WorkerEvent::Says(line)));
+            let say = |line| drop(sender.send(WorkerEvent::Line(line)));
             let _token = token.map_err(|error| {
                 Failure::transient(1, format!("cannot get a token from the jobserver: {error}"))
             })?;
@@ -298,7 +298,7 @@ impl<'scope, 'env> Workers<'scope, 'env> {
     fn note(&mut self, news: WorkerEvent) -> WorkerEvent {
         match news {
             WorkerEvent::Token(_) => self.asked = false,
-            WorkerEvent::Phase(..) | WorkerEvent::Installing(_) | WorkerEvent::Says(_) => {}
+            WorkerEvent::Phase(..) | WorkerEvent::Installing(_) | WorkerEvent::Line(_) => {}
             WorkerEvent::Ended(..) => self.running -= 1,
             WorkerEvent::Settled(..) => self.settling -= 1,
             WorkerEvent::Installed(..) => self.installing -= 1,

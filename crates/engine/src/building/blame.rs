@@ -48,7 +48,7 @@ impl Build<'_> {
     /// Returns a failure that is transient if the machine or the network caused it.
     fn blame(&self, code: u8, message: &str, diagnosis: Option<Diagnosis>) -> Failure {
         let log = self.log();
-        let left = durable::room(&self.machine.trees.dkms).filter(|left| *left < SCARCE);
+        let left = durable::free_space(&self.machine.trees.dkms).filter(|left| *left < SCARCE);
         let cause = diagnosis.as_ref().map_or(Cause::Other, |found| found.cause);
         let line = diagnosis.map(|found| found.line);
         let mut failed = Failure { log: Some(log.clone()), ..Failure::new(code, message) };

@@ -120,7 +120,7 @@ impl Build<'_> {
         let before = self.source_signature();
         let env = prepared.env.clone();
         let tree = self.machine.trees.dkms.clone();
-        let watch = RoomWatch::start(move || durable::room(&tree));
+        let watch = RoomWatch::start(move || durable::free_space(&tree));
         let result = self.build(prepared, confs, started).map(Box::new);
         let lowest = watch.lowest();
         let result = result.map_err(|failed| match failed.transient || lowest >= SCARCE {
@@ -274,7 +274,7 @@ impl Build<'_> {
         if values == prepared.record.values {
             return Ok(false);
         }
-        prepared.conf = confs.understand(kernel, &source, &values)?;
+        prepared.conf = confs.interpret(kernel, &source, &values)?;
         prepared.excluded = confs.excluded(&prepared.conf, kernel);
         prepared.record.inputs.conf = values.digest();
         prepared.record.values = values;

@@ -89,7 +89,7 @@ impl<'a> Confs<'a> {
         for (directive, file) in &evaluated.deprecated {
             log::warn!(target: DEPRECATED, "{}: {directive} is deprecated", file.display());
         }
-        let conf = self.understand(kernel, &evaluated.source, &evaluated.values)?;
+        let conf = self.interpret(kernel, &evaluated.source, &evaluated.values)?;
         if conf.records.is_empty() {
             let source = evaluated.source.display();
             log::warn!(
@@ -179,7 +179,7 @@ impl<'a> Confs<'a> {
     }
 
     /// Interprets and validates `values`, which belong to the conf in the directory `source`.
-    pub(crate) fn understand(
+    pub(crate) fn interpret(
         &self,
         kernel: &Kernel,
         source: &Path,

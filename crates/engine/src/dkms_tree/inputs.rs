@@ -54,7 +54,7 @@ pub enum Reason {
     /// The module is built but not installed.
     NotInstalled,
     /// The module is installed, but its objects are missing or those of another build.
-    Misplaced,
+    NotInPlace,
     /// depmod's index of the kernel's modules is missing or older than an installed module.
     Index,
     /// An earlier run was interrupted during this step.
@@ -82,7 +82,7 @@ impl std::fmt::Display for Reason {
             Self::Dependency(name) => return write!(f, "dependency {name} changed"),
             Self::OlderThanInputs => "older than its source or the kernel headers",
             Self::NotInstalled => "built but not installed",
-            Self::Misplaced => "installed objects missing or outdated",
+            Self::NotInPlace => "installed objects missing or outdated",
             Self::Index => "module index missing or outdated",
             Self::Interrupted => "not finished by an earlier run",
             Self::Compression => "module compression changed",

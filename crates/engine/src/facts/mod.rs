@@ -64,7 +64,7 @@ pub struct KernelFacts {
     /// False if the kernel is a copy that is kept until the next boot.
     ///
     /// Such a copy has a `pkgbase` file, but no package owns it. Always true until
-    /// [`Facts::name_copies`] has been called.
+    /// [`Facts::mark_copies`] has been called.
     pub(crate) owned: bool,
     /// The reason why the headers cannot be used for builds, if any.
     pub(crate) bad_headers: Option<BadHeaders>,
@@ -205,7 +205,7 @@ impl Facts {
     /// Marks as copies the kernels in `unowned` that have a `pkgbase` file.
     ///
     /// No package owns the kernels in `unowned`. Those without a `pkgbase` file were built by hand.
-    pub fn name_copies<'a>(&mut self, unowned: impl Iterator<Item = &'a KernelRelease>) {
+    pub fn mark_copies<'a>(&mut self, unowned: impl Iterator<Item = &'a KernelRelease>) {
         for release in unowned {
             if let Some(about) = self.kernels.get_mut(release) {
                 about.owned = about.kernel.pkgbase.is_none();

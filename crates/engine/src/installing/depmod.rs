@@ -42,7 +42,7 @@ pub(crate) fn depmod(machine: &Machine, kernel: &KernelRelease) -> Result<(), Fa
     }
     let dir = machine.trees.kernel(kernel);
     let needed = required_space(&dir);
-    if let Some(left) = durable::room(&dir).filter(|left| *left < needed) {
+    if let Some(left) = durable::free_space(&dir).filter(|left| *left < needed) {
         let what = format!(
             "not enough space in {} for the module index: {} KiB free, {} KiB needed; \
              the old index stays in use",

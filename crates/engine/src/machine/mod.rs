@@ -93,7 +93,7 @@ impl Machine {
         let tools = Tools::default();
         let usual = Trees::under(root);
         let settings = Settings::read(&usual, &tools, &env);
-        let trees = settings.placed(usual);
+        let trees = settings.relocate(usual);
         Self {
             distribution: Distribution::read(&trees),
             trees,

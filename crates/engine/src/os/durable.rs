@@ -49,7 +49,7 @@ impl FileError {
 /// Returns the free space in bytes on the filesystem that contains `path`, or `None` if it cannot
 /// be determined.
 #[must_use]
-pub fn room(path: &Path) -> Option<u64> {
+pub fn free_space(path: &Path) -> Option<u64> {
     let system = statvfs(path).ok()?;
     // The types of these numbers depend on the architecture.
     #[allow(clippy::useless_conversion, reason = "on 64 bits both are u64 already")]

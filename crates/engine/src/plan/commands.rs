@@ -36,7 +36,7 @@ impl Planner<'_> {
         self.check_source(id, module)?;
         if let Some(from) = &import.source {
             let (module, from) = (id.clone(), from.clone());
-            self.before_builds(Action::TakeIn { module, from }, vec![Reason::Requested]);
+            self.before_builds(Action::ImportSource { module, from }, vec![Reason::Requested]);
         }
         self.register(id);
         for build in &import.builds {

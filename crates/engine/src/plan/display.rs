@@ -9,7 +9,7 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Register(module) => write!(f, "add {module}"),
-            Self::TakeIn { module, from } => {
+            Self::ImportSource { module, from } => {
                 write!(f, "copy the source of {module} from {}", from.display())
             }
             Self::Load { module, build, .. } => {
@@ -32,7 +32,7 @@ impl fmt::Display for Action {
             }
             Self::Deregister(module) => write!(f, "remove {module}"),
             Self::Depmod(kernel) => write!(f, "run depmod for {kernel}"),
-            Self::Sweep(kernel) => write!(f, "remove leftover files of {kernel}"),
+            Self::RemoveLeftovers(kernel) => write!(f, "remove leftover files of {kernel}"),
             Self::Leave => f.write_str("remove the files of alpm-dkms from the dkms tree"),
             Self::Fail { module, kernel: Some(kernel), failure } => {
                 write!(f, "fail {module} for {kernel}: {failure}")

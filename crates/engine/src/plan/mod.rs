@@ -124,7 +124,8 @@ impl<'a> Planner<'a> {
     ///
     /// depmod runs after all steps that change the kernel's modules.
     fn finish(mut self) -> Plan {
-        let last = |step: &mut Step| matches!(step.action, Action::Sweep(_) | Action::Leave);
+        let last =
+            |step: &mut Step| matches!(step.action, Action::RemoveLeftovers(_) | Action::Leave);
         let sweeps: Vec<Step> = self.plan.after.extract_if(.., last).collect();
         for kernel in std::mem::take(&mut self.touched) {
             if self.facts.kernels.get(&kernel).is_some_and(|k| k.kernel.alive) {

@@ -262,7 +262,7 @@ impl Planner<'_> {
             if !built.installed {
                 why.push(Reason::NotInstalled);
             } else if !built.in_place {
-                why.push(Reason::Misplaced);
+                why.push(Reason::NotInPlace);
             }
             if built.installed && facts.index_outdated(kernel) {
                 self.touched.insert(kernel.clone());

@@ -135,7 +135,7 @@ impl Planner<'_> {
             }
             // The files of an installed headers package are not leftovers.
             if !facts.has_headers(kernel) {
-                self.after_builds(Action::Sweep(kernel.clone()), Vec::new());
+                self.after_builds(Action::RemoveLeftovers(kernel.clone()), Vec::new());
             }
         }
     }

@@ -22,7 +22,7 @@ pub struct Step {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Copy a source directory into the source tree.
-    TakeIn {
+    ImportSource {
         /// The module whose source is copied.
         module: ModuleId,
         /// The directory to copy into the source tree.
@@ -76,7 +76,7 @@ pub enum Action {
     Depmod(KernelRelease),
     /// Remove the directory of a removed kernel, unless it contains files that depmod did not
     /// write.
-    Sweep(KernelRelease),
+    RemoveLeftovers(KernelRelease),
     /// Remove alpm-dkms's own files from the dkms tree.
     Leave,
     /// Report a module that cannot be built or installed.
@@ -318,7 +318,7 @@ impl Action {
     pub fn module(&self) -> Option<&ModuleId> {
         match self {
             Self::Register(module)
-            | Self::TakeIn { module, .. }
+            | Self::ImportSource { module, .. }
             | Self::Load { module, .. }
             | Self::UseKept(module)
             | Self::Adopt { module, .. }
@@ -328,7 +328,7 @@ impl Action {
             | Self::Unbuild(module, _)
             | Self::Deregister(module)
             | Self::Fail { module, .. } => Some(module),
-            Self::Depmod(_) | Self::Sweep(_) | Self::Leave => None,
+            Self::Depmod(_) | Self::RemoveLeftovers(_) | Self::Leave => None,
         }
     }
 
@@ -342,10 +342,10 @@ impl Action {
             | Self::Uninstall(_, kernel)
             | Self::Unbuild(_, kernel)
             | Self::Depmod(kernel)
-            | Self::Sweep(kernel) => Some(kernel),
+            | Self::RemoveLeftovers(kernel) => Some(kernel),
             Self::Fail { kernel, .. } => kernel.as_ref(),
             Self::Load { build, .. } => Some(&build.kernel),
-            Self::TakeIn { .. }
+            Self::ImportSource { .. }
             | Self::Register(_)
             | Self::UseKept(_)
             | Self::Deregister(_)

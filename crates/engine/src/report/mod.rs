@@ -97,7 +97,7 @@ pub enum Event<'a> {
     /// A step has ended: it was done, was skipped, or failed.
     Finished(&'a Finished),
     /// One line of output from a module's script or from the engine.
-    Says(&'a str),
+    Line(&'a str),
 }
 
 /// An observer of a run.
@@ -156,7 +156,7 @@ pub struct Report {
     pub finished: Vec<Finished>,
     /// Messages of errors that belong to no step, such as a failure to record pending work or to
     /// clean up.
-    pub trouble: Vec<String>,
+    pub errors: Vec<String>,
     /// The interruption; `None` unless a signal interrupted the run. After an interruption,
     /// `finished` may lack steps.
     pub interrupted: Option<Interruption>,
@@ -176,7 +176,7 @@ impl Report {
     /// Returns true if the run was not interrupted and had no errors. There may be warnings.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.failures().next().is_none() && self.trouble.is_empty() && self.interrupted.is_none()
+        self.failures().next().is_none() && self.errors.is_empty() && self.interrupted.is_none()
     }
 
     /// Returns the exit code of the run.
@@ -190,6 +190,6 @@ impl Report {
             return interruption.exit_code();
         }
         let last = self.failures().last().map(|(_, failed)| failed.code);
-        last.unwrap_or(u8::from(!self.trouble.is_empty()))
+        last.unwrap_or(u8::from(!self.errors.is_empty()))
     }
 }

@@ -29,7 +29,7 @@ pub struct Output {
 impl Watch for Output {
     fn event(&mut self, event: &Event<'_>) {
         match event {
-            Event::Says(line) => self.lines.push((*line).to_owned()),
+            Event::Line(line) => self.lines.push((*line).to_owned()),
             Event::Phase { step, phase, .. } => {
                 self.phases.push(format!("{}: {phase}", step.action));
             }
@@ -176,7 +176,7 @@ pub fn id(text: &str) -> ModuleId {
 #[track_caller]
 pub fn assert_clean(report: &Report) {
     let failures: Vec<_> = report.failures().collect();
-    assert!(report.is_clean(), "{failures:#?} {:?}", report.trouble);
+    assert!(report.is_clean(), "{failures:#?} {:?}", report.errors);
     assert_eq!(report.warnings, [""; 0]);
 }
 

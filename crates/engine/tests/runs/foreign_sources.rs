@@ -55,7 +55,7 @@ fn the_copies_of_an_open_source_belong_to_root(#[case] open: &str, #[case] warni
     assert!(Command::new("sh").args(["-c", open]).current_dir(dir).status().unwrap().success());
     let before = owners_and_modes(&fixture.root);
     let report = fixture.sync(&["foo-1.0"], &[]);
-    assert!(report.is_clean(), "{:?} {:?}", report.failures().collect::<Vec<_>>(), report.trouble);
+    assert!(report.is_clean(), "{:?} {:?}", report.failures().collect::<Vec<_>>(), report.errors);
     let [said] = &report.warnings[..] else { panic!("{:?}", report.warnings) };
     assert!(said.starts_with("foo/1.0: ") && said.contains(warning), "{said}");
     assert_eq!(fixture.root.read("usr/open"), "");

@@ -75,7 +75,8 @@ pub(crate) fn environment(
     if keeps_symbols || !results.is_dir() {
         return env;
     }
-    let many = objects >= MANY && durable::room(&results).is_some_and(|room| room >= MIN_SPACE);
+    let many =
+        objects >= MANY && durable::free_space(&results).is_some_and(|room| room >= MIN_SPACE);
     let env = env.with(RESULTS, results).first_in_path(&machine.trees.sharing_compilers());
     if many { env.with(MANY_OBJECTS, "1") } else { env.without(MANY_OBJECTS) }
 }

@@ -167,7 +167,7 @@ impl Survey<'_> {
         pair: &mut Pair,
     ) {
         let facts = evaluated.and_then(|evaluated| {
-            let conf = self.confs.understand(kernel, &evaluated.source, &evaluated.values)?;
+            let conf = self.confs.interpret(kernel, &evaluated.source, &evaluated.values)?;
             let excluded = self.confs.excluded(&conf, kernel);
             let facts = ConfFacts {
                 excluded: excluded.whole().map(ToString::to_string),

@@ -208,7 +208,7 @@ impl Settings {
 
     /// Returns `trees` with the paths from `framework.conf` in place of the defaults.
     #[must_use]
-    pub fn placed(&self, trees: Trees) -> Trees {
+    pub fn relocate(&self, trees: Trees) -> Trees {
         let below = |tree: &Option<PathBuf>, usual: PathBuf| match tree {
             Some(tree) => trees.root.join(tree.strip_prefix("/").unwrap_or(Path::new(""))),
             None => usual,
@@ -337,7 +337,7 @@ mod tests {
         assert_eq!(settings.compression_options().zstd, ["-q", "-19"]);
         assert_eq!(settings.compression_options().xz, CompressionOptions::default().xz);
         assert!(framework.verbose && !framework.symlink_modules);
-        let trees = settings.placed(Trees::under("/mnt".as_ref()));
+        let trees = settings.relocate(Trees::under("/mnt".as_ref()));
         assert_eq!(trees, Trees { dkms: "/mnt/a2".into(), ..Trees::under("/mnt".as_ref()) });
     }
 

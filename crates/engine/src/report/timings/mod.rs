@@ -116,7 +116,7 @@ impl Timings {
                 }
             }
             Event::Finished(finished) => self.finished(finished, since(now)),
-            Event::Says(_) => {}
+            Event::Line(_) => {}
         }
     }
 
