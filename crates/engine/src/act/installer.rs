@@ -10,7 +10,7 @@ use crate::dkms_tree::{BuiltObject, RefusedObject, Workplace};
 use crate::facts::Facts;
 use crate::failure::Failure;
 use crate::installing::{self, BuiltModule, Refused};
-use crate::machine::Machine;
+use crate::machine::{Command, Machine};
 use crate::module_scripts::{Ran, Script};
 use crate::names::{KernelRelease, ModuleId};
 use crate::os::durable::FileError;
@@ -219,5 +219,8 @@ pub(super) fn run_script(
         true => link,
         false => symlinks::resolve(&machine.trees.root, &link).unwrap_or(link),
     };
-    Script { directive, value, place: Workplace::open(dir) }.run(machine, module, kernel)
+    let script = Script { directive, value, place: Workplace::open(dir) };
+    machine.script_changes.during(&machine.trees, module, Command::OutsideBuild, || {
+        script.run(machine, module, kernel)
+    })
 }

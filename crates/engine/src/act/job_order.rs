@@ -42,7 +42,7 @@ pub(super) fn schedule(jobs: &[Job], facts: &Facts, machine: &Machine) -> (Sched
 
 /// Returns true if the builds of a module probably write into its source tree: if a command in
 /// dkms.conf names the source tree, or if an existing build did so.
-fn shares_source(name: &ModuleName, facts: &Facts, machine: &Machine) -> bool {
+pub(super) fn shares_source(name: &ModuleName, facts: &Facts, machine: &Machine) -> bool {
     let tree = machine.trees.source.to_string_lossy();
     let is_named =
         |text: &str| ["source_tree", "/usr/src", &*tree].iter().any(|name| text.contains(name));

@@ -8,6 +8,7 @@ use std::thread::{Builder, Scope};
 use std::time::{Duration, Instant};
 
 use super::install_thread::{self, BuiltJob};
+use super::job_order;
 use super::panics::without_panic;
 use super::worker_event::{Token, WorkerEvent};
 use crate::building::{Attempt, Build, Shared, Tried};
@@ -87,6 +88,7 @@ impl<'a> BuildContext<'a> {
             },
             shared,
             attempt,
+            writes_source: job_order::shares_source(&module.name, self.facts, self.machine),
         })
     }
 }

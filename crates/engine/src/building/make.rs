@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::{Build, Prepared};
+use super::{Attempt, Build, Prepared};
 use crate::building::compilers::{compile_once, launcher};
 use crate::building::make_log::MakeLog;
 use crate::conf::MakeChoice;
 use crate::failure::Failure;
-use crate::machine::{KernelConfig, path_programs};
+use crate::machine::{Command, KernelConfig, path_programs};
 use crate::module_scripts;
 use crate::os::process::{Ended, Environment, How, Output, Program};
 use crate::report::Phase;
@@ -123,8 +123,12 @@ impl Build<'_> {
         let program = self.workplace.show(program);
         (self.report)(Phase::Compiling);
         let kills = self.machine.memory.kills();
+        let known = self.writes_source || self.attempt == Attempt::Alone;
+        let kind = if known { Command::InBuild } else { Command::Make };
         let ended = log
-            .step("Building module(s)", &command, |file| program.output(Output::Log(file)).run())
+            .step("Building module(s)", &command, |file| {
+                self.watching_source(kind, || program.output(Output::Log(file)).run())
+            })
             .map_err(|error| self.not_run(error))?;
         let kills = self.machine.memory.kills() > kills;
         if ended.success() { Ok(()) } else { Err(self.make_failed(log, &ended, &command, kills)) }

@@ -25,7 +25,7 @@ use crate::dkms_tree::{
 };
 use crate::facts::{Facts, SourceLink};
 use crate::failure::Failure;
-use crate::machine::{Kernel, KernelConfig, Machine};
+use crate::machine::{Command, Kernel, KernelConfig, Machine};
 use crate::module_scripts::{self, Script};
 use crate::names::{ModuleId, ModuleName, ModuleVersion};
 use crate::os::digest::Digest;
@@ -67,6 +67,8 @@ pub(crate) struct Build<'a> {
     pub shared: &'a Mutex<Shared>,
     /// The relation to the builds of this module for other kernels.
     pub attempt: Attempt,
+    /// Whether builds of the module are known to write into its source.
+    pub writes_source: bool,
 }
 
 /// The state shared by all builds of one module.
@@ -117,7 +119,9 @@ impl Build<'_> {
         let inputs = prepared.record.inputs.fingerprint();
         // Keeping the source links its files, which changes their signatures.
         self.keep_source()?;
-        let before = self.source_signature();
+        // The installation for another kernel may write into the source.
+        let others = || self.machine.script_changes.scripts_outside_builds(self.id);
+        let (before, others_before) = (self.source_signature(), others());
         let env = prepared.env.clone();
         let tree = self.machine.trees.dkms.clone();
         let watch = RoomWatch::start(move || durable::free_space(&tree));
@@ -135,7 +139,9 @@ impl Build<'_> {
             result,
             inputs: Some(inputs),
             programs,
-            source_changed: before != self.source_signature(),
+            source_changed: others_before.is_some()
+                && others_before == others()
+                && before != self.source_signature(),
         })
     }
 
@@ -281,6 +287,11 @@ impl Build<'_> {
         Ok(true)
     }
 
+    /// Calls `run`, which runs make or a script, and records what it changes in the source.
+    fn watching_source<T>(&self, command: Command, run: impl FnOnce() -> T) -> T {
+        self.machine.script_changes.during(&self.machine.trees, self.id, command, run)
+    }
+
     fn script(
         &self,
         directive: &'static str,
@@ -298,7 +309,8 @@ impl Build<'_> {
         let description = format!("Running the {} script", directive.to_lowercase());
         let ended = log
             .step(&description, &script.command(self.machine, self.id), |file| {
-                program.output(Output::Log(file)).run()
+                let program = program.output(Output::Log(file));
+                self.watching_source(Command::InBuild, || program.run())
             })
             .map_err(|error| self.not_run(error))?;
         if ended.success() {

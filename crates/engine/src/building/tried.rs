@@ -31,7 +31,8 @@ pub(crate) struct Tried {
     pub inputs: Option<Digest>,
     /// The programs on which a failure may depend, as in [`KnownFailure::programs`].
     pub programs: BTreeMap<String, String>,
-    /// Whether a file or directory of the module's source changed during the build.
+    /// Whether a file or directory of the module's source changed during the build, and no
+    /// installation for another kernel can have changed it.
     pub source_changed: bool,
 }
 

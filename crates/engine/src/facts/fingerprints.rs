@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::dkms_tree::KernelIdentity;
-use crate::machine::{Kernel, Trees};
+use crate::machine::{Kernel, Trees, WrittenFiles};
 use crate::os::digest::Digest;
 use crate::os::durable::{self, FileError};
 use crate::os::parallel::on_all_cores_with;
@@ -157,16 +157,29 @@ impl Fingerprints {
         self.stored_or(path, signature, stable, || Digest::of_file(path))
     }
 
-    /// Returns the digest of the module source in `dir`.
+    /// Returns the digest of the module source in `dir` without the changes in `written`, which the
+    /// module's scripts have made.
     ///
-    /// The digest covers relative paths, contents, executable bits and link targets. A FIFO, socket
-    /// or device contributes only its name. `dir` itself can be a link; links inside it are not
-    /// followed.
+    /// The digest covers relative paths, contents, executable bits and link targets. FIFOs, sockets
+    /// and devices do not count. `dir` itself can be a link; links inside it are not followed.
     ///
     /// # Errors
     /// [`FileError`] naming the entry that cannot be read.
-    pub(crate) fn source_tree(&mut self, dir: &Path) -> Result<Digest, FileError> {
-        self.tree(&source_tree(dir))
+    pub(crate) fn source_tree(
+        &mut self,
+        dir: &Path,
+        written: &WrittenFiles,
+    ) -> Result<Digest, FileError> {
+        let tree = source_tree(dir);
+        let walk = match self.found.remove(&tree.path) {
+            Some(Found::Walk(walk, _)) => walk,
+            _ => Walk::over(&tree.parts)?,
+        };
+        let (signature, stable) = walk.signature();
+        // The digest depends on `written`, too.
+        let signature = Digest::of_bytes(format!("{signature} {}", written.digest()).as_bytes());
+        let original = || Ok(walk::digest_of(&written.undo(walk.contents()?)));
+        self.stored_or(&tree.path, signature, stable, original)
     }
 
     /// Returns the parts of `kernel` that affect builds.

@@ -13,7 +13,7 @@ use super::{BadHeaders, Fingerprints};
 use crate::conf::Confs;
 use crate::dkms_tree::{BuildCache, PendingList};
 use crate::facts::{Facts, Import, KernelFacts, Lack, ModuleFacts, SourceLink, SourcePlace};
-use crate::machine::{Kernel, Kernels, Machine, ModuleIndex};
+use crate::machine::{Kernel, Kernels, Machine, ModuleIndex, WrittenFiles};
 use crate::names::{KernelRelease, ModuleId};
 use crate::os::digest::Digest;
 use crate::os::symlinks;
@@ -61,6 +61,7 @@ pub fn read(machine: &Machine, scope: &Scope) -> Facts {
         digests: Fingerprints::open(&machine.trees).trusting_packages(scope.trusts_packages),
         confs: Confs::new(machine),
         sources: BTreeMap::new(),
+        written: WrittenFiles::read_all(&machine.trees),
         overrides: BTreeMap::new(),
         keys: BTreeMap::new(),
         lacking: BTreeMap::new(),
@@ -101,9 +102,11 @@ struct Survey<'a> {
     scope: &'a Scope,
     digests: Fingerprints,
     confs: Confs<'a>,
-    /// The digest of each module's source, computed on first use; `None` if the source cannot be
-    /// read.
+    /// The digest of each module's source without the changes by its scripts, computed on first
+    /// use; `None` if the source cannot be read.
     sources: BTreeMap<ModuleId, Option<Digest>>,
+    /// What scripts have written into the sources, by the names of the source directories.
+    written: BTreeMap<String, WrittenFiles>,
     /// The digest of each module's overrides, computed on first use.
     overrides: BTreeMap<ModuleId, Digest>,
     /// The digest of each kernel's signing certificate, computed on first use; `None` if the kernel
@@ -247,9 +250,10 @@ impl Survey<'_> {
         if let Some(known) = self.sources.get(id) {
             return *known;
         }
+        let written = self.written.get(&id.source_dir()).cloned().unwrap_or_default();
         let digest = self
             .digests
-            .source_tree(source)
+            .source_tree(source, &written)
             .inspect_err(|error| self.problems.push(format!("{id}: {error}")))
             .ok();
         self.sources.insert(id.clone(), digest);

@@ -10,9 +10,11 @@ mod path_programs;
 mod precedence;
 mod run_options;
 mod running_kernel;
+mod script_changes;
 mod settings;
 mod trees;
 mod warnings;
+mod written_files;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -35,9 +37,12 @@ pub(crate) use module_index::{ModuleIndex, module_of};
 pub(crate) use path_programs::path_programs;
 pub use run_options::RunOptions;
 pub(crate) use running_kernel::running_release;
+pub(crate) use script_changes::Command;
+use script_changes::ScriptChanges;
 pub use settings::{Framework, InitramfsMode, InitramfsSettings, Settings};
 pub use trees::Trees;
 pub(crate) use warnings::Warnings;
+pub(crate) use written_files::WrittenFiles;
 
 /// The prefix of the names of environment variables that each set a directive. Their values have
 /// the form `NAME=value` (dkms-behaviour 3.1).
@@ -64,6 +69,7 @@ pub struct Machine {
     /// The command line options that override settings.
     pub options: RunOptions,
     pub(crate) warnings: Warnings,
+    pub(crate) script_changes: ScriptChanges,
     pub(crate) signers: Signers,
     /// Whether alpm-dkms maintains initramfs images. If true, a changed module adds pending work
     /// for the images of its kernel.
@@ -105,6 +111,7 @@ impl Machine {
             depmod: true,
             options: RunOptions::default(),
             warnings: Warnings::default(),
+            script_changes: ScriptChanges::default(),
             signers: Signers::default(),
             images: false,
             kernels: KernelCache::default(),

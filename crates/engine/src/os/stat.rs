@@ -41,6 +41,13 @@ impl Stat {
         self.kind
     }
 
+    /// Returns true if all fields except the ctime are equal. A hard link to the file changes its
+    /// ctime.
+    pub(super) fn is_same_file(&self, other: &Self) -> bool {
+        (self.size, self.mtime, self.inode, self.device, self.mode)
+            == (other.size, other.mtime, other.inode, other.device, other.mode)
+    }
+
     /// Returns true if the mode has at least one execute bit.
     pub(super) fn is_executable(&self) -> bool {
         self.mode & 0o111 != 0

@@ -3,7 +3,7 @@
 //! A signature covers the metadata of all entries. A digest covers their contents. FIFOs, sockets
 //! and devices do not count as entries.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::fs;
 use std::io::ErrorKind;
@@ -43,13 +43,17 @@ pub(crate) enum Extent {
     Only(&'static [&'static str]),
 }
 
+/// The contents of a tree: the digest of each entry's type, content, execute bits and link target,
+/// by its path.
+pub(crate) type Contents = BTreeMap<PathBuf, Digest>;
+
 /// The entries found in one or several directories and their subdirectories.
 #[derive(Debug)]
 pub(crate) struct Walk {
     folders: Vec<Folder>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Folder {
     label: PathBuf,
     dir: PathBuf,
@@ -57,7 +61,7 @@ struct Folder {
     entries: Vec<Entry>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Entry {
     name: OsString,
     /// `None` for a directory. Directory metadata is not hashed, because it changes with every
@@ -123,16 +127,73 @@ impl Walk {
     /// Returns the digest of the names, types, contents, execute bits and link targets of all
     /// entries.
     pub(crate) fn digest(&self) -> Result<Digest, FileError> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(FORMAT);
+        let mut bytes = Vec::new();
+        self.read(|path, content| {
+            bytes.clear();
+            text(&mut bytes, &path);
+            bytes.extend(content);
+            hasher.update(&bytes);
+        })?;
+        Ok(Digest(hasher.finalize()))
+    }
+
+    /// Returns the contents of all entries.
+    pub(crate) fn contents(&self) -> Result<Contents, FileError> {
+        let mut contents = Contents::new();
+        self.read(|path, content| {
+            contents.insert(path, Digest::of_bytes(content));
+        })?;
+        Ok(contents)
+    }
+
+    /// Returns the paths of all entries.
+    pub(crate) fn paths(&self) -> BTreeSet<PathBuf> {
+        self.entries().map(|(folder, entry)| folder.label.join(&entry.name)).collect()
+    }
+
+    /// Returns the paths of the entries that were added, changed or removed since `earlier`, a walk
+    /// over the same parts.
+    pub(crate) fn changed_since(&self, earlier: &Self) -> BTreeSet<PathBuf> {
+        let same = |(a, b): ((&Folder, &Entry), (&Folder, &Entry))| {
+            a.0.label == b.0.label && a.1.name == b.1.name && a.1.is_same_file(b.1)
+        };
+        if self.len() == earlier.len() && self.entries().zip(earlier.entries()).all(same) {
+            return BTreeSet::new();
+        }
+        let mut before: BTreeMap<PathBuf, &Entry> =
+            earlier.entries().map(|(folder, it)| (folder.label.join(&it.name), it)).collect();
+        let mut changed = BTreeSet::new();
+        for (folder, now) in self.entries() {
+            let path = folder.label.join(&now.name);
+            if !before.remove(&path).is_some_and(|before| before.is_same_file(now)) {
+                changed.insert(path);
+            }
+        }
+        changed.extend(before.into_keys());
+        changed
+    }
+
+    /// Returns this walk with only the entries at `paths`.
+    pub(crate) fn only(&self, paths: &BTreeSet<PathBuf>) -> Self {
+        let mut walk = Self { folders: self.folders.clone() };
+        for folder in &mut walk.folders {
+            let label = &folder.label;
+            folder.entries.retain(|entry| paths.contains(&label.join(&entry.name)));
+        }
+        walk
+    }
+
+    /// Calls `take` with the path and the content of each entry.
+    fn read(&self, mut take: impl FnMut(PathBuf, &[u8])) -> Result<(), FileError> {
         let files: Vec<PathBuf> =
             self.entries().filter(|(_, entry)| entry.is_file()).map(|(f, e)| f.path(e)).collect();
         let contents = on_all_cores(&files, |path| Digest::of_file(path));
         let mut contents = contents.into_iter();
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(FORMAT);
         let mut bytes = Vec::new();
         for (folder, entry) in self.entries() {
             bytes.clear();
-            text(&mut bytes, &folder.label.join(&entry.name));
             match &entry.stat {
                 None => bytes.push(b'd'),
                 Some(stat) if stat.kind().is_file() => {
@@ -149,9 +210,9 @@ impl Walk {
                 }
                 Some(_) => bytes.push(b's'),
             }
-            hasher.update(&bytes);
+            take(folder.label.join(&entry.name), &bytes);
         }
-        Ok(Digest(hasher.finalize()))
+        Ok(())
     }
 
     /// Returns the paths whose metadata changes if an entry is added, removed or replaced.
@@ -164,6 +225,10 @@ impl Walk {
             Extent::All | Extent::Without(_) => vec![folder.dir.clone()],
         };
         self.folders.iter().flat_map(of_folder).collect()
+    }
+
+    fn len(&self) -> usize {
+        self.folders.iter().map(|folder| folder.entries.len()).sum()
     }
 
     fn entries(&self) -> impl Iterator<Item = (&Folder, &Entry)> {
@@ -215,6 +280,14 @@ impl Folder {
 }
 
 impl Entry {
+    fn is_same_file(&self, other: &Self) -> bool {
+        match (&self.stat, &other.stat) {
+            (None, None) => true,
+            (Some(stat), Some(other)) => stat.is_same_file(other),
+            _ => false,
+        }
+    }
+
     fn is_file(&self) -> bool {
         self.stat.is_some_and(|stat| stat.kind().is_file())
     }
@@ -280,6 +353,20 @@ fn text(bytes: &mut Vec<u8>, path: &Path) {
     let path = path.as_os_str().as_bytes();
     bytes.extend((path.len() as u64).to_le_bytes());
     bytes.extend(path);
+}
+
+/// Returns the digest of `contents`.
+pub(crate) fn digest_of(contents: &Contents) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(FORMAT);
+    let mut bytes = Vec::new();
+    for (path, content) in contents {
+        bytes.clear();
+        text(&mut bytes, path);
+        bytes.extend(content.0.as_bytes());
+        hasher.update(&bytes);
+    }
+    Digest(hasher.finalize())
 }
 
 impl Digest {

@@ -19,6 +19,7 @@ mod limits;
 mod objects;
 mod own_mounts;
 mod parallel_builds;
+mod script_changes;
 mod scripts;
 mod side_by_side;
 mod signing;

@@ -29,14 +29,14 @@ fn source(trees: &Trees) -> PathBuf {
 
 /// Returns the digest of `dir` as a new run computes it.
 fn digest(trees: &Trees, dir: &Path) -> Digest {
-    Fingerprints::open(trees).source_tree(dir).unwrap()
+    Fingerprints::open(trees).source_tree(dir, &WrittenFiles::default()).unwrap()
 }
 
 /// Returns the digest of `dir` and stores it for the next run.
 fn stored_digest(trees: &Trees, dir: &Path) -> Digest {
     settle();
     let mut digests = Fingerprints::open(trees);
-    let digest = digests.source_tree(dir).unwrap();
+    let digest = digests.source_tree(dir, &WrittenFiles::default()).unwrap();
     digests.save().unwrap();
     digest
 }
@@ -166,7 +166,7 @@ fn looking_ahead_does_not_change_results() {
     let kernels = Kernels::read(&trees).unwrap();
     let results = |digests: &mut Fingerprints| {
         let identity = digests.kernel_identity(&kernels.all[0]).unwrap();
-        (identity, digests.source_tree(&source).unwrap())
+        (identity, digests.source_tree(&source, &WrittenFiles::default()).unwrap())
     };
     let plain = results(&mut Fingerprints::open(&trees));
     let mut ahead = Fingerprints::open(&trees);
@@ -176,7 +176,7 @@ fn looking_ahead_does_not_change_results() {
     // Each walk is used only once: the next call walks the tree again.
     fs::write(include.join("a.h"), "int a;").unwrap();
     assert_ne!(results(&mut ahead).0, plain.0);
-    assert!(ahead.source_tree(&trees.source.join("none")).is_err());
+    assert!(ahead.source_tree(&trees.source.join("none"), &WrittenFiles::default()).is_err());
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn digests_of_recently_changed_files_are_not_stored() {
     let (_dir, trees) = machine();
     let dir = source(&trees);
     let mut digests = Fingerprints::open(&trees);
-    digests.source_tree(&dir).unwrap();
+    digests.source_tree(&dir, &WrittenFiles::default()).unwrap();
     digests.save().unwrap();
     assert!(!trees.cache().exists());
 }
@@ -265,7 +265,7 @@ fn walk_speed() {
     let mut digests = Fingerprints::open(&trees);
     for round in ["contents", "known", "known again"] {
         let start = Instant::now();
-        let digest = digests.source_tree(&dir).unwrap();
+        let digest = digests.source_tree(&dir, &WrittenFiles::default()).unwrap();
         println!("{round}: {digest} in {:?}", start.elapsed());
     }
 }
