@@ -43,12 +43,12 @@ impl Build<'_> {
         Ok(Some(record))
     }
 
-    /// Stores the finished build in the cache. A failure only causes a warning, since the build
-    /// itself has succeeded.
+    /// Stores the finished build in the cache, unless it [has other effects](has_other_effects). A
+    /// failure only causes a warning, since the build itself has succeeded.
     pub(super) fn keep_in_cache(&self, record: &Record) {
         let Self { machine, id, kernel, .. } = self;
         let limit = machine.settings.cache_size();
-        if limit == 0 {
+        if limit == 0 || has_other_effects(record) {
             return;
         }
         let built = machine.trees.built(id, &kernel.release, &machine.arch);
@@ -56,4 +56,29 @@ impl Build<'_> {
             log::warn!("{id} for {}: cannot store in the cache: {error}", kernel.release);
         }
     }
+}
+
+/// Returns true if the build may have changed files outside its directories in the dkms tree.
+/// Restoring it from the cache would not repeat these changes, which POST_REMOVE or the removal of
+/// the kernel may have undone.
+///
+/// POST_BUILD may write anywhere, and often needs files of the build directory, so it cannot run
+/// without the build. POST_REMOVE may undo what PRE_BUILD or, if it has no counterpart, make did.
+fn has_other_effects(record: &Record) -> bool {
+    let is_set = |directive| record.values.text(directive, 0).is_some();
+    let undoes_build =
+        is_set("POST_REMOVE") && (is_set("PRE_BUILD") || !COUNTERPARTS.into_iter().any(is_set));
+    let adds_files = is_set("POST_BUILD") && !only_adds_to_build(record);
+    record.changes_source || adds_files || undoes_build
+}
+
+/// The scripts whose changes POST_REMOVE usually undoes. They also run for builds from the cache.
+const COUNTERPARTS: [&str; 3] = ["POST_ADD", "PRE_INSTALL", "POST_INSTALL"];
+
+/// Returns true if POST_BUILD is the script of OpenZFS, which copies files from the build directory
+/// to `T/M/V/K/A` and changes nothing else. Compiling zfs takes minutes.
+fn only_adds_to_build(record: &Record) -> bool {
+    let script =
+        record.values.text("POST_BUILD", 0).and_then(|text| text.split_whitespace().next());
+    record.module.name.as_str() == "zfs" && script == Some("scripts/dkms.postbuild")
 }

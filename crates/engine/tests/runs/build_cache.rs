@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use dkms_engine::dkms_tree::BuildCache;
+use dkms_engine::plan::Verb;
+use rstest::rstest;
 
 use crate::fixture::{Fixture, K1, K2, assert_clean, sync};
 
@@ -121,4 +123,91 @@ fn cache_size_is_limited() {
     fixture.root.source("foo", "1.0");
     assert_clean(&fixture.sync(&["foo-1.0"], &[]));
     assert!(!fixture.root.exists("var/lib/dkms/.cache/objects"));
+}
+
+/// Adds the module foo/1.0 whose POST_REMOVE removes the file `$effect`, and replaces ROOT in `lines`
+/// of its dkms.conf and in `script`, an executable file of the source named `effect`.
+fn module_with_effect(fixture: &Fixture, lines: &str, script: &str) {
+    let root = fixture.root.path().display().to_string();
+    let script = format!("#!/bin/sh\neffect={root}/effect\n{script}\n").replace("ROOT", &root);
+    fixture.root.source("foo", "1.0").conf_line(&lines.replace("ROOT", &root));
+    fixture.root.executable("usr/src/foo-1.0/effect.sh", &script);
+    let undo = format!("#!/bin/sh\nrm -f {root}/effect\n");
+    fixture.root.executable("usr/src/foo-1.0/undo.sh", &undo);
+}
+
+#[rstest]
+#[case::copied_from_the_build("POST_BUILD=effect.sh\nPOST_REMOVE=undo.sh", "cp foo.ko $effect")]
+#[case::of_a_failing_copy(
+    "POST_BUILD=effect.sh\nPOST_INSTALL=true.sh\nPOST_REMOVE=undo.sh",
+    "cp foo.ko $effect || :"
+)]
+#[case::before_the_build("PRE_BUILD=effect.sh\nPOST_REMOVE=undo.sh", "touch $effect")]
+#[case::before_the_build_of_a_module_with_other_scripts(
+    "PRE_BUILD=effect.sh\nPOST_INSTALL=true.sh\nPOST_REMOVE=undo.sh",
+    "touch $effect"
+)]
+#[case::of_make(
+    "MAKE=\"make KERNELRELEASE=$kernelver -C ROOT/usr/lib/modules/$kernelver/build M=$dkms_tree/foo/1.0/build; ./effect.sh\"\nPOST_REMOVE=undo.sh",
+    "cp foo.ko $effect"
+)]
+#[case::in_the_source("PRE_BUILD=effect.sh", "touch ROOT/usr/src/foo-1.0/a.h $effect")]
+fn module_that_is_installed_again_has_every_effect_of_its_build(
+    #[case] lines: &str,
+    #[case] script: &str,
+) {
+    let mut fixture = Fixture::new();
+    module_with_effect(&fixture, lines, script);
+    assert_clean(&fixture.install());
+    assert!(fixture.root.exists("effect"));
+    assert_clean(&fixture.command(Verb::Remove, "foo/1.0"));
+    if fixture.root.exists("effect") {
+        fixture.root.remove("effect");
+    }
+    assert_clean(&fixture.install());
+    assert!(fixture.root.exists("effect"));
+}
+
+#[rstest]
+#[case::into_the_kernels_directory(
+    "install -D foo.ko ROOT/usr/lib/modules/$kernelver/extra/symbols"
+)]
+#[case::beside_the_objects(
+    "cp foo.ko ../$kernelver/$arch/symbols; mkdir ROOT/usr/lib/modules/$kernelver/extra; \
+     cp foo.ko ROOT/usr/lib/modules/$kernelver/extra/symbols"
+)]
+fn returning_kernel_has_every_effect_of_a_build(#[case] script: &str) {
+    let mut fixture = Fixture::new();
+    module_with_effect(&fixture, "POST_BUILD=effect.sh", script);
+    assert_clean(&fixture.sync(&["foo-1.0"], &[]));
+    change_kernel(&mut fixture, K1, K2);
+    change_kernel(&mut fixture, K2, K1);
+    assert!(fixture.installed(K1, "foo.ko"));
+    assert!(fixture.root.exists(format!("usr/lib/modules/{K1}/extra/symbols")));
+}
+
+#[rstest]
+#[case::post_build_of_zfs(
+    "zfs",
+    "POST_BUILD=\"scripts/dkms.postbuild\n  -k $kernelver\n  -a $arch\""
+)]
+#[case::pre_build_alone("foo", "PRE_BUILD=scripts/dkms.postbuild")]
+#[case::scripts_that_run_for_every_installation(
+    "foo",
+    "POST_INSTALL=scripts/dkms.postbuild\nPOST_REMOVE=scripts/dkms.postbuild"
+)]
+fn build_without_other_effects_is_restored(#[case] module: &str, #[case] lines: &str) {
+    let mut fixture = Fixture::new();
+    fixture.root.source(module, "1.0").conf_line(lines);
+    let script =
+        "#!/bin/sh\nfor dir in ../$kernelver/$arch/module; do cp $dir/* $dir/..; done\n:\n";
+    let source = format!("{module}-1.0");
+    fixture.root.executable(format!("usr/src/{source}/scripts/dkms.postbuild"), script);
+    assert_clean(&fixture.sync(&[&source], &[]));
+    let built = format!("var/lib/dkms/{module}/1.0/{K1}");
+    let before = fixture.root.listing(&built);
+    change_kernel(&mut fixture, K1, K2);
+    change_kernel(&mut fixture, K2, K1);
+    assert_eq!(fixture.builds(), 2, "the module was compiled again");
+    assert_eq!(fixture.root.listing(&built), before);
 }
