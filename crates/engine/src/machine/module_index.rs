@@ -1,6 +1,5 @@
 //! depmod's index of a kernel's modules, which modprobe reads.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::SystemTime;
@@ -26,24 +25,24 @@ const FILES: [&str; 6] = [
 pub(crate) struct ModuleIndex {
     /// The time at which the oldest file was written.
     written: SystemTime,
-    /// The file that modprobe loads for each module, relative to the kernel's directory.
-    files: BTreeMap<String, String>,
+    /// The text of `modules.dep`.
+    text: String,
 }
 
 impl ModuleIndex {
     /// Reads the index in the kernel's directory `dir`. Returns `None` if a file is missing.
     pub(crate) fn read(dir: &Path) -> Option<Self> {
         let written = FILES.iter().map(|name| modified(&dir.join(name))).min()??;
-        let text = fs::read_to_string(dir.join(FILES[0])).ok()?;
-        let paths = text.lines().filter_map(|line| line.split_once(':'));
-        let files = paths.filter_map(|(path, _)| Some((module_of(path)?, path.to_owned())));
-        Some(Self { written, files: files.collect() })
+        Some(Self { written, text: fs::read_to_string(dir.join(FILES[0])).ok()? })
     }
 
     /// Returns the file that modprobe loads for the module in the object `path`, or `None` if the
     /// index has no such module. Both paths are relative to the kernel's directory.
     pub(crate) fn loaded_for(&self, path: &str) -> Option<&str> {
-        self.files.get(&module_of(path)?).map(String::as_str)
+        let module = module_of(path)?;
+        // depmod lists the kernel's own modules, some 6,000, before all others.
+        let mut files = self.text.lines().rev().filter_map(|line| Some(line.split_once(':')?.0));
+        files.find(|file| module_of(file).as_ref() == Some(&module))
     }
 
     /// Returns true if the index lacks the module in the object `path` of the directory `dir`, or is
