@@ -75,12 +75,13 @@ fn existing(new: &BuiltModule<'_>) -> BTreeMap<String, PathBuf> {
     let objects = new.objects().iter();
     let names: BTreeSet<String> =
         objects.filter_map(|object| Some(ObjectName::parse(&object.name)?.module)).collect();
-    let mut ours = new.placed();
+    let own: BTreeSet<PathBuf> = new.placed().iter().map(|it| dir.join(&it.path)).collect();
     // A transaction may install an older version, since pacman can downgrade packages.
-    if machine.options.module.as_ref() != Some(id) {
-        ours.extend_from_slice(new.placed_by_others());
-    }
-    let ours: BTreeSet<PathBuf> = ours.iter().map(|placed| dir.join(&placed.path)).collect();
+    let is_named = machine.options.module.as_ref() == Some(id);
+    // Reads the records of all modules, which is rarely necessary.
+    let is_of_others = |path: &Path| {
+        !is_named && new.placed_by_others().iter().any(|placed| dir.join(&placed.path) == path)
+    };
     let mut found: BTreeMap<String, PathBuf> = BTreeMap::new();
     let headers = |entry: &walkdir::DirEntry| {
         entry.depth() == 1 && ["build", "source"].iter().any(|name| entry.file_name() == *name)
@@ -89,7 +90,7 @@ fn existing(new: &BuiltModule<'_>) -> BTreeMap<String, PathBuf> {
     for entry in files.flatten().filter(|entry| entry.file_type().is_file()) {
         let name = entry.file_name().to_str().and_then(ObjectName::parse);
         let Some(name) = name.filter(|name| names.contains(&name.module)) else { continue };
-        if ours.contains(entry.path()) {
+        if own.contains(entry.path()) || is_of_others(entry.path()) {
             continue;
         }
         let rank = |path: &Path| rank(&dir, path);
