@@ -47,6 +47,7 @@ impl Survey<'_> {
         let covered = kernels.keys().filter(|kernel| self.scope.covers(kernel));
         let releases: BTreeSet<KernelRelease> =
             covered.chain(module.pairs.keys()).cloned().collect();
+        let source = self.source_of(id, module);
         for release in releases {
             let mut pair = module.pairs.remove(&release).unwrap_or_default();
             let kernel = kernels.get(&release);
@@ -55,7 +56,7 @@ impl Survey<'_> {
                 && self.scope.covers(&release)
                 && let Some(kernel) = kernel
             {
-                requests.extend(self.read_inputs(id, module, kernel, &mut pair));
+                requests.extend(self.read_inputs(id, &source, kernel, &mut pair));
             }
             module.pairs.insert(release, pair);
         }
@@ -117,14 +118,13 @@ impl Survey<'_> {
     fn read_inputs<'k>(
         &mut self,
         id: &ModuleId,
-        module: &ModuleFacts,
+        source: &Path,
         kernel: &'k KernelFacts,
         pair: &mut Pair,
     ) -> Option<ConfRequest<'k>> {
-        let source = self.source_of(id, module);
         let inputs = kernel.inputs.as_ref().and_then(|identity| {
             Some(Inputs {
-                source: self.source_digest(id, &source)?,
+                source: self.source_digest(id, source)?,
                 overrides: self.overrides_digest(id),
                 conf: Digest::of_bytes(b""),
                 kernel: identity.clone(),
@@ -143,6 +143,7 @@ impl Survey<'_> {
             !self.machine.options.changes_conf_of(id) && !self.machine.has_directives()
         };
         let recorded = recorded.filter(as_recorded).filter(still_good);
+        let source = source.to_owned();
         match recorded.map(|record| record.values.clone()) {
             Some(values) => {
                 pair.inputs = inputs;
@@ -194,7 +195,8 @@ impl Survey<'_> {
 
 /// Returns the objects of a build that an installation would still leave out.
 fn refused(machine: &Machine, id: &ModuleId, dir: &Path, record: &Record) -> Vec<RefusedObject> {
-    if machine.always_installs(&id.name) || machine.ignores_version_of(&id.name) {
+    let is_forced = || machine.always_installs(&id.name) || machine.ignores_version_of(&id.name);
+    if record.refused.is_empty() || is_forced() {
         return Vec::new();
     }
     let there = |object: &&RefusedObject| {
