@@ -81,11 +81,6 @@ pub fn sync(args: &HookArgs, targets: &Targets, hook: SyncHook) -> Result<ExitCo
     let generator = Generator::detect(&machine);
     machine.images = generator.is_some();
     let lock = lock(args, &machine)?;
-    if lock.is_some() {
-        for line in act::carry_over_registrations(&machine, &BTreeSet::new()) {
-            Lines::new(io::stdout(), PackageNames::default()).say(&line);
-        }
-    }
     // If the transaction installed alpm-dkms itself, no hook has recorded the existing sources yet.
     let unseen = if targets.ourselves { present.clone() } else { BTreeSet::new() };
     let sources = &targets.sources | &unseen;
@@ -93,6 +88,14 @@ pub fn sync(args: &HookArgs, targets: &Targets, hook: SyncHook) -> Result<ExitCo
     let kernels_in_depth = in_depth(&machine, &sources, &kernels);
     let scope = Scope { kernels: kernels_in_depth, trusts_packages: true, ..Scope::default() };
     let mut facts = facts::read(&machine, &scope);
+    if lock.is_some() {
+        let renamed = act::carry_over_registrations(&machine, &facts, &BTreeSet::new());
+        if !renamed.is_empty() {
+            let mut lines = Lines::new(io::stdout(), PackageNames::default());
+            renamed.iter().for_each(|line| lines.say(line));
+            facts = facts::read(&machine, &scope);
+        }
+    }
     facts.tried = told.tried();
     let request = Request::Sync { sources, kernels, headers: targets.headers.clone() };
     // If there is nothing to do, the lookup would take longer than the rest of the hook.

@@ -237,3 +237,20 @@ fn continues_without_package_names_if_alpm_query_fails() {
     assert!(output.starts_with(warning), "{output}");
     assert!(output.contains("foo/1.0 for 7.2.13-arch1-1: built") && calls == 1, "{output}");
 }
+
+#[test]
+fn renamed_module_is_installed_under_its_new_name() {
+    for (old, new) in [("vbox-4.3/1", "vbox/4.3-1"), ("xpad-v0.11-pre/64", "xpad/v0.11-pre-64")] {
+        let root = TestRoot::new();
+        root.kernel(K).pkgbase("linux").headers();
+        let (name, version) = new.split_once('/').unwrap();
+        root.source(name, version);
+        let source = format!("usr/src/{name}-{version}");
+        root.link(format!("var/lib/dkms/{old}/source"), format!("/{source}"));
+        let output = hook(&root, &[], format!("{source}/dkms.conf\n").as_bytes());
+        let note = format!("note: {old}: renamed to {new}, as its dkms.conf says\n");
+        assert!(output.starts_with(&note), "{output}");
+        assert!(root.exists(format!("usr/lib/modules/{K}/updates/dkms/{name}.ko")), "{output}");
+        assert!(!root.exists(format!("var/lib/dkms/{old}")), "{output}");
+    }
+}

@@ -78,7 +78,7 @@ impl Operation {
         progress: &mut Progress<'_>,
     ) -> Result<u8, Failure> {
         if dry_run {
-            let (plan, _) = self.plan(machine)?;
+            let plan = self.plan(machine)?;
             let text = plan.to_string();
             progress.say(match text.trim_end() {
                 "" => "Dry run: nothing to do.",
@@ -92,10 +92,13 @@ impl Operation {
         ensure_open_files().map_err(|problem| Failure::new(1, problem))?;
         let lock = take_lock(machine, progress)?;
         let named = self.scope.modules.clone().unwrap_or_default();
-        for line in act::carry_over_registrations(machine, &named) {
-            progress.say(&line);
+        let mut facts = facts::read(machine, &self.scope);
+        let renamed = act::carry_over_registrations(machine, &facts, &named);
+        if !renamed.is_empty() {
+            renamed.iter().for_each(|line| progress.say(line));
+            facts = facts::read(machine, &self.scope);
         }
-        let (plan, facts) = self.plan(machine)?;
+        let plan = plan::make(&self.request, &facts)?;
         let code = self.act(&plan, &facts, machine, progress);
         drop(lock);
         Ok(code)
@@ -110,9 +113,8 @@ impl Operation {
         first.then_some(refusal)
     }
 
-    fn plan(&self, machine: &Machine) -> Result<(Plan, Facts), Failure> {
-        let facts = facts::read(machine, &self.scope);
-        Ok((plan::make(&self.request, &facts)?, facts))
+    fn plan(&self, machine: &Machine) -> Result<Plan, Failure> {
+        plan::make(&self.request, &facts::read(machine, &self.scope))
     }
 
     fn act(

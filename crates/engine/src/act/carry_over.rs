@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use crate::conf::is_source;
-use crate::dkms_tree::{Added, PendingList, PendingWork, Record, TreeState, forget_failure};
-use crate::facts;
+use crate::conf::{Values, is_source};
+use crate::dkms_tree::{
+    Added, BuiltFor, PendingList, PendingWork, Record, TreeState, forget_failure,
+};
+use crate::facts::{self, Facts, ModuleFacts, Pair};
 use crate::machine::{Kernels, Machine};
 use crate::names::ModuleId;
 use crate::os::durable::{self, FileError};
@@ -17,21 +19,18 @@ use crate::os::symlinks;
 /// Returns one message per module.
 ///
 /// Leaves the modules in `except` alone, which the command line names. The caller must hold the
-/// lock and must not have read any facts yet.
-pub fn carry_over_registrations(machine: &Machine, except: &BTreeSet<ModuleId>) -> Vec<String> {
+/// lock. If there are messages, it must read the facts again.
+pub fn carry_over_registrations(
+    machine: &Machine,
+    facts: &Facts,
+    except: &BTreeSet<ModuleId>,
+) -> Vec<String> {
+    let there = |id: &ModuleId| machine.trees.version(id).symlink_metadata().is_ok();
     let mut said = Vec::new();
-    // Without a dash before the last one, a directory's name has only one split.
-    let mut names = fs::read_dir(&machine.trees.dkms).into_iter().flatten().flatten();
-    if !names.any(|entry| entry.file_name().as_encoded_bytes().contains(&b'-')) {
-        return said;
-    }
-    for added in TreeState::read(&machine.trees).modules {
-        let old = &added.id;
-        let Some(new) = right_module(machine, &added).filter(|new| new != old) else { continue };
-        if except.contains(old) || machine.trees.version(&new).symlink_metadata().is_ok() {
-            continue;
-        }
-        said.push(match rename(machine, &added, &new) {
+    for (old, module) in facts.modules.iter().filter(|(id, _)| !except.contains(id)) {
+        let new = right_module(machine, old, module).filter(|new| new != old && !there(new));
+        let Some(new) = new else { continue };
+        said.push(match rename(machine, old, &new) {
             Ok(()) => format!("note: {old}: renamed to {new} to match its dkms.conf"),
             Err(error) => format!("warning: {old}: cannot rename to {new}: {error}"),
         });
@@ -39,38 +38,42 @@ pub fn carry_over_registrations(machine: &Machine, except: &BTreeSet<ModuleId>) 
     said
 }
 
-/// Returns the module that the conf of `added` names. Returns `None` if the directory of its source
-/// is not ambiguous, if its registration is not the split at the last dash, or if the conf names
-/// another directory.
-fn right_module(machine: &Machine, added: &Added) -> Option<ModuleId> {
-    let (trees, id) = (&machine.trees, &added.id);
+/// Returns the module that the conf of the registered module `id` names. Returns `None` if the
+/// directory of its source is not ambiguous, if its registration is not the split at the last dash,
+/// or if the conf names another directory.
+fn right_module(machine: &Machine, id: &ModuleId, module: &ModuleFacts) -> Option<ModuleId> {
+    let trees = &machine.trees;
     let dir = id.source_dir();
     let at_last_dash = ModuleId::from_source_dir(&dir).is_ok_and(|split| split == *id);
-    if !ModuleId::is_ambiguous(&dir) || !at_last_dash {
+    if !ModuleId::is_ambiguous(&dir) || !at_last_dash || !trees.version(id).is_dir() {
         return None;
     }
-    // The record of a build contains the values, so that most runs evaluate no conf.
-    let mut records = added
-        .kernels
-        .iter()
-        .filter_map(|built| Record::read(&Record::path(trees, id, &built.kernel, &built.arch)));
-    if let Some(record) = records.next() {
-        return facts::named(&dir, &record.values);
+    if let Some(values) = module.pairs.values().find_map(known_values) {
+        return facts::named(&dir, values);
     }
     let sources = [trees.source.join(&dir), trees.kept(id)];
     let source = sources.iter().find(|source| is_source(source))?;
     facts::named_by_conf(machine, &dir, source)
 }
 
-/// Renames the module `added` to `new`.
+/// Returns the values of dkms.conf in a build's record, or else those that were evaluated.
+fn known_values(pair: &Pair) -> Option<&Values> {
+    let record = pair.built.as_ref().and_then(|built| built.record.as_ref());
+    record.map(|record| &record.values).or(pair.values())
+}
+
+/// Renames the module `old` to `new`.
 ///
 /// If this is interrupted, the next run finds the module either under its old name, and repeats the
 /// rename, or under its new name.
-fn rename(machine: &Machine, added: &Added, new: &ModuleId) -> Result<(), FileError> {
-    let (trees, old) = (&machine.trees, &added.id);
+fn rename(machine: &Machine, old: &ModuleId, new: &ModuleId) -> Result<(), FileError> {
+    let trees = &machine.trees;
     let (from, to) = (trees.version(old), trees.version(new));
+    let (renamed, others): (Vec<Added>, Vec<Added>) =
+        TreeState::read(trees).modules.into_iter().partition(|added| added.id == *old);
+    let built: Vec<BuiltFor> = renamed.into_iter().flat_map(|added| added.kernels).collect();
     durable::create_dirs(&trees.module(&new.name))?;
-    for built in &added.kernels {
+    for built in &built {
         let path = Record::path(trees, old, &built.kernel, &built.arch);
         if let Some(record) = Record::read(&path) {
             let kernel = trees.kernel(&built.kernel);
@@ -91,13 +94,12 @@ fn rename(machine: &Machine, added: &Added, new: &ModuleId) -> Result<(), FileEr
         forget_failure(machine, old, &kernel.release)?;
     }
     fs::rename(&from, &to).map_err(FileError::when("rename", &from))?;
-    for built in added.kernels.iter().filter(|built| built.installed) {
+    for built in built.iter().filter(|built| built.installed) {
         let link = trees.installed_link(&old.name, &built.kernel, &built.arch);
         durable::remove_file_if_there(&link)?;
     }
     let originals = trees.all_originals(&old.name);
-    let others = TreeState::read(trees).modules.iter().any(|other| other.id.name == old.name);
-    if !others && originals.is_dir() {
+    if others.iter().all(|other| other.id.name != old.name) && originals.is_dir() {
         // This fails if the new name has originals of its own, which then take precedence.
         let _ = fs::rename(&originals, trees.all_originals(&new.name));
     }
