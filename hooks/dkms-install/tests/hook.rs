@@ -248,7 +248,7 @@ fn renamed_module_is_installed_under_its_new_name() {
         let source = format!("usr/src/{name}-{version}");
         root.link(format!("var/lib/dkms/{old}/source"), format!("/{source}"));
         let output = hook(&root, &[], format!("{source}/dkms.conf\n").as_bytes());
-        let note = format!("note: {old}: renamed to {new}, as its dkms.conf says\n");
+        let note = format!("note: {old}: renamed to {new} to match its dkms.conf\n");
         assert!(output.starts_with(&note), "{output}");
         assert!(root.exists(format!("usr/lib/modules/{K}/updates/dkms/{name}.ko")), "{output}");
         assert!(!root.exists(format!("var/lib/dkms/{old}")), "{output}");
