@@ -49,6 +49,10 @@ impl Planner<'_> {
                 false => (Vec::new(), order.circular),
             };
             for id in circular {
+                if self.is_built_in_a_cycle(&id, kernel, policy) {
+                    self.install_if_needed(&id, kernel, modules[&id].clone(), policy);
+                    continue;
+                }
                 let failure = Failure::new(13, "circular BUILD_DEPENDS");
                 let hint = "remove the cycle from the dkms.conf files";
                 self.fail(&id, kernel, failure.with_hint(hint));
@@ -208,6 +212,24 @@ impl Planner<'_> {
             }
             reasons_to_build(pair, &inputs, policy).is_empty()
         })
+    }
+
+    /// Returns true if a module of a dependency cycle needs no build, because it was built with
+    /// `--force`. Only a command installs it; a transaction leaves it as it is.
+    fn is_built_in_a_cycle(
+        &self,
+        id: &ModuleId,
+        kernel: &KernelRelease,
+        policy: BuildPolicy,
+    ) -> bool {
+        let Some(pair) = self.facts.pair(id, kernel) else { return false };
+        let Some(built) = &pair.built else { return false };
+        let Some(mut inputs) = self.inputs(pair, kernel) else { return false };
+        if let Some(record) = &built.record {
+            // In a cycle, each build would change the inputs of the next one.
+            inputs.depends.clone_from(&record.inputs.depends);
+        }
+        (policy.strict || built.installed) && reasons_to_build(pair, &inputs, policy).is_empty()
     }
 
     /// Plans to build a module, and to install it if `install` is true.

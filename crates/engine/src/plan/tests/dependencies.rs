@@ -105,6 +105,39 @@ fn force_ignores_a_circular_dependency() {
 }
 
 #[test]
+fn forced_build_of_a_circle_is_installed_and_kept() {
+    let self_circle = || TestMachine::new(&[K1]).module("a/1").depends("a/1", "a");
+    let circle = || {
+        let both = TestMachine::new(&[K1]).module("a/1").module("b/1");
+        both.depends("a/1", "b").depends("b/1", "a").installed("b/1", K1)
+    };
+    let not_installed = |pair: &mut Pair| pair.built.as_mut().unwrap().installed = false;
+    for machine in [self_circle(), circle()] {
+        let built = machine.installed("a/1", K1).pair("a/1", K1, not_installed);
+        let plan = built.command(Verb::Install, "a/1", &[K1]).unwrap().to_string();
+        assert!(plan.starts_with("install a/1 for 7.2.12-arch1-1"), "{plan}");
+        let plan = built.command(Verb::Build, "a/1", &[K1]).unwrap().to_string();
+        assert!(!plan.contains("fail"), "{plan}");
+        // A transaction does not install it, as with dkms autoinstall.
+        let plan = built.sync(&[], &[K1]).to_string();
+        assert!(plan.contains("fail a/1 for 7.2.12-arch1-1: circular"), "{plan}");
+    }
+    for machine in [self_circle(), circle()] {
+        // Each build changes the inputs of the modules that depend on it.
+        let depends = |pair: &mut Pair| {
+            let inputs = pair.inputs.as_mut().unwrap();
+            inputs.depends.insert("a".parse().unwrap(), digest("a"));
+        };
+        let installed = machine.installed("a/1", K1).pair("a/1", K1, depends);
+        let plan = installed.sync(&[], &[K1]).to_string();
+        assert_eq!(plan, "", "{plan}");
+        let changed = |pair: &mut Pair| pair.inputs.as_mut().unwrap().source = digest("new");
+        let plan = installed.pair("a/1", K1, changed).sync(&[], &[K1]).to_string();
+        assert!(plan.contains("fail a/1 for 7.2.12-arch1-1: circular"), "{plan}");
+    }
+}
+
+#[test]
 fn built_module_is_installed_without_its_dependencies() {
     let not_installed = |pair: &mut Pair| pair.built.as_mut().unwrap().installed = false;
     let machine = |depends: bool| {
