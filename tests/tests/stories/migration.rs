@@ -170,6 +170,8 @@ fn framework_conf_survives_the_migration() {
     root.install_replacing(&[ours()]).hooks_succeed();
     assert_eq!(root.read("etc/dkms/framework.conf"), conf);
     assert!(!root.exists("etc/dkms/framework.conf.pacsave"));
+    // Packages and administrators put their own settings here.
+    assert!(root.exists("etc/dkms/framework.conf.d"));
 
     // Neither do an upgrade and the removal of alpm-dkms.
     root.install(&[ours()]).hooks_succeed();
