@@ -13,7 +13,7 @@ check: fmt lint unit shells man shellcheck query e2e ## run all checks and tests
 e2e: testbed ## run the stories and scenarios [threads=2]
 	cargo test -p stories -- --test-threads $(threads)
 
-check-corpus: testbed ## compare with dkms on all *-dkms packages of Debian; writes docs/corpus.md (hours) [CORPUS="zfs- xone-"]
+check-corpus: testbed ## compare with dkms on all *-dkms packages of Debian, for both kernels; writes docs/corpus.md (hours) [CORPUS="zfs- xone-"]
 	tests/testbed/corpus.sh all
 	CORPUS_PAGE=$(CURDIR)/docs/corpus.md cargo test -p stories --test corpus -- --ignored --nocapture
 

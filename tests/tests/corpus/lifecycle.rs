@@ -1,5 +1,7 @@
 //! Adds, builds, installs, lists and removes a module with one implementation of dkms.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::time::Duration;
 
 use stories::{Completed, Root, find};
@@ -26,6 +28,8 @@ pub enum Implementation {
 pub struct Lifecycle {
     /// The result that is compared.
     pub observed: Observed,
+    /// The uncompressed contents of the installed objects, by path.
+    pub contents: BTreeMap<String, Vec<u8>>,
     /// The output of all commands, for reports of differences.
     pub output: String,
     /// If nothing was installed, the first error in make.log, or the missing dependency.
@@ -41,7 +45,7 @@ pub struct Observed {
     pub status: String,
     /// The installed objects at that time.
     pub objects: Vec<Object>,
-    /// The paths in the dkms tree and the kernel's directory after the removal, without headers.
+    /// The paths in the dkms tree and the kernels' directories after the removal, without headers.
     pub left: Vec<String>,
 }
 
@@ -55,9 +59,9 @@ pub struct Object {
 }
 
 impl Lifecycle {
-    /// Runs all [`STEPS`] on a machine.
-    pub fn run(root: &Root, program: Implementation, source: &SourcePackage) -> Self {
-        let release = find("linux-1").release().to_owned();
+    /// Runs all [`STEPS`] on a machine, for the kernel with this alias.
+    pub fn run(root: &Root, program: Implementation, source: &SourcePackage, kernel: &str) -> Self {
+        let release = find(kernel).release().to_owned();
         let module = source.module.as_str();
         root.copy_stage(&source.files);
         let mut log = String::new();
@@ -76,6 +80,7 @@ impl Lifecycle {
         let install = run(&["install", module, "-k", &release]);
         let status = run(&["status", module]);
         let objects = objects(root, &release);
+        let contents = contents(root, &release, &objects);
         let error = compiler_error(root, module).or_else(|| missing_dependency(&build));
         let error = error.filter(|_| objects.is_empty());
         let remove = run(&["remove", module, "--all"]);
@@ -83,9 +88,9 @@ impl Lifecycle {
             codes: [add, build, install, status.clone(), remove].map(|output| output.code),
             status: status.text,
             objects,
-            left: left(root, &release),
+            left: left(root),
         };
-        Self { observed, output: log, error }
+        Self { observed, contents, output: log, error }
     }
 }
 
@@ -103,6 +108,22 @@ fn objects(root: &Root, release: &str) -> Vec<Object> {
     placed.map(|path| Object { modinfo: modinfo(&path), path }).collect()
 }
 
+/// Returns the uncompressed contents of installed objects.
+fn contents(root: &Root, release: &str, objects: &[Object]) -> BTreeMap<String, Vec<u8>> {
+    let read = |object: &Object| {
+        let file = format!("/usr/lib/modules/{release}/{}", object.path);
+        let program = match object.path.rsplit('.').next() {
+            Some("zst") => "zstd -dqc",
+            Some("xz") => "xz -dc",
+            Some("gz") => "gzip -dc",
+            _ => "cat",
+        };
+        root.shell(&format!("{program} '{file}' >/srv/object")).ok();
+        fs::read(root.path("srv/object")).expect("read an uncompressed object")
+    };
+    objects.iter().map(|object| (object.path.clone(), read(object))).collect()
+}
+
 /// Returns the first error in the module's make.log, starting with the path of the source file, or
 /// `None` if there is none.
 fn compiler_error(root: &Root, module: &str) -> Option<String> {
@@ -118,16 +139,15 @@ fn missing_dependency(build: &Completed) -> Option<String> {
     lines.find_map(|line| Some(line[line.find("depends on")?..].to_owned()))
 }
 
-/// Returns the paths in the dkms tree and the kernel's directory, without the private files of
-/// either program.
-fn left(root: &Root, release: &str) -> Vec<String> {
+/// Returns the paths in the dkms tree and the kernels' directories, without headers and the private
+/// files of either program.
+fn left(root: &Root) -> Vec<String> {
     let own = |path: &str| path.starts_with('.') || path.starts_with("mok.");
     let tree = root.snapshot("var/lib/dkms").without(own).paths();
-    let kernel = format!("usr/lib/modules/{release}");
-    let headers = |path: &str| path.starts_with("build/");
-    let kernel = root.snapshot(&kernel).without(headers).paths();
+    let headers = |path: &str| path.split('/').nth(1) == Some("build");
+    let kernels = root.snapshot("usr/lib/modules").without(headers).paths();
     let named = |top: &'static str, paths: Vec<String>| {
         paths.into_iter().map(move |path| format!("{top}/{path}"))
     };
-    named("T", tree).chain(named("L/K", kernel)).collect()
+    named("T", tree).chain(named("L", kernels)).collect()
 }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use similar::TextDiff;
+use stories::find;
 
-use crate::comparison::{Comparison, PackageResult};
+use crate::comparison::{Comparison, KERNELS, PackageResult};
 use crate::lifecycle::{Lifecycle, Observed};
 use crate::source_package::SourcePackage;
 
@@ -17,22 +18,27 @@ and one with alpm-dkms. Its module is added, built and installed for a kernel wi
 the lines of `status`, the installed objects (their paths, and their version, vermagic and depends by modinfo), and the files
 that remain in the trees at the end.
 
+The column `Contents` compares the objects byte for byte, uncompressed and without signatures. If some differ, it names the
+ELF sections, and dkms builds the module once more: some objects contain the time of the build, for example, so that two
+builds by dkms differ in the same sections. Such a package counts as equal.
+
 Some sources do not compile with such a recent kernel. Then both programs must exit with 10. A package with an intended
 difference names its key in [compatibility.md](compatibility.md).
 ";
 
-const HEAD: &str = "| Package | Version | Module | dkms | alpm-dkms | Objects, or the error | |";
+const HEAD: &str =
+    "| Package | Version | Module | dkms | alpm-dkms | Objects, or the error | Contents | |";
 
 /// The number of characters that are shown of an error.
 const LONGEST: usize = 90;
 
-const RULE: &str = "|---|---|---|---|---|---|---|";
+const RULE: &str = "|---|---|---|---|---|---|---|---|";
 
 /// The results so far.
 #[derive(Debug)]
 pub struct Page {
     all: Vec<SourcePackage>,
-    found: Vec<(SourcePackage, PackageResult)>,
+    found: Vec<(&'static str, SourcePackage, PackageResult)>,
 }
 
 impl Page {
@@ -41,27 +47,39 @@ impl Page {
         Self { all, found: Vec::new() }
     }
 
-    /// Adds the result of a package.
-    pub fn add(&mut self, source: SourcePackage, result: PackageResult) {
-        self.found.push((source, result));
+    /// Adds the result of a package for one of the [`KERNELS`].
+    pub fn add(&mut self, kernel: &'static str, source: &SourcePackage, result: PackageResult) {
+        self.found.push((kernel, source.clone(), result));
     }
 
     /// Returns the page. Packages without a result keep their rows of the page `before`.
     pub fn text(&self, comparison: &Comparison, before: &str) -> String {
-        let head = format!(
-            "{}, on {} cores of {}. {}, {}; kernel {}.",
+        let mut page = format!(
+            "{INTRODUCTION}\n{}, on {} cores of {}. {}, {}.\n",
             comparison.output_of("date --utc +%F"),
             comparison.output_of("nproc"),
             comparison.output_of("sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n1"),
             comparison.output_of("/opt/peer/usr/sbin/dkms --version"),
             comparison.output_of("gcc --version | head -n1"),
-            comparison.kernel(),
         );
+        for kernel in KERNELS {
+            page.push_str(&self.table(kernel, before));
+        }
+        page
+    }
+
+    /// Returns the heading and the table of one of the [`KERNELS`].
+    fn table(&self, kernel: &str, before: &str) -> String {
+        let package = find(kernel);
+        let heading = format!("## {}\n", package.name);
+        let before = before.split_once(&heading).map_or("", |(_, rest)| rest);
+        let before = before.split("\n## ").next().unwrap_or_default();
         let before =
             before.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| Package"));
         let mut rows: BTreeMap<String, String> =
             before.map(|line| (package_of(line), line.to_owned())).collect();
-        rows.extend(self.found.iter().map(|(source, result)| {
+        let found = self.found.iter().filter(|(of, ..)| *of == kernel);
+        rows.extend(found.map(|(_, source, result)| {
             let row = row(source, result);
             (package_of(&row), row)
         }));
@@ -75,15 +93,18 @@ impl Page {
         let rows: Vec<String> = rows.into_values().collect();
         let equal = rows.iter().filter(|row| row.ends_with("| equal |")).count();
         let count = rows.len();
+        let release = package.release();
         let rows = rows.join("\n");
         format!(
-            "{INTRODUCTION}\n{head}\n\n{equal} of {count} packages are equal.{missing}\n\n{HEAD}\n{RULE}\n{rows}\n"
+            "\n{heading}\nKernel {release}. {equal} of {count} packages are equal.{missing}\n\n\
+             {HEAD}\n{RULE}\n{rows}\n"
         )
     }
 
     /// Returns the packages with an undocumented difference, or without the documented one.
     pub fn findings(&self) -> Vec<String> {
-        self.found.iter().filter_map(|(source, result)| finding(source, result)).collect()
+        let found = self.found.iter();
+        found.filter_map(|(kernel, source, result)| finding(kernel, source, result)).collect()
     }
 }
 
@@ -100,14 +121,26 @@ fn row(source: &SourcePackage, result: &PackageResult) -> String {
         (false, None) => "**differs**".to_owned(),
     };
     format!(
-        "| {} | {} | {} | {} | {} | {} | {verdict} |",
+        "| {} | {} | {} | {} | {} | {} | {} | {verdict} |",
         source.package,
         source.version,
         source.module,
         codes(&result.dkms.observed),
         codes(&result.ours.observed),
         objects_or_error(&result.ours),
+        contents(result),
     )
+}
+
+/// Returns the result of the comparison byte for byte, or an empty string without objects.
+fn contents(result: &PackageResult) -> String {
+    let count = result.ours.contents.len();
+    if result.differing == 0 {
+        return if count == 0 { "" } else { "equal" }.to_owned();
+    }
+    let sections: Vec<String> = result.sections.iter().map(|name| format!("`{name}`")).collect();
+    let unstable = if result.unstable { ", as two builds by dkms" } else { "" };
+    format!("{} of {count} differ in {}{unstable}", result.differing, sections.join(", "))
 }
 
 /// Returns the names of the installed objects, or their number and two of them, or the error.
@@ -126,22 +159,23 @@ fn objects_or_error(lifecycle: &Lifecycle) -> String {
 }
 
 fn is_equal(result: &PackageResult) -> bool {
-    result.dkms.observed == result.ours.observed
+    result.dkms.observed == result.ours.observed && (result.differing == 0 || result.unstable)
 }
 
-fn finding(source: &SourcePackage, result: &PackageResult) -> Option<String> {
+fn finding(kernel: &str, source: &SourcePackage, result: &PackageResult) -> Option<String> {
     let SourcePackage { package, differs, .. } = source;
     match (is_equal(result), differs) {
         (true, None) | (false, Some(_)) => None,
-        (true, Some(row)) => Some(format!("{package}: no difference (expected: {row})")),
+        (true, Some(row)) => Some(format!("{package}, {kernel}: no difference (expected: {row})")),
         (false, None) => {
             let [dkms, ours] =
                 [&result.dkms, &result.ours].map(|result| format!("{:#?}\n", result.observed));
             let diff = TextDiff::from_lines(&dkms, &ours);
             Some(format!(
-                "{package}: undocumented difference:\n{}\n\
+                "{package}, {kernel}: undocumented difference:\n{}\ncontents: {}\n\
                  output of dkms:\n{}\noutput of alpm-dkms:\n{}",
                 diff.unified_diff().header("dkms", "ours"),
+                contents(result),
                 result.dkms.output,
                 result.ours.output
             ))
