@@ -99,10 +99,12 @@ fn options(flags: &str) -> Vec<OsString> {
     options.into_iter().map(OsString::from).collect()
 }
 
-/// Splits `flags` into the text before the option of the jobserver, its value and the text after
-/// it. Returns `None` if there is no such option.
+/// Splits `flags` into the text before the last option of the jobserver, its value and the text
+/// after it. Returns `None` if there is no such option.
+///
+/// The last one counts. make 4.4 appends one for recipes that do not use `$(MAKE)`.
 fn jobserver_in(flags: &str) -> Option<(&str, &str, &str)> {
-    let (before, rest) = flags.split_once(AUTH)?;
+    let (before, rest) = flags.rsplit_once(AUTH)?;
     let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
     Some((before, &rest[..end], &rest[end..]))
 }
@@ -110,7 +112,7 @@ fn jobserver_in(flags: &str) -> Option<(&str, &str, &str)> {
 /// Returns true if one of the descriptors `R,W` of a jobserver is not open.
 ///
 /// make closes them for recipes that call `make` instead of `$(MAKE)`; from version 4.4 on, it also
-/// replaces them with negative numbers. The jobserver of another program is open.
+/// names negative numbers. The jobserver of another program is open.
 fn is_closed(value: &str) -> bool {
     let is_open = |number: &str| Path::new("/proc/self/fd").join(number).exists();
     value.split_once(',').is_some_and(|(read, write)| !is_open(read) || !is_open(write))
@@ -232,11 +234,11 @@ mod tests {
         let nested = |flags: &str| Call::joining(&fifo, words("-j4 all"), flags, false);
         let open = format!("k -j --jobserver-auth={0},{0} -- A=b", file.as_raw_fd());
         assert_eq!((nested(&open).words, nested(&open).flags), (words("all"), None));
-        for closed in ["-2,-2", "987,988"] {
-            let call = nested(&format!("k -j --jobserver-auth={closed} -- A=b"));
+        for before in ["k -j ", &format!("{open} ")] {
+            let call = nested(&format!("{before}--jobserver-auth=-2,-2 -- A=b"));
             let (read, write) = call.ends.unwrap();
             let (read, write) = (read.as_raw_fd(), write.as_raw_fd());
-            let flags = format!("k -j --jobserver-auth={read},{write} -- A=b");
+            let flags = format!("{before}--jobserver-auth={read},{write} -- A=b");
             assert_eq!((call.words, call.flags), (words("all"), Some(flags)));
         }
         assert_eq!(nested("k").flags, None);

@@ -4,7 +4,7 @@
 //! Otherwise, a script that writes into the source would make the module's builds outdated, again
 //! after each rebuild.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -19,8 +19,9 @@ use crate::os::walk::{self, Contents, Walk};
 /// A command of a module. Changes to the module's source while it runs are attributed to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Command {
-    /// make, if it is not known to write into the source. Only new files are attributed to it: a
-    /// change to an existing file is more probably an edit by the user, who waits for the build.
+    /// make, if it is not known to write into the source. Only new files, and those that scripts or
+    /// an earlier make wrote, are attributed to it: a change to another file is more probably an
+    /// edit by the user, who waits for the build.
     Make,
     /// A script of a build, or make.
     InBuild,
@@ -47,6 +48,9 @@ struct Watched {
     before: Option<Snapshot>,
     /// Whether a running script may have changed existing files.
     may_edit: bool,
+    /// The contents of the files that scripts had written when the first of the running scripts
+    /// started.
+    written: Contents,
     /// The source when the last script ended, with its contents.
     known: Option<Snapshot>,
 }
@@ -74,7 +78,8 @@ impl ScriptChanges {
         run: impl FnOnce() -> T,
     ) -> T {
         let watched = Arc::clone(lock(&self.sources).entry(id.clone()).or_default());
-        lock(&watched).begins(command, || Snapshot::of(trees, id));
+        let written = || WrittenFiles::read_all(trees).remove(&id.source_dir()).unwrap_or_default();
+        lock(&watched).begins(command, || Snapshot::of(trees, id), || written().paths());
         let result = run();
         // Locked until the changes are recorded, so that they are recorded in the right order.
         let mut watched = lock(&watched);
@@ -109,7 +114,12 @@ impl ScriptChanges {
 }
 
 impl Watched {
-    fn begins(&mut self, command: Command, now: impl FnOnce() -> Option<Snapshot>) {
+    fn begins(
+        &mut self,
+        command: Command,
+        now: impl FnOnce() -> Option<Snapshot>,
+        written: impl FnOnce() -> BTreeSet<PathBuf>,
+    ) {
         let edits = command != Command::Make;
         self.running += 1;
         if command == Command::OutsideBuild {
@@ -122,7 +132,9 @@ impl Watched {
                 Some(known) if known.is_same(&now) => known,
                 _ => now,
             });
-            if let Some(before) = self.before.as_mut().filter(|it| edits && it.contents.is_none()) {
+            let Some(before) = self.before.as_mut() else { return };
+            self.written = before.walk.only(&written()).contents().unwrap_or_default();
+            if edits && before.contents.is_none() {
                 before.contents = before.walk.contents().ok();
             }
             return;
@@ -153,8 +165,9 @@ impl Watched {
         let existed = earlier.only(&changed).paths();
         let mut changes = Vec::new();
         for path in &changed {
-            let was = contents.as_ref().and_then(|contents| contents.get(path)).copied();
-            let is_attributed = !existed.contains(path) || (self.may_edit && was.is_some());
+            let known = contents.as_ref().filter(|_| self.may_edit);
+            let was = known.and_then(|it| it.get(path)).or(self.written.get(path)).copied();
+            let is_attributed = !existed.contains(path) || was.is_some();
             if is_attributed && was != now.get(path).copied() {
                 changes.push((path.clone(), [was, now.get(path).copied()]));
             }

@@ -1,6 +1,6 @@
 //! The files that a module's own scripts have written into its source, stored between runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -54,6 +54,11 @@ impl WrittenFiles {
         } else {
             self.0.insert(path.to_owned(), Written { original, written: after });
         }
+    }
+
+    /// Returns the paths of all entries.
+    pub(super) fn paths(&self) -> BTreeSet<PathBuf> {
+        self.0.keys().map(PathBuf::from).collect()
     }
 
     /// Returns `contents` without the changes by scripts. An entry that somebody else has changed

@@ -106,8 +106,12 @@ fn what_scripts_write_into_the_source_is_no_change(#[case] directive: &str, #[ca
 #[rstest]
 #[case::one_file(STAMP)]
 #[case::a_tree("cp -r . $src/built; date +%N > $src/built/date")]
-fn what_make_adds_to_the_source_is_no_change(#[case] script: &str) {
+fn what_make_adds_to_the_source_is_no_change(
+    #[case] script: &str,
+    #[values(false, true)] without_privileges: bool,
+) {
     let mut fixture = module("MAKE", script);
+    fixture.without_privileges = without_privileges;
     assert_clean(&fixture.sync(&["foo-1.0"], &[K1, K2]));
     assert_nothing_to_do(&fixture);
     assert_eq!(recorded_source(&fixture, K1), recorded_source(&fixture, K2));
