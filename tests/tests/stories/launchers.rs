@@ -1,18 +1,42 @@
-//! Compilers are started through Debian's ccache and distcc.
+//! Compilers are started through Debian's ccache and distcc, for two kernels at once.
 
-use stories::{Root, find};
+use stories::{PackageFile, Recipe, Root, find};
 
-use crate::fixture::{machine, release};
+use crate::fixture::{kernel, machine, release};
 
-/// Creates a machine that compiles through `launcher` and has no build cache.
-fn machine_with(launcher: &str) -> Root {
-    let root = machine(&[]);
+/// Creates a machine with two kernels that compiles through `launcher`, for both at once, and has
+/// no build cache. Returns the releases of the kernels.
+fn machine_with(launcher: &str) -> (Root, [String; 2]) {
+    let root = machine(&kernel("linux-lts", 1));
     root.copy_stage("launchers");
     root.write(
         "etc/dkms/alpm-dkms.toml",
-        &format!("[build]\nlauncher = \"{launcher}\"\n[cache]\nsize = 0\n"),
+        &format!("[build]\nlauncher = \"{launcher}\"\njobs = 2\n[cache]\nsize = 0\n"),
     );
-    root
+    (root, ["linux-1", "linux-lts-1"].map(|name| find(name).content))
+}
+
+/// Returns a module whose objects name their kernel, in a header that PRE_BUILD writes. Its build
+/// compiles nothing before the one for the other kernel has started as well.
+fn paired(root: &Root) -> PackageFile {
+    let wait = "#!/bin/sh\nmkdir -p /var/log/paired; : >/var/log/paired/$1\n\
+                echo \"#define KERNEL \\\"$1\\\"\" >kernel.h\n\
+                for i in $(seq 200); do [ $(ls /var/log/paired | wc -l) = 2 ] && exit\n\
+                sleep 0.1; done; exit 1\n";
+    Recipe::module("paired", "1.0")
+        .conf_line("PRE_BUILD=\"wait.sh $kernelver\"")
+        .source("wait.sh", wait)
+        .edit("paired.c", |code| code + "#include \"kernel.h\"\nMODULE_INFO(kernel, KERNEL);\n")
+        .make(root)
+}
+
+/// Asserts that the module is installed for each kernel, as compiled for that kernel.
+#[track_caller]
+fn assert_paired(root: &Root, releases: &[String]) {
+    for release in releases {
+        root.assert_works(release, "paired");
+        assert_eq!(root.modinfo(release, "paired", "kernel"), *release);
+    }
 }
 
 /// Returns the sum of these statistics of ccache.
@@ -28,17 +52,19 @@ fn counted(root: &Root, names: &[&str]) -> u32 {
 const HITS: [&str; 2] = ["direct_cache_hit\t", "preprocessed_cache_hit\t"];
 
 #[test]
-fn second_build_uses_ccache() {
-    let root = machine_with("ccache");
-    root.install(&[find("bbswitch")]).hooks_succeed();
-    root.assert_works(&release(), "bbswitch");
+fn second_builds_for_two_kernels_use_ccache() {
+    let (root, releases) = machine_with("ccache");
+    let module = paired(&root);
+    root.install(std::slice::from_ref(&module)).hooks_succeed();
+    assert_paired(&root, &releases);
     let misses = counted(&root, &["cache_miss\t"]);
     assert!(misses > 0, "ccache was not used");
     let hits = counted(&root, &HITS);
 
-    root.remove(&["bbswitch-dkms"]).hooks_succeed();
-    root.install(&[find("bbswitch")]).hooks_succeed().has("built and installed");
-    root.assert_works(&release(), "bbswitch");
+    root.remove(&["paired-dkms"]).hooks_succeed();
+    root.shell("rm -r /var/log/paired").ok();
+    root.install(std::slice::from_ref(&module)).hooks_succeed().has("built and installed");
+    assert_paired(&root, &releases);
     assert!(counted(&root, &HITS) >= hits + misses, "some compilations were not cache hits");
     assert_eq!(counted(&root, &["cache_miss\t"]), misses);
     root.assert_settled();
@@ -46,13 +72,13 @@ fn second_build_uses_ccache() {
     // The launcher is not an input of builds: removing it causes no rebuild.
     root.write("etc/dkms/alpm-dkms.toml", "[cache]\nsize = 0\n");
     let compilers = root.count_compilers();
-    root.install(&[find("bbswitch"), find("linux-headers-1")]).hooks_succeed();
+    root.install(&[module, find("linux-headers-1")]).hooks_succeed();
     compilers.assert_none();
 }
 
 #[test]
-fn distcc_server_compiles_the_module() {
-    let root = machine_with("distcc");
+fn distcc_server_compiles_for_two_kernels() {
+    let (root, releases) = machine_with("distcc");
     root.write("etc/distcc/hosts", "127.0.0.1:3642/4\n");
     // A real server would run on another machine.
     let server = root.start(
@@ -70,11 +96,12 @@ fn distcc_server_compiles_the_module() {
     );
     root.shell("for i in {1..100}; do : </dev/tcp/127.0.0.1/3642 && exit; sleep 0.1; done; exit 1")
         .ok();
-    root.install(&[find("bbswitch")]).hooks_succeed();
-    root.assert_works(&release(), "bbswitch");
+    let module = paired(&root);
+    root.install(&[module]).hooks_succeed();
+    assert_paired(&root, &releases);
     let log = root.read("tmp/distccd.log");
-    let mut done = log.lines().filter(|line| line.contains("COMPILE_OK"));
-    assert!(done.any(|line| line.contains("bbswitch.c")), "the server compiled nothing:\n{log}");
+    let done = log.lines().filter(|line| line.contains("COMPILE_OK") && line.ends_with("paired.c"));
+    assert_eq!(done.count(), 2, "the server did not compile for both kernels:\n{log}");
     root.kill_everything();
     drop(server);
     root.assert_settled();

@@ -19,16 +19,11 @@ use crate::os::process::{Environment, is_program, quoted};
 ///
 /// Directories in `T/.cache` do not depend on a home directory, and are removed together with the
 /// dkms tree.
-const DIRECTORIES: [(&str, &str); 3] =
-    [("CCACHE_DIR", "ccache"), ("SCCACHE_DIR", "sccache"), ("DISTCC_DIR", "distcc")];
+const DIRECTORIES: [(&str, &str); 2] = [("CCACHE_DIR", "ccache"), ("DISTCC_DIR", "distcc")];
 
-/// Further environment variables of launchers, with values for builds of kernel modules.
-const VARIABLES: [(&str, &str); 2] = [
-    // The kernel release in the path of the headers must not cause cache misses.
-    ("CCACHE_NOHASHDIR", "1"),
-    // The server ends together with the build that started it, even if another build still uses it.
-    ("SCCACHE_IGNORE_SERVER_IO_ERROR", "1"),
-];
+/// The variable that makes ccache ignore the working directory. The kernel release in the path of
+/// the headers must not cause cache misses.
+const NO_HASH_DIR: &str = "CCACHE_NOHASHDIR";
 
 /// The reason why the configured launcher cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -66,12 +61,8 @@ pub(crate) fn environment(machine: &Machine, mut env: Environment) -> Environmen
     if !dir.is_dir() {
         return env;
     }
-    for (name, dir) in DIRECTORIES {
-        if env.get(name).is_none() {
-            env = env.with(name, machine.trees.cache().join(dir));
-        }
-    }
-    for (name, value) in VARIABLES {
+    let directories = DIRECTORIES.map(|(name, dir)| (name, machine.trees.cache().join(dir)));
+    for (name, value) in directories.into_iter().chain([(NO_HASH_DIR, "1".into())]) {
         if env.get(name).is_none() {
             env = env.with(name, value);
         }
