@@ -12,7 +12,7 @@ use crate::building::compilers::{compile_once, launcher};
 use crate::building::make_log::MakeLog;
 use crate::conf::MakeChoice;
 use crate::failure::Failure;
-use crate::machine::{Command, KernelConfig, path_programs};
+use crate::machine::{Command, KernelConfig, Machine, path_programs};
 use crate::module_scripts;
 use crate::os::process::{Ended, Environment, How, Output, Program};
 use crate::report::Phase;
@@ -190,9 +190,12 @@ impl Build<'_> {
 
 /// Returns the first line that the compiler prints for `--version`; empty if the compiler cannot be
 /// run.
-pub(super) fn compiler(env: &Environment) -> String {
+///
+/// The compiler may be a launcher, whose server must not outlive this program.
+pub(super) fn compiler(machine: &Machine, env: &Environment) -> String {
     let cc = env.get("CC").unwrap_or("cc".as_ref());
-    let ended = Program::new(cc, env).arg("--version").deadline(Duration::from_secs(5)).run();
+    let program = Program::new(cc, env).arg("--version").deadline(Duration::from_secs(5));
+    let ended = program.confined(&machine.tools).run();
     let output = ended.map(|ended| ended.output).unwrap_or_default();
     String::from_utf8_lossy(&output).lines().next().unwrap_or_default().to_owned()
 }

@@ -182,7 +182,7 @@ impl Build<'_> {
             arch: machine.arch.clone(),
             adopted: false,
             build_seconds: 0,
-            compiler: make::compiler(&env),
+            compiler: make::compiler(machine, &env),
             changes_source: false,
             inputs,
             values,

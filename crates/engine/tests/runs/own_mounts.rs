@@ -1,6 +1,7 @@
 //! Tests of what only a build's own programs see: /tmp, /proc, and no shell start-up files.
 
 use std::fs;
+use std::process;
 
 use dkms_engine::machine::Machine;
 use rstest::rstest;
@@ -153,6 +154,29 @@ fn the_log_names_daemons_that_were_ended(#[case] line: &str) {
     assert_clean(&fixture.sync(&["foo-1.0"], &[]));
     let log = fixture.root.read(format!("{}/log/make.log", crate::fixture::BUILT));
     assert!(log.contains(": ended its background processes: sleep\n"), "{log}");
+}
+
+#[rstest]
+#[case::launcher("launcher", "[build]\nlauncher = \"launcher\"\n", 601)]
+#[case::compiler("cc", "", 602)]
+#[ignore = "needs root: run make unit"]
+fn daemons_of_the_compiler_are_ended(
+    #[case] program: &str,
+    #[case] settings: &str,
+    #[case] seconds: u32,
+) {
+    let mut fixture = Fixture::new();
+    fixture.root.source("foo", "1.0");
+    fixture.root.write("etc/dkms/alpm-dkms.toml", settings);
+    fixture.root.program("cc", "echo a compiler");
+    let time = format!("{seconds}.{}", process::id());
+    fixture.root.program(program, &format!("setsid sleep {time} >&- 2>&- & echo a compiler"));
+    assert_clean(&fixture.sync(&["foo-1.0"], &[]));
+    assert!(!fixture.root.calls(program).is_empty());
+    let server = format!("sleep\0{time}\0");
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let mut lines = entries.flat_map(|entry| fs::read(entry.path().join("cmdline")));
+    assert!(!lines.any(|line| line == server.as_bytes()), "a daemon is still running");
 }
 
 #[test]
