@@ -34,6 +34,14 @@ pub(crate) enum NoLauncher {
          compiling without it"
     )]
     Missing(String),
+    /// The launcher with this path or name compiles in a server. All builds of a machine share the
+    /// server, but it sees the build directory of at most one of them: it would compile the files
+    /// of another build.
+    #[error(
+        "{0}: not supported as launcher: its server would mix up the files of different builds \
+         ([build] launcher in /etc/dkms/alpm-dkms.toml); compiling without it"
+    )]
+    Server(String),
     /// The compiler scripts cannot be written.
     #[error("cannot set up the launcher: {0}; compiling without it")]
     File(#[from] FileError),
@@ -75,6 +83,9 @@ pub(crate) fn environment(machine: &Machine, mut env: Environment) -> Environmen
 fn make(machine: &Machine, dir: &Path) -> Result<bool, NoLauncher> {
     let Some((program, args)) = machine.settings.launcher().split_first() else { return Ok(false) };
     let found = find(program, &machine.env).ok_or_else(|| NoLauncher::Missing(program.clone()))?;
+    if found.canonicalize().is_ok_and(|path| path.ends_with("sccache")) {
+        return Err(NoLauncher::Server(program.clone()));
+    }
     let found = found.to_string_lossy().into_owned();
     let launcher: Vec<String> =
         std::iter::once(&found).chain(args).map(|word| quoted(word)).collect();
@@ -121,6 +132,7 @@ fn write_program(path: &Path, text: &str) -> Result<(), FileError> {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
     use testroot::TestRoot;
 
     use super::*;
@@ -180,6 +192,19 @@ mod tests {
         machine.settings = Machine::for_hook(root.path()).settings;
         set_up(&machine).unwrap();
         assert!(!machine.trees.launching_compilers().exists());
+    }
+
+    #[rstest]
+    #[case::by_name("sccache")]
+    #[case::through_a_link("cache --with args")]
+    fn launchers_that_compile_in_a_server_are_not_used(#[case] launcher: &str) {
+        let (root, machine) = machine(launcher);
+        let sccache = root.program("sccache", "exit 1");
+        std::os::unix::fs::symlink(sccache, root.programs().join("cache")).unwrap();
+        let said = set_up(&machine).unwrap_err().to_string();
+        let name = launcher.split(' ').next().unwrap();
+        assert!(said.starts_with(&format!("{name}: not supported as launcher: ")), "{said}");
+        assert!(compile(&machine).starts_with("compiled by"));
     }
 
     #[test]
