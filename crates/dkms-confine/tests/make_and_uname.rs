@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails if its directory cannot be created")]
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
@@ -43,10 +44,21 @@ impl Builds {
 
     /// Returns a shell that runs `line` in the directory, with the links first in PATH.
     fn shell(&self, line: &str) -> Command {
-        let mut shell = Command::new("bash");
-        shell.args(["-c", line]).current_dir(self.dir.path()).env_remove("MAKEFLAGS");
+        let mut shell = self.call("bash");
+        shell.args(["-c", line]);
         shell.env("PATH", format!("{}:/usr/bin:/bin", self.at("bin").display()));
         shell
+    }
+
+    /// Returns a call of `program` in the directory, without the variables of a make that runs this
+    /// test.
+    fn call(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut call = Command::new(program);
+        call.current_dir(self.dir.path());
+        for name in ["MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKE_TERMERR", "MAKE_TERMOUT"] {
+            call.env_remove(name);
+        }
+        call
     }
 
     /// Returns the output of `line`, which must succeed, with the jobserver.
@@ -130,8 +142,8 @@ fn a_file_that_the_caller_names_for_shells_is_not_read() {
     builds.makefile("all:\n\t@echo made\n");
     fs::write(builds.at("start"), "echo started\n").unwrap();
     for (program, said) in [("make", "made\n"), ("uname", "Linux\n")] {
-        let mut call = Command::new(builds.at("bin").join(program));
-        call.current_dir(builds.dir.path()).env("BASH_ENV", builds.at("start"));
+        let mut call = builds.call(builds.at("bin").join(program));
+        call.env("BASH_ENV", builds.at("start"));
         let done = call.assert().success();
         assert_eq!(String::from_utf8_lossy(&done.get_output().stdout), said);
     }
