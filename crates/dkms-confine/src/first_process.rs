@@ -1,5 +1,5 @@
-//! The first process of the namespaces: starts the program, and ends what the program leaves
-//! behind.
+//! The first process of the namespaces, which starts the program and names the processes that the
+//! program leaves behind.
 
 use std::env;
 use std::fs;
@@ -23,8 +23,9 @@ const GRACE: Duration = Duration::from_millis(200);
 
 /// Runs the program, and returns its exit code.
 ///
-/// The kernel kills all other processes of a pid namespace when its first process ends
-/// (pid_namespaces(7)). So that nobody wonders where a daemon is, they are named before.
+/// When this process ends, the kernel kills all other processes of the pid namespace
+/// (pid_namespaces(7)). Their names are printed first, so that users can find out why a daemon is
+/// gone.
 pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
     if arguments.own_mounts {
         mount_proc(arguments);

@@ -1,9 +1,9 @@
-//! Runs a program so that it cannot outlive the run of alpm-dkms that started it; in builds, also
-//! stands in front of `make` and `uname`.
+//! Confines the programs that the engine runs, so that none outlives the run of alpm-dkms, and
+//! wraps `make` and `uname` in builds.
 //!
-//! Like busybox, the program takes its role from the name by which it is called. The engine puts
-//! links named `make` and `uname` first in PATH. It is one small executable without the engine,
-//! because a build starts it many times.
+//! The name by which the program is called selects its task, as with busybox. The engine creates
+//! links named `make` and `uname` in a directory that comes first in PATH. The program is small and
+//! does not contain the engine, because a build starts it many times.
 
 mod arguments;
 mod confine;

@@ -1,9 +1,8 @@
-//! Stands in front of `make`: ignores options such as `-j8` and joins the run's jobserver, since
-//! eight jobs per module would overload the machine. Respects `-j1`.
+//! The wrapper of `make`: ignores options such as `-j8` and joins the run's jobserver, since eight
+//! jobs per module would overload the machine. Respects `-j1`.
 //!
-//! Everything else stays as it is: a make that this program starts sees the environment and the
-//! arguments that it would see without this program. A conf that calls make by its path
-//! (`/usr/bin/make -j8`) bypasses it.
+//! All other arguments and variables reach the real make unchanged. A conf that calls make by its
+//! path (`/usr/bin/make -j8`) bypasses the wrapper.
 
 use std::env;
 use std::ffi::{OsStr, OsString};

@@ -1,4 +1,4 @@
-//! Finds the program that this one stands in front of.
+//! Finds the program that this one wraps.
 
 use std::env;
 use std::ffi::OsStr;

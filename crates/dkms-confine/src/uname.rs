@@ -1,5 +1,5 @@
-//! Stands in front of `uname`: prints the release of the target kernel instead of the running one,
-//! since a Makefile that calls `uname -r` needs the kernel it builds for.
+//! The wrapper of `uname`: prints the release of the target kernel instead of the running one, since
+//! a Makefile that calls `uname -r` needs the kernel it builds for.
 
 use std::env;
 use std::ffi::OsString;

@@ -10,7 +10,7 @@ use crate::os::durable::{self, FileError};
 use crate::os::process::{OwnMounts, OwnTemporary, Program};
 use crate::os::symlinks;
 
-/// The directory of one build.
+/// The directory of one build, and what else only its programs see.
 ///
 /// The engine uses the path `real`, and the programs of the build use the path `seen`. The paths
 /// differ if child processes can have private mounts. Then a module can be built for several

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -84,12 +84,14 @@ impl OwnMounts {
 /// Returns the existing paths below `dir` in a text such as `-I/tmp/include:/tmp/bin`.
 pub(crate) fn paths_below(text: &OsStr, dir: &Path) -> Vec<PathBuf> {
     let text = text.to_string_lossy();
-    let dir = format!("{}/", dir.display());
+    let start = format!("{}/", dir.display());
+    let is_below = |path: &PathBuf| {
+        let leads_up = path.components().any(|part| part == Component::ParentDir);
+        path != dir && !leads_up && path.exists()
+    };
     text.split(|c: char| c.is_whitespace() || ":;,='\"".contains(c))
-        .filter_map(|word| Some(PathBuf::from(&word[word.find(&dir)?..])))
-        .filter(|path| {
-            path.exists() && path.components().count() > Path::new(&dir).components().count()
-        })
+        .filter_map(|word| Some(PathBuf::from(&word[word.find(&start)?..])))
+        .filter(is_below)
         .collect()
 }
 
@@ -118,12 +120,11 @@ impl Confinement {
         })
     }
 
-    /// Returns true if a child can have a private bind mount of one directory over another, where
-    /// both are below `tree`.
+    /// Returns true if a child can have mounts of its own, such as one directory over another below
+    /// `tree`.
     ///
-    /// Returns false without the necessary privileges. Also returns false if `/` cannot be made a
-    /// private mount, as in a chroot that is not a mount point: bind mounts would then be visible
-    /// to the whole machine.
+    /// Returns false without the necessary privileges. Also returns false if `/` is not a mount
+    /// point, as in some chroots: the child's mounts would then be visible to the whole machine.
     #[must_use]
     pub fn has_own_mounts(&self, tools: &Tools, tree: &Path) -> bool {
         *self.0.own_mounts.get_or_init(|| {
@@ -207,6 +208,7 @@ mod tests {
             .with("PATH", format!("{}:/usr/bin:{}", at("bin"), at("none")))
             .with("KCFLAGS", format!("-O2 -I{} -DX=\"{}\"", at("include"), at("include")))
             .with("CCACHE_DIR", at("cache"))
+            .with("OTHER", format!("{0}/../etc {0}/", dir.display()))
             .with("TMPDIR", dir);
         let mounts = OwnMounts {
             temporary: vec![OwnTemporary {

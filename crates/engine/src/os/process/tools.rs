@@ -26,8 +26,8 @@ pub struct Tools {
     pub openssl: PathBuf,
     pub modprobe: PathBuf,
     pub systemctl: PathBuf,
-    /// The path of alpm-dkms's program that confines child processes and stands in front of `make`
-    /// and `uname`. It is not below the root directory.
+    /// The path of alpm-dkms's program that confines child processes and wraps `make` and `uname`.
+    /// It is not below the root directory.
     pub confine: PathBuf,
     /// The path of alpm-dkms's compiler wrapper, which is not below the root directory.
     pub compile_once: PathBuf,
