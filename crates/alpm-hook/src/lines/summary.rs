@@ -74,12 +74,14 @@ impl<W: Write> Lines<W> {
         } else if done == all {
             format!("{} installed for {}.", count(modules, "module"), count(kernels, "kernel"))
         } else if modules == all {
-            format!("{done} of {all} modules installed. Errors:")
+            format!("{} installed, {} not installed. Errors:", count(done, "module"), all - done)
         } else {
             let modules = count(modules, "module");
             format!(
-                "{modules} for {}: {done} of {all} builds installed. Errors:",
-                count(kernels, "kernel")
+                "{modules} for {}: {} installed, {} not installed. Errors:",
+                count(kernels, "kernel"),
+                count(done, "build"),
+                all - done
             )
         };
         self.out.line(&line);

@@ -325,10 +325,10 @@ fn counts_modules_and_kernels() {
         _ => Outcome::Done,
     };
     let text = run(&both("foo/1", "foo/1"), fails);
-    let want = "\n1 module for 2 kernels: 1 of 2 builds installed. Errors:\n";
+    let want = "\n1 module for 2 kernels: 1 build installed, 1 not installed. Errors:\n";
     assert!(text.contains(want), "{text}");
     let text = run(&both("foo/1", "bar/1"), fails);
-    assert!(text.contains("\n1 of 2 modules installed. Errors:\n"), "{text}");
+    assert!(text.contains("\n1 module installed, 1 not installed. Errors:\n"), "{text}");
 }
 
 #[test]
