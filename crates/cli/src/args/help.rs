@@ -3,7 +3,7 @@
 use crate::args::commands::{COMMANDS, Command, CommandInfo};
 use crate::args::options::{OPTIONS, Opt, OptId};
 
-/// The options listed in the overview.
+/// The options listed in the overview, in order.
 const OVERVIEW: &[OptId] =
     &[OptId::Kernel, OptId::DryRun, OptId::Verbose, OptId::Quiet, OptId::PrintVersion, OptId::Help];
 
@@ -23,7 +23,7 @@ fn overview() -> String {
     );
     text.extend(COMMANDS.iter().map(|info| line(info.name, info.help)));
     text += "\nOptions:\n";
-    let listed = shown().filter(|opt| OVERVIEW.contains(&opt.id));
+    let listed = OVERVIEW.iter().filter_map(|id| shown().find(|opt| opt.id == *id));
     text.extend(listed.map(|opt| line(&spelled(opt), opt.help)));
     text += "\nCommands that change modules act on the running kernel, unless -k or --all is given.\n\
              For help on a command, run: dkms COMMAND --help. See also dkms(8).\n";
