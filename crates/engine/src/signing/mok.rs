@@ -100,7 +100,7 @@ impl fmt::Display for Mok {
         }
         f.write_str(
             "then choose a password, reboot, select \"Enroll MOK\" and enter the password\n  \
-             without shim, most kernels do not trust keys of the firmware for modules",
+             this requires shim: most kernels refuse modules signed with a key in the firmware",
         )?;
         if is_encrypted(&self.key) {
             f.write_str(
