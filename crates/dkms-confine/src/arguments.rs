@@ -1,4 +1,4 @@
-//! The command line by which the engine calls this program.
+//! The command line with which the engine calls this program.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -12,15 +12,15 @@ pub(crate) struct Arguments {
     pub(crate) pid_namespace: bool,
     /// `--own-mounts`: the program runs in a mount namespace, with its own /proc.
     pub(crate) own_mounts: bool,
-    /// `--bind FROM AT`: the file or directory `FROM` is mounted over `AT`.
+    /// `--bind FROM AT`: the file or directory `FROM` to mount over `AT`.
     pub(crate) binds: Vec<(PathBuf, PathBuf)>,
-    /// `--mask PATH`: the file appears empty.
+    /// `--mask PATH`: a file that appears empty.
     pub(crate) masked: Vec<PathBuf>,
-    /// `--cwd DIR`: the working directory, which is entered after mounting.
+    /// `--cwd DIR`: the working directory, to be entered after mounting.
     pub(crate) cwd: Option<PathBuf>,
     /// `--first`: this process is the first one in the new namespaces.
     pub(crate) is_first: bool,
-    /// The program, and its arguments.
+    /// The program and its arguments.
     pub(crate) program: Vec<OsString>,
 }
 
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_process_gets_what_it_has_to_do() {
+    fn the_first_process_gets_the_remaining_options() {
         let line =
             "--parent 7 --pid-namespace --own-mounts --bind /a /b --mask /m --cwd /c -- x --bind";
         let read = Arguments::read(words(line)).unwrap();

@@ -16,11 +16,11 @@ use crate::first_process;
 use crate::mounts::mount_all;
 use crate::program::{cannot_run, command, complain, exit_code};
 
-/// The exit code if the program cannot be confined, as of env(1).
+/// The exit code if the program cannot be confined, as with env(1).
 const NOT_CONFINED: u8 = 125;
 
-/// Confines a program as the command line `words` says, and runs it. `this` is the path by which
-/// this program was called.
+/// Confines and runs the program in the command line `words`. `this` is the path by which
+/// dkms-confine was called.
 pub(crate) fn run(this: &OsStr, words: Vec<OsString>) -> ExitCode {
     let Some(arguments) = Arguments::read(words) else {
         complain("dkms-confine: only alpm-dkms calls this program; run: dkms --help");
@@ -37,7 +37,7 @@ fn confine(this: &OsStr, arguments: &Arguments) -> io::Result<ExitCode> {
     if arguments.is_first {
         return first_process::run(arguments);
     }
-    // The death signal comes too late if the parent has already ended.
+    // If the parent has already ended, no death signal is sent.
     if arguments.parent.is_some_and(|parent| getppid().as_raw() != parent) {
         return Err(io::Error::other("the run of alpm-dkms has ended"));
     }

@@ -1,5 +1,5 @@
-//! The first process of the namespaces, which starts the program and names the processes that the
-//! program leaves behind.
+//! The first process of the namespaces, which starts the program and names the processes that it
+//! leaves running.
 
 use std::env;
 use std::fs;
@@ -17,8 +17,8 @@ use crate::arguments::Arguments;
 use crate::mounts::mount_proc;
 use crate::program::{SIGNALLED, cannot_run, command, complain};
 
-/// The time that background processes have to end after their program. A `tee` that the program
-/// started, for example, still writes the last lines.
+/// The time in which background processes can still end after their program has ended. For example,
+/// a `tee` that the program started may not have written the last lines yet.
 const GRACE: Duration = Duration::from_millis(200);
 
 /// Runs the program, and returns its exit code.
@@ -47,8 +47,8 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }
 
-/// Waits until the process `program` has ended, and returns its exit code. Meanwhile, waits for
-/// processes that have lost their parent, as every first process must.
+/// Waits until the process `program` has ended, and returns its exit code. Also reaps processes
+/// that have lost their parent, as the first process of a pid namespace must.
 fn wait_for(program: Pid) -> io::Result<i32> {
     loop {
         match waitpid(None, None) {
@@ -62,8 +62,8 @@ fn wait_for(program: Pid) -> io::Result<i32> {
     }
 }
 
-/// Waits until all other processes have ended, at most until the time `until`. Returns true if they
-/// have.
+/// Waits until all other processes have ended, but not longer than until `until`. Returns true if
+/// they have ended.
 fn is_alone(until: Instant) -> bool {
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {

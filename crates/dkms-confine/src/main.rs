@@ -1,9 +1,9 @@
-//! Confines the programs that the engine runs, so that none outlives the run of alpm-dkms, and
-//! wraps `make` and `uname` in builds.
+//! Confines the programs that the engine runs, so that none of them outlives the run of alpm-dkms.
+//! Also wraps `make` and `uname` in builds.
 //!
-//! The name by which the program is called selects its task, as with busybox. The engine creates
-//! links named `make` and `uname` in a directory that comes first in PATH. The program is small and
-//! does not contain the engine, because a build starts it many times.
+//! The name by which this program is called selects its task, as with busybox. The engine creates
+//! links named `make` and `uname` in a directory that comes first in PATH. This program is small
+//! and does not contain the engine, because a build starts it many times.
 
 mod arguments;
 mod confine;

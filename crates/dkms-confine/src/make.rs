@@ -1,5 +1,5 @@
-//! The wrapper of `make`: ignores options such as `-j8` and joins the run's jobserver, since eight
-//! jobs per module would overload the machine. Respects `-j1`.
+//! The wrapper of `make`, which joins the run's jobserver. It ignores options such as `-j8`,
+//! because eight jobs for each module would overload the machine, but respects `-j1`.
 //!
 //! All other arguments and variables reach the real make unchanged. A conf that calls make by its
 //! path (`/usr/bin/make -j8`) bypasses the wrapper.
@@ -25,8 +25,8 @@ const JOBSERVER: &str = "ALPM_DKMS_JOBSERVER";
 /// The option in MAKEFLAGS by which make finds its jobserver.
 const AUTH: &str = "--jobserver-auth=";
 
-/// Runs the real make with the arguments `words`. `called` is the name by which make was called,
-/// which it passes to recipes as `$(MAKE)`.
+/// Runs the real make with the arguments `words`. `called` is the name by which make was called.
+/// make passes it to recipes as `$(MAKE)`.
 pub(crate) fn run(called: &OsStr, words: Vec<OsString>) -> ExitCode {
     let Some(program) = real_program("make") else {
         return not_found("make");
@@ -43,7 +43,7 @@ pub(crate) fn run(called: &OsStr, words: Vec<OsString>) -> ExitCode {
     if let Some(flags) = call.flags {
         make.env("MAKEFLAGS", flags);
     }
-    // The descriptors in `call.ends` are open at this moment, so make inherits them.
+    // The descriptors in `call.ends` must stay open until here, so that make inherits them.
     let error = make.exec();
     drop(call.ends);
     cannot_run(&program, &error)
@@ -67,7 +67,7 @@ impl Call {
     /// Returns a call that uses the jobserver `fifo`, given the arguments and the MAKEFLAGS of the
     /// original call. `is_top` is true if no make started this one.
     fn joining(fifo: &Path, words: Vec<OsString>, flags: &str, is_top: bool) -> Self {
-        // If a conf sets MAKEFLAGS=-j8, the first make has no jobserver yet.
+        // A conf may set MAKEFLAGS, for example to `-j8`, without naming a jobserver.
         let joins = is_top && !flags.contains(AUTH);
         let from_flags = if joins { options(flags) } else { Vec::new() };
         let (words, jobs) = without_jobs(from_flags.into_iter().chain(words).collect());
@@ -101,7 +101,8 @@ fn options(flags: &str) -> Vec<OsString> {
 /// Splits `flags` into the text before the last option of the jobserver, its value and the text
 /// after it. Returns `None` if there is no such option.
 ///
-/// The last one counts. make 4.4 appends one for recipes that do not use `$(MAKE)`.
+/// If there are several, the last one applies. make 4.4 appends one for recipes that do not use
+/// `$(MAKE)`.
 fn jobserver_in(flags: &str) -> Option<(&str, &str, &str)> {
     let (before, rest) = flags.rsplit_once(AUTH)?;
     let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
@@ -110,8 +111,9 @@ fn jobserver_in(flags: &str) -> Option<(&str, &str, &str)> {
 
 /// Returns true if one of the descriptors `R,W` of a jobserver is not open.
 ///
-/// make closes them for recipes that call `make` instead of `$(MAKE)`; from version 4.4 on, it also
-/// names negative numbers. The jobserver of another program is open.
+/// make closes both for recipes that call `make` instead of `$(MAKE)`. From version 4.4 on, it also
+/// replaces the numbers by negative ones. If the jobserver belongs to another program, its
+/// descriptors are open.
 fn is_closed(value: &str) -> bool {
     let is_open = |number: &str| Path::new("/proc/self/fd").join(number).exists();
     value.split_once(',').is_some_and(|(read, write)| !is_open(read) || !is_open(write))
@@ -129,8 +131,9 @@ fn open(fifo: &Path) -> io::Result<(File, File)> {
     Ok((open()?, open()?))
 }
 
-/// Removes the options `-jN`, `-j N` and `--jobs=N`. Returns the other words, and the last `N`;
-/// empty if that option has no number.
+/// Removes the options `-jN`, `-j N` and `--jobs=N`. Returns the other words, and the `N` of the
+/// last of these options; empty if that option has no number, and `None` if there is no such
+/// option.
 fn without_jobs(words: Vec<OsString>) -> (Vec<OsString>, Option<String>) {
     let (mut others, mut jobs) = (Vec::new(), None);
     let mut words = words.into_iter().peekable();
@@ -158,8 +161,8 @@ fn without_jobs(words: Vec<OsString>) -> (Vec<OsString>, Option<String>) {
     (others, jobs)
 }
 
-/// Returns the other letters of the option `word` and its number of jobs, if the option sets the
-/// number of jobs. `-kj8` consists of the letters `k` and the number `8`.
+/// Splits an option that sets the number of jobs into its other letters and the number: `-kj8` into
+/// `k` and `8`. Returns `None` for other words.
 fn jobs_option(word: &str) -> Option<(&str, &str)> {
     /// The one-letter options of make that have no argument.
     const LETTERS: &str = "BbdehikmnpqRrSstvw";
@@ -187,7 +190,7 @@ mod tests {
         line.split_whitespace().map(OsString::from).collect()
     }
 
-    /// Returns a call by a conf, without a make above it, with a jobserver.
+    /// Returns the call of a make that no other make started, and the directory of its jobserver.
     fn joining(line: &str, flags: &str) -> (Call, tempfile::TempDir) {
         let dir = tempfile::tempdir().unwrap();
         let fifo = dir.path().join("jobserver");
@@ -226,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nested_make_gets_only_what_its_parent_closed() {
+    fn a_nested_make_joins_only_a_jobserver_that_its_parent_closed() {
         let dir = tempfile::tempdir().unwrap();
         let fifo = dir.path().join("jobserver");
         let file = File::create(&fifo).unwrap();
@@ -245,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn without_the_jobserver_the_call_stays_as_it_is() {
+    fn without_a_jobserver_the_call_is_unchanged() {
         let call = Call::joining(Path::new("/no/jobserver"), words("-k all"), "", true);
         assert_eq!((call.words, call.flags), (words("-k all"), None));
     }

@@ -1,4 +1,4 @@
-//! Mounts what only the confined program sees.
+//! Creates the mounts that only the confined program and its descendants see.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,11 +12,11 @@ use crate::arguments::Arguments;
 /// An argument of mount(2) that a call does not use.
 const NONE: Option<&str> = None;
 
-/// Enters a new mount namespace and mounts everything but /proc.
+/// Enters a new mount namespace and creates all mounts except /proc.
 pub(crate) fn mount_all(arguments: &Arguments) -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
-    // The machine does not see the mounts of this namespace, but a file system that the machine
-    // unmounts disappears from this namespace too.
+    // The machine does not see the mounts of this namespace. If the machine unmounts a file system,
+    // it is also unmounted here.
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SLAVE, NONE)?;
     for (from, at) in &arguments.binds {
         create_mount_point(from, at)
@@ -26,10 +26,10 @@ pub(crate) fn mount_all(arguments: &Arguments) -> io::Result<()> {
     Ok(())
 }
 
-/// Mounts a /proc that shows the processes of this process's pid namespace, and hides the facts
-/// about the running kernel that are to be hidden.
+/// Mounts a /proc that shows the processes of this process's pid namespace, and masks the files in
+/// `arguments.masked`.
 ///
-/// Containers may forbid it. Then the machine's /proc stays.
+/// Some containers forbid this mount. The machine's /proc then stays visible.
 pub(crate) fn mount_proc(arguments: &Arguments) {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let _ = mount(Some("proc"), "/proc", Some("proc"), flags, NONE);

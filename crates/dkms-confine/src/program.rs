@@ -1,4 +1,4 @@
-//! Starts programs, and exits as they exit.
+//! Starts programs, and converts their results to exit codes.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -13,7 +13,7 @@ const NOT_FOUND: u8 = 127;
 /// The number added to a signal number for the exit code of a killed program, as in a shell.
 pub(crate) const SIGNALLED: i32 = 128;
 
-/// Returns a command that runs the program `words[0]`, with the rest as its arguments.
+/// Returns a command that runs the program `words[0]` with the other words as its arguments.
 #[expect(clippy::disallowed_methods, reason = "the engine starts programs through this one")]
 pub(crate) fn command(words: &[OsString]) -> Command {
     let mut command = Command::new(&words[0]);
@@ -27,13 +27,13 @@ pub(crate) fn exit_code(status: ExitStatus) -> ExitCode {
     ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
 }
 
-/// Complains about a program that cannot be run, and returns the exit code for it.
+/// Prints that a program cannot be run, and returns the exit code for this error.
 pub(crate) fn cannot_run(program: &Path, error: &io::Error) -> ExitCode {
     complain(&format!("cannot run {}: {error}", program.display()));
     ExitCode::from(if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN })
 }
 
-/// Complains about a program that is not in PATH, and returns the exit code for it.
+/// Prints that a program is not in PATH, and returns the exit code for this error.
 pub(crate) fn not_found(name: &str) -> ExitCode {
     complain(&format!("{name}: not found in PATH"));
     ExitCode::from(NOT_FOUND)

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 /// The file name of this program's executable.
 const THIS: &str = "dkms-confine";
 
-/// Returns the first program `name` in PATH that is not a link to this program, or `None` if there
-/// is no other.
+/// Returns the first program `name` in PATH that is not a link to this program; `None` if there is
+/// no such program.
 ///
 /// This program is recognised by its name, because a chroot may lack /proc/self/exe.
 pub(crate) fn real_program(name: &str) -> Option<PathBuf> {

@@ -1,5 +1,5 @@
-//! The wrapper of `uname`: prints the release of the target kernel instead of the running one, since
-//! a Makefile that calls `uname -r` needs the kernel it builds for.
+//! The wrapper of `uname`, which prints the release of the target kernel instead of the running
+//! one. Some Makefiles call `uname -r` to find the kernel for which they build.
 
 use std::env;
 use std::ffi::OsString;
@@ -30,7 +30,7 @@ pub(crate) fn run(words: &[OsString]) -> ExitCode {
     exit_code(said.status)
 }
 
-/// Returns the output of `uname` with the release of the target kernel.
+/// Returns `output`, with the release of the running kernel replaced by that of the target kernel.
 fn with_target(output: &[u8]) -> Vec<u8> {
     let text = std::str::from_utf8(output);
     let running = utsname::uname().ok();

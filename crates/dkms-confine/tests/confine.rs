@@ -1,4 +1,4 @@
-//! Tests of the confinement by which the engine runs programs.
+//! Tests of the confinement of programs.
 
 #![expect(clippy::unwrap_used, reason = "a test fails if its directory cannot be created")]
 
@@ -8,7 +8,7 @@ use std::path::Path;
 use assert_cmd::Command;
 use rstest::rstest;
 
-/// Returns the call of `dkms-confine` with `options` that runs `script`.
+/// Returns a call of `dkms-confine` that runs `script`, confined by `options`.
 fn confined(options: &[&str], script: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dkms-confine"));
     command.args(["--parent", &std::process::id().to_string()]).args(options);
@@ -33,7 +33,7 @@ fn failure(mut command: Command) -> (Option<i32>, String) {
 #[case::killed("kill -9 $$", 137)]
 #[case::kills_its_group_leader("kill -TERM $$; sleep 9", 143)]
 #[ignore = "needs root: run make unit"]
-fn ends_as_its_program_ends(#[case] script: &str, #[case] code: i32) {
+fn exits_with_the_code_of_its_program(#[case] script: &str, #[case] code: i32) {
     assert_eq!(failure(confined(&["--pid-namespace"], script)).0, Some(code));
 }
 
@@ -55,14 +55,14 @@ fn names_a_program_that_cannot_be_run() {
 }
 
 #[test]
-fn refuses_calls_of_others() {
+fn refuses_a_call_without_arguments() {
     let command = Command::new(env!("CARGO_BIN_EXE_dkms-confine"));
     assert_eq!(failure(command).0, Some(125));
 }
 
 #[test]
 #[ignore = "needs root: run make unit"]
-fn mounts_are_seen_by_the_program_only() {
+fn only_the_program_sees_its_mounts() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name).display().to_string();
     for name in ["own", "machine"] {
@@ -78,7 +78,7 @@ fn mounts_are_seen_by_the_program_only() {
 
 #[test]
 #[ignore = "needs root: run make unit"]
-fn a_path_stays_visible_below_a_directory_of_the_programs_own() {
+fn a_needed_path_stays_visible_below_a_private_directory() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name).display().to_string();
     fs::create_dir_all(at("tmp/needed/deep")).unwrap();

@@ -15,7 +15,7 @@ use rstest::rstest;
 /// A directory with the links, and a jobserver with two tokens.
 struct Builds {
     dir: tempfile::TempDir,
-    /// Keeps the tokens in the FIFO.
+    /// The open FIFO. The tokens would be lost if no process had it open.
     jobserver: fs::File,
 }
 
@@ -109,7 +109,7 @@ fn make_runs_one_job_per_token(#[case] line: &str, #[case] sub: &str) {
 
 /// CoreFreq's Makefile exports `PWD`; others export variables with short names.
 #[test]
-fn nested_makes_see_the_environment_that_they_see_without_us() {
+fn nested_makes_see_the_same_environment_as_without_the_wrapper() {
     let builds = Builds::new();
     builds.makefile(
         "export dir := drivers/x\nexport jobs := 7\nexport real word pid ends words path\n\
@@ -128,7 +128,7 @@ fn nested_makes_see_the_environment_that_they_see_without_us() {
 }
 
 #[test]
-fn make_is_called_by_the_name_that_the_caller_used() {
+fn make_variable_contains_the_name_that_the_caller_used() {
     let builds = Builds::new();
     builds.makefile("all:\n\t@echo '$(MAKE)'\n");
     assert_eq!(builds.output("make"), "make\n");
@@ -137,7 +137,7 @@ fn make_is_called_by_the_name_that_the_caller_used() {
 }
 
 #[test]
-fn a_file_that_the_caller_names_for_shells_is_not_read() {
+fn bash_env_of_the_caller_is_not_read() {
     let builds = Builds::new();
     builds.makefile("all:\n\t@echo made\n");
     fs::write(builds.at("start"), "echo started\n").unwrap();
@@ -161,7 +161,7 @@ fn uname_prints_the_target_kernel() {
 }
 
 #[test]
-fn a_program_that_is_only_a_link_to_us_is_not_found() {
+fn links_to_dkms_confine_do_not_count_as_real_programs() {
     let builds = Builds::new();
     let mut make = Command::new(builds.at("bin/make"));
     let done = make.env("PATH", builds.at("bin")).assert().code(127);
