@@ -1,4 +1,4 @@
-//! Moves registrations under a wrong split of the source directory's name to the right module.
+//! Renames modules that were registered under a wrong split of the source directory's name.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,8 +18,8 @@ use crate::os::symlinks;
 /// last dash, if the dkms.conf splits the directory's name elsewhere. Their builds stay installed.
 /// Returns one message per module.
 ///
-/// Leaves the modules in `except` alone, which the command line names. The caller must hold the
-/// lock. If there are messages, it must read the facts again.
+/// Skips the modules in `except`, which the command line names. The caller must hold the lock. If
+/// the result is not empty, the caller must read the facts again.
 pub fn carry_over_registrations(
     machine: &Machine,
     facts: &Facts,
@@ -38,9 +38,9 @@ pub fn carry_over_registrations(
     said
 }
 
-/// Returns the module that the conf of the registered module `id` names. Returns `None` if the
-/// directory of its source is not ambiguous, if its registration is not the split at the last dash,
-/// or if the conf names another directory.
+/// Returns the module that the conf of the registered module `id` names. Returns `None` if the name
+/// of its source directory is not ambiguous, if `id` is not the split at the last dash, or if the
+/// conf names another directory.
 fn right_module(machine: &Machine, id: &ModuleId, module: &ModuleFacts) -> Option<ModuleId> {
     let trees = &machine.trees;
     let dir = id.source_dir();
@@ -56,7 +56,7 @@ fn right_module(machine: &Machine, id: &ModuleId, module: &ModuleFacts) -> Optio
     facts::named_by_conf(machine, &dir, source)
 }
 
-/// Returns the values of dkms.conf in a build's record, or else those that were evaluated.
+/// Returns the values of dkms.conf from a build's record or, if it has none, the evaluated ones.
 fn known_values(pair: &Pair) -> Option<&Values> {
     let record = pair.built.as_ref().and_then(|built| built.record.as_ref());
     record.map(|record| &record.values).or(pair.values())
@@ -108,8 +108,8 @@ fn rename(machine: &Machine, old: &ModuleId, new: &ModuleId) -> Result<(), FileE
     rename_pending(machine, old, new)
 }
 
-/// Points the symbolic link `path` from a file below `from` to the same file below `to`. Does
-/// nothing if `path` is another kind of file, as it is without `symlink_modules`.
+/// Changes the symbolic link `path` to a file below `from` so that it leads to the same file below
+/// `to`. Does nothing if `path` is not a link, as without `symlink_modules`.
 fn move_link(machine: &Machine, path: &Path, from: &Path, to: &Path) -> Result<(), FileError> {
     let text = |dir: &Path| symlinks::text_for(&machine.trees.root, dir);
     let Ok(target) = fs::read_link(path) else { return Ok(()) };

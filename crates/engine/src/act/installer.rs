@@ -39,8 +39,8 @@ impl<'a> Installer<'a> {
     }
 
     /// Installs the module `new` in place of `replaces`, the version installed until then. Runs the
-    /// scripts of both versions. Returns [`Outcome::Declined`] if the kernel has the same or a newer
-    /// module.
+    /// scripts of both versions. Returns [`Outcome::Declined`] if the kernel has the same or a
+    /// newer module.
     pub(super) fn install(
         &mut self,
         mut new: BuiltModule<'_>,
@@ -102,9 +102,9 @@ impl<'a> Installer<'a> {
         Ok(())
     }
 
-    /// Returns the built objects that may be installed (dkms-behaviour 5.3). Reports the others, and
-    /// records them. If no object may be installed, returns the reason as `Ok(Err(…))`, or a failure
-    /// if another version of the module has the objects.
+    /// Returns the built objects that may be installed (dkms-behaviour 5.3). Reports and records
+    /// the others. If no object may be installed, returns the reason as `Ok(Err(…))`. If the
+    /// objects of another installed version are the reason, returns a [`Failure`].
     fn allowed(
         &mut self,
         new: &mut BuiltModule<'_>,

@@ -32,7 +32,7 @@ pub(crate) struct Schedule {
 enum State {
     Waiting,
     Running,
-    /// The task has run, and can run again.
+    /// The task has run. It is neither finished nor repeated yet, and other tasks wait for it.
     Held,
     Ended,
 }

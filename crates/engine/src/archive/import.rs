@@ -12,7 +12,8 @@ use crate::os::symlinks;
 
 /// In a dkms archive, the directory of the source.
 pub(crate) const SOURCE: &str = "dkms_source_tree";
-/// In a dkms archive without source, the directory of the module's name, version and dkms.conf.
+/// In a dkms archive without source, the directory of the files PACKAGE_NAME, PACKAGE_VERSION and
+/// dkms.conf.
 pub(crate) const NO_SOURCE: &str = "dkms_binaries_only";
 /// In a dkms archive, the directory of the builds, each in a subdirectory `K/A`.
 pub(crate) const BUILDS: &str = "dkms_main_tree";

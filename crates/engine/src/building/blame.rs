@@ -137,8 +137,7 @@ impl Build<'_> {
         self.link_log(&self.workplace.seen)
     }
 
-    /// Creates the link `make.log` to the log in the directory `dir`, where users of dkms expect
-    /// it.
+    /// Creates a link named `make.log` in the directory `dir`, where users of dkms expect the log.
     pub(super) fn link_log(&self, dir: &Path) -> Result<(), FileError> {
         let target = symlinks::text_for(&self.machine.trees.root, &self.log());
         durable::replace_link(&dir.join("make.log"), &target)

@@ -62,8 +62,9 @@ impl Build<'_> {
 /// Restoring it from the cache would not repeat these changes, which POST_REMOVE or the removal of
 /// the kernel may have undone.
 ///
-/// POST_BUILD may write anywhere, and often needs files of the build directory, so it cannot run
-/// without the build. POST_REMOVE may undo what PRE_BUILD or, if it has no counterpart, make did.
+/// POST_BUILD may write anywhere. It cannot run for a restored build, because it often needs files
+/// of the build directory. POST_REMOVE may undo changes by PRE_BUILD. If the module has none of the
+/// [`COUNTERPARTS`], POST_REMOVE may also undo changes by make.
 fn has_other_effects(record: &Record) -> bool {
     let is_set = |directive| record.values.text(directive, 0).is_some();
     let undoes_build =
@@ -76,7 +77,7 @@ fn has_other_effects(record: &Record) -> bool {
 const COUNTERPARTS: [&str; 3] = ["POST_ADD", "PRE_INSTALL", "POST_INSTALL"];
 
 /// Returns true if POST_BUILD is the script of OpenZFS, which copies files from the build directory
-/// to `T/M/V/K/A` and changes nothing else. Compiling zfs takes minutes.
+/// to `T/M/V/K/A` and changes nothing else. Caching these builds saves minutes of compiling.
 fn only_adds_to_build(record: &Record) -> bool {
     let script =
         record.values.text("POST_BUILD", 0).and_then(|text| text.split_whitespace().next());

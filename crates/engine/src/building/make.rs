@@ -24,7 +24,7 @@ const EXPORTED: &str =
 /// Variables that bash itself sets.
 const SET_BY_BASH: [&str; 4] = ["_", "SHLVL", "PWD", "OLDPWD"];
 
-/// The environment variable with the path of the jobserver's FIFO, for the link `make` in PATH.
+/// The environment variable with the path of the jobserver's FIFO. `dkms-confine` reads it.
 const JOBSERVER: &str = "ALPM_DKMS_JOBSERVER";
 
 impl Build<'_> {
@@ -191,7 +191,7 @@ impl Build<'_> {
 /// Returns the first line that the compiler prints for `--version`; empty if the compiler cannot be
 /// run.
 ///
-/// The compiler may be a launcher, whose server must not outlive this program.
+/// The program is confined, because it may be a launcher that starts a server.
 pub(super) fn compiler(machine: &Machine, env: &Environment) -> String {
     let cc = env.get("CC").unwrap_or("cc".as_ref());
     let program = Program::new(cc, env).arg("--version").deadline(Duration::from_secs(5));

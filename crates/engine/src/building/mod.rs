@@ -65,7 +65,7 @@ pub(crate) struct Build<'a> {
     pub workplace: Workplace,
     /// The state shared with the builds of this module for other kernels.
     pub shared: &'a Mutex<Shared>,
-    /// The relation to the builds of this module for other kernels.
+    /// The mode of this build: alone, or beside builds of the module for other kernels.
     pub attempt: Attempt,
     /// Whether builds of the module are known to write into its source.
     pub writes_source: bool,
@@ -287,7 +287,7 @@ impl Build<'_> {
         Ok(true)
     }
 
-    /// Calls `run`, which runs make or a script, and records what it changes in the source.
+    /// Calls `run`, which runs make or a script. Records the changes that it makes to the source.
     fn watching_source<T>(&self, command: Command, run: impl FnOnce() -> T) -> T {
         self.machine.script_changes.during(&self.machine.trees, self.id, command, run)
     }

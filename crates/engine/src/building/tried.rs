@@ -10,7 +10,7 @@ use crate::os::digest::Digest;
 use crate::os::durable;
 use crate::os::walk::{self, Walk};
 
-/// The relation of a build to the builds of the same module for other kernels.
+/// The mode of a build: alone, or beside builds of the module for other kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Attempt {
     /// No other build of the module runs meanwhile.
@@ -27,7 +27,8 @@ pub(crate) enum Attempt {
 #[derive(Debug)]
 pub(crate) struct Tried {
     pub result: Result<Box<Record>, Failure>,
-    /// The fingerprint of the inputs; `None` if there is nothing to settle.
+    /// The fingerprint of the inputs. `None` if nothing was compiled, or if the build has already
+    /// been [settled](Build::settle).
     pub inputs: Option<Digest>,
     /// The programs on which a failure may depend, as in [`KnownFailure::programs`].
     pub programs: BTreeMap<String, String>,
@@ -37,7 +38,7 @@ pub(crate) struct Tried {
 }
 
 impl Tried {
-    /// Returns a build with nothing to settle.
+    /// Returns a build that need not be settled.
     pub(crate) fn settled(result: Result<Box<Record>, Failure>) -> Self {
         Self { result, inputs: None, programs: BTreeMap::new(), source_changed: false }
     }
@@ -142,7 +143,8 @@ impl Build<'_> {
     /// Returns the stat signatures of the files and of the directories in the module's source;
     /// `None` if the source cannot be read.
     ///
-    /// A build that removes the files that it has written changes only directories.
+    /// The directories are included because a build that removes the files that it has written
+    /// changes only directories.
     pub(super) fn source_signature(&self) -> Option<(Digest, Digest)> {
         let parts = walk::whole(&self.source().ok()?);
         let walk = Walk::over(&parts).ok()?;

@@ -129,7 +129,8 @@ pub(crate) fn keep(
 /// Copies all files from the directory `from` to the directory `to` in the build directory `build`,
 /// and replaces existing files. Special files are skipped.
 ///
-/// Links in `to` are those of the module's source. One that leads out of `build` is replaced.
+/// `to` may contain links from the module's source. A link to a directory outside `build` is
+/// replaced by a directory.
 fn overlay(from: &Path, to: &Path, build: &Path) -> Result<(), FileError> {
     create_dir_within(to, build)?;
     for entry in walkdir::WalkDir::new(from).min_depth(1) {

@@ -191,7 +191,7 @@ impl<'a> Confs<'a> {
         conf.map_err(|error| Failure::from(&error))
     }
 
-    /// Returns the records of `conf` that are excluded for `kernel`.
+    /// Returns the objects of `conf` that are excluded for `kernel`.
     pub(crate) fn excluded(&self, conf: &Conf, kernel: &Kernel) -> Excluded {
         // Only few confs need the configuration, which has about 10,000 lines.
         let config = if conf.needs_config() { self.machine.kernel_config(kernel) } else { None };

@@ -52,7 +52,7 @@ pub struct Conf {
     restrictions: Vec<Restrictions>,
 }
 
-/// A record of a conf: the directives for one kernel object.
+/// The directives of a dkms.conf that describe one kernel object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfObject {
     /// The name of the built object, without `.ko`. It contains no slash.

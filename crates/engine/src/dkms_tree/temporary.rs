@@ -1,5 +1,5 @@
-//! Gives each build directories for temporary files of its own, so that `/tmp/x` of two builds is
-//! not the same file.
+//! Gives each build its own directories for temporary files, so that two builds can both use
+//! `/tmp/x`.
 
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
@@ -15,10 +15,12 @@ use crate::os::symlinks;
 /// The machine's directories for temporary files (hier(7)).
 const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
 
-/// Returns the directories for temporary files of a build, which are below the directory `dir`.
+/// Returns the directories for temporary files of a build, which are below the directory `dir`. The
+/// build's programs see them instead of the machine's.
 ///
-/// Paths that the build needs stay visible: those in options, settings, the source link and the
-/// headers. Paths in the environment are added when a program starts.
+/// Paths in the machine's directories that the build needs stay visible: those named by options,
+/// settings and the source link, and the headers. Paths named in the environment are added when a
+/// program starts.
 pub(super) fn of_build(
     machine: &Machine,
     id: &ModuleId,
@@ -28,7 +30,7 @@ pub(super) fn of_build(
     let needed = needed(machine, id, kernel);
     let places: BTreeSet<PathBuf> =
         TEMPORARY.iter().filter_map(|place| fs::canonicalize(place).ok()).collect();
-    // If a tree is the machine's directory itself, the build cannot have its own.
+    // If one of the trees is `/tmp` itself, for example, hiding `/tmp` would hide the tree.
     let places = places.into_iter().filter(|place| !needed.contains(place));
     let own = |at: PathBuf| {
         let name = at.to_string_lossy().trim_start_matches('/').replace('/', "-");
@@ -41,8 +43,8 @@ pub(super) fn of_build(
     places.map(own).collect()
 }
 
-/// Creates the directories `own` of a build in `dir`. As in the machine's, every user of the build
-/// can create files, but only root can enter `dir` from outside.
+/// Creates the directories `own` of a build in `dir`. As in the machine's directories, every user
+/// can create files. From outside the build, only root can enter `dir`.
 pub(super) fn create(dir: &Path, own: &[OwnTemporary]) -> Result<(), FileError> {
     for temporary in own {
         durable::create_dirs(&temporary.real)?;

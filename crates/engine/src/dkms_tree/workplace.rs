@@ -10,7 +10,7 @@ use crate::os::durable::{self, FileError};
 use crate::os::process::{OwnMounts, OwnTemporary, Program};
 use crate::os::symlinks;
 
-/// The directory of one build, and what else only its programs see.
+/// The directory of one build, and the other files that only its programs see.
 ///
 /// The engine uses the path `real`, and the programs of the build use the path `seen`. The paths
 /// differ if child processes can have private mounts. Then a module can be built for several
@@ -27,8 +27,8 @@ pub(crate) struct Workplace {
     is_for_another_kernel: bool,
 }
 
-/// The files of /proc that describe the running kernel. They are hidden from builds for another
-/// one: a module that looked up an address in them would crash.
+/// The files of /proc that describe the running kernel. They are hidden from builds for other
+/// kernels, because a module with addresses from them would crash.
 const RUNNING_KERNEL: [&str; 2] = ["/proc/kallsyms", "/proc/config.gz"];
 
 impl Workplace {

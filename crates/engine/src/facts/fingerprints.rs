@@ -60,7 +60,7 @@ struct Watched {
 enum Found {
     /// The watched paths have not changed, so the stored digest is still valid.
     Same(Digest),
-    /// The walk over the tree, and the paths to watch from now on, if packages are trusted.
+    /// The walk over the tree. If packages are trusted, also the paths to watch from now on.
     Walk(Walk, Option<Watched>),
 }
 
@@ -157,11 +157,11 @@ impl Fingerprints {
         self.stored_or(path, signature, stable, || Digest::of_file(path))
     }
 
-    /// Returns the digest of the module source in `dir` without the changes in `written`, which the
-    /// module's scripts have made.
+    /// Returns the digest of the module source in `dir` as it was before the module's scripts made
+    /// the changes in `written`.
     ///
-    /// The digest covers relative paths, contents, executable bits and link targets. FIFOs, sockets
-    /// and devices do not count. `dir` itself can be a link; links inside it are not followed.
+    /// The digest covers relative paths, contents, executable bits and link targets, but no FIFOs,
+    /// sockets and devices. `dir` itself can be a link; links inside it are not followed.
     ///
     /// # Errors
     /// [`FileError`] naming the entry that cannot be read.

@@ -33,8 +33,8 @@ pub struct Scope {
     pub import: Option<Import>,
     /// Whether to assume that headers in a kernel's own directory belong to a package.
     ///
-    /// Package managers replace files and never write into them, so it is enough to check
-    /// directories.
+    /// Package managers never write into existing files. They replace files, which changes the
+    /// directory, so it is enough to check directories.
     pub trusts_packages: bool,
 }
 
@@ -105,7 +105,8 @@ struct Survey<'a> {
     /// The digest of each module's source without the changes by its scripts, computed on first
     /// use; `None` if the source cannot be read.
     sources: BTreeMap<ModuleId, Option<Digest>>,
-    /// What scripts have written into the sources, by the names of the source directories.
+    /// The files that scripts have written into the sources, by the names of the source
+    /// directories.
     written: BTreeMap<String, WrittenFiles>,
     /// The digest of each module's overrides, computed on first use.
     overrides: BTreeMap<ModuleId, Digest>,

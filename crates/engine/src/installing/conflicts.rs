@@ -17,7 +17,7 @@ use crate::version;
 pub(crate) struct Refused {
     /// The object and the reason.
     pub(crate) object: RefusedObject,
-    /// Whether another module or version of dkms, not the kernel, has the object.
+    /// Whether the existing object belongs to another module or version of dkms, not to the kernel.
     pub(crate) by_dkms: bool,
 }
 

@@ -6,8 +6,8 @@ use std::time::SystemTime;
 
 use crate::objects::ObjectName;
 
-/// The files that modprobe and the generators of initramfs images read. depmod writes all of them
-/// each time.
+/// The files that modprobe and the initramfs generators read. Each run of depmod writes all of
+/// them.
 const FILES: [&str; 6] = [
     "modules.dep",
     "modules.dep.bin",
@@ -45,11 +45,10 @@ impl ModuleIndex {
         files.find(|file| module_of(file).as_ref() == Some(&module))
     }
 
-    /// Returns true if the index lacks the module in the object `path` of the directory `dir`, or is
-    /// older than the object.
+    /// Returns true if the index lacks the module in the object `path` of the directory `dir`, or
+    /// is older than the object.
     ///
-    /// If a setting in depmod.d prefers another file with the module, the index still contains the
-    /// module.
+    /// The index also contains the module if a setting in depmod.d prefers another file for it.
     pub(crate) fn is_older_than(&self, dir: &Path, path: &str) -> bool {
         self.loaded_for(path).is_none()
             || modified(&dir.join(path)).is_some_and(|placed| placed > self.written)
@@ -60,7 +59,7 @@ fn modified(path: &Path) -> Option<SystemTime> {
     fs::symlink_metadata(path).and_then(|meta| meta.modified()).ok()
 }
 
-/// Returns the name under which modprobe knows the module in the object `path`.
+/// Returns the name that modprobe uses for the module in the object `path`.
 pub(crate) fn module_of(path: &str) -> Option<String> {
     let name = path.rsplit('/').next().and_then(ObjectName::parse)?;
     Some(name.module.replace('-', "_"))

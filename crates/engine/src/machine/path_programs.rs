@@ -1,4 +1,4 @@
-//! Links to `dkms-confine`, which come first in PATH while confs are evaluated and modules are built.
+//! Links to `dkms-confine` that come first in PATH while confs are evaluated and modules are built.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,9 +9,11 @@ use crate::os::durable::{self, FileError};
 
 /// Creates the links named `make` and `uname`, and returns their directory.
 ///
-/// `make` joins the run's jobserver. `uname` prints the release of the target kernel. Without
-/// mounts of its own, a build could mix that release with facts about the running kernel from
-/// /proc, so there is no link `uname` then and the running kernel is named, as with dkms.
+/// `make` joins the run's jobserver. `uname` prints the release of the target kernel.
+///
+/// Without its own mounts, a build sees facts about the running kernel in /proc. It must not mix
+/// them with the release of another kernel. In this case, the link `uname` is omitted, so that
+/// `uname` prints the release of the running kernel, as with dkms.
 ///
 /// # Errors
 /// [`FileError`] if the directory or a link cannot be changed.

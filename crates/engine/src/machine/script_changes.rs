@@ -1,8 +1,8 @@
-//! Distinguishes what a module's own scripts write into its source from changes by others.
+//! Distinguishes changes that a module's own scripts make to its source from changes by others.
 //!
-//! The digest of a source is that of the files that were there before any script of the module ran.
-//! Otherwise, a script that writes into the source would make the module's builds outdated, again
-//! after each rebuild.
+//! The digest of a source covers the files as they were before any script of the module ran.
+//! Otherwise, a script that writes into the source would make each build outdated, even after a
+//! rebuild.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -19,11 +19,11 @@ use crate::os::walk::{self, Contents, Walk};
 /// A command of a module. Changes to the module's source while it runs are attributed to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Command {
-    /// make, if it is not known to write into the source. Only new files, and those that scripts or
-    /// an earlier make wrote, are attributed to it: a change to another file is more probably an
-    /// edit by the user, who waits for the build.
+    /// make, if it is not known to write into the source. New files are attributed to it, and also
+    /// files that scripts or an earlier make wrote. If another file changes, the user has probably
+    /// edited it during the build.
     Make,
-    /// A script of a build, or make.
+    /// A script of a build, or make if it is known to write into the source.
     InBuild,
     /// A script that runs outside builds, such as POST_INSTALL.
     OutsideBuild,
@@ -42,7 +42,7 @@ pub(crate) struct ScriptChanges {
 struct Watched {
     /// The number of running scripts.
     running: usize,
-    /// The numbers of running and of started scripts outside builds.
+    /// The number of running scripts outside builds, and the number of all started ones.
     outside: (usize, usize),
     /// The source when the first of the running scripts started; `None` if it cannot be read.
     before: Option<Snapshot>,
@@ -51,7 +51,7 @@ struct Watched {
     /// The contents of the files that scripts had written when the first of the running scripts
     /// started.
     written: Contents,
-    /// The source when the last script ended, with its contents.
+    /// The source when the last script ended, with its contents; `None` if they were not read.
     known: Option<Snapshot>,
 }
 
@@ -59,8 +59,8 @@ struct Watched {
 struct Snapshot {
     dir: PathBuf,
     walk: Walk,
-    /// The contents, if a script may change existing files. Entries that changed before they could
-    /// be read are missing.
+    /// The contents, if a running script may change existing files. Entries that changed before
+    /// they could be read are missing.
     contents: Option<Contents>,
 }
 
@@ -68,8 +68,8 @@ struct Snapshot {
 type Change = (PathBuf, [Option<Digest>; 2]);
 
 impl ScriptChanges {
-    /// Calls `run`, which runs a script of the module `id` or make, and records what it changes in
-    /// the module's source.
+    /// Calls `run`, which runs make or a script of the module `id`. Records the changes that it
+    /// makes to the module's source.
     pub(crate) fn during<T>(
         &self,
         trees: &Trees,
@@ -81,10 +81,10 @@ impl ScriptChanges {
         let written = || WrittenFiles::read_all(trees).remove(&id.source_dir()).unwrap_or_default();
         lock(&watched).begins(command, || Snapshot::of(trees, id), || written().paths());
         let result = run();
-        // Locked until the changes are recorded, so that they are recorded in the right order.
+        // Stays locked until the changes are recorded, so that their order is correct.
         let mut watched = lock(&watched);
         let recorded = watched.ends(command).and_then(|it| self.record(trees, id, &it));
-        // Without the record, the module is only built once more than necessary.
+        // Without the record, the next run only builds the module once more.
         if let Err(error) = recorded {
             log::warn!("{id}: cannot record what its scripts changed: {error}");
         }
@@ -150,8 +150,8 @@ impl Watched {
         }
     }
 
-    /// Returns the changes that are attributed to the scripts. Returns none while another script
-    /// runs.
+    /// Returns the changes that are attributed to the scripts. The list is empty while another
+    /// script runs: the last script to end returns all changes.
     fn ends(&mut self, command: Command) -> Result<Vec<Change>, FileError> {
         self.running -= 1;
         self.outside.0 -= usize::from(command == Command::OutsideBuild);
@@ -260,7 +260,7 @@ mod tests {
             module.write("late.h", "");
         });
         assert_eq!(module.original(), before);
-        // The next script starts from there.
+        // The next script starts from this state.
         module.during(Command::InBuild, || {
             module.write("foo.c", "int c;\n");
             module.remove("gen.h");
@@ -273,7 +273,10 @@ mod tests {
     #[case::edit("foo.c", "int user;\n")]
     #[case::edit_of_a_generated_file("gen.h", "#define USER\n")]
     #[case::new_file("user.h", "")]
-    fn change_between_two_scripts_is_one_by_others(#[case] file: &str, #[case] text: &str) {
+    fn change_between_two_scripts_is_not_attributed_to_them(
+        #[case] file: &str,
+        #[case] text: &str,
+    ) {
         let module = Module::new();
         let before = module.original();
         let script = || {

@@ -15,8 +15,7 @@ pub(crate) struct Warnings {
     all: Mutex<Vec<String>>,
     /// The files whose messages have been logged.
     files: Mutex<BTreeSet<PathBuf>>,
-    /// The messages that have been logged, by this run or by an earlier one whose output the user
-    /// also sees.
+    /// The messages that this run, or an earlier hook of the same transaction, has logged.
     pub(super) logged: Mutex<BTreeSet<String>>,
 }
 

@@ -11,13 +11,13 @@ use crate::os::durable::FileError;
 use crate::os::toml_file;
 use crate::os::walk::Contents;
 
-/// The entries of a source that scripts of its module have added, changed or removed, by their paths
-/// in the source.
+/// The entries of a source that the module's scripts have added, changed or removed, by their
+/// relative paths.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct WrittenFiles(BTreeMap<String, Written>);
 
-/// The states of an entry; `None` if it does not exist.
+/// Two states of an entry; `None` if it does not exist in that state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Written {
     /// The state before any script changed the entry.
@@ -43,9 +43,9 @@ impl WrittenFiles {
         toml_file::write(&file(trees), &all)
     }
 
-    /// Adds a change of the entry `path` from the state `before` to the state `after`.
+    /// Records that scripts changed the entry `path` from the state `before` to the state `after`.
     pub(super) fn add(&mut self, path: &Path, before: Option<Digest>, after: Option<Digest>) {
-        // TOML requires UTF-8. A change to another file counts as one by the user.
+        // TOML requires UTF-8. Files with other names count as changed by the user.
         let Some(path) = path.to_str() else { return };
         let known = self.0.get(path).filter(|known| known.written == before);
         let original = known.map_or(before, |known| known.original);
@@ -61,8 +61,8 @@ impl WrittenFiles {
         self.0.keys().map(PathBuf::from).collect()
     }
 
-    /// Returns `contents` without the changes by scripts. An entry that somebody else has changed
-    /// since stays as it is.
+    /// Returns `contents` without the changes by scripts. Keeps the state of an entry that the user
+    /// or a package has changed since.
     pub(crate) fn undo(&self, mut contents: Contents) -> Contents {
         for (path, Written { original, written }) in &self.0 {
             let path = PathBuf::from(path);

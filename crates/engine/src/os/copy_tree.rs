@@ -28,7 +28,7 @@ use crate::os::durable::{self, FileError};
 /// permission of group and others.
 const NOT_TAKEN: u32 = 0o6022;
 
-/// The findings of a copy.
+/// The result of copying a tree.
 #[derive(Debug, Default)]
 pub(crate) struct Copied {
     /// The special files that were skipped, each with its kind.

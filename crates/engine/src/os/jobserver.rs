@@ -1,7 +1,7 @@
 //! A jobserver of GNU make: a FIFO with one byte for each job that may run.
 //!
-//! Every make has one job without a token and takes a token for each further one (POSIX Jobserver
-//! Interaction, GNU make manual). A FIFO can be opened by its path, unlike a pipe, even in a
+//! Every make runs one job without a token and takes a token for each further job (POSIX Jobserver
+//! Interaction, GNU make manual). Unlike a pipe, a FIFO can be opened by its path, even in a
 //! namespace with its own /proc.
 
 use std::fs::File;
@@ -53,19 +53,19 @@ impl Jobserver {
         Ok(Token(file))
     }
 
-    /// Adds a token, in place of a token that a killed make did not return.
+    /// Adds a token, to replace one that a killed make did not return.
     pub(crate) fn add(&self) -> io::Result<()> {
         self.0.as_file().as_ref().write_all(TOKEN)
     }
 
-    /// Returns true if [`Self::acquire`] need not wait.
+    /// Returns true if [`Self::acquire`] would not wait.
     pub(crate) fn has_token(&self) -> io::Result<bool> {
         let fifo = [(self.0.as_file().as_fd(), PollFlags::POLLIN)];
         Ok(ready(&fifo, Some(Instant::now()))?.contains(&true))
     }
 }
 
-/// A token of a jobserver. Dropping it returns it.
+/// A token taken from a jobserver. It is returned when dropped.
 #[derive(Debug)]
 pub(crate) struct Token(Arc<File>);
 

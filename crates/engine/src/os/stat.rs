@@ -41,8 +41,8 @@ impl Stat {
         self.kind
     }
 
-    /// Returns true if all fields except the ctime are equal. A hard link to the file changes its
-    /// ctime.
+    /// Returns true if all fields except the ctime are equal. The ctime changes whenever a hard
+    /// link to the file is created.
     pub(super) fn is_same_file(&self, other: &Self) -> bool {
         (self.size, self.mtime, self.inode, self.device, self.mode)
             == (other.size, other.mtime, other.inode, other.device, other.mode)

@@ -210,8 +210,8 @@ impl Planner<'_> {
         }
     }
 
-    /// Plans `build` or `install` for a kernel without headers, where an existing build can be
-    /// installed.
+    /// Plans `build` or `install` for a kernel without headers. The module is already built, so it
+    /// can still be installed.
     fn install_without_headers(
         &mut self,
         verb: Verb,

@@ -214,8 +214,8 @@ impl Planner<'_> {
         })
     }
 
-    /// Returns true if a module of a dependency cycle needs no build, because it was built with
-    /// `--force`. Only a command installs it; a transaction leaves it as it is.
+    /// Returns true if a module of a dependency cycle is up to date, because it was built with
+    /// `--force`. If it is built but not installed, only a command installs it.
     fn is_built_in_a_cycle(
         &self,
         id: &ModuleId,

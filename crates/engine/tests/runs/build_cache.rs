@@ -125,8 +125,8 @@ fn cache_size_is_limited() {
     assert!(!fixture.root.exists("var/lib/dkms/.cache/objects"));
 }
 
-/// Adds the module foo/1.0 whose POST_REMOVE removes the file `$effect`, and replaces ROOT in `lines`
-/// of its dkms.conf and in `script`, an executable file of the source named `effect`.
+/// Adds the module foo/1.0 with `lines` in its dkms.conf and `script` as its file `effect.sh`,
+/// after replacing ROOT in both. Its file `undo.sh` removes the file `$effect`.
 fn module_with_effect(fixture: &Fixture, lines: &str, script: &str) {
     let root = fixture.root.path().display().to_string();
     let script = format!("#!/bin/sh\neffect={root}/effect\n{script}\n").replace("ROOT", &root);

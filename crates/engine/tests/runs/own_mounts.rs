@@ -1,4 +1,4 @@
-//! Tests of what only a build's own programs see: /tmp, /proc, and no shell start-up files.
+//! Tests of the private /tmp and /proc of builds, and of variables that affect their shells.
 
 use std::fs;
 use std::process;
@@ -22,7 +22,7 @@ fn pre_build(fixture: &Fixture, script: &str) {
 }
 
 #[rstest]
-#[case::directory_made_anew("/tmp", "rm -rf X; mkdir X || exit 3; echo $kernelver > X/k; f=X/k")]
+#[case::recreated_directory("/tmp", "rm -rf X; mkdir X || exit 3; echo $kernelver > X/k; f=X/k")]
 #[case::lock_file("/var/tmp", "set -C; echo $kernelver > X || exit 3; f=X")]
 #[ignore = "needs root: run make unit"]
 fn two_builds_of_a_module_share_no_temporary_files(#[case] dir: &str, #[case] script: &str) {
@@ -62,7 +62,7 @@ fn the_steps_of_a_build_share_their_temporary_files() {
     assert!(!fs::exists(&place).unwrap());
 }
 
-/// A directory outside the test root, which a setting names.
+/// Creates a directory outside the test root, to be named by a setting.
 fn outside() -> tempfile::TempDir {
     tempfile::tempdir_in("/tmp").unwrap()
 }
@@ -109,8 +109,8 @@ fn builds_for_the_running_kernel_see_its_facts() {
     assert_clean(&fixture.sync(&["foo-1.0"], &[]));
 }
 
-/// Without mounts of its own, a build sees the facts of the running kernel. It must not take them
-/// for those of the target kernel, so `uname` names the running one, as with dkms.
+/// Without its own mounts, a build sees facts about the running kernel. `uname` must then print the
+/// running kernel too, as with dkms, so that the build does not take them for the target kernel's.
 #[test]
 fn without_own_mounts_uname_names_the_running_kernel() {
     let mut fixture = Fixture { without_privileges: true, ..Fixture::new() };
@@ -120,7 +120,7 @@ fn without_own_mounts_uname_names_the_running_kernel() {
 
 #[test]
 #[ignore = "needs root: run make unit"]
-fn a_build_sees_its_own_processes_only() {
+fn a_build_sees_only_its_own_processes() {
     let mut fixture = Fixture::new();
     pre_build(&fixture, "[[ $(< /proc/1/comm) == dkms-confine && $(readlink /proc/self) != 1 ]]");
     assert_clean(&fixture.sync(&["foo-1.0"], &[]));
@@ -130,10 +130,13 @@ fn a_build_sees_its_own_processes_only() {
 #[case::file_for_shells("BASH_ENV", "ROOT/start.sh")]
 #[case::function("BASH_FUNC_make%%", "() { exit 7; }")]
 #[case::options_of_shells("SHELLOPTS", "noexec")]
-fn shells_of_a_build_take_nothing_from_the_caller(#[case] name: &str, #[case] value: &str) {
+fn variables_of_the_caller_do_not_affect_the_shells_of_a_build(
+    #[case] name: &str,
+    #[case] value: &str,
+) {
     let mut fixture = Fixture::new();
     fixture.root.source("foo", "1.0");
-    // The fake make is a shell script itself, and reads the file.
+    // The fake make is itself a bash script, and may read the file.
     fixture.root.write("start.sh", "[[ $0 != */bash ]] || exit 6\n");
     let value = value.replace("ROOT", fixture.root.path().to_str().unwrap());
     let mut machine = fixture.machine();

@@ -58,9 +58,9 @@ fn assert_nothing_to_do(fixture: &Fixture) {
     assert!(fixture.plan(&sync(&["foo-1.0"], &[])).is_empty(), "{}", plan(fixture));
 }
 
-/// A script that writes another content each time.
+/// A script that writes a file with different content each time.
 const STAMP: &str = "date +%N > $src/stamp; echo $kernelver >> $src/stamp";
-/// A script that edits a file of the source, to another content each time.
+/// A script that appends a different line to a file of the source each time.
 const EDIT: &str = "echo $kernelver $(date +%N) >> $src/notes.txt";
 const REPLACE: &str = "date +%N > $src/new; mv $src/new $src/notes.txt";
 const MAKE_DIR: &str =
@@ -77,7 +77,7 @@ const MAKE_DIR: &str =
 #[case::installation_generates("POST_INSTALL", STAMP)]
 #[case::installation_edits("POST_INSTALL", EDIT)]
 #[case::installation_makes_directories("POST_INSTALL", MAKE_DIR)]
-fn what_scripts_write_into_the_source_is_no_change(#[case] directive: &str, #[case] script: &str) {
+fn files_written_by_scripts_are_not_changes(#[case] directive: &str, #[case] script: &str) {
     let mut fixture = module(directive, script);
     fixture.root.write(format!("{SOURCE}/gone"), "");
     assert_clean(&fixture.sync(&["foo-1.0"], &[K1, K2]));
@@ -85,7 +85,7 @@ fn what_scripts_write_into_the_source_is_no_change(#[case] directive: &str, #[ca
     assert_eq!(recorded_source(&fixture, K1), recorded_source(&fixture, K2));
     let builds = fixture.builds();
 
-    // A new kernel of the next run builds from the same source.
+    // In the next run, the module is built for a new kernel from the same source.
     let k3 = "7.2.14-arch1-1";
     fixture.root.kernel(k3).pkgbase("linux").headers();
     fixture.root.write(format!("{SOURCE}/gone"), "");
@@ -94,7 +94,7 @@ fn what_scripts_write_into_the_source_is_no_change(#[case] directive: &str, #[ca
     assert_eq!(recorded_source(&fixture, k3), recorded_source(&fixture, K1));
     assert_nothing_to_do(&fixture);
 
-    // A change by others is still one, and only once.
+    // A change by the user triggers one rebuild.
     fixture.root.write(format!("{SOURCE}/other.h"), "/* by the user */\n");
     assert!(plan(&fixture).contains("source changed"), "{}", plan(&fixture));
     assert_clean(&fixture.sync(&["foo-1.0"], &[K1, K2, k3]));
@@ -106,7 +106,7 @@ fn what_scripts_write_into_the_source_is_no_change(#[case] directive: &str, #[ca
 #[rstest]
 #[case::one_file(STAMP)]
 #[case::a_tree("cp -r . $src/built; date +%N > $src/built/date")]
-fn what_make_adds_to_the_source_is_no_change(
+fn files_added_by_make_are_not_changes(
     #[case] script: &str,
     #[values(false, true)] without_privileges: bool,
 ) {
@@ -124,7 +124,7 @@ fn file_that_changes_while_make_runs_is_rebuilt_once(#[case] script: &str) {
     let script = format!("grep -q edited $src/notes.txt $src/foo.c || {{ {script}; }}");
     let mut fixture = module_for(&[K1], "MAKE", &script);
     assert_clean(&fixture.sync(&["foo-1.0"], &[K1]));
-    // This may have been the user.
+    // The user may have made the change.
     assert!(plan(&fixture).contains("source changed"), "{}", plan(&fixture));
     assert_clean(&fixture.sync(&["foo-1.0"], &[K1]));
     assert_eq!(fixture.builds(), 2);
@@ -134,7 +134,7 @@ fn file_that_changes_while_make_runs_is_rebuilt_once(#[case] script: &str) {
 #[rstest]
 #[case::one_kernel(&[K1])]
 #[case::two_kernels(&[K1, K2])]
-fn make_that_changes_files_again_and_again_is_recognised(#[case] kernels: &[&str]) {
+fn make_that_always_changes_files_is_recognised(#[case] kernels: &[&str]) {
     let mut fixture = module_for(kernels, "MAKE", EDIT);
     assert_clean(&fixture.sync(&["foo-1.0"], kernels));
     assert_clean(&fixture.sync(&["foo-1.0"], kernels));
@@ -157,7 +157,7 @@ fn make_that_names_the_source_may_change_files(#[case] make: &str, #[case] scrip
 #[case::generated("POST_INSTALL", STAMP)]
 #[case::edited("POST_INSTALL", REPLACE)]
 #[case::generated_by_the_build("PRE_BUILD", STAMP)]
-fn reinstalled_package_is_no_change(#[case] directive: &str, #[case] script: &str) {
+fn reinstalled_package_is_not_a_change(#[case] directive: &str, #[case] script: &str) {
     let mut fixture = module(directive, script);
     assert_clean(&fixture.sync(&["foo-1.0"], &[K1, K2]));
     let builds = fixture.builds();
@@ -178,7 +178,7 @@ fn reinstalled_package_is_no_change(#[case] directive: &str, #[case] script: &st
 #[case::pre_build("PRE_BUILD", STAMP)]
 #[case::edit("PRE_BUILD", EDIT)]
 #[case::make("MAKE", STAMP)]
-fn failure_is_remembered_though_the_build_writes_into_the_source(
+fn failure_is_remembered_even_if_the_build_writes_into_the_source(
     #[case] directive: &str,
     #[case] script: &str,
 ) {
@@ -196,7 +196,7 @@ fn failure_is_remembered_though_the_build_writes_into_the_source(
 #[rstest]
 #[case::generated(STAMP)]
 #[case::edited(REPLACE)]
-fn cache_serves_a_module_whose_installation_writes_into_the_source(#[case] script: &str) {
+fn module_with_a_post_install_that_writes_into_the_source_is_cached(#[case] script: &str) {
     let mut fixture = module("POST_INSTALL", script);
     assert_clean(&fixture.sync(&["foo-1.0"], &[K1, K2]));
     let builds = fixture.builds();
@@ -212,7 +212,7 @@ fn cache_serves_a_module_whose_installation_writes_into_the_source(#[case] scrip
 #[rstest]
 #[case::uninstalled(Verb::Uninstall)]
 #[case::removed(Verb::Remove)]
-fn what_post_remove_writes_into_the_source_is_no_change(#[case] verb: Verb) {
+fn files_written_by_post_remove_are_not_changes(#[case] verb: Verb) {
     let mut fixture = module("POST_REMOVE", STAMP);
     add_script(&fixture, "POST_INSTALL", EDIT);
     assert_clean(&fixture.install());

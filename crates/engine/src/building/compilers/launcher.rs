@@ -34,9 +34,9 @@ pub(crate) enum NoLauncher {
          compiling without it"
     )]
     Missing(String),
-    /// The launcher with this path or name compiles in a server. All builds of a machine share the
-    /// server, but it sees the build directory of at most one of them: it would compile the files
-    /// of another build.
+    /// The launcher with this path or name compiles in a server. All builds of the machine share
+    /// the server, but it sees the build directory of at most one of them, so it could compile the
+    /// files of another build.
     #[error(
         "{0}: not supported as launcher: its server would mix up the files of different builds \
          ([build] launcher in /etc/dkms/alpm-dkms.toml); compiling without it"

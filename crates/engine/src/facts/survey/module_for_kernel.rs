@@ -112,9 +112,9 @@ impl Survey<'_> {
 
     /// Adds the inputs of a new build to `pair`.
     ///
-    /// The dkms.conf values come from the existing build's record if they are still valid.
-    /// Otherwise returns a request to evaluate the dkms.conf, or `None` if the scope excludes the
-    /// module.
+    /// If the existing build's record is still valid, takes the values of dkms.conf from it and
+    /// returns `None`. Otherwise returns a request to evaluate the dkms.conf, or `None` if the
+    /// scope excludes the module.
     fn read_inputs<'k>(
         &mut self,
         id: &ModuleId,

@@ -68,10 +68,10 @@ pub struct Framework {
     /// `true` to sign always or `false` to sign never. With any other value, or `None`, modules are
     /// signed except in a chroot.
     pub try_sign_modules: Option<String>,
-    /// The first file that could not be read to its end, so that settings may be missing.
+    /// The first file that could not be read to its end. Settings may be missing.
     pub(crate) unread: Option<PathBuf>,
-    /// The first file with an error that bash reported, so that settings may be missing although
-    /// the file was read to its end.
+    /// The first file in which bash reported an error. Settings may be missing even if bash read
+    /// the file to its end.
     pub(crate) faulty: Option<PathBuf>,
 }
 

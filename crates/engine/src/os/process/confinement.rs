@@ -25,8 +25,8 @@ struct Probed {
 /// The mechanism that kills a child when this process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bond {
-    /// A pid namespace. When this program ends, the kernel kills the first process of the namespace,
-    /// and then all other processes in it.
+    /// A pid namespace. When this program ends, the kernel kills the first process of the
+    /// namespace, and then all other processes in it.
     Namespace,
     /// A parent death signal (`PR_SET_PDEATHSIG`). Only the child is killed; its own children may
     /// survive.
@@ -35,12 +35,12 @@ pub enum Bond {
     None,
 }
 
-/// The mounts that only one child and its descendants see, besides a /proc of their own.
+/// The mounts that only one child and its descendants see, in addition to their own /proc.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct OwnMounts {
-    /// The directory to mount, and the existing directory over which it is mounted.
+    /// The directory to mount, and the existing directory over which to mount it.
     pub(crate) dir: Option<(PathBuf, PathBuf)>,
-    /// The directories that replace those for temporary files.
+    /// The child's own directories for temporary files.
     pub(crate) temporary: Vec<OwnTemporary>,
     /// The files of /proc that appear empty.
     pub(crate) masked: Vec<PathBuf>,
@@ -53,19 +53,19 @@ pub(crate) struct OwnTemporary {
     pub(crate) at: PathBuf,
     /// The child's directory, which is mounted over `at`.
     pub(crate) real: PathBuf,
-    /// The paths below `at` that the child needs. They stay visible.
+    /// The paths below `at` that stay visible because the child needs them.
     pub(crate) visible: BTreeSet<PathBuf>,
 }
 
 impl OwnMounts {
-    /// Converts `path`, as the child uses it, to the path of the same file outside the mount of
-    /// [`Self::dir`].
+    /// Converts a path that the child uses to the path of the same file outside the child's mount
+    /// of [`Self::dir`].
     pub(super) fn outside(&self, path: &Path) -> PathBuf {
         let below = |(real, at): &(PathBuf, PathBuf)| Some(real.join(path.strip_prefix(at).ok()?));
         self.dir.as_ref().and_then(below).unwrap_or_else(|| path.to_owned())
     }
 
-    /// Returns all mounts in their order. Paths that `env` names stay visible.
+    /// Returns all mounts, in the order of mounting. Paths named in `env` stay visible.
     fn binds(&self, env: &Environment) -> Vec<(PathBuf, PathBuf)> {
         let mut binds: Vec<_> = self.dir.iter().cloned().collect();
         for temporary in &self.temporary {
@@ -81,7 +81,7 @@ impl OwnMounts {
     }
 }
 
-/// Returns the existing paths below `dir` in a text such as `-I/tmp/include:/tmp/bin`.
+/// Returns the existing paths below `dir` that a text such as `-I/tmp/include:/tmp/bin` contains.
 pub(crate) fn paths_below(text: &OsStr, dir: &Path) -> Vec<PathBuf> {
     let text = text.to_string_lossy();
     let start = format!("{}/", dir.display());
@@ -95,7 +95,7 @@ pub(crate) fn paths_below(text: &OsStr, dir: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Returns the paths that are not below another of the paths.
+/// Returns those of the paths that are not below any other of them.
 fn outermost(paths: &BTreeSet<PathBuf>) -> Vec<&PathBuf> {
     let is_below = |path: &Path| path.ancestors().skip(1).any(|dir| paths.contains(dir));
     paths.iter().filter(|path| !is_below(path)).collect()
@@ -120,11 +120,11 @@ impl Confinement {
         })
     }
 
-    /// Returns true if a child can have mounts of its own, such as one directory over another below
-    /// `tree`.
+    /// Returns true if a child can have private mounts, for example of one directory below `tree`
+    /// over another.
     ///
     /// Returns false without the necessary privileges. Also returns false if `/` is not a mount
-    /// point, as in some chroots: the child's mounts would then be visible to the whole machine.
+    /// point, as in some chroots, because the whole machine would see the child's mounts.
     #[must_use]
     pub fn has_own_mounts(&self, tools: &Tools, tree: &Path) -> bool {
         *self.0.own_mounts.get_or_init(|| {
@@ -138,8 +138,8 @@ impl Confinement {
     }
 }
 
-/// Returns true if a program can be run with `bond` and `mounts`, and this process receives its exit
-/// status.
+/// Returns true if a program can be run with `bond` and `mounts`, and if its exit status reaches
+/// this process.
 fn probe(tools: &Tools, bond: Bond, mounts: Option<OwnMounts>) -> bool {
     let confinement = Confinement::known(bond);
     let tools = Tools { confinement, stop: Stop::default(), ..tools.clone() };
@@ -155,8 +155,8 @@ fn probe(tools: &Tools, bond: Bond, mounts: Option<OwnMounts>) -> bool {
 /// Returns the words that a command line must start with to run with `bond` and `mounts`, in the
 /// environment `env`.
 ///
-/// With mounts, the child changes to the directory `cwd` after mounting, since a mount hides the
-/// working directory that the child inherits.
+/// With mounts, the child changes to the directory `cwd` after mounting, because a mount may hide
+/// the working directory that the child inherits.
 ///
 /// The child itself sets its death signal, which is too late if this process has already been
 /// killed. It therefore checks that its parent is still this process.
@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_of_the_environment_stay_visible() {
+    fn paths_in_the_environment_stay_visible() {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path();
         let at = |name: &str| dir.join(name).display().to_string();
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_script_of_the_build_is_looked_for_outside() {
+    fn scripts_in_the_build_directory_are_found_outside_the_mount() {
         let dir = Some(("/t/.build/x".into(), "/t/x/1/build".into()));
         let mounts = OwnMounts { dir, ..OwnMounts::default() };
         let outside = |path: &str| mounts.outside(Path::new(path));

@@ -16,8 +16,8 @@ pub(crate) const SIGNALLED: i32 = 128;
 pub enum How {
     /// The program exited with this status.
     Exited(i32),
-    /// A signal with this number killed the program, or a program that it ran: shells and
-    /// dkms-confine then exit with 128 plus the number.
+    /// A signal with this number killed the program, or a program that it ran. In the second case,
+    /// shells and dkms-confine exit with 128 plus the number.
     Killed(i32),
     /// The engine killed the program at its deadline.
     TimedOut,

@@ -65,8 +65,8 @@ impl Default for Tools {
     }
 }
 
-/// Returns the path of `dkms-confine`. In a build directory of cargo, it is beside the running
-/// program or, if that is a test, one directory above.
+/// Returns the path of `dkms-confine`. If cargo built the running program, `dkms-confine` is in the
+/// same directory or, for a test, in the directory above.
 fn confine() -> PathBuf {
     let this = env::current_exe().unwrap_or_default();
     let mut near = this.ancestors().skip(1).take(2).map(|dir| dir.join("dkms-confine"));
