@@ -1,5 +1,5 @@
-//! Remembers what a hook reported, so that the later hooks of the same transaction neither repeat it
-//! nor try the same builds again.
+//! Stores the messages and failures that a hook has reported, so that later hooks of the same
+//! transaction neither repeat the messages nor try the same builds again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -201,8 +201,8 @@ impl Assessment<'_> {
     }
 }
 
-/// Returns the reason why an image cannot be written, or `None` if nothing prevents it. A truncated
-/// image is worse than a stale one.
+/// Returns the reason why an image cannot be written, or `None` if it can. Checked in advance,
+/// because a truncated image is worse than a stale one.
 fn obstacle(machine: &Machine, generator: &Generator, image: &Image) -> Option<String> {
     let file = image.below(&machine.trees.root);
     // The generator creates missing directories.
@@ -285,7 +285,8 @@ mod tests {
         lines
     }
 
-    /// Each case is a failing generator, which gets the path of the image, and the end of the error.
+    /// Each case is a generator script that fails, and the expected end of the error. The script's
+    /// argument is the path of the image.
     #[rstest]
     #[case::untouched("exit 3", "not regenerated: the generator failed")]
     #[case::same_content("printf old >$1; exit 3", "not regenerated: the generator failed")]

@@ -51,7 +51,7 @@ impl<'a> FakeSource<'a> {
         self
     }
 
-    /// Makes the build of the object with the module's name fail.
+    /// Adds an `#error` to the source file of the object that is named after the module.
     pub fn broken(self) -> Self {
         let file = format!("{}.c", self.name);
         self.file(&file, "/* too new */\n#error \"this kernel is too new\"\n")

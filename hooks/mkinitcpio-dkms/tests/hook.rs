@@ -1,4 +1,4 @@
-//! Tests of the hook binaries of one transaction, run in order as one pacman does.
+//! Tests of the hooks of one transaction, run in order by the same process, as by pacman.
 
 #![expect(clippy::unwrap_used, reason = "this file contains only tests")]
 

@@ -23,7 +23,7 @@ pub struct PackageResult {
     pub differing: usize,
     /// The sections in which they differ.
     pub sections: BTreeSet<String>,
-    /// Two builds by the real dkms differ in these sections, too.
+    /// Whether two builds by the real dkms also differ in these sections.
     pub unstable: bool,
 }
 

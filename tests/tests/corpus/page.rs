@@ -19,8 +19,8 @@ the lines of `status`, the installed objects (their paths, and their version, ve
 that remain in the trees at the end.
 
 The column `Contents` compares the objects byte for byte, uncompressed and without signatures. If some differ, it names the
-ELF sections, and dkms builds the module once more: some objects contain the time of the build, for example, so that two
-builds by dkms differ in the same sections. Such a package counts as equal.
+ELF sections, and the real dkms builds the module once more. If its two builds differ in the same sections, for example
+because the objects contain the time of the build, the package counts as equal.
 
 Some sources do not compile with such a recent kernel. Then both programs must exit with 10. A package with an intended
 difference names its key in [compatibility.md](compatibility.md).
@@ -139,7 +139,7 @@ fn contents(result: &PackageResult) -> String {
         return if count == 0 { "" } else { "equal" }.to_owned();
     }
     let sections: Vec<String> = result.sections.iter().map(|name| format!("`{name}`")).collect();
-    let unstable = if result.unstable { ", as two builds by dkms" } else { "" };
+    let unstable = if result.unstable { ", as do two builds by dkms" } else { "" };
     format!("{} of {count} differ in {}{unstable}", result.differing, sections.join(", "))
 }
 

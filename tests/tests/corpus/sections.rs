@@ -10,8 +10,8 @@ const MAGIC: &[u8] = b"~Module signature appended~\n";
 /// The size of the kernel's `struct module_signature`, which ends with the length of the signature.
 const SIGNATURE_HEADER: usize = 12;
 
-/// Returns the sorted names of the sections that differ, or none if the files are equal apart from
-/// their signatures.
+/// Returns the sorted names of the sections that differ. The list is empty if the files are equal
+/// apart from their signatures.
 ///
 /// If only the headers differ, or if a file is not ELF, the name is `headers`.
 pub fn differing_sections(one: &[u8], other: &[u8]) -> Vec<String> {
@@ -32,7 +32,7 @@ pub fn differing_sections(one: &[u8], other: &[u8]) -> Vec<String> {
     differing
 }
 
-/// Returns a module without its signature. The two programs have different keys.
+/// Returns a module without its signature, because the two programs sign with different keys.
 fn unsigned(file: &[u8]) -> &[u8] {
     let before = file.strip_suffix(MAGIC).and_then(|signed| {
         let length = usize::try_from(u32::from_be_bytes(*signed.last_chunk()?)).ok()?;
@@ -44,8 +44,8 @@ fn unsigned(file: &[u8]) -> &[u8] {
 /// A section: its flags, its size in memory and its bytes.
 type Section<'data> = (SectionFlags, u64, &'data [u8]);
 
-/// Returns the sections by name, or `None` if the file is not ELF. Several sections can have one
-/// name.
+/// Returns the sections by name, or `None` if the file is not ELF. Several sections can have the
+/// same name.
 fn sections(file: &[u8]) -> Option<BTreeMap<String, Vec<Section<'_>>>> {
     let mut all: BTreeMap<String, Vec<Section<'_>>> = BTreeMap::new();
     for section in object::File::parse(file).ok()?.sections() {
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn signature_is_left_out() {
+    fn signatures_are_not_compared() {
         let plain = kernel_object("7.2.12", "one", &[]);
         let signed = |signature: &[u8]| {
             let length = u32::try_from(signature.len()).expect("a short signature").to_be_bytes();

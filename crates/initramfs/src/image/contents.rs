@@ -43,8 +43,8 @@ impl Listing {
         self.contents.modules.extend(KmodName::of_file(path));
     }
 
-    /// Returns the contents. Returns `None` if no line named a file of an image, because then the
-    /// listed file is not an image.
+    /// Returns the contents. Returns `None` if no line names an init program or a kernel module:
+    /// the lines then do not describe an image.
     pub(crate) fn end(self) -> Option<Contents> {
         self.names_files.then_some(self.contents)
     }
