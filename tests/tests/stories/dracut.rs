@@ -154,13 +154,14 @@ fn only_the_image_with_the_module_is_regenerated() {
 }
 
 /// Upgrades zfs with a faulty version of `file`, then regenerates the image with the original file.
-fn upgrade_with_bad_dracut(root: &Root, file: &str, text: &str, why: &str) {
+/// `said` are parts of the messages.
+fn upgrade_with_bad_dracut(root: &Root, file: &str, text: &str, said: [&str; 2]) {
     let (good, before) = (root.read(file), root.bytes(IMAGE));
     root.write(file, text);
     upgrade_zfs(root)
         .hooks_fail()
-        .has("; restored the previous image")
-        .has(why)
+        .has(said[0])
+        .has(said[1])
         .has("1 module installed; outdated: /boot/initramfs-linux.img; run: dkms initramfs");
     assert_eq!(new_images(root), [format!("/{IMAGE}")]);
     assert!(root.bytes(IMAGE) == before);
@@ -172,16 +173,20 @@ fn upgrade_with_bad_dracut(root: &Root, file: &str, text: &str, why: &str) {
 }
 
 #[test]
-fn image_is_restored_if_dracut_fails_or_truncates_it() {
+fn image_is_kept_if_dracut_fails_and_restored_if_it_is_truncated() {
     let machine = machine();
     let conf = SMALL.replace("cat", "false");
-    let why = "failed (exit status 1): dracut[E]: ";
-    upgrade_with_bad_dracut(&machine.fork(), "etc/dracut.conf.d/small.conf", &conf, why);
+    let said = [
+        "/boot/initramfs-linux.img: not regenerated: the generator failed",
+        "(exit status 1): dracut[E]: ",
+    ];
+    upgrade_with_bad_dracut(&machine.fork(), "etc/dracut.conf.d/small.conf", &conf, said);
 
     // A disk error truncates the image.
     let dracut = machine.read("usr/bin/dracut").replace("exec ", "");
     let half = dracut + "truncate --size=100000 \"$image\"\n";
-    upgrade_with_bad_dracut(&machine.fork(), "usr/bin/dracut", &half, "lsinitrd: cannot list");
+    let said = ["; restored the previous image", "lsinitrd: cannot list"];
+    upgrade_with_bad_dracut(&machine.fork(), "usr/bin/dracut", &half, said);
 }
 
 /// There is no image to restore, because the old one was removed with its kernel.
