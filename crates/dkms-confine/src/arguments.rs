@@ -6,7 +6,8 @@ use std::path::PathBuf;
 /// The program to run, and how to confine it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Arguments {
-    /// `--parent PID`: the process that must still be the parent of this one.
+    /// `--parent PID`: the process that must still be the parent of this one. With `--first`, it is
+    /// the pid in the pid namespace of /proc.
     pub(crate) parent: Option<i32>,
     /// `--pid-namespace`: the program runs in a pid namespace.
     pub(crate) pid_namespace: bool,
@@ -50,8 +51,12 @@ impl Arguments {
     }
 
     /// Returns the words that call this program again as the first process of the namespaces.
-    pub(crate) fn of_first_process(&self) -> Vec<OsString> {
+    /// `parent` is the pid of this process in the pid namespace of /proc.
+    pub(crate) fn of_first_process(&self, parent: Option<i32>) -> Vec<OsString> {
         let mut words: Vec<OsString> = vec!["--first".into()];
+        if let Some(parent) = parent {
+            words.extend(["--parent".into(), parent.to_string().into()]);
+        }
         if self.own_mounts {
             words.push("--own-mounts".into());
         }
@@ -82,9 +87,9 @@ mod tests {
         let read = Arguments::read(words(line)).unwrap();
         assert_eq!((read.parent, read.pid_namespace), (Some(7), true));
         assert_eq!(read.binds, [("/a".into(), "/b".into())]);
-        let again = Arguments::read(read.of_first_process()).unwrap();
+        let again = Arguments::read(read.of_first_process(Some(9))).unwrap();
         assert!(again.is_first && again.own_mounts && again.binds.is_empty());
-        assert_eq!((again.masked, again.cwd), (read.masked, read.cwd));
+        assert_eq!((again.parent, again.masked, again.cwd), (Some(9), read.masked, read.cwd));
         assert_eq!(again.program, words("x --bind"));
     }
 

@@ -1,6 +1,7 @@
 //! Binds a program to its parent, and gives it namespaces.
 
 use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -34,12 +35,13 @@ pub(crate) fn run(this: &OsStr, words: Vec<OsString>) -> ExitCode {
 
 fn confine(this: &OsStr, arguments: &Arguments) -> io::Result<ExitCode> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
+    // If the parent has already ended, no death signal is sent.
+    let parent = if arguments.is_first { outer_parent() } else { Some(getppid().as_raw()) };
+    if arguments.parent.zip(parent).is_some_and(|(expected, parent)| parent != expected) {
+        return Err(io::Error::other("the run of alpm-dkms has ended"));
+    }
     if arguments.is_first {
         return first_process::run(arguments);
-    }
-    // If the parent has already ended, no death signal is sent.
-    if arguments.parent.is_some_and(|parent| getppid().as_raw() != parent) {
-        return Err(io::Error::other("the run of alpm-dkms has ended"));
     }
     if !arguments.pid_namespace {
         let program = Path::new(&arguments.program[0]);
@@ -52,6 +54,20 @@ fn confine(this: &OsStr, arguments: &Arguments) -> io::Result<ExitCode> {
     // Only children of this process are in the new pid namespace. The first one must mount /proc
     // there, so it is this program again.
     let mut words = vec![this.to_owned()];
-    words.extend(arguments.of_first_process());
+    words.extend(arguments.of_first_process(outer_pid()));
     Ok(exit_code(command(&words).status()?))
+}
+
+/// Returns the pid of this process in the pid namespace of /proc; `None` without /proc.
+fn outer_pid() -> Option<i32> {
+    fs::read_link("/proc/self").ok()?.to_str()?.parse().ok()
+}
+
+/// Returns the parent's pid in the pid namespace of /proc; `None` without /proc.
+///
+/// For the first process of a pid namespace, getppid(2) returns 0 even if its parent has ended.
+fn outer_parent() -> Option<i32> {
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    // The parent is the second field after the name in parentheses (proc_pid_stat(5)).
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }

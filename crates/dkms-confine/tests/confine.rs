@@ -37,10 +37,13 @@ fn exits_with_the_code_of_its_program(#[case] script: &str, #[case] code: i32) {
     assert_eq!(failure(confined(&["--pid-namespace"], script)).0, Some(code));
 }
 
-#[test]
-fn does_not_run_the_program_if_its_parent_has_ended() {
+/// Covers both processes of the confinement.
+#[rstest]
+#[case::outside(&["--parent", "1"])]
+#[case::first_in_the_namespaces(&["--first", "--parent", "1"])]
+fn does_not_run_the_program_if_its_parent_has_ended(#[case] options: &[&str]) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dkms-confine"));
-    command.args(["--parent", "1", "--", "echo", "run"]);
+    command.args(options).args(["--", "echo", "run"]);
     let message = "alpm-dkms: cannot confine echo: the run of alpm-dkms has ended\n";
     assert_eq!(failure(command), (Some(125), message.to_owned()));
 }
