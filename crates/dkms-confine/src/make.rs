@@ -69,14 +69,17 @@ impl Call {
     fn joining(fifo: &Path, words: Vec<OsString>, flags: &str, is_top: bool) -> Self {
         // A conf may set MAKEFLAGS, for example to `-j8`, without naming a jobserver.
         let joins = is_top && !flags.contains(AUTH);
-        let from_flags = if joins { options(flags) } else { Vec::new() };
-        let (words, jobs) = without_jobs(from_flags.into_iter().chain(words).collect());
-        if jobs.as_deref() == Some("1") {
+        let (words, jobs) = without_jobs(words);
+        let (other_flags, jobs_in_flags) =
+            without_jobs(if joins { options(flags) } else { vec![] });
+        let other_flags = other_flags.join(OsStr::new(" ")).to_string_lossy().into_owned();
+        if jobs.or(jobs_in_flags).as_deref() == Some("1") {
             let words = std::iter::once("-j1".into()).chain(words).collect();
-            return Self { words, flags: joins.then(String::new), ends: None };
+            return Self { words, flags: joins.then_some(other_flags), ends: None };
         }
+        let other_flags = format!(" {other_flags}");
         let (before, after) = match jobserver_in(flags) {
-            _ if joins => ("-j ", ""),
+            _ if joins => ("-j ", other_flags.trim_end()),
             Some((before, value, after)) if is_closed(value) => (before, after),
             _ => return Self::unchanged(words),
         };
@@ -86,9 +89,16 @@ impl Call {
     }
 }
 
-/// Splits MAKEFLAGS into options. The first word may lack its dash: `kj8` means `-kj8`.
+/// Splits MAKEFLAGS into options, in which blanks keep their backslashes. The first word may lack
+/// its dash: `kj8` means `-kj8`.
 fn options(flags: &str) -> Vec<OsString> {
-    let mut options: Vec<String> = flags.split_whitespace().map(str::to_owned).collect();
+    let mut options: Vec<String> = Vec::new();
+    for word in flags.split_whitespace() {
+        match options.last_mut().filter(|last| last.ends_with('\\')) {
+            Some(last) => *last = format!("{last} {word}"),
+            None => options.push(word.to_owned()),
+        }
+    }
     if let Some(first) = options.first_mut()
         && !first.starts_with('-')
         && !first.contains('=')
@@ -199,22 +209,30 @@ mod tests {
     }
 
     #[rstest]
-    #[case::plain("all", "", "all")]
-    #[case::number("-j8 all", "", "all")]
-    #[case::two_words("-j 8 all", "", "all")]
-    #[case::no_number("-j all", "", "all")]
-    #[case::long("--jobs=8 V=1", "", "V=1")]
-    #[case::long_two_words("--jobs 8 -C a", "", "-C a")]
-    #[case::among_others("-kj8 all", "", "-k all")]
-    #[case::not_an_option("-C jobs -f j.mk -Ij8 -- -j8", "", "-C jobs -f j.mk -Ij8 -- -j8")]
-    #[case::flags("all", "-j8", "all")]
-    #[case::flags_without_dash("all", "kj8", "-k all")]
-    #[case::flags_with_a_variable("all", "-j8 -- A=b", "-- A=b all")]
-    fn make_joins_the_jobserver(#[case] line: &str, #[case] flags: &str, #[case] want: &str) {
+    #[case::plain("all", "", "all", "")]
+    #[case::number("-j8 all", "", "all", "")]
+    #[case::two_words("-j 8 all", "", "all", "")]
+    #[case::no_number("-j all", "", "all", "")]
+    #[case::long("--jobs=8 V=1", "", "V=1", "")]
+    #[case::long_two_words("--jobs 8 -C a", "", "-C a", "")]
+    #[case::among_others("-kj8 all", "", "-k all", "")]
+    #[case::not_an_option("-C jobs -f j.mk -Ij8 -- -j8", "", "-C jobs -f j.mk -Ij8 -- -j8", "")]
+    #[case::flags("all", "-j8", "all", "")]
+    #[case::flags_without_dash("all", "kj8", "all", " -k")]
+    #[case::flags_with_a_variable("-C a", "-j8 -- A=b", "-C a", " -- A=b")]
+    #[case::flags_with_a_blank("all", r"j8 -- A=b\ -j9", "all", r" -- A=b\ -j9")]
+    #[case::variable_with_a_blank("all", r"A=-Db\ -Dc", "all", r" A=-Db\ -Dc")]
+    fn make_joins_the_jobserver(
+        #[case] line: &str,
+        #[case] flags: &str,
+        #[case] want: &str,
+        #[case] others: &str,
+    ) {
         let (call, _dir) = joining(line, flags);
         assert_eq!(call.words, words(want));
         let (read, write) = call.ends.unwrap();
-        let flags = format!("-j --jobserver-auth={},{}", read.as_raw_fd(), write.as_raw_fd());
+        let flags =
+            format!("-j --jobserver-auth={},{}{others}", read.as_raw_fd(), write.as_raw_fd());
         assert_eq!(call.flags.unwrap(), flags);
     }
 

@@ -26,12 +26,7 @@ impl Run<'_> {
         if jobs.is_empty() {
             return;
         }
-        if let Err(why) = launcher::set_up(machine) {
-            self.say(&[why.to_string()]);
-        }
-        if let Err(why) = compile_once::set_up(machine) {
-            self.say(&[format!("warning: compiler results are not shared between modules: {why}")]);
-        }
+        self.set_up_compilers();
         let mut gate = Gate::new(&machine.memory, machine.settings.memory_per_job());
         let (most, fewer) = gate.jobs(machine.settings.jobs());
         self.say(fewer.as_slice());
@@ -136,7 +131,9 @@ impl Run<'_> {
                 }
             }
         });
-        compile_once::forget(machine);
+        if !machine.is_within_run() {
+            compile_once::forget(machine);
+        }
         if let Err(error) = BuildCache::of(&machine.trees).trim(machine.settings.cache_size()) {
             self.report.errors.push(error.to_string());
         }
@@ -146,6 +143,21 @@ impl Run<'_> {
             if self.is_stopped() || machine.trees.built(module, kernel, &machine.arch).is_dir() {
                 let _ = fs::remove_dir(machine.trees.build(module));
             }
+        }
+    }
+
+    /// Sets up the compilers of the run. A run that another one has started uses those of that run,
+    /// whose builds may be running.
+    fn set_up_compilers(&mut self) {
+        let machine = self.machine;
+        if machine.is_within_run() {
+            return;
+        }
+        if let Err(why) = launcher::set_up(machine) {
+            self.say(&[why.to_string()]);
+        }
+        if let Err(why) = compile_once::set_up(machine) {
+            self.say(&[format!("warning: compiler results are not shared between modules: {why}")]);
         }
     }
 

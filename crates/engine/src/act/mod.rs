@@ -77,7 +77,9 @@ fn run(plan: &Plan, facts: &Facts, machine: &Machine, watch: &mut dyn Watch) -> 
     let run_pending = RunPending::open(&machine.trees, plan, facts);
     run.report.errors.extend(run_pending.note());
     let follows_killed_run = !facts.pending.is_empty();
+    // The files of a run that started this one are in use.
     if (follows_killed_run || !plan.is_empty())
+        && !machine.is_within_run()
         && let Err(error) = cleanup::remove_strays(machine)
     {
         run.report.errors.push(error.to_string());

@@ -76,7 +76,7 @@ impl Build<'_> {
         failed.transient = problem.is_some()
             || failed.out_of_memory
             || failed.network
-            || matches!(cause, Cause::MissingProgram | Cause::ReadOnly);
+            || matches!(cause, Cause::MissingProgram | Cause::ReadOnly | Cause::NotConfined);
         failed.cause = line;
         if let Some(problem) = problem {
             failed.message = format!("{message}: {problem}");

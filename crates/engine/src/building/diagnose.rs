@@ -24,6 +24,8 @@ pub enum Cause {
     TooManyProcesses,
     /// A file exceeds the limit on file sizes.
     FileTooLarge,
+    /// The machine does not let a program be confined.
+    NotConfined,
     /// A file cannot be written because its file system is read-only.
     ReadOnly,
     /// A file cannot be read, written or executed.
@@ -100,7 +102,10 @@ const NOISE: [&str; 9] = [
 ///
 /// Specific messages have low ranks: the first line with the lowest rank explains the failure. If
 /// several patterns match a line, the first pattern determines the rank and the cause.
-const SIGNS: [(u8, Cause, &str); 26] = [
+const SIGNS: [(u8, Cause, &str); 28] = [
+    // dkms-confine: fork(2) reports EAGAIN, and unshare(2) reports ENOSPC for a limit of namespaces
+    (1, Cause::TooManyProcesses, r"^alpm-dkms: cannot confine .*(?:unavailable|No space left)"),
+    (1, Cause::NotConfined, r"^alpm-dkms: cannot confine "),
     (1, Cause::DiskFull, r"No space left on device|Disk quota exceeded"),
     (1, Cause::Killed, r"Killed signal terminated program|(?:^|\s)Killed(?:\s|$)"),
     (1, Cause::Memory, r"virtual memory exhausted|[Cc]annot allocate memory|(?i)\bout of memory\b"),

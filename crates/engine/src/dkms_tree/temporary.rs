@@ -28,8 +28,11 @@ pub(super) fn of_build(
     dir: &Path,
 ) -> Vec<OwnTemporary> {
     let needed = needed(machine, id, kernel);
-    let places: BTreeSet<PathBuf> =
-        TEMPORARY.iter().filter_map(|place| fs::canonicalize(place).ok()).collect();
+    let places: BTreeSet<PathBuf> = TEMPORARY
+        .iter()
+        .filter_map(|place| fs::canonicalize(place).ok())
+        .filter(|it| it.is_dir())
+        .collect();
     // If one of the trees is `/tmp` itself, for example, hiding `/tmp` would hide the tree.
     let places = places.into_iter().filter(|place| !needed.contains(place));
     let own = |at: PathBuf| {

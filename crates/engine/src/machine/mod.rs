@@ -176,6 +176,11 @@ impl Machine {
         dir.filter(|dir| !dir.as_os_str().is_empty()).unwrap_or("/tmp".into())
     }
 
+    /// Returns true if a script or a conf of another run started this process.
+    pub(crate) fn is_within_run(&self) -> bool {
+        self.env.get(WITHIN_RUN).is_some()
+    }
+
     /// Returns true if builds can have mounts of their own.
     pub(crate) fn has_own_mounts(&self) -> bool {
         self.tools.confinement.has_own_mounts(&self.tools, &self.trees.dkms)

@@ -200,3 +200,21 @@ fn directory_of_a_failed_build_is_kept_until_a_build_succeeds() {
     assert!(fixture.installed(K2, "foo.ko"));
     assert!(!fixture.tree().contains("build/"), "{}", fixture.tree());
 }
+
+/// A dkms command in a script of a module is a run within a run.
+#[rstest]
+#[case::build_directory("var/lib/dkms/.build/other-1.0-x/file")]
+#[case::compilers("var/lib/dkms/.bin/once/gcc")]
+fn run_within_a_run_leaves_the_files_of_the_outer_one(#[case] file: &str) {
+    let mut fixture = Fixture::new();
+    fixture.root.source("foo", "1.0");
+    fixture.root.write(file, "");
+    let mut machine = fixture.machine();
+    machine.env = machine.env.clone().with("ALPM_DKMS_WITHIN_RUN", "1");
+    assert_clean(&fixture.sync_on(&machine, &["foo-1.0"]));
+    assert!(fixture.installed(K1, "foo.ko") && fixture.root.exists(file));
+    // A run of its own removes what a killed run left.
+    fixture.root.source("bar", "1.0");
+    assert_clean(&fixture.sync(&["bar-1.0"], &[]));
+    assert!(!fixture.root.exists(file));
+}

@@ -97,6 +97,21 @@ fn all_patterns_compile() {
     Cause::TooManyProcesses,
     "bash: fork: retry: Resource temporarily unavailable"
 )]
+#[case::confined_processes(
+    "alpm-dkms: cannot confine /usr/bin/bash: Resource temporarily unavailable (os error 11)",
+    Cause::TooManyProcesses,
+    "alpm-dkms: cannot confine /usr/bin/bash: Resource temporarily unavailable (os error 11)"
+)]
+#[case::namespaces(
+    "alpm-dkms: cannot confine ./pre.sh: No space left on device (os error 28)",
+    Cause::TooManyProcesses,
+    "alpm-dkms: cannot confine ./pre.sh: No space left on device (os error 28)"
+)]
+#[case::not_confined(
+    "alpm-dkms: cannot confine /usr/bin/bash: /tmp: Not a directory (os error 20)",
+    Cause::NotConfined,
+    "alpm-dkms: cannot confine /usr/bin/bash: /tmp: Not a directory (os error 20)"
+)]
 #[case::dash_processes("sh: 1: Cannot fork", Cause::TooManyProcesses, "sh: 1: Cannot fork")]
 #[case::file_size(
     "ld: final link failed: File too large",
