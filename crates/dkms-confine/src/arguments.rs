@@ -21,8 +21,10 @@ pub(crate) struct Arguments {
     pub(crate) cwd: Option<PathBuf>,
     /// `--first`: this process is the first one in the new namespaces.
     pub(crate) is_first: bool,
-    /// The program and its arguments.
-    pub(crate) program: Vec<OsString>,
+    /// The program.
+    pub(crate) program: PathBuf,
+    /// The arguments of the program.
+    pub(crate) words: Vec<OsString>,
 }
 
 impl Arguments {
@@ -46,8 +48,9 @@ impl Arguments {
                 _ => return None,
             }
         }
-        read.program = words.collect();
-        (!read.program.is_empty()).then_some(read)
+        read.program = words.next()?.into();
+        read.words = words.collect();
+        Some(read)
     }
 
     /// Returns the words that call this program again as the first process of the namespaces.
@@ -66,8 +69,8 @@ impl Arguments {
         if let Some(dir) = &self.cwd {
             words.extend(["--cwd".into(), dir.into()]);
         }
-        words.push("--".into());
-        words.extend(self.program.iter().cloned());
+        words.extend(["--".into(), self.program.clone().into()]);
+        words.extend(self.words.iter().cloned());
         words
     }
 }
@@ -90,7 +93,7 @@ mod tests {
         let again = Arguments::read(read.of_first_process(Some(9))).unwrap();
         assert!(again.is_first && again.own_mounts && again.binds.is_empty());
         assert_eq!((again.parent, again.masked, again.cwd), (Some(9), read.masked, read.cwd));
-        assert_eq!(again.program, words("x --bind"));
+        assert_eq!((again.program, again.words), ("x".into(), words("--bind")));
     }
 
     #[test]

@@ -4,7 +4,6 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::ExitCode;
 
 use nix::sched::{CloneFlags, unshare};
@@ -28,7 +27,7 @@ pub(crate) fn run(this: &OsStr, words: Vec<OsString>) -> ExitCode {
         return ExitCode::from(NOT_CONFINED);
     };
     confine(this, &arguments).unwrap_or_else(|error| {
-        complain(&format!("cannot confine {}: {error}", arguments.program[0].display()));
+        complain(&format!("cannot confine {}: {error}", arguments.program.display()));
         ExitCode::from(NOT_CONFINED)
     })
 }
@@ -44,8 +43,8 @@ fn confine(this: &OsStr, arguments: &Arguments) -> io::Result<ExitCode> {
         return first_process::run(arguments);
     }
     if !arguments.pid_namespace {
-        let program = Path::new(&arguments.program[0]);
-        return Ok(cannot_run(program, &command(&arguments.program).exec()));
+        let error = command(&arguments.program, &arguments.words).exec();
+        return Ok(cannot_run(&arguments.program, &error));
     }
     unshare(CloneFlags::CLONE_NEWPID)?;
     if arguments.own_mounts {
@@ -53,9 +52,8 @@ fn confine(this: &OsStr, arguments: &Arguments) -> io::Result<ExitCode> {
     }
     // Only children of this process are in the new pid namespace. The first one must mount /proc
     // there, so it is this program again.
-    let mut words = vec![this.to_owned()];
-    words.extend(arguments.of_first_process(outer_pid()));
-    Ok(exit_code(command(&words).status()?))
+    let first = command(this, &arguments.of_first_process(outer_pid())).status()?;
+    Ok(exit_code(first))
 }
 
 /// Returns the pid of this process in the pid namespace of /proc; `None` without /proc.

@@ -4,7 +4,6 @@
 use std::env;
 use std::fs;
 use std::io;
-use std::path::Path;
 use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -33,8 +32,8 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
     if let Some(dir) = &arguments.cwd {
         env::set_current_dir(dir)?;
     }
-    let program = Path::new(&arguments.program[0]);
-    let child = match command(&arguments.program).spawn() {
+    let program = &arguments.program;
+    let child = match command(program, &arguments.words).spawn() {
         Ok(child) => child,
         Err(error) => return Ok(cannot_run(program, &error)),
     };

@@ -37,8 +37,7 @@ pub(crate) fn run(called: &OsStr, words: Vec<OsString>) -> ExitCode {
         Some(fifo) => Call::joining(Path::new(&fifo), words, &flags, is_top),
         None => Call::unchanged(words),
     };
-    let line: Vec<OsString> = std::iter::once(program.clone().into()).chain(call.words).collect();
-    let mut make = command(&line);
+    let mut make = command(&program, &call.words);
     make.arg0(called);
     if let Some(flags) = call.flags {
         make.env("MAKEFLAGS", flags);

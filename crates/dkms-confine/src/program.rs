@@ -1,6 +1,6 @@
 //! Starts programs, and converts their results to exit codes.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -13,11 +13,11 @@ const NOT_FOUND: u8 = 127;
 /// The number added to a signal number for the exit code of a killed program, as in a shell.
 pub(crate) const SIGNALLED: i32 = 128;
 
-/// Returns a command that runs the program `words[0]` with the other words as its arguments.
+/// Returns a command that runs `program` with the arguments `words`.
 #[expect(clippy::disallowed_methods, reason = "the engine starts programs through this one")]
-pub(crate) fn command(words: &[OsString]) -> Command {
-    let mut command = Command::new(&words[0]);
-    command.args(&words[1..]);
+pub(crate) fn command(program: impl AsRef<OsStr>, words: &[OsString]) -> Command {
+    let mut command = Command::new(program);
+    command.args(words);
     command
 }
 

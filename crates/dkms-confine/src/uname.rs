@@ -20,9 +20,7 @@ pub(crate) fn run(words: &[OsString]) -> ExitCode {
     let Some(program) = real_program("uname") else {
         return not_found("uname");
     };
-    let line: Vec<OsString> =
-        std::iter::once(program.clone().into()).chain(words.iter().cloned()).collect();
-    let said = match command(&line).stderr(Stdio::inherit()).output() {
+    let said = match command(&program, words).stderr(Stdio::inherit()).output() {
         Ok(said) => said,
         Err(error) => return cannot_run(&program, &error),
     };

@@ -24,6 +24,11 @@ pub struct Lock {
     _file: Option<File>,
 }
 
+/// Returns true if a script or a conf of another run started this process.
+pub(super) fn is_within_run(env: &Environment) -> bool {
+    env.get(WITHIN_RUN).is_some()
+}
+
 impl Lock {
     /// Acquires the lock. If another run holds it, calls `report` with a message that names the
     /// holder if it is known, then waits.
@@ -41,7 +46,7 @@ impl Lock {
         env: &Environment,
         report: &mut dyn FnMut(&str),
     ) -> Result<Self, FileError> {
-        if env.get(WITHIN_RUN).is_some() {
+        if is_within_run(env) {
             return Ok(Self { _file: None });
         }
         durable::create_dirs(&trees.dkms)?;

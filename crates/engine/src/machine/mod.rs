@@ -178,7 +178,7 @@ impl Machine {
 
     /// Returns true if a script or a conf of another run started this process.
     pub(crate) fn is_within_run(&self) -> bool {
-        self.env.get(WITHIN_RUN).is_some()
+        lock::is_within_run(&self.env)
     }
 
     /// Returns true if builds can have mounts of their own.

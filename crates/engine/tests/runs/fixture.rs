@@ -96,10 +96,13 @@ impl Fixture {
     }
 
     fn run_within(&mut self, scope: &Scope, request: &Request) -> Report {
-        let machine = self.machine();
-        let facts = facts::read(&machine, scope);
+        self.run_on(&self.machine(), scope, request)
+    }
+
+    fn run_on(&mut self, machine: &Machine, scope: &Scope, request: &Request) -> Report {
+        let facts = facts::read(machine, scope);
         let plan = plan::make(request, &facts).unwrap();
-        act::carry_out(&plan, &facts, &machine, &mut self.output)
+        act::carry_out(&plan, &facts, machine, &mut self.output)
     }
 
     /// Runs the request of the hook for a transaction that changes `sources` and `kernels`.
@@ -109,9 +112,7 @@ impl Fixture {
 
     /// Runs the request of the hook for a transaction that changes `sources` on `machine`.
     pub fn sync_on(&mut self, machine: &Machine, sources: &[&str]) -> Report {
-        let facts = facts::read(machine, &Scope::default());
-        let plan = plan::make(&sync(sources, &[]), &facts).unwrap();
-        act::carry_out(&plan, &facts, machine, &mut self.output)
+        self.run_on(machine, &Scope::default(), &sync(sources, &[]))
     }
 
     /// Runs a dkms command for [`K1`].
