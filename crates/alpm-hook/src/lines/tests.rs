@@ -60,6 +60,7 @@ fn run(plan: &Plan, outcome: impl Fn(&Action) -> Outcome) -> String {
         lacking: BTreeMap::new(),
         import: None,
         no_autoinstall: false,
+        running: None,
         kernels_known: true,
         tried: BTreeMap::new(),
         problems: Vec::new(),

@@ -131,7 +131,10 @@ fn missing_headers_name_kernels_that_have_headers() {
     // Without -k, the command works on the running kernel, which the root does not contain.
     let output = dkms(&root, "autoinstall");
     assert_eq!(output.code, 21, "{}", output.errors);
-    let advice = format!("headers are installed for {K2}\n  run: dkms autoinstall -k {K2}\n");
+    let advice = format!(
+        ": the running kernel is not in /usr/lib/modules (installed: {K1}, {K2})\n  \
+         headers are installed for {K2}\n  run: dkms autoinstall -k {K2}\n"
+    );
     assert!(output.errors.ends_with(&advice), "{}", output.errors);
     root.remove(format!("usr/lib/modules/{K2}/build"));
     let output = dkms(&root, "install foo/1.0 --all");

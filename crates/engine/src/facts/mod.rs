@@ -29,6 +29,8 @@ pub struct Facts {
     pub arch: Arch,
     /// The kernels in the install tree, and those named on the command line.
     pub kernels: BTreeMap<KernelRelease, KernelFacts>,
+    /// The running kernel, which need not be installed. `None` if it is unknown.
+    pub running: Option<KernelRelease>,
     /// The modules in the source tree and the dkms tree, and the module to import.
     pub modules: BTreeMap<ModuleId, ModuleFacts>,
     /// The modules named on the command line that dkms refuses to work on, each with its missing

@@ -13,7 +13,7 @@ use super::{BadHeaders, Fingerprints};
 use crate::conf::Confs;
 use crate::dkms_tree::{BuildCache, PendingList};
 use crate::facts::{Facts, Import, KernelFacts, Lack, ModuleFacts, SourceLink, SourcePlace};
-use crate::machine::{Kernel, Kernels, Machine, ModuleIndex, WrittenFiles};
+use crate::machine::{Kernel, Kernels, Machine, ModuleIndex, WrittenFiles, running_release};
 use crate::names::{KernelRelease, ModuleId};
 use crate::os::digest::Digest;
 use crate::os::symlinks;
@@ -81,6 +81,7 @@ pub fn read(machine: &Machine, scope: &Scope) -> Facts {
     Facts {
         arch: machine.arch.clone(),
         kernels,
+        running: running_release(),
         lacking: survey.lacking,
         modules,
         pending: PendingList::of(&machine.trees).read(),

@@ -67,8 +67,9 @@ impl fmt::Display for Note {
                 "{kernel}: no kernel headers installed: {base}-headers is for {other} (partial \
                  upgrade)\n  run: pacman -Syu"
             ),
-            Self::NoKernel { kernel, installed } => {
-                write!(f, "{kernel}: no such kernel in /usr/lib/modules")?;
+            Self::NoKernel { kernel, running, installed } => {
+                let what = if *running { "the running kernel is not" } else { "no such kernel" };
+                write!(f, "{kernel}: {what} in /usr/lib/modules")?;
                 let installed: Vec<&str> = installed.iter().map(KernelRelease::as_str).collect();
                 match installed.as_slice() {
                     [] => Ok(()),

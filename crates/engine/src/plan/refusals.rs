@@ -92,7 +92,8 @@ pub(super) fn headers_note(facts: &Facts, kernel: &KernelRelease) -> Note {
     if facts.kernels_known && !facts.is_alive(kernel) && pkgbase.is_none() {
         let installed = facts.kernels.iter().filter(|(_, about)| about.kernel.alive);
         let installed = installed.map(|(release, _)| release.clone()).collect();
-        return Note::NoKernel { kernel: kernel.clone(), installed };
+        let running = facts.running.as_ref() == Some(kernel);
+        return Note::NoKernel { kernel: kernel.clone(), running, installed };
     }
     let other = facts
         .kernels

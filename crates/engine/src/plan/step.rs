@@ -103,10 +103,13 @@ pub enum Note {
         /// upgrade.
         other: Option<KernelRelease>,
     },
-    /// A command names a kernel that does not exist.
+    /// A command is for a kernel that does not exist.
     NoKernel {
-        /// The name that is no kernel.
+        /// The release for which there is no kernel.
         kernel: KernelRelease,
+        /// Whether it is the running kernel, whose files an upgrade has removed. Commands act on
+        /// the running kernel by default, so that the user may not have named it.
+        running: bool,
         /// The kernels that exist.
         installed: Vec<KernelRelease>,
     },

@@ -46,6 +46,7 @@ impl TestMachine {
             cached: HashSet::new(),
             lacking: BTreeMap::new(),
             pending: Vec::new(),
+            running: None,
             kernels_known: true,
             import: None,
             no_autoinstall: false,

@@ -84,6 +84,10 @@ fn names_that_are_no_kernels_are_reported_as_such() {
     let plan = machine.command(Verb::Install, "zfs/2", &["7.2.99"]).unwrap().to_string();
     let want = "fail zfs/2 for 7.2.99: no such kernel in /usr/lib/modules (installed: 7.2.12-arch1-1, 7.2.13-arch1-1)\n";
     assert!(plan.ends_with(want), "{plan}");
+    machine.0.running = Some(kernel("7.2.99"));
+    let plan = machine.command(Verb::Install, "zfs/2", &["7.2.99"]).unwrap().to_string();
+    let want = "for 7.2.99: the running kernel is not in /usr/lib/modules (installed: 7.2.12-arch1-1, 7.2.13-arch1-1)\n";
+    assert!(plan.ends_with(want), "{plan}");
     // The headers of an existing kernel are what is missing.
     let machine = machine.kernel(K2, |k| (k.kernel.headers, k.inputs) = (None, None));
     let plan = machine.command(Verb::Build, "zfs/2", &[K2]).unwrap().to_string();
