@@ -9,6 +9,7 @@ pub mod targets;
 mod told;
 pub mod transaction;
 
+pub use dkms_engine::dkms_tree::Operation;
 pub use hook_main::{HookArgs, run};
 pub use targets::Targets;
-pub use transaction::{SyncHook, depart, journal, sync};
+pub use transaction::{SCRIPT, SyncHook, depart, journal, sync};

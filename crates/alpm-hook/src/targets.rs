@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::io::{self, BufRead};
 
+use dkms_engine::facts::Subjects;
 use dkms_engine::failure::Failure;
+use dkms_engine::machine::Target;
 use dkms_engine::names::KernelRelease;
 
 /// The name of the package that contains these hooks.
@@ -26,6 +28,8 @@ pub struct Targets {
     pub kernels: BTreeSet<KernelRelease>,
     /// The kernels whose headers (`build/include/`, or the link `build`) are among the targets.
     pub headers: BTreeSet<KernelRelease>,
+    /// The paths of these sources, kernels and headers.
+    pub paths: BTreeSet<String>,
     /// Whether the package alpm-dkms is a target.
     pub ourselves: bool,
     /// Whether `usr/bin/dkms` is a target. If the transaction removes alpm-dkms, this means that
@@ -81,34 +85,24 @@ impl Targets {
         *self == Self { ignored: self.ignored, ..Self::default() }
     }
 
+    /// Returns the sources and kernels among the targets.
+    #[must_use]
+    pub fn subjects(&self) -> Subjects {
+        Subjects { sources: self.sources.clone(), kernels: &self.kernels | &self.headers }
+    }
+
     fn add(&mut self, target: &str) -> Option<()> {
         match target {
             OURSELVES => self.ourselves = true,
             "usr/bin/dkms" => self.dkms_binary = true,
-            _ => {
-                if let Some(path) = target.strip_prefix("usr/src/") {
-                    self.sources.insert(source(path)?.to_owned());
-                } else {
-                    self.add_kernel(target.strip_prefix("usr/lib/modules/")?)?;
+            path => {
+                match Target::parse(path)? {
+                    Target::Source(dir) => drop(self.sources.insert(dir)),
+                    Target::Kernel(release) => drop(self.kernels.insert(release)),
+                    Target::Headers(release) => drop(self.headers.insert(release)),
                 }
+                self.paths.insert(path.to_owned());
             }
-        }
-        Some(())
-    }
-
-    fn add_kernel(&mut self, path: &str) -> Option<()> {
-        let (release, below) = path.split_once('/')?;
-        let release = release.parse().ok()?;
-        match below {
-            "" | "modules.order" | "modules.alias" | "pkgbase" | "vmlinuz" => {
-                self.kernels.insert(release);
-            }
-            // A headers package may contain `build` as a link. The `*` in a trigger also matches
-            // `/`, so pacman passes deeper paths too.
-            "build/include/" | "build/include" | "build" => {
-                self.headers.insert(release);
-            }
-            _ => return None,
         }
         Some(())
     }
@@ -119,21 +113,12 @@ impl Targets {
 #[must_use]
 pub fn without_sources(lines: &[u8]) -> Vec<u8> {
     let is_source = |line: &[u8]| {
-        let path = std::str::from_utf8(line).ok().and_then(|line| line.strip_prefix("usr/src/"));
-        path.and_then(source).is_some()
+        let target = std::str::from_utf8(line).ok().and_then(Target::parse);
+        matches!(target, Some(Target::Source(_)))
     };
     let others =
         lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty() && !is_source(line));
     others.flat_map(|line| line.iter().copied().chain([b'\n'])).collect()
-}
-
-/// Returns the name of a source directory if `path`, relative to `/usr/src`, is the directory's
-/// top-level `dkms.conf`. Returns `None` for deeper files, which the trigger `usr/src/*/dkms.conf`
-/// also matches.
-fn source(path: &str) -> Option<&str> {
-    let dir = path.strip_suffix("/dkms.conf")?;
-    let fits = !dir.is_empty() && dir != ".." && dir != "." && !dir.contains(['/', '\0']);
-    fits.then_some(dir)
 }
 
 #[cfg(test)]
@@ -161,6 +146,13 @@ mod tests {
         Targets { headers: [release.parse().expect("a release")].into(), ..Targets::default() }
     }
 
+    /// Adds `line` to the paths of `targets` unless it names a package or our program.
+    fn with_path(targets: Targets, line: &str) -> Targets {
+        let is_path = !targets.ourselves && !targets.dkms_binary;
+        let paths = is_path.then(|| line.to_owned()).into_iter().collect();
+        Targets { paths, ..targets }
+    }
+
     #[rstest]
     #[case::source("usr/src/zfs-2.4.4/dkms.conf", source("zfs-2.4.4"))]
     #[case::no_version("usr/src/zfs/dkms.conf", source("zfs"))]
@@ -172,7 +164,7 @@ mod tests {
     #[case::ourselves("alpm-dkms", Targets { ourselves: true, ..Targets::default() })]
     #[case::dkms_binary("usr/bin/dkms", Targets { dkms_binary: true, ..Targets::default() })]
     fn reads_a_target(#[case] line: &str, #[case] want: Targets) {
-        assert_eq!(read(line), want);
+        assert_eq!(read(line), with_path(want, line));
     }
 
     #[rstest]

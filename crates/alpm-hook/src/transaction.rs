@@ -7,11 +7,10 @@ use std::io;
 use std::process::ExitCode;
 
 use dkms_engine::act;
-use dkms_engine::dkms_tree::{PendingList, PendingWork};
-use dkms_engine::facts::{self, Facts, Scope};
+use dkms_engine::dkms_tree::{Operation, record_in_journal};
+use dkms_engine::facts::{self, Facts, OwnTransaction, Scope, Subjects};
 use dkms_engine::failure::Failure;
-use dkms_engine::machine::Machine;
-use dkms_engine::names::KernelRelease;
+use dkms_engine::machine::{Machine, Transaction};
 use dkms_engine::plan::{self, Note, Plan, Request};
 use dkms_engine::report::Report;
 use dkms_initramfs::{Generator, mkinitcpio_override};
@@ -24,44 +23,55 @@ use crate::package_query::{self, PackageQuery, Packages};
 use crate::targets::Targets;
 use crate::told::Told;
 
-/// Records a transaction's sources and kernels as pending work before the transaction starts.
+/// Records the paths of the targets in the journal before the transaction starts.
 ///
-/// If the transaction is interrupted, no PostTransaction hook runs, but the pending work remains.
-/// Takes no lock, so that pacman never waits here for a running build. Each transaction writes its
-/// own file.
+/// If the transaction is interrupted, no PostTransaction hook runs, but the journal remains. Takes
+/// no lock, so that pacman never waits here for a running build. Each transaction writes its own
+/// files.
 ///
 /// # Errors
-/// [`Failure`] if the pending work cannot be written.
-pub fn journal(args: &HookArgs, targets: &Targets) -> Result<ExitCode, Failure> {
-    let kernels = &targets.kernels | &targets.headers;
-    if targets.sources.is_empty() && kernels.is_empty() {
+/// [`Failure`] if the journal cannot be written.
+pub fn journal(
+    args: &HookArgs,
+    targets: &Targets,
+    operation: Operation,
+) -> Result<ExitCode, Failure> {
+    if targets.paths.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
     if args.dry_run {
-        let (sources, kernels) = (targets.sources.len(), kernels.len());
-        let line = format!("would record {sources} sources and {kernels} kernels as pending");
+        let what = match operation {
+            Operation::Arriving => "arriving",
+            Operation::Departing => "departing",
+        };
+        let line = format!("would record {} {what} paths", targets.paths.len());
         Lines::new(io::stdout(), PackageNames::default()).say(&line);
-    } else {
-        let work = PendingWork::Transaction { sources: targets.sources.clone(), kernels };
-        PendingList::of(&Machine::for_hook(&args.root).trees).write(&work)?;
+        return Ok(ExitCode::SUCCESS);
     }
+    let trees = Machine::for_hook(&args.root).trees;
+    let transaction = Transaction::of_this_hook(&trees);
+    record_in_journal(&trees, &transaction, operation, targets.paths.iter().cloned())?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// The hook that calls [`sync`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SyncHook {
-    /// 70-dkms-install.
+    /// 70-dkms-install. Its targets have been installed or replaced.
     Install,
-    /// 71-dkms-remove, which runs after 70-dkms-install if both are triggered.
+    /// 71-dkms-remove, which runs after 70-dkms-install if both are triggered. Its targets have been
+    /// removed.
     Remove,
 }
+
+/// The flag for the script at the path of Arch's own one, which administrators call from their own
+/// hooks. Such a hook may run before the transaction.
+pub const SCRIPT: &str = "--script";
 
 /// Builds and installs missing modules after a transaction, removes modules without a source or
 /// kernel, and finishes pending work.
 ///
-/// dkms-install and dkms-remove both call this function, because the targets do not say whether a
-/// file was added or removed.
+/// dkms-install and dkms-remove both call this function, because each finds all work in the journal.
 ///
 /// # Errors
 /// [`Failure`] if the lock cannot be taken or the whole request is refused. A module that fails is
@@ -81,12 +91,24 @@ pub fn sync(args: &HookArgs, targets: &Targets, hook: SyncHook) -> Result<ExitCo
     let generator = Generator::detect(&machine);
     machine.images = generator.is_some();
     let lock = lock(args, &machine)?;
-    // If the transaction installed alpm-dkms itself, no hook has recorded the existing sources yet.
-    let unseen = if targets.ourselves { present.clone() } else { BTreeSet::new() };
-    let sources = &targets.sources | &unseen;
-    let kernels = &targets.kernels | &targets.headers;
-    let kernels_in_depth = in_depth(&machine, &sources, &kernels);
-    let scope = Scope { kernels: kernels_in_depth, trusts_packages: true, ..Scope::default() };
+    let is_completed = args.flag != Some(SCRIPT);
+    let transaction = Transaction::of_this_hook(&machine.trees);
+    let own = OwnTransaction { transaction, is_completed };
+    let mut arrived = Subjects::default();
+    let mut departed = Subjects::default();
+    match hook {
+        SyncHook::Install => arrived = targets.subjects(),
+        SyncHook::Remove if is_completed => departed = targets.subjects(),
+        SyncHook::Remove => {}
+    }
+    if targets.ourselves {
+        // The transaction installed alpm-dkms, so no hook has recorded the existing sources.
+        arrived.sources.extend(present.iter().cloned());
+    }
+    let mut changed = arrived.clone();
+    changed.extend(&departed);
+    let scope =
+        Scope { changed: Some(changed), own: Some(own), trusts_packages: true, ..Scope::default() };
     let mut facts = facts::read(&machine, &scope);
     if lock.is_some() {
         let renamed = act::carry_over_registrations(&machine, &facts, &BTreeSet::new());
@@ -97,7 +119,11 @@ pub fn sync(args: &HookArgs, targets: &Targets, hook: SyncHook) -> Result<ExitCo
         }
     }
     facts.tried = told.tried();
-    let request = Request::Sync { sources, kernels, headers: targets.headers.clone() };
+    let headers = match hook {
+        SyncHook::Install => targets.headers.clone(),
+        SyncHook::Remove => BTreeSet::new(),
+    };
+    let request = Request::Sync { arrived, departed, headers };
     // If there is nothing to do, the lookup would take longer than the rest of the hook.
     let mut packages = None;
     if plan_depends_on_owners(&facts, targets) {
@@ -128,19 +154,14 @@ pub fn sync(args: &HookArgs, targets: &Targets, hook: SyncHook) -> Result<ExitCo
 /// next boot. Such a copy can exist if this transaction or pending work touched a kernel, or if two
 /// kernels name the same package, which owns only one of them.
 fn plan_depends_on_owners(facts: &Facts, targets: &Targets) -> bool {
-    let is_pending = |work: &PendingWork| match work {
-        PendingWork::Kernel(_) | PendingWork::LeftOver(_) => true,
-        // The record of this transaction names no kernels other than its targets.
-        PendingWork::Transaction { kernels, .. } => !kernels.is_subset(&targets.headers),
-        _ => false,
-    };
     let alive = facts.kernels.values().filter(|about| about.kernel.alive);
     let mut packages = BTreeSet::new();
     let mut share_a_package =
         alive.filter_map(|about| about.kernel.pkgbase.as_ref()).filter(|it| !packages.insert(*it));
     targets.ourselves
         || !targets.kernels.is_empty()
-        || facts.pending.iter().any(is_pending)
+        // The journal of this transaction names no kernels other than its targets.
+        || !facts.changed_kernels().is_subset(&targets.headers)
         || share_a_package.next().is_some()
 }
 
@@ -182,32 +203,6 @@ pub fn depart(args: &HookArgs, targets: &Targets) -> Result<ExitCode, Failure> {
     // This fails if the tree is not empty, as intended.
     let _ = fs::remove_dir(&machine.trees.dkms);
     Ok(code)
-}
-
-/// Returns the kernels to inspect in depth: those that have changed and those with pending work.
-/// Returns `None`, which means all kernels, if a source has changed.
-fn in_depth(
-    machine: &Machine,
-    sources: &BTreeSet<String>,
-    kernels: &BTreeSet<KernelRelease>,
-) -> Option<BTreeSet<KernelRelease>> {
-    let mut in_depth = kernels.clone();
-    for work in PendingList::of(&machine.trees).read() {
-        match work {
-            PendingWork::Kernel(kernel)
-            | PendingWork::Install { kernel, .. }
-            | PendingWork::Uninstall { kernel, .. } => in_depth.insert(kernel),
-            PendingWork::LeftOver(_) | PendingWork::Image { .. } => false,
-            PendingWork::Transaction { sources, kernels } if sources.is_empty() => {
-                in_depth.extend(kernels);
-                true
-            }
-            PendingWork::Source(_) | PendingWork::Transaction { .. } | PendingWork::Remove(_) => {
-                return None;
-            }
-        };
-    }
-    sources.is_empty().then_some(in_depth)
 }
 
 /// Carries out a plan, or prints it in a dry run. Omits messages that `told` contains. Returns the

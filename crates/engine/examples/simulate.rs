@@ -11,7 +11,7 @@
 use std::time::{Duration, Instant};
 
 use dkms_engine::act;
-use dkms_engine::facts::{self, Scope};
+use dkms_engine::facts::{self, Scope, Subjects};
 use dkms_engine::machine::Machine;
 use dkms_engine::plan::{self, Request};
 use dkms_engine::report::{Event, Watch};
@@ -45,8 +45,9 @@ fn main() {
         machine.settings.set_jobs(jobs);
         let facts = facts::read(&machine, &Scope::default());
         let kernels = facts.kernels.keys().cloned().collect();
-        let request =
-            Request::Sync { sources: Default::default(), kernels, headers: Default::default() };
+        let arrived = Subjects { kernels, ..Subjects::default() };
+        let (departed, headers) = Default::default();
+        let request = Request::Sync { arrived, departed, headers };
         let plan = plan::make(&request, &facts).unwrap();
         let started = Instant::now();
         let report = act::carry_out(&plan, &facts, &machine, &mut Silence);

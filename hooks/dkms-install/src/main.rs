@@ -1,18 +1,18 @@
 //! Builds and installs modules after a kernel, its headers or a module's source has been installed.
 //!
-//! With `--journal`, records a transaction's changes before the transaction starts.
+//! With `--journal`, records the paths that a transaction is about to install or replace. `--script`
+//! is for hooks of administrators, which may run before the transaction.
 
 use std::process::ExitCode;
 
-use alpm_hook::{SyncHook, Targets};
+use alpm_hook::{Operation, SCRIPT, SyncHook, Targets};
 
 fn main() -> ExitCode {
-    alpm_hook::run("dkms-install", &["--journal"], |args, input| {
+    alpm_hook::run("dkms-install", &["--journal", SCRIPT], |args, input| {
         let targets = Targets::read(input)?;
-        if args.flag.is_some() {
-            alpm_hook::journal(args, &targets)
-        } else {
-            alpm_hook::sync(args, &targets, SyncHook::Install)
+        match args.flag {
+            Some("--journal") => alpm_hook::journal(args, &targets, Operation::Arriving),
+            _ => alpm_hook::sync(args, &targets, SyncHook::Install),
         }
     })
 }

@@ -201,6 +201,9 @@ fn does_not_look_up_packages_for_a_pending_image() {
 fn skips_a_copy_of_a_kernel() {
     for targets in [TARGETS, b"usr/lib/modules/7.2.13-arch1-1/\n"] {
         let root = root_with_alpm_query(&[(K, "null")]);
+        // An earlier transaction has removed the kernel.
+        let departed = "format = 2\n[work]\ndeparted-kernel = \"7.2.13-arch1-1\"\n";
+        root.write("var/lib/dkms/.pending/departed-kernel-x.toml", departed);
         let (output, calls) = hook_with_alpm_query(&root, &[], targets);
         assert!(output.contains("7.2.13-arch1-1: skipped: not owned by a package"), "{output}");
         assert!(!output.contains("built") && calls == 1, "{output}");

@@ -78,14 +78,20 @@ fn departs_only_if_alpm_dkms_is_removed() {
     assert_eq!(root.listing(""), before);
 }
 
-/// Runs dkms-install and then dkms-remove, as one pacman does. Returns the output of both.
+/// Runs the hooks as one pacman does, after the transaction. What exists has arrived, and the other
+/// targets have departed. Returns the output of dkms-install and of dkms-remove.
 fn both_hooks(root: &TestRoot, targets: &str) -> [String; 2] {
-    ["dkms-install", "dkms-remove"].map(|hook| {
+    let (arrived, departed): (Vec<&str>, Vec<&str>) =
+        targets.lines().partition(|path| root.exists(path));
+    let run = |hook: &str, flags: &[&str], targets: &[&str]| {
         let mut command = Command::new(assert_cmd::cargo::cargo_bin(hook));
-        command.arg("--root").arg(root.path()).env("PATH", root.search_path());
-        let output = command.write_stdin(targets).output().unwrap();
+        command.args(flags).arg("--root").arg(root.path()).env("PATH", root.search_path());
+        let output = command.write_stdin(targets.join("\n")).output().unwrap();
         String::from_utf8(output.stdout).unwrap()
-    })
+    };
+    run("dkms-remove", &["--journal"], &departed);
+    run("dkms-install", &["--journal"], &arrived);
+    [run("dkms-install", &[], &arrived), run("dkms-remove", &[], &departed)]
 }
 
 /// Returns a machine with foo/1.0 installed and then replaced by foo/2.0, which does not build.

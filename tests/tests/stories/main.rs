@@ -25,6 +25,7 @@ mod kernel_removal;
 mod kernels;
 mod killed_hooks;
 mod killed_pacman;
+mod killed_unpacking;
 mod launchers;
 mod limits;
 mod migration;

@@ -1,9 +1,10 @@
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use dkms_engine::dkms_tree::Reason;
-use dkms_engine::facts::Facts;
+use dkms_engine::facts::{self, Scope};
 use dkms_engine::failure::Failure;
+use dkms_engine::machine::Machine;
 use dkms_engine::plan::{Job, Note};
 use dkms_engine::report::Report;
 
@@ -51,20 +52,8 @@ fn packages() -> Packages {
 /// Returns the output of a run of `plan` in which each step takes 4.1 seconds and ends with
 /// `outcome`.
 fn run(plan: &Plan, outcome: impl Fn(&Action) -> Outcome) -> String {
-    let facts = Facts {
-        arch: "x86_64".parse().expect("a name"),
-        kernels: BTreeMap::new(),
-        modules: BTreeMap::new(),
-        pending: Vec::new(),
-        cached: std::collections::HashSet::new(),
-        lacking: BTreeMap::new(),
-        import: None,
-        no_autoinstall: false,
-        running: None,
-        kernels_known: true,
-        tried: BTreeMap::new(),
-        problems: Vec::new(),
-    };
+    let nothing = Machine::for_hook(Path::new("/nonexistent"));
+    let facts = facts::read(&nothing, &Scope { shallow: true, ..Scope::default() });
     let mut lines = Lines::new(Vec::new(), PackageNames::new(packages(), &facts));
     lines.event(&Event::Planned(plan));
     let mut report = Report::default();

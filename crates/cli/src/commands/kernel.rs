@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use dkms_engine::dkms_tree::PendingList;
-use dkms_engine::facts::Scope;
+use dkms_engine::facts::{Scope, Subjects};
 use dkms_engine::machine::{Kernels, Trees};
 use dkms_engine::names::{KernelRelease, ModuleName};
 use dkms_engine::plan::Request;
@@ -40,7 +40,7 @@ fn covered(
     only: bool,
 ) -> Option<BTreeSet<KernelRelease>> {
     let mut kernels = BTreeSet::from([kernel?.clone()]);
-    if !only && !PendingList::of(trees).read().is_empty() {
+    if !only && !PendingList::of(trees).is_empty() {
         let all = Kernels::read(trees).map(|kernels| kernels.all).unwrap_or_default();
         kernels.extend(all.into_iter().map(|kernel| kernel.release));
     }
@@ -51,8 +51,8 @@ fn covered(
 /// code.
 pub fn finish_pending(session: &mut Session<'_>) -> u8 {
     let no_changes = Request::Sync {
-        sources: BTreeSet::new(),
-        kernels: BTreeSet::new(),
+        arrived: Subjects::default(),
+        departed: Subjects::default(),
         headers: BTreeSet::new(),
     };
     let operation = Operation {

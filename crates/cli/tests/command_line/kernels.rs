@@ -132,7 +132,7 @@ fn missing_headers_name_kernels_that_have_headers() {
     let output = dkms(&root, "autoinstall");
     assert_eq!(output.code, 21, "{}", output.errors);
     let advice = format!(
-        ": the running kernel is not in /usr/lib/modules (installed: {K1}, {K2})\n  \
+        ": the running kernel is not in /usr/lib/modules (installed: {K3}, {K1}, {K2})\n  \
          headers are installed for {K2}\n  run: dkms autoinstall -k {K2}\n"
     );
     assert!(output.errors.ends_with(&advice), "{}", output.errors);

@@ -74,7 +74,7 @@ fn run(plan: &Plan, facts: &Facts, machine: &Machine, watch: &mut dyn Watch) -> 
         touched: BTreeSet::new(),
         watch,
     };
-    let run_pending = RunPending::open(&machine.trees, plan, facts);
+    let mut run_pending = RunPending::open(&machine.trees, plan, facts);
     run.report.errors.extend(run_pending.note());
     let follows_killed_run = !facts.pending.is_empty();
     // The files of a run that started this one are in use.

@@ -13,16 +13,18 @@ use crate::report::{Outcome, Report};
 
 /// The pending work of one run.
 pub(crate) struct RunPending<'a> {
+    trees: &'a Trees,
     pending: PendingList,
     plan: &'a Plan,
     facts: &'a Facts,
-    /// The work that was already pending when the run started.
-    known: BTreeSet<&'a PendingWork>,
+    /// The entries that this run may clear: those that it has read or written.
+    known: BTreeSet<PendingWork>,
 }
 
 impl<'a> RunPending<'a> {
-    pub(crate) fn open(trees: &Trees, plan: &'a Plan, facts: &'a Facts) -> Self {
-        Self { pending: PendingList::of(trees), plan, facts, known: facts.pending.iter().collect() }
+    pub(crate) fn open(trees: &'a Trees, plan: &'a Plan, facts: &'a Facts) -> Self {
+        let known = facts.pending.iter().cloned().collect();
+        Self { trees, pending: PendingList::of(trees), plan, facts, known }
     }
 
     /// Records the requested work, in case the run is killed. Returns error messages; empty on
@@ -30,23 +32,39 @@ impl<'a> RunPending<'a> {
     ///
     /// Does nothing if the plan has no steps. Skips work that is already recorded, for example by
     /// the journal hook.
-    pub(crate) fn note(&self) -> Vec<String> {
+    pub(crate) fn note(&mut self) -> Vec<String> {
+        if self.plan.is_empty() {
+            return Vec::new();
+        }
         let (mut sources, mut kernels) = (BTreeSet::new(), BTreeSet::new());
+        let mut entries = BTreeSet::new();
         for work in self.plan.notes_pending.iter().filter(|work| !self.is_noted(work)) {
             match work {
                 PendingWork::Source(dir) => drop(sources.insert(dir.clone())),
                 PendingWork::Kernel(kernel) => drop(kernels.insert(kernel.clone())),
-                _ => {}
+                departed => drop(entries.insert(departed.clone())),
             }
         }
-        if self.plan.is_empty() || (sources.is_empty() && kernels.is_empty()) {
-            return Vec::new();
+        if !sources.is_empty() || !kernels.is_empty() {
+            entries.insert(PendingWork::Transaction { sources, kernels });
         }
-        message_of(self.pending.write(&PendingWork::Transaction { sources, kernels }))
+        let written = entries.iter().map(|work| self.pending.write(work));
+        let problems = written.flat_map(message_of).collect();
+        self.known.extend(entries);
+        problems
     }
 
     fn is_noted(&self, work: &PendingWork) -> bool {
-        self.known.contains(work)
+        let mut transactions = self.facts.transactions.iter();
+        let in_journal = transactions.any(|it| match work {
+            PendingWork::Source(dir) => it.arrived.sources.contains(dir),
+            PendingWork::Kernel(kernel) => it.arrived.kernels.contains(kernel),
+            PendingWork::DepartedSource(dir) => it.departed.sources.contains(dir),
+            PendingWork::DepartedKernel(kernel) => it.departed.kernels.contains(kernel),
+            _ => false,
+        });
+        in_journal
+            || self.known.contains(work)
             || self.known.iter().any(|known| match (known, work) {
                 (PendingWork::Transaction { sources, .. }, PendingWork::Source(dir)) => {
                     sources.contains(dir)
@@ -89,33 +107,41 @@ impl<'a> RunPending<'a> {
                 problems.extend(message_of(self.pending.clear(work)));
             }
         }
-        // By now, each unfinished part of a transaction has its own entry.
-        if problems.is_empty() && !self.plan.notes_pending.is_empty() {
-            let transactions = self.pending.read();
-            for work in transactions.iter().filter(|d| matches!(d, PendingWork::Transaction { .. }))
-            {
-                problems.extend(message_of(self.pending.clear(work)));
-            }
+        if problems.is_empty() {
+            problems.extend(self.clear_transactions());
         }
         problems
     }
 
+    /// Clears the transactions that the plan has dealt with. Each unfinished part of them has its
+    /// own entry by now.
+    fn clear_transactions(&self) -> Vec<String> {
+        let settled = |(number, _): &(usize, _)| self.plan.settles.contains(number);
+        let recorded = self.facts.transactions.iter().enumerate().filter(settled);
+        let journals = recorded.map(|(_, transaction)| transaction.journal.clear(self.trees));
+        let is_covered = |work: &&PendingWork| {
+            matches!(work, PendingWork::Transaction { .. }) && !self.plan.notes_pending.is_empty()
+        };
+        let entries = self.known.iter().filter(is_covered).map(|work| self.pending.clear(work));
+        journals.chain(entries).flat_map(message_of).collect()
+    }
+
     fn is_still_pending(&self, work: &PendingWork, left: &Unfinished) -> bool {
         match work {
-            PendingWork::Source(dir) => {
+            PendingWork::Source(dir) | PendingWork::DepartedSource(dir) => {
                 let mut modules = self.facts.modules.iter().filter(|(_, m)| m.source_dir == *dir);
                 modules.any(|(id, _)| left.kept.contains(id) || left.concerns(Some(id), None))
             }
-            PendingWork::Kernel(kernel) => left.concerns(None, Some(kernel)),
+            PendingWork::Kernel(kernel) | PendingWork::DepartedKernel(kernel) => {
+                left.concerns(None, Some(kernel))
+            }
             PendingWork::Install { module, kernel } | PendingWork::Uninstall { module, kernel } => {
                 left.concerns(Some(module), Some(kernel))
             }
             PendingWork::Remove(module) => {
                 left.kept.contains(module) || left.concerns(Some(module), None)
             }
-            PendingWork::LeftOver(_)
-            | PendingWork::Transaction { .. }
-            | PendingWork::Image { .. } => false,
+            PendingWork::Transaction { .. } | PendingWork::Image { .. } => false,
         }
     }
 }

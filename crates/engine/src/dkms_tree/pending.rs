@@ -1,14 +1,16 @@
 //! The list of pending work, one small file per entry in `T/.pending`.
 //!
 //! An entry is written before its work starts and removed once the work is finished. If the run is
-//! killed, or if pacman is killed before its hooks run, the next hook, `dkms autoinstall` or the
-//! boot unit finishes the work. The boot unit starts only if `T/.pending` is not empty.
+//! killed, the next hook, `dkms autoinstall` or the boot unit finishes the work. The boot unit starts
+//! only if `T/.pending` is not empty.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::journal::PREFIX as JOURNAL_PREFIX;
 use crate::machine::Trees;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 use crate::os::durable::{self, FileError};
@@ -18,30 +20,25 @@ use crate::os::toml_file;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PendingWork {
-    /// The name (`name-version`) of a source directory that a transaction installs, changes or
-    /// removes.
-    ///
-    /// To finish, build the module for every kernel, or remove the module if the directory no
-    /// longer exists.
+    /// The name (`name-version`) of a source directory that has arrived or changed. To finish, build
+    /// the module for every kernel.
     Source(String),
-    /// The release of a kernel that a transaction installs, changes or removes.
-    ///
-    /// To finish, build every module for the kernel, or delete the builds for it if the kernel no
-    /// longer exists.
+    /// The release of a kernel that has arrived or changed. To finish, build every module for it.
     Kernel(KernelRelease),
-    /// The sources and kernels of a transaction.
-    ///
-    /// This single entry replaces a [`PendingWork::Source`] or [`PendingWork::Kernel`] entry for
-    /// each of them.
+    /// Several sources and kernels, in a single entry.
     Transaction {
         /// The names (`name-version`) of directories in the source tree.
         sources: BTreeSet<String>,
         /// The releases of the kernels.
         kernels: BTreeSet<KernelRelease>,
     },
-    /// The release of a removed kernel whose module directory another package keeps until the next
-    /// boot. The builds for the kernel are deleted once that directory is gone.
-    LeftOver(KernelRelease),
+    /// The name of a source directory that a completed transaction removed. The module is removed
+    /// once its successor is in place.
+    DepartedSource(String),
+    /// The release of a kernel that a completed transaction removed. The builds for it are deleted
+    /// once its directory no longer contains a kernel; another package may keep a copy until the
+    /// next boot.
+    DepartedKernel(KernelRelease),
     /// The installation of a module for a kernel.
     ///
     /// If it was interrupted, objects can be missing, and POST_INSTALL and depmod might not have
@@ -103,7 +100,8 @@ impl PendingWork {
                 let names: Vec<String> = sources.iter().cloned().chain(kernels).collect();
                 ("transaction", names.join(" "))
             }
-            Self::LeftOver(kernel) => ("left-over", kernel.to_string()),
+            Self::DepartedSource(dir) => ("departed-source", dir.clone()),
+            Self::DepartedKernel(kernel) => ("departed-kernel", kernel.to_string()),
             Self::Install { module, kernel } => ("install", format!("{module} {kernel}")),
             Self::Uninstall { module, kernel } => ("uninstall", format!("{module} {kernel}")),
             Self::Remove(module) => ("remove", module.to_string()),
@@ -122,10 +120,36 @@ impl PendingWork {
     }
 }
 
-/// The content of an entry's file. TOML requires a table at the top level, hence the struct.
+/// The number of the files' format. The files of the first format contain no number.
+const FORMAT: u32 = 2;
+
+/// The content of an entry's file.
 #[derive(Serialize, Deserialize)]
 struct PendingFile {
+    #[serde(default = "first_format")]
+    format: u32,
     work: PendingWork,
+}
+
+fn first_format() -> u32 {
+    1
+}
+
+impl PendingFile {
+    /// Returns the entry, or `None` if its format is another one. Such a file is kept.
+    ///
+    /// Entries of the first format permit no removals, since they were written on a guess.
+    fn work(self) -> Option<PendingWork> {
+        let is_build = matches!(
+            self.work,
+            PendingWork::Source(_)
+                | PendingWork::Kernel(_)
+                | PendingWork::Transaction { .. }
+                | PendingWork::Install { .. }
+                | PendingWork::Image { .. }
+        );
+        (self.format == FORMAT || (self.format == 1 && is_build)).then_some(self.work)
+    }
 }
 
 /// The list of pending work in a dkms tree.
@@ -141,15 +165,20 @@ impl PendingList {
         Self { dir: trees.pending() }
     }
 
+    /// Returns true if there is neither pending work nor a journal.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        std::fs::read_dir(&self.dir).map_or(true, |mut entries| entries.next().is_none())
+    }
+
     /// Reads all pending work and returns it sorted. Logs and skips invalid files.
     #[must_use]
     pub fn read(&self) -> Vec<PendingWork> {
         let Ok(entries) = std::fs::read_dir(&self.dir) else { return Vec::new() };
         let mut all: Vec<PendingWork> = entries
             .flatten()
-            .filter(|entry| entry.path().extension().is_some_and(|ext| ext == "toml"))
-            .filter_map(|entry| toml_file::read::<PendingFile>(&entry.path()))
-            .map(|file| file.work)
+            .filter(|entry| is_entry(&entry.file_name()))
+            .filter_map(|entry| toml_file::read::<PendingFile>(&entry.path())?.work())
             .collect();
         all.sort();
         all
@@ -161,13 +190,11 @@ impl PendingList {
     /// [`FileError`] if the file cannot be written.
     pub fn write(&self, work: &PendingWork) -> Result<(), FileError> {
         let path = self.dir.join(work.file_name());
-        if path.exists() {
+        let known: Option<PendingFile> = path.exists().then(|| toml_file::read(&path)).flatten();
+        if known.is_some_and(|file| file.format == FORMAT) {
             return Ok(());
         }
-        let file = PendingFile { work: work.clone() };
-        // The journal hook writes without taking the lock. A run that holds the lock may remove the
-        // hook's unfinished file once, so try again.
-        toml_file::write(&path, &file).or_else(|_| toml_file::write(&path, &file))
+        toml_file::write(&path, &PendingFile { format: FORMAT, work: work.clone() })
     }
 
     /// Removes `work` from the list, and the list's directory once it is empty.
@@ -179,5 +206,57 @@ impl PendingList {
         // This succeeds only if no other work is pending.
         let _ = std::fs::remove_dir(&self.dir);
         Ok(())
+    }
+}
+
+/// Returns true if a file in `T/.pending` is an entry, not a journal.
+fn is_entry(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    name.ends_with(".toml") && !name.starts_with(JOURNAL_PREFIX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list() -> (tempfile::TempDir, PendingList) {
+        let root = tempfile::tempdir().unwrap();
+        let list = PendingList::of(&Trees::under(root.path()));
+        std::fs::create_dir_all(&list.dir).unwrap();
+        (root, list)
+    }
+
+    #[test]
+    fn entries_of_the_first_format_permit_no_removal() {
+        let (_root, list) = list();
+        for (name, text) in [
+            ("transaction", "[work.transaction]\nsources = [\"foo-1\"]\nkernels = []\n"),
+            ("source", "[work]\nsource = \"bar-1\"\n"),
+            ("remove", "[work]\nremove = \"foo/1\"\n"),
+            ("uninstall", "[work.uninstall]\nmodule = \"foo/1\"\nkernel = \"7.2\"\n"),
+            ("left-over", "[work]\nleft-over = \"7.2\"\n"),
+        ] {
+            std::fs::write(list.dir.join(format!("{name}-x.toml")), text).unwrap();
+        }
+        let (sources, kernels) = (["foo-1".to_owned()].into(), BTreeSet::new());
+        let want = [
+            PendingWork::Source("bar-1".into()),
+            PendingWork::Transaction { sources, kernels },
+        ];
+        assert_eq!(list.read(), want);
+        assert_eq!(std::fs::read_dir(&list.dir).unwrap().count(), 5, "the files are kept");
+    }
+
+    #[test]
+    fn entries_of_a_later_format_are_kept_and_ignored() {
+        let (_root, list) = list();
+        let work = PendingWork::DepartedSource("foo-1".into());
+        list.write(&work).unwrap();
+        assert_eq!(list.read(), [work.clone()]);
+        let path = list.dir.join(work.file_name());
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replace("format = 2", "format = 3")).unwrap();
+        assert_eq!(list.read(), []);
+        assert!(path.exists() && !list.is_empty());
     }
 }

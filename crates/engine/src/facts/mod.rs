@@ -5,6 +5,7 @@ mod headers;
 mod import;
 mod source_names;
 mod survey;
+mod transactions;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
@@ -21,6 +22,8 @@ pub use import::{Import, ImportedBuild};
 pub use source_names::modules_of_sources;
 pub(crate) use source_names::{named, named_by_conf};
 pub use survey::{Scope, read, source_dirs};
+pub use transactions::{OwnTransaction, Subjects};
+pub(crate) use transactions::{Stage, TransactionFacts};
 
 /// The facts about a machine on which a plan is based.
 #[derive(Debug, Clone)]
@@ -38,11 +41,16 @@ pub struct Facts {
     pub lacking: BTreeMap<ModuleId, Lack>,
     /// The work that earlier runs or hooks left pending.
     pub pending: Vec<PendingWork>,
+    /// The transactions that PreTransaction hooks have recorded.
+    pub(crate) transactions: Vec<TransactionFacts>,
     /// The keys of the builds in the cache. Empty if the cache is disabled or nothing will be
     /// built.
     pub cached: HashSet<CacheKey>,
     /// Whether the install tree could be read. If not, no kernel counts as removed.
     pub kernels_known: bool,
+    /// The entries of the install tree that are not directories, but links to the directories of
+    /// kernels, or that cannot be examined. Such kernels do not count as removed either.
+    pub(crate) kernel_links: BTreeSet<KernelRelease>,
     /// Whether autoinstall is disabled by `/etc/dkms/no-autoinstall`.
     pub no_autoinstall: bool,
     /// The module to import, if any.
@@ -124,6 +132,9 @@ pub struct ModuleFacts {
     /// The name of the module's directory in the source tree.
     pub source_dir: String,
     pub(crate) source: SourcePlace,
+    /// Whether it is certain that the source tree does not contain the source. False if the source
+    /// cannot be examined, for example because of an I/O error.
+    pub(crate) source_is_absent: bool,
     pub(crate) link: SourceLink,
     /// Whether the module is built for at least one other architecture.
     pub(crate) elsewhere: bool,
@@ -279,6 +290,22 @@ impl Facts {
     #[must_use]
     pub(crate) fn is_alive(&self, kernel: &KernelRelease) -> bool {
         self.kernels.get(kernel).is_some_and(|about| about.kernel.alive)
+    }
+
+    /// Returns the kernels that transactions have changed, according to pending work and journals.
+    #[must_use]
+    pub fn changed_kernels(&self) -> BTreeSet<KernelRelease> {
+        let is_of_one_module = |work: &&PendingWork| {
+            matches!(work, PendingWork::Install { .. } | PendingWork::Uninstall { .. })
+        };
+        let changes = self.pending.iter().filter(|work| !is_of_one_module(work));
+        transactions::concerned(changes, &self.transactions).kernels
+    }
+
+    /// Returns true if it is certain that no such kernel is installed.
+    #[must_use]
+    pub(crate) fn is_gone(&self, kernel: &KernelRelease) -> bool {
+        self.kernels_known && !self.is_alive(kernel) && !self.kernel_links.contains(kernel)
     }
 
     /// Returns true if a kernel has headers, which builds require.

@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 
 pub use modules::source_dirs;
 
+use super::transactions::{self, OwnTransaction, Subjects, TransactionFacts};
 use super::{BadHeaders, Fingerprints};
 use crate::conf::Confs;
-use crate::dkms_tree::{BuildCache, PendingList};
+use crate::dkms_tree::{BuildCache, PendingList, PendingWork};
 use crate::facts::{Facts, Import, KernelFacts, Lack, ModuleFacts, SourceLink, SourcePlace};
 use crate::machine::{Kernel, Kernels, Machine, ModuleIndex, WrittenFiles, running_release};
 use crate::names::{KernelRelease, ModuleId};
@@ -23,6 +24,9 @@ use crate::os::symlinks;
 pub struct Scope {
     /// The kernels to examine in depth, which need not exist. `None` means all existing kernels.
     pub kernels: Option<BTreeSet<KernelRelease>>,
+    /// The changes of a transaction. If set, only the kernels that they, pending work or recorded
+    /// transactions concern are examined in depth, unless a source is concerned.
+    pub changed: Option<Subjects>,
     /// The modules whose dkms.conf is evaluated if necessary. `None` means all modules.
     ///
     /// For other modules, the values come from their build records, if those are still valid.
@@ -31,6 +35,8 @@ pub struct Scope {
     pub shallow: bool,
     /// The module to import, if any.
     pub import: Option<Import>,
+    /// The transaction of this hook, if any.
+    pub own: Option<OwnTransaction>,
     /// Whether to assume that headers in a kernel's own directory belong to a package.
     ///
     /// Package managers never write into existing files. They replace files, which changes the
@@ -39,6 +45,16 @@ pub struct Scope {
 }
 
 impl Scope {
+    /// Returns the scope with the kernels that `changed` stands for.
+    fn narrowed(&self, pending: &[PendingWork], recorded: &[TransactionFacts]) -> Self {
+        let kernels = self.changed.as_ref().and_then(|changed| {
+            let mut concerned = transactions::concerned(pending, recorded);
+            concerned.extend(changed);
+            concerned.sources.is_empty().then_some(concerned.kernels)
+        });
+        Self { kernels: kernels.or_else(|| self.kernels.clone()), ..self.clone() }
+    }
+
     fn covers(&self, kernel: &KernelRelease) -> bool {
         !self.shallow && self.kernels.as_ref().is_none_or(|kernels| kernels.contains(kernel))
     }
@@ -55,6 +71,9 @@ impl Scope {
 /// and everything else is still read.
 #[must_use]
 pub fn read(machine: &Machine, scope: &Scope) -> Facts {
+    let pending = PendingList::of(&machine.trees).read();
+    let transactions = transactions::read(machine, scope.own.as_ref());
+    let scope = &scope.narrowed(&pending, &transactions);
     let mut survey = Survey {
         machine,
         scope,
@@ -66,6 +85,7 @@ pub fn read(machine: &Machine, scope: &Scope) -> Facts {
         keys: BTreeMap::new(),
         lacking: BTreeMap::new(),
         kernels_known: true,
+        kernel_links: BTreeSet::new(),
         problems: Vec::new(),
     };
     let mut kernels = survey.kernels();
@@ -84,13 +104,15 @@ pub fn read(machine: &Machine, scope: &Scope) -> Facts {
         running: running_release(),
         lacking: survey.lacking,
         modules,
-        pending: PendingList::of(&machine.trees).read(),
+        pending,
+        transactions,
         cached: if scope.shallow || machine.settings.cache_size() == 0 {
             HashSet::new()
         } else {
             BuildCache::of(&machine.trees).keys()
         },
         kernels_known: survey.kernels_known,
+        kernel_links: survey.kernel_links,
         import: scope.import.clone(),
         no_autoinstall: machine.trees.etc.join("no-autoinstall").exists(),
         tried: BTreeMap::new(),
@@ -116,6 +138,7 @@ struct Survey<'a> {
     keys: BTreeMap<KernelRelease, Option<Digest>>,
     lacking: BTreeMap<ModuleId, Lack>,
     kernels_known: bool,
+    kernel_links: BTreeSet<KernelRelease>,
     problems: Vec<String>,
 }
 
@@ -126,6 +149,7 @@ impl Survey<'_> {
             self.kernels_known = false;
             Kernels::default()
         });
+        self.kernel_links = read.links;
         self.problems.extend(
             read.problems
                 .iter()

@@ -1,5 +1,6 @@
 //! The kernels in the install tree, with their headers and configurations.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -37,15 +38,15 @@ pub struct Kernel {
 pub struct Kernels {
     /// One kernel for each directory, sorted by release. Includes kernels that are not installed.
     pub all: Vec<Kernel>,
+    /// The entries that are symbolic links to the directories of kernels, and those that cannot be
+    /// examined. Modules are not installed through such links.
+    pub links: BTreeSet<KernelRelease>,
     /// The directory names that are not valid kernel releases.
     pub problems: Vec<BadName>,
 }
 
 impl Kernels {
     /// Reads the install tree. Returns no kernels if the tree does not exist.
-    ///
-    /// Ignores symbolic links to directories: modules installed through such a link would be
-    /// outside the tree.
     ///
     /// # Errors
     /// [`FileError`] if the tree exists but cannot be listed.
@@ -58,6 +59,9 @@ impl Kernels {
         for entry in entries {
             let entry = entry.map_err(FileError::when("list", &trees.install))?;
             if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                let is_kernel = exists(&entry.path().join("modules.order"));
+                let release = KernelRelease::from_entry(&entry.file_name()).ok();
+                kernels.links.extend(release.filter(|_| is_kernel));
                 continue;
             }
             match KernelRelease::from_entry(&entry.file_name()) {
@@ -75,7 +79,7 @@ impl Kernel {
     /// Returns the kernel with the given release, even if its directory does not exist.
     pub(crate) fn of_release(trees: &Trees, release: KernelRelease) -> Self {
         let dir = trees.kernel(&release);
-        let alive = dir.join("modules.order").exists() || dir.join("kernel").is_dir();
+        let alive = exists(&dir.join("modules.order")) || dir.join("kernel").is_dir();
         let headers = headers_at(&trees.root, &dir.join("build"));
         let pkgbase = fs::read_to_string(dir.join("pkgbase"))
             .ok()
@@ -126,6 +130,15 @@ impl Kernel {
                 ["updates", "extra"].iter().find_map(|dir| first_object(&self.dir.join(dir)))
             })
             .unwrap_or(Compression::None)
+    }
+}
+
+/// Returns true if `path` exists, or if that cannot be determined, for example because of an I/O
+/// error: nothing may be removed on such grounds.
+fn exists(path: &Path) -> bool {
+    match path.metadata() {
+        Ok(_) => true,
+        Err(error) => !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
     }
 }
 

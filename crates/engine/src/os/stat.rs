@@ -4,6 +4,8 @@ use std::fs::{FileType, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Serialize};
+
 /// The time in nanoseconds after which a new change is certain to give a file a new timestamp.
 ///
 /// Linux timestamps have a resolution of 10 ms or better; the constant includes a margin.
@@ -69,6 +71,18 @@ impl Stat {
         let changed = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
         let tick = if nanoseconds == 0 { WHOLE_SECONDS_TICK } else { TICK };
         changed + tick < now
+    }
+}
+
+/// The device, inode and change time of a file, which differ once the file has been changed or
+/// replaced. The form in a file is `DEVICE INODE SECONDS.NANOSECONDS`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FileStamp(String);
+
+impl FileStamp {
+    pub(crate) fn of(meta: &Metadata) -> Self {
+        let (device, inode) = (meta.dev(), meta.ino());
+        Self(format!("{device} {inode} {}.{:09}", meta.ctime(), meta.ctime_nsec()))
     }
 }
 

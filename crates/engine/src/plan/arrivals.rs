@@ -7,23 +7,34 @@ use super::order::{Order, needed_by};
 use super::{Action, Note, Planner, refusals};
 use crate::conf::Autoinstall;
 use crate::dkms_tree::{PendingWork, Reason};
-use crate::facts::{Facts, Pair, SourcePlace};
+use crate::facts::{Facts, Pair, SourcePlace, Subjects};
 use crate::failure::Failure;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 
-/// The sources and kernels that a transaction or pending work concerns.
+/// The sources and kernels that transactions or pending work concern.
 pub(super) struct Touched {
-    /// The names of directories in the source tree.
-    pub sources: BTreeSet<String>,
-    pub kernels: BTreeSet<KernelRelease>,
-    /// The modules whose sources have been removed.
+    /// The sources and kernels that arrived or changed.
+    pub arrived: Subjects,
+    /// The sources and kernels that a completed transaction removed. They may exist again.
+    pub departed: Subjects,
+    /// The modules whose sources have departed.
     pub gone: BTreeSet<ModuleId>,
 }
 
+impl Touched {
+    fn concerns_source(&self, dir: &str) -> bool {
+        self.arrived.sources.contains(dir) || self.departed.sources.contains(dir)
+    }
+
+    fn concerns_kernel(&self, kernel: &KernelRelease) -> bool {
+        self.arrived.kernels.contains(kernel) || self.departed.kernels.contains(kernel)
+    }
+}
+
 impl Planner<'_> {
-    /// Plans pending work, and the work after a transaction that touched `sources` and `kernels`.
-    pub(super) fn sync(&mut self, sources: &BTreeSet<String>, kernels: &BTreeSet<KernelRelease>) {
-        let touched = self.touched(sources, kernels);
+    /// Plans pending work, and the work after a transaction.
+    pub(super) fn sync(&mut self, arrived: &Subjects, departed: &Subjects) {
+        let touched = self.touched(arrived, departed);
         self.mend_links(&touched.gone);
         self.adopt_builds();
         let mut wanted = self.wanted_after(&touched);
@@ -52,7 +63,7 @@ impl Planner<'_> {
             self.note(Note::Problem("autoinstall is disabled by /etc/dkms/no-autoinstall".into()));
             return Ok(());
         }
-        let touched = self.touched(&BTreeSet::new(), &BTreeSet::new());
+        let touched = self.touched(&Subjects::default(), &Subjects::default());
         let mut wanted = self.wanted_after(&touched);
         let kernels = kernels.map_or_else(|| self.installed_kernels(), <[_]>::to_vec);
         let mut lacking = Vec::new();
@@ -149,26 +160,39 @@ impl Planner<'_> {
         });
     }
 
-    /// Returns `sources` and `kernels` together with those of pending work.
-    pub(super) fn touched(
-        &self,
-        sources: &BTreeSet<String>,
-        kernels: &BTreeSet<KernelRelease>,
-    ) -> Touched {
-        let (mut sources, mut kernels) = (sources.clone(), kernels.clone());
+    /// Returns `arrived` and `departed` together with those of pending work and of recorded
+    /// transactions.
+    pub(super) fn touched(&self, arrived: &Subjects, departed: &Subjects) -> Touched {
+        let (mut arrived, mut departed) = (arrived.clone(), departed.clone());
+        for transaction in &self.facts.transactions {
+            arrived.extend(&transaction.arrived);
+            departed.extend(&transaction.departed);
+        }
         for work in &self.facts.pending {
             match work {
-                PendingWork::Source(dir) => drop(sources.insert(dir.clone())),
-                PendingWork::Kernel(kernel) => drop(kernels.insert(kernel.clone())),
-                PendingWork::Transaction { sources: more, kernels: other } => {
-                    sources.extend(more.iter().cloned());
-                    kernels.extend(other.iter().cloned());
+                // A later arrival cancels the departure.
+                PendingWork::DepartedSource(dir) if !arrived.sources.contains(dir) => {
+                    departed.sources.insert(dir.clone());
+                }
+                PendingWork::DepartedKernel(kernel) if !arrived.kernels.contains(kernel) => {
+                    departed.kernels.insert(kernel.clone());
                 }
                 _ => {}
             }
         }
-        let gone = self.gone_modules(&sources);
-        Touched { sources, kernels, gone }
+        for work in &self.facts.pending {
+            match work {
+                PendingWork::Source(dir) => drop(arrived.sources.insert(dir.clone())),
+                PendingWork::Kernel(kernel) => drop(arrived.kernels.insert(kernel.clone())),
+                PendingWork::Transaction { sources, kernels } => {
+                    arrived.sources.extend(sources.iter().cloned());
+                    arrived.kernels.extend(kernels.iter().cloned());
+                }
+                _ => {}
+            }
+        }
+        let gone = self.gone_modules(&departed.sources);
+        Touched { arrived, departed, gone }
     }
 
     /// Adds the modules whose installation was interrupted to `wanted`, except those in `gone`.
@@ -214,18 +238,18 @@ impl Planner<'_> {
 
     /// Returns the modules to build for each kernel.
     ///
-    /// All modules are built for a touched kernel. A module whose source was touched is built for
-    /// all kernels.
+    /// All modules are built for a kernel that arrived or departed in part. A module is built for
+    /// all kernels if the source of one of its versions arrived or departed.
     fn wanted_after(&mut self, touched: &Touched) -> WantedBuilds {
         let facts = self.facts;
         let mut wanted = WantedBuilds::new();
         let newest = facts.newest_sources(&touched.gone);
         // If the source of one version was touched, the module's newest version is built.
         let source_touched = |id: &ModuleId| {
-            facts.versions(&id.name).any(|(_, m)| touched.sources.contains(&m.source_dir))
+            facts.versions(&id.name).any(|(_, m)| touched.concerns_source(&m.source_dir))
         };
         for (kernel, about) in facts.kernels.iter().filter(|(_, about)| about.kernel.alive) {
-            let kernel_touched = touched.kernels.contains(kernel);
+            let kernel_touched = touched.concerns_kernel(kernel);
             let mut modules: BTreeSet<&ModuleId> =
                 newest.iter().copied().filter(|id| kernel_touched || source_touched(id)).collect();
             if modules.is_empty() {

@@ -67,6 +67,23 @@ impl fmt::Display for Note {
                 "{kernel}: no kernel headers installed: {base}-headers is for {other} (partial \
                  upgrade)\n  run: pacman -Syu"
             ),
+            Self::Held { module, package } => {
+                write!(
+                    f,
+                    "{module}: held: pacman was interrupted while it replaced or removed its source\n  \
+                     run: pacman -S {}, or: dkms remove {module}",
+                    package.as_deref().unwrap_or("PACKAGE")
+                )
+            }
+            Self::Incomplete(what) => write!(
+                f,
+                "{what}: skipped: pacman was interrupted while it installed it\n  run: pacman -Syu"
+            ),
+            Self::Running { process, left } => write!(
+                f,
+                "left to pacman, which is still running (process {process}): {}",
+                left.join(", ")
+            ),
             Self::NoKernel { kernel, running, installed } => {
                 let what = if *running { "the running kernel is not" } else { "no such kernel" };
                 write!(f, "{kernel}: {what} in /usr/lib/modules")?;

@@ -14,6 +14,7 @@ mod request;
 mod step;
 #[cfg(test)]
 mod tests;
+mod transactions;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,9 +37,9 @@ pub fn make(request: &Request, facts: &Facts) -> Result<Plan, Failure> {
         planner.plan.notes.push(Note::Problem(problem.clone()));
     }
     match request {
-        Request::Sync { sources, kernels, headers } => {
-            planner.reinstalled = (sources.clone(), headers.clone());
-            planner.sync(sources, kernels);
+        Request::Sync { arrived, departed, headers } => {
+            planner.reinstalled = (arrived.sources.clone(), headers.clone());
+            planner.sync(arrived, departed);
         }
         Request::Depart { sources, kernels, swap } => planner.depart(sources, kernels, *swap),
         Request::Autoinstall { kernels, only } => {

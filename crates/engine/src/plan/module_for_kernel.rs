@@ -122,6 +122,9 @@ impl Planner<'_> {
         policy: BuildPolicy,
     ) {
         let facts = self.facts;
+        if self.leaves_to_pacman(id, kernel, policy) {
+            return;
+        }
         let Some(pair) = facts.pair(id, kernel) else { return };
         if !facts.has_headers(kernel) {
             // An existing build can be installed without headers.

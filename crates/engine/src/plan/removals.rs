@@ -1,43 +1,37 @@
 //! Plans the removal of modules whose sources or kernels were removed.
 //!
-//! A module is removed only if a transaction touched its source or kernel, or if its removal is
-//! pending. A source that is missing for another reason, such as an unmounted `/usr/src`, removes
-//! nothing.
+//! A module is removed only if a completed transaction removed its source or kernel, or if its
+//! removal is pending. A source that is missing for another reason removes nothing: `/usr/src` may
+//! not be mounted, or pacman may have been killed between two versions of a package.
 
 use std::collections::BTreeSet;
 
 use super::arrivals::Touched;
 use super::{Action, Note, Planner};
 use crate::dkms_tree::{PendingWork, Reason};
-use crate::facts::{ModuleFacts, SourceLink, SourcePlace};
+use crate::facts::{ModuleFacts, SourceLink, SourcePlace, Subjects};
 use crate::names::{KernelRelease, ModuleId};
 
 /// For one kernel, the state of the version that replaces a removed version.
 enum Successor {
     /// Another version is installed, or this plan installs one.
     Installed,
-    /// Another version exists, but BUILD_EXCLUSIVE_* excludes it for this kernel.
-    Excluded,
-    /// Another version has been added, but is not installed for the kernel.
+    /// Another version exists, but is not installed for the kernel. It may have failed, or
+    /// BUILD_EXCLUSIVE_* may exclude it.
     Missing,
     /// There is no other version.
     None,
 }
 
 impl Planner<'_> {
-    /// Plans to remove the modules of touched sources and kernels that no longer exist.
+    /// Plans to remove the modules of sources and kernels that have departed and no longer exist.
     pub(super) fn remove_gone(&mut self, touched: &Touched) {
         self.finish_uninstalling();
-        let mut kernels = touched.kernels.clone();
-        let left_over = self.facts.pending.iter().filter_map(|work| match work {
-            PendingWork::LeftOver(kernel) => Some(kernel.clone()),
-            _ => None,
-        });
-        kernels.extend(left_over);
-        self.remove_gone_kernels(&kernels);
+        self.remove_gone_kernels(&touched.departed.kernels);
         for id in &touched.gone {
             self.remove_module(id, &touched.gone);
         }
+        self.remove_succeeded();
         for work in &self.facts.pending {
             // An earlier run deleted the module's directory, but was interrupted before it had
             // finished.
@@ -65,7 +59,8 @@ impl Planner<'_> {
                 }
             }
             // Old versions that stayed installed because the new version failed are removed too.
-            let pending = self.touched(&BTreeSet::new(), &BTreeSet::new()).gone;
+            let none = Subjects::default();
+            let pending = self.touched(&none, &none).gone;
             let leaving = |(id, module): &(&ModuleId, &ModuleFacts)| {
                 module.is_registered()
                     && (sources.contains(&module.source_dir) || pending.contains(*id))
@@ -85,29 +80,39 @@ impl Planner<'_> {
         self.after_builds(Action::Leave, Vec::new());
     }
 
-    /// Returns the modules whose source directory is in `sources` but no longer exists, and the
+    /// Returns the modules whose source directory is in `departed` and no longer exists, and the
     /// modules whose removal is pending.
-    pub(super) fn gone_modules(&self, sources: &BTreeSet<String>) -> BTreeSet<ModuleId> {
+    pub(super) fn gone_modules(&self, departed: &BTreeSet<String>) -> BTreeSet<ModuleId> {
         let facts = self.facts;
         let gone = |(id, module): &(&ModuleId, &ModuleFacts)| {
-            let removed =
-                sources.contains(&module.source_dir) && module.source != SourcePlace::Present;
-            removed || facts.pending.contains(&PendingWork::Remove((*id).clone()))
+            let has_departed = departed.contains(&module.source_dir)
+                && module.source != SourcePlace::Present
+                && module.source_is_absent;
+            has_departed || facts.pending.contains(&PendingWork::Remove((*id).clone()))
         };
         facts.modules.iter().filter(gone).map(|(id, _)| id.clone()).collect()
     }
 
-    /// Plans to point the source links of the modules in `gone` to the kept copies of their
-    /// sources.
+    /// Plans to point the source links of the modules in `gone`, and of those that are held, to the
+    /// kept copies of their sources.
     ///
-    /// Adds a note for every other module whose source is missing.
+    /// Adds a note for every module whose source is missing, except for those in `gone`.
     pub(super) fn mend_links(&mut self, gone: &BTreeSet<ModuleId>) {
-        for (id, module) in &self.facts.modules {
+        let missing =
+            |(_, module): &(&ModuleId, &ModuleFacts)| module.source != SourcePlace::Present;
+        for (id, module) in self.facts.modules.iter().filter(missing) {
             if gone.contains(id) {
                 if module.link == SourceLink::Mendable {
                     self.mend_link(id);
                 }
-            } else if matches!(module.link, SourceLink::Mendable | SourceLink::Broken) {
+            } else if let Some(note) = self.source_held(id, module) {
+                if matches!(note, Note::Held { .. }) && module.link == SourceLink::Mendable {
+                    self.mend_link(id);
+                }
+                self.note(note);
+            } else if matches!(module.link, SourceLink::Mendable | SourceLink::Broken)
+                && module.source_is_absent
+            {
                 let (module, dir) = (id.clone(), module.source_dir.clone());
                 self.note(Note::SourceMissing { module, dir });
             }
@@ -126,10 +131,7 @@ impl Planner<'_> {
     /// Plans nothing if the install tree could not be read.
     fn remove_gone_kernels(&mut self, kernels: &BTreeSet<KernelRelease>) {
         let facts = self.facts;
-        if !facts.kernels_known {
-            return;
-        }
-        for kernel in kernels.iter().filter(|kernel| !facts.is_alive(kernel)) {
+        for kernel in kernels.iter().filter(|kernel| facts.is_gone(kernel)) {
             for id in facts.modules.keys() {
                 self.unbuild(id, kernel, Vec::new());
             }
@@ -144,7 +146,7 @@ impl Planner<'_> {
     ///
     /// The module stays installed for a kernel if the new version is not installed there: an old
     /// module is better than none.
-    fn remove_module(&mut self, id: &ModuleId, gone: &BTreeSet<ModuleId>) {
+    pub(super) fn remove_module(&mut self, id: &ModuleId, gone: &BTreeSet<ModuleId>) {
         let facts = self.facts;
         let Some(module) = facts.modules.get(id) else { return };
         let mut kept = false;
@@ -182,17 +184,25 @@ impl Planner<'_> {
             self.will_have.contains(&((*other).clone(), kernel.clone()))
                 || facts.built(other, kernel).is_some_and(|built| built.installed)
         };
-        let excluded =
-            |other: &&ModuleId| facts.conf(other, kernel).is_some_and(|c| c.excluded.is_some());
         if others.iter().any(installed) {
             Successor::Installed
-        } else if others.iter().any(excluded) {
-            Successor::Excluded
         } else if others.is_empty() {
             Successor::None
         } else {
             Successor::Missing
         }
+    }
+
+    /// Returns true if another version is installed for every kernel for which a module is.
+    pub(super) fn has_successors(&self, id: &ModuleId, module: &ModuleFacts) -> bool {
+        let gone = [id.clone()].into();
+        let installed = module.pairs.iter().filter(|(kernel, pair)| {
+            self.facts.is_alive(kernel) && pair.built.as_ref().is_some_and(|built| built.installed)
+        });
+        let mut kernels = installed.map(|(kernel, _)| kernel).peekable();
+        kernels.peek().is_some()
+            && kernels
+                .all(|kernel| matches!(self.successor(id, kernel, &gone), Successor::Installed))
     }
 
     /// Plans to finish interrupted uninstallations, except of modules that this plan installs.
@@ -238,11 +248,11 @@ impl Planner<'_> {
         }
     }
 
-    /// Sets [`Plan::notes_pending`](super::Plan::notes_pending) and
-    /// [`Plan::finishes`](super::Plan::finishes).
+    /// Sets [`Plan::notes_pending`](super::Plan::notes_pending),
+    /// [`Plan::finishes`](super::Plan::finishes) and [`Plan::settles`](super::Plan::settles).
     ///
-    /// Work stays pending for old versions that stay installed, and for copies of kernels, which
-    /// are removed at the next boot.
+    /// Departures stay pending for old versions that stay installed, and for copies of kernels,
+    /// which are removed at the next boot.
     pub(super) fn note_pending(&mut self, touched: &Touched) {
         let facts = self.facts;
         let kept = |id: &ModuleId| {
@@ -251,34 +261,35 @@ impl Planner<'_> {
         };
         let kept_dirs: BTreeSet<&String> =
             facts.modules.iter().filter(|(id, _)| kept(id)).map(|(_, m)| &m.source_dir).collect();
-        let copy = |kernel: &KernelRelease| {
-            facts.kernels.get(kernel).is_some_and(|about| about.kernel.alive && !about.owned)
+        let Touched { arrived, departed, .. } = touched;
+        let sources = arrived.sources.iter().cloned().map(PendingWork::Source);
+        let kernels = arrived.kernels.iter().cloned().map(PendingWork::Kernel);
+        let gone_sources = departed.sources.iter().cloned().map(PendingWork::DepartedSource);
+        // A kernel may exist again, or only its headers have departed.
+        let is_owned = |kernel: &&KernelRelease| {
+            facts.kernels.get(*kernel).is_some_and(|about| about.kernel.alive && about.owned)
         };
-        let unknown = |kernel: &KernelRelease| !facts.kernels_known && !facts.is_alive(kernel);
-
-        let dirs = touched.sources.iter().filter(|dir| !kept_dirs.contains(dir));
-        let releases = touched.kernels.iter().filter(|kernel| !unknown(kernel));
-        let mut finishes: BTreeSet<PendingWork> = dirs
-            .cloned()
-            .map(PendingWork::Source)
-            .chain(releases.cloned().map(PendingWork::Kernel))
-            .collect();
-        for work in &facts.pending {
-            let finished = match work {
-                PendingWork::Install { .. } | PendingWork::Uninstall { .. } => true,
-                PendingWork::LeftOver(kernel) => facts.kernels_known && !facts.is_alive(kernel),
-                PendingWork::Remove(id) => !kept(id),
-                // Each source and kernel has its own entry above.
-                PendingWork::Transaction { .. }
-                | PendingWork::Source(_)
-                | PendingWork::Kernel(_) => false,
-                // The `initramfs` crate finishes this work.
-                PendingWork::Image { .. } => false,
-            };
-            if finished {
-                finishes.insert(work.clone());
-            }
-        }
+        let gone_kernels = departed.kernels.iter().filter(|kernel| !is_owned(kernel));
+        let gone_kernels = gone_kernels.cloned().map(PendingWork::DepartedKernel);
+        let recorded: BTreeSet<PendingWork> =
+            sources.chain(kernels).chain(gone_sources).chain(gone_kernels).collect();
+        let mut finishes = recorded.clone();
+        let is_cancelled = |work: &PendingWork| match work {
+            PendingWork::DepartedSource(dir) => !departed.sources.contains(dir),
+            PendingWork::DepartedKernel(kernel) => !departed.kernels.contains(kernel),
+            _ => false,
+        };
+        let cancelled = facts.pending.iter().filter(|work| is_cancelled(work)).cloned();
+        finishes.extend(facts.pending.iter().filter(|work| is_of_one_module(work)).cloned());
+        finishes.retain(|work| match work {
+            PendingWork::DepartedSource(dir) => !kept_dirs.contains(dir),
+            PendingWork::DepartedKernel(kernel) => facts.is_gone(kernel),
+            PendingWork::Remove(id) => !kept(id),
+            // An unreadable install tree does not say whether there is such a kernel.
+            PendingWork::Kernel(kernel) => facts.kernels_known || facts.is_alive(kernel),
+            _ => true,
+        });
+        finishes.extend(cancelled);
         // An earlier hook of this transaction left this work pending.
         finishes.retain(|work| {
             let mut left = facts.tried.iter().filter(|(_, transient)| **transient);
@@ -293,12 +304,18 @@ impl Planner<'_> {
                 _ => false,
             })
         });
-        let sources = touched.sources.iter().cloned().map(PendingWork::Source);
-        let mut recorded: BTreeSet<PendingWork> =
-            sources.chain(touched.kernels.iter().cloned().map(PendingWork::Kernel)).collect();
-        recorded
-            .extend(touched.kernels.iter().filter(|k| copy(k)).cloned().map(PendingWork::LeftOver));
+        let transactions = facts.transactions.iter().enumerate();
+        let settled = transactions.filter(|(_, transaction)| self.is_settled(transaction));
+        self.plan.settles = settled.map(|(number, _)| number).collect();
         self.plan.notes_pending = recorded;
         self.plan.finishes = finishes;
     }
+}
+
+/// Returns true for pending work on one module that a run always finishes.
+fn is_of_one_module(work: &PendingWork) -> bool {
+    matches!(
+        work,
+        PendingWork::Install { .. } | PendingWork::Uninstall { .. } | PendingWork::Remove(_)
+    )
 }

@@ -2,22 +2,23 @@
 
 use std::collections::BTreeSet;
 
+use crate::facts::Subjects;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 
 /// A request from a hook, the boot unit or a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
-    /// Update the modules of the sources and kernels that a transaction touched, and finish pending
+    /// Update the modules of the sources and kernels that a transaction changed, and finish pending
     /// work.
     ///
     /// The boot unit makes this request without sources and kernels.
     Sync {
-        /// The names (`name-version`) of the touched directories in the source tree.
-        sources: BTreeSet<String>,
-        /// The releases of the touched kernels, including those in `headers`.
-        kernels: BTreeSet<KernelRelease>,
-        /// The releases of the kernels whose headers were touched. Failed builds for these kernels
-        /// are retried, as are those of `sources`.
+        /// The sources and kernels that the transaction installed or replaced.
+        arrived: Subjects,
+        /// The sources and kernels that the transaction removed. Those that still exist stay.
+        departed: Subjects,
+        /// The kernels whose headers the transaction installed or replaced. Failed builds for these
+        /// kernels are retried, as are those of the sources that arrived.
         headers: BTreeSet<KernelRelease>,
     },
     /// Clean up before a transaction that removes alpm-dkms itself.

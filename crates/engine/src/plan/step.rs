@@ -169,6 +169,22 @@ pub enum Note {
         /// The name of the missing directory in the source tree.
         dir: String,
     },
+    /// A module is held: its source is missing because pacman was interrupted.
+    Held {
+        /// The module, which stays as it is.
+        module: ModuleId,
+        /// The package that contained the source; `None` if it is unknown.
+        package: Option<String>,
+    },
+    /// pacman was interrupted while it installed this kernel, its headers or this source.
+    Incomplete(String),
+    /// A transaction is still running, so everything that it changes is left to it.
+    Running {
+        /// The process ID of pacman.
+        process: u32,
+        /// The kernels and sources that are left to the transaction.
+        left: Vec<String>,
+    },
     /// The module is not built automatically, because its dkms.conf sets `AUTOINSTALL="no"`.
     NotAutomatic(ModuleId),
     /// The module is skipped because a dependency is not installed.
@@ -243,6 +259,9 @@ pub struct Plan {
     pub notes_pending: BTreeSet<PendingWork>,
     /// The pending work that is finished once all steps have succeeded.
     pub finishes: BTreeSet<PendingWork>,
+    /// The recorded transactions whose journals are deleted after the run, as positions in the
+    /// facts. Their unfinished parts are among the pending work.
+    pub settles: BTreeSet<usize>,
 }
 
 impl Plan {

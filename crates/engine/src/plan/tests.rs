@@ -4,6 +4,7 @@ mod commands;
 mod dependencies;
 mod pending;
 mod removals;
+mod transactions;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
@@ -12,7 +13,7 @@ use super::{Note, Plan, Request, Verb, make};
 use crate::conf::{Autoinstall, Values};
 use crate::dkms_tree::{CacheKey, Inputs, KernelIdentity, KnownFailure, PendingWork, Record};
 use crate::facts::{
-    Built, ConfFacts, Facts, KernelFacts, ModuleFacts, Pair, SourceLink, SourcePlace,
+    Built, ConfFacts, Facts, KernelFacts, ModuleFacts, Pair, SourceLink, SourcePlace, Subjects,
 };
 use crate::failure::Failure;
 use crate::machine::Kernel;
@@ -34,6 +35,13 @@ fn id(text: &str) -> ModuleId {
     text.parse().unwrap()
 }
 
+fn subjects(sources: &[&str], kernels: &[&str]) -> Subjects {
+    Subjects {
+        sources: sources.iter().map(|dir| (*dir).to_owned()).collect(),
+        kernels: kernels.iter().map(|release| kernel(release)).collect(),
+    }
+}
+
 /// The facts about a machine. Methods that return `Self` add facts or change them.
 struct TestMachine(Facts);
 
@@ -47,7 +55,9 @@ impl TestMachine {
             lacking: BTreeMap::new(),
             pending: Vec::new(),
             running: None,
+            transactions: Vec::new(),
             kernels_known: true,
+            kernel_links: BTreeSet::new(),
             import: None,
             no_autoinstall: false,
             tried: BTreeMap::new(),
@@ -72,6 +82,7 @@ impl TestMachine {
         let module = ModuleFacts {
             source_dir: id(name).source_dir(),
             source: SourcePlace::Present,
+            source_is_absent: false,
             link: SourceLink::None,
             elsewhere: false,
             pairs,
@@ -117,6 +128,7 @@ impl TestMachine {
     fn gone(self, name: &str) -> Self {
         self.change(name, |module| {
             module.source = SourcePlace::Kept;
+            module.source_is_absent = true;
             module.link = SourceLink::Mendable;
         })
     }
@@ -133,10 +145,21 @@ impl TestMachine {
         self
     }
 
+    /// Plans after a transaction that installed, replaced or removed `sources` and `kernels`. The
+    /// sources that exist and the kernels with headers have arrived, and the rest has departed.
     fn sync(&self, sources: &[&str], kernels: &[&str]) -> Plan {
-        let sources = sources.iter().map(|dir| (*dir).to_owned()).collect();
-        let kernels = kernels.iter().map(|release| kernel(release)).collect();
-        make(&Request::Sync { sources, kernels, headers: BTreeSet::new() }, &self.0).unwrap()
+        let is_there = |dir: &&str| {
+            let present = self.0.modules.values().filter(|it| it.source == SourcePlace::Present);
+            present.into_iter().any(|module| module.source_dir == *dir)
+        };
+        let (here, gone): (Vec<&str>, Vec<&str>) = sources.iter().partition(|dir| is_there(dir));
+        let (present, absent): (Vec<&str>, Vec<&str>) = kernels.iter().partition(|release| {
+            let about = self.0.kernels.get(&kernel(release));
+            about.is_some_and(|about| about.owned && about.has_headers())
+        });
+        let arrived = subjects(&here, &present);
+        let departed = subjects(&gone, &absent);
+        make(&Request::Sync { arrived, departed, headers: BTreeSet::new() }, &self.0).unwrap()
     }
 
     fn command(&self, verb: Verb, name: &str, kernels: &[&str]) -> Result<Plan, Failure> {
@@ -318,8 +341,8 @@ fn known_failure_is_noted_and_not_retried() {
     let plan = machine.sync(&["zfs-2.4"], &[]);
     assert!(plan.to_string().contains("build zfs/2.4"), "reinstalled: {plan}");
     let headers = BTreeSet::from([kernel(K1)]);
-    let (sources, kernels) = (BTreeSet::new(), headers.clone());
-    let plan = make(&Request::Sync { sources, kernels, headers }, &machine.0).unwrap();
+    let (arrived, departed) = (subjects(&[], &[K1]), Subjects::default());
+    let plan = make(&Request::Sync { arrived, departed, headers }, &machine.0).unwrap();
     assert!(plan.to_string().contains("build zfs/2.4"), "new headers: {plan}");
     let changed = machine.pair("zfs/2.4", K1, |pair| {
         pair.inputs.as_mut().unwrap().source = digest("fixed");
@@ -417,8 +440,8 @@ fn autoinstall_no_prevents_a_build() {
 fn equal_facts_give_equal_plans() {
     let machine =
         TestMachine::new(&[K1, K2]).module("zfs/2.4").module("spl/1").depends("zfs/2.4", "spl");
-    let kernels: BTreeSet<_> = [kernel(K1), kernel(K2)].into();
-    let request = Request::Sync { sources: BTreeSet::new(), kernels, headers: BTreeSet::new() };
+    let (arrived, departed) = (subjects(&[], &[K1, K2]), Subjects::default());
+    let request = Request::Sync { arrived, departed, headers: BTreeSet::new() };
     assert_eq!(make(&request, &machine.0), make(&request, &machine.0.clone()));
 }
 

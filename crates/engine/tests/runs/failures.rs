@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use dkms_engine::facts::Subjects;
 use dkms_engine::plan::{Note, Request};
 use rstest::rstest;
 
@@ -59,7 +60,8 @@ fn reinstallation_of_the_module_or_the_headers_retries_a_failure() {
     assert_failed(&fixture.sync(&["foo-1.0"], &[]), 10);
     assert_eq!(tries(&fixture), 2);
     let kernels = BTreeSet::from([kernel(K1)]);
-    let request = Request::Sync { sources: BTreeSet::new(), headers: kernels.clone(), kernels };
+    let arrived = Subjects { kernels: kernels.clone(), ..Subjects::default() };
+    let request = Request::Sync { arrived, departed: Subjects::default(), headers: kernels };
     let report = fixture.run(&request);
     assert_eq!(report.failures().next().unwrap().1.code, 10);
     assert_eq!(tries(&fixture), 3);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use dkms_engine::act;
-use dkms_engine::facts::{self, Scope};
+use dkms_engine::facts::{self, Scope, Subjects};
 use dkms_engine::machine::{Machine, Memory};
 use dkms_engine::names::{KernelRelease, ModuleId};
 use dkms_engine::os::process::{Bond, Confinement};
@@ -157,12 +157,14 @@ impl Fixture {
     }
 }
 
+/// Returns the request of a hook after a transaction that installed, replaced or removed `sources`
+/// and `kernels`. What exists has arrived, and the rest has departed.
 pub fn sync(sources: &[&str], kernels: &[&str]) -> Request {
-    Request::Sync {
+    let changed = Subjects {
         sources: sources.iter().map(|dir| (*dir).to_owned()).collect(),
         kernels: kernels.iter().map(|release| kernel(release)).collect(),
-        headers: BTreeSet::new(),
-    }
+    };
+    Request::Sync { arrived: changed.clone(), departed: changed, headers: BTreeSet::new() }
 }
 
 pub fn kernel(release: &str) -> KernelRelease {

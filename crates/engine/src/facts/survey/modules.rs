@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::ErrorKind;
 
 use super::Survey;
 use crate::conf::is_source;
@@ -10,7 +11,7 @@ use crate::facts::source_names::modules_with;
 use crate::facts::{Built, Lack, ModuleFacts, Pair, SourceLink, SourcePlace};
 use crate::machine::{Machine, Trees};
 use crate::names::{BadName, ModuleId};
-use crate::os::durable::UNFINISHED;
+use crate::os::durable::{FileError, UNFINISHED};
 use crate::os::symlinks;
 
 impl Survey<'_> {
@@ -21,7 +22,8 @@ impl Survey<'_> {
         let mut modules = BTreeMap::new();
         let mut by_source = BTreeMap::new();
         for added in &state.modules {
-            let module = self.added(added);
+            let mut module = self.added(added);
+            module.source_is_absent = self.is_absent(&module.source_dir);
             if let Some(dir) = source_dir(self.machine, &added.id) {
                 by_source.insert(dir, added.id.clone());
             }
@@ -50,14 +52,29 @@ impl Survey<'_> {
             let module = modules.entry(id).or_insert_with(|| ModuleFacts {
                 source_dir: dir.clone(),
                 source: SourcePlace::Present,
+                source_is_absent: false,
                 link: SourceLink::None,
                 elsewhere: false,
                 pairs: BTreeMap::new(),
             });
             module.source_dir = dir;
             module.source = SourcePlace::Present;
+            module.source_is_absent = false;
         }
         modules
+    }
+
+    /// Returns true if it is certain that a directory of the source tree contains no dkms.conf.
+    fn is_absent(&mut self, dir: &str) -> bool {
+        let conf = self.machine.trees.source.join(dir).join("dkms.conf");
+        match fs::symlink_metadata(&conf) {
+            Ok(_) => false,
+            Err(error) if error.kind() == ErrorKind::NotFound => true,
+            Err(error) => {
+                self.problems.push(FileError::when("examine", &conf)(error).to_string());
+                false
+            }
+        }
     }
 
     /// Returns the modules in `dirs`, directories that no added module and no module on the command
@@ -96,6 +113,7 @@ impl Survey<'_> {
         let module = modules.entry(import.id.clone()).or_insert_with(|| ModuleFacts {
             source_dir: import.id.source_dir(),
             source: SourcePlace::Missing,
+            source_is_absent: false,
             link: SourceLink::None,
             elsewhere: false,
             pairs: BTreeMap::new(),
@@ -132,6 +150,7 @@ impl Survey<'_> {
         let mut module = ModuleFacts {
             source_dir: source_dir(self.machine, id).unwrap_or_else(|| id.source_dir()),
             source,
+            source_is_absent: false,
             link,
             elsewhere: added
                 .kernels

@@ -52,7 +52,8 @@ fn source_is_finished_if_no_other_kernel_needs_it() {
     assert_eq!(plan.finishes, [source.clone()].into());
     // The removal of a module concerns all kernels.
     let machine = TestMachine::new(&[K1]).module("zfs/2").installed("zfs/2", K1).gone("zfs/2");
-    let plan = autoinstall(&machine.pending(source), K1, true);
+    let departed = PendingWork::DepartedSource("zfs-2".into());
+    let plan = autoinstall(&machine.pending(departed), K1, true);
     assert!(plan.finishes.is_empty() && !plan.to_string().contains("uninstall"), "{plan}");
 }
 

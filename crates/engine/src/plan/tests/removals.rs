@@ -50,7 +50,7 @@ fn old_version_stays_installed_if_the_new_one_failed() {
     ");
     assert_eq!(plan.finishes, [].into(), "the removal stays pending");
     let plan = machine
-        .pending(PendingWork::Source("zfs-2.3".into()))
+        .pending(PendingWork::DepartedSource("zfs-2.3".into()))
         .gone("zfs/2.4")
         .sync(&["zfs-2.4"], &[]);
     let text = plan.to_string();
@@ -58,7 +58,7 @@ fn old_version_stays_installed_if_the_new_one_failed() {
 }
 
 #[test]
-fn old_version_is_removed_if_the_new_one_is_excluded() {
+fn old_version_stays_installed_if_the_new_one_is_excluded() {
     let plan = TestMachine::new(&[K1])
         .module("zfs/2.3")
         .installed("zfs/2.3", K1)
@@ -69,7 +69,10 @@ fn old_version_is_removed_if_the_new_one_is_excluded() {
         })
         .sync(&["zfs-2.3", "zfs-2.4"], &[]);
     let text = plan.to_string();
-    assert!(text.contains("uninstall zfs/2.3 from"), "{text}");
+    assert!(!text.contains("uninstall") && !text.contains("remove"), "{text}");
+    let kept = Note::Kept { module: id("zfs/2.3"), kernel: kernel(K1) };
+    assert!(plan.notes.contains(&kept), "{text}");
+    assert!(!plan.finishes.contains(&PendingWork::DepartedSource("zfs-2.3".into())));
 }
 
 #[test]
@@ -117,7 +120,7 @@ fn kernel_copies_are_skipped() {
         .sync(&["zfs-2.4"], &[K1]);
     assert!(plan.is_empty(), "{plan}");
     assert_eq!(plan.notes, [Note::Copy(kernel(K1))]);
-    let left = PendingWork::LeftOver(kernel(K1));
+    let left = PendingWork::DepartedKernel(kernel(K1));
     assert!(
         plan.notes_pending.contains(&left) && !plan.finishes.contains(&left),
         "{:?}",
@@ -144,4 +147,14 @@ fn nothing_is_removed_if_the_install_tree_is_unreadable() {
     machine.0.kernels_known = false;
     assert!(machine.sync(&[], &[K1]).is_empty());
     assert_eq!(machine.sync(&[], &[K1]).finishes, [].into());
+}
+
+#[test]
+fn a_later_arrival_cancels_a_departure() {
+    let departed =
+        [PendingWork::DepartedSource("zfs-2".into()), PendingWork::DepartedKernel(kernel(K1))];
+    let [source, old_kernel] = departed.clone();
+    let machine = TestMachine::new(&[K1]).module("zfs/2").installed("zfs/2", K1);
+    let plan = machine.pending(source).pending(old_kernel).sync(&["zfs-2"], &[K1]);
+    assert!(departed.iter().all(|work| plan.finishes.contains(work)), "{:?}", plan.finishes);
 }

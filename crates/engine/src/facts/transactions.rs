@@ -1,0 +1,216 @@
+//! Judges the recorded transactions: what has arrived and departed, and what is still under way.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::ErrorKind;
+use std::mem;
+
+use crate::dkms_tree::{Before, Journal, JournalPath, PendingWork};
+use crate::machine::{Machine, Target, Transaction, Trees};
+use crate::names::KernelRelease;
+use crate::os::stat::FileStamp;
+
+/// Sources, by the names of their directories in the source tree, and kernels. A kernel's headers
+/// count as part of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Subjects {
+    /// The names (`name-version`) of directories in the source tree.
+    pub sources: BTreeSet<String>,
+    /// The releases of kernels.
+    pub kernels: BTreeSet<KernelRelease>,
+}
+
+/// The progress of a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Everything that was to arrive and depart has done so.
+    Completed,
+    /// pacman ended before everything had arrived.
+    Interrupted,
+    /// pacman is still at work, or it cannot be known that it is not.
+    Running {
+        /// Whether pacman has started this process and waits for it.
+        waits_for_us: bool,
+    },
+}
+
+/// The facts about one recorded transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TransactionFacts {
+    pub(crate) stage: Stage,
+    /// Everything that has arrived completely.
+    pub(crate) arrived: Subjects,
+    /// Everything that was to arrive and has not, or only in part.
+    pub(crate) lacking: Subjects,
+    /// Everything that was to depart and has done so, or exists again.
+    pub(crate) departed: Subjects,
+    /// Everything that was to depart and is missing, although it cannot be said that pacman has
+    /// removed it for good.
+    pub(crate) held: Subjects,
+    /// The packages that owned the departing sources, by the names of the source directories.
+    pub(crate) packages: BTreeMap<String, String>,
+    /// Whether this process is a hook that runs after the transaction.
+    pub(crate) is_own: bool,
+    pub(crate) journal: Journal,
+}
+
+/// The transaction that a hook belongs to.
+#[derive(Debug, Clone)]
+pub struct OwnTransaction {
+    /// The transaction in which the hook runs.
+    pub transaction: Transaction,
+    /// Whether the hook is known to run after the transaction. pacman runs PostTransaction hooks
+    /// only if the transaction has been completed.
+    pub is_completed: bool,
+}
+
+impl Subjects {
+    fn insert(&mut self, target: Target) {
+        match target {
+            Target::Source(dir) => drop(self.sources.insert(dir)),
+            Target::Kernel(release) | Target::Headers(release) => {
+                self.kernels.insert(release);
+            }
+        }
+    }
+
+    fn of<'p>(paths: impl Iterator<Item = &'p String>) -> Self {
+        let mut subjects = Self::default();
+        paths.filter_map(|path| Target::parse(path)).for_each(|target| subjects.insert(target));
+        subjects
+    }
+
+    /// Adds `others`.
+    pub fn extend(&mut self, others: &Self) {
+        self.sources.extend(others.sources.iter().cloned());
+        self.kernels.extend(others.kernels.iter().cloned());
+    }
+
+    /// Removes `others`.
+    fn remove(&mut self, others: &Self) {
+        self.sources.retain(|dir| !others.sources.contains(dir));
+        self.kernels.retain(|kernel| !others.kernels.contains(kernel));
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sources.is_empty() && self.kernels.is_empty()
+    }
+}
+
+/// Returns everything that pending work and recorded transactions concern.
+pub(super) fn concerned<'a>(
+    pending: impl IntoIterator<Item = &'a PendingWork>,
+    recorded: &[TransactionFacts],
+) -> Subjects {
+    let mut all = Subjects::default();
+    for transaction in recorded {
+        let TransactionFacts { arrived, lacking, departed, held, .. } = transaction;
+        [arrived, lacking, departed, held].into_iter().for_each(|part| all.extend(part));
+    }
+    for work in pending {
+        match work {
+            PendingWork::Source(dir) | PendingWork::DepartedSource(dir) => {
+                all.sources.insert(dir.clone());
+            }
+            PendingWork::Kernel(kernel)
+            | PendingWork::DepartedKernel(kernel)
+            | PendingWork::Install { kernel, .. }
+            | PendingWork::Uninstall { kernel, .. } => drop(all.kernels.insert(kernel.clone())),
+            PendingWork::Transaction { sources, kernels } => {
+                all.sources.extend(sources.iter().cloned());
+                all.kernels.extend(kernels.iter().cloned());
+            }
+            PendingWork::Remove(id) => drop(all.sources.insert(id.source_dir())),
+            PendingWork::Image { .. } => {}
+        }
+    }
+    all
+}
+
+/// Reads the journals and judges their transactions. `own` is the transaction of this hook, if any.
+pub(super) fn read(machine: &Machine, own: Option<&OwnTransaction>) -> Vec<TransactionFacts> {
+    let trees = &machine.trees;
+    let journals = Journal::read_all(trees).into_iter();
+    journals.map(|journal| TransactionFacts::of(trees, journal, own)).collect()
+}
+
+impl TransactionFacts {
+    fn of(trees: &Trees, journal: Journal, own: Option<&OwnTransaction>) -> Self {
+        let own = own.filter(|own| own.transaction == journal.transaction);
+        let packages = journal.departing.iter().filter_map(|(path, about)| {
+            let Some(Target::Source(dir)) = Target::parse(path) else { return None };
+            Some((dir, about.package.clone()?))
+        });
+        let mut facts = Self {
+            stage: Stage::Completed,
+            arrived: Subjects::of(journal.arriving.keys()),
+            lacking: Subjects::default(),
+            departed: Subjects::of(journal.departing.keys()),
+            held: Subjects::default(),
+            packages: packages.collect(),
+            is_own: own.is_some_and(|own| own.is_completed),
+            journal,
+        };
+        if facts.is_own {
+            return facts;
+        }
+        let waits_for_us = facts.journal.transaction.contains_this_process();
+        let running = Stage::Running { waits_for_us };
+        if own.is_none() && !facts.journal.transaction.is_over(trees) {
+            facts.stage = running;
+            facts.lacking = mem::take(&mut facts.arrived);
+            facts.held = mem::take(&mut facts.departed);
+            return facts;
+        }
+        facts.keep_proved(trees);
+        if !facts.lacking.is_empty() || !facts.held.is_empty() {
+            // An administrator's hook may run before its transaction.
+            facts.stage = if own.is_some() { running } else { Stage::Interrupted };
+        }
+        facts
+    }
+
+    /// Moves what has not verifiably arrived to `lacking`, and what has not verifiably departed to
+    /// `held`.
+    ///
+    /// As long as anything is to arrive, every departure may belong to an unfinished upgrade. An
+    /// unreadable database proves nothing.
+    fn keep_proved(&mut self, trees: &Trees) {
+        let Journal { transaction, arriving, departing, .. } = &self.journal;
+        let paths = arriving.keys().chain(departing.keys()).cloned().collect();
+        let owners = transaction.owners(trees, &paths).ok();
+        let is_owned = |path: &String| owners.as_ref().map(|owners| owners.contains_key(path));
+        let has_arrived = |path: &String, about: &JournalPath| {
+            is_owned(path) == Some(true) && is_new(trees, path, &about.before)
+        };
+        let lacking = arriving.iter().filter(|(path, about)| !has_arrived(path, about));
+        self.lacking = Subjects::of(lacking.map(|(path, _)| path));
+        self.arrived.remove(&self.lacking);
+        let everything_arrived = self.lacking.is_empty();
+        let has_departed = |path: &String| {
+            everything_arrived && is_owned(path) == Some(false) && is_absent(trees, path)
+        };
+        let is_there = |path: &String| fs::symlink_metadata(trees.root.join(path)).is_ok();
+        let held = departing.keys().filter(|path| !has_departed(path) && !is_there(path));
+        self.held = Subjects::of(held);
+        self.departed.remove(&self.held);
+    }
+}
+
+/// Returns true if it is certain that a path does not exist.
+fn is_absent(trees: &Trees, path: &str) -> bool {
+    let result = fs::symlink_metadata(trees.root.join(path));
+    result.is_err_and(|error| error.kind() == ErrorKind::NotFound)
+}
+
+/// Returns true if a path exists, and not as the file that was there before the transaction.
+fn is_new(trees: &Trees, path: &str, before: &Before) -> bool {
+    let Ok(meta) = fs::symlink_metadata(trees.root.join(path)) else { return false };
+    match before {
+        Before::File(stamp) => meta.is_dir() || *stamp != FileStamp::of(&meta),
+        Before::Absent | Before::Directory | Before::Unknown => true,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,171 @@
+//! Tests of what the files on disk and pacman's database prove about a transaction.
+
+use rstest::rstest;
+use testroot::TestRoot;
+
+use super::*;
+use crate::dkms_tree::{Operation, record_in_journal};
+
+const OLD: &str = "usr/src/foo-1/dkms.conf";
+const NEW: &str = "usr/src/foo-2/dkms.conf";
+const HEADERS: &str = "usr/lib/modules/7.2.12-arch1-1/build/include/";
+const DATABASE: &str = "var/lib/pacman";
+
+/// A root with pacman's database, in which foo-dkms 1 owns `OLD`.
+struct Upgrade {
+    root: TestRoot,
+    machine: Machine,
+    transaction: Transaction,
+}
+
+impl Upgrade {
+    /// Records the upgrade of foo-dkms from 1 to 2, and of the headers in place.
+    fn recorded() -> Self {
+        let root = TestRoot::new();
+        root.write(OLD, "");
+        root.write(format!("{HEADERS}config.h"), "");
+        root.write(format!("{DATABASE}/db.lck"), "");
+        let upgrade =
+            Self { machine: Machine::for_hook(root.path()), transaction: gone(&root), root };
+        upgrade.package("foo-dkms-1", &[OLD]);
+        upgrade.package("linux-headers-7", &[HEADERS]);
+        upgrade.record(Operation::Arriving, &[NEW, HEADERS]);
+        upgrade.record(Operation::Departing, &[OLD]);
+        upgrade
+    }
+
+    fn record(&self, operation: Operation, paths: &[&str]) {
+        let paths = paths.iter().map(|path| (*path).to_owned());
+        record_in_journal(&self.machine.trees, &self.transaction, operation, paths).unwrap();
+    }
+
+    /// Adds a package to the database. Its name ends with the version.
+    fn package(&self, name: &str, files: &[&str]) {
+        let dir = format!("{DATABASE}/local/{name}");
+        let (package, _) = name.rsplit_once('-').unwrap();
+        self.root.write(format!("{dir}/desc"), format!("%NAME%\n{package}\n"));
+        self.root.write(format!("{dir}/files"), format!("%FILES%\n{}\n", files.join("\n")));
+    }
+
+    fn remove_old(&self) {
+        self.root.remove(OLD);
+        self.root.remove(format!("{DATABASE}/local/foo-dkms-1"));
+    }
+
+    fn judge(&self) -> TransactionFacts {
+        let mut all = read(&self.machine, None);
+        assert_eq!(all.len(), 1);
+        all.remove(0)
+    }
+}
+
+/// A transaction whose process has ended.
+fn gone(root: &TestRoot) -> Transaction {
+    let transaction = Transaction::of_this_hook(&Machine::for_hook(root.path()).trees);
+    let text = toml::to_string(&transaction).unwrap();
+    let pid = format!("pid = {}\n", transaction.process());
+    toml::from_str(&text.replace(&pid, "pid = 4194305\n")).unwrap()
+}
+
+fn sources(subjects: &Subjects) -> Vec<&str> {
+    subjects.sources.iter().map(String::as_str).collect()
+}
+
+#[test]
+fn nothing_departs_between_two_versions() {
+    let upgrade = Upgrade::recorded();
+    upgrade.remove_old();
+    let between = upgrade.judge();
+    assert_eq!(between.stage, Stage::Interrupted);
+    assert_eq!((sources(&between.held), sources(&between.lacking)), (vec!["foo-1"], vec!["foo-2"]));
+    assert_eq!(between.packages["foo-1"], "foo-dkms");
+    // The new version is extracted, but pacman has not said so yet.
+    upgrade.root.write(NEW, "");
+    let extracted = upgrade.judge();
+    assert_eq!((sources(&extracted.held), extracted.stage), (vec!["foo-1"], Stage::Interrupted));
+    upgrade.package("foo-dkms-2", &[NEW]);
+    let completed = upgrade.judge();
+    assert_eq!(completed.stage, Stage::Completed);
+    assert_eq!(sources(&completed.departed), ["foo-1"]);
+    assert_eq!(sources(&completed.arrived), ["foo-2"]);
+    assert_eq!(completed.arrived.kernels.len(), 1);
+}
+
+#[test]
+fn a_file_that_was_there_before_has_not_arrived() {
+    let root = TestRoot::new();
+    root.write(NEW, "");
+    root.write(format!("{DATABASE}/db.lck"), "");
+    let upgrade =
+        Upgrade { machine: Machine::for_hook(root.path()), transaction: gone(&root), root };
+    upgrade.package("foo-dkms-2", &[NEW]);
+    upgrade.record(Operation::Arriving, &[NEW]);
+    upgrade.record(Operation::Departing, &[OLD]);
+    assert_eq!(sources(&upgrade.judge().lacking), ["foo-2"], "it is to be replaced");
+    upgrade.root.remove(NEW);
+    upgrade.root.write(NEW, "");
+    assert_eq!(upgrade.judge().stage, Stage::Completed);
+}
+
+#[rstest]
+#[case::files_only(false, Stage::Interrupted)]
+#[case::completely(true, Stage::Completed)]
+fn a_removed_package_is_gone_from_the_database(#[case] completely: bool, #[case] want: Stage) {
+    let root = TestRoot::new();
+    root.write(format!("{DATABASE}/db.lck"), "");
+    let removal =
+        Upgrade { machine: Machine::for_hook(root.path()), transaction: gone(&root), root };
+    removal.root.write(OLD, "");
+    removal.package("foo-dkms-1", &[OLD]);
+    removal.record(Operation::Departing, &[OLD]);
+    assert_eq!(removal.judge().stage, Stage::Completed, "nothing has happened yet");
+    removal.root.remove(OLD);
+    if completely {
+        removal.root.remove(format!("{DATABASE}/local/foo-dkms-1"));
+        removal.package("bar-1", &["usr/bin/bar"]);
+    }
+    let facts = removal.judge();
+    assert_eq!(facts.stage, want);
+    assert_eq!(sources(&facts.departed).is_empty(), !completely);
+}
+
+#[test]
+fn an_unreadable_database_proves_nothing() {
+    let upgrade = Upgrade::recorded();
+    upgrade.remove_old();
+    upgrade.root.write(NEW, "");
+    upgrade.root.remove(format!("{DATABASE}/local"));
+    let facts = upgrade.judge();
+    assert_eq!((facts.stage, sources(&facts.held)), (Stage::Interrupted, vec!["foo-1"]));
+}
+
+#[rstest]
+#[case::after(true, Stage::Completed, &["foo-1"])]
+#[case::perhaps_before(false, Stage::Running { waits_for_us: false }, &[])]
+fn only_a_hook_after_its_transaction_completes_it(
+    #[case] is_completed: bool,
+    #[case] want: Stage,
+    #[case] departed: &[&str],
+) {
+    let upgrade = Upgrade::recorded();
+    upgrade.remove_old();
+    let own = OwnTransaction { transaction: upgrade.transaction.clone(), is_completed };
+    let all = read(&upgrade.machine, Some(&own));
+    assert_eq!((all[0].stage, sources(&all[0].departed)), (want, departed.to_vec()));
+}
+
+#[test]
+fn a_running_transaction_has_changed_nothing_yet() {
+    let upgrade = Upgrade::recorded();
+    let trees = &upgrade.machine.trees;
+    Journal::read_all(trees)[0].clear(trees).unwrap();
+    let transaction = Transaction::of_this_hook(trees);
+    let running = Upgrade { transaction, ..upgrade };
+    running.record(Operation::Arriving, &[NEW]);
+    running.remove_old();
+    running.root.write(NEW, "");
+    running.package("foo-dkms-2", &[NEW]);
+    let facts = running.judge();
+    assert!(matches!(facts.stage, Stage::Running { .. }));
+    assert_eq!((sources(&facts.arrived), sources(&facts.lacking)), (vec![], vec!["foo-2"]));
+}

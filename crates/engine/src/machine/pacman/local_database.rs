@@ -1,0 +1,122 @@
+//! Reads from pacman's local database which installed package owns a path.
+//!
+//! `DBPATH/local` contains a directory for each package. When pacman installs a package, it extracts
+//! the files, then writes `desc`, then `files`. When pacman removes one, it deletes the files, then
+//! `files` and `desc`. Therefore, a package with both has been extracted completely.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::Path;
+
+/// Returns the name of the installed package that owns each of `paths`. Paths that no package owns
+/// are missing from the result.
+///
+/// The paths have no leading slash, and those of directories end with one, as in pacman's own
+/// lists. `database` is pacman's database directory, usually `/var/lib/pacman`. Packages that pacman
+/// has not finished installing own nothing.
+///
+/// # Errors
+/// An I/O error if the database cannot be listed or a file in it cannot be read.
+pub fn owners(database: &Path, paths: &BTreeSet<String>) -> io::Result<BTreeMap<String, String>> {
+    let mut owners = BTreeMap::new();
+    if paths.is_empty() {
+        return Ok(owners);
+    }
+    for entry in fs::read_dir(database.join("local"))? {
+        let dir = entry?.path();
+        let (Some(desc), Some(files)) = (read(&dir.join("desc"))?, read(&dir.join("files"))?)
+        else {
+            continue;
+        };
+        let mut owned = section(&files, "FILES").filter(|path| paths.contains(*path)).peekable();
+        if owned.peek().is_none() {
+            continue;
+        }
+        let Some(name) = section(&desc, "NAME").next() else { continue };
+        owners.extend(owned.map(|path| (path.to_owned(), name.to_owned())));
+    }
+    Ok(owners)
+}
+
+/// Returns the content of a file in the directory of a package, or `None` if there is no such file.
+fn read(path: &Path) -> io::Result<Option<String>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        // The file `ALPM_DB_VERSION` is beside the directories of the packages.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns the lines of the section `%NAME%`, which ends with an empty line.
+fn section<'t>(text: &'t str, name: &'t str) -> impl Iterator<Item = &'t str> {
+    let is_heading = move |line: &&str| {
+        line.strip_prefix('%').and_then(|line| line.strip_suffix('%')) != Some(name)
+    };
+    text.lines().skip_while(is_heading).skip(1).take_while(|line| !line.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOURCE: &str = "usr/src/foo-1/dkms.conf";
+    const HEADERS: &str = "usr/lib/modules/7.2/build/include/";
+
+    fn package(database: &Path, name: &str, desc: Option<&str>, files: Option<&str>) {
+        let dir = database.join("local").join(name);
+        fs::create_dir_all(&dir).unwrap();
+        for (file, text) in [("desc", desc), ("files", files)] {
+            if let Some(text) = text {
+                fs::write(dir.join(file), text).unwrap();
+            }
+        }
+    }
+
+    fn owners_in(database: &Path) -> Vec<(String, String)> {
+        let paths = [SOURCE, HEADERS].map(str::to_owned).into();
+        owners(database, &paths).unwrap().into_iter().collect()
+    }
+
+    fn owned(path: &str, name: &str) -> (String, String) {
+        (path.to_owned(), name.to_owned())
+    }
+
+    #[test]
+    fn finds_the_package_that_lists_a_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let desc = |name| format!("%NAME%\n{name}\n\n%VERSION%\n1-1\n");
+        let foo = format!("%FILES%\nusr/\nusr/src/foo-1/\n{SOURCE}\n\n%BACKUP%\n{HEADERS}\tabc\n");
+        package(dir.path(), "foo-dkms-1-1", Some(&desc("foo-dkms")), Some(&foo));
+        let headers = format!("%FILES%\n{HEADERS}\n{HEADERS}linux/\n");
+        package(dir.path(), "linux-headers-7.2-1", Some(&desc("linux-headers")), Some(&headers));
+        fs::write(dir.path().join("local/ALPM_DB_VERSION"), "9\n").unwrap();
+        assert_eq!(
+            owners_in(dir.path()),
+            [owned(HEADERS, "linux-headers"), owned(SOURCE, "foo-dkms")]
+        );
+    }
+
+    #[test]
+    fn an_unfinished_package_owns_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = format!("%FILES%\n{SOURCE}\n");
+        package(dir.path(), "foo-dkms-1-1", None, Some(&files));
+        package(dir.path(), "foo-dkms-2-1", Some("%NAME%\nfoo-dkms\n"), None);
+        package(dir.path(), "bar-dkms-2-1", None, None);
+        package(dir.path(), "empty-2-1", Some(""), Some(&files));
+        assert_eq!(owners_in(dir.path()), []);
+    }
+
+    #[test]
+    fn an_unreadable_database_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = [SOURCE.to_owned()].into();
+        assert!(owners(dir.path(), &paths).is_err(), "there is no database");
+        fs::create_dir_all(dir.path().join("local/foo-dkms-1-1/desc")).unwrap();
+        assert!(owners(dir.path(), &paths).is_err(), "desc is a directory");
+    }
+}

@@ -1,0 +1,301 @@
+//! Identifies the transaction in which a process runs, and tells whether a transaction is over.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::iter;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::owners;
+use crate::machine::Trees;
+use crate::os::stat::FileStamp;
+
+/// The name of pacman's lock file in its database directory. pacman creates the file before a
+/// transaction, keeps it open, and deletes it at the end.
+const LOCK: &str = "db.lck";
+
+/// pacman's database directory unless `pacman.conf` or `--dbpath` names another one.
+const DATABASE: &str = "/var/lib/pacman";
+
+/// A transaction of pacman or of another program that uses libalpm.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transaction {
+    /// The ID of the boot (random(4)); empty if /proc was not mounted.
+    boot: String,
+    /// The process ID of pacman; 0 if /proc was not mounted.
+    pid: u32,
+    /// The start time of pacman in clock ticks since the boot (proc_pid_stat(5), field 22).
+    started: u64,
+    /// pacman's database directory, as an absolute path on the machine.
+    database: PathBuf,
+    /// pacman's lock file. `None` if it could not be examined.
+    lock: Option<FileStamp>,
+}
+
+impl Transaction {
+    /// Returns the transaction in which this process, a hook, runs.
+    ///
+    /// That is the transaction of the nearest ancestor that keeps pacman's lock file open, or else
+    /// of the parent.
+    #[must_use]
+    pub fn of_this_hook(trees: &Trees) -> Self {
+        let boot = boot_id().unwrap_or_default();
+        let locking = ancestors().find_map(|process| Some((lock_of(&process)?, process)));
+        let (database, process) = match locking {
+            Some((lock, process)) => (lock.parent().map(Path::to_owned), Some(process)),
+            None => (None, ancestors().next()),
+        };
+        let database = database.unwrap_or_else(|| DATABASE.into());
+        let lock = fs::symlink_metadata(trees.inside(&database).join(LOCK));
+        let (pid, started) = process.map_or((0, 0), |process| (process.pid, process.started));
+        let lock = lock.ok().map(|meta| FileStamp::of(&meta));
+        Self { boot, pid, started, database, lock }
+    }
+
+    /// Returns the name of the installed package that owns each of `paths`; see [`owners`].
+    ///
+    /// # Errors
+    /// An I/O error if pacman's database cannot be read.
+    pub(crate) fn owners(
+        &self,
+        trees: &Trees,
+        paths: &BTreeSet<String>,
+    ) -> io::Result<BTreeMap<String, String>> {
+        owners(&trees.inside(&self.database), paths)
+    }
+
+    /// Returns a name for files about this transaction. Two transactions of the same process have
+    /// different names.
+    pub(crate) fn short_name(&self) -> String {
+        let lock = format!("{} {:?} {:?}", self.boot, self.database, self.lock);
+        format!("{}-{}-{}", self.pid, self.started, &blake3::hash(lock.as_bytes()).to_hex()[..8])
+    }
+
+    /// Returns true if the transaction is over, whether or not it was completed: its process no
+    /// longer exists or is a zombie, or the lock file is absent or another one.
+    ///
+    /// PackageKit and pamac live on after a transaction, hence the lock file. Returns false if the
+    /// facts cannot be read.
+    #[must_use]
+    pub fn is_over(&self, trees: &Trees) -> bool {
+        let boot = boot_id();
+        if !self.boot.is_empty() && boot.as_ref().is_some_and(|boot| *boot != self.boot) {
+            return true;
+        }
+        if let Some(lock) = &self.lock {
+            match fs::symlink_metadata(trees.inside(&self.database).join(LOCK)) {
+                Ok(meta) if *lock == FileStamp::of(&meta) => {}
+                Ok(_) => return true,
+                Err(error) if error.kind() == ErrorKind::NotFound => return true,
+                Err(_) => return false,
+            }
+        }
+        if self.pid == 0 {
+            return self.lock.is_none();
+        }
+        match Process::read(self.pid) {
+            Ok(Some(process)) => process.started != self.started || process.is_dead(),
+            // Without /proc, every process seems to be gone.
+            Ok(None) => boot.is_some(),
+            Err(_) => false,
+        }
+    }
+
+    /// Returns the process ID of pacman; 0 if it is unknown.
+    pub(crate) fn process(&self) -> u32 {
+        self.pid
+    }
+
+    /// Returns true if pacman has started this process, as a hook or from an install scriptlet.
+    /// pacman then waits for this process.
+    #[must_use]
+    pub(crate) fn contains_this_process(&self) -> bool {
+        ancestors().any(|process| (process.pid, process.started) == (self.pid, self.started))
+    }
+}
+
+/// A process, from `/proc/PID/stat`.
+struct Process {
+    pid: u32,
+    parent: u32,
+    state: String,
+    started: u64,
+}
+
+impl Process {
+    /// Returns `None` if there is no such process.
+    fn read(pid: u32) -> io::Result<Option<Self>> {
+        Self::read_from(&format!("/proc/{pid}/stat"))
+    }
+
+    fn read_from(path: &str) -> io::Result<Option<Self>> {
+        let text = match fs::read(path) {
+            Ok(text) => String::from_utf8_lossy(&text).into_owned(),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            // The process has ended since the file was opened.
+            Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        Self::parse(&text).map(Some).ok_or_else(|| io::Error::from(ErrorKind::InvalidData))
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        // The name of the program, in parentheses, can contain blanks and parentheses.
+        let (start, fields) = text.rsplit_once(") ")?;
+        let pid = start.split(' ').next()?.parse().ok()?;
+        let mut fields = fields.split_whitespace();
+        let state = fields.next()?.to_owned();
+        let parent = fields.next()?.parse().ok()?;
+        let started = fields.nth(17)?.parse().ok()?;
+        Some(Self { pid, parent, state, started })
+    }
+
+    /// Returns true if the process has ended, but its parent has not waited for it.
+    fn is_dead(&self) -> bool {
+        matches!(self.state.as_str(), "Z" | "X" | "x")
+    }
+}
+
+/// Returns the parent of this process, the parent's parent and so on. Returns nothing if /proc is
+/// not mounted.
+fn ancestors() -> impl Iterator<Item = Process> {
+    // In a PID namespace whose /proc is that of another one, getppid(2) would return another ID.
+    let this = Process::read_from("/proc/self/stat").ok().flatten();
+    let parent = |process: &Process| match process.parent {
+        0 => None,
+        parent => Process::read(parent).ok().flatten(),
+    };
+    iter::successors(this, parent).skip(1)
+}
+
+/// Returns the path of pacman's lock file if `process` keeps it open.
+fn lock_of(process: &Process) -> Option<PathBuf> {
+    let open = fs::read_dir(format!("/proc/{}/fd", process.pid)).ok()?;
+    let paths = open.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
+    paths.into_iter().find(|path| path.file_name().is_some_and(|name| name == LOCK))
+}
+
+fn boot_id() -> Option<String> {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(text.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{File, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+    use std::process::{Command, Stdio};
+
+    use rstest::rstest;
+
+    use super::*;
+
+    /// A transaction of this process, which keeps the lock file below `root` open.
+    fn transaction(root: &Path) -> (Transaction, Trees) {
+        let database = root.join("var/lib/pacman");
+        fs::create_dir_all(&database).unwrap();
+        let lock = database.join(LOCK);
+        let _ = File::create_new(&lock);
+        let meta = fs::symlink_metadata(&lock).unwrap();
+        let this = Process::read_from("/proc/self/stat").unwrap().unwrap();
+        let transaction = Transaction {
+            boot: boot_id().unwrap(),
+            pid: this.pid,
+            started: this.started,
+            database: DATABASE.into(),
+            lock: Some(FileStamp::of(&meta)),
+        };
+        (transaction, Trees::under(root))
+    }
+
+    #[test]
+    fn a_transaction_ends_with_its_lock() {
+        let root = tempfile::tempdir().unwrap();
+        let (transaction, trees) = transaction(root.path());
+        assert!(!transaction.is_over(&trees));
+        let lock = root.path().join("var/lib/pacman").join(LOCK);
+        fs::remove_file(&lock).unwrap();
+        assert!(transaction.is_over(&trees), "the lock is gone");
+        // Another transaction of the same process, such as packagekitd.
+        File::create_new(&lock).unwrap();
+        fs::set_permissions(&lock, Permissions::from_mode(0o000)).unwrap();
+        assert!(transaction.is_over(&trees), "the lock is another one");
+    }
+
+    #[rstest]
+    #[case::other_boot(|it: &mut Transaction| it.boot = "another".into(), true)]
+    #[case::other_process(|it: &mut Transaction| it.started += 1, true)]
+    #[case::no_process(|it: &mut Transaction| it.pid = 4_194_305, true)]
+    #[case::unknown_lock(|it: &mut Transaction| it.lock = None, false)]
+    #[case::unknown_boot(|it: &mut Transaction| it.boot.clear(), false)]
+    #[case::only_the_lock_is_known(unknown, false)]
+    fn a_transaction_ends_with_its_process(
+        #[case] change: impl Fn(&mut Transaction),
+        #[case] want: bool,
+    ) {
+        let root = tempfile::tempdir().unwrap();
+        let (mut transaction, trees) = transaction(root.path());
+        change(&mut transaction);
+        assert_eq!(transaction.is_over(&trees), want);
+    }
+
+    /// The facts that can be recorded without /proc.
+    fn unknown(transaction: &mut Transaction) {
+        transaction.boot.clear();
+        (transaction.pid, transaction.started) = (0, 0);
+    }
+
+    #[test]
+    fn an_unreadable_lock_ends_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let (transaction, trees) = transaction(root.path());
+        let database = root.path().join("var/lib/pacman");
+        fs::rename(&database, root.path().join("elsewhere")).unwrap();
+        std::os::unix::fs::symlink("pacman", &database).unwrap();
+        assert!(!transaction.is_over(&trees), "too many levels of symbolic links");
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "the engine's own processes leave no zombies")]
+    fn a_zombie_is_over() {
+        let root = tempfile::tempdir().unwrap();
+        let (mut transaction, trees) = transaction(root.path());
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let process = Process::read(child.id()).unwrap().unwrap();
+        (transaction.pid, transaction.started) = (process.pid, process.started);
+        assert!(!transaction.is_over(&trees));
+        child.kill().unwrap();
+        while Process::read(child.id()).unwrap().is_some_and(|process| !process.is_dead()) {
+            std::thread::yield_now();
+        }
+        assert!(transaction.is_over(&trees));
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn finds_an_ancestor_that_keeps_the_lock_open() {
+        let root = tempfile::tempdir().unwrap();
+        let (transaction, trees) = transaction(root.path());
+        assert!(!transaction.contains_this_process(), "a process is no ancestor of itself");
+        let parent = ancestors().next().unwrap();
+        let around = Transaction { pid: parent.pid, started: parent.started, ..transaction };
+        assert!(around.contains_this_process());
+        // No ancestor of this test keeps a lock file open.
+        let found = Transaction::of_this_hook(&trees);
+        assert_eq!((found.pid, found.started), (around.pid, around.started));
+        let _open = File::open(root.path().join("var/lib/pacman").join(LOCK)).unwrap();
+        let this = Process::read_from("/proc/self/stat").unwrap().unwrap();
+        assert_eq!(lock_of(&this), Some(root.path().join("var/lib/pacman").join(LOCK)));
+    }
+
+    #[test]
+    fn reads_a_process_with_blanks_and_parentheses_in_its_name() {
+        let fields = "S 42 1 1 0 -1 4 1 0 0 0 1 2 0 0 20 0 1 0 777 1 2";
+        let process = Process::parse(&format!("17 (a) b (c)) {fields}")).unwrap();
+        assert_eq!((process.pid, process.parent, process.started), (17, 42, 777));
+        assert!(Process::parse("17 (cut").is_none());
+    }
+}

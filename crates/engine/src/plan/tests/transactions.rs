@@ -1,0 +1,160 @@
+//! Tests of what a running, interrupted or completed transaction permits.
+
+use rstest::rstest;
+
+use super::*;
+use crate::dkms_tree::Journal;
+use crate::facts::{Stage, TransactionFacts};
+use crate::machine::{Transaction, Trees};
+
+const INTERRUPTED: Stage = Stage::Interrupted;
+const RUNNING: Stage = Stage::Running { waits_for_us: false };
+const IN_SCRIPTLET: Stage = Stage::Running { waits_for_us: true };
+
+/// A transaction of which nothing has arrived or departed yet.
+fn transaction(stage: Stage, lacking: Subjects, held: Subjects) -> TransactionFacts {
+    TransactionFacts {
+        stage,
+        arrived: Subjects::default(),
+        lacking,
+        departed: Subjects::default(),
+        held,
+        packages: [("zfs-1".to_owned(), "zfs-dkms".to_owned())].into(),
+        is_own: false,
+        journal: Journal {
+            transaction: Transaction::of_this_hook(&Trees::under("/nonexistent".as_ref())),
+            arriving: BTreeMap::new(),
+            departing: BTreeMap::new(),
+            files: Vec::new(),
+        },
+    }
+}
+
+impl TestMachine {
+    fn transaction(mut self, transaction: TransactionFacts) -> Self {
+        self.0.transactions.push(transaction);
+        self
+    }
+}
+
+/// The source of zfs/1 is gone, and zfs/2 has not arrived.
+fn between_two_versions(stage: Stage) -> TestMachine {
+    let upgrade = transaction(stage, subjects(&["zfs-2"], &[]), subjects(&["zfs-1"], &[]));
+    TestMachine::new(&[K1])
+        .module("zfs/1")
+        .installed("zfs/1", K1)
+        .gone("zfs/1")
+        .transaction(upgrade)
+}
+
+fn autoinstall(machine: &TestMachine) -> Plan {
+    let request = Request::Autoinstall { kernels: None, only: false };
+    make(&request, &machine.0).unwrap()
+}
+
+#[test]
+fn a_module_between_two_versions_is_held() {
+    let machine = between_two_versions(INTERRUPTED);
+    let plan = machine.sync(&[], &[]);
+    insta::assert_snapshot!(plan, @r"
+    note: zfs/1: held: pacman was interrupted while it replaced or removed its source
+      run: pacman -S zfs-dkms, or: dkms remove zfs/1
+    use the kept source of zfs/1
+    ");
+    assert!(plan.settles.is_empty() && plan.finishes.is_empty());
+    // It is also built for kernels that arrive.
+    let mut machine = machine.kernel(K2, |_| {});
+    let modules = machine.0.modules.get_mut(&id("zfs/1")).unwrap();
+    modules.pairs.insert(kernel(K2), pair("zfs/1", &kernel(K2)));
+    let text = machine.sync(&[], &[K2]).to_string();
+    assert!(text.contains("build zfs/1 for 7.2.13") && !text.contains("uninstall"), "{text}");
+}
+
+#[test]
+fn a_completed_departure_permits_the_removal() {
+    let mut upgrade = transaction(Stage::Completed, Subjects::default(), Subjects::default());
+    upgrade.departed = subjects(&["zfs-1"], &[]);
+    let machine = TestMachine::new(&[K1]).module("zfs/1").installed("zfs/1", K1);
+    // The source exists again.
+    let plan = machine.transaction(upgrade.clone()).sync(&[], &[]);
+    assert!(plan.is_empty(), "{plan}");
+    assert_eq!(plan.settles, [0].into());
+    let machine = TestMachine::new(&[K1]).module("zfs/1").installed("zfs/1", K1).gone("zfs/1");
+    let plan = machine.transaction(upgrade.clone()).sync(&[], &[]);
+    assert!(plan.to_string().contains("remove zfs/1"), "{plan}");
+    // The source cannot be examined.
+    let machine = TestMachine::new(&[K1]).module("zfs/1").installed("zfs/1", K1).gone("zfs/1");
+    let machine = machine.change("zfs/1", |module| module.source_is_absent = false);
+    let plan = machine.transaction(upgrade).sync(&[], &[]);
+    assert!(!plan.to_string().contains("uninstall") && plan.notes.is_empty(), "{plan}");
+}
+
+#[test]
+fn an_installed_successor_settles_an_interrupted_upgrade() {
+    let machine = between_two_versions(INTERRUPTED).module("zfs/3");
+    let plan = machine.sync(&["zfs-3"], &[]);
+    let text = plan.to_string();
+    assert!(text.contains("install zfs/3 for 7.2.12-arch1-1, replacing 1"), "{text}");
+    assert!(text.contains("remove zfs/1"), "{text}");
+    assert_eq!(plan.settles, [0].into());
+}
+
+#[rstest]
+#[case::kernel(subjects(&[], &[K1]), Subjects::default())]
+#[case::removed_kernel(Subjects::default(), subjects(&[], &[K1]))]
+#[case::source(subjects(&["zfs-2"], &[]), Subjects::default())]
+#[case::removed_source(Subjects::default(), subjects(&["zfs-2"], &[]))]
+fn what_a_running_transaction_changes_is_left_to_it(
+    #[case] lacking: Subjects,
+    #[case] held: Subjects,
+) {
+    let added = |m: &mut ModuleFacts| m.link = SourceLink::Source;
+    let machine = |stage| {
+        let machine = TestMachine::new(&[K1]).module("zfs/2").change("zfs/2", added);
+        machine.transaction(transaction(stage, lacking.clone(), held.clone()))
+    };
+    let plan = autoinstall(&machine(RUNNING));
+    assert!(plan.is_empty() && plan.settles.is_empty(), "{plan}");
+    assert!(matches!(&plan.notes[..], [Note::Running { .. }]), "{plan}");
+    // A command for this module fails, so that it can be repeated.
+    let plan = machine(RUNNING).command(Verb::Install, "zfs/2", &[K1]).unwrap();
+    assert!(plan.to_string().contains("fail zfs/2 for 7.2.12-arch1-1: pacman is still"), "{plan}");
+    // pacman waits for the commands in install scriptlets.
+    let plan = machine(IN_SCRIPTLET).command(Verb::Install, "zfs/2", &[K1]).unwrap();
+    assert!(plan.to_string().contains("install zfs/2"), "{plan}");
+    assert!(autoinstall(&machine(IN_SCRIPTLET)).is_empty());
+}
+
+#[test]
+fn a_running_transaction_concerns_nothing_else() {
+    let added = |m: &mut ModuleFacts| m.link = SourceLink::Source;
+    let other = transaction(RUNNING, subjects(&["vhba-1"], &[K2]), Subjects::default());
+    let machine = TestMachine::new(&[K1]).module("zfs/2").change("zfs/2", added);
+    let plan = autoinstall(&machine.transaction(other));
+    assert!(plan.to_string().contains("install zfs/2 for 7.2.12"), "{plan}");
+}
+
+#[rstest]
+#[case::kernel(subjects(&[], &[K1]), K1)]
+#[case::source(subjects(&["zfs-2"], &[]), "/usr/src/zfs-2")]
+fn nothing_is_built_with_a_part_of_a_package(#[case] lacking: Subjects, #[case] what: &str) {
+    let added = |m: &mut ModuleFacts| m.link = SourceLink::Source;
+    let interrupted = transaction(INTERRUPTED, lacking, Subjects::default());
+    let machine = TestMachine::new(&[K1]).module("zfs/2").change("zfs/2", added);
+    let machine = machine.transaction(interrupted);
+    let plan = autoinstall(&machine);
+    assert_eq!(plan.notes, [Note::Incomplete(what.to_owned())]);
+    assert!(plan.is_empty() && plan.settles.is_empty(), "{plan}");
+    let plan = machine.command(Verb::Install, "zfs/2", &[K1]).unwrap();
+    assert!(plan.to_string().contains("install zfs/2"), "the user insists: {plan}");
+}
+
+#[test]
+fn a_later_transaction_supersedes_an_interrupted_arrival() {
+    let interrupted = transaction(INTERRUPTED, subjects(&[], &[K2]), Subjects::default());
+    let mut own = transaction(Stage::Completed, Subjects::default(), Subjects::default());
+    own.is_own = true;
+    let machine = TestMachine::new(&[K1, K2]).transaction(interrupted);
+    assert!(machine.sync(&[], &[]).settles.is_empty());
+    assert_eq!(machine.transaction(own).sync(&[], &[]).settles, [0, 1].into());
+}

@@ -1,0 +1,171 @@
+//! pacman is killed while it replaces files: no kernel loses its working module, and the same
+//! transaction completes later.
+
+use stories::{PackageFile, Recipe, Root, find};
+
+use crate::fixture::{assert_no_processes, assert_status, installed, kernel, machine, release};
+
+/// The calls with which pacman changes files and starts hooks.
+const CHANGES: &str = "/^unlink,/^rename,/^mkdir,/^symlink,/^link,rmdir,/^clone,/fork";
+
+/// Deletes the incomplete entries of pacman's database, with which pacman refuses to work.
+const MEND_DATABASE: &str = "cd /var/lib/pacman/local && \
+    for entry in */; do test -e $entry/desc -a -e $entry/files || rm -r $entry; done";
+
+/// A transaction on a machine.
+struct Transaction {
+    before: Root,
+    args: String,
+}
+
+/// A call of pacman: its name and its number among the calls of that name.
+type Call = (String, usize);
+
+impl Transaction {
+    fn new(before: Root, action: &str, packages: &[&str]) -> Self {
+        // After an interruption, files exist that no package owns.
+        let overwrite = if action == "-R" { "" } else { "--overwrite '*'" };
+        let args = format!("{action} --noconfirm {overwrite} {}", packages.join(" "));
+        Self { before, args }
+    }
+
+    fn of(before: Root, packages: &[PackageFile]) -> Self {
+        let files: Vec<&str> = packages.iter().map(|package| package.file.as_str()).collect();
+        Self::new(before, "-U", &files)
+    }
+
+    /// Runs the transaction under strace, which traces pacman but not its hooks.
+    fn trace(&self, root: &Root, options: &str) -> stories::Completed {
+        root.shell(&format!("exec strace -o /srv/calls {options} pacman {}", self.args))
+    }
+
+    /// Returns all changes of an uninterrupted run, in order.
+    fn calls(&self) -> Vec<Call> {
+        let root = self.before.fork();
+        self.trace(&root, &format!("-e trace={CHANGES}")).ok();
+        let text = root.read("srv/calls");
+        let names = text.lines().filter_map(|line| line.split_once('(')).map(|(name, _)| name);
+        let mut calls: Vec<Call> = Vec::new();
+        for name in names.filter(|name| !name.contains(' ')) {
+            let number = 1 + calls.iter().filter(|(other, _)| other == name).count();
+            calls.push((name.to_owned(), number));
+        }
+        calls
+    }
+
+    /// Kills pacman at `points` of its changes, spread over all of them. After each, calls `look`
+    /// once the boot unit has run, and then `finish` once the transaction has been repeated.
+    #[track_caller]
+    fn kill(&self, points: usize, look: impl Fn(&Root, &str), finish: impl Fn(&Root, &str)) {
+        let calls = self.calls();
+        assert!(calls.len() > 20, "only {} changes", calls.len());
+        let points = points.min(calls.len());
+        for point in 0..points {
+            let (call, number) = &calls[(2 * point + 1) * calls.len() / (2 * points)];
+            let root = self.before.fork();
+            let when = format!("killed at {call} number {number} of {}", self.args);
+            let inject = format!("-e trace={call} -e inject={call}:signal=KILL:when={number}");
+            let output = self.trace(&root, &inject);
+            assert_eq!(output.code, 128 + 9, "{when}: {}", output.text);
+            assert_no_processes(&root, &when);
+            root.shell("rm -f /var/lib/pacman/db.lck").ok();
+            let unit = root.boot_unit();
+            look(&root, &format!("{when}\n{}", unit.text));
+            root.shell(MEND_DATABASE).ok();
+            let again = root.shell(&format!("pacman {}", self.args)).ok();
+            finish(&root, &format!("{when}, then again\n{}\n{}", unit.text, again.text));
+        }
+    }
+}
+
+/// Asserts that a module is in a kernel's directory and in its index.
+#[track_caller]
+fn assert_has(root: &Root, release: &str, module: &str, when: &str) {
+    assert!(root.indexed(release, module).is_some(), "{release} lacks {module}: {when}");
+    root.assert_works(release, module);
+}
+
+/// bbswitch is upgraded.
+fn module_upgrade(points: usize) {
+    let new = find("bbswitch-next");
+    let upgrade = Transaction::of(machine(&[find("bbswitch")]), std::slice::from_ref(&new));
+    upgrade.kill(
+        points,
+        |root, when| assert_has(root, &release(), "bbswitch", when),
+        |root, when| {
+            assert_has(root, &release(), "bbswitch", when);
+            assert_status(root, &[installed(new.module(), &release())]);
+            root.assert_settled();
+        },
+    );
+}
+
+#[test]
+fn a_module_upgrade_loses_no_module() {
+    module_upgrade(8);
+}
+
+/// Returns true if a kernel and its headers are in pacman's database.
+fn is_complete(root: &Root, release: &str) -> bool {
+    let order = format!("/usr/lib/modules/{release}/modules.order");
+    let headers = format!("/usr/lib/modules/{release}/build/include/");
+    root.shell(&format!("pacman -Qqo {order} {headers}")).code == 0
+}
+
+/// The kernel is upgraded, and bbswitch with it if `module` is true.
+fn kernel_upgrade(points: usize, module: bool) {
+    let new = kernel("linux", 2);
+    let release = new[0].release().to_owned();
+    let mut packages = new.to_vec();
+    packages.extend(module.then(|| find("bbswitch-next")));
+    let upgrade = Transaction::of(machine(&[find("bbswitch")]), &packages);
+    let old = crate::fixture::release();
+    upgrade.kill(
+        points,
+        |root, when| {
+            for kernel in [&old, &release].into_iter().filter(|kernel| is_complete(root, kernel)) {
+                assert_has(root, kernel, "bbswitch", when);
+            }
+        },
+        |root, when| {
+            assert_has(root, &release, "bbswitch", when);
+            assert_eq!(root.kernels(), [release.as_str()], "{when}");
+            root.assert_settled();
+        },
+    );
+}
+
+#[test]
+fn a_kernel_upgrade_leaves_no_complete_kernel_without_its_module() {
+    kernel_upgrade(6, false);
+}
+
+#[test]
+fn an_upgrade_of_kernel_and_module_leaves_no_complete_kernel_without_its_module() {
+    kernel_upgrade(5, true);
+}
+
+/// A package of another name replaces tiny-dkms and brings the same module in a newer version.
+fn replacement(points: usize) {
+    let before = machine(&[]);
+    before.install(&[Recipe::module("tiny", "1.0").make(&before)]).hooks_succeed();
+    let new = Recipe::module("tiny", "2.0").package("tiny-open-dkms").replacing("tiny-dkms");
+    let new = new.make(&before);
+    // --noconfirm answers no where packages conflict.
+    let mut replacement = Transaction::of(before, &[new]);
+    replacement.args = format!("--ask 4 {}", replacement.args);
+    replacement.kill(
+        points,
+        |root, when| assert_has(root, &release(), "tiny", when),
+        |root, when| {
+            assert_has(root, &release(), "tiny", when);
+            assert_status(root, &[installed("tiny/2.0", &release())]);
+            root.assert_settled();
+        },
+    );
+}
+
+#[test]
+fn a_replacement_loses_no_module() {
+    replacement(6);
+}
