@@ -9,7 +9,7 @@ use dkms_engine::machine::Machine;
 use dkms_engine::os::process::{Environment, Output, Program};
 use dkms_initramfs::{
     Generator, Maintained, Maintenance, PendingImages, maintain_images, mkinitcpio_override,
-    take_snapshot,
+    needs_maintenance, take_snapshot,
 };
 
 use crate::hook_main::HookArgs;
@@ -108,7 +108,7 @@ pub fn verify(args: &HookArgs) -> Result<ExitCode, Failure> {
         }
         succeeded = updated.is_ok();
     }
-    if PendingImages::read(&machine).is_empty() {
+    if !needs_maintenance(&machine) {
         return Ok(exit_code(succeeded));
     }
     let maintenance = if args.dry_run { Maintenance::DryRun } else { Maintenance::Regenerate };

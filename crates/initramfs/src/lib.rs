@@ -9,10 +9,11 @@
 //! | [`mkinitcpio_override`] | the override of mkinitcpio's pacman hook | `generators` |
 //! | `pending`, `managed_modules` | changed modules and dkms's modules | `image` |
 //! | `snapshot` | earlier state of the images | `generators`, `pending`, `managed_modules` |
+//! | `leftovers` | temporary files of killed runs beside images | `snapshot` |
 //! | `decide`, `implied_modules` | decides what to do with one image | `image` |
 //! | `assess` | decides what to do with all pending images | all above |
 //! | `regenerate`, `kernel_line` | carries out the decisions | `assess` |
-//! | `maintain` | the interface for hooks and commands | `assess`, `regenerate` |
+//! | `maintain` | the interface for hooks and commands | `assess`, `regenerate`, `leftovers` |
 
 mod assess;
 mod decide;
@@ -21,6 +22,7 @@ mod generators;
 mod image;
 mod implied_modules;
 mod kernel_line;
+mod leftovers;
 mod maintain;
 mod managed_modules;
 pub mod mkinitcpio_override;
@@ -31,6 +33,6 @@ mod snapshot;
 mod test_machine;
 
 pub use generators::Generator;
-pub use maintain::{Maintained, Maintenance, maintain_images};
+pub use maintain::{Maintained, Maintenance, maintain_images, needs_maintenance};
 pub use pending::PendingImages;
 pub use snapshot::take_snapshot;

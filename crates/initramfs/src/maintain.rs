@@ -8,6 +8,8 @@ use dkms_engine::os::durable::FileError;
 
 use crate::assess::{Assessment, KernelAssessment};
 use crate::generators::Generator;
+use crate::leftovers;
+use crate::pending::PendingImages;
 
 /// The action to take on pending images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +33,14 @@ pub enum Maintained {
     Stale,
 }
 
-/// Regenerates or reports the pending images of this machine.
+/// Returns true if images are pending, or if a killed run left temporary files beside images.
+#[must_use]
+pub fn needs_maintenance(machine: &Machine) -> bool {
+    !PendingImages::read(machine).is_empty() || !leftovers::find(machine).is_empty()
+}
+
+/// Regenerates or reports the pending images of this machine. Except in a dry run, first removes the
+/// temporary files that killed runs left beside images.
 ///
 /// Passes each line of output to `say`. Takes the lock, except in a dry run. If the machine's root
 /// is not `/`, only reports the images, because a generator would write the images of the running
@@ -52,6 +61,9 @@ pub fn maintain_images(
             Some(Lock::take(&machine.trees, &machine.env, say)?)
         }
     };
+    if maintenance != Maintenance::DryRun && !machine.is_within_run() {
+        leftovers::remove(machine);
+    }
     let assessment = Assessment::read(machine, generator);
     if maintenance == Maintenance::DryRun {
         return Ok(dry_run(machine, &assessment, say));

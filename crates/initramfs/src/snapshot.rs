@@ -24,6 +24,9 @@ use crate::pending::PendingImages;
 /// The free space in bytes that a copy must leave on the file system of the dkms tree.
 const SPARE: u64 = 64 * 1024 * 1024;
 
+/// The extension of the temporary file that replaces an image.
+pub(crate) const TEMPORARY: &str = "dkms-tmp";
+
 /// The recorded state of the images of one or more kernels.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Snapshot {
@@ -131,7 +134,7 @@ impl ImageSnapshot {
     pub(crate) fn restore(&self, image: &Image, root: &Path) -> io::Result<()> {
         let copy = self.copy.as_ref().ok_or(io::ErrorKind::NotFound)?;
         let file = image.below(root);
-        let beside = file.with_extension("dkms-tmp");
+        let beside = file.with_extension(TEMPORARY);
         let now = || file.metadata().ok().map(|meta| Access::of(&meta));
         let access = self.access.or_else(now);
         let renamed = copy_closed(copy, &beside, access).and_then(|()| fs::rename(&beside, &file));
@@ -242,6 +245,11 @@ impl Snapshot {
     /// Returns the recorded state of an image; `None` if the image is not in the snapshot.
     pub(crate) fn of(&self, image: &Image) -> Option<&ImageSnapshot> {
         self.images.iter().find(|old| old.path == image.path)
+    }
+
+    /// Returns the paths of the images in the snapshot, as on the machine that boots them.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.images.iter().map(|image| image.path.as_path())
     }
 
     /// Writes the snapshot to the dkms tree.

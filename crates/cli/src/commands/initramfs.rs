@@ -3,7 +3,7 @@
 use dkms_engine::failure::Failure;
 use dkms_engine::machine::{InitramfsMode, Machine};
 use dkms_initramfs::{
-    Generator, Maintained, Maintenance, PendingImages, maintain_images, mkinitcpio_override,
+    Generator, Maintained, Maintenance, maintain_images, mkinitcpio_override, needs_maintenance,
 };
 
 use crate::args::machine::is_root;
@@ -51,7 +51,7 @@ pub fn afterwards(
     finishes: bool,
     progress: &mut Progress<'_>,
 ) -> Result<u8, Failure> {
-    if PendingImages::read(machine).is_empty() {
+    if !needs_maintenance(machine) {
         return Ok(0);
     }
     let regenerates = finishes || machine.settings.initramfs.mode == InitramfsMode::Auto;

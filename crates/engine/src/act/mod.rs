@@ -15,6 +15,7 @@ mod registration;
 mod retry;
 mod schedule;
 mod side_by_side;
+mod sweep;
 mod worker_event;
 mod workers;
 
@@ -76,14 +77,7 @@ fn run(plan: &Plan, facts: &Facts, machine: &Machine, watch: &mut dyn Watch) -> 
     };
     let mut run_pending = RunPending::open(&machine.trees, plan, facts);
     run.report.errors.extend(run_pending.note());
-    let follows_killed_run = !facts.pending.is_empty();
-    // The files of a run that started this one are in use.
-    if (follows_killed_run || !plan.is_empty())
-        && !machine.is_within_run()
-        && let Err(error) = cleanup::remove_strays(machine)
-    {
-        run.report.errors.push(error.to_string());
-    }
+    run.report.errors.extend(sweep::remove_strays(machine, facts));
     for (number, step) in plan.before.iter().enumerate() {
         run.step_unless_stopped(Task::Before(number), step);
     }

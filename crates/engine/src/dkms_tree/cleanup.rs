@@ -52,6 +52,7 @@ pub(crate) fn remove_strays(machine: &Machine) -> Result<(), FileError> {
         trees.pending(),
         trees.failures(),
         trees.cache(),
+        trees.images(),
     ];
     for dir in own.into_iter().chain([trees.dkms.join(".kept"), trees.build_programs()]) {
         durable::remove_unfinished(&dir)?;

@@ -15,7 +15,7 @@ pub(crate) use built_module::BuiltModule;
 pub(crate) use conflicts::{Refused, refused_objects};
 pub(crate) use depmod::depmod;
 pub(crate) use load::load_modules;
-pub(crate) use location::locate_by_conf;
+pub(crate) use location::{default_location, locate_by_conf};
 pub(crate) use originals::restore_originals;
 pub(crate) use place::place;
 pub(crate) use refinish::refinish;

@@ -179,7 +179,8 @@ impl Machine {
     }
 
     /// Returns true if a script or a conf of another run started this process.
-    pub(crate) fn is_within_run(&self) -> bool {
+    #[must_use]
+    pub fn is_within_run(&self) -> bool {
         lock::is_within_run(&self.env)
     }
 

@@ -1,0 +1,44 @@
+//! Removes the files that killed runs left behind, before a run starts its own work.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::dkms_tree::cleanup;
+use crate::facts::Facts;
+use crate::installing;
+use crate::machine::Machine;
+use crate::os::durable;
+
+/// Removes the unfinished files of killed runs from all trees. Returns error messages; empty on
+/// success.
+///
+/// Does nothing in a run that another run has started, because the files of that run are in use.
+/// The caller must hold the lock.
+pub(super) fn remove_strays(machine: &Machine, facts: &Facts) -> Vec<String> {
+    if machine.is_within_run() {
+        return Vec::new();
+    }
+    let in_kernels = object_dirs(machine, facts).into_iter().filter(|dir| dir.is_dir());
+    let swept = in_kernels.map(|dir| durable::remove_unfinished(&dir));
+    let swept = std::iter::once(cleanup::remove_strays(machine)).chain(swept);
+    swept.filter_map(|result| result.err().map(|error| error.to_string())).collect()
+}
+
+/// Returns the directories below the kernels' directories in which a run may have placed objects,
+/// and the kernels' directories themselves.
+fn object_dirs(machine: &Machine, facts: &Facts) -> BTreeSet<PathBuf> {
+    let usual = installing::default_location(machine);
+    let mut dirs = BTreeSet::new();
+    for about in facts.kernels.values() {
+        dirs.extend([about.kernel.dir.clone(), about.kernel.dir.join(&usual)]);
+    }
+    for (kernel, pair) in facts.modules.values().flat_map(|module| &module.pairs) {
+        let record = pair.built.as_ref().and_then(|built| built.record.as_ref());
+        let Some(record) = record else { continue };
+        let dir = machine.trees.kernel(kernel);
+        let placed = record.placed.iter().filter_map(|placed| Path::new(&placed.path).parent());
+        dirs.extend(placed.map(|parent| dir.join(parent)));
+        dirs.extend(record.objects.iter().map(|object| dir.join(&object.location)));
+    }
+    dirs
+}
