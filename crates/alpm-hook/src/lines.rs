@@ -91,6 +91,11 @@ impl<W: Write> Lines<W> {
         self.out.line(line);
     }
 
+    /// Writes each line of a message.
+    pub(crate) fn say_lines(&mut self, message: &str) {
+        self.out.lines(message);
+    }
+
     /// Writes the plan of a dry run.
     pub fn dry_run(&mut self, plan: &Plan) {
         for line in plan.to_string().lines() {

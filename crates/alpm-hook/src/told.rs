@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use dkms_engine::machine::Trees;
@@ -17,8 +18,10 @@ use serde::{Deserialize, Serialize};
 /// The failures and messages that the hooks of a transaction have reported.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Told {
-    /// The pacman process that ran the hook.
-    pacman: String,
+    /// The transaction that ran the hook, as returned by [`transaction`].
+    transaction: String,
+    /// The state of 70-dkms-install.
+    install: InstallHook,
     /// The modules that failed or were skipped: module, kernel, and whether the failure was
     /// transient.
     tried: Vec<(String, String, bool)>,
@@ -26,22 +29,51 @@ pub struct Told {
     texts: BTreeSet<String>,
 }
 
+/// The state of 70-dkms-install in a transaction.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InstallHook {
+    /// The hook has ended by itself, or was not run.
+    #[default]
+    Ended,
+    /// The hook has started. A later hook reads this only if the hook was killed.
+    Killed,
+    /// A signal has ended the hook, which has reported the unfinished work.
+    Interrupted,
+}
+
 impl Told {
     /// Returns the value of the first hook of a transaction.
     #[must_use]
-    pub fn nothing() -> Self {
-        Self { pacman: pacman(), ..Self::default() }
+    pub fn nothing(trees: &Trees) -> Self {
+        Self { transaction: transaction(trees), ..Self::default() }
     }
 
-    /// Reads what an earlier hook of the same pacman process reported. Returns an empty value if
-    /// there was no such hook.
+    /// Records that 70-dkms-install has started, and returns the value of the first hook of a
+    /// transaction.
+    #[must_use]
+    pub fn start(trees: &Trees) -> Self {
+        let nothing = Self::nothing(trees);
+        Self { install: InstallHook::Killed, ..nothing.clone() }.write(trees);
+        nothing
+    }
+
+    /// Reads what an earlier hook of the same transaction reported. Returns an empty value if there
+    /// was no such hook.
     #[must_use]
     pub fn read(trees: &Trees) -> Self {
         let told: Option<Self> =
             fs::read(path(trees)).ok().and_then(|text| serde_json::from_slice(&text).ok());
-        let nothing = Self::nothing();
-        let is_same = |told: &Self| !told.pacman.is_empty() && told.pacman == nothing.pacman;
+        let nothing = Self::nothing(trees);
+        let is_same =
+            |told: &Self| !told.transaction.is_empty() && told.transaction == nothing.transaction;
         told.filter(is_same).unwrap_or(nothing)
+    }
+
+    /// Returns the state of 70-dkms-install in this transaction.
+    #[must_use]
+    pub fn install_hook(&self) -> InstallHook {
+        self.install
     }
 
     /// Adds messages.
@@ -49,8 +81,11 @@ impl Told {
         self.texts.extend(texts);
     }
 
-    /// Adds the failures and messages of a run.
+    /// Adds the failures and messages of a run of 70-dkms-install.
     pub fn add_run(&mut self, plan: &Plan, report: &Report) {
+        if report.interrupted.is_some() {
+            self.install = InstallHook::Interrupted;
+        }
         for finished in &report.finished {
             let Step { action, .. } = &finished.step;
             let concerns_module = matches!(
@@ -83,7 +118,8 @@ impl Told {
     /// failure to write only makes the later hook repeat messages.
     pub fn write(&self, trees: &Trees) {
         let file = path(trees);
-        let written = if self.tried.is_empty() && self.texts.is_empty() {
+        let is_empty = Self { transaction: self.transaction.clone(), ..Self::default() } == *self;
+        let written = if is_empty {
             durable::remove_file_if_there(&file).map(drop)
         } else {
             self.write_to(&file)
@@ -97,7 +133,7 @@ impl Told {
         let text = serde_json::to_vec(self).map_err(io::Error::from);
         let text = text.map_err(FileError::when("write", file))?;
         file.parent().map_or(Ok(()), durable::create_dirs)?;
-        durable::write(file, &text)
+        durable::write_unsynced(file, &text)
     }
 
     /// Returns the messages that have been reported.
@@ -130,12 +166,18 @@ fn path(trees: &Trees) -> PathBuf {
     trees.dkms.join(".cache/transaction.json")
 }
 
-/// Returns the process ID and the start time of the parent process, which is pacman. Returns an
-/// empty value if /proc is not mounted.
-fn pacman() -> String {
+/// Returns a text that identifies the transaction whose hook this process is: the process ID and the
+/// start time of pacman, which is the parent process, and the identity of its lock file. Daemons such
+/// as PackageKit run several transactions, and each creates the lock file again. Returns an empty
+/// text if /proc is not mounted.
+fn transaction(trees: &Trees) -> String {
     let pid = getppid();
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The name of the program, in parentheses, can contain blanks (proc_pid_stat(5)).
     let fields = stat.rsplit_once(')').map(|(_, fields)| fields).unwrap_or_default();
-    fields.split_whitespace().nth(19).map(|started| format!("{pid} {started}")).unwrap_or_default()
+    let Some(started) = fields.split_whitespace().nth(19) else { return String::new() };
+    let lock = fs::metadata(trees.root.join("var/lib/pacman/db.lck"));
+    let lock =
+        lock.map(|it| format!("{}:{} {}.{}", it.dev(), it.ino(), it.ctime(), it.ctime_nsec()));
+    format!("{pid} {started} {}", lock.unwrap_or_default())
 }

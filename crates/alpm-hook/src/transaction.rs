@@ -21,7 +21,7 @@ use crate::lines::{Lines, PackageNames, warn_of_settings};
 use crate::lock::lock;
 use crate::package_query::{self, PackageQuery, Packages};
 use crate::targets::Targets;
-use crate::told::Told;
+use crate::told::{InstallHook, Told};
 
 /// Records the paths of the targets in the journal before the transaction starts.
 ///
@@ -77,16 +77,46 @@ pub const SCRIPT: &str = "--script";
 /// [`Failure`] if the lock cannot be taken or the whole request is refused. A module that fails is
 /// not an error: it is reported in the output and by the exit code.
 pub fn sync(args: &HookArgs, targets: &Targets, hook: SyncHook) -> Result<ExitCode, Failure> {
-    let mut machine = Machine::for_hook(&args.root);
+    let machine = Machine::for_hook(&args.root);
     let (present, _) = facts::source_dirs(&machine.trees);
     if present.is_empty() && !machine.trees.dkms.exists() {
         return Ok(ExitCode::SUCCESS); // a machine without modules
     }
+    let trees = machine.trees.clone();
     let mut told = match hook {
-        SyncHook::Install => Told::nothing(),
-        SyncHook::Remove => Told::read(&machine.trees),
+        SyncHook::Install if args.dry_run => Told::nothing(&trees),
+        SyncHook::Install => Told::start(&trees),
+        SyncHook::Remove => Told::read(&trees),
     };
-    warn_of_settings(&machine, &mut told);
+    match told.install_hook() {
+        InstallHook::Ended => {}
+        InstallHook::Interrupted => return Ok(ExitCode::SUCCESS),
+        InstallHook::Killed => {
+            Lines::new(io::stdout(), PackageNames::default()).say_lines(INSTALL_HOOK_KILLED);
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+    let code = sync_modules(args, targets, machine, &present, &mut told, hook);
+    if !args.dry_run {
+        told.write(&trees);
+    }
+    code
+}
+
+/// The message of 71-dkms-remove if 70-dkms-install was killed. The work of a hook that a signal
+/// ended stays pending until the next transaction or boot.
+const INSTALL_HOOK_KILLED: &str = "warning: dkms-install was killed; pending work is finished at the \
+                                   next boot\n  run: dkms autoinstall --pending";
+
+fn sync_modules(
+    args: &HookArgs,
+    targets: &Targets,
+    mut machine: Machine,
+    present: &BTreeSet<String>,
+    told: &mut Told,
+    hook: SyncHook,
+) -> Result<ExitCode, Failure> {
+    warn_of_settings(&machine, told);
     machine.omit_warnings(told.texts().iter().cloned());
     let generator = Generator::detect(&machine);
     machine.images = generator.is_some();
@@ -127,13 +157,13 @@ pub fn sync(args: &HookArgs, targets: &Targets, hook: SyncHook) -> Result<ExitCo
     // If there is nothing to do, the lookup would take longer than the rest of the hook.
     let mut packages = None;
     if plan_depends_on_owners(&facts, targets) {
-        let found = look_up_packages(&machine, &present, &facts);
+        let found = look_up_packages(&machine, present, &facts);
         facts.mark_copies(found.unowned());
         packages = Some(found);
     }
     let plan = plan::make(&request, &facts)?;
     if packages.is_none() && output_names_packages(&plan) {
-        packages = Some(look_up_packages(&machine, &present, &facts));
+        packages = Some(look_up_packages(&machine, present, &facts));
     }
     let names = PackageNames::new(packages.unwrap_or_default(), &facts);
     let (code, report) = carry_out(args, &plan, &facts, &machine, names, told.clone());
@@ -142,7 +172,6 @@ pub fn sync(args: &HookArgs, targets: &Targets, hook: SyncHook) -> Result<ExitCo
     }
     if !args.dry_run {
         told.add(machine.logged_warnings());
-        told.write(&machine.trees);
         images::snapshot_early(&machine, generator.as_ref())?;
     }
     Ok(code)
@@ -188,7 +217,7 @@ pub fn depart(args: &HookArgs, targets: &Targets) -> Result<ExitCode, Failure> {
     if !targets.ourselves || !machine.trees.dkms.exists() {
         return Ok(ExitCode::SUCCESS);
     }
-    warn_of_settings(&machine, &mut Told::nothing());
+    warn_of_settings(&machine, &mut Told::nothing(&machine.trees));
     let lock = lock(args, &machine)?;
     let facts = facts::read(&machine, &Scope { shallow: true, ..Scope::default() });
     let request = Request::Depart {

@@ -2,6 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "this file contains only tests")]
 
+use std::process::{Child, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
 use assert_cmd::Command;
 use testroot::TestRoot;
 
@@ -139,4 +143,88 @@ fn a_transaction_that_only_removes_reports_everything() {
     root.write("var/lib/dkms/.cache/transaction.json", told.replace(&pid, "1"));
     let output = hook(&root, &[], "usr/src/foo-1.0/dkms.conf\n");
     assert!(output.contains("foo/2.0: skipped for 7.2.13-arch1-1"), "{output}");
+}
+
+/// The targets of a transaction that installs foo/1.0.
+const INSTALL_FOO: &str = "usr/src/foo-1.0/dkms.conf\n";
+
+/// Returns a machine with foo/1.0, whose build waits for the file `go`. Each start of the build adds
+/// a line to the file `starts`.
+fn root_with_slow_build() -> TestRoot {
+    let root = TestRoot::new();
+    root.kernel("7.2.13-arch1-1").pkgbase("linux").headers();
+    root.depmod();
+    root.write("var/lib/pacman/db.lck", "");
+    let top = root.path().display().to_string();
+    let script =
+        format!("echo x >>{top}/starts; until [ -e {top}/go ]; do sleep 0.1; done\nexec \"$@\"\n");
+    root.source("foo", "1.0")
+        .file("wait.sh", &script)
+        .conf_line("MAKE='sh wait.sh make -C $kernel_source_dir M=$dkms_tree/foo/1.0/build'");
+    root
+}
+
+/// Runs dkms-install until its build has started, and then ends it with a signal. Returns its
+/// output.
+fn install_until_signal(root: &TestRoot, signal: &str) -> String {
+    let mut install = start_install(root);
+    let patience = Instant::now() + Duration::from_secs(60);
+    while !root.exists("starts") {
+        let ended = install.try_wait().unwrap();
+        assert!(ended.is_none() && Instant::now() < patience, "the build did not start");
+        sleep(Duration::from_millis(20));
+    }
+    let process = install.id().to_string();
+    Command::new("kill").args(["-s", signal, &process]).assert().success();
+    String::from_utf8(install.wait_with_output().unwrap().stdout).unwrap()
+}
+
+#[expect(clippy::disallowed_methods, reason = "assert_cmd waits for the program's end")]
+fn start_install(root: &TestRoot) -> Child {
+    let targets = root.at("targets");
+    std::fs::write(&targets, INSTALL_FOO).unwrap();
+    // The tests may have been started with these signals ignored.
+    std::process::Command::new("env")
+        .args(["--default-signal=INT,HUP,TERM"])
+        .arg(assert_cmd::cargo::cargo_bin("dkms-install"))
+        .arg("--root")
+        .arg(root.path())
+        .env("PATH", root.search_path())
+        .stdin(std::fs::File::open(&targets).unwrap())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+#[test]
+fn builds_that_a_signal_ended_are_left_to_the_next_transaction() {
+    let command = "run: dkms autoinstall --pending";
+    for (signal, is_reported) in [("INT", true), ("TERM", true), ("KILL", false)] {
+        let root = root_with_slow_build();
+        let output = install_until_signal(&root, signal);
+        assert_eq!(output.contains(command), is_reported, "{signal}: {output}");
+        let output = hook(&root, &[], INSTALL_FOO);
+        assert_eq!(output.contains(command), !is_reported, "{signal}: {output}");
+        assert_eq!(root.read("starts"), "x\n", "{signal}");
+        assert!(root.listing("var/lib/dkms/.pending").contains("foo"), "{signal}");
+
+        root.write("go", "");
+        let [output, _] = both_hooks(&root, "");
+        assert!(output.contains("foo/1.0 for 7.2.13-arch1-1: built"), "{signal}: {output}");
+        assert!(!root.exists("var/lib/dkms/.pending"), "{signal}");
+    }
+}
+
+/// A daemon such as PackageKit runs several transactions, and the second one only removes.
+#[test]
+fn builds_that_a_signal_ended_are_finished_by_another_transaction_of_the_process() {
+    for signal in ["HUP", "KILL"] {
+        let root = root_with_slow_build();
+        install_until_signal(&root, signal);
+        root.remove("var/lib/pacman/db.lck");
+        root.write("var/lib/pacman/db.lck", "");
+        root.write("go", "");
+        let output = hook(&root, &[], "usr/src/other-1.0/dkms.conf\n");
+        assert!(output.contains("foo/1.0 for 7.2.13-arch1-1: built"), "{signal}: {output}");
+    }
 }

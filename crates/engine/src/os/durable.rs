@@ -68,7 +68,17 @@ pub fn is_read_only(path: &Path) -> bool {
 /// [`FileError`] if the file cannot be written; `path` is then unchanged, and no temporary file
 /// remains. Also if the file has been written but its directory cannot be synced.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
-    write_with_mode(path, bytes, 0o644)
+    write_with_mode(path, bytes, 0o644, true)
+}
+
+/// Creates or replaces the file `path` like [`write()`], but without syncing it. After a power cut,
+/// the file may be missing or empty, so it must be of no use after a reboot.
+///
+/// # Errors
+/// [`FileError`] if the file cannot be written; `path` is then unchanged, and no temporary file
+/// remains.
+pub fn write_unsynced(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    write_with_mode(path, bytes, 0o644, false)
 }
 
 /// Creates or replaces the executable script `path` with the content `text` and mode 0755.
@@ -76,19 +86,21 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
 /// # Errors
 /// The same as for [`write()`].
 pub(crate) fn write_program(path: &Path, text: &str) -> Result<(), FileError> {
-    write_with_mode(path, text.as_bytes(), 0o755)
+    write_with_mode(path, text.as_bytes(), 0o755, true)
 }
 
-fn write_with_mode(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+fn write_with_mode(path: &Path, bytes: &[u8], mode: u32, sync: bool) -> Result<(), FileError> {
     let failed = || FileError::when("write", path);
     let mut unfinished =
         tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(parent(path)).map_err(failed())?;
     unfinished.write_all(bytes).map_err(failed())?;
     // Not left to the umask: every user must be able to read the trees with `dkms status`.
     unfinished.as_file().set_permissions(Permissions::from_mode(mode)).map_err(failed())?;
-    unfinished.as_file().sync_all().map_err(failed())?;
+    if sync {
+        unfinished.as_file().sync_all().map_err(failed())?;
+    }
     unfinished.persist(path).map_err(|error| failed()(error.error))?;
-    sync_dir(parent(path))
+    if sync { sync_dir(parent(path)) } else { Ok(()) }
 }
 
 /// Creates the symbolic link `path` to `target`, replacing an existing file or link.
