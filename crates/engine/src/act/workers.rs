@@ -143,10 +143,16 @@ impl<'scope, 'env> Workers<'scope, 'env> {
     /// Requests a jobserver token for another build, unless a request is already outstanding. The
     /// token arrives as [`WorkerEvent::Token`].
     ///
-    /// If no thread can be started to wait for the token, requests it only if no build runs.
-    /// Otherwise, the caller repeats the request after the next event.
+    /// If no thread can be started to wait for the token, or if the jobserver may lack tokens,
+    /// requests it only if no build runs. Otherwise, the caller repeats the request after the next
+    /// event.
     pub(crate) fn ask_for_token(&mut self) {
         if self.asked {
+            return;
+        }
+        if self.running == 0 {
+            self.refill();
+        } else if self.context.jobserver.may_lack_tokens() {
             return;
         }
         let (jobserver, sender) = (self.context.jobserver, self.sender.clone());
@@ -157,12 +163,7 @@ impl<'scope, 'env> Workers<'scope, 'env> {
             if self.running > 0 {
                 return;
             }
-            // A killed make may have kept the last token.
-            let token = match jobserver.has_token() {
-                Ok(false) => jobserver.add().and_then(|()| jobserver.acquire()),
-                _ => jobserver.acquire(),
-            };
-            let _ = self.sender.send(WorkerEvent::Token(token));
+            let _ = self.sender.send(WorkerEvent::Token(jobserver.acquire()));
         }
         self.asked = true;
     }
@@ -275,26 +276,36 @@ impl<'scope, 'env> Workers<'scope, 'env> {
     /// Waits for the next event and returns it. Returns `None` if no build, installation or token
     /// request is outstanding.
     ///
-    /// A killed make does not return its tokens. If no token arrives within [`QUIET`] while no
-    /// build runs, this function adds a token to the jobserver. After a request to stop, it does so
-    /// at once.
+    /// A killed make does not return its tokens. If one was killed, returns no token until all
+    /// builds have ended, so that the jobserver can be refilled. If no token arrives within
+    /// [`QUIET`] while no build runs, refills the jobserver. After a request to stop, does so at
+    /// once.
     pub(crate) fn wait(&mut self) -> Option<WorkerEvent> {
         while self.running + self.settling + self.installing > 0 || self.asked {
             let stopped = self.context.machine.tools.stop.asked().is_some();
             let only_token = self.running == 0 && self.asked;
             let patience = if stopped && only_token { Duration::ZERO } else { QUIET };
             match self.receiver.recv_timeout(patience) {
-                Ok(news) => return Some(self.note(news)),
-                Err(RecvTimeoutError::Timeout) if only_token => {
-                    if let Err(error) = self.context.jobserver.add() {
-                        log::warn!("cannot return a token to the jobserver: {error}");
-                    }
+                Ok(WorkerEvent::Token(_))
+                    if self.running > 0 && self.context.jobserver.may_lack_tokens() =>
+                {
+                    self.asked = false;
                 }
+                Ok(news) => return Some(self.note(news)),
+                Err(RecvTimeoutError::Timeout) if only_token => self.refill(),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return None,
             }
         }
         None
+    }
+
+    /// Fills the jobserver with its tokens again. No build runs, so each missing token was lost with
+    /// a killed make.
+    fn refill(&self) {
+        if let Err(error) = self.context.jobserver.refill() {
+            log::warn!("cannot return tokens to the jobserver: {error}");
+        }
     }
 
     fn note(&mut self, news: WorkerEvent) -> WorkerEvent {

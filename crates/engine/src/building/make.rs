@@ -131,7 +131,16 @@ impl Build<'_> {
             })
             .map_err(|error| self.not_run(error))?;
         let kills = self.machine.memory.kills() > kills;
+        self.note_killed(&ended, kills);
         if ended.success() { Ok(()) } else { Err(self.make_failed(log, &ended, &command, kills)) }
+    }
+
+    /// Tells the jobserver if `ended`, a program that may have run make, was killed. `kills` is true
+    /// if the OOM killer killed a process meanwhile.
+    pub(super) fn note_killed(&self, ended: &Ended, kills: bool) {
+        if kills || !matches!(ended.how, How::Exited(_)) {
+            self.jobserver.note_killed();
+        }
     }
 
     /// Returns the command that builds the module.

@@ -313,6 +313,7 @@ impl Build<'_> {
                 self.watching_source(Command::InBuild, || program.run())
             })
             .map_err(|error| self.not_run(error))?;
+        self.note_killed(&ended, false);
         if ended.success() {
             return Ok(());
         }

@@ -5,25 +5,31 @@
 //! namespace with its own /proc.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::poll::PollFlags;
+use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use tempfile::NamedTempFile;
-
-use super::process::ready;
 
 /// A token in the FIFO. Its value has no meaning.
 const TOKEN: &[u8] = b"+";
 
 /// A jobserver. Dropping it removes the FIFO.
 #[derive(Debug)]
-pub(crate) struct Jobserver(NamedTempFile<Arc<File>>);
+pub(crate) struct Jobserver {
+    fifo: NamedTempFile<Arc<File>>,
+    /// The FIFO, opened a second time so that reading from it never blocks.
+    nonblocking: File,
+    /// The number of tokens of the full jobserver.
+    tokens: usize,
+    /// Whether a make may have been killed since the last refill.
+    may_lack: AtomicBool,
+}
 
 impl Jobserver {
     /// Creates a jobserver with a number of tokens in the existing directory `dir`.
@@ -36,32 +42,50 @@ impl Jobserver {
             // Opening a FIFO for reading and writing never blocks.
             File::options().read(true).write(true).open(path).map(Arc::new)
         })?;
-        let jobserver = Self(fifo);
-        (0..tokens).try_for_each(|_| jobserver.add())?;
+        let nonblocking =
+            File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(fifo.path())?;
+        let jobserver = Self { fifo, nonblocking, tokens, may_lack: AtomicBool::new(false) };
+        jobserver.refill()?;
         Ok(jobserver)
     }
 
     /// Returns the path of the FIFO.
     pub(crate) fn path(&self) -> &Path {
-        self.0.path()
+        self.fifo.path()
     }
 
     /// Waits for a token and takes it.
     pub(crate) fn acquire(&self) -> io::Result<Token> {
-        let file = Arc::clone(self.0.as_file());
+        let file = Arc::clone(self.fifo.as_file());
         (&*file).read_exact(&mut [0])?;
         Ok(Token(file))
     }
 
-    /// Adds a token, to replace one that a killed make did not return.
-    pub(crate) fn add(&self) -> io::Result<()> {
-        self.0.as_file().as_ref().write_all(TOKEN)
+    /// Records that a program that may have held tokens was killed. A killed make does not return
+    /// its tokens.
+    pub(crate) fn note_killed(&self) {
+        self.may_lack.store(true, Ordering::Release);
     }
 
-    /// Returns true if [`Self::acquire`] would not wait.
-    pub(crate) fn has_token(&self) -> io::Result<bool> {
-        let fifo = [(self.0.as_file().as_fd(), PollFlags::POLLIN)];
-        Ok(ready(&fifo, Some(Instant::now()))?.contains(&true))
+    /// Returns true if a program that may have held tokens was killed since the last refill.
+    pub(crate) fn may_lack_tokens(&self) -> bool {
+        self.may_lack.load(Ordering::Acquire)
+    }
+
+    /// Fills the jobserver with its tokens again. The caller ensures that no build runs and that no
+    /// [`Token`] exists.
+    pub(crate) fn refill(&self) -> io::Result<()> {
+        loop {
+            match (&self.nonblocking).read(&mut [0; 64]) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        self.may_lack.store(false, Ordering::Release);
+        self.fifo.as_file().as_ref().write_all(&TOKEN.repeat(self.tokens))
     }
 }
 
@@ -80,18 +104,44 @@ impl Drop for Token {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rstest::rstest;
+
+    /// Returns the number of tokens that nobody holds.
+    fn free(jobserver: &Jobserver) -> usize {
+        let mut tokens = [0; 64];
+        let count = (&jobserver.nonblocking).read(&mut tokens).unwrap_or_default();
+        jobserver.fifo.as_file().as_ref().write_all(&tokens[..count]).unwrap();
+        count
+    }
 
     #[test]
     fn tokens_are_taken_and_returned() {
         let dir = tempfile::tempdir().unwrap();
         let jobserver = Jobserver::create_in(dir.path(), 2).unwrap();
         let (one, two) = (jobserver.acquire().unwrap(), jobserver.acquire().unwrap());
-        assert!(!jobserver.has_token().unwrap());
+        assert_eq!(free(&jobserver), 0);
         drop(one);
-        assert!(jobserver.has_token().unwrap());
+        assert_eq!(free(&jobserver), 1);
         drop((jobserver.acquire().unwrap(), two));
         let path = jobserver.path().to_owned();
         drop(jobserver);
         assert!(!path.exists());
+    }
+
+    #[rstest]
+    #[case::all_lost(0)]
+    #[case::some_lost(2)]
+    #[case::none_lost(3)]
+    #[case::too_many(70)]
+    fn refilling_restores_the_number_of_tokens(#[case] left: usize) {
+        let dir = tempfile::tempdir().unwrap();
+        let jobserver = Jobserver::create_in(dir.path(), 3).unwrap();
+        while free(&jobserver) > 0 {
+            std::mem::forget(jobserver.acquire().unwrap());
+        }
+        jobserver.fifo.as_file().as_ref().write_all(&TOKEN.repeat(left)).unwrap();
+        jobserver.note_killed();
+        jobserver.refill().unwrap();
+        assert_eq!((free(&jobserver), jobserver.may_lack_tokens()), (3, false));
     }
 }

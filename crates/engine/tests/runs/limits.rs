@@ -1,9 +1,10 @@
-//! Tests of memory limits and build timeouts.
+//! Tests of memory limits, build timeouts and the tokens of killed builds.
 
 use std::fs;
 
 use dkms_engine::dkms_tree::{PendingList, PendingWork};
 use dkms_engine::plan::Verb;
+use rstest::rstest;
 
 use crate::fixture::{Fixture, K1, assert_clean, id, kernel};
 
@@ -148,4 +149,55 @@ fn timed_out_build_is_killed_with_its_daemons() {
         assert!(!lines.any(|line| line.contains(&forever)), "a daemon is still running");
     }
     assert_clean(&fixture.sync(&["foo-1.0"], &[]));
+}
+
+/// A script that writes the number of free tokens in the jobserver, which is at least `count`
+/// unless a token is lost, to the file `free`.
+fn count_tokens(count: usize) -> String {
+    let fifo = "\"$ALPM_DKMS_JOBSERVER\"";
+    format!(
+        "timeout 5 head -c {count} <>{fifo} >$ROOT/tokens; wc -c <$ROOT/tokens >$ROOT/free\n\
+         cat $ROOT/tokens >{fifo}"
+    )
+}
+
+/// The script of a build that takes a token and is killed before it returns it.
+const LOSES_A_TOKEN: &str =
+    "head -c 1 <>\"$ALPM_DKMS_JOBSERVER\" >/dev/null; touch $ROOT/taken; kill $$";
+
+#[rstest]
+#[case::make(|fixture: &Fixture| scripted(fixture, "killed", LOSES_A_TOKEN))]
+#[case::script(|fixture: &Fixture| {
+    let script = LOSES_A_TOKEN.replace("$ROOT", &fixture.root.path().display().to_string());
+    let script = format!("#!/bin/sh\n{script}\n");
+    fixture.root.source("killed", "1.0").conf_line("PRE_BUILD=killed.sh");
+    fixture.root.executable("usr/src/killed-1.0/killed.sh", &script);
+})]
+fn jobserver_is_full_again_after_a_killed_build(#[case] add: fn(&Fixture)) {
+    let mut fixture = Fixture::new();
+    fixture.jobs = Some(4);
+    add(&fixture);
+    scripted(&fixture, "long", "sleep 3");
+    scripted(&fixture, "quick", "until [ -e $ROOT/taken ]; do sleep 0.1; done; sleep 1");
+    // This build starts after that of `quick`, while that of `long` still runs.
+    scripted(&fixture, "counts", &count_tokens(3));
+    let conf = "usr/src/counts-1.0/dkms.conf";
+    let text = fixture.root.read(conf);
+    fixture.root.write(conf, format!("{text}BUILD_DEPENDS[0]=quick\n"));
+    let report = fixture.sync(&["killed-1.0", "long-1.0", "quick-1.0", "counts-1.0"], &[]);
+    assert_eq!(report.failures().count(), 1, "{report:#?}");
+    assert_eq!(fixture.root.read("free"), "3\n");
+}
+
+#[test]
+fn jobserver_is_full_again_although_the_loss_was_not_noticed() {
+    let mut fixture = Fixture::new();
+    fixture.jobs = Some(3);
+    scripted(&fixture, "first", &format!("sh -c '{LOSES_A_TOKEN}'; true"));
+    scripted(&fixture, "second", &count_tokens(2));
+    let conf = "usr/src/second-1.0/dkms.conf";
+    let text = fixture.root.read(conf);
+    fixture.root.write(conf, format!("{text}BUILD_DEPENDS[0]=first\n"));
+    assert_clean(&fixture.sync(&["first-1.0", "second-1.0"], &[]));
+    assert_eq!(fixture.root.read("free"), "2\n");
 }
