@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use super::{Kernel, KernelConfig};
+use super::{Kernel, KernelConfig, Trees, compression};
 use crate::names::KernelRelease;
 use crate::objects::Compression;
 use crate::os::shared::lock;
@@ -22,8 +22,9 @@ impl KernelCache {
         lock(&self.configs).entry(kernel.config_file()?).or_insert_with_key(read).clone()
     }
 
-    pub(super) fn compression(&self, kernel: &Kernel) -> Compression {
+    pub(super) fn compression(&self, trees: &Trees, kernel: &Kernel) -> Compression {
         let mut known = lock(&self.compressions);
-        *known.entry(kernel.release.clone()).or_insert_with(|| kernel.compression())
+        let detect = || compression::of_kernel(trees, kernel);
+        *known.entry(kernel.release.clone()).or_insert_with(detect)
     }
 }

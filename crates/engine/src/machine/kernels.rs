@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use crate::machine::Trees;
 use crate::names::{BadName, KernelRelease};
-use crate::objects::{Compression, ObjectName};
 use crate::os::durable::FileError;
 use crate::os::symlinks;
 
@@ -99,38 +98,6 @@ impl Kernel {
         let own = ["include/config/auto.conf", ".config"].iter().map(|file| headers.join(file));
         own.into_iter().find(|path| path.is_file())
     }
-
-    /// Returns the compression of the kernel's own objects, which is also used for built objects.
-    ///
-    /// Uses the first object below `kernel/`, since a kernel package compresses all of its objects
-    /// alike. If only the headers are installed, uses the configuration, or else the first object
-    /// in `updates` or `extra`.
-    ///
-    /// dkms, in contrast, searches the kernel's whole directory before every build, and prefers zst
-    /// to xz and xz to gz. With dkms, a single foreign object changes the compression of all later
-    /// builds.
-    #[must_use]
-    pub(super) fn compression(&self) -> Compression {
-        if let Some(own) = first_object(&self.dir.join("kernel")) {
-            return own;
-        }
-        let config = self.config_file().and_then(|path| KernelConfig::read(&path).ok());
-        let configured = config.and_then(|config| {
-            [
-                ("CONFIG_MODULE_COMPRESS_ZSTD", Compression::Zstd),
-                ("CONFIG_MODULE_COMPRESS_XZ", Compression::Xz),
-                ("CONFIG_MODULE_COMPRESS_GZIP", Compression::Gzip),
-                ("CONFIG_MODULE_COMPRESS_NONE", Compression::None),
-            ]
-            .into_iter()
-            .find_map(|(option, kind)| config.is_enabled(option).then_some(kind))
-        });
-        configured
-            .or_else(|| {
-                ["updates", "extra"].iter().find_map(|dir| first_object(&self.dir.join(dir)))
-            })
-            .unwrap_or(Compression::None)
-    }
 }
 
 /// Returns true if `path` exists, or if that cannot be determined, for example because of an I/O
@@ -156,17 +123,6 @@ fn headers_at(root: &Path, build: &Path) -> Option<PathBuf> {
         .canonicalize()
         .is_ok_and(|path| seen_inside.canonicalize().is_ok_and(|seen| seen == path));
     Some(if same { build.to_owned() } else { seen_inside })
-}
-
-/// Returns the compression of the first kernel object found below `dir`, or `None` if there is no
-/// object.
-fn first_object(dir: &Path) -> Option<Compression> {
-    walkdir::WalkDir::new(dir)
-        .into_iter()
-        .filter_map(Result::ok)
-        .filter(|entry| entry.file_type().is_file())
-        .find_map(|entry| ObjectName::parse(entry.file_name().to_str()?))
-        .map(|name| name.compression)
 }
 
 /// A kernel's configuration: the text of `.config` or `auto.conf`.
@@ -308,23 +264,6 @@ mod tests {
         symlink(link, trees.install.join("6.1/build")).unwrap();
         let kernels = Kernels::read(&trees).unwrap();
         assert_eq!(kernels.all[0].headers, Some(dir.path().join(want)));
-    }
-
-    #[rstest]
-    #[case::own(&["6.1/kernel/fs/x/a.ko.zst", "6.1/updates/b.ko.xz"], "", Compression::Zstd)]
-    #[case::uncompressed(&["6.1/kernel/fs/x/a.ko"], "CONFIG_MODULE_COMPRESS_XZ=y", Compression::None)]
-    #[case::configured(&["6.1/updates/a.ko.xz"], "CONFIG_MODULE_COMPRESS_ZSTD=y", Compression::Zstd)]
-    #[case::other_objects(&["6.1/updates/dkms/a.ko.gz"], "", Compression::Gzip)]
-    #[case::nothing(&["6.1/"], "", Compression::None)]
-    fn detects_compression(
-        #[case] entries: &[&str],
-        #[case] config: &str,
-        #[case] want: Compression,
-    ) {
-        let (_dir, trees) = root(entries);
-        fs::create_dir_all(trees.install.join("6.1/build/include")).unwrap();
-        fs::write(trees.install.join("6.1/build/.config"), config).unwrap();
-        assert_eq!(Kernels::read(&trees).unwrap().all[0].compression(), want);
     }
 
     fn config(text: &str) -> KernelConfig {

@@ -1,5 +1,6 @@
 //! The machine that a run works on: its trees, kernels, distribution, memory, settings and lock.
 
+mod compression;
 mod distribution;
 mod kernel_cache;
 mod kernels;
@@ -142,7 +143,7 @@ impl Machine {
 
     /// Returns the compression of the objects of `kernel`. Detects it only once per run.
     pub(crate) fn compression(&self, kernel: &Kernel) -> Compression {
-        self.kernels.compression(kernel)
+        self.kernels.compression(&self.trees, kernel)
     }
 
     /// Reads dkms's settings and replaces `$kernelver` in them with `kernel`.
