@@ -1,9 +1,11 @@
 //! Tests of removal planning.
 
+use rstest::rstest;
+
 use super::*;
 
 use crate::dkms_tree::{KnownFailure, PendingWork};
-use crate::facts::{Built, SourceLink, SourcePlace};
+use crate::facts::{BadHeaders, Built, SourceLink, SourcePlace};
 use crate::plan::Note;
 
 #[test]
@@ -55,6 +57,45 @@ fn old_version_stays_installed_if_the_new_one_failed() {
         .sync(&["zfs-2.4"], &[]);
     let text = plan.to_string();
     assert!(text.contains("uninstall zfs/2.3") && text.contains("remove zfs/2.3"), "{text}");
+}
+
+/// Modules and the headers of a kernel are upgraded, but not the kernel itself.
+#[rstest]
+#[case::no_headers(
+    |about: &mut KernelFacts| (about.kernel.headers, about.inputs) = (None, None),
+    "linux-headers is for 7.2.13-arch1-1 (partial upgrade)"
+)]
+#[case::headers_in_the_wrong_place(
+    |about: &mut KernelFacts| {
+        let build = about.kernel.dir.join("build");
+        about.bad_headers = Some(BadHeaders::OfRelease(build, K2.into()));
+    },
+    "are those of 7.2.13-arch1-1, not of 7.2.12-arch1-1"
+)]
+fn partial_upgrade_names_each_module_that_stays_in_its_old_version(
+    #[case] change: fn(&mut KernelFacts),
+    #[case] reason: &str,
+) {
+    let machine = TestMachine::new(&[])
+        .kernel(K1, change)
+        .kernel(K2, |about| about.kernel.alive = false)
+        .module("zfs/2.3")
+        .installed("zfs/2.3", K1)
+        .module("vhba/1")
+        .installed("vhba/1", K1)
+        .gone("zfs/2.3")
+        .gone("vhba/1")
+        .module("zfs/2.4")
+        .module("vhba/2")
+        .module("unchanged/1")
+        .installed("unchanged/1", K1);
+    let plan = machine.sync(&["zfs-2.3", "zfs-2.4", "vhba-1", "vhba-2"], &[K2]).to_string();
+    assert!(plan.contains(reason), "{plan}");
+    for old in ["zfs/2.3", "vhba/1"] {
+        let note = format!("{old}: stays installed for {K1}: the new version is not installed");
+        assert!(plan.contains(&note), "{plan}");
+    }
+    assert!(!plan.contains("unchanged/1: stays") && !plan.contains("uninstall"), "{plan}");
 }
 
 #[test]
