@@ -257,3 +257,32 @@ fn renamed_module_is_installed_under_its_new_name() {
         assert!(!root.exists(format!("var/lib/dkms/{old}")), "{output}");
     }
 }
+
+/// A script of a module runs pacman. The hook must not wait for the lock of the run that has started
+/// the script.
+#[test]
+fn hook_within_a_run_does_not_wait_for_the_lock() {
+    for is_begun in [true, false] {
+        let root = TestRoot::new();
+        root.kernel(K).pkgbase("linux").headers();
+        root.source("foo", "1.0");
+        root.write("var/lib/dkms/.lock", "");
+        let lock = std::fs::File::open(root.at("var/lib/dkms/.lock")).unwrap();
+        lock.lock().unwrap();
+        hook(&root, &["--journal"], TARGETS);
+        if is_begun {
+            let work = format!("[work.install]\nmodule = \"foo/1.0\"\nkernel = \"{K}\"\n");
+            root.write("var/lib/dkms/.pending/install.toml", work);
+        }
+        let pending = root.listing("var/lib/dkms/.pending");
+        let mut command = Command::cargo_bin("dkms-install").unwrap();
+        command.arg("--root").arg(root.path()).env("ALPM_DKMS_WITHIN_RUN", "1");
+        let command = command.write_stdin(TARGETS).timeout(std::time::Duration::from_secs(60));
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        // A module that the outer run has begun to install is left to it.
+        let is_installed = root.exists(format!("usr/lib/modules/{K}/updates/dkms/foo.ko"));
+        assert_eq!(is_installed, !is_begun, "{output:?}");
+        assert_eq!(root.listing("var/lib/dkms/.pending"), pending);
+    }
+}

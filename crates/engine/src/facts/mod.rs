@@ -39,10 +39,14 @@ pub struct Facts {
     /// The modules named on the command line that dkms refuses to work on, each with its missing
     /// part.
     pub lacking: BTreeMap<ModuleId, Lack>,
-    /// The work that earlier runs or hooks left pending.
+    /// The work that earlier runs or hooks left pending. Empty in a run that another run has
+    /// started.
     pub pending: Vec<PendingWork>,
     /// The transactions that PreTransaction hooks have recorded.
     pub(crate) transactions: Vec<TransactionFacts>,
+    /// The pending work of the run that has started this one, through a module's script for example.
+    /// This run leaves it to that run. Empty if no run has started this one.
+    pub outer: Vec<PendingWork>,
     /// The keys of the builds in the cache. Empty if the cache is disabled or nothing will be
     /// built.
     pub cached: HashSet<CacheKey>,

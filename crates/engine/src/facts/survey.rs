@@ -71,8 +71,13 @@ impl Scope {
 /// and everything else is still read.
 #[must_use]
 pub fn read(machine: &Machine, scope: &Scope) -> Facts {
-    let pending = PendingList::of(&machine.trees).read();
-    let transactions = transactions::read(machine, scope.own.as_ref());
+    let (mut pending, mut outer) = (PendingList::of(&machine.trees).read(), Vec::new());
+    let mut transactions = transactions::read(machine, scope.own.as_ref());
+    if machine.is_within_run() {
+        outer = std::mem::take(&mut pending);
+        outer.extend(transactions.iter().map(TransactionFacts::to_pending));
+        transactions.retain(TransactionFacts::is_running);
+    }
     let scope = &scope.narrowed(&pending, &transactions);
     let mut survey = Survey {
         machine,
@@ -106,6 +111,7 @@ pub fn read(machine: &Machine, scope: &Scope) -> Facts {
         modules,
         pending,
         transactions,
+        outer,
         cached: if scope.shallow || machine.settings.cache_size() == 0 {
             HashSet::new()
         } else {

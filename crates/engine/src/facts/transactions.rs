@@ -170,6 +170,16 @@ impl TransactionFacts {
         facts
     }
 
+    pub(super) fn is_running(&self) -> bool {
+        matches!(self.stage, Stage::Running { .. })
+    }
+
+    /// Returns everything that has arrived as pending work.
+    pub(super) fn to_pending(&self) -> PendingWork {
+        let Subjects { sources, kernels } = self.arrived.clone();
+        PendingWork::Transaction { sources, kernels }
+    }
+
     /// Moves what has not verifiably arrived to `lacking`, and what has not verifiably departed to
     /// `held`.
     ///

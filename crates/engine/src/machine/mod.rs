@@ -84,10 +84,18 @@ impl Machine {
     /// Returns the machine below `root` for use in a hook.
     ///
     /// Child processes get a fixed environment. The hook's own environment is that of the user who
-    /// called pacman, and another gcc in its PATH could break builds.
+    /// called pacman, and another gcc in its PATH could break builds. Only the variable of a run that
+    /// started pacman, in a module's script for example, is kept.
     #[must_use]
     pub fn for_hook(root: &Path) -> Self {
-        Self::with(root, Environment::fixed())
+        let env = Environment::fixed();
+        Self::with(
+            root,
+            match std::env::var_os(WITHIN_RUN) {
+                Some(value) => env.with(WITHIN_RUN, value),
+                None => env,
+            },
+        )
     }
 
     /// Returns the machine below `root` for use in a command.

@@ -39,6 +39,7 @@ impl Planner<'_> {
         self.adopt_builds();
         let mut wanted = self.wanted_after(&touched);
         self.add_interrupted(&touched.gone, &mut wanted);
+        self.leave_begun_by_outer_run(&mut wanted);
         for (module, kernel) in self.facts.tried.keys() {
             wanted.get_mut(kernel).and_then(|modules| modules.remove(module));
         }
@@ -95,6 +96,8 @@ impl Planner<'_> {
         self.plan.notes.extend(elsewhere);
         self.note_refused_confs(&kernels);
         self.add_interrupted(&touched.gone, &mut wanted);
+        self.leave_begun_by_outer_run(&mut wanted);
+        self.leave_planned_by_outer_run(&mut wanted);
         self.mend_links(&touched.gone);
         self.adopt_builds();
         let policy = BuildPolicy { retry: true, ..BuildPolicy::AUTOMATIC };

@@ -8,6 +8,7 @@ mod display;
 mod kernel_commands;
 mod module_for_kernel;
 mod order;
+mod outer_run;
 mod refusals;
 mod removals;
 mod request;

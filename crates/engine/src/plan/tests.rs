@@ -56,6 +56,7 @@ impl TestMachine {
             pending: Vec::new(),
             running: None,
             transactions: Vec::new(),
+            outer: Vec::new(),
             kernels_known: true,
             kernel_links: BTreeSet::new(),
             import: None,

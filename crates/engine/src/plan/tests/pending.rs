@@ -72,6 +72,37 @@ fn failures_of_the_same_transaction_are_not_tried_again() {
 }
 
 #[test]
+fn work_of_an_outer_run_is_left_to_it() {
+    let transaction = |sources: &[&str], kernels: &[&str]| PendingWork::Transaction {
+        sources: sources.iter().map(|dir| (*dir).to_owned()).collect(),
+        kernels: kernels.iter().map(|release| kernel(release)).collect(),
+    };
+    let install = PendingWork::Install { module: id("zfs/2"), kernel: kernel(K1) };
+    let all = ["build zfs/2", "build vhba/1"];
+    // What the hook of a pacman in a script builds, and what `dkms autoinstall` in it builds.
+    for (work, by_hook, by_command) in [
+        (install, &all[1..], &all[1..]),
+        (PendingWork::Source("zfs-2".into()), &all[..], &all[1..]),
+        (transaction(&["zfs-2"], &[]), &all[..], &all[1..]),
+        (transaction(&["other-1"], &[K1]), &all[..], &[]),
+        (PendingWork::Kernel(kernel(K2)), &all[..], &all[..]),
+    ] {
+        let added = |m: &mut ModuleFacts| m.link = SourceLink::Source;
+        let mut machine = machine().module("vhba/1").change("vhba/1", added);
+        machine.0.outer.push(work.clone());
+        let plans = [machine.sync(&[], &[K1]), autoinstall(&machine, K1, false)];
+        let planned = plans.map(|plan| {
+            let plan = plan.to_string();
+            all.into_iter().filter(|step| plan.contains(step)).collect::<Vec<_>>()
+        });
+        assert_eq!(planned, [by_hook, by_command], "{work:?}");
+        // A command in a script is carried out.
+        let plan = machine.command(Verb::Install, "zfs/2", &[K1]).unwrap().to_string();
+        assert!(plan.contains("install zfs/2 for 7.2.12"), "{plan}");
+    }
+}
+
+#[test]
 fn names_that_are_no_kernels_are_reported_as_such() {
     let mut machine = machine();
     machine.0.kernels.insert(
