@@ -42,7 +42,7 @@ lint: host ## run clippy
 unit: host ## run the unit tests, also those that need root
 	cargo test
 	cargo test -p dkms-engine -p dkms-cli -p dkms-confine --test runs --test command_line --test interruption \
-		--test confine -- --ignored
+		--test fsyncs --test confine -- --ignored
 	cargo test -p dkms-initramfs -- --ignored
 
 shells: host ## test tab completion in bash, zsh and fish

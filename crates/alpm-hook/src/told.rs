@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use dkms_engine::machine::Trees;
 use dkms_engine::names::{KernelRelease, ModuleId};
-use dkms_engine::os::durable::{self, FileError};
+use dkms_engine::os::durable::{self, Durability, FileError};
 use dkms_engine::plan::{Action, Note, Plan, Step};
 use dkms_engine::report::{Outcome, Report};
 use nix::unistd::getppid;
@@ -133,7 +133,8 @@ impl Told {
         let text = serde_json::to_vec(self).map_err(io::Error::from);
         let text = text.map_err(FileError::when("write", file))?;
         file.parent().map_or(Ok(()), durable::create_dirs)?;
-        durable::write_unsynced(file, &text)
+        // pacman does not survive a power cut.
+        durable::write_with(file, &text, Durability::None)
     }
 
     /// Returns the messages that have been reported.

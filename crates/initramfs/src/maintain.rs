@@ -132,8 +132,8 @@ mod tests {
         let pending = PendingList::of(&machine.trees);
         for kernel in ["7.2", "6.12", "5.0"] {
             let kernel = kernel.parse().unwrap();
-            let (module, objects) = ("zfs".parse().unwrap(), ["zfs".to_owned()].into());
-            pending.write(&PendingWork::Image { kernel, module, objects }).unwrap();
+            let objects = ["zfs".to_owned()].into();
+            pending.write(&PendingWork::Image { kernel, objects }).unwrap();
         }
         let mut lines = Vec::new();
         let generator = Generator::detect(&machine);

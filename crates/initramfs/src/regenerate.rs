@@ -259,12 +259,8 @@ mod tests {
     fn pending_root(pkgbase: &str) -> TestRoot {
         let root = TestRoot::new();
         root.kernel("7.2").pkgbase(pkgbase);
-        let module = "zfs".parse().unwrap();
-        let work = PendingWork::Image {
-            kernel: "7.2".parse().unwrap(),
-            module,
-            objects: ["zfs".into()].into(),
-        };
+        let work =
+            PendingWork::Image { kernel: "7.2".parse().unwrap(), objects: ["zfs".into()].into() };
         let machine = Machine::for_hook(root.path());
         PendingList::of(&machine.trees).write(&work).unwrap();
         root

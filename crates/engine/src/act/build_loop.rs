@@ -11,10 +11,10 @@ use super::worker_event::WorkerEvent;
 use super::workers::{BuildContext, Workers};
 use super::{Run, job_order, pending_images};
 use crate::building::{Tried, compile_once, launcher};
-use crate::dkms_tree::{BuildCache, Record};
+use crate::dkms_tree::{BuildCache, PendingWork, Record};
 use crate::failure::Failure;
 use crate::machine::{Gate, Machine};
-use crate::os::durable;
+use crate::os::durable::{self, Durability};
 use crate::os::jobserver::Jobserver;
 use crate::plan::{Job, Task};
 use crate::report::{Event, Outcome, Phase};
@@ -25,6 +25,13 @@ impl Run<'_> {
         let (machine, facts, confs) = (self.machine, self.facts, self.confs);
         if jobs.is_empty() {
             return;
+        }
+        // Written one by one, the entries would each need a sync of their directory. An error shows
+        // when the job begins.
+        let installs = jobs.iter().filter(|job| job.install.is_some());
+        let installs: Vec<PendingWork> = installs.map(install_of).collect();
+        if self.pending.write_all(&installs).is_ok() {
+            self.own_pending.extend(installs);
         }
         self.set_up_compilers();
         let mut gate = Gate::new(&machine.memory, machine.settings.memory_per_job());
@@ -208,9 +215,9 @@ impl Run<'_> {
         let noted = pending_images::note(
             self.machine,
             self.facts,
-            &job.module,
             &job.kernel,
             &BTreeSet::new(),
+            Durability::None,
         );
         let outcome = match noted {
             Ok(()) => Outcome::Skipped("not built".into()),
@@ -240,6 +247,11 @@ impl Run<'_> {
         self.skip_installation(number, job);
         false
     }
+}
+
+/// Returns the pending work of a job that installs a module.
+fn install_of(job: &Job) -> PendingWork {
+    PendingWork::Install { module: job.module.clone(), kernel: job.kernel.clone() }
 }
 
 /// Creates the jobserver of the run, which allows `most` jobs, and one for builds that are repeated

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use super::interruption::complete_unless;
 use super::pending_images;
 use crate::conf::Confs;
-use crate::dkms_tree::{BuiltObject, RefusedObject, Workplace};
+use crate::dkms_tree::{BuiltObject, PendingWork, RefusedObject, Workplace};
 use crate::facts::Facts;
 use crate::failure::Failure;
 use crate::installing::{self, BuiltModule, Refused};
 use crate::machine::{Command, Machine};
 use crate::module_scripts::{Ran, Script};
 use crate::names::{KernelRelease, ModuleId};
-use crate::os::durable::FileError;
+use crate::os::durable::{Durability, FileError};
 use crate::os::symlinks;
 use crate::other_distributions::weak_modules::{self, WeakChange};
 use crate::report::Outcome;
@@ -59,7 +59,10 @@ impl<'a> Installer<'a> {
             Ok(objects) => objects,
             Err(why) => return Ok(Outcome::Declined(why)),
         };
-        self.note_images(&new, &pending_images::of_install(&new, old.as_ref(), &objects))?;
+        let work = PendingWork::Install { module: module.clone(), kernel: kernel.clone() };
+        let is_repeated = self.facts.pending.contains(&work);
+        let changed = pending_images::of_install(&new, old.as_ref(), &objects, is_repeated);
+        self.note_images(&new, &changed, Durability::None)?;
         let (mut said, mut cut_short) = (Vec::new(), false);
         let mut collect = |ran: Ran| {
             said.extend(ran.said);
@@ -143,7 +146,8 @@ impl<'a> Installer<'a> {
             let files = in_kernel(&built);
             cut_short = weak_modules::notify(self.machine, kernel, WeakChange::Removed, &files);
         }
-        self.note_images(&built, &pending_images::of_uninstall(&built))?;
+        // Once they are removed, nothing else shows that the images need a check.
+        self.note_images(&built, &pending_images::of_uninstall(&built), Durability::Full)?;
         let foreign = installing::uninstall(&mut built)?;
         if let Some(value) = self.directive(&built, "POST_REMOVE") {
             let ran = run_script(self.machine, module, kernel, "POST_REMOVE", &value);
@@ -164,11 +168,12 @@ impl<'a> Installer<'a> {
         &self,
         built: &BuiltModule<'_>,
         objects: &BTreeSet<String>,
+        durability: Durability,
     ) -> Result<(), FileError> {
         if objects.is_empty() {
             return Ok(());
         }
-        pending_images::note(self.machine, self.facts, built.id, built.kernel, objects)
+        pending_images::note(self.machine, self.facts, built.kernel, objects, durability)
     }
 
     fn say_all(&mut self, lines: &[String]) {

@@ -2,6 +2,7 @@
 
 mod build_loop;
 mod carry_over;
+mod durability;
 mod import;
 mod install_thread;
 mod installer;
@@ -92,7 +93,10 @@ fn run(plan: &Plan, facts: &Facts, machine: &Machine, watch: &mut dyn Watch) -> 
     run.report.interrupted = run.interruption(plan);
     if run.report.interrupted.is_none() {
         post_transaction::all(machine, &run.report);
-        let errors = run_pending.clear_finished(&run.own_pending, &run.report);
+        let errors = match durability::sync(machine, &run.report) {
+            Ok(()) => run_pending.clear_finished(&run.own_pending, &run.report),
+            Err(error) => vec![error.to_string()],
+        };
         run.report.errors.extend(errors);
     }
     run.report.warnings = machine.warnings.take();

@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::installing::{self, BuiltModule};
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 use crate::os::digest::Digest;
-use crate::os::durable::{self, FileError};
+use crate::os::durable::{self, Durability, FileError};
 use crate::os::{copy_tree, symlinks};
 use crate::report::Outcome;
 use crate::{building, signing};
@@ -25,7 +25,7 @@ impl Run<'_> {
         let dir = self.facts.modules.get(module).map(|facts| facts.source_dir.clone());
         let source = trees.source.join(dir.unwrap_or_else(|| module.source_dir()));
         let target = symlinks::text_for(&trees.root, &source);
-        durable::replace_link(&trees.source_link(module), &target)?;
+        durable::replace_link_unsynced(&trees.source_link(module), &target)?;
         let pairs = self.facts.modules.get(module).into_iter().flat_map(|m| &m.pairs);
         let script = pairs
             .filter_map(|(kernel, pair)| Some((kernel, pair.values()?.text("POST_ADD", 0)?)))
@@ -42,7 +42,7 @@ impl Run<'_> {
     pub(super) fn use_kept(&self, module: &ModuleId) -> Result<(), Failure> {
         let trees = &self.machine.trees;
         let target = symlinks::text_for(&trees.root, &trees.kept(module));
-        durable::replace_link(&trees.source_link(module), &target)?;
+        durable::replace_link_unsynced(&trees.source_link(module), &target)?;
         Ok(())
     }
 
@@ -94,7 +94,8 @@ impl Run<'_> {
             // count as older than the source.
             building::keep(&source, &kept, copy_tree::take_tree)?;
         }
-        record.write(&Record::path(&machine.trees, module, kernel, &machine.arch))?;
+        let path = Record::path(&machine.trees, module, kernel, &machine.arch);
+        record.write_with(&path, Durability::None)?;
         Ok(())
     }
 

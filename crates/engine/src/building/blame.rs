@@ -140,7 +140,7 @@ impl Build<'_> {
     /// Creates a link named `make.log` in the directory `dir`, where users of dkms expect the log.
     pub(super) fn link_log(&self, dir: &Path) -> Result<(), FileError> {
         let target = symlinks::text_for(&self.machine.trees.root, &self.log());
-        durable::replace_link(&dir.join("make.log"), &target)
+        durable::replace_link_unsynced(&dir.join("make.log"), &target)
     }
 }
 

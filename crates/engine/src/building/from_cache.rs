@@ -4,7 +4,7 @@ use super::Build;
 use crate::dkms_tree::{BuildCache, CacheKey, FILE_NAME, Record, STAGING, publish, remove_staging};
 use crate::facts::Facts;
 use crate::failure::Failure;
-use crate::os::durable;
+use crate::os::durable::{self, Durability};
 
 impl Build<'_> {
     /// Restores this build from the cache to its directory in the dkms tree and returns its record.
@@ -36,7 +36,7 @@ impl Build<'_> {
         };
         let record = Record { placed: self.placed_before(facts), ..record };
         if !record.placed.is_empty() {
-            record.write(&file)?;
+            record.write_with(&file, Durability::None)?;
         }
         publish(&staging, &built)?;
         self.keep_source()?;

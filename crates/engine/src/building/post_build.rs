@@ -12,7 +12,7 @@ use crate::dkms_tree::{FILE_NAME, Record, STAGING, publish};
 use crate::failure::Failure;
 use crate::os::copy_tree;
 use crate::os::digest::Digest;
-use crate::os::durable::{self, FileError};
+use crate::os::durable::{self, Durability, FileError};
 
 impl Build<'_> {
     /// Publishes `staging` as the build of the module, runs POST_BUILD, and returns the record of
@@ -27,14 +27,15 @@ impl Build<'_> {
         let place = self.machine.trees.built(self.id, &self.kernel.release, &self.machine.arch);
         let Some(script) = prepared.conf.scripts.post_build.clone() else {
             if self.attempt == Attempt::Beside {
-                unproven(&prepared.record).write(&staging.join(FILE_NAME))?;
+                let file = staging.join(FILE_NAME);
+                unproven(&prepared.record).write_with(&file, Durability::Content)?;
             }
             publish(staging, &place)?;
             return Ok(prepared.record);
         };
         let now = &prepared.record;
         // If the run is killed here, this record makes the next run rebuild.
-        unproven(now).write(&staging.join(FILE_NAME))?;
+        unproven(now).write_with(&staging.join(FILE_NAME), Durability::Content)?;
 
         let before = set_aside(&place)?;
         let ended = publish(staging, &place).map_err(Failure::from).and_then(|()| {
@@ -67,7 +68,7 @@ impl Build<'_> {
         }
         copy_file(log.path(), &place.join("log/make.log"))?;
         let proven = if self.attempt == Attempt::Beside { &unproven(&record) } else { &record };
-        proven.write(&place.join(FILE_NAME))?;
+        proven.write_with(&place.join(FILE_NAME), Durability::Content)?;
         Ok(record)
     }
 

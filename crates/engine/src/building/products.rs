@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::machine::Placement;
 use crate::objects::{Compression, FinishError, ObjectName, Strip, Workbench, read_modinfo};
 use crate::os::digest::Digest;
-use crate::os::durable::{self, FileError};
+use crate::os::durable::{self, Durability, FileError};
 use crate::report::Phase;
 use crate::signing;
 
@@ -128,7 +128,8 @@ impl Build<'_> {
         copy_file(log, &staging.join("log/make.log"))?;
         self.note_dependencies(prepared, staging)?;
         prepared.record.build_seconds = started.elapsed().as_secs();
-        prepared.record.write(&staging.join(FILE_NAME))?;
+        // The record is synced at the end of the run. Until then, the installation is pending.
+        prepared.record.write_with(&staging.join(FILE_NAME), Durability::None)?;
         fs::set_permissions(staging, fs::Permissions::from_mode(0o755))
             .map_err(FileError::when("set the mode of", staging))?;
         Ok(())

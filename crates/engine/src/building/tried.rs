@@ -7,7 +7,7 @@ use super::Build;
 use crate::dkms_tree::{Inputs, KnownFailure, Record};
 use crate::failure::Failure;
 use crate::os::digest::Digest;
-use crate::os::durable;
+use crate::os::durable::{self, Durability};
 use crate::os::walk::{self, Walk};
 
 /// The mode of a build: alone, or beside builds of the module for other kernels.
@@ -79,7 +79,7 @@ impl Build<'_> {
                 self.workplace.clear()?;
                 record.changes_source = source_changed;
                 if source_changed || self.attempt == Attempt::Beside {
-                    record.write(&self.record_path())?;
+                    record.write_with(&self.record_path(), Durability::Content)?;
                 }
                 self.forget_failure()?;
                 self.keep_in_cache(&record);

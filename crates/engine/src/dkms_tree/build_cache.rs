@@ -19,7 +19,7 @@ use crate::dkms_tree::{FILE_NAME, Inputs, Record};
 use crate::machine::Trees;
 use crate::names::{Arch, KernelRelease, ModuleId};
 use crate::os::digest::Digest;
-use crate::os::durable::{self, FileError};
+use crate::os::durable::{self, Durability, FileError};
 use crate::os::{copy_tree, toml_file};
 
 /// The name of the ticket file, without which a directory is not an entry.
@@ -129,10 +129,11 @@ impl BuildCache {
             (record.module.clone(), record.kernel.clone(), record.arch.clone());
         // Placed objects are not part of an entry.
         Record { placed: Vec::new(), refused: Vec::new(), ..record.clone() }
-            .write(&copy.join(FILE_NAME))?;
+            .write_with(&copy.join(FILE_NAME), Durability::None)?;
         let content = Digest::of_tree(&copy)?;
         let ticket = Ticket { format: FORMAT, module, kernel, arch, size, content };
-        toml_file::write(&unfinished.path().join(TICKET), &ticket)?;
+        // Nothing is synced: `content` shows whether the entry is complete.
+        toml_file::write_with(&unfinished.path().join(TICKET), &ticket, Durability::None)?;
         self.remove(&key)?;
         let place = self.path(&key);
         fs::rename(unfinished.path(), &place).map_err(FileError::when("store", &place))?;

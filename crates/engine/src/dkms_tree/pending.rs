@@ -6,15 +6,18 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
 use super::journal::PREFIX as JOURNAL_PREFIX;
 use crate::machine::Trees;
-use crate::names::{KernelRelease, ModuleId, ModuleName};
-use crate::os::durable::{self, FileError};
+use crate::names::{KernelRelease, ModuleId};
+use crate::os::durable::{self, Durability, FileError};
+use crate::os::shared::lock;
 use crate::os::toml_file;
+use crate::os::unsynced::Unsynced;
 
 /// Unfinished work that is recorded on disk, so that a later run can finish it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -61,16 +64,15 @@ pub enum PendingWork {
     },
     /// The removal of a module from the dkms tree.
     Remove(ModuleId),
-    /// A change to a module's objects, which requires a check of the kernel's initramfs images.
+    /// Changes to modules' objects, which require a check of the kernel's initramfs images.
     ///
-    /// The engine writes this entry. The `initramfs` crate checks the images and clears it.
+    /// The engine writes one entry for each kernel. The `initramfs` crate checks the images and
+    /// clears it.
     Image {
         /// The kernel whose images are affected.
         kernel: KernelRelease,
-        /// The name of the module that changed.
-        module: ModuleName,
-        /// The names of the old and new objects without suffix, such as `zfs` and `spl`. Empty if
-        /// the module failed to build.
+        /// The names of the old and new objects of all changed modules without suffix, such as
+        /// `zfs` and `spl`. Empty if all these modules failed to build.
         objects: BTreeSet<String>,
     },
 }
@@ -105,10 +107,7 @@ impl PendingWork {
             Self::Install { module, kernel } => ("install", format!("{module} {kernel}")),
             Self::Uninstall { module, kernel } => ("uninstall", format!("{module} {kernel}")),
             Self::Remove(module) => ("remove", module.to_string()),
-            Self::Image { kernel, module, objects } => {
-                let objects: Vec<&str> = objects.iter().map(String::as_str).collect();
-                ("image", format!("{kernel} {module} {}", objects.join(" ")))
-            }
+            Self::Image { kernel, .. } => ("image", kernel.to_string()),
         };
         let digest = blake3::hash(what.as_bytes()).to_hex();
         let readable: String = what
@@ -136,6 +135,15 @@ fn first_format() -> u32 {
 }
 
 impl PendingFile {
+    fn of(work: PendingWork) -> Self {
+        Self { format: FORMAT, work }
+    }
+
+    /// Returns true if the file `path` exists in the present format.
+    fn exists(path: &Path) -> bool {
+        path.exists() && toml_file::read::<Self>(path).is_some_and(|file| file.format == FORMAT)
+    }
+
     /// Returns the entry, or `None` if its format is another one. Such a file is kept.
     ///
     /// Entries of the first format permit no removals, since they were written on a guess.
@@ -190,11 +198,64 @@ impl PendingList {
     /// [`FileError`] if the file cannot be written.
     pub fn write(&self, work: &PendingWork) -> Result<(), FileError> {
         let path = self.dir.join(work.file_name());
-        let known: Option<PendingFile> = path.exists().then(|| toml_file::read(&path)).flatten();
-        if known.is_some_and(|file| file.format == FORMAT) {
+        if PendingFile::exists(&path) {
             return Ok(());
         }
-        toml_file::write(&path, &PendingFile { format: FORMAT, work: work.clone() })
+        toml_file::write(&path, &PendingFile::of(work.clone()))
+    }
+
+    /// Adds `works` to the list, except those that it already contains.
+    ///
+    /// # Errors
+    /// [`FileError`] if a file cannot be written.
+    pub(crate) fn write_all(&self, works: &[PendingWork]) -> Result<(), FileError> {
+        let mut unsynced = Unsynced::default();
+        for work in works {
+            let path = self.dir.join(work.file_name());
+            if !PendingFile::exists(&path) {
+                let file = PendingFile::of(work.clone());
+                toml_file::write_with(&path, &file, Durability::None)?;
+                unsynced.add_file(path);
+                unsynced.add_dir(&self.dir);
+            }
+        }
+        unsynced.sync()
+    }
+
+    /// Adds `objects` to the entry for the images of `kernel`.
+    ///
+    /// # Errors
+    /// [`FileError`] if the file cannot be written.
+    pub(crate) fn note_images(
+        &self,
+        kernel: &KernelRelease,
+        objects: &BTreeSet<String>,
+        durability: Durability,
+    ) -> Result<(), FileError> {
+        /// The main thread and the thread that installs modules both change the entry.
+        static WRITING: Mutex<()> = Mutex::new(());
+        let _alone = lock(&WRITING);
+        let mut all = objects.clone();
+        let work = |objects| PendingWork::Image { kernel: kernel.clone(), objects };
+        let path = self.dir.join(work(BTreeSet::new()).file_name());
+        let file = toml_file::read(&path).and_then(PendingFile::work);
+        if let Some(PendingWork::Image { objects: known, .. }) = file {
+            if objects.is_subset(&known) {
+                return Ok(());
+            }
+            all.extend(known);
+        }
+        toml_file::write_with(&path, &PendingFile::of(work(all)), durability)
+    }
+
+    /// Adds the files of pending images, which are written without syncing them, to `unsynced`.
+    pub(crate) fn add_images_to(&self, unsynced: &mut Unsynced) {
+        let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let images = entries.filter(|it| it.file_name().as_encoded_bytes().starts_with(b"image-"));
+        for image in images {
+            unsynced.add_file(image.path());
+            unsynced.add_dir(&self.dir);
+        }
     }
 
     /// Removes `work` from the list, and the list's directory once it is empty.
@@ -239,10 +300,8 @@ mod tests {
             std::fs::write(list.dir.join(format!("{name}-x.toml")), text).unwrap();
         }
         let (sources, kernels) = (["foo-1".to_owned()].into(), BTreeSet::new());
-        let want = [
-            PendingWork::Source("bar-1".into()),
-            PendingWork::Transaction { sources, kernels },
-        ];
+        let want =
+            [PendingWork::Source("bar-1".into()), PendingWork::Transaction { sources, kernels }];
         assert_eq!(list.read(), want);
         assert_eq!(std::fs::read_dir(&list.dir).unwrap().count(), 5, "the files are kept");
     }
@@ -252,7 +311,7 @@ mod tests {
         let (_root, list) = list();
         let work = PendingWork::DepartedSource("foo-1".into());
         list.write(&work).unwrap();
-        assert_eq!(list.read(), [work.clone()]);
+        assert_eq!(list.read(), std::slice::from_ref(&work));
         let path = list.dir.join(work.file_name());
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, text.replace("format = 2", "format = 3")).unwrap();

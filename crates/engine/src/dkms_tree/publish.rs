@@ -14,14 +14,11 @@ use crate::os::durable::{self, FileError};
 /// directories. The record is replaced last: until then, the old record makes the next run rebuild
 /// the module.
 ///
-/// The record in `staging` must list the objects of the existing build that are placed in the
+/// The run syncs the directories at its end. The record in `staging` must list the objects of the existing build that are placed in the
 /// kernel's directory.
 pub(crate) fn publish(staging: &Path, target: &Path) -> Result<(), FileError> {
     if fs::rename(staging, target).is_ok() {
-        return match target.parent() {
-            Some(parent) => durable::sync_dir(parent),
-            None => Ok(()),
-        };
+        return Ok(());
     }
     let published = publish_over(staging, target);
     // Remove the staging directory even after a failure.
@@ -32,8 +29,7 @@ pub(crate) fn publish(staging: &Path, target: &Path) -> Result<(), FileError> {
 fn publish_over(staging: &Path, target: &Path) -> Result<(), FileError> {
     replace_entries(staging, target)?;
     let place = target.join(FILE_NAME);
-    fs::rename(staging.join(FILE_NAME), &place).map_err(FileError::when("replace", &place))?;
-    durable::sync_dir(target)
+    fs::rename(staging.join(FILE_NAME), &place).map_err(FileError::when("replace", &place))
 }
 
 /// Moves all entries of `from` to `to`, and removes all other entries of `to`. Leaves both records

@@ -11,7 +11,7 @@ use crate::dkms_tree::Inputs;
 use crate::machine::Trees;
 use crate::names::{Arch, KernelRelease, ModuleId};
 use crate::os::digest::Digest;
-use crate::os::durable::FileError;
+use crate::os::durable::{Durability, FileError};
 use crate::os::toml_file;
 
 /// The name of the record file in `T/M/V/K/A/`.
@@ -131,12 +131,20 @@ impl Record {
         toml_file::read::<Self>(path).filter(|record| record.format == FORMAT)
     }
 
-    /// Writes the record to `path` atomically.
+    /// Writes the record to `path` atomically, and syncs the file and its directory.
     ///
     /// # Errors
     /// [`FileError`] if the file cannot be written.
     pub(crate) fn write(&self, path: &Path) -> Result<(), FileError> {
-        toml_file::write(path, self)
+        self.write_with(path, Durability::Full)
+    }
+
+    /// Writes the record to `path` atomically, and syncs what `durability` says.
+    ///
+    /// # Errors
+    /// [`FileError`] if the file cannot be written.
+    pub(crate) fn write_with(&self, path: &Path, durability: Durability) -> Result<(), FileError> {
+        toml_file::write_with(path, self, durability)
     }
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::dkms_tree::KernelIdentity;
 use crate::machine::{Kernel, Trees, WrittenFiles};
 use crate::os::digest::Digest;
-use crate::os::durable::{self, FileError};
+use crate::os::durable::{self, Durability, FileError};
 use crate::os::parallel::on_all_cores_with;
 use crate::os::stat::{self, Stat};
 use crate::os::symlinks;
@@ -142,7 +142,8 @@ impl Fingerprints {
         if let Some(dir) = self.store.parent() {
             durable::create_dirs(dir)?;
         }
-        durable::write(&self.store, text.as_bytes())?;
+        // A lost or empty file only makes the next run slower.
+        durable::write_with(&self.store, text.as_bytes(), Durability::None)?;
         self.changed = false;
         Ok(())
     }

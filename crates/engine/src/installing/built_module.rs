@@ -10,7 +10,7 @@ use crate::machine::{Kernel, Machine};
 use crate::names::{KernelRelease, ModuleId};
 use crate::objects::ObjectName;
 use crate::os::digest::Digest;
-use crate::os::durable::FileError;
+use crate::os::durable::{Durability, FileError};
 
 /// The objects of a module for a kernel: those stored in the dkms tree and those placed in the
 /// kernel's directory.
@@ -134,7 +134,8 @@ impl<'a> BuiltModule<'a> {
     }
 
     /// Applies `change` to the record, and writes the record if it then differs. Does nothing if
-    /// there is no record.
+    /// there is no record. The record is synced at the end of the run, before the work is no longer
+    /// pending.
     ///
     /// # Errors
     /// [`FileError`] if the record cannot be written.
@@ -142,6 +143,9 @@ impl<'a> BuiltModule<'a> {
         let Some(record) = &mut self.record else { return Ok(()) };
         let before = record.clone();
         change(record);
-        if *record == before { Ok(()) } else { record.write(&self.path) }
+        if *record == before {
+            return Ok(());
+        }
+        record.write_with(&self.path, Durability::None)
     }
 }

@@ -14,6 +14,7 @@ use crate::machine::{Machine, Trees};
 use crate::names::KernelRelease;
 use crate::os::durable;
 use crate::os::process::Program;
+use crate::os::unsynced::Unsynced;
 
 /// The files that depmod writes to a kernel's directory.
 pub(crate) const WRITTEN: [&str; 13] = [
@@ -32,7 +33,7 @@ pub(crate) const WRITTEN: [&str; 13] = [
     "modules.builtin.modinfo.bin",
 ];
 
-/// Runs depmod for a kernel.
+/// Runs depmod for a kernel, and syncs the index.
 ///
 /// Returns a failure without running depmod if the disk has too little space: depmod would replace
 /// the index with a truncated one, and modprobe would then find no modules.
@@ -77,7 +78,10 @@ pub(crate) fn depmod(machine: &Machine, kernel: &KernelRelease) -> Result<(), Fa
         .run()
         .map_err(|error| failed(error.to_string()))?;
     if ended.success() {
-        return Ok(());
+        let mut unsynced = Unsynced::default();
+        WRITTEN.iter().for_each(|name| unsynced.add_file(dir.join(name)));
+        unsynced.add_dir(dir);
+        return Ok(unsynced.sync()?);
     }
     Err(failed(format!(
         "depmod -a {kernel} failed ({}), so modprobe cannot find the new modules: {}",

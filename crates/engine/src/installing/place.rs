@@ -52,15 +52,19 @@ pub(crate) fn place(
     new.note_placed(&both)?;
     before_placing();
     rename_all(&staged).map_err(|why| failed(why.into()))?;
-    for directory in locations(&dir, objects) {
-        durable::sync_dir(&directory)?;
+    // The run syncs all directories at its end. Before old objects are removed, the new ones must be
+    // on disk.
+    if both != now {
+        for directory in locations(&dir, objects) {
+            durable::sync_dir(&directory)?;
+        }
     }
     uninstall::remove_placed(new, &now)?;
     new.note_placed(&now)?;
     let link = trees.installed_link(&id.name, kernel, &machine.arch);
     let target: PathBuf =
         [id.version.as_str(), kernel.as_str(), machine.arch.as_str()].iter().collect();
-    durable::replace_link(&link, &target)?;
+    durable::replace_link_unsynced(&link, &target)?;
     if let Some(old) = replaces {
         uninstall::remove_placed(old, &now)?;
         old.note_placed(&[])?;

@@ -62,23 +62,35 @@ pub fn is_read_only(path: &Path) -> bool {
     statvfs(path).is_ok_and(|system| system.flags().contains(FsFlags::ST_RDONLY))
 }
 
-/// Creates or replaces the file `path` with the content `bytes` and mode 0644.
+/// The parts of a new file that are on disk when a function returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// The content and the name.
+    Full,
+    /// The content. After a power cut, the path leads to the old or the new file. The caller syncs
+    /// the directory later, with `os::unsynced` for example.
+    Content,
+    /// Nothing. After a power cut, the file may be missing or empty. Either it is then of no use, or
+    /// the caller syncs it later.
+    None,
+}
+
+/// Creates or replaces the file `path` with the content `bytes` and mode 0644. Syncs the file and its
+/// directory.
 ///
 /// # Errors
 /// [`FileError`] if the file cannot be written; `path` is then unchanged, and no temporary file
 /// remains. Also if the file has been written but its directory cannot be synced.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
-    write_with_mode(path, bytes, 0o644, true)
+    write_with_mode(path, bytes, 0o644, Durability::Full)
 }
 
-/// Creates or replaces the file `path` like [`write()`], but without syncing it. After a power cut,
-/// the file may be missing or empty, so it must be of no use after a reboot.
+/// Creates or replaces the file `path` like [`write()`], but syncs only what `durability` says.
 ///
 /// # Errors
-/// [`FileError`] if the file cannot be written; `path` is then unchanged, and no temporary file
-/// remains.
-pub fn write_unsynced(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
-    write_with_mode(path, bytes, 0o644, false)
+/// The same as for [`write()`].
+pub fn write_with(path: &Path, bytes: &[u8], durability: Durability) -> Result<(), FileError> {
+    write_with_mode(path, bytes, 0o644, durability)
 }
 
 /// Creates or replaces the executable script `path` with the content `text` and mode 0755.
@@ -86,35 +98,49 @@ pub fn write_unsynced(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
 /// # Errors
 /// The same as for [`write()`].
 pub(crate) fn write_program(path: &Path, text: &str) -> Result<(), FileError> {
-    write_with_mode(path, text.as_bytes(), 0o755, true)
+    write_with_mode(path, text.as_bytes(), 0o755, Durability::Full)
 }
 
-fn write_with_mode(path: &Path, bytes: &[u8], mode: u32, sync: bool) -> Result<(), FileError> {
+fn write_with_mode(
+    path: &Path,
+    bytes: &[u8],
+    mode: u32,
+    durability: Durability,
+) -> Result<(), FileError> {
     let failed = || FileError::when("write", path);
     let mut unfinished =
         tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(parent(path)).map_err(failed())?;
     unfinished.write_all(bytes).map_err(failed())?;
     // Not left to the umask: every user must be able to read the trees with `dkms status`.
     unfinished.as_file().set_permissions(Permissions::from_mode(mode)).map_err(failed())?;
-    if sync {
+    if durability != Durability::None {
         unfinished.as_file().sync_all().map_err(failed())?;
     }
     unfinished.persist(path).map_err(|error| failed()(error.error))?;
-    if sync { sync_dir(parent(path)) } else { Ok(()) }
+    if durability == Durability::Full { sync_dir(parent(path)) } else { Ok(()) }
 }
 
-/// Creates the symbolic link `path` to `target`, replacing an existing file or link.
+/// Creates the symbolic link `path` to `target`, replacing an existing file or link. Syncs the
+/// directory.
 ///
 /// # Errors
 /// The same as for [`write()`].
 pub(crate) fn replace_link(path: &Path, target: &Path) -> Result<(), FileError> {
+    replace_link_unsynced(path, target)?;
+    sync_dir(parent(path))
+}
+
+/// Creates the symbolic link `path` like [`replace_link`], but does not sync the directory.
+///
+/// # Errors
+/// The same as for [`write()`].
+pub(crate) fn replace_link_unsynced(path: &Path, target: &Path) -> Result<(), FileError> {
     let failed = || FileError::when("create link", path);
     let unfinished = tempfile::Builder::new()
         .prefix(UNFINISHED)
         .make_in(parent(path), |free| symlink(target, free))
         .map_err(failed())?;
-    unfinished.into_temp_path().persist(path).map_err(|error| failed()(error.error))?;
-    sync_dir(parent(path))
+    unfinished.into_temp_path().persist(path).map_err(|error| failed()(error.error))
 }
 
 /// Syncs the directory `path`, so that earlier renames in it survive a crash.
@@ -323,6 +349,19 @@ mod tests {
         remove_unfinished(dir.path()).unwrap();
         remove_unfinished(&dir.path().join("missing")).unwrap();
         assert_eq!(names(dir.path()), ["kept"]);
+    }
+
+    #[rstest]
+    #[case::full(Durability::Full)]
+    #[case::content(Durability::Content)]
+    #[case::none(Durability::None)]
+    fn every_durability_writes_the_same_file(#[case] durability: Durability) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("record");
+        write_with(&path, b"one", durability).unwrap();
+        write_with(&path, b"two", durability).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(names(dir.path()), ["record"]);
     }
 
     #[test]

@@ -14,4 +14,5 @@ pub(crate) mod shared;
 pub(crate) mod stat;
 pub mod symlinks;
 pub(crate) mod toml_file;
+pub(crate) mod unsynced;
 pub(crate) mod walk;

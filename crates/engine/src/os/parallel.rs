@@ -13,7 +13,18 @@ pub(crate) fn on_all_cores<T: Sync, A: Send + Sync>(
     items: &[T],
     map: impl Fn(&T) -> A + Sync,
 ) -> Vec<A> {
-    spread(items, PER_THREAD, || (), |(), item| map(item))
+    spread(items, items.len().div_ceil(PER_THREAD).min(cores()), || (), |(), item| map(item))
+}
+
+/// Applies `map` to every item, like [`on_all_cores`], but with up to `threads` threads.
+///
+/// Meant for items that wait for a disk.
+pub(crate) fn on_threads<T: Sync, A: Send + Sync>(
+    items: &[T],
+    threads: usize,
+    map: impl Fn(&T) -> A + Sync,
+) -> Vec<A> {
+    spread(items, items.len().min(threads), || (), |(), item| map(item))
 }
 
 /// Applies `map` to every item, like [`on_all_cores`], but with up to one thread per item.
@@ -24,19 +35,18 @@ pub(crate) fn on_all_cores_with<T: Sync, A: Send + Sync, S>(
     init: impl Fn() -> S + Sync,
     map: impl Fn(&mut S, &T) -> A + Sync,
 ) -> Vec<A> {
-    spread(items, 1, init, map)
+    spread(items, items.len().min(cores()), init, map)
 }
 
 fn spread<T: Sync, A: Send + Sync, S>(
     items: &[T],
-    per_thread: usize,
+    threads: usize,
     init: impl Fn() -> S + Sync,
     map: impl Fn(&mut S, &T) -> A + Sync,
 ) -> Vec<A> {
     if items.is_empty() {
         return Vec::new();
     }
-    let threads = items.len().div_ceil(per_thread).min(cores());
     if threads < 2 {
         let mut state = init();
         return items.iter().map(|item| map(&mut state, item)).collect();

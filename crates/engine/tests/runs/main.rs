@@ -20,6 +20,7 @@ mod limits;
 mod objects;
 mod own_mounts;
 mod parallel_builds;
+mod pending_images;
 mod script_changes;
 mod scripts;
 mod side_by_side;
