@@ -40,23 +40,30 @@ pub struct Distribution {
     name: String,
     /// `ADDON_MODULES_DIR` from the settings of Red Hat's old module-init-tools, if set.
     addon_dir: Option<PathBuf>,
+    /// Whether pacman installs the packages. Its derivatives need not name Arch in os-release.
+    has_pacman: bool,
 }
+
+/// A file that pacman creates together with its database of installed packages.
+const PACMAN_DATABASE: &str = "var/lib/pacman/local/ALPM_DB_VERSION";
 
 impl Distribution {
     /// Reads the distribution from os-release(5).
     ///
     /// # Errors
-    /// [`NoOsRelease`] if the file is missing or unreadable.
+    /// [`NoOsRelease`] if the file is missing or unreadable, and the machine has no pacman.
     pub(crate) fn read(trees: &Trees) -> Result<Self, NoOsRelease> {
+        let has_pacman = trees.root.join(PACMAN_DATABASE).is_file();
         let files = ["etc/os-release", "usr/lib/os-release"];
         let mut files = files
             .iter()
             .filter_map(|file| symlinks::resolve(&trees.root, &trees.root.join(file)).ok());
-        let text = files
-            .find_map(|path| fs::read(path).ok())
-            .ok_or_else(|| NoOsRelease { root: trees.root.display().to_string() })?;
-        let name = name(&String::from_utf8_lossy(&text));
-        Ok(Self { name, addon_dir: addon_modules_dir(trees) })
+        let name = match files.find_map(|path| fs::read(path).ok()) {
+            Some(text) => name(&String::from_utf8_lossy(&text)),
+            None if has_pacman => "arch".to_owned(),
+            None => return Err(NoOsRelease { root: trees.root.display().to_string() }),
+        };
+        Ok(Self { name, addon_dir: addon_modules_dir(trees), has_pacman })
     }
 
     /// Returns true if the distribution's name starts with one of `prefixes` (dkms-behaviour 5.1).
@@ -68,13 +75,15 @@ impl Distribution {
     /// Returns the place where the distribution installs modules (dkms-behaviour 5.1).
     ///
     /// ADDON_MODULES_DIR, in `env` or in the settings of module-init-tools, overrides dkms's table
-    /// of distributions.
+    /// of distributions. With pacman, the place is always that of Arch: in the directory that
+    /// dkms.conf names, an object would overwrite a file of the kernel's package.
     #[must_use]
     pub(crate) fn placement(&self, env: &Environment) -> Placement {
         let set = env.get("ADDON_MODULES_DIR").map(|dir| dir.to_string_lossy());
         let set = set.and_then(|dir| below(&dir));
         match set.or_else(|| self.addon_dir.clone()) {
             Some(dir) => Placement::Fixed(dir),
+            None if self.has_pacman => Placement::of_distribution("arch"),
             None => Placement::of_distribution(&self.name),
         }
     }
@@ -176,6 +185,26 @@ mod tests {
         fs::write(dir.path().join("usr/lib/ours"), "ID=arch").unwrap();
         symlink("/usr/lib/ours", dir.path().join("etc/os-release")).unwrap();
         assert_eq!(placement(), Ok(Placement::Fixed("updates/dkms".into())));
+    }
+
+    #[rstest]
+    #[case::unknown(Some("ID=parabola\n"))]
+    #[case::another_place(Some("ID=x\nID_LIKE=\"suse\"\n"))]
+    #[case::no_os_release(None)]
+    fn with_pacman_the_place_is_that_of_arch(#[case] os_release: Option<&str>) {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write(PACMAN_DATABASE, "9\n");
+        os_release.iter().for_each(|text| write("etc/os-release", text));
+        let distribution = Distribution::read(&Trees::under(dir.path())).unwrap();
+        let env = Environment::fixed();
+        assert_eq!(distribution.placement(&env), Placement::Fixed("updates/dkms".into()));
+        let env = env.with("ADDON_MODULES_DIR", "/extra");
+        assert_eq!(distribution.placement(&env), Placement::Fixed("extra".into()));
     }
 
     #[rstest]
