@@ -7,7 +7,7 @@ use std::io;
 use std::process::ExitCode;
 
 use dkms_engine::act;
-use dkms_engine::dkms_tree::{Operation, record_in_journal};
+use dkms_engine::dkms_tree::{Operation, PendingList, PendingWork, record_in_journal};
 use dkms_engine::facts::{self, Facts, OwnTransaction, Scope, Subjects};
 use dkms_engine::failure::Failure;
 use dkms_engine::machine::{Machine, Transaction};
@@ -228,10 +228,25 @@ pub fn depart(args: &HookArgs, targets: &Targets) -> Result<ExitCode, Failure> {
     let plan = plan::make(&request, &facts)?;
     let names = PackageNames::default();
     let (code, _) = carry_out(args, &plan, &facts, &machine, names, Told::default());
+    if !args.dry_run && !targets.dkms_binary {
+        restore_if_aborted(&machine, targets)?;
+    }
     drop(lock);
     // This fails if the tree is not empty, as intended.
     let _ = fs::remove_dir(&machine.trees.dkms);
     Ok(code)
+}
+
+/// Records the sources and kernels of `targets` as pending work. If the transaction is aborted, they
+/// still exist, and the next run installs their modules again. Otherwise, a scriptlet of alpm-dkms
+/// deletes the record.
+fn restore_if_aborted(machine: &Machine, targets: &Targets) -> Result<(), Failure> {
+    let Subjects { sources, kernels } = targets.subjects();
+    if !sources.is_empty() || !kernels.is_empty() {
+        let work = PendingWork::Transaction { sources, kernels };
+        PendingList::of(&machine.trees).write(&work)?;
+    }
+    Ok(())
 }
 
 /// Carries out a plan, or prints it in a dry run. Omits messages that `told` contains. Returns the

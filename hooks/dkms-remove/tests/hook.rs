@@ -55,11 +55,18 @@ fn keeps_a_module_with_a_source() {
 }
 
 #[test]
-fn departing_with_the_last_module_removes_the_dkms_tree() {
+fn departing_with_the_last_module_removes_everything_but_a_record() {
     let root = root();
     hook(&root, &["--depart"], "alpm-dkms\nusr/src/foo-1.0/dkms.conf\n");
-    assert!(!root.exists("var/lib/dkms"), "{}", root.listing("var"));
+    let left = root.listing("var/lib/dkms");
+    assert_eq!(left.lines().count(), 2, "{left}");
+    assert!(left.contains("var/lib/dkms/.pending/transaction-foo-1.0-"), "{left}");
     assert!(root.exists("usr/src/foo-1.0"));
+    // The transaction was aborted, and alpm-dkms is still there.
+    root.kernel("7.2.13-arch1-1").pkgbase("linux").headers();
+    root.depmod();
+    let [output, _] = both_hooks(&root, "");
+    assert!(output.contains("foo/1.0 for 7.2.13-arch1-1: built and installed"), "{output}");
 }
 
 #[test]
