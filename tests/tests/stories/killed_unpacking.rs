@@ -3,7 +3,9 @@
 
 use stories::{PackageFile, Recipe, Root, find};
 
-use crate::fixture::{assert_no_processes, assert_status, installed, kernel, machine, release};
+use crate::fixture::{
+    assert_no_processes, assert_status, installed, kernel, machine, release, traces,
+};
 
 /// The calls with which pacman changes files and starts hooks.
 const CHANGES: &str = "/^unlink,/^rename,/^mkdir,/^symlink,/^link,rmdir,/^clone,/fork";
@@ -24,14 +26,22 @@ type Call = (String, usize);
 impl Transaction {
     fn new(before: Root, action: &str, packages: &[&str]) -> Self {
         // After an interruption, files exist that no package owns.
-        let overwrite = if action == "-R" { "" } else { "--overwrite '*'" };
-        let args = format!("{action} --noconfirm {overwrite} {}", packages.join(" "));
+        let overwrite = if action == "-R" { "" } else { "--overwrite '*' " };
+        let args = format!("{action} --noconfirm {overwrite}{}", packages.join(" "));
         Self { before, args }
     }
 
     fn of(before: Root, packages: &[PackageFile]) -> Self {
         let files: Vec<&str> = packages.iter().map(|package| package.file.as_str()).collect();
         Self::new(before, "-U", &files)
+    }
+
+    /// Returns the command that repeats the transaction. A package that is gone cannot be removed.
+    fn again(&self) -> String {
+        match self.args.strip_prefix("-R --noconfirm ") {
+            Some(package) => format!("! pacman -Qq {package} || pacman {}", self.args),
+            None => format!("pacman {}", self.args),
+        }
     }
 
     /// Runs the transaction under strace, which traces pacman but not its hooks.
@@ -72,7 +82,7 @@ impl Transaction {
             let unit = root.boot_unit();
             look(&root, &format!("{when}\n{}", unit.text));
             root.shell(MEND_DATABASE).ok();
-            let again = root.shell(&format!("pacman {}", self.args)).ok();
+            let again = root.shell(&self.again()).ok();
             finish(&root, &format!("{when}, then again\n{}\n{}", unit.text, again.text));
         }
     }
@@ -143,6 +153,35 @@ fn a_kernel_upgrade_leaves_no_complete_kernel_without_its_module() {
 #[test]
 fn an_upgrade_of_kernel_and_module_leaves_no_complete_kernel_without_its_module() {
     kernel_upgrade(5, true);
+}
+
+/// bbswitch is removed.
+fn removal(points: usize) {
+    let before = machine(&[find("bbswitch"), find("acpi-call")]);
+    let removal = Transaction::new(before, "-R", &["bbswitch-dkms"]);
+    removal.kill(
+        points,
+        |root, when| {
+            assert_has(root, &release(), "acpi_call", when);
+            // As long as pacman lists the package, its module stays.
+            if root.shell("pacman -Qq bbswitch-dkms").code == 0 {
+                assert_has(root, &release(), "bbswitch", when);
+            }
+        },
+        |root, when| {
+            let unit = root.boot_unit();
+            // Without its entry in the database, pacman leaves what it has not deleted yet.
+            if !root.exists("usr/src/bbswitch-0.8/dkms.conf") {
+                assert_eq!(traces(root, "bbswitch"), [""; 0], "{when}\n{}", unit.text);
+            }
+            root.assert_settled();
+        },
+    );
+}
+
+#[test]
+fn a_removal_takes_no_other_module() {
+    removal(4);
 }
 
 /// A package of another name replaces tiny-dkms and brings the same module in a newer version.

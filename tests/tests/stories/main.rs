@@ -13,6 +13,7 @@ mod compile_once;
 mod confs;
 mod dracut;
 mod dracut_layouts;
+mod during_transactions;
 mod environment;
 mod failed_upgrades;
 mod fixture;

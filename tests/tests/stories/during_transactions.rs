@@ -1,0 +1,118 @@
+//! Commands that run while pacman works: in install scriptlets, from cron, from other hooks.
+
+use stories::{Recipe, Root, find};
+
+use crate::fixture::{assert_status, installed, kernel, machine, release, traces};
+
+/// Adds a hook that runs `command` at the end of the PreTransaction hooks or, with `when` set to
+/// `PostTransaction`, before our PostTransaction hooks.
+fn add_hook(root: &Root, when: &str, command: &str) {
+    let name = if when == "PreTransaction" { "zz-other" } else { "10-other" };
+    root.write(
+        &format!("etc/pacman.d/hooks/{name}.hook"),
+        &format!(
+            "[Trigger]\nType = Package\nOperation = Install\nOperation = Upgrade\nOperation = Remove\n\
+             Target = *\n[Action]\nWhen = {when}\nExec = {command}\n"
+        ),
+    );
+}
+
+/// pacman waits for the scriptlets of packages, so their commands are carried out at once.
+#[test]
+fn install_scriptlets_may_call_dkms() {
+    let root = machine(&[]);
+    let kernel = release();
+    let scriptlets = format!(
+        "post_install() {{\n  dkms install tiny/$1 -k {kernel} && echo scriptlet installed\n}}\n\
+         pre_remove() {{\n  dkms remove tiny/$1 --all && echo scriptlet removed\n}}\n"
+    );
+    let scriptlets = scriptlets.replace("$1", "${1%-*}");
+    let package = Recipe::module("tiny", "1.0").file(".INSTALL", &scriptlets).make(&root);
+    root.install(&[package]).hooks_succeed().has("scriptlet installed");
+    root.assert_works(&kernel, "tiny");
+    root.assert_settled();
+    root.remove(&["tiny-dkms"]).hooks_succeed().has("scriptlet removed");
+    assert_eq!(traces(&root, "tiny"), [""; 0]);
+    root.assert_settled();
+}
+
+/// cron, or a hook of another package, runs `dkms autoinstall` while pacman replaces files.
+#[test]
+fn autoinstall_leaves_the_files_of_a_running_transaction_alone() {
+    let root = machine(&[find("bbswitch")]);
+    let [old, new] = [release(), find("linux-2").release().to_owned()];
+    // In the hook, neither the old nor the new module and kernel can be told from a removed one.
+    let command = "/bin/sh -c 'dkms autoinstall --all; dkms autoinstall --pending; true'";
+    add_hook(&root, "PreTransaction", command);
+    let output =
+        root.install(&[&kernel("linux", 2)[..], &[find("bbswitch-next")]].concat());
+    output.hooks_succeed().has("left to pacman, which is still running").lacks("source missing");
+    assert_eq!(root.kernels(), [new.as_str()]);
+    root.assert_works(&new, "bbswitch");
+    root.assert_absent(&old, "bbswitch");
+    assert_status(&root, &[installed(find("bbswitch-next").module(), &new)]);
+    root.assert_settled();
+}
+
+/// Commands run one after another, beside transactions.
+#[test]
+fn autoinstall_in_a_loop_disturbs_no_transaction() {
+    let root = machine(&[find("bbswitch")]);
+    let kernel = release();
+    let script = "until test -e /srv/stop; do dkms autoinstall --pending; sleep 0.05; done";
+    let cron = root.start("bash", &["-c", script]);
+    let (old, new) = (find("bbswitch"), find("bbswitch-next"));
+    for package in [&new, &old, &new, &old, &new] {
+        root.install(std::slice::from_ref(package)).hooks_succeed().lacks("source missing");
+        root.assert_works(&kernel, "bbswitch");
+    }
+    root.write("srv/stop", "");
+    let output = cron.finish();
+    output.lacks("FAILED").lacks("source missing");
+    root.boot_unit().ok();
+    assert_status(&root, &[installed(new.module(), &kernel)]);
+    root.assert_settled();
+}
+
+/// Administrators' copies of Arch's hooks replace ours, and one of them runs before the transaction.
+#[test]
+fn copies_of_the_hooks_of_arch_settle_nothing_early() {
+    let root = machine(&[find("bbswitch")]);
+    let triggers = "Type = Path\nTarget = usr/src/*/dkms.conf\nTarget = usr/lib/modules/*/build/include/\n";
+    for (name, operations, when) in [
+        ("70-dkms-install", "Operation = Install\nOperation = Upgrade\n", "PostTransaction"),
+        ("71-dkms-remove", "Operation = Remove\n", "PreTransaction"),
+    ] {
+        let what = name.rsplit('-').next().unwrap_or_default();
+        root.write(
+            &format!("etc/pacman.d/hooks/{name}.hook"),
+            &format!(
+                "[Trigger]\n{triggers}{operations}[Action]\nWhen = {when}\n\
+                 Exec = /usr/share/libalpm/scripts/dkms {what}\nNeedsTargets\n"
+            ),
+        );
+    }
+    let new = find("bbswitch-next");
+    root.install(std::slice::from_ref(&new)).hooks_succeed();
+    root.assert_works(&release(), "bbswitch");
+    root.boot_unit().ok();
+    assert_status(&root, &[installed(new.module(), &release())]);
+    root.assert_settled();
+}
+
+/// Before the transaction, the first version of alpm-dkms has written its record of it.
+#[test]
+fn records_of_the_first_version_cost_at_most_a_rebuild() {
+    let root = machine(&[find("bbswitch")]);
+    root.dkms(&["uninstall", find("bbswitch").module(), "-k", &release()]).ok();
+    root.shell("mv /usr/src/bbswitch-* /srv").ok();
+    root.write(
+        "var/lib/dkms/.pending/transaction-bbswitch-12345678.toml",
+        "[work.transaction]\nsources = [\"bbswitch-0.8\"]\nkernels = []\n",
+    );
+    root.boot_unit().ok();
+    root.dkms(&["status"]).has("bbswitch/0.8");
+    root.shell("mv /srv/bbswitch-* /usr/src").ok();
+    root.boot_unit().ok();
+    root.assert_settled();
+}
