@@ -130,7 +130,7 @@ as=()
 write_changes() {
     # Kernel headers are left out, and own-files and failed-log of docs/compatibility.md, which
     # always differ.
-    find "$S" "$T" "$L" \( -path "$L/*/build" -o -path "$T/.*" -o -name alpm-dkms.toml \) -prune -o \
+    find "$S" "$T" "$L" \( -path "$L/*/build" -o -path "$T/.*" -o -name alpm-dkms.toml -o -name '.dkms-inventory*' \) -prune -o \
         -printf '%y %p %l\t%s %T@ %m\n' | LC_ALL=C sort >"$stage/files"
     if cmp -s "$stage/files" "$stage/files.before"; then return; fi
     {
@@ -177,6 +177,8 @@ logs() {
 clean() {
     rm -rf "${S:?}"/* "$T" "${L:?}"/* /etc/dkms "$stage/here"
     mkdir -p "$T" /etc/dkms/framework.conf.d "$stage/here"
+    # Scenarios about other distributions replace os-release, which pacman's database would override.
+    rm -f /var/lib/pacman/local/ALPM_DB_VERSION
     printf '%s\n' 'NAME="Arch Linux"' 'ID=arch' | tee /usr/lib/os-release >/etc/os-release
     kernel "$K"
     rm -f "$stage"/{files,results}.before

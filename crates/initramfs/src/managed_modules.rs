@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dkms_engine::dkms_tree::{Added, BuiltFor, KnownFailure, Record, TreeState};
+use dkms_engine::dkms_tree::{Added, BuiltFor, Inventory, KnownFailure, Record, TreeState};
 use dkms_engine::machine::Machine;
 use dkms_engine::names::{KernelRelease, ModuleName};
 use dkms_engine::objects::ObjectName;
@@ -30,6 +30,9 @@ impl ManagedModules {
         let mut modules = Self::default();
         let mut objects: BTreeMap<&ModuleName, BTreeSet<KmodName>> = BTreeMap::new();
         let state = TreeState::read(trees);
+        let inventory = Inventory::read(trees, kernel);
+        let placed = inventory.on_top();
+        modules.objects.extend(placed.map(|it| format!("{} {}", it.path, it.digest)));
         for added in &state.modules {
             for built in &added.kernels {
                 let record =
@@ -42,8 +45,10 @@ impl ManagedModules {
                 if here {
                     modules.placed.extend(names.iter().cloned());
                     modules.installed += 1;
-                    let placed = record.iter().flat_map(|record| &record.placed);
-                    modules.objects.extend(placed.map(|it| format!("{} {}", it.path, it.digest)));
+                    // Objects that dkms or an older alpm-dkms has placed are not listed.
+                    let is_listed = inventory.of(&added.id).next().is_some();
+                    let built = record.iter().filter(|_| !is_listed).flat_map(|it| &it.objects);
+                    modules.objects.extend(built.map(|it| format!("{} {}", it.path(), it.digest)));
                 }
                 objects.entry(&added.id.name).or_default().extend(names);
             }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::conf::{Values, is_source};
 use crate::dkms_tree::{
-    Added, BuiltFor, PendingList, PendingWork, Record, TreeState, forget_failure,
+    Added, BuiltFor, Inventory, PendingList, PendingWork, Record, TreeState, forget_failure,
 };
 use crate::facts::{self, Facts, ModuleFacts, Pair};
 use crate::machine::{Kernels, Machine};
@@ -77,8 +77,8 @@ fn rename(machine: &Machine, old: &ModuleId, new: &ModuleId) -> Result<(), FileE
         let path = Record::path(trees, old, &built.kernel, &built.arch);
         if let Some(record) = Record::read(&path) {
             let kernel = trees.kernel(&built.kernel);
-            for placed in &record.placed {
-                move_link(machine, &kernel.join(&placed.path), &from, &to)?;
+            for object in &record.objects {
+                move_link(machine, &kernel.join(object.path()), &from, &to)?;
             }
             Record { module: new.clone(), ..record }.write(&path)?;
         }
@@ -88,10 +88,14 @@ fn rename(machine: &Machine, old: &ModuleId, new: &ModuleId) -> Result<(), FileE
             durable::replace_link(&link, &target)?;
         }
     }
-    // A build that failed under the old name can succeed now.
     let kernels = Kernels::read(trees).unwrap_or_default().all;
     for kernel in &kernels {
+        // A build that failed under the old name can succeed now.
         forget_failure(machine, old, &kernel.release)?;
+        let mut inventory = Inventory::read(trees, &kernel.release);
+        if inventory.rename(old, new) {
+            inventory.write()?;
+        }
     }
     fs::rename(&from, &to).map_err(FileError::when("rename", &from))?;
     for built in built.iter().filter(|built| built.installed) {

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::dkms_tree::{PendingList, Record};
+use crate::dkms_tree::{Inventory, PendingList, Record};
 use crate::machine::Machine;
 use crate::names::{KernelRelease, ModuleId};
 use crate::os::durable::FileError;
@@ -89,8 +89,7 @@ impl Changes<'_> {
         let dir = trees.kernel(kernel);
         self.unsynced.add_dir(trees.module(&module.name));
         self.unsynced.add_dir(dir.join(crate::installing::default_location(self.machine)));
-        let record = Record::read(&self.record(module, kernel));
-        for object in record.iter().flat_map(|record| &record.placed) {
+        for object in Inventory::read(trees, kernel).of(module) {
             let parent = Path::new(&object.path).parent();
             parent.into_iter().for_each(|parent| self.unsynced.add_dir(dir.join(parent)));
         }

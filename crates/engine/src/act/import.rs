@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use crate::dkms_tree::{Record, STAGING};
+use crate::dkms_tree::{Record, STAGING, detach_links};
 use crate::facts::ImportedBuild;
 use crate::machine::Machine;
 use crate::names::ModuleId;
@@ -56,6 +56,7 @@ pub(crate) fn build(
     let staging = parent.join(format!("{STAGING}{}_load", build.arch));
     durable::remove_tree(&staging)?;
     copy_tree::take_tree(&build.dir, &staging)?;
+    detach_links(machine, id, &build.kernel)?;
     durable::remove_tree(&to)?;
     fs::rename(&staging, &to).map_err(FileError::when("place", &to))?;
     // A record from another machine does not apply to this one.

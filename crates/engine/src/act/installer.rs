@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use super::interruption::complete_unless;
 use super::pending_images;
 use crate::conf::Confs;
-use crate::dkms_tree::{BuiltObject, PendingWork, RefusedObject, Workplace};
+use crate::dkms_tree::{BuiltObject, Inventory, PendingWork, RefusedObject, Workplace};
 use crate::facts::Facts;
 use crate::failure::Failure;
-use crate::installing::{self, BuiltModule, Refused};
+use crate::installing::{self, BuiltModule, Choice, Refused};
 use crate::machine::{Command, Machine};
 use crate::module_scripts::{Ran, Script};
 use crate::names::{KernelRelease, ModuleId};
@@ -47,7 +47,7 @@ impl<'a> Installer<'a> {
         replaces: Option<&ModuleId>,
     ) -> Result<Outcome, Failure> {
         let (machine, module, kernel) = (self.machine, new.id, new.kernel);
-        let mut old = replaces.map(|old| BuiltModule::read(machine, old, kernel));
+        let old = replaces.map(|old| BuiltModule::read(machine, old, kernel));
         let old_script = old.as_ref().and_then(|old| self.directive(old, "POST_REMOVE"));
         if let Some(about) = self.facts.kernels.get(kernel) {
             installing::refinish(&mut new, &about.kernel)?;
@@ -55,32 +55,54 @@ impl<'a> Installer<'a> {
         }
         self.pre_install(&new)?;
         installing::restore_originals(machine, module, kernel)?;
-        let objects = match self.allowed(&mut new)? {
-            Ok(objects) => objects,
+        let mut inventory = new.inventory();
+        if let Some(old) = &old {
+            old.assume(&mut inventory);
+        }
+        let chosen = match self.chosen(&mut new, &inventory)? {
+            Ok(chosen) => chosen,
             Err(why) => return Ok(Outcome::Declined(why)),
         };
         let work = PendingWork::Install { module: module.clone(), kernel: kernel.clone() };
         let is_repeated = self.facts.pending.contains(&work);
-        let changed = pending_images::of_install(&new, old.as_ref(), &objects, is_repeated);
+        let changed = pending_images::of_install(&new, &inventory, &chosen, is_repeated);
         self.note_images(&new, &changed, Durability::None)?;
         let (mut said, mut cut_short) = (Vec::new(), false);
+        let changed = installing::place(&new, &mut inventory, &chosen)?;
+        said.extend(changed.iter().map(|path| not_removed(path, module)));
         let mut collect = |ran: Ran| {
             said.extend(ran.said);
             cut_short |= ran.cut_short;
         };
-        installing::place(&mut new, &objects, old.as_mut(), || {
-            if let (Some(old), Some(value)) = (replaces, &old_script) {
-                collect(run_script(machine, old, kernel, "POST_REMOVE", value));
-            }
-        })?;
+        if let (Some(old), Some(value)) = (replaces, &old_script) {
+            collect(run_script(machine, old, kernel, "POST_REMOVE", value));
+        }
         let told = self.wants_weak_modules(&new)
-            && weak_modules::notify(machine, kernel, WeakChange::Added, &in_kernel(&new));
+            && weak_modules::notify(
+                machine,
+                kernel,
+                WeakChange::Added,
+                &in_kernel(module, &inventory),
+            );
         if let Some(value) = self.directive(&new, "POST_INSTALL") {
             collect(run_script(machine, module, kernel, "POST_INSTALL", &value));
         }
         self.say_all(&said);
         complete_unless(told || cut_short)?;
         Ok(Outcome::Done)
+    }
+
+    /// Signs the objects of an installed module and installs them again. Does nothing more if they
+    /// cannot be signed.
+    pub(super) fn sign(&mut self, mut built: BuiltModule<'_>) -> Result<Outcome, Failure> {
+        let before = built.record().cloned();
+        if let Some(about) = self.facts.kernels.get(built.kernel) {
+            installing::refinish(&mut built, &about.kernel)?;
+        }
+        if built.record() == before.as_ref() {
+            return Ok(Outcome::Done);
+        }
+        self.install(built, None)
     }
 
     /// Runs the PRE_INSTALL script. Returns a failure with dkms's exit code 101 if the script
@@ -105,18 +127,26 @@ impl<'a> Installer<'a> {
         Ok(())
     }
 
-    /// Returns the built objects that may be installed (dkms-behaviour 5.3). Reports and records
-    /// the others. If no object may be installed, returns the reason as `Ok(Err(…))`. If the
-    /// objects of another installed version are the reason, returns a [`Failure`].
-    fn allowed(
+    /// Returns the built objects, each with the way in which it is installed (dkms-behaviour 5.3).
+    /// Reports and records those that are not installed. If no object may be installed, returns the
+    /// reason as `Ok(Err(…))`. If the objects of another installed version are the reason, returns
+    /// a [`Failure`].
+    fn chosen(
         &mut self,
         new: &mut BuiltModule<'_>,
-    ) -> Result<Result<Vec<BuiltObject>, String>, Failure> {
-        let mut objects = new.objects().to_vec();
+        inventory: &Inventory,
+    ) -> Result<Result<Vec<(BuiltObject, Choice)>, String>, Failure> {
         let obsolete_by = self.directive(new, "OBSOLETE_BY");
-        let refused = installing::refused_objects(new, obsolete_by.as_deref());
-        let all = !objects.is_empty() && refused.len() == objects.len();
-        let line = |refused: &Refused| {
+        let chosen = installing::choose(new, inventory, obsolete_by.as_deref());
+        let refused: Vec<&Refused> = chosen
+            .iter()
+            .filter_map(|(_, choice)| match choice {
+                Choice::Refuse(refused) => Some(refused),
+                _ => None,
+            })
+            .collect();
+        let all = !chosen.is_empty() && refused.len() == chosen.len();
+        let line = |refused: &&Refused| {
             format!("{}: not installed: {}", refused.object.name, refused.object.why)
         };
         if all && refused.iter().any(|refused| refused.by_dkms) {
@@ -125,13 +155,22 @@ impl<'a> Installer<'a> {
         }
         if !all {
             let lines = refused.iter().map(|it| format!("note: {}: {}", new.id, line(it)));
-            self.say_all(&lines.collect::<Vec<_>>());
+            let mut lines: Vec<String> = lines.collect();
+            lines.extend(chosen.iter().filter_map(|(object, choice)| match choice {
+                Choice::Leave(why) => Some(format!(
+                    "note: {}: {}: not replaced: {why}\n  {}",
+                    new.id,
+                    object.name,
+                    force_install(new)
+                )),
+                _ => None,
+            }));
+            self.say_all(&lines);
         }
-        let refused: Vec<RefusedObject> = refused.into_iter().map(|it| it.object).collect();
-        objects.retain(|object| refused.iter().all(|refused| refused.name != object.name));
+        let refused: Vec<RefusedObject> = refused.into_iter().map(|it| it.object.clone()).collect();
         let why = RefusedObject::reasons(&refused);
         new.change(|record| record.refused = refused)?;
-        Ok(if all { Err(why) } else { Ok(objects) })
+        Ok(if all { Err(why) } else { Ok(chosen) })
     }
 
     /// Removes the objects of a module from a kernel's directory, and runs the POST_REMOVE script.
@@ -140,24 +179,21 @@ impl<'a> Installer<'a> {
         module: &ModuleId,
         kernel: &KernelRelease,
     ) -> Result<(), Failure> {
-        let mut built = BuiltModule::read(self.machine, module, kernel);
+        let built = BuiltModule::read(self.machine, module, kernel);
         let mut cut_short = false;
         if self.wants_weak_modules(&built) {
-            let files = in_kernel(&built);
+            let files = in_kernel(module, &built.inventory());
             cut_short = weak_modules::notify(self.machine, kernel, WeakChange::Removed, &files);
         }
         // Once they are removed, nothing else shows that the images need a check.
         self.note_images(&built, &pending_images::of_uninstall(&built), Durability::Full)?;
-        let foreign = installing::uninstall(&mut built)?;
+        let foreign = installing::uninstall(&built)?;
         if let Some(value) = self.directive(&built, "POST_REMOVE") {
             let ran = run_script(self.machine, module, kernel, "POST_REMOVE", &value);
             self.say_all(&ran.said);
             cut_short |= ran.cut_short;
         }
-        let left: Vec<String> = foreign
-            .iter()
-            .map(|path| format!("{}: not removed: not installed by {module}", path.display()))
-            .collect();
+        let left: Vec<String> = foreign.iter().map(|path| not_removed(path, module)).collect();
         self.say_all(&left);
         complete_unless(cut_short)
     }
@@ -203,9 +239,13 @@ fn force_install(new: &BuiltModule<'_>) -> String {
 }
 
 /// Returns the paths of a module's placed objects in the kernel's directory.
-fn in_kernel(built: &BuiltModule<'_>) -> Vec<PathBuf> {
-    let dir = built.machine.trees.kernel(built.kernel);
-    built.placed().iter().map(|placed| dir.join(&placed.path)).collect()
+fn in_kernel(module: &ModuleId, inventory: &Inventory) -> Vec<PathBuf> {
+    inventory.of(module).map(|placed| inventory.dir().join(&placed.path)).collect()
+}
+
+/// Returns the message for an object that has been replaced by another file.
+fn not_removed(path: &Path, module: &ModuleId) -> String {
+    format!("{}: not removed: not installed by {module}", path.display())
 }
 
 /// Runs the script in `value`, which is the value of `directive`. The script runs in the module's

@@ -24,7 +24,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::conf::Confs;
-use crate::dkms_tree::{PendingList, PendingWork, cleanup};
+use crate::dkms_tree::{PendingList, PendingWork, Reason, cleanup};
 use crate::facts::Facts;
 use crate::failure::Failure;
 use crate::installing::{self, BuiltModule};
@@ -79,6 +79,10 @@ fn run(plan: &Plan, facts: &Facts, machine: &Machine, watch: &mut dyn Watch) -> 
     let mut run_pending = RunPending::open(&machine.trees, plan, facts);
     run.report.errors.extend(run_pending.note());
     run.report.errors.extend(sweep::remove_strays(machine, facts));
+    // The run that started this one may be changing the inventories.
+    if !machine.is_within_run() {
+        save_inventories(machine, facts);
+    }
     for (number, step) in plan.before.iter().enumerate() {
         run.step_unless_stopped(Task::Before(number), step);
     }
@@ -103,6 +107,17 @@ fn run(plan: &Plan, facts: &Facts, machine: &Machine, watch: &mut dyn Watch) -> 
     run.report
 }
 
+/// Writes the inventories that differ from the files. This only saves later runs from reading the
+/// changed objects again, so a failure is not reported.
+fn save_inventories(machine: &Machine, facts: &Facts) {
+    let changed = facts.kernels.values().filter(|about| about.inventory_changed);
+    for mut inventory in changed.map(|about| about.inventory.clone()) {
+        if let Err(error) = inventory.write() {
+            log::info!("{}: {error}", machine.trees.install.display());
+        }
+    }
+}
+
 struct Run<'a> {
     facts: &'a Facts,
     machine: &'a Machine,
@@ -125,7 +140,7 @@ impl Run<'_> {
     fn step(&mut self, task: Task, step: &Step) {
         self.watch.event(&Event::Started { task, step });
         let started = Instant::now();
-        let outcome = self.perform(&step.action).unwrap_or_else(Outcome::Failed);
+        let outcome = self.perform(step).unwrap_or_else(Outcome::Failed);
         self.finish(task, step, outcome, started.elapsed());
     }
 
@@ -151,8 +166,8 @@ impl Run<'_> {
         self.failed.insert((module.name.clone(), kernel.clone()));
     }
 
-    fn perform(&mut self, action: &Action) -> Result<Outcome, Failure> {
-        match action {
+    fn perform(&mut self, step: &Step) -> Result<Outcome, Failure> {
+        match &step.action {
             Action::ImportSource { module, from } => {
                 let copied = import::source(self.machine, module, from)?;
                 let note = copied.note().map(|note| format!("note: {module}: {note}"));
@@ -177,7 +192,14 @@ impl Run<'_> {
                 self.note_install(module, kernel)?;
                 self.touched.insert(kernel.clone());
                 let new = BuiltModule::read(self.machine, module, kernel);
-                return self.installer(|it| it.install(new, replaces.as_ref()));
+                let mut reasons = step.why.iter().filter(|why| **why != Reason::Requested);
+                let only_to_sign = reasons.next() == Some(&Reason::Signing)
+                    && reasons.next().is_none()
+                    && !self.machine.options.force_install;
+                return self.installer(|it| match only_to_sign {
+                    true => it.sign(new),
+                    false => it.install(new, replaces.as_ref()),
+                });
             }
             Action::Uninstall(module, kernel) => {
                 let work =

@@ -1,14 +1,14 @@
 //! Records changed objects as pending work, so that the images that may contain them are checked.
 
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::collections::{BTreeSet, HashSet};
 
-use crate::dkms_tree::{BuiltObject, PendingList, PlacedObject};
+use crate::dkms_tree::{BuiltObject, Inventory, PendingList};
 use crate::facts::Facts;
-use crate::installing::BuiltModule;
+use crate::installing::{BuiltModule, Choice};
 use crate::machine::Machine;
 use crate::names::KernelRelease;
 use crate::objects::ObjectName;
+use crate::os::digest::Digest;
 use crate::os::durable::{Durability, FileError};
 
 /// Records that `objects` change for `kernel`, so that the images of the kernel are checked.
@@ -32,35 +32,41 @@ pub(super) fn note(
     PendingList::of(&machine.trees).note_images(kernel, objects, durability)
 }
 
-/// Returns the names of the objects that change when `objects` are placed and the version `old` is
-/// removed. Empty if identical objects are already installed.
+/// Returns the names of the objects that change when the chosen objects are placed and all others of
+/// the module are removed. Empty if identical objects are already installed.
 ///
 /// If an earlier run began to install the module (`is_repeated`), all of them count as changed: a
 /// power cut may have kept an object and lost the record for the images.
 pub(super) fn of_install(
     new: &BuiltModule<'_>,
-    old: Option<&BuiltModule<'_>>,
-    objects: &[BuiltObject],
+    inventory: &Inventory,
+    chosen: &[(BuiltObject, Choice)],
     is_repeated: bool,
 ) -> BTreeSet<String> {
-    let dir = new.machine.trees.kernel(new.kernel);
-    let before: Vec<PlacedObject> = std::iter::once(new)
-        .chain(old)
-        .flat_map(BuiltModule::placed)
-        .filter(|placed| dir.join(&placed.path).exists())
+    let before: HashSet<(String, Digest)> = inventory
+        .on_top()
+        .filter(|placed| placed.module.name == new.id.name)
+        .filter(|placed| inventory.dir().join(&placed.path).exists())
+        .map(|placed| (placed.path.clone(), placed.digest))
         .collect();
-    let after: Vec<PlacedObject> = objects.iter().map(BuiltObject::in_place).collect();
-    let gone = before.iter().filter(|placed| is_repeated || !after.contains(placed));
-    let new = after.iter().filter(|placed| is_repeated || !before.contains(placed));
-    gone.chain(new).filter_map(name).collect()
+    let stays = |choice: &Choice| matches!(choice, Choice::Place | Choice::Keep);
+    let after: HashSet<(String, Digest)> = chosen
+        .iter()
+        .filter(|(_, choice)| stays(choice))
+        .map(|(object, _)| (object.path(), object.digest))
+        .collect();
+    let both = before.union(&after);
+    let is_changed =
+        |it: &(String, Digest)| is_repeated || !(before.contains(it) && after.contains(it));
+    both.filter(|it| is_changed(it)).filter_map(|(path, _)| name(path)).collect()
 }
 
 /// Returns the names of the objects that are removed when the module is uninstalled.
 pub(super) fn of_uninstall(built: &BuiltModule<'_>) -> BTreeSet<String> {
-    built.placed().iter().filter_map(name).collect()
+    let inventory = built.inventory();
+    inventory.of(built.id).filter_map(|placed| name(&placed.path)).collect()
 }
 
-fn name(placed: &PlacedObject) -> Option<String> {
-    let file = Path::new(&placed.path).file_name()?.to_str()?;
-    Some(ObjectName::parse(file)?.module)
+fn name(path: &str) -> Option<String> {
+    Some(ObjectName::parse(path.rsplit('/').next()?)?.module)
 }

@@ -8,6 +8,7 @@ use crate::dkms_tree::{BuiltObject, FORMAT, Inputs, PendingWork, Record};
 use crate::failure::Failure;
 use crate::installing::{self, BuiltModule};
 use crate::names::{KernelRelease, ModuleId, ModuleName};
+use crate::objects::Payload;
 use crate::os::digest::Digest;
 use crate::os::durable::{self, Durability, FileError};
 use crate::os::{copy_tree, symlinks};
@@ -59,15 +60,19 @@ impl Run<'_> {
         else {
             return Err(Failure::new(1, "cannot read the source or the kernel headers"));
         };
-        let installed = installing::is_installed(machine, module, kernel);
         let mut objects = BuiltModule::read(machine, module, kernel).objects().to_vec();
         if let Some(about) = self.facts.kernels.get(kernel) {
             installing::locate_by_conf(machine, module, &about.kernel, &values, &mut objects);
         }
-        let placed = objects.iter().filter(|_| installed).map(BuiltObject::in_place).collect();
+        let module_dir = BuiltModule::read(machine, module, kernel).dir();
+        let is_signed = |object: &BuiltObject| {
+            let file = module_dir.join(&object.name);
+            Payload::read(&machine.tools, &machine.env, &file).is_some_and(|it| it.is_signed)
+        };
         // dkms signs its builds with the same key as alpm-dkms.
         let signing = self.facts.kernels.get(kernel);
         let signing = signing.and_then(|about| signing::certificate(machine, &about.kernel));
+        let signing = signing.filter(|_| objects.iter().all(is_signed));
         let record = Record {
             format: FORMAT,
             module: module.clone(),
@@ -80,7 +85,6 @@ impl Run<'_> {
             inputs: Inputs { depends: depends.clone(), ..inputs },
             values,
             objects,
-            placed,
             refused: Vec::new(),
             signing,
         };
@@ -96,6 +100,10 @@ impl Run<'_> {
         }
         let path = Record::path(&machine.trees, module, kernel, &machine.arch);
         record.write_with(&path, Durability::None)?;
+        let built = BuiltModule::of(machine, module, kernel, Some(record));
+        let mut inventory = built.inventory();
+        inventory.examine(machine, kernel);
+        inventory.write()?;
         Ok(())
     }
 

@@ -32,12 +32,14 @@ fn object_dirs(machine: &Machine, facts: &Facts) -> BTreeSet<PathBuf> {
     for about in facts.kernels.values() {
         dirs.extend([about.kernel.dir.clone(), about.kernel.dir.join(&usual)]);
     }
+    for about in facts.kernels.values() {
+        let placed = about.inventory.objects().filter_map(|it| Path::new(&it.path).parent());
+        dirs.extend(placed.map(|parent| about.kernel.dir.join(parent)));
+    }
     for (kernel, pair) in facts.modules.values().flat_map(|module| &module.pairs) {
         let record = pair.built.as_ref().and_then(|built| built.record.as_ref());
         let Some(record) = record else { continue };
         let dir = machine.trees.kernel(kernel);
-        let placed = record.placed.iter().filter_map(|placed| Path::new(&placed.path).parent());
-        dirs.extend(placed.map(|parent| dir.join(parent)));
         dirs.extend(record.objects.iter().map(|object| dir.join(&object.location)));
     }
     dirs

@@ -1,10 +1,12 @@
 //! Restores builds from the cache, and stores new builds in it.
 
 use super::Build;
-use crate::dkms_tree::{BuildCache, CacheKey, FILE_NAME, Record, STAGING, publish, remove_staging};
+use crate::dkms_tree::{
+    BuildCache, CacheKey, FILE_NAME, Record, STAGING, detach_links, publish, remove_staging,
+};
 use crate::facts::Facts;
 use crate::failure::Failure;
-use crate::os::durable::{self, Durability};
+use crate::os::durable;
 
 impl Build<'_> {
     /// Restores this build from the cache to its directory in the dkms tree and returns its record.
@@ -14,7 +16,7 @@ impl Build<'_> {
         let inputs = facts.pair(id, &kernel.release).and_then(|pair| pair.inputs.clone());
         let Some(mut inputs) = inputs else { return Ok(None) };
         inputs.depends = self.depends.clone();
-        let key = CacheKey::of(id, &machine.arch, &inputs);
+        let key = CacheKey::of(id, &machine.arch, &inputs, &facts.environment);
         let built = machine.trees.built(id, &kernel.release, &machine.arch);
         let parent = machine.trees.version(id).join(&kernel.release);
         durable::create_dirs(&parent)?;
@@ -34,10 +36,7 @@ impl Build<'_> {
             let _ = std::fs::remove_dir(&parent);
             return Ok(None);
         };
-        let record = Record { placed: self.placed_before(facts), ..record };
-        if !record.placed.is_empty() {
-            record.write_with(&file, Durability::None)?;
-        }
+        detach_links(machine, id, &kernel.release)?;
         publish(&staging, &built)?;
         self.keep_source()?;
         Ok(Some(record))
@@ -52,7 +51,8 @@ impl Build<'_> {
             return;
         }
         let built = machine.trees.built(id, &kernel.release, &machine.arch);
-        if let Err(error) = BuildCache::of(&machine.trees).keep(&built, record, limit) {
+        let cache = BuildCache::of(&machine.trees);
+        if let Err(error) = cache.keep(&built, record, &machine.build_environment(), limit) {
             log::warn!("{id} for {}: cannot store in the cache: {error}", kernel.release);
         }
     }

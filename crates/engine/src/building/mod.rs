@@ -20,10 +20,10 @@ use std::time::Instant;
 
 use crate::conf::{Conf, ConfRequest, Confs, Excluded, Values};
 use crate::dkms_tree::{
-    FORMAT, Inputs, KnownFailure, PlacedObject, Record, STAGING, TreeState, Workplace,
-    forget_failure, remove_staging,
+    FORMAT, Inputs, KnownFailure, Record, STAGING, TreeState, Workplace, forget_failure,
+    remove_staging,
 };
-use crate::facts::{Facts, SourceLink};
+use crate::facts::{Facts, Fingerprints, SourceLink};
 use crate::failure::Failure;
 use crate::machine::{Command, Kernel, KernelConfig, Machine};
 use crate::module_scripts::{self, Script};
@@ -116,7 +116,7 @@ impl Build<'_> {
             return Ok(Tried::settled(Ok(Box::new(record))));
         }
         let prepared = self.prepare(facts, confs)?;
-        let inputs = prepared.record.inputs.fingerprint();
+        let planned = prepared.record.inputs.clone();
         // Keeping the source links its files, which changes their signatures.
         self.keep_source()?;
         // The installation for another kernel may write into the source.
@@ -126,6 +126,11 @@ impl Build<'_> {
         let tree = self.machine.trees.dkms.clone();
         let watch = RoomWatch::start(move || durable::free_space(&tree));
         let result = self.build(prepared, confs, started).map(Box::new);
+        let used_others = result.as_ref().is_ok_and(|record| {
+            let mut digests = Fingerprints::open(&self.machine.trees);
+            record.inputs.source != planned.source
+                || digests.has_changed(self.kernel, &planned.kernel, facts.started)
+        });
         let lowest = watch.lowest();
         let result = result.map_err(|failed| match failed.transient || lowest >= SCARCE {
             true => failed,
@@ -137,8 +142,9 @@ impl Build<'_> {
         };
         Ok(Tried {
             result,
-            inputs: Some(inputs),
+            inputs: Some(planned.fingerprint()),
             programs,
+            used_others,
             source_changed: others_before.is_some()
                 && others_before == others()
                 && before != self.source_signature(),
@@ -187,7 +193,6 @@ impl Build<'_> {
             inputs,
             values,
             objects: Vec::new(),
-            placed: self.placed_before(facts),
             refused: Vec::new(),
             signing: None,
         };
@@ -214,14 +219,6 @@ impl Build<'_> {
         }
     }
 
-    /// Returns the objects of the previous build in the kernel's directory. They stay installed and
-    /// recorded until this build is installed.
-    fn placed_before(&self, facts: &Facts) -> Vec<PlacedObject> {
-        let built = facts.pair(self.id, &self.kernel.release).and_then(|pair| pair.built.as_ref());
-        let record = built.and_then(|built| built.record.as_ref());
-        record.map_or_else(Vec::new, |record| record.placed.clone())
-    }
-
     fn build(
         &self,
         mut prepared: Prepared,
@@ -229,7 +226,9 @@ impl Build<'_> {
         started: Instant,
     ) -> Result<Record, Failure> {
         let Self { machine, id, kernel, .. } = self;
-        self.copy_source()?;
+        if let Some(used) = self.copy_source()? {
+            prepared.record.inputs.source = used;
+        }
         let log_path = self.log();
         if let Some(dir) = log_path.parent() {
             durable::create_dirs(dir)?;

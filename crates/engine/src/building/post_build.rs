@@ -8,7 +8,7 @@ use super::working_copy::copy_file;
 use super::{Attempt, Build, Prepared};
 use crate::building::make_log::MakeLog;
 use crate::conf::Confs;
-use crate::dkms_tree::{FILE_NAME, Record, STAGING, publish};
+use crate::dkms_tree::{FILE_NAME, Record, STAGING, detach_links, publish};
 use crate::failure::Failure;
 use crate::os::copy_tree;
 use crate::os::digest::Digest;
@@ -25,6 +25,7 @@ impl Build<'_> {
         log: &mut MakeLog,
     ) -> Result<Record, Failure> {
         let place = self.machine.trees.built(self.id, &self.kernel.release, &self.machine.arch);
+        detach_links(self.machine, self.id, &self.kernel.release)?;
         let Some(script) = prepared.conf.scripts.post_build.clone() else {
             if self.attempt == Attempt::Beside {
                 let file = staging.join(FILE_NAME);
@@ -62,9 +63,13 @@ impl Build<'_> {
     fn accept(&self, mut record: Record, place: &Path, log: &MakeLog) -> Result<Record, Failure> {
         for object in &mut record.objects {
             let file = place.join("module").join(&object.name);
-            object.digest = Digest::of_file(&file).map_err(|error| {
+            let digest = Digest::of_file(&file).map_err(|error| {
                 self.failed(7, &format!("POST_BUILD script removed an object: {error}"))
             })?;
+            if digest != object.digest {
+                object.built_for = None;
+            }
+            object.digest = digest;
         }
         copy_file(log.path(), &place.join("log/make.log"))?;
         let proven = if self.attempt == Attempt::Beside { &unproven(&record) } else { &record };

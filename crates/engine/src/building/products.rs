@@ -120,7 +120,8 @@ impl Build<'_> {
         let module = staging.join("module");
         durable::create_dirs(&module)?;
         durable::create_dirs(&staging.join("log"))?;
-        self.finish(prepared, products, &module)?;
+        let all_signed = self.finish(prepared, products, &module)?;
+        prepared.record.signing = self.certificate().filter(|_| all_signed);
         let symvers = self.workplace.real.join("Module.symvers");
         if symvers.is_file() {
             copy_file(&symvers, &module.join("Module.symvers"))?;
@@ -136,13 +137,13 @@ impl Build<'_> {
     }
 
     /// Strips, signs and compresses `products`, stores them in the directory `module` and adds them
-    /// to the record.
+    /// to the record. Returns false if one of them should be signed but cannot be.
     pub(super) fn finish(
         &self,
         prepared: &mut Prepared,
         products: &[Product],
         module: &Path,
-    ) -> Result<(), Failure> {
+    ) -> Result<bool, Failure> {
         (self.report)(Phase::Finishing);
         let placement = self.placement()?;
         let options = self.machine.settings.compression_options();
@@ -156,6 +157,7 @@ impl Build<'_> {
         let strip =
             if prepared.env.get("CC") == Some("clang".as_ref()) { Strip::Llvm } else { Strip::Gnu };
         let compression = self.machine.compression(self.kernel);
+        let mut all_signed = true;
         for product in products {
             let location = location(&placement, &product.location)?;
             let strip = if product.strip { strip } else { Strip::No };
@@ -167,6 +169,7 @@ impl Build<'_> {
             }
             if let Some(reason) = &finished.unsigned {
                 signing::warn(self.machine, self.kernel, &finished.name, reason);
+                all_signed = false;
             }
             File::open(&finished.path)
                 .and_then(|file| file.sync_all())
@@ -175,10 +178,16 @@ impl Build<'_> {
                 name: finished.name.to_string(),
                 digest: Digest::of_file(&finished.path)?,
                 location,
+                // `check_objects` has read the object.
+                built_for: Some(self.kernel.release.to_string()),
             });
         }
-        prepared.record.signing = signer.and_then(|signer| signer.certificate());
-        Ok(())
+        Ok(all_signed)
+    }
+
+    /// Returns the digest of the certificate with which objects for the kernel are signed.
+    fn certificate(&self) -> Option<Digest> {
+        signing::signer(self.machine, self.kernel).and_then(|signer| signer.certificate())
     }
 
     /// Brings the record in line with dkms.conf, whose values POST_BUILD has changed. Takes new
@@ -207,12 +216,16 @@ impl Build<'_> {
             objects.push(BuiltObject {
                 digest: Digest::of_file(&module.join(&name))?,
                 location: location(&placement, &entry.dest_location)?,
+                built_for: None,
                 name,
             });
         }
         let products = self.check_objects(prepared, &objects)?;
         prepared.record.objects = objects;
-        self.finish(prepared, &products, module)
+        if !self.finish(prepared, &products, module)? {
+            prepared.record.signing = None;
+        }
+        Ok(())
     }
 
     fn placement(&self) -> Result<Placement, Failure> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use super::Build;
-use crate::dkms_tree::{Inputs, KnownFailure, Record};
+use crate::dkms_tree::{Inputs, Inventory, KnownFailure, Record};
 use crate::failure::Failure;
 use crate::os::digest::Digest;
 use crate::os::durable::{self, Durability};
@@ -30,6 +30,9 @@ pub(crate) struct Tried {
     /// The fingerprint of the inputs. `None` if nothing was compiled, or if the build has already
     /// been [settled](Build::settle).
     pub inputs: Option<Digest>,
+    /// Whether the source or the headers have changed since the plan was made. A build from a mixture
+    /// is not cached, and the next run builds the module again.
+    pub used_others: bool,
     /// The programs on which a failure may depend, as in [`KnownFailure::programs`].
     pub programs: BTreeMap<String, String>,
     /// Whether a file or directory of the module's source changed during the build, and no
@@ -40,7 +43,13 @@ pub(crate) struct Tried {
 impl Tried {
     /// Returns a build that need not be settled.
     pub(crate) fn settled(result: Result<Box<Record>, Failure>) -> Self {
-        Self { result, inputs: None, programs: BTreeMap::new(), source_changed: false }
+        Self {
+            result,
+            inputs: None,
+            used_others: false,
+            programs: BTreeMap::new(),
+            source_changed: false,
+        }
     }
 
     /// Returns a build whose result is discarded because the run was asked to stop.
@@ -71,18 +80,24 @@ impl Build<'_> {
     /// Confirms a successful build and stores it in the cache. Records a failure that would recur
     /// with the same inputs. Returns the result of the build.
     pub(crate) fn settle(&self, tried: Tried) -> Result<Box<Record>, Failure> {
-        let Tried { result, inputs: Some(inputs), programs, source_changed } = tried else {
+        let Tried { result, inputs: Some(inputs), used_others, programs, source_changed } = tried
+        else {
             return tried.result;
         };
         match result {
             Ok(mut record) => {
                 self.workplace.clear()?;
                 record.changes_source = source_changed;
-                if source_changed || self.attempt == Attempt::Beside {
+                if used_others {
+                    *record = unproven(&record);
+                }
+                if used_others || source_changed || self.attempt == Attempt::Beside {
                     record.write_with(&self.record_path(), Durability::Content)?;
                 }
                 self.forget_failure()?;
-                self.keep_in_cache(&record);
+                if !used_others {
+                    self.keep_in_cache(&record);
+                }
                 Ok(record)
             }
             Err(failed) => {
@@ -120,12 +135,13 @@ impl Build<'_> {
     }
 
     /// Removes the objects of an earlier attempt whose record was never confirmed, unless the
-    /// record lists installed objects.
+    /// module is installed.
     fn remove_unproven(&self) {
         let Self { machine, id, kernel, .. } = self;
         let Some(record) = Record::read(&self.record_path()) else { return };
         let is_proven = record.inputs.source != unproven(&record).inputs.source;
-        if is_proven || !record.placed.is_empty() {
+        let inventory = Inventory::read(&machine.trees, &kernel.release);
+        if is_proven || inventory.of(id).next().is_some() {
             return;
         }
         let built = machine.trees.built(id, &kernel.release, &machine.arch);

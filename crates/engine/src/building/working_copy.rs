@@ -7,9 +7,12 @@ use std::path::{Component, Path, PathBuf};
 use super::{Build, Prepared};
 use crate::building::make_log::MakeLog;
 use crate::failure::Failure;
+use crate::machine::WrittenFiles;
 use crate::os::copy_tree::{self, Copied};
+use crate::os::digest::Digest;
 use crate::os::durable::{self, FileError};
 use crate::os::process::{Output, Program};
+use crate::os::walk::{self, Walk};
 use crate::report::Phase;
 
 impl Build<'_> {
@@ -32,7 +35,10 @@ impl Build<'_> {
             .map_err(FileError::when("resolve", &link))
     }
 
-    pub(super) fn copy_source(&self) -> Result<(), Failure> {
+    /// Copies the source to the build directory. Returns the digest of the copy as it was before the
+    /// module's scripts changed the source, which is an input of the build. Returns `None` if a
+    /// script of an installation ran meanwhile, since its changes are not known yet.
+    pub(super) fn copy_source(&self) -> Result<Option<Digest>, Failure> {
         let source = self.source()?;
         let entries = fs::read_dir(&source).map_err(FileError::when("list", &source))?;
         let hidden = |name: &OsStr| name.as_encoded_bytes().starts_with(b".");
@@ -40,14 +46,21 @@ impl Build<'_> {
             let what = format!("{}: contains only dkms.conf", source.display());
             return Err(Failure::new(8, what));
         }
+        let scripts = || self.machine.script_changes.scripts_outside_builds(self.id);
+        let scripts_before = scripts();
         let build = &self.workplace.real;
         let copied = self.workplace.fill(|place| copy_tree::take_tree(&source, place))?;
         self.report_source(&source, &copied);
+        let written = WrittenFiles::read_all(&self.machine.trees);
+        let written = written.get(&self.id.source_dir()).cloned().unwrap_or_default();
+        let contents = Walk::over(&walk::whole(build))?.contents()?;
+        let used = walk::digest_of(&written.undo(contents));
+        let is_known = scripts_before.is_some() && scripts_before == scripts();
         let patches = self.machine.trees.etc.join(&self.id.name).join("patches");
         if patches.is_dir() {
             overlay(&patches, &build.join("patches"), build)?;
         }
-        Ok(())
+        Ok(is_known.then_some(used))
     }
 
     /// Reports special files in the source, and files that users other than root can change. Does

@@ -33,15 +33,17 @@ const BUILT: &str = "built";
 /// The version of the entry format. Entries in another format are never restored.
 const FORMAT: u32 = 1;
 
-/// The key of a build in the cache: a digest of its module, architecture and inputs.
+/// The key of a build in the cache: a digest of its module, architecture, inputs and environment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CacheKey(Digest);
 
 impl CacheKey {
-    /// Returns the key of a module's build from `inputs`.
+    /// Returns the key of a module's build from `inputs`. `environment` is the digest of the
+    /// build's environment.
     #[must_use]
-    pub(crate) fn of(id: &ModuleId, arch: &Arch, inputs: &Inputs) -> Self {
-        let parts = [id.to_string(), arch.to_string(), inputs.fingerprint().to_string()];
+    pub(crate) fn of(id: &ModuleId, arch: &Arch, inputs: &Inputs, environment: &Digest) -> Self {
+        let inputs = inputs.fingerprint().to_string();
+        let parts = [id.to_string(), arch.to_string(), inputs, environment.to_string()];
         Self(Digest::of_bytes(parts.join("\0").as_bytes()))
     }
 }
@@ -111,7 +113,13 @@ impl BuildCache {
     ///
     /// # Errors
     /// [`FileError`] if the build cannot be stored. In that case no partial entry remains.
-    pub(crate) fn keep(&self, built: &Path, record: &Record, limit: u64) -> Result<(), FileError> {
+    pub(crate) fn keep(
+        &self,
+        built: &Path,
+        record: &Record,
+        environment: &Digest,
+        limit: u64,
+    ) -> Result<(), FileError> {
         let size = size_of(built)?;
         if size > limit {
             return Ok(());
@@ -124,11 +132,11 @@ impl BuildCache {
             .map_err(FileError::when("create a directory in", &self.dir))?;
         let copy = unfinished.path().join(BUILT);
         copy_tree::link_tree(built, &copy)?;
-        let key = CacheKey::of(&record.module, &record.arch, &record.inputs);
+        let key = CacheKey::of(&record.module, &record.arch, &record.inputs, environment);
         let (module, kernel, arch) =
             (record.module.clone(), record.kernel.clone(), record.arch.clone());
-        // Placed objects are not part of an entry.
-        Record { placed: Vec::new(), refused: Vec::new(), ..record.clone() }
+        // What an installation left out is not part of an entry.
+        Record { refused: Vec::new(), ..record.clone() }
             .write_with(&copy.join(FILE_NAME), Durability::None)?;
         let content = Digest::of_tree(&copy)?;
         let ticket = Ticket { format: FORMAT, module, kernel, arch, size, content };

@@ -55,6 +55,10 @@ pub enum Reason {
     NotInstalled,
     /// The module is installed, but its objects are missing or those of another build.
     NotInPlace,
+    /// An object of the build is missing from the dkms tree or damaged.
+    Damaged,
+    /// The kernel's directory contains the module, but the dkms tree does not.
+    Lost,
     /// depmod's index of the kernel's modules is missing or older than an installed module.
     Index,
     /// An earlier run was interrupted during this step.
@@ -83,6 +87,8 @@ impl std::fmt::Display for Reason {
             Self::OlderThanInputs => "older than its source or the kernel headers",
             Self::NotInstalled => "built but not installed",
             Self::NotInPlace => "installed objects missing or outdated",
+            Self::Damaged => "built objects missing or damaged",
+            Self::Lost => "installed but missing from the dkms tree",
             Self::Index => "module index missing or outdated",
             Self::Interrupted => "not finished by an earlier run",
             Self::Compression => "module compression changed",

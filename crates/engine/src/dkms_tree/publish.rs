@@ -14,8 +14,7 @@ use crate::os::durable::{self, FileError};
 /// directories. The record is replaced last: until then, the old record makes the next run rebuild
 /// the module.
 ///
-/// The run syncs the directories at its end. The record in `staging` must list the objects of the existing build that are placed in the
-/// kernel's directory.
+/// The run syncs the directories at its end.
 pub(crate) fn publish(staging: &Path, target: &Path) -> Result<(), FileError> {
     if fs::rename(staging, target).is_ok() {
         return Ok(());

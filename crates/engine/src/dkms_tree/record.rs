@@ -1,4 +1,4 @@
-//! The record of a build: its inputs, its objects and where they are placed.
+//! The record of a build: its inputs and its objects.
 //!
 //! A record is a TOML file in `T/M/V/K/A/`. dkms moves and deletes that directory as a whole, so a
 //! record never outlives its objects. A build without a record was made by dkms.
@@ -26,16 +26,9 @@ pub struct BuiltObject {
     pub digest: Digest,
     /// The directory for the object, relative to the kernel's directory, such as `updates/dkms`.
     pub location: String,
-}
-
-/// An object that alpm-dkms placed in a kernel's directory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlacedObject {
-    /// The path relative to the kernel's directory, such as `updates/dkms/v4l2loopback.ko.zst`.
-    pub path: String,
-    /// The BLAKE3 digest of the placed file. If the digest of the file at `path` differs, the file
-    /// no longer belongs to alpm-dkms.
-    pub digest: Digest,
+    /// The kernel release in the object's vermagic; `None` if the object has not been read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) built_for: Option<String>,
 }
 
 /// An object that was not installed because the kernel has a module that takes precedence.
@@ -65,10 +58,10 @@ impl RefusedObject {
 }
 
 impl BuiltObject {
-    /// Returns the object's entry for [`Record::placed`].
+    /// Returns the path of the installed object, relative to the kernel's directory.
     #[must_use]
-    pub(crate) fn in_place(&self) -> PlacedObject {
-        PlacedObject { path: format!("{}/{}", self.location, self.name), digest: self.digest }
+    pub fn path(&self) -> String {
+        format!("{}/{}", self.location, self.name)
     }
 }
 
@@ -99,17 +92,11 @@ pub struct Record {
     /// The objects of the build, in the dkms tree.
     #[serde(default)]
     pub objects: Vec<BuiltObject>,
-    /// The module's objects in the kernel's directory. Until this build is installed, these are the
-    /// objects of the previous build.
-    #[serde(default)]
-    pub placed: Vec<PlacedObject>,
     /// The objects that the last installation of this build left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) refused: Vec<RefusedObject>,
-    /// The BLAKE3 digest of the certificate used in the last attempt to sign the objects; `None` if
-    /// there was no attempt.
-    ///
-    /// If that attempt failed, it is repeated only with another certificate.
+    /// The BLAKE3 digest of the certificate with which all objects are signed; `None` if at least
+    /// one is not signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) signing: Option<Digest>,
 }
@@ -177,7 +164,6 @@ impl Record {
             },
             values: crate::conf::Values::default(),
             objects: Vec::new(),
-            placed: Vec::new(),
             refused: Vec::new(),
             signing: None,
         }

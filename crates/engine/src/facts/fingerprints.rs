@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs::{self};
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use walkdir::WalkDir;
 
 use crate::dkms_tree::KernelIdentity;
 use crate::machine::{Kernel, Trees, WrittenFiles};
@@ -205,6 +208,35 @@ impl Fingerprints {
         let tree = self.header_tree(kernel, headers)?;
         identity.headers = Some(self.tree(&tree)?);
         Ok(identity)
+    }
+
+    /// Returns true if the parts of `kernel` that affect builds have changed since `since`, when they
+    /// were `before`.
+    ///
+    /// Reads them again only if one of the directories has changed since. A build may write into
+    /// them without changing anything.
+    pub(crate) fn has_changed(
+        &mut self,
+        kernel: &Kernel,
+        before: &KernelIdentity,
+        since: SystemTime,
+    ) -> bool {
+        let Some(headers) = &kernel.headers else { return false };
+        let since = since.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let is_new = |path: &Path| {
+            let changed = fs::metadata(path).map(|meta| {
+                i128::from(meta.ctime()) * 1_000_000_000 + i128::from(meta.ctime_nsec())
+            });
+            changed.is_ok_and(|changed| u128::try_from(changed).is_ok_and(|it| it > since))
+        };
+        let files = kernel.config_file().into_iter().chain([headers.join("Module.symvers")]);
+        let parts = self.header_dirs(kernel, headers).unwrap_or_default();
+        let dirs = parts.iter().filter(|part| !matches!(part.extent, Extent::Only(_)));
+        let dirs = dirs.flat_map(|part| WalkDir::new(&part.dir).into_iter().flatten());
+        let mut dirs = dirs.filter(|entry| entry.file_type().is_dir());
+        let may_have =
+            files.into_iter().any(|file| is_new(&file)) || dirs.any(|entry| is_new(entry.path()));
+        may_have && self.kernel_identity(kernel).is_ok_and(|now| now != *before)
     }
 
     /// Returns the directories of a kernel's headers, each labelled with its path below the

@@ -9,12 +9,16 @@ mod transactions;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use crate::conf::{Autoinstall, EvaluatedConf, Values};
-use crate::dkms_tree::{CacheKey, Inputs, KernelIdentity, KnownFailure, PendingWork, Record};
+use crate::dkms_tree::{
+    CacheKey, Inputs, Inventory, KernelIdentity, KnownFailure, PendingWork, Placed, Record,
+};
 use crate::failure::Failure;
 use crate::machine::Kernel;
 use crate::names::{Arch, KernelRelease, ModuleId, ModuleName};
+use crate::os::digest::Digest;
 
 pub(crate) use fingerprints::Fingerprints;
 pub(crate) use headers::BadHeaders;
@@ -50,6 +54,10 @@ pub struct Facts {
     /// The keys of the builds in the cache. Empty if the cache is disabled or nothing will be
     /// built.
     pub cached: HashSet<CacheKey>,
+    /// The digest of the environment of builds, which is part of those keys.
+    pub environment: Digest,
+    /// The time at which reading the facts began.
+    pub started: SystemTime,
     /// Whether the install tree could be read. If not, no kernel counts as removed.
     pub kernels_known: bool,
     /// The entries of the install tree that are not directories, but links to the directories of
@@ -84,6 +92,12 @@ pub struct KernelFacts {
     pub(crate) bad_headers: Option<BadHeaders>,
     /// Whether depmod's index of the kernel's modules is missing or older than an installed module.
     pub(crate) index_outdated: bool,
+    /// The objects in the kernel's directory, with their present conditions.
+    pub(crate) inventory: Inventory,
+    /// Whether `inventory` differs from the file.
+    pub(crate) inventory_changed: bool,
+    /// The objects that have been replaced by others since the previous run.
+    pub(crate) replaced: Vec<Placed>,
 }
 
 impl KernelFacts {
@@ -159,6 +173,8 @@ pub(crate) struct Pair {
     pub(crate) inputs: Option<Inputs>,
     /// The existing build, if any.
     pub(crate) built: Option<Built>,
+    /// Whether the kernel's inventory lists objects of the module.
+    pub(crate) placed: bool,
     /// The record of an earlier failed build, if any.
     pub(crate) failure: Option<KnownFailure>,
 }
@@ -183,7 +199,12 @@ pub(crate) struct Built {
     pub(crate) installed: bool,
     /// Whether exactly the objects of the build are in the kernel's directory, except those that it
     /// declined. True if there is no record.
+    ///
+    /// An object can also be below that of another module, or have been replaced by hand.
     pub(crate) in_place: bool,
+    /// Whether an object of the build is missing or damaged. Only read if the build has to be
+    /// installed.
+    pub(crate) damaged: bool,
     /// The reason if the kernel has the same or a newer module for every object, so that the build
     /// is not installed.
     pub(crate) declined: Option<String>,
@@ -217,6 +238,15 @@ impl Facts {
     pub(crate) fn installed(&self, name: &ModuleName, kernel: &KernelRelease) -> Option<&ModuleId> {
         let installed = |id: &&ModuleId| self.built(id, kernel).is_some_and(|b| b.installed);
         self.modules.keys().filter(|id| id.name == *name).find(installed)
+    }
+
+    /// Returns true if a version of a module is installed for a kernel, or if the kernel's inventory
+    /// lists objects of it.
+    #[must_use]
+    pub(crate) fn is_installed_or_placed(&self, id: &ModuleId, kernel: &KernelRelease) -> bool {
+        self.pair(id, kernel).is_some_and(|pair| {
+            pair.placed || pair.built.as_ref().is_some_and(|built| built.installed)
+        })
     }
 
     /// Marks as copies the kernels in `unowned` that have a `pkgbase` file.

@@ -1,18 +1,20 @@
 //! Reads the facts that a plan depends on.
 
+mod inventories;
 mod module_for_kernel;
 mod modules;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 pub use modules::source_dirs;
 
 use super::transactions::{self, OwnTransaction, Subjects, TransactionFacts};
 use super::{BadHeaders, Fingerprints};
 use crate::conf::Confs;
-use crate::dkms_tree::{BuildCache, PendingList, PendingWork};
+use crate::dkms_tree::{BuildCache, Inventory, PendingList, PendingWork};
 use crate::facts::{Facts, Import, KernelFacts, Lack, ModuleFacts, SourceLink, SourcePlace};
 use crate::machine::{Kernel, Kernels, Machine, ModuleIndex, WrittenFiles, running_release};
 use crate::names::{KernelRelease, ModuleId};
@@ -71,6 +73,7 @@ impl Scope {
 /// and everything else is still read.
 #[must_use]
 pub fn read(machine: &Machine, scope: &Scope) -> Facts {
+    let started = SystemTime::now();
     let (mut pending, mut outer) = (PendingList::of(&machine.trees).read(), Vec::new());
     let mut transactions = transactions::read(machine, scope.own.as_ref());
     if machine.is_within_run() {
@@ -91,15 +94,18 @@ pub fn read(machine: &Machine, scope: &Scope) -> Facts {
         lacking: BTreeMap::new(),
         kernels_known: true,
         kernel_links: BTreeSet::new(),
+        inventories: BTreeMap::new(),
         problems: Vec::new(),
     };
     let mut kernels = survey.kernels();
     let mut modules = survey.modules();
     survey.add_import(&mut modules);
+    survey.read_inventories(&kernels, &mut modules);
     survey.look_ahead(&kernels, &modules);
     survey.identities(&mut kernels);
     survey.pairs(&mut modules, &kernels);
-    survey.indexes(&modules, &mut kernels);
+    survey.indexes(&mut kernels);
+    survey.add_inventories(&mut kernels);
     if let Err(error) = survey.digests.save() {
         log::info!("{error}");
     }
@@ -117,6 +123,8 @@ pub fn read(machine: &Machine, scope: &Scope) -> Facts {
         } else {
             BuildCache::of(&machine.trees).keys()
         },
+        environment: machine.build_environment(),
+        started,
         kernels_known: survey.kernels_known,
         kernel_links: survey.kernel_links,
         import: scope.import.clone(),
@@ -145,6 +153,8 @@ struct Survey<'a> {
     lacking: BTreeMap<ModuleId, Lack>,
     kernels_known: bool,
     kernel_links: BTreeSet<KernelRelease>,
+    /// The inventory of each kernel, with the present conditions of the objects.
+    inventories: BTreeMap<KernelRelease, Inventory>,
     problems: Vec<String>,
 }
 
@@ -180,9 +190,17 @@ impl Survey<'_> {
                 let given = self.machine.options.kernel_source.as_deref().filter(|_| is_named);
                 let bad_headers = BadHeaders::find(&kernel, given);
                 let dangling = self.dangling_headers(&kernel);
-                let (inputs, owned, index_outdated) = (None, true, false);
-                let facts =
-                    KernelFacts { kernel, inputs, owned, bad_headers, dangling, index_outdated };
+                let facts = KernelFacts {
+                    kernel,
+                    inputs: None,
+                    owned: true,
+                    bad_headers,
+                    dangling,
+                    index_outdated: false,
+                    inventory: Inventory::default(),
+                    inventory_changed: false,
+                    replaced: Vec::new(),
+                };
                 (release, facts)
             })
             .collect()
@@ -234,19 +252,13 @@ impl Survey<'_> {
     }
 
     /// Examines depmod's index of each kernel that has installed modules.
-    fn indexes(
-        &self,
-        modules: &BTreeMap<ModuleId, ModuleFacts>,
-        kernels: &mut BTreeMap<KernelRelease, KernelFacts>,
-    ) {
+    fn indexes(&self, kernels: &mut BTreeMap<KernelRelease, KernelFacts>) {
         let kernels = kernels.iter_mut().filter(|(release, about)| {
             self.machine.depmod && about.kernel.alive && self.scope.covers(release)
         });
         for (release, about) in kernels {
-            let pairs = modules.values().filter_map(|module| module.pairs.get(release));
-            let installed = pairs.filter_map(|pair| pair.built.as_ref()).filter(|it| it.installed);
-            let records = installed.filter_map(|built| built.record.as_ref());
-            let mut placed = records.flat_map(|record| &record.placed).peekable();
+            let Some(inventory) = self.inventories.get(release) else { continue };
+            let mut placed = inventory.on_top().peekable();
             if placed.peek().is_none() {
                 continue;
             }

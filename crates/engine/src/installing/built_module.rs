@@ -4,16 +4,16 @@ use std::cell::OnceCell;
 use std::fs;
 use std::path::PathBuf;
 
-use crate::dkms_tree::{BuiltObject, PlacedObject, Record, TreeState};
+use crate::dkms_tree::{BuiltObject, Inventory, Placed, Record};
 use crate::installing::location;
+use crate::installing::uninstall::is_installed;
 use crate::machine::{Kernel, Machine};
 use crate::names::{KernelRelease, ModuleId};
 use crate::objects::ObjectName;
 use crate::os::digest::Digest;
 use crate::os::durable::{Durability, FileError};
 
-/// The objects of a module for a kernel: those stored in the dkms tree and those placed in the
-/// kernel's directory.
+/// The build of a module for a kernel.
 pub(crate) struct BuiltModule<'a> {
     pub machine: &'a Machine,
     pub id: &'a ModuleId,
@@ -24,8 +24,6 @@ pub(crate) struct BuiltModule<'a> {
     record: Option<Record>,
     /// The objects in the directory `module/`; only read if there is no record.
     stored: OnceCell<Vec<BuiltObject>>,
-    /// The objects that other modules have placed for this kernel.
-    others: OnceCell<Vec<PlacedObject>>,
 }
 
 impl<'a> BuiltModule<'a> {
@@ -44,8 +42,7 @@ impl<'a> BuiltModule<'a> {
         record: Option<Record>,
     ) -> Self {
         let path = Record::path(&machine.trees, id, kernel, &machine.arch);
-        let (stored, others) = (OnceCell::new(), OnceCell::new());
-        Self { machine, id, kernel, path, record, stored, others }
+        Self { machine, id, kernel, path, record, stored: OnceCell::new() }
     }
 
     /// Returns the record of the build; `None` if dkms built the module, or if the module is not
@@ -77,48 +74,34 @@ impl<'a> BuiltModule<'a> {
                 let name = entry.file_name().into_string().ok()?;
                 ObjectName::parse(&name)?;
                 let digest = Digest::of_file(&entry.path()).ok()?;
-                Some(BuiltObject { name, digest, location: location.clone() })
+                Some(BuiltObject { name, digest, location: location.clone(), built_for: None })
             })
             .collect();
         objects.sort_by(|a, b| a.name.cmp(&b.name));
         objects
     }
 
-    /// Returns the module's objects in the kernel's directory, as listed in the record. Without a
-    /// record, returns the objects that dkms would have placed.
-    pub(crate) fn placed(&self) -> Vec<PlacedObject> {
-        match &self.record {
-            Some(record) => record.placed.clone(),
-            None => self.objects().iter().map(BuiltObject::in_place).collect(),
+    /// Returns the inventory of the kernel. If it lists no object of this module, although the
+    /// module is installed, dkms or an older alpm-dkms has installed it. The inventory that is
+    /// returned then lists the objects of the build.
+    pub(crate) fn inventory(&self) -> Inventory {
+        let mut inventory = Inventory::read(&self.machine.trees, self.kernel);
+        self.assume(&mut inventory);
+        inventory
+    }
+
+    /// Adds the objects of the build to `inventory` if the module is installed and the inventory
+    /// lists no object of any version.
+    pub(crate) fn assume(&self, inventory: &mut Inventory) {
+        if is_installed(self.machine, self.id, self.kernel) {
+            inventory.assume(self.id, self.objects().iter().map(|object| self.entry(object)));
         }
     }
 
-    /// Returns the objects of other modules, and of other versions of this module, in the kernel's
-    /// directory.
-    ///
-    /// Two modules may contain the same object. Removing one module must not remove the object of
-    /// the other.
-    pub(crate) fn placed_by_others(&self) -> &[PlacedObject] {
-        self.others.get_or_init(|| {
-            let trees = &self.machine.trees;
-            let state = TreeState::read(trees);
-            let others = state.modules.iter().map(|added| &added.id);
-            others
-                .filter(|other| *other != self.id)
-                .filter_map(|other| {
-                    Record::read(&Record::path(trees, other, self.kernel, &self.machine.arch))
-                })
-                .flat_map(|record| record.placed)
-                .collect()
-        })
-    }
-
-    /// Records `placed` as the module's objects in the kernel's directory.
-    ///
-    /// # Errors
-    /// [`FileError`] if the record cannot be written.
-    pub(crate) fn note_placed(&mut self, placed: &[PlacedObject]) -> Result<(), FileError> {
-        self.change(|record| record.placed = placed.to_vec())
+    /// Returns the entry of the inventory for one of the objects.
+    pub(crate) fn entry(&self, object: &BuiltObject) -> Placed {
+        let signer = self.record().and_then(|record| record.signing);
+        Placed::intended(self.id, &self.machine.arch, object, signer)
     }
 
     /// Updates the recorded location of each object. The distribution or its settings may have

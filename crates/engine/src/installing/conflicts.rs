@@ -5,15 +5,34 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::dkms_tree::{BuiltObject, RefusedObject};
+use crate::dkms_tree::{BuiltObject, Condition, Inventory, Placed, RefusedObject};
 use crate::installing::BuiltModule;
-use crate::machine::Machine;
+use crate::installing::rivals::rivals;
+use crate::machine::{Machine, owner_of};
 use crate::names::KernelRelease;
-use crate::objects::{ObjectName, read_stored_modinfo};
+use crate::objects::{ObjectName, Payload, read_stored_modinfo};
 use crate::os::digest::Digest;
 use crate::version;
 
+/// The way in which an object is installed.
+#[derive(Debug)]
+pub(crate) enum Choice {
+    /// The object replaces the file that is in its place, if there is one.
+    Place,
+    /// The file in its place is the object, apart from its signature or compression.
+    Keep,
+    /// The file in its place was the object of this module, has been changed and stays. Contains the
+    /// reason.
+    Leave(String),
+    /// The object of another module stays in its place. The object replaces it when that module is
+    /// uninstalled.
+    Below,
+    /// The object is not installed.
+    Refuse(Refused),
+}
+
 /// An object that must not be installed.
+#[derive(Debug)]
 pub(crate) struct Refused {
     /// The object and the reason.
     pub(crate) object: RefusedObject,
@@ -21,41 +40,43 @@ pub(crate) struct Refused {
     pub(crate) by_dkms: bool,
 }
 
-/// Returns the built objects of `new` that must not be installed.
+/// Returns the built objects of `new`, each with the way in which it is installed.
 ///
 /// dkms compares each object with the first file that it finds with the same name. This function
 /// compares it with the file that modprobe would load. It ignores all files that alpm-dkms
 /// installed. If the command line names `new`, it ignores only the files of `new` itself.
 ///
 /// `obsolete_by` is the value of OBSOLETE_BY.
-pub(crate) fn refused_objects(new: &BuiltModule<'_>, obsolete_by: Option<&str>) -> Vec<Refused> {
+pub(crate) fn choose(
+    new: &BuiltModule<'_>,
+    inventory: &Inventory,
+    obsolete_by: Option<&str>,
+) -> Vec<(BuiltObject, Choice)> {
     let BuiltModule { machine, id, kernel, .. } = *new;
-    let objects = new.objects();
-    if machine.always_installs(&id.name) {
-        return Vec::new();
-    }
-    if let Some(limit) = obsolete_by.filter(|limit| is_obsolete(kernel, limit)) {
-        let why = format!("part of the kernel since {limit} (OBSOLETE_BY)");
-        let refuse = |object: &BuiltObject| {
-            let (name, why) = (object.name.clone(), why.clone());
-            Refused { object: RefusedObject { name, by: None, why }, by_dkms: false }
-        };
-        return objects.iter().map(refuse).collect();
-    }
-    if machine.ignores_version_of(&id.name) {
-        return Vec::new();
-    }
-    let existing = existing(new);
-    let (built, dir) = (new.dir(), machine.trees.kernel(kernel));
-    let compare = |object: &BuiltObject| {
-        let there = existing.get(&ObjectName::parse(&object.name)?.module)?;
-        let why = refusal(machine, there, &built.join(&object.name), &object.digest)?;
-        let by = there.strip_prefix(&dir).unwrap_or(there).to_string_lossy().into_owned();
-        let by_dkms = new.placed_by_others().iter().any(|placed| placed.path == by);
-        let name = object.name.clone();
-        Some(Refused { object: RefusedObject { name, by: Some(by), why }, by_dkms })
+    let forced = machine.always_installs(&id.name);
+    let limit = obsolete_by.filter(|limit| !forced && is_obsolete(kernel, limit));
+    let ignores_version = forced || machine.ignores_version_of(&id.name);
+    let names: BTreeSet<String> =
+        new.objects().iter().filter_map(|it| Some(ObjectName::parse(&it.name)?.module)).collect();
+    let rivals = match ignores_version || limit.is_some() {
+        true => BTreeMap::new(),
+        false => {
+            let places: Vec<String> = new.objects().iter().map(BuiltObject::path).collect();
+            rivals(inventory, &names, &places)
+        }
     };
-    objects.iter().filter_map(compare).collect()
+    let chooser = Chooser { new, inventory, ignores_version, rivals };
+    let choose = |object: &BuiltObject| {
+        let choice = match limit {
+            Some(limit) => {
+                let why = format!("part of the kernel since {limit} (OBSOLETE_BY)");
+                refuse(object, None, why, false)
+            }
+            None => chooser.choose(object),
+        };
+        (object.clone(), choice)
+    };
+    new.objects().iter().map(choose).collect()
 }
 
 /// Returns true if `kernel` is at least as new as `limit`, the first kernel that makes the module
@@ -65,74 +86,121 @@ fn is_obsolete(kernel: &KernelRelease, limit: &str) -> bool {
     key(kernel.as_str()) >= key(limit)
 }
 
-/// Returns the existing files that compete with the objects of `new`, by module name.
-///
-/// They are files in the kernel's directory with the same module name. If several have the same
-/// name, only the one that modprobe would load is returned.
-fn existing(new: &BuiltModule<'_>) -> BTreeMap<String, PathBuf> {
-    let BuiltModule { machine, id, kernel, .. } = *new;
-    let dir = machine.trees.kernel(kernel);
-    let objects = new.objects().iter();
-    let names: BTreeSet<String> =
-        objects.filter_map(|object| Some(ObjectName::parse(&object.name)?.module)).collect();
-    let own: BTreeSet<PathBuf> = new.placed().iter().map(|it| dir.join(&it.path)).collect();
-    // A transaction may install an older version, since pacman can downgrade packages.
-    let is_named = machine.options.module.as_ref() == Some(id);
-    // Reads the records of all modules, which is rarely necessary.
-    let is_of_others = |path: &Path| {
-        !is_named && new.placed_by_others().iter().any(|placed| dir.join(&placed.path) == path)
-    };
-    let mut found: BTreeMap<String, PathBuf> = BTreeMap::new();
-    let headers = |entry: &walkdir::DirEntry| {
-        entry.depth() == 1 && ["build", "source"].iter().any(|name| entry.file_name() == *name)
-    };
-    let files = walkdir::WalkDir::new(&dir).into_iter().filter_entry(|entry| !headers(entry));
-    for entry in files.flatten().filter(|entry| entry.file_type().is_file()) {
-        let name = entry.file_name().to_str().and_then(ObjectName::parse);
-        let Some(name) = name.filter(|name| names.contains(&name.module)) else { continue };
-        if own.contains(entry.path()) || is_of_others(entry.path()) {
-            continue;
-        }
-        let rank = |path: &Path| rank(&dir, path);
-        match found.get(&name.module) {
-            Some(other) if rank(other) <= rank(entry.path()) => {}
-            _ => _ = found.insert(name.module, entry.into_path()),
-        }
-    }
-    found
+fn refuse(object: &BuiltObject, by: Option<String>, why: String, by_dkms: bool) -> Choice {
+    let object = RefusedObject { name: object.name.clone(), by, why };
+    Choice::Refuse(Refused { object, by_dkms })
 }
 
-/// Returns the rank of a file in depmod's default order: `updates` first, `kernel` last. The lowest
-/// rank wins.
-fn rank(dir: &Path, file: &Path) -> (u8, PathBuf) {
-    let below = file.strip_prefix(dir).unwrap_or(file);
-    let rank = if below.starts_with("updates") {
-        0
-    } else if below.starts_with("kernel") {
-        2
-    } else {
-        1
-    };
-    (rank, below.to_owned())
+struct Chooser<'a> {
+    new: &'a BuiltModule<'a>,
+    inventory: &'a Inventory,
+    ignores_version: bool,
+    /// The files that compete with the objects, by module name.
+    rivals: BTreeMap<String, PathBuf>,
 }
 
-/// Returns the reason if the existing file `there` prevents the installation of the object `built`;
-/// `None` if it does not. `digest` is the digest of `built`.
-fn refusal(machine: &Machine, there: &Path, built: &Path, digest: &Digest) -> Option<String> {
-    let (old, old_source) = versions(machine, there);
-    let (new, new_source) = versions(machine, built);
-    let file = there.display();
-    if version::compare(&old, &new) == Ordering::Greater {
-        let new = if new.is_empty() { "none" } else { &new };
-        return Some(format!("{file} is newer (version {old}, this one has {new})"));
+impl Chooser<'_> {
+    fn choose(&self, object: &BuiltObject) -> Choice {
+        let choice = match self.inventory.top(&object.path()) {
+            Some(top) => self.beside_listed(object, top),
+            None => self.beside_unlisted(object),
+        };
+        if !matches!(choice, Choice::Place) {
+            return choice;
+        }
+        let rival = ObjectName::parse(&object.name)
+            .and_then(|name| self.rivals.get(&name.module))
+            .and_then(|rival| Some((rival, self.refusal(rival, object)?)));
+        match rival {
+            Some((rival, why)) => {
+                let by = rival.strip_prefix(self.inventory.dir()).unwrap_or(rival);
+                refuse(object, Some(by.to_string_lossy().into_owned()), why, false)
+            }
+            None => Choice::Place,
+        }
     }
-    let unknown = [&old, &old_source, &new, &new_source].iter().all(|text| text.is_empty());
-    let same = if unknown {
-        Digest::of_file(there).is_ok_and(|other| other == *digest)
-    } else {
-        (old, old_source) == (new, new_source)
-    };
-    same.then(|| format!("the kernel already ships an identical module: {file}"))
+
+    /// Returns the choice for an object in whose place alpm-dkms has placed `top`.
+    fn beside_listed(&self, object: &BuiltObject, top: &Placed) -> Choice {
+        let BuiltModule { machine, id, kernel, .. } = *self.new;
+        let dir = self.inventory.dir();
+        let is_forced = machine.options.force_install;
+        // A transaction may install an older version, since pacman can downgrade packages.
+        let is_named = machine.options.module.as_ref() == Some(id);
+        if is_named && top.module != *id && !self.ignores_version {
+            let file = dir.join(&top.path);
+            if let Some(why) = self.refusal(&file, object).filter(|_| file.exists()) {
+                return refuse(object, Some(top.path.clone()), why, true);
+            }
+        }
+        if top.module.name != id.name {
+            let is_below = self.inventory.of_module_at(&id.name, &object.path()).is_some();
+            return if is_below && !is_named && !is_forced { Choice::Below } else { Choice::Place };
+        }
+        let mut top = top.clone();
+        top.examine(machine, kernel, dir);
+        let file = dir.join(&top.path);
+        match top.condition {
+            Condition::Resigned | Condition::Other if is_forced => Choice::Place,
+            Condition::Resigned | Condition::Other if self.is_same(object, &file) => Choice::Keep,
+            Condition::Other => {
+                Choice::Leave(format!("{} has been changed since its installation", file.display()))
+            }
+            _ => Choice::Place,
+        }
+    }
+
+    /// Returns the choice for an object in whose place alpm-dkms has placed nothing.
+    fn beside_unlisted(&self, object: &BuiltObject) -> Choice {
+        let BuiltModule { machine, .. } = *self.new;
+        let path = object.path();
+        let file = self.inventory.dir().join(&path);
+        if file.symlink_metadata().is_err() {
+            return Choice::Place;
+        }
+        if let Some(package) = owner_of(&machine.trees, &file) {
+            let why = format!("{} belongs to the package {package}", file.display());
+            return refuse(object, Some(path), why, false);
+        }
+        let is_forced = machine.options.force_install;
+        if !is_forced && self.is_same(object, &file) { Choice::Keep } else { Choice::Place }
+    }
+
+    /// Returns true if `file` is `object`, apart from its signature.
+    fn is_same(&self, object: &BuiltObject, file: &Path) -> bool {
+        let BuiltModule { machine, .. } = *self.new;
+        if file.is_symlink() {
+            return false;
+        }
+        if Digest::of_file(file).is_ok_and(|digest| digest == object.digest) {
+            return true;
+        }
+        let read = |file: &Path| Payload::read(&machine.tools, &machine.env, file);
+        read(file).is_some_and(|there| {
+            let stored = self.new.dir().join(&object.name);
+            read(&stored).is_some_and(|stored| stored.digest == there.digest)
+        })
+    }
+
+    /// Returns the reason if the existing file `there` prevents the installation of `object`;
+    /// `None` if it does not.
+    fn refusal(&self, there: &Path, object: &BuiltObject) -> Option<String> {
+        let BuiltModule { machine, .. } = *self.new;
+        let (old, old_source) = versions(machine, there);
+        let (new, new_source) = versions(machine, &self.new.dir().join(&object.name));
+        let file = there.display();
+        if version::compare(&old, &new) == Ordering::Greater {
+            let new = if new.is_empty() { "none" } else { &new };
+            return Some(format!("{file} is newer (version {old}, this one has {new})"));
+        }
+        let unknown = [&old, &old_source, &new, &new_source].iter().all(|text| text.is_empty());
+        let same = if unknown {
+            Digest::of_file(there).is_ok_and(|other| other == object.digest)
+        } else {
+            (old, old_source) == (new, new_source)
+        };
+        same.then(|| format!("the kernel already ships an identical module: {file}"))
+    }
 }
 
 /// Returns the `version` and the `srcversion` of an object. Each is empty if the object does not
@@ -156,14 +224,5 @@ mod tests {
     #[case("6.12.1-arch1-1", true)]
     fn modules_are_obsolete_from_the_limit_on(#[case] kernel: &str, #[case] want: bool) {
         assert_eq!(is_obsolete(&kernel.parse().unwrap(), "6.12"), want);
-    }
-
-    #[rstest]
-    #[case("updates/dkms/a.ko", "extra/a.ko")]
-    #[case("extra/a.ko", "kernel/drivers/a.ko")]
-    #[case("extra/a.ko", "extra/b.ko")]
-    fn file_that_modprobe_prefers_has_the_lower_rank(#[case] first: &str, #[case] second: &str) {
-        let dir = Path::new("/lib/modules/6.1");
-        assert!(rank(dir, &dir.join(first)) < rank(dir, &dir.join(second)));
     }
 }

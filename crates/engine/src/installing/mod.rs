@@ -8,11 +8,12 @@ mod location;
 mod originals;
 mod place;
 mod refinish;
+mod rivals;
 mod shadowed;
 mod uninstall;
 
 pub(crate) use built_module::BuiltModule;
-pub(crate) use conflicts::{Refused, refused_objects};
+pub(crate) use conflicts::{Choice, Refused, choose};
 pub(crate) use depmod::depmod;
 pub(crate) use load::load_modules;
 pub(crate) use location::{default_location, locate_by_conf};

@@ -2,11 +2,13 @@
 //! the kernel or the signing key has changed.
 
 use std::fs;
+use std::path::Path;
 
+use crate::dkms_tree::detach_links;
 use crate::failure::Failure;
 use crate::installing::BuiltModule;
 use crate::machine::Kernel;
-use crate::objects::{FinishError, ObjectName, Workbench};
+use crate::objects::{Compression, FinishError, FinishedObject, ObjectName, Workbench};
 use crate::os::digest::Digest;
 use crate::os::durable::{self, FileError};
 use crate::signing;
@@ -37,6 +39,7 @@ pub(crate) fn refinish(built: &mut BuiltModule<'_>, kernel: &Kernel) -> Result<(
     };
     let mut old = Vec::new();
     let mut objects = record.objects.clone();
+    let mut all_signed = true;
     for object in &mut objects {
         let stored = dir.join("module").join(&object.name);
         let Some(name) = ObjectName::parse(&object.name) else { continue };
@@ -47,19 +50,22 @@ pub(crate) fn refinish(built: &mut BuiltModule<'_>, kernel: &Kernel) -> Result<(
             .prefix(durable::UNFINISHED)
             .tempdir_in(&dir)
             .map_err(FileError::when("create a directory in", &dir))?;
-        let finished = workbench.refinish(&stored, staging.path(), compression).map_err(
-            |error| match error {
-                FinishError::File(error) => error.into(),
-                error @ FinishError::Unpack { .. } => Failure::new(6, error.to_string()),
-            },
-        )?;
+        let mut finished = refinished(&workbench, &stored, staging.path(), compression)?;
         if let Some(reason) = &finished.unsigned {
             signing::warn(machine, kernel, &finished.name, reason);
+            all_signed = false;
+            if name.compression == compression {
+                continue;
+            }
+            // The object keeps the signature that it has.
+            let workbench = Workbench { signer: None, ..workbench };
+            finished = refinished(&workbench, &stored, staging.path(), compression)?;
         }
         let name = finished.name.to_string();
         if name == object.name && signer.is_none() {
             continue;
         }
+        detach_links(machine, built.id, &kernel.release)?;
         let place = dir.join("module").join(&name);
         object.digest = Digest::of_file(&finished.path)?;
         fs::rename(&finished.path, &place).map_err(FileError::when("replace", &place))?;
@@ -70,7 +76,7 @@ pub(crate) fn refinish(built: &mut BuiltModule<'_>, kernel: &Kernel) -> Result<(
     }
     built.change(|record| {
         record.objects = objects;
-        if signer.is_some() {
+        if signer.is_some() && all_signed {
             record.signing = certificate;
         }
     })?;
@@ -78,4 +84,16 @@ pub(crate) fn refinish(built: &mut BuiltModule<'_>, kernel: &Kernel) -> Result<(
         durable::remove_file_if_there(&file)?;
     }
     Ok(())
+}
+
+fn refinished(
+    workbench: &Workbench<'_>,
+    stored: &Path,
+    staging: &Path,
+    compression: Compression,
+) -> Result<FinishedObject, Failure> {
+    workbench.refinish(stored, staging, compression).map_err(|error| match error {
+        FinishError::File(error) => error.into(),
+        error @ FinishError::Unpack { .. } => Failure::new(6, error.to_string()),
+    })
 }

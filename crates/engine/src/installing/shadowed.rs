@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::dkms_tree::{BuiltFor, Record, TreeState};
+use crate::dkms_tree::Inventory;
 use crate::machine::{Machine, ModuleIndex, module_of};
 use crate::names::KernelRelease;
 
@@ -15,32 +15,24 @@ pub(super) const SETTINGS: [&str; 5] =
 
 /// Warns of each installed object that modprobe does not load for `kernel`. depmod must have run.
 pub(crate) fn warn_of_shadowed(machine: &Machine, kernel: &KernelRelease) {
-    let (trees, arch) = (&machine.trees, &machine.arch);
+    let trees = &machine.trees;
     let dir = trees.kernel(kernel);
     let Some(index) = ModuleIndex::read(&dir).filter(|_| machine.depmod) else { return };
-    for added in &TreeState::read(trees).modules {
-        let is_here =
-            |it: &BuiltFor| it.installed && it.kernel == *kernel && it.arch == machine.arch;
-        if !added.kernels.iter().any(is_here) {
+    for placed in Inventory::read(trees, kernel).on_top() {
+        let Some(loaded) = index.loaded_for(&placed.path) else { continue };
+        if loaded == placed.path {
             continue;
         }
-        let record = Record::read(&Record::path(trees, &added.id, kernel, arch));
-        for placed in record.into_iter().flat_map(|record| record.placed) {
-            let Some(loaded) = index.loaded_for(&placed.path) else { continue };
-            if loaded == placed.path {
-                continue;
-            }
-            let mut text = format!(
-                "{} for {kernel}: modprobe loads {} instead of {}",
-                added.id,
-                dir.join(loaded).display(),
-                placed.path
-            );
-            if let Some((file, line)) = deciding_setting(&trees.root, loaded) {
-                text += &format!(": {}: {line}", file.display());
-            }
-            machine.warnings.add(format!("{text}\n  see: depmod.d(5)"));
+        let mut text = format!(
+            "{} for {kernel}: modprobe loads {} instead of {}",
+            placed.module,
+            dir.join(loaded).display(),
+            placed.path
+        );
+        if let Some((file, line)) = deciding_setting(&trees.root, loaded) {
+            text += &format!(": {}: {line}", file.display());
         }
+        machine.warnings.add(format!("{text}\n  see: depmod.d(5)"));
     }
 }
 

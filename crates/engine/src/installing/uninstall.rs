@@ -1,26 +1,26 @@
 //! Removes modules from a kernel's directory and from the dkms tree, and removes the leftover
 //! directories of removed kernels.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::dkms_tree::{PlacedObject, STAGING, forget_failure, remove_staging};
+use crate::dkms_tree::{
+    Condition, INVENTORY, Inventory, Placed, STAGING, forget_failure, remove_staging,
+};
 use crate::failure::Failure;
-use crate::installing::{BuiltModule, depmod, originals};
-use crate::machine::Machine;
+use crate::installing::{BuiltModule, depmod, originals, place};
+use crate::machine::{Kernel, Machine, owner_of};
 use crate::names::{Arch, KernelRelease, ModuleId};
-use crate::os::digest::Digest;
 use crate::os::durable::{self, FileError};
 use crate::os::symlinks;
 
-/// Removes the objects of a module from a kernel's directory. Keeps files that alpm-dkms did not
-/// place there, and returns their paths.
-pub(crate) fn uninstall(built: &mut BuiltModule<'_>) -> Result<Vec<PathBuf>, Failure> {
+/// Removes the objects of a module from a kernel's directory, and places those of other modules
+/// again that they had replaced. Keeps files that have been replaced by others, and returns their
+/// paths.
+pub(crate) fn uninstall(built: &BuiltModule<'_>) -> Result<Vec<PathBuf>, Failure> {
     let BuiltModule { machine, id, kernel, .. } = *built;
-    let foreign = remove_placed(built, &[])?;
+    let foreign = remove_objects(built)?;
     originals::restore_originals(machine, id, kernel)?;
-    built.note_placed(&[])?;
     if is_installed(machine, id, kernel) {
         let link = machine.trees.installed_link(&id.name, kernel, &machine.arch);
         durable::remove_file_if_there(&link)?;
@@ -28,40 +28,69 @@ pub(crate) fn uninstall(built: &mut BuiltModule<'_>) -> Result<Vec<PathBuf>, Fai
     Ok(foreign)
 }
 
-/// Removes the objects of a module from a kernel's directory, except at the paths in `staying`.
-/// Keeps files that alpm-dkms did not place there, and returns their paths.
-pub(super) fn remove_placed(
-    built: &BuiltModule<'_>,
-    staying: &[PlacedObject],
+fn remove_objects(built: &BuiltModule<'_>) -> Result<Vec<PathBuf>, Failure> {
+    let BuiltModule { machine, id, kernel, .. } = *built;
+    let mut inventory = built.inventory();
+    let going: Vec<Placed> = inventory.of(id).cloned().collect();
+    if going.is_empty() {
+        return Ok(Vec::new());
+    }
+    let on_top: Vec<Placed> =
+        going.iter().filter(|object| inventory.is_on_top(object)).cloned().collect();
+    going.iter().for_each(|object| inventory.strike(id, &object.path));
+    let foreign = remove_files(machine, kernel, &mut inventory, &on_top)?;
+    inventory.write()?;
+    Ok(foreign)
+}
+
+/// Removes the files of objects that the inventory no longer lists. Places the objects again that
+/// they had replaced. Keeps files that have been replaced by others, and returns their paths. The
+/// caller writes the inventory.
+pub(super) fn remove_files(
+    machine: &Machine,
+    kernel: &KernelRelease,
+    inventory: &mut Inventory,
+    objects: &[Placed],
 ) -> Result<Vec<PathBuf>, FileError> {
-    let trees = &built.machine.trees;
-    let dir = trees.kernel(built.kernel);
-    let ours = built.placed();
-    let going: BTreeSet<&str> = ours
-        .iter()
-        .map(|placed| placed.path.as_str())
-        .filter(|path| !staying.iter().any(|new| new.path == *path))
-        .collect();
+    let trees = &machine.trees;
+    let dir = trees.kernel(kernel);
     let mut foreign = Vec::new();
-    for path in going {
-        let file = dir.join(path);
-        if points_below(&file, &symlinks::text_for(&trees.root, &trees.module(&built.id.name))) {
-            durable::remove_file_if_there(&file)?;
+    let is_alive = Kernel::of_release(trees, kernel.clone()).alive;
+    for object in objects {
+        let mut object = object.clone();
+        let successor = inventory.of_module_at(&object.module.name, &object.path);
+        let is_replaced = successor.is_some();
+        if successor.is_some_and(|new| new.path == object.path) {
+            continue;
         }
-        match Digest::of_file(&file) {
-            Ok(digest) => {
-                let found = PlacedObject { path: path.to_owned(), digest };
-                if built.placed_by_others().contains(&found) {
-                    continue;
-                }
-                if ours.contains(&found) {
-                    durable::remove_file_if_there(&file)?;
-                } else {
-                    foreign.push(file.clone());
-                }
+        object.examine(machine, kernel, &dir);
+        let file = dir.join(&object.path);
+        let tree = symlinks::text_for(&trees.root, &trees.module(&object.module.name));
+        // An object that was never placed can have left that of another version in its place. The
+        // directory of a removed kernel contains nothing to keep, except for files of packages.
+        let is_foreign = matches!(object.condition, Condition::Other | Condition::Intended)
+            && file.exists()
+            && !points_below(&file, &tree)
+            && (is_alive || owner_of(trees, &file).is_some());
+        if is_foreign {
+            foreign.push(file);
+            continue;
+        }
+        let below = inventory.top(&object.path).filter(|_| !is_replaced).cloned();
+        let placed = below.as_ref().is_some_and(|below| {
+            let placed = place::place_again(machine, kernel, inventory, below);
+            if let Err(why) = &placed {
+                let id = &below.module;
+                machine.warnings.add(format!(
+                    "{id} for {kernel}: cannot install {} again: {why}\n  run: dkms install {id} \
+                     -k {kernel}",
+                    below.path
+                ));
             }
-            Err(error) if error.is_missing() => {}
-            Err(error) => return Err(error),
+            placed.is_ok()
+        });
+        if !placed || below.is_none_or(|below| below.path != object.path) {
+            durable::remove_file_if_there(&file)?;
         }
         if let Some(parent) = file.parent() {
             durable::remove_unfinished(parent)?;
@@ -94,10 +123,10 @@ pub(crate) fn unbuild(
     machine: &Machine,
     id: &ModuleId,
     kernel: &KernelRelease,
-) -> Result<(), FileError> {
+) -> Result<(), Failure> {
     let trees = &machine.trees;
     let parent = trees.version(id).join(kernel);
-    remove_placed(&BuiltModule::read(machine, id, kernel), &[])?;
+    remove_objects(&BuiltModule::read(machine, id, kernel))?;
     let built = trees.built(id, kernel, &machine.arch);
     // The build is renamed first, since a half-deleted `K/A` would be neither built nor removed. If
     // overlayfs cannot rename it, it is deleted in place.
@@ -107,7 +136,7 @@ pub(crate) fn unbuild(
     }
     remove_staging(&parent)?;
     durable::remove_empty_dirs_up_to(&parent, &trees.version(id))?;
-    forget_failure(machine, id, kernel)
+    Ok(forget_failure(machine, id, kernel)?)
 }
 
 /// Removes a module from the dkms tree.
@@ -150,7 +179,7 @@ fn remove_dangling_links(module: &Path, arch: &Arch) -> Result<(), FileError> {
 }
 
 /// Removes the directory of a removed kernel. If the directory contains a file that is neither
-/// depmod's nor temporary, returns the first such file and removes nothing.
+/// depmod's nor ours, returns the first such file and removes nothing.
 pub(crate) fn sweep(
     machine: &Machine,
     kernel: &KernelRelease,
@@ -163,8 +192,9 @@ pub(crate) fn sweep(
         let entry = entry.map_err(std::io::Error::from).map_err(FileError::when("read", &dir))?;
         let name = entry.file_name().to_string_lossy();
         let depmods = entry.depth() == 1 && depmod::WRITTEN.contains(&name.as_ref());
-        let unfinished = name.starts_with(durable::UNFINISHED);
-        if !entry.file_type().is_dir() && !depmods && !unfinished {
+        let ours = name.starts_with(durable::UNFINISHED)
+            || (entry.depth() == 1 && name.starts_with(INVENTORY));
+        if !entry.file_type().is_dir() && !depmods && !ours {
             return Ok(Some(entry.path().strip_prefix(&dir).unwrap_or(entry.path()).to_owned()));
         }
     }

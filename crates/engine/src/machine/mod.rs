@@ -7,6 +7,7 @@ mod kernels;
 mod lock;
 mod memory;
 mod module_index;
+mod package_owner;
 mod pacman;
 mod path_programs;
 mod precedence;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use crate::names::{Arch, KernelRelease};
 use crate::objects::{Compression, Signers};
 use crate::os::bash::BashReader;
+use crate::os::digest::Digest;
 use crate::os::process::{Environment, Tools};
 use crate::os::shared::lock;
 use kernel_cache::KernelCache;
@@ -36,6 +38,7 @@ pub(crate) use lock::WITHIN_RUN;
 pub(crate) use memory::Gate;
 pub use memory::Memory;
 pub(crate) use module_index::{ModuleIndex, module_of};
+pub(crate) use package_owner::owner_of;
 pub use pacman::{Target, Transaction};
 pub(crate) use path_programs::path_programs;
 pub use run_options::RunOptions;
@@ -196,6 +199,15 @@ impl Machine {
     /// Returns true if builds can have mounts of their own.
     pub(crate) fn has_own_mounts(&self) -> bool {
         self.tools.confinement.has_own_mounts(&self.tools, &self.trees.dkms)
+    }
+
+    /// Returns a digest of the environment of builds: of the caller's variables, and of the file
+    /// that the setting `build_environment` names.
+    pub(crate) fn build_environment(&self) -> Digest {
+        let file = self.settings.build_environment().map(|file| self.trees.inside(&file));
+        let file = file.and_then(|file| Digest::of_file(&file).ok());
+        let parts = [Some(self.env.build_digest()), file].map(|it| it.map(String::from));
+        Digest::of_bytes(parts.map(Option::unwrap_or_default).join(" ").as_bytes())
     }
 
     /// Returns true if at least one environment variable sets a directive.

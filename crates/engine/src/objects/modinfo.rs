@@ -89,8 +89,19 @@ pub(crate) fn read_stored_modinfo(
     env: &Environment,
     object: &Path,
 ) -> Option<ModInfo> {
+    let plain = unpack(tools, env, object)?;
+    read_modinfo(plain.as_ref().map_or(object, |file| file.path())).ok()
+}
+
+/// Decompresses a stored object to a temporary file. Returns `Some(None)` if the object is not
+/// compressed, and `None` on failure.
+pub(super) fn unpack(
+    tools: &Tools,
+    env: &Environment,
+    object: &Path,
+) -> Option<Option<NamedTempFile>> {
     let name = ObjectName::parse(object.file_name()?.to_str()?)?;
-    let Some(program) = name.compression.program(tools) else { return read_modinfo(object).ok() };
+    let Some(program) = name.compression.program(tools) else { return Some(None) };
     let plain = NamedTempFile::new().ok()?;
     let unpacked = Program::new(program, env)
         .args(["-d", "-c", "-q"])
@@ -98,7 +109,7 @@ pub(crate) fn read_stored_modinfo(
         .output(Output::Log(plain.reopen().ok()?))
         .deadline(DEADLINE)
         .run();
-    unpacked.is_ok_and(|ended| ended.success()).then(|| read_modinfo(plain.path()).ok())?
+    unpacked.is_ok_and(|ended| ended.success()).then_some(Some(plain))
 }
 
 fn parse_modinfo<'data>(data: impl ReadRef<'data>, path: &str) -> Result<ModInfo, BadObject> {

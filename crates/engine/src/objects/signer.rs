@@ -210,7 +210,7 @@ pub(crate) fn remove_signature(object: &Path) -> std::io::Result<()> {
 
 /// Returns the length of a signed object without its signature, or `None` if the object is not
 /// signed.
-fn signed_length(object: &[u8]) -> Option<u64> {
+pub(super) fn signed_length(object: &[u8]) -> Option<u64> {
     let rest = object.strip_suffix(MAGIC)?;
     let (_, length) = rest.split_last_chunk::<4>()?;
     let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;

@@ -39,6 +39,7 @@ impl Planner<'_> {
         self.adopt_builds();
         let mut wanted = self.wanted_after(&touched);
         self.add_interrupted(&touched.gone, &mut wanted);
+        self.add_repairs(None, &touched.gone, &mut wanted);
         self.leave_begun_by_outer_run(&mut wanted);
         for (module, kernel) in self.facts.tried.keys() {
             wanted.get_mut(kernel).and_then(|modules| modules.remove(module));
@@ -96,6 +97,7 @@ impl Planner<'_> {
         self.plan.notes.extend(elsewhere);
         self.note_refused_confs(&kernels);
         self.add_interrupted(&touched.gone, &mut wanted);
+        self.add_repairs(Some(&kernels), &touched.gone, &mut wanted);
         self.leave_begun_by_outer_run(&mut wanted);
         self.leave_planned_by_outer_run(&mut wanted);
         self.mend_links(&touched.gone);
@@ -207,6 +209,45 @@ impl Planner<'_> {
             if known && facts.is_alive(kernel) && !gone.contains(module) {
                 let modules = wanted.entry(kernel.clone()).or_default();
                 modules.entry(module.clone()).or_default().push(Reason::Interrupted);
+            }
+        }
+    }
+
+    /// Adds the modules whose objects are missing from the directory of a kernel or damaged to
+    /// `wanted`, and those that are missing from the dkms tree. `None` means all kernels. Ignores
+    /// the modules in `gone`.
+    fn add_repairs(
+        &self,
+        kernels: Option<&[KernelRelease]>,
+        gone: &BTreeSet<ModuleId>,
+        wanted: &mut WantedBuilds,
+    ) {
+        let facts = self.facts;
+        let newest = facts.newest_sources(gone);
+        let covered = facts.kernels.iter().filter(|(kernel, about)| {
+            about.kernel.alive
+                && about.owned
+                && kernels.is_none_or(|kernels| kernels.contains(kernel))
+        });
+        for (kernel, about) in covered {
+            let damaged: BTreeSet<&ModuleId> = about
+                .inventory
+                .on_top()
+                .filter(|object| object.condition.needs_repair())
+                .map(|object| &object.module)
+                .collect();
+            for id in about.inventory.modules().into_iter().filter(|id| !gone.contains(*id)) {
+                let (module, why) = if facts.built(id, kernel).is_none() {
+                    let source = newest.iter().find(|source| source.name == id.name);
+                    let Some(source) = source.filter(|_| about.has_headers()) else { continue };
+                    (*source, Reason::Lost)
+                } else if damaged.contains(id) {
+                    (id, Reason::NotInPlace)
+                } else {
+                    continue;
+                };
+                let modules = wanted.entry(kernel.clone()).or_default();
+                modules.entry(module.clone()).or_default().push(why);
             }
         }
     }

@@ -105,12 +105,19 @@ impl Planner<'_> {
                 Ok(())
             }
             Verb::Uninstall | Verb::Unbuild | Verb::Remove => {
-                let Some(module) = module.filter(|_| registered) else {
+                let is_placed = |module: &&ModuleFacts| module.pairs.values().any(|it| it.placed);
+                let module = module.filter(|module| registered || is_placed(module));
+                let Some(module) = module else {
                     let refusal = refuse(3, format!("{id}: not added"));
                     return Err(refusal.with_hint("see: dkms status"));
                 };
-                let built: Vec<KernelRelease> = built_kernels(module);
-                self.remove_from(verb, id, kernels.unwrap_or(&built));
+                let is_there = |kernel: &&KernelRelease| {
+                    self.facts.built(id, kernel).is_some()
+                        || self.facts.is_installed_or_placed(id, kernel)
+                };
+                let all: Vec<KernelRelease> =
+                    module.pairs.keys().filter(is_there).cloned().collect();
+                self.remove_from(verb, id, kernels.unwrap_or(&all));
                 if verb == Verb::Remove {
                     self.deregister_if_unbuilt(id, module);
                 }
@@ -230,13 +237,15 @@ impl Planner<'_> {
 
     fn remove_from(&mut self, verb: Verb, id: &ModuleId, kernels: &[KernelRelease]) {
         for kernel in kernels {
+            let is_installed = self.facts.is_installed_or_placed(id, kernel);
             match self.facts.built(id, kernel) {
+                None if is_installed => self.uninstall(id, kernel, vec![Reason::Requested]),
                 None => self.note(Note::Already {
                     module: id.clone(),
                     kernel: kernel.clone(),
                     state: "not built",
                 }),
-                Some(built) if verb == Verb::Uninstall && !built.installed => {
+                Some(_) if verb == Verb::Uninstall && !is_installed => {
                     self.note(Note::Already {
                         module: id.clone(),
                         kernel: kernel.clone(),
@@ -248,6 +257,16 @@ impl Planner<'_> {
                 }
                 Some(_) => self.unbuild(id, kernel, vec![Reason::Requested]),
             }
+            self.sweep_if_removed(id, kernel);
+        }
+    }
+
+    /// Plans to remove the directory of a removed kernel if it contains no other module.
+    fn sweep_if_removed(&mut self, id: &ModuleId, kernel: &KernelRelease) {
+        let Some(about) = self.facts.kernels.get(kernel) else { return };
+        let is_removed = self.facts.kernels_known && !about.kernel.alive && !about.has_headers();
+        if is_removed && about.inventory.modules().iter().all(|other| *other == id) {
+            self.after_builds(Action::RemoveLeftovers(kernel.clone()), Vec::new());
         }
     }
 

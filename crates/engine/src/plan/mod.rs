@@ -37,6 +37,16 @@ pub fn make(request: &Request, facts: &Facts) -> Result<Plan, Failure> {
     for problem in &facts.problems {
         planner.plan.notes.push(Note::Problem(problem.clone()));
     }
+    for (kernel, about) in &facts.kernels {
+        for object in &about.replaced {
+            let id = &object.module;
+            planner.note(Note::Problem(format!(
+                "{id} for {kernel}: {} has been changed since its installation and stays\n  run: \
+                 dkms install {id} -k {kernel} --force",
+                about.kernel.dir.join(&object.path).display()
+            )));
+        }
+    }
     match request {
         Request::Sync { arrived, departed, headers } => {
             planner.reinstalled = (arrived.sources.clone(), headers.clone());

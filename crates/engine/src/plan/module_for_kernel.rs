@@ -128,7 +128,8 @@ impl Planner<'_> {
         let Some(pair) = facts.pair(id, kernel) else { return };
         if !facts.has_headers(kernel) {
             // An existing build can be installed without headers.
-            if pair.built.is_some() && why.contains(&Reason::Interrupted) {
+            let is_repair = |why: &Reason| matches!(why, Reason::Interrupted | Reason::NotInPlace);
+            if pair.built.is_some() && why.iter().any(is_repair) {
                 return self.install(id, kernel, why);
             }
             return self.note(refusals::headers_note(facts, kernel));
@@ -166,8 +167,8 @@ impl Planner<'_> {
             return self.install_if_needed(id, kernel, why, policy);
         }
         // `--force` compiles the module even if the cache contains a build.
-        let cached =
-            !policy.force && facts.cached.contains(&CacheKey::of(id, &facts.arch, &inputs));
+        let key = CacheKey::of(id, &facts.arch, &inputs, &facts.environment);
+        let cached = !policy.force && facts.cached.contains(&key);
         if let Some(failure) = &pair.failure
             && !cached
             && failure.fingerprint == inputs.fingerprint()
@@ -286,7 +287,7 @@ impl Planner<'_> {
             }
             if !built.installed {
                 why.push(Reason::NotInstalled);
-            } else if !built.in_place {
+            } else if !built.in_place && !why.contains(&Reason::NotInPlace) {
                 why.push(Reason::NotInPlace);
             }
             if built.installed && facts.index_outdated(kernel) {
@@ -374,6 +375,7 @@ fn reasons_to_build(pair: &Pair, inputs: &Inputs, policy: BuildPolicy) -> Vec<Re
     match &pair.built {
         None => vec![Reason::NotBuilt],
         Some(_) if policy.force && !policy.install => vec![Reason::Requested],
+        Some(built) if built.damaged => vec![Reason::Damaged],
         Some(built) => match &built.record {
             Some(record) => inputs.changed_since(&record.inputs),
             None if built.outdated => vec![Reason::OlderThanInputs],

@@ -151,7 +151,7 @@ impl Planner<'_> {
         let Some(module) = facts.modules.get(id) else { return };
         let mut kept = false;
         for (kernel, pair) in &module.pairs {
-            let installed = pair.built.as_ref().is_some_and(|built| built.installed);
+            let installed = pair.placed || pair.built.as_ref().is_some_and(|built| built.installed);
             match self.successor(id, kernel, gone) {
                 Successor::Missing if installed && facts.is_alive(kernel) => {
                     self.note(Note::Kept { module: id.clone(), kernel: kernel.clone() });
@@ -229,18 +229,18 @@ impl Planner<'_> {
     /// Plans to delete a module's build for a kernel, after uninstalling the module if it is
     /// installed.
     pub(super) fn unbuild(&mut self, id: &ModuleId, kernel: &KernelRelease, why: Vec<Reason>) {
-        if let Some(built) = self.facts.built(id, kernel) {
-            if built.installed {
-                self.uninstall(id, kernel, why.clone());
-            }
-            self.delete_build(id, kernel, why);
+        if self.facts.is_installed_or_placed(id, kernel) {
+            self.uninstall(id, kernel, why.clone());
         }
+        self.delete_build(id, kernel, why);
     }
 
     fn delete_build(&mut self, id: &ModuleId, kernel: &KernelRelease, why: Vec<Reason>) {
-        let Some(built) = self.facts.built(id, kernel) else { return };
+        if self.facts.built(id, kernel).is_none() {
+            return;
+        }
         // Objects that an interrupted run placed are removed with the build, so depmod must run.
-        if built.record.as_ref().is_some_and(|record| !record.placed.is_empty()) {
+        if self.facts.pair(id, kernel).is_some_and(|pair| pair.placed) {
             self.touched.insert(kernel.clone());
         }
         if self.forgotten.insert((id.clone(), kernel.clone())) {

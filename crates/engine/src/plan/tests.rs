@@ -11,7 +11,9 @@ use std::path::PathBuf;
 
 use super::{Note, Plan, Request, Verb, make};
 use crate::conf::{Autoinstall, Values};
-use crate::dkms_tree::{CacheKey, Inputs, KernelIdentity, KnownFailure, PendingWork, Record};
+use crate::dkms_tree::{
+    CacheKey, Inputs, Inventory, KernelIdentity, KnownFailure, PendingWork, Record,
+};
 use crate::facts::{
     Built, ConfFacts, Facts, KernelFacts, ModuleFacts, Pair, SourceLink, SourcePlace, Subjects,
 };
@@ -52,6 +54,8 @@ impl TestMachine {
             kernels: BTreeMap::new(),
             modules: BTreeMap::new(),
             cached: HashSet::new(),
+            environment: digest("environment"),
+            started: std::time::UNIX_EPOCH,
             lacking: BTreeMap::new(),
             pending: Vec::new(),
             running: None,
@@ -137,7 +141,8 @@ impl TestMachine {
     /// Adds the build of a module for a kernel to the cache.
     fn cached(mut self, name: &str, release: &str) -> Self {
         let inputs = self.0.pair(&id(name), &kernel(release)).unwrap().inputs.clone().unwrap();
-        self.0.cached.insert(CacheKey::of(&id(name), &self.0.arch, &inputs));
+        let key = CacheKey::of(&id(name), &self.0.arch, &inputs, &self.0.environment);
+        self.0.cached.insert(key);
         self
     }
 
@@ -181,6 +186,9 @@ fn kernel_facts(release: &str, alive: bool) -> KernelFacts {
         owned: true,
         bad_headers: None,
         index_outdated: false,
+        inventory: Inventory::default(),
+        inventory_changed: false,
+        replaced: Vec::new(),
         dangling: None,
         kernel: Kernel {
             release: kernel(release),
@@ -218,6 +226,7 @@ fn pair(name: &str, release: &KernelRelease) -> Pair {
             depends: BTreeMap::new(),
         }),
         built: None,
+        placed: false,
         failure: None,
     }
 }
@@ -235,7 +244,6 @@ fn record(name: &str, release: &str, inputs: Inputs) -> Record {
         inputs,
         values: Values::default(),
         objects: Vec::new(),
-        placed: Vec::new(),
         refused: Vec::new(),
         signing: None,
     }

@@ -4,6 +4,7 @@ mod filter;
 #[cfg(test)]
 mod tests;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,9 +13,9 @@ use serde::Serialize;
 
 pub use filter::{Filter, KernelFilter, Pattern};
 
-use crate::dkms_tree::{Added, BuiltFor, Record, TreeState};
-use crate::machine::Placement;
+use crate::dkms_tree::{Added, BuiltFor, Inventory, Record, TreeState};
 use crate::machine::Trees;
+use crate::machine::{Kernels, Placement};
 use crate::names::{Arch, KernelRelease, ModuleId, ModuleName, ModuleVersion};
 use crate::objects::ObjectName;
 use crate::os::digest::Digest;
@@ -127,21 +128,34 @@ pub fn lines(
 ) -> Vec<Line> {
     let once = [KernelFilter::default()];
     let rounds = if filter.kernels.is_empty() { &once[..] } else { &filter.kernels };
-    let view = View { trees, placement };
+    let view = View { trees, placement, inventories: inventories(trees) };
     let selected = state.modules.iter().filter(|added| {
         filter::fits(filter.module.as_ref(), added.id.name.as_str())
             && filter::fits(filter.version.as_ref(), added.id.version.as_str())
     });
     let selected: Vec<&Added> = selected.collect();
-    let of_round =
-        |round| on_all_cores(&selected, |added| view.of_module(added, round)).into_iter();
+    let of_round = |round: &KernelFilter| {
+        let mut lines = on_all_cores(&selected, |added| view.of_module(added, round));
+        lines.push(view.unknown_modules(state, filter, round));
+        lines.into_iter()
+    };
     rounds.iter().flat_map(of_round).flatten().collect()
+}
+
+/// Returns the inventory of each kernel that has one.
+fn inventories(trees: &Trees) -> BTreeMap<KernelRelease, Inventory> {
+    let kernels = Kernels::read(trees).unwrap_or_default().all.into_iter();
+    kernels
+        .map(|kernel| (kernel.release.clone(), Inventory::read(trees, &kernel.release)))
+        .filter(|(_, inventory)| inventory.objects().next().is_some())
+        .collect()
 }
 
 /// The paths needed for checking built and installed objects.
 struct View<'a> {
     trees: &'a Trees,
     placement: &'a Placement,
+    inventories: BTreeMap<KernelRelease, Inventory>,
 }
 
 impl View<'_> {
@@ -160,9 +174,59 @@ impl View<'_> {
         // Few modules have displaced original modules, so check this once for all kernels.
         let has_originals = self.trees.all_originals(name).is_dir();
         let line = |built| self.of_built(&added.id, built, has_originals);
-        let lines: Vec<Line> = listed.map(line).collect();
+        let mut lines: Vec<Line> = listed.map(line).collect();
+        let is_built = |kernel: &KernelRelease, arch: &Arch| {
+            added
+                .kernels
+                .iter()
+                .any(|built| built.has_module_dir && built.kernel == *kernel && built.arch == *arch)
+        };
+        lines.extend(self.lost(&added.id, round, is_built));
         // dkms prints this line even if the filter hides existing builds, and scripts rely on it.
         if lines.is_empty() { vec![Line::Added(itself())] } else { lines }
+    }
+
+    /// Returns the lines of the modules in kernel directories that the dkms tree does not contain.
+    fn unknown_modules(
+        &self,
+        state: &TreeState,
+        filter: &Filter,
+        round: &KernelFilter,
+    ) -> Vec<Line> {
+        let mut unknown: BTreeSet<&ModuleId> =
+            self.inventories.values().flat_map(Inventory::modules).collect();
+        unknown.retain(|id| {
+            let added = state.modules.iter().find(|added| added.id == **id);
+            added.is_none_or(|added| !added.is_added() && !added.is_broken())
+                && filter::fits(filter.module.as_ref(), id.name.as_str())
+                && filter::fits(filter.version.as_ref(), id.version.as_str())
+        });
+        unknown.into_iter().flat_map(|id| self.lost(id, round, |_, _| false)).collect()
+    }
+
+    /// Returns the lines for the kernels that have objects of a module whose build is missing.
+    fn lost(
+        &self,
+        id: &ModuleId,
+        round: &KernelFilter,
+        is_built: impl Fn(&KernelRelease, &Arch) -> bool,
+    ) -> Vec<Line> {
+        let listed = self.inventories.iter().filter_map(|(kernel, inventory)| {
+            inventory.of(id).next().map(|object| (kernel, &object.arch))
+        });
+        let lost = listed.filter(|(kernel, arch)| {
+            round.matches(kernel.as_str(), arch.as_str()) && !is_built(kernel, arch)
+        });
+        lost.map(|(kernel, arch)| {
+            Line::Installed(ForKernel {
+                module: id.name.clone(),
+                version: id.version.clone(),
+                kernel: kernel.clone(),
+                arch: arch.clone(),
+                remarks: vec![Remark::BuiltModulesMissing],
+            })
+        })
+        .collect()
     }
 
     fn of_built(&self, id: &ModuleId, built: &BuiltFor, has_originals: bool) -> Line {
@@ -196,7 +260,7 @@ impl View<'_> {
                 remarks.push(Remark::BuiltModulesMissing);
                 break;
             }
-            if built.installed && !self.is_in_place(&stored, kernel, &object) {
+            if built.installed && !self.is_in_place(id, &stored, kernel, &object) {
                 remarks.push(Remark::Differences);
                 break;
             }
@@ -211,6 +275,7 @@ impl View<'_> {
         if let Some(record) = Record::read(&record) {
             let expected = |object: crate::dkms_tree::BuiltObject| Expected {
                 place: Place::Only(object.location.into()),
+                digest: Some(object.digest),
                 name: object.name,
             };
             return record.objects.into_iter().map(expected).collect();
@@ -226,12 +291,33 @@ impl View<'_> {
             .filter(|name| ObjectName::parse(name).is_some())
             .collect();
         names.sort();
-        names.into_iter().map(|name| Expected { name, place: place.clone() }).collect()
+        names
+            .into_iter()
+            .map(|name| Expected { name, digest: None, place: place.clone() })
+            .collect()
     }
 
     /// Returns true if `object` is installed in the kernel's directory with the content of
     /// `stored`.
-    fn is_in_place(&self, stored: &Path, kernel: &KernelRelease, object: &Expected) -> bool {
+    fn is_in_place(
+        &self,
+        id: &ModuleId,
+        stored: &Path,
+        kernel: &KernelRelease,
+        object: &Expected,
+    ) -> bool {
+        if let Place::Only(place) = &object.place
+            && let Some(digest) = &object.digest
+            && let Some(inventory) = self.inventories.get(kernel)
+            && inventory.has_intact(
+                self.trees,
+                id,
+                &place.join(&object.name).to_string_lossy(),
+                digest,
+            )
+        {
+            return true;
+        }
         let dir = self.trees.kernel(kernel);
         if let Place::Only(place) | Place::Usually(place) = &object.place
             && self.is_same(stored, &dir.join(place).join(&object.name))
@@ -271,6 +357,8 @@ impl View<'_> {
 struct Expected {
     /// The file name, with all suffixes.
     name: String,
+    /// The digest of the object, if the build has a record.
+    digest: Option<Digest>,
     place: Place,
 }
 

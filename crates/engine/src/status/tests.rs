@@ -219,8 +219,10 @@ fn line_can_have_several_remarks() {
 /// Writes the record of the build of `a/1`, which lists the given objects.
 fn write_record(machine: &TestMachine, objects: &[&str]) {
     let digest = Digest::of_bytes(b"");
-    let object =
-        |name: &&str| BuiltObject { name: (*name).into(), digest, location: "updates/dkms".into() };
+    let object = |name: &&str| {
+        let (name, location) = ((*name).into(), "updates/dkms".into());
+        BuiltObject { name, digest, location, built_for: None }
+    };
     let objects = objects.iter().map(object).collect();
     let record = Record { objects, ..Record::sample("a/1", KERNEL, "") };
     let path = Record::path(&machine.trees, &record.module, &record.kernel, &record.arch);

@@ -53,6 +53,29 @@ fn module_is_compiled_for_a_returning_kernel_with_other_symbols() {
     assert_eq!(fixture.builds(), 3);
 }
 
+/// The environment of the first build, and that of the second.
+#[rstest]
+#[case::without_the_flags(&[("KCFLAGS", "-g")], &[], 2)]
+#[case::other_value(&[("OWN_SWITCH", "1")], &[("OWN_SWITCH", "0")], 2)]
+#[case::other_terminal(&[("TERM", "linux"), ("LLVM", "1")], &[("LLVM", "1")], 1)]
+fn build_is_restored_only_in_the_same_environment(
+    #[case] first: &[(&str, &str)],
+    #[case] second: &[(&str, &str)],
+    #[case] builds: usize,
+) {
+    let mut fixture = Fixture::new();
+    fixture.root.source("foo", "1.0");
+    for variables in [first, second] {
+        let mut machine = fixture.machine();
+        for (name, value) in variables {
+            machine.env = machine.env.clone().with(*name, *value);
+        }
+        assert_clean(&fixture.sync_on(&machine, &["foo-1.0"]));
+        assert_clean(&fixture.command(Verb::Unbuild, "foo/1.0"));
+    }
+    assert_eq!(fixture.builds(), builds);
+}
+
 #[test]
 fn reinstalled_module_is_restored_from_the_cache() {
     let mut fixture = Fixture::new();

@@ -2,7 +2,12 @@
 
 use std::fs;
 
-use crate::fixture::{BUILT, Fixture, K1, PLACED, assert_clean, assert_failed};
+use dkms_engine::dkms_tree::BuildCache;
+use dkms_engine::facts::{self, Scope};
+use dkms_engine::{act, plan};
+use rstest::rstest;
+
+use crate::fixture::{BUILT, Fixture, K1, PLACED, assert_clean, assert_failed, sync};
 
 #[test]
 fn command_line_directives_override_all_confs() {
@@ -69,6 +74,59 @@ fn build_environment_is_passed_to_builds() {
     assert_clean(&fixture.install());
     let log = fixture.root.read(format!("{BUILT}/log/make.log"));
     assert!(log.contains("CC=gcc-99\nWORD=a  \"b\"\n$c\nOWN=\n"), "{log}");
+}
+
+/// Returns the number of builds in the cache.
+fn cached(fixture: &Fixture) -> usize {
+    BuildCache::of(&fixture.machine().trees).entries().len()
+}
+
+#[rstest]
+#[case::changed_file("usr/src/foo-1.0/foo.c")]
+#[case::new_file("usr/src/foo-1.0/dir/more.h")]
+#[case::new_header("usr/lib/modules/7.2.12-arch1-1/build/include/linux/new.h")]
+fn build_from_other_inputs_than_planned_is_repeated_by_the_next_run(#[case] path: &str) {
+    let mut fixture = Fixture::new();
+    fixture.root.source("foo", "1.0");
+    let before = fixture.root.exists(path).then(|| fixture.root.read(path));
+    let machine = fixture.machine();
+    let facts = facts::read(&machine, &Scope::default());
+    let plan = plan::make(&sync(&["foo-1.0"], &[]), &facts).unwrap();
+    // pacman, or a user, is still writing.
+    fixture.root.write(path, "/* changed */\nMODULE_VERSION(\"1.0\");\n");
+    assert_clean(&act::carry_out(&plan, &facts, &machine, &mut fixture.output));
+    assert_eq!((fixture.builds(), cached(&fixture)), (1, 0));
+    // Even if the inputs are again as they were.
+    match before {
+        Some(text) => fixture.root.write(path, text),
+        None => fixture.root.remove(path),
+    }
+    assert_clean(&fixture.sync(&["foo-1.0"], &[]));
+    assert_eq!((fixture.builds(), cached(&fixture)), (2, 1));
+    assert!(fixture.plan(&sync(&["foo-1.0"], &[K1])).is_empty());
+}
+
+#[test]
+fn headers_that_change_during_make_are_noticed() {
+    let mut fixture = Fixture::new();
+    let make = "MAKE='make -C $kernel_source_dir M=$dkms_tree/foo/1.0/build && \
+                touch $kernel_source_dir/include/linux/module.h && LINE'";
+    let with = |line: &str| make.replace("LINE", line);
+    let rewrites = "cp $kernel_source_dir/include/linux/module.h x && \
+                    rm $kernel_source_dir/include/linux/module.h && \
+                    cp x $kernel_source_dir/include/linux/module.h";
+    // A module may write the same files each time.
+    fixture.root.source("foo", "1.0").conf_line(&with(rewrites));
+    assert_clean(&fixture.sync(&["foo-1.0"], &[]));
+    assert_eq!(cached(&fixture), 1);
+    assert!(fixture.plan(&sync(&["foo-1.0"], &[K1])).is_empty());
+
+    let adds = with("echo > $kernel_source_dir/include/linux/more.h");
+    fixture.root.source("foo", "1.0").conf_line(&adds);
+    assert_clean(&fixture.sync(&["foo-1.0"], &[]));
+    assert_eq!(cached(&fixture), 1, "a build from changing headers is not cached");
+    fixture.root.remove(format!("usr/lib/modules/{K1}/build/include/linux/more.h"));
+    assert!(!fixture.plan(&sync(&["foo-1.0"], &[])).is_empty());
 }
 
 #[test]

@@ -127,6 +127,15 @@ impl Fixture {
         self.command(Verb::Install, "foo/1.0")
     }
 
+    /// Adds an object to the kernel's own ones, as its package would. Returns its path.
+    pub fn ship(&self, release: &str, path: &str, object: &[u8]) -> String {
+        let order = format!("usr/lib/modules/{release}/modules.order");
+        self.root.write(&order, self.root.read(&order) + path + "\n");
+        let path = format!("usr/lib/modules/{release}/{path}");
+        self.root.write(&path, object);
+        path
+    }
+
     /// Returns a listing of the dkms tree without `.cache` and `.bin`.
     pub fn tree(&self) -> String {
         let hidden = |line: &&str| ![".cache/", ".bin/"].iter().any(|dir| line.contains(dir));

@@ -7,8 +7,11 @@ use dkms_engine::dkms_tree::{PendingList, PendingWork};
 use dkms_engine::plan::{Request, Verb};
 
 use rstest::rstest;
+use testroot::kernel_object;
 
-use crate::fixture::{Fixture, K1, K2, assert_clean, assert_failed, id, kernel, sync};
+use crate::fixture::{
+    BUILT, Fixture, K1, K2, PLACED, assert_clean, assert_failed, id, kernel, sync,
+};
 
 #[test]
 fn module_is_built_and_installed() {
@@ -121,6 +124,45 @@ fn new_version_replaces_the_old_one() {
     assert!(fixture.installed(K1, "foo.ko"));
     assert!(!fixture.installed(K1, "extra.ko"), "only the old version has it");
     assert!(!fixture.root.exists("var/lib/dkms/foo/1.0"), "{}", fixture.tree());
+}
+
+#[rstest]
+#[case::last_object(["foo", "extra"])]
+#[case::first_object(["extra", "foo"])]
+fn objects_are_placed_together_or_not_at_all(#[case] objects: [&str; 2]) {
+    let mut fixture = Fixture::new();
+    fixture.script("POST_REMOVE", "echo gone >> ../../../bye");
+    assert_clean(&fixture.install());
+    let before = fs::read(fixture.root.at(PLACED)).unwrap();
+    fixture.root.source("foo", "2.0").objects(&objects);
+    let obstacle = format!("usr/lib/modules/{K1}/updates/dkms/extra.ko");
+    fixture.root.write(format!("{obstacle}/file"), "");
+    let message = assert_failed(&fixture.command(Verb::Install, "foo/2.0"), 6);
+    assert!(message.contains("cannot place") && message.contains("extra.ko"), "{message}");
+    assert_eq!(fs::read(fixture.root.at(PLACED)).unwrap(), before);
+    assert!(!fixture.root.exists("bye"), "the old version is still installed");
+    let listing = fixture.root.listing(format!("usr/lib/modules/{K1}/updates"));
+    assert!(!listing.contains(".tmp-"), "{listing}");
+
+    fixture.root.remove(&obstacle);
+    assert_clean(&fixture.command(Verb::Install, "foo/2.0"));
+    assert!(fixture.installed(K1, "extra.ko"));
+    assert_ne!(fs::read(fixture.root.at(PLACED)).unwrap(), before);
+    assert_eq!(fixture.root.read("bye"), "gone\n");
+}
+
+#[rstest]
+#[case::of_another_kernel(&kernel_object(K2, "foo", &[]), K2)]
+#[case::not_an_object(b"text", "an unknown kernel")]
+fn build_of_dkms_for_another_kernel_is_not_placed(#[case] object: &[u8], #[case] named: &str) {
+    let mut fixture = Fixture::new();
+    fixture.root.source("foo", "1.0");
+    assert_clean(&fixture.command(Verb::Build, "foo/1.0"));
+    fixture.root.remove(format!("{BUILT}/alpm-dkms.toml"));
+    fixture.root.write(format!("{BUILT}/module/foo.ko"), object);
+    let message = assert_failed(&fixture.install(), 6);
+    assert!(message.contains(&format!("built for {named} instead of {K1}")), "{message}");
+    assert!(!fixture.root.exists(PLACED));
 }
 
 #[test]
@@ -248,10 +290,11 @@ fn foreign_file_in_place_of_an_object_is_kept() {
     fixture.root.source("foo", "1.0");
     assert_clean(&fixture.sync(&["foo-1.0"], &[]));
     let placed = format!("usr/lib/modules/{K1}/updates/dkms/foo.ko");
-    fixture.root.write(&placed, "foreign");
+    let foreign = kernel_object(K1, "foo", &["version=foreign"]);
+    fixture.root.write(&placed, &foreign);
     fixture.root.remove("usr/src/foo-1.0");
     assert_clean(&fixture.sync(&["foo-1.0"], &[]));
-    assert_eq!(fixture.root.read(&placed), "foreign");
+    assert_eq!(fs::read(fixture.root.at(&placed)).unwrap(), foreign);
     assert!(
         fixture.output.lines.iter().any(|line| line.contains("foo.ko")),
         "{:?}",

@@ -15,6 +15,7 @@ mod fixture;
 mod foreign_sources;
 mod in_place;
 mod installing;
+mod inventory;
 mod leftovers;
 mod limits;
 mod objects;

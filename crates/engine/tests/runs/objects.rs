@@ -26,8 +26,7 @@ fn assert_declined(report: &Report) -> String {
 fn older_objects_do_not_replace_newer_ones() {
     let mut fixture = Fixture::new();
     fixture.root.source("foo", "1.0");
-    let own = format!("usr/lib/modules/{K1}/kernel/fs/foo.ko");
-    fixture.root.write(&own, kernel_object(K1, "foo", &["version=1.10"]));
+    let own = fixture.ship(K1, "kernel/fs/foo.ko", &kernel_object(K1, "foo", &["version=1.10"]));
     let message = assert_declined(&fixture.install());
     assert!(message.contains("version 1.10, this one has 1.0"), "{message}");
     fixture.change = |machine| machine.options.force_version = true;
@@ -49,7 +48,7 @@ fn older_objects_do_not_replace_newer_ones() {
 fn ship(fixture: &mut Fixture) {
     assert_clean(&fixture.command(Verb::Build, "foo/1.0"));
     let built = fs::read(fixture.root.path().join(format!("{BUILT}/module/foo.ko"))).unwrap();
-    fixture.root.write(format!("usr/lib/modules/{K1}/kernel/fs/foo.ko"), built);
+    fixture.ship(K1, "kernel/fs/foo.ko", &built);
     assert_clean(&fixture.command(Verb::Unbuild, "foo/1.0"));
 }
 
@@ -104,7 +103,7 @@ fn preferred_module_replaces_that_of_the_kernel() {
     fixture.root.source("foo", "1.0");
     fixture.root.kernel(K2).pkgbase("linux-lts").headers();
     let newer = kernel_object(K2, "foo", &["version=9"]);
-    fixture.root.write(format!("usr/lib/modules/{K2}/kernel/net/foo.ko"), newer);
+    fixture.ship(K2, "kernel/net/foo.ko", &newer);
     ship(&mut fixture);
     fixture.sync(&["foo-1.0"], &[]);
     assert!(!fixture.installed(K1, "foo.ko") && !fixture.installed(K2, "foo.ko"));
@@ -124,7 +123,7 @@ fn object_that_the_kernel_already_ships_is_not_installed() {
     fixture.root.source("foo", "1.0").objects(&["foo", "baz"]);
     assert_clean(&fixture.command(Verb::Build, "foo/1.0"));
     let built = fs::read(fixture.root.path().join(format!("{BUILT}/module/foo.ko"))).unwrap();
-    fixture.root.write(format!("usr/lib/modules/{K1}/kernel/fs/foo.ko"), built);
+    fixture.ship(K1, "kernel/fs/foo.ko", &built);
     assert_clean(&fixture.install());
     assert!(
         fixture.output.lines[0].contains(
@@ -181,4 +180,56 @@ fn objects_can_be_installed_as_symlinks() {
     assert!(target.ends_with(format!("dkms/foo/1.0/{K1}/x86_64/module/foo.ko")), "{target:?}");
     assert_clean(&fixture.command(Verb::Remove, "foo/1.0"));
     assert!(!fixture.root.path().join(PLACED).is_symlink());
+}
+
+/// Returns the content of the installed object, which can be a link below the root.
+fn object(fixture: &Fixture, place: &str) -> Vec<u8> {
+    let path = fixture.root.at(place);
+    let target = fs::read_link(&path).map(|it| fixture.root.at(it.strip_prefix("/").unwrap()));
+    fs::read(target.unwrap_or(path)).unwrap()
+}
+
+#[rstest]
+#[case::compiled("", "2")]
+#[case::with_post_build("POST_BUILD=true.sh", "2")]
+#[case::restored_from_the_cache("", "1")]
+fn linked_object_changes_only_when_the_new_build_is_installed(
+    #[case] line: &str,
+    #[case] last: &str,
+) {
+    let mut fixture = Fixture::new();
+    fixture.root.source("foo", "1.0").conf_line(line);
+    fixture.root.executable("usr/src/foo-1.0/true.sh", "#!/bin/sh\n");
+    fixture.change = |machine| machine.settings.framework.symlink_modules = true;
+    let write = |fixture: &Fixture, number: &str| {
+        let code = format!("/* {number} */\nMODULE_VERSION(\"1.0\");\n");
+        fixture.root.write("usr/src/foo-1.0/foo.c", code);
+    };
+    for number in ["1", "3"] {
+        write(&fixture, number);
+        assert_clean(&fixture.install());
+    }
+    let before = object(&fixture, PLACED);
+    write(&fixture, last);
+    assert_clean(&fixture.command(Verb::Build, "foo/1.0"));
+    assert_eq!(object(&fixture, PLACED), before);
+    assert_clean(&fixture.install());
+    assert_ne!(object(&fixture, PLACED), before);
+    assert!(fixture.root.at(PLACED).is_symlink());
+}
+
+#[test]
+fn linked_object_stays_if_the_compressed_one_is_not_installed() {
+    let mut fixture = Fixture::new();
+    fixture.root.kernel(K1).headers().compressed("gz");
+    fixture.script("PRE_INSTALL", "! [ -e ../../../no ]");
+    fixture.change = |machine| machine.settings.framework.symlink_modules = true;
+    assert_clean(&fixture.install());
+    let place = format!("{PLACED}.gz");
+    let before = object(&fixture, &place);
+    let own = fixture.root.at(format!("usr/lib/modules/{K1}/kernel/fs/fake.ko.gz"));
+    fs::rename(&own, own.with_extension("xz")).unwrap();
+    fixture.root.write("no", "");
+    assert_failed(&fixture.install(), 101);
+    assert_eq!(object(&fixture, &place), before);
 }

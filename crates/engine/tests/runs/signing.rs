@@ -76,7 +76,53 @@ fn unsigned_objects_are_installed_with_a_warning() {
     assert!(warning.starts_with("foo.ko for 7.2.12-arch1-1: not signed: no such key; "));
     assert!(warning.contains("Secure Boot"), "{warning}");
     assert_eq!(signature(&fixture), None);
-    assert_eq!(fixture.sync(&[], &[K1]).finished.len(), 0, "later transactions do not retry");
+}
+
+/// Signing fails at first, for example because a token is not plugged in.
+#[rstest]
+#[case::by_a_transaction(false)]
+#[case::by_force(true)]
+fn failed_signing_is_repeated(#[case] force: bool) {
+    let mut fixture = Fixture::new();
+    fixture.script("POST_INSTALL", "echo installed");
+    sign_with(&fixture, "#!/bin/sh\necho no token >&2\nexit 1\n");
+    assert_eq!(fixture.install().warnings.len(), 1);
+    fixture.output.lines.clear();
+    let report = fixture.sync(&[], &[K1]);
+    assert!(report.is_clean() && report.warnings.len() == 1, "{:?}", report.warnings);
+    assert_eq!(fixture.output.lines, [""; 0], "an unchanged module is not installed again");
+
+    sign_with(&fixture, SIGN_FILE);
+    fixture.change = match force {
+        true => |machine| machine.options.force_install = true,
+        false => |_| {},
+    };
+    assert_clean(&match force {
+        true => fixture.install(),
+        false => fixture.sync(&[], &[K1]),
+    });
+    assert!(signature(&fixture).is_some());
+    assert_eq!(fixture.builds(), 1);
+    fixture.change = |_| {};
+    assert_eq!(fixture.sync(&[], &[K1]).finished.len(), 0);
+}
+
+#[test]
+fn unsigned_build_of_dkms_is_signed() {
+    let mut fixture = Fixture::new();
+    fixture.root.source("foo", "1.0");
+    sign_with(&fixture, SIGN_FILE);
+    fixture.root.write("etc/dkms/framework.conf", "try_sign_modules=false\n");
+    assert_clean(&fixture.install());
+    fixture.root.remove(format!("{BUILT}/alpm-dkms.toml"));
+    fixture.root.write("etc/dkms/framework.conf", "try_sign_modules=true\n");
+    for file in ["mok.key", "mok.pub"] {
+        fixture.root.write(format!("var/lib/dkms/{file}"), "a key");
+    }
+    assert_clean(&fixture.sync(&[], &[]));
+    assert_eq!(signature(&fixture), None);
+    assert_clean(&fixture.sync(&[], &[K1]));
+    assert!(signature(&fixture).is_some());
 }
 
 #[rstest]

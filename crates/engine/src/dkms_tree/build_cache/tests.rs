@@ -7,7 +7,7 @@ use rstest::rstest;
 
 use super::*;
 
-use crate::dkms_tree::{BuildCache, CacheKey, CachedBuild, FILE_NAME, PlacedObject, Record};
+use crate::dkms_tree::{BuildCache, CacheKey, CachedBuild, FILE_NAME, Record, RefusedObject};
 use crate::machine::Trees;
 use crate::os::digest::Digest;
 use crate::os::durable;
@@ -15,13 +15,16 @@ use crate::os::durable;
 const NO_LIMIT: u64 = u64::MAX;
 
 fn record(module: &str, source: &str) -> Record {
-    let digest = Digest::of_bytes(source.as_bytes());
-    let placed = vec![PlacedObject { path: "updates/a.ko".into(), digest }];
-    Record { placed, ..Record::sample(module, "7.2.12", source) }
+    let refused = vec![RefusedObject { name: "a.ko".into(), by: None, why: String::new() }];
+    Record { refused, ..Record::sample(module, "7.2.12", source) }
+}
+
+fn environment() -> Digest {
+    Digest::of_bytes(b"KCFLAGS=-g")
 }
 
 fn key(record: &Record) -> CacheKey {
-    CacheKey::of(&record.module, &record.arch, &record.inputs)
+    CacheKey::of(&record.module, &record.arch, &record.inputs, &environment())
 }
 
 /// A temporary dkms tree and its build cache.
@@ -49,7 +52,7 @@ impl Tree {
         fs::write(built.join("module/a.ko"), "a".repeat(length)).unwrap();
         fs::write(built.join("zfs_config.h"), "").unwrap();
         record.write(&built.join(FILE_NAME)).unwrap();
-        self.cache.keep(&built, &record, NO_LIMIT).unwrap();
+        self.cache.keep(&built, &record, &environment(), NO_LIMIT).unwrap();
         durable::remove_tree(&built).unwrap();
         key(&record)
     }
@@ -71,8 +74,8 @@ fn restores_a_build_unchanged() {
     assert_eq!(fs::read(to.join("module/a.ko")).unwrap(), [b'a'; 10]);
     assert!(to.join("zfs_config.h").exists());
     let back = Record::read(&to.join(FILE_NAME)).unwrap();
-    assert_eq!(back, Record { placed: vec![], ..record("foo/1.0", "10") });
-    let other = CacheKey::of(&"bar/1.0".parse().unwrap(), &back.arch, &back.inputs);
+    assert_eq!(back, Record { refused: vec![], ..record("foo/1.0", "10") });
+    let other = CacheKey::of(&"bar/1.0".parse().unwrap(), &back.arch, &back.inputs, &environment());
     assert!(!tree.cache.take(&other, &tree.at("other")).unwrap());
     assert!(!tree.at("other").exists());
 }
@@ -132,7 +135,7 @@ fn oversized_build_evicts_nothing() {
     let record = record("big/1.0", "");
     record.write(&built.join(FILE_NAME)).unwrap();
     fs::write(built.join("a.ko"), [0; 9000]).unwrap();
-    tree.cache.keep(&built, &record, 9000).unwrap();
+    tree.cache.keep(&built, &record, &environment(), 9000).unwrap();
     assert_eq!(tree.cache.entries().len(), 1);
 }
 

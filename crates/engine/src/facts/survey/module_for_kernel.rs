@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::Survey;
 use crate::conf::{ConfRequest, EvaluatedConf};
-use crate::dkms_tree::{BuiltObject, Inputs, KnownFailure, PlacedObject, Record, RefusedObject};
+use crate::dkms_tree::{Inputs, KnownFailure, Record, RefusedObject};
 use crate::facts::{ConfFacts, KernelFacts, ModuleFacts, Pair, SourcePlace};
 use crate::failure::Failure;
 use crate::machine::{Kernel, Machine};
@@ -69,8 +69,8 @@ impl Survey<'_> {
         kernel: Option<&KernelFacts>,
         pair: &mut Pair,
     ) {
-        let trees = &self.machine.trees;
-        let arch = &self.machine.arch;
+        let machine = self.machine;
+        let (trees, arch) = (&machine.trees, &machine.arch);
         pair.failure = KnownFailure::read(&KnownFailure::path(trees, id, release, arch))
             .filter(|failure| failure.is_current(self.machine));
         let Some(built) = &mut pair.built else { return };
@@ -79,7 +79,7 @@ impl Survey<'_> {
         if let Some(record) = &built.record {
             let dir = trees.kernel(release);
             let refused = refused(self.machine, id, &dir, record);
-            built.in_place = is_in_place(record, &dir, &refused);
+            built.in_place = self.is_in_place(id, release, record, &refused, built.installed);
             let declined = !refused.is_empty() && refused.len() == record.objects.len();
             built.declined = declined.then(|| RefusedObject::reasons(&refused));
             let compression = kernel
@@ -101,6 +101,11 @@ impl Survey<'_> {
                     *known.or_insert_with(|| signing::certificate(self.machine, &kernel.kernel));
                 built.other_key = key.is_some() && key != record.signing;
             }
+            let is_installed_again = !built.in_place
+                || built.other_compression
+                || built.other_key
+                || machine.options.force_install;
+            built.damaged = is_installed_again && self.is_damaged(id, record);
         } else if let Some(headers) = kernel.and_then(|k| k.kernel.headers.as_ref()) {
             let module = trees.built(id, release, arch).join("module");
             let conf = trees.source_link(id).join("dkms.conf");
@@ -204,19 +209,6 @@ fn refused(machine: &Machine, id: &ModuleId, dir: &Path, record: &Record) -> Vec
             && record.objects.iter().any(|built| built.name == object.name)
     };
     record.refused.iter().filter(there).cloned().collect()
-}
-
-/// Returns true if the objects of a build, except the refused ones, and no others are placed in the
-/// kernel's directory `dir`.
-fn is_in_place(record: &Record, dir: &Path, refused: &[RefusedObject]) -> bool {
-    let objects = record.objects.iter();
-    let wanted: Vec<PlacedObject> = objects
-        .filter(|object| refused.iter().all(|refused| refused.name != object.name))
-        .map(BuiltObject::in_place)
-        .collect();
-    wanted.iter().all(|object| record.placed.contains(object))
-        && record.placed.iter().all(|placed| wanted.contains(placed))
-        && wanted.iter().all(|object| dir.join(&object.path).exists())
 }
 
 /// Returns true if at least one of `inputs` has changed since dkms built the objects in `module`.

@@ -65,7 +65,7 @@ impl Survey<'_> {
     }
 
     /// Returns true if it is certain that a directory of the source tree contains no dkms.conf.
-    fn is_absent(&mut self, dir: &str) -> bool {
+    pub(super) fn is_absent(&mut self, dir: &str) -> bool {
         let conf = self.machine.trees.source.join(dir).join("dkms.conf");
         match fs::symlink_metadata(&conf) {
             Ok(_) => false,

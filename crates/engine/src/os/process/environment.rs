@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::os::digest::Digest;
 use crate::os::pin::Pin;
 
 /// The PATH of [`Environment::fixed`], independent of the user's PATH.
@@ -16,6 +18,43 @@ pub(super) const FIXED_PATH: &str = "/usr/bin:/usr/sbin:/bin:/sbin";
 /// not apply to the builds.
 const NOT_INHERITED: [&str; 8] =
     ["CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"];
+
+/// The variables that describe the session of the caller, and the beginnings of their names. Builds
+/// do not depend on them.
+const SESSION: [&str; 32] = [
+    "COLOR",
+    "COLUMNS",
+    "DBUS_",
+    "DESKTOP_",
+    "DISPLAY",
+    "EDITOR",
+    "HIST",
+    "HOME",
+    "INVOCATION_ID",
+    "JOURNAL_STREAM",
+    "LANG",
+    "LC_",
+    "LESS",
+    "LINES",
+    "LOGNAME",
+    "LS_COLORS",
+    "MAIL",
+    "OLDPWD",
+    "PAGER",
+    "PATH",
+    "PS1",
+    "PWD",
+    "SHELL",
+    "SHLVL",
+    "SSH_",
+    "TERM",
+    "USER",
+    "SUDO_",
+    "WAYLAND_",
+    "WINDOWID",
+    "XAUTHORITY",
+    "XDG_",
+];
 
 /// The variable from which sign-file reads the PIN of a token or the passphrase of a key.
 const SIGN_PIN: &str = "KBUILD_SIGN_PIN";
@@ -115,6 +154,20 @@ impl Environment {
         self.variables.get(name.as_ref()).map(OsString::as_os_str)
     }
 
+    /// Returns a digest of the variables on which a build may depend, such as `KCFLAGS`, `LLVM` and
+    /// those that only the module knows.
+    #[must_use]
+    pub(crate) fn build_digest(&self) -> Digest {
+        let is_of_session = |name: &OsStr| {
+            let name = name.to_string_lossy();
+            name == "_" || SESSION.iter().any(|session| name.starts_with(session))
+        };
+        let variables = self.iter().filter(|(name, _)| !is_of_session(name));
+        let texts = variables.flat_map(|(name, value)| [name, value]);
+        let bytes: Vec<u8> = texts.flat_map(|it| [it.as_bytes(), b"\0"].concat()).collect();
+        Digest::of_bytes(&bytes)
+    }
+
     /// Returns every variable and its value, sorted by name.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
         self.variables.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()))
@@ -142,6 +195,7 @@ pub(crate) fn is_program(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rstest::rstest;
     use std::fs;
 
     #[test]
@@ -195,6 +249,23 @@ mod tests {
         assert_eq!(shown(german), ["LANG=de_DE.UTF-8", "LC_MESSAGES=C"]);
         let czech = none.with("LANG", "cs_CZ.UTF-8").with("LC_CTYPE", "C");
         assert_eq!(shown(czech), ["LANG=cs_CZ.UTF-8", "LC_CTYPE=C", "LC_MESSAGES=C"]);
+    }
+
+    #[rstest]
+    #[case::of_kbuild("KCFLAGS", "-g", true)]
+    #[case::of_a_module("IGNORE_PREEMPT_RT_PRESENCE", "1", true)]
+    #[case::empty("LLVM", "", true)]
+    #[case::of_the_terminal("TERM_PROGRAM", "x", false)]
+    #[case::of_the_session("XDG_RUNTIME_DIR", "/run/user/0", false)]
+    fn build_digest_omits_the_session(
+        #[case] name: &str,
+        #[case] value: &str,
+        #[case] counts: bool,
+    ) {
+        let env = Environment::fixed();
+        assert_eq!(env.build_digest(), Environment::default().build_digest());
+        let changed = env.clone().with(name, value).build_digest() != env.build_digest();
+        assert_eq!(changed, counts);
     }
 
     #[test]

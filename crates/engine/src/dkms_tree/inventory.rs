@@ -1,0 +1,288 @@
+//! The inventory of a kernel: the objects that alpm-dkms has placed in the kernel's directory.
+//!
+//! The inventory is a file in that directory, so it is copied, rolled back and removed together
+//! with the objects. An object is listed before it is placed, and its stat signature is added
+//! afterwards. Whether a module is in place, which files belong to it and whether they have changed
+//! is a comparison of the directory with this file.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::placed::{Condition, Placed, slot, stat_of};
+use crate::machine::{Machine, Trees};
+use crate::names::{KernelRelease, ModuleId, ModuleName};
+use crate::os::digest::Digest;
+use crate::os::durable::{self, Durability, FileError};
+use crate::os::symlinks;
+
+/// The name of the inventory in a kernel's directory. Names that start with it belong to alpm-dkms.
+pub(crate) const INVENTORY: &str = ".dkms-inventory";
+
+/// The end of the name of an inventory in another format, which is kept and not used.
+const UNREAD: &str = ".unread";
+
+/// The version of the file format.
+const FORMAT: u32 = 1;
+
+/// The objects that alpm-dkms has placed in the directory of one kernel.
+///
+/// Two modules can contain the same object. Both are listed then, and the last one is in place.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inventory {
+    dir: PathBuf,
+    /// The dkms tree of the run, if it is not the usual one.
+    tree: Option<PathBuf>,
+    objects: Vec<Placed>,
+    /// Whether the file exists but cannot be read or has another format.
+    is_unread: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct InventoryFile {
+    format: u32,
+    #[serde(default, rename = "object")]
+    objects: Vec<Placed>,
+}
+
+/// Only the format, which a file in any format contains.
+#[derive(Deserialize)]
+struct AnyFormat {
+    format: u32,
+}
+
+impl Inventory {
+    /// Reads the inventory of a kernel.
+    ///
+    /// Without a file the inventory is empty. A file in another format is not used either, and is
+    /// kept when the inventory is written: other objects count as not listed then, so that nothing
+    /// is removed because of it.
+    #[must_use]
+    pub fn read(trees: &Trees, kernel: &KernelRelease) -> Self {
+        let (dir, tree) = (trees.kernel(kernel), unusual_tree(trees));
+        let path = dir.join(INVENTORY);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) => {
+                let is_unread =
+                    error.kind() != ErrorKind::NotFound && error.kind() != ErrorKind::NotADirectory;
+                return Self { dir, tree, objects: Vec::new(), is_unread };
+            }
+        };
+        let format = toml::from_str(&text).map_or(0, |any: AnyFormat| any.format);
+        let file = Some(()).filter(|()| format == FORMAT).map(|()| toml::from_str(&text));
+        match file {
+            Some(Ok(InventoryFile { objects, .. })) => {
+                Self { dir, tree, objects, is_unread: false }
+            }
+            _ => {
+                log::warn!("{}: ignored: not in format {FORMAT}", path.display());
+                Self { dir, tree, objects: Vec::new(), is_unread: true }
+            }
+        }
+    }
+
+    /// Writes the inventory, or removes the file if there are no objects.
+    ///
+    /// The directory is not synced: if a power cut undoes the change, the objects are recognised by
+    /// their digests.
+    ///
+    /// # Errors
+    /// [`FileError`] if the file cannot be written.
+    pub(crate) fn write(&mut self) -> Result<(), FileError> {
+        let path = self.dir.join(INVENTORY);
+        if std::mem::take(&mut self.is_unread) {
+            let kept = self.dir.join(format!("{INVENTORY}{UNREAD}"));
+            fs::rename(&path, &kept).map_err(FileError::when("rename", &path))?;
+        }
+        if self.objects.is_empty() {
+            return durable::remove_file_if_there(&path).map(|_| ());
+        }
+        let file = InventoryFile { format: FORMAT, objects: self.objects.clone() };
+        let text = toml::to_string(&file)
+            .map_err(std::io::Error::other)
+            .map_err(FileError::when("write", &path))?;
+        durable::write_with(&path, text.as_bytes(), Durability::Content)
+    }
+
+    /// Returns all objects, those of each path from bottom to top.
+    pub fn objects(&self) -> impl Iterator<Item = &Placed> {
+        self.objects.iter()
+    }
+
+    /// Returns the objects that are in place, without those below another one.
+    pub fn on_top(&self) -> impl Iterator<Item = &Placed> {
+        self.objects.iter().filter(|object| self.is_on_top(object))
+    }
+
+    /// Returns the objects of a module version of this dkms tree.
+    pub fn of<'a>(&'a self, id: &'a ModuleId) -> impl Iterator<Item = &'a Placed> {
+        self.own().filter(move |object| object.module == *id)
+    }
+
+    /// Returns the module versions of this dkms tree that are listed.
+    pub fn modules(&self) -> BTreeSet<&ModuleId> {
+        self.own().map(|object| &object.module).collect()
+    }
+
+    /// Returns the objects of modules of this dkms tree.
+    pub(crate) fn own(&self) -> impl Iterator<Item = &Placed> {
+        self.objects.iter().filter(|object| object.tree == self.tree)
+    }
+
+    /// Returns the object that is in place at `path`, whatever its compression.
+    pub(crate) fn top(&self, path: &str) -> Option<&Placed> {
+        self.objects.iter().rfind(|object| slot(&object.path) == slot(path))
+    }
+
+    /// Returns the object of a module of any version at `path`, whatever its compression.
+    pub(crate) fn of_module_at(&self, name: &ModuleName, path: &str) -> Option<&Placed> {
+        let is_it = |it: &&Placed| it.module.name == *name && slot(&it.path) == slot(path);
+        self.objects.iter().rfind(is_it)
+    }
+
+    /// Returns true if the object of a module with the digest `digest` is at `path` and has not been
+    /// changed. Reads no file.
+    pub(crate) fn has_intact(
+        &self,
+        trees: &Trees,
+        id: &ModuleId,
+        path: &str,
+        digest: &Digest,
+    ) -> bool {
+        self.top(path).is_some_and(|top| {
+            (&top.module, &top.digest, top.path.as_str()) == (id, digest, path)
+                && top.condition == Condition::Intact
+                && top.stat.is_some()
+                && stat_of(trees, &self.dir.join(path)) == top.stat
+        })
+    }
+
+    pub(crate) fn is_on_top(&self, object: &Placed) -> bool {
+        self.top(&object.path).is_some_and(|top| top.module == object.module)
+    }
+
+    /// Lists the objects of an installed module, below all others, unless the inventory lists
+    /// objects of any version of the module. Returns true if it listed none. dkms and older
+    /// alpm-dkms keep no inventory.
+    pub(crate) fn assume(
+        &mut self,
+        id: &ModuleId,
+        objects: impl IntoIterator<Item = Placed>,
+    ) -> bool {
+        let is_unlisted = self.objects.iter().all(|object| object.module.name != id.name);
+        if is_unlisted {
+            let tree = self.tree.clone();
+            let own = |object: Placed| Placed { tree: tree.clone(), ..object };
+            self.objects.splice(0..0, objects.into_iter().map(own));
+        }
+        is_unlisted
+    }
+
+    /// Returns the directory of the kernel.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Lists an object. Replaces the entry of any version of the module at the same path, and
+    /// keeps its position, or else adds the object on top.
+    pub(crate) fn list(&mut self, object: Placed) {
+        let object = Placed { tree: self.tree.clone(), ..object };
+        let is_it = |it: &Placed| {
+            it.module.name == object.module.name && slot(&it.path) == slot(&object.path)
+        };
+        match self.objects.iter().position(is_it) {
+            Some(at) => {
+                self.objects.splice(at..=at, [object]);
+            }
+            None => self.objects.push(object),
+        }
+    }
+
+    /// Removes the object of a module version at `path` from the list.
+    pub(crate) fn strike(&mut self, id: &ModuleId, path: &str) {
+        self.objects.retain(|it| it.module != *id || slot(&it.path) != slot(path));
+    }
+
+    /// Moves the object of a module to the top of its path.
+    pub(crate) fn raise(&mut self, id: &ModuleId, path: &str) {
+        let is_it = |it: &Placed| it.module == *id && slot(&it.path) == slot(path);
+        let raised: Vec<Placed> = self.objects.extract_if(.., |it| is_it(it)).collect();
+        self.objects.extend(raised);
+    }
+
+    /// Renames a module. Returns true if the inventory lists it.
+    pub(crate) fn rename(&mut self, old: &ModuleId, new: &ModuleId) -> bool {
+        let mut renamed = false;
+        for object in self.objects.iter_mut().filter(|object| object.module == *old) {
+            object.module = new.clone();
+            renamed = true;
+        }
+        renamed
+    }
+
+    /// Compares the files with the objects that are in place, and updates their conditions. Returns
+    /// true if that changed the inventory.
+    ///
+    /// Reads only files whose stat signature has changed.
+    pub(crate) fn examine(&mut self, machine: &Machine, kernel: &KernelRelease) -> bool {
+        let before = self.clone();
+        for object in self.objects.iter_mut().filter(|object| before.is_on_top(object)) {
+            object.examine(machine, kernel, &self.dir);
+        }
+        self.objects != before.objects
+    }
+
+    /// Records that the object of a module at `path` has been placed.
+    pub(crate) fn mark_placed(&mut self, trees: &Trees, id: &ModuleId, path: &str) {
+        for object in self.objects.iter_mut().filter(|it| it.module == *id && it.path == path) {
+            object.stat = stat_of(trees, &self.dir.join(path));
+            object.condition = Condition::Intact;
+        }
+    }
+}
+
+/// Returns the dkms tree if it is not the usual one, as with `--dkmstree`.
+fn unusual_tree(trees: &Trees) -> Option<PathBuf> {
+    let usual = Trees::under(&trees.root).dkms;
+    let real = |path: &Path| symlinks::resolve(&trees.root, path).unwrap_or(path.to_owned());
+    let is_usual = trees.dkms == usual || real(&trees.dkms) == real(&usual);
+    (!is_usual).then(|| symlinks::text_for(&trees.root, &real(&trees.dkms)))
+}
+
+/// Replaces the links of `symlink_modules` from the kernel's directory to the build of a module with
+/// the files that they lead to. Call it before the build changes: the kernel's modules change only
+/// when the new build is installed.
+///
+/// # Errors
+/// [`FileError`] if a link cannot be replaced.
+pub(crate) fn detach_links(
+    machine: &Machine,
+    id: &ModuleId,
+    kernel: &KernelRelease,
+) -> Result<(), FileError> {
+    let trees = &machine.trees;
+    let built = trees.built(id, kernel, &machine.arch);
+    if !built.is_dir() {
+        return Ok(());
+    }
+    for placed in Inventory::read(trees, kernel).of(id) {
+        let link = trees.kernel(kernel).join(&placed.path);
+        let Ok(target) = symlinks::resolve(&trees.root, &link) else { continue };
+        if !link.is_symlink() || !target.starts_with(&built) {
+            continue;
+        }
+        let name = link.file_name().unwrap_or_default().display();
+        let new = link.with_file_name(format!("{}{name}.new", durable::UNFINISHED));
+        let failed = || FileError::when("replace", &link);
+        durable::remove_file_if_there(&new)?;
+        if fs::hard_link(&target, &new).is_err() {
+            fs::copy(&target, &new).map_err(failed())?;
+        }
+        fs::rename(&new, &link).map_err(failed())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,175 @@
+//! An object in a kernel's directory, and its comparison with the file.
+
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::dkms_tree::BuiltObject;
+use crate::machine::{Machine, Trees};
+use crate::names::{Arch, KernelRelease, ModuleId};
+use crate::objects::{Compression, Payload};
+use crate::os::digest::Digest;
+use crate::os::symlinks;
+
+/// An object in a kernel's directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placed {
+    /// The path relative to the kernel's directory, such as `updates/dkms/v4l2loopback.ko.zst`.
+    pub path: String,
+    /// The module that contains the object.
+    pub module: ModuleId,
+    pub(crate) arch: Arch,
+    /// The dkms tree of the module's build, if it is not the usual one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tree: Option<PathBuf>,
+    /// The digest of the object in the module's build.
+    pub digest: Digest,
+    /// The kernel release in the object's vermagic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) built_for: Option<String>,
+    /// The digest of the certificate with which the object is signed; `None` if it is not signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) signer: Option<Digest>,
+    /// The stat signature of the file; `None` until the object has been placed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) stat: Option<String>,
+    pub(crate) condition: Condition,
+}
+
+/// The result of comparing a file with the object that was placed as this file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Condition {
+    /// The object is to be placed. Until then, any file can be there.
+    Intended,
+    /// The file is the object.
+    Intact,
+    /// The file differs from the object only in its signature or compression.
+    Resigned,
+    /// The file is another kernel object.
+    Other,
+    /// The file is not a complete kernel object.
+    Damaged,
+    /// There is no file.
+    Missing,
+}
+
+impl Condition {
+    /// Returns true if the object has to be placed again.
+    pub(crate) fn needs_repair(self) -> bool {
+        matches!(self, Self::Intended | Self::Damaged | Self::Missing)
+    }
+}
+
+impl Placed {
+    /// Returns the entry for an object of a module that is to be placed.
+    pub(crate) fn intended(
+        module: &ModuleId,
+        arch: &Arch,
+        object: &BuiltObject,
+        signer: Option<Digest>,
+    ) -> Self {
+        Self {
+            path: object.path(),
+            module: module.clone(),
+            arch: arch.clone(),
+            tree: None,
+            digest: object.digest,
+            built_for: object.built_for.clone(),
+            signer,
+            stat: None,
+            condition: Condition::Intended,
+        }
+    }
+
+    /// Compares the file with the object. If the file is missing, looks for one with another
+    /// compression.
+    pub(crate) fn examine(&mut self, machine: &Machine, kernel: &KernelRelease, dir: &Path) {
+        let stat = stat_of(&machine.trees, &dir.join(&self.path));
+        if stat.is_some() && stat == self.stat {
+            return;
+        }
+        let found = match &stat {
+            Some(_) => self.compare(machine, kernel, &dir.join(&self.path)),
+            None => Condition::Missing,
+        };
+        let is_placed = matches!(found, Condition::Intact | Condition::Resigned);
+        if self.condition == Condition::Intended && !is_placed {
+            return;
+        }
+        (self.condition, self.stat) = (found, stat);
+        if found != Condition::Missing {
+            return;
+        }
+        let other = other_compressions(&self.path).into_iter().find(|path| {
+            let file = dir.join(path);
+            file.is_file() && self.compare(machine, kernel, &file) == Condition::Resigned
+        });
+        if let Some(other) = other {
+            self.stat = stat_of(&machine.trees, &dir.join(&other));
+            self.condition = Condition::Resigned;
+            self.path = other;
+        }
+    }
+
+    fn compare(&self, machine: &Machine, kernel: &KernelRelease, file: &Path) -> Condition {
+        let Ok(file) = symlinks::resolve(&machine.trees.root, file) else {
+            return Condition::Missing;
+        };
+        if Digest::of_file(&file).is_ok_and(|digest| digest == self.digest) {
+            return Condition::Intact;
+        }
+        let read = |file: &Path| Payload::read(&machine.tools, &machine.env, file);
+        match read(&file) {
+            None => Condition::Damaged,
+            Some(payload) if self.payload(machine, kernel) == Some(payload.digest) => {
+                Condition::Resigned
+            }
+            Some(_) => Condition::Other,
+        }
+    }
+
+    /// Returns the digest of the object in the module's build without compression and signature.
+    /// Returns `None` if the build no longer contains the object.
+    fn payload(&self, machine: &Machine, kernel: &KernelRelease) -> Option<Digest> {
+        let module = machine.trees.built(&self.module, kernel, &self.arch).join("module");
+        let path = Path::new(&self.path);
+        let names = other_compressions(&self.path);
+        let names = [path].into_iter().chain(names.iter().map(Path::new));
+        let stored = names.map(|name| module.join(name.file_name().unwrap_or_default()));
+        let stored = stored.into_iter().find(|stored| stored.is_file())?;
+        Payload::read(&machine.tools, &machine.env, &stored).map(|payload| payload.digest)
+    }
+}
+
+/// Returns the stat signature of the file that `path` leads to, or `None` if there is no file.
+///
+/// It lacks the device: btrfs numbers its subvolumes anew when it is mounted.
+pub(super) fn stat_of(trees: &Trees, path: &Path) -> Option<String> {
+    let meta = fs::symlink_metadata(path).ok()?;
+    let meta: Metadata = match meta.is_symlink() {
+        true => fs::metadata(symlinks::resolve(&trees.root, path).ok()?).ok()?,
+        false => meta,
+    };
+    meta.is_file().then(|| {
+        let (size, inode) = (meta.size(), meta.ino());
+        let (mtime, mtime_nsec) = (meta.mtime(), meta.mtime_nsec());
+        let (ctime, ctime_nsec) = (meta.ctime(), meta.ctime_nsec());
+        format!("{size} {mtime}.{mtime_nsec:09} {ctime}.{ctime_nsec:09} {inode}")
+    })
+}
+
+/// Returns the part of an object's path that does not depend on its compression. depmod accepts
+/// only one of the files with the same part.
+pub(crate) fn slot(path: &str) -> &str {
+    let suffix = Compression::ALL.into_iter().find_map(|kind| path.strip_suffix(kind.suffix()));
+    suffix.unwrap_or(path)
+}
+
+/// Returns the paths of an object with other compressions.
+pub(crate) fn other_compressions(path: &str) -> Vec<String> {
+    let all = Compression::ALL.map(|kind| format!("{}{}", slot(path), kind.suffix()));
+    all.into_iter().filter(|other| other != path).collect()
+}

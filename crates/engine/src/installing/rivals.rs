@@ -1,0 +1,116 @@
+//! Finds the kernel objects that compete with those of a module.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use walkdir::WalkDir;
+
+use crate::dkms_tree::{Inventory, other_compressions, slot};
+use crate::objects::ObjectName;
+
+/// The files that list the objects of a kernel. The first one lists those of the kernel itself,
+/// without their compression. depmod writes the second one.
+const LISTS: [&str; 2] = ["modules.order", "modules.dep"];
+
+/// The entries of a kernel's directory that contain its headers.
+const HEADERS: [&str; 2] = ["build", "source"];
+
+/// Returns the files that compete with the objects `names`, by module name.
+///
+/// They are files in the kernel's directory with the same module name, except those that alpm-dkms
+/// has placed and those in the `places` of the objects. If several have the same name, only the one
+/// that modprobe would load is returned. The kernel's own objects are looked up in its lists, since
+/// it has some 6,000.
+pub(super) fn rivals(
+    inventory: &Inventory,
+    names: &BTreeSet<String>,
+    places: &[String],
+) -> BTreeMap<String, PathBuf> {
+    let dir = inventory.dir();
+    let mut found = Rivals { inventory, names, places, found: BTreeMap::new() };
+    let mut has_list = false;
+    for text in LISTS.iter().filter_map(|list| fs::read_to_string(dir.join(list)).ok()) {
+        has_list = true;
+        text.lines().for_each(|line| found.add_listed(line.split(':').next().unwrap_or(line)));
+    }
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if (has_list && name == "kernel") || HEADERS.iter().any(|headers| name == *headers) {
+            continue;
+        }
+        let files = WalkDir::new(entry.path()).into_iter().flatten();
+        for file in files.filter(|entry| entry.file_type().is_file()) {
+            if let Ok(path) = file.path().strip_prefix(dir) {
+                path.to_str().into_iter().for_each(|path| found.add(path));
+            }
+        }
+    }
+    found.found.into_iter().map(|(name, (_, path))| (name, dir.join(path))).collect()
+}
+
+struct Rivals<'a> {
+    inventory: &'a Inventory,
+    names: &'a BTreeSet<String>,
+    places: &'a [String],
+    /// The best file of each name, with its rank.
+    found: BTreeMap<String, (u8, String)>,
+}
+
+impl Rivals<'_> {
+    /// Adds an object from a list if it exists with any compression.
+    fn add_listed(&mut self, path: &str) {
+        if self.name(path).is_none() {
+            return;
+        }
+        for path in [path.to_owned()].into_iter().chain(other_compressions(path)) {
+            if self.inventory.dir().join(&path).is_file() {
+                self.add(&path);
+            }
+        }
+    }
+
+    fn add(&mut self, path: &str) {
+        let Some(name) = self.name(path) else { return };
+        let is_place = self.places.iter().any(|place| slot(place) == slot(path));
+        if is_place || self.inventory.top(path).is_some() {
+            return;
+        }
+        let new = (rank(path), path.to_owned());
+        match self.found.get(&name) {
+            Some(other) if *other <= new => {}
+            _ => _ = self.found.insert(name, new),
+        }
+    }
+
+    /// Returns the module name of the object at `path` if it is one of the names.
+    fn name(&self, path: &str) -> Option<String> {
+        let name = ObjectName::parse(path.rsplit('/').next()?)?.module;
+        self.names.contains(&name).then_some(name)
+    }
+}
+
+/// Returns the rank of a file in depmod's default order: `updates` first, `kernel` last. The lowest
+/// rank wins.
+fn rank(path: &str) -> u8 {
+    if Path::new(path).starts_with("updates") {
+        0
+    } else if Path::new(path).starts_with("kernel") {
+        2
+    } else {
+        1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("updates/dkms/a.ko", "extra/a.ko")]
+    #[case("extra/a.ko", "kernel/drivers/a.ko")]
+    fn file_that_modprobe_prefers_has_the_lower_rank(#[case] first: &str, #[case] second: &str) {
+        assert!(rank(first) < rank(second));
+    }
+}
