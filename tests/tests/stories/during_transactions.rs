@@ -44,8 +44,7 @@ fn autoinstall_leaves_the_files_of_a_running_transaction_alone() {
     // In the hook, neither the old nor the new module and kernel can be told from a removed one.
     let command = "/bin/sh -c 'dkms autoinstall --all; dkms autoinstall --pending; true'";
     add_hook(&root, "PreTransaction", command);
-    let output =
-        root.install(&[&kernel("linux", 2)[..], &[find("bbswitch-next")]].concat());
+    let output = root.install(&[&kernel("linux", 2)[..], &[find("bbswitch-next")]].concat());
     output.hooks_succeed().has("left to pacman, which is still running").lacks("source missing");
     assert_eq!(root.kernels(), [new.as_str()]);
     root.assert_works(&new, "bbswitch");
@@ -78,7 +77,8 @@ fn autoinstall_in_a_loop_disturbs_no_transaction() {
 #[test]
 fn copies_of_the_hooks_of_arch_settle_nothing_early() {
     let root = machine(&[find("bbswitch")]);
-    let triggers = "Type = Path\nTarget = usr/src/*/dkms.conf\nTarget = usr/lib/modules/*/build/include/\n";
+    let triggers =
+        "Type = Path\nTarget = usr/src/*/dkms.conf\nTarget = usr/lib/modules/*/build/include/\n";
     for (name, operations, when) in [
         ("70-dkms-install", "Operation = Install\nOperation = Upgrade\n", "PostTransaction"),
         ("71-dkms-remove", "Operation = Remove\n", "PreTransaction"),

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::dkms_tree::{Inventory, PendingList, Record};
+use crate::dkms_tree::{INVENTORY, Inventory, PendingList, Record};
 use crate::machine::Machine;
 use crate::names::{KernelRelease, ModuleId};
 use crate::os::durable::FileError;
@@ -87,6 +87,8 @@ impl Changes<'_> {
     fn add_objects(&mut self, module: &ModuleId, kernel: &KernelRelease) {
         let trees = &self.machine.trees;
         let dir = trees.kernel(kernel);
+        self.unsynced.add_file(dir.join(INVENTORY));
+        self.unsynced.add_dir(&dir);
         self.unsynced.add_dir(trees.module(&module.name));
         self.unsynced.add_dir(dir.join(crate::installing::default_location(self.machine)));
         for object in Inventory::read(trees, kernel).of(module) {

@@ -87,8 +87,8 @@ impl Inventory {
 
     /// Writes the inventory, or removes the file if there are no objects.
     ///
-    /// The directory is not synced: if a power cut undoes the change, the objects are recognised by
-    /// their digests.
+    /// The run syncs the file and the directory at its end. If a power cut undoes or damages the file
+    /// before, the installation is still pending, and the objects are recognised by their digests.
     ///
     /// # Errors
     /// [`FileError`] if the file cannot be written.
@@ -105,7 +105,7 @@ impl Inventory {
         let text = toml::to_string(&file)
             .map_err(std::io::Error::other)
             .map_err(FileError::when("write", &path))?;
-        durable::write_with(&path, text.as_bytes(), Durability::Content)
+        durable::write_with(&path, text.as_bytes(), Durability::None)
     }
 
     /// Returns all objects, those of each path from bottom to top.
