@@ -55,7 +55,10 @@ impl Root {
                 fs::copy(built.join(program), root.path(place).join(program))
                     .expect("copy a program from STORIES_BINARIES");
             }
-            let hooks = Path::new(env!("CARGO_MANIFEST_DIR")).join("../libalpm-hooks");
+            let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+            let script = root.path("usr/share/libalpm/scripts/dkms");
+            fs::copy(checkout.join("packaging/scripts-dkms"), script).expect("copy the script");
+            let hooks = checkout.join("libalpm-hooks");
             root.shell("pacman -Qlq alpm-dkms | grep '[.]hook$' | xargs rm").ok();
             for hook in fs::read_dir(hooks).expect("list our hooks").flatten() {
                 let place = root.path("usr/share/libalpm/hooks").join(hook.file_name());

@@ -107,7 +107,7 @@ fn records_of_the_first_version_cost_at_most_a_rebuild() {
     root.dkms(&["uninstall", find("bbswitch").module(), "-k", &release()]).ok();
     root.shell("mv /usr/src/bbswitch-* /srv").ok();
     root.write(
-        "var/lib/dkms/.pending/transaction-bbswitch-12345678.toml",
+        "var/lib/dkms/.pending/transaction-bbswitch-0.8-987c070b.toml",
         "[work.transaction]\nsources = [\"bbswitch-0.8\"]\nkernels = []\n",
     );
     root.boot_unit().ok();

@@ -68,7 +68,7 @@ impl Transaction {
     #[track_caller]
     fn kill(&self, points: usize, look: impl Fn(&Root, &str), finish: impl Fn(&Root, &str)) {
         let calls = self.calls();
-        assert!(calls.len() > 20, "only {} changes", calls.len());
+        assert!(calls.len() > 10, "only {} changes", calls.len());
         let points = points.min(calls.len());
         for point in 0..points {
             let (call, number) = &calls[(2 * point + 1) * calls.len() / (2 * points)];

@@ -87,8 +87,8 @@ impl Changes<'_> {
     fn add_objects(&mut self, module: &ModuleId, kernel: &KernelRelease) {
         let trees = &self.machine.trees;
         let dir = trees.kernel(kernel);
+        // depmod syncs the directory itself.
         self.unsynced.add_file(dir.join(INVENTORY));
-        self.unsynced.add_dir(&dir);
         self.unsynced.add_dir(trees.module(&module.name));
         self.unsynced.add_dir(dir.join(crate::installing::default_location(self.machine)));
         for object in Inventory::read(trees, kernel).of(module) {

@@ -87,7 +87,7 @@ impl Inventory {
 
     /// Writes the inventory, or removes the file if there are no objects.
     ///
-    /// The run syncs the file and the directory at its end. If a power cut undoes or damages the file
+    /// The run syncs the file at its end. If a power cut undoes or damages the file
     /// before, the installation is still pending, and the objects are recognised by their digests.
     ///
     /// # Errors

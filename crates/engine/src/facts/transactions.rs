@@ -197,12 +197,19 @@ impl TransactionFacts {
         self.lacking = Subjects::of(lacking.map(|(path, _)| path));
         self.arrived.remove(&self.lacking);
         let everything_arrived = self.lacking.is_empty();
-        let has_departed = |path: &String| {
-            everything_arrived && is_owned(path) == Some(false) && is_absent(trees, path)
+        // The new version of an upgraded package is in the database.
+        let is_removed =
+            |package: &String| !arriving.is_empty() || transaction.has_removed(trees, package);
+        let has_departed = |path: &String, about: &JournalPath| {
+            everything_arrived
+                && is_owned(path) == Some(false)
+                && about.package.as_ref().is_none_or(is_removed)
+                && is_absent(trees, path)
         };
         let is_there = |path: &String| fs::symlink_metadata(trees.root.join(path)).is_ok();
-        let held = departing.keys().filter(|path| !has_departed(path) && !is_there(path));
-        self.held = Subjects::of(held);
+        let held = departing.iter();
+        let held = held.filter(|(path, about)| !has_departed(path, about) && !is_there(path));
+        self.held = Subjects::of(held.map(|(path, _)| path));
         self.departed.remove(&self.held);
     }
 }

@@ -39,6 +39,21 @@ pub fn owners(database: &Path, paths: &BTreeSet<String>) -> io::Result<BTreeMap<
     Ok(owners)
 }
 
+/// Returns true if the database contains an entry for `package`, even an incomplete one.
+///
+/// # Errors
+/// An I/O error if the database cannot be listed.
+pub fn lists(database: &Path, package: &str) -> io::Result<bool> {
+    for entry in fs::read_dir(database.join("local"))? {
+        let name = entry?.file_name();
+        // The name is NAME-VERSION-RELEASE.
+        if name.to_string_lossy().rsplitn(3, '-').nth(2) == Some(package) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Returns the content of a file in the directory of a package, or `None` if there is no such file.
 fn read(path: &Path) -> io::Result<Option<String>> {
     match fs::read(path) {
@@ -109,6 +124,18 @@ mod tests {
         package(dir.path(), "bar-dkms-2-1", None, None);
         package(dir.path(), "empty-2-1", Some(""), Some(&files));
         assert_eq!(owners_in(dir.path()), []);
+    }
+
+    #[test]
+    fn an_incomplete_entry_is_listed() {
+        let dir = tempfile::tempdir().unwrap();
+        package(dir.path(), "foo-dkms-2:1.0-1", Some("%NAME%\nfoo-dkms\n"), None);
+        package(dir.path(), "bar-1.0-1", None, None);
+        for (package, want) in [("foo-dkms", true), ("bar", true), ("foo", false), ("dkms", false)]
+        {
+            assert_eq!(lists(dir.path(), package).unwrap(), want, "{package}");
+        }
+        assert!(lists(&dir.path().join("none"), "foo").is_err());
     }
 
     #[test]

@@ -1,9 +1,14 @@
 //! pacman as other processes see it: its transactions and its local database.
 
 mod local_database;
+mod package_owner;
 mod target;
 mod transaction;
 
-pub(crate) use local_database::owners;
+use local_database::{lists, owners};
+pub(crate) use package_owner::owner_of;
 pub use target::Target;
 pub use transaction::Transaction;
+
+/// pacman's database directory unless `pacman.conf` or `--dbpath` names another one.
+const DATABASE: &str = "/var/lib/pacman";

@@ -9,16 +9,13 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::owners;
+use super::{DATABASE, lists, owners};
 use crate::machine::Trees;
 use crate::os::stat::FileStamp;
 
 /// The name of pacman's lock file in its database directory. pacman creates the file before a
 /// transaction, keeps it open, and deletes it at the end.
 const LOCK: &str = "db.lck";
-
-/// pacman's database directory unless `pacman.conf` or `--dbpath` names another one.
-const DATABASE: &str = "/var/lib/pacman";
 
 /// A transaction of pacman or of another program that uses libalpm.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +62,11 @@ impl Transaction {
         paths: &BTreeSet<String>,
     ) -> io::Result<BTreeMap<String, String>> {
         owners(&trees.inside(&self.database), paths)
+    }
+
+    /// Returns true if it is certain that pacman's database contains no entry for `package`.
+    pub(crate) fn has_removed(&self, trees: &Trees, package: &str) -> bool {
+        lists(&trees.inside(&self.database), package).is_ok_and(|listed| !listed)
     }
 
     /// Returns a name for files about this transaction. Two transactions of the same process have

@@ -3,11 +3,8 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use super::pacman::owners;
+use super::{DATABASE, owners};
 use crate::machine::Trees;
-
-/// Pacman's database.
-const DATABASE: &str = "var/lib/pacman";
 
 /// Returns the name of the package that owns `file`; `None` if no package does. `file` need not
 /// exist. If pacman's database cannot be read, the file counts as owned.
@@ -15,7 +12,7 @@ const DATABASE: &str = "var/lib/pacman";
 /// Reads the lists of all packages. Call it only for a file whose origin is unknown.
 pub(crate) fn owner_of(trees: &Trees, file: &Path) -> Option<String> {
     let path = file.strip_prefix(&trees.root).ok()?.to_str()?.to_owned();
-    match owners(&trees.root.join(DATABASE), &[path].into()) {
+    match owners(&trees.inside(Path::new(DATABASE)), &[path].into()) {
         Ok(owners) => owners.into_values().next(),
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => Some(format!("(unknown: {error})")),
@@ -35,7 +32,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let trees = Trees::under(dir.path());
         assert_eq!(owner_of(&trees, &dir.path().join(path)), None);
-        let package = dir.path().join(DATABASE).join("local/foo-bin-1.0-1");
+        let package = dir.path().join("var/lib/pacman/local/foo-bin-1.0-1");
         fs::create_dir_all(&package).unwrap();
         fs::write(package.join("desc"), "%NAME%\nfoo-bin\n").unwrap();
         let list = "usr/lib/modules/7.2/updates/dkms/foo.ko.zst";
