@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use dkms_engine::facts::running_pacman;
 use dkms_engine::machine::Lock;
 use dkms_engine::machine::Machine;
 use dkms_engine::os::durable::FileError;
@@ -31,6 +32,8 @@ pub enum Maintained {
     UpToDate,
     /// Some images are still stale and stay pending.
     Stale,
+    /// A transaction is running, so the images are left to its hooks.
+    Left,
 }
 
 /// Returns true if images are pending, or if a killed run left temporary files beside images.
@@ -61,8 +64,15 @@ pub fn maintain_images(
             Some(Lock::take(&machine.trees, &machine.env, say)?)
         }
     };
-    if maintenance != Maintenance::DryRun && !machine.is_within_run() {
-        leftovers::remove(machine);
+    if maintenance != Maintenance::DryRun {
+        if let Some(process) = running_pacman(machine) {
+            let line = format!("images left to pacman, which is still running (process {process})");
+            say(&line);
+            return Ok(Maintained::Left);
+        }
+        if !machine.is_within_run() {
+            leftovers::remove(machine);
+        }
     }
     let assessment = Assessment::read(machine, generator);
     if maintenance == Maintenance::DryRun {

@@ -1,21 +1,14 @@
 //! Commands that run while pacman works: in install scriptlets, from cron, from other hooks.
 
-use stories::{Recipe, Root, find};
+use stories::{Recipe, find};
 
 use crate::fixture::{assert_status, installed, kernel, machine, release, traces};
 
-/// Adds a hook that runs `command` at the end of the PreTransaction hooks or, with `when` set to
-/// `PostTransaction`, before our PostTransaction hooks.
-fn add_hook(root: &Root, when: &str, command: &str) {
-    let name = if when == "PreTransaction" { "zz-other" } else { "10-other" };
-    root.write(
-        &format!("etc/pacman.d/hooks/{name}.hook"),
-        &format!(
-            "[Trigger]\nType = Package\nOperation = Install\nOperation = Upgrade\nOperation = Remove\n\
-             Target = *\n[Action]\nWhen = {when}\nExec = {command}\n"
-        ),
-    );
-}
+/// Runs commands that are no children of pacman, waits for them, and prints their output.
+const CRON: &str = "#!/bin/sh\n\
+    setsid -f sh -c 'dkms autoinstall --all; dkms autoinstall --pending; dkms initramfs; touch /srv/done' \
+    >/srv/output 2>&1\n\
+    until test -e /srv/done; do sleep 0.05; done\ncat /srv/output\n";
 
 /// pacman waits for the scriptlets of packages, so their commands are carried out at once.
 #[test]
@@ -36,16 +29,23 @@ fn install_scriptlets_may_call_dkms() {
     root.assert_settled();
 }
 
-/// cron, or a hook of another package, runs `dkms autoinstall` while pacman replaces files.
+/// cron runs commands after pacman has begun its transaction.
 #[test]
-fn autoinstall_leaves_the_files_of_a_running_transaction_alone() {
+fn commands_leave_the_files_of_a_running_transaction_alone() {
     let root = machine(&[find("bbswitch")]);
     let [old, new] = [release(), find("linux-2").release().to_owned()];
-    // In the hook, neither the old nor the new module and kernel can be told from a removed one.
-    let command = "/bin/sh -c 'dkms autoinstall --all; dkms autoinstall --pending; true'";
-    add_hook(&root, "PreTransaction", command);
+    root.write("srv/cron", CRON);
+    root.write(
+        "etc/pacman.d/hooks/zz-cron.hook",
+        "[Trigger]\nType = Package\nOperation = Upgrade\nTarget = *\n[Action]\nWhen = PreTransaction\n\
+         Exec = /srv/cron\n",
+    );
     let output = root.install(&[&kernel("linux", 2)[..], &[find("bbswitch-next")]].concat());
-    output.hooks_succeed().has("left to pacman, which is still running").lacks("source missing");
+    output
+        .hooks_succeed()
+        .has("left to pacman, which is still running")
+        .has("images left to pacman, which is still running")
+        .lacks("source missing");
     assert_eq!(root.kernels(), [new.as_str()]);
     root.assert_works(&new, "bbswitch");
     root.assert_absent(&old, "bbswitch");

@@ -33,7 +33,7 @@ pub fn run(machine: &Machine, dry_run: bool, progress: &mut Progress<'_>) -> Res
     match maintain(machine, generator, maintenance, progress)? {
         Maintained::Nothing => progress.say("all images are up to date"),
         Maintained::Stale if !dry_run => code = 1,
-        Maintained::Stale | Maintained::UpToDate => {}
+        Maintained::Stale | Maintained::UpToDate | Maintained::Left => {}
     }
     Ok(code)
 }

@@ -134,6 +134,15 @@ pub(super) fn read(machine: &Machine, own: Option<&OwnTransaction>) -> Vec<Trans
     journals.map(|journal| TransactionFacts::of(trees, journal, own)).collect()
 }
 
+/// Returns the process ID of pacman if a recorded transaction is running and pacman does not wait for
+/// this process. Returns `None` otherwise.
+#[must_use]
+pub fn running_pacman(machine: &Machine) -> Option<u32> {
+    let foreign = Stage::Running { waits_for_us: false };
+    let running = read(machine, None).into_iter().find(|transaction| transaction.stage == foreign);
+    running.map(|transaction| transaction.journal.transaction.process())
+}
+
 impl TransactionFacts {
     fn of(trees: &Trees, journal: Journal, own: Option<&OwnTransaction>) -> Self {
         let own = own.filter(|own| own.transaction == journal.transaction);
