@@ -4,22 +4,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use dkms_engine::machine::Trees;
+use dkms_engine::machine::{Transaction, Trees};
 use dkms_engine::names::{KernelRelease, ModuleId};
 use dkms_engine::os::durable::{self, Durability, FileError};
 use dkms_engine::plan::{Action, Note, Plan, Step};
 use dkms_engine::report::{Outcome, Report};
-use nix::unistd::getppid;
 use serde::{Deserialize, Serialize};
 
 /// The failures and messages that the hooks of a transaction have reported.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Told {
-    /// The transaction that ran the hook, as returned by [`transaction`].
-    transaction: String,
+    /// The transaction that ran the hook; `None` outside a transaction.
+    transaction: Option<Transaction>,
     /// The state of 70-dkms-install.
     install: InstallHook,
     /// The modules that failed or were skipped: module, kernel, and whether the failure was
@@ -46,7 +44,7 @@ impl Told {
     /// Returns the value of the first hook of a transaction.
     #[must_use]
     pub fn nothing(trees: &Trees) -> Self {
-        Self { transaction: transaction(trees), ..Self::default() }
+        Self { transaction: Some(Transaction::of_this_hook(trees)), ..Self::default() }
     }
 
     /// Records that 70-dkms-install has started, and returns the value of the first hook of a
@@ -65,9 +63,15 @@ impl Told {
         let told: Option<Self> =
             fs::read(path(trees)).ok().and_then(|text| serde_json::from_slice(&text).ok());
         let nothing = Self::nothing(trees);
-        let is_same =
-            |told: &Self| !told.transaction.is_empty() && told.transaction == nothing.transaction;
+        let is_known = nothing.transaction.as_ref().is_some_and(Transaction::is_known);
+        let is_same = |told: &Self| is_known && told.transaction == nothing.transaction;
         told.filter(is_same).unwrap_or(nothing)
+    }
+
+    /// Returns the transaction that runs this hook.
+    #[must_use]
+    pub fn transaction(&self) -> Option<&Transaction> {
+        self.transaction.as_ref()
     }
 
     /// Returns the state of 70-dkms-install in this transaction.
@@ -165,20 +169,4 @@ impl Told {
 
 fn path(trees: &Trees) -> PathBuf {
     trees.dkms.join(".cache/transaction.json")
-}
-
-/// Returns a text that identifies the transaction whose hook this process is: the process ID and the
-/// start time of pacman, which is the parent process, and the identity of its lock file. Daemons such
-/// as PackageKit run several transactions, and each creates the lock file again. Returns an empty
-/// text if /proc is not mounted.
-fn transaction(trees: &Trees) -> String {
-    let pid = getppid();
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name of the program, in parentheses, can contain blanks (proc_pid_stat(5)).
-    let fields = stat.rsplit_once(')').map(|(_, fields)| fields).unwrap_or_default();
-    let Some(started) = fields.split_whitespace().nth(19) else { return String::new() };
-    let lock = fs::metadata(trees.root.join("var/lib/pacman/db.lck"));
-    let lock =
-        lock.map(|it| format!("{}:{} {}.{}", it.dev(), it.ino(), it.ctime(), it.ctime_nsec()));
-    format!("{pid} {started} {}", lock.unwrap_or_default())
 }

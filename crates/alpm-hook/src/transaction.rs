@@ -40,11 +40,7 @@ pub fn journal(
         return Ok(ExitCode::SUCCESS);
     }
     if args.dry_run {
-        let what = match operation {
-            Operation::Arriving => "arriving",
-            Operation::Departing => "departing",
-        };
-        let line = format!("would record {} {what} paths", targets.paths.len());
+        let line = format!("would record {} {} paths", targets.paths.len(), operation.name());
         Lines::new(io::stdout(), PackageNames::default()).say(&line);
         return Ok(ExitCode::SUCCESS);
     }
@@ -122,8 +118,8 @@ fn sync_modules(
     machine.images = generator.is_some();
     let lock = lock(args, &machine)?;
     let is_completed = args.flag != Some(SCRIPT);
-    let transaction = Transaction::of_this_hook(&machine.trees);
-    let own = OwnTransaction { transaction, is_completed };
+    let own = |transaction| OwnTransaction { transaction, is_completed };
+    let own = told.transaction().cloned().map(own);
     let mut arrived = Subjects::default();
     let mut departed = Subjects::default();
     match hook {
@@ -137,8 +133,7 @@ fn sync_modules(
     }
     let mut changed = arrived.clone();
     changed.extend(&departed);
-    let scope =
-        Scope { changed: Some(changed), own: Some(own), trusts_packages: true, ..Scope::default() };
+    let scope = Scope { changed: Some(changed), own, trusts_packages: true, ..Scope::default() };
     let mut facts = facts::read(&machine, &scope);
     if lock.is_some() {
         let renamed = act::carry_over_registrations(&machine, &facts, &BTreeSet::new());

@@ -135,12 +135,12 @@ impl BuildCache {
         let key = CacheKey::of(&record.module, &record.arch, &record.inputs, environment);
         let (module, kernel, arch) =
             (record.module.clone(), record.kernel.clone(), record.arch.clone());
-        // What an installation left out is not part of an entry.
+        // The objects that an installation left out are not recorded in an entry.
         Record { refused: Vec::new(), ..record.clone() }
             .write_with(&copy.join(FILE_NAME), Durability::None)?;
         let content = Digest::of_tree(&copy)?;
         let ticket = Ticket { format: FORMAT, module, kernel, arch, size, content };
-        // Nothing is synced: `content` shows whether the entry is complete.
+        // No file is synced, because `content` shows whether the entry is complete.
         toml_file::write_with(&unfinished.path().join(TICKET), &ticket, Durability::None)?;
         self.remove(&key)?;
         let place = self.path(&key);

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,17 @@ pub enum Operation {
     Arriving,
     /// pacman removes the path.
     Departing,
+}
+
+impl Operation {
+    /// Returns `arriving` or `departing`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Arriving => "arriving",
+            Self::Departing => "departing",
+        }
+    }
 }
 
 /// The state of a path before a transaction.
@@ -73,12 +84,6 @@ struct JournalFile {
     paths: BTreeMap<String, JournalPath>,
 }
 
-/// The part of every format that says which format it is.
-#[derive(Deserialize)]
-struct AnyFormat {
-    format: Option<u32>,
-}
-
 /// Records that `transaction` is about to perform `operation` on `paths`. The paths have no leading
 /// `/`.
 ///
@@ -107,11 +112,7 @@ pub fn record(
         transaction: transaction.clone(),
         paths: paths.collect(),
     };
-    let what = match operation {
-        Operation::Arriving => "arriving",
-        Operation::Departing => "departing",
-    };
-    let name = format!("{PREFIX}{}-{what}.toml", transaction.short_name());
+    let name = format!("{PREFIX}{}-{}.toml", transaction.short_name(), operation.name());
     let path = trees.pending().join(name);
     // This hook does not take the lock. A run that holds the lock may remove the unfinished file
     // once, so try again.
@@ -179,14 +180,13 @@ impl Journal {
 }
 
 impl JournalFile {
-    fn read(path: &std::path::Path) -> Option<Self> {
-        let AnyFormat { format } = toml_file::read(path)?;
-        if format != Some(FORMAT) {
-            let what = format.map_or("no format".to_owned(), |format| format!("format {format}"));
-            log::warn!("{}: ignored: it has {what}, not {FORMAT}", path.display());
+    fn read(path: &Path) -> Option<Self> {
+        let file: Self = toml_file::read(path)?;
+        if file.format != FORMAT {
+            log::warn!("{}: ignored: not in format {FORMAT}", path.display());
             return None;
         }
-        toml_file::read(path)
+        Some(file)
     }
 }
 

@@ -42,7 +42,7 @@ pub struct Placed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Condition {
-    /// The object is to be placed. Until then, any file can be there.
+    /// The object has yet to be placed. Until then, any file can be at its path.
     Intended,
     /// The file is the object.
     Intact,
@@ -64,7 +64,7 @@ impl Condition {
 }
 
 impl Placed {
-    /// Returns the entry for an object of a module that is to be placed.
+    /// Returns the entry for an object of a module that has yet to be placed.
     pub(crate) fn intended(
         module: &ModuleId,
         arch: &Arch,

@@ -95,6 +95,7 @@ pub fn read(machine: &Machine, scope: &Scope) -> Facts {
         kernels_known: true,
         kernel_links: BTreeSet::new(),
         inventories: BTreeMap::new(),
+        recorded: BTreeMap::new(),
         problems: Vec::new(),
     };
     let mut kernels = survey.kernels();
@@ -155,6 +156,8 @@ struct Survey<'a> {
     kernel_links: BTreeSet<KernelRelease>,
     /// The inventory of each kernel, with the present conditions of the objects.
     inventories: BTreeMap<KernelRelease, Inventory>,
+    /// The inventory of each kernel as it was read.
+    recorded: BTreeMap<KernelRelease, Inventory>,
     problems: Vec<String>,
 }
 

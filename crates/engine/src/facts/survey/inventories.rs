@@ -17,7 +17,8 @@ impl Survey<'_> {
         modules: &mut BTreeMap<ModuleId, ModuleFacts>,
     ) {
         for release in kernels.keys() {
-            let mut inventory = Inventory::read(&self.machine.trees, release);
+            let read = Inventory::read(&self.machine.trees, release);
+            let mut inventory = read.clone();
             inventory.examine(self.machine, release);
             for id in inventory.modules() {
                 let module = modules.entry(id.clone()).or_insert_with(|| ModuleFacts {
@@ -31,6 +32,7 @@ impl Survey<'_> {
                 module.pairs.entry(release.clone()).or_default().placed = true;
             }
             self.inventories.insert(release.clone(), inventory);
+            self.recorded.insert(release.clone(), read);
         }
     }
 
@@ -38,7 +40,7 @@ impl Survey<'_> {
     pub(super) fn add_inventories(&mut self, kernels: &mut BTreeMap<KernelRelease, KernelFacts>) {
         for (release, about) in kernels {
             let Some(inventory) = self.inventories.remove(release) else { continue };
-            let read = Inventory::read(&self.machine.trees, release);
+            let Some(read) = self.recorded.remove(release) else { continue };
             about.inventory_changed = inventory != read;
             let is_other = |object: &&Placed| object.condition == Condition::Other;
             let is_known = |object: &Placed| read.own().any(|it| it == object);

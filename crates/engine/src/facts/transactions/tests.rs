@@ -101,7 +101,7 @@ fn a_file_that_was_there_before_has_not_arrived() {
     upgrade.package("foo-dkms-2", &[NEW]);
     upgrade.record(Operation::Arriving, &[NEW]);
     upgrade.record(Operation::Departing, &[OLD]);
-    assert_eq!(sources(&upgrade.judge().lacking), ["foo-2"], "it is to be replaced");
+    assert_eq!(sources(&upgrade.judge().lacking), ["foo-2"], "it has not been replaced yet");
     upgrade.root.remove(NEW);
     upgrade.root.write(NEW, "");
     assert_eq!(upgrade.judge().stage, Stage::Completed);

@@ -106,6 +106,12 @@ impl Transaction {
         }
     }
 
+    /// Returns true if the process of the transaction is known. It is not if /proc is not mounted.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.pid != 0
+    }
+
     /// Returns the process ID of pacman; 0 if it is unknown.
     pub(crate) fn process(&self) -> u32 {
         self.pid
