@@ -167,7 +167,7 @@ impl<W: Write> Lines<W> {
                 let module = self.names.module(module);
                 self.out.line(&format!("{module} for {kernel}: adopted from dkms"));
             }
-            (Action::Uninstall(module, kernel), Outcome::Done) => {
+            (Action::Uninstall { module, kernel, .. }, Outcome::Done) => {
                 if self.removed_kernels.contains_key(kernel) {
                     // The line for the kernel covers this step.
                 } else if let Some(kernels) = self.removed.get_mut(module) {

@@ -166,7 +166,7 @@ fn retry_command(action: &Action) -> Option<String> {
         | Action::Fail { module, kernel: Some(kernel), .. } => {
             Some(format!("dkms install {module} -k {kernel} --verbose"))
         }
-        Action::Uninstall(module, kernel) | Action::Unbuild(module, kernel) => {
+        Action::Uninstall { module, kernel, .. } | Action::Unbuild(module, kernel) => {
             Some(format!("dkms unbuild {module} -k {kernel}"))
         }
         Action::Deregister(module) => Some(format!("dkms remove {module} --all")),

@@ -34,6 +34,11 @@ fn install(module: &str, kernel: &str, replaces: Option<&str>) -> Step {
     Step { action, why: Vec::new() }
 }
 
+fn uninstall(module: &str, kernel: &str) -> Step {
+    let (module, kernel) = (id(module), release(kernel));
+    step(Action::Uninstall { module, kernel, successors: Vec::new() })
+}
+
 fn step(action: Action) -> Step {
     Step { action, why: Vec::new() }
 }
@@ -106,7 +111,7 @@ fn reports_a_kernel_upgrade() {
             build("vhba-module/20260313", NEW, Reason::NotBuilt),
             install("vhba-module/20260313", NEW, None),
             install("foo/1.0", LTS, None),
-            step(Action::Uninstall(id("zfs/2.4.4"), old.clone())),
+            uninstall("zfs/2.4.4", old.as_str()),
             step(Action::Unbuild(id("zfs/2.4.4"), old.clone())),
             step(Action::Unbuild(id("foo/1.0"), old.clone())),
             step(Action::Depmod(release(NEW))),
@@ -263,12 +268,12 @@ fn reports_notes_and_an_invalid_conf() {
 fn reports_a_removal() {
     let plan = plan(
         vec![
-            step(Action::Uninstall(id("zfs/2.4.4"), release(LTS))),
+            uninstall("zfs/2.4.4", LTS),
             step(Action::Unbuild(id("zfs/2.4.4"), release(LTS))),
-            step(Action::Uninstall(id("zfs/2.4.4"), release(NEW))),
+            uninstall("zfs/2.4.4", NEW),
             step(Action::Unbuild(id("zfs/2.4.4"), release(NEW))),
             step(Action::Deregister(id("zfs/2.4.4"))),
-            step(Action::Uninstall(id("foo/1.0"), release(NEW))),
+            uninstall("foo/1.0", NEW),
         ],
         Vec::new(),
     );

@@ -176,7 +176,9 @@ fn done(step: &Step, elapsed: Duration) -> Option<String> {
         Action::Install { module, kernel, replaces: Some(old) } => {
             format!("installed {module} for {kernel}, replacing {}", old.version)
         }
-        Action::Uninstall(module, kernel) => format!("uninstalled {module} from {kernel}"),
+        Action::Uninstall { module, kernel, .. } => {
+            format!("uninstalled {module} from {kernel}")
+        }
         Action::Unbuild(module, kernel) => {
             format!("deleted the build of {module} for {kernel}")
         }

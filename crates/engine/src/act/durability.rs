@@ -23,7 +23,7 @@ pub(super) fn sync(machine: &Machine, report: &Report) -> Result<(), FileError> 
     let mut changes = Changes { machine, unsynced: Unsynced::default() };
     let actions = || report.finished.iter().map(|finished| &finished.step.action);
     actions().for_each(|action| changes.add(action));
-    if actions().any(|it| it.job().is_some() || matches!(it, Action::Uninstall(..))) {
+    if actions().any(|it| it.job().is_some() || matches!(it, Action::Uninstall { .. })) {
         PendingList::of(&machine.trees).add_images_to(&mut changes.unsynced);
     }
     changes.unsynced.sync()
@@ -54,7 +54,7 @@ impl Changes<'_> {
                     self.unsynced.add_file(self.record(old, kernel));
                 }
             }
-            Action::Uninstall(module, kernel) => {
+            Action::Uninstall { module, kernel, .. } => {
                 self.add_build(module, kernel);
                 self.unsynced.add_dir(trees.module(&module.name));
                 self.add_objects(module, kernel);

@@ -201,7 +201,12 @@ impl Run<'_> {
                     false => it.install(new, replaces.as_ref()),
                 });
             }
-            Action::Uninstall(module, kernel) => {
+            Action::Uninstall { module, kernel, successors } => {
+                let is_missing =
+                    |new: &&ModuleId| !installing::is_installed(self.machine, new, kernel);
+                if let Some(new) = successors.iter().find(is_missing) {
+                    return Ok(Outcome::Skipped(format!("{new} is not installed")));
+                }
                 let work =
                     PendingWork::Uninstall { module: module.clone(), kernel: kernel.clone() };
                 self.note_pending(work)?;

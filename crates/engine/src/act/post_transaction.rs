@@ -38,7 +38,7 @@ pub(crate) fn all(machine: &Machine, report: &Report) {
         matches!(
             action,
             Action::Install { .. }
-                | Action::Uninstall(..)
+                | Action::Uninstall { .. }
                 | Action::Unbuild(..)
                 | Action::Deregister(_)
         )

@@ -18,6 +18,7 @@ use crate::dkms_tree::{
 use crate::failure::Failure;
 use crate::machine::Kernel;
 use crate::names::{Arch, KernelRelease, ModuleId, ModuleName};
+use crate::objects::ObjectName;
 use crate::os::digest::Digest;
 
 pub(crate) use fingerprints::Fingerprints;
@@ -188,6 +189,8 @@ pub(crate) struct ConfFacts {
     /// The rule that excludes the whole module for this kernel, if any, such as
     /// BUILD_EXCLUSIVE_ARCH.
     pub(crate) excluded: Option<String>,
+    /// The names of the objects (`DEST_MODULE_NAME`).
+    pub(crate) objects: Vec<String>,
 }
 
 /// An existing build of a module for a kernel.
@@ -377,6 +380,23 @@ impl Facts {
     #[must_use]
     pub(crate) fn index_outdated(&self, kernel: &KernelRelease) -> bool {
         self.kernels.get(kernel).is_some_and(|about| about.index_outdated)
+    }
+
+    /// Returns the names of a module's objects for a kernel, as modprobe compares them: with `_`
+    /// for `-`.
+    ///
+    /// They are those in the kernel's directory, those of the build, and those that the dkms.conf
+    /// names.
+    #[must_use]
+    pub(crate) fn objects(&self, id: &ModuleId, kernel: &KernelRelease) -> BTreeSet<String> {
+        let placed = self.kernels.get(kernel).into_iter().flat_map(|it| it.inventory.of(id));
+        let placed = placed.filter_map(|object| object.path.rsplit('/').next());
+        let record = self.built(id, kernel).and_then(|built| built.record.as_ref());
+        let built = record.into_iter().flat_map(|it| it.objects.iter().map(|it| it.name.as_str()));
+        let files = placed.chain(built).filter_map(|file| Some(ObjectName::parse(file)?.module));
+        let conf = self.conf(id, kernel);
+        let named = conf.into_iter().flat_map(|conf| conf.objects.iter().cloned());
+        files.chain(named).map(|name| name.replace('-', "_")).collect()
     }
 
     /// Returns the existing build of a module for a kernel, or `None` if there is none.

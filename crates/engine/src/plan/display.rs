@@ -26,7 +26,16 @@ impl fmt::Display for Action {
             Self::Install { module, kernel, replaces: Some(old) } => {
                 write!(f, "install {module} for {kernel}, replacing {}", old.version)
             }
-            Self::Uninstall(module, kernel) => write!(f, "uninstall {module} from {kernel}"),
+            Self::Uninstall { module, kernel, successors } => {
+                write!(f, "uninstall {module} from {kernel}")?;
+                match successors.as_slice() {
+                    [] => Ok(()),
+                    new => {
+                        let new: Vec<String> = new.iter().map(ToString::to_string).collect();
+                        write!(f, ", replaced by {}", new.join(", "))
+                    }
+                }
+            }
             Self::Unbuild(module, kernel) => {
                 write!(f, "delete the build of {module} for {kernel}")
             }
@@ -131,7 +140,7 @@ impl fmt::Display for Note {
             ),
             Self::Kept { module, kernel } => write!(
                 f,
-                "{module}: stays installed for {kernel}: the new version is not installed"
+                "{module}: stays installed for {kernel}: its replacement is not installed"
             ),
             Self::Copy(kernel) => write!(
                 f,

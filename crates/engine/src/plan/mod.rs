@@ -13,6 +13,7 @@ mod refusals;
 mod removals;
 mod request;
 mod step;
+mod successors;
 #[cfg(test)]
 mod tests;
 mod transactions;

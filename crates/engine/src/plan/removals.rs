@@ -7,21 +7,11 @@
 use std::collections::BTreeSet;
 
 use super::arrivals::Touched;
-use super::{Action, Note, Planner};
+use super::successors::Successor;
+use super::{Action, Note, Planner, Step};
 use crate::dkms_tree::{PendingWork, Reason};
 use crate::facts::{ModuleFacts, SourceLink, SourcePlace, Subjects};
 use crate::names::{KernelRelease, ModuleId};
-
-/// For one kernel, the state of the version that replaces a removed version.
-enum Successor {
-    /// Another version is installed, or this plan installs one.
-    Installed,
-    /// Another version exists, but is not installed for the kernel. It may have failed, or
-    /// BUILD_EXCLUSIVE_* may exclude it.
-    Missing,
-    /// There is no other version.
-    None,
-}
 
 impl Planner<'_> {
     /// Plans to remove the modules of sources and kernels that have departed and no longer exist.
@@ -144,7 +134,7 @@ impl Planner<'_> {
 
     /// Plans to remove a module whose source was removed.
     ///
-    /// The module stays installed for a kernel if the new version is not installed there: an old
+    /// The module stays installed for a kernel if its successor is not installed there: an old
     /// module is better than none.
     pub(super) fn remove_module(&mut self, id: &ModuleId, gone: &BTreeSet<ModuleId>) {
         let facts = self.facts;
@@ -159,50 +149,18 @@ impl Planner<'_> {
                 }
                 // Installing the successor uninstalls this version. If that fails, this version is
                 // still installed, and the step that deletes its build is skipped.
-                Successor::Installed => self.delete_build(id, kernel, Vec::new()),
+                Successor::Version => self.delete_build(id, kernel, Vec::new()),
+                // The objects of the successors lie above those of this module.
+                Successor::Others(successors) if installed => {
+                    self.uninstall_after(id, kernel, successors, Vec::new());
+                    self.delete_build(id, kernel, Vec::new());
+                }
                 _ => self.unbuild(id, kernel, Vec::new()),
             }
         }
         if !kept {
             self.after_builds(Action::Deregister(id.clone()), Vec::new());
         }
-    }
-
-    fn successor(
-        &self,
-        id: &ModuleId,
-        kernel: &KernelRelease,
-        gone: &BTreeSet<ModuleId>,
-    ) -> Successor {
-        let facts = self.facts;
-        let others: Vec<&ModuleId> = facts
-            .versions(&id.name)
-            .filter(|(other, m)| !gone.contains(*other) && m.source != SourcePlace::Missing)
-            .map(|(other, _)| other)
-            .collect();
-        let installed = |other: &&ModuleId| {
-            self.will_have.contains(&((*other).clone(), kernel.clone()))
-                || facts.built(other, kernel).is_some_and(|built| built.installed)
-        };
-        if others.iter().any(installed) {
-            Successor::Installed
-        } else if others.is_empty() {
-            Successor::None
-        } else {
-            Successor::Missing
-        }
-    }
-
-    /// Returns true if another version is installed for every kernel for which a module is.
-    pub(super) fn has_successors(&self, id: &ModuleId, module: &ModuleFacts) -> bool {
-        let gone = [id.clone()].into();
-        let installed = module.pairs.iter().filter(|(kernel, pair)| {
-            self.facts.is_alive(kernel) && pair.built.as_ref().is_some_and(|built| built.installed)
-        });
-        let mut kernels = installed.map(|(kernel, _)| kernel).peekable();
-        kernels.peek().is_some()
-            && kernels
-                .all(|kernel| matches!(self.successor(id, kernel, &gone), Successor::Installed))
     }
 
     /// Plans to finish interrupted uninstallations, except of modules that this plan installs.
@@ -218,11 +176,27 @@ impl Planner<'_> {
 
     /// Plans to uninstall a module from a kernel, unless the plan already contains that step.
     pub(super) fn uninstall(&mut self, id: &ModuleId, kernel: &KernelRelease, why: Vec<Reason>) {
-        let action = Action::Uninstall(id.clone(), kernel.clone());
-        if self.plan.after.iter().any(|step| step.action == action) {
+        self.uninstall_after(id, kernel, Vec::new(), why);
+    }
+
+    /// Plans to uninstall a module from a kernel once `successors` are installed there.
+    fn uninstall_after(
+        &mut self,
+        id: &ModuleId,
+        kernel: &KernelRelease,
+        successors: Vec<ModuleId>,
+        why: Vec<Reason>,
+    ) {
+        let (module, kernel) = (id.clone(), kernel.clone());
+        let is_it = |step: &Step| {
+            matches!(&step.action, Action::Uninstall { module: it, kernel: of, .. }
+                if (it, of) == (&module, &kernel))
+        };
+        if self.plan.after.iter().any(is_it) {
             return;
         }
         self.touched.insert(kernel.clone());
+        let action = Action::Uninstall { module, kernel, successors };
         self.after_builds(action, why);
     }
 

@@ -67,7 +67,15 @@ pub enum Action {
         replaces: Option<ModuleId>,
     },
     /// Remove the module's objects from the kernel's directory and run POST_REMOVE.
-    Uninstall(ModuleId, KernelRelease),
+    Uninstall {
+        /// The module to uninstall.
+        module: ModuleId,
+        /// The kernel from whose directory the objects are removed.
+        kernel: KernelRelease,
+        /// The modules with other names that contain the same objects. If one of them is not
+        /// installed, the step is skipped. Can be empty.
+        successors: Vec<ModuleId>,
+    },
     /// Delete the module's build for the kernel.
     Unbuild(ModuleId, KernelRelease),
     /// Remove the module from the dkms tree.
@@ -153,11 +161,11 @@ pub enum Note {
         /// The reason, which names the kernel's own objects.
         why: String,
     },
-    /// An old version stays installed because the new version is not installed.
+    /// A module stays installed because the module or version that replaces it is not installed.
     Kept {
-        /// The old version.
+        /// The module that stays.
         module: ModuleId,
-        /// The kernel for which the old version stays installed.
+        /// The kernel for which it stays installed.
         kernel: KernelRelease,
     },
     /// The kernel is a copy that is kept until the next boot. No package owns it, so it is skipped.
@@ -285,11 +293,22 @@ impl Plan {
         first.into_iter().chain(second)
     }
 
-    /// Returns the version that a task replaces, and that stays installed if the task fails.
+    /// Returns the module that a task replaces, and that stays installed if the task fails.
     #[must_use]
     pub fn replaced_by(&self, task: Task) -> Option<&ModuleId> {
         self.steps_of(task).find_map(|step| match &step.action {
-            Action::Install { replaces, .. } => replaces.as_ref(),
+            Action::Install { replaces: Some(old), .. } => Some(old),
+            Action::Install { module, kernel, .. } => self.succeeded_by(module, kernel),
+            _ => None,
+        })
+    }
+
+    /// Returns the module with another name that leaves a kernel once `new` is installed.
+    fn succeeded_by(&self, new: &ModuleId, kernel: &KernelRelease) -> Option<&ModuleId> {
+        self.after.iter().find_map(|step| match &step.action {
+            Action::Uninstall { module, kernel: of, successors } => {
+                (of == kernel && successors.contains(new)).then_some(module)
+            }
             _ => None,
         })
     }
@@ -346,7 +365,7 @@ impl Action {
             | Self::Adopt { module, .. }
             | Self::Build { module, .. }
             | Self::Install { module, .. }
-            | Self::Uninstall(module, _)
+            | Self::Uninstall { module, .. }
             | Self::Unbuild(module, _)
             | Self::Deregister(module)
             | Self::Fail { module, .. } => Some(module),
@@ -361,7 +380,7 @@ impl Action {
             Self::Adopt { kernel, .. }
             | Self::Build { kernel, .. }
             | Self::Install { kernel, .. }
-            | Self::Uninstall(_, kernel)
+            | Self::Uninstall { kernel, .. }
             | Self::Unbuild(_, kernel)
             | Self::Depmod(kernel)
             | Self::RemoveLeftovers(kernel) => Some(kernel),

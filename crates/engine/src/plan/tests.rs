@@ -4,6 +4,7 @@ mod commands;
 mod dependencies;
 mod pending;
 mod removals;
+mod successors;
 mod transactions;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -129,6 +130,17 @@ impl TestMachine {
         })
     }
 
+    /// Sets the objects that a module's dkms.conf names.
+    fn objects(self, name: &str, objects: &[&str]) -> Self {
+        self.change(name, |module| {
+            for pair in module.pairs.values_mut() {
+                if let Some(Ok(conf)) = &mut pair.conf {
+                    conf.objects = objects.iter().map(|object| (*object).to_owned()).collect();
+                }
+            }
+        })
+    }
+
     /// Removes a module's source but keeps a copy.
     fn gone(self, name: &str) -> Self {
         self.change(name, |module| {
@@ -213,6 +225,7 @@ fn identity(release: &str) -> KernelIdentity {
 fn pair(name: &str, release: &KernelRelease) -> Pair {
     Pair {
         conf: Some(Ok(ConfFacts {
+            objects: vec![id(name).name.to_string()],
             depends: Vec::new(),
             autoinstall: Autoinstall::Yes,
             excluded: None,

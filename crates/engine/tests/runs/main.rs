@@ -28,3 +28,4 @@ mod side_by_side;
 mod signing;
 mod signing_pins;
 mod source_names;
+mod successors;

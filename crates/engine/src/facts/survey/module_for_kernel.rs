@@ -179,6 +179,7 @@ impl Survey<'_> {
                 excluded: excluded.whole().map(ToString::to_string),
                 depends: conf.depends,
                 autoinstall: conf.autoinstall,
+                objects: conf.records.into_iter().map(|record| record.dest_name).collect(),
             };
             Ok((evaluated, facts))
         });

@@ -47,7 +47,7 @@ fn old_version_stays_installed_if_the_new_one_failed() {
       cause: zfs.c:1: error: no
       log: /var/lib/dkms/.log/zfs.log
       run: dkms install zfs/2.4 -k 7.2.12-arch1-1
-    note: zfs/2.3: stays installed for 7.2.12-arch1-1: the new version is not installed
+    note: zfs/2.3: stays installed for 7.2.12-arch1-1: its replacement is not installed
     use the kept source of zfs/2.3
     ");
     assert_eq!(plan.finishes, [].into(), "the removal stays pending");
@@ -92,7 +92,7 @@ fn partial_upgrade_names_each_module_that_stays_in_its_old_version(
     let plan = machine.sync(&["zfs-2.3", "zfs-2.4", "vhba-1", "vhba-2"], &[K2]).to_string();
     assert!(plan.contains(reason), "{plan}");
     for old in ["zfs/2.3", "vhba/1"] {
-        let note = format!("{old}: stays installed for {K1}: the new version is not installed");
+        let note = format!("{old}: stays installed for {K1}: its replacement is not installed");
         assert!(plan.contains(&note), "{plan}");
     }
     assert!(!plan.contains("unchanged/1: stays") && !plan.contains("uninstall"), "{plan}");

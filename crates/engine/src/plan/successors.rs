@@ -1,0 +1,81 @@
+//! Decides whether other modules take the place of a module whose source was removed.
+//!
+//! A successor is another version of the module, or any module that contains one of its objects:
+//! packages are renamed, merged and replaced by others.
+
+use std::collections::BTreeSet;
+
+use super::Planner;
+use crate::facts::{ModuleFacts, SourcePlace};
+use crate::names::{KernelRelease, ModuleId};
+
+/// For one kernel, the state of the successors of a module.
+pub(super) enum Successor {
+    /// Another version is installed, or this plan installs one.
+    Version,
+    /// Modules with other names contain the objects. They are installed, or this plan installs
+    /// them.
+    Others(Vec<ModuleId>),
+    /// There is a successor, but it is not installed for the kernel. It may have failed, or
+    /// BUILD_EXCLUSIVE_* may exclude it.
+    Missing,
+    /// There is no successor.
+    None,
+}
+
+impl Planner<'_> {
+    /// Returns the state of the successors of `id`. The modules in `gone` are none.
+    pub(super) fn successor(
+        &self,
+        id: &ModuleId,
+        kernel: &KernelRelease,
+        gone: &BTreeSet<ModuleId>,
+    ) -> Successor {
+        let facts = self.facts;
+        let is_candidate = |(other, module): &(&ModuleId, &ModuleFacts)| {
+            *other != id && !gone.contains(*other) && module.source != SourcePlace::Missing
+        };
+        let candidates = facts.modules.iter().filter(is_candidate).map(|(other, _)| other);
+        let (versions, others): (Vec<&ModuleId>, Vec<&ModuleId>) =
+            candidates.partition(|other| other.name == id.name);
+        let is_installed = |other: &ModuleId| {
+            self.will_have.contains(&(other.clone(), kernel.clone()))
+                || facts.built(other, kernel).is_some_and(|built| built.installed)
+        };
+        if versions.iter().any(|other| is_installed(other)) {
+            return Successor::Version;
+        }
+        let objects = facts.objects(id, kernel);
+        let mut successors = Vec::new();
+        let (mut wanted, mut installed) = (BTreeSet::new(), BTreeSet::new());
+        for other in others {
+            let same = facts.objects(other, kernel).intersection(&objects).cloned().collect();
+            let same: BTreeSet<String> = same;
+            if is_installed(other) && !same.is_empty() {
+                successors.push(other.clone());
+                installed.extend(same.clone());
+            }
+            wanted.extend(same);
+        }
+        if wanted.is_empty() && versions.is_empty() {
+            Successor::None
+        } else if !wanted.is_empty() && installed == wanted {
+            Successor::Others(successors)
+        } else {
+            Successor::Missing
+        }
+    }
+
+    /// Returns true if successors are installed for every kernel for which a module is.
+    pub(super) fn has_successors(&self, id: &ModuleId, module: &ModuleFacts) -> bool {
+        let gone = [id.clone()].into();
+        let installed = module.pairs.iter().filter(|(kernel, pair)| {
+            self.facts.is_alive(kernel) && pair.built.as_ref().is_some_and(|built| built.installed)
+        });
+        let mut kernels = installed.map(|(kernel, _)| kernel).peekable();
+        let is_succeeded = |kernel: &KernelRelease| {
+            matches!(self.successor(id, kernel, &gone), Successor::Version | Successor::Others(_))
+        };
+        kernels.peek().is_some() && kernels.all(is_succeeded)
+    }
+}
