@@ -43,6 +43,8 @@ struct ModuleTask {
     is_cached: bool,
     /// Whether the task builds the module but does not install it.
     is_only_built: bool,
+    /// Whether the build failed or was skipped, and has a line.
+    is_reported: bool,
 }
 
 /// Watches a run and writes a hook's output.
@@ -135,7 +137,9 @@ impl<W: Write> Lines<W> {
                 let is_cached = steps.iter().any(|step| step.is_cached());
                 let is_only_built = !steps.iter().any(is_install);
                 let elapsed = Duration::ZERO;
-                let progress = ModuleTask { module, kernel, elapsed, is_cached, is_only_built };
+                let is_reported = false;
+                let progress =
+                    ModuleTask { module, kernel, elapsed, is_cached, is_only_built, is_reported };
                 self.tasks.insert(task, progress);
             }
         }
@@ -209,11 +213,11 @@ impl<W: Write> Lines<W> {
             (_, Outcome::Declined(_)) if built => format!("{made} in {time}, not installed"),
             (_, Outcome::Declined(_)) => "not installed".to_owned(),
             (_, Outcome::Failed(_)) => format!("FAILED after {time}"),
-            // The failed or skipped build already has a line.
-            (Action::Install { .. }, Outcome::Skipped(_)) => return,
+            (Action::Install { .. }, Outcome::Skipped(_)) if progress.is_reported => return,
             (_, Outcome::Skipped(why)) => format!("skipped: {why}"),
             (_, Outcome::Done) => return,
         };
+        progress.is_reported = true;
         self.finished_tasks += 1;
         self.done += usize::from(*outcome == Outcome::Done);
         let kernel = action.kernel().map(|kernel| format!(" for {kernel}")).unwrap_or_default();

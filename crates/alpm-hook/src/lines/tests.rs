@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use dkms_engine::dkms_tree::Reason;
@@ -83,6 +83,7 @@ fn plan(steps: Vec<Step>, notes: Vec<Note>) -> Plan {
                 module,
                 kernel,
                 after: Vec::new(),
+                with: BTreeSet::new(),
                 depends: BTreeMap::new(),
                 build: step,
                 install: None,

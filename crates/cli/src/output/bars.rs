@@ -212,6 +212,7 @@ mod tests {
             module,
             kernel,
             after: Vec::new(),
+            with: [].into(),
             depends: BTreeMap::new(),
             build: step(build),
             install: is_installed.then(|| step(install)),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::retry::Retry;
 use super::side_by_side::Verdict;
+use super::together::{Decision, Together};
 use super::worker_event::WorkerEvent;
 use super::workers::{BuildContext, Workers};
 use super::{Run, job_order, pending_images};
@@ -49,6 +50,7 @@ impl Run<'_> {
         };
         let context = BuildContext::new(jobs, machine, facts, confs, &jobserver);
         let (mut schedule, mut side_by_side) = job_order::schedule(jobs, facts, machine);
+        let mut together = Together::new(jobs);
         thread::scope(|scope| {
             let mut workers = Workers::new(scope, &context);
             let mut retry = Retry::default();
@@ -84,6 +86,7 @@ impl Run<'_> {
                                 break;
                             }
                             schedule.end(number);
+                            self.leave_together(jobs, &together.ended(number, None));
                         }
                     }
                     WorkerEvent::Phase(number, phase, at) => {
@@ -115,10 +118,18 @@ impl Run<'_> {
                         let job = &jobs[number];
                         if !self.is_stopped() && retry.takes(number, &mut result) {
                             self.say_retry(number, job);
-                        } else if let Some(record) = self.end_build(number, job, result, elapsed) {
-                            workers.install(number, job, record);
                         } else {
-                            schedule.end(number);
+                            let record = self.end_build(number, job, result, elapsed);
+                            let decision = together.ended(number, record);
+                            self.leave_together(jobs, &decision);
+                            let installs = |it: &(usize, _)| it.0 == number;
+                            // The builds of a group do not wait for its installation.
+                            if !job.with.is_empty() || !decision.install.iter().any(installs) {
+                                schedule.end(number);
+                            }
+                            for (number, record) in decision.install {
+                                workers.install(number, &jobs[number], record);
+                            }
                         }
                     }
                     WorkerEvent::Installing(number) => {
@@ -201,13 +212,21 @@ impl Run<'_> {
         let built = record.is_some();
         self.finish(Task::Job(number), &job.build, outcome, elapsed);
         if !built {
-            self.skip_installation(number, job);
+            self.skip_installation(number, job, "not built".into());
         }
         record.filter(|_| job.install.is_some())
     }
 
-    /// Reports that a module is not installed because its build failed or was skipped.
-    fn skip_installation(&mut self, number: usize, job: &Job) {
+    /// Reports the built modules that stay as they are, because one of their group failed.
+    fn leave_together(&mut self, jobs: &[Job], decision: &Decision<'_>) {
+        for (number, failed) in &decision.leave {
+            let why = format!("replaced only together with {failed}, which failed");
+            self.skip_installation(*number, &jobs[*number], why);
+        }
+    }
+
+    /// Reports that a module is not installed because of `why`.
+    fn skip_installation(&mut self, number: usize, job: &Job, why: String) {
         let Some(install) = job.install.as_ref().filter(|_| !self.is_stopped()) else { return };
         let task = Task::Job(number);
         self.watch.event(&Event::Started { task, step: install });
@@ -220,7 +239,7 @@ impl Run<'_> {
             Durability::None,
         );
         let outcome = match noted {
-            Ok(()) => Outcome::Skipped("not built".into()),
+            Ok(()) => Outcome::Skipped(why),
             Err(error) => Outcome::Failed(error.into()),
         };
         self.finish(task, install, outcome, Duration::ZERO);
@@ -244,7 +263,7 @@ impl Run<'_> {
         };
         let Some(outcome) = hindrance else { return true };
         self.finish(task, &job.build, outcome, Duration::ZERO);
-        self.skip_installation(number, job);
+        self.skip_installation(number, job, "not built".into());
         false
     }
 }

@@ -17,6 +17,7 @@ mod retry;
 mod schedule;
 mod side_by_side;
 mod sweep;
+mod together;
 mod worker_event;
 mod workers;
 

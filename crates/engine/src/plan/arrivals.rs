@@ -45,6 +45,7 @@ impl Planner<'_> {
             wanted.get_mut(kernel).and_then(|modules| modules.remove(module));
         }
         self.plan_builds(&wanted, BuildPolicy::AUTOMATIC);
+        self.keep_groups_together(&touched.gone);
         self.remove_gone(&touched);
         self.note_pending(&touched);
     }
@@ -105,10 +106,12 @@ impl Planner<'_> {
         let policy = BuildPolicy { retry: true, ..BuildPolicy::AUTOMATIC };
         if only {
             self.leave_other_kernels(&kernels, &touched, &mut wanted);
-            self.plan_builds(&wanted, policy);
-            return Ok(());
         }
         self.plan_builds(&wanted, policy);
+        self.keep_groups_together(&touched.gone);
+        if only {
+            return Ok(());
+        }
         self.remove_gone(&touched);
         self.note_pending(&touched);
         Ok(())

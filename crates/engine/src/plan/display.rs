@@ -160,6 +160,10 @@ impl fmt::Display for Note {
                 f,
                 "{module}: skipped for {kernel}: depends on {needs}, which is not installed"
             ),
+            Self::Tied { module, kernel, with } => write!(
+                f,
+                "{module}: skipped for {kernel}: {with} depends on it and cannot be replaced with it"
+            ),
             Self::Already { module, kernel, state } => {
                 let already = if state.starts_with("not ") { "" } else { "already " };
                 write!(f, "{module}: {already}{state} for {kernel}")

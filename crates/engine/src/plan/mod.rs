@@ -5,6 +5,7 @@
 mod arrivals;
 mod commands;
 mod display;
+mod groups;
 mod kernel_commands;
 mod module_for_kernel;
 mod order;

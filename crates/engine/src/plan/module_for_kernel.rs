@@ -1,6 +1,6 @@
 //! Decides whether a module is built, installed, skipped or failed for a kernel.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::order::Order;
 use super::{Action, Job, Note, Planner, Step, refusals};
@@ -260,7 +260,15 @@ impl Planner<'_> {
         let action = Action::Build { module: module.clone(), kernel: kernel.clone() };
         let build = Step { action, why };
         let depends = inputs.depends;
-        self.plan.jobs.push(Job { module, kernel, after, depends, build, install });
+        self.plan.jobs.push(Job {
+            module,
+            kernel,
+            after,
+            with: BTreeSet::new(),
+            depends,
+            build,
+            install,
+        });
     }
 
     /// Plans to install an existing build, unless it is already installed completely and with the

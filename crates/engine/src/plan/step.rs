@@ -204,6 +204,16 @@ pub enum Note {
         /// The name of the missing dependency.
         needs: ModuleName,
     },
+    /// A module is left as it is, since a module that depends on it would have to follow and does
+    /// not.
+    Tied {
+        /// The version that is not installed.
+        module: ModuleId,
+        /// The kernel for which it is not installed.
+        kernel: KernelRelease,
+        /// The installed module that would have to be replaced, too.
+        with: ModuleId,
+    },
     /// The module is already in the requested state.
     Already {
         /// The module on which the command acts.
@@ -229,6 +239,9 @@ pub struct Job {
     /// The job starts after the jobs of these dependencies, and is skipped if one of those jobs
     /// fails.
     pub after: Vec<ModuleName>,
+    /// The modules that are installed together with this one: all of them for this kernel, or none
+    /// if the build of one fails.
+    pub with: BTreeSet<ModuleName>,
     /// The fingerprints of all dependencies, for the build's record.
     pub depends: BTreeMap<ModuleName, Digest>,
     /// The step that builds the module.

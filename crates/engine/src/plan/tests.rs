@@ -2,6 +2,7 @@
 
 mod commands;
 mod dependencies;
+mod groups;
 mod pending;
 mod removals;
 mod successors;

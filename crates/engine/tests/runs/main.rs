@@ -13,6 +13,7 @@ mod distributions;
 mod failures;
 mod fixture;
 mod foreign_sources;
+mod groups;
 mod in_place;
 mod installing;
 mod inventory;

@@ -1,6 +1,6 @@
 //! Tests of the timeline and its HTML page.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use roxmltree::{Document, Node, ParsingOptions};
@@ -34,6 +34,7 @@ fn job(id: &str, after: &[&str]) -> Job {
         module: module(id),
         kernel: "7.2".parse().unwrap(),
         after: after.iter().map(|name| name.parse().unwrap()).collect(),
+        with: BTreeSet::new(),
         depends: BTreeMap::new(),
         build: build(id),
         install: Some(install(id)),

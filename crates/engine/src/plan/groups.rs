@@ -1,0 +1,207 @@
+//! Keeps installed modules together with the modules on which they depend.
+//!
+//! A module with BUILD_DEPENDS is built with the symbols of its dependencies, and the kernel may
+//! not load it together with others. Where a module is installed, its dependencies are therefore
+//! replaced only together with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem::{replace, take};
+
+use super::successors::Successor;
+use super::{Action, Job, Note, Planner, Step};
+use crate::dkms_tree::{CacheKey, Reason};
+use crate::names::{KernelRelease, ModuleId, ModuleName};
+use crate::os::digest::Digest;
+
+impl Planner<'_> {
+    /// Leaves out installations of dependencies whose dependents cannot follow. Joins the others
+    /// with those of their dependents, so that the modules are installed only if all are built.
+    ///
+    /// The modules in `gone` have departed, and depend on nothing unless they stay.
+    pub(super) fn keep_groups_together(&mut self, gone: &BTreeSet<ModuleId>) {
+        for kernel in self.facts.kernels.keys() {
+            while let Some((dependency, dependent)) = self.separated(kernel, gone) {
+                self.leave_dependency(kernel, dependency, &dependent);
+            }
+            self.join_groups(kernel, gone);
+        }
+    }
+
+    /// Returns a dependency that this plan replaces, and an installed module that depends on it and
+    /// that this plan leaves as it is. Returns `None` if there are none.
+    fn separated(
+        &self,
+        kernel: &KernelRelease,
+        gone: &BTreeSet<ModuleId>,
+    ) -> Option<(ModuleName, ModuleId)> {
+        self.staying(kernel, gone).find_map(|installed| {
+            if self.building.contains(&(installed.name.clone(), kernel.clone())) {
+                return None;
+            }
+            // Another version may be built already, so that it only has to be installed.
+            let mut planned = self.will_have.iter();
+            let planned = planned.find(|(id, of)| id.name == installed.name && of == kernel);
+            let id = planned.map_or(installed, |(id, _)| id);
+            let dependency = self.replaced_dependencies(id, kernel).next()?;
+            Some((dependency.clone(), installed.clone()))
+        })
+    }
+
+    /// Returns the installed modules, except those that this plan removes without a successor.
+    fn staying(
+        &self,
+        kernel: &KernelRelease,
+        gone: &BTreeSet<ModuleId>,
+    ) -> impl Iterator<Item = &ModuleId> {
+        self.facts.modules.keys().filter(|id| {
+            let has_successor = || {
+                let successor = self.successor(id, kernel, gone);
+                matches!(successor, Successor::Missing | Successor::Version)
+            };
+            self.facts.built(id, kernel).is_some_and(|built| built.installed)
+                && (!gone.contains(*id) || has_successor())
+        })
+    }
+
+    /// Returns the dependencies with which a module's build was made and that this plan replaces.
+    fn replaced_dependencies(
+        &self,
+        id: &ModuleId,
+        kernel: &KernelRelease,
+    ) -> impl Iterator<Item = &ModuleName> {
+        let depends = self.built_with(id, kernel).into_iter().flatten();
+        let is_replaced = move |(name, fingerprint): &(&ModuleName, &Digest)| {
+            let key = ((*name).clone(), kernel.clone());
+            self.installs(name, kernel) && self.fingerprints.get(&key) != Some(*fingerprint)
+        };
+        depends.filter(is_replaced).map(|(name, _)| name)
+    }
+
+    /// Returns the dependencies with which a module's build was made, with their fingerprints, or
+    /// `None` if they are unknown.
+    fn built_with(
+        &self,
+        id: &ModuleId,
+        kernel: &KernelRelease,
+    ) -> Option<&BTreeMap<ModuleName, Digest>> {
+        let record = self.facts.built(id, kernel)?.record.as_ref()?;
+        Some(&record.inputs.depends)
+    }
+
+    /// Returns true if this plan installs a version of a module for a kernel.
+    fn installs(&self, name: &ModuleName, kernel: &KernelRelease) -> bool {
+        let jobs = self.plan.jobs.iter().filter_map(|job| job.install.as_ref());
+        jobs.chain(&self.plan.before).any(|step| is_installation(step, name, kernel))
+    }
+
+    /// Removes the builds and installations of `dependency` from the plan, and those of the modules
+    /// that would be built with it. `dependent` is the reason.
+    fn leave_dependency(
+        &mut self,
+        kernel: &KernelRelease,
+        dependency: ModuleName,
+        dependent: &ModuleId,
+    ) {
+        let mut left = vec![dependency];
+        while let Some(name) = left.pop() {
+            let is_it = |job: &Job| job.module.name == name && job.kernel == *kernel;
+            let jobs: Vec<Job> = self.plan.jobs.extract_if(.., |job| is_it(job)).collect();
+            let is_it = |step: &Step| is_installation(step, &name, kernel);
+            let steps: Vec<Step> = self.plan.before.extract_if(.., |step| is_it(step)).collect();
+            let steps = steps.iter().filter_map(|step| step.action.module());
+            let modules: BTreeSet<&ModuleId> =
+                steps.chain(jobs.iter().map(|job| &job.module)).collect();
+            for module in modules {
+                let (module, kernel) = (module.clone(), kernel.clone());
+                self.will_have.remove(&(module.clone(), kernel.clone()));
+                self.note(Note::Tied { module, kernel, with: dependent.clone() });
+            }
+            self.building.remove(&(name.clone(), kernel.clone()));
+            left.extend(self.dependents(&name, kernel));
+        }
+        let changes = |step: &Step| {
+            step.action.kernel() == Some(kernel) && !matches!(step.action, Action::Fail { .. })
+        };
+        if !self.plan.steps().any(changes) {
+            self.touched.remove(kernel);
+        }
+    }
+
+    /// Returns the modules that this plan installs for a kernel and that are built with `name`.
+    fn dependents(&self, name: &ModuleName, kernel: &KernelRelease) -> Vec<ModuleName> {
+        let jobs = self.plan.jobs.iter().filter(|job| {
+            job.kernel == *kernel && job.install.is_some() && job.depends.contains_key(name)
+        });
+        let installed = self.plan.before.iter().filter_map(|step| {
+            let Action::Install { module, kernel: of, .. } = &step.action else { return None };
+            let is_built_with = || self.built_with(module, of)?.get(name);
+            (of == kernel && is_built_with().is_some()).then_some(&module.name)
+        });
+        jobs.map(|job| &job.module.name).chain(installed).cloned().collect()
+    }
+
+    /// Joins the jobs for a kernel that must be installed together.
+    fn join_groups(&mut self, kernel: &KernelRelease, gone: &BTreeSet<ModuleId>) {
+        let mut groups: Vec<BTreeSet<ModuleName>> = Vec::new();
+        for installed in self.staying(kernel, gone) {
+            let replaced = self.replaced_dependencies(installed, kernel);
+            let mut group: BTreeSet<ModuleName> = replaced.cloned().collect();
+            if group.is_empty() {
+                continue;
+            }
+            group.insert(installed.name.clone());
+            let (joined, others): (Vec<_>, Vec<_>) =
+                groups.into_iter().partition(|other| !other.is_disjoint(&group));
+            group.extend(joined.into_iter().flatten());
+            groups = others;
+            groups.push(group);
+        }
+        for group in groups {
+            self.make_jobs(&group, kernel);
+            for job in self.plan.jobs.iter_mut().filter(|job| job.kernel == *kernel) {
+                if group.contains(&job.module.name) {
+                    job.with = group.iter().filter(|it| **it != job.module.name).cloned().collect();
+                }
+            }
+        }
+    }
+
+    /// Replaces the installations of existing builds in a group by jobs, unless the group has no
+    /// job.
+    fn make_jobs(&mut self, group: &BTreeSet<ModuleName>, kernel: &KernelRelease) {
+        let is_job = |job: &Job| job.kernel == *kernel && group.contains(&job.module.name);
+        if !self.plan.jobs.iter().any(is_job) {
+            return;
+        }
+        let is_of_group = |step: &Step| group.iter().any(|it| is_installation(step, it, kernel));
+        let (steps, others) = take(&mut self.plan.before).into_iter().partition(is_of_group);
+        self.plan.before = others;
+        let steps: Vec<Step> = steps;
+        let jobs = steps.into_iter().filter_map(|step| self.job_of(step, group)).collect();
+        let later = replace(&mut self.plan.jobs, jobs);
+        self.plan.jobs.extend(later);
+    }
+
+    /// Returns the job that makes the build of an installation again, from the cache if possible.
+    fn job_of(&self, install: Step, group: &BTreeSet<ModuleName>) -> Option<Job> {
+        let facts = self.facts;
+        let (module, kernel) = install.action.job()?;
+        let (module, kernel) = (module.clone(), kernel.clone());
+        let inputs = &facts.built(&module, &kernel)?.record.as_ref()?.inputs;
+        let key = CacheKey::of(&module, &facts.arch, inputs, &facts.environment);
+        let is_cached = facts.cached.contains(&key);
+        let why = is_cached.then_some(Reason::Cached).into_iter().collect();
+        let action = Action::Build { module: module.clone(), kernel: kernel.clone() };
+        let depends = inputs.depends.clone();
+        let after = depends.keys().filter(|name| group.contains(*name)).cloned().collect();
+        let build = Step { action, why };
+        let with = BTreeSet::new();
+        Some(Job { module, kernel, after, with, depends, build, install: Some(install) })
+    }
+}
+
+/// Returns true if a step installs a version of a module for a kernel.
+fn is_installation(step: &Step, name: &ModuleName, kernel: &KernelRelease) -> bool {
+    matches!(&step.action, Action::Install { module, kernel: of, .. }
+        if module.name == *name && of == kernel)
+}
