@@ -4,6 +4,7 @@
 use std::io::{self, BufRead};
 use std::process::ExitCode;
 
+use dkms_engine::dkms_tree::finish_journal;
 use dkms_engine::failure::Failure;
 use dkms_engine::machine::Machine;
 use dkms_engine::os::process::{Environment, Output, Program};
@@ -97,23 +98,31 @@ pub fn precise(args: &HookArgs, input: &mut dyn BufRead) -> Result<ExitCode, Fai
 /// is reported in the output and by the exit code.
 pub fn verify(args: &HookArgs) -> Result<ExitCode, Failure> {
     let machine = Machine::for_hook(&args.root);
-    warn_of_settings(&machine, &mut Told::read(&machine.trees));
-    let generator = Generator::detect(&machine);
+    let verified = verify_images(args, &machine);
+    if !args.dry_run {
+        finish_journal(&machine.trees)?;
+    }
+    verified
+}
+
+fn verify_images(args: &HookArgs, machine: &Machine) -> Result<ExitCode, Failure> {
+    warn_of_settings(machine, &mut Told::read(&machine.trees));
+    let generator = Generator::detect(machine);
     let mut lines = Lines::new(io::stdout(), PackageNames::default());
     let mut succeeded = true;
     if !args.dry_run {
-        let updated = mkinitcpio_override::update(&machine, generator.as_ref());
+        let updated = mkinitcpio_override::update(machine, generator.as_ref());
         if let Some(line) = mkinitcpio_override::message(&updated) {
             lines.say(&line);
         }
         succeeded = updated.is_ok();
     }
-    if !needs_maintenance(&machine) {
+    if !needs_maintenance(machine) {
         return Ok(exit_code(succeeded));
     }
     let maintenance = if args.dry_run { Maintenance::DryRun } else { Maintenance::Regenerate };
     let mut say = |line: &str| lines.say(line);
-    let maintained = maintain_images(&machine, generator.as_ref(), maintenance, &mut say)?;
+    let maintained = maintain_images(machine, generator.as_ref(), maintenance, &mut say)?;
     Ok(exit_code(succeeded && (args.dry_run || maintained != Maintained::Stale)))
 }
 

@@ -118,7 +118,10 @@ impl<'a> RunPending<'a> {
     fn clear_transactions(&self) -> Vec<String> {
         let settled = |(number, _): &(usize, _)| self.plan.settles.contains(number);
         let recorded = self.facts.transactions.iter().enumerate().filter(settled);
-        let journals = recorded.map(|(_, transaction)| transaction.journal.clear(self.trees));
+        let journals = recorded.map(|(_, transaction)| match transaction.is_own {
+            true => transaction.journal.close(),
+            false => transaction.journal.clear(self.trees),
+        });
         let is_covered = |work: &&PendingWork| {
             matches!(work, PendingWork::Transaction { .. }) && !self.plan.notes_pending.is_empty()
         };

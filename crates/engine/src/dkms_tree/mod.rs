@@ -25,7 +25,7 @@ pub use inputs::{Inputs, KernelIdentity, Reason};
 pub use inventory::Inventory;
 pub(crate) use inventory::{INVENTORY, detach_links};
 pub(crate) use journal::{Before, Journal, JournalPath};
-pub use journal::{Operation, record as record_in_journal};
+pub use journal::{Operation, finish as finish_journal, record as record_in_journal};
 pub use pending::{PendingList, PendingWork};
 pub use placed::Placed;
 pub(crate) use placed::{Condition, other_compressions, slot};

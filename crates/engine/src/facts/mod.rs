@@ -273,24 +273,46 @@ impl Facts {
 
     /// Returns the version of each module to build, ignoring the versions in `gone`.
     ///
-    /// That is the newest version whose source is present, or else the newest with a kept copy.
+    /// That is the newest version whose source is present, or else the newest with a kept copy that
+    /// [can be used](Self::has_usable_source).
     #[must_use]
     pub(crate) fn newest_sources(&self, gone: &BTreeSet<ModuleId>) -> BTreeSet<&ModuleId> {
         let there = |(id, module): &(&ModuleId, &ModuleFacts)| {
-            module.source != SourcePlace::Missing && !gone.contains(*id)
+            self.has_usable_source(id, module) && !gone.contains(*id)
         };
         self.newest(self.modules.iter().filter(there))
     }
 
     /// Returns the preferred registered version of each module.
     ///
-    /// That is the newest version whose source is present, or else the newest with a kept copy.
+    /// That is the newest version whose source is present, or else the newest with a kept copy that
+    /// [can be used](Self::has_usable_source).
     #[must_use]
     pub(crate) fn newest_registered(&self) -> BTreeSet<&ModuleId> {
-        let known = |(_, module): &(&ModuleId, &ModuleFacts)| {
-            module.is_registered() && module.source != SourcePlace::Missing
+        let known = |(id, module): &(&ModuleId, &ModuleFacts)| {
+            module.is_registered() && self.has_usable_source(id, module)
         };
         self.newest(self.modules.iter().filter(known))
+    }
+
+    /// Returns true if the source of a module is present, or if it is kept and can be used instead.
+    ///
+    /// A kept copy serves only a version that is installed for a kernel, and only as long as no
+    /// source of another version is present. After a rollback of `/usr`, the copy may be of a
+    /// version that was rolled back.
+    fn has_usable_source(&self, id: &ModuleId, module: &ModuleFacts) -> bool {
+        let is_present =
+            |(_, other): (&ModuleId, &ModuleFacts)| other.source == SourcePlace::Present;
+        let is_installed = |(kernel, pair): (&KernelRelease, &Pair)| {
+            self.is_alive(kernel) && pair.built.as_ref().is_some_and(|built| built.installed)
+        };
+        match module.source {
+            SourcePlace::Present => true,
+            SourcePlace::Kept => {
+                module.pairs.iter().any(is_installed) && !self.versions(&id.name).any(is_present)
+            }
+            SourcePlace::Missing => false,
+        }
     }
 
     fn newest<'a>(

@@ -23,6 +23,7 @@ mod objects;
 mod own_mounts;
 mod parallel_builds;
 mod pending_images;
+mod rollbacks;
 mod script_changes;
 mod scripts;
 mod side_by_side;

@@ -155,6 +155,23 @@ fn only_a_hook_after_its_transaction_completes_it(
 }
 
 #[test]
+fn a_closed_journal_shows_only_that_the_transaction_is_running() {
+    let upgrade = Upgrade::recorded();
+    let machine = &upgrade.machine;
+    Journal::read_all(&machine.trees)[0].close().unwrap();
+    let facts = upgrade.judge();
+    assert_eq!((facts.stage, facts.arrived.is_empty()), (Stage::Completed, true));
+    assert!(facts.lacking.is_empty() && facts.departed.is_empty() && facts.held.is_empty());
+
+    Journal::read_all(&machine.trees)[0].clear(&machine.trees).unwrap();
+    let transaction = Transaction::of_this_hook(&machine.trees);
+    let running = Upgrade { transaction, ..upgrade };
+    running.record(Operation::Arriving, &[NEW]);
+    Journal::read_all(&running.machine.trees)[0].close().unwrap();
+    assert!(running.judge().is_running());
+}
+
+#[test]
 fn a_running_transaction_has_changed_nothing_yet() {
     let upgrade = Upgrade::recorded();
     let trees = &upgrade.machine.trees;
