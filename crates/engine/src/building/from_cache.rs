@@ -36,9 +36,10 @@ impl Build<'_> {
             let _ = std::fs::remove_dir(&parent);
             return Ok(None);
         };
+        // First, because a run that finds the build published does not keep the source.
+        self.keep_source()?;
         detach_links(machine, id, &kernel.release)?;
         publish(&staging, &built)?;
-        self.keep_source()?;
         Ok(Some(record))
     }
 

@@ -76,6 +76,27 @@ fn build_is_restored_only_in_the_same_environment(
     assert_eq!(fixture.builds(), builds);
 }
 
+/// Each case replaces the directory of the kept sources, so that nothing can be kept in it.
+#[rstest]
+#[case::file(|fixture: &Fixture, kept: &str| fixture.root.write(kept, ""))]
+#[case::dangling_link(|fixture: &Fixture, kept: &str| {
+    fixture.root.link(kept, "/srv/missing/kept");
+})]
+fn restored_build_is_published_after_its_source_is_kept(#[case] block: impl Fn(&Fixture, &str)) {
+    let mut fixture = Fixture::new();
+    fixture.root.source("foo", "1.0");
+    assert_clean(&fixture.sync(&["foo-1.0"], &[]));
+    assert_clean(&fixture.command(Verb::Unbuild, "foo/1.0"));
+    let kept = "var/lib/dkms/.kept";
+    fixture.root.remove(kept);
+    block(&fixture, kept);
+    assert!(!fixture.command(Verb::Install, "foo/1.0").is_clean());
+    fixture.root.remove(kept);
+    assert_clean(&fixture.command(Verb::Install, "foo/1.0"));
+    assert_eq!(fixture.builds(), 1);
+    assert!(fixture.root.exists(format!("{kept}/foo-1.0/dkms.conf")));
+}
+
 #[test]
 fn reinstalled_module_is_restored_from_the_cache() {
     let mut fixture = Fixture::new();
