@@ -3,12 +3,12 @@
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 threads ?= 2
 
-.PHONY: demo check e2e check-corpus testbed query bench simulate fmt lint unit shells man shellcheck deny clean
+.PHONY: demo check e2e check-corpus check-power testbed query bench simulate fmt lint unit shells man shellcheck deny clean
 
 demo: testbed ## show a kernel upgrade with real modules, in pacman's own output
 	tests/testbed/demo.sh
 
-check: fmt lint unit shells man shellcheck query e2e ## run all checks and tests, except check-corpus and deny
+check: fmt lint unit shells man shellcheck query e2e ## run all checks and tests, except check-corpus, check-power and deny
 
 e2e: testbed ## run the stories and scenarios [threads=2]
 	cargo test -p stories -- --test-threads $(threads)
@@ -16,6 +16,9 @@ e2e: testbed ## run the stories and scenarios [threads=2]
 check-corpus: testbed ## compare with dkms on all *-dkms packages of Debian, for both kernels; writes docs/corpus.md (hours) [CORPUS="zfs- xone-"]
 	tests/testbed/corpus.sh all
 	CORPUS_PAGE=$(CURDIR)/docs/corpus.md cargo test -p stories --test corpus -- --ignored --nocapture
+
+check-power: testbed ## kill pacman at each change and let each call of a hook fail (hours) [threads=2]
+	cargo test -p stories --test stories -- --ignored --test-threads $(threads) --nocapture
 
 testbed: host ## build the root file systems that the stories start from
 	tests/testbed/testbed.sh build

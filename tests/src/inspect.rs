@@ -247,12 +247,17 @@ impl Snapshot {
     /// Asserts that the paths and kinds are those of `want`. On failure, prints the differences.
     #[track_caller]
     pub fn assert_matches(&self, want: &Self, when: &str) {
+        let differences = self.differences(want);
+        assert!(differences.is_empty(), "{when}: unexpected difference:{differences}");
+    }
+
+    /// Returns a line for each path that only `want` has, with `-`, or only this snapshot, with `+`.
+    pub fn differences(&self, want: &Self) -> String {
         let lines = |of: &Self, but: &Self, sign: &str| {
             let other = of.0.iter().filter(|(path, kind)| but.0.get(*path) != Some(*kind));
             other.map(|(path, kind)| format!("\n{sign} {path} {kind}")).collect::<String>()
         };
-        let differences = lines(want, self, "-") + &lines(self, want, "+");
-        assert!(differences.is_empty(), "{when}: unexpected difference:{differences}");
+        lines(want, self, "-") + &lines(self, want, "+")
     }
 }
 

@@ -62,3 +62,9 @@ pub(crate) fn assert_no_processes(root: &Root, when: &str) {
     }
     assert_eq!(root.processes(), [], "{when}: processes remain");
 }
+
+/// Prints a line for `make check-power`, which shows the output of its tests.
+#[expect(clippy::print_stdout, reason = "the figures of a long test")]
+pub(crate) fn tell(line: &str) {
+    println!("{line}");
+}

@@ -11,7 +11,7 @@ use crate::fixture::{
 };
 
 /// Runs a transaction without our PostTransaction hooks.
-fn unpack(root: &Root, transaction: impl Fn()) {
+pub(crate) fn unpack(root: &Root, transaction: impl Fn()) {
     let masks = ["70-dkms-install", "71-dkms-remove"]
         .map(|hook| format!("/etc/pacman.d/hooks/{hook}.hook"));
     for mask in &masks {
@@ -122,7 +122,7 @@ fn assert_end(root: &Root, finish: impl Fn(&Root), want: &[Snapshot; 2], when: &
 }
 
 /// Returns the target that pacman passes for the source of `name/version`.
-fn target(module: &str) -> String {
+pub(crate) fn target(module: &str) -> String {
     format!("usr/src/{}/dkms.conf\n", module.replace('/', "-"))
 }
 

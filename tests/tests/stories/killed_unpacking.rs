@@ -1,14 +1,27 @@
 //! pacman is killed while it replaces files: no kernel loses its working module, and the same
 //! transaction completes later.
 
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
 use stories::{PackageFile, Recipe, Root, find};
 
 use crate::fixture::{
-    assert_no_processes, assert_status, installed, kernel, machine, release, traces,
+    assert_no_processes, assert_status, installed, kernel, machine, release, tell, traces,
 };
 
 /// The calls with which pacman changes files and starts hooks.
 const CHANGES: &str = "/^unlink,/^rename,/^mkdir,/^symlink,/^link,rmdir,/^clone,/fork";
+
+/// The number of kills of a transaction for [`ALL`]: while headers are replaced, whose thousands of
+/// files are alike, and while files are written.
+const IN_HEADERS: usize = 60;
+const WRITING: usize = 30;
+
+/// Kills at each change outside the headers, and at moments of the rest.
+const ALL: usize = usize::MAX;
 
 /// Deletes the incomplete entries of pacman's database, with which pacman refuses to work.
 const MEND_DATABASE: &str = "cd /var/lib/pacman/local && \
@@ -20,8 +33,21 @@ struct Transaction {
     args: String,
 }
 
-/// A call of pacman: its name and its number among the calls of that name.
-type Call = (String, usize);
+/// A call of pacman.
+#[derive(Clone)]
+struct Call {
+    name: String,
+    /// The number among the calls of that name.
+    number: usize,
+    /// Whether the call changes a file of headers.
+    in_headers: bool,
+}
+
+/// Returns `points` of the calls, spread over all of them.
+fn spread(calls: &[Call], points: usize) -> Vec<Call> {
+    let points = points.min(calls.len());
+    (0..points).map(|point| calls[(2 * point + 1) * calls.len() / (2 * points)].clone()).collect()
+}
 
 impl Transaction {
     fn new(before: Root, action: &str, packages: &[&str]) -> Self {
@@ -49,42 +75,85 @@ impl Transaction {
         root.shell(&format!("exec strace -o /srv/calls {options} pacman {}", self.args))
     }
 
-    /// Returns all changes of an uninterrupted run, in order.
-    fn calls(&self) -> Vec<Call> {
+    /// Returns the calls of an uninterrupted run with these names, in order.
+    fn calls(&self, names: &str) -> Vec<Call> {
         let root = self.before.fork();
-        self.trace(&root, &format!("-e trace={CHANGES}")).ok();
+        self.trace(&root, &format!("-e trace={names}")).ok();
         let text = root.read("srv/calls");
-        let names = text.lines().filter_map(|line| line.split_once('(')).map(|(name, _)| name);
-        let mut calls: Vec<Call> = Vec::new();
-        for name in names.filter(|name| !name.contains(' ')) {
-            let number = 1 + calls.iter().filter(|(other, _)| other == name).count();
-            calls.push((name.to_owned(), number));
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut calls = Vec::new();
+        for (name, rest) in text.lines().filter_map(|line| line.split_once('(')) {
+            if name.contains(' ') {
+                continue; // a signal
+            }
+            let number = counts.entry(name).and_modify(|count| *count += 1).or_insert(1);
+            let in_headers = rest.contains("/build/");
+            calls.push(Call { name: name.to_owned(), number: *number, in_headers });
         }
         calls
     }
 
-    /// Kills pacman at `points` of its changes, spread over all of them. After each, calls `look`
-    /// once the boot unit has run, and then `finish` once the transaction has been repeated.
+    /// Returns the calls at which pacman is killed.
+    fn moments(&self, points: usize) -> Vec<Call> {
+        let changes = self.calls(CHANGES);
+        assert!(changes.len() > 10, "only {} changes", changes.len());
+        if points != ALL {
+            return spread(&changes, points);
+        }
+        let (headers, mut moments): (Vec<_>, Vec<_>) =
+            changes.into_iter().partition(|call| call.in_headers);
+        moments.extend(spread(&headers, IN_HEADERS));
+        moments.extend(spread(&self.calls("write"), WRITING));
+        moments
+    }
+
+    /// Kills pacman at `points` of its changes. After each, calls `look` once the boot unit has run,
+    /// and then `finish` once the transaction has been repeated.
     #[track_caller]
     fn kill(&self, points: usize, look: impl Fn(&Root, &str), finish: impl Fn(&Root, &str)) {
-        let calls = self.calls();
-        assert!(calls.len() > 10, "only {} changes", calls.len());
-        let points = points.min(calls.len());
-        for point in 0..points {
-            let (call, number) = &calls[(2 * point + 1) * calls.len() / (2 * points)];
-            let root = self.before.fork();
-            let when = format!("killed at {call} number {number} of {}", self.args);
-            let inject = format!("-e trace={call} -e inject={call}:signal=KILL:when={number}");
-            let output = self.trace(&root, &inject);
-            assert_eq!(output.code, 128 + 9, "{when}: {}", output.text);
-            assert_no_processes(&root, &when);
-            root.shell("rm -f /var/lib/pacman/db.lck").ok();
-            let unit = root.boot_unit();
-            look(&root, &format!("{when}\n{}", unit.text));
-            root.shell(MEND_DATABASE).ok();
-            let again = root.shell(&self.again()).ok();
-            finish(&root, &format!("{when}, then again\n{}\n{}", unit.text, again.text));
+        let moments = self.moments(points);
+        let mut faults = Vec::new();
+        for Call { name, number, .. } in &moments {
+            let when = format!("killed at {name} number {number} of {}", self.args);
+            let trial = || {
+                let root = self.before.fork();
+                let inject = format!("-e trace={name} -e inject={name}:signal=KILL:when={number}");
+                let output = self.trace(&root, &inject);
+                assert_eq!(output.code, 128 + 9, "{when}: {}", output.text);
+                wait_for_hook(&root);
+                assert_no_processes(&root, &when);
+                root.shell("rm -f /var/lib/pacman/db.lck").ok();
+                let unit = root.boot_unit();
+                look(&root, &format!("{when}\n{}", unit.text));
+                root.shell(MEND_DATABASE).ok();
+                let again = root.shell(&self.again()).ok();
+                finish(&root, &format!("{when}, then again\n{}\n{}", unit.text, again.text));
+            };
+            // The others are tried too. The message has been printed.
+            if catch_unwind(AssertUnwindSafe(trial)).is_err() {
+                faults.push(when);
+            }
         }
+        let count = moments.len();
+        assert!(faults.is_empty(), "{} of {count} kills:\n{}", faults.len(), faults.join("\n"));
+        tell(&format!("killed {count} times, no faults: {}", self.args));
+    }
+}
+
+/// Waits for a hook that still runs after pacman has been killed.
+fn wait_for_hook(root: &Root) {
+    let patience = Instant::now() + Duration::from_secs(120);
+    while !root.processes().is_empty() && Instant::now() < patience {
+        sleep(Duration::from_millis(50));
+    }
+}
+
+/// Installs `new` and then `old` again for [`ALL`], so that the builds of `new` are in the cache.
+/// Otherwise the trials would spend most of their time compiling.
+fn cache(root: &Root, points: usize, new: &[PackageFile], old: &[PackageFile]) {
+    if points == ALL {
+        root.install(new).hooks_succeed();
+        root.install(old).hooks_succeed();
     }
 }
 
@@ -98,7 +167,10 @@ fn assert_has(root: &Root, release: &str, module: &str, when: &str) {
 /// bbswitch is upgraded.
 fn module_upgrade(points: usize) {
     let new = find("bbswitch-next");
-    let upgrade = Transaction::of(machine(&[find("bbswitch")]), std::slice::from_ref(&new));
+    let packages = std::slice::from_ref(&new);
+    let before = machine(&[find("bbswitch")]);
+    cache(&before, points, packages, &[find("bbswitch")]);
+    let upgrade = Transaction::of(before, packages);
     upgrade.kill(
         points,
         |root, when| assert_has(root, &release(), "bbswitch", when),
@@ -128,7 +200,9 @@ fn kernel_upgrade(points: usize, module: bool) {
     let release = new[0].release().to_owned();
     let mut packages = new.to_vec();
     packages.extend(module.then(|| find("bbswitch-next")));
-    let upgrade = Transaction::of(machine(&[find("bbswitch")]), &packages);
+    let before = machine(&[find("bbswitch")]);
+    cache(&before, points, &packages, &[&kernel("linux", 1)[..], &[find("bbswitch")]].concat());
+    let upgrade = Transaction::of(before, &packages);
     let old = crate::fixture::release();
     upgrade.kill(
         points,
@@ -207,4 +281,34 @@ fn replacement(points: usize) {
 #[test]
 fn a_replacement_loses_no_module() {
     replacement(6);
+}
+
+#[test]
+#[ignore = "takes long: run make check-power"]
+fn each_kill_of_a_module_upgrade() {
+    module_upgrade(ALL);
+}
+
+#[test]
+#[ignore = "takes long: run make check-power"]
+fn each_kill_of_a_kernel_upgrade() {
+    kernel_upgrade(ALL, false);
+}
+
+#[test]
+#[ignore = "takes long: run make check-power"]
+fn each_kill_of_an_upgrade_of_kernel_and_module() {
+    kernel_upgrade(ALL, true);
+}
+
+#[test]
+#[ignore = "takes long: run make check-power"]
+fn each_kill_of_a_removal() {
+    removal(ALL);
+}
+
+#[test]
+#[ignore = "takes long: run make check-power"]
+fn each_kill_of_a_replacement() {
+    replacement(ALL);
 }

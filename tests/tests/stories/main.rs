@@ -16,6 +16,7 @@ mod dracut_layouts;
 mod during_transactions;
 mod environment;
 mod failed_upgrades;
+mod failing_calls;
 mod fixture;
 mod full_disk;
 mod hook_files;
