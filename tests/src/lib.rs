@@ -10,12 +10,14 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a story fails by panicking")]
 
 mod boot;
+mod disk;
 mod inspect;
 mod packages;
 mod recipe;
 mod root;
 mod run;
 
+pub use disk::{DiskMachine, Powered};
 pub use inspect::{Compilers, Snapshot};
 pub use packages::{PackageFile, find, stage};
 pub use recipe::Recipe;

@@ -195,6 +195,13 @@ impl Root {
         points.filter(|point| point.starts_with(&home)).map(str::to_owned).collect()
     }
 
+    /// Returns a directory on the disk of the checkout that is removed with this root.
+    pub(crate) fn disk(&self) -> PathBuf {
+        let place = disk_of(&self.home);
+        fs::create_dir_all(&place).expect("create a directory on the disk");
+        place
+    }
+
     /// Returns the path on the host of a path in this root. Absolute symlinks in it lead to files
     /// of the host.
     pub fn path(&self, path: &str) -> PathBuf {

@@ -6,7 +6,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 needs=(debootstrap:debootstrap shellcheck:shellcheck zstd:zstd xz:xz-utils bsdtar:libarchive-tools gcc:gcc make:make
     dpkg-deb:dpkg unshare:util-linux patch:patch git:git fakeroot:fakeroot zsh:zsh fish:fish mandoc:mandoc
     systemd-analyze:systemd modinfo:kmod openssl:openssl qemu-system-x86_64:qemu-system-x86
-    strace:strace /usr/include/stdio.h:libc6-dev /etc/ssl/certs/ca-certificates.crt:ca-certificates)
+    strace:strace mkfs.ext4:e2fsprogs /usr/include/stdio.h:libc6-dev /etc/ssl/certs/ca-certificates.crt:ca-certificates)
 
 missing=()
 for need in "${needs[@]}"; do

@@ -36,6 +36,7 @@ mod modules;
 mod other_root;
 mod output;
 mod parallel_builds;
+mod power_cut;
 mod prebuilt;
 mod precise_images;
 mod rebuilds;
