@@ -283,14 +283,14 @@ impl Facts {
         self.newest(self.modules.iter().filter(there))
     }
 
-    /// Returns the preferred registered version of each module.
+    /// Returns the preferred registered version of each module, ignoring the versions in `gone`.
     ///
     /// That is the newest version whose source is present, or else the newest with a kept copy that
     /// [can be used](Self::has_usable_source).
     #[must_use]
-    pub(crate) fn newest_registered(&self) -> BTreeSet<&ModuleId> {
+    pub(crate) fn newest_registered(&self, gone: &BTreeSet<ModuleId>) -> BTreeSet<&ModuleId> {
         let known = |(id, module): &(&ModuleId, &ModuleFacts)| {
-            module.is_registered() && self.has_usable_source(id, module)
+            module.is_registered() && self.has_usable_source(id, module) && !gone.contains(*id)
         };
         self.newest(self.modules.iter().filter(known))
     }

@@ -71,7 +71,7 @@ impl Planner<'_> {
         let kernels = kernels.map_or_else(|| self.installed_kernels(), <[_]>::to_vec);
         let mut lacking = Vec::new();
         for kernel in &kernels {
-            let willing = willing_modules(facts, kernel);
+            let willing = willing_modules(facts, kernel, &touched.gone);
             let installed = |id: &ModuleId| facts.built(id, kernel).is_some_and(|b| b.installed);
             if !facts.has_headers(kernel) {
                 if willing.iter().any(|id| !installed(id)) {
@@ -209,11 +209,23 @@ impl Planner<'_> {
         for work in &facts.pending {
             let PendingWork::Install { module, kernel } = work else { continue };
             let known = facts.modules.get(module).is_some_and(|m| m.source != SourcePlace::Missing);
-            if known && facts.is_alive(kernel) && !gone.contains(module) {
+            if known
+                && facts.is_alive(kernel)
+                && !gone.contains(module)
+                && !self.is_replaced(module, kernel, wanted)
+            {
                 let modules = wanted.entry(kernel.clone()).or_default();
                 modules.entry(module.clone()).or_default().push(Reason::Interrupted);
             }
         }
+    }
+
+    /// Returns true if another version of a module is wanted for a kernel and has been built.
+    ///
+    /// If the other version has yet to be built, that may fail, so this one is installed first.
+    fn is_replaced(&self, id: &ModuleId, kernel: &KernelRelease, wanted: &WantedBuilds) -> bool {
+        let mut others = wanted.get(kernel).into_iter().flat_map(|modules| modules.keys());
+        others.any(|it| it != id && it.name == id.name && self.facts.built(it, kernel).is_some())
     }
 
     /// Adds the modules whose objects are missing from the directory of a kernel or damaged to
@@ -244,7 +256,7 @@ impl Planner<'_> {
                     let source = newest.iter().find(|source| source.name == id.name);
                     let Some(source) = source.filter(|_| about.has_headers()) else { continue };
                     (*source, Reason::Lost)
-                } else if damaged.contains(id) {
+                } else if damaged.contains(id) && !self.is_replaced(id, kernel, wanted) {
                     (id, Reason::NotInPlace)
                 } else {
                     continue;
@@ -360,8 +372,12 @@ impl Planner<'_> {
     }
 }
 
-/// Returns the modules that `dkms autoinstall` builds for a kernel.
-fn willing_modules<'a>(facts: &'a Facts, kernel: &KernelRelease) -> Vec<&'a ModuleId> {
+/// Returns the modules that `dkms autoinstall` builds for a kernel. The modules in `gone` are none.
+fn willing_modules<'a>(
+    facts: &'a Facts,
+    kernel: &KernelRelease,
+    gone: &BTreeSet<ModuleId>,
+) -> Vec<&'a ModuleId> {
     let willing = |id: &&ModuleId| {
         match facts.pair(id, kernel).and_then(|pair| pair.conf.as_ref()) {
             Some(Ok(conf)) => conf.autoinstall == Autoinstall::Yes,
@@ -371,5 +387,5 @@ fn willing_modules<'a>(facts: &'a Facts, kernel: &KernelRelease) -> Vec<&'a Modu
             None => false,
         }
     };
-    facts.newest_registered().into_iter().filter(willing).collect()
+    facts.newest_registered(gone).into_iter().filter(willing).collect()
 }

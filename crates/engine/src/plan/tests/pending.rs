@@ -131,3 +131,48 @@ fn names_that_are_no_kernels_are_reported_as_such() {
     let plan = machine.command(Verb::Build, "zfs/2", &[K2]).unwrap().to_string();
     assert!(plan.contains("/build leads to /usr/src/linux-7.2, which does not exist"), "{plan}");
 }
+
+#[test]
+fn autoinstall_does_not_install_a_module_whose_removal_is_pending() {
+    let missing = |m: &mut ModuleFacts| {
+        (m.link, m.source, m.source_is_absent) = (SourceLink::Broken, SourcePlace::Missing, true);
+    };
+    let machine = machine()
+        .pending(PendingWork::Remove(id("zfs/2")))
+        // This version is installed, but its source is lost.
+        .module("zfs/3")
+        .installed("zfs/3", K1)
+        .change("zfs/3", missing);
+    let plan = autoinstall(&machine, K1, false).to_string();
+    assert!(!plan.contains("install zfs"), "{plan}");
+    // An older version is installed instead, unless its source has departed too.
+    let machine = machine.module("zfs/1").change("zfs/1", |m| m.link = SourceLink::Source);
+    let plan = autoinstall(&machine, K1, false).to_string();
+    assert!(plan.contains("install zfs/1 for 7.2.12-arch1-1, replacing 3"), "{plan}");
+    let machine = machine.gone("zfs/1").pending(PendingWork::DepartedSource("zfs-1".into()));
+    let plan = autoinstall(&machine, K1, false).to_string();
+    assert!(!plan.contains("install zfs/1"), "{plan}");
+}
+
+#[test]
+fn only_one_version_is_installed_for_a_kernel() {
+    // The source of zfs/3 is only kept, so zfs/2 is the version to install.
+    let machine = machine().installed("zfs/2", K1).module("zfs/3").installed("zfs/3", K1);
+    let machine = machine.gone("zfs/3").pair("zfs/2", K1, |pair| {
+        pair.built.as_mut().unwrap().installed = false;
+    });
+    let interrupted = PendingWork::Install { module: id("zfs/3"), kernel: kernel(K1) };
+    let plan = autoinstall(&machine.pending(interrupted.clone()), K1, false);
+    let text = plan.to_string();
+    assert!(text.contains("install zfs/2 for 7.2.12") && !text.contains("install zfs/3"), "{text}");
+    assert!(plan.finishes.contains(&interrupted));
+}
+
+#[test]
+fn an_interrupted_version_is_finished_before_another_one_is_built() {
+    let machine = machine().module("zfs/1").installed("zfs/1", K1);
+    let interrupted = PendingWork::Install { module: id("zfs/1"), kernel: kernel(K1) };
+    let text = autoinstall(&machine.pending(interrupted), K1, false).to_string();
+    let first = text.find("install zfs/1 for 7.2.12").unwrap();
+    assert!(first < text.find("build zfs/2 for 7.2.12").unwrap(), "{text}");
+}
