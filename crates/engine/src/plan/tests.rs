@@ -4,6 +4,7 @@ mod commands;
 mod dependencies;
 mod groups;
 mod pending;
+mod property;
 mod removals;
 mod successors;
 mod transactions;
