@@ -1,6 +1,7 @@
 //! Tests of planning, with constructed facts.
 
 mod commands;
+mod departures;
 mod dependencies;
 mod groups;
 mod pending;

@@ -1,5 +1,7 @@
 //! Tests of what the files on disk and pacman's database prove about a transaction.
 
+mod running;
+
 use rstest::rstest;
 use testroot::TestRoot;
 

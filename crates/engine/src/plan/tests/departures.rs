@@ -1,0 +1,110 @@
+//! Tests of modules whose sources or kernels have departed.
+
+use super::*;
+use crate::facts::SourceLink;
+
+fn built_only(pair: &mut Pair) {
+    pair.built.as_mut().unwrap().installed = false;
+}
+
+#[test]
+fn each_source_link_is_mended_once() {
+    let machine = TestMachine::new(&[K1, K2])
+        .module("zfs/2")
+        .installed("zfs/2", K1)
+        .gone("zfs/2")
+        .module("vhba/1")
+        .installed("vhba/1", K1)
+        .gone("vhba/1");
+    let plan = machine.sync(&["zfs-2", "vhba-1"], &[K2]).to_string();
+    for module in ["zfs/2", "vhba/1"] {
+        assert_eq!(plan.matches(&format!("use the kept source of {module}")).count(), 1, "{plan}");
+    }
+    // Without a departure, the links are mended because the modules are built for a new kernel.
+    let plan = machine.sync(&[], &[K2]).to_string();
+    for module in ["zfs/2", "vhba/1"] {
+        assert_eq!(plan.matches(&format!("use the kept source of {module}")).count(), 1, "{plan}");
+    }
+}
+
+#[test]
+fn only_an_installed_module_is_kept_for_an_installed_kernel() {
+    let excluded = |pair: &mut Pair| {
+        pair.conf.as_mut().unwrap().as_mut().unwrap().excluded = Some("not here".into());
+    };
+    let machine = || {
+        TestMachine::new(&[K1])
+            .kernel(K2, |about| about.kernel.alive = false)
+            .module("zfs/2.3")
+            .installed("zfs/2.3", K1)
+            .installed("zfs/2.3", K2)
+            .gone("zfs/2.3")
+            .module("zfs/2.4")
+            .pair("zfs/2.4", K1, excluded)
+    };
+    // Kernel K2 is not installed, so an old module for it is of no use.
+    let plan = machine().sync(&["zfs-2.3", "zfs-2.4"], &[]).to_string();
+    assert!(plan.contains("uninstall zfs/2.3 from 7.2.13"), "{plan}");
+    assert!(!plan.contains("from 7.2.12") && !plan.contains("remove zfs/2.3"), "{plan}");
+    // The module is built for K1, but not installed.
+    let machine = machine().pair("zfs/2.3", K1, built_only);
+    let plan = machine.sync(&["zfs-2.3", "zfs-2.4"], &[]).to_string();
+    assert!(plan.contains("delete the build of zfs/2.3 for 7.2.12"), "{plan}");
+    assert!(plan.contains("remove zfs/2.3") && !plan.contains("stays installed"), "{plan}");
+}
+
+#[test]
+fn a_transient_failure_of_the_same_transaction_stays_pending() {
+    let install =
+        |release: &str| PendingWork::Install { module: id("zfs/2"), kernel: kernel(release) };
+    let added = |m: &mut ModuleFacts| m.link = SourceLink::Source;
+    let mut machine = TestMachine::new(&[K1, K2])
+        .module("zfs/2")
+        .change("zfs/2", added)
+        .pending(install(K1))
+        .pending(install(K2));
+    machine.0.tried.insert((id("zfs/2"), kernel(K1)), true);
+    let plan = machine.sync(&[], &[]);
+    assert!(!plan.finishes.contains(&install(K1)), "{:?}", plan.finishes);
+    assert!(plan.finishes.contains(&install(K2)), "{:?}", plan.finishes);
+    // A failure that is not transient is not repeated.
+    machine.0.tried.insert((id("zfs/2"), kernel(K1)), false);
+    let plan = machine.sync(&[], &[]);
+    assert!(plan.finishes.contains(&install(K1)), "{:?}", plan.finishes);
+}
+
+#[test]
+fn an_interrupted_uninstallation_is_finished() {
+    let work = PendingWork::Uninstall { module: id("zfs/2"), kernel: kernel(K1) };
+    let machine = TestMachine::new(&[K1, K2]).module("zfs/2");
+    let machine = machine.installed("zfs/2", K1).installed("zfs/2", K2).pending(work.clone());
+    let plan = machine.sync(&[], &[]);
+    insta::assert_snapshot!(plan, @r"
+    uninstall zfs/2 from 7.2.12-arch1-1 (not finished by an earlier run)
+    run depmod for 7.2.12-arch1-1
+    ");
+    assert_eq!(plan.finishes, [work].into());
+    // The module is installed again by this run.
+    let plan = machine.sync(&[], &[K1]);
+    assert!(plan.is_empty(), "{plan}");
+}
+
+#[test]
+fn an_unreadable_install_tree_finishes_no_work_for_kernels() {
+    let mut machine = TestMachine::new(&[K1]);
+    for is_known in [true, false] {
+        machine.0.kernels_known = is_known;
+        let (arrived, departed) = (subjects(&[], &[K1, K2]), Subjects::default());
+        let plan = make(&Request::Sync { arrived, departed, headers: BTreeSet::new() }, &machine.0);
+        let finishes = plan.unwrap().finishes;
+        assert!(finishes.contains(&PendingWork::Kernel(kernel(K1))));
+        assert_eq!(finishes.contains(&PendingWork::Kernel(kernel(K2))), is_known);
+    }
+}
+
+#[test]
+fn the_engine_does_not_finish_the_work_on_images() {
+    let image = PendingWork::Image { kernel: kernel(K1), objects: BTreeSet::new() };
+    let plan = TestMachine::new(&[K1]).pending(image).sync(&[], &[K1]);
+    assert_eq!(plan.finishes, [PendingWork::Kernel(kernel(K1))].into());
+}
