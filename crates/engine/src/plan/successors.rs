@@ -5,8 +5,8 @@
 
 use std::collections::BTreeSet;
 
-use super::Planner;
-use crate::facts::{ModuleFacts, SourcePlace};
+use super::{Action, Planner};
+use crate::facts::{ModuleFacts, SourcePlace, Stage};
 use crate::names::{KernelRelease, ModuleId};
 
 /// For one kernel, the state of the successors of a module.
@@ -39,8 +39,9 @@ impl Planner<'_> {
         let (versions, others): (Vec<&ModuleId>, Vec<&ModuleId>) =
             candidates.partition(|other| other.name == id.name);
         let is_installed = |other: &ModuleId| {
-            self.will_have.contains(&(other.clone(), kernel.clone()))
-                || facts.built(other, kernel).is_some_and(|built| built.installed)
+            let is_there = self.will_have.contains(&(other.clone(), kernel.clone()))
+                || facts.built(other, kernel).is_some_and(|built| built.installed);
+            is_there && !self.is_uninstalled(other, kernel)
         };
         if versions.iter().any(|other| is_installed(other)) {
             return Successor::Version;
@@ -66,11 +67,28 @@ impl Planner<'_> {
         }
     }
 
+    /// Returns true if the plan already uninstalls a module from a kernel.
+    fn is_uninstalled(&self, id: &ModuleId, kernel: &KernelRelease) -> bool {
+        self.plan.after.iter().any(|step| {
+            matches!(&step.action, Action::Uninstall { module, kernel: of, .. }
+                if (module, of) == (id, kernel))
+        })
+    }
+
+    /// Returns true if a kernel is installed, or may be again once pacman completes a transaction.
+    fn may_exist(&self, kernel: &KernelRelease) -> bool {
+        let facts = self.facts;
+        let mut unfinished = facts.transactions.iter().filter(|it| it.stage != Stage::Completed);
+        !facts.is_gone(kernel)
+            || unfinished
+                .any(|it| it.lacking.kernels.contains(kernel) || it.held.kernels.contains(kernel))
+    }
+
     /// Returns true if successors are installed for every kernel for which a module is.
     pub(super) fn has_successors(&self, id: &ModuleId, module: &ModuleFacts) -> bool {
         let gone = [id.clone()].into();
         let installed = module.pairs.iter().filter(|(kernel, pair)| {
-            self.facts.is_alive(kernel) && pair.built.as_ref().is_some_and(|built| built.installed)
+            self.may_exist(kernel) && pair.built.as_ref().is_some_and(|built| built.installed)
         });
         let mut kernels = installed.map(|(kernel, _)| kernel).peekable();
         let is_succeeded = |kernel: &KernelRelease| {

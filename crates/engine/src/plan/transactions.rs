@@ -98,10 +98,11 @@ impl Planner<'_> {
             module.source_is_absent
                 && interrupted.any(|it| it.held.sources.contains(&module.source_dir))
         };
-        let modules = facts.modules.iter().filter(|(_, module)| held(module));
-        let succeeded = modules.filter(|(id, module)| self.has_successors(id, module));
-        for id in succeeded.map(|(id, _)| id).collect::<Vec<_>>() {
-            self.remove_module(id, &[id.clone()].into());
+        // A module that is removed is no successor of the next one.
+        for (id, module) in facts.modules.iter().filter(|(_, module)| held(module)) {
+            if self.has_successors(id, module) {
+                self.remove_module(id, &[id.clone()].into());
+            }
         }
     }
 

@@ -158,3 +158,44 @@ fn a_later_transaction_supersedes_an_interrupted_arrival() {
     assert!(machine.sync(&[], &[]).settles.is_empty());
     assert_eq!(machine.transaction(own).sync(&[], &[]).settles, [0, 1].into());
 }
+
+#[test]
+fn a_module_that_leaves_is_no_successor() {
+    // Both contain the same object.
+    let machine = |held: &[&str]| {
+        let machine = TestMachine::new(&[K1]).module("held/1").module("old/1");
+        let machine = machine.objects("held/1", &["a"]).objects("old/1", &["a"]);
+        let machine = machine.installed("held/1", K1).installed("old/1", K1);
+        let interrupted = transaction(INTERRUPTED, Subjects::default(), subjects(held, &[]));
+        machine.gone("held/1").gone("old/1").transaction(interrupted)
+    };
+    let text = machine(&["held-1"]).sync(&["old-1"], &[]).to_string();
+    assert!(text.contains("\nremove old/1") && !text.contains("\nremove held/1"), "{text}");
+    let text = machine(&["held-1", "old-1"]).sync(&[], &[]).to_string();
+    assert_eq!(text.matches("uninstall").count(), 1, "{text}");
+}
+
+#[rstest]
+#[case::arriving(subjects(&[], &[K2]), subjects(&["old-1"], &[]))]
+#[case::departing(Subjects::default(), subjects(&["old-1"], &[K2]))]
+fn a_kernel_between_two_versions_keeps_a_held_module(
+    #[case] lacking: Subjects,
+    #[case] held: Subjects,
+) {
+    let machine = |lacking: &Subjects, held: &Subjects| {
+        let machine = TestMachine::new(&[K1]).kernel(K2, |about| about.kernel.alive = false);
+        let machine = machine.module("old/1").installed("old/1", K1).installed("old/1", K2);
+        let interrupted = transaction(INTERRUPTED, lacking.clone(), held.clone());
+        machine.gone("old/1").module("old/2").transaction(interrupted)
+    };
+    let text = machine(&lacking, &held).sync(&["old-2"], &[]).to_string();
+    assert!(text.contains("install old/2 for 7.2.12-arch1-1, replacing 1"), "{text}");
+    assert!(!text.contains("uninstall") && !text.contains("\nremove old/1"), "{text}");
+    // No transaction concerns the kernel, so it has been removed for good.
+    let text = machine(&Subjects::default(), &subjects(&["old-1"], &[])).sync(&["old-2"], &[]);
+    let text = text.to_string();
+    assert!(
+        text.contains("uninstall old/1 from 7.2.13") && text.contains("\nremove old/1"),
+        "{text}"
+    );
+}

@@ -71,8 +71,11 @@ impl Run {
                 self.pair(module, kernel).built.as_mut().unwrap().installed = true;
                 self.place(module, kernel);
             }
-            Action::Uninstall { .. } => {
-                self.uninstall(action.module().unwrap(), action.kernel().unwrap());
+            Action::Uninstall { module, kernel, successors } => {
+                let is_installed = |new| self.0.built(new, kernel).is_some_and(|it| it.installed);
+                if successors.iter().all(is_installed) {
+                    self.uninstall(module, kernel);
+                }
             }
             Action::Unbuild(id, kernel) => {
                 let pair = self.pair(id, kernel);
