@@ -1,4 +1,4 @@
-//! A new version of a module fails to compile: the old one stays installed.
+//! A new version or a replacement of a module fails to compile: the old one stays installed.
 
 use stories::{PackageFile, Recipe, Root, find};
 
@@ -89,4 +89,62 @@ fn new_version_is_installed_for_one_of_two_kernels() {
 
     root.remove(&["bbswitch-dkms"]).hooks_succeed();
     assert_eq!(traces(&root, "bbswitch"), [""; 0]);
+}
+
+/// Another package replaces the module's package. Its module has another name and the same object.
+#[test]
+fn module_of_a_replaced_package_stays_until_the_new_one_is_installed() {
+    let root = Root::ready();
+    let tiny = Recipe::module("tiny", "1.0").make(&root);
+    root.install(&[find("linux-1"), find("linux-headers-1"), tiny]).hooks_succeed();
+    let open = |version: &str| {
+        Recipe::module("tiny-open", version)
+            .package("tiny-open-dkms")
+            .replacing("tiny-dkms")
+            .edit("dkms.conf", |conf| conf + "BUILT_MODULE_NAME[0]=\"tiny\"\n")
+            .source("Makefile", "obj-m := tiny.o\n")
+            .source("tiny.c", "#include <linux/module.h>\nMODULE_LICENSE(\"GPL\");\n")
+    };
+    let broken = open("2.0").edit("tiny.c", |code| code + "#error testbed says no\n").make(&root);
+    let kernel = find("linux-1").content;
+    root.install_replacing(&[broken])
+        .hooks_fail()
+        .has("tiny/1.0 stays installed")
+        .has("testbed says no");
+    root.assert_works(&kernel, "tiny");
+    assert_eq!(root.modinfo(&kernel, "tiny", "version"), "1.0");
+    root.boot_unit();
+    root.assert_works(&kernel, "tiny");
+
+    let working = open("2.1").make(&root);
+    root.install(&[working]).hooks_succeed();
+    root.assert_works(&kernel, "tiny");
+    assert_eq!(root.tree(), ["tiny-open"]);
+    root.assert_settled();
+}
+
+/// A library module and the module that depends on it are upgraded together, and the latter does not
+/// build.
+#[test]
+fn dependency_stays_with_the_module_that_does_not_build_with_it() {
+    let root = Root::ready();
+    let module = |name: &str, version: &str| Recipe::module(name, version);
+    let user = |version: &str| module("uses-lib", version).conf_line("BUILD_DEPENDS=lib");
+    let old = [module("lib", "1.0"), user("1.0")].map(|recipe| recipe.make(&root));
+    let kernels = ["linux-1", "linux-headers-1"].map(find);
+    root.install(&[&kernels[..], &old[..]].concat()).hooks_succeed();
+    let broken = user("2.0").edit("uses-lib.c", |code| code + "#error testbed says no\n");
+    let new = [module("lib", "2.0"), broken].map(|recipe| recipe.make(&root));
+    let kernel = find("linux-1").content;
+    let versions = || ["lib", "uses-lib"].map(|name| root.modinfo(&kernel, name, "version"));
+    root.install(&new).hooks_fail().has("replaced only together with uses-lib, which failed");
+    assert_eq!(versions(), ["1.0", "1.0"]);
+    // Nothing has changed, so the next transaction and the boot unit leave both alone.
+    root.install(&[find("bbswitch")]).hooks_succeed();
+    root.boot_unit();
+    assert_eq!(versions(), ["1.0", "1.0"]);
+
+    root.install(&[user("2.1").make(&root)]).hooks_succeed();
+    assert_eq!(versions(), ["2.0", "2.1"]);
+    root.assert_settled();
 }
