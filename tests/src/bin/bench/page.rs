@@ -14,7 +14,8 @@ const INTRODUCTION: &str = "\
 # Benchmarks
 
 Written by `make bench out=docs/benchmarks.md`. Real pacman installs real packages in a chroot. Each measurement starts from
-a fork of the same machine on a tmpfs, and alpm-dkms and dkms take turns.
+a fork of the same machine on a tmpfs, and alpm-dkms and dkms take turns. With trees on the disk, the directories of
+kernels, sources and dkms are on the file system of the checkout.
 
 - **dkms** is Debian's dkms, driven as Arch's hook does: one module at a time with `--no-depmod`, and one depmod per kernel
   at the end.
@@ -103,13 +104,16 @@ pub(crate) fn page(options: &Options, machines: &mut Machines, results: &Results
 /// Returns the date, the machine and the versions of the programs.
 fn described_machine(rounds: usize, machines: &mut Machines) -> String {
     let root = machines.fork(Side::Dkms, State::Kernel);
+    root.move_to_disk(&["usr/src"]);
     let line = |command: &str| root.shell(command).ok().text.trim().to_owned();
     format!(
-        "{}, rounds: {rounds}, on {} cores of {} with {} of memory. {}, {}, {}, kernels {} and {}.",
+        "{}, rounds: {rounds}, on {} cores of {} with {} of memory. The disk is {}. {}, {}, {}, \
+         kernels {} and {}.",
         line("date --utc +%F"),
         measure::cores(),
         line("sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n1"),
         line("awk '/^MemTotal/ { printf \"%.0f GiB\", $2 / 1024 / 1024 }' /proc/meminfo"),
+        line("findmnt -no FSTYPE -T /usr/src"),
         line("gcc --version | head -n1"),
         line("dkms --version"),
         line("pacman --version | grep -o 'Pacman v[0-9.]*'"),
