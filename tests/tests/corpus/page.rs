@@ -20,7 +20,8 @@ that remain in the trees at the end.
 
 The column `Contents` compares the objects byte for byte, uncompressed and without signatures. If some differ, it names the
 ELF sections, and the real dkms builds the module once more. If its two builds differ in the same sections, for example
-because the objects contain the time of the build, the package counts as equal.
+because the objects contain the time of the build, the package counts as equal. So does one whose objects differ only in the
+build ID, which also depends on debug symbols that are not installed.
 
 Some sources do not compile with such a recent kernel. Then both programs must exit with 10. A package with an intended
 difference names its key in [compatibility.md](compatibility.md).
@@ -28,6 +29,10 @@ difference names its key in [compatibility.md](compatibility.md).
 
 const HEAD: &str =
     "| Package | Version | Module | dkms | alpm-dkms | Objects, or the error | Contents | |";
+
+/// The section with the hash that the linker writes before debug symbols are stripped. In objects
+/// that modules share, the symbols name the directory of the first module.
+const BUILD_ID: &str = ".note.gnu.build-id";
 
 /// The number of characters that are shown of an error.
 const LONGEST: usize = 90;
@@ -159,7 +164,8 @@ fn objects_or_error(lifecycle: &Lifecycle) -> String {
 }
 
 fn is_equal(result: &PackageResult) -> bool {
-    result.dkms.observed == result.ours.observed && (result.differing == 0 || result.unstable)
+    let only_build_id = result.sections.iter().all(|name| name == BUILD_ID);
+    result.dkms.observed == result.ours.observed && (only_build_id || result.unstable)
 }
 
 fn finding(kernel: &str, source: &SourcePackage, result: &PackageResult) -> Option<String> {
