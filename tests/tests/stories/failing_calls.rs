@@ -65,8 +65,8 @@ impl Trial {
         root.read("srv/calls").lines().map(str::to_owned).collect()
     }
 
-    /// Lets `points` of the calls fail, spread over all of them, each in a run of its own. The errors
-    /// take turns if there are fewer points than calls, and otherwise each call fails with all.
+    /// Lets each call fail with each of its errors, in a run of its own. If that needs more than
+    /// `points` runs, takes so many of them, spread over all.
     #[track_caller]
     fn fail(&self, points: usize) {
         let calls = self.calls();
