@@ -285,4 +285,27 @@ mod tests {
             assert!(path.exists());
         }
     }
+
+    #[test]
+    fn a_path_that_cannot_be_examined_is_unknown() {
+        let (_root, trees) = trees();
+        let transaction = Transaction::of_this_hook(&trees);
+        let paths = [format!("{OLD}/below-a-file"), "usr/src/missing/dkms.conf".to_owned()];
+        record(&trees, &transaction, Operation::Departing, paths.clone()).unwrap();
+        let [journal] = &Journal::read_all(&trees)[..] else { panic!("no journal") };
+        let before = paths.map(|path| journal.departing[&path].before.clone());
+        assert_eq!(before, [Before::Unknown, Before::Absent]);
+    }
+
+    #[test]
+    fn only_complete_journals_are_read() {
+        let (_root, trees) = trees();
+        let transaction = Transaction::of_this_hook(&trees);
+        record(&trees, &transaction, Operation::Departing, [OLD.to_owned()]).unwrap();
+        let [journal] = &Journal::read_all(&trees)[..] else { panic!("no journal") };
+        for other in ["journal-1.toml.bak", "source-1.toml"] {
+            fs::copy(&journal.files[0], trees.pending().join(other)).unwrap();
+        }
+        assert_eq!(Journal::read_all(&trees), std::slice::from_ref(journal));
+    }
 }

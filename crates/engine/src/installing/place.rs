@@ -172,6 +172,7 @@ impl Staged {
     }
 
     /// Restores the previous object, or removes the new one if there was none.
+    // Mutants: the second guard only decides on a line in the log.
     fn restore(&self) {
         let restored = match fs::rename(&self.old, &self.place) {
             Err(error) if error.kind() == ErrorKind::NotFound && !self.new.exists() => {
@@ -259,3 +260,6 @@ fn check_vermagic(new: &BuiltModule<'_>, object: &BuiltObject, file: &Path) -> R
     Err(Failure::new(NOT_COPIED, what)
         .with_hint(format!("run: dkms build {id} -k {kernel} --force")))
 }
+
+#[cfg(test)]
+mod tests;

@@ -188,3 +188,30 @@ fn a_running_transaction_has_changed_nothing_yet() {
     assert!(matches!(facts.stage, Stage::Running { .. }));
     assert_eq!((sources(&facts.arrived), sources(&facts.lacking)), (vec![], vec!["foo-2"]));
 }
+
+/// pacman deletes the files of a package, then `files` and then `desc` in its database.
+#[rstest]
+#[case::until_pacman_has_deleted_its_entry(|removal: &Upgrade| {
+    removal.root.remove(OLD);
+    removal.root.remove(format!("{DATABASE}/local/foo-dkms-1-1/files"));
+})]
+#[case::that_cannot_be_examined(|removal: &Upgrade| {
+    removal.root.remove("usr/src/foo-1");
+    removal.root.write("usr/src/foo-1", "a file in place of the directory");
+    removal.root.remove(format!("{DATABASE}/local/foo-dkms-1-1"));
+})]
+fn a_source_is_held(#[case] change: fn(&Upgrade)) {
+    let root = TestRoot::new();
+    root.write(format!("{DATABASE}/db.lck"), "");
+    root.write(OLD, "");
+    let package = format!("{DATABASE}/local/foo-dkms-1-1");
+    root.write(format!("{package}/desc"), "%NAME%\nfoo-dkms\n");
+    root.write(format!("{package}/files"), format!("%FILES%\n{OLD}\n"));
+    let removal =
+        Upgrade { machine: Machine::for_hook(root.path()), transaction: gone(&root), root };
+    removal.record(Operation::Departing, &[OLD]);
+    change(&removal);
+    let facts = removal.judge();
+    assert_eq!((sources(&facts.held), facts.stage), (vec!["foo-1"], Stage::Interrupted));
+    assert_eq!(sources(&facts.departed), [""; 0]);
+}

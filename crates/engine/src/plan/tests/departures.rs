@@ -50,7 +50,7 @@ fn only_an_installed_module_is_kept_for_an_installed_kernel() {
     let machine = machine().pair("zfs/2.3", K1, built_only);
     let plan = machine.sync(&["zfs-2.3", "zfs-2.4"], &[]).to_string();
     assert!(plan.contains("delete the build of zfs/2.3 for 7.2.12"), "{plan}");
-    assert!(plan.contains("remove zfs/2.3") && !plan.contains("stays installed"), "{plan}");
+    assert!(plan.contains("\nremove zfs/2.3") && !plan.contains("stays installed"), "{plan}");
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod scenario;
 use std::fmt::Write;
 
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 use super::*;
 use crate::plan::{Action, Step, Task};
@@ -152,8 +153,15 @@ fn has_object_of(facts: &Facts, module: &ModuleId, kernel: &KernelRelease) -> bo
     others.any(|(id, _)| facts::object(id).name == object)
 }
 
+/// At least 1000 cases, which are the same in each run unless `PROPTEST_RNG_SEED` is set.
 fn config() -> ProptestConfig {
-    ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1000) }
+    let given = ProptestConfig::default();
+    let rng_seed = match given.rng_seed {
+        RngSeed::Random => RngSeed::Fixed(16),
+        seed => seed,
+    };
+    let cases = given.cases.max(1000);
+    ProptestConfig { failure_persistence: None, rng_seed, cases, ..given }
 }
 
 proptest! {

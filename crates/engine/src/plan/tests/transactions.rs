@@ -81,7 +81,7 @@ fn a_completed_departure_permits_the_removal() {
     assert_eq!(plan.settles, [0].into());
     let machine = TestMachine::new(&[K1]).module("zfs/1").installed("zfs/1", K1).gone("zfs/1");
     let plan = machine.transaction(upgrade.clone()).sync(&[], &[]);
-    assert!(plan.to_string().contains("remove zfs/1"), "{plan}");
+    assert!(plan.to_string().contains("\nremove zfs/1\n"), "{plan}");
     // The source cannot be examined.
     let machine = TestMachine::new(&[K1]).module("zfs/1").installed("zfs/1", K1).gone("zfs/1");
     let machine = machine.change("zfs/1", |module| module.source_is_absent = false);
@@ -95,7 +95,7 @@ fn an_installed_successor_settles_an_interrupted_upgrade() {
     let plan = machine.sync(&["zfs-3"], &[]);
     let text = plan.to_string();
     assert!(text.contains("install zfs/3 for 7.2.12-arch1-1, replacing 1"), "{text}");
-    assert!(text.contains("remove zfs/1"), "{text}");
+    assert!(text.contains("\nremove zfs/1\n"), "{text}");
     assert_eq!(plan.settles, [0].into());
 }
 
@@ -198,4 +198,27 @@ fn a_kernel_between_two_versions_keeps_a_held_module(
         text.contains("uninstall old/1 from 7.2.13") && text.contains("\nremove old/1"),
         "{text}"
     );
+}
+
+#[test]
+fn only_what_a_transaction_concerns_keeps_its_journal() {
+    let removed = |about: &mut KernelFacts| about.kernel.alive = false;
+    let machine = |held: Subjects| {
+        let machine = TestMachine::new(&[K1]).kernel(K2, removed).module("zfs/1");
+        machine.installed("zfs/1", K1).transaction(transaction(
+            INTERRUPTED,
+            Subjects::default(),
+            held,
+        ))
+    };
+    let is_settled = |machine: &TestMachine| !machine.sync(&[], &[]).settles.is_empty();
+    // The source exists, and the transaction concerns another one.
+    assert!(is_settled(&machine(subjects(&["vhba-1"], &[]))));
+    // The source is missing for another reason.
+    assert!(is_settled(&machine(subjects(&["vhba-1"], &[])).gone("zfs/1")));
+    assert!(!is_settled(&machine(subjects(&["zfs-1"], &[])).gone("zfs/1")));
+    // Nothing is built for the kernel, or the kernel exists.
+    assert!(is_settled(&machine(subjects(&[], &[K2]))));
+    assert!(is_settled(&machine(subjects(&[], &[K1]))));
+    assert!(!is_settled(&machine(subjects(&[], &[K2])).installed("zfs/1", K2)));
 }

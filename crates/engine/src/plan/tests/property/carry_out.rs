@@ -92,7 +92,11 @@ impl Run {
                 }
                 module.link = SourceLink::None;
                 if module.source != SourcePlace::Present {
-                    self.0.modules.remove(id);
+                    module.source = SourcePlace::Missing;
+                    // An inventory may still list the module.
+                    if module.pairs.values().all(|pair| !pair.placed) {
+                        self.0.modules.remove(id);
+                    }
                 }
             }
             Action::Depmod(kernel) => {

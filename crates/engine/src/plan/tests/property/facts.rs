@@ -92,6 +92,7 @@ impl ModuleState {
             let mut pair = pair(name, &release);
             state.apply(name, &mut pair, is_other_installed);
             if self.needs_foo
+                && object(&id).name != "foo.ko"
                 && let Some(Ok(conf)) = &mut pair.conf
             {
                 conf.depends = vec!["foo".parse().unwrap()];
