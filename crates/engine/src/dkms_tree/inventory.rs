@@ -286,3 +286,6 @@ pub(crate) fn detach_links(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
