@@ -260,3 +260,31 @@ fn a_signal_stops_a_run_that_waits_for_the_lock() {
     assert_eq!(first.wait_with_output().unwrap().status.code(), Some(0));
     assert!(!root.exists(format!("usr/lib/modules/{K}/updates/dkms/quick.ko")));
 }
+
+/// A killed run leaves the same traces as a crash of the machine, which must not repeat at each boot.
+#[test]
+fn a_killed_run_counts_as_an_attempt_and_an_interrupted_one_does_not() {
+    let (root, mark) = root();
+    run(&root, "add slow/1.0", 0);
+    let autoinstall = format!("autoinstall -k {K}");
+    let [kill, int, term] = [Signal::SIGKILL, Signal::SIGINT, Signal::SIGTERM];
+    let lines =
+        std::iter::once(autoinstall.as_str()).chain(std::iter::repeat("autoinstall --pending"));
+    for (by, line) in [int, kill, int, kill, term, kill].into_iter().zip(lines) {
+        let mut child = start(&root, "", line);
+        wait_for(&root, &mut child, &["reached.slow"]);
+        root.remove("reached.slow");
+        signal(&child, by);
+        child.wait_with_output().unwrap();
+        wait_until("a daemon is left", || sleepers(&mark) == 0);
+    }
+    root.write("go", "");
+    let output = run(&root, "autoinstall --pending", 0);
+    let said = text(&output.stdout) + &text(&output.stderr);
+    let want = format!("slow/1.0 for {K}: skipped after 3 attempts without success\n");
+    assert!(said.contains(&want), "{said}");
+    assert!(!root.exists(format!("usr/lib/modules/{K}/updates/dkms/slow.ko")));
+    run(&root, &autoinstall, 0);
+    assert!(root.exists(format!("usr/lib/modules/{K}/updates/dkms/slow.ko")));
+    assert!(!root.exists("var/lib/dkms/.pending"));
+}

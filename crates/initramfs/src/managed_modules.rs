@@ -55,8 +55,8 @@ impl ManagedModules {
         }
         for added in &state.modules {
             let name = &added.id.name;
-            let has_failed =
-                KnownFailure::read(&KnownFailure::path(trees, &added.id, kernel, arch)).is_some();
+            let failure = KnownFailure::read(&KnownFailure::path(trees, &added.id, kernel, arch));
+            let has_failed = failure.is_some_and(|failure| !failure.transient);
             if has_failed && state.installed_version(name, kernel, arch).is_none() {
                 // Without a previous build, assume that the object has the name of the dkms module.
                 let guess = || BTreeSet::from([KmodName::new(name.as_str())]);

@@ -4,6 +4,7 @@ use std::env;
 use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process;
 
 use dkms_engine::failure::Failure;
 use dkms_engine::machine::{Machine, RunOptions, Trees};
@@ -68,7 +69,15 @@ fn run_options(args: &Args) -> Result<RunOptions, Failure> {
         force_install: args.has(OptId::Force) || args.has(OptId::RpmSafeUpgrade),
         force_version: args.has(OptId::ForceVersion),
         only_added: matches!(args.command, Some(Command::Add | Command::Ldtarball)),
+        by_systemd: is_main_process_of_unit(),
     })
+}
+
+/// Returns true if systemd has started this process, such as that of dkms.service. Other processes
+/// may inherit the variable (systemd.exec(5)).
+fn is_main_process_of_unit() -> bool {
+    let own = process::id().to_string();
+    env::var_os("SYSTEMD_EXEC_PID").is_some_and(|id| id == own.as_str())
 }
 
 /// Returns the message for an invalid value of an option.

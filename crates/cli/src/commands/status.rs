@@ -2,16 +2,16 @@
 //!
 //! The command takes no lock and needs no rights, because programs poll it and any user may run it.
 
-use dkms_engine::dkms_tree::{KnownFailure, TreeState};
+use dkms_engine::dkms_tree::{Attempts, KnownFailure, PendingList, PendingWork, TreeState};
 use dkms_engine::machine::{Kernels, Machine, Placement};
-use dkms_engine::names::{Arch, KernelRelease, ModuleName, ModuleVersion};
+use dkms_engine::names::{Arch, KernelRelease, ModuleId, ModuleName, ModuleVersion};
 use dkms_engine::status::{self, Filter, Line, Pattern};
 use serde::Serialize;
 
 use crate::output::console::Console;
 
-/// An entry of the JSON list: a status line, or a remembered failure. dkms's line format cannot
-/// express a failure, and shows the module as "added".
+/// An entry of the JSON list: a status line, a remembered failure, or a pending installation. dkms's
+/// line format cannot express the latter, and shows the module as "added".
 #[derive(Serialize)]
 #[serde(untagged)]
 enum StatusEntry {
@@ -26,6 +26,22 @@ enum StatusEntry {
         failure: String,
         /// The path of the build log.
         log: std::path::PathBuf,
+    },
+    Pending {
+        /// "pending", or "parked" if neither hooks nor the boot unit try it again.
+        state: &'static str,
+        module: ModuleName,
+        version: ModuleVersion,
+        kernel: KernelRelease,
+        arch: Arch,
+        /// The number of attempts that have not succeeded.
+        attempts: u32,
+        /// The error of the last attempt, in one line.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        failure: Option<String>,
+        /// The path of the build log of the last attempt.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        log: Option<std::path::PathBuf>,
     },
 }
 
@@ -44,6 +60,7 @@ pub fn run(machine: &Machine, filter: &Filter, json: bool, console: &Console) ->
     let text = if json {
         let mut entries: Vec<StatusEntry> = lines.into_iter().map(StatusEntry::Line).collect();
         entries.extend(failures(machine, &state, filter));
+        entries.extend(pending(machine, filter));
         serde_json::to_string_pretty(&entries).map(|text| text + "\n").unwrap_or_default()
     } else {
         lines.iter().map(|line| format!("{line}\n")).collect()
@@ -55,21 +72,13 @@ pub fn run(machine: &Machine, filter: &Filter, json: bool, console: &Console) ->
 /// Returns the remembered failures of the modules and kernels that `filter` selects.
 fn failures(machine: &Machine, state: &TreeState, filter: &Filter) -> Vec<StatusEntry> {
     let kernels = Kernels::read(&machine.trees).unwrap_or_default();
-    let fits = |pattern: &Option<Pattern>, text: &str| {
-        pattern.as_ref().is_none_or(|pattern| pattern.matches(text))
-    };
-    let wanted = |kernel: &&KernelRelease| {
-        let mut named = filter.kernels.iter();
-        filter.kernels.is_empty() || named.any(|named| fits(&named.kernel, kernel.as_str()))
-    };
-    let modules = state.modules.iter().map(|added| &added.id).filter(|id| {
-        fits(&filter.module, id.name.as_str()) && fits(&filter.version, id.version.as_str())
-    });
     let mut entries = Vec::new();
-    for id in modules {
-        for kernel in kernels.all.iter().map(|kernel| &kernel.release).filter(wanted) {
+    for id in state.modules.iter().map(|added| &added.id) {
+        let releases = kernels.all.iter().map(|kernel| &kernel.release);
+        for kernel in releases.filter(|kernel| selects(filter, id, kernel)) {
             let path = KnownFailure::path(&machine.trees, id, kernel, &machine.arch);
-            entries.extend(KnownFailure::read(&path).map(|failure| StatusEntry::Failed {
+            let failure = KnownFailure::read(&path).filter(|failure| !failure.transient);
+            entries.extend(failure.map(|failure| StatusEntry::Failed {
                 state: "failed",
                 module: id.name.clone(),
                 version: id.version.clone(),
@@ -81,4 +90,42 @@ fn failures(machine: &Machine, state: &TreeState, filter: &Filter) -> Vec<Status
         }
     }
     entries
+}
+
+/// Returns the pending installations of the modules and kernels that `filter` selects.
+fn pending(machine: &Machine, filter: &Filter) -> Vec<StatusEntry> {
+    let list = PendingList::of(&machine.trees);
+    let attempts = list.attempts();
+    let mut entries = Vec::new();
+    for work in list.read() {
+        let PendingWork::Install { module: id, kernel } = &work else { continue };
+        if !selects(filter, id, kernel) {
+            continue;
+        }
+        let path = KnownFailure::path(&machine.trees, id, kernel, &machine.arch);
+        let failure = KnownFailure::read(&path);
+        let tried = attempts.get(&work);
+        entries.push(StatusEntry::Pending {
+            state: if tried.is_some_and(Attempts::are_used_up) { "parked" } else { "pending" },
+            module: id.name.clone(),
+            version: id.version.clone(),
+            kernel: kernel.clone(),
+            arch: machine.arch.clone(),
+            attempts: tried.map_or(0, |tried| tried.count),
+            failure: failure.as_ref().map(|failure| failure.what.clone()),
+            log: failure.map(|failure| failure.log),
+        });
+    }
+    entries
+}
+
+/// Returns true if `filter` selects a module for a kernel.
+fn selects(filter: &Filter, id: &ModuleId, kernel: &KernelRelease) -> bool {
+    let fits = |pattern: &Option<Pattern>, text: &str| {
+        pattern.as_ref().is_none_or(|pattern| pattern.matches(text))
+    };
+    let mut kernels = filter.kernels.iter();
+    fits(&filter.module, id.name.as_str())
+        && fits(&filter.version, id.version.as_str())
+        && (filter.kernels.is_empty() || kernels.any(|named| fits(&named.kernel, kernel.as_str())))
 }

@@ -1,6 +1,6 @@
 //! Tests of the commands on a single module, and of `status`, `cache` and `generate_mok`.
 
-use crate::fixture::{K1, K2, dkms, root, run};
+use crate::fixture::{K1, K2, dkms, dkms_through, root, run};
 
 #[test]
 fn a_module_passes_through_all_states() {
@@ -85,6 +85,45 @@ fn status_json_lists_failures() {
     assert_eq!(states, ["added", "failed"]);
     assert_eq!(rows[1]["kernel"], K1);
     assert!(rows[1]["failure"].as_str().unwrap().contains("too new"), "{rows}");
+}
+
+#[test]
+fn status_json_lists_pending_installations() {
+    let root = root();
+    root.source("bad", "1").conf_line("MAKE=no-such-program-of-test");
+    let entry = || {
+        let rows: serde_json::Value =
+            serde_json::from_str(&run(&root, "status --json", 0)).unwrap();
+        let states = rows.as_array().unwrap().iter().map(|row| row["state"].clone());
+        (states.collect::<Vec<_>>(), rows[1].clone())
+    };
+    run(&root, &format!("install bad/1 -k {K1}"), 10);
+    for (attempts, state) in [(1, "pending"), (2, "pending"), (3, "parked")] {
+        let (states, row) = entry();
+        assert_eq!(states, ["added", state]);
+        assert_eq!((&row["module"], &row["kernel"]), (&"bad".into(), &K1.into()));
+        assert_eq!(row["attempts"], attempts);
+        assert!(row["failure"].as_str().unwrap().contains("no-such-program-of-test"), "{row}");
+        assert!(row["log"].as_str().unwrap().contains("/.log/"), "{row}");
+        dkms(&root, "autoinstall --pending");
+    }
+    let output = dkms(&root, "autoinstall --pending");
+    assert_eq!(output.code, 0, "{}", output.errors);
+    let want = format!(
+        "bad/1 for {K1}: skipped after 3 attempts without success\n  run: dkms autoinstall"
+    );
+    assert_eq!((output.out + &output.errors).matches(&want).count(), 1);
+    assert_eq!(run(&root, "status --json other", 0), "[]\n");
+    assert_eq!(run(&root, "status", 0), "bad/1: added\n");
+    // dkms.service leaves it, too, but not a shell that has inherited the variable.
+    for (id, code) in [("$$", 0), ("1", 11)] {
+        let script = format!("export SYSTEMD_EXEC_PID={id}; exec \"$@\"");
+        let before = ["sh", "-c", &script, "sh"];
+        let output = dkms_through(&before, &root, &format!("autoinstall --verbose -k {K1}"));
+        assert_eq!(output.code, code, "{}", output.errors);
+    }
+    run(&root, "remove bad/1 --all", 0);
+    assert_eq!(run(&root, "status --json", 0), "[]\n");
 }
 
 #[test]

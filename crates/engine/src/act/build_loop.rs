@@ -12,9 +12,10 @@ use super::worker_event::WorkerEvent;
 use super::workers::{BuildContext, Workers};
 use super::{Run, job_order, pending_images};
 use crate::building::{Tried, compile_once, launcher};
-use crate::dkms_tree::{BuildCache, PendingWork, Record};
+use crate::dkms_tree::{BuildCache, Inputs, PendingWork, Record};
 use crate::failure::Failure;
 use crate::machine::{Gate, Machine};
+use crate::os::digest::Digest;
 use crate::os::durable::{self, Durability};
 use crate::os::jobserver::Jobserver;
 use crate::plan::{Job, Task};
@@ -27,12 +28,13 @@ impl Run<'_> {
         if jobs.is_empty() {
             return;
         }
-        // Written one by one, the entries would each need a sync of their directory. An error shows
-        // when the job begins.
+        // An error shows when the job begins.
         let installs = jobs.iter().filter(|job| job.install.is_some());
-        let installs: Vec<PendingWork> = installs.map(install_of).collect();
-        if self.pending.write_all(&installs).is_ok() {
-            self.own_pending.extend(installs);
+        let installs: Vec<(PendingWork, Digest)> = installs
+            .map(|job| (PendingWork::install(&job.module, &job.kernel), self.inputs_of(job)))
+            .collect();
+        if !installs.is_empty() && self.pending.note_all(&installs).is_ok() {
+            self.own_pending.extend(installs.into_iter().map(|(work, _)| work));
         }
         self.set_up_compilers();
         let mut gate = Gate::new(&machine.memory, machine.settings.memory_per_job());
@@ -239,10 +241,19 @@ impl Run<'_> {
             Durability::None,
         );
         let outcome = match noted {
-            Ok(()) => Outcome::Skipped(why),
+            Ok(_) => Outcome::Skipped(why),
             Err(error) => Outcome::Failed(error.into()),
         };
         self.finish(task, install, outcome, Duration::ZERO);
+    }
+
+    /// Returns the fingerprint of the inputs of a job.
+    fn inputs_of(&self, job: &Job) -> Digest {
+        let pair = self.facts.pair(&job.module, &job.kernel);
+        let inputs = pair.and_then(|pair| pair.inputs.clone());
+        inputs.map_or_else(Digest::of_nothing, |inputs| {
+            Inputs { depends: job.depends.clone(), ..inputs }.fingerprint()
+        })
     }
 
     /// Returns true if the build of `job` can start. Otherwise reports its build and installation
@@ -257,7 +268,9 @@ impl Run<'_> {
             Some(Outcome::Skipped(format!("dependency {name} failed")))
         } else if job.install.is_some() {
             // From here on, the installation is pending work.
-            self.note_install(&job.module, &job.kernel).err().map(|e| Outcome::Failed(e.into()))
+            let inputs = self.inputs_of(job);
+            let noted = self.note_install(&job.module, &job.kernel, inputs);
+            noted.err().map(|error| Outcome::Failed(error.into()))
         } else {
             None
         };
@@ -266,11 +279,6 @@ impl Run<'_> {
         self.skip_installation(number, job, "not built".into());
         false
     }
-}
-
-/// Returns the pending work of a job that installs a module.
-fn install_of(job: &Job) -> PendingWork {
-    PendingWork::Install { module: job.module.clone(), kernel: job.kernel.clone() }
 }
 
 /// Creates the jobserver of the run, which allows `most` jobs, and one for builds that are repeated

@@ -1,12 +1,16 @@
 //! Installs and uninstalls modules, and runs their scripts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::interruption::complete_unless;
 use super::pending_images;
 use crate::conf::Confs;
-use crate::dkms_tree::{BuiltObject, Inventory, PendingWork, RefusedObject, Workplace};
+use crate::dkms_tree::{
+    BuiltObject, Inventory, NotedImages, PendingList, PendingWork, Placed, RefusedObject, Workplace,
+};
 use crate::facts::Facts;
 use crate::failure::Failure;
 use crate::installing::{self, BuiltModule, Choice, Refused};
@@ -66,9 +70,10 @@ impl<'a> Installer<'a> {
         let work = PendingWork::Install { module: module.clone(), kernel: kernel.clone() };
         let is_repeated = self.facts.pending.contains(&work);
         let changed = pending_images::of_install(&new, &inventory, &chosen, is_repeated);
-        self.note_images(&new, &changed, Durability::None)?;
+        let noted = self.note_images(&new, &changed, Durability::None)?;
         let (mut said, mut cut_short) = (Vec::new(), false);
-        let changed = installing::place(&new, &mut inventory, &chosen)?;
+        let changed =
+            self.undoing(noted, &new, |new| installing::place(new, &mut inventory, &chosen))?;
         said.extend(changed.iter().map(|path| not_removed(path, module)));
         let mut collect = |ran: Ran| {
             said.extend(ran.said);
@@ -186,8 +191,9 @@ impl<'a> Installer<'a> {
             cut_short = weak_modules::notify(self.machine, kernel, WeakChange::Removed, &files);
         }
         // Once they are removed, nothing else shows that the images need a check.
-        self.note_images(&built, &pending_images::of_uninstall(&built), Durability::Full)?;
-        let foreign = installing::uninstall(&built)?;
+        let objects = pending_images::of_uninstall(&built);
+        let noted = self.note_images(&built, &objects, Durability::Full)?;
+        let foreign = self.undoing(noted, &built, installing::uninstall)?;
         if let Some(value) = self.directive(&built, "POST_REMOVE") {
             let ran = run_script(self.machine, module, kernel, "POST_REMOVE", &value);
             self.say_all(&ran.said);
@@ -205,11 +211,39 @@ impl<'a> Installer<'a> {
         built: &BuiltModule<'_>,
         objects: &BTreeSet<String>,
         durability: Durability,
-    ) -> Result<(), FileError> {
+    ) -> Result<Option<NotedImages>, FileError> {
         if objects.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         pending_images::note(self.machine, self.facts, built.kernel, objects, durability)
+    }
+
+    /// Calls `change`, which changes the objects of a module. If it fails before it has changed
+    /// any, takes back the entry `noted`.
+    fn undoing<T>(
+        &self,
+        noted: Option<NotedImages>,
+        built: &BuiltModule<'_>,
+        change: impl FnOnce(&BuiltModule<'_>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let inodes = || {
+            let inventory = built.inventory();
+            let placed = inventory.objects().filter(|it| it.module.name == built.id.name);
+            let inode = |placed: &Placed| {
+                let meta = fs::symlink_metadata(inventory.dir().join(&placed.path));
+                (placed.path.clone(), meta.ok().map(|meta| meta.ino()))
+            };
+            placed.map(inode).collect::<BTreeMap<_, _>>()
+        };
+        let before = inodes();
+        let result = change(built);
+        if let Some(noted) = noted.filter(|_| result.is_err())
+            && before == inodes()
+            && let Err(error) = PendingList::of(&self.machine.trees).take_back_images(noted)
+        {
+            log::info!("{error}");
+        }
+        result
     }
 
     fn say_all(&mut self, lines: &[String]) {

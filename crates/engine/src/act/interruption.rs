@@ -20,7 +20,8 @@ impl Run<'_> {
         }
     }
 
-    /// Records the remaining installations as pending, and returns a summary of the unfinished
+    /// Records the remaining installations as pending. The attempts that the signal has ended do not
+    /// count. Returns a summary of the unfinished
     /// work. Returns `None` if the run was not asked to stop or if all steps of `plan` have ended.
     pub(super) fn interruption(&mut self, plan: &Plan) -> Option<Interruption> {
         let signal = self.machine.tools.stop.asked()?;
@@ -33,11 +34,18 @@ impl Run<'_> {
             all += usize::from(is_module);
             left += usize::from(is_module && !open.is_empty());
             for step in open {
-                if let Action::Install { module, kernel, .. } = &step.action {
-                    let work =
-                        PendingWork::Install { module: module.clone(), kernel: kernel.clone() };
-                    let error = self.pending.write(&work).err().map(|error| error.to_string());
-                    self.report.errors.extend(error);
+                let work = match &step.action {
+                    Action::Install { module, kernel, .. } => PendingWork::install(module, kernel),
+                    Action::Uninstall { module, kernel, .. } => {
+                        PendingWork::uninstall(module, kernel)
+                    }
+                    _ => continue,
+                };
+                let is_begun = self.own_pending.contains(&work);
+                if is_begun || matches!(work, PendingWork::Install { .. }) {
+                    let attempts = self.facts.attempts.get(&work).copied();
+                    let written = self.pending.begin(&work, attempts);
+                    self.report.errors.extend(written.err().map(|error| error.to_string()));
                 }
             }
         }

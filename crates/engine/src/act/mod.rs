@@ -25,12 +25,13 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::conf::Confs;
-use crate::dkms_tree::{PendingList, PendingWork, Reason, cleanup};
+use crate::dkms_tree::{Attempts, PendingList, PendingWork, Reason, cleanup};
 use crate::facts::Facts;
 use crate::failure::Failure;
 use crate::installing::{self, BuiltModule};
 use crate::machine::Machine;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
+use crate::os::digest::Digest;
 use crate::os::durable::FileError;
 use crate::plan::{Action, Plan, Step, Task};
 use crate::report::timings::Recorder;
@@ -190,7 +191,7 @@ impl Run<'_> {
             // Builds run as jobs.
             Action::Build { .. } => {}
             Action::Install { module, kernel, replaces } => {
-                self.note_install(module, kernel)?;
+                self.note_install(module, kernel, self.facts.built_inputs(module, kernel))?;
                 self.touched.insert(kernel.clone());
                 let new = BuiltModule::read(self.machine, module, kernel);
                 let mut reasons = step.why.iter().filter(|why| **why != Reason::Requested);
@@ -208,9 +209,7 @@ impl Run<'_> {
                 if let Some(new) = successors.iter().find(is_missing) {
                     return Ok(Outcome::Skipped(format!("{new} is not installed")));
                 }
-                let work =
-                    PendingWork::Uninstall { module: module.clone(), kernel: kernel.clone() };
-                self.note_pending(work)?;
+                self.note_pending(PendingWork::uninstall(module, kernel), Digest::of_nothing())?;
                 self.touched.insert(kernel.clone());
                 self.installer(|it| it.uninstall(module, kernel))?;
             }
@@ -219,8 +218,7 @@ impl Run<'_> {
                     return Ok(Outcome::Skipped(format!("{module} stays installed")));
                 }
                 installing::unbuild(self.machine, module, kernel)?;
-                let work = PendingWork::Install { module: module.clone(), kernel: kernel.clone() };
-                self.pending.clear(&work)?;
+                self.pending.clear(&PendingWork::install(module, kernel))?;
             }
             Action::Deregister(module) => return self.deregister(module),
             Action::Depmod(kernel) => {
@@ -265,10 +263,15 @@ impl Run<'_> {
         self.failed.contains(&(name.clone(), kernel.clone()))
     }
 
-    /// Records `work` as pending before it starts, in case the run is killed. Clears the opposite
-    /// work: uninstalling cancels a pending installation, and vice versa.
-    fn note_pending(&mut self, work: PendingWork) -> Result<(), FileError> {
-        self.pending.write(&work)?;
+    /// Records an attempt at `work` before it starts, in case the run is killed. Clears the opposite
+    /// work: uninstalling cancels a pending installation, and vice versa. `inputs` is the fingerprint
+    /// of the inputs.
+    fn note_pending(&mut self, work: PendingWork, inputs: Digest) -> Result<(), FileError> {
+        let attempts = Attempts::after(self.facts.attempts.get(&work), inputs);
+        match self.own_pending.contains(&work) {
+            true => self.pending.begin_noted(&work, attempts)?,
+            false => self.pending.begin(&work, Some(attempts))?,
+        }
         if let Some(opposite) = work.opposite() {
             self.pending.clear(&opposite)?;
             self.own_pending.remove(&opposite);
@@ -278,8 +281,14 @@ impl Run<'_> {
     }
 
     /// Records the installation of a module for a kernel as pending.
-    fn note_install(&mut self, module: &ModuleId, kernel: &KernelRelease) -> Result<(), FileError> {
-        self.note_pending(PendingWork::Install { module: module.clone(), kernel: kernel.clone() })
+    fn note_install(
+        &mut self,
+        module: &ModuleId,
+        kernel: &KernelRelease,
+        inputs: Digest,
+    ) -> Result<(), FileError> {
+        self.note_pending(PendingWork::install(module, kernel), inputs)?;
+        self.pending.clear(&PendingWork::Remove(module.clone()))
     }
 
     /// Calls `work` with an [`Installer`] that passes its output to the observer of the run, and

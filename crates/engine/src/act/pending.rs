@@ -1,15 +1,15 @@
 //! Records the requested work of a run as pending before the first step, and clears the finished
 //! work after the last one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::dkms_tree::{PendingList, PendingWork};
+use crate::dkms_tree::{Attempts, PendingList, PendingWork, Reason};
 use crate::facts::Facts;
 use crate::machine::Trees;
 use crate::names::{KernelRelease, ModuleId};
 use crate::os::durable::FileError;
-use crate::plan::{Action, Plan};
-use crate::report::{Outcome, Report};
+use crate::plan::{Action, Plan, Step};
+use crate::report::{Finished, Outcome, Report};
 
 /// The pending work of one run.
 pub(crate) struct RunPending<'a> {
@@ -94,7 +94,7 @@ impl<'a> RunPending<'a> {
         {
             return problems;
         }
-        let left = Unfinished::of(report);
+        let left = Unfinished::of(report, &self.pending.attempts());
         for work in &self.plan.notes_pending {
             let finished = self.plan.finishes.contains(work) && !self.is_still_pending(work, &left);
             if !finished {
@@ -103,7 +103,9 @@ impl<'a> RunPending<'a> {
         }
         for work in self.plan.finishes.iter().chain(own) {
             let noted = own.contains(work) || self.known.contains(work);
-            if noted && !self.is_still_pending(work, &left) {
+            if noted && self.is_refused(work, report) {
+                problems.extend(message_of(self.withdraw(work)));
+            } else if noted && !self.is_still_pending(work, &left) {
                 problems.extend(message_of(self.pending.clear(work)));
             }
         }
@@ -111,6 +113,41 @@ impl<'a> RunPending<'a> {
             problems.extend(self.clear_transactions());
         }
         problems
+    }
+
+    /// Returns true if a step that was requested by name has failed to install or uninstall a module,
+    /// and its work was not pending before. The user has been told, and may want something else by
+    /// now. Also returns true for a failed uninstallation that a departure requires, since the
+    /// departure stays pending.
+    fn is_refused(&self, work: &PendingWork, report: &Report) -> bool {
+        let of_work = |step: &Step| match &step.action {
+            Action::Install { module, kernel, .. } => *work == PendingWork::install(module, kernel),
+            Action::Uninstall { module, kernel, .. } => {
+                *work == PendingWork::uninstall(module, kernel)
+            }
+            _ => false,
+        };
+        let mut failures = report
+            .finished
+            .iter()
+            .filter(|it| matches!(it.outcome, Outcome::Failed(_)) && of_work(&it.step));
+        let is_requested = |finished: &Finished| {
+            let steps = self.plan.steps_of(finished.task).chain([&finished.step]);
+            matches!(work, PendingWork::Uninstall { .. })
+                || steps.into_iter().any(|step| step.why.contains(&Reason::Requested))
+        };
+        !self.known.contains(work) && failures.any(is_requested)
+    }
+
+    /// Clears `work`, and restores the opposite work that it has cancelled.
+    fn withdraw(&self, work: &PendingWork) -> Result<(), FileError> {
+        self.pending.clear(work)?;
+        match work.opposite().filter(|opposite| self.known.contains(opposite)) {
+            Some(opposite) => {
+                self.pending.begin(&opposite, self.facts.attempts.get(&opposite).copied())
+            }
+            None => Ok(()),
+        }
     }
 
     /// Clears the transactions that the plan has dealt with. Each unfinished part of them has its
@@ -133,10 +170,10 @@ impl<'a> RunPending<'a> {
         match work {
             PendingWork::Source(dir) | PendingWork::DepartedSource(dir) => {
                 let mut modules = self.facts.modules.iter().filter(|(_, m)| m.source_dir == *dir);
-                modules.any(|(id, _)| left.kept.contains(id) || left.concerns(Some(id), None))
+                modules.any(|(id, _)| left.kept.contains(id) || left.is_tried_again(Some(id), None))
             }
             PendingWork::Kernel(kernel) | PendingWork::DepartedKernel(kernel) => {
-                left.concerns(None, Some(kernel))
+                left.is_tried_again(None, Some(kernel))
             }
             PendingWork::Install { module, kernel } | PendingWork::Uninstall { module, kernel } => {
                 left.concerns(Some(module), Some(kernel))
@@ -159,10 +196,12 @@ struct Unfinished<'a> {
     kept: BTreeSet<&'a ModuleId>,
     /// The failed actions that may succeed in the next run.
     transient: Vec<&'a Action>,
+    /// Those of them that are not parked from now on.
+    tried_again: Vec<&'a Action>,
 }
 
 impl<'a> Unfinished<'a> {
-    fn of(report: &'a Report) -> Self {
+    fn of(report: &'a Report, attempts: &BTreeMap<PendingWork, Attempts>) -> Self {
         let kept = report.finished.iter().filter_map(|done| match &done.step.action {
             Action::Deregister(module) if matches!(done.outcome, Outcome::Skipped(_)) => {
                 Some(module)
@@ -170,18 +209,29 @@ impl<'a> Unfinished<'a> {
             _ => None,
         });
         let transient = report.failures().filter(|(_, failed)| failed.transient);
-        Self { kept: kept.collect(), transient: transient.map(|(action, _)| action).collect() }
+        let transient: Vec<&Action> = transient.map(|(action, _)| action).collect();
+        let is_parked = |action: &&Action| {
+            let work = action.job().map(|(module, kernel)| PendingWork::install(module, kernel));
+            work.and_then(|work| attempts.get(&work)).is_some_and(Attempts::are_used_up)
+        };
+        let tried_again = transient.iter().copied().filter(|action| !is_parked(action)).collect();
+        Self { kept: kept.collect(), transient, tried_again }
     }
 
     /// Returns true if a transient failure concerns both `module` and `kernel`. `None` matches
     /// everything, in the arguments and in the failed action.
     fn concerns(&self, module: Option<&ModuleId>, kernel: Option<&KernelRelease>) -> bool {
-        self.transient.iter().any(|action| {
-            let same_kernel =
-                kernel.is_none() || action.kernel().is_none() || action.kernel() == kernel;
-            let same_module =
-                module.is_none() || action.module().is_none() || action.module() == module;
-            same_kernel && same_module
-        })
+        self.transient.iter().any(|action| is_of(action, module, kernel))
     }
+
+    /// Returns true like [`concerns`](Self::concerns), unless the failed action is parked.
+    fn is_tried_again(&self, module: Option<&ModuleId>, kernel: Option<&KernelRelease>) -> bool {
+        self.tried_again.iter().any(|action| is_of(action, module, kernel))
+    }
+}
+
+fn is_of(action: &Action, module: Option<&ModuleId>, kernel: Option<&KernelRelease>) -> bool {
+    let same_kernel = kernel.is_none() || action.kernel().is_none() || action.kernel() == kernel;
+    let same_module = module.is_none() || action.module().is_none() || action.module() == module;
+    same_kernel && same_module
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use crate::dkms_tree::{BuiltObject, Inventory, PendingList};
+use crate::dkms_tree::{BuiltObject, Inventory, NotedImages, PendingList};
 use crate::facts::Facts;
 use crate::installing::{BuiltModule, Choice};
 use crate::machine::Machine;
@@ -14,7 +14,7 @@ use crate::os::durable::{Durability, FileError};
 /// Records that `objects` change for `kernel`, so that the images of the kernel are checked.
 ///
 /// Does nothing if alpm-dkms maintains no images or if the kernel is not installed. `objects` is
-/// empty if the module failed to build.
+/// empty if the module failed to build. Returns the entry, or `None` if there is none.
 ///
 /// # Errors
 /// [`FileError`] if the entry cannot be written.
@@ -24,12 +24,12 @@ pub(super) fn note(
     kernel: &KernelRelease,
     objects: &BTreeSet<String>,
     durability: Durability,
-) -> Result<(), FileError> {
+) -> Result<Option<NotedImages>, FileError> {
     let alive = facts.kernels.get(kernel).is_some_and(|about| about.kernel.alive);
     if !machine.images || !alive {
-        return Ok(());
+        return Ok(None);
     }
-    PendingList::of(&machine.trees).note_images(kernel, objects, durability)
+    PendingList::of(&machine.trees).note_images(kernel, objects, durability).map(Some)
 }
 
 /// Returns the names of the objects that change when the chosen objects are placed and all others of

@@ -23,6 +23,7 @@ impl Run<'_> {
     pub(super) fn register(&mut self, module: &ModuleId) -> Result<(), Failure> {
         let trees = &self.machine.trees;
         durable::create_dirs(&trees.build(module))?;
+        self.pending.clear(&PendingWork::Remove(module.clone()))?;
         let dir = self.facts.modules.get(module).map(|facts| facts.source_dir.clone());
         let source = trees.source.join(dir.unwrap_or_else(|| module.source_dir()));
         let target = symlinks::text_for(&trees.root, &source);
@@ -117,13 +118,12 @@ impl Run<'_> {
         if let Some(kernel) = left {
             return Ok(Outcome::Skipped(format!("still built for {kernel}")));
         }
-        let kernels: Vec<KernelRelease> = kernels.cloned().collect();
-        self.note_pending(PendingWork::Remove(module.clone()))?;
-        for kernel in &kernels {
-            let work = PendingWork::Install { module: module.clone(), kernel: kernel.clone() };
-            self.pending.clear(&work)?;
+        self.note_pending(PendingWork::Remove(module.clone()), Digest::of_nothing())?;
+        let of_module = |work: &&PendingWork| matches!(work, PendingWork::Install { module: it, .. } if it == module);
+        for work in self.facts.pending.iter().filter(of_module) {
+            self.pending.clear(work)?;
         }
-        installing::deregister(self.machine, module, kernels.into_iter())?;
+        installing::deregister(self.machine, module, kernels.cloned())?;
         Ok(Outcome::Done)
     }
 }

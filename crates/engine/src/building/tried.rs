@@ -77,8 +77,8 @@ pub(super) fn unproven(record: &Record) -> Record {
 }
 
 impl Build<'_> {
-    /// Confirms a successful build and stores it in the cache. Records a failure that would recur
-    /// with the same inputs. Returns the result of the build.
+    /// Confirms a successful build and stores it in the cache. Records a failure. Returns the result
+    /// of the build.
     pub(crate) fn settle(&self, tried: Tried) -> Result<Box<Record>, Failure> {
         let Tried { result, inputs: Some(inputs), used_others, programs, source_changed } = tried
         else {
@@ -120,14 +120,23 @@ impl Build<'_> {
         }
         let _alone = self.alone();
         let mut written = vec![self.keep_files(failed)];
-        if !failed.transient {
+        // A failure of the module itself would recur.
+        let is_outweighed = failed.transient
+            && KnownFailure::read(&file)
+                .is_some_and(|known| !known.transient && known.fingerprint == inputs);
+        if !is_outweighed {
             let known = KnownFailure {
                 fingerprint: inputs,
+                transient: failed.transient,
                 what: failed.cause.clone().unwrap_or_else(|| failed.message.clone()),
                 log: self.log(),
                 programs,
             };
-            written.push(known.write(&file));
+            match known.write(&file) {
+                // The disk may be full.
+                Err(error) if failed.transient => log::info!("{error}"),
+                other => written.push(other),
+            }
         }
         for error in written.into_iter().filter_map(Result::err) {
             log::warn!("{error}");

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::build_cache::BuildCache;
+use super::pending::PendingList;
 use super::staging::remove_staging;
 use super::state::TreeState;
 use crate::machine::{Machine, Trees};
@@ -57,6 +58,7 @@ pub(crate) fn remove_strays(machine: &Machine) -> Result<(), FileError> {
     for dir in own.into_iter().chain([trees.dkms.join(".kept"), trees.build_programs()]) {
         durable::remove_unfinished(&dir)?;
     }
+    PendingList::of(trees).remove_empty_entries()?;
     BuildCache::of(trees).remove_strays()?;
     for added in TreeState::read(trees).modules {
         durable::remove_unfinished(&trees.module(&added.id.name))?;

@@ -16,11 +16,16 @@ use crate::os::process::Environment;
 use crate::os::stat::Stat;
 use crate::os::toml_file;
 
-/// The record of a failed build. Transactions do not repeat the build with the same inputs.
+/// The record of a failed build. Transactions do not repeat the build with the same inputs, unless
+/// the failure was transient.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnownFailure {
     /// The fingerprint of the build's inputs.
     pub fingerprint: Digest,
+    /// Whether the machine caused the failure. The build is then pending work, which counts the
+    /// attempts.
+    #[serde(default)]
+    pub transient: bool,
     /// The error message, on one line.
     pub what: String,
     /// The path of the build's log.

@@ -2,22 +2,27 @@
 //!
 //! An entry is written before its work starts and removed once the work is finished. If the run is
 //! killed, the next hook, `dkms autoinstall` or the boot unit finishes the work. The boot unit starts
-//! only if `T/.pending` is not empty.
+//! only if `T/.pending` is not empty. An entry counts the [`Attempts`] at its work.
 
-use std::collections::BTreeSet;
+mod images;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
+use super::attempts::Attempts;
 use super::journal::PREFIX as JOURNAL_PREFIX;
 use crate::machine::Trees;
 use crate::names::{KernelRelease, ModuleId};
+use crate::os::digest::Digest;
 use crate::os::durable::{self, Durability, FileError};
-use crate::os::shared::lock;
 use crate::os::toml_file;
-use crate::os::unsynced::Unsynced;
+
+pub(crate) use images::NotedImages;
 
 /// Unfinished work that is recorded on disk, so that a later run can finish it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -90,6 +95,29 @@ impl PendingWork {
         }
     }
 
+    /// Returns the module and the kernel of an installation or uninstallation; `None` for other work.
+    #[must_use]
+    pub fn module_and_kernel(&self) -> Option<(&ModuleId, &KernelRelease)> {
+        match self {
+            Self::Install { module, kernel } | Self::Uninstall { module, kernel } => {
+                Some((module, kernel))
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns the entry of the installation of a module for a kernel.
+    #[must_use]
+    pub(crate) fn install(module: &ModuleId, kernel: &KernelRelease) -> Self {
+        Self::Install { module: module.clone(), kernel: kernel.clone() }
+    }
+
+    /// Returns the entry of the uninstallation of a module from a kernel.
+    #[must_use]
+    pub(crate) fn uninstall(module: &ModuleId, kernel: &KernelRelease) -> Self {
+        Self::Uninstall { module: module.clone(), kernel: kernel.clone() }
+    }
+
     /// Returns the name of the entry's file.
     ///
     /// The name ends with a digest, since different entries can have the same readable part.
@@ -128,6 +156,8 @@ struct PendingFile {
     #[serde(default = "first_format")]
     format: u32,
     work: PendingWork,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    attempts: Option<Attempts>,
 }
 
 fn first_format() -> u32 {
@@ -136,7 +166,7 @@ fn first_format() -> u32 {
 
 impl PendingFile {
     fn of(work: PendingWork) -> Self {
-        Self { format: FORMAT, work }
+        Self { format: FORMAT, work, attempts: None }
     }
 
     /// Returns true if the file `path` exists in the present format.
@@ -148,6 +178,11 @@ impl PendingFile {
     ///
     /// Entries of the first format permit no removals, since they were written on a guess.
     fn work(self) -> Option<PendingWork> {
+        self.entry().map(|(work, _)| work)
+    }
+
+    /// Returns the entry like [`work`](Self::work), with the attempts at it.
+    fn entry(self) -> Option<(PendingWork, Option<Attempts>)> {
         let is_build = matches!(
             self.work,
             PendingWork::Source(_)
@@ -156,7 +191,8 @@ impl PendingFile {
                 | PendingWork::Install { .. }
                 | PendingWork::Image { .. }
         );
-        (self.format == FORMAT || (self.format == 1 && is_build)).then_some(self.work)
+        (self.format == FORMAT || (self.format == 1 && is_build))
+            .then_some((self.work, self.attempts))
     }
 }
 
@@ -182,14 +218,21 @@ impl PendingList {
     /// Reads all pending work and returns it sorted. Logs and skips invalid files.
     #[must_use]
     pub fn read(&self) -> Vec<PendingWork> {
-        let Ok(entries) = std::fs::read_dir(&self.dir) else { return Vec::new() };
-        let mut all: Vec<PendingWork> = entries
-            .flatten()
-            .filter(|entry| is_entry(&entry.file_name()))
-            .filter_map(|entry| toml_file::read::<PendingFile>(&entry.path())?.work())
-            .collect();
+        let mut all: Vec<PendingWork> = self.entries().map(|(work, _)| work).collect();
         all.sort();
         all
+    }
+
+    /// Reads the attempts at the pending work. Work without attempts is omitted.
+    #[must_use]
+    pub fn attempts(&self) -> BTreeMap<PendingWork, Attempts> {
+        self.entries().filter_map(|(work, attempts)| Some((work, attempts?))).collect()
+    }
+
+    fn entries(&self) -> impl Iterator<Item = (PendingWork, Option<Attempts>)> {
+        let files = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let files = files.filter(|file| is_entry(&file.file_name()));
+        files.filter_map(|file| toml_file::read::<PendingFile>(&file.path())?.entry())
     }
 
     /// Adds `work` to the list. Does nothing if the list already contains it.
@@ -204,66 +247,78 @@ impl PendingList {
         toml_file::write(&path, &PendingFile::of(work.clone()))
     }
 
-    /// Adds `works` to the list, except those that it already contains.
+    /// Adds `works` to the list, except those that it already contains. Each has the fingerprint of
+    /// its inputs.
+    ///
+    /// Does not sync the contents, since the work has not begun. After a power cut, such an entry may
+    /// be empty.
     ///
     /// # Errors
     /// [`FileError`] if a file cannot be written.
-    pub(crate) fn write_all(&self, works: &[PendingWork]) -> Result<(), FileError> {
-        let mut unsynced = Unsynced::default();
-        for work in works {
+    pub(crate) fn note_all(&self, works: &[(PendingWork, Digest)]) -> Result<(), FileError> {
+        for (work, inputs) in works {
             let path = self.dir.join(work.file_name());
             if !PendingFile::exists(&path) {
-                let file = PendingFile::of(work.clone());
+                let attempts = Some(Attempts { count: 0, inputs: *inputs });
+                let file = PendingFile { attempts, ..PendingFile::of(work.clone()) };
                 toml_file::write_with(&path, &file, Durability::None)?;
-                unsynced.add_file(path);
-                unsynced.add_dir(&self.dir);
             }
         }
-        unsynced.sync()
+        durable::sync_dir(&self.dir)
     }
 
-    /// Adds `objects` to the entry for the images of `kernel`.
+    /// Adds `work` to the list with `attempts`, or replaces the attempts in it.
     ///
     /// # Errors
     /// [`FileError`] if the file cannot be written.
-    pub(crate) fn note_images(
+    pub(crate) fn begin(
         &self,
-        kernel: &KernelRelease,
-        objects: &BTreeSet<String>,
-        durability: Durability,
+        work: &PendingWork,
+        attempts: Option<Attempts>,
     ) -> Result<(), FileError> {
-        /// The main thread and the thread that installs modules both change the entry.
-        static WRITING: Mutex<()> = Mutex::new(());
-        let _alone = lock(&WRITING);
-        let mut all = objects.clone();
-        let work = |objects| PendingWork::Image { kernel: kernel.clone(), objects };
-        let path = self.dir.join(work(BTreeSet::new()).file_name());
-        let file = toml_file::read(&path).and_then(PendingFile::work);
-        if let Some(PendingWork::Image { objects: known, .. }) = file {
-            if objects.is_subset(&known) {
-                return Ok(());
-            }
-            all.extend(known);
-        }
-        toml_file::write_with(&path, &PendingFile::of(work(all)), durability)
+        let file = PendingFile { attempts, ..PendingFile::of(work.clone()) };
+        toml_file::write(&self.dir.join(work.file_name()), &file)
     }
 
-    /// Adds the files of pending images, which are written without syncing them, to `unsynced`.
-    pub(crate) fn add_images_to(&self, unsynced: &mut Unsynced) {
-        let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
-        let images = entries.filter(|it| it.file_name().as_encoded_bytes().starts_with(b"image-"));
-        for image in images {
-            unsynced.add_file(image.path());
-            unsynced.add_dir(&self.dir);
-        }
+    /// Does the same as [`begin`](Self::begin) for an entry that [`note_all`](Self::note_all) has
+    /// added. Does not sync the directory again.
+    ///
+    /// # Errors
+    /// [`FileError`] if the file cannot be written.
+    pub(crate) fn begin_noted(
+        &self,
+        work: &PendingWork,
+        attempts: Attempts,
+    ) -> Result<(), FileError> {
+        let file = PendingFile { attempts: Some(attempts), ..PendingFile::of(work.clone()) };
+        toml_file::overwrite(&self.dir.join(work.file_name()), &file)
     }
 
-    /// Removes `work` from the list, and the list's directory once it is empty.
+    /// Removes the entries that a power cut has left empty. Their work had not begun.
+    ///
+    /// # Errors
+    /// [`FileError`] if a file cannot be removed.
+    pub(crate) fn remove_empty_entries(&self) -> Result<(), FileError> {
+        let files = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let is_empty = |file: &std::fs::DirEntry| {
+            is_entry(&file.file_name()) && file.metadata().is_ok_and(|meta| meta.len() == 0)
+        };
+        files
+            .filter(is_empty)
+            .try_for_each(|file| durable::remove_file_if_there(&file.path()).map(drop))
+    }
+
+    /// Removes `work` from the list, and the list's directory once it is empty. An entry that
+    /// another process has changed in the meantime, or of another format, stays.
     ///
     /// # Errors
     /// [`FileError`] if the file cannot be removed.
     pub fn clear(&self, work: &PendingWork) -> Result<(), FileError> {
-        durable::remove_file_if_there(&self.dir.join(work.file_name()))?;
+        let path = self.dir.join(work.file_name());
+        let entry = toml_file::read(&path).and_then(PendingFile::work);
+        if entry.as_ref() == Some(work) {
+            durable::remove_file_if_there(&path)?;
+        }
         // This succeeds only if no other work is pending.
         let _ = std::fs::remove_dir(&self.dir);
         Ok(())
@@ -274,48 +329,4 @@ impl PendingList {
 fn is_entry(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
     name.ends_with(".toml") && !name.starts_with(JOURNAL_PREFIX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn list() -> (tempfile::TempDir, PendingList) {
-        let root = tempfile::tempdir().unwrap();
-        let list = PendingList::of(&Trees::under(root.path()));
-        std::fs::create_dir_all(&list.dir).unwrap();
-        (root, list)
-    }
-
-    #[test]
-    fn entries_of_the_first_format_permit_no_removal() {
-        let (_root, list) = list();
-        for (name, text) in [
-            ("transaction", "[work.transaction]\nsources = [\"foo-1\"]\nkernels = []\n"),
-            ("source", "[work]\nsource = \"bar-1\"\n"),
-            ("remove", "[work]\nremove = \"foo/1\"\n"),
-            ("uninstall", "[work.uninstall]\nmodule = \"foo/1\"\nkernel = \"7.2\"\n"),
-            ("left-over", "[work]\nleft-over = \"7.2\"\n"),
-        ] {
-            std::fs::write(list.dir.join(format!("{name}-x.toml")), text).unwrap();
-        }
-        let (sources, kernels) = (["foo-1".to_owned()].into(), BTreeSet::new());
-        let want =
-            [PendingWork::Source("bar-1".into()), PendingWork::Transaction { sources, kernels }];
-        assert_eq!(list.read(), want);
-        assert_eq!(std::fs::read_dir(&list.dir).unwrap().count(), 5, "the files are kept");
-    }
-
-    #[test]
-    fn entries_of_a_later_format_are_kept_and_ignored() {
-        let (_root, list) = list();
-        let work = PendingWork::DepartedSource("foo-1".into());
-        list.write(&work).unwrap();
-        assert_eq!(list.read(), std::slice::from_ref(&work));
-        let path = list.dir.join(work.file_name());
-        let text = std::fs::read_to_string(&path).unwrap();
-        std::fs::write(&path, text.replace("format = 2", "format = 3")).unwrap();
-        assert_eq!(list.read(), []);
-        assert!(path.exists() && !list.is_empty());
-    }
 }

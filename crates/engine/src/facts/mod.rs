@@ -13,7 +13,8 @@ use std::time::SystemTime;
 
 use crate::conf::{Autoinstall, EvaluatedConf, Values};
 use crate::dkms_tree::{
-    CacheKey, Inputs, Inventory, KernelIdentity, KnownFailure, PendingWork, Placed, Record,
+    Attempts, CacheKey, Inputs, Inventory, KernelIdentity, KnownFailure, PendingWork, Placed,
+    Record,
 };
 use crate::failure::Failure;
 use crate::machine::Kernel;
@@ -47,6 +48,9 @@ pub struct Facts {
     /// The work that earlier runs or hooks left pending. Empty in a run that another run has
     /// started.
     pub pending: Vec<PendingWork>,
+    /// The attempts at pending work. Those before a change of the programs on which the failure may
+    /// depend do not count.
+    pub(crate) attempts: BTreeMap<PendingWork, Attempts>,
     /// The transactions that PreTransaction hooks have recorded.
     pub(crate) transactions: Vec<TransactionFacts>,
     /// The pending work of the run that has started this one, through a module's script for example.
@@ -64,6 +68,8 @@ pub struct Facts {
     /// The entries of the install tree that are not directories, but links to the directories of
     /// kernels, or that cannot be examined. Such kernels do not count as removed either.
     pub(crate) kernel_links: BTreeSet<KernelRelease>,
+    /// Whether systemd has started the command.
+    pub by_systemd: bool,
     /// Whether autoinstall is disabled by `/etc/dkms/no-autoinstall`.
     pub no_autoinstall: bool,
     /// The module to import, if any.
@@ -176,7 +182,7 @@ pub(crate) struct Pair {
     pub(crate) built: Option<Built>,
     /// Whether the kernel's inventory lists objects of the module.
     pub(crate) placed: bool,
-    /// The record of an earlier failed build, if any.
+    /// The record of an earlier build that failed because of the module, if any.
     pub(crate) failure: Option<KnownFailure>,
 }
 
@@ -419,6 +425,14 @@ impl Facts {
         let conf = self.conf(id, kernel);
         let named = conf.into_iter().flat_map(|conf| conf.objects.iter().cloned());
         files.chain(named).map(|name| name.replace('-', "_")).collect()
+    }
+
+    /// Returns the fingerprint under which attempts to install the existing build of a module
+    /// count.
+    #[must_use]
+    pub(crate) fn built_inputs(&self, id: &ModuleId, kernel: &KernelRelease) -> Digest {
+        let record = self.built(id, kernel).and_then(|built| built.record.as_ref());
+        record.map_or_else(Digest::of_nothing, |record| record.inputs.fingerprint())
     }
 
     /// Returns the existing build of a module for a kernel, or `None` if there is none.

@@ -14,7 +14,7 @@ pub use modules::source_dirs;
 use super::transactions::{self, OwnTransaction, Subjects, TransactionFacts};
 use super::{BadHeaders, Fingerprints};
 use crate::conf::Confs;
-use crate::dkms_tree::{BuildCache, Inventory, PendingList, PendingWork};
+use crate::dkms_tree::{Attempts, BuildCache, Inventory, KnownFailure, PendingList, PendingWork};
 use crate::facts::{Facts, Import, KernelFacts, Lack, ModuleFacts, SourceLink, SourcePlace};
 use crate::machine::{Kernel, Kernels, Machine, ModuleIndex, WrittenFiles, running_release};
 use crate::names::{KernelRelease, ModuleId};
@@ -75,9 +75,11 @@ impl Scope {
 pub fn read(machine: &Machine, scope: &Scope) -> Facts {
     let started = SystemTime::now();
     let (mut pending, mut outer) = (PendingList::of(&machine.trees).read(), Vec::new());
+    let mut attempts = attempts(machine);
     let mut transactions = transactions::read(machine, scope.own.as_ref());
     if machine.is_within_run() {
         outer = std::mem::take(&mut pending);
+        attempts.clear();
         outer.extend(transactions.iter().map(TransactionFacts::to_pending));
         transactions.retain(TransactionFacts::is_running);
     }
@@ -117,6 +119,7 @@ pub fn read(machine: &Machine, scope: &Scope) -> Facts {
         lacking: survey.lacking,
         modules,
         pending,
+        attempts,
         transactions,
         outer,
         cached: if scope.shallow || machine.settings.cache_size() == 0 {
@@ -129,10 +132,23 @@ pub fn read(machine: &Machine, scope: &Scope) -> Facts {
         kernels_known: survey.kernels_known,
         kernel_links: survey.kernel_links,
         import: scope.import.clone(),
+        by_systemd: machine.options.by_systemd,
         no_autoinstall: machine.trees.etc.join("no-autoinstall").exists(),
         tried: BTreeMap::new(),
         problems: survey.problems,
     }
+}
+
+/// Reads the attempts at pending work, except those of builds that failed because of programs that
+/// have changed since.
+fn attempts(machine: &Machine) -> BTreeMap<PendingWork, Attempts> {
+    let mut attempts = PendingList::of(&machine.trees).attempts();
+    attempts.retain(|work, _| {
+        let PendingWork::Install { module, kernel } = work else { return true };
+        let path = KnownFailure::path(&machine.trees, module, kernel, &machine.arch);
+        KnownFailure::read(&path).is_none_or(|failure| failure.is_current(machine))
+    });
+    attempts
 }
 
 struct Survey<'a> {

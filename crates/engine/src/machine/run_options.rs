@@ -29,6 +29,8 @@ pub struct RunOptions {
     pub force_version: bool,
     /// Whether the command only adds modules. It then fails if POST_ADD fails.
     pub only_added: bool,
+    /// Whether systemd has started the command. It then leaves parked work alone, like a hook.
+    pub by_systemd: bool,
 }
 
 impl RunOptions {

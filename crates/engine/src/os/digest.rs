@@ -22,6 +22,12 @@ impl Digest {
         Self(blake3::hash(bytes))
     }
 
+    /// Returns the digest of empty contents.
+    #[must_use]
+    pub(crate) fn of_nothing() -> Self {
+        Self::of_bytes(b"")
+    }
+
     /// Returns the digest of the content of the file `path`.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! Reads small TOML files and writes them atomically.
 
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use serde::Serialize;
@@ -25,13 +26,34 @@ pub(crate) fn write_with<T: Serialize>(
     content: &T,
     durability: Durability,
 ) -> Result<(), FileError> {
-    let text = toml::to_string(content)
-        .map_err(std::io::Error::other)
-        .map_err(FileError::when("write", path))?;
+    let text = to_text(path, content)?;
     if let Some(dir) = path.parent() {
         durable::create_dirs(dir)?;
     }
     durable::write_with(path, text.as_bytes(), durability)
+}
+
+/// Replaces the content of the existing file `path` with `content` as TOML, and syncs the file. The
+/// directory, which stays the same, is not synced.
+///
+/// If the length stays the same, the file is overwritten in place. It must be smaller than a sector,
+/// which disks write at once.
+///
+/// # Errors
+/// [`FileError`] if the file cannot be written.
+pub(crate) fn overwrite<T: Serialize>(path: &Path, content: &T) -> Result<(), FileError> {
+    let text = to_text(path, content)?;
+    let length = u64::try_from(text.len()).unwrap_or(u64::MAX);
+    if !std::fs::metadata(path).is_ok_and(|meta| meta.len() == length) {
+        return write(path, content);
+    }
+    let file = std::fs::File::options().write(true).open(path);
+    file.and_then(|file| file.write_all_at(text.as_bytes(), 0).and_then(|()| file.sync_all()))
+        .map_err(FileError::when("write", path))
+}
+
+fn to_text<T: Serialize>(path: &Path, content: &T) -> Result<String, FileError> {
+    toml::to_string(content).map_err(std::io::Error::other).map_err(FileError::when("write", path))
 }
 
 /// Reads the TOML file `path`. Returns `None` if the file cannot be read or is not valid.

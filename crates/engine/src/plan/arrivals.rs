@@ -22,7 +22,7 @@ pub(super) struct Touched {
 }
 
 impl Touched {
-    fn concerns_source(&self, dir: &str) -> bool {
+    pub(super) fn concerns_source(&self, dir: &str) -> bool {
         self.arrived.sources.contains(dir) || self.departed.sources.contains(dir)
     }
 

@@ -1,12 +1,14 @@
 //! Plans the commands for one module, with dkms's order of checks and its exit codes.
 
+use std::collections::BTreeSet;
+
 use super::module_for_kernel::{BuildPolicy, WantedBuilds};
 use super::refusals::{
     broken, headers_note, no_headers_at_all, no_headers_for_module, refuse, unlinked_source,
 };
-use super::{Action, Note, Planner, Verb};
-use crate::dkms_tree::Reason;
-use crate::facts::{Import, Lack, ModuleFacts, SourceLink, SourcePlace};
+use super::{Action, Note, Planner, Step, Verb};
+use crate::dkms_tree::{PendingWork, Reason};
+use crate::facts::{Import, Lack, ModuleFacts, SourceLink, SourcePlace, Subjects};
 use crate::failure::Failure;
 use crate::names::{KernelRelease, ModuleId};
 
@@ -121,6 +123,7 @@ impl Planner<'_> {
                 if verb == Verb::Remove {
                     self.deregister_if_unbuilt(id, module);
                 }
+                self.cancel_pending(id, module, kernels);
                 Ok(())
             }
         }
@@ -259,6 +262,43 @@ impl Planner<'_> {
             }
             self.sweep_if_removed(id, kernel);
         }
+    }
+
+    /// Cancels the pending work that would undo a command, for the kernels of the command. `None`
+    /// means all kernels.
+    fn cancel_pending(
+        &mut self,
+        id: &ModuleId,
+        module: &ModuleFacts,
+        kernels: Option<&[KernelRelease]>,
+    ) {
+        let facts = self.facts;
+        let deregister = |step: &Step| step.action == Action::Deregister(id.clone());
+        let removes = self.plan.after.iter().any(deregister);
+        let all = removes || kernels.is_none();
+        let is_undone = |work: &&PendingWork| match work {
+            PendingWork::Install { module, kernel } => {
+                module == id && (all || kernels.is_some_and(|it| it.contains(kernel)))
+            }
+            PendingWork::Uninstall { module, .. } | PendingWork::Remove(module) => {
+                removes && module == id
+            }
+            _ => false,
+        };
+        let undone: BTreeSet<PendingWork> =
+            facts.pending.iter().filter(is_undone).cloned().collect();
+        let none = Subjects::default();
+        let touched = self.touched(&none, &none);
+        if all && touched.concerns_source(&module.source_dir) {
+            // The other work of the same entries and transactions stays pending.
+            self.note_pending(&touched);
+            self.plan.finishes.retain(|work| match work {
+                PendingWork::Source(dir) => *dir == module.source_dir,
+                PendingWork::DepartedSource(dir) => removes && *dir == module.source_dir,
+                _ => false,
+            });
+        }
+        self.plan.finishes.extend(undone);
     }
 
     /// Plans to remove the directory of a removed kernel if it contains no other module.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::{Action, Note, Plan, Step};
+use crate::dkms_tree::{Attempts, PendingWork};
 use crate::names::KernelRelease;
 
 impl fmt::Display for Action {
@@ -130,6 +131,19 @@ impl fmt::Display for Note {
                     f,
                     "\n  cause: {what}\n  log: {}\n  run: dkms install {module} -k {kernel}",
                     log.display()
+                )
+            }
+            Self::Parked(works) => {
+                let named = |work: &PendingWork| {
+                    let (module, kernel) = work.module_and_kernel()?;
+                    Some(format!("{module} for {kernel}"))
+                };
+                let names: Vec<String> = works.iter().filter_map(named).collect();
+                write!(
+                    f,
+                    "{}: skipped after {} attempts without success\n  run: dkms autoinstall",
+                    names.join(", "),
+                    Attempts::MOST
                 )
             }
             Self::Declined { module, kernel, why } => write!(

@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use request::{Request, Verb};
 pub use step::{Action, Job, Note, Plan, Step, Task};
 
-use crate::dkms_tree::Reason;
+use crate::dkms_tree::{PendingWork, Reason};
 use crate::facts::{Facts, SourceLink, SourcePlace};
 use crate::failure::Failure;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
@@ -52,6 +52,7 @@ pub fn make(request: &Request, facts: &Facts) -> Result<Plan, Failure> {
     match request {
         Request::Sync { arrived, departed, headers } => {
             planner.reinstalled = (arrived.sources.clone(), headers.clone());
+            planner.is_automatic = true;
             planner.sync(arrived, departed);
         }
         Request::Depart { sources, kernels, swap } => planner.depart(sources, kernels, *swap),
@@ -89,6 +90,10 @@ struct Planner<'a> {
     /// The directories of sources and the kernels whose headers the transaction installed again.
     /// Failed builds that depend on them are retried.
     reinstalled: (BTreeSet<String>, BTreeSet<KernelRelease>),
+    /// Whether a hook or a systemd unit makes the request. If so, parked work stays parked.
+    is_automatic: bool,
+    /// The parked work that the request would have included.
+    parked: BTreeSet<PendingWork>,
 }
 
 impl<'a> Planner<'a> {
@@ -103,6 +108,8 @@ impl<'a> Planner<'a> {
             registering: BTreeSet::new(),
             touched: BTreeSet::new(),
             reinstalled: <(BTreeSet<_>, BTreeSet<_>)>::default(),
+            is_automatic: facts.by_systemd,
+            parked: BTreeSet::new(),
         }
     }
 
@@ -122,6 +129,13 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// Returns true if neither a hook nor a systemd unit may try `work` again. `inputs` is the
+    /// fingerprint of its inputs.
+    fn is_used_up(&self, work: &PendingWork, inputs: Digest) -> bool {
+        let attempts = self.facts.attempts.get(work).filter(|_| self.is_automatic);
+        attempts.is_some_and(|attempts| attempts.inputs == inputs && attempts.are_used_up())
+    }
+
     /// Plans to add a module to the dkms tree, unless the module is already added.
     fn register(&mut self, module: &ModuleId) {
         let known = self.facts.modules.get(module).is_some_and(|m| match m.link {
@@ -134,10 +148,14 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Adds a depmod step for each touched kernel that is installed, and returns the plan.
+    /// Adds a depmod step for each touched kernel that is installed, and a note on the parked work.
+    /// Returns the plan.
     ///
     /// depmod runs after all steps that change the kernel's modules.
     fn finish(mut self) -> Plan {
+        if !self.parked.is_empty() {
+            self.note(Note::Parked(self.parked.clone()));
+        }
         let last =
             |step: &mut Step| matches!(step.action, Action::RemoveLeftovers(_) | Action::Leave);
         let sweeps: Vec<Step> = self.plan.after.extract_if(.., last).collect();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::order::Order;
 use super::{Action, Job, Note, Planner, Step, refusals};
-use crate::dkms_tree::{CacheKey, Inputs, Reason};
+use crate::dkms_tree::{CacheKey, Inputs, PendingWork, Reason};
 use crate::facts::{ConfFacts, Pair, SourceLink, SourcePlace};
 use crate::failure::Failure;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
@@ -130,7 +130,7 @@ impl Planner<'_> {
             // An existing build can be installed without headers.
             let is_repair = |why: &Reason| matches!(why, Reason::Interrupted | Reason::NotInPlace);
             if pair.built.is_some() && why.iter().any(is_repair) {
-                return self.install(id, kernel, why);
+                return self.install_unless_parked(id, kernel, why);
             }
             return self.note(refusals::headers_note(facts, kernel));
         }
@@ -185,6 +185,14 @@ impl Planner<'_> {
                 log: failure.log.clone(),
                 stays: facts.installed(&id.name, kernel).cloned(),
             });
+        }
+        let work = PendingWork::install(id, kernel);
+        if self.is_used_up(&work, inputs.fingerprint()) && !self.is_reinstalled(id, kernel) {
+            self.parked.insert(work);
+            if pair.built.is_some() {
+                self.expect_fingerprint(id, kernel, pair, &inputs);
+            }
+            return;
         }
         if let Some(failure) = refusals::headers_of_another(facts, kernel) {
             return self.fail(id, kernel, failure);
@@ -303,13 +311,27 @@ impl Planner<'_> {
             }
             let only_requested = why.iter().all(|reason| *reason == Reason::Requested);
             if !only_requested || policy.force {
-                return self.install(id, kernel, why);
+                return self.install_unless_parked(id, kernel, why);
             }
         }
         self.will_have.insert((id.clone(), kernel.clone()));
         if policy.strict {
             let state = if policy.install { "installed" } else { "built" };
             self.note(Note::Already { module: id.clone(), kernel: kernel.clone(), state });
+        }
+    }
+
+    /// Plans to install an existing build, unless this is parked work.
+    fn install_unless_parked(&mut self, id: &ModuleId, kernel: &KernelRelease, why: Vec<Reason>) {
+        let work = PendingWork::install(id, kernel);
+        let is_used_up = self.is_used_up(&work, self.facts.built_inputs(id, kernel));
+        if !is_used_up || self.is_reinstalled(id, kernel) {
+            self.install(id, kernel, why);
+        } else if self.facts.built(id, kernel).is_some_and(|it| it.installed && it.in_place) {
+            // Only the rest of the run that installed it was interrupted.
+            self.will_have.insert((id.clone(), kernel.clone()));
+        } else {
+            self.parked.insert(work);
         }
     }
 
@@ -366,9 +388,10 @@ impl Planner<'_> {
     ) {
         let facts = self.facts;
         let known = facts.versions(&needs).next().is_some();
-        let failed_before = facts
-            .versions(&needs)
-            .any(|(other, _)| facts.pair(other, kernel).is_some_and(|pair| pair.failure.is_some()));
+        let failed_before = facts.versions(&needs).any(|(other, _)| {
+            facts.pair(other, kernel).is_some_and(|pair| pair.failure.is_some())
+                || self.parked.contains(&PendingWork::install(other, kernel))
+        });
         if policy.strict || (known && (policy.retry || !failed_before)) {
             let message = format!("depends on {needs}, which is not installed");
             let hint = format!("run: dkms install {needs}/VERSION -k {kernel}");

@@ -12,6 +12,7 @@ use super::{Action, Note, Planner, Step};
 use crate::dkms_tree::{PendingWork, Reason};
 use crate::facts::{ModuleFacts, SourceLink, SourcePlace, Subjects};
 use crate::names::{KernelRelease, ModuleId};
+use crate::os::digest::Digest;
 
 impl Planner<'_> {
     /// Plans to remove the modules of sources and kernels that have departed and no longer exist.
@@ -195,6 +196,13 @@ impl Planner<'_> {
         if self.plan.after.iter().any(is_it) {
             return;
         }
+        let work = PendingWork::uninstall(id, &kernel);
+        if self.is_used_up(&work, Digest::of_nothing()) {
+            if self.facts.is_installed_or_placed(id, &kernel) {
+                self.parked.insert(work);
+            }
+            return;
+        }
         self.touched.insert(kernel.clone());
         let action = Action::Uninstall { module, kernel, successors };
         self.after_builds(action, why);
@@ -259,6 +267,9 @@ impl Planner<'_> {
             PendingWork::DepartedSource(dir) => !kept_dirs.contains(dir),
             PendingWork::DepartedKernel(kernel) => facts.is_gone(kernel),
             PendingWork::Remove(id) => !kept(id),
+            PendingWork::Install { .. } | PendingWork::Uninstall { .. } => {
+                !self.parked.contains(work)
+            }
             // An unreadable install tree does not say whether there is such a kernel.
             PendingWork::Kernel(kernel) => facts.kernels_known || facts.is_alive(kernel),
             _ => true,

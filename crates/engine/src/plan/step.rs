@@ -152,6 +152,8 @@ pub enum Note {
         /// The version that stays installed; `None` if no version is installed.
         stays: Option<ModuleId>,
     },
+    /// The work has been tried as often as hooks and the boot unit try it.
+    Parked(BTreeSet<PendingWork>),
     /// The kernel has the same module or a newer one, so the module is not installed.
     Declined {
         /// The module that is not installed.

@@ -62,6 +62,8 @@ impl TestMachine {
             started: std::time::UNIX_EPOCH,
             lacking: BTreeMap::new(),
             pending: Vec::new(),
+            attempts: BTreeMap::new(),
+            by_systemd: false,
             running: None,
             transactions: Vec::new(),
             outer: Vec::new(),
@@ -346,6 +348,7 @@ fn headers_of_another_release_are_noted() {
 #[test]
 fn known_failure_is_noted_and_not_retried() {
     let failed = KnownFailure {
+        transient: false,
         fingerprint: pair("zfs/2.4", &kernel(K1)).inputs.unwrap().fingerprint(),
         what: "zfs.c:1: error: no".into(),
         log: PathBuf::from("/log"),
@@ -378,6 +381,7 @@ fn known_failure_is_noted_and_not_retried() {
 #[test]
 fn cached_builds_are_not_compiled() {
     let failed = KnownFailure {
+        transient: false,
         fingerprint: pair("zfs/2.4", &kernel(K1)).inputs.unwrap().fingerprint(),
         what: "zfs.c:1: error: no".into(),
         log: PathBuf::from("/log"),

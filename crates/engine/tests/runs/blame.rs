@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use dkms_engine::dkms_tree::KnownFailure;
 use dkms_engine::failure::Failure;
 use dkms_engine::os::process::{Environment, Program};
 use dkms_engine::plan::Verb;
 use dkms_engine::report::Report;
 
-use crate::fixture::{Fixture, assert_clean};
+use crate::fixture::{Fixture, K1, assert_clean};
 
 /// Adds the module foo/1.0, whose build is the shell script `script`. In the script, `$ROOT` is the
 /// test root.
@@ -27,7 +28,8 @@ fn failure(report: &Report) -> Failure {
 }
 
 fn is_remembered(fixture: &Fixture) -> bool {
-    fixture.root.listing("var/lib/dkms/.failed").contains("foo-1.0")
+    let path = format!("var/lib/dkms/.failed/foo-1.0-{K1}-x86_64.toml");
+    KnownFailure::read(&fixture.root.at(path)).is_some_and(|failure| !failure.transient)
 }
 
 #[test]

@@ -48,3 +48,19 @@ fn leftovers_of_another_kernel_are_removed() {
     assert_clean(&fixture.sync(&[], &[K1]));
     assert!(!fixture.root.exists(&file));
 }
+
+/// A power cut can leave an entry empty whose work had not begun.
+#[test]
+fn empty_entry_of_pending_work_is_removed() {
+    let mut fixture = Fixture::new();
+    let dir = "var/lib/dkms/.pending";
+    fixture.root.write(format!("{dir}/install-foo_1.0-x.toml"), "");
+    // An entry of a later format stays.
+    fixture.root.write(format!("{dir}/install-bar_1.0-x.toml"), "format = 9\n");
+    assert_clean(&fixture.sync(&[], &[]));
+    assert_eq!(fixture.root.listing(dir).lines().count(), 1);
+    fixture.root.remove(format!("{dir}/install-bar_1.0-x.toml"));
+    fixture.root.write(format!("{dir}/install-foo_1.0-x.toml"), "");
+    assert_clean(&fixture.sync(&[], &[]));
+    assert!(!fixture.root.exists(dir));
+}

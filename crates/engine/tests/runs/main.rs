@@ -5,9 +5,11 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a panic fails the test, as it should")]
 
+mod attempts;
 mod blame;
 mod build_cache;
 mod build_inputs;
+mod cancelled;
 mod conf_reads;
 mod distributions;
 mod failures;

@@ -72,7 +72,7 @@ impl Survey<'_> {
         let machine = self.machine;
         let (trees, arch) = (&machine.trees, &machine.arch);
         pair.failure = KnownFailure::read(&KnownFailure::path(trees, id, release, arch))
-            .filter(|failure| failure.is_current(self.machine));
+            .filter(|failure| !failure.transient && failure.is_current(self.machine));
         let Some(built) = &mut pair.built else { return };
         built.record = Record::read(&Record::path(trees, id, release, arch));
         built.in_place = true;

@@ -30,6 +30,7 @@ fn new_version_replaces_the_old_one() {
 #[test]
 fn old_version_stays_installed_if_the_new_one_failed() {
     let failed = KnownFailure {
+        transient: false,
         fingerprint: pair("zfs/2.4", &kernel(K1)).inputs.unwrap().fingerprint(),
         what: "zfs.c:1: error: no".into(),
         log: PathBuf::from("/var/lib/dkms/.log/zfs.log"),

@@ -222,3 +222,20 @@ fn only_what_a_transaction_concerns_keeps_its_journal() {
     assert!(is_settled(&machine(subjects(&[], &[K1]))));
     assert!(!is_settled(&machine(subjects(&[], &[K2])).installed("zfs/1", K2)));
 }
+
+#[test]
+fn removal_cancels_the_arrival_of_its_source() {
+    let mut arrival = transaction(Stage::Completed, Subjects::default(), Subjects::default());
+    arrival.arrived = subjects(&["zfs-2", "spl-1"], &[K2]);
+    let added = |m: &mut ModuleFacts| m.link = SourceLink::Source;
+    let machine = TestMachine::new(&[K1]).module("zfs/2").change("zfs/2", added);
+    let machine = machine.installed("zfs/2", K1).transaction(arrival);
+    let [zfs, spl] = ["zfs-2", "spl-1"].map(|dir| PendingWork::Source(dir.into()));
+    let plan = machine.command(Verb::Remove, "zfs/2", &[K1]).unwrap();
+    assert_eq!(plan.settles, [0].into());
+    assert_eq!(plan.notes_pending, [zfs.clone(), spl, PendingWork::Kernel(kernel(K2))].into());
+    assert_eq!(plan.finishes, [zfs].into());
+    // The module may be wanted for other kernels.
+    let plan = machine.command(Verb::Uninstall, "zfs/2", &[K1]).unwrap();
+    assert!(plan.settles.is_empty() && plan.finishes.is_empty());
+}

@@ -162,6 +162,7 @@ impl PairState {
         };
         if self.has_failed {
             pair.failure = Some(KnownFailure {
+                transient: false,
                 fingerprint: pair.inputs.as_ref().unwrap().fingerprint(),
                 what: String::new(),
                 log: PathBuf::new(),
