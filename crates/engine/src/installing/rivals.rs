@@ -105,6 +105,10 @@ fn rank(path: &str) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dkms_tree::{BuiltObject, Placed};
+    use crate::machine::Trees;
+    use crate::names::Arch;
+    use crate::os::digest::Digest;
     use rstest::rstest;
 
     #[rstest]
@@ -112,5 +116,64 @@ mod tests {
     #[case("extra/a.ko", "kernel/drivers/a.ko")]
     fn file_that_modprobe_prefers_has_the_lower_rank(#[case] first: &str, #[case] second: &str) {
         assert!(rank(first) < rank(second));
+    }
+
+    /// Returns the rivals of the objects `names` that are placed in `updates/dkms`. Their paths are
+    /// relative to the kernel's directory, which contains `files`.
+    fn rivals_of(names: &[&str], files: &[(&str, &str)], listed: &[&str]) -> Vec<String> {
+        let root = tempfile::tempdir().unwrap();
+        let trees = Trees::under(root.path());
+        let kernel = "7.2".parse().unwrap();
+        let dir = trees.kernel(&kernel);
+        for (file, text) in files {
+            fs::create_dir_all(dir.join(file).parent().unwrap()).unwrap();
+            fs::write(dir.join(file), text).unwrap();
+        }
+        let mut inventory = Inventory::read(&trees, &kernel);
+        for path in listed {
+            let (location, name) = path.rsplit_once('/').unwrap();
+            let object = BuiltObject {
+                name: name.to_owned(),
+                digest: Digest::of_bytes(b""),
+                location: location.to_owned(),
+                built_for: None,
+            };
+            let arch = Arch::of_this_machine();
+            inventory.list(Placed::intended(&"m/1".parse().unwrap(), &arch, &object, None));
+        }
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        let found = rivals(&inventory, &names, &["updates/dkms/a.ko.zst".to_owned()]);
+        let relative = |path: &PathBuf| path.strip_prefix(&dir).unwrap().display().to_string();
+        found.iter().map(|(name, path)| format!("{name} {}", relative(path))).collect()
+    }
+
+    #[rstest]
+    #[case::of_the_kernel(&[("modules.order", "kernel/x/a.ko\n"), ("kernel/x/a.ko.zst", "")],
+        &["a kernel/x/a.ko.zst"])]
+    #[case::of_depmod(&[("modules.dep", "kernel/a.ko.xz: kernel/b.ko.xz\n"), ("kernel/a.ko.xz", "")],
+        &["a kernel/a.ko.xz"])]
+    #[case::listed_but_missing(&[("modules.order", "kernel/a.ko\n")], &[])]
+    #[case::not_listed(&[("modules.order", ""), ("kernel/a.ko", "")], &[])]
+    #[case::without_lists(&[("kernel/a.ko", ""), ("kernel/x/b.ko", "")],
+        &["a kernel/a.ko", "b kernel/x/b.ko"])]
+    #[case::in_headers(&[("build/a.ko", ""), ("source/b.ko", "")], &[])]
+    #[case::other_name(&[("extra/c.ko", ""), ("extra/a.o", ""), ("extra/ab.ko", "")], &[])]
+    #[case::in_its_place(&[("updates/dkms/a.ko", ""), ("updates/dkms/b.ko", "")],
+        &["b updates/dkms/b.ko"])]
+    #[case::the_preferred_one(&[("modules.order", "kernel/a.ko\n"), ("kernel/a.ko", ""),
+        ("extra/a.ko", ""), ("updates/a.ko", "")], &["a updates/a.ko"])]
+    #[case::first_of_equals(&[("extra/a.ko", ""), ("weak-updates/a.ko", ""), ("fs/a.ko", "")],
+        &["a extra/a.ko"])]
+    fn finds_the_file_that_modprobe_would_load(
+        #[case] files: &[(&str, &str)],
+        #[case] want: &[&str],
+    ) {
+        assert_eq!(rivals_of(&["a", "b"], files, &[]), want);
+    }
+
+    #[test]
+    fn placed_objects_are_no_rivals() {
+        let files = [("extra/a.ko", ""), ("updates/b.ko", "")];
+        assert_eq!(rivals_of(&["a", "b"], &files, &["extra/a.ko.zst"]), ["b updates/b.ko"]);
     }
 }

@@ -201,3 +201,6 @@ pub(crate) fn sweep(
     durable::remove_tree(&dir)?;
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests;

@@ -108,3 +108,93 @@ fn the_engine_does_not_finish_the_work_on_images() {
     let plan = TestMachine::new(&[K1]).pending(image).sync(&[], &[K1]);
     assert_eq!(plan.finishes, [PendingWork::Kernel(kernel(K1))].into());
 }
+
+/// Plans before a transaction that removes alpm-dkms.
+fn depart(machine: &TestMachine, sources: &[&str], kernels: &[&str], swap: bool) -> Plan {
+    let Subjects { sources, kernels } = subjects(sources, kernels);
+    make(&Request::Depart { sources, kernels, swap }, &machine.0).unwrap()
+}
+
+#[test]
+fn modules_leave_together_with_alpm_dkms() {
+    let machine = TestMachine::new(&[K1, K2])
+        .module("vhba/1")
+        .installed("vhba/1", K1)
+        .installed("vhba/1", K2)
+        .module("zfs/2")
+        .installed("zfs/2", K1);
+    let plan = depart(&machine, &["zfs-2"], &[K2], false);
+    insta::assert_snapshot!(plan, @r"
+    uninstall vhba/1 from 7.2.13-arch1-1
+    delete the build of vhba/1 for 7.2.13-arch1-1
+    uninstall zfs/2 from 7.2.12-arch1-1
+    delete the build of zfs/2 for 7.2.12-arch1-1
+    remove zfs/2
+    run depmod for 7.2.12-arch1-1
+    run depmod for 7.2.13-arch1-1
+    remove the files of alpm-dkms from the dkms tree
+    ");
+    // Another package takes over, so everything stays.
+    let plan = depart(&machine, &["zfs-2"], &[K2], true);
+    assert_eq!(plan.to_string(), "remove the files of alpm-dkms from the dkms tree\n");
+}
+
+#[test]
+fn old_versions_and_begun_removals_leave_together_with_alpm_dkms() {
+    let uninstall = PendingWork::Uninstall { module: id("vhba/1"), kernel: kernel(K1) };
+    let machine = TestMachine::new(&[K1])
+        .module("vhba/1")
+        .installed("vhba/1", K1)
+        .pending(uninstall)
+        .module("zfs/2")
+        .installed("zfs/2", K1)
+        .gone("zfs/2")
+        .pending(PendingWork::DepartedSource("zfs-2".into()))
+        .module("other/1")
+        .pending(PendingWork::DepartedSource("other-1".into()))
+        .module("unknown/1");
+    let text = depart(&machine, &["unknown-1"], &[], false).to_string();
+    assert!(text.contains("\nremove zfs/2\n"), "{text}");
+    assert!(text.contains("uninstall vhba/1 from") && !text.contains("remove vhba/1"), "{text}");
+    // One exists, and the other has not been added.
+    assert!(!text.contains("other/1") && !text.contains("unknown/1"), "{text}");
+    // The links of sources that leave are mended if the modules stay.
+    let text = depart(&machine, &["zfs-2"], &[], true).to_string();
+    assert!(text.contains("use the kept source of zfs/2"), "{text}");
+}
+
+#[test]
+fn a_begun_removal_is_finished_and_cleared() {
+    let remove = |name: &str| PendingWork::Remove(id(name));
+    // The directory of the module is gone already.
+    let plan = TestMachine::new(&[K1]).pending(remove("zfs/2")).sync(&[], &[]);
+    assert_eq!(plan.to_string(), "remove zfs/2 (not finished by an earlier run)\n");
+    assert_eq!(plan.finishes, [remove("zfs/2")].into());
+    let machine = TestMachine::new(&[K1]).module("zfs/2").installed("zfs/2", K1).gone("zfs/2");
+    let machine = machine.pending(remove("zfs/2"));
+    let plan = machine.sync(&[], &[]);
+    assert_eq!(plan.to_string().matches("\nremove zfs/2").count(), 1, "{plan}");
+    assert_eq!(plan.finishes, [remove("zfs/2")].into());
+    // The module stays because its successor is not installed.
+    let machine = machine.module("zfs/3").pair("zfs/3", K1, |pair| {
+        pair.conf.as_mut().unwrap().as_mut().unwrap().excluded = Some("not here".into());
+    });
+    let plan = machine.sync(&[], &[]);
+    assert!(!plan.to_string().contains("\nremove zfs/2"), "{plan}");
+    assert_eq!(plan.finishes, [].into());
+}
+
+#[test]
+fn a_build_that_is_not_installed_goes_without_waiting_for_its_successor() {
+    let machine = TestMachine::new(&[K1])
+        .module("old/1")
+        .objects("old/1", &["a"])
+        .installed("old/1", K1)
+        .pair("old/1", K1, built_only)
+        .gone("old/1")
+        .module("new/1")
+        .objects("new/1", &["a"]);
+    let text = machine.sync(&["old-1", "new-1"], &[]).to_string();
+    assert!(text.contains("install new/1") && text.contains("delete the build of old/1"), "{text}");
+    assert!(!text.contains("uninstall"), "{text}");
+}

@@ -217,6 +217,9 @@ fn only_what_a_transaction_concerns_keeps_its_journal() {
     // The source is missing for another reason.
     assert!(is_settled(&machine(subjects(&["vhba-1"], &[])).gone("zfs/1")));
     assert!(!is_settled(&machine(subjects(&["zfs-1"], &[])).gone("zfs/1")));
+    let added_by_nobody = |m: &mut ModuleFacts| m.link = SourceLink::None;
+    let machine_without = machine(subjects(&["zfs-1"], &[])).gone("zfs/1");
+    assert!(is_settled(&machine_without.change("zfs/1", added_by_nobody)));
     // Nothing is built for the kernel, or the kernel exists.
     assert!(is_settled(&machine(subjects(&[], &[K2]))));
     assert!(is_settled(&machine(subjects(&[], &[K1]))));
@@ -238,4 +241,17 @@ fn removal_cancels_the_arrival_of_its_source() {
     // The module may be wanted for other kernels.
     let plan = machine.command(Verb::Uninstall, "zfs/2", &[K1]).unwrap();
     assert!(plan.settles.is_empty() && plan.finishes.is_empty());
+}
+
+#[test]
+fn the_link_of_a_held_module_is_mended_once_pacman_has_ended() {
+    let text = |machine: TestMachine| machine.sync(&[], &[]).to_string();
+    assert!(text(between_two_versions(INTERRUPTED)).contains("use the kept source of zfs/1"));
+    // A running transaction may restore the source.
+    assert!(!text(between_two_versions(RUNNING)).contains("use the kept source"));
+    // There is no kept source, or the link already points to it.
+    for link in [SourceLink::Broken, SourceLink::Kept] {
+        let machine = between_two_versions(INTERRUPTED).change("zfs/1", |m| m.link = link);
+        assert!(!text(machine).contains("use the kept source"));
+    }
 }
