@@ -34,8 +34,8 @@ for program in bash mount insmod switch_root; do
     cp -L --parents $(ldd $path | grep -o '/[^ ]*') $1
 done";
 
-/// The time limit of a boot with its work. Without KVM it takes tens of seconds.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// The time limit of a boot with its work. Without KVM it takes tens of seconds on an idle machine.
+const PATIENCE: Duration = Duration::from_secs(20 * 60);
 
 /// A machine whose disk is a copy of a root and whose init is `/srv/init`.
 #[derive(Debug)]

@@ -10,8 +10,8 @@ use crate::killed_hooks::{target, unpack};
 /// The number of power cuts.
 const CUTS: u32 = 10;
 
-/// More than a boot and a run of the hook take without KVM.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// More than a boot and a run of the hook take without KVM on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20 * 60);
 
 /// The init of the machine. With `phase=cut` it runs the hook, otherwise it looks at the result and
 /// runs the command of the boot unit.
