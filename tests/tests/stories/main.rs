@@ -40,6 +40,7 @@ mod power_cut;
 mod prebuilt;
 mod precise_images;
 mod rebuilds;
+mod rollbacks;
 mod root_copies;
 mod signing;
 mod testbed;
