@@ -3,7 +3,7 @@
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 threads ?= 2
 
-.PHONY: demo check e2e check-corpus check-power testbed query bench simulate fmt lint unit shells man shellcheck deny clean
+.PHONY: demo check e2e check-corpus check-power testbed query bench simulate fmt lint unit mutants shells man shellcheck deny clean
 
 demo: testbed ## show a kernel upgrade with real modules, in pacman's own output
 	tests/testbed/demo.sh
@@ -48,6 +48,9 @@ unit: host ## run the unit tests, also those that need root
 	cargo test -p dkms-engine -p dkms-cli -p dkms-confine --test runs --test command_line --test interruption \
 		--test fsyncs --test confine -- --ignored
 	cargo test -p dkms-initramfs -- --ignored
+
+mutants: host ## check with cargo-mutants that tests fail if code is changed that removes or places modules (hours) [files="plan/removals.rs"]
+	tests/testbed/mutants.sh $(files)
 
 shells: host ## test tab completion in bash, zsh and fish
 	cargo test -p dkms-cli --test completion -- --ignored
