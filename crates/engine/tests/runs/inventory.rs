@@ -422,3 +422,20 @@ fn explicit_installation_of_the_same_object_is_refused_if_it_is_not_newer() {
     let message = assert_failed(&fixture.command(Verb::Install, "other/0.5"), 6);
     assert!(message.contains("is newer"), "{message}");
 }
+
+#[test]
+fn module_that_is_installed_again_is_on_top() {
+    let mut fixture = with_same_object(&["bottom", "top"]);
+    let top = source_of_same(&fixture);
+    fixture.change = |machine| {
+        machine.options.module = "bottom/1.0".parse().ok();
+        machine.options.force = true;
+        machine.options.force_install = true;
+    };
+    assert_clean(&fixture.command(Verb::Install, "bottom/1.0"));
+    assert_ne!(source_of_same(&fixture), top);
+    fixture.change = |_| {};
+    fixture.root.remove("usr/src/bottom-1.0");
+    assert_clean(&fixture.sync(&["bottom-1.0"], &[]));
+    assert_eq!(source_of_same(&fixture), top);
+}
