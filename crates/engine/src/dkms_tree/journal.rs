@@ -307,5 +307,6 @@ mod tests {
             fs::copy(&journal.files[0], trees.pending().join(other)).unwrap();
         }
         assert_eq!(Journal::read_all(&trees), std::slice::from_ref(journal));
+        assert!(!journal.is_closed(), "it lists what departs");
     }
 }

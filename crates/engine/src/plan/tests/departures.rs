@@ -1,6 +1,7 @@
 //! Tests of modules whose sources or kernels have departed.
 
 use super::*;
+use crate::dkms_tree::Attempts;
 use crate::facts::SourceLink;
 
 fn built_only(pair: &mut Pair) {
@@ -87,6 +88,20 @@ fn an_interrupted_uninstallation_is_finished() {
     // The module is installed again by this run.
     let plan = machine.sync(&[], &[K1]);
     assert!(plan.is_empty(), "{plan}");
+}
+
+#[test]
+fn parked_work_stays_pending() {
+    let work = PendingWork::Uninstall { module: id("zfs/2"), kernel: kernel(K1) };
+    let machine = TestMachine::new(&[K1]).module("zfs/2").installed("zfs/2", K1);
+    let mut machine = machine.pending(work.clone());
+    for (count, is_parked) in [(Attempts::MOST - 1, false), (Attempts::MOST, true)] {
+        let attempts = Attempts { count, inputs: Digest::of_nothing() };
+        machine.0.attempts.insert(work.clone(), attempts);
+        let plan = machine.sync(&[], &[]);
+        assert_eq!(plan.is_empty(), is_parked, "{plan}");
+        assert_eq!(plan.finishes.contains(&work), !is_parked, "{:?}", plan.finishes);
+    }
 }
 
 #[test]
