@@ -251,7 +251,8 @@ impl Snapshot {
         assert!(differences.is_empty(), "{when}: unexpected difference:{differences}");
     }
 
-    /// Returns a line for each path that only `want` has, with `-`, or only this snapshot, with `+`.
+    /// Returns the entries that differ, one per line: with `-` those of `want`, with `+` those of
+    /// this snapshot.
     pub fn differences(&self, want: &Self) -> String {
         let lines = |of: &Self, but: &Self, sign: &str| {
             let other = of.0.iter().filter(|(path, kind)| but.0.get(*path) != Some(*kind));

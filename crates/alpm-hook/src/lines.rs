@@ -43,7 +43,7 @@ struct ModuleTask {
     is_cached: bool,
     /// Whether the task builds the module but does not install it.
     is_only_built: bool,
-    /// Whether the build failed or was skipped, and has a line.
+    /// Whether the output already has a line for the task.
     is_reported: bool,
 }
 

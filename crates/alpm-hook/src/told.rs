@@ -47,8 +47,7 @@ impl Told {
         Self { transaction: Some(Transaction::of_this_hook(trees)), ..Self::default() }
     }
 
-    /// Records that 70-dkms-install has started, and returns the value of the first hook of a
-    /// transaction.
+    /// Records that 70-dkms-install has started, and returns a value without messages and failures.
     #[must_use]
     pub fn start(trees: &Trees) -> Self {
         let nothing = Self::nothing(trees);
@@ -137,7 +136,8 @@ impl Told {
         let text = serde_json::to_vec(self).map_err(io::Error::from);
         let text = text.map_err(FileError::when("write", file))?;
         file.parent().map_or(Ok(()), durable::create_dirs)?;
-        // pacman does not survive a power cut.
+        // Not synced: only hooks of the same transaction read the file, and a power cut ends the
+        // transaction.
         durable::write_with(file, &text, Durability::None)
     }
 

@@ -60,8 +60,8 @@ pub enum SyncHook {
     Remove,
 }
 
-/// The flag for the script at the path of Arch's own one, which administrators call from their own
-/// hooks. Such a hook may run before the transaction.
+/// The flag that the script at the path of Arch's dkms script passes. Administrators call that
+/// script from their own hooks, which may run before the transaction.
 pub const SCRIPT: &str = "--script";
 
 /// Builds and installs missing modules after a transaction, removes modules without a source or
@@ -99,8 +99,8 @@ pub fn sync(args: &HookArgs, targets: &Targets, hook: SyncHook) -> Result<ExitCo
     code
 }
 
-/// The message of 71-dkms-remove if 70-dkms-install was killed. The work of a hook that a signal
-/// ended stays pending until the next transaction or boot.
+/// The message of 71-dkms-remove if 70-dkms-install was killed. If a signal interrupted that hook,
+/// it has reported the pending work itself.
 const INSTALL_HOOK_KILLED: &str = "warning: dkms-install was killed; pending work is finished at the \
                                    next boot\n  run: dkms autoinstall --pending";
 
@@ -184,7 +184,8 @@ fn plan_depends_on_owners(facts: &Facts, targets: &Targets) -> bool {
         alive.filter_map(|about| about.kernel.pkgbase.as_ref()).filter(|it| !packages.insert(*it));
     targets.ourselves
         || !targets.kernels.is_empty()
-        // The journal of this transaction names no kernels other than its targets.
+        // This transaction's journal names only kernels among the targets, so any other kernel
+        // comes from earlier work.
         || !facts.changed_kernels().is_subset(&targets.headers)
         || share_a_package.next().is_some()
 }

@@ -48,7 +48,7 @@ fn strace(root: &TestRoot, options: &[&str], words: &[&str]) -> Command {
 fn syncs(root: &TestRoot, words: &[&str]) -> Vec<String> {
     strace(root, &[], words).assert().success();
     let text = std::fs::read_to_string(root.programs().join("calls")).unwrap();
-    // strace writes a second line for a call during which another thread made one.
+    // strace splits a call into two lines if another thread makes a call in between.
     let calls = text.lines().filter(|line| line.contains("sync") && !line.contains(" resumed>"));
     let top = root.path().display().to_string();
     let path = |line: &str| {

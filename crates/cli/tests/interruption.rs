@@ -261,7 +261,8 @@ fn a_signal_stops_a_run_that_waits_for_the_lock() {
     assert!(!root.exists(format!("usr/lib/modules/{K}/updates/dkms/quick.ko")));
 }
 
-/// A killed run leaves the same traces as a crash of the machine, which must not repeat at each boot.
+/// A killed run leaves the same traces as a crash of the machine. A build that crashes the machine
+/// must not be repeated at every boot.
 #[test]
 fn a_killed_run_counts_as_an_attempt_and_an_interrupted_one_does_not() {
     let (root, mark) = root();

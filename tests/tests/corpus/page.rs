@@ -30,8 +30,8 @@ difference names its key in [compatibility.md](compatibility.md).
 const HEAD: &str =
     "| Package | Version | Module | dkms | alpm-dkms | Objects, or the error | Contents | |";
 
-/// The section with the hash that the linker writes before debug symbols are stripped. In objects
-/// that modules share, the symbols name the directory of the first module.
+/// The section with the hash of the object, including its debug symbols. It can differ if modules
+/// share a compiled part, whose debug symbols name the directory of the first module.
 const BUILD_ID: &str = ".note.gnu.build-id";
 
 /// The number of characters that are shown of an error.

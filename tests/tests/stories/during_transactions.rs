@@ -53,7 +53,7 @@ fn commands_leave_the_files_of_a_running_transaction_alone() {
     root.assert_settled();
 }
 
-/// Commands run one after another, beside transactions.
+/// Commands run one after another while transactions run.
 #[test]
 fn autoinstall_in_a_loop_disturbs_no_transaction() {
     let root = machine(&[find("bbswitch")]);
@@ -100,7 +100,7 @@ fn copies_of_the_hooks_of_arch_settle_nothing_early() {
     root.assert_settled();
 }
 
-/// Before the transaction, the first version of alpm-dkms has written its record of it.
+/// The first version of alpm-dkms recorded a transaction before it ran.
 #[test]
 fn records_of_the_first_version_cost_at_most_a_rebuild() {
     let root = machine(&[find("bbswitch")]);

@@ -65,8 +65,8 @@ impl Trial {
         root.read("srv/calls").lines().map(str::to_owned).collect()
     }
 
-    /// Lets each call fail with each of its errors, in a run of its own. If that needs more than
-    /// `points` runs, takes so many of them, spread over all.
+    /// Makes each call fail with each of its errors, in a run of its own. If that would need more
+    /// than `points` runs, makes only `points` of them, evenly spread.
     #[track_caller]
     fn fail(&self, points: usize) {
         let calls = self.calls();
@@ -141,7 +141,8 @@ impl Trial {
         }
     }
 
-    /// Returns the differences to the end of an undisturbed run. `all` includes what later runs sweep.
+    /// Returns the differences from the state after an undisturbed run. If `all` is true, includes
+    /// the files that later runs remove.
     fn missing(&self, root: &Root, all: bool) -> Option<String> {
         let mut differences = String::new();
         let counts = |tree: &Snapshot| tree.clone().without(|path| !all && is_swept(path));

@@ -15,12 +15,13 @@ use crate::fixture::{
 /// The calls with which pacman changes files and starts hooks.
 const CHANGES: &str = "/^unlink,/^rename,/^mkdir,/^symlink,/^link,rmdir,/^clone,/fork";
 
-/// The number of kills of a transaction for [`ALL`]: while headers are replaced, whose thousands of
-/// files are alike, and while files are written.
+/// With [`ALL`], the number of kills while headers are replaced, which have thousands of similar
+/// files.
 const IN_HEADERS: usize = 60;
+/// With [`ALL`], the number of kills while pacman writes files.
 const WRITING: usize = 30;
 
-/// Kills at each change outside the headers, and at moments of the rest.
+/// As `points`: every change outside the headers, and some of the other moments.
 const ALL: usize = usize::MAX;
 
 /// Deletes the incomplete entries of pacman's database, with which pacman refuses to work.
@@ -129,7 +130,8 @@ impl Transaction {
                 let again = root.shell(&self.again()).ok();
                 finish(&root, &format!("{when}, then again\n{}\n{}", unit.text, again.text));
             };
-            // The others are tried too. The message has been printed.
+            // After a failure, go on with the other kills. The panic's message has already been
+            // printed.
             if catch_unwind(AssertUnwindSafe(trial)).is_err() {
                 faults.push(when);
             }
@@ -244,7 +246,8 @@ fn removal(points: usize) {
         },
         |root, when| {
             let unit = root.boot_unit();
-            // Without its entry in the database, pacman leaves what it has not deleted yet.
+            // Once the package's entry is gone from the database, pacman does not delete the
+            // package's remaining files.
             if !root.exists("usr/src/bbswitch-0.8/dkms.conf") {
                 assert_eq!(traces(root, "bbswitch"), [""; 0], "{when}\n{}", unit.text);
             }

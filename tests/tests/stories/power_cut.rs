@@ -10,7 +10,7 @@ use crate::killed_hooks::{target, unpack};
 /// The number of power cuts.
 const CUTS: u32 = 10;
 
-/// More than a boot and a run of the hook take without KVM on a busy machine.
+/// The time limit of a boot with a run of the hook, long enough without KVM on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20 * 60);
 
 /// The init of the machine. With `phase=cut` it runs the hook, otherwise it looks at the result and
@@ -47,8 +47,8 @@ sync
 echo b >/proc/sysrq-trigger
 "#;
 
-/// A machine on which a package with tiny 2.0 has replaced tiny 1.0, but the hook has not run yet. Its
-/// build is in the cache.
+/// A machine on which a package with tiny 2.0 has replaced tiny 1.0, but the hook has not run yet.
+/// The build of tiny 2.0 is in the cache.
 fn machine() -> (Root, DiskMachine) {
     let root = Root::ready();
     let [old, new] = ["1.0", "2.0"].map(|version| Recipe::module("tiny", version).make(&root));

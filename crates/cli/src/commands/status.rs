@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use crate::output::console::Console;
 
-/// An entry of the JSON list: a status line, a remembered failure, or a pending installation. dkms's
-/// line format cannot express the latter, and shows the module as "added".
+/// An entry of the JSON list: a status line, a remembered failure, or a pending installation.
+/// dkms's line format cannot express a pending installation, and shows its module as "added".
 #[derive(Serialize)]
 #[serde(untagged)]
 enum StatusEntry {

@@ -115,7 +115,7 @@ fn status_json_lists_pending_installations() {
     assert_eq!((output.out + &output.errors).matches(&want).count(), 1);
     assert_eq!(run(&root, "status --json other", 0), "[]\n");
     assert_eq!(run(&root, "status", 0), "bad/1: added\n");
-    // dkms.service leaves it, too, but not a shell that has inherited the variable.
+    // dkms.service also skips parked work; dkms in a shell that inherited the variable does not.
     for (id, code) in [("$$", 0), ("1", 11)] {
         let script = format!("export SYSTEMD_EXEC_PID={id}; exec \"$@\"");
         let before = ["sh", "-c", &script, "sh"];

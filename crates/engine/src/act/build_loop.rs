@@ -28,7 +28,7 @@ impl Run<'_> {
         if jobs.is_empty() {
             return;
         }
-        // An error shows when the job begins.
+        // An error is ignored here: it recurs, and is reported, when the job begins.
         let installs = jobs.iter().filter(|job| job.install.is_some());
         let installs: Vec<(PendingWork, Digest)> = installs
             .map(|job| (PendingWork::install(&job.module, &job.kernel), self.inputs_of(job)))
@@ -219,7 +219,8 @@ impl Run<'_> {
         record.filter(|_| job.install.is_some())
     }
 
-    /// Reports the built modules that stay as they are, because one of their group failed.
+    /// Reports the modules that were built but are not installed, because another module of their
+    /// group failed.
     fn leave_together(&mut self, jobs: &[Job], decision: &Decision<'_>) {
         for (number, failed) in &decision.leave {
             let why = format!("replaced only together with {failed}, which failed");

@@ -1,7 +1,7 @@
 //! Syncs the changes of a run before its work is no longer pending.
 //!
-//! While work is pending, a power cut may lose its changes: the next run repeats it. Most files and
-//! directories are therefore synced only here, each once.
+//! A power cut may undo the changes of pending work without harm, because the next run repeats the
+//! work. Most files and directories are therefore synced only here, each once.
 
 use std::path::{Path, PathBuf};
 
@@ -29,7 +29,7 @@ pub(super) fn sync(machine: &Machine, report: &Report) -> Result<(), FileError> 
     changes.unsynced.sync()
 }
 
-/// The changes of a run that may not be on disk.
+/// The changes of a run that may not have reached the disk yet.
 struct Changes<'a> {
     machine: &'a Machine,
     unsynced: Unsynced,
@@ -74,7 +74,8 @@ impl Changes<'_> {
     }
 
     /// Adds the record of a build, its directory, and the directory of the module's version. The
-    /// directory between them is new, and file systems write it together with its only entry.
+    /// directory between the last two is not synced: it is new, and file systems write it together
+    /// with its only entry.
     fn add_build(&mut self, module: &ModuleId, kernel: &KernelRelease) {
         let built = self.machine.trees.built(module, kernel, &self.machine.arch);
         self.unsynced.add_file(self.record(module, kernel));

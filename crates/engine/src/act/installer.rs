@@ -97,8 +97,7 @@ impl<'a> Installer<'a> {
         Ok(Outcome::Done)
     }
 
-    /// Signs the objects of an installed module and installs them again. Does nothing more if they
-    /// cannot be signed.
+    /// Signs the objects of an installed module, and installs them again if they have changed.
     pub(super) fn sign(&mut self, mut built: BuiltModule<'_>) -> Result<Outcome, Failure> {
         let before = built.record().cloned();
         if let Some(about) = self.facts.kernels.get(built.kernel) {
@@ -134,8 +133,8 @@ impl<'a> Installer<'a> {
 
     /// Returns the built objects, each with the way in which it is installed (dkms-behaviour 5.3).
     /// Reports and records those that are not installed. If no object may be installed, returns the
-    /// reason as `Ok(Err(…))`. If the objects of another installed version are the reason, returns
-    /// a [`Failure`].
+    /// reason as `Ok(Err(…))`, or as a [`Failure`] if another module or version has installed one
+    /// of the objects.
     fn chosen(
         &mut self,
         new: &mut BuiltModule<'_>,
@@ -190,7 +189,8 @@ impl<'a> Installer<'a> {
             let files = in_kernel(module, &built.inventory());
             cut_short = weak_modules::notify(self.machine, kernel, WeakChange::Removed, &files);
         }
-        // Once they are removed, nothing else shows that the images need a check.
+        // Noted first: once the objects are removed, nothing else shows that the images need a
+        // check.
         let objects = pending_images::of_uninstall(&built);
         let noted = self.note_images(&built, &objects, Durability::Full)?;
         let foreign = self.undoing(noted, &built, installing::uninstall)?;

@@ -115,10 +115,10 @@ impl<'a> RunPending<'a> {
         problems
     }
 
-    /// Returns true if a step that was requested by name has failed to install or uninstall a module,
-    /// and its work was not pending before. The user has been told, and may want something else by
-    /// now. Also returns true for a failed uninstallation that a departure requires, since the
-    /// departure stays pending.
+    /// Returns true if `work` was not pending before, and a step that the user requested by name
+    /// has failed to do it. It is then not kept pending, because the user has seen the failure.
+    /// Also returns true for a failed uninstallation after a departure, because the departure
+    /// itself stays pending.
     fn is_refused(&self, work: &PendingWork, report: &Report) -> bool {
         let of_work = |step: &Step| match &step.action {
             Action::Install { module, kernel, .. } => *work == PendingWork::install(module, kernel),
@@ -196,7 +196,7 @@ struct Unfinished<'a> {
     kept: BTreeSet<&'a ModuleId>,
     /// The failed actions that may succeed in the next run.
     transient: Vec<&'a Action>,
-    /// Those of them that are not parked from now on.
+    /// The actions in `transient` that the next run tries again, because they are not parked.
     tried_again: Vec<&'a Action>,
 }
 
@@ -224,7 +224,7 @@ impl<'a> Unfinished<'a> {
         self.transient.iter().any(|action| is_of(action, module, kernel))
     }
 
-    /// Returns true like [`concerns`](Self::concerns), unless the failed action is parked.
+    /// Does the same as [`concerns`](Self::concerns), but ignores parked actions.
     fn is_tried_again(&self, module: Option<&ModuleId>, kernel: Option<&KernelRelease>) -> bool {
         self.tried_again.iter().any(|action| is_of(action, module, kernel))
     }

@@ -35,8 +35,8 @@ pub(super) fn note(
 /// Returns the names of the objects that change when the chosen objects are placed and all others of
 /// the module are removed. Empty if identical objects are already installed.
 ///
-/// If an earlier run began to install the module (`is_repeated`), all of them count as changed: a
-/// power cut may have kept an object and lost the record for the images.
+/// If an earlier run began to install the module (`is_repeated`), all of them count as changed:
+/// after a power cut, an object may be on disk although the record for the images is lost.
 pub(super) fn of_install(
     new: &BuiltModule<'_>,
     inventory: &Inventory,

@@ -12,7 +12,7 @@ use crate::os::durable;
 /// Removes the unfinished files of killed runs from all trees. Returns error messages; empty on
 /// success.
 ///
-/// Does nothing in a run that another run has started, because the files of that run are in use.
+/// Does nothing in a run that another run has started, because the outer run still uses its files.
 /// The caller must hold the lock.
 pub(super) fn remove_strays(machine: &Machine, facts: &Facts) -> Vec<String> {
     if machine.is_within_run() {

@@ -11,7 +11,7 @@ pub(super) struct Together<'a> {
     jobs: &'a [Job],
     /// The records of the builds that wait for the rest of their group.
     waiting: BTreeMap<usize, Box<Record>>,
-    /// The jobs whose modules are not built.
+    /// The jobs that have ended without a build to install.
     failed: BTreeSet<usize>,
 }
 

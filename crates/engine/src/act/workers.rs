@@ -143,9 +143,8 @@ impl<'scope, 'env> Workers<'scope, 'env> {
     /// Requests a jobserver token for another build, unless a request is already outstanding. The
     /// token arrives as [`WorkerEvent::Token`].
     ///
-    /// If no thread can be started to wait for the token, or if the jobserver may lack tokens,
-    /// requests it only if no build runs. Otherwise, the caller repeats the request after the next
-    /// event.
+    /// Makes no request while builds run if the jobserver may lack tokens, or if no thread can be
+    /// started to wait for one. The caller then repeats the request after the next event.
     pub(crate) fn ask_for_token(&mut self) {
         if self.asked {
             return;
@@ -276,10 +275,10 @@ impl<'scope, 'env> Workers<'scope, 'env> {
     /// Waits for the next event and returns it. Returns `None` if no build, installation or token
     /// request is outstanding.
     ///
-    /// A killed make does not return its tokens. If one was killed, returns no token until all
-    /// builds have ended, so that the jobserver can be refilled. If no token arrives within
-    /// [`QUIET`] while no build runs, refills the jobserver. After a request to stop, does so at
-    /// once.
+    /// A killed make does not return its tokens. After a make has been killed, this function
+    /// returns no token until all builds have ended, so that the jobserver can be refilled. It
+    /// refills the jobserver if no build runs and no token arrives within [`QUIET`], or at once
+    /// after a request to stop.
     pub(crate) fn wait(&mut self) -> Option<WorkerEvent> {
         while self.running + self.settling + self.installing > 0 || self.asked {
             let stopped = self.context.machine.tools.stop.asked().is_some();

@@ -36,7 +36,8 @@ impl Build<'_> {
             let _ = std::fs::remove_dir(&parent);
             return Ok(None);
         };
-        // First, because a run that finds the build published does not keep the source.
+        // The source is kept before the build is published: a later run that finds the build
+        // published does not keep the source.
         self.keep_source()?;
         detach_links(machine, id, &kernel.release)?;
         publish(&staging, &built)?;

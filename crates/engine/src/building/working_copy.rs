@@ -35,9 +35,10 @@ impl Build<'_> {
             .map_err(FileError::when("resolve", &link))
     }
 
-    /// Copies the source to the build directory. Returns the digest of the copy as it was before the
-    /// module's scripts changed the source, which is an input of the build. Returns `None` if a
-    /// script of an installation ran meanwhile, since its changes are not known yet.
+    /// Copies the source to the build directory. Returns the digest of the copy without the changes
+    /// that the module's scripts have made to the source. This digest is an input of the build.
+    /// Returns `None` if an installation's script ran during the copy, because its changes are not
+    /// known yet.
     pub(super) fn copy_source(&self) -> Result<Option<Digest>, Failure> {
         let source = self.source()?;
         let entries = fs::read_dir(&source).map_err(FileError::when("list", &source))?;

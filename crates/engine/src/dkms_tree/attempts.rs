@@ -1,4 +1,4 @@
-//! Counts the attempts at pending work, so that they end.
+//! Counts the attempts at pending work in order to limit them.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +21,7 @@ impl Attempts {
     /// The maximum number of attempts with the same inputs.
     pub const MOST: u32 = 3;
 
-    /// Returns the attempts once another one with `inputs` has started.
+    /// Returns the attempts with `inputs`, including a new one that starts now.
     #[must_use]
     pub(crate) fn after(previous: Option<&Self>, inputs: Digest) -> Self {
         let same = previous.filter(|previous| previous.inputs == inputs);

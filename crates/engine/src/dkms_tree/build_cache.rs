@@ -135,7 +135,7 @@ impl BuildCache {
         let key = CacheKey::of(&record.module, &record.arch, &record.inputs, environment);
         let (module, kernel, arch) =
             (record.module.clone(), record.kernel.clone(), record.arch.clone());
-        // The objects that an installation left out are not recorded in an entry.
+        // An entry does not record which objects an installation refused.
         Record { refused: Vec::new(), ..record.clone() }
             .write_with(&copy.join(FILE_NAME), Durability::None)?;
         let content = Digest::of_tree(&copy)?;

@@ -22,8 +22,8 @@ use crate::os::toml_file;
 pub struct KnownFailure {
     /// The fingerprint of the build's inputs.
     pub fingerprint: Digest,
-    /// Whether the machine caused the failure. The build is then pending work, which counts the
-    /// attempts.
+    /// Whether the machine caused the failure. If so, the build stays pending, and the entry of the
+    /// pending work counts the attempts.
     #[serde(default)]
     pub transient: bool,
     /// The error message, on one line.

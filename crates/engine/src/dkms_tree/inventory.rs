@@ -2,8 +2,8 @@
 //!
 //! The inventory is a file in that directory, so it is copied, rolled back and removed together
 //! with the objects. An object is listed before it is placed, and its stat signature is added
-//! afterwards. Whether a module is in place, which files belong to it and whether they have changed
-//! is a comparison of the directory with this file.
+//! afterwards. Comparing the directory with this file shows whether a module is in place, which
+//! files belong to it and whether they have changed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -30,7 +30,8 @@ const FORMAT: u32 = 1;
 
 /// The objects that alpm-dkms has placed in the directory of one kernel.
 ///
-/// Two modules can contain the same object. Both are listed then, and the last one is in place.
+/// Two modules can contain the same object. The inventory then lists both objects, and the one that
+/// is listed last is in place.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inventory {
     dir: PathBuf,
@@ -57,9 +58,9 @@ struct AnyFormat {
 impl Inventory {
     /// Reads the inventory of a kernel.
     ///
-    /// Without a file the inventory is empty. A file in another format is not used either, and is
-    /// kept when the inventory is written: other objects count as not listed then, so that nothing
-    /// is removed because of it.
+    /// Without a file the inventory is empty. A file in another format is ignored, but kept when
+    /// the inventory is written. Its objects count as not listed, so alpm-dkms does not remove
+    /// them.
     #[must_use]
     pub fn read(trees: &Trees, kernel: &KernelRelease) -> Self {
         let (dir, tree) = (trees.kernel(kernel), unusual_tree(trees));
@@ -87,8 +88,8 @@ impl Inventory {
 
     /// Writes the inventory, or removes the file if there are no objects.
     ///
-    /// The run syncs the file at its end. If a power cut undoes or damages the file
-    /// before, the installation is still pending, and the objects are recognised by their digests.
+    /// The file is synced at the end of the run. If a power cut undoes or damages it earlier, the
+    /// installation is still pending, and the objects are recognised by their digests.
     ///
     /// # Errors
     /// [`FileError`] if the file cannot be written.
@@ -253,9 +254,9 @@ fn unusual_tree(trees: &Trees) -> Option<PathBuf> {
     (!is_usual).then(|| symlinks::text_for(&trees.root, &real(&trees.dkms)))
 }
 
-/// Replaces the links of `symlink_modules` from the kernel's directory to the build of a module with
-/// the files that they lead to. Call it before the build changes: the kernel's modules change only
-/// when the new build is installed.
+/// Replaces each link that `symlink_modules` made in the kernel's directory, and that leads to the
+/// build of a module, with the file itself. Call it before the build changes: the kernel's modules
+/// change only when the new build is installed.
 ///
 /// # Errors
 /// [`FileError`] if a link cannot be replaced.

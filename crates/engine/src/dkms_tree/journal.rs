@@ -114,8 +114,8 @@ pub fn record(
     };
     let name = format!("{PREFIX}{}-{}.toml", transaction.short_name(), operation.name());
     let path = trees.pending().join(name);
-    // This hook does not take the lock. A run that holds the lock may remove the unfinished file
-    // once, so try again.
+    // This hook does not take the lock. A run that holds the lock may remove the unfinished file.
+    // It does so only once, so one retry is enough.
     toml_file::write(&path, &file).or_else(|_| toml_file::write(&path, &file))
 }
 
@@ -198,8 +198,8 @@ impl Journal {
     /// # Errors
     /// [`FileError`] if a file cannot be deleted.
     pub(crate) fn clear(&self, trees: &Trees) -> Result<(), FileError> {
-        // The paths that arrive go last: without them, the departures would seem to be all that
-        // was to happen.
+        // The file of the arriving paths is deleted last: without it, the transaction would look
+        // like a mere removal.
         for file in self.files.iter().rev() {
             durable::remove_file_if_there(file)?;
         }

@@ -176,7 +176,8 @@ impl PendingFile {
 
     /// Returns the entry, or `None` if its format is another one. Such a file is kept.
     ///
-    /// Entries of the first format permit no removals, since they were written on a guess.
+    /// Entries of the first format permit no removals, because they were written before it was
+    /// certain that the transaction would complete.
     fn work(self) -> Option<PendingWork> {
         self.entry().map(|(work, _)| work)
     }
@@ -309,7 +310,7 @@ impl PendingList {
     }
 
     /// Removes `work` from the list, and the list's directory once it is empty. An entry that
-    /// another process has changed in the meantime, or of another format, stays.
+    /// another process has changed in the meantime, or that has another format, stays.
     ///
     /// # Errors
     /// [`FileError`] if the file cannot be removed.

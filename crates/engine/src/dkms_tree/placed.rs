@@ -146,7 +146,8 @@ impl Placed {
 
 /// Returns the stat signature of the file that `path` leads to, or `None` if there is no file.
 ///
-/// It lacks the device: btrfs numbers its subvolumes anew when it is mounted.
+/// The signature omits the device number, because btrfs assigns new ones to its subvolumes at each
+/// mount.
 pub(super) fn stat_of(trees: &Trees, path: &Path) -> Option<String> {
     let meta = fs::symlink_metadata(path).ok()?;
     let meta: Metadata = match meta.is_symlink() {

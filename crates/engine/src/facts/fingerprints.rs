@@ -210,11 +210,11 @@ impl Fingerprints {
         Ok(identity)
     }
 
-    /// Returns true if the parts of `kernel` that affect builds have changed since `since`, when they
-    /// were `before`.
+    /// Returns true if the parts of `kernel` that affect builds differ from `before`, their state
+    /// at the time `since`.
     ///
-    /// Reads them again only if one of the directories has changed since. A build may write into
-    /// them without changing anything.
+    /// Reads them again only if a header directory, the configuration or Module.symvers has a later
+    /// change time. That alone proves nothing, because a build may write the same contents again.
     pub(crate) fn has_changed(
         &mut self,
         kernel: &Kernel,

@@ -48,8 +48,8 @@ pub struct Facts {
     /// The work that earlier runs or hooks left pending. Empty in a run that another run has
     /// started.
     pub pending: Vec<PendingWork>,
-    /// The attempts at pending work. Those before a change of the programs on which the failure may
-    /// depend do not count.
+    /// The attempts at pending work, except at builds whose failure may depend on a program that
+    /// has changed since.
     pub(crate) attempts: BTreeMap<PendingWork, Attempts>,
     /// The transactions that PreTransaction hooks have recorded.
     pub(crate) transactions: Vec<TransactionFacts>,
@@ -65,8 +65,8 @@ pub struct Facts {
     pub started: SystemTime,
     /// Whether the install tree could be read. If not, no kernel counts as removed.
     pub kernels_known: bool,
-    /// The entries of the install tree that are not directories, but links to the directories of
-    /// kernels, or that cannot be examined. Such kernels do not count as removed either.
+    /// The entries of the install tree that are links to kernels' directories or cannot be
+    /// examined. These kernels do not count as removed.
     pub(crate) kernel_links: BTreeSet<KernelRelease>,
     /// Whether systemd has started the command.
     pub by_systemd: bool,
@@ -209,7 +209,8 @@ pub(crate) struct Built {
     /// Whether exactly the objects of the build are in the kernel's directory, except those that it
     /// declined. True if there is no record.
     ///
-    /// An object can also be below that of another module, or have been replaced by hand.
+    /// An object that is below that of another module, or that was replaced by hand, also counts as
+    /// in place.
     pub(crate) in_place: bool,
     /// Whether an object of the build is missing or damaged. Only read if the build has to be
     /// installed.
@@ -427,8 +428,8 @@ impl Facts {
         files.chain(named).map(|name| name.replace('-', "_")).collect()
     }
 
-    /// Returns the fingerprint under which attempts to install the existing build of a module
-    /// count.
+    /// Returns the fingerprint of the inputs of an existing build. Attempts to install the build
+    /// are counted under it.
     #[must_use]
     pub(crate) fn built_inputs(&self, id: &ModuleId, kernel: &KernelRelease) -> Digest {
         let record = self.built(id, kernel).and_then(|built| built.record.as_ref());

@@ -26,8 +26,8 @@ use crate::os::symlinks;
 pub struct Scope {
     /// The kernels to examine in depth, which need not exist. `None` means all existing kernels.
     pub kernels: Option<BTreeSet<KernelRelease>>,
-    /// The changes of a transaction. If set, only the kernels that they, pending work or recorded
-    /// transactions concern are examined in depth, unless a source is concerned.
+    /// The changes of a transaction. If set and if no source is concerned, only the kernels that
+    /// these changes, pending work and recorded transactions concern are examined in depth.
     pub changed: Option<Subjects>,
     /// The modules whose dkms.conf is evaluated if necessary. `None` means all modules.
     ///
@@ -47,7 +47,7 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// Returns the scope with the kernels that `changed` stands for.
+    /// Returns the scope limited to the kernels that `changed` selects.
     fn narrowed(&self, pending: &[PendingWork], recorded: &[TransactionFacts]) -> Self {
         let kernels = self.changed.as_ref().and_then(|changed| {
             let mut concerned = transactions::concerned(pending, recorded);

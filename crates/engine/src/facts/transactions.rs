@@ -27,7 +27,7 @@ pub(crate) enum Stage {
     Completed,
     /// pacman ended before everything had arrived.
     Interrupted,
-    /// pacman is still at work, or it cannot be known that it is not.
+    /// pacman is still running, or may be.
     Running {
         /// Whether pacman has started this process and waits for it.
         waits_for_us: bool,
@@ -44,8 +44,8 @@ pub(crate) struct TransactionFacts {
     pub(crate) lacking: Subjects,
     /// Everything that was to depart and has done so, or exists again.
     pub(crate) departed: Subjects,
-    /// Everything that was to depart and is missing, although it cannot be said that pacman has
-    /// removed it for good.
+    /// Everything that was to depart and is missing, but may come back when pacman completes an
+    /// upgrade.
     pub(crate) held: Subjects,
     /// The packages that owned the departing sources, by the names of the source directories.
     pub(crate) packages: BTreeMap<String, String>,
@@ -183,7 +183,7 @@ impl TransactionFacts {
         matches!(self.stage, Stage::Running { .. })
     }
 
-    /// Returns everything that has arrived as pending work.
+    /// Returns pending work for everything that has arrived.
     pub(super) fn to_pending(&self) -> PendingWork {
         let Subjects { sources, kernels } = self.arrived.clone();
         PendingWork::Transaction { sources, kernels }
@@ -206,7 +206,8 @@ impl TransactionFacts {
         self.lacking = Subjects::of(lacking.map(|(path, _)| path));
         self.arrived.remove(&self.lacking);
         let everything_arrived = self.lacking.is_empty();
-        // The new version of an upgraded package is in the database.
+        // If anything arrives, the package may have been upgraded, and its new version is in the
+        // database.
         let is_removed =
             |package: &String| !arriving.is_empty() || transaction.has_removed(trees, package);
         let has_departed = |path: &String, about: &JournalPath| {
@@ -229,7 +230,7 @@ fn is_absent(trees: &Trees, path: &str) -> bool {
     result.is_err_and(|error| error.kind() == ErrorKind::NotFound)
 }
 
-/// Returns true if a path exists, and not as the file that was there before the transaction.
+/// Returns true if a path exists and is not the same file as before the transaction.
 fn is_new(trees: &Trees, path: &str, before: &Before) -> bool {
     let Ok(meta) = fs::symlink_metadata(trees.root.join(path)) else { return false };
     match before {

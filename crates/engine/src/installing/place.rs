@@ -126,7 +126,8 @@ pub(super) fn place_again(
     Ok(())
 }
 
-/// Returns true if the module has an object in the kernel's directory, or below another one.
+/// Returns true if the object is in the kernel's directory after the installation, or is listed
+/// below another object.
 fn stays(choice: &Choice) -> bool {
     !matches!(choice, Choice::Refuse(_))
 }
@@ -173,7 +174,8 @@ impl Staged {
     }
 
     /// Restores the previous object, or removes the new one if there was none.
-    // Mutants: the second guard only decides on a line in the log.
+    // No mutation test catches a change to the second guard, which only decides whether a line is
+    // logged.
     fn restore(&self) {
         let restored = match fs::rename(&self.old, &self.place) {
             Err(error) if error.kind() == ErrorKind::NotFound && !self.new.exists() => {
@@ -245,8 +247,8 @@ fn stage(new: &BuiltModule<'_>, objects: &[&BuiltObject]) -> Result<Vec<Staged>,
     Ok(staged)
 }
 
-/// Checks that the object `file` was built for the kernel. The record of a build says so, and
-/// therefore only the objects of other builds are read.
+/// Checks that the object `file` was built for the kernel. Reads the object only if the record of
+/// the build does not name its kernel.
 fn check_vermagic(new: &BuiltModule<'_>, object: &BuiltObject, file: &Path) -> Result<(), Failure> {
     let BuiltModule { machine, id, kernel, .. } = *new;
     let found = object.built_for.clone().or_else(|| {

@@ -14,8 +14,8 @@ use crate::names::{Arch, KernelRelease, ModuleId};
 use crate::os::durable::{self, FileError};
 use crate::os::symlinks;
 
-/// Removes the objects of a module from a kernel's directory, and places those of other modules
-/// again that they had replaced. Keeps files that have been replaced by others, and returns their
+/// Removes the objects of a module from a kernel's directory. If they had replaced objects of other
+/// modules, places those again. Keeps files that have been replaced by others, and returns their
 /// paths.
 pub(crate) fn uninstall(built: &BuiltModule<'_>) -> Result<Vec<PathBuf>, Failure> {
     let BuiltModule { machine, id, kernel, .. } = *built;
@@ -43,9 +43,9 @@ fn remove_objects(built: &BuiltModule<'_>) -> Result<Vec<PathBuf>, Failure> {
     Ok(foreign)
 }
 
-/// Removes the files of objects that the inventory no longer lists. Places the objects again that
-/// they had replaced. Keeps files that have been replaced by others, and returns their paths. The
-/// caller writes the inventory.
+/// Removes the files of objects that the inventory no longer lists. Places again the objects that
+/// the removed ones had replaced. Keeps files that have been replaced by others, and returns their
+/// paths. The caller writes the inventory.
 pub(super) fn remove_files(
     machine: &Machine,
     kernel: &KernelRelease,
@@ -66,7 +66,7 @@ pub(super) fn remove_files(
         object.examine(machine, kernel, &dir);
         let file = dir.join(&object.path);
         let tree = symlinks::text_for(&trees.root, &trees.module(&object.module.name));
-        // An object that was never placed can have left that of another version in its place. The
+        // If an object was never placed, that of another version may still be in its place. The
         // directory of a removed kernel contains nothing to keep, except for files of packages.
         let is_foreign = matches!(object.condition, Condition::Other | Condition::Intended)
             && file.exists()

@@ -12,7 +12,7 @@ use crate::objects::{Compression, ObjectName};
 const SAMPLE: usize = 9;
 
 /// The number of names in modules.order to look up. If none of these objects exists, the others
-/// hardly do.
+/// probably do not either.
 const LOOKED_UP: usize = 100;
 
 /// Returns the compression of the kernel's own objects.

@@ -40,7 +40,7 @@ pub struct Distribution {
     name: String,
     /// `ADDON_MODULES_DIR` from the settings of Red Hat's old module-init-tools, if set.
     addon_dir: Option<PathBuf>,
-    /// Whether pacman installs the packages. Its derivatives need not name Arch in os-release.
+    /// Whether pacman installs the packages. Derivatives of Arch need not name Arch in os-release.
     has_pacman: bool,
 }
 

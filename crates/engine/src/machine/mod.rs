@@ -86,8 +86,9 @@ impl Machine {
     /// Returns the machine below `root` for use in a hook.
     ///
     /// Child processes get a fixed environment. The hook's own environment is that of the user who
-    /// called pacman, and another gcc in its PATH could break builds. Only the variable of a run that
-    /// started pacman, in a module's script for example, is kept.
+    /// called pacman, and another gcc in its PATH could break builds. Of that environment, only the
+    /// variable that a run sets for its children is kept, because a module's script may have
+    /// started pacman.
     #[must_use]
     pub fn for_hook(root: &Path) -> Self {
         let env = Environment::fixed();

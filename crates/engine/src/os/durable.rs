@@ -70,8 +70,8 @@ pub enum Durability {
     /// The content. After a power cut, the path leads to the old or the new file. The caller syncs
     /// the directory later, with `os::unsynced` for example.
     Content,
-    /// Nothing. After a power cut, the file may be missing or empty. Either it is then of no use, or
-    /// the caller syncs it later.
+    /// Nothing. After a power cut, the file may be missing or empty. For files that are useless
+    /// after a power cut, or that the caller syncs later.
     None,
 }
 

@@ -36,8 +36,8 @@ pub(crate) fn write_with<T: Serialize>(
 /// Replaces the content of the existing file `path` with `content` as TOML, and syncs the file. The
 /// directory, which stays the same, is not synced.
 ///
-/// If the length stays the same, the file is overwritten in place. It must be smaller than a sector,
-/// which disks write at once.
+/// If the length stays the same, the file is overwritten in place. It must be smaller than a
+/// sector, because disks write a sector atomically.
 ///
 /// # Errors
 /// [`FileError`] if the file cannot be written.

@@ -228,9 +228,9 @@ impl Planner<'_> {
         others.any(|it| it != id && it.name == id.name && self.facts.built(it, kernel).is_some())
     }
 
-    /// Adds the modules whose objects are missing from the directory of a kernel or damaged to
-    /// `wanted`, and those that are missing from the dkms tree. `None` means all kernels. Ignores
-    /// the modules in `gone`.
+    /// Adds to `wanted` the modules whose objects in a kernel's directory are missing or damaged,
+    /// and the installed modules that are missing from the dkms tree. If `kernels` is `None`,
+    /// checks all kernels. Ignores the modules in `gone`.
     fn add_repairs(
         &self,
         kernels: Option<&[KernelRelease]>,
@@ -372,7 +372,7 @@ impl Planner<'_> {
     }
 }
 
-/// Returns the modules that `dkms autoinstall` builds for a kernel. The modules in `gone` are none.
+/// Returns the modules that `dkms autoinstall` builds for a kernel. Ignores the modules in `gone`.
 fn willing_modules<'a>(
     facts: &'a Facts,
     kernel: &KernelRelease,

@@ -87,7 +87,7 @@ impl fmt::Display for Note {
             }
             Self::Incomplete(what) => write!(
                 f,
-                "{what}: skipped: pacman was interrupted while it installed it\n  run: pacman -Syu"
+                "{what}: skipped: pacman was interrupted while installing it\n  run: pacman -Syu"
             ),
             Self::Running { process, left } => write!(
                 f,
@@ -176,7 +176,8 @@ impl fmt::Display for Note {
             ),
             Self::Tied { module, kernel, with } => write!(
                 f,
-                "{module}: skipped for {kernel}: {with} depends on it and cannot be replaced with it"
+                "{module}: skipped for {kernel}: {with} depends on it and cannot be replaced at the \
+                 same time"
             ),
             Self::Already { module, kernel, state } => {
                 let already = if state.starts_with("not ") { "" } else { "already " };

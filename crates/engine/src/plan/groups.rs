@@ -1,8 +1,8 @@
 //! Keeps installed modules together with the modules on which they depend.
 //!
 //! A module with BUILD_DEPENDS is built with the symbols of its dependencies, and the kernel may
-//! not load it together with others. Where a module is installed, its dependencies are therefore
-//! replaced only together with it.
+//! refuse to load it with another build of them. Where a module is installed, its dependencies are
+//! therefore replaced only together with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::{replace, take};
@@ -14,10 +14,12 @@ use crate::names::{KernelRelease, ModuleId, ModuleName};
 use crate::os::digest::Digest;
 
 impl Planner<'_> {
-    /// Leaves out installations of dependencies whose dependents cannot follow. Joins the others
-    /// with those of their dependents, so that the modules are installed only if all are built.
+    /// Drops the installation of a dependency if an installed module depends on it and is not
+    /// replaced, too. Otherwise, joins the jobs of the dependency and its dependents, so that they
+    /// are installed only if all are built.
     ///
-    /// The modules in `gone` have departed, and depend on nothing unless they stay.
+    /// Ignores the modules in `gone`, except those that stay installed or are replaced by another
+    /// version.
     pub(super) fn keep_groups_together(&mut self, gone: &BTreeSet<ModuleId>) {
         for kernel in self.facts.kernels.keys() {
             while let Some((dependency, dependent)) = self.separated(kernel, gone) {
@@ -166,8 +168,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Replaces the installations of existing builds in a group by jobs, unless the group has no
-    /// job.
+    /// If a group contains a job, turns the installations of its existing builds into jobs, too.
     fn make_jobs(&mut self, group: &BTreeSet<ModuleName>, kernel: &KernelRelease) {
         let is_job = |job: &Job| job.kernel == *kernel && group.contains(&job.module.name);
         if !self.plan.jobs.iter().any(is_job) {

@@ -328,7 +328,8 @@ impl Planner<'_> {
         if !is_used_up || self.is_reinstalled(id, kernel) {
             self.install(id, kernel, why);
         } else if self.facts.built(id, kernel).is_some_and(|it| it.installed && it.in_place) {
-            // Only the rest of the run that installed it was interrupted.
+            // The module is installed and in place: the run was interrupted only after installing
+            // it.
             self.will_have.insert((id.clone(), kernel.clone()));
         } else {
             self.parked.insert(work);

@@ -116,7 +116,7 @@ pub enum Note {
         /// The release for which there is no kernel.
         kernel: KernelRelease,
         /// Whether it is the running kernel, whose files an upgrade has removed. Commands act on
-        /// the running kernel by default, so that the user may not have named it.
+        /// the running kernel by default, so the user might not have named it.
         running: bool,
         /// The kernels that exist.
         installed: Vec<KernelRelease>,
@@ -152,7 +152,7 @@ pub enum Note {
         /// The version that stays installed; `None` if no version is installed.
         stays: Option<ModuleId>,
     },
-    /// The work has been tried as often as hooks and the boot unit try it.
+    /// Hooks and the boot unit no longer try this work, because it has used up its attempts.
     Parked(BTreeSet<PendingWork>),
     /// The kernel has the same module or a newer one, so the module is not installed.
     Declined {
@@ -206,8 +206,8 @@ pub enum Note {
         /// The name of the missing dependency.
         needs: ModuleName,
     },
-    /// A module is left as it is, since a module that depends on it would have to follow and does
-    /// not.
+    /// A module is not replaced, because an installed module that depends on it cannot be replaced
+    /// at the same time.
     Tied {
         /// The version that is not installed.
         module: ModuleId,
@@ -318,7 +318,8 @@ impl Plan {
         })
     }
 
-    /// Returns the module with another name that leaves a kernel once `new` is installed.
+    /// Returns the module with another name that is uninstalled from a kernel once `new` is
+    /// installed there.
     fn succeeded_by(&self, new: &ModuleId, kernel: &KernelRelease) -> Option<&ModuleId> {
         self.after.iter().find_map(|step| match &step.action {
             Action::Uninstall { module, kernel: of, successors } => {

@@ -24,7 +24,8 @@ pub(super) enum Successor {
 }
 
 impl Planner<'_> {
-    /// Returns the state of the successors of `id`. The modules in `gone` are none.
+    /// Returns the state of the successors of `id`. The modules in `gone` do not count as
+    /// successors.
     pub(super) fn successor(
         &self,
         id: &ModuleId,
@@ -84,7 +85,8 @@ impl Planner<'_> {
                 .any(|it| it.lacking.kernels.contains(kernel) || it.held.kernels.contains(kernel))
     }
 
-    /// Returns true if successors are installed for every kernel for which a module is.
+    /// Returns true if the module is installed for a kernel, and if successors are installed for
+    /// each such kernel.
     pub(super) fn has_successors(&self, id: &ModuleId, module: &ModuleFacts) -> bool {
         let gone = [id.clone()].into();
         let installed = module.pairs.iter().filter(|(kernel, pair)| {

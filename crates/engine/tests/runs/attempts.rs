@@ -1,4 +1,5 @@
-//! Tests that pending work ends: attempts count, and only a command repeats parked work.
+//! Tests that pending work is not repeated forever: attempts are counted, and only a command
+//! repeats parked work.
 
 use std::fs;
 
@@ -46,7 +47,8 @@ fn parked(fixture: &Fixture) -> Vec<PendingWork> {
     parked.flatten().collect()
 }
 
-/// Copies the pending work in a script, as it is on disk if the machine crashes there.
+/// A shell command that saves the pending work as a crash of the machine at this point would leave
+/// it.
 const CRASH: &str = "rm -rf $ROOT/crash; cp -r $ROOT/var/lib/dkms/.pending $ROOT/crash";
 
 /// Puts back the pending work at the moment of [`CRASH`].
@@ -80,7 +82,7 @@ fn passing_failures_are_tried_three_times(#[case] script: &str) {
         assert_eq!(pending(&fixture), [install(K1)], "{request:?}");
     }
     assert_eq!(tries(&fixture), 3);
-    // People do not.
+    // Commands try it again.
     fixture.run(&Request::Autoinstall { kernels: None, only: false });
     assert_eq!(tries(&fixture), 4);
     fixture.install();
@@ -151,7 +153,7 @@ fn crashes_of_the_machine_end(#[case] in_script: bool) {
     if in_script {
         fixture.script("POST_INSTALL", &format!("ROOT={root}; echo x >> $ROOT/tries; {crashes}"));
     } else {
-        // Nothing of a failed build but its pending work is on disk when the machine crashes.
+        // When the machine crashes during a build, only its entry of the pending work is on disk.
         add(&fixture, &crashes);
     }
     fixture.root.source("bar", "1.0");

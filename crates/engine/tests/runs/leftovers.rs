@@ -49,7 +49,7 @@ fn leftovers_of_another_kernel_are_removed() {
     assert!(!fixture.root.exists(&file));
 }
 
-/// A power cut can leave an entry empty whose work had not begun.
+/// If the work of an entry has not begun, a power cut can leave the entry empty.
 #[test]
 fn empty_entry_of_pending_work_is_removed() {
     let mut fixture = Fixture::new();

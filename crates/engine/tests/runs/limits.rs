@@ -151,8 +151,8 @@ fn timed_out_build_is_killed_with_its_daemons() {
     assert_clean(&fixture.sync(&["foo-1.0"], &[]));
 }
 
-/// A script that writes the number of free tokens in the jobserver, which is at least `count`
-/// unless a token is lost, to the file `free`.
+/// A script that writes the number of free tokens in the jobserver, up to `count`, to the file
+/// `free`. Fewer than `count` means that a token was lost.
 fn count_tokens(count: usize) -> String {
     let fifo = "\"$ALPM_DKMS_JOBSERVER\"";
     format!(

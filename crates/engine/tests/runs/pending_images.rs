@@ -43,8 +43,8 @@ fn each_kernel_has_one_file_for_all_modules() {
     assert_eq!(images(&fixture), [all(K1), all(K2)]);
 }
 
-/// A power cut may lose the record for the images, which is not synced, but not the installation
-/// that is pending.
+/// A power cut may lose the unsynced record for the images, but it does not lose the record of the
+/// pending installation.
 #[rstest]
 #[case::objects_are_in_place(false)]
 #[case::objects_are_missing(true)]

@@ -193,7 +193,7 @@ fn a_file_that_cannot_be_read_is_kept() {
     inventory.list(placed("a/1", PATH));
     inventory.write().unwrap();
     assert!(file.is_file() && empty.dir().join(format!("{INVENTORY}{UNREAD}")).is_dir());
-    // There can be no inventory in a file.
+    // A file in place of a kernel's directory contains no inventory.
     let other: KernelRelease = "7.3".parse().unwrap();
     fs::write(trees.kernel(&other), "").unwrap();
     assert!(!Inventory::read(&trees, &other).is_unread);

@@ -16,7 +16,7 @@ use crate::os::unsynced::Unsynced;
 /// The main thread and the thread that installs modules both change the entries.
 static CHANGING: Mutex<()> = Mutex::new(());
 
-/// An entry that objects were added to, for the case that they do not change after all.
+/// An addition to an entry, which can be taken back if the objects do not change after all.
 #[derive(Debug)]
 pub(crate) struct NotedImages {
     kernel: KernelRelease,
@@ -44,7 +44,8 @@ impl PendingList {
         let mut noted = NotedImages { kernel: kernel.clone(), before, written: None };
         let is_known = |known: &BTreeSet<String>| !objects.is_empty() && objects.is_subset(known);
         if !noted.before.as_ref().is_some_and(is_known) {
-            // An empty set is written again, too, so that nobody takes back this addition.
+            // An empty set is also written again: the file's new stamp prevents an earlier addition
+            // from being taken back.
             let all = objects.iter().chain(noted.before.iter().flatten()).cloned().collect();
             self.write_images(kernel, all, durability)?;
             noted.written = stamp(&path);

@@ -21,7 +21,7 @@ struct Upgrade {
 }
 
 impl Upgrade {
-    /// Records the upgrade of foo-dkms from 1 to 2, and of the headers in place.
+    /// Records the upgrade of foo-dkms from 1 to 2, and an upgrade of the headers at the same path.
     fn recorded() -> Self {
         let root = TestRoot::new();
         root.write(OLD, "");

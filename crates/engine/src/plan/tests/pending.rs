@@ -79,7 +79,8 @@ fn work_of_an_outer_run_is_left_to_it() {
     };
     let install = PendingWork::Install { module: id("zfs/2"), kernel: kernel(K1) };
     let all = ["build zfs/2", "build vhba/1"];
-    // What the hook of a pacman in a script builds, and what `dkms autoinstall` in it builds.
+    // Each case lists the outer run's work, the builds of the hook if a script runs pacman, and
+    // those of `dkms autoinstall` in a script.
     for (work, by_hook, by_command) in [
         (install, &all[1..], &all[1..]),
         (PendingWork::Source("zfs-2".into()), &all[..], &all[1..]),

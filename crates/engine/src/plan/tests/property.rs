@@ -1,5 +1,4 @@
-//! Property tests: no plan removes an object that neither a completed departure nor a command
-//! names.
+//! Property tests: a plan removes an object only if a completed departure or a command names it.
 //!
 //! The generated machines combine complete and partly unpacked kernels, sources that are present,
 //! absent or unreadable, builds in all states, pending work and journals of transactions that run,
@@ -99,8 +98,8 @@ impl Scenario {
             || self.journals.iter().any(is_unfinished)
     }
 
-    /// Returns true if the completed transaction of this hook has removed something, or one whose
-    /// journal proves that.
+    /// Returns true if something has been removed, either by the transaction of this hook or by one
+    /// whose journal proves it.
     fn has_departed(
         &self,
         is_listed: impl Fn(&Subjects) -> bool,
@@ -278,7 +277,8 @@ proptest! {
         let (arrived, departed) = (Subjects::default(), Subjects::default());
         let boot_unit = Request::Sync { arrived, departed, headers: BTreeSet::new() };
         let mut plans = String::new();
-        // A run that settles a transaction leaves to the next one what the journal has held back.
+        // After a run has settled a transaction, the next run does the work that the journal held
+        // back.
         for _ in 0..=scenario.journals.len() + 1 {
             write!(plans, "then:\n{plan}").unwrap();
             after = carry_out(&after, &plan, &BTreeSet::new());

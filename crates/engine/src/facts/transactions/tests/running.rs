@@ -28,7 +28,7 @@ impl Upgrade {
 
 #[test]
 fn names_the_process_of_a_running_transaction() {
-    // The process itself runs, but is none of its own ancestors.
+    // This process is running, but is not one of its own ancestors.
     let this = std::process::id();
     let running = Upgrade::by(this);
     assert_eq!(running.judge().stage, Stage::Running { waits_for_us: false });
