@@ -9,7 +9,7 @@ use crate::dkms_tree::{BuiltObject, Condition, Inventory, Placed, RefusedObject}
 use crate::installing::BuiltModule;
 use crate::installing::rivals::rivals;
 use crate::machine::{Machine, owner_of};
-use crate::names::KernelRelease;
+use crate::names::{KernelRelease, ModuleId};
 use crate::objects::{ObjectName, Payload, read_stored_modinfo};
 use crate::os::digest::Digest;
 use crate::version;
@@ -110,7 +110,7 @@ impl Chooser<'_> {
         }
         let rival = ObjectName::parse(&object.name)
             .and_then(|name| self.rivals.get(&name.module))
-            .and_then(|rival| Some((rival, self.refusal(rival, object)?)));
+            .and_then(|rival| Some((rival, self.refusal(rival, object, None)?)));
         match rival {
             Some((rival, why)) => {
                 let by = rival.strip_prefix(self.inventory.dir()).unwrap_or(rival);
@@ -129,7 +129,9 @@ impl Chooser<'_> {
         let is_named = machine.options.module.as_ref() == Some(id);
         if is_named && top.module != *id && !self.ignores_version {
             let file = dir.join(&top.path);
-            if let Some(why) = self.refusal(&file, object).filter(|_| file.exists()) {
+            if let Some(why) =
+                self.refusal(&file, object, Some(&top.module)).filter(|_| file.exists())
+            {
                 return refuse(object, Some(top.path.clone()), why, true);
             }
         }
@@ -183,8 +185,14 @@ impl Chooser<'_> {
     }
 
     /// Returns the reason if the existing file `there` prevents the installation of `object`;
-    /// `None` if it does not.
-    fn refusal(&self, there: &Path, object: &BuiltObject) -> Option<String> {
+    /// `None` if it does not. `owner` is the installed module to which the file belongs; `None` if
+    /// it belongs to the kernel.
+    fn refusal(
+        &self,
+        there: &Path,
+        object: &BuiltObject,
+        owner: Option<&ModuleId>,
+    ) -> Option<String> {
         let BuiltModule { machine, .. } = *self.new;
         let (old, old_source) = versions(machine, there);
         let (new, new_source) = versions(machine, &self.new.dir().join(&object.name));
@@ -199,7 +207,10 @@ impl Chooser<'_> {
         } else {
             (old, old_source) == (new, new_source)
         };
-        same.then(|| format!("the kernel already ships an identical module: {file}"))
+        same.then(|| match owner {
+            Some(owner) => format!("{owner} is installed, and its object is identical: {file}"),
+            None => format!("the kernel already ships an identical module: {file}"),
+        })
     }
 }
 

@@ -308,7 +308,8 @@ impl Planner<'_> {
             facts.versions(&id.name).any(|(_, m)| touched.concerns_source(&m.source_dir))
         };
         for (kernel, about) in facts.kernels.iter().filter(|(_, about)| about.kernel.alive) {
-            let kernel_touched = touched.concerns_kernel(kernel);
+            let kernel_touched =
+                touched.concerns_kernel(kernel) || self.lacks_what_arrived(kernel, touched);
             let mut modules: BTreeSet<&ModuleId> =
                 newest.iter().copied().filter(|id| kernel_touched || source_touched(id)).collect();
             if modules.is_empty() {
@@ -342,6 +343,16 @@ impl Planner<'_> {
             }
         }
         wanted
+    }
+
+    /// Returns true if a kernel lacks headers, and those of another release of its package have
+    /// arrived.
+    fn lacks_what_arrived(&self, kernel: &KernelRelease, touched: &Touched) -> bool {
+        !self.facts.has_headers(kernel)
+            && match refusals::headers_note(self.facts, kernel) {
+                Note::NoHeaders { other: Some(other), .. } => touched.concerns_kernel(&other),
+                _ => false,
+            }
     }
 
     /// Adds the modules that depend on one of `modules` and are not installed.

@@ -21,13 +21,15 @@ const NOT_INHERITED: [&str; 8] =
 
 /// The variables that describe the session of the caller, and the beginnings of their names. Builds
 /// do not depend on them.
-const SESSION: [&str; 32] = [
+const SESSION: [&str; 40] = [
     "COLOR",
     "COLUMNS",
     "DBUS_",
+    "DEBUGINFOD_",
     "DESKTOP_",
     "DISPLAY",
     "EDITOR",
+    "GPG_",
     "HIST",
     "HOME",
     "INVOCATION_ID",
@@ -39,17 +41,23 @@ const SESSION: [&str; 32] = [
     "LOGNAME",
     "LS_COLORS",
     "MAIL",
+    "MANPATH",
+    "MOTD_SHOWN",
     "OLDPWD",
     "PAGER",
     "PATH",
     "PS1",
     "PWD",
+    "RUST_BACKTRACE",
+    "RUST_LOG",
     "SHELL",
     "SHLVL",
     "SSH_",
+    "SUDO_",
+    "SYSTEMD_",
     "TERM",
     "USER",
-    "SUDO_",
+    "VISUAL",
     "WAYLAND_",
     "WINDOWID",
     "XAUTHORITY",
@@ -257,6 +265,9 @@ mod tests {
     #[case::empty("LLVM", "", true)]
     #[case::of_the_terminal("TERM_PROGRAM", "x", false)]
     #[case::of_the_session("XDG_RUNTIME_DIR", "/run/user/0", false)]
+    #[case::of_a_login_shell("DEBUGINFOD_URLS", "https://debuginfod.archlinux.org", false)]
+    #[case::of_a_developer("RUST_BACKTRACE", "1", false)]
+    #[case::of_kernel_builds("RUST_LIB_SRC", "/opt/rust", true)]
     fn build_digest_omits_the_session(
         #[case] name: &str,
         #[case] value: &str,

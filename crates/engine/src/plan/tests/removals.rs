@@ -99,6 +99,27 @@ fn partial_upgrade_names_each_module_that_stays_in_its_old_version(
     assert!(!plan.contains("unchanged/1: stays") && !plan.contains("uninstall"), "{plan}");
 }
 
+/// `pacman -S linux-headers` with a newer package database than at the last upgrade.
+#[rstest]
+#[case::missing("zfs/2", true)]
+#[case::installed("vhba/1", false)]
+fn headers_that_fit_no_kernel_are_noted_if_a_module_is_missing(
+    #[case] module: &str,
+    #[case] noted: bool,
+) {
+    let machine = TestMachine::new(&[])
+        .kernel(K1, |about| (about.kernel.headers, about.inputs) = (None, None))
+        .kernel(K2, |about| about.kernel.alive = false)
+        .module(module);
+    let machine = if noted { machine } else { machine.installed(module, K1) };
+    let plan = machine.sync(&[], &[K2]).to_string();
+    assert_eq!(
+        plan.contains("linux-headers is for 7.2.13-arch1-1 (partial upgrade)"),
+        noted,
+        "{plan}"
+    );
+}
+
 #[test]
 fn old_version_stays_installed_if_the_new_one_is_excluded() {
     let plan = TestMachine::new(&[K1])
