@@ -3,6 +3,7 @@
 //! The command takes no lock and needs no rights, because programs poll it and any user may run it.
 
 use dkms_engine::dkms_tree::{Attempts, KnownFailure, PendingList, PendingWork, TreeState};
+use dkms_engine::facts::running_pacman;
 use dkms_engine::machine::{Kernels, Machine, Placement};
 use dkms_engine::names::{Arch, KernelRelease, ModuleId, ModuleName, ModuleVersion};
 use dkms_engine::status::{self, Filter, Line, Pattern};
@@ -54,6 +55,11 @@ pub fn run(machine: &Machine, filter: &Filter, json: bool, console: &Console) ->
     let placement = machine.placement().unwrap_or(Placement::FromConf);
     let lines = status::lines(&machine.trees, &state, &placement, filter);
     let advice = lines.iter().filter_map(|line| line.advice(&machine.trees));
+    let mut advice: Vec<String> = advice.collect();
+    // Between two versions of a package, the source is missing.
+    if let Some(process) = running_pacman(machine).filter(|_| !advice.is_empty()) {
+        advice = vec![format!("sources are missing while pacman is running (process {process})")];
+    }
     for warning in state.problems.iter().cloned().chain(advice) {
         console.warn(&warning);
     }

@@ -307,7 +307,7 @@ impl Facts {
     /// A kept copy serves only a version that is installed for a kernel, and only as long as no
     /// source of another version is present. After a rollback of `/usr`, the copy may be of a
     /// version that was rolled back.
-    fn has_usable_source(&self, id: &ModuleId, module: &ModuleFacts) -> bool {
+    pub(crate) fn has_usable_source(&self, id: &ModuleId, module: &ModuleFacts) -> bool {
         let is_present =
             |(_, other): (&ModuleId, &ModuleFacts)| other.source == SourcePlace::Present;
         let is_installed = |(kernel, pair): (&KernelRelease, &Pair)| {

@@ -130,8 +130,15 @@ pub(super) fn concerned<'a>(
 /// Reads the journals and judges their transactions. `own` is the transaction of this hook, if any.
 pub(super) fn read(machine: &Machine, own: Option<&OwnTransaction>) -> Vec<TransactionFacts> {
     let trees = &machine.trees;
-    let journals = Journal::read_all(trees).into_iter();
-    journals.map(|journal| TransactionFacts::of(trees, journal, own)).collect()
+    let journals = Journal::read_all(trees);
+    // What this transaction has removed cannot arrive any more.
+    let completed = own.filter(|own| own.is_completed);
+    let ours =
+        journals.iter().find(|it| completed.is_some_and(|own| own.transaction == it.transaction));
+    let removed: BTreeSet<String> =
+        ours.into_iter().flat_map(|journal| journal.departing.keys().cloned()).collect();
+    let judge = |journal| TransactionFacts::of(trees, journal, own, &removed);
+    journals.into_iter().map(judge).collect()
 }
 
 /// Returns the process ID of pacman if a recorded transaction is running and pacman does not wait for
@@ -144,7 +151,12 @@ pub fn running_pacman(machine: &Machine) -> Option<u32> {
 }
 
 impl TransactionFacts {
-    fn of(trees: &Trees, journal: Journal, own: Option<&OwnTransaction>) -> Self {
+    fn of(
+        trees: &Trees,
+        journal: Journal,
+        own: Option<&OwnTransaction>,
+        removed: &BTreeSet<String>,
+    ) -> Self {
         let own = own.filter(|own| own.transaction == journal.transaction);
         let packages = journal.departing.iter().filter_map(|(path, about)| {
             let Some(Target::Source(dir)) = Target::parse(path) else { return None };
@@ -171,7 +183,7 @@ impl TransactionFacts {
             facts.held = mem::take(&mut facts.departed);
             return facts;
         }
-        facts.keep_proved(trees);
+        facts.keep_proved(trees, removed);
         if !facts.lacking.is_empty() || !facts.held.is_empty() {
             // An administrator's hook may run before its transaction.
             facts.stage = if own.is_some() { running } else { Stage::Interrupted };
@@ -192,9 +204,11 @@ impl TransactionFacts {
     /// Moves what has not verifiably arrived to `lacking`, and what has not verifiably departed to
     /// `held`.
     ///
+    /// `removed` are the paths that a later transaction has removed.
+    ///
     /// As long as anything is to arrive, every departure may belong to an unfinished upgrade. An
     /// unreadable database proves nothing.
-    fn keep_proved(&mut self, trees: &Trees) {
+    fn keep_proved(&mut self, trees: &Trees, removed: &BTreeSet<String>) {
         let Journal { transaction, arriving, departing, .. } = &self.journal;
         let paths = arriving.keys().chain(departing.keys()).cloned().collect();
         let owners = transaction.owners(trees, &paths).ok();
@@ -203,8 +217,11 @@ impl TransactionFacts {
             is_owned(path) == Some(true) && is_new(trees, path, &about.before)
         };
         let lacking = arriving.iter().filter(|(path, about)| !has_arrived(path, about));
-        self.lacking = Subjects::of(lacking.map(|(path, _)| path));
+        let (removed, lacking): (Vec<_>, Vec<_>) =
+            lacking.map(|(path, _)| path).partition(|path| removed.contains(*path));
+        self.lacking = Subjects::of(lacking.into_iter());
         self.arrived.remove(&self.lacking);
+        self.arrived.remove(&Subjects::of(removed.into_iter()));
         let everything_arrived = self.lacking.is_empty();
         // If anything arrives, the package may have been upgraded, and its new version is in the
         // database.

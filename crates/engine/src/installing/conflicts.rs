@@ -127,7 +127,9 @@ impl Chooser<'_> {
         let is_forced = machine.options.force_install;
         // A transaction may install an older version, since pacman can downgrade packages.
         let is_named = machine.options.module.as_ref() == Some(id);
-        if is_named && top.module != *id && !self.ignores_version {
+        // A module whose source has departed waits for its replacement.
+        let is_wanted = || machine.trees.source.join(top.module.source_dir()).exists();
+        if is_named && top.module != *id && !self.ignores_version && is_wanted() {
             let file = dir.join(&top.path);
             if let Some(why) =
                 self.refusal(&file, object, Some(&top.module)).filter(|_| file.exists())

@@ -70,7 +70,7 @@ pub(crate) fn place(
         }
     }
     // Written before the renames, so that after a crash the inventory lists every placed object.
-    inventory.write()?;
+    inventory.write().map_err(|why| failed(why.into()))?;
     if let Err(why) = rename_all(&staged) {
         *inventory = before;
         inventory.write()?;
@@ -97,7 +97,10 @@ pub(crate) fn place(
         }
     }
     objects.iter().for_each(|object| inventory.mark_placed(trees, id, &object.path()));
-    inventory.write()?;
+    // The objects are in place and listed, so a full disk only makes the next run compare them.
+    if let Err(error) = inventory.write() {
+        log::warn!("{error}");
+    }
     Ok(changed)
 }
 

@@ -35,6 +35,7 @@ impl Planner<'_> {
     /// Plans pending work, and the work after a transaction.
     pub(super) fn sync(&mut self, arrived: &Subjects, departed: &Subjects) {
         let touched = self.touched(arrived, departed);
+        self.gone.clone_from(&touched.gone);
         self.mend_links(&touched.gone);
         self.adopt_builds();
         let mut wanted = self.wanted_after(&touched);
@@ -67,6 +68,7 @@ impl Planner<'_> {
             return Ok(());
         }
         let touched = self.touched(&Subjects::default(), &Subjects::default());
+        self.gone.clone_from(&touched.gone);
         let mut wanted = self.wanted_after(&touched);
         let kernels = kernels.map_or_else(|| self.installed_kernels(), <[_]>::to_vec);
         let mut lacking = Vec::new();

@@ -65,18 +65,39 @@ impl Planner<'_> {
         })
     }
 
-    /// Returns the dependencies with which a module's build was made and that this plan replaces.
+    /// Returns the modules that this plan installs in place of those with which a module's build
+    /// was made.
     fn replaced_dependencies(
         &self,
         id: &ModuleId,
         kernel: &KernelRelease,
     ) -> impl Iterator<Item = &ModuleName> {
         let depends = self.built_with(id, kernel).into_iter().flatten();
-        let is_replaced = move |(name, fingerprint): &(&ModuleName, &Digest)| {
-            let key = ((*name).clone(), kernel.clone());
-            self.installs(name, kernel) && self.fingerprints.get(&key) != Some(*fingerprint)
-        };
-        depends.filter(is_replaced).map(|(name, _)| name)
+        depends.flat_map(move |(name, fingerprint)| {
+            let is_replaced = || {
+                let key = (name.clone(), kernel.clone());
+                self.installs(name, kernel) && self.fingerprints.get(&key) != Some(fingerprint)
+            };
+            let version = Some(name).filter(|_| is_replaced());
+            version.into_iter().chain(self.with_objects_of(name, kernel))
+        })
+    }
+
+    /// Returns the modules with other names that this plan installs and that contain an object of
+    /// the installed module `name`.
+    fn with_objects_of(
+        &self,
+        name: &ModuleName,
+        kernel: &KernelRelease,
+    ) -> impl Iterator<Item = &ModuleName> {
+        let installed = self.facts.installed(name, kernel);
+        let objects = installed.map(|id| self.facts.objects(id, kernel)).unwrap_or_default();
+        let others = self.facts.modules.keys().filter(move |id| {
+            id.name != *name
+                && self.installs(&id.name, kernel)
+                && !self.facts.objects(id, kernel).is_disjoint(&objects)
+        });
+        others.map(|id| &id.name)
     }
 
     /// Returns the dependencies with which a module's build was made, with their fingerprints, or

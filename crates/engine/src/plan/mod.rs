@@ -85,6 +85,8 @@ struct Planner<'a> {
     forgotten: BTreeSet<(ModuleId, KernelRelease)>,
     /// The modules that this plan adds.
     registering: BTreeSet<ModuleId>,
+    /// The modules whose sources have departed.
+    gone: BTreeSet<ModuleId>,
     /// The kernels for which depmod must run at the end.
     touched: BTreeSet<KernelRelease>,
     /// The directories of sources and the kernels whose headers the transaction installed again.
@@ -106,6 +108,7 @@ impl<'a> Planner<'a> {
             will_have: BTreeSet::new(),
             forgotten: BTreeSet::new(),
             registering: BTreeSet::new(),
+            gone: BTreeSet::new(),
             touched: BTreeSet::new(),
             reinstalled: <(BTreeSet<_>, BTreeSet<_>)>::default(),
             is_automatic: facts.by_systemd,

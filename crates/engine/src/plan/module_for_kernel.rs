@@ -70,6 +70,9 @@ impl Planner<'_> {
     fn plan_dependent(&mut self, id: &ModuleId, kernel: &KernelRelease, policy: BuildPolicy) {
         let Some(pair) = self.facts.pair(id, kernel) else { return };
         let Some(inputs) = self.inputs(pair, kernel) else { return };
+        if self.gone.contains(id) {
+            return self.expect_fingerprint(id, kernel, pair, &inputs);
+        }
         let dependency_changes = inputs
             .depends
             .keys()

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::{Action, Planner};
-use crate::facts::{ModuleFacts, SourcePlace, Stage};
+use crate::facts::{ModuleFacts, Stage};
 use crate::names::{KernelRelease, ModuleId};
 
 /// For one kernel, the state of the successors of a module.
@@ -34,7 +34,7 @@ impl Planner<'_> {
     ) -> Successor {
         let facts = self.facts;
         let is_candidate = |(other, module): &(&ModuleId, &ModuleFacts)| {
-            *other != id && !gone.contains(*other) && module.source != SourcePlace::Missing
+            *other != id && !gone.contains(*other) && facts.has_usable_source(other, module)
         };
         let candidates = facts.modules.iter().filter(is_candidate).map(|(other, _)| other);
         let (versions, others): (Vec<&ModuleId>, Vec<&ModuleId>) =

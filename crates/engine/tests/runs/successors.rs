@@ -2,10 +2,11 @@
 
 use std::fs;
 
+use dkms_engine::plan::Verb;
 use dkms_engine::report::Report;
 use rstest::rstest;
 
-use crate::fixture::{Fixture, K1, PLACED, assert_clean};
+use crate::fixture::{Fixture, K1, PLACED, assert_clean, sync};
 
 /// The file that POST_REMOVE of foo/1.0 creates.
 const REMOVED: &str = "removed";
@@ -69,4 +70,22 @@ fn module_stays_until_its_successor_is_in_place(#[case] hindrance: &str) {
     assert_eq!(installed(&fixture), ["foo-open"]);
     assert_ne!(placed(&fixture), before);
     assert!(!fixture.root.exists("var/lib/dkms/foo") && fixture.root.exists(REMOVED));
+}
+
+/// The hook names this command.
+#[test]
+fn command_installs_the_successor_of_a_module_that_waits_for_it() {
+    let mut fixture = replaced("PRE_INSTALL=\"refuse.sh\"");
+    transaction(&mut fixture);
+    assert_eq!(installed(&fixture), ["foo"]);
+    // The new object has the same version and code.
+    add_successor(&fixture, "");
+    let code = "/* foo 1.0 */\nMODULE_VERSION(\"1.0\");\n";
+    fixture.root.write("usr/src/foo-open-2.0/foo.c", code);
+    fixture.change = |machine| machine.options.module = "foo-open/2.0".parse().ok();
+    assert_clean(&fixture.command(Verb::Install, "foo-open/2.0"));
+    fixture.change = |_| {};
+    assert_eq!(installed(&fixture), ["foo", "foo-open"]);
+    assert_clean(&fixture.run(&sync(&[], &[])));
+    assert_eq!(installed(&fixture), ["foo-open"]);
 }

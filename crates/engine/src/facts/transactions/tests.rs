@@ -215,3 +215,26 @@ fn a_source_is_held(#[case] change: fn(&Upgrade)) {
     assert_eq!((sources(&facts.held), facts.stage), (vec!["foo-1"], Stage::Interrupted));
     assert_eq!(sources(&facts.departed), [""; 0]);
 }
+
+/// pacman and its hooks were killed, and then the package was removed.
+#[test]
+fn what_a_later_transaction_removes_is_not_waited_for() {
+    let upgrade = Upgrade::recorded();
+    upgrade.remove_old();
+    upgrade.root.write(NEW, "");
+    upgrade.package("foo-dkms-2", &[NEW]);
+    let trees = &upgrade.machine.trees;
+    let later = Transaction::of_this_hook(trees);
+    record_in_journal(trees, &later, Operation::Departing, [NEW.to_owned()]).unwrap();
+    upgrade.root.remove(NEW);
+    upgrade.root.remove(format!("{DATABASE}/local/foo-dkms-2"));
+    let judge = |is_completed| {
+        let own = OwnTransaction { transaction: later.clone(), is_completed };
+        let all = read(&upgrade.machine, Some(&own));
+        all.into_iter().find(|it| it.journal.transaction == upgrade.transaction).unwrap()
+    };
+    let facts = judge(true);
+    assert_eq!(sources(&facts.departed), ["foo-1"]);
+    assert!(sources(&facts.held).is_empty() && sources(&facts.arrived).is_empty());
+    assert_eq!(sources(&judge(false).held), ["foo-1"], "the removal may not be complete");
+}

@@ -125,3 +125,35 @@ fn named_module_is_installed_alone() {
         upgrade().pair("zfs/2", K1, excluded).command(Verb::Install, "spl/2", &[K1]).unwrap();
     assert!(plan.to_string().contains("install spl/2"), "{plan}");
 }
+
+/// The library is renamed. Both names contain the same object.
+#[rstest]
+#[case::dependent_follows(false)]
+#[case::dependent_is_excluded(true)]
+fn renamed_dependency_is_replaced_together_with_its_dependents(#[case] is_excluded: bool) {
+    let machine = upgrade().module("libspl/2").objects("libspl/2", &["spl"]);
+    let machine = machine.change("spl/2", |spl| {
+        (spl.source, spl.link) = (SourcePlace::Missing, SourceLink::None);
+    });
+    let machine = machine.depends("zfs/2", "libspl");
+    let machine = if is_excluded { machine.pair("zfs/2", K1, excluded) } else { machine };
+    let plan = machine.sync(&["spl-1", "libspl-2", "zfs-1", "zfs-2"], &[]);
+    let text = plan.to_string();
+    if is_excluded {
+        assert!(!text.contains("install libspl/2") && !text.contains("uninstall"), "{text}");
+        let tied = Note::Tied { module: id("libspl/2"), kernel: kernel(K1), with: id("zfs/1") };
+        assert!(plan.notes.contains(&tied), "{text}");
+    } else {
+        assert_eq!(with(&plan, "libspl/2"), ["zfs"], "{text}");
+        assert!(text.contains("uninstall spl/1"), "{text}");
+    }
+}
+
+#[test]
+fn dependent_that_departs_is_not_built_again() {
+    let machine = upgrade().change("zfs/2", |zfs| {
+        (zfs.source, zfs.link) = (SourcePlace::Missing, SourceLink::None);
+    });
+    let text = machine.sync(&["spl-1", "spl-2", "zfs-1"], &[]).to_string();
+    assert!(!text.contains("build zfs/1") && text.contains("uninstall zfs/1"), "{text}");
+}

@@ -81,3 +81,14 @@ fn module_with_other_objects_is_no_successor(#[case] objects: &[&str]) {
     let text = machine.sync(&["old-1", "new-2"], &[]).to_string();
     assert!(text.contains(&format!("uninstall old/1 from {K1}\n")), "{text}");
 }
+
+/// After a rollback, the dkms tree still contains the version that was rolled back.
+#[rstest]
+#[case::version("old/2")]
+#[case::other_name("new/2")]
+fn kept_source_that_is_installed_nowhere_is_no_successor(#[case] kept: &str) {
+    let machine = departed().module(kept).objects(kept, &["a", "b"]).gone(kept);
+    let text = machine.sync(&["old-1"], &[]).to_string();
+    assert!(text.contains(&format!("uninstall old/1 from {K1}\n")), "{text}");
+    assert!(text.contains("remove old/1\n"), "{text}");
+}
