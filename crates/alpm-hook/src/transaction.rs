@@ -225,7 +225,7 @@ pub fn depart(args: &HookArgs, targets: &Targets) -> Result<ExitCode, Failure> {
     let names = PackageNames::default();
     let (code, _) = carry_out(args, &plan, &facts, &machine, names, Told::default());
     if !args.dry_run && !targets.dkms_binary {
-        restore_if_aborted(&machine, targets)?;
+        restore_if_aborted(&machine, targets, &facts)?;
     }
     drop(lock);
     // This fails if the tree is not empty, as intended.
@@ -233,15 +233,16 @@ pub fn depart(args: &HookArgs, targets: &Targets) -> Result<ExitCode, Failure> {
     Ok(code)
 }
 
-/// Records the sources and kernels of `targets` as pending work. If the transaction is aborted, they
-/// still exist, and the next run installs their modules again. Otherwise, a scriptlet of alpm-dkms
-/// deletes the record.
-fn restore_if_aborted(machine: &Machine, targets: &Targets) -> Result<(), Failure> {
+/// Records the sources and kernels of `targets` as pending work, and records earlier pending work
+/// again. If the transaction is aborted, the sources and kernels still exist, and the next run
+/// installs their modules again. Otherwise, a scriptlet of alpm-dkms deletes the record.
+fn restore_if_aborted(machine: &Machine, targets: &Targets, facts: &Facts) -> Result<(), Failure> {
+    let list = PendingList::of(&machine.trees);
     let Subjects { sources, kernels } = targets.subjects();
     if !sources.is_empty() || !kernels.is_empty() {
-        let work = PendingWork::Transaction { sources, kernels };
-        PendingList::of(&machine.trees).write(&work)?;
+        list.write(&PendingWork::Transaction { sources, kernels })?;
     }
+    facts.pending.iter().try_for_each(|work| list.write(work))?;
     Ok(())
 }
 

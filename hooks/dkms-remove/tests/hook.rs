@@ -7,6 +7,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
+use dkms_engine::dkms_tree::{PendingList, PendingWork};
+use dkms_engine::machine::Trees;
 use testroot::TestRoot;
 
 /// Runs the hook, asserts that it succeeds, and returns its standard output.
@@ -67,6 +69,18 @@ fn departing_with_the_last_module_removes_everything_but_a_record() {
     root.depmod();
     let [output, _] = both_hooks(&root, "");
     assert!(output.contains("foo/1.0 for 7.2.13-arch1-1: built and installed"), "{output}");
+}
+
+#[test]
+fn pending_work_is_kept_if_the_transaction_is_aborted() {
+    let root = root();
+    root.source("bar", "1.0");
+    let kernel = "7.2.12-arch1-1".parse().unwrap();
+    let work = PendingWork::Install { module: "bar/1.0".parse().unwrap(), kernel };
+    let list = PendingList::of(&Trees::under(root.path()));
+    list.write(&work).unwrap();
+    hook(&root, &["--depart"], "alpm-dkms\n");
+    assert!(list.read().contains(&work), "{}", root.listing("var/lib/dkms"));
 }
 
 #[test]

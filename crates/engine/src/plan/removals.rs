@@ -49,12 +49,14 @@ impl Planner<'_> {
                     self.unbuild(id, kernel, Vec::new());
                 }
             }
-            // Old versions that stayed installed because the new version failed are removed too.
+            // An old version that stayed installed because the new version failed is removed together
+            // with the new one. Other old versions stay, since the transaction may be aborted.
             let none = Subjects::default();
             let pending = self.touched(&none, &none).gone;
+            let departs = |module: &ModuleFacts| sources.contains(&module.source_dir);
             let leaving = |(id, module): &(&ModuleId, &ModuleFacts)| {
-                module.is_registered()
-                    && (sources.contains(&module.source_dir) || pending.contains(*id))
+                let with_new = || facts.versions(&id.name).any(|(_, module)| departs(module));
+                module.is_registered() && (departs(module) || pending.contains(*id) && with_new())
             };
             for (id, module) in facts.modules.iter().filter(leaving) {
                 for kernel in module.pairs.keys() {
