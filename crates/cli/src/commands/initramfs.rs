@@ -31,7 +31,9 @@ pub fn run(machine: &Machine, dry_run: bool, progress: &mut Progress<'_>) -> Res
         code = u8::from(updated.is_err());
     }
     match maintain(machine, generator, maintenance, progress)? {
-        Maintained::Nothing => progress.say("all images are up to date"),
+        Maintained::Nothing => {
+            progress.say("no images to check: no module has changed since the last check")
+        }
         Maintained::Stale if !dry_run => code = 1,
         Maintained::Stale | Maintained::UpToDate | Maintained::Left => {}
     }
