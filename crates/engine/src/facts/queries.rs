@@ -1,0 +1,212 @@
+//! Answers questions about the facts, such as which version of a module is installed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Built, ConfFacts, Facts, KernelFacts, ModuleFacts, Pair, SourcePlace, transactions};
+use crate::conf::Autoinstall;
+use crate::dkms_tree::PendingWork;
+use crate::names::{KernelRelease, ModuleId, ModuleName};
+use crate::objects::ObjectName;
+use crate::os::digest::Digest;
+
+impl Facts {
+    /// Returns the installed version of a module for a kernel, or `None` if no version is
+    /// installed.
+    #[must_use]
+    pub(crate) fn installed(&self, name: &ModuleName, kernel: &KernelRelease) -> Option<&ModuleId> {
+        let installed = |id: &&ModuleId| self.built(id, kernel).is_some_and(|b| b.installed);
+        self.modules.keys().filter(|id| id.name == *name).find(installed)
+    }
+
+    /// Returns true if a version of a module is installed for a kernel, or if the kernel's inventory
+    /// lists objects of it.
+    #[must_use]
+    pub(crate) fn is_installed_or_placed(&self, id: &ModuleId, kernel: &KernelRelease) -> bool {
+        self.pair(id, kernel).is_some_and(|pair| {
+            pair.placed || pair.built.as_ref().is_some_and(|built| built.installed)
+        })
+    }
+
+    /// Marks as copies the kernels in `unowned` that have a `pkgbase` file.
+    ///
+    /// No package owns the kernels in `unowned`. Those without a `pkgbase` file were built by hand.
+    pub fn mark_copies<'a>(&mut self, unowned: impl Iterator<Item = &'a KernelRelease>) {
+        for release in unowned {
+            if let Some(about) = self.kernels.get_mut(release) {
+                about.owned = about.kernel.pkgbase.is_none();
+            }
+        }
+    }
+
+    /// Returns all versions of a module with their facts.
+    pub(crate) fn versions<'a>(
+        &'a self,
+        name: &'a ModuleName,
+    ) -> impl Iterator<Item = (&'a ModuleId, &'a ModuleFacts)> {
+        self.modules.iter().filter(move |(id, _)| id.name == *name)
+    }
+
+    /// Returns the version of each module to build, ignoring the versions in `gone`.
+    ///
+    /// That is the newest version whose source is present, or else the newest with a kept copy that
+    /// [can be used](Self::has_usable_source).
+    #[must_use]
+    pub(crate) fn newest_sources(&self, gone: &BTreeSet<ModuleId>) -> BTreeSet<&ModuleId> {
+        let there = |(id, module): &(&ModuleId, &ModuleFacts)| {
+            self.has_usable_source(id, module) && !gone.contains(*id)
+        };
+        self.newest(self.modules.iter().filter(there))
+    }
+
+    /// Returns the preferred registered version of each module, ignoring the versions in `gone`.
+    ///
+    /// That is the newest version whose source is present, or else the newest with a kept copy that
+    /// [can be used](Self::has_usable_source).
+    #[must_use]
+    pub(crate) fn newest_registered(&self, gone: &BTreeSet<ModuleId>) -> BTreeSet<&ModuleId> {
+        let known = |(id, module): &(&ModuleId, &ModuleFacts)| {
+            module.is_registered() && self.has_usable_source(id, module) && !gone.contains(*id)
+        };
+        self.newest(self.modules.iter().filter(known))
+    }
+
+    /// Returns true if the source of a module is present, or if it is kept and can be used instead.
+    ///
+    /// A kept copy serves only a version that is installed for a kernel, and only as long as no
+    /// source of another version is present. After a rollback of `/usr`, the copy may be of a
+    /// version that was rolled back.
+    pub(crate) fn has_usable_source(&self, id: &ModuleId, module: &ModuleFacts) -> bool {
+        let is_present =
+            |(_, other): (&ModuleId, &ModuleFacts)| other.source == SourcePlace::Present;
+        let is_installed = |(kernel, pair): (&KernelRelease, &Pair)| {
+            self.is_alive(kernel) && pair.built.as_ref().is_some_and(|built| built.installed)
+        };
+        match module.source {
+            SourcePlace::Present => true,
+            SourcePlace::Kept => {
+                module.pairs.iter().any(is_installed) && !self.versions(&id.name).any(is_present)
+            }
+            SourcePlace::Missing => false,
+        }
+    }
+
+    fn newest<'a>(
+        &self,
+        modules: impl Iterator<Item = (&'a ModuleId, &'a ModuleFacts)>,
+    ) -> BTreeSet<&'a ModuleId> {
+        let mut newest: BTreeMap<&ModuleName, (&ModuleId, &ModuleFacts)> = BTreeMap::new();
+        for (id, module) in modules {
+            let best = newest.entry(&id.name).or_insert((id, module));
+            let present = |module: &ModuleFacts| module.source == SourcePlace::Present;
+            let newer =
+                crate::version::compare(id.version.as_str(), best.0.version.as_str()).is_gt();
+            if (present(module), newer) > (present(best.1), false) {
+                *best = (id, module);
+            }
+        }
+        newest.into_values().map(|(id, _)| id).collect()
+    }
+
+    /// Returns the facts about a module for a kernel, or `None` if there are none.
+    #[must_use]
+    pub(crate) fn pair(&self, id: &ModuleId, kernel: &KernelRelease) -> Option<&Pair> {
+        self.modules.get(id)?.pairs.get(kernel)
+    }
+
+    /// Returns the facts about a module's dkms.conf for a kernel, or `None` if it was not or could
+    /// not be evaluated.
+    #[must_use]
+    pub(crate) fn conf(&self, id: &ModuleId, kernel: &KernelRelease) -> Option<&ConfFacts> {
+        self.pair(id, kernel)?.conf.as_ref()?.as_ref().ok()
+    }
+
+    /// Returns true if the kernel itself is installed, and not just its headers or leftover files.
+    #[must_use]
+    pub(crate) fn is_alive(&self, kernel: &KernelRelease) -> bool {
+        self.kernels.get(kernel).is_some_and(|about| about.kernel.alive)
+    }
+
+    /// Returns the kernels that transactions have changed, according to pending work and journals.
+    #[must_use]
+    pub fn changed_kernels(&self) -> BTreeSet<KernelRelease> {
+        let is_of_one_module = |work: &&PendingWork| {
+            matches!(work, PendingWork::Install { .. } | PendingWork::Uninstall { .. })
+        };
+        let changes = self.pending.iter().filter(|work| !is_of_one_module(work));
+        transactions::concerned(changes, &self.transactions).kernels
+    }
+
+    /// Returns true if it is certain that no such kernel is installed.
+    #[must_use]
+    pub(crate) fn is_gone(&self, kernel: &KernelRelease) -> bool {
+        self.kernels_known && !self.is_alive(kernel) && !self.kernel_links.contains(kernel)
+    }
+
+    /// Returns true if a kernel has headers, which builds require.
+    #[must_use]
+    pub(crate) fn has_headers(&self, kernel: &KernelRelease) -> bool {
+        self.kernels.get(kernel).is_some_and(KernelFacts::has_headers)
+    }
+
+    /// Returns true if a version of the module is built for the kernel but not installed, because
+    /// the kernel has the same or a newer one.
+    #[must_use]
+    pub(crate) fn is_declined(&self, name: &ModuleName, kernel: &KernelRelease) -> bool {
+        let declined = |id| self.built(id, kernel).is_some_and(|built| built.declined.is_some());
+        self.versions(name).any(|(id, _)| declined(id))
+    }
+
+    /// Returns the names of the modules that should be installed for a kernel and are not, whatever
+    /// the reason.
+    ///
+    /// Omits modules with AUTOINSTALL=no, modules that BUILD_EXCLUSIVE_* excludes, and modules that
+    /// the kernel ships in the same or a newer version.
+    #[must_use]
+    pub fn missing(&self, kernel: &KernelRelease) -> BTreeSet<&ModuleName> {
+        let is_wanted = |id: &&ModuleId| {
+            self.conf(id, kernel)
+                .is_none_or(|conf| conf.autoinstall != Autoinstall::No && conf.excluded.is_none())
+        };
+        let wanted = self.newest_sources(&BTreeSet::new()).into_iter().filter(is_wanted);
+        let is_there =
+            |name| self.installed(name, kernel).is_some() || self.is_declined(name, kernel);
+        wanted.map(|id| &id.name).filter(|name| !is_there(name)).collect()
+    }
+
+    /// Returns true if depmod's index of a kernel is missing or older than an installed module.
+    #[must_use]
+    pub(crate) fn index_outdated(&self, kernel: &KernelRelease) -> bool {
+        self.kernels.get(kernel).is_some_and(|about| about.index_outdated)
+    }
+
+    /// Returns the names of a module's objects for a kernel, as modprobe compares them: with `_`
+    /// for `-`.
+    ///
+    /// They are those in the kernel's directory, those of the build, and those that the dkms.conf
+    /// names.
+    #[must_use]
+    pub(crate) fn objects(&self, id: &ModuleId, kernel: &KernelRelease) -> BTreeSet<String> {
+        let placed = self.kernels.get(kernel).into_iter().flat_map(|it| it.inventory.of(id));
+        let placed = placed.filter_map(|object| object.path.rsplit('/').next());
+        let record = self.built(id, kernel).and_then(|built| built.record.as_ref());
+        let built = record.into_iter().flat_map(|it| it.objects.iter().map(|it| it.name.as_str()));
+        let files = placed.chain(built).filter_map(|file| Some(ObjectName::parse(file)?.module));
+        let conf = self.conf(id, kernel);
+        let named = conf.into_iter().flat_map(|conf| conf.objects.iter().cloned());
+        files.chain(named).map(|name| name.replace('-', "_")).collect()
+    }
+
+    /// Returns the fingerprint of the inputs of an existing build. Attempts to install the build
+    /// are counted under it.
+    #[must_use]
+    pub(crate) fn built_inputs(&self, id: &ModuleId, kernel: &KernelRelease) -> Digest {
+        let record = self.built(id, kernel).and_then(|built| built.record.as_ref());
+        record.map_or_else(Digest::of_nothing, |record| record.inputs.fingerprint())
+    }
+
+    /// Returns the existing build of a module for a kernel, or `None` if there is none.
+    #[must_use]
+    pub(crate) fn built(&self, id: &ModuleId, kernel: &KernelRelease) -> Option<&Built> {
+        self.pair(id, kernel)?.built.as_ref()
+    }
+}
