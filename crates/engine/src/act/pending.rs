@@ -151,11 +151,13 @@ impl<'a> RunPending<'a> {
     }
 
     /// Clears the transactions that the plan has dealt with. Each unfinished part of them has its
-    /// own entry by now.
+    /// own entry by now. If images are pending, a later hook of this transaction looks at them.
     fn clear_transactions(&self) -> Vec<String> {
+        let is_image = |work: &PendingWork| matches!(work, PendingWork::Image { .. });
+        let has_images = self.pending.read().iter().any(is_image);
         let settled = |(number, _): &(usize, _)| self.plan.settles.contains(number);
         let recorded = self.facts.transactions.iter().enumerate().filter(settled);
-        let journals = recorded.map(|(_, transaction)| match transaction.is_own {
+        let journals = recorded.map(|(_, transaction)| match transaction.is_own && has_images {
             true => transaction.journal.close(),
             false => transaction.journal.clear(self.trees),
         });
