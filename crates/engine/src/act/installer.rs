@@ -67,7 +67,7 @@ impl<'a> Installer<'a> {
             Ok(chosen) => chosen,
             Err(why) => return Ok(Outcome::Declined(why)),
         };
-        let work = PendingWork::Install { module: module.clone(), kernel: kernel.clone() };
+        let work = PendingWork::install(module, kernel);
         let is_repeated = self.facts.pending.contains(&work);
         let changed = pending_images::of_install(&new, &inventory, &chosen, is_repeated);
         let noted = self.note_images(&new, &changed, Durability::None)?;
@@ -235,9 +235,10 @@ impl<'a> Installer<'a> {
             };
             placed.map(inode).collect::<BTreeMap<_, _>>()
         };
+        let Some(noted) = noted else { return change(built) };
         let before = inodes();
         let result = change(built);
-        if let Some(noted) = noted.filter(|_| result.is_err())
+        if result.is_err()
             && before == inodes()
             && let Err(error) = PendingList::of(&self.machine.trees).take_back_images(noted)
         {

@@ -21,8 +21,8 @@ impl Run<'_> {
     }
 
     /// Records the remaining installations as pending. The attempts that the signal has ended do not
-    /// count. Returns a summary of the unfinished
-    /// work. Returns `None` if the run was not asked to stop or if all steps of `plan` have ended.
+    /// count. Returns a summary of the unfinished work. Returns `None` if the run was not asked to
+    /// stop or if all steps of `plan` have ended.
     pub(super) fn interruption(&mut self, plan: &Plan) -> Option<Interruption> {
         let signal = self.machine.tools.stop.asked()?;
         let (mut is_done, mut all, mut left) = (true, 0, 0);
@@ -34,13 +34,7 @@ impl Run<'_> {
             all += usize::from(is_module);
             left += usize::from(is_module && !open.is_empty());
             for step in open {
-                let work = match &step.action {
-                    Action::Install { module, kernel, .. } => PendingWork::install(module, kernel),
-                    Action::Uninstall { module, kernel, .. } => {
-                        PendingWork::uninstall(module, kernel)
-                    }
-                    _ => continue,
-                };
+                let Some(work) = step.action.pending_work() else { continue };
                 let is_begun = self.own_pending.contains(&work);
                 if is_begun || matches!(work, PendingWork::Install { .. }) {
                     let attempts = self.facts.attempts.get(&work).copied();

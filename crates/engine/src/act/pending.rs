@@ -120,13 +120,7 @@ impl<'a> RunPending<'a> {
     /// Also returns true for a failed uninstallation after a departure, because the departure
     /// itself stays pending.
     fn is_refused(&self, work: &PendingWork, report: &Report) -> bool {
-        let of_work = |step: &Step| match &step.action {
-            Action::Install { module, kernel, .. } => *work == PendingWork::install(module, kernel),
-            Action::Uninstall { module, kernel, .. } => {
-                *work == PendingWork::uninstall(module, kernel)
-            }
-            _ => false,
-        };
+        let of_work = |step: &Step| step.action.pending_work().as_ref() == Some(work);
         let mut failures = report
             .finished
             .iter()
@@ -154,10 +148,10 @@ impl<'a> RunPending<'a> {
     /// own entry by now. If images are pending, a later hook of this transaction looks at them.
     fn clear_transactions(&self) -> Vec<String> {
         let is_image = |work: &PendingWork| matches!(work, PendingWork::Image { .. });
-        let has_images = self.pending.read().iter().any(is_image);
+        let has_images = || self.pending.read().iter().any(is_image);
         let settled = |(number, _): &(usize, _)| self.plan.settles.contains(number);
         let recorded = self.facts.transactions.iter().enumerate().filter(settled);
-        let journals = recorded.map(|(_, transaction)| match transaction.is_own && has_images {
+        let journals = recorded.map(|(_, transaction)| match transaction.is_own && has_images() {
             true => transaction.journal.close(),
             false => transaction.journal.clear(self.trees),
         });

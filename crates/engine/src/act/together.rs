@@ -15,7 +15,7 @@ pub(super) struct Together<'a> {
     failed: BTreeSet<usize>,
 }
 
-/// What to do after the end of a build.
+/// The installations that the end of a build allows or rules out.
 #[derive(Default)]
 pub(super) struct Decision<'a> {
     /// The jobs to install now, in order, with the records of their builds.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Built, ConfFacts, Facts, KernelFacts, ModuleFacts, Pair, SourcePlace, transactions};
 use crate::conf::Autoinstall;
-use crate::dkms_tree::PendingWork;
+use crate::dkms_tree::{CacheKey, Inputs, PendingWork};
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 use crate::objects::ObjectName;
 use crate::os::digest::Digest;
@@ -14,17 +14,27 @@ impl Facts {
     /// installed.
     #[must_use]
     pub(crate) fn installed(&self, name: &ModuleName, kernel: &KernelRelease) -> Option<&ModuleId> {
-        let installed = |id: &&ModuleId| self.built(id, kernel).is_some_and(|b| b.installed);
-        self.modules.keys().filter(|id| id.name == *name).find(installed)
+        let mut versions = self.modules.keys().filter(|id| id.name == *name);
+        versions.find(|id| self.is_installed(id, kernel))
+    }
+
+    /// Returns true if this version of a module is the installed one for a kernel.
+    #[must_use]
+    pub(crate) fn is_installed(&self, id: &ModuleId, kernel: &KernelRelease) -> bool {
+        self.built(id, kernel).is_some_and(|built| built.installed)
+    }
+
+    /// Returns true if the cache contains a build of a module with these inputs.
+    #[must_use]
+    pub(crate) fn is_cached(&self, id: &ModuleId, inputs: &Inputs) -> bool {
+        self.cached.contains(&CacheKey::of(id, &self.arch, inputs, &self.environment))
     }
 
     /// Returns true if a version of a module is installed for a kernel, or if the kernel's inventory
     /// lists objects of it.
     #[must_use]
     pub(crate) fn is_installed_or_placed(&self, id: &ModuleId, kernel: &KernelRelease) -> bool {
-        self.pair(id, kernel).is_some_and(|pair| {
-            pair.placed || pair.built.as_ref().is_some_and(|built| built.installed)
-        })
+        self.is_installed(id, kernel) || self.pair(id, kernel).is_some_and(|pair| pair.placed)
     }
 
     /// Marks as copies the kernels in `unowned` that have a `pkgbase` file.
@@ -78,13 +88,12 @@ impl Facts {
     pub(crate) fn has_usable_source(&self, id: &ModuleId, module: &ModuleFacts) -> bool {
         let is_present =
             |(_, other): (&ModuleId, &ModuleFacts)| other.source == SourcePlace::Present;
-        let is_installed = |(kernel, pair): (&KernelRelease, &Pair)| {
-            self.is_alive(kernel) && pair.built.as_ref().is_some_and(|built| built.installed)
-        };
+        let is_installed =
+            |kernel: &KernelRelease| self.is_alive(kernel) && self.is_installed(id, kernel);
         match module.source {
             SourcePlace::Present => true,
             SourcePlace::Kept => {
-                module.pairs.iter().any(is_installed) && !self.versions(&id.name).any(is_present)
+                module.pairs.keys().any(is_installed) && !self.versions(&id.name).any(is_present)
             }
             SourcePlace::Missing => false,
         }

@@ -131,7 +131,7 @@ pub(super) fn concerned<'a>(
 pub(super) fn read(machine: &Machine, own: Option<&OwnTransaction>) -> Vec<TransactionFacts> {
     let trees = &machine.trees;
     let journals = Journal::read_all(trees);
-    // What this transaction has removed cannot arrive any more.
+    // Paths that this transaction has removed can no longer arrive.
     let completed = own.filter(|own| own.is_completed);
     let ours =
         journals.iter().find(|it| completed.is_some_and(|own| own.transaction == it.transaction));

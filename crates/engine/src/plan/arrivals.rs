@@ -46,7 +46,7 @@ impl Planner<'_> {
             wanted.get_mut(kernel).and_then(|modules| modules.remove(module));
         }
         self.plan_builds(&wanted, BuildPolicy::AUTOMATIC);
-        self.keep_groups_together(&touched.gone);
+        self.keep_groups_together();
         self.remove_gone(&touched);
         self.note_pending(&touched);
     }
@@ -74,9 +74,8 @@ impl Planner<'_> {
         let mut lacking = Vec::new();
         for kernel in &kernels {
             let willing = willing_modules(facts, kernel, &touched.gone);
-            let installed = |id: &ModuleId| facts.built(id, kernel).is_some_and(|b| b.installed);
             if !facts.has_headers(kernel) {
-                if willing.iter().any(|id| !installed(id)) {
+                if willing.iter().any(|id| !facts.is_installed(id, kernel)) {
                     lacking.push(kernel);
                 }
                 continue;
@@ -110,7 +109,7 @@ impl Planner<'_> {
             self.leave_other_kernels(&kernels, &touched, &mut wanted);
         }
         self.plan_builds(&wanted, policy);
-        self.keep_groups_together(&touched.gone);
+        self.keep_groups_together();
         if only {
             return Ok(());
         }
@@ -324,8 +323,7 @@ impl Planner<'_> {
             if !about.has_headers() {
                 // Installed modules need no headers, so the note is added only if a module is
                 // missing.
-                let missing =
-                    |id: &&ModuleId| !facts.built(id, kernel).is_some_and(|b| b.installed);
+                let missing = |id: &&ModuleId| !facts.is_installed(id, kernel);
                 if modules.iter().any(missing) {
                     self.note(refusals::headers_note(facts, kernel));
                 }

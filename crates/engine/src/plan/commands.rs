@@ -229,7 +229,7 @@ impl Planner<'_> {
         kernel: &KernelRelease,
         force: bool,
     ) {
-        let installed = self.facts.built(id, kernel).is_some_and(|built| built.installed);
+        let installed = self.facts.is_installed(id, kernel);
         if verb == Verb::Install && (force || !installed) {
             self.install(id, kernel, vec![Reason::Requested]);
         } else {

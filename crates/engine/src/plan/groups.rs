@@ -9,7 +9,7 @@ use std::mem::{replace, take};
 
 use super::successors::Successor;
 use super::{Action, Job, Note, Planner, Step};
-use crate::dkms_tree::{CacheKey, Reason};
+use crate::dkms_tree::Reason;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 use crate::os::digest::Digest;
 
@@ -18,25 +18,21 @@ impl Planner<'_> {
     /// replaced, too. Otherwise, joins the jobs of the dependency and its dependents, so that they
     /// are installed only if all are built.
     ///
-    /// Ignores the modules in `gone`, except those that stay installed or are replaced by another
+    /// Ignores the modules that have departed, except those that stay installed or are replaced by another
     /// version.
-    pub(super) fn keep_groups_together(&mut self, gone: &BTreeSet<ModuleId>) {
+    pub(super) fn keep_groups_together(&mut self) {
         for kernel in self.facts.kernels.keys() {
-            while let Some((dependency, dependent)) = self.separated(kernel, gone) {
+            while let Some((dependency, dependent)) = self.separated(kernel) {
                 self.leave_dependency(kernel, dependency, &dependent);
             }
-            self.join_groups(kernel, gone);
+            self.join_groups(kernel);
         }
     }
 
     /// Returns a dependency that this plan replaces, and an installed module that depends on it and
     /// that this plan leaves as it is. Returns `None` if there are none.
-    fn separated(
-        &self,
-        kernel: &KernelRelease,
-        gone: &BTreeSet<ModuleId>,
-    ) -> Option<(ModuleName, ModuleId)> {
-        self.staying(kernel, gone).find_map(|installed| {
+    fn separated(&self, kernel: &KernelRelease) -> Option<(ModuleName, ModuleId)> {
+        self.staying(kernel).find_map(|installed| {
             if self.building.contains(&(installed.name.clone(), kernel.clone())) {
                 return None;
             }
@@ -50,18 +46,13 @@ impl Planner<'_> {
     }
 
     /// Returns the installed modules, except those that this plan removes without a successor.
-    fn staying(
-        &self,
-        kernel: &KernelRelease,
-        gone: &BTreeSet<ModuleId>,
-    ) -> impl Iterator<Item = &ModuleId> {
+    fn staying(&self, kernel: &KernelRelease) -> impl Iterator<Item = &ModuleId> {
         self.facts.modules.keys().filter(|id| {
             let has_successor = || {
-                let successor = self.successor(id, kernel, gone);
+                let successor = self.successor(id, kernel, &self.gone);
                 matches!(successor, Successor::Missing | Successor::Version)
             };
-            self.facts.built(id, kernel).is_some_and(|built| built.installed)
-                && (!gone.contains(*id) || has_successor())
+            self.facts.is_installed(id, kernel) && (!self.gone.contains(*id) || has_successor())
         })
     }
 
@@ -164,9 +155,9 @@ impl Planner<'_> {
     }
 
     /// Joins the jobs for a kernel that must be installed together.
-    fn join_groups(&mut self, kernel: &KernelRelease, gone: &BTreeSet<ModuleId>) {
+    fn join_groups(&mut self, kernel: &KernelRelease) {
         let mut groups: Vec<BTreeSet<ModuleName>> = Vec::new();
-        for installed in self.staying(kernel, gone) {
+        for installed in self.staying(kernel) {
             let replaced = self.replaced_dependencies(installed, kernel);
             let mut group: BTreeSet<ModuleName> = replaced.cloned().collect();
             if group.is_empty() {
@@ -210,9 +201,7 @@ impl Planner<'_> {
         let (module, kernel) = install.action.job()?;
         let (module, kernel) = (module.clone(), kernel.clone());
         let inputs = &facts.built(&module, &kernel)?.record.as_ref()?.inputs;
-        let key = CacheKey::of(&module, &facts.arch, inputs, &facts.environment);
-        let is_cached = facts.cached.contains(&key);
-        let why = is_cached.then_some(Reason::Cached).into_iter().collect();
+        let why = facts.is_cached(&module, inputs).then_some(Reason::Cached).into_iter().collect();
         let action = Action::Build { module: module.clone(), kernel: kernel.clone() };
         let depends = inputs.depends.clone();
         let after = depends.keys().filter(|name| group.contains(*name)).cloned().collect();

@@ -27,8 +27,7 @@ impl Planner<'_> {
             return Err(refusal.with_hint("see: dkms status"));
         }
         let installed = |id: &&ModuleId| {
-            only.is_none_or(|name| id.name == *name)
-                && facts.built(id, template).is_some_and(|built| built.installed)
+            only.is_none_or(|name| id.name == *name) && facts.is_installed(id, template)
         };
         let modules: Vec<&ModuleId> = facts.modules.keys().filter(installed).collect();
         if modules.is_empty() {

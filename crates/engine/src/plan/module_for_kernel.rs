@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::order::Order;
 use super::{Action, Job, Note, Planner, Step, refusals};
-use crate::dkms_tree::{CacheKey, Inputs, PendingWork, Reason};
+use crate::dkms_tree::{Inputs, PendingWork, Reason};
 use crate::facts::{ConfFacts, Pair, SourceLink, SourcePlace};
 use crate::failure::Failure;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
@@ -170,8 +170,7 @@ impl Planner<'_> {
             return self.install_if_needed(id, kernel, why, policy);
         }
         // `--force` compiles the module even if the cache contains a build.
-        let key = CacheKey::of(id, &facts.arch, &inputs, &facts.environment);
-        let cached = !policy.force && facts.cached.contains(&key);
+        let cached = !policy.force && facts.is_cached(id, &inputs);
         if let Some(failure) = &pair.failure
             && !cached
             && failure.fingerprint == inputs.fingerprint()

@@ -24,8 +24,7 @@ impl Order {
     ) -> Self {
         let wanted: BTreeSet<&ModuleId> = wanted.collect();
         let installed = facts.modules.keys().filter(|id| {
-            facts.built(id, kernel).is_some_and(|built| built.installed)
-                && !wanted.iter().any(|other| other.name == id.name)
+            facts.is_installed(id, kernel) && !wanted.iter().any(|other| other.name == id.name)
         });
         let mut left: BTreeSet<&ModuleId> = wanted.iter().copied().chain(installed).collect();
         let mut sorted = Vec::new();

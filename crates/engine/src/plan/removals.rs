@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use super::arrivals::Touched;
 use super::successors::Successor;
-use super::{Action, Note, Planner, Step};
+use super::{Action, Note, Planner};
 use crate::dkms_tree::{PendingWork, Reason};
 use crate::facts::{ModuleFacts, SourceLink, SourcePlace, Subjects};
 use crate::names::{KernelRelease, ModuleId};
@@ -143,8 +143,8 @@ impl Planner<'_> {
         let facts = self.facts;
         let Some(module) = facts.modules.get(id) else { return };
         let mut kept = false;
-        for (kernel, pair) in &module.pairs {
-            let installed = pair.placed || pair.built.as_ref().is_some_and(|built| built.installed);
+        for kernel in module.pairs.keys() {
+            let installed = facts.is_installed_or_placed(id, kernel);
             match self.successor(id, kernel, gone) {
                 Successor::Missing if installed && facts.is_alive(kernel) => {
                     self.note(Note::Kept { module: id.clone(), kernel: kernel.clone() });
@@ -190,21 +190,17 @@ impl Planner<'_> {
         successors: Vec<ModuleId>,
         why: Vec<Reason>,
     ) {
-        let (module, kernel) = (id.clone(), kernel.clone());
-        let is_it = |step: &Step| {
-            matches!(&step.action, Action::Uninstall { module: it, kernel: of, .. }
-                if (it, of) == (&module, &kernel))
-        };
-        if self.plan.after.iter().any(is_it) {
+        if self.is_uninstalled(id, kernel) {
             return;
         }
-        let work = PendingWork::uninstall(id, &kernel);
+        let work = PendingWork::uninstall(id, kernel);
         if self.is_used_up(&work, Digest::of_nothing()) {
-            if self.facts.is_installed_or_placed(id, &kernel) {
+            if self.facts.is_installed_or_placed(id, kernel) {
                 self.parked.insert(work);
             }
             return;
         }
+        let (module, kernel) = (id.clone(), kernel.clone());
         self.touched.insert(kernel.clone());
         let action = Action::Uninstall { module, kernel, successors };
         self.after_builds(action, why);

@@ -370,6 +370,17 @@ impl Action {
         }
     }
 
+    /// Returns the entry of pending work for an installation or uninstallation, and `None` for all
+    /// other actions.
+    #[must_use]
+    pub(crate) fn pending_work(&self) -> Option<PendingWork> {
+        match self {
+            Self::Install { module, kernel, .. } => Some(PendingWork::install(module, kernel)),
+            Self::Uninstall { module, kernel, .. } => Some(PendingWork::uninstall(module, kernel)),
+            _ => None,
+        }
+    }
+
     /// Returns the module that the action concerns, or `None` if it concerns no particular module.
     #[must_use]
     pub fn module(&self) -> Option<&ModuleId> {

@@ -41,7 +41,7 @@ impl Planner<'_> {
             candidates.partition(|other| other.name == id.name);
         let is_installed = |other: &ModuleId| {
             let is_there = self.will_have.contains(&(other.clone(), kernel.clone()))
-                || facts.built(other, kernel).is_some_and(|built| built.installed);
+                || facts.is_installed(other, kernel);
             is_there && !self.is_uninstalled(other, kernel)
         };
         if versions.iter().any(|other| is_installed(other)) {
@@ -69,7 +69,7 @@ impl Planner<'_> {
     }
 
     /// Returns true if the plan already uninstalls a module from a kernel.
-    fn is_uninstalled(&self, id: &ModuleId, kernel: &KernelRelease) -> bool {
+    pub(super) fn is_uninstalled(&self, id: &ModuleId, kernel: &KernelRelease) -> bool {
         self.plan.after.iter().any(|step| {
             matches!(&step.action, Action::Uninstall { module, kernel: of, .. }
                 if (module, of) == (id, kernel))
@@ -89,10 +89,9 @@ impl Planner<'_> {
     /// each such kernel.
     pub(super) fn has_successors(&self, id: &ModuleId, module: &ModuleFacts) -> bool {
         let gone = [id.clone()].into();
-        let installed = module.pairs.iter().filter(|(kernel, pair)| {
-            self.may_exist(kernel) && pair.built.as_ref().is_some_and(|built| built.installed)
-        });
-        let mut kernels = installed.map(|(kernel, _)| kernel).peekable();
+        let is_installed =
+            |kernel: &&KernelRelease| self.may_exist(kernel) && self.facts.is_installed(id, kernel);
+        let mut kernels = module.pairs.keys().filter(is_installed).peekable();
         let is_succeeded = |kernel: &KernelRelease| {
             matches!(self.successor(id, kernel, &gone), Successor::Version | Successor::Others(_))
         };

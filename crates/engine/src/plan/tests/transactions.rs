@@ -217,9 +217,9 @@ fn only_what_a_transaction_concerns_keeps_its_journal() {
     // The source is missing for another reason.
     assert!(is_settled(&machine(subjects(&["vhba-1"], &[])).gone("zfs/1")));
     assert!(!is_settled(&machine(subjects(&["zfs-1"], &[])).gone("zfs/1")));
-    let added_by_nobody = |m: &mut ModuleFacts| m.link = SourceLink::None;
+    let not_added = |m: &mut ModuleFacts| m.link = SourceLink::None;
     let machine_without = machine(subjects(&["zfs-1"], &[])).gone("zfs/1");
-    assert!(is_settled(&machine_without.change("zfs/1", added_by_nobody)));
+    assert!(is_settled(&machine_without.change("zfs/1", not_added)));
     // Nothing is built for the kernel, or the kernel exists.
     assert!(is_settled(&machine(subjects(&[], &[K2]))));
     assert!(is_settled(&machine(subjects(&[], &[K1]))));
