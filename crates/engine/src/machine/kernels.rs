@@ -156,7 +156,12 @@ impl KernelConfig {
 
     /// Returns the value of `option` as written, with its quotes, or `None` if it is not set.
     pub(crate) fn assigned(&self, option: &str) -> Option<&str> {
-        self.text.lines().find_map(|line| line.strip_prefix(option)?.strip_prefix('='))
+        // A hook looks up dozens of options, and splitting the text into lines would take most of
+        // that time.
+        let setting = format!("{option}=");
+        let starts_line = |at: usize| at == 0 || self.text.as_bytes()[at - 1] == b'\n';
+        let (at, _) = self.text.match_indices(&setting).find(|(at, _)| starts_line(*at))?;
+        self.text[at + setting.len()..].lines().next().or(Some(""))
     }
 
     /// Returns true if `option` is `y` or `m`.
