@@ -51,6 +51,7 @@ mod tests {
             kind: ImageKind::Initramfs,
             kernel: "7.2".parse().unwrap(),
             preset: None,
+            kernel_file: None,
         };
         let mut snapshot = Snapshot::default();
         snapshot.add(&machine, &image);

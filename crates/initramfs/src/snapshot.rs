@@ -303,6 +303,7 @@ mod tests {
             kind: ImageKind::Initramfs,
             kernel: "7.2.13-arch1-1".parse().unwrap(),
             preset: Some("linux".into()),
+            kernel_file: None,
         };
         fs::create_dir(root.path().join("boot")).unwrap();
         fs::write(image.below(root.path()), content).unwrap();

@@ -3,13 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
 
 use dkms_engine::machine::{Kernel, Machine};
 
 use super::command::GeneratorCommand;
 use super::pacman_hook;
-use crate::image::{Image, ImageKind, KmodName};
+use crate::image::{self, Image, ImageKind, KmodName};
 
 /// booster's pacman hook, which regenerates images and copies a new kernel to /boot.
 pub(super) const HOOK: &str = "90-booster-install.hook";
@@ -19,14 +18,14 @@ pub(super) const HOOK: &str = "90-booster-install.hook";
 /// returns that one.
 pub(super) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
     let names = kernel.pkgbase.iter().map(String::as_str).chain([kernel.release.as_str()]);
-    let paths = names.map(|name| PathBuf::from(format!("/boot/booster-{name}.img")));
-    let image = |path| Image {
-        path,
+    let image = |name| Image {
+        path: format!("/boot/booster-{name}.img").into(),
         kind: ImageKind::Initramfs,
         kernel: kernel.release.clone(),
         preset: None,
+        kernel_file: Some(image::kernel_file(name)),
     };
-    let (root, mut images) = (&machine.trees.root, paths.map(image).collect::<Vec<Image>>());
+    let (root, mut images) = (&machine.trees.root, names.map(image).collect::<Vec<Image>>());
     let hook_creates_it = kernel.pkgbase.is_some()
         && images.iter().all(|image| !image.below(root).is_file())
         && pacman_hook::is_active_and_names(root, HOOK, "/boot/booster-");
@@ -126,6 +125,7 @@ mod tests {
         let (_root, machine, kernel) = test_machine("7.2", &[("boot/booster-7.2.img", "")]);
         let existing = images(&machine, &kernel);
         assert_eq!(paths(&existing), [Path::new("/boot/booster-7.2.img")]);
+        assert_eq!(existing[0].kernel_file.as_deref(), Some(Path::new("/boot/vmlinuz-7.2")));
         let commands = commands(&machine, &kernel, &existing.iter().collect::<Vec<_>>());
         let line = commands[0].line();
         assert_eq!(line, "booster build --force --kernel-version 7.2 /boot/booster-7.2.img");

@@ -11,7 +11,7 @@ use super::kernel_install;
 use super::pacman_hook;
 use super::shell_settings::{self, ShellVariables};
 use crate::find_files;
-use crate::image::{Image, ImageKind, KmodName};
+use crate::image::{self, Image, ImageKind, KmodName};
 
 /// The pacman hook with which Arch's dracut packages regenerate images and copy a new kernel to
 /// /boot.
@@ -27,11 +27,20 @@ const DRIVERS: [&str; 3] = ["add_drivers", "force_drivers", "drivers"];
 pub(super) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
     let root = &machine.trees.root;
     let release = &kernel.release;
-    let mut paths: Vec<(PathBuf, ImageKind)> = Vec::new();
+    let image = |path, kind, kernel_file| Image {
+        path,
+        kind,
+        kernel: release.clone(),
+        preset: None,
+        kernel_file,
+    };
+    let initramfs = |name: &str, end: &str| {
+        let path = PathBuf::from(format!("/boot/initramfs-{name}{end}"));
+        image(path, ImageKind::Initramfs, Some(image::kernel_file(name)))
+    };
+    let mut images = Vec::new();
     for name in kernel.pkgbase.iter().map(String::as_str).chain([release.as_str()]) {
-        for end in [".img", "-fallback.img"] {
-            paths.push((format!("/boot/initramfs-{name}{end}").into(), ImageKind::Initramfs));
-        }
+        images.extend([".img", "-fallback.img"].map(|end| initramfs(name, end)));
     }
     let releases: Vec<String> = find_files::names(root, Path::new("/usr/lib/modules")).collect();
     for top in kernel_install::PARTITIONS {
@@ -40,18 +49,16 @@ pub(super) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
             name.strip_suffix(".efi").is_some_and(|stem| is_for(stem, kernel, &releases))
         };
         let unified = find_files::names(root, &dir).filter(belongs);
-        paths.extend(unified.map(|name| (dir.join(name), ImageKind::Uki)));
+        images.extend(unified.map(|name| image(dir.join(name), ImageKind::Uki, None)));
     }
-    let image = |(path, kind)| Image { path, kind, kernel: release.clone(), preset: None };
-    let images = paths.into_iter().map(image);
-    let images: Vec<Image> = images.filter(|image| image.below(root).is_file()).collect();
+    images.retain(|image| image.below(root).is_file());
     match &kernel.pkgbase {
         Some(pkgbase)
             if images.is_empty()
                 && kernel_install::images(machine, kernel).is_empty()
                 && pacman_hook::is_active_and_names(root, HOOK, "/boot/initramfs-") =>
         {
-            vec![image((format!("/boot/initramfs-{pkgbase}.img").into(), ImageKind::Initramfs))]
+            vec![initramfs(pkgbase, ".img")]
         }
         _ => images,
     }

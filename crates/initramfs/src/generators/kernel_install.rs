@@ -20,7 +20,13 @@ pub(super) const PARTITIONS: [&str; 3] = ["/efi", "/boot", "/boot/efi"];
 pub(super) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
     let (root, release) = (&machine.trees.root, kernel.release.as_str());
     let tokens = tokens(root);
-    let image = |path, kind| Image { path, kind, kernel: kernel.release.clone(), preset: None };
+    let image = |path, kind| Image {
+        path,
+        kind,
+        kernel: kernel.release.clone(),
+        preset: None,
+        kernel_file: None,
+    };
     let mut images = Vec::new();
     for top in PARTITIONS {
         for token in &tokens {

@@ -3,14 +3,14 @@
 mod preset;
 mod recipe;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use dkms_engine::machine::{Kernel, Machine};
 use dkms_engine::os::paths;
 
 use super::command::GeneratorCommand;
 use super::pacman_hook;
-use crate::image::{Image, ImageKind};
+use crate::image::{self, Image, ImageKind};
 pub(crate) use preset::HOOK;
 pub(super) use preset::Preset;
 use preset::presets_for;
@@ -19,22 +19,20 @@ pub(super) use recipe::configured_modules;
 /// Returns the images of a kernel's presets. For a kernel without a preset, returns
 /// `/boot/initramfs-<release>.img` if it exists.
 pub(super) fn images(machine: &Machine, kernel: &Kernel, presets: &[Preset]) -> Vec<Image> {
-    let image = |path: PathBuf, kind: ImageKind, preset: Option<&str>| Image {
-        path,
-        kind,
-        kernel: kernel.release.clone(),
-        preset: preset.map(str::to_owned),
-    };
+    let release = &kernel.release;
     let presets = presets_for(machine, kernel, presets);
     if presets.is_empty() {
-        let path = PathBuf::from(format!("/boot/initramfs-{}.img", kernel.release));
-        let exists = paths::below(&machine.trees.root, &path).exists();
-        return exists.then(|| image(path, ImageKind::Initramfs, None)).into_iter().collect();
+        let image = Image {
+            path: format!("/boot/initramfs-{release}.img").into(),
+            kind: ImageKind::Initramfs,
+            kernel: release.clone(),
+            preset: None,
+            kernel_file: Some(image::kernel_file(release.as_str())),
+        };
+        let exists = image.below(&machine.trees.root).exists();
+        return exists.then_some(image).into_iter().collect();
     }
-    let made = presets.iter().flat_map(|preset| {
-        preset.files().into_iter().map(|(path, kind)| image(path, kind, Some(&preset.name)))
-    });
-    made.collect()
+    presets.iter().flat_map(|preset| preset.images(release)).collect()
 }
 
 /// Returns the commands that regenerate `images`, which all belong to `kernel`.
@@ -84,6 +82,7 @@ mod tests {
     use testroot::TestRoot;
 
     use super::*;
+    use crate::image::test_kernel_file;
 
     const RELEASE: &str = "7.2.13-arch1-1";
 
@@ -122,6 +121,9 @@ mod tests {
             ("boot/vmlinuz-linux", ""),
         ]);
         assert_eq!(paths(&images_of(&machine, &kernel)), ["/boot/a.img", "/efi/b.efi"]);
+        let kernel_files = images_of(&machine, &kernel).into_iter().map(|image| image.kernel_file);
+        // The unified image contains its kernel.
+        assert_eq!(kernel_files.collect::<Vec<_>>(), [Some("/boot/vmlinuz-linux".into()), None]);
         assert_eq!(lines(&machine, &kernel), ["mkinitcpio -p linux"]);
     }
 
@@ -149,13 +151,8 @@ mod tests {
 
     #[test]
     fn a_preset_with_any_name_is_for_the_kernel_that_it_names() {
-        // The header of a kernel file, and the version text that it points to.
-        let kernel = |release: &str| {
-            let header = format!("{}HdrS{}\0\u{1}", "\0".repeat(0x202), "\0".repeat(8));
-            format!("{header:\0<768}{release} (me@here) #1\0")
-        };
         let preset = "ALL_kver=/boot/own\nPRESETS=(default)\ndefault_image=/boot/own.img\n";
-        let (this, other) = (kernel(RELEASE), kernel("7.2.13-arch1-10"));
+        let (this, other) = (test_kernel_file(RELEASE), test_kernel_file("7.2.13-arch1-10"));
         let files = |kernel| {
             [("etc/mkinitcpio.d/mine.preset", preset), ("boot/own", kernel), ("boot/own.img", "")]
         };

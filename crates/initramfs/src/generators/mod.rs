@@ -16,7 +16,7 @@ use std::time::Duration;
 use dkms_engine::machine::{Kernel, Machine};
 use dkms_engine::os::process::{Environment, Output, Program};
 
-use crate::image::{Contents, Image, ImageKind, KmodName, Listing};
+use crate::image::{self, Contents, Image, ImageKind, KmodName, Listing};
 pub(crate) use command::GeneratorCommand;
 pub(crate) use mkinitcpio::HOOK as MKINITCPIO_HOOK;
 use mkinitcpio::Preset;
@@ -236,15 +236,16 @@ fn other_images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
     let release = kernel.release.as_str();
     let name = kernel.pkgbase.as_deref().unwrap_or(release);
     let usual = [
-        format!("/boot/initramfs-{name}.img"),
-        format!("/boot/initramfs-{release}.img"),
-        format!("/boot/initrd.img-{release}"),
+        (format!("/boot/initramfs-{name}.img"), name),
+        (format!("/boot/initramfs-{release}.img"), release),
+        (format!("/boot/initrd.img-{release}"), release),
     ];
-    let image = |path: String| Image {
+    let image = |(path, name): (String, &str)| Image {
         path: path.into(),
         kind: ImageKind::Initramfs,
         kernel: kernel.release.clone(),
         preset: None,
+        kernel_file: Some(image::kernel_file(name)),
     };
     let mut images: Vec<Image> = usual.into_iter().map(image).collect();
     images.dedup();

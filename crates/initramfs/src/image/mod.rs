@@ -25,6 +25,10 @@ pub(crate) struct Image {
     pub(crate) kernel: KernelRelease,
     /// The name of the mkinitcpio preset that generates the image; `None` without a preset.
     pub(crate) preset: Option<String>,
+    /// The kernel file that boots with the image, such as `/boot/vmlinuz-linux`, as a path on the
+    /// machine that boots it. `None` if the image contains its kernel, or if its boot entry has a
+    /// directory for each release. The file may be missing.
+    pub(crate) kernel_file: Option<PathBuf>,
 }
 
 /// The format of an image file.
@@ -39,5 +43,56 @@ impl Image {
     /// Returns the path of the image file below `root`.
     pub(crate) fn below(&self, root: &Path) -> PathBuf {
         paths::below(root, &self.path)
+    }
+
+    /// Returns the release of the kernel that boots with the image if that is another kernel than
+    /// the one that the image is for. Returns `None` if the kernel file does not exist or does not
+    /// name a release.
+    #[cfg_attr(not(test), expect(dead_code, reason = "not called yet"))]
+    pub(crate) fn other_kernel(&self, root: &Path) -> Option<String> {
+        let release = release_of_kernel_file(&paths::below(root, self.kernel_file.as_ref()?))?;
+        (release != self.kernel.as_str()).then_some(release)
+    }
+}
+
+/// Returns the path of the kernel file in /boot for the images that are named after `name`, which
+/// is a kernel's package or release.
+pub(crate) fn kernel_file(name: &str) -> PathBuf {
+    PathBuf::from(format!("/boot/vmlinuz-{name}"))
+}
+
+/// Returns a kernel file whose header names `release`.
+#[cfg(test)]
+pub(crate) fn test_kernel_file(release: &str) -> String {
+    let header = format!("{}HdrS{}\0\u{1}", "\0".repeat(0x202), "\0".repeat(8));
+    format!("{header:\0<768}{release} (me@here) #1\0")
+}
+
+#[cfg(test)]
+mod tests {
+    use testroot::TestRoot;
+
+    use super::*;
+
+    #[test]
+    fn another_kernel_is_one_with_another_release() {
+        let root = TestRoot::new();
+        let mut image = Image {
+            path: "/boot/initramfs-linux.img".into(),
+            kind: ImageKind::Initramfs,
+            kernel: "7.2.13-arch1-1".parse().unwrap(),
+            preset: None,
+            kernel_file: Some(kernel_file("linux")),
+        };
+        let other = |image: &Image| image.other_kernel(root.path());
+        assert_eq!(other(&image), None, "the kernel file does not exist");
+        root.write("boot/vmlinuz-linux", "no header");
+        assert_eq!(other(&image), None);
+        root.write("boot/vmlinuz-linux", test_kernel_file("7.2.13-arch1-1"));
+        assert_eq!(other(&image), None);
+        root.write("boot/vmlinuz-linux", test_kernel_file("7.2.13-arch1-10"));
+        assert_eq!(other(&image).unwrap(), "7.2.13-arch1-10");
+        image.kernel_file = None;
+        assert_eq!(other(&image), None);
     }
 }

@@ -5,12 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use dkms_engine::machine::{Kernel, Machine};
+use dkms_engine::names::KernelRelease;
 use dkms_engine::os::paths;
 
 use super::super::pacman_hook;
 use super::super::shell_settings::{self, ShellVariables};
 use crate::find_files;
-use crate::image::{ImageKind, release_of_kernel_file};
+use crate::image::{Image, ImageKind, release_of_kernel_file};
 
 /// mkinitcpio's pacman hook, which regenerates images and copies a new kernel to /boot.
 pub(crate) const HOOK: &str = "90-mkinitcpio-install.hook";
@@ -91,13 +92,22 @@ impl Preset {
         own.or_else(|| self.variables.text(&format!("ALL_{key}")))
     }
 
-    /// Returns the sorted paths of all images and UKIs that the preset names.
-    pub(super) fn files(&self) -> Vec<(PathBuf, ImageKind)> {
-        let images = self.variables.list("PRESETS").iter();
-        let mut files: Vec<_> = images.flat_map(|image| self.files_of(image)).collect();
-        files.sort();
-        files.dedup();
-        files
+    /// Returns all images and UKIs that the preset names, for the kernel `release`, sorted by path.
+    pub(super) fn images(&self, release: &KernelRelease) -> Vec<Image> {
+        let mut images = Vec::new();
+        for name in self.variables.list("PRESETS") {
+            let kver = self.of_image(name, "kver").filter(|kver| kver.starts_with('/'));
+            images.extend(self.files_of(name).map(|(path, kind)| Image {
+                path,
+                kind,
+                kernel: release.clone(),
+                preset: Some(self.name.clone()),
+                kernel_file: kver.filter(|_| kind == ImageKind::Initramfs).map(PathBuf::from),
+            }));
+        }
+        images.sort();
+        images.dedup_by(|a, b| a.path == b.path);
+        images
     }
 
     /// Returns the paths of the initramfs image and the UKI with the name `image` in `PRESETS`.
