@@ -24,6 +24,9 @@ use mkinitcpio::Preset;
 /// The time limit for listing an image.
 const TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
+/// The value of `[initramfs] generator` with which images are left alone.
+const NONE: &str = "none";
+
 /// Our hook that takes a snapshot of the images.
 const SNAPSHOT_HOOK: &str = "90-mkinitcpio-dkms.hook";
 
@@ -78,7 +81,7 @@ impl GeneratorKind {
 
 impl Generator {
     /// Detects the generator of this machine. Returns `None` on a machine without images, such as a
-    /// container.
+    /// container, and if `[initramfs] generator` is `none`.
     ///
     /// Tries in this order: the generator that `[initramfs] generator` names, an installed
     /// generator with an active pacman hook, any installed generator, and an unknown generator if
@@ -88,6 +91,9 @@ impl Generator {
         let root = &machine.trees.root;
         let known = GeneratorKind::KNOWN.into_iter();
         let named = &machine.settings.initramfs.generator;
+        if named == NONE {
+            return None;
+        }
         let by_name = known.clone().find(|kind| kind.name() == named);
         if by_name.is_none() && !named.is_empty() {
             log::warn!("unknown [initramfs] generator: {named:?}");
@@ -296,6 +302,16 @@ mod tests {
             .map(GeneratorKind::name)
             .collect();
         assert_eq!(earlier, ["dracut", "booster"]);
+    }
+
+    #[test]
+    fn finds_no_generator_if_the_settings_say_none() {
+        let settings = "[initramfs]\ngenerator = \"none\"\ncommand = \"make-image %i\"\n";
+        let files = [("usr/bin/dracut", ""), ("etc/dkms/alpm-dkms.toml", settings)];
+        let (_root, machine, _) = test_machine("7.2", &files);
+        assert!(Generator::detect(&machine).is_none());
+        let (_root, machine, _) = test_machine("7.2", &files[..1]);
+        assert!(Generator::detect(&machine).is_some());
     }
 
     #[test]

@@ -6,7 +6,8 @@ use serde::Deserialize;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct InitramfsSettings {
-    /// The generator of images: `mkinitcpio`, `dracut` or `booster`. Detected if empty.
+    /// The generator of images: `mkinitcpio`, `dracut` or `booster`, or `none` if images are left
+    /// alone. Detected if empty.
     pub generator: String,
     /// The command that regenerates one image. If empty, the generator's own command is used.
     ///
