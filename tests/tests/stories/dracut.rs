@@ -3,7 +3,7 @@
 use stories::{Completed, PackageFile, Recipe, Root, find};
 
 use crate::fixture::{kernel, object, release};
-use crate::image_fixture::{IMAGE, mask, new_images, summary_line, unmask};
+use crate::image_fixture::{IMAGE, mask, name_generator, new_images, summary_line, unmask};
 
 /// The image of `linux-lts`.
 const LTS_IMAGE: &str = "boot/initramfs-linux-lts.img";
@@ -65,6 +65,7 @@ pub(crate) fn upgrade_zfs(root: &Root) -> Completed {
 
 /// Masks hooks during `action`.
 fn without_hooks(root: &Root, hooks: &[&str], action: impl FnOnce()) {
+    name_generator(root, "dracut");
     hooks.iter().for_each(|hook| mask(root, hook));
     action();
     hooks.iter().for_each(|hook| unmask(root, hook));

@@ -2,12 +2,25 @@
 
 use stories::Root;
 
+use crate::mkinitcpio::STOCK;
+
 /// The image of `linux`.
 pub(crate) const IMAGE: &str = "boot/initramfs-linux.img";
 
 /// Masks a hook with a symlink to /dev/null, as administrators do.
+///
+/// Names mkinitcpio in the settings if the hook is mkinitcpio's, since the images of a generator
+/// with a masked hook are otherwise left alone.
 pub(crate) fn mask(root: &Root, hook: &str) {
+    if hook == STOCK {
+        name_generator(root, "mkinitcpio");
+    }
     root.shell(&format!("ln -s /dev/null /etc/pacman.d/hooks/{hook}.hook")).ok();
+}
+
+/// Names the generator in the settings, so that its images are ours even if its hook is masked.
+pub(crate) fn name_generator(root: &Root, name: &str) {
+    root.write("etc/dkms/alpm-dkms.toml", &format!("[initramfs]\ngenerator = \"{name}\"\n"));
 }
 
 pub(crate) fn unmask(root: &Root, hook: &str) {

@@ -28,7 +28,7 @@ pub(super) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
     let (root, mut images) = (&machine.trees.root, names.map(image).collect::<Vec<Image>>());
     let hook_creates_it = kernel.pkgbase.is_some()
         && images.iter().all(|image| !image.below(root).is_file())
-        && pacman_hook::is_active_and_names(root, HOOK, "/boot/booster-");
+        && pacman_hook::is_stock_and_names(root, HOOK, "/boot/booster-");
     if hook_creates_it {
         images.truncate(1);
     } else {

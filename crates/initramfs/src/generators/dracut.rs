@@ -56,7 +56,7 @@ pub(super) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
         Some(pkgbase)
             if images.is_empty()
                 && kernel_install::images(machine, kernel).is_empty()
-                && pacman_hook::is_active_and_names(root, HOOK, "/boot/initramfs-") =>
+                && pacman_hook::is_stock_and_names(root, HOOK, "/boot/initramfs-") =>
         {
             vec![initramfs(pkgbase, ".img")]
         }

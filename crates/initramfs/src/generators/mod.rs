@@ -20,6 +20,7 @@ use crate::image::{self, Contents, Image, ImageKind, KmodName, Listing};
 pub(crate) use command::GeneratorCommand;
 pub(crate) use mkinitcpio::HOOK as MKINITCPIO_HOOK;
 use mkinitcpio::Preset;
+use pacman_hook::HookInEffect;
 
 /// The time limit for listing an image.
 const TIMEOUT: Duration = Duration::from_secs(5 * 60);
@@ -129,10 +130,29 @@ impl Generator {
         self.presets.get_or_init(|| Preset::all(machine))
     }
 
+    /// Returns true if the generator makes the images with its names, so that they are ours to
+    /// regenerate.
+    ///
+    /// If its pacman hook is masked or replaced by another program's, such as
+    /// limine-mkinitcpio-hook's, the images are made in another way or not at all. The settings can
+    /// say that the generator makes them nevertheless.
+    fn makes_images(&self, machine: &Machine) -> bool {
+        let (hook, settings) = (self.kind.hook(), &machine.settings.initramfs);
+        let by_settings = settings.generator == self.kind.name() || !settings.command.is_empty();
+        by_settings
+            || match HookInEffect::of(&machine.trees.root, hook) {
+                HookInEffect::Stock | HookInEffect::Missing => true,
+                HookInEffect::Masked | HookInEffect::Foreign => false,
+            }
+    }
+
     /// Returns the images of a kernel: those in kernel-install's boot entries, then the generator's
-    /// own.
+    /// own, unless another program makes those.
     pub(crate) fn images(&self, machine: &Machine, kernel: &Kernel) -> Vec<Image> {
         let mut images = kernel_install::images(machine, kernel);
+        if !self.makes_images(machine) {
+            return images;
+        }
         let own = match self.kind {
             GeneratorKind::Mkinitcpio => mkinitcpio::images(machine, kernel, self.presets(machine)),
             GeneratorKind::Dracut => dracut::images(machine, kernel),
@@ -291,6 +311,8 @@ fn administrators_commands(
 mod tests {
     use std::fs;
 
+    use rstest::rstest;
+
     use super::*;
     use crate::test_machine::test_machine;
 
@@ -312,6 +334,85 @@ mod tests {
         assert!(Generator::detect(&machine).is_none());
         let (_root, machine, _) = test_machine("7.2", &files[..1]);
         assert!(Generator::detect(&machine).is_some());
+    }
+
+    const IMAGE: &str = "/boot/initramfs-linux.img";
+    const STOCK: &str = "[Trigger]\n[Action]\nExec = /scripts/mkinitcpio install\n";
+    const FOREIGN: &str = "[Trigger]\n[Action]\nExec = /scripts/limine-mkinitcpio-install\n";
+    const ENTRY: &str = "/efi/0b/7.2/initrd";
+
+    /// Returns the images on a machine with mkinitcpio, a preset, a boot entry of kernel-install,
+    /// the override `in_etc` of mkinitcpio's hook, and `settings`.
+    fn images_with_override(in_etc: Option<&str>, settings: &str) -> Vec<String> {
+        let name = MKINITCPIO_HOOK;
+        let (shipped, in_etc_path) =
+            (format!("usr/share/libalpm/hooks/{name}"), format!("etc/pacman.d/hooks/{name}"));
+        let preset = "ALL_kver=/boot/vmlinuz-linux\nPRESETS=(default)\n\
+                      default_image=/boot/initramfs-linux.img\n";
+        let files = [
+            ("usr/bin/mkinitcpio", ""),
+            ("etc/mkinitcpio.d/linux.preset", preset),
+            ("etc/machine-id", "0b\n"),
+            (ENTRY.trim_start_matches('/'), ""),
+            ("etc/dkms/alpm-dkms.toml", settings),
+            (&shipped, STOCK),
+        ];
+        let (root, machine, kernel) = test_machine("7.2", &files);
+        match in_etc {
+            Some("/dev/null") => root.link(&in_etc_path, "/dev/null"),
+            Some(text) => root.write(&in_etc_path, text),
+            None => {}
+        }
+        paths(&machine, &kernel)
+    }
+
+    fn paths(machine: &Machine, kernel: &Kernel) -> Vec<String> {
+        let images = Generator::detect(machine).unwrap().images(machine, kernel);
+        images.iter().map(|image| image.path.display().to_string()).collect()
+    }
+
+    #[rstest]
+    #[case::stock(None, "", &[ENTRY, IMAGE])]
+    #[case::masked_by_a_link(Some("/dev/null".into()), "", &[ENTRY])]
+    #[case::masked_by_an_empty_file(Some("".into()), "", &[ENTRY])]
+    #[case::overridden(Some(FOREIGN.into()), "", &[ENTRY])]
+    #[case::overridden_by_us(Some(format!("{}\n{FOREIGN}", pacman_hook::MARK)), "", &[ENTRY, IMAGE])]
+    #[case::named(Some("/dev/null".into()), "[initramfs]\ngenerator = 'mkinitcpio'\n", &[ENTRY, IMAGE])]
+    #[case::with_a_command(Some(FOREIGN.into()), "[initramfs]\ncommand = 'make-image %i'\n", &[ENTRY, IMAGE])]
+    fn a_generator_makes_images_if_its_own_hook_is_in_effect(
+        #[case] in_etc: Option<String>,
+        #[case] settings: &str,
+        #[case] want: &[&str],
+    ) {
+        assert_eq!(images_with_override(in_etc.as_deref(), settings), want);
+    }
+
+    /// Arch's dracut ships no hook.
+    #[test]
+    fn a_generator_without_a_hook_makes_images() {
+        let files = [("usr/bin/dracut", ""), ("boot/initramfs-linux.img", "")];
+        let (_root, machine, kernel) = test_machine("7.2", &files);
+        assert_eq!(paths(&machine, &kernel), [IMAGE]);
+    }
+
+    #[test]
+    fn images_of_limine_mkinitcpio_hook_are_not_ours() {
+        let template = "ALL_kver=/boot/vmlinuz-%PKGBASE%\nPRESETS=(default)\n\
+                        default_image=/boot/initramfs-%PKGBASE%.img\n";
+        let [shipped, in_etc] = ["usr/share/libalpm/hooks", "etc/pacman.d/hooks"]
+            .map(|dir| format!("{dir}/{MKINITCPIO_HOOK}"));
+        let files = [
+            ("usr/bin/mkinitcpio", ""),
+            ("usr/share/mkinitcpio/hook.preset", template),
+            (&shipped, STOCK),
+            (&in_etc, FOREIGN),
+            ("etc/machine-id", "0b\n"),
+            ("boot/EFI/Linux/0b_linux.efi", ""),
+            ("boot/EFI/Linux/arch-linux.efi", ""),
+        ];
+        let (root, machine, kernel) = test_machine("7.2", &files);
+        root.dir("etc/mkinitcpio.d");
+        assert_eq!(paths(&machine, &kernel), [""; 0]);
     }
 
     #[test]

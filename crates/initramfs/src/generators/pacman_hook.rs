@@ -81,28 +81,64 @@ fn kernel_target(root: &Path, name: &str, release: &KernelRelease) -> String {
     format!("usr/lib/modules/{release}/{file}\n")
 }
 
-/// Returns true if the hook `name` is active and the text of its program contains `file`, the start
-/// of an image's path.
+/// Returns true if the generator's hook `name` is in effect and the text of its program contains
+/// `file`, the start of an image's path.
 ///
 /// This detects images that are missing because another hook removed them before an upgrade.
-pub(super) fn is_active_and_names(root: &Path, name: &str, file: &str) -> bool {
+pub(super) fn is_stock_and_names(root: &Path, name: &str, file: &str) -> bool {
     let program = exec(root, name).and_then(|words| words.into_iter().next());
     let names = |program: String| {
         fs::read_to_string(paths::below(root, Path::new(&program)))
             .is_ok_and(|text| text.contains(file))
     };
-    is_active(root, name) && program.is_some_and(names)
+    HookInEffect::of(root, name) == HookInEffect::Stock && program.is_some_and(names)
+}
+
+/// The hook that libalpm runs under the name of a generator's hook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HookInEffect {
+    /// No hook has the name.
+    Missing,
+    /// None, because an empty file or a link to `/dev/null` masks the hook.
+    Masked,
+    /// The hook that the generator ships, or an override that runs the same command, such as ours.
+    /// If the generator ships none, the administrator's own.
+    Stock,
+    /// An override that runs another command.
+    Foreign,
+}
+
+impl HookInEffect {
+    pub(super) fn of(root: &Path, name: &str) -> Self {
+        let Some(file) = effective_file(root, name) else { return Self::Missing };
+        let text = fs::read_to_string(&file).unwrap_or_default();
+        if !text.contains("[Trigger]") {
+            return Self::Masked;
+        }
+        let shipped = shipped(root, name);
+        if file == shipped || text.starts_with(MARK) {
+            return Self::Stock;
+        }
+        let line = |text: &str| exec_line(text).unwrap_or_default().join(" ");
+        match fs::read_to_string(shipped) {
+            // The override may run the command in a shell, after a command of its own.
+            Ok(shipped) if !line(&text).contains(&line(&shipped)) => Self::Foreign,
+            _ => Self::Stock,
+        }
+    }
 }
 
 /// Returns true if libalpm runs the hook `name`: the file exists and is neither empty nor a link to
 /// `/dev/null`.
 pub(crate) fn is_active(root: &Path, name: &str) -> bool {
-    let file = directories(root)
-        .into_iter()
-        .rev()
-        .map(|dir| dir.join(name))
-        .find(|file| file.symlink_metadata().is_ok());
-    file.is_some_and(|file| fs::read_to_string(file).is_ok_and(|text| text.contains("[Trigger]")))
+    let in_effect = HookInEffect::of(root, name);
+    matches!(in_effect, HookInEffect::Stock | HookInEffect::Foreign)
+}
+
+/// Returns the file that libalpm reads for the hook `name`; `None` if there is none.
+fn effective_file(root: &Path, name: &str) -> Option<PathBuf> {
+    let mut files = directories(root).into_iter().rev().map(|dir| dir.join(name));
+    files.find(|file| file.symlink_metadata().is_ok())
 }
 
 /// Returns the command in a hook's text, split into words; `None` if there is no command.
@@ -199,16 +235,57 @@ mod tests {
     }
 
     #[test]
-    fn finds_image_names_in_the_program_of_an_active_hook() {
+    fn finds_image_names_in_the_program_of_a_stock_hook() {
         let (file, program) = (format!("usr/share/libalpm/hooks/{NAME}"), "/usr/bin/make-images");
         let script = "install -D x \"/boot/initramfs-$pkgbase.img\"\n";
         let files = root(&[(&file, &hook(program)), (program.trim_start_matches('/'), script)]);
-        let names = |file: &str| is_active_and_names(files.path(), NAME, file);
+        let names = |file: &str| is_stock_and_names(files.path(), NAME, file);
         assert!(names("/boot/initramfs-") && !names("/efi/"));
         let masks = files.path().join("etc/pacman.d/hooks");
         fs::create_dir_all(&masks).unwrap();
         symlink("/dev/null", masks.join(NAME)).unwrap();
-        assert!(!is_active_and_names(files.path(), NAME, "/boot/initramfs-"));
+        assert!(!is_stock_and_names(files.path(), NAME, "/boot/initramfs-"));
+    }
+
+    const STOCK: &str = "/usr/share/libalpm/scripts/mkinitcpio install";
+
+    /// Each case has the shipped hook, and the file in /etc that overrides it, if any.
+    #[rstest::rstest]
+    #[case::none(None, None, HookInEffect::Missing)]
+    #[case::shipped(Some(STOCK), None, HookInEffect::Stock)]
+    #[case::of_the_administrator(None, Some(hook("/usr/local/bin/install")), HookInEffect::Stock)]
+    #[case::copied(Some(STOCK), Some(hook(STOCK)), HookInEffect::Stock)]
+    #[case::wrapped(
+        Some(STOCK),
+        Some(hook(&format!("/bin/sh -c 'mount /boot; exec {STOCK}'"))),
+        HookInEffect::Stock
+    )]
+    #[case::of_us(
+        Some(STOCK),
+        Some(format!("{MARK}\n{}", hook("/bin/ours"))),
+        HookInEffect::Stock
+    )]
+    #[case::of_limine(
+        Some(STOCK),
+        Some(hook("/usr/share/libalpm/scripts/limine-mkinitcpio-install")),
+        HookInEffect::Foreign
+    )]
+    #[case::empty(Some(STOCK), Some(String::new()), HookInEffect::Masked)]
+    #[case::empty_alone(None, Some(String::new()), HookInEffect::Masked)]
+    fn an_override_is_foreign_if_it_runs_another_command(
+        #[case] shipped: Option<&str>,
+        #[case] override_text: Option<String>,
+        #[case] want: HookInEffect,
+    ) {
+        let [system, own] =
+            ["usr/share/libalpm/hooks", "etc/pacman.d/hooks"].map(|dir| format!("{dir}/{NAME}"));
+        let shipped = shipped.map(hook);
+        let files = [(&system, &shipped), (&own, &override_text)];
+        let files: Vec<(&str, &str)> = files
+            .iter()
+            .filter_map(|(file, text)| Some((file.as_str(), text.as_deref()?)))
+            .collect();
+        assert_eq!(HookInEffect::of(root(&files).path(), NAME), want);
     }
 
     #[test]
@@ -219,6 +296,7 @@ mod tests {
         symlink("/dev/null", mask.join(NAME)).unwrap();
         assert_eq!(exec(files.path(), NAME).unwrap(), ["/stock", "install"]);
         assert!(!is_active(files.path(), NAME));
+        assert_eq!(HookInEffect::of(files.path(), NAME), HookInEffect::Masked);
         assert!(!is_active(files.path(), "90-booster-install.hook"));
     }
 }

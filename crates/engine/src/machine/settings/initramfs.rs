@@ -8,6 +8,8 @@ use serde::Deserialize;
 pub struct InitramfsSettings {
     /// The generator of images: `mkinitcpio`, `dracut` or `booster`, or `none` if images are left
     /// alone. Detected if empty.
+    ///
+    /// The images of a generator with a masked hook are left alone unless this names it.
     pub generator: String,
     /// The command that regenerates one image. If empty, the generator's own command is used.
     ///

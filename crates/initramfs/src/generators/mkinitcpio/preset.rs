@@ -8,7 +8,7 @@ use dkms_engine::machine::{Kernel, Machine};
 use dkms_engine::names::KernelRelease;
 use dkms_engine::os::paths;
 
-use super::super::pacman_hook;
+use super::super::pacman_hook::HookInEffect;
 use super::super::shell_settings::{self, ShellVariables};
 use crate::find_files;
 use crate::image::{Image, ImageKind, release_of_kernel_file};
@@ -43,12 +43,13 @@ impl Preset {
     /// template, for a kernel that has none.
     ///
     /// During an upgrade, another hook of mkinitcpio has already removed the preset with the old
-    /// kernel. Returns `None` if mkinitcpio's hook is not active or the preset exists, readable or
-    /// not.
+    /// kernel. Returns `None` if the hook is masked or another program's, or if the preset exists,
+    /// readable or not.
     fn created_by_hook(machine: &Machine, kernel: &Kernel) -> Option<Self> {
         let (root, name) = (&machine.trees.root, kernel.pkgbase.clone()?);
         let present = root.join(format!("etc/mkinitcpio.d/{name}.preset"));
-        if !pacman_hook::is_active(root, HOOK) || present.is_symlink() || present.exists() {
+        let creates = HookInEffect::of(root, HOOK) == HookInEffect::Stock;
+        if !creates || present.is_symlink() || present.exists() {
             return None;
         }
         let saved = root.join(format!("etc/mkinitcpio.d/{name}.preset.pacsave"));
