@@ -73,9 +73,7 @@ pub(super) fn commands(
     images: &[&Image],
 ) -> Vec<GeneratorCommand> {
     let root = &machine.trees.root;
-    if let Some(command) = pacman_hook::command_for_new(root, HOOK, kernel, images) {
-        return vec![command];
-    }
+    let (for_new, images) = pacman_hook::command_for_new(root, HOOK, kernel, images);
     let command = |image: &&Image| {
         let path = image.path.display().to_string();
         GeneratorCommand::new(&[
@@ -88,7 +86,8 @@ pub(super) fn commands(
         ])
     };
     // booster does not generate unified kernel images.
-    images.iter().filter(|image| image.kind == ImageKind::Initramfs).map(command).collect()
+    let initramfs = images.iter().filter(|image| image.kind == ImageKind::Initramfs);
+    for_new.into_iter().chain(initramfs.map(command)).collect()
 }
 
 #[cfg(test)]

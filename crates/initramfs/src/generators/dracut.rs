@@ -134,9 +134,7 @@ pub(super) fn commands(
     images: &[&Image],
 ) -> Vec<GeneratorCommand> {
     let root = &machine.trees.root;
-    if let Some(command) = pacman_hook::command_for_new(root, HOOK, kernel, images) {
-        return vec![command];
-    }
+    let (for_new, images) = pacman_hook::command_for_new(root, HOOK, kernel, images);
     let release = kernel.release.as_str();
     let command = |image: &&Image| {
         let path = image.path.display().to_string();
@@ -151,7 +149,7 @@ pub(super) fn commands(
         words.extend(["--kver", release, &path]);
         GeneratorCommand::new(&words)
     };
-    images.iter().map(command).collect()
+    for_new.into_iter().chain(images.iter().map(command)).collect()
 }
 
 #[cfg(test)]
@@ -161,6 +159,8 @@ mod tests {
     use testroot::TestRoot;
 
     use super::*;
+    use crate::image::test_kernel_file;
+    use crate::test_machine::test_machine;
 
     /// Returns the releases of the kernels that own the EFI program `file`. `kernels` are the
     /// installed kernels, each given as release and package.
@@ -174,6 +174,36 @@ mod tests {
         let all = Kernels::read(&machine.trees).unwrap().all;
         let has = |kernel: &&Kernel| !images(&machine, kernel).is_empty();
         all.iter().filter(has).map(|kernel| kernel.release.to_string()).collect()
+    }
+
+    /// dracut's hook, which copies the kernel, and only the image beside the kernel file of another
+    /// release.
+    #[test]
+    fn dracuts_hook_replaces_the_kernel_of_another_release() {
+        let hook = format!("usr/share/libalpm/hooks/{HOOK}");
+        let other = test_kernel_file("7.1");
+        let files = [
+            (hook.as_str(), "[Trigger]\n[Action]\nExec = /script\n"),
+            ("boot/vmlinuz-linux", &other),
+            ("boot/initramfs-linux.img", ""),
+            ("boot/initramfs-7.2.img", ""),
+        ];
+        let own = "dracut --force --kver 7.2 /boot/initramfs";
+        let (root, machine, kernel) = test_machine("7.2", &files);
+        let by_hook = "echo usr/lib/modules/7.2/vmlinuz | /script".to_owned();
+        assert_eq!(lines(&machine, &kernel), [by_hook, format!("{own}-7.2.img")]);
+        let by_dracut = [format!("{own}-linux.img"), format!("{own}-7.2.img")];
+        root.write("boot/vmlinuz-linux", test_kernel_file("7.2"));
+        assert_eq!(lines(&machine, &kernel), by_dracut);
+        root.write("boot/vmlinuz-linux", &other);
+        root.link(format!("etc/pacman.d/hooks/{HOOK}"), "/dev/null");
+        assert_eq!(lines(&machine, &kernel), by_dracut, "the hook is masked");
+    }
+
+    fn lines(machine: &Machine, kernel: &Kernel) -> Vec<String> {
+        let images = images(machine, kernel);
+        let commands = commands(machine, kernel, &images.iter().collect::<Vec<_>>());
+        commands.iter().map(GeneratorCommand::line).collect()
     }
 
     #[rstest]

@@ -3,14 +3,13 @@
 mod preset;
 mod recipe;
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use dkms_engine::machine::{Kernel, Machine};
-use dkms_engine::os::paths;
 
 use super::command::GeneratorCommand;
-use super::pacman_hook;
-use crate::image::{self, Image, ImageKind};
+use super::pacman_hook::{self, HookInEffect};
+use crate::image::{self, Image, ImageKind, release_of_kernel_file};
 pub(crate) use preset::HOOK;
 pub(super) use preset::Preset;
 use preset::presets_for;
@@ -40,7 +39,8 @@ pub(super) fn images(machine: &Machine, kernel: &Kernel, presets: &[Preset]) -> 
 /// An image of a preset is regenerated with `mkinitcpio -p`. If an image or the copy of the kernel
 /// in /boot is missing, returns the command of mkinitcpio's pacman hook instead, which also copies
 /// the kernel. Both are missing after an interrupted upgrade, because another of mkinitcpio's hooks
-/// removes them before the upgrade.
+/// removes them before the upgrade. The hook's command also replaces the copy of another release,
+/// unless the hook is masked.
 pub(super) fn commands(
     machine: &Machine,
     kernel: &Kernel,
@@ -50,12 +50,17 @@ pub(super) fn commands(
     let root = &machine.trees.root;
     let mut presets = presets_for(machine, kernel, presets);
     presets.retain(|preset| images.iter().any(|image| image.preset.as_ref() == Some(&preset.name)));
-    let exists = |path: &str| paths::below(root, Path::new(path)).exists();
-    let has_kernel =
-        |preset: &Preset| preset.kvers().all(|kver| !kver.starts_with('/') || exists(kver));
-    let complete = images.iter().all(|image| image.below(root).exists());
+    let kernel_files: Vec<PathBuf> =
+        presets.iter().flat_map(|preset| preset.kernel_files(root)).collect();
+    let is_missing = images.iter().any(|image| !image.below(root).exists())
+        || kernel_files.iter().any(|file| !file.exists());
+    let is_other = |file: &PathBuf| {
+        release_of_kernel_file(file).is_some_and(|release| release != kernel.release.as_str())
+    };
+    let is_replaced =
+        || kernel_files.iter().any(is_other) && HookInEffect::of(root, HOOK) == HookInEffect::Stock;
     if kernel.pkgbase.is_some()
-        && !(complete && presets.iter().all(|preset| has_kernel(preset)))
+        && (is_missing || is_replaced())
         && let Some(words) = pacman_hook::exec(root, HOOK)
     {
         let vmlinuz = format!("usr/lib/modules/{}/vmlinuz\n", kernel.release);
@@ -147,6 +152,26 @@ mod tests {
             let (_root, own, kernel) = test_machine(&[preset, template, (HOOK_FILE, HOOK_TEXT)]);
             assert_eq!(images_of(&own, &kernel), [], "an existing preset is not replaced");
         }
+    }
+
+    #[test]
+    fn mkinitcpios_hook_replaces_the_kernel_of_another_release() {
+        let other = test_kernel_file("7.2.12-arch1-1");
+        let files = [
+            ("etc/mkinitcpio.d/linux.preset", PRESET),
+            ("boot/a.img", ""),
+            ("efi/b.efi", ""),
+            ("boot/vmlinuz-linux", &other),
+            (HOOK_FILE, HOOK_TEXT),
+        ];
+        let (root, machine, kernel) = test_machine(&files);
+        let by_hook = [format!("echo usr/lib/modules/{RELEASE}/vmlinuz | /script install")];
+        assert_eq!(lines(&machine, &kernel), by_hook);
+        root.write("boot/vmlinuz-linux", test_kernel_file(RELEASE));
+        assert_eq!(lines(&machine, &kernel), ["mkinitcpio -p linux"]);
+        root.write("boot/vmlinuz-linux", &other);
+        root.link(format!("etc/pacman.d/hooks/{HOOK}"), "/dev/null");
+        assert_eq!(lines(&machine, &kernel), ["mkinitcpio -p linux"], "the hook is masked");
     }
 
     #[test]

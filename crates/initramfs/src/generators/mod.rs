@@ -146,6 +146,18 @@ impl Generator {
             }
     }
 
+    /// Returns true if the commands that regenerate an image beside the kernel file of another
+    /// release also replace that file.
+    ///
+    /// The command of the generator's own pacman hook does so, for the kernel of a package.
+    #[must_use]
+    pub fn copies_kernel(&self, machine: &Machine) -> bool {
+        let (root, hook) = (&machine.trees.root, self.kind.hook());
+        machine.settings.initramfs.command.is_empty()
+            && HookInEffect::of(root, hook) == HookInEffect::Stock
+            && pacman_hook::exec(root, hook).is_some()
+    }
+
     /// Returns the images of a kernel: those in kernel-install's boot entries, then the generator's
     /// own, unless another program makes those.
     pub(crate) fn images(&self, machine: &Machine, kernel: &Kernel) -> Vec<Image> {
@@ -342,8 +354,9 @@ mod tests {
     const ENTRY: &str = "/efi/0b/7.2/initrd";
 
     /// Returns the images on a machine with mkinitcpio, a preset, a boot entry of kernel-install,
-    /// the override `in_etc` of mkinitcpio's hook, and `settings`.
-    fn images_with_override(in_etc: Option<&str>, settings: &str) -> Vec<String> {
+    /// the override `in_etc` of mkinitcpio's hook, and `settings`. Also returns true if the
+    /// generator copies the kernel.
+    fn images_with_override(in_etc: Option<&str>, settings: &str) -> (Vec<String>, bool) {
         let name = MKINITCPIO_HOOK;
         let (shipped, in_etc_path) =
             (format!("usr/share/libalpm/hooks/{name}"), format!("etc/pacman.d/hooks/{name}"));
@@ -363,7 +376,8 @@ mod tests {
             Some(text) => root.write(&in_etc_path, text),
             None => {}
         }
-        paths(&machine, &kernel)
+        let copies_kernel = Generator::detect(&machine).unwrap().copies_kernel(&machine);
+        (paths(&machine, &kernel), copies_kernel)
     }
 
     fn paths(machine: &Machine, kernel: &Kernel) -> Vec<String> {
@@ -372,19 +386,28 @@ mod tests {
     }
 
     #[rstest]
-    #[case::stock(None, "", &[ENTRY, IMAGE])]
-    #[case::masked_by_a_link(Some("/dev/null".into()), "", &[ENTRY])]
-    #[case::masked_by_an_empty_file(Some("".into()), "", &[ENTRY])]
-    #[case::overridden(Some(FOREIGN.into()), "", &[ENTRY])]
-    #[case::overridden_by_us(Some(format!("{}\n{FOREIGN}", pacman_hook::MARK)), "", &[ENTRY, IMAGE])]
-    #[case::named(Some("/dev/null".into()), "[initramfs]\ngenerator = 'mkinitcpio'\n", &[ENTRY, IMAGE])]
-    #[case::with_a_command(Some(FOREIGN.into()), "[initramfs]\ncommand = 'make-image %i'\n", &[ENTRY, IMAGE])]
+    #[case::stock(None, "", &[ENTRY, IMAGE], true)]
+    #[case::masked_by_a_link(Some("/dev/null".into()), "", &[ENTRY], false)]
+    #[case::masked_by_an_empty_file(Some("".into()), "", &[ENTRY], false)]
+    #[case::overridden(Some(FOREIGN.into()), "", &[ENTRY], false)]
+    #[case::overridden_by_us(
+        Some(format!("{}\n{FOREIGN}", pacman_hook::MARK)), "", &[ENTRY, IMAGE], true
+    )]
+    #[case::named(Some("/dev/null".into()), "generator = 'mkinitcpio'", &[ENTRY, IMAGE], false)]
+    #[case::with_a_command(None, "command = 'make-image %i'", &[ENTRY, IMAGE], false)]
+    #[case::overridden_with_a_command(
+        Some(FOREIGN.into()), "command = 'make-image %i'", &[ENTRY, IMAGE], false
+    )]
     fn a_generator_makes_images_if_its_own_hook_is_in_effect(
         #[case] in_etc: Option<String>,
-        #[case] settings: &str,
+        #[case] setting: &str,
         #[case] want: &[&str],
+        #[case] copies_kernel: bool,
     ) {
-        assert_eq!(images_with_override(in_etc.as_deref(), settings), want);
+        let settings = format!("[initramfs]\n{setting}\n");
+        let (images, copies) = images_with_override(in_etc.as_deref(), &settings);
+        assert_eq!(images, want);
+        assert_eq!(copies, copies_kernel);
     }
 
     /// Arch's dracut ships no hook.

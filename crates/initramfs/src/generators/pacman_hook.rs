@@ -47,21 +47,30 @@ pub(crate) fn exec(root: &Path, name: &str) -> Option<Vec<String>> {
     texts.filter(|text| !text.starts_with(MARK)).find_map(|text| exec_line(&text))
 }
 
-/// Returns the command of the hook `name` that generates `images` for a new kernel and copies the
-/// kernel to /boot.
+/// Returns the command of the hook `name`, which generates images and copies the kernel to /boot,
+/// and the other `images`, which the generator has to be called for.
 ///
-/// Returns `None` if one of the images already exists or the hook does not exist.
-pub(super) fn command_for_new(
+/// Returns no command if it is not needed: an image exists, and none is beside the kernel file of
+/// another release. Also returns none if the hook does not exist, or if its program cannot generate
+/// the images because the kernel is not from a package.
+pub(super) fn command_for_new<'a>(
     root: &Path,
     name: &str,
     kernel: &Kernel,
-    images: &[&Image],
-) -> Option<GeneratorCommand> {
-    if images.iter().any(|image| image.below(root).exists()) {
-        return None;
+    images: &[&'a Image],
+) -> (Option<GeneratorCommand>, Vec<&'a Image>) {
+    let all_new = images.iter().all(|image| !image.below(root).exists());
+    let copies_kernel = HookInEffect::of(root, name) == HookInEffect::Stock;
+    let by_hook = |image: &&Image| all_new || (copies_kernel && image.other_kernel(root).is_some());
+    let (by_hook, others): (Vec<&Image>, Vec<&Image>) = images.iter().copied().partition(by_hook);
+    let words = exec(root, name).filter(|_| !by_hook.is_empty() && kernel.pkgbase.is_some());
+    match words {
+        Some(words) => {
+            let stdin = kernel_target(root, name, &kernel.release);
+            (Some(GeneratorCommand { words, stdin }), others)
+        }
+        None => (None, images.to_vec()),
     }
-    let words = exec(root, name)?;
-    Some(GeneratorCommand { words, stdin: kernel_target(root, name, &kernel.release) })
 }
 
 /// Returns the target that makes a hook's command generate the images of a kernel.

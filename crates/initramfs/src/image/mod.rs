@@ -48,7 +48,6 @@ impl Image {
     /// Returns the release of the kernel that boots with the image if that is another kernel than
     /// the one that the image is for. Returns `None` if the kernel file does not exist or does not
     /// name a release.
-    #[cfg_attr(not(test), expect(dead_code, reason = "not called yet"))]
     pub(crate) fn other_kernel(&self, root: &Path) -> Option<String> {
         let release = release_of_kernel_file(&paths::below(root, self.kernel_file.as_ref()?))?;
         (release != self.kernel.as_str()).then_some(release)

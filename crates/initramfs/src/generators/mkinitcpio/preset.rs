@@ -68,22 +68,25 @@ impl Preset {
     /// may still be the previous kernel. Any other preset is for the kernel whose file it names.
     fn is_for(&self, root: &Path, kernel: &Kernel) -> bool {
         let release = kernel.release.as_str();
-        let (files, releases): (Vec<&str>, Vec<&str>) =
-            self.kvers().partition(|kver| kver.starts_with('/'));
-        if !releases.is_empty() {
-            return releases.contains(&release);
+        let mut releases = self.kvers().filter(|kver| !kver.starts_with('/')).peekable();
+        if releases.peek().is_some() {
+            return releases.any(|named| named == release);
         }
         if is_package(root, &self.name) {
             return kernel.pkgbase.as_ref() == Some(&self.name);
         }
-        let is_this_kernel = |file: &&str| {
-            release_of_kernel_file(&paths::below(root, Path::new(file))).as_deref() == Some(release)
-        };
-        files.iter().any(is_this_kernel)
+        self.kernel_files(root)
+            .any(|file| release_of_kernel_file(&file).as_deref() == Some(release))
+    }
+
+    /// Returns the kernel files that the preset names, as paths below `root`.
+    pub(super) fn kernel_files(&self, root: &Path) -> impl Iterator<Item = PathBuf> {
+        let files = self.kvers().filter(|kver| kver.starts_with('/'));
+        files.map(|file| paths::below(root, Path::new(file)))
     }
 
     /// Returns the kernels that the preset names: paths of kernel files, or releases.
-    pub(super) fn kvers(&self) -> impl Iterator<Item = &str> {
+    fn kvers(&self) -> impl Iterator<Item = &str> {
         self.variables.list("PRESETS").iter().filter_map(|image| self.of_image(image, "kver"))
     }
 
