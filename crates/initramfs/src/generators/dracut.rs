@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use dkms_engine::machine::{Kernel, Machine};
 
+use super::Tool;
 use super::command::GeneratorCommand;
 use super::kernel_install;
 use super::pacman_hook;
@@ -15,52 +16,128 @@ use crate::image::{self, Image, ImageKind, KmodName};
 
 /// The pacman hook with which Arch's dracut packages regenerate images and copy a new kernel to
 /// /boot.
-pub(super) const HOOK: &str = "90-dracut-install.hook";
+const HOOK: &str = "90-dracut-install.hook";
 
 /// The variables of dracut.conf(5) that add kernel modules to an image.
 const DRIVERS: [&str; 3] = ["add_drivers", "force_drivers", "drivers"];
 
-/// Returns the existing images of a kernel: initramfs images in /boot that are named after the
-/// kernel's package or release, and unified kernel images in an EFI partition.
-///
-/// If there are none, but dracut's pacman hook creates an image in /boot, returns that image.
-pub(super) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
-    let root = &machine.trees.root;
-    let release = &kernel.release;
-    let image = |path, kind, kernel_file| Image {
-        path,
-        kind,
-        kernel: release.clone(),
-        preset: None,
-        kernel_file,
-    };
-    let initramfs = |name: &str, end: &str| {
-        let path = PathBuf::from(format!("/boot/initramfs-{name}{end}"));
-        image(path, ImageKind::Initramfs, Some(image::kernel_file(name)))
-    };
-    let mut images = Vec::new();
-    for name in kernel.pkgbase.iter().map(String::as_str).chain([release.as_str()]) {
-        images.extend([".img", "-fallback.img"].map(|end| initramfs(name, end)));
+/// dracut's generator of images.
+#[derive(Debug)]
+pub(super) struct Dracut;
+
+impl Tool for Dracut {
+    fn name(&self) -> &'static str {
+        "dracut"
     }
-    let releases: Vec<String> = find_files::names(root, Path::new("/usr/lib/modules")).collect();
-    for top in kernel_install::PARTITIONS {
-        let dir = PathBuf::from(format!("{top}/EFI/Linux"));
-        let belongs = |name: &String| {
-            name.strip_suffix(".efi").is_some_and(|stem| is_for(stem, kernel, &releases))
+
+    fn hook(&self) -> Option<&'static str> {
+        Some(HOOK)
+    }
+
+    fn list_command(&self) -> Option<&'static [&'static str]> {
+        Some(&["lsinitrd"])
+    }
+
+    // Initramfs images in /boot that are named after the kernel's package or release, and unified
+    // kernel images in an EFI partition. If there are none, but dracut's pacman hook creates an image
+    // in /boot, returns that image.
+    fn images(&self, machine: &Machine, kernel: &Kernel) -> Vec<Image> {
+        let root = &machine.trees.root;
+        let release = &kernel.release;
+        let image = |path, kind, kernel_file| Image {
+            path,
+            kind,
+            kernel: release.clone(),
+            preset: None,
+            kernel_file,
         };
-        let unified = find_files::names(root, &dir).filter(belongs);
-        images.extend(unified.map(|name| image(dir.join(name), ImageKind::Uki, None)));
-    }
-    images.retain(|image| image.below(root).is_file());
-    match &kernel.pkgbase {
-        Some(pkgbase)
-            if images.is_empty()
-                && kernel_install::images(machine, kernel).is_empty()
-                && pacman_hook::is_stock_and_names(root, HOOK, "/boot/initramfs-") =>
-        {
-            vec![initramfs(pkgbase, ".img")]
+        let initramfs = |name: &str, end: &str| {
+            let path = PathBuf::from(format!("/boot/initramfs-{name}{end}"));
+            image(path, ImageKind::Initramfs, Some(image::kernel_file(name)))
+        };
+        let mut images = Vec::new();
+        for name in kernel.pkgbase.iter().map(String::as_str).chain([release.as_str()]) {
+            images.extend([".img", "-fallback.img"].map(|end| initramfs(name, end)));
         }
-        _ => images,
+        let releases: Vec<String> =
+            find_files::names(root, Path::new("/usr/lib/modules")).collect();
+        for top in kernel_install::PARTITIONS {
+            let dir = PathBuf::from(format!("{top}/EFI/Linux"));
+            let belongs = |name: &String| {
+                name.strip_suffix(".efi").is_some_and(|stem| is_for(stem, kernel, &releases))
+            };
+            let unified = find_files::names(root, &dir).filter(belongs);
+            images.extend(unified.map(|name| image(dir.join(name), ImageKind::Uki, None)));
+        }
+        images.retain(|image| image.below(root).is_file());
+        match &kernel.pkgbase {
+            Some(pkgbase)
+                if images.is_empty()
+                    && kernel_install::images(machine, kernel).is_empty()
+                    && pacman_hook::is_stock_and_names(root, HOOK, "/boot/initramfs-") =>
+            {
+                vec![initramfs(pkgbase, ".img")]
+            }
+            _ => images,
+        }
+    }
+
+    fn configured_modules(
+        &self,
+        machine: &Machine,
+        kernel: &Kernel,
+        _image: &Image,
+    ) -> Result<BTreeMap<KmodName, String>, String> {
+        let root = &machine.trees.root;
+        let mut configs = vec![root.join("etc/dracut.conf")];
+        // A file in /etc replaces the file with the same name in /usr (dracut.conf(5)).
+        let own = find_files::with_suffix(&root.join("etc/dracut.conf.d"), ".conf");
+        let shipped = find_files::with_suffix(&root.join("usr/lib/dracut/dracut.conf.d"), ".conf");
+        let replaced = |file: &Path| own.iter().any(|own| own.file_name() == file.file_name());
+        let mut dropped: Vec<PathBuf> =
+            shipped.into_iter().filter(|file| !replaced(file)).collect();
+        dropped.extend(own.clone());
+        dropped.sort_by_key(|file| file.file_name().map(ToOwned::to_owned));
+        configs.extend(dropped);
+        configs.retain(|file| file.exists());
+        // dracut sets this variable before it reads the files, so they may test it.
+        let known = [("kernel", kernel.release.as_str())];
+        let variables =
+            ShellVariables::read_with(&mut shell_settings::reader(machine), &configs, &known)?;
+        let mut configured = BTreeMap::new();
+        for key in DRIVERS.into_iter().chain(["add_dracutmodules", "dracutmodules"]) {
+            for word in variables.words(key) {
+                configured
+                    .entry(KmodName::new(word))
+                    .or_insert_with(|| format!("{key} in dracut.conf"));
+            }
+        }
+        Ok(configured)
+    }
+
+    fn commands(
+        &self,
+        machine: &Machine,
+        kernel: &Kernel,
+        images: &[&Image],
+    ) -> Vec<GeneratorCommand> {
+        let root = &machine.trees.root;
+        let (for_new, images) = pacman_hook::command_for_new(root, HOOK, kernel, images);
+        let release = kernel.release.as_str();
+        let command = |image: &&Image| {
+            let path = image.path.display().to_string();
+            let mut words = vec!["dracut", "--force"];
+            if image.kind == ImageKind::Uki {
+                words.push("--uefi");
+            }
+            // A fallback image is not specific to this machine, as in Arch's hook scripts.
+            if path.contains("-fallback") {
+                words.push("--no-hostonly");
+            }
+            words.extend(["--kver", release, &path]);
+            GeneratorCommand::new(&words)
+        };
+        for_new.into_iter().chain(images.iter().map(command)).collect()
     }
 }
 
@@ -92,66 +169,6 @@ fn has_word(text: &str, word: &str) -> bool {
     })
 }
 
-/// Returns the modules that dracut's configuration adds to a kernel's images, each mapped to the
-/// setting that names it.
-///
-/// # Errors
-/// A message if the configuration cannot be read.
-pub(super) fn configured_modules(
-    machine: &Machine,
-    kernel: &Kernel,
-) -> Result<BTreeMap<KmodName, String>, String> {
-    let root = &machine.trees.root;
-    let mut configs = vec![root.join("etc/dracut.conf")];
-    // A file in /etc replaces the file with the same name in /usr (dracut.conf(5)).
-    let own = find_files::with_suffix(&root.join("etc/dracut.conf.d"), ".conf");
-    let shipped = find_files::with_suffix(&root.join("usr/lib/dracut/dracut.conf.d"), ".conf");
-    let replaced = |file: &Path| own.iter().any(|own| own.file_name() == file.file_name());
-    let mut dropped: Vec<PathBuf> = shipped.into_iter().filter(|file| !replaced(file)).collect();
-    dropped.extend(own.clone());
-    dropped.sort_by_key(|file| file.file_name().map(ToOwned::to_owned));
-    configs.extend(dropped);
-    configs.retain(|file| file.exists());
-    // dracut sets this variable before it reads the files, so they may test it.
-    let known = [("kernel", kernel.release.as_str())];
-    let variables =
-        ShellVariables::read_with(&mut shell_settings::reader(machine), &configs, &known)?;
-    let mut configured = BTreeMap::new();
-    for key in DRIVERS.into_iter().chain(["add_dracutmodules", "dracutmodules"]) {
-        for word in variables.words(key) {
-            configured
-                .entry(KmodName::new(word))
-                .or_insert_with(|| format!("{key} in dracut.conf"));
-        }
-    }
-    Ok(configured)
-}
-
-/// Returns the commands that regenerate `images`, which all belong to `kernel`.
-pub(super) fn commands(
-    machine: &Machine,
-    kernel: &Kernel,
-    images: &[&Image],
-) -> Vec<GeneratorCommand> {
-    let root = &machine.trees.root;
-    let (for_new, images) = pacman_hook::command_for_new(root, HOOK, kernel, images);
-    let release = kernel.release.as_str();
-    let command = |image: &&Image| {
-        let path = image.path.display().to_string();
-        let mut words = vec!["dracut", "--force"];
-        if image.kind == ImageKind::Uki {
-            words.push("--uefi");
-        }
-        // A fallback image is not specific to this machine, as in Arch's hook scripts.
-        if path.contains("-fallback") {
-            words.push("--no-hostonly");
-        }
-        words.extend(["--kver", release, &path]);
-        GeneratorCommand::new(&words)
-    };
-    for_new.into_iter().chain(images.iter().map(command)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use dkms_engine::machine::Kernels;
@@ -172,7 +189,7 @@ mod tests {
         root.write(format!("efi/EFI/Linux/{file}"), "");
         let machine = Machine::for_hook(root.path());
         let all = Kernels::read(&machine.trees).unwrap().all;
-        let has = |kernel: &&Kernel| !images(&machine, kernel).is_empty();
+        let has = |kernel: &&Kernel| !Dracut.images(&machine, kernel).is_empty();
         all.iter().filter(has).map(|kernel| kernel.release.to_string()).collect()
     }
 
@@ -201,8 +218,8 @@ mod tests {
     }
 
     fn lines(machine: &Machine, kernel: &Kernel) -> Vec<String> {
-        let images = images(machine, kernel);
-        let commands = commands(machine, kernel, &images.iter().collect::<Vec<_>>());
+        let images = Dracut.images(machine, kernel);
+        let commands = Dracut.commands(machine, kernel, &images.iter().collect::<Vec<_>>());
         commands.iter().map(GeneratorCommand::line).collect()
     }
 

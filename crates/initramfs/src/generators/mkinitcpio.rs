@@ -3,83 +3,122 @@
 mod preset;
 mod recipe;
 
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use dkms_engine::machine::{Kernel, Machine};
 
+use super::Tool;
 use super::command::GeneratorCommand;
 use super::pacman_hook::{self, HookInEffect};
-use crate::image::{self, Image, ImageKind, release_of_kernel_file};
+use crate::image::{self, Image, ImageKind, KmodName, release_of_kernel_file};
 pub(crate) use preset::HOOK;
-pub(super) use preset::Preset;
-use preset::presets_for;
-pub(super) use recipe::configured_modules;
+use preset::{Preset, presets_for};
 
-/// Returns the images of a kernel's presets. For a kernel without a preset, returns
-/// `/boot/initramfs-<release>.img` if it exists.
-pub(super) fn images(machine: &Machine, kernel: &Kernel, presets: &[Preset]) -> Vec<Image> {
-    let release = &kernel.release;
-    let presets = presets_for(machine, kernel, presets);
-    if presets.is_empty() {
-        let image = Image {
-            path: format!("/boot/initramfs-{release}.img").into(),
-            kind: ImageKind::Initramfs,
-            kernel: release.clone(),
-            preset: None,
-            kernel_file: Some(image::kernel_file(release.as_str())),
-        };
-        let exists = image.below(&machine.trees.root).exists();
-        return exists.then_some(image).into_iter().collect();
-    }
-    presets.iter().flat_map(|preset| preset.images(release)).collect()
+/// mkinitcpio's generator of images.
+#[derive(Debug, Default)]
+pub(super) struct Mkinitcpio {
+    /// The presets, read only when needed because reading them starts bash.
+    presets: OnceCell<Vec<Preset>>,
 }
 
-/// Returns the commands that regenerate `images`, which all belong to `kernel`.
-///
-/// An image of a preset is regenerated with `mkinitcpio -p`. If an image or the copy of the kernel
-/// in /boot is missing, returns the command of mkinitcpio's pacman hook instead, which also copies
-/// the kernel. Both are missing after an interrupted upgrade, because another of mkinitcpio's hooks
-/// removes them before the upgrade. The hook's command also replaces the copy of another release,
-/// unless the hook is masked.
-pub(super) fn commands(
-    machine: &Machine,
-    kernel: &Kernel,
-    images: &[&Image],
-    presets: &[Preset],
-) -> Vec<GeneratorCommand> {
-    let root = &machine.trees.root;
-    let mut presets = presets_for(machine, kernel, presets);
-    presets.retain(|preset| images.iter().any(|image| image.preset.as_ref() == Some(&preset.name)));
-    let kernel_files: Vec<PathBuf> =
-        presets.iter().flat_map(|preset| preset.kernel_files(root)).collect();
-    let is_missing = images.iter().any(|image| !image.below(root).exists())
-        || kernel_files.iter().any(|file| !file.exists());
-    let is_other = |file: &PathBuf| {
-        release_of_kernel_file(file).is_some_and(|release| release != kernel.release.as_str())
-    };
-    let is_replaced =
-        || kernel_files.iter().any(is_other) && HookInEffect::of(root, HOOK) == HookInEffect::Stock;
-    if kernel.pkgbase.is_some()
-        && (is_missing || is_replaced())
-        && let Some(words) = pacman_hook::exec(root, HOOK)
-    {
-        let vmlinuz = format!("usr/lib/modules/{}/vmlinuz\n", kernel.release);
-        return vec![GeneratorCommand { words, stdin: vmlinuz }];
+impl Mkinitcpio {
+    fn presets(&self, machine: &Machine) -> &[Preset] {
+        self.presets.get_or_init(|| Preset::all(machine))
     }
-    let mut commands: Vec<GeneratorCommand> = presets
-        .iter()
-        .map(|preset| GeneratorCommand::new(&["mkinitcpio", "-p", &preset.name]))
-        .collect();
-    let alone = images.iter().filter(|image| image.preset.is_none());
-    commands.extend(alone.map(|image| {
-        let path = image.path.display().to_string();
-        let option = match image.kind {
-            ImageKind::Initramfs => "-g",
-            ImageKind::Uki => "-U",
+}
+
+impl Tool for Mkinitcpio {
+    fn name(&self) -> &'static str {
+        "mkinitcpio"
+    }
+
+    fn hook(&self) -> Option<&'static str> {
+        Some(HOOK)
+    }
+
+    fn list_command(&self) -> Option<&'static [&'static str]> {
+        // Not `-a`, which lists only modules from the kernel's own directories.
+        Some(&["lsinitcpio", "-l"])
+    }
+
+    // The images of the kernel's presets. Without a preset, `/boot/initramfs-<release>.img` if it
+    // exists.
+    fn images(&self, machine: &Machine, kernel: &Kernel) -> Vec<Image> {
+        let release = &kernel.release;
+        let presets = presets_for(machine, kernel, self.presets(machine));
+        if presets.is_empty() {
+            let image = Image {
+                path: format!("/boot/initramfs-{release}.img").into(),
+                kind: ImageKind::Initramfs,
+                kernel: release.clone(),
+                preset: None,
+                kernel_file: Some(image::kernel_file(release.as_str())),
+            };
+            let exists = image.below(&machine.trees.root).exists();
+            return exists.then_some(image).into_iter().collect();
+        }
+        presets.iter().flat_map(|preset| preset.images(release)).collect()
+    }
+
+    fn configured_modules(
+        &self,
+        machine: &Machine,
+        kernel: &Kernel,
+        image: &Image,
+    ) -> Result<BTreeMap<KmodName, String>, String> {
+        recipe::configured_modules(machine, kernel, image, self.presets(machine))
+    }
+
+    // An image of a preset is regenerated with `mkinitcpio -p`. If an image or the copy of the
+    // kernel in /boot is missing, returns the command of mkinitcpio's pacman hook instead, which also
+    // copies the kernel. Both are missing after an interrupted upgrade, because another of
+    // mkinitcpio's hooks removes them before the upgrade. The hook's command also replaces the copy
+    // of another release, unless the hook is masked.
+    fn commands(
+        &self,
+        machine: &Machine,
+        kernel: &Kernel,
+        images: &[&Image],
+    ) -> Vec<GeneratorCommand> {
+        let root = &machine.trees.root;
+        let mut presets = presets_for(machine, kernel, self.presets(machine));
+        presets.retain(|preset| {
+            images.iter().any(|image| image.preset.as_ref() == Some(&preset.name))
+        });
+        let kernel_files: Vec<PathBuf> =
+            presets.iter().flat_map(|preset| preset.kernel_files(root)).collect();
+        let is_missing = images.iter().any(|image| !image.below(root).exists())
+            || kernel_files.iter().any(|file| !file.exists());
+        let is_other = |file: &PathBuf| {
+            release_of_kernel_file(file).is_some_and(|release| release != kernel.release.as_str())
         };
-        GeneratorCommand::new(&["mkinitcpio", "-k", kernel.release.as_str(), option, &path])
-    }));
-    commands
+        let is_replaced = || {
+            kernel_files.iter().any(is_other) && HookInEffect::of(root, HOOK) == HookInEffect::Stock
+        };
+        if kernel.pkgbase.is_some()
+            && (is_missing || is_replaced())
+            && let Some(words) = pacman_hook::exec(root, HOOK)
+        {
+            let vmlinuz = format!("usr/lib/modules/{}/vmlinuz\n", kernel.release);
+            return vec![GeneratorCommand { words, stdin: vmlinuz }];
+        }
+        let mut commands: Vec<GeneratorCommand> = presets
+            .iter()
+            .map(|preset| GeneratorCommand::new(&["mkinitcpio", "-p", &preset.name]))
+            .collect();
+        let alone = images.iter().filter(|image| image.preset.is_none());
+        commands.extend(alone.map(|image| {
+            let path = image.path.display().to_string();
+            let option = match image.kind {
+                ImageKind::Initramfs => "-g",
+                ImageKind::Uki => "-U",
+            };
+            GeneratorCommand::new(&["mkinitcpio", "-k", kernel.release.as_str(), option, &path])
+        }));
+        commands
+    }
 }
 
 #[cfg(test)]
@@ -100,13 +139,13 @@ mod tests {
     }
 
     fn images_of(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
-        images(machine, kernel, &Preset::all(machine))
+        Mkinitcpio::default().images(machine, kernel)
     }
 
     fn lines(machine: &Machine, kernel: &Kernel) -> Vec<String> {
         let images = images_of(machine, kernel);
         let images: Vec<&Image> = images.iter().collect();
-        let commands = commands(machine, kernel, &images, &Preset::all(machine));
+        let commands = Mkinitcpio::default().commands(machine, kernel, &images);
         commands.iter().map(GeneratorCommand::line).collect()
     }
 

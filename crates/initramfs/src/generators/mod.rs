@@ -1,25 +1,44 @@
-//! The generators of initramfs images: mkinitcpio, dracut, booster and unknown programs.
+//! The generators of initramfs images.
+//!
+//! | Generator | Its images | Its commands | The settings that it reads | Its pacman hook |
+//! |---|---|---|---|---|
+//! | [`mkinitcpio`] | those that a preset names; `/boot/initramfs-RELEASE.img` | `mkinitcpio -p PRESET`, `mkinitcpio -k RELEASE -g IMAGE` | `/etc/mkinitcpio.d/*.preset`, `/etc/mkinitcpio.conf`, `/etc/mkinitcpio.conf.d` | `90-mkinitcpio-install` |
+//! | [`dracut`] | `/boot/initramfs-NAME.img`, `/boot/initramfs-NAME-fallback.img`, `EFI/Linux/*.efi` with the kernel's name | `dracut --force --kver RELEASE IMAGE` | `/etc/dracut.conf`, `/etc/dracut.conf.d`, `/usr/lib/dracut/dracut.conf.d` | `90-dracut-install` |
+//! | [`booster`] | `/boot/booster-NAME.img` | `booster build --force --kernel-version RELEASE IMAGE` | `/etc/booster.yaml` | `90-booster-install` |
+//! | [`custom`] | `/boot/initramfs-NAME.img` | `[initramfs] command` | unknown | none |
+//!
+//! RELEASE is the kernel's release, and NAME its package or release. If an image or its kernel file
+//! in /boot is missing, the command of the generator's pacman hook creates both.
+//!
+//! [`kernel_install`] is not a generator but calls one. It has boot entries of its own, whose images
+//! are found and regenerated with every generator.
+//!
+//! To add a generator, write its file and add it to [`supported`].
 
 mod booster;
 mod command;
+mod custom;
 mod dracut;
 mod kernel_install;
 mod mkinitcpio;
 pub(crate) mod pacman_hook;
 mod shell_settings;
 
-use std::cell::OnceCell;
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::path::Path;
 use std::time::Duration;
 
 use dkms_engine::machine::{Kernel, Machine};
 use dkms_engine::os::process::{Environment, Output, Program};
 
-use crate::image::{self, Contents, Image, ImageKind, KmodName, Listing};
+use crate::image::{Contents, Image, KmodName, Listing};
+use booster::Booster;
 pub(crate) use command::GeneratorCommand;
+use custom::Custom;
+use dracut::Dracut;
 pub(crate) use mkinitcpio::HOOK as MKINITCPIO_HOOK;
-use mkinitcpio::Preset;
+use mkinitcpio::Mkinitcpio;
 use pacman_hook::HookInEffect;
 
 /// The time limit for listing an image.
@@ -31,53 +50,52 @@ const NONE: &str = "none";
 /// Our hook that takes a snapshot of the images.
 const SNAPSHOT_HOOK: &str = "90-mkinitcpio-dkms.hook";
 
+/// A program that generates images.
+trait Tool: Debug {
+    /// Returns the name of the program; empty if it is unknown.
+    fn name(&self) -> &'static str;
+
+    /// Returns the file name of the generator's pacman hook; `None` if it has none.
+    fn hook(&self) -> Option<&'static str>;
+
+    /// Returns the command that lists the files in an image, without the image. Returns `None` if
+    /// images cannot be listed.
+    fn list_command(&self) -> Option<&'static [&'static str]>;
+
+    /// Returns the images of a kernel: those that exist, and those that the generator or its pacman
+    /// hook creates.
+    fn images(&self, machine: &Machine, kernel: &Kernel) -> Vec<Image>;
+
+    /// Returns the kernel modules that the configuration adds to an image, each mapped to the
+    /// setting that names it.
+    ///
+    /// # Errors
+    /// A message if the configuration cannot be read.
+    fn configured_modules(
+        &self,
+        machine: &Machine,
+        kernel: &Kernel,
+        image: &Image,
+    ) -> Result<BTreeMap<KmodName, String>, String>;
+
+    /// Returns the commands that regenerate `images`, which all belong to `kernel`.
+    fn commands(
+        &self,
+        machine: &Machine,
+        kernel: &Kernel,
+        images: &[&Image],
+    ) -> Vec<GeneratorCommand>;
+}
+
+/// Returns the supported generators, in order of preference.
+fn supported() -> [Box<dyn Tool>; 3] {
+    [Box::<Mkinitcpio>::default(), Box::new(Dracut), Box::new(Booster)]
+}
+
 /// The program that generates the initramfs images of a machine. Each run detects it once.
 #[derive(Debug)]
 pub struct Generator {
-    kind: GeneratorKind,
-    /// mkinitcpio's presets, read only when needed because reading them starts bash.
-    presets: OnceCell<Vec<Preset>>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum GeneratorKind {
-    Mkinitcpio,
-    Dracut,
-    Booster,
-    /// Another program, which `[initramfs] command` runs. The contents of its images are unknown.
-    Other,
-}
-
-impl GeneratorKind {
-    /// The known generators, in order of preference.
-    const KNOWN: [Self; 3] = [Self::Mkinitcpio, Self::Dracut, Self::Booster];
-
-    /// Returns the name of the program; empty for an unknown generator.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Mkinitcpio => "mkinitcpio",
-            Self::Dracut => "dracut",
-            Self::Booster => "booster",
-            Self::Other => "",
-        }
-    }
-
-    /// Returns the file name of the generator's pacman hook. For an unknown generator, returns an
-    /// empty name, which sorts before all others.
-    fn hook(self) -> &'static str {
-        match self {
-            Self::Mkinitcpio => mkinitcpio::HOOK,
-            Self::Dracut => dracut::HOOK,
-            Self::Booster => booster::HOOK,
-            Self::Other => "",
-        }
-    }
-
-    /// Returns true if the generator's pacman hook runs before 90-mkinitcpio-dkms. libalpm runs
-    /// hooks in the order of their names.
-    fn hook_precedes_snapshot(self) -> bool {
-        self.hook() < SNAPSHOT_HOOK
-    }
+    tool: Box<dyn Tool>,
 }
 
 impl Generator {
@@ -89,45 +107,42 @@ impl Generator {
     /// `[initramfs] command` is set.
     #[must_use]
     pub fn detect(machine: &Machine) -> Option<Self> {
-        let root = &machine.trees.root;
-        let known = GeneratorKind::KNOWN.into_iter();
-        let named = &machine.settings.initramfs.generator;
+        let (root, settings) = (&machine.trees.root, &machine.settings.initramfs);
+        let named = settings.generator.as_str();
         if named == NONE {
             return None;
         }
-        let by_name = known.clone().find(|kind| kind.name() == named);
+        let first = |is_right: &dyn Fn(&dyn Tool) -> bool| {
+            supported().into_iter().find(|tool| is_right(tool.as_ref()))
+        };
+        let by_name = first(&|tool| tool.name() == named);
         if by_name.is_none() && !named.is_empty() {
             log::warn!("unknown [initramfs] generator: {named:?}");
         }
-        let is_installed = |it: &GeneratorKind| root.join("usr/bin").join(it.name()).exists();
-        let detect = || {
-            let installed: Vec<GeneratorKind> = known.filter(is_installed).collect();
-            let active = installed.iter().find(|it| pacman_hook::is_active(root, it.hook()));
-            let has_command = !machine.settings.initramfs.command.is_empty();
-            let other = has_command.then_some(GeneratorKind::Other);
-            active.or(installed.first()).copied().or(other)
-        };
-        let kind = by_name.or_else(detect)?;
-        Some(Self { kind, presets: OnceCell::new() })
+        let is_installed = |tool: &dyn Tool| root.join("usr/bin").join(tool.name()).exists();
+        let is_active =
+            |tool: &dyn Tool| tool.hook().is_some_and(|hook| pacman_hook::is_active(root, hook));
+        let tool = by_name
+            .or_else(|| first(&|tool| is_installed(tool) && is_active(tool)))
+            .or_else(|| first(&is_installed))
+            .or_else(|| (!settings.command.is_empty()).then(|| Box::new(Custom) as Box<dyn Tool>));
+        Some(Self { tool: tool? })
     }
 
     pub(crate) fn is_mkinitcpio(&self) -> bool {
-        self.kind == GeneratorKind::Mkinitcpio
+        self.tool.hook() == Some(MKINITCPIO_HOOK)
     }
 
     /// Returns true if `[initramfs] command` runs an unknown generator.
     pub(crate) fn is_unknown(&self) -> bool {
-        self.kind == GeneratorKind::Other
+        self.tool.list_command().is_none()
     }
 
     /// Returns true if the generator's pacman hook runs before our hook that takes the snapshot.
     #[must_use]
     pub fn hook_precedes_snapshot(&self) -> bool {
-        self.kind.hook_precedes_snapshot()
-    }
-
-    fn presets(&self, machine: &Machine) -> &[Preset] {
-        self.presets.get_or_init(|| Preset::all(machine))
+        // libalpm runs hooks in the order of their names.
+        self.tool.hook().is_none_or(|hook| hook < SNAPSHOT_HOOK)
     }
 
     /// Returns true if the generator makes the images with its names, so that they are ours to
@@ -137,13 +152,18 @@ impl Generator {
     /// limine-mkinitcpio-hook's, the images are made in another way or not at all. The settings can
     /// say that the generator makes them nevertheless.
     fn makes_images(&self, machine: &Machine) -> bool {
-        let (hook, settings) = (self.kind.hook(), &machine.settings.initramfs);
-        let by_settings = settings.generator == self.kind.name() || !settings.command.is_empty();
+        let settings = &machine.settings.initramfs;
+        let by_settings = settings.generator == self.tool.name() || !settings.command.is_empty();
         by_settings
-            || match HookInEffect::of(&machine.trees.root, hook) {
+            || match self.hook_in_effect(machine) {
                 HookInEffect::Stock | HookInEffect::Missing => true,
                 HookInEffect::Masked | HookInEffect::Foreign => false,
             }
+    }
+
+    fn hook_in_effect(&self, machine: &Machine) -> HookInEffect {
+        let of = |hook| HookInEffect::of(&machine.trees.root, hook);
+        self.tool.hook().map_or(HookInEffect::Missing, of)
     }
 
     /// Returns true if the commands that regenerate an image beside the kernel file of another
@@ -152,10 +172,10 @@ impl Generator {
     /// The command of the generator's own pacman hook does so, for the kernel of a package.
     #[must_use]
     pub fn copies_kernel(&self, machine: &Machine) -> bool {
-        let (root, hook) = (&machine.trees.root, self.kind.hook());
+        let has_command = |hook| pacman_hook::exec(&machine.trees.root, hook).is_some();
         machine.settings.initramfs.command.is_empty()
-            && HookInEffect::of(root, hook) == HookInEffect::Stock
-            && pacman_hook::exec(root, hook).is_some()
+            && self.hook_in_effect(machine) == HookInEffect::Stock
+            && self.tool.hook().is_some_and(has_command)
     }
 
     /// Returns the images of a kernel: those in kernel-install's boot entries, then the generator's
@@ -165,12 +185,7 @@ impl Generator {
         if !self.makes_images(machine) {
             return images;
         }
-        let own = match self.kind {
-            GeneratorKind::Mkinitcpio => mkinitcpio::images(machine, kernel, self.presets(machine)),
-            GeneratorKind::Dracut => dracut::images(machine, kernel),
-            GeneratorKind::Booster => booster::images(machine, kernel),
-            GeneratorKind::Other => other_images(machine, kernel),
-        };
+        let own = self.tool.images(machine, kernel);
         let other = |image: &Image| images.iter().all(|known| known.path != image.path);
         let own: Vec<Image> = own.into_iter().filter(other).collect();
         images.extend(own);
@@ -188,16 +203,7 @@ impl Generator {
         kernel: &Kernel,
         image: &Image,
     ) -> Result<BTreeMap<KmodName, String>, String> {
-        match self.kind {
-            GeneratorKind::Mkinitcpio => {
-                mkinitcpio::configured_modules(machine, kernel, image, self.presets(machine))
-            }
-            GeneratorKind::Dracut => dracut::configured_modules(machine, kernel),
-            GeneratorKind::Booster => Ok(booster::configured_modules(machine)),
-            GeneratorKind::Other => {
-                Err("the contents of images generated by [initramfs] command are unknown".into())
-            }
-        }
+        self.tool.configured_modules(machine, kernel, image)
     }
 
     /// Returns the commands that regenerate `images`, which all belong to `kernel`.
@@ -207,9 +213,8 @@ impl Generator {
         kernel: &Kernel,
         images: &[&Image],
     ) -> Vec<GeneratorCommand> {
-        let command = &machine.settings.initramfs.command;
-        if !command.is_empty() {
-            return administrators_commands(command, kernel, images);
+        if !machine.settings.initramfs.command.is_empty() {
+            return Custom.commands(machine, kernel, images);
         }
         let add_entry = kernel_install::command(machine, kernel);
         let of_entry = match add_entry {
@@ -221,14 +226,7 @@ impl Generator {
         let mut commands: Vec<GeneratorCommand> =
             add_entry.filter(|_| !of_entry.is_empty()).into_iter().collect();
         if !own.is_empty() {
-            commands.extend(match self.kind {
-                GeneratorKind::Mkinitcpio => {
-                    mkinitcpio::commands(machine, kernel, &own, self.presets(machine))
-                }
-                GeneratorKind::Dracut => dracut::commands(machine, kernel, &own),
-                GeneratorKind::Booster => booster::commands(machine, kernel, &own),
-                GeneratorKind::Other => Vec::new(),
-            });
+            commands.extend(self.tool.commands(machine, kernel, &own));
         }
         commands
     }
@@ -239,12 +237,8 @@ impl Generator {
     /// # Errors
     /// A message if the listing program is missing or the file is not an image.
     pub(crate) fn list(&self, path: &Path) -> Result<Contents, String> {
-        let (program, args): (_, &[&str]) = match self.kind {
-            // Not `-a`, which lists only modules from the kernel's own directories.
-            GeneratorKind::Mkinitcpio => ("lsinitcpio", &["-l"]),
-            GeneratorKind::Dracut => ("lsinitrd", &[]),
-            GeneratorKind::Booster => ("booster", &["ls"]),
-            GeneratorKind::Other => return Ok(Contents::default()),
+        let Some((program, args)) = self.tool.list_command().and_then(<[_]>::split_first) else {
+            return Ok(Contents::default());
         };
         let (mut listing, mut last) = (Listing::default(), String::new());
         let mut read = |line: &str| {
@@ -268,57 +262,6 @@ impl Generator {
     }
 }
 
-/// Returns the likely images of an unknown generator: all existing files with a common image name.
-/// If there are none, returns the most common name.
-fn other_images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
-    let release = kernel.release.as_str();
-    let name = kernel.pkgbase.as_deref().unwrap_or(release);
-    let usual = [
-        (format!("/boot/initramfs-{name}.img"), name),
-        (format!("/boot/initramfs-{release}.img"), release),
-        (format!("/boot/initrd.img-{release}"), release),
-    ];
-    let image = |(path, name): (String, &str)| Image {
-        path: path.into(),
-        kind: ImageKind::Initramfs,
-        kernel: kernel.release.clone(),
-        preset: None,
-        kernel_file: Some(image::kernel_file(name)),
-    };
-    let mut images: Vec<Image> = usual.into_iter().map(image).collect();
-    images.dedup();
-    let exists = |image: &Image| image.below(&machine.trees.root).is_file();
-    if images.iter().any(exists) {
-        images.retain(exists);
-    } else {
-        images.truncate(1);
-    }
-    images
-}
-
-/// Returns the administrator's own `command` for each image, without duplicates. Replaces `%k` with
-/// the kernel release, `%i` with the image's path and `%p` with the kernel's package.
-fn administrators_commands(
-    command: &str,
-    kernel: &Kernel,
-    images: &[&Image],
-) -> Vec<GeneratorCommand> {
-    let pkgbase = kernel.pkgbase.as_deref().unwrap_or_default();
-    let of_image = |image: &str| {
-        let word = |word: &str| {
-            word.replace("%k", kernel.release.as_str()).replace("%i", image).replace("%p", pkgbase)
-        };
-        GeneratorCommand {
-            words: command.split_whitespace().map(word).collect(),
-            stdin: String::new(),
-        }
-    };
-    let mut commands: Vec<GeneratorCommand> =
-        images.iter().map(|image| of_image(&image.path.display().to_string())).collect();
-    commands.dedup();
-    commands
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -330,11 +273,11 @@ mod tests {
 
     #[test]
     fn only_mkinitcpios_hook_runs_after_the_snapshot() {
-        let earlier: Vec<&str> = GeneratorKind::KNOWN
-            .into_iter()
-            .filter(|it| it.hook_precedes_snapshot())
-            .map(GeneratorKind::name)
-            .collect();
+        let precedes = |tool: Box<dyn Tool>| {
+            let name = tool.name();
+            Generator { tool }.hook_precedes_snapshot().then_some(name)
+        };
+        let earlier: Vec<&str> = supported().into_iter().filter_map(precedes).collect();
         assert_eq!(earlier, ["dracut", "booster"]);
     }
 

@@ -18,7 +18,7 @@ use crate::image::{Image, KmodName};
 ///
 /// # Errors
 /// A message if the configuration cannot be read.
-pub(crate) fn configured_modules(
+pub(super) fn configured_modules(
     machine: &Machine,
     kernel: &Kernel,
     image: &Image,
@@ -126,7 +126,8 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::generators::mkinitcpio::images;
+    use crate::generators::Tool;
+    use crate::generators::mkinitcpio::Mkinitcpio;
     use crate::test_machine::test_machine;
 
     const RELEASE: &str = "7.2.13-arch1-1";
@@ -140,9 +141,9 @@ mod tests {
         );
         let files = [&[("etc/mkinitcpio.d/linux.preset", preset.as_str())], files].concat();
         let (_root, machine, kernel) = test_machine(RELEASE, &files);
-        let presets = Preset::all(&machine);
-        let images = images(&machine, &kernel, &presets);
-        let modules = |image| configured_modules(&machine, &kernel, image, &presets).unwrap();
+        let mkinitcpio = Mkinitcpio::default();
+        let images = mkinitcpio.images(&machine, &kernel);
+        let modules = |image| mkinitcpio.configured_modules(&machine, &kernel, image).unwrap();
         images
             .iter()
             .map(modules)
