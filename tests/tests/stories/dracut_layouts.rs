@@ -4,7 +4,7 @@ use stories::{Root, find};
 
 use crate::dracut::{assert_holds, empty_machine, upgrade_zfs, zfs};
 use crate::fixture::{kernel, release};
-use crate::image_fixture::{mask, new_images};
+use crate::image_fixture::{mask, name_generator, new_images};
 
 /// The machine id.
 const MACHINE: &str = "0b1a5ad0c64c4a4dbd4b8b0a3a1f9c11";
@@ -136,6 +136,7 @@ fn signed_kernel_install_uki_is_regenerated_and_signed() {
 #[test]
 fn uki_named_after_its_package_is_regenerated() {
     let root = machine("layout=other\n");
+    name_generator(&root, "dracut");
     let image = "efi/EFI/Linux/arch-linux.efi";
     root.shell(&format!("dracut --force --uefi --kver {} /{image}", release())).ok();
     new_images(&root);
