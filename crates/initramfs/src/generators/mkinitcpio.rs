@@ -5,14 +5,15 @@ mod recipe;
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 
 use dkms_engine::machine::{Kernel, Machine};
+use dkms_engine::os::paths;
 
 use super::Tool;
 use super::command::GeneratorCommand;
 use super::pacman_hook::{self, HookInEffect};
-use crate::image::{self, Image, ImageKind, KmodName, release_of_kernel_file};
+use crate::image::{self, Image, ImageKind, KmodName, other_release};
 pub(crate) use preset::HOOK;
 use preset::{Preset, presets_for};
 
@@ -87,13 +88,11 @@ impl Tool for Mkinitcpio {
         presets.retain(|preset| {
             images.iter().any(|image| image.preset.as_ref() == Some(&preset.name))
         });
-        let kernel_files: Vec<PathBuf> =
-            presets.iter().flat_map(|preset| preset.kernel_files(root)).collect();
+        let kernel_files: Vec<&Path> =
+            presets.iter().flat_map(|preset| preset.kernel_files()).collect();
         let is_missing = images.iter().any(|image| !image.below(root).exists())
-            || kernel_files.iter().any(|file| !file.exists());
-        let is_other = |file: &PathBuf| {
-            release_of_kernel_file(file).is_some_and(|release| release != kernel.release.as_str())
-        };
+            || kernel_files.iter().any(|file| !paths::below(root, file).exists());
+        let is_other = |file: &&Path| other_release(root, file, &kernel.release).is_some();
         let is_replaced = || {
             kernel_files.iter().any(is_other) && HookInEffect::of(root, HOOK) == HookInEffect::Stock
         };

@@ -4,11 +4,25 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use dkms_engine::names::KernelRelease;
+use dkms_engine::os::paths;
+
 /// Returns the kernel release in the header of a bootable kernel file (see
 /// `Documentation/arch/x86/boot.rst` in the kernel's source). Returns `None` if the file cannot be
 /// read or has no such header, as on other architectures.
 pub(crate) fn release(path: &Path) -> Option<String> {
     version(path).ok().flatten()?.split_whitespace().next().map(str::to_owned)
+}
+
+/// Returns the release in the kernel file at `path`, a path on the machine at `root`, if the file is
+/// another kernel than `kernel`. Returns `None` if the file does not exist or names no release.
+///
+/// A file with the same release as the kernel's own vmlinuz is this kernel, whatever the name of
+/// the directory of its modules.
+pub(crate) fn other_release(root: &Path, path: &Path, kernel: &KernelRelease) -> Option<String> {
+    let other = release(&paths::below(root, path)).filter(|other| other != kernel.as_str())?;
+    let own = release(&root.join(format!("usr/lib/modules/{kernel}/vmlinuz")));
+    (own.as_ref() != Some(&other)).then_some(other)
 }
 
 /// Returns the version text, whose first word is the release. Returns `None` if the file has no

@@ -11,7 +11,7 @@ use dkms_engine::names::KernelRelease;
 use dkms_engine::os::paths;
 
 pub(crate) use contents::{Contents, Listing};
-pub(crate) use kernel_file::release as release_of_kernel_file;
+pub(crate) use kernel_file::{other_release, release as release_of_kernel_file};
 pub(crate) use kmod_name::KmodName;
 pub(crate) use signature::is_signed;
 
@@ -49,8 +49,7 @@ impl Image {
     /// the one that the image is for. Returns `None` if the kernel file does not exist or does not
     /// name a release.
     pub(crate) fn other_kernel(&self, root: &Path) -> Option<String> {
-        let release = release_of_kernel_file(&paths::below(root, self.kernel_file.as_ref()?))?;
-        (release != self.kernel.as_str()).then_some(release)
+        other_release(root, self.kernel_file.as_ref()?, &self.kernel)
     }
 }
 
@@ -91,6 +90,9 @@ mod tests {
         assert_eq!(other(&image), None);
         root.write("boot/vmlinuz-linux", test_kernel_file("7.2.13-arch1-10"));
         assert_eq!(other(&image).unwrap(), "7.2.13-arch1-10");
+        root.write("usr/lib/modules/7.2.13-arch1-1/vmlinuz", test_kernel_file("7.2.13-arch1-10"));
+        assert_eq!(other(&image), None, "it is a copy of the kernel's own file");
+        root.remove("usr/lib/modules/7.2.13-arch1-1/vmlinuz");
         image.kernel_file = None;
         assert_eq!(other(&image), None);
     }

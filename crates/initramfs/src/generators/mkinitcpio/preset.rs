@@ -75,14 +75,13 @@ impl Preset {
         if is_package(root, &self.name) {
             return kernel.pkgbase.as_ref() == Some(&self.name);
         }
-        self.kernel_files(root)
-            .any(|file| release_of_kernel_file(&file).as_deref() == Some(release))
+        let release_in = |file| release_of_kernel_file(&paths::below(root, file));
+        self.kernel_files().any(|file| release_in(file).as_deref() == Some(release))
     }
 
-    /// Returns the kernel files that the preset names, as paths below `root`.
-    pub(super) fn kernel_files(&self, root: &Path) -> impl Iterator<Item = PathBuf> {
-        let files = self.kvers().filter(|kver| kver.starts_with('/'));
-        files.map(|file| paths::below(root, Path::new(file)))
+    /// Returns the kernel files that the preset names, as paths on the machine that boots them.
+    pub(super) fn kernel_files(&self) -> impl Iterator<Item = &Path> {
+        self.kvers().filter(|kver| kver.starts_with('/')).map(Path::new)
     }
 
     /// Returns the kernels that the preset names: paths of kernel files, or releases.
