@@ -125,9 +125,9 @@ fn headers_installed_later_add_the_module_to_the_image() {
     new_images(&root);
     root.install(&[headers])
         .hooks_succeed()
-        .has(
-            "regenerating /boot/initramfs-linux.img: zfs is required by add_drivers in dracut.conf",
-        )
+        .has(&format!(
+            "regenerating /{IMAGE}: zfs is required by add_drivers in /usr/lib/dracut/dracut.conf.d/zfs.conf"
+        ))
         .has(&summary_line(&release()));
     assert_eq!(new_images(&root), [format!("/{IMAGE}")]);
     assert_holds(&root, IMAGE, &release());

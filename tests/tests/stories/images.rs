@@ -54,7 +54,9 @@ fn image_is_regenerated_for_a_module_in_its_configuration() {
     mask(&root, STOCK);
     upgrade_zfs(&root)
         .hooks_succeed()
-        .has("regenerating /boot/initramfs-linux.img: zfs is required by HOOKS in mkinitcpio.conf")
+        .has(
+            "regenerating /boot/initramfs-linux.img: zfs is required by HOOKS in /etc/mkinitcpio.conf",
+        )
         .lacks("regenerating /boot/fallback.img")
         .has(&summary_line(&release()));
     assert_holds(&root, IMAGE, &release());

@@ -70,7 +70,7 @@ impl Tool for Booster {
                 continue;
             };
             let value = value.trim().trim_matches(['"', '\'']);
-            let place = format!("{} in booster.yaml", key.trim());
+            let place = format!("{} in /etc/booster.yaml", key.trim());
             match key.trim() {
                 // `-name` excludes a module. `*` and directories select the kernel's own modules.
                 "modules" | "modules_force_load" => {

@@ -10,7 +10,7 @@ use super::Tool;
 use super::command::GeneratorCommand;
 use super::kernel_install;
 use super::pacman_hook;
-use super::shell_settings::{self, ShellVariables};
+use super::shell_settings::{self, SettingFiles, ShellVariables};
 use crate::find_files;
 use crate::image::{self, Image, ImageKind, KmodName};
 
@@ -104,12 +104,11 @@ impl Tool for Dracut {
         let known = [("kernel", kernel.release.as_str())];
         let variables =
             ShellVariables::read_with(&mut shell_settings::reader(machine), &configs, &known)?;
+        let files = SettingFiles::read(root, &configs);
         let mut configured = BTreeMap::new();
         for key in DRIVERS.into_iter().chain(["add_dracutmodules", "dracutmodules"]) {
             for word in variables.words(key) {
-                configured
-                    .entry(KmodName::new(word))
-                    .or_insert_with(|| format!("{key} in dracut.conf"));
+                configured.entry(KmodName::new(word)).or_insert_with(|| files.place(key, word));
             }
         }
         Ok(configured)
@@ -215,6 +214,20 @@ mod tests {
         root.write("boot/vmlinuz-linux", &other);
         root.link(format!("etc/pacman.d/hooks/{HOOK}"), "/dev/null");
         assert_eq!(lines(&machine, &kernel), by_dracut, "the hook is masked");
+    }
+
+    #[test]
+    fn names_the_file_of_each_module() {
+        let files = [
+            ("etc/dracut.conf", "# add_drivers+=\" zfs \"\n"),
+            ("usr/lib/dracut/dracut.conf.d/zfs.conf", "add_drivers+=\" zfs \"\n"),
+            ("boot/initramfs-linux.img", ""),
+        ];
+        let (_root, machine, kernel) = test_machine("7.2", &files);
+        let image = Dracut.images(&machine, &kernel).remove(0);
+        let configured = Dracut.configured_modules(&machine, &kernel, &image).unwrap();
+        let place = "add_drivers in /usr/lib/dracut/dracut.conf.d/zfs.conf";
+        assert_eq!(configured, [(KmodName::new("zfs"), place.to_owned())].into());
     }
 
     fn lines(machine: &Machine, kernel: &Kernel) -> Vec<String> {

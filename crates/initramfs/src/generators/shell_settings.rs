@@ -2,6 +2,7 @@
 //! dracut.conf.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use dkms_engine::machine::Machine;
@@ -75,6 +76,47 @@ impl ShellVariables {
     }
 }
 
+/// The text of configuration files, to find the file that names a module.
+#[derive(Debug)]
+pub(super) struct SettingFiles {
+    /// The path of each file on the machine, and its lines without comments.
+    files: Vec<(String, Vec<String>)>,
+}
+
+impl SettingFiles {
+    /// Reads `files`, which are paths below `root`.
+    pub(super) fn read(root: &Path, files: &[PathBuf]) -> Self {
+        let read = |file: &PathBuf| {
+            let path = file.strip_prefix(root).unwrap_or(file);
+            let text = fs::read(file).unwrap_or_default();
+            let lines = String::from_utf8_lossy(&text);
+            let lines = lines.lines().map(|line| line.split('#').next().unwrap_or_default());
+            (format!("/{}", path.display()), lines.map(str::to_owned).collect())
+        };
+        Self { files: files.iter().map(read).collect() }
+    }
+
+    /// Returns the place of `word` in the variable `key`, such as `MODULES in
+    /// /etc/mkinitcpio.conf`.
+    ///
+    /// The place is the first file with both in one line, otherwise the first file with the word,
+    /// otherwise the first file.
+    pub(super) fn place(&self, key: &str, word: &str) -> String {
+        let with = |words: &[&str]| {
+            let has_all = |line: &String| words.iter().all(|word| has_word(line, word));
+            self.files.iter().find(|(_, lines)| lines.iter().any(has_all))
+        };
+        let file = with(&[key, word]).or_else(|| with(&[word])).or(self.files.first());
+        file.map_or_else(|| key.to_owned(), |(path, _)| format!("{key} in {path}"))
+    }
+}
+
+/// Returns true if `line` contains `word` as a whole, not as part of a longer name.
+fn has_word(line: &str, word: &str) -> bool {
+    let is_word_char = |c: char| c.is_alphanumeric() || "_-.".contains(c);
+    line.split(|c| !is_word_char(c)).any(|it| it == word)
+}
+
 /// Returns a reader that evaluates configuration files with bash in a fixed environment.
 pub(super) fn reader(machine: &Machine) -> BashReader {
     // A variable in the caller's environment could be mistaken for a setting.
@@ -83,7 +125,8 @@ pub(super) fn reader(machine: &Machine) -> BashReader {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use rstest::rstest;
+    use testroot::TestRoot;
 
     use super::*;
 
@@ -133,6 +176,20 @@ mod tests {
         assert_eq!(variables.list("HOOKS"), ["zfs"]);
         let nothing = ShellVariables::read(&mut test_reader(), &files[..3]).unwrap();
         assert_eq!(nothing, ShellVariables::default());
+    }
+
+    #[rstest]
+    #[case::in_the_first_file("MODULES", "ext4", "MODULES in /etc/a.conf")]
+    #[case::beside_the_variable("MODULES", "zfs", "MODULES in /etc/a.conf.d/b.conf")]
+    #[case::on_a_line_of_its_own("MODULES", "nvidia-drm", "MODULES in /etc/a.conf.d/b.conf")]
+    #[case::in_a_comment("MODULES", "spl", "MODULES in /etc/a.conf")]
+    #[case::part_of_a_name("MODULES", "nvidia", "MODULES in /etc/a.conf")]
+    fn finds_the_file_that_names_a_word(#[case] key: &str, #[case] word: &str, #[case] want: &str) {
+        let root = TestRoot::new();
+        root.write("etc/a.conf", "MODULES=(ext4)\nHOOKS=(base zfs)\n");
+        root.write("etc/a.conf.d/b.conf", "MODULES+=(zfs # spl\n  nvidia-drm?\n)\n");
+        let files = ["etc/a.conf", "etc/a.conf.d/b.conf"].map(|file| root.at(file));
+        assert_eq!(SettingFiles::read(root.path(), &files).place(key, word), want);
     }
 
     #[test]

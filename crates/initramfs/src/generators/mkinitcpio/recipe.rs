@@ -8,7 +8,7 @@ use dkms_engine::machine::{Kernel, Machine};
 use dkms_engine::os::paths;
 use dkms_engine::version;
 
-use super::super::shell_settings::{self, ShellVariables};
+use super::super::shell_settings::{self, SettingFiles, ShellVariables};
 use super::preset::{Preset, presets_for};
 use crate::find_files;
 use crate::image::{Image, KmodName};
@@ -28,19 +28,23 @@ pub(super) fn configured_modules(
     let mut of_image = presets.iter().filter(|preset| image.preset.as_ref() == Some(&preset.name));
     let recipe = of_image.find_map(|preset| Recipe::of(preset, &image.path));
     let configuration = recipe.as_ref().and_then(Recipe::configuration);
-    let files = configurations(&machine.trees.root, configuration);
+    let root = &machine.trees.root;
+    let files = configurations(root, configuration);
     let variables = ShellVariables::read(&mut shell_settings::reader(machine), &files)?;
     let options = recipe.as_ref().map(Recipe::options).unwrap_or_default();
 
     // A `?` marks an optional module (mkinitcpio.conf(5)).
-    let modules = variables.words("MODULES").map(|word| word.trim_end_matches('?'));
-    let modules = modules.map(|word| (word, "MODULES in mkinitcpio.conf"));
-    let hooks = variables.words("HOOKS").map(|word| (word, "HOOKS in mkinitcpio.conf"));
-    let added = options.added.iter().map(|word| (word.as_str(), "the options in its preset"));
-    let hooks = hooks.chain(added).filter(|(hook, _)| !options.skipped.iter().any(|it| it == hook));
+    let modules = variables.words("MODULES").map(|word| ("MODULES", word.trim_end_matches('?')));
+    let is_used = |hook: &&str| !options.skipped.iter().any(|skipped| skipped == hook);
+    let hooks = variables.words("HOOKS").filter(is_used).map(|word| ("HOOKS", word));
+    let files = SettingFiles::read(root, &files);
     let mut configured = BTreeMap::new();
-    for (name, place) in modules.chain(hooks) {
-        configured.entry(KmodName::new(name)).or_insert_with(|| place.to_owned());
+    for (key, name) in modules.chain(hooks) {
+        configured.entry(KmodName::new(name)).or_insert_with(|| files.place(key, name));
+    }
+    for name in options.added.iter().map(String::as_str).filter(is_used) {
+        let place = recipe.as_ref().map(Recipe::options_place).unwrap_or_default();
+        configured.entry(KmodName::new(name)).or_insert(place);
     }
     Ok(configured)
 }
@@ -83,7 +87,17 @@ impl<'preset> Recipe<'preset> {
     }
 
     fn options(&self) -> Options {
-        Options::read(self.preset.variables.words(&format!("{}_options", self.image)))
+        Options::read(self.preset.variables.words(&self.options_name()))
+    }
+
+    fn options_name(&self) -> String {
+        format!("{}_options", self.image)
+    }
+
+    /// Returns the place of the options, such as `default_options in
+    /// /etc/mkinitcpio.d/linux.preset`.
+    fn options_place(&self) -> String {
+        format!("{} in /etc/mkinitcpio.d/{}.preset", self.options_name(), self.preset.name)
     }
 }
 
@@ -196,6 +210,31 @@ mod tests {
             &[("etc/mkinitcpio.conf", "HOOKS=(base autodetect zfs)\n")],
         );
         assert_eq!(names, [vec!["autodetect", "base", "nvidia", "zfs"], vec!["base"]]);
+    }
+
+    #[test]
+    fn names_the_file_of_each_setting() {
+        let preset = "PRESETS=(default)\ndefault_image=/boot/a.img\ndefault_options='-A nvidia'\n";
+        let files = [
+            ("etc/mkinitcpio.d/linux.preset", preset),
+            ("etc/mkinitcpio.conf", "MODULES=(ext4)\nHOOKS=(base)\n"),
+            ("etc/mkinitcpio.conf.d/zfs.conf", "HOOKS+=(zfs)\n"),
+        ];
+        let (_root, machine, kernel) = test_machine(RELEASE, &files);
+        let mkinitcpio = Mkinitcpio::default();
+        let image = mkinitcpio.images(&machine, &kernel).remove(0);
+        let places = mkinitcpio.configured_modules(&machine, &kernel, &image).unwrap();
+        let places: Vec<String> =
+            places.iter().map(|(name, place)| format!("{name}: {place}")).collect();
+        assert_eq!(
+            places,
+            [
+                "base: HOOKS in /etc/mkinitcpio.conf",
+                "ext4: MODULES in /etc/mkinitcpio.conf",
+                "nvidia: default_options in /etc/mkinitcpio.d/linux.preset",
+                "zfs: HOOKS in /etc/mkinitcpio.conf.d/zfs.conf",
+            ]
+        );
     }
 
     #[rstest]
