@@ -62,6 +62,13 @@ impl Stop {
         Signal::try_from(i32::try_from(number).ok()?).ok()
     }
 
+    /// Returns the exit code of a run that a signal has ended: 128 plus the signal's number, as a
+    /// shell does for a program killed by a signal. Returns `None` if no signal has been received.
+    #[must_use]
+    pub fn exit_code(&self) -> Option<u8> {
+        self.asked().map(|signal| 128_u8.saturating_add(u8::try_from(signal as i32).unwrap_or(0)))
+    }
+
     /// Returns a descriptor that becomes readable at the first signal, or `None` if
     /// [`Stop::listen`] has not been called.
     pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
