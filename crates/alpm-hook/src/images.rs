@@ -1,5 +1,5 @@
-//! The image hooks: take a snapshot before the generator's own hook, and regenerate stale images
-//! after it.
+//! The images in hooks: a snapshot before the generators' own hooks, and the regeneration of stale
+//! images after them.
 
 use std::io::{self, BufRead};
 use std::process::ExitCode;
@@ -9,48 +9,39 @@ use dkms_engine::failure::Failure;
 use dkms_engine::machine::Machine;
 use dkms_engine::os::process::{Environment, Output, Program};
 use dkms_initramfs::{
-    Generator, Maintained, Maintenance, PendingImages, maintain_images, mkinitcpio_override,
-    needs_maintenance, take_snapshot,
+    Generator, Maintained, Maintenance, maintain_images, mkinitcpio_override, needs_maintenance,
+    note_existing_images, take_snapshot,
 };
 
 use crate::hook_main::HookArgs;
 use crate::lines::{Lines, PackageNames, warn_of_settings};
-use crate::lock::lock;
 use crate::targets::unreadable;
 use crate::targets::without_sources;
 use crate::told::Told;
 
-/// Takes a snapshot of the images of all kernels whose modules have changed.
+/// Records which images exist, before other packages' hooks remove them: mkinitcpio's hook removes
+/// those of a kernel that is upgraded, and kernel-install's hooks remove all.
 ///
-/// This hook runs before mkinitcpio's hook. Does nothing if the generator's hook has already run,
-/// because the hooks that change modules have then taken the snapshot.
+/// Takes no lock, because a transaction must not wait for a build before it has begun.
 ///
 /// # Errors
-/// [`Failure`] if the lock cannot be taken or the snapshot cannot be written.
-pub fn snapshot(args: &HookArgs) -> Result<ExitCode, Failure> {
-    let machine = Machine::for_hook(&args.root);
-    if args.dry_run || PendingImages::read(&machine).is_empty() {
-        return Ok(ExitCode::SUCCESS);
+/// [`Failure`] if the record cannot be written.
+pub(crate) fn note_existing(machine: &Machine) -> Result<(), Failure> {
+    if let Some(generator) = Generator::detect(machine) {
+        note_existing_images(machine, &generator)?;
     }
-    if let Some(generator) = Generator::detect(&machine).filter(|it| !it.hook_precedes_snapshot()) {
-        let _lock = lock(args, &machine)?;
-        take_snapshot(&machine, &generator)?;
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
-/// Takes the snapshot at the end of a hook that changes modules. Does nothing if [`snapshot`] runs
-/// early enough, which is before the generator's hook.
+/// Takes a snapshot of the images at the end of a hook that changes modules. All hooks that
+/// regenerate images run later, or have no reason to wait for the modules.
 ///
 /// This is not a separate hook, because pacman would print its description in every transaction.
 ///
 /// # Errors
 /// [`Failure`] if the snapshot cannot be written.
-pub(crate) fn snapshot_early(
-    machine: &Machine,
-    generator: Option<&Generator>,
-) -> Result<(), Failure> {
-    if let Some(generator) = generator.filter(|it| it.hook_precedes_snapshot()) {
+pub(crate) fn snapshot(machine: &Machine, generator: Option<&Generator>) -> Result<(), Failure> {
+    if let Some(generator) = generator {
         take_snapshot(machine, generator)?;
     }
     Ok(())
@@ -123,6 +114,9 @@ fn verify_images(args: &HookArgs, machine: &Machine) -> Result<ExitCode, Failure
     let maintenance = if args.dry_run { Maintenance::DryRun } else { Maintenance::Regenerate };
     let mut say = |line: &str| lines.say(line);
     let maintained = maintain_images(machine, generator.as_ref(), maintenance, &mut say)?;
+    if let Some(code) = machine.tools.stop.exit_code() {
+        return Ok(ExitCode::from(code));
+    }
     Ok(exit_code(succeeded && (args.dry_run || maintained != Maintained::Stale)))
 }
 

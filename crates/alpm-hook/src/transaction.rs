@@ -44,9 +44,11 @@ pub fn journal(
         Lines::new(io::stdout(), PackageNames::default()).say(&line);
         return Ok(ExitCode::SUCCESS);
     }
-    let trees = Machine::for_hook(&args.root).trees;
-    let transaction = Transaction::of_this_hook(&trees);
-    record_in_journal(&trees, &transaction, operation, targets.paths.iter().cloned())?;
+    let machine = Machine::for_hook(&args.root);
+    let trees = &machine.trees;
+    let transaction = Transaction::of_this_hook(trees);
+    record_in_journal(trees, &transaction, operation, targets.paths.iter().cloned())?;
+    images::note_existing(&machine)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -167,7 +169,7 @@ fn sync_modules(
     }
     if !args.dry_run {
         told.add(machine.logged_warnings());
-        images::snapshot_early(&machine, generator.as_ref())?;
+        images::snapshot(&machine, generator.as_ref())?;
     }
     Ok(code)
 }

@@ -10,16 +10,17 @@ use dkms_engine::names::KernelRelease;
 use crate::decide::{CurrentImage, Decision, EarlierImage, ImageFacts, decide};
 use crate::generators::{Generator, GeneratorCommand};
 use crate::image::Image;
-use crate::implied_modules;
 use crate::managed_modules::ManagedModules;
+use crate::needed_modules::needed_modules;
+use crate::obstacle::{not_mounted, obstacle, unmounted_boot_dir};
 use crate::pending::PendingImages;
 use crate::snapshot::Snapshot;
 
-/// An image, its current state, and the action to take on it.
+/// An image, the facts about it, and the action to take on it.
 #[derive(Debug)]
 pub(crate) struct ImageAssessment {
     pub(crate) image: Image,
-    pub(crate) current: CurrentImage,
+    pub(crate) facts: ImageFacts,
     pub(crate) decision: Decision,
     /// Whether the image is still stale after the decisions have been carried out.
     pub(crate) is_outdated: bool,
@@ -31,6 +32,9 @@ pub(crate) struct KernelAssessment {
     pub(crate) kernel: Kernel,
     pub(crate) images: Vec<ImageAssessment>,
     pub(crate) modules: ManagedModules,
+    /// The reason why the kernel's images cannot be found; `None` if they can, or if there are
+    /// none.
+    pub(crate) hidden: Option<String>,
 }
 
 /// All kernels with pending images, and the facts used to assess them.
@@ -55,7 +59,7 @@ impl KernelAssessment {
 
     /// Returns true if no image of the kernel needs an action.
     pub(crate) fn is_up_to_date(&self) -> bool {
-        self.images.iter().all(|it| it.decision == Decision::UpToDate)
+        self.hidden.is_none() && self.images.iter().all(|it| it.decision == Decision::UpToDate)
     }
 
     fn stale_images(&self) -> Vec<&Image> {
@@ -81,11 +85,16 @@ impl<'a> Assessment<'a> {
         let Some(generator) = generator else { return assessment };
         for kernel in alive.into_iter().filter(|it| assessment.pending.contains(&it.release)) {
             let modules = ManagedModules::read(machine, &kernel.release);
-            let images = generator.images(machine, &kernel).into_iter();
+            let mut images = generator.images(machine, &kernel);
+            let vanished = assessment.snapshot.existed(&kernel.release);
+            let vanished = vanished.filter(|old| images.iter().all(|it| it.path != old.path));
+            images.extend(vanished.cloned().collect::<Vec<_>>());
             let assess =
                 |image| assessment.assess_image(machine, generator, &kernel, &modules, image);
-            let images = images.map(assess).collect();
-            assessment.kernels.push(KernelAssessment { kernel, images, modules });
+            let images: Vec<_> = images.into_iter().map(assess).collect();
+            let hidden = unmounted_boot_dir(machine).filter(|_| images.is_empty());
+            let hidden = hidden.map(|dir| not_mounted(&dir));
+            assessment.kernels.push(KernelAssessment { kernel, images, modules, hidden });
         }
         assessment
     }
@@ -99,44 +108,50 @@ impl<'a> Assessment<'a> {
         image: Image,
     ) -> ImageAssessment {
         let root = &machine.trees.root;
-        let current = inspect(generator, &image.below(root));
+        let snapshot = self.snapshot.of(&image);
+        let current = match snapshot {
+            Some(old) if old.contents.is_some() && old.is_untouched(&image, root) => {
+                CurrentImage::Holds(old.contents.clone().unwrap_or_default())
+            }
+            _ => inspect(generator, &image.below(root)),
+        };
         // An image that was regenerated before the new objects were installed may contain the old
         // ones.
-        let earlier = self.snapshot.has_objects(&kernel.release, modules).then(|| {
+        let has_objects = self.snapshot.has_objects(&kernel.release, modules);
+        let earlier = has_objects.then(|| EarlierImage {
             // An image without a snapshot is new.
-            let Some(snapshot) = self.snapshot.of(&image) else {
-                return EarlierImage { unchanged: false, contents: None };
-            };
-            let unchanged = snapshot.is_same(&image, root);
-            let contents = match &current {
-                CurrentImage::Holds(contents) if unchanged => Some(contents.clone()),
-                _ => snapshot.copy.as_ref().and_then(|copy| generator.list(copy).ok()),
-            };
-            EarlierImage { unchanged, contents }
+            unchanged: snapshot.is_some_and(|old| old.is_same(&image, root)),
+            contents: snapshot.and_then(|old| old.contents.clone()),
         });
         let held = match &current {
             CurrentImage::Holds(contents) => contents.modules.clone(),
             _ => BTreeSet::new(),
         };
-        let configured = generator.configured_modules(machine, kernel, &image);
-        let configured = configured.map_err(|why| log::warn!("{why}")).ok();
-        let configured = configured.map(|mut configured| {
-            configured.extend(implied_modules::soft_dependencies(machine, &held));
-            configured.extend(implied_modules::root_file_system(machine));
-            configured
-        });
         let facts = ImageFacts {
             kernel: kernel.release.clone(),
             installed: self.installed.clone(),
+            // The path of an unknown generator's image is a guess.
+            existed: generator.is_unknown() || snapshot.is_some_and(|old| old.existed),
             changed: self.pending.changed_modules(&kernel.release),
             placed: modules.placed.clone(),
             failed: modules.failed.keys().cloned().collect(),
-            configured,
+            configured: needed_modules(machine, generator, kernel, &image, &held),
             earlier,
             current,
         };
-        let decision = decide(&facts);
-        ImageAssessment { image, current: facts.current, decision, is_outdated: false }
+        let mut decision = decide(&facts);
+        if let Decision::Regenerate(why) = &decision
+            && let Some(obstacle) = obstacle(machine, generator, &image)
+        {
+            let is_damaged = matches!(facts.current, CurrentImage::Unreadable(_));
+            let has_copy = snapshot.is_some_and(|old| old.copy.is_some());
+            decision = match obstacle.allows_restoring && is_damaged && has_copy {
+                // The generator probably ran out of space earlier and damaged the image.
+                true => Decision::Restore(obstacle.why),
+                false => Decision::Keep(format!("{} ({why})", obstacle.why)),
+            };
+        }
+        ImageAssessment { image, facts, decision, is_outdated: false }
     }
 
     /// Returns a line of output for each image that is not up to date.
@@ -145,13 +160,15 @@ impl<'a> Assessment<'a> {
             let (problem, why) = match &it.decision {
                 Decision::UpToDate => return None,
                 Decision::Regenerate(why) => ("needs to be regenerated", why),
-                Decision::Keep(why) => ("left unchanged", why),
+                Decision::Keep(why) => ("not regenerated", why),
                 Decision::Restore(why) => ("the previous image needs to be restored", why),
             };
             Some(format!("{}: {}: {problem}: {why}", kernel.name(), it.image.path.display()))
         };
         let of = |kernel: &KernelAssessment| -> Vec<String> {
-            kernel.images.iter().filter_map(|it| line(kernel, it)).collect()
+            let hidden = kernel.hidden.iter();
+            let hidden = hidden.map(|why| format!("{}: no images found: {why}", kernel.name()));
+            hidden.chain(kernel.images.iter().filter_map(|it| line(kernel, it))).collect()
         };
         self.kernels.iter().flat_map(of).collect()
     }

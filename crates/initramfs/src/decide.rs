@@ -14,6 +14,8 @@ pub(crate) struct ImageFacts {
     pub(crate) kernel: KernelRelease,
     /// The releases of all installed kernels.
     pub(crate) installed: BTreeSet<KernelRelease>,
+    /// Whether the image existed before the transaction, or may have existed.
+    pub(crate) existed: bool,
     /// The modules that dkms has installed, replaced or removed for the image's kernel since the
     /// image was last checked.
     pub(crate) changed: BTreeSet<KmodName>,
@@ -55,7 +57,7 @@ pub(crate) enum Decision {
     /// No action.
     UpToDate,
     Regenerate(String),
-    /// Keep the stale image, because a new one would lack a module.
+    /// Keep the stale image, because a new one would lack a module or cannot be written.
     Keep(String),
     /// Restore the image from the copy in the snapshot.
     Restore(String),
@@ -66,6 +68,8 @@ pub(crate) fn decide(facts: &ImageFacts) -> Decision {
     let was = facts.earlier.as_ref().and_then(|earlier| earlier.contents.as_ref());
     let regenerated = facts.earlier.as_ref().is_some_and(|earlier| !earlier.unchanged);
     let current = match &facts.current {
+        // An image that nobody has made is not wanted.
+        CurrentImage::Missing if !facts.existed => return Decision::UpToDate,
         CurrentImage::Missing => return Decision::Regenerate("missing".into()),
         CurrentImage::Unreadable(why) if regenerated => return Decision::Regenerate(why.clone()),
         CurrentImage::Unreadable(_) if facts.changed.is_empty() => return Decision::UpToDate,
@@ -85,7 +89,7 @@ pub(crate) fn decide(facts: &ImageFacts) -> Decision {
             held.is_some_and(|held| held.contains(*name)) && !current.modules.contains(*name)
         };
         if let Some(name) = facts.failed.iter().find(lost)
-            && was.is_some_and(boots)
+            && was.is_some_and(|was| was.is_for(&facts.kernel))
         {
             return Decision::Restore(format!("generated without {name}, which failed to build"));
         }
@@ -130,6 +134,34 @@ pub(crate) fn decide(facts: &ImageFacts) -> Decision {
     }
 }
 
+/// Returns the modules that a regenerated image lacks although it should contain them.
+///
+/// If the generator failed, these are all modules that were in the image `before` and have not been
+/// removed, and the installed ones that the image needs. If it succeeded, they are only dkms's
+/// modules that were in the image and that it still needs: an administrator may have removed a
+/// module from the configuration, and a driver is left out if its device has been unplugged.
+pub(crate) fn lacking(
+    facts: &ImageFacts,
+    before: Option<&Contents>,
+    now: &Contents,
+    has_failed: bool,
+) -> BTreeSet<KmodName> {
+    let is_needed = |name: &KmodName| {
+        let needed = facts.configured.as_ref();
+        facts.placed.contains(name) && needed.is_some_and(|needed| needed.contains_key(name))
+    };
+    let is_removed = |name: &KmodName| facts.changed.contains(name) && !facts.placed.contains(name);
+    // Another kernel may have other modules.
+    let is_comparable = before.is_some_and(|before| before.is_for(&facts.kernel));
+    let counts = |name: &KmodName| match has_failed {
+        true => facts.placed.contains(name) || (is_comparable && !is_removed(name)),
+        false => is_needed(name),
+    };
+    let held = before.into_iter().flat_map(|before| &before.modules).filter(|name| counts(name));
+    let placed = facts.placed.iter().filter(|name| has_failed && is_needed(name));
+    held.chain(placed).filter(|name| !now.modules.contains(*name)).cloned().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,6 +187,7 @@ mod tests {
         ImageFacts {
             kernel: K2.parse().unwrap(),
             installed: kernels(&[K2]),
+            existed: true,
             changed: names(&["zfs"]),
             placed: names(&["zfs"]),
             failed: names(&[]),
@@ -277,10 +310,9 @@ mod tests {
 
     #[test]
     fn regenerates_a_missing_or_broken_image() {
-        assert_eq!(
-            regenerates(decide(&ImageFacts { current: CurrentImage::Missing, ..facts() })),
-            "missing"
-        );
+        let missing = ImageFacts { current: CurrentImage::Missing, ..facts() };
+        assert_eq!(regenerates(decide(&missing)), "missing");
+        assert_eq!(decide(&ImageFacts { existed: false, ..missing }), Decision::UpToDate);
         let earlier = Some(EarlierImage { unchanged: false, contents: None });
         let broken = ImageFacts {
             earlier,
@@ -288,5 +320,35 @@ mod tests {
             ..facts()
         };
         assert_eq!(regenerates(decide(&broken)), "unexpected end of file");
+    }
+    /// Each case: the modules before and after, those that the configuration names, whether the
+    /// generator failed, and the modules that are lacking. zfs and nvidia are installed, old has
+    /// been removed.
+    #[rstest::rstest]
+    #[case::complete("ext4 zfs old", "ext4 zfs", "zfs", true, "")]
+    #[case::without_a_driver("ext4 zfs", "zfs", "zfs", false, "")]
+    #[case::without_a_driver_after_a_failure("ext4 zfs", "zfs", "zfs", true, "ext4")]
+    #[case::without_its_module("ext4 zfs", "ext4", "zfs", false, "zfs")]
+    #[case::no_longer_wanted("ext4 zfs", "ext4", "ext4", false, "")]
+    #[case::no_longer_wanted_after_a_failure("ext4 zfs", "ext4", "ext4", true, "zfs")]
+    #[case::needs_another("ext4", "ext4", "nvidia", false, "")]
+    #[case::needs_another_after_a_failure("ext4", "ext4", "nvidia", true, "nvidia")]
+    fn an_image_lacks_what_it_held(
+        #[case] before: &str,
+        #[case] now: &str,
+        #[case] configured: &str,
+        #[case] has_failed: bool,
+        #[case] want: &str,
+    ) {
+        let contents = |modules: &str| holds(K2, &modules.split(' ').collect::<Vec<_>>());
+        let configured = BTreeMap::from([(KmodName::new(configured), "MODULES".to_owned())]);
+        let facts = ImageFacts {
+            changed: names(&["zfs", "old"]),
+            placed: names(&["zfs", "nvidia"]),
+            configured: Some(configured),
+            ..facts()
+        };
+        let lacking = lacking(&facts, Some(&contents(before)), &contents(now), has_failed);
+        assert_eq!(lacking, names(&want.split_terminator(' ').collect::<Vec<_>>()));
     }
 }

@@ -46,7 +46,7 @@ pub(crate) fn kernel_line(kernel: &KernelAssessment, missing: &MissingModules) -
         let path = it.image.path.display().to_string();
         if it.is_outdated {
             outdated.push(path);
-        } else if let CurrentImage::Holds(contents) = &it.current {
+        } else if let CurrentImage::Holds(contents) = &it.facts.current {
             let held = kernel.modules.placed.iter().filter(|name| contents.modules.contains(*name));
             let held: Vec<&str> = held.map(KmodName::as_str).collect();
             if !held.is_empty() {
@@ -95,7 +95,12 @@ mod tests {
         let missing = missing_modules(&machine, kernels.iter().map(|kernel| &kernel.release));
         let line = |kernel: &dkms_engine::machine::Kernel| {
             let modules = ManagedModules::read(&machine, &kernel.release);
-            let kernel = KernelAssessment { kernel: kernel.clone(), images: Vec::new(), modules };
+            let kernel = KernelAssessment {
+                kernel: kernel.clone(),
+                images: Vec::new(),
+                modules,
+                hidden: None,
+            };
             kernel_line(&kernel, &missing)
         };
         let lines: Vec<String> = kernels.iter().map(line).collect();

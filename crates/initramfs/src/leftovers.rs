@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use dkms_engine::machine::Machine;
 use dkms_engine::os::{durable, paths};
 
-use crate::snapshot::{Snapshot, TEMPORARY};
+use crate::image_snapshot::TEMPORARY;
+use crate::snapshot::Snapshot;
 
 /// Returns the temporary files in /boot and beside the images in the snapshot.
 pub(crate) fn find(machine: &Machine) -> BTreeSet<PathBuf> {
@@ -53,13 +54,13 @@ mod tests {
             preset: None,
             kernel_file: None,
         };
-        let mut snapshot = Snapshot::default();
-        snapshot.add(&machine, &image);
-        snapshot.write(&machine).unwrap();
         let leftovers = ["boot/initramfs-linux.dkms-tmp", "efi/0123/7.2/initrd.dkms-tmp"];
         let others = ["boot/initramfs-linux.img", "boot/loader/x.dkms-tmp", "boot/dkms-tmp"];
         for leftover in leftovers {
             assert!(!needs_maintenance(&machine));
+            let mut snapshot = Snapshot::default();
+            snapshot.add(&machine, &image, None, true);
+            snapshot.write(&machine).unwrap();
             others.iter().chain([&leftover]).for_each(|file| root.write(file, "image"));
             assert!(needs_maintenance(&machine), "{leftover}");
             let maintain = |maintenance| {
@@ -71,6 +72,7 @@ mod tests {
             assert!(root.exists(leftover), "a dry run changes nothing");
             assert_eq!(maintain(Maintenance::Report), Maintained::Nothing);
             assert!(!root.exists(leftover), "{leftover}");
+            assert!(!machine.trees.images().exists(), "no image is pending");
         }
         for file in others.iter().chain([&beside]) {
             assert!(root.exists(file), "{file}");

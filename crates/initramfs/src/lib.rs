@@ -8,11 +8,15 @@
 //! | `generators` | the generators: their images, configuration and commands | `image` |
 //! | [`mkinitcpio_override`] | the override of mkinitcpio's pacman hook | `generators` |
 //! | `pending`, `managed_modules` | changed modules and dkms's modules | `image` |
-//! | `snapshot` | earlier state of the images | `generators`, `pending`, `managed_modules` |
+//! | `mount_table` | which file systems are mounted | |
+//! | `needed_modules` | the modules that an image must contain | `generators`, `mount_table` |
+//! | `image_snapshot` | earlier state of one image, with a copy | `image` |
+//! | `snapshot` | earlier state of all images | `image_snapshot`, `needed_modules`, `pending`, `managed_modules` |
 //! | `leftovers` | temporary files of killed runs beside images | `snapshot` |
-//! | `decide`, `implied_modules` | decides what to do with one image | `image` |
+//! | `decide` | decides what to do with one image | `image` |
+//! | `obstacle` | why an image cannot be written now | `generators`, `mount_table` |
 //! | `assess` | decides what to do with all pending images | all above |
-//! | `regenerate`, `kernel_line` | carries out the decisions | `assess` |
+//! | `regenerate`, `restore`, `kernel_line` | carries out the decisions | `assess` |
 //! | `maintain` | the interface for hooks and commands | `assess`, `regenerate`, `leftovers` |
 
 mod assess;
@@ -20,14 +24,18 @@ mod decide;
 mod find_files;
 mod generators;
 mod image;
-mod implied_modules;
+mod image_snapshot;
 mod kernel_line;
 mod leftovers;
 mod maintain;
 mod managed_modules;
 pub mod mkinitcpio_override;
+mod mount_table;
+mod needed_modules;
+mod obstacle;
 mod pending;
 mod regenerate;
+mod restore;
 mod snapshot;
 #[cfg(test)]
 mod test_machine;
@@ -35,4 +43,4 @@ mod test_machine;
 pub use generators::Generator;
 pub use maintain::{Maintained, Maintenance, maintain_images, needs_maintenance};
 pub use pending::PendingImages;
-pub use snapshot::take_snapshot;
+pub use snapshot::{note_existing_images, take_snapshot};

@@ -11,6 +11,7 @@ use crate::assess::{Assessment, KernelAssessment};
 use crate::generators::Generator;
 use crate::leftovers;
 use crate::pending::PendingImages;
+use crate::snapshot::Snapshot;
 
 /// The action to take on pending images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,10 +37,13 @@ pub enum Maintained {
     Left,
 }
 
-/// Returns true if images are pending, or if a killed run left temporary files beside images.
+/// Returns true if images are pending, if a killed run left temporary files beside images, or if
+/// there is a snapshot of images that are no longer pending.
 #[must_use]
 pub fn needs_maintenance(machine: &Machine) -> bool {
-    !PendingImages::read(machine).is_empty() || !leftovers::find(machine).is_empty()
+    !PendingImages::read(machine).is_empty()
+        || machine.trees.images().exists()
+        || !leftovers::find(machine).is_empty()
 }
 
 /// Regenerates or reports the pending images of this machine. Except in a dry run, first removes the
@@ -48,6 +52,9 @@ pub fn needs_maintenance(machine: &Machine) -> bool {
 /// Passes each line of output to `say`. Takes the lock, except in a dry run. If the machine's root
 /// is not `/`, only reports the images, because a generator would write the images of the running
 /// system.
+///
+/// After a signal to stop, the generator that runs ends by itself, its images are checked and
+/// perhaps restored, and the others stay pending.
 ///
 /// # Errors
 /// [`FileError`] if the lock cannot be taken. An image that cannot be regenerated is not an error:
@@ -73,6 +80,9 @@ pub fn maintain_images(
         if !machine.is_within_run() {
             leftovers::remove(machine);
         }
+        if let Err(why) = machine.tools.stop.listen() {
+            say(&format!("warning: cannot handle signals: {why}; Ctrl-C may damage an image"));
+        }
     }
     let assessment = Assessment::read(machine, generator);
     if maintenance == Maintenance::DryRun {
@@ -85,6 +95,11 @@ pub fn maintain_images(
     } else {
         assessment.regenerate(machine, say)
     };
+    if PendingImages::read(machine).is_empty()
+        && let Err(error) = Snapshot::delete(machine)
+    {
+        log::warn!("{error}");
+    }
     Ok(match (is_empty, is_up_to_date) {
         (true, _) => Maintained::Nothing,
         (false, true) => Maintained::UpToDate,
@@ -124,6 +139,8 @@ fn report(
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use dkms_engine::dkms_tree::{PendingList, PendingWork};
     use testroot::TestRoot;
 
@@ -147,6 +164,9 @@ mod tests {
         }
         let mut lines = Vec::new();
         let generator = Generator::detect(&machine);
+        root.write("boot/a.img", "");
+        crate::note_existing_images(&machine, generator.as_ref().unwrap()).unwrap();
+        fs::remove_file(root.at("boot/a.img")).unwrap();
         let mut maintain = |maintenance| {
             let mut say = |line: &str| lines.push(line.to_owned());
             maintain_images(&machine, generator.as_ref(), maintenance, &mut say).unwrap()

@@ -1,25 +1,20 @@
-//! Regenerates stale images, and restores images that have lost a module or are damaged.
+//! Regenerates stale images, and judges each new image by its contents.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dkms_engine::machine::Machine;
-use dkms_engine::os::durable;
 
 use crate::assess::{Assessment, ImageAssessment, KernelAssessment, inspect};
-use crate::decide::{CurrentImage, Decision};
-use crate::generators::{Generator, GeneratorCommand};
-use crate::image::{Image, ImageKind, is_signed};
+use crate::decide::{CurrentImage, Decision, lacking};
+use crate::generators::{Generator, GeneratorCommand, GeneratorFailure};
+use crate::image::{Image, ImageKind, KmodName, is_signed};
 use crate::kernel_line::{kernel_line, missing_modules};
-use crate::snapshot::Snapshot;
-
-/// The free space in bytes that is required in addition to the estimated size of a new image.
-const MARGIN: u64 = 1024 * 1024;
 
 impl Assessment<'_> {
     /// Carries out all decisions. Returns true if all images are up to date afterwards.
     ///
     /// Passes each line of output to `say`, with a final line for each kernel. A kernel with errors
-    /// stays pending.
+    /// stays pending. After a signal to stop, no other generator is started.
     pub(crate) fn regenerate(mut self, machine: &Machine, say: &mut dyn FnMut(&str)) -> bool {
         let mut succeeded = true;
         let releases = self.kernels.iter().map(|it| &it.kernel.release);
@@ -31,6 +26,8 @@ impl Assessment<'_> {
             if errors.is_empty() {
                 self.pending.clear(machine, &kernel.kernel.release);
             }
+            // Later kernels may need the space.
+            self.delete_needless_copies(machine, &kernel, errors.is_empty());
             succeeded &= errors.is_empty();
             self.kernels.push(kernel);
         }
@@ -39,7 +36,7 @@ impl Assessment<'_> {
         for kernel in self.pending.kernels().filter(|kernel| !assessed.contains(kernel)) {
             self.pending.clear(machine, kernel);
         }
-        if let Err(error) = Snapshot::delete(machine) {
+        if let Err(error) = self.snapshot.write(machine) {
             log::warn!("{error}");
         }
         succeeded
@@ -54,42 +51,35 @@ impl Assessment<'_> {
     ) -> Vec<String> {
         let Some(generator) = self.generator else { return Vec::new() };
         let name = kernel.name();
-        let mut errors = Vec::new();
+        let hidden = kernel.hidden.iter();
+        let mut errors: Vec<String> =
+            hidden.map(|why| format!("error: {name}: no images found: {why}")).collect();
         let mut stale = Vec::new();
         for (index, it) in kernel.images.iter_mut().enumerate() {
             let path = it.image.path.display();
             match &it.decision {
                 Decision::UpToDate => {}
                 Decision::Keep(why) => {
-                    errors.push(format!("error: {name}: {path}: left unchanged: {why}"));
+                    errors.push(format!("error: {name}: {path}: not regenerated: {why}"));
                     it.is_outdated = true;
                 }
                 Decision::Restore(why) => {
                     let why = why.clone();
                     errors.push(self.restore(machine, generator, it, &name, &why));
                 }
-                Decision::Regenerate(why) => match obstacle(machine, generator, &it.image) {
-                    // The generator probably ran out of space earlier and damaged the image.
-                    Some(obstacle)
-                        if matches!(it.current, CurrentImage::Unreadable(_))
-                            && self.snapshot.of(&it.image).is_some() =>
-                    {
-                        errors.push(self.restore(machine, generator, it, &name, &obstacle));
-                    }
-                    Some(obstacle) => {
-                        errors.push(format!("error: {name}: {path}: not regenerated: {obstacle}"));
-                        it.is_outdated = true;
-                    }
-                    None => {
-                        say(&format!("{name}: regenerating {path}: {why}"));
-                        stale.push(index);
-                    }
-                },
+                Decision::Regenerate(_) if machine.tools.stop.asked().is_some() => {
+                    errors.push(format!("error: {name}: {path}: not regenerated: interrupted"));
+                    it.is_outdated = true;
+                }
+                Decision::Regenerate(why) => {
+                    say(&format!("{name}: regenerating {path}: {why}"));
+                    stale.push(index);
+                }
             }
         }
         if !stale.is_empty() {
-            self.copy_images(machine, kernel);
-            errors.extend(self.run_generator(machine, generator, kernel, &stale));
+            self.copy_images(machine, kernel, &stale);
+            errors.extend(self.run_generator(machine, generator, kernel, &stale, say));
         }
         // Check all images, including those that another hook regenerated: sbctl's own hook does
         // not run when modules change.
@@ -100,17 +90,31 @@ impl Assessment<'_> {
         errors
     }
 
-    /// Copies all images of a kernel into the snapshot, because a preset also regenerates images
-    /// that are not stale.
+    /// Copies the images that the generator is about to write: those at the indexes `stale`, and
+    /// the others of their presets.
     ///
     /// Keeps an existing copy if it was made with the current objects installed, or if the image is
     /// now broken.
-    fn copy_images(&mut self, machine: &Machine, kernel: &KernelAssessment) {
+    fn copy_images(&mut self, machine: &Machine, kernel: &KernelAssessment, stale: &[usize]) {
+        let root = &machine.trees.root;
         let has_same_objects = self.snapshot.has_objects(&kernel.kernel.release, &kernel.modules);
-        for ImageAssessment { image, current, .. } in &kernel.images {
-            let is_whole = matches!(current, CurrentImage::Holds(_));
-            if self.snapshot.of(image).is_none() || (!has_same_objects && is_whole) {
-                self.snapshot.add(machine, image);
+        let presets: BTreeSet<&String> =
+            stale.iter().filter_map(|index| kernel.images[*index].image.preset.as_ref()).collect();
+        for (index, ImageAssessment { image, facts, .. }) in kernel.images.iter().enumerate() {
+            let is_of_preset = image.preset.as_ref().is_some_and(|it| presets.contains(it));
+            if !stale.contains(&index) && !is_of_preset {
+                continue;
+            }
+            let contents = match &facts.current {
+                CurrentImage::Holds(contents) => Some(contents),
+                _ => None,
+            };
+            let is_current = self.snapshot.of(image).is_some_and(|old| {
+                has_same_objects && (old.copy.is_some() || !old.is_same(image, root))
+            });
+            let has_copy = self.snapshot.of(image).is_some_and(|old| old.copy.is_some());
+            if !is_current && (contents.is_some() || !has_copy) {
+                self.snapshot.add(machine, image, contents.cloned(), true);
             }
         }
         // If this run is killed while a generator writes an image, the next run finds the copies.
@@ -119,105 +123,102 @@ impl Assessment<'_> {
         }
     }
 
+    /// Runs the generator for the images at the indexes `stale`. Returns a line for each error.
+    ///
+    /// An image is judged by its contents: mkinitcpio fails if its configuration names a module
+    /// that does not exist, but generates the image nevertheless.
     fn run_generator(
         &self,
         machine: &Machine,
         generator: &Generator,
         kernel: &mut KernelAssessment,
         stale: &[usize],
+        say: &mut dyn FnMut(&str),
     ) -> Vec<String> {
-        let (name, root) = (kernel.name(), &machine.trees.root);
+        let name = kernel.name();
         let images: Vec<&Image> = stale.iter().map(|index| &kernel.images[*index].image).collect();
-        // The administrator's own command may write to another path.
-        let writes_here = machine.settings.initramfs.command.is_empty();
-        let commands = generator.commands(machine, &kernel.kernel, &images).into_iter();
-        let failures: Vec<String> = commands.filter_map(|it| it.run(machine).err()).collect();
-        let mut errors: Vec<String> =
-            failures.iter().map(|why| format!("error: {name}: {why}")).collect();
-        for index in stale {
-            let it = &mut kernel.images[*index];
-            it.current = inspect(generator, &it.image.below(root));
-            let old = self.snapshot.of(&it.image);
-            let was_not_written = || old.is_some_and(|old| old.is_untouched(&it.image, root));
-            let why = match &it.current {
-                CurrentImage::Holds(_)
-                    if failures.is_empty() && writes_here && was_not_written() =>
-                {
-                    Some("the generator did not change it".to_owned())
-                }
-                CurrentImage::Holds(_) if failures.is_empty() => None,
-                CurrentImage::Holds(_) => Some("the generator failed".to_owned()),
-                // An unknown generator may use another file name.
-                CurrentImage::Missing if generator.is_unknown() && failures.is_empty() => None,
-                CurrentImage::Missing => Some("the generator did not create it".to_owned()),
-                CurrentImage::Unreadable(why) => Some(why.clone()),
-            };
-            if let Some(why) = why {
+        images.iter().for_each(|image| generator.remove_temporary(machine, image));
+        let mut failures: Vec<GeneratorFailure> = Vec::new();
+        for command in generator.commands(machine, &kernel.kernel, &images) {
+            if machine.tools.stop.asked().is_none() {
+                failures.extend(command.run(machine).err());
+            }
+        }
+        let mut errors = Vec::new();
+        for (index, it) in kernel.images.iter_mut().enumerate() {
+            let is_untouched = self
+                .snapshot
+                .of(&it.image)
+                .is_some_and(|old| old.is_untouched(&it.image, &machine.trees.root));
+            if !stale.contains(&index) && is_untouched {
+                continue;
+            }
+            it.facts.current = inspect(generator, &it.image.below(&machine.trees.root));
+            if let Some(why) = self.fault(machine, generator, it, is_untouched, &failures) {
                 errors.push(self.restore(machine, generator, it, &name, &why));
             }
         }
-        errors
+        let needed = stale.iter().filter_map(|it| kernel.images[*it].facts.configured.as_ref());
+        let needed: BTreeMap<_, _> = needed.flatten().collect();
+        let severity = if errors.is_empty() { "warning" } else { "error" };
+        let named = |why: &str| {
+            let culprit = needed.iter().find(|(module, _)| names(why, module));
+            culprit.map_or_else(String::new, |(module, place)| format!("; {place} names {module}"))
+        };
+        let failures = failures.iter().map(|failure| &failure.why);
+        let failures = failures.map(|why| format!("{severity}: {name}: {why}{}", named(why)));
+        if errors.is_empty() {
+            failures.for_each(|line| say(&format!("{line}; the images are complete")));
+            return errors;
+        }
+        failures.chain(errors).collect()
     }
 
-    /// Restores an image from its copy if the image has changed and the copy's kernel is still
-    /// installed. Returns an error line with the reason `why` and the outcome.
-    fn restore(
+    /// Returns the reason why an image is not good after the generator has run; `None` if it is.
+    fn fault(
         &self,
         machine: &Machine,
         generator: &Generator,
-        it: &mut ImageAssessment,
-        name: &str,
-        why: &str,
-    ) -> String {
-        it.is_outdated = true;
-        let path = it.image.path.display();
-        let error = format!("error: {name}: {path}: {why}");
-        let old = self.snapshot.of(&it.image);
-        if it.current != CurrentImage::Missing
-            && old.is_some_and(|old| old.is_same(&it.image, &machine.trees.root))
-        {
-            return format!("error: {name}: {path}: not regenerated: {why}");
-        }
-        let old = old.and_then(|old| Some((old, old.copy.as_ref()?)));
-        let Some((old, copy)) = old else {
-            return format!("{error}; no copy to restore");
+        it: &ImageAssessment,
+        is_untouched: bool,
+        failures: &[GeneratorFailure],
+    ) -> Option<String> {
+        let has_failed = !failures.is_empty();
+        let undone = |why: &str| match machine.tools.stop.asked() {
+            Some(_) => Some("interrupted".to_owned()),
+            None => Some(why.to_owned()),
         };
-        let boots = |kernels: &BTreeSet<_>| {
-            kernels.is_empty() || kernels.iter().any(|kernel| self.installed.contains(kernel))
-        };
-        let contents = generator.list(copy).ok();
-        let Some(contents) = contents.filter(|contents| boots(&contents.kernels)) else {
-            return format!(
-                "{error}; not restored: the kernel of the previous image is no longer installed"
-            );
-        };
-        match old.restore(&it.image, &machine.trees.root) {
-            Ok(()) => {
-                it.current = CurrentImage::Holds(contents);
-                format!("{error}; restored the previous image")
+        // The administrator's own command may write to another path.
+        let writes_here = machine.settings.initramfs.command.is_empty();
+        match &it.facts.current {
+            CurrentImage::Holds(_) if is_untouched && has_failed => undone("the generator failed"),
+            CurrentImage::Holds(_) if is_untouched && writes_here => {
+                undone("the generator did not change it")
             }
-            Err(failure) => format!("{error}; cannot restore the previous image: {failure}"),
+            CurrentImage::Holds(_) if generator.is_unknown() => {
+                has_failed.then(|| "the generator failed".to_owned())
+            }
+            CurrentImage::Holds(_) if failures.iter().any(|failure| failure.lacks_space) => {
+                Some("the generator ran out of disk space".to_owned())
+            }
+            CurrentImage::Holds(now) => {
+                let before = self.snapshot.of(&it.image).and_then(|old| old.contents.as_ref());
+                let lacking = lacking(&it.facts, before, now, has_failed);
+                let names: Vec<&str> = lacking.iter().map(KmodName::as_str).collect();
+                (!names.is_empty()).then(|| format!("generated without {}", names.join(", ")))
+            }
+            // An unknown generator may use another file name.
+            CurrentImage::Missing if generator.is_unknown() && !has_failed => None,
+            CurrentImage::Missing => undone("the generator did not create it"),
+            CurrentImage::Unreadable(why) => Some(why.clone()),
         }
     }
 }
 
-/// Returns the reason why an image cannot be written, or `None` if it can. Checked in advance,
-/// because a truncated image is worse than a stale one.
-fn obstacle(machine: &Machine, generator: &Generator, image: &Image) -> Option<String> {
-    let file = image.below(&machine.trees.root);
-    // The generator creates missing directories.
-    let dir = file.parent()?.ancestors().find(|dir| dir.exists())?;
-    // The administrator's own command may make the file system writable.
-    if machine.settings.initramfs.command.is_empty() && durable::is_read_only(dir) {
-        return Some(format!("{}: read-only file system", image.path.parent()?.display()));
-    }
-    let old = file.metadata().map_or(0, |meta| meta.len());
-    // mkinitcpio overwrites the old image. The other generators first write a new file beside it.
-    let needed = if generator.is_mkinitcpio() { old / 20 } else { old } + MARGIN;
-    let space = durable::free_space(dir).filter(|space| *space < needed)?;
-    let dir = image.path.parent()?.display();
-    let (space, needed) = (space / 1024, needed / 1024);
-    Some(format!("not enough space in {dir}: {space} KiB free, {needed} KiB needed"))
+/// Returns true if a generator's error names a module as a whole word.
+fn names(error: &str, module: &KmodName) -> bool {
+    let is_word_char = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
+    error.split(|c| !is_word_char(c)).any(|word| KmodName::new(word) == *module)
 }
 
 /// Signs a unified kernel image that has lost its signature. Returns an error line if the image is
@@ -233,7 +234,7 @@ fn sign_again(machine: &Machine, image: &Image, name: &str) -> Option<String> {
     if is_signed(&file) {
         return None;
     }
-    let why = ran.err().map(|why| format!(" ({why})")).unwrap_or_default();
+    let why = ran.err().map(|failure| format!(" ({})", failure.why)).unwrap_or_default();
     let path = image.path.display();
     Some(format!(
         "error: {name}: {path}: no longer signed{why}; will not boot with Secure Boot enabled; run: {}",
@@ -252,6 +253,7 @@ mod tests {
     use testroot::TestRoot;
 
     use super::*;
+    use crate::image::test_kernel_file;
 
     const IMAGE: &str = "boot/initramfs-linux.img";
 
@@ -321,8 +323,12 @@ mod tests {
     }
 
     #[rstest]
-    #[case::read_only(Some("old"), "remount,ro", "/boot: read-only file system")]
-    #[case::read_only_without_an_image(None, "remount,ro", "/boot: read-only file system")]
+    #[case::read_only(Some("old"), "remount,ro", "/boot: read-only file system (")]
+    #[case::read_only_without_an_image(
+        None,
+        "remount,ro",
+        "/boot: read-only file system (missing)"
+    )]
     #[case::full(
         Some("old"),
         "remount,size=64k",
@@ -339,16 +345,62 @@ mod tests {
         let boot = root.at("boot");
         let mounted = Mounted(&boot);
         mounted.run("mount", &["-t", "tmpfs", "none"]);
-        content.iter().for_each(|text| root.write(IMAGE, text));
+        root.write(IMAGE, "old");
         // No machine has this preset, and a generator that runs would fail.
-        let preset = "ALL_kver=/boot/vmlinuz\nPRESETS=(default)\n";
+        let preset = "ALL_kver=7.2\nPRESETS=(default)\n";
         root.write("etc/mkinitcpio.d/none.preset", format!("{preset}default_image=/{IMAGE}\n"));
         root.write("usr/bin/mkinitcpio", "");
         let machine = Machine::for_hook(root.path());
-        crate::take_snapshot(&machine, &Generator::detect(&machine).unwrap()).unwrap();
+        let generator = Generator::detect(&machine).unwrap();
+        crate::note_existing_images(&machine, &generator).unwrap();
+        if content.is_none() {
+            fs::remove_file(root.at(IMAGE)).unwrap();
+        }
+        crate::take_snapshot(&machine, &generator).unwrap();
         mounted.run("mount", &["-o", options]);
+        let errors = errors(&root);
         let want = format!("error: 7.2 (none): /{IMAGE}: not regenerated: {why}");
-        assert_eq!(errors(&root), [want]);
+        assert!(errors.len() == 1 && errors[0].starts_with(&want), "{errors:?}");
         assert_eq!(fs::read_to_string(root.at(IMAGE)).ok().as_deref(), content);
+    }
+
+    /// The directory below the mount point contains a file with the name of the image.
+    #[rstest]
+    #[case::image_below("etc/fstab", "/boot is in /etc/fstab but not mounted (")]
+    #[case::another_kernel("boot/vmlinuz-none", "/boot/vmlinuz-none is still the kernel 7.1 (")]
+    fn an_image_that_must_not_be_written_stays_pending(#[case] file: &str, #[case] why: &str) {
+        let root = pending_root("none");
+        root.write("boot/initramfs-none.img", "old");
+        root.write("usr/bin/dracut", "");
+        root.write("proc/self/mounts", "/dev/sda1 / ext4 rw 0 0\n");
+        match file {
+            "etc/fstab" => root.write(file, "UUID=1 /boot vfat noauto 0 2\n"),
+            _ => root.write(file, test_kernel_file("7.1")),
+        }
+        let errors = errors(&root);
+        let want = "error: 7.2 (none): /boot/initramfs-none.img: not regenerated: ";
+        assert!(errors.len() == 1 && errors[0].starts_with(&format!("{want}{why}")), "{errors:?}");
+        assert_eq!(root.read("boot/initramfs-none.img"), "old");
+    }
+
+    #[test]
+    fn images_that_are_not_found_stay_pending_until_boot_is_mounted() {
+        let root = pending_root("none");
+        root.write("usr/bin/dracut", "");
+        root.write("etc/fstab", "UUID=1 /efi vfat noauto 0 2\n");
+        root.write("proc/self/mounts", "/dev/sda1 / ext4 rw 0 0\n");
+        let want = "error: 7.2 (none): no images found: /efi is in /etc/fstab but not mounted";
+        assert_eq!(errors(&root), [want]);
+        root.write("proc/self/mounts", "/dev/sda1 / ext4 rw 0 0\n/dev/sda2 /efi vfat rw 0 0\n");
+        assert_eq!(errors(&root), [""; 0]);
+    }
+
+    /// Each case is an error of a generator, and whether it names the module.
+    #[rstest]
+    #[case::quoted("==> ERROR: module not found: 'tp-smapi'", true)]
+    #[case::plain("dracut-install: Failed to find module tp_smapi", true)]
+    #[case::part_of_a_name("module not found: tp_smapi2", false)]
+    fn an_error_names_a_module(#[case] error: &str, #[case] want: bool) {
+        assert_eq!(names(error, &KmodName::new("tp_smapi")), want);
     }
 }

@@ -1,13 +1,11 @@
-//! Takes a snapshot of the images, with a copy of each, before other packages' hooks regenerate
-//! them.
+//! The snapshot: the state of the images before other packages' hooks regenerate them.
 //!
 //! The copies are kept in the dkms tree and never in /boot: /boot is often small, and boot loaders
 //! list the files in it. No other user can read them, since an image may contain keys.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use dkms_engine::machine::{Kernel, Kernels, Machine};
@@ -17,163 +15,39 @@ use dkms_engine::os::durable::{self, FileError};
 use serde::{Deserialize, Serialize};
 
 use crate::generators::Generator;
-use crate::image::{Image, is_signed};
+use crate::image::{Contents, Image, KmodName};
+use crate::image_snapshot::{ImageSnapshot, create_closed_dir};
 use crate::managed_modules::ManagedModules;
+use crate::mount_table::unmounted_above;
+use crate::needed_modules::needed_modules;
 use crate::pending::PendingImages;
-
-/// The free space in bytes that a copy must leave on the file system of the dkms tree.
-const SPARE: u64 = 64 * 1024 * 1024;
-
-/// The extension of the temporary file that replaces an image.
-pub(crate) const TEMPORARY: &str = "dkms-tmp";
 
 /// The recorded state of the images of one or more kernels.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Snapshot {
-    /// The digest of each kernel's installed objects when the snapshot was taken.
+    /// The digest of each kernel's installed objects when its images were recorded.
     #[serde(default)]
     objects: BTreeMap<KernelRelease, Digest>,
     #[serde(default)]
     images: Vec<ImageSnapshot>,
 }
 
-/// The state of one image when the snapshot was taken.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ImageSnapshot {
-    /// The absolute path of the image on the machine that boots it.
-    path: PathBuf,
-    /// The metadata that [`stat`] returned; `None` if the image did not exist.
-    stat: Option<String>,
-    /// The BLAKE3 digest of the image's content; `None` if the image did not exist or could not be
-    /// read.
-    digest: Option<Digest>,
-    /// Whether the image was signed.
-    #[serde(default)]
-    pub(crate) signed: bool,
-    /// The owner and mode of the image; `None` if the image did not exist.
-    #[serde(default)]
-    access: Option<Access>,
-    /// The path of the copy; `None` if the image did not exist or could not be copied.
-    pub(crate) copy: Option<PathBuf>,
-}
-
-/// The owner and the mode of an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Access {
-    user: u32,
-    group: u32,
-    mode: u32,
-}
-
-impl Access {
-    fn of(meta: &fs::Metadata) -> Self {
-        Self { user: meta.uid(), group: meta.gid(), mode: meta.mode() & 0o7777 }
-    }
-
-    /// Sets the owner and the mode of `file`. Ignores failures: /boot is often a FAT file system,
-    /// whose files have no owners and modes of their own.
-    fn give_to(self, file: &File) {
-        let _ = fchown(file, Some(self.user), Some(self.group));
-        let _ = file.set_permissions(Permissions::from_mode(self.mode));
-    }
-}
-
-impl ImageSnapshot {
-    /// Records the state of an image, and copies the image if there is enough space.
-    fn take(machine: &Machine, image: &Image) -> Result<Self, FileError> {
-        let file = image.below(&machine.trees.root);
-        let signed = is_signed(&file);
-        let path = image.path.clone();
-        let mut snapshot =
-            Self { path, stat: None, digest: None, signed, access: None, copy: None };
-        let Ok(meta) = file.metadata() else { return Ok(snapshot) };
-        let dir = machine.trees.images();
-        create_closed_dir(&dir)?;
-        if durable::free_space(&dir).is_none_or(|room| room > meta.len() + SPARE) {
-            let name = Digest::of_bytes(image.path.as_os_str().as_encoded_bytes());
-            let copy = dir.join(format!("{name}.img"));
-            copy_closed(&file, &copy, None).map_err(FileError::when("copy an image to", &copy))?;
-            snapshot.copy = Some(copy);
-        } else {
-            log::warn!(
-                "{}: not enough space for a copy of {}",
-                dir.display(),
-                image.path.display()
-            );
+/// Records which images exist, before another package's hook removes them.
+///
+/// mkinitcpio removes a kernel's images before the kernel is upgraded. Without this record, a
+/// missing image would be one that nobody wants.
+///
+/// # Errors
+/// [`FileError`] if the kernels cannot be read or the snapshot cannot be written.
+pub fn note_existing_images(machine: &Machine, generator: &Generator) -> Result<(), FileError> {
+    let mut snapshot = Snapshot::read(machine);
+    for kernel in Kernels::read(&machine.trees)?.all.iter().filter(|kernel| kernel.alive) {
+        let images = generator.images(machine, kernel);
+        for image in images.iter().filter(|it| it.below(&machine.trees.root).exists()) {
+            snapshot.note_existing(image);
         }
-        snapshot.digest = Some(Digest::of_file(&file)?);
-        snapshot.stat = Some(stat(&meta));
-        snapshot.access = Some(Access::of(&meta));
-        Ok(snapshot)
     }
-
-    /// Returns true if the image has the same content as when the snapshot was taken.
-    ///
-    /// An image that was regenerated with the same content counts as unchanged, because it cannot
-    /// contain the changed modules.
-    pub(crate) fn is_same(&self, image: &Image, root: &Path) -> bool {
-        let file = image.below(root);
-        let now = file.metadata().ok().map(|meta| stat(&meta));
-        now == self.stat || (self.digest.is_some() && Digest::of_file(&file).ok() == self.digest)
-    }
-
-    /// Returns true if the image existed when the snapshot was taken and has not been written
-    /// since.
-    pub(crate) fn is_untouched(&self, image: &Image, root: &Path) -> bool {
-        self.stat.is_some()
-            && image.below(root).metadata().ok().map(|meta| stat(&meta)) == self.stat
-    }
-
-    /// Restores the image from its copy, with the owner and mode that it had.
-    ///
-    /// Writes a temporary file and renames it to replace the image. If that fails, for example for
-    /// lack of space, overwrites the image directly.
-    ///
-    /// # Errors
-    /// [`io::Error`] if there is no copy or the image cannot be written.
-    pub(crate) fn restore(&self, image: &Image, root: &Path) -> io::Result<()> {
-        let copy = self.copy.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        let file = image.below(root);
-        let beside = file.with_extension(TEMPORARY);
-        let now = || file.metadata().ok().map(|meta| Access::of(&meta));
-        let access = self.access.or_else(now);
-        let renamed = copy_closed(copy, &beside, access).and_then(|()| fs::rename(&beside, &file));
-        if renamed.is_ok() {
-            return Ok(());
-        }
-        let _ = fs::remove_file(&beside);
-        let mut image = File::create(&file)?;
-        access.inspect(|access| access.give_to(&image));
-        io::copy(&mut File::open(copy)?, &mut image)?;
-        image.sync_all()
-    }
-}
-
-/// Creates the directory `dir` if it does not exist. No other user can enter it.
-fn create_closed_dir(dir: &Path) -> Result<(), FileError> {
-    durable::create_dirs(dir)?;
-    fs::set_permissions(dir, Permissions::from_mode(0o700))
-        .map_err(FileError::when("set the mode of", dir))
-}
-
-/// Copies the file `from` to the new file `to`, replacing an existing one. No other user can read
-/// the copy, unless `access` allows it.
-fn copy_closed(from: &Path, to: &Path, access: Option<Access>) -> io::Result<()> {
-    match fs::remove_file(to) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut copy = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
-    io::copy(&mut File::open(from)?, &mut copy)?;
-    access.inspect(|access| access.give_to(&copy));
-    copy.sync_all()
-}
-
-/// Returns the size, times, inode and device of a file as text. Every write to the file changes the
-/// text.
-fn stat(meta: &fs::Metadata) -> String {
-    let (mtime, ctime) = ((meta.mtime(), meta.mtime_nsec()), (meta.ctime(), meta.ctime_nsec()));
-    format!("{} {mtime:?} {ctime:?} {} {}", meta.len(), meta.ino(), meta.dev())
+    if snapshot.images.is_empty() { Ok(()) } else { snapshot.write(machine) }
 }
 
 /// Takes a snapshot of the images of every kernel with pending images.
@@ -186,70 +60,126 @@ pub fn take_snapshot(machine: &Machine, generator: &Generator) -> Result<(), Fil
     if pending.is_empty() {
         return Ok(());
     }
-    let mut kernels = Kernels::read(&machine.trees)?.all;
-    kernels.retain(|kernel| kernel.alive && pending.contains(&kernel.release));
-    Snapshot::of_images(machine, generator, &kernels).write(machine)
+    let mut snapshot = Snapshot::read(machine);
+    for kernel in Kernels::read(&machine.trees)?.all.iter().filter(|kernel| kernel.alive) {
+        if pending.contains(&kernel.release) {
+            let changed = pending.changed_modules(&kernel.release);
+            snapshot.record(machine, generator, kernel, &changed);
+        }
+    }
+    snapshot.write(machine)
 }
 
 impl Snapshot {
-    /// Takes a snapshot of the images of `kernels`.
+    /// Records the images of a kernel whose modules have changed, and copies those that contain or
+    /// need a module in `changed`.
     ///
-    /// Keeps the previous snapshot of an image if the kernel's objects have not changed since then:
-    /// that snapshot was taken before any regeneration. Also keeps a previous snapshot with a copy
-    /// if the image is now broken: the generator was killed while it was writing.
-    fn of_images(machine: &Machine, generator: &Generator, kernels: &[Kernel]) -> Self {
-        let earlier = Self::read(machine);
-        let mut snapshot = Self::default();
-        for kernel in kernels {
-            let modules = ManagedModules::read(machine, &kernel.release);
-            snapshot.objects.insert(kernel.release.clone(), modules.digest());
-            let has_same_objects = earlier.has_objects(&kernel.release, &modules);
-            for image in generator.images(machine, kernel) {
-                let is_broken = || generator.list(&image.below(&machine.trees.root)).is_err();
-                match earlier.of(&image) {
-                    Some(old) if has_same_objects || (old.copy.is_some() && is_broken()) => {
-                        snapshot.images.push(old.clone());
-                    }
-                    _ => snapshot.add(machine, &image),
-                }
-            }
+    /// Keeps the previous record of an image if the kernel's objects have not changed since then:
+    /// that record was made before any regeneration. Also keeps a previous record with a copy if
+    /// the image is now broken: the generator was killed while it was writing.
+    fn record(
+        &mut self,
+        machine: &Machine,
+        generator: &Generator,
+        kernel: &Kernel,
+        changed: &BTreeSet<KmodName>,
+    ) {
+        let root = &machine.trees.root;
+        let modules = ManagedModules::read(machine, &kernel.release);
+        let has_same_objects = self.has_objects(&kernel.release, &modules);
+        let images = generator.images(machine, kernel);
+        // Without the file system that contains an image, nothing is known about it.
+        if images.iter().any(|image| unmounted_above(root, &image.path).is_some()) {
+            self.objects.remove(&kernel.release);
+            return;
         }
-        snapshot
+        self.objects.insert(kernel.release.clone(), modules.digest());
+        for image in images {
+            let contents = contents(generator, &image.below(root));
+            let old = self.of(&image).filter(|old| old.is_recorded());
+            let is_broken = || contents.is_none() && !generator.is_unknown();
+            if old.is_some_and(|it| has_same_objects || (it.copy.is_some() && is_broken())) {
+                continue;
+            }
+            let held = contents.as_ref().map(|it| it.modules.clone());
+            let needs_copy = held.is_none_or(|held| {
+                let needed = needed_modules(machine, generator, kernel, &image, &held);
+                let is_needed =
+                    |name: &KmodName| needed.as_ref().is_none_or(|it| it.contains_key(name));
+                changed.iter().any(|name| held.contains(name) || is_needed(name))
+            });
+            self.add(machine, &image, contents, needs_copy);
+        }
     }
 
-    /// Adds the state of an image, replacing any earlier state. If the image cannot be read or
-    /// copied, logs a warning and records only its metadata.
-    pub(crate) fn add(&mut self, machine: &Machine, image: &Image) {
-        self.images.retain(|old| old.path != image.path);
-        let snapshot = ImageSnapshot::take(machine, image).unwrap_or_else(|error| {
-            log::warn!("{error}");
-            let meta = image.below(&machine.trees.root).metadata().ok();
-            ImageSnapshot {
-                path: image.path.clone(),
-                stat: meta.as_ref().map(stat),
-                digest: None,
-                signed: false,
-                access: meta.as_ref().map(Access::of),
-                copy: None,
-            }
-        });
-        self.images.push(snapshot);
+    /// Records the current state of an image that contains `contents`, replacing any earlier
+    /// record.
+    pub(crate) fn add(
+        &mut self,
+        machine: &Machine,
+        image: &Image,
+        contents: Option<Contents>,
+        needs_copy: bool,
+    ) {
+        let root = &machine.trees.root;
+        let mut new = ImageSnapshot::of(image, root, contents);
+        new.existed |= self.of(image).is_some_and(|old| old.existed);
+        if needs_copy {
+            new.copy_to(&machine.trees.images(), image, root);
+        }
+        self.images.retain(|old| old.image.path != image.path);
+        self.images.push(new);
+    }
+
+    fn note_existing(&mut self, image: &Image) {
+        match self.images.iter_mut().find(|old| old.image.path == image.path) {
+            Some(old) => old.existed = true,
+            None => self.images.push(ImageSnapshot::existing(image)),
+        }
     }
 
     /// Returns true if the installed objects of `kernel`, listed in `modules`, are the same as when
-    /// the snapshot was taken.
+    /// its images were recorded.
     pub(crate) fn has_objects(&self, kernel: &KernelRelease, modules: &ManagedModules) -> bool {
         self.objects.get(kernel) == Some(&modules.digest())
     }
 
     /// Returns the recorded state of an image; `None` if the image is not in the snapshot.
     pub(crate) fn of(&self, image: &Image) -> Option<&ImageSnapshot> {
-        self.images.iter().find(|old| old.path == image.path)
+        self.images.iter().find(|old| old.image.path == image.path)
+    }
+
+    /// Returns the images of a kernel that existed, whether or not they exist now.
+    ///
+    /// kernel-install's hooks remove all boot entries and create them again.
+    pub(crate) fn existed(&self, kernel: &KernelRelease) -> impl Iterator<Item = &Image> {
+        let existed = self.images.iter().filter(|old| old.existed);
+        existed.map(|old| &old.image).filter(move |image| image.kernel == *kernel)
     }
 
     /// Returns the paths of the images in the snapshot, as on the machine that boots them.
     pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
-        self.images.iter().map(|image| image.path.as_path())
+        self.images.iter().map(|old| old.image.path.as_path())
+    }
+
+    /// Deletes the copy of an image. Logs a warning if the file cannot be removed.
+    pub(crate) fn delete_copy(&mut self, image: &Image) {
+        if let Some(old) = self.images.iter_mut().find(|old| old.image.path == image.path)
+            && let Err(error) = old.delete_copy()
+        {
+            log::warn!("{error}");
+        }
+    }
+
+    /// Forgets the objects and the images of a kernel. Their copies must have been deleted.
+    pub(crate) fn forget<'i>(
+        &mut self,
+        kernel: &KernelRelease,
+        images: impl Iterator<Item = &'i Image>,
+    ) {
+        self.objects.remove(kernel);
+        let images: Vec<&Image> = images.collect();
+        self.images.retain(|old| images.iter().all(|image| image.path != old.image.path));
     }
 
     /// Writes the snapshot to the dkms tree.
@@ -284,115 +214,14 @@ impl Snapshot {
     }
 }
 
+/// Returns what an image contains; `None` if it cannot be listed or its generator is unknown.
+fn contents(generator: &Generator, file: &Path) -> Option<Contents> {
+    generator.list(file).ok().filter(|_| !generator.is_unknown())
+}
+
 fn file(machine: &Machine) -> PathBuf {
     machine.trees.images().join("snapshot.toml")
 }
 
 #[cfg(test)]
-mod tests {
-    use crate::image::ImageKind;
-
-    use super::*;
-
-    /// Returns a machine and its only image, a file with the text `content`.
-    fn test_machine(content: &str) -> (tempfile::TempDir, Machine, Image) {
-        let root = tempfile::tempdir().unwrap();
-        let machine = Machine::for_hook(root.path());
-        let image = Image {
-            path: "/boot/initramfs-linux.img".into(),
-            kind: ImageKind::Initramfs,
-            kernel: "7.2.13-arch1-1".parse().unwrap(),
-            preset: Some("linux".into()),
-            kernel_file: None,
-        };
-        fs::create_dir(root.path().join("boot")).unwrap();
-        fs::write(image.below(root.path()), content).unwrap();
-        (root, machine, image)
-    }
-
-    #[test]
-    fn reads_a_written_snapshot() {
-        let (_root, machine, image) = test_machine("old");
-        let mut snapshot = Snapshot::default();
-        snapshot.add(&machine, &image);
-        let modules = ManagedModules::read(&machine, &image.kernel);
-        snapshot.objects.insert(image.kernel.clone(), modules.digest());
-        snapshot.write(&machine).unwrap();
-        let read = Snapshot::read(&machine);
-        assert_eq!(read, snapshot);
-        assert!(read.has_objects(&image.kernel, &modules));
-        assert!(!Snapshot::default().has_objects(&image.kernel, &modules));
-        Snapshot::delete(&machine).unwrap();
-        assert_eq!(Snapshot::read(&machine), Snapshot::default());
-        assert!(!machine.trees.images().exists());
-    }
-
-    #[test]
-    fn an_image_is_unchanged_until_its_content_changes() {
-        let (root, machine, image) = test_machine("old");
-        let snapshot = ImageSnapshot::take(&machine, &image).unwrap();
-        assert!(snapshot.is_same(&image, root.path()));
-        fs::write(image.below(root.path()), "old").unwrap();
-        assert!(snapshot.is_same(&image, root.path()));
-        fs::write(image.below(root.path()), "new").unwrap();
-        assert!(!snapshot.is_same(&image, root.path()));
-        fs::remove_file(image.below(root.path())).unwrap();
-        assert!(!snapshot.is_same(&image, root.path()));
-    }
-
-    #[test]
-    fn a_missing_image_is_recorded_as_missing() {
-        let (root, machine, image) = test_machine("");
-        fs::remove_file(image.below(root.path())).unwrap();
-        let snapshot = ImageSnapshot::take(&machine, &image).unwrap();
-        assert!(snapshot.is_same(&image, root.path()) && snapshot.copy.is_none());
-        fs::write(image.below(root.path()), "new").unwrap();
-        assert!(!snapshot.is_same(&image, root.path()));
-        assert!(snapshot.restore(&image, root.path()).is_err());
-    }
-
-    #[test]
-    fn a_copy_replaces_a_damaged_image() {
-        let (root, machine, image) = test_machine("good");
-        let snapshot = ImageSnapshot::take(&machine, &image).unwrap();
-        fs::write(image.below(root.path()), "bad").unwrap();
-        snapshot.restore(&image, root.path()).unwrap();
-        assert_eq!(fs::read_to_string(image.below(root.path())).unwrap(), "good");
-        let names = fs::read_dir(root.path().join("boot")).unwrap();
-        assert_eq!(names.count(), 1, "no temporary file is left in /boot");
-    }
-
-    /// The mode of a directory such as /boot may be the only protection of a key in an image.
-    #[rstest::rstest]
-    #[case::readable_by_all(0o644)]
-    #[case::readable_by_a_group(0o640)]
-    #[case::of_the_owner(0o400)]
-    fn only_the_image_has_its_mode(#[case] mode: u32) {
-        let (root, machine, image) = test_machine("good");
-        let file = image.below(root.path());
-        let mode_of = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
-        let set_mode = |path: &Path, mode| {
-            fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
-        };
-        set_mode(&file, mode);
-        let is_root = fs::metadata(&file).unwrap().uid() == 0;
-        let group = if is_root { 1234 } else { fs::metadata(&file).unwrap().gid() };
-        std::os::unix::fs::chown(&file, None, Some(group)).unwrap();
-        // A directory and a copy of an earlier version.
-        fs::create_dir_all(machine.trees.images()).unwrap();
-        set_mode(&machine.trees.images(), 0o755);
-        let copy = ImageSnapshot::take(&machine, &image).unwrap().copy.unwrap();
-        set_mode(&copy, 0o644);
-
-        let snapshot = ImageSnapshot::take(&machine, &image).unwrap();
-        assert_eq!(mode_of(&machine.trees.images()), 0o700);
-        assert_eq!(mode_of(&copy), 0o600);
-        fs::remove_file(&file).unwrap();
-        fs::write(&file, "bad").unwrap();
-        set_mode(&file, 0o666);
-        snapshot.restore(&image, root.path()).unwrap();
-        assert_eq!(fs::read_to_string(&file).unwrap(), "good");
-        assert_eq!(mode_of(&file), mode);
-        assert_eq!(fs::metadata(&file).unwrap().gid(), group);
-    }
-}
+mod tests;

@@ -1,16 +1,14 @@
-//! Takes a snapshot of the images before mkinitcpio's own hook runs.
+//! Regenerates the images that are still stale after the generators' own hooks have run.
 //!
-//! With `--verify`, regenerates the images that are still stale after mkinitcpio's hook. With
-//! `--precise`, overrides mkinitcpio's hook and ignores module sources among the targets.
+//! With `--precise`, overrides mkinitcpio's hook and ignores module sources among the targets.
 
 use std::process::ExitCode;
 
 use alpm_hook::images;
 
 fn main() -> ExitCode {
-    alpm_hook::run("mkinitcpio-dkms", &["--precise", "--verify"], |args, input| match args.flag {
-        Some("--verify") => images::verify(args),
+    alpm_hook::run("mkinitcpio-dkms", &["--precise"], |args, input| match args.flag {
         Some("--precise") => images::precise(args, input),
-        _ => images::snapshot(args),
+        _ => images::verify(args),
     })
 }

@@ -37,7 +37,7 @@ pub fn run(machine: &Machine, dry_run: bool, progress: &mut Progress<'_>) -> Res
         Maintained::Stale if !dry_run => code = 1,
         Maintained::Stale | Maintained::UpToDate | Maintained::Left => {}
     }
-    Ok(code)
+    Ok(machine.tools.stop.exit_code().unwrap_or(code))
 }
 
 /// Regenerates or lists the images that another command has made stale. Returns the exit code.
@@ -59,7 +59,8 @@ pub fn afterwards(
     let regenerates = finishes || machine.settings.initramfs.mode == InitramfsMode::Auto;
     let maintenance = if regenerates { Maintenance::Regenerate } else { Maintenance::Report };
     let maintained = maintain(machine, generator, maintenance, progress)?;
-    Ok(u8::from(regenerates && maintained == Maintained::Stale))
+    let code = u8::from(regenerates && maintained == Maintained::Stale);
+    Ok(machine.tools.stop.exit_code().unwrap_or(code))
 }
 
 fn maintain(

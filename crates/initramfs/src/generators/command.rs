@@ -8,6 +8,18 @@ use dkms_engine::os::process::{Environment, Program};
 /// The time limit of one command, long enough for a full dracut image on a slow disk.
 const TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
+/// The messages of the C library for a full disk and an exceeded quota.
+const NO_SPACE: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
+
+/// The failure of a command that regenerates images.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct GeneratorFailure {
+    /// The command and its error.
+    pub(crate) why: String,
+    /// Whether the disk was full. The images may then lack any file, even if they can be read.
+    pub(crate) lacks_space: bool,
+}
+
 /// A command that regenerates images.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct GeneratorCommand {
@@ -36,8 +48,8 @@ impl GeneratorCommand {
     /// Runs the command in `/`, as libalpm does.
     ///
     /// # Errors
-    /// A message with the reason if the command fails or cannot be started.
-    pub(crate) fn run(&self, machine: &Machine) -> Result<(), String> {
+    /// [`GeneratorFailure`] if the command fails or cannot be started.
+    pub(crate) fn run(&self, machine: &Machine) -> Result<(), GeneratorFailure> {
         let Some((program, args)) = self.words.split_first() else { return Ok(()) };
         let env = Environment::fixed();
         let ended = Program::new(program, &env)
@@ -46,13 +58,19 @@ impl GeneratorCommand {
             .stdin(self.stdin.as_bytes())
             .deadline(TIMEOUT)
             .confined(&machine.tools)
+            // A generator that is killed leaves a truncated image.
+            .ends_by_itself()
             .run()
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| GeneratorFailure { why: error.to_string(), lacks_space: false })?;
         if ended.success() {
             return Ok(());
         }
-        let why = reason(&ended.complaint()).map(|line| format!(": {line}")).unwrap_or_default();
-        Err(format!("{} failed ({}){why}", self.line(), ended.how))
+        let complaint = ended.complaint();
+        let why = reason(&complaint).map(|line| format!(": {line}")).unwrap_or_default();
+        Err(GeneratorFailure {
+            why: format!("{} failed ({}){why}", self.line(), ended.how),
+            lacks_space: NO_SPACE.iter().any(|text| complaint.contains(text)),
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! kernel-install(8): the images in its layouts, and the command that regenerates them.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -13,38 +14,52 @@ use crate::image::{Image, ImageKind};
 /// Possible mount points of the partition that the boot loader reads.
 pub(super) const PARTITIONS: [&str; 3] = ["/efi", "/boot", "/boot/efi"];
 
+/// The directory for unified kernel images in such a partition.
+const UNIFIED: &str = "EFI/Linux";
+
 /// Returns the existing images of a kernel in the layouts of kernel-install.
-///
-/// The layout `bls` contains `<token>/<release>/initrd` and, on EndeavourOS, `initrd-fallback`. The
-/// layout `uki` contains `EFI/Linux/<token>-<release>.efi`.
 pub(super) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
     let (root, release) = (&machine.trees.root, kernel.release.as_str());
     let tokens = tokens(root);
-    let image = |path, kind| Image {
-        path,
-        kind,
-        kernel: kernel.release.clone(),
-        preset: None,
-        kernel_file: None,
+    let dirs_on = |top: &&str| {
+        let entries =
+            tokens.iter().map(move |token| PathBuf::from(format!("{top}/{token}/{release}")));
+        let dirs: Vec<PathBuf> = entries.chain([Path::new(top).join(UNIFIED)]).collect();
+        dirs
     };
-    let mut images = Vec::new();
-    for top in PARTITIONS {
-        for token in &tokens {
-            let entry = PathBuf::from(format!("{top}/{token}/{release}"));
-            let initrds = find_files::names(root, &entry).filter(|name| name.starts_with("initr"));
-            images.extend(initrds.map(|name| image(entry.join(name), ImageKind::Initramfs)));
-        }
-        let dir = PathBuf::from(format!("{top}/EFI/Linux"));
-        let belongs = |name: &String| {
-            tokens.iter().any(|token| is_unified(name, &format!("{token}-{release}")))
+    let images_in = |dir: PathBuf| {
+        let kind = if dir.ends_with(UNIFIED) { ImageKind::Uki } else { ImageKind::Initramfs };
+        let image = |name: String| Image {
+            path: dir.join(name),
+            kind,
+            kernel: kernel.release.clone(),
+            preset: None,
+            kernel_file: None,
         };
-        images.extend(
-            find_files::names(root, &dir)
-                .filter(belongs)
-                .map(|name| image(dir.join(name), ImageKind::Uki)),
-        );
-    }
-    images
+        let images = find_files::names(root, &dir).map(image);
+        images.filter(|image| is_image(&tokens, release, &image.path)).collect::<Vec<_>>()
+    };
+    PARTITIONS.iter().flat_map(dirs_on).flat_map(images_in).collect()
+}
+
+/// Returns true if kernel-install makes the image at `path` for `kernel`, whether or not it exists.
+pub(super) fn makes(machine: &Machine, kernel: &Kernel, path: &Path) -> bool {
+    is_image(&tokens(&machine.trees.root), kernel.release.as_str(), path)
+}
+
+/// Returns true if `path` is an image of the kernel `release` in one of the layouts.
+///
+/// The layout `bls` contains `<token>/<release>/initrd` and, on EndeavourOS, `initrd-fallback`. The
+/// layout `uki` contains `EFI/Linux/<token>-<release>.efi`.
+fn is_image(tokens: &[String], release: &str, path: &Path) -> bool {
+    let name = path.file_name().and_then(OsStr::to_str);
+    let (Some(dir), Some(name)) = (path.parent(), name) else { return false };
+    let fits = |top: &Path, token: &String| {
+        let is_in_entry = dir == top.join(token).join(release) && name.starts_with("initr");
+        let is_named_so = is_unified(name, &format!("{token}-{release}"));
+        is_in_entry || (dir == top.join(UNIFIED) && is_named_so)
+    };
+    PARTITIONS.iter().any(|top| tokens.iter().any(|token| fits(Path::new(top), token)))
 }
 
 /// Returns the command that regenerates a kernel's boot entry, including its images, command line

@@ -5,7 +5,7 @@ mod recipe;
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use dkms_engine::machine::{Kernel, Machine};
 use dkms_engine::os::paths;
@@ -42,6 +42,12 @@ impl Tool for Mkinitcpio {
     fn list_command(&self) -> Option<&'static [&'static str]> {
         // Not `-a`, which lists only modules from the kernel's own directories.
         Some(&["lsinitcpio", "-l"])
+    }
+
+    fn temporary(&self, image: &Image) -> Option<PathBuf> {
+        let mut name = image.path.clone().into_os_string();
+        name.push(".tmp");
+        Some(name.into())
     }
 
     // The images of the kernel's presets. Without a preset, `/boot/initramfs-<release>.img` if it

@@ -26,15 +26,16 @@ mod shell_settings;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dkms_engine::machine::{Kernel, Machine};
 use dkms_engine::os::process::{Environment, Output, Program};
+use dkms_engine::os::{durable, paths};
 
 use crate::image::{Contents, Image, KmodName, Listing};
 use booster::Booster;
-pub(crate) use command::GeneratorCommand;
+pub(crate) use command::{GeneratorCommand, GeneratorFailure};
 use custom::Custom;
 use dracut::Dracut;
 pub(crate) use mkinitcpio::HOOK as MKINITCPIO_HOOK;
@@ -46,9 +47,6 @@ const TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
 /// The value of `[initramfs] generator` with which images are left alone.
 const NONE: &str = "none";
-
-/// Our hook that takes a snapshot of the images.
-const SNAPSHOT_HOOK: &str = "90-mkinitcpio-dkms.hook";
 
 /// A program that generates images.
 trait Tool: Debug {
@@ -65,6 +63,12 @@ trait Tool: Debug {
     /// Returns the images of a kernel: those that exist, and those that the generator or its pacman
     /// hook creates.
     fn images(&self, machine: &Machine, kernel: &Kernel) -> Vec<Image>;
+
+    /// Returns the file that the generator writes first and then renames to the image; `None` if its
+    /// name is not known.
+    fn temporary(&self, _image: &Image) -> Option<PathBuf> {
+        None
+    }
 
     /// Returns the kernel modules that the configuration adds to an image, each mapped to the
     /// setting that names it.
@@ -138,13 +142,6 @@ impl Generator {
         self.tool.list_command().is_none()
     }
 
-    /// Returns true if the generator's pacman hook runs before our hook that takes the snapshot.
-    #[must_use]
-    pub fn hook_precedes_snapshot(&self) -> bool {
-        // libalpm runs hooks in the order of their names.
-        self.tool.hook().is_none_or(|hook| hook < SNAPSHOT_HOOK)
-    }
-
     /// Returns true if the generator makes the images with its names, so that they are ours to
     /// regenerate.
     ///
@@ -170,8 +167,7 @@ impl Generator {
     /// release also replace that file.
     ///
     /// The command of the generator's own pacman hook does so, for the kernel of a package.
-    #[must_use]
-    pub fn copies_kernel(&self, machine: &Machine) -> bool {
+    pub(crate) fn copies_kernel(&self, machine: &Machine) -> bool {
         let has_command = |hook| pacman_hook::exec(&machine.trees.root, hook).is_some();
         machine.settings.initramfs.command.is_empty()
             && self.hook_in_effect(machine) == HookInEffect::Stock
@@ -217,18 +213,27 @@ impl Generator {
             return Custom.commands(machine, kernel, images);
         }
         let add_entry = kernel_install::command(machine, kernel);
-        let of_entry = match add_entry {
-            Some(_) => kernel_install::images(machine, kernel),
-            None => Vec::new(),
-        };
-        let (of_entry, own): (Vec<&Image>, Vec<&Image>) =
-            images.iter().copied().partition(|image| of_entry.contains(image));
+        let (of_entry, own): (Vec<&Image>, Vec<&Image>) = images.iter().partition(|image| {
+            add_entry.is_some() && kernel_install::makes(machine, kernel, &image.path)
+        });
         let mut commands: Vec<GeneratorCommand> =
             add_entry.filter(|_| !of_entry.is_empty()).into_iter().collect();
         if !own.is_empty() {
             commands.extend(self.tool.commands(machine, kernel, &own));
         }
         commands
+    }
+
+    /// Removes the file that a killed generator has left beside an image.
+    ///
+    /// mkinitcpio overwrites an image directly if there is too little space beside it, for example
+    /// because of this file, and would destroy the image if the space runs out.
+    pub(crate) fn remove_temporary(&self, machine: &Machine, image: &Image) {
+        let file = self.tool.temporary(image).map(|it| paths::below(&machine.trees.root, &it));
+        let removed = file.map(|file| durable::remove_file_if_there(&file));
+        if let Some(Err(error)) = removed {
+            log::warn!("{error}");
+        }
     }
 
     /// Lists the contents of the image file at `path`. Images of an unknown generator count as
@@ -270,16 +275,6 @@ mod tests {
 
     use super::*;
     use crate::test_machine::test_machine;
-
-    #[test]
-    fn only_mkinitcpios_hook_runs_after_the_snapshot() {
-        let precedes = |tool: Box<dyn Tool>| {
-            let name = tool.name();
-            Generator { tool }.hook_precedes_snapshot().then_some(name)
-        };
-        let earlier: Vec<&str> = supported().into_iter().filter_map(precedes).collect();
-        assert_eq!(earlier, ["dracut", "booster"]);
-    }
 
     #[test]
     fn finds_no_generator_if_the_settings_say_none() {

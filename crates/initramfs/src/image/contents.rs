@@ -4,16 +4,25 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use dkms_engine::names::KernelRelease;
+use serde::{Deserialize, Serialize};
 
 use super::kmod_name::KmodName;
 
 /// The kernel modules in an image, and the kernels that they are for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Contents {
     pub(crate) modules: BTreeSet<KmodName>,
     /// The kernels whose module directories are in the image: usually one; empty if the image
     /// contains no modules.
     pub(crate) kernels: BTreeSet<KernelRelease>,
+}
+
+impl Contents {
+    /// Returns true if the image can be used with `kernel`. An image without modules can be used
+    /// with every kernel.
+    pub(crate) fn is_for(&self, kernel: &KernelRelease) -> bool {
+        self.kernels.is_empty() || self.kernels.contains(kernel)
+    }
 }
 
 /// A parser of a listing with one file per line: a plain path (`lsinitcpio -l`, `booster ls`) or a

@@ -4,10 +4,11 @@ use std::fmt;
 use std::path::Path;
 
 use dkms_engine::objects::ObjectName;
+use serde::{Deserialize, Serialize};
 
 /// The name of a kernel module, such as `v4l2loopback`. `-` and `_` are equivalent, as in
 /// modprobe(8); the name is stored with `_`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct KmodName(String);
 
 impl KmodName {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use dkms_engine::names::KernelRelease;
 use dkms_engine::os::paths;
+use serde::{Deserialize, Serialize};
 
 pub(crate) use contents::{Contents, Listing};
 pub(crate) use kernel_file::{other_release, release as release_of_kernel_file};
@@ -16,7 +17,7 @@ pub(crate) use kmod_name::KmodName;
 pub(crate) use signature::is_signed;
 
 /// An initramfs image or a unified kernel image. The file may be missing.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Image {
     /// The absolute path on the machine that boots the image, such as `/boot/initramfs-linux.img`.
     pub(crate) path: PathBuf,
@@ -32,7 +33,7 @@ pub(crate) struct Image {
 }
 
 /// The format of an image file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum ImageKind {
     Initramfs,
     /// A unified kernel image: one EFI program with kernel, initramfs and command line.

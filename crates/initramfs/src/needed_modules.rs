@@ -1,24 +1,39 @@
-//! Modules that an image needs although the generator's configuration does not name them.
+//! The modules that an image must contain: those that the generator's configuration names, and those
+//! that the image needs although it does not.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::PathBuf;
 
-use dkms_engine::machine::Machine;
+use dkms_engine::machine::{Kernel, Machine};
 
 use crate::find_files;
-use crate::image::KmodName;
+use crate::generators::Generator;
+use crate::image::{Image, KmodName};
+use crate::mount_table;
 
 /// The file system types whose modules are often built with dkms. If the root file system has one
 /// of these types, an image needs the module to mount it.
 const ROOT_FILE_SYSTEMS: [&str; 2] = ["zfs", "bcachefs"];
 
+/// Returns the modules that an image which contains the modules `held` must contain, each mapped to
+/// the reason. Returns `None` if the generator's configuration cannot be read.
+pub(crate) fn needed_modules(
+    machine: &Machine,
+    generator: &Generator,
+    kernel: &Kernel,
+    image: &Image,
+    held: &BTreeSet<KmodName>,
+) -> Option<BTreeMap<KmodName, String>> {
+    let configured = generator.configured_modules(machine, kernel, image);
+    let mut needed = configured.map_err(|why| log::warn!("{why}")).ok()?;
+    needed.extend(soft_dependencies(machine, held));
+    needed.extend(root_file_system(machine));
+    Some(needed)
+}
+
 /// Returns the soft dependencies (modprobe.d(5)) of the modules in `held`. Each is mapped to the
 /// reason why an image needs it.
-pub(crate) fn soft_dependencies(
-    machine: &Machine,
-    held: &BTreeSet<KmodName>,
-) -> BTreeMap<KmodName, String> {
+fn soft_dependencies(machine: &Machine, held: &BTreeSet<KmodName>) -> BTreeMap<KmodName, String> {
     let dirs = ["usr/lib/modprobe.d", "lib/modprobe.d", "run/modprobe.d", "etc/modprobe.d"];
     let files =
         dirs.iter().flat_map(|dir| find_files::with_suffix(&machine.trees.root.join(dir), ".conf"));
@@ -44,24 +59,10 @@ pub(crate) fn soft_dependencies(
 
 /// Returns the module of the root file system, mapped to the reason why an image needs it. Returns
 /// an empty map if the file system's type is not one of [`ROOT_FILE_SYSTEMS`].
-pub(crate) fn root_file_system(machine: &Machine) -> BTreeMap<KmodName, String> {
-    let mounts: PathBuf = machine.trees.root.join("proc/self/mounts");
-    let tables = [mounts, machine.trees.root.join("etc/fstab")];
-    let texts = tables.iter().map(|file| fs::read_to_string(file).unwrap_or_default());
-    let kinds: Vec<String> = texts.filter_map(|text| root_kind(&text)).collect();
+fn root_file_system(machine: &Machine) -> BTreeMap<KmodName, String> {
+    let kinds = mount_table::root_kinds(&machine.trees.root);
     let ours = kinds.iter().filter(|kind| ROOT_FILE_SYSTEMS.contains(&kind.as_str()));
     ours.map(|kind| (KmodName::new(kind), "the root file system".to_owned())).collect()
-}
-
-/// Returns the type of the root file system in a mount table (fstab(5)); `None` if the table does
-/// not contain `/`.
-fn root_kind(table: &str) -> Option<String> {
-    let rows = table.lines().filter(|line| !line.trim_start().starts_with('#'));
-    let mut roots = rows.filter_map(|line| {
-        let mut columns = line.split_whitespace().skip(1);
-        (columns.next() == Some("/")).then(|| columns.next()).flatten()
-    });
-    roots.next_back().map(str::to_owned)
 }
 
 #[cfg(test)]

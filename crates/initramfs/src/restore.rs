@@ -1,0 +1,77 @@
+//! Restores images that have lost a module or are damaged, and deletes copies when their images are
+//! good.
+
+use dkms_engine::machine::Machine;
+
+use crate::assess::{Assessment, ImageAssessment, KernelAssessment};
+use crate::decide::CurrentImage;
+use crate::generators::Generator;
+use crate::image::Contents;
+use crate::image_snapshot::ImageSnapshot;
+
+impl Assessment<'_> {
+    /// Restores an image from its copy if the image has changed and the copy is an image of the
+    /// same kernel. Returns an error line with the reason `why` and the outcome.
+    pub(crate) fn restore(
+        &self,
+        machine: &Machine,
+        generator: &Generator,
+        it: &mut ImageAssessment,
+        name: &str,
+        why: &str,
+    ) -> String {
+        it.is_outdated = true;
+        let root = &machine.trees.root;
+        let path = it.image.path.display();
+        let error = format!("error: {name}: {path}: {why}");
+        let old = self.snapshot.of(&it.image);
+        if it.facts.current != CurrentImage::Missing
+            && old.is_some_and(|old| old.is_same(&it.image, root))
+        {
+            return format!("error: {name}: {path}: not regenerated: {why}");
+        }
+        let Some(old) = old.filter(|old| old.copy.is_some()) else {
+            return format!("{error}; no copy to restore");
+        };
+        let contents = contents(generator, old);
+        if contents.as_ref().is_some_and(|copy| !copy.is_for(&it.facts.kernel)) {
+            return format!("{error}; not restored: the previous image is for another kernel");
+        }
+        let is_spoilt = !matches!(it.facts.current, CurrentImage::Holds(_));
+        match old.restore(&it.image, root, is_spoilt) {
+            Ok(()) => {
+                it.facts.current = CurrentImage::Holds(contents.unwrap_or_default());
+                format!("{error}; restored the previous image")
+            }
+            Err(failure) => format!("{error}; cannot restore the previous image: {failure}"),
+        }
+    }
+
+    /// Deletes the copies of a kernel's good images and of those that have not changed. Forgets the
+    /// kernel if none of its images is pending any more (`is_done`).
+    pub(crate) fn delete_needless_copies(
+        &mut self,
+        machine: &Machine,
+        kernel: &KernelAssessment,
+        is_done: bool,
+    ) {
+        let root = &machine.trees.root;
+        for it in &kernel.images {
+            let is_same =
+                || self.snapshot.of(&it.image).is_some_and(|old| old.is_same(&it.image, root));
+            if is_done || !it.is_outdated || is_same() {
+                self.snapshot.delete_copy(&it.image);
+            }
+        }
+        if is_done {
+            let images = kernel.images.iter().map(|it| &it.image);
+            self.snapshot.forget(&kernel.kernel.release, images);
+        }
+    }
+}
+
+/// Returns what the copy of an image contains; `None` if it cannot be listed.
+fn contents(generator: &Generator, old: &ImageSnapshot) -> Option<Contents> {
+    let listed = || generator.list(old.copy.as_ref()?).ok();
+    old.contents.clone().or_else(listed)
+}
