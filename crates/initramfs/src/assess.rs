@@ -154,25 +154,6 @@ impl<'a> Assessment<'a> {
         ImageAssessment { image, facts, decision, is_outdated: false }
     }
 
-    /// Returns a line of output for each image that is not up to date.
-    pub(crate) fn lines(&self) -> Vec<String> {
-        let line = |kernel: &KernelAssessment, it: &ImageAssessment| {
-            let (problem, why) = match &it.decision {
-                Decision::UpToDate => return None,
-                Decision::Regenerate(why) => ("needs to be regenerated", why),
-                Decision::Keep(why) => ("not regenerated", why),
-                Decision::Restore(why) => ("the previous image needs to be restored", why),
-            };
-            Some(format!("{}: {}: {problem}: {why}", kernel.name(), it.image.path.display()))
-        };
-        let of = |kernel: &KernelAssessment| -> Vec<String> {
-            let hidden = kernel.hidden.iter();
-            let hidden = hidden.map(|why| format!("{}: no images found: {why}", kernel.name()));
-            hidden.chain(kernel.images.iter().filter_map(|it| line(kernel, it))).collect()
-        };
-        self.kernels.iter().flat_map(of).collect()
-    }
-
     /// Returns the commands that regenerate the stale images.
     pub(crate) fn commands(&self, machine: &Machine) -> Vec<GeneratorCommand> {
         let Some(generator) = self.generator else { return Vec::new() };

@@ -16,6 +16,7 @@
 //! | `decide` | decides what to do with one image | `image` |
 //! | `obstacle` | why an image cannot be written now | `generators`, `mount_table` |
 //! | `assess` | decides what to do with all pending images | all above |
+//! | `image_report` | what is said about stale images | `assess` |
 //! | `regenerate`, `restore`, `kernel_line` | carries out the decisions | `assess` |
 //! | `maintain` | the interface for hooks and commands | `assess`, `regenerate`, `leftovers` |
 
@@ -24,6 +25,7 @@ mod decide;
 mod find_files;
 mod generators;
 mod image;
+mod image_report;
 mod image_snapshot;
 mod kernel_line;
 mod leftovers;
@@ -41,6 +43,8 @@ mod snapshot;
 mod test_machine;
 
 pub use generators::Generator;
-pub use maintain::{Maintained, Maintenance, maintain_images, needs_maintenance};
-pub use pending::PendingImages;
+pub use image_report::{ImageReport, stale_images};
+pub use maintain::{
+    Maintained, Maintenance, has_pending_images, maintain_images, needs_maintenance,
+};
 pub use snapshot::{note_existing_images, take_snapshot};

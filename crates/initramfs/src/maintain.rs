@@ -37,11 +37,17 @@ pub enum Maintained {
     Left,
 }
 
+/// Returns true if images are pending.
+#[must_use]
+pub fn has_pending_images(machine: &Machine) -> bool {
+    !PendingImages::read(machine).is_empty()
+}
+
 /// Returns true if images are pending, if a killed run left temporary files beside images, or if
 /// there is a snapshot of images that are no longer pending.
 #[must_use]
 pub fn needs_maintenance(machine: &Machine) -> bool {
-    !PendingImages::read(machine).is_empty()
+    has_pending_images(machine)
         || machine.trees.images().exists()
         || !leftovers::find(machine).is_empty()
 }
@@ -95,7 +101,7 @@ pub fn maintain_images(
     } else {
         assessment.regenerate(machine, say)
     };
-    if PendingImages::read(machine).is_empty()
+    if !has_pending_images(machine)
         && let Err(error) = Snapshot::delete(machine)
     {
         log::warn!("{error}");
@@ -112,7 +118,7 @@ fn dry_run(
     assessment: &Assessment<'_>,
     say: &mut dyn FnMut(&str),
 ) -> Maintained {
-    assessment.lines().iter().for_each(|line| say(line));
+    assessment.reports(machine).iter().for_each(|image| say(&image.to_string()));
     let commands = assessment.commands(machine);
     commands.iter().for_each(|command| say(&format!("would run: {}", command.line())));
     if commands.is_empty() { Maintained::Nothing } else { Maintained::Stale }
@@ -126,7 +132,7 @@ fn report(
     is_elsewhere: bool,
     say: &mut dyn FnMut(&str),
 ) -> bool {
-    assessment.lines().iter().for_each(|line| say(&format!("note: {line}")));
+    assessment.reports(machine).iter().for_each(|image| say(&format!("note: {image}")));
     if !assessment.commands(machine).is_empty() {
         if is_elsewhere {
             say("note: images of another root are not regenerated");

@@ -10,14 +10,14 @@ use crate::image::KmodName;
 
 /// The kernels with pending images, and the changed modules of each kernel.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PendingImages {
+pub(crate) struct PendingImages {
     entries: BTreeMap<KernelRelease, Vec<PendingWork>>,
 }
 
 impl PendingImages {
     /// Reads the pending work from the dkms tree.
     #[must_use]
-    pub fn read(machine: &Machine) -> Self {
+    pub(crate) fn read(machine: &Machine) -> Self {
         let mut pending = Self::default();
         for entry in PendingList::of(&machine.trees).read() {
             if let PendingWork::Image { kernel, .. } = &entry {
@@ -29,7 +29,7 @@ impl PendingImages {
 
     /// Returns true if no image is pending.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 

@@ -51,20 +51,18 @@ impl Assessment<'_> {
     ) -> Vec<String> {
         let Some(generator) = self.generator else { return Vec::new() };
         let name = kernel.name();
-        let hidden = kernel.hidden.iter();
+        let hidden = kernel.hidden.iter().map(|why| kernel.hidden_report(why));
+        let kept = kernel.images.iter().filter(|it| matches!(it.decision, Decision::Keep(_)));
+        let kept = kept.filter_map(|it| kernel.report(it));
         let mut errors: Vec<String> =
-            hidden.map(|why| format!("error: {name}: no images found: {why}")).collect();
+            hidden.chain(kept).map(|image| format!("error: {image}")).collect();
         let mut stale = Vec::new();
         for (index, it) in kernel.images.iter_mut().enumerate() {
             let path = it.image.path.display();
-            match &it.decision {
+            match it.decision.clone() {
                 Decision::UpToDate => {}
-                Decision::Keep(why) => {
-                    errors.push(format!("error: {name}: {path}: not regenerated: {why}"));
-                    it.is_outdated = true;
-                }
+                Decision::Keep(_) => it.is_outdated = true,
                 Decision::Restore(why) => {
-                    let why = why.clone();
                     errors.push(self.restore(machine, generator, it, &name, &why));
                 }
                 Decision::Regenerate(_) if machine.tools.stop.asked().is_some() => {

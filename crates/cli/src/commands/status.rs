@@ -7,12 +7,13 @@ use dkms_engine::facts::running_pacman;
 use dkms_engine::machine::{Kernels, Machine, Placement};
 use dkms_engine::names::{Arch, KernelRelease, ModuleId, ModuleName, ModuleVersion};
 use dkms_engine::status::{self, Filter, Line, Pattern};
+use dkms_initramfs::{Generator, ImageReport, has_pending_images, stale_images};
 use serde::Serialize;
 
 use crate::output::console::Console;
 
-/// An entry of the JSON list: a status line, a remembered failure, or a pending installation.
-/// dkms's line format cannot express a pending installation, and shows its module as "added".
+/// An entry of the JSON list: a status line, a remembered failure, a pending installation, or a stale
+/// image. dkms's line format cannot express a pending installation, and shows its module as "added".
 #[derive(Serialize)]
 #[serde(untagged)]
 enum StatusEntry {
@@ -44,6 +45,12 @@ enum StatusEntry {
         #[serde(skip_serializing_if = "Option::is_none")]
         log: Option<std::path::PathBuf>,
     },
+    /// A stale image of a kernel whose modules have changed.
+    Image {
+        state: &'static str,
+        #[serde(flatten)]
+        image: ImageReport,
+    },
 }
 
 /// Prints the status, and warnings about broken modules. Returns the exit code.
@@ -67,6 +74,7 @@ pub fn run(machine: &Machine, filter: &Filter, json: bool, console: &Console) ->
         let mut entries: Vec<StatusEntry> = lines.into_iter().map(StatusEntry::Line).collect();
         entries.extend(failures(machine, &state, filter));
         entries.extend(pending(machine, filter));
+        entries.extend(images(machine, filter));
         serde_json::to_string_pretty(&entries).map(|text| text + "\n").unwrap_or_default()
     } else {
         lines.iter().map(|line| format!("{line}\n")).collect()
@@ -123,6 +131,17 @@ fn pending(machine: &Machine, filter: &Filter) -> Vec<StatusEntry> {
         });
     }
     entries
+}
+
+/// Returns the stale images, unless `filter` selects modules or kernels. Lists no image as long as
+/// none is pending.
+fn images(machine: &Machine, filter: &Filter) -> Vec<StatusEntry> {
+    if filter.module.is_some() || !filter.kernels.is_empty() {
+        return Vec::new();
+    }
+    let generator = has_pending_images(machine).then(|| Generator::detect(machine)).flatten();
+    let images = generator.iter().flat_map(|generator| stale_images(machine, generator));
+    images.map(|image| StatusEntry::Image { state: "stale", image }).collect()
 }
 
 /// Returns true if `filter` selects a module for a kernel.

@@ -88,6 +88,25 @@ fn status_json_lists_failures() {
 }
 
 #[test]
+fn status_json_lists_stale_images() {
+    let root = root();
+    root.write("usr/bin/mkinitcpio", "");
+    let preset = format!("ALL_kver={K1}\nPRESETS=(default)\ndefault_image=/boot/a.img\n");
+    root.write("etc/mkinitcpio.d/linux.preset", preset);
+    root.write("boot/a.img", "not an image");
+    run(&root, &format!("install foo/1.0 -k {K1}"), 0);
+    let rows: serde_json::Value = serde_json::from_str(&run(&root, "status --json", 0)).unwrap();
+    let row = rows.as_array().unwrap().last().unwrap();
+    assert_eq!((&row["state"], &row["image"]), (&"stale".into(), &"/boot/a.img".into()));
+    assert_eq!(row["kernel"], format!("{K1} (linux)"));
+    assert_eq!(row["problem"], "needs to be regenerated");
+    assert!(row["why"].as_str().unwrap().ends_with("may contain a changed module"), "{row}");
+    assert_eq!(row["commands"], serde_json::json!(["mkinitcpio -p linux"]));
+    let selected = run(&root, "status --json foo", 0);
+    assert!(!selected.contains("stale"), "{selected}");
+}
+
+#[test]
 fn status_json_lists_pending_installations() {
     let root = root();
     root.source("bad", "1").conf_line("MAKE=no-such-program-of-test");
