@@ -22,9 +22,13 @@ use crate::mount_table::unmounted_above;
 use crate::needed_modules::needed_modules;
 use crate::pending::PendingImages;
 
+/// The format of the snapshot file. A file with another number is ignored.
+const FORMAT: u32 = 1;
+
 /// The recorded state of the images of one or more kernels.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Snapshot {
+    format: u32,
     /// The digest of each kernel's installed objects when its images were recorded.
     #[serde(default)]
     objects: BTreeMap<KernelRelease, Digest>,
@@ -68,6 +72,12 @@ pub fn take_snapshot(machine: &Machine, generator: &Generator) -> Result<(), Fil
         }
     }
     snapshot.write(machine)
+}
+
+impl Default for Snapshot {
+    fn default() -> Self {
+        Self { format: FORMAT, objects: BTreeMap::new(), images: Vec::new() }
+    }
 }
 
 impl Snapshot {
@@ -195,14 +205,21 @@ impl Snapshot {
         durable::write(&file, text.as_bytes())
     }
 
-    /// Reads the snapshot from the dkms tree. Returns an empty snapshot if there is none or it is
-    /// malformed.
+    /// Reads the snapshot from the dkms tree. Returns an empty snapshot if there is none, it is
+    /// malformed, or it has another format.
     pub(crate) fn read(machine: &Machine) -> Self {
-        let text = fs::read_to_string(file(machine)).unwrap_or_default();
-        toml::from_str(&text).unwrap_or_else(|error| {
-            log::warn!("{}: ignored: {error}", file(machine).display());
-            Self::default()
-        })
+        let Ok(text) = fs::read_to_string(file(machine)) else { return Self::default() };
+        match toml::from_str(&text) {
+            Ok(Self { format, .. }) if format != FORMAT => {
+                log::warn!("{}: ignored: format {format}", file(machine).display());
+                Self::default()
+            }
+            Ok(snapshot) => snapshot,
+            Err(error) => {
+                log::warn!("{}: ignored: {error}", file(machine).display());
+                Self::default()
+            }
+        }
     }
 
     /// Deletes the snapshot and its copies.

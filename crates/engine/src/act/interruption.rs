@@ -1,8 +1,11 @@
 //! Stops a run on request, and reports the unfinished work.
 
-use super::Run;
+use std::collections::BTreeSet;
+
+use super::{Run, pending_images};
 use crate::dkms_tree::PendingWork;
 use crate::failure::Failure;
+use crate::os::durable::Durability;
 use crate::plan::{Action, Plan, Step, Task};
 use crate::report::Interruption;
 
@@ -20,9 +23,9 @@ impl Run<'_> {
         }
     }
 
-    /// Records the remaining installations as pending. The attempts that the signal has ended do not
-    /// count. Returns a summary of the unfinished work. Returns `None` if the run was not asked to
-    /// stop or if all steps of `plan` have ended.
+    /// Records the remaining installations as pending, and the images of their kernels. The attempts
+    /// that the signal has ended do not count. Returns a summary of the unfinished work. Returns
+    /// `None` if the run was not asked to stop or if all steps of `plan` have ended.
     pub(super) fn interruption(&mut self, plan: &Plan) -> Option<Interruption> {
         let signal = self.machine.tools.stop.asked()?;
         let (mut is_done, mut all, mut left) = (true, 0, 0);
@@ -40,6 +43,14 @@ impl Run<'_> {
                     let attempts = self.facts.attempts.get(&work).copied();
                     let written = self.pending.begin(&work, attempts);
                     self.report.errors.extend(written.err().map(|error| error.to_string()));
+                }
+                if let PendingWork::Install { kernel, .. } = &work {
+                    // Another program may regenerate an image without the module.
+                    let nothing = BTreeSet::new();
+                    let (machine, facts) = (self.machine, self.facts);
+                    let noted =
+                        pending_images::note(machine, facts, kernel, &nothing, Durability::None);
+                    self.report.errors.extend(noted.err().map(|error| error.to_string()));
                 }
             }
         }

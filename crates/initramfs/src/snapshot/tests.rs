@@ -65,3 +65,15 @@ fn nothing_is_recorded_if_the_boot_file_system_is_not_mounted() {
     root.write("proc/self/mounts", "/dev/sda1 / ext4 rw 0 0\n/dev/sda2 /boot vfat rw 0 0\n");
     assert!(taken(&machine).unwrap().is_recorded());
 }
+
+#[test]
+fn a_snapshot_of_another_format_is_ignored() {
+    let (_root, machine) = pending_root();
+    taken(&machine).unwrap();
+    let path = file(&machine);
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("format = 1", "format = 2")).unwrap();
+    assert_eq!(Snapshot::read(&machine), Snapshot::default());
+    // The images are recorded again.
+    assert!(taken(&machine).unwrap().is_recorded());
+}
