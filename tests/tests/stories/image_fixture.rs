@@ -23,6 +23,13 @@ pub(crate) fn name_generator(root: &Root, name: &str) {
     root.write("etc/dkms/alpm-dkms.toml", &format!("[initramfs]\ngenerator = \"{name}\"\n"));
 }
 
+/// Overrides mkinitcpio's hook with `[initramfs] precise`.
+#[track_caller]
+pub(crate) fn set_precise(root: &Root) {
+    root.write("etc/dkms/alpm-dkms.toml", "[initramfs]\nprecise = true\n");
+    root.dkms(&["initramfs"]).ok().has("[initramfs] precise is in effect");
+}
+
 pub(crate) fn unmask(root: &Root, hook: &str) {
     root.shell(&format!("rm /etc/pacman.d/hooks/{hook}.hook")).ok();
 }
