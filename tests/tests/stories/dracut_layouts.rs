@@ -79,6 +79,35 @@ fn kernel_install_image_is_regenerated() {
     root.assert_settled();
 }
 
+/// pacman-hook-kernel-install removes all boot entries and creates them again, or fails to.
+#[test]
+fn entries_that_a_hook_removes_are_created_again() {
+    let machine = machine(BLS);
+    let image = initrd(&release());
+    let add = "#!/bin/bash\nfor dir in /usr/lib/modules/*; do\n\
+               kernel-install \"$1\" \"${dir##*/}\" \"$dir/vmlinuz\"\ndone\n";
+    machine.write("usr/bin/install-kernels", add);
+    let hook = |operation: &str| {
+        let hook =
+            HOOK.replace("[Action]", "Operation = Remove\nTarget = usr/src/*/dkms.conf\n[Action]");
+        hook.replace("install-kernels", &format!("install-kernels {operation}"))
+    };
+    machine.write("etc/pacman.d/hooks/40-kernel-install-remove.hook", &hook("remove"));
+    machine.write("etc/pacman.d/hooks/90-kernel-install.hook", &hook("add"));
+    let failing = machine.fork();
+    failing
+        .shell("sed -i s:Exec.*:Exec=/bin/false: /etc/pacman.d/hooks/90-kernel-install.hook")
+        .ok();
+    upgrade_zfs(&failing).has(&format!("regenerating /{image}: missing"));
+    let by_hook = machine.fork();
+    upgrade_zfs(&by_hook).hooks_succeed().lacks("regenerating");
+    for root in [failing, by_hook] {
+        assert_eq!(new_images(&root).len(), 1);
+        assert_holds(&root, &image, &release());
+        root.assert_settled();
+    }
+}
+
 /// kernel-install succeeds without generating the image.
 #[test]
 fn unchanged_image_stays_pending() {

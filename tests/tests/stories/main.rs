@@ -23,6 +23,7 @@ mod hook_files;
 mod image_failures;
 mod image_fixture;
 mod image_judgement;
+mod image_makers;
 mod images;
 mod kernel_removal;
 mod kernels;
