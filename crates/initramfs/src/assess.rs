@@ -11,6 +11,7 @@ use crate::decide::{CurrentImage, Decision, EarlierImage, ImageFacts, decide};
 use crate::generators::{Generator, GeneratorCommand};
 use crate::image::Image;
 use crate::managed_modules::ManagedModules;
+use crate::mount_table::unmounted_above;
 use crate::needed_modules::needed_modules;
 use crate::obstacle::{not_mounted, obstacle, unmounted_boot_dir};
 use crate::pending::PendingImages;
@@ -140,6 +141,12 @@ impl<'a> Assessment<'a> {
             current,
         };
         let mut decision = decide(&facts);
+        if decision == Decision::UpToDate
+            && let Some(dir) = unmounted_above(root, &image.path)
+        {
+            // The image itself is on that file system.
+            decision = Decision::Keep(not_mounted(&dir));
+        }
         if let Decision::Regenerate(why) = &decision
             && let Some(obstacle) = obstacle(machine, generator, &image)
         {
