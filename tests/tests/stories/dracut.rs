@@ -30,7 +30,7 @@ pub(crate) fn empty_machine() -> Root {
 }
 
 /// Creates a machine with a kernel whose image contains zfs.
-fn machine() -> Root {
+pub(crate) fn machine() -> Root {
     let root = empty_machine();
     let zfs = zfs(&root, "1.0");
     root.install(&[&kernel("linux", 1)[..], &[zfs]].concat())

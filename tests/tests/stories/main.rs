@@ -24,6 +24,7 @@ mod image_failures;
 mod image_fixture;
 mod image_judgement;
 mod image_makers;
+mod image_places;
 mod images;
 mod kernel_removal;
 mod kernels;
