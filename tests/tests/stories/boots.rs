@@ -1,8 +1,11 @@
 //! A real kernel boots with the image of a transaction and loads the module from it.
 
+use std::thread::sleep;
+use std::time::Duration;
+
 use stories::{Recipe, Root, find};
 
-use crate::dracut::{assert_holds, empty_machine, wanted};
+use crate::dracut::{assert_holds, empty_machine, wanted, without_hooks};
 use crate::fixture::kernel;
 use crate::image_fixture::{IMAGE, new_images};
 
@@ -72,4 +75,50 @@ fn machine_boots_with_the_module_of_each_transaction() {
     root.install(&[broken]).hooks_fail().has("stays installed");
     assert_eq!(new_images(&root), [""; 0]);
     assert_boots(&root, &release, "2.0");
+}
+
+/// Returns a machine with a kernel whose image contains zfs 1.0, and the text of its dracut without
+/// the final `exec`.
+fn machine_with_image() -> (Root, String) {
+    let root = empty_machine();
+    let zfs_1 = zfs("1.0").make(&root);
+    root.install(&[&kernel("linux-true", 1)[..], &[zfs_1]].concat()).hooks_succeed();
+    let dracut = root.read("usr/bin/dracut").replace("exec ", "");
+    (root, dracut)
+}
+
+/// dracut fails although it has generated the image, then it truncates the image, and then
+/// `dkms initramfs` receives a signal while it runs.
+#[test]
+fn machine_boots_with_an_image_that_its_generator_left() {
+    let (machine, dracut) = machine_with_image();
+    let release = find("linux-true-1").content;
+
+    let failed = machine.fork();
+    failed.write("usr/bin/dracut", &format!("{dracut}exit 1\n"));
+    let zfs_2 = zfs("2.0").make(&failed);
+    failed.install(&[zfs_2]).hooks_succeed().has("the images are complete");
+    assert_boots(&failed, &release, "2.0");
+
+    let truncated = machine.fork();
+    truncated.write("usr/bin/dracut", &format!("{dracut}truncate --size=100000 \"$image\"\n"));
+    let zfs_2 = zfs("2.0").make(&truncated);
+    truncated.install(&[zfs_2]).hooks_fail().has("restored the previous image");
+    truncated.boot("linux", "trial=zfs").ok().has("trial: zfs: loaded version: 1.0");
+
+    let stopped = machine.fork();
+    let zfs_2 = zfs("2.0").make(&stopped);
+    without_hooks(&stopped, &["95-dkms-verify"], || {
+        stopped.install(&[zfs_2]).hooks_succeed();
+    });
+    let slow = dracut.replacen('\n', "\ntouch /srv/writing; sleep 2\n", 1);
+    stopped.write("usr/bin/dracut", &slow);
+    let dkms = stopped.start("/usr/bin/dkms", &["initramfs"]);
+    while !stopped.exists("srv/writing") {
+        sleep(Duration::from_millis(10));
+    }
+    stopped.run("kill", &["-TERM", &dkms.id().to_string()]).ok();
+    dkms.finish().exits(143);
+    stopped.assert_settled();
+    assert_boots(&stopped, &release, "2.0");
 }

@@ -64,7 +64,7 @@ pub(crate) fn upgrade_zfs(root: &Root) -> Completed {
 }
 
 /// Masks hooks during `action`.
-fn without_hooks(root: &Root, hooks: &[&str], action: impl FnOnce()) {
+pub(crate) fn without_hooks(root: &Root, hooks: &[&str], action: impl FnOnce()) {
     name_generator(root, "dracut");
     hooks.iter().for_each(|hook| mask(root, hook));
     action();
