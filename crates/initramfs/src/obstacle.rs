@@ -53,7 +53,10 @@ pub(crate) fn obstacle(
     let old = file.metadata().map_or(0, |meta| meta.len());
     // mkinitcpio overwrites the old image. The other generators first write a new file beside it.
     let needed = if generator.is_mkinitcpio() { old / 20 } else { old } + MARGIN;
-    let space = durable::free_space(dir).filter(|space| *space < needed)?;
+    let space = durable::free_space(dir)? + generator.size_of_temporary(machine, image);
+    if space >= needed {
+        return None;
+    }
     let dir = image.path.parent()?.display();
     let (space, needed) = (space / 1024, needed / 1024);
     let why = format!("not enough space in {dir}: {space} KiB free, {needed} KiB needed");

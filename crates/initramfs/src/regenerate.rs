@@ -142,6 +142,8 @@ impl Assessment<'_> {
                 failures.extend(command.run(machine).err());
             }
         }
+        // The previous image may need the space.
+        images.iter().for_each(|image| generator.remove_temporary(machine, image));
         let mut errors = Vec::new();
         for (index, it) in kernel.images.iter_mut().enumerate() {
             let is_untouched = self

@@ -224,16 +224,27 @@ impl Generator {
         commands
     }
 
-    /// Removes the file that a killed generator has left beside an image.
+    /// Removes the file that a failed or killed generator has left beside an image.
     ///
     /// mkinitcpio overwrites an image directly if there is too little space beside it, for example
     /// because of this file, and would destroy the image if the space runs out.
     pub(crate) fn remove_temporary(&self, machine: &Machine, image: &Image) {
-        let file = self.tool.temporary(image).map(|it| paths::below(&machine.trees.root, &it));
-        let removed = file.map(|file| durable::remove_file_if_there(&file));
+        let removed =
+            self.temporary(machine, image).map(|file| durable::remove_file_if_there(&file));
         if let Some(Err(error)) = removed {
             log::warn!("{error}");
         }
+    }
+
+    /// Returns the size in bytes of the file that [`remove_temporary`](Self::remove_temporary)
+    /// removes.
+    pub(crate) fn size_of_temporary(&self, machine: &Machine, image: &Image) -> u64 {
+        let file = self.temporary(machine, image).and_then(|file| file.metadata().ok());
+        file.map_or(0, |meta| meta.len())
+    }
+
+    fn temporary(&self, machine: &Machine, image: &Image) -> Option<PathBuf> {
+        self.tool.temporary(image).map(|file| paths::below(&machine.trees.root, &file))
     }
 
     /// Lists the contents of the image file at `path`. Images of an unknown generator count as
