@@ -22,6 +22,7 @@ mod full_disk;
 mod hook_files;
 mod image_failures;
 mod image_fixture;
+mod image_interruptions;
 mod image_judgement;
 mod image_makers;
 mod image_places;

@@ -1,0 +1,211 @@
+//! Generators are interrupted, by signals or because a disk is full.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use stories::{Root, Started, find};
+
+use crate::fixture::{assert_no_processes, kernel, release};
+use crate::image_fixture::{IMAGE, mask, new_images, set_precise, summary_line, unmask};
+use crate::mkinitcpio::{STOCK, assert_holds, machine, upgrade_zfs, zfs};
+
+const LTS_IMAGE: &str = "boot/initramfs-linux-lts.img";
+
+/// Configures mkinitcpio, whose images have at least `size` KiB.
+fn configure(root: &Root, size: u32, lines: &str) {
+    root.write("etc/mkinitcpio.conf", &format!("PADDING={size}\n{lines}\n"));
+}
+
+/// The configuration of images with zfs.
+const GOOD: &str = "HOOKS=(base zfs)";
+
+/// Generates all images with at least `size` KiB.
+fn enlarge(root: &Root, size: u32) {
+    configure(root, size, GOOD);
+    root.shell("mkinitcpio -P").ok();
+    new_images(root);
+}
+
+/// Makes mkinitcpio wait for /srv/go in the middle of an image.
+fn wait_halfway(root: &Root) {
+    root.write(
+        "etc/initcpio-story",
+        "half_written() { touch /srv/half; until [[ -e /srv/go ]]; do sleep 0.05; done; }\n",
+    );
+}
+
+/// Waits until mkinitcpio, started by `run`, has written half of an image.
+#[track_caller]
+fn wait_for_half(root: &Root, mut run: Started) -> Started {
+    let patience = Instant::now() + Duration::from_secs(120);
+    while !root.exists("srv/half") {
+        if Instant::now() > patience || run.has_ended() {
+            panic!("no image was written:\n{}", run.finish().text);
+        }
+        sleep(Duration::from_millis(20));
+    }
+    run
+}
+
+/// Creates a machine on which the images of two kernels are pending.
+fn two_pending() -> Root {
+    let root = machine();
+    root.install(&kernel("linux-lts", 1)).hooks_succeed();
+    enlarge(&root, 2048);
+    let hooks = [STOCK, "95-dkms-verify"];
+    hooks.iter().for_each(|hook| mask(&root, hook));
+    upgrade_zfs(&root).hooks_succeed();
+    hooks.iter().for_each(|hook| unmask(&root, hook));
+    wait_halfway(&root);
+    root
+}
+
+/// Forks [`two_pending`]. /boot is so small that mkinitcpio overwrites images in place.
+fn in_place(machine: &Root) -> Root {
+    let root = machine.fork();
+    root.move_to_full_disk("boot", 1800);
+    root
+}
+
+/// Asserts that both images contain the new module, and that nothing is pending.
+#[track_caller]
+fn assert_done(root: &Root) {
+    assert_holds(root, IMAGE, &release());
+    assert_holds(root, LTS_IMAGE, &find("linux-lts-1").content);
+    assert!(root.names("boot").iter().all(|name| !name.contains("tmp")), "temporary files remain");
+    root.assert_settled();
+}
+
+/// Ctrl-C signals the generator, too.
+#[test]
+fn generator_completes_its_image_after_a_signal() {
+    let machine = two_pending();
+    let cases = [
+        ("dkms initramfs", "INT", 130),
+        ("dkms initramfs", "TERM", 143),
+        ("/usr/lib/alpm-dkms/mkinitcpio-dkms", "INT", 130),
+        ("/usr/lib/alpm-dkms/mkinitcpio-dkms", "TERM", 143),
+    ];
+    for (command, signal, code) in cases {
+        let root = in_place(&machine);
+        let words: Vec<&str> = command.split(' ').collect();
+        let run = wait_for_half(&root, root.start("setsid", &words));
+        root.run("kill", &[&format!("-{signal}"), "--", &format!("-{}", run.id())]).ok();
+        root.write("srv/go", "");
+        run.finish().exits(code).has("not regenerated: interrupted").lacks("restored");
+        assert_eq!((new_images(&root).len(), root.pending().len()), (1, 1), "{command} {signal}");
+        root.dkms(&["initramfs"]).ok();
+        assert_eq!(new_images(&root).len(), 1, "{command} {signal}");
+        assert_done(&root);
+    }
+}
+
+/// Without alpm-dkms, the generator also ends, and leaves a truncated image.
+#[test]
+fn images_of_a_killed_run_are_generated_by_the_next() {
+    let machine = two_pending();
+    for all in [false, true] {
+        let root = in_place(&machine);
+        let mut run = wait_for_half(&root, root.start("/usr/bin/dkms", &["initramfs"]));
+        if all {
+            root.kill_everything()
+        } else {
+            run.kill()
+        }
+        assert_no_processes(&root, "killed");
+        root.write("srv/go", "");
+        root.boot_unit().ok();
+        assert_done(&root);
+    }
+}
+
+/// SIGTERM ends pacman at once, but our hook lets mkinitcpio complete its image.
+#[test]
+fn terminated_pacman_leaves_a_complete_image() {
+    let root = machine();
+    enlarge(&root, 2048);
+    set_precise(&root);
+    root.move_to_full_disk("boot", 1800);
+    wait_halfway(&root);
+    let new = zfs(&root, "2.0").file;
+    let pacman = ["pacman", "--noconfirm", "--noprogressbar", "-U", &new];
+    let pacman = wait_for_half(&root, root.start("setsid", &pacman));
+    root.run("kill", &["-TERM", "--", &format!("-{}", pacman.id())]).ok();
+    root.write("srv/go", "");
+    pacman.finish().exits(143);
+    assert_no_processes(&root, "terminated");
+    assert_holds(&root, IMAGE, &release());
+    root.shell("rm /var/lib/pacman/db.lck").ok();
+    root.boot_unit().ok();
+    assert_eq!(new_images(&root), [format!("/{IMAGE}")]);
+    root.assert_settled();
+}
+
+/// Creates a machine with an image of `size` KiB and `spare` KiB of free space in /boot. Only our
+/// hook generates its images.
+fn small_boot(machine: &Root, size: u32, spare: u64) -> Root {
+    let root = machine.fork();
+    set_precise(&root);
+    enlarge(&root, size);
+    root.move_to_full_disk("boot", spare);
+    root
+}
+
+#[test]
+fn image_survives_a_full_boot_partition() {
+    let machine = machine();
+    // mkinitcpio overwrites the image, or first writes a file beside it, which remains.
+    let cases = [
+        (2048, 1800, "restored the previous image"),
+        (1024, 3072, "not regenerated: the generator failed"),
+    ];
+    for (size, spare, outcome) in cases {
+        let root = small_boot(&machine, size, spare);
+        let before = root.bytes(IMAGE);
+        configure(&root, 8192, GOOD);
+        upgrade_zfs(&root).hooks_fail().has("No space left on device").has(outcome);
+        assert!(root.bytes(IMAGE) == before, "{outcome}");
+        root.dkms(&["initramfs"]).exits(1);
+        assert!(root.bytes(IMAGE) == before, "{outcome}");
+        assert_eq!(root.names("boot"), ["initramfs-linux.img", "vmlinuz-linux"]);
+        // A smaller image fits, once the file that a killed mkinitcpio has left is removed.
+        root.shell(&format!("cat /dev/zero >/{IMAGE}.tmp")).exits(1);
+        configure(&root, size, GOOD);
+        root.dkms(&["initramfs"]).ok().has(&summary_line(&release()));
+        assert_holds(&root, IMAGE, &release());
+        assert_eq!(root.names("boot"), ["initramfs-linux.img", "vmlinuz-linux"]);
+        root.assert_settled();
+    }
+}
+
+/// The generator overwrites the image with one without zfs. There is no space for the old image
+/// beside it, and it can be read, so it is not overwritten.
+#[test]
+fn image_is_restored_once_there_is_space() {
+    let machine = machine();
+    let root = small_boot(&machine, 2048, 1800);
+    let before = root.bytes(IMAGE);
+    configure(&root, 2048, "MODULES=(gone)\nHOOKS=(base)");
+    upgrade_zfs(&root).hooks_fail().has("generated without zfs; cannot restore the previous image");
+    root.resize_disk("boot", 64 * 1024);
+    root.dkms(&["initramfs"]).exits(1).has("generated without zfs; restored the previous image");
+    assert!(root.bytes(IMAGE) == before);
+    configure(&root, 2048, GOOD);
+    root.dkms(&["initramfs"]).ok().has(&summary_line(&release()));
+    assert_holds(&root, IMAGE, &release());
+    root.assert_settled();
+}
+
+#[test]
+fn image_is_not_copied_if_var_is_almost_full() {
+    let root = machine();
+    enlarge(&root, 4096);
+    // Room for the build, but not for four times the image.
+    root.move_to_full_disk("var/lib/dkms", 12 * 1024);
+    let output = upgrade_zfs(&root).hooks_succeed();
+    let warning = format!("not enough space for a copy of /{IMAGE}");
+    assert_eq!(output.text.matches(&warning).count(), 1, "{}", output.text);
+    assert_eq!(new_images(&root), [format!("/{IMAGE}")]);
+    assert_holds(&root, IMAGE, &release());
+    root.assert_settled();
+}
