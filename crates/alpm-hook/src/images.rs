@@ -22,7 +22,7 @@ use crate::told::Told;
 /// Records which images exist, before other packages' hooks remove them: mkinitcpio's hook removes
 /// those of a kernel that is upgraded, and kernel-install's hooks remove all.
 ///
-/// Takes no lock, because a transaction must not wait for a build before it has begun.
+/// Takes no lock: a transaction must not have to wait for a running build before it starts.
 ///
 /// # Errors
 /// [`Failure`] if the record cannot be written.
@@ -33,8 +33,8 @@ pub(crate) fn note_existing(machine: &Machine) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Takes a snapshot of the images at the end of a hook that changes modules. All hooks that
-/// regenerate images run later, or have no reason to wait for the modules.
+/// Takes a snapshot of the images at the end of a hook that changes modules. The hooks that
+/// regenerate images for changed modules run later.
 ///
 /// This is not a separate hook, because pacman would print its description in every transaction.
 ///

@@ -68,7 +68,7 @@ pub(crate) fn decide(facts: &ImageFacts) -> Decision {
     let was = facts.earlier.as_ref().and_then(|earlier| earlier.contents.as_ref());
     let regenerated = facts.earlier.as_ref().is_some_and(|earlier| !earlier.unchanged);
     let current = match &facts.current {
-        // An image that nobody has made is not wanted.
+        // An image that never existed is not generated.
         CurrentImage::Missing if !facts.existed => return Decision::UpToDate,
         CurrentImage::Missing => return Decision::Regenerate("missing".into()),
         CurrentImage::Unreadable(why) if regenerated => return Decision::Regenerate(why.clone()),
@@ -322,8 +322,8 @@ mod tests {
         assert_eq!(regenerates(decide(&broken)), "unexpected end of file");
     }
     /// Each case: the modules before and after, those that the configuration names, whether the
-    /// generator failed, and the modules that are lacking. zfs and nvidia are installed, old has
-    /// been removed.
+    /// generator failed, and the modules that are lacking. `zfs` and `nvidia` are installed;
+    /// `old` has been removed.
     #[rstest::rstest]
     #[case::complete("ext4 zfs old", "ext4 zfs", "zfs", true, "")]
     #[case::without_a_driver("ext4 zfs", "zfs", "zfs", false, "")]

@@ -303,7 +303,7 @@ mod tests {
         let is_root = fs::metadata(&file).unwrap().uid() == 0;
         let group = if is_root { 1234 } else { fs::metadata(&file).unwrap().gid() };
         std::os::unix::fs::chown(&file, None, Some(group)).unwrap();
-        // A directory and a copy of an earlier version.
+        // The directory and the copy were created by an earlier version of alpm-dkms.
         root.dir("copies");
         set_mode(&root.at("copies"), 0o755);
         let copy = copied(&root, &image).copy.unwrap();

@@ -17,7 +17,7 @@
 //! | `obstacle` | why an image cannot be written now | `generators`, `mount_table` |
 //! | `assess` | decides what to do with all pending images | all above |
 //! | `image_report` | what is said about stale images | `assess` |
-//! | `regenerate`, `restore`, `kernel_line` | carries out the decisions | `assess` |
+//! | `regenerate`, `restore`, `kernel_line` | carry out the decisions | `assess` |
 //! | `maintain` | the interface for hooks and commands | `assess`, `regenerate`, `leftovers` |
 
 mod assess;

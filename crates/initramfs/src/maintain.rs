@@ -59,8 +59,8 @@ pub fn needs_maintenance(machine: &Machine) -> bool {
 /// is not `/`, only reports the images, because a generator would write the images of the running
 /// system.
 ///
-/// After a signal to stop, the generator that runs ends by itself, its images are checked and
-/// perhaps restored, and the others stay pending.
+/// After a signal to stop, the running generator is allowed to finish, its images are checked and
+/// restored if necessary, and the others stay pending.
 ///
 /// # Errors
 /// [`FileError`] if the lock cannot be taken. An image that cannot be regenerated is not an error:

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// A row of a mount table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Mount {
-    /// The mount point. Not a path for swap space.
+    /// The mount point. For swap space, this is not a path.
     dir: PathBuf,
     /// The type of the file system.
     kind: String,

@@ -1,5 +1,5 @@
-//! The modules that an image must contain: those that the generator's configuration names, and those
-//! that the image needs although it does not.
+//! The modules that an image must contain: those that the generator's configuration names, and others
+//! that the image needs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,8 +15,8 @@ use crate::mount_table;
 /// of these types, an image needs the module to mount it.
 const ROOT_FILE_SYSTEMS: [&str; 2] = ["zfs", "bcachefs"];
 
-/// Returns the modules that an image which contains the modules `held` must contain, each mapped to
-/// the reason. Returns `None` if the generator's configuration cannot be read.
+/// Returns the modules that an image must contain if it contains the modules `held`. Each is mapped
+/// to the reason. Returns `None` if the generator's configuration cannot be read.
 pub(crate) fn needed_modules(
     machine: &Machine,
     generator: &Generator,

@@ -48,7 +48,7 @@ pub(crate) fn obstacle(
         && (is_own_command || !generator.copies_kernel(machine))
     {
         let kernel = image.kernel_file.as_deref().unwrap_or(Path::new("")).display();
-        return blocked(format!("{kernel} is still the kernel {other}"));
+        return blocked(format!("{kernel} is still kernel {other}"));
     }
     let old = file.metadata().map_or(0, |meta| meta.len());
     // mkinitcpio overwrites the old image. The other generators first write a new file beside it.

@@ -26,7 +26,7 @@ impl Assessment<'_> {
             if errors.is_empty() {
                 self.pending.clear(machine, &kernel.kernel.release);
             }
-            // Later kernels may need the space.
+            // The next kernel's images may need the space.
             self.delete_needless_copies(machine, &kernel, errors.is_empty());
             succeeded &= errors.is_empty();
             self.kernels.push(kernel);
@@ -364,10 +364,10 @@ mod tests {
         assert_eq!(fs::read_to_string(root.at(IMAGE)).ok().as_deref(), content);
     }
 
-    /// The directory below the mount point contains a file with the name of the image.
+    /// The directory /boot contains a file with the image's name while nothing is mounted on it.
     #[rstest]
     #[case::image_below("etc/fstab", "/boot is in /etc/fstab but not mounted (")]
-    #[case::another_kernel("boot/vmlinuz-none", "/boot/vmlinuz-none is still the kernel 7.1 (")]
+    #[case::another_kernel("boot/vmlinuz-none", "/boot/vmlinuz-none is still kernel 7.1 (")]
     fn an_image_that_must_not_be_written_stays_pending(#[case] file: &str, #[case] why: &str) {
         let root = pending_root("none");
         root.write("boot/initramfs-none.img", "old");
@@ -395,7 +395,7 @@ mod tests {
         assert_eq!(errors(&root), [""; 0]);
     }
 
-    /// Each case is an error of a generator, and whether it names the module.
+    /// Each case: a generator's error, and whether it names the module.
     #[rstest]
     #[case::quoted("==> ERROR: module not found: 'tp-smapi'", true)]
     #[case::plain("dracut-install: Failed to find module tp_smapi", true)]

@@ -39,7 +39,7 @@ pub(crate) struct Snapshot {
 /// Records which images exist, before another package's hook removes them.
 ///
 /// mkinitcpio removes a kernel's images before the kernel is upgraded. Without this record, a
-/// missing image would be one that nobody wants.
+/// missing image would count as one that never existed, and would not be generated.
 ///
 /// # Errors
 /// [`FileError`] if the kernels cannot be read or the snapshot cannot be written.
@@ -211,7 +211,7 @@ impl Snapshot {
         let Ok(text) = fs::read_to_string(file(machine)) else { return Self::default() };
         match toml::from_str(&text) {
             Ok(Self { format, .. }) if format != FORMAT => {
-                log::warn!("{}: ignored: format {format}", file(machine).display());
+                log::warn!("{}: ignored: unsupported format {format}", file(machine).display());
                 Self::default()
             }
             Ok(snapshot) => snapshot,

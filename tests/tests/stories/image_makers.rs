@@ -1,4 +1,4 @@
-//! Images are made by another program than mkinitcpio's hook, or by none.
+//! Images are made by a program other than mkinitcpio's hook, or by no program.
 
 use stories::{Recipe, Root, find};
 

@@ -29,7 +29,7 @@ fn image_beside_another_kernel_is_left_alone() {
     kernel[version..version + 2].copy_from_slice(b"5.");
     fs::write(root.path(copied), kernel).unwrap();
     let output = dracut::upgrade_zfs(&root);
-    assert_left_alone(&root, output, IMAGE, "/boot/vmlinuz-linux is still the kernel 5.");
+    assert_left_alone(&root, output, IMAGE, "/boot/vmlinuz-linux is still kernel 5.");
     assert!(root.bytes(IMAGE) == before);
     root.boot_unit();
     assert_eq!(new_images(&root), [""; 0]);
@@ -41,7 +41,7 @@ fn image_beside_another_kernel_is_left_alone() {
     root.assert_settled();
 }
 
-/// Creates a machine whose `dir` contains the files of a partition, and unmounts the partition.
+/// Moves the files of `dir` to a partition that is in /etc/fstab but not mounted.
 fn unmount(root: &Root, dir: &str) {
     let script = format!("mkdir -p /srv/partition /{dir} && mv /{dir}/* /srv/partition");
     root.shell(&script).ok();
@@ -52,7 +52,7 @@ fn mount(root: &Root, dir: &str) {
     root.shell(&format!("mount --bind /srv/partition /{dir}")).ok();
 }
 
-/// With and without mkinitcpio's hook, which itself writes nothing without the kernel in /boot.
+/// With mkinitcpio's hook, which writes nothing if the kernel is missing in /boot, and without it.
 #[test]
 fn nothing_is_written_below_an_unmounted_boot() {
     let machine = machine();

@@ -51,7 +51,7 @@ fn assert_nothing_half_done(root: &Root, module: &str) {
 fn ctrl_c_stops_builds_and_the_next_boot_finishes_them() {
     let root = machine(&[]);
     root.write("etc/dkms/alpm-dkms.toml", "[build]\njobs = 4\n");
-    root.write("usr/bin/mkinitcpio", "#!/bin/sh\n"); // whose images lack the modules
+    root.write("usr/bin/mkinitcpio", "#!/bin/sh\n"); // generates no image
     let packages =
         [slow(&root, "sleepy"), find("v4l2loopback"), find("bbswitch"), slow(&root, "drowsy")];
     let files: Vec<&str> = packages.iter().map(|package| package.file.as_str()).collect();

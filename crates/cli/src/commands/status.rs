@@ -133,8 +133,8 @@ fn pending(machine: &Machine, filter: &Filter) -> Vec<StatusEntry> {
     entries
 }
 
-/// Returns the stale images, unless `filter` selects modules or kernels. Lists no image as long as
-/// none is pending.
+/// Returns the stale images. Returns an empty list if `filter` selects modules or kernels. Reads no
+/// image if none is pending.
 fn images(machine: &Machine, filter: &Filter) -> Vec<StatusEntry> {
     if filter.module.is_some() || !filter.kernels.is_empty() {
         return Vec::new();

@@ -16,7 +16,8 @@ const NO_SPACE: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
 pub(crate) struct GeneratorFailure {
     /// The command and its error.
     pub(crate) why: String,
-    /// Whether the disk was full. The images may then lack any file, even if they can be read.
+    /// Whether the disk was full. Any file may then be missing from the images, even if they can be
+    /// read.
     pub(crate) lacks_space: bool,
 }
 

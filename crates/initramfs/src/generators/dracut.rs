@@ -192,8 +192,8 @@ mod tests {
         all.iter().filter(has).map(|kernel| kernel.release.to_string()).collect()
     }
 
-    /// dracut's hook, which copies the kernel, and only the image beside the kernel file of another
-    /// release.
+    /// dracut's hook also copies the kernel. Its command is used only for the image whose kernel file
+    /// is of another release.
     #[test]
     fn dracuts_hook_replaces_the_kernel_of_another_release() {
         let hook = format!("usr/share/libalpm/hooks/{HOOK}");

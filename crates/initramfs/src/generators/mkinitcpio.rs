@@ -81,8 +81,8 @@ impl Tool for Mkinitcpio {
     // An image of a preset is regenerated with `mkinitcpio -p`. If an image or the copy of the
     // kernel in /boot is missing, returns the command of mkinitcpio's pacman hook instead, which also
     // copies the kernel. Both are missing after an interrupted upgrade, because another of
-    // mkinitcpio's hooks removes them before the upgrade. The hook's command also replaces the copy
-    // of another release, unless the hook is masked.
+    // mkinitcpio's hooks removes them before the upgrade. Also returns the hook's command if the
+    // kernel in /boot is of another release and the hook, which replaces it, is not masked.
     fn commands(
         &self,
         machine: &Machine,

@@ -10,8 +10,8 @@
 //! RELEASE is the kernel's release, and NAME its package or release. If an image or its kernel file
 //! in /boot is missing, the command of the generator's pacman hook creates both.
 //!
-//! [`kernel_install`] is not a generator but calls one. It has boot entries of its own, whose images
-//! are found and regenerated with every generator.
+//! [`kernel_install`] is not a generator but calls one. It has boot entries of its own. Their images
+//! are found and regenerated whichever generator is in use.
 //!
 //! To add a generator, write its file and add it to [`supported`].
 
@@ -56,8 +56,8 @@ trait Tool: Debug {
     /// Returns the file name of the generator's pacman hook; `None` if it has none.
     fn hook(&self) -> Option<&'static str>;
 
-    /// Returns the command that lists the files in an image, without the image. Returns `None` if
-    /// images cannot be listed.
+    /// Returns the command that lists the files in an image; the caller appends the image's path.
+    /// Returns `None` if images cannot be listed.
     fn list_command(&self) -> Option<&'static [&'static str]>;
 
     /// Returns the images of a kernel: those that exist, and those that the generator or its pacman
@@ -142,8 +142,8 @@ impl Generator {
         self.tool.list_command().is_none()
     }
 
-    /// Returns true if the generator makes the images with its names, so that they are ours to
-    /// regenerate.
+    /// Returns true if the images at the generator's usual paths are made by this generator. Others
+    /// are not regenerated.
     ///
     /// If its pacman hook is masked or replaced by another program's, such as
     /// limine-mkinitcpio-hook's, the images are made in another way or not at all. The settings can
@@ -163,10 +163,10 @@ impl Generator {
         self.tool.hook().map_or(HookInEffect::Missing, of)
     }
 
-    /// Returns true if the commands that regenerate an image beside the kernel file of another
-    /// release also replace that file.
+    /// Returns true if regenerating an image whose kernel file is of another release also replaces
+    /// that file.
     ///
-    /// The command of the generator's own pacman hook does so, for the kernel of a package.
+    /// Only the command of the generator's own pacman hook does so, and only for packaged kernels.
     pub(crate) fn copies_kernel(&self, machine: &Machine) -> bool {
         let has_command = |hook| pacman_hook::exec(&machine.trees.root, hook).is_some();
         machine.settings.initramfs.command.is_empty()

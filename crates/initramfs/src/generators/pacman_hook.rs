@@ -47,11 +47,11 @@ pub(crate) fn exec(root: &Path, name: &str) -> Option<Vec<String>> {
     texts.filter(|text| !text.starts_with(MARK)).find_map(|text| exec_line(&text))
 }
 
-/// Returns the command of the hook `name`, which generates images and copies the kernel to /boot,
-/// and the other `images`, which the generator has to be called for.
+/// Returns the command of the hook `name`, which generates images and copies the kernel to /boot.
+/// Also returns those of `images` for which the generator must be called separately.
 ///
-/// Returns no command if it is not needed: an image exists, and none is beside the kernel file of
-/// another release. Also returns none if the hook does not exist, or if its program cannot generate
+/// Returns no command if none is needed: an image exists, and no image has a kernel file of another
+/// release. Also returns none if the hook does not exist, or if its program cannot generate
 /// the images because the kernel is not from a package.
 pub(super) fn command_for_new<'a>(
     root: &Path,

@@ -15,10 +15,10 @@ pub(crate) fn release(path: &Path) -> Option<String> {
 }
 
 /// Returns the release in the kernel file at `path`, a path on the machine at `root`, if the file is
-/// another kernel than `kernel`. Returns `None` if the file does not exist or names no release.
+/// a kernel other than `kernel`. Returns `None` if the file does not exist or names no release.
 ///
-/// A file with the same release as the kernel's own vmlinuz is this kernel, whatever the name of
-/// the directory of its modules.
+/// A file with the same release as the vmlinuz in the directory of `kernel` counts as `kernel`, even
+/// if the directory has another name.
 pub(crate) fn other_release(root: &Path, path: &Path, kernel: &KernelRelease) -> Option<String> {
     let other = release(&paths::below(root, path)).filter(|other| other != kernel.as_str())?;
     let own = release(&root.join(format!("usr/lib/modules/{kernel}/vmlinuz")));

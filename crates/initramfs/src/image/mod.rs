@@ -46,9 +46,8 @@ impl Image {
         paths::below(root, &self.path)
     }
 
-    /// Returns the release of the kernel that boots with the image if that is another kernel than
-    /// the one that the image is for. Returns `None` if the kernel file does not exist or does not
-    /// name a release.
+    /// Returns the release of the kernel that boots with the image, if it is not the kernel that the
+    /// image is for. Returns `None` if the kernel file does not exist or does not name a release.
     pub(crate) fn other_kernel(&self, root: &Path) -> Option<String> {
         other_release(root, self.kernel_file.as_ref()?, &self.kernel)
     }

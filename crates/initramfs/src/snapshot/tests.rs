@@ -55,7 +55,7 @@ fn an_image_that_another_hook_deletes_has_existed() {
     assert!(!taken(&machine).unwrap().existed);
 }
 
-/// Files in the directory below the mount point say nothing about the images.
+/// Files in the directory on which nothing is mounted are not the images.
 #[test]
 fn nothing_is_recorded_if_the_boot_file_system_is_not_mounted() {
     let (root, machine) = pending_root();
