@@ -114,10 +114,10 @@ fn verify_images(args: &HookArgs, machine: &Machine) -> Result<ExitCode, Failure
     let maintenance = if args.dry_run { Maintenance::DryRun } else { Maintenance::Regenerate };
     let mut say = |line: &str| lines.say(line);
     let maintained = maintain_images(machine, generator.as_ref(), maintenance, &mut say)?;
-    if let Some(code) = machine.tools.stop.exit_code() {
-        return Ok(ExitCode::from(code));
+    if maintained == Maintained::Stale && !args.dry_run {
+        return Ok(ExitCode::from(machine.tools.stop.exit_code().unwrap_or(1)));
     }
-    Ok(exit_code(succeeded && (args.dry_run || maintained != Maintained::Stale)))
+    Ok(exit_code(succeeded))
 }
 
 fn exit_code(succeeded: bool) -> ExitCode {

@@ -70,8 +70,8 @@ impl KernelAssessment {
 }
 
 impl<'a> Assessment<'a> {
-    /// Reads the pending work and assesses the images of every pending kernel. Without a
-    /// `generator`, assesses none.
+    /// Reads the pending work and assesses the images of every kernel that is pending or whose
+    /// images have vanished. Without a `generator`, assesses none.
     pub(crate) fn read(machine: &Machine, generator: Option<&'a Generator>) -> Self {
         let kernels = Kernels::read(&machine.trees).map_err(|error| log::warn!("{error}"));
         let alive: Vec<Kernel> = kernels.map(|kernels| kernels.all).unwrap_or_default();
@@ -84,12 +84,16 @@ impl<'a> Assessment<'a> {
             installed: alive.iter().map(|kernel| kernel.release.clone()).collect(),
         };
         let Some(generator) = generator else { return assessment };
-        for kernel in alive.into_iter().filter(|it| assessment.pending.contains(&it.release)) {
+        for kernel in alive {
+            let vanished = assessment.snapshot.vanished(&kernel, &machine.trees.root);
+            if vanished.is_empty() && !assessment.pending.contains(&kernel.release) {
+                continue;
+            }
             let modules = ManagedModules::read(machine, &kernel.release);
             let mut images = generator.images(machine, &kernel);
-            let vanished = assessment.snapshot.existed(&kernel.release);
-            let vanished = vanished.filter(|old| images.iter().all(|it| it.path != old.path));
-            images.extend(vanished.cloned().collect::<Vec<_>>());
+            let is_listed = |old: &Image| images.iter().any(|it| it.path == old.path);
+            let vanished: Vec<Image> = vanished.into_iter().filter(|old| !is_listed(old)).collect();
+            images.extend(vanished);
             let assess =
                 |image| assessment.assess_image(machine, generator, &kernel, &modules, image);
             let images: Vec<_> = images.into_iter().map(assess).collect();
@@ -122,6 +126,7 @@ impl<'a> Assessment<'a> {
         let earlier = has_objects.then(|| EarlierImage {
             // An image without a snapshot is new.
             unchanged: snapshot.is_some_and(|old| old.is_same(&image, root)),
+            shrunk: snapshot.is_some_and(|old| old.has_shrunk(&image, root)),
             contents: snapshot.and_then(|old| old.contents.clone()),
         });
         let held = match &current {
@@ -148,7 +153,7 @@ impl<'a> Assessment<'a> {
             decision = Decision::Keep(not_mounted(&dir));
         }
         if let Decision::Regenerate(why) = &decision
-            && let Some(obstacle) = obstacle(machine, generator, &image)
+            && let Some(obstacle) = obstacle(machine, generator, &image, snapshot)
         {
             let is_damaged = matches!(facts.current, CurrentImage::Unreadable(_));
             let has_copy = snapshot.is_some_and(|old| old.copy.is_some());

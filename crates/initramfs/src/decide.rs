@@ -37,6 +37,8 @@ pub(crate) struct ImageFacts {
 pub(crate) struct EarlierImage {
     /// Whether the image still has the same content as in the snapshot.
     pub(crate) unchanged: bool,
+    /// Whether the image has become much smaller.
+    pub(crate) shrunk: bool,
     /// The contents at the time of the snapshot; `None` if the image was missing or its copy cannot
     /// be read.
     pub(crate) contents: Option<Contents>,
@@ -61,6 +63,19 @@ pub(crate) enum Decision {
     Keep(String),
     /// Restore the image from the copy in the snapshot.
     Restore(String),
+}
+
+impl ImageFacts {
+    /// Returns why `now`, a later image for the same kernel, may be incomplete; `None` if it contains
+    /// all files of the earlier image. Does not compare kernel modules.
+    pub(crate) fn incomplete(&self, now: &Contents) -> Option<String> {
+        let earlier = self.earlier.as_ref()?;
+        let before = earlier.contents.as_ref().filter(|before| before.is_for(&self.kernel))?;
+        match before.lost_file(now) {
+            Some(file) => Some(format!("no longer contains {file}")),
+            None => earlier.shrunk.then(|| "much smaller than before".to_owned()),
+        }
+    }
 }
 
 /// Returns the action to take on the image that `facts` describes.
@@ -101,10 +116,13 @@ pub(crate) fn decide(facts: &ImageFacts) -> Decision {
         let lacks = new.find_map(|name| {
             place_of(name).filter(|_| !current.modules.contains(name)).map(|place| (name, place))
         });
-        return match lacks {
-            Some((name, place)) => {
-                Decision::Regenerate(format!("generated without {name}, required by {place}"))
-            }
+        if let Some((name, place)) = lacks {
+            let why = format!("generated without {name}, required by {place}");
+            return Decision::Regenerate(why);
+        }
+        // Only our own run of the generator shows whether it succeeds.
+        return match facts.incomplete(current) {
+            Some(why) => Decision::Regenerate(why),
             None => Decision::UpToDate,
         };
     }
@@ -178,7 +196,8 @@ mod tests {
     }
 
     fn holds(release: &str, modules: &[&str]) -> Contents {
-        Contents { modules: names(modules), kernels: kernels(&[release]) }
+        let files = BTreeSet::new();
+        Contents { modules: names(modules), kernels: kernels(&[release]), files }
     }
 
     /// Returns the facts for an image of [`K2`] that contains no dkms module, just after zfs has
@@ -250,21 +269,46 @@ mod tests {
 
     #[test]
     fn accepts_an_image_that_another_hook_regenerated() {
-        let earlier = Some(EarlierImage { unchanged: false, contents: Some(with_zfs(K2)) });
+        let earlier =
+            Some(EarlierImage { unchanged: false, shrunk: false, contents: Some(with_zfs(K2)) });
         let fresh = ImageFacts { earlier, current: CurrentImage::Holds(with_zfs(K2)), ..facts() };
         assert_eq!(decide(&fresh), Decision::UpToDate);
     }
 
     #[test]
     fn regenerates_an_image_that_no_other_hook_regenerated() {
-        let earlier = Some(EarlierImage { unchanged: true, contents: Some(with_zfs(K2)) });
+        let earlier =
+            Some(EarlierImage { unchanged: true, shrunk: false, contents: Some(with_zfs(K2)) });
         let stale = ImageFacts { earlier, current: CurrentImage::Holds(with_zfs(K2)), ..facts() };
         assert_eq!(regenerates(decide(&stale)), "contains zfs, which changed");
     }
 
+    #[rstest::rstest]
+    #[case::complete(K2, false, &["init"], None)]
+    #[case::smaller(K2, true, &["init"], Some("much smaller than before"))]
+    #[case::without_a_file(K2, false, &[], Some("no longer contains init"))]
+    #[case::of_another_kernel(K1, true, &[], None)]
+    fn regenerates_an_image_that_may_be_incomplete(
+        #[case] release: &str,
+        #[case] shrunk: bool,
+        #[case] files: &[&str],
+        #[case] want: Option<&str>,
+    ) {
+        let with = |contents: Contents, files: &[&str]| Contents {
+            files: files.iter().map(|file| (*file).to_owned()).collect(),
+            ..contents
+        };
+        let contents = Some(with(with_zfs(release), &["init"]));
+        let earlier = Some(EarlierImage { unchanged: false, shrunk, contents });
+        let current = CurrentImage::Holds(with(with_zfs(K2), files));
+        let wanted = want.map_or(Decision::UpToDate, |why| Decision::Regenerate(why.into()));
+        assert_eq!(decide(&ImageFacts { earlier, current, ..facts() }), wanted);
+    }
+
     #[test]
     fn regenerates_an_image_that_lost_an_installed_module() {
-        let earlier = Some(EarlierImage { unchanged: false, contents: Some(with_zfs(K2)) });
+        let earlier =
+            Some(EarlierImage { unchanged: false, shrunk: false, contents: Some(with_zfs(K2)) });
         assert_eq!(
             regenerates(decide(&ImageFacts { earlier, ..facts() })),
             "no longer contains zfs"
@@ -274,7 +318,7 @@ mod tests {
     #[test]
     fn regenerates_an_image_that_was_generated_without_a_configured_module() {
         let configured = Some(BTreeMap::from([(KmodName::new("zfs"), "HOOKS".to_owned())]));
-        let earlier = Some(EarlierImage { unchanged: false, contents: None });
+        let earlier = Some(EarlierImage { unchanged: false, shrunk: false, contents: None });
         let lacking = ImageFacts { configured, earlier, ..facts() };
         assert_eq!(regenerates(decide(&lacking)), "generated without zfs, required by HOOKS");
         let holding = ImageFacts { current: CurrentImage::Holds(with_zfs(K2)), ..lacking };
@@ -286,7 +330,11 @@ mod tests {
         let generated_over = |release| ImageFacts {
             failed: names(&["zfs"]),
             placed: names(&[]),
-            earlier: Some(EarlierImage { unchanged: false, contents: Some(with_zfs(release)) }),
+            earlier: Some(EarlierImage {
+                unchanged: false,
+                shrunk: false,
+                contents: Some(with_zfs(release)),
+            }),
             ..facts()
         };
         let why = "generated without zfs, which failed to build";
@@ -313,7 +361,7 @@ mod tests {
         let missing = ImageFacts { current: CurrentImage::Missing, ..facts() };
         assert_eq!(regenerates(decide(&missing)), "missing");
         assert_eq!(decide(&ImageFacts { existed: false, ..missing }), Decision::UpToDate);
-        let earlier = Some(EarlierImage { unchanged: false, contents: None });
+        let earlier = Some(EarlierImage { unchanged: false, shrunk: false, contents: None });
         let broken = ImageFacts {
             earlier,
             current: CurrentImage::Unreadable("unexpected end of file".into()),

@@ -28,6 +28,8 @@ pub(crate) struct ImageSnapshot {
     pub(crate) existed: bool,
     /// The metadata that [`stat`] returned; `None` if the image did not exist.
     stat: Option<String>,
+    /// The size of the image in bytes; 0 if it did not exist.
+    size: u64,
     /// The BLAKE3 digest of the image's content; `None` if the image did not exist or could not be
     /// read.
     digest: Option<Digest>,
@@ -38,6 +40,8 @@ pub(crate) struct ImageSnapshot {
     access: Option<Access>,
     /// What the image contained; `None` if it could not be listed.
     pub(crate) contents: Option<Contents>,
+    /// The free space in bytes beside the image with which its generator failed for lack of space.
+    pub(crate) failed_with_space: Option<u64>,
     /// The path of the copy; `None` if there is none.
     pub(crate) copy: Option<PathBuf>,
 }
@@ -76,10 +80,12 @@ impl ImageSnapshot {
             image: image.clone(),
             existed: meta.is_some(),
             stat: meta.as_ref().map(stat),
+            size: meta.as_ref().map_or(0, fs::Metadata::len),
             digest,
             signed: is_signed(&file),
             access: meta.as_ref().map(Access::of),
             contents,
+            failed_with_space: None,
             copy: None,
         }
     }
@@ -90,10 +96,12 @@ impl ImageSnapshot {
             image: image.clone(),
             existed: true,
             stat: None,
+            size: 0,
             digest: None,
             signed: false,
             access: None,
             contents: None,
+            failed_with_space: None,
             copy: None,
         }
     }
@@ -145,6 +153,12 @@ impl ImageSnapshot {
         let file = image.below(root);
         let now = file.metadata().ok().map(|meta| stat(&meta));
         now == self.stat || (self.digest.is_some() && Digest::of_file(&file).ok() == self.digest)
+    }
+
+    /// Returns true if the image now has less than three quarters of its size. Its files may be
+    /// empty, because the disk on which the generator collected them was full.
+    pub(crate) fn has_shrunk(&self, image: &Image, root: &Path) -> bool {
+        image.below(root).metadata().is_ok_and(|now| now.len() < self.size / 4 * 3)
     }
 
     /// Returns true if the image existed when the snapshot was taken and has not been written

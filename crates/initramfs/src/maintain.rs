@@ -101,7 +101,8 @@ pub fn maintain_images(
     } else {
         assessment.regenerate(machine, say)
     };
-    if !has_pending_images(machine)
+    if is_up_to_date
+        && !has_pending_images(machine)
         && let Err(error) = Snapshot::delete(machine)
     {
         log::warn!("{error}");
@@ -118,10 +119,15 @@ fn dry_run(
     assessment: &Assessment<'_>,
     say: &mut dyn FnMut(&str),
 ) -> Maintained {
-    assessment.reports(machine).iter().for_each(|image| say(&image.to_string()));
+    let reports = assessment.reports(machine);
+    reports.iter().for_each(|image| say(&image.to_string()));
     let commands = assessment.commands(machine);
     commands.iter().for_each(|command| say(&format!("would run: {}", command.line())));
-    if commands.is_empty() { Maintained::Nothing } else { Maintained::Stale }
+    match (assessment.kernels.is_empty(), reports.is_empty()) {
+        (true, _) => Maintained::Nothing,
+        (false, true) => Maintained::UpToDate,
+        (false, false) => Maintained::Stale,
+    }
 }
 
 /// Reports the stale images, and clears the pending work of kernels whose images are up to date.

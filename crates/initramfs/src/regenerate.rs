@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use dkms_engine::machine::Machine;
 
 use crate::assess::{Assessment, ImageAssessment, KernelAssessment, inspect};
-use crate::decide::{CurrentImage, Decision, lacking};
+use crate::decide::{CurrentImage, Decision, EarlierImage, lacking};
 use crate::generators::{Generator, GeneratorCommand, GeneratorFailure};
 use crate::image::{Image, ImageKind, KmodName, is_signed};
 use crate::kernel_line::{kernel_line, missing_modules};
+use crate::obstacle::is_full;
 
 impl Assessment<'_> {
     /// Carries out all decisions. Returns true if all images are up to date afterwards.
@@ -77,6 +78,19 @@ impl Assessment<'_> {
         }
         if !stale.is_empty() {
             self.copy_images(machine, kernel, &stale);
+            stale.retain(|index| {
+                let it = &mut kernel.images[*index];
+                let is_safe = self.can_be_lost(machine, generator, it);
+                if !is_safe {
+                    let path = it.image.path.display();
+                    let why = "no room for a copy in /var, and mkinitcpio would overwrite it";
+                    errors.push(format!("error: {name}: {path}: not regenerated: {why}"));
+                    it.is_outdated = true;
+                }
+                is_safe
+            });
+        }
+        if !stale.is_empty() {
             errors.extend(self.run_generator(machine, generator, kernel, &stale, say));
         }
         // Check all images, including those that another hook regenerated: sbctl's own hook does
@@ -121,12 +135,21 @@ impl Assessment<'_> {
         }
     }
 
+    /// Returns true if an image may be regenerated: there is a copy, the generator does not overwrite
+    /// the image directly, or the image cannot be read anyway.
+    fn can_be_lost(&self, machine: &Machine, generator: &Generator, it: &ImageAssessment) -> bool {
+        let has_copy = self.snapshot.of(&it.image).is_some_and(|old| old.copy.is_some());
+        has_copy
+            || !matches!(it.facts.current, CurrentImage::Holds(_))
+            || !generator.overwrites(machine, &it.image)
+    }
+
     /// Runs the generator for the images at the indexes `stale`. Returns a line for each error.
     ///
     /// An image is judged by its contents: mkinitcpio fails if its configuration names a module
     /// that does not exist, but generates the image nevertheless.
     fn run_generator(
-        &self,
+        &mut self,
         machine: &Machine,
         generator: &Generator,
         kernel: &mut KernelAssessment,
@@ -153,9 +176,22 @@ impl Assessment<'_> {
             if !stale.contains(&index) && is_untouched {
                 continue;
             }
-            it.facts.current = inspect(generator, &it.image.below(&machine.trees.root));
+            let root = &machine.trees.root;
+            it.facts.current = inspect(generator, &it.image.below(root));
+            // The snapshot may be newer than the facts.
+            it.facts.earlier = self.snapshot.of(&it.image).map(|old| EarlierImage {
+                unchanged: old.is_same(&it.image, root),
+                shrunk: old.has_shrunk(&it.image, root),
+                contents: old.contents.clone(),
+            });
             if let Some(why) = self.fault(machine, generator, it, is_untouched, &failures) {
+                // The generator may also have failed because its own directory in /tmp was full.
+                let lacks_space = failures.iter().any(|failure| failure.lacks_space)
+                    && is_full(&it.image, &machine.trees.root);
                 errors.push(self.restore(machine, generator, it, &name, &why));
+                if lacks_space {
+                    self.snapshot.note_full_disk(&it.image, &machine.trees.root);
+                }
             }
         }
         let needed = stale.iter().filter_map(|it| kernel.images[*it].facts.configured.as_ref());
@@ -205,7 +241,10 @@ impl Assessment<'_> {
                 let before = self.snapshot.of(&it.image).and_then(|old| old.contents.as_ref());
                 let lacking = lacking(&it.facts, before, now, has_failed);
                 let names: Vec<&str> = lacking.iter().map(KmodName::as_str).collect();
-                (!names.is_empty()).then(|| format!("generated without {}", names.join(", ")))
+                if !names.is_empty() {
+                    return Some(format!("generated without {}", names.join(", ")));
+                }
+                it.facts.incomplete(now).filter(|_| has_failed)
             }
             // An unknown generator may use another file name.
             CurrentImage::Missing if generator.is_unknown() && !has_failed => None,

@@ -159,17 +159,30 @@ impl Snapshot {
         self.images.iter().find(|old| old.image.path == image.path)
     }
 
-    /// Returns the images of a kernel that existed, whether or not they exist now.
+    /// Returns the images of a kernel, or of the kernel of which it is an upgrade, that existed and
+    /// are missing now.
     ///
-    /// kernel-install's hooks remove all boot entries and create them again.
-    pub(crate) fn existed(&self, kernel: &KernelRelease) -> impl Iterator<Item = &Image> {
-        let existed = self.images.iter().filter(|old| old.existed);
-        existed.map(|old| &old.image).filter(move |image| image.kernel == *kernel)
+    /// mkinitcpio's hook removes the images of a kernel that is upgraded, and kernel-install's hooks
+    /// remove all. Perhaps no other hook has made them again.
+    pub(crate) fn vanished(&self, kernel: &Kernel, root: &Path) -> Vec<Image> {
+        let existed = self.images.iter().filter(|old| old.existed).map(|old| &old.image);
+        let is_upgrade = |image: &Image| image.preset.is_some() && image.preset == kernel.pkgbase;
+        let of_kernel = existed.filter(|it| it.kernel == kernel.release || is_upgrade(it));
+        let missing = of_kernel.filter(|image| !image.below(root).exists());
+        missing.map(|image| Image { kernel: kernel.release.clone(), ..image.clone() }).collect()
     }
 
     /// Returns the paths of the images in the snapshot, as on the machine that boots them.
     pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
         self.images.iter().map(|old| old.image.path.as_path())
+    }
+
+    /// Records that the generator has failed to write an image for lack of space.
+    pub(crate) fn note_full_disk(&mut self, image: &Image, root: &Path) {
+        let free = image.below(root).parent().and_then(durable::free_space);
+        if let Some(old) = self.images.iter_mut().find(|old| old.image.path == image.path) {
+            old.failed_with_space = free;
+        }
     }
 
     /// Deletes the copy of an image. Logs a warning if the file cannot be removed.

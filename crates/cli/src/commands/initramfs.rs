@@ -34,10 +34,11 @@ pub fn run(machine: &Machine, dry_run: bool, progress: &mut Progress<'_>) -> Res
         Maintained::Nothing => {
             progress.say("no images to check: no module has changed since the last check")
         }
-        Maintained::Stale if !dry_run => code = 1,
+        Maintained::UpToDate if dry_run => progress.say("all images are up to date"),
+        Maintained::Stale if !dry_run => code = machine.tools.stop.exit_code().unwrap_or(1),
         Maintained::Stale | Maintained::UpToDate | Maintained::Left => {}
     }
-    Ok(machine.tools.stop.exit_code().unwrap_or(code))
+    Ok(code)
 }
 
 /// Regenerates or lists the images that another command has made stale. Returns the exit code.
@@ -59,8 +60,9 @@ pub fn afterwards(
     let regenerates = finishes || machine.settings.initramfs.mode == InitramfsMode::Auto;
     let maintenance = if regenerates { Maintenance::Regenerate } else { Maintenance::Report };
     let maintained = maintain(machine, generator, maintenance, progress)?;
-    let code = u8::from(regenerates && maintained == Maintained::Stale);
-    Ok(machine.tools.stop.exit_code().unwrap_or(code))
+    let is_failure = regenerates && maintained == Maintained::Stale;
+    let failure_code = machine.tools.stop.exit_code().unwrap_or(1);
+    Ok(if is_failure { failure_code } else { 0 })
 }
 
 fn maintain(

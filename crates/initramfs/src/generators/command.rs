@@ -66,7 +66,9 @@ impl GeneratorCommand {
         if ended.success() {
             return Ok(());
         }
-        let complaint = ended.complaint();
+        let complaint = String::from_utf8_lossy(&ended.errors);
+        let complaint =
+            if complaint.trim().is_empty() { ended.complaint().into() } else { complaint };
         let why = reason(&complaint).map(|line| format!(": {line}")).unwrap_or_default();
         Err(GeneratorFailure {
             why: format!("{} failed ({}){why}", self.line(), ended.how),
@@ -77,13 +79,16 @@ impl GeneratorCommand {
 
 /// Returns the most informative line of `complaint`, a command's error output.
 ///
-/// Prefers the first error of dracut itself (`dracut[E]: …`, `dracut[F]: …`), then the first error
-/// of any program, then the last line. Returns `None` if there is no output.
+/// Prefers an error about a full disk, then the first error of dracut itself (`dracut[E]: …`,
+/// `dracut[F]: …`), then the first error of any program, then the last line. Returns `None` if there is no output.
 fn reason(complaint: &str) -> Option<&str> {
     let of_dracut =
         |line: &&str| line.starts_with("dracut[E]: ") || line.starts_with("dracut[F]: ");
     let names_error = |line: &&str| line.to_ascii_lowercase().contains("error:");
-    let line = complaint.lines().find(of_dracut).or_else(|| complaint.lines().find(names_error));
+    let is_full = |line: &&str| NO_SPACE.iter().any(|text| line.contains(text));
+    let line = complaint.lines().find(is_full);
+    let line = line.or_else(|| complaint.lines().find(of_dracut));
+    let line = line.or_else(|| complaint.lines().find(names_error));
     Some(line.or_else(|| complaint.lines().last())?.trim())
 }
 

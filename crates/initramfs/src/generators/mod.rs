@@ -33,7 +33,7 @@ use dkms_engine::machine::{Kernel, Machine};
 use dkms_engine::os::process::{Environment, Output, Program};
 use dkms_engine::os::{durable, paths};
 
-use crate::image::{Contents, Image, KmodName, Listing};
+use crate::image::{Contents, Image, ImageKind, KmodName, Listing};
 use booster::Booster;
 pub(crate) use command::{GeneratorCommand, GeneratorFailure};
 use custom::Custom;
@@ -236,6 +236,18 @@ impl Generator {
         }
     }
 
+    /// Returns true if the generator overwrites an image directly instead of replacing it.
+    ///
+    /// mkinitcpio does so with a unified kernel image, and with an image beside which there is less
+    /// free space than 1.25 times its size.
+    pub(crate) fn overwrites(&self, machine: &Machine, image: &Image) -> bool {
+        let file = image.below(&machine.trees.root);
+        let Ok(meta) = file.metadata() else { return false };
+        let free = file.parent().and_then(durable::free_space);
+        let has_room = free.is_some_and(|free| free > meta.len() / 4 * 5);
+        self.is_mkinitcpio() && (image.kind == ImageKind::Uki || !has_room)
+    }
+
     /// Returns the size in bytes of the file that [`remove_temporary`](Self::remove_temporary)
     /// removes.
     pub(crate) fn size_of_temporary(&self, machine: &Machine, image: &Image) -> u64 {
@@ -268,11 +280,12 @@ impl Generator {
             .output(Output::Lines(&mut read))
             .run()
             .map_err(|error| error.to_string())?;
+        let was_listing = listing.has_begun();
         let contents = listing.end().filter(|_| ended.success());
         contents.ok_or_else(|| {
-            // A partial listing may precede the failure.
             let complaint = ended.complaint();
-            let why = complaint.lines().next().unwrap_or(&last).trim();
+            let said = complaint.lines().next().or((!was_listing).then_some(last.as_str()));
+            let why = said.map_or("the image is incomplete", str::trim);
             format!("{program}: cannot list {} ({}): {why}", path.display(), ended.how)
         })
     }

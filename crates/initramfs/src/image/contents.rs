@@ -1,4 +1,4 @@
-//! The kernel modules in an image, parsed from the output of the generator's listing program.
+//! The kernel modules and other files in an image, parsed from the output of the generator's listing program.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -8,16 +8,24 @@ use serde::{Deserialize, Serialize};
 
 use super::kmod_name::KmodName;
 
-/// The kernel modules in an image, and the kernels that they are for.
+/// The files in an image, and the kernels that it is for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Contents {
     pub(crate) modules: BTreeSet<KmodName>,
     /// The kernels whose module directories are in the image: usually one; empty if the image
     /// contains no modules.
     pub(crate) kernels: BTreeSet<KernelRelease>,
+    /// The paths of the files that are not kernel modules. Each version number in them is replaced
+    /// with `#`, so that an upgraded library is the same file.
+    pub(crate) files: BTreeSet<String>,
 }
 
 impl Contents {
+    /// Returns a file that is missing in `now`, a later image; `None` if no file is missing.
+    pub(crate) fn lost_file<'a>(&'a self, now: &'a Self) -> Option<&'a str> {
+        self.files.difference(&now.files).next().map(String::as_str)
+    }
+
     /// Returns true if the image can be used with `kernel`. An image without modules can be used
     /// with every kernel.
     pub(crate) fn is_for(&self, kernel: &KernelRelease) -> bool {
@@ -45,11 +53,19 @@ impl Listing {
         let path = Path::new(path);
         let below =
             ["usr/lib/modules", "lib/modules"].iter().find_map(|top| path.strip_prefix(top).ok());
-        let Some(below) = below else { return };
+        let Some(below) = below else {
+            self.contents.files.extend(is_entry(line).then(|| without_versions(path)));
+            return;
+        };
         self.names_files = true;
         let release = below.iter().next().and_then(|name| name.to_str()?.parse().ok());
         self.contents.kernels.extend(release);
         self.contents.modules.extend(KmodName::of_file(path));
+    }
+
+    /// Returns true if a line named a file of an image. Errors may follow.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.names_files
     }
 
     /// Returns the contents. Returns `None` if no line names an init program or a kernel module:
@@ -59,9 +75,43 @@ impl Listing {
     }
 }
 
+/// Returns true if a line of a listing describes a file: a plain path, or a line of `ls -l`.
+fn is_entry(line: &str) -> bool {
+    let first = line.split_whitespace().next().unwrap_or_default();
+    let is_mode = first.len() >= 10 && first.chars().all(|c| "-dlcbpsrwxStT.+".contains(c));
+    let is_path = first.len() == line.len() && first.chars().any(char::is_alphanumeric);
+    is_mode || is_path
+}
+
+/// Returns a path in which each version number is replaced with `#`.
+fn without_versions(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let (mut short, mut is_in_number) = (String::new(), false);
+    for c in text.chars() {
+        let is_digit = c.is_ascii_digit();
+        if is_digit && !is_in_number {
+            short.push('#');
+        }
+        is_in_number = is_digit || (is_in_number && c == '.');
+        if !is_in_number {
+            short.push(c);
+        }
+    }
+    short
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_is_lost_unless_only_its_version_changes() {
+        let old =
+            read("init\nusr/lib/libcrypto.so.3\nusr/lib/libzfs.so.4.1.0\netc/crypt.key\n").unwrap();
+        let new = read("init\nusr/lib/libcrypto.so.4\nusr/lib/libzfs.so.5.0\n").unwrap();
+        assert_eq!(old.lost_file(&new), Some("etc/crypt.key"));
+        assert_eq!(new.lost_file(&old), None);
+    }
 
     fn read(listing: &str) -> Option<Contents> {
         let mut reading = Listing::default();
