@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use stories::{Root, Started, find};
+use stories::{Completed, Root, Started, find};
 
 use crate::fixture::{assert_no_processes, kernel, release};
 use crate::image_fixture::{IMAGE, mask, new_images, set_precise, summary_line, unmask};
@@ -119,26 +119,42 @@ fn images_of_a_killed_run_are_generated_by_the_next() {
     }
 }
 
-/// SIGTERM ends pacman at once, but our hook lets mkinitcpio complete its image.
-#[test]
-fn terminated_pacman_leaves_a_complete_image() {
-    let root = machine();
-    enlarge(&root, 2048);
-    set_precise(&root);
+/// Upgrades zfs, and signals pacman and its hooks when half of the image has been written.
+#[track_caller]
+fn upgrade_with_signal(root: &Root, signal: &str) -> Completed {
     root.move_to_full_disk("boot", 1800);
-    wait_halfway(&root);
-    let new = zfs(&root, "2.0").file;
+    wait_halfway(root);
+    let new = zfs(root, "2.0").file;
     let pacman = ["pacman", "--noconfirm", "--noprogressbar", "-U", &new];
-    let pacman = wait_for_half(&root, root.start("setsid", &pacman));
-    root.run("kill", &["-TERM", "--", &format!("-{}", pacman.id())]).ok();
+    let pacman = wait_for_half(root, root.start("setsid", &pacman));
+    root.run("kill", &[&format!("-{signal}"), "--", &format!("-{}", pacman.id())]).ok();
     root.write("srv/go", "");
-    pacman.finish().exits(143);
-    assert_no_processes(&root, "terminated");
-    assert_holds(&root, IMAGE, &release());
-    root.shell("rm /var/lib/pacman/db.lck").ok();
-    root.boot_unit().ok();
-    assert_eq!(new_images(&root), [format!("/{IMAGE}")]);
-    root.assert_settled();
+    pacman.finish()
+}
+
+#[test]
+fn signal_to_pacman_leaves_a_complete_image() {
+    let machine = machine();
+    enlarge(&machine, 2048);
+    // SIGTERM ends pacman at once, but our hook lets mkinitcpio complete its image.
+    let terminated = machine.fork();
+    set_precise(&terminated);
+    upgrade_with_signal(&terminated, "TERM").exits(143);
+    assert_no_processes(&terminated, "terminated");
+    assert_holds(&terminated, IMAGE, &release());
+    terminated.shell("rm /var/lib/pacman/db.lck").ok();
+    terminated.boot_unit().ok();
+    // Ctrl-C ends only mkinitcpio's hook, which leaves a truncated image to our hook.
+    let interrupted = machine.fork();
+    upgrade_with_signal(&interrupted, "INT")
+        .ok()
+        .has("regenerating")
+        .has(&summary_line(&release()));
+    assert_holds(&interrupted, IMAGE, &release());
+    for root in [terminated, interrupted] {
+        assert_eq!(new_images(&root).last(), Some(&format!("/{IMAGE}")));
+        root.assert_settled();
+    }
 }
 
 /// Creates a machine with an image of `size` KiB and `spare` KiB of free space in /boot. Only our
@@ -176,13 +192,9 @@ fn image_survives_a_full_boot_partition() {
         assert_eq!(root.names("boot"), ["initramfs-linux.img", "vmlinuz-linux"]);
         root.assert_settled();
     }
-}
 
-/// The generator overwrites the image with one without zfs. There is no space for the old image
-/// beside it, and it can be read, so it is not overwritten.
-#[test]
-fn image_is_restored_once_there_is_space() {
-    let machine = machine();
+    // The generator overwrites the image with one without zfs. There is no space for the old image
+    // beside it, and it can be read, so it is not overwritten.
     let root = small_boot(&machine, 2048, 1800);
     let before = root.bytes(IMAGE);
     configure(&root, 2048, "MODULES=(gone)\nHOOKS=(base)");
