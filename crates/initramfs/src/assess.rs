@@ -153,7 +153,7 @@ impl<'a> Assessment<'a> {
             decision = Decision::Keep(not_mounted(&dir));
         }
         if let Decision::Regenerate(why) = &decision
-            && let Some(obstacle) = obstacle(machine, generator, &image, snapshot)
+            && let Some(obstacle) = obstacle(machine, generator, &image)
         {
             let is_damaged = matches!(facts.current, CurrentImage::Unreadable(_));
             let has_copy = snapshot.is_some_and(|old| old.copy.is_some());

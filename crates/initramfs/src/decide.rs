@@ -73,6 +73,8 @@ impl ImageFacts {
         let before = earlier.contents.as_ref().filter(|before| before.is_for(&self.kernel))?;
         match before.lost_file(now) {
             Some(file) => Some(format!("no longer contains {file}")),
+            // Without a module, it may be smaller.
+            None if !before.modules.is_subset(&now.modules) => None,
             None => earlier.shrunk.then(|| "much smaller than before".to_owned()),
         }
     }

@@ -40,8 +40,6 @@ pub(crate) struct ImageSnapshot {
     access: Option<Access>,
     /// What the image contained; `None` if it could not be listed.
     pub(crate) contents: Option<Contents>,
-    /// The free space in bytes beside the image with which its generator failed for lack of space.
-    pub(crate) failed_with_space: Option<u64>,
     /// The path of the copy; `None` if there is none.
     pub(crate) copy: Option<PathBuf>,
 }
@@ -85,7 +83,6 @@ impl ImageSnapshot {
             signed: is_signed(&file),
             access: meta.as_ref().map(Access::of),
             contents,
-            failed_with_space: None,
             copy: None,
         }
     }
@@ -101,7 +98,6 @@ impl ImageSnapshot {
             signed: false,
             access: None,
             contents: None,
-            failed_with_space: None,
             copy: None,
         }
     }

@@ -71,7 +71,7 @@ pub fn maintain_images(
     maintenance: Maintenance,
     say: &mut dyn FnMut(&str),
 ) -> Result<Maintained, FileError> {
-    let _lock = match maintenance {
+    let lock = match maintenance {
         Maintenance::DryRun => None,
         Maintenance::Regenerate | Maintenance::Report => {
             Some(Lock::take(&machine.trees, &machine.env, say)?)
@@ -99,6 +99,7 @@ pub fn maintain_images(
     let is_up_to_date = if maintenance == Maintenance::Report || is_elsewhere {
         report(machine, &assessment, is_elsewhere, say)
     } else {
+        lock.iter().for_each(Lock::share_with_programs);
         assessment.regenerate(machine, say)
     };
     if is_up_to_date

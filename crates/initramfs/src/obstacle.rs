@@ -8,7 +8,6 @@ use dkms_engine::os::durable;
 
 use crate::generators::Generator;
 use crate::image::Image;
-use crate::image_snapshot::ImageSnapshot;
 use crate::mount_table::unmounted_above;
 
 /// The free space in bytes that is required in addition to the estimated size of a new image.
@@ -25,13 +24,11 @@ pub(crate) struct Obstacle {
     pub(crate) allows_restoring: bool,
 }
 
-/// Returns the reason why `image` cannot be regenerated now, or `None` if it can. `snapshot` is its
-/// recorded state.
+/// Returns the reason why `image` cannot be regenerated now, or `None` if it can.
 pub(crate) fn obstacle(
     machine: &Machine,
     generator: &Generator,
     image: &Image,
-    snapshot: Option<&ImageSnapshot>,
 ) -> Option<Obstacle> {
     let root = &machine.trees.root;
     let blocked = |why: String| Some(Obstacle { why, allows_restoring: false });
@@ -57,28 +54,13 @@ pub(crate) fn obstacle(
     // mkinitcpio overwrites the old image. The other generators first write a new file beside it.
     let needed = if generator.is_mkinitcpio() { old / 20 } else { old } + MARGIN;
     let space = durable::free_space(dir)? + generator.size_of_temporary(machine, image);
-    let failed_with = snapshot.and_then(|old| old.failed_with_space);
+    if space >= needed {
+        return None;
+    }
     let dir = image.path.parent()?.display();
-    let kib = |bytes: u64| format!("{} KiB", bytes / 1024);
-    let why = match failed_with.filter(|failed_with| space <= *failed_with) {
-        _ if space < needed => {
-            format!("not enough space in {dir}: {} free, {} needed", kib(space), kib(needed))
-        }
-        Some(failed_with) => {
-            format!(
-                "not enough space in {dir}: the last attempt failed with {} free",
-                kib(failed_with)
-            )
-        }
-        None => return None,
-    };
+    let (space, needed) = (space / 1024, needed / 1024);
+    let why = format!("not enough space in {dir}: {space} KiB free, {needed} KiB needed");
     Some(Obstacle { why, allows_restoring: true })
-}
-
-/// Returns true if there is hardly any space beside an image.
-pub(crate) fn is_full(image: &Image, root: &Path) -> bool {
-    let dir = image.below(root);
-    dir.parent().and_then(durable::free_space).is_some_and(|space| space < MARGIN)
 }
 
 /// Returns the mount point of a file system that may contain a kernel's images and is in fstab but

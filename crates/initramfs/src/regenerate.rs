@@ -9,7 +9,6 @@ use crate::decide::{CurrentImage, Decision, EarlierImage, lacking};
 use crate::generators::{Generator, GeneratorCommand, GeneratorFailure};
 use crate::image::{Image, ImageKind, KmodName, is_signed};
 use crate::kernel_line::{kernel_line, missing_modules};
-use crate::obstacle::is_full;
 
 impl Assessment<'_> {
     /// Carries out all decisions. Returns true if all images are up to date afterwards.
@@ -149,7 +148,7 @@ impl Assessment<'_> {
     /// An image is judged by its contents: mkinitcpio fails if its configuration names a module
     /// that does not exist, but generates the image nevertheless.
     fn run_generator(
-        &mut self,
+        &self,
         machine: &Machine,
         generator: &Generator,
         kernel: &mut KernelAssessment,
@@ -162,7 +161,7 @@ impl Assessment<'_> {
         let mut failures: Vec<GeneratorFailure> = Vec::new();
         for command in generator.commands(machine, &kernel.kernel, &images) {
             if machine.tools.stop.asked().is_none() {
-                failures.extend(command.run(machine).err());
+                failures.extend(command.run().err());
             }
         }
         // The previous image may need the space.
@@ -185,13 +184,7 @@ impl Assessment<'_> {
                 contents: old.contents.clone(),
             });
             if let Some(why) = self.fault(machine, generator, it, is_untouched, &failures) {
-                // The generator may also have failed because its own directory in /tmp was full.
-                let lacks_space = failures.iter().any(|failure| failure.lacks_space)
-                    && is_full(&it.image, &machine.trees.root);
                 errors.push(self.restore(machine, generator, it, &name, &why));
-                if lacks_space {
-                    self.snapshot.note_full_disk(&it.image, &machine.trees.root);
-                }
             }
         }
         let needed = stale.iter().filter_map(|it| kernel.images[*it].facts.configured.as_ref());
@@ -269,7 +262,7 @@ fn sign_again(machine: &Machine, image: &Image, name: &str) -> Option<String> {
     }
     let command = machine.settings.initramfs.sign.split_whitespace();
     let command = GeneratorCommand::new(&command.collect::<Vec<_>>());
-    let ran = command.run(machine);
+    let ran = command.run();
     if is_signed(&file) {
         return None;
     }

@@ -177,14 +177,6 @@ impl Snapshot {
         self.images.iter().map(|old| old.image.path.as_path())
     }
 
-    /// Records that the generator has failed to write an image for lack of space.
-    pub(crate) fn note_full_disk(&mut self, image: &Image, root: &Path) {
-        let free = image.below(root).parent().and_then(durable::free_space);
-        if let Some(old) = self.images.iter_mut().find(|old| old.image.path == image.path) {
-            old.failed_with_space = free;
-        }
-    }
-
     /// Deletes the copy of an image. Logs a warning if the file cannot be removed.
     pub(crate) fn delete_copy(&mut self, image: &Image) {
         if let Some(old) = self.images.iter_mut().find(|old| old.image.path == image.path)

@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 
 use crate::machine::Trees;
 use crate::os::durable::{self, FileError};
@@ -21,7 +21,7 @@ pub(crate) const WITHIN_RUN: &str = "ALPM_DKMS_WITHIN_RUN";
 /// If the process is killed, the kernel releases the lock.
 #[derive(Debug)]
 pub struct Lock {
-    _file: Option<File>,
+    file: Option<File>,
 }
 
 /// Returns true if a script or a conf of another run started this process.
@@ -47,7 +47,7 @@ impl Lock {
         report: &mut dyn FnMut(&str),
     ) -> Result<Self, FileError> {
         if is_within_run(env) {
-            return Ok(Self { _file: None });
+            return Ok(Self { file: None });
         }
         durable::create_dirs(&trees.dkms)?;
         let path = trees.lock();
@@ -81,7 +81,19 @@ impl Lock {
             .set_len(0)
             .and_then(|()| file.seek(SeekFrom::Start(0)))
             .and_then(|_| writeln!(file, "process {} ({program})", std::process::id()));
-        Ok(Self { _file: Some(file) })
+        Ok(Self { file: Some(file) })
+    }
+}
+
+impl Lock {
+    /// Lets the programs that this process starts from now on hold the lock, too. If this process is
+    /// killed, other runs wait until those programs have ended.
+    pub fn share_with_programs(&self) {
+        // Without this, another run would start while a program of a killed run goes on.
+        let shared = self.file.as_ref().map(|file| fcntl(file, FcntlArg::F_SETFD(FdFlag::empty())));
+        if let Some(Err(error)) = shared {
+            log::warn!("cannot share the lock: {error}");
+        }
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use dkms_engine::machine::Machine;
 use dkms_engine::os::process::{Environment, Program};
 
 /// The time limit of one command, long enough for a full dracut image on a slow disk.
@@ -48,9 +47,12 @@ impl GeneratorCommand {
 
     /// Runs the command in `/`, as libalpm does.
     ///
+    /// It is not confined: a generator that is killed with this process leaves a truncated image, and
+    /// dracut leaves out device nodes if it finds itself in a container, such as a pid namespace.
+    ///
     /// # Errors
     /// [`GeneratorFailure`] if the command fails or cannot be started.
-    pub(crate) fn run(&self, machine: &Machine) -> Result<(), GeneratorFailure> {
+    pub(crate) fn run(&self) -> Result<(), GeneratorFailure> {
         let Some((program, args)) = self.words.split_first() else { return Ok(()) };
         let env = Environment::fixed();
         let ended = Program::new(program, &env)
@@ -58,9 +60,6 @@ impl GeneratorCommand {
             .cwd("/")
             .stdin(self.stdin.as_bytes())
             .deadline(TIMEOUT)
-            .confined(&machine.tools)
-            // A generator that is killed leaves a truncated image.
-            .ends_by_itself()
             .run()
             .map_err(|error| GeneratorFailure { why: error.to_string(), lacks_space: false })?;
         if ended.success() {

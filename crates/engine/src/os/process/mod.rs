@@ -57,7 +57,6 @@ pub struct Program<'a> {
     output: Output<'a>,
     deadline: Option<Duration>,
     confined: Option<&'a Tools>,
-    ends_by_itself: bool,
     mounts: Option<OwnMounts>,
 }
 
@@ -74,7 +73,6 @@ impl<'a> Program<'a> {
             output: Output::Capture,
             deadline: None,
             confined: None,
-            ends_by_itself: false,
             mounts: None,
         }
     }
@@ -135,16 +133,6 @@ impl<'a> Program<'a> {
         self
     }
 
-    /// Lets a confined program end by itself when this process receives a signal to stop.
-    ///
-    /// The signals of a terminal (Ctrl-C) do not reach the program either, because it has a process
-    /// group of its own.
-    #[must_use]
-    pub fn ends_by_itself(mut self) -> Self {
-        self.ends_by_itself = true;
-        self
-    }
-
     /// Gives the program and its descendants mounts of their own.
     ///
     /// The program must be confined, and [`Confinement::has_own_mounts`] must have returned true.
@@ -176,7 +164,7 @@ impl<'a> Program<'a> {
         let mut drain_until = None;
         while !ended || !streams.is_empty() {
             let stop = self.confined.and_then(|tools| tools.stop.fd());
-            let stop = stop.filter(|_| !ended && killed.is_none() && !self.ends_by_itself);
+            let stop = stop.filter(|_| !ended && killed.is_none());
             let mut fds: Vec<_> = stop.map(|fd| (fd, PollFlags::POLLIN)).into_iter().collect();
             if !ended {
                 fds.push((running.ended(), PollFlags::POLLIN));
