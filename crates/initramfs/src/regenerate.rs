@@ -101,21 +101,15 @@ impl Assessment<'_> {
         errors
     }
 
-    /// Copies the images that the generator is about to write: those at the indexes `stale`, and
-    /// the others of their presets.
+    /// Copies the images that the generator is about to write.
     ///
     /// Keeps an existing copy if it was made with the current objects installed, or if the image is
     /// now broken.
     fn copy_images(&mut self, machine: &Machine, kernel: &KernelAssessment, stale: &[usize]) {
         let root = &machine.trees.root;
         let has_same_objects = self.snapshot.has_objects(&kernel.kernel.release, &kernel.modules);
-        let presets: BTreeSet<&String> =
-            stale.iter().filter_map(|index| kernel.images[*index].image.preset.as_ref()).collect();
-        for (index, ImageAssessment { image, facts, .. }) in kernel.images.iter().enumerate() {
-            let is_of_preset = image.preset.as_ref().is_some_and(|it| presets.contains(it));
-            if !stale.contains(&index) && !is_of_preset {
-                continue;
-            }
+        for index in written_with(kernel, stale) {
+            let ImageAssessment { image, facts, .. } = &kernel.images[index];
             let contents = match &facts.current {
                 CurrentImage::Holds(contents) => Some(contents),
                 _ => None,
@@ -167,15 +161,14 @@ impl Assessment<'_> {
         // The previous image may need the space.
         images.iter().for_each(|image| generator.remove_temporary(machine, image));
         let mut errors = Vec::new();
-        for (index, it) in kernel.images.iter_mut().enumerate() {
-            let is_untouched = self
-                .snapshot
-                .of(&it.image)
-                .is_some_and(|old| old.is_untouched(&it.image, &machine.trees.root));
-            if !stale.contains(&index) && is_untouched {
+        let root = &machine.trees.root;
+        for index in written_with(kernel, stale) {
+            let it = &mut kernel.images[index];
+            let old = self.snapshot.of(&it.image);
+            let is_untouched = old.is_some_and(|old| old.is_untouched(&it.image, root));
+            if is_untouched && !stale.contains(&index) {
                 continue;
             }
-            let root = &machine.trees.root;
             it.facts.current = inspect(generator, &it.image.below(root));
             // The snapshot may be newer than the facts.
             it.facts.earlier = self.snapshot.of(&it.image).map(|old| EarlierImage {
@@ -245,6 +238,17 @@ impl Assessment<'_> {
             CurrentImage::Unreadable(why) => Some(why.clone()),
         }
     }
+}
+
+/// Returns the indexes of the images that the generator writes when it regenerates those at the
+/// indexes `stale`: these, and the others of their presets.
+fn written_with(kernel: &KernelAssessment, stale: &[usize]) -> Vec<usize> {
+    let preset = |index: usize| kernel.images[index].image.preset.as_ref();
+    let presets: BTreeSet<&String> = stale.iter().filter_map(|index| preset(*index)).collect();
+    let is_written = |index: &usize| {
+        stale.contains(index) || preset(*index).is_some_and(|preset| presets.contains(preset))
+    };
+    (0..kernel.images.len()).filter(is_written).collect()
 }
 
 /// Returns true if a generator's error names a module as a whole word.
