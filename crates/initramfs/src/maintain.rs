@@ -204,4 +204,27 @@ mod tests {
             "{left:?}"
         );
     }
+    /// pacman was killed after mkinitcpio's hook had removed the image of a kernel that was to be
+    /// upgraded, so no image is pending.
+    #[test]
+    fn vanished_images_are_generated_again() {
+        let root = TestRoot::new();
+        root.kernel("7.2").pkgbase("linux");
+        root.write("boot/initramfs-linux.img", "image");
+        let command = format!("touch {}", root.at("boot/initramfs-linux.img").display());
+        root.write("usr/bin/dracut", "");
+        root.write("etc/dkms/alpm-dkms.toml", format!("[initramfs]\ncommand = '{command}'\n"));
+        let machine = Machine::for_hook(root.path());
+        let generator = Generator::detect(&machine).unwrap();
+        crate::note_existing_images(&machine, &generator).unwrap();
+        fs::remove_file(root.at("boot/initramfs-linux.img")).unwrap();
+        assert!(needs_maintenance(&machine));
+        let mut lines = Vec::new();
+        let mut say = |line: &str| lines.push(line.to_owned());
+        let maintained =
+            maintain_images(&machine, Some(&generator), Maintenance::DryRun, &mut say).unwrap();
+        assert_eq!(maintained, Maintained::Stale);
+        let missing = "7.2 (linux): /boot/initramfs-linux.img: needs to be regenerated: missing";
+        assert_eq!(lines, [missing.to_owned(), format!("would run: {command}")]);
+    }
 }

@@ -77,3 +77,20 @@ fn a_snapshot_of_another_format_is_ignored() {
     // The images are recorded again.
     assert!(taken(&machine).unwrap().is_recorded());
 }
+
+#[test]
+fn vanished_images_belong_to_their_kernel_and_its_upgrade() {
+    let (root, machine) = pending_root();
+    note_existing_images(&machine, &Generator::detect(&machine).unwrap()).unwrap();
+    root.kernel("7.3").pkgbase("linux");
+    root.kernel("6.12").pkgbase("linux-lts");
+    let snapshot = Snapshot::read(&machine);
+    let kernels = Kernels::read(&machine.trees).unwrap().all;
+    let vanished = || {
+        let images = kernels.iter().flat_map(|kernel| snapshot.vanished(kernel, root.path()));
+        images.map(|image| image.kernel.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(vanished(), [""; 0]);
+    fs::remove_file(root.at(IMAGE)).unwrap();
+    assert_eq!(vanished(), ["7.2", "7.3"]);
+}
