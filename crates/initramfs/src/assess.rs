@@ -10,6 +10,7 @@ use dkms_engine::names::KernelRelease;
 use crate::decide::{CurrentImage, Decision, EarlierImage, ImageFacts, decide};
 use crate::generators::{Generator, GeneratorCommand};
 use crate::image::Image;
+use crate::image_snapshot::ImageSnapshot;
 use crate::managed_modules::ManagedModules;
 use crate::mount_table::unmounted_above;
 use crate::needed_modules::needed_modules;
@@ -115,7 +116,7 @@ impl<'a> Assessment<'a> {
         let root = &machine.trees.root;
         let snapshot = self.snapshot.of(&image);
         let current = match snapshot {
-            Some(old) if old.contents.is_some() && old.is_untouched(&image, root) => {
+            Some(old) if old.contents.is_some() && old.is_untouched(root) => {
                 CurrentImage::Holds(old.contents.clone().unwrap_or_default())
             }
             _ => inspect(generator, &image.below(root)),
@@ -123,16 +124,8 @@ impl<'a> Assessment<'a> {
         // An image that was regenerated before the new objects were installed may contain the old
         // ones.
         let has_objects = self.snapshot.has_objects(&kernel.release, modules);
-        let earlier = has_objects.then(|| EarlierImage {
-            // An image without a snapshot is new.
-            unchanged: snapshot.is_some_and(|old| old.is_same(&image, root)),
-            shrunk: snapshot.is_some_and(|old| old.has_shrunk(&image, root)),
-            contents: snapshot.and_then(|old| old.contents.clone()),
-        });
-        let held = match &current {
-            CurrentImage::Holds(contents) => contents.modules.clone(),
-            _ => BTreeSet::new(),
-        };
+        let earlier = has_objects.then(|| earlier(snapshot, root));
+        let held = current.contents().map_or_else(BTreeSet::new, |it| it.modules.clone());
         let facts = ImageFacts {
             kernel: kernel.release.clone(),
             installed: self.installed.clone(),
@@ -185,6 +178,15 @@ impl<'a> Assessment<'a> {
                 self.pending.clear(machine, release);
             }
         }
+    }
+}
+
+/// Compares an image with its recorded state. An image without a record is new.
+pub(crate) fn earlier(snapshot: Option<&ImageSnapshot>, root: &Path) -> EarlierImage {
+    EarlierImage {
+        unchanged: snapshot.is_some_and(|old| old.is_same(root)),
+        shrunk: snapshot.is_some_and(|old| old.has_shrunk(root)),
+        contents: snapshot.and_then(|old| old.contents.clone()),
     }
 }
 

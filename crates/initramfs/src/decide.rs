@@ -14,7 +14,7 @@ pub(crate) struct ImageFacts {
     pub(crate) kernel: KernelRelease,
     /// The releases of all installed kernels.
     pub(crate) installed: BTreeSet<KernelRelease>,
-    /// Whether the image existed before the transaction, or may have existed.
+    /// Whether the image existed before the transaction; also true if that is unknown.
     pub(crate) existed: bool,
     /// The modules that dkms has installed, replaced or removed for the image's kernel since the
     /// image was last checked.
@@ -37,7 +37,7 @@ pub(crate) struct ImageFacts {
 pub(crate) struct EarlierImage {
     /// Whether the image still has the same content as in the snapshot.
     pub(crate) unchanged: bool,
-    /// Whether the image has become much smaller.
+    /// Whether the image is much smaller now.
     pub(crate) shrunk: bool,
     /// The contents at the time of the snapshot; `None` if the image was missing or its copy cannot
     /// be read.
@@ -51,6 +51,16 @@ pub(crate) enum CurrentImage {
     /// The image cannot be listed. The string is the reason.
     Unreadable(String),
     Holds(Contents),
+}
+
+impl CurrentImage {
+    /// Returns the contents of the image; `None` if it is missing or cannot be listed.
+    pub(crate) fn contents(&self) -> Option<&Contents> {
+        match self {
+            Self::Holds(contents) => Some(contents),
+            Self::Missing | Self::Unreadable(_) => None,
+        }
+    }
 }
 
 /// The action to take on an image. The string is the reason for it.
@@ -156,16 +166,12 @@ pub(crate) fn decide(facts: &ImageFacts) -> Decision {
 
 /// Returns the modules that a regenerated image lacks although it should contain them.
 ///
-/// If the generator failed, these are all modules that were in the image `before` and have not been
+/// If the generator failed, these are all modules that were in the earlier image and have not been
 /// removed, and the installed ones that the image needs. If it succeeded, they are only dkms's
 /// modules that were in the image and that it still needs: an administrator may have removed a
 /// module from the configuration, and a driver is left out if its device has been unplugged.
-pub(crate) fn lacking(
-    facts: &ImageFacts,
-    before: Option<&Contents>,
-    now: &Contents,
-    has_failed: bool,
-) -> BTreeSet<KmodName> {
+pub(crate) fn lacking(facts: &ImageFacts, now: &Contents, has_failed: bool) -> BTreeSet<KmodName> {
+    let before = facts.earlier.as_ref().and_then(|earlier| earlier.contents.as_ref());
     let is_needed = |name: &KmodName| {
         let needed = facts.configured.as_ref();
         facts.placed.contains(name) && needed.is_some_and(|needed| needed.contains_key(name))

@@ -1,4 +1,4 @@
-//! What is said about a stale image: the same facts in hooks, commands and JSON.
+//! The report on a stale image, with the same facts in hooks, commands and JSON.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -8,7 +8,7 @@ use dkms_engine::machine::Machine;
 use serde::Serialize;
 
 use crate::assess::{Assessment, ImageAssessment, KernelAssessment};
-use crate::decide::{CurrentImage, Decision};
+use crate::decide::Decision;
 use crate::generators::{Generator, GeneratorCommand};
 use crate::image::KmodName;
 
@@ -19,7 +19,7 @@ pub struct ImageReport {
     kernel: String,
     /// The path of the image; `None` if the images cannot be found.
     image: Option<PathBuf>,
-    /// What is wrong, in a few words.
+    /// A short description of the problem.
     problem: &'static str,
     why: String,
     /// The installed dkms modules that the image contains.
@@ -84,10 +84,7 @@ impl KernelAssessment {
             Decision::Restore(why) => ("the previous image needs to be restored", why),
         };
         let none = BTreeSet::new();
-        let held = match &it.facts.current {
-            CurrentImage::Holds(contents) => &contents.modules,
-            _ => &none,
-        };
+        let held = it.facts.current.contents().map_or(&none, |contents| &contents.modules);
         let (placed, needed) = (&it.facts.placed, it.facts.configured.as_ref());
         let is_needed = |name: &KmodName| needed.is_some_and(|needed| needed.contains_key(name));
         let lacks = placed.difference(held).filter(|name| is_needed(name));

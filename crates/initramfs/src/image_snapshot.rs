@@ -23,8 +23,8 @@ const SPARE_COPIES: u64 = 3;
 pub(crate) struct ImageSnapshot {
     #[serde(flatten)]
     pub(crate) image: Image,
-    /// Whether the image existed then or, if another hook has removed it, at the start of the
-    /// transaction.
+    /// Whether the image existed when the snapshot was taken or, if another hook had removed it by
+    /// then, at the start of the transaction.
     pub(crate) existed: bool,
     /// The metadata that [`stat`] returned; `None` if the image did not exist.
     stat: Option<String>,
@@ -38,7 +38,7 @@ pub(crate) struct ImageSnapshot {
     pub(crate) signed: bool,
     /// The owner and mode of the image; `None` if the image did not exist.
     access: Option<Access>,
-    /// What the image contained; `None` if it could not be listed.
+    /// The contents of the image; `None` if they could not be listed.
     pub(crate) contents: Option<Contents>,
     /// The path of the copy; `None` if there is none.
     pub(crate) copy: Option<PathBuf>,
@@ -109,17 +109,17 @@ impl ImageSnapshot {
 
     /// Copies the image to the directory `dir`, which no other user can enter. Logs a warning if
     /// the image cannot be copied or if too little space would be left.
-    pub(crate) fn copy_to(&mut self, dir: &Path, image: &Image, root: &Path) {
-        let file = image.below(root);
+    pub(crate) fn copy_to(&mut self, dir: &Path, root: &Path) {
+        let file = self.image.below(root);
         let Ok(meta) = file.metadata() else { return };
         let needed = meta.len().saturating_mul(SPARE_COPIES + 1);
         let made = create_closed_dir(dir).and_then(|()| {
             if durable::free_space(dir).is_some_and(|free| free < needed) {
-                let path = image.path.display();
+                let path = self.image.path.display();
                 log::warn!("{}: not enough space for a copy of {path}", dir.display());
                 return Ok(None);
             }
-            let name = Digest::of_bytes(image.path.as_os_str().as_encoded_bytes());
+            let name = Digest::of_bytes(self.image.path.as_os_str().as_encoded_bytes());
             let copy = dir.join(format!("{name}.img"));
             copy_closed(&file, &copy, None).map_err(FileError::when("copy an image to", &copy))?;
             Ok(Some(copy))
@@ -145,23 +145,23 @@ impl ImageSnapshot {
     ///
     /// An image that was regenerated with the same content counts as unchanged, because it cannot
     /// contain the changed modules.
-    pub(crate) fn is_same(&self, image: &Image, root: &Path) -> bool {
-        let file = image.below(root);
+    pub(crate) fn is_same(&self, root: &Path) -> bool {
+        let file = self.image.below(root);
         let now = file.metadata().ok().map(|meta| stat(&meta));
         now == self.stat || (self.digest.is_some() && Digest::of_file(&file).ok() == self.digest)
     }
 
     /// Returns true if the image now has less than three quarters of its size. Its files may be
     /// empty, because the disk on which the generator collected them was full.
-    pub(crate) fn has_shrunk(&self, image: &Image, root: &Path) -> bool {
-        image.below(root).metadata().is_ok_and(|now| now.len() < self.size / 4 * 3)
+    pub(crate) fn has_shrunk(&self, root: &Path) -> bool {
+        self.image.below(root).metadata().is_ok_and(|now| now.len() < self.size / 4 * 3)
     }
 
     /// Returns true if the image existed when the snapshot was taken and has not been written
     /// since.
-    pub(crate) fn is_untouched(&self, image: &Image, root: &Path) -> bool {
+    pub(crate) fn is_untouched(&self, root: &Path) -> bool {
         self.stat.is_some()
-            && image.below(root).metadata().ok().map(|meta| stat(&meta)) == self.stat
+            && self.image.below(root).metadata().ok().map(|meta| stat(&meta)) == self.stat
     }
 
     /// Restores the image from its copy, with the owner and mode that it had.
@@ -171,9 +171,9 @@ impl ImageSnapshot {
     ///
     /// # Errors
     /// [`io::Error`] if there is no copy or the image cannot be written.
-    pub(crate) fn restore(&self, image: &Image, root: &Path, is_spoilt: bool) -> io::Result<()> {
+    pub(crate) fn restore(&self, root: &Path, is_spoilt: bool) -> io::Result<()> {
         let copy = self.copy.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        let file = image.below(root);
+        let file = self.image.below(root);
         let beside = file.with_extension(TEMPORARY);
         let now = || file.metadata().ok().map(|meta| Access::of(&meta));
         let access = self.access.or_else(now);
@@ -244,7 +244,7 @@ mod tests {
     /// Records the state of the image and copies it.
     fn copied(root: &TestRoot, image: &Image) -> ImageSnapshot {
         let mut snapshot = ImageSnapshot::of(image, root.path(), None);
-        snapshot.copy_to(&root.at("copies"), image, root.path());
+        snapshot.copy_to(&root.at("copies"), root.path());
         snapshot
     }
 
@@ -252,13 +252,13 @@ mod tests {
     fn an_image_is_unchanged_until_its_content_changes() {
         let (root, image) = test_root();
         let snapshot = copied(&root, &image);
-        assert!(snapshot.is_same(&image, root.path()));
+        assert!(snapshot.is_same(root.path()));
         root.write(IMAGE, "good");
-        assert!(snapshot.is_same(&image, root.path()));
+        assert!(snapshot.is_same(root.path()));
         root.write(IMAGE, "new");
-        assert!(!snapshot.is_same(&image, root.path()));
+        assert!(!snapshot.is_same(root.path()));
         fs::remove_file(root.at(IMAGE)).unwrap();
-        assert!(!snapshot.is_same(&image, root.path()));
+        assert!(!snapshot.is_same(root.path()));
     }
 
     #[test]
@@ -267,10 +267,10 @@ mod tests {
         fs::remove_file(root.at(IMAGE)).unwrap();
         let snapshot = copied(&root, &image);
         assert!(!snapshot.existed && !snapshot.is_recorded() && snapshot.copy.is_none());
-        assert!(snapshot.is_same(&image, root.path()));
+        assert!(snapshot.is_same(root.path()));
         root.write(IMAGE, "new");
-        assert!(!snapshot.is_same(&image, root.path()));
-        assert!(snapshot.restore(&image, root.path(), true).is_err());
+        assert!(!snapshot.is_same(root.path()));
+        assert!(snapshot.restore(root.path(), true).is_err());
     }
 
     #[test]
@@ -278,7 +278,7 @@ mod tests {
         let (root, image) = test_root();
         let snapshot = copied(&root, &image);
         root.write(IMAGE, "bad");
-        snapshot.restore(&image, root.path(), false).unwrap();
+        snapshot.restore(root.path(), false).unwrap();
         assert_eq!(root.read(IMAGE), "good");
         let names = fs::read_dir(root.at("boot")).unwrap();
         assert_eq!(names.count(), 1, "no temporary file is left in /boot");
@@ -291,9 +291,9 @@ mod tests {
         let snapshot = copied(&root, &image);
         root.write("boot/initramfs-linux.dkms-tmp/x", "");
         root.write(IMAGE, "lacks a module");
-        assert!(snapshot.restore(&image, root.path(), false).is_err());
+        assert!(snapshot.restore(root.path(), false).is_err());
         assert_eq!(root.read(IMAGE), "lacks a module");
-        snapshot.restore(&image, root.path(), true).unwrap();
+        snapshot.restore(root.path(), true).unwrap();
         assert_eq!(root.read(IMAGE), "good");
     }
 
@@ -325,7 +325,7 @@ mod tests {
         fs::remove_file(&file).unwrap();
         root.write(IMAGE, "bad");
         set_mode(&file, 0o666);
-        snapshot.restore(&image, root.path(), false).unwrap();
+        snapshot.restore(root.path(), false).unwrap();
         assert_eq!(root.read(IMAGE), "good");
         assert_eq!(mode_of(&file), mode);
         assert_eq!(fs::metadata(&file).unwrap().gid(), group);

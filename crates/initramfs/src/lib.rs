@@ -16,7 +16,7 @@
 //! | `decide` | decides what to do with one image | `image` |
 //! | `obstacle` | why an image cannot be written now | `generators`, `mount_table` |
 //! | `assess` | decides what to do with all pending images | all above |
-//! | `image_report` | what is said about stale images | `assess` |
+//! | `image_report` | the report on a stale image | `assess` |
 //! | `regenerate`, `restore`, `kernel_line` | carry out the decisions | `assess` |
 //! | `maintain` | the interface for hooks and commands | `assess`, `regenerate`, `leftovers` |
 

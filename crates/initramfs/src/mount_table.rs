@@ -16,7 +16,7 @@ struct Mount {
 /// Returns the types of the root file system: the mounted one, and the one in fstab.
 pub(crate) fn root_kinds(root: &Path) -> Vec<String> {
     let tables = [mounted(root), in_fstab(root)];
-    // Of several file systems mounted on `/`, the last one is visible.
+    // If several file systems are mounted on `/`, only the last one is visible.
     let of_root = |table: Vec<Mount>| table.into_iter().rfind(|it| it.dir == Path::new("/"));
     tables.into_iter().flatten().filter_map(of_root).map(|it| it.kind).collect()
 }

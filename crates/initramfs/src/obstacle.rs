@@ -20,7 +20,7 @@ const BOOT_DIRS: [&str; 3] = ["/boot", "/efi", "/boot/efi"];
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Obstacle {
     pub(crate) why: String,
-    /// Whether a damaged image can be overwritten with its copy nevertheless.
+    /// Whether a damaged image can still be overwritten with its copy.
     pub(crate) allows_restoring: bool,
 }
 

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dkms_engine::machine::Machine;
 
-use crate::assess::{Assessment, ImageAssessment, KernelAssessment, inspect};
-use crate::decide::{CurrentImage, Decision, EarlierImage, lacking};
+use crate::assess::{Assessment, ImageAssessment, KernelAssessment, earlier, inspect};
+use crate::decide::{CurrentImage, Decision, lacking};
 use crate::generators::{Generator, GeneratorCommand, GeneratorFailure};
 use crate::image::{Image, ImageKind, KmodName, is_signed};
 use crate::kernel_line::{kernel_line, missing_modules};
+use crate::restore::not_regenerated;
 
 impl Assessment<'_> {
     /// Carries out all decisions. Returns true if all images are up to date afterwards.
@@ -66,7 +67,7 @@ impl Assessment<'_> {
                     errors.push(self.restore(machine, generator, it, &name, &why));
                 }
                 Decision::Regenerate(_) if machine.tools.stop.asked().is_some() => {
-                    errors.push(format!("error: {name}: {path}: not regenerated: interrupted"));
+                    errors.push(not_regenerated(&name, &it.image, "interrupted"));
                     it.is_outdated = true;
                 }
                 Decision::Regenerate(why) => {
@@ -81,9 +82,8 @@ impl Assessment<'_> {
                 let it = &mut kernel.images[*index];
                 let is_safe = self.can_be_lost(machine, generator, it);
                 if !is_safe {
-                    let path = it.image.path.display();
                     let why = "no room for a copy in /var, and mkinitcpio would overwrite it";
-                    errors.push(format!("error: {name}: {path}: not regenerated: {why}"));
+                    errors.push(not_regenerated(&name, &it.image, why));
                     it.is_outdated = true;
                 }
                 is_safe
@@ -110,14 +110,11 @@ impl Assessment<'_> {
         let has_same_objects = self.snapshot.has_objects(&kernel.kernel.release, &kernel.modules);
         for index in written_with(kernel, stale) {
             let ImageAssessment { image, facts, .. } = &kernel.images[index];
-            let contents = match &facts.current {
-                CurrentImage::Holds(contents) => Some(contents),
-                _ => None,
-            };
-            let is_current = self.snapshot.of(image).is_some_and(|old| {
-                has_same_objects && (old.copy.is_some() || !old.is_same(image, root))
-            });
-            let has_copy = self.snapshot.of(image).is_some_and(|old| old.copy.is_some());
+            let contents = facts.current.contents();
+            let old = self.snapshot.of(image);
+            let has_copy = old.is_some_and(|old| old.copy.is_some());
+            let is_current =
+                has_same_objects && (has_copy || old.is_some_and(|old| !old.is_same(root)));
             if !is_current && (contents.is_some() || !has_copy) {
                 self.snapshot.add(machine, image, contents.cloned(), true);
             }
@@ -133,7 +130,7 @@ impl Assessment<'_> {
     fn can_be_lost(&self, machine: &Machine, generator: &Generator, it: &ImageAssessment) -> bool {
         let has_copy = self.snapshot.of(&it.image).is_some_and(|old| old.copy.is_some());
         has_copy
-            || !matches!(it.facts.current, CurrentImage::Holds(_))
+            || it.facts.current.contents().is_none()
             || !generator.overwrites(machine, &it.image)
     }
 
@@ -165,18 +162,14 @@ impl Assessment<'_> {
         for index in written_with(kernel, stale) {
             let it = &mut kernel.images[index];
             let old = self.snapshot.of(&it.image);
-            let is_untouched = old.is_some_and(|old| old.is_untouched(&it.image, root));
+            let is_untouched = old.is_some_and(|old| old.is_untouched(root));
             if is_untouched && !stale.contains(&index) {
                 continue;
             }
             it.facts.current = inspect(generator, &it.image.below(root));
             // The snapshot may be newer than the facts.
-            it.facts.earlier = self.snapshot.of(&it.image).map(|old| EarlierImage {
-                unchanged: old.is_same(&it.image, root),
-                shrunk: old.has_shrunk(&it.image, root),
-                contents: old.contents.clone(),
-            });
-            if let Some(why) = self.fault(machine, generator, it, is_untouched, &failures) {
+            it.facts.earlier = old.map(|old| earlier(Some(old), root));
+            if let Some(why) = fault(machine, generator, it, is_untouched, &failures) {
                 errors.push(self.restore(machine, generator, it, &name, &why));
             }
         }
@@ -195,48 +188,46 @@ impl Assessment<'_> {
         }
         failures.chain(errors).collect()
     }
+}
 
-    /// Returns the reason why an image is not good after the generator has run; `None` if it is.
-    fn fault(
-        &self,
-        machine: &Machine,
-        generator: &Generator,
-        it: &ImageAssessment,
-        is_untouched: bool,
-        failures: &[GeneratorFailure],
-    ) -> Option<String> {
-        let has_failed = !failures.is_empty();
-        let undone = |why: &str| match machine.tools.stop.asked() {
-            Some(_) => Some("interrupted".to_owned()),
-            None => Some(why.to_owned()),
-        };
-        // The administrator's own command may write to another path.
-        let writes_here = machine.settings.initramfs.command.is_empty();
-        match &it.facts.current {
-            CurrentImage::Holds(_) if is_untouched && has_failed => undone("the generator failed"),
-            CurrentImage::Holds(_) if is_untouched && writes_here => {
-                undone("the generator did not change it")
-            }
-            CurrentImage::Holds(_) if generator.is_unknown() => {
-                has_failed.then(|| "the generator failed".to_owned())
-            }
-            CurrentImage::Holds(_) if failures.iter().any(|failure| failure.lacks_space) => {
-                Some("the generator ran out of disk space".to_owned())
-            }
-            CurrentImage::Holds(now) => {
-                let before = self.snapshot.of(&it.image).and_then(|old| old.contents.as_ref());
-                let lacking = lacking(&it.facts, before, now, has_failed);
-                let names: Vec<&str> = lacking.iter().map(KmodName::as_str).collect();
-                if !names.is_empty() {
-                    return Some(format!("generated without {}", names.join(", ")));
-                }
-                it.facts.incomplete(now).filter(|_| has_failed)
-            }
-            // An unknown generator may use another file name.
-            CurrentImage::Missing if generator.is_unknown() && !has_failed => None,
-            CurrentImage::Missing => undone("the generator did not create it"),
-            CurrentImage::Unreadable(why) => Some(why.clone()),
+/// Returns the reason why an image is not good after the generator has run; `None` if it is.
+fn fault(
+    machine: &Machine,
+    generator: &Generator,
+    it: &ImageAssessment,
+    is_untouched: bool,
+    failures: &[GeneratorFailure],
+) -> Option<String> {
+    let has_failed = !failures.is_empty();
+    let undone = |why: &str| match machine.tools.stop.asked() {
+        Some(_) => Some("interrupted".to_owned()),
+        None => Some(why.to_owned()),
+    };
+    // The administrator's own command may write to another path.
+    let writes_here = machine.settings.initramfs.command.is_empty();
+    match &it.facts.current {
+        CurrentImage::Holds(_) if is_untouched && has_failed => undone("the generator failed"),
+        CurrentImage::Holds(_) if is_untouched && writes_here => {
+            undone("the generator did not change it")
         }
+        CurrentImage::Holds(_) if generator.is_unknown() => {
+            has_failed.then(|| "the generator failed".to_owned())
+        }
+        CurrentImage::Holds(_) if failures.iter().any(|failure| failure.lacks_space) => {
+            Some("the generator ran out of disk space".to_owned())
+        }
+        CurrentImage::Holds(now) => {
+            let lacking = lacking(&it.facts, now, has_failed);
+            let names: Vec<&str> = lacking.iter().map(KmodName::as_str).collect();
+            if !names.is_empty() {
+                return Some(format!("generated without {}", names.join(", ")));
+            }
+            it.facts.incomplete(now).filter(|_| has_failed)
+        }
+        // An unknown generator may use another file name.
+        CurrentImage::Missing if generator.is_unknown() && !has_failed => None,
+        CurrentImage::Missing => undone("the generator did not create it"),
+        CurrentImage::Unreadable(why) => Some(why.clone()),
     }
 }
 

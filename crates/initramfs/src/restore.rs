@@ -6,7 +6,7 @@ use dkms_engine::machine::Machine;
 use crate::assess::{Assessment, ImageAssessment, KernelAssessment};
 use crate::decide::CurrentImage;
 use crate::generators::Generator;
-use crate::image::Contents;
+use crate::image::{Contents, Image};
 use crate::image_snapshot::ImageSnapshot;
 
 impl Assessment<'_> {
@@ -25,10 +25,8 @@ impl Assessment<'_> {
         let path = it.image.path.display();
         let error = format!("error: {name}: {path}: {why}");
         let old = self.snapshot.of(&it.image);
-        if it.facts.current != CurrentImage::Missing
-            && old.is_some_and(|old| old.is_same(&it.image, root))
-        {
-            return format!("error: {name}: {path}: not regenerated: {why}");
+        if it.facts.current != CurrentImage::Missing && old.is_some_and(|old| old.is_same(root)) {
+            return not_regenerated(name, &it.image, why);
         }
         let Some(old) = old.filter(|old| old.copy.is_some()) else {
             return format!("{error}; no copy to restore");
@@ -38,7 +36,7 @@ impl Assessment<'_> {
             return format!("{error}; not restored: the previous image is for another kernel");
         }
         let is_spoilt = !matches!(it.facts.current, CurrentImage::Holds(_));
-        match old.restore(&it.image, root, is_spoilt) {
+        match old.restore(root, is_spoilt) {
             Ok(()) => {
                 it.facts.current = CurrentImage::Holds(contents.unwrap_or_default());
                 format!("{error}; restored the previous image")
@@ -57,8 +55,7 @@ impl Assessment<'_> {
     ) {
         let root = &machine.trees.root;
         for it in &kernel.images {
-            let is_same =
-                || self.snapshot.of(&it.image).is_some_and(|old| old.is_same(&it.image, root));
+            let is_same = || self.snapshot.of(&it.image).is_some_and(|old| old.is_same(root));
             if is_done || !it.is_outdated || is_same() {
                 self.snapshot.delete_copy(&it.image);
             }
@@ -68,6 +65,11 @@ impl Assessment<'_> {
             self.snapshot.forget(&kernel.kernel.release, images);
         }
     }
+}
+
+/// Returns the error line for an image of the kernel `name` that is left as it was.
+pub(crate) fn not_regenerated(name: &str, image: &Image, why: &str) -> String {
+    format!("error: {name}: {}: not regenerated: {why}", image.path.display())
 }
 
 /// Returns what the copy of an image contains; `None` if it cannot be listed.

@@ -105,10 +105,14 @@ impl Snapshot {
         }
         self.objects.insert(kernel.release.clone(), modules.digest());
         for image in images {
-            let contents = contents(generator, &image.below(root));
             let old = self.of(&image).filter(|old| old.is_recorded());
-            let is_broken = || contents.is_none() && !generator.is_unknown();
-            if old.is_some_and(|it| has_same_objects || (it.copy.is_some() && is_broken())) {
+            // Checked first, because listing an image takes long, and both hooks come here.
+            if old.is_some() && has_same_objects {
+                continue;
+            }
+            let contents = contents(generator, &image.below(root));
+            let is_broken = contents.is_none() && !generator.is_unknown();
+            if is_broken && old.is_some_and(|it| it.copy.is_some()) {
                 continue;
             }
             let held = contents.as_ref().map(|it| it.modules.clone());
@@ -135,7 +139,7 @@ impl Snapshot {
         let mut new = ImageSnapshot::of(image, root, contents);
         new.existed |= self.of(image).is_some_and(|old| old.existed);
         if needs_copy {
-            new.copy_to(&machine.trees.images(), image, root);
+            new.copy_to(&machine.trees.images(), root);
         }
         self.images.retain(|old| old.image.path != image.path);
         self.images.push(new);

@@ -18,7 +18,7 @@ fn assert_left_alone(root: &Root, output: Completed, image: &str, why: &str) {
     assert!(!root.pending().is_empty(), "the image is not pending");
 }
 
-/// Nobody has copied the kernel after its last upgrade.
+/// The kernel was upgraded, but its new file was not copied to /boot.
 #[test]
 fn image_beside_another_kernel_is_left_alone() {
     let root = dracut::machine();

@@ -18,8 +18,8 @@ impl Planner<'_> {
     /// replaced, too. Otherwise, joins the jobs of the dependency and its dependents, so that they
     /// are installed only if all are built.
     ///
-    /// Ignores the modules that have departed, except those that stay installed or are replaced by another
-    /// version.
+    /// Ignores the modules that have departed, except those that stay installed or are replaced by
+    /// another version.
     pub(super) fn keep_groups_together(&mut self) {
         for kernel in self.facts.kernels.keys() {
             while let Some((dependency, dependent)) = self.separated(kernel) {

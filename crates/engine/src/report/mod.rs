@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::failure::Failure;
+use crate::os::process;
 use crate::plan::{Action, Plan, Step, Task};
 
 /// The outcome of a step.
@@ -128,7 +129,7 @@ impl Interruption {
     /// Returns 128 plus the signal's number, as a shell does for a program killed by a signal.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
-        128_u8.saturating_add(u8::try_from(self.signal as i32).unwrap_or_default())
+        process::exit_code(self.signal)
     }
 }
 

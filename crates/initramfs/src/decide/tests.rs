@@ -197,12 +197,14 @@ fn an_image_lacks_what_it_held(
 ) {
     let contents = |modules: &str| holds(K2, &modules.split(' ').collect::<Vec<_>>());
     let configured = BTreeMap::from([(KmodName::new(configured), "MODULES".to_owned())]);
+    let before = Some(contents(before));
     let facts = ImageFacts {
         changed: names(&["zfs", "old"]),
         placed: names(&["zfs", "nvidia"]),
         configured: Some(configured),
+        earlier: Some(EarlierImage { unchanged: false, shrunk: false, contents: before }),
         ..facts()
     };
-    let lacking = lacking(&facts, Some(&contents(before)), &contents(now), has_failed);
+    let lacking = lacking(&facts, &contents(now), has_failed);
     assert_eq!(lacking, names(&want.split_terminator(' ').collect::<Vec<_>>()));
 }

@@ -62,11 +62,11 @@ impl Stop {
         Signal::try_from(i32::try_from(number).ok()?).ok()
     }
 
-    /// Returns the exit code of a run that a signal has ended: 128 plus the signal's number, as a
-    /// shell does for a program killed by a signal. Returns `None` if no signal has been received.
+    /// Returns the exit code of a run that a signal has ended, or `None` if no signal has been
+    /// received.
     #[must_use]
     pub fn exit_code(&self) -> Option<u8> {
-        self.asked().map(|signal| 128_u8.saturating_add(u8::try_from(signal as i32).unwrap_or(0)))
+        self.asked().map(exit_code)
     }
 
     /// Returns a descriptor that becomes readable at the first signal, or `None` if
@@ -83,6 +83,12 @@ impl Stop {
         io::Write::write_all(&mut writer, b"!").unwrap();
         Self(Arc::new(OnceLock::from(wire)))
     }
+}
+
+/// Returns the exit code of a run that `signal` has ended: 128 plus the signal's number, as a shell
+/// returns for a program killed by a signal.
+pub(crate) fn exit_code(signal: Signal) -> u8 {
+    128_u8.saturating_add(u8::try_from(signal as i32).unwrap_or_default())
 }
 
 impl Wire {
