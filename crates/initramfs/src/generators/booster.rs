@@ -9,7 +9,7 @@ use dkms_engine::machine::{Kernel, Machine};
 use super::Tool;
 use super::command::GeneratorCommand;
 use super::pacman_hook;
-use crate::image::{self, Image, ImageKind, KmodName};
+use crate::image::{Image, ImageKind, KmodName};
 
 /// booster's pacman hook, which regenerates images and copies a new kernel to /boot.
 const HOOK: &str = "90-booster-install.hook";
@@ -35,13 +35,8 @@ impl Tool for Booster {
     // booster's pacman hook creates the first, returns that one.
     fn images(&self, machine: &Machine, kernel: &Kernel) -> Vec<Image> {
         let names = kernel.pkgbase.iter().map(String::as_str).chain([kernel.release.as_str()]);
-        let image = |name| Image {
-            path: format!("/boot/booster-{name}.img").into(),
-            kind: ImageKind::Initramfs,
-            kernel: kernel.release.clone(),
-            preset: None,
-            kernel_file: Some(image::kernel_file(name)),
-        };
+        let image =
+            |name| Image::in_boot(format!("/boot/booster-{name}.img"), name, &kernel.release);
         let (root, mut images) = (&machine.trees.root, names.map(image).collect::<Vec<Image>>());
         let hook_creates_it = kernel.pkgbase.is_some()
             && images.iter().all(|image| !image.below(root).is_file())

@@ -6,7 +6,7 @@ use dkms_engine::machine::{Kernel, Machine};
 
 use super::Tool;
 use super::command::GeneratorCommand;
-use crate::image::{self, Image, ImageKind, KmodName};
+use crate::image::{Image, KmodName};
 
 /// The program that `[initramfs] command` runs. The contents of its images are unknown.
 #[derive(Debug)]
@@ -33,14 +33,9 @@ impl Tool for Custom {
             (format!("/boot/initramfs-{name}.img"), name),
             (format!("/boot/initramfs-{release}.img"), release),
         ];
-        let image = |(path, name): (String, &str)| Image {
-            path: path.into(),
-            kind: ImageKind::Initramfs,
-            kernel: kernel.release.clone(),
-            preset: None,
-            kernel_file: Some(image::kernel_file(name)),
-        };
-        let mut images: Vec<Image> = usual.into_iter().map(image).collect();
+        let usual = usual.into_iter();
+        let mut images: Vec<Image> =
+            usual.map(|(path, name)| Image::in_boot(path, name, &kernel.release)).collect();
         images.dedup();
         let exists = |image: &Image| image.below(&machine.trees.root).is_file();
         if images.iter().any(exists) {

@@ -12,7 +12,7 @@ use super::kernel_install;
 use super::pacman_hook;
 use super::shell_settings::{self, SettingFiles, ShellVariables};
 use crate::find_files;
-use crate::image::{self, Image, ImageKind, KmodName};
+use crate::image::{Image, ImageKind, KmodName};
 
 /// The pacman hook with which Arch's dracut packages regenerate images and copy a new kernel to
 /// /boot.
@@ -44,16 +44,8 @@ impl Tool for Dracut {
     fn images(&self, machine: &Machine, kernel: &Kernel) -> Vec<Image> {
         let root = &machine.trees.root;
         let release = &kernel.release;
-        let image = |path, kind, kernel_file| Image {
-            path,
-            kind,
-            kernel: release.clone(),
-            preset: None,
-            kernel_file,
-        };
         let initramfs = |name: &str, end: &str| {
-            let path = PathBuf::from(format!("/boot/initramfs-{name}{end}"));
-            image(path, ImageKind::Initramfs, Some(image::kernel_file(name)))
+            Image::in_boot(format!("/boot/initramfs-{name}{end}"), name, release)
         };
         let mut images = Vec::new();
         for name in kernel.pkgbase.iter().map(String::as_str).chain([release.as_str()]) {
@@ -67,7 +59,9 @@ impl Tool for Dracut {
                 name.strip_suffix(".efi").is_some_and(|stem| is_for(stem, kernel, &releases))
             };
             let unified = find_files::names(root, &dir).filter(belongs);
-            images.extend(unified.map(|name| image(dir.join(name), ImageKind::Uki, None)));
+            images.extend(
+                unified.map(|name| Image::complete(dir.join(name), ImageKind::Uki, release)),
+            );
         }
         images.retain(|image| image.below(root).is_file());
         match &kernel.pkgbase {

@@ -29,13 +29,7 @@ pub(super) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
     };
     let images_in = |dir: PathBuf| {
         let kind = if dir.ends_with(UNIFIED) { ImageKind::Uki } else { ImageKind::Initramfs };
-        let image = |name: String| Image {
-            path: dir.join(name),
-            kind,
-            kernel: kernel.release.clone(),
-            preset: None,
-            kernel_file: None,
-        };
+        let image = |name: String| Image::complete(dir.join(name), kind, &kernel.release);
         let images = find_files::names(root, &dir).map(image);
         images.filter(|image| is_image(&tokens, release, &image.path)).collect::<Vec<_>>()
     };

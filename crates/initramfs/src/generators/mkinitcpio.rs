@@ -13,7 +13,7 @@ use dkms_engine::os::paths;
 use super::Tool;
 use super::command::GeneratorCommand;
 use super::pacman_hook::{self, HookInEffect};
-use crate::image::{self, Image, ImageKind, KmodName, other_release};
+use crate::image::{Image, ImageKind, KmodName, other_release};
 pub(crate) use preset::HOOK;
 use preset::{Preset, presets_for};
 
@@ -56,13 +56,8 @@ impl Tool for Mkinitcpio {
         let release = &kernel.release;
         let presets = presets_for(machine, kernel, self.presets(machine));
         if presets.is_empty() {
-            let image = Image {
-                path: format!("/boot/initramfs-{release}.img").into(),
-                kind: ImageKind::Initramfs,
-                kernel: release.clone(),
-                preset: None,
-                kernel_file: Some(image::kernel_file(release.as_str())),
-            };
+            let path = format!("/boot/initramfs-{release}.img");
+            let image = Image::in_boot(path, release.as_str(), release);
             let exists = image.below(&machine.trees.root).exists();
             return exists.then_some(image).into_iter().collect();
         }

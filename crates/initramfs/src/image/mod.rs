@@ -41,6 +41,19 @@ pub(crate) enum ImageKind {
 }
 
 impl Image {
+    /// Returns an initramfs image in /boot that is named after `name`, a kernel's package or release.
+    /// It boots with the kernel file `/boot/vmlinuz-<name>`.
+    pub(crate) fn in_boot(path: String, name: &str, kernel: &KernelRelease) -> Self {
+        let kernel_file = Some(format!("/boot/vmlinuz-{name}").into());
+        Self { kernel_file, ..Self::complete(path.into(), ImageKind::Initramfs, kernel) }
+    }
+
+    /// Returns an image whose kernel is in the same file or boot entry, so that both are replaced
+    /// together.
+    pub(crate) fn complete(path: PathBuf, kind: ImageKind, kernel: &KernelRelease) -> Self {
+        Self { path, kind, kernel: kernel.clone(), preset: None, kernel_file: None }
+    }
+
     /// Returns the path of the image file below `root`.
     pub(crate) fn below(&self, root: &Path) -> PathBuf {
         paths::below(root, &self.path)
@@ -51,12 +64,6 @@ impl Image {
     pub(crate) fn other_kernel(&self, root: &Path) -> Option<String> {
         other_release(root, self.kernel_file.as_ref()?, &self.kernel)
     }
-}
-
-/// Returns the path of the kernel file in /boot for the images that are named after `name`, which
-/// is a kernel's package or release.
-pub(crate) fn kernel_file(name: &str) -> PathBuf {
-    PathBuf::from(format!("/boot/vmlinuz-{name}"))
 }
 
 /// Returns a kernel file whose header names `release`.
@@ -80,7 +87,7 @@ mod tests {
             kind: ImageKind::Initramfs,
             kernel: "7.2.13-arch1-1".parse().unwrap(),
             preset: None,
-            kernel_file: Some(kernel_file("linux")),
+            kernel_file: Some("/boot/vmlinuz-linux".into()),
         };
         let other = |image: &Image| image.other_kernel(root.path());
         assert_eq!(other(&image), None, "the kernel file does not exist");
