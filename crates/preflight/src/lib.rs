@@ -1,0 +1,1 @@
+//! Tries, before a transaction, whether the modules build for what it is about to install.
