@@ -41,6 +41,11 @@ impl<'a> Script<'a> {
         Some(self.place.show(program))
     }
 
+    /// Returns true if there is an executable file with the script's name.
+    pub(crate) fn exists(&self, machine: &Machine, id: &ModuleId) -> bool {
+        self.dir(machine, id).is_some()
+    }
+
     /// Returns the script's directory, as the path that the script sees while it runs. Returns `None`
     /// if there is no executable file with the script's name.
     fn dir(&self, machine: &Machine, id: &ModuleId) -> Option<PathBuf> {

@@ -253,7 +253,8 @@ impl<'a> Installer<'a> {
 
     fn wants_weak_modules(&self, built: &BuiltModule<'_>) -> bool {
         let value = self.directive(built, "NO_WEAK_MODULES");
-        !value.is_some_and(|value| value.trim().eq_ignore_ascii_case("yes"))
+        self.machine.trial.is_none()
+            && !value.is_some_and(|value| value.trim().eq_ignore_ascii_case("yes"))
     }
 
     /// Returns the value of a directive: from the record of the build or, without a record, from
@@ -284,7 +285,7 @@ fn not_removed(path: &Path, module: &ModuleId) -> String {
 }
 
 /// Runs the script in `value`, which is the value of `directive`. The script runs in the module's
-/// source or, if the source has been removed, in its kept copy.
+/// source or, if the source has been removed, in its kept copy. A trial run leaves the script out.
 pub(super) fn run_script(
     machine: &Machine,
     module: &ModuleId,
@@ -300,6 +301,12 @@ pub(super) fn run_script(
         false => symlinks::resolve(&machine.trees.root, &link).unwrap_or(link),
     };
     let script = Script { directive, value, place: Workplace::open(dir) };
+    if let Some(trial) = &machine.trial {
+        if script.exists(machine, module) {
+            trial.leave_out(module, (directive != "POST_ADD").then_some(kernel));
+        }
+        return Ran { said: Vec::new(), status: 0, cut_short: false };
+    }
     machine.script_changes.during(&machine.trees, module, Command::OutsideBuild, || {
         script.run(machine, module, kernel)
     })

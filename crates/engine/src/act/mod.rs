@@ -46,7 +46,8 @@ use pending::RunPending;
 ///
 /// The steps before the builds run in sequence, then the builds in parallel, and then the steps
 /// after the builds. A failed step stops only the steps that depend on it. If the settings name a
-/// file for the timings page and the plan has builds, the page is written at the end.
+/// file for the timings page and the plan has builds, the page is written at the end, except in a
+/// [trial run](crate::machine::Trial).
 ///
 /// After a request to [stop](crate::os::process::Stop), kills the running builds, finishes the
 /// current installation, runs depmod for the kernels whose modules have changed, and leaves the
@@ -54,7 +55,8 @@ use pending::RunPending;
 ///
 /// The caller must hold the lock, and must have read `facts` while holding it.
 pub fn carry_out(plan: &Plan, facts: &Facts, machine: &Machine, watch: &mut dyn Watch) -> Report {
-    let Some(page) = machine.settings.timings().filter(|_| !plan.jobs.is_empty()) else {
+    let has_page = !plan.jobs.is_empty() && machine.trial.is_none();
+    let Some(page) = machine.settings.timings().filter(|_| has_page) else {
         return run(plan, facts, machine, watch);
     };
     let mut recorder = Recorder::new(watch, machine.settings.jobs());
@@ -98,7 +100,9 @@ fn run(plan: &Plan, facts: &Facts, machine: &Machine, watch: &mut dyn Watch) -> 
     cleanup::remove_empty_directories(&machine.trees);
     run.report.interrupted = run.interruption(plan);
     if run.report.interrupted.is_none() {
-        post_transaction::all(machine, &run.report);
+        if machine.trial.is_none() {
+            post_transaction::all(machine, &run.report);
+        }
         let errors = match durability::sync(machine, &run.report) {
             Ok(()) => run_pending.clear_finished(&run.own_pending, &run.report),
             Err(error) => vec![error.to_string()],

@@ -7,6 +7,7 @@ use crate::dkms_tree::{
 use crate::facts::Facts;
 use crate::failure::Failure;
 use crate::os::durable;
+use crate::signing;
 
 impl Build<'_> {
     /// Restores this build from the cache to its directory in the dkms tree and returns its record.
@@ -44,12 +45,13 @@ impl Build<'_> {
         Ok(Some(record))
     }
 
-    /// Stores the finished build in the cache, unless it [has other effects](has_other_effects). A
-    /// failure only causes a warning, since the build itself has succeeded.
+    /// Stores the finished build in the cache, unless it [has other effects](has_other_effects), or
+    /// a trial run has left out [something](Self::differs_from_real) on which it depends. A failure
+    /// only causes a warning, since the build itself has succeeded.
     pub(super) fn keep_in_cache(&self, record: &Record) {
         let Self { machine, id, kernel, .. } = self;
         let limit = machine.settings.cache_size();
-        if limit == 0 || has_other_effects(record) {
+        if limit == 0 || has_other_effects(record) || self.differs_from_real() {
             return;
         }
         let built = machine.trees.built(id, &kernel.release, &machine.arch);
@@ -57,6 +59,15 @@ impl Build<'_> {
         if let Err(error) = cache.keep(&built, record, &machine.build_environment(), limit) {
             log::warn!("{id} for {}: cannot store in the cache: {error}", kernel.release);
         }
+    }
+
+    /// Returns true if a trial run may have built other objects than the run after the transaction
+    /// would, because it left out a script or has no signing key.
+    fn differs_from_real(&self) -> bool {
+        let Self { machine, id, kernel, .. } = self;
+        machine.trial.as_ref().is_some_and(|trial| {
+            trial.left_out_scripts_of(id, &kernel.release) || signing::awaits_key(machine, kernel)
+        })
     }
 }
 

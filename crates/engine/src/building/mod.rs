@@ -98,6 +98,9 @@ impl Build<'_> {
     /// If other builds of the module can run meanwhile, the result still has to be
     /// [settled](Self::settle).
     pub(crate) fn run(&self, facts: &Facts, confs: &Confs<'_>) -> Tried {
+        if let Some(trial) = &self.machine.trial {
+            trial.begins(self.id, &self.kernel.release, self.depends.keys());
+        }
         let tried = self.attempt(facts, confs).unwrap_or_else(Tried::failed);
         if self.attempt == Attempt::Beside {
             return tried;

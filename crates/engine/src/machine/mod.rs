@@ -15,6 +15,7 @@ mod running_kernel;
 mod script_changes;
 mod settings;
 mod trees;
+mod trial;
 mod warnings;
 mod written_files;
 
@@ -46,6 +47,7 @@ pub(crate) use script_changes::Command;
 use script_changes::ScriptChanges;
 pub use settings::{Framework, InitramfsMode, InitramfsSettings, Settings};
 pub use trees::Trees;
+pub use trial::Trial;
 pub(crate) use warnings::Warnings;
 pub(crate) use written_files::WrittenFiles;
 
@@ -73,6 +75,8 @@ pub struct Machine {
     pub depmod: bool,
     /// The command line options that override settings.
     pub options: RunOptions,
+    /// The state of the trial run; `None` in any other run.
+    pub trial: Option<Trial>,
     pub(crate) warnings: Warnings,
     pub(crate) script_changes: ScriptChanges,
     pub(crate) signers: Signers,
@@ -124,6 +128,7 @@ impl Machine {
             arch: Arch::of_this_machine(),
             depmod: true,
             options: RunOptions::default(),
+            trial: None,
             warnings: Warnings::default(),
             script_changes: ScriptChanges::default(),
             signers: Signers::default(),

@@ -59,6 +59,8 @@ pub(crate) enum SigningDecision {
     Off(&'static str),
     /// Objects should be signed but cannot be. Contains the reason.
     Obstacle(Failure),
+    /// Objects are signed as soon as the default key exists, which a trial run does not create.
+    AwaitsKey,
     /// Objects are signed with this program and key.
     With(Signer),
 }
@@ -68,7 +70,7 @@ impl SigningDecision {
     pub(crate) fn signer(&self) -> Option<&Signer> {
         match self {
             Self::With(signer) => Some(signer),
-            Self::Obstacle(_) | Self::Off(_) => None,
+            Self::Obstacle(_) | Self::AwaitsKey | Self::Off(_) => None,
         }
     }
 }

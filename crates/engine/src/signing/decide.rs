@@ -15,7 +15,7 @@ use crate::other_distributions::sign_file_elsewhere;
 
 /// Returns the signer of the objects for `kernel`, or `None` if these objects are not signed.
 ///
-/// Creates the default key and certificate if both are missing. Warns if objects should be signed
+/// Creates the default key and certificate if both are missing, except in a trial run. Warns if objects should be signed
 /// but cannot be.
 pub(crate) fn signer(machine: &Machine, kernel: &Kernel) -> Option<Signer> {
     let decision = machine.signers.get_or_decide(&kernel.release, || {
@@ -43,6 +43,11 @@ pub(crate) fn certificate(machine: &Machine, kernel: &Kernel) -> Option<Digest> 
         Some(decision) => decision.signer()?.certificate(),
         None => choose_signer(machine, kernel).signer()?.certificate(),
     }
+}
+
+/// Returns true if objects for `kernel` are not signed only because a trial run creates no key.
+pub(crate) fn awaits_key(machine: &Machine, kernel: &Kernel) -> bool {
+    machine.signers.known(&kernel.release).as_deref() == Some(&SigningDecision::AwaitsKey)
 }
 
 /// Decides whether to sign objects for `kernel`, under the same conditions as dkms (dkms-behaviour
@@ -95,6 +100,9 @@ fn decide(machine: &Machine, kernel: &Kernel) -> SigningDecision {
     let keys = &signer.keys;
     // `choose_signer` has checked that an existing key has its certificate.
     let missing = !keys.certificate.exists();
+    if missing && machine.trial.is_some() {
+        return SigningDecision::AwaitsKey;
+    }
     match if missing { create_keys(keys, machine) } else { Ok(()) } {
         Ok(()) => decision,
         Err(why) => SigningDecision::Obstacle(why),

@@ -5,7 +5,7 @@ mod decide;
 mod keys;
 mod mok;
 
-pub(crate) use decide::{certificate, signer};
+pub(crate) use decide::{awaits_key, certificate, signer};
 pub use mok::{Mok, generate_mok};
 
 use crate::machine::{Kernel, Machine};

@@ -35,3 +35,4 @@ mod signing_pins;
 mod source_names;
 mod successors;
 mod sweeping;
+mod trials;

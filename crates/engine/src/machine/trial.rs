@@ -1,0 +1,62 @@
+//! A trial run, which builds modules for a transaction that may never be carried out.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+
+use crate::names::{KernelRelease, ModuleId, ModuleName};
+use crate::os::shared::lock;
+
+/// The state of a trial run.
+///
+/// A trial run works on a scratch copy of the trees. It builds and installs modules there as usual,
+/// but has no effects outside: it runs no scripts except those of builds, loads no modules, runs no
+/// `post_transaction` command, and creates no signing key. It stores its builds in the cache, from
+/// which the run after the transaction takes them.
+#[derive(Debug, Default)]
+pub struct Trial(Mutex<LeftOut>);
+
+#[derive(Debug, Default)]
+struct LeftOut {
+    /// The modules and kernels of the scripts that were left out. POST_ADD has no kernel.
+    scripts: BTreeSet<(ModuleName, Option<KernelRelease>)>,
+    /// The builds that began after a script was left out on which they may depend.
+    builds: BTreeSet<(ModuleName, KernelRelease)>,
+}
+
+impl Trial {
+    /// Returns true if this trial left out a script that would have run before the build of
+    /// `module` for `kernel`: POST_ADD of the module, or any script of a module on which it depends.
+    ///
+    /// A failure of such a build proves nothing. If the build succeeds, it is not cached.
+    #[must_use]
+    pub fn left_out_scripts_of(&self, module: &ModuleId, kernel: &KernelRelease) -> bool {
+        let left_out = lock(&self.0);
+        left_out.scripts.contains(&(module.name.clone(), None))
+            || left_out.builds.contains(&(module.name.clone(), kernel.clone()))
+    }
+
+    /// Records that a script of `module` was left out. `kernel` is `None` for POST_ADD.
+    pub(crate) fn leave_out(&self, module: &ModuleId, kernel: Option<&KernelRelease>) {
+        lock(&self.0).scripts.insert((module.name.clone(), kernel.cloned()));
+    }
+
+    /// Records that the build of `module` for `kernel` begins, after everything on which it depends
+    /// has been installed.
+    pub(crate) fn begins<'a>(
+        &self,
+        module: &ModuleId,
+        kernel: &KernelRelease,
+        depends: impl IntoIterator<Item = &'a ModuleName>,
+    ) {
+        let mut left_out = lock(&self.0);
+        let concerns = |name: &ModuleName| {
+            let of_kernel = (name.clone(), kernel.clone());
+            left_out.builds.contains(&of_kernel)
+                || left_out.scripts.contains(&(name.clone(), None))
+                || left_out.scripts.contains(&(name.clone(), Some(kernel.clone())))
+        };
+        if depends.into_iter().any(concerns) {
+            left_out.builds.insert((module.name.clone(), kernel.clone()));
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Tests of trial runs.
+
+use dkms_engine::dkms_tree::BuildCache;
+use dkms_engine::machine::{Machine, Trial};
+use dkms_engine::plan::Verb;
+use rstest::rstest;
+
+use crate::fixture::{Fixture, K1, PLACED, assert_clean, id, kernel};
+use crate::signing::{SIGN_FILE, sign_with, signature};
+
+fn trial(machine: &mut Machine) {
+    machine.trial = Some(Trial::default());
+}
+
+/// Returns the modules whose builds are in the cache.
+fn cached(fixture: &Fixture) -> Vec<String> {
+    let entries = BuildCache::of(&fixture.machine().trees).entries();
+    let mut modules: Vec<String> =
+        entries.into_iter().map(|entry| entry.module.to_string()).collect();
+    modules.sort();
+    modules
+}
+
+#[test]
+fn trial_runs_only_the_scripts_of_builds() {
+    let mut fixture = Fixture::new();
+    let root = fixture.root.path().display().to_string();
+    for directive in
+        ["POST_ADD", "PRE_BUILD", "POST_BUILD", "PRE_INSTALL", "POST_INSTALL", "POST_REMOVE"]
+    {
+        fixture.script(directive, &format!("echo {directive} >>{root}/ran; exit 0"));
+    }
+    let settings =
+        format!("post_transaction='touch {root}/transaction'\nmodprobe_on_install=true\n");
+    fixture.root.write("etc/dkms/framework.conf", settings);
+    fixture.root.write("etc/dkms/alpm-dkms.toml", "[build]\ntimings = '/timings.html'\n");
+    fixture.change = trial;
+    assert_clean(&fixture.install());
+    assert!(fixture.root.exists(PLACED));
+    assert_clean(&fixture.command(Verb::Remove, "foo/1.0"));
+    assert_eq!(fixture.root.read("ran"), "PRE_BUILD\nPOST_BUILD\n");
+    assert!(!fixture.root.exists("transaction"));
+    assert!(!fixture.root.exists("timings.html"));
+
+    fixture.change = |_| {};
+    assert_clean(&fixture.install());
+    assert!(fixture.root.read("ran").ends_with("POST_INSTALL\n"));
+    assert!(fixture.root.exists("transaction") && fixture.root.exists("timings.html"));
+}
+
+/// `bar` depends on `foo`, which has `script`. The builds that are not cached.
+#[rstest]
+#[case::none("", &[])]
+#[case::of_the_build("PRE_BUILD", &[])]
+#[case::of_adding("POST_ADD", &["bar/1.0", "baz/1.0", "foo/1.0"])]
+#[case::before_installing("PRE_INSTALL", &["bar/1.0", "baz/1.0"])]
+#[case::after_installing("POST_INSTALL", &["bar/1.0", "baz/1.0"])]
+fn builds_after_a_script_that_was_left_out_are_not_cached(
+    #[case] directive: &str,
+    #[case] left_out: &[&str],
+) {
+    let mut fixture = Fixture::new();
+    fixture.root.source("foo", "1.0");
+    fixture.root.source("bar", "1.0").conf_line("BUILD_DEPENDS=foo");
+    fixture.root.source("baz", "1.0").conf_line("BUILD_DEPENDS=bar");
+    fixture.root.source("other", "1.0").conf_line("POST_INSTALL=missing.sh");
+    if !directive.is_empty() {
+        fixture.script(directive, ":");
+    }
+    let mut machine = fixture.machine();
+    trial(&mut machine);
+    let sources = ["foo-1.0", "bar-1.0", "baz-1.0", "other-1.0"];
+    assert_clean(&fixture.sync_on(&machine, &sources));
+    let trial = machine.trial.unwrap();
+    let of_builds = ["bar/1.0", "baz/1.0", "foo/1.0", "other/1.0"];
+    let is_left_out = |module: &&str| trial.left_out_scripts_of(&id(module), &kernel(K1));
+    assert_eq!(of_builds.into_iter().filter(is_left_out).collect::<Vec<_>>(), left_out);
+    let expected = of_builds.iter().filter(|module| !left_out.contains(module));
+    assert_eq!(cached(&fixture), expected.copied().collect::<Vec<_>>());
+}
+
+#[test]
+fn failed_build_after_a_script_that_was_left_out_is_known() {
+    let mut fixture = Fixture::new();
+    fixture.script("POST_ADD", "echo '#define FOO' >foo.h");
+    fixture.script("PRE_BUILD", "cat foo.h");
+    fixture.root.source("bar", "1.0").broken();
+    let mut machine = fixture.machine();
+    trial(&mut machine);
+    let report = fixture.sync_on(&machine, &["foo-1.0", "bar-1.0"]);
+    assert_eq!(report.failures().count(), 2);
+    let trial = machine.trial.unwrap();
+    assert!(trial.left_out_scripts_of(&id("foo/1.0"), &kernel(K1)));
+    assert!(!trial.left_out_scripts_of(&id("bar/1.0"), &kernel(K1)));
+}
+
+#[test]
+fn scripts_of_modules_that_are_already_added_are_not_missing() {
+    let mut fixture = Fixture::new();
+    fixture.script("POST_ADD", ":");
+    assert_clean(&fixture.command(Verb::Add, "foo/1.0"));
+    let mut machine = fixture.machine();
+    trial(&mut machine);
+    assert_clean(&fixture.sync_on(&machine, &["foo-1.0"]));
+    assert!(!machine.trial.unwrap().left_out_scripts_of(&id("foo/1.0"), &kernel(K1)));
+    assert_eq!(cached(&fixture), ["foo/1.0"]);
+}
+
+#[test]
+fn trial_creates_no_key() {
+    let mut fixture = Fixture::new();
+    fixture.root.source("foo", "1.0");
+    sign_with(&fixture, SIGN_FILE);
+    fixture.change = trial;
+    assert_clean(&fixture.install());
+    assert_eq!(signature(&fixture), None);
+    assert!(!fixture.root.exists("var/lib/dkms/mok.key"));
+    assert_eq!(cached(&fixture), [""; 0], "the run after the transaction signs the objects");
+    assert_clean(&fixture.command(Verb::Remove, "foo/1.0"));
+
+    for file in ["mok.key", "mok.pub"] {
+        fixture.root.write(format!("var/lib/dkms/{file}"), "a key");
+    }
+    assert_clean(&fixture.install());
+    assert!(signature(&fixture).is_some());
+    assert_eq!(cached(&fixture), ["foo/1.0"]);
+}
