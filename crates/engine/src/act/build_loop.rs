@@ -16,7 +16,7 @@ use crate::dkms_tree::{BuildCache, Inputs, PendingWork, Record};
 use crate::failure::Failure;
 use crate::machine::{Gate, Machine};
 use crate::os::digest::Digest;
-use crate::os::durable::{self, Durability};
+use crate::os::durable::{self, Durability, FileError};
 use crate::os::jobserver::Jobserver;
 use crate::plan::{Job, Task};
 use crate::report::{Event, Outcome, Phase};
@@ -154,7 +154,9 @@ impl Run<'_> {
         if !machine.is_within_run() {
             compile_once::forget(machine);
         }
-        if let Err(error) = BuildCache::of(&machine.trees).trim(machine.settings.cache_size()) {
+        if machine.trial.is_none()
+            && let Err(error) = trim_cache(machine)
+        {
             self.report.errors.push(error.to_string());
         }
         for Job { module, kernel, .. } in jobs {
@@ -280,6 +282,16 @@ impl Run<'_> {
         self.skip_installation(number, job, "not built".into());
         false
     }
+}
+
+/// Evicts builds until the cache has its maximum size. A build that a trial run has pinned for this
+/// run, or an earlier one, has served its purpose once its module is built.
+fn trim_cache(machine: &Machine) -> Result<(), FileError> {
+    let cache = BuildCache::of(&machine.trees);
+    cache.remove_pins(|entry| {
+        machine.trees.built(&entry.module, &entry.kernel, &entry.arch).is_dir()
+    })?;
+    cache.trim(machine.settings.cache_size())
 }
 
 /// Creates the jobserver of the run, which allows `most` jobs, and one for builds that are repeated

@@ -23,7 +23,8 @@ impl Build<'_> {
         durable::create_dirs(&parent)?;
         remove_staging(&parent)?;
         let staging = parent.join(format!("{}{}_cached", STAGING, machine.arch));
-        let taken = BuildCache::of(&machine.trees).take(&key, &staging).unwrap_or_else(|error| {
+        let cache = BuildCache::of(&machine.trees);
+        let taken = cache.take(&key, &staging).unwrap_or_else(|error| {
             log::warn!(
                 "{id} for {}: cannot restore from the cache; compiling: {error}",
                 kernel.release
@@ -37,6 +38,7 @@ impl Build<'_> {
             let _ = std::fs::remove_dir(&parent);
             return Ok(None);
         };
+        self.pin_in_trial(&cache, &key);
         // The source is kept before the build is published: a later run that finds the build
         // published does not keep the source.
         self.keep_source()?;
@@ -50,14 +52,31 @@ impl Build<'_> {
     /// only causes a warning, since the build itself has succeeded.
     pub(super) fn keep_in_cache(&self, record: &Record) {
         let Self { machine, id, kernel, .. } = self;
-        let limit = machine.settings.cache_size();
+        let limit = match &machine.trial {
+            Some(_) => u64::MAX,
+            None => machine.settings.cache_size(),
+        };
         if limit == 0 || has_other_effects(record) || self.differs_from_real() {
             return;
         }
         let built = machine.trees.built(id, &kernel.release, &machine.arch);
         let cache = BuildCache::of(&machine.trees);
-        if let Err(error) = cache.keep(&built, record, &machine.build_environment(), limit) {
+        let environment = machine.build_environment();
+        if let Err(error) = cache.keep(&built, record, &environment, limit) {
             log::warn!("{id} for {}: cannot store in the cache: {error}", kernel.release);
+            return;
+        }
+        let key = CacheKey::of(id, &machine.arch, &record.inputs, &environment);
+        self.pin_in_trial(&cache, &key);
+    }
+
+    /// In a trial run, pins the entry with this key, so that the run after the transaction finds it.
+    fn pin_in_trial(&self, cache: &BuildCache, key: &CacheKey) {
+        let Self { machine, id, kernel, .. } = self;
+        if machine.trial.is_some()
+            && let Err(error) = cache.pin(key)
+        {
+            log::warn!("{id} for {}: may be evicted from the cache: {error}", kernel.release);
         }
     }
 

@@ -5,13 +5,17 @@
 //! supports hard links, the files are shared, so that an entry takes up space only once `T/M/V/K/A`
 //! has been removed. The entry's ticket describes the entry, and the modification time of the
 //! ticket is the time when the entry was last used.
+//!
+//! A trial run pins the entries that it stores or restores, so that the run after the transaction
+//! finds them whatever the size of the cache. A pin is removed by the first run after which the
+//! entry's module is built for the entry's kernel, or expires after a day.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +36,9 @@ const BUILT: &str = "built";
 
 /// The version of the entry format. Entries in another format are never restored.
 const FORMAT: u32 = 1;
+
+/// The time after which a pin expires.
+const PINNED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The key of a build in the cache: a digest of its module, architecture, inputs and environment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -63,6 +70,17 @@ pub struct CachedBuild {
     pub size: u64,
     /// The time when the build was last stored or restored.
     pub used: SystemTime,
+    /// The time until which the build is pinned; `None` if it is not.
+    pub pinned_until: Option<SystemTime>,
+}
+
+impl CachedBuild {
+    /// Returns true if the build is pinned at the time `now`, and therefore not evicted. A pin from
+    /// a clock that was ahead has no effect.
+    #[must_use]
+    pub fn is_pinned(&self, now: SystemTime) -> bool {
+        self.pinned_until.is_some_and(|until| until > now && until <= now + PINNED_FOR)
+    }
 }
 
 /// The content of a ticket file, which describes an entry.
@@ -75,6 +93,9 @@ struct Ticket {
     size: u64,
     /// The digest of `built/`. If it does not match, the entry is damaged.
     content: Digest,
+    /// The time until which the entry is pinned, in seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pinned_until: Option<u64>,
 }
 
 /// The build cache of a dkms tree. To change the cache, the caller must hold the tree's lock.
@@ -95,6 +116,13 @@ impl BuildCache {
     pub(crate) fn keys(&self) -> HashSet<CacheKey> {
         let there = |key: &CacheKey| self.ticket_path(key).is_file();
         self.names().into_iter().filter(there).collect()
+    }
+
+    /// Returns the keys of the pinned entries.
+    #[must_use]
+    pub(crate) fn pinned_keys(&self) -> HashSet<CacheKey> {
+        let now = SystemTime::now();
+        self.entries().into_iter().filter(|it| it.is_pinned(now)).map(|it| it.key).collect()
     }
 
     /// Returns all readable entries, most recently used first.
@@ -139,7 +167,8 @@ impl BuildCache {
         Record { refused: Vec::new(), ..record.clone() }
             .write_with(&copy.join(FILE_NAME), Durability::None)?;
         let content = Digest::of_tree(&copy)?;
-        let ticket = Ticket { format: FORMAT, module, kernel, arch, size, content };
+        let ticket =
+            Ticket { format: FORMAT, module, kernel, arch, size, content, pinned_until: None };
         // No file is synced, because `content` shows whether the entry is complete.
         toml_file::write_with(&unfinished.path().join(TICKET), &ticket, Durability::None)?;
         self.remove(&key)?;
@@ -175,16 +204,48 @@ impl BuildCache {
             self.remove(key)?;
             return Ok(false);
         }
-        File::options()
-            .write(true)
-            .open(&ticket)
-            .and_then(|file| file.set_modified(SystemTime::now()))
-            .map_err(FileError::when("set the time of", &ticket))?;
+        // The build is usable even if the file system is read-only.
+        if let Err(error) = set_used(&ticket, SystemTime::now()) {
+            log::info!("{error}");
+        }
         Ok(true)
     }
 
-    /// Evicts the least recently used entries until the total size is at most `limit` bytes. Also
-    /// removes invalid entries.
+    /// Pins an entry for a day. Does nothing if there is no valid entry with this key.
+    ///
+    /// # Errors
+    /// [`FileError`] if the ticket cannot be written.
+    pub(crate) fn pin(&self, key: &CacheKey) -> Result<(), FileError> {
+        let path = self.ticket_path(key);
+        let Some(ticket) = read_ticket(&path) else { return Ok(()) };
+        let until = SystemTime::now() + PINNED_FOR;
+        let until = until.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs());
+        let pinned = Ticket { pinned_until: until, ..ticket };
+        toml_file::write_with(&path, &pinned, Durability::None)
+    }
+
+    /// Removes the pins of the entries for which `is_done` returns true. This does not count as use
+    /// of the entries.
+    ///
+    /// # Errors
+    /// [`FileError`] at the first ticket that cannot be written.
+    pub(crate) fn remove_pins(
+        &self,
+        is_done: impl Fn(&CachedBuild) -> bool,
+    ) -> Result<(), FileError> {
+        let pinned = self.entries().into_iter().filter(|entry| entry.pinned_until.is_some());
+        for entry in pinned.filter(|entry| is_done(entry)) {
+            let path = self.ticket_path(&entry.key);
+            let Some(ticket) = read_ticket(&path) else { continue };
+            let ticket = Ticket { pinned_until: None, ..ticket };
+            toml_file::write_with(&path, &ticket, Durability::None)?;
+            set_used(&path, entry.used)?;
+        }
+        Ok(())
+    }
+
+    /// Evicts the least recently used entries until the total size is at most `limit` bytes. Pinned
+    /// entries are never evicted and do not count. Also removes invalid entries.
     ///
     /// # Errors
     /// [`FileError`] at the first entry that cannot be removed.
@@ -198,19 +259,21 @@ impl BuildCache {
         for key in self.names().into_iter().filter(|key| !known.contains(key)) {
             self.remove(&key)?;
         }
-        for entry in beyond(limit, &entries) {
+        for entry in beyond(limit, &entries, SystemTime::now()) {
             self.remove(&entry.key)?;
         }
         self.remove_if_empty()
     }
 
-    /// Removes all entries and returns their number.
+    /// Removes all entries, even pinned ones, and returns their number.
     ///
     /// # Errors
     /// [`FileError`] at the first entry that cannot be removed.
     pub fn clear(&self) -> Result<usize, FileError> {
         let count = self.keys().len();
-        self.trim(0)?;
+        for key in self.names() {
+            self.remove(&key)?;
+        }
         durable::remove_unfinished(&self.dir)?;
         self.remove_if_empty()?;
         Ok(count)
@@ -235,9 +298,11 @@ impl BuildCache {
 
     fn entry(&self, key: CacheKey) -> Option<CachedBuild> {
         let path = self.ticket_path(&key);
-        let Ticket { module, kernel, arch, size, .. } = read_ticket(&path)?;
+        let Ticket { module, kernel, arch, size, pinned_until, .. } = read_ticket(&path)?;
         let used = fs::metadata(&path).and_then(|meta| meta.modified()).unwrap_or(UNIX_EPOCH);
-        Some(CachedBuild { key, module, kernel, arch, size, used })
+        let time = |seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+        let pinned_until = pinned_until.and_then(time);
+        Some(CachedBuild { key, module, kernel, arch, size, used, pinned_until })
     }
 
     /// Returns the keys of all directories that have a key as their name, even if the entry is
@@ -260,17 +325,28 @@ fn read_ticket(path: &Path) -> Option<Ticket> {
     toml_file::read::<Ticket>(path).filter(|ticket| ticket.format == FORMAT)
 }
 
-/// Returns the entries to evict so that the others fit in `limit` bytes.
+/// Sets the time when the entry with this ticket was last used.
+fn set_used(ticket: &Path, used: SystemTime) -> Result<(), FileError> {
+    let file = File::options().write(true).open(ticket);
+    file.and_then(|file| file.set_modified(used))
+        .map_err(FileError::when("set the time of", ticket))
+}
+
+/// Returns the entries to evict so that the others fit in `limit` bytes. Leaves out those that are
+/// pinned at the time `now`.
 ///
 /// `entries` must be sorted from most to least recently used.
-fn beyond(limit: u64, entries: &[CachedBuild]) -> &[CachedBuild] {
+fn beyond(limit: u64, entries: &[CachedBuild], now: SystemTime) -> Vec<&CachedBuild> {
     let mut total: u64 = 0;
-    let fits = |entry: &CachedBuild| {
+    let is_beyond = |entry: &&CachedBuild| {
+        // A single entry that is too large must not evict all others.
+        if entry.size > limit {
+            return true;
+        }
         total = total.saturating_add(entry.size);
-        total <= limit
+        total > limit
     };
-    let first = entries.iter().map(fits).take_while(|fits| *fits).count();
-    &entries[first..]
+    entries.iter().filter(|entry| !entry.is_pinned(now)).filter(is_beyond).collect()
 }
 
 /// Returns the total size of all files below `dir` in bytes.

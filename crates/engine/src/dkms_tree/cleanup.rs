@@ -59,7 +59,10 @@ pub(crate) fn remove_strays(machine: &Machine) -> Result<(), FileError> {
         durable::remove_unfinished(&dir)?;
     }
     PendingList::of(trees).remove_empty_entries()?;
-    BuildCache::of(trees).remove_strays()?;
+    // A trial run uses the cache of another tree, in which another run may be storing builds.
+    if machine.trial.is_none() {
+        BuildCache::of(trees).remove_strays()?;
+    }
     for added in TreeState::read(trees).modules {
         durable::remove_unfinished(&trees.module(&added.id.name))?;
         durable::remove_unfinished(&trees.version(&added.id))?;

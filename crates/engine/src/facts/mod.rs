@@ -56,8 +56,8 @@ pub struct Facts {
     /// The pending work of the run that has started this one, through a module's script for example.
     /// This run leaves it to that run. Empty if no run has started this one.
     pub outer: Vec<PendingWork>,
-    /// The keys of the builds in the cache. Empty if the cache is disabled or nothing will be
-    /// built.
+    /// The keys of the builds in the cache; only of the pinned ones if the cache is disabled. Empty
+    /// if nothing will be built.
     pub cached: HashSet<CacheKey>,
     /// The digest of the environment of builds, which is part of those keys.
     pub environment: Digest,

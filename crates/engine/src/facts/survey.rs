@@ -122,10 +122,10 @@ pub fn read(machine: &Machine, scope: &Scope) -> Facts {
         attempts,
         transactions,
         outer,
-        cached: if scope.shallow || machine.settings.cache_size() == 0 {
-            HashSet::new()
-        } else {
-            BuildCache::of(&machine.trees).keys()
+        cached: match (scope.shallow, machine.settings.cache_size()) {
+            (true, _) => HashSet::new(),
+            (false, 0) => BuildCache::of(&machine.trees).pinned_keys(),
+            (false, _) => BuildCache::of(&machine.trees).keys(),
         },
         environment: machine.build_environment(),
         started,

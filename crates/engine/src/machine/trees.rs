@@ -24,6 +24,11 @@ pub struct Trees {
     pub install: PathBuf,
     /// The directory of settings and of overrides for confs, usually `/etc/dkms`.
     pub etc: PathBuf,
+    /// The directory of the build cache; `None` for `T/.cache/objects`.
+    ///
+    /// A run on a copy of the dkms tree uses the cache of the real one. The path may name an open
+    /// descriptor, as in `/proc/self/fd/3`.
+    pub build_cache: Option<PathBuf>,
 }
 
 impl Trees {
@@ -36,6 +41,7 @@ impl Trees {
             dkms: root.join("var/lib/dkms"),
             install: root.join("usr/lib/modules"),
             etc: root.join("etc/dkms"),
+            build_cache: None,
         }
     }
 
@@ -147,10 +153,10 @@ impl Trees {
         self.dkms.join(".cache")
     }
 
-    /// Returns the directory of the build cache: `T/.cache/objects`.
+    /// Returns the directory of the build cache, usually `T/.cache/objects`.
     #[must_use]
     pub(crate) fn cached_builds(&self) -> PathBuf {
-        self.cache().join("objects")
+        self.build_cache.clone().unwrap_or_else(|| self.cache().join("objects"))
     }
 
     /// Returns the path of the log of the last failed build: `T/.log/M-V-K-A.log`.

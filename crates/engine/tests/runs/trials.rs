@@ -1,11 +1,17 @@
 //! Tests of trial runs.
 
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::thread;
+
 use dkms_engine::dkms_tree::BuildCache;
 use dkms_engine::machine::{Machine, Trial};
 use dkms_engine::plan::Verb;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use rstest::rstest;
 
-use crate::fixture::{Fixture, K1, PLACED, assert_clean, id, kernel};
+use crate::fixture::{Fixture, K1, K2, PLACED, assert_clean, id, kernel};
 use crate::signing::{SIGN_FILE, sign_with, signature};
 
 fn trial(machine: &mut Machine) {
@@ -124,4 +130,91 @@ fn trial_creates_no_key() {
     assert_clean(&fixture.install());
     assert!(signature(&fixture).is_some());
     assert_eq!(cached(&fixture), ["foo/1.0"]);
+}
+
+/// The setting of the cache size, and the number of builds that remain in the cache.
+#[rstest]
+#[case::disabled("[cache]\nsize = 0\n", 0)]
+#[case::too_small("[cache]\nsize = 1\n", 0)]
+#[case::usual("", 2)]
+fn builds_of_a_trial_are_used_whatever_the_size_of_the_cache(
+    #[case] settings: &str,
+    #[case] left: usize,
+) {
+    let mut fixture = Fixture::new();
+    fixture.root.source("foo", "1.0");
+    fixture.root.source("bar", "1.0");
+    fixture.root.write("etc/dkms/alpm-dkms.toml", settings);
+    let real = fixture.machine();
+    let mut scratch = fixture.machine();
+    trial(&mut scratch);
+    fixture.root.dir("var/lib/dkms/.cache/objects");
+    let cache = File::open(fixture.root.at("var/lib/dkms/.cache/objects")).unwrap();
+    scratch.trees.build_cache = Some(format!("/proc/self/fd/{}", cache.as_raw_fd()).into());
+    fixture.root.dir("srv/scratch");
+    scratch.trees.dkms = fixture.root.at("srv/scratch");
+    assert_clean(&fixture.sync_on(&scratch, &["foo-1.0", "bar-1.0"]));
+    assert_eq!((fixture.builds(), cached(&fixture).len()), (2, 2));
+
+    // Another run leaves the builds of modules that are not built yet.
+    fixture.root.source("other", "1.0");
+    assert_clean(&fixture.command(Verb::Install, "other/1.0"));
+    assert_eq!(fixture.builds(), 3);
+    assert!(cached(&fixture).starts_with(&["bar/1.0".into(), "foo/1.0".into()]));
+
+    assert_clean(&fixture.sync_on(&real, &["foo-1.0", "bar-1.0"]));
+    assert_eq!(fixture.builds(), 3, "a module was compiled again");
+    assert!(fixture.installed(K1, "foo.ko") && fixture.installed(K1, "bar.ko"));
+    let others = if left == 0 { 0 } else { 1 };
+    assert_eq!(cached(&fixture).len(), left + others);
+    let entries = BuildCache::of(&real.trees).entries();
+    assert!(entries.iter().all(|entry| entry.pinned_until.is_none()));
+}
+
+/// Builds foo for [`K1`], and replaces that kernel with [`K2`] and then again with [`K1`].
+fn with_returning_kernel(fixture: &mut Fixture) {
+    fixture.root.source("foo", "1.0");
+    assert_clean(&fixture.sync(&["foo-1.0"], &[]));
+    for (from, to) in [(K1, K2), (K2, K1)] {
+        fixture.root.remove(format!("usr/lib/modules/{from}"));
+        fixture.root.kernel(to).pkgbase("linux").headers();
+        if to == K2 {
+            assert_clean(&fixture.sync(&[], &[from, to]));
+        }
+    }
+}
+
+#[test]
+fn trial_pins_the_builds_that_it_restores() {
+    let mut fixture = Fixture::new();
+    with_returning_kernel(&mut fixture);
+    fixture.change = trial;
+    assert_clean(&fixture.sync(&[], &[K1]));
+    assert_eq!(fixture.builds(), 2);
+    let entries = BuildCache::of(&fixture.machine().trees).entries();
+    let pinned = entries.iter().filter(|entry| entry.pinned_until.is_some());
+    assert_eq!(pinned.map(|entry| entry.kernel.as_str()).collect::<Vec<_>>(), [K1]);
+}
+
+#[test]
+#[ignore = "needs root: run make unit"]
+fn builds_are_restored_from_a_read_only_cache() {
+    let mut fixture = Fixture::new();
+    with_returning_kernel(&mut fixture);
+    fixture.change = trial;
+    let cache = fixture.root.at("var/lib/dkms/.cache/objects");
+    thread::scope(|scope| {
+        // The mount disappears with the thread.
+        scope.spawn(|| {
+            let none = None::<&str>;
+            unshare(CloneFlags::CLONE_NEWNS).unwrap();
+            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+            mount(Some(&cache), &cache, none, MsFlags::MS_BIND, none).unwrap();
+            let read_only = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+            mount(none, &cache, none, read_only, none).unwrap();
+            File::create(cache.join("new")).unwrap_err();
+            assert_clean(&fixture.sync(&[], &[K1]));
+        });
+    });
+    assert_eq!(fixture.builds(), 2, "the module was compiled again");
 }

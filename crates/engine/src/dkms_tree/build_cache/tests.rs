@@ -1,5 +1,6 @@
 //! Tests of the build cache.
 
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
@@ -148,6 +149,7 @@ fn entry(size: u64) -> CachedBuild {
         arch: of.arch,
         size,
         used: UNIX_EPOCH,
+        pinned_until: None,
     }
 }
 
@@ -159,6 +161,72 @@ fn entry(size: u64) -> CachedBuild {
 #[case::zero_limit(0, 3)]
 fn finds_the_entries_beyond_the_limit(#[case] limit: u64, #[case] count: usize) {
     let entries = [10, 20, 30].map(entry);
-    assert_eq!(beyond(limit, &entries).len(), count);
-    assert_eq!(beyond(limit, &entries), &entries[3 - count..]);
+    let evicted: Vec<&CachedBuild> = entries[3 - count..].iter().collect();
+    assert_eq!(beyond(limit, &entries, UNIX_EPOCH), evicted);
+}
+
+#[test]
+fn pinned_and_oversized_entries_evict_no_others() {
+    let pinned = |size, seconds| {
+        let until = UNIX_EPOCH + Duration::from_secs(seconds);
+        CachedBuild { pinned_until: Some(until), ..entry(size) }
+    };
+    let day = PINNED_FOR.as_secs();
+    let entries = [pinned(90, day), entry(11), entry(10), pinned(9, 0), pinned(8, day + 1)];
+    let evicted = beyond(10, &entries, UNIX_EPOCH);
+    assert_eq!(evicted.iter().map(|entry| entry.size).collect::<Vec<_>>(), [11, 9, 8]);
+}
+
+#[test]
+fn pinned_entries_stay_until_their_pin_is_removed() {
+    let tree = Tree::new();
+    let keys = [1, 2, 3].map(|number| tree.keep(&format!("foo/{number}"), number));
+    tree.cache.pin(&keys[0]).unwrap();
+    tree.cache.pin(&keys[1]).unwrap();
+    assert_eq!(tree.cache.pinned_keys(), [keys[0], keys[1]].into());
+    tree.cache.trim(0).unwrap();
+    assert_eq!(tree.cache.keys(), [keys[0], keys[1]].into());
+    // A pinned build can be restored and is still valid.
+    assert!(tree.cache.take(&keys[0], &tree.at("back")).unwrap());
+
+    tree.set_used(&keys[0], 7);
+    tree.cache.remove_pins(|entry| entry.module.version.as_str() == "1").unwrap();
+    assert_eq!(tree.cache.pinned_keys(), [keys[1]].into());
+    let used = tree.cache.entry(keys[0]).unwrap().used;
+    assert_eq!(used, UNIX_EPOCH + Duration::from_secs(7), "removing a pin counts as use");
+    tree.cache.trim(0).unwrap();
+    assert_eq!(tree.cache.keys(), [keys[1]].into());
+    assert_eq!(tree.cache.clear().unwrap(), 1);
+    assert!(!tree.cache.dir.exists());
+    tree.cache.pin(&keys[1]).unwrap();
+    assert!(!tree.cache.dir.exists());
+}
+
+/// A worker of a trial run opens the real cache, and then sees it only through the descriptor. The
+/// dkms tree is on another file system.
+#[test]
+fn cache_can_be_an_open_directory() {
+    let (real, scratch) = (Tree::new(), tempfile::tempdir_in("/dev/shm").unwrap());
+    fs::create_dir_all(&real.cache.dir).unwrap();
+    let open = File::open(&real.cache.dir).unwrap();
+    let build_cache = Some(format!("/proc/self/fd/{}", open.as_raw_fd()).into());
+    let cache = BuildCache::of(&Trees { build_cache, ..Trees::under(scratch.path()) });
+    let built = scratch.path().join("built");
+    fs::create_dir_all(built.join("module")).unwrap();
+    fs::write(built.join("module/a.ko"), "an object").unwrap();
+    let record = record("foo/1.0", "");
+    record.write(&built.join(FILE_NAME)).unwrap();
+    cache.keep(&built, &record, &environment(), NO_LIMIT).unwrap();
+    let key = key(&record);
+    cache.pin(&key).unwrap();
+    assert_eq!(real.cache.pinned_keys(), [key].into());
+    assert_eq!(cache.keys(), [key].into());
+    let to = scratch.path().join("back");
+    assert!(cache.take(&key, &to).unwrap());
+    assert_eq!(fs::read(to.join("module/a.ko")).unwrap(), b"an object");
+    assert_eq!(fs::metadata(to.join("module/a.ko")).unwrap().nlink(), 1);
+    cache.remove_pins(|_| true).unwrap();
+    cache.trim(0).unwrap();
+    assert!(cache.keys().is_empty() && real.cache.dir.is_dir());
+    cache.clear().unwrap();
 }

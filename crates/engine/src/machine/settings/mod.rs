@@ -218,6 +218,7 @@ impl Settings {
             dkms: below(&self.framework.dkms_tree, trees.dkms),
             install: below(&self.framework.install_tree, trees.install),
             etc: trees.etc,
+            build_cache: trees.build_cache,
             root: trees.root,
         }
     }
