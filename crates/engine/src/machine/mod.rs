@@ -1,5 +1,6 @@
 //! The machine that a run works on: its trees, kernels, distribution, memory, settings and lock.
 
+mod chroot;
 mod compression;
 mod distribution;
 mod kernel_cache;
@@ -21,7 +22,7 @@ mod written_files;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::names::{Arch, KernelRelease};
 use crate::objects::{Compression, Signers};
@@ -80,6 +81,7 @@ pub struct Machine {
     pub(crate) warnings: Warnings,
     pub(crate) script_changes: ScriptChanges,
     pub(crate) signers: Signers,
+    chroot: OnceLock<bool>,
     /// Whether alpm-dkms maintains initramfs images. If true, a changed module adds pending work
     /// for the images of its kernel.
     pub images: bool,
@@ -132,6 +134,7 @@ impl Machine {
             warnings: Warnings::default(),
             script_changes: ScriptChanges::default(),
             signers: Signers::default(),
+            chroot: OnceLock::new(),
             images: false,
             kernels: KernelCache::default(),
         }
@@ -204,6 +207,15 @@ impl Machine {
     /// Returns true if builds can have mounts of their own.
     pub(crate) fn has_own_mounts(&self) -> bool {
         self.tools.confinement.has_own_mounts(&self.tools, &self.trees.dkms)
+    }
+
+    /// Returns true if this process runs in a chroot or works on a root directory other than `/`.
+    ///
+    /// The first call decides. In namespaces of its own, a process may see itself as process 1, so
+    /// it calls this function before it enters them.
+    pub fn is_chroot(&self) -> bool {
+        let decide = || chroot::is_chroot(&self.trees.root, &self.env, Path::new("/proc"));
+        *self.chroot.get_or_init(decide)
     }
 
     /// Returns a digest of the environment of builds: of the caller's variables, and of the file

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use super::chroot::is_chroot;
 use super::consequence;
 use super::keys::{choose_keys, create_keys, find_pin, have_keys};
 use crate::failure::Failure;
@@ -66,7 +65,7 @@ fn choose_signer(machine: &Machine, kernel: &Kernel) -> SigningDecision {
     match framework.try_sign_modules.as_deref() {
         Some("false") => return SigningDecision::Off("try_sign_modules is false"),
         Some("true") => {}
-        _ if is_chroot(machine) => return SigningDecision::Off("running in a chroot"),
+        _ if machine.is_chroot() => return SigningDecision::Off("running in a chroot"),
         _ => {}
     }
     let program = sign_file(machine, kernel, &framework);

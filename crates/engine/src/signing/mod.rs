@@ -1,6 +1,5 @@
 //! Chooses the key that signs the objects for a kernel, and creates that key if it is missing.
 
-mod chroot;
 mod decide;
 mod keys;
 mod mok;
