@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use super::{Kernel, KernelConfig, Trees};
+use crate::names::KernelRelease;
 use crate::objects::{Compression, ObjectName};
 
 /// The number of objects that decide. A single object may have been compressed or decompressed by
@@ -28,6 +29,16 @@ pub(super) fn of_kernel(trees: &Trees, kernel: &Kernel) -> Compression {
         .unwrap_or(Compression::None)
 }
 
+/// Returns the most common compression of the kernel's own objects in `files`, a list of paths
+/// relative to the root. Returns `None` if the list contains no such object.
+pub(super) fn of_files(
+    trees: &Trees,
+    kernel: &KernelRelease,
+    files: &[String],
+) -> Option<Compression> {
+    most_common(listed(trees, &trees.kernel(kernel), files.iter().map(String::as_str)))
+}
+
 /// Returns the compressions of the existing objects that modules.order names.
 fn on_disk(kernel: &Kernel) -> Vec<Compression> {
     let named = fs::read_to_string(kernel.dir.join("modules.order")).unwrap_or_default();
@@ -42,22 +53,26 @@ fn on_disk(kernel: &Kernel) -> Vec<Compression> {
 /// Returns the compressions of the kernel's objects according to pacman's local database. Empty if
 /// the database does not contain the package that the file `pkgbase` names.
 fn in_package(trees: &Trees, kernel: &Kernel) -> Vec<Compression> {
-    let objects = kernel.dir.join("kernel");
     let Some(package) = &kernel.pkgbase else { return Vec::new() };
-    let Ok(objects) = objects.strip_prefix(&trees.root) else { return Vec::new() };
     let entries = fs::read_dir(trees.root.join("var/lib/pacman/local")).into_iter().flatten();
     // The name of an entry is `NAME-VERSION-RELEASE`.
     let is_package = |name: &str| name.rsplitn(3, '-').nth(2) == Some(package);
     let entries = entries.flatten().filter(|it| it.file_name().to_str().is_some_and(is_package));
     let files = entries.filter_map(|entry| fs::read_to_string(entry.path().join("files")).ok());
-    let compression = |line: &str| {
-        let path = Path::new(line);
+    files.flat_map(|text| listed(trees, &kernel.dir, text.lines())).collect()
+}
+
+/// Returns the compressions of the first objects in `files`, a list of paths relative to the root,
+/// that are the own ones of the kernel in the directory `dir`.
+fn listed<'a>(trees: &Trees, dir: &Path, files: impl Iterator<Item = &'a str>) -> Vec<Compression> {
+    let objects = dir.join("kernel");
+    let Ok(objects) = objects.strip_prefix(&trees.root) else { return Vec::new() };
+    let compression = |file: &str| {
+        let path = Path::new(file);
         let name = path.starts_with(objects).then(|| path.file_name()?.to_str()).flatten()?;
         Some(ObjectName::parse(name)?.compression)
     };
-    files
-        .flat_map(|text| text.lines().filter_map(compression).take(SAMPLE).collect::<Vec<_>>())
-        .collect()
+    files.filter_map(compression).take(SAMPLE).collect()
 }
 
 /// Returns the compression that the kernel's configuration names; `None` if it names none.
@@ -85,6 +100,7 @@ mod tests {
     use testroot::TestRoot;
 
     use super::*;
+    use crate::machine::Machine;
 
     /// Returns a root with a kernel of the package `linux`, whose only objects are `objects`, and the
     /// kernel's facts. modules.order names `names`, objects without suffix.
@@ -146,5 +162,24 @@ mod tests {
         assert_eq!(compression(&trees), want);
         root.write("usr/lib/modules/6.1/kernel/fs/b.ko.gz", "");
         assert_eq!(compression(&trees), Compression::Gzip);
+    }
+    #[rstest]
+    #[case::own(&["kernel/fs/a.ko.zst", "kernel/fs/b.ko.zst", "kernel/c.ko.xz"], Compression::Zstd)]
+    #[case::foreign(&["extramodules/a.ko.zst", "kernel/a.txt.zst"], Compression::Xz)]
+    #[case::uncompressed(&["modules.order", "kernel/fs/a.ko"], Compression::None)]
+    #[case::empty(&[], Compression::Xz)]
+    fn follows_the_files_of_a_package_that_arrives(
+        #[case] files: &[&str],
+        #[case] want: Compression,
+    ) {
+        let (root, trees) = root(&["fs/a"], &[], XZ);
+        let machine = Machine::for_hook(root.path());
+        let files: Vec<String> =
+            files.iter().map(|file| format!("usr/lib/modules/6.1/{file}")).collect();
+        let kernel = Kernel::of_release(&trees, "6.1".parse().unwrap());
+        machine.set_compression_from(&"6.2".parse().unwrap(), &files);
+        assert_eq!(machine.compression(&kernel), Compression::Xz, "of another kernel");
+        machine.set_compression_from(&kernel.release, &files);
+        assert_eq!(machine.compression(&kernel), want);
     }
 }

@@ -27,4 +27,9 @@ impl KernelCache {
         let detect = || compression::of_kernel(trees, kernel);
         *known.entry(kernel.release.clone()).or_insert_with(detect)
     }
+
+    /// Sets the compression, even if it has been detected before.
+    pub(super) fn set_compression(&self, kernel: &KernelRelease, compression: Compression) {
+        lock(&self.compressions).insert(kernel.clone(), compression);
+    }
 }

@@ -165,6 +165,17 @@ impl Machine {
         self.kernels.compression(&self.trees, kernel)
     }
 
+    /// Sets the compression of the objects of `kernel` to the most common one in `files`, a list of
+    /// paths relative to the root, such as `usr/lib/modules/6.1/kernel/fs/ext4/ext4.ko.zst`. Does
+    /// nothing if the list contains no object of the kernel.
+    ///
+    /// It replaces what is detected, for a kernel whose objects have not been unpacked yet.
+    pub fn set_compression_from(&self, kernel: &KernelRelease, files: &[String]) {
+        if let Some(compression) = compression::of_files(&self.trees, kernel, files) {
+            self.kernels.set_compression(kernel, compression);
+        }
+    }
+
     /// Reads dkms's settings and replaces `$kernelver` in them with `kernel`.
     pub(crate) fn framework(&self, kernel: Option<&KernelRelease>) -> Framework {
         let mut reader = BashReader::new(self.tools.clone(), self.env.clone());
