@@ -46,7 +46,9 @@ pub use run_options::RunOptions;
 pub(crate) use running_kernel::running_release;
 pub(crate) use script_changes::Command;
 use script_changes::ScriptChanges;
-pub use settings::{Framework, InitramfsMode, InitramfsSettings, Settings};
+pub use settings::{
+    Framework, InitramfsMode, InitramfsSettings, PreflightMode, PreflightSettings, Settings,
+};
 pub use trees::Trees;
 pub use trial::Trial;
 pub(crate) use warnings::Warnings;

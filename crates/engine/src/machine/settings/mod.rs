@@ -3,6 +3,7 @@
 mod framework;
 mod initramfs;
 mod own;
+mod preflight;
 mod size;
 
 use std::collections::BTreeSet;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 pub use framework::Framework;
 pub use initramfs::{InitramfsMode, InitramfsSettings};
+pub use preflight::{PreflightMode, PreflightSettings};
 
 use crate::machine::Trees;
 use crate::names::ModuleName;
@@ -38,6 +40,8 @@ pub struct Settings {
     pub framework: Framework,
     /// The `[initramfs]` section of `alpm-dkms.toml`.
     pub initramfs: InitramfsSettings,
+    /// The `[preflight]` section of `alpm-dkms.toml`.
+    pub preflight: PreflightSettings,
     problems: Vec<String>,
     jobs: Option<NonZeroUsize>,
     build_timeout: Duration,
@@ -57,6 +61,7 @@ impl Default for Settings {
         Self {
             framework: Framework::default(),
             initramfs: InitramfsSettings::default(),
+            preflight: PreflightSettings::default(),
             problems: Vec::new(),
             jobs: None,
             build_timeout: BUILD_TIMEOUT,
@@ -108,6 +113,7 @@ impl Settings {
                 .collect(),
             framework,
             initramfs: own.initramfs.known,
+            preflight: own.preflight.known,
             problems,
         }
     }
@@ -307,6 +313,40 @@ mod tests {
         assert_eq!(settings.memory_per_job(), 1 << 30);
     }
 
+    #[rstest]
+    #[case::off("mode = 'off'", PreflightMode::Off, Duration::from_secs(1800), &[])]
+    #[case::warn("mode = 'warn'\ntimeout = 60", PreflightMode::Warn, Duration::from_secs(60), &[])]
+    #[case::no_timeout("timeout = 0", PreflightMode::Critical, Duration::MAX, &[])]
+    #[case::modules(
+        "mode = 'critical'\ncritical = ['zfs', 'ax-usb-nic']",
+        PreflightMode::Critical,
+        Duration::from_secs(1800),
+        &["zfs", "ax-usb-nic"]
+    )]
+    fn reads_the_preflight_section(
+        #[case] text: &str,
+        #[case] mode: PreflightMode,
+        #[case] timeout: Duration,
+        #[case] critical: &[&str],
+    ) {
+        let settings = read(&[("alpm-dkms.toml", &format!("[preflight]\n{text}\n"))]);
+        assert_eq!(settings.problems, [""; 0]);
+        let preflight = settings.preflight;
+        assert_eq!((preflight.mode, preflight.timeout()), (mode, timeout));
+        assert_eq!(preflight.critical, critical);
+    }
+
+    #[rstest]
+    #[case::mode("mode = 'abort'")]
+    #[case::timeout("timeout = '5m'")]
+    #[case::modules("critical = 'zfs'")]
+    fn invalid_preflight_settings_are_reported(#[case] text: &str) {
+        let settings = read(&[("alpm-dkms.toml", &format!("[preflight]\n{text}\n"))]);
+        let [problem] = &settings.problems[..] else { panic!("{:?}", settings.problems) };
+        assert!(problem.starts_with("/alpm-dkms.toml: ignored, using defaults: "), "{problem}");
+        assert_eq!(settings.preflight, PreflightSettings::default());
+    }
+
     #[test]
     fn launcher_can_have_arguments() {
         let settings = read(&[("alpm-dkms.toml", "[build]\nlauncher = 'env  A=b ccache '\n")]);
@@ -425,12 +465,13 @@ mod tests {
     #[test]
     fn unknown_keys_are_reported_and_ignored() {
         let text = "colour = 1\n[build]\njobs = 2\njob = 3\n[signing]\nkey = 'x'\n\
-                    [module.foo]\nprefers = 'dkms'\n";
+                    [preflight]\nmodes = 'off'\n[module.foo]\nprefers = 'dkms'\n";
         let settings = read(&[("alpm-dkms.toml", text)]);
         assert_eq!(settings.jobs(), 2);
         insta::assert_snapshot!(settings.problems.join("\n"), @"
         /alpm-dkms.toml: unknown key: colour
         /alpm-dkms.toml: unknown key: build.job
+        /alpm-dkms.toml: unknown key: preflight.modes
         /alpm-dkms.toml: unknown key: signing.key
         /alpm-dkms.toml: unknown key: module.foo.prefers
         ");

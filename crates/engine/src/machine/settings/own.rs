@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::InitramfsSettings;
 use super::size::Size;
+use super::{InitramfsSettings, PreflightSettings};
 
 /// The content of `alpm-dkms.toml`. Every key is optional.
 #[derive(Debug, Default, Deserialize)]
@@ -18,6 +18,7 @@ pub(super) struct OwnSettings {
     pub(super) conf: ConfSection,
     pub(super) cache: CacheSection,
     pub(super) initramfs: ImagesSection,
+    pub(super) preflight: PreflightSection,
     pub(super) signing: SigningSection,
     /// The `[module.NAME]` sections, by name.
     pub(super) module: BTreeMap<String, ModuleSection>,
@@ -72,6 +73,16 @@ pub(super) struct ConfSection {
 pub(super) struct ImagesSection {
     #[serde(flatten)]
     pub(super) known: InitramfsSettings,
+    #[serde(flatten)]
+    unknown: BTreeMap<String, toml::Value>,
+}
+
+/// The `[preflight]` section.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct PreflightSection {
+    #[serde(flatten)]
+    pub(super) known: PreflightSettings,
     #[serde(flatten)]
     unknown: BTreeMap<String, toml::Value>,
 }
@@ -133,6 +144,7 @@ impl OwnSettings {
             ("cache.", &own.cache.unknown),
             ("conf.", &own.conf.unknown),
             ("initramfs.", &own.initramfs.unknown),
+            ("preflight.", &own.preflight.unknown),
             ("signing.", &own.signing.unknown),
         ];
         let sections = sections.map(|(section, unknown)| (section.to_owned(), unknown));

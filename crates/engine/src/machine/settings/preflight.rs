@@ -1,0 +1,47 @@
+//! The settings for the preflight in `alpm-dkms.toml`.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::seconds;
+
+/// The default timeout of a preflight, in seconds.
+const TIMEOUT: u64 = 30 * 60;
+
+/// The `[preflight]` section of `alpm-dkms.toml`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct PreflightSettings {
+    /// The treatment of modules that would stop working.
+    pub mode: PreflightMode,
+    timeout: u64,
+    /// The names of modules that are critical even if this machine does not seem to need them.
+    pub critical: Vec<String>,
+}
+
+impl Default for PreflightSettings {
+    fn default() -> Self {
+        Self { mode: PreflightMode::Critical, timeout: TIMEOUT, critical: Vec::new() }
+    }
+}
+
+impl PreflightSettings {
+    /// Returns the timeout of a preflight.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        seconds(self.timeout)
+    }
+}
+
+/// The treatment of a transaction after which a module that works now would not work any longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PreflightMode {
+    /// Do not try builds before a transaction.
+    Off,
+    /// Warn of each such module.
+    Warn,
+    /// Abort the transaction if such a module is critical. Warn of all others.
+    Critical,
+}
