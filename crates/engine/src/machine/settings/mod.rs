@@ -321,7 +321,7 @@ mod tests {
         "mode = 'critical'\ncritical = ['zfs', 'ax-usb-nic']",
         PreflightMode::Critical,
         Duration::from_secs(1800),
-        &["zfs", "ax-usb-nic"]
+        &["zfs", "ax_usb_nic"]
     )]
     fn reads_the_preflight_section(
         #[case] text: &str,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::seconds;
 
@@ -16,7 +16,9 @@ pub struct PreflightSettings {
     /// The treatment of modules that would stop working.
     pub mode: PreflightMode,
     timeout: u64,
-    /// The names of modules that are critical even if this machine does not seem to need them.
+    /// The names of modules that are critical even if this machine does not seem to need them. As in
+    /// the kernel, `_` replaces each `-`.
+    #[serde(deserialize_with = "module_names")]
     pub critical: Vec<String>,
 }
 
@@ -44,4 +46,9 @@ pub enum PreflightMode {
     Warn,
     /// Abort the transaction if such a module is critical. Warn of all others.
     Critical,
+}
+
+fn module_names<'de, D: Deserializer<'de>>(value: D) -> Result<Vec<String>, D::Error> {
+    let names = Vec::<String>::deserialize(value)?;
+    Ok(names.into_iter().map(|name| name.replace('-', "_")).collect())
 }
