@@ -20,8 +20,9 @@ case ${1-} in
 build) build ;;
 alpm-query) # the only crate that needs libalpm 16
     in_checkout cargo clippy --frozen -p alpm-query --all-targets -- -D warnings
-    # These options reuse what makepkg compiled.
-    in_checkout cargo test --frozen --release --workspace --exclude stories --bin alpm-query
+    # These options reuse what makepkg compiled for `check`.
+    in_checkout env CARGO_PROFILE_DEV_DEBUG=0 \
+        cargo test --frozen --workspace --exclude stories --bin alpm-query --test query
     ;;
 shell) in_root "$testbed/ready" bash ;; # changes affect all stories
 *) die "usage: testbed.sh build|alpm-query|shell" ;;

@@ -1,13 +1,14 @@
-//! Parses the arguments: the location of the database, and the lookups. `batch` reads the lookups
-//! from standard input.
+//! Parses the arguments: the location of the database, and the request. `batch` reads its lookups
+//! and `arriving` reads pacman's targets from standard input.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
-use std::io::BufRead;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::io::{self, BufRead};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-const USAGE: &str =
-    "usage: alpm-query [--root DIR] [--dbpath DIR] owner PATH… | kernel RELEASE… | batch";
+const USAGE: &str = "usage: alpm-query [--root DIR] [--dbpath DIR] owner PATH… | kernel RELEASE… | \
+                     batch | arriving [--pacman PID] [FILE…]";
 
 /// A single lookup in the database.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,6 +19,26 @@ pub enum Lookup {
     Kernel(String),
 }
 
+/// A question about a transaction that is about to install packages.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Transaction {
+    /// The process that runs the transaction; `None` if unknown.
+    pub pacman: Option<u32>,
+    /// The package files that arrive. If empty, they are found by the targets.
+    pub files: Vec<PathBuf>,
+    /// The paths, without a leading `/`, that pacman passed to the hook.
+    pub targets: BTreeSet<Vec<u8>>,
+}
+
+/// The requested answer.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Request {
+    /// The owners of paths and kernels, in the given order.
+    Lookups(Vec<Lookup>),
+    /// The packages that a transaction is about to install.
+    Arriving(Transaction),
+}
+
 /// The parsed arguments of alpm-query.
 #[derive(Debug)]
 pub struct QueryArgs {
@@ -25,12 +46,12 @@ pub struct QueryArgs {
     pub root: PathBuf,
     /// pacman's database directory; `None` for the one in `pacman.conf`.
     pub dbpath: Option<PathBuf>,
-    /// The lookups, in the given order.
-    pub lookups: Vec<Lookup>,
+    /// The requested answer.
+    pub request: Request,
 }
 
 impl QueryArgs {
-    /// Parses the arguments. Reads the lookups of `batch` from `input`.
+    /// Parses the arguments. Reads the lookups or targets from `input`.
     ///
     /// # Errors
     /// A one-line message if the arguments are invalid or `input` cannot be read.
@@ -38,37 +59,62 @@ impl QueryArgs {
         mut words: impl Iterator<Item = OsString>,
         input: &mut dyn BufRead,
     ) -> Result<Self, String> {
-        let mut args = Self { root: "/".into(), dbpath: None, lookups: Vec::new() };
-        loop {
+        let (mut root, mut dbpath) = ("/".into(), None);
+        let request = loop {
             let word = words.next().ok_or(USAGE)?;
             match word.to_str() {
-                Some("--root") => args.root = words.next().ok_or(USAGE)?.into(),
-                Some("--dbpath") => args.dbpath = Some(words.next().ok_or(USAGE)?.into()),
+                Some("--root") => root = words.next().ok_or(USAGE)?.into(),
+                Some("--dbpath") => dbpath = Some(words.next().ok_or(USAGE)?.into()),
                 Some(kind @ ("owner" | "kernel")) => {
-                    args.lookups = words.filter_map(|subject| lookup(kind, &subject)).collect();
-                    return Ok(args);
+                    let subjects = words.filter_map(|subject| lookup(kind, &subject));
+                    break Request::Lookups(subjects.collect());
                 }
                 Some("batch") => {
-                    args.lookups = lines(input)?;
-                    return Ok(args);
+                    let lines = lines(input)?;
+                    break Request::Lookups(
+                        lines.iter().filter_map(|it| lookup_line(it)).collect(),
+                    );
                 }
+                Some("arriving") => break Request::Arriving(transaction(words, input)?),
                 _ => return Err(format!("unknown argument: {}; {USAGE}", word.to_string_lossy())),
             }
-        }
+        };
+        Ok(Self { root, dbpath, request })
     }
 }
 
-fn lines(input: &mut dyn BufRead) -> Result<Vec<Lookup>, String> {
-    let mut lookups = Vec::new();
-    for line in input.split(b'\n') {
-        let line =
-            OsString::from_vec(line.map_err(|why| format!("cannot read standard input: {why}"))?);
-        let mut parts = line.as_bytes().splitn(2, |byte| *byte == b' ');
-        if let (Some(kind), Some(subject)) = (parts.next(), parts.next()) {
-            lookups.extend(lookup(&String::from_utf8_lossy(kind), OsStr::from_bytes(subject)));
-        }
+/// Parses the arguments of `arriving`. Reads the targets from `input` if no files are given.
+fn transaction(
+    words: impl Iterator<Item = OsString>,
+    input: &mut dyn BufRead,
+) -> Result<Transaction, String> {
+    let mut words = words.peekable();
+    let mut transaction = Transaction::default();
+    if words.next_if(|word| word == "--pacman").is_some() {
+        let pid = words.next().ok_or(USAGE)?;
+        let number = pid.to_str().and_then(|pid| pid.parse().ok());
+        transaction.pacman =
+            Some(number.ok_or_else(|| format!("no process id: {}", pid.to_string_lossy()))?);
     }
-    Ok(lookups)
+    for word in words {
+        let path = std::path::absolute(&word);
+        transaction.files.push(path.map_err(|why| format!("{}: {why}", word.to_string_lossy()))?);
+    }
+    if transaction.files.is_empty() {
+        transaction.targets = lines(input)?.into_iter().filter(|line| !line.is_empty()).collect();
+    }
+    Ok(transaction)
+}
+
+fn lines(input: &mut dyn BufRead) -> Result<Vec<Vec<u8>>, String> {
+    let lines: io::Result<_> = input.split(b'\n').collect();
+    lines.map_err(|why| format!("cannot read standard input: {why}"))
+}
+
+fn lookup_line(line: &[u8]) -> Option<Lookup> {
+    let mut parts = line.splitn(2, |byte| *byte == b' ');
+    let kind = String::from_utf8_lossy(parts.next()?);
+    lookup(&kind, OsStr::from_bytes(parts.next()?))
 }
 
 /// Parses a lookup. Returns `None` if `kind` is unknown or `subject` is not a valid path or kernel
@@ -105,19 +151,41 @@ mod tests {
                 .expect("good arguments");
         assert_eq!(args.root, PathBuf::from("/r"));
         assert_eq!(
-            args.lookups,
-            [Lookup::Owner(b"usr/a b".to_vec()), Lookup::Kernel("7.2".into())]
+            args.request,
+            Request::Lookups(vec![
+                Lookup::Owner(b"usr/a b".to_vec()),
+                Lookup::Kernel("7.2".into())
+            ])
         );
     }
 
     #[test]
     fn ignores_invalid_lookups() {
         let args = read(&["batch"], "owner a\0b\nkernel ../etc\n").expect("good arguments");
-        assert_eq!(args.lookups, []);
+        assert_eq!(args.request, Request::Lookups(Vec::new()));
+    }
+
+    #[test]
+    fn arriving_reads_targets() {
+        let args = read(&["arriving", "--pacman", "12"], "usr/b\n\nusr/a").expect("good arguments");
+        let targets = [b"usr/a".to_vec(), b"usr/b".to_vec()].into();
+        let expected = Transaction { pacman: Some(12), targets, ..Transaction::default() };
+        assert_eq!(args.request, Request::Arriving(expected));
+    }
+
+    #[test]
+    fn arriving_reads_no_targets_beside_files() {
+        let args = read(&["arriving", "/a", "--pacman"], "usr/b\n").expect("good arguments");
+        let files = vec!["/a".into(), std::path::absolute("--pacman").expect("a directory")];
+        let expected = Transaction { files, ..Transaction::default() };
+        assert_eq!(args.request, Request::Arriving(expected));
     }
 
     #[test]
     fn rejects_invalid_arguments() {
+        for words in [&["arriving", "--pacman"][..], &["arriving", "--pacman", "-1"]] {
+            assert!(read(words, "").is_err(), "{words:?}");
+        }
         assert!(read(&["remove"], "").is_err());
         assert!(read(&["--root"], "").is_err());
         assert!(read(&[], "").is_err());

@@ -1,12 +1,13 @@
-//! Finds the owners of paths in pacman's local database.
+//! Reads pacman's databases.
 
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use alpm::Alpm;
+use alpm::{Alpm, Db, Package, SigLevel};
 use serde::Serialize;
 
-use crate::args::QueryArgs;
+use crate::configuration::Configuration;
 
 /// An installed package.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -17,31 +18,89 @@ pub struct LocalPackage {
     pub version: String,
 }
 
-/// pacman's local database, opened for reading.
+/// A package in a database.
+#[derive(Clone, Copy)]
+pub struct Listed<'a> {
+    /// The name.
+    pub name: &'a str,
+    /// The full version.
+    pub version: &'a str,
+    /// The rest of its description.
+    pub package: &'a Package,
+}
+
+/// Returns the result of `read`, `None` if it panics. The alpm crate panics on text that is not
+/// UTF-8, and package files may contain any bytes.
+pub fn readable<T>(read: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(read)).ok()
+}
+
+/// Returns true for names that look like those of kernels, headers or modules.
+pub fn may_concern_dkms(name: &str) -> bool {
+    name.starts_with("linux") || name.contains("headers") || name.contains("dkms")
+}
+
+/// pacman's databases, opened for reading.
 pub struct Database {
     alpm: Alpm,
     root: PathBuf,
 }
 
 impl Database {
-    /// Opens the database for reading, without taking pacman's lock.
+    /// Opens the local database for reading, without taking pacman's lock. Without `dbpath`, it is
+    /// the one that `pacman.conf` names.
     ///
     /// # Errors
     /// A one-line message if the database does not exist or libalpm cannot open it.
-    pub fn open(args: &QueryArgs) -> Result<Self, String> {
-        let dbpath = match &args.dbpath {
-            Some(given) => given.clone(),
-            None => configured_dbpath(&args.root),
-        };
+    pub fn open(root: &Path, dbpath: Option<&Path>) -> Result<Self, String> {
+        let dbpath = dbpath.map_or_else(|| configured_dbpath(root), Path::to_owned);
         // libalpm would create a missing database.
         if !dbpath.join("local/ALPM_DB_VERSION").is_file() {
             return Err(format!("{}: not a pacman database", dbpath.display()));
         }
         let text = |path: &Path| path.as_os_str().as_encoded_bytes().to_owned();
-        let alpm = Alpm::new(text(&args.root), text(&dbpath))
+        let alpm = Alpm::new(text(root), text(&dbpath))
             .map_err(|why| format!("{}: {why}", dbpath.display()))?;
         alpm.localdb().is_valid().map_err(|why| format!("{}: {why}", dbpath.display()))?;
-        Ok(Self { alpm, root: args.root.clone() })
+        Ok(Self { alpm, root: root.to_owned() })
+    }
+
+    /// Adds the sync databases and the ignored packages of a configuration. A sync database that is
+    /// missing or damaged contains no packages.
+    pub fn configure(&mut self, configuration: &Configuration) {
+        for repository in &configuration.repositories {
+            let _invalid_name = self.alpm.register_syncdb(repository.as_str(), SigLevel::NONE);
+        }
+        for name in &configuration.ignored {
+            let _out_of_memory = self.alpm.add_ignorepkg(name.as_str());
+        }
+        for group in &configuration.ignored_groups {
+            let _out_of_memory = self.alpm.add_ignoregroup(group.as_str());
+        }
+    }
+
+    /// Returns the handle of libalpm.
+    #[must_use]
+    pub fn alpm(&self) -> &Alpm {
+        &self.alpm
+    }
+
+    /// Returns the installed packages.
+    #[must_use]
+    pub fn installed(&self) -> Vec<Listed<'_>> {
+        listed(self.alpm.localdb()).collect()
+    }
+
+    /// Returns the packages in the sync databases, in the order of the repositories.
+    #[must_use]
+    pub fn available(&self) -> Vec<Listed<'_>> {
+        self.alpm.syncdbs().iter().flat_map(listed).collect()
+    }
+
+    /// Returns an installed package.
+    #[must_use]
+    pub fn installed_package(&self, name: &str) -> Option<Listed<'_>> {
+        Listed::of(self.alpm.localdb().pkg(name).ok()?)
     }
 
     /// Returns the owner of each path, in the order of `paths`; `None` for an unowned path. The
@@ -80,6 +139,17 @@ impl Database {
         let fits = |c: char| c.is_ascii_alphanumeric() || "@._+-".contains(c);
         (!name.is_empty() && name.chars().all(fits)).then(|| name.to_owned())
     }
+}
+
+impl<'a> Listed<'a> {
+    /// Returns `None` if the name or version is not UTF-8.
+    fn of(package: &'a Package) -> Option<Self> {
+        readable(|| Self { name: package.name(), version: package.version().as_str(), package })
+    }
+}
+
+fn listed(database: &Db) -> impl Iterator<Item = Listed<'_>> {
+    database.pkgs().iter().filter_map(Listed::of)
 }
 
 /// Returns the `DBPath` in `etc/pacman.conf` below `root`, or pacman's default if it is not set.

@@ -1,11 +1,17 @@
-//! Prints the packages that own paths and kernels, as JSON. This is the only program that links
-//! libalpm.
+//! Prints the packages that own paths and kernels, or those that a transaction is about to install,
+//! as JSON. This is the only program that links libalpm.
 //!
 //! ```text
 //! alpm-query [--root DIR] [--dbpath DIR] owner PATH…
 //! alpm-query [--root DIR] [--dbpath DIR] kernel RELEASE…
 //! alpm-query [--root DIR] [--dbpath DIR] batch          lines "owner PATH", "kernel RELEASE"
+//! alpm-query [--root DIR] [--dbpath DIR] arriving [--pacman PID] [FILE…]
 //! ```
+//!
+//! `arriving` reads pacman's targets from standard input, as a PreTransaction hook gets them, and
+//! finds the package files that contain them (see `arriving.rs`). PID is the process that runs the
+//! transaction. With FILEs, these are what arrives; the targets are then not read, and are the
+//! paths in the files that trigger the hooks.
 //!
 //! libalpm depends on about 35 libraries, and a transaction that upgrades one of them can keep this
 //! program from starting. The hooks are separate programs, so they run nevertheless. This program
@@ -13,13 +19,20 @@
 
 mod answers;
 mod args;
+mod arriving;
+mod command_line;
+mod configuration;
 mod database;
+mod package_files;
+mod relations;
+mod toolchain;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use answers::Answers;
-use args::QueryArgs;
+use args::{QueryArgs, Request};
+use arriving::Arriving;
 use database::Database;
 
 fn main() -> ExitCode {
@@ -37,7 +50,14 @@ fn main() -> ExitCode {
 
 fn answer() -> Result<String, String> {
     let args = QueryArgs::read(std::env::args_os().skip(1), &mut io::stdin().lock())?;
-    let database = Database::open(&args)?;
-    let answers = Answers::find(&args.lookups, &database);
-    serde_json::to_string(&answers).map(|text| text + "\n").map_err(|why| why.to_string())
+    let json = match &args.request {
+        Request::Lookups(lookups) => {
+            let database = Database::open(&args.root, args.dbpath.as_deref())?;
+            serde_json::to_string(&Answers::find(lookups, &database))
+        }
+        Request::Arriving(transaction) => {
+            serde_json::to_string(&Arriving::find(&args.root, args.dbpath.as_deref(), transaction)?)
+        }
+    };
+    json.map(|text| text + "\n").map_err(|why| why.to_string())
 }
