@@ -33,6 +33,8 @@ pub struct Arriving {
     /// The targets that no known file contains.
     unresolved: Vec<String>,
     toolchain: Vec<ReplacedTool>,
+    /// Whether the transaction upgrades all packages. True if the command line is unknown.
+    upgrade: bool,
     /// The words of the command line of the process that runs the transaction.
     command: Vec<String>,
 }
@@ -54,7 +56,7 @@ struct ArrivingPackage {
     /// transaction could install.
     bound: BTreeSet<String>,
     /// The installed size in bytes.
-    size: i64,
+    size: u64,
     /// The first kernel objects of each kernel in this package.
     objects: Vec<String>,
     /// The targets that this package contains.
@@ -97,6 +99,7 @@ impl Arriving {
             available: &available,
             files: &search.found,
             line: line.as_ref(),
+            upgrade: line.as_ref().is_none_or(|line| line.sysupgrade),
         };
         let arrives = |found: &&Found<'_>| found.is_given || !found.paths.is_empty();
         let arriving = search.found.iter().filter(arrives);
@@ -109,6 +112,7 @@ impl Arriving {
                 &available,
                 line.as_ref(),
             ),
+            upgrade: facts.upgrade,
             command: words.iter().map(|word| lossy(word.as_bytes())).collect(),
         })
     }
@@ -231,22 +235,22 @@ struct Facts<'a> {
     available: &'a [Listed<'a>],
     files: &'a [Found<'a>],
     line: Option<&'a CommandLine>,
+    upgrade: bool,
 }
 
 impl Facts<'_> {
     fn describe(&self, found: &Found<'_>) -> ArrivingPackage {
         let file = &found.file;
         let installed = self.database.installed_package(&file.name);
-        let replaces = self.line.is_none_or(|line| line.sysupgrade);
         ArrivingPackage {
             name: file.name.clone(),
             version: file.version.clone(),
             file: file.path.clone(),
             installed: installed.map(|package| package.version.to_owned()),
             foreign: !self.available.iter().any(|package| package.name == file.name),
-            removes: removed_by(&file.package, &self.installed, replaces),
+            removes: removed_by(&file.package, &self.installed, self.upgrade),
             bound: self.bound_to(&file.package),
-            size: file.package.isize(),
+            size: u64::try_from(file.package.isize()).unwrap_or(0),
             objects: file.objects(),
             paths: found.paths.iter().map(|path| lossy(path)).collect(),
         }

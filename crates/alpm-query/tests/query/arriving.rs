@@ -127,6 +127,7 @@ fn finds_downloads_of_an_upgrade() {
     let answer = root.answer(&["arriving"], FOO.as_bytes());
     assert_found(&root, &answer, &format!("{CACHE}/foo-dkms-1-2-any.pkg.tar.zst"));
     assert_eq!(answer["command"], json!([]));
+    assert_eq!(answer["upgrade"], true);
 }
 
 #[test]

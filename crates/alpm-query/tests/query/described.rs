@@ -37,6 +37,7 @@ fn describes_arriving_packages() {
         }],
         "unresolved": [],
         "toolchain": [],
+        "upgrade": false,
         "command": ["pacman", root.at("script"), "-U", "linux.pkg.tar.zst"],
     });
     assert_eq!(answer, expected);
