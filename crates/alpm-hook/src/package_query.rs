@@ -1,6 +1,7 @@
 //! Asks alpm-query which packages own sources and kernels.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{env, fmt, io};
@@ -8,6 +9,7 @@ use std::{env, fmt, io};
 use dkms_engine::names::KernelRelease;
 use dkms_engine::os::process::{Environment, Program, RunError};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 /// The time limit of alpm-query. Reading a database of two thousand packages from a slow disk
 /// takes seconds.
@@ -101,11 +103,25 @@ pub fn ask(program: &Path, root: &Path, query: &PackageQuery) -> Result<Packages
     if lines.is_empty() {
         return Ok(Packages::default());
     }
+    call(program, root, ["batch"], lines)
+}
+
+/// Runs alpm-query, whose path is `program`, on the packages of the machine at `root`, and parses
+/// its answer.
+///
+/// # Errors
+/// [`QueryError`] if alpm-query cannot be run or does not answer.
+pub fn call<T: DeserializeOwned>(
+    program: &Path,
+    root: &Path,
+    words: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    input: String,
+) -> Result<T, QueryError> {
     let ended = Program::new(program, &Environment::fixed())
         .arg("--root")
         .arg(root)
-        .arg("batch")
-        .stdin(lines)
+        .args(words.into_iter().map(|word| word.as_ref().to_owned()))
+        .stdin(input)
         .deadline(TIMEOUT)
         .run()?;
     if !ended.success() {
@@ -113,7 +129,11 @@ pub fn ask(program: &Path, root: &Path, query: &PackageQuery) -> Result<Packages
         let last = complaint.lines().last().unwrap_or_default();
         return Err(QueryError::Failed(format!("{}: {last}", ended.how)));
     }
-    Packages::read(&ended.output)
+    parse(&ended.output)
+}
+
+fn parse<T: DeserializeOwned>(answer: &[u8]) -> Result<T, QueryError> {
+    serde_json::from_slice(answer).map_err(|why| QueryError::Malformed(why.to_string()))
 }
 
 impl Packages {
@@ -122,7 +142,7 @@ impl Packages {
     /// # Errors
     /// [`QueryError::Malformed`] if `answer` is not the expected JSON.
     pub fn read(answer: &[u8]) -> Result<Self, QueryError> {
-        serde_json::from_slice(answer).map_err(|why| QueryError::Malformed(why.to_string()))
+        parse(answer)
     }
 
     /// Returns the package that owns the `dkms.conf` in the directory `dir` of `/usr/src`.

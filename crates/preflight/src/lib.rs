@@ -1,1 +1,3 @@
 //! Tries, before a transaction, whether the modules build for what it is about to install.
+
+pub mod arriving;
