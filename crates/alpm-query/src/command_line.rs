@@ -248,6 +248,14 @@ mod tests {
     }
 
     #[test]
+    fn reads_the_flags_of_descriptors() {
+        assert!(closes_on_exec("pos:\t0\nflags:\t02300000\nmnt_id:\t29\n"));
+        for info in ["pos:\t0\nflags:\t0300000\n", "flags:\tx", ""] {
+            assert!(!closes_on_exec(info), "{info}");
+        }
+    }
+
+    #[test]
     fn a_missing_process_has_no_words() {
         assert_eq!(words(Path::new("/proc/none")), Vec::<OsString>::new());
         assert_eq!(saved_directory(Path::new("/proc/none")), None);

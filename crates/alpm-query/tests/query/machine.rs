@@ -76,7 +76,7 @@ impl Machine {
     }
 
     /// Starts a process with the command line `words` of pacman. As pacman during hooks, it keeps
-    /// the directory `dir` open, in which it was started.
+    /// the directory `dir` open, in which it was started. It has inherited another directory.
     pub fn process(&self, dir: &str, words: &[&str]) -> Process {
         // The path of the script becomes an operand of the command line.
         self.write(
@@ -89,6 +89,7 @@ impl Machine {
             .arg(self.at("script"))
             .args(&words[1..])
             .current_dir(self.at(dir))
+            .stdin(fs::File::open(self.at("var")).unwrap())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
