@@ -22,15 +22,15 @@ use crate::package_files::{Cache, PackageFile};
 use crate::relations::{is_bound_to, removed_by};
 use crate::toolchain::{self, ReplacedTool};
 
-/// The time limit of the search for files that no database names. A large cache takes longer to
-/// read than a user wants to wait for the hook.
+/// The time limit of the search in the cache directories. Reading all files of a large cache takes
+/// longer than a user wants to wait for the hook.
 const SEARCH_LIMIT: Duration = Duration::from_secs(5);
 
 /// The packages that a transaction is about to install.
 #[derive(Debug, Serialize)]
 pub struct Arriving {
     packages: Vec<ArrivingPackage>,
-    /// The targets that no known file contains.
+    /// The targets that no known file contains, and the given files that cannot be read.
     unresolved: Vec<String>,
     toolchain: Vec<ReplacedTool>,
     /// Whether the transaction upgrades all packages. True if the command line is unknown.
@@ -89,7 +89,7 @@ impl Arriving {
             let named = line.iter().flat_map(|line| named_files(line, &cache));
             named.for_each(|path| search.load_named(&path));
             search.load_listed(&database, &available, &cache);
-            cache.newest_first().into_iter().for_each(|path| search.load_if_needed(path));
+            search.load_cached(&cache);
         } else {
             transaction.files.iter().for_each(|path| search.load_given(path));
         }
@@ -169,11 +169,16 @@ impl<'a> Search<'a> {
         self.found.push(Found { file, paths, is_given });
     }
 
-    /// Adds a file that the caller gave.
+    /// Adds a file that the caller gave. If it cannot be read, its path is missing.
     fn load_given(&mut self, path: &Path) {
+        if self.tried.contains(path) {
+            return;
+        }
         if let Some(file) = self.load(path) {
             let paths = file.triggers();
             self.add(file, paths, true);
+        } else {
+            self.missing.insert(path.as_os_str().as_bytes().to_vec());
         }
     }
 
@@ -195,6 +200,13 @@ impl<'a> Search<'a> {
         let paths = file.contained(self.targets);
         if !paths.is_disjoint(&self.missing) {
             self.add(file, paths, false);
+        }
+    }
+
+    /// Adds files in the cache directories that contain missing targets.
+    fn load_cached(&mut self, cache: &Cache) {
+        if !self.missing.is_empty() {
+            cache.newest_first().into_iter().for_each(|path| self.load_if_needed(path));
         }
     }
 

@@ -13,7 +13,7 @@ use serde::Deserialize;
 pub struct Arriving {
     /// The packages whose files have been found.
     pub packages: Vec<ArrivingPackage>,
-    /// The targets that no known package file contains.
+    /// The targets that no known package file contains, and the given files that cannot be read.
     pub unresolved: Vec<String>,
     /// The parts of the toolchain that the transaction replaces.
     pub toolchain: Vec<ReplacedTool>,

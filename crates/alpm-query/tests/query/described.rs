@@ -62,7 +62,7 @@ fn takes_files_instead_of_targets() {
     assert_eq!(each(&answer, "name"), ["linux-headers", "bar"]);
     let paths = json!(["usr/lib/modules/7.2/build/include/"]);
     assert_eq!(each(&answer, "paths"), [&paths, &json!([])]);
-    assert_eq!(answer["unresolved"], json!([]));
+    assert_eq!(answer["unresolved"], json!([gone]));
 }
 
 #[test]
