@@ -4,11 +4,11 @@
 //! the descriptor of its directory, and copied from the opened file.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{DirBuilder, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::dir::Dir;
@@ -329,15 +329,30 @@ fn unless_replaced(error: Errno) -> io::Error {
 }
 
 /// Fails if `to` is inside `from`, because copying would continue until the disk is full.
+///
+/// Compares directories and not paths: a path through /proc/self/fd cannot be resolved to another.
 fn refuse_copy_into_itself(from: &Path, to: &Path) -> Result<(), FileError> {
+    let identity = |path: &Path| {
+        let meta = fs::metadata(path).map_err(FileError::when("examine", path))?;
+        Ok((meta.dev(), meta.ino()))
+    };
+    let source = identity(from)?;
     let parent = to.parent().filter(|dir| *dir != Path::new("")).unwrap_or(Path::new("."));
-    let real = |path: &Path| path.canonicalize().map_err(FileError::when("resolve", path));
-    if real(parent)?.starts_with(real(from)?) {
-        let inside =
-            io::Error::new(ErrorKind::InvalidInput, "the destination is inside the source");
-        return Err(FileError::when("copy", from)(inside));
+    let mut dir = parent.to_owned();
+    let mut current = identity(&dir)?;
+    loop {
+        if current == source {
+            let inside =
+                io::Error::new(ErrorKind::InvalidInput, "the destination is inside the source");
+            return Err(FileError::when("copy", from)(inside));
+        }
+        dir.push("..");
+        let above = identity(&dir)?;
+        if above == current {
+            return Ok(()); // the root directory
+        }
+        current = above;
     }
-    Ok(())
 }
 
 #[cfg(test)]
