@@ -3,6 +3,9 @@
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 
@@ -15,6 +18,9 @@ use crate::os::process::Environment;
 /// Without it, a `dkms` command in a dkms.conf or a script would wait forever for the lock of its
 /// own run.
 pub(crate) const WITHIN_RUN: &str = "ALPM_DKMS_WITHIN_RUN";
+
+/// The time between two attempts to acquire the lock within a limited time.
+const RETRY: Duration = Duration::from_millis(100);
 
 /// The exclusive permission to change the trees. Dropping it releases the lock.
 ///
@@ -49,39 +55,78 @@ impl Lock {
         if is_within_run(env) {
             return Ok(Self { file: None });
         }
-        durable::create_dirs(&trees.dkms)?;
         let path = trees.lock();
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(OFlag::O_NOFOLLOW.bits())
-            .open(&path)
-            .map_err(FileError::when("open", &path))?;
-        // Earlier versions created the file with mode 0644. Only its owner can change the mode.
-        let _ = file.set_permissions(Permissions::from_mode(0o600));
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                report(&match holder(&mut file) {
-                    Some(holder) => format!("waiting for another run to finish: {holder}"),
-                    None => "waiting for another run to finish".to_owned(),
-                });
-                file.lock().map_err(FileError::when("lock", &path))?;
-            }
-            Err(TryLockError::Error(error)) => {
-                return Err(FileError::when("lock", &path)(error));
-            }
+        let mut file = open(trees)?;
+        if !try_lock(&file, &path)? {
+            report(&match holder(&mut file) {
+                Some(holder) => format!("waiting for another run to finish: {holder}"),
+                None => "waiting for another run to finish".to_owned(),
+            });
+            file.lock().map_err(FileError::when("lock", &path))?;
         }
+        Ok(Self::held(file))
+    }
+
+    /// Acquires the lock like [`take`](Self::take), but waits at most `patience` for another run.
+    /// Returns `None` if that run still holds the lock then.
+    ///
+    /// # Errors
+    /// The same as those of [`take`](Self::take).
+    pub fn take_within(
+        trees: &Trees,
+        env: &Environment,
+        patience: Duration,
+    ) -> Result<Option<Self>, FileError> {
+        if is_within_run(env) {
+            return Ok(Some(Self { file: None }));
+        }
+        let file = open(trees)?;
+        let until = Instant::now() + patience;
+        while !try_lock(&file, &trees.lock())? {
+            if Instant::now() >= until {
+                return Ok(None);
+            }
+            thread::sleep(RETRY);
+        }
+        Ok(Some(Self::held(file)))
+    }
+
+    /// Returns the lock on `file`, and writes into it who holds it.
+    fn held(mut file: File) -> Self {
         // The text is only informational, so a failure to write it is ignored.
         let program = std::env::args().next().unwrap_or_default();
         let _ = file
             .set_len(0)
             .and_then(|()| file.seek(SeekFrom::Start(0)))
             .and_then(|_| writeln!(file, "process {} ({program})", std::process::id()));
-        Ok(Self { file: Some(file) })
+        Self { file: Some(file) }
+    }
+}
+
+/// Opens the lock file. Creates it, and the dkms tree, if they do not exist.
+fn open(trees: &Trees) -> Result<File, FileError> {
+    durable::create_dirs(&trees.dkms)?;
+    let path = trees.lock();
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(OFlag::O_NOFOLLOW.bits())
+        .open(&path)
+        .map_err(FileError::when("open", &path))?;
+    // Earlier versions created the file with mode 0644. Only its owner can change the mode.
+    let _ = file.set_permissions(Permissions::from_mode(0o600));
+    Ok(file)
+}
+
+/// Returns false if another run holds the lock.
+fn try_lock(file: &File, path: &Path) -> Result<bool, FileError> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(FileError::when("lock", path)(error)),
     }
 }
 
@@ -137,6 +182,22 @@ mod tests {
         assert!(report.contains(&format!("process {}", std::process::id())), "{report}");
         drop(first);
         waiting.join().unwrap();
+    }
+
+    #[test]
+    fn waiting_for_the_lock_can_be_limited() {
+        let dir = tempfile::tempdir().unwrap();
+        let trees = Trees::under(dir.path());
+        let env = Environment::fixed();
+        let take = |patience| Lock::take_within(&trees, &env, patience).unwrap();
+        let first = take(Duration::ZERO).unwrap();
+        assert!(take(Duration::from_millis(1)).is_none());
+        let waiting = thread::scope(|scope| {
+            let waiting = scope.spawn(|| take(Duration::from_mins(1)).is_some());
+            drop(first);
+            waiting.join().unwrap()
+        });
+        assert!(waiting);
     }
 
     #[rstest]
