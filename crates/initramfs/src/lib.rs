@@ -7,6 +7,7 @@
 //! | `image` | image files and their contents | |
 //! | `generators` | the generators: their images, configuration and commands | `image` |
 //! | [`mkinitcpio_override`] | the override of mkinitcpio's pacman hook | `generators` |
+//! | `image_modules` | the kernel modules in images, for other programs | `generators` |
 //! | `pending`, `managed_modules` | changed modules and dkms's modules | `image` |
 //! | `mount_table` | which file systems are mounted | |
 //! | `needed_modules` | the modules that an image must contain | `generators`, `mount_table` |
@@ -25,6 +26,7 @@ mod decide;
 mod find_files;
 mod generators;
 mod image;
+mod image_modules;
 mod image_report;
 mod image_snapshot;
 mod kernel_line;
@@ -43,6 +45,7 @@ mod snapshot;
 mod test_machine;
 
 pub use generators::Generator;
+pub use image_modules::modules_in_images;
 pub use image_report::{ImageReport, stale_images};
 pub use maintain::{
     Maintained, Maintenance, has_pending_images, maintain_images, needs_maintenance,
