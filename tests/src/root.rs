@@ -1,6 +1,7 @@
 //! The root of a story: an overlay over a stage of the testbed, discarded afterwards.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,6 +13,9 @@ use crate::run::{Completed, Started, run, start};
 
 /// The directory of our hook programs.
 const LIB: &str = "usr/lib/alpm-dkms";
+
+/// The override that turns the hook off (alpm-hooks(5)).
+const PREFLIGHT_MASK: &str = "etc/pacman.d/hooks/04-dkms-preflight.hook";
 
 /// A fresh machine with real pacman, entered with chroot. Dropping it kills its processes and
 /// unmounts it, also after a panic.
@@ -25,12 +29,20 @@ pub struct Root {
 }
 
 impl Root {
-    /// Creates a root with our package installed.
+    /// Creates a root with our package installed. Its preflight is off, as an administrator turns it
+    /// off, so that the PostTransaction hooks do all the work.
     ///
     /// If `$STORIES_BINARIES` names a directory such as `target/debug`, programs from there and the
     /// .hook files of the checkout replace those of the package. This saves building the package.
     pub fn ready() -> Self {
         Self::ready_over(&[])
+    }
+
+    /// Creates a root with our package installed, as users have it.
+    pub fn with_preflight() -> Self {
+        let root = Self::ready();
+        fs::remove_file(root.path(PREFLIGHT_MASK)).expect("unmask the preflight");
+        root
     }
 
     /// Creates a root with our package installed and the files of another stage of the testbed.
@@ -40,18 +52,23 @@ impl Root {
 
     fn ready_over(more: &[PathBuf]) -> Self {
         let root = Self::over([more, &[testbed().join("ready")]].concat());
+        symlink("/dev/null", root.path(PREFLIGHT_MASK)).expect("mask the preflight");
         if let Some(built) = std::env::var_os("STORIES_BINARIES") {
             let built =
                 Path::new(&built).canonicalize().expect("STORIES_BINARIES names a directory");
             let programs = [
                 ("dkms", "usr/bin"),
                 ("dkms-install", LIB),
+                ("dkms-preflight", LIB),
                 ("dkms-remove", LIB),
                 ("mkinitcpio-dkms", LIB),
                 ("compile-once", LIB),
                 ("dkms-confine", LIB),
+                // Built only in the testbed.
+                ("alpm-query", LIB),
             ];
-            for (program, place) in programs {
+            let there = |(program, _): &(&str, &str)| built.join(program).exists();
+            for (program, place) in programs.into_iter().filter(there) {
                 fs::copy(built.join(program), root.path(place).join(program))
                     .expect("copy a program from STORIES_BINARIES");
             }

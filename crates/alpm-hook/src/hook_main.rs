@@ -32,6 +32,16 @@ pub fn run(
     flags: &[&'static str],
     hook: impl FnOnce(&HookArgs, &mut dyn BufRead) -> Result<ExitCode, Failure>,
 ) -> ExitCode {
+    run_or(name, flags, ExitCode::FAILURE, hook)
+}
+
+/// Like [`run`], but returns `on_error` after an error.
+pub fn run_or(
+    name: &str,
+    flags: &[&'static str],
+    on_error: ExitCode,
+    hook: impl FnOnce(&HookArgs, &mut dyn BufRead) -> Result<ExitCode, Failure>,
+) -> ExitCode {
     log_to_stderr(name);
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
     let result = read_args(env::args_os().skip(1), flags, Path::new(".")).and_then(|args| {
@@ -42,7 +52,7 @@ pub fn run(
     });
     result.unwrap_or_else(|why| {
         let _ = writeln!(io::stderr(), "{name}: error: {why}");
-        ExitCode::FAILURE
+        on_error
     })
 }
 

@@ -10,6 +10,6 @@ mod told;
 pub mod transaction;
 
 pub use dkms_engine::dkms_tree::Operation;
-pub use hook_main::{HookArgs, run};
+pub use hook_main::{HookArgs, run, run_or};
 pub use targets::Targets;
 pub use transaction::{SCRIPT, SyncHook, depart, journal, sync};

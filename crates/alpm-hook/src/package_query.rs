@@ -169,6 +169,11 @@ impl Packages {
         self.kernels.get(kernel)?.headers_package.as_deref()
     }
 
+    /// Returns the queried kernels.
+    pub fn kernels(&self) -> impl Iterator<Item = &KernelRelease> {
+        self.kernels.keys()
+    }
+
     /// Returns the queried kernels that no package owns.
     pub fn unowned(&self) -> impl Iterator<Item = &KernelRelease> {
         self.kernels.iter().filter(|(_, of)| of.kernel.is_none()).map(|(kernel, _)| kernel)

@@ -1,5 +1,40 @@
 //! Tries, before a transaction, whether the modules build for what it is about to install.
+//!
+//! Three processes take part. The hook's own process, the *supervisor*, only starts the *worker* and
+//! waits for it, so that nothing but a verdict can abort a transaction. The worker finds out which
+//! package files arrive and what works now, and compares that with the results of the *trial*. The
+//! trial runs in a mount namespace in which everything has already arrived and nothing else can be
+//! changed. There, the engine builds the modules as it does after the transaction.
+//!
+//! | Module | Purpose |
+//! |---|---|
+//! | `hook` | runs a preflight as a PreTransaction hook |
+//! | `supervisor` | starts the worker and ends it in time |
+//! | `worker` | finds out what arrives, has it tried, and prints the verdict |
+//! | `arriving` | which package files arrive |
+//! | `installed` | what works now |
+//! | `trial` | builds the modules in a mount namespace |
+//! | `namespace`, `scratch`, `package_file` | the mounts of a trial |
+//! | `outcome` | what became of each module |
+//! | `critical`, `verdict` | which modules would be lost, and which of these the machine needs |
+//! | `message` | what the user reads |
 
-pub mod arriving;
-#[cfg_attr(not(test), expect(dead_code, reason = "the verdict will use it"))]
+mod arriving;
 mod critical;
+mod hook;
+mod installed;
+mod message;
+mod namespace;
+mod needs;
+mod not_tried;
+mod outcome;
+mod package_file;
+mod scratch;
+mod supervisor;
+mod trial;
+mod verdict;
+mod worker;
+
+pub use hook::{WORKER, before_transaction};
+pub use trial::run as try_modules;
+pub use worker::{TRIAL, run as work};

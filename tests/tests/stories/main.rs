@@ -43,6 +43,7 @@ mod parallel_builds;
 mod power_cut;
 mod prebuilt;
 mod precise_images;
+mod preflight;
 mod rebuilds;
 mod rollbacks;
 mod root_copies;

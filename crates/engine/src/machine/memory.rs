@@ -32,7 +32,7 @@ impl Memory {
     /// Returns the number of bytes that can be allocated before the machine swaps or a control
     /// group of this process reaches its limit. Returns `None` if the number is unknown.
     #[must_use]
-    pub(crate) fn available(&self) -> Option<u64> {
+    pub fn available(&self) -> Option<u64> {
         let machine = fs::read_to_string(self.proc.join("meminfo")).ok();
         let machine = machine.and_then(|text| number(&text, "MemAvailable:"));
         let machine = machine.map(|kib| kib.saturating_mul(1024));

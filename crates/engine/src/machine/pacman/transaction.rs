@@ -113,7 +113,8 @@ impl Transaction {
     }
 
     /// Returns the process ID of pacman; 0 if it is unknown.
-    pub(crate) fn process(&self) -> u32 {
+    #[must_use]
+    pub fn process(&self) -> u32 {
         self.pid
     }
 

@@ -1,0 +1,117 @@
+//! The PreTransaction hook: runs a preflight and decides whether the transaction may go on.
+
+use std::env;
+use std::fs;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use alpm_hook::lines::LineWriter;
+use alpm_hook::{HookArgs, Targets};
+use dkms_engine::facts::source_dirs;
+use dkms_engine::machine::{Lock, Machine, PreflightMode, Transaction};
+use dkms_engine::os::durable;
+
+use crate::not_tried::NotTried;
+use crate::scratch::SCRATCH;
+use crate::supervisor::{Ending, Supervisor, has_other_root};
+use crate::worker::{ABORT, WorkerJob};
+
+/// The flag with which the hook's program calls itself as a worker.
+pub const WORKER: &str = "--worker";
+
+/// The file in the dkms tree that allows one transaction whatever a preflight finds.
+pub(crate) const ALLOWED: &str = ".preflight-allowed";
+
+/// The time that a preflight waits for another run of alpm-dkms. After the transaction, the hooks
+/// wait without limit.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Tries whether the modules build after the transaction. Returns a failure if the transaction has
+/// to be aborted, and success in every other case.
+pub fn before_transaction(args: &HookArgs, targets: &Targets) -> ExitCode {
+    // A panic would abort the transaction, too.
+    let aborts = catch_unwind(AssertUnwindSafe(|| run(args, targets)));
+    match aborts {
+        Ok(Ok(true)) => ExitCode::FAILURE,
+        Ok(Ok(false)) | Err(_) => ExitCode::SUCCESS,
+        Ok(Err(why)) => {
+            say(&format!("note: modules not tried before the transaction: {why}"));
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn run(args: &HookArgs, targets: &Targets) -> Result<bool, NotTried> {
+    let machine = Machine::for_hook(&args.root);
+    let trees = &machine.trees;
+    if machine.settings.preflight.mode == PreflightMode::Off
+        || targets.paths.is_empty()
+        || machine.is_within_run()
+    {
+        return Ok(false);
+    }
+    let (present, _) = source_dirs(trees);
+    if present.is_empty() && targets.sources.is_empty() {
+        return Ok(false); // a machine without modules
+    }
+    let transaction = Transaction::of_this_hook(trees);
+    let pacman = transaction.is_known().then(|| transaction.process());
+    if pacman.is_some_and(has_other_root) {
+        return Err(NotTried::new("pacman works on another root directory (--root)"));
+    }
+    if args.dry_run {
+        say(&format!("would try the modules for {} paths", targets.paths.len()));
+        return Ok(false);
+    }
+    let lock = Lock::take_within(trees, &machine.env, PATIENCE)?;
+    let Some(_lock) = lock else {
+        return Err(NotTried::new("another run of alpm-dkms is not finished"));
+    };
+    let scratch = trees.dkms.join(SCRATCH);
+    // A killed preflight may have left it behind.
+    durable::remove_tree(&scratch)?;
+    durable::create_dirs(&scratch)?;
+    let job = WorkerJob {
+        root: args.root.clone(),
+        pacman,
+        targets: targets.paths.clone(),
+        allowed: take_permission(&machine),
+    };
+    let ending = supervise(&machine, &job);
+    durable::remove_tree(&scratch)?;
+    match ending? {
+        Ending::Exited(code) if code == i32::from(ABORT) => Ok(true),
+        Ending::Exited(0) => Ok(false),
+        Ending::Exited(code) => Err(NotTried::new(format!("the worker failed (exit code {code})"))),
+        Ending::Killed(signal) => {
+            Err(NotTried::new(format!("the worker was killed (signal {signal})")))
+        }
+        Ending::TimedOut => {
+            Err(NotTried::new("it took too long ([preflight] timeout in /etc/dkms/alpm-dkms.toml)"))
+        }
+        Ending::PacmanEnded => Err(NotTried::new("pacman has ended")),
+        Ending::Interrupted(signal) => Err(NotTried::new(format!("interrupted by {signal}"))),
+    }
+}
+
+fn supervise(machine: &Machine, job: &WorkerJob) -> Result<Ending, NotTried> {
+    let failed = |error: &io::Error| NotTried::new(format!("cannot start the worker: {error}"));
+    let job_text = serde_json::to_vec(job).map_err(|error| failed(&io::Error::from(error)))?;
+    let this = env::current_exe().map_err(|error| failed(&error))?;
+    let mut worker = Command::new(this);
+    worker.arg(WORKER);
+    let supervisor =
+        Supervisor { pacman: job.pacman, timeout: machine.settings.preflight.timeout() };
+    supervisor.run(worker, &job_text).map_err(|error| failed(&error))
+}
+
+/// Returns true if the user has allowed one transaction, and withdraws that permission.
+fn take_permission(machine: &Machine) -> bool {
+    fs::remove_file(machine.trees.dkms.join(ALLOWED)).is_ok()
+}
+
+fn say(line: &str) {
+    LineWriter::new(io::stdout()).line(line);
+}

@@ -1,0 +1,119 @@
+//! The lines that a preflight prints.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::time::Duration;
+
+use dkms_engine::names::{KernelRelease, ModuleId};
+
+use crate::arriving::Arriving;
+use crate::outcome::Complaint;
+use crate::verdict::{Regression, RegressionCause, Verdict};
+
+/// Returns the lines for a verdict. If the transaction is aborted, the reasons and the commands come
+/// last, because pacman prints only its own error after them.
+pub(crate) fn lines(
+    verdict: &Verdict,
+    arriving: &Arriving,
+    elapsed: Duration,
+    aborts: bool,
+) -> String {
+    let mut text = String::new();
+    if let Some(line) = success(verdict, elapsed) {
+        let _ = writeln!(text, "{line}");
+    }
+    for (module, why) in &verdict.unknown {
+        let subject = module.as_ref().map_or_else(String::new, |id| format!("{id}: "));
+        let _ = writeln!(text, "note: {subject}not tried: {why}");
+    }
+    for (module, kernel, complaint) in &verdict.failures {
+        let _ = writeln!(text, "warning: {}", failure(module, kernel.as_ref(), complaint));
+    }
+    let (critical, others): (Vec<_>, Vec<_>) =
+        verdict.regressions.iter().partition(|it| aborts && it.critical.is_some());
+    for regression in others {
+        let _ = writeln!(text, "warning: {}", lost(regression));
+    }
+    for regression in &critical {
+        let _ = writeln!(text, "error: {}", lost(regression));
+    }
+    if aborts {
+        text += &commands(&critical, arriving);
+    }
+    text
+}
+
+/// Returns the line about the modules that build; `None` if there are none.
+fn success(verdict: &Verdict, elapsed: Duration) -> Option<String> {
+    let modules: BTreeSet<&ModuleId> = verdict.builds.values().flatten().collect();
+    let kernels: Vec<&str> = verdict.builds.keys().map(KernelRelease::as_str).collect();
+    let modules = match modules.len() {
+        0 => return None,
+        1 => "1 module builds".to_owned(),
+        count => format!("{count} modules build"),
+    };
+    Some(format!("{modules} for {} ({} s)", kernels.join(", "), elapsed.as_secs()))
+}
+
+fn failure(module: &ModuleId, kernel: Option<&KernelRelease>, complaint: &Complaint) -> String {
+    let mut text = module.to_string();
+    if let Some(kernel) = kernel {
+        let _ = write!(text, " for {kernel}");
+    }
+    let _ = write!(text, ": {}", complaint.message);
+    if let Some(cause) = &complaint.cause {
+        let _ = write!(text, "\n  cause: {cause}");
+    }
+    if let Some(log) = &complaint.log {
+        let _ = write!(text, "\n  log: {}", log.display());
+    }
+    text
+}
+
+fn lost(regression: &Regression) -> String {
+    let Regression { installed, works_for, kernel, package, why, critical } = regression;
+    let mut text = match why {
+        RegressionCause::NoHeaders => {
+            format!(
+                "{} for {kernel}: cannot be built: the headers of {package} are not in the \
+                 transaction",
+                installed.id
+            )
+        }
+        RegressionCause::DoesNotBuild(module, complaint) => {
+            failure(module, Some(kernel), complaint)
+        }
+    };
+    let _ = write!(text, "\n  note: {} works for {works_for} ({package})", installed.id);
+    if let Some(critical) = critical {
+        let _ = write!(text, "\n  note: this machine needs {}: {critical}", installed.id.name);
+    }
+    text
+}
+
+/// Returns the lines about what to do after the transaction was aborted.
+fn commands(critical: &[&Regression], arriving: &Arriving) -> String {
+    let kernels: BTreeSet<&KernelRelease> = critical.iter().map(|it| &it.kernel).collect();
+    let modules: BTreeSet<&str> = critical.iter().map(|it| it.installed.id.name.as_str()).collect();
+    let modules: Vec<&str> = modules.into_iter().collect();
+    let mut text = "The transaction is aborted; nothing has been changed.\n".to_owned();
+    let ignored: Vec<String> = arriving.packages_of(&kernels).into_iter().collect();
+    let ignored = ignored.join(",");
+    let _ = match arriving.upgrade {
+        true => writeln!(text, "  to upgrade everything else: pacman -Syu --ignore {ignored}"),
+        false => writeln!(text, "  to install everything else: leave out {ignored}"),
+    };
+    if critical.iter().any(|it| matches!(it.why, RegressionCause::NoHeaders)) {
+        let headers: Vec<String> =
+            critical.iter().map(|it| format!("{}-headers", it.package)).collect();
+        let headers: BTreeSet<String> = headers.into_iter().collect();
+        let headers: Vec<String> = headers.into_iter().collect();
+        let _ = writeln!(text, "  to get the headers: pacman -Syu {}", headers.join(" "));
+    }
+    let _ = writeln!(
+        text,
+        "  to continue without {}: dkms preflight --allow-once, then repeat the command",
+        modules.join(", ")
+    );
+    text
+}

@@ -1,0 +1,29 @@
+//! The reason why modules could not be tried.
+
+use std::fmt;
+
+use dkms_engine::os::durable::FileError;
+use serde::{Deserialize, Serialize};
+
+/// The reason why modules could not be tried. It is a note for the user, never a reason to abort a
+/// transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotTried(String);
+
+impl NotTried {
+    pub(crate) fn new(why: impl Into<String>) -> Self {
+        Self(why.into())
+    }
+}
+
+impl fmt::Display for NotTried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<FileError> for NotTried {
+    fn from(error: FileError) -> Self {
+        Self(error.to_string())
+    }
+}

@@ -1,0 +1,258 @@
+//! Builds the trees as they will be after a transaction, in scratch space.
+
+use std::collections::BTreeSet;
+use std::fs::{self, DirEntry, FileType};
+use std::io::ErrorKind;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use dkms_engine::machine::Trees;
+use dkms_engine::names::KernelRelease;
+use dkms_engine::os::durable::{self, FileError};
+use dkms_engine::os::process::{Environment, Program};
+use serde::{Deserialize, Serialize};
+
+use crate::namespace;
+use crate::not_tried::NotTried;
+use crate::package_file::{Package, unpack};
+
+/// The name of the directory in the dkms tree on which the scratch space is mounted.
+pub(crate) const SCRATCH: &str = ".preflight";
+
+/// The directories of a kernel in which modules are installed. They are copied, so that a trial can
+/// install modules there; all others are only shown.
+const MODULE_DIRS: [&str; 5] = ["updates", "extramodules", "extra", "misc", "weak-updates"];
+
+/// The entries of a kernel's directory that belong to its headers.
+const HEADERS: [&str; 2] = ["build", "source"];
+
+/// The size in bytes up to which a file is copied. Larger ones are shown in their place.
+const SMALL: u64 = 8 << 20;
+
+/// The entries of the dkms tree that a trial does not see: other runs' work, and what only takes up
+/// space.
+const LEFT_OUT: [&str; 8] =
+    [".bin", ".build", ".cache", ".images", ".lock", ".log", ".pending", SCRATCH];
+
+/// The sources and kernels that a transaction removes or replaces.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Departing {
+    /// The names of directories in `/usr/src`.
+    pub(crate) sources: BTreeSet<String>,
+    /// The kernels whose own files depart.
+    pub(crate) kernels: BTreeSet<KernelRelease>,
+    /// The kernels whose headers depart.
+    pub(crate) headers: BTreeSet<KernelRelease>,
+}
+
+/// The trees in scratch space.
+pub(crate) struct Scratch<'a> {
+    trees: &'a Trees,
+    departing: &'a Departing,
+    /// The directory into which packages are unpacked.
+    root: PathBuf,
+    dkms: PathBuf,
+    temporary: [PathBuf; 2],
+}
+
+impl<'a> Scratch<'a> {
+    /// Prepares empty trees below `dir`.
+    pub(crate) fn new(
+        trees: &'a Trees,
+        departing: &'a Departing,
+        dir: &Path,
+    ) -> Result<Self, NotTried> {
+        let scratch = Self {
+            trees,
+            departing,
+            root: dir.join("root"),
+            dkms: dir.join("dkms"),
+            temporary: [dir.join("tmp"), dir.join("var-tmp")],
+        };
+        let [tmp, var_tmp] = &scratch.temporary;
+        for made in [&scratch.kernels(), &scratch.sources(), &scratch.dkms, tmp, var_tmp] {
+            durable::create_dirs(made)?;
+        }
+        Ok(scratch)
+    }
+
+    fn kernels(&self) -> PathBuf {
+        self.root.join("usr/lib/modules")
+    }
+
+    fn sources(&self) -> PathBuf {
+        self.root.join("usr/src")
+    }
+
+    /// Unpacks an arriving package. All packages must be unpacked before [`fill`](Self::fill):
+    /// afterwards, directories of the machine are mounted in the trees.
+    pub(crate) fn unpack(&self, package: &Package) -> Result<(), NotTried> {
+        unpack(package, &self.root)
+    }
+
+    /// Returns the path in the trees of a path of a package.
+    pub(crate) fn path(&self, target: &str) -> PathBuf {
+        self.root.join(target)
+    }
+
+    /// Adds everything that is on the machine and stays.
+    pub(crate) fn fill(&self) -> Result<(), NotTried> {
+        for entry in entries(&self.trees.source)? {
+            let departs = entry
+                .file_name()
+                .to_str()
+                .is_some_and(|name| self.departing.sources.contains(name));
+            if !departs {
+                show(&entry, &self.sources())?;
+            }
+        }
+        for entry in entries(&self.trees.install)? {
+            match kind(&entry)?.is_dir() {
+                true => self.add_kernel(&entry)?,
+                false => show(&entry, &self.kernels())?,
+            }
+        }
+        self.copy_dkms_tree()
+    }
+
+    fn add_kernel(&self, kernel: &DirEntry) -> Result<(), NotTried> {
+        let name = kernel.file_name();
+        let release = KernelRelease::from_entry(&name).ok();
+        let is_in = |set: &BTreeSet<KernelRelease>| {
+            release.as_ref().is_some_and(|release| set.contains(release))
+        };
+        let to = self.kernels().join(&name);
+        // A package that is installed again replaces only its own files.
+        let arrives = to.is_dir();
+        let (departs, headers_depart) =
+            (is_in(&self.departing.kernels) && !arrives, is_in(&self.departing.headers));
+        let stays = |entry: &DirEntry| {
+            let is_header = HEADERS.iter().any(|name| entry.file_name() == *name);
+            if is_header { !headers_depart } else { !departs }
+        };
+        let staying: Vec<DirEntry> = entries(&kernel.path())?.into_iter().filter(stays).collect();
+        if staying.is_empty() {
+            return Ok(());
+        }
+        durable::create_dirs(&to)?;
+        for entry in staying {
+            match MODULE_DIRS.iter().any(|dir| entry.file_name() == *dir) {
+                true => copy(&[entry.path()], &to)?,
+                false => show(&entry, &to)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies the dkms tree without the build directories of failed builds.
+    fn copy_dkms_tree(&self) -> Result<(), NotTried> {
+        let mut whole = Vec::new();
+        for entry in entries(&self.trees.dkms)? {
+            let name = entry.file_name();
+            if LEFT_OUT.iter().any(|out| name == *out) {
+                continue;
+            }
+            let is_module = kind(&entry)?.is_dir() && !name.as_encoded_bytes().starts_with(b".");
+            if !is_module {
+                whole.push(entry.path());
+                continue;
+            }
+            let to = self.dkms.join(&name);
+            durable::create_dirs(&to)?;
+            let mut links = Vec::new();
+            for version in entries(&entry.path())? {
+                if !kind(&version)?.is_dir() {
+                    links.push(version.path());
+                    continue;
+                }
+                let to = to.join(version.file_name());
+                durable::create_dirs(&to)?;
+                let parts = entries(&version.path())?;
+                let parts = parts.into_iter().filter(|part| part.file_name() != "build");
+                copy(&parts.map(|part| part.path()).collect::<Vec<_>>(), &to)?;
+            }
+            copy(&links, &to)?;
+        }
+        copy(&whole, &self.dkms)
+    }
+
+    /// Mounts the trees over those of the machine. Returns the directories that a trial may change.
+    pub(crate) fn mount(&self) -> Result<Vec<PathBuf>, NotTried> {
+        let [tmp, var_tmp] = &self.temporary;
+        let mounts = [
+            (self.kernels(), self.trees.install.clone()),
+            (self.sources(), self.trees.source.clone()),
+            (tmp.clone(), PathBuf::from("/tmp")),
+            (var_tmp.clone(), PathBuf::from("/var/tmp")),
+            // Last, because it hides the scratch space itself.
+            (self.dkms.clone(), self.trees.dkms.clone()),
+        ];
+        let mut writable = Vec::new();
+        for (from, at) in mounts {
+            let at = match at.canonicalize() {
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                other => other.map_err(FileError::when("find", &at))?,
+            };
+            namespace::bind(&from, &at)?;
+            writable.push(at);
+        }
+        Ok(writable)
+    }
+}
+
+/// Shows an entry of a directory of the machine in the directory `to`, unless an arriving package
+/// contains an entry of that name.
+fn show(entry: &DirEntry, to: &Path) -> Result<(), NotTried> {
+    let (from, at) = (entry.path(), to.join(entry.file_name()));
+    if fs::symlink_metadata(&at).is_ok() {
+        return Ok(());
+    }
+    let kind = kind(entry)?;
+    if kind.is_symlink() {
+        let target = fs::read_link(&from).map_err(FileError::when("read", &from))?;
+        return Ok(symlink(target, &at).map_err(FileError::when("create", &at))?);
+    }
+    if kind.is_dir() {
+        durable::create_dirs(&at)?;
+        return namespace::bind(&from, &at);
+    }
+    let size = entry.metadata().map_err(FileError::when("examine", &from))?.len();
+    if kind.is_file() && size <= SMALL {
+        return copy(&[from], to);
+    }
+    fs::File::create(&at).map_err(FileError::when("create", &at))?;
+    namespace::bind(&from, &at)
+}
+
+/// Copies files and directories into the directory `to`, with their owners, modes and times.
+fn copy(from: &[PathBuf], to: &Path) -> Result<(), NotTried> {
+    if from.is_empty() {
+        return Ok(());
+    }
+    let env = Environment::fixed();
+    let failed = |why: &str| NotTried::new(format!("{}: cannot copy: {why}", to.display()));
+    let ended = Program::new("cp", &env)
+        .args(["-a", "--reflink=auto", "-t"])
+        .arg(to)
+        .arg("--")
+        .args(from)
+        .run()
+        .map_err(|error| failed(&error.to_string()))?;
+    match ended.success() {
+        true => Ok(()),
+        false => Err(failed(ended.complaint().lines().last().unwrap_or_default())),
+    }
+}
+
+/// Returns the entries of a directory; none if it does not exist.
+fn entries(dir: &Path) -> Result<Vec<DirEntry>, NotTried> {
+    let listed = fs::read_dir(dir).and_then(Iterator::collect);
+    match listed {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        other => Ok(other.map_err(FileError::when("list", dir))?),
+    }
+}
+
+fn kind(entry: &DirEntry) -> Result<FileType, FileError> {
+    entry.file_type().map_err(FileError::when("examine", &entry.path()))
+}

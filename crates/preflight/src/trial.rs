@@ -1,0 +1,192 @@
+//! Tries to build the modules in a mount namespace in which everything has already arrived.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{self, BufRead, Write};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use alpm_hook::Targets;
+use dkms_engine::act;
+use dkms_engine::facts::{self, Scope, Subjects};
+use dkms_engine::machine::{Machine, Trial};
+use dkms_engine::names::KernelRelease;
+use dkms_engine::os::durable::{self, FileError};
+use dkms_engine::plan::{self, Request};
+use nix::sys::resource::{Resource, setrlimit};
+use serde::{Deserialize, Serialize};
+
+use crate::namespace;
+use crate::not_tried::NotTried;
+use crate::outcome::{Tried, outcomes};
+use crate::package_file::Package;
+use crate::scratch::{Departing, SCRATCH, Scratch};
+
+/// The memory in bytes that builds need besides what is unpacked.
+const BUILDS: u64 = 256 << 20;
+
+/// The space in bytes that stays free on a disk. pacman has checked that the transaction fits, and
+/// its files arrive only afterwards.
+const LEFT_FREE: u64 = 4 << 30;
+
+/// The maximum size in bytes of a file that a trial writes.
+const LARGEST_FILE: u64 = 2 << 30;
+
+/// The arguments of a trial.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct TrialJob {
+    /// The root of the machine.
+    pub(crate) root: PathBuf,
+    /// The paths that arrive, without a leading `/`.
+    pub(crate) targets: BTreeSet<String>,
+    /// The packages that contain them.
+    pub(crate) packages: Vec<Package>,
+    /// The total size in bytes of the files of these packages.
+    pub(crate) size: u64,
+    pub(crate) departing: Departing,
+    /// The kernels that no package owns.
+    pub(crate) unowned: BTreeSet<KernelRelease>,
+    /// Some of the objects of each arriving kernel, which show how they are compressed.
+    pub(crate) objects: Vec<String>,
+    /// Whether successful builds are stored in the machine's cache.
+    pub(crate) stores: bool,
+}
+
+/// The results of a trial.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct TrialResults {
+    pub(crate) tried: Vec<Tried>,
+    /// The package of each arriving kernel, from its file `pkgbase`.
+    pub(crate) packages: BTreeMap<KernelRelease, String>,
+}
+
+/// The results of a trial, or why nothing was tried.
+pub(crate) type TrialReport = Result<TrialResults, NotTried>;
+
+/// Runs the trial that `input` describes, and writes a [`TrialReport`] to standard output, both as
+/// JSON.
+pub fn run(input: &mut dyn BufRead) -> ExitCode {
+    let job: Result<TrialJob, _> = serde_json::from_reader(input);
+    let report: TrialReport =
+        job.map_err(|error| NotTried::new(error.to_string())).and_then(|job| job.run());
+    let written = serde_json::to_vec(&report).map_err(io::Error::from);
+    match written.and_then(|report| io::stdout().write_all(&report)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+impl TrialJob {
+    fn run(&self) -> TrialReport {
+        // Everything that is needed of the real machine is opened or decided before its trees are
+        // hidden.
+        let mut machine = Machine::for_hook(&self.root);
+        let trees = machine.trees.clone();
+        machine.is_chroot();
+        let cache =
+            self.stores.then(|| open_dir(&trees.dkms.join(".cache/objects"))).transpose()?;
+        let logs = open_dir(&trees.dkms.join(".log"))?;
+
+        namespace::enter()?;
+        limit_files()?;
+        let dir = trees.dkms.join(SCRATCH);
+        self.make_room(&machine, &dir)?;
+        let scratch = Scratch::new(&trees, &self.departing, &dir)?;
+        self.packages.iter().try_for_each(|package| scratch.unpack(package))?;
+        if let Some(missing) = self.targets.iter().find(|target| !scratch.path(target).exists()) {
+            return Err(NotTried::new(format!("the packages do not contain {missing}")));
+        }
+        scratch.fill()?;
+        let writable = scratch.mount()?;
+        namespace::mount_proc();
+        namespace::make_read_only(&writable)?;
+        namespace::verify_read_only(&[
+            "/".as_ref(),
+            "/usr".as_ref(),
+            "/etc".as_ref(),
+            "/var".as_ref(),
+        ])?;
+
+        machine.trial = Some(Trial::default());
+        machine.depmod = false;
+        machine.trees.build_cache = cache.as_ref().map(path_of);
+        let results = self.build(&machine)?;
+        keep_logs(&results.tried, &path_of(&logs));
+        Ok(results)
+    }
+
+    /// Mounts a file system in memory on `dir`, or leaves `dir` on its disk if there is not enough
+    /// memory.
+    fn make_room(&self, machine: &Machine, dir: &Path) -> Result<(), NotTried> {
+        let needed = self.size.saturating_add(BUILDS);
+        let memory = machine.memory.available().unwrap_or_default() / 2;
+        if needed <= memory {
+            return namespace::mount_memory(dir, memory);
+        }
+        let disk = durable::free_space(dir).unwrap_or_default();
+        if needed.saturating_mul(2).saturating_add(LEFT_FREE) <= disk {
+            return Ok(());
+        }
+        Err(NotTried::new(format!(
+            "needs {} MiB of free memory, or {} MiB on the disk of {}",
+            (needed * 2) >> 20,
+            (needed * 2 + LEFT_FREE) >> 20,
+            machine.trees.dkms.display()
+        )))
+    }
+
+    fn build(&self, machine: &Machine) -> TrialReport {
+        let text: String = self.targets.iter().map(|target| format!("{target}\n")).collect();
+        let targets = Targets::read(&mut text.as_bytes())
+            .map_err(|failure| NotTried::new(failure.message))?;
+        let arrived = targets.subjects();
+        let scope =
+            Scope { changed: Some(arrived.clone()), trusts_packages: true, ..Scope::default() };
+        let mut facts = facts::read(machine, &scope);
+        if !act::carry_over_registrations(machine, &facts, &BTreeSet::new()).is_empty() {
+            facts = facts::read(machine, &scope);
+        }
+        facts.mark_copies(self.unowned.iter());
+        for kernel in &arrived.kernels {
+            machine.set_compression_from(kernel, &self.objects);
+        }
+        let arrives = |kernel: &KernelRelease| arrived.kernels.contains(kernel);
+        let kernels = facts.kernels.iter().filter(|(release, _)| arrives(release));
+        let packages = kernels
+            .filter_map(|(release, about)| Some((release.clone(), about.kernel.pkgbase.clone()?)))
+            .collect();
+        let request =
+            Request::Sync { arrived, departed: Subjects::default(), headers: targets.headers };
+        let plan = plan::make(&request, &facts)
+            .map_err(|failure| NotTried::new(failure.message.clone()))?;
+        let report = act::carry_out(&plan, &facts, machine, &mut ());
+        Ok(TrialResults { tried: outcomes(machine, &plan, &report), packages })
+    }
+}
+
+/// Opens a directory of the machine, so that it stays reachable once its path leads elsewhere.
+fn open_dir(dir: &Path) -> Result<File, NotTried> {
+    durable::create_dirs(dir)?;
+    Ok(File::open(dir).map_err(FileError::when("open", dir))?)
+}
+
+/// Returns a path of an open directory that does not depend on mounts (proc_pid_fd(5)).
+fn path_of(dir: &File) -> PathBuf {
+    format!("/proc/self/fd/{}", dir.as_raw_fd()).into()
+}
+
+fn limit_files() -> Result<(), NotTried> {
+    setrlimit(Resource::RLIMIT_FSIZE, LARGEST_FILE, LARGEST_FILE)
+        .map_err(|errno| NotTried::new(format!("cannot limit file sizes: {errno}")))
+}
+
+/// Copies the logs of failed builds into the directory `logs`. A log that cannot be copied is only
+/// missing.
+fn keep_logs(tried: &[Tried], logs: &Path) {
+    for log in tried.iter().filter_map(|tried| tried.log()) {
+        if let Some(name) = log.file_name() {
+            let _ = fs::copy(log, logs.join(name));
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Decides which modules would be lost in a transaction.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dkms_engine::names::{KernelRelease, ModuleId, ModuleName};
+
+use crate::installed::{InstalledKernel, InstalledModule};
+use crate::outcome::{Complaint, Tried, TriedResult};
+use crate::trial::TrialResults;
+
+/// What a trial means for the machine.
+#[derive(Debug, Default)]
+pub(crate) struct Verdict {
+    /// The modules that build, by kernel.
+    pub(crate) builds: BTreeMap<KernelRelease, BTreeSet<ModuleId>>,
+    /// The modules that work for a kernel's package now and would not afterwards.
+    pub(crate) regressions: Vec<Regression>,
+    /// The other modules that do not build.
+    pub(crate) failures: Vec<(ModuleId, Option<KernelRelease>, Complaint)>,
+    /// Why the result for a module is not known.
+    pub(crate) unknown: Vec<(Option<ModuleId>, String)>,
+}
+
+/// A module that is installed for a kernel, and cannot be built for the kernel that replaces it.
+#[derive(Debug, Clone)]
+pub(crate) struct Regression {
+    /// The module that is installed now.
+    pub(crate) installed: InstalledModule,
+    /// The kernel for which it is installed.
+    pub(crate) works_for: KernelRelease,
+    /// The arriving kernel.
+    pub(crate) kernel: KernelRelease,
+    /// The package of both kernels.
+    pub(crate) package: String,
+    pub(crate) why: RegressionCause,
+    /// Why the machine needs the module; `None` if it is not known to need it.
+    pub(crate) critical: Option<String>,
+}
+
+/// Why a module cannot be built for an arriving kernel.
+#[derive(Debug, Clone)]
+pub(crate) enum RegressionCause {
+    /// The kernel has no headers.
+    NoHeaders,
+    /// This version of the module does not build.
+    DoesNotBuild(ModuleId, Complaint),
+}
+
+impl Verdict {
+    /// Compares the results of a trial with the modules that are `installed` now.
+    ///
+    /// `critical` returns why the machine needs a module that is installed for a kernel.
+    pub(crate) fn of(
+        results: &TrialResults,
+        installed: &[InstalledKernel],
+        critical: impl Fn(&InstalledModule, &InstalledKernel) -> Option<String>,
+    ) -> Self {
+        let mut verdict = Self::default();
+        for Tried { module, kernel, result } in &results.tried {
+            let why = match (module, result) {
+                (Some(id), TriedResult::Builds) => {
+                    if let Some(kernel) = kernel {
+                        verdict.builds.entry(kernel.clone()).or_default().insert(id.clone());
+                    }
+                    continue;
+                }
+                (Some(id), TriedResult::Fails(complaint)) => {
+                    RegressionCause::DoesNotBuild(id.clone(), complaint.clone())
+                }
+                (_, TriedResult::NoHeaders) => RegressionCause::NoHeaders,
+                (_, TriedResult::Unknown(why)) => {
+                    verdict.unknown.push((module.clone(), why.clone()));
+                    continue;
+                }
+                (None, _) => continue,
+            };
+            let lost = kernel.iter().flat_map(|kernel| {
+                let package = results.packages.get(kernel);
+                let lost = package.map(|package| lost(installed, package, kernel));
+                lost.unwrap_or_default().into_iter().map(move |lost| (kernel, package, lost))
+            });
+            let of_module = |name: &ModuleName| module.as_ref().is_none_or(|id| id.name == *name);
+            let regressions: Vec<Regression> = lost
+                .filter(|(_, _, (_, it))| of_module(&it.id.name))
+                .map(|(kernel, package, (old, it))| Regression {
+                    installed: it.clone(),
+                    works_for: old.kernel.release.clone(),
+                    kernel: kernel.clone(),
+                    package: package.cloned().unwrap_or_default(),
+                    why: why.clone(),
+                    critical: critical(it, old),
+                })
+                .collect();
+            if let (true, RegressionCause::DoesNotBuild(id, complaint)) =
+                (regressions.is_empty(), why)
+            {
+                verdict.failures.push((id, kernel.clone(), complaint));
+            }
+            verdict.regressions.extend(regressions);
+        }
+        verdict
+    }
+
+    /// Returns true if a module would be lost that the machine needs.
+    pub(crate) fn is_critical(&self) -> bool {
+        self.regressions.iter().any(|regression| regression.critical.is_some())
+    }
+}
+
+/// Returns the modules that are installed for a kernel of `package`, but not for `kernel` itself.
+/// What is installed for `kernel` stays installed if a new build fails.
+fn lost<'a>(
+    installed: &'a [InstalledKernel],
+    package: &str,
+    kernel: &KernelRelease,
+) -> Vec<(&'a InstalledKernel, &'a InstalledModule)> {
+    let has_now = |name: &ModuleName| {
+        installed.iter().any(|it| it.kernel.release == *kernel && it.modules.contains_key(name))
+    };
+    let of_package = installed.iter().filter(|it| it.kernel.pkgbase.as_deref() == Some(package));
+    let mut lost = BTreeMap::new();
+    for old in of_package.filter(|it| it.kernel.release != *kernel) {
+        let modules = old.modules.iter().filter(|(name, _)| !has_now(name));
+        lost.extend(modules.map(|(name, module)| (name, (old, module))));
+    }
+    lost.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,165 @@
+//! Finds out what arrives, has it tried, and prints what that means.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::fs;
+use std::io::{self, BufRead};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use alpm_hook::lines::LineWriter;
+use alpm_hook::package_query::{self, PackageQuery, Packages};
+use dkms_engine::facts::source_dirs;
+use dkms_engine::machine::{Machine, PreflightMode};
+use dkms_engine::os::process::Program;
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
+
+use crate::arriving::{self, Arriving};
+use crate::installed;
+use crate::message;
+use crate::needs::Needs;
+use crate::not_tried::NotTried;
+use crate::package_file::Package;
+use crate::scratch::Departing;
+use crate::trial::{TrialJob, TrialReport, TrialResults};
+use crate::verdict::Verdict;
+
+/// The flag with which the hook's program calls itself for a trial.
+pub const TRIAL: &str = "--trial";
+
+/// The exit code that asks to abort the transaction. A program that fails by accident does not end
+/// with this code.
+pub(crate) const ABORT: u8 = 79;
+
+/// The points that a worker adds to its OOM score, so that the kernel kills it before pacman
+/// (proc_pid_oom_score_adj(5)).
+const OOM_SCORE: &str = "500";
+
+/// The arguments of a worker.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WorkerJob {
+    /// The root of the machine.
+    pub(crate) root: PathBuf,
+    /// The process ID of pacman, as in the machine's /proc.
+    pub(crate) pacman: Option<u32>,
+    /// The paths that arrive, without a leading `/`.
+    pub(crate) targets: BTreeSet<String>,
+    /// Whether the user has allowed this transaction.
+    pub(crate) allowed: bool,
+}
+
+/// Runs the worker that `input` describes as JSON. Returns the exit code that the supervisor expects.
+pub fn run(input: &mut dyn BufRead) -> ExitCode {
+    let job: Result<WorkerJob, _> = serde_json::from_reader(input);
+    match job.map_err(|error| NotTried::new(error.to_string())).and_then(|job| job.run()) {
+        Ok(true) => ExitCode::from(ABORT),
+        Ok(false) => ExitCode::SUCCESS,
+        Err(why) => {
+            print(&format!("note: modules not tried before the transaction: {why}"));
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+impl WorkerJob {
+    /// Returns true if the transaction should be aborted.
+    fn run(&self) -> Result<bool, NotTried> {
+        // Both only make a difference if something goes wrong.
+        let _ = prctl::set_pdeathsig(Signal::SIGKILL);
+        let _ = fs::write("/proc/self/oom_score_adj", OOM_SCORE);
+        let started = Instant::now();
+        let machine = Machine::for_hook(&self.root);
+        let query = package_query::beside_us().map_err(package_query::QueryError::from);
+        let query = query.map_err(|why| NotTried::new(why.to_string()))?;
+        let arriving = arriving::ask(&query, &self.root, self.pacman, &[], &self.targets)
+            .map_err(|why| NotTried::new(why.to_string()))?;
+        if let Some(missing) = arriving.unresolved.first() {
+            return Err(NotTried::new(format!("cannot find the package file with {missing}")));
+        }
+        let installed =
+            installed::read(&machine).map_err(|failure| NotTried::new(failure.message))?;
+        let (sources, _) = source_dirs(&machine.trees);
+        let kernels = installed.iter().map(|it| it.kernel.release.clone()).collect();
+        let owners = package_query::ask(&query, &self.root, &PackageQuery { sources, kernels })
+            .map_err(|why| NotTried::new(why.to_string()))?;
+        let results = self.trial(&machine, &arriving, &owners).start(&machine)?;
+        let needs = Needs::read(&machine);
+        let verdict =
+            Verdict::of(&results, &installed, |module, kernel| needs.reason(module, kernel));
+        let aborts = verdict.is_critical()
+            && machine.settings.preflight.mode == PreflightMode::Critical
+            && !self.allowed
+            && arriving.toolchain.is_empty();
+        print(&message::lines(&verdict, &arriving, started.elapsed(), aborts));
+        Ok(aborts)
+    }
+
+    fn trial(&self, machine: &Machine, arriving: &Arriving, owners: &Packages) -> TrialJob {
+        let packages = arriving.packages.iter().filter(|package| !package.paths.is_empty());
+        TrialJob {
+            root: self.root.clone(),
+            targets: self.targets.clone(),
+            packages: packages
+                .clone()
+                .map(|it| Package { file: it.file.clone(), targets: it.paths.clone() })
+                .collect(),
+            size: packages.clone().map(|package| package.size).sum(),
+            departing: departing(machine, arriving, owners),
+            unowned: owners.unowned().cloned().collect(),
+            objects: packages.flat_map(|package| package.objects.iter().cloned()).collect(),
+            stores: !arriving.replaces_compiler(),
+        }
+    }
+}
+
+/// Returns the sources and kernels of the installed packages that the transaction replaces or
+/// removes. What arrives again in the same place departs, too.
+fn departing(machine: &Machine, arriving: &Arriving, owners: &Packages) -> Departing {
+    let leaving: BTreeSet<&str> = arriving
+        .packages
+        .iter()
+        .flat_map(|package| {
+            package.removes.iter().map(String::as_str).chain([package.name.as_str()])
+        })
+        .collect();
+    let leaves = |package: Option<&package_query::InstalledPackage>| {
+        package.is_some_and(|package| leaving.contains(package.name.as_str()))
+    };
+    let (sources, _) = source_dirs(&machine.trees);
+    Departing {
+        sources: sources.into_iter().filter(|dir| leaves(owners.of_source(dir))).collect(),
+        kernels: owners.kernels().filter(|it| leaves(owners.of_kernel(it))).cloned().collect(),
+        headers: owners.kernels().filter(|it| leaves(owners.of_headers(it))).cloned().collect(),
+    }
+}
+
+impl TrialJob {
+    /// Runs the trial in a process of its own, because only a process with one thread can enter a
+    /// mount namespace.
+    fn start(&self, machine: &Machine) -> Result<TrialResults, NotTried> {
+        let failed = |why: String| NotTried::new(format!("the trial failed: {why}"));
+        let this = env::current_exe().map_err(|error| failed(error.to_string()))?;
+        let job = serde_json::to_vec(self).map_err(|error| failed(error.to_string()))?;
+        let ended = Program::new(this, &machine.env)
+            .arg(TRIAL)
+            .stdin(job)
+            .run()
+            .map_err(|error| failed(error.to_string()))?;
+        let report: Option<TrialReport> = serde_json::from_slice(&ended.output).ok();
+        match report {
+            Some(report) => report,
+            None => {
+                let complaint = ended.complaint();
+                let last = complaint.lines().last().unwrap_or_default();
+                Err(failed(format!("{}: {last}", ended.how)))
+            }
+        }
+    }
+}
+
+fn print(lines: &str) {
+    LineWriter::new(io::stdout()).lines(lines);
+}
