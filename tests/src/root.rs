@@ -296,12 +296,19 @@ impl Root {
             "etc/ld.so.cache",
             "var/cache/ldconfig/",
         ];
+        let mut paths = self.changes();
+        paths.retain(|path| !expected.iter().any(|top| path.starts_with(top)));
+        paths
+    }
+
+    /// Returns all files that were changed since this root was created, as sorted paths relative to
+    /// the root.
+    pub fn changes(&self) -> Vec<String> {
         let upper = self.home.join("upper");
         let entries = WalkDir::new(&upper).into_iter().flatten();
         let mut paths: Vec<String> = entries
             .filter(|entry| !entry.file_type().is_dir())
             .filter_map(|entry| Some(entry.path().strip_prefix(&upper).ok()?.display().to_string()))
-            .filter(|path| !expected.iter().any(|top| path.starts_with(top)))
             .collect();
         paths.sort();
         paths

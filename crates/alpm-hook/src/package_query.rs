@@ -45,6 +45,8 @@ pub struct PackageQuery {
     pub sources: BTreeSet<String>,
     /// The releases of the kernels to look up.
     pub kernels: BTreeSet<KernelRelease>,
+    /// The names of packages to look up in the sync databases.
+    pub available: BTreeSet<String>,
 }
 
 impl PackageQuery {
@@ -54,7 +56,9 @@ impl PackageQuery {
     pub fn lines(&self) -> String {
         let sources = self.sources.iter().filter(|dir| !dir.contains('\n'));
         let owners = sources.map(|dir| format!("owner usr/src/{dir}/dkms.conf\n"));
-        owners.chain(self.kernels.iter().map(|kernel| format!("kernel {kernel}\n"))).collect()
+        let kernels = self.kernels.iter().map(|kernel| format!("kernel {kernel}\n"));
+        let available = self.available.iter().map(|name| format!("available {name}\n"));
+        owners.chain(kernels).chain(available).collect()
     }
 }
 
@@ -64,6 +68,8 @@ impl PackageQuery {
 pub struct Packages {
     owners: BTreeMap<String, Option<InstalledPackage>>,
     kernels: BTreeMap<KernelRelease, KernelPackages>,
+    #[serde(default)]
+    available: BTreeMap<String, Option<String>>,
 }
 
 /// The reason why alpm-query did not answer.
@@ -169,6 +175,12 @@ impl Packages {
         self.kernels.get(kernel)?.headers_package.as_deref()
     }
 
+    /// Returns the version of a queried package in the sync databases; `None` if they do not have it.
+    #[must_use]
+    pub fn available(&self, name: &str) -> Option<&str> {
+        self.available.get(name)?.as_deref()
+    }
+
     /// Returns the queried kernels.
     pub fn kernels(&self) -> impl Iterator<Item = &KernelRelease> {
         self.kernels.keys()
@@ -193,8 +205,12 @@ mod tests {
         let query = PackageQuery {
             sources: ["zfs-2.4.4", "odd\nname-1"].map(str::to_owned).into(),
             kernels: [release("7.2.13-arch1-1")].into(),
+            available: ["zfs-dkms".to_owned()].into(),
         };
-        assert_eq!(query.lines(), "owner usr/src/zfs-2.4.4/dkms.conf\nkernel 7.2.13-arch1-1\n");
+        assert_eq!(
+            query.lines(),
+            "owner usr/src/zfs-2.4.4/dkms.conf\nkernel 7.2.13-arch1-1\navailable zfs-dkms\n"
+        );
     }
 
     #[test]

@@ -286,6 +286,7 @@ fn look_up_packages(machine: &Machine, sources: &BTreeSet<String>, facts: &Facts
     let query = PackageQuery {
         sources: sources.clone(),
         kernels: alive.map(|(release, _)| release.clone()).collect(),
+        ..PackageQuery::default()
     };
     let answer = package_query::beside_us()
         .map_err(package_query::QueryError::from)

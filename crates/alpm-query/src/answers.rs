@@ -8,12 +8,16 @@ use crate::args::Lookup;
 use crate::database::{Database, LocalPackage};
 
 /// The answers to all lookups. An unowned path or unknown package is `null`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct Answers {
     /// The owner of each path. Each key is a path from the lookups, without a leading `/`.
     pub owners: BTreeMap<String, Option<LocalPackage>>,
     /// The packages of each kernel. Each key is a release from the lookups.
     pub kernels: BTreeMap<String, KernelPackages>,
+    /// The version of each package in the sync databases. Each key is a name from the lookups.
+    /// Omitted without such lookups.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub available: BTreeMap<String, Option<String>>,
 }
 
 /// The packages that own one kernel and its headers.
@@ -44,15 +48,20 @@ impl Answers {
                     paths.extend(MARKS.map(|mark| in_kernel(release, mark)));
                     paths.push(in_kernel(release, "build/include/"));
                 }
+                Lookup::Available(_) => {}
             }
         }
         let mut found = database.owners(&paths).into_iter();
-        let mut answers = Self { owners: BTreeMap::new(), kernels: BTreeMap::new() };
+        let mut answers = Self::default();
         for lookup in lookups {
             match lookup {
                 Lookup::Owner(path) => {
                     let path = String::from_utf8_lossy(path).into_owned();
                     answers.owners.insert(path, found.next().flatten());
+                }
+                Lookup::Available(name) => {
+                    let version = database.available_version(name);
+                    answers.available.insert(name.clone(), version);
                 }
                 Lookup::Kernel(release) => {
                     let marked: Vec<_> = found.by_ref().take(MARKS.len()).collect();

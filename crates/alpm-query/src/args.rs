@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 const USAGE: &str = "usage: alpm-query [--root DIR] [--dbpath DIR] owner PATH… | kernel RELEASE… | \
-                     batch | arriving [--pacman PID] [FILE…]";
+                     available NAME… | batch | arriving [--pacman PID] [FILE…]";
 
 /// A single lookup in the database.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub enum Lookup {
     Owner(Vec<u8>),
     /// The packages that own a kernel and its headers. The value is the kernel release.
     Kernel(String),
+    /// The version of a package in the sync databases. The value is the name.
+    Available(String),
 }
 
 /// A question about a transaction that is about to install packages.
@@ -65,7 +67,7 @@ impl QueryArgs {
             match word.to_str() {
                 Some("--root") => root = words.next().ok_or(USAGE)?.into(),
                 Some("--dbpath") => dbpath = Some(words.next().ok_or(USAGE)?.into()),
-                Some(kind @ ("owner" | "kernel")) => {
+                Some(kind @ ("owner" | "kernel" | "available")) => {
                     let subjects = words.filter_map(|subject| lookup(kind, &subject));
                     break Request::Lookups(subjects.collect());
                 }
@@ -132,6 +134,7 @@ fn lookup(kind: &str, subject: &OsStr) -> Option<Lookup> {
             .to_str()
             .filter(|name| !name.contains('/'))
             .map(|name| Lookup::Kernel(name.to_owned())),
+        "available" => subject.to_str().map(|name| Lookup::Available(name.to_owned())),
         _ => None,
     }
 }

@@ -97,6 +97,13 @@ impl Database {
         self.alpm.syncdbs().iter().flat_map(listed).collect()
     }
 
+    /// Returns the version of a package in the first sync database that has it; `None` if none has.
+    #[must_use]
+    pub fn available_version(&self, name: &str) -> Option<String> {
+        let found = self.alpm.syncdbs().iter().find_map(|database| database.pkg(name).ok());
+        Some(Listed::of(found?)?.version.to_owned())
+    }
+
     /// Returns an installed package.
     #[must_use]
     pub fn installed_package(&self, name: &str) -> Option<Listed<'_>> {

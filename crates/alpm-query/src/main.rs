@@ -4,7 +4,8 @@
 //! ```text
 //! alpm-query [--root DIR] [--dbpath DIR] owner PATH…
 //! alpm-query [--root DIR] [--dbpath DIR] kernel RELEASE…
-//! alpm-query [--root DIR] [--dbpath DIR] batch          lines "owner PATH", "kernel RELEASE"
+//! alpm-query [--root DIR] [--dbpath DIR] available NAME…
+//! alpm-query [--root DIR] [--dbpath DIR] batch          lines such as "owner PATH"
 //! alpm-query [--root DIR] [--dbpath DIR] arriving [--pacman PID] [FILE…]
 //! ```
 //!
@@ -31,8 +32,9 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use answers::Answers;
-use args::{QueryArgs, Request};
+use args::{Lookup, QueryArgs, Request};
 use arriving::Arriving;
+use configuration::Configuration;
 use database::Database;
 
 fn main() -> ExitCode {
@@ -52,7 +54,10 @@ fn answer() -> Result<String, String> {
     let args = QueryArgs::read(std::env::args_os().skip(1), &mut io::stdin().lock())?;
     let json = match &args.request {
         Request::Lookups(lookups) => {
-            let database = Database::open(&args.root, args.dbpath.as_deref())?;
+            let mut database = Database::open(&args.root, args.dbpath.as_deref())?;
+            if lookups.iter().any(|lookup| matches!(lookup, Lookup::Available(_))) {
+                database.configure(&Configuration::read(&args.root, None));
+            }
             serde_json::to_string(&Answers::find(lookups, &database))
         }
         Request::Arriving(transaction) => {

@@ -17,8 +17,10 @@
 //! | `namespace`, `scratch`, `package_file` | the mounts of a trial |
 //! | `outcome` | what became of each module |
 //! | `critical`, `verdict` | which modules would be lost, and which of these the machine needs |
+//! | `advice` | newer sources of the modules that do not build |
 //! | `message` | what the user reads |
 
+mod advice;
 mod arriving;
 mod critical;
 mod hook;

@@ -17,6 +17,7 @@ pub(crate) fn lines(
     arriving: &Arriving,
     elapsed: Duration,
     aborts: bool,
+    advice: &[String],
 ) -> String {
     let mut text = String::new();
     if let Some(line) = success(verdict, elapsed) {
@@ -38,7 +39,7 @@ pub(crate) fn lines(
         let _ = writeln!(text, "error: {}", lost(regression));
     }
     if aborts {
-        text += &commands(&critical, arriving);
+        text += &commands(&critical, arriving, advice);
     }
     text
 }
@@ -86,34 +87,44 @@ fn lost(regression: &Regression) -> String {
     };
     let _ = write!(text, "\n  note: {} works for {works_for} ({package})", installed.id);
     if let Some(critical) = critical {
-        let _ = write!(text, "\n  note: this machine needs {}: {critical}", installed.id.name);
+        let _ =
+            write!(text, "\n  note: this machine needs {}, which {critical}", installed.id.name);
     }
     text
 }
 
 /// Returns the lines about what to do after the transaction was aborted.
-fn commands(critical: &[&Regression], arriving: &Arriving) -> String {
+fn commands(critical: &[&Regression], arriving: &Arriving, advice: &[String]) -> String {
     let kernels: BTreeSet<&KernelRelease> = critical.iter().map(|it| &it.kernel).collect();
     let modules: BTreeSet<&str> = critical.iter().map(|it| it.installed.id.name.as_str()).collect();
     let modules: Vec<&str> = modules.into_iter().collect();
     let mut text = "The transaction is aborted; nothing has been changed.\n".to_owned();
+    for line in advice {
+        let _ = writeln!(text, "  {line}");
+    }
     let ignored: Vec<String> = arriving.packages_of(&kernels).into_iter().collect();
-    let ignored = ignored.join(",");
     let _ = match arriving.upgrade {
-        true => writeln!(text, "  to upgrade everything else: pacman -Syu --ignore {ignored}"),
-        false => writeln!(text, "  to install everything else: leave out {ignored}"),
+        true => {
+            let ignored = ignored.join(",");
+            writeln!(text, "  to upgrade everything else, run: pacman -Syu --ignore {ignored}")
+        }
+        false => {
+            writeln!(text, "  to install everything else, leave out {}", ignored.join(", "))
+        }
     };
     if critical.iter().any(|it| matches!(it.why, RegressionCause::NoHeaders)) {
-        let headers: Vec<String> =
-            critical.iter().map(|it| format!("{}-headers", it.package)).collect();
-        let headers: BTreeSet<String> = headers.into_iter().collect();
-        let headers: Vec<String> = headers.into_iter().collect();
-        let _ = writeln!(text, "  to get the headers: pacman -Syu {}", headers.join(" "));
+        let packages: BTreeSet<&str> = critical.iter().map(|it| it.package.as_str()).collect();
+        let headers: String =
+            packages.iter().flat_map(|package| [" ", package, "-headers"]).collect();
+        let _ = writeln!(text, "  to get the headers, run: pacman -Syu{headers}");
     }
     let _ = writeln!(
         text,
-        "  to continue without {}: dkms preflight --allow-once, then repeat the command",
+        "  to continue without {}, run: dkms preflight --allow-once; then repeat the command",
         modules.join(", ")
     );
     text
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,7 +32,7 @@ impl<'a> Needs<'a> {
         let named = &self.machine.settings.preflight.critical;
         let is_named = |name: &str| named.contains(&name.replace('-', "_"));
         if is_named(module.id.name.as_str()) || module.objects.iter().any(|it| is_named(it)) {
-            return Some("[preflight] critical in /etc/dkms/alpm-dkms.toml names it".to_owned());
+            return Some("is named by [preflight] critical in /etc/dkms/alpm-dkms.toml".to_owned());
         }
         if let Some(use_) = module.objects.iter().find_map(|object| self.in_use.get(object)) {
             return Some(use_.clone());
@@ -40,6 +40,6 @@ impl<'a> Needs<'a> {
         let generator = self.generator.as_ref()?;
         let images = modules_in_images(self.machine, generator, &kernel.kernel);
         let image = images.iter().find(|(_, held)| !held.is_disjoint(&module.objects));
-        image.map(|(image, _)| format!("{} contains it", image.display()))
+        image.map(|(image, _)| format!("is in {}", image.display()))
     }
 }

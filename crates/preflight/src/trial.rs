@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::namespace;
 use crate::not_tried::NotTried;
-use crate::outcome::{Tried, outcomes};
+use crate::outcome::{Tried, TriedResult, outcomes};
 use crate::package_file::Package;
 use crate::scratch::{Departing, SCRATCH, Scratch};
 
@@ -74,6 +74,18 @@ pub fn run(input: &mut dyn BufRead) -> ExitCode {
     match written.and_then(|report| io::stdout().write_all(&report)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
+    }
+}
+
+impl TrialResults {
+    /// Makes each failure an unknown result, for the reason `why`.
+    pub(crate) fn excuse_failures(&mut self, why: &str) {
+        for tried in &mut self.tried {
+            if let TriedResult::Fails(complaint) = &tried.result {
+                let problem = complaint.cause.as_ref().unwrap_or(&complaint.message);
+                tried.result = TriedResult::Unknown(format!("{problem}; {why}"));
+            }
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
+use crate::advice::newer_sources;
 use crate::arriving::{self, Arriving};
 use crate::installed;
 use crate::message;
@@ -83,17 +84,26 @@ impl WorkerJob {
             installed::read(&machine).map_err(|failure| NotTried::new(failure.message))?;
         let (sources, _) = source_dirs(&machine.trees);
         let kernels = installed.iter().map(|it| it.kernel.release.clone()).collect();
-        let owners = package_query::ask(&query, &self.root, &PackageQuery { sources, kernels })
+        let lookups = PackageQuery { sources, kernels, ..PackageQuery::default() };
+        let owners = package_query::ask(&query, &self.root, &lookups)
             .map_err(|why| NotTried::new(why.to_string()))?;
-        let results = self.trial(&machine, &arriving, &owners).start(&machine)?;
+        let mut results = self.trial(&machine, &arriving, &owners).start(&machine)?;
+        if !arriving.toolchain.is_empty() {
+            let tools: Vec<&str> = arriving.toolchain.iter().map(|it| it.name.as_str()).collect();
+            results.excuse_failures(&format!("the transaction also replaces {}", tools.join(", ")));
+        }
         let needs = Needs::read(&machine);
         let verdict =
             Verdict::of(&results, &installed, |module, kernel| needs.reason(module, kernel));
         let aborts = verdict.is_critical()
             && machine.settings.preflight.mode == PreflightMode::Critical
-            && !self.allowed
-            && arriving.toolchain.is_empty();
-        print(&message::lines(&verdict, &arriving, started.elapsed(), aborts));
+            && !self.allowed;
+        let advice = match aborts {
+            true => newer_sources(&query, &self.root, &verdict, &arriving, &owners),
+            false => Vec::new(),
+        };
+        let lines = message::lines(&verdict, &arriving, started.elapsed(), aborts, &advice);
+        print(&lines);
         Ok(aborts)
     }
 

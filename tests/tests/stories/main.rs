@@ -44,6 +44,8 @@ mod power_cut;
 mod prebuilt;
 mod precise_images;
 mod preflight;
+mod preflight_aborts;
+mod preflight_fixture;
 mod rebuilds;
 mod rollbacks;
 mod root_copies;

@@ -1,40 +1,21 @@
-//! Modules are tried before a transaction: what builds is not built again, and what does not build
-//! is reported or aborts the transaction.
+//! What builds in the preflight is not built again, and what arrives is found however pacman is
+//! called.
 
+use rstest::rstest;
 use stories::{Completed, PackageFile, Recipe, Root, find};
 
 use crate::fixture::{assert_status, installed, kernel, release};
+use crate::preflight_fixture::{machine, next_release, repository};
 
-/// The file with one line for each object that the compiler has compiled after the preflight.
+/// The file with one line for each call of the compiler after the preflight.
 const COMPILED: &str = "srv/compiled";
 
-/// Creates a machine with `linux-1`, its headers and these modules, whose next transactions have a
-/// preflight.
-#[track_caller]
-fn machine(modules: &[PackageFile]) -> Root {
-    let root = Root::with_preflight();
-    root.install(&[&kernel("linux", 1), modules].concat()).hooks_succeed();
-    root
-}
-
-/// A module that builds for all kernels but `linux-2`.
-fn broken_for_the_next_kernel(name: &str) -> Recipe {
-    let flag = format!(
-        "ccflags-$(if $(findstring {},$(KERNELRELEASE)),y) := -DNEXT\n",
-        find("linux-2").release()
-    );
-    Recipe::module(name, "1.0")
-        .edit("Makefile", |makefile| flag + &makefile)
-        .edit(&format!("{name}.c"), |code| {
-            code + "#ifdef NEXT\n#error this kernel is not supported\n#endif\n"
-        })
-}
-
-/// Records what the compiler compiles from the end of the preflight on.
+/// Makes the compiler record its calls, but forget those of a preflight.
 fn record_compiler(root: &Root) {
     root.shell(
         "cc1=$(gcc -print-prog-name=cc1) && mv $cc1 $cc1.real && \
-         printf '#!/bin/sh\necho \"$*\" >>/srv/compiled\nexec %s.real \"$@\"\n' $cc1 >$cc1 && chmod 755 $cc1",
+         printf '#!/bin/sh\necho \"$*\" >>/srv/compiled\nexec %s.real \"$@\"\n' $cc1 >$cc1 && \
+         chmod 755 $cc1",
     )
     .ok();
     root.write(
@@ -44,17 +25,128 @@ fn record_compiler(root: &Root) {
     );
 }
 
+/// Asserts that nothing was compiled after the preflight, in a transaction with this output.
+#[track_caller]
+fn assert_built_before(root: &Root, transaction: &Completed) {
+    let calls = if root.exists(COMPILED) { root.read(COMPILED).lines().count() } else { 0 };
+    assert_eq!(
+        calls, 0,
+        "calls of the compiler after the preflight; output:\n{}",
+        transaction.text
+    );
+}
+
 #[test]
 fn an_upgrade_of_the_kernel_uses_the_builds_of_the_preflight() {
     let root = machine(&[find("bbswitch"), find("tp_smapi")]);
     record_compiler(&root);
-    let next = kernel("linux", 2);
-    let release = next[0].release().to_owned();
-    let upgrade = root.install(&next).hooks_succeed();
-    let upgrade = upgrade.has(&format!("2 modules build for {release}"));
-    assert!(!root.exists(COMPILED), "{}\n{}", root.read(COMPILED), upgrade.text);
+    let upgrade = root.install(&kernel("linux", 2)).hooks_succeed();
+    let upgrade = upgrade.has(&format!("2 modules build for {}", next_release()));
+    assert_built_before(&root, &upgrade);
     for module in ["bbswitch", "tp_smapi"] {
-        root.assert_works(&release, module);
+        root.assert_works(&next_release(), module);
     }
+    assert!(!root.exists("var/lib/dkms/.preflight"));
+    root.assert_settled();
+}
+
+/// The order in which a kernel and a module arrive together, a module alone, and a second kernel.
+#[rstest]
+#[case::module(&["bbswitch-next"], "1 module builds for 7.2.12-arch1-1")]
+#[case::both(&["linux-2", "linux-headers-2", "bbswitch-next"], "1 module builds for 7.2.13-arch1-1")]
+#[case::second_kernel(
+    &["linux-lts-1", "linux-lts-headers-1"],
+    "1 module builds for 6.12.117-1-lts"
+)]
+fn other_transactions_use_them_too(#[case] packages: &[&str], #[case] line: &str) {
+    let root = machine(&[find("bbswitch")]);
+    record_compiler(&root);
+    let packages: Vec<PackageFile> = packages.iter().map(|alias| find(alias)).collect();
+    let transaction = root.install(&packages).hooks_succeed().has(line);
+    assert_built_before(&root, &transaction);
+    root.assert_settled();
+}
+
+#[test]
+fn a_module_that_another_package_replaces_is_tried_in_its_place() {
+    let old = Recipe::module("one", "1.0");
+    let root = machine(&[]);
+    root.install(&[old.make(&root)]).hooks_succeed();
+    let new = Recipe::module("one", "2.0").package("one-git").replacing("one-dkms").make(&root);
+    record_compiler(&root);
+    let replaced = root.install_replacing(&[new]).hooks_succeed();
+    let replaced = replaced.has(&format!("1 module builds for {}", release()));
+    assert_built_before(&root, &replaced);
+    assert_status(&root, &[installed("one/2.0", &release())]);
+}
+
+#[test]
+fn reinstalled_packages_need_no_build() {
+    let root = machine(&[find("bbswitch")]);
+    record_compiler(&root);
+    let again = root.install(&[&kernel("linux", 1)[..], &[find("bbswitch")]].concat());
+    let again = again.hooks_succeed().lacks("not tried").lacks("module builds");
+    assert_built_before(&root, &again);
+    root.assert_settled();
+}
+
+/// The same packages, named by relative paths, in another cache directory, from a repository, or as
+/// AUR helpers call pacman.
+#[rstest]
+#[case::relative(
+    "cd /srv/kernels && pacman --noconfirm -U linux-2.pkg.tar.zst ./linux-headers-2.pkg.tar.zst"
+)]
+#[case::helper(
+    "pacman -U --config /etc/pacman.conf --noconfirm -- /srv/kernels/linux-2.pkg.tar.zst \
+     /srv/kernels/linux-headers-2.pkg.tar.zst"
+)]
+#[case::repository("pacman -Syu --noconfirm")]
+#[case::cache("mkdir /srv/cache && pacman -Syu --noconfirm --cachedir /srv/cache")]
+#[case::url(
+    "pacman --noconfirm -U file:///srv/kernels/linux-2.pkg.tar.zst \
+     file:///srv/kernels/linux-headers-2.pkg.tar.zst"
+)]
+fn packages_are_found_however_pacman_is_called(#[case] command: &str) {
+    let root = machine(&[find("bbswitch")]);
+    repository(&root, &kernel("linux", 2));
+    record_compiler(&root);
+    let upgrade = root.shell(command).ok().hooks_succeed();
+    let upgrade = upgrade.has(&format!("1 module builds for {}", next_release()));
+    assert_built_before(&root, &upgrade);
+    root.assert_works(&next_release(), "bbswitch");
+}
+
+#[test]
+fn objects_are_those_of_the_hook_after_the_transaction() {
+    let root = machine(&[find("bbswitch"), find("v4l2loopback")]);
+    root.write("etc/dkms/framework.conf", "try_sign_modules=true\n");
+    root.dkms(&["generate_mok"]).ok();
+    let without = root.fork();
+    without.shell("ln -s /dev/null /etc/pacman.d/hooks/04-dkms-preflight.hook").ok();
+    without.install(&kernel("linux", 2)).hooks_succeed().lacks("modules build");
+    let object = |root: &Root, name: &str| {
+        root.bytes(&format!("usr/lib/modules/{}/updates/dkms/{name}.ko.zst", next_release()))
+    };
+    let want = ["bbswitch", "v4l2loopback"].map(|name| object(&without, name));
+    drop(without);
+    record_compiler(&root);
+    let upgrade = root.install(&kernel("linux", 2)).hooks_succeed().has("2 modules build for");
+    assert_built_before(&root, &upgrade);
+    assert_eq!(root.modinfo(&next_release(), "bbswitch", "signer"), "DKMS module signing key");
+    std::fs::write("/tmp/a.zst", &want[0]).unwrap();
+    std::fs::write("/tmp/a2.zst", &want[1]).unwrap();
+    std::fs::write("/tmp/b.zst", object(&root, "bbswitch")).unwrap();
+    std::fs::write("/tmp/b2.zst", object(&root, "v4l2loopback")).unwrap();
+    assert!(["bbswitch", "v4l2loopback"].map(|name| object(&root, name)) == want);
+}
+
+#[test]
+fn a_disabled_cache_keeps_builds_only_for_the_transaction() {
+    let root = machine(&[find("bbswitch")]);
+    root.write("etc/dkms/alpm-dkms.toml", "[cache]\nsize = 0\n");
+    record_compiler(&root);
+    let upgrade = root.install(&kernel("linux", 2)).hooks_succeed();
+    assert_built_before(&root, &upgrade.has("1 module builds for"));
+    assert_eq!(root.names("var/lib/dkms/.cache/objects"), [""; 0]);
     root.assert_settled();
 }

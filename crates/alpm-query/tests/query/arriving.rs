@@ -131,6 +131,15 @@ fn finds_downloads_of_an_upgrade() {
 }
 
 #[test]
+fn tells_the_versions_in_the_sync_databases() {
+    let root = root();
+    foo(&root, "srv/foo.pkg.tar.zst", "1-2");
+    root.repository("own", &["srv/foo.pkg.tar.zst"]);
+    let answer = root.answer(&["available", "foo-dkms", "bar-dkms"], b"");
+    assert_eq!(answer["available"], json!({"foo-dkms": "1-2", "bar-dkms": null}));
+}
+
+#[test]
 fn finds_downloads_with_unusual_names() {
     let root = root();
     // `evdi` has a module source, but neither name says so. Its upgrade does not change its paths.

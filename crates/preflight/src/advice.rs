@@ -1,0 +1,60 @@
+//! Finds newer sources of the modules that do not build.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use alpm_hook::package_query::{self, InstalledPackage, PackageQuery, Packages};
+use dkms_engine::names::ModuleId;
+
+use crate::arriving::Arriving;
+use crate::verdict::{RegressionCause, Verdict};
+
+/// Returns a line for each module that would be lost and for which another source can help: a
+/// version in the repositories, or one that a package from elsewhere may have.
+///
+/// `program` is the path of alpm-query. Returns nothing if it does not answer.
+pub(crate) fn newer_sources(
+    program: &Path,
+    root: &Path,
+    verdict: &Verdict,
+    arriving: &Arriving,
+    owners: &Packages,
+) -> Vec<String> {
+    let tried = verdict.regressions.iter().filter_map(|regression| match &regression.why {
+        RegressionCause::DoesNotBuild(module, _) => Some(module),
+        RegressionCause::NoHeaders => None,
+    });
+    let packages: BTreeMap<&ModuleId, InstalledPackage> =
+        tried.filter_map(|module| Some((module, package_of(module, arriving, owners)?))).collect();
+    let names = packages.values().map(|package| package.name.clone()).collect();
+    let query = PackageQuery { available: names, ..PackageQuery::default() };
+    let Ok(found) = package_query::ask(program, root, &query) else { return Vec::new() };
+    let line = |(module, package): (&&ModuleId, &InstalledPackage)| {
+        let name = &package.name;
+        match found.available(name) {
+            Some(version) if version != package.version => {
+                Some(format!("for {module}, the repositories have {name} {version}"))
+            }
+            Some(_) => None,
+            None => Some(format!(
+                "for {module}, first look for a newer {name}, which is not from the repositories \
+                 (with an AUR helper: yay -S {name})"
+            )),
+        }
+    };
+    packages.iter().filter_map(line).collect()
+}
+
+/// Returns the package that contains the source of a module: an arriving one, or the installed one.
+fn package_of(
+    module: &ModuleId,
+    arriving: &Arriving,
+    owners: &Packages,
+) -> Option<InstalledPackage> {
+    let dir = module.source_dir();
+    let conf = format!("usr/src/{dir}/dkms.conf");
+    let arrives = arriving.packages.iter().find(|package| package.paths.contains(&conf));
+    let arrives =
+        arrives.map(|it| InstalledPackage { name: it.name.clone(), version: it.version.clone() });
+    arrives.or_else(|| owners.of_source(&dir).cloned())
+}

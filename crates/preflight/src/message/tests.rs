@@ -1,0 +1,123 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::arriving::ArrivingPackage;
+use crate::installed::InstalledModule;
+
+fn release(text: &str) -> KernelRelease {
+    text.parse().unwrap()
+}
+
+fn id(text: &str) -> ModuleId {
+    text.parse().unwrap()
+}
+
+fn complaint() -> Complaint {
+    Complaint {
+        message: "make failed (exit status 2): make".into(),
+        cause: Some("zfs.c:3:2: error: unknown type name".into()),
+        log: Some("/var/lib/dkms/.log/zfs.log".into()),
+    }
+}
+
+fn regression(module: &str, why: RegressionCause, critical: Option<&str>) -> Regression {
+    Regression {
+        installed: InstalledModule { id: id(module), objects: [].into() },
+        works_for: release("7.1-arch1-1"),
+        kernel: release("7.2-arch1-1"),
+        package: "linux".into(),
+        why,
+        critical: critical.map(str::to_owned),
+    }
+}
+
+/// The packages of an upgrade to kernel 7.2.
+fn arriving(upgrade: bool) -> Arriving {
+    let package = |name: &str, path: &str, bound: &[&str]| ArrivingPackage {
+        name: name.into(),
+        version: "7.2.arch1-1".into(),
+        file: format!("/var/cache/pacman/pkg/{name}.pkg.tar.zst").into(),
+        installed: None,
+        foreign: false,
+        removes: [].into(),
+        bound: bound.iter().map(|name| (*name).to_owned()).collect(),
+        size: 0,
+        objects: Vec::new(),
+        paths: [format!("usr/lib/modules/7.2-arch1-1/{path}")].into(),
+    };
+    let packages = vec![
+        package("linux", "modules.order", &["nvidia-open"]),
+        package("linux-headers", "build/include/", &[]),
+    ];
+    Arriving { packages, upgrade, ..Arriving::default() }
+}
+
+fn text(verdict: &Verdict, upgrade: bool, aborts: bool) -> String {
+    let advice = ["for zfs/2.4, the repositories have zfs-dkms 2.5-1".to_owned()];
+    lines(verdict, &arriving(upgrade), Duration::from_millis(12_700), aborts, &advice)
+}
+
+#[test]
+fn tells_what_builds() {
+    let modules = |ids: &[&str]| ids.iter().map(|it| id(it)).collect();
+    let mut builds = BTreeMap::new();
+    builds.insert(release("7.2-arch1-1"), modules(&["zfs/2.4"]));
+    let one = Verdict { builds: builds.clone(), ..Verdict::default() };
+    builds.insert(release("6.12-lts"), modules(&["zfs/2.4", "bbswitch/0.8"]));
+    let two = Verdict { builds, ..Verdict::default() };
+    let texts = [one, two, Verdict::default()].map(|verdict| text(&verdict, true, false));
+    insta::assert_snapshot!(texts.concat(), @"
+    1 module builds for 7.2-arch1-1 (12 s)
+    2 modules build for 6.12-lts, 7.2-arch1-1 (12 s)
+    ");
+}
+
+#[test]
+fn an_abort_ends_with_reasons_and_commands() {
+    let fails = RegressionCause::DoesNotBuild(id("zfs/2.4"), complaint());
+    let verdict = Verdict {
+        regressions: vec![
+            regression("zfs/2.3", fails, Some("holds the root file system")),
+            regression("webcam/1", RegressionCause::NoHeaders, None),
+        ],
+        failures: vec![(id("new/1"), None, complaint())],
+        unknown: vec![(Some(id("odd/1")), "disk full".into())],
+        ..Verdict::default()
+    };
+    insta::assert_snapshot!(text(&verdict, true, true), @"
+    note: odd/1: not tried: disk full
+    warning: new/1: make failed (exit status 2): make
+      cause: zfs.c:3:2: error: unknown type name
+      log: /var/lib/dkms/.log/zfs.log
+    warning: webcam/1 for 7.2-arch1-1: cannot be built: the headers of linux are not in the transaction
+      note: webcam/1 works for 7.1-arch1-1 (linux)
+    error: zfs/2.4 for 7.2-arch1-1: make failed (exit status 2): make
+      cause: zfs.c:3:2: error: unknown type name
+      log: /var/lib/dkms/.log/zfs.log
+      note: zfs/2.3 works for 7.1-arch1-1 (linux)
+      note: this machine needs zfs, which holds the root file system
+    The transaction is aborted; nothing has been changed.
+      for zfs/2.4, the repositories have zfs-dkms 2.5-1
+      to upgrade everything else, run: pacman -Syu --ignore linux,linux-headers,nvidia-open
+      to continue without zfs, run: dkms preflight --allow-once; then repeat the command
+    ");
+}
+
+#[test]
+fn headers_can_be_added_to_the_transaction() {
+    let critical = Some("is in /boot/initramfs-linux.img");
+    let verdict = Verdict {
+        regressions: vec![regression("zfs/2.3", RegressionCause::NoHeaders, critical)],
+        ..Verdict::default()
+    };
+    insta::assert_snapshot!(text(&verdict, false, true), @"
+    error: zfs/2.3 for 7.2-arch1-1: cannot be built: the headers of linux are not in the transaction
+      note: zfs/2.3 works for 7.1-arch1-1 (linux)
+      note: this machine needs zfs, which is in /boot/initramfs-linux.img
+    The transaction is aborted; nothing has been changed.
+      for zfs/2.4, the repositories have zfs-dkms 2.5-1
+      to install everything else, leave out linux, linux-headers, nvidia-open
+      to get the headers, run: pacman -Syu linux-headers
+      to continue without zfs, run: dkms preflight --allow-once; then repeat the command
+    ");
+}

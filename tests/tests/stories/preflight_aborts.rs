@@ -1,0 +1,193 @@
+//! The preflight aborts a transaction after which a module would be missing that the machine needs,
+//! and only such a transaction.
+
+use rstest::rstest;
+use stories::{Completed, Recipe, Root, find};
+
+use crate::fixture::{assert_status, installed, kernel, release};
+use crate::mkinitcpio;
+use crate::preflight_fixture::{
+    broken_for_the_next_kernel, critical, machine, next_release, repository,
+};
+
+/// Creates a machine with a module that does not build for `linux-2`.
+#[track_caller]
+fn machine_with(name: &str) -> Root {
+    let root = machine(&[find("bbswitch")]);
+    root.install(&[broken_for_the_next_kernel(name).make(&root)]).hooks_succeed();
+    root
+}
+
+/// Asserts that the transaction with this output was aborted by the preflight.
+#[track_caller]
+fn assert_aborted(transaction: Completed) -> Completed {
+    transaction
+        .exits(1)
+        .has("The transaction is aborted; nothing has been changed.")
+        .has("error: failed to commit transaction (failed to run transaction hooks)")
+        .lacks("Recording arriving")
+}
+
+#[test]
+fn a_module_that_the_settings_name_aborts_the_upgrade() {
+    let before = machine_with("disk");
+    critical(&before, &["disk"]);
+    repository(&before, &kernel("linux", 2));
+    before.shell("pacman -Sy").ok();
+    let root = before.fork();
+    let upgrade = assert_aborted(root.pacman(&["-Su"]))
+        .has(&format!("1 module builds for {}", next_release()))
+        .has(&format!("error: disk/1.0 for {}: ", next_release()))
+        .has("error: #error this kernel is not supported")
+        .has(&format!("disk-1.0-{}-x86_64.log", next_release()))
+        .has(&format!("note: disk/1.0 works for {} (linux)", release()))
+        .has("to upgrade everything else, run: pacman -Syu --ignore linux,linux-headers");
+    // Nothing comes after the reasons but pacman's own errors.
+    let lines = upgrade.lines();
+    let last = lines.iter().rposition(|line| line.starts_with("  to continue without disk, run: "));
+    assert!(
+        last.is_some_and(|last| lines[last + 1..]
+            .iter()
+            .all(|it| it.starts_with("error: ") || it.starts_with("Errors occurred"))),
+        "{}",
+        upgrade.text
+    );
+    // The downloads, the log, and the builds that the next upgrade can use.
+    let mut changes = root.changes();
+    changes.retain(|path| {
+        let expected =
+            ["var/lib/dkms/.cache/objects/", "var/lib/dkms/.log/disk-1.0-", "var/cache/pacman/"];
+        !expected.iter().any(|top| path.starts_with(top))
+    });
+    assert_eq!(changes, ["var/lib/dkms/.lock", "var/log/pacman.log"]);
+    root.assert_works(&release(), "disk");
+    root.assert_works(&release(), "bbswitch");
+
+    let rest = Recipe::empty("other", "1.0").file("usr/share/other", "new").make(&root);
+    crate::preflight_fixture::publish(&root, &[rest]);
+    root.pacman(&["-S", "other"]).ok();
+    root.pacman(&["-Syu", "--ignore", "linux,linux-headers"]).ok().hooks_succeed();
+    root.assert_works(&release(), "disk");
+}
+
+#[test]
+fn other_modules_only_cause_a_warning() {
+    let root = machine_with("webcam");
+    root.install(&kernel("linux", 2))
+        .has(&format!("warning: webcam/1.0 for {}: ", next_release()))
+        .has(&format!("note: webcam/1.0 works for {} (linux)", release()))
+        .lacks("aborted");
+    root.assert_works(&next_release(), "bbswitch");
+    root.assert_absent(&next_release(), "webcam");
+}
+
+#[test]
+fn a_module_in_the_image_aborts_the_upgrade() {
+    let root = mkinitcpio::machine();
+    root.shell("rm /etc/pacman.d/hooks/04-dkms-preflight.hook").ok();
+    let broken = broken_for_the_next_kernel("zfs").version("9.0").make(&root);
+    root.install(&[broken]).hooks_succeed();
+    assert_aborted(root.pacman(&kernel_upgrade()))
+        .has("note: this machine needs zfs, which is in /boot/initramfs-linux.img");
+    root.assert_works(&release(), "zfs");
+}
+
+/// Returns the arguments of an upgrade to `linux-2`.
+fn kernel_upgrade() -> [&'static str; 3] {
+    ["-U", "/srv/kernels/linux-2.pkg.tar.zst", "/srv/kernels/linux-headers-2.pkg.tar.zst"]
+}
+
+#[test]
+fn the_driver_of_the_network_aborts_the_upgrade() {
+    let root = machine_with("ether");
+    // A sysfs in which the module drives a network device.
+    root.shell(
+        "umount /sys && mkdir -p /sys/module/ether /sys/devices/card /sys/class/net/enp3s0 \
+         /sys/bus/pci/drivers/ether && ln -s /sys/devices/card /sys/class/net/enp3s0/device && \
+         ln -s /sys/bus/pci/drivers/ether /sys/devices/card/driver && \
+         ln -s /sys/module/ether /sys/bus/pci/drivers/ether/module",
+    )
+    .ok();
+    assert_aborted(root.pacman(&kernel_upgrade()))
+        .has("note: this machine needs ether, which drives the network device enp3s0")
+        .has("to install everything else, leave out linux, linux-headers");
+}
+
+#[test]
+fn missing_headers_abort_the_upgrade() {
+    let root = machine_with("disk");
+    critical(&root, &["bbswitch"]);
+    assert_aborted(root.pacman(&["-U", "/srv/kernels/linux-2.pkg.tar.zst"]))
+        .has(&format!("error: bbswitch/0.8 for {}: cannot be built: ", next_release()))
+        .has("to get the headers, run: pacman -Syu linux-headers");
+}
+
+#[test]
+fn a_module_that_excludes_the_kernel_aborts_the_upgrade() {
+    let root = machine(&[]);
+    let only = format!("BUILD_EXCLUSIVE_KERNEL=\"^{}\"", release());
+    root.install(&[Recipe::module("disk", "1.0").conf_line(&only).make(&root)]).hooks_succeed();
+    critical(&root, &["disk"]);
+    assert_aborted(root.pacman(&kernel_upgrade())).has("BUILD_EXCLUSIVE_KERNEL");
+}
+
+#[test]
+fn a_permission_holds_for_one_transaction() {
+    let root = machine_with("disk");
+    critical(&root, &["disk"]);
+    assert_aborted(root.pacman(&kernel_upgrade()));
+    root.shell("touch /var/lib/dkms/.preflight-allowed").ok();
+    root.pacman(&kernel_upgrade()).ok().has("warning: disk/1.0").lacks("aborted");
+    assert!(!root.exists("var/lib/dkms/.preflight-allowed"));
+    root.assert_works(&next_release(), "bbswitch");
+}
+
+/// Settings under which nothing is aborted.
+#[rstest]
+#[case::off("mode = \"off\"\n", false)]
+#[case::warn("mode = \"warn\"\n", true)]
+fn settings_turn_aborts_off(#[case] mode: &str, #[case] is_tried: bool) {
+    let root = machine_with("disk");
+    root.write("etc/dkms/alpm-dkms.toml", &format!("[preflight]\ncritical = [\"disk\"]\n{mode}"));
+    let upgrade = root.pacman(&kernel_upgrade()).ok();
+    assert_eq!(upgrade.text.contains("warning: disk/1.0 for"), is_tried, "{}", upgrade.text);
+    root.assert_works(&next_release(), "bbswitch");
+}
+
+#[test]
+fn a_kernel_besides_the_others_aborts_nothing() {
+    let root = machine(&[]);
+    let lts = find("linux-lts-1");
+    let broken = Recipe::module("disk", "1.0").edit("Makefile", |makefile| {
+        format!(
+            "$(if $(findstring {},$(KERNELRELEASE)),$(error not for me))\n{makefile}",
+            lts.release()
+        )
+    });
+    root.install(&[broken.make(&root)]).hooks_succeed();
+    critical(&root, &["disk"]);
+    root.install(&kernel("linux-lts", 1)).has("warning: disk/1.0 for").lacks("aborted");
+    assert_status(&root, &[installed("disk/1.0", &release())]);
+}
+
+#[test]
+fn a_module_upgrade_that_fails_aborts_nothing() {
+    let root = machine(&[]);
+    let module = Recipe::module("disk", "1.0");
+    root.install(&[module.make(&root)]).hooks_succeed();
+    critical(&root, &["disk"]);
+    let broken = module.version("2.0").edit("disk.c", |code| code + "#error unfinished\n");
+    root.install(&[broken.make(&root)]).has("warning: disk/2.0 for").lacks("aborted");
+    root.assert_works(&release(), "disk");
+}
+
+#[test]
+fn with_another_compiler_a_failure_proves_nothing() {
+    let root = machine_with("disk");
+    critical(&root, &["disk"]);
+    let gcc = Recipe::empty("gcc", "99.0").file("usr/share/gcc-99", "").make(&root);
+    root.install(&[&kernel("linux", 2)[..], &[gcc]].concat())
+        .has("note: disk/1.0: not tried: ")
+        .has("; the transaction also replaces gcc")
+        .lacks("aborted");
+}

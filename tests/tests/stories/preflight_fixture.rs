@@ -1,0 +1,57 @@
+//! Machines and packages that the stories about the preflight share.
+
+use stories::{PackageFile, Recipe, Root, find};
+
+use crate::fixture::kernel;
+
+/// Creates a machine with `linux-1`, its headers and these modules. Its transactions have a preflight
+/// from now on.
+#[track_caller]
+pub(crate) fn machine(modules: &[PackageFile]) -> Root {
+    let root = Root::with_preflight();
+    root.install(&[&kernel("linux", 1), modules].concat()).hooks_succeed();
+    root
+}
+
+/// Returns the release of `linux-2`, to which most stories upgrade.
+pub(crate) fn next_release() -> String {
+    find("linux-2").content
+}
+
+/// A module that builds for all kernels but `linux-2`.
+pub(crate) fn broken_for_the_next_kernel(name: &str) -> Recipe {
+    let flag =
+        format!("ccflags-$(if $(findstring {},$(KERNELRELEASE)),y) := -DNEXT\n", next_release());
+    Recipe::module(name, "1.0")
+        .edit("Makefile", |makefile| flag + &makefile)
+        .edit(&format!("{name}.c"), |code| {
+            code + "#ifdef NEXT\n#error this kernel is not supported\n#endif\n"
+        })
+}
+
+/// Makes a repository that contains these packages, and configures pacman to use it.
+#[track_caller]
+pub(crate) fn repository(root: &Root, packages: &[PackageFile]) {
+    let conf = root.read("etc/pacman.conf");
+    root.write("etc/pacman.conf", &(conf + "\n[testbed]\nServer = file:///srv/repository\n"));
+    publish(root, packages);
+}
+
+/// Adds packages to the repository of [`repository`].
+#[track_caller]
+pub(crate) fn publish(root: &Root, packages: &[PackageFile]) {
+    root.shell("mkdir -p /srv/repository").ok();
+    for package in packages {
+        let file = format!("{}-{}-any.pkg.tar.zst", package.name, package.version);
+        root.shell(&format!(
+            "cp {} /srv/repository/{file} && cd /srv/repository && repo-add -q testbed.db.tar.gz {file}",
+            package.file
+        ))
+        .ok();
+    }
+}
+
+/// Names modules in the settings that are critical.
+pub(crate) fn critical(root: &Root, names: &[&str]) {
+    root.write("etc/dkms/alpm-dkms.toml", &format!("[preflight]\ncritical = {names:?}\n"));
+}
