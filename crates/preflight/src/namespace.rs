@@ -47,11 +47,11 @@ pub(crate) fn mount_proc() {
 ///
 /// Each mount is changed by itself: mount(8) before util-linux 2.42 ignores a recursive change
 /// silently.
-pub(crate) fn make_read_only(writable: &[PathBuf]) -> Result<(), NotTried> {
+pub(crate) fn make_read_only(writable: &[&Path]) -> Result<(), NotTried> {
     let table = fs::read("/proc/self/mountinfo")
         .map_err(|error| NotTried::new(format!("cannot read the mounts: {error}")))?;
     for mounted in String::from_utf8_lossy(&table).lines().filter_map(Mounted::parse) {
-        if writable.contains(&mounted.at) || mounted.kind == "autofs" {
+        if writable.contains(&mounted.at.as_path()) || mounted.kind == "autofs" {
             continue;
         }
         let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | mounted.flags;

@@ -176,27 +176,20 @@ impl<'a> Scratch<'a> {
         copy(&whole, &self.dkms)
     }
 
-    /// Mounts the trees over those of the machine. Returns the directories that a trial may change.
-    pub(crate) fn mount(&self) -> Result<Vec<PathBuf>, NotTried> {
+    /// Mounts the trees, and private directories for temporary files, over those of the machine.
+    pub(crate) fn mount(&self) -> Result<(), NotTried> {
         let [tmp, var_tmp] = &self.temporary;
         let mounts = [
-            (self.kernels(), self.trees.install.clone()),
-            (self.sources(), self.trees.source.clone()),
-            (tmp.clone(), PathBuf::from("/tmp")),
-            (var_tmp.clone(), PathBuf::from("/var/tmp")),
+            (self.kernels(), self.trees.install.as_path()),
+            (self.sources(), &self.trees.source),
+            (tmp.clone(), Path::new("/tmp")),
+            (var_tmp.clone(), Path::new("/var/tmp")),
             // Last, because it hides the scratch space itself.
-            (self.dkms.clone(), self.trees.dkms.clone()),
+            (self.dkms.clone(), &self.trees.dkms),
         ];
-        let mut writable = Vec::new();
-        for (from, at) in mounts {
-            let at = match at.canonicalize() {
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                other => other.map_err(FileError::when("find", &at))?,
-            };
-            namespace::bind(&from, &at)?;
-            writable.push(at);
-        }
-        Ok(writable)
+        // A directory that does not exist hides nothing, and cannot be made any longer.
+        let mut there = mounts.iter().filter(|(_, at)| at.exists());
+        there.try_for_each(|(from, at)| namespace::bind(from, at))
     }
 }
 

@@ -103,22 +103,20 @@ impl TrialJob {
         namespace::enter()?;
         limit_files()?;
         let dir = trees.dkms.join(SCRATCH);
+        let dir = dir.canonicalize().map_err(FileError::when("find", &dir))?;
         self.make_room(&machine, &dir)?;
+        namespace::mount_proc();
+        // From here on, nothing can change the machine: what is mounted in the scratch space
+        // becomes no more writable by that, and neither does a link in a package lead out of it.
+        namespace::make_read_only(&[dir.as_path()])?;
+        namespace::verify_read_only(&["/", "/usr", "/etc", "/var"].map(Path::new))?;
         let scratch = Scratch::new(&trees, &self.departing, &dir)?;
         self.packages.iter().try_for_each(|package| scratch.unpack(package))?;
         if let Some(missing) = self.targets.iter().find(|target| !scratch.path(target).exists()) {
             return Err(NotTried::new(format!("the packages do not contain {missing}")));
         }
         scratch.fill()?;
-        let writable = scratch.mount()?;
-        namespace::mount_proc();
-        namespace::make_read_only(&writable)?;
-        namespace::verify_read_only(&[
-            "/".as_ref(),
-            "/usr".as_ref(),
-            "/etc".as_ref(),
-            "/var".as_ref(),
-        ])?;
+        scratch.mount()?;
 
         machine.trial = Some(Trial::default());
         machine.depmod = false;
@@ -128,8 +126,8 @@ impl TrialJob {
         Ok(results)
     }
 
-    /// Mounts a file system in memory on `dir`, or leaves `dir` on its disk if there is not enough
-    /// memory.
+    /// Makes `dir` a mount of its own: of a file system in memory, or of `dir` itself on its disk if
+    /// there is not enough memory.
     fn make_room(&self, machine: &Machine, dir: &Path) -> Result<(), NotTried> {
         let needed = self.size.saturating_add(BUILDS);
         let memory = machine.memory.available().unwrap_or_default() / 2;
@@ -138,7 +136,7 @@ impl TrialJob {
         }
         let disk = durable::free_space(dir).unwrap_or_default();
         if needed.saturating_mul(2).saturating_add(LEFT_FREE) <= disk {
-            return Ok(());
+            return namespace::bind(dir, dir);
         }
         Err(NotTried::new(format!(
             "needs {} MiB of free memory, or {} MiB on the disk of {}",
