@@ -46,6 +46,7 @@ mod precise_images;
 mod preflight;
 mod preflight_aborts;
 mod preflight_fixture;
+mod preflight_interruptions;
 mod rebuilds;
 mod rollbacks;
 mod root_copies;
