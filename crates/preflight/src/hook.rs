@@ -1,7 +1,6 @@
 //! The PreTransaction hook: runs a preflight and decides whether the transaction may go on.
 
 use std::env;
-use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, ExitCode};
@@ -14,15 +13,13 @@ use dkms_engine::machine::{Lock, Machine, PreflightMode, Transaction};
 use dkms_engine::os::durable;
 
 use crate::not_tried::NotTried;
+use crate::permission;
 use crate::scratch::SCRATCH;
 use crate::supervisor::{Ending, Supervisor, has_other_root};
 use crate::worker::{ABORT, WorkerJob};
 
 /// The flag with which the hook's program calls itself as a worker.
 pub const WORKER: &str = "--worker";
-
-/// The file in the dkms tree that allows one transaction whatever a preflight finds.
-pub(crate) const ALLOWED: &str = ".preflight-allowed";
 
 /// The time that a preflight waits for another run of alpm-dkms. After the transaction, the hooks
 /// wait without limit.
@@ -77,7 +74,7 @@ fn run(args: &HookArgs, targets: &Targets) -> Result<bool, NotTried> {
         root: args.root.clone(),
         pacman,
         targets: targets.paths.clone(),
-        allowed: take_permission(&machine),
+        allowed: permission::take(trees),
     };
     let ending = supervise(&machine, &job);
     durable::remove_tree(&scratch)?;
@@ -105,11 +102,6 @@ fn supervise(machine: &Machine, job: &WorkerJob) -> Result<Ending, NotTried> {
     let supervisor =
         Supervisor { pacman: job.pacman, timeout: machine.settings.preflight.timeout() };
     supervisor.run(worker, &job_text).map_err(|error| failed(&error))
-}
-
-/// Returns true if the user has allowed one transaction, and withdraws that permission.
-fn take_permission(machine: &Machine) -> bool {
-    fs::remove_file(machine.trees.dkms.join(ALLOWED)).is_ok()
 }
 
 fn say(line: &str) {

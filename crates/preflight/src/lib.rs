@@ -19,6 +19,7 @@
 //! | `critical`, `verdict` | which modules would be lost, and which of these the machine needs |
 //! | `advice` | newer sources of the modules that do not build |
 //! | `message` | what the user reads |
+//! | `permission` | the permission to lose modules once |
 
 mod advice;
 mod arriving;
@@ -31,6 +32,7 @@ mod needs;
 mod not_tried;
 mod outcome;
 mod package_file;
+pub mod permission;
 mod scratch;
 mod supervisor;
 mod trial;

@@ -22,9 +22,11 @@ const STATUS: [&str; 7] = [
 ];
 
 /// Commands, options and exit codes that only alpm-dkms has.
-const OURS: [&str; 10] = [
+const OURS: [&str; 12] = [
     "cache",
     "initramfs",
+    "preflight",
+    "--allow-once",
     "--root",
     "--dry-run",
     "--json",

@@ -13,6 +13,7 @@ pub enum Command {
     Status,
     Cache,
     Initramfs,
+    Preflight,
     Match,
     Mktarball,
     Ldtarball,
@@ -97,6 +98,8 @@ pub const COMMANDS: &[CommandInfo] = &[
         "regenerate initramfs images that contain changed modules",
     )
     .examples(&["dkms initramfs --dry-run"]),
+    info(Command::Preflight, "preflight", "allow the next transaction to lose modules")
+        .examples(&["dkms preflight --allow-once"]),
     info(Command::Match, "match", "install the modules of one kernel for another kernel")
         .takes(&[Operand { name: "[MODULE]", help: "install only this module" }])
         .examples(&["dkms match --templatekernel 6.18.41-1-lts -k 7.2.13-arch1-1"]),

@@ -32,6 +32,8 @@ pub enum Intent {
     ClearCache,
     /// Regenerate initramfs images that contain changed modules.
     Initramfs,
+    /// Do something about the next transaction.
+    Preflight(PreflightIntent),
     /// Install the modules of one kernel for another.
     Match {
         /// The kernel from which to take the list of modules.
@@ -51,6 +53,13 @@ pub enum Intent {
     Pack(ModuleId, KernelChoice, ArchiveOptions),
     /// Run `add`, `build`, `install`, `uninstall`, `unbuild` or `remove` on one module.
     Change(Verb, Subject, KernelChoice),
+}
+
+/// The action that `dkms preflight` requests.
+#[derive(Debug, PartialEq, Eq)]
+pub enum PreflightIntent {
+    /// Allow the next transaction to lose modules.
+    AllowOnce,
 }
 
 impl Intent {
@@ -100,6 +109,7 @@ impl Reading<'_> {
             Command::KernelPreinst => Ok(Intent::Clear(self.target()?, false)),
             Command::KernelPrerm => Ok(Intent::Clear(self.target()?, true)),
             Command::Initramfs => Ok(Intent::Initramfs),
+            Command::Preflight => preflight(self.args),
             Command::Match => self.matching(module),
             Command::Add => self.change(Verb::Add, module),
             Command::Build => self.change(Verb::Build, module),
@@ -223,6 +233,18 @@ fn cache(args: &Args) -> Result<Intent, Failure> {
     }
 }
 
+/// Interprets the options of `preflight`.
+fn preflight(args: &Args) -> Result<Intent, Failure> {
+    if !args.names.is_empty() {
+        return refuse(2, "preflight: unexpected argument (expected --allow-once)");
+    }
+    match args.has(OptId::AllowOnce) {
+        true => Ok(Intent::Preflight(PreflightIntent::AllowOnce)),
+        false => Err(Failure::new(2, "preflight: nothing to do")
+            .with_hint("run: dkms preflight --allow-once")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::ffi::OsString;
@@ -286,6 +308,8 @@ mod tests {
 
     #[rstest]
     #[case::no_module("build", 1)]
+    #[case::preflight_of_nothing("preflight", 2)]
+    #[case::preflight_of_a_module("preflight -m foo --allow-once", 2)]
     #[case::cache_with_module("cache foo/1.0", 2)]
     #[case::no_version("remove foo", 1)]
     #[case::bad_module("add -m .. -v 1", 1)]
@@ -343,6 +367,8 @@ mod tests {
         let wanted = Intent::Match { template, target, module };
         assert_means("match --templatekernelX=6.0 foo -k 6.1", wanted);
         assert_means("initramfs --dry-run", Intent::Initramfs);
+        let allow_once = Intent::Preflight(PreflightIntent::AllowOnce);
+        assert_means("preflight --allow-once", allow_once);
         assert_means("status", Intent::Status(Filter::default()));
         let filter = Filter {
             module: Some(Pattern::new("foo*")),

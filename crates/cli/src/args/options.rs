@@ -3,7 +3,7 @@
 use crate::args::commands::Command;
 use crate::args::commands::Command::{
     Add, Autoinstall, Build, Cache, GenerateMok, Install, KernelPostinst, KernelPreinst,
-    KernelPrerm, Ldtarball, Match, Mktarball, Remove, Status, Unbuild, Uninstall,
+    KernelPrerm, Ldtarball, Match, Mktarball, Preflight, Remove, Status, Unbuild, Uninstall,
 };
 
 /// The spelling and help of an option.
@@ -56,6 +56,7 @@ pub enum OptId {
     DryRun,
     Json,
     Pending,
+    AllowOnce,
     Timings,
     Verbose,
     Quiet,
@@ -161,6 +162,12 @@ pub const OPTIONS: &[Opt] = &[
     opt(OptId::Json, "json", "print JSON").of(&[Status, Cache]),
     opt(OptId::Pending, "pending", "only finish the pending work of interrupted runs")
         .of(&[Autoinstall]),
+    opt(
+        OptId::AllowOnce,
+        "allow-once",
+        "do not abort the next transaction if modules would be lost",
+    )
+    .of(&[Preflight]),
     opt(OptId::Timings, "timings", "write an HTML timeline of the run to this file")
         .takes("FILE")
         .of(BUILDS),

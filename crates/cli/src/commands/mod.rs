@@ -7,6 +7,7 @@ mod generate_mok;
 mod initramfs;
 mod kernel;
 mod module;
+mod preflight;
 mod rpm_upgrade;
 mod status;
 
@@ -56,6 +57,7 @@ pub fn run(
         Intent::Initramfs => {
             return initramfs::run(machine, dry_run, &mut console.progress(machine));
         }
+        Intent::Preflight(intent) => return preflight::run(machine, &intent, dry_run, console),
         Intent::GenerateMok(kernel) => {
             return generate_mok::run(
                 machine,

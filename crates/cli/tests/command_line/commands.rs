@@ -410,3 +410,16 @@ fn enrolment_converts_a_pem_certificate() {
     assert!(output.contains("run: mokutil --import ROOT/keys/my.pem\n"), "{output}");
     assert!(!output.contains("KBUILD_SIGN_PIN"), "{output}");
 }
+
+#[test]
+fn preflight_allows_one_transaction() {
+    let root = root();
+    let permission = "var/lib/dkms/.preflight-allowed";
+    let dry = run(&root, "preflight --allow-once --dry-run", 0);
+    assert_eq!(dry, "would allow the next transaction to lose modules\n");
+    assert!(!root.exists(permission));
+    let out = run(&root, "preflight --allow-once", 0);
+    assert!(out.starts_with("The next transaction with a preflight goes on"), "{out}");
+    assert!(root.exists(permission));
+    assert_eq!(run(&root, "status", 0), "");
+}
