@@ -1,5 +1,5 @@
-//! A compiler wrapper that shares probe results, common objects and precompiled headers between the
-//! modules of one run.
+//! A compiler wrapper that shares probe results and precompiled headers between the modules of one
+//! run.
 //!
 //! The engine copies this program under the compiler's name to a directory that comes first in
 //! PATH. The variable `ALPM_DKMS_ANSWERS` names a directory for results, next to the copy. If the

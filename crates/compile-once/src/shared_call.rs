@@ -1,27 +1,20 @@
-//! Recognises compiler calls whose result is the same for every module of a kernel.
+//! Recognises compiler probes, whose result is the same for every module of a kernel.
 //!
-//! For every module, kbuild makes two kinds of such calls. Some twenty calls compile `/dev/null` to
-//! find out whether the compiler supports an option (`scripts/Makefile.compiler`). Since Linux
-//! 6.13, one call compiles `scripts/module-common.c` (`scripts/Makefile.modfinal`). Only these
-//! calls are shared, and only if their arguments are known to affect nothing but the object.
+//! For every module, kbuild compiles `/dev/null` some twenty times to find out whether the compiler
+//! supports an option (`scripts/Makefile.compiler`). Only these calls are shared, and only if their
+//! arguments are known to affect nothing but the object.
 
 use std::path::{Path, PathBuf};
 
-use crate::arguments::{self, Arguments, is_of_packages};
-
-/// The source file that kbuild adds to every module, relative to the kernel's headers.
-const COMMON: &str = "scripts/module-common.c";
+use crate::arguments::{self, Arguments};
 
 /// A compiler call whose result is the same for every module of a kernel.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct SharedCall {
-    /// The arguments that affect the result. The object's name is one of them if the call writes a
-    /// dependency file.
+    /// The arguments that affect the result.
     arguments: Vec<String>,
     /// The object file that the compiler writes.
     pub(crate) object: PathBuf,
-    /// The file to which the compiler writes the object's dependencies, in make's syntax.
-    pub(crate) dependencies: Option<PathBuf>,
 }
 
 impl SharedCall {
@@ -29,35 +22,18 @@ impl SharedCall {
     /// could depend on the module.
     pub(crate) fn of(arguments: &Arguments) -> Option<Self> {
         let Arguments { makes, source, object, dependencies, .. } = arguments;
-        let mut words: Vec<String> = arguments.words().map(str::to_owned).collect();
-        words.extend([makes.clone(), source.clone()]);
-        if source == "/dev/null" {
-            if arguments.paths().next().is_some() || dependencies.is_some() {
-                return None;
-            }
-        } else {
-            let headers = Path::new(source).ancestors().nth(2)?;
-            let is_stable = |path: &str| {
-                let path = Path::new(path);
-                path.starts_with(headers) || is_of_packages(path)
-            };
-            if Path::new(source) != headers.join(COMMON)
-                || !headers.is_absolute()
-                || !arguments.paths().all(is_stable)
-            {
-                return None;
-            }
-            // The dependency file contains the object's name.
-            words.push(object.clone());
+        if source != "/dev/null" || arguments.paths().next().is_some() || dependencies.is_some() {
+            return None;
         }
-        let dependencies = dependencies.as_ref().map(PathBuf::from);
-        Some(Self { arguments: words, object: object.into(), dependencies })
+        let mut words: Vec<String> = arguments.words().map(str::to_owned).collect();
+        words.push(makes.clone());
+        Some(Self { arguments: words, object: object.into() })
     }
 
     /// Returns the cache key of this call (see [`arguments::key`]).
     ///
-    /// The working directory is not part of the key: it affects only debug symbols, and builds that
-    /// keep debug symbols do not use this program.
+    /// The working directory is not part of the key: it affects only the debug symbols of the
+    /// object, and kbuild deletes the objects of probes.
     pub(crate) fn key(&self, compiler: &Path) -> Option<String> {
         arguments::key(compiler, self.arguments.iter().map(String::as_str))
     }
@@ -82,17 +58,13 @@ mod tests {
     )]
     #[case::assembly("-fstack-protector -S -x c /dev/null -o .tmp_1/tmp")]
     #[case::words("-D A=b --param x=1 -U C -pg -m64 -c -x c /dev/null -o t")]
-    #[case::common(
-        "-Wp,-MMD,./..c.o.d -nostdinc -I/h/include -include /h/include/linux/kconfig.h -isystem /usr/lib/gcc/include -g -c -o c.o /h/scripts/module-common.c"
-    )]
     fn recognises_shared_calls(#[case] line: &str) {
         assert!(read(line).is_some());
     }
 
     #[rstest]
     #[case::own_file("-c -o a.o a.c")]
-    #[case::own_common("-c -o c.o scripts/module-common.c")]
-    #[case::another_file("-c -o c.o /h/scripts/common.c")]
+    #[case::common("-c -o c.o /h/scripts/module-common.c")]
     #[case::two_files("-c -x c /dev/null a.c -o t")]
     #[case::two_objects("-c -x c /dev/null -o t -o u")]
     #[case::input("-c -x c - -o t")]
@@ -101,8 +73,8 @@ mod tests {
     #[case::links("-x c /dev/null -o t")]
     #[case::preprocesses("-E -x c /dev/null -o t")]
     #[case::includes("-include config.h -c -x c /dev/null -o t")]
-    #[case::own_headers("-I/w/include -c -o c.o /h/scripts/module-common.c")]
-    #[case::relative_headers("-Iinclude -c -o c.o /h/scripts/module-common.c")]
+    #[case::headers("-I/usr/include -c -x c /dev/null -o t")]
+    #[case::dependencies("-Wp,-MMD,t.d -c -x c /dev/null -o t")]
     #[case::plugin("-fplugin=./p.so -c -x c /dev/null -o t")]
     #[case::further_file("-gsplit-dwarf -c -x c /dev/null -o t")]
     #[case::statistics("-fstack-usage -c -x c /dev/null -o t")]
@@ -126,9 +98,5 @@ mod tests {
         assert_ne!(key("-O3 -c -x c /dev/null -o .tmp_1/tmp", gcc), option);
         assert_ne!(key("-O2 -S -x c /dev/null -o .tmp_1/tmp", gcc), option);
         assert_ne!(key("-O2 -c -x c /dev/null -o t", Path::new("/usr/bin/clang")), option);
-
-        let common = key("-c -o c.o /h/scripts/module-common.c", gcc);
-        assert_ne!(key("-c -o d.o /h/scripts/module-common.c", gcc), common);
-        assert_ne!(key("-c -o c.o /k/scripts/module-common.c", gcc), common);
     }
 }

@@ -20,10 +20,10 @@ impl SharedResults {
         Self { dir }
     }
 
-    /// Writes the files of `call` from the result stored under `key`, and returns the compiler's
+    /// Writes the object of `call` from the result stored under `key`, and returns the compiler's
     /// output.
     ///
-    /// Returns `None` if no result is stored or a file cannot be written. The caller must then run
+    /// Returns `None` if no result is stored or the object cannot be written. The caller must then run
     /// the compiler, which reports the error.
     pub(crate) fn restore(&self, key: &str, call: &SharedCall) -> Option<Output> {
         let result = self.dir.join(key);
@@ -32,9 +32,6 @@ impl SharedResults {
             stdout: fs::read(result.join("stdout")).ok()?,
             stderr: fs::read(result.join("stderr")).ok()?,
         };
-        if let Some(dependencies) = &call.dependencies {
-            fs::copy(result.join("dependencies"), dependencies).ok()?;
-        }
         fs::copy(result.join("object"), &call.object).ok()?;
         Some(said)
     }
@@ -48,9 +45,6 @@ impl SharedResults {
         fs::write(result.path().join("stdout"), &said.stdout)?;
         fs::write(result.path().join("stderr"), &said.stderr)?;
         fs::copy(&call.object, result.path().join("object"))?;
-        if let Some(dependencies) = &call.dependencies {
-            fs::copy(dependencies, result.path().join("dependencies"))?;
-        }
         // Fails if another job has stored the same result. Dropping `result` then deletes this one.
         fs::rename(result.path(), self.dir.join(key))
     }

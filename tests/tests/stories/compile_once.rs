@@ -1,4 +1,4 @@
-//! Compiler probes and common objects are shared between modules.
+//! Compiler probes and precompiled headers are shared between modules.
 
 use stories::{Compilers, PackageFile, Root, find};
 
@@ -9,14 +9,10 @@ const MODULES: [&str; 3] = ["bbswitch", "vhba", "v4l2loopback"];
 /// Nine objects in total, enough for the headers to be precompiled.
 const MANY: [&str; 4] = ["digimend", "tp_smapi", "bbswitch", "vhba"];
 
-/// Returns the paths and the digests of the installed objects, without the build id, which depends
-/// on the build directory.
+/// Returns the paths and the digests of the installed objects.
 fn objects(root: &Root, release: &str) -> Vec<(String, String)> {
     let without_name = |path: String| {
-        let sum = root.shell(&format!(
-            "cd /tmp && zstd -dfqo it.ko /usr/lib/modules/{release}/{path} && \
-             objcopy -R .note.gnu.build-id it.ko && sha256sum it.ko"
-        ));
+        let sum = root.shell(&format!("zstd -dcq /usr/lib/modules/{release}/{path} | sha256sum"));
         (path, sum.ok().text)
     };
     root.installed_objects(release).into_iter().map(without_name).collect()
@@ -47,18 +43,17 @@ fn compiler_probes_are_shared_between_modules() {
     let root = machine(&[]);
     let modules = MODULES.map(find);
     let compilers = root.count_compilers();
-    // Counts compilations of kbuild's own file and probes of compiler options.
+    // Counts probes of compiler options.
     let build = |compile_once: bool| {
         // With one job, no two modules start the same probe at the same time.
         let settings = format!("compile_once = {compile_once}\njobs = 1");
         let starts = build(&root, &compilers, &modules, &settings);
-        (count(&starts, "scripts/module-common.c"), count(&starts, "/dev/null"))
+        count(&starts, "/dev/null")
     };
-    let (commons, options) = build(true);
+    let options = build(true);
     let once = objects(&root, &release());
     root.remove(&modules.each_ref().map(|package| package.name.as_str())).hooks_succeed();
-    let (all_commons, all_options) = build(false);
-    assert_eq!((commons, all_commons), (1, MODULES.len()));
+    let all_options = build(false);
     // The probe of an option that the compiler lacks is repeated by each module.
     assert!(options >= all_options / MODULES.len(), "{options} of {all_options}");
     assert!(options < all_options / 2, "{options} of {all_options}");
