@@ -97,6 +97,7 @@ fn supervise(machine: &Machine, job: &WorkerJob) -> Result<Ending, NotTried> {
     let failed = |error: &io::Error| NotTried::new(format!("cannot start the worker: {error}"));
     let job_text = serde_json::to_vec(job).map_err(|error| failed(&io::Error::from(error)))?;
     let this = env::current_exe().map_err(|error| failed(&error))?;
+    #[expect(clippy::disallowed_methods, reason = "the worker gets a pid namespace of its own")]
     let mut worker = Command::new(this);
     worker.arg(WORKER);
     let supervisor =

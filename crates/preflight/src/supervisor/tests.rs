@@ -1,3 +1,5 @@
+#![expect(clippy::disallowed_methods, reason = "workers and pacman are real processes")]
+
 use std::thread;
 
 use rstest::rstest;
