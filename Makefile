@@ -47,7 +47,7 @@ unit: host ## run the unit tests, also those that need root
 	cargo test
 	cargo test -p dkms-engine -p dkms-cli -p dkms-confine --test runs --test command_line --test interruption \
 		--test fsyncs --test confine -- --ignored
-	cargo test -p dkms-initramfs -- --ignored
+	cargo test -p dkms-initramfs -p preflight -- --ignored
 
 mutants: host ## check with cargo-mutants that tests fail if code is changed that removes or places modules (hours) [files="plan/removals.rs"]
 	tests/testbed/mutants.sh $(files)

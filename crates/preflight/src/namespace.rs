@@ -1,7 +1,9 @@
 //! Gives a process mounts of its own, and makes the machine read-only for it.
 
+use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -48,9 +50,9 @@ pub(crate) fn mount_proc() {
 /// Each mount is changed by itself: mount(8) before util-linux 2.42 ignores a recursive change
 /// silently.
 pub(crate) fn make_read_only(writable: &[&Path]) -> Result<(), NotTried> {
-    let table = fs::read("/proc/self/mountinfo")
+    let table = fs::read("/proc/thread-self/mountinfo")
         .map_err(|error| NotTried::new(format!("cannot read the mounts: {error}")))?;
-    for mounted in String::from_utf8_lossy(&table).lines().filter_map(Mounted::parse) {
+    for mounted in table.split(|byte| *byte == b'\n').filter_map(Mounted::parse) {
         if writable.contains(&mounted.at.as_path()) || mounted.kind == "autofs" {
             continue;
         }
@@ -98,12 +100,16 @@ struct Mounted {
 }
 
 impl Mounted {
-    fn parse(line: &str) -> Option<Self> {
-        let (mount, system) = line.split_once(" - ")?;
-        let mut fields = mount.split(' ').skip(4);
-        let at = unescape(fields.next()?);
-        let flags = fields.next()?.split(',').filter_map(flag).collect();
-        Some(Self { at, flags, kind: system.split(' ').next()?.to_owned() })
+    fn parse(line: &[u8]) -> Option<Self> {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let at = unescape(fields.nth(4)?);
+        let options = str::from_utf8(fields.next()?).ok()?;
+        let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+        Some(Self {
+            at,
+            flags: options.split(',').filter_map(flag).collect(),
+            kind: String::from_utf8_lossy(kind).into_owned(),
+        })
     }
 }
 
@@ -120,24 +126,17 @@ fn flag(option: &str) -> Option<MsFlags> {
 }
 
 /// Replaces the octal escapes of blanks, tabs, newlines and backslashes.
-fn unescape(text: &str) -> PathBuf {
-    let escapes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
-    escapes.iter().fold(text.to_owned(), |text, (code, char)| text.replace(code, char)).into()
+fn unescape(text: &[u8]) -> PathBuf {
+    let mut path = Vec::new();
+    let mut rest = text;
+    while let [first, after @ ..] = rest {
+        let escapes = [(b"040", b' '), (b"011", b'\t'), (b"012", b'\n'), (b"134", b'\\')];
+        let escape = escapes.iter().find(|(code, _)| *first == b'\\' && after.starts_with(*code));
+        path.push(escape.map_or(*first, |(_, byte)| *byte));
+        rest = &after[escape.map_or(0, |(code, _)| code.len())..];
+    }
+    OsString::from_vec(path).into()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parses_a_mount() {
-        let line = "36 35 98:0 /m /mnt\\040a rw,noatime,nosuid master:1 - ext3 /dev/root rw";
-        let want = Mounted {
-            at: "/mnt a".into(),
-            flags: MsFlags::MS_NOATIME | MsFlags::MS_NOSUID,
-            kind: "ext3".into(),
-        };
-        assert_eq!(Mounted::parse(line), Some(want));
-        assert_eq!(Mounted::parse("36 35 98:0 /m"), None);
-    }
-}
+mod tests;
