@@ -35,9 +35,12 @@ pub const TRIAL: &str = "--trial";
 /// with this code.
 pub(crate) const ABORT: u8 = 79;
 
-/// The points that a worker adds to its OOM score, so that the kernel kills it before pacman
-/// (proc_pid_oom_score_adj(5)).
-const OOM_SCORE: &str = "500";
+/// The points that a worker adds to the OOM score that it has inherited from pacman, so that the
+/// kernel kills it first (proc_pid_oom_score_adj(5)).
+const OOM_SCORE: i32 = 500;
+
+/// The maximum of `oom_score_adj`.
+const MAX_OOM_SCORE: i32 = 1000;
 
 /// The arguments of a worker.
 #[derive(Debug, Serialize, Deserialize)]
@@ -70,7 +73,7 @@ impl WorkerJob {
     fn run(&self) -> Result<bool, NotTried> {
         // Both only make a difference if something goes wrong.
         let _ = prctl::set_pdeathsig(Signal::SIGKILL);
-        let _ = fs::write("/proc/self/oom_score_adj", OOM_SCORE);
+        let _ = raise_oom_score();
         let started = Instant::now();
         let machine = Machine::for_hook(&self.root);
         let query = package_query::beside_us().map_err(package_query::QueryError::from);
@@ -123,6 +126,12 @@ impl WorkerJob {
             stores: !arriving.replaces_compiler(),
         }
     }
+}
+
+fn raise_oom_score() -> io::Result<()> {
+    let file = "/proc/self/oom_score_adj";
+    let inherited: i32 = fs::read_to_string(file)?.trim().parse().unwrap_or_default();
+    fs::write(file, (inherited + OOM_SCORE).min(MAX_OOM_SCORE).to_string())
 }
 
 /// Returns the sources and kernels of the installed packages that the transaction replaces or
