@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use alpm_hook::package_query::{QueryError, call};
 use dkms_engine::names::KernelRelease;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// The packages that a transaction installs. Empty by default, for a transaction without targets.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arriving {
     /// The packages whose files have been found.
     pub packages: Vec<ArrivingPackage>,
@@ -24,7 +24,7 @@ pub struct Arriving {
 }
 
 /// A package that a transaction installs.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArrivingPackage {
     /// The name, e.g. `zfs-dkms`.
     pub name: String,
@@ -49,7 +49,7 @@ pub struct ArrivingPackage {
 }
 
 /// A package of the toolchain that a transaction replaces by another version.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplacedTool {
     /// The name, e.g. `gcc`.
     pub name: String,
@@ -98,6 +98,12 @@ impl Arriving {
         let is_compiler = |tool: &&ReplacedTool| ["gcc", "clang"].contains(&tool.name.as_str());
         let mut compilers = self.toolchain.iter().filter(is_compiler);
         compilers.any(|tool| major(&tool.version) != major(&tool.installed))
+    }
+
+    /// Returns the targets that the packages contain.
+    #[must_use]
+    pub fn targets(&self) -> BTreeSet<String> {
+        self.packages.iter().flat_map(|package| package.paths.iter().cloned()).collect()
     }
 
     /// Returns the names of the packages that must stay out of the transaction to keep these

@@ -1,25 +1,20 @@
 //! The PreTransaction hook: runs a preflight and decides whether the transaction may go on.
 
-use std::env;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use alpm_hook::lines::LineWriter;
 use alpm_hook::{HookArgs, Targets};
 use dkms_engine::facts::source_dirs;
 use dkms_engine::machine::{Lock, Machine, PreflightMode, Transaction};
-use dkms_engine::os::durable;
 
 use crate::not_tried::NotTried;
 use crate::permission;
-use crate::scratch::SCRATCH;
-use crate::supervisor::{Ending, Supervisor, has_other_root};
-use crate::worker::{ABORT, WorkerJob};
-
-/// The flag with which the hook's program calls itself as a worker.
-pub const WORKER: &str = "--worker";
+use crate::session::{exit_code, run_worker};
+use crate::supervisor::{Supervisor, has_other_root};
+use crate::worker::{ABORT, Purpose, WorkerJob};
 
 /// The time that a preflight waits for another run of alpm-dkms. After the transaction, the hooks
 /// wait without limit.
@@ -63,46 +58,24 @@ fn run(args: &HookArgs, targets: &Targets) -> Result<bool, NotTried> {
         return Ok(false);
     }
     let lock = Lock::take_within(trees, &machine.env, PATIENCE)?;
-    let Some(_lock) = lock else {
+    let Some(lock) = lock else {
         return Err(NotTried::new("another run of alpm-dkms is not finished"));
     };
-    let scratch = trees.dkms.join(SCRATCH);
-    // A killed preflight may have left it behind.
-    durable::remove_tree(&scratch)?;
-    durable::create_dirs(&scratch)?;
     let job = WorkerJob {
         root: args.root.clone(),
-        pacman,
-        targets: targets.paths.clone(),
-        allowed: permission::take(trees),
+        purpose: Purpose::Transaction {
+            pacman,
+            targets: targets.paths.clone(),
+            allowed: permission::take(trees),
+        },
     };
-    let ending = supervise(&machine, &job);
-    durable::remove_tree(&scratch)?;
-    match ending? {
-        Ending::Exited(code) if code == i32::from(ABORT) => Ok(true),
-        Ending::Exited(0) => Ok(false),
-        Ending::Exited(code) => Err(NotTried::new(format!("the worker failed (exit code {code})"))),
-        Ending::Killed(signal) => {
-            Err(NotTried::new(format!("the worker was killed (signal {signal})")))
-        }
-        Ending::TimedOut => {
-            Err(NotTried::new("it took too long ([preflight] timeout in /etc/dkms/alpm-dkms.toml)"))
-        }
-        Ending::PacmanEnded => Err(NotTried::new("pacman has ended")),
-        Ending::Interrupted(signal) => Err(NotTried::new(format!("interrupted by {signal}"))),
+    let supervisor = Supervisor { pacman, timeout: machine.settings.preflight.timeout() };
+    let ending = run_worker(&machine, lock, &supervisor, &job)?;
+    match exit_code(ending)? {
+        0 => Ok(false),
+        code if code == i32::from(ABORT) => Ok(true),
+        code => Err(NotTried::new(format!("the worker failed (exit code {code})"))),
     }
-}
-
-fn supervise(machine: &Machine, job: &WorkerJob) -> Result<Ending, NotTried> {
-    let failed = |error: &io::Error| NotTried::new(format!("cannot start the worker: {error}"));
-    let job_text = serde_json::to_vec(job).map_err(|error| failed(&io::Error::from(error)))?;
-    let this = env::current_exe().map_err(|error| failed(&error))?;
-    #[expect(clippy::disallowed_methods, reason = "the worker gets a pid namespace of its own")]
-    let mut worker = Command::new(this);
-    worker.arg(WORKER);
-    let supervisor =
-        Supervisor { pacman: job.pacman, timeout: machine.settings.preflight.timeout() };
-    supervisor.run(worker, &job_text).map_err(|error| failed(&error))
 }
 
 fn say(line: &str) {

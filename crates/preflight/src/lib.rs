@@ -9,6 +9,8 @@
 //! | Module | Purpose |
 //! |---|---|
 //! | `hook` | runs a preflight as a PreTransaction hook |
+//! | `command` | runs a preflight for `dkms preflight` |
+//! | `session` | runs a worker under the lock |
 //! | `supervisor` | starts the worker and ends it in time |
 //! | `worker` | finds out what arrives, has it tried, and prints the verdict |
 //! | `arriving` | which package files arrive |
@@ -18,11 +20,12 @@
 //! | `outcome` | what became of each module |
 //! | `critical`, `verdict` | which modules would be lost, and which of these the machine needs |
 //! | `advice` | newer sources of the modules that do not build |
-//! | `message` | what the user reads |
+//! | `message`, `report` | what the user reads, as text and as JSON |
 //! | `permission` | the permission to lose modules once |
 
 mod advice;
 mod arriving;
+pub mod command;
 mod critical;
 mod hook;
 mod installed;
@@ -33,12 +36,15 @@ mod not_tried;
 mod outcome;
 mod package_file;
 pub mod permission;
+mod report;
 mod scratch;
+mod session;
 mod supervisor;
 mod trial;
 mod verdict;
 mod worker;
 
-pub use hook::{WORKER, before_transaction};
+pub use hook::before_transaction;
+pub use session::WORKER;
 pub use trial::run as try_modules;
 pub use worker::{TRIAL, run as work};

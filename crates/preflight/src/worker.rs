@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::env;
 use std::fs;
 use std::io::{self, BufRead};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -19,11 +19,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::advice::newer_sources;
 use crate::arriving::{self, Arriving};
+use crate::command::{REGRESSION, complain};
 use crate::installed;
 use crate::message;
 use crate::needs::Needs;
 use crate::not_tried::NotTried;
 use crate::package_file::Package;
+use crate::report::Report;
 use crate::scratch::Departing;
 use crate::trial::{TrialJob, TrialReport, TrialResults};
 use crate::verdict::Verdict;
@@ -47,30 +49,51 @@ const MAX_OOM_SCORE: i32 = 1000;
 pub(crate) struct WorkerJob {
     /// The root of the machine.
     pub(crate) root: PathBuf,
-    /// The process ID of pacman, as in the machine's /proc.
-    pub(crate) pacman: Option<u32>,
-    /// The paths that arrive, without a leading `/`.
-    pub(crate) targets: BTreeSet<String>,
-    /// Whether the user has allowed this transaction.
-    pub(crate) allowed: bool,
+    pub(crate) purpose: Purpose,
+}
+
+/// The purpose of a preflight.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Purpose {
+    /// Decide whether a transaction may go on.
+    Transaction {
+        /// The process ID of pacman, as in the machine's /proc.
+        pacman: Option<u32>,
+        /// The paths that arrive, without a leading `/`.
+        targets: BTreeSet<String>,
+        /// Whether the user has allowed this transaction.
+        allowed: bool,
+    },
+    /// Report what these packages would mean.
+    Report {
+        arriving: Arriving,
+        /// Whether to print JSON.
+        json: bool,
+    },
 }
 
 /// Runs the worker that `input` describes as JSON. Returns the exit code that the supervisor expects.
 pub fn run(input: &mut dyn BufRead) -> ExitCode {
-    let job: Result<WorkerJob, _> = serde_json::from_reader(input);
-    match job.map_err(|error| NotTried::new(error.to_string())).and_then(|job| job.run()) {
-        Ok(true) => ExitCode::from(ABORT),
-        Ok(false) => ExitCode::SUCCESS,
-        Err(why) => {
+    let job: WorkerJob = match serde_json::from_reader(input) {
+        Ok(job) => job,
+        Err(_other_version) => return ExitCode::FAILURE,
+    };
+    let code = job.run().unwrap_or_else(|why| match job.purpose {
+        Purpose::Transaction { .. } => {
             print(&format!("note: modules not tried before the transaction: {why}"));
-            ExitCode::SUCCESS
+            0
         }
-    }
+        Purpose::Report { .. } => {
+            complain(&format!("error: {why}"));
+            1
+        }
+    });
+    ExitCode::from(code)
 }
 
 impl WorkerJob {
-    /// Returns true if the transaction should be aborted.
-    fn run(&self) -> Result<bool, NotTried> {
+    /// Returns the exit code of the worker.
+    fn run(&self) -> Result<u8, NotTried> {
         // Both only make a difference if something goes wrong.
         let _ = prctl::set_pdeathsig(Signal::SIGKILL);
         let _ = raise_oom_score();
@@ -78,43 +101,76 @@ impl WorkerJob {
         let machine = Machine::for_hook(&self.root);
         let query = package_query::beside_us().map_err(package_query::QueryError::from);
         let query = query.map_err(|why| NotTried::new(why.to_string()))?;
-        let arriving = arriving::ask(&query, &self.root, self.pacman, &[], &self.targets)
-            .map_err(|why| NotTried::new(why.to_string()))?;
-        if let Some(missing) = arriving.unresolved.first() {
-            return Err(NotTried::new(format!("cannot find the package file with {missing}")));
+        match &self.purpose {
+            Purpose::Transaction { pacman, targets, allowed } => {
+                let arriving = arriving::ask(&query, &self.root, *pacman, &[], targets)
+                    .map_err(|why| NotTried::new(why.to_string()))?;
+                if let Some(missing) = arriving.unresolved.first() {
+                    let why = format!("cannot find the package file with {missing}");
+                    return Err(NotTried::new(why));
+                }
+                let (verdict, owners) = self.verdict(&machine, &query, &arriving, targets)?;
+                let aborts = verdict.is_critical()
+                    && machine.settings.preflight.mode == PreflightMode::Critical
+                    && !allowed;
+                let advice = match aborts {
+                    true => newer_sources(&query, &self.root, &verdict, &arriving, &owners),
+                    false => Vec::new(),
+                };
+                let elapsed = started.elapsed();
+                print(&message::lines(&verdict, &arriving, elapsed, aborts, &advice));
+                Ok(if aborts { ABORT } else { 0 })
+            }
+            Purpose::Report { arriving, json } => {
+                let (verdict, _) = self.verdict(&machine, &query, arriving, &arriving.targets())?;
+                let text = match json {
+                    true => Report::of(&verdict).to_json(),
+                    false => message::lines(&verdict, arriving, started.elapsed(), false, &[]),
+                };
+                print(if text.is_empty() { "nothing to build for these packages" } else { &text });
+                Ok(if verdict.regressions.is_empty() { 0 } else { REGRESSION })
+            }
         }
+    }
+
+    /// Tries the modules for what arrives, and compares the results with what works now. Returns
+    /// also the packages that own the kernels and sources.
+    fn verdict(
+        &self,
+        machine: &Machine,
+        query: &Path,
+        arriving: &Arriving,
+        targets: &BTreeSet<String>,
+    ) -> Result<(Verdict, Packages), NotTried> {
         let installed =
-            installed::read(&machine).map_err(|failure| NotTried::new(failure.message))?;
+            installed::read(machine).map_err(|failure| NotTried::new(failure.message))?;
         let (sources, _) = source_dirs(&machine.trees);
         let kernels = installed.iter().map(|it| it.kernel.release.clone()).collect();
         let lookups = PackageQuery { sources, kernels, ..PackageQuery::default() };
-        let owners = package_query::ask(&query, &self.root, &lookups)
+        let owners = package_query::ask(query, &self.root, &lookups)
             .map_err(|why| NotTried::new(why.to_string()))?;
-        let mut results = self.trial(&machine, &arriving, &owners).start(&machine)?;
+        let mut results = self.trial(machine, arriving, &owners, targets).start(machine)?;
         if !arriving.toolchain.is_empty() {
             let tools: Vec<&str> = arriving.toolchain.iter().map(|it| it.name.as_str()).collect();
             results.excuse_failures(&format!("the transaction also replaces {}", tools.join(", ")));
         }
-        let needs = Needs::read(&machine);
+        let needs = Needs::read(machine);
         let verdict =
             Verdict::of(&results, &installed, |module, kernel| needs.reason(module, kernel));
-        let aborts = verdict.is_critical()
-            && machine.settings.preflight.mode == PreflightMode::Critical
-            && !self.allowed;
-        let advice = match aborts {
-            true => newer_sources(&query, &self.root, &verdict, &arriving, &owners),
-            false => Vec::new(),
-        };
-        let lines = message::lines(&verdict, &arriving, started.elapsed(), aborts, &advice);
-        print(&lines);
-        Ok(aborts)
+        Ok((verdict, owners))
     }
 
-    fn trial(&self, machine: &Machine, arriving: &Arriving, owners: &Packages) -> TrialJob {
+    fn trial(
+        &self,
+        machine: &Machine,
+        arriving: &Arriving,
+        owners: &Packages,
+        targets: &BTreeSet<String>,
+    ) -> TrialJob {
         let packages = arriving.packages.iter().filter(|package| !package.paths.is_empty());
         TrialJob {
             root: self.root.clone(),
-            targets: self.targets.clone(),
+            targets: targets.clone(),
             packages: packages
                 .clone()
                 .map(|it| Package { file: it.file.clone(), targets: it.paths.clone() })

@@ -1,19 +1,25 @@
 //! Tries, before a transaction, whether the modules build for what it is about to install.
 //!
-//! The flags are for the processes that the hook starts; see the library `preflight`.
+//! `--command` answers `dkms preflight`. The other flags are for the processes that this program
+//! starts; see the library `preflight`.
 
 use std::process::ExitCode;
 
 use alpm_hook::Targets;
+use preflight::command::COMMAND;
 use preflight::{TRIAL, WORKER};
 
 fn main() -> ExitCode {
     // Any other failure than a verdict must not abort the transaction.
-    alpm_hook::run_or("dkms-preflight", &[WORKER, TRIAL], ExitCode::SUCCESS, |args, input| {
-        match args.flag {
+    alpm_hook::run_or(
+        "dkms-preflight",
+        &[WORKER, TRIAL, COMMAND],
+        ExitCode::SUCCESS,
+        |args, input| match args.flag {
             Some(WORKER) => Ok(preflight::work(input)),
             Some(TRIAL) => Ok(preflight::try_modules(input)),
+            Some(COMMAND) => Ok(preflight::command::run(&args.root, input)),
             _ => Ok(preflight::before_transaction(args, &Targets::read(input)?)),
-        }
-    })
+        },
+    )
 }

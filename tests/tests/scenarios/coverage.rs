@@ -22,11 +22,12 @@ const STATUS: [&str; 7] = [
 ];
 
 /// Commands, options and exit codes that only alpm-dkms has.
-const OURS: [&str; 12] = [
+const OURS: [&str; 13] = [
     "cache",
     "initramfs",
     "preflight",
     "--allow-once",
+    "--idle",
     "--root",
     "--dry-run",
     "--json",

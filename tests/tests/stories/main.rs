@@ -45,6 +45,7 @@ mod prebuilt;
 mod precise_images;
 mod preflight;
 mod preflight_aborts;
+mod preflight_command;
 mod preflight_fixture;
 mod preflight_interruptions;
 mod rebuilds;

@@ -3,6 +3,8 @@
 //! Makes the checks that dkms makes before it reads any tree, in the order of dkms and with its
 //! exit codes.
 
+use std::path::PathBuf;
+
 use dkms_engine::failure::Failure;
 use dkms_engine::names::{BadName, KernelRelease, ModuleId, ModuleName};
 use dkms_engine::plan::Verb;
@@ -32,7 +34,7 @@ pub enum Intent {
     ClearCache,
     /// Regenerate initramfs images that contain changed modules.
     Initramfs,
-    /// Do something about the next transaction.
+    /// Try modules for packages that are not installed yet, or decide what happens then.
     Preflight(PreflightIntent),
     /// Install the modules of one kernel for another.
     Match {
@@ -60,6 +62,8 @@ pub enum Intent {
 pub enum PreflightIntent {
     /// Allow the next transaction to lose modules.
     AllowOnce,
+    /// Try the modules for these package files.
+    Files(Vec<PathBuf>),
 }
 
 impl Intent {
@@ -235,13 +239,20 @@ fn cache(args: &Args) -> Result<Intent, Failure> {
 
 /// Interprets the options of `preflight`.
 fn preflight(args: &Args) -> Result<Intent, Failure> {
-    if !args.names.is_empty() {
-        return refuse(2, "preflight: unexpected argument (expected --allow-once)");
-    }
-    match args.has(OptId::AllowOnce) {
-        true => Ok(Intent::Preflight(PreflightIntent::AllowOnce)),
-        false => Err(Failure::new(2, "preflight: nothing to do")
-            .with_hint("run: dkms preflight --allow-once")),
+    let file = |name: &ModuleWord| match name {
+        ModuleWord::Word(word) => Some(PathBuf::from(word)),
+        ModuleWord::Module(_) | ModuleWord::Version(_) => None,
+    };
+    let files: Option<Vec<PathBuf>> = args.names.iter().map(file).collect();
+    let Some(files) = files else {
+        return refuse(2, "preflight: unexpected option -m or -v (expected package files)");
+    };
+    match (files.as_slice(), args.has(OptId::AllowOnce)) {
+        ([], true) => Ok(Intent::Preflight(PreflightIntent::AllowOnce)),
+        ([], false) => Err(Failure::new(2, "preflight: no package files given")
+            .with_hint("see: dkms preflight --help")),
+        (_, true) => refuse(2, "--allow-once: cannot be combined with package files"),
+        (_, false) => Ok(Intent::Preflight(PreflightIntent::Files(files))),
     }
 }
 
@@ -310,6 +321,7 @@ mod tests {
     #[case::no_module("build", 1)]
     #[case::preflight_of_nothing("preflight", 2)]
     #[case::preflight_of_a_module("preflight -m foo --allow-once", 2)]
+    #[case::preflight_of_a_file_and_permission("preflight foo.pkg.tar.zst --allow-once", 2)]
     #[case::cache_with_module("cache foo/1.0", 2)]
     #[case::no_version("remove foo", 1)]
     #[case::bad_module("add -m .. -v 1", 1)]
@@ -369,6 +381,9 @@ mod tests {
         assert_means("initramfs --dry-run", Intent::Initramfs);
         let allow_once = Intent::Preflight(PreflightIntent::AllowOnce);
         assert_means("preflight --allow-once", allow_once);
+        let files = ["a/b".into(), "./c.pkg.tar.zst".into()].into();
+        let files = Intent::Preflight(PreflightIntent::Files(files));
+        assert_means("preflight a/b --json ./c.pkg.tar.zst", files);
         assert_means("status", Intent::Status(Filter::default()));
         let filter = Filter {
             module: Some(Pattern::new("foo*")),

@@ -31,6 +31,9 @@ pub struct ModuleArg {
 impl ModuleArg {
     /// Reads the module or path that `command` works on.
     pub fn read(args: &Args, command: Command, context: &Context<'_>) -> Self {
+        if command == Command::Preflight {
+            return Self::default(); // its words are package files
+        }
         let versioned = args.names.iter().any(|name| matches!(name, ModuleWord::Version(_)));
         let mut module_arg = Self { versioned, ..Self::default() };
         for name in &args.names {

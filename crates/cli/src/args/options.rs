@@ -57,6 +57,7 @@ pub enum OptId {
     Json,
     Pending,
     AllowOnce,
+    Idle,
     Timings,
     Verbose,
     Quiet,
@@ -159,7 +160,7 @@ pub const OPTIONS: &[Opt] = &[
     opt(OptId::SourceOnly, "source-only", "omit the builds").of(&[Mktarball]),
     opt(OptId::RpmSafeUpgrade, "rpm_safe_upgrade", "keep the module across its RPM's upgrade")
         .of(&[Add, Install, Remove]),
-    opt(OptId::Json, "json", "print JSON").of(&[Status, Cache]),
+    opt(OptId::Json, "json", "print JSON").of(&[Status, Cache, Preflight]),
     opt(OptId::Pending, "pending", "only finish the pending work of interrupted runs")
         .of(&[Autoinstall]),
     opt(
@@ -168,6 +169,7 @@ pub const OPTIONS: &[Opt] = &[
         "do not abort the next transaction if modules would be lost",
     )
     .of(&[Preflight]),
+    opt(OptId::Idle, "idle", "use the CPU and the disk only while they are idle").of(&[Preflight]),
     opt(OptId::Timings, "timings", "write an HTML timeline of the run to this file")
         .takes("FILE")
         .of(BUILDS),

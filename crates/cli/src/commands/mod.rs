@@ -57,7 +57,7 @@ pub fn run(
         Intent::Initramfs => {
             return initramfs::run(machine, dry_run, &mut console.progress(machine));
         }
-        Intent::Preflight(intent) => return preflight::run(machine, &intent, dry_run, console),
+        Intent::Preflight(intent) => return preflight::run(machine, args, intent, console),
         Intent::GenerateMok(kernel) => {
             return generate_mok::run(
                 machine,

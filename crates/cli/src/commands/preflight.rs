@@ -1,27 +1,63 @@
-//! `dkms preflight`: allows the next transaction to lose modules.
+//! `dkms preflight`: tries modules for packages that are not installed yet.
+
+use std::path::{Path, PathBuf};
 
 use dkms_engine::failure::Failure;
 use dkms_engine::machine::Machine;
+use preflight::command::Question;
 use preflight::permission;
 
 use crate::args::intent::PreflightIntent;
 use crate::args::machine::is_root;
+use crate::args::options::OptId;
+use crate::args::parsed::Args;
 use crate::args::refusal::{NOT_ROOT, refuse};
 use crate::output::console::Console;
 
-/// Runs the command and returns the exit code. With `dry_run`, only prints what it would do.
+/// Runs the command and returns the exit code.
 ///
 /// # Errors
-/// [`Failure`] with exit code 1 if the user is not root or the dkms tree is not writable.
+/// [`Failure`] with exit code 1 if the user is not root, a file does not exist or the dkms tree is
+/// not writable, 2 if the trees are not those of the running system.
 pub fn run(
     machine: &Machine,
-    intent: &PreflightIntent,
-    dry_run: bool,
+    args: &Args,
+    intent: PreflightIntent,
     console: &Console,
 ) -> Result<u8, Failure> {
+    let dry_run = args.has(OptId::DryRun);
     match intent {
         PreflightIntent::AllowOnce => allow_once(machine, dry_run, console),
+        PreflightIntent::Files(files) => {
+            check_trees(args)?;
+            let files = files.iter().map(|file| absolute(file)).collect::<Result<_, _>>()?;
+            if !dry_run && !is_root(machine) {
+                return refuse(1, NOT_ROOT);
+            }
+            let question = Question { files, json: args.has(OptId::Json), dry_run };
+            refuse(1, question.exec(args.has(OptId::Idle), console.is_quiet()).to_string())
+        }
     }
+}
+
+/// Refuses options that select other trees: a trial mounts its trees over those of the hooks.
+fn check_trees(args: &Args) -> Result<(), Failure> {
+    let trees = [
+        ("--root", &args.root),
+        ("--dkmstree", &args.dkms_tree),
+        ("--sourcetree", &args.source_tree),
+        ("--installtree", &args.install_tree),
+    ];
+    match trees.into_iter().find(|(_, tree)| tree.is_some()) {
+        Some((option, _)) => refuse(2, format!("{option}: cannot be used with package files")),
+        None => Ok(()),
+    }
+}
+
+/// Returns the absolute path of a file that exists.
+fn absolute(file: &Path) -> Result<PathBuf, Failure> {
+    let found = file.metadata().and_then(|_| std::path::absolute(file));
+    found.or_else(|why| refuse(1, format!("{}: {why}", file.display())))
 }
 
 fn allow_once(machine: &Machine, dry_run: bool, console: &Console) -> Result<u8, Failure> {

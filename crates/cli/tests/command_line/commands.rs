@@ -423,3 +423,10 @@ fn preflight_allows_one_transaction() {
     assert!(root.exists(permission));
     assert_eq!(run(&root, "status", 0), "");
 }
+
+#[test]
+fn preflight_of_files_needs_the_trees_of_the_running_system() {
+    let refused = dkms(&root(), "preflight foo.pkg.tar.zst");
+    assert_eq!(refused.code, 2);
+    assert_eq!(refused.errors, "dkms: error: --root: cannot be used with package files\n");
+}

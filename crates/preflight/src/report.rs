@@ -1,0 +1,182 @@
+//! The JSON that `dkms preflight --json` prints.
+
+use std::path::Path;
+
+use dkms_engine::names::{KernelRelease, ModuleId, ModuleName, ModuleVersion};
+use serde::Serialize;
+
+use crate::outcome::Complaint;
+use crate::verdict::{Regression, RegressionCause, Verdict};
+
+/// The verdict of a preflight.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report<'a> {
+    builds: Vec<Builds<'a>>,
+    regressions: Vec<Lost<'a>>,
+    failures: Vec<Failure<'a>>,
+    not_tried: Vec<Unknown<'a>>,
+}
+
+/// The modules that build for a kernel.
+#[derive(Debug, Serialize)]
+struct Builds<'a> {
+    kernel: &'a KernelRelease,
+    modules: Vec<Module<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Module<'a> {
+    module: &'a ModuleName,
+    version: &'a ModuleVersion,
+}
+
+/// A module that works for the kernel's package now and would not afterwards.
+#[derive(Debug, Serialize)]
+struct Lost<'a> {
+    /// The version that does not build.
+    #[serde(flatten)]
+    module: Module<'a>,
+    kernel: &'a KernelRelease,
+    works_for: &'a KernelRelease,
+    package: &'a str,
+    /// Why the machine needs the module; `null` if it is not known to need it.
+    critical: Option<&'a str>,
+    #[serde(flatten)]
+    reason: Reason<'a>,
+}
+
+/// Another module that does not build.
+#[derive(Debug, Serialize)]
+struct Failure<'a> {
+    #[serde(flatten)]
+    module: Module<'a>,
+    /// The kernel; `null` if the module builds for none.
+    kernel: Option<&'a KernelRelease>,
+    #[serde(flatten)]
+    reason: Reason<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct Reason<'a> {
+    message: &'a str,
+    /// The line of the log that explains the failure best.
+    cause: Option<&'a str>,
+    log: Option<&'a Path>,
+}
+
+#[derive(Debug, Serialize)]
+struct Unknown<'a> {
+    module: Option<&'a ModuleName>,
+    version: Option<&'a ModuleVersion>,
+    reason: &'a str,
+}
+
+impl<'a> Report<'a> {
+    pub(crate) fn of(verdict: &'a Verdict) -> Self {
+        let builds = verdict.builds.iter().map(|(kernel, modules)| Builds {
+            kernel,
+            modules: modules.iter().map(Module::of).collect(),
+        });
+        let failures = verdict.failures.iter().map(|(module, kernel, complaint)| Failure {
+            module: Module::of(module),
+            kernel: kernel.as_ref(),
+            reason: Reason::of(complaint),
+        });
+        let not_tried = verdict.unknown.iter().map(|(module, reason)| Unknown {
+            module: module.as_ref().map(|id| &id.name),
+            version: module.as_ref().map(|id| &id.version),
+            reason,
+        });
+        Self {
+            builds: builds.collect(),
+            regressions: verdict.regressions.iter().map(Lost::of).collect(),
+            failures: failures.collect(),
+            not_tried: not_tried.collect(),
+        }
+    }
+
+    /// Returns the report as JSON that ends with a newline.
+    pub(crate) fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).map(|text| text + "\n").unwrap_or_default()
+    }
+}
+
+impl<'a> Module<'a> {
+    fn of(id: &'a ModuleId) -> Self {
+        Self { module: &id.name, version: &id.version }
+    }
+}
+
+impl<'a> Reason<'a> {
+    fn of(complaint: &'a Complaint) -> Self {
+        Self {
+            message: &complaint.message,
+            cause: complaint.cause.as_deref(),
+            log: complaint.log.as_deref(),
+        }
+    }
+}
+
+impl<'a> Lost<'a> {
+    fn of(regression: &'a Regression) -> Self {
+        let (module, reason) = match &regression.why {
+            RegressionCause::NoHeaders => {
+                let message = "the kernel's headers are missing";
+                (&regression.installed.id, Reason { message, cause: None, log: None })
+            }
+            RegressionCause::DoesNotBuild(id, complaint) => (id, Reason::of(complaint)),
+        };
+        Self {
+            module: Module::of(module),
+            kernel: &regression.kernel,
+            works_for: &regression.works_for,
+            package: &regression.package,
+            critical: regression.critical.as_deref(),
+            reason,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::installed::InstalledModule;
+
+    #[test]
+    fn prints_a_verdict() {
+        let id = |text: &str| text.parse::<ModuleId>().expect("a module");
+        let kernel = |text: &str| text.parse::<KernelRelease>().expect("a release");
+        let complaint = Complaint {
+            message: "make failed".into(),
+            cause: Some("zfs.c:1: error: no".into()),
+            log: Some("/var/lib/dkms/.log/zfs.log".into()),
+        };
+        let lost = |name: &str, why: RegressionCause, critical: Option<&str>| Regression {
+            installed: InstalledModule { id: id(name), objects: [].into() },
+            works_for: kernel("7.1"),
+            kernel: kernel("7.2"),
+            package: "linux".into(),
+            why,
+            critical: critical.map(str::to_owned),
+        };
+        let verdict = Verdict {
+            builds: [(kernel("7.2"), [id("xone/1"), id("evdi/2")].into())].into(),
+            regressions: vec![
+                lost(
+                    "zfs/1",
+                    RegressionCause::DoesNotBuild(id("zfs/2"), complaint.clone()),
+                    Some("it is in the initramfs"),
+                ),
+                lost("dahdi/3", RegressionCause::NoHeaders, None),
+            ],
+            failures: vec![(id("old/1"), None, complaint)],
+            unknown: vec![(None, "no memory".into()), (Some(id("a/1")), "a script".into())],
+        };
+        insta::assert_snapshot!(Report::of(&verdict).to_json());
+        let empty = serde_json::json!(
+            {"builds": [], "regressions": [], "failures": [], "not_tried": []}
+        );
+        let found = serde_json::to_value(Report::of(&Verdict::default())).expect("JSON");
+        assert_eq!(found, empty);
+    }
+}

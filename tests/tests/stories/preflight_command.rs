@@ -1,0 +1,63 @@
+//! `dkms preflight` tries modules for packages before a transaction installs them.
+
+use stories::{PackageFile, Recipe, find};
+
+use crate::fixture::kernel;
+use crate::preflight_fixture::{broken_for_the_next_kernel, machine};
+
+/// Returns the command that tries these packages, with `options`.
+fn preflight<'a>(options: &[&'a str], packages: &'a [PackageFile]) -> Vec<&'a str> {
+    let files = packages.iter().map(|package| package.file.as_str());
+    ["preflight"].into_iter().chain(options.iter().copied()).chain(files).collect()
+}
+
+#[test]
+fn the_transaction_uses_the_builds_of_the_command() {
+    let root = machine(&[find("bbswitch")]);
+    let next = kernel("linux", 2);
+    let release = next[0].release().to_owned();
+    let before = root.changes_elsewhere();
+    let dry = root.dkms(&preflight(&["--dry-run"], &next)).ok();
+    dry.has("would try: ").has("linux-headers");
+    let tried = root.dkms(&preflight(&["--idle"], &next)).ok();
+    tried.has(&format!("1 module builds for {release}"));
+    assert_eq!(root.changes_elsewhere(), before);
+    assert!(!root.exists("var/lib/dkms/.preflight"));
+    root.assert_absent(&release, "bbswitch");
+
+    // From now on, neither the preflight of the transaction nor the hooks can compile anything.
+    root.shell("cc1=$(gcc -print-prog-name=cc1) && mv $cc1 $cc1.real && ln -s /bin/false $cc1")
+        .ok();
+    root.install(&next).hooks_succeed();
+    root.assert_works(&release, "bbswitch");
+}
+
+#[test]
+fn a_regression_has_an_exit_code_of_its_own() {
+    let root = machine(&[find("bbswitch")]);
+    root.install(&[broken_for_the_next_kernel("broken").make(&root)]).hooks_succeed();
+    let next = kernel("linux", 2);
+    let release = next[0].release().to_owned();
+    let tried = root.dkms(&preflight(&[], &next)).exits(11).lacks("--ignore");
+    let tried = tried
+        .has(&format!("broken/1.0 for {release}: "))
+        .has("#error this kernel is not supported");
+    tried.has(&format!("1 module builds for {release}"));
+
+    let json = root.dkms(&preflight(&["--json"], &next)).exits(11);
+    let report: serde_json::Value = serde_json::from_str(&json.text).expect("JSON");
+    let lost = &report["regressions"][0];
+    assert_eq!((&lost["module"], &lost["kernel"]), (&"broken".into(), &release.into()));
+    assert!(root.exists(lost["log"].as_str().expect("a log")), "{lost}");
+}
+
+#[test]
+fn files_that_are_no_packages_are_refused() {
+    let root = machine(&[find("bbswitch")]);
+    root.dkms(&["preflight", "/srv/nothing"]).exits(1).has("/srv/nothing: ");
+    root.write("srv/text", "no package");
+    let text = root.dkms(&["preflight", "/srv/text"]).exits(1);
+    text.has("dkms: error: /srv/text: not a package file");
+    let other = Recipe::empty("other", "1").file("usr/share/other", "").make(&root);
+    root.dkms(&["preflight", &other.file]).ok().has("nothing to try");
+}
