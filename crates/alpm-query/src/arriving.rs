@@ -50,6 +50,8 @@ struct ArrivingPackage {
     installed: Option<String>,
     /// Whether no sync database lists the package.
     foreign: bool,
+    /// Whether exactly this package is installed.
+    unchanged: bool,
     /// The installed packages that it conflicts with or replaces.
     removes: BTreeSet<String>,
     /// The other packages that depend on exactly this version. Includes only packages that the
@@ -259,6 +261,7 @@ impl Facts<'_> {
             version: file.version.clone(),
             file: file.path.clone(),
             installed: installed.map(|package| package.version.to_owned()),
+            unchanged: installed.is_some() && file.is_installed(self.database.alpm()),
             foreign: !self.available.iter().any(|package| package.name == file.name),
             removes: removed_by(&file.package, &self.installed, self.upgrade),
             bound: self.bound_to(&file.package),

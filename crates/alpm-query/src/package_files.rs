@@ -6,6 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use alpm::{Alpm, LoadedPackage, SigLevel};
 
@@ -38,6 +39,18 @@ impl<'a> PackageFile<'a> {
         let (name, version) =
             readable(|| (package.name().to_owned(), package.version().to_string()))?;
         Some(Self { path: path.to_str()?.to_owned(), name, version, package })
+    }
+
+    /// Returns true if exactly this package is installed: pacman stores the file list of a package,
+    /// which contains the digests of all files, unchanged in its local database.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this program does not use the engine")]
+    pub fn is_installed(&self, alpm: &Alpm) -> bool {
+        let entry = format!("local/{}-{}/mtree", self.name, self.version);
+        let Ok(installed) = fs::read(Path::new(alpm.dbpath()).join(entry)) else { return false };
+        let mut command = Command::new("bsdtar");
+        command.args(["-xOqf", &self.path, ".MTREE"]).stdin(Stdio::null()).stderr(Stdio::null());
+        command.output().is_ok_and(|ended| ended.status.success() && ended.stdout == installed)
     }
 
     /// Returns the targets that this package contains.

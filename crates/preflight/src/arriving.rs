@@ -36,6 +36,8 @@ pub struct ArrivingPackage {
     pub installed: Option<String>,
     /// Whether no sync database lists the package, as for packages from the AUR.
     pub foreign: bool,
+    /// Whether exactly this package is installed, so that the transaction changes no file of it.
+    pub unchanged: bool,
     /// The names of the installed packages that this package removes.
     pub removes: BTreeSet<String>,
     /// The names of the packages that depend on exactly this version and could be installed.
@@ -138,7 +140,7 @@ mod tests {
         command=$(printf '"%s",' "$@" $(cat))
         cat <<END
         {"packages": [{"name": "linux", "version": "7.2-1", "file": "/c/linux.pkg.tar.zst",
-          "installed": null, "foreign": false, "removes": ["linux-old"], "bound": ["nvidia"],
+          "installed": null, "foreign": false, "unchanged": false, "removes": ["linux-old"], "bound": ["nvidia"],
           "size": 4711, "objects": ["usr/lib/modules/7.2/kernel/a.ko.zst"],
           "paths": ["usr/lib/modules/7.2/modules.order"]}],
          "unresolved": ["usr/src/a-1/dkms.conf"],
@@ -169,6 +171,7 @@ END"#;
                 file: "/c/linux.pkg.tar.zst".into(),
                 installed: None,
                 foreign: false,
+                unchanged: false,
                 removes: strings("linux-old"),
                 bound: strings("nvidia"),
                 size: 4711,

@@ -109,6 +109,9 @@ impl WorkerJob {
                     let why = format!("cannot find the package file with {missing}");
                     return Err(NotTried::new(why));
                 }
+                if arriving.packages.iter().all(|package| package.unchanged) {
+                    return Ok(0); // the same packages again
+                }
                 let (verdict, owners) = self.verdict(&machine, &query, &arriving, targets)?;
                 let aborts = verdict.is_critical()
                     && machine.settings.preflight.mode == PreflightMode::Critical

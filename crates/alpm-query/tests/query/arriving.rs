@@ -3,6 +3,8 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
@@ -137,6 +139,26 @@ fn tells_the_versions_in_the_sync_databases() {
     root.repository("own", &["srv/foo.pkg.tar.zst"]);
     let answer = root.answer(&["available", "foo-dkms", "bar-dkms"], b"");
     assert_eq!(answer["available"], json!({"foo-dkms": "1-2", "bar-dkms": null}));
+}
+
+#[test]
+fn tells_whether_exactly_this_package_is_installed() {
+    let root = root();
+    root.install("foo-dkms", "1-1", [FOO], "");
+    for (file, content) in [("same", &[FOO][..]), ("other", &[FOO, "usr/src/foo-1/new.c"])] {
+        let file = format!("srv/{file}.pkg.tar.zst");
+        root.pack(&file, "foo-dkms", "1-1", content, &[]);
+    }
+    let [same, other] = ["same", "other"].map(|it| root.at(&format!("srv/{it}.pkg.tar.zst")));
+    let mtree = Command::new("bsdtar").arg("-xOqf").arg(&same).arg(".MTREE").output().unwrap();
+    let unchanged = |file: &Path| {
+        let answer = root.answer(&["arriving", file.to_str().unwrap()], b"");
+        each(&answer, "unchanged") == [true]
+    };
+    assert!(!unchanged(&same), "without an entry");
+    root.write("var/lib/pacman/local/foo-dkms-1-1/mtree", &mtree.stdout);
+    assert!(unchanged(&same));
+    assert!(!unchanged(&other));
 }
 
 #[test]

@@ -28,7 +28,7 @@ fn describes_arriving_packages() {
             "version": "7.2-1",
             "file": root.at("home/linux.pkg.tar.zst"),
             "installed": "7.1-1",
-            "foreign": true,
+            "foreign": true, "unchanged": false,
             "removes": [],
             "bound": [],
             "size": 4711,

@@ -39,6 +39,7 @@ fn arriving(upgrade: bool) -> Arriving {
         file: format!("/var/cache/pacman/pkg/{name}.pkg.tar.zst").into(),
         installed: None,
         foreign: false,
+        unchanged: false,
         removes: [].into(),
         bound: bound.iter().map(|name| (*name).to_owned()).collect(),
         size: 0,
