@@ -1,6 +1,7 @@
 //! What became of each module in a trial.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use dkms_engine::failure::Failure;
@@ -86,10 +87,21 @@ pub(crate) fn outcomes(machine: &Machine, plan: &Plan, report: &Report) -> Vec<T
     all
 }
 
-/// A failure that the machine caused says nothing about the module.
+/// Texts in a log of failures that the trial itself may have caused: nothing outside its trees can
+/// be written, and programs in headers may need libraries that arrive in the same transaction.
+const OWN_FAULTS: [&str; 3] =
+    ["Read-only file system", "error while loading shared libraries", "' not found (required by "];
+
+/// A failure that the machine or the trial caused says nothing about the module.
 fn of_failure(failure: &Failure) -> TriedResult {
     if failure.transient {
         return TriedResult::Unknown(failure.message.clone());
+    }
+    let log = failure.log.as_ref().and_then(|log| fs::read(log).ok()).unwrap_or_default();
+    let log = String::from_utf8_lossy(&log);
+    let is_own_fault = |line: &&str| OWN_FAULTS.iter().any(|fault| line.contains(fault));
+    if let Some(line) = log.lines().find(is_own_fault) {
+        return TriedResult::Unknown(line.trim().to_owned());
     }
     TriedResult::Fails(Complaint {
         message: failure.message.clone(),
@@ -119,4 +131,27 @@ fn of_note(note: &Note) -> Option<Tried> {
         _ => return None,
     };
     Some(Tried { module: module.cloned(), kernel: Some(kernel.clone()), result })
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::source("foo.c:1:1: error: unknown type name 'x'\n", true)]
+    #[case::read_only("mkdir: cannot create directory '/opt/x': Read-only file system\n", false)]
+    #[case::library("modpost: error while loading shared libraries: libelf.so.2\n", false)]
+    #[case::version(
+        "modpost: libc.so.6: version `GLIBC_2.99' not found (required by modpost)\n",
+        false
+    )]
+    fn a_failure_of_the_trial_itself_proves_nothing(#[case] log: &str, #[case] fails: bool) {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("make.log");
+        fs::write(&file, log).unwrap();
+        let failure = Failure { log: Some(file), ..Failure::new(10, "make failed") };
+        assert_eq!(matches!(of_failure(&failure), TriedResult::Fails(_)), fails);
+    }
 }
