@@ -38,6 +38,11 @@ impl Root {
         Self::ready_over(&[])
     }
 
+    /// Turns the preflight off, as an administrator does.
+    pub fn mask_preflight(&self) {
+        symlink("/dev/null", self.path(PREFLIGHT_MASK)).expect("mask the preflight");
+    }
+
     /// Creates a root with our package installed, as users have it.
     pub fn with_preflight() -> Self {
         let root = Self::ready();
@@ -52,7 +57,7 @@ impl Root {
 
     fn ready_over(more: &[PathBuf]) -> Self {
         let root = Self::over([more, &[testbed().join("ready")]].concat());
-        symlink("/dev/null", root.path(PREFLIGHT_MASK)).expect("mask the preflight");
+        root.mask_preflight();
         if let Some(built) = std::env::var_os("STORIES_BINARIES") {
             let built =
                 Path::new(&built).canonicalize().expect("STORIES_BINARIES names a directory");

@@ -128,7 +128,7 @@ impl Machines {
 /// Creates a machine without kernels.
 fn fresh(side: Side) -> Root {
     if side == Side::Ours {
-        return Root::ready();
+        return Root::with_preflight();
     }
     let root = Root::bare();
     root.install(&[find("dkms")]);

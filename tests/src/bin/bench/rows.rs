@@ -33,6 +33,7 @@ enum Kind {
         compiles: Work,
         /// Whether the trees are on the disk of the checkout instead of a tmpfs.
         on_disk: bool,
+        preflight: Preflight,
     },
     /// A reinstallation of full-size headers, with our hooks and without hooks.
     Headers,
@@ -40,6 +41,17 @@ enum Kind {
     Status(State),
     /// The hook with unchanged headers and an unchanged module as targets.
     Hook { cold: bool },
+}
+
+/// Our preflight in a transaction. A row that is not `On` is measured on our side alone.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Preflight {
+    /// As users have it.
+    On,
+    /// Its hook is masked.
+    Off,
+    /// `dkms preflight` has tried the packages before.
+    Done,
 }
 
 /// The sides of rows that take us milliseconds, with the number of measurements in each round.
@@ -59,7 +71,7 @@ const NEXT: [&str; 12] = {
 };
 
 /// All rows, in the order of measurement and of the page.
-pub(crate) const ROWS: [Row; 12] = [
+pub(crate) const ROWS: [Row; 14] = [
     Row {
         name: "install",
         title: "install the 12 modules, one kernel",
@@ -69,6 +81,7 @@ pub(crate) const ROWS: [Row; 12] = [
             expects: Work { kernels: &["linux-1"], modules: &MODULES },
             compiles: Work { kernels: &["linux-1"], modules: &MODULES },
             on_disk: false,
+            preflight: Preflight::On,
         },
         goal: "1.15 x floor, 0.65 x dkms",
         is_reached: |m| m.ours <= 1.15 * m.floor && m.ours <= 0.65 * m.dkms,
@@ -83,9 +96,38 @@ pub(crate) const ROWS: [Row; 12] = [
             // These equal the compilations for the old kernel, which are already measured.
             compiles: Work { kernels: &["linux-1"], modules: &MODULES },
             on_disk: false,
+            preflight: Preflight::On,
         },
         goal: "1.15 x floor + pacman, 0.55 x dkms",
         is_reached: |m| m.ours <= 1.15 * m.floor + m.pacman && m.ours <= 0.55 * m.dkms,
+    },
+    Row {
+        name: "bump-without",
+        title: "the same without the preflight",
+        kind: Kind::Transaction {
+            from: State::Modules,
+            installs: &["linux-2", "linux-headers-2"],
+            expects: Work { kernels: &["linux-2"], modules: &MODULES },
+            compiles: Work::NONE,
+            on_disk: false,
+            preflight: Preflight::Off,
+        },
+        goal: "",
+        is_reached: |_| true,
+    },
+    Row {
+        name: "bump-tried",
+        title: "the same after `dkms preflight`",
+        kind: Kind::Transaction {
+            from: State::Modules,
+            installs: &["linux-2", "linux-headers-2"],
+            expects: Work { kernels: &["linux-2"], modules: &MODULES },
+            compiles: Work::NONE,
+            on_disk: false,
+            preflight: Preflight::Done,
+        },
+        goal: "",
+        is_reached: |_| true,
     },
     Row {
         name: "bump-two",
@@ -96,6 +138,7 @@ pub(crate) const ROWS: [Row; 12] = [
             expects: Work { kernels: &["linux-2", "linux-lts-2"], modules: &MODULES },
             compiles: Work { kernels: &["linux-1", "linux-lts-1"], modules: &MODULES },
             on_disk: false,
+            preflight: Preflight::On,
         },
         goal: "1.15 x floor + pacman, 0.55 x dkms",
         is_reached: |m| m.ours <= 1.15 * m.floor + m.pacman && m.ours <= 0.55 * m.dkms,
@@ -112,6 +155,7 @@ pub(crate) const ROWS: [Row; 12] = [
                 modules: &["v4l2loopback-next"],
             },
             on_disk: false,
+            preflight: Preflight::On,
         },
         goal: "",
         is_reached: |_| true,
@@ -125,6 +169,7 @@ pub(crate) const ROWS: [Row; 12] = [
             expects: Work { kernels: &["linux-1"], modules: &MODULES },
             compiles: Work::NONE,
             on_disk: false,
+            preflight: Preflight::On,
         },
         goal: "0.02 x dkms",
         is_reached: |m| m.ours <= 0.02 * m.dkms,
@@ -138,6 +183,7 @@ pub(crate) const ROWS: [Row; 12] = [
             expects: Work { kernels: &["linux-1"], modules: &MODULES },
             compiles: Work { kernels: &["linux-1"], modules: &MODULES },
             on_disk: true,
+            preflight: Preflight::On,
         },
         goal: "1.15 x floor, 0.65 x dkms",
         is_reached: |m| m.ours <= 1.15 * m.floor && m.ours <= 0.65 * m.dkms,
@@ -151,6 +197,7 @@ pub(crate) const ROWS: [Row; 12] = [
             expects: Work { kernels: &["linux-1"], modules: &MODULES },
             compiles: Work::NONE,
             on_disk: true,
+            preflight: Preflight::On,
         },
         // 20 ms for each module that is found in the cache.
         goal: "pacman + 0.24 s",
@@ -197,10 +244,20 @@ impl Row {
     /// Measures the row once, on these sides in turn.
     pub(crate) fn measure(&self, sides: &[Side], machines: &mut Machines, results: &mut Results) {
         match &self.kind {
-            Kind::Transaction { from, installs, expects, compiles, on_disk } => {
+            Kind::Transaction { from, installs, expects, compiles, on_disk, preflight } => {
                 let packages: Vec<_> = installs.iter().map(|alias| find(alias)).collect();
-                for &side in sides {
+                let is_measured = |side: Side| *preflight == Preflight::On || side == Side::Ours;
+                for side in sides.iter().copied().filter(|side| is_measured(*side)) {
                     let root = machines.fork(side, *from);
+                    match preflight {
+                        Preflight::On => {}
+                        Preflight::Off => root.mask_preflight(),
+                        Preflight::Done => {
+                            let files = packages.iter().map(|package| package.file.as_str());
+                            root.dkms(&["preflight"].into_iter().chain(files).collect::<Vec<_>>())
+                                .ok();
+                        }
+                    }
                     if *on_disk {
                         root.move_to_disk(&TREES);
                         root.run("sync", &[]).ok();
