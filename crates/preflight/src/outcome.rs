@@ -1,15 +1,18 @@
 //! What became of each module in a trial.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use dkms_engine::failure::Failure;
-use dkms_engine::machine::Machine;
+use dkms_engine::machine::{Machine, Trees};
 use dkms_engine::names::{KernelRelease, ModuleId};
 use dkms_engine::plan::{Action, Note, Plan};
 use dkms_engine::report::{Outcome, Report};
 use serde::{Deserialize, Serialize};
+
+use crate::scratch::HEADERS;
 
 /// The result for one module and one kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,7 +75,10 @@ pub(crate) fn outcomes(machine: &Machine, plan: &Plan, report: &Report) -> Vec<T
             Outcome::Failed(_) if left_out(module, kernel) => {
                 TriedResult::Unknown("it needs a script that runs only in the transaction".into())
             }
-            Outcome::Failed(failure) => of_failure(failure),
+            Outcome::Failed(failure) => match obstacle(&machine.trees, failure) {
+                Some(why) => TriedResult::Unknown(why),
+                None => of_failure(failure),
+            },
             // The module is skipped because a dependency failed.
             Outcome::Skipped(why) if failed.iter().any(|(_, of)| Some(of) == kernel) => {
                 TriedResult::Fails(Complaint { message: why.clone(), cause: None, log: None })
@@ -87,21 +93,47 @@ pub(crate) fn outcomes(machine: &Machine, plan: &Plan, report: &Report) -> Vec<T
     all
 }
 
-/// Texts in a log of failures that the trial itself may have caused: nothing outside its trees can
-/// be written, and programs in headers may need libraries that arrive in the same transaction.
-const OWN_FAULTS: [&str; 3] =
-    ["Read-only file system", "error while loading shared libraries", "' not found (required by "];
+/// Texts of the dynamic linker (ld.so(8)) if a program of the headers cannot be started, because it
+/// was linked against other libraries than those installed now.
+const LIBRARY_FAULTS: [&str; 2] =
+    ["error while loading shared libraries", "' not found (required by "];
 
-/// A failure that the machine or the trial caused says nothing about the module.
+/// Returns how the trial itself may have caused a failure: most directories of the machine cannot be
+/// written, and only a part of what arrives is there.
+fn obstacle(trees: &Trees, failure: &Failure) -> Option<String> {
+    let log = failure.log.as_ref().and_then(|log| File::open(log).ok());
+    let lines = log.into_iter().flat_map(|log| BufReader::new(log).split(b'\n')).flatten();
+    for line in lines {
+        let line = String::from_utf8_lossy(&line);
+        if line.contains("Read-only file system") {
+            return Some(
+                "it writes to a directory that is read-only before the transaction".into(),
+            );
+        }
+        if LIBRARY_FAULTS.iter().any(|fault| line.contains(fault)) {
+            return Some(format!("it needs a library that may arrive: {}", line.trim()));
+        }
+    }
+    let missing = missing_path(failure.cause.as_deref()?)?;
+    let is_complete = |path: &Path| match path.strip_prefix(&trees.install) {
+        Ok(inner) => HEADERS.iter().any(|name| inner.iter().nth(1) == Some(name.as_ref())),
+        Err(_) => path.starts_with(&trees.source) || path.starts_with(&trees.dkms),
+    };
+    let why = || format!("it needs {}, which may arrive", missing.display());
+    (!is_complete(missing)).then(why)
+}
+
+/// Returns the absolute path that does not exist according to a line of a log.
+fn missing_path(line: &str) -> Option<&Path> {
+    let (before, _) = line.split_once(": No such file or directory")?;
+    let word = before.rsplit([' ', '\'', '"', '`', '‘', '’']).find(|word| !word.is_empty())?;
+    word.starts_with('/').then(|| Path::new(word))
+}
+
+/// A failure that the machine caused says nothing about the module.
 fn of_failure(failure: &Failure) -> TriedResult {
     if failure.transient {
         return TriedResult::Unknown(failure.message.clone());
-    }
-    let log = failure.log.as_ref().and_then(|log| fs::read(log).ok()).unwrap_or_default();
-    let log = String::from_utf8_lossy(&log);
-    let is_own_fault = |line: &&str| OWN_FAULTS.iter().any(|fault| line.contains(fault));
-    if let Some(line) = log.lines().find(is_own_fault) {
-        return TriedResult::Unknown(line.trim().to_owned());
     }
     TriedResult::Fails(Complaint {
         message: failure.message.clone(),
@@ -139,19 +171,61 @@ mod tests {
 
     use super::*;
 
+    const WRITES: &str = "it writes to a directory that is read-only before the transaction";
+
     #[rstest]
-    #[case::source("foo.c:1:1: error: unknown type name 'x'\n", true)]
-    #[case::read_only("mkdir: cannot create directory '/opt/x': Read-only file system\n", false)]
-    #[case::library("modpost: error while loading shared libraries: libelf.so.2\n", false)]
-    #[case::version(
-        "modpost: libc.so.6: version `GLIBC_2.99' not found (required by modpost)\n",
-        false
+    #[case::source("a.c:1: error: implicit declaration", "", None)]
+    #[case::header("a.c:1:10: fatal error: linux/a.h: No such file or directory", "", None)]
+    #[case::own_file("a.c:1: fatal error: /usr/src/a-1/a.h: No such file or directory", "", None)]
+    #[case::headers(
+        "cp: cannot stat '/usr/lib/modules/7/build/a': No such file or directory",
+        "",
+        None
     )]
-    fn a_failure_of_the_trial_itself_proves_nothing(#[case] log: &str, #[case] fails: bool) {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("make.log");
-        fs::write(&file, log).unwrap();
-        let failure = Failure { log: Some(file), ..Failure::new(10, "make failed") };
-        assert_eq!(matches!(of_failure(&failure), TriedResult::Fails(_)), fails);
+    #[case::kernel(
+        "cp: cannot stat '/usr/lib/modules/7/kernel/a.ko': No such file or directory",
+        "",
+        Some("it needs /usr/lib/modules/7/kernel/a.ko, which may arrive")
+    )]
+    #[case::elsewhere(
+        "a.c:1: fatal error: /opt/a.h: No such file or directory",
+        "",
+        Some("it needs /opt/a.h, which may arrive")
+    )]
+    #[case::no_cause("", "touch: cannot touch '/opt/a': Read-only file system\n", Some(WRITES))]
+    #[case::library(
+        "make: *** [Makefile:1: a.o] Error 127",
+        "modpost: error while loading shared libraries: libelf.so.2\n",
+        Some(
+            "it needs a library that may arrive: modpost: error while loading shared libraries: \
+             libelf.so.2"
+        )
+    )]
+    #[case::library_version(
+        "",
+        "modpost: libc.so.6: version `GLIBC_9' not found (required by modpost)\n",
+        Some(
+            "it needs a library that may arrive: modpost: libc.so.6: version `GLIBC_9' not found \
+             (required by modpost)"
+        )
+    )]
+    #[case::earlier_line(
+        "a.c:1: error: implicit declaration",
+        "sh: 1: cannot create /opt/a: Read-only file system\n\na.c:1: error: implicit declaration\n",
+        Some(WRITES)
+    )]
+    fn a_failure_may_be_that_of_the_trial(
+        #[case] cause: &str,
+        #[case] text: &str,
+        #[case] expected: Option<&str>,
+    ) {
+        let log = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(log.path(), text).expect("a log");
+        let failure = Failure {
+            cause: (!cause.is_empty()).then(|| cause.to_owned()),
+            log: Some(log.path().to_owned()),
+            ..Failure::new(10, "make failed")
+        };
+        assert_eq!(obstacle(&Trees::under(Path::new("/")), &failure).as_deref(), expected);
     }
 }

@@ -24,7 +24,7 @@ pub(crate) const SCRATCH: &str = ".preflight";
 const MODULE_DIRS: [&str; 5] = ["updates", "extramodules", "extra", "misc", "weak-updates"];
 
 /// The entries of a kernel's directory that belong to its headers.
-const HEADERS: [&str; 2] = ["build", "source"];
+pub(crate) const HEADERS: [&str; 2] = ["build", "source"];
 
 /// The size in bytes up to which a file is copied. Larger ones are shown in their place.
 const SMALL: u64 = 8 << 20;

@@ -231,8 +231,8 @@ impl TrialJob {
             Some(report) => report,
             None => {
                 let complaint = ended.complaint();
-                let last = complaint.lines().last().unwrap_or_default();
-                Err(failed(format!("{}: {last}", ended.how)))
+                let last = complaint.lines().last().map(|last| format!(": {last}"));
+                Err(failed(format!("{}{}", ended.how, last.unwrap_or_default())))
             }
         }
     }
