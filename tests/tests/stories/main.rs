@@ -48,6 +48,7 @@ mod preflight_aborts;
 mod preflight_command;
 mod preflight_fixture;
 mod preflight_interruptions;
+mod preflight_safety;
 mod rebuilds;
 mod rollbacks;
 mod root_copies;

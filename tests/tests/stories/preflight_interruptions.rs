@@ -8,7 +8,7 @@ use stories::{Completed, PackageFile, Recipe, Root, Started};
 use crate::fixture::{assert_no_processes, kernel, release};
 
 /// The file with the name of the moment at which the next preflight waits.
-const PAUSE: &str = "srv/pause";
+pub(crate) const PAUSE: &str = "srv/pause";
 
 /// The directory of the scratch space.
 const SCRATCH: &str = "var/lib/dkms/.preflight";
@@ -39,7 +39,7 @@ fn slow(root: &Root, version: &str) -> PackageFile {
 }
 
 /// Creates a machine with `slow` 1.0, and the package of `slow` 2.0.
-fn machine() -> (Root, [PackageFile; 1]) {
+pub(crate) fn waiting_machine() -> (Root, [PackageFile; 1]) {
     let root = Root::with_preflight();
     root.write(PAUSE, "");
     root.install(&[&kernel("linux", 1)[..], &[slow(&root, "1.0")]].concat()).hooks_succeed();
@@ -48,21 +48,25 @@ fn machine() -> (Root, [PackageFile; 1]) {
     (root, next)
 }
 
-/// Starts a transaction in a process group of its own, and waits until a process appears in it whose
-/// command line contains `sign`.
-#[track_caller]
-fn start_until(root: &Root, packages: &[PackageFile], sign: &str) -> Started {
+/// Returns the command line of a transaction that installs packages.
+pub(crate) fn transaction(packages: &[PackageFile]) -> Vec<&str> {
     let files = packages.iter().map(|package| package.file.as_str());
-    let pacman = ["pacman", "--noconfirm", "--noprogressbar", "-U"];
-    let mut pacman = root.start("setsid", &pacman.into_iter().chain(files).collect::<Vec<_>>());
+    ["pacman", "--noconfirm", "--noprogressbar", "-U"].into_iter().chain(files).collect()
+}
+
+/// Starts a command in a process group of its own, and waits until a process appears whose command
+/// line contains `sign`.
+#[track_caller]
+pub(crate) fn start_until(root: &Root, command: &[&str], sign: &str) -> Started {
+    let mut started = root.start("setsid", command);
     let patience = Instant::now() + Duration::from_secs(60);
     while !root.processes().iter().any(|(_, line)| line.contains(sign)) {
-        if pacman.has_ended() || Instant::now() > patience {
-            panic!("no process `{sign}`: {}", pacman.finish().text);
+        if started.has_ended() || Instant::now() > patience {
+            panic!("no process `{sign}`: {}", started.finish().text);
         }
         sleep(Duration::from_millis(2));
     }
-    pacman
+    started
 }
 
 #[track_caller]
@@ -94,7 +98,7 @@ fn interrupt(
     (signal, victim): (&str, Victim),
 ) -> Completed {
     let mounts = root.mounts();
-    let pacman = start_until(root, packages, sign);
+    let pacman = start_until(root, &transaction(packages), sign);
     send(root, signal, victim, &pacman);
     let patience = Instant::now() + Duration::from_secs(2);
     while root.processes().iter().any(|(_, line)| line.contains(sign) || line.contains("--worker"))
@@ -159,7 +163,7 @@ fn repeat(root: &Root, packages: &[PackageFile]) {
 /// pacman ends at once, and has changed nothing.
 #[test]
 fn preflight_ends_with_pacman() {
-    let machine = machine();
+    let machine = waiting_machine();
     for (signal, victim, number) in [
         ("INT", Victim::Group, 2),
         ("INT", Victim::Pacman, 2),
@@ -176,7 +180,7 @@ fn preflight_ends_with_pacman() {
 
 #[test]
 fn killed_preflight_does_not_abort_the_transaction() {
-    let machine = machine();
+    let machine = waiting_machine();
     for how in [("KILL", Victim::Worker), ("TERM", Victim::Supervisor)] {
         at_each_moment(&machine, how, |root, ended, version| {
             let note = "note: modules not tried before the transaction: ";
@@ -191,7 +195,7 @@ fn killed_preflight_does_not_abort_the_transaction() {
 /// behind, but empty, since what it contained was in memory.
 #[test]
 fn killed_hook_leaves_only_an_empty_directory() {
-    at_each_moment(&machine(), ("KILL", Victim::Supervisor), |root, ended, version| {
+    at_each_moment(&waiting_machine(), ("KILL", Victim::Supervisor), |root, ended, version| {
         assert_eq!((ended.code, version), (1, "1.0"), "{}", ended.text);
         assert_eq!(root.names(SCRATCH), [""; 0]);
         assert_eq!(root.pending(), [""; 0]);
@@ -201,7 +205,7 @@ fn killed_hook_leaves_only_an_empty_directory() {
 /// Without enough memory, the scratch space is on the disk.
 #[test]
 fn next_preflight_removes_the_scratch_space_of_a_killed_one() {
-    let (root, next) = machine();
+    let (root, next) = waiting_machine();
     root.write(&format!("{SCRATCH}/root/usr/src/slow-2.0/dkms.conf"), "left");
     repeat(&root, &next);
     root.assert_works(&release(), "slow");
@@ -211,7 +215,7 @@ fn next_preflight_removes_the_scratch_space_of_a_killed_one() {
 /// A kernel's headers are being unpacked.
 #[test]
 fn unpacking_can_be_interrupted() {
-    let (before, _) = machine();
+    let (before, _) = waiting_machine();
     let packages = kernel("linux", 2);
     for (signal, victim, code) in [
         ("INT", Victim::Group, 130),
