@@ -61,8 +61,8 @@ pub struct ReplacedTool {
     pub installed: String,
 }
 
-/// Runs alpm-query, whose path is `program`, on the packages of the machine at `root`. `pacman` is
-/// the process that runs the transaction, and `targets` are the paths that it passed to the hook.
+/// Runs alpm-query, whose path is `program`, on the packages of the machine at `root`. `databases` is
+/// the directory of pacman's databases; `None` for the configured one. `pacman` is the process that runs the transaction, and `targets` are the paths that it passed to the hook.
 /// With `files`, which are absolute paths, these package files are what arrives, and the targets are
 /// the paths in them that trigger the hooks. Without files and targets, returns an empty answer
 /// without running alpm-query.
@@ -72,6 +72,7 @@ pub struct ReplacedTool {
 pub fn ask(
     program: &Path,
     root: &Path,
+    databases: Option<&Path>,
     pacman: Option<u32>,
     files: &[PathBuf],
     targets: &BTreeSet<String>,
@@ -79,7 +80,11 @@ pub fn ask(
     if files.is_empty() && targets.is_empty() {
         return Ok(Arriving::default());
     }
-    let mut words = vec![OsString::from("arriving")];
+    let mut words: Vec<OsString> = Vec::new();
+    if let Some(databases) = databases {
+        words.extend(["--dbpath".into(), databases.into()]);
+    }
+    words.push("arriving".into());
     if let Some(pacman) = pacman {
         words.extend(["--pacman".into(), pacman.to_string().into()]);
     }
@@ -158,7 +163,7 @@ END"#;
         let program = root.program("alpm-query", script);
         let files: Vec<_> = files.iter().map(PathBuf::from).collect();
         let targets = targets.iter().map(|&target| target.to_owned()).collect();
-        ask(&program, Path::new("/r"), pacman, &files, &targets)
+        ask(&program, Path::new("/r"), Some(Path::new("/db")), pacman, &files, &targets)
     }
 
     #[test]
@@ -185,7 +190,9 @@ END"#;
                 installed: "15.2-1".into(),
             }],
             upgrade: true,
-            command: ["--root", "/r", "arriving", "usr/a"].map(str::to_owned).into(),
+            command: ["--root", "/r", "--dbpath", "/db", "arriving", "usr/a"]
+                .map(str::to_owned)
+                .into(),
         };
         assert_eq!(ask_script(ANSWER, None, &[], &["usr/a"]).expect("an answer"), expected);
     }
@@ -200,7 +207,7 @@ END"#;
         #[case] expected: &str,
     ) {
         let answer = ask_script(ANSWER, pacman, files, targets).expect("an answer");
-        assert_eq!(answer.command[2..].join(" "), expected);
+        assert_eq!(answer.command[4..].join(" "), expected);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The command `dkms preflight`: tries the modules outside a transaction.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufRead, Seek, SeekFrom, Write};
 use std::os::unix::process::CommandExt;
@@ -19,6 +20,7 @@ use crate::not_tried::NotTried;
 use crate::report::Report;
 use crate::session::{exit_code, run_worker};
 use crate::supervisor::{Ending, Supervisor};
+use crate::upgrade::Upgrade;
 use crate::verdict::Verdict;
 use crate::worker::{Purpose, WorkerJob};
 
@@ -37,12 +39,24 @@ pub(crate) const REGRESSION: u8 = 11;
 /// The question that `dkms preflight` asks.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Question {
-    /// The package files to try, as absolute paths.
-    pub files: Vec<PathBuf>,
+    /// The packages to try.
+    pub packages: QuestionPackages,
     /// Whether to print JSON.
     pub json: bool,
     /// Whether only to print what would be tried.
     pub dry_run: bool,
+}
+
+/// The packages that a [`Question`] is about.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum QuestionPackages {
+    /// These package files, as absolute paths.
+    Files(Vec<PathBuf>),
+    /// Those that the next `pacman -Syu` would install.
+    Upgrade {
+        /// Whether to download package files that are not in pacman's cache.
+        downloads: bool,
+    },
 }
 
 impl Question {
@@ -74,59 +88,123 @@ impl Question {
         Ok(command)
     }
 
-    fn answer(&self, root: &Path) -> Result<u8, NotTried> {
+    /// Returns the exit code.
+    fn answer(&self, root: &Path) -> u8 {
         let machine = Machine::for_hook(root);
+        self.try_packages(&machine).unwrap_or_else(|why| {
+            complain(&format!("error: {why}"));
+            machine.tools.stop.exit_code().unwrap_or(1)
+        })
+    }
+
+    fn try_packages(&self, machine: &Machine) -> Result<u8, NotTried> {
         if machine.is_within_run() {
             return Err(NotTried::new("another run of alpm-dkms started this command"));
         }
-        if let Some(pacman) = running_pacman(&machine) {
+        if let Some(pacman) = running_pacman(machine) {
             return Err(NotTried::new(format!("pacman is running (process {pacman})")));
         }
-        let mut arriving = self.arriving(root)?;
-        // The rest of the toolchain stays as it is.
-        let packages = &arriving.packages;
-        arriving.toolchain.retain(|tool| packages.iter().any(|it| it.name == tool.name));
+        let failed = |why: io::Error| NotTried::new(why.to_string());
+        let query = package_query::beside_us().map_err(failed)?;
+        let arriving = match &self.packages {
+            QuestionPackages::Files(files) => {
+                let mut arriving = what_arrives(machine, &query, files, None)?;
+                // The rest of the toolchain stays as it is.
+                let packages = &arriving.packages;
+                arriving.toolchain.retain(|tool| packages.iter().any(|it| it.name == tool.name));
+                arriving
+            }
+            QuestionPackages::Upgrade { downloads } => {
+                machine.tools.stop.listen().map_err(failed)?;
+                let upgrade = Upgrade::find(machine, &query)?;
+                let names = upgrade.packages.iter().map(|it| (&it.name, &it.version));
+                if self.dry_run {
+                    self.would_try(names);
+                    return Ok(0);
+                }
+                if upgrade.packages.is_empty() {
+                    self.nothing("the next upgrade brings no kernel, headers or module source");
+                    return Ok(0);
+                }
+                if *downloads {
+                    upgrade.download()?;
+                }
+                what_arrives(machine, &query, &upgrade.files()?, Some(upgrade.databases()))?
+            }
+        };
         if arriving.targets().is_empty() {
-            let nothing =
-                "nothing to try: these packages contain no kernel, headers or module source";
-            self.print(nothing, &Verdict::default());
+            self.nothing("these packages contain no kernel, headers or module source");
             return Ok(0);
         }
         if self.dry_run {
             let packages = arriving.packages.iter().filter(|package| !package.paths.is_empty());
-            let names = packages.map(|package| format!("{} {}", package.name, package.version));
-            let names: Vec<String> = names.collect();
-            LineWriter::new(io::stdout()).line(&format!("would try: {}", names.join(", ")));
+            self.would_try(packages.map(|package| (&package.name, &package.version)));
             return Ok(0);
         }
-        let lock = Lock::take(&machine.trees, &machine.env, &mut complain)?;
+        let lock = take_lock(machine)?;
         let supervisor = Supervisor { pacman: None, timeout: Duration::MAX };
         let purpose = Purpose::Report { arriving, json: self.json };
-        let job = WorkerJob { root: root.to_owned(), purpose };
-        let ending = run_worker(&machine, lock, &supervisor, &job)?;
+        let job = WorkerJob { root: machine.trees.root.clone(), purpose };
+        let ending = run_worker(machine, lock, &supervisor, &job)?;
         if let Ending::Interrupted(signal) = ending {
             complain(&format!("error: interrupted by {signal}"));
             return Ok(128_u8.saturating_add(u8::try_from(signal as i32).unwrap_or_default()));
         }
-        // The worker has said why.
+        // The worker has printed the reason for any other code.
         Ok(u8::try_from(exit_code(ending)?).unwrap_or(1))
     }
 
-    fn arriving(&self, root: &Path) -> Result<Arriving, NotTried> {
-        let failed = |why: package_query::QueryError| NotTried::new(why.to_string());
-        let query = package_query::beside_us().map_err(|why| failed(why.into()))?;
-        let arriving =
-            arriving::ask(&query, root, None, &self.files, &[].into()).map_err(failed)?;
-        match arriving.unresolved.first() {
-            Some(file) => Err(NotTried::new(format!("{file}: not a package file"))),
-            None => Ok(arriving),
-        }
+    fn would_try<'a>(&self, packages: impl Iterator<Item = (&'a String, &'a String)>) {
+        let names = packages.map(|(name, version)| format!("{name} {version}"));
+        let names: Vec<String> = names.collect();
+        let text = match names.as_slice() {
+            [] => "would try nothing".to_owned(),
+            names => format!("would try: {}", names.join(", ")),
+        };
+        LineWriter::new(io::stdout()).line(&text);
     }
 
-    /// Prints the line `text` or, with `--json`, the verdict.
-    fn print(&self, text: &str, verdict: &Verdict) {
-        let text = if self.json { Report::of(verdict).to_json() } else { text.to_owned() };
+    /// Prints that there is nothing to try, for the reason `why`.
+    fn nothing(&self, why: &str) {
+        let text = match self.json {
+            true => Report::of(&Verdict::default()).to_json(),
+            false => format!("nothing to try: {why}"),
+        };
         LineWriter::new(io::stdout()).lines(&text);
+    }
+}
+
+/// Asks alpm-query about package files.
+fn what_arrives(
+    machine: &Machine,
+    query: &Path,
+    files: &[PathBuf],
+    databases: Option<&Path>,
+) -> Result<Arriving, NotTried> {
+    let arriving =
+        arriving::ask(query, &machine.trees.root, databases, None, files, &BTreeSet::new())
+            .map_err(|why| NotTried::new(why.to_string()))?;
+    match arriving.unresolved.first() {
+        Some(file) => Err(NotTried::new(format!("{file}: not a package file"))),
+        None => Ok(arriving),
+    }
+}
+
+/// Takes the lock. Unlike [`Lock::take`], a signal that this process handles ends the wait.
+fn take_lock(machine: &Machine) -> Result<Lock, NotTried> {
+    let mut waits = false;
+    loop {
+        let lock = Lock::take_within(&machine.trees, &machine.env, Duration::from_secs(1))?;
+        if let Some(signal) = machine.tools.stop.asked() {
+            return Err(NotTried::new(format!("interrupted by {signal}")));
+        }
+        if let Some(lock) = lock {
+            return Ok(lock);
+        }
+        if !waits {
+            complain("waiting for another run to finish");
+            waits = true;
+        }
     }
 }
 
@@ -134,12 +212,13 @@ impl Question {
 /// [`REGRESSION`], or a failure if the modules cannot be tried.
 pub fn run(root: &Path, input: &mut dyn BufRead) -> ExitCode {
     let question: Result<Question, _> = serde_json::from_reader(input);
-    let question = question.map_err(|error| NotTried::new(error.to_string()));
-    let code = question.and_then(|question| question.answer(root)).unwrap_or_else(|why| {
-        complain(&format!("error: {why}"));
-        1
-    });
-    ExitCode::from(code)
+    match question {
+        Ok(question) => ExitCode::from(question.answer(root)),
+        Err(error) => {
+            complain(&format!("error: {error}"));
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Prints a message as `dkms` does.
@@ -153,7 +232,11 @@ mod tests {
 
     #[test]
     fn starts_the_hook_program() {
-        let question = Question { files: vec!["/a".into()], json: true, dry_run: false };
+        let question = Question {
+            packages: QuestionPackages::Files(vec!["/a".into()]),
+            json: true,
+            dry_run: false,
+        };
         let words = |idle| {
             let program = question.program(idle, false).expect("a program");
             let words = [program.get_program()].into_iter().chain(program.get_args());

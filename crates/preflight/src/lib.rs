@@ -14,6 +14,7 @@
 //! | `supervisor` | starts the worker and ends it in time |
 //! | `worker` | finds out what arrives, has it tried, and prints the verdict |
 //! | `arriving` | which package files arrive |
+//! | `upgrade` | what the next upgrade would bring |
 //! | `installed` | what works now |
 //! | `trial` | builds the modules in a mount namespace |
 //! | `namespace`, `scratch`, `package_file` | the mounts of a trial |
@@ -41,6 +42,7 @@ mod scratch;
 mod session;
 mod supervisor;
 mod trial;
+mod upgrade;
 mod verdict;
 mod worker;
 

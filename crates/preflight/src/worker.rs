@@ -103,7 +103,7 @@ impl WorkerJob {
         let query = query.map_err(|why| NotTried::new(why.to_string()))?;
         match &self.purpose {
             Purpose::Transaction { pacman, targets, allowed } => {
-                let arriving = arriving::ask(&query, &self.root, *pacman, &[], targets)
+                let arriving = arriving::ask(&query, &self.root, None, *pacman, &[], targets)
                     .map_err(|why| NotTried::new(why.to_string()))?;
                 if let Some(missing) = arriving.unresolved.first() {
                     let why = format!("cannot find the package file with {missing}");

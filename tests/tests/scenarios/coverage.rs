@@ -22,12 +22,14 @@ const STATUS: [&str; 7] = [
 ];
 
 /// Commands, options and exit codes that only alpm-dkms has.
-const OURS: [&str; 13] = [
+const OURS: [&str; 15] = [
     "cache",
     "initramfs",
     "preflight",
     "--allow-once",
     "--idle",
+    "--upgrade",
+    "--no-download",
     "--root",
     "--dry-run",
     "--json",

@@ -1,14 +1,20 @@
 //! `dkms preflight` tries modules for packages before a transaction installs them.
 
-use stories::{PackageFile, Recipe, find};
+use stories::{PackageFile, Recipe, Root, find};
 
 use crate::fixture::kernel;
-use crate::preflight_fixture::{broken_for_the_next_kernel, machine};
+use crate::preflight_fixture::{broken_for_the_next_kernel, machine, publish, repository};
 
 /// Returns the command that tries these packages, with `options`.
 fn preflight<'a>(options: &[&'a str], packages: &'a [PackageFile]) -> Vec<&'a str> {
     let files = packages.iter().map(|package| package.file.as_str());
     ["preflight"].into_iter().chain(options.iter().copied()).chain(files).collect()
+}
+
+/// Makes every compilation fail, in the preflight of a transaction and in the other hooks.
+fn break_compiler(root: &Root) {
+    root.shell("cc1=$(gcc -print-prog-name=cc1) && mv $cc1 $cc1.real && ln -s /bin/false $cc1")
+        .ok();
 }
 
 #[test]
@@ -25,9 +31,7 @@ fn the_transaction_uses_the_builds_of_the_command() {
     assert!(!root.exists("var/lib/dkms/.preflight"));
     root.assert_absent(&release, "bbswitch");
 
-    // From now on, neither the preflight of the transaction nor the hooks can compile anything.
-    root.shell("cc1=$(gcc -print-prog-name=cc1) && mv $cc1 $cc1.real && ln -s /bin/false $cc1")
-        .ok();
+    break_compiler(&root);
     root.install(&next).hooks_succeed();
     root.assert_works(&release, "bbswitch");
 }
@@ -60,4 +64,36 @@ fn files_that_are_no_packages_are_refused() {
     text.has("dkms: error: /srv/text: not a package file");
     let other = Recipe::empty("other", "1").file("usr/share/other", "").make(&root);
     root.dkms(&["preflight", &other.file]).ok().has("nothing to try");
+}
+
+#[test]
+fn an_upgrade_is_tried_before_it_is_run() {
+    let root = machine(&[find("bbswitch")]);
+    let next = kernel("linux", 2);
+    let release = next[0].release().to_owned();
+    let other = |version| {
+        let other = Recipe::empty("other", version).file("usr/share/other", version);
+        other.make(&root)
+    };
+    repository(&root, &[other("1")]);
+    root.install(&[other("1")]);
+    let nothing = root.dkms(&["preflight", "--upgrade"]).ok();
+    nothing.has("nothing to try: the next upgrade brings no kernel, headers or module source");
+
+    publish(&root, &[&next[..], &[other("2")]].concat());
+    let dry = root.dkms(&["preflight", "--upgrade", "--dry-run"]).ok();
+    dry.has("would try: linux ").has("linux-headers ").lacks("other");
+    let missing = root.dkms(&["preflight", "--upgrade", "--no-download"]).exits(1);
+    missing.has(" is not in the cache of pacman");
+    let tried = root.dkms(&["preflight", "--upgrade", "--idle"]).ok();
+    tried.has(&format!("1 module builds for {release}"));
+    assert!(!root.exists("var/lib/pacman/sync/testbed.db"));
+    assert_eq!(root.names("tmp"), [""; 0]);
+    let cached = root.names("var/cache/pacman/pkg");
+    assert_eq!(cached.len(), 2, "{cached:?}");
+    root.assert_absent(&release, "bbswitch");
+
+    break_compiler(&root);
+    root.pacman(&["-Syu"]).ok().hooks_succeed();
+    root.assert_works(&release, "bbswitch");
 }

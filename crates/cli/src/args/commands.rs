@@ -100,7 +100,11 @@ pub const COMMANDS: &[CommandInfo] = &[
     .examples(&["dkms initramfs --dry-run"]),
     info(Command::Preflight, "preflight", "try modules for packages before they are installed")
         .takes(&[Operand { name: "[FILE...]", help: "the package files" }])
-        .examples(&["dkms preflight ./linux-7.2.13-1.pkg.tar.zst", "dkms preflight --allow-once"]),
+        .examples(&[
+            "dkms preflight --upgrade",
+            "dkms preflight ./linux-7.2.13-1.pkg.tar.zst",
+            "dkms preflight --allow-once",
+        ]),
     info(Command::Match, "match", "install the modules of one kernel for another kernel")
         .takes(&[Operand { name: "[MODULE]", help: "install only this module" }])
         .examples(&["dkms match --templatekernel 6.18.41-1-lts -k 7.2.13-arch1-1"]),

@@ -64,6 +64,11 @@ pub enum PreflightIntent {
     AllowOnce,
     /// Try the modules for these package files.
     Files(Vec<PathBuf>),
+    /// Try the modules for what the next `pacman -Syu` would install.
+    Upgrade {
+        /// Whether to download package files that are not in the cache of pacman.
+        downloads: bool,
+    },
 }
 
 impl Intent {
@@ -247,12 +252,20 @@ fn preflight(args: &Args) -> Result<Intent, Failure> {
     let Some(files) = files else {
         return refuse(2, "preflight: unexpected option -m or -v (expected package files)");
     };
-    match (files.as_slice(), args.has(OptId::AllowOnce)) {
-        ([], true) => Ok(Intent::Preflight(PreflightIntent::AllowOnce)),
-        ([], false) => Err(Failure::new(2, "preflight: no package files given")
-            .with_hint("see: dkms preflight --help")),
-        (_, true) => refuse(2, "--allow-once: cannot be combined with package files"),
-        (_, false) => Ok(Intent::Preflight(PreflightIntent::Files(files))),
+    let upgrade = PreflightIntent::Upgrade { downloads: !args.has(OptId::NoDownload) };
+    let requests = [
+        (!files.is_empty(), PreflightIntent::Files(files)),
+        (args.has(OptId::Upgrade), upgrade),
+        (args.has(OptId::AllowOnce), PreflightIntent::AllowOnce),
+    ];
+    let mut requests = requests.into_iter().filter_map(|(given, intent)| given.then_some(intent));
+    match (requests.next(), requests.next()) {
+        (Some(intent), None) => Ok(Intent::Preflight(intent)),
+        (Some(_), Some(_)) => {
+            refuse(2, "preflight: package files, --upgrade and --allow-once cannot be combined")
+        }
+        (None, _) => Err(Failure::new(2, "preflight: no package files given")
+            .with_hint("run: dkms preflight --upgrade")),
     }
 }
 
@@ -321,6 +334,7 @@ mod tests {
     #[case::no_module("build", 1)]
     #[case::preflight_of_nothing("preflight", 2)]
     #[case::preflight_of_a_module("preflight -m foo --allow-once", 2)]
+    #[case::preflight_of_an_upgrade_and_permission("preflight --upgrade --allow-once", 2)]
     #[case::preflight_of_a_file_and_permission("preflight foo.pkg.tar.zst --allow-once", 2)]
     #[case::cache_with_module("cache foo/1.0", 2)]
     #[case::no_version("remove foo", 1)]
@@ -384,6 +398,9 @@ mod tests {
         let files = ["a/b".into(), "./c.pkg.tar.zst".into()].into();
         let files = Intent::Preflight(PreflightIntent::Files(files));
         assert_means("preflight a/b --json ./c.pkg.tar.zst", files);
+        let upgrade = |downloads| Intent::Preflight(PreflightIntent::Upgrade { downloads });
+        assert_means("preflight --upgrade", upgrade(true));
+        assert_means("preflight --no-download --upgrade", upgrade(false));
         assert_means("status", Intent::Status(Filter::default()));
         let filter = Filter {
             module: Some(Pattern::new("foo*")),

@@ -56,6 +56,8 @@ pub enum OptId {
     DryRun,
     Json,
     Pending,
+    Upgrade,
+    NoDownload,
     AllowOnce,
     Idle,
     Timings,
@@ -163,6 +165,9 @@ pub const OPTIONS: &[Opt] = &[
     opt(OptId::Json, "json", "print JSON").of(&[Status, Cache, Preflight]),
     opt(OptId::Pending, "pending", "only finish the pending work of interrupted runs")
         .of(&[Autoinstall]),
+    opt(OptId::Upgrade, "upgrade", "try what the next pacman -Syu would install").of(&[Preflight]),
+    opt(OptId::NoDownload, "no-download", "use only packages in the cache of pacman")
+        .of(&[Preflight]),
     opt(
         OptId::AllowOnce,
         "allow-once",

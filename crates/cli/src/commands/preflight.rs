@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use dkms_engine::failure::Failure;
 use dkms_engine::machine::Machine;
-use preflight::command::Question;
+use preflight::command::{Question, QuestionPackages};
 use preflight::permission;
 
 use crate::args::intent::PreflightIntent;
@@ -29,19 +29,36 @@ pub fn run(
     match intent {
         PreflightIntent::AllowOnce => allow_once(machine, dry_run, console),
         PreflightIntent::Files(files) => {
-            check_trees(args)?;
+            check_trees(args, "package files")?;
             let files = files.iter().map(|file| absolute(file)).collect::<Result<_, _>>()?;
-            if !dry_run && !is_root(machine) {
-                return refuse(1, NOT_ROOT);
-            }
-            let question = Question { files, json: args.has(OptId::Json), dry_run };
-            refuse(1, question.exec(args.has(OptId::Idle), console.is_quiet()).to_string())
+            ask(machine, args, QuestionPackages::Files(files), console)
+        }
+        PreflightIntent::Upgrade { downloads } => {
+            check_trees(args, "--upgrade")?;
+            ask(machine, args, QuestionPackages::Upgrade { downloads }, console)
         }
     }
 }
 
+/// Tries the modules for `packages`. Returns only if that is refused.
+fn ask(
+    machine: &Machine,
+    args: &Args,
+    packages: QuestionPackages,
+    console: &Console,
+) -> Result<u8, Failure> {
+    let dry_run = args.has(OptId::DryRun);
+    let question = Question { packages, json: args.has(OptId::Json), dry_run };
+    // pacman reads new databases only for root.
+    let is_upgrade = matches!(question.packages, QuestionPackages::Upgrade { .. });
+    if (is_upgrade || !dry_run) && !is_root(machine) {
+        return refuse(1, NOT_ROOT);
+    }
+    refuse(1, question.exec(args.has(OptId::Idle), console.is_quiet()).to_string())
+}
+
 /// Refuses options that select other trees: a trial mounts its trees over those of the hooks.
-fn check_trees(args: &Args) -> Result<(), Failure> {
+fn check_trees(args: &Args, subject: &str) -> Result<(), Failure> {
     let trees = [
         ("--root", &args.root),
         ("--dkmstree", &args.dkms_tree),
@@ -49,7 +66,7 @@ fn check_trees(args: &Args) -> Result<(), Failure> {
         ("--installtree", &args.install_tree),
     ];
     match trees.into_iter().find(|(_, tree)| tree.is_some()) {
-        Some((option, _)) => refuse(2, format!("{option}: cannot be used with package files")),
+        Some((option, _)) => refuse(2, format!("{option}: cannot be used with {subject}")),
         None => Ok(()),
     }
 }
