@@ -46,8 +46,13 @@ impl Root {
     /// Creates a root with our package installed, as users have it.
     pub fn with_preflight() -> Self {
         let root = Self::ready();
-        fs::remove_file(root.path(PREFLIGHT_MASK)).expect("unmask the preflight");
+        root.unmask_preflight();
         root
+    }
+
+    /// Undoes [`mask_preflight`](Self::mask_preflight).
+    pub fn unmask_preflight(&self) {
+        fs::remove_file(self.path(PREFLIGHT_MASK)).expect("unmask the preflight");
     }
 
     /// Creates a root with our package installed and the files of another stage of the testbed.

@@ -8,6 +8,7 @@ use stories::{Recipe, Root, find};
 use crate::dracut::{assert_holds, empty_machine, wanted, without_hooks};
 use crate::fixture::kernel;
 use crate::image_fixture::{IMAGE, new_images};
+use crate::preflight_fixture::broken_for;
 
 /// Like the real zfs, it depends on a second object of its package and on a kernel module.
 const ZFS: &str = r#"
@@ -75,6 +76,22 @@ fn machine_boots_with_the_module_of_each_transaction() {
     root.install(&[broken]).hooks_fail().has("stays installed");
     assert_eq!(new_images(&root), [""; 0]);
     assert_boots(&root, &release, "2.0");
+}
+
+/// The preflight aborts an upgrade to a kernel for which zfs does not build.
+#[test]
+fn machine_boots_its_old_kernel_after_an_aborted_upgrade() {
+    let root = empty_machine();
+    let [old, new] = ["linux-true-1", "linux-true-2"].map(|alias| find(alias).content);
+    let zfs = broken_for(&new, zfs("1.0"), "zfs.c").make(&root);
+    root.install(&[&kernel("linux-true", 1)[..], &[zfs]].concat()).hooks_succeed();
+    root.unmask_preflight();
+    let packages = kernel("linux-true", 2);
+    let upgrade = root.pacman(&["-U", &packages[0].file, &packages[1].file]).exits(1);
+    upgrade
+        .has("note: this machine needs zfs, which is in /boot/initramfs-linux.img")
+        .has("The transaction is aborted; nothing has been changed.");
+    assert_boots(&root, &old, "1.0");
 }
 
 /// Returns a machine with a kernel whose image contains zfs 1.0, and the text of its dracut without

@@ -20,13 +20,15 @@ pub(crate) fn next_release() -> String {
 
 /// A module that builds for all kernels but `linux-2`.
 pub(crate) fn broken_for_the_next_kernel(name: &str) -> Recipe {
-    let flag =
-        format!("ccflags-$(if $(findstring {},$(KERNELRELEASE)),y) := -DNEXT\n", next_release());
-    Recipe::module(name, "1.0")
+    broken_for(&next_release(), Recipe::module(name, "1.0"), &format!("{name}.c"))
+}
+
+/// Makes a module fail for a kernel: `file` of its source does not compile.
+pub(crate) fn broken_for(release: &str, module: Recipe, file: &str) -> Recipe {
+    let flag = format!("ccflags-$(if $(findstring {release},$(KERNELRELEASE)),y) := -DNEXT\n");
+    module
         .edit("Makefile", |makefile| flag + &makefile)
-        .edit(&format!("{name}.c"), |code| {
-            code + "#ifdef NEXT\n#error this kernel is not supported\n#endif\n"
-        })
+        .edit(file, |code| code + "#ifdef NEXT\n#error this kernel is not supported\n#endif\n")
 }
 
 /// Makes a repository that contains these packages, and configures pacman to use it.
