@@ -22,6 +22,7 @@ fn setting<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
 #[rstest]
 #[case::pending_work("alpm-dkms-pending.service")]
 #[case::running_kernel("dkms.service")]
+#[case::preflight("alpm-dkms-preflight.service")]
 fn unit_waits_for_the_trees_and_outlives_a_build(#[case] unit: &str) {
     let text = packaging(unit);
     let trees = ["/usr/src", "/usr/lib/modules", "/var/lib/dkms"];
@@ -36,4 +37,14 @@ fn unit_waits_for_the_trees_and_outlives_a_build(#[case] unit: &str) {
     let build = Duration::from_secs(timeout.parse().unwrap());
     // A run builds several modules.
     assert!(Duration::from_secs(days * 24 * 3600) > 10 * build, "{limit}");
+}
+
+#[test]
+fn the_timer_catches_up_and_starts_only_if_enabled() {
+    let timer = packaging("alpm-dkms-preflight.timer");
+    assert_eq!(setting(&timer, "Persistent"), ["true"]);
+    assert_eq!(setting(&timer, "WantedBy"), ["timers.target"]);
+    let service = packaging("alpm-dkms-preflight.service");
+    assert!(!service.contains("[Install]"), "{service}");
+    assert_eq!(setting(&service, "ConditionACPower"), ["true"]);
 }

@@ -16,6 +16,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
 use crate::arriving::{self, Arriving};
+use crate::expected;
 use crate::not_tried::NotTried;
 use crate::report::Report;
 use crate::session::{exit_code, run_worker};
@@ -123,6 +124,7 @@ impl Question {
                     return Ok(0);
                 }
                 if upgrade.packages.is_empty() {
+                    expected::store(&machine.trees, &Verdict::default())?;
                     self.nothing("the next upgrade brings no kernel, headers or module source");
                     return Ok(0);
                 }
@@ -143,7 +145,11 @@ impl Question {
         }
         let lock = take_lock(machine)?;
         let supervisor = Supervisor { pacman: None, timeout: Duration::MAX };
-        let purpose = Purpose::Report { arriving, json: self.json };
+        let purpose = Purpose::Report {
+            arriving,
+            json: self.json,
+            is_upgrade: matches!(self.packages, QuestionPackages::Upgrade { .. }),
+        };
         let job = WorkerJob { root: machine.trees.root.clone(), purpose };
         let ending = run_worker(machine, lock, &supervisor, &job)?;
         if let Ending::Interrupted(signal) = ending {

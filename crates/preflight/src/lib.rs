@@ -22,12 +22,14 @@
 //! | `critical`, `verdict` | which modules would be lost, and which of these the machine needs |
 //! | `advice` | newer sources of the modules that do not build |
 //! | `message`, `report` | what the user reads, as text and as JSON |
+//! | `expected` | the modules that the next upgrade would lose |
 //! | `permission` | the permission to lose modules once |
 
 mod advice;
 mod arriving;
 pub mod command;
 mod critical;
+pub mod expected;
 mod hook;
 mod installed;
 mod message;

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::advice::newer_sources;
 use crate::arriving::{self, Arriving};
 use crate::command::{REGRESSION, complain};
+use crate::expected;
 use crate::installed;
 use crate::message;
 use crate::needs::Needs;
@@ -69,6 +70,8 @@ pub(crate) enum Purpose {
         arriving: Arriving,
         /// Whether to print JSON.
         json: bool,
+        /// Whether to store what the next upgrade would lose.
+        is_upgrade: bool,
     },
 }
 
@@ -124,8 +127,12 @@ impl WorkerJob {
                 print(&message::lines(&verdict, &arriving, elapsed, aborts, &advice));
                 Ok(if aborts { ABORT } else { 0 })
             }
-            Purpose::Report { arriving, json } => {
+            Purpose::Report { arriving, json, is_upgrade } => {
                 let (verdict, _) = self.verdict(&machine, &query, arriving, &arriving.targets())?;
+                if *is_upgrade {
+                    expected::store(&machine.trees, &verdict)?;
+                    expected::announce(&machine, &verdict);
+                }
                 let text = match json {
                     true => Report::of(&verdict).to_json(),
                     false => message::lines(&verdict, arriving, started.elapsed(), false, &[]),

@@ -97,3 +97,20 @@ fn an_upgrade_is_tried_before_it_is_run() {
     root.pacman(&["-Syu"]).ok().hooks_succeed();
     root.assert_works(&release, "bbswitch");
 }
+
+#[test]
+fn status_warns_of_what_the_next_upgrade_would_lose() {
+    let root = machine(&[find("bbswitch")]);
+    root.install(&[broken_for_the_next_kernel("broken").make(&root)]).hooks_succeed();
+    let next = kernel("linux", 2);
+    repository(&root, &next);
+    root.dkms(&["preflight", "--upgrade"]).exits(11);
+    let warning = format!(
+        "dkms: warning: the next upgrade would lose broken/1.0 for {}; see: dkms preflight --upgrade",
+        next[0].release()
+    );
+    root.dkms(&["status"]).ok().has(&warning);
+    root.dkms(&["status", "bbswitch"]).ok().lacks("upgrade");
+    root.pacman(&["-Syu"]).ok();
+    root.dkms(&["status"]).ok().lacks("upgrade");
+}

@@ -8,6 +8,7 @@ use dkms_engine::machine::{Kernels, Machine, Placement};
 use dkms_engine::names::{Arch, KernelRelease, ModuleId, ModuleName, ModuleVersion};
 use dkms_engine::status::{self, Filter, Line, Pattern};
 use dkms_initramfs::{Generator, ImageReport, has_pending_images, stale_images};
+use preflight::expected;
 use serde::Serialize;
 
 use crate::output::console::Console;
@@ -66,6 +67,10 @@ pub fn run(machine: &Machine, filter: &Filter, json: bool, console: &Console) ->
     // Between two versions of a package, the source is missing.
     if let Some(process) = running_pacman(machine).filter(|_| !advice.is_empty()) {
         advice = vec![format!("sources are missing while pacman is running (process {process})")];
+    }
+    if filter.module.is_none() && filter.kernels.is_empty() {
+        let losses = expected::read(&machine.trees);
+        advice.extend((!losses.is_empty()).then(|| expected::message(&losses)));
     }
     for warning in state.problems.iter().cloned().chain(advice) {
         console.warn(&warning);
