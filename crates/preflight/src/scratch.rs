@@ -249,3 +249,6 @@ fn entries(dir: &Path) -> Result<Vec<DirEntry>, NotTried> {
 fn kind(entry: &DirEntry) -> Result<FileType, FileError> {
     entry.file_type().map_err(FileError::when("examine", &entry.path()))
 }
+
+#[cfg(test)]
+mod tests;
