@@ -38,6 +38,12 @@ pub(crate) fn bind(from: &Path, at: &Path) -> Result<(), NotTried> {
         .map_err(|errno| failed(at, errno))
 }
 
+/// Makes the mount on `dir` writable again, after [`make_read_only`].
+pub(crate) fn make_writable(dir: &Path) -> Result<(), NotTried> {
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(NONE, dir, NONE, flags, NONE).map_err(|errno| failed(dir, errno))
+}
+
 /// Mounts a /proc that shows the processes of this pid namespace. Some containers forbid this. The
 /// machine's /proc then stays visible.
 pub(crate) fn mount_proc() {

@@ -34,6 +34,9 @@ const SMALL: u64 = 8 << 20;
 const LEFT_OUT: [&str; 8] =
     [".bin", ".build", ".cache", ".images", ".lock", ".log", ".pending", SCRATCH];
 
+/// The directories of compiler launchers in the cache of the dkms tree.
+const LAUNCHERS: [&str; 2] = ["ccache", "distcc"];
+
 /// The sources and kernels that a transaction removes or replaces.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Departing {
@@ -112,7 +115,8 @@ impl<'a> Scratch<'a> {
                 false => show(&entry, &self.kernels())?,
             }
         }
-        self.copy_dkms_tree()
+        self.copy_dkms_tree()?;
+        self.show_launchers()
     }
 
     fn add_kernel(&self, kernel: &DirEntry) -> Result<(), NotTried> {
@@ -174,6 +178,22 @@ impl<'a> Scratch<'a> {
             copy(&links, &to)?;
         }
         copy(&whole, &self.dkms)
+    }
+
+    /// Shows the caches of compiler launchers. They stay writable: their results do not depend on what
+    /// arrives.
+    fn show_launchers(&self) -> Result<(), NotTried> {
+        for name in LAUNCHERS {
+            let from = self.trees.dkms.join(".cache").join(name);
+            if !from.is_dir() {
+                continue;
+            }
+            let at = self.dkms.join(".cache").join(name);
+            durable::create_dirs(&at)?;
+            namespace::bind(&from, &at)?;
+            namespace::make_writable(&at)?;
+        }
+        Ok(())
     }
 
     /// Mounts the trees, and private directories for temporary files, over those of the machine.

@@ -108,6 +108,17 @@ fn distcc_server_compiles_for_two_kernels() {
 }
 
 #[test]
+fn preflight_compiles_through_ccache() {
+    let (root, _) = machine_with("ccache");
+    root.install(&[Recipe::module("one", "1.0").make(&root)]).hooks_succeed();
+    let misses = counted(&root, &["cache_miss\t"]);
+    root.unmask_preflight();
+    let upgrade = root.install(&kernel("linux", 2)).hooks_succeed();
+    upgrade.has("1 module builds for").has("restored from the cache and installed");
+    assert!(counted(&root, &["cache_miss\t"]) > misses, "the preflight did not use ccache");
+}
+
+#[test]
 fn missing_launcher_is_reported_once() {
     let root = machine(&[]);
     root.write("etc/dkms/alpm-dkms.toml", "[build]\nlauncher = \"ccache\"\n");
