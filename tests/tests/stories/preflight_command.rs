@@ -2,8 +2,9 @@
 
 use stories::{PackageFile, Recipe, Root, find};
 
-use crate::fixture::kernel;
+use crate::fixture::{assert_no_processes, kernel};
 use crate::preflight_fixture::{broken_for_the_next_kernel, machine, publish, repository};
+use crate::preflight_interruptions::{PAUSE, start_until, waiting_machine};
 
 /// Returns the command that tries these packages, with `options`.
 fn preflight<'a>(options: &[&'a str], packages: &'a [PackageFile]) -> Vec<&'a str> {
@@ -113,4 +114,41 @@ fn status_warns_of_what_the_next_upgrade_would_lose() {
     root.dkms(&["status", "bbswitch"]).ok().lacks("upgrade");
     root.pacman(&["-Syu"]).ok();
     root.dkms(&["status"]).ok().lacks("upgrade");
+}
+
+#[test]
+fn a_signal_ends_the_command() {
+    let (root, next) = waiting_machine();
+    let mounts = root.mounts();
+    let command = [&["/usr/bin/dkms"], &preflight(&[], &next)[..]].concat();
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        root.write(PAUSE, "make");
+        let started = start_until(&root, &command, "sleep 1002 ");
+        root.shell(&format!("kill -s {signal} -- -{}", started.id())).ok();
+        started.finish().exits(code).has("dkms: error: interrupted by SIG");
+        assert_no_processes(&root, signal);
+        assert_eq!(root.mounts(), mounts);
+        assert!(!root.exists("var/lib/dkms/.preflight"));
+    }
+    root.write(PAUSE, "");
+    root.dkms(&command[1..]).ok();
+}
+
+#[test]
+fn a_signal_ends_a_download() {
+    let root = machine(&[find("bbswitch")]);
+    repository(&root, &kernel("linux", 2));
+    let conf = root.read("etc/pacman.conf");
+    let slow = "[options]\nXferCommand = /bin/sh -c \"sleep 1003 && false\" %u\n";
+    root.write("etc/pacman.conf", &conf.replace("[options]\n", slow));
+    for signal in ["INT", "TERM"] {
+        let command = ["/usr/bin/dkms", "preflight", "--upgrade"];
+        let started = start_until(&root, &command, "sleep 1003 ");
+        // Only the command: Ctrl-C does not reach the process group of pacman.
+        root.shell(&format!("kill -s {signal} {}", started.id())).ok();
+        let code = if signal == "INT" { 130 } else { 143 };
+        started.finish().exits(code).has("dkms: error: pacman: interrupted");
+        assert_no_processes(&root, signal);
+        assert_eq!(root.names("tmp"), [""; 0]);
+    }
 }
