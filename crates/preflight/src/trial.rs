@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use alpm_hook::Targets;
 use dkms_engine::act;
 use dkms_engine::facts::{self, Scope, Subjects};
-use dkms_engine::machine::{Machine, Trial};
+use dkms_engine::machine::{Machine, Trees, Trial};
 use dkms_engine::names::KernelRelease;
 use dkms_engine::os::durable::{self, FileError};
 use dkms_engine::plan::{self, Request};
@@ -95,6 +95,11 @@ impl TrialJob {
         // hidden.
         let mut machine = Machine::for_hook(&self.root);
         let trees = machine.trees.clone();
+        let usual = Trees::under(&trees.root);
+        if (&trees.source, &trees.install) != (&usual.source, &usual.install) {
+            let why = "framework.conf names other trees than those of packages";
+            return Err(NotTried::new(why));
+        }
         machine.is_chroot();
         let cache =
             self.stores.then(|| open_dir(&trees.dkms.join(".cache/objects"))).transpose()?;
