@@ -261,10 +261,10 @@ fn module_that_needs_to_write_elsewhere_is_not_tried() {
     root.shell("rm -rf /opt/*").ok();
     critical(&root, &["script", "header", "quiet"]);
     let upgrade = root.install(&kernel("linux", 2)).hooks_succeed();
-    let upgrade = upgrade.has("note: script/1.0: not tried: PRE_BUILD script failed");
-    let upgrade =
-        upgrade.has("note: header/1.0: not tried: /bin/sh: 1: cannot create /opt/header.h");
-    upgrade.has("note: quiet/1.0: not tried: quiet.c:1:10: fatal error: /opt/quiet.h");
+    let writes = "it writes to a directory that is read-only before the transaction";
+    let upgrade = upgrade.has(&format!("note: script/1.0: not tried: {writes}"));
+    let upgrade = upgrade.has(&format!("note: header/1.0: not tried: {writes}"));
+    upgrade.has("note: quiet/1.0: not tried: it needs /opt/quiet.h, which may arrive");
     for module in ["script", "header", "quiet"] {
         root.assert_works(&next_release(), module);
     }
