@@ -168,6 +168,8 @@ pub struct KernelIdentity {
     ///
     /// In `include/config`, only the text files count. The directory also contains some ten
     /// thousand empty files, one for each enabled option, which repeat the configuration.
+    ///
+    /// Computed from the SHA-256 digests of the files, which pacman's database also contains.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) headers: Option<Digest>,
 }

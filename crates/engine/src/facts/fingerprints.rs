@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use walkdir::WalkDir;
 
 use crate::dkms_tree::KernelIdentity;
-use crate::machine::{Kernel, Trees, WrittenFiles};
-use crate::os::digest::Digest;
+use crate::machine::{Kernel, PackagedHeaders, Trees, WrittenFiles};
+use crate::os::digest::{Digest, sha256_of_file};
 use crate::os::durable::{self, Durability, FileError};
 use crate::os::parallel::on_all_cores_with;
 use crate::os::stat::{self, Stat};
@@ -105,6 +105,9 @@ impl Fingerprints {
     /// directory. Hooks therefore check directories only, which saves most of their time: a kernel
     /// has ten times as many header files as directories. Only `dkms` commands notice a header that
     /// was edited in place.
+    ///
+    /// If a package has replaced headers, hooks take the digests of the files from pacman's database
+    /// instead of reading thousands of files.
     #[must_use]
     pub(crate) fn trusting_packages(self, trusts_packages: bool) -> Self {
         Self { trusts_packages, ..self }
@@ -206,7 +209,7 @@ impl Fingerprints {
             other => identity.symvers = Some(other?),
         }
         let tree = self.header_tree(kernel, headers)?;
-        identity.headers = Some(self.tree(&tree)?);
+        identity.headers = Some(self.headers(kernel, &tree)?);
         Ok(identity)
     }
 
@@ -293,14 +296,17 @@ impl Fingerprints {
         Ok(Found::Walk(walk, watched))
     }
 
-    fn tree(&mut self, tree: &Tree) -> Result<Digest, FileError> {
+    fn headers(&mut self, kernel: &Kernel, tree: &Tree) -> Result<Digest, FileError> {
         let found = self.found.remove(&tree.path).map_or_else(|| self.examine(tree), Ok)?;
         let (walk, watched) = match found {
             Found::Same(digest) => return Ok(digest),
             Found::Walk(walk, watched) => (walk, watched),
         };
         let (signature, stable) = walk.signature();
-        let digest = self.stored_or(&tree.path, signature, stable, || walk.digest())?;
+        let root = self.root.clone();
+        let packaged = || tree.is_watched.then(|| PackagedHeaders::find(&root, kernel)).flatten();
+        let make = || digest_of_headers(&walk, packaged());
+        let digest = self.stored_or(&tree.path, signature, stable, make)?;
         if watched.is_some()
             && let Some(known) = tree.path.to_str().and_then(|path| self.known.get_mut(path))
             && known.signature == signature
@@ -337,6 +343,20 @@ impl Fingerprints {
         }
         Ok(digest)
     }
+}
+
+/// Returns the digest of headers. Takes the digests of unchanged files from `packaged`, if possible.
+///
+/// The contents of files are hashed with SHA-256, as in packages. The result is therefore the same
+/// with and without `packaged`.
+fn digest_of_headers(walk: &Walk, packaged: Option<PackagedHeaders>) -> Result<Digest, FileError> {
+    // In a directory that was moved here, files can differ from those of the package although they
+    // have not changed.
+    let packaged = packaged.filter(|packaged| walk.dirs().all(|dir| packaged.is_unchanged(dir)));
+    walk.digest_with(|path, stat| {
+        let known = packaged.as_ref().and_then(|packaged| packaged.digest(path, stat));
+        known.map_or_else(|| sha256_of_file(path), Ok)
+    })
 }
 
 /// Returns the paths to watch in a tree.

@@ -1,12 +1,13 @@
-//! BLAKE3 digests of bytes, files and trees.
+//! BLAKE3 digests of bytes, files and trees, and the SHA-256 digests that packages use.
 
 use std::fmt;
 use std::fs::File;
-use std::io;
+use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::durable::FileError;
 
@@ -41,6 +42,27 @@ impl Digest {
     }
 }
 
+/// Returns the SHA-256 digest of the content of the file `path`.
+///
+/// # Errors
+/// [`FileError`] if the file cannot be read.
+pub(crate) fn sha256_of_file(path: &Path) -> Result<[u8; 32], FileError> {
+    let mut hasher = Sha256::new();
+    let mut bytes = [0; 16 * 1024];
+    let mut hash = |mut file: File| {
+        loop {
+            match file.read(&mut bytes) {
+                Ok(0) => return Ok(()),
+                Ok(count) => hasher.update(bytes.get(..count).unwrap_or_default()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    };
+    File::open(path).and_then(&mut hash).map_err(FileError::when("read", path))?;
+    Ok(hasher.finalize().into())
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.to_hex())
@@ -69,5 +91,26 @@ impl TryFrom<String> for Digest {
 impl From<Digest> for String {
     fn from(digest: Digest) -> Self {
         digest.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    /// The digests are those that `sha256sum` prints.
+    #[rstest]
+    #[case::empty(0, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")]
+    #[case::short(3, "9834876dcfb05cb167a5c24953eba58c4ac89b1adf57f28f2f9d09af107ee8f0")]
+    #[case::long(100_000, "6d1cf22d7cc09b085dfc25ee1a1f3ae0265804c607bc2074ad253bcc82fd81ee")]
+    fn hashes_files_with_sha256(#[case] size: usize, #[case] want: &str) {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, vec![b'a'; size]).unwrap();
+        let digest = sha256_of_file(&file).unwrap();
+        let text: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(text, want);
+        assert!(sha256_of_file(dir.path()).is_err());
     }
 }

@@ -43,6 +43,16 @@ impl Stat {
         self.kind
     }
 
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Returns the ctime in nanoseconds since the Unix epoch.
+    pub(crate) fn changed(&self) -> i128 {
+        let (seconds, nanoseconds) = self.ctime;
+        i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds)
+    }
+
     /// Returns true if all fields except the ctime are equal. The ctime changes whenever a hard
     /// link to the file is created.
     pub(super) fn is_same_file(&self, other: &Self) -> bool {
@@ -67,10 +77,8 @@ impl Stat {
     /// Returns true if the file last changed so long before `now` that a new change is certain to
     /// give it a new ctime.
     pub(super) fn is_stable(&self, now: i128) -> bool {
-        let (seconds, nanoseconds) = self.ctime;
-        let changed = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
-        let tick = if nanoseconds == 0 { WHOLE_SECONDS_TICK } else { TICK };
-        changed + tick < now
+        let tick = if self.ctime.1 == 0 { WHOLE_SECONDS_TICK } else { TICK };
+        self.changed() + tick < now
     }
 }
 

@@ -19,7 +19,7 @@ use super::stat::{Stat, now};
 ///
 /// Change it whenever signatures or digests are computed differently, so that none of the stored
 /// ones match.
-const FORMAT: &[u8] = b"alpm-dkms walk 2\0";
+const FORMAT: &[u8] = b"alpm-dkms walk 3\0";
 
 /// A directory to walk.
 #[derive(Debug, Clone)]
@@ -127,10 +127,18 @@ impl Walk {
     /// Returns the digest of the names, types, contents, execute bits and link targets of all
     /// entries.
     pub(crate) fn digest(&self) -> Result<Digest, FileError> {
+        self.digest_with(blake3_of)
+    }
+
+    /// Like [`Self::digest`], with another hash function for the contents of files.
+    pub(crate) fn digest_with(
+        &self,
+        hash: impl Fn(&Path, &Stat) -> Result<[u8; 32], FileError> + Sync,
+    ) -> Result<Digest, FileError> {
         let mut hasher = blake3::Hasher::new();
         hasher.update(FORMAT);
         let mut bytes = Vec::new();
-        self.read(|path, content| {
+        self.read(hash, |path, content| {
             bytes.clear();
             text(&mut bytes, &path);
             bytes.extend(content);
@@ -142,7 +150,7 @@ impl Walk {
     /// Returns the contents of all entries.
     pub(crate) fn contents(&self) -> Result<Contents, FileError> {
         let mut contents = Contents::new();
-        self.read(|path, content| {
+        self.read(blake3_of, |path, content| {
             contents.insert(path, Digest::of_bytes(content));
         })?;
         Ok(contents)
@@ -185,11 +193,19 @@ impl Walk {
         walk
     }
 
-    /// Calls `take` with the path and the content of each entry.
-    fn read(&self, mut take: impl FnMut(PathBuf, &[u8])) -> Result<(), FileError> {
-        let files: Vec<PathBuf> =
-            self.entries().filter(|(_, entry)| entry.is_file()).map(|(f, e)| f.path(e)).collect();
-        let contents = on_all_cores(&files, |path| Digest::of_file(path));
+    /// Calls `take` with the path and the content of each entry. `hash` returns the digest of a
+    /// file's content.
+    fn read(
+        &self,
+        hash: impl Fn(&Path, &Stat) -> Result<[u8; 32], FileError> + Sync,
+        mut take: impl FnMut(PathBuf, &[u8]),
+    ) -> Result<(), FileError> {
+        let file = |(folder, entry): (&Folder, &Entry)| {
+            let stat = entry.stat.filter(|stat| stat.kind().is_file())?;
+            Some((folder.path(entry), stat))
+        };
+        let files: Vec<(PathBuf, Stat)> = self.entries().filter_map(file).collect();
+        let contents = on_all_cores(&files, |(path, stat)| hash(path, stat));
         let mut contents = contents.into_iter();
         let mut bytes = Vec::new();
         for (folder, entry) in self.entries() {
@@ -199,7 +215,7 @@ impl Walk {
                 Some(stat) if stat.kind().is_file() => {
                     bytes.push(if stat.is_executable() { b'x' } else { b'f' });
                     if let Some(content) = contents.next() {
-                        bytes.extend(content?.0.as_bytes());
+                        bytes.extend(content?);
                     }
                 }
                 Some(stat) if stat.kind().is_symlink() => {
@@ -213,6 +229,11 @@ impl Walk {
             take(folder.label.join(&entry.name), &bytes);
         }
         Ok(())
+    }
+
+    /// Returns the paths of all directories.
+    pub(crate) fn dirs(&self) -> impl Iterator<Item = &Path> {
+        self.folders.iter().map(|folder| folder.dir.as_path())
     }
 
     /// Returns the paths whose metadata changes if an entry is added, removed or replaced.
@@ -287,10 +308,6 @@ impl Entry {
             _ => false,
         }
     }
-
-    fn is_file(&self) -> bool {
-        self.stat.is_some_and(|stat| stat.kind().is_file())
-    }
 }
 
 /// Returns the signature of the [watched](Walk::watched) paths of `parts`, and true if the
@@ -344,6 +361,11 @@ pub(crate) fn names(dir: &Path) -> Result<Vec<OsString>, FileError> {
         .map_err(FileError::when("list", dir))?;
     names.sort_unstable();
     Ok(names)
+}
+
+/// Returns the BLAKE3 digest of a file's content.
+fn blake3_of(path: &Path, _: &Stat) -> Result<[u8; 32], FileError> {
+    Digest::of_file(path).map(|digest| *digest.0.as_bytes())
 }
 
 /// Appends the length of `path`, then `path` itself.

@@ -1,5 +1,7 @@
 //! Tests of digests and of stored stat signatures.
 
+mod packaged;
+
 use super::*;
 use rstest::rstest;
 use std::fs::{File, Permissions};

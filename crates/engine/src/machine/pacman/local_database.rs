@@ -5,9 +5,10 @@
 //! `files` and `desc`. Therefore, a package with both has been extracted completely.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Returns the name of the installed package that owns each of `paths`. Paths that no package owns
 /// are missing from the result.
@@ -45,13 +46,33 @@ pub fn owners(database: &Path, paths: &BTreeSet<String>) -> io::Result<BTreeMap<
 /// An I/O error if the database cannot be listed.
 pub fn lists(database: &Path, package: &str) -> io::Result<bool> {
     for entry in fs::read_dir(database.join("local"))? {
-        let name = entry?.file_name();
-        // The name is NAME-VERSION-RELEASE.
-        if name.to_string_lossy().rsplitn(3, '-').nth(2) == Some(package) {
+        if is_of(&entry?.file_name(), package) {
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+/// Returns the directory of `package` in the database, or `None` if the package is not installed.
+///
+/// If pacman was interrupted, a package can have two directories. That counts as not installed.
+///
+/// # Errors
+/// An I/O error if the database cannot be listed.
+pub(super) fn directory(database: &Path, package: &str) -> io::Result<Option<PathBuf>> {
+    let mut found = None;
+    for entry in fs::read_dir(database.join("local"))? {
+        let entry = entry?;
+        if is_of(&entry.file_name(), package) && found.replace(entry.path()).is_some() {
+            return Ok(None);
+        }
+    }
+    Ok(found)
+}
+
+/// Returns true if `dir`, the name of a directory in the database, is `package-VERSION-RELEASE`.
+fn is_of(dir: &OsStr, package: &str) -> bool {
+    dir.to_string_lossy().rsplitn(3, '-').nth(2) == Some(package)
 }
 
 /// Returns the content of a file in the directory of a package, or `None` if there is no such file.
@@ -134,6 +155,7 @@ mod tests {
         for (package, want) in [("foo-dkms", true), ("bar", true), ("foo", false), ("dkms", false)]
         {
             assert_eq!(lists(dir.path(), package).unwrap(), want, "{package}");
+            assert_eq!(directory(dir.path(), package).unwrap().is_some(), want, "{package}");
         }
         assert!(lists(&dir.path().join("none"), "foo").is_err());
     }

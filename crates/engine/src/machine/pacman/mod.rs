@@ -1,12 +1,15 @@
 //! pacman as other processes see it: its transactions and its local database.
 
 mod local_database;
+mod mtree;
 mod package_owner;
+mod packaged_headers;
 mod target;
 mod transaction;
 
-use local_database::{lists, owners};
+use local_database::{directory, lists, owners};
 pub(crate) use package_owner::owner_of;
+pub(crate) use packaged_headers::PackagedHeaders;
 pub use target::Target;
 pub use transaction::Transaction;
 
