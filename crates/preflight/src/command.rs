@@ -188,8 +188,7 @@ fn what_arrives(
     databases: Option<&Path>,
 ) -> Result<Arriving, NotTried> {
     let arriving =
-        arriving::ask(query, &machine.trees.root, databases, None, files, &BTreeSet::new())
-            .map_err(|why| NotTried::new(why.to_string()))?;
+        arriving::ask(query, &machine.trees.root, databases, None, files, &BTreeSet::new())?;
     match arriving.unresolved.first() {
         Some(file) => Err(NotTried::new(format!("{file}: not a package file"))),
         None => Ok(arriving),

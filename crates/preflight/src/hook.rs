@@ -3,7 +3,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alpm_hook::lines::LineWriter;
 use alpm_hook::{HookArgs, Targets};
@@ -13,17 +13,22 @@ use dkms_engine::machine::{Lock, Machine, PreflightMode, Transaction};
 use crate::not_tried::NotTried;
 use crate::permission;
 use crate::session::{exit_code, run_worker};
-use crate::supervisor::{Supervisor, has_other_root};
+use crate::supervisor::{Supervisor, block_signals, has_other_root};
 use crate::worker::{ABORT, Purpose, WorkerJob};
 
 /// The time that a preflight waits for another run of alpm-dkms. After the transaction, the hooks
 /// wait without limit.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The time after which a waiting preflight checks whether pacman still waits for it.
+const LOOK_AT_PACMAN: Duration = Duration::from_millis(500);
+
 /// Tries whether the modules build after the transaction. Returns a failure if the transaction has
 /// to be aborted, and success in every other case.
 pub fn before_transaction(args: &HookArgs, targets: &Targets) -> ExitCode {
-    // A panic would abort the transaction, too.
+    // A hook that a signal kills aborts the transaction.
+    block_signals();
+    // So does a panic.
     let aborts = catch_unwind(AssertUnwindSafe(|| run(args, targets)));
     match aborts {
         Ok(Ok(true)) => ExitCode::FAILURE,
@@ -57,10 +62,7 @@ fn run(args: &HookArgs, targets: &Targets) -> Result<bool, NotTried> {
         say(&format!("would try the modules for {} paths", targets.paths.len()));
         return Ok(false);
     }
-    let lock = Lock::take_within(trees, &machine.env, PATIENCE)?;
-    let Some(lock) = lock else {
-        return Err(NotTried::new("another run of alpm-dkms is not finished"));
-    };
+    let lock = take_lock(&machine, &transaction)?;
     let job = WorkerJob {
         root: args.root.clone(),
         purpose: Purpose::Transaction {
@@ -75,6 +77,23 @@ fn run(args: &HookArgs, targets: &Targets) -> Result<bool, NotTried> {
         0 => Ok(false),
         code if code == i32::from(ABORT) => Ok(true),
         code => Err(NotTried::new(format!("the worker failed (exit code {code})"))),
+    }
+}
+
+/// Takes the lock, unless another run holds it too long or pacman ends meanwhile.
+fn take_lock(machine: &Machine, transaction: &Transaction) -> Result<Lock, NotTried> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let lock = Lock::take_within(&machine.trees, &machine.env, LOOK_AT_PACMAN)?;
+        if let Some(lock) = lock {
+            return Ok(lock);
+        }
+        if transaction.is_over(&machine.trees) {
+            return Err(NotTried::new("pacman has ended"));
+        }
+        if Instant::now() >= until {
+            return Err(NotTried::new("another run of alpm-dkms is not finished"));
+        }
     }
 }
 

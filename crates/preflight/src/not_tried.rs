@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use alpm_hook::package_query::QueryError;
 use dkms_engine::os::durable::FileError;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,16 @@ impl NotTried {
 impl fmt::Display for NotTried {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+impl From<QueryError> for NotTried {
+    fn from(error: QueryError) -> Self {
+        match error {
+            // The command line of the error contains all packages.
+            QueryError::NotRun(_) => Self::new("cannot run alpm-query"),
+            other => Self::new(other.to_string()),
+        }
     }
 }
 

@@ -114,11 +114,21 @@ fn ending(status: ExitStatus) -> Ending {
     }
 }
 
+/// The signals that ask a process to end.
+fn ending_signals() -> SigSet {
+    SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT])
+}
+
+/// Blocks the signals that ask this process to end, until [`Supervisor::run`] receives them.
+pub(crate) fn block_signals() {
+    // The call fails only for an invalid argument (pthread_sigmask(3)).
+    let _ = ending_signals().thread_block();
+}
+
 /// Blocks the signals that ask a process to end, and returns the descriptor that receives them.
 /// Rust's standard library unblocks all signals in the processes that it starts.
 fn receive_signals() -> io::Result<SignalFd> {
-    let signals =
-        SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT]);
+    let signals = ending_signals();
     signals.thread_block()?;
     Ok(SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
 }

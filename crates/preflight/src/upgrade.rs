@@ -109,8 +109,7 @@ fn names_of_installed(machine: &Machine, query: &Path) -> Result<BTreeSet<String
     let kernels = Kernels::read(&machine.trees)?;
     let kernels = kernels.all.into_iter().map(|kernel| kernel.release).collect();
     let lookups = PackageQuery { sources, kernels, ..PackageQuery::default() };
-    let owners = package_query::ask(query, &machine.trees.root, &lookups)
-        .map_err(|why| NotTried::new(why.to_string()))?;
+    let owners = package_query::ask(query, &machine.trees.root, &lookups)?;
     Ok(owner_names(&owners, &lookups))
 }
 

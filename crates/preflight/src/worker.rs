@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use alpm_hook::lines::LineWriter;
-use alpm_hook::package_query::{self, PackageQuery, Packages};
+use alpm_hook::package_query::{self, PackageQuery, Packages, QueryError};
 use dkms_engine::facts::source_dirs;
 use dkms_engine::machine::{Machine, PreflightMode};
 use dkms_engine::os::process::Program;
@@ -102,12 +102,10 @@ impl WorkerJob {
         let _ = raise_oom_score();
         let started = Instant::now();
         let machine = Machine::for_hook(&self.root);
-        let query = package_query::beside_us().map_err(package_query::QueryError::from);
-        let query = query.map_err(|why| NotTried::new(why.to_string()))?;
+        let query = package_query::beside_us().map_err(QueryError::from)?;
         match &self.purpose {
             Purpose::Transaction { pacman, targets, allowed } => {
-                let arriving = arriving::ask(&query, &self.root, None, *pacman, &[], targets)
-                    .map_err(|why| NotTried::new(why.to_string()))?;
+                let arriving = arriving::ask(&query, &self.root, None, *pacman, &[], targets)?;
                 if let Some(missing) = arriving.unresolved.first() {
                     let why = format!("cannot find the package file with {missing}");
                     return Err(NotTried::new(why));
@@ -157,8 +155,7 @@ impl WorkerJob {
         let (sources, _) = source_dirs(&machine.trees);
         let kernels = installed.iter().map(|it| it.kernel.release.clone()).collect();
         let lookups = PackageQuery { sources, kernels, ..PackageQuery::default() };
-        let owners = package_query::ask(query, &self.root, &lookups)
-            .map_err(|why| NotTried::new(why.to_string()))?;
+        let owners = package_query::ask(query, &self.root, &lookups)?;
         let mut results = self.trial(machine, arriving, &owners, targets).start(machine)?;
         if !arriving.toolchain.is_empty() {
             let tools: Vec<&str> = arriving.toolchain.iter().map(|it| it.name.as_str()).collect();

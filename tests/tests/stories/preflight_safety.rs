@@ -39,7 +39,7 @@ fn damaged_alpm_query_does_not_abort_the_transaction() {
     let (before, next) = waiting_machine();
     let query = "/usr/lib/alpm-dkms/alpm-query";
     for (damage, why) in [
-        ("rm $q", "cannot run `/usr/lib/alpm-dkms/alpm-query"),
+        ("rm $q", "cannot run alpm-query"),
         ("printf '#!/bin/sh\\necho nonsense\\n' >$q", "alpm-query: "),
         ("printf '#!/bin/sh\\nkill -KILL $$\\n' >$q", "alpm-query: "),
     ] {
