@@ -65,7 +65,7 @@ fn a_module_that_the_settings_name_aborts_the_upgrade() {
 
     let rest = Recipe::empty("other", "1.0").file("usr/share/other", "new").make(&root);
     crate::preflight_fixture::publish(&root, &[rest]);
-    root.pacman(&["-S", "other"]).ok();
+    root.pacman(&["-Sy", "other"]).ok();
     root.pacman(&["-Syu", "--ignore", "linux,linux-headers"]).ok().hooks_succeed();
     root.assert_works(&release(), "disk");
 }
