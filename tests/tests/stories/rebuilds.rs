@@ -19,6 +19,29 @@ fn unchanged_inputs_are_not_compiled_again() {
     root.assert_settled();
 }
 
+/// The digests come from pacman's list of the package, and equal those of the files on disk.
+#[test]
+fn reinstalled_headers_are_not_read() {
+    let root = machine(&[find("bbswitch")]);
+    let compilers = root.count_compilers();
+    let headers = find("linux-headers-1").file;
+    let trace = "exec strace -f -o /srv/calls -e trace=openat pacman --noconfirm -U";
+    root.shell(&format!("{trace} {headers}")).ok().hooks_succeed();
+    let calls = root.read("srv/calls");
+    let is_read = |call: &&str| call.contains("/build/include/") && call.contains("O_RDONLY");
+    let opened = calls.lines().filter(is_read).filter_map(|call| call.split('"').nth(1));
+    let mut read: Vec<&str> = opened.filter(|path| path.ends_with(".h")).collect();
+    read.dedup();
+    // The engine compares the release in this header with the name of the kernel's directory.
+    let [release_header] = read[..] else { panic!("{} headers were read", read.len()) };
+    assert!(release_header.ends_with("/generated/utsrelease.h"), "{release_header}");
+
+    std::fs::remove_file(root.path("var/lib/dkms/.cache/digests.toml")).expect("stored digests");
+    root.dkms(&["autoinstall", "--all"]).ok();
+    compilers.assert_none();
+    root.assert_settled();
+}
+
 /// The kernel release is the same, but the headers have another `Module.symvers`.
 #[test]
 fn changed_kernel_symbols_cause_a_rebuild() {
