@@ -31,7 +31,8 @@ impl PackagedHeaders {
     pub(crate) fn find(root: &Path, kernel: &Kernel) -> Option<Self> {
         let package = format!("{}-headers", kernel.pkgbase.as_ref()?);
         let read = || Self::read(root, kernel, &package);
-        let found = read().inspect_err(|error| log::info!("files of {package}: {error}"));
+        let found =
+            read().inspect_err(|error| log::info!("{package}: list of files ignored: {error}"));
         found.ok().flatten().filter(|found| !found.files.is_empty())
     }
 

@@ -21,18 +21,15 @@ fn packaged_headers(trees: &Trees) -> PathBuf {
     symlink("a.h", include.join("sub/link.h")).unwrap();
     let package = trees.root.join("var/lib/pacman/local/linux-headers-6.1-1");
     fs::create_dir_all(&package).unwrap();
-    let wrong = sha256_of_file(&include.join("b c.h")).unwrap();
-    write_list(
-        &package,
-        &format!(
-            "#mtree\n/set type=file\n\
-         ./usr/lib/modules/6.1/build/include/sub type=dir\n\
-         ./usr/lib/modules/6.1/build/include/sub/a.h size=6 sha256digest={}\n\
-         ./usr/lib/modules/6.1/build/include/sub/link.h type=link link=a.h\n\
-         ./usr/lib/modules/6.1/build/include/not-extracted.h size=6 sha256digest={0}\n",
-            hex(&wrong)
-        ),
-    );
+    let wrong = hex(&sha256_of_file(&include.join("b c.h")).unwrap());
+    let lines = [
+        "sub type=dir".to_owned(),
+        format!("sub/a.h size=6 sha256digest={wrong}"),
+        "sub/link.h type=link link=a.h".to_owned(),
+        format!("not-extracted.h size=6 sha256digest={wrong}"),
+    ];
+    let lines = lines.map(|line| format!("./usr/lib/modules/6.1/build/include/{line}\n"));
+    write_list(&package, &format!("#mtree\n/set type=file\n{}", lines.concat()));
     fs::write(package.join("desc"), "%NAME%\nlinux-headers\n").unwrap();
     fs::write(package.join("files"), "%FILES%\n").unwrap();
     settle();
@@ -106,4 +103,20 @@ fn hooks_read_headers_that_may_differ_from_their_package(#[case] damage: Damage)
     let package = packaged_headers(&trees);
     damage(&trees.install.join("6.1/build/include"), &package);
     assert_eq!(headers(&trees, IN_A_HOOK), headers(&trees, IN_A_COMMAND));
+}
+
+/// Run with `ROOT=DIR cargo test -p dkms-engine -- --ignored --nocapture headers_speed`. `DIR` is a
+/// root in which pacman has installed a kernel and its headers.
+#[test]
+#[ignore = "measures the machine and needs installed headers"]
+#[expect(clippy::print_stdout, reason = "a person reads the result")]
+fn headers_speed() {
+    let trees = Trees::under(Path::new(&std::env::var_os("ROOT").unwrap()));
+    let [on_disk, packaged] = [IN_A_COMMAND, IN_A_HOOK].map(|trusts_packages| {
+        let start = Instant::now();
+        let digest = headers(&trees, trusts_packages);
+        println!("packages trusted: {trusts_packages}: {:?}", start.elapsed());
+        digest
+    });
+    assert_eq!(packaged, on_disk);
 }
