@@ -26,7 +26,7 @@ pub enum Lookup {
 pub struct Transaction {
     /// The process that runs the transaction; `None` if unknown.
     pub pacman: Option<u32>,
-    /// The package files that arrive. If empty, they are found by the targets.
+    /// The arriving package files. If empty, alpm-query finds the files that contain the targets.
     pub files: Vec<PathBuf>,
     /// The paths, without a leading `/`, that pacman passed to the hook.
     pub targets: BTreeSet<Vec<u8>>,
@@ -95,8 +95,10 @@ fn transaction(
     if words.next_if(|word| word == "--pacman").is_some() {
         let pid = words.next().ok_or(USAGE)?;
         let number = pid.to_str().and_then(|pid| pid.parse().ok());
-        transaction.pacman =
-            Some(number.ok_or_else(|| format!("no process id: {}", pid.to_string_lossy()))?);
+        transaction.pacman = Some(number.ok_or_else(|| {
+            let pid = pid.to_string_lossy();
+            format!("invalid value for --pacman: \"{pid}\" (expected a process ID)")
+        })?);
     }
     for word in words {
         let path = std::path::absolute(&word);
@@ -177,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn arriving_reads_no_targets_beside_files() {
+    fn arriving_ignores_targets_if_files_are_given() {
         let args = read(&["arriving", "/a", "--pacman"], "usr/b\n").expect("good arguments");
         let files = vec!["/a".into(), std::path::absolute("--pacman").expect("a directory")];
         let expected = Transaction { files, ..Transaction::default() };

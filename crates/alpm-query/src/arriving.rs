@@ -1,8 +1,8 @@
 //! Finds the package files that a transaction is about to install.
 //!
-//! The files are searched in three places: on the command line of pacman, among the packages of the
-//! sync databases that pacman has downloaded, and in the rest of the cache directories. Each search
-//! ends when a package file is known for every target. A file is accepted only if its own file list
+//! Three places are searched for the files: the command line of pacman, the packages of the sync
+//! databases that pacman has downloaded, and the rest of the cache directories. The search ends
+//! when a package file is known for every target. A file is accepted only if its own file list
 //! contains a target.
 
 use std::collections::BTreeSet;
@@ -171,7 +171,7 @@ impl<'a> Search<'a> {
         self.found.push(Found { file, paths, is_given });
     }
 
-    /// Adds a file that the caller gave. If it cannot be read, its path is missing.
+    /// Adds a file that the caller gave. Records its path as missing if the file cannot be read.
     fn load_given(&mut self, path: &Path) {
         if self.tried.contains(path) {
             return;
@@ -212,9 +212,10 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Adds the files of packages in the sync databases that contain missing targets. Begins with
-    /// the packages that are not installed in this version, and among them with those whose name or
-    /// installed files concern dkms.
+    /// Adds the files of packages in the sync databases that contain missing targets.
+    ///
+    /// Tries the packages that are not installed in this version first. Among these and among the
+    /// others, packages whose name or installed files concern dkms come first.
     fn load_listed(&mut self, database: &Database, available: &[Listed<'_>], cache: &Cache) {
         let cached = available.iter().filter_map(|package| {
             let name = readable(|| package.package.filename()).flatten()?;
@@ -271,8 +272,9 @@ impl Facts<'_> {
         }
     }
 
-    /// Returns the packages that depend on exactly this version of `package`: other files, and
-    /// packages of the sync databases that are installed or that the command line names.
+    /// Returns the packages that depend on exactly this version of `package`: among the other
+    /// package files, and among the packages in the sync databases that are installed or named on
+    /// the command line.
     fn bound_to(&self, package: &Pkg) -> BTreeSet<String> {
         let could_arrive = |listed: &&Listed<'_>| {
             self.database.installed_package(listed.name).is_some()

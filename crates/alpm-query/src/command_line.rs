@@ -64,10 +64,10 @@ pub fn words(process: &Path) -> Vec<OsString> {
     text.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect()
 }
 
-/// Returns the directory that a pacman was started in; `None` if it cannot be told.
+/// Returns the directory that a pacman was started in; `None` if it cannot be determined.
 ///
-/// While a hook runs, pacman is in its root directory. It keeps the former directory open with
-/// close-on-exec, so that it is the only such directory among its descriptors.
+/// While a hook runs, pacman is in its root directory. pacman keeps its previous directory open
+/// with close-on-exec. No other directory among its descriptors has that flag.
 pub fn saved_directory(process: &Path) -> Option<PathBuf> {
     let descriptors = fs::read_dir(process.join("fd")).ok()?;
     let mut directories = descriptors.flatten().filter(|descriptor| {

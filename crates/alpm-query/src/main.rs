@@ -11,8 +11,8 @@
 //!
 //! `arriving` reads pacman's targets from standard input, as a PreTransaction hook gets them, and
 //! finds the package files that contain them (see `arriving.rs`). PID is the process that runs the
-//! transaction. With FILEs, these are what arrives; the targets are then not read, and are the
-//! paths in the files that trigger the hooks.
+//! transaction. With FILEs, alpm-query describes these files and does not read standard input. The
+//! targets are then those paths in the files that would trigger the hooks.
 //!
 //! libalpm depends on about 35 libraries, and a transaction that upgrades one of them can keep this
 //! program from starting. The hooks are separate programs, so they run nevertheless. This program

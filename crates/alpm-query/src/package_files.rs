@@ -29,7 +29,7 @@ pub struct PackageFile<'a> {
 
 impl<'a> PackageFile<'a> {
     /// Reads a package file. libalpm reads only its first members, which include the file list.
-    /// Returns `None` if it is no package, or if its path, name or version is not UTF-8.
+    /// Returns `None` if it is not a package, or if its path, name or version is not UTF-8.
     pub fn load(alpm: &'a Alpm, path: &Path) -> Option<Self> {
         // Opening a FIFO would wait for its writer.
         if !path.is_absolute() || !path.is_file() {

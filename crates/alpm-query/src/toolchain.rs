@@ -16,15 +16,16 @@ const TOOLCHAIN: [&str; 8] = ["gcc", "binutils", "glibc", "make", "pahole", "cla
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct ReplacedTool {
     name: String,
-    /// The version that arrives.
+    /// The arriving version.
     version: String,
     /// The installed version.
     installed: String,
 }
 
-/// Returns the packages of the toolchain that the transaction replaces by a version in `files`, or
-/// by one of the packages `available` in the sync databases if the command line `line` upgrades the
-/// system, names the package, or is unknown.
+/// Returns the toolchain packages that the transaction replaces.
+///
+/// New versions come from `files`. They also come from `available`, the packages in the sync
+/// databases, if the command line `line` upgrades the system, names the package, or is unknown.
 pub fn replaced<'a>(
     database: &Database,
     files: impl Iterator<Item = &'a PackageFile<'a>> + Clone,

@@ -9,8 +9,9 @@ use dkms_engine::names::ModuleId;
 use crate::arriving::Arriving;
 use crate::verdict::{RegressionCause, Verdict};
 
-/// Returns a line for each module that would be lost and for which another source can help: a
-/// version in the repositories, or one that a package from elsewhere may have.
+/// Returns a line for each module that would be lost and for which another source can help: a newer
+/// version in the repositories, or a foreign package (for example, from the AUR), which may have
+/// one.
 ///
 /// `program` is the path of alpm-query. Returns nothing if it does not answer.
 pub(crate) fn newer_sources(

@@ -55,17 +55,19 @@ pub struct ArrivingPackage {
 pub struct ReplacedTool {
     /// The name, e.g. `gcc`.
     pub name: String,
-    /// The version that arrives.
+    /// The arriving version.
     pub version: String,
     /// The installed version.
     pub installed: String,
 }
 
 /// Runs alpm-query, whose path is `program`, on the packages of the machine at `root`. `databases` is
-/// the directory of pacman's databases; `None` for the configured one. `pacman` is the process that runs the transaction, and `targets` are the paths that it passed to the hook.
-/// With `files`, which are absolute paths, these package files are what arrives, and the targets are
-/// the paths in them that trigger the hooks. Without files and targets, returns an empty answer
-/// without running alpm-query.
+/// the directory of pacman's databases; `None` for the configured one. `pacman` is the process that
+/// runs the transaction, and `targets` are the paths that it passed to the hook.
+///
+/// With `files`, which are absolute paths, alpm-query describes these package files. The targets
+/// are then those paths in the files that would trigger the hooks. Without files and targets,
+/// returns an empty answer without running alpm-query.
 ///
 /// # Errors
 /// [`QueryError`] if alpm-query cannot be run or does not answer.
@@ -140,7 +142,8 @@ mod tests {
 
     use super::*;
 
-    /// Prints an answer with one package, and the arguments and input of the program as its command.
+    /// A script that prints an answer with one package. The answer's `command` holds the script's
+    /// arguments and input.
     const ANSWER: &str = r#"
         command=$(printf '"%s",' "$@" $(cat))
         cat <<END

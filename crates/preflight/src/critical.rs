@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 /// class in sysfs and the kind of its devices.
 const CLASSES: [(&str, &str); 3] = [("net", "network"), ("drm", "display"), ("block", "storage")];
 
-/// The mount points whose file systems a machine needs, each with what its driver does.
+/// The mount points whose file systems a machine needs, each with the reason to need its driver.
 const MOUNT_POINTS: [(&str, &str); 4] = [
-    ("/", "holds the root file system"),
-    ("/usr", "holds the file system /usr"),
-    ("/var", "holds the file system /var"),
-    ("/home", "holds the file system /home"),
+    ("/", "is the driver of the root file system"),
+    ("/usr", "is the driver of the file system /usr"),
+    ("/var", "is the driver of the file system /var"),
+    ("/home", "is the driver of the file system /home"),
 ];
 
 /// Returns the names of the kernel modules that the machine below `root` needs, each with the
@@ -72,7 +72,8 @@ fn pci_devices(root: &Path) -> Vec<(String, String)> {
 }
 
 /// Returns the kind of a PCI device according to its base class; `None` for all kinds that are not
-/// critical. The file contains, for example, `0x020000` for a network device.
+/// critical. Reads the device's file `class`, which contains, for example, `0x020000` for a network
+/// device.
 fn pci_kind(device: &Path) -> Option<&'static str> {
     let class = fs::read_to_string(device.join("class")).ok()?;
     match class.trim().strip_prefix("0x")?.get(..2)? {
@@ -214,9 +215,9 @@ mod tests {
         assert_eq!(
             reasons(&root),
             [
-                "bcachefs: holds the file system /home",
-                "fuse: holds the file system /usr",
-                "zfs: holds the root file system",
+                "bcachefs: is the driver of the file system /home",
+                "fuse: is the driver of the file system /usr",
+                "zfs: is the driver of the root file system",
             ]
         );
     }

@@ -46,7 +46,7 @@ pub fn message(losses: &BTreeSet<ExpectedLoss>) -> String {
     format!("the next upgrade would lose {}; see: dkms preflight --upgrade", losses.join(", "))
 }
 
-/// Replaces the modules that the next upgrade would lose by those of `verdict`.
+/// Stores the modules that would be lost according to `verdict`, replacing the earlier list.
 pub(crate) fn store(trees: &Trees, verdict: &Verdict) -> Result<(), FileError> {
     let losses = losses(verdict);
     let file = file(trees);
@@ -57,8 +57,8 @@ pub(crate) fn store(trees: &Trees, verdict: &Verdict) -> Result<(), FileError> {
     durable::write(&file, &text.map_err(FileError::when("write", &file))?)
 }
 
-/// Adds an entry to the journal if a unit runs this command and modules would be lost. An entry that
-/// cannot be added is only missing.
+/// Adds an entry to the journal if a unit runs this command and modules would be lost. Ignores
+/// errors.
 pub(crate) fn announce(machine: &Machine, verdict: &Verdict) {
     let losses = losses(verdict);
     if losses.is_empty() || env::var_os("JOURNAL_STREAM").is_none() {

@@ -23,8 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The time after which a waiting preflight checks whether pacman still waits for it.
 const LOOK_AT_PACMAN: Duration = Duration::from_millis(500);
 
-/// Tries whether the modules build after the transaction. Returns a failure if the transaction has
-/// to be aborted, and success in every other case.
+/// Checks, before the transaction, whether the modules will build after it. Returns a failure if
+/// the transaction must be aborted, and success in every other case.
 pub fn before_transaction(args: &HookArgs, targets: &Targets) -> ExitCode {
     // A hook that a signal kills aborts the transaction.
     block_signals();

@@ -1,24 +1,25 @@
-//! Tries, before a transaction, whether the modules build for what it is about to install.
+//! Checks, before a transaction, whether the modules build for what it is about to install.
 //!
-//! Three processes take part. The hook's own process, the *supervisor*, only starts the *worker* and
-//! waits for it, so that nothing but a verdict can abort a transaction. The worker finds out which
-//! package files arrive and what works now, and compares that with the results of the *trial*. The
-//! trial runs in a mount namespace in which everything has already arrived and nothing else can be
-//! changed. There, the engine builds the modules as it does after the transaction.
+//! Three processes take part. The hook's own process, the *supervisor*, only starts the *worker*
+//! and waits for it, so that nothing but a verdict can abort a transaction. The worker finds the
+//! arriving package files and the modules that work now, and compares the latter with the results
+//! of the *trial*. The trial runs in a mount namespace in which the new files are already in place
+//! and the rest of the system is read-only. There, the engine builds the modules as it does after
+//! the transaction.
 //!
 //! | Module | Purpose |
 //! |---|---|
 //! | `hook` | runs a preflight as a PreTransaction hook |
 //! | `command` | runs a preflight for `dkms preflight` |
 //! | `session` | runs a worker under the lock |
-//! | `supervisor` | starts the worker and ends it in time |
-//! | `worker` | finds out what arrives, has it tried, and prints the verdict |
+//! | `supervisor` | starts the worker and kills it after the timeout |
+//! | `worker` | finds the arriving packages, starts the trial, and prints the verdict |
 //! | `arriving` | which package files arrive |
 //! | `upgrade` | what the next upgrade would bring |
-//! | `installed` | what works now |
+//! | `installed` | which modules work now |
 //! | `trial` | builds the modules in a mount namespace |
 //! | `namespace`, `scratch`, `package_file` | the mounts of a trial |
-//! | `outcome` | what became of each module |
+//! | `outcome` | the result for each module |
 //! | `critical`, `verdict` | which modules would be lost, and which of these the machine needs |
 //! | `advice` | newer sources of the modules that do not build |
 //! | `message`, `report` | what the user reads, as text and as JSON |

@@ -50,8 +50,8 @@ fn success(verdict: &Verdict, elapsed: Duration) -> Option<String> {
     let kernels: Vec<&str> = verdict.builds.keys().map(KernelRelease::as_str).collect();
     let modules = match modules.len() {
         0 => return None,
-        1 => "1 module builds".to_owned(),
-        count => format!("{count} modules build"),
+        1 => "1 module built".to_owned(),
+        count => format!("{count} modules built"),
     };
     Some(format!("{modules} for {} ({} s)", kernels.join(", "), elapsed.as_secs()))
 }

@@ -15,8 +15,8 @@ use crate::not_tried::NotTried;
 /// An argument of mount(2) that a call does not use.
 const NONE: Option<&str> = None;
 
-/// Enters a new mount namespace. What is mounted there is not seen outside, and the other way
-/// round. This process must have only one thread.
+/// Enters a new mount namespace. Mounts inside are not visible outside, and vice versa. This
+/// process must have only one thread.
 pub(crate) fn enter() -> Result<(), NotTried> {
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     unshare(CloneFlags::CLONE_NEWNS)
@@ -83,7 +83,7 @@ pub(crate) fn verify_read_only(dirs: &[&Path]) -> Result<(), NotTried> {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Ok(_) => {
                 let _ = fs::remove_file(&probe);
-                return Err(NotTried::new(format!("{}: cannot be protected", dir.display())));
+                return Err(NotTried::new(format!("{}: cannot be made read-only", dir.display())));
             }
             Err(error) => return Err(NotTried::new(format!("{}: {error}", dir.display()))),
         }

@@ -98,8 +98,8 @@ pub(crate) fn outcomes(machine: &Machine, plan: &Plan, report: &Report) -> Vec<T
 const LIBRARY_FAULTS: [&str; 2] =
     ["error while loading shared libraries", "' not found (required by "];
 
-/// Returns how the trial itself may have caused a failure: most directories of the machine cannot be
-/// written, and only a part of what arrives is there.
+/// Returns how the trial itself may have caused a failure: most directories of the machine are
+/// read-only, and the trial contains only some of the arriving files.
 fn obstacle(trees: &Trees, failure: &Failure) -> Option<String> {
     let log = failure.log.as_ref().and_then(|log| File::open(log).ok());
     let lines = log.into_iter().flat_map(|log| BufReader::new(log).split(b'\n')).flatten();
@@ -111,7 +111,10 @@ fn obstacle(trees: &Trees, failure: &Failure) -> Option<String> {
             );
         }
         if LIBRARY_FAULTS.iter().any(|fault| line.contains(fault)) {
-            return Some(format!("it needs a library that may arrive: {}", line.trim()));
+            return Some(format!(
+                "it needs a library that the transaction may install: {}",
+                line.trim()
+            ));
         }
     }
     let missing = missing_path(failure.cause.as_deref()?)?;
@@ -119,7 +122,7 @@ fn obstacle(trees: &Trees, failure: &Failure) -> Option<String> {
         Ok(inner) => HEADERS.iter().any(|name| inner.iter().nth(1) == Some(name.as_ref())),
         Err(_) => path.starts_with(&trees.source) || path.starts_with(&trees.dkms),
     };
-    let why = || format!("it needs {}, which may arrive", missing.display());
+    let why = || format!("it needs {}, which the transaction may install", missing.display());
     (!is_complete(missing)).then(why)
 }
 
@@ -154,7 +157,7 @@ fn of_note(note: &Note) -> Option<Tried> {
             (Some(module), kernel, fails(format!("not for this kernel: {why}"), None, None))
         }
         Note::KnownFailure { module, kernel, what, log, .. } => {
-            let message = "the build failed before".to_owned();
+            let message = "an earlier build failed".to_owned();
             (Some(module), kernel, fails(message, Some(what), Some(log)))
         }
         Note::Deferred { module, kernel, needs } => {
@@ -185,28 +188,28 @@ mod tests {
     #[case::kernel(
         "cp: cannot stat '/usr/lib/modules/7/kernel/a.ko': No such file or directory",
         "",
-        Some("it needs /usr/lib/modules/7/kernel/a.ko, which may arrive")
+        Some("it needs /usr/lib/modules/7/kernel/a.ko, which the transaction may install")
     )]
     #[case::elsewhere(
         "a.c:1: fatal error: /opt/a.h: No such file or directory",
         "",
-        Some("it needs /opt/a.h, which may arrive")
+        Some("it needs /opt/a.h, which the transaction may install")
     )]
     #[case::no_cause("", "touch: cannot touch '/opt/a': Read-only file system\n", Some(WRITES))]
     #[case::library(
         "make: *** [Makefile:1: a.o] Error 127",
         "modpost: error while loading shared libraries: libelf.so.2\n",
         Some(
-            "it needs a library that may arrive: modpost: error while loading shared libraries: \
-             libelf.so.2"
+            "it needs a library that the transaction may install: modpost: error while loading \
+             shared libraries: libelf.so.2"
         )
     )]
     #[case::library_version(
         "",
         "modpost: libc.so.6: version `GLIBC_9' not found (required by modpost)\n",
         Some(
-            "it needs a library that may arrive: modpost: libc.so.6: version `GLIBC_9' not found \
-             (required by modpost)"
+            "it needs a library that the transaction may install: modpost: libc.so.6: version \
+             `GLIBC_9' not found (required by modpost)"
         )
     )]
     #[case::earlier_line(

@@ -12,13 +12,13 @@ use walkdir::WalkDir;
 
 use crate::not_tried::NotTried;
 
-/// The directories that must not be anything else, such as a link to a directory of the machine.
+/// The paths that must be directories and not, for example, links to directories of the machine.
 const DIRECTORIES: [&str; 4] = ["usr", "usr/src", "usr/lib", "usr/lib/modules"];
 
 /// The time limit for unpacking one package.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
-/// A package that arrives.
+/// An arriving package.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Package {
     pub(crate) file: PathBuf,
@@ -26,7 +26,8 @@ pub(crate) struct Package {
     pub(crate) targets: BTreeSet<String>,
 }
 
-/// Unpacks the sources, headers and kernels of a package below `root`, a directory of scratch space. Kernel objects are left out, since builds do not need them.
+/// Unpacks the sources, headers and kernels of a package below `root`, a directory of scratch
+/// space. Kernel objects are left out, since builds do not need them.
 ///
 /// # Errors
 /// [`NotTried`] if the file is not a complete archive, or if it contains anything but files,

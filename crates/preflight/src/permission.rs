@@ -8,7 +8,7 @@ use dkms_engine::os::durable::{self, FileError};
 /// The name of the file in the dkms tree whose existence is the permission.
 const ALLOWED: &str = ".preflight-allowed";
 
-/// Allows the next transaction with a preflight to go on, whatever the preflight finds.
+/// Allows the next transaction with a preflight to go on, regardless of the verdict.
 ///
 /// # Errors
 /// [`FileError`] if the dkms tree is not writable.

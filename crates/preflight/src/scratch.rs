@@ -20,17 +20,17 @@ use crate::package_file::{Package, unpack};
 pub(crate) const SCRATCH: &str = ".preflight";
 
 /// The directories of a kernel in which modules are installed. They are copied, so that a trial can
-/// install modules there; all others are only shown.
+/// install modules there; all other directories are bind-mounted read-only.
 const MODULE_DIRS: [&str; 5] = ["updates", "extramodules", "extra", "misc", "weak-updates"];
 
 /// The entries of a kernel's directory that belong to its headers.
 pub(crate) const HEADERS: [&str; 2] = ["build", "source"];
 
-/// The size in bytes up to which a file is copied. Larger ones are shown in their place.
+/// The size in bytes up to which a file is copied. Larger files are bind-mounted instead.
 const SMALL: u64 = 8 << 20;
 
-/// The entries of the dkms tree that a trial does not see: other runs' work, and what only takes up
-/// space.
+/// The entries of the dkms tree that a trial does not see: other runs' work, and entries that would
+/// only take up space.
 const LEFT_OUT: [&str; 8] =
     [".bin", ".build", ".cache", ".images", ".lock", ".log", ".pending", SCRATCH];
 
@@ -93,7 +93,7 @@ impl<'a> Scratch<'a> {
         unpack(package, &self.root)
     }
 
-    /// Returns the path in the trees of a path of a package.
+    /// Returns the location of `target`, a path in a package, in the scratch trees.
     pub(crate) fn path(&self, target: &str) -> PathBuf {
         self.root.join(target)
     }
@@ -106,17 +106,17 @@ impl<'a> Scratch<'a> {
                 .to_str()
                 .is_some_and(|name| self.departing.sources.contains(name));
             if !departs {
-                show(&entry, &self.sources())?;
+                add_entry(&entry, &self.sources())?;
             }
         }
         for entry in entries(&self.trees.install)? {
             match kind(&entry)?.is_dir() {
                 true => self.add_kernel(&entry)?,
-                false => show(&entry, &self.kernels())?,
+                false => add_entry(&entry, &self.kernels())?,
             }
         }
         self.copy_dkms_tree()?;
-        self.show_launchers()
+        self.mount_launchers()
     }
 
     fn add_kernel(&self, kernel: &DirEntry) -> Result<(), NotTried> {
@@ -142,7 +142,7 @@ impl<'a> Scratch<'a> {
         for entry in staying {
             match MODULE_DIRS.iter().any(|dir| entry.file_name() == *dir) {
                 true => copy(&[entry.path()], &to)?,
-                false => show(&entry, &to)?,
+                false => add_entry(&entry, &to)?,
             }
         }
         Ok(())
@@ -180,9 +180,9 @@ impl<'a> Scratch<'a> {
         copy(&whole, &self.dkms)
     }
 
-    /// Shows the caches of compiler launchers. They stay writable: their results do not depend on what
-    /// arrives.
-    fn show_launchers(&self) -> Result<(), NotTried> {
+    /// Bind-mounts the caches of compiler launchers. They stay writable, since their contents do
+    /// not depend on the arriving packages.
+    fn mount_launchers(&self) -> Result<(), NotTried> {
         for name in LAUNCHERS {
             let from = self.trees.dkms.join(".cache").join(name);
             if !from.is_dir() {
@@ -207,15 +207,17 @@ impl<'a> Scratch<'a> {
             // Last, because it hides the scratch space itself.
             (self.dkms.clone(), &self.trees.dkms),
         ];
-        // A directory that does not exist hides nothing, and cannot be made any longer.
+        // Skip directories that do not exist: there is nothing to hide, and the file system is
+        // already read-only.
         let mut there = mounts.iter().filter(|(_, at)| at.exists());
         there.try_for_each(|(from, at)| namespace::bind(from, at))
     }
 }
 
-/// Shows an entry of a directory of the machine in the directory `to`, unless an arriving package
-/// contains an entry of that name.
-fn show(entry: &DirEntry, to: &Path) -> Result<(), NotTried> {
+/// Adds an entry of a directory of the machine to the directory `to`, unless an arriving package
+/// contains an entry of that name. Directories and large files are bind-mounted; links and small
+/// files are copied.
+fn add_entry(entry: &DirEntry, to: &Path) -> Result<(), NotTried> {
     let (from, at) = (entry.path(), to.join(entry.file_name()));
     if fs::symlink_metadata(&at).is_ok() {
         return Ok(());

@@ -46,8 +46,8 @@ fn supervise(supervisor: &Supervisor, job: &WorkerJob) -> Result<Ending, NotTrie
     supervisor.run(worker, &job_text).map_err(|error| failed(&error))
 }
 
-/// Waits until the threads that have waited for programs are gone: the supervisor must be the only
-/// one. They end soon after their programs.
+/// Waits until the threads that wait for child processes have ended, because the supervisor must be
+/// single-threaded. They end soon after their child processes.
 fn await_threads() {
     let until = Instant::now() + Duration::from_secs(5);
     let threads = || fs::read_dir("/proc/self/task").map_or(1, Iterator::count);

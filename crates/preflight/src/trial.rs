@@ -1,4 +1,4 @@
-//! Tries to build the modules in a mount namespace in which everything has already arrived.
+//! Tries to build the modules in a mount namespace in which the new files are already in place.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -26,8 +26,8 @@ use crate::scratch::{Departing, SCRATCH, Scratch};
 /// The memory in bytes that builds need besides what is unpacked.
 const BUILDS: u64 = 256 << 20;
 
-/// The space in bytes that stays free on a disk. pacman has checked that the transaction fits, and
-/// its files arrive only afterwards.
+/// The space in bytes that a trial leaves free on a disk. pacman has already checked that the files
+/// of the transaction fit, but installs them only after the trial.
 const LEFT_FREE: u64 = 4 << 30;
 
 /// The maximum size in bytes of a file that a trial writes.
@@ -111,8 +111,8 @@ impl TrialJob {
         let dir = dir.canonicalize().map_err(FileError::when("find", &dir))?;
         self.make_room(&machine, &dir)?;
         namespace::mount_proc();
-        // From here on, nothing can change the machine: what is mounted in the scratch space
-        // becomes no more writable by that, and neither does a link in a package lead out of it.
+        // From here on, nothing can change the machine: mounting a directory in the scratch space
+        // does not make it writable, and a link in a package cannot lead out of the scratch space.
         namespace::make_read_only(&[dir.as_path()])?;
         namespace::verify_read_only(&["/", "/usr", "/etc", "/var"].map(Path::new))?;
         let scratch = Scratch::new(&trees, &self.departing, &dir)?;
@@ -196,8 +196,7 @@ fn limit_files() -> Result<(), NotTried> {
         .map_err(|errno| NotTried::new(format!("cannot limit file sizes: {errno}")))
 }
 
-/// Copies the logs of failed builds into the directory `logs`. A log that cannot be copied is only
-/// missing.
+/// Copies the logs of failed builds into the directory `logs`. Ignores logs that cannot be copied.
 fn keep_logs(tried: &[Tried], logs: &Path) {
     for log in tried.iter().filter_map(|tried| tried.log()) {
         if let Some(name) = log.file_name() {

@@ -94,8 +94,9 @@ impl UpgradePackage {
         text.lines().filter_map(package).collect()
     }
 
-    /// Returns true if the package can contain a kernel, headers or the source of a module, given
-    /// the `installed` packages that do. A new package can replace one of them or be a dependency.
+    /// Returns true if the package can contain a kernel, headers or the source of a module.
+    /// `installed` are the names of the installed packages that contain any of these. A new package
+    /// can replace one of them or be a dependency.
     fn is_of_interest(&self, installed: &BTreeSet<String>) -> bool {
         installed.contains(&self.name)
             || self.name.ends_with("-dkms")
@@ -126,7 +127,7 @@ fn copy_databases(machine: &Machine) -> Result<TempDir, NotTried> {
     let own = setting(machine, "DBPath")?;
     let own = own.first().ok_or_else(|| NotTried::new("pacman-conf: no DBPath"))?;
     let parent = machine.temporary_dir();
-    // The user as whom pacman downloads has to enter the directory.
+    // pacman's download user must be able to enter the directory.
     let mut builder = tempfile::Builder::new();
     let builder = builder.prefix("alpm-dkms-").permissions(Permissions::from_mode(0o755));
     let dir = builder.tempdir_in(&parent).map_err(FileError::when("create", &parent))?;

@@ -1,4 +1,4 @@
-//! Finds out what arrives, has it tried, and prints what that means.
+//! Finds the arriving packages, starts the trial, and prints the verdict.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -141,8 +141,8 @@ impl WorkerJob {
         }
     }
 
-    /// Tries the modules for what arrives, and compares the results with what works now. Returns
-    /// also the packages that own the kernels and sources.
+    /// Tries the modules for the arriving packages, and compares the results with the modules that
+    /// work now. Also returns the packages that own the kernels and sources.
     fn verdict(
         &self,
         machine: &Machine,
@@ -198,7 +198,7 @@ fn raise_oom_score() -> io::Result<()> {
 }
 
 /// Returns the sources and kernels of the installed packages that the transaction replaces or
-/// removes. What arrives again in the same place departs, too.
+/// removes. Includes directories that the new packages contain again.
 fn departing(machine: &Machine, arriving: &Arriving, owners: &Packages) -> Departing {
     let leaving: BTreeSet<&str> = arriving
         .packages

@@ -1,4 +1,4 @@
-//! Tries, before a transaction, whether the modules build for what it is about to install.
+//! Checks, before a transaction, whether the modules build for what it is about to install.
 //!
 //! `--command` answers `dkms preflight`. The other flags are for the processes that this program
 //! starts; see the library `preflight`.
@@ -10,7 +10,7 @@ use preflight::command::COMMAND;
 use preflight::{TRIAL, WORKER};
 
 fn main() -> ExitCode {
-    // Any other failure than a verdict must not abort the transaction.
+    // Only a verdict may abort the transaction; other failures must not.
     alpm_hook::run_or(
         "dkms-preflight",
         &[WORKER, TRIAL, COMMAND],

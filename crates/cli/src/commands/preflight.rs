@@ -57,7 +57,7 @@ fn ask(
     refuse(1, question.exec(args.has(OptId::Idle), console.is_quiet()).to_string())
 }
 
-/// Refuses options that select other trees: a trial mounts its trees over those of the hooks.
+/// Refuses options that select other trees: a trial mounts its copies over the default trees.
 fn check_trees(args: &Args, subject: &str) -> Result<(), Failure> {
     let trees = [
         ("--root", &args.root),

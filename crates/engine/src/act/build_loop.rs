@@ -284,8 +284,8 @@ impl Run<'_> {
     }
 }
 
-/// Evicts builds until the cache has its maximum size. A build that a trial run has pinned for this
-/// run, or an earlier one, has served its purpose once its module is built.
+/// Evicts builds until the cache has its maximum size. Before that, removes the pins that trial
+/// runs have set on builds whose modules are built now.
 fn trim_cache(machine: &Machine) -> Result<(), FileError> {
     let cache = BuildCache::of(&machine.trees);
     cache.remove_pins(|entry| {

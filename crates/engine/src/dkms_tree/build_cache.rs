@@ -7,8 +7,8 @@
 //! ticket is the time when the entry was last used.
 //!
 //! A trial run pins the entries that it stores or restores, so that the run after the transaction
-//! finds them whatever the size of the cache. A pin is removed by the first run after which the
-//! entry's module is built for the entry's kernel, or expires after a day.
+//! finds them regardless of the size of the cache. The first run that leaves the entry's module
+//! built for the entry's kernel removes the pin. A pin expires after a day.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -75,8 +75,8 @@ pub struct CachedBuild {
 }
 
 impl CachedBuild {
-    /// Returns true if the build is pinned at the time `now`, and therefore not evicted. A pin from
-    /// a clock that was ahead has no effect.
+    /// Returns true if the build is pinned at the time `now`, and therefore not evicted. Ignores a
+    /// pin that was set while the clock was ahead.
     #[must_use]
     pub fn is_pinned(&self, now: SystemTime) -> bool {
         self.pinned_until.is_some_and(|until| until > now && until <= now + PINNED_FOR)

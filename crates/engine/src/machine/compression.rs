@@ -62,8 +62,8 @@ fn in_package(trees: &Trees, kernel: &Kernel) -> Vec<Compression> {
     files.flat_map(|text| listed(trees, &kernel.dir, text.lines())).collect()
 }
 
-/// Returns the compressions of the first objects in `files`, a list of paths relative to the root,
-/// that are the own ones of the kernel in the directory `dir`.
+/// Returns the compressions of the first of the kernel's own objects in `files`, a list of paths
+/// relative to the root. `dir` is the kernel's directory.
 fn listed<'a>(trees: &Trees, dir: &Path, files: impl Iterator<Item = &'a str>) -> Vec<Compression> {
     let objects = dir.join("kernel");
     let Ok(objects) = objects.strip_prefix(&trees.root) else { return Vec::new() };

@@ -171,7 +171,7 @@ impl Machine {
     /// paths relative to the root, such as `usr/lib/modules/6.1/kernel/fs/ext4/ext4.ko.zst`. Does
     /// nothing if the list contains no object of the kernel.
     ///
-    /// It replaces what is detected, for a kernel whose objects have not been unpacked yet.
+    /// Overrides detection for a kernel whose objects have not been unpacked yet.
     pub fn set_compression_from(&self, kernel: &KernelRelease, files: &[String]) {
         if let Some(compression) = compression::of_files(&self.trees, kernel, files) {
             self.kernels.set_compression(kernel, compression);

@@ -19,7 +19,7 @@ pub struct Trial(Mutex<LeftOut>);
 struct LeftOut {
     /// The modules and kernels of the scripts that were left out. POST_ADD has no kernel.
     scripts: BTreeSet<(ModuleName, Option<KernelRelease>)>,
-    /// The builds that began after a script was left out on which they may depend.
+    /// The builds that may depend on a script that was left out before they began.
     builds: BTreeSet<(ModuleName, KernelRelease)>,
 }
 

@@ -330,7 +330,8 @@ fn unless_replaced(error: Errno) -> io::Error {
 
 /// Fails if `to` is inside `from`, because copying would continue until the disk is full.
 ///
-/// Compares directories and not paths: a path through /proc/self/fd cannot be resolved to another.
+/// Compares directories and not paths: a path through /proc/self/fd cannot be resolved to the
+/// directory's real path.
 fn refuse_copy_into_itself(from: &Path, to: &Path) -> Result<(), FileError> {
     let identity = |path: &Path| {
         let meta = fs::metadata(path).map_err(FileError::when("examine", path))?;

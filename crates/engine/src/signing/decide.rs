@@ -44,7 +44,7 @@ pub(crate) fn certificate(machine: &Machine, kernel: &Kernel) -> Option<Digest> 
     }
 }
 
-/// Returns true if objects for `kernel` are not signed only because a trial run creates no key.
+/// Returns true if objects for `kernel` would be signed, but a trial run creates no key.
 pub(crate) fn awaits_key(machine: &Machine, kernel: &Kernel) -> bool {
     machine.signers.known(&kernel.release).as_deref() == Some(&SigningDecision::AwaitsKey)
 }

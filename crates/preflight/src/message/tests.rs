@@ -68,8 +68,8 @@ fn tells_what_builds() {
     let two = Verdict { builds, ..Verdict::default() };
     let texts = [one, two, Verdict::default()].map(|verdict| text(&verdict, true, false));
     insta::assert_snapshot!(texts.concat(), @"
-    1 module builds for 7.2-arch1-1 (12 s)
-    2 modules build for 6.12-lts, 7.2-arch1-1 (12 s)
+    1 module built for 7.2-arch1-1 (12 s)
+    2 modules built for 6.12-lts, 7.2-arch1-1 (12 s)
     ");
 }
 
@@ -78,7 +78,7 @@ fn an_abort_ends_with_reasons_and_commands() {
     let fails = RegressionCause::DoesNotBuild(id("zfs/2.4"), complaint());
     let verdict = Verdict {
         regressions: vec![
-            regression("zfs/2.3", fails, Some("holds the root file system")),
+            regression("zfs/2.3", fails, Some("is the driver of the root file system")),
             regression("webcam/1", RegressionCause::NoHeaders, None),
         ],
         failures: vec![(id("new/1"), None, complaint())],
@@ -96,7 +96,7 @@ fn an_abort_ends_with_reasons_and_commands() {
       cause: zfs.c:3:2: error: unknown type name
       log: /var/lib/dkms/.log/zfs.log
       note: zfs/2.3 works for 7.1-arch1-1 (linux)
-      note: this machine needs zfs, which holds the root file system
+      note: this machine needs zfs, which is the driver of the root file system
     The transaction is aborted; nothing has been changed.
       for zfs/2.4, the repositories have zfs-dkms 2.5-1
       to upgrade everything else, run: pacman -Syu --ignore linux,linux-headers,nvidia-open

@@ -7,8 +7,8 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// Runs `test` in a thread with mounts of its own, and a file system in memory on a directory. Other
-/// processes may mount and unmount at any time, which would disturb a test with their mounts.
+/// Runs `test` in a thread with mounts of its own, and a file system in memory on a directory. In a
+/// shared namespace, mounts made by other processes would disturb the test.
 fn with_own_mounts(test: impl FnOnce(&Path) + Send) {
     let place = TempDir::new().unwrap();
     let run = || {
@@ -64,7 +64,7 @@ fn only_the_given_mounts_stay_writable() {
         assert_eq!(refusal(&writable), None);
         verify_read_only(&[top, "/".as_ref(), Path::new("/no/such/directory")]).unwrap();
         let why = verify_read_only(&[top, &writable]).unwrap_err().to_string();
-        assert_eq!(why, format!("{}: cannot be protected", writable.display()));
+        assert_eq!(why, format!("{}: cannot be made read-only", writable.display()));
     });
 }
 

@@ -178,7 +178,7 @@ fn an_absolute_name_leads_into_the_scratch_space() {
     place.assert_machine_unchanged();
 }
 
-/// The links themselves are not unpacked, or they are found out.
+/// The links are either not unpacked or rejected afterwards.
 #[rstest]
 #[case::sources("usr/src", "usr/src/a-1/dkms.conf")]
 #[case::source("usr/src/a-1", "usr/src/a-1/dkms.conf")]

@@ -59,7 +59,7 @@ fn write(path: &Path) -> Result<(), ErrorKind> {
 
 #[test]
 #[ignore = "needs root: run make unit"]
-fn contains_what_stays_and_what_arrives() {
+fn contains_staying_and_arriving_entries() {
     let root = machine();
     with_scratch(&root, |scratch| {
         write(&scratch.path("usr/src/a-2/dkms.conf")).unwrap();
@@ -127,7 +127,8 @@ fn only_copies_can_be_changed() {
     assert_eq!(root.listing(""), before);
 }
 
-/// A link of a package to a directory of the machine, where the machine has a directory.
+/// A package contains a link in a place where the machine has a directory. The link points outside
+/// the scratch space.
 #[rstest]
 #[case::kernel("usr/lib/modules/6.12.1-1-lts")]
 #[case::installed_modules("usr/lib/modules/6.12.1-1-lts/updates")]
