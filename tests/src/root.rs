@@ -29,8 +29,8 @@ pub struct Root {
 }
 
 impl Root {
-    /// Creates a root with our package installed. Its preflight is off, as an administrator turns it
-    /// off, so that the PostTransaction hooks do all the work.
+    /// Creates a root with our package installed. Its preflight hook is masked, in the way an
+    /// administrator would mask it, so that the PostTransaction hooks do all the work.
     ///
     /// If `$STORIES_BINARIES` names a directory such as `target/debug`, programs from there and the
     /// .hook files of the checkout replace those of the package. This saves building the package.
@@ -38,12 +38,12 @@ impl Root {
         Self::ready_over(&[])
     }
 
-    /// Turns the preflight off, as an administrator does.
+    /// Masks the preflight hook, in the way an administrator would.
     pub fn mask_preflight(&self) {
         symlink("/dev/null", self.path(PREFLIGHT_MASK)).expect("mask the preflight");
     }
 
-    /// Creates a root with our package installed, as users have it.
+    /// Creates a root with our package installed and its preflight enabled.
     pub fn with_preflight() -> Self {
         let root = Self::ready();
         root.unmask_preflight();

@@ -94,7 +94,7 @@ pub struct Started {
 }
 
 impl Started {
-    /// Returns the process id, which is the same inside and outside a root.
+    /// Returns the process ID, which is the same inside and outside a root.
     pub fn id(&self) -> u32 {
         self.child.id()
     }

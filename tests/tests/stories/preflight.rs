@@ -1,5 +1,5 @@
-//! What builds in the preflight is not built again, and what arrives is found however pacman is
-//! called.
+//! Successful preflight builds are not repeated, and the package files are found for every way of
+//! calling pacman.
 
 use rstest::rstest;
 use stories::{Completed, PackageFile, Recipe, Root, find};
@@ -41,7 +41,7 @@ fn an_upgrade_of_the_kernel_uses_the_builds_of_the_preflight() {
     let root = machine(&[find("bbswitch"), find("tp_smapi")]);
     record_compiler(&root);
     let upgrade = root.install(&kernel("linux", 2)).hooks_succeed();
-    let upgrade = upgrade.has(&format!("2 modules build for {}", next_release()));
+    let upgrade = upgrade.has(&format!("2 modules built for {}", next_release()));
     assert_built_before(&root, &upgrade);
     for module in ["bbswitch", "tp_smapi"] {
         root.assert_works(&next_release(), module);
@@ -50,13 +50,13 @@ fn an_upgrade_of_the_kernel_uses_the_builds_of_the_preflight() {
     root.assert_settled();
 }
 
-/// The order in which a kernel and a module arrive together, a module alone, and a second kernel.
+/// A module alone, a kernel together with a module, and a second kernel.
 #[rstest]
-#[case::module(&["bbswitch-next"], "1 module builds for 7.2.12-arch1-1")]
-#[case::both(&["linux-2", "linux-headers-2", "bbswitch-next"], "1 module builds for 7.2.13-arch1-1")]
+#[case::module(&["bbswitch-next"], "1 module built for 7.2.12-arch1-1")]
+#[case::both(&["linux-2", "linux-headers-2", "bbswitch-next"], "1 module built for 7.2.13-arch1-1")]
 #[case::second_kernel(
     &["linux-lts-1", "linux-lts-headers-1"],
-    "1 module builds for 6.12.117-1-lts"
+    "1 module built for 6.12.117-1-lts"
 )]
 fn other_transactions_use_them_too(#[case] packages: &[&str], #[case] line: &str) {
     let root = machine(&[find("bbswitch")]);
@@ -75,7 +75,7 @@ fn a_module_that_another_package_replaces_is_tried_in_its_place() {
     let new = Recipe::module("one", "2.0").package("one-git").replacing("one-dkms").make(&root);
     record_compiler(&root);
     let replaced = root.install_replacing(&[new]).hooks_succeed();
-    let replaced = replaced.has(&format!("1 module builds for {}", release()));
+    let replaced = replaced.has(&format!("1 module built for {}", release()));
     assert_built_before(&root, &replaced);
     assert_status(&root, &[installed("one/2.0", &release())]);
 }
@@ -85,7 +85,7 @@ fn reinstalled_packages_need_no_build() {
     let root = machine(&[find("bbswitch")]);
     record_compiler(&root);
     let again = root.install(&[&kernel("linux", 1)[..], &[find("bbswitch")]].concat());
-    let again = again.hooks_succeed().lacks("not tried").lacks("module builds");
+    let again = again.hooks_succeed().lacks("not tried").lacks("module built for");
     assert_built_before(&root, &again);
     root.assert_settled();
 }
@@ -111,26 +111,26 @@ fn packages_are_found_however_pacman_is_called(#[case] command: &str) {
     repository(&root, &kernel("linux", 2));
     record_compiler(&root);
     let upgrade = root.shell(command).ok().hooks_succeed();
-    let upgrade = upgrade.has(&format!("1 module builds for {}", next_release()));
+    let upgrade = upgrade.has(&format!("1 module built for {}", next_release()));
     assert_built_before(&root, &upgrade);
     root.assert_works(&next_release(), "bbswitch");
 }
 
 #[test]
-fn objects_are_those_of_the_hook_after_the_transaction() {
+fn objects_are_identical_to_those_built_after_the_transaction() {
     let root = machine(&[find("bbswitch"), find("v4l2loopback")]);
     root.write("etc/dkms/framework.conf", "try_sign_modules=true\n");
     root.dkms(&["generate_mok"]).ok();
     let without = root.fork();
     without.shell("ln -s /dev/null /etc/pacman.d/hooks/04-dkms-preflight.hook").ok();
-    without.install(&kernel("linux", 2)).hooks_succeed().lacks("modules build");
+    without.install(&kernel("linux", 2)).hooks_succeed().lacks("modules built for");
     let object = |root: &Root, name: &str| {
         root.bytes(&format!("usr/lib/modules/{}/updates/dkms/{name}.ko.zst", next_release()))
     };
     let want = ["bbswitch", "v4l2loopback"].map(|name| object(&without, name));
     drop(without);
     record_compiler(&root);
-    let upgrade = root.install(&kernel("linux", 2)).hooks_succeed().has("2 modules build for");
+    let upgrade = root.install(&kernel("linux", 2)).hooks_succeed().has("2 modules built for");
     assert_built_before(&root, &upgrade);
     assert_eq!(root.modinfo(&next_release(), "bbswitch", "signer"), "DKMS module signing key");
     assert!(["bbswitch", "v4l2loopback"].map(|name| object(&root, name)) == want);
@@ -142,7 +142,7 @@ fn a_disabled_cache_keeps_builds_only_for_the_transaction() {
     root.write("etc/dkms/alpm-dkms.toml", "[cache]\nsize = 0\n");
     record_compiler(&root);
     let upgrade = root.install(&kernel("linux", 2)).hooks_succeed();
-    assert_built_before(&root, &upgrade.has("1 module builds for"));
+    assert_built_before(&root, &upgrade.has("1 module built for"));
     assert_eq!(root.names("var/lib/dkms/.cache/objects"), [""; 0]);
     root.assert_settled();
 }

@@ -36,7 +36,7 @@ fn a_module_that_the_settings_name_aborts_the_upgrade() {
     before.shell("pacman -Sy").ok();
     let root = before.fork();
     let upgrade = assert_aborted(root.pacman(&["-Su"]))
-        .has(&format!("1 module builds for {}", next_release()))
+        .has(&format!("1 module built for {}", next_release()))
         .has(&format!("error: disk/1.0 for {}: ", next_release()))
         .has("error: #error this kernel is not supported")
         .has(&format!("disk-1.0-{}-x86_64.log", next_release()))
@@ -155,7 +155,7 @@ fn settings_turn_aborts_off(#[case] mode: &str, #[case] is_tried: bool) {
 }
 
 #[test]
-fn a_kernel_besides_the_others_aborts_nothing() {
+fn installing_an_additional_kernel_aborts_nothing() {
     let root = machine(&[]);
     let lts = find("linux-lts-1");
     let broken = Recipe::module("disk", "1.0").edit("Makefile", |makefile| {

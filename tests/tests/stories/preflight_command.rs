@@ -27,7 +27,7 @@ fn the_transaction_uses_the_builds_of_the_command() {
     let dry = root.dkms(&preflight(&["--dry-run"], &next)).ok();
     dry.has("would try: ").has("linux-headers");
     let tried = root.dkms(&preflight(&["--idle"], &next)).ok();
-    tried.has(&format!("1 module builds for {release}"));
+    tried.has(&format!("1 module built for {release}"));
     assert_eq!(root.changes_elsewhere(), before);
     assert!(!root.exists("var/lib/dkms/.preflight"));
     root.assert_absent(&release, "bbswitch");
@@ -47,7 +47,7 @@ fn a_regression_has_an_exit_code_of_its_own() {
     let tried = tried
         .has(&format!("broken/1.0 for {release}: "))
         .has("#error this kernel is not supported");
-    tried.has(&format!("1 module builds for {release}"));
+    tried.has(&format!("1 module built for {release}"));
 
     let json = root.dkms(&preflight(&["--json"], &next)).exits(11);
     let report: serde_json::Value = serde_json::from_str(&json.text).expect("JSON");
@@ -57,7 +57,7 @@ fn a_regression_has_an_exit_code_of_its_own() {
 }
 
 #[test]
-fn files_that_are_no_packages_are_refused() {
+fn files_that_are_not_packages_are_refused() {
     let root = machine(&[find("bbswitch")]);
     root.dkms(&["preflight", "/srv/nothing"]).exits(1).has("/srv/nothing: ");
     root.write("srv/text", "no package");
@@ -87,7 +87,7 @@ fn an_upgrade_is_tried_before_it_is_run() {
     let missing = root.dkms(&["preflight", "--upgrade", "--no-download"]).exits(1);
     missing.has(" is not in the cache of pacman");
     let tried = root.dkms(&["preflight", "--upgrade", "--idle"]).ok();
-    tried.has(&format!("1 module builds for {release}"));
+    tried.has(&format!("1 module built for {release}"));
     assert!(!root.exists("var/lib/pacman/sync/testbed.db"));
     assert_eq!(root.names("tmp"), [""; 0]);
     let cached = root.names("var/cache/pacman/pkg");

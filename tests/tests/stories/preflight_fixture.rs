@@ -53,7 +53,7 @@ pub(crate) fn publish(root: &Root, packages: &[PackageFile]) {
     }
 }
 
-/// Names modules in the settings that are critical.
+/// Lists modules as critical in the settings.
 pub(crate) fn critical(root: &Root, names: &[&str]) {
     root.write("etc/dkms/alpm-dkms.toml", &format!("[preflight]\ncritical = {names:?}\n"));
 }

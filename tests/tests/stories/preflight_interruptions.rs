@@ -7,19 +7,19 @@ use stories::{Completed, PackageFile, Recipe, Root, Started};
 
 use crate::fixture::{assert_no_processes, kernel, release};
 
-/// The file with the name of the moment at which the next preflight waits.
+/// The file that contains the name of the moment at which the next preflight waits.
 pub(crate) const PAUSE: &str = "srv/pause";
 
 /// The directory of the scratch space.
 const SCRATCH: &str = "var/lib/dkms/.preflight";
 
-/// The moments at which a preflight waits, each with the process that shows that it has come.
+/// The moments at which a preflight waits, each with a process that runs only then.
 const MOMENTS: [(&str, &str); 2] = [("script", "sleep 1001 "), ("make", "sleep 1002 ")];
 
-/// What is killed.
+/// The receiver of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Victim {
-    /// pacman and its process group, as Ctrl-C does.
+    /// pacman and its process group, as with Ctrl-C.
     Group,
     Pacman,
     Supervisor,
@@ -156,7 +156,7 @@ fn assert_unchanged(root: &Root, before: &Root) {
 fn repeat(root: &Root, packages: &[PackageFile]) {
     // pacman leaves its lock behind when it is killed.
     root.shell("rm -f /var/lib/pacman/db.lck").ok();
-    root.install(packages).hooks_succeed().has("1 module builds for ");
+    root.install(packages).hooks_succeed().has("1 module built for ");
     assert!(!root.exists(SCRATCH));
 }
 

@@ -9,7 +9,7 @@ use crate::fixture::{kernel, release};
 use crate::preflight_fixture::{critical, machine, next_release};
 use crate::preflight_interruptions::{PAUSE, start_until, transaction, waiting_machine};
 
-/// The beginning of the line that tells why nothing was tried.
+/// The beginning of the line that says why nothing was tried.
 const NOT_TRIED: &str = "note: modules not tried before the transaction: ";
 
 /// A hook after ours that aborts the transaction.
@@ -51,7 +51,7 @@ fn damaged_alpm_query_does_not_abort_the_transaction() {
     }
 }
 
-/// As the kernel does if there is not enough memory. It kills the processes with the highest score.
+/// Kills the trial as the OOM killer would, which kills the processes with the highest score first.
 #[test]
 fn killed_trial_does_not_abort_the_transaction() {
     let (root, next) = waiting_machine();
@@ -95,7 +95,7 @@ fn preflight_does_not_wait_long_for_another_run() {
     root.assert_works(&release(), "slow");
 }
 
-/// As in many containers.
+/// Many containers do not grant this right.
 #[test]
 fn preflight_without_the_right_to_mount_is_skipped() {
     let (root, next) = waiting_machine();
@@ -142,7 +142,7 @@ fn preflight_in_another_root_is_skipped() {
 }
 
 #[test]
-fn hanging_conf_counts_only_for_its_module() {
+fn hanging_conf_affects_only_its_own_module() {
     let root = machine(&[]);
     let modules = |version: &str| {
         ["hanging", "other"].map(|name| {
@@ -159,7 +159,7 @@ fn hanging_conf_counts_only_for_its_module() {
     root.write(PAUSE, "conf");
     hook_after_preflight(&root, &format!("rm /{PAUSE}"));
     let next = modules("2.0");
-    root.install(&next).hooks_succeed().has("1 module builds for ");
+    root.install(&next).hooks_succeed().has("1 module built for ");
     for module in ["hanging", "other"] {
         assert_eq!(root.modinfo(&release(), module, "version"), "2.0");
     }
@@ -183,8 +183,9 @@ const PLACES: [&str; 13] = [
     "/var/tmp",
 ];
 
-/// Returns all entries of the file system of a root, with what changes when they do. What pacman and
-/// a preflight write is left out.
+/// Returns all entries of a root's file system, with the attributes that change with them (type,
+/// mode, owner, size, time and link target). Leaves out the files that pacman and a preflight
+/// write.
 fn entries(root: &Root) -> BTreeSet<String> {
     let find = "find / -xdev -printf '%p %y %m %U %G %s %T@ %l\n'";
     let changing =
@@ -205,7 +206,7 @@ fn entries(root: &Root) -> BTreeSet<String> {
     kept.map(str::to_owned).collect()
 }
 
-/// What a module writes stays in the scratch space, or fails.
+/// A module's writes stay in the scratch space or fail.
 #[test]
 fn module_that_writes_elsewhere_changes_nothing() {
     let root = machine(&[]);
@@ -222,7 +223,7 @@ fn module_that_writes_elsewhere_changes_nothing() {
     root.install(&[other]).hooks_succeed();
     hook_after_preflight(&root, "test -e /srv/go-on");
     let before = entries(&root);
-    let aborted = root.pacman(&["-U", &scribbler.file]).exits(1).has("1 module builds for ");
+    let aborted = root.pacman(&["-U", &scribbler.file]).exits(1).has("1 module built for ");
     let after = entries(&root);
     let changes: Vec<_> = before.symmetric_difference(&after).collect();
     assert!(changes.is_empty(), "{changes:#?}\n{}", aborted.text);
@@ -254,7 +255,7 @@ fn module_that_needs_to_write_elsewhere_is_not_tried() {
             .conf_line("PRE_BUILD=pre.sh")
             .make(&root),
         generated("header", "rm -f /opt/header.h; echo >/opt/header.h"),
-        // As a script that ignores the failure.
+        // Behaves like a script that ignores the failure.
         generated("quiet", "rm -f /opt/quiet.h; touch /opt/quiet.h 2>/dev/null || true"),
     ];
     root.install(&[&kernel("linux", 1)[..], &modules].concat()).hooks_succeed();
@@ -264,7 +265,8 @@ fn module_that_needs_to_write_elsewhere_is_not_tried() {
     let writes = "it writes to a directory that is read-only before the transaction";
     let upgrade = upgrade.has(&format!("note: script/1.0: not tried: {writes}"));
     let upgrade = upgrade.has(&format!("note: header/1.0: not tried: {writes}"));
-    upgrade.has("note: quiet/1.0: not tried: it needs /opt/quiet.h, which may arrive");
+    let needs = "it needs /opt/quiet.h, which the transaction may install";
+    upgrade.has(&format!("note: quiet/1.0: not tried: {needs}"));
     for module in ["script", "header", "quiet"] {
         root.assert_works(&next_release(), module);
     }

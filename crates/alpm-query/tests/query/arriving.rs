@@ -164,7 +164,8 @@ fn tells_whether_exactly_this_package_is_installed() {
 #[test]
 fn finds_downloads_with_unusual_names() {
     let root = root();
-    // `evdi` has a module source, but neither name says so. Its upgrade does not change its paths.
+    // `evdi` contains a module source, but neither its package name nor its file name says so. Its
+    // upgrade does not change its paths.
     let source = ["usr/", "usr/src/", "usr/src/evdi-1/", "usr/src/evdi-1/dkms.conf"];
     root.install("evdi", "1-1", source, "");
     root.install("same", "1-1", ["usr/bin/same"], "");
@@ -214,7 +215,7 @@ fn finds_the_newest_file_in_the_cache() {
         let then = SystemTime::now() - Duration::from_secs(days * 86_400);
         fs::File::open(root.at(&file(number))).unwrap().set_modified(then).unwrap();
     }
-    // A signature and an unfinished download are no packages.
+    // A signature and an unfinished download are not packages.
     for name in ["4.pkg.tar.zst.sig", "5.pkg.tar.zst.part"] {
         fs::copy(root.at(&file(2)), root.at(&format!("{CACHE}/{name}"))).unwrap();
     }

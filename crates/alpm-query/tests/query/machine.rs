@@ -75,8 +75,8 @@ impl Machine {
         succeed(Command::new("repo-add").arg("-q").arg(database).args(files));
     }
 
-    /// Starts a process with the command line `words` of pacman. As pacman during hooks, it keeps
-    /// the directory `dir` open, in which it was started. It has inherited another directory.
+    /// Starts a process with the command line `words` of pacman. Like pacman during hooks, it keeps
+    /// its starting directory `dir` open. It also has an inherited descriptor of another directory.
     pub fn process(&self, dir: &str, words: &[&str]) -> Process {
         // The path of the script becomes an operand of the command line.
         self.write(
@@ -131,7 +131,7 @@ fn succeed(command: &mut Command) {
 pub struct Process(Child);
 
 impl Process {
-    /// Returns the process id, as an argument.
+    /// Returns the process ID, as an argument.
     pub fn id(&self) -> String {
         self.0.id().to_string()
     }

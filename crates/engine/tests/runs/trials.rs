@@ -54,7 +54,8 @@ fn trial_runs_only_the_scripts_of_builds() {
     assert!(fixture.root.exists("transaction") && fixture.root.exists("timings.html"));
 }
 
-/// `bar` depends on `foo`, which has `script`. The builds that are not cached.
+/// `bar` depends on `foo`, which has the script `directive`. `left_out` lists the builds that the
+/// trial does not cache.
 #[rstest]
 #[case::none("", &[])]
 #[case::of_the_build("PRE_BUILD", &[])]
@@ -86,7 +87,7 @@ fn builds_after_a_script_that_was_left_out_are_not_cached(
 }
 
 #[test]
-fn failed_build_after_a_script_that_was_left_out_is_known() {
+fn reports_failed_builds_that_depend_on_a_left_out_script() {
     let mut fixture = Fixture::new();
     fixture.script("POST_ADD", "echo '#define FOO' >foo.h");
     fixture.script("PRE_BUILD", "cat foo.h");
@@ -101,7 +102,7 @@ fn failed_build_after_a_script_that_was_left_out_is_known() {
 }
 
 #[test]
-fn scripts_of_modules_that_are_already_added_are_not_missing() {
+fn scripts_that_have_already_run_do_not_count_as_left_out() {
     let mut fixture = Fixture::new();
     fixture.script("POST_ADD", ":");
     assert_clean(&fixture.command(Verb::Add, "foo/1.0"));
@@ -156,7 +157,7 @@ fn builds_of_a_trial_are_used_whatever_the_size_of_the_cache(
     assert_clean(&fixture.sync_on(&scratch, &["foo-1.0", "bar-1.0"]));
     assert_eq!((fixture.builds(), cached(&fixture).len()), (2, 2));
 
-    // Another run leaves the builds of modules that are not built yet.
+    // Another run does not evict the pinned builds whose modules are not installed yet.
     fixture.root.source("other", "1.0");
     assert_clean(&fixture.command(Verb::Install, "other/1.0"));
     assert_eq!(fixture.builds(), 3);

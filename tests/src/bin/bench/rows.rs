@@ -43,10 +43,11 @@ enum Kind {
     Hook { cold: bool },
 }
 
-/// Our preflight in a transaction. A row that is not `On` is measured on our side alone.
+/// The preflight of alpm-dkms in a transaction. Rows other than `On` are measured for alpm-dkms
+/// only.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Preflight {
-    /// As users have it.
+    /// The preflight runs, as it does by default.
     On,
     /// Its hook is masked.
     Off,
