@@ -47,6 +47,8 @@ pub struct PackageQuery {
     pub kernels: BTreeSet<KernelRelease>,
     /// The names of packages to look up in the sync databases.
     pub available: BTreeSet<String>,
+    /// Other paths whose owners to look up, without a leading `/`.
+    pub paths: BTreeSet<String>,
 }
 
 impl PackageQuery {
@@ -58,7 +60,9 @@ impl PackageQuery {
         let owners = sources.map(|dir| format!("owner usr/src/{dir}/dkms.conf\n"));
         let kernels = self.kernels.iter().map(|kernel| format!("kernel {kernel}\n"));
         let available = self.available.iter().map(|name| format!("available {name}\n"));
-        owners.chain(kernels).chain(available).collect()
+        let paths = self.paths.iter().filter(|path| !path.contains('\n'));
+        let paths = paths.map(|path| format!("owner {path}\n"));
+        owners.chain(kernels).chain(available).chain(paths).collect()
     }
 }
 
@@ -157,6 +161,12 @@ impl Packages {
         self.owners.get(&format!("usr/src/{dir}/dkms.conf"))?.as_ref()
     }
 
+    /// Returns the package that owns a queried path.
+    #[must_use]
+    pub fn of_path(&self, path: &str) -> Option<&InstalledPackage> {
+        self.owners.get(path)?.as_ref()
+    }
+
     /// Returns the package that owns a kernel.
     #[must_use]
     pub fn of_kernel(&self, kernel: &KernelRelease) -> Option<&InstalledPackage> {
@@ -206,10 +216,12 @@ mod tests {
             sources: ["zfs-2.4.4", "odd\nname-1"].map(str::to_owned).into(),
             kernels: [release("7.2.13-arch1-1")].into(),
             available: ["zfs-dkms".to_owned()].into(),
+            paths: ["usr/src/a", "odd\npath"].map(str::to_owned).into(),
         };
         assert_eq!(
             query.lines(),
-            "owner usr/src/zfs-2.4.4/dkms.conf\nkernel 7.2.13-arch1-1\navailable zfs-dkms\n"
+            "owner usr/src/zfs-2.4.4/dkms.conf\nkernel 7.2.13-arch1-1\navailable zfs-dkms\n\
+             owner usr/src/a\n"
         );
     }
 

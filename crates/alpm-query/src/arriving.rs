@@ -61,6 +61,11 @@ struct ArrivingPackage {
     size: u64,
     /// The first kernel objects of each kernel in this package.
     objects: Vec<String>,
+    /// The names of all kernel modules of the kernels in this package.
+    modules: BTreeSet<String>,
+    /// Whether the package contains the source of a module, and files elsewhere that its build may
+    /// read.
+    outside: bool,
     /// The targets that this package contains.
     paths: Vec<String>,
 }
@@ -103,10 +108,13 @@ impl Arriving {
             line: line.as_ref(),
             upgrade: line.as_ref().is_none_or(|line| line.sysupgrade),
         };
-        let arrives = |found: &&Found<'_>| found.is_given || !found.paths.is_empty();
-        let arriving = search.found.iter().filter(arrives);
+        let arriving = search.found.iter().map(|found| (found, facts.describe(found)));
+        // A package without targets can remove one with a source.
+        let arriving = arriving.filter(|(found, package)| {
+            found.is_given || !found.paths.is_empty() || !package.removes.is_empty()
+        });
         Ok(Self {
-            packages: arriving.map(|found| facts.describe(found)).collect(),
+            packages: arriving.map(|(_, package)| package).collect(),
             unresolved: search.missing.iter().map(|path| lossy(path)).collect(),
             toolchain: toolchain::replaced(
                 &database,
@@ -268,6 +276,8 @@ impl Facts<'_> {
             bound: self.bound_to(&file.package),
             size: u64::try_from(file.package.isize()).unwrap_or(0),
             objects: file.objects(),
+            modules: file.modules(),
+            outside: file.has_files_outside(),
             paths: found.paths.iter().map(|path| lossy(path)).collect(),
         }
     }

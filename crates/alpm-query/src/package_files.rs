@@ -12,6 +12,19 @@ use alpm::{Alpm, LoadedPackage, SigLevel};
 
 use crate::database::{may_concern_dkms, readable};
 
+/// The directories whose files no build of a module reads.
+const HARMLESS: [&str; 9] = [
+    "etc/",
+    "usr/lib/depmod.d/",
+    "usr/lib/firmware/",
+    "usr/lib/initcpio/",
+    "usr/lib/modprobe.d/",
+    "usr/lib/modules-load.d/",
+    "usr/lib/systemd/",
+    "usr/lib/udev/",
+    "usr/share/",
+];
+
 /// The number of kernel objects that are listed for each kernel.
 const OBJECTS: usize = 9;
 
@@ -66,6 +79,31 @@ impl<'a> PackageFile<'a> {
     pub fn triggers(&self) -> BTreeSet<Vec<u8>> {
         let names = self.package.files().files().iter().map(alpm::File::name);
         names.filter(|path| is_trigger(path)).map(<[u8]>::to_vec).collect()
+    }
+
+    /// Returns the names of all kernel modules of the kernels in this package, with `_` for `-`.
+    pub fn modules(&self) -> BTreeSet<String> {
+        let paths = self.package.files();
+        let paths = paths.files().iter().filter_map(|file| str::from_utf8(file.name()).ok());
+        let objects = paths.filter(|path| release_of_object(path).is_some());
+        let name =
+            |path: &str| Some(path.rsplit('/').next()?.split(".ko").next()?.replace('-', "_"));
+        objects.filter_map(name).collect()
+    }
+
+    /// Returns true if the package contains the source of a module, and files in other directories
+    /// that its build may read.
+    pub fn has_files_outside(&self) -> bool {
+        let files = self.package.files();
+        let files = files.files().iter().map(alpm::File::name);
+        let (mut has_source, mut has_others) = (false, false);
+        for path in files.filter(|path| !path.ends_with(b"/")) {
+            let is_source = path.starts_with(b"usr/src/");
+            has_source |= is_source && is_trigger(path);
+            let is_harmless = HARMLESS.iter().any(|dir| path.starts_with(dir.as_bytes()));
+            has_others |= !is_source && !is_harmless;
+        }
+        has_source && has_others
     }
 
     /// Returns the first kernel objects of each kernel in this package. Skips names that are not

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use alpm_hook::package_query::{QueryError, call};
+use dkms_engine::machine::Target;
 use dkms_engine::names::KernelRelease;
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +47,11 @@ pub struct ArrivingPackage {
     pub size: u64,
     /// Up to nine kernel objects of each kernel, as paths without a leading `/`.
     pub objects: Vec<String>,
+    /// The names of all kernel modules of the kernels in this package, with `_` for `-`.
+    pub modules: BTreeSet<String>,
+    /// Whether the package contains the source of a module, and files elsewhere that its build may
+    /// read. Such files are not in a trial.
+    pub outside: bool,
     /// The targets that this package contains.
     pub paths: BTreeSet<String>,
 }
@@ -115,6 +121,18 @@ impl Arriving {
         self.packages.iter().flat_map(|package| package.paths.iter().cloned()).collect()
     }
 
+    /// Returns the names of the source directories whose package also contains files elsewhere that
+    /// builds may read. These files are not in a trial.
+    pub(crate) fn sources_with_files_outside(&self) -> impl Iterator<Item = String> {
+        let packages = self.packages.iter().filter(|package| package.outside);
+        packages.flat_map(|package| package.paths.iter().filter_map(|path| source_of(path)))
+    }
+
+    /// Returns the names of all kernel modules of arriving kernels, with `_` for `-`.
+    pub(crate) fn modules(&self) -> BTreeSet<String> {
+        self.packages.iter().flat_map(|package| package.modules.iter().cloned()).collect()
+    }
+
     /// Returns the names of the packages that must stay out of the transaction to keep these
     /// kernels out: those that contain targets of the kernels, and those bound to their versions.
     #[must_use]
@@ -126,6 +144,14 @@ impl Arriving {
         let packages = self.packages.iter().filter(|it| it.paths.iter().any(is_of_kernel));
         let names = packages.flat_map(|it| it.bound.iter().chain([&it.name]));
         names.cloned().collect()
+    }
+}
+
+/// Returns the name of the source directory that a target belongs to; `None` for other targets.
+pub(crate) fn source_of(target: &str) -> Option<String> {
+    match Target::parse(target)? {
+        Target::Source(dir) => Some(dir),
+        Target::Kernel(_) | Target::Headers(_) => None,
     }
 }
 
@@ -149,7 +175,7 @@ mod tests {
         cat <<END
         {"packages": [{"name": "linux", "version": "7.2-1", "file": "/c/linux.pkg.tar.zst",
           "installed": null, "foreign": false, "unchanged": false, "removes": ["linux-old"], "bound": ["nvidia"],
-          "size": 4711, "objects": ["usr/lib/modules/7.2/kernel/a.ko.zst"],
+          "size": 4711, "modules": ["a"], "outside": false, "objects": ["usr/lib/modules/7.2/kernel/a.ko.zst"],
           "paths": ["usr/lib/modules/7.2/modules.order"]}],
          "unresolved": ["usr/src/a-1/dkms.conf"],
          "toolchain": [{"name": "gcc", "version": "16.1-1", "installed": "15.2-1"}],
@@ -184,6 +210,8 @@ END"#;
                 bound: strings("nvidia"),
                 size: 4711,
                 objects: vec!["usr/lib/modules/7.2/kernel/a.ko.zst".into()],
+                modules: strings("a"),
+                outside: false,
                 paths: strings("usr/lib/modules/7.2/modules.order"),
             }],
             unresolved: vec!["usr/src/a-1/dkms.conf".into()],

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::arriving::{self, Arriving};
 use crate::expected;
 use crate::not_tried::NotTried;
-use crate::report::Report;
+use crate::report::{Report, complain};
 use crate::session::{exit_code, run_worker};
 use crate::supervisor::{Ending, Supervisor};
 use crate::upgrade::Upgrade;
@@ -33,9 +33,6 @@ const PROGRAM: &str = "/usr/lib/alpm-dkms/dkms-preflight";
 
 /// The programs that give a command idle CPU and I/O priority (chrt(1), ionice(1)).
 const IDLE: [&str; 6] = ["chrt", "--idle", "0", "ionice", "--class", "idle"];
-
-/// The exit code if a module works now and would not afterwards.
-pub(crate) const REGRESSION: u8 = 11;
 
 /// The question that `dkms preflight` asks.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -214,7 +211,7 @@ fn take_lock(machine: &Machine) -> Result<Lock, NotTried> {
 }
 
 /// Answers the [`Question`] that `input` contains as JSON, on the machine at `root`. Returns success,
-/// [`REGRESSION`], or a failure if the modules cannot be tried.
+/// [`REGRESSION`](crate::report::REGRESSION), or a failure if the modules cannot be tried.
 pub fn run(root: &Path, input: &mut dyn BufRead) -> ExitCode {
     let question: Result<Question, _> = serde_json::from_reader(input);
     match question {
@@ -224,11 +221,6 @@ pub fn run(root: &Path, input: &mut dyn BufRead) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Prints a message as `dkms` does.
-pub(crate) fn complain(message: &str) {
-    let _ = writeln!(io::stderr(), "dkms: {message}");
 }
 
 #[cfg(test)]

@@ -62,15 +62,16 @@ fn run(args: &HookArgs, targets: &Targets) -> Result<bool, NotTried> {
         say(&format!("would try the modules for {} paths", targets.paths.len()));
         return Ok(false);
     }
+    for problem in machine.settings.problems() {
+        say(&format!("warning: {problem}"));
+    }
     let lock = take_lock(&machine, &transaction)?;
-    let job = WorkerJob {
-        root: args.root.clone(),
-        purpose: Purpose::Transaction {
-            pacman,
-            targets: targets.paths.clone(),
-            allowed: permission::take(trees),
-        },
-    };
+    let allowed = permission::take(trees);
+    if allowed {
+        say("note: dkms preflight --allow-once permits this transaction to lose modules");
+    }
+    let purpose = Purpose::Transaction { pacman, targets: targets.paths.clone(), allowed };
+    let job = WorkerJob { root: args.root.clone(), purpose };
     let supervisor = Supervisor { pacman, timeout: machine.settings.preflight.timeout() };
     let ending = run_worker(&machine, lock, &supervisor, &job)?;
     match exit_code(ending)? {

@@ -45,10 +45,12 @@ impl InstalledKernel {
             let placed = inventory.of(id).filter_map(|object| object.path.rsplit('/').next());
             let names =
                 built.chain(placed).filter_map(|file| Some(ObjectName::parse(file)?.module));
-            // A build made by the original dkms has no record. Most modules have one object of the
-            // same name.
-            let own = [id.name.as_str().to_owned()];
-            let objects = names.chain(own).map(|name| name.replace('-', "_")).collect();
+            let mut objects: BTreeSet<String> = names.map(|name| name.replace('-', "_")).collect();
+            if objects.is_empty() {
+                // A build made by the original dkms has no record. Most modules have one object of
+                // the same name.
+                objects.insert(id.name.as_str().replace('-', "_"));
+            }
             modules.insert(id.name.clone(), InstalledModule { id: id.clone(), objects });
         }
         Self { kernel, modules }

@@ -16,6 +16,7 @@
 //! | `worker` | finds the arriving packages, starts the trial, and prints the verdict |
 //! | `arriving` | which package files arrive |
 //! | `upgrade` | what the next upgrade would bring |
+//! | `departing` | what the transaction removes |
 //! | `installed` | which modules work now |
 //! | `trial` | builds the modules in a mount namespace |
 //! | `namespace`, `scratch`, `package_file` | the mounts of a trial |
@@ -30,6 +31,7 @@ mod advice;
 mod arriving;
 pub mod command;
 mod critical;
+mod departing;
 pub mod expected;
 mod hook;
 mod installed;

@@ -8,7 +8,7 @@ use dkms_engine::names::{KernelRelease, ModuleId};
 
 use crate::arriving::Arriving;
 use crate::outcome::Complaint;
-use crate::verdict::{Regression, RegressionCause, Verdict};
+use crate::verdict::{OtherFailure, Regression, RegressionCause, Verdict};
 
 /// Returns the lines for a verdict. If the transaction is aborted, the reasons and the commands come
 /// last, because pacman prints only its own error after them.
@@ -27,8 +27,11 @@ pub(crate) fn lines(
         let subject = module.as_ref().map_or_else(String::new, |id| format!("{id}: "));
         let _ = writeln!(text, "note: {subject}not tried: {why}");
     }
-    for (module, kernel, complaint) in &verdict.failures {
+    for OtherFailure { module, kernel, complaint, stays } in &verdict.failures {
         let _ = writeln!(text, "warning: {}", failure(module, kernel.as_ref(), complaint));
+        if let Some(old) = stays {
+            let _ = writeln!(text, "  note: {old} stays installed");
+        }
     }
     let (critical, others): (Vec<_>, Vec<_>) =
         verdict.regressions.iter().partition(|it| aborts && it.critical.is_some());

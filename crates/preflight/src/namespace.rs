@@ -15,11 +15,12 @@ use crate::not_tried::NotTried;
 /// An argument of mount(2) that a call does not use.
 const NONE: Option<&str> = None;
 
-/// Enters a new mount namespace. Mounts inside are not visible outside, and vice versa. This
-/// process must have only one thread.
+/// Enters a new mount namespace. Mounts inside are not visible outside, and vice versa. The host name
+/// and System V IPC objects are private, too. This process must have only one thread.
 pub(crate) fn enter() -> Result<(), NotTried> {
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    unshare(CloneFlags::CLONE_NEWNS)
+    let own = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC;
+    unshare(own)
         .and_then(|()| mount(NONE, "/", NONE, private, NONE))
         .map_err(|errno| NotTried::new(format!("cannot mount directories: {}", errno.desc())))
 }

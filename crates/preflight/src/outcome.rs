@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use dkms_engine::failure::Failure;
 use dkms_engine::machine::{Machine, Trees};
-use dkms_engine::names::{KernelRelease, ModuleId};
-use dkms_engine::plan::{Action, Note, Plan};
+use dkms_engine::names::{KernelRelease, ModuleId, ModuleName};
+use dkms_engine::plan::{Action, Job, Note, Plan};
 use dkms_engine::report::{Outcome, Report};
 use serde::{Deserialize, Serialize};
 
@@ -63,7 +63,7 @@ pub(crate) fn outcomes(machine: &Machine, plan: &Plan, report: &Report) -> Vec<T
         trial.is_some_and(|(trial, kernel)| trial.left_out_scripts_of(module, kernel))
     };
     let mut all: Vec<Tried> = plan.notes.iter().filter_map(of_note).collect();
-    let mut failed: BTreeSet<(ModuleId, KernelRelease)> = BTreeSet::new();
+    let mut failed: BTreeSet<(ModuleName, KernelRelease)> = BTreeSet::new();
     for finished in &report.finished {
         let (module, kernel) = match &finished.step.action {
             Action::Build { module, kernel } => (module, Some(kernel)),
@@ -79,18 +79,30 @@ pub(crate) fn outcomes(machine: &Machine, plan: &Plan, report: &Report) -> Vec<T
                 Some(why) => TriedResult::Unknown(why),
                 None => of_failure(failure),
             },
-            // The module is skipped because a dependency failed.
-            Outcome::Skipped(why) if failed.iter().any(|(_, of)| Some(of) == kernel) => {
+            Outcome::Skipped(why) if needs_any(plan, module, kernel, &failed) => {
                 TriedResult::Fails(Complaint { message: why.clone(), cause: None, log: None })
             }
             Outcome::Skipped(why) => TriedResult::Unknown(why.clone()),
         };
         if let (TriedResult::Fails(_), Some(kernel)) = (&result, kernel) {
-            failed.insert((module.clone(), kernel.clone()));
+            failed.insert((module.name.clone(), kernel.clone()));
         }
         all.push(Tried { module: Some(module.clone()), kernel: kernel.cloned(), result });
     }
     all
+}
+
+/// Returns true if a module depends on one of the modules that have `failed` for the kernel.
+fn needs_any(
+    plan: &Plan,
+    module: &ModuleId,
+    kernel: Option<&KernelRelease>,
+    failed: &BTreeSet<(ModuleName, KernelRelease)>,
+) -> bool {
+    let job = plan.jobs.iter().find(|job| job.module == *module && Some(&job.kernel) == kernel);
+    let has_failed =
+        |job: &Job, name: &ModuleName| failed.contains(&(name.clone(), job.kernel.clone()));
+    job.is_some_and(|job| job.after.iter().chain(&job.with).any(|name| has_failed(job, name)))
 }
 
 /// Texts of the dynamic linker (ld.so(8)) if a program of the headers cannot be started, because it
@@ -153,6 +165,8 @@ fn of_note(note: &Note) -> Option<Tried> {
         Note::NoHeaders { kernel, .. } | Note::DanglingHeaders { kernel, .. } => {
             (None, kernel, TriedResult::NoHeaders)
         }
+        // The kernel has a module of its own, which replaces this one.
+        Note::Excluded { why, .. } if why.starts_with("OBSOLETE_BY") => return None,
         Note::Excluded { module, kernel, why } => {
             (Some(module), kernel, fails(format!("not for this kernel: {why}"), None, None))
         }

@@ -1,5 +1,7 @@
-//! The JSON that `dkms preflight --json` prints.
+//! What `dkms preflight` prints and returns besides the lines of the hook: JSON, errors and the exit
+//! code.
 
+use std::io::{self, Write};
 use std::path::Path;
 
 use dkms_engine::names::{KernelRelease, ModuleId, ModuleName, ModuleVersion};
@@ -7,6 +9,14 @@ use serde::Serialize;
 
 use crate::outcome::Complaint;
 use crate::verdict::{Regression, RegressionCause, Verdict};
+
+/// The exit code if a module works now and would not afterwards.
+pub(crate) const REGRESSION: u8 = 11;
+
+/// Prints a message as `dkms` does.
+pub(crate) fn complain(message: &str) {
+    let _ = writeln!(io::stderr(), "dkms: {message}");
+}
 
 /// The verdict of a preflight.
 #[derive(Debug, Serialize)]
@@ -77,10 +87,10 @@ impl<'a> Report<'a> {
             kernel,
             modules: modules.iter().map(Module::of).collect(),
         });
-        let failures = verdict.failures.iter().map(|(module, kernel, complaint)| Failure {
-            module: Module::of(module),
-            kernel: kernel.as_ref(),
-            reason: Reason::of(complaint),
+        let failures = verdict.failures.iter().map(|it| Failure {
+            module: Module::of(&it.module),
+            kernel: it.kernel.as_ref(),
+            reason: Reason::of(&it.complaint),
         });
         let not_tried = verdict.unknown.iter().map(|(module, reason)| Unknown {
             module: module.as_ref().map(|id| &id.name),
@@ -141,6 +151,7 @@ impl<'a> Lost<'a> {
 mod tests {
     use super::*;
     use crate::installed::InstalledModule;
+    use crate::verdict::OtherFailure;
 
     #[test]
     fn prints_a_verdict() {
@@ -169,7 +180,12 @@ mod tests {
                 ),
                 lost("dahdi/3", RegressionCause::NoHeaders, None),
             ],
-            failures: vec![(id("old/1"), None, complaint)],
+            failures: vec![OtherFailure {
+                module: id("old/1"),
+                kernel: None,
+                complaint,
+                stays: None,
+            }],
             unknown: vec![(None, "no memory".into()), (Some(id("a/1")), "a script".into())],
         };
         insta::assert_snapshot!(Report::of(&verdict).to_json());

@@ -1,6 +1,6 @@
 //! Builds the trees as they will be after a transaction, in scratch space.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirEntry, FileType};
 use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
@@ -96,6 +96,23 @@ impl<'a> Scratch<'a> {
     /// Returns the location of `target`, a path in a package, in the scratch trees.
     pub(crate) fn path(&self, target: &str) -> PathBuf {
         self.root.join(target)
+    }
+
+    /// Adds files that stay in the directories of arriving sources, unless a package contains them,
+    /// too.
+    pub(crate) fn add_staying(&self, files: &BTreeSet<String>) -> Result<(), NotTried> {
+        let mut dirs: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();
+        for file in files {
+            let to = self.path(file);
+            if let (Some(dir), Err(_)) = (to.parent(), fs::symlink_metadata(&to)) {
+                dirs.entry(dir.to_owned()).or_default().push(self.trees.root.join(file));
+            }
+        }
+        for (dir, files) in dirs {
+            durable::create_dirs(&dir)?;
+            copy(&files, &dir)?;
+        }
+        Ok(())
     }
 
     /// Adds everything that is on the machine and stays.

@@ -11,15 +11,16 @@ use alpm_hook::Targets;
 use dkms_engine::act;
 use dkms_engine::facts::{self, Scope, Subjects};
 use dkms_engine::machine::{Machine, Trees, Trial};
-use dkms_engine::names::KernelRelease;
+use dkms_engine::names::{KernelRelease, ModuleId};
 use dkms_engine::os::durable::{self, FileError};
-use dkms_engine::plan::{self, Request};
+use dkms_engine::plan::{self, Note, Plan, Request};
 use nix::sys::resource::{Resource, setrlimit};
 use serde::{Deserialize, Serialize};
 
+use crate::arriving::source_of;
 use crate::namespace;
 use crate::not_tried::NotTried;
-use crate::outcome::{Tried, TriedResult, outcomes};
+use crate::outcome::{Complaint, Tried, TriedResult, outcomes};
 use crate::package_file::Package;
 use crate::scratch::{Departing, SCRATCH, Scratch};
 
@@ -49,6 +50,8 @@ pub(crate) struct TrialJob {
     pub(crate) unowned: BTreeSet<KernelRelease>,
     /// Some of the objects of each arriving kernel, which show how they are compressed.
     pub(crate) objects: Vec<String>,
+    /// The files that stay in the directories of arriving sources, without a leading `/`.
+    pub(crate) staying: BTreeSet<String>,
     /// Whether successful builds are stored in the machine's cache.
     pub(crate) stores: bool,
 }
@@ -78,10 +81,13 @@ pub fn run(input: &mut dyn BufRead) -> ExitCode {
 }
 
 impl TrialResults {
-    /// Makes each failure an unknown result, for the reason `why`.
-    pub(crate) fn excuse_failures(&mut self, why: &str) {
+    /// Makes each failure of a module for which `is_excused` returns true an unknown result, for the
+    /// reason `why`.
+    pub(crate) fn excuse_failures(&mut self, why: &str, is_excused: impl Fn(&ModuleId) -> bool) {
         for tried in &mut self.tried {
-            if let TriedResult::Fails(complaint) = &tried.result {
+            if let TriedResult::Fails(complaint) = &tried.result
+                && tried.module.as_ref().is_some_and(&is_excused)
+            {
                 let problem = complaint.cause.as_ref().unwrap_or(&complaint.message);
                 tried.result = TriedResult::Unknown(format!("{problem}; {why}"));
             }
@@ -90,6 +96,11 @@ impl TrialResults {
 }
 
 impl TrialJob {
+    /// Returns the names of the directories of arriving sources.
+    pub(crate) fn arriving_sources(&self) -> BTreeSet<String> {
+        self.targets.iter().filter_map(|target| source_of(target)).collect()
+    }
+
     fn run(&self) -> TrialReport {
         // Everything that is needed of the real machine is opened or decided before its trees are
         // hidden.
@@ -120,6 +131,7 @@ impl TrialJob {
         if let Some(missing) = self.targets.iter().find(|target| !scratch.path(target).exists()) {
             return Err(NotTried::new(format!("the packages do not contain {missing}")));
         }
+        scratch.add_staying(&self.staying)?;
         scratch.fill()?;
         scratch.mount()?;
 
@@ -176,7 +188,35 @@ impl TrialJob {
         let plan = plan::make(&request, &facts)
             .map_err(|failure| NotTried::new(failure.message.clone()))?;
         let report = act::carry_out(&plan, &facts, machine, &mut ());
-        Ok(TrialResults { tried: outcomes(machine, &plan, &report), packages })
+        let mut tried = outcomes(machine, &plan, &report);
+        tried.extend(self.missing_sources(&plan, &packages));
+        Ok(TrialResults { tried, packages })
+    }
+
+    /// Returns a failure for each arriving kernel and each module whose source is missing, although
+    /// the transaction does not remove it.
+    fn missing_sources(
+        &self,
+        plan: &Plan,
+        packages: &BTreeMap<KernelRelease, String>,
+    ) -> Vec<Tried> {
+        let missing = plan.notes.iter().filter_map(|note| match note {
+            Note::SourceMissing { module, dir } => Some((module, dir)),
+            _ => None,
+        });
+        let missing = missing.filter(|(_, dir)| !self.departing.sources.contains(*dir));
+        let failures = missing.flat_map(|(module, dir)| {
+            let message = format!("its source is missing: /usr/src/{dir}");
+            packages.keys().map(move |kernel| {
+                let complaint = Complaint { message: message.clone(), cause: None, log: None };
+                Tried {
+                    module: Some(module.clone()),
+                    kernel: Some(kernel.clone()),
+                    result: TriedResult::Fails(complaint),
+                }
+            })
+        });
+        failures.collect()
     }
 }
 

@@ -16,7 +16,7 @@ pub(crate) struct Verdict {
     /// The modules that work for a kernel's package now and would not afterwards.
     pub(crate) regressions: Vec<Regression>,
     /// The other modules that do not build.
-    pub(crate) failures: Vec<(ModuleId, Option<KernelRelease>, Complaint)>,
+    pub(crate) failures: Vec<OtherFailure>,
     /// Why the result for a module is not known.
     pub(crate) unknown: Vec<(Option<ModuleId>, String)>,
 }
@@ -37,6 +37,17 @@ pub(crate) struct Regression {
     pub(crate) critical: Option<String>,
 }
 
+/// A module that does not build, but is not lost.
+#[derive(Debug, Clone)]
+pub(crate) struct OtherFailure {
+    pub(crate) module: ModuleId,
+    /// The kernel; `None` if the module builds for none.
+    pub(crate) kernel: Option<KernelRelease>,
+    pub(crate) complaint: Complaint,
+    /// The version that stays installed for the kernel, if any.
+    pub(crate) stays: Option<ModuleId>,
+}
+
 /// Why a module cannot be built for an arriving kernel.
 #[derive(Debug, Clone)]
 pub(crate) enum RegressionCause {
@@ -49,10 +60,13 @@ pub(crate) enum RegressionCause {
 impl Verdict {
     /// Compares the results of a trial with the modules that are `installed` now.
     ///
-    /// `critical` returns why the machine needs a module that is installed for a kernel.
+    /// `in_kernels` are the names of the kernel modules that the arriving kernels contain themselves:
+    /// a module of which they contain all objects is not lost. `critical` returns why the machine
+    /// needs a module that is installed for a kernel.
     pub(crate) fn of(
         results: &TrialResults,
         installed: &[InstalledKernel],
+        in_kernels: &BTreeSet<String>,
         critical: impl Fn(&InstalledModule, &InstalledKernel) -> Option<String>,
     ) -> Self {
         let mut verdict = Self::default();
@@ -81,7 +95,9 @@ impl Verdict {
             });
             let of_module = |name: &ModuleName| module.as_ref().is_none_or(|id| id.name == *name);
             let regressions: Vec<Regression> = lost
-                .filter(|(_, _, (_, it))| of_module(&it.id.name))
+                .filter(|(_, _, (_, it))| {
+                    of_module(&it.id.name) && !it.objects.is_subset(in_kernels)
+                })
                 .map(|(kernel, package, (old, it))| Regression {
                     installed: it.clone(),
                     works_for: old.kernel.release.clone(),
@@ -94,7 +110,13 @@ impl Verdict {
             if let (true, RegressionCause::DoesNotBuild(id, complaint)) =
                 (regressions.is_empty(), why)
             {
-                verdict.failures.push((id, kernel.clone(), complaint));
+                let stays = installed
+                    .iter()
+                    .find(|it| Some(&it.kernel.release) == kernel.as_ref())
+                    .and_then(|it| it.modules.get(&id.name))
+                    .map(|module| module.id.clone());
+                let kernel = kernel.clone();
+                verdict.failures.push(OtherFailure { module: id, kernel, complaint, stays });
             }
             verdict.regressions.extend(regressions);
         }

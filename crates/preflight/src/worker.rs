@@ -19,15 +19,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::advice::newer_sources;
 use crate::arriving::{self, Arriving};
-use crate::command::{REGRESSION, complain};
+use crate::departing::{departing, staying_files};
 use crate::expected;
 use crate::installed;
 use crate::message;
 use crate::needs::Needs;
 use crate::not_tried::NotTried;
 use crate::package_file::Package;
-use crate::report::Report;
-use crate::scratch::Departing;
+use crate::report::{REGRESSION, Report, complain};
 use crate::trial::{TrialJob, TrialReport, TrialResults};
 use crate::verdict::Verdict;
 
@@ -131,10 +130,15 @@ impl WorkerJob {
                     expected::store(&machine.trees, &verdict)?;
                     expected::announce(&machine, &verdict);
                 }
-                let text = match json {
+                let mut text = match json {
                     true => Report::of(&verdict).to_json(),
                     false => message::lines(&verdict, arriving, started.elapsed(), false, &[]),
                 };
+                let would_abort = verdict.is_critical()
+                    && machine.settings.preflight.mode == PreflightMode::Critical;
+                if would_abort && !json {
+                    text += "a transaction with these packages would be aborted\n";
+                }
                 print(if text.is_empty() { "nothing to build for these packages" } else { &text });
                 Ok(if verdict.regressions.is_empty() { 0 } else { REGRESSION })
             }
@@ -156,14 +160,22 @@ impl WorkerJob {
         let kernels = installed.iter().map(|it| it.kernel.release.clone()).collect();
         let lookups = PackageQuery { sources, kernels, ..PackageQuery::default() };
         let owners = package_query::ask(query, &self.root, &lookups)?;
-        let mut results = self.trial(machine, arriving, &owners, targets).start(machine)?;
+        let mut trial = self.trial(machine, arriving, &owners, targets);
+        trial.staying = staying_files(query, machine, arriving, &trial.arriving_sources())?;
+        let mut results = trial.start(machine)?;
         if !arriving.toolchain.is_empty() {
             let tools: Vec<&str> = arriving.toolchain.iter().map(|it| it.name.as_str()).collect();
-            results.excuse_failures(&format!("the transaction also replaces {}", tools.join(", ")));
+            let why = format!("the transaction also replaces {}", tools.join(", "));
+            results.excuse_failures(&why, |_| true);
         }
+        let outside: BTreeSet<String> = arriving.sources_with_files_outside().collect();
+        results.excuse_failures("its package contains files outside of its source", |module| {
+            outside.contains(&module.source_dir())
+        });
         let needs = Needs::read(machine);
-        let verdict =
-            Verdict::of(&results, &installed, |module, kernel| needs.reason(module, kernel));
+        let verdict = Verdict::of(&results, &installed, &arriving.modules(), |module, kernel| {
+            needs.reason(module, kernel)
+        });
         Ok((verdict, owners))
     }
 
@@ -186,7 +198,9 @@ impl WorkerJob {
             departing: departing(machine, arriving, owners),
             unowned: owners.unowned().cloned().collect(),
             objects: packages.flat_map(|package| package.objects.iter().cloned()).collect(),
-            stores: !arriving.replaces_compiler(),
+            stores: !arriving.replaces_compiler()
+                && arriving.sources_with_files_outside().next().is_none(),
+            staying: BTreeSet::new(),
         }
     }
 }
@@ -195,27 +209,6 @@ fn raise_oom_score() -> io::Result<()> {
     let file = "/proc/self/oom_score_adj";
     let inherited: i32 = fs::read_to_string(file)?.trim().parse().unwrap_or_default();
     fs::write(file, (inherited + OOM_SCORE).min(MAX_OOM_SCORE).to_string())
-}
-
-/// Returns the sources and kernels of the installed packages that the transaction replaces or
-/// removes. Includes directories that the new packages contain again.
-fn departing(machine: &Machine, arriving: &Arriving, owners: &Packages) -> Departing {
-    let leaving: BTreeSet<&str> = arriving
-        .packages
-        .iter()
-        .flat_map(|package| {
-            package.removes.iter().map(String::as_str).chain([package.name.as_str()])
-        })
-        .collect();
-    let leaves = |package: Option<&package_query::InstalledPackage>| {
-        package.is_some_and(|package| leaving.contains(package.name.as_str()))
-    };
-    let (sources, _) = source_dirs(&machine.trees);
-    Departing {
-        sources: sources.into_iter().filter(|dir| leaves(owners.of_source(dir))).collect(),
-        kernels: owners.kernels().filter(|it| leaves(owners.of_kernel(it))).cloned().collect(),
-        headers: owners.kernels().filter(|it| leaves(owners.of_headers(it))).cloned().collect(),
-    }
 }
 
 impl TrialJob {

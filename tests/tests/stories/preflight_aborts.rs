@@ -2,7 +2,7 @@
 //! and only such a transaction.
 
 use rstest::rstest;
-use stories::{Completed, Recipe, Root, find};
+use stories::{Completed, PackageFile, Recipe, Root, find};
 
 use crate::fixture::{assert_status, installed, kernel, release};
 use crate::mkinitcpio;
@@ -190,4 +190,61 @@ fn with_another_compiler_a_failure_proves_nothing() {
         .has("note: disk/1.0: not tried: ")
         .has("; the transaction also replaces gcc")
         .lacks("aborted");
+}
+
+/// Returns the packages of `linux-2` and these others.
+fn with_next_kernel(others: &[PackageFile]) -> Vec<PackageFile> {
+    [&kernel("linux", 2)[..], others].concat()
+}
+
+#[test]
+fn unowned_files_beside_a_source_do_not_vanish() {
+    let root = machine(&[]);
+    let module = Recipe::module("disk", "1.0")
+        .edit("disk.c", |code| code + "#ifdef GENERATED\n#include \"generated.h\"\n#endif\n");
+    root.install(&[module.make(&root)]).hooks_succeed();
+    critical(&root, &["disk"]);
+    root.write("usr/src/disk-1.0/generated.h", "/* by hand */\n");
+    let module =
+        module.edit("Makefile", |makefile| format!("ccflags-y := -DGENERATED\n{makefile}"));
+    let upgrade = root.install(&with_next_kernel(&[module.make(&root)])).hooks_succeed();
+    upgrade.has(&format!("1 module built for {}", next_release()));
+    root.assert_works(&next_release(), "disk");
+}
+
+#[test]
+fn a_prebuilt_module_replaces_the_source_without_an_abort() {
+    let root = machine_with("disk");
+    critical(&root, &["disk"]);
+    let prebuilt = Recipe::empty("disk", "1.0")
+        .file(&format!("usr/lib/modules/{}/extramodules/disk.ko", next_release()), "an object")
+        .field("conflict", "disk-dkms")
+        .make(&root);
+    root.install_replacing(&with_next_kernel(&[prebuilt])).lacks("aborted");
+    assert!(!root.exists("usr/src/disk-1.0"));
+}
+
+#[test]
+fn a_source_that_needs_other_files_of_its_package_proves_nothing() {
+    let root = machine(&[]);
+    let module = |content: &str| {
+        Recipe::module("disk", "1.0")
+            .edit("disk.c", |code| code + "#include \"/usr/lib/disk/disk.h\"\n")
+            .file("usr/lib/disk/disk.h", content)
+    };
+    let good = "MODULE_INFO(state, \"good\");\n";
+    root.install(&[module(good).make(&root)]).hooks_succeed();
+    critical(&root, &["disk"]);
+    root.write("usr/lib/disk/disk.h", "#error old\n");
+    let upgrade = root.install(&with_next_kernel(&[module(good).make(&root)])).hooks_succeed();
+    upgrade.has("note: disk/1.0: not tried: ").has("built and installed");
+    assert_eq!(root.modinfo(&next_release(), "disk", "state"), "good");
+}
+
+#[test]
+fn a_missing_source_aborts_the_upgrade() {
+    let root = machine_with("disk");
+    critical(&root, &["disk"]);
+    root.shell("mv /usr/src/disk-1.0 /srv/ && rm -rf /var/lib/dkms/.kept").ok();
+    assert_aborted(root.pacman(&kernel_upgrade())).has("its source is missing: /usr/src/disk-1.0");
 }

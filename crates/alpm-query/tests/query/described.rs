@@ -22,17 +22,22 @@ fn describes_arriving_packages() {
     let answer = ask(&root, &["pacman", "-U", "linux.pkg.tar.zst"], &[&order]);
     let mut objects: Vec<_> = (1..=9).map(object).collect();
     objects.insert(0, "usr/lib/modules/7.2-rt/kernel/a.ko".to_owned());
+    let mut modules_of_kernel: Vec<_> = (1..=12).map(|number| format!("m{number:02}")).collect();
+    modules_of_kernel.insert(0, "a".to_owned());
     let expected = json!({
         "packages": [{
             "name": "linux",
             "version": "7.2-1",
             "file": root.at("home/linux.pkg.tar.zst"),
             "installed": "7.1-1",
-            "foreign": true, "unchanged": false,
+            "foreign": true,
+            "unchanged": false,
             "removes": [],
             "bound": [],
             "size": 4711,
             "objects": objects,
+            "modules": modules_of_kernel,
+            "outside": false,
             "paths": [order],
         }],
         "unresolved": [],
@@ -41,6 +46,33 @@ fn describes_arriving_packages() {
         "command": ["pacman", root.at("script"), "-U", "linux.pkg.tar.zst"],
     });
     assert_eq!(answer, expected);
+}
+
+#[test]
+fn tells_whether_a_source_has_files_elsewhere() {
+    let root = root();
+    let outside = |files: &[&str]| {
+        let content = [&["usr/src/foo-1/dkms.conf"], files].concat();
+        root.pack("foo.pkg.tar.zst", "foo-dkms", "1-1", &content, &[]);
+        let file = root.at("foo.pkg.tar.zst");
+        let answer = root.answer(&["arriving", file.to_str().unwrap()], b"");
+        each(&answer, "outside") == [true]
+    };
+    assert!(!outside(&["usr/src/foo-1/foo.c", "usr/lib/modprobe.d/foo.conf", "usr/share/foo"]));
+    assert!(outside(&["usr/lib/foo/foo.c"]));
+}
+
+#[test]
+fn names_packages_without_targets_that_remove_others() {
+    let root = root();
+    root.install("foo-dkms", "1-1", ["usr/src/foo-1/dkms.conf"], "");
+    root.pack("home/bar.pkg.tar.zst", "bar-dkms", "1-1", &["usr/src/bar-1/dkms.conf"], &[]);
+    root.pack("home/foo.pkg.tar.zst", "foo", "1-1", &["usr/share/foo"], &["conflict=foo-dkms"]);
+    root.pack("home/other.pkg.tar.zst", "other", "1-1", &["usr/share/other"], &[]);
+    let words = ["pacman", "-U", "bar.pkg.tar.zst", "foo.pkg.tar.zst", "other.pkg.tar.zst"];
+    let answer = ask(&root, &words, &["usr/src/bar-1/dkms.conf"]);
+    assert_eq!(each(&answer, "name"), ["bar-dkms", "foo"]);
+    assert_eq!(each(&answer, "removes"), [&json!([]), &json!(["foo-dkms"])]);
 }
 
 #[test]

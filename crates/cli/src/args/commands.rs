@@ -102,7 +102,7 @@ pub const COMMANDS: &[CommandInfo] = &[
         .takes(&[Operand { name: "[FILE...]", help: "the package files" }])
         .examples(&[
             "dkms preflight --upgrade",
-            "dkms preflight ./linux-7.2.13-1.pkg.tar.zst",
+            "dkms preflight ./linux-7.2.13-1.pkg.tar.zst ./linux-headers-7.2.13-1.pkg.tar.zst",
             "dkms preflight --allow-once",
         ]),
     info(Command::Match, "match", "install the modules of one kernel for another kernel")

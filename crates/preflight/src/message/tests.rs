@@ -44,6 +44,8 @@ fn arriving(upgrade: bool) -> Arriving {
         bound: bound.iter().map(|name| (*name).to_owned()).collect(),
         size: 0,
         objects: Vec::new(),
+        modules: [].into(),
+        outside: false,
         paths: [format!("usr/lib/modules/7.2-arch1-1/{path}")].into(),
     };
     let packages = vec![
@@ -81,7 +83,12 @@ fn an_abort_ends_with_reasons_and_commands() {
             regression("zfs/2.3", fails, Some("is the driver of the root file system")),
             regression("webcam/1", RegressionCause::NoHeaders, None),
         ],
-        failures: vec![(id("new/1"), None, complaint())],
+        failures: vec![OtherFailure {
+            module: id("new/1"),
+            kernel: None,
+            complaint: complaint(),
+            stays: Some(id("new/0")),
+        }],
         unknown: vec![(Some(id("odd/1")), "disk full".into())],
         ..Verdict::default()
     };
@@ -90,6 +97,7 @@ fn an_abort_ends_with_reasons_and_commands() {
     warning: new/1: make failed (exit status 2): make
       cause: zfs.c:3:2: error: unknown type name
       log: /var/lib/dkms/.log/zfs.log
+      note: new/0 stays installed
     warning: webcam/1 for 7.2-arch1-1: cannot be built: the headers of linux are not in the transaction
       note: webcam/1 works for 7.1-arch1-1 (linux)
     error: zfs/2.4 for 7.2-arch1-1: make failed (exit status 2): make

@@ -45,7 +45,7 @@ fn regressions(results: &TrialResults, installed: &[InstalledKernel]) -> Vec<Str
     let critical = |module: &InstalledModule, _: &InstalledKernel| {
         (module.id.name.as_str() == "zfs").then(|| "root".to_owned())
     };
-    let verdict = Verdict::of(results, installed, critical);
+    let verdict = Verdict::of(results, installed, &BTreeSet::new(), critical);
     let text = |it: &Regression| {
         format!(
             "{} {}{}",
@@ -87,7 +87,9 @@ fn an_unknown_result_is_no_regression() {
     let unknown = TriedResult::Unknown("disk full".into());
     let results = results(Some("zfs/2"), "7.2", "linux", unknown);
     let verdict =
-        Verdict::of(&results, &[installed("7.1", &["zfs/1"])], |_, _| Some(String::new()));
+        Verdict::of(&results, &[installed("7.1", &["zfs/1"])], &BTreeSet::new(), |_, _| {
+            Some(String::new())
+        });
     assert!(!verdict.is_critical());
     assert_eq!(verdict.unknown, [(Some("zfs/2".parse().unwrap()), "disk full".to_owned())]);
 }
@@ -95,7 +97,25 @@ fn an_unknown_result_is_no_regression() {
 #[test]
 fn other_failures_are_kept() {
     let results = results(Some("new/1"), "7.2", "linux", fails());
-    let verdict = Verdict::of(&results, &[installed("7.1", &["zfs/1"])], |_, _| None);
+    let verdict =
+        Verdict::of(&results, &[installed("7.1", &["zfs/1"])], &BTreeSet::new(), |_, _| None);
     assert!(verdict.regressions.is_empty());
     assert_eq!(verdict.failures.len(), 1);
+}
+
+#[test]
+fn a_module_that_the_kernel_contains_is_not_lost() {
+    let results = results(Some("zfs/2"), "7.2", "linux", fails());
+    let own = ["zfs".to_owned()].into();
+    let verdict = Verdict::of(&results, &[installed("7.1", &["zfs/1"])], &own, |_, _| None);
+    assert!(verdict.regressions.is_empty());
+    assert_eq!(verdict.failures[0].module.to_string(), "zfs/2");
+}
+
+#[test]
+fn the_old_version_stays_if_the_kernel_does() {
+    let results = results(Some("foo/2"), "7.1", "linux", fails());
+    let now = [installed("7.1", &["foo/1"])];
+    let verdict = Verdict::of(&results, &now, &BTreeSet::new(), |_, _| None);
+    assert_eq!(verdict.failures[0].stays, Some("foo/1".parse().unwrap()));
 }
