@@ -70,55 +70,36 @@ impl Verdict {
         critical: impl Fn(&InstalledModule, &InstalledKernel) -> Option<String>,
     ) -> Self {
         let mut verdict = Self::default();
-        for Tried { module, kernel, result } in &results.tried {
-            let why = match (module, result) {
+        let comparison = Comparison { results, installed, in_kernels, critical };
+        for tried @ Tried { module, kernel, result } in &results.tried {
+            match (module, result) {
                 (Some(id), TriedResult::Builds) => {
                     if let Some(kernel) = kernel {
                         verdict.builds.entry(kernel.clone()).or_default().insert(id.clone());
                     }
-                    continue;
                 }
-                (Some(id), TriedResult::Fails(complaint)) => {
-                    RegressionCause::DoesNotBuild(id.clone(), complaint.clone())
-                }
-                (_, TriedResult::NoHeaders) => RegressionCause::NoHeaders,
                 (_, TriedResult::Unknown(why)) => {
                     verdict.unknown.push((module.clone(), why.clone()));
-                    continue;
                 }
-                (None, _) => continue,
-            };
-            let lost = kernel.iter().flat_map(|kernel| {
-                let package = results.packages.get(kernel);
-                let lost = package.map(|package| lost(installed, package, kernel));
-                lost.unwrap_or_default().into_iter().map(move |lost| (kernel, package, lost))
-            });
-            let of_module = |name: &ModuleName| module.as_ref().is_none_or(|id| id.name == *name);
-            let regressions: Vec<Regression> = lost
-                .filter(|(_, _, (_, it))| {
-                    of_module(&it.id.name) && !it.objects.is_subset(in_kernels)
-                })
-                .map(|(kernel, package, (old, it))| Regression {
-                    installed: it.clone(),
-                    works_for: old.kernel.release.clone(),
-                    kernel: kernel.clone(),
-                    package: package.cloned().unwrap_or_default(),
-                    why: why.clone(),
-                    critical: critical(it, old),
-                })
-                .collect();
-            if let (true, RegressionCause::DoesNotBuild(id, complaint)) =
-                (regressions.is_empty(), why)
-            {
-                let stays = installed
-                    .iter()
-                    .find(|it| Some(&it.kernel.release) == kernel.as_ref())
-                    .and_then(|it| it.modules.get(&id.name))
-                    .map(|module| module.id.clone());
-                let kernel = kernel.clone();
-                verdict.failures.push(OtherFailure { module: id, kernel, complaint, stays });
+                (_, TriedResult::NoHeaders) => {
+                    let lost = comparison.regressions(tried, &RegressionCause::NoHeaders);
+                    verdict.regressions.extend(lost);
+                }
+                (Some(id), TriedResult::Fails(complaint)) => {
+                    let why = RegressionCause::DoesNotBuild(id.clone(), complaint.clone());
+                    let lost = comparison.regressions(tried, &why);
+                    if lost.is_empty() {
+                        verdict.failures.push(OtherFailure {
+                            module: id.clone(),
+                            kernel: kernel.clone(),
+                            complaint: complaint.clone(),
+                            stays: comparison.installed_version(id, kernel.as_ref()),
+                        });
+                    }
+                    verdict.regressions.extend(lost);
+                }
+                (None, TriedResult::Builds | TriedResult::Fails(_)) => {}
             }
-            verdict.regressions.extend(regressions);
         }
         verdict
     }
@@ -126,6 +107,46 @@ impl Verdict {
     /// Returns true if a module would be lost that the machine needs.
     pub(crate) fn is_critical(&self) -> bool {
         self.regressions.iter().any(|regression| regression.critical.is_some())
+    }
+}
+
+/// The arguments of [`Verdict::of`].
+struct Comparison<'a, F> {
+    results: &'a TrialResults,
+    installed: &'a [InstalledKernel],
+    in_kernels: &'a BTreeSet<String>,
+    critical: F,
+}
+
+impl<F> Comparison<'_, F>
+where
+    F: Fn(&InstalledModule, &InstalledKernel) -> Option<String>,
+{
+    /// Returns the modules that are lost because of a failure, for the reason `why`.
+    fn regressions(&self, tried: &Tried, why: &RegressionCause) -> Vec<Regression> {
+        let Some(kernel) = &tried.kernel else { return Vec::new() };
+        let Some(package) = self.results.packages.get(kernel) else { return Vec::new() };
+        let concerns = |it: &InstalledModule| {
+            tried.module.as_ref().is_none_or(|id| id.name == it.id.name)
+                && !it.objects.is_subset(self.in_kernels)
+        };
+        let lost = lost(self.installed, package, kernel).into_iter();
+        lost.filter(|(_, module)| concerns(module))
+            .map(|(old, module)| Regression {
+                installed: module.clone(),
+                works_for: old.kernel.release.clone(),
+                kernel: kernel.clone(),
+                package: package.clone(),
+                why: why.clone(),
+                critical: (self.critical)(module, old),
+            })
+            .collect()
+    }
+
+    /// Returns the installed version of a module for a kernel, if any.
+    fn installed_version(&self, id: &ModuleId, kernel: Option<&KernelRelease>) -> Option<ModuleId> {
+        let kernel = self.installed.iter().find(|it| Some(&it.kernel.release) == kernel)?;
+        Some(kernel.modules.get(&id.name)?.id.clone())
     }
 }
 
