@@ -25,9 +25,12 @@ fn root_with_dummies() -> Root {
         );
     }
     root.write("var/log/hook-calls", "");
-    for (program, dummy) in
-        [("dkms-install", DUMMY), ("dkms-remove", DUMMY), ("mkinitcpio-dkms", WITHOUT_TARGETS)]
-    {
+    for (program, dummy) in [
+        ("dkms-preflight", DUMMY),
+        ("dkms-install", DUMMY),
+        ("dkms-remove", DUMMY),
+        ("mkinitcpio-dkms", WITHOUT_TARGETS),
+    ] {
         root.write(&format!("usr/lib/alpm-dkms/{program}"), dummy);
     }
     root
@@ -55,7 +58,7 @@ fn kernel_and_headers_are_installed_and_removed() {
         format!("usr/lib/modules/{release}/modules.order"),
     ];
     let lines = |who: &str| paths.iter().map(|path| format!("{who}: {path}")).collect::<Vec<_>>();
-    let parts = [lines("dkms-install --journal"), lines("dkms-install")];
+    let parts = [lines("dkms-preflight"), lines("dkms-install --journal"), lines("dkms-install")];
     assert_eq!(recorded_calls(&root), with_image_hook(&parts.concat()));
 
     root.remove(&["linux", "linux-headers"]);
@@ -71,12 +74,14 @@ fn module_upgrade_runs_both_hooks() {
     assert_eq!(
         recorded_calls(&root),
         with_image_hook(&[
+            "dkms-preflight: usr/src/tiny-1.0/dkms.conf",
             "dkms-install --journal: usr/src/tiny-1.0/dkms.conf",
             "dkms-install: usr/src/tiny-1.0/dkms.conf"
         ])
     );
     root.install(&[module(&root, "1.1")]);
     let want = [
+        "dkms-preflight: usr/src/tiny-1.1/dkms.conf",
         "dkms-install --journal: usr/src/tiny-1.1/dkms.conf",
         "dkms-remove --journal: usr/src/tiny-1.0/dkms.conf",
         "dkms-remove --depart: usr/src/tiny-1.0/dkms.conf",
@@ -177,12 +182,17 @@ fn assert_hooks_get(brought: &[(&str, &[&str])], targets: &[&str]) {
 
     for what in ["install", "reinstall"] {
         root.install(&packages(&root, brought, old));
-        let want = [lines("dkms-install --journal", old), lines("dkms-install", old)];
+        let want = [
+            lines("dkms-preflight", old),
+            lines("dkms-install --journal", old),
+            lines("dkms-install", old),
+        ];
         assert_eq!(recorded_calls(&root), with_image_hook(&want.concat()), "{what}");
     }
 
     root.install(&packages(&root, brought, new));
     let want = [
+        lines("dkms-preflight", new),
         lines("dkms-install --journal", new),
         lines("dkms-remove --journal", old),
         lines("dkms-remove --depart", old),

@@ -28,13 +28,28 @@ fn is_fake(env: &Environment) -> bool {
         || is_set("LD_PRELOAD", &|value| value.contains("libfakechroot.so"))
 }
 
-/// Without root privileges, the root directory of process 1 cannot be read, and counts as equal.
+/// Some machines do not allow even root to read the root directory of process 1. The mounts on the
+/// root directories are compared then. What cannot be read counts as equal.
 fn has_other_root(proc: &Path) -> bool {
     let inode = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
-    match (inode(&proc.join("1/root/.")), inode(Path::new("/"))) {
-        (Some(first), Some(own)) => first != own,
-        _ => false,
+    if let Some(first) = inode(&proc.join("1/root/.")) {
+        return inode(Path::new("/")).is_some_and(|own| own != first);
     }
+    let first = root_mount(&proc.join("1/mountinfo"));
+    first.is_some() && root_mount(&proc.join("self/mountinfo")) != first
+}
+
+/// Returns the device and the directory on it that are mounted on `/` according to a list of mounts
+/// (proc_pid_mountinfo(5)). Returns `None` if nothing is mounted there, as in a chroot in an ordinary
+/// directory.
+fn root_mount(list: &Path) -> Option<(String, String)> {
+    let text = fs::read_to_string(list).ok()?;
+    let mounts = text.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(2);
+        let (device, dir, point) = (fields.next()?, fields.next()?, fields.next()?);
+        (point == "/").then(|| (device.to_owned(), dir.to_owned()))
+    });
+    mounts.last()
 }
 
 #[cfg(test)]
@@ -69,6 +84,19 @@ mod tests {
         let env = variables.iter().fold(Environment::fixed(), set);
         assert_eq!(is_chroot(root.as_ref(), &env, proc.path()), expected);
     }
+
+    #[rstest]
+    #[case::same_mount("21 1 8:1 / / ro - ext4 /dev/sda1 rw\n", false)]
+    #[case::other_device("21 1 0:57 / / rw - overlay o rw\n", true)]
+    #[case::other_directory("21 1 8:1 /srv/root / rw - ext4 /dev/sda1 rw\n", true)]
+    #[case::no_mount("22 1 0:5 / /proc rw - proc proc rw\n", true)]
+    fn mounts_tell_if_the_first_root_is_unreadable(#[case] own: &str, #[case] expected: bool) {
+        let proc = TestRoot::new();
+        proc.write("1/mountinfo", "21 1 8:1 / / rw - ext4 /dev/sda1 rw\n");
+        proc.write("self/mountinfo", own);
+        assert_eq!(is_chroot("/".as_ref(), &Environment::fixed(), proc.path()), expected);
+    }
+
     #[test]
     fn machine_decides_once() {
         let root = TestRoot::new();
