@@ -44,12 +44,12 @@ fn has_other_root(proc: &Path) -> bool {
 /// directory.
 fn root_mount(list: &Path) -> Option<(String, String)> {
     let text = fs::read_to_string(list).ok()?;
-    let mounts = text.lines().filter_map(|line| {
+    let mut mounts = text.lines().filter_map(|line| {
         let mut fields = line.split(' ').skip(2);
         let (device, dir, point) = (fields.next()?, fields.next()?, fields.next()?);
         (point == "/").then(|| (device.to_owned(), dir.to_owned()))
     });
-    mounts.last()
+    mounts.next_back()
 }
 
 #[cfg(test)]
