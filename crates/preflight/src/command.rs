@@ -1,8 +1,7 @@
 //! The command `dkms preflight`: tries the modules outside a transaction.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{self, BufRead, Seek, SeekFrom, Write};
+use std::io::{self, BufRead};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -12,7 +11,6 @@ use alpm_hook::lines::LineWriter;
 use alpm_hook::package_query;
 use dkms_engine::facts::running_pacman;
 use dkms_engine::machine::{Lock, Machine};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
 use crate::arriving::{self, Arriving};
@@ -20,7 +18,7 @@ use crate::expected;
 use crate::not_tried::NotTried;
 use crate::report::{Report, complain};
 use crate::session::{exit_code, run_worker};
-use crate::supervisor::{Ending, Supervisor};
+use crate::supervisor::{Ending, Supervisor, in_memory};
 use crate::upgrade::Upgrade;
 use crate::verdict::Verdict;
 use crate::worker::{Purpose, WorkerJob};
@@ -73,9 +71,7 @@ impl Question {
 
     #[expect(clippy::disallowed_methods, reason = "it replaces this process")]
     fn program(&self, idle: bool, quiet: bool) -> io::Result<Command> {
-        let mut question = File::from(memfd_create("question", MFdFlags::MFD_CLOEXEC)?);
-        question.write_all(&serde_json::to_vec(self)?)?;
-        question.seek(SeekFrom::Start(0))?;
+        let question = in_memory(&serde_json::to_vec(self)?)?;
         let before = if idle { &IDLE[..] } else { &[] };
         let mut words = before.iter().chain(&[PROGRAM, COMMAND]);
         let mut command = Command::new(words.next().unwrap_or(&PROGRAM));

@@ -142,7 +142,7 @@ fn open_process(pid: u32) -> io::Result<OwnedFd> {
 
 /// Returns a file in memory with this content, as the standard input of a process. Unlike a pipe, it
 /// takes any amount of bytes at once.
-fn in_memory(content: &[u8]) -> io::Result<Stdio> {
+pub(crate) fn in_memory(content: &[u8]) -> io::Result<Stdio> {
     let mut file = fs::File::from(memfd_create("input", MFdFlags::MFD_CLOEXEC)?);
     file.write_all(content)?;
     file.seek(SeekFrom::Start(0))?;
