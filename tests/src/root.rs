@@ -35,12 +35,17 @@ impl Root {
     /// If `$STORIES_BINARIES` names a directory such as `target/debug`, programs from there and the
     /// .hook files of the checkout replace those of the package. This saves building the package.
     pub fn ready() -> Self {
-        Self::ready_over(&[])
+        Self::ready_over(&[], "ready")
     }
 
     /// Masks the preflight hook, in the way an administrator would.
     pub fn mask_preflight(&self) {
         symlink("/dev/null", self.path(PREFLIGHT_MASK)).expect("mask the preflight");
+    }
+
+    /// Creates a root like [`ready`](Self::ready) that also has the kernel `linux-1` and its headers.
+    pub fn with_kernel() -> Self {
+        Self::ready_over(&[], "machine")
     }
 
     /// Creates a root with our package installed and its preflight enabled.
@@ -57,11 +62,13 @@ impl Root {
 
     /// Creates a root with our package installed and the files of another stage of the testbed.
     pub fn ready_with(stage: &str) -> Self {
-        Self::ready_over(&[testbed().join(stage).join("files")])
+        Self::ready_over(&[testbed().join(stage).join("files")], "ready")
     }
 
-    fn ready_over(more: &[PathBuf]) -> Self {
-        let root = Self::over([more, &[testbed().join("ready")]].concat());
+    /// Creates a root over the directories `more`, uppermost first, and a stage of the testbed in
+    /// which our package is installed.
+    fn ready_over(more: &[PathBuf], stage: &str) -> Self {
+        let root = Self::over([more, &[testbed().join(stage)]].concat());
         root.mask_preflight();
         if let Some(built) = std::env::var_os("STORIES_BINARIES") {
             let built =
@@ -302,6 +309,7 @@ impl Root {
             "var/log/",
             "srv/",
             "tmp/",
+            PREFLIGHT_MASK,
             // Written by ldconfig, which pacman runs.
             "etc/ld.so.cache",
             "var/cache/ldconfig/",

@@ -1,5 +1,6 @@
 #!/bin/bash
-# Stages bare and ready: the root of stories, without and with our package installed.
+# Stages bare, ready and machine: the roots of stories, without our package, with it, and with a kernel
+# and its headers besides.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 # install_packages ROOT FILE...: runs pacman -U in ROOT with packages from outside.
@@ -29,6 +30,12 @@ make_ready() {
     install_packages "$1" "$testbed"/ours/*.pkg.tar.zst
 }
 
+make_machine() {
+    cp -a --reflink=auto "$testbed/ready/." "$1/"
+    install_packages "$1" "$testbed"/kernels/linux-{,headers-}1.pkg.tar.zst
+}
+
 recipe=$(digest_of "${BASH_SOURCE[0]}")
 stage bare "$recipe-$(digest_below base sources stubs)" make_bare
 stage ready "$recipe-$(digest_below bare ours)" make_ready
+stage machine "$recipe-$(digest_below ready kernels)" make_machine

@@ -18,8 +18,10 @@ pub(crate) fn release() -> String {
 /// Creates a machine with `linux-1`, its headers and these modules.
 #[track_caller]
 pub(crate) fn machine(modules: &[PackageFile]) -> Root {
-    let root = Root::ready();
-    root.install(&[&kernel("linux", 1), modules].concat()).hooks_succeed();
+    let root = Root::with_kernel();
+    if !modules.is_empty() {
+        root.install(modules).hooks_succeed();
+    }
     root
 }
 

@@ -2,14 +2,14 @@
 
 use stories::{PackageFile, Recipe, Root, find};
 
-use crate::fixture::kernel;
+use crate::fixture;
 
 /// Creates a machine with `linux-1`, its headers and these modules. Its transactions have a preflight
 /// from now on.
 #[track_caller]
 pub(crate) fn machine(modules: &[PackageFile]) -> Root {
-    let root = Root::with_preflight();
-    root.install(&[&kernel("linux", 1), modules].concat()).hooks_succeed();
+    let root = fixture::machine(modules);
+    root.unmask_preflight();
     root
 }
 
