@@ -343,8 +343,25 @@ mod tests {
     fn invalid_preflight_settings_are_reported(#[case] text: &str) {
         let settings = read(&[("alpm-dkms.toml", &format!("[preflight]\n{text}\n"))]);
         let [problem] = &settings.problems[..] else { panic!("{:?}", settings.problems) };
-        assert!(problem.starts_with("/alpm-dkms.toml: ignored, using defaults: "), "{problem}");
+        assert!(problem.starts_with("/alpm-dkms.toml: preflight."), "{problem}");
         assert_eq!(settings.preflight, PreflightSettings::default());
+    }
+
+    #[test]
+    fn an_invalid_value_does_not_affect_other_keys() {
+        let text = "cache = 3\n[build]\njobs = 'many'\nlauncher = 'ccache'\n\
+                    [preflight]\nmode = 'off'\ntimeot = 5\n\
+                    [module.a]\nprefer = 'mine'\n[module.b]\nprefer = 'dkms'\n";
+        let settings = read(&[("alpm-dkms.toml", text)]);
+        assert_eq!(settings.preflight.mode, PreflightMode::Off);
+        assert_eq!(settings.launcher(), ["ccache"]);
+        assert!(settings.prefers_dkms(&"b".parse().unwrap()));
+        insta::assert_snapshot!(settings.problems.join("\n"), @r#"
+        /alpm-dkms.toml: build.jobs: ignored: invalid type: string "many", expected usize
+        /alpm-dkms.toml: cache: ignored: expected a section
+        /alpm-dkms.toml: module.a: ignored: unknown variant `mine`, expected `dkms` or `kernel`
+        /alpm-dkms.toml: unknown key: preflight.timeot
+        "#);
     }
 
     #[test]
@@ -413,11 +430,7 @@ mod tests {
         let framework = Framework { unread, ..Framework::default() };
         assert_eq!(settings, Settings { problems, framework, ..Settings::default() });
         insta::assert_snapshot!(settings.problems.join("\n"), @r#"
-        /alpm-dkms.toml: ignored, using defaults: TOML parse error at line 2, column 8
-          |
-        2 | jobs = 'many'
-          |        ^^^^^^
-        invalid type: string "many", expected usize
+        /alpm-dkms.toml: build.jobs: ignored: invalid type: string "many", expected usize
         /framework.conf: evaluation ended early: the file exits the shell
           run: bash -x /framework.conf
         /framework.conf.d/a.conf: invalid value for source_tree: "/usr/../x" (expected an absolute path without ..)

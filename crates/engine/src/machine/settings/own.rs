@@ -118,8 +118,9 @@ pub(super) enum Preference {
 }
 
 impl OwnSettings {
-    /// Reads `file`. If the file is invalid, adds a message to `problems` and returns the defaults.
-    /// Adds a message for each unknown key, but keeps all other settings.
+    /// Reads `file`. If the file cannot be read or is not TOML, adds a message to `problems` and
+    /// returns the defaults. Adds a message for each unknown key and for each key with an invalid
+    /// value, but keeps all other settings.
     pub(super) fn read(file: &Path, problems: &mut Vec<String>) -> Self {
         let text = match fs::read_to_string(file) {
             Ok(text) => text,
@@ -129,8 +130,8 @@ impl OwnSettings {
                 return Self::default();
             }
         };
-        let own: Self = match toml::from_str(&text) {
-            Ok(own) => own,
+        let mut table: toml::Table = match text.parse() {
+            Ok(table) => table,
             Err(error) => {
                 let error = error.to_string();
                 let error = error.trim_end();
@@ -138,23 +139,62 @@ impl OwnSettings {
                 return Self::default();
             }
         };
-        let sections = [
-            ("", &own.unknown),
-            ("build.", &own.build.unknown),
-            ("cache.", &own.cache.unknown),
-            ("conf.", &own.conf.unknown),
-            ("initramfs.", &own.initramfs.unknown),
-            ("preflight.", &own.preflight.unknown),
-            ("signing.", &own.signing.unknown),
-        ];
-        let sections = sections.map(|(section, unknown)| (section.to_owned(), unknown));
-        let modules = own.module.iter();
-        let modules = modules.map(|(name, it)| (format!("module.{name}."), &it.unknown));
-        for (section, unknown) in sections.into_iter().chain(modules) {
-            for key in unknown.keys() {
-                problems.push(format!("{}: unknown key: {section}{key}", file.display()));
-            }
+        for (key, why) in remove_invalid_keys(&mut table) {
+            problems.push(format!("{}: {key}: ignored: {why}", file.display()));
         }
+        let own: Self = table.try_into().unwrap_or_default();
+        problems.extend(
+            own.unknown_keys().map(|key| format!("{}: unknown key: {key}", file.display())),
+        );
         own
     }
+
+    /// Returns the unknown keys, each as `section.key`.
+    fn unknown_keys(&self) -> impl Iterator<Item = String> {
+        let sections = [
+            ("", &self.unknown),
+            ("build.", &self.build.unknown),
+            ("cache.", &self.cache.unknown),
+            ("conf.", &self.conf.unknown),
+            ("initramfs.", &self.initramfs.unknown),
+            ("preflight.", &self.preflight.unknown),
+            ("signing.", &self.signing.unknown),
+        ];
+        let sections = sections.map(|(section, unknown)| (section.to_owned(), unknown));
+        let modules = self.module.iter();
+        let modules = modules.map(|(name, it)| (format!("module.{name}."), &it.unknown));
+        sections
+            .into_iter()
+            .chain(modules)
+            .flat_map(|(section, unknown)| unknown.keys().map(move |key| format!("{section}{key}")))
+    }
+}
+
+/// Removes the keys with invalid values. Returns each one as `section.key`, with the reason.
+fn remove_invalid_keys(table: &mut toml::Table) -> Vec<(String, String)> {
+    let mut removed = Vec::new();
+    table.retain(|section, value| {
+        let toml::Value::Table(keys) = value else {
+            let is_valid = problem(section, value.clone()).is_none();
+            if !is_valid {
+                removed.push((section.to_owned(), "expected a section".to_owned()));
+            }
+            return is_valid;
+        };
+        keys.retain(|key, value| {
+            let alone = toml::Table::from_iter([(key.to_owned(), value.clone())]);
+            let problem = problem(section, alone.into());
+            let is_valid = problem.is_none();
+            removed.extend(problem.map(|why| (format!("{section}.{key}"), why)));
+            is_valid
+        });
+        true
+    });
+    removed
+}
+
+/// Returns why this value of a section is invalid; `None` if it is valid.
+fn problem(section: &str, value: toml::Value) -> Option<String> {
+    let alone = toml::Table::from_iter([(section.to_owned(), value)]);
+    alone.try_into::<OwnSettings>().err().map(|error| error.message().to_owned())
 }
