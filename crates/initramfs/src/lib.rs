@@ -8,6 +8,7 @@
 //! | `generators` | the generators: their images, configuration and commands | `image` |
 //! | [`mkinitcpio_override`] | the override of mkinitcpio's pacman hook | `generators` |
 //! | `image_modules` | the kernel modules in images, for other programs | `generators` |
+//! | `image_space` | whether the images of one more kernel fit, for other programs | `generators` |
 //! | `pending`, `managed_modules` | changed modules and dkms's modules | `image` |
 //! | `mount_table` | which file systems are mounted | |
 //! | `needed_modules` | the modules that an image must contain | `generators`, `mount_table` |
@@ -29,6 +30,7 @@ mod image;
 mod image_modules;
 mod image_report;
 mod image_snapshot;
+mod image_space;
 mod kernel_line;
 mod leftovers;
 mod maintain;
@@ -47,6 +49,7 @@ mod test_machine;
 pub use generators::Generator;
 pub use image_modules::modules_in_images;
 pub use image_report::{ImageReport, stale_images};
+pub use image_space::lacking_space;
 pub use maintain::{
     Maintained, Maintenance, has_pending_images, maintain_images, needs_maintenance,
 };
