@@ -191,6 +191,12 @@ impl Packages {
         self.available.get(name)?.as_deref()
     }
 
+    /// Returns the names of the queried directories in `/usr/src`.
+    pub fn sources(&self) -> impl Iterator<Item = &str> {
+        let paths = self.owners.keys();
+        paths.filter_map(|path| path.strip_prefix("usr/src/")?.strip_suffix("/dkms.conf"))
+    }
+
     /// Returns the queried kernels.
     pub fn kernels(&self) -> impl Iterator<Item = &KernelRelease> {
         self.kernels.keys()

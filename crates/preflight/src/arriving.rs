@@ -105,6 +105,14 @@ pub fn ask(
     call(program, root, words, lines)
 }
 
+impl ArrivingPackage {
+    /// Returns true if this package contains a kernel and is not installed.
+    pub(crate) fn is_new_kernel(&self) -> bool {
+        let is_kernel = |path: &String| matches!(Target::parse(path), Some(Target::Kernel(_)));
+        self.installed.is_none() && self.paths.iter().any(is_kernel)
+    }
+}
+
 impl Arriving {
     /// Returns true if the transaction replaces a compiler by one of another major version. Such a
     /// compiler builds other objects, or none.

@@ -11,17 +11,19 @@ use alpm_hook::lines::LineWriter;
 use alpm_hook::package_query;
 use dkms_engine::facts::running_pacman;
 use dkms_engine::machine::{Lock, Machine};
+use dkms_engine::os::process;
 use serde::{Deserialize, Serialize};
 
 use crate::arriving::{self, Arriving};
 use crate::expected;
 use crate::not_tried::NotTried;
 use crate::report::{Report, complain};
+use crate::scratch_dir::ScratchDir;
 use crate::session::{exit_code, run_worker};
 use crate::supervisor::{Ending, Supervisor, in_memory};
 use crate::upgrade::Upgrade;
 use crate::verdict::Verdict;
-use crate::worker::{Purpose, WorkerJob};
+use crate::worker::Purpose;
 
 /// The flag of the hook's program for [`run`].
 pub const COMMAND: &str = "--command";
@@ -136,18 +138,18 @@ impl Question {
             self.would_try(packages.map(|package| (&package.name, &package.version)));
             return Ok(0);
         }
-        let lock = take_lock(machine)?;
+        let scratch = ScratchDir::create(&machine.trees, &take_lock(machine)?)?;
         let supervisor = Supervisor { pacman: None, timeout: Duration::MAX };
         let purpose = Purpose::Report {
             arriving,
             json: self.json,
             is_upgrade: matches!(self.packages, QuestionPackages::Upgrade { .. }),
         };
-        let job = WorkerJob { root: machine.trees.root.clone(), purpose };
-        let ending = run_worker(machine, lock, &supervisor, &job)?;
+        let root = machine.trees.root.clone();
+        let ending = run_worker(root, scratch, &supervisor, purpose)?;
         if let Ending::Interrupted(signal) = ending {
             complain(&format!("error: interrupted by {signal}"));
-            return Ok(128_u8.saturating_add(u8::try_from(signal as i32).unwrap_or_default()));
+            return Ok(process::exit_code(signal));
         }
         // The worker has printed the reason for any other code.
         Ok(u8::try_from(exit_code(ending)?).unwrap_or(1))

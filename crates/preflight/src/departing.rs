@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use alpm_hook::package_query::{self, InstalledPackage, PackageQuery, Packages};
-use dkms_engine::facts::source_dirs;
 use dkms_engine::machine::Machine;
 use walkdir::WalkDir;
 
@@ -14,14 +13,14 @@ use crate::scratch::Departing;
 
 /// Returns the sources and kernels of the installed packages that the transaction replaces or
 /// removes. Includes directories that the new packages contain again.
-pub(crate) fn departing(machine: &Machine, arriving: &Arriving, owners: &Packages) -> Departing {
+pub(crate) fn departing(arriving: &Arriving, owners: &Packages) -> Departing {
     let leaving = leaving(arriving);
     let leaves = |package: Option<&InstalledPackage>| {
         package.is_some_and(|package| leaving.contains(package.name.as_str()))
     };
-    let (sources, _) = source_dirs(&machine.trees);
+    let sources = owners.sources();
     Departing {
-        sources: sources.into_iter().filter(|dir| leaves(owners.of_source(dir))).collect(),
+        sources: sources.filter(|dir| leaves(owners.of_source(dir))).map(str::to_owned).collect(),
         kernels: owners.kernels().filter(|it| leaves(owners.of_kernel(it))).cloned().collect(),
         headers: owners.kernels().filter(|it| leaves(owners.of_headers(it))).cloned().collect(),
     }

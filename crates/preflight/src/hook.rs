@@ -2,19 +2,20 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use alpm_hook::lines::LineWriter;
 use alpm_hook::{HookArgs, Targets};
 use dkms_engine::facts::source_dirs;
-use dkms_engine::machine::{Lock, Machine, PreflightMode, Transaction};
+use dkms_engine::machine::{Lock, Machine, PreflightMode, Transaction, has_other_root};
 
 use crate::not_tried::NotTried;
-use crate::permission;
+use crate::scratch_dir::ScratchDir;
 use crate::session::{exit_code, run_worker};
-use crate::supervisor::{Supervisor, block_signals, has_other_root};
-use crate::worker::{ABORT, Purpose, WorkerJob};
+use crate::supervisor::{Supervisor, block_signals};
+use crate::worker::{ABORT, Purpose};
 
 /// The time that a preflight waits for another run of alpm-dkms. After the transaction, the hooks
 /// wait without limit.
@@ -55,7 +56,8 @@ fn run(args: &HookArgs, targets: &Targets) -> Result<bool, NotTried> {
     }
     let transaction = Transaction::of_this_hook(trees);
     let pacman = transaction.is_known().then(|| transaction.process());
-    if pacman.is_some_and(has_other_root) {
+    // Its package files cannot be reached by their paths then.
+    if pacman.is_some_and(|pacman| has_other_root(Path::new("/proc"), pacman)) {
         return Err(NotTried::new("pacman works on another root directory (--root)"));
     }
     if args.dry_run {
@@ -66,14 +68,11 @@ fn run(args: &HookArgs, targets: &Targets) -> Result<bool, NotTried> {
         say(&format!("warning: {problem}"));
     }
     let lock = take_lock(&machine, &transaction)?;
-    let allowed = permission::take(trees);
-    if allowed {
-        say("note: dkms preflight --allow-once permits this transaction to lose modules");
-    }
-    let purpose = Purpose::Transaction { pacman, targets: targets.paths.clone(), allowed };
-    let job = WorkerJob { root: args.root.clone(), purpose };
+    let scratch = ScratchDir::create(trees, &lock)?;
     let supervisor = Supervisor { pacman, timeout: machine.settings.preflight.timeout() };
-    let ending = run_worker(&machine, lock, &supervisor, &job)?;
+    let purpose = Purpose::Transaction { pacman, targets: targets.paths.clone() };
+    let ending = run_worker(args.root.clone(), scratch, &supervisor, purpose)?;
+    drop(lock);
     match exit_code(ending)? {
         0 => Ok(false),
         code if code == i32::from(ABORT) => Ok(true),

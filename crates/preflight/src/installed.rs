@@ -7,6 +7,7 @@ use dkms_engine::failure::Failure;
 use dkms_engine::machine::{Kernel, Kernels, Machine};
 use dkms_engine::names::{ModuleId, ModuleName};
 use dkms_engine::objects::ObjectName;
+use serde::{Deserialize, Serialize};
 
 /// A kernel with its installed modules.
 #[derive(Debug, Clone)]
@@ -16,11 +17,19 @@ pub(crate) struct InstalledKernel {
 }
 
 /// A module that is installed for a kernel.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct InstalledModule {
     pub(crate) id: ModuleId,
     /// The names of the kernel modules, with `_` for `-`.
     pub(crate) objects: BTreeSet<String>,
+}
+
+impl InstalledModule {
+    /// Returns the names by which `[preflight] critical` may refer to this module, with `_` for `-`.
+    pub(crate) fn names(&self) -> impl Iterator<Item = String> {
+        let own = self.id.name.as_str().replace('-', "_");
+        self.objects.iter().cloned().chain([own])
+    }
 }
 
 /// Reads the kernels of the machine and their installed modules.

@@ -11,7 +11,7 @@
 //! |---|---|
 //! | `hook` | runs a preflight as a PreTransaction hook |
 //! | `command` | runs a preflight for `dkms preflight` |
-//! | `session` | runs a worker under the lock |
+//! | `session` | runs a worker with scratch space |
 //! | `supervisor` | starts the worker and kills it after the timeout |
 //! | `worker` | finds the arriving packages, starts the trial, and prints the verdict |
 //! | `arriving` | which package files arrive |
@@ -20,6 +20,8 @@
 //! | `installed` | which modules work now |
 //! | `trial` | builds the modules in a mount namespace |
 //! | `namespace`, `scratch`, `package_file` | the mounts of a trial |
+//! | `scratch_dir` | the directory for scratch space |
+//! | `statement` | which kernels a source supports according to itself |
 //! | `outcome` | the result for each module |
 //! | `critical`, `verdict` | which modules would be lost, and which of these the machine needs |
 //! | `advice` | newer sources of the modules that do not build |
@@ -44,7 +46,9 @@ mod package_file;
 pub mod permission;
 mod report;
 mod scratch;
+mod scratch_dir;
 mod session;
+mod statement;
 mod supervisor;
 mod trial;
 mod upgrade;

@@ -23,6 +23,12 @@ pub(crate) fn lines(
     if let Some(line) = success(verdict, elapsed) {
         let _ = writeln!(text, "{line}");
     }
+    for warning in &verdict.warnings {
+        let _ = writeln!(text, "warning: {warning}");
+    }
+    if let Some(why) = &verdict.not_stored {
+        let _ = writeln!(text, "note: modules will be built again after the transaction: {why}");
+    }
     for (module, why) in &verdict.unknown {
         let subject = module.as_ref().map_or_else(String::new, |id| format!("{id}: "));
         let _ = writeln!(text, "note: {subject}not tried: {why}");

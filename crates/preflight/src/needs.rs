@@ -9,36 +9,37 @@ use crate::critical;
 use crate::installed::{InstalledKernel, InstalledModule};
 
 /// The kernel modules that the machine needs.
-pub(crate) struct Needs<'a> {
-    machine: &'a Machine,
+pub(crate) struct Needs {
     generator: Option<Generator>,
     /// The kernel modules that are in use, each with what they are used for.
     in_use: BTreeMap<String, String>,
 }
 
-impl<'a> Needs<'a> {
-    pub(crate) fn read(machine: &'a Machine) -> Self {
-        let generator = Generator::detect(machine);
-        Self { machine, generator, in_use: critical::needed(&machine.trees.root) }
+impl Needs {
+    pub(crate) fn read(machine: &Machine) -> Self {
+        Self {
+            generator: Generator::detect(machine),
+            in_use: critical::needed(&machine.trees.root),
+        }
     }
 
     /// Returns why the machine needs a module that is installed for `kernel`; `None` if it is not
     /// known to need it.
     pub(crate) fn reason(
         &self,
+        machine: &Machine,
         module: &InstalledModule,
         kernel: &InstalledKernel,
     ) -> Option<String> {
-        let named = &self.machine.settings.preflight.critical;
-        let is_named = |name: &str| named.contains(&name.replace('-', "_"));
-        if is_named(module.id.name.as_str()) || module.objects.iter().any(|it| is_named(it)) {
+        let named = &machine.settings.preflight.critical;
+        if module.names().any(|name| named.contains(&name)) {
             return Some("is named by [preflight] critical in /etc/dkms/alpm-dkms.toml".to_owned());
         }
         if let Some(use_) = module.objects.iter().find_map(|object| self.in_use.get(object)) {
             return Some(use_.clone());
         }
         let generator = self.generator.as_ref()?;
-        let images = modules_in_images(self.machine, generator, &kernel.kernel);
+        let images = modules_in_images(machine, generator, &kernel.kernel);
         let image = images.iter().find(|(_, held)| !held.is_disjoint(&module.objects));
         image.map(|(image, _)| format!("is in {}", image.display()))
     }

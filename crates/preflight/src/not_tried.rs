@@ -3,6 +3,7 @@
 use std::fmt;
 
 use alpm_hook::package_query::QueryError;
+use dkms_engine::failure::Failure;
 use dkms_engine::os::durable::FileError;
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +31,12 @@ impl From<QueryError> for NotTried {
             QueryError::NotRun(_) => Self::new("cannot run alpm-query"),
             other => Self::new(other.to_string()),
         }
+    }
+}
+
+impl From<Failure> for NotTried {
+    fn from(failure: Failure) -> Self {
+        Self(failure.message)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What became of each module in a trial.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -13,6 +13,14 @@ use dkms_engine::report::{Outcome, Report};
 use serde::{Deserialize, Serialize};
 
 use crate::scratch::HEADERS;
+
+/// The results of a trial.
+#[derive(Debug)]
+pub(crate) struct TrialResults {
+    pub(crate) tried: Vec<Tried>,
+    /// The package of each arriving kernel, from its file `pkgbase`.
+    pub(crate) packages: BTreeMap<KernelRelease, String>,
+}
 
 /// The result for one module and one kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +54,13 @@ pub(crate) struct Complaint {
     pub(crate) log: Option<PathBuf>,
 }
 
+impl Complaint {
+    /// Returns a complaint without a log.
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), cause: None, log: None }
+    }
+}
+
 impl Tried {
     /// Returns the log of the build if it failed.
     pub(crate) fn log(&self) -> Option<&Path> {
@@ -62,7 +77,7 @@ pub(crate) fn outcomes(machine: &Machine, plan: &Plan, report: &Report) -> Vec<T
         let trial = machine.trial.as_ref().zip(kernel);
         trial.is_some_and(|(trial, kernel)| trial.left_out_scripts_of(module, kernel))
     };
-    let mut all: Vec<Tried> = plan.notes.iter().filter_map(of_note).collect();
+    let mut all = known_before(plan);
     let mut failed: BTreeSet<(ModuleName, KernelRelease)> = BTreeSet::new();
     for finished in &report.finished {
         let (module, kernel) = match &finished.step.action {
@@ -80,7 +95,7 @@ pub(crate) fn outcomes(machine: &Machine, plan: &Plan, report: &Report) -> Vec<T
                 None => of_failure(failure),
             },
             Outcome::Skipped(why) if needs_any(plan, module, kernel, &failed) => {
-                TriedResult::Fails(Complaint { message: why.clone(), cause: None, log: None })
+                TriedResult::Fails(Complaint::new(why))
             }
             Outcome::Skipped(why) => TriedResult::Unknown(why.clone()),
         };
@@ -90,6 +105,11 @@ pub(crate) fn outcomes(machine: &Machine, plan: &Plan, report: &Report) -> Vec<T
         all.push(Tried { module: Some(module.clone()), kernel: kernel.cloned(), result });
     }
     all
+}
+
+/// Returns the results that are known before any build.
+pub(crate) fn known_before(plan: &Plan) -> Vec<Tried> {
+    plan.notes.iter().filter_map(of_note).collect()
 }
 
 /// Returns true if a module depends on one of the modules that have `failed` for the kernel.
@@ -158,9 +178,7 @@ fn of_failure(failure: &Failure) -> TriedResult {
 }
 
 fn of_note(note: &Note) -> Option<Tried> {
-    let fails = |message: String, cause: Option<&String>, log: Option<&PathBuf>| {
-        TriedResult::Fails(Complaint { message, cause: cause.cloned(), log: log.cloned() })
-    };
+    let fails = |message: String| TriedResult::Fails(Complaint::new(message));
     let (module, kernel, result) = match note {
         Note::NoHeaders { kernel, .. } | Note::DanglingHeaders { kernel, .. } => {
             (None, kernel, TriedResult::NoHeaders)
@@ -168,14 +186,18 @@ fn of_note(note: &Note) -> Option<Tried> {
         // The kernel has a module of its own, which replaces this one.
         Note::Excluded { why, .. } if why.starts_with("OBSOLETE_BY") => return None,
         Note::Excluded { module, kernel, why } => {
-            (Some(module), kernel, fails(format!("not for this kernel: {why}"), None, None))
+            (Some(module), kernel, fails(format!("not for this kernel: {why}")))
         }
         Note::KnownFailure { module, kernel, what, log, .. } => {
-            let message = "an earlier build failed".to_owned();
-            (Some(module), kernel, fails(message, Some(what), Some(log)))
+            let complaint = Complaint {
+                message: "an earlier build failed".to_owned(),
+                cause: Some(what.clone()),
+                log: Some(log.clone()),
+            };
+            (Some(module), kernel, TriedResult::Fails(complaint))
         }
         Note::Deferred { module, kernel, needs } => {
-            (Some(module), kernel, fails(format!("{needs} is missing"), None, None))
+            (Some(module), kernel, fails(format!("{needs} is missing")))
         }
         _ => return None,
     };

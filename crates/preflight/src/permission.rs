@@ -1,6 +1,8 @@
 //! The user's permission for one transaction in which modules are lost.
 
+use std::fs;
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 use dkms_engine::machine::Trees;
 use dkms_engine::os::durable::{self, FileError};
@@ -8,7 +10,10 @@ use dkms_engine::os::durable::{self, FileError};
 /// The name of the file in the dkms tree whose existence is the permission.
 const ALLOWED: &str = ".preflight-allowed";
 
-/// Allows the next transaction with a preflight to go on, regardless of the verdict.
+/// The time for which a permission is valid. It must not surprise a user who has forgotten it.
+const VALID_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Permits the next transaction that a preflight would abort within a day.
 ///
 /// # Errors
 /// [`FileError`] if the dkms tree is not writable.
@@ -17,9 +22,17 @@ pub fn grant(trees: &Trees) -> Result<(), FileError> {
     durable::write(&file(trees), b"")
 }
 
-/// Returns true if the user has allowed one transaction, and withdraws that permission.
+/// Returns true if there is a valid permission.
+pub(crate) fn is_granted(trees: &Trees) -> bool {
+    let granted = fs::metadata(file(trees)).and_then(|meta| meta.modified());
+    let age = granted.ok().and_then(|granted| SystemTime::now().duration_since(granted).ok());
+    age.is_some_and(|age| age < VALID_FOR)
+}
+
+/// Returns true if there is a valid permission. Withdraws it, even if it is not valid any longer.
 pub(crate) fn take(trees: &Trees) -> bool {
-    durable::remove_file_if_there(&file(trees)).unwrap_or(false)
+    let is_granted = is_granted(trees);
+    durable::remove_file_if_there(&file(trees)).is_ok_and(|removed| removed && is_granted)
 }
 
 fn file(trees: &Trees) -> PathBuf {
@@ -39,7 +52,22 @@ mod tests {
         assert!(!take(&trees));
         grant(&trees).expect("a permission");
         grant(&trees).expect("the same permission");
+        assert!(is_granted(&trees));
         assert!(take(&trees));
-        assert!(!take(&trees));
+        assert!(!is_granted(&trees) && !take(&trees));
+    }
+
+    #[test]
+    fn a_permission_expires_after_a_day() {
+        let root = TestRoot::new();
+        let trees = Trees::under(root.path());
+        let hour = Duration::from_secs(60 * 60);
+        for (age, expected) in [(23 * hour, true), (25 * hour, false)] {
+            grant(&trees).expect("a permission");
+            let file = fs::File::options().write(true).open(file(&trees)).expect("a file");
+            file.set_modified(SystemTime::now() - age).expect("another time");
+            assert_eq!(take(&trees), expected, "{age:?}");
+        }
+        assert!(!file(&trees).exists());
     }
 }

@@ -25,6 +25,7 @@ pub(crate) struct Report<'a> {
     regressions: Vec<Lost<'a>>,
     failures: Vec<Failure<'a>>,
     not_tried: Vec<Unknown<'a>>,
+    warnings: &'a [String],
 }
 
 /// The modules that build for a kernel.
@@ -102,6 +103,7 @@ impl<'a> Report<'a> {
             regressions: verdict.regressions.iter().map(Lost::of).collect(),
             failures: failures.collect(),
             not_tried: not_tried.collect(),
+            warnings: &verdict.warnings,
         }
     }
 
@@ -187,10 +189,12 @@ mod tests {
                 stays: None,
             }],
             unknown: vec![(None, "no memory".into()), (Some(id("a/1")), "a script".into())],
+            warnings: vec!["not enough space in /boot".into()],
+            ..Verdict::default()
         };
         insta::assert_snapshot!(Report::of(&verdict).to_json());
         let empty = serde_json::json!(
-            {"builds": [], "regressions": [], "failures": [], "not_tried": []}
+            {"builds": [], "regressions": [], "failures": [], "not_tried": [], "warnings": []}
         );
         let found = serde_json::to_value(Report::of(&Verdict::default())).expect("JSON");
         assert_eq!(found, empty);

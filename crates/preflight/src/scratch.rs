@@ -15,9 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::namespace;
 use crate::not_tried::NotTried;
 use crate::package_file::{Package, unpack};
-
-/// The name of the directory in the dkms tree on which the scratch space is mounted.
-pub(crate) const SCRATCH: &str = ".preflight";
+use crate::scratch_dir::PREFIX;
 
 /// The directories of a kernel in which modules are installed. They are copied, so that a trial can
 /// install modules there; all other directories are bind-mounted read-only.
@@ -31,8 +29,7 @@ const SMALL: u64 = 8 << 20;
 
 /// The entries of the dkms tree that a trial does not see: other runs' work, and entries that would
 /// only take up space.
-const LEFT_OUT: [&str; 8] =
-    [".bin", ".build", ".cache", ".images", ".lock", ".log", ".pending", SCRATCH];
+const LEFT_OUT: [&str; 7] = [".bin", ".build", ".cache", ".images", ".lock", ".log", ".pending"];
 
 /// The directories of compiler launchers in the cache of the dkms tree.
 const LAUNCHERS: [&str; 2] = ["ccache", "distcc"];
@@ -170,10 +167,11 @@ impl<'a> Scratch<'a> {
         let mut whole = Vec::new();
         for entry in entries(&self.trees.dkms)? {
             let name = entry.file_name();
-            if LEFT_OUT.iter().any(|out| name == *out) {
+            let begins_with = |prefix: &str| name.as_encoded_bytes().starts_with(prefix.as_bytes());
+            if LEFT_OUT.iter().any(|out| name == *out) || begins_with(PREFIX) {
                 continue;
             }
-            let is_module = kind(&entry)?.is_dir() && !name.as_encoded_bytes().starts_with(b".");
+            let is_module = kind(&entry)?.is_dir() && !begins_with(".");
             if !is_module {
                 whole.push(entry.path());
                 continue;

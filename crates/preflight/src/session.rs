@@ -1,37 +1,29 @@
-//! Runs a worker under the lock, with scratch space that is gone afterwards.
+//! Runs a worker with scratch space that is gone afterwards.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use std::{env, fs, io, thread};
 
-use dkms_engine::machine::{Lock, Machine};
-use dkms_engine::os::durable;
-
 use crate::not_tried::NotTried;
-use crate::scratch::SCRATCH;
+use crate::scratch_dir::ScratchDir;
 use crate::supervisor::{Ending, Supervisor};
-use crate::worker::WorkerJob;
+use crate::worker::{Purpose, WorkerJob};
 
 /// The flag with which the hook's program calls itself as a worker.
 pub const WORKER: &str = "--worker";
 
-/// Runs the worker for `job`, and returns how it ended. Afterwards this process can start no other
-/// process.
-///
-/// The lock is held until the scratch space is gone.
+/// Runs a worker on the machine at `root`, and returns how it ended. Afterwards this process can
+/// start no other process.
 pub(crate) fn run_worker(
-    machine: &Machine,
-    lock: Lock,
+    root: PathBuf,
+    scratch: ScratchDir,
     supervisor: &Supervisor,
-    job: &WorkerJob,
+    purpose: Purpose,
 ) -> Result<Ending, NotTried> {
-    let scratch = machine.trees.dkms.join(SCRATCH);
-    // A killed preflight may have left it behind.
-    durable::remove_tree(&scratch)?;
-    durable::create_dirs(&scratch)?;
-    let ending = supervise(supervisor, job);
-    durable::remove_tree(&scratch)?;
-    drop(lock);
+    let job = WorkerJob { root, scratch: scratch.path().to_owned(), purpose };
+    let ending = supervise(supervisor, &job);
+    scratch.remove()?;
     ending
 }
 

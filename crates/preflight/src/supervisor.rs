@@ -7,7 +7,6 @@ use std::fs;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -154,14 +153,6 @@ pub(crate) fn in_memory(content: &[u8]) -> io::Result<Stdio> {
 fn poll_timeout(left: Duration) -> PollTimeout {
     let millis = left.as_millis().saturating_add(1);
     PollTimeout::from(u16::try_from(millis).unwrap_or(u16::MAX))
-}
-
-/// Returns true if the process `pid` works on another root directory than this one, as pacman does
-/// with `--root`. Its package files then cannot be reached by their paths.
-pub(crate) fn has_other_root(pid: u32) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let inode = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
-    inode(Path::new(&format!("/proc/{pid}/root/."))) != inode(Path::new("/"))
 }
 
 #[cfg(test)]

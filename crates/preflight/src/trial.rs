@@ -10,19 +10,23 @@ use std::process::ExitCode;
 use alpm_hook::Targets;
 use dkms_engine::act;
 use dkms_engine::facts::{self, Scope, Subjects};
-use dkms_engine::machine::{Machine, Trees, Trial};
-use dkms_engine::names::{KernelRelease, ModuleId};
+use dkms_engine::machine::{Lock, Machine, Trees, Trial};
+use dkms_engine::names::KernelRelease;
 use dkms_engine::os::durable::{self, FileError};
-use dkms_engine::plan::{self, Note, Plan, Request};
+use dkms_engine::plan::{self, Job, Note, Plan, Request};
 use nix::sys::resource::{Resource, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use crate::arriving::source_of;
+use crate::installed::{self, InstalledKernel};
 use crate::namespace;
+use crate::needs::Needs;
 use crate::not_tried::NotTried;
-use crate::outcome::{Complaint, Tried, TriedResult, outcomes};
+use crate::outcome::{Complaint, TrialResults, Tried, TriedResult, known_before, outcomes};
 use crate::package_file::Package;
-use crate::scratch::{Departing, SCRATCH, Scratch};
+use crate::scratch::{Departing, Scratch};
+use crate::statement;
+use crate::verdict::Verdict;
 
 /// The memory in bytes that builds need besides what is unpacked.
 const BUILDS: u64 = 256 << 20;
@@ -39,8 +43,22 @@ const LARGEST_FILE: u64 = 2 << 30;
 pub(crate) struct TrialJob {
     /// The root of the machine.
     pub(crate) root: PathBuf,
+    /// The directory for scratch space.
+    pub(crate) scratch: PathBuf,
+    /// Whether the trial takes the lock of the trees while it reads them and uses the cache. False if
+    /// the lock is held anyway.
+    pub(crate) takes_lock: bool,
+    /// Whether to build nothing if it is known before that the transaction must be aborted.
+    pub(crate) stops_early: bool,
     /// The paths that arrive, without a leading `/`.
     pub(crate) targets: BTreeSet<String>,
+    /// The names of all kernel modules that the arriving kernels contain, with `_` for `-`.
+    pub(crate) in_kernels: BTreeSet<String>,
+    /// The packages of the toolchain that the transaction replaces. A failure then proves nothing.
+    pub(crate) toolchain: Vec<String>,
+    /// The names of the sources whose packages also contain files elsewhere. Their failure proves
+    /// nothing, since these files are not in a trial.
+    pub(crate) incomplete_sources: BTreeSet<String>,
     /// The packages that contain them.
     pub(crate) packages: Vec<Package>,
     /// The total size in bytes of the files of these packages.
@@ -56,16 +74,8 @@ pub(crate) struct TrialJob {
     pub(crate) stores: bool,
 }
 
-/// The results of a trial.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct TrialResults {
-    pub(crate) tried: Vec<Tried>,
-    /// The package of each arriving kernel, from its file `pkgbase`.
-    pub(crate) packages: BTreeMap<KernelRelease, String>,
-}
-
-/// The results of a trial, or why nothing was tried.
-pub(crate) type TrialReport = Result<TrialResults, NotTried>;
+/// The verdict of a trial, or why nothing was tried.
+pub(crate) type TrialReport = Result<Verdict, NotTried>;
 
 /// Runs the trial that `input` describes, and writes a [`TrialReport`] to standard output, both as
 /// JSON.
@@ -77,21 +87,6 @@ pub fn run(input: &mut dyn BufRead) -> ExitCode {
     match written.and_then(|report| io::stdout().write_all(&report)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
-    }
-}
-
-impl TrialResults {
-    /// Makes each failure of a module for which `is_excused` returns true an unknown result, for the
-    /// reason `why`.
-    pub(crate) fn excuse_failures(&mut self, why: &str, is_excused: impl Fn(&ModuleId) -> bool) {
-        for tried in &mut self.tried {
-            if let TriedResult::Fails(complaint) = &tried.result
-                && tried.module.as_ref().is_some_and(&is_excused)
-            {
-                let problem = complaint.cause.as_ref().unwrap_or(&complaint.message);
-                tried.result = TriedResult::Unknown(format!("{problem}; {why}"));
-            }
-        }
     }
 }
 
@@ -112,14 +107,17 @@ impl TrialJob {
             return Err(NotTried::new(why));
         }
         machine.is_chroot();
+        let now = Now { installed: installed::read(&machine)?, needs: Needs::read(&machine) };
+        let lock = self.takes_lock.then(|| Lock::take(&trees, &machine.env, &mut |_| {}));
+        let lock = lock.transpose()?;
+        let lock_file = lock.as_ref().map(|_| open(&trees.lock())).transpose()?;
         let cache =
             self.stores.then(|| open_dir(&trees.dkms.join(".cache/objects"))).transpose()?;
         let logs = open_dir(&trees.dkms.join(".log"))?;
 
         namespace::enter()?;
         limit_files()?;
-        let dir = trees.dkms.join(SCRATCH);
-        let dir = dir.canonicalize().map_err(FileError::when("find", &dir))?;
+        let dir = self.scratch.canonicalize().map_err(FileError::when("find", &self.scratch))?;
         self.make_room(&machine, &dir)?;
         namespace::mount_proc();
         // From here on, nothing can change the machine: mounting a directory in the scratch space
@@ -134,13 +132,12 @@ impl TrialJob {
         scratch.add_staying(&self.staying)?;
         scratch.fill()?;
         scratch.mount()?;
+        drop(lock);
 
-        machine.trial = Some(Trial::default());
+        machine.trial = Some(Trial::new(lock_file.as_ref().map(path_of)));
         machine.depmod = false;
         machine.trees.build_cache = cache.as_ref().map(path_of);
-        let results = self.build(&machine)?;
-        keep_logs(&results.tried, &path_of(&logs));
-        Ok(results)
+        self.build(&machine, &now, &path_of(&logs))
     }
 
     /// Makes `dir` a mount of its own: of a file system in memory, or of `dir` itself on its disk if
@@ -163,10 +160,11 @@ impl TrialJob {
         )))
     }
 
-    fn build(&self, machine: &Machine) -> TrialReport {
+    /// Builds the modules and returns the verdict. Copies the logs of failed builds into the
+    /// directory `logs`.
+    fn build(&self, machine: &Machine, now: &Now, logs: &Path) -> TrialReport {
         let text: String = self.targets.iter().map(|target| format!("{target}\n")).collect();
-        let targets = Targets::read(&mut text.as_bytes())
-            .map_err(|failure| NotTried::new(failure.message))?;
+        let targets = Targets::read(&mut text.as_bytes())?;
         let arrived = targets.subjects();
         let scope =
             Scope { changed: Some(arrived.clone()), trusts_packages: true, ..Scope::default() };
@@ -185,12 +183,48 @@ impl TrialJob {
             .collect();
         let request =
             Request::Sync { arrived, departed: Subjects::default(), headers: targets.headers };
-        let plan = plan::make(&request, &facts)
-            .map_err(|failure| NotTried::new(failure.message.clone()))?;
+        let plan = plan::make(&request, &facts)?;
+        let mut results = TrialResults { tried: Vec::new(), packages };
+        if self.stops_early {
+            let missing = self.missing_sources(&plan, &results.packages);
+            let refused = refusals(machine, &plan);
+            results.tried = [known_before(&plan), missing, refused].concat();
+            let verdict = self.verdict(&mut results, machine, now);
+            if verdict.aborts(machine.settings.preflight.mode) {
+                return Ok(verdict);
+            }
+        }
         let report = act::carry_out(&plan, &facts, machine, &mut ());
-        let mut tried = outcomes(machine, &plan, &report);
-        tried.extend(self.missing_sources(&plan, &packages));
-        Ok(TrialResults { tried, packages })
+        results.tried = outcomes(machine, &plan, &report);
+        keep_logs(&results.tried, logs);
+        results.tried.extend(self.missing_sources(&plan, &results.packages));
+        let verdict = self.verdict(&mut results, machine, now);
+        Ok(Verdict { not_stored: machine.trial.as_ref().and_then(Trial::not_stored), ..verdict })
+    }
+
+    /// Compares the results with the modules that work now.
+    fn verdict(&self, results: &mut TrialResults, machine: &Machine, now: &Now) -> Verdict {
+        for tried in &mut results.tried {
+            if let TriedResult::Fails(complaint) = &tried.result
+                && let Some(why) = self.excuse(tried)
+            {
+                let problem = complaint.cause.as_ref().unwrap_or(&complaint.message);
+                tried.result = TriedResult::Unknown(format!("{problem}; {why}"));
+            }
+        }
+        Verdict::of(results, &now.installed, &self.in_kernels, |module, kernel| {
+            now.needs.reason(machine, module, kernel)
+        })
+    }
+
+    /// Returns why a failure of this module proves nothing; `None` if it proves something.
+    fn excuse(&self, tried: &Tried) -> Option<String> {
+        let module = tried.module.as_ref()?;
+        if !self.toolchain.is_empty() {
+            return Some(format!("the transaction also replaces {}", self.toolchain.join(", ")));
+        }
+        let is_incomplete = self.incomplete_sources.contains(&module.source_dir());
+        is_incomplete.then(|| "its package contains files outside of its source".to_owned())
     }
 
     /// Returns a failure for each arriving kernel and each module whose source is missing, although
@@ -207,28 +241,51 @@ impl TrialJob {
         let missing = missing.filter(|(_, dir)| !self.departing.sources.contains(*dir));
         let failures = missing.flat_map(|(module, dir)| {
             let message = format!("its source is missing: /usr/src/{dir}");
-            packages.keys().map(move |kernel| {
-                let complaint = Complaint { message: message.clone(), cause: None, log: None };
-                Tried {
-                    module: Some(module.clone()),
-                    kernel: Some(kernel.clone()),
-                    result: TriedResult::Fails(complaint),
-                }
+            packages.keys().map(move |kernel| Tried {
+                module: Some(module.clone()),
+                kernel: Some(kernel.clone()),
+                result: TriedResult::Fails(Complaint::new(&message)),
             })
         });
         failures.collect()
     }
 }
 
-/// Opens a directory of the machine, so that it stays reachable once its path leads elsewhere.
-fn open_dir(dir: &Path) -> Result<File, NotTried> {
-    durable::create_dirs(dir)?;
-    Ok(File::open(dir).map_err(FileError::when("open", dir))?)
+/// The state of the machine before the transaction.
+struct Now {
+    installed: Vec<InstalledKernel>,
+    needs: Needs,
 }
 
-/// Returns a path of an open directory that does not depend on mounts (proc_pid_fd(5)).
-fn path_of(dir: &File) -> PathBuf {
-    format!("/proc/self/fd/{}", dir.as_raw_fd()).into()
+/// Returns a failure for each job whose source refuses to be built for the kernel.
+fn refusals(machine: &Machine, plan: &Plan) -> Vec<Tried> {
+    let refused = |job: &Job| {
+        let source = machine.trees.source.join(job.module.source_dir());
+        let why = statement::refusal(&source, &job.kernel)?;
+        Some(Tried {
+            module: Some(job.module.clone()),
+            kernel: Some(job.kernel.clone()),
+            result: TriedResult::Fails(Complaint::new(why)),
+        })
+    };
+    plan.jobs.iter().filter_map(refused).collect()
+}
+
+/// Opens a directory of the machine, which is created if necessary.
+fn open_dir(dir: &Path) -> Result<File, NotTried> {
+    durable::create_dirs(dir)?;
+    open(dir)
+}
+
+/// Opens a file or directory of the machine, so that it stays reachable once its path leads
+/// elsewhere.
+fn open(path: &Path) -> Result<File, NotTried> {
+    Ok(File::open(path).map_err(FileError::when("open", path))?)
+}
+
+/// Returns a path of an open file or directory that does not depend on mounts (proc_pid_fd(5)).
+fn path_of(file: &File) -> PathBuf {
+    format!("/proc/self/fd/{}", file.as_raw_fd()).into()
 }
 
 fn limit_files() -> Result<(), NotTried> {

@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use dkms_engine::machine::PreflightMode;
 use dkms_engine::names::{KernelRelease, ModuleId, ModuleName};
+use serde::{Deserialize, Serialize};
 
 use crate::installed::{InstalledKernel, InstalledModule};
-use crate::outcome::{Complaint, Tried, TriedResult};
-use crate::trial::TrialResults;
+use crate::outcome::{Complaint, TrialResults, Tried, TriedResult};
 
 /// What a trial means for the machine.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Verdict {
     /// The modules that build, by kernel.
     pub(crate) builds: BTreeMap<KernelRelease, BTreeSet<ModuleId>>,
@@ -19,10 +20,14 @@ pub(crate) struct Verdict {
     pub(crate) failures: Vec<OtherFailure>,
     /// Why the result for a module is not known.
     pub(crate) unknown: Vec<(Option<ModuleId>, String)>,
+    /// Why builds are repeated after the transaction: the last error when storing one in the cache.
+    pub(crate) not_stored: Option<String>,
+    /// Other messages for the user.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// A module that is installed for a kernel, and cannot be built for the kernel that replaces it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Regression {
     /// The module that is installed now.
     pub(crate) installed: InstalledModule,
@@ -38,7 +43,7 @@ pub(crate) struct Regression {
 }
 
 /// A module that does not build, but is not lost.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct OtherFailure {
     pub(crate) module: ModuleId,
     /// The kernel; `None` if the module builds for none.
@@ -49,7 +54,7 @@ pub(crate) struct OtherFailure {
 }
 
 /// Why a module cannot be built for an arriving kernel.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum RegressionCause {
     /// The kernel has no headers.
     NoHeaders,
@@ -104,9 +109,11 @@ impl Verdict {
         verdict
     }
 
-    /// Returns true if a module would be lost that the machine needs.
-    pub(crate) fn is_critical(&self) -> bool {
-        self.regressions.iter().any(|regression| regression.critical.is_some())
+    /// Returns true if a transaction must be aborted, unless the user permits it: a module would be
+    /// lost that the machine needs.
+    pub(crate) fn aborts(&self, mode: PreflightMode) -> bool {
+        mode == PreflightMode::Critical
+            && self.regressions.iter().any(|regression| regression.critical.is_some())
     }
 }
 

@@ -11,23 +11,24 @@ use std::time::Instant;
 use alpm_hook::lines::LineWriter;
 use alpm_hook::package_query::{self, PackageQuery, Packages, QueryError};
 use dkms_engine::facts::source_dirs;
-use dkms_engine::machine::{Machine, PreflightMode};
+use dkms_engine::machine::{Kernel, Kernels, Machine};
 use dkms_engine::os::process::Program;
+use dkms_initramfs::{Generator, lacking_space};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::advice::newer_sources;
-use crate::arriving::{self, Arriving};
+use crate::arriving::{self, Arriving, ArrivingPackage};
 use crate::departing::{departing, staying_files};
 use crate::expected;
-use crate::installed;
+use crate::installed::{self, InstalledModule};
 use crate::message;
-use crate::needs::Needs;
 use crate::not_tried::NotTried;
 use crate::package_file::Package;
+use crate::permission;
 use crate::report::{REGRESSION, Report, complain};
-use crate::trial::{TrialJob, TrialReport, TrialResults};
+use crate::trial::{TrialJob, TrialReport};
 use crate::verdict::Verdict;
 
 /// The flag with which the hook's program calls itself for a trial.
@@ -49,6 +50,8 @@ const MAX_OOM_SCORE: i32 = 1000;
 pub(crate) struct WorkerJob {
     /// The root of the machine.
     pub(crate) root: PathBuf,
+    /// The directory for scratch space.
+    pub(crate) scratch: PathBuf,
     pub(crate) purpose: Purpose,
 }
 
@@ -61,8 +64,6 @@ pub(crate) enum Purpose {
         pacman: Option<u32>,
         /// The paths that arrive, without a leading `/`.
         targets: BTreeSet<String>,
-        /// Whether the user has allowed this transaction.
-        allowed: bool,
     },
     /// Report what these packages would mean.
     Report {
@@ -103,7 +104,7 @@ impl WorkerJob {
         let machine = Machine::for_hook(&self.root);
         let query = package_query::beside_us().map_err(QueryError::from)?;
         match &self.purpose {
-            Purpose::Transaction { pacman, targets, allowed } => {
+            Purpose::Transaction { pacman, targets } => {
                 let arriving = arriving::ask(&query, &self.root, None, *pacman, &[], targets)?;
                 if let Some(missing) = arriving.unresolved.first() {
                     let why = format!("cannot find the package file with {missing}");
@@ -112,10 +113,13 @@ impl WorkerJob {
                 if arriving.packages.iter().all(|package| package.unchanged) {
                     return Ok(0); // the same packages again
                 }
-                let (verdict, owners) = self.verdict(&machine, &query, &arriving, targets)?;
-                let aborts = verdict.is_critical()
-                    && machine.settings.preflight.mode == PreflightMode::Critical
-                    && !allowed;
+                let owners = owners(&machine, &query)?;
+                let verdict = self.verdict(&machine, &query, &arriving, &owners, targets)?;
+                let would_abort = verdict.aborts(machine.settings.preflight.mode);
+                let aborts = would_abort && !permission::take(&machine.trees);
+                if would_abort && !aborts {
+                    print("note: dkms preflight --allow-once permits this transaction");
+                }
                 let advice = match aborts {
                     true => newer_sources(&query, &self.root, &verdict, &arriving, &owners),
                     false => Vec::new(),
@@ -125,7 +129,9 @@ impl WorkerJob {
                 Ok(if aborts { ABORT } else { 0 })
             }
             Purpose::Report { arriving, json, is_upgrade } => {
-                let (verdict, _) = self.verdict(&machine, &query, arriving, &arriving.targets())?;
+                let (owners, targets) = (owners(&machine, &query)?, arriving.targets());
+                let mut verdict = self.verdict(&machine, &query, arriving, &owners, &targets)?;
+                verdict.warnings.extend(unknown_critical_modules(&machine)?);
                 if *is_upgrade {
                     expected::store(&machine.trees, &verdict)?;
                     expected::announce(&machine, &verdict);
@@ -134,9 +140,7 @@ impl WorkerJob {
                     true => Report::of(&verdict).to_json(),
                     false => message::lines(&verdict, arriving, started.elapsed(), false, &[]),
                 };
-                let would_abort = verdict.is_critical()
-                    && machine.settings.preflight.mode == PreflightMode::Critical;
-                if would_abort && !json {
+                if verdict.aborts(machine.settings.preflight.mode) && !json {
                     text += "a transaction with these packages would be aborted\n";
                 }
                 print(if text.is_empty() { "nothing to build for these packages" } else { &text });
@@ -145,38 +149,25 @@ impl WorkerJob {
         }
     }
 
-    /// Tries the modules for the arriving packages, and compares the results with the modules that
-    /// work now. Also returns the packages that own the kernels and sources.
+    /// Tries the modules for the arriving packages. `owners` are the packages that own the kernels
+    /// and sources of the machine, and `targets` the arriving paths.
     fn verdict(
         &self,
         machine: &Machine,
         query: &Path,
         arriving: &Arriving,
+        owners: &Packages,
         targets: &BTreeSet<String>,
-    ) -> Result<(Verdict, Packages), NotTried> {
-        let installed =
-            installed::read(machine).map_err(|failure| NotTried::new(failure.message))?;
-        let (sources, _) = source_dirs(&machine.trees);
-        let kernels = installed.iter().map(|it| it.kernel.release.clone()).collect();
-        let lookups = PackageQuery { sources, kernels, ..PackageQuery::default() };
-        let owners = package_query::ask(query, &self.root, &lookups)?;
-        let mut trial = self.trial(machine, arriving, &owners, targets);
+    ) -> Result<Verdict, NotTried> {
+        let mut trial = self.trial(machine, arriving, owners, targets);
         trial.staying = staying_files(query, machine, arriving, &trial.arriving_sources())?;
-        let mut results = trial.start(machine)?;
-        if !arriving.toolchain.is_empty() {
-            let tools: Vec<&str> = arriving.toolchain.iter().map(|it| it.name.as_str()).collect();
-            let why = format!("the transaction also replaces {}", tools.join(", "));
-            results.excuse_failures(&why, |_| true);
+        let mut verdict = trial.start(machine)?;
+        if arriving.packages.iter().any(ArrivingPackage::is_new_kernel)
+            && let Some(generator) = Generator::detect(machine)
+        {
+            verdict.warnings = lacking_space(machine, &generator, &kernels(machine)?);
         }
-        let outside: BTreeSet<String> = arriving.sources_with_files_outside().collect();
-        results.excuse_failures("its package contains files outside of its source", |module| {
-            outside.contains(&module.source_dir())
-        });
-        let needs = Needs::read(machine);
-        let verdict = Verdict::of(&results, &installed, &arriving.modules(), |module, kernel| {
-            needs.reason(module, kernel)
-        });
-        Ok((verdict, owners))
+        Ok(verdict)
     }
 
     fn trial(
@@ -187,22 +178,55 @@ impl WorkerJob {
         targets: &BTreeSet<String>,
     ) -> TrialJob {
         let packages = arriving.packages.iter().filter(|package| !package.paths.is_empty());
+        let is_transaction = matches!(self.purpose, Purpose::Transaction { .. });
+        let incomplete_sources: BTreeSet<String> = arriving.sources_with_files_outside().collect();
         TrialJob {
             root: self.root.clone(),
+            scratch: self.scratch.clone(),
+            takes_lock: !is_transaction,
+            stops_early: is_transaction && !permission::is_granted(&machine.trees),
             targets: targets.clone(),
+            in_kernels: arriving.modules(),
+            toolchain: arriving.toolchain.iter().map(|tool| tool.name.clone()).collect(),
             packages: packages
                 .clone()
                 .map(|it| Package { file: it.file.clone(), targets: it.paths.clone() })
                 .collect(),
             size: packages.clone().map(|package| package.size).sum(),
-            departing: departing(machine, arriving, owners),
+            departing: departing(arriving, owners),
             unowned: owners.unowned().cloned().collect(),
             objects: packages.flat_map(|package| package.objects.iter().cloned()).collect(),
-            stores: !arriving.replaces_compiler()
-                && arriving.sources_with_files_outside().next().is_none(),
+            stores: !arriving.replaces_compiler() && incomplete_sources.is_empty(),
+            incomplete_sources,
             staying: BTreeSet::new(),
         }
     }
+}
+
+/// Returns the packages that own the kernels and sources of the machine.
+fn owners(machine: &Machine, query: &Path) -> Result<Packages, NotTried> {
+    let lookups = PackageQuery {
+        sources: source_dirs(&machine.trees).0,
+        kernels: kernels(machine)?.into_iter().map(|kernel| kernel.release).collect(),
+        ..PackageQuery::default()
+    };
+    Ok(package_query::ask(query, &machine.trees.root, &lookups)?)
+}
+
+/// Returns the kernels that are installed now.
+fn kernels(machine: &Machine) -> Result<Vec<Kernel>, NotTried> {
+    let kernels = Kernels::read(&machine.trees)?.all.into_iter();
+    Ok(kernels.filter(|kernel| kernel.alive).collect())
+}
+
+/// Returns a message for each name in `[preflight] critical` that is not that of an installed module.
+fn unknown_critical_modules(machine: &Machine) -> Result<Vec<String>, NotTried> {
+    let kernels = installed::read(machine)?;
+    let modules = kernels.iter().flat_map(|kernel| kernel.modules.values());
+    let known: BTreeSet<String> = modules.flat_map(InstalledModule::names).collect();
+    let unknown = machine.settings.preflight.critical.iter().filter(|name| !known.contains(*name));
+    let message = |name| format!("[preflight] critical: {name}: no such module is installed");
+    Ok(unknown.map(message).collect())
 }
 
 fn raise_oom_score() -> io::Result<()> {
@@ -214,7 +238,7 @@ fn raise_oom_score() -> io::Result<()> {
 impl TrialJob {
     /// Runs the trial in a process of its own, because only a process with one thread can enter a
     /// mount namespace.
-    fn start(&self, machine: &Machine) -> Result<TrialResults, NotTried> {
+    fn start(&self, machine: &Machine) -> Result<Verdict, NotTried> {
         let failed = |why: String| NotTried::new(format!("the trial failed: {why}"));
         let this = env::current_exe().map_err(|error| failed(error.to_string()))?;
         let job = serde_json::to_vec(self).map_err(|error| failed(error.to_string()))?;

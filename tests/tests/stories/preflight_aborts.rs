@@ -118,17 +118,39 @@ fn missing_headers_abort_the_upgrade() {
     let root = machine_with("disk");
     critical(&root, &["bbswitch"]);
     assert_aborted(root.pacman(&["-U", "/srv/kernels/linux-2.pkg.tar.zst"]))
+        .lacks("built for")
         .has(&format!("error: bbswitch/0.8 for {}: cannot be built: ", next_release()))
         .has("to get the headers, run: pacman -Syu linux-headers");
 }
 
 #[test]
 fn a_module_that_excludes_the_kernel_aborts_the_upgrade() {
-    let root = machine(&[]);
+    let root = machine(&[find("bbswitch")]);
     let only = format!("BUILD_EXCLUSIVE_KERNEL=\"^{}\"", release());
     root.install(&[Recipe::module("disk", "1.0").conf_line(&only).make(&root)]).hooks_succeed();
     critical(&root, &["disk"]);
-    assert_aborted(root.pacman(&kernel_upgrade())).has("BUILD_EXCLUSIVE_KERNEL");
+    // Nothing is built, since nothing could change the verdict.
+    assert_aborted(root.pacman(&kernel_upgrade())).has("BUILD_EXCLUSIVE_KERNEL").lacks("built for");
+}
+
+/// OpenZFS states the latest kernel that it supports, and its configure refuses later ones.
+#[test]
+fn a_source_that_refuses_the_kernel_aborts_the_upgrade() {
+    let root = machine(&[find("bbswitch")]);
+    let zfs = Recipe::module("zfs", "2.3")
+        .source("META", "Linux-Maximum: 7.1\n")
+        .source("configure", "#!/bin/sh\n# --enable-linux-experimental\n")
+        .make(&root);
+    root.install(&[zfs]).hooks_succeed();
+    critical(&root, &["zfs"]);
+    let why = "its source supports Linux up to 7.1 (Linux-Maximum in META)";
+    assert_aborted(root.pacman(&kernel_upgrade()))
+        .has(&format!("error: zfs/2.3 for {}: {why}", next_release()))
+        .lacks("built for");
+    // A build decides if it is not critical: this configure does not refuse anything.
+    critical(&root, &["bbswitch"]);
+    root.pacman(&kernel_upgrade()).ok().has("2 modules built for ");
+    root.assert_works(&next_release(), "zfs");
 }
 
 #[test]
@@ -137,7 +159,13 @@ fn a_permission_holds_for_one_transaction() {
     critical(&root, &["disk"]);
     assert_aborted(root.pacman(&kernel_upgrade()));
     root.dkms(&["preflight", "--allow-once"]).ok();
-    root.pacman(&kernel_upgrade()).ok().has("warning: disk/1.0").lacks("aborted");
+    // A transaction that loses nothing does not need the permission.
+    root.install(&[Recipe::module("other", "1.0").make(&root)]).hooks_succeed().lacks("permits");
+    root.pacman(&kernel_upgrade())
+        .ok()
+        .has("note: dkms preflight --allow-once permits this transaction")
+        .has("warning: disk/1.0")
+        .lacks("aborted");
     assert!(!root.exists("var/lib/dkms/.preflight-allowed"));
     root.assert_works(&next_release(), "bbswitch");
 }

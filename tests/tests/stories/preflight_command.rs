@@ -2,9 +2,11 @@
 
 use stories::{PackageFile, Recipe, Root, find};
 
-use crate::fixture::{assert_no_processes, kernel};
-use crate::preflight_fixture::{broken_for_the_next_kernel, machine, publish, repository};
-use crate::preflight_interruptions::{PAUSE, start_until, waiting_machine};
+use crate::fixture::{assert_no_processes, kernel, release};
+use crate::preflight_fixture::{
+    broken_for_the_next_kernel, critical, machine, publish, repository,
+};
+use crate::preflight_interruptions::{PAUSE, scratch, start_until, waiting_machine};
 
 /// Returns the command that tries these packages, with `options`.
 fn preflight<'a>(options: &[&'a str], packages: &'a [PackageFile]) -> Vec<&'a str> {
@@ -29,7 +31,7 @@ fn the_transaction_uses_the_builds_of_the_command() {
     let tried = root.dkms(&preflight(&["--idle"], &next)).ok();
     tried.has(&format!("1 module built for {release}"));
     assert_eq!(root.changes_elsewhere(), before);
-    assert!(!root.exists("var/lib/dkms/.preflight"));
+    assert_eq!(scratch(&root), [""; 0]);
     root.assert_absent(&release, "bbswitch");
 
     break_compiler(&root);
@@ -116,6 +118,38 @@ fn status_warns_of_what_the_next_upgrade_would_lose() {
     root.dkms(&["status"]).ok().lacks("upgrade");
 }
 
+/// The command holds the lock only while it reads the trees and stores builds. The transaction has a
+/// preflight of its own, so that two run at the same time.
+#[test]
+fn transactions_do_not_wait_for_the_command() {
+    let (root, next) = waiting_machine();
+    root.write(PAUSE, "make");
+    let command = [&["/usr/bin/dkms"], &preflight(&[], &next)[..]].concat();
+    let mut tried = start_until(&root, &command, "sleep 1002 ");
+    let other = Recipe::module("other", "1.0").make(&root);
+    root.install(&[other]).hooks_succeed().has("1 module built for ");
+    root.assert_works(&release(), "other");
+    assert!(!tried.has_ended());
+    assert_eq!(scratch(&root).len(), 1);
+    root.write(PAUSE, "");
+    root.shell("pkill -f 'sleep 1002'").ok();
+    tried.finish().ok().has("1 module built for ");
+    assert_eq!(scratch(&root), [""; 0]);
+
+    break_compiler(&root);
+    root.install(&next).hooks_succeed();
+    assert_eq!(root.modinfo(&release(), "slow", "version"), "2.0");
+}
+
+#[test]
+fn names_of_unknown_critical_modules_are_reported() {
+    let root = machine(&[find("bbswitch")]);
+    critical(&root, &["bbswitch", "no-such"]);
+    let tried = root.dkms(&preflight(&[], &kernel("linux", 2))).ok();
+    let tried = tried.has("warning: [preflight] critical: no_such: no such module is installed");
+    tried.lacks("critical: bbswitch");
+}
+
 #[test]
 fn a_signal_ends_the_command() {
     let (root, next) = waiting_machine();
@@ -128,7 +162,7 @@ fn a_signal_ends_the_command() {
         started.finish().exits(code).has("dkms: error: interrupted by SIG");
         assert_no_processes(&root, signal);
         assert_eq!(root.mounts(), mounts);
-        assert!(!root.exists("var/lib/dkms/.preflight"));
+        assert_eq!(scratch(&root), [""; 0]);
     }
     root.write(PAUSE, "");
     root.dkms(&command[1..]).ok();

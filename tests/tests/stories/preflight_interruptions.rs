@@ -6,12 +6,23 @@ use std::time::{Duration, Instant};
 use stories::{Completed, PackageFile, Recipe, Root, Started};
 
 use crate::fixture::{assert_no_processes, kernel, release};
+use crate::preflight_fixture::machine;
 
 /// The file that contains the name of the moment at which the next preflight waits.
 pub(crate) const PAUSE: &str = "srv/pause";
 
-/// The directory of the scratch space.
-const SCRATCH: &str = "var/lib/dkms/.preflight";
+/// Returns the paths of the directories for scratch space.
+pub(crate) fn scratch(root: &Root) -> Vec<String> {
+    let names = root.names("var/lib/dkms").into_iter();
+    names.filter(|it| it.starts_with(".trial-")).map(|it| format!("var/lib/dkms/{it}")).collect()
+}
+
+/// Asserts that scratch space was in memory: a killed hook left only an empty directory behind.
+#[track_caller]
+fn assert_only_empty_directory(root: &Root) {
+    let [dir] = &scratch(root)[..] else { panic!("not one directory") };
+    assert_eq!(root.names(dir), [""; 0]);
+}
 
 /// The moments at which a preflight waits, each with a process that runs only then.
 const MOMENTS: [(&str, &str); 2] = [("script", "sleep 1001 "), ("make", "sleep 1002 ")];
@@ -40,9 +51,9 @@ fn slow(root: &Root, version: &str) -> PackageFile {
 
 /// Creates a machine with `slow` 1.0, and the package of `slow` 2.0.
 pub(crate) fn waiting_machine() -> (Root, [PackageFile; 1]) {
-    let root = Root::with_preflight();
+    let root = machine(&[]);
     root.write(PAUSE, "");
-    root.install(&[&kernel("linux", 1)[..], &[slow(&root, "1.0")]].concat()).hooks_succeed();
+    root.install(&[slow(&root, "1.0")]).hooks_succeed();
     root.assert_works(&release(), "slow");
     let next = [slow(&root, "2.0")];
     (root, next)
@@ -142,7 +153,7 @@ fn at_each_moment(
 /// Asserts that no file in our trees has changed but logs, the cache and the scratch directory.
 #[track_caller]
 fn assert_unchanged(root: &Root, before: &Root) {
-    let skipped = [".cache", ".log", ".lock", ".preflight"];
+    let skipped = [".cache", ".log", ".lock", ".trial-"];
     for tree in ["var/lib/dkms", "usr/lib/modules", "usr/src"] {
         let [is, was] = [root, before].map(|root| {
             root.snapshot(tree).without(|path| skipped.iter().any(|top| path.starts_with(top)))
@@ -157,7 +168,7 @@ fn repeat(root: &Root, packages: &[PackageFile]) {
     // pacman leaves its lock behind when it is killed.
     root.shell("rm -f /var/lib/pacman/db.lck").ok();
     root.install(packages).hooks_succeed().has("1 module built for ");
-    assert!(!root.exists(SCRATCH));
+    assert_eq!(scratch(root), [""; 0]);
 }
 
 /// pacman ends at once, and has changed nothing.
@@ -173,7 +184,7 @@ fn preflight_ends_with_pacman() {
         at_each_moment(&machine, (signal, victim), |root, ended, version| {
             assert_eq!(ended.code, 128 + number, "{}", ended.text);
             assert_eq!(version, "1.0");
-            assert!(!root.exists(SCRATCH));
+            assert_eq!(scratch(root), [""; 0]);
         });
     }
 }
@@ -186,7 +197,7 @@ fn killed_preflight_does_not_abort_the_transaction() {
             let note = "note: modules not tried before the transaction: ";
             assert_eq!(ended.text.matches(note).count(), 1, "{}", ended.text);
             assert_eq!((ended.code, version), (0, "2.0"), "{}", ended.text);
-            assert!(!root.exists(SCRATCH));
+            assert_eq!(scratch(root), [""; 0]);
         });
     }
 }
@@ -197,7 +208,7 @@ fn killed_preflight_does_not_abort_the_transaction() {
 fn killed_hook_leaves_only_an_empty_directory() {
     at_each_moment(&waiting_machine(), ("KILL", Victim::Supervisor), |root, ended, version| {
         assert_eq!((ended.code, version), (1, "1.0"), "{}", ended.text);
-        assert_eq!(root.names(SCRATCH), [""; 0]);
+        assert_only_empty_directory(root);
         assert_eq!(root.pending(), [""; 0]);
     });
 }
@@ -205,8 +216,17 @@ fn killed_hook_leaves_only_an_empty_directory() {
 /// Without enough memory, the scratch space is on the disk.
 #[test]
 fn next_preflight_removes_the_scratch_space_of_a_killed_one() {
-    let (root, next) = waiting_machine();
-    root.write(&format!("{SCRATCH}/root/usr/src/slow-2.0/dkms.conf"), "left");
+    let root = machine(&[]);
+    root.shell("mount -t tmpfs -o size=16g none /var/lib/dkms").ok();
+    root.write(PAUSE, "");
+    root.install(&[slow(&root, "1.0")]).hooks_succeed();
+    root.write("srv/meminfo", "MemTotal: 1000000 kB\nMemAvailable: 400000 kB\n");
+    root.shell("mount --bind /srv/meminfo /proc/meminfo").ok();
+    let next = [slow(&root, "2.0")];
+    root.write(PAUSE, "make");
+    interrupt(&root, &next, "sleep 1002 ", ("KILL", Victim::Supervisor)).exits(1);
+    let [dir] = &scratch(&root)[..] else { panic!("not one directory") };
+    assert!(root.exists(&format!("{dir}/root/usr/src/slow-2.0/dkms.conf")));
     repeat(&root, &next);
     root.assert_works(&release(), "slow");
     root.assert_settled();
@@ -225,7 +245,10 @@ fn unpacking_can_be_interrupted() {
         let root = before.fork();
         let sign = format!("bsdtar -xpf {}", packages[1].file);
         interrupt(&root, &packages, &sign, (signal, victim)).exits(code);
-        assert_eq!(root.names(SCRATCH), [""; 0]);
+        match victim {
+            Victim::Supervisor => assert_only_empty_directory(&root),
+            _ => assert_eq!(scratch(&root), [""; 0]),
+        }
         assert_unchanged(&root, &before);
         root.assert_works(&release(), "slow");
         repeat(&root, &packages);

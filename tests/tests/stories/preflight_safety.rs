@@ -242,7 +242,7 @@ fn module_that_writes_elsewhere_changes_nothing() {
 /// A failure because of a read-only directory says nothing about the module.
 #[test]
 fn module_that_needs_to_write_elsewhere_is_not_tried() {
-    let root = Root::with_preflight();
+    let root = machine(&[]);
     let generated = |name: &str, command: &str| {
         Recipe::module(name, "1.0")
             .edit("Makefile", |text| format!("{text}$(shell {command})\n"))
@@ -258,7 +258,7 @@ fn module_that_needs_to_write_elsewhere_is_not_tried() {
         // Behaves like a script that ignores the failure.
         generated("quiet", "rm -f /opt/quiet.h; touch /opt/quiet.h 2>/dev/null || true"),
     ];
-    root.install(&[&kernel("linux", 1)[..], &modules].concat()).hooks_succeed();
+    root.install(&modules).hooks_succeed();
     root.shell("rm -rf /opt/*").ok();
     critical(&root, &["script", "header", "quiet"]);
     let upgrade = root.install(&kernel("linux", 2)).hooks_succeed();
@@ -270,6 +270,28 @@ fn module_that_needs_to_write_elsewhere_is_not_tried() {
     for module in ["script", "header", "quiet"] {
         root.assert_works(&next_release(), module);
     }
+}
+
+/// Another program removes a package file after pacman has read it, and puts it back in time.
+#[test]
+fn vanished_package_file_is_not_tried() {
+    let (root, next) = waiting_machine();
+    let file = &next[0].file;
+    for (hook, command) in [
+        ("03-away", format!("mv {file} /srv/away")),
+        ("04-zz-back", format!("mv /srv/away {file}")),
+    ] {
+        root.write(
+            &format!("etc/pacman.d/hooks/{hook}.hook"),
+            &format!(
+                "[Trigger]\nType = Package\nOperation = Upgrade\nTarget = *\n\
+                 [Action]\nWhen = PreTransaction\nExec = /usr/bin/{command}\n"
+            ),
+        );
+    }
+    assert_not_tried(root.install(&next), "cannot find the package file with usr/src/slow-2.0/");
+    root.assert_works(&release(), "slow");
+    root.assert_settled();
 }
 
 /// A file of 3 GiB that takes no space in its package.

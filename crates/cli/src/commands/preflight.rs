@@ -87,8 +87,8 @@ fn allow_once(machine: &Machine, dry_run: bool, console: &Console) -> Result<u8,
     }
     permission::grant(&machine.trees)?;
     console.print(
-        "The next transaction with a preflight goes on even if this machine loses modules that it needs.\n\
-         Later transactions are checked as usual.\n",
+        "The next transaction that would be aborted may go on, and this machine may lose modules that it needs.\n\
+         The permission is valid for one transaction and for one day.\n",
     );
     Ok(0)
 }

@@ -1,12 +1,15 @@
 //! Restores builds from the cache, and stores new builds in it.
 
+use std::path::Path;
+
 use super::Build;
 use crate::dkms_tree::{
     BuildCache, CacheKey, FILE_NAME, Record, STAGING, detach_links, publish, remove_staging,
 };
 use crate::facts::Facts;
 use crate::failure::Failure;
-use crate::os::durable;
+use crate::machine::Trial;
+use crate::os::durable::{self, FileError};
 use crate::signing;
 
 impl Build<'_> {
@@ -23,8 +26,7 @@ impl Build<'_> {
         durable::create_dirs(&parent)?;
         remove_staging(&parent)?;
         let staging = parent.join(format!("{}{}_cached", STAGING, machine.arch));
-        let cache = BuildCache::of(&machine.trees);
-        let taken = cache.take(&key, &staging).unwrap_or_else(|error| {
+        let taken = self.restore(&key, &staging).unwrap_or_else(|error| {
             log::warn!(
                 "{id} for {}: cannot restore from the cache; compiling: {error}",
                 kernel.release
@@ -38,13 +40,25 @@ impl Build<'_> {
             let _ = std::fs::remove_dir(&parent);
             return Ok(None);
         };
-        self.pin_in_trial(&cache, &key);
         // The source is kept before the build is published: a later run that finds the build
         // published does not keep the source.
         self.keep_source()?;
         detach_links(machine, id, &kernel.release)?;
         publish(&staging, &built)?;
         Ok(Some(record))
+    }
+
+    /// Restores the build with the key `key` to the directory `to`. Returns false if the cache does
+    /// not contain it.
+    fn restore(&self, key: &CacheKey, to: &Path) -> Result<bool, FileError> {
+        let trees = &self.machine.trees;
+        let Some(trial) = &self.machine.trial else { return BuildCache::of(trees).take(key, to) };
+        let _lock = trial.lock_cache()?;
+        let taken = BuildCache::of(trees).take(key, to)?;
+        if taken {
+            self.pin(key);
+        }
+        Ok(taken)
     }
 
     /// Stores the finished build in the cache, unless it [has other effects](has_other_effects), or
@@ -59,23 +73,32 @@ impl Build<'_> {
         if limit == 0 || has_other_effects(record) || self.differs_from_real() {
             return;
         }
-        let built = machine.trees.built(id, &kernel.release, &machine.arch);
-        let cache = BuildCache::of(&machine.trees);
-        let environment = machine.build_environment();
-        if let Err(error) = cache.keep(&built, record, &environment, limit) {
-            log::warn!("{id} for {}: cannot store in the cache: {error}", kernel.release);
-            return;
+        match (self.store(record, limit), &machine.trial) {
+            (Ok(()), _) => {}
+            (Err(error), Some(trial)) => trial.cannot_store(error.to_string()),
+            (Err(error), None) => {
+                log::warn!("{id} for {}: cannot store in the cache: {error}", kernel.release);
+            }
         }
-        let key = CacheKey::of(id, &machine.arch, &record.inputs, &environment);
-        self.pin_in_trial(&cache, &key);
     }
 
-    /// In a trial run, pins the entry with this key, so that the run after the transaction finds it.
-    fn pin_in_trial(&self, cache: &BuildCache, key: &CacheKey) {
+    /// Stores the finished build if it is not larger than `limit` bytes.
+    fn store(&self, record: &Record, limit: u64) -> Result<(), FileError> {
         let Self { machine, id, kernel, .. } = self;
-        if machine.trial.is_some()
-            && let Err(error) = cache.pin(key)
-        {
+        let _lock = machine.trial.as_ref().map(Trial::lock_cache).transpose()?;
+        let built = machine.trees.built(id, &kernel.release, &machine.arch);
+        let environment = machine.build_environment();
+        BuildCache::of(&machine.trees).keep(&built, record, &environment, limit)?;
+        if machine.trial.is_some() {
+            self.pin(&CacheKey::of(id, &machine.arch, &record.inputs, &environment));
+        }
+        Ok(())
+    }
+
+    /// Pins the entry with this key, so that the run after the transaction finds it.
+    fn pin(&self, key: &CacheKey) {
+        let Self { machine, id, kernel, .. } = self;
+        if let Err(error) = BuildCache::of(&machine.trees).pin(key) {
             log::warn!("{id} for {}: may be evicted from the cache: {error}", kernel.release);
         }
     }

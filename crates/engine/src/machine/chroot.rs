@@ -16,7 +16,7 @@ use crate::os::process::Environment;
 /// directory differs from that of process 1. dkms also compares their mounts (dkms-behaviour 6).
 /// Those differ in every mount namespace, such as that of a systemd unit with `PrivateTmp`.
 pub(super) fn is_chroot(root: &Path, env: &Environment, proc: &Path) -> bool {
-    root != Path::new("/") || is_fake(env) || has_other_root(proc)
+    root != Path::new("/") || is_fake(env) || has_other_root(proc, 1)
 }
 
 fn is_fake(env: &Environment) -> bool {
@@ -28,15 +28,20 @@ fn is_fake(env: &Environment) -> bool {
         || is_set("LD_PRELOAD", &|value| value.contains("libfakechroot.so"))
 }
 
-/// Some machines do not allow even root to read the root directory of process 1. The mounts on the
-/// root directories are compared then. What cannot be read counts as equal.
-fn has_other_root(proc: &Path) -> bool {
+/// Returns true if the root directory of the process `pid` is not that of this process. `proc` is the
+/// directory of the proc file system.
+///
+/// Some machines do not allow even root to read the root directory of another process. The mounts on
+/// the root directories are compared then. What cannot be read counts as equal.
+#[must_use]
+pub fn has_other_root(proc: &Path, pid: u32) -> bool {
     let inode = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
-    if let Some(first) = inode(&proc.join("1/root/.")) {
-        return inode(Path::new("/")).is_some_and(|own| own != first);
+    let process = proc.join(pid.to_string());
+    if let Some(other) = inode(&process.join("root/.")) {
+        return inode(Path::new("/")).is_some_and(|own| own != other);
     }
-    let first = root_mount(&proc.join("1/mountinfo"));
-    first.is_some() && root_mount(&proc.join("self/mountinfo")) != first
+    let other = root_mount(&process.join("mountinfo"));
+    other.is_some() && root_mount(&proc.join("self/mountinfo")) != other
 }
 
 /// Returns the device and the directory on it that are mounted on `/` according to a list of mounts

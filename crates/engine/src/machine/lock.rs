@@ -91,6 +91,17 @@ impl Lock {
         Ok(Some(Self::held(file)))
     }
 
+    /// Acquires the lock on the existing lock file `path`. Does not write into it who holds it, since
+    /// the file may be open only for reading.
+    ///
+    /// # Errors
+    /// [`FileError`] if the file cannot be opened or locked.
+    pub(super) fn take_file(path: &Path) -> Result<Self, FileError> {
+        let file = File::open(path).map_err(FileError::when("open", path))?;
+        file.lock().map_err(FileError::when("lock", path))?;
+        Ok(Self { file: Some(file) })
+    }
+
     /// Returns the lock on `file`, and writes into it who holds it.
     fn held(mut file: File) -> Self {
         // The text is only informational, so a failure to write it is ignored.

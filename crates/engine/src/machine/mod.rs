@@ -32,6 +32,7 @@ use crate::os::process::{Environment, Tools};
 use crate::os::shared::lock;
 use kernel_cache::KernelCache;
 
+pub use chroot::has_other_root;
 pub use distribution::{BadPlace, Distribution, NoOsRelease, Placement};
 pub use kernels::{Kernel, KernelConfig, Kernels};
 pub use lock::Lock;

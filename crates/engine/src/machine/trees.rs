@@ -175,7 +175,7 @@ impl Trees {
     /// The file is never replaced, since processes that lock different inodes do not exclude each
     /// other.
     #[must_use]
-    pub(crate) fn lock(&self) -> PathBuf {
+    pub fn lock(&self) -> PathBuf {
         self.dkms.join(".lock")
     }
 

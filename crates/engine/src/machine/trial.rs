@@ -1,9 +1,12 @@
 //! A trial run, which builds modules for a transaction that may never be carried out.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Mutex;
 
+use crate::machine::Lock;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
+use crate::os::durable::FileError;
 use crate::os::shared::lock;
 
 /// The state of a trial run.
@@ -13,7 +16,14 @@ use crate::os::shared::lock;
 /// `post_transaction` command, and creates no signing key. It stores its builds in the cache, from
 /// which the run after the transaction takes them.
 #[derive(Debug, Default)]
-pub struct Trial(Mutex<LeftOut>);
+pub struct Trial {
+    /// The lock file of the machine, if the trial run takes the lock whenever it uses the cache.
+    /// `None` if the lock is held for the whole run.
+    lock_file: Option<PathBuf>,
+    left_out: Mutex<LeftOut>,
+    /// Why a build could not be stored in the cache.
+    not_stored: Mutex<Option<String>>,
+}
 
 #[derive(Debug, Default)]
 struct LeftOut {
@@ -24,20 +34,43 @@ struct LeftOut {
 }
 
 impl Trial {
+    /// Returns the state of a trial run that begins. With a `lock_file`, other runs may change the
+    /// trees of the machine meanwhile.
+    #[must_use]
+    pub fn new(lock_file: Option<PathBuf>) -> Self {
+        Self { lock_file, ..Self::default() }
+    }
+
+    /// Takes the lock that the cache of the machine needs. Returns `None` if it is held already.
+    pub(crate) fn lock_cache(&self) -> Result<Option<Lock>, FileError> {
+        self.lock_file.as_deref().map(Lock::take_file).transpose()
+    }
+
+    /// Records why a build could not be stored in the cache.
+    pub(crate) fn cannot_store(&self, why: String) {
+        *lock(&self.not_stored) = Some(why);
+    }
+
+    /// Returns why a build could not be stored in the cache. Returns `None` if all have been stored.
+    #[must_use]
+    pub fn not_stored(&self) -> Option<String> {
+        lock(&self.not_stored).clone()
+    }
+
     /// Returns true if this trial left out a script that would have run before the build of
     /// `module` for `kernel`: POST_ADD of the module, or any script of a module on which it depends.
     ///
     /// A failure of such a build proves nothing. If the build succeeds, it is not cached.
     #[must_use]
     pub fn left_out_scripts_of(&self, module: &ModuleId, kernel: &KernelRelease) -> bool {
-        let left_out = lock(&self.0);
+        let left_out = lock(&self.left_out);
         left_out.scripts.contains(&(module.name.clone(), None))
             || left_out.builds.contains(&(module.name.clone(), kernel.clone()))
     }
 
     /// Records that a script of `module` was left out. `kernel` is `None` for POST_ADD.
     pub(crate) fn leave_out(&self, module: &ModuleId, kernel: Option<&KernelRelease>) {
-        lock(&self.0).scripts.insert((module.name.clone(), kernel.cloned()));
+        lock(&self.left_out).scripts.insert((module.name.clone(), kernel.cloned()));
     }
 
     /// Records that the build of `module` for `kernel` begins, after everything on which it depends
@@ -48,7 +81,7 @@ impl Trial {
         kernel: &KernelRelease,
         depends: impl IntoIterator<Item = &'a ModuleName>,
     ) {
-        let mut left_out = lock(&self.0);
+        let mut left_out = lock(&self.left_out);
         let concerns = |name: &ModuleName| {
             let of_kernel = (name.clone(), kernel.clone());
             left_out.builds.contains(&of_kernel)

@@ -90,9 +90,13 @@ fn an_abort_ends_with_reasons_and_commands() {
             stays: Some(id("new/0")),
         }],
         unknown: vec![(Some(id("odd/1")), "disk full".into())],
+        not_stored: Some("/var/lib/dkms/.cache: no space left on device".into()),
+        warnings: vec!["not enough space in /boot".into()],
         ..Verdict::default()
     };
     insta::assert_snapshot!(text(&verdict, true, true), @"
+    warning: not enough space in /boot
+    note: modules will be built again after the transaction: /var/lib/dkms/.cache: no space left on device
     note: odd/1: not tried: disk full
     warning: new/1: make failed (exit status 2): make
       cause: zfs.c:3:2: error: unknown type name

@@ -28,7 +28,7 @@ fn installed(kernel: &str, modules: &[&str]) -> InstalledKernel {
 }
 
 fn fails() -> TriedResult {
-    TriedResult::Fails(Complaint { message: "make failed".into(), cause: None, log: None })
+    TriedResult::Fails(Complaint::new("make failed"))
 }
 
 /// The results of a trial of one module, or of no module, for a kernel of `package`.
@@ -90,7 +90,7 @@ fn an_unknown_result_is_no_regression() {
         Verdict::of(&results, &[installed("7.1", &["zfs/1"])], &BTreeSet::new(), |_, _| {
             Some(String::new())
         });
-    assert!(!verdict.is_critical());
+    assert!(!verdict.aborts(PreflightMode::Critical));
     assert_eq!(verdict.unknown, [(Some("zfs/2".parse().unwrap()), "disk full".to_owned())]);
 }
 

@@ -31,7 +31,7 @@ pub use environment::Environment;
 pub(crate) use environment::is_program;
 pub use output::Output;
 pub use stop::Stop;
-pub(crate) use stop::exit_code;
+pub use stop::exit_code;
 pub use tools::Tools;
 
 pub(crate) use child::{Running, ready};

@@ -87,7 +87,8 @@ impl Stop {
 
 /// Returns the exit code of a run that `signal` has ended: 128 plus the signal's number, as a shell
 /// returns for a program killed by a signal.
-pub(crate) fn exit_code(signal: Signal) -> u8 {
+#[must_use]
+pub fn exit_code(signal: Signal) -> u8 {
     128_u8.saturating_add(u8::try_from(signal as i32).unwrap_or_default())
 }
 
