@@ -1,17 +1,8 @@
-//! Reads mount tables in the format of fstab(5): `/etc/fstab` and `/proc/self/mounts`.
+//! Finds out which file systems are mounted, and which should be.
 
-use std::fs;
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-/// A row of a mount table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Mount {
-    /// The mount point. For swap space, this is not a path.
-    dir: PathBuf,
-    /// The type of the file system.
-    kind: String,
-}
+use dkms_engine::os::mount_table::{self, Mount};
 
 /// Returns the types of the root file system: the mounted one, and the one in fstab.
 pub(crate) fn root_kinds(root: &Path) -> Vec<String> {
@@ -33,40 +24,11 @@ pub(crate) fn unmounted_above(root: &Path, path: &Path) -> Option<PathBuf> {
 }
 
 fn mounted(root: &Path) -> Option<Vec<Mount>> {
-    fs::read_to_string(root.join("proc/self/mounts")).ok().map(|text| rows(&text))
+    mount_table::read(&root.join("proc/self/mounts")).ok()
 }
 
 fn in_fstab(root: &Path) -> Option<Vec<Mount>> {
-    fs::read_to_string(root.join("etc/fstab")).ok().map(|text| rows(&text))
-}
-
-fn rows(table: &str) -> Vec<Mount> {
-    let lines = table.lines().filter(|line| !line.trim_start().starts_with('#'));
-    let row = |line: &str| {
-        let mut fields = line.split_whitespace().skip(1);
-        Some(Mount { dir: unescaped(fields.next()?), kind: fields.next()?.to_owned() })
-    };
-    lines.filter_map(row).collect()
-}
-
-/// Returns the path in a field, in which `\040` stands for a space (fstab(5)).
-fn unescaped(field: &str) -> PathBuf {
-    let (mut bytes, mut rest) = (Vec::new(), field.as_bytes());
-    while let Some((first, after)) = rest.split_first() {
-        let code = after.get(..3).filter(|_| *first == b'\\');
-        let code = code.and_then(|digits| std::str::from_utf8(digits).ok());
-        match code.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &after[3..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    std::ffi::OsString::from_vec(bytes).into()
+    mount_table::read(&root.join("etc/fstab")).ok()
 }
 
 #[cfg(test)]

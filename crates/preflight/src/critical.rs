@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use dkms_engine::os::mount_table;
+
 /// The classes of devices without which a machine is hardly usable, each as the directory of a
 /// class in sysfs and the kind of its devices.
 const CLASSES: [(&str, &str); 3] = [("net", "network"), ("drm", "display"), ("block", "storage")];
@@ -35,24 +37,15 @@ pub(crate) fn needed(root: &Path) -> BTreeMap<String, String> {
 
 /// Returns the file systems of [`MOUNT_POINTS`], each with its reason.
 fn file_systems(root: &Path) -> Vec<(String, String)> {
-    let table = fs::read(root.join("proc/self/mountinfo")).unwrap_or_default();
-    let table = String::from_utf8_lossy(&table);
-    let mounts: Vec<(&str, &str)> = table.lines().filter_map(mount).collect();
+    let mounts = mount_table::read(&root.join("proc/self/mounts")).unwrap_or_default();
     let file_system = |(point, reason): (&str, &str)| {
         // A later mount covers an earlier one at the same place.
-        let (_, kind) = mounts.iter().rev().find(|(at, _)| *at == point)?;
-        Some(((*kind).to_owned(), reason.to_owned()))
+        let mount = mounts.iter().rfind(|mount| mount.dir == Path::new(point))?;
+        // The subtype, as in `fuse.sshfs`, is not part of the driver's name.
+        let kind = mount.kind.split('.').next()?;
+        Some((kind.to_owned(), reason.to_owned()))
     };
     MOUNT_POINTS.into_iter().filter_map(file_system).collect()
-}
-
-/// Returns the mount point and the file system of a line in mountinfo (proc_pid_mountinfo(5)). The
-/// subtype of a file system, as in `fuse.sshfs`, is left out.
-fn mount(line: &str) -> Option<(&str, &str)> {
-    let (place, source) = line.split_once(" - ")?;
-    let kind = source.split(' ').next()?;
-    let kind = kind.split_once('.').map_or(kind, |(kind, _)| kind);
-    Some((place.split(' ').nth(4)?, kind)).filter(|(_, kind)| !kind.is_empty())
 }
 
 /// Returns the drivers of the devices of [`CLASSES`]. They include devices on USB and other buses.
@@ -203,15 +196,15 @@ mod tests {
     #[test]
     fn important_file_systems_are_needed() {
         let root = TestRoot::new();
-        let table = "1 1 0:2 / / rw - rootfs rootfs rw\n\
-                     29 1 0:25 / / rw,relatime shared:1 master:2 - zfs pool/root rw,xattr\n\
-                     30 29 0:5 / /dev rw - devtmpfs devtmpfs rw\n\
-                     31 29 0:26 / /home rw,relatime shared:3 - bcachefs /dev/sdb rw\n\
-                     32 29 0:27 / /home/me/far rw - fuse.sshfs me@far:/ rw\n\
-                     33 29 0:28 / /srv rw - apfs /dev/sdc rw\n\
-                     34 29 0:29 / /usr ro - fuse.mount-tool usr ro\n\
+        let table = "rootfs / rootfs rw 0 0\n\
+                     pool/root / zfs rw,relatime,xattr 0 0\n\
+                     devtmpfs /dev devtmpfs rw 0 0\n\
+                     /dev/sdb /home bcachefs rw,relatime 0 0\n\
+                     me@far:/ /home/me/far fuse.sshfs rw 0 0\n\
+                     /dev/sdc /srv apfs rw 0 0\n\
+                     usr /usr fuse.mount-tool ro 0 0\n\
                      half a line\n";
-        root.write("proc/self/mountinfo", table);
+        root.write("proc/self/mounts", table);
         assert_eq!(
             reasons(&root),
             [

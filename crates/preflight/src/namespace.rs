@@ -1,16 +1,18 @@
 //! Gives a process mounts of its own, and makes the machine read-only for it.
 
-use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use dkms_engine::os::mount_table::{self, Mount};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
 use crate::not_tried::NotTried;
+
+/// The mounts that this thread sees (proc_pid_mounts(5)).
+const MOUNTS: &str = "/proc/thread-self/mounts";
 
 /// An argument of mount(2) that a call does not use.
 const NONE: Option<&str> = None;
@@ -57,19 +59,18 @@ pub(crate) fn mount_proc() {
 /// Each mount is changed by itself: mount(8) before util-linux 2.42 ignores a recursive change
 /// silently.
 pub(crate) fn make_read_only(writable: &[&Path]) -> Result<(), NotTried> {
-    let table = fs::read("/proc/thread-self/mountinfo")
+    let mounts = mount_table::read(Path::new(MOUNTS))
         .map_err(|error| NotTried::new(format!("cannot read the mounts: {error}")))?;
-    for mounted in table.split(|byte| *byte == b'\n').filter_map(Mounted::parse) {
-        if writable.contains(&mounted.at.as_path()) || mounted.kind == "autofs" {
+    for Mount { dir, kind, options } in mounts {
+        if writable.contains(&dir.as_path()) || kind == "autofs" {
             continue;
         }
-        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | mounted.flags;
-        match mount(NONE, &mounted.at, NONE, flags, NONE) {
+        let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+        match mount(NONE, &dir, NONE, read_only | flags(&options), NONE) {
             // The mount is hidden by another one on the same path or above it.
             Ok(()) | Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EINVAL) => {}
             // A user's FUSE mount can refuse root. Nothing that a build needs is there.
-            Err(_) => umount2(&mounted.at, MntFlags::MNT_DETACH)
-                .map_err(|errno| failed(&mounted.at, errno))?,
+            Err(_) => umount2(&dir, MntFlags::MNT_DETACH).map_err(|errno| failed(&dir, errno))?,
         }
     }
     Ok(())
@@ -96,28 +97,9 @@ fn failed(path: &Path, errno: Errno) -> NotTried {
     NotTried::new(format!("{}: cannot mount: {}", path.display(), io::Error::from(errno)))
 }
 
-/// A line of /proc/self/mountinfo (proc_pid_mountinfo(5)).
-#[derive(Debug, PartialEq, Eq)]
-struct Mounted {
-    at: PathBuf,
-    /// The options of the mount that must be kept when it is mounted again.
-    flags: MsFlags,
-    /// The type of the file system.
-    kind: String,
-}
-
-impl Mounted {
-    fn parse(line: &[u8]) -> Option<Self> {
-        let mut fields = line.split(|byte| *byte == b' ');
-        let at = unescape(fields.nth(4)?);
-        let options = str::from_utf8(fields.next()?).ok()?;
-        let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
-        Some(Self {
-            at,
-            flags: options.split(',').filter_map(flag).collect(),
-            kind: String::from_utf8_lossy(kind).into_owned(),
-        })
-    }
+/// Returns the options of a mount that must be kept when it is mounted again.
+fn flags(options: &str) -> MsFlags {
+    options.split(',').filter_map(flag).collect()
 }
 
 fn flag(option: &str) -> Option<MsFlags> {
@@ -130,19 +112,6 @@ fn flag(option: &str) -> Option<MsFlags> {
         "relatime" => MsFlags::MS_RELATIME,
         _ => return None,
     })
-}
-
-/// Replaces the octal escapes of blanks, tabs, newlines and backslashes.
-fn unescape(text: &[u8]) -> PathBuf {
-    let mut path = Vec::new();
-    let mut rest = text;
-    while let [first, after @ ..] = rest {
-        let escapes = [(b"040", b' '), (b"011", b'\t'), (b"012", b'\n'), (b"134", b'\\')];
-        let escape = escapes.iter().find(|(code, _)| *first == b'\\' && after.starts_with(*code));
-        path.push(escape.map_or(*first, |(_, byte)| *byte));
-        rest = &after[escape.map_or(0, |(code, _)| code.len())..];
-    }
-    OsString::from_vec(path).into()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ pub mod digest;
 pub mod durable;
 pub(crate) mod jobserver;
 pub mod limits;
+pub mod mount_table;
 pub(crate) mod parallel;
 pub mod paths;
 pub(crate) mod pin;
