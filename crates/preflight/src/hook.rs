@@ -35,7 +35,7 @@ pub fn before_transaction(args: &HookArgs, targets: &Targets) -> ExitCode {
         Ok(Ok(true)) => ExitCode::FAILURE,
         Ok(Ok(false)) | Err(_) => ExitCode::SUCCESS,
         Ok(Err(why)) => {
-            say(&format!("note: modules not tried before the transaction: {why}"));
+            say(&why.note());
             ExitCode::SUCCESS
         }
     }

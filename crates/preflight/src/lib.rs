@@ -21,7 +21,7 @@
 //! | `trial` | builds the modules in a mount namespace |
 //! | `namespace`, `scratch`, `package_file` | the mounts of a trial |
 //! | `scratch_dir` | the directory for scratch space |
-//! | `statement` | which kernels a source supports according to itself |
+//! | `statement` | what a source says about kernels |
 //! | `outcome` | the result for each module |
 //! | `critical`, `verdict` | which modules would be lost, and which of these the machine needs |
 //! | `advice` | newer sources of the modules that do not build |

@@ -16,6 +16,11 @@ impl NotTried {
     pub(crate) fn new(why: impl Into<String>) -> Self {
         Self(why.into())
     }
+
+    /// Returns the line for the output of a transaction.
+    pub(crate) fn note(&self) -> String {
+        format!("note: modules not tried before the transaction: {self}")
+    }
 }
 
 impl fmt::Display for NotTried {

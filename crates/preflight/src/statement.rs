@@ -1,4 +1,4 @@
-//! Reads which kernels a source supports according to itself.
+//! Reads what a source says about kernels, without building it.
 
 use std::fs;
 use std::path::Path;
@@ -21,6 +21,14 @@ pub(crate) fn refusal(source: &Path, kernel: &KernelRelease) -> Option<String> {
     };
     let refuses = is_later && contains_flag("configure") && !contains_flag("dkms.conf");
     refuses.then(|| format!("its source supports Linux up to {latest} (Linux-Maximum in META)"))
+}
+
+/// Returns true if `dkms.conf` in the directory `source` seems to look at the kernel's own files, such
+/// as its modules. An arriving kernel does not have them before the transaction.
+pub(crate) fn looks_at_kernel(source: &Path) -> bool {
+    let conf = fs::read(source.join("dkms.conf")).unwrap_or_default();
+    let conf = String::from_utf8_lossy(&conf);
+    ["ver/kernel", "ver}/kernel", "-r)/kernel", "vmlinuz"].iter().any(|text| conf.contains(text))
 }
 
 /// Returns the first two numbers of a version, such as 6 and 18 of `6.18.1-arch1-1`.
@@ -61,6 +69,18 @@ mod tests {
         }
         let kernel = kernel.parse().expect("a release");
         assert_eq!(refusal(root.path(), &kernel).is_some(), expected);
+    }
+
+    #[rstest]
+    #[case::object("[ -e /lib/modules/$kernelver/kernel/fs/a.ko.zst ] || exit", true)]
+    #[case::braces("ls /usr/lib/modules/${kernelver}/kernel/drivers", true)]
+    #[case::image("strings /lib/modules/$kernelver/vmlinuz", true)]
+    #[case::destination("DEST_MODULE_LOCATION=/kernel/drivers/net", false)]
+    #[case::headers("MAKE='make -C /lib/modules/$kernelver/build'", false)]
+    fn some_confs_look_at_the_kernel(#[case] conf: &str, #[case] expected: bool) {
+        let root = TestRoot::new();
+        root.write("dkms.conf", conf);
+        assert_eq!(looks_at_kernel(root.path()), expected);
     }
 
     #[test]

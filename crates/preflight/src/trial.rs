@@ -17,7 +17,6 @@ use dkms_engine::plan::{self, Job, Note, Plan, Request};
 use nix::sys::resource::{Resource, setrlimit};
 use serde::{Deserialize, Serialize};
 
-use crate::arriving::source_of;
 use crate::installed::{self, InstalledKernel};
 use crate::namespace;
 use crate::needs::Needs;
@@ -91,11 +90,6 @@ pub fn run(input: &mut dyn BufRead) -> ExitCode {
 }
 
 impl TrialJob {
-    /// Returns the names of the directories of arriving sources.
-    pub(crate) fn arriving_sources(&self) -> BTreeSet<String> {
-        self.targets.iter().filter_map(|target| source_of(target)).collect()
-    }
-
     fn run(&self) -> TrialReport {
         // Everything that is needed of the real machine is opened or decided before its trees are
         // hidden.
@@ -206,7 +200,7 @@ impl TrialJob {
     fn verdict(&self, results: &mut TrialResults, machine: &Machine, now: &Now) -> Verdict {
         for tried in &mut results.tried {
             if let TriedResult::Fails(complaint) = &tried.result
-                && let Some(why) = self.excuse(tried)
+                && let Some(why) = self.excuse(tried, &machine.trees)
             {
                 let problem = complaint.cause.as_ref().unwrap_or(&complaint.message);
                 tried.result = TriedResult::Unknown(format!("{problem}; {why}"));
@@ -218,13 +212,16 @@ impl TrialJob {
     }
 
     /// Returns why a failure of this module proves nothing; `None` if it proves something.
-    fn excuse(&self, tried: &Tried) -> Option<String> {
+    fn excuse(&self, tried: &Tried, trees: &Trees) -> Option<String> {
         let module = tried.module.as_ref()?;
         if !self.toolchain.is_empty() {
             return Some(format!("the transaction also replaces {}", self.toolchain.join(", ")));
         }
-        let is_incomplete = self.incomplete_sources.contains(&module.source_dir());
-        is_incomplete.then(|| "its package contains files outside of its source".to_owned())
+        if self.incomplete_sources.contains(&module.source_dir()) {
+            return Some("its package contains files outside of its source".to_owned());
+        }
+        statement::looks_at_kernel(&trees.source.join(module.source_dir()))
+            .then(|| "its dkms.conf looks at files that the kernel will have only then".to_owned())
     }
 
     /// Returns a failure for each arriving kernel and each module whose source is missing, although

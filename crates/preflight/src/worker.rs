@@ -11,7 +11,8 @@ use std::time::Instant;
 use alpm_hook::lines::LineWriter;
 use alpm_hook::package_query::{self, PackageQuery, Packages, QueryError};
 use dkms_engine::facts::source_dirs;
-use dkms_engine::machine::{Kernel, Kernels, Machine};
+use dkms_engine::machine::{Kernel, Kernels, Machine, Target};
+use dkms_engine::names::KernelRelease;
 use dkms_engine::os::process::Program;
 use dkms_initramfs::{Generator, lacking_space};
 use nix::sys::prctl;
@@ -19,7 +20,7 @@ use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::advice::newer_sources;
-use crate::arriving::{self, Arriving, ArrivingPackage};
+use crate::arriving::{self, Arriving, ArrivingPackage, source_of};
 use crate::departing::{departing, staying_files};
 use crate::expected;
 use crate::installed::{self, InstalledModule};
@@ -83,7 +84,7 @@ pub fn run(input: &mut dyn BufRead) -> ExitCode {
     };
     let code = job.run().unwrap_or_else(|why| match job.purpose {
         Purpose::Transaction { .. } => {
-            print(&format!("note: modules not tried before the transaction: {why}"));
+            print(&why.note());
             0
         }
         Purpose::Report { .. } => {
@@ -100,53 +101,77 @@ impl WorkerJob {
         // Both only make a difference if something goes wrong.
         let _ = prctl::set_pdeathsig(Signal::SIGKILL);
         let _ = raise_oom_score();
-        let started = Instant::now();
         let machine = Machine::for_hook(&self.root);
         let query = package_query::beside_us().map_err(QueryError::from)?;
         match &self.purpose {
             Purpose::Transaction { pacman, targets } => {
-                let arriving = arriving::ask(&query, &self.root, None, *pacman, &[], targets)?;
-                if let Some(missing) = arriving.unresolved.first() {
-                    let why = format!("cannot find the package file with {missing}");
-                    return Err(NotTried::new(why));
-                }
-                if arriving.packages.iter().all(|package| package.unchanged) {
-                    return Ok(0); // the same packages again
-                }
-                let owners = owners(&machine, &query)?;
-                let verdict = self.verdict(&machine, &query, &arriving, &owners, targets)?;
-                let would_abort = verdict.aborts(machine.settings.preflight.mode);
-                let aborts = would_abort && !permission::take(&machine.trees);
-                if would_abort && !aborts {
-                    print("note: dkms preflight --allow-once permits this transaction");
-                }
-                let advice = match aborts {
-                    true => newer_sources(&query, &self.root, &verdict, &arriving, &owners),
-                    false => Vec::new(),
-                };
-                let elapsed = started.elapsed();
-                print(&message::lines(&verdict, &arriving, elapsed, aborts, &advice));
-                Ok(if aborts { ABORT } else { 0 })
+                self.decide(&machine, &query, *pacman, targets)
             }
             Purpose::Report { arriving, json, is_upgrade } => {
-                let (owners, targets) = (owners(&machine, &query)?, arriving.targets());
-                let mut verdict = self.verdict(&machine, &query, arriving, &owners, &targets)?;
-                verdict.warnings.extend(unknown_critical_modules(&machine)?);
-                if *is_upgrade {
-                    expected::store(&machine.trees, &verdict)?;
-                    expected::announce(&machine, &verdict);
-                }
-                let mut text = match json {
-                    true => Report::of(&verdict).to_json(),
-                    false => message::lines(&verdict, arriving, started.elapsed(), false, &[]),
-                };
-                if verdict.aborts(machine.settings.preflight.mode) && !json {
-                    text += "a transaction with these packages would be aborted\n";
-                }
-                print(if text.is_empty() { "nothing to build for these packages" } else { &text });
-                Ok(if verdict.regressions.is_empty() { 0 } else { REGRESSION })
+                self.report(&machine, &query, arriving, *json, *is_upgrade)
             }
         }
+    }
+
+    /// Decides whether a transaction may go on. Returns [`ABORT`] if not.
+    fn decide(
+        &self,
+        machine: &Machine,
+        query: &Path,
+        pacman: Option<u32>,
+        targets: &BTreeSet<String>,
+    ) -> Result<u8, NotTried> {
+        let started = Instant::now();
+        let arriving = arriving::ask(query, &self.root, None, pacman, &[], targets)?;
+        if let Some(missing) = arriving.unresolved.first() {
+            return Err(NotTried::new(format!("cannot find the package file with {missing}")));
+        }
+        if arriving.packages.iter().all(|package| package.unchanged) {
+            return Ok(0); // the same packages again
+        }
+        let owners = owners(machine, query)?;
+        let verdict = self.verdict(machine, query, &arriving, &owners, targets)?;
+        let would_abort = verdict.aborts(machine.settings.preflight.mode);
+        let aborts = would_abort && !permission::take(&machine.trees);
+        if would_abort && !aborts {
+            print("note: dkms preflight --allow-once permits this transaction");
+        }
+        let advice = match aborts {
+            true => newer_sources(query, &self.root, &verdict, &arriving, &owners),
+            false => Vec::new(),
+        };
+        print(&message::lines(&verdict, &arriving, started.elapsed(), aborts, &advice));
+        Ok(if aborts { ABORT } else { 0 })
+    }
+
+    /// Reports what the packages would mean. Returns [`REGRESSION`] if a module would be lost.
+    fn report(
+        &self,
+        machine: &Machine,
+        query: &Path,
+        arriving: &Arriving,
+        json: bool,
+        is_upgrade: bool,
+    ) -> Result<u8, NotTried> {
+        let started = Instant::now();
+        let (owners, targets) = (owners(machine, query)?, arriving.targets());
+        let mut verdict = self.verdict(machine, query, arriving, &owners, &targets)?;
+        verdict.warnings.extend(unknown_critical_modules(machine)?);
+        verdict.warnings.extend(headers_without_kernel(machine, &targets)?);
+        if is_upgrade {
+            expected::store(&machine.trees, &verdict)?;
+            expected::announce(machine, &verdict);
+        }
+        if json {
+            print(&Report::of(&verdict).to_json());
+        } else {
+            let mut text = message::lines(&verdict, arriving, started.elapsed(), false, &[]);
+            if verdict.aborts(machine.settings.preflight.mode) {
+                text += "a transaction with these packages would be aborted\n";
+            }
+            print(if text.is_empty() { "nothing to build for these packages" } else { &text });
+        }
+        Ok(if verdict.regressions.is_empty() { 0 } else { REGRESSION })
     }
 
     /// Tries the modules for the arriving packages. `owners` are the packages that own the kernels
@@ -159,8 +184,9 @@ impl WorkerJob {
         owners: &Packages,
         targets: &BTreeSet<String>,
     ) -> Result<Verdict, NotTried> {
-        let mut trial = self.trial(machine, arriving, owners, targets);
-        trial.staying = staying_files(query, machine, arriving, &trial.arriving_sources())?;
+        let sources = targets.iter().filter_map(|target| source_of(target)).collect();
+        let staying = staying_files(query, machine, arriving, &sources)?;
+        let trial = TrialJob { staying, ..self.trial(machine, arriving, owners, targets) };
         let mut verdict = trial.start(machine)?;
         if arriving.packages.iter().any(ArrivingPackage::is_new_kernel)
             && let Some(generator) = Generator::detect(machine)
@@ -217,6 +243,25 @@ fn owners(machine: &Machine, query: &Path) -> Result<Packages, NotTried> {
 fn kernels(machine: &Machine) -> Result<Vec<Kernel>, NotTried> {
     let kernels = Kernels::read(&machine.trees)?.all.into_iter();
     Ok(kernels.filter(|kernel| kernel.alive).collect())
+}
+
+/// Returns a message for each kernel whose headers arrive, but which neither arrives nor is installed.
+fn headers_without_kernel(
+    machine: &Machine,
+    targets: &BTreeSet<String>,
+) -> Result<BTreeSet<String>, NotTried> {
+    let installed: BTreeSet<_> = kernels(machine)?.into_iter().map(|it| it.release).collect();
+    let targets: Vec<Target> = targets.iter().filter_map(|target| Target::parse(target)).collect();
+    let is_there = |release: &KernelRelease| {
+        installed.contains(release) || targets.contains(&Target::Kernel(release.clone()))
+    };
+    let message = |target: &Target| match target {
+        Target::Headers(release) if !is_there(release) => {
+            Some(format!("{release}: there are headers, but no kernel"))
+        }
+        _ => None,
+    };
+    Ok(targets.iter().filter_map(message).collect())
 }
 
 /// Returns a message for each name in `[preflight] critical` that is not that of an installed module.

@@ -67,6 +67,9 @@ fn files_that_are_not_packages_are_refused() {
     text.has("dkms: error: /srv/text: not a package file");
     let other = Recipe::empty("other", "1").file("usr/share/other", "").make(&root);
     root.dkms(&["preflight", &other.file]).ok().has("nothing to try");
+    let headers = find("linux-headers-2");
+    let alone = root.dkms(&["preflight", &headers.file]).ok();
+    alone.has(&format!("warning: {}: there are headers, but no kernel", headers.release()));
 }
 
 #[test]
