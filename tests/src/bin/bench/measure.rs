@@ -22,7 +22,7 @@ const FIRST_GLANCE: Duration = Duration::from_millis(20);
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// The programs whose memory is measured.
-const OURS: [&str; 4] = ["dkms", "dkms-install", "dkms-remove", "alpm-query"];
+const OURS: [&str; 5] = ["dkms", "dkms-install", "dkms-preflight", "dkms-remove", "alpm-query"];
 
 /// The measurements of one run.
 #[derive(Debug, Clone, Copy)]

@@ -20,6 +20,8 @@ pub(crate) struct Medians {
     pub dkms: f64,
     /// The time of pacman without hooks for modules.
     pub pacman: f64,
+    /// Our time in the row `bump`, with which the row without the preflight is compared.
+    pub upgrade: f64,
     /// The CPU time of the compilers divided by the number of cores.
     pub floor: f64,
     /// CPU time.
@@ -52,10 +54,11 @@ impl Results {
     }
 
     pub(crate) fn medians(&self, row: &'static str) -> Medians {
-        let of = |side, value: fn(&Figure) -> f64| {
+        let median_of = |row, side, value: fn(&Figure) -> f64| {
             let figures = self.figures.get(&(row, side)).into_iter().flatten();
             median(figures.map(value).collect())
         };
+        let of = |side, value| median_of(row, side, value);
         let floors = self.floors.get(row).into_iter().flatten();
         #[expect(clippy::cast_precision_loss, reason = "small numbers")]
         let (cores, memory) = (measure::cores() as f64, |figure: &Figure| figure.memory as f64);
@@ -64,6 +67,7 @@ impl Results {
             ours: of(Side::Ours, |figure| figure.wall.as_secs_f64()),
             dkms: of(Side::Dkms, |figure| figure.wall.as_secs_f64()),
             pacman: of(Side::PacmanOnly, |figure| figure.wall.as_secs_f64()),
+            upgrade: median_of("bump", Side::Ours, |figure| figure.wall.as_secs_f64()),
             floor: compilers_cpu / cores,
             ours_cpu: of(Side::Ours, |figure| figure.cpu.as_secs_f64()),
             dkms_cpu: of(Side::Dkms, |figure| figure.cpu.as_secs_f64()),
