@@ -137,6 +137,35 @@ fn objects_are_identical_to_those_built_after_the_transaction() {
     assert!(["bbswitch", "v4l2loopback"].map(|name| object(&root, name)) == want);
 }
 
+/// A sign-file that accepts only the key of a token, with its PIN.
+const SIGN_WITH_TOKEN: &str = r#"#!/bin/bash
+[[ $2 == pkcs11:*[?]pin-source=file:* && $(cat "${2##*pin-source=file:}") == 4711 ]] || exit 1
+exec /usr/lib/modules/*/build/scripts/sign-file "$1" /etc/dkms/token.key "$3" "$4"
+"#;
+
+#[test]
+fn a_token_signs_in_the_preflight() {
+    let root = Root::with_kernel();
+    root.unmask_preflight();
+    root.write("usr/local/bin/sign-with-token", SIGN_WITH_TOKEN);
+    root.shell(
+        "chmod 755 /usr/local/bin/sign-with-token && echo 4711 >/etc/dkms/pin && \
+         openssl req -new -x509 -newkey rsa:2048 -nodes -days 9 -subj '/CN=a token' \
+         -outform DER -keyout /etc/dkms/token.key -out /etc/dkms/token.der 2>&1",
+    )
+    .ok();
+    root.write(
+        "etc/dkms/framework.conf",
+        "try_sign_modules=true\nsign_file=/usr/local/bin/sign-with-token\n\
+         mok_signing_key='pkcs11:object=a'\nmok_certificate=/etc/dkms/token.der\n",
+    );
+    root.write("etc/dkms/alpm-dkms.toml", "[signing]\npin_file = \"/etc/dkms/pin\"\n");
+    record_compiler(&root);
+    let transaction = root.install(&[find("bbswitch")]).hooks_succeed().lacks("4711");
+    assert_built_before(&root, &transaction.has("1 module built for "));
+    assert_eq!(root.modinfo(&release(), "bbswitch", "signer"), "a token");
+}
+
 #[test]
 fn a_disabled_cache_keeps_builds_only_for_the_transaction() {
     let root = machine(&[find("bbswitch")]);
