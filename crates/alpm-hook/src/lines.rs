@@ -114,7 +114,11 @@ impl<W: Write> Lines<W> {
         self.read_plan(plan);
         let groups = groups(plan);
         if !groups.is_empty() {
-            self.out.line("Kernel modules to build and install:");
+            let compiles = plan.jobs.iter().any(|job| !job.is_cached());
+            self.out.line(match compiles {
+                true => "Kernel modules to build and install:",
+                false => "Kernel modules to install:",
+            });
         }
         for ((kernel, why), modules) in groups {
             let modules: Vec<String> = modules.into_iter().map(ToString::to_string).collect();

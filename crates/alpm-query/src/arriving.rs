@@ -63,8 +63,8 @@ struct ArrivingPackage {
     objects: Vec<String>,
     /// The names of all kernel modules of the kernels in this package.
     modules: BTreeSet<String>,
-    /// Whether the package contains the source of a module, and files elsewhere that its build may
-    /// read.
+    /// Whether the package, besides the source of a module, contains files outside that source that
+    /// the build may read.
     outside: bool,
     /// The targets that this package contains.
     paths: Vec<String>,
@@ -220,10 +220,11 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Adds the files of packages in the sync databases that contain missing targets.
+    /// Adds the package files that contain the missing targets. Finds the packages in the sync
+    /// databases.
     ///
-    /// Tries the packages that are not installed in this version first. Among these and among the
-    /// others, packages whose name or installed files concern dkms come first.
+    /// Packages whose version is not installed are tried before the others. Within each group,
+    /// packages whose name or installed files concern dkms come first.
     fn load_listed(&mut self, database: &Database, available: &[Listed<'_>], cache: &Cache) {
         let cached = available.iter().filter_map(|package| {
             let name = readable(|| package.package.filename()).flatten()?;

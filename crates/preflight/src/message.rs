@@ -129,7 +129,7 @@ fn commands(critical: &[&Regression], arriving: &Arriving, advice: &[String]) ->
     }
     let _ = writeln!(
         text,
-        "  to continue without {}, run: dkms preflight --allow-once; then repeat the command",
+        "  to continue without {}, repeat the command after: dkms preflight --allow-once",
         modules.join(", ")
     );
     text

@@ -229,9 +229,9 @@ impl<'a> Scratch<'a> {
     }
 }
 
-/// Adds an entry of a directory of the machine to the directory `to`, unless an arriving package
-/// contains an entry of that name. Directories and large files are bind-mounted; links and small
-/// files are copied.
+/// Makes `entry`, from one of the machine's directories, available in the directory `to`, unless an
+/// arriving package contains an entry with the same name. Directories and large files are
+/// bind-mounted; links and small files are copied.
 fn add_entry(entry: &DirEntry, to: &Path) -> Result<(), NotTried> {
     let (from, at) = (entry.path(), to.join(entry.file_name()));
     if fs::symlink_metadata(&at).is_ok() {

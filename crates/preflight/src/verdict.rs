@@ -109,8 +109,8 @@ impl Verdict {
         verdict
     }
 
-    /// Returns true if a transaction must be aborted, unless the user permits it: a module would be
-    /// lost that the machine needs.
+    /// Returns true if the transaction would lose a module that the machine needs. It is then
+    /// aborted, unless the user has permitted it.
     pub(crate) fn aborts(&self, mode: PreflightMode) -> bool {
         mode == PreflightMode::Critical
             && self.regressions.iter().any(|regression| regression.critical.is_some())

@@ -25,7 +25,7 @@ fn assert_aborted(transaction: Completed) -> Completed {
         .exits(1)
         .has("The transaction is aborted; nothing has been changed.")
         .has("error: failed to commit transaction (failed to run transaction hooks)")
-        .lacks("Recording arriving")
+        .lacks("Recording DKMS sources")
 }
 
 #[test]
@@ -44,7 +44,9 @@ fn a_module_that_the_settings_name_aborts_the_upgrade() {
         .has("to upgrade everything else, run: pacman -Syu --ignore linux,linux-headers");
     // Nothing comes after the reasons but pacman's own errors.
     let lines = upgrade.lines();
-    let last = lines.iter().rposition(|line| line.starts_with("  to continue without disk, run: "));
+    let last = lines.iter().rposition(|line| {
+        line.starts_with("  to continue without disk, repeat the command after: ")
+    });
     assert!(
         last.is_some_and(|last| lines[last + 1..]
             .iter()

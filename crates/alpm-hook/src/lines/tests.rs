@@ -125,11 +125,7 @@ fn reports_a_kernel_upgrade() {
 
 #[test]
 fn reports_builds_restored_from_the_cache() {
-    let cached = |module: &str| {
-        let mut step = build(module, NEW, Reason::NotBuilt);
-        step.why.push(Reason::Cached);
-        step
-    };
+    let cached = |module: &str| build(module, NEW, Reason::Cached);
     let steps = vec![
         cached("zfs/2.4.4"),
         install("zfs/2.4.4", NEW, None),
@@ -139,8 +135,8 @@ fn reports_builds_restored_from_the_cache() {
     ];
     insta::assert_snapshot!(run(&plan(steps, Vec::new()), |_| Outcome::Done), @r"
     Kernel modules to build and install:
+      for 7.2.13-arch1-1 (linux): bar/1.0, zfs/2.4.4 (already built, in the cache)
       for 7.2.13-arch1-1 (linux): foo/1.0 (not built yet)
-      for 7.2.13-arch1-1 (linux): bar/1.0, zfs/2.4.4 (not built yet; found in the cache)
     (1/3) zfs/2.4.4 (zfs-dkms 2.4.4-1) for 7.2.13-arch1-1: restored from the cache and installed in 8.2 s
     (2/3) foo/1.0 for 7.2.13-arch1-1: built and installed in 8.2 s
     (3/3) bar/1.0 for 7.2.13-arch1-1: restored from the cache in 4.1 s

@@ -87,8 +87,8 @@ fn allow_once(machine: &Machine, dry_run: bool, console: &Console) -> Result<u8,
     }
     permission::grant(&machine.trees)?;
     console.print(
-        "The next transaction that would be aborted may go on, and this machine may lose modules that it needs.\n\
-         The permission is valid for one transaction and for one day.\n",
+        "The next transaction that would lose modules that this machine needs is not aborted.\n\
+         The permission is valid once, and expires after one day.\n",
     );
     Ok(0)
 }

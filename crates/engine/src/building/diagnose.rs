@@ -57,7 +57,8 @@ pub struct Diagnosis {
 }
 
 impl Cause {
-    /// Returns the name of the limit that was reached, or `None` if the cause is no limit.
+    /// Returns the name of the limit that was reached, or `None` if the build failed for another
+    /// reason.
     #[must_use]
     pub fn limit(self) -> Option<&'static str> {
         match self {

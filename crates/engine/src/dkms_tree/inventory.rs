@@ -139,7 +139,8 @@ impl Inventory {
         self.objects.iter().rfind(|object| slot(&object.path) == slot(path))
     }
 
-    /// Returns the object of a module of any version at `path`, whatever its compression.
+    /// Returns the object at `path` if it belongs to any version of the module `name`. Ignores the
+    /// suffix of the compression.
     pub(crate) fn of_module_at(&self, name: &ModuleName, path: &str) -> Option<&Placed> {
         let is_it = |it: &&Placed| it.module.name == *name && slot(&it.path) == slot(path);
         self.objects.iter().rfind(is_it)

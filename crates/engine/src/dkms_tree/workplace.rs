@@ -118,8 +118,8 @@ fn temporary_dir(real: &Path) -> PathBuf {
     real.with_file_name(format!("{}.tmp", real.file_name().unwrap_or_default().display()))
 }
 
-/// Empties `T/M/V/build` if it contains a failed build that dkms made or whose log has been
-/// deleted.
+/// Empties `T/M/V/build` if it contains a failed build, and either dkms made that build or its log
+/// has been deleted.
 pub(super) fn remove_failed_build(machine: &Machine, id: &ModuleId) -> Result<(), FileError> {
     let dir = machine.trees.build(id);
     let log = dir.join("make.log");

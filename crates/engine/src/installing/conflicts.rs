@@ -210,7 +210,7 @@ impl Chooser<'_> {
             (old, old_source) == (new, new_source)
         };
         same.then(|| match owner {
-            Some(owner) => format!("{owner} is installed, and its object is identical: {file}"),
+            Some(owner) => format!("{owner} has installed an identical object: {file}"),
             None => format!("the kernel already ships an identical module: {file}"),
         })
     }

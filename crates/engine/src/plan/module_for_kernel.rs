@@ -201,6 +201,7 @@ impl Planner<'_> {
         }
         why.extend(to_build);
         if cached {
+            why.retain(|reason| *reason != Reason::NotBuilt);
             why.push(Reason::Cached);
         }
         self.job(id, kernel, conf, inputs, why, policy.install);

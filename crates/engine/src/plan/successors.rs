@@ -76,7 +76,7 @@ impl Planner<'_> {
         })
     }
 
-    /// Returns true if a kernel is installed, or may be again once pacman completes a transaction.
+    /// Returns true if a kernel is installed, or if an unfinished transaction may install it again.
     fn may_exist(&self, kernel: &KernelRelease) -> bool {
         let facts = self.facts;
         let mut unfinished = facts.transactions.iter().filter(|it| it.stage != Stage::Completed);

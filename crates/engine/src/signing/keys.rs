@@ -224,7 +224,7 @@ fn generate(keys: &Keys, machine: &Machine) -> Result<(), String> {
     durable::sync_dir(dir).map_err(text)
 }
 
-/// Writes `from` to disk and hard-links it as `to`, which must not exist.
+/// Syncs the file `from`, then creates the hard link `to`, which must not exist.
 fn place(from: &Path, to: &Path) -> Result<(), FileError> {
     File::open(from).and_then(|file| file.sync_all()).map_err(FileError::when("write", from))?;
     fs::hard_link(from, to).map_err(FileError::when("write", to))

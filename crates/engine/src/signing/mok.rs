@@ -100,7 +100,8 @@ impl fmt::Display for Mok {
         }
         f.write_str(
             "then choose a password, reboot, select \"Enroll MOK\" and enter the password\n  \
-             this requires shim: most kernels refuse modules signed with a key in the firmware",
+             this requires booting through shim: most kernels trust such keys for modules, but no \
+             keys in the firmware (db)",
         )?;
         if is_encrypted(&self.key) {
             f.write_str(

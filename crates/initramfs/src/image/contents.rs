@@ -63,7 +63,7 @@ impl Listing {
         self.contents.modules.extend(KmodName::of_file(path));
     }
 
-    /// Returns true if a line named a file of an image. Errors may follow.
+    /// Returns true if the listing has named at least one file of the image. It may still fail later.
     pub(crate) fn has_begun(&self) -> bool {
         self.names_files
     }

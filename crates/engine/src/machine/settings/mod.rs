@@ -357,7 +357,7 @@ mod tests {
         assert_eq!(settings.launcher(), ["ccache"]);
         assert!(settings.prefers_dkms(&"b".parse().unwrap()));
         insta::assert_snapshot!(settings.problems.join("\n"), @r#"
-        /alpm-dkms.toml: build.jobs: ignored: invalid type: string "many", expected usize
+        /alpm-dkms.toml: build.jobs: ignored: invalid type: string "many", expected a number
         /alpm-dkms.toml: cache: ignored: expected a section
         /alpm-dkms.toml: module.a: ignored: unknown variant `mine`, expected `dkms` or `kernel`
         /alpm-dkms.toml: unknown key: preflight.timeot
@@ -430,7 +430,7 @@ mod tests {
         let framework = Framework { unread, ..Framework::default() };
         assert_eq!(settings, Settings { problems, framework, ..Settings::default() });
         insta::assert_snapshot!(settings.problems.join("\n"), @r#"
-        /alpm-dkms.toml: build.jobs: ignored: invalid type: string "many", expected usize
+        /alpm-dkms.toml: build.jobs: ignored: invalid type: string "many", expected a number
         /framework.conf: evaluation ended early: the file exits the shell
           run: bash -x /framework.conf
         /framework.conf.d/a.conf: invalid value for source_tree: "/usr/../x" (expected an absolute path without ..)

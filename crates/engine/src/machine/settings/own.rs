@@ -196,5 +196,7 @@ fn remove_invalid_keys(table: &mut toml::Table) -> Vec<(String, String)> {
 /// Returns why this value of a section is invalid; `None` if it is valid.
 fn problem(section: &str, value: toml::Value) -> Option<String> {
     let alone = toml::Table::from_iter([(section.to_owned(), value)]);
-    alone.try_into::<OwnSettings>().err().map(|error| error.message().to_owned())
+    let message = alone.try_into::<OwnSettings>().err()?.message().to_owned();
+    let types = ["expected usize", "expected u64"];
+    Some(types.iter().fold(message, |text, name| text.replace(name, "expected a number")))
 }

@@ -58,8 +58,8 @@ pub(crate) struct OwnTemporary {
 }
 
 impl OwnMounts {
-    /// Converts a path that the child uses to the path of the same file outside the child's mount
-    /// of [`Self::dir`].
+    /// Translates a path inside the child's mount of [`Self::dir`] into the path of the same file
+    /// outside it.
     pub(super) fn outside(&self, path: &Path) -> PathBuf {
         let below = |(real, at): &(PathBuf, PathBuf)| Some(real.join(path.strip_prefix(at).ok()?));
         self.dir.as_ref().and_then(below).unwrap_or_else(|| path.to_owned())
