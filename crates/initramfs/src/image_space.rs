@@ -10,8 +10,7 @@ use dkms_engine::os::{durable, paths};
 use crate::generators::Generator;
 
 /// Returns a message for each directory with too little free space for the files of one more kernel.
-/// They are assumed to be as large as those of that kernel in `kernels` which has the largest files
-/// there.
+/// Assumes that they are as large there as the largest files of any kernel in `kernels`.
 #[must_use]
 pub fn lacking_space(machine: &Machine, generator: &Generator, kernels: &[Kernel]) -> Vec<String> {
     let mut needed: BTreeMap<PathBuf, u64> = BTreeMap::new();

@@ -129,7 +129,7 @@ fn commands(critical: &[&Regression], arriving: &Arriving, advice: &[String]) ->
     }
     let _ = writeln!(
         text,
-        "  to continue without {}, repeat the command after: dkms preflight --allow-once",
+        "  to continue without {}, run: dkms preflight --allow-once\n  then repeat the pacman command",
         modules.join(", ")
     );
     text

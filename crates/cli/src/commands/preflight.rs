@@ -87,7 +87,7 @@ fn allow_once(machine: &Machine, dry_run: bool, console: &Console) -> Result<u8,
     }
     permission::grant(&machine.trees)?;
     console.print(
-        "The next transaction that would lose modules that this machine needs is not aborted.\n\
+        "One transaction may now lose modules that this machine needs.\n\
          The permission is valid once, and expires after one day.\n",
     );
     Ok(0)

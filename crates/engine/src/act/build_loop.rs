@@ -168,8 +168,8 @@ impl Run<'_> {
         }
     }
 
-    /// Sets up the compilers of the run. A run that another one has started uses those of that run,
-    /// whose builds may be running.
+    /// Sets up the compilers of the run. A nested run uses the compilers of the run that started it,
+    /// because builds of that run may still be running.
     fn set_up_compilers(&mut self) {
         let machine = self.machine;
         if machine.is_within_run() {

@@ -320,8 +320,8 @@ impl Fingerprints {
     /// Returns the stored digest of `path` if its signature is `signature`, or else the result of
     /// `make`.
     ///
-    /// A new digest is stored only if `stable` is true. Otherwise a later change to the files might
-    /// not change their signature.
+    /// A new digest is stored only if `stable` is true, because unstable files can change again
+    /// without changing their signature.
     fn stored_or(
         &mut self,
         path: &Path,

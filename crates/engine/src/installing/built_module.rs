@@ -91,7 +91,7 @@ impl<'a> BuiltModule<'a> {
     }
 
     /// Adds the objects of the build to `inventory` if the module is installed and the inventory
-    /// lists no object of any version.
+    /// lists no object of any version of this module.
     pub(crate) fn assume(&self, inventory: &mut Inventory) {
         if is_installed(self.machine, self.id, self.kernel) {
             inventory.assume(self.id, self.objects().iter().map(|object| self.entry(object)));

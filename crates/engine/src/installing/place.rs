@@ -135,7 +135,8 @@ fn stays(choice: &Choice) -> bool {
     !matches!(choice, Choice::Refuse(_))
 }
 
-/// Returns true if `object` belongs in the place of `placed`, perhaps with another compression.
+/// Returns true if `object` is installed at the same path as `placed`, apart from the suffix of the
+/// compression.
 fn is_place_of(placed: &Placed, object: &BuiltObject) -> bool {
     slot(&placed.path) == slot(&object.path())
 }

@@ -34,8 +34,8 @@ struct LeftOut {
 }
 
 impl Trial {
-    /// Returns the state of a trial run that begins. With a `lock_file`, other runs may change the
-    /// trees of the machine meanwhile.
+    /// Returns the initial state of a trial run. With a `lock_file`, the trial run holds the lock only
+    /// while it uses the cache, and other runs may change the trees of the machine in between.
     #[must_use]
     pub fn new(lock_file: Option<PathBuf>) -> Self {
         Self { lock_file, ..Self::default() }

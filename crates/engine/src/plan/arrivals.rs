@@ -118,8 +118,8 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// Adds a note for each module that cannot be added because its dkms.conf is refused. As in
-    /// dkms, autoinstall builds only modules that have been added.
+    /// Adds a note for each module that cannot be added because its dkms.conf is refused. This is not
+    /// an error, because autoinstall, as in dkms, ignores modules that have not been added.
     fn note_refused_confs(&mut self, kernels: &[KernelRelease]) {
         for (id, module) in &self.facts.modules {
             if module.is_registered() || module.source != SourcePlace::Present {

@@ -100,8 +100,8 @@ impl fmt::Display for Mok {
         }
         f.write_str(
             "then choose a password, reboot, select \"Enroll MOK\" and enter the password\n  \
-             this requires booting through shim: most kernels trust such keys for modules, but no \
-             keys in the firmware (db)",
+             this requires booting through shim: for modules, most kernels trust enrolled MOKs, but \
+             not the keys in the firmware's db",
         )?;
         if is_encrypted(&self.key) {
             f.write_str(

@@ -142,8 +142,8 @@ impl Generator {
         self.tool.list_command().is_none()
     }
 
-    /// Returns true if the images at the generator's usual paths are made by this generator. Others
-    /// are not regenerated.
+    /// Returns true if the images at the generator's usual paths are made by this generator. Images
+    /// that another program makes are not regenerated.
     ///
     /// If its pacman hook is masked or replaced by another program's, such as
     /// limine-mkinitcpio-hook's, the images are made in another way or not at all. The settings can

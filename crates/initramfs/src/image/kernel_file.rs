@@ -18,7 +18,7 @@ pub(crate) fn release(path: &Path) -> Option<String> {
 /// a kernel other than `kernel`. Returns `None` if the file does not exist or names no release.
 ///
 /// A file with the same release as the vmlinuz in the directory of `kernel` counts as `kernel`, even
-/// if the directory has another name.
+/// if that release is not the directory's name.
 pub(crate) fn other_release(root: &Path, path: &Path, kernel: &KernelRelease) -> Option<String> {
     let other = release(&paths::below(root, path)).filter(|other| other != kernel.as_str())?;
     let own = release(&root.join(format!("usr/lib/modules/{kernel}/vmlinuz")));

@@ -52,7 +52,7 @@ pub struct Settings {
     cache_size: u64,
     timings: Option<PathBuf>,
     pin_file: Option<PathBuf>,
-    /// The modules that replace the same or a newer module of the kernel.
+    /// The modules to install even if the kernel ships the same or a newer version.
     preferred: BTreeSet<String>,
 }
 
