@@ -200,8 +200,8 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Adds a file if it contains a missing target. Does nothing if there is none, or if the search
-    /// has taken too long.
+    /// Adds a package file if it contains a missing target. Does nothing if no target is missing, or if
+    /// the search has taken too long.
     fn load_if_needed(&mut self, path: &Path) {
         if self.missing.is_empty() || self.start.elapsed() > SEARCH_LIMIT {
             return;

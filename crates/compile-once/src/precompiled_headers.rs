@@ -61,10 +61,10 @@ impl<'a> PrecompiledHeaders<'a> {
         compiled.ok()
     }
 
-    /// Creates the headers, using `start` to run the compiler.
+    /// Precompiles the headers of the file, using `start` to run the compiler.
     ///
-    /// The file must already have been compiled without the headers. To test the headers, the file
-    /// is compiled again with them. They are discarded unless both objects are identical.
+    /// The file must already have been compiled without precompiled headers. This function compiles
+    /// it again with them, and discards them unless both objects are identical.
     pub(crate) fn make(&self, start: impl Fn(&[OsString]) -> io::Result<Output>) -> io::Result<()> {
         let dir = tempfile::Builder::new().prefix(".headers").tempdir_in(&self.results)?;
         let (header, precompiled) = (dir.path().join(HEADER), dir.path().join(PRECOMPILED));

@@ -98,13 +98,17 @@ pub const COMMANDS: &[CommandInfo] = &[
         "regenerate initramfs images that contain changed modules",
     )
     .examples(&["dkms initramfs --dry-run"]),
-    info(Command::Preflight, "preflight", "check that modules build before packages are installed")
-        .takes(&[Operand { name: "[FILE...]", help: "the package files" }])
-        .examples(&[
-            "dkms preflight --upgrade",
-            "dkms preflight ./linux-7.2.13-1.pkg.tar.zst ./linux-headers-7.2.13-1.pkg.tar.zst",
-            "dkms preflight --allow-once",
-        ]),
+    info(
+        Command::Preflight,
+        "preflight",
+        "check whether modules build with packages that are not installed yet",
+    )
+    .takes(&[Operand { name: "[FILE...]", help: "the package files" }])
+    .examples(&[
+        "dkms preflight --upgrade",
+        "dkms preflight ./linux-7.2.13-1.pkg.tar.zst ./linux-headers-7.2.13-1.pkg.tar.zst",
+        "dkms preflight --allow-once",
+    ]),
     info(Command::Match, "match", "install the modules of one kernel for another kernel")
         .takes(&[Operand { name: "[MODULE]", help: "install only this module" }])
         .examples(&["dkms match --templatekernel 6.18.41-1-lts -k 7.2.13-arch1-1"]),

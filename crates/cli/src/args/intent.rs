@@ -34,8 +34,8 @@ pub enum Intent {
     ClearCache,
     /// Regenerate initramfs images that contain changed modules.
     Initramfs,
-    /// Check that modules build before packages are installed, or allow the next transaction to lose
-    /// modules.
+    /// Check whether modules build with packages that are not installed yet, or allow the next
+    /// transaction to lose modules.
     Preflight(PreflightIntent),
     /// Install the modules of one kernel for another.
     Match {

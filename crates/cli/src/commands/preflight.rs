@@ -87,7 +87,7 @@ fn allow_once(machine: &Machine, dry_run: bool, console: &Console) -> Result<u8,
     }
     permission::grant(&machine.trees)?;
     console.print(
-        "One transaction may now lose modules that this machine needs.\n\
+        "The preflight will not abort the next transaction that would lose needed modules.\n\
          The permission is valid once, and expires after one day.\n",
     );
     Ok(0)

@@ -31,8 +31,8 @@ fn publish_over(staging: &Path, target: &Path) -> Result<(), FileError> {
     fs::rename(staging.join(FILE_NAME), &place).map_err(FileError::when("replace", &place))
 }
 
-/// Moves all entries of `from` to `to`, and removes all other entries of `to`. Leaves both records
-/// in place.
+/// Replaces the entries of `to` with those of `from`, except that the record of each directory stays
+/// where it is.
 fn replace_entries(from: &Path, to: &Path) -> Result<(), FileError> {
     durable::create_dirs(to)?;
     let mut new = file_names(from)?;

@@ -17,15 +17,15 @@ use crate::version;
 /// The way in which an object is installed.
 #[derive(Debug)]
 pub(crate) enum Choice {
-    /// The object replaces the file that is in its place, if there is one.
+    /// The object replaces the file at its path, if there is one.
     Place,
-    /// The file in its place is the object, apart from its signature or compression.
+    /// The file at the object's path is the same object, apart from signature and compression.
     Keep,
-    /// The file in its place was the object of this module, has been changed and stays. Contains the
-    /// reason.
+    /// The file at the object's path was installed by this module and has been changed since. It is
+    /// kept. Contains the reason.
     Leave(String),
-    /// The object of another module stays in its place. The object replaces it when that module is
-    /// uninstalled.
+    /// The file at the object's path belongs to another module and is kept. The object replaces it
+    /// when that module is uninstalled.
     Below,
     /// The object is not installed.
     Refuse(Refused),

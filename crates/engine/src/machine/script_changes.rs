@@ -19,9 +19,9 @@ use crate::os::walk::{self, Contents, Walk};
 /// A command of a module. Changes to the module's source while it runs are attributed to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Command {
-    /// make, if it is not known to write into the source. New files are attributed to it, and also
-    /// files that scripts or an earlier make wrote. If another file changes, the user has probably
-    /// edited it during the build.
+    /// make, if it is not known to write into the source. New files are attributed to it, and so are
+    /// changes to files that a script or an earlier make wrote. A change to any other file is probably
+    /// the user's edit during the build.
     Make,
     /// A script of a build, or make if it is known to write into the source.
     InBuild,

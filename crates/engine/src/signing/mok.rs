@@ -100,8 +100,7 @@ impl fmt::Display for Mok {
         }
         f.write_str(
             "then choose a password, reboot, select \"Enroll MOK\" and enter the password\n  \
-             this requires booting through shim: for modules, most kernels trust enrolled MOKs, but \
-             not the keys in the firmware's db",
+             the kernel trusts the certificate only if the machine boots through shim",
         )?;
         if is_encrypted(&self.key) {
             f.write_str(

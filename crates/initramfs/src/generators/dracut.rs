@@ -186,8 +186,8 @@ mod tests {
         all.iter().filter(has).map(|kernel| kernel.release.to_string()).collect()
     }
 
-    /// dracut's hook also copies the kernel. Its command is used only for the image whose kernel file
-    /// is of another release.
+    /// dracut's hook also copies the kernel to /boot. The hook's command is therefore used only for an
+    /// image whose kernel file in /boot has another release than the installed kernel.
     #[test]
     fn dracuts_hook_replaces_the_kernel_of_another_release() {
         let hook = format!("usr/share/libalpm/hooks/{HOOK}");
