@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dkms_engine::machine::Target;
-use dkms_engine::os::process::{Environment, Program};
+use dkms_engine::os::durable::{self, FileError};
+use dkms_engine::os::process::{Ended, Environment, Program};
 use serde::{Deserialize, Serialize};
 use walkdir::WalkDir;
 
@@ -21,6 +22,8 @@ const TIMEOUT: Duration = Duration::from_secs(300);
 /// An arriving package.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Package {
+    /// The name and the version, as in `linux-headers-7.2.13-1`.
+    pub(crate) name: String,
     pub(crate) file: PathBuf,
     /// The arriving paths that it contains, without a leading `/`.
     pub(crate) targets: BTreeSet<String>,
@@ -33,7 +36,7 @@ pub(crate) struct Package {
 /// [`NotTried`] if the file is not a complete archive, or if it contains anything but files,
 /// directories and links, since no package of a kernel or a module does.
 pub(crate) fn unpack(package: &Package, root: &Path) -> Result<(), NotTried> {
-    let Package { file, targets } = package;
+    let Package { file, targets, .. } = package;
     let unreadable = |why: &str| NotTried::new(format!("{}: cannot unpack: {why}", file.display()));
     let env = Environment::fixed();
     let patterns: BTreeSet<String> = targets.iter().filter_map(|path| pattern(path)).collect();
@@ -49,6 +52,33 @@ pub(crate) fn unpack(package: &Package, root: &Path) -> Result<(), NotTried> {
         return Err(unreadable(ended.complaint().lines().next().unwrap_or("bsdtar failed")));
     }
     check(root).map_err(|why| unreadable(&why))
+}
+
+/// Stores a package's list of files below `lists`, as pacman does in its database directory. All files
+/// of the package must have been unpacked before. Does nothing for a package without headers or
+/// without a list.
+///
+/// # Errors
+/// [`NotTried`] if the list cannot be stored.
+pub(crate) fn store_list(package: &Package, lists: &Path) -> Result<(), NotTried> {
+    let is_of_headers = |path: &String| matches!(Target::parse(path), Some(Target::Headers(_)));
+    if !package.targets.iter().any(is_of_headers) {
+        return Ok(());
+    }
+    let env = Environment::fixed();
+    let listed = Program::new("bsdtar", &env)
+        .args(["-xOqf".as_ref(), package.file.as_os_str(), ".MTREE".as_ref()])
+        .deadline(TIMEOUT)
+        .run();
+    let Some(list) = listed.ok().filter(Ended::success) else { return Ok(()) };
+    let dir = lists.join("local").join(&package.name);
+    durable::create_dirs(&dir)?;
+    let write = |name: &str, content: &[u8]| {
+        fs::write(dir.join(name), content).map_err(FileError::when("write", &dir))
+    };
+    write("mtree", &list.output)?;
+    // As in pacman's database, this file marks the end of the installation.
+    Ok(write("files", b"")?)
 }
 
 /// Returns bsdtar's pattern for the files that belong to a target. bsdtar fails if a pattern matches

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::namespace;
 use crate::not_tried::NotTried;
-use crate::package_file::{Package, unpack};
+use crate::package_file::{Package, store_list, unpack};
 use crate::scratch_dir::PREFIX;
 
 /// The directories of a kernel in which modules are installed. They are copied, so that a trial can
@@ -52,6 +52,8 @@ pub(crate) struct Scratch<'a> {
     /// The directory into which packages are unpacked.
     root: PathBuf,
     dkms: PathBuf,
+    /// The directory for the lists of the files of arriving packages.
+    lists: PathBuf,
     temporary: [PathBuf; 2],
 }
 
@@ -67,10 +69,14 @@ impl<'a> Scratch<'a> {
             departing,
             root: dir.join("root"),
             dkms: dir.join("dkms"),
+            lists: dir.join("lists"),
             temporary: [dir.join("tmp"), dir.join("var-tmp")],
         };
         let [tmp, var_tmp] = &scratch.temporary;
-        for made in [&scratch.kernels(), &scratch.sources(), &scratch.dkms, tmp, var_tmp] {
+        let Self { dkms, lists, .. } = &scratch;
+        for made in
+            [&scratch.kernels(), &scratch.sources(), dkms, &lists.join("local"), tmp, var_tmp]
+        {
             durable::create_dirs(made)?;
         }
         Ok(scratch)
@@ -84,10 +90,17 @@ impl<'a> Scratch<'a> {
         self.root.join("usr/src")
     }
 
-    /// Unpacks an arriving package. All packages must be unpacked before [`fill`](Self::fill):
-    /// afterwards, directories of the machine are mounted in the trees.
+    /// Unpacks an arriving package and stores its list of files. All packages must be unpacked before
+    /// [`fill`](Self::fill): afterwards, directories of the machine are mounted in the trees.
     pub(crate) fn unpack(&self, package: &Package) -> Result<(), NotTried> {
-        unpack(package, &self.root)
+        unpack(package, &self.root)?;
+        store_list(package, &self.lists)
+    }
+
+    /// Returns the directory with the lists of the files of arriving packages, in the format of
+    /// pacman's database directory.
+    pub(crate) fn lists(&self) -> &Path {
+        &self.lists
     }
 
     /// Returns the location of `target`, a path in a package, in the scratch trees.

@@ -6,11 +6,19 @@ use std::process;
 
 use dkms_engine::machine::{Lock, Trees};
 use dkms_engine::os::durable::{self, FileError};
+use dkms_engine::os::mount_table::{self, Mount};
 
 use crate::not_tried::NotTried;
 
-/// The prefix of the directories' names in the dkms tree.
-pub(crate) const PREFIX: &str = ".trial-";
+/// The prefix of the directories' names.
+pub(crate) const PREFIX: &str = ".alpm-dkms-trial-";
+
+/// The directories besides the dkms tree in which scratch space may be, if they are on another file
+/// system with more room.
+const OTHERS: [&str; 2] = ["root", "home"];
+
+/// The types of file systems of these directories. Calls on others, such as nfs, may never return.
+const LOCAL: [&str; 6] = ["bcachefs", "btrfs", "ext4", "f2fs", "xfs", "zfs"];
 
 /// The directory for the scratch space of one preflight. It is locked while the preflight runs, which
 /// shows other preflights that it is in use.
@@ -21,11 +29,17 @@ pub(crate) struct ScratchDir {
 }
 
 impl ScratchDir {
-    /// Creates the directory, and removes those of killed preflights. The caller holds the lock of
-    /// the trees, because a new directory is not in use at first.
+    /// Creates the directory on the file system with the most room, and removes those of killed
+    /// preflights. The caller holds the lock of the trees, because a new directory is not in use at
+    /// first.
     pub(crate) fn create(trees: &Trees, _lock: &Lock) -> Result<Self, NotTried> {
-        remove_abandoned(&trees.dkms)?;
-        let path = trees.dkms.join(format!("{PREFIX}{}", process::id()));
+        let mounts = mount_table::read(&trees.root.join("proc/self/mounts")).unwrap_or_default();
+        let others = OTHERS.map(|dir| trees.root.join(dir)).into_iter();
+        let others = others.filter(|dir| is_local(&mounts, dir) && dir.is_dir());
+        let parents: Vec<PathBuf> = [trees.dkms.clone()].into_iter().chain(others).collect();
+        parents.iter().try_for_each(|parent| remove_abandoned(parent))?;
+        let parent = roomiest(&parents).unwrap_or(&trees.dkms);
+        let path = parent.join(format!("{PREFIX}{}", process::id()));
         durable::create_dirs(&path)?;
         let dir = File::open(&path).map_err(FileError::when("open", &path))?;
         dir.lock().map_err(FileError::when("lock", &path))?;
@@ -43,9 +57,23 @@ impl ScratchDir {
     }
 }
 
-/// Removes the directories of killed preflights from a dkms tree.
-fn remove_abandoned(tree: &Path) -> Result<(), NotTried> {
-    let entries = fs::read_dir(tree).into_iter().flatten().flatten();
+/// Returns true if `dir` is on a file system of a type in [`LOCAL`], according to the mounts.
+fn is_local(mounts: &[Mount], dir: &Path) -> bool {
+    let above = mounts.iter().filter(|mount| dir.starts_with(&mount.dir));
+    // A later mount covers an earlier one at the same place.
+    let mount = above.max_by_key(|mount| mount.dir.components().count());
+    mount.is_some_and(|mount| LOCAL.contains(&mount.kind.as_str()))
+}
+
+/// Returns the directory with the most free space, and the first one of several on the same file
+/// system.
+fn roomiest(dirs: &[PathBuf]) -> Option<&PathBuf> {
+    dirs.iter().rev().max_by_key(|dir| durable::free_space(dir))
+}
+
+/// Removes the directories of killed preflights from a directory.
+fn remove_abandoned(parent: &Path) -> Result<(), NotTried> {
+    let entries = fs::read_dir(parent).into_iter().flatten().flatten();
     let dirs =
         entries.filter(|it| it.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()));
     for dir in dirs.map(|entry| entry.path()) {
@@ -60,9 +88,41 @@ fn remove_abandoned(tree: &Path) -> Result<(), NotTried> {
 #[cfg(test)]
 mod tests {
     use dkms_engine::os::process::Environment;
+    use rstest::rstest;
     use testroot::TestRoot;
 
     use super::*;
+
+    #[rstest]
+    #[case::same_file_system("/", true)]
+    #[case::other_file_system("/home", true)]
+    #[case::below("/home/me", true)]
+    #[case::remote("/srv/data", false)]
+    #[case::covered("/mnt", false)]
+    #[case::similar_name("/homes", true)]
+    fn local_file_systems_are_known(#[case] dir: &str, #[case] expected: bool) {
+        let mounts = [
+            ("/", "ext4"),
+            ("/mnt", "ext4"),
+            ("/home", "btrfs"),
+            ("/srv", "nfs4"),
+            ("/mnt", "autofs"),
+        ];
+        let mounts = mounts.map(|(dir, kind)| Mount {
+            dir: dir.into(),
+            kind: kind.into(),
+            options: String::new(),
+        });
+        assert_eq!(is_local(&mounts, Path::new(dir)), expected);
+    }
+
+    #[test]
+    fn first_directory_of_a_file_system_is_used() {
+        let root = TestRoot::new();
+        let dirs: Vec<PathBuf> = ["a", "b", "c"].map(|dir| root.path().join(dir)).into();
+        dirs.iter().for_each(|dir| fs::create_dir_all(dir).expect("a directory"));
+        assert_eq!(roomiest(&dirs), Some(&dirs[0]));
+    }
 
     #[test]
     fn removes_only_what_no_preflight_uses() {
@@ -70,16 +130,16 @@ mod tests {
         let trees = Trees::under(root.path());
         let lock = Lock::take(&trees, &Environment::fixed(), &mut |_| {}).expect("the lock");
         root.write(
-            "var/lib/dkms/.trial-1/root/usr/src/a-1/dkms.conf",
+            "var/lib/dkms/.alpm-dkms-trial-1/root/usr/src/a-1/dkms.conf",
             "left by a killed preflight",
         );
-        root.dir("var/lib/dkms/.trial-2");
-        let used = trees.dkms.join(".trial-2");
+        root.dir("var/lib/dkms/.alpm-dkms-trial-2");
+        let used = trees.dkms.join(".alpm-dkms-trial-2");
         let user = File::open(&used).expect("a directory");
         user.lock().expect("a lock");
         let own = ScratchDir::create(&trees, &lock).expect("a directory");
         assert!(own.path().is_dir() && used.is_dir());
-        assert!(!trees.dkms.join(".trial-1").exists());
+        assert!(!trees.dkms.join(".alpm-dkms-trial-1").exists());
         let path = own.path().to_owned();
         own.remove().expect("removal");
         assert!(!path.exists());

@@ -125,12 +125,15 @@ impl TrialJob {
         }
         scratch.add_staying(&self.staying)?;
         scratch.fill()?;
+        // Its path is hidden once the trees are mounted.
+        let lists = open(scratch.lists())?;
         scratch.mount()?;
         drop(lock);
 
         machine.trial = Some(Trial::new(lock_file.as_ref().map(path_of)));
         machine.depmod = false;
         machine.trees.build_cache = cache.as_ref().map(path_of);
+        machine.trees.package_lists = Some(path_of(&lists));
         self.build(&machine, &now, &path_of(&logs))
     }
 
@@ -147,10 +150,10 @@ impl TrialJob {
             return namespace::bind(dir, dir);
         }
         Err(NotTried::new(format!(
-            "needs {} MiB of free memory, or {} MiB on the disk of {}",
+            "needs {} MiB of free memory, or {} MiB in {}",
             (needed * 2) >> 20,
             (needed * 2 + LEFT_FREE) >> 20,
-            machine.trees.dkms.display()
+            dir.parent().unwrap_or(dir).display()
         )))
     }
 

@@ -216,7 +216,11 @@ impl WorkerJob {
             toolchain: arriving.toolchain.iter().map(|tool| tool.name.clone()).collect(),
             packages: packages
                 .clone()
-                .map(|it| Package { file: it.file.clone(), targets: it.paths.clone() })
+                .map(|it| Package {
+                    name: format!("{}-{}", it.name, it.version),
+                    file: it.file.clone(),
+                    targets: it.paths.clone(),
+                })
                 .collect(),
             size: packages.clone().map(|package| package.size).sum(),
             departing: departing(arriving, owners),

@@ -14,7 +14,10 @@ pub(crate) const PAUSE: &str = "srv/pause";
 /// Returns the paths of the directories for scratch space.
 pub(crate) fn scratch(root: &Root) -> Vec<String> {
     let names = root.names("var/lib/dkms").into_iter();
-    names.filter(|it| it.starts_with(".trial-")).map(|it| format!("var/lib/dkms/{it}")).collect()
+    names
+        .filter(|it| it.starts_with(".alpm-dkms-trial-"))
+        .map(|it| format!("var/lib/dkms/{it}"))
+        .collect()
 }
 
 /// Asserts that scratch space was in memory: a killed hook left only an empty directory behind.
@@ -153,7 +156,7 @@ fn at_each_moment(
 /// Asserts that no file in our trees has changed but logs, the cache and the scratch directory.
 #[track_caller]
 fn assert_unchanged(root: &Root, before: &Root) {
-    let skipped = [".cache", ".log", ".lock", ".trial-"];
+    let skipped = [".cache", ".log", ".lock", ".alpm-dkms-trial-"];
     for tree in ["var/lib/dkms", "usr/lib/modules", "usr/src"] {
         let [is, was] = [root, before].map(|root| {
             root.snapshot(tree).without(|path| skipped.iter().any(|top| path.starts_with(top)))

@@ -294,6 +294,24 @@ fn vanished_package_file_is_not_tried() {
     root.assert_settled();
 }
 
+/// The build needs more memory than there is, but not after the transaction.
+#[test]
+fn full_scratch_space_aborts_nothing() {
+    let (root, _) = waiting_machine();
+    let large = Recipe::module("large", "2.0")
+        .edit("Makefile", |text| {
+            format!("{text}$(shell dd if=/dev/zero of=/var/lib/dkms/large/2.0/build/x bs=1M count=400)\n")
+        })
+        .make(&root);
+    root.install(&[Recipe::module("large", "1.0").make(&root)]).hooks_succeed();
+    critical(&root, &["large"]);
+    root.write("srv/meminfo", "MemTotal: 1000000 kB\nMemAvailable: 600000 kB\n");
+    root.shell("mount --bind /srv/meminfo /proc/meminfo").ok();
+    let upgrade = root.install(&[large]).hooks_succeed();
+    upgrade.has("note: large/2.0: not tried: ").has("not enough space in /var/lib/dkms");
+    assert_eq!(root.modinfo(&release(), "large", "version"), "2.0");
+}
+
 /// A file of 3 GiB that takes no space in its package.
 #[test]
 fn package_with_a_huge_file_is_not_tried() {

@@ -27,6 +27,8 @@ use crate::os::walk::{self, Extent, Part, Walk, whole};
 #[derive(Debug)]
 pub(crate) struct Fingerprints {
     root: PathBuf,
+    /// [`Trees::package_lists`].
+    package_lists: Option<PathBuf>,
     store: PathBuf,
     known: BTreeMap<String, Known>,
     changed: bool,
@@ -91,6 +93,7 @@ impl Fingerprints {
         };
         Self {
             root: trees.root.clone(),
+            package_lists: trees.package_lists.clone(),
             store,
             known,
             changed: false,
@@ -303,8 +306,9 @@ impl Fingerprints {
             Found::Walk(walk, watched) => (walk, watched),
         };
         let (signature, stable) = walk.signature();
-        let root = self.root.clone();
-        let packaged = || tree.is_watched.then(|| PackagedHeaders::find(&root, kernel)).flatten();
+        let (root, lists) = (self.root.clone(), self.package_lists.clone());
+        let find = || PackagedHeaders::find(&root, lists.as_deref(), kernel);
+        let packaged = || tree.is_watched.then(find).flatten();
         let make = || digest_of_headers(&walk, packaged());
         let digest = self.stored_or(&tree.path, signature, stable, make)?;
         if watched.is_some()

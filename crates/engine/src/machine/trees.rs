@@ -29,6 +29,11 @@ pub struct Trees {
     /// A run on a copy of the dkms tree uses the cache of the real one. The path may name an open
     /// descriptor, as in `/proc/self/fd/3`.
     pub build_cache: Option<PathBuf>,
+    /// The directory with the lists of the files of packages that contain headers, in the format of
+    /// pacman's database directory; `None` for that directory itself.
+    ///
+    /// Before a transaction, only the arriving package files contain the lists of arriving headers.
+    pub package_lists: Option<PathBuf>,
 }
 
 impl Trees {
@@ -42,6 +47,7 @@ impl Trees {
             install: root.join("usr/lib/modules"),
             etc: root.join("etc/dkms"),
             build_cache: None,
+            package_lists: None,
         }
     }
 

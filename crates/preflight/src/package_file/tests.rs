@@ -30,11 +30,15 @@ impl Place {
         self.0.path().join("machine")
     }
 
-    fn unpack(&self, file: &[u8], targets: &[&str]) -> Result<(), NotTried> {
-        let path = self.0.path().join("a.pkg.tar");
-        fs::write(&path, file).unwrap();
+    fn package(&self, content: &[u8], targets: &[&str]) -> Package {
+        let file = self.0.path().join("a.pkg.tar");
+        fs::write(&file, content).unwrap();
         let targets = targets.iter().map(|&target| target.to_owned()).collect();
-        unpack(&Package { file: path, targets }, &self.root())
+        Package { name: "a-1-1".into(), file, targets }
+    }
+
+    fn unpack(&self, file: &[u8], targets: &[&str]) -> Result<(), NotTried> {
+        unpack(&self.package(file, targets), &self.root())
     }
 
     #[track_caller]
@@ -115,6 +119,24 @@ fn unpacks_what_builds_need() {
         .collect();
     let expected = [&members[..3], &headers, &others[..2]].concat();
     assert_eq!(files.iter().collect::<BTreeSet<_>>(), expected.iter().collect());
+}
+
+#[rstest]
+#[case::headers("usr/lib/modules/7.2/build/include/", ".MTREE", Some("the list"))]
+#[case::without_a_list("usr/lib/modules/7.2/build/include/", "other", None)]
+#[case::source("usr/src/a-1/dkms.conf", ".MTREE", None)]
+fn stores_the_list_of_files_of_headers(
+    #[case] target: &str,
+    #[case] member: &str,
+    #[case] expected: Option<&str>,
+) {
+    let place = Place::new();
+    let content = archive(&[(target, FILE, ""), (member, FILE, "the list")]);
+    let lists = place.0.path().join("lists");
+    store_list(&place.package(&content, &[target]), &lists).unwrap();
+    let list = fs::read_to_string(lists.join("local/a-1-1/mtree")).ok();
+    assert_eq!(list.as_deref(), expected);
+    assert_eq!(lists.join("local/a-1-1/files").exists(), expected.is_some());
 }
 
 /// bsdtar and pacman read such names literally only if they are escaped.

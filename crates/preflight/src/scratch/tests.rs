@@ -42,7 +42,7 @@ fn with_scratch(root: &TestRoot, test: impl FnOnce(&Scratch) + Send) {
     let trees = Trees::under(root.path());
     let departing = departing();
     let run = || {
-        let dir = trees.dkms.join(".trial-1");
+        let dir = trees.dkms.join(".alpm-dkms-trial-1");
         fs::create_dir(&dir).unwrap();
         namespace::enter().unwrap();
         namespace::mount_memory(&dir, 8 << 20).unwrap();
@@ -123,7 +123,7 @@ fn only_copies_can_be_changed() {
         fs::remove_file(module.join("a.ko")).unwrap();
         fs::write(sources.join("notes"), "new").unwrap();
     });
-    root.remove("var/lib/dkms/.trial-1");
+    root.remove("var/lib/dkms/.alpm-dkms-trial-1");
     assert_eq!(root.listing(""), before);
 }
 
@@ -146,6 +146,6 @@ fn a_link_does_not_lead_out_of_the_scratch_space(#[case] place: &str) {
         symlink(root.at("outside"), &link).unwrap();
         scratch.fill().unwrap_err();
     });
-    root.remove("var/lib/dkms/.trial-1");
+    root.remove("var/lib/dkms/.alpm-dkms-trial-1");
     assert_eq!(root.listing(""), before);
 }

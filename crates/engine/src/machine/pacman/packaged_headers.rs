@@ -26,19 +26,25 @@ pub(crate) struct PackagedHeaders {
 
 impl PackagedHeaders {
     /// Returns the headers that the package `PKGBASE-headers` installed in the kernel's directory.
+    /// `lists` is [`Trees::package_lists`](crate::machine::Trees::package_lists).
     ///
     /// Returns `None` if there is no such package, or if pacman has not finished installing it.
-    pub(crate) fn find(root: &Path, kernel: &Kernel) -> Option<Self> {
+    pub(crate) fn find(root: &Path, lists: Option<&Path>, kernel: &Kernel) -> Option<Self> {
         let package = format!("{}-headers", kernel.pkgbase.as_ref()?);
-        let read = || Self::read(root, kernel, &package);
+        let usual = paths::below(root, Path::new(DATABASE));
+        let read = || Self::read(root, lists.unwrap_or(&usual), kernel, &package);
         let found =
             read().inspect_err(|error| log::info!("{package}: list of files ignored: {error}"));
         found.ok().flatten().filter(|found| !found.files.is_empty())
     }
 
-    fn read(root: &Path, kernel: &Kernel, package: &str) -> io::Result<Option<Self>> {
-        let database = paths::below(root, Path::new(DATABASE));
-        let Some(dir) = directory(&database, package)? else { return Ok(None) };
+    fn read(
+        root: &Path,
+        database: &Path,
+        kernel: &Kernel,
+        package: &str,
+    ) -> io::Result<Option<Self>> {
+        let Some(dir) = directory(database, package)? else { return Ok(None) };
         // pacman writes this file last, and only when it installs the package.
         let installed = Stat::of(&fs::symlink_metadata(dir.join("files"))?).changed();
         let mut text = Vec::new();

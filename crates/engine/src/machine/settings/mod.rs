@@ -225,6 +225,7 @@ impl Settings {
             install: below(&self.framework.install_tree, trees.install),
             etc: trees.etc,
             build_cache: trees.build_cache,
+            package_lists: trees.package_lists,
             root: trees.root,
         }
     }

@@ -76,6 +76,18 @@ fn hooks_take_the_digests_of_headers_from_their_package() {
     assert_eq!(headers(&trees, IN_A_HOOK), on_disk);
 }
 
+#[test]
+fn lists_of_arriving_packages_are_elsewhere() {
+    let (_dir, mut trees) = machine();
+    packaged_headers(&trees);
+    let listed = headers(&trees, IN_A_HOOK);
+    let lists = trees.root.join("lists");
+    fs::rename(trees.root.join("var/lib/pacman"), &lists).unwrap();
+    assert_ne!(headers(&trees, IN_A_HOOK), listed);
+    trees.package_lists = Some(lists);
+    assert_eq!(headers(&trees, IN_A_HOOK), listed);
+}
+
 type Damage = fn(&Path, &Path);
 
 #[rstest]
