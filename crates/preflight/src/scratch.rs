@@ -177,7 +177,7 @@ impl<'a> Scratch<'a> {
 
     /// Copies the dkms tree without the build directories of failed builds.
     fn copy_dkms_tree(&self) -> Result<(), NotTried> {
-        let mut whole = Vec::new();
+        let mut paths = Vec::new();
         for entry in entries(&self.trees.dkms)? {
             let name = entry.file_name();
             let begins_with = |prefix: &str| name.as_encoded_bytes().starts_with(prefix.as_bytes());
@@ -186,26 +186,24 @@ impl<'a> Scratch<'a> {
             }
             let is_module = kind(&entry)?.is_dir() && !begins_with(".");
             if !is_module {
-                whole.push(entry.path());
+                paths.push(entry.path());
                 continue;
             }
-            let to = self.dkms.join(&name);
-            durable::create_dirs(&to)?;
-            let mut links = Vec::new();
             for version in entries(&entry.path())? {
                 if !kind(&version)?.is_dir() {
-                    links.push(version.path());
+                    paths.push(version.path());
                     continue;
                 }
-                let to = to.join(version.file_name());
-                durable::create_dirs(&to)?;
-                let parts = entries(&version.path())?;
-                let parts = parts.into_iter().filter(|part| part.file_name() != "build");
-                copy(&parts.map(|part| part.path()).collect::<Vec<_>>(), &to)?;
+                // It may contain only a build directory.
+                durable::create_dirs(&self.dkms.join(&name).join(version.file_name()))?;
+                let parts = entries(&version.path())?.into_iter();
+                let parts = parts.filter(|part| part.file_name() != "build");
+                paths.extend(parts.map(|part| part.path()));
             }
-            copy(&links, &to)?;
         }
-        copy(&whole, &self.dkms)
+        let below = |path: &PathBuf| path.strip_prefix(&self.trees.dkms).ok().map(Path::to_owned);
+        let paths: Vec<PathBuf> = paths.iter().filter_map(below).collect();
+        run_cp(&["--parents"], &self.trees.dkms, &paths, &self.dkms)
     }
 
     /// Bind-mounts the caches of compiler launchers. They stay writable, since their contents do
@@ -269,16 +267,22 @@ fn add_entry(entry: &DirEntry, to: &Path) -> Result<(), NotTried> {
 
 /// Copies files and directories into the directory `to`, with their owners, modes and times.
 fn copy(from: &[PathBuf], to: &Path) -> Result<(), NotTried> {
+    run_cp(&[], Path::new("/"), from, to)
+}
+
+/// Runs cp(1) in the directory `dir`, with more `options`.
+fn run_cp(options: &[&str], dir: &Path, from: &[PathBuf], to: &Path) -> Result<(), NotTried> {
     if from.is_empty() {
         return Ok(());
     }
     let env = Environment::fixed();
     let failed = |why: &str| NotTried::new(format!("{}: cannot copy: {why}", to.display()));
     let ended = Program::new("cp", &env)
-        .args(["-a", "--reflink=auto", "-t"])
-        .arg(to)
-        .arg("--")
+        .args(["-a", "--reflink=auto"])
+        .args(options)
+        .args(["-t".as_ref(), to.as_os_str(), "--".as_ref()])
         .args(from)
+        .cwd(dir)
         .run()
         .map_err(|error| failed(&error.to_string()))?;
     match ended.success() {
