@@ -34,6 +34,7 @@ bench: testbed ## measure alpm-dkms and dkms (half an hour) [rounds=3] [rows="in
 		$(or $(rows),--simulation target/testbed/simulation)
 
 simulate: host ## simulate 40 modules for 6 kernels on 16 and 64 processors
+	cargo build --quiet --release -p dkms-confine
 	cargo run --quiet --release -p dkms-engine --example simulate
 
 fmt: host ## check the formatting

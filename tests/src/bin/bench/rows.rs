@@ -168,14 +168,14 @@ pub(crate) const ROWS: [Row; 14] = [
     },
     Row {
         name: "restore",
-        title: "install the 12 modules again, trees on the disk",
+        title: "install the 12 modules again, trees on the disk, no preflight",
         kind: Kind::Transaction {
             from: State::ModulesRemoved,
             installs: &MODULES,
             expects: Work { kernels: &["linux-1"], modules: &MODULES },
             compiles: Work::NONE,
             on_disk: true,
-            preflight: Preflight::On,
+            preflight: Preflight::Off,
         },
         // 20 ms for each module that is found in the cache.
         goal: "pacman + 0.24 s",
