@@ -126,7 +126,9 @@ impl Question {
                 if *downloads {
                     upgrade.download()?;
                 }
-                what_arrives(machine, &query, &upgrade.files()?, Some(upgrade.databases()))?
+                let databases = Some(upgrade.databases());
+                let arriving = what_arrives(machine, &query, &upgrade.files()?, databases)?;
+                Arriving { upgrade: true, ..arriving }
             }
         };
         if arriving.targets().is_empty() {

@@ -10,15 +10,27 @@ use crate::arriving::Arriving;
 use crate::outcome::Complaint;
 use crate::verdict::{OtherFailure, Regression, RegressionCause, Verdict};
 
+/// What a verdict means for a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Consequence {
+    /// The transaction goes on.
+    GoesOn,
+    /// The transaction is aborted.
+    Aborts,
+    /// A transaction with these packages would be aborted.
+    WouldAbort,
+}
+
 /// Returns the lines for a verdict. If the transaction is aborted, the reasons and the commands come
 /// last, because pacman prints only its own error after them.
 pub(crate) fn lines(
     verdict: &Verdict,
     arriving: &Arriving,
     elapsed: Duration,
-    aborts: bool,
+    consequence: Consequence,
     advice: &[String],
 ) -> String {
+    let aborts = consequence != Consequence::GoesOn;
     let mut text = String::new();
     if let Some(line) = success(verdict, elapsed) {
         let _ = writeln!(text, "{line}");
@@ -47,10 +59,12 @@ pub(crate) fn lines(
     for regression in &critical {
         let _ = writeln!(text, "error: {}", lost(regression));
     }
-    if aborts {
-        text += &commands(&critical, arriving, advice);
-    }
-    text
+    text += match consequence {
+        Consequence::GoesOn => return text,
+        Consequence::Aborts => "The transaction is aborted; nothing has been changed.\n",
+        Consequence::WouldAbort => "A transaction with these packages would be aborted.\n",
+    };
+    text + &commands(&critical, arriving, advice)
 }
 
 /// Returns the line about the modules that build; `None` if there are none.
@@ -107,20 +121,19 @@ fn commands(critical: &[&Regression], arriving: &Arriving, advice: &[String]) ->
     let kernels: BTreeSet<&KernelRelease> = critical.iter().map(|it| &it.kernel).collect();
     let modules: BTreeSet<&str> = critical.iter().map(|it| it.installed.id.name.as_str()).collect();
     let modules: Vec<&str> = modules.into_iter().collect();
-    let mut text = "The transaction is aborted; nothing has been changed.\n".to_owned();
+    let mut text = String::new();
     for line in advice {
         let _ = writeln!(text, "  {line}");
     }
-    let ignored: Vec<String> = arriving.packages_of(&kernels).into_iter().collect();
-    let _ = match arriving.upgrade {
-        true => {
-            let ignored = ignored.join(",");
-            writeln!(text, "  to upgrade everything else, run: pacman -Syu --ignore {ignored}")
-        }
-        false => {
-            writeln!(text, "  to install everything else, leave out {}", ignored.join(", "))
-        }
-    };
+    let ignored = arriving.packages_of(&kernels);
+    let has_others = arriving.packages.iter().any(|package| !ignored.contains(&package.name));
+    let ignored: Vec<String> = ignored.into_iter().collect();
+    if arriving.upgrade {
+        let ignored = ignored.join(",");
+        let _ = writeln!(text, "  to upgrade everything else, run: pacman -Syu --ignore {ignored}");
+    } else if has_others {
+        let _ = writeln!(text, "  to install everything else, leave out {}", ignored.join(", "));
+    }
     if critical.iter().any(|it| matches!(it.why, RegressionCause::NoHeaders)) {
         let packages: BTreeSet<&str> = critical.iter().map(|it| it.package.as_str()).collect();
         let headers: String =

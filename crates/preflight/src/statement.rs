@@ -5,22 +5,45 @@ use std::path::Path;
 
 use dkms_engine::names::KernelRelease;
 
+/// The option of OpenZFS's `configure` that accepts kernels which the source does not support.
+const OVERRIDE: &str = "linux-experimental";
+
+/// The size in bytes of the largest script or conf that is searched for [`OVERRIDE`].
+const LARGEST_SCRIPT: u64 = 64 << 10;
+
 /// Returns why the source in the directory `source` refuses to be built for `kernel`; `None` if it
-/// does not, or does not say so.
+/// does not, or does not say so. `overrides` is the directory of the overrides of confs, and `built`
+/// are the kernels for which the module is installed.
 ///
 /// Knows OpenZFS. Its file `META` names the latest kernel series, and its `configure` fails for any
-/// later one, unless dkms.conf passes `--enable-linux-experimental`.
-pub(crate) fn refusal(source: &Path, kernel: &KernelRelease) -> Option<String> {
+/// later one, unless a conf or a script passes [`OVERRIDE`]. If the module is installed for a later
+/// kernel, nothing is refused.
+pub(crate) fn refusal<'a>(
+    source: &Path,
+    overrides: &Path,
+    kernel: &KernelRelease,
+    mut built: impl Iterator<Item = &'a KernelRelease>,
+) -> Option<String> {
     let meta = fs::read_to_string(source.join("META")).ok()?;
     let latest = meta.lines().find_map(|line| line.strip_prefix("Linux-Maximum:"))?.trim();
-    let is_later = series(kernel.as_str())? > series(latest)?;
-    let flag = "linux-experimental";
-    let contains_flag = |file: &str| {
-        let text = fs::read(source.join(file)).unwrap_or_default();
-        String::from_utf8_lossy(&text).contains(flag)
-    };
-    let refuses = is_later && contains_flag("configure") && !contains_flag("dkms.conf");
-    refuses.then(|| format!("its source supports Linux up to {latest} (Linux-Maximum in META)"))
+    let limit = series(latest)?;
+    let is_later = |kernel: &KernelRelease| series(kernel.as_str()).is_some_and(|it| it > limit);
+    if !is_later(kernel) || built.any(is_later) || !contains_override(&source.join("configure")) {
+        return None;
+    }
+    let scripts = [source, overrides].into_iter().flat_map(|dir| fs::read_dir(dir).into_iter());
+    let mut scripts = scripts.flatten().flatten().filter(|entry| {
+        let is_small = entry.metadata().is_ok_and(|meta| meta.len() <= LARGEST_SCRIPT);
+        is_small && entry.file_name() != "configure"
+    });
+    let is_overridden = scripts.any(|entry| contains_override(&entry.path()));
+    (!is_overridden)
+        .then(|| format!("its source supports Linux up to {latest} (Linux-Maximum in META)"))
+}
+
+fn contains_override(file: &Path) -> bool {
+    let text = fs::read(file).unwrap_or_default();
+    String::from_utf8_lossy(&text).contains(OVERRIDE)
 }
 
 /// Returns true if `dkms.conf` in the directory `source` seems to look at the kernel's own files, such
@@ -48,27 +71,51 @@ mod tests {
     const CHECKS: &str = "--enable-linux-experimental)";
 
     #[rstest]
-    #[case::supported(META, CHECKS, "", "6.18.9-arch1-1", false)]
-    #[case::earlier(META, CHECKS, "", "5.20.1-lts", false)]
-    #[case::later(META, CHECKS, "", "6.19.0-rc1", true)]
-    #[case::next_major(META, CHECKS, "", "7.0", true)]
-    #[case::experimental(META, CHECKS, "MAKE='x --enable-linux-experimental'", "7.0", false)]
-    #[case::without_check(META, "no such option", "", "7.0", false)]
-    #[case::without_statement("Name: zfs\n", CHECKS, "", "7.0", false)]
-    #[case::not_a_number("Linux-Maximum: any\n", CHECKS, "", "7.0", false)]
+    #[case::supported(META, CHECKS, "6.18.9-arch1-1", false)]
+    #[case::earlier(META, CHECKS, "5.20.1-lts", false)]
+    #[case::later(META, CHECKS, "6.19.0-rc1", true)]
+    #[case::next_major(META, CHECKS, "7.0", true)]
+    #[case::without_check(META, "no such option", "7.0", false)]
+    #[case::without_statement("Name: zfs\n", CHECKS, "7.0", false)]
+    #[case::not_a_number("Linux-Maximum: any\n", CHECKS, "7.0", false)]
     fn openzfs_refuses_later_kernels(
         #[case] meta: &str,
         #[case] configure: &str,
-        #[case] conf: &str,
         #[case] kernel: &str,
         #[case] expected: bool,
     ) {
         let root = TestRoot::new();
-        for (file, text) in [("META", meta), ("configure", configure), ("dkms.conf", conf)] {
-            root.write(file, text);
-        }
+        root.write("zfs/META", meta);
+        root.write("zfs/configure", configure);
+        assert_eq!(is_refused(&root, kernel, &[]), expected);
+    }
+
+    #[rstest]
+    #[case::nothing("zfs/other", &[], true)]
+    #[case::conf("zfs/dkms.conf", &[], false)]
+    #[case::script("zfs/pre.sh", &[], false)]
+    #[case::override_of_the_conf("etc/zfs.conf", &[], false)]
+    #[case::built_before("zfs/other", &["6.18", "6.19.1"], false)]
+    #[case::built_for_supported("zfs/other", &["6.18"], true)]
+    fn openzfs_can_be_told_to_accept_later_kernels(
+        #[case] file: &str,
+        #[case] built: &[&str],
+        #[case] expected: bool,
+    ) {
+        let root = TestRoot::new();
+        root.write("zfs/META", META);
+        root.write("zfs/configure", CHECKS);
+        let text = if file.ends_with("other") { "text" } else { CHECKS };
+        root.write(file, text);
+        assert_eq!(is_refused(&root, "7.0", built), expected);
+    }
+
+    fn is_refused(root: &TestRoot, kernel: &str, built: &[&str]) -> bool {
+        let built: Vec<KernelRelease> =
+            built.iter().map(|it| it.parse().expect("a release")).collect();
         let kernel = kernel.parse().expect("a release");
-        assert_eq!(refusal(root.path(), &kernel).is_some(), expected);
+        let [source, overrides] = ["zfs", "etc"].map(|dir| root.path().join(dir));
+        refusal(&source, &overrides, &kernel, built.iter()).is_some()
     }
 
     #[rstest]
@@ -85,6 +132,6 @@ mod tests {
 
     #[test]
     fn most_sources_say_nothing() {
-        assert_eq!(refusal(TestRoot::new().path(), &"7.0".parse().expect("a release")), None);
+        assert!(!is_refused(&TestRoot::new(), "7.0", &[]));
     }
 }

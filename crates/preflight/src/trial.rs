@@ -184,7 +184,7 @@ impl TrialJob {
         let mut results = TrialResults { tried: Vec::new(), packages };
         if self.stops_early {
             let missing = self.missing_sources(&plan, &results.packages);
-            let refused = refusals(machine, &plan);
+            let refused = refusals(machine, &plan, &now.installed);
             results.tried = [known_before(&plan), missing, refused].concat();
             let verdict = self.verdict(&mut results, machine, now);
             if verdict.aborts(machine.settings.preflight.mode) {
@@ -257,18 +257,24 @@ struct Now {
     needs: Needs,
 }
 
-/// Returns a failure for each job whose source refuses to be built for the kernel.
-fn refusals(machine: &Machine, plan: &Plan) -> Vec<Tried> {
+/// Returns a failure for each job whose source refuses to be built for the kernel. A build in the
+/// cache proves the contrary.
+fn refusals(machine: &Machine, plan: &Plan, installed: &[InstalledKernel]) -> Vec<Tried> {
+    let trees = &machine.trees;
     let refused = |job: &Job| {
-        let source = machine.trees.source.join(job.module.source_dir());
-        let why = statement::refusal(&source, &job.kernel)?;
+        let source = trees.source.join(job.module.source_dir());
+        let has_module = |it: &&InstalledKernel| {
+            it.modules.get(&job.module.name).is_some_and(|module| module.id == job.module)
+        };
+        let built = installed.iter().filter(has_module).map(|it| &it.kernel.release);
+        let why = statement::refusal(&source, &trees.etc, &job.kernel, built)?;
         Some(Tried {
             module: Some(job.module.clone()),
             kernel: Some(job.kernel.clone()),
             result: TriedResult::Fails(Complaint::new(why)),
         })
     };
-    plan.jobs.iter().filter_map(refused).collect()
+    plan.jobs.iter().filter(|job| !job.is_cached()).filter_map(refused).collect()
 }
 
 /// Opens a directory of the machine, which is created if necessary.

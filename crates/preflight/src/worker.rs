@@ -24,7 +24,7 @@ use crate::arriving::{self, Arriving, ArrivingPackage, source_of};
 use crate::departing::{departing, staying_files};
 use crate::expected;
 use crate::installed::{self, InstalledModule};
-use crate::message;
+use crate::message::{self, Consequence};
 use crate::not_tried::NotTried;
 use crate::package_file::Package;
 use crate::permission;
@@ -136,11 +136,14 @@ impl WorkerJob {
         if would_abort && !aborts {
             print("note: dkms preflight --allow-once permits this transaction");
         }
-        let advice = match aborts {
-            true => newer_sources(query, &self.root, &verdict, &arriving, &owners),
-            false => Vec::new(),
+        let (advice, consequence) = match aborts {
+            true => {
+                let advice = newer_sources(query, &self.root, &verdict, &arriving, &owners);
+                (advice, Consequence::Aborts)
+            }
+            false => (Vec::new(), Consequence::GoesOn),
         };
-        print(&message::lines(&verdict, &arriving, started.elapsed(), aborts, &advice));
+        print(&message::lines(&verdict, &arriving, started.elapsed(), consequence, &advice));
         Ok(if aborts { ABORT } else { 0 })
     }
 
@@ -165,10 +168,20 @@ impl WorkerJob {
         if json {
             print(&Report::of(&verdict).to_json());
         } else {
-            let mut text = message::lines(&verdict, arriving, started.elapsed(), false, &[]);
+            let mut consequence = Consequence::GoesOn;
+            let mut advice = Vec::new();
             if verdict.aborts(machine.settings.preflight.mode) {
-                text += "a transaction with these packages would be aborted\n";
+                if permission::is_granted(&machine.trees) {
+                    print(
+                        "note: dkms preflight --allow-once permits a transaction with these packages",
+                    );
+                } else {
+                    consequence = Consequence::WouldAbort;
+                    advice = newer_sources(query, &self.root, &verdict, arriving, &owners);
+                }
             }
+            let elapsed = started.elapsed();
+            let text = message::lines(&verdict, arriving, elapsed, consequence, &advice);
             print(if text.is_empty() { "nothing to build for these packages" } else { &text });
         }
         Ok(if verdict.regressions.is_empty() { 0 } else { REGRESSION })
@@ -274,7 +287,8 @@ fn unknown_critical_modules(machine: &Machine) -> Result<Vec<String>, NotTried> 
     let modules = kernels.iter().flat_map(|kernel| kernel.modules.values());
     let known: BTreeSet<String> = modules.flat_map(InstalledModule::names).collect();
     let unknown = machine.settings.preflight.critical.iter().filter(|name| !known.contains(*name));
-    let message = |name| format!("[preflight] critical: {name}: no such module is installed");
+    let message =
+        |name| format!("[preflight] critical: {name}: not installed, so that it cannot be lost");
     Ok(unknown.map(message).collect())
 }
 

@@ -145,11 +145,28 @@ fn transactions_do_not_wait_for_the_command() {
 }
 
 #[test]
+fn a_critical_regression_comes_with_what_to_do() {
+    let root = machine(&[]);
+    root.install(&[broken_for_the_next_kernel("disk").make(&root)]).hooks_succeed();
+    critical(&root, &["disk"]);
+    let next = kernel("linux", 2);
+    let files = root.dkms(&preflight(&[], &next)).exits(11).has("error: disk/1.0 for ");
+    let files = files.has("A transaction with these packages would be aborted.");
+    files.lacks("leave out").has("run: dkms preflight --allow-once");
+    repository(&root, &next);
+    let upgrade = root.dkms(&["preflight", "--upgrade"]).exits(11);
+    upgrade.has("run: pacman -Syu --ignore linux,linux-headers");
+    root.dkms(&["preflight", "--allow-once"]).ok();
+    let permitted = root.dkms(&preflight(&[], &next)).exits(11).lacks("would be aborted");
+    permitted.has("note: dkms preflight --allow-once permits a transaction with these packages");
+}
+
+#[test]
 fn names_of_unknown_critical_modules_are_reported() {
     let root = machine(&[find("bbswitch")]);
     critical(&root, &["bbswitch", "no-such"]);
     let tried = root.dkms(&preflight(&[], &kernel("linux", 2))).ok();
-    let tried = tried.has("warning: [preflight] critical: no_such: no such module is installed");
+    let tried = tried.has("warning: [preflight] critical: no_such: not installed");
     tried.lacks("critical: bbswitch");
 }
 

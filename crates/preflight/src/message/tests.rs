@@ -51,13 +51,18 @@ fn arriving(upgrade: bool) -> Arriving {
     let packages = vec![
         package("linux", "modules.order", &["nvidia-open"]),
         package("linux-headers", "build/include/", &[]),
+        ArrivingPackage {
+            paths: ["usr/src/other-1/dkms.conf".to_owned()].into(),
+            ..package("other", "", &[])
+        },
     ];
     Arriving { packages, upgrade, ..Arriving::default() }
 }
 
 fn text(verdict: &Verdict, upgrade: bool, aborts: bool) -> String {
     let advice = ["for zfs/2.4, the repositories have zfs-dkms 2.5-1".to_owned()];
-    lines(verdict, &arriving(upgrade), Duration::from_millis(12_700), aborts, &advice)
+    let consequence = if aborts { Consequence::Aborts } else { Consequence::GoesOn };
+    lines(verdict, &arriving(upgrade), Duration::from_millis(12_700), consequence, &advice)
 }
 
 #[test]
