@@ -186,7 +186,7 @@ fn of_note(note: &Note) -> Option<Tried> {
         // The kernel has a module of its own, which replaces this one.
         Note::Excluded { why, .. } if why.starts_with("OBSOLETE_BY") => return None,
         Note::Excluded { module, kernel, why } => {
-            (Some(module), kernel, fails(format!("not for this kernel: {why}")))
+            (Some(module), kernel, fails(format!("excluded: {why}")))
         }
         Note::KnownFailure { module, kernel, what, log, .. } => {
             let complaint = Complaint {
