@@ -139,10 +139,12 @@ impl OwnSettings {
                 return Self::default();
             }
         };
-        for (key, why) in remove_invalid_keys(&mut table) {
-            problems.push(format!("{}: {key}: ignored: {why}", file.display()));
-        }
-        let own: Self = table.try_into().unwrap_or_default();
+        let own: Self = table.clone().try_into().unwrap_or_else(|_| {
+            for (key, why) in remove_invalid_keys(&mut table) {
+                problems.push(format!("{}: {key}: ignored: {why}", file.display()));
+            }
+            table.try_into().unwrap_or_default()
+        });
         problems.extend(
             own.unknown_keys().map(|key| format!("{}: unknown key: {key}", file.display())),
         );
