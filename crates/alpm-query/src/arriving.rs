@@ -63,8 +63,8 @@ struct ArrivingPackage {
     objects: Vec<String>,
     /// The names of all kernel modules of the kernels in this package.
     modules: BTreeSet<String>,
-    /// Whether the package, besides the source of a module, contains files outside that source that
-    /// the build may read.
+    /// Whether the package contains the source of a module, and also files elsewhere that the build
+    /// may read.
     outside: bool,
     /// The targets that this package contains.
     paths: Vec<String>,

@@ -49,8 +49,8 @@ pub struct ArrivingPackage {
     pub objects: Vec<String>,
     /// The names of all kernel modules of the kernels in this package, with `_` for `-`.
     pub modules: BTreeSet<String>,
-    /// Whether the package, besides the source of a module, contains files outside that source that
-    /// the build may read. Such files are not in a trial.
+    /// Whether the package contains the source of a module, and also files elsewhere that the build
+    /// may read. Such files are not in a trial.
     pub outside: bool,
     /// The targets that this package contains.
     pub paths: BTreeSet<String>,

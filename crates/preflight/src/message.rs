@@ -10,7 +10,7 @@ use crate::arriving::Arriving;
 use crate::outcome::Complaint;
 use crate::verdict::{OtherFailure, Regression, RegressionCause, Verdict};
 
-/// What a verdict means for a transaction.
+/// The consequence of a verdict for a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Consequence {
     /// The transaction goes on.

@@ -44,20 +44,13 @@ pub(crate) struct TrialJob {
     pub(crate) root: PathBuf,
     /// The directory for scratch space.
     pub(crate) scratch: PathBuf,
-    /// Whether the trial takes the lock of the trees while it reads them and uses the cache. False if
-    /// the lock is held anyway.
+    /// Whether the trial takes the lock of the trees itself, while it reads them and uses the cache.
+    /// Otherwise, the hook holds the lock until the trial has ended.
     pub(crate) takes_lock: bool,
-    /// Whether to build nothing if it is known before that the transaction must be aborted.
+    /// Whether to skip all builds if the transaction must be aborted anyway.
     pub(crate) stops_early: bool,
     /// The paths that arrive, without a leading `/`.
     pub(crate) targets: BTreeSet<String>,
-    /// The names of all kernel modules that the arriving kernels contain, with `_` for `-`.
-    pub(crate) in_kernels: BTreeSet<String>,
-    /// The packages of the toolchain that the transaction replaces. A failure then proves nothing.
-    pub(crate) toolchain: Vec<String>,
-    /// The names of the sources whose packages also contain files elsewhere. Their failure proves
-    /// nothing, since these files are not in a trial.
-    pub(crate) incomplete_sources: BTreeSet<String>,
     /// The packages that contain them.
     pub(crate) packages: Vec<Package>,
     /// The total size in bytes of the files of these packages.
@@ -69,6 +62,13 @@ pub(crate) struct TrialJob {
     pub(crate) objects: Vec<String>,
     /// The files that stay in the directories of arriving sources, without a leading `/`.
     pub(crate) staying: BTreeSet<String>,
+    /// The names of all kernel modules that the arriving kernels contain, with `_` for `-`.
+    pub(crate) in_kernels: BTreeSet<String>,
+    /// The packages of the toolchain that the transaction replaces. A failure then proves nothing.
+    pub(crate) toolchain: Vec<String>,
+    /// The names of the sources whose packages also contain files elsewhere. A failure of these
+    /// sources proves nothing, since those files are not in a trial.
+    pub(crate) incomplete_sources: BTreeSet<String>,
     /// Whether successful builds are stored in the machine's cache.
     pub(crate) stores: bool,
 }

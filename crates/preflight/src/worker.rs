@@ -136,13 +136,8 @@ impl WorkerJob {
         if would_abort && !aborts {
             print("note: dkms preflight --allow-once permits this transaction");
         }
-        let (advice, consequence) = match aborts {
-            true => {
-                let advice = newer_sources(query, &self.root, &verdict, &arriving, &owners);
-                (advice, Consequence::Aborts)
-            }
-            false => (Vec::new(), Consequence::GoesOn),
-        };
+        let consequence = if aborts { Consequence::Aborts } else { Consequence::GoesOn };
+        let advice = self.advice(query, &verdict, consequence, &arriving, &owners);
         print(&message::lines(&verdict, &arriving, started.elapsed(), consequence, &advice));
         Ok(if aborts { ABORT } else { 0 })
     }
@@ -168,23 +163,39 @@ impl WorkerJob {
         if json {
             print(&Report::of(&verdict).to_json());
         } else {
-            let mut consequence = Consequence::GoesOn;
-            let mut advice = Vec::new();
-            if verdict.aborts(machine.settings.preflight.mode) {
-                if permission::is_granted(&machine.trees) {
-                    print(
-                        "note: dkms preflight --allow-once permits a transaction with these packages",
-                    );
-                } else {
-                    consequence = Consequence::WouldAbort;
-                    advice = newer_sources(query, &self.root, &verdict, arriving, &owners);
-                }
+            let would_abort = verdict.aborts(machine.settings.preflight.mode);
+            let is_permitted = would_abort && permission::is_granted(&machine.trees);
+            if is_permitted {
+                let note = "dkms preflight --allow-once permits a transaction with these packages";
+                print(&format!("note: {note}"));
             }
+            let consequence = match would_abort && !is_permitted {
+                true => Consequence::WouldAbort,
+                false => Consequence::GoesOn,
+            };
+            let advice = self.advice(query, &verdict, consequence, arriving, &owners);
             let elapsed = started.elapsed();
             let text = message::lines(&verdict, arriving, elapsed, consequence, &advice);
             print(if text.is_empty() { "nothing to build for these packages" } else { &text });
         }
         Ok(if verdict.regressions.is_empty() { 0 } else { REGRESSION })
+    }
+
+    /// Returns the newer sources that can help, unless the transaction goes on.
+    fn advice(
+        &self,
+        query: &Path,
+        verdict: &Verdict,
+        consequence: Consequence,
+        arriving: &Arriving,
+        owners: &Packages,
+    ) -> Vec<String> {
+        match consequence {
+            Consequence::GoesOn => Vec::new(),
+            Consequence::Aborts | Consequence::WouldAbort => {
+                newer_sources(query, &self.root, verdict, arriving, owners)
+            }
+        }
     }
 
     /// Tries the modules for the arriving packages. `owners` are the packages that own the kernels

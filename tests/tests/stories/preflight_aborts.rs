@@ -129,7 +129,7 @@ fn a_module_that_excludes_the_kernel_aborts_the_upgrade() {
     let only = format!("BUILD_EXCLUSIVE_KERNEL=\"^{}\"", release());
     root.install(&[Recipe::module("disk", "1.0").conf_line(&only).make(&root)]).hooks_succeed();
     critical(&root, &["disk"]);
-    // Nothing is built, since nothing could change the verdict.
+    // No build could change the verdict.
     assert_aborted(root.pacman(&kernel_upgrade())).has("BUILD_EXCLUSIVE_KERNEL").lacks("built for");
 }
 

@@ -12,9 +12,6 @@ use crate::preflight_interruptions::{PAUSE, start_until, transaction, waiting_ma
 /// The beginning of the line that says why nothing was tried.
 const NOT_TRIED: &str = "note: modules not tried before the transaction: ";
 
-/// A hook after ours that aborts the transaction.
-const STOP: &str = "etc/pacman.d/hooks/04-zz-stop.hook";
-
 /// Asserts that a transaction was completed without a preflight. One line tells `why`.
 #[track_caller]
 fn assert_not_tried(transaction: Completed, why: &str) -> Completed {
@@ -25,8 +22,13 @@ fn assert_not_tried(transaction: Completed, why: &str) -> Completed {
 /// Adds a hook that runs a command of a shell after a preflight and, if that fails, aborts the
 /// transaction.
 fn hook_after_preflight(root: &Root, command: &str) {
+    hook(root, "04-zz-after", command);
+}
+
+/// Adds a hook that runs a command of a shell before the transaction and, if that fails, aborts it.
+fn hook(root: &Root, name: &str, command: &str) {
     root.write(
-        STOP,
+        &format!("etc/pacman.d/hooks/{name}.hook"),
         &format!(
             "[Trigger]\nType = Package\nOperation = Install\nOperation = Upgrade\nTarget = *\n\
              [Action]\nWhen = PreTransaction\nExec = /bin/sh -c '{command}'\nAbortOnFail\n"
@@ -277,18 +279,8 @@ fn module_that_needs_to_write_elsewhere_is_not_tried() {
 fn vanished_package_file_is_not_tried() {
     let (root, next) = waiting_machine();
     let file = &next[0].file;
-    for (hook, command) in [
-        ("03-away", format!("mv {file} /srv/away")),
-        ("04-zz-back", format!("mv /srv/away {file}")),
-    ] {
-        root.write(
-            &format!("etc/pacman.d/hooks/{hook}.hook"),
-            &format!(
-                "[Trigger]\nType = Package\nOperation = Upgrade\nTarget = *\n\
-                 [Action]\nWhen = PreTransaction\nExec = /usr/bin/{command}\n"
-            ),
-        );
-    }
+    hook(&root, "03-away", &format!("mv {file} /srv/away"));
+    hook_after_preflight(&root, &format!("mv /srv/away {file}"));
     assert_not_tried(root.install(&next), "cannot find the package file with usr/src/slow-2.0/");
     root.assert_works(&release(), "slow");
     root.assert_settled();

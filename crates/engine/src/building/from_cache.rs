@@ -51,11 +51,10 @@ impl Build<'_> {
     /// Restores the build with the key `key` to the directory `to`. Returns false if the cache does
     /// not contain it.
     fn restore(&self, key: &CacheKey, to: &Path) -> Result<bool, FileError> {
-        let trees = &self.machine.trees;
-        let Some(trial) = &self.machine.trial else { return BuildCache::of(trees).take(key, to) };
-        let _lock = trial.lock_cache()?;
-        let taken = BuildCache::of(trees).take(key, to)?;
-        if taken {
+        let trial = self.machine.trial.as_ref();
+        let _lock = trial.map(Trial::lock_cache).transpose()?;
+        let taken = BuildCache::of(&self.machine.trees).take(key, to)?;
+        if taken && trial.is_some() {
             self.pin(key);
         }
         Ok(taken)
