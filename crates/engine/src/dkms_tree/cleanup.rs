@@ -1,14 +1,14 @@
 //! Cleans the dkms tree after killed runs, and when the alpm-dkms package is removed.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::build_cache::BuildCache;
 use super::pending::PendingList;
-use super::staging::remove_staging;
-use super::state::TreeState;
+use super::staging::STAGING;
+use super::state::{TreeState, is_not_a_kernel, is_not_a_version};
 use crate::machine::{Machine, Trees};
-use crate::os::durable::{self, FileError};
+use crate::os::durable::{self, FileError, UNFINISHED};
 use crate::os::symlinks;
 
 /// Removes alpm-dkms's own files from the dkms tree, except the kept sources that modules still
@@ -63,18 +63,38 @@ pub(crate) fn remove_strays(machine: &Machine) -> Result<(), FileError> {
     if machine.trial.is_none() {
         BuildCache::of(trees).remove_strays()?;
     }
-    for added in TreeState::read(trees).modules {
-        durable::remove_unfinished(&trees.module(&added.id.name))?;
-        durable::remove_unfinished(&trees.version(&added.id))?;
-        for built in added.kernels {
-            durable::remove_unfinished(&trees.built(&added.id, &built.kernel, &built.arch))?;
-            remove_staging(&trees.version(&added.id).join(&built.kernel))?;
-        }
-    }
+    remove_module_strays(&trees.dkms, 0)?;
     durable::remove_tree(&trees.workplaces())?;
     durable::remove_tree(&trees.sharing_compilers())?;
     // This succeeds only if no work is pending.
     let _ = fs::remove_dir(trees.pending());
+    Ok(())
+}
+
+/// Removes the unfinished files and directories of all modules.
+///
+/// `dir` is the dkms tree or, `depth` levels below it, a directory `T/M`, `T/M/V`, `T/M/V/K` or
+/// `T/M/V/K/A`.
+fn remove_module_strays(dir: &Path, depth: usize) -> Result<(), FileError> {
+    let Ok(entries) = fs::read_dir(dir) else { return Ok(()) };
+    for entry in entries.flatten() {
+        let (name, path) = (entry.file_name(), entry.path());
+        let starts_with = |prefix: &str| name.as_encoded_bytes().starts_with(prefix.as_bytes());
+        if depth > 0 && starts_with(UNFINISHED) || depth == 3 && starts_with(STAGING) {
+            durable::remove_tree(&path)?;
+            continue;
+        }
+        let is_wanted = name.to_str().is_some_and(|name| match depth {
+            0 => !name.starts_with('.'),
+            1 => !is_not_a_version(name),
+            2 => !is_not_a_kernel(name),
+            3 => true,
+            _ => false,
+        });
+        if is_wanted && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_module_strays(&path, depth + 1)?;
+        }
+    }
     Ok(())
 }
 

@@ -89,6 +89,7 @@ pub fn read(machine: &Machine, scope: &Scope) -> Facts {
         scope,
         digests: Fingerprints::open(&machine.trees).trusting_packages(scope.trusts_packages),
         confs: Confs::new(machine),
+        linked: BTreeMap::new(),
         sources: BTreeMap::new(),
         written: WrittenFiles::read_all(&machine.trees),
         overrides: BTreeMap::new(),
@@ -156,6 +157,8 @@ struct Survey<'a> {
     scope: &'a Scope,
     digests: Fingerprints,
     confs: Confs<'a>,
+    /// The directories that the source links lead to.
+    linked: BTreeMap<ModuleId, PathBuf>,
     /// The digest of each module's source without the changes by its scripts, computed on first
     /// use; `None` if the source cannot be read.
     sources: BTreeMap<ModuleId, Option<Digest>>,
@@ -298,8 +301,7 @@ impl Survey<'_> {
         match module.source {
             SourcePlace::Kept => trees.kept(id),
             _ if module.link == SourceLink::Source => {
-                let link = trees.source_link(id);
-                symlinks::resolve(&trees.root, &link).unwrap_or(link)
+                self.linked.get(id).cloned().unwrap_or_else(|| trees.source_link(id))
             }
             _ => trees.source.join(&module.source_dir),
         }

@@ -5,6 +5,8 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use memchr::memmem;
+
 use crate::machine::Trees;
 use crate::names::{BadName, KernelRelease};
 use crate::os::durable::FileError;
@@ -156,11 +158,11 @@ impl KernelConfig {
 
     /// Returns the value of `option` as written, with its quotes, or `None` if it is not set.
     pub(crate) fn assigned(&self, option: &str) -> Option<&str> {
-        // A hook looks up dozens of options, and splitting the text into lines would take most of
-        // that time.
+        // A hook looks up dozens of options in a text of 10,000 lines.
         let setting = format!("{option}=");
-        let starts_line = |at: usize| at == 0 || self.text.as_bytes()[at - 1] == b'\n';
-        let (at, _) = self.text.match_indices(&setting).find(|(at, _)| starts_line(*at))?;
+        let text = self.text.as_bytes();
+        let starts_line = |at: usize| at == 0 || text[at - 1] == b'\n';
+        let at = memmem::find_iter(text, &setting).find(|at| starts_line(*at))?;
         self.text[at + setting.len()..].lines().next().or(Some(""))
     }
 

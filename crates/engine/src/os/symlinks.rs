@@ -50,12 +50,6 @@ pub fn resolve(root: &Path, path: &Path) -> io::Result<PathBuf> {
     Ok(found)
 }
 
-/// Returns true if `path`, which must be below `root`, [resolves](resolve) to a directory.
-#[must_use]
-pub(crate) fn leads_to_dir(root: &Path, path: &Path) -> bool {
-    resolve(root, path).is_ok_and(|found| found.is_dir())
-}
-
 /// Returns the target for a link to `path`: `/usr/src/zfs-2.4` for `ROOT/usr/src/zfs-2.4`.
 ///
 /// A path outside `root` is returned unchanged.

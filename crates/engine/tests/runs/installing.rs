@@ -384,9 +384,21 @@ fn temporary_files_of_killed_runs_are_deleted() {
     ] {
         fixture.root.write(format!("var/lib/dkms/{file}"), "");
     }
-    fixture.root.dir(format!("var/lib/dkms/foo/1.0/{K1}/.tmp_x86_64_abc/module"));
+    let staging = [format!("{K1}/.tmp_x86_64_abc/module"), "6.1/.tmp_x86_64_abc/module".to_owned()];
+    for dir in staging {
+        fixture.root.dir(format!("var/lib/dkms/foo/1.0/{dir}"));
+    }
+    let others = ["1.0/build/.tmp_x", "1.0/build/.tmp-x", "original_module/6.1/.tmp_x"]
+        .map(|file| format!("var/lib/dkms/foo/{file}"));
+    for file in &others {
+        fixture.root.write(file, "");
+    }
     fixture.root.source("bar", "1.0");
     assert_clean(&fixture.sync(&["bar-1.0"], &[]));
+    for file in &others {
+        assert!(fixture.root.exists(file), "{file}");
+        fixture.root.remove(file);
+    }
     assert!(!fixture.tree().contains(".tmp"), "{}", fixture.tree());
     assert!(!fixture.root.exists("var/lib/dkms/.pending"));
 }

@@ -21,6 +21,9 @@ const FIRST_GLANCE: Duration = Duration::from_millis(20);
 /// reads are enough because each returns the peak.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// pacman's lock file.
+const LOCK: &str = "var/lib/pacman/db.lck";
+
 /// The programs whose memory is measured.
 const OURS: [&str; 5] = ["dkms", "dkms-install", "dkms-preflight", "dkms-remove", "alpm-query"];
 
@@ -66,13 +69,15 @@ pub(crate) fn run(root: &Root, program: &str, args: &[&str]) -> Figure {
 pub(crate) fn hook(root: &Root, side: Side, packages: &[PackageFile]) -> Figure {
     let targets: String = packages.iter().map(target).collect();
     root.write("srv/targets", &targets);
-    in_shell(
-        root,
-        match side {
-            Side::Ours => "/usr/lib/alpm-dkms/dkms-install",
-            Side::Dkms | Side::PacmanOnly => "/usr/share/libalpm/scripts/dkms install",
-        },
-    )
+    root.write(LOCK, "");
+    let hook = match side {
+        Side::Ours => "/usr/lib/alpm-dkms/dkms-install",
+        Side::Dkms | Side::PacmanOnly => "/usr/share/libalpm/scripts/dkms install",
+    };
+    // Like pacman, the parent keeps the lock open.
+    let figure = in_shell(root, &format!("exec 9</{LOCK}; {hook}"));
+    fs::remove_file(root.path(LOCK)).expect("remove the lock");
+    figure
 }
 
 /// Runs `dkms status`.
@@ -90,7 +95,7 @@ pub(crate) fn startup_time(root: &Root) -> Duration {
 }
 
 fn in_shell(root: &Root, command: &str) -> Figure {
-    run(root, "sh", &["-c", &format!("exec {command} </srv/targets")])
+    run(root, "sh", &["-c", &format!("{command} </srv/targets; exit $?")])
 }
 
 /// Returns the target that pacman passes for a headers package or a module package.

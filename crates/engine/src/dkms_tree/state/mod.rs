@@ -8,6 +8,7 @@ use crate::machine::Trees;
 use crate::names::{Arch, KernelRelease, ModuleId, ModuleName, ModuleVersion};
 use crate::os::parallel::on_all_cores;
 use module_dir::ModuleDir;
+pub(super) use module_dir::{is_not_a_kernel, is_not_a_version};
 
 /// The state of the dkms tree, as read from disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,8 +40,9 @@ pub enum SourceState {
     Link {
         /// The path that the link contains, not resolved.
         target: PathBuf,
-        /// Whether the link leads to a directory.
-        resolves: bool,
+        /// The directory that the link leads to, without symbolic links. `None` if it leads to no
+        /// directory.
+        dir: Option<PathBuf>,
     },
     /// There is a directory in place of the link: the module was imported without its source.
     BinariesOnly,
@@ -72,7 +74,7 @@ impl Added {
     #[must_use]
     pub fn is_broken(&self) -> bool {
         match &self.source {
-            SourceState::Link { resolves, .. } => !resolves,
+            SourceState::Link { dir, .. } => dir.is_none(),
             SourceState::BinariesOnly | SourceState::Missing => self.is_unlinked(),
         }
     }
@@ -89,7 +91,7 @@ impl Added {
     /// `dkms status` does not list a module that is neither added nor broken.
     #[must_use]
     pub fn is_added(&self) -> bool {
-        matches!(self.source, SourceState::Link { resolves: true, .. })
+        matches!(self.source, SourceState::Link { dir: Some(_), .. })
     }
 
     /// Returns the build for `kernel` and `arch`, or `None` if there is none.

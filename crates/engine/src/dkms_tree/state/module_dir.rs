@@ -69,7 +69,7 @@ fn added(trees: &Trees, id: ModuleId, kernels: Vec<BuiltFor>) -> Added {
     let source = match fs::symlink_metadata(&link) {
         Ok(meta) if meta.is_symlink() => SourceState::Link {
             target: fs::read_link(&link).unwrap_or_default(),
-            resolves: symlinks::leads_to_dir(&trees.root, &link),
+            dir: symlinks::resolve(&trees.root, &link).ok().filter(|dir| dir.is_dir()),
         },
         Ok(meta) if meta.is_dir() => SourceState::BinariesOnly,
         _ => SourceState::Missing,
@@ -78,11 +78,13 @@ fn added(trees: &Trees, id: ModuleId, kernels: Vec<BuiltFor>) -> Added {
     Added { id, source, has_source_dir, kernels }
 }
 
-fn is_not_a_kernel(name: &str) -> bool {
+/// Returns true if the directory `name` in `T/M/V` is not that of a kernel.
+pub(in crate::dkms_tree) fn is_not_a_kernel(name: &str) -> bool {
     NOT_KERNELS.contains(&name)
 }
 
-fn is_not_a_version(name: &str) -> bool {
+/// Returns true if the directory `name` in `T/M` is not that of a version.
+pub(in crate::dkms_tree) fn is_not_a_version(name: &str) -> bool {
     name == ORIGINALS || name.starts_with("kernel-")
 }
 

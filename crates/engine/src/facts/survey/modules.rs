@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
+use std::path::Path;
 
 use super::Survey;
 use crate::conf::is_source;
 use crate::dkms_tree::{Added, BuiltFor, SourceState, TreeState};
 use crate::facts::source_names::modules_with;
 use crate::facts::{Built, Lack, ModuleFacts, Pair, SourceLink, SourcePlace};
-use crate::machine::{Machine, Trees};
+use crate::machine::Trees;
 use crate::names::{BadName, ModuleId};
 use crate::os::durable::{FileError, UNFINISHED};
 use crate::os::symlinks;
@@ -24,8 +25,10 @@ impl Survey<'_> {
         for added in &state.modules {
             let mut module = self.added(added);
             module.source_is_absent = self.is_absent(&module.source_dir);
-            if let Some(dir) = source_dir(self.machine, &added.id) {
-                by_source.insert(dir, added.id.clone());
+            if let SourceState::Link { target, dir } = &added.source {
+                let name = source_dir(&self.machine.trees, target);
+                by_source.extend(name.map(|name| (name, added.id.clone())));
+                self.linked.extend(dir.clone().map(|dir| (added.id.clone(), dir)));
             }
             modules.insert(added.id.clone(), module);
         }
@@ -128,14 +131,13 @@ impl Survey<'_> {
         let trees = &self.machine.trees;
         let id = &added.id;
         let kept = trees.kept(id);
-        let resolved = symlinks::resolve(&trees.root, &trees.source_link(id));
         let (link, source) = match &added.source {
-            SourceState::Link { .. } if resolved.as_ref().is_ok_and(|to| *to == kept) => {
+            SourceState::Link { dir: Some(dir), .. } if *dir == kept => {
                 (SourceLink::Kept, SourcePlace::Kept)
             }
             // A directory without dkms.conf is left over from a package and is not a source.
-            SourceState::Link { .. }
-                if resolved.is_ok_and(|to| self.conf_is_given(id) || is_source(&to)) =>
+            SourceState::Link { dir: Some(dir), .. }
+                if self.conf_is_given(id) || is_source(dir) =>
             {
                 (SourceLink::Source, SourcePlace::Present)
             }
@@ -147,8 +149,12 @@ impl Survey<'_> {
                 (SourceLink::None, SourcePlace::Missing)
             }
         };
+        let named = match &added.source {
+            SourceState::Link { target, .. } => source_dir(trees, target),
+            SourceState::BinariesOnly | SourceState::Missing => None,
+        };
         let mut module = ModuleFacts {
-            source_dir: source_dir(self.machine, id).unwrap_or_else(|| id.source_dir()),
+            source_dir: named.unwrap_or_else(|| id.source_dir()),
             source,
             source_is_absent: false,
             link,
@@ -194,13 +200,11 @@ pub fn source_dirs(trees: &Trees) -> (BTreeSet<String>, Vec<String>) {
     (dirs, problems)
 }
 
-/// Returns the name of the directory in the source tree to which a module's source link points.
-///
-/// The directory need not exist. Returns `None` if the link is missing or points elsewhere.
-fn source_dir(machine: &Machine, id: &ModuleId) -> Option<String> {
-    let target = fs::read_link(machine.trees.source_link(id)).ok()?;
-    let tree = symlinks::text_for(&machine.trees.root, &machine.trees.source);
-    let below = target.strip_prefix(&tree).or_else(|_| target.strip_prefix(&machine.trees.source));
+/// Returns the name of the directory in the source tree to which a source link with this target
+/// points. The directory need not exist. Returns `None` if the link points elsewhere.
+fn source_dir(trees: &Trees, target: &Path) -> Option<String> {
+    let tree = symlinks::text_for(&trees.root, &trees.source);
+    let below = target.strip_prefix(&tree).or_else(|_| target.strip_prefix(&trees.source));
     let name = below.ok()?;
     (name.components().count() == 1).then(|| name.to_string_lossy().into_owned())
 }
