@@ -139,6 +139,9 @@ impl Build<'_> {
             true => failed,
             false => self.disk_full(failed, lowest),
         });
+        // A build cannot change a source on a read-only file system. A run beside this trial run can:
+        // it keeps a copy of the source by linking its files, which changes their signatures.
+        let is_writable = !self.source().is_ok_and(|source| durable::is_read_only(&source));
         let programs = match &result {
             Ok(_) => BTreeMap::new(),
             Err(_) => KnownFailure::programs_of(self.machine, &env, &self.log()),
@@ -148,7 +151,8 @@ impl Build<'_> {
             inputs: Some(planned.fingerprint()),
             programs,
             used_others,
-            source_changed: others_before.is_some()
+            source_changed: is_writable
+                && others_before.is_some()
                 && others_before == others()
                 && before != self.source_signature(),
         })

@@ -1,7 +1,8 @@
 //! Tests of trial runs.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::thread;
 
 use dkms_engine::dkms_tree::BuildCache;
@@ -204,18 +205,38 @@ fn builds_are_restored_from_a_read_only_cache() {
     with_returning_kernel(&mut fixture);
     fixture.change = trial;
     let cache = fixture.root.at("var/lib/dkms/.cache/objects");
+    with_read_only(&cache, || assert_clean(&fixture.sync(&[], &[K1])));
+    assert_eq!(fixture.builds(), 2, "the module was compiled again");
+}
+
+#[test]
+#[ignore = "needs root: run make unit"]
+fn builds_are_cached_though_another_run_links_their_source() {
+    let mut fixture = Fixture::new();
+    fixture.root.source("foo", "1.0");
+    fixture.root.dir("copy");
+    let (source, copy) = (fixture.root.at("usr/src/foo-1.0"), fixture.root.at("copy/foo.c"));
+    fs::hard_link(source.join("foo.c"), &copy).unwrap();
+    // Like another link, this changes the ctime.
+    fixture.script("PRE_BUILD", &format!("chmod 600 {0} && chmod 644 {0}", copy.display()));
+    fixture.change = trial;
+    with_read_only(&source, || assert_clean(&fixture.sync(&["foo-1.0"], &[])));
+    assert_eq!(cached(&fixture), ["foo/1.0"]);
+}
+
+/// Calls `run` while the directory `dir` is a read-only mount.
+fn with_read_only(dir: &Path, run: impl FnOnce() + Send) {
     thread::scope(|scope| {
         // The mount disappears with the thread.
         scope.spawn(|| {
             let none = None::<&str>;
             unshare(CloneFlags::CLONE_NEWNS).unwrap();
             mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
-            mount(Some(&cache), &cache, none, MsFlags::MS_BIND, none).unwrap();
+            mount(Some(dir), dir, none, MsFlags::MS_BIND, none).unwrap();
             let read_only = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-            mount(none, &cache, none, read_only, none).unwrap();
-            File::create(cache.join("new")).unwrap_err();
-            assert_clean(&fixture.sync(&[], &[K1]));
+            mount(none, dir, none, read_only, none).unwrap();
+            File::create(dir.join("new")).unwrap_err();
+            run();
         });
     });
-    assert_eq!(fixture.builds(), 2, "the module was compiled again");
 }
