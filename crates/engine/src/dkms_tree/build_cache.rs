@@ -245,7 +245,8 @@ impl BuildCache {
     }
 
     /// Evicts the least recently used entries until the total size is at most `limit` bytes. Pinned
-    /// entries are never evicted and do not count. Also removes invalid entries.
+    /// entries are never evicted and do not count. Also removes invalid entries. The cache's
+    /// directory stays, since a trial run may have opened it.
     ///
     /// # Errors
     /// [`FileError`] at the first entry that cannot be removed.
@@ -262,10 +263,10 @@ impl BuildCache {
         for entry in beyond(limit, &entries, SystemTime::now()) {
             self.remove(&entry.key)?;
         }
-        self.remove_if_empty()
+        Ok(())
     }
 
-    /// Removes all entries, even pinned ones, and returns their number.
+    /// Removes all entries, even pinned ones, and returns their number. The cache's directory stays.
     ///
     /// # Errors
     /// [`FileError`] at the first entry that cannot be removed.
@@ -275,7 +276,6 @@ impl BuildCache {
             self.remove(&key)?;
         }
         durable::remove_unfinished(&self.dir)?;
-        self.remove_if_empty()?;
         Ok(count)
     }
 
@@ -287,13 +287,6 @@ impl BuildCache {
     fn remove(&self, key: &CacheKey) -> Result<(), FileError> {
         durable::remove_file_if_there(&self.ticket_path(key))?;
         durable::remove_tree(&self.path(key)).map(|_| ())
-    }
-
-    fn remove_if_empty(&self) -> Result<(), FileError> {
-        match self.dir.parent() {
-            Some(parent) => durable::remove_empty_dirs_up_to(&self.dir, parent),
-            None => Ok(()),
-        }
     }
 
     fn entry(&self, key: CacheKey) -> Option<CachedBuild> {
