@@ -4,6 +4,7 @@ mod framework;
 mod initramfs;
 mod own;
 mod preflight;
+mod recovery;
 mod size;
 
 use std::collections::BTreeSet;
@@ -324,6 +325,12 @@ mod tests {
         Duration::from_secs(1800),
         &["zfs", "ax_usb_nic"]
     )]
+    #[case::one_module(
+        "critical = 'zfs'",
+        PreflightMode::Critical,
+        Duration::from_secs(1800),
+        &["zfs"]
+    )]
     fn reads_the_preflight_section(
         #[case] text: &str,
         #[case] mode: PreflightMode,
@@ -340,7 +347,7 @@ mod tests {
     #[rstest]
     #[case::mode("mode = 'abort'")]
     #[case::timeout("timeout = '5m'")]
-    #[case::modules("critical = 'zfs'")]
+    #[case::modules("critical = 5")]
     fn invalid_preflight_settings_are_reported(#[case] text: &str) {
         let settings = read(&[("alpm-dkms.toml", &format!("[preflight]\n{text}\n"))]);
         let [problem] = &settings.problems[..] else { panic!("{:?}", settings.problems) };
@@ -359,8 +366,8 @@ mod tests {
         assert!(settings.prefers_dkms(&"b".parse().unwrap()));
         insta::assert_snapshot!(settings.problems.join("\n"), @r#"
         /alpm-dkms.toml: build.jobs: ignored: invalid type: string "many", expected a number
-        /alpm-dkms.toml: cache: ignored: expected a section
-        /alpm-dkms.toml: module.a: ignored: unknown variant `mine`, expected `dkms` or `kernel`
+        /alpm-dkms.toml: cache: ignored: invalid type: integer `3`, expected a section
+        /alpm-dkms.toml: module.a.prefer: ignored: unknown variant `mine`, expected `dkms` or `kernel`
         /alpm-dkms.toml: unknown key: preflight.timeot
         "#);
     }

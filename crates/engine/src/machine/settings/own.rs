@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::size::Size;
-use super::{InitramfsSettings, PreflightSettings};
+use super::{InitramfsSettings, PreflightSettings, recovery};
 
 /// The content of `alpm-dkms.toml`. Every key is optional.
 #[derive(Debug, Default, Deserialize)]
@@ -118,9 +118,9 @@ pub(super) enum Preference {
 }
 
 impl OwnSettings {
-    /// Reads `file`. If the file cannot be read or is not TOML, adds a message to `problems` and
-    /// returns the defaults. Adds a message for each unknown key and for each key with an invalid
-    /// value, but keeps all other settings.
+    /// Reads `file`. If the file cannot be read, adds a message to `problems` and returns the
+    /// defaults. Adds a message for each syntax error, invalid value and unknown key, but keeps all
+    /// other settings.
     pub(super) fn read(file: &Path, problems: &mut Vec<String>) -> Self {
         let text = match fs::read_to_string(file) {
             Ok(text) => text,
@@ -130,24 +130,10 @@ impl OwnSettings {
                 return Self::default();
             }
         };
-        let mut table: toml::Table = match text.parse() {
-            Ok(table) => table,
-            Err(error) => {
-                let error = error.to_string();
-                let error = error.trim_end();
-                problems.push(format!("{}: ignored, using defaults: {error}", file.display()));
-                return Self::default();
-            }
-        };
-        let own: Self = table.clone().try_into().unwrap_or_else(|_| {
-            for (key, why) in remove_invalid_keys(&mut table) {
-                problems.push(format!("{}: {key}: ignored: {why}", file.display()));
-            }
-            table.try_into().unwrap_or_default()
-        });
-        problems.extend(
-            own.unknown_keys().map(|key| format!("{}: unknown key: {key}", file.display())),
-        );
+        let mut found = Vec::new();
+        let own: Self = recovery::read(&text, &mut found);
+        found.extend(own.unknown_keys().map(|key| format!("unknown key: {key}")));
+        problems.extend(found.iter().map(|problem| format!("{}: {problem}", file.display())));
         own
     }
 
@@ -170,35 +156,4 @@ impl OwnSettings {
             .chain(modules)
             .flat_map(|(section, unknown)| unknown.keys().map(move |key| format!("{section}{key}")))
     }
-}
-
-/// Removes the keys with invalid values. Returns each one as `section.key`, with the reason.
-fn remove_invalid_keys(table: &mut toml::Table) -> Vec<(String, String)> {
-    let mut removed = Vec::new();
-    table.retain(|section, value| {
-        let toml::Value::Table(keys) = value else {
-            let is_valid = problem(section, value.clone()).is_none();
-            if !is_valid {
-                removed.push((section.to_owned(), "expected a section".to_owned()));
-            }
-            return is_valid;
-        };
-        keys.retain(|key, value| {
-            let alone = toml::Table::from_iter([(key.to_owned(), value.clone())]);
-            let problem = problem(section, alone.into());
-            let is_valid = problem.is_none();
-            removed.extend(problem.map(|why| (format!("{section}.{key}"), why)));
-            is_valid
-        });
-        true
-    });
-    removed
-}
-
-/// Returns why this value of a section is invalid; `None` if it is valid.
-fn problem(section: &str, value: toml::Value) -> Option<String> {
-    let alone = toml::Table::from_iter([(section.to_owned(), value)]);
-    let message = alone.try_into::<OwnSettings>().err()?.message().to_owned();
-    let types = ["expected usize", "expected u64"];
-    Some(types.iter().fold(message, |text, name| text.replace(name, "expected a number")))
 }

@@ -48,7 +48,17 @@ pub enum PreflightMode {
     Critical,
 }
 
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a list of module names")]
+enum Names {
+    One(String),
+    Several(Vec<String>),
+}
+
 fn module_names<'de, D: Deserializer<'de>>(value: D) -> Result<Vec<String>, D::Error> {
-    let names = Vec::<String>::deserialize(value)?;
+    let names = match Names::deserialize(value)? {
+        Names::One(name) => vec![name],
+        Names::Several(names) => names,
+    };
     Ok(names.into_iter().map(|name| name.replace('-', "_")).collect())
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 pub(super) struct Size(pub(super) u64);
 
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a number of bytes, \"512M\" or \"1G\"")]
 enum Written {
     Number(u64),
     Text(String),

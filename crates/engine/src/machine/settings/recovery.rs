@@ -1,0 +1,145 @@
+//! Reads a TOML file as far as possible, so that a mistake affects only its own line or key.
+
+use serde::de::DeserializeOwned;
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue, Deserializer, Error};
+
+/// Reads `text`. Adds a message to `problems` for the first syntax error or, if there is none, for
+/// each invalid value. The defaults apply to these keys.
+pub(super) fn read<T: DeserializeOwned + Default>(text: &str, problems: &mut Vec<String>) -> T {
+    let (mut document, errors) = DeTable::parse_recoverable(text);
+    let place = |error: &Error| error.span().map_or(0, |span| span.start);
+    // The other syntax errors and invalid values often follow from the first error.
+    let first = errors.iter().min_by_key(|error| place(error));
+    problems.extend(first.map(|error| {
+        let line = text.get(..place(error)).unwrap_or_default().matches('\n').count() + 1;
+        let what = error.message().replace('\n', ", ");
+        format!("line {line}: {what}; settings after it may be ignored")
+    }));
+    parse(document.clone()).unwrap_or_else(|_| {
+        let invalid = remove_invalid::<T>(document.get_mut(), &[]);
+        problems.extend(invalid.into_iter().filter(|_| first.is_none()));
+        parse(document).unwrap_or_default()
+    })
+}
+
+fn parse<T: DeserializeOwned>(document: Spanned<DeTable<'_>>) -> Result<T, Error> {
+    T::deserialize(Deserializer::from(document))
+}
+
+/// Removes the keys with invalid values from `table`, which is the section `parents` of a file that
+/// is read as `T`. Returns a message for each of them.
+fn remove_invalid<T: DeserializeOwned>(table: &mut DeTable<'_>, parents: &[&str]) -> Vec<String> {
+    let mut problems = Vec::new();
+    let mut is_valid = |key: &str, value: &mut Spanned<DeValue<'_>>| {
+        let path = [parents, &[key]].concat();
+        if let DeValue::Table(section) = value.get_mut() {
+            problems.extend(remove_invalid::<T>(section, &path));
+        }
+        let mut alone = DeTable::from_iter([entry(key, value.get_ref().clone())]);
+        for parent in parents.iter().rev() {
+            alone = DeTable::from_iter([entry(parent, DeValue::Table(alone))]);
+        }
+        let Err(error) = parse::<T>(Spanned::new(0..0, alone)) else { return true };
+        problems.push(format!("{}: ignored: {}", path.join("."), plain(error.message())));
+        false
+    };
+    let entries = std::mem::take(table).into_iter();
+    *table = entries
+        .filter_map(|(key, mut value)| is_valid(key.get_ref(), &mut value).then_some((key, value)))
+        .collect();
+    problems
+}
+
+fn entry<'a>(key: &'a str, value: DeValue<'a>) -> (Spanned<DeString<'a>>, Spanned<DeValue<'a>>) {
+    (Spanned::new(0..0, key.into()), Spanned::new(0..0, value))
+}
+
+/// Replaces the names of Rust's types in a message.
+fn plain(message: &str) -> String {
+    let message = message.replace(" as i128", "");
+    match ["usize", "u64"].iter().find_map(|name| message.strip_suffix(name)) {
+        Some(before) => format!("{before}a number"),
+        None => match message.split_once("expected struct ") {
+            Some((before, _)) => format!("{before}expected a section"),
+            None => message,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use rstest::rstest;
+    use serde::Deserialize;
+
+    #[derive(Debug, Default, PartialEq, Deserialize)]
+    #[serde(default)]
+    struct File {
+        first: Section,
+        last: Section,
+        named: BTreeMap<String, Section>,
+    }
+
+    #[derive(Debug, Default, PartialEq, Deserialize)]
+    #[serde(default)]
+    struct Section {
+        number: Option<u64>,
+        list: Vec<String>,
+    }
+
+    #[rstest]
+    #[case::another_type(
+        "number = 'x'",
+        "first.number: ignored: invalid type: string \"x\", expected a number"
+    )]
+    #[case::negative(
+        "number = -5",
+        "first.number: ignored: invalid value: integer `-5`, expected a number"
+    )]
+    #[case::too_large(
+        "number = 99999999999999999999",
+        "first.number: ignored: invalid type: integer `99999999999999999999`, expected a number"
+    )]
+    #[case::of_a_list(
+        "list = [1]",
+        "first.list: ignored: invalid type: integer `1`, expected a string"
+    )]
+    #[case::no_section(
+        "[named]\na = 3",
+        "named.a: ignored: invalid type: integer `3`, expected a section"
+    )]
+    #[case::named(
+        "[named.a]\nnumber = true",
+        "named.a.number: ignored: invalid type: boolean `true`, expected a number"
+    )]
+    #[case::no_quotes(
+        "number = x y",
+        "line 2: string values must be quoted, expected literal string; settings after it may be ignored"
+    )]
+    #[case::twice(
+        "number = 1\nnumber = 2",
+        "line 3: duplicate key; settings after it may be ignored"
+    )]
+    fn a_mistake_leaves_the_other_keys_alone(#[case] mistake: &str, #[case] want: &str) {
+        let mut problems = Vec::new();
+        let text = format!("[first]\n{mistake}\n[last]\nnumber = 7\n");
+        let file: File = super::read(&text, &mut problems);
+        assert_eq!(problems, [want]);
+        assert_eq!(file.last, Section { number: Some(7), list: vec![] });
+    }
+
+    #[rstest]
+    #[case::open_quote("number = 'x", "line 4: invalid literal string, expected `'`")]
+    #[case::open_list("list = ['x'\nnumber = 2", "line 5: ")]
+    #[case::open_section("[named", "line 4: unclosed table, expected `]`")]
+    #[case::no_toml("\u{0}<html>", "line 4: ")]
+    fn a_mistake_leaves_the_keys_before_it_alone(#[case] mistake: &str, #[case] want: &str) {
+        let mut problems = Vec::new();
+        let text = format!("[last]\nnumber = 7\n[first]\n{mistake}\n");
+        let file: File = super::read(&text, &mut problems);
+        assert!(problems.len() == 1 && problems[0].starts_with(want), "{problems:?}");
+        assert_eq!(file.last, Section { number: Some(7), list: vec![] });
+    }
+}
