@@ -101,6 +101,7 @@ mod tests {
             installed: InstalledModule {
                 id: "zfs/2.4".parse().expect("a module"),
                 objects: [].into(),
+                by_hand: false,
             },
             works_for: "7.1".parse().expect("a release"),
             kernel: "7.2".parse().expect("a release"),

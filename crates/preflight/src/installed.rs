@@ -22,6 +22,9 @@ pub(crate) struct InstalledModule {
     pub(crate) id: ModuleId,
     /// The names of the kernel modules, with `_` for `-`.
     pub(crate) objects: BTreeSet<String>,
+    /// Whether no transaction builds the module, since its dkms.conf says AUTOINSTALL=no.
+    #[serde(default)]
+    pub(crate) by_hand: bool,
 }
 
 impl InstalledModule {
@@ -60,7 +63,8 @@ impl InstalledKernel {
                 // the same name.
                 objects.insert(id.name.as_str().replace('-', "_"));
             }
-            modules.insert(id.name.clone(), InstalledModule { id: id.clone(), objects });
+            let by_hand = record.as_ref().is_some_and(Record::is_built_by_hand);
+            modules.insert(id.name.clone(), InstalledModule { id: id.clone(), objects, by_hand });
         }
         Self { kernel, modules }
     }

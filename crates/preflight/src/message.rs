@@ -1,6 +1,6 @@
 //! The lines that a preflight prints.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -53,8 +53,8 @@ pub(crate) fn lines(
     }
     let (critical, others): (Vec<_>, Vec<_>) =
         verdict.regressions.iter().partition(|it| aborts && it.critical.is_some());
-    for regression in others {
-        let _ = writeln!(text, "warning: {}", lost(regression));
+    for warning in all_lost(others) {
+        let _ = writeln!(text, "warning: {warning}");
     }
     for regression in &critical {
         let _ = writeln!(text, "error: {}", lost(regression));
@@ -94,16 +94,37 @@ fn failure(module: &ModuleId, kernel: Option<&KernelRelease>, complaint: &Compla
     text
 }
 
+/// Returns one text for each of `regressions`, but only one for all modules of a kernel without
+/// headers.
+fn all_lost(regressions: Vec<&Regression>) -> Vec<String> {
+    let (without_headers, others): (Vec<_>, Vec<_>) =
+        regressions.into_iter().partition(|it| matches!(it.why, RegressionCause::NoHeaders));
+    let mut by_kernel: BTreeMap<_, Vec<&Regression>> = BTreeMap::new();
+    for regression in without_headers {
+        by_kernel.entry((&regression.kernel, &regression.works_for)).or_default().push(regression);
+    }
+    let together = by_kernel.into_values().map(|group| match group[..] {
+        [Regression { works_for, kernel, package, .. }, _, ..] => {
+            let modules: Vec<String> = group.iter().map(|it| it.installed.id.to_string()).collect();
+            let why = no_headers(&modules.join(", "), kernel, package);
+            format!("{why}\n  note: they work for {works_for} ({package})")
+        }
+        _ => group.into_iter().map(lost).collect(),
+    });
+    together.chain(others.into_iter().map(lost)).collect()
+}
+
+fn no_headers(modules: &str, kernel: &KernelRelease, package: &str) -> String {
+    format!(
+        "{modules} for {kernel}: cannot be built: the headers of {package} are not in the \
+         transaction"
+    )
+}
+
 fn lost(regression: &Regression) -> String {
     let Regression { installed, works_for, kernel, package, why, critical } = regression;
     let mut text = match why {
-        RegressionCause::NoHeaders => {
-            format!(
-                "{} for {kernel}: cannot be built: the headers of {package} are not in the \
-                 transaction",
-                installed.id
-            )
-        }
+        RegressionCause::NoHeaders => no_headers(&installed.id.to_string(), kernel, package),
         RegressionCause::DoesNotBuild(module, complaint) => {
             failure(module, Some(kernel), complaint)
         }

@@ -123,6 +123,11 @@ impl TrialJob {
         if let Some(missing) = self.targets.iter().find(|target| !scratch.path(target).exists()) {
             return Err(NotTried::new(format!("the packages do not contain {missing}")));
         }
+        if self.stops_early
+            && let Some(verdict) = self.without_headers(&machine, &scratch, &now)?
+        {
+            return Ok(verdict);
+        }
         scratch.add_staying(&self.staying)?;
         scratch.fill()?;
         // Its path is hidden once the trees are mounted.
@@ -135,6 +140,40 @@ impl TrialJob {
         machine.trees.build_cache = cache.as_ref().map(path_of);
         machine.trees.package_lists = Some(path_of(&lists));
         self.build(&machine, &now, &path_of(&logs))
+    }
+
+    /// Returns the verdict on the arriving kernels that have no headers; `None` if the transaction
+    /// need not be aborted because of them. Only the packages must have been unpacked.
+    fn without_headers(
+        &self,
+        machine: &Machine,
+        scratch: &Scratch,
+        now: &Now,
+    ) -> Result<Option<Verdict>, NotTried> {
+        if machine.trees.etc.join("no-autoinstall").exists() {
+            return Ok(None);
+        }
+        let mut results = TrialResults { tried: Vec::new(), packages: BTreeMap::new() };
+        for kernel in self.arriving()?.subjects().kernels {
+            let dir = scratch.path("usr/lib/modules").join(kernel.as_str());
+            let places = [&dir, &machine.trees.install.join(kernel.as_str())];
+            let has_headers = places.iter().any(|dir| dir.join("build/include").is_dir());
+            if let Ok(package) = fs::read_to_string(dir.join("pkgbase"))
+                && !has_headers
+            {
+                results.packages.insert(kernel.clone(), package.trim().to_owned());
+                let (module, result) = (None, TriedResult::NoHeaders);
+                results.tried.push(Tried { module, kernel: Some(kernel), result });
+            }
+        }
+        let verdict = self.verdict(&mut results, machine, now);
+        Ok(verdict.aborts(machine.settings.preflight.mode).then_some(verdict))
+    }
+
+    /// Returns the targets of the transaction that arrive.
+    fn arriving(&self) -> Result<Targets, NotTried> {
+        let text: String = self.targets.iter().map(|target| format!("{target}\n")).collect();
+        Ok(Targets::read(&mut text.as_bytes())?)
     }
 
     /// Makes `dir` a mount of its own: of a file system in memory, or of `dir` itself on its disk if
@@ -160,8 +199,7 @@ impl TrialJob {
     /// Builds the modules and returns the verdict. Copies the logs of failed builds into the
     /// directory `logs`.
     fn build(&self, machine: &Machine, now: &Now, logs: &Path) -> TrialReport {
-        let text: String = self.targets.iter().map(|target| format!("{target}\n")).collect();
-        let targets = Targets::read(&mut text.as_bytes())?;
+        let targets = self.arriving()?;
         let arrived = targets.subjects();
         let scope =
             Scope { changed: Some(arrived.clone()), trusts_packages: true, ..Scope::default() };

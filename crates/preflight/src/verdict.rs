@@ -134,7 +134,7 @@ where
         let Some(kernel) = &tried.kernel else { return Vec::new() };
         let Some(package) = self.results.packages.get(kernel) else { return Vec::new() };
         let concerns = |it: &InstalledModule| {
-            tried.module.as_ref().is_none_or(|id| id.name == it.id.name)
+            tried.module.as_ref().map_or(!it.by_hand, |id| id.name == it.id.name)
                 && !it.objects.is_subset(self.in_kernels)
         };
         let lost = lost(self.installed, package, kernel).into_iter();

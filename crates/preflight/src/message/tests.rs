@@ -22,7 +22,7 @@ fn complaint() -> Complaint {
 
 fn regression(module: &str, why: RegressionCause, critical: Option<&str>) -> Regression {
     Regression {
-        installed: InstalledModule { id: id(module), objects: [].into() },
+        installed: InstalledModule { id: id(module), objects: [].into(), by_hand: false },
         works_for: release("7.1-arch1-1"),
         kernel: release("7.2-arch1-1"),
         package: "linux".into(),
@@ -119,6 +119,22 @@ fn an_abort_ends_with_reasons_and_commands() {
       to upgrade everything else, run: pacman -Syu --ignore linux,linux-headers,nvidia-open
       to continue without zfs, run: dkms preflight --allow-once
       then repeat the pacman command
+    ");
+}
+
+#[test]
+fn modules_of_a_kernel_without_headers_are_named_together() {
+    let lost = |module| regression(module, RegressionCause::NoHeaders, None);
+    let fails = RegressionCause::DoesNotBuild(id("zfs/2.4"), complaint());
+    let regressions = vec![lost("webcam/1"), regression("zfs/2.3", fails, None), lost("wifi/2")];
+    let verdict = Verdict { regressions, ..Verdict::default() };
+    insta::assert_snapshot!(text(&verdict, false, false), @"
+    warning: webcam/1, wifi/2 for 7.2-arch1-1: cannot be built: the headers of linux are not in the transaction
+      note: they work for 7.1-arch1-1 (linux)
+    warning: zfs/2.4 for 7.2-arch1-1: make failed (exit status 2): make
+      cause: zfs.c:3:2: error: unknown type name
+      log: /var/lib/dkms/.log/zfs.log
+      note: zfs/2.3 works for 7.1-arch1-1 (linux)
     ");
 }
 

@@ -12,7 +12,8 @@ fn installed(kernel: &str, modules: &[&str]) -> InstalledKernel {
     let modules = modules.iter().map(|id| {
         let id: ModuleId = id.parse().unwrap();
         let objects = [id.name.as_str().to_owned()].into();
-        (id.name.clone(), InstalledModule { id, objects })
+        let by_hand = id.name.as_str() == "manual";
+        (id.name.clone(), InstalledModule { id, objects, by_hand })
     });
     InstalledKernel {
         kernel: Kernel {
@@ -60,6 +61,7 @@ fn regressions(results: &TrialResults, installed: &[InstalledKernel]) -> Vec<Str
 #[rstest]
 #[case::upgrade(Some("foo/2"), "7.2", "linux", &["foo/1 7.1"])]
 #[case::critical(Some("zfs/2"), "7.2", "linux", &["zfs/1 7.1 !"])]
+#[case::built_by_hand(Some("manual/1"), "7.2", "linux", &["manual/1 7.1"])]
 #[case::no_headers(None, "7.2", "linux", &["foo/1 7.1", "zfs/1 7.1 !"])]
 #[case::another_kernel(Some("foo/2"), "7.2-zen", "linux-zen", &[])]
 #[case::not_installed(Some("bar/2"), "7.2", "linux", &[])]
@@ -71,7 +73,7 @@ fn a_module_is_lost_if_it_works_for_the_package_now(
     #[case] want: &[&str],
 ) {
     let result = if module.is_some() { fails() } else { TriedResult::NoHeaders };
-    let installed = [installed("7.1", &["foo/1", "zfs/1"])];
+    let installed = [installed("7.1", &["foo/1", "manual/1", "zfs/1"])];
     assert_eq!(regressions(&results(module, kernel, package, result), &installed), want);
 }
 
