@@ -14,6 +14,18 @@ use crate::machine::Side;
 /// The time limit of a measurement.
 const LIMIT: Duration = Duration::from_secs(3600);
 
+/// A hook that aborts each transaction that installs a kernel.
+const ABORTING_HOOK: &str = "[Trigger]
+Type = Path
+Operation = Install
+Operation = Upgrade
+Target = usr/lib/modules/*/vmlinuz
+[Action]
+When = PreTransaction
+Exec = /usr/bin/false
+AbortOnFail
+";
+
 /// The delay before our programs' memory is first read. Shorter runs are not disturbed.
 const FIRST_GLANCE: Duration = Duration::from_millis(20);
 
@@ -58,6 +70,24 @@ pub(crate) fn transaction(root: &Root, packages: &[PackageFile]) -> Figure {
     let files = packages.iter().map(|package| package.file.as_str());
     let args: Vec<&str> = pacman.into_iter().chain(files).collect();
     measure(root, || root.start("env", &args), |output| drop(output.ok().hooks_succeed()))
+}
+
+/// Installs a kernel without its headers, which a hook aborts: our preflight, since the machine
+/// needs a module, or one that only fails. In the second case, also unpacks the package.
+pub(crate) fn abort(root: &Root, side: Side, kernel: &PackageFile) -> Figure {
+    let file = &kernel.file;
+    let unpacking = match side {
+        Side::Ours => {
+            root.write("etc/dkms/alpm-dkms.toml", "[preflight]\ncritical = \"vhba\"\n");
+            String::new()
+        }
+        Side::Dkms | Side::PacmanOnly => {
+            root.write("etc/pacman.d/hooks/04-abort.hook", ABORTING_HOOK);
+            format!(" && bsdtar -xf {file} -C $(mktemp -d)")
+        }
+    };
+    let pacman = "LC_ALL=C.UTF-8 pacman --noconfirm --noprogressbar -U";
+    run(root, "bash", &["-c", &format!("! {pacman} {file}{unpacking}")])
 }
 
 /// Runs a program that must succeed.

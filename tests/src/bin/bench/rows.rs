@@ -35,6 +35,9 @@ enum Kind {
         on_disk: bool,
         preflight: Preflight,
     },
+    /// A new kernel without its headers, which the preflight aborts. pacman alone is aborted by
+    /// another hook, and the package is unpacked once.
+    Abort,
     /// A reinstallation of full-size headers, with our hooks and without hooks.
     Headers,
     /// `dkms status`.
@@ -57,6 +60,9 @@ enum Preflight {
 /// The sides of rows that take us milliseconds, with the number of measurements in each round.
 const BOTH: [(Side, usize); 2] = [(Side::Ours, 20), (Side::Dkms, 1)];
 
+/// The number of aborted transactions in each round.
+const ABORTS: usize = 10;
+
 /// The number of reinstallations of headers in each round.
 const REINSTALLS: usize = 5;
 
@@ -71,7 +77,7 @@ const NEXT: [&str; 12] = {
 };
 
 /// All rows, in the order of measurement and of the page.
-pub(crate) const ROWS: [Row; 14] = [
+pub(crate) const ROWS: [Row; 15] = [
     Row {
         name: "install",
         title: "install the 12 modules, one kernel",
@@ -189,6 +195,13 @@ pub(crate) const ROWS: [Row; 14] = [
         is_reached: |m| m.ours <= m.pacman + 0.3,
     },
     Row {
+        name: "abort",
+        title: "abort a kernel without headers, 12 modules",
+        kind: Kind::Abort,
+        goal: "pacman and unpacking + 50 ms",
+        is_reached: |m| m.ours <= m.pacman + 0.05,
+    },
+    Row {
         name: "status",
         title: "dkms status, 12 modules x 2 kernels",
         kind: Kind::Status(State::TwoKernels),
@@ -264,6 +277,15 @@ impl Row {
                 }
                 if sides.contains(&Side::PacmanOnly) && *compiles != Work::NONE {
                     results.note_floor(self.name, machines.floor(compiles));
+                }
+            }
+            Kind::Abort => {
+                for side in [Side::Ours, Side::PacmanOnly] {
+                    let root = machines.fork(side, State::Modules);
+                    for _ in 0..ABORTS {
+                        let figure = measure::abort(&root, side, &find("linux-2"));
+                        results.note(self.name, side, figure);
+                    }
                 }
             }
             Kind::Headers => {
