@@ -170,7 +170,7 @@ impl Question {
     /// Prints that there is nothing to try, for the reason `why`.
     fn nothing(&self, why: &str) {
         let text = match self.json {
-            true => Report::of(&Verdict::default()).to_json(),
+            true => Report::of(&Verdict::default(), false).to_json(),
             false => format!("nothing to try: {why}"),
         };
         LineWriter::new(io::stdout()).lines(&text);

@@ -21,6 +21,8 @@ pub(crate) fn complain(message: &str) {
 /// The verdict of a preflight.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report<'a> {
+    /// Whether a transaction with these packages would be aborted.
+    would_abort: bool,
     builds: Vec<Builds<'a>>,
     regressions: Vec<Lost<'a>>,
     failures: Vec<Failure<'a>>,
@@ -83,7 +85,7 @@ struct Unknown<'a> {
 }
 
 impl<'a> Report<'a> {
-    pub(crate) fn of(verdict: &'a Verdict) -> Self {
+    pub(crate) fn of(verdict: &'a Verdict, would_abort: bool) -> Self {
         let builds = verdict.builds.iter().map(|(kernel, modules)| Builds {
             kernel,
             modules: modules.iter().map(Module::of).collect(),
@@ -99,6 +101,7 @@ impl<'a> Report<'a> {
             reason,
         });
         Self {
+            would_abort,
             builds: builds.collect(),
             regressions: verdict.regressions.iter().map(Lost::of).collect(),
             failures: failures.collect(),
@@ -192,11 +195,12 @@ mod tests {
             warnings: vec!["not enough space in /boot".into()],
             ..Verdict::default()
         };
-        insta::assert_snapshot!(Report::of(&verdict).to_json());
-        let empty = serde_json::json!(
-            {"builds": [], "regressions": [], "failures": [], "not_tried": [], "warnings": []}
-        );
-        let found = serde_json::to_value(Report::of(&Verdict::default())).expect("JSON");
-        assert_eq!(found, empty);
+        insta::assert_snapshot!(Report::of(&verdict, true).to_json());
+        let nothing = Verdict::default();
+        let empty = serde_json::json!({
+            "would_abort": false, "builds": [], "regressions": [], "failures": [], "not_tried": [],
+            "warnings": []
+        });
+        assert_eq!(serde_json::to_value(Report::of(&nothing, false)).expect("JSON"), empty);
     }
 }

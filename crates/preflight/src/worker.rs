@@ -160,16 +160,17 @@ impl WorkerJob {
             expected::store(&machine.trees, &verdict)?;
             expected::announce(machine, &verdict);
         }
+        let loses_needed = verdict.aborts(machine.settings.preflight.mode);
+        let is_permitted = loses_needed && permission::is_granted(&machine.trees);
+        let would_abort = loses_needed && !is_permitted;
         if json {
-            print(&Report::of(&verdict).to_json());
+            print(&Report::of(&verdict, would_abort).to_json());
         } else {
-            let would_abort = verdict.aborts(machine.settings.preflight.mode);
-            let is_permitted = would_abort && permission::is_granted(&machine.trees);
             if is_permitted {
                 let note = "dkms preflight --allow-once permits a transaction with these packages";
                 print(&format!("note: {note}"));
             }
-            let consequence = match would_abort && !is_permitted {
+            let consequence = match would_abort {
                 true => Consequence::WouldAbort,
                 false => Consequence::GoesOn,
             };
