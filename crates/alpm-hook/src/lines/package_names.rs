@@ -1,4 +1,4 @@
-//! Displays modules and kernels with the packages that own them.
+//! Displays modules and kernels with their packages.
 
 use std::collections::BTreeMap;
 
@@ -7,20 +7,26 @@ use dkms_engine::names::{KernelRelease, ModuleId};
 
 use crate::package_query::Packages;
 
-/// The packages that own modules and kernels. By default, no package is known.
+/// The packages of modules and kernels. By default, no package is known.
 #[derive(Debug, Clone, Default)]
 pub struct PackageNames {
     packages: Packages,
     sources: BTreeMap<ModuleId, String>,
+    kernels: BTreeMap<KernelRelease, String>,
 }
 
 impl PackageNames {
-    /// Combines the answer of alpm-query with the source directories of the modules in `facts`.
+    /// Combines the answer of alpm-query with the source directories of the modules in `facts`, and
+    /// with the packages that the kernels in `facts` name.
     #[must_use]
     pub fn new(packages: Packages, facts: &Facts) -> Self {
         let sources =
             facts.modules.iter().map(|(id, module)| (id.clone(), module.source_dir.clone()));
-        Self { packages, sources: sources.collect() }
+        let kernels = facts
+            .kernels
+            .iter()
+            .filter_map(|(release, about)| Some((release.clone(), about.kernel.pkgbase.clone()?)));
+        Self { packages, sources: sources.collect(), kernels: kernels.collect() }
     }
 
     /// Returns a module with its package, as in `zfs/2.4.4 (zfs-dkms 2.4.4-1)`. If the package is
@@ -34,12 +40,12 @@ impl PackageNames {
         }
     }
 
-    /// Returns a kernel with its package, as in `7.2.13-arch1-1 (linux)`. If the package is
-    /// unknown, returns only the release.
+    /// Returns a kernel with its package, as in `7.2.13-arch1-1 (linux)`. If the kernel's file
+    /// `pkgbase` does not name a package, returns only the release, as the other hooks do.
     #[must_use]
     pub fn kernel(&self, kernel: &KernelRelease) -> String {
-        match self.packages.of_kernel(kernel) {
-            Some(package) => format!("{kernel} ({})", package.name),
+        match self.kernels.get(kernel) {
+            Some(package) => format!("{kernel} ({package})"),
             None => kernel.to_string(),
         }
     }

@@ -1,5 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use dkms_engine::dkms_tree::Reason;
 use dkms_engine::facts::{self, Scope};
@@ -7,6 +7,7 @@ use dkms_engine::failure::Failure;
 use dkms_engine::machine::Machine;
 use dkms_engine::plan::{Job, Note};
 use dkms_engine::report::Report;
+use testroot::TestRoot;
 
 use super::*;
 use crate::package_query::Packages;
@@ -48,7 +49,8 @@ fn packages() -> Packages {
         br#"{"owners": {"usr/src/zfs-2.4.4/dkms.conf": {"name": "zfs-dkms", "version": "2.4.4-1"}},
              "kernels": {"7.2.13-arch1-1": {"kernel": {"name": "linux", "version": "7.2.13.arch1-1"},
                                             "headers": null, "headers_package": "linux-headers"},
-                         "6.12.8-1-lts": {"kernel": null, "headers": null,
+                         "6.12.8-1-lts": {"kernel": {"name": "linux-lts", "version": "6.12.8-1"},
+                                          "headers": null,
                                           "headers_package": "linux-lts-headers"}}}"#,
     )
     .expect("an answer")
@@ -57,8 +59,12 @@ fn packages() -> Packages {
 /// Returns the output of a run of `plan` in which each step takes 4.1 seconds and ends with
 /// `outcome`.
 fn run(plan: &Plan, outcome: impl Fn(&Action) -> Outcome) -> String {
-    let nothing = Machine::for_hook(Path::new("/nonexistent"));
-    let facts = facts::read(&nothing, &Scope { shallow: true, ..Scope::default() });
+    // Only one of the kernels names its package, although pacman knows both.
+    let root = TestRoot::new();
+    root.kernel(NEW).pkgbase("linux");
+    root.kernel(LTS);
+    let machine = Machine::for_hook(root.path());
+    let facts = facts::read(&machine, &Scope { shallow: true, ..Scope::default() });
     let mut lines = Lines::new(Vec::new(), PackageNames::new(packages(), &facts));
     lines.event(&Event::Planned(plan));
     let mut report = Report::default();
