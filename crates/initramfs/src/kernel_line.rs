@@ -41,11 +41,12 @@ pub(crate) fn kernel_line(kernel: &KernelAssessment, missing: &MissingModules) -
     let plural = if count == 1 { "" } else { "s" };
     let mut line = format!("{}: {count} module{plural} installed", kernel.name());
     let mut images_by_modules: BTreeMap<Vec<&str>, Vec<String>> = BTreeMap::new();
-    let mut outdated = Vec::new();
+    let (mut outdated, mut absent) = (Vec::new(), Vec::new());
     for it in &kernel.images {
         let path = it.image.path.display().to_string();
         if it.is_outdated {
-            outdated.push(path);
+            let is_absent = matches!(it.facts.current, CurrentImage::Missing);
+            if is_absent { absent.push(path) } else { outdated.push(path) }
         } else if let CurrentImage::Holds(contents) = &it.facts.current {
             let held = kernel.modules.placed.iter().filter(|name| contents.modules.contains(*name));
             let held: Vec<&str> = held.map(KmodName::as_str).collect();
@@ -57,8 +58,14 @@ pub(crate) fn kernel_line(kernel: &KernelAssessment, missing: &MissingModules) -
     for (held, images) in images_by_modules {
         let _ = write!(line, ", {} in {}", held.join(" "), images.join(" and "));
     }
-    if !outdated.is_empty() {
-        let _ = write!(line, "; outdated: {}; run: dkms initramfs", outdated.join(", "));
+    let stale = [("missing image", &absent), ("outdated", &outdated)];
+    let stale: Vec<String> = stale
+        .into_iter()
+        .filter(|(_, images)| !images.is_empty())
+        .map(|(state, images)| format!("; {state}: {}", images.join(", ")))
+        .collect();
+    if !stale.is_empty() {
+        let _ = write!(line, "{}; run: dkms initramfs", stale.concat());
     }
     let release = &kernel.kernel.release;
     let missing = missing.get(release).into_iter().flatten();
@@ -74,11 +81,57 @@ pub(crate) fn kernel_line(kernel: &KernelAssessment, missing: &MissingModules) -
 
 #[cfg(test)]
 mod tests {
-    use dkms_engine::machine::Kernels;
+    use dkms_engine::machine::{Kernels, Trees};
     use testroot::TestRoot;
 
     use super::*;
+    use crate::assess::ImageAssessment;
+    use crate::decide::{Decision, ImageFacts};
+    use crate::image::{Contents, Image, ImageKind};
     use crate::managed_modules::ManagedModules;
+
+    #[test]
+    fn distinguishes_missing_images_from_outdated_ones() {
+        let root = TestRoot::new();
+        root.kernel("7.2").pkgbase("linux");
+        let [kernel] = &Kernels::read(&Trees::under(root.path())).unwrap().all[..] else {
+            panic!()
+        };
+        let image = |file: &str, current: CurrentImage| ImageAssessment {
+            image: Image {
+                path: format!("/boot/{file}").into(),
+                kind: ImageKind::Initramfs,
+                kernel: kernel.release.clone(),
+                preset: None,
+                kernel_file: None,
+            },
+            facts: ImageFacts {
+                kernel: kernel.release.clone(),
+                installed: BTreeSet::new(),
+                existed: true,
+                changed: BTreeSet::new(),
+                placed: BTreeSet::new(),
+                failed: BTreeSet::new(),
+                configured: None,
+                earlier: None,
+                current,
+            },
+            decision: Decision::UpToDate,
+            is_outdated: true,
+        };
+        let images = vec![
+            image("old.img", CurrentImage::Holds(Contents::default())),
+            image("absent.img", CurrentImage::Missing),
+            image("broken.img", CurrentImage::Unreadable("no archive".into())),
+        ];
+        let modules = ManagedModules::default();
+        let kernel = KernelAssessment { kernel: kernel.clone(), images, modules, hidden: None };
+        assert_eq!(
+            kernel_line(&kernel, &MissingModules::new()),
+            "7.2 (linux): 0 modules installed; missing image: /boot/absent.img; \
+             outdated: /boot/old.img, /boot/broken.img; run: dkms initramfs"
+        );
+    }
 
     #[test]
     fn lists_every_missing_module_whatever_the_reason() {
