@@ -1,4 +1,4 @@
-//! The modules that the next upgrade would lose, according to the last `dkms preflight --upgrade`.
+//! The modules that the next upgrade would lose, according to the last preflight of one.
 
 use std::collections::BTreeSet;
 use std::env;

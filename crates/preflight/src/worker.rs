@@ -131,6 +131,11 @@ impl WorkerJob {
         }
         let owners = owners(machine, query)?;
         let verdict = self.verdict(machine, query, &arriving, &owners, targets)?;
+        if arriving.upgrade
+            && let Err(error) = expected::store(&machine.trees, &verdict)
+        {
+            log::info!("{error}");
+        }
         let would_abort = verdict.aborts(machine.settings.preflight.mode);
         let aborts = would_abort && !permission::take(&machine.trees);
         if would_abort && !aborts {

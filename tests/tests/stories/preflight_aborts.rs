@@ -59,7 +59,10 @@ fn a_module_that_the_settings_name_aborts_the_upgrade() {
             ["var/lib/dkms/.cache/objects/", "var/lib/dkms/.log/disk-1.0-", "var/cache/pacman/"];
         !expected.iter().any(|top| path.starts_with(top))
     });
-    assert_eq!(changes, ["var/lib/dkms/.lock", "var/log/pacman.log"]);
+    let state = ["var/lib/dkms/.lock", "var/lib/dkms/.preflight-expected", "var/log/pacman.log"];
+    assert_eq!(changes, state);
+    let warning = format!("the next upgrade would lose disk/1.0 for {}", next_release());
+    root.dkms(&["status"]).has(&warning);
     root.assert_works(&release(), "disk");
     root.assert_works(&release(), "bbswitch");
 
