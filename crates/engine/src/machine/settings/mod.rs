@@ -373,6 +373,19 @@ mod tests {
     }
 
     #[test]
+    fn bytes_that_are_no_text_do_not_affect_the_settings_before_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let trees = Trees::under(dir.path());
+        fs::create_dir_all(&trees.etc).unwrap();
+        let bytes = b"[preflight]\ncritical = ['zfs']\n\xff\xfe\n";
+        fs::write(trees.etc.join("alpm-dkms.toml"), bytes).unwrap();
+        let settings = Settings::read(&trees, &Tools::default(), &Environment::fixed());
+        assert_eq!(settings.preflight.critical, ["zfs"]);
+        let [problem] = &settings.problems[..] else { panic!("{:?}", settings.problems) };
+        assert!(problem.contains("alpm-dkms.toml: line 3: "), "{problem}");
+    }
+
+    #[test]
     fn launcher_can_have_arguments() {
         let settings = read(&[("alpm-dkms.toml", "[build]\nlauncher = 'env  A=b ccache '\n")]);
         assert_eq!(settings.launcher(), ["env", "A=b", "ccache"]);

@@ -122,8 +122,8 @@ impl OwnSettings {
     /// defaults. Adds a message for each syntax error, invalid value and unknown key, but keeps all
     /// other settings.
     pub(super) fn read(file: &Path, problems: &mut Vec<String>) -> Self {
-        let text = match fs::read_to_string(file) {
-            Ok(text) => text,
+        let text = match fs::read(file) {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Self::default(),
             Err(error) => {
                 problems.push(format!("cannot read {}: {error}; using defaults", file.display()));
