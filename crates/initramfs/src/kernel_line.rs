@@ -32,8 +32,8 @@ pub(crate) fn missing_modules<'a>(
 }
 
 /// Returns the final line of output for a kernel, such as `7.2.13-arch1-1 (linux): 4 modules
-/// installed, zfs in /boot/initramfs-linux.img`. If an image is outdated or a module is missing,
-/// the line ends with the command that fixes it.
+/// installed, zfs in /boot/initramfs-linux.img`. If an image is missing or outdated, or a
+/// module is missing, the line ends with the command that fixes it.
 ///
 /// `missing` contains the modules that should be installed for the kernel and are not.
 pub(crate) fn kernel_line(kernel: &KernelAssessment, missing: &MissingModules) -> String {
@@ -58,7 +58,7 @@ pub(crate) fn kernel_line(kernel: &KernelAssessment, missing: &MissingModules) -
     for (held, images) in images_by_modules {
         let _ = write!(line, ", {} in {}", held.join(" "), images.join(" and "));
     }
-    let stale = [("missing image", &absent), ("outdated", &outdated)];
+    let stale = [("missing images", &absent), ("outdated", &outdated)];
     let stale: Vec<String> = stale
         .into_iter()
         .filter(|(_, images)| !images.is_empty())
@@ -128,7 +128,7 @@ mod tests {
         let kernel = KernelAssessment { kernel: kernel.clone(), images, modules, hidden: None };
         assert_eq!(
             kernel_line(&kernel, &MissingModules::new()),
-            "7.2 (linux): 0 modules installed; missing image: /boot/absent.img; \
+            "7.2 (linux): 0 modules installed; missing images: /boot/absent.img; \
              outdated: /boot/old.img, /boot/broken.img; run: dkms initramfs"
         );
     }

@@ -1,4 +1,5 @@
-//! The modules that the next upgrade would lose, according to the last preflight of one.
+//! The modules that the next upgrade would lose, according to the last preflight of
+//! an upgrade.
 
 use std::collections::BTreeSet;
 use std::env;

@@ -22,7 +22,7 @@ pub(crate) struct InstalledModule {
     pub(crate) id: ModuleId,
     /// The names of the kernel modules, with `_` for `-`.
     pub(crate) objects: BTreeSet<String>,
-    /// Whether no transaction builds the module, since its dkms.conf says AUTOINSTALL=no.
+    /// Whether dkms.conf sets `AUTOINSTALL="no"`. Transactions do not build such a module.
     #[serde(default)]
     pub(crate) by_hand: bool,
 }

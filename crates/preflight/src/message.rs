@@ -94,8 +94,8 @@ fn failure(module: &ModuleId, kernel: Option<&KernelRelease>, complaint: &Compla
     text
 }
 
-/// Returns one text for each of `regressions`, but only one for all modules of a kernel without
-/// headers.
+/// Returns a message for each regression. All modules that lack the same kernel's headers share one
+/// message.
 fn all_lost(regressions: Vec<&Regression>) -> Vec<String> {
     let (without_headers, others): (Vec<_>, Vec<_>) =
         regressions.into_iter().partition(|it| matches!(it.why, RegressionCause::NoHeaders));

@@ -142,8 +142,8 @@ impl TrialJob {
         self.build(&machine, &now, &path_of(&logs))
     }
 
-    /// Returns the verdict on the arriving kernels that have no headers; `None` if the transaction
-    /// need not be aborted because of them. Only the packages must have been unpacked.
+    /// Returns the verdict if missing headers of arriving kernels alone abort the transaction, or
+    /// `None` if they do not. The packages must have been unpacked; the trees need not be filled.
     fn without_headers(
         &self,
         machine: &Machine,
@@ -170,7 +170,7 @@ impl TrialJob {
         Ok(verdict.aborts(machine.settings.preflight.mode).then_some(verdict))
     }
 
-    /// Returns the targets of the transaction that arrive.
+    /// Returns the arriving paths as pacman's targets.
     fn arriving(&self) -> Result<Targets, NotTried> {
         let text: String = self.targets.iter().map(|target| format!("{target}\n")).collect();
         Ok(Targets::read(&mut text.as_bytes())?)

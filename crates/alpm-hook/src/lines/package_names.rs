@@ -16,8 +16,8 @@ pub struct PackageNames {
 }
 
 impl PackageNames {
-    /// Combines the answer of alpm-query with the source directories of the modules in `facts`, and
-    /// with the packages that the kernels in `facts` name.
+    /// Combines alpm-query's answer with the source directories of the modules and the `pkgbase` of
+    /// the kernels in `facts`.
     #[must_use]
     pub fn new(packages: Packages, facts: &Facts) -> Self {
         let sources =
@@ -40,8 +40,8 @@ impl PackageNames {
         }
     }
 
-    /// Returns a kernel with its package, as in `7.2.13-arch1-1 (linux)`. If the kernel's file
-    /// `pkgbase` does not name a package, returns only the release, as the other hooks do.
+    /// Returns a kernel with its package, as in `7.2.13-arch1-1 (linux)`. Like the other hooks,
+    /// returns only the release if the kernel has no `pkgbase` file.
     #[must_use]
     pub fn kernel(&self, kernel: &KernelRelease) -> String {
         match self.kernels.get(kernel) {

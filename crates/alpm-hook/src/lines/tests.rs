@@ -59,7 +59,7 @@ fn packages() -> Packages {
 /// Returns the output of a run of `plan` in which each step takes 4.1 seconds and ends with
 /// `outcome`.
 fn run(plan: &Plan, outcome: impl Fn(&Action) -> Outcome) -> String {
-    // Only one of the kernels names its package, although pacman knows both.
+    // Only one kernel has a `pkgbase` file, although pacman knows the packages of both.
     let root = TestRoot::new();
     root.kernel(NEW).pkgbase("linux");
     root.kernel(LTS);

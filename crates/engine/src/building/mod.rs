@@ -139,8 +139,8 @@ impl Build<'_> {
             true => failed,
             false => self.disk_full(failed, lowest),
         });
-        // A build cannot change a source on a read-only file system. A run beside this trial run can:
-        // it keeps a copy of the source by linking its files, which changes their signatures.
+        // If the source is on a read-only file system, the build cannot have changed it. A concurrent
+        // run may have: to keep a copy, it hard-links the files, which changes their ctime.
         let is_writable = !self.source().is_ok_and(|source| durable::is_read_only(&source));
         let programs = match &result {
             Ok(_) => BTreeMap::new(),

@@ -245,8 +245,8 @@ impl BuildCache {
     }
 
     /// Evicts the least recently used entries until the total size is at most `limit` bytes. Pinned
-    /// entries are never evicted and do not count. Also removes invalid entries. The cache's
-    /// directory stays, since a trial run may have opened it.
+    /// entries are never evicted and do not count. Also removes invalid entries. Keeps the cache
+    /// directory, because a trial run may have it open.
     ///
     /// # Errors
     /// [`FileError`] at the first entry that cannot be removed.
@@ -266,7 +266,7 @@ impl BuildCache {
         Ok(())
     }
 
-    /// Removes all entries, even pinned ones, and returns their number. The cache's directory stays.
+    /// Removes all entries, even pinned ones, and returns their number. Keeps the cache directory.
     ///
     /// # Errors
     /// [`FileError`] at the first entry that cannot be removed.

@@ -71,10 +71,11 @@ pub(crate) fn remove_strays(machine: &Machine) -> Result<(), FileError> {
     Ok(())
 }
 
-/// Removes the unfinished files and directories of all modules.
+/// Removes the temporary files and staging directories that killed runs left in the modules'
+/// directories below `dir`.
 ///
-/// `dir` is the dkms tree or, `depth` levels below it, a directory `T/M`, `T/M/V`, `T/M/V/K` or
-/// `T/M/V/K/A`.
+/// `depth` is the level of `dir`: 0 for the dkms tree `T`, 1 for `T/M`, 2 for `T/M/V`, 3 for
+/// `T/M/V/K`, 4 for `T/M/V/K/A`.
 fn remove_module_strays(dir: &Path, depth: usize) -> Result<(), FileError> {
     let Ok(entries) = fs::read_dir(dir) else { return Ok(()) };
     for entry in entries.flatten() {

@@ -118,7 +118,7 @@ impl Record {
         toml_file::read::<Self>(path).filter(|record| record.format == FORMAT)
     }
 
-    /// Returns true if dkms.conf says AUTOINSTALL=no, so that no transaction builds the module.
+    /// Returns true if dkms.conf sets `AUTOINSTALL="no"`. Transactions do not build such a module.
     #[must_use]
     pub fn is_built_by_hand(&self) -> bool {
         let autoinstall = self.values.text("AUTOINSTALL", 0).unwrap_or_default();

@@ -157,7 +157,7 @@ struct Survey<'a> {
     scope: &'a Scope,
     digests: Fingerprints,
     confs: Confs<'a>,
-    /// The directories that the source links lead to.
+    /// The resolved target directory of each module's source link.
     linked: BTreeMap<ModuleId, PathBuf>,
     /// The digest of each module's source without the changes by its scripts, computed on first
     /// use; `None` if the source cannot be read.

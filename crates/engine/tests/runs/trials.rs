@@ -211,20 +211,20 @@ fn builds_are_restored_from_a_read_only_cache() {
 
 #[test]
 #[ignore = "needs root: run make unit"]
-fn builds_are_cached_though_another_run_links_their_source() {
+fn builds_are_cached_even_if_another_run_links_their_source() {
     let mut fixture = Fixture::new();
     fixture.root.source("foo", "1.0");
     fixture.root.dir("copy");
     let (source, copy) = (fixture.root.at("usr/src/foo-1.0"), fixture.root.at("copy/foo.c"));
     fs::hard_link(source.join("foo.c"), &copy).unwrap();
-    // Like another link, this changes the ctime.
+    // This changes the ctime, as a new hard link would.
     fixture.script("PRE_BUILD", &format!("chmod 600 {0} && chmod 644 {0}", copy.display()));
     fixture.change = trial;
     with_read_only(&source, || assert_clean(&fixture.sync(&["foo-1.0"], &[])));
     assert_eq!(cached(&fixture), ["foo/1.0"]);
 }
 
-/// Calls `run` while the directory `dir` is a read-only mount.
+/// Calls `run` while `dir` is mounted read-only.
 fn with_read_only(dir: &Path, run: impl FnOnce() + Send) {
     thread::scope(|scope| {
         // The mount disappears with the thread.

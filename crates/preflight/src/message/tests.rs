@@ -123,7 +123,7 @@ fn an_abort_ends_with_reasons_and_commands() {
 }
 
 #[test]
-fn modules_of_a_kernel_without_headers_are_named_together() {
+fn modules_that_lack_the_same_headers_share_one_warning() {
     let lost = |module| regression(module, RegressionCause::NoHeaders, None);
     let fails = RegressionCause::DoesNotBuild(id("zfs/2.4"), complaint());
     let regressions = vec![lost("webcam/1"), regression("zfs/2.3", fails, None), lost("wifi/2")];

@@ -72,8 +72,10 @@ pub(crate) fn transaction(root: &Root, packages: &[PackageFile]) -> Figure {
     measure(root, || root.start("env", &args), |output| drop(output.ok().hooks_succeed()))
 }
 
-/// Installs a kernel without its headers, which a hook aborts: our preflight, since the machine
-/// needs a module, or one that only fails. In the second case, also unpacks the package.
+/// Starts to install a kernel without its headers, and lets a hook abort the transaction.
+///
+/// With alpm-dkms, this is the preflight, because a critical module would be lost. Otherwise, it is a
+/// hook that always fails, and the package is then unpacked for comparison.
 pub(crate) fn abort(root: &Root, side: Side, kernel: &PackageFile) -> Figure {
     let file = &kernel.file;
     let unpacking = match side {
@@ -104,7 +106,7 @@ pub(crate) fn hook(root: &Root, side: Side, packages: &[PackageFile]) -> Figure 
         Side::Ours => "/usr/lib/alpm-dkms/dkms-install",
         Side::Dkms | Side::PacmanOnly => "/usr/share/libalpm/scripts/dkms install",
     };
-    // Like pacman, the parent keeps the lock open.
+    // The hook's parent process keeps the lock file open, as pacman does.
     let figure = in_shell(root, &format!("exec 9</{LOCK}; {hook}"));
     fs::remove_file(root.path(LOCK)).expect("remove the lock");
     figure

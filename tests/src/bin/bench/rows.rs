@@ -35,8 +35,8 @@ enum Kind {
         on_disk: bool,
         preflight: Preflight,
     },
-    /// A new kernel without its headers, which the preflight aborts. pacman alone is aborted by
-    /// another hook, and the package is unpacked once.
+    /// A transaction that installs a kernel without its headers, aborted by the preflight. For
+    /// comparison with pacman alone, another hook aborts it and the package is unpacked once.
     Abort,
     /// A reinstallation of full-size headers, with our hooks and without hooks.
     Headers,
@@ -196,9 +196,9 @@ pub(crate) const ROWS: [Row; 15] = [
     },
     Row {
         name: "abort",
-        title: "abort a kernel without headers, 12 modules",
+        title: "abort an upgrade to a kernel without headers, 12 modules",
         kind: Kind::Abort,
-        goal: "pacman and unpacking + 50 ms",
+        goal: "pacman + unpacking + 50 ms",
         is_reached: |m| m.ours <= m.pacman + 0.05,
     },
     Row {

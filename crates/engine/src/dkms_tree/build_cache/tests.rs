@@ -227,7 +227,7 @@ fn cache_can_be_an_open_directory() {
     cache.remove_pins(|_| true).unwrap();
     cache.trim(0).unwrap();
     assert!(cache.keys().is_empty());
-    // Another process clears the cache meanwhile.
+    // Meanwhile, another process clears the cache.
     real.cache.trim(0).unwrap();
     real.cache.clear().unwrap();
     cache.keep(&built, &record, &environment(), NO_LIMIT).unwrap();

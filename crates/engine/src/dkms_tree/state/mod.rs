@@ -40,8 +40,8 @@ pub enum SourceState {
     Link {
         /// The path that the link contains, not resolved.
         target: PathBuf,
-        /// The directory that the link leads to, without symbolic links. `None` if it leads to no
-        /// directory.
+        /// The resolved path of the directory to which the link leads, or `None` if it does not lead
+        /// to a directory.
         dir: Option<PathBuf>,
     },
     /// There is a directory in place of the link: the module was imported without its source.

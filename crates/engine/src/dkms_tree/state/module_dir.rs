@@ -78,12 +78,12 @@ fn added(trees: &Trees, id: ModuleId, kernels: Vec<BuiltFor>) -> Added {
     Added { id, source, has_source_dir, kernels }
 }
 
-/// Returns true if the directory `name` in `T/M/V` is not that of a kernel.
+/// Returns true if `T/M/V/name` is not a kernel's directory.
 pub(in crate::dkms_tree) fn is_not_a_kernel(name: &str) -> bool {
     NOT_KERNELS.contains(&name)
 }
 
-/// Returns true if the directory `name` in `T/M` is not that of a version.
+/// Returns true if `T/M/name` is not a version's directory.
 pub(in crate::dkms_tree) fn is_not_a_version(name: &str) -> bool {
     name == ORIGINALS || name.starts_with("kernel-")
 }

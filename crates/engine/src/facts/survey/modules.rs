@@ -200,8 +200,8 @@ pub fn source_dirs(trees: &Trees) -> (BTreeSet<String>, Vec<String>) {
     (dirs, problems)
 }
 
-/// Returns the name of the directory in the source tree to which a source link with this target
-/// points. The directory need not exist. Returns `None` if the link points elsewhere.
+/// Returns the name of the directory in the source tree to which `target`, the text of a source
+/// link, points. The directory need not exist. Returns `None` if `target` points elsewhere.
 fn source_dir(trees: &Trees, target: &Path) -> Option<String> {
     let tree = symlinks::text_for(&trees.root, &trees.source);
     let below = target.strip_prefix(&tree).or_else(|_| target.strip_prefix(&trees.source));

@@ -365,7 +365,7 @@ mod tests {
         assert_eq!(settings.launcher(), ["ccache"]);
         assert!(settings.prefers_dkms(&"b".parse().unwrap()));
         insta::assert_snapshot!(settings.problems.join("\n"), @r#"
-        /alpm-dkms.toml: build.jobs: ignored: invalid type: string "many", expected a number
+        /alpm-dkms.toml: build.jobs: ignored: invalid type: string "many", expected a non-negative number
         /alpm-dkms.toml: cache: ignored: invalid type: integer `3`, expected a section
         /alpm-dkms.toml: module.a.prefer: ignored: unknown variant `mine`, expected `dkms` or `kernel`
         /alpm-dkms.toml: unknown key: preflight.timeot
@@ -451,7 +451,7 @@ mod tests {
         let framework = Framework { unread, ..Framework::default() };
         assert_eq!(settings, Settings { problems, framework, ..Settings::default() });
         insta::assert_snapshot!(settings.problems.join("\n"), @r#"
-        /alpm-dkms.toml: build.jobs: ignored: invalid type: string "many", expected a number
+        /alpm-dkms.toml: build.jobs: ignored: invalid type: string "many", expected a non-negative number
         /framework.conf: evaluation ended early: the file exits the shell
           run: bash -x /framework.conf
         /framework.conf.d/a.conf: invalid value for source_tree: "/usr/../x" (expected an absolute path without ..)

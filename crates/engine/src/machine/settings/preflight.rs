@@ -49,7 +49,7 @@ pub enum PreflightMode {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "expected a list of module names")]
+#[serde(untagged, expecting = "expected a module name or a list of module names")]
 enum Names {
     One(String),
     Several(Vec<String>),

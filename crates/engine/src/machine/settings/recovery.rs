@@ -1,20 +1,20 @@
-//! Reads a TOML file as far as possible, so that a mistake affects only its own line or key.
+//! Reads as much of a TOML file as possible. An invalid value affects only its key; a syntax error
+//! may also affect the settings after it.
 
 use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue, Deserializer, Error};
 
 /// Reads `text`. Adds a message to `problems` for the first syntax error or, if there is none, for
-/// each invalid value. The defaults apply to these keys.
+/// each invalid value. Keys that cannot be read get their defaults.
 pub(super) fn read<T: DeserializeOwned + Default>(text: &str, problems: &mut Vec<String>) -> T {
     let (mut document, errors) = DeTable::parse_recoverable(text);
     let place = |error: &Error| error.span().map_or(0, |span| span.start);
-    // The other syntax errors and invalid values often follow from the first error.
+    // Only the first error is reported, because later errors are often consequences of it.
     let first = errors.iter().min_by_key(|error| place(error));
     problems.extend(first.map(|error| {
         let line = text.get(..place(error)).unwrap_or_default().matches('\n').count() + 1;
-        let what = error.message().replace('\n', ", ");
-        format!("line {line}: {what}; settings after it may be ignored")
+        format!("line {line}: {}; settings after this line may be ignored", error.message())
     }));
     parse(document.clone()).unwrap_or_else(|_| {
         let invalid = remove_invalid::<T>(document.get_mut(), &[]);
@@ -27,8 +27,8 @@ fn parse<T: DeserializeOwned>(document: Spanned<DeTable<'_>>) -> Result<T, Error
     T::deserialize(Deserializer::from(document))
 }
 
-/// Removes the keys with invalid values from `table`, which is the section `parents` of a file that
-/// is read as `T`. Returns a message for each of them.
+/// Removes the keys with invalid values from `table` and returns a message for each. `parents` is
+/// the path of `table` in the file, and `T` is the type of the whole file.
 fn remove_invalid<T: DeserializeOwned>(table: &mut DeTable<'_>, parents: &[&str]) -> Vec<String> {
     let mut problems = Vec::new();
     let mut is_valid = |key: &str, value: &mut Spanned<DeValue<'_>>| {
@@ -55,14 +55,16 @@ fn entry<'a>(key: &'a str, value: DeValue<'a>) -> (Spanned<DeString<'a>>, Spanne
     (Spanned::new(0..0, key.into()), Spanned::new(0..0, value))
 }
 
-/// Replaces the names of Rust's types in a message.
+/// Replaces Rust type names in a message with plain words.
 fn plain(message: &str) -> String {
-    let message = message.replace(" as i128", "");
+    if message.contains(" as i128") {
+        return "number too large".to_owned();
+    }
     match ["usize", "u64"].iter().find_map(|name| message.strip_suffix(name)) {
-        Some(before) => format!("{before}a number"),
+        Some(before) => format!("{before}a non-negative number"),
         None => match message.split_once("expected struct ") {
             Some((before, _)) => format!("{before}expected a section"),
-            None => message,
+            None => message.to_owned(),
         },
     }
 }
@@ -90,39 +92,36 @@ mod tests {
     }
 
     #[rstest]
-    #[case::another_type(
+    #[case::wrong_type(
         "number = 'x'",
-        "first.number: ignored: invalid type: string \"x\", expected a number"
+        "first.number: ignored: invalid type: string \"x\", expected a non-negative number"
     )]
     #[case::negative(
         "number = -5",
-        "first.number: ignored: invalid value: integer `-5`, expected a number"
+        "first.number: ignored: invalid value: integer `-5`, expected a non-negative number"
     )]
-    #[case::too_large(
-        "number = 99999999999999999999",
-        "first.number: ignored: invalid type: integer `99999999999999999999`, expected a number"
-    )]
-    #[case::of_a_list(
+    #[case::too_large("number = 99999999999999999999", "first.number: ignored: number too large")]
+    #[case::list_element(
         "list = [1]",
         "first.list: ignored: invalid type: integer `1`, expected a string"
     )]
-    #[case::no_section(
+    #[case::not_a_section(
         "[named]\na = 3",
         "named.a: ignored: invalid type: integer `3`, expected a section"
     )]
     #[case::named(
         "[named.a]\nnumber = true",
-        "named.a.number: ignored: invalid type: boolean `true`, expected a number"
+        "named.a.number: ignored: invalid type: boolean `true`, expected a non-negative number"
     )]
-    #[case::no_quotes(
+    #[case::missing_quotes(
         "number = x y",
-        "line 2: string values must be quoted, expected literal string; settings after it may be ignored"
+        "line 2: string values must be quoted, expected literal string; settings after this line may be ignored"
     )]
-    #[case::twice(
+    #[case::duplicate_key(
         "number = 1\nnumber = 2",
-        "line 3: duplicate key; settings after it may be ignored"
+        "line 3: duplicate key; settings after this line may be ignored"
     )]
-    fn a_mistake_leaves_the_other_keys_alone(#[case] mistake: &str, #[case] want: &str) {
+    fn a_mistake_does_not_affect_other_keys(#[case] mistake: &str, #[case] want: &str) {
         let mut problems = Vec::new();
         let text = format!("[first]\n{mistake}\n[last]\nnumber = 7\n");
         let file: File = super::read(&text, &mut problems);
@@ -134,8 +133,8 @@ mod tests {
     #[case::open_quote("number = 'x", "line 4: invalid literal string, expected `'`")]
     #[case::open_list("list = ['x'\nnumber = 2", "line 5: ")]
     #[case::open_section("[named", "line 4: unclosed table, expected `]`")]
-    #[case::no_toml("\u{0}<html>", "line 4: ")]
-    fn a_mistake_leaves_the_keys_before_it_alone(#[case] mistake: &str, #[case] want: &str) {
+    #[case::not_toml("\u{0}<html>", "line 4: ")]
+    fn a_mistake_does_not_affect_earlier_keys(#[case] mistake: &str, #[case] want: &str) {
         let mut problems = Vec::new();
         let text = format!("[last]\nnumber = 7\n[first]\n{mistake}\n");
         let file: File = super::read(&text, &mut problems);

@@ -9,7 +9,7 @@ use serde::Deserialize;
 pub(super) struct Size(pub(super) u64);
 
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "expected a number of bytes, \"512M\" or \"1G\"")]
+#[serde(untagged, expecting = "expected a number of bytes or a size such as \"512M\" or \"1G\"")]
 enum Written {
     Number(u64),
     Text(String),
@@ -17,7 +17,7 @@ enum Written {
 
 /// The error for a string that is not a size.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invalid size: {0:?} (expected a number of bytes, \"512M\" or \"1G\")")]
+#[error("invalid size: {0:?} (expected a number of bytes or a size such as \"512M\" or \"1G\")")]
 pub(super) struct BadSize(String);
 
 impl TryFrom<Written> for Size {
