@@ -200,7 +200,7 @@ fn missing_image_of_a_new_kernel_is_reported_until_generated() {
         .hooks_fail()
         .has("regenerating /boot/initramfs-linux.img: missing")
         .has("/boot/initramfs-linux.img: the generator did not create it; no copy to restore")
-        .has("1 module installed; outdated: /boot/initramfs-linux.img; run: dkms initramfs");
+        .has("1 module installed; missing images: /boot/initramfs-linux.img; run: dkms initramfs");
     // By dracut's hook, and again by ours.
     assert_eq!(new_images(&root).len(), 2);
 
