@@ -34,7 +34,8 @@ pub(crate) fn newer_sources(
         let name = &package.name;
         match found.available(name) {
             Some(version) if version != package.version => {
-                Some(format!("for {module}, the repositories have {name} {version}"))
+                let command = if arriving.upgrade { "" } else { "; run: pacman -Syu" };
+                Some(format!("for {module}, the repositories have {name} {version}{command}"))
             }
             Some(_) => None,
             None => Some(format!(

@@ -163,7 +163,7 @@ fn commands(critical: &[&Regression], arriving: &Arriving, advice: &[String]) ->
     }
     let _ = writeln!(
         text,
-        "  to continue without {}, run: dkms preflight --allow-once\n  then repeat the pacman command",
+        "  to continue without {}, repeat the pacman command after: dkms preflight --allow-once",
         modules.join(", ")
     );
     text

@@ -197,7 +197,7 @@ fn of_note(note: &Note) -> Option<Tried> {
             (Some(module), kernel, TriedResult::Fails(complaint))
         }
         Note::Deferred { module, kernel, needs } => {
-            (Some(module), kernel, fails(format!("{needs} is missing")))
+            (Some(module), kernel, fails(format!("depends on {needs}, which is not installed")))
         }
         _ => return None,
     };

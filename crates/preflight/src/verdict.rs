@@ -76,6 +76,7 @@ impl Verdict {
     ) -> Self {
         let mut verdict = Self::default();
         let comparison = Comparison { results, installed, in_kernels, critical };
+        verdict.warnings.extend(comparison.left_to_the_user());
         for tried @ Tried { module, kernel, result } in &results.tried {
             match (module, result) {
                 (Some(id), TriedResult::Builds) => {
@@ -148,6 +149,21 @@ where
                 critical: (self.critical)(module, old),
             })
             .collect()
+    }
+
+    /// Returns a warning for each module that is installed now and that no transaction builds.
+    fn left_to_the_user(&self) -> impl Iterator<Item = String> {
+        let lost = self.results.packages.iter().flat_map(|(kernel, package)| {
+            let lost = lost(self.installed, package, kernel).into_iter();
+            lost.map(move |(_, module)| (kernel, module))
+        });
+        let by_hand = lost.filter(|(_, module)| module.by_hand);
+        by_hand.map(|(kernel, InstalledModule { id, .. })| {
+            format!(
+                "{id} for {kernel}: not built automatically: AUTOINSTALL=\"no\"\n  after the \
+                 transaction, run: dkms install {id} -k {kernel}"
+            )
+        })
     }
 
     /// Returns the installed version of a module for a kernel, if any.

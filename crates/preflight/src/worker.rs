@@ -131,7 +131,9 @@ impl WorkerJob {
         }
         let owners = owners(machine, query)?;
         let verdict = self.verdict(machine, query, &arriving, &owners, targets)?;
+        // An upgrade that ignores the kernel does not refute an earlier verdict.
         if arriving.upgrade
+            && !verdict.regressions.is_empty()
             && let Err(error) = expected::store(&machine.trees, &verdict)
         {
             log::info!("{error}");
@@ -183,6 +185,9 @@ impl WorkerJob {
             let elapsed = started.elapsed();
             let text = message::lines(&verdict, arriving, elapsed, consequence, &advice);
             print(if text.is_empty() { "nothing to build for these packages" } else { &text });
+            if !would_abort && !verdict.regressions.is_empty() {
+                print("A transaction with these packages would go on.");
+            }
         }
         Ok(if verdict.regressions.is_empty() { 0 } else { REGRESSION })
     }

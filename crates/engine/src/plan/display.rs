@@ -168,7 +168,7 @@ impl fmt::Display for Note {
             Self::NotAutomatic(module) => write!(
                 f,
                 "{module}: not built automatically: AUTOINSTALL=\"no\"\n  \
-                 run: dkms install {module}"
+                 run: dkms install {module} --all"
             ),
             Self::Deferred { module, kernel, needs } => write!(
                 f,

@@ -85,6 +85,21 @@ fn a_module_is_lost_once_if_several_kernels_of_the_package_have_it() {
 }
 
 #[test]
+fn a_module_that_is_not_built_automatically_causes_a_warning() {
+    let installed = [installed("7.1", &["foo/1", "manual/1"])];
+    let results = results(Some("foo/1"), "7.2", "linux", TriedResult::Builds);
+    let verdict = Verdict::of(&results, &installed, &BTreeSet::new(), |_, _| Some(String::new()));
+    assert!(!verdict.aborts(PreflightMode::Critical));
+    assert_eq!(
+        verdict.warnings,
+        [
+            "manual/1 for 7.2: not built automatically: AUTOINSTALL=\"no\"\n  after the transaction, \
+          run: dkms install manual/1 -k 7.2"
+        ]
+    );
+}
+
+#[test]
 fn an_unknown_result_is_no_regression() {
     let unknown = TriedResult::Unknown("disk full".into());
     let results = results(Some("zfs/2"), "7.2", "linux", unknown);

@@ -320,7 +320,7 @@ mod tests {
     #[case::warn("mode = 'warn'\ntimeout = 60", PreflightMode::Warn, Duration::from_secs(60), &[])]
     #[case::no_timeout("timeout = 0", PreflightMode::Critical, Duration::MAX, &[])]
     #[case::modules(
-        "mode = 'critical'\ncritical = ['zfs', 'ax-usb-nic']",
+        "mode = 'critical'\ncritical = ['zfs/2.4', 'ax-usb-nic']",
         PreflightMode::Critical,
         Duration::from_secs(1800),
         &["zfs", "ax_usb_nic"]
