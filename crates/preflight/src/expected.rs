@@ -29,13 +29,17 @@ pub struct ExpectedLoss {
     pub kernel: KernelRelease,
 }
 
-/// Returns the modules that the next upgrade would lose. Omits those of kernels that have been
-/// installed since.
+/// Returns the modules that the next upgrade would lose. Omits those that have been removed since,
+/// and those of kernels that have been installed since.
 #[must_use]
 pub fn read(trees: &Trees) -> BTreeSet<ExpectedLoss> {
     let text = fs::read(file(trees)).unwrap_or_default();
     let mut losses: BTreeSet<ExpectedLoss> = serde_json::from_slice(&text).unwrap_or_default();
-    losses.retain(|loss| !trees.install.join(&loss.kernel).exists());
+    losses.retain(|loss| {
+        let ModuleId { name, version } = &loss.module;
+        let is_added = trees.dkms.join(name.as_str()).join(version.as_str()).is_dir();
+        is_added && !trees.install.join(&loss.kernel).exists()
+    });
     losses
 }
 
@@ -95,14 +99,13 @@ mod tests {
     #[test]
     fn a_loss_is_expected_until_its_kernel_is_installed() {
         let root = TestRoot::new();
-        root.dir("var/lib/dkms");
+        root.dir("var/lib/dkms/zfs/2.4");
         let trees = Trees::under(root.path());
         assert!(read(&trees).is_empty());
         let lost = Regression {
             installed: InstalledModule {
                 id: "zfs/2.4".parse().expect("a module"),
                 objects: [].into(),
-                by_hand: false,
             },
             works_for: "7.1".parse().expect("a release"),
             kernel: "7.2".parse().expect("a release"),
@@ -114,6 +117,10 @@ mod tests {
         store(&trees, &verdict).expect("a file");
         let expected = "the next upgrade would lose zfs/2.4 for 7.2; see: dkms preflight --upgrade";
         assert_eq!(message(&read(&trees)), expected);
+        root.remove("var/lib/dkms/zfs");
+        assert!(read(&trees).is_empty());
+        root.dir("var/lib/dkms/zfs/2.4");
+        assert!(!read(&trees).is_empty());
         root.dir("usr/lib/modules/7.2");
         assert!(read(&trees).is_empty());
         store(&trees, &Verdict::default()).expect("no file");

@@ -22,9 +22,6 @@ pub(crate) struct InstalledModule {
     pub(crate) id: ModuleId,
     /// The names of the kernel modules, with `_` for `-`.
     pub(crate) objects: BTreeSet<String>,
-    /// Whether dkms.conf sets `AUTOINSTALL="no"`. Transactions do not build such a module.
-    #[serde(default)]
-    pub(crate) by_hand: bool,
 }
 
 impl InstalledModule {
@@ -63,8 +60,7 @@ impl InstalledKernel {
                 // the same name.
                 objects.insert(id.name.as_str().replace('-', "_"));
             }
-            let by_hand = record.as_ref().is_some_and(Record::is_built_by_hand);
-            modules.insert(id.name.clone(), InstalledModule { id: id.clone(), objects, by_hand });
+            modules.insert(id.name.clone(), InstalledModule { id: id.clone(), objects });
         }
         Self { kernel, modules }
     }

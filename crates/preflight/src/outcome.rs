@@ -41,6 +41,8 @@ pub(crate) enum TriedResult {
     Fails(Complaint),
     /// The kernel has no headers, so that no module can be built.
     NoHeaders,
+    /// Transactions do not build the module, for the reason given.
+    LeftAlone(String),
     /// The result is not known, for the reason given.
     Unknown(String),
 }
@@ -195,6 +197,11 @@ fn of_note(note: &Note) -> Option<Tried> {
                 log: Some(log.clone()),
             };
             (Some(module), kernel, TriedResult::Fails(complaint))
+        }
+        Note::NotAutomatic { module, kernel } => {
+            // The command in the second line is for the time after the transaction.
+            let why = note.to_string().lines().next().unwrap_or_default().to_owned();
+            (Some(module), kernel, TriedResult::LeftAlone(why))
         }
         Note::Deferred { module, kernel, needs } => {
             (Some(module), kernel, fails(format!("depends on {needs}, which is not installed")))

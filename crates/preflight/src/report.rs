@@ -168,7 +168,7 @@ mod tests {
             log: Some("/var/lib/dkms/.log/zfs.log".into()),
         };
         let lost = |name: &str, why: RegressionCause, critical: Option<&str>| Regression {
-            installed: InstalledModule { id: id(name), objects: [].into(), by_hand: false },
+            installed: InstalledModule { id: id(name), objects: [].into() },
             works_for: kernel("7.1"),
             kernel: kernel("7.2"),
             package: "linux".into(),

@@ -76,7 +76,6 @@ impl Verdict {
     ) -> Self {
         let mut verdict = Self::default();
         let comparison = Comparison { results, installed, in_kernels, critical };
-        verdict.warnings.extend(comparison.left_to_the_user());
         for tried @ Tried { module, kernel, result } in &results.tried {
             match (module, result) {
                 (Some(id), TriedResult::Builds) => {
@@ -104,7 +103,14 @@ impl Verdict {
                     }
                     verdict.regressions.extend(lost);
                 }
-                (None, TriedResult::Builds | TriedResult::Fails(_)) => {}
+                (Some(id), TriedResult::LeftAlone(why)) => {
+                    let why_lost = RegressionCause::DoesNotBuild(id.clone(), Complaint::new(why));
+                    if !comparison.regressions(tried, &why_lost).is_empty() {
+                        verdict.warnings.push(why.clone());
+                    }
+                }
+                (None, TriedResult::Builds | TriedResult::Fails(_) | TriedResult::LeftAlone(_)) => {
+                }
             }
         }
         verdict
@@ -135,7 +141,7 @@ where
         let Some(kernel) = &tried.kernel else { return Vec::new() };
         let Some(package) = self.results.packages.get(kernel) else { return Vec::new() };
         let concerns = |it: &InstalledModule| {
-            tried.module.as_ref().map_or(!it.by_hand, |id| id.name == it.id.name)
+            tried.module.as_ref().is_none_or(|id| id.name == it.id.name)
                 && !it.objects.is_subset(self.in_kernels)
         };
         let lost = lost(self.installed, package, kernel).into_iter();
@@ -149,21 +155,6 @@ where
                 critical: (self.critical)(module, old),
             })
             .collect()
-    }
-
-    /// Returns a warning for each module that is installed now and that no transaction builds.
-    fn left_to_the_user(&self) -> impl Iterator<Item = String> {
-        let lost = self.results.packages.iter().flat_map(|(kernel, package)| {
-            let lost = lost(self.installed, package, kernel).into_iter();
-            lost.map(move |(_, module)| (kernel, module))
-        });
-        let by_hand = lost.filter(|(_, module)| module.by_hand);
-        by_hand.map(|(kernel, InstalledModule { id, .. })| {
-            format!(
-                "{id} for {kernel}: not built automatically: AUTOINSTALL=\"no\"\n  after the \
-                 transaction, run: dkms install {id} -k {kernel}"
-            )
-        })
     }
 
     /// Returns the installed version of a module for a kernel, if any.

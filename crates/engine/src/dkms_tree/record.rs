@@ -118,13 +118,6 @@ impl Record {
         toml_file::read::<Self>(path).filter(|record| record.format == FORMAT)
     }
 
-    /// Returns true if dkms.conf sets `AUTOINSTALL="no"`. Transactions do not build such a module.
-    #[must_use]
-    pub fn is_built_by_hand(&self) -> bool {
-        let autoinstall = self.values.text("AUTOINSTALL", 0).unwrap_or_default();
-        autoinstall.trim().eq_ignore_ascii_case("no")
-    }
-
     /// Writes the record to `path` atomically, and syncs the file and its directory.
     ///
     /// # Errors

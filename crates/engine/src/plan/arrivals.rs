@@ -332,7 +332,8 @@ impl Planner<'_> {
             self.add_dependents(&mut modules, kernel, &newest);
             for id in modules {
                 if facts.conf(id, kernel).is_some_and(|c| c.autoinstall == Autoinstall::No) {
-                    self.note(Note::NotAutomatic(id.clone()));
+                    let (module, kernel) = (id.clone(), kernel.clone());
+                    self.note(Note::NotAutomatic { module, kernel });
                     continue;
                 }
                 let modules = wanted.entry(kernel.clone()).or_default();

@@ -165,10 +165,10 @@ impl fmt::Display for Note {
                 "{module}: source missing: /usr/src/{dir} does not exist, but pacman did not \
                  remove it (is /usr/src mounted?)\n  reinstall its package, or run: dkms remove {module} --all"
             ),
-            Self::NotAutomatic(module) => write!(
+            Self::NotAutomatic { module, kernel } => write!(
                 f,
-                "{module}: not built automatically: AUTOINSTALL=\"no\"\n  \
-                 run: dkms install {module} --all"
+                "{module}: not built automatically for {kernel}: AUTOINSTALL=\"no\"\n  \
+                 run: dkms install {module} -k {kernel}"
             ),
             Self::Deferred { module, kernel, needs } => write!(
                 f,

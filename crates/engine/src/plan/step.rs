@@ -196,7 +196,12 @@ pub enum Note {
         left: Vec<String>,
     },
     /// The module is not built automatically, because its dkms.conf sets `AUTOINSTALL="no"`.
-    NotAutomatic(ModuleId),
+    NotAutomatic {
+        /// The module.
+        module: ModuleId,
+        /// The kernel.
+        kernel: KernelRelease,
+    },
     /// The module is skipped because a dependency is not installed.
     Deferred {
         /// The module that is skipped.

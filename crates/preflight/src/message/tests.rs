@@ -22,7 +22,7 @@ fn complaint() -> Complaint {
 
 fn regression(module: &str, why: RegressionCause, critical: Option<&str>) -> Regression {
     Regression {
-        installed: InstalledModule { id: id(module), objects: [].into(), by_hand: false },
+        installed: InstalledModule { id: id(module), objects: [].into() },
         works_for: release("7.1-arch1-1"),
         kernel: release("7.2-arch1-1"),
         package: "linux".into(),

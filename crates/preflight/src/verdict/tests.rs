@@ -12,8 +12,7 @@ fn installed(kernel: &str, modules: &[&str]) -> InstalledKernel {
     let modules = modules.iter().map(|id| {
         let id: ModuleId = id.parse().unwrap();
         let objects = [id.name.as_str().to_owned()].into();
-        let by_hand = id.name.as_str() == "manual";
-        (id.name.clone(), InstalledModule { id, objects, by_hand })
+        (id.name.clone(), InstalledModule { id, objects })
     });
     InstalledKernel {
         kernel: Kernel {
@@ -61,7 +60,6 @@ fn regressions(results: &TrialResults, installed: &[InstalledKernel]) -> Vec<Str
 #[rstest]
 #[case::upgrade(Some("foo/2"), "7.2", "linux", &["foo/1 7.1"])]
 #[case::critical(Some("zfs/2"), "7.2", "linux", &["zfs/1 7.1 !"])]
-#[case::built_by_hand(Some("manual/1"), "7.2", "linux", &["manual/1 7.1"])]
 #[case::no_headers(None, "7.2", "linux", &["foo/1 7.1", "zfs/1 7.1 !"])]
 #[case::another_kernel(Some("foo/2"), "7.2-zen", "linux-zen", &[])]
 #[case::not_installed(Some("bar/2"), "7.2", "linux", &[])]
@@ -73,7 +71,7 @@ fn a_module_is_lost_if_it_works_for_the_package_now(
     #[case] want: &[&str],
 ) {
     let result = if module.is_some() { fails() } else { TriedResult::NoHeaders };
-    let installed = [installed("7.1", &["foo/1", "manual/1", "zfs/1"])];
+    let installed = [installed("7.1", &["foo/1", "zfs/1"])];
     assert_eq!(regressions(&results(module, kernel, package, result), &installed), want);
 }
 
@@ -84,19 +82,19 @@ fn a_module_is_lost_once_if_several_kernels_of_the_package_have_it() {
     assert_eq!(regressions(&results, &installed), ["foo/2 7.1"]);
 }
 
-#[test]
-fn a_module_that_is_not_built_automatically_causes_a_warning() {
-    let installed = [installed("7.1", &["foo/1", "manual/1"])];
-    let results = results(Some("foo/1"), "7.2", "linux", TriedResult::Builds);
+#[rstest]
+#[case::installed_now("zfs/1", &["AUTOINSTALL"])]
+#[case::not_installed("other/1", &[])]
+fn a_lost_module_that_is_not_built_automatically_causes_a_warning(
+    #[case] module: &str,
+    #[case] warnings: &[&str],
+) {
+    let installed = [installed("7.1", &["zfs/1"])];
+    let left_alone = TriedResult::LeftAlone("AUTOINSTALL".into());
+    let results = results(Some(module), "7.2", "linux", left_alone);
     let verdict = Verdict::of(&results, &installed, &BTreeSet::new(), |_, _| Some(String::new()));
     assert!(!verdict.aborts(PreflightMode::Critical));
-    assert_eq!(
-        verdict.warnings,
-        [
-            "manual/1 for 7.2: not built automatically: AUTOINSTALL=\"no\"\n  after the transaction, \
-          run: dkms install manual/1 -k 7.2"
-        ]
-    );
+    assert_eq!(verdict.warnings, warnings);
 }
 
 #[test]

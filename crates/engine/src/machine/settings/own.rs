@@ -119,8 +119,8 @@ pub(super) enum Preference {
 
 impl OwnSettings {
     /// Reads `file`. If the file cannot be read, adds a message to `problems` and returns the
-    /// defaults. Otherwise, adds a message for the first syntax error or, if there is none, for each
-    /// invalid value, and one for each unknown key. Keeps every setting that could be read.
+    /// defaults. Otherwise, adds a message for the first syntax error, for each invalid value and for
+    /// each unknown key. Keeps every setting that could be read.
     pub(super) fn read(file: &Path, problems: &mut Vec<String>) -> Self {
         let text = match fs::read(file) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),

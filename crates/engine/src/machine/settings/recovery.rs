@@ -5,20 +5,18 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue, Deserializer, Error};
 
-/// Reads `text`. Adds a message to `problems` for the first syntax error or, if there is none, for
-/// each invalid value. Keys that cannot be read get their defaults.
+/// Reads `text`. Adds a message to `problems` for the first syntax error and for each invalid value.
+/// Keys that cannot be read get their defaults.
 pub(super) fn read<T: DeserializeOwned + Default>(text: &str, problems: &mut Vec<String>) -> T {
     let (mut document, errors) = DeTable::parse_recoverable(text);
     let place = |error: &Error| error.span().map_or(0, |span| span.start);
     // Only the first error is reported, because later errors are often consequences of it.
-    let first = errors.iter().min_by_key(|error| place(error));
-    problems.extend(first.map(|error| {
+    problems.extend(errors.iter().min_by_key(|error| place(error)).map(|error| {
         let line = text.get(..place(error)).unwrap_or_default().matches('\n').count() + 1;
         format!("line {line}: {}; settings after this line may be ignored", error.message())
     }));
     parse(document.clone()).unwrap_or_else(|_| {
-        let invalid = remove_invalid::<T>(document.get_mut(), &[]);
-        problems.extend(invalid.into_iter().filter(|_| first.is_none()));
+        problems.extend(remove_invalid::<T>(document.get_mut(), &[]));
         parse(document).unwrap_or_default()
     })
 }
@@ -57,8 +55,16 @@ fn entry<'a>(key: &'a str, value: DeValue<'a>) -> (Spanned<DeString<'a>>, Spanne
 
 /// Replaces Rust type names in a message with plain words.
 fn plain(message: &str) -> String {
-    if message.contains(" as i128") {
+    // Integers of more than 64 bits, and those of 64 bits in a flattened section.
+    if message.contains(" as i128") || message.ends_with("expected any value") {
         return "number too large".to_owned();
+    }
+    // An enum.
+    if let Some(before) = ["expected string or map", "wanted string or table"]
+        .iter()
+        .find_map(|end| message.strip_suffix(end))
+    {
+        return format!("{before}expected a string");
     }
     match ["usize", "u64"].iter().find_map(|name| message.strip_suffix(name)) {
         Some(before) => format!("{before}a non-negative number"),
@@ -88,10 +94,23 @@ mod tests {
     #[serde(default)]
     struct Section {
         number: Option<u64>,
+        choice: Option<Choice>,
         list: Vec<String>,
     }
 
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Choice {
+        One,
+        Other,
+    }
+
     #[rstest]
+    #[case::no_choice("choice = true", "first.choice: ignored: expected a string")]
+    #[case::another_choice(
+        "choice = 'x'",
+        "first.choice: ignored: unknown variant `x`, expected `one` or `other`"
+    )]
     #[case::wrong_type(
         "number = 'x'",
         "first.number: ignored: invalid type: string \"x\", expected a non-negative number"
@@ -125,8 +144,8 @@ mod tests {
         let mut problems = Vec::new();
         let text = format!("[first]\n{mistake}\n[last]\nnumber = 7\n");
         let file: File = super::read(&text, &mut problems);
-        assert_eq!(problems, [want]);
-        assert_eq!(file.last, Section { number: Some(7), list: vec![] });
+        assert_eq!(problems.first().map(String::as_str), Some(want));
+        assert_eq!(file.last, Section { number: Some(7), ..Section::default() });
     }
 
     #[rstest]
@@ -138,7 +157,7 @@ mod tests {
         let mut problems = Vec::new();
         let text = format!("[last]\nnumber = 7\n[first]\n{mistake}\n");
         let file: File = super::read(&text, &mut problems);
-        assert!(problems.len() == 1 && problems[0].starts_with(want), "{problems:?}");
-        assert_eq!(file.last, Section { number: Some(7), list: vec![] });
+        assert!(problems.first().is_some_and(|it| it.starts_with(want)), "{problems:?}");
+        assert_eq!(file.last, Section { number: Some(7), ..Section::default() });
     }
 }
