@@ -87,6 +87,23 @@ fn other_modules_only_cause_a_warning() {
 }
 
 #[test]
+fn a_module_that_is_not_built_automatically_causes_a_warning() {
+    let root = machine(&[find("bbswitch")]);
+    let manual = Recipe::module("manual", "1.0").conf_line("AUTOINSTALL=no").make(&root);
+    root.install(&[manual]).hooks_succeed();
+    root.dkms(&["install", "manual/1.0", "-k", &release()]).ok();
+    critical(&root, &["manual"]);
+    let next = next_release();
+    root.install(&kernel("linux", 2))
+        .has(&format!(
+            "warning: manual/1.0: not built automatically for {next}: AUTOINSTALL=\"no\""
+        ))
+        .has(&format!("run: dkms install manual/1.0 -k {next}"));
+    root.dkms(&["install", "manual/1.0", "-k", &next]).ok();
+    root.assert_works(&next, "manual");
+}
+
+#[test]
 fn a_module_in_the_image_aborts_the_upgrade() {
     let root = mkinitcpio::machine();
     root.unmask_preflight();
