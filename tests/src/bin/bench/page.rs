@@ -22,7 +22,8 @@ kernels, sources and dkms are on the file system of the checkout.
 - **floor** is the CPU time (user and system) of plain `make` for the same modules, under one jobserver with all cores busy,
   divided by the number of cores. In it, every module repeats the compiler probes. alpm-dkms runs them once per kernel, so
   it may be faster than the floor.
-- **pacman** is the same transaction without hooks for modules. pacman runs in a UTF-8 locale.
+- **pacman** is the same transaction without hooks for modules. pacman runs in a UTF-8 locale. In the row about an abort,
+  it includes unpacking the package.
 - **Full-size kernel headers** are Debian's headers plus one empty file in `include/config` for each option, as on Arch:
   about 15,000 files.
 - The times of `dkms status` and of hooks exclude the time to start `env`, `chroot` and `sh`, which is measured with `true`.
