@@ -18,6 +18,7 @@ use crate::args::Transaction;
 use crate::command_line::{self, CommandLine};
 use crate::configuration::Configuration;
 use crate::database::{Database, Listed, may_concern_dkms, readable};
+use crate::no_extract::NoExtract;
 use crate::package_files::{Cache, PackageFile};
 use crate::relations::{is_bound_to, removed_by};
 use crate::toolchain::{self, ReplacedTool};
@@ -66,6 +67,8 @@ struct ArrivingPackage {
     /// Whether the package contains the source of a module, and also files elsewhere that the build
     /// may read.
     outside: bool,
+    /// The files below `usr/src` and `usr/lib/modules` that pacman does not extract.
+    not_extracted: Vec<String>,
     /// The targets that this package contains.
     paths: Vec<String>,
 }
@@ -108,7 +111,11 @@ impl Arriving {
             line: line.as_ref(),
             upgrade: line.as_ref().is_none_or(|line| line.sysupgrade),
         };
-        let arriving = search.found.iter().map(|found| (found, facts.describe(found)));
+        let mut no_extract = NoExtract::new(&configuration, database.alpm());
+        let arriving = search.found.iter().map(|found| {
+            let not_extracted = no_extract.files(&found.file);
+            (found, ArrivingPackage { not_extracted, ..facts.describe(found) })
+        });
         // A package without targets can remove one with a source.
         let arriving = arriving.filter(|(found, package)| {
             found.is_given || !found.paths.is_empty() || !package.removes.is_empty()
@@ -279,6 +286,7 @@ impl Facts<'_> {
             objects: file.objects(),
             modules: file.modules(),
             outside: file.has_files_outside(),
+            not_extracted: Vec::new(),
             paths: found.paths.iter().map(|path| lossy(path)).collect(),
         }
     }

@@ -18,6 +18,8 @@ pub struct Configuration {
     pub ignored: Vec<String>,
     /// The groups of packages that an upgrade leaves out.
     pub ignored_groups: Vec<String>,
+    /// The patterns of the files that pacman does not extract, in order.
+    pub not_extracted: Vec<String>,
 }
 
 impl Configuration {
@@ -54,6 +56,7 @@ impl Configuration {
                 (_, Some(("CacheDir", path))) => self.cache_dirs.push(path.into()),
                 (_, Some(("IgnorePkg", name))) => self.ignored.push(name.to_owned()),
                 (_, Some(("IgnoreGroup", name))) => self.ignored_groups.push(name.to_owned()),
+                (_, Some(("NoExtract", pattern))) => self.not_extracted.push(pattern.to_owned()),
                 _ => {}
             }
         }
@@ -86,7 +89,7 @@ mod tests {
         };
         found.add(
             "[options]\nDBPath = /var/lib/pacman/\nCacheDir = /a/\nCacheDir = /b/\nIgnorePkg = gcc\n\
-             CheckSpace\n[core]\nServer = file:///x\nSigLevel = Never\n[own]\n",
+             NoExtract = usr/*\nNoExtract = !usr/lib/*\nCheckSpace\n[core]\nServer = file:///x\nSigLevel = Never\n[own]\n",
         );
         let expected = Configuration {
             dbpath: Some("/db".into()),
@@ -94,6 +97,7 @@ mod tests {
             repositories: ["core", "own"].map(str::to_owned).into(),
             ignored: vec!["gcc".to_owned()],
             ignored_groups: Vec::new(),
+            not_extracted: ["usr/*", "!usr/lib/*"].map(str::to_owned).into(),
         };
         assert_eq!(found, expected);
     }

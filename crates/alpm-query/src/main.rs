@@ -24,6 +24,7 @@ mod arriving;
 mod command_line;
 mod configuration;
 mod database;
+mod no_extract;
 mod package_files;
 mod relations;
 mod toolchain;

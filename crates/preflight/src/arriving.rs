@@ -52,6 +52,9 @@ pub struct ArrivingPackage {
     /// Whether the package contains the source of a module, and also files elsewhere that the build
     /// may read. Such files are not in a trial.
     pub outside: bool,
+    /// The files below `usr/src` and `usr/lib/modules` that pacman does not extract (`NoExtract` in
+    /// pacman.conf(5)).
+    pub not_extracted: Vec<String>,
     /// The targets that this package contains.
     pub paths: BTreeSet<String>,
 }
@@ -183,7 +186,8 @@ mod tests {
         cat <<END
         {"packages": [{"name": "linux", "version": "7.2-1", "file": "/c/linux.pkg.tar.zst",
           "installed": null, "foreign": false, "unchanged": false, "removes": ["linux-old"], "bound": ["nvidia"],
-          "size": 4711, "modules": ["a"], "outside": false, "objects": ["usr/lib/modules/7.2/kernel/a.ko.zst"],
+          "size": 4711, "modules": ["a"], "outside": false,
+          "not_extracted": ["usr/lib/modules/7.2/build/a.h"], "objects": ["usr/lib/modules/7.2/kernel/a.ko.zst"],
           "paths": ["usr/lib/modules/7.2/modules.order"]}],
          "unresolved": ["usr/src/a-1/dkms.conf"],
          "toolchain": [{"name": "gcc", "version": "16.1-1", "installed": "15.2-1"}],
@@ -220,6 +224,7 @@ END"#;
                 objects: vec!["usr/lib/modules/7.2/kernel/a.ko.zst".into()],
                 modules: strings("a"),
                 outside: false,
+                not_extracted: vec!["usr/lib/modules/7.2/build/a.h".into()],
                 paths: strings("usr/lib/modules/7.2/modules.order"),
             }],
             unresolved: vec!["usr/src/a-1/dkms.conf".into()],

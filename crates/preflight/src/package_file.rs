@@ -27,6 +27,8 @@ pub(crate) struct Package {
     pub(crate) file: PathBuf,
     /// The arriving paths that it contains, without a leading `/`.
     pub(crate) targets: BTreeSet<String>,
+    /// The files that pacman does not extract, without a leading `/`.
+    pub(crate) not_extracted: Vec<String>,
 }
 
 /// Unpacks the sources, headers and kernels of a package below `root`, a directory of scratch
@@ -36,7 +38,7 @@ pub(crate) struct Package {
 /// [`NotTried`] if the file is not a complete archive, or if it contains anything but files,
 /// directories and links, since no package of a kernel or a module does.
 pub(crate) fn unpack(package: &Package, root: &Path) -> Result<(), NotTried> {
-    let Package { file, targets, .. } = package;
+    let Package { file, targets, not_extracted, .. } = package;
     let unreadable = |why: &str| NotTried::new(format!("{}: cannot unpack: {why}", file.display()));
     let env = Environment::fixed();
     let patterns: BTreeSet<String> = targets.iter().filter_map(|path| pattern(path)).collect();
@@ -51,7 +53,11 @@ pub(crate) fn unpack(package: &Package, root: &Path) -> Result<(), NotTried> {
     if !ended.success() {
         return Err(unreadable(ended.complaint().lines().next().unwrap_or("bsdtar failed")));
     }
-    check(root).map_err(|why| unreadable(&why))
+    check(root).map_err(|why| unreadable(&why))?;
+    for path in not_extracted {
+        durable::remove_file_if_there(&root.join(path))?;
+    }
+    Ok(())
 }
 
 /// Stores a package's list of files below `lists`, as pacman does in its database directory. All files

@@ -255,6 +255,7 @@ impl WorkerJob {
                     name: format!("{}-{}", it.name, it.version),
                     file: it.file.clone(),
                     targets: it.paths.clone(),
+                    not_extracted: it.not_extracted.clone(),
                 })
                 .collect(),
             size: packages.clone().map(|package| package.size).sum(),

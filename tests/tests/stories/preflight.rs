@@ -167,6 +167,18 @@ fn a_token_signs_in_the_preflight() {
 }
 
 #[test]
+fn headers_that_pacman_does_not_extract_are_not_tried() {
+    let root = machine(&[find("bbswitch")]);
+    let header = "usr/lib/modules/*/build/include/linux/arm-smccc.h";
+    let conf = root.read("etc/pacman.conf");
+    let conf = conf.replacen("[options]", &format!("[options]\nNoExtract = {header}"), 1);
+    root.write("etc/pacman.conf", &conf);
+    record_compiler(&root);
+    let upgrade = root.install(&kernel("linux", 2)).hooks_succeed();
+    assert_built_before(&root, &upgrade.has("1 module built for"));
+}
+
+#[test]
 fn a_disabled_cache_keeps_builds_only_for_the_transaction() {
     let root = machine(&[find("bbswitch")]);
     root.write("etc/dkms/alpm-dkms.toml", "[cache]\nsize = 0\n");

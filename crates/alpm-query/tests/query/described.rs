@@ -38,6 +38,7 @@ fn describes_arriving_packages() {
             "objects": objects,
             "modules": modules_of_kernel,
             "outside": false,
+            "not_extracted": [],
             "paths": [order],
         }],
         "unresolved": [],
@@ -46,6 +47,20 @@ fn describes_arriving_packages() {
         "command": ["pacman", root.at("script"), "-U", "linux.pkg.tar.zst"],
     });
     assert_eq!(answer, expected);
+}
+
+#[test]
+fn names_the_files_that_pacman_does_not_extract() {
+    let root = root();
+    let options = "NoExtract = usr/src/foo-1/doc/* !*/doc/needed etc/*\nNoExtract = *.md";
+    configure(&root, "etc/pacman.conf", CACHE, options);
+    let files =
+        ["README.md", "doc/a", "doc/needed", "foo.c"].map(|it| format!("usr/src/foo-1/{it}"));
+    let mut content: Vec<&str> = files.iter().map(String::as_str).collect();
+    content.extend([FOO, "etc/foo"]);
+    root.pack("home/foo.pkg.tar.zst", "foo-dkms", "1-1", &content, &[]);
+    let answer = ask(&root, &["pacman", "-U", "foo.pkg.tar.zst"], &[FOO]);
+    assert_eq!(each(&answer, "not_extracted"), [&json!([files[0], files[1]])]);
 }
 
 #[test]

@@ -46,6 +46,7 @@ fn arriving(upgrade: bool) -> Arriving {
         objects: Vec::new(),
         modules: [].into(),
         outside: false,
+        not_extracted: Vec::new(),
         paths: [format!("usr/lib/modules/7.2-arch1-1/{path}")].into(),
     };
     let packages = vec![

@@ -34,7 +34,7 @@ impl Place {
         let file = self.0.path().join("a.pkg.tar");
         fs::write(&file, content).unwrap();
         let targets = targets.iter().map(|&target| target.to_owned()).collect();
-        Package { name: "a-1-1".into(), file, targets }
+        Package { name: "a-1-1".into(), file, targets, not_extracted: Vec::new() }
     }
 
     fn unpack(&self, file: &[u8], targets: &[&str]) -> Result<(), NotTried> {
@@ -92,6 +92,18 @@ fn archive(members: &[Member]) -> Vec<u8> {
     }
     bytes.resize(bytes.len() + 1024, 0);
     bytes
+}
+
+#[test]
+fn files_that_pacman_does_not_extract_are_left_out() {
+    let place = Place::new();
+    let files = ["a.c", "dkms.conf", "notes"].map(|name| format!("usr/src/a-1/{name}"));
+    let members: Vec<Member> = files.iter().map(|name| (name.as_str(), FILE, "text")).collect();
+    let package = place.package(&archive(&members), &["usr/src/a-1/dkms.conf"]);
+    let not_extracted = vec!["usr/src/a-1/notes".into(), "usr/lib/modules/7/absent".into()];
+    unpack(&Package { not_extracted, ..package }, &place.root()).unwrap();
+    let there = files.each_ref().map(|file| place.root().join(file).exists());
+    assert_eq!(there, [true, true, false]);
 }
 
 #[test]
