@@ -64,8 +64,8 @@ struct ArrivingPackage {
     objects: Vec<String>,
     /// The names of all kernel modules of the kernels in this package.
     modules: BTreeSet<String>,
-    /// Whether the package contains the source of a module, and also files elsewhere that the build
-    /// may read.
+    /// Whether the package contains a module's source and, outside of it, files that the build may
+    /// read.
     outside: bool,
     /// The files below `usr/src` and `usr/lib/modules` that pacman does not extract.
     not_extracted: Vec<String>,
@@ -112,10 +112,9 @@ impl Arriving {
             upgrade: line.as_ref().is_none_or(|line| line.sysupgrade),
         };
         let mut no_extract = NoExtract::new(&configuration, database.alpm());
-        let arriving = search.found.iter().map(|found| {
-            let not_extracted = no_extract.files(&found.file);
-            (found, ArrivingPackage { not_extracted, ..facts.describe(found) })
-        });
+        let arriving = search.found.iter();
+        let arriving =
+            arriving.map(|found| (found, facts.describe(found, no_extract.files(&found.file))));
         // A package without targets can remove one with a source.
         let arriving = arriving.filter(|(found, package)| {
             found.is_given || !found.paths.is_empty() || !package.removes.is_empty()
@@ -270,7 +269,7 @@ struct Facts<'a> {
 }
 
 impl Facts<'_> {
-    fn describe(&self, found: &Found<'_>) -> ArrivingPackage {
+    fn describe(&self, found: &Found<'_>, not_extracted: Vec<String>) -> ArrivingPackage {
         let file = &found.file;
         let installed = self.database.installed_package(&file.name);
         ArrivingPackage {
@@ -286,7 +285,7 @@ impl Facts<'_> {
             objects: file.objects(),
             modules: file.modules(),
             outside: file.has_files_outside(),
-            not_extracted: Vec::new(),
+            not_extracted,
             paths: found.paths.iter().map(|path| lossy(path)).collect(),
         }
     }

@@ -58,14 +58,13 @@ pub(crate) fn kernel_line(kernel: &KernelAssessment, missing: &MissingModules) -
     for (held, images) in images_by_modules {
         let _ = write!(line, ", {} in {}", held.join(" "), images.join(" and "));
     }
-    let stale = [("missing images", &absent), ("outdated", &outdated)];
-    let stale: Vec<String> = stale
-        .into_iter()
-        .filter(|(_, images)| !images.is_empty())
-        .map(|(state, images)| format!("; {state}: {}", images.join(", ")))
-        .collect();
-    if !stale.is_empty() {
-        let _ = write!(line, "{}; run: dkms initramfs", stale.concat());
+    for (state, images) in [("missing images", &absent), ("outdated", &outdated)] {
+        if !images.is_empty() {
+            let _ = write!(line, "; {state}: {}", images.join(", "));
+        }
+    }
+    if !absent.is_empty() || !outdated.is_empty() {
+        line += "; run: dkms initramfs";
     }
     let release = &kernel.kernel.release;
     let missing = missing.get(release).into_iter().flatten();

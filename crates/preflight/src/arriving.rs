@@ -49,8 +49,8 @@ pub struct ArrivingPackage {
     pub objects: Vec<String>,
     /// The names of all kernel modules of the kernels in this package, with `_` for `-`.
     pub modules: BTreeSet<String>,
-    /// Whether the package contains the source of a module, and also files elsewhere that the build
-    /// may read. Such files are not in a trial.
+    /// Whether the package contains a module's source and, outside of it, files that the build may
+    /// read. Such files are not in a trial.
     pub outside: bool,
     /// The files below `usr/src` and `usr/lib/modules` that pacman does not extract (`NoExtract` in
     /// pacman.conf(5)).

@@ -1,5 +1,4 @@
-//! The modules that the next upgrade would lose, according to the last preflight of
-//! an upgrade.
+//! The modules that the next upgrade would lose, according to the last preflight of an upgrade.
 
 use std::collections::BTreeSet;
 use std::env;

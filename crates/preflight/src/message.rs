@@ -17,8 +17,16 @@ pub(crate) enum Consequence {
     GoesOn,
     /// The transaction is aborted.
     Aborts,
+    /// A transaction with these packages would go on.
+    WouldGoOn,
     /// A transaction with these packages would be aborted.
     WouldAbort,
+}
+
+impl Consequence {
+    pub(crate) fn is_abort(self) -> bool {
+        matches!(self, Self::Aborts | Self::WouldAbort)
+    }
 }
 
 /// Returns the lines for a verdict. If the transaction is aborted, the reasons and the commands come
@@ -30,7 +38,6 @@ pub(crate) fn lines(
     consequence: Consequence,
     advice: &[String],
 ) -> String {
-    let aborts = consequence != Consequence::GoesOn;
     let mut text = String::new();
     if let Some(line) = success(verdict, elapsed) {
         let _ = writeln!(text, "{line}");
@@ -52,7 +59,7 @@ pub(crate) fn lines(
         }
     }
     let (critical, others): (Vec<_>, Vec<_>) =
-        verdict.regressions.iter().partition(|it| aborts && it.critical.is_some());
+        verdict.regressions.iter().partition(|it| consequence.is_abort() && it.critical.is_some());
     for warning in all_lost(others) {
         let _ = writeln!(text, "warning: {warning}");
     }
@@ -61,6 +68,8 @@ pub(crate) fn lines(
     }
     text += match consequence {
         Consequence::GoesOn => return text,
+        Consequence::WouldGoOn if verdict.regressions.is_empty() => return text,
+        Consequence::WouldGoOn => return text + "A transaction with these packages would go on.\n",
         Consequence::Aborts => "The transaction is aborted; nothing has been changed.\n",
         Consequence::WouldAbort => "A transaction with these packages would be aborted.\n",
     };
@@ -101,15 +110,16 @@ fn all_lost(regressions: Vec<&Regression>) -> Vec<String> {
         regressions.into_iter().partition(|it| matches!(it.why, RegressionCause::NoHeaders));
     let mut by_kernel: BTreeMap<_, Vec<&Regression>> = BTreeMap::new();
     for regression in without_headers {
-        by_kernel.entry((&regression.kernel, &regression.works_for)).or_default().push(regression);
+        let Regression { kernel, works_for, package, .. } = regression;
+        by_kernel.entry((kernel, works_for, package)).or_default().push(regression);
     }
-    let together = by_kernel.into_values().map(|group| match group[..] {
-        [Regression { works_for, kernel, package, .. }, _, ..] => {
-            let modules: Vec<String> = group.iter().map(|it| it.installed.id.to_string()).collect();
-            let why = no_headers(&modules.join(", "), kernel, package);
-            format!("{why}\n  note: they work for {works_for} ({package})")
+    let together = by_kernel.into_iter().map(|((kernel, works_for, package), group)| {
+        if let [only] = group[..] {
+            return lost(only);
         }
-        _ => group.into_iter().map(lost).collect(),
+        let modules: Vec<String> = group.iter().map(|it| it.installed.id.to_string()).collect();
+        let why = no_headers(&modules.join(", "), kernel, package);
+        format!("{why}\n  note: they work for {works_for} ({package})")
     });
     together.chain(others.into_iter().map(lost)).collect()
 }

@@ -199,7 +199,7 @@ fn of_note(note: &Note) -> Option<Tried> {
             (Some(module), kernel, TriedResult::Fails(complaint))
         }
         Note::NotAutomatic { module, kernel } => {
-            // The command in the second line is for the time after the transaction.
+            // The command on the second line applies only after the transaction.
             let why = note.to_string().lines().next().unwrap_or_default().to_owned();
             (Some(module), kernel, TriedResult::LeftAlone(why))
         }

@@ -21,7 +21,7 @@ pub(crate) fn complain(message: &str) {
 /// The verdict of a preflight.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report<'a> {
-    /// Whether the preflight would abort a transaction with these packages.
+    /// True if the preflight would abort a transaction with these packages.
     would_abort: bool,
     builds: Vec<Builds<'a>>,
     regressions: Vec<Lost<'a>>,

@@ -44,10 +44,10 @@ pub(crate) struct TrialJob {
     pub(crate) root: PathBuf,
     /// The directory for scratch space.
     pub(crate) scratch: PathBuf,
-    /// Whether the trial takes the lock of the trees itself, while it reads them and uses the cache.
-    /// Otherwise, the hook holds the lock until the trial has ended.
+    /// Whether the trial itself locks the trees while it reads them and uses the cache. If not, the
+    /// hook holds the lock until the trial ends.
     pub(crate) takes_lock: bool,
-    /// Whether to skip all builds if the transaction must be aborted anyway.
+    /// Whether to stop before the builds if the transaction will be aborted anyway.
     pub(crate) stops_early: bool,
     /// The paths that arrive, without a leading `/`.
     pub(crate) targets: BTreeSet<String>,

@@ -103,14 +103,12 @@ impl Verdict {
                     }
                     verdict.regressions.extend(lost);
                 }
-                (Some(id), TriedResult::LeftAlone(why)) => {
-                    let why_lost = RegressionCause::DoesNotBuild(id.clone(), Complaint::new(why));
-                    if !comparison.regressions(tried, &why_lost).is_empty() {
+                (_, TriedResult::LeftAlone(why)) => {
+                    if !comparison.lost(tried).is_empty() {
                         verdict.warnings.push(why.clone());
                     }
                 }
-                (None, TriedResult::Builds | TriedResult::Fails(_) | TriedResult::LeftAlone(_)) => {
-                }
+                (None, TriedResult::Builds | TriedResult::Fails(_)) => {}
             }
         }
         verdict
@@ -122,6 +120,17 @@ impl Verdict {
         mode == PreflightMode::Critical
             && self.regressions.iter().any(|regression| regression.critical.is_some())
     }
+}
+
+/// A module that is lost.
+struct Lost<'a> {
+    /// The kernel for which it is installed.
+    old: &'a InstalledKernel,
+    module: &'a InstalledModule,
+    /// The arriving kernel.
+    kernel: &'a KernelRelease,
+    /// The package of both kernels.
+    package: &'a str,
 }
 
 /// The arguments of [`Verdict::of`].
@@ -136,8 +145,8 @@ impl<F> Comparison<'_, F>
 where
     F: Fn(&InstalledModule, &InstalledKernel) -> Option<String>,
 {
-    /// Returns the modules that are lost because of a failure, for the reason `why`.
-    fn regressions(&self, tried: &Tried, why: &RegressionCause) -> Vec<Regression> {
+    /// Returns the modules that are lost if what was tried cannot be installed.
+    fn lost<'t>(&'t self, tried: &'t Tried) -> Vec<Lost<'t>> {
         let Some(kernel) = &tried.kernel else { return Vec::new() };
         let Some(package) = self.results.packages.get(kernel) else { return Vec::new() };
         let concerns = |it: &InstalledModule| {
@@ -145,16 +154,21 @@ where
                 && !it.objects.is_subset(self.in_kernels)
         };
         let lost = lost(self.installed, package, kernel).into_iter();
-        lost.filter(|(_, module)| concerns(module))
-            .map(|(old, module)| Regression {
-                installed: module.clone(),
-                works_for: old.kernel.release.clone(),
-                kernel: kernel.clone(),
-                package: package.clone(),
-                why: why.clone(),
-                critical: (self.critical)(module, old),
-            })
-            .collect()
+        let lost = lost.filter(|(_, module)| concerns(module));
+        lost.map(|(old, module)| Lost { old, module, kernel, package }).collect()
+    }
+
+    /// Returns the modules that are lost because of a failure, for the reason `why`.
+    fn regressions(&self, tried: &Tried, why: &RegressionCause) -> Vec<Regression> {
+        let regression = |Lost { old, module, kernel, package }: Lost<'_>| Regression {
+            installed: module.clone(),
+            works_for: old.kernel.release.clone(),
+            kernel: kernel.clone(),
+            package: package.to_owned(),
+            why: why.clone(),
+            critical: (self.critical)(module, old),
+        };
+        self.lost(tried).into_iter().map(regression).collect()
     }
 
     /// Returns the installed version of a module for a kernel, if any.

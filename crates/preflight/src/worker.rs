@@ -131,7 +131,7 @@ impl WorkerJob {
         }
         let owners = owners(machine, query)?;
         let verdict = self.verdict(machine, query, &arriving, &owners, targets)?;
-        // An upgrade that ignores the kernel does not refute an earlier verdict.
+        // Keeps an earlier verdict, which an upgrade that ignores the kernel does not refute.
         if arriving.upgrade
             && !verdict.regressions.is_empty()
             && let Err(error) = expected::store(&machine.trees, &verdict)
@@ -179,15 +179,12 @@ impl WorkerJob {
             }
             let consequence = match would_abort {
                 true => Consequence::WouldAbort,
-                false => Consequence::GoesOn,
+                false => Consequence::WouldGoOn,
             };
             let advice = self.advice(query, &verdict, consequence, arriving, &owners);
             let elapsed = started.elapsed();
             let text = message::lines(&verdict, arriving, elapsed, consequence, &advice);
             print(if text.is_empty() { "nothing to build for these packages" } else { &text });
-            if !would_abort && !verdict.regressions.is_empty() {
-                print("A transaction with these packages would go on.");
-            }
         }
         Ok(if verdict.regressions.is_empty() { 0 } else { REGRESSION })
     }
@@ -201,11 +198,9 @@ impl WorkerJob {
         arriving: &Arriving,
         owners: &Packages,
     ) -> Vec<String> {
-        match consequence {
-            Consequence::GoesOn => Vec::new(),
-            Consequence::Aborts | Consequence::WouldAbort => {
-                newer_sources(query, &self.root, verdict, arriving, owners)
-            }
+        match consequence.is_abort() {
+            true => newer_sources(query, &self.root, verdict, arriving, owners),
+            false => Vec::new(),
         }
     }
 

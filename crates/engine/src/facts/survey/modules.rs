@@ -23,13 +23,14 @@ impl Survey<'_> {
         let mut modules = BTreeMap::new();
         let mut by_source = BTreeMap::new();
         for added in &state.modules {
-            let mut module = self.added(added);
-            module.source_is_absent = self.is_absent(&module.source_dir);
+            let mut source_name = None;
             if let SourceState::Link { target, dir } = &added.source {
-                let name = source_dir(&self.machine.trees, target);
-                by_source.extend(name.map(|name| (name, added.id.clone())));
+                source_name = source_dir(&self.machine.trees, target);
                 self.linked.extend(dir.clone().map(|dir| (added.id.clone(), dir)));
             }
+            by_source.extend(source_name.clone().map(|name| (name, added.id.clone())));
+            let mut module = self.added(added, source_name);
+            module.source_is_absent = self.is_absent(&module.source_dir);
             modules.insert(added.id.clone(), module);
         }
         for id in self.scope.modules.iter().flatten() {
@@ -127,7 +128,9 @@ impl Survey<'_> {
         }
     }
 
-    fn added(&self, added: &Added) -> ModuleFacts {
+    /// Returns the facts about an added module. `source_name` is the name of the directory in the source
+    /// tree to which its source link points.
+    fn added(&self, added: &Added, source_name: Option<String>) -> ModuleFacts {
         let trees = &self.machine.trees;
         let id = &added.id;
         let kept = trees.kept(id);
@@ -149,12 +152,8 @@ impl Survey<'_> {
                 (SourceLink::None, SourcePlace::Missing)
             }
         };
-        let named = match &added.source {
-            SourceState::Link { target, .. } => source_dir(trees, target),
-            SourceState::BinariesOnly | SourceState::Missing => None,
-        };
         let mut module = ModuleFacts {
-            source_dir: named.unwrap_or_else(|| id.source_dir()),
+            source_dir: source_name.unwrap_or_else(|| id.source_dir()),
             source,
             source_is_absent: false,
             link,

@@ -254,7 +254,7 @@ mod tests {
 
     /// Returns the settings of a machine with the given files in `/etc/dkms`, each a name and its
     /// content.
-    fn read(files: &[(&str, &str)]) -> Settings {
+    fn read<T: AsRef<[u8]>>(files: &[(&str, T)]) -> Settings {
         let dir = tempfile::tempdir().unwrap();
         let trees = Trees::under(dir.path());
         fs::create_dir_all(trees.etc.join("framework.conf.d")).unwrap();
@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn defaults_apply_without_settings_files() {
-        assert_eq!(read(&[]), Settings::default());
+        assert_eq!(read::<&str>(&[]), Settings::default());
         assert!(Settings::default().jobs() > 0);
     }
 
@@ -374,15 +374,10 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_text_do_not_affect_the_settings_before_them() {
-        let dir = tempfile::tempdir().unwrap();
-        let trees = Trees::under(dir.path());
-        fs::create_dir_all(&trees.etc).unwrap();
-        let bytes = b"[preflight]\ncritical = ['zfs']\n\xff\xfe\n";
-        fs::write(trees.etc.join("alpm-dkms.toml"), bytes).unwrap();
-        let settings = Settings::read(&trees, &Tools::default(), &Environment::fixed());
+        let settings = read(&[("alpm-dkms.toml", b"[preflight]\ncritical = ['zfs']\n\xff\xfe\n")]);
         assert_eq!(settings.preflight.critical, ["zfs"]);
         let [problem] = &settings.problems[..] else { panic!("{:?}", settings.problems) };
-        assert!(problem.contains("alpm-dkms.toml: line 3: "), "{problem}");
+        assert!(problem.contains("/alpm-dkms.toml: line 3: "), "{problem}");
     }
 
     #[test]

@@ -60,7 +60,7 @@ fn module_names<'de, D: Deserializer<'de>>(value: D) -> Result<Vec<String>, D::E
         Names::One(name) => vec![name],
         Names::Several(names) => names,
     };
-    // A version, as in `zfs/2.4`, says nothing: the transaction may bring another one.
+    // Drops a version, as in `zfs/2.4`: the transaction may install another one.
     let name = |name: String| name.split('/').next().unwrap_or_default().replace('-', "_");
     Ok(names.into_iter().map(name).collect())
 }

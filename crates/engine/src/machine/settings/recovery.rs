@@ -8,14 +8,15 @@ use toml::de::{DeString, DeTable, DeValue, Deserializer, Error};
 /// Reads `text`. Adds a message to `problems` for the first syntax error and for each invalid value.
 /// Keys that cannot be read get their defaults.
 pub(super) fn read<T: DeserializeOwned + Default>(text: &str, problems: &mut Vec<String>) -> T {
-    let (mut document, errors) = DeTable::parse_recoverable(text);
+    let (document, errors) = DeTable::parse_recoverable(text);
     let place = |error: &Error| error.span().map_or(0, |span| span.start);
     // Only the first error is reported, because later errors are often consequences of it.
     problems.extend(errors.iter().min_by_key(|error| place(error)).map(|error| {
         let line = text.get(..place(error)).unwrap_or_default().matches('\n').count() + 1;
         format!("line {line}: {}; settings after this line may be ignored", error.message())
     }));
-    parse(document.clone()).unwrap_or_else(|_| {
+    parse(document).unwrap_or_else(|_| {
+        let (mut document, _) = DeTable::parse_recoverable(text);
         problems.extend(remove_invalid::<T>(document.get_mut(), &[]));
         parse(document).unwrap_or_default()
     })
@@ -53,26 +54,27 @@ fn entry<'a>(key: &'a str, value: DeValue<'a>) -> (Spanned<DeString<'a>>, Spanne
     (Spanned::new(0..0, key.into()), Spanned::new(0..0, value))
 }
 
+/// The ends of messages that name Rust types, and their replacements. The first two are about enums.
+const ENDINGS: [(&str, &str); 4] = [
+    ("expected string or map", "expected a string"),
+    ("wanted string or table", "expected a string"),
+    ("expected usize", "expected a non-negative number"),
+    ("expected u64", "expected a non-negative number"),
+];
+
 /// Replaces Rust type names in a message with plain words.
 fn plain(message: &str) -> String {
     // Integers of more than 64 bits, and those of 64 bits in a flattened section.
     if message.contains(" as i128") || message.ends_with("expected any value") {
         return "number too large".to_owned();
     }
-    // An enum.
-    if let Some(before) = ["expected string or map", "wanted string or table"]
+    if let Some((before, _)) = message.split_once("expected struct ") {
+        return format!("{before}expected a section");
+    }
+    let plain = ENDINGS
         .iter()
-        .find_map(|end| message.strip_suffix(end))
-    {
-        return format!("{before}expected a string");
-    }
-    match ["usize", "u64"].iter().find_map(|name| message.strip_suffix(name)) {
-        Some(before) => format!("{before}a non-negative number"),
-        None => match message.split_once("expected struct ") {
-            Some((before, _)) => format!("{before}expected a section"),
-            None => message.to_owned(),
-        },
-    }
+        .find_map(|(end, plain)| Some(format!("{}{plain}", message.strip_suffix(end)?)));
+    plain.unwrap_or_else(|| message.to_owned())
 }
 
 #[cfg(test)]
