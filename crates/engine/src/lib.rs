@@ -26,6 +26,7 @@
 //! | `report` | the outcome and the timings of a run | os, plan |
 //! | `building` | compiles one module for one kernel | os, objects, machine, conf, signing, dkms_tree, module_scripts, facts, report |
 //! | `installing` | installs and uninstalls objects in a kernel's directory | os, objects, machine, conf, signing, dkms_tree |
+//! | `verify` | checks that modules are installed as they should be | os, objects, machine, signing, dkms_tree, facts, plan, installing |
 //! | `act` | carries out a plan; the only module that changes the machine | os, objects, machine, conf, signing, dkms_tree, module_scripts, facts, plan, report, building, installing, other_distributions |
 
 pub mod act;
@@ -46,6 +47,7 @@ pub mod plan;
 pub mod report;
 pub mod signing;
 pub mod status;
+pub mod verify;
 pub mod version;
 
 pub use conf::DEPRECATED;

@@ -12,6 +12,7 @@
 //! | `pending`, `managed_modules` | changed modules and dkms's modules | `image` |
 //! | `mount_table` | which file systems are mounted | |
 //! | `needed_modules` | the modules that an image must contain | `generators`, `mount_table` |
+//! | `image_faults` | whether the images of a kernel are as they should be, for other programs | `needed_modules`, `obstacle` |
 //! | `image_snapshot` | earlier state of one image, with a copy | `image` |
 //! | `snapshot` | earlier state of all images | `image_snapshot`, `needed_modules`, `pending`, `managed_modules` |
 //! | `leftovers` | temporary files of killed runs beside images | `snapshot` |
@@ -27,6 +28,7 @@ mod decide;
 mod find_files;
 mod generators;
 mod image;
+mod image_faults;
 mod image_modules;
 mod image_report;
 mod image_snapshot;
@@ -47,6 +49,8 @@ mod snapshot;
 mod test_machine;
 
 pub use generators::Generator;
+pub use image::release_of_kernel_file;
+pub use image_faults::{has_images, image_faults};
 pub use image_modules::modules_in_images;
 pub use image_report::{ImageReport, stale_images};
 pub use image_space::lacking_space;

@@ -54,3 +54,4 @@ mod rollbacks;
 mod root_copies;
 mod signing;
 mod testbed;
+mod verify;

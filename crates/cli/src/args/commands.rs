@@ -11,6 +11,7 @@ pub enum Command {
     Remove,
     Autoinstall,
     Status,
+    Verify,
     Cache,
     Initramfs,
     Preflight,
@@ -89,6 +90,13 @@ pub const COMMANDS: &[CommandInfo] = &[
             help: "list only this module; names may be patterns with *, ? and []",
         }])
         .examples(&["dkms status", "dkms status 'v4l2*' -k 6.18.41-1-lts --json"]),
+    info(
+        Command::Verify,
+        "verify",
+        "check that all modules, images and kernels are as they should be",
+    )
+    .takes(&[Operand { name: "[MODULE[/VERSION]]", help: "check only this module" }])
+    .examples(&["dkms verify", "dkms verify --boot", "dkms verify zfs -k 6.18.41-1-lts"]),
     info(Command::Cache, "cache", "list or clear the build cache")
         .takes(&[Operand { name: "[clear]", help: "delete all cached builds" }])
         .examples(&["dkms cache", "dkms cache clear"]),

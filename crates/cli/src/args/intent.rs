@@ -3,12 +3,14 @@
 //! Makes the checks that dkms makes before it reads any tree, in the order of dkms and with its
 //! exit codes.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use dkms_engine::failure::Failure;
 use dkms_engine::names::{BadName, KernelRelease, ModuleId, ModuleName};
 use dkms_engine::plan::Verb;
 use dkms_engine::status::Filter;
+use verify::Extent;
 
 use crate::args::commands::Command;
 use crate::args::kernel_args::KernelArgs;
@@ -17,6 +19,7 @@ use crate::args::options::OptId;
 use crate::args::parsed::{Args, ModuleWord};
 use crate::args::refusal::{NOT_ROOT, of_no_command, refuse};
 use crate::args::subject::{ArchiveOptions, Context, KernelChoice, Subject, Target};
+use crate::args::versions::versions;
 
 /// The action that a command line requests.
 #[derive(Debug)]
@@ -28,6 +31,8 @@ pub enum Intent {
     Autoinstall(Option<Target>),
     /// Finish the pending work of interrupted runs.
     FinishPending,
+    /// Check that everything is as it should be.
+    Verify(Extent),
     /// List the build cache.
     Cache,
     /// Clear the build cache.
@@ -109,6 +114,7 @@ impl Reading<'_> {
     fn intent(&self, module: ModuleArg) -> Result<Intent, Failure> {
         match self.command {
             Command::Status => Ok(Intent::Status(self.kernels.filter(&module))),
+            Command::Verify => self.verify(module),
             Command::Cache => cache(self.args),
             Command::GenerateMok => {
                 let target = self.kernels.target(self.context)?;
@@ -130,6 +136,39 @@ impl Reading<'_> {
             Command::Ldtarball => self.load(module),
             Command::Mktarball => self.pack(module),
         }
+    }
+
+    fn verify(&self, module: ModuleArg) -> Result<Intent, Failure> {
+        let boot = self.args.has(OptId::Boot);
+        if boot && self.kernels.is_given() {
+            return refuse(2, "--boot: cannot be combined with -k (expected only one of them)");
+        }
+        let bad = |why: BadName| Failure::new(1, why.to_string());
+        let kernels = match self.kernels.is_given() {
+            true => self.kernels.targets(self.context)?.into_iter().map(|it| it.kernel).collect(),
+            false => BTreeSet::new(),
+        };
+        let module = match (module.module, module.version) {
+            (None, None) => None,
+            (None, Some(_)) => return refuse(1, "verify: a version without a module"),
+            (Some(name), version) => {
+                let name: ModuleName = name.parse().map_err(bad)?;
+                let version = version.map(|version| version.parse().map_err(bad)).transpose()?;
+                let known = versions(self.context.machine, &name);
+                if !known
+                    .iter()
+                    .any(|it| version.as_ref().is_none_or(|version| it.version == *version))
+                {
+                    let id =
+                        version.map_or(name.to_string(), |version| format!("{name}/{version}"));
+                    return Err(
+                        Failure::new(3, format!("{id}: not added")).with_hint("see: dkms status")
+                    );
+                }
+                Some((name, version))
+            }
+        };
+        Ok(Intent::Verify(Extent { kernels, boot, module }))
     }
 
     fn target(&self) -> Result<Target, Failure> {
@@ -331,7 +370,19 @@ mod tests {
         assert_means(line, intent);
     }
 
+    #[test]
+    fn reads_the_extent_of_verify() {
+        let kernels = ["6.1", "6.2"].map(|kernel| kernel.parse().expect("a release"));
+        let of_kernels = Extent { kernels: kernels.into(), ..Extent::default() };
+        assert_means("verify -k 6.1 -k 6.2 --json", Intent::Verify(of_kernels));
+        assert_means("verify --boot", Intent::Verify(Extent { boot: true, ..Extent::default() }));
+        assert_means("verify", Intent::Verify(Extent::default()));
+    }
+
     #[rstest]
+    #[case::boot_and_kernel("verify --boot -k 6.1", 2)]
+    #[case::unknown_module("verify foo", 3)]
+    #[case::version_alone("verify -v 1", 1)]
     #[case::no_module("build", 1)]
     #[case::preflight_of_nothing("preflight", 2)]
     #[case::preflight_of_a_module("preflight -m foo --allow-once", 2)]

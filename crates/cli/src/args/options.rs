@@ -4,6 +4,7 @@ use crate::args::commands::Command;
 use crate::args::commands::Command::{
     Add, Autoinstall, Build, Cache, GenerateMok, Install, KernelPostinst, KernelPreinst,
     KernelPrerm, Ldtarball, Match, Mktarball, Preflight, Remove, Status, Unbuild, Uninstall,
+    Verify,
 };
 
 /// The spelling and help of an option.
@@ -60,6 +61,7 @@ pub enum OptId {
     NoDownload,
     AllowOnce,
     Idle,
+    Boot,
     Timings,
     Verbose,
     Quiet,
@@ -71,11 +73,22 @@ pub enum OptId {
 
 const ON_MODULE: &[Command] = &[Add, Build, Install, Uninstall, Unbuild, Remove, Mktarball];
 const NAMES_MODULE: &[Command] =
-    &[Add, Build, Install, Uninstall, Unbuild, Remove, Mktarball, Status, Match];
+    &[Add, Build, Install, Uninstall, Unbuild, Remove, Mktarball, Status, Verify, Match];
 const NAMES_VERSION: &[Command] =
-    &[Add, Build, Install, Uninstall, Unbuild, Remove, Mktarball, Status];
-const NAMES_KERNELS: &[Command] =
-    &[Add, Build, Install, Uninstall, Unbuild, Remove, Mktarball, Status, Autoinstall, GenerateMok];
+    &[Add, Build, Install, Uninstall, Unbuild, Remove, Mktarball, Status, Verify];
+const NAMES_KERNELS: &[Command] = &[
+    Add,
+    Build,
+    Install,
+    Uninstall,
+    Unbuild,
+    Remove,
+    Mktarball,
+    Status,
+    Verify,
+    Autoinstall,
+    GenerateMok,
+];
 const NAMES_ONE_KERNEL: &[Command] = &[Match, KernelPreinst, KernelPostinst, KernelPrerm];
 const CAN_FORCE: &[Command] = &[Add, Build, Install, Ldtarball, Autoinstall, Match, KernelPostinst];
 const READS_CONF: &[Command] = &[Add, Build, Install, Autoinstall, Match, KernelPostinst];
@@ -162,7 +175,7 @@ pub const OPTIONS: &[Opt] = &[
     opt(OptId::SourceOnly, "source-only", "omit the builds").of(&[Mktarball]),
     opt(OptId::RpmSafeUpgrade, "rpm_safe_upgrade", "keep the module across its RPM's upgrade")
         .of(&[Add, Install, Remove]),
-    opt(OptId::Json, "json", "print JSON").of(&[Status, Cache, Preflight]),
+    opt(OptId::Json, "json", "print JSON").of(&[Status, Verify, Cache, Preflight]),
     opt(OptId::Pending, "pending", "only finish the pending work of interrupted runs")
         .of(&[Autoinstall]),
     opt(OptId::Upgrade, "upgrade", "try what the next pacman -Syu would install").of(&[Preflight]),
@@ -175,6 +188,8 @@ pub const OPTIONS: &[Opt] = &[
     )
     .of(&[Preflight]),
     opt(OptId::Idle, "idle", "use the CPU and the disk only while they are idle").of(&[Preflight]),
+    opt(OptId::Boot, "boot", "check only the kernel that the machine boots by default")
+        .of(&[Verify]),
     opt(OptId::Timings, "timings", "write an HTML timeline of the run to this file")
         .takes("FILE")
         .of(BUILDS),

@@ -10,6 +10,7 @@ mod module;
 mod preflight;
 mod rpm_upgrade;
 mod status;
+mod verify;
 
 use dkms_engine::failure::Failure;
 use dkms_engine::machine::Machine;
@@ -50,6 +51,7 @@ pub fn run(
     machine.images = generator.is_some();
     let code = match intent {
         Intent::Status(filter) => return Ok(status::run(machine, &filter, json, console)),
+        Intent::Verify(extent) => return verify::run(machine, &extent, json, console),
         Intent::Cache => return Ok(cache::list(machine, json, console)),
         Intent::ClearCache => {
             return cache::clear(machine, dry_run, &mut console.progress(machine));

@@ -20,5 +20,5 @@ pub(crate) use location::{default_location, locate_by_conf};
 pub(crate) use originals::restore_originals;
 pub(crate) use place::place;
 pub(crate) use refinish::refinish;
-pub(crate) use shadowed::warn_of_shadowed;
+pub(crate) use shadowed::{shadowed_objects, warn_of_shadowed};
 pub(crate) use uninstall::{deregister, is_installed, sweep, unbuild, uninstall};

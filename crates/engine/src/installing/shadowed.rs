@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::dkms_tree::Inventory;
 use crate::machine::{Machine, ModuleIndex, module_of};
-use crate::names::KernelRelease;
+use crate::names::{KernelRelease, ModuleId};
 
 /// The directories of depmod's configuration. A file hides those of the same name in later
 /// directories (depmod.d(5)).
@@ -15,10 +15,26 @@ pub(super) const SETTINGS: [&str; 5] =
 
 /// Warns of each installed object that modprobe does not load for `kernel`. depmod must have run.
 pub(crate) fn warn_of_shadowed(machine: &Machine, kernel: &KernelRelease) {
+    if machine.depmod {
+        let inventory = Inventory::read(&machine.trees, kernel);
+        for (_, message) in shadowed_objects(machine, kernel, &inventory) {
+            machine.warnings.add(message);
+        }
+    }
+}
+
+/// Returns a message for each object in `inventory` that modprobe does not load for `kernel`, and the
+/// object's module.
+pub(crate) fn shadowed_objects(
+    machine: &Machine,
+    kernel: &KernelRelease,
+    inventory: &Inventory,
+) -> Vec<(ModuleId, String)> {
     let trees = &machine.trees;
     let dir = trees.kernel(kernel);
-    let Some(index) = ModuleIndex::read(&dir).filter(|_| machine.depmod) else { return };
-    for placed in Inventory::read(trees, kernel).on_top() {
+    let Some(index) = ModuleIndex::read(&dir) else { return Vec::new() };
+    let mut shadowed = Vec::new();
+    for placed in inventory.on_top() {
         let Some(loaded) = index.loaded_for(&placed.path) else { continue };
         if loaded == placed.path {
             continue;
@@ -32,8 +48,9 @@ pub(crate) fn warn_of_shadowed(machine: &Machine, kernel: &KernelRelease) {
         if let Some((file, line)) = deciding_setting(&trees.root, loaded) {
             text += &format!(": {}: {line}", file.display());
         }
-        machine.warnings.add(format!("{text}\n  see: depmod.d(5)"));
+        shadowed.push((placed.module.clone(), format!("{text}\n  see: depmod.d(5)")));
     }
+    shadowed
 }
 
 /// Returns the line of depmod's configuration that makes modprobe load the object `loaded`, and its

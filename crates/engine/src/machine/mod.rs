@@ -15,6 +15,7 @@ mod run_options;
 mod running_kernel;
 mod script_changes;
 mod settings;
+mod symbol_versions;
 mod trees;
 mod trial;
 mod warnings;
@@ -44,12 +45,13 @@ pub(crate) use pacman::{PackagedHeaders, owner_of};
 pub use pacman::{Target, Transaction};
 pub(crate) use path_programs::path_programs;
 pub use run_options::RunOptions;
-pub(crate) use running_kernel::running_release;
+pub use running_kernel::running_release;
 pub(crate) use script_changes::Command;
 use script_changes::ScriptChanges;
 pub use settings::{
     Framework, InitramfsMode, InitramfsSettings, PreflightMode, PreflightSettings, Settings,
 };
+pub(crate) use symbol_versions::{exported_by_kernel, is_exported_by_module};
 pub use trees::Trees;
 pub use trial::Trial;
 pub(crate) use warnings::Warnings;

@@ -6,6 +6,7 @@ use crate::names::KernelRelease;
 
 /// Returns the release of the running kernel, as printed by `uname -r`. Returns `None` if it cannot
 /// be read or is invalid.
-pub(crate) fn running_release() -> Option<KernelRelease> {
+#[must_use]
+pub fn running_release() -> Option<KernelRelease> {
     fs::read_to_string("/proc/sys/kernel/osrelease").ok()?.trim().parse().ok()
 }

@@ -2,18 +2,13 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::time::Duration;
 
 use object::read::{ReadCache, ReadRef};
 use object::{Object, ObjectSection};
-use tempfile::NamedTempFile;
 
-use super::object_name::ObjectName;
+use super::uncompressed::read_uncompressed;
 use crate::os::durable::FileError;
-use crate::os::process::{Environment, Output, Program, Tools};
-
-/// The time limit for decompressing an object.
-const DEADLINE: Duration = Duration::from_secs(60);
+use crate::os::process::{Environment, Tools};
 
 /// Fields of an object's `.modinfo` section. A field that the section does not contain is `None`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -89,30 +84,17 @@ pub(crate) fn read_stored_modinfo(
     env: &Environment,
     object: &Path,
 ) -> Option<ModInfo> {
-    let plain = unpack(tools, env, object)?;
-    read_modinfo(plain.as_ref().map_or(object, |file| file.path())).ok()
+    parse_modinfo(&*read_uncompressed(tools, env, object)?, "").ok()
 }
 
-/// Decompresses a stored object to a temporary file. Returns `Some(None)` if the object is not
-/// compressed, and `None` on failure.
-pub(super) fn unpack(
-    tools: &Tools,
-    env: &Environment,
-    object: &Path,
-) -> Option<Option<NamedTempFile>> {
-    let name = ObjectName::parse(object.file_name()?.to_str()?)?;
-    let Some(program) = name.compression.program(tools) else { return Some(None) };
-    let plain = NamedTempFile::new().ok()?;
-    let unpacked = Program::new(program, env)
-        .args(["-d", "-c", "-q"])
-        .arg(object)
-        .output(Output::Log(plain.reopen().ok()?))
-        .deadline(DEADLINE)
-        .run();
-    unpacked.is_ok_and(|ended| ended.success()).then_some(Some(plain))
-}
-
-fn parse_modinfo<'data>(data: impl ReadRef<'data>, path: &str) -> Result<ModInfo, BadObject> {
+/// Reads the `.modinfo` section of an uncompressed object. `path` names it in errors.
+///
+/// # Errors
+/// [`BadObject`] unless `data` is an ELF file with a `.modinfo` section.
+pub(crate) fn parse_modinfo<'data>(
+    data: impl ReadRef<'data>,
+    path: &str,
+) -> Result<ModInfo, BadObject> {
     let not_elf = |error: object::Error| BadObject::NotElf {
         path: path.to_owned(),
         reason: error.to_string(),
@@ -130,6 +112,8 @@ mod tests {
     use proptest::prelude::*;
     use rstest::rstest;
     use std::fs;
+
+    use crate::os::process::Program;
 
     #[test]
     fn parses_nul_terminated_fields() {

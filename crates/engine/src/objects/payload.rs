@@ -1,10 +1,10 @@
 //! Reads stored objects without their compression and signature.
 
-use std::fs;
 use std::path::Path;
 
-use super::modinfo::{read_modinfo, unpack};
+use super::modinfo::parse_modinfo;
 use super::signer::signed_length;
+use super::uncompressed::read_uncompressed;
 use crate::os::digest::Digest;
 use crate::os::process::{Environment, Tools};
 
@@ -19,10 +19,8 @@ pub(crate) struct Payload {
 impl Payload {
     /// Reads a stored object. Returns `None` if the file is not a complete kernel object.
     pub(crate) fn read(tools: &Tools, env: &Environment, object: &Path) -> Option<Self> {
-        let plain = unpack(tools, env, object)?;
-        let plain = plain.as_ref().map_or(object, |file| file.path());
-        read_modinfo(plain).ok()?;
-        let bytes = fs::read(plain).ok()?;
+        let bytes = read_uncompressed(tools, env, object)?;
+        parse_modinfo(&*bytes, "").ok()?;
         let length = signed_length(&bytes).and_then(|length| usize::try_from(length).ok());
         let unsigned = length.and_then(|length| bytes.get(..length)).unwrap_or(&bytes);
         Some(Self { digest: Digest::of_bytes(unsigned), is_signed: length.is_some() })

@@ -219,6 +219,13 @@ pub(super) fn signed_length(object: &[u8]) -> Option<u64> {
     u64::try_from(rest.len().checked_sub(TRAILER)?.checked_sub(length)?).ok()
 }
 
+/// Returns the signature of an uncompressed object: a CMS message in DER. Returns `None` if the
+/// object is not signed.
+pub(crate) fn signature_of(object: &[u8]) -> Option<&[u8]> {
+    let start = usize::try_from(signed_length(object)?).ok()?;
+    object.get(start..object.len().checked_sub(MAGIC.len() + TRAILER)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

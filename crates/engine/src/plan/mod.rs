@@ -21,6 +21,7 @@ mod transactions;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub(crate) use refusals::headers_note;
 pub use request::{Request, Verb};
 pub use step::{Action, Job, Note, Plan, Step, Task};
 

@@ -80,7 +80,7 @@ pub(super) fn headers_of_another(facts: &Facts, kernel: &KernelRelease) -> Optio
 }
 
 /// Returns the note that reports a kernel without headers, or a name that is no kernel.
-pub(super) fn headers_note(facts: &Facts, kernel: &KernelRelease) -> Note {
+pub(crate) fn headers_note(facts: &Facts, kernel: &KernelRelease) -> Note {
     let about = facts.kernels.get(kernel);
     if let Some(bad @ BadHeaders::None(_)) = about.and_then(|about| about.bad_headers.as_ref()) {
         return Note::Problem(format!("{kernel}: {bad}"));

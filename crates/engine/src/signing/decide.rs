@@ -44,6 +44,11 @@ pub(crate) fn certificate(machine: &Machine, kernel: &Kernel) -> Option<Digest> 
     }
 }
 
+/// Returns the path of the certificate for signing objects for `kernel`. The file need not exist.
+pub(crate) fn certificate_file(machine: &Machine, kernel: &Kernel) -> PathBuf {
+    choose_keys(machine, kernel, &machine.framework(Some(&kernel.release))).certificate
+}
+
 /// Returns true if objects for `kernel` would be signed, but a trial run creates no key.
 pub(crate) fn awaits_key(machine: &Machine, kernel: &Kernel) -> bool {
     machine.signers.known(&kernel.release).as_deref() == Some(&SigningDecision::AwaitsKey)

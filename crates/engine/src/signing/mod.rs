@@ -1,10 +1,13 @@
 //! Chooses the key that signs the objects for a kernel, and creates that key if it is missing.
 
+mod certificate;
 mod decide;
 mod keys;
 mod mok;
 
-pub(crate) use decide::{awaits_key, certificate, signer};
+pub(crate) use certificate::{Certificate, Trust, trust_in};
+pub(crate) use decide::{awaits_key, certificate, certificate_file, signer};
+pub(crate) use mok::secure_boot;
 pub use mok::{Mok, generate_mok};
 
 use crate::machine::{Kernel, Machine};
@@ -25,7 +28,7 @@ pub(crate) fn consequence(machine: &Machine, kernel: &Kernel) -> &'static str {
     if config.is_some_and(|config| config.is_enabled("CONFIG_MODULE_SIG_FORCE")) {
         return "this kernel loads only signed modules";
     }
-    match mok::secure_boot(&machine.trees) {
+    match secure_boot(&machine.trees) {
         Some(true) => "Secure Boot is enabled, so the kernel will not load unsigned modules",
         Some(false) | None => "the kernel loads unsigned modules unless Secure Boot is enabled",
     }

@@ -62,7 +62,7 @@ pub fn generate_mok(machine: &Machine, kernel: Option<&KernelRelease>) -> Result
 
 /// Returns the state of Secure Boot: true if it is enabled, or `None` if the firmware does not
 /// report the state.
-pub(super) fn secure_boot(trees: &Trees) -> Option<bool> {
+pub(crate) fn secure_boot(trees: &Trees) -> Option<bool> {
     fs::read(trees.root.join(SECURE_BOOT)).ok()?.get(4).map(|on| *on == 1)
 }
 

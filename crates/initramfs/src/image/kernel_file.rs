@@ -10,7 +10,8 @@ use dkms_engine::os::paths;
 /// Returns the kernel release in the header of a bootable kernel file (see
 /// `Documentation/arch/x86/boot.rst` in the kernel's source). Returns `None` if the file cannot be
 /// read or has no such header, as on other architectures.
-pub(crate) fn release(path: &Path) -> Option<String> {
+#[must_use]
+pub fn release(path: &Path) -> Option<String> {
     version(path).ok().flatten()?.split_whitespace().next().map(str::to_owned)
 }
 

@@ -12,7 +12,8 @@ use dkms_engine::os::paths;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use contents::{Contents, Listing};
-pub(crate) use kernel_file::{other_release, release as release_of_kernel_file};
+pub(crate) use kernel_file::other_release;
+pub use kernel_file::release as release_of_kernel_file;
 pub(crate) use kmod_name::KmodName;
 pub(crate) use signature::is_signed;
 

@@ -112,10 +112,10 @@ pub(crate) fn hook(root: &Root, side: Side, packages: &[PackageFile]) -> Figure 
     figure
 }
 
-/// Runs `dkms status`.
-pub(crate) fn status(root: &Root) -> Figure {
+/// Runs a command that must succeed.
+pub(crate) fn command(root: &Root, command: &str) -> Figure {
     root.write("srv/targets", "");
-    in_shell(root, "dkms status")
+    in_shell(root, command)
 }
 
 /// Returns the median time to run `true` in a root.

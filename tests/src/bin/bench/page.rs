@@ -26,7 +26,7 @@ kernels, sources and dkms are on the file system of the checkout.
   it includes unpacking the package.
 - **Full-size kernel headers** are Debian's headers plus one empty file in `include/config` for each option, as on Arch:
   about 15,000 files.
-- The times of `dkms status` and of hooks exclude the time to start `env`, `chroot` and `sh`, which is measured with `true`.
+- The times of `dkms status`, `dkms verify` and of hooks exclude the time to start `env`, `chroot` and `sh`, which is measured with `true`.
 
 Times are medians of wall-clock time, in seconds unless another unit is given. **round by round** is the least and the
 greatest ratio of alpm-dkms to dkms within one round. The machine is virtual, and its speed drifts between rounds.

@@ -42,6 +42,8 @@ enum Kind {
     Headers,
     /// `dkms status`.
     Status(State),
+    /// `dkms verify` on a machine without faults.
+    Verify(State),
     /// The hook with unchanged headers and an unchanged module as targets.
     Hook { cold: bool },
 }
@@ -63,6 +65,9 @@ const BOTH: [(Side, usize); 2] = [(Side::Ours, 20), (Side::Dkms, 1)];
 /// The number of aborted transactions in each round.
 const ABORTS: usize = 10;
 
+/// The number of runs of `dkms verify` in each round.
+const VERIFICATIONS: usize = 20;
+
 /// The number of reinstallations of headers in each round.
 const REINSTALLS: usize = 5;
 
@@ -77,7 +82,7 @@ const NEXT: [&str; 12] = {
 };
 
 /// All rows, in the order of measurement and of the page.
-pub(crate) const ROWS: [Row; 15] = [
+pub(crate) const ROWS: [Row; 16] = [
     Row {
         name: "install",
         title: "install the 12 modules, one kernel",
@@ -216,6 +221,13 @@ pub(crate) const ROWS: [Row; 15] = [
         is_reached: |m| m.ours < 0.1 && m.ours * 200.0 <= m.dkms,
     },
     Row {
+        name: "verify",
+        title: "dkms verify, 12 modules x 2 kernels",
+        kind: Kind::Verify(State::TwoKernels),
+        goal: "0.1 s",
+        is_reached: |m| m.ours < 0.1,
+    },
+    Row {
         name: "hook",
         title: "hook with nothing to do, 12 modules x 2 kernels",
         kind: Kind::Hook { cold: false },
@@ -306,8 +318,18 @@ impl Row {
                     root.move_to_disk(&TREES);
                     let startup = measure::startup_time(&root);
                     for _ in 0..times {
-                        results.note(self.name, side, measure::status(&root).without(startup));
+                        let figure = measure::command(&root, "dkms status");
+                        results.note(self.name, side, figure.without(startup));
                     }
+                }
+            }
+            Kind::Verify(state) => {
+                let root = machines.fork(Side::Ours, *state);
+                root.move_to_disk(&TREES);
+                let startup = measure::startup_time(&root);
+                for _ in 0..VERIFICATIONS {
+                    let figure = measure::command(&root, "dkms verify");
+                    results.note(self.name, Side::Ours, figure.without(startup));
                 }
             }
             Kind::Hook { cold } => {

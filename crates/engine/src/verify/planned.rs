@@ -1,0 +1,109 @@
+//! The faults that `dkms autoinstall` would correct, or would report.
+
+use super::Fault;
+use crate::dkms_tree::{KnownFailure, Reason};
+use crate::machine::Machine;
+use crate::names::{KernelRelease, ModuleId};
+use crate::plan::{Action, Note, Plan, Step};
+
+/// Returns the faults that explain the steps and notes of a plan for `dkms autoinstall`.
+pub(super) fn faults(machine: &Machine, plan: &Plan) -> Vec<Fault> {
+    let notes = plan.notes.iter().filter_map(of_note);
+    let installed = plan.jobs.iter().map(|job| &job.build).chain(&plan.before);
+    let is_replaced = |id: &ModuleId| {
+        plan.steps().filter_map(|step| step.action.job()).any(|(new, _)| new.name == id.name)
+    };
+    let removed = plan.after.iter().filter(|step| match &step.action {
+        // The fault of the module that replaces it is enough.
+        Action::Uninstall { module, successors, .. } => {
+            successors.is_empty() && !is_replaced(module)
+        }
+        Action::Unbuild(module, _) | Action::Deregister(module) => !is_replaced(module),
+        _ => true,
+    });
+    notes.chain(installed.chain(removed).filter_map(|step| of_step(machine, step))).collect()
+}
+
+fn of_step(machine: &Machine, step: &Step) -> Option<Fault> {
+    let of = |kernel: Option<&KernelRelease>, module: Option<&ModuleId>, problem: String| {
+        Some(Fault::new(kernel, module, problem))
+    };
+    let removed = |kernel: Option<&KernelRelease>, module, problem| {
+        Some(of(kernel, Some(module), problem)?.with_advice("run: dkms autoinstall"))
+    };
+    match &step.action {
+        Action::Build { module, kernel } | Action::Install { module, kernel, .. } => {
+            Some(not_installed(machine, step, module, kernel))
+        }
+        Action::Fail { module, kernel: Some(kernel), failure } => of(
+            Some(kernel),
+            Some(module),
+            format!("{module}: not installed for {kernel}: {failure}"),
+        ),
+        Action::Fail { module, kernel: None, failure } => {
+            of(None, Some(module), format!("{module}: not installed: {failure}"))
+        }
+        Action::Uninstall { module, kernel, .. } => {
+            let problem = format!("{module}: removed, but still installed for {kernel}");
+            removed(Some(kernel), module, problem)
+        }
+        Action::Unbuild(module, kernel) => {
+            let problem = format!("{module}: removed, but its build for {kernel} remains");
+            removed(Some(kernel), module, problem)
+        }
+        Action::Deregister(module) => {
+            removed(None, module, format!("{module}: removed, but still in the dkms tree"))
+        }
+        Action::Depmod(kernel) if step.why.contains(&Reason::Index) => {
+            let problem = format!("{kernel}: module index missing or outdated");
+            Some(of(Some(kernel), None, problem)?.with_advice(format!("run: depmod {kernel}")))
+        }
+        // The directory is reported together with those that no transaction left.
+        Action::RemoveLeftovers(_) | Action::Depmod(_) | Action::Leave => None,
+        // These steps change nothing in a kernel's directory.
+        Action::ImportSource { .. }
+        | Action::Load { .. }
+        | Action::Register(_)
+        | Action::UseKept(_)
+        | Action::Adopt { .. } => None,
+    }
+}
+
+/// Returns the fault of a module that is not installed, or not from the present inputs.
+fn not_installed(machine: &Machine, step: &Step, id: &ModuleId, kernel: &KernelRelease) -> Fault {
+    let path = KnownFailure::path(&machine.trees, id, kernel, &machine.arch);
+    if let Some(failure) = KnownFailure::read(&path) {
+        let problem = format!("{id}: failed to build for {kernel}: {}", failure.what);
+        let advice = format!("see: {}", failure.log.display());
+        return Fault::new(Some(kernel), Some(id), problem).with_advice(advice);
+    }
+    let why = step.why.iter().filter(|why| **why != Reason::Cached);
+    let why: Vec<String> = why.map(ToString::to_string).collect();
+    let problem = format!("{id}: not up to date for {kernel}: {}", why.join("; "));
+    let advice = format!("run: dkms install {id} -k {kernel}");
+    Fault::new(Some(kernel), Some(id), problem).with_advice(advice)
+}
+
+/// Returns the fault that a note reports, or `None` if the note reports an intended state.
+fn of_note(note: &Note) -> Option<Fault> {
+    let (kernel, module) = match note {
+        Note::NoHeaders { kernel, .. } | Note::DanglingHeaders { kernel, .. } => {
+            (Some(kernel), None)
+        }
+        Note::KnownFailure { module, kernel, .. }
+        | Note::Deferred { module, kernel, .. }
+        | Note::Tied { module, kernel, .. } => (Some(kernel), Some(module)),
+        Note::SourceMissing { module, .. } | Note::Held { module, .. } => (None, Some(module)),
+        Note::Parked(_) | Note::Incomplete(_) | Note::Running { .. } | Note::Problem(_) => {
+            (None, None)
+        }
+        Note::NoKernel { .. }
+        | Note::Excluded { .. }
+        | Note::Declined { .. }
+        | Note::Kept { .. }
+        | Note::Copy(_)
+        | Note::NotAutomatic { .. }
+        | Note::Already { .. } => return None,
+    };
+    Some(Fault::new(kernel, module, note.to_string()))
+}

@@ -1,0 +1,54 @@
+//! The faults that pending work shows.
+
+use dkms_engine::dkms_tree::{PendingList, PendingWork};
+use dkms_engine::machine::Machine;
+use dkms_engine::names::KernelRelease;
+use dkms_engine::verify::Fault;
+use dkms_initramfs::{Generator, has_pending_images, stale_images};
+
+/// Returns the faults for the pending work of the kernels for which `is_checked` returns true.
+/// Pending work of no particular kernel is checked with `None`.
+pub(crate) fn faults(
+    machine: &Machine,
+    generator: Option<&Generator>,
+    is_checked: impl Fn(Option<&KernelRelease>) -> bool,
+) -> Vec<Fault> {
+    let work = PendingList::of(&machine.trees).read();
+    let mut found: Vec<Fault> = work.iter().filter_map(fault).collect();
+    found.retain(|fault| is_checked(fault.kernel.as_ref()));
+    if let Some(generator) = generator.filter(|_| is_checked(None) && has_pending_images(machine)) {
+        for image in stale_images(machine, generator) {
+            let fault = Fault::new(None, None, image.to_string());
+            found.push(fault.with_advice("run: dkms initramfs"));
+        }
+    }
+    found
+}
+
+/// Returns the fault for an entry of the pending work. Returns `None` for images, which have reports of
+/// their own.
+fn fault(work: &PendingWork) -> Option<Fault> {
+    let (kernel, module, problem) = match work {
+        PendingWork::Install { module, kernel } => {
+            (Some(kernel), Some(module), format!("{module}: not completely installed for {kernel}"))
+        }
+        PendingWork::Uninstall { module, kernel } => {
+            let problem = format!("{module}: not completely uninstalled from {kernel}");
+            (Some(kernel), Some(module), problem)
+        }
+        PendingWork::Remove(module) => {
+            (None, Some(module), format!("{module}: not completely removed"))
+        }
+        PendingWork::Kernel(kernel) | PendingWork::DepartedKernel(kernel) => {
+            (Some(kernel), None, format!("{kernel}: changed since the last run"))
+        }
+        PendingWork::Source(dir) | PendingWork::DepartedSource(dir) => {
+            (None, None, format!("/usr/src/{dir}: changed since the last run"))
+        }
+        PendingWork::Transaction { .. } => {
+            (None, None, "the changes of a transaction are still pending".to_owned())
+        }
+        PendingWork::Image { .. } => return None,
+    };
+    Some(Fault::new(kernel, module, problem).with_advice("run: dkms autoinstall --pending"))
+}
