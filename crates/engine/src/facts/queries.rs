@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Built, ConfFacts, Facts, KernelFacts, ModuleFacts, Pair, SourcePlace, transactions};
+use super::{
+    Built, ConfFacts, Facts, KernelFacts, ModuleFacts, Pair, SourcePlace, Stage, TransactionFacts,
+    transactions,
+};
 use crate::conf::Autoinstall;
 use crate::dkms_tree::{CacheKey, Inputs, PendingWork};
 use crate::names::{KernelRelease, ModuleId, ModuleName};
@@ -85,18 +88,40 @@ impl Facts {
     /// A kept copy serves only a version that is installed for a kernel, and only as long as no
     /// source of another version is present. After a rollback of `/usr`, the copy may be of a
     /// version that was rolled back.
+    ///
+    /// If pacman was interrupted between two versions, the copy of the old one serves for all
+    /// kernels, even if a part of the new one is present. The kernel for which the old version was
+    /// installed may have been upgraded in the same transaction.
     pub(crate) fn has_usable_source(&self, id: &ModuleId, module: &ModuleFacts) -> bool {
+        let other_is =
+            |is: &dyn Fn(&ModuleFacts) -> bool| self.versions(&id.name).any(|(_, it)| is(it));
         let is_present =
-            |(_, other): (&ModuleId, &ModuleFacts)| other.source == SourcePlace::Present;
+            |it: &ModuleFacts| it.source == SourcePlace::Present && !self.is_incomplete(it);
+        let is_held = |it: &ModuleFacts| it.source == SourcePlace::Kept && self.is_held(it);
         let is_installed =
             |kernel: &KernelRelease| self.is_alive(kernel) && self.is_installed(id, kernel);
         match module.source {
-            SourcePlace::Present => true,
+            SourcePlace::Present => !self.is_incomplete(module) || !other_is(&is_held),
             SourcePlace::Kept => {
-                module.pairs.keys().any(is_installed) && !self.versions(&id.name).any(is_present)
+                (module.pairs.keys().any(is_installed) || self.is_held(module))
+                    && !other_is(&is_present)
             }
             SourcePlace::Missing => false,
         }
+    }
+
+    /// Returns true if pacman was interrupted while it installed the module's source.
+    fn is_incomplete(&self, module: &ModuleFacts) -> bool {
+        self.interrupted().any(|it| it.lacking.sources.contains(&module.source_dir))
+    }
+
+    /// Returns true if pacman was interrupted while it replaced or removed the module's source.
+    fn is_held(&self, module: &ModuleFacts) -> bool {
+        self.interrupted().any(|it| it.held.sources.contains(&module.source_dir))
+    }
+
+    fn interrupted(&self) -> impl Iterator<Item = &TransactionFacts> {
+        self.transactions.iter().filter(|it| it.stage == Stage::Interrupted)
     }
 
     fn newest<'a>(

@@ -70,6 +70,23 @@ fn a_module_between_two_versions_is_held() {
     assert!(text.contains("build zfs/1 for 7.2.13") && !text.contains("uninstall"), "{text}");
 }
 
+/// The transaction has replaced the only kernel for which the old version was installed.
+#[rstest]
+#[case::between_two_versions(None)]
+#[case::the_new_version_is_incomplete(Some("zfs/2"))]
+fn a_held_module_is_built_for_the_kernel_that_has_arrived(#[case] incomplete: Option<&str>) {
+    let mut machine = between_two_versions(INTERRUPTED).kernel(K2, |_| {});
+    for name in ["zfs/1"].into_iter().chain(incomplete) {
+        machine = if name == "zfs/1" { machine } else { machine.module(name) };
+        let modules = machine.0.modules.get_mut(&id(name)).unwrap();
+        modules.pairs.insert(kernel(K2), pair(name, &kernel(K2)));
+    }
+    let machine = machine.kernel(K1, |about| about.kernel.alive = false);
+    let text = machine.sync(&[], &[K2]).to_string();
+    assert!(text.contains("install zfs/1 for 7.2.13"), "{text}");
+    assert!(!text.contains("zfs/2") && !text.contains("uninstall"), "{text}");
+}
+
 #[test]
 fn a_completed_departure_permits_the_removal() {
     let mut upgrade = transaction(Stage::Completed, Subjects::default(), Subjects::default());
