@@ -225,10 +225,10 @@ fn reports_modules_that_the_kernel_ships() {
     (1/1) foo/1.0 for 7.2.13-arch1-1: built in 8.2 s, not installed
     note: bar/1.0 for 7.2.13-arch1-1: not installed: part of the kernel since 7.2 (OBSOLETE_BY)
       run: dkms install bar/1.0 -k 7.2.13-arch1-1 --force
-      see: module.NAME.prefer in alpm-dkms(7)
+      see: module.NAME.prefer in alpm-dkms.toml(5)
     note: foo/1.0 for 7.2.13-arch1-1: not installed: the kernel already ships an identical module: /usr/lib/modules/7.2.13-arch1-1/kernel/asus.ko
       run: dkms install foo/1.0 -k 7.2.13-arch1-1 --force
-      see: module.NAME.prefer in alpm-dkms(7)
+      see: module.NAME.prefer in alpm-dkms.toml(5)
     ");
 }
 

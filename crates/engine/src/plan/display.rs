@@ -150,7 +150,7 @@ impl fmt::Display for Note {
                 f,
                 "{module} for {kernel}: not installed: {why}\n  \
                  run: dkms install {module} -k {kernel} --force\n  \
-                 see: module.NAME.prefer in alpm-dkms(7)"
+                 see: module.NAME.prefer in alpm-dkms.toml(5)"
             ),
             Self::Kept { module, kernel } => write!(
                 f,

@@ -136,7 +136,9 @@ pub(super) fn find_pin(keys: &Keys, machine: &Machine) -> Result<Option<Pin>, Fa
     let may_follow = machine.settings.build_environment().is_some();
     if !keys.is_in_token() && !may_follow && is_encrypted(Path::new(&keys.key)) {
         let message = format!("{}: the key is encrypted, but no passphrase is set", keys.key);
-        return Err(Failure::new(1, message).with_hint("see: signing.pin_file in alpm-dkms(7)"));
+        return Err(
+            Failure::new(1, message).with_hint("see: signing.pin_file in alpm-dkms.toml(5)")
+        );
     }
     Ok(None)
 }

@@ -105,7 +105,7 @@ impl fmt::Display for Mok {
         if is_encrypted(&self.key) {
             f.write_str(
                 "\nthe key has a passphrase: set KBUILD_SIGN_PIN for one command, or \
-                 signing.pin_file for all runs\n  see: alpm-dkms(7)",
+                 signing.pin_file for all runs\n  see: alpm-dkms.toml(5)",
             )?;
         }
         Ok(())

@@ -242,6 +242,9 @@ fn seconds(seconds: u64) -> Duration {
 }
 
 #[cfg(test)]
+mod documentation;
+
+#[cfg(test)]
 mod tests {
     use std::fs;
 
@@ -284,22 +287,6 @@ mod tests {
         let lines: Vec<_> = SHIPPED.lines().map(key).collect();
         assert!(lines.contains(&"jobs = 0".to_owned()));
         assert_eq!(read(&[("alpm-dkms.toml", &lines.join("\n"))]), Settings::default());
-    }
-
-    #[test]
-    fn man_page_lists_every_key() {
-        let page = include_str!("../../../../../man/alpm-dkms.7");
-        let mut section = "";
-        for line in SHIPPED.lines() {
-            if let Some(name) = line.trim_start_matches('#').strip_prefix('[') {
-                section = name.trim_end_matches(']');
-            }
-            let key = line.split_once(" = ").and_then(|(key, _)| key.strip_prefix('#'));
-            if let Some(key) = key.filter(|key| !key.contains(' ')) {
-                let entry = format!("\n.It Ic {section}.{key}\n");
-                assert!(page.contains(&entry), "{section}.{key}");
-            }
-        }
     }
 
     #[test]
