@@ -3,12 +3,12 @@
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 threads ?= 2
 
-.PHONY: demo check e2e check-corpus check-power testbed query bench simulate fmt lint unit mutants shells man shellcheck deny clean
+.PHONY: demo check e2e check-corpus check-power check-package dist tarball testbed query bench simulate fmt lint unit mutants shells man shellcheck deny clean
 
 demo: testbed ## show a kernel upgrade with real modules, in pacman's own output
 	tests/testbed/demo.sh
 
-check: fmt lint unit shells man shellcheck query e2e ## run all checks and tests, except check-corpus, check-power and deny
+check: fmt lint unit shells man shellcheck tarball query e2e ## run all checks and tests, except deny and check-*
 
 e2e: testbed ## run the stories and scenarios [threads=2]
 	cargo test -p stories -- --test-threads $(threads)
@@ -20,6 +20,15 @@ check-corpus: testbed ## compare with dkms on all *-dkms packages of Debian, for
 check-power: testbed ## kill pacman at each change, make each system call of a hook fail, and cut the power of a machine in QEMU (hours) [threads=2]
 	tests/testbed/power.sh
 	cargo test -p stories --test stories -- --ignored --test-threads $(threads) --nocapture
+
+check-package: testbed ## check that two builds of the release tarball give the same package (minutes)
+	tests/testbed/dist.sh package
+
+dist: ## write the release tarball of the last commit, and the files for the AUR, to target/dist
+	packaging/dist.sh
+
+tarball: host ## check that two clones give the same release tarball
+	tests/testbed/dist.sh tarball
 
 testbed: host ## build the root file systems that the stories start from
 	tests/testbed/testbed.sh build

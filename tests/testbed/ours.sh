@@ -5,8 +5,13 @@ source "$here/checkout.sh"
 find_cargo
 
 make_ours() {
+    local name
+    name=$(release_name)
+    copy_checkout
+    tar -C "$testbed/checkout/src" -czf "$testbed/checkout/$name.tar.gz" --exclude="$name/target" "$name"
+    cp "$repo"/packaging/aur/alpm-dkms/{PKGBUILD,alpm-dkms.install} "$testbed/checkout/"
     # --nodeps, because Debian provides the build dependencies. pacman -U checks the others.
-    logged in_checkout makepkg --force --nodeps --noconfirm
+    logged in_build_root /build makepkg --force --nodeps --noconfirm
     mv "$testbed"/checkout/*.pkg.tar.zst "$1/alpm-dkms.pkg.tar.zst"
     bsdtar -xOf "$1/alpm-dkms.pkg.tar.zst" .PKGINFO |
         awk -v OFS='\t' '$1 == "pkgver" { print "alpm-dkms", "alpm-dkms", $3, "" }' >"$1/index"

@@ -27,7 +27,12 @@ make_bare() {
 
 make_ready() {
     cp -a --reflink=auto "$testbed/bare/." "$1/"
+    local type path mode
     install_packages "$1" "$testbed"/ours/*.pkg.tar.zst
+    # As 30-systemd-tmpfiles.hook of Arch does.
+    while read -r type path mode _; do
+        [[ $type != d ]] || install -d -m "$mode" "$1$path"
+    done <"$1/usr/lib/tmpfiles.d/alpm-dkms.conf"
 }
 
 make_machine() {

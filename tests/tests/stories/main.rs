@@ -39,6 +39,7 @@ mod mkinitcpio;
 mod modules;
 mod other_root;
 mod output;
+mod packaging;
 mod parallel_builds;
 mod power_cut;
 mod prebuilt;
