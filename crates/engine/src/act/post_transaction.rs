@@ -1,8 +1,6 @@
 //! Loads the installed modules and runs the administrator's `post_transaction` command at the end
 //! of a run.
 
-use std::collections::BTreeSet;
-
 use crate::building::MakeLog;
 use crate::installing;
 use crate::machine::Machine;
@@ -16,8 +14,10 @@ use crate::report::{Outcome, Report};
 /// Carries out the actions at the end of a run (dkms-behaviour 5.6). Their failures do not affect
 /// the exit code.
 ///
-/// Loads modules if `modprobe_on_install` is set and the run installed modules for the running
-/// kernel. Runs the `post_transaction` command if the run installed, uninstalled, unbuilt or
+/// If the run installed modules for the running kernel, loads those for the devices if
+/// `modprobe_on_install` is set, and those in modules-load.d(5) if it is set or a systemd unit has
+/// started the run. Such a unit runs after systemd-modules-load.service: if it ran before, the boot
+/// would wait for compilers before sysinit.target. Runs the `post_transaction` command if the run installed, uninstalled, unbuilt or
 /// removed a module.
 pub(crate) fn all(machine: &Machine, report: &Report) {
     let done: Vec<&Action> = report
@@ -26,13 +26,18 @@ pub(crate) fn all(machine: &Machine, report: &Report) {
         .filter(|finished| finished.outcome == Outcome::Done)
         .map(|finished| &finished.step.action)
         .collect();
-    if machine.settings.framework.modprobe_on_install {
-        let installed: BTreeSet<&KernelRelease> = done
-            .iter()
-            .filter(|action| matches!(action, Action::Install { .. }))
-            .filter_map(|action| action.kernel())
-            .collect();
-        installed.into_iter().for_each(|kernel| installing::load_modules(machine, kernel));
+    let running = running_release();
+    let usable_now = |action: &&Action| {
+        matches!(action, Action::Install { .. }) && action.kernel() == running.as_ref()
+    };
+    if done.iter().any(usable_now) {
+        let wanted = machine.settings.framework.modprobe_on_install;
+        if wanted {
+            installing::load_for_devices(machine);
+        }
+        if wanted || machine.options.by_systemd {
+            installing::load_listed(machine);
+        }
     }
     let changes = |action: &&&Action| {
         matches!(
@@ -46,7 +51,7 @@ pub(crate) fn all(machine: &Machine, report: &Report) {
     if let Some(first) = done.iter().find(changes)
         && machine.settings.framework.post_transaction.is_some()
     {
-        let kernel = first.kernel().cloned().or_else(running_release);
+        let kernel = first.kernel().cloned().or(running);
         post_transaction(machine, kernel.as_ref());
     }
 }

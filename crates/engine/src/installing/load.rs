@@ -6,20 +6,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::machine::Machine;
-use crate::machine::running_release;
-use crate::names::KernelRelease;
 use crate::os::process::Program;
 
 /// The time limit for modprobe and for systemctl. A driver that hangs must not block the
-/// transaction.
+/// transaction or the boot.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// Loads the modules for the devices of the machine and those listed in modules-load.d
-/// (dkms-behaviour 5.6). Does nothing if `kernel` is not the running kernel.
-pub(crate) fn load_modules(machine: &Machine, kernel: &KernelRelease) {
-    if running_release().as_ref() != Some(kernel) {
-        return;
-    }
+/// Loads the modules for the devices of the machine (dkms-behaviour 5.6).
+pub(crate) fn load_for_devices(machine: &Machine) {
     let wanted = modaliases(&machine.trees.root.join("sys/devices"));
     // The length of a command line is limited, and a machine may have thousands of devices.
     for some in wanted.iter().collect::<Vec<_>>().chunks(500) {
@@ -33,6 +27,12 @@ pub(crate) fn load_modules(machine: &Machine, kernel: &KernelRelease) {
             return machine.warnings.add(format!("cannot load modules: {error}"));
         }
     }
+}
+
+/// Loads the modules that are listed in modules-load.d(5), by restarting the service that loads
+/// them. At boot, this service fails if a module that it should load is missing, so try-restart
+/// would do nothing (systemctl(1)).
+pub(crate) fn load_listed(machine: &Machine) {
     let service = "systemd-modules-load.service";
     if machine.trees.root.join("lib/systemd/system").join(service).is_file() {
         let restarted = Program::new(machine.tools.systemctl.clone(), &machine.env)

@@ -15,7 +15,7 @@ mod uninstall;
 pub(crate) use built_module::BuiltModule;
 pub(crate) use conflicts::{Choice, Refused, choose};
 pub(crate) use depmod::depmod;
-pub(crate) use load::load_modules;
+pub(crate) use load::{load_for_devices, load_listed};
 pub(crate) use location::{default_location, locate_by_conf};
 pub(crate) use originals::restore_originals;
 pub(crate) use place::place;

@@ -22,6 +22,7 @@ mod inventory;
 mod journals;
 mod leftovers;
 mod limits;
+mod loading;
 mod objects;
 mod own_mounts;
 mod parallel_builds;
