@@ -77,7 +77,7 @@ pub const SCRIPT: &str = "--script";
 pub fn sync(args: &HookArgs, targets: &Targets, hook: SyncHook) -> Result<ExitCode, Failure> {
     let machine = Machine::for_hook(&args.root);
     let (present, _) = facts::source_dirs(&machine.trees);
-    if present.is_empty() && !machine.trees.dkms.exists() {
+    if present.is_empty() && !machine.trees.dkms.exists() && !targets.ourselves {
         return Ok(ExitCode::SUCCESS); // a machine without modules
     }
     let trees = machine.trees.clone();
@@ -158,7 +158,10 @@ fn sync_modules(
         facts.mark_copies(found.unowned());
         packages = Some(found);
     }
-    let plan = plan::make(&request, &facts)?;
+    let mut plan = plan::make(&request, &facts)?;
+    if targets.ourselves {
+        plan.note_missing_headers(&facts);
+    }
     if packages.is_none() && output_names_packages(&plan) {
         packages = Some(look_up_packages(&machine, present, &facts));
     }

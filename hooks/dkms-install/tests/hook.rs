@@ -70,6 +70,20 @@ fn reports_errors_in_the_settings() {
     assert!(output.contains("build foo/1.0"), "{output}");
 }
 
+/// The hook runs after the whole transaction, so headers that it installs are there.
+#[test]
+fn installation_of_alpm_dkms_notes_missing_headers() {
+    let root = TestRoot::new();
+    root.remove("var/lib/dkms");
+    root.kernel(K).pkgbase("linux");
+    root.kernel("6.12.8-1-lts").pkgbase("linux-lts").headers();
+    let text = hook(&root, &[], b"alpm-dkms\n");
+    let notes: Vec<&str> = text.lines().filter(|line| !line.starts_with("warning: ")).collect();
+    let want =
+        [&format!("note: {K}: no kernel headers installed"), "  run: pacman -S linux-headers"];
+    assert_eq!(notes, want);
+}
+
 #[test]
 fn is_silent_without_modules() {
     let root = TestRoot::new();

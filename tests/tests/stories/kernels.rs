@@ -89,3 +89,19 @@ fn missing_headers_package_is_named() {
     root.assert_works(find("linux-lts-1").release(), "bbswitch");
     root.assert_settled();
 }
+
+/// alpm-dkms is installed on a machine without modules.
+#[test]
+fn installation_of_alpm_dkms_names_the_headers_package() {
+    let root = Root::bare();
+    root.install(&[find("linux-1"), find("linux-lts-1")]);
+    let note = "note: {release}: no kernel headers installed";
+    let [linux, lts] = [find("linux-1"), find("linux-lts-1")]
+        .map(|kernel| note.replace("{release}", kernel.release()));
+    let fork = root.fork();
+    fork.install(&[find("alpm-dkms")]).hooks_succeed().has(&linux).has(&lts);
+    drop(fork);
+    let both = [find("alpm-dkms"), find("linux-headers-1")];
+    let output = root.install(&both).hooks_succeed();
+    output.lacks(&linux).has(&lts).has("  run: pacman -S linux-lts-headers");
+}

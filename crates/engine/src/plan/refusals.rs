@@ -1,9 +1,22 @@
 //! The refusals and notes that several commands share.
 
-use super::Note;
+use super::{Note, Plan};
 use crate::facts::{BadHeaders, Facts};
 use crate::failure::Failure;
 use crate::names::{KernelRelease, ModuleId};
+
+impl Plan {
+    /// Adds a note for each kernel without headers, even if no module is missing there. The
+    /// transaction that installs alpm-dkms does so: the next module would not be built.
+    pub fn note_missing_headers(&mut self, facts: &Facts) {
+        let kernels = facts.kernels.iter();
+        let without = kernels
+            .filter(|(_, about)| about.kernel.alive && about.owned && !about.has_headers())
+            .map(|(kernel, _)| headers_note(facts, kernel));
+        let new: Vec<Note> = without.filter(|note| !self.notes.contains(note)).collect();
+        self.notes.extend(new);
+    }
+}
 
 pub(super) fn refuse(code: u8, message: String) -> Failure {
     Failure::new(code, message)

@@ -336,6 +336,21 @@ fn note_about_missing_headers_names_their_package() {
 }
 
 #[test]
+fn missing_headers_are_noted_once_even_without_modules() {
+    let machine = TestMachine::new(&[K2])
+        .kernel(K1, |k| (k.kernel.headers, k.inputs) = (None, None))
+        .kernel("6.12.8-1-lts", |k| (k.kernel.headers, k.inputs, k.owned) = (None, None, false));
+    let mut plan = machine.sync(&[], &[K1]);
+    assert!(plan.notes.is_empty(), "{plan}");
+    plan.note_missing_headers(&machine.0);
+    plan.note_missing_headers(&machine.0);
+    insta::assert_snapshot!(plan, @r"
+    note: 7.2.12-arch1-1: no kernel headers installed
+      run: pacman -S linux-headers
+    ");
+}
+
+#[test]
 fn headers_of_another_release_are_noted() {
     let plan = TestMachine::new(&[])
         .kernel(K1, |k| (k.kernel.headers, k.inputs) = (None, None))
