@@ -16,6 +16,7 @@ install -Dm755 packaging/scripts-dkms "$share/libalpm/scripts/dkms"
 
 install -Dm644 packaging/alpm-dkms.toml -t "$root/etc/dkms"
 install -Dm644 packaging/tmpfiles.conf "$lib/tmpfiles.d/alpm-dkms.conf"
+install -Dm644 packaging/alpm-dkms.catalog -t "$lib/systemd/catalog"
 install -Dm644 packaging/*.{service,timer} -t "$units"
 # Enabled by the package, so that the next boot finishes an interrupted transaction.
 install -d "$units/multi-user.target.wants"

@@ -12,6 +12,7 @@ use dkms_initramfs::{
     Generator, Maintained, Maintenance, maintain_images, mkinitcpio_override, needs_maintenance,
     note_existing_images, take_snapshot,
 };
+use verify::notice;
 
 use crate::hook_main::HookArgs;
 use crate::lines::{Lines, PackageNames, warn_of_settings};
@@ -92,6 +93,7 @@ pub fn verify(args: &HookArgs) -> Result<ExitCode, Failure> {
     let verified = verify_images(args, &machine);
     if !args.dry_run {
         finish_journal(&machine.trees)?;
+        notice::renew(&machine)?;
     }
     verified
 }

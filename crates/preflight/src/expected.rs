@@ -96,6 +96,12 @@ mod tests {
     use crate::verdict::{Regression, RegressionCause};
 
     #[test]
+    fn the_catalogue_explains_the_journal_entry() {
+        let catalogue = include_str!("../../../packaging/alpm-dkms.catalog");
+        assert!(catalogue.contains(&format!("-- {MESSAGE_ID}\nSubject: ")));
+    }
+
+    #[test]
     fn a_loss_is_expected_until_its_kernel_is_installed() {
         let root = TestRoot::new();
         root.dir("var/lib/dkms/zfs/2.4");

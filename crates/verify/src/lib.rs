@@ -3,9 +3,11 @@
 //! | Module | Purpose |
 //! |---|---|
 //! | `boot_entry` | the kernel that the machine boots by default |
+//! | [`notice`] | the report on faults that matter, until they are corrected |
 //! | `pending` | the faults that pending work shows |
 
 mod boot_entry;
+pub mod notice;
 mod pending;
 
 use std::collections::BTreeSet;
@@ -64,6 +66,23 @@ pub fn faults(machine: &Machine, extent: &Extent) -> Result<Vec<Fault>, Failure>
         });
     }
     Ok(found.into_iter().collect())
+}
+
+/// Returns the faults that concern the kernel that boots by default or the running one. If neither is
+/// known, returns those of all kernels that can be booted.
+fn faults_that_matter(machine: &Machine) -> Vec<Fault> {
+    let kernels = Kernels::read(&machine.trees).map(|kernels| kernels.all).unwrap_or_default();
+    let alive: Vec<Kernel> = kernels.into_iter().filter(|kernel| kernel.alive).collect();
+    let running = running_release().filter(|_| machine.trees.root == Path::new("/"));
+    let default = boot_entry::default_kernel(machine, &alive, running.as_ref());
+    let is_running = |kernel: &&Kernel| running.as_ref() == Some(&kernel.release);
+    let kernels = alive.iter().filter(is_running).chain(default);
+    let extent = Extent {
+        kernels: kernels.map(|kernel| kernel.release.clone()).collect(),
+        ..Extent::default()
+    };
+    // An unreadable install tree has been reported by the run itself.
+    faults(machine, &extent).unwrap_or_default()
 }
 
 /// Returns the kernels to check.

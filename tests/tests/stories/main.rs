@@ -37,6 +37,7 @@ mod limits;
 mod migration;
 mod mkinitcpio;
 mod modules;
+mod notices;
 mod other_root;
 mod output;
 mod packaging;

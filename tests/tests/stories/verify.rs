@@ -137,7 +137,6 @@ const LEFTOVERS: &[Sabotage] = &[
          until pgrep -x dawdle; do sleep 0.1; done; kill -9 $!; mv /usr/bin/make.good /usr/bin/make",
         "not finished by an earlier run",
     ),
-    sabotage("mkdir -p $T/.pending; touch $T/.pending/source-gone-1", "gone-1"),
 ];
 
 /// The kernel accepts only signed modules.

@@ -12,6 +12,7 @@ mod rpm_upgrade;
 mod status;
 mod verify;
 
+use ::verify::notice;
 use dkms_engine::failure::Failure;
 use dkms_engine::machine::Machine;
 use dkms_initramfs::Generator;
@@ -57,7 +58,11 @@ pub fn run(
             return cache::clear(machine, dry_run, &mut console.progress(machine));
         }
         Intent::Initramfs => {
-            return initramfs::run(machine, dry_run, &mut console.progress(machine));
+            let code = initramfs::run(machine, dry_run, &mut console.progress(machine));
+            if !dry_run {
+                renew_notice(machine, console);
+            }
+            return code;
         }
         Intent::Preflight(intent) => return preflight::run(machine, args, intent, console),
         Intent::GenerateMok(kernel) => {
@@ -93,14 +98,44 @@ pub fn run(
         }
     };
     let machine = &session.machine;
-    if generator.is_none() || machine.tools.stop.asked().is_some() {
+    if machine.tools.stop.asked().is_some() {
         return Ok(code);
     }
+    let code = match &generator {
+        Some(generator) => images_afterwards(machine, generator, finishes_images, code, console),
+        None => Ok(code),
+    };
+    if !dry_run {
+        renew_notice(machine, console);
+    }
+    code
+}
+
+/// Maintains the images after a command that exits with `code`. Returns the exit code.
+fn images_afterwards(
+    machine: &Machine,
+    generator: &Generator,
+    finishes_images: bool,
+    code: u8,
+    console: &Console,
+) -> Result<u8, Failure> {
     let mut progress = console.progress(machine);
-    match initramfs::afterwards(machine, generator.as_ref(), finishes_images, &mut progress) {
+    match initramfs::afterwards(machine, Some(generator), finishes_images, &mut progress) {
         Ok(images) if code == 0 => Ok(images),
         Ok(_) => Ok(code),
         Err(failure) if code == 0 => Err(failure),
         Err(failure) => Err(Failure { code, ..failure }),
+    }
+}
+
+/// Withdraws the notice of faults that have been corrected. If a unit runs the command, nobody reads
+/// its output, so that a new fault causes a notice.
+fn renew_notice(machine: &Machine, console: &Console) {
+    let renewed = match machine.options.by_systemd {
+        true => notice::renew(machine),
+        false => notice::renew_existing(machine),
+    };
+    if let Err(error) = renewed {
+        console.warn(&error.to_string());
     }
 }

@@ -36,6 +36,7 @@ pub(crate) fn remove_own_files(machine: &Machine) -> Result<(), FileError> {
         trees.build_programs(),
         trees.workplaces(),
         logs,
+        trees.notice(),
         trees.lock(),
     ];
     for path in ours {

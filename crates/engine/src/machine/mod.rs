@@ -49,7 +49,8 @@ pub use running_kernel::running_release;
 pub(crate) use script_changes::Command;
 use script_changes::ScriptChanges;
 pub use settings::{
-    Framework, InitramfsMode, InitramfsSettings, PreflightMode, PreflightSettings, Settings,
+    Framework, InitramfsMode, InitramfsSettings, NotifySettings, PreflightMode, PreflightSettings,
+    Settings,
 };
 pub(crate) use symbol_versions::{exported_by_kernel, is_exported_by_module};
 pub use trees::Trees;

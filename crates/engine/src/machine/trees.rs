@@ -147,6 +147,12 @@ impl Trees {
         self.dkms.join(".images")
     }
 
+    /// Returns the path of the notice that is shown at login: `T/.notice`.
+    #[must_use]
+    pub fn notice(&self) -> PathBuf {
+        self.dkms.join(".notice")
+    }
+
     /// Returns the directory of the records of failed builds: `T/.failed`.
     #[must_use]
     pub(crate) fn failures(&self) -> PathBuf {

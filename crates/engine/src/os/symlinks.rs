@@ -54,7 +54,7 @@ pub fn resolve(root: &Path, path: &Path) -> io::Result<PathBuf> {
 ///
 /// A path outside `root` is returned unchanged.
 #[must_use]
-pub(crate) fn text_for(root: &Path, path: &Path) -> PathBuf {
+pub fn text_for(root: &Path, path: &Path) -> PathBuf {
     match path.strip_prefix(root) {
         Ok(below) => Path::new("/").join(below),
         Err(_) => path.to_owned(),

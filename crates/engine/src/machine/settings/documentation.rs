@@ -11,11 +11,12 @@ const PAGE: &str = include_str!("../../../../../man/alpm-dkms.toml.5");
 const SHIPPED: &str = include_str!("../../../../../packaging/alpm-dkms.toml");
 
 /// The sections, each with the type of its keys and the file that defines it.
-const SECTIONS: [(&str, &str, &str); 7] = [
+const SECTIONS: [(&str, &str, &str); 8] = [
     ("build", "BuildSection", include_str!("own.rs")),
     ("cache", "CacheSection", include_str!("own.rs")),
     ("conf", "ConfSection", include_str!("own.rs")),
     ("initramfs", "InitramfsSettings", include_str!("initramfs.rs")),
+    ("notify", "NotifySettings", include_str!("notify.rs")),
     ("preflight", "PreflightSettings", include_str!("preflight.rs")),
     ("signing", "SigningSection", include_str!("own.rs")),
     ("module.NAME", "ModuleSection", include_str!("own.rs")),

@@ -2,6 +2,7 @@
 
 mod framework;
 mod initramfs;
+mod notify;
 mod own;
 mod preflight;
 mod recovery;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 pub use framework::Framework;
 pub use initramfs::{InitramfsMode, InitramfsSettings};
+pub use notify::NotifySettings;
 pub use preflight::{PreflightMode, PreflightSettings};
 
 use crate::machine::Trees;
@@ -41,6 +43,8 @@ pub struct Settings {
     pub framework: Framework,
     /// The `[initramfs]` section of `alpm-dkms.toml`.
     pub initramfs: InitramfsSettings,
+    /// The `[notify]` section of `alpm-dkms.toml`.
+    pub notify: NotifySettings,
     /// The `[preflight]` section of `alpm-dkms.toml`.
     pub preflight: PreflightSettings,
     problems: Vec<String>,
@@ -62,6 +66,7 @@ impl Default for Settings {
         Self {
             framework: Framework::default(),
             initramfs: InitramfsSettings::default(),
+            notify: NotifySettings::default(),
             preflight: PreflightSettings::default(),
             problems: Vec::new(),
             jobs: None,
@@ -114,6 +119,7 @@ impl Settings {
                 .collect(),
             framework,
             initramfs: own.initramfs.known,
+            notify: own.notify.known,
             preflight: own.preflight.known,
             problems,
         }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::size::Size;
-use super::{InitramfsSettings, PreflightSettings, recovery};
+use super::{InitramfsSettings, NotifySettings, PreflightSettings, recovery};
 
 /// The content of `alpm-dkms.toml`. Every key is optional.
 #[derive(Debug, Default, Deserialize)]
@@ -18,6 +18,7 @@ pub(super) struct OwnSettings {
     pub(super) conf: ConfSection,
     pub(super) cache: CacheSection,
     pub(super) initramfs: ImagesSection,
+    pub(super) notify: NotifySection,
     pub(super) preflight: PreflightSection,
     pub(super) signing: SigningSection,
     /// The `[module.NAME]` sections, by name.
@@ -73,6 +74,16 @@ pub(super) struct ConfSection {
 pub(super) struct ImagesSection {
     #[serde(flatten)]
     pub(super) known: InitramfsSettings,
+    #[serde(flatten)]
+    unknown: BTreeMap<String, toml::Value>,
+}
+
+/// The `[notify]` section.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct NotifySection {
+    #[serde(flatten)]
+    pub(super) known: NotifySettings,
     #[serde(flatten)]
     unknown: BTreeMap<String, toml::Value>,
 }
@@ -145,6 +156,7 @@ impl OwnSettings {
             ("cache.", &self.cache.unknown),
             ("conf.", &self.conf.unknown),
             ("initramfs.", &self.initramfs.unknown),
+            ("notify.", &self.notify.unknown),
             ("preflight.", &self.preflight.unknown),
             ("signing.", &self.signing.unknown),
         ];
