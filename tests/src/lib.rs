@@ -14,6 +14,7 @@ mod disk;
 mod inspect;
 mod packages;
 mod recipe;
+mod repository;
 mod root;
 mod run;
 

@@ -5,7 +5,7 @@ use rstest::rstest;
 use stories::{Completed, PackageFile, Recipe, Root, find};
 
 use crate::fixture::{assert_status, installed, kernel, release};
-use crate::preflight_fixture::{machine, next_release, repository};
+use crate::preflight_fixture::{machine, next_release};
 use crate::preflight_interruptions::scratch;
 
 /// The file with one line for each call of the compiler after the preflight.
@@ -109,7 +109,7 @@ fn reinstalled_packages_need_no_build() {
 )]
 fn packages_are_found_however_pacman_is_called(#[case] command: &str) {
     let root = machine(&[find("bbswitch")]);
-    repository(&root, &kernel("linux", 2));
+    root.make_repository(&kernel("linux", 2));
     record_compiler(&root);
     let upgrade = root.shell(command).ok().hooks_succeed();
     let upgrade = upgrade.has(&format!("1 module built for {}", next_release()));

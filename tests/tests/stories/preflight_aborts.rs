@@ -6,9 +6,7 @@ use stories::{Completed, PackageFile, Recipe, Root, find};
 
 use crate::fixture::{assert_status, installed, kernel, release};
 use crate::mkinitcpio;
-use crate::preflight_fixture::{
-    broken_for_the_next_kernel, critical, machine, next_release, repository,
-};
+use crate::preflight_fixture::{broken_for_the_next_kernel, critical, machine, next_release};
 
 /// Creates a machine with a module that does not build for `linux-2`.
 #[track_caller]
@@ -32,7 +30,7 @@ fn assert_aborted(transaction: Completed) -> Completed {
 fn a_module_that_the_settings_name_aborts_the_upgrade() {
     let before = machine_with("disk");
     critical(&before, &["disk"]);
-    repository(&before, &kernel("linux", 2));
+    before.make_repository(&kernel("linux", 2));
     before.shell("pacman -Sy").ok();
     let root = before.fork();
     let upgrade = assert_aborted(root.pacman(&["-Su"]))
@@ -69,7 +67,7 @@ fn a_module_that_the_settings_name_aborts_the_upgrade() {
     root.assert_works(&release(), "bbswitch");
 
     let rest = Recipe::empty("other", "1.0").file("usr/share/other", "new").make(&root);
-    crate::preflight_fixture::publish(&root, &[rest]);
+    root.publish(&[rest]);
     root.pacman(&["-Sy", "other"]).ok();
     root.pacman(&["-Syu", "--ignore", "linux,linux-headers"]).ok().hooks_succeed();
     root.assert_works(&release(), "disk");

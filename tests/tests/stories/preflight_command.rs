@@ -3,9 +3,7 @@
 use stories::{PackageFile, Recipe, Root, find};
 
 use crate::fixture::{assert_no_processes, kernel, release};
-use crate::preflight_fixture::{
-    broken_for_the_next_kernel, critical, machine, publish, repository,
-};
+use crate::preflight_fixture::{broken_for_the_next_kernel, critical, machine};
 use crate::preflight_interruptions::{PAUSE, scratch, start_until, waiting_machine};
 
 /// Returns the command that tries these packages, with `options`.
@@ -81,12 +79,12 @@ fn an_upgrade_is_tried_before_it_is_run() {
         let other = Recipe::empty("other", version).file("usr/share/other", version);
         other.make(&root)
     };
-    repository(&root, &[other("1")]);
+    root.make_repository(&[other("1")]);
     root.install(&[other("1")]);
     let nothing = root.dkms(&["preflight", "--upgrade"]).ok();
     nothing.has("nothing to try: the next upgrade brings no kernel, headers or module source");
 
-    publish(&root, &[&next[..], &[other("2")]].concat());
+    root.publish(&[&next[..], &[other("2")]].concat());
     let dry = root.dkms(&["preflight", "--upgrade", "--dry-run"]).ok();
     dry.has("would try: linux ").has("linux-headers ").lacks("other");
     let missing = root.dkms(&["preflight", "--upgrade", "--no-download"]).exits(1);
@@ -109,7 +107,7 @@ fn status_warns_of_what_the_next_upgrade_would_lose() {
     let root = machine(&[find("bbswitch")]);
     root.install(&[broken_for_the_next_kernel("broken").make(&root)]).hooks_succeed();
     let next = kernel("linux", 2);
-    repository(&root, &next);
+    root.make_repository(&next);
     root.dkms(&["preflight", "--upgrade"]).exits(11);
     let warning = format!(
         "dkms: warning: the next upgrade would lose broken/1.0 for {}; see: dkms preflight --upgrade",
@@ -153,7 +151,7 @@ fn a_critical_regression_comes_with_what_to_do() {
     let files = root.dkms(&preflight(&[], &next)).exits(11).has("error: disk/1.0 for ");
     let files = files.has("A transaction with these packages would be aborted.");
     files.lacks("leave out").has("after: dkms preflight --allow-once");
-    repository(&root, &next);
+    root.make_repository(&next);
     let upgrade = root.dkms(&["preflight", "--upgrade"]).exits(11);
     upgrade.has("run: pacman -Syu --ignore linux,linux-headers");
     root.dkms(&["preflight", "--allow-once"]).ok();
@@ -191,7 +189,7 @@ fn a_signal_ends_the_command() {
 #[test]
 fn a_signal_ends_a_download() {
     let root = machine(&[find("bbswitch")]);
-    repository(&root, &kernel("linux", 2));
+    root.make_repository(&kernel("linux", 2));
     let conf = root.read("etc/pacman.conf");
     let slow = "[options]\nXferCommand = /bin/sh -c \"sleep 1003 && false\" %u\n";
     root.write("etc/pacman.conf", &conf.replace("[options]\n", slow));

@@ -31,28 +31,6 @@ pub(crate) fn broken_for(release: &str, module: Recipe, file: &str) -> Recipe {
         .edit(file, |code| code + "#ifdef NEXT\n#error this kernel is not supported\n#endif\n")
 }
 
-/// Makes a repository that contains these packages, and configures pacman to use it.
-#[track_caller]
-pub(crate) fn repository(root: &Root, packages: &[PackageFile]) {
-    let conf = root.read("etc/pacman.conf");
-    root.write("etc/pacman.conf", &(conf + "\n[testbed]\nServer = file:///srv/repository\n"));
-    publish(root, packages);
-}
-
-/// Adds packages to the repository of [`repository`].
-#[track_caller]
-pub(crate) fn publish(root: &Root, packages: &[PackageFile]) {
-    root.shell("mkdir -p /srv/repository").ok();
-    for package in packages {
-        let file = format!("{}-{}-any.pkg.tar.zst", package.name, package.version);
-        root.shell(&format!(
-            "cp {} /srv/repository/{file} && cd /srv/repository && repo-add -q testbed.db.tar.gz {file}",
-            package.file
-        ))
-        .ok();
-    }
-}
-
 /// Lists modules as critical in the settings.
 pub(crate) fn critical(root: &Root, names: &[&str]) {
     root.write("etc/dkms/alpm-dkms.toml", &format!("[preflight]\ncritical = {names:?}\n"));
