@@ -19,6 +19,7 @@
 //! | `signing` | chooses the signing key for each kernel, and creates keys | os, objects, machine, other_distributions |
 //! | `dkms_tree` | the files of `/var/lib/dkms`: state, records, pending work, builds | os, objects, machine, conf |
 //! | `module_scripts` | runs a module's own scripts | os, machine, conf, dkms_tree |
+//! | `lint` | finds mistakes in the source of a module, for its author | os, machine, conf, dkms_tree, module_scripts |
 //! | `status` | the output of `dkms status` | os, objects, machine, dkms_tree |
 //! | `facts` | everything a plan depends on, read once | os, objects, machine, conf, signing, dkms_tree |
 //! | `archive` | exports and imports modules as archives and directories | os, machine, conf, dkms_tree, facts |
@@ -37,6 +38,7 @@ pub mod dkms_tree;
 pub mod facts;
 pub mod failure;
 mod installing;
+pub mod lint;
 pub mod machine;
 mod module_scripts;
 pub mod names;

@@ -100,7 +100,7 @@ impl<'a> Script<'a> {
 ///
 /// dkms evaluates each value a second time inside double quotes, so that the value's own quotes
 /// disappear: `--host=""` in the conf of zfs becomes `--host=`.
-fn words(value: &str) -> Vec<String> {
+pub(crate) fn words(value: &str) -> Vec<String> {
     let mut words = Vec::new();
     let (mut word, mut rest) = (None::<String>, value);
     while let Some(c) = rest.chars().next() {

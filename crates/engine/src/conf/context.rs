@@ -89,12 +89,7 @@ impl ConfContext<'_> {
             (*name, value.to_string_lossy().into_owned())
         };
         let texts: BTreeMap<_, _> = variables.iter().map(lossy).collect();
-        let mut all = ConfReply {
-            values: Values::default(),
-            complaint: String::new(),
-            complaints: Vec::new(),
-            deprecated: Vec::new(),
-        };
+        let mut all = ConfReply::default();
         let destination = self
             .destination
             .iter()
@@ -146,7 +141,7 @@ impl ConfContext<'_> {
 }
 
 /// The result of reading a module's conf and its overrides.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ConfReply {
     /// The values of all directives, with overrides applied.
     pub values: Values,

@@ -1,11 +1,11 @@
 //! The directives of a dkms.conf (dkms-behaviour 3.2, 3.3).
 
 /// The directives whose highest index determines the number of records in a conf.
-pub(super) const OF_RECORDS: [&str; 4] =
+pub(crate) const OF_RECORDS: [&str; 4] =
     ["BUILT_MODULE_NAME", "BUILT_MODULE_LOCATION", "DEST_MODULE_NAME", "DEST_MODULE_LOCATION"];
 
 /// The directives that are read from a conf, including the deprecated ones.
-pub(super) const ALL: [&str; 33] = [
+pub(crate) const ALL: [&str; 33] = [
     "PACKAGE_NAME",
     "PACKAGE_VERSION",
     "BUILT_MODULE_NAME",

@@ -8,7 +8,7 @@ use std::sync::{Mutex, OnceLock};
 use super::context::{ConfContext, ConfReply, reader};
 use super::{Conf, Excluded, Values, directives};
 use crate::failure::Failure;
-use crate::machine::{Kernel, Machine, Placement, RunOptions, WITHIN_RUN, path_programs};
+use crate::machine::{Kernel, Machine, Placement, RunOptions, Trees, WITHIN_RUN, path_programs};
 use crate::names::ModuleId;
 use crate::os::bash::{BashError, BashReader};
 use crate::os::digest::Digest;
@@ -125,19 +125,8 @@ impl<'a> Confs<'a> {
         }
         let machine = self.machine;
         let context = ConfContext {
-            id,
-            kernel: &kernel.release,
-            arch: &machine.arch,
-            kernel_source_dir: self.source_dir(kernel),
-            kernel_config: kernel.config_file().unwrap_or_default(),
             conf_file: machine.options.conf_of(id, source),
-            dir: source.clone(),
-            destination: match machine.placement() {
-                Ok(Placement::Fixed(dir)) => Some(dir),
-                Ok(Placement::FromConf) | Err(_) => None,
-            },
-            trees: &machine.trees,
-            parallel_jobs: machine.settings.jobs(),
+            ..context(machine, id, kernel, source)
         };
         match context.read(reader) {
             Ok(reply) => {
@@ -169,13 +158,6 @@ impl<'a> Confs<'a> {
         let mut reader = reader(machine.tools.clone(), env, programs.as_deref());
         reader.patience = machine.settings.conf_timeout();
         reader
-    }
-
-    /// Returns the value of the variable `kernel_source_dir`, the directory of the kernel's
-    /// headers.
-    fn source_dir(&self, kernel: &Kernel) -> PathBuf {
-        let given = self.machine.options.kernel_source.clone();
-        given.unwrap_or_else(|| kernel.dir.join("build"))
     }
 
     /// Interprets and validates `values`, which belong to the conf in the directory `source`.
@@ -231,6 +213,51 @@ impl<'a> Confs<'a> {
         let text: Vec<String> =
             parts.iter().map(|(path, digest)| format!("{} {digest}", path.display())).collect();
         Digest::of_bytes(text.join("\n").as_bytes())
+    }
+}
+
+/// Evaluates only the dkms.conf in the directory `source`, without overrides and wrapper programs.
+/// Changes nothing on the machine.
+///
+/// # Errors
+/// [`BashError`] if the dkms.conf cannot be evaluated.
+pub(crate) fn read_source(
+    machine: &Machine,
+    id: &ModuleId,
+    kernel: &Kernel,
+    source: &Path,
+) -> Result<ConfReply, BashError> {
+    // No file can exist below this path, not even an override.
+    let trees = Trees { etc: "/dev/null".into(), ..machine.trees.clone() };
+    let context = ConfContext { trees: &trees, ..context(machine, id, kernel, source) };
+    let env = machine.env.clone().with(WITHIN_RUN, "1");
+    let mut reader = reader(machine.tools.clone(), env, None);
+    reader.patience = machine.settings.conf_timeout();
+    context.read(&mut reader)
+}
+
+/// Returns the context of the dkms.conf in the directory `source`.
+fn context<'a>(
+    machine: &'a Machine,
+    id: &'a ModuleId,
+    kernel: &'a Kernel,
+    source: &Path,
+) -> ConfContext<'a> {
+    let headers = machine.options.kernel_source.clone();
+    ConfContext {
+        id,
+        kernel: &kernel.release,
+        arch: &machine.arch,
+        kernel_source_dir: headers.unwrap_or_else(|| kernel.dir.join("build")),
+        kernel_config: kernel.config_file().unwrap_or_default(),
+        conf_file: source.join("dkms.conf"),
+        dir: source.to_owned(),
+        destination: match machine.placement() {
+            Ok(Placement::Fixed(dir)) => Some(dir),
+            Ok(Placement::FromConf) | Err(_) => None,
+        },
+        trees: &machine.trees,
+        parallel_jobs: machine.settings.jobs(),
     }
 }
 

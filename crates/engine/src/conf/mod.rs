@@ -1,7 +1,7 @@
 //! Evaluates, interprets and validates `dkms.conf` files.
 
 mod context;
-mod directives;
+pub(crate) mod directives;
 mod evaluation;
 mod exclusive;
 mod pattern;
@@ -19,8 +19,9 @@ use crate::os::paths;
 use exclusive::Restrictions;
 use pattern::found;
 
+pub(crate) use context::ConfReply;
 pub use evaluation::DEPRECATED;
-pub(crate) use evaluation::{ConfRequest, Confs, EvaluatedConf, known_directives};
+pub(crate) use evaluation::{ConfRequest, Confs, EvaluatedConf, known_directives, read_source};
 pub use exclusive::Excluded;
 pub use values::Values;
 
