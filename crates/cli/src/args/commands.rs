@@ -18,6 +18,7 @@ pub enum Command {
     Match,
     Mktarball,
     Ldtarball,
+    Lint,
     GenerateMok,
     KernelPreinst,
     KernelPostinst,
@@ -126,6 +127,9 @@ pub const COMMANDS: &[CommandInfo] = &[
     info(Command::Ldtarball, "ldtarball", "add a module and its builds from an archive")
         .takes(&[ARCHIVE])
         .examples(&["dkms ldtarball ./v4l2loopback.tar.gz"]),
+    info(Command::Lint, "lint", "report mistakes in the source of a module, for its author")
+        .takes(&[PATH])
+        .examples(&["dkms lint ./v4l2loopback", "dkms lint ./v4l2loopback.tar.gz --strict --json"]),
     info(Command::GenerateMok, "generate_mok", "create the module signing key")
         .examples(&["dkms generate_mok"]),
     info(
@@ -199,7 +203,7 @@ impl Command {
     /// Returns true if the command accepts a directory or an archive.
     #[must_use]
     pub fn takes_source(self) -> bool {
-        matches!(self, Self::Add | Self::Build | Self::Install | Self::Ldtarball)
+        matches!(self, Self::Add | Self::Build | Self::Install | Self::Ldtarball | Self::Lint)
     }
 
     /// Returns true if the user may omit the version of a module that has only one.

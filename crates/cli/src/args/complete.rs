@@ -111,7 +111,7 @@ impl Completer {
         let Some(command) = self.args.command else {
             return COMMANDS.iter().map(|info| word(info.name, info.help)).collect();
         };
-        if matches!(command, Command::Ldtarball | Command::Preflight) {
+        if matches!(command, Command::Ldtarball | Command::Lint | Command::Preflight) {
             return vec![Candidate::File];
         }
         if !self.args.names.is_empty() {
@@ -305,6 +305,7 @@ mod tests {
     #[case::no_second_module("remove foo/1 ", "")]
     #[case::cache("cache ", "clear")]
     #[case::archives("ldtarball ", "FILE")]
+    #[case::sources_to_check("lint ", "FILE")]
     #[case::packages("preflight a.pkg.tar.zst ", "FILE")]
     #[case::names("remove -m ", "bar foo")]
     #[case::name_and_version("remove -m foo/", "foo/1")]

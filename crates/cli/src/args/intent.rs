@@ -59,6 +59,9 @@ pub enum Intent {
     Clear(Target, bool),
     /// Write a module to an archive.
     Pack(ModuleId, KernelChoice, ArchiveOptions),
+    /// Report mistakes in the source in a directory or an archive, whose dkms.conf is evaluated for
+    /// this kernel.
+    Lint(Subject, Target),
     /// Run `add`, `build`, `install`, `uninstall`, `unbuild` or `remove` on one module.
     Change(Verb, Subject, KernelChoice),
 }
@@ -135,6 +138,7 @@ impl Reading<'_> {
             Command::Remove => self.change(Verb::Remove, module),
             Command::Ldtarball => self.load(module),
             Command::Mktarball => self.pack(module),
+            Command::Lint => self.lint(module),
         }
     }
 
@@ -239,6 +243,15 @@ impl Reading<'_> {
             archive: self.args.archive.clone(),
         };
         Ok(Intent::Pack(id, self.kernels.choice(self.context)?, options))
+    }
+
+    fn lint(&self, module: ModuleArg) -> Result<Intent, Failure> {
+        let path = module.path.filter(|_| module.module.is_none() && module.version.is_none());
+        if path.is_none() {
+            return Err(Failure::new(2, "lint: no path given").with_hint("run: dkms lint PATH"));
+        }
+        let module = ModuleArg { path, ..ModuleArg::default() };
+        Ok(Intent::Lint(module.subject(self.command, self.context)?, self.target()?))
     }
 
     fn change(&self, verb: Verb, module: ModuleArg) -> Result<Intent, Failure> {
@@ -397,6 +410,10 @@ mod tests {
     #[case::no_archive("ldtarball", 2)]
     #[case::missing_archive("ldtarball foo.dkms.tar.gz", 2)]
     #[case::pack_without_version("mktarball foo", 1)]
+    #[case::lint_of_nothing("lint", 2)]
+    #[case::lint_of_a_module("lint -m foo -v 1", 2)]
+    #[case::lint_of_a_missing_path("lint foo", 2)]
+    #[case::lint_for_two_kernels("lint / -k 6.1 -k 6.2", 1)]
     #[case::no_such_path("add ./foo-1", 2)]
     #[case::no_such_absolute_path("add /nowhere/foo-1", 1)]
     #[case::path_for_a_command_without_paths("remove ./foo-1", 1)]

@@ -128,7 +128,7 @@ fn is_path(word: &str, command: Command, versioned: bool, context: &Context<'_>)
         || word.matches('/').count() > 1
         || word.ends_with("dkms.conf")
         || ARCHIVES.iter().any(|end| word.ends_with(end));
-    if looks_like_path || command == Command::Ldtarball {
+    if looks_like_path || matches!(command, Command::Ldtarball | Command::Lint) {
         return true;
     }
     let path = Path::new(word);

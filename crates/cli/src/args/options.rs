@@ -3,7 +3,7 @@
 use crate::args::commands::Command;
 use crate::args::commands::Command::{
     Add, Autoinstall, Build, Cache, GenerateMok, Install, KernelPostinst, KernelPreinst,
-    KernelPrerm, Ldtarball, Match, Mktarball, Preflight, Remove, Status, Unbuild, Uninstall,
+    KernelPrerm, Ldtarball, Lint, Match, Mktarball, Preflight, Remove, Status, Unbuild, Uninstall,
     Verify,
 };
 
@@ -56,6 +56,7 @@ pub enum OptId {
     Root,
     DryRun,
     Json,
+    Strict,
     Pending,
     Upgrade,
     NoDownload,
@@ -89,7 +90,7 @@ const NAMES_KERNELS: &[Command] = &[
     Autoinstall,
     GenerateMok,
 ];
-const NAMES_ONE_KERNEL: &[Command] = &[Match, KernelPreinst, KernelPostinst, KernelPrerm];
+const NAMES_ONE_KERNEL: &[Command] = &[Lint, Match, KernelPreinst, KernelPostinst, KernelPrerm];
 const CAN_FORCE: &[Command] = &[Add, Build, Install, Ldtarball, Autoinstall, Match, KernelPostinst];
 const READS_CONF: &[Command] = &[Add, Build, Install, Autoinstall, Match, KernelPostinst];
 const BUILDS: &[Command] = &[Build, Install, Autoinstall, Match, KernelPostinst];
@@ -175,7 +176,8 @@ pub const OPTIONS: &[Opt] = &[
     opt(OptId::SourceOnly, "source-only", "omit the builds").of(&[Mktarball]),
     opt(OptId::RpmSafeUpgrade, "rpm_safe_upgrade", "keep the module across its RPM's upgrade")
         .of(&[Add, Install, Remove]),
-    opt(OptId::Json, "json", "print JSON").of(&[Status, Verify, Cache, Preflight]),
+    opt(OptId::Json, "json", "print JSON").of(&[Status, Verify, Cache, Preflight, Lint]),
+    opt(OptId::Strict, "strict", "fail for warnings, too").of(&[Lint]),
     opt(OptId::Pending, "pending", "only finish the pending work of interrupted runs")
         .of(&[Autoinstall]),
     opt(OptId::Upgrade, "upgrade", "try what the next pacman -Syu would install").of(&[Preflight]),

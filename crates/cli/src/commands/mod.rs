@@ -6,6 +6,7 @@ mod change;
 mod generate_mok;
 mod initramfs;
 mod kernel;
+mod lint;
 mod module;
 mod preflight;
 mod rpm_upgrade;
@@ -65,6 +66,10 @@ pub fn run(
             return code;
         }
         Intent::Preflight(intent) => return preflight::run(machine, args, intent, console),
+        Intent::Lint(path, target) => {
+            let options = lint::Options { json, strict: args.has(OptId::Strict) };
+            return lint::run(machine, &path, target, options, console);
+        }
         Intent::GenerateMok(kernel) => {
             return generate_mok::run(
                 machine,

@@ -9,6 +9,7 @@ mod complaints;
 mod fixture;
 mod foreign_sources;
 mod kernels;
+mod lint;
 mod overrides;
 mod restricted;
 mod signing;

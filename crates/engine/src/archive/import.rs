@@ -18,6 +18,9 @@ pub(crate) const NO_SOURCE: &str = "dkms_binaries_only";
 /// In a dkms archive, the directory of the builds, each in a subdirectory `K/A`.
 pub(crate) const BUILDS: &str = "dkms_main_tree";
 
+/// The message for an archive without a dkms.conf.
+const NO_CONF: &str = "no dkms.conf in the archive";
+
 /// Returns the module in the directory `dir`, whose dkms.conf is evaluated for `kernel`.
 ///
 /// # Errors
@@ -54,7 +57,7 @@ pub fn from_unpacked(
 ) -> Result<Import, Failure> {
     if !dir.join(BUILDS).is_dir() {
         let Some(source) = first_conf(dir) else {
-            return Err(Failure::new(3, "no dkms.conf in the archive"));
+            return Err(Failure::new(3, NO_CONF));
         };
         return from_directory(machine, &source, kernel);
     }
@@ -77,6 +80,19 @@ pub fn from_unpacked(
     }
     let source = with_source.then_some(conf);
     Ok(Import { builds: builds(&dir.join(BUILDS))?, id, source, packed: true })
+}
+
+/// Returns the source directory in the archive that was unpacked to `dir`.
+///
+/// # Errors
+/// [`Failure`] with exit code 3 if the archive contains no dkms.conf, and 7 if it contains only
+/// builds.
+pub fn source_in(dir: &Path) -> Result<PathBuf, Failure> {
+    if dir.join(BUILDS).is_dir() {
+        let source = Some(dir.join(SOURCE)).filter(|source| is_source(source));
+        return source.ok_or_else(|| Failure::new(7, "the archive does not contain the source"));
+    }
+    first_conf(dir).ok_or_else(|| Failure::new(3, NO_CONF))
 }
 
 /// Returns the module id that the dkms.conf in `dir` sets.

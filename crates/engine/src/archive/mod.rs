@@ -18,7 +18,7 @@ use crate::os::process::{Environment, Output, Program};
 use crate::os::{copy_tree, paths, symlinks};
 
 use import::{BUILDS, NO_SOURCE, SOURCE};
-pub use import::{from_directory, from_unpacked};
+pub use import::{from_directory, from_unpacked, source_in};
 
 /// The subdirectory of a temporary directory into which an archive is unpacked.
 ///
