@@ -11,6 +11,7 @@ demo: testbed ## show a kernel upgrade with real modules, in pacman's own output
 check: fmt lint unit shells man shellcheck tarball query e2e ## run all checks and tests, except deny and check-*
 
 e2e: testbed ## run the stories and scenarios [threads=2]
+	tests/testbed/bench-modules.sh
 	cargo test -p stories -- --test-threads $(threads)
 
 check-corpus: testbed ## compare with dkms on all *-dkms packages of Debian, for both kernels; writes docs/corpus.md (hours) [CORPUS="zfs- xone-"]

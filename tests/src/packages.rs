@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 /// The stages of the testbed that contain packages, listed in `index` (see `testbed/packages.sh`).
 const STAGES: [&str; 4] = ["kernels", "modules", "stubs", "ours"];
 
-/// Optional stages of packages, used by few stories and by the benchmark.
+/// Stages of packages that few stories and the benchmark use.
 const SPECIAL: [&str; 2] = ["bench-modules", "dracut"];
 
 /// Returns the stages that contain packages, including those of [`SPECIAL`] that exist.

@@ -34,6 +34,7 @@ mod killed_pacman;
 mod killed_unpacking;
 mod launchers;
 mod limits;
+mod lint;
 mod migration;
 mod mkinitcpio;
 mod modules;
