@@ -53,8 +53,8 @@ pub(crate) struct Assessment<'a> {
 impl KernelAssessment {
     /// Returns the kernel's release and package, as in `7.2.13-arch1-1 (linux)`.
     pub(crate) fn name(&self) -> String {
-        match &self.kernel.pkgbase {
-            Some(pkgbase) => format!("{} ({pkgbase})", self.kernel.release),
+        match &self.kernel.package {
+            Some(package) => format!("{} ({package})", self.kernel.release),
             None => self.kernel.release.to_string(),
         }
     }

@@ -16,8 +16,8 @@ pub struct PackageNames {
 }
 
 impl PackageNames {
-    /// Combines alpm-query's answer with the source directories of the modules and the `pkgbase` of
-    /// the kernels in `facts`.
+    /// Combines alpm-query's answer with the source directories of the modules and the packages
+    /// of the kernels in `facts`.
     #[must_use]
     pub fn new(packages: Packages, facts: &Facts) -> Self {
         let sources =
@@ -25,7 +25,7 @@ impl PackageNames {
         let kernels = facts
             .kernels
             .iter()
-            .filter_map(|(release, about)| Some((release.clone(), about.kernel.pkgbase.clone()?)));
+            .filter_map(|(release, about)| Some((release.clone(), about.kernel.package.clone()?)));
         Self { packages, sources: sources.collect(), kernels: kernels.collect() }
     }
 
@@ -40,8 +40,8 @@ impl PackageNames {
         }
     }
 
-    /// Returns a kernel with its package, as in `7.2.13-arch1-1 (linux)`. Like the other hooks,
-    /// returns only the release if the kernel has no `pkgbase` file.
+    /// Returns a kernel with its package, as in `7.2.13-arch1-1 (linux)`. Returns only
+    /// the release if the kernel's package is unknown.
     #[must_use]
     pub fn kernel(&self, kernel: &KernelRelease) -> String {
         match self.kernels.get(kernel) {

@@ -92,7 +92,7 @@ impl<W: Write> Lines<W> {
         match note {
             Note::Already { .. } => None,
             note if self.told.includes(&note.to_string()) => None,
-            Note::NoHeaders { kernel, pkgbase: None, other: None } => {
+            Note::NoHeaders { kernel, package: None, other: None } => {
                 let install = self.names.headers_package(kernel)?;
                 Some(format!("{kernel}: no kernel headers installed\n  run: pacman -S {install}"))
             }

@@ -240,10 +240,10 @@ fn reports_notes_and_an_invalid_conf() {
         failure: Failure::new(8, "/usr/src/foo-1.0/dkms.conf: line 3: PACKAGE_NAME is missing"),
     };
     let notes = vec![
-        Note::NoHeaders { kernel: release(LTS), pkgbase: None, other: None },
+        Note::NoHeaders { kernel: release(LTS), package: None, other: None },
         Note::NoHeaders {
             kernel: release(NEW),
-            pkgbase: Some("linux".into()),
+            package: Some("linux".into()),
             other: Some(release("7.2.14-arch1-1")),
         },
         Note::Excluded {

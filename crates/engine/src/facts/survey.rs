@@ -203,6 +203,7 @@ impl Survey<'_> {
                 headers: None,
                 config: None,
                 pkgbase: None,
+                package: None,
             });
             self.machine.options.equip(kernel);
         }

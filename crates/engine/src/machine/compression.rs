@@ -51,9 +51,9 @@ fn on_disk(kernel: &Kernel) -> Vec<Compression> {
 }
 
 /// Returns the compressions of the kernel's objects according to pacman's local database. Empty if
-/// the database does not contain the package that the file `pkgbase` names.
+/// the database does not contain the kernel's package.
 fn in_package(trees: &Trees, kernel: &Kernel) -> Vec<Compression> {
-    let Some(package) = &kernel.pkgbase else { return Vec::new() };
+    let Some(package) = &kernel.package else { return Vec::new() };
     let entries = fs::read_dir(trees.root.join("var/lib/pacman/local")).into_iter().flatten();
     // The name of an entry is `NAME-VERSION-RELEASE`.
     let is_package = |name: &str| name.rsplitn(3, '-').nth(2) == Some(package);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use memchr::memmem;
 
-use crate::machine::Trees;
+use crate::machine::{Trees, package_of_kernel};
 use crate::names::{BadName, KernelRelease};
 use crate::os::durable::FileError;
 use crate::os::symlinks;
@@ -30,8 +30,12 @@ pub struct Kernel {
     pub headers: Option<PathBuf>,
     /// The configuration file given with `--config`, which replaces the one in the headers.
     pub config: Option<PathBuf>,
-    /// The name of the kernel's package, such as `linux-lts`, from the file `pkgbase`.
+    /// The content of the file `pkgbase`, by which pacman hooks of generators name the kernel. On
+    /// Arch Linux, it is the name of the kernel's package.
     pub pkgbase: Option<String>,
+    /// The name of the kernel's package, such as `linux-lts`: `pkgbase`, or the package that
+    /// contains the kernel. The kernels of Arch Linux ARM have no `pkgbase`.
+    pub package: Option<String>,
 }
 
 /// The kernels in the install tree.
@@ -86,7 +90,9 @@ impl Kernel {
             .ok()
             .map(|text| text.trim().to_owned())
             .filter(|text| !text.is_empty());
-        Self { release, dir, alive, headers, config: None, pkgbase }
+        let owner = || alive.then(|| package_of_kernel(trees, &dir)).flatten();
+        let package = pkgbase.clone().or_else(owner);
+        Self { release, dir, alive, headers, config: None, pkgbase, package }
     }
 
     /// Returns the path of the kernel's configuration file (dkms-behaviour 1.5), or `None` if there

@@ -66,13 +66,13 @@ impl fmt::Display for Step {
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoHeaders { kernel, pkgbase: None, .. } => {
+            Self::NoHeaders { kernel, package: None, .. } => {
                 write!(f, "{kernel}: no kernel headers installed")
             }
-            Self::NoHeaders { kernel, pkgbase: Some(base), other: None } => {
+            Self::NoHeaders { kernel, package: Some(base), other: None } => {
                 write!(f, "{kernel}: no kernel headers installed\n  run: pacman -S {base}-headers")
             }
-            Self::NoHeaders { kernel, pkgbase: Some(base), other: Some(other) } => write!(
+            Self::NoHeaders { kernel, package: Some(base), other: Some(other) } => write!(
                 f,
                 "{kernel}: no kernel headers installed: {base}-headers is for {other} (partial \
                  upgrade)\n  run: pacman -Syu"
@@ -103,14 +103,14 @@ impl fmt::Display for Note {
                     all => write!(f, " (installed: {})", all.join(", ")),
                 }
             }
-            Self::DanglingHeaders { kernel, target, pkgbase } => {
+            Self::DanglingHeaders { kernel, target, package } => {
                 write!(
                     f,
                     "{kernel}: kernel headers missing: /usr/lib/modules/{kernel}/build leads to {}, \
                      which does not exist",
                     target.display()
                 )?;
-                match pkgbase {
+                match package {
                     Some(base) => write!(f, "\n  run: pacman -S {base}-headers"),
                     None => Ok(()),
                 }

@@ -85,9 +85,9 @@ pub(super) fn headers_of_another(facts: &Facts, kernel: &KernelRelease) -> Optio
     let about = facts.kernels.get(kernel)?;
     let Some(bad @ BadHeaders::OfRelease(dir, _)) = &about.bad_headers else { return None };
     let failure = refuse(21, format!("{bad}, not of {kernel}"));
-    let pkgbase = about.kernel.pkgbase.as_ref();
-    Some(match pkgbase.filter(|_| dir.starts_with(&about.kernel.dir)) {
-        Some(pkgbase) => failure.with_hint(format!("run: pacman -S {pkgbase} {pkgbase}-headers")),
+    let package = about.kernel.package.as_ref();
+    Some(match package.filter(|_| dir.starts_with(&about.kernel.dir)) {
+        Some(package) => failure.with_hint(format!("run: pacman -S {package} {package}-headers")),
         None => failure,
     })
 }
@@ -98,11 +98,11 @@ pub(crate) fn headers_note(facts: &Facts, kernel: &KernelRelease) -> Note {
     if let Some(bad @ BadHeaders::None(_)) = about.and_then(|about| about.bad_headers.as_ref()) {
         return Note::Problem(format!("{kernel}: {bad}"));
     }
-    let pkgbase = about.and_then(|k| k.kernel.pkgbase.clone());
+    let package = about.and_then(|k| k.kernel.package.clone());
     if let Some(target) = about.and_then(|about| about.dangling.clone()) {
-        return Note::DanglingHeaders { kernel: kernel.clone(), target, pkgbase };
+        return Note::DanglingHeaders { kernel: kernel.clone(), target, package };
     }
-    if facts.kernels_known && !facts.is_alive(kernel) && pkgbase.is_none() {
+    if facts.kernels_known && !facts.is_alive(kernel) && package.is_none() {
         let installed = facts.kernels.iter().filter(|(_, about)| about.kernel.alive);
         let installed = installed.map(|(release, _)| release.clone()).collect();
         let running = facts.running.as_ref() == Some(kernel);
@@ -112,13 +112,13 @@ pub(crate) fn headers_note(facts: &Facts, kernel: &KernelRelease) -> Note {
         .kernels
         .iter()
         .find(|(release, k)| {
-            // Headers without a kernel have no `pkgbase` file, so compare the releases.
+            // Headers without a kernel have no package, so compare the releases.
             *release != kernel
                 && k.kernel.headers.is_some()
                 && (!k.kernel.alive && same_flavour(release, kernel))
         })
         .map(|(release, _)| release.clone());
-    Note::NoHeaders { kernel: kernel.clone(), pkgbase, other }
+    Note::NoHeaders { kernel: kernel.clone(), package, other }
 }
 
 /// Returns true if two releases look like versions of the same kernel package.

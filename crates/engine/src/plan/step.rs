@@ -105,8 +105,8 @@ pub enum Note {
     NoHeaders {
         /// The kernel without headers.
         kernel: KernelRelease,
-        /// The kernel's package, from its `pkgbase` file.
-        pkgbase: Option<String>,
+        /// The kernel's package.
+        package: Option<String>,
         /// A release of the same package whose headers are installed, which suggests a partial
         /// upgrade.
         other: Option<KernelRelease>,
@@ -127,8 +127,8 @@ pub enum Note {
         kernel: KernelRelease,
         /// The target of the link.
         target: PathBuf,
-        /// The kernel's package, from its `pkgbase` file.
-        pkgbase: Option<String>,
+        /// The kernel's package.
+        package: Option<String>,
     },
     /// BUILD_EXCLUSIVE_* excludes the module for this kernel.
     Excluded {

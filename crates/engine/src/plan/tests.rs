@@ -214,6 +214,7 @@ fn kernel_facts(release: &str, alive: bool) -> KernelFacts {
             dir,
             alive,
             pkgbase: Some("linux".into()),
+            package: Some("linux".into()),
         },
     }
 }

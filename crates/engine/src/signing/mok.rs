@@ -46,7 +46,8 @@ pub fn generate_mok(machine: &Machine, kernel: Option<&KernelRelease>) -> Result
     };
     let dir = machine.trees.kernel(&release);
     let headers = Some(dir.join("build")).filter(|build| build.join("include").is_dir());
-    let about = Kernel { release, dir, alive: false, headers, config: None, pkgbase: None };
+    let about =
+        Kernel { release, dir, alive: false, headers, config: None, pkgbase: None, package: None };
     let framework = machine.framework(kernel);
     if let Some(file) = &framework.unread {
         return Err(unread(file));

@@ -123,6 +123,7 @@ impl Tool for Mkinitcpio {
 
 #[cfg(test)]
 mod tests {
+    use dkms_engine::machine::Kernels;
     use testroot::TestRoot;
 
     use super::*;
@@ -225,6 +226,27 @@ mod tests {
         assert_eq!(lines(&machine, &kernel), ["mkinitcpio -p mine"]);
         let (_root, machine, kernel) = test_machine(&files(&other));
         assert_eq!(images_of(&machine, &kernel), []);
+    }
+
+    /// As on Arch Linux ARM, where the kernel file names no release.
+    #[test]
+    fn the_preset_of_a_kernel_without_pkgbase_is_that_of_its_package() {
+        let (preset, order) =
+            (PRESET.replace("vmlinuz-linux", "Image"), "usr/lib/modules/7.2-1/modules.order");
+        let root = TestRoot::new();
+        root.kernel("7.2-1");
+        root.write("etc/mkinitcpio.d/linux-aarch64.preset", &preset);
+        root.write("etc/mkinitcpio.d/linux-other.preset", preset.replace("/boot/a", "/boot/c"));
+        root.write("boot/Image", "code");
+        let entry = "var/lib/pacman/local/linux-aarch64-7.2-1";
+        root.write(format!("{entry}/desc"), "%NAME%\nlinux-aarch64\n");
+        root.write(format!("{entry}/files"), format!("%FILES%\n{order}\n"));
+        root.write(HOOK_FILE, HOOK_TEXT);
+        let machine = Machine::for_hook(root.path());
+        let kernel = Kernels::read(&machine.trees).unwrap().all.remove(0);
+        assert_eq!(paths(&images_of(&machine, &kernel)), ["/boot/a.img", "/efi/b.efi"]);
+        // mkinitcpio's hook does not know the kernel, so it cannot make the missing images.
+        assert_eq!(lines(&machine, &kernel), ["mkinitcpio -p linux-aarch64"]);
     }
 
     #[test]

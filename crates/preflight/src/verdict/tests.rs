@@ -22,6 +22,7 @@ fn installed(kernel: &str, modules: &[&str]) -> InstalledKernel {
             headers: None,
             config: None,
             pkgbase: Some("linux".into()),
+            package: Some("linux".into()),
         },
         modules: modules.collect(),
     }

@@ -20,12 +20,25 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// An I/O error if the database cannot be listed or a file in it cannot be read.
 pub fn owners(database: &Path, paths: &BTreeSet<String>) -> io::Result<BTreeMap<String, String>> {
+    owners_among(database, "", paths)
+}
+
+/// Like [`owners`], but reads only the packages whose names begin with `prefix`.
+pub(super) fn owners_among(
+    database: &Path,
+    prefix: &str,
+    paths: &BTreeSet<String>,
+) -> io::Result<BTreeMap<String, String>> {
     let mut owners = BTreeMap::new();
     if paths.is_empty() {
         return Ok(owners);
     }
     for entry in fs::read_dir(database.join("local"))? {
-        let dir = entry?.path();
+        let entry = entry?;
+        if !entry.file_name().as_encoded_bytes().starts_with(prefix.as_bytes()) {
+            continue;
+        }
+        let dir = entry.path();
         let (Some(desc), Some(files)) = (read(&dir.join("desc"))?, read(&dir.join("files"))?)
         else {
             continue;

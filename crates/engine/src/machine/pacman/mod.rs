@@ -7,8 +7,8 @@ mod packaged_headers;
 mod target;
 mod transaction;
 
-use local_database::{directory, lists, owners};
-pub(crate) use package_owner::owner_of;
+use local_database::{directory, lists, owners, owners_among};
+pub(crate) use package_owner::{owner_of, package_of_kernel};
 pub(crate) use packaged_headers::PackagedHeaders;
 pub use target::Target;
 pub use transaction::Transaction;

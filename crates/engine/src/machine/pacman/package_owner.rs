@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use super::{DATABASE, owners};
+use super::{DATABASE, owners, owners_among};
 use crate::machine::Trees;
 
 /// Returns the name of the package that owns `file`; `None` if no package does. `file` need not
@@ -17,6 +17,18 @@ pub(crate) fn owner_of(trees: &Trees, file: &Path) -> Option<String> {
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => Some(format!("(unknown: {error})")),
     }
+}
+
+/// Returns the name of the package that contains the kernel in the directory `dir`; `None` if there
+/// is none, or if it cannot be determined.
+///
+/// Reads only the lists of packages whose names begin with `linux`, as those of kernels do.
+pub(crate) fn package_of_kernel(trees: &Trees, dir: &Path) -> Option<String> {
+    let order = dir.join("modules.order");
+    let path = order.strip_prefix(&trees.root).ok()?.to_str()?.to_owned();
+    let database = trees.inside(Path::new(DATABASE));
+    let owners = owners_among(&database, "linux", &[path].into());
+    owners.ok()?.into_values().next()
 }
 
 #[cfg(test)]
@@ -38,5 +50,26 @@ mod tests {
         let list = "usr/lib/modules/7.2/updates/dkms/foo.ko.zst";
         fs::write(package.join("files"), format!("%FILES%\nusr/\n{list}\n")).unwrap();
         assert_eq!(owner_of(&trees, &dir.path().join(path)).as_deref(), want);
+    }
+
+    #[rstest]
+    #[case::kernel("linux-aarch64", "7.2-1-aarch64", Some("linux-aarch64"))]
+    #[case::other_kernel("linux-aarch64", "7.3-1-aarch64", None)]
+    #[case::no_kernel("my-files", "7.2-1-aarch64", None)]
+    fn finds_the_package_of_a_kernel(
+        #[case] package: &str,
+        #[case] release: &str,
+        #[case] want: Option<&str>,
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let trees = Trees::under(dir.path());
+        let kernel = trees.install.join("7.2-1-aarch64");
+        assert_eq!(package_of_kernel(&trees, &kernel), None, "there is no database");
+        let entry = dir.path().join(format!("var/lib/pacman/local/{package}-7.2-1"));
+        fs::create_dir_all(&entry).unwrap();
+        fs::write(entry.join("desc"), format!("%NAME%\n{package}\n")).unwrap();
+        let list = format!("%FILES%\nusr/\nusr/lib/modules/{release}/modules.order\n");
+        fs::write(entry.join("files"), list).unwrap();
+        assert_eq!(package_of_kernel(&trees, &kernel).as_deref(), want);
     }
 }

@@ -25,12 +25,12 @@ pub(crate) struct PackagedHeaders {
 }
 
 impl PackagedHeaders {
-    /// Returns the headers that the package `PKGBASE-headers` installed in the kernel's directory.
+    /// Returns the headers that the package `KERNEL-headers` installed in the kernel's directory.
     /// `lists` is [`Trees::package_lists`](crate::machine::Trees::package_lists).
     ///
     /// Returns `None` if there is no such package, or if pacman has not finished installing it.
     pub(crate) fn find(root: &Path, lists: Option<&Path>, kernel: &Kernel) -> Option<Self> {
-        let package = format!("{}-headers", kernel.pkgbase.as_ref()?);
+        let package = format!("{}-headers", kernel.package.as_ref()?);
         let usual = paths::below(root, Path::new(DATABASE));
         let read = || Self::read(root, lists.unwrap_or(&usual), kernel, &package);
         let found =

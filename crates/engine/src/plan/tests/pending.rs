@@ -110,7 +110,7 @@ fn names_that_are_no_kernels_are_reported_as_such() {
         kernel("7.2.99"),
         KernelFacts {
             inputs: None,
-            kernel: Kernel { headers: None, pkgbase: None, ..kernel_facts("7.2.99", false).kernel },
+            kernel: Kernel { headers: None, package: None, ..kernel_facts("7.2.99", false).kernel },
             ..kernel_facts("7.2.99", false)
         },
     );

@@ -72,8 +72,11 @@ impl Preset {
         if releases.peek().is_some() {
             return releases.any(|named| named == release);
         }
+        if kernel.package.as_ref() == Some(&self.name) {
+            return true;
+        }
         if is_package(root, &self.name) {
-            return kernel.pkgbase.as_ref() == Some(&self.name);
+            return false;
         }
         let release_in = |file| release_of_kernel_file(&paths::below(root, file));
         self.kernel_files().any(|file| release_in(file).as_deref() == Some(release))
