@@ -18,7 +18,7 @@ use crate::scratch::HEADERS;
 #[derive(Debug)]
 pub(crate) struct TrialResults {
     pub(crate) tried: Vec<Tried>,
-    /// The package of each arriving kernel, from its file `pkgbase`.
+    /// The package of each arriving kernel.
     pub(crate) packages: BTreeMap<KernelRelease, String>,
 }
 

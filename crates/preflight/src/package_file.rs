@@ -22,8 +22,10 @@ const TIMEOUT: Duration = Duration::from_secs(300);
 /// An arriving package.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Package {
-    /// The name and the version, as in `linux-headers-7.2.13-1`.
+    /// The name, e.g. `linux-headers`.
     pub(crate) name: String,
+    /// The full version, e.g. `7.2.13-1`.
+    pub(crate) version: String,
     pub(crate) file: PathBuf,
     /// The arriving paths that it contains, without a leading `/`.
     pub(crate) targets: BTreeSet<String>,
@@ -77,7 +79,7 @@ pub(crate) fn store_list(package: &Package, lists: &Path) -> Result<(), NotTried
         .deadline(TIMEOUT)
         .run();
     let Some(list) = listed.ok().filter(Ended::success) else { return Ok(()) };
-    let dir = lists.join("local").join(&package.name);
+    let dir = lists.join("local").join(format!("{}-{}", package.name, package.version));
     durable::create_dirs(&dir)?;
     let write = |name: &str, content: &[u8]| {
         fs::write(dir.join(name), content).map_err(FileError::when("write", &dir))

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use alpm_hook::Targets;
 use dkms_engine::act;
 use dkms_engine::facts::{self, Scope, Subjects};
-use dkms_engine::machine::{Lock, Machine, Trees, Trial};
+use dkms_engine::machine::{Lock, Machine, Target, Trees, Trial};
 use dkms_engine::names::KernelRelease;
 use dkms_engine::os::durable::{self, FileError};
 use dkms_engine::plan::{self, Job, Note, Plan, Request};
@@ -155,16 +155,26 @@ impl TrialJob {
             let dir = scratch.path("usr/lib/modules").join(kernel.as_str());
             let places = [&dir, &machine.trees.install.join(kernel.as_str())];
             let has_headers = places.iter().any(|dir| dir.join("build/include").is_dir());
-            if let Ok(package) = fs::read_to_string(dir.join("pkgbase"))
+            let pkgbase = fs::read_to_string(dir.join("pkgbase")).ok();
+            let pkgbase = pkgbase.map(|text| text.trim().to_owned());
+            if let Some(package) = pkgbase.or_else(|| self.package_of(&kernel))
                 && !has_headers
             {
-                results.packages.insert(kernel.clone(), package.trim().to_owned());
+                results.packages.insert(kernel.clone(), package);
                 let (module, result) = (None, TriedResult::NoHeaders);
                 results.tried.push(Tried { module, kernel: Some(kernel), result });
             }
         }
         let verdict = self.verdict(&mut results, machine, now);
         Ok(verdict.aborts(machine.settings.preflight.mode).then_some(verdict))
+    }
+
+    /// Returns the name of the package that contains an arriving kernel. pacman's database does not
+    /// contain it yet.
+    fn package_of(&self, kernel: &KernelRelease) -> Option<String> {
+        let contains = |path: &String| Target::parse(path) == Some(Target::Kernel(kernel.clone()));
+        let package = self.packages.iter().find(|it| it.targets.iter().any(contains))?;
+        Some(package.name.clone())
     }
 
     /// Returns the arriving paths as pacman's targets.
@@ -210,9 +220,11 @@ impl TrialJob {
         }
         let arrives = |kernel: &KernelRelease| arrived.kernels.contains(kernel);
         let kernels = facts.kernels.iter().filter(|(release, _)| arrives(release));
-        let packages = kernels
-            .filter_map(|(release, about)| Some((release.clone(), about.kernel.pkgbase.clone()?)))
-            .collect();
+        let packages = kernels.filter_map(|(release, about)| {
+            let package = about.kernel.package.clone().or_else(|| self.package_of(release))?;
+            Some((release.clone(), package))
+        });
+        let packages = packages.collect();
         let request =
             Request::Sync { arrived, departed: Subjects::default(), headers: targets.headers };
         let plan = plan::make(&request, &facts)?;

@@ -188,7 +188,7 @@ fn lost<'a>(
     let has_now = |name: &ModuleName| {
         installed.iter().any(|it| it.kernel.release == *kernel && it.modules.contains_key(name))
     };
-    let of_package = installed.iter().filter(|it| it.kernel.pkgbase.as_deref() == Some(package));
+    let of_package = installed.iter().filter(|it| it.kernel.package.as_deref() == Some(package));
     let mut lost = BTreeMap::new();
     for old in of_package.filter(|it| it.kernel.release != *kernel) {
         let modules = old.modules.iter().filter(|(name, _)| !has_now(name));

@@ -247,7 +247,8 @@ impl WorkerJob {
             packages: packages
                 .clone()
                 .map(|it| Package {
-                    name: format!("{}-{}", it.name, it.version),
+                    name: it.name.clone(),
+                    version: it.version.clone(),
                     file: it.file.clone(),
                     targets: it.paths.clone(),
                     not_extracted: it.not_extracted.clone(),

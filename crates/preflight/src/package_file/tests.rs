@@ -34,7 +34,13 @@ impl Place {
         let file = self.0.path().join("a.pkg.tar");
         fs::write(&file, content).unwrap();
         let targets = targets.iter().map(|&target| target.to_owned()).collect();
-        Package { name: "a-1-1".into(), file, targets, not_extracted: Vec::new() }
+        Package {
+            name: "a".into(),
+            version: "1-1".into(),
+            file,
+            targets,
+            not_extracted: Vec::new(),
+        }
     }
 
     fn unpack(&self, file: &[u8], targets: &[&str]) -> Result<(), NotTried> {

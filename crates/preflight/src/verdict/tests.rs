@@ -21,7 +21,7 @@ fn installed(kernel: &str, modules: &[&str]) -> InstalledKernel {
             alive: true,
             headers: None,
             config: None,
-            pkgbase: Some("linux".into()),
+            pkgbase: None,
             package: Some("linux".into()),
         },
         modules: modules.collect(),
