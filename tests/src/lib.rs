@@ -9,6 +9,7 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a story fails by panicking")]
 
+mod alarm;
 mod boot;
 mod disk;
 mod inspect;
@@ -18,6 +19,7 @@ mod repository;
 mod root;
 mod run;
 
+pub use alarm::alarm_kernel;
 pub use disk::{DiskMachine, Powered};
 pub use inspect::{Compilers, Snapshot};
 pub use packages::{PackageFile, find, stage};

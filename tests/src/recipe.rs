@@ -177,28 +177,33 @@ impl Recipe {
         // As in a reproducible package: a changed file has the same time as before.
         let touch = ["-exec", "touch", "--date=@1700000000", "{}", "+"];
         root.run("find", &[&[stage.as_str()], &touch[..]].concat()).ok();
-        let file = format!("srv/made/{made}.pkg.tar.zst");
-        root.write(&file, "");
         fs::create_dir_all(root.path(&stage)).expect("create the directory of a package");
-        let version = format!("{}-1", self.version);
-        let pack = concat!(env!("CARGO_MANIFEST_DIR"), "/testbed/pack.sh");
-        let [out, tree] =
-            [root.path(&file), root.path(&stage)].map(|path| path.display().to_string());
-        let fields = self.fields.iter().map(String::as_str);
-        run(
-            pack,
-            &[out.as_str(), &self.package, &version, &tree]
-                .into_iter()
-                .chain(fields)
-                .collect::<Vec<_>>(),
-        )
-        .ok();
-        fs::remove_dir_all(root.path(&stage)).expect("remove the directory of a package");
+        let fields: Vec<&str> = self.fields.iter().map(String::as_str).collect();
+        let package = pack(root, &stage, &self.package, &format!("{}-1", self.version), &fields);
         let content = if self.name.is_empty() {
             String::new()
         } else {
             format!("{}/{}", self.name, self.version)
         };
-        PackageFile { name: self.package.clone(), version, content, file: format!("/{file}") }
+        PackageFile { content, ..package }
     }
+}
+
+/// Packs the directory `stage` of `root`, and removes it. `fields` are lines of .PKGINFO.
+#[track_caller]
+pub(crate) fn pack(
+    root: &Root,
+    stage: &str,
+    name: &str,
+    version: &str,
+    fields: &[&str],
+) -> PackageFile {
+    let file = format!("srv/made/{}.pkg.tar.zst", root.names("srv/made").len());
+    root.write(&file, "");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/testbed/pack.sh");
+    let [out, tree] = [root.path(&file), root.path(stage)].map(|path| path.display().to_string());
+    run(script, &[&[out.as_str(), name, version, &tree], fields].concat()).ok();
+    fs::remove_dir_all(root.path(stage)).expect("remove the directory of a package");
+    let (name, version) = (name.into(), version.into());
+    PackageFile { name, version, content: String::new(), file: format!("/{file}") }
 }

@@ -7,6 +7,7 @@
     reason = "a story fails by panicking"
 )]
 
+mod alarm;
 mod bad_input;
 mod boots;
 mod compile_once;
