@@ -14,6 +14,8 @@ pub struct Failure {
     pub message: String,
     /// The error line in the log that best explains the failure.
     pub cause: Option<String>,
+    /// The meaning of the cause for the user. Boxed, because results contain failures.
+    pub means: Option<Box<str>>,
     /// The log file of the failed build.
     pub log: Option<PathBuf>,
     /// One line of advice, usually a command.
@@ -23,8 +25,6 @@ pub struct Failure {
     /// True if the machine caused the failure (a full disk, a killed build), not the module. The
     /// work stays pending, and the next run retries it.
     pub transient: bool,
-    /// True if the build could not reach a server. Such a failure is transient as well.
-    pub network: bool,
     /// True if the OOM killer killed the build or an allocation failed. The same run then retries
     /// the build while no other build is running.
     pub out_of_memory: bool,
@@ -37,11 +37,11 @@ impl Failure {
         Self {
             message: message.into(),
             cause: None,
+            means: None,
             log: None,
             hint: None,
             code,
             transient: false,
-            network: false,
             out_of_memory: false,
         }
     }

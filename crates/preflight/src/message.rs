@@ -97,6 +97,9 @@ fn failure(module: &ModuleId, kernel: Option<&KernelRelease>, complaint: &Compla
     if let Some(cause) = &complaint.cause {
         let _ = write!(text, "\n  cause: {cause}");
     }
+    if let Some(means) = &complaint.means {
+        let _ = write!(text, "\n  means: {means}");
+    }
     if let Some(log) = &complaint.log {
         let _ = write!(text, "\n  log: {}", log.display());
     }

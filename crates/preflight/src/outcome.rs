@@ -53,13 +53,15 @@ pub(crate) struct Complaint {
     pub(crate) message: String,
     /// The line of the log that explains the failure best.
     pub(crate) cause: Option<String>,
+    /// The meaning of that line.
+    pub(crate) means: Option<String>,
     pub(crate) log: Option<PathBuf>,
 }
 
 impl Complaint {
     /// Returns a complaint without a log.
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), cause: None, log: None }
+        Self { message: message.into(), cause: None, means: None, log: None }
     }
 }
 
@@ -175,6 +177,7 @@ fn of_failure(failure: &Failure) -> TriedResult {
     TriedResult::Fails(Complaint {
         message: failure.message.clone(),
         cause: failure.cause.clone(),
+        means: failure.means.as_deref().map(str::to_owned),
         log: failure.log.clone(),
     })
 }
@@ -194,6 +197,7 @@ fn of_note(note: &Note) -> Option<Tried> {
             let complaint = Complaint {
                 message: "an earlier build failed".to_owned(),
                 cause: Some(what.clone()),
+                means: None,
                 log: Some(log.clone()),
             };
             (Some(module), kernel, TriedResult::Fails(complaint))

@@ -165,6 +165,7 @@ mod tests {
         let complaint = Complaint {
             message: "make failed".into(),
             cause: Some("zfs.c:1: error: no".into()),
+            means: None,
             log: Some("/var/lib/dkms/.log/zfs.log".into()),
         };
         let lost = |name: &str, why: RegressionCause, critical: Option<&str>| Regression {

@@ -110,11 +110,11 @@ impl<W: Write> Lines<W> {
         if let Some(cause) = &failed.cause {
             self.out.line(&format!("  cause: {cause}"));
         }
+        if let Some(means) = &failed.means {
+            self.out.line(&format!("  means: {means}"));
+        }
         if let Some(log) = &failed.log {
             self.out.line(&format!("  log: {}", log.display()));
-        }
-        if failed.network {
-            self.out.line("  note: hooks may have no network");
         }
         if let Some(old) = stays {
             self.out.line(&format!("  note: {old} stays installed"));
@@ -122,7 +122,8 @@ impl<W: Write> Lines<W> {
         if let Some(hint) = &failed.hint {
             self.out.line(&format!("  {hint}"));
         }
-        let has_command = failed.hint.as_ref().is_some_and(|hint| hint.contains("run: "));
+        let is_command = |hint: &String| hint.contains("run: ") || hint.contains("dkms explain");
+        let has_command = failed.hint.as_ref().is_some_and(is_command);
         if let Some(command) = retry_command(action)
             && !has_command
         {

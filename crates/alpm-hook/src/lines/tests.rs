@@ -170,6 +170,8 @@ fn reports_a_failure_among_other_modules() {
     let fails = |action: &Action| match action {
         Action::Build { module, .. } if *module == id("zfs/2.4.4") => Outcome::Failed(Failure {
             cause: Some("zfs_super.c:12:2: error: too few arguments to function 'iput'".into()),
+            means: Some("in this kernel, the function iput takes other arguments".into()),
+            hint: Some("see: dkms explain zfs/2.4.4 -k 7.2.13-arch1-1".into()),
             log: Some(PathBuf::from("/var/lib/dkms/.log/zfs-2.4.4-7.2.13-arch1-1-x86_64.log")),
             ..Failure::new(
                 10,
@@ -337,22 +339,13 @@ fn a_failure_has_one_command() {
         // The option is a word of the module's own script.
         (Failure::new(101, "PRE_INSTALL script failed (exit status 1): pre.sh --force"), retry),
         (Failure::new(1, "full").with_hint("free disk space, then run: dkms autoinstall"), ""),
+        (Failure::new(10, "make failed").with_hint("see: dkms explain foo/1 -k 7"), ""),
     ] {
         let plan = plan(vec![build("foo/1", NEW, Reason::NotBuilt)], Vec::new());
         let hint = failure.hint.clone();
         let text = run(&plan, |_| Outcome::Failed(failure.clone()));
-        assert_eq!(text.matches("run: ").count(), 1, "{text}");
+        assert_eq!(text.matches("run: ").count() + text.matches("see: ").count(), 1, "{text}");
         assert!(text.ends_with(&hint.map_or(want.into(), |hint| format!("  {hint}\n"))), "{text}");
-    }
-}
-
-#[test]
-fn a_network_failure_names_the_network_of_hooks() {
-    for network in [true, false] {
-        let plan = plan(vec![build("foo/1", NEW, Reason::NotBuilt)], Vec::new());
-        let failure = Failure { network, ..Failure::new(10, "make failed") };
-        let text = run(&plan, |_| Outcome::Failed(failure.clone()));
-        assert_eq!(text.contains("  note: hooks may have no network\n"), network, "{text}");
     }
 }
 

@@ -201,6 +201,9 @@ fn failure(action: &Action, failed: &Failure) -> String {
     if let Some(cause) = &failed.cause {
         text += &format!("\n  cause: {cause}");
     }
+    if let Some(means) = &failed.means {
+        text += &format!("\n  means: {means}");
+    }
     if let Some(log) = &failed.log {
         text += &format!("\n  log: {}", log.display());
     }

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::Build;
-use super::diagnose::{self, Cause, Diagnosis};
+use super::causes::{Cause, CauseKind, CauseTexts};
+use super::diagnose::{self, Diagnosis};
 use super::make_log::{MakeLog, StepError};
 use super::room;
 use crate::failure::{Failure, MAKE_ROOM};
@@ -22,15 +23,15 @@ impl Build<'_> {
     /// Returns a failure with `code` and `message`. All steps so far have succeeded, so their
     /// output can explain the failure only if the machine ran out of a resource.
     pub(crate) fn failed(&self, code: u8, message: &str) -> Failure {
-        let out_of = [Cause::DiskFull, Cause::Killed, Cause::Memory];
-        let diagnosis = diagnose::read(&self.log(), &(0..u64::MAX), &self.workplace.seen);
-        self.blame(code, message, diagnosis.filter(|found| out_of.contains(&found.cause)))
+        let out_of = [CauseKind::DiskFull, CauseKind::Killed, CauseKind::Memory];
+        let diagnosis = diagnose::read(&self.log(), &(0..u64::MAX));
+        self.blame(code, message, diagnosis.filter(|found| out_of.contains(&found.kind())))
     }
 
     /// Returns a failure with `code`, `message`, and the cause found in the output of the last
     /// step.
     pub(crate) fn step_failed(&self, log: &MakeLog, code: u8, message: &str) -> Failure {
-        let diagnosis = diagnose::read(log.path(), log.last_step(), &self.workplace.seen);
+        let diagnosis = diagnose::read(log.path(), log.last_step());
         self.blame(code, message, diagnosis)
     }
 
@@ -39,30 +40,31 @@ impl Build<'_> {
         match error {
             StepError::Log(error) => error.into(),
             StepError::Run(error) => {
-                let log = Some(self.log());
-                Failure { log, ..Failure::transient(10, error.to_string()) }
+                let failed = Failure::transient(10, error.to_string());
+                Failure { log: Some(self.log()), ..failed.with_hint(self.see_explain()) }
             }
         }
     }
 
-    /// Returns a failure that is transient if the machine or the network caused it.
+    /// Returns a failure that is transient if the machine or the network caused it, with the meaning
+    /// of its cause and a line of advice.
     fn blame(&self, code: u8, message: &str, diagnosis: Option<Diagnosis>) -> Failure {
         let log = self.log();
         let left = durable::free_space(&self.machine.trees.dkms).filter(|left| *left < SCARCE);
-        let cause = diagnosis.as_ref().map_or(Cause::Other, |found| found.cause);
-        let line = diagnosis.map(|found| found.line);
+        let kind = diagnosis.as_ref().map_or(CauseKind::Other, Diagnosis::kind);
+        let line = diagnosis.as_ref().map(|found| found.shown(&self.workplace.seen));
         let mut failed = Failure { log: Some(log.clone()), ..Failure::new(code, message) };
         // On a full disk, the log may lack the line that names the cause.
         let is_full = left.is_some()
-            || cause == Cause::DiskFull
+            || kind == CauseKind::DiskFull
             || room::configure_ran_out(&self.workplace.real);
         let problem = if is_full {
             failed.hint = Some(MAKE_ROOM.to_owned());
             Some(self.disk_full_message(left))
-        } else if let Some(limit) = cause.limit() {
+        } else if let Some(limit) = kind.limit() {
             Some(format!("limit reached: {limit}"))
         } else {
-            line.as_deref().and_then(|line| self.mount_problem(cause, line)).map(|(why, mount)| {
+            line.as_deref().and_then(|line| self.mount_problem(kind, line)).map(|(why, mount)| {
                 let option = if why == "noexec" { "exec" } else { "rw" };
                 failed.hint = Some(format!(
                     "run: mount -o remount,{option} {} && dkms autoinstall",
@@ -71,17 +73,38 @@ impl Build<'_> {
                 format!("{} is mounted {why}", mount.display())
             })
         };
-        failed.out_of_memory = problem.is_none() && matches!(cause, Cause::Killed | Cause::Memory);
-        failed.network = problem.is_none() && is_network(cause, line.as_deref(), &log);
+        failed.out_of_memory =
+            problem.is_none() && matches!(kind, CauseKind::Killed | CauseKind::Memory);
+        let network =
+            problem.is_none().then(|| network_failure(diagnosis.as_ref(), &log)).flatten();
         failed.transient = problem.is_some()
             || failed.out_of_memory
-            || failed.network
-            || matches!(cause, Cause::MissingProgram | Cause::ReadOnly | Cause::NotConfined);
+            || network.is_some()
+            || matches!(
+                kind,
+                CauseKind::MissingProgram | CauseKind::ReadOnly | CauseKind::NotConfined
+            );
         failed.cause = line;
-        if let Some(problem) = problem {
-            failed.message = format!("{message}: {problem}");
+        let texts = match network.or(diagnosis) {
+            Some(found) => found.cause.map(|cause| self.texts(cause, &found.line.text)),
+            None => Cause::of(message).map(|cause| self.texts(cause, message)),
+        };
+        let CauseTexts { means, remedy, .. } = texts.unwrap_or_default();
+        match problem {
+            Some(problem) => failed.message = format!("{message}: {problem}"),
+            None => failed.means = means.map(String::into_boxed_str),
         }
+        let command = remedy.filter(|remedy| remedy.contains("run: "));
+        failed.hint = failed.hint.or(command).or_else(|| Some(self.see_explain()));
         failed
+    }
+
+    fn texts(&self, cause: &Cause, line: &str) -> CauseTexts {
+        cause.texts(line, self.id, self.kernel)
+    }
+
+    fn see_explain(&self) -> String {
+        format!("see: dkms explain {} -k {}", self.id, self.kernel.release)
     }
 
     /// Returns `failed` as a failure because of a full disk. `left` is the free space of the disk
@@ -105,14 +128,14 @@ impl Build<'_> {
 
     /// Returns the mount option that explains `line`, and the mount. Returns `None` if no mount
     /// explains it.
-    fn mount_problem(&self, cause: Cause, line: &str) -> Option<(&'static str, PathBuf)> {
+    fn mount_problem(&self, kind: CauseKind, line: &str) -> Option<(&'static str, PathBuf)> {
         let real = |path: &Path| match path.strip_prefix(&self.workplace.seen) {
             Ok(below) => self.workplace.real.join(below),
             Err(_) => self.workplace.real.join(path),
         };
-        let (why, mount) = match cause {
-            Cause::Denied => ("noexec", noexec_mount(line, real, &is_noexec)),
-            Cause::ReadOnly => ("read-only", read_only_mount(line, real)),
+        let (why, mount) = match kind {
+            CauseKind::Denied => ("noexec", noexec_mount(line, real, &is_noexec)),
+            CauseKind::ReadOnly => ("read-only", read_only_mount(line, real)),
             _ => return None,
         };
         Some((why, mount?))
@@ -144,17 +167,18 @@ impl Build<'_> {
     }
 }
 
-/// Returns true if the network explains a failure with this cause and line.
+/// Returns the line that shows that the network explains a failure; `None` if it does not.
 ///
 /// A failed download often appears only later, as a missing file. The network does not explain an
 /// error in the source, even if a download failed before.
-fn is_network(cause: Cause, line: Option<&str>, log: &Path) -> bool {
-    let missing = || line.is_some_and(|line| line.contains("No such file or directory"));
-    match cause {
-        Cause::Network => true,
-        Cause::Source | Cause::Link | Cause::Symbol if !missing() => false,
-        Cause::Killed | Cause::Memory => false,
-        _ => diagnose::shows_network_failure(log),
+fn network_failure(diagnosis: Option<&Diagnosis>, log: &Path) -> Option<Diagnosis> {
+    let missing =
+        || diagnosis.is_some_and(|found| found.line.text.contains("No such file or directory"));
+    match diagnosis.map_or(CauseKind::Other, Diagnosis::kind) {
+        CauseKind::Network => diagnosis.cloned(),
+        CauseKind::Source | CauseKind::Link | CauseKind::Symbol if !missing() => None,
+        CauseKind::Killed | CauseKind::Memory => None,
+        _ => diagnose::network_failure(log),
     }
 }
 

@@ -1,9 +1,11 @@
 //! Builds one module for one kernel and publishes the result as `T/M/V/K/A`.
 
 mod blame;
+mod causes;
 mod compilers;
 mod diagnose;
 mod from_cache;
+mod log_lines;
 mod make;
 mod make_log;
 mod post_build;

@@ -129,7 +129,7 @@ impl fmt::Display for Note {
                 }
                 write!(
                     f,
-                    "\n  cause: {what}\n  log: {}\n  run: dkms install {module} -k {kernel}",
+                    "\n  cause: {what}\n  log: {}\n  see: dkms explain {module} -k {kernel}",
                     log.display()
                 )
             }

@@ -377,7 +377,7 @@ fn known_failure_is_noted_and_not_retried() {
     note: zfs/2.4: skipped for 7.2.12-arch1-1: an earlier build failed and nothing has changed since
       cause: zfs.c:1: error: no
       log: /log
-      run: dkms install zfs/2.4 -k 7.2.12-arch1-1
+      see: dkms explain zfs/2.4 -k 7.2.12-arch1-1
     ");
     let plan = machine.command(Verb::Install, "zfs/2.4", &[K1]).unwrap();
     assert!(plan.to_string().contains("build zfs/2.4"), "requested: {plan}");

@@ -77,6 +77,10 @@ fn builds_speak_english() {
     }
 }
 
+fn names_network(failed: &Failure) -> bool {
+    failed.means.as_ref().is_some_and(|means| means.contains("hooks may have no network"))
+}
+
 #[test]
 fn failures_of_the_machine_and_the_network_are_not_remembered() {
     for (script, network) in [
@@ -93,7 +97,7 @@ fn failures_of_the_machine_and_the_network_are_not_remembered() {
         let mut fixture = Fixture::new();
         module(&fixture, script);
         let failed = failure(&fixture.install());
-        assert!(failed.transient && failed.network == network, "{script}: {failed:?}");
+        assert!(failed.transient && names_network(&failed) == network, "{script}: {failed:?}");
         assert!(!is_remembered(&fixture), "{script}");
         assert!(fixture.root.exists("var/lib/dkms/foo/1.0/build/make.log"), "{script}");
         let log = std::fs::read_to_string(failed.log.unwrap()).unwrap();
@@ -102,7 +106,7 @@ fn failures_of_the_machine_and_the_network_are_not_remembered() {
     let mut fixture = Fixture::new();
     module(&fixture, "echo 'Network is unreachable'; echo 'x.c:1:1: error: new kernel'; exit 1");
     let failed = failure(&fixture.install());
-    assert!(!failed.transient && !failed.network, "{failed:?}");
+    assert!(!failed.transient && !names_network(&failed), "{failed:?}");
 }
 
 #[test]

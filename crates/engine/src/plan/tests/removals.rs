@@ -47,7 +47,7 @@ fn old_version_stays_installed_if_the_new_one_failed() {
     note: zfs/2.4: skipped for 7.2.12-arch1-1: an earlier build failed and nothing has changed since (zfs/2.3 stays installed)
       cause: zfs.c:1: error: no
       log: /var/lib/dkms/.log/zfs.log
-      run: dkms install zfs/2.4 -k 7.2.12-arch1-1
+      see: dkms explain zfs/2.4 -k 7.2.12-arch1-1
     note: zfs/2.3: stays installed for 7.2.12-arch1-1: its replacement is not installed
     use the kept source of zfs/2.3
     ");
