@@ -2,7 +2,7 @@
 //!
 //! pacman forwards a hook's output line by line and copies it to its log, so the output has no
 //! progress bars and no colour. The planned builds and their reasons come first, followed by one
-//! line for each finished module, the notes, and finally the failures.
+//! line for each finished module, the notes, and finally the failures, which name the packages.
 
 mod line_writer;
 mod package_names;
@@ -202,19 +202,24 @@ impl<W: Write> Lines<W> {
         let built = !progress.elapsed.is_zero();
         progress.elapsed += *elapsed;
         let time = seconds(progress.elapsed);
-        let made = if progress.is_cached { "restored from the cache" } else { "built" };
+        let is_cached = progress.is_cached;
+        let made = if is_cached { "restored from the cache" } else { "built" };
         let how = match (action, outcome) {
             (Action::Build { .. }, Outcome::Done) if !progress.is_only_built => return,
+            (Action::Build { .. }, Outcome::Done) if is_cached => made.to_owned(),
             (Action::Build { .. }, Outcome::Done) => format!("{made} in {time}"),
             (Action::Install { replaces, .. }, Outcome::Done) => {
                 let place = replaces
                     .as_ref()
                     .map(|old| format!(" (replacing {})", old.version))
                     .unwrap_or_default();
-                let made = if built { format!("{made} and ") } else { String::new() };
-                format!("{made}installed in {time}{place}")
+                match built {
+                    true if is_cached => format!("installed from the cache{place}"),
+                    true => format!("built and installed in {time}{place}"),
+                    false => format!("installed{place}"),
+                }
             }
-            (_, Outcome::Declined(_)) if built => format!("{made} in {time}, not installed"),
+            (_, Outcome::Declined(_)) if built => format!("{made}, not installed"),
             (_, Outcome::Declined(_)) => "not installed".to_owned(),
             (_, Outcome::Failed(_)) => format!("FAILED after {time}"),
             (Action::Install { .. }, Outcome::Skipped(_)) if progress.is_reported => return,
@@ -225,12 +230,8 @@ impl<W: Write> Lines<W> {
         self.finished_tasks += 1;
         self.done += usize::from(*outcome == Outcome::Done);
         let kernel = action.kernel().map(|kernel| format!(" for {kernel}")).unwrap_or_default();
-        let line = format!(
-            "({}/{}) {}{kernel}: {how}",
-            self.finished_tasks,
-            self.tasks.len(),
-            self.names.module(module)
-        );
+        let (number, all) = (self.finished_tasks, self.tasks.len());
+        let line = format!("({number}/{all}) {module}{kernel}: {how}");
         self.out.line(&line);
     }
 
@@ -294,11 +295,13 @@ impl<W: Write> Watch for Lines<W> {
     }
 }
 
-/// Returns the modules to build or install, grouped by kernel and reason.
+/// Returns the modules to build or install, grouped by kernel and reason. Omits those that are restored
+/// from the cache: their own lines follow at once.
 fn groups(plan: &Plan) -> BTreeMap<(&KernelRelease, String), BTreeSet<&ModuleId>> {
     let installs = plan.before.iter().filter(|step| matches!(step.action, Action::Install { .. }));
     let mut groups: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
-    for Step { action, why } in installs.chain(plan.jobs.iter().map(|job| &job.build)) {
+    let builds = plan.jobs.iter().filter(|job| !job.is_cached()).map(|job| &job.build);
+    for Step { action, why } in installs.chain(builds) {
         let (Some(module), Some(kernel)) = (action.module(), action.kernel()) else { continue };
         let why: Vec<String> = why.iter().map(ToString::to_string).collect();
         groups.entry((kernel, why.join("; "))).or_default().insert(module);

@@ -52,7 +52,7 @@ fn alarm_kernel_is_installed_upgraded_and_removed() {
 fn alarm_headers_are_named_installed_and_removed() {
     let (root, old, [kernel, headers]) = machine();
     // mkinitcpio's hook fails, because zfs is missing.
-    root.install(&[kernel.clone()]).has(&format!(
+    root.install(std::slice::from_ref(&kernel)).has(&format!(
         "{}: no kernel headers installed: linux-aarch64-headers is for {}",
         kernel.release(),
         old[0].release()

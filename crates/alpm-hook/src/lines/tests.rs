@@ -141,11 +141,10 @@ fn reports_builds_restored_from_the_cache() {
     ];
     insta::assert_snapshot!(run(&plan(steps, Vec::new()), |_| Outcome::Done), @r"
     Kernel modules to build and install:
-      for 7.2.13-arch1-1 (linux): bar/1.0, zfs/2.4.4 (already built, in the cache)
       for 7.2.13-arch1-1 (linux): foo/1.0 (not built yet)
-    (1/3) zfs/2.4.4 (zfs-dkms 2.4.4-1) for 7.2.13-arch1-1: restored from the cache and installed in 8.2 s
+    (1/3) zfs/2.4.4 for 7.2.13-arch1-1: installed from the cache
     (2/3) foo/1.0 for 7.2.13-arch1-1: built and installed in 8.2 s
-    (3/3) bar/1.0 for 7.2.13-arch1-1: restored from the cache in 4.1 s
+    (3/3) bar/1.0 for 7.2.13-arch1-1: restored from the cache
     3 modules installed.
     ");
 }
@@ -224,7 +223,7 @@ fn reports_modules_that_the_kernel_ships() {
     insta::assert_snapshot!(run(&plan, declined), @r"
     Kernel modules to build and install:
       for 7.2.13-arch1-1 (linux): foo/1.0 (not built yet)
-    (1/1) foo/1.0 for 7.2.13-arch1-1: built in 8.2 s, not installed
+    (1/1) foo/1.0 for 7.2.13-arch1-1: built, not installed
     note: bar/1.0 for 7.2.13-arch1-1: not installed: part of the kernel since 7.2 (OBSOLETE_BY)
       run: dkms install bar/1.0 -k 7.2.13-arch1-1 --force
       see: module.NAME.prefer in alpm-dkms.toml(5)

@@ -20,6 +20,7 @@ fn kernel() -> Kernel {
         alive: true,
         headers: None,
         config: None,
+        package: None,
         pkgbase: Some("linux".into()),
     }
 }
