@@ -90,6 +90,9 @@ pub fn precise(args: &HookArgs, input: &mut dyn BufRead) -> Result<ExitCode, Fai
 /// is reported in the output and by the exit code.
 pub fn verify(args: &HookArgs) -> Result<ExitCode, Failure> {
     let machine = Machine::for_hook(&args.root);
+    let mut told = Told::read(&machine.trees);
+    warn_of_settings(&machine, &mut told);
+    machine.omit_warnings(told.texts().iter().cloned());
     let verified = verify_images(args, &machine);
     if !args.dry_run {
         finish_journal(&machine.trees)?;
@@ -99,7 +102,6 @@ pub fn verify(args: &HookArgs) -> Result<ExitCode, Failure> {
 }
 
 fn verify_images(args: &HookArgs, machine: &Machine) -> Result<ExitCode, Failure> {
-    warn_of_settings(machine, &mut Told::read(&machine.trees));
     let generator = Generator::detect(machine);
     let mut lines = Lines::new(io::stdout(), PackageNames::default());
     let mut succeeded = true;
