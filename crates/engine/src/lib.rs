@@ -28,6 +28,7 @@
 //! | `building` | compiles one module for one kernel | os, objects, machine, conf, signing, dkms_tree, module_scripts, facts, report |
 //! | `installing` | installs and uninstalls objects in a kernel's directory | os, objects, machine, conf, signing, dkms_tree |
 //! | `verify` | checks that modules are installed as they should be | os, objects, machine, signing, dkms_tree, facts, plan, installing |
+//! | `explain` | explains why a module is in its state | machine, dkms_tree, facts, plan, building |
 //! | `act` | carries out a plan; the only module that changes the machine | os, objects, machine, conf, signing, dkms_tree, module_scripts, facts, plan, report, building, installing, other_distributions |
 
 pub mod act;
@@ -35,6 +36,7 @@ pub mod archive;
 mod building;
 mod conf;
 pub mod dkms_tree;
+pub mod explain;
 pub mod facts;
 pub mod failure;
 mod installing;

@@ -4,10 +4,26 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use alpm_hook::package_query::{self, InstalledPackage, PackageQuery, Packages};
+use dkms_engine::machine::Machine;
 use dkms_engine::names::ModuleId;
 
 use crate::arriving::Arriving;
 use crate::verdict::{RegressionCause, Verdict};
+
+/// The program that looks up packages.
+const ALPM_QUERY: &str = "/usr/lib/alpm-dkms/alpm-query";
+
+/// Returns a line if another source of an installed module can help: a newer version in the
+/// repositories, or a foreign package, which may have one. Returns `None` if alpm-query does not
+/// answer or no package owns the source.
+#[must_use]
+pub fn newer_source(machine: &Machine, module: &ModuleId) -> Option<String> {
+    let (program, root, dir) = (Path::new(ALPM_QUERY), &machine.trees.root, module.source_dir());
+    let query = PackageQuery { sources: [dir.clone()].into(), ..PackageQuery::default() };
+    let owners = package_query::ask(program, root, &query).ok()?;
+    let package = owners.of_source(&dir)?.clone();
+    lines(program, root, &[(module, package)].into(), "; run: pacman -Syu").pop()
+}
 
 /// Returns a line for each module that would be lost and for which another source can help: a newer
 /// version in the repositories, or a foreign package (for example, from the AUR), which may have
@@ -27,6 +43,17 @@ pub(crate) fn newer_sources(
     });
     let packages: BTreeMap<&ModuleId, InstalledPackage> =
         tried.filter_map(|module| Some((module, package_of(module, arriving, owners)?))).collect();
+    lines(program, root, &packages, if arriving.upgrade { "" } else { "; run: pacman -Syu" })
+}
+
+/// Returns a line for each module for which another package than the given one can help. `command`
+/// follows a version in the repositories.
+fn lines(
+    program: &Path,
+    root: &Path,
+    packages: &BTreeMap<&ModuleId, InstalledPackage>,
+    command: &str,
+) -> Vec<String> {
     let names = packages.values().map(|package| package.name.clone()).collect();
     let query = PackageQuery { available: names, ..PackageQuery::default() };
     let Ok(found) = package_query::ask(program, root, &query) else { return Vec::new() };
@@ -34,7 +61,6 @@ pub(crate) fn newer_sources(
         let name = &package.name;
         match found.available(name) {
             Some(version) if version != package.version => {
-                let command = if arriving.upgrade { "" } else { "; run: pacman -Syu" };
                 Some(format!("for {module}, the repositories have {name} {version}{command}"))
             }
             Some(_) => None,

@@ -29,7 +29,7 @@
 //! | `expected` | the modules that the next upgrade would lose |
 //! | `permission` | the permission to lose modules once |
 
-mod advice;
+pub mod advice;
 mod arriving;
 pub mod command;
 mod critical;

@@ -12,6 +12,7 @@ pub enum Command {
     Autoinstall,
     Status,
     Verify,
+    Explain,
     Cache,
     Initramfs,
     Preflight,
@@ -98,6 +99,9 @@ pub const COMMANDS: &[CommandInfo] = &[
     )
     .takes(&[Operand { name: "[MODULE[/VERSION]]", help: "check only this module" }])
     .examples(&["dkms verify", "dkms verify --boot", "dkms verify zfs -k 6.18.41-1-lts"]),
+    info(Command::Explain, "explain", "explain why a module is in its state, and what to do")
+        .takes(&[Operand { name: "MODULE[/VERSION]", help: "the module; by default all versions" }])
+        .examples(&["dkms explain v4l2loopback", "dkms explain zfs/2.4.3 -k 7.2.13-arch1-1"]),
     info(Command::Cache, "cache", "list or clear the build cache")
         .takes(&[Operand { name: "[clear]", help: "delete all cached builds" }])
         .examples(&["dkms cache", "dkms cache clear"]),

@@ -176,7 +176,7 @@ impl Completer {
                 sources.retain(|id| !known.iter().any(|it| it.source_dir() == id.source_dir()));
                 all(sources, "source")
             }
-            Command::Build | Command::Install => {
+            Command::Build | Command::Install | Command::Explain => {
                 let mut ids: BTreeSet<ModuleId> = self.sources().into_iter().collect();
                 ids.retain(|id| !known.iter().any(|it| it.source_dir() == id.source_dir()));
                 ids.extend(known);
@@ -223,7 +223,7 @@ impl Completer {
             | Command::Mktarball
             | Command::Status
             | Command::KernelPrerm => self.kernels_of(|built| built.has_module_dir),
-            Command::KernelPreinst => installed(|kernel| kernel.alive),
+            Command::KernelPreinst | Command::Explain => installed(|kernel| kernel.alive),
             _ => installed(|kernel| kernel.alive && kernel.headers.is_some()),
         }
     }
@@ -299,6 +299,7 @@ mod tests {
     #[case::sources_for_add("add ", "new/3")]
     #[case::sources_for_install("install ", "bar/2 foo/1 new/3")]
     #[case::paths("install ./", "FILE")]
+    #[case::all_for_explain("explain ", "bar/2 foo/1 new/3")]
     #[case::added_for_remove("remove ", "bar/2 foo/1")]
     #[case::installed("uninstall ", "foo/1")]
     #[case::built("unbuild f", "foo/1")]

@@ -2,7 +2,7 @@
 
 use crate::args::commands::Command;
 use crate::args::commands::Command::{
-    Add, Autoinstall, Build, Cache, GenerateMok, Install, KernelPostinst, KernelPreinst,
+    Add, Autoinstall, Build, Cache, Explain, GenerateMok, Install, KernelPostinst, KernelPreinst,
     KernelPrerm, Ldtarball, Lint, Match, Mktarball, Preflight, Remove, Status, Unbuild, Uninstall,
     Verify,
 };
@@ -74,9 +74,9 @@ pub enum OptId {
 
 const ON_MODULE: &[Command] = &[Add, Build, Install, Uninstall, Unbuild, Remove, Mktarball];
 const NAMES_MODULE: &[Command] =
-    &[Add, Build, Install, Uninstall, Unbuild, Remove, Mktarball, Status, Verify, Match];
+    &[Add, Build, Install, Uninstall, Unbuild, Remove, Mktarball, Status, Verify, Explain, Match];
 const NAMES_VERSION: &[Command] =
-    &[Add, Build, Install, Uninstall, Unbuild, Remove, Mktarball, Status, Verify];
+    &[Add, Build, Install, Uninstall, Unbuild, Remove, Mktarball, Status, Verify, Explain];
 const NAMES_KERNELS: &[Command] = &[
     Add,
     Build,
@@ -87,6 +87,7 @@ const NAMES_KERNELS: &[Command] = &[
     Mktarball,
     Status,
     Verify,
+    Explain,
     Autoinstall,
     GenerateMok,
 ];
@@ -176,7 +177,7 @@ pub const OPTIONS: &[Opt] = &[
     opt(OptId::SourceOnly, "source-only", "omit the builds").of(&[Mktarball]),
     opt(OptId::RpmSafeUpgrade, "rpm_safe_upgrade", "keep the module across its RPM's upgrade")
         .of(&[Add, Install, Remove]),
-    opt(OptId::Json, "json", "print JSON").of(&[Status, Verify, Cache, Preflight, Lint]),
+    opt(OptId::Json, "json", "print JSON").of(&[Status, Verify, Explain, Cache, Preflight, Lint]),
     opt(OptId::Strict, "strict", "fail for warnings, too").of(&[Lint]),
     opt(OptId::Pending, "pending", "only finish the pending work of interrupted runs")
         .of(&[Autoinstall]),

@@ -3,6 +3,7 @@
 mod archive;
 mod cache;
 mod change;
+mod explain;
 mod generate_mok;
 mod initramfs;
 mod kernel;
@@ -54,6 +55,9 @@ pub fn run(
     let code = match intent {
         Intent::Status(filter) => return Ok(status::run(machine, &filter, json, console)),
         Intent::Verify(extent) => return verify::run(machine, &extent, json, console),
+        Intent::Explain { module, version, kernels } => {
+            return explain::run(machine, &module, version.as_ref(), kernels, json, console);
+        }
         Intent::Cache => return Ok(cache::list(machine, json, console)),
         Intent::ClearCache => {
             return cache::clear(machine, dry_run, &mut console.progress(machine));

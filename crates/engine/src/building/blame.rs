@@ -9,6 +9,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use super::Build;
 use super::causes::{Cause, CauseKind, CauseTexts};
 use super::diagnose::{self, Diagnosis};
+use super::log_lines;
 use super::make_log::{MakeLog, StepError};
 use super::room;
 use crate::failure::{Failure, MAKE_ROOM};
@@ -165,6 +166,12 @@ impl Build<'_> {
         let target = symlinks::text_for(&self.machine.trees.root, &self.log());
         durable::replace_link_unsynced(&dir.join("make.log"), &target)
     }
+}
+
+/// Returns the line of a finished log that explains the failure of its last step.
+pub(crate) fn diagnose_last_step(log: &Path) -> Option<Diagnosis> {
+    let found = diagnose::read(log, &log_lines::last_step(log));
+    network_failure(found.as_ref(), log).or(found)
 }
 
 /// Returns the line that shows that the network explains a failure; `None` if it does not.

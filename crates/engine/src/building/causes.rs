@@ -53,7 +53,6 @@ pub enum CauseKind {
 #[cfg_attr(test, serde(deny_unknown_fields))]
 pub struct Cause {
     /// The name, such as `missing-function`.
-    #[cfg(test)]
     pub name: String,
     pub kind: CauseKind,
     /// The rank of a line with this cause, from 1 for a precise line to 3 for a vague one.

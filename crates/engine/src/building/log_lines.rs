@@ -18,6 +18,27 @@ pub struct LogLine {
     pub text: String,
 }
 
+/// The start of the line before the output of a step.
+const COMMAND: &str = "# command: ";
+
+/// The start of the line after the output of a step.
+const EXIT_CODE: &str = "# exit code: ";
+
+/// Returns the part of a log that contains the output of the last step. Empty if there is no step.
+pub fn last_step(log: &Path) -> Range<u64> {
+    let (mut step, mut is_first) = (0..0, false);
+    for line in read(log, &(0..u64::MAX)) {
+        if is_first {
+            step = line.at..u64::MAX;
+        }
+        is_first = line.text.starts_with(COMMAND);
+        if line.text.starts_with(EXIT_CODE) {
+            step.end = line.at;
+        }
+    }
+    step
+}
+
 /// Reads the lines in the part `range` of the file `log`. Reads none if the log cannot be read.
 pub fn read(log: &Path, range: &Range<u64>) -> impl Iterator<Item = LogLine> + use<> {
     let (start, length) = (range.start, range.end.saturating_sub(range.start));
@@ -35,4 +56,26 @@ pub fn read(log: &Path, range: &Range<u64>) -> impl Iterator<Item = LogLine> + u
         let text = String::from_utf8_lossy(&bytes).trim_end().to_owned();
         (read > 0).then_some(LogLine { at, text })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOG: &str = "head\n\nRunning the pre_build script\n# command: pre\none\n\n# exit code: 0\n\
+                       \nBuilding module(s)\n# command: make\ntwo\nthree\n\n# exit code: 2\n---\n";
+
+    #[test]
+    fn finds_the_output_of_the_last_step() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("make.log");
+        let mut texts = Vec::new();
+        for text in [LOG, LOG.split_once("\n# exit code: 2").unwrap().0, "no step\n"] {
+            std::fs::write(&log, text).unwrap();
+            let lines = read(&log, &last_step(&log)).map(|line| line.text);
+            texts.push(lines.collect::<Vec<_>>().join("|"));
+        }
+        assert_eq!(texts, ["two|three|", "two|three", ""]);
+        assert_eq!(last_step(&dir.path().join("none")), 0..0);
+    }
 }

@@ -201,7 +201,7 @@ impl Build<'_> {
 /// run.
 ///
 /// The program is confined, because it may be a launcher that starts a server.
-pub(super) fn compiler(machine: &Machine, env: &Environment) -> String {
+pub(crate) fn compiler(machine: &Machine, env: &Environment) -> String {
     let cc = env.get("CC").unwrap_or("cc".as_ref());
     let program = Program::new(cc, env).arg("--version").deadline(Duration::from_secs(5));
     let ended = program.confined(&machine.tools).run();

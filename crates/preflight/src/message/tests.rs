@@ -16,7 +16,7 @@ fn complaint() -> Complaint {
     Complaint {
         message: "make failed (exit status 2): make".into(),
         cause: Some("zfs.c:3:2: error: unknown type name 'vnode_t'".into()),
-        means: Some("this kernel does not define vnode_t".into()),
+        means: Some("no included header of this kernel defines vnode_t".into()),
         log: Some("/var/lib/dkms/.log/zfs.log".into()),
     }
 }
@@ -107,14 +107,14 @@ fn an_abort_ends_with_reasons_and_commands() {
     note: odd/1: not tried: disk full
     warning: new/1: make failed (exit status 2): make
       cause: zfs.c:3:2: error: unknown type name 'vnode_t'
-      means: this kernel does not define vnode_t
+      means: no included header of this kernel defines vnode_t
       log: /var/lib/dkms/.log/zfs.log
       note: new/0 stays installed
     warning: webcam/1 for 7.2-arch1-1: cannot be built: the headers of linux are not in the transaction
       note: webcam/1 works for 7.1-arch1-1 (linux)
     error: zfs/2.4 for 7.2-arch1-1: make failed (exit status 2): make
       cause: zfs.c:3:2: error: unknown type name 'vnode_t'
-      means: this kernel does not define vnode_t
+      means: no included header of this kernel defines vnode_t
       log: /var/lib/dkms/.log/zfs.log
       note: zfs/2.3 works for 7.1-arch1-1 (linux)
       note: this machine needs zfs, which is the driver of the root file system
@@ -136,7 +136,7 @@ fn modules_that_lack_the_same_headers_share_one_warning() {
       note: they work for 7.1-arch1-1 (linux)
     warning: zfs/2.4 for 7.2-arch1-1: make failed (exit status 2): make
       cause: zfs.c:3:2: error: unknown type name 'vnode_t'
-      means: this kernel does not define vnode_t
+      means: no included header of this kernel defines vnode_t
       log: /var/lib/dkms/.log/zfs.log
       note: zfs/2.3 works for 7.1-arch1-1 (linux)
     ");

@@ -94,11 +94,11 @@ fn texts_follow_the_rules_for_messages() {
 #[rstest]
 #[case::function(
     "x.c:2:30: error: implicit declaration of function ‘del_timer’ [-Wx]",
-    "this kernel has no function del_timer"
+    "no included header of this kernel declares the function del_timer"
 )]
 #[case::function_for_clang(
     "x.c:2:30: error: call to undeclared function 'del_timer'; ISO C99 and later do not",
-    "this kernel has no function del_timer"
+    "no included header of this kernel declares the function del_timer"
 )]
 #[case::member(
     "x.c:2:53: error: ‘struct file’ has no member named ‘f_gone’; did you mean ‘f_mode’?",
@@ -122,7 +122,7 @@ fn texts_follow_the_rules_for_messages() {
 )]
 #[case::macro_name(
     "x.c:2:35: error: use of undeclared identifier 'GFP_OLD'",
-    "this kernel does not define GFP_OLD"
+    "no included header of this kernel defines GFP_OLD"
 )]
 #[case::kernel_header(
     "x.c:2:10: fatal error: asm/unaligned.h: No such file or directory",
