@@ -16,6 +16,8 @@ mod dracut;
 mod dracut_layouts;
 mod during_transactions;
 mod environment;
+mod explain;
+mod explain_states;
 mod failed_upgrades;
 mod failing_calls;
 mod fixture;
