@@ -9,12 +9,12 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use crate::dkms_tree::{Attempts, KnownFailure, PendingWork};
+use crate::dkms_tree::{KnownFailure, PendingWork};
 use crate::facts::{self, Facts, Scope, SourceLink, Subjects};
 use crate::failure::Failure;
 use crate::machine::Machine;
 use crate::names::{KernelRelease, ModuleId, ModuleName, ModuleVersion};
-use crate::plan::{self, Request};
+use crate::plan::{self, Note, Plan, Request};
 
 pub use failure::{ExplainedFailure, LogExcerpt, NumberedLine};
 
@@ -114,7 +114,7 @@ pub fn explain(
     let plan = plan::make(&Request::Sync { arrived, departed, headers }, &facts)?;
     let explanation = |id: &ModuleId, kernel: &KernelRelease| {
         let failure = failure::of(machine, &facts, id, kernel);
-        let state = state(machine, &facts, id, kernel);
+        let state = state(machine, &facts, &plan, id, kernel);
         let notes = notes::of(&facts, &plan, id, kernel, state, failure.is_some());
         Explanation {
             module: id.name.clone(),
@@ -129,14 +129,21 @@ pub fn explain(
     Ok(kernels.iter().flat_map(of_kernel).map(|(id, kernel)| explanation(id, kernel)).collect())
 }
 
-fn state(machine: &Machine, facts: &Facts, id: &ModuleId, kernel: &KernelRelease) -> ModuleState {
+fn state(
+    machine: &Machine,
+    facts: &Facts,
+    plan: &Plan,
+    id: &ModuleId,
+    kernel: &KernelRelease,
+) -> ModuleState {
     let path = KnownFailure::path(&machine.trees, id, kernel, &machine.arch);
     let is_failed = || KnownFailure::read(&path).is_some_and(|failure| !failure.transient);
     let work = PendingWork::install(id, kernel);
     let is_pending = facts.pending.contains(&work);
+    let is_parked = |note: &Note| matches!(note, Note::Parked(works) if works.contains(&work));
     if facts.is_installed(id, kernel) {
         ModuleState::Installed
-    } else if is_pending && facts.attempts.get(&work).is_some_and(Attempts::are_used_up) {
+    } else if plan.notes.iter().any(is_parked) {
         ModuleState::Parked
     } else if is_failed() {
         ModuleState::Failed

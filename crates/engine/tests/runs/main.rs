@@ -12,6 +12,7 @@ mod build_inputs;
 mod cancelled;
 mod conf_reads;
 mod distributions;
+mod explain;
 mod failures;
 mod fixture;
 mod foreign_sources;

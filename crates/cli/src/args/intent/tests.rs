@@ -146,12 +146,12 @@ fn reads_the_other_commands() {
     let upgrade = |downloads| Intent::Preflight(PreflightIntent::Upgrade { downloads });
     assert_means("preflight --upgrade", upgrade(true));
     assert_means("preflight --no-download --upgrade", upgrade(false));
-    let foo = || "foo".parse().expect("a name");
-    let explained = Intent::Explain { module: foo(), version: None, kernels: None };
+    let name = || "foo".parse().expect("a name");
+    let explained = Intent::Explain { module: name(), version: None, kernels: None };
     assert_means("explain foo", explained);
     let version = Some("1.0".parse().expect("a version"));
     let kernels = Some(vec![target_of_explain]);
-    assert_means("explain foo/1.0 -k 6.1", Intent::Explain { module: foo(), version, kernels });
+    assert_means("explain foo/1.0 -k 6.1", Intent::Explain { module: name(), version, kernels });
     assert_means("status", Intent::Status(Filter::default()));
     let filter = Filter {
         module: Some(Pattern::new("foo*")),
