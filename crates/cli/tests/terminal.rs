@@ -118,3 +118,50 @@ fn bars_need_no_threads() {
     assert!(!written.contains("panicked"), "{written:?}");
     assert!(written.contains(&format!("foo/1.0 for {K1}: compiling")), "{written:?}");
 }
+
+/// Returns what a terminal shows of `dkms status`, and the escape sequences of the colours in it.
+fn status(root: &TestRoot, change: impl FnOnce(&mut Command)) -> (Vec<String>, Vec<String>) {
+    let mut command = dkms(root, "xterm", &["status"]);
+    change(&mut command);
+    let written = run_on_a_terminal(command);
+    let colours = written.split('\u{1b}').skip(1).filter_map(|part| Some(part.split_once('m')?.0));
+    let colours = colours.map(str::to_owned).collect();
+    (visible_lines(&written), colours)
+}
+
+#[test]
+fn status_shows_colours_and_reasons_only_on_a_terminal() {
+    let root = root();
+    root.source("bar", "1.0").conf_line("AUTOINSTALL=no");
+    root.source("bad", "1.0").conf_line("MAKE=\"echo it.c:1:2: error: no such thing; false\"");
+    root.source("old", "1.0").conf_line("BUILD_EXCLUSIVE_KERNEL=\"^4\"");
+    for (command, module) in
+        [("install", "foo"), ("add", "bar"), ("add", "old"), ("install", "bad")]
+    {
+        let _ =
+            dkms(&root, "xterm", &[command, &format!("{module}/1.0"), "-k", K1]).output().unwrap();
+    }
+    let piped = dkms(&root, "xterm", &["status"]).output().unwrap();
+    let piped = String::from_utf8(piped.stdout).unwrap();
+    let lines = "bad/1.0: added\nbar/1.0: added\nfoo/1.0, 7.2.12-arch1-1, x86_64: installed\nold/1.0: added\n";
+    assert_eq!(piped.replace(K1, "7.2.12-arch1-1"), lines);
+    let (shown, colours) = status(&root, |_| ());
+    let shown: Vec<String> = shown.iter().map(|line| line.replace(K1, "K")).collect();
+    assert_eq!(
+        shown,
+        [
+            "bad/1.0: added",
+            "  K: failed: it.c:1:2: error: no such thing",
+            "bar/1.0: added",
+            "  K: not built automatically: AUTOINSTALL=\"no\"",
+            "foo/1.0, K, x86_64: installed",
+            "old/1.0: added",
+            "  K: skipped: BUILD_EXCLUSIVE_KERNEL is ^4",
+        ]
+    );
+    assert!(colours.iter().any(|code| code == "[31") && colours.iter().any(|code| code == "[32"));
+    let (plain, colours) = status(&root, |command| {
+        command.env("NO_COLOR", "1");
+    });
+    assert_eq!((plain.len(), colours.len()), (shown.len(), 0));
+}

@@ -3,7 +3,6 @@
 use stories::{Completed, PackageFile, Recipe, Root};
 
 use crate::fixture::{kernel, machine, release};
-use crate::preflight_fixture::repository;
 
 /// The command that builds a module, as in most dkms.conf files.
 const MAKE: &str = "make -C $kernel_source_dir M=$dkms_tree/$module/$module_version/build";
@@ -119,7 +118,7 @@ fn changed_interfaces_are_named_and_a_newer_source_builds() {
         assert_explained(&root, name, cause, means);
     }
 
-    repository(&root, &[Recipe::module("calls", "2.0").make(&root)]);
+    root.make_repository(&[Recipe::module("calls", "2.0").make(&root)]);
     root.pacman(&["-Sy"]).ok();
     let output =
         explain(&root, "calls").has("for calls/1.0, the repositories have calls-dkms 2.0-1");
@@ -142,7 +141,7 @@ fn packages_of_missing_files_are_named_and_complete_the_build() {
         package("pahole", "usr/bin/pahole", "#!/bin/sh\nexec /usr/bin/hidden-pahole \"$@\"\n"),
         package("gcc", "usr/bin/gcc", "#!/bin/sh\nexec /usr/bin/hidden-gcc \"$@\"\n"),
     ];
-    repository(&root, &packages);
+    root.make_repository(&packages);
     root.install(&modules)
         .hooks_fail()
         .has("means: the build runs frobnicate, which is not installed");
@@ -176,7 +175,7 @@ fn packages_of_missing_files_are_named_and_complete_the_build() {
 #[test]
 fn headers_that_are_missing_or_incomplete_are_installed_again() {
     let root = machine(&[]);
-    repository(&root, &kernel("linux", 1));
+    root.make_repository(&kernel("linux", 1));
     root.pacman(&["-Sy"]).ok();
     let headers = format!("usr/lib/modules/{}/build", release());
     root.remove(&["linux-headers"]);

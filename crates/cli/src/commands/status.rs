@@ -1,8 +1,10 @@
 //! `dkms status`: lists modules and their build state, in dkms's format or as JSON.
 //!
 //! The command takes no lock and needs no rights, because programs poll it and any user may run it.
+//! Only on a terminal, it also evaluates what is needed to tell why modules are not installed.
 
 use dkms_engine::dkms_tree::{Attempts, KnownFailure, PendingList, PendingWork, TreeState};
+use dkms_engine::explain::{Explanation, explain_all};
 use dkms_engine::facts::running_pacman;
 use dkms_engine::machine::{Kernels, Machine, Placement};
 use dkms_engine::names::{Arch, KernelRelease, ModuleId, ModuleName, ModuleVersion};
@@ -12,6 +14,7 @@ use preflight::expected;
 use serde::Serialize;
 
 use crate::output::console::Console;
+use crate::output::status_lines::for_terminal;
 
 /// An entry of the JSON list: a status line, a remembered failure, a pending installation, or a stale
 /// image. dkms's line format cannot express a pending installation, and shows its module as "added".
@@ -81,6 +84,11 @@ pub fn run(machine: &Machine, filter: &Filter, json: bool, console: &Console) ->
         entries.extend(pending(machine, filter));
         entries.extend(images(machine, filter));
         serde_json::to_string_pretty(&entries).map(|text| text + "\n").unwrap_or_default()
+    } else if console.is_terminal() {
+        let shown = |it: &Explanation| selects(filter, &it.id(), &it.kernel);
+        let explanations: Vec<_> =
+            explain_all(machine).unwrap_or_default().into_iter().filter(shown).collect();
+        for_terminal(&lines, &explanations, console.has_colours())
     } else {
         lines.iter().map(|line| format!("{line}\n")).collect()
     };

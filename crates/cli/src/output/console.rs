@@ -1,6 +1,6 @@
 //! Writes to standard output and standard error, with progress bars below the text on a terminal.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use dkms_engine::machine::Machine;
 
@@ -49,6 +49,19 @@ impl Console {
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         self.verbosity == Verbosity::Quiet
+    }
+
+    /// Returns true if standard output is a terminal.
+    #[must_use]
+    pub fn is_terminal(&self) -> bool {
+        io::stdout().is_terminal()
+    }
+
+    /// Returns true if standard output is a terminal with colours, and the environment does not forbid
+    /// them (`NO_COLOR`, `CLICOLOR=0`, `TERM=dumb`).
+    #[must_use]
+    pub fn has_colours(&self) -> bool {
+        console::colors_enabled()
     }
 
     /// Returns a printer for the progress of a command on `machine`.

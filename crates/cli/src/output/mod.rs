@@ -3,4 +3,5 @@
 pub mod bars;
 pub mod console;
 pub mod progress;
+pub mod status_lines;
 pub mod verbosity;

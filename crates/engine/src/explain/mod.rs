@@ -105,17 +105,42 @@ pub fn explain(
         let message = format!("{module}: neither added nor in {}", machine.trees.source.display());
         return Err(Failure::new(3, message).with_hint("see: dkms status"));
     }
-    let alive = || facts.kernels.keys().filter(|kernel| facts.is_alive(kernel)).cloned().collect();
-    let kernels: BTreeSet<KernelRelease> =
-        kernels.map_or_else(alive, |these| these.iter().cloned().collect());
+    let alive = || alive(&facts);
+    let kernels = kernels.map_or_else(alive, |these| these.iter().cloned().collect());
+    explain_with(machine, &facts, &versions, &kernels)
+}
+
+/// Explains the state of all modules in the dkms tree for every installed kernel, as [`explain`] does.
+///
+/// Assumes that headers in a kernel's own directory belong to a package, which saves time.
+///
+/// # Errors
+/// See [`explain`].
+pub fn explain_all(machine: &Machine) -> Result<Vec<Explanation>, Failure> {
+    let facts = facts::read(machine, &Scope { trusts_packages: true, ..Scope::default() });
+    let added = facts.modules.iter().filter(|(_, module)| module.is_registered());
+    let versions: Vec<&ModuleId> = added.map(|(id, _)| id).collect();
+    explain_with(machine, &facts, &versions, &alive(&facts))
+}
+
+fn alive(facts: &Facts) -> BTreeSet<KernelRelease> {
+    facts.kernels.keys().filter(|kernel| facts.is_alive(kernel)).cloned().collect()
+}
+
+fn explain_with(
+    machine: &Machine,
+    facts: &Facts,
+    versions: &[&ModuleId],
+    kernels: &BTreeSet<KernelRelease>,
+) -> Result<Vec<Explanation>, Failure> {
     // The plan of a transaction that changes these kernels has the reason for each module.
     let arrived = Subjects { sources: BTreeSet::new(), kernels: kernels.clone() };
     let (departed, headers) = (Subjects::default(), BTreeSet::new());
-    let plan = plan::make(&Request::Sync { arrived, departed, headers }, &facts)?;
+    let plan = plan::make(&Request::Sync { arrived, departed, headers }, facts)?;
     let explanation = |id: &ModuleId, kernel: &KernelRelease| {
-        let failure = failure::of(machine, &facts, id, kernel);
-        let state = state(machine, &facts, &plan, id, kernel);
-        let notes = notes::of(&facts, &plan, id, kernel, state, failure.is_some());
+        let failure = failure::of(machine, facts, id, kernel);
+        let state = state(machine, facts, &plan, id, kernel);
+        let notes = notes::of(facts, &plan, id, kernel, state, failure.is_some());
         Explanation {
             module: id.name.clone(),
             version: id.version.clone(),

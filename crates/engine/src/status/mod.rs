@@ -95,6 +95,31 @@ impl fmt::Display for Line {
 }
 
 impl Line {
+    /// Returns the module that the line describes.
+    #[must_use]
+    pub fn module(&self) -> ModuleId {
+        let (name, version) = match self {
+            Self::Added(of) | Self::Broken(of) => (&of.module, &of.version),
+            Self::Built(line) | Self::Installed(line) => (&line.module, &line.version),
+        };
+        ModuleId { name: name.clone(), version: version.clone() }
+    }
+
+    /// Returns the kernel that the line describes; `None` if it describes none.
+    #[must_use]
+    pub fn kernel(&self) -> Option<&KernelRelease> {
+        match self {
+            Self::Added(_) | Self::Broken(_) => None,
+            Self::Built(line) | Self::Installed(line) => Some(&line.kernel),
+        }
+    }
+
+    /// Returns true if the line has remarks, such as that a built object is missing.
+    #[must_use]
+    pub fn has_remarks(&self) -> bool {
+        matches!(self, Self::Built(line) | Self::Installed(line) if !line.remarks.is_empty())
+    }
+
     /// Returns a warning for standard error if the module is broken, and otherwise `None`.
     #[must_use]
     pub fn advice(&self, trees: &Trees) -> Option<String> {
