@@ -3,7 +3,7 @@
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 threads ?= 2
 
-.PHONY: demo check e2e check-corpus check-power check-package dist tarball testbed query bench simulate fmt lint unit mutants shells man shellcheck deny clean
+.PHONY: demo pictures check e2e check-corpus check-power check-package dist tarball testbed query bench simulate fmt lint unit mutants shells man shellcheck deny clean
 
 demo: testbed ## show a kernel upgrade with real modules, in pacman's own output
 	tests/testbed/demo.sh
@@ -42,6 +42,9 @@ bench: testbed ## measure alpm-dkms and dkms (half an hour) [rounds=3] [rows="in
 	$(if $(rows),,$(MAKE) --silent simulate >target/testbed/simulation)
 	cargo run --quiet -p stories --bin bench -- $(and $(rounds),--rounds $(rounds)) $(and $(out),--out $(out)) \
 		$(or $(rows),--simulation target/testbed/simulation)
+
+pictures: testbed ## draw the pictures of the README from real transactions
+	cargo run --quiet -p stories --bin pictures
 
 simulate: host ## simulate 40 modules for 6 kernels on 16 and 64 processors
 	cargo build --quiet --release -p dkms-confine

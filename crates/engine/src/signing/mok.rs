@@ -101,7 +101,8 @@ impl fmt::Display for Mok {
         }
         f.write_str(
             "then choose a password, reboot, select \"Enroll MOK\" and enter the password\n  \
-             the kernel trusts the certificate only if the machine boots through shim",
+             the kernel trusts the certificate for modules only if the machine boots through shim, and \
+             after: mokutil --trust-mok",
         )?;
         if is_encrypted(&self.key) {
             f.write_str(

@@ -74,7 +74,7 @@ fn not_installed(machine: &Machine, step: &Step, id: &ModuleId, kernel: &KernelR
     let path = KnownFailure::path(&machine.trees, id, kernel, &machine.arch);
     if let Some(failure) = KnownFailure::read(&path) {
         let problem = format!("{id}: failed to build for {kernel}: {}", failure.what);
-        let advice = format!("see: {}", failure.log.display());
+        let advice = format!("see: dkms explain {id} -k {kernel}");
         return Fault::new(Some(kernel), Some(id), problem).with_advice(advice);
     }
     let why = step.why.iter().filter(|why| **why != Reason::Cached);
