@@ -132,7 +132,7 @@ impl Build<'_> {
             .map_err(|error| self.not_run(error))?;
         let kills = self.machine.memory.kills() > kills;
         self.note_killed(&ended, kills);
-        if ended.success() { Ok(()) } else { Err(self.make_failed(log, &ended, &command, kills)) }
+        if ended.success() { Ok(()) } else { Err(self.make_failed(log, &ended, kills)) }
     }
 
     /// Tells the jobserver if `ended`, a program that may have run make, was killed. `kills` is true
@@ -167,10 +167,11 @@ impl Build<'_> {
         command
     }
 
-    /// Returns the failure of `command`. `kills` is true if the OOM killer killed a process while
+    /// Returns the failure of make. `kills` is true if the OOM killer killed a process while
     /// the command ran.
-    fn make_failed(&self, log: &MakeLog, ended: &Ended, command: &str, kills: bool) -> Failure {
-        let message = format!("make failed ({}): {command}", ended.how);
+    fn make_failed(&self, log: &MakeLog, ended: &Ended, kills: bool) -> Failure {
+        // The log begins with the command.
+        let message = format!("make failed ({})", ended.how);
         let mut failed = self.step_failed(log, 10, &message);
         match ended.how {
             How::TimedOut => {
@@ -191,7 +192,7 @@ impl Build<'_> {
         failed.out_of_memory &= !by_us;
         if failed.out_of_memory {
             let problem = if kills { "out of memory" } else { "probably out of memory" };
-            failed.message = format!("{problem} ({}): {command}", ended.how);
+            failed.message = format!("{problem}: make failed ({})", ended.how);
         }
         failed
     }

@@ -68,7 +68,7 @@ fn build_that_runs_out_of_memory_twice_stays_pending() {
     let failures: Vec<_> = report.failures().collect();
     let [(_, failed)] = failures[..] else { panic!("{failures:?}") };
     assert!(failed.out_of_memory && failed.transient, "{failed:?}");
-    let begins = "probably out of memory (";
+    let begins = "probably out of memory: make failed (";
     let ends = "; the retry without other builds failed too: add memory or swap";
     assert!(failed.message.starts_with(begins) && failed.message.ends_with(ends), "{failed:?}");
     let cause = "gcc: fatal error: Killed signal terminated program cc1";

@@ -14,7 +14,7 @@ fn id(text: &str) -> ModuleId {
 
 fn complaint() -> Complaint {
     Complaint {
-        message: "make failed (exit status 2): make".into(),
+        message: "make failed (exit status 2)".into(),
         cause: Some("zfs.c:3:2: error: unknown type name 'vnode_t'".into()),
         means: Some("no included header of this kernel defines vnode_t".into()),
         log: Some("/var/lib/dkms/.log/zfs.log".into()),
@@ -105,14 +105,14 @@ fn an_abort_ends_with_reasons_and_commands() {
     warning: not enough space in /boot
     note: modules will be built again after the transaction: /var/lib/dkms/.cache: no space left on device
     note: odd/1: not tried: disk full
-    warning: new/1: make failed (exit status 2): make
+    warning: new/1: make failed (exit status 2)
       cause: zfs.c:3:2: error: unknown type name 'vnode_t'
       means: no included header of this kernel defines vnode_t
       log: /var/lib/dkms/.log/zfs.log
       note: new/0 stays installed
     warning: webcam/1 for 7.2-arch1-1: cannot be built: the headers of linux are not in the transaction
       note: webcam/1 works for 7.1-arch1-1 (linux)
-    error: zfs/2.4 for 7.2-arch1-1: make failed (exit status 2): make
+    error: zfs/2.4 for 7.2-arch1-1: make failed (exit status 2)
       cause: zfs.c:3:2: error: unknown type name 'vnode_t'
       means: no included header of this kernel defines vnode_t
       log: /var/lib/dkms/.log/zfs.log
@@ -134,7 +134,7 @@ fn modules_that_lack_the_same_headers_share_one_warning() {
     insta::assert_snapshot!(text(&verdict, false, false), @"
     warning: webcam/1, wifi/2 for 7.2-arch1-1: cannot be built: the headers of linux are not in the transaction
       note: they work for 7.1-arch1-1 (linux)
-    warning: zfs/2.4 for 7.2-arch1-1: make failed (exit status 2): make
+    warning: zfs/2.4 for 7.2-arch1-1: make failed (exit status 2)
       cause: zfs.c:3:2: error: unknown type name 'vnode_t'
       means: no included header of this kernel defines vnode_t
       log: /var/lib/dkms/.log/zfs.log
