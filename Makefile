@@ -19,7 +19,6 @@ check-corpus: testbed ## compare with dkms on all *-dkms packages of Debian, for
 	CORPUS_PAGE=$(CURDIR)/docs/corpus.md cargo test -p stories --test corpus -- --ignored --nocapture
 
 check-power: testbed ## kill pacman at each change, make each system call of a hook fail, and cut the power of a machine in QEMU (hours) [threads=2]
-	tests/testbed/power.sh
 	cargo test -p stories --test stories -- --ignored --test-threads $(threads) --nocapture
 
 check-package: testbed ## check that two builds of the release tarball give the same package (minutes)

@@ -53,7 +53,7 @@ impl DiskMachine {
         let [early, image, tree, disk] =
             ["early", "early.img", "tree", "disk"].map(|name| machine.file(name));
         let objects = testbed().join("power/objects");
-        assert!(objects.exists(), "the testbed has no stage power: run `make check-power`");
+        assert!(objects.exists(), "the testbed has no stage power: run `make testbed`");
         run("bash", &["-euc", COPY, "copy", &early]).ok();
         run("cp", &["-r", &objects.display().to_string(), &early]).ok();
         let init = Path::new(&early).join("init");
@@ -97,7 +97,8 @@ impl DiskMachine {
         let line = format!("console=ttyS0 quiet panic=-1 no_timer_check {words}");
         let (serial, image) = (format!("file:{console}"), self.file("early.img"));
         let disk = format!("file={},if=virtio,format=raw,cache=writeback", self.file("disk"));
-        let mut args = vec!["-accel", "tcg", "-cpu", "max", "-m", "768", "-display", "none"];
+        let mut args =
+            vec!["-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "768", "-display", "none"];
         args.extend(["-monitor", "none", "-no-reboot", "-nic", "none", "-serial", &serial]);
         args.extend(["-drive", &disk, "-kernel", &kernel, "-initrd", &image, "-append", &line]);
         let program = start("qemu-system-x86_64", &args).within(PATIENCE);

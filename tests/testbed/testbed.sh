@@ -10,7 +10,7 @@ build() {
     # Two builds at a time would delete each other's stages.
     exec 9>"$testbed/lock"
     flock 9
-    for name in host base sources kernels modules corpus stubs launchers dracut vendor ours ready; do
+    for name in host base sources power kernels modules corpus stubs launchers dracut vendor ours ready; do
         "$here/$name.sh" 9>&-
     done
     exec 9>&-

@@ -59,5 +59,6 @@ mod rebuilds;
 mod rollbacks;
 mod root_copies;
 mod signing;
+mod systemd_boot;
 mod testbed;
 mod verify;
