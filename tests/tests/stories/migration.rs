@@ -172,8 +172,9 @@ fn framework_conf_survives_the_migration() {
     root.install_replacing(&[ours()]).hooks_succeed();
     assert_eq!(root.read("etc/dkms/framework.conf"), conf);
     assert!(!root.exists("etc/dkms/framework.conf.pacsave"));
-    // Packages and administrators put their own settings here.
-    assert!(root.exists("etc/dkms/framework.conf.d"));
+    // Packages and administrators put their own settings here. On Arch Linux, a hook creates it.
+    let created = root.read("usr/lib/tmpfiles.d/alpm-dkms.conf");
+    assert!(created.contains("\nd /etc/dkms/framework.conf.d 0755 root root -\n"), "{created}");
 
     // Neither do an upgrade and the removal of alpm-dkms.
     root.install(&[ours()]).hooks_succeed();
