@@ -11,8 +11,8 @@ out=target/dist
 rm -rf "$out"
 mkdir -p "$out"
 
-# Two checkouts of a commit give the same tarball: git archive sorts the files and gives them the time
-# of the commit, and gzip -n stores no time. tar.umask is a setting of the user.
+# Two checkouts of a commit give the same tarball: git archive sorts the files and gives them the time of the
+# commit, and gzip -n stores no time. The user's tar.umask would change the permissions.
 git -c tar.umask=0022 archive --prefix="$name/" HEAD | gzip -9n >"$out/$name.tar.gz"
 sum=$(sha256sum "$out/$name.tar.gz" | cut -d' ' -f1)
 

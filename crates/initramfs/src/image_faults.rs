@@ -24,7 +24,7 @@ pub fn has_images(machine: &Machine, generator: &Generator, kernel: &Kernel) -> 
 /// Returns the faults of a kernel's existing images: one for each image with another kernel, without
 /// a module that it needs, or with an older object of a module.
 ///
-/// Reads the contents of an image only if they may contain, or should contain, a dkms module.
+/// Reads an image only if it may or should contain a dkms module.
 #[must_use]
 pub fn image_faults(machine: &Machine, generator: &Generator, kernel: &Kernel) -> Vec<Fault> {
     let root = &machine.trees.root;
@@ -85,7 +85,7 @@ impl Check<'_> {
         let root = &self.machine.trees.root;
         if let Some(other) = image.other_kernel(root) {
             let file = image.kernel_file.as_deref().unwrap_or(Path::new("")).display();
-            return Some(self.fault(image, None, &format!("{file} is kernel {other}")));
+            return Some(self.fault(image, None, &format!("{file} belongs to kernel {other}")));
         }
         let file = image.below(root);
         let written = file.metadata().and_then(|meta| meta.modified()).ok()?;
@@ -110,7 +110,7 @@ impl Check<'_> {
             return Some(self.fault(image, Some(&module.id), &problem));
         }
         let stale = newer.into_iter().find(|it| contents.modules.contains(&it.name))?;
-        let problem = format!("older than {}, which it contains", stale.name);
+        let problem = format!("contains an outdated copy of {}", stale.name);
         Some(self.fault(image, Some(&stale.id), &problem))
     }
 

@@ -23,8 +23,8 @@ struct BootEntry {
 
 /// Returns the kernel that the machine boots by default, or `None` if it is unknown.
 ///
-/// systemd-boot states its default entry. With another boot loader, it is assumed to be the kernel
-/// package that is running now: its release changes with an upgrade, its boot entry does not.
+/// systemd-boot states its default entry. With another boot loader, assumes the package of the
+/// running kernel: an upgrade changes its release, but not its boot entry.
 pub(crate) fn default_kernel<'a>(
     machine: &Machine,
     kernels: &'a [Kernel],
@@ -53,14 +53,14 @@ fn of_entries<'a>(kernels: &'a [Kernel], entries: &[u8]) -> Option<&'a Kernel> {
     if let Some(kernel) = release_of_kernel_file(&file).as_deref().and_then(of_release) {
         return Some(kernel);
     }
-    // The file may be unreadable, or of a release whose modules have been replaced.
+    // The file may be unreadable, or belong to a release whose modules have been replaced.
     let package = file.file_name()?.to_str()?.strip_prefix("vmlinuz-")?.to_owned();
     kernels.iter().find(|kernel| kernel.pkgbase.as_ref() == Some(&package))
 }
 
 /// Returns the running kernel or, if it has been upgraded, the newest kernel of the same package.
 ///
-/// The package of a removed kernel is unknown, so the releases are compared without their numbers.
+/// The package of a removed kernel is unknown, so only the letters of the releases are compared.
 fn of_running<'a>(kernels: &'a [Kernel], running: &KernelRelease) -> Option<&'a Kernel> {
     let flavour = |release: &KernelRelease| -> String {
         release.as_str().chars().filter(char::is_ascii_alphabetic).collect()

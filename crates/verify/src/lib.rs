@@ -3,8 +3,8 @@
 //! | Module | Purpose |
 //! |---|---|
 //! | `boot_entry` | the kernel that the machine boots by default |
-//! | [`notice`] | the report on faults that matter, until they are corrected |
-//! | `pending` | the faults that pending work shows |
+//! | [`notice`] | reports important faults until they are corrected |
+//! | `pending` | the faults derived from pending work |
 
 mod boot_entry;
 pub mod notice;
@@ -22,7 +22,7 @@ use dkms_initramfs::{Generator, has_images, image_faults};
 /// The part of a machine to check. By default, everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Extent {
-    /// The kernels to check. Empty for those that can be booted.
+    /// The kernels to check. If empty, the kernels that can be booted.
     pub kernels: BTreeSet<KernelRelease>,
     /// Whether to check only the kernel that the machine boots by default.
     pub boot: bool,
@@ -30,8 +30,8 @@ pub struct Extent {
     pub module: Option<(ModuleName, Option<ModuleVersion>)>,
 }
 
-/// Returns the faults of a machine, sorted by kernel and module. Changes nothing, takes no lock, and
-/// needs no rights except for reading files.
+/// Returns the faults of a machine, sorted by kernel and module. Changes nothing, takes no lock,
+/// and needs only read access to the files.
 ///
 /// # Errors
 /// [`Failure`] if the kernels cannot be listed, or if a kernel in `extent` is not installed.
@@ -51,7 +51,8 @@ pub fn faults(machine: &Machine, extent: &Extent) -> Result<Vec<Fault>, Failure>
     let pending = pending::faults(machine, generator.as_ref(), |kernel| {
         all || kernel.is_some_and(|kernel| releases.contains(kernel))
     });
-    // The reason why a module is not up to date says more than that its installation is pending.
+    // A fault that says why a module is out of date is more useful than one that says it is
+    // pending.
     let is_known = |fault: &Fault| {
         let same = |other: &Fault| other.module == fault.module && other.kernel == fault.kernel;
         fault.module.is_some() && found.iter().any(same)

@@ -1,6 +1,6 @@
 //! Reports the faults that concern the next boot or the running kernel, until they are corrected.
 //!
-//! The text is in the dkms tree, so that tmpfiles.d(5) can show it again after a reboot.
+//! The text is in the dkms tree, so that systemd-tmpfiles can link it again after a reboot.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -22,8 +22,8 @@ const MESSAGE_ID: &str = "0eb1a9a6c3c94bd6a17f2b6f4a3d5b8e";
 /// The time limit of the command in the settings.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Checks the kernels that matter. Reports the faults in the journal, at login, and to the command in
-/// the settings, unless the same report has been made before. Withdraws the report if there is no
+/// Checks the kernels that matter. Reports the faults in the journal, at login, and to the command
+/// in the settings, unless the same report has been made before. Removes the report if there is no
 /// fault.
 ///
 /// # Errors
@@ -59,8 +59,8 @@ pub fn renew_existing(machine: &Machine) -> Result<(), FileError> {
     if machine.trees.notice().exists() { renew(machine) } else { Ok(()) }
 }
 
-/// Adds an entry to the journal, and runs the command in the settings. Errors are logged: the report
-/// at login remains.
+/// Adds an entry to the journal, and runs the command in the settings. Errors are only logged,
+/// because the report at login remains.
 fn announce(machine: &Machine, text: &str) {
     let entry = format!(
         "MESSAGE={text}\nMESSAGE_ID={MESSAGE_ID}\nPRIORITY=3\nSYSLOG_IDENTIFIER=alpm-dkms\n"
@@ -85,7 +85,7 @@ fn announce(machine: &Machine, text: &str) {
     }
 }
 
-/// Returns the report on `faults` in one line, or `None` if there are none.
+/// Returns the report on `faults` on one line, or `None` if there are none.
 fn text(faults: &[Fault]) -> Option<String> {
     match faults {
         [] => None,

@@ -1,4 +1,4 @@
-//! The faults that pending work shows.
+//! The faults derived from pending work.
 
 use dkms_engine::dkms_tree::{PendingList, PendingWork};
 use dkms_engine::machine::Machine;
@@ -6,8 +6,8 @@ use dkms_engine::names::KernelRelease;
 use dkms_engine::verify::Fault;
 use dkms_initramfs::{Generator, has_pending_images, stale_images};
 
-/// Returns the faults for the pending work of the kernels for which `is_checked` returns true.
-/// Pending work of no particular kernel is checked with `None`.
+/// Returns the faults for the pending work of the kernels for which `is_checked` returns true. For
+/// work that concerns no particular kernel, `is_checked` gets `None`.
 pub(crate) fn faults(
     machine: &Machine,
     generator: Option<&Generator>,
@@ -25,8 +25,8 @@ pub(crate) fn faults(
     found
 }
 
-/// Returns the fault for an entry of the pending work. Returns `None` for images, which have reports of
-/// their own.
+/// Returns the fault for an entry of the pending work. Returns `None` for images, which are
+/// reported separately.
 fn fault(work: &PendingWork) -> Option<Fault> {
     let (kernel, module, problem) = match work {
         PendingWork::Install { module, kernel } => {
@@ -46,7 +46,7 @@ fn fault(work: &PendingWork) -> Option<Fault> {
             (None, None, format!("/usr/src/{dir}: changed since the last run"))
         }
         PendingWork::Transaction { .. } => {
-            (None, None, "the changes of a transaction are still pending".to_owned())
+            (None, None, "transaction: not all changes have been processed".to_owned())
         }
         PendingWork::Image { .. } => return None,
     };

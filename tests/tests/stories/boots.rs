@@ -65,6 +65,7 @@ fn machine_boots_with_the_module_of_each_transaction() {
     root.install(&[&kernel("linux-true", 1)[..], &[zfs_1]].concat()).hooks_succeed();
     let release = find("linux-true-2").content;
     root.install(&kernel("linux-true", 2)).hooks_succeed();
+    assert_eq!(root.dkms(&["verify"]).ok().text, "");
     assert_boots(&root, &release, "1.0");
 
     let zfs_2 = zfs("2.0").make(&root);

@@ -75,7 +75,7 @@ fn changed_interfaces_are_named_and_a_newer_source_builds() {
             "count",
             "void f(void); void f(void) { schedule_timeout(); }",
             "too few arguments",
-            "in this kernel, the function schedule_timeout takes other arguments",
+            "in this kernel, the function schedule_timeout takes a different number of arguments",
         ),
         (
             "header",
@@ -87,7 +87,7 @@ fn changed_interfaces_are_named_and_a_newer_source_builds() {
             "symbol",
             "extern void gone(void); void f(void); void f(void) { gone(); }",
             "\"gone\"",
-            "neither this kernel nor a module that the build uses exports gone",
+            "neither this kernel nor any module that the build uses exports gone",
         ),
         (
             "space",
@@ -160,7 +160,7 @@ fn packages_of_missing_files_are_named_and_complete_the_build() {
     root.install(&[Recipe::module("types", "1.0").make(&root)])
         .hooks_fail()
         .has("run: pacman -S pahole");
-    let means = "pahole writes the module's BTF and is not installed";
+    let means = "pahole, which generates the module's BTF, is not installed";
     let output = assert_explained(&root, "types", "pahole: not found", means);
     assert_remedied(&root, "types", &output, "pacman");
 
@@ -186,7 +186,7 @@ fn headers_that_are_missing_or_incomplete_are_installed_again() {
 
     root.shell(&format!("rm /{headers}/scripts/basic/fixdep")).ok();
     root.install(&[Recipe::module("part", "1.0").make(&root)]).hooks_fail();
-    let means = "the kernel headers lack one of their programs";
+    let means = "a program that belongs to the kernel headers is missing";
     let output = assert_explained(&root, "part", "fixdep", means);
     follow(&root, &output, "pacman");
     root.assert_works(&release(), "part");
@@ -211,7 +211,7 @@ fn builds_that_the_machine_prevents_succeed_after_the_remedy() {
             .make(&root),
     ];
     root.install(&modules).hooks_fail().has("run: dkms install hungry/1.0");
-    let means = "the build cannot reach a server; hooks may have no network";
+    let means = "the build could not reach a server; the network may be unavailable to hooks";
     let online = assert_explained(&root, "online", "nosuch.invalid: ", means);
     let means = "the build ran out of memory";
     let hungry = assert_explained(&root, "hungry", "memory", means);
@@ -251,9 +251,9 @@ fn patches_and_commands_in_dkms_conf_can_be_overridden() {
     ];
     let modules = modules.map(|module| module.make(&root));
     root.install(&modules).hooks_fail().has("see: dkms explain wrong/1.0");
-    let means = "a patch in dkms.conf or /etc/dkms/patched/patches does not fit the source";
+    let means = "a patch in dkms.conf or /etc/dkms/patched/patches does not apply to the source";
     assert_explained(&root, "patched", "FAILED", means).has("see: PATCH in dkms.conf(5)");
-    let means = "the module's build uses the headers of 6.1.0-1, which do not exist";
+    let means = "the module's build uses the headers of 6.1.0-1, which are not installed";
     assert_explained(&root, "fixed", "6.1.0-1", means);
     explain(&root, "wrong").has(&format!("built for kernel {other} instead of {}", release()));
     root.write("etc/dkms/patched.conf", "unset PATCH\n");

@@ -47,7 +47,7 @@ fn each_state_has_its_reason() {
     let odd = root.dkms(&["explain", "odd"]).ok();
     odd.has("cause: nothing happens\n")
         .has("means: unknown\n")
-        .has("  nothing happens\n  to build it again, run: dkms install odd/1.0");
+        .has("  nothing happens\n  to retry the build, run: dkms install odd/1.0");
     root.dkms(&["explain", "gone"])
         .exits(3)
         .has("dkms: error: gone: neither added nor in /usr/src");

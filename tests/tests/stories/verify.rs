@@ -68,7 +68,7 @@ const OBJECTS: &[Sabotage] = &[
     sabotage("rm $O", "bbswitch/0.8: not up to date"),
     sabotage("truncate -s 100 $O", "bbswitch/0.8: not up to date"),
     sabotage("echo garbage >$O", "bbswitch/0.8: not up to date"),
-    sabotage("cp $L/updates/dkms/v4l2loopback.ko.zst $O", "changed since its installation"),
+    sabotage("cp $L/updates/dkms/v4l2loopback.ko.zst $O", "changed since it was installed"),
     sabotage(
         repacked!("sed -i s/vermagic=$K/vermagic=${K%?}9/ o.ko"),
         "bbswitch.ko.zst: built for 7.2",
@@ -129,7 +129,7 @@ const LEFTOVERS: &[Sabotage] = &[
         "mkdir -p /usr/lib/modules/6.6.6/updates",
         "6.6.6: removed, but its directory remains",
     ),
-    sabotage("cp -a $T/bbswitch/0.8/$K $T/bbswitch/0.8/6.6.6", "its build for 6.6.6 remains"),
+    sabotage("cp -a $T/bbswitch/0.8/$K $T/bbswitch/0.8/6.6.6", "build for 6.6.6 remains"),
     sabotage(
         "mv /usr/bin/make /usr/bin/make.good; cp /usr/bin/sleep /usr/bin/dawdle; \
          printf '#!/bin/sh\\nexec dawdle 900\\n' >/usr/bin/make; chmod +x /usr/bin/make; \
@@ -146,7 +146,7 @@ const SIGNATURES: &[Sabotage] = &[
         "cd /tmp; openssl req -new -x509 -subj /CN=other -newkey rsa:2048 -nodes -keyout k -outform DER \
          -out c; zstd -dqf $O -o o.ko; strip -g o.ko; $L/build/scripts/sign-file sha256 k c o.ko; \
          zstd -qf o.ko -o $O",
-        "signed with another key",
+        "signed with a key other than",
     ),
 ];
 
@@ -184,7 +184,7 @@ fn verify_checks_signatures_where_the_kernel_requires_them() {
 /// The images of the fake mkinitcpio list their files.
 const IMAGES: &[Sabotage] = &[
     sabotage("sed -i /zfs/d /boot/initramfs-linux.img", "lacks zfs, required by"),
-    sabotage("touch -d 2020-01-01 /boot/initramfs-linux.img", "older than zfs, which it contains"),
+    sabotage("touch -d 2020-01-01 /boot/initramfs-linux.img", "contains an outdated copy of zfs"),
     sabotage("sed -i s/$K/6.6.6/ /boot/initramfs-linux.img", "generated for 6.6.6"),
     sabotage("truncate -s 9 /boot/initramfs-linux.img", "cannot list"),
 ];

@@ -169,7 +169,9 @@ fn reports_a_failure_among_other_modules() {
     let fails = |action: &Action| match action {
         Action::Build { module, .. } if *module == id("zfs/2.4.4") => Outcome::Failed(Failure {
             cause: Some("zfs_super.c:12:2: error: too few arguments to function 'iput'".into()),
-            means: Some("in this kernel, the function iput takes other arguments".into()),
+            means: Some(
+                "in this kernel, the function iput takes a different number of arguments".into(),
+            ),
             hint: Some("see: dkms explain zfs/2.4.4 -k 7.2.13-arch1-1".into()),
             log: Some(PathBuf::from("/var/lib/dkms/.log/zfs-2.4.4-7.2.13-arch1-1-x86_64.log")),
             ..Failure::new(10, "make failed (exit status 2)")

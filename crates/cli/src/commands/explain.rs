@@ -1,6 +1,6 @@
-//! `dkms explain`: prints why a module is in the state that it is in, and what to do.
+//! `dkms explain`: explains the state of a module, with advice.
 //!
-//! The command takes no lock and needs no rights where the files are readable.
+//! The command takes no lock and needs no privileges if the files are readable.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -17,15 +17,15 @@ use serde::Serialize;
 use crate::args::subject::Target;
 use crate::output::console::Console;
 
-/// The time limit of pacman, which reads the databases of files.
+/// The time limit for pacman, which searches its file databases.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// An explanation with what the package databases know about it.
+/// An explanation, with advice that draws on the package databases.
 #[derive(Debug, Serialize)]
 struct Explained {
     #[serde(flatten)]
     explanation: Explanation,
-    /// What to do, one text for each possibility.
+    /// The advice, one text for each option.
     advice: Vec<String>,
 }
 
@@ -64,8 +64,8 @@ pub fn run(
     Ok(0)
 }
 
-/// Returns what to do about a failure: the remedy of its cause, the package of a missing file, a newer
-/// source, and the command that builds the module again.
+/// Returns the advice for a failure: the remedy of its cause, the package of a missing file, a
+/// newer source, and the command that builds the module again.
 fn advise(machine: &Machine, explanation: &Explanation) -> Vec<String> {
     let Some(failure) = &explanation.failure else { return Vec::new() };
     let id = explanation.id();
@@ -75,20 +75,20 @@ fn advise(machine: &Machine, explanation: &Explanation) -> Vec<String> {
     let remedy = failure.remedy.clone().filter(|it| newer.is_none() || has_reference(it));
     let package = failure.missing_file.as_ref().map(|file| match packages_of(machine, file) {
         packages if packages.is_empty() => {
-            format!("to find its package, run: pacman -Fy && pacman -F {file}")
+            format!("to find the package of {file}, run: pacman -Fy && pacman -F {file}")
         }
         packages => format!("run: pacman -S {}", packages.join(", or: pacman -S ")),
     });
     let mut advice: Vec<String> = [remedy, package, newer].into_iter().flatten().collect();
     if !advice.iter().any(|text| text.contains("run: dkms ")) {
         let kernel = &explanation.kernel;
-        advice.push(format!("to build it again, run: dkms install {id} -k {kernel}"));
+        advice.push(format!("to retry the build, run: dkms install {id} -k {kernel}"));
     }
     advice
 }
 
-/// Returns the packages that contain a file, according to pacman's databases of files. Empty if there
-/// are no such databases (`pacman -Fy` downloads them).
+/// Returns the packages that contain a file, according to pacman's file databases. Returns an empty
+/// list if there are none (`pacman -Fy` downloads them).
 fn packages_of(machine: &Machine, file: &str) -> Vec<String> {
     let env = Environment::fixed();
     let root = &machine.trees.root;

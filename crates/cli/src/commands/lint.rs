@@ -28,8 +28,8 @@ struct Listing<'a> {
     findings: &'a [Finding],
 }
 
-/// Prints the findings in the source at `path`, and returns 1 if one of them is an error, otherwise
-/// 0. Takes no lock and changes nothing.
+/// Prints the findings in the source at `path`, and returns 1 if one of them is an error (or, with
+/// `strict`, a warning), otherwise 0. Takes no lock and changes nothing.
 ///
 /// # Errors
 /// [`Failure`] if there is no source at `path`.

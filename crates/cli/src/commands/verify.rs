@@ -29,7 +29,7 @@ pub fn run(
     Ok(if faults.is_empty() { 0 } else { FAULTY })
 }
 
-/// Returns a fault in one line, so that scripts can count and filter the lines.
+/// Formats a fault on one line, so that scripts can count and filter the lines.
 fn line(fault: &Fault) -> String {
     match &fault.advice {
         Some(advice) => format!("{}; {advice}\n", fault.problem),

@@ -1,5 +1,5 @@
-//! The output of `dkms status` on a terminal: the lines in colour, and below them the reasons why
-//! modules are not installed.
+//! The output of `dkms status` on a terminal: coloured lines, each followed by the reasons why the
+//! module is not installed.
 
 use std::fmt::Write;
 
@@ -44,8 +44,8 @@ fn write_line(text: &mut String, line: &Line, colours: bool) {
     let _ = writeln!(text, "{subject}: {state}");
 }
 
-/// Writes why a module is not installed for a kernel. Writes nothing if it is, or if there is no
-/// particular reason.
+/// Writes why a module is not installed for a kernel. Writes nothing if the module is installed or
+/// no reason is known.
 fn write_reason(text: &mut String, explanation: &Explanation, colours: bool) {
     let kernel = &explanation.kernel;
     let (style, reason) = match (explanation.state, &explanation.failure) {

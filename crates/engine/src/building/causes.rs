@@ -24,7 +24,7 @@ pub enum CauseKind {
     TooManyProcesses,
     /// A file exceeds the limit on file sizes.
     FileTooLarge,
-    /// The machine does not let a program be confined.
+    /// The machine does not allow programs to be confined.
     NotConfined,
     /// A file cannot be written because its file system is read-only.
     ReadOnly,
@@ -94,15 +94,15 @@ struct CauseTable {
     causes: Vec<Cause>,
 }
 
-/// The table with its patterns, compiled.
+/// The table with its compiled patterns.
 struct CompiledTable {
     causes: Vec<Cause>,
     noise: RegexSet,
     patterns: RegexSet,
 }
 
-/// The table. A test checks that it is valid. Even if it were not, a failed build must be reported,
-/// so it is then empty.
+/// The table of causes. A test checks `causes.toml`. If it were invalid, the table would be empty,
+/// so that failed builds are still reported.
 static TABLE: LazyLock<CompiledTable> = LazyLock::new(|| {
     let read = toml::from_str::<CauseTable>(include_str!("causes.toml"));
     let CauseTable { noise, causes } = read.unwrap_or_default();
@@ -125,7 +125,7 @@ impl CauseKind {
 }
 
 impl Cause {
-    /// Returns the cause that `line` shows, a line of a log or a message of the engine.
+    /// Returns the cause shown by `line`, which is a log line or a message from the engine.
     #[must_use]
     pub fn of(line: &str) -> Option<&'static Self> {
         causes_of(line).next()

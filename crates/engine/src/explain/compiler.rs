@@ -12,7 +12,7 @@ use crate::machine::{Kernel, Machine};
 pub(super) fn difference(machine: &Machine, kernel: &Kernel) -> Option<String> {
     let config = machine.kernel_config(kernel)?;
     let built_with = config.value("CONFIG_CC_VERSION_TEXT")?;
-    // The kernel's Makefile sets CC and ignores that of the environment.
+    // The kernel's Makefile sets CC and ignores the CC of the environment.
     let name = if config.is_clang() { "clang" } else { "gcc" };
     let Some(path) = machine.env.find(name) else {
         return Some(format!("the kernel was built with {built_with}; {name} is not installed"));
@@ -27,8 +27,8 @@ pub(super) fn difference(machine: &Machine, kernel: &Kernel) -> Option<String> {
     })
 }
 
-/// Returns the kind of a compiler and its version, from the first line that it prints for
-/// `--version`. Distributions write different texts between the two.
+/// Returns true for clang, and the version, from the first line that a compiler prints for
+/// `--version`. Distributions put different text between the name and the version.
 fn version(line: &str) -> Option<(bool, &str)> {
     static VERSION: LazyLock<Option<Regex>> =
         LazyLock::new(|| Regex::new(r"(?:clang version |\) )(\d+(?:\.\d+)+)").ok());

@@ -14,10 +14,10 @@ use crate::names::{KernelRelease, ModuleId};
 /// The number of lines that an excerpt has before and after the marked line.
 const AROUND: usize = 3;
 
-/// The number of lines that an excerpt has if none explains the failure.
+/// The number of lines in an excerpt without a marked line.
 const END: usize = 12;
 
-/// The failure of a build, with what it means and what to do.
+/// A failed build, with its meaning and remedy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ExplainedFailure {
     /// The line that explains the failure, or the message if the log has no such line.
@@ -26,7 +26,8 @@ pub struct ExplainedFailure {
     pub cause: Option<&'static str>,
     /// The meaning for the user.
     pub means: Option<String>,
-    /// What else is known: other kernels that the module is built for, and other compilers.
+    /// Further facts: other kernels that the module is built for, and a difference between
+    /// compilers.
     pub notes: Vec<String>,
     /// A command after `run: `, a page after `see: `, or advice.
     pub remedy: Option<String>,
@@ -103,8 +104,8 @@ fn is_recorded(found: &Diagnosis, known: &KnownFailure, build_dir: &Path) -> boo
     is_of_network || found.shown(build_dir) == known.what
 }
 
-/// Returns the lines of the last step around the one that explains the failure, or else its last
-/// lines.
+/// Returns the lines around the line that explains the failure, or the last lines of the last step
+/// if no line does.
 fn excerpt(log: &Path, diagnosis: Option<&Diagnosis>) -> LogExcerpt {
     let step = log_lines::last_step(log);
     let cause = diagnosis.map(|found| found.line.at);

@@ -1,4 +1,4 @@
-//! Explains why a module is in the state that it is in, for each kernel.
+//! Explains the state of a module for each kernel.
 
 mod compiler;
 mod failure;
@@ -46,7 +46,7 @@ pub enum ModuleState {
     Failed,
     /// The installation is pending.
     Pending,
-    /// The installation is pending, but neither hooks nor the boot unit try it again.
+    /// The installation is pending, but neither the hooks nor the boot unit retry it.
     Parked,
     /// The module is built but not installed.
     Built,
@@ -80,8 +80,9 @@ impl ModuleState {
     }
 }
 
-/// Explains the state of each version of the module `name`, or only of `version`, for `kernels`, by
-/// default for every installed kernel. Takes no lock and changes nothing except stored digests.
+/// Explains the state of the module `name`. `version` and `kernels` restrict the explanation;
+/// without them, it covers every version and every installed kernel. Takes no lock and changes
+/// nothing except stored digests.
 ///
 /// # Errors
 /// [`Failure`] with exit code 3 if there is no such module.

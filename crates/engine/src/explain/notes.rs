@@ -1,4 +1,4 @@
-//! Selects what a plan says about one module for one kernel.
+//! Selects the parts of a plan that concern one module for one kernel.
 
 use std::collections::BTreeSet;
 
@@ -49,7 +49,7 @@ pub(super) fn of(
         let attempts = facts.attempts.get(&PendingWork::install(id, kernel));
         let made = attempts.map_or(0, |attempts| attempts.count);
         notes.push(format!(
-            "the next transaction or boot tries again (attempts so far: {made} of {})",
+            "the next transaction or boot will retry (attempts so far: {made} of {})",
             Attempts::MOST
         ));
     }
@@ -69,7 +69,7 @@ fn about(
 ) -> Option<Note> {
     let is_missing = state != ModuleState::Installed;
     let concerns = match note {
-        // The failure itself is explained.
+        // [`super::ExplainedFailure`] covers this.
         Note::KnownFailure { .. } | Note::Already { .. } => false,
         Note::NoHeaders { kernel: of, .. } | Note::DanglingHeaders { kernel: of, .. } => {
             of == kernel && is_missing
@@ -95,7 +95,7 @@ fn about(
     concerns.then(|| note.clone())
 }
 
-/// Returns true if `what`, a kernel or a directory of sources, belongs to a module for a kernel.
+/// Returns true if `what`, a kernel or a source directory, belongs to a module for a kernel.
 fn is_subject(what: &str, facts: &Facts, id: &ModuleId, kernel: &KernelRelease) -> bool {
     let dir = facts.modules.get(id).map(|module| module.source_dir.as_str());
     what == kernel.as_str() || Some(what.trim_start_matches("/usr/src/")) == dir

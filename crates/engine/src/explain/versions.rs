@@ -4,8 +4,8 @@ use crate::facts::Facts;
 use crate::names::{KernelRelease, ModuleId};
 use crate::version::compare;
 
-/// Returns which other kernels a version of a module is built for, and what that suggests for
-/// `kernel`. Returns `None` if it is built for no other kernel.
+/// Returns the other kernels that this version is built for, with a hint about `kernel`. Returns
+/// `None` if it is built for no other kernel.
 pub(super) fn other_kernels(
     facts: &Facts,
     id: &ModuleId,

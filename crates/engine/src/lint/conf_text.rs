@@ -20,8 +20,8 @@ pub(super) struct Assignment {
 
 /// The text of a dkms.conf.
 ///
-/// Only bash understands a dkms.conf completely. The assignments found here therefore only locate
-/// directives that bash has evaluated, and names that differ from those of all directives.
+/// Only bash understands a dkms.conf completely. The assignments found here therefore serve only to
+/// locate directives that bash has evaluated, and to find names that are not directives.
 pub(super) struct ConfText {
     text: String,
     assignments: Vec<Assignment>,
@@ -37,8 +37,8 @@ impl ConfText {
         &self.assignments
     }
 
-    /// Returns the number of the line that sets the element of `directive` at `index`. If there is
-    /// none, returns that of the line that sets the whole array, or `None`.
+    /// Returns the number of the line that sets the element of `directive` at `index`. Falls back
+    /// to the line that sets the whole array. Returns `None` if there is neither.
     pub(super) fn line_of(&self, directive: &str, index: usize) -> Option<usize> {
         let named = || self.assignments.iter().filter(|it| it.name == directive);
         let exact = named().find(|it| it.index == Some(index));
@@ -95,8 +95,7 @@ fn assignments(text: &str) -> Vec<Assignment> {
     found
 }
 
-/// Reads a word of a command, with the quoted text in it, and returns it with the number of line
-/// breaks in it.
+/// Reads a word of a command, including quoted text, and counts the line breaks in it.
 fn word(rest: &mut Peekable<Chars<'_>>) -> (String, usize) {
     let (mut word, mut lines, mut quote) = (String::new(), 0, None);
     while let Some(&c) = rest.peek() {
@@ -122,7 +121,7 @@ fn word(rest: &mut Peekable<Chars<'_>>) -> (String, usize) {
     (word, lines)
 }
 
-/// Returns the assignment that `word` is, such as `MAKE[0]="make"` or `MAKE+=x`.
+/// Parses `word` as an assignment, such as `MAKE[0]="make"` or `MAKE+=x`.
 fn assigned(word: &str, line: usize) -> Option<Assignment> {
     let end = word.find(|c: char| !c.is_ascii_alphanumeric() && c != '_')?;
     let (name, rest) = word.split_at(end);

@@ -21,7 +21,7 @@ const SCALARS: [&str; 12] = [
     "OBSOLETE_BY",
 ];
 
-/// The directives whose elements belong to the records, and restrict or change them.
+/// The directives whose elements apply to the record (BUILT_MODULE_NAME) with the same index.
 const FOR_RECORDS: [&str; 6] = [
     "STRIP",
     "BUILD_EXCLUSIVE_KERNEL",
@@ -31,11 +31,11 @@ const FOR_RECORDS: [&str; 6] = [
     "BUILD_EXCLUSIVE_CONFIG",
 ];
 
-/// The beginnings of names that only directives have.
+/// Prefixes that only directive names have.
 const FAMILIES: [&str; 6] =
     ["BUILD_EXCLUSIVE_", "BUILT_MODULE_", "DEST_MODULE_", "BUILD_DEPENDS", "POST_", "PRE_"];
 
-/// Everything for which the engine refuses the dkms.conf, bash's messages about it, and a
+/// Reports the reasons why the engine refuses the dkms.conf, bash's messages about it, and a
 /// dkms.conf that lists no objects.
 pub(super) fn refused(source: &Source) -> Vec<Finding> {
     let see = "see: dkms.conf(5)";
@@ -60,7 +60,7 @@ pub(super) fn refused(source: &Source) -> Vec<Finding> {
     refusals.chain(complaints).chain(nothing).collect()
 }
 
-/// Variables that look like directives, but are none. dkms ignores them.
+/// Reports variables that look like directives but are not. dkms ignores them.
 pub(super) fn unknown(source: &Source) -> Vec<Finding> {
     let is_unknown = |it: &&Assignment| {
         !directives::is_known(&it.name)
@@ -86,14 +86,14 @@ pub(super) fn unknown(source: &Source) -> Vec<Finding> {
     unknown.filter_map(finding).collect()
 }
 
-/// Returns the directive that differs from `name` in few letters.
+/// Returns the directive that differs from `name` by only a few letters.
 fn nearest(name: &str) -> Option<&'static str> {
     let distance = |known: &str| strsim::damerau_levenshtein(name, known);
     let near = ALL.into_iter().filter(|known| distance(known) <= 1 + known.len() / 8);
     near.min_by_key(|known| distance(known))
 }
 
-/// Elements of arrays that have no effect, at least with dkms.
+/// Reports array elements that have no effect, at least with dkms.
 pub(super) fn unused(source: &Source) -> Vec<Finding> {
     let values = &source.values;
     let records = source.conf.as_ref().map(|conf| conf.records.len().max(1));
@@ -123,7 +123,7 @@ pub(super) fn unused(source: &Source) -> Vec<Finding> {
     findings
 }
 
-/// Deprecated directives.
+/// Reports deprecated directives.
 pub(super) fn deprecated(source: &Source) -> Vec<Finding> {
     let finding = |name: &&'static str| {
         let (problem, remedy) = match *name {
@@ -135,7 +135,7 @@ pub(super) fn deprecated(source: &Source) -> Vec<Finding> {
     source.deprecated.iter().map(finding).collect()
 }
 
-/// An AUTOINSTALL that is not set.
+/// Reports that AUTOINSTALL is not set.
 pub(super) fn no_autoinstall(source: &Source) -> Vec<Finding> {
     if source.values.get("AUTOINSTALL", 0).is_some() || source.conf.is_none() {
         return Vec::new();

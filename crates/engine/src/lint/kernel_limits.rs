@@ -11,7 +11,7 @@ use super::source::Source;
 use super::{Finding, Place, Severity};
 use crate::conf::BUILD;
 
-/// A limit of the kernels that a source supports.
+/// A limit on the kernels that a source supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Limit {
     Min,
@@ -34,8 +34,8 @@ impl Limit {
     }
 }
 
-/// A BUILD_EXCLUSIVE_KERNEL_MAX such as `6.12`, which excludes 6.12.1 as well: dkms compares whole
-/// releases (dkms-behaviour 11.1, 13).
+/// Reports a BUILD_EXCLUSIVE_KERNEL_MAX such as `6.12`: it also excludes 6.12.1, because dkms
+/// compares whole releases (dkms-behaviour 11.1, 13).
 pub(super) fn whole_series(source: &Source) -> Vec<Finding> {
     let name = Limit::Max.directive();
     let is_series = |text: &str| {
@@ -52,8 +52,8 @@ pub(super) fn whole_series(source: &Source) -> Vec<Finding> {
     series.map(finding).collect()
 }
 
-/// A limit that the source states elsewhere, but that the dkms.conf does not set. If the dkms.conf
-/// sets no restriction at all, a note says so.
+/// Reports a limit that the source states but the dkms.conf does not set. Adds a note if the
+/// dkms.conf sets no restriction at all.
 pub(super) fn unstated(source: &Source) -> Vec<Finding> {
     if source.conf.is_none() {
         return Vec::new();
@@ -72,7 +72,7 @@ pub(super) fn unstated(source: &Source) -> Vec<Finding> {
     let is_restriction = |name: &str| name.starts_with("BUILD_EXCLUSIVE_") || name == "OBSOLETE_BY";
     if findings.is_empty() && !source.values.iter().any(|(name, ..)| is_restriction(name)) {
         let problem = "no BUILD_EXCLUSIVE_* directive: dkms tries to build for every kernel";
-        let remedy = "set BUILD_EXCLUSIVE_KERNEL_MIN and BUILD_EXCLUSIVE_CONFIG to what is needed";
+        let remedy = "set BUILD_EXCLUSIVE_KERNEL_MIN and BUILD_EXCLUSIVE_CONFIG to the module's requirements";
         findings.push(Finding::new(
             Severity::Note,
             source.in_conf(None),
@@ -150,7 +150,7 @@ fn version_check(text: &str, limit: Limit) -> Option<(usize, String)> {
     None
 }
 
-/// Returns the limit that an `#error` after `line`, an `#if`, sets.
+/// Returns the limit that an `#error` after the `#if` in `line` sets.
 fn limit_of(line: &str) -> Option<Limit> {
     let found = CHECK.as_ref()?.captures(line)?;
     match (found.get(1), found.get(2)) {

@@ -16,7 +16,7 @@ struct Call {
     given: Vec<String>,
 }
 
-/// A MAKE that builds for the kernel of a fixed path, whatever the target is.
+/// Reports a MAKE that builds for one fixed kernel regardless of the target.
 pub(super) fn fixed_path(source: &Source) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (index, text) in source.values.elements("MAKE") {
@@ -36,8 +36,8 @@ pub(super) fn fixed_path(source: &Source) -> Vec<Finding> {
     findings
 }
 
-/// A Makefile that builds for the running kernel or for a fixed one, because MAKE does not tell it
-/// the target; or one that has no target when dkms runs it.
+/// Reports a Makefile that builds for the running kernel or a fixed one because MAKE does not pass
+/// the target kernel, and one without a rule to run when dkms calls it.
 pub(super) fn kernel_of_makefile(source: &Source) -> Vec<Finding> {
     if source.is_changed_before_make() {
         return Vec::new();
@@ -63,8 +63,10 @@ fn about(source: &Source, index: usize, makefile: &Makefile, given: &[String]) -
     let place = |line| Place { file: makefile.path.clone(), line: Some(line) };
     let sets_release = given.iter().any(|name| name == "KERNELRELEASE");
     if let Some(line) = makefile.has_no_target_with_kernelrelease().filter(|_| sets_release) {
-        let problem = "no target: dkms runs make with KERNELRELEASE, as kbuild does".to_owned();
-        let remedy = "remove MAKE, or let it begin with make -C $kernel_source_dir";
+        let problem =
+            "nothing to make: dkms sets KERNELRELEASE, for which this Makefile defines no targets"
+                .to_owned();
+        let remedy = "remove MAKE, or start it with make -C $kernel_source_dir";
         return Some(Finding::new(Severity::Error, place(line), problem, remedy));
     }
     let what = if source.values.elements("MAKE").count() > 1 {
@@ -88,7 +90,8 @@ fn about(source: &Source, index: usize, makefile: &Makefile, given: &[String]) -
 }
 
 /// Returns the calls of make in the command `text` that run in the source. Calls with `-C` and the
-/// directory of a kernel are not included. `in_dkms_tree` are the paths of the source there.
+/// directory of a kernel are not included. `in_dkms_tree` contains the paths of the source in the
+/// dkms tree.
 fn calls(text: &str, in_dkms_tree: &[PathBuf]) -> Vec<Call> {
     let inside = |dir: &Path, word: &str| {
         let path = dir.join(word);

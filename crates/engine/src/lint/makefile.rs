@@ -120,7 +120,7 @@ impl Makefile {
         }
         references(word).find_map(|name| {
             let mut definitions = self.definitions().filter(|it| it.name == name);
-            // Conditions decide between several definitions.
+            // If there are several, a condition selects one, so none can be followed.
             let (Some(only), None) = (definitions.next(), definitions.next()) else { return None };
             let is_given = given.iter().any(|it| it == name)
                 || (only.operator == "?=" && FROM_DKMS.contains(&name));
@@ -129,7 +129,7 @@ impl Makefile {
     }
 
     /// Returns the number of the line that checks whether KERNELRELEASE is set, if the Makefile has
-    /// targets only for the case that it is not set.
+    /// targets only when it is not set.
     ///
     /// The usual Makefile has this form, so that kbuild can include it. Since dkms sets
     /// KERNELRELEASE (dkms-behaviour 4.3), make finds no target in it.
@@ -159,14 +159,14 @@ impl Makefile {
     }
 }
 
-/// Returns true if `text` names the directory of one kernel, whatever the target is.
+/// Returns true if `text` names the directory of one kernel, regardless of the target.
 pub(super) fn is_fixed_kernel_path(text: &str) -> bool {
     let beginnings = ["/lib/modules/", "/usr/lib/modules/", "/usr/src/linux", "/usr/src/kernels/"];
     !text.contains(['$', '`']) && beginnings.iter().any(|start| text.starts_with(start))
 }
 
-/// Returns true if `text` is the condition that KERNELRELEASE is set, false if it is the opposite
-/// one, and `None` for other conditions.
+/// Returns true if `text` tests that KERNELRELEASE is set, false if it tests the opposite, and
+/// `None` for other conditions.
 fn checks_kernelrelease(text: &str) -> Option<bool> {
     let text: String = text.split_whitespace().collect::<Vec<_>>().join("");
     let name = ["$(KERNELRELEASE)", "${KERNELRELEASE}"].iter().find(|name| text.contains(**name));

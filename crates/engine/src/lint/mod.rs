@@ -1,6 +1,6 @@
 //! Checks a module's source for mistakes that its author can correct.
 //!
-//! A rule reports only what is certain from the source. The sources in the testbed, which build,
+//! A rule reports only mistakes that the source proves. The sources in the testbed, which build,
 //! have no findings except notes.
 
 mod conf_text;
@@ -34,7 +34,7 @@ pub enum Severity {
     Error,
     /// The module fails for some users, or with some versions of dkms.
     Warning,
-    /// Harmless now.
+    /// Harmless at present, but worth changing.
     Note,
 }
 
@@ -45,7 +45,8 @@ pub struct Finding {
     pub severity: Severity,
     /// The file with the mistake, relative to the source directory.
     pub file: PathBuf,
-    /// The number of the line with the mistake, from 1. `None` if something is missing.
+    /// The number of the line with the mistake, from 1. `None` if the mistake is a missing line or
+    /// file.
     pub line: Option<usize>,
     /// The mistake, on one line.
     pub problem: String,

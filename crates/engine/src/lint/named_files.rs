@@ -11,7 +11,7 @@ use crate::os::process::is_program;
 pub(super) const BUILD_SCRIPTS: [&str; 5] =
     ["PRE_BUILD", "POST_BUILD", "PRE_INSTALL", "POST_INSTALL", "POST_REMOVE"];
 
-/// A script that is missing or not executable. dkms skips it with a warning.
+/// Reports scripts that are missing or not executable. dkms skips them with a warning.
 pub(super) fn scripts(source: &Source) -> Vec<Finding> {
     let mut findings = Vec::new();
     let is_set = |name| source.values.text(name, 0).is_some();
@@ -28,7 +28,7 @@ pub(super) fn scripts(source: &Source) -> Vec<Finding> {
             let remedy = format!("run: chmod +x {name}");
             findings.push(Finding::new(Severity::Error, place, problem, remedy));
         } else if directive != "POST_BUILD" || !is_set("PRE_BUILD") {
-            // PRE_BUILD may write the script of POST_BUILD.
+            // PRE_BUILD may create the POST_BUILD script.
             let problem = format!("{directive} names {name}, which does not exist");
             let remedy = "correct the name, or remove the directive";
             let place = source.at(directive, 0);
@@ -38,7 +38,7 @@ pub(super) fn scripts(source: &Source) -> Vec<Finding> {
     findings
 }
 
-/// A patch that is missing. The build fails for the kernels that need it.
+/// Reports missing patches. The build fails for the kernels that need them.
 pub(super) fn patches(source: &Source) -> Vec<Finding> {
     let patches = source.values.elements("PATCH").filter(|(_, name)| !name.is_empty());
     let missing = patches.filter(|(_, name)| !source.dir.join("patches").join(name).is_file());

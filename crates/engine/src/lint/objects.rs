@@ -6,10 +6,10 @@ use super::makefile::Makefile;
 use super::source::Source;
 use super::{Finding, Severity};
 
-/// A BUILT_MODULE_NAME that the Makefile of its directory does not list.
+/// Reports a BUILT_MODULE_NAME that the Makefile of its directory does not list.
 ///
-/// Reports it only if the Makefile lists all its objects by their names, and nothing else can
-/// change or make them: no PRE_BUILD, no patch and no mention of `NAME.ko`.
+/// Reports it only if the Makefile lists all its objects by name, and nothing else can change or
+/// make them: no PRE_BUILD, no patch and no mention of `NAME.ko`.
 pub(super) fn not_in_makefile(source: &Source) -> Vec<Finding> {
     let Some(conf) = &source.conf else { return Vec::new() };
     if source.is_changed_before_make() {
@@ -45,7 +45,7 @@ pub(super) fn not_in_makefile(source: &Source) -> Vec<Finding> {
 }
 
 /// Returns the names of the objects that kbuild builds as modules, without `.o`. Returns `None` if
-/// the Makefile computes or includes a part of them, or lists none.
+/// the Makefile computes or includes some of them, or lists none.
 fn objects(kbuild: &Makefile) -> Option<Vec<String>> {
     let includes = |line: &str| {
         let word = line.split_whitespace().next();

@@ -4,8 +4,8 @@ use super::source::Source;
 use super::{Finding, Severity};
 use crate::names::ModuleId;
 
-/// A name or version that a packaging script should have replaced, such as `#MODULE_VERSION#`
-/// (Debian's dh_dkms) or `@VERSION@`.
+/// Reports a name or version that is still a placeholder, such as `#MODULE_VERSION#` (Debian's
+/// dh_dkms) or `@VERSION@`.
 pub(super) fn placeholder(source: &Source) -> Vec<Finding> {
     let finding = |name| {
         let text = placeholder_in(source, name)?;
@@ -22,10 +22,10 @@ fn placeholder_in<'a>(source: &'a Source, name: &str) -> Option<&'a str> {
     (is_between('#') || is_between('@')).then_some(text)
 }
 
-/// A name and version for which programs disagree.
+/// Reports a name and version that programs split differently.
 ///
-/// dkms registers PACKAGE_NAME and PACKAGE_VERSION if it is given a path. The hooks for pacman, of
-/// dkms and of alpm-dkms, know only the name of the directory.
+/// Given a path, dkms adds PACKAGE_NAME and PACKAGE_VERSION. The pacman hooks of dkms and alpm-dkms
+/// know only the directory name.
 pub(super) fn split_by_dkms(source: &Source) -> Vec<Finding> {
     let text = |name| source.values.text(name, 0);
     let (Some(name), Some(version)) = (text("PACKAGE_NAME"), text("PACKAGE_VERSION")) else {

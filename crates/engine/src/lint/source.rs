@@ -17,7 +17,7 @@ const CONF: &str = "dkms.conf";
 /// The maximum size in bytes of a file that is searched.
 const MAX_SIZE: u64 = 1 << 20;
 
-/// The source of a module and what its dkms.conf means.
+/// The source of a module and the meaning of its dkms.conf.
 pub(super) struct Source {
     /// The source directory, without symbolic links.
     pub(super) dir: PathBuf,
@@ -32,13 +32,13 @@ pub(super) struct Source {
     pub(super) other_values: Values,
     /// The interpreted values; `None` if the engine refuses them.
     pub(super) conf: Option<Conf>,
-    /// The reasons for which the engine refuses the dkms.conf.
+    /// The reasons why the engine refuses the dkms.conf.
     pub(super) refusals: Vec<String>,
     /// bash's messages about dkms.conf, each `FILE: line N: MESSAGE`.
     pub(super) complaints: Vec<String>,
     /// The deprecated directives that are set.
     pub(super) deprecated: Vec<&'static str>,
-    /// The directories of the source in the dkms tree, which MAKE names.
+    /// The paths of the source in the dkms tree, which MAKE may name.
     pub(super) in_dkms_tree: Vec<PathBuf>,
 }
 

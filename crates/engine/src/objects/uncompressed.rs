@@ -15,10 +15,11 @@ use crate::os::process::{Environment, Output, Program, Tools};
 /// The time limit for decompressing an object with xz.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Reads the object `path`, whose suffix shows its compression. Returns the uncompressed object, or
-/// `None` if the file cannot be read or decompressed.
+/// Reads the object `path`, whose suffix indicates its compression. Returns the uncompressed
+/// object, or `None` if the file cannot be read or decompressed.
 ///
-/// Only xz needs a program: starting one takes longer than decompressing a usual object.
+/// Only xz runs a program. The other formats are decompressed in this process, because starting a
+/// program takes longer than decompressing a typical object.
 pub(crate) fn read_uncompressed(tools: &Tools, env: &Environment, path: &Path) -> Option<Vec<u8>> {
     let name = ObjectName::parse(path.file_name()?.to_str()?)?;
     let file = || File::open(path).map(BufReader::new);

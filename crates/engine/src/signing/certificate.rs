@@ -1,4 +1,4 @@
-//! The certificate of a signing key, and whether the kernel trusts it.
+//! The certificate of a signing key, and the kernel's trust in it.
 
 use std::fs;
 use std::path::Path;
@@ -24,7 +24,7 @@ pub(crate) struct Certificate {
     key_id: Option<Vec<u8>>,
 }
 
-/// The kernel's attitude to a certificate.
+/// The kernel's trust in a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Trust {
     /// The kernel does not show its keys, or they are those of another machine.
@@ -40,7 +40,7 @@ pub(crate) enum Trust {
 }
 
 impl Certificate {
-    /// Reads a certificate file in the format DER. Returns `None` if it cannot be read or parsed.
+    /// Reads a certificate file in DER format. Returns `None` if it cannot be read or parsed.
     pub(crate) fn read(file: &Path) -> Option<Self> {
         Self::parse(&fs::read(file).ok()?)
     }
@@ -90,7 +90,7 @@ fn key_id(der: &[u8]) -> Option<Vec<u8>> {
     Some(id.to_owned())
 }
 
-/// Returns whether the running kernel trusts `certificate`, which was read from `file`, for modules.
+/// Returns the running kernel's trust, for modules, in `certificate`, which was read from `file`.
 ///
 /// A machine owner key is in the keyring `.machine` if shim passes on MokListTrustedRT, and otherwise
 /// in `.platform`, which is not used for modules. `/proc/keys` does not show the keyring of a key.

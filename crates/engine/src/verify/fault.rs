@@ -15,7 +15,7 @@ pub struct Fault {
     pub kernel: Option<KernelRelease>,
     /// The module that the fault concerns; `None` if it concerns no particular module.
     pub module: Option<ModuleId>,
-    /// The subject, the problem and the reason, in one line.
+    /// The subject, the problem and the reason, on one line.
     pub problem: String,
     /// The line of advice, usually `run: COMMAND`.
     pub advice: Option<String>,
@@ -33,7 +33,7 @@ impl Fault {
             Some((problem, advice)) => (problem, Some(advice)),
             None => (message.as_ref(), None),
         };
-        // Of several lines, such as a cause and a log, the last one is the command.
+        // If there are several lines, such as a cause and a log, the last one is the command.
         let advice = advice.and_then(|lines| lines.lines().last());
         Self {
             kernel: kernel.cloned(),

@@ -1,4 +1,4 @@
-//! The faults of kernels: missing headers, and files that remain of removed kernels.
+//! The faults of kernels: missing headers, and files left behind by removed kernels.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ pub(super) fn without_headers(facts: &Facts, kernel: &KernelRelease) -> Option<F
     lacks.then(|| Fault::new(Some(kernel), None, plan::headers_note(facts, kernel).to_string()))
 }
 
-/// Returns a fault for each directory and each build that remains of a removed kernel.
+/// Returns a fault for each directory and each build left behind by a removed kernel.
 pub(super) fn removed(machine: &Machine, facts: &Facts) -> Vec<Fault> {
     let mut found = Vec::new();
     // A headers package can be installed without its kernel.
@@ -40,7 +40,7 @@ pub(super) fn removed(machine: &Machine, facts: &Facts) -> Vec<Fault> {
             }
             let id = &added.id;
             let problem =
-                format!("{id}: its build for {kernel} remains, but there is no such kernel");
+                format!("{id}: build for {kernel} remains, but that kernel is not installed");
             let advice = format!("run: dkms unbuild {id} -k {kernel}");
             found.push(Fault::new(Some(kernel), Some(id), problem).with_advice(advice));
         }

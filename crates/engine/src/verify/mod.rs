@@ -18,7 +18,7 @@ use crate::plan::{self, Request};
 /// Returns the faults of the modules of `kernels`. With `all`, also returns those that concern no
 /// particular kernel, and those of removed kernels.
 ///
-/// Assumes that headers in a kernel's own directory belong to a package, as hooks do.
+/// Like the hooks, assumes that headers in a kernel's own directory belong to a package.
 #[must_use]
 pub fn faults(machine: &Machine, kernels: &BTreeSet<KernelRelease>, all: bool) -> Vec<Fault> {
     let scope = Scope {
@@ -27,7 +27,8 @@ pub fn faults(machine: &Machine, kernels: &BTreeSet<KernelRelease>, all: bool) -
         ..Scope::default()
     };
     let mut facts = facts::read(machine, &scope);
-    // The file disables automatic installations. Modules are still expected to be installed.
+    // /etc/dkms/no-autoinstall disables autoinstall, but the modules are still expected to be
+    // installed.
     facts.no_autoinstall = false;
     let request =
         Request::Autoinstall { kernels: Some(kernels.iter().cloned().collect()), only: !all };

@@ -11,7 +11,7 @@ use crate::machine::{Kernel, Machine, exported_by_kernel, is_exported_by_module}
 use crate::objects::{ModInfo, Symbols, parse_modinfo, read_uncompressed, signature_of};
 use crate::os::parallel::on_all_cores;
 
-/// An object in a kernel's directory, with the facts that the kernel checks when it loads it.
+/// An object in a kernel's directory, with the data that the kernel checks when loading it.
 struct Object<'a> {
     placed: &'a Placed,
     info: ModInfo,
@@ -69,7 +69,7 @@ fn fault(kernel: &Kernel, placed: &Placed, problem: &str) -> Fault {
 /// Returns the fault of an object that was replaced by another one.
 fn changed(kernel: &Kernel, placed: &Placed) -> Option<Fault> {
     let is_other = placed.condition == Condition::Other;
-    is_other.then(|| fault(kernel, placed, "changed since its installation"))
+    is_other.then(|| fault(kernel, placed, "changed since it was installed"))
 }
 
 fn wrong_vermagic(kernel: &Kernel, object: &Object<'_>) -> Option<Fault> {

@@ -6,7 +6,7 @@ use crate::machine::Machine;
 use crate::names::{KernelRelease, ModuleId};
 use crate::plan::{Action, Note, Plan, Step};
 
-/// Returns the faults that explain the steps and notes of a plan for `dkms autoinstall`.
+/// Returns the faults behind the steps and notes of a plan for `dkms autoinstall`.
 pub(super) fn faults(machine: &Machine, plan: &Plan) -> Vec<Fault> {
     let notes = plan.notes.iter().filter_map(of_note);
     let installed = plan.jobs.iter().map(|job| &job.build).chain(&plan.before);
@@ -14,7 +14,7 @@ pub(super) fn faults(machine: &Machine, plan: &Plan) -> Vec<Fault> {
         plan.steps().filter_map(|step| step.action.job()).any(|(new, _)| new.name == id.name)
     };
     let removed = plan.after.iter().filter(|step| match &step.action {
-        // The fault of the module that replaces it is enough.
+        // The module that replaces it has a fault of its own.
         Action::Uninstall { module, successors, .. } => {
             successors.is_empty() && !is_replaced(module)
         }
@@ -58,7 +58,7 @@ fn of_step(machine: &Machine, step: &Step) -> Option<Fault> {
             let problem = format!("{kernel}: module index missing or outdated");
             Some(of(Some(kernel), None, problem)?.with_advice(format!("run: depmod {kernel}")))
         }
-        // The directory is reported together with those that no transaction left.
+        // `kernels::removed` reports all leftover directories.
         Action::RemoveLeftovers(_) | Action::Depmod(_) | Action::Leave => None,
         // These steps change nothing in a kernel's directory.
         Action::ImportSource { .. }
@@ -69,7 +69,7 @@ fn of_step(machine: &Machine, step: &Step) -> Option<Fault> {
     }
 }
 
-/// Returns the fault of a module that is not installed, or not from the present inputs.
+/// Returns the fault of a module that is not installed, or was built from outdated inputs.
 fn not_installed(machine: &Machine, step: &Step, id: &ModuleId, kernel: &KernelRelease) -> Fault {
     let path = KnownFailure::path(&machine.trees, id, kernel, &machine.arch);
     if let Some(failure) = KnownFailure::read(&path) {

@@ -9,7 +9,7 @@ use crate::signing::{Certificate, Trust, certificate_file, secure_boot, trust_in
 
 /// The signatures that a kernel requires.
 pub(super) struct Signatures {
-    /// The setting because of which the kernel loads only signed modules.
+    /// The setting that makes the kernel load only signed modules.
     because: &'static str,
     /// The certificate of the key that signs modules for this kernel; `None` if it cannot be read.
     certificate: Option<Certificate>,
@@ -39,7 +39,7 @@ impl Signatures {
         };
         let certificate = self.certificate.as_ref()?;
         if !certificate.has_signed(signature) {
-            return Some("signed with another key than the one in the settings".to_owned());
+            return Some("signed with a key other than the configured one".to_owned());
         }
         match &self.trust {
             Trust::Unknown | Trust::Trusted => None,
@@ -52,7 +52,7 @@ impl Signatures {
         }
     }
 
-    /// Returns the advice for an object of the module `id` that the kernel refuses.
+    /// Returns the advice for a refused object of the module `id`.
     pub(super) fn advice(&self, id: &ModuleId, kernel: &KernelRelease) -> String {
         match &self.trust {
             Trust::Unlisted { certificate } => format!("run: mokutil --import {certificate}"),
@@ -64,11 +64,11 @@ impl Signatures {
     }
 }
 
-/// Returns the setting because of which a kernel with this configuration loads only signed modules
+/// Returns the setting that makes a kernel with this configuration load only signed modules
 /// (`Documentation/admin-guide/module-signing.rst` in the kernel's source, kernel_lockdown(7)).
 ///
-/// The command line and the lockdown are those of the running kernel. It is assumed that other
-/// kernels boot in the same way.
+/// Reads the command line and lockdown state of the running kernel, and assumes that other kernels
+/// boot in the same way.
 fn reason(machine: &Machine, config: &KernelConfig) -> Option<&'static str> {
     if config.is_enabled("CONFIG_MODULE_SIG_FORCE") {
         return Some("CONFIG_MODULE_SIG_FORCE");
@@ -96,8 +96,7 @@ fn reason(machine: &Machine, config: &KernelConfig) -> Option<&'static str> {
     (locked.contains("[integrity]") || locked.contains("[confidentiality]")).then_some("lockdown")
 }
 
-/// Returns the parameter in a kernel command line because of which the kernel loads only signed
-/// modules.
+/// Returns the parameter in a kernel command line that makes the kernel load only signed modules.
 fn reason_in_command_line(line: &str) -> Option<&'static str> {
     let mut words = line.split_whitespace();
     words.find_map(|word| match word.split_once('=').unwrap_or((word, "1")) {

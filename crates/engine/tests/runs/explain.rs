@@ -53,7 +53,7 @@ fn a_failure_is_pending_until_its_attempts_are_used_up() {
     assert_eq!(pending.state, ModuleState::Pending);
     assert_eq!(
         pending.notes,
-        ["the next transaction or boot tries again (attempts so far: 1 of 3)"]
+        ["the next transaction or boot will retry (attempts so far: 1 of 3)"]
     );
     assert_eq!(pending.failure.unwrap().cause, Some("disk-full"));
     fixture.sync(&[], &[]);

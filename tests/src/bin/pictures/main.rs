@@ -1,4 +1,4 @@
-//! Draws the pictures of the README: terminals with the output of real transactions.
+//! Draws the pictures for the README: terminals with the output of real transactions.
 //!
 //! Run it with `make pictures`. It writes each picture twice to `docs/pictures`, for light and for
 //! dark pages.
@@ -64,7 +64,7 @@ fn abort() -> vt100::Parser {
     session(&root, "pacman -Syu --noconfirm --color always", "pacman -Syu")
 }
 
-/// The state of modules after an upgrade with two kernels, of which one lacks a module.
+/// The state of three modules, one of which fails to build.
 fn status() -> vt100::Parser {
     let root = machine();
     let broken = Recipe::module("zfs", "2.4.3")

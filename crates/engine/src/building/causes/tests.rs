@@ -110,15 +110,15 @@ fn texts_follow_the_rules_for_messages() {
 )]
 #[case::arguments(
     "x.c:2:30: error: too few arguments to function 'iput'; expected 1, have 0",
-    "in this kernel, the function iput takes other arguments"
+    "in this kernel, the function iput takes a different number of arguments"
 )]
 #[case::argument_of_another_type(
     "x.c:3:58: error: passing argument 1 of 'iput' from incompatible pointer type [-Wx]",
-    "in this kernel, the function iput takes arguments of other types"
+    "in this kernel, the function iput takes arguments of different types"
 )]
 #[case::callback(
     "x.c:4:38: error: initialization of 'int (*)(struct inode *)' from incompatible pointer type 'int (*)(int)' [-Wx]",
-    "in this kernel, a function of the module has to have the type int (*)(struct inode *)"
+    "this kernel expects a callback of the type int (*)(struct inode *)"
 )]
 #[case::macro_name(
     "x.c:2:35: error: use of undeclared identifier 'GFP_OLD'",
@@ -134,7 +134,7 @@ fn texts_follow_the_rules_for_messages() {
 )]
 #[case::symbol(
     "ERROR: modpost: \"gone\" [/var/lib/dkms/x/1/build/x.ko] undefined!",
-    "neither this kernel nor a module that the build uses exports gone"
+    "neither this kernel nor any module that the build uses exports gone"
 )]
 #[case::namespace(
     "ERROR: modpost: module x uses symbol dma_buf_put from namespace DMA_BUF, but does not import it.",
@@ -146,7 +146,7 @@ fn texts_follow_the_rules_for_messages() {
 )]
 #[case::other_headers(
     "make[1]: *** /lib/modules/6.1.0-1/build: No such file or directory.  Stop.",
-    "the module's build uses the headers of 6.1.0-1, which do not exist"
+    "the module's build uses the headers of 6.1.0-1, which are not installed"
 )]
 #[case::program("/bin/sh: 1: flex: not found", "the build runs flex, which is not installed")]
 #[case::compiler(
