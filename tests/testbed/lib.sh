@@ -32,7 +32,8 @@ stage() {
     say "building $name"
     stage_log=$testbed/$name.log
     : >"$stage_log"
-    rm -rf "${testbed:?}/$name" "$testbed/$name.digest"
+    # A story that was killed may have left /dev mounted here.
+    rm -rf --one-file-system "${testbed:?}/$name" "$testbed/$name.digest"
     mkdir -p "$testbed/$name"
     # A failing command ends the script.
     trap 'tail -n 40 "$stage_log" >&2; say "error: stage failed; see $stage_log"' EXIT
