@@ -22,11 +22,15 @@ const STATUS: [&str; 7] = [
 ];
 
 /// Commands, options and exit codes that only alpm-dkms has.
-const OURS: [&str; 15] = [
+const OURS: [&str; 20] = [
     "cache",
+    "explain",
     "initramfs",
+    "lint",
     "preflight",
+    "verify",
     "--allow-once",
+    "--boot",
     "--idle",
     "--upgrade",
     "--no-download",
@@ -34,6 +38,7 @@ const OURS: [&str; 15] = [
     "--dry-run",
     "--json",
     "--pending",
+    "--strict",
     "--timings",
     "129",
     "130",
