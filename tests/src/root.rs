@@ -307,6 +307,8 @@ impl Root {
             "usr/src/",
             "var/lib/pacman/",
             "var/log/",
+            // The notice of a fault.
+            "run/motd.d/alpm-dkms",
             "srv/",
             "tmp/",
             PREFLIGHT_MASK,

@@ -27,7 +27,7 @@
 //! | `report` | the outcome and the timings of a run | os, plan |
 //! | `building` | compiles one module for one kernel | os, objects, machine, conf, signing, dkms_tree, module_scripts, facts, report |
 //! | `installing` | installs and uninstalls objects in a kernel's directory | os, objects, machine, conf, signing, dkms_tree |
-//! | `verify` | checks that modules are installed as they should be | os, objects, machine, signing, dkms_tree, facts, plan, installing |
+//! | `verify` | checks that modules are installed as they should be | os, objects, machine, signing, dkms_tree, status, facts, plan, installing |
 //! | `explain` | explains why a module is in its state | machine, dkms_tree, facts, plan, building |
 //! | `act` | carries out a plan; the only module that changes the machine | os, objects, machine, conf, signing, dkms_tree, module_scripts, facts, plan, report, building, installing, other_distributions |
 

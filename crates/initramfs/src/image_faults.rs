@@ -1,8 +1,9 @@
 //! Checks that the images of a kernel contain the modules that they need.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use dkms_engine::dkms_tree::Inventory;
 use dkms_engine::machine::{Kernel, Machine};
@@ -13,6 +14,9 @@ use crate::generators::{Generator, GeneratorCommand};
 use crate::image::{Contents, Image, KmodName};
 use crate::needed_modules::needed_modules;
 use crate::obstacle::{not_mounted, unmounted_boot_dir};
+
+/// The accuracy of file times on the EFI system partition, a FAT file system.
+const ROUNDING: Duration = Duration::from_secs(2);
 
 /// Returns true if at least one image of the kernel exists.
 #[must_use]
@@ -59,18 +63,10 @@ fn placed(machine: &Machine, kernel: &Kernel) -> Vec<PlacedModule> {
         Some(PlacedModule {
             name: KmodName::of_file(Path::new(&object.path))?,
             id: object.module.clone(),
-            since: changed(&kernel.dir.join(&object.path)),
+            since: object.placed_at(),
         })
     });
     placed.collect()
-}
-
-/// Returns the change time of a file: unlike the modification time, it cannot be set.
-fn changed(file: &Path) -> Option<SystemTime> {
-    use std::os::unix::fs::MetadataExt;
-    let meta = file.metadata().ok()?;
-    let seconds = std::time::Duration::from_secs(u64::try_from(meta.ctime()).ok()?);
-    SystemTime::UNIX_EPOCH.checked_add(seconds)
 }
 
 struct Check<'a> {
@@ -88,7 +84,9 @@ impl Check<'_> {
             return Some(self.fault(image, None, &format!("{file} belongs to kernel {other}")));
         }
         let file = image.below(root);
-        let written = file.metadata().and_then(|meta| meta.modified()).ok()?;
+        // Other users may not be able to read images.
+        let image_file = File::open(&file).ok()?;
+        let written = image_file.metadata().and_then(|meta| meta.modified()).ok()? + ROUNDING;
         let newer: Vec<&PlacedModule> =
             self.placed.iter().filter(|it| it.since.is_some_and(|since| since > written)).collect();
         if newer.is_empty() && self.needed(image, &Contents::default()).is_empty() {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use dkms_engine::machine::Machine;
 use serde::Serialize;
@@ -44,6 +44,14 @@ impl fmt::Display for ImageReport {
             ("", lacks) => write!(f, "; lacks {lacks}"),
             (holds, lacks) => write!(f, "; holds {holds}; lacks {lacks}"),
         }
+    }
+}
+
+impl ImageReport {
+    /// Returns the path of the image; `None` if the images cannot be found.
+    #[must_use]
+    pub fn image(&self) -> Option<&Path> {
+        self.image.as_deref()
     }
 }
 

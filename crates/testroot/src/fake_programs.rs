@@ -62,7 +62,8 @@ impl TestRoot {
              { echo \"$all\" | grep \"^$first/\"; echo \"$all\" | grep -v \"^$first/\"; } |\n\
              awk -F/ '{ name = $NF; sub(/\\.ko.*/, \"\", name) } name && !seen[name]++' |\n\
              LC_ALL=C sort > modules.dep\n\
-             for file in dep.bin alias alias.bin symbols symbols.bin; do : > modules.$file; done",
+             for file in alias symbols; do : > modules.$file; done\n\
+             for file in dep alias symbols; do printf '\\260\\007\\364\\127' > modules.$file.bin; done",
         )
     }
 

@@ -1,12 +1,16 @@
 //! Finds the kernel that the machine boots by default.
 
 use std::path::Path;
+use std::time::Duration;
 
 use dkms_engine::machine::{Kernel, Machine};
 use dkms_engine::names::KernelRelease;
 use dkms_engine::os::process::Program;
 use dkms_initramfs::release_of_kernel_file;
 use serde::Deserialize;
+
+/// The time limit of bootctl, which reads the EFI system partition.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A boot entry, as printed by `bootctl list --json=short` (bootctl(1)).
 #[derive(Debug, Default, Deserialize)]
@@ -36,6 +40,7 @@ pub(crate) fn default_kernel<'a>(
 
 fn of_systemd_boot<'a>(machine: &Machine, kernels: &'a [Kernel]) -> Option<&'a Kernel> {
     let list = Program::new("bootctl", &machine.env).args(["list", "--json=short"]);
+    let list = list.deadline(TIMEOUT);
     let ended = list.run().ok()?;
     of_entries(kernels, ended.success().then_some(&ended.output)?)
 }

@@ -17,7 +17,8 @@ use dkms_engine::failure::Failure;
 use dkms_engine::machine::{Kernel, Kernels, Machine, running_release};
 use dkms_engine::names::{KernelRelease, ModuleName, ModuleVersion};
 pub use dkms_engine::verify::Fault;
-use dkms_initramfs::{Generator, has_images, image_faults};
+use dkms_engine::version;
+use dkms_initramfs::{Generator, has_images, image_faults, stale_images};
 
 /// The part of a machine to check. By default, everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,7 +47,15 @@ pub fn faults(machine: &Machine, extent: &Extent) -> Result<Vec<Fault>, Failure>
     let mut found: BTreeSet<Fault> =
         dkms_engine::verify::faults(machine, &releases, all).into_iter().collect();
     if let Some(generator) = &generator {
-        found.extend(checked.iter().flat_map(|kernel| image_faults(machine, generator, kernel)));
+        let pending = stale_images(machine, generator);
+        let is_pending = |fault: &Fault| {
+            pending
+                .iter()
+                .filter_map(|report| report.image())
+                .any(|image| fault.problem.contains(&format!(": {}: ", image.display())))
+        };
+        let of_kernel = |kernel| image_faults(machine, generator, kernel);
+        found.extend(checked.iter().flat_map(of_kernel).filter(|fault| !is_pending(fault)));
     }
     let pending = pending::faults(machine, generator.as_ref(), |kernel| {
         all || kernel.is_some_and(|kernel| releases.contains(kernel))
@@ -76,7 +85,8 @@ fn faults_that_matter(machine: &Machine) -> Vec<Fault> {
     let alive: Vec<Kernel> = kernels.into_iter().filter(|kernel| kernel.alive).collect();
     let running = running_release().filter(|_| machine.trees.root == Path::new("/"));
     let default = boot_entry::default_kernel(machine, &alive, running.as_ref());
-    let is_running = |kernel: &&Kernel| running.as_ref() == Some(&kernel.release);
+    let is_running =
+        |kernel: &&Kernel| running.as_ref() == Some(&kernel.release) && !is_copy(kernel, &alive);
     let kernels = alive.iter().filter(is_running).chain(default);
     let extent = Extent {
         kernels: kernels.map(|kernel| kernel.release.clone()).collect(),
@@ -118,6 +128,17 @@ fn kernels(
         running.as_ref() == Some(&kernel.release)
             || generator.is_some_and(|generator| has_images(machine, generator, kernel))
     };
-    let bootable: Vec<Kernel> = alive.iter().filter(boots).cloned().collect();
-    Ok(if bootable.is_empty() { alive.to_vec() } else { bootable })
+    let current: Vec<Kernel> = alive.iter().filter(|it| !is_copy(it, alive)).cloned().collect();
+    let bootable: Vec<Kernel> = current.iter().filter(boots).cloned().collect();
+    Ok(if bootable.is_empty() { current } else { bootable })
+}
+
+/// Returns true if the kernel is a copy that is kept until the next boot: its package has been upgraded
+/// to another kernel.
+fn is_copy(kernel: &Kernel, alive: &[Kernel]) -> bool {
+    alive.iter().any(|other| {
+        other.pkgbase.is_some()
+            && other.pkgbase == kernel.pkgbase
+            && version::compare(kernel.release.as_str(), other.release.as_str()).is_lt()
+    })
 }

@@ -30,14 +30,17 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// [`FileError`] if the report cannot be stored or removed.
 pub fn renew(machine: &Machine) -> Result<(), FileError> {
     let settings = &machine.settings.notify;
-    let faults = if settings.enable { faults_that_matter(machine) } else { Vec::new() };
+    let mut faults = if settings.enable { faults_that_matter(machine) } else { Vec::new() };
+    // The fault of a module says more than one that may be its consequence.
+    faults.sort_by_key(|fault| fault.module.is_none());
     let (file, link) = (machine.trees.notice(), machine.trees.root.join(MOTD));
     let Some(text) = text(&faults) else {
         durable::remove_file_if_there(&link)?;
         return durable::remove_file_if_there(&file).map(|_| ());
     };
     let line = format!("{text}\n");
-    if fs::read_to_string(&file).is_ok_and(|earlier| earlier == line) {
+    let is_shown = link.is_symlink();
+    if is_shown && fs::read_to_string(&file).is_ok_and(|earlier| earlier == line) {
         return Ok(());
     }
     durable::write(&file, line.as_bytes())?;

@@ -26,7 +26,7 @@ pub(crate) fn faults(
 }
 
 /// Returns the fault for an entry of the pending work. Returns `None` for images, which are
-/// reported separately.
+/// reported separately, and for removals that are put off on purpose.
 fn fault(work: &PendingWork) -> Option<Fault> {
     let (kernel, module, problem) = match work {
         PendingWork::Install { module, kernel } => {
@@ -39,12 +39,14 @@ fn fault(work: &PendingWork) -> Option<Fault> {
         PendingWork::Remove(module) => {
             (None, Some(module), format!("{module}: not completely removed"))
         }
-        PendingWork::Kernel(kernel) | PendingWork::DepartedKernel(kernel) => {
+        PendingWork::Kernel(kernel) => {
             (Some(kernel), None, format!("{kernel}: changed since the last run"))
         }
-        PendingWork::Source(dir) | PendingWork::DepartedSource(dir) => {
+        PendingWork::Source(dir) => {
             (None, None, format!("/usr/src/{dir}: changed since the last run"))
         }
+        // These wait for a successor, or for the next boot.
+        PendingWork::DepartedSource(_) | PendingWork::DepartedKernel(_) => return None,
         PendingWork::Transaction { .. } => {
             (None, None, "transaction: not all changes have been processed".to_owned())
         }

@@ -168,13 +168,14 @@ fn bbswitch(root: &Root) -> Option<Vec<u8>> {
 }
 
 /// Returns the paths in the dkms tree and in the kernel's directory. Logs, the cache, the links to our
-/// programs, which only a build creates, and directories that may be empty are left out.
+/// programs, which only a build creates, and directories that may be empty are left out. So is the notice:
+/// the last hook of the transaction, which the trials do not run, has written it before.
 fn trees(root: &Root) -> [Snapshot; 2] {
     let tree = root.snapshot("var/lib/dkms");
     let kernel = root.snapshot(&format!("usr/lib/modules/{}", release()));
     [
         tree.without(|path| {
-            [".bin", ".bin/make", ".bin/uname", ".pending"].contains(&path)
+            [".bin", ".bin/make", ".bin/uname", ".notice", ".pending"].contains(&path)
                 || path.ends_with("/build")
                 || [".log", ".cache"].iter().any(|top| path.starts_with(top))
         }),

@@ -91,6 +91,7 @@ const OBJECTS: &[Sabotage] = &[
 
 const INDEX: &[Sabotage] = &[
     sabotage("rm $L/modules.dep.bin", "module index missing or outdated"),
+    sabotage("truncate -s 0 $L/modules.dep.bin", "module index missing or outdated"),
     sabotage("touch -d 2020-01-01 $L/modules.*", "module index missing or outdated"),
     sabotage("sed -i /bbswitch/d $L/modules.dep", "module index missing or outdated"),
     sabotage(
@@ -126,9 +127,10 @@ const INPUTS: &[Sabotage] = &[
 
 const LEFTOVERS: &[Sabotage] = &[
     sabotage(
-        "mkdir -p /usr/lib/modules/6.6.6/updates",
-        "6.6.6: removed, but its directory remains",
+        "mkdir -p /usr/lib/modules/6.6.6; cp -a $L/updates $L/.dkms-inventory /usr/lib/modules/6.6.6",
+        "its objects remain for 6.6.6",
     ),
+    sabotage("rm $T/bbswitch/0.8/source", "broken: source link missing"),
     sabotage("cp -a $T/bbswitch/0.8/$K $T/bbswitch/0.8/6.6.6", "build for 6.6.6 remains"),
     sabotage(
         "mv /usr/bin/make /usr/bin/make.good; cp /usr/bin/sleep /usr/bin/dawdle; \

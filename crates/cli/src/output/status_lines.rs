@@ -44,11 +44,14 @@ fn write_line(text: &mut String, line: &Line, colours: bool) {
     let _ = writeln!(text, "{subject}: {state}");
 }
 
-/// Writes why a module is not installed for a kernel. Writes nothing if the module is installed or
-/// no reason is known.
+/// Writes why a module is not installed for a kernel, or not from its present source. Writes
+/// nothing if no reason is known.
 fn write_reason(text: &mut String, explanation: &Explanation, colours: bool) {
     let kernel = &explanation.kernel;
     let (style, reason) = match (explanation.state, &explanation.failure) {
+        (ModuleState::Installed, Some(failure)) => {
+            (Style::new().yellow(), format!("the latest build failed: {}", failure.problem))
+        }
         (ModuleState::Installed | ModuleState::NotAdded, _) => return,
         (ModuleState::Failed, Some(failure)) => {
             (Style::new().red(), format!("failed: {}", failure.problem))

@@ -3,6 +3,7 @@
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -82,6 +83,16 @@ impl Placed {
             stat: None,
             condition: Condition::Intended,
         }
+    }
+
+    /// Returns the time at which the object was placed: the change time of the file then.
+    ///
+    /// The present change time can be later, for example because a backup has been restored.
+    #[must_use]
+    pub fn placed_at(&self) -> Option<SystemTime> {
+        let changed = self.stat.as_ref()?.split(' ').nth(2)?;
+        let seconds = changed.split('.').next()?.parse().ok()?;
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
     }
 
     /// Compares the file with the object. If the file is missing, looks for one with another

@@ -1,6 +1,7 @@
 //! Compares a kernel with those that a version of a module is built for.
 
-use crate::facts::Facts;
+use crate::dkms_tree::Record;
+use crate::facts::{Facts, Pair};
 use crate::names::{KernelRelease, ModuleId};
 use crate::version::compare;
 
@@ -12,8 +13,17 @@ pub(super) fn other_kernels(
     kernel: &KernelRelease,
 ) -> Option<String> {
     let pairs = &facts.modules.get(id)?.pairs;
-    let built = pairs.iter().filter(|(other, pair)| *other != kernel && pair.built.is_some());
+    let built = pairs.iter().filter(|(other, pair)| *other != kernel && is_from_source(pair));
     describe(id, kernel.as_str(), built.map(|(other, _)| other.as_str()).collect())
+}
+
+/// Returns true if the existing build was made from the present source.
+fn is_from_source(pair: &Pair) -> bool {
+    let record = pair.built.as_ref().and_then(|built| built.record.as_ref());
+    let is_same = |record: &Record| {
+        pair.inputs.as_ref().is_some_and(|now| now.source == record.inputs.source)
+    };
+    record.is_some_and(is_same)
 }
 
 fn describe(id: &ModuleId, kernel: &str, mut built: Vec<&str>) -> Option<String> {

@@ -120,6 +120,14 @@ impl Facts {
         self.interrupted().any(|it| it.held.sources.contains(&module.source_dir))
     }
 
+    /// Returns true if a transaction that has not been completed installs, replaces or removes the
+    /// kernel.
+    pub(crate) fn is_left_to_pacman(&self, kernel: &KernelRelease) -> bool {
+        let open = self.transactions.iter().filter(|it| it.stage != Stage::Completed);
+        let mut parts = open.flat_map(|it| [&it.arrived, &it.lacking, &it.departed, &it.held]);
+        parts.any(|part| part.kernels.contains(kernel))
+    }
+
     fn interrupted(&self) -> impl Iterator<Item = &TransactionFacts> {
         self.transactions.iter().filter(|it| it.stage == Stage::Interrupted)
     }

@@ -1,6 +1,7 @@
 //! depmod's index of a kernel's modules, which modprobe reads.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -17,6 +18,10 @@ const FILES: [&str; 6] = [
     "modules.symbols.bin",
 ];
 
+/// The first bytes of the binary files (`INDEX_MAGIC` of libkmod). After a power cut, a file may be
+/// empty.
+const MAGIC: [u8; 4] = [0xb0, 0x07, 0xf4, 0x57];
+
 /// The index of a kernel's modules.
 ///
 /// It is read from `modules.dep`. depmod writes the same data to `modules.dep.bin`, which modprobe
@@ -30,9 +35,13 @@ pub(crate) struct ModuleIndex {
 }
 
 impl ModuleIndex {
-    /// Reads the index in the kernel's directory `dir`. Returns `None` if a file is missing.
+    /// Reads the index in the kernel's directory `dir`. Returns `None` if a file is missing or damaged.
     pub(crate) fn read(dir: &Path) -> Option<Self> {
         let written = FILES.iter().map(|name| modified(&dir.join(name))).min()??;
+        let mut binary = FILES.iter().filter(|name| name.ends_with(".bin"));
+        if !binary.all(|name| has_magic(&dir.join(name))) {
+            return None;
+        }
         Some(Self { written, text: fs::read_to_string(dir.join(FILES[0])).ok()? })
     }
 
@@ -53,6 +62,12 @@ impl ModuleIndex {
         self.loaded_for(path).is_none()
             || modified(&dir.join(path)).is_some_and(|placed| placed > self.written)
     }
+}
+
+fn has_magic(path: &Path) -> bool {
+    let mut start = [0; MAGIC.len()];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    read.is_ok() && start == MAGIC
 }
 
 fn modified(path: &Path) -> Option<SystemTime> {

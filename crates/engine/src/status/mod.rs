@@ -123,22 +123,27 @@ impl Line {
     /// Returns a warning for standard error if the module is broken, and otherwise `None`.
     #[must_use]
     pub fn advice(&self, trees: &Trees) -> Option<String> {
-        let Self::Broken(Version { module, version }) = self else { return None };
-        let id = ModuleId { name: module.clone(), version: version.clone() };
-        if !trees.source_link(&id).is_symlink() {
-            return Some(format!("{id}: broken: source link missing\n  run: dkms add {id}"));
-        }
-        if trees.kept(&id).join("dkms.conf").is_file() {
-            return Some(format!(
-                "{id}: broken: source missing\n  restore /usr/src/{module}-{version}, or run: \
-                 dkms remove {id} --all"
-            ));
-        }
-        Some(format!(
-            "{module}/{version}: broken: source missing\n  restore /usr/src/{module}-{version}, \
-             or run: rm -r /var/lib/dkms/{module}/{version}"
-        ))
+        let Self::Broken(_) = self else { return None };
+        Some(advice_for_broken(trees, &self.module()))
     }
+}
+
+/// Returns the message for a module whose source, or the link to it, is missing.
+pub(crate) fn advice_for_broken(trees: &Trees, id: &ModuleId) -> String {
+    let ModuleId { name: module, version } = id;
+    if !trees.source_link(id).is_symlink() {
+        return format!("{id}: broken: source link missing\n  run: dkms add {id}");
+    }
+    if trees.kept(id).join("dkms.conf").is_file() {
+        return format!(
+            "{id}: broken: source missing\n  restore /usr/src/{module}-{version}, or run: dkms \
+             remove {id} --all"
+        );
+    }
+    format!(
+        "{id}: broken: source missing\n  restore /usr/src/{module}-{version}, or run: rm -r \
+         /var/lib/dkms/{module}/{version}"
+    )
 }
 
 /// Returns the lines that `filter` selects, in the order in which dkms prints them in the C locale.

@@ -1,4 +1,5 @@
-//! The faults of kernels: missing headers, and files left behind by removed kernels.
+//! The faults of kernels and of the dkms tree: missing headers and sources, and files left behind by
+//! removed kernels.
 
 use std::collections::BTreeSet;
 
@@ -8,30 +9,42 @@ use crate::facts::Facts;
 use crate::machine::Machine;
 use crate::names::KernelRelease;
 use crate::plan;
+use crate::status;
 
 /// Returns a fault if `kernel` has modules, but no headers for building them again.
 pub(super) fn without_headers(facts: &Facts, kernel: &KernelRelease) -> Option<Fault> {
     let has_modules = facts.modules.keys().any(|id| facts.is_installed(id, kernel));
-    let lacks = has_modules && !facts.has_headers(kernel);
+    has_modules.then(|| lacking_headers(facts, kernel)).flatten()
+}
+
+/// Returns a fault if `kernel` has no headers.
+pub(super) fn lacking_headers(facts: &Facts, kernel: &KernelRelease) -> Option<Fault> {
+    let lacks = !facts.has_headers(kernel);
     lacks.then(|| Fault::new(Some(kernel), None, plan::headers_note(facts, kernel).to_string()))
 }
 
-/// Returns a fault for each directory and each build left behind by a removed kernel.
+/// Returns the faults of removed kernels: objects and builds left behind, and of modules without a
+/// usable source.
 pub(super) fn removed(machine: &Machine, facts: &Facts) -> Vec<Fault> {
     let mut found = Vec::new();
-    // A headers package can be installed without its kernel.
-    let is_dead = |kernel: &&KernelRelease| !facts.is_alive(kernel) && !facts.has_headers(kernel);
+    let is_dead =
+        |kernel: &&KernelRelease| !facts.is_alive(kernel) && !facts.is_left_to_pacman(kernel);
     for kernel in facts.kernels.keys().filter(is_dead) {
-        let dir = machine.trees.kernel(kernel);
-        let problem = format!("{kernel}: removed, but its directory remains: {}", dir.display());
-        let advice = format!("run: rm -r {}", dir.display());
-        found.push(Fault::new(Some(kernel), None, problem).with_advice(advice));
+        let Some(about) = facts.kernels.get(kernel) else { continue };
+        for id in about.inventory.modules() {
+            let problem = format!("{id}: its objects remain for {kernel}, which has been removed");
+            let advice = format!("run: dkms uninstall {id} -k {kernel}");
+            found.push(Fault::new(Some(kernel), Some(id), problem).with_advice(advice));
+        }
     }
     if !facts.kernels_known {
         return found;
     }
     let state = TreeState::read(&machine.trees);
     for added in &state.modules {
+        let advice =
+            added.is_broken().then(|| status::advice_for_broken(&machine.trees, &added.id));
+        found.extend(advice.map(|advice| Fault::new(None, Some(&added.id), advice)));
         let kernels: BTreeSet<&KernelRelease> =
             added.kernels.iter().map(|built| &built.kernel).collect();
         for kernel in kernels {

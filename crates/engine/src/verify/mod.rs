@@ -34,7 +34,8 @@ pub fn faults(machine: &Machine, kernels: &BTreeSet<KernelRelease>, all: bool) -
         Request::Autoinstall { kernels: Some(kernels.iter().cloned().collect()), only: !all };
     let mut found: BTreeSet<Fault> = match plan::make(&request, &facts) {
         Ok(plan) => planned::faults(machine, &plan).into_iter().collect(),
-        Err(failure) => [Fault::new(None, None, failure.to_string())].into(),
+        // None of the kernels has headers.
+        Err(_) => kernels.iter().filter_map(|it| kernels::lacking_headers(&facts, it)).collect(),
     };
     for (release, about) in facts.kernels.iter().filter(|(release, _)| kernels.contains(*release)) {
         if about.kernel.alive {

@@ -38,7 +38,10 @@ pub(super) fn faults(machine: &Machine, about: &KernelFacts) -> Vec<Fault> {
     let unreadable = placed.iter().zip(&read).filter(|(_, object)| object.is_none());
     found.extend(unreadable.map(|(placed, _)| fault(kernel, placed, "not a kernel object")));
     let objects: Vec<Object<'_>> = read.into_iter().flatten().collect();
-    found.extend(objects.iter().filter_map(|object| changed(kernel, object.placed)));
+    // The plan reports those that have been replaced since the previous run.
+    let is_new = |object: &Placed| about.replaced.iter().any(|new| new.path == object.path);
+    let known = objects.iter().filter(|object| !is_new(object.placed));
+    found.extend(known.filter_map(|object| changed(kernel, object.placed)));
     found.extend(objects.iter().filter_map(|object| wrong_vermagic(kernel, object)));
     found.extend(unresolved(kernel, &objects));
     let signatures = Signatures::required_by(machine, kernel);

@@ -29,7 +29,7 @@ fn of_step(machine: &Machine, step: &Step) -> Option<Fault> {
         Some(Fault::new(kernel, module, problem))
     };
     let removed = |kernel: Option<&KernelRelease>, module, problem| {
-        Some(of(kernel, Some(module), problem)?.with_advice("run: dkms autoinstall"))
+        Some(of(kernel, Some(module), problem)?.with_advice("run: dkms autoinstall --pending"))
     };
     match &step.action {
         Action::Build { module, kernel } | Action::Install { module, kernel, .. } => {
@@ -58,7 +58,7 @@ fn of_step(machine: &Machine, step: &Step) -> Option<Fault> {
             let problem = format!("{kernel}: module index missing or outdated");
             Some(of(Some(kernel), None, problem)?.with_advice(format!("run: depmod {kernel}")))
         }
-        // `kernels::removed` reports all leftover directories.
+        // `kernels::removed` reports what is left of removed kernels.
         Action::RemoveLeftovers(_) | Action::Depmod(_) | Action::Leave => None,
         // These steps change nothing in a kernel's directory.
         Action::ImportSource { .. }
@@ -77,9 +77,12 @@ fn not_installed(machine: &Machine, step: &Step, id: &ModuleId, kernel: &KernelR
         let advice = format!("see: dkms explain {id} -k {kernel}");
         return Fault::new(Some(kernel), Some(id), problem).with_advice(advice);
     }
-    let why = step.why.iter().filter(|why| **why != Reason::Cached);
+    let why = step.why.iter().filter(|why| !matches!(why, Reason::Cached | Reason::NotBuilt));
     let why: Vec<String> = why.map(ToString::to_string).collect();
-    let problem = format!("{id}: not up to date for {kernel}: {}", why.join("; "));
+    let problem = match why.join("; ") {
+        none if none.is_empty() => format!("{id}: not installed for {kernel}"),
+        why => format!("{id}: not up to date for {kernel}: {why}"),
+    };
     let advice = format!("run: dkms install {id} -k {kernel}");
     Fault::new(Some(kernel), Some(id), problem).with_advice(advice)
 }
