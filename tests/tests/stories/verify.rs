@@ -68,7 +68,10 @@ const OBJECTS: &[Sabotage] = &[
     sabotage("rm $O", "bbswitch/0.8: not up to date"),
     sabotage("truncate -s 100 $O", "bbswitch/0.8: not up to date"),
     sabotage("echo garbage >$O", "bbswitch/0.8: not up to date"),
-    sabotage("cp $L/updates/dkms/v4l2loopback.ko.zst $O", "changed since it was installed"),
+    sabotage(
+        "cp $L/updates/dkms/v4l2loopback.ko.zst $O",
+        "has been changed since its installation",
+    ),
     sabotage(
         repacked!("sed -i s/vermagic=$K/vermagic=${K%?}9/ o.ko"),
         "bbswitch.ko.zst: built for 7.2",

@@ -69,10 +69,16 @@ fn fault(kernel: &Kernel, placed: &Placed, problem: &str) -> Fault {
     Fault::new(Some(release), Some(id), problem).with_advice(advice)
 }
 
-/// Returns the fault of an object that was replaced by another one.
+/// Returns the fault of an object that was replaced by another one. A plan reports it in the same words.
 fn changed(kernel: &Kernel, placed: &Placed) -> Option<Fault> {
+    let (id, release) = (&placed.module, &kernel.release);
+    let file = kernel.dir.join(&placed.path);
+    let problem = format!(
+        "{id} for {release}: {} has been changed since its installation and stays",
+        file.display()
+    );
     let is_other = placed.condition == Condition::Other;
-    is_other.then(|| fault(kernel, placed, "changed since it was installed"))
+    is_other.then(|| Fault { problem, ..fault(kernel, placed, "") })
 }
 
 fn wrong_vermagic(kernel: &Kernel, object: &Object<'_>) -> Option<Fault> {
