@@ -12,7 +12,7 @@ check: fmt lint unit shells man shellcheck tarball query e2e ## run all checks a
 
 e2e: testbed ## run the stories and scenarios [threads=2]
 	tests/testbed/bench-modules.sh
-	cargo test -p stories -- --test-threads $(threads)
+	cargo test --no-fail-fast -p stories -- --test-threads $(threads)
 
 check-corpus: testbed ## compare with dkms on all *-dkms packages of Debian, for both kernels; writes docs/corpus.md (hours) [CORPUS="zfs- xone-"]
 	tests/testbed/corpus.sh all
