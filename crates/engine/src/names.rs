@@ -110,6 +110,21 @@ name_type!(
     KernelRelease,
     "kernel release"
 );
+
+impl KernelRelease {
+    /// Returns true if two releases look like versions of the same kernel package.
+    ///
+    /// This is true of `7.2.12-arch1-1` and `7.2.13-arch1-1`, but not of `7.2.12-arch1-1` and
+    /// `6.12.8-1-lts`.
+    #[must_use]
+    pub fn is_same_flavour(&self, other: &Self) -> bool {
+        let flavour = |release: &Self| -> String {
+            release.0.chars().filter(char::is_ascii_alphabetic).collect()
+        };
+        flavour(self) == flavour(other)
+    }
+}
+
 name_type!(
     /// A machine architecture as printed by `uname -m`, such as `x86_64`.
     Arch,

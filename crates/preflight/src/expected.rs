@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use dkms_engine::machine::{Machine, Trees};
 use dkms_engine::names::{KernelRelease, ModuleId};
 use dkms_engine::os::durable::{self, FileError};
-use dkms_engine::os::process::Program;
+use dkms_engine::os::journal::{self, Priority};
 use serde::{Deserialize, Serialize};
 
 use crate::verdict::Verdict;
@@ -68,11 +68,7 @@ pub(crate) fn announce(machine: &Machine, verdict: &Verdict) {
     if losses.is_empty() || env::var_os("JOURNAL_STREAM").is_none() {
         return;
     }
-    let entry = format!(
-        "MESSAGE={}\nMESSAGE_ID={MESSAGE_ID}\nPRIORITY=4\nSYSLOG_IDENTIFIER=alpm-dkms\n",
-        message(&losses)
-    );
-    let _ = Program::new("logger", &machine.env).arg("--journald").stdin(entry).run();
+    let _ = journal::log(&machine.env, &message(&losses), MESSAGE_ID, Priority::Warning);
 }
 
 fn losses(verdict: &Verdict) -> BTreeSet<ExpectedLoss> {

@@ -67,11 +67,8 @@ fn of_entries<'a>(kernels: &'a [Kernel], entries: &[u8]) -> Option<&'a Kernel> {
 ///
 /// The package of a removed kernel is unknown, so only the letters of the releases are compared.
 fn of_running<'a>(kernels: &'a [Kernel], running: &KernelRelease) -> Option<&'a Kernel> {
-    let flavour = |release: &KernelRelease| -> String {
-        release.as_str().chars().filter(char::is_ascii_alphabetic).collect()
-    };
     let is_running = |kernel: &&Kernel| kernel.release == *running;
-    let is_same = |kernel: &&Kernel| flavour(&kernel.release) == flavour(running);
+    let is_same = |kernel: &&Kernel| kernel.release.is_same_flavour(running);
     kernels.iter().find(is_running).or_else(|| kernels.iter().rfind(is_same))
 }
 

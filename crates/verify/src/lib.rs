@@ -46,10 +46,10 @@ pub fn faults(machine: &Machine, extent: &Extent) -> Result<Vec<Fault>, Failure>
         checked.iter().map(|kernel| kernel.release.clone()).collect();
     let mut found: BTreeSet<Fault> =
         dkms_engine::verify::faults(machine, &releases, all).into_iter().collect();
+    let stale = generator.as_ref().map(|it| stale_images(machine, it)).unwrap_or_default();
     if let Some(generator) = &generator {
-        let pending = stale_images(machine, generator);
         let is_pending = |fault: &Fault| {
-            pending
+            stale
                 .iter()
                 .filter_map(|report| report.image())
                 .any(|image| fault.problem.contains(&format!(": {}: ", image.display())))
@@ -57,7 +57,7 @@ pub fn faults(machine: &Machine, extent: &Extent) -> Result<Vec<Fault>, Failure>
         let of_kernel = |kernel| image_faults(machine, generator, kernel);
         found.extend(checked.iter().flat_map(of_kernel).filter(|fault| !is_pending(fault)));
     }
-    let pending = pending::faults(machine, generator.as_ref(), |kernel| {
+    let pending = pending::faults(machine, &stale, |kernel| {
         all || kernel.is_some_and(|kernel| releases.contains(kernel))
     });
     // A fault that says why a module is out of date is more useful than one that says it is

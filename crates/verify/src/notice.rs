@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use dkms_engine::machine::Machine;
 use dkms_engine::os::durable::{self, FileError};
+use dkms_engine::os::journal::{self, Priority};
 use dkms_engine::os::process::Program;
 use dkms_engine::os::symlinks;
 
@@ -65,11 +66,7 @@ pub fn renew_existing(machine: &Machine) -> Result<(), FileError> {
 /// Adds an entry to the journal, and runs the command in the settings. Errors are only logged,
 /// because the report at login remains.
 fn announce(machine: &Machine, text: &str) {
-    let entry = format!(
-        "MESSAGE={text}\nMESSAGE_ID={MESSAGE_ID}\nPRIORITY=3\nSYSLOG_IDENTIFIER=alpm-dkms\n"
-    );
-    let journal = Program::new("logger", &machine.env).arg("--journald").stdin(entry).run();
-    if let Err(error) = journal {
+    if let Err(error) = journal::log(&machine.env, text, MESSAGE_ID, Priority::Error) {
         log::info!("{error}");
     }
     let command = &machine.settings.notify.command;

@@ -4,23 +4,22 @@ use dkms_engine::dkms_tree::{PendingList, PendingWork};
 use dkms_engine::machine::Machine;
 use dkms_engine::names::KernelRelease;
 use dkms_engine::verify::Fault;
-use dkms_initramfs::{Generator, has_pending_images, stale_images};
+use dkms_initramfs::{ImageReport, has_pending_images};
 
-/// Returns the faults for the pending work of the kernels for which `is_checked` returns true. For
-/// work that concerns no particular kernel, `is_checked` gets `None`.
+/// Returns the faults for the pending work of the kernels for which `is_checked` returns true, and for
+/// the images in `stale`. For work that concerns no particular kernel, `is_checked` gets `None`.
 pub(crate) fn faults(
     machine: &Machine,
-    generator: Option<&Generator>,
+    stale: &[ImageReport],
     is_checked: impl Fn(Option<&KernelRelease>) -> bool,
 ) -> Vec<Fault> {
     let work = PendingList::of(&machine.trees).read();
     let mut found: Vec<Fault> = work.iter().filter_map(fault).collect();
     found.retain(|fault| is_checked(fault.kernel.as_ref()));
-    if let Some(generator) = generator.filter(|_| is_checked(None) && has_pending_images(machine)) {
-        for image in stale_images(machine, generator) {
-            let fault = Fault::new(None, None, image.to_string());
-            found.push(fault.with_advice("run: dkms initramfs"));
-        }
+    if is_checked(None) && has_pending_images(machine) {
+        found.extend(stale.iter().map(|image| {
+            Fault::new(None, None, image.to_string()).with_advice("run: dkms initramfs")
+        }));
     }
     found
 }

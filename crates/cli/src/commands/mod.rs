@@ -137,8 +137,8 @@ fn images_afterwards(
     }
 }
 
-/// Withdraws the notice of faults that have been corrected. If a unit runs the command, nobody reads
-/// its output, so that a new fault causes a notice.
+/// Removes the notice of faults that have been corrected. If systemd runs the command, a new fault
+/// causes a notice, because no user sees the output.
 fn renew_notice(machine: &Machine, console: &Console) {
     let renewed = match machine.options.by_systemd {
         true => notice::renew(machine),

@@ -35,11 +35,11 @@ pub(super) fn of(
             {
                 notes.push(failure.to_string());
             }
-            // The failure comes with the command that builds the module again.
             // autoinstall does not add modules.
             action if action.job() == Some((id, kernel)) && state == ModuleState::NotAdded => {
                 notes.push(format!("run: dkms install {id} -k {kernel}"));
             }
+            // The failure comes with the command that builds the module again.
             action if action.job() == Some((id, kernel)) && !is_failed => {
                 notes.push(format!("next: {step}\n  run: dkms autoinstall -k {kernel}"));
             }

@@ -5,6 +5,7 @@ pub(crate) mod copy_tree;
 pub mod digest;
 pub mod durable;
 pub(crate) mod jobserver;
+pub mod journal;
 pub mod limits;
 pub mod mount_table;
 pub(crate) mod parallel;

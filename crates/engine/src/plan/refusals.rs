@@ -115,19 +115,8 @@ pub(crate) fn headers_note(facts: &Facts, kernel: &KernelRelease) -> Note {
             // Headers without a kernel have no package, so compare the releases.
             *release != kernel
                 && k.kernel.headers.is_some()
-                && (!k.kernel.alive && same_flavour(release, kernel))
+                && (!k.kernel.alive && release.is_same_flavour(kernel))
         })
         .map(|(release, _)| release.clone());
     Note::NoHeaders { kernel: kernel.clone(), package, other }
-}
-
-/// Returns true if two releases look like versions of the same kernel package.
-///
-/// This is true of `7.2.12-arch1-1` and `7.2.13-arch1-1`, but not of `7.2.12-arch1-1` and
-/// `6.12.8-1-lts`.
-fn same_flavour(one: &KernelRelease, other: &KernelRelease) -> bool {
-    let flavour = |release: &KernelRelease| -> String {
-        release.as_str().chars().filter(|c| c.is_ascii_alphabetic()).collect()
-    };
-    flavour(one) == flavour(other)
 }

@@ -25,23 +25,20 @@ pub(super) fn faults(machine: &Machine, plan: &Plan) -> Vec<Fault> {
 }
 
 fn of_step(machine: &Machine, step: &Step) -> Option<Fault> {
-    let of = |kernel: Option<&KernelRelease>, module: Option<&ModuleId>, problem: String| {
-        Some(Fault::new(kernel, module, problem))
+    let removed = |kernel: Option<&KernelRelease>, module: &ModuleId, problem: String| {
+        let fault = Fault::new(kernel, Some(module), problem);
+        fault.with_advice("run: dkms autoinstall --pending")
     };
-    let removed = |kernel: Option<&KernelRelease>, module, problem| {
-        Some(of(kernel, Some(module), problem)?.with_advice("run: dkms autoinstall --pending"))
-    };
-    match &step.action {
+    let fault = match &step.action {
         Action::Build { module, kernel } | Action::Install { module, kernel, .. } => {
-            Some(not_installed(machine, step, module, kernel))
+            not_installed(machine, step, module, kernel)
         }
-        Action::Fail { module, kernel: Some(kernel), failure } => of(
-            Some(kernel),
-            Some(module),
-            format!("{module}: not installed for {kernel}: {failure}"),
-        ),
+        Action::Fail { module, kernel: Some(kernel), failure } => {
+            let problem = format!("{module}: not installed for {kernel}: {failure}");
+            Fault::new(Some(kernel), Some(module), problem)
+        }
         Action::Fail { module, kernel: None, failure } => {
-            of(None, Some(module), format!("{module}: not installed: {failure}"))
+            Fault::new(None, Some(module), format!("{module}: not installed: {failure}"))
         }
         Action::Uninstall { module, kernel, .. } => {
             let problem = format!("{module}: removed, but still installed for {kernel}");
@@ -56,17 +53,19 @@ fn of_step(machine: &Machine, step: &Step) -> Option<Fault> {
         }
         Action::Depmod(kernel) if step.why.contains(&Reason::Index) => {
             let problem = format!("{kernel}: module index missing or outdated");
-            Some(of(Some(kernel), None, problem)?.with_advice(format!("run: depmod {kernel}")))
+            let fault = Fault::new(Some(kernel), None, problem);
+            fault.with_advice(format!("run: depmod {kernel}"))
         }
         // `kernels::removed` reports what is left of removed kernels.
-        Action::RemoveLeftovers(_) | Action::Depmod(_) | Action::Leave => None,
+        Action::RemoveLeftovers(_) | Action::Depmod(_) | Action::Leave => return None,
         // These steps change nothing in a kernel's directory.
         Action::ImportSource { .. }
         | Action::Load { .. }
         | Action::Register(_)
         | Action::UseKept(_)
-        | Action::Adopt { .. } => None,
-    }
+        | Action::Adopt { .. } => return None,
+    };
+    Some(fault)
 }
 
 /// Returns the fault of a module that is not installed, or was built from outdated inputs.
