@@ -3,22 +3,24 @@
 //! | Module | Purpose |
 //! |---|---|
 //! | `boot_entry` | the kernel that the machine boots by default |
+//! | `installed_kernels` | the installed kernels, and the choice of those to check |
 //! | [`notice`] | reports important faults until they are corrected |
 //! | `pending` | the faults derived from pending work |
 
 mod boot_entry;
+mod installed_kernels;
 pub mod notice;
 mod pending;
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use dkms_engine::failure::Failure;
-use dkms_engine::machine::{Kernel, Kernels, Machine, running_release};
+use dkms_engine::machine::{Kernel, Machine};
 use dkms_engine::names::{KernelRelease, ModuleName, ModuleVersion};
 pub use dkms_engine::verify::Fault;
-use dkms_engine::version;
-use dkms_initramfs::{Generator, has_images, image_faults, stale_images};
+use dkms_initramfs::{Generator, image_faults, stale_images};
+
+use crate::installed_kernels::InstalledKernels;
 
 /// The part of a machine to check. By default, everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -37,37 +39,11 @@ pub struct Extent {
 /// # Errors
 /// [`Failure`] if the kernels cannot be listed, or if a kernel in `extent` is not installed.
 pub fn faults(machine: &Machine, extent: &Extent) -> Result<Vec<Fault>, Failure> {
-    let alive: Vec<Kernel> =
-        Kernels::read(&machine.trees)?.all.into_iter().filter(|kernel| kernel.alive).collect();
+    let kernels = InstalledKernels::read(machine)?;
     let generator = Generator::detect(machine);
-    let checked = kernels(machine, extent, &alive, generator.as_ref())?;
+    let checked = kernels.selected(machine, extent, generator.as_ref())?;
     let all = extent.kernels.is_empty() && !extent.boot && extent.module.is_none();
-    let releases: BTreeSet<KernelRelease> =
-        checked.iter().map(|kernel| kernel.release.clone()).collect();
-    let mut found: BTreeSet<Fault> =
-        dkms_engine::verify::faults(machine, &releases, all).into_iter().collect();
-    let stale = generator.as_ref().map(|it| stale_images(machine, it)).unwrap_or_default();
-    if let Some(generator) = &generator {
-        let is_pending = |fault: &Fault| {
-            stale
-                .iter()
-                .filter_map(|report| report.image())
-                .any(|image| fault.problem.contains(&format!(": {}: ", image.display())))
-        };
-        let of_kernel = |kernel| image_faults(machine, generator, kernel);
-        found.extend(checked.iter().flat_map(of_kernel).filter(|fault| !is_pending(fault)));
-    }
-    let pending = pending::faults(machine, &stale, |kernel| {
-        all || kernel.is_some_and(|kernel| releases.contains(kernel))
-    });
-    // A fault that says why a module is out of date is more useful than one that says it is
-    // pending.
-    let is_known = |fault: &Fault| {
-        let same = |other: &Fault| other.module == fault.module && other.kernel == fault.kernel;
-        fault.module.is_some() && found.iter().any(same)
-    };
-    let pending: Vec<Fault> = pending.into_iter().filter(|fault| !is_known(fault)).collect();
-    found.extend(pending);
+    let mut found = faults_of(machine, &checked, all, generator.as_ref());
     if let Some((name, version)) = &extent.module {
         found.retain(|fault| {
             fault.module.as_ref().is_some_and(|id| {
@@ -81,64 +57,54 @@ pub fn faults(machine: &Machine, extent: &Extent) -> Result<Vec<Fault>, Failure>
 /// Returns the faults that concern the kernel that boots by default or the running one. If neither is
 /// known, returns those of all kernels that can be booted.
 fn faults_that_matter(machine: &Machine) -> Vec<Fault> {
-    let kernels = Kernels::read(&machine.trees).map(|kernels| kernels.all).unwrap_or_default();
-    let alive: Vec<Kernel> = kernels.into_iter().filter(|kernel| kernel.alive).collect();
-    let running = running_release().filter(|_| machine.trees.root == Path::new("/"));
-    let default = boot_entry::default_kernel(machine, &alive, running.as_ref());
-    let is_running =
-        |kernel: &&Kernel| running.as_ref() == Some(&kernel.release) && !is_copy(kernel, &alive);
-    let kernels = alive.iter().filter(is_running).chain(default);
-    let extent = Extent {
-        kernels: kernels.map(|kernel| kernel.release.clone()).collect(),
-        ..Extent::default()
-    };
     // An unreadable install tree has been reported by the run itself.
-    faults(machine, &extent).unwrap_or_default()
+    let Ok(kernels) = InstalledKernels::read(machine) else { return Vec::new() };
+    let generator = Generator::detect(machine);
+    let known: BTreeSet<KernelRelease> = kernels
+        .running()
+        .into_iter()
+        .chain(kernels.default(machine))
+        .map(|kernel| kernel.release.clone())
+        .collect();
+    let extent = Extent { kernels: known, ..Extent::default() };
+    let checked = kernels.selected(machine, &extent, generator.as_ref()).unwrap_or_default();
+    let all = extent.kernels.is_empty();
+    faults_of(machine, &checked, all, generator.as_ref()).into_iter().collect()
 }
 
-/// Returns the kernels to check.
-///
-/// Without a kernel in `extent`, these are the ones with an image and the running one. On a machine
-/// without images, such as a container, these are all kernels.
-fn kernels(
+/// Returns the faults of the kernels in `checked`. With `all`, also returns those that concern no
+/// particular kernel, and those of removed kernels.
+fn faults_of(
     machine: &Machine,
-    extent: &Extent,
-    alive: &[Kernel],
+    checked: &[&Kernel],
+    all: bool,
     generator: Option<&Generator>,
-) -> Result<Vec<Kernel>, Failure> {
-    let named = &extent.kernels;
-    if let Some(missing) = named.iter().find(|it| alive.iter().all(|k| k.release != **it)) {
-        let kernels: Vec<&str> = alive.iter().map(|kernel| kernel.release.as_str()).collect();
-        let installed = kernels.join(", ");
-        let message =
-            format!("{missing}: no such kernel in /usr/lib/modules (installed: {installed})");
-        return Err(Failure::new(2, message));
+) -> BTreeSet<Fault> {
+    let releases: BTreeSet<KernelRelease> =
+        checked.iter().map(|kernel| kernel.release.clone()).collect();
+    let mut found: BTreeSet<Fault> =
+        dkms_engine::verify::faults(machine, &releases, all).into_iter().collect();
+    let stale = generator.map(|it| stale_images(machine, it)).unwrap_or_default();
+    if let Some(generator) = generator {
+        let is_pending = |fault: &Fault| {
+            stale
+                .iter()
+                .filter_map(|report| report.image())
+                .any(|image| fault.problem.contains(&format!(": {}: ", image.display())))
+        };
+        let of_kernel = |kernel: &&Kernel| image_faults(machine, generator, kernel);
+        found.extend(checked.iter().flat_map(of_kernel).filter(|fault| !is_pending(fault)));
     }
-    if !named.is_empty() {
-        let is_named = |kernel: &&Kernel| named.contains(&kernel.release);
-        return Ok(alive.iter().filter(is_named).cloned().collect());
-    }
-    let running = running_release().filter(|_| machine.trees.root == Path::new("/"));
-    if extent.boot
-        && let Some(kernel) = boot_entry::default_kernel(machine, alive, running.as_ref())
-    {
-        return Ok(vec![kernel.clone()]);
-    }
-    let boots = |kernel: &&Kernel| {
-        running.as_ref() == Some(&kernel.release)
-            || generator.is_some_and(|generator| has_images(machine, generator, kernel))
+    let pending = pending::faults(machine, &stale, |kernel| {
+        all || kernel.is_some_and(|kernel| releases.contains(kernel))
+    });
+    // A fault that says why a module is out of date is more useful than one that says it is
+    // pending.
+    let is_known = |fault: &Fault| {
+        let same = |other: &Fault| other.module == fault.module && other.kernel == fault.kernel;
+        fault.module.is_some() && found.iter().any(same)
     };
-    let current: Vec<Kernel> = alive.iter().filter(|it| !is_copy(it, alive)).cloned().collect();
-    let bootable: Vec<Kernel> = current.iter().filter(boots).cloned().collect();
-    Ok(if bootable.is_empty() { current } else { bootable })
-}
-
-/// Returns true if the kernel is a copy that is kept until the next boot: its package has been upgraded
-/// to another kernel.
-fn is_copy(kernel: &Kernel, alive: &[Kernel]) -> bool {
-    alive.iter().any(|other| {
-        other.pkgbase.is_some()
-            && other.pkgbase == kernel.pkgbase
-            && version::compare(kernel.release.as_str(), other.release.as_str()).is_lt()
-    })
+    let pending: Vec<Fault> = pending.into_iter().filter(|fault| !is_known(fault)).collect();
+    found.extend(pending);
+    found
 }

@@ -157,31 +157,20 @@ impl Reading<'_> {
         if boot && self.kernels.is_given() {
             return refuse(2, "--boot: cannot be combined with -k (expected only one of them)");
         }
-        let bad = |why: BadName| Failure::new(1, why.to_string());
         let kernels = match self.kernels.is_given() {
             true => self.kernels.targets(self.context)?.into_iter().map(|it| it.kernel).collect(),
             false => BTreeSet::new(),
         };
-        let module = match (module.module, module.version) {
-            (None, None) => None,
-            (None, Some(_)) => return refuse(1, "verify: a version without a module"),
-            (Some(name), version) => {
-                let name: ModuleName = name.parse().map_err(bad)?;
-                let version = version.map(|version| version.parse().map_err(bad)).transpose()?;
-                let known = versions(self.context.machine, &name);
-                if !known
-                    .iter()
-                    .any(|it| version.as_ref().is_none_or(|version| it.version == *version))
-                {
-                    let id =
-                        version.map_or(name.to_string(), |version| format!("{name}/{version}"));
-                    return Err(
-                        Failure::new(3, format!("{id}: not added")).with_hint("see: dkms status")
-                    );
-                }
-                Some((name, version))
-            }
-        };
+        let module = self.name_and_version(module)?;
+        if let Some((name, version)) = &module
+            && !versions(self.context.machine, name)
+                .iter()
+                .any(|it| version.as_ref().is_none_or(|version| it.version == *version))
+        {
+            let id = version.as_ref().map(|version| format!("{name}/{version}"));
+            let id = id.unwrap_or_else(|| name.to_string());
+            return Err(Failure::new(3, format!("{id}: not added")).with_hint("see: dkms status"));
+        }
         Ok(Intent::Verify(Extent { kernels, boot, module }))
     }
 
@@ -224,17 +213,31 @@ impl Reading<'_> {
     }
 
     fn explain(&self, module: ModuleArg) -> Result<Intent, Failure> {
-        let bad = |why: BadName| Failure::new(1, why.to_string());
-        let Some(name) = module.module else {
+        let Some((module, version)) = self.name_and_version(module)? else {
             return Err(Failure::new(1, "explain: no module given")
                 .with_hint(format!("run: {}", self.command.expected())));
         };
         let kernels = self.kernels.is_given().then(|| self.kernels.targets(self.context));
-        Ok(Intent::Explain {
-            module: name.parse().map_err(bad)?,
-            version: module.version.map(|version| version.parse().map_err(bad)).transpose()?,
-            kernels: kernels.transpose()?,
-        })
+        Ok(Intent::Explain { module, version, kernels: kernels.transpose()? })
+    }
+
+    /// Returns the name and the version of a module for a command that works on all versions if none
+    /// is given. Returns `None` if neither is given.
+    fn name_and_version(
+        &self,
+        module: ModuleArg,
+    ) -> Result<Option<(ModuleName, Option<ModuleVersion>)>, Failure> {
+        let bad = |why: BadName| Failure::new(1, why.to_string());
+        let Some(name) = module.module else {
+            return match module.version {
+                Some(_) => {
+                    refuse(1, format!("{}: a version without a module", self.command.name()))
+                }
+                None => Ok(None),
+            };
+        };
+        let version = module.version.map(|version| version.parse().map_err(bad)).transpose()?;
+        Ok(Some((name.parse().map_err(bad)?, version)))
     }
 
     fn load(&self, module: ModuleArg) -> Result<Intent, Failure> {

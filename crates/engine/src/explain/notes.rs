@@ -84,7 +84,8 @@ fn about(
         | Note::Kept { module, kernel: of }
         | Note::NotAutomatic { module, kernel: of }
         | Note::Deferred { module, kernel: of, .. }
-        | Note::Tied { module, kernel: of, .. } => (module, of) == (id, kernel),
+        | Note::Tied { module, kernel: of, .. }
+        | Note::Changed { module, kernel: of, .. } => (module, of) == (id, kernel),
         Note::SourceMissing { module, .. } | Note::Held { module, .. } => module == id,
         Note::Parked(works) => {
             let work = PendingWork::install(id, kernel);

@@ -52,7 +52,7 @@ pub use settings::{
     Framework, InitramfsMode, InitramfsSettings, NotifySettings, PreflightMode, PreflightSettings,
     Settings,
 };
-pub(crate) use symbol_versions::{exported_by_kernel, is_exported_by_module};
+pub(crate) use symbol_versions::{exported_by_kernel, exported_by_modules};
 pub use trees::Trees;
 pub use trial::Trial;
 pub(crate) use warnings::Warnings;

@@ -29,12 +29,18 @@ pub(crate) fn exported_by_kernel<'a>(
     Some(text.split(|byte| *byte == b'\n').filter_map(symbol).collect())
 }
 
-/// Returns true if depmod has found a module that exports the symbol `name` in the kernel's
-/// directory `dir`. It may belong to any package.
-pub(crate) fn is_exported_by_module(dir: &Path, name: &str) -> bool {
+/// Returns those of `names` that a module in the kernel's directory `dir` exports, as far as depmod
+/// knows. The modules may belong to any package.
+pub(crate) fn exported_by_modules<'a>(dir: &Path, names: &HashSet<&'a str>) -> HashSet<&'a str> {
+    if names.is_empty() {
+        return HashSet::new();
+    }
     let text = fs::read_to_string(dir.join(MODULE_SYMBOLS)).unwrap_or_default();
-    let alias = format!("alias symbol:{name} ");
-    text.lines().any(|line| line.starts_with(&alias))
+    let exported = text.lines().filter_map(|line| {
+        let (name, _) = line.strip_prefix("alias symbol:")?.split_once(' ')?;
+        names.get(name).copied()
+    });
+    exported.collect()
 }
 
 #[cfg(test)]
@@ -59,8 +65,8 @@ mod tests {
         let names = HashSet::from(["printk", "kfree", "missing"]);
         let found = exported_by_kernel(&kernels.all[0], &names).unwrap();
         assert_eq!(found, HashMap::from([("printk", 42), ("kfree", 0)]));
-        assert!(is_exported_by_module(&dir, "foo_get"));
-        assert!(!is_exported_by_module(&dir, "foo"));
+        let of_modules = exported_by_modules(&dir, &HashSet::from(["foo_get", "foo"]));
+        assert_eq!(of_modules, HashSet::from(["foo_get"]));
         root.remove("usr/lib/modules/7.2/build/Module.symvers");
         assert_eq!(exported_by_kernel(&kernels.all[0], &names), None);
     }

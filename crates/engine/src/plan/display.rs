@@ -156,6 +156,12 @@ impl fmt::Display for Note {
                 f,
                 "{module}: stays installed for {kernel}: its replacement is not installed"
             ),
+            Self::Changed { module, kernel, file } => write!(
+                f,
+                "{module} for {kernel}: {} has been changed since its installation and stays\n  \
+                 run: dkms install {module} -k {kernel} --force",
+                file.display()
+            ),
             Self::Copy(kernel) => write!(
                 f,
                 "{kernel}: skipped: not owned by a package; may be a copy kept until the next boot"

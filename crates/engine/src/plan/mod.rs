@@ -40,14 +40,9 @@ pub fn make(request: &Request, facts: &Facts) -> Result<Plan, Failure> {
     for problem in &facts.problems {
         planner.plan.notes.push(Note::Problem(problem.clone()));
     }
-    for (kernel, about) in &facts.kernels {
+    for about in facts.kernels.values() {
         for object in &about.replaced {
-            let id = &object.module;
-            planner.note(Note::Problem(format!(
-                "{id} for {kernel}: {} has been changed since its installation and stays\n  run: \
-                 dkms install {id} -k {kernel} --force",
-                about.kernel.dir.join(&object.path).display()
-            )));
+            planner.note(Note::changed(&about.kernel, object));
         }
     }
     match request {

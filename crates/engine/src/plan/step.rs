@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use crate::dkms_tree::{PendingWork, Reason};
+use crate::dkms_tree::{PendingWork, Placed, Reason};
 use crate::facts::ImportedBuild;
 use crate::failure::Failure;
+use crate::machine::Kernel;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 use crate::os::digest::Digest;
 
@@ -221,6 +222,15 @@ pub enum Note {
         /// The installed module that would have to be replaced, too.
         with: ModuleId,
     },
+    /// An object has been changed by hand since it was installed, and stays as it is.
+    Changed {
+        /// The module that contains the object.
+        module: ModuleId,
+        /// The kernel for which the object is installed.
+        kernel: KernelRelease,
+        /// The file of the object.
+        file: PathBuf,
+    },
     /// The module is already in the requested state.
     Already {
         /// The module on which the command acts.
@@ -343,6 +353,17 @@ impl Plan {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.steps().next().is_none()
+    }
+}
+
+impl Note {
+    /// Returns the note about an object of `kernel` that has been changed by hand.
+    pub(crate) fn changed(kernel: &Kernel, object: &Placed) -> Self {
+        Self::Changed {
+            module: object.module.clone(),
+            kernel: kernel.release.clone(),
+            file: kernel.dir.join(&object.path),
+        }
     }
 }
 

@@ -1,15 +1,16 @@
 //! The faults of the objects in a kernel's directory.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use super::Fault;
 use super::signatures::Signatures;
 use crate::dkms_tree::{Condition, Placed};
 use crate::facts::KernelFacts;
 use crate::installing::shadowed_objects;
-use crate::machine::{Kernel, Machine, exported_by_kernel, is_exported_by_module};
+use crate::machine::{Kernel, Machine, exported_by_kernel, exported_by_modules};
 use crate::objects::{ModInfo, Symbols, parse_modinfo, read_uncompressed, signature_of};
 use crate::os::parallel::on_all_cores;
+use crate::plan::Note;
 
 /// An object in a kernel's directory, with the data that the kernel checks when loading it.
 struct Object<'a> {
@@ -38,10 +39,7 @@ pub(super) fn faults(machine: &Machine, about: &KernelFacts) -> Vec<Fault> {
     let unreadable = placed.iter().zip(&read).filter(|(_, object)| object.is_none());
     found.extend(unreadable.map(|(placed, _)| fault(kernel, placed, "not a kernel object")));
     let objects: Vec<Object<'_>> = read.into_iter().flatten().collect();
-    // The plan reports those that have been replaced since the previous run.
-    let is_new = |object: &Placed| about.replaced.iter().any(|new| new.path == object.path);
-    let known = objects.iter().filter(|object| !is_new(object.placed));
-    found.extend(known.filter_map(|object| changed(kernel, object.placed)));
+    found.extend(objects.iter().filter_map(|object| changed(kernel, object.placed)));
     found.extend(objects.iter().filter_map(|object| wrong_vermagic(kernel, object)));
     found.extend(unresolved(kernel, &objects));
     let signatures = Signatures::required_by(machine, kernel);
@@ -69,16 +67,12 @@ fn fault(kernel: &Kernel, placed: &Placed, problem: &str) -> Fault {
     Fault::new(Some(release), Some(id), problem).with_advice(advice)
 }
 
-/// Returns the fault of an object that was replaced by another one. A plan reports it in the same words.
+/// Returns the fault of an object that was changed by hand. It equals the fault that a plan reports if
+/// the change is new.
 fn changed(kernel: &Kernel, placed: &Placed) -> Option<Fault> {
-    let (id, release) = (&placed.module, &kernel.release);
-    let file = kernel.dir.join(&placed.path);
-    let problem = format!(
-        "{id} for {release}: {} has been changed since its installation and stays",
-        file.display()
-    );
+    let note = || Note::changed(kernel, placed).to_string();
     let is_other = placed.condition == Condition::Other;
-    is_other.then(|| Fault { problem, ..fault(kernel, placed, "") })
+    is_other.then(|| Fault::new(Some(&kernel.release), Some(&placed.module), note()))
 }
 
 fn wrong_vermagic(kernel: &Kernel, object: &Object<'_>) -> Option<Fault> {
@@ -96,12 +90,10 @@ fn unresolved(kernel: &Kernel, objects: &[Object<'_>]) -> Vec<Fault> {
     let Some(of_kernel) = exported_by_kernel(kernel, &needed) else { return Vec::new() };
     let exported = objects.iter().flat_map(|object| object.symbols.exported.iter());
     let of_modules: HashSet<&str> = exported.map(String::as_str).collect();
-    let unknown = |name: &&str| {
-        !of_kernel.contains_key(*name)
-            && !of_modules.contains(*name)
-            && !is_exported_by_module(&kernel.dir, name)
-    };
-    let unknown: BTreeSet<&str> = needed.iter().copied().filter(|name| unknown(name)).collect();
+    let is_unknown = |name: &&str| !of_kernel.contains_key(*name) && !of_modules.contains(*name);
+    let unknown: HashSet<&str> = needed.iter().copied().filter(is_unknown).collect();
+    let of_others = exported_by_modules(&kernel.dir, &unknown);
+    let unknown: HashSet<&str> = unknown.difference(&of_others).copied().collect();
     objects
         .iter()
         .filter_map(|object| {

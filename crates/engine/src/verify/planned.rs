@@ -94,7 +94,8 @@ fn of_note(note: &Note) -> Option<Fault> {
         }
         Note::KnownFailure { module, kernel, .. }
         | Note::Deferred { module, kernel, .. }
-        | Note::Tied { module, kernel, .. } => (Some(kernel), Some(module)),
+        | Note::Tied { module, kernel, .. }
+        | Note::Changed { module, kernel, .. } => (Some(kernel), Some(module)),
         Note::SourceMissing { module, .. } | Note::Held { module, .. } => (None, Some(module)),
         Note::Parked(_) | Note::Incomplete(_) | Note::Running { .. } | Note::Problem(_) => {
             (None, None)
