@@ -1,6 +1,7 @@
 //! Prints the progress of a command: results on standard output, failures on standard error, and
 //! progress bars below both.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use dkms_engine::failure::Failure;
 use dkms_engine::machine::Trees;
 use dkms_engine::names::Arch;
-use dkms_engine::plan::{Action, Note, Plan, Step};
+use dkms_engine::plan::{Action, Note, Plan, Step, Task};
 use dkms_engine::report::{Event, Finished, Outcome, Report, Watch};
 
 use crate::output::bars::{Bars, Screen};
@@ -23,6 +24,8 @@ pub struct Progress<'a> {
     trees: &'a Trees,
     arch: &'a Arch,
     bars: Option<Bars>,
+    /// The tasks of which a step has failed or was skipped.
+    unsuccessful: BTreeSet<Task>,
 }
 
 impl<'a> Progress<'a> {
@@ -35,7 +38,15 @@ impl<'a> Progress<'a> {
         trees: &'a Trees,
         arch: &'a Arch,
     ) -> Self {
-        Self { out: Box::new(out), errors: Box::new(errors), verbosity, trees, arch, bars: None }
+        Self {
+            out: Box::new(out),
+            errors: Box::new(errors),
+            verbosity,
+            trees,
+            arch,
+            bars: None,
+            unsuccessful: BTreeSet::new(),
+        }
     }
 
     /// Adds progress bars on `screen`, if there is one. `out` and `errors` must write [above the
@@ -94,7 +105,7 @@ impl<'a> Progress<'a> {
     }
 
     fn finished(&mut self, finished: &Finished) {
-        let Finished { step, outcome, elapsed, .. } = finished;
+        let Finished { task, step, outcome, elapsed } = finished;
         match outcome {
             Outcome::Done => {
                 self.make_output(&step.action, None);
@@ -108,8 +119,14 @@ impl<'a> Progress<'a> {
                     self.note(&Note::Declined { module, kernel, why }.to_string());
                 }
             }
-            Outcome::Skipped(why) => self.say(&format!("skipped: {}: {why}", step.action)),
+            // The build, which is reported first, says why its module is not installed.
+            Outcome::Skipped(_) if self.unsuccessful.contains(task) => {}
+            Outcome::Skipped(why) => {
+                self.unsuccessful.insert(*task);
+                self.say(&format!("skipped: {}: {why}", step.action));
+            }
             Outcome::Failed(failed) => {
+                self.unsuccessful.insert(*task);
                 self.make_output(&step.action, failed.log.as_deref());
                 self.error(&failure(&step.action, failed));
             }
