@@ -1,5 +1,5 @@
-//! The images in hooks: a snapshot before the generators' own hooks, and the regeneration of stale
-//! images after them.
+//! What hooks do about images: record their state before the generators' own hooks, and regenerate
+//! stale images after them.
 
 use std::io::{self, BufRead};
 use std::process::ExitCode;

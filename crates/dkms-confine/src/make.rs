@@ -140,9 +140,9 @@ fn open(fifo: &Path) -> io::Result<(File, File)> {
     Ok((open()?, open()?))
 }
 
-/// Removes the options `-jN`, `-j N` and `--jobs=N`. Returns the other words, and the `N` of the
-/// last of these options; empty if that option has no number, and `None` if there is no such
-/// option.
+/// Removes the options `-jN`, `-j N` and `--jobs=N`. Returns the remaining words, and the number of
+/// the last option that was removed: an empty string if that option has no number, and `None` if no
+/// option was removed.
 fn without_jobs(words: Vec<OsString>) -> (Vec<OsString>, Option<String>) {
     let (mut others, mut jobs) = (Vec::new(), None);
     let mut words = words.into_iter().peekable();

@@ -19,7 +19,7 @@
 //! | `signing` | chooses the signing key for each kernel, and creates keys | os, objects, machine, other_distributions |
 //! | `dkms_tree` | the files of `/var/lib/dkms`: state, records, pending work, builds | os, objects, machine, conf |
 //! | `module_scripts` | runs a module's own scripts | os, machine, conf, dkms_tree |
-//! | `lint` | finds mistakes in the source of a module, for its author | os, machine, conf, dkms_tree, module_scripts |
+//! | `lint` | finds mistakes in the source of a module | os, machine, conf, dkms_tree, module_scripts |
 //! | `status` | the output of `dkms status` | os, objects, machine, dkms_tree |
 //! | `facts` | everything a plan depends on, read once | os, objects, machine, conf, signing, dkms_tree |
 //! | `archive` | exports and imports modules as archives and directories | os, machine, conf, dkms_tree, facts |
@@ -28,7 +28,7 @@
 //! | `building` | compiles one module for one kernel | os, objects, machine, conf, signing, dkms_tree, module_scripts, facts, report |
 //! | `installing` | installs and uninstalls objects in a kernel's directory | os, objects, machine, conf, signing, dkms_tree |
 //! | `verify` | checks that modules are installed as they should be | os, objects, machine, signing, dkms_tree, status, facts, plan, installing |
-//! | `explain` | explains why a module is in its state | machine, dkms_tree, facts, plan, building |
+//! | `explain` | explains the state of a module | machine, dkms_tree, facts, plan, building |
 //! | `act` | carries out a plan; the only module that changes the machine | os, objects, machine, conf, signing, dkms_tree, module_scripts, facts, plan, report, building, installing, other_distributions |
 
 pub mod act;

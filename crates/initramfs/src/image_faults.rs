@@ -25,8 +25,8 @@ pub fn has_images(machine: &Machine, generator: &Generator, kernel: &Kernel) -> 
     images.iter().any(|image| image.below(&machine.trees.root).exists())
 }
 
-/// Returns the faults of a kernel's existing images: one for each image with another kernel, without
-/// a module that it needs, or with an older object of a module.
+/// Returns the faults of a kernel's existing images: one for each image that contains another
+/// kernel, lacks a module that it needs, or contains an outdated object.
 ///
 /// Reads an image only if it may or should contain a dkms module.
 #[must_use]

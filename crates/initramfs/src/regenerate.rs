@@ -231,8 +231,8 @@ fn fault(
     }
 }
 
-/// Returns the indexes of the images that the generator writes when it regenerates those at the
-/// indexes `stale`: these, and the others of their presets.
+/// Returns the indexes of all images that regenerating the `stale` images writes, including the other
+/// images of the same presets.
 fn written_with(kernel: &KernelAssessment, stale: &[usize]) -> Vec<usize> {
     let preset = |index: usize| kernel.images[index].image.preset.as_ref();
     let presets: BTreeSet<&String> = stale.iter().filter_map(|index| preset(*index)).collect();

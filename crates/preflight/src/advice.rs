@@ -25,11 +25,11 @@ pub fn newer_source(machine: &Machine, module: &ModuleId) -> Option<String> {
     lines(program, root, &[(module, package)].into(), "; run: pacman -Syu").pop()
 }
 
-/// Returns a line for each module that would be lost and for which another source can help: a newer
-/// version in the repositories, or a foreign package (for example, from the AUR), which may have
-/// one.
+/// Returns a line for each module that would be lost, and that has a newer version in the
+/// repositories or comes from a foreign package (for example, from the AUR), which may have a newer
+/// version.
 ///
-/// `program` is the path of alpm-query. Returns nothing if it does not answer.
+/// `program` is the path of alpm-query. Returns an empty list if alpm-query fails.
 pub(crate) fn newer_sources(
     program: &Path,
     root: &Path,

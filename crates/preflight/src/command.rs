@@ -1,4 +1,4 @@
-//! The command `dkms preflight`: tries the modules outside a transaction.
+//! The command `dkms preflight`: test-builds the modules outside a transaction.
 
 use std::collections::BTreeSet;
 use std::io::{self, BufRead};
@@ -161,17 +161,17 @@ impl Question {
         let names = packages.map(|(name, version)| format!("{name} {version}"));
         let names: Vec<String> = names.collect();
         let text = match names.as_slice() {
-            [] => "would try nothing".to_owned(),
-            names => format!("would try: {}", names.join(", ")),
+            [] => "would build nothing".to_owned(),
+            names => format!("would test-build the modules with: {}", names.join(", ")),
         };
         LineWriter::new(io::stdout()).line(&text);
     }
 
-    /// Prints that there is nothing to try, for the reason `why`.
+    /// Prints that there is nothing to build, for the reason `why`.
     fn nothing(&self, why: &str) {
         let text = match self.json {
             true => Report::of(&Verdict::default(), false).to_json(),
-            false => format!("nothing to try: {why}"),
+            false => format!("nothing to build: {why}"),
         };
         LineWriter::new(io::stdout()).lines(&text);
     }

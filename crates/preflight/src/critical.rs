@@ -1,4 +1,4 @@
-//! Finds the kernel modules that this machine needs to start and be used.
+//! Finds the kernel modules without which this machine cannot start or be used.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,4 @@
-//! The PreTransaction hook: runs a preflight and decides whether the transaction may go on.
+//! The PreTransaction hook: runs a preflight and decides whether the transaction may continue.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -61,7 +61,7 @@ fn run(args: &HookArgs, targets: &Targets) -> Result<bool, NotTried> {
         return Err(NotTried::new("pacman works on another root directory (--root)"));
     }
     if args.dry_run {
-        say(&format!("would try the modules for {} paths", targets.paths.len()));
+        say(&format!("would test-build the modules for {} paths", targets.paths.len()));
         return Ok(false);
     }
     for problem in machine.settings.problems() {

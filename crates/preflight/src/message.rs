@@ -13,12 +13,12 @@ use crate::verdict::{OtherFailure, Regression, RegressionCause, Verdict};
 /// The consequence of a verdict for a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Consequence {
-    /// The transaction goes on.
-    GoesOn,
+    /// The transaction continues.
+    Continues,
     /// The transaction is aborted.
     Aborts,
-    /// A transaction with these packages would go on.
-    WouldGoOn,
+    /// A transaction with these packages would continue.
+    WouldContinue,
     /// A transaction with these packages would be aborted.
     WouldAbort,
 }
@@ -50,7 +50,7 @@ pub(crate) fn lines(
     }
     for (module, why) in &verdict.unknown {
         let subject = module.as_ref().map_or_else(String::new, |id| format!("{id}: "));
-        let _ = writeln!(text, "note: {subject}not tried: {why}");
+        let _ = writeln!(text, "note: {subject}not test-built: {why}");
     }
     for OtherFailure { module, kernel, complaint, stays } in &verdict.failures {
         let _ = writeln!(text, "warning: {}", failure(module, kernel.as_ref(), complaint));
@@ -67,9 +67,11 @@ pub(crate) fn lines(
         let _ = writeln!(text, "error: {}", lost(regression));
     }
     text += match consequence {
-        Consequence::GoesOn => return text,
-        Consequence::WouldGoOn if verdict.regressions.is_empty() => return text,
-        Consequence::WouldGoOn => return text + "A transaction with these packages would go on.\n",
+        Consequence::Continues => return text,
+        Consequence::WouldContinue if verdict.regressions.is_empty() => return text,
+        Consequence::WouldContinue => {
+            return text + "A transaction with these packages would not be aborted.\n";
+        }
         Consequence::Aborts => "The transaction is aborted; nothing has been changed.\n",
         Consequence::WouldAbort => "A transaction with these packages would be aborted.\n",
     };
@@ -122,7 +124,7 @@ fn all_lost(regressions: Vec<&Regression>) -> Vec<String> {
         }
         let modules: Vec<String> = group.iter().map(|it| it.installed.id.to_string()).collect();
         let why = no_headers(&modules.join(", "), kernel, package);
-        format!("{why}\n  note: they work for {works_for} ({package})")
+        format!("{why}\n  note: they work with {works_for} ({package})")
     });
     together.chain(others.into_iter().map(lost)).collect()
 }
@@ -142,7 +144,7 @@ fn lost(regression: &Regression) -> String {
             failure(module, Some(kernel), complaint)
         }
     };
-    let _ = write!(text, "\n  note: {} works for {works_for} ({package})", installed.id);
+    let _ = write!(text, "\n  note: {} works with {works_for} ({package})", installed.id);
     if let Some(critical) = critical {
         let _ =
             write!(text, "\n  note: this machine needs {}, which {critical}", installed.id.name);
@@ -176,7 +178,7 @@ fn commands(critical: &[&Regression], arriving: &Arriving, advice: &[String]) ->
     }
     let _ = writeln!(
         text,
-        "  to continue without {}, repeat the pacman command after: dkms preflight --allow-once",
+        "  to continue without {}, run: dkms preflight --allow-once, and repeat the pacman command",
         modules.join(", ")
     );
     text

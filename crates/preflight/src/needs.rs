@@ -33,7 +33,9 @@ impl Needs {
     ) -> Option<String> {
         let named = &machine.settings.preflight.critical;
         if module.names().any(|name| named.contains(&name)) {
-            return Some("is named by [preflight] critical in /etc/dkms/alpm-dkms.toml".to_owned());
+            return Some(
+                "is listed in [preflight] critical in /etc/dkms/alpm-dkms.toml".to_owned(),
+            );
         }
         if let Some(use_) = module.objects.iter().find_map(|object| self.in_use.get(object)) {
             return Some(use_.clone());

@@ -1,4 +1,4 @@
-//! The reason why modules could not be tried.
+//! The reason why modules could not be test-built.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use dkms_engine::failure::Failure;
 use dkms_engine::os::durable::FileError;
 use serde::{Deserialize, Serialize};
 
-/// The reason why modules could not be tried. It is a note for the user, never a reason to abort a
+/// The reason why modules could not be test-built. It is a note for the user, never a reason to abort a
 /// transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotTried(String);
@@ -19,7 +19,7 @@ impl NotTried {
 
     /// Returns the line for the output of a transaction.
     pub(crate) fn note(&self) -> String {
-        format!("note: modules not tried before the transaction: {self}")
+        format!("note: modules not test-built before the transaction: {self}")
     }
 }
 

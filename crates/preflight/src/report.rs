@@ -43,7 +43,7 @@ struct Module<'a> {
     version: &'a ModuleVersion,
 }
 
-/// A module that works for the kernel's package now and would not afterwards.
+/// A module that works with the kernel's package now and would not afterwards.
 #[derive(Debug, Serialize)]
 struct Lost<'a> {
     /// The version that does not build.

@@ -270,7 +270,7 @@ fn copy(from: &[PathBuf], to: &Path) -> Result<(), NotTried> {
     run_cp(&[], Path::new("/"), from, to)
 }
 
-/// Runs cp(1) in the directory `dir`, with more `options`.
+/// Runs cp(1) in the directory `dir`, with the additional `options`.
 fn run_cp(options: &[&str], dir: &Path, from: &[PathBuf], to: &Path) -> Result<(), NotTried> {
     if from.is_empty() {
         return Ok(());

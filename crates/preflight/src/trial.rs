@@ -44,8 +44,8 @@ pub(crate) struct TrialJob {
     pub(crate) root: PathBuf,
     /// The directory for scratch space.
     pub(crate) scratch: PathBuf,
-    /// Whether the trial itself locks the trees while it reads them and uses the cache. If not, the
-    /// hook holds the lock until the trial ends.
+    /// Whether the trial itself holds the lock whenever it reads the trees or uses the cache. If not,
+    /// the hook holds the lock until the trial ends.
     pub(crate) takes_lock: bool,
     /// Whether to stop before the builds if the transaction will be aborted anyway.
     pub(crate) stops_early: bool,
@@ -142,8 +142,8 @@ impl TrialJob {
         self.build(&machine, &now, &path_of(&logs))
     }
 
-    /// Returns the verdict if missing headers of arriving kernels alone abort the transaction, or
-    /// `None` if they do not. The packages must have been unpacked; the trees need not be filled.
+    /// Returns the verdict if the missing headers of arriving kernels are enough to abort the
+    /// transaction, and `None` otherwise. The packages must have been unpacked; the trees need not be filled.
     fn without_headers(
         &self,
         machine: &Machine,

@@ -84,7 +84,7 @@ impl<'a> Upgrade<'a> {
 }
 
 impl UpgradePackage {
-    /// Parses the output of pacman for [`FORMAT`].
+    /// Parses pacman's output, which has the format [`FORMAT`].
     fn list(text: &str) -> Vec<Self> {
         let package = |line: &str| {
             let [repository, name, version, file] =
@@ -156,7 +156,7 @@ fn setting(machine: &Machine, name: &str) -> Result<Vec<PathBuf>, NotTried> {
     Ok(text.lines().map(PathBuf::from).collect())
 }
 
-/// Runs a program, and returns its output. A signal to this process ends it.
+/// Runs a program, and returns its output. A signal that ends this process also ends the program.
 fn run(machine: &Machine, program: &str, args: Vec<OsString>) -> Result<String, NotTried> {
     // Downloads need the caller's http_proxy and the like.
     let env = Environment::of_caller();

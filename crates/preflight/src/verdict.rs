@@ -14,7 +14,7 @@ use crate::outcome::{Complaint, TrialResults, Tried, TriedResult};
 pub(crate) struct Verdict {
     /// The modules that build, by kernel.
     pub(crate) builds: BTreeMap<KernelRelease, BTreeSet<ModuleId>>,
-    /// The modules that work for a kernel's package now and would not afterwards.
+    /// The modules that work with a kernel's package now and would not afterwards.
     pub(crate) regressions: Vec<Regression>,
     /// The other modules that do not build.
     pub(crate) failures: Vec<OtherFailure>,

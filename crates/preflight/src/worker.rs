@@ -59,7 +59,7 @@ pub(crate) struct WorkerJob {
 /// The purpose of a preflight.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Purpose {
-    /// Decide whether a transaction may go on.
+    /// Decide whether a transaction may continue.
     Transaction {
         /// The process ID of pacman, as in the machine's /proc.
         pacman: Option<u32>,
@@ -113,7 +113,7 @@ impl WorkerJob {
         }
     }
 
-    /// Decides whether a transaction may go on. Returns [`ABORT`] if not.
+    /// Decides whether a transaction may continue. Returns [`ABORT`] if not.
     fn decide(
         &self,
         machine: &Machine,
@@ -143,7 +143,7 @@ impl WorkerJob {
         if would_abort && !aborts {
             print("note: dkms preflight --allow-once permits this transaction");
         }
-        let consequence = if aborts { Consequence::Aborts } else { Consequence::GoesOn };
+        let consequence = if aborts { Consequence::Aborts } else { Consequence::Continues };
         let advice = self.advice(query, &verdict, consequence, &arriving, &owners);
         print(&message::lines(&verdict, &arriving, started.elapsed(), consequence, &advice));
         Ok(if aborts { ABORT } else { 0 })
@@ -179,7 +179,7 @@ impl WorkerJob {
             }
             let consequence = match would_abort {
                 true => Consequence::WouldAbort,
-                false => Consequence::WouldGoOn,
+                false => Consequence::WouldContinue,
             };
             let advice = self.advice(query, &verdict, consequence, arriving, &owners);
             let elapsed = started.elapsed();

@@ -23,9 +23,9 @@ const MESSAGE_ID: &str = "0eb1a9a6c3c94bd6a17f2b6f4a3d5b8e";
 /// The time limit of the command in the settings.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Checks the kernels that matter. Reports the faults in the journal, at login, and to the command
-/// in the settings, unless the same report has been made before. Removes the report if there is no
-/// fault.
+/// Checks the running kernel and the kernel that boots by default. Writes the faults to the journal
+/// and to the message at login, and passes them to the configured command, unless the same report
+/// has been made before. Removes the report if there is no fault.
 ///
 /// # Errors
 /// [`FileError`] if the report cannot be stored or removed.

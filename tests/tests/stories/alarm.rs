@@ -104,7 +104,7 @@ fn preflight_aborts_an_upgrade_that_would_lose_a_module_on_alarm() {
     let files = new.each_ref().map(|package| package.file.as_str());
     let refused = root.pacman(&[&["-U"], &files[..]].concat()).has("The transaction is aborted");
     refused
-        .has(&format!("zfs/2.0 works for {} (linux-aarch64)", old[0].release()))
+        .has(&format!("zfs/2.0 works with {} (linux-aarch64)", old[0].release()))
         .has("this machine needs zfs");
     assert_eq!(root.kernels(), [old[0].release()]);
     let conf = root.read("usr/src/zfs-2.0/dkms.conf");

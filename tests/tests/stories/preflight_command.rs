@@ -25,7 +25,7 @@ fn the_transaction_uses_the_builds_of_the_command() {
     let release = next[0].release().to_owned();
     let before = root.changes_elsewhere();
     let dry = root.dkms(&preflight(&["--dry-run"], &next)).ok();
-    dry.has("would try: ").has("linux-headers");
+    dry.has("would test-build the modules with: ").has("linux-headers");
     let tried = root.dkms(&preflight(&["--idle"], &next)).ok();
     tried.has(&format!("1 module built for {release}"));
     assert_eq!(root.changes_elsewhere(), before);
@@ -64,7 +64,7 @@ fn files_that_are_not_packages_are_refused() {
     let text = root.dkms(&["preflight", "/srv/text"]).exits(1);
     text.has("dkms: error: /srv/text: not a package file");
     let other = Recipe::empty("other", "1").file("usr/share/other", "").make(&root);
-    root.dkms(&["preflight", &other.file]).ok().has("nothing to try");
+    root.dkms(&["preflight", &other.file]).ok().has("nothing to build");
     let headers = find("linux-headers-2");
     let alone = root.dkms(&["preflight", &headers.file]).ok();
     alone.has(&format!("warning: {}: there are headers, but no kernel", headers.release()));
@@ -82,11 +82,11 @@ fn an_upgrade_is_tried_before_it_is_run() {
     root.make_repository(&[other("1")]);
     root.install(&[other("1")]);
     let nothing = root.dkms(&["preflight", "--upgrade"]).ok();
-    nothing.has("nothing to try: the next upgrade brings no kernel, headers or module source");
+    nothing.has("nothing to build: the next upgrade brings no kernel, headers or module source");
 
     root.publish(&[&next[..], &[other("2")]].concat());
     let dry = root.dkms(&["preflight", "--upgrade", "--dry-run"]).ok();
-    dry.has("would try: linux ").has("linux-headers ").lacks("other");
+    dry.has("would test-build the modules with: linux ").has("linux-headers ").lacks("other");
     let missing = root.dkms(&["preflight", "--upgrade", "--no-download"]).exits(1);
     missing.has(" is not in the cache of pacman");
     let tried = root.dkms(&["preflight", "--upgrade", "--idle"]).ok();

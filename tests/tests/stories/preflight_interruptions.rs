@@ -197,7 +197,7 @@ fn killed_preflight_does_not_abort_the_transaction() {
     let machine = waiting_machine();
     for how in [("KILL", Victim::Worker), ("TERM", Victim::Supervisor)] {
         at_each_moment(&machine, how, |root, ended, version| {
-            let note = "note: modules not tried before the transaction: ";
+            let note = "note: modules not test-built before the transaction: ";
             assert_eq!(ended.text.matches(note).count(), 1, "{}", ended.text);
             assert_eq!((ended.code, version), (0, "2.0"), "{}", ended.text);
             assert_eq!(scratch(root), [""; 0]);

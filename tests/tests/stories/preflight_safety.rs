@@ -10,12 +10,12 @@ use crate::preflight_fixture::{critical, machine, next_release};
 use crate::preflight_interruptions::{PAUSE, start_until, transaction, waiting_machine};
 
 /// The beginning of the line that says why nothing was tried.
-const NOT_TRIED: &str = "note: modules not tried before the transaction: ";
+const NOT_TRIED: &str = "note: modules not test-built before the transaction: ";
 
 /// Asserts that a transaction was completed without a preflight. One line tells `why`.
 #[track_caller]
 fn assert_not_tried(transaction: Completed, why: &str) -> Completed {
-    assert_eq!(transaction.text.matches("not tried").count(), 1, "{}", transaction.text);
+    assert_eq!(transaction.text.matches("not test-built").count(), 1, "{}", transaction.text);
     transaction.ok().hooks_succeed().has(&format!("{NOT_TRIED}{why}"))
 }
 
@@ -265,10 +265,10 @@ fn module_that_needs_to_write_elsewhere_is_not_tried() {
     critical(&root, &["script", "header", "quiet"]);
     let upgrade = root.install(&kernel("linux", 2)).hooks_succeed();
     let writes = "it writes to a directory that is read-only before the transaction";
-    let upgrade = upgrade.has(&format!("note: script/1.0: not tried: {writes}"));
-    let upgrade = upgrade.has(&format!("note: header/1.0: not tried: {writes}"));
+    let upgrade = upgrade.has(&format!("note: script/1.0: not test-built: {writes}"));
+    let upgrade = upgrade.has(&format!("note: header/1.0: not test-built: {writes}"));
     let needs = "it needs /opt/quiet.h, which the transaction may install";
-    upgrade.has(&format!("note: quiet/1.0: not tried: {needs}"));
+    upgrade.has(&format!("note: quiet/1.0: not test-built: {needs}"));
     for module in ["script", "header", "quiet"] {
         root.assert_works(&next_release(), module);
     }
@@ -300,7 +300,7 @@ fn full_scratch_space_aborts_nothing() {
     root.write("srv/meminfo", "MemTotal: 1000000 kB\nMemAvailable: 600000 kB\n");
     root.shell("mount --bind /srv/meminfo /proc/meminfo").ok();
     let upgrade = root.install(&[large]).hooks_succeed();
-    upgrade.has("note: large/2.0: not tried: ").has("not enough space in /var/lib/dkms");
+    upgrade.has("note: large/2.0: not test-built: ").has("not enough space in /var/lib/dkms");
     assert_eq!(root.modinfo(&release(), "large", "version"), "2.0");
 }
 

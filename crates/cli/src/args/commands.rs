@@ -99,7 +99,7 @@ pub const COMMANDS: &[CommandInfo] = &[
     )
     .takes(&[Operand { name: "[MODULE[/VERSION]]", help: "check only this module" }])
     .examples(&["dkms verify", "dkms verify --boot", "dkms verify zfs -k 6.18.41-1-lts"]),
-    info(Command::Explain, "explain", "explain why a module is in its state, and what to do")
+    info(Command::Explain, "explain", "explain the state of a module, and what to do about it")
         .takes(&[Operand { name: "MODULE[/VERSION]", help: "the module; by default all versions" }])
         .examples(&["dkms explain v4l2loopback", "dkms explain zfs/2.4.3 -k 7.2.13-arch1-1"]),
     info(Command::Cache, "cache", "list or clear the build cache")
@@ -131,7 +131,7 @@ pub const COMMANDS: &[CommandInfo] = &[
     info(Command::Ldtarball, "ldtarball", "add a module and its builds from an archive")
         .takes(&[ARCHIVE])
         .examples(&["dkms ldtarball ./v4l2loopback.tar.gz"]),
-    info(Command::Lint, "lint", "report mistakes in the source of a module, for its author")
+    info(Command::Lint, "lint", "for authors: report mistakes in a module's source")
         .takes(&[PATH])
         .examples(&["dkms lint ./v4l2loopback", "dkms lint ./v4l2loopback.tar.gz --strict --json"]),
     info(Command::GenerateMok, "generate_mok", "create the module signing key")

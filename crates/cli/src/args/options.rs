@@ -178,12 +178,11 @@ pub const OPTIONS: &[Opt] = &[
     opt(OptId::RpmSafeUpgrade, "rpm_safe_upgrade", "keep the module across its RPM's upgrade")
         .of(&[Add, Install, Remove]),
     opt(OptId::Json, "json", "print JSON").of(&[Status, Verify, Explain, Cache, Preflight, Lint]),
-    opt(OptId::Strict, "strict", "fail for warnings, too").of(&[Lint]),
+    opt(OptId::Strict, "strict", "also fail if there are warnings").of(&[Lint]),
     opt(OptId::Pending, "pending", "only finish the pending work of interrupted runs")
         .of(&[Autoinstall]),
-    opt(OptId::Upgrade, "upgrade", "try what the next pacman -Syu would install").of(&[Preflight]),
-    opt(OptId::NoDownload, "no-download", "use only packages in the cache of pacman")
-        .of(&[Preflight]),
+    opt(OptId::Upgrade, "upgrade", "check the packages of the next pacman -Syu").of(&[Preflight]),
+    opt(OptId::NoDownload, "no-download", "use only packages in pacman's cache").of(&[Preflight]),
     opt(
         OptId::AllowOnce,
         "allow-once",

@@ -14,8 +14,8 @@ use crate::names::ModuleId;
 use crate::os::durable::{self, FileError};
 use crate::os::symlinks;
 
-/// Renames modules that dkms's hook or an old version of alpm-dkms registered under a split at the
-/// last dash, if the dkms.conf splits the directory's name elsewhere. Their builds stay installed.
+/// Renames modules that dkms's hook or an old version of alpm-dkms registered by splitting the
+/// directory's name at the last dash, if the dkms.conf splits it elsewhere. Their builds stay installed.
 /// Returns one message per module.
 ///
 /// Skips the modules in `except`, which the command line names. The caller must hold the lock. If

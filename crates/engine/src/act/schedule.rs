@@ -63,7 +63,7 @@ impl Schedule {
         self.states[number] = State::Ended;
     }
 
-    /// Marks a running task as held: the tasks that wait for it cannot start yet, but those of its
+    /// Marks a running task as held: tasks that wait for it cannot start yet, but other tasks of its
     /// group can.
     pub(crate) fn hold(&mut self, number: usize) {
         self.states[number] = State::Held;

@@ -94,7 +94,7 @@ impl std::fmt::Display for Reason {
             Self::Compression => "module compression changed",
             Self::Signing => "signing key changed",
             Self::Requested => "requested",
-            Self::Cached => "already built, in the cache",
+            Self::Cached => "in the cache",
         })
     }
 }

@@ -204,7 +204,7 @@ impl Inventory {
         }
     }
 
-    /// Removes the object of a module version at `path` from the list.
+    /// Removes the object at `path` that belongs to the module version `id` from the list.
     pub(crate) fn strike(&mut self, id: &ModuleId, path: &str) {
         self.objects.retain(|it| it.module != *id || slot(&it.path) != slot(path));
     }

@@ -76,7 +76,7 @@ pub enum PendingWork {
     Image {
         /// The kernel whose images are affected.
         kernel: KernelRelease,
-        /// The names of the old and new objects of all changed modules without suffix, such as
+        /// The names, without suffix, of the old and new objects of all changed modules, such as
         /// `zfs` and `spl`. Empty if all these modules failed to build.
         objects: BTreeSet<String>,
     },

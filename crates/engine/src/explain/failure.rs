@@ -37,7 +37,7 @@ pub struct ExplainedFailure {
     pub needs_newer_source: bool,
     /// The path of the log.
     pub log: PathBuf,
-    /// The lines of the log that show the failure. Empty if it cannot be read.
+    /// The lines of the log that show the failure. Empty if the log cannot be read.
     pub excerpt: LogExcerpt,
 }
 

@@ -159,7 +159,7 @@ struct Survey<'a> {
     confs: Confs<'a>,
     /// The resolved target directory of each module's source link.
     linked: BTreeMap<ModuleId, PathBuf>,
-    /// The digest of each module's source without the changes by its scripts, computed on first
+    /// The digest of each module's source without the changes made by its scripts, computed on first
     /// use; `None` if the source cannot be read.
     sources: BTreeMap<ModuleId, Option<Digest>>,
     /// The files that scripts have written into the sources, by the names of the source

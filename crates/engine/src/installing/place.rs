@@ -147,7 +147,7 @@ struct Staged {
     new: PathBuf,
     /// The final path of the object.
     place: PathBuf,
-    /// The temporary name of the object that is replaced, while the others are placed.
+    /// The temporary name of the replaced object until all new objects are in place.
     old: PathBuf,
 }
 

@@ -225,8 +225,8 @@ fn definition(text: &str, line: usize) -> Option<Definition<'_>> {
     is_name.then(|| Definition { name, operator, value: text[at + 1..].trim(), line })
 }
 
-/// Returns the first word of `text` without quotes. Blanks in `$(…)`, quotes and backticks do not
-/// end it.
+/// Returns the first word of `text` without quotes. A blank inside `$(…)`, quotes or backticks does
+/// not end the word.
 fn first_word(text: &str) -> &str {
     let text = text.trim_start();
     let (mut depth, mut quote) = (0_usize, None);

@@ -31,8 +31,8 @@ fn is_fake(env: &Environment) -> bool {
 /// Returns true if the root directory of the process `pid` is not that of this process. `proc` is the
 /// directory of the proc file system.
 ///
-/// Some machines do not allow even root to read the root directory of another process. The mounts on
-/// the root directories are compared then. What cannot be read counts as equal.
+/// Some machines do not allow even root to read the root directory of another process. In that
+/// case, the mounts on the two root directories are compared. Unreadable ones count as equal.
 #[must_use]
 pub fn has_other_root(proc: &Path, pid: u32) -> bool {
     let inode = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();

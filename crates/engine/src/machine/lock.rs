@@ -142,8 +142,8 @@ fn try_lock(file: &File, path: &Path) -> Result<bool, FileError> {
 }
 
 impl Lock {
-    /// Lets the programs that this process starts from now on hold the lock, too. If this process is
-    /// killed, other runs wait until those programs have ended.
+    /// Shares the lock with all programs that this process starts after this call. If this process
+    /// is killed, other runs wait until those programs have ended.
     pub fn share_with_programs(&self) {
         // Without this, another run would start while a program of a killed run goes on.
         let shared = self.file.as_ref().map(|file| fcntl(file, FcntlArg::F_SETFD(FdFlag::empty())));
@@ -153,11 +153,11 @@ impl Lock {
     }
 }
 
-/// Returns the text in the lock file if the process that it names is running that program; `None`
-/// otherwise.
+/// Returns the text in the lock file if the process that the text names is running the program that
+/// the text names; `None` otherwise.
 ///
-/// The text is that of an earlier run until the holder has written its own, and its process ID may
-/// then belong to another program.
+/// Until the holder has written its own text, the file contains that of an earlier run, whose process
+/// ID may by now belong to another program.
 fn holder(file: &mut File) -> Option<String> {
     let mut text = String::new();
     file.read_to_string(&mut text).ok()?;

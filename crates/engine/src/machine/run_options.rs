@@ -27,7 +27,7 @@ pub struct RunOptions {
     pub force_install: bool,
     /// Whether to replace a newer version of an object (`--force-version-override`).
     pub force_version: bool,
-    /// Whether the command only adds modules. It then fails if POST_ADD fails.
+    /// Whether the command only adds modules. If so, it fails if POST_ADD fails.
     pub only_added: bool,
     /// Whether systemd has started the command. It then leaves parked work alone, like a hook.
     pub by_systemd: bool,

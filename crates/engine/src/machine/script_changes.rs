@@ -16,7 +16,8 @@ use crate::os::shared::lock;
 use crate::os::symlinks;
 use crate::os::walk::{self, Contents, Walk};
 
-/// A command of a module. Changes to the module's source while it runs are attributed to it.
+/// A command that a module's dkms.conf defines. Changes to the module's source made while the command
+/// runs are attributed to the command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Command {
     /// make, if it is not known to write into the source. New files are attributed to it, and so are

@@ -29,8 +29,8 @@ pub struct Trees {
     /// A run on a copy of the dkms tree uses the cache of the real one. The path may name an open
     /// descriptor, as in `/proc/self/fd/3`.
     pub build_cache: Option<PathBuf>,
-    /// The directory with the lists of the files of packages that contain headers, in the format of
-    /// pacman's database directory; `None` for that directory itself.
+    /// The directory with the file lists of the packages that contain headers, in the format of
+    /// pacman's database directory. `None` means pacman's database directory itself.
     ///
     /// Before a transaction, only the arriving package files contain the lists of arriving headers.
     pub package_lists: Option<PathBuf>,

@@ -307,8 +307,8 @@ fn times(stat: &FileStat) -> (TimeSpec, TimeSpec) {
     (accessed, TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec))
 }
 
-/// Ignores the error of changing an owner without being root. Copies then belong to the user, as
-/// with `cp -a`.
+/// Ignores the error if a user other than root cannot change the owner of a file. Copies then belong
+/// to this user, as with `cp -a`.
 fn allowed(owned: nix::Result<()>) -> io::Result<()> {
     match owned {
         Err(Errno::EPERM | Errno::EACCES) => Ok(()),

@@ -5,10 +5,10 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 /// The number of open files to which a lower limit is raised for this process and its children.
 const USUAL_FILES: u64 = 1024;
 
-/// The minimum limit of open files for reading confs and building modules.
+/// The lowest limit on open files that is enough for reading confs and building modules.
 const NEEDED_FILES: u64 = 256;
 
-/// Raises a low limit of open files as far as possible.
+/// Raises a low limit on open files as far as possible.
 ///
 /// # Errors
 /// A message that names the limit if it stays too low.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{Action, Note, Plan, Step};
-use crate::dkms_tree::{Attempts, PendingWork};
+use crate::dkms_tree::{Attempts, PendingWork, Reason};
 use crate::names::KernelRelease;
 
 impl fmt::Display for Action {
@@ -54,12 +54,18 @@ impl fmt::Display for Action {
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.action)?;
-        if !self.why.is_empty() {
-            let why: Vec<String> = self.why.iter().map(ToString::to_string).collect();
-            write!(f, " ({})", why.join("; "))?;
+        match &self.action {
+            Action::Build { module, kernel } if self.is_cached() => {
+                write!(f, "restore the build of {module} for {kernel} from the cache")?;
+            }
+            action => write!(f, "{action}")?,
         }
-        Ok(())
+        let why = self.why.iter().filter(|why| **why != Reason::Cached);
+        let why: Vec<String> = why.map(ToString::to_string).collect();
+        match why.as_slice() {
+            [] => Ok(()),
+            why => write!(f, " ({})", why.join("; ")),
+        }
     }
 }
 

@@ -15,11 +15,11 @@ use crate::os::digest::Digest;
 
 impl Planner<'_> {
     /// Drops the installation of a dependency if an installed module depends on it and is not
-    /// replaced, too. Otherwise, joins the jobs of the dependency and its dependents, so that they
+    /// replaced by this plan. Otherwise, joins the jobs of the dependency and its dependents, so that they
     /// are installed only if all are built.
     ///
-    /// Ignores the modules that have departed, except those that stay installed or are replaced by
-    /// another version.
+    /// Ignores the modules whose source was removed, unless they stay installed or another version
+    /// replaces them.
     pub(super) fn keep_groups_together(&mut self) {
         for kernel in self.facts.kernels.keys() {
             while let Some((dependency, dependent)) = self.separated(kernel) {
@@ -74,8 +74,8 @@ impl Planner<'_> {
         })
     }
 
-    /// Returns the modules with other names that this plan installs and that contain an object of
-    /// the installed module `name`.
+    /// Returns the modules other than `name` that this plan installs and that share an object with the
+    /// installed module `name`.
     fn with_objects_of(
         &self,
         name: &ModuleName,

@@ -58,7 +58,7 @@ pub enum Action {
         /// The kernel for which the module is built.
         kernel: KernelRelease,
     },
-    /// Install the module's objects, and uninstall those of the version `replaces`.
+    /// Install the module's objects, and uninstall those of the version in `replaces`.
     Install {
         /// The module to install.
         module: ModuleId,

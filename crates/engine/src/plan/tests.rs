@@ -410,7 +410,7 @@ fn cached_builds_are_not_compiled() {
         .pair("zfs/2.4", K1, |pair| pair.failure = Some(failed.clone()));
     insta::assert_snapshot!(machine.sync(&[], &[K1, K2]), @r"
     add zfs/2.4
-    build zfs/2.4 for 7.2.12-arch1-1 (already built, in the cache)
+    restore the build of zfs/2.4 for 7.2.12-arch1-1 from the cache
     install zfs/2.4 for 7.2.12-arch1-1
     build zfs/2.4 for 7.2.13-arch1-1 (not built yet)
     install zfs/2.4 for 7.2.13-arch1-1

@@ -107,7 +107,7 @@ fn reinstalled_module_is_restored_from_the_cache() {
     assert!(!fixture.root.exists("var/lib/dkms/foo"));
     fixture.root.source("foo", "1.0");
     let plan = fixture.plan(&sync(&["foo-1.0"], &[])).to_string();
-    assert!(plan.contains("(already built, in the cache)"), "{plan}");
+    assert!(plan.contains("restore the build of foo/1.0 for "), "{plan}");
     assert_clean(&fixture.sync(&["foo-1.0"], &[]));
     assert_eq!(fixture.builds(), 1);
     assert!(fixture.installed(K1, "foo.ko"));

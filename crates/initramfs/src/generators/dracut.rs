@@ -21,7 +21,7 @@ const HOOK: &str = "90-dracut-install.hook";
 /// The variables of dracut.conf(5) that add kernel modules to an image.
 const DRIVERS: [&str; 3] = ["add_drivers", "force_drivers", "drivers"];
 
-/// dracut's generator of images.
+/// The image generator dracut.
 #[derive(Debug)]
 pub(super) struct Dracut;
 

@@ -16,7 +16,7 @@ pub(crate) struct Contents {
     /// contains no modules.
     pub(crate) kernels: BTreeSet<KernelRelease>,
     /// The paths of the files that are not kernel modules. Each version number in them is replaced
-    /// with `#`, so that an upgraded library is the same file.
+    /// with `#`, so that an upgraded library counts as the same file.
     pub(crate) files: BTreeSet<String>,
 }
 

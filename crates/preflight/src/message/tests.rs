@@ -63,7 +63,7 @@ fn arriving(upgrade: bool) -> Arriving {
 
 fn text(verdict: &Verdict, upgrade: bool, aborts: bool) -> String {
     let advice = ["for zfs/2.4, the repositories have zfs-dkms 2.5-1".to_owned()];
-    let consequence = if aborts { Consequence::Aborts } else { Consequence::GoesOn };
+    let consequence = if aborts { Consequence::Aborts } else { Consequence::Continues };
     lines(verdict, &arriving(upgrade), Duration::from_millis(12_700), consequence, &advice)
 }
 
@@ -104,24 +104,24 @@ fn an_abort_ends_with_reasons_and_commands() {
     insta::assert_snapshot!(text(&verdict, true, true), @"
     warning: not enough space in /boot
     note: modules will be built again after the transaction: /var/lib/dkms/.cache: no space left on device
-    note: odd/1: not tried: disk full
+    note: odd/1: not test-built: disk full
     warning: new/1: make failed (exit status 2)
       cause: zfs.c:3:2: error: unknown type name 'vnode_t'
       means: no included header of this kernel defines vnode_t
       log: /var/lib/dkms/.log/zfs.log
       note: new/0 stays installed
     warning: webcam/1 for 7.2-arch1-1: cannot be built: the headers of linux are not in the transaction
-      note: webcam/1 works for 7.1-arch1-1 (linux)
+      note: webcam/1 works with 7.1-arch1-1 (linux)
     error: zfs/2.4 for 7.2-arch1-1: make failed (exit status 2)
       cause: zfs.c:3:2: error: unknown type name 'vnode_t'
       means: no included header of this kernel defines vnode_t
       log: /var/lib/dkms/.log/zfs.log
-      note: zfs/2.3 works for 7.1-arch1-1 (linux)
+      note: zfs/2.3 works with 7.1-arch1-1 (linux)
       note: this machine needs zfs, which is the driver of the root file system
     The transaction is aborted; nothing has been changed.
       for zfs/2.4, the repositories have zfs-dkms 2.5-1
       to upgrade everything else, run: pacman -Syu --ignore linux,linux-headers,nvidia-open
-      to continue without zfs, repeat the pacman command after: dkms preflight --allow-once
+      to continue without zfs, run: dkms preflight --allow-once, and repeat the pacman command
     ");
 }
 
@@ -133,12 +133,12 @@ fn modules_that_lack_the_same_headers_share_one_warning() {
     let verdict = Verdict { regressions, ..Verdict::default() };
     insta::assert_snapshot!(text(&verdict, false, false), @"
     warning: webcam/1, wifi/2 for 7.2-arch1-1: cannot be built: the headers of linux are not in the transaction
-      note: they work for 7.1-arch1-1 (linux)
+      note: they work with 7.1-arch1-1 (linux)
     warning: zfs/2.4 for 7.2-arch1-1: make failed (exit status 2)
       cause: zfs.c:3:2: error: unknown type name 'vnode_t'
       means: no included header of this kernel defines vnode_t
       log: /var/lib/dkms/.log/zfs.log
-      note: zfs/2.3 works for 7.1-arch1-1 (linux)
+      note: zfs/2.3 works with 7.1-arch1-1 (linux)
     ");
 }
 
@@ -151,12 +151,12 @@ fn headers_can_be_added_to_the_transaction() {
     };
     insta::assert_snapshot!(text(&verdict, false, true), @"
     error: zfs/2.3 for 7.2-arch1-1: cannot be built: the headers of linux are not in the transaction
-      note: zfs/2.3 works for 7.1-arch1-1 (linux)
+      note: zfs/2.3 works with 7.1-arch1-1 (linux)
       note: this machine needs zfs, which is in /boot/initramfs-linux.img
     The transaction is aborted; nothing has been changed.
       for zfs/2.4, the repositories have zfs-dkms 2.5-1
       to install everything else, leave out linux, linux-headers, nvidia-open
       to get the headers, run: pacman -Syu linux-headers
-      to continue without zfs, repeat the pacman command after: dkms preflight --allow-once
+      to continue without zfs, run: dkms preflight --allow-once, and repeat the pacman command
     ");
 }

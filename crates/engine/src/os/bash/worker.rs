@@ -52,8 +52,8 @@ pub struct Reply {
 impl Reply {
     /// Returns bash's own messages about `file`. Each has the form `FILE: line N: MESSAGE`.
     ///
-    /// The messages of commands in the file do not begin with its path. Omits the message about the
-    /// empty lines of a file with DOS line endings, which have no effect.
+    /// The messages of commands in the file do not begin with its path. Omits the messages about
+    /// empty lines in a file with DOS line endings, because such lines have no effect.
     pub(crate) fn complaints_about(&self, file: &Path) -> Vec<String> {
         let start = format!("{}: ", file.display());
         let lines = self.complaint.lines().filter(|line| line.starts_with(&start));

@@ -19,7 +19,7 @@ pub(super) const FIXED_PATH: &str = "/usr/bin:/usr/sbin:/bin:/sbin";
 const NOT_INHERITED: [&str; 8] =
     ["CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"];
 
-/// The variables that describe the session of the caller, and the beginnings of their names. Builds
+/// The names, or prefixes of names, of the variables that describe the session of the caller. Builds
 /// do not depend on them.
 const SESSION: [&str; 40] = [
     "COLOR",

@@ -67,7 +67,7 @@ fn build_cached_without_its_dependency_is_not_restored() {
     insta::assert_snapshot!(machine.sync(&[], &[K1]), @r"
     add spl/2
     add zfs/2
-    build spl/2 for 7.2.12-arch1-1 (already built, in the cache)
+    restore the build of spl/2 for 7.2.12-arch1-1 from the cache
     install spl/2 for 7.2.12-arch1-1
     build zfs/2 for 7.2.12-arch1-1 (not built yet)
     install zfs/2 for 7.2.12-arch1-1
