@@ -64,7 +64,7 @@ pub fn words(process: &Path) -> Vec<OsString> {
     text.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect()
 }
 
-/// Returns the directory that a pacman was started in; `None` if it cannot be determined.
+/// Returns the directory that the pacman process was started in; `None` if it cannot be determined.
 ///
 /// While a hook runs, pacman is in its root directory. pacman keeps its previous directory open
 /// with close-on-exec. No other directory among its descriptors has that flag.

@@ -14,8 +14,8 @@ const WITH_PATH: [&str; 6] = ["-I", "-include", "-imacros", "-iquote", "-isystem
 const HARMLESS: [&str; 11] =
     ["-D", "-O", "-U", "-W", "-f", "-g", "-m", "--param=", "-std=", "-nostdinc", "-pipe"];
 
-/// Prefixes of exceptions to [`HARMLESS`]: options that make the compiler read or write other
-/// files, or that it passes to another program.
+/// Prefixes of options that match [`HARMLESS`] but are not harmless: they make the compiler read or
+/// write other files, or the compiler passes them to another program.
 const HARMFUL: [&str; 20] = [
     "-Wa,",
     "-Wl,",

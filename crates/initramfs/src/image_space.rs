@@ -10,7 +10,8 @@ use dkms_engine::os::{durable, paths};
 use crate::generators::Generator;
 
 /// Returns a message for each directory with too little free space for the files of one more kernel.
-/// Assumes that they are as large there as the largest files of any kernel in `kernels`.
+/// Assumes that, in each directory, these files are as large as the largest ones of any kernel in
+/// `kernels`.
 #[must_use]
 pub fn lacking_space(machine: &Machine, generator: &Generator, kernels: &[Kernel]) -> Vec<String> {
     let mut needed: BTreeMap<PathBuf, u64> = BTreeMap::new();

@@ -190,7 +190,7 @@ impl Snapshot {
         }
     }
 
-    /// Forgets the objects and the images of a kernel. Their copies must have been deleted.
+    /// Forgets the objects and the images of a kernel. The caller must delete their copies first.
     pub(crate) fn forget<'i>(
         &mut self,
         kernel: &KernelRelease,

@@ -117,8 +117,8 @@ impl ArrivingPackage {
 }
 
 impl Arriving {
-    /// Returns true if the transaction replaces a compiler by one of another major version. Such a
-    /// compiler builds other objects, or none.
+    /// Returns true if the transaction replaces a compiler with one of another major version. Such a
+    /// compiler may produce different objects or fail.
     #[must_use]
     pub fn replaces_compiler(&self) -> bool {
         let is_compiler = |tool: &&ReplacedTool| ["gcc", "clang"].contains(&tool.name.as_str());

@@ -10,7 +10,8 @@ use dkms_engine::os::mount_table;
 /// class in sysfs and the kind of its devices.
 const CLASSES: [(&str, &str); 3] = [("net", "network"), ("drm", "display"), ("block", "storage")];
 
-/// The mount points whose file systems a machine needs, each with the reason to need its driver.
+/// The mount points whose file systems a machine needs, each with the text that says why the machine
+/// needs the driver of that file system.
 const MOUNT_POINTS: [(&str, &str); 4] = [
     ("/", "is the driver of the root file system"),
     ("/usr", "is the driver of the file system /usr"),

@@ -158,7 +158,8 @@ where
         lost.map(|(old, module)| Lost { old, module, kernel, package }).collect()
     }
 
-    /// Returns the modules that are lost because of a failure, for the reason `why`.
+    /// Returns the modules that are lost because of the failure in `tried`. `why` becomes the reason of
+    /// each.
     fn regressions(&self, tried: &Tried, why: &RegressionCause) -> Vec<Regression> {
         let regression = |Lost { old, module, kernel, package }: Lost<'_>| Regression {
             installed: module.clone(),

@@ -69,7 +69,7 @@ pub fn run(
     Ok(u8::from(findings.iter().any(fails)))
 }
 
-/// Formats the findings. Without JSON, the paths of their files begin with `dir`.
+/// Formats the findings. In text output, each path begins with `dir`; in JSON, it is relative to `dir`.
 fn text(findings: &[Finding], dir: &Path, json: bool) -> String {
     if json {
         let listing = Listing { findings };

@@ -1,4 +1,4 @@
-//! Syncs the changes of a run before its work is no longer pending.
+//! Syncs the changes of a run to the disk before its pending work is cleared.
 //!
 //! A power cut may undo the changes of pending work without harm, because the next run repeats the
 //! work. Most files and directories are therefore synced only here, each once.

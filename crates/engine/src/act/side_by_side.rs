@@ -42,7 +42,7 @@ pub(super) enum Verdict {
 }
 
 impl SideBySide {
-    /// Returns the state before any build has started. `modules` contains the number of each job's
+    /// Returns the state before any build has started. `modules` contains the index of each job's
     /// module, and `in_turn` the modules whose builds run one at a time.
     pub(super) fn new(modules: Vec<usize>, in_turn: BTreeSet<usize>) -> Self {
         Self { modules, in_turn, ..Self::default() }

@@ -15,8 +15,8 @@ use crate::os::walk::{self, Walk};
 pub(crate) enum Attempt {
     /// No other build of the module runs meanwhile.
     Only,
-    /// Other builds of the module may run meanwhile. The record on disk does not match the build's
-    /// inputs until the build is settled, so a killed run does not install the build.
+    /// Other builds of the module may run meanwhile. Until the build is accepted, the record on disk
+    /// does not match its inputs, so that the next run repeats the build if this run is killed.
     Beside,
     /// The build ran beside another one before, and is repeated while no other build of the module
     /// runs.

@@ -27,8 +27,8 @@ pub struct Excluded {
 }
 
 impl Excluded {
-    /// Returns the reason why the first object is excluded, if all objects are. Returns `None` if
-    /// at least one object is not excluded or if the conf names no objects.
+    /// If all objects are excluded, returns the reason for the first one. Returns `None` if at least
+    /// one object is not excluded or if the conf names no objects.
     #[must_use]
     pub fn whole(&self) -> Option<&Why> {
         if self.records.iter().any(Option::is_none) { None } else { self.records.first()?.as_ref() }

@@ -53,7 +53,7 @@ pub enum Reason {
     OlderThanInputs,
     /// The module is built but not installed.
     NotInstalled,
-    /// The module is installed, but its objects are missing or those of another build.
+    /// The module is installed, but its objects are missing or come from another build.
     NotInPlace,
     /// An object of the build is missing from the dkms tree or damaged.
     Damaged,

@@ -238,7 +238,7 @@ impl Inventory {
         self.objects != before.objects
     }
 
-    /// Records that the object of a module at `path` has been placed.
+    /// Records that the object of the module `id` has been placed at `path`.
     pub(crate) fn mark_placed(&mut self, trees: &Trees, id: &ModuleId, path: &str) {
         for object in self.objects.iter_mut().filter(|it| it.module == *id && it.path == path) {
             object.stat = stat_of(trees, &self.dir.join(path));

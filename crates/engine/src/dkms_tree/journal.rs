@@ -1,8 +1,9 @@
 //! The journal of a transaction: the paths that it is about to install and remove.
 //!
 //! Two PreTransaction hooks write it to `T/.pending`, one for the paths that arrive and one for
-//! those that depart. While pacman works, neither the old nor the new version of a package need be
-//! on disk or in pacman's database. Only the journal can tell such a gap from a removal.
+//! those that depart. While pacman works, both the old and the new version of a package may be
+//! missing from the disk and from pacman's database. Only the journal can tell such a gap from a
+//! removal.
 
 use std::collections::BTreeMap;
 use std::fs;

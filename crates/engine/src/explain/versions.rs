@@ -5,8 +5,8 @@ use crate::facts::{Facts, Pair};
 use crate::names::{KernelRelease, ModuleId};
 use crate::version::compare;
 
-/// Returns the other kernels that this version is built for, with a hint about `kernel`. Returns
-/// `None` if it is built for no other kernel.
+/// Returns a sentence that names the kernels other than `kernel` for which this version is built, and
+/// says whether `kernel` is newer or older. Returns `None` if there are no such kernels.
 pub(super) fn other_kernels(
     facts: &Facts,
     id: &ModuleId,

@@ -115,7 +115,7 @@ impl KernelFacts {
     }
 }
 
-/// The part without which dkms refuses to work on a module (dkms-behaviour 2.2, 2.4).
+/// A missing part without which dkms refuses to work on a module (dkms-behaviour 2.2, 2.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lack {
     /// The source link. The module has a directory in the dkms tree and one in the source tree, but

@@ -71,8 +71,8 @@ pub(crate) fn named(dir: &str, values: &Values) -> Option<ModuleId> {
     ModuleId::named(dir, name, version)
 }
 
-/// Returns the module that the dkms.conf in `source`, a copy of the directory `dir` of the source
-/// tree, names, if its name and version fit the name of the directory.
+/// Returns the module that the dkms.conf in `source` names, or `None` if its name and version do not
+/// fit `dir`. `source` is a copy of the directory with the name `dir` in the source tree.
 pub(crate) fn named_by_conf(machine: &Machine, dir: &str, source: &Path) -> Option<ModuleId> {
     let places = [(dir.to_owned(), source.to_owned())];
     named_by_confs(machine, &Confs::new(machine), &places).remove(dir)

@@ -38,7 +38,7 @@ pub(crate) enum Stage {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TransactionFacts {
     pub(crate) stage: Stage,
-    /// Everything that has arrived completely.
+    /// The kernels and sources whose files have all been installed.
     pub(crate) arrived: Subjects,
     /// Everything that was to arrive and has not, or only in part.
     pub(crate) lacking: Subjects,

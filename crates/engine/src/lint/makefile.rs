@@ -182,7 +182,7 @@ fn checks_kernelrelease(text: &str) -> Option<bool> {
     }
 }
 
-/// Returns true if the line is a rule with a target that make can choose or that a user can name.
+/// Returns true if the line is a rule whose target can be make's default goal or an argument of make.
 fn is_target(line: &str) -> bool {
     let name = line.split(':').next().unwrap_or_default();
     let is_rule = line.len() > name.len() && !line[name.len()..].starts_with(":=");

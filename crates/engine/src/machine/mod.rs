@@ -228,8 +228,8 @@ impl Machine {
 
     /// Returns true if this process runs in a chroot or works on a root directory other than `/`.
     ///
-    /// The first call decides. In namespaces of its own, a process may see itself as process 1, so
-    /// it calls this function before it enters them.
+    /// Later calls return the result of the first one. A process must call this function before it
+    /// enters namespaces of its own, in which it may see itself as process 1.
     pub fn is_chroot(&self) -> bool {
         let decide = || chroot::is_chroot(&self.trees.root, &self.env, Path::new("/proc"));
         *self.chroot.get_or_init(decide)

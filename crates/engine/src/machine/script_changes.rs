@@ -45,7 +45,8 @@ struct Watched {
     running: usize,
     /// The number of running scripts outside builds, and the number of all started ones.
     outside: (usize, usize),
-    /// The source when the first of the running scripts started; `None` if it cannot be read.
+    /// A snapshot of the source, taken when the first of the running scripts started; `None` if the
+    /// source cannot be read.
     before: Option<Snapshot>,
     /// Whether a running script may have changed existing files.
     may_edit: bool,

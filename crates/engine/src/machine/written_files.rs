@@ -17,7 +17,8 @@ use crate::os::walk::Contents;
 #[serde(transparent)]
 pub(crate) struct WrittenFiles(BTreeMap<String, Written>);
 
-/// Two states of an entry; `None` if it does not exist in that state.
+/// The state of an entry before and after the scripts of a module ran. A state is `None` if the entry
+/// did not exist then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Written {
     /// The state before any script changed the entry.

@@ -184,8 +184,8 @@ impl Signer {
         }
     }
 
-    /// Returns the complaint of a failed sign-file in one line. Replaces the argument `key` with
-    /// the configured key, and removes the PIN.
+    /// Returns the complaint of a failed sign-file in one line. Replaces `key`, as it was
+    /// passed to sign-file, with the configured key, and removes the PIN.
     fn shown(&self, complaint: &str, key: &str, pin: Option<&Pin>) -> String {
         let text = redacted(&complaint.replace(key, &self.keys.key)).replace('\n', "; ");
         match pin.and_then(|pin| pin.as_os_str().to_str()).filter(|pin| !pin.is_empty()) {

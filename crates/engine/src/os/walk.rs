@@ -161,8 +161,8 @@ impl Walk {
         self.entries().map(|(folder, entry)| folder.label.join(&entry.name)).collect()
     }
 
-    /// Returns the paths of the entries that were added, changed or removed since `earlier`, a walk
-    /// over the same parts.
+    /// Returns the paths of the entries that were added, changed or removed since `earlier`,
+    /// which must be a walk over the same parts.
     pub(crate) fn changed_since(&self, earlier: &Self) -> BTreeSet<PathBuf> {
         let same = |(a, b): ((&Folder, &Entry), (&Folder, &Entry))| {
             a.0.label == b.0.label && a.1.name == b.1.name && a.1.is_same_file(b.1)

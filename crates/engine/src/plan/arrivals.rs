@@ -54,7 +54,7 @@ impl Planner<'_> {
     /// Plans `dkms autoinstall`: installs added modules with AUTOINSTALL=yes and finishes pending
     /// work.
     ///
-    /// `None` means all installed kernels. With `only`, pending work for other kernels stays
+    /// If `kernels` is `None`, plans for all installed kernels. With `only`, pending work for other kernels stays
     /// pending. Returns `Err` if modules should be built, but none of the kernels has headers and
     /// there is no pending work to do.
     pub(super) fn autoinstall(
@@ -134,7 +134,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Removes the modules for all kernels but `kernels` from `wanted`. Pending work for other
+    /// Drops from `wanted` the modules for every kernel that is not in `kernels`. Pending work for other
     /// kernels, and for removed sources, stays pending.
     fn leave_other_kernels(
         &mut self,

@@ -1,4 +1,4 @@
-//! Leaves to an outer run the modules that it is building or installing.
+//! Skips the modules that an outer run is already building or installing.
 //!
 //! A module's script may run `dkms autoinstall`, or pacman with our hooks. Without this, the script
 //! would be started again within itself.

@@ -53,8 +53,8 @@ pub enum Phase {
     Checking,
     /// Stripping, signing and compressing the objects.
     Finishing,
-    /// Waiting to be built again: alone, if memory ran out, or else when no other build of the module
-    /// runs.
+    /// Waiting to be built again. If memory ran out, the build then runs alone; otherwise, it runs
+    /// when no other build of the module does.
     Waiting,
 }
 

@@ -67,8 +67,8 @@ fn fault(kernel: &Kernel, placed: &Placed, problem: &str) -> Fault {
     Fault::new(Some(release), Some(id), problem).with_advice(advice)
 }
 
-/// Returns the fault of an object that was changed by hand. It equals the fault that a plan reports if
-/// the change is new.
+/// Returns the fault of an object that was changed by hand. A plan that finds such a change for the
+/// first time reports an equal fault.
 fn changed(kernel: &Kernel, placed: &Placed) -> Option<Fault> {
     let note = || Note::changed(kernel, placed).to_string();
     let is_other = placed.condition == Condition::Other;

@@ -17,7 +17,7 @@ use crate::image::{Image, ImageKind, KmodName, other_release};
 pub(crate) use preset::HOOK;
 use preset::{Preset, presets_for};
 
-/// mkinitcpio's generator of images.
+/// The image generator mkinitcpio.
 #[derive(Debug, Default)]
 pub(super) struct Mkinitcpio {
     /// The presets, read only when needed because reading them starts bash.

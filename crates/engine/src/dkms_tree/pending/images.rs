@@ -82,7 +82,7 @@ impl PendingList {
         toml_file::write_with(&path, &PendingFile::of(work), durability)
     }
 
-    /// Adds the files of pending images, which are written without syncing them, to `unsynced`.
+    /// Adds the files of pending images to `unsynced`. They have been written without being synced.
     pub(crate) fn add_images_to(&self, unsynced: &mut Unsynced) {
         let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
         let images = entries.filter(|it| it.file_name().as_encoded_bytes().starts_with(b"image-"));

@@ -30,7 +30,7 @@ struct Keywords<'t> {
     sha256: Option<[u8; 32]>,
 }
 
-/// Returns the regular files in the directory `below` and its subdirectories that `text` lists.
+/// Returns the regular files that `text` lists in the directory `below` or its subdirectories.
 ///
 /// Omits files without a size or SHA-256 digest. `below` has no leading slash.
 ///
