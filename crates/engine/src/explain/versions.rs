@@ -6,7 +6,8 @@ use crate::names::{KernelRelease, ModuleId};
 use crate::version::compare;
 
 /// Returns a sentence that names the kernels other than `kernel` for which this version is built, and
-/// says whether `kernel` is newer or older. Returns `None` if there are no such kernels.
+/// says whether `kernel` may be too new or too old for the source. Returns `None` if there are no such
+/// kernels.
 pub(super) fn other_kernels(
     facts: &Facts,
     id: &ModuleId,

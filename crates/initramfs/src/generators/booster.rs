@@ -14,7 +14,7 @@ use crate::image::{Image, ImageKind, KmodName};
 /// booster's pacman hook, which regenerates images and copies a new kernel to /boot.
 const HOOK: &str = "90-booster-install.hook";
 
-/// booster's generator of images.
+/// The image generator booster.
 #[derive(Debug)]
 pub(super) struct Booster;
 
