@@ -2,7 +2,7 @@
 //! Changes no files.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use dkms_engine::machine::{Kernel, Kernels, Machine};
 use dkms_engine::names::KernelRelease;
@@ -34,9 +34,9 @@ pub(crate) struct KernelAssessment {
     pub(crate) kernel: Kernel,
     pub(crate) images: Vec<ImageAssessment>,
     pub(crate) modules: ManagedModules,
-    /// The reason why the kernel's images cannot be found; `None` if they can, or if there are
-    /// none.
-    pub(crate) hidden: Option<String>,
+    /// The mount point of a file system that contains an image, or may contain the images if none is
+    /// found, and that is in fstab but not mounted.
+    pub(crate) unmounted: Option<PathBuf>,
 }
 
 /// All kernels with pending images, and the facts used to assess them.
@@ -59,9 +59,24 @@ impl KernelAssessment {
         }
     }
 
+    /// Returns the reason why the kernel's images cannot be found; `None` if they can, or if there are
+    /// none.
+    pub(crate) fn hidden(&self) -> Option<String> {
+        self.unmounted.as_deref().filter(|_| self.images.is_empty()).map(not_mounted)
+    }
+
+    /// Returns the command that regenerates the stale images once nothing prevents it.
+    pub(crate) fn remedy(&self) -> String {
+        let command = "dkms initramfs";
+        match &self.unmounted {
+            Some(dir) => format!("mount {} && {command}", dir.display()),
+            None => command.to_owned(),
+        }
+    }
+
     /// Returns true if no image of the kernel needs an action.
     pub(crate) fn is_up_to_date(&self) -> bool {
-        self.hidden.is_none() && self.images.iter().all(|it| it.decision == Decision::UpToDate)
+        self.hidden().is_none() && self.images.iter().all(|it| it.decision == Decision::UpToDate)
     }
 
     fn stale_images(&self) -> Vec<&Image> {
@@ -98,9 +113,12 @@ impl<'a> Assessment<'a> {
             let assess =
                 |image| assessment.assess_image(machine, generator, &kernel, &modules, image);
             let images: Vec<_> = images.into_iter().map(assess).collect();
-            let hidden = unmounted_boot_dir(machine).filter(|_| images.is_empty());
-            let hidden = hidden.map(|dir| not_mounted(&dir));
-            assessment.kernels.push(KernelAssessment { kernel, images, modules, hidden });
+            let root = &machine.trees.root;
+            let unmounted = match images.as_slice() {
+                [] => unmounted_boot_dir(machine),
+                found => found.iter().find_map(|it| unmounted_above(root, &it.image.path)),
+            };
+            assessment.kernels.push(KernelAssessment { kernel, images, modules, unmounted });
         }
         assessment
     }

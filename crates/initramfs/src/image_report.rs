@@ -28,6 +28,8 @@ pub struct ImageReport {
     lacks: Vec<String>,
     /// The commands that regenerate the image. Empty if it cannot be regenerated now.
     commands: Vec<String>,
+    #[serde(skip)]
+    remedy: String,
 }
 
 impl fmt::Display for ImageReport {
@@ -53,6 +55,12 @@ impl ImageReport {
     pub fn image(&self) -> Option<&Path> {
         self.image.as_deref()
     }
+
+    /// Returns the command that regenerates the image once nothing prevents it.
+    #[must_use]
+    pub fn remedy(&self) -> &str {
+        &self.remedy
+    }
 }
 
 /// Returns a report on each pending image that is not up to date. Changes nothing.
@@ -66,7 +74,7 @@ impl Assessment<'_> {
     pub(crate) fn reports(&self, machine: &Machine) -> Vec<ImageReport> {
         let Some(generator) = self.generator else { return Vec::new() };
         let of = |kernel: &KernelAssessment| {
-            let hidden = kernel.hidden.as_ref().map(|why| kernel.hidden_report(why));
+            let hidden = kernel.hidden().map(|why| kernel.hidden_report(&why));
             let images = kernel.images.iter().filter_map(|it| {
                 let mut report = kernel.report(it)?;
                 if let Decision::Regenerate(_) = it.decision {
@@ -105,6 +113,7 @@ impl KernelAssessment {
             holds: placed.intersection(held).map(text).collect(),
             lacks: lacks.map(text).collect(),
             commands: Vec::new(),
+            remedy: self.remedy(),
         })
     }
 
@@ -118,6 +127,7 @@ impl KernelAssessment {
             holds: Vec::new(),
             lacks: Vec::new(),
             commands: Vec::new(),
+            remedy: self.remedy(),
         }
     }
 }

@@ -63,8 +63,8 @@ pub(crate) fn kernel_line(kernel: &KernelAssessment, missing: &MissingModules) -
             let _ = write!(line, "; {state}: {}", images.join(", "));
         }
     }
-    if !absent.is_empty() || !outdated.is_empty() {
-        line += "; run: dkms initramfs";
+    if !absent.is_empty() || !outdated.is_empty() || kernel.hidden().is_some() {
+        let _ = write!(line, "; run: {}", kernel.remedy());
     }
     let release = &kernel.kernel.release;
     let missing = missing.get(release).into_iter().flatten();
@@ -124,7 +124,7 @@ mod tests {
             image("broken.img", CurrentImage::Unreadable("no archive".into())),
         ];
         let modules = ManagedModules::default();
-        let kernel = KernelAssessment { kernel: kernel.clone(), images, modules, hidden: None };
+        let kernel = KernelAssessment { kernel: kernel.clone(), images, modules, unmounted: None };
         assert_eq!(
             kernel_line(&kernel, &MissingModules::new()),
             "7.2 (linux): 0 modules installed; missing images: /boot/absent.img; \
@@ -151,7 +151,7 @@ mod tests {
                 kernel: kernel.clone(),
                 images: Vec::new(),
                 modules,
-                hidden: None,
+                unmounted: None,
             };
             kernel_line(&kernel, &missing)
         };

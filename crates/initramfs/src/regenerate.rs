@@ -52,7 +52,7 @@ impl Assessment<'_> {
     ) -> Vec<String> {
         let Some(generator) = self.generator else { return Vec::new() };
         let name = kernel.name();
-        let hidden = kernel.hidden.iter().map(|why| kernel.hidden_report(why));
+        let hidden = kernel.hidden().map(|why| kernel.hidden_report(&why)).into_iter();
         let kept = kernel.images.iter().filter(|it| matches!(it.decision, Decision::Keep(_)));
         let kept = kept.filter_map(|it| kernel.report(it));
         let mut errors: Vec<String> =

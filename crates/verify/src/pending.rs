@@ -18,7 +18,8 @@ pub(crate) fn faults(
     found.retain(|fault| is_checked(fault.kernel.as_ref()));
     if is_checked(None) && has_pending_images(machine) {
         found.extend(stale.iter().map(|image| {
-            Fault::new(None, None, image.to_string()).with_advice("run: dkms initramfs")
+            let advice = format!("run: {}", image.remedy());
+            Fault::new(None, None, image.to_string()).with_advice(advice)
         }));
     }
     found

@@ -62,7 +62,9 @@ fn nothing_is_written_below_an_unmounted_boot() {
     set_precise(&precise);
     for root in [by_hook, precise] {
         let output = upgrade_zfs(&root);
+        let output = output.has("run: mount /boot && dkms initramfs");
         assert_left_alone(&root, output, IMAGE, "/boot is in /etc/fstab but not mounted");
+        root.dkms(&["verify"]).exits(11).has("; run: mount /boot && dkms initramfs");
         root.boot_unit();
         assert_eq!((new_images(&root), root.files("boot")), (vec![], vec![]));
         mount(&root, "boot");
