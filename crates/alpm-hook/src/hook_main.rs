@@ -17,8 +17,8 @@ pub struct HookArgs {
     pub root: PathBuf,
     /// Whether to print the plan and change nothing.
     pub dry_run: bool,
-    /// The flag that only this binary accepts, such as `--journal`. If several are given, the last
-    /// one counts.
+    /// The given flag that only this binary accepts, such as `--journal`. If several are given, the
+    /// last one counts.
     pub flag: Option<&'static str>,
 }
 

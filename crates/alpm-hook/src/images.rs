@@ -1,5 +1,5 @@
-//! What hooks do about images: record their state before the generators' own hooks, and regenerate
-//! stale images after them.
+//! The hooks' work on images: recording the state of images before the generators' own hooks run,
+//! and regenerating stale images afterwards.
 
 use std::io::{self, BufRead};
 use std::process::ExitCode;
@@ -21,9 +21,9 @@ use crate::targets::without_sources;
 use crate::told::Told;
 
 /// Records which images exist, before other packages' hooks remove them: mkinitcpio's hook removes
-/// those of a kernel that is upgraded, and kernel-install's hooks remove all.
+/// the images of a kernel that is upgraded, and kernel-install's hooks remove all images.
 ///
-/// Takes no lock: a transaction must not have to wait for a running build before it starts.
+/// Takes no lock, so that a transaction does not have to wait for a running build before it starts.
 ///
 /// # Errors
 /// [`Failure`] if the record cannot be written.
@@ -86,8 +86,8 @@ pub fn precise(args: &HookArgs, input: &mut dyn BufRead) -> Result<ExitCode, Fai
 /// restores images that have lost a module or are damaged.
 ///
 /// # Errors
-/// [`Failure`] if the lock cannot be taken. An image that cannot be regenerated is not an error: it
-/// is reported in the output and by the exit code.
+/// [`Failure`] if the lock cannot be taken. An image that cannot be regenerated is not an error,
+/// but is reported in the output and by the exit code.
 pub fn verify(args: &HookArgs) -> Result<ExitCode, Failure> {
     let machine = Machine::for_hook(&args.root);
     let mut told = Told::read(&machine.trees);

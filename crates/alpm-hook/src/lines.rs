@@ -1,6 +1,6 @@
 //! The output of a hook while modules are built, installed and removed.
 //!
-//! pacman forwards a hook's output line by line and copies it to its log, so the output has no
+//! pacman forwards a hook's output line by line and copies it to pacman's log, so the output has no
 //! progress bars and no colour. The planned builds and their reasons come first, followed by one
 //! line for each finished module, the notes, and finally the failures, which name the packages.
 
@@ -24,8 +24,8 @@ pub use package_names::PackageNames;
 
 use crate::told::Told;
 
-/// Prints a warning for each problem in the settings of `machine` that `told` does not contain, and
-/// adds it there.
+/// Prints a warning for each problem in the settings of `machine`, except those in `told`. Adds the
+/// printed problems to `told`.
 pub fn warn_of_settings(machine: &Machine, told: &mut Told) {
     let mut out = LineWriter::new(io::stdout());
     for problem in machine.settings.problems().iter().filter(|text| !told.includes(text)) {
@@ -56,12 +56,13 @@ pub struct Lines<W> {
     finished_tasks: usize,
     /// The number of successful tasks.
     done: usize,
-    /// The messages of an earlier hook of the same transaction, which are not repeated.
+    /// The messages that an earlier hook of the same transaction has printed, and that this hook
+    /// does not repeat.
     told: Told,
     /// The module versions that are replaced by another version of the same module.
     replaced: BTreeSet<ModuleId>,
-    /// The modules to remove, each mapped to the kernels that it has been uninstalled from so far.
-    /// A single line names all of them.
+    /// The modules to remove, each mapped to the kernels from which it has been uninstalled so far.
+    /// A single line of output names all these kernels.
     removed: BTreeMap<ModuleId, Vec<KernelRelease>>,
     /// The removed kernels, each mapped to the number of modules that are removed with it.
     removed_kernels: BTreeMap<KernelRelease, usize>,
@@ -169,7 +170,7 @@ impl<W: Write> Lines<W> {
         let Finished { step, outcome, .. } = finished;
         match (&step.action, outcome) {
             (action, _) if action.job().is_some() => self.module_step(finished),
-            // The summary reports it.
+            // The summary reports this failure.
             (Action::Fail { .. }, _) => {}
             (Action::Adopt { module, kernel, .. }, Outcome::Done) => {
                 let module = self.names.module(module);
@@ -244,7 +245,8 @@ impl<W: Write> Lines<W> {
             format!(" from {}", kernels.join(", "))
         };
         match outcome {
-            // The line for the new version, or the report of its failure, covers this step.
+            // The line for the new version, or the report of that version's failure, covers this
+            // step.
             Outcome::Done | Outcome::Skipped(_)
                 if from.is_empty() && self.replaced.contains(module) => {}
             Outcome::Done => self.out.line(&format!("{module}: removed{from}")),
@@ -295,8 +297,8 @@ impl<W: Write> Watch for Lines<W> {
     }
 }
 
-/// Returns the modules to build or install, grouped by kernel and reason. Omits those that are restored
-/// from the cache: their own lines follow at once.
+/// Returns the modules to build or install, grouped by kernel and reason. Omits modules that are
+/// restored from the cache, because their own lines follow at once.
 fn groups(plan: &Plan) -> BTreeMap<(&KernelRelease, String), BTreeSet<&ModuleId>> {
     let installs = plan.before.iter().filter(|step| matches!(step.action, Action::Install { .. }));
     let mut groups: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();

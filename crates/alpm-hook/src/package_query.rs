@@ -79,7 +79,7 @@ pub struct Packages {
 /// The reason why alpm-query did not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
-    /// The directory of this program, which also contains alpm-query, is unknown.
+    /// The directory of this program and of alpm-query is unknown.
     #[error("cannot find this program's own directory: {0}")]
     NoPlace(#[from] io::Error),
     /// alpm-query cannot be started.
@@ -102,7 +102,7 @@ pub fn beside_us() -> io::Result<PathBuf> {
 }
 
 /// Runs alpm-query, whose path is `program`, on the packages of the machine at `root`. For an empty
-/// query, returns an empty answer without running it.
+/// query, returns an empty answer without running alpm-query.
 ///
 /// # Errors
 /// [`QueryError`] if alpm-query cannot be run or does not answer. Callers then continue without
@@ -179,13 +179,15 @@ impl Packages {
         self.kernels.get(kernel)?.headers.as_ref()
     }
 
-    /// Returns the name of the package that contains a kernel's headers, installed or not.
+    /// Returns the name of the package that contains a kernel's headers. The package need not be
+    /// installed.
     #[must_use]
     pub fn headers_package(&self, kernel: &KernelRelease) -> Option<&str> {
         self.kernels.get(kernel)?.headers_package.as_deref()
     }
 
-    /// Returns the version of a queried package in the sync databases; `None` if they do not have it.
+    /// Returns the version of a queried package in the sync databases; `None` if the databases do
+    /// not contain the package.
     #[must_use]
     pub fn available(&self, name: &str) -> Option<&str> {
         self.available.get(name)?.as_deref()

@@ -28,7 +28,7 @@ pub struct Targets {
     pub kernels: BTreeSet<KernelRelease>,
     /// The kernels whose headers (`build/include/`, or the link `build`) are among the targets.
     pub headers: BTreeSet<KernelRelease>,
-    /// The paths of these sources, kernels and headers.
+    /// The targets that belong to the sources, kernels and headers in the other fields.
     pub paths: BTreeSet<String>,
     /// Whether the package alpm-dkms is a target.
     pub ourselves: bool,
@@ -146,7 +146,7 @@ mod tests {
         Targets { headers: [release.parse().expect("a release")].into(), ..Targets::default() }
     }
 
-    /// Adds `line` to the paths of `targets` unless it names a package or our program.
+    /// Adds `line` to the paths of `targets`, unless `line` names a package or our program.
     fn with_path(targets: Targets, line: &str) -> Targets {
         let is_path = !targets.ourselves && !targets.dkms_binary;
         let paths = is_path.then(|| line.to_owned()).into_iter().collect();

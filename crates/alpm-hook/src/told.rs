@@ -1,5 +1,5 @@
 //! Stores the messages and failures that a hook has reported, so that later hooks of the same
-//! transaction neither repeat the messages nor try the same builds again.
+//! transaction do not repeat the messages and do not retry the same builds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -34,14 +34,15 @@ pub enum InstallHook {
     /// The hook has ended by itself, or was not run.
     #[default]
     Ended,
-    /// The hook has started. A later hook reads this only if the hook was killed.
+    /// 70-dkms-install has started. A later hook finds this value only if 70-dkms-install was
+    /// killed.
     Killed,
-    /// A signal has ended the hook, which has reported the unfinished work.
+    /// A signal has ended the hook, and the hook has reported the unfinished work.
     Interrupted,
 }
 
 impl Told {
-    /// Returns the value of the first hook of a transaction.
+    /// Returns the value for the first hook of a transaction, without messages and failures.
     #[must_use]
     pub fn nothing(trees: &Trees) -> Self {
         Self { transaction: Some(Transaction::of_this_hook(trees)), ..Self::default() }
@@ -55,8 +56,8 @@ impl Told {
         nothing
     }
 
-    /// Reads what an earlier hook of the same transaction reported. Returns an empty value if there
-    /// was no such hook.
+    /// Reads the messages and failures that an earlier hook of the same transaction reported.
+    /// Returns an empty value if no earlier hook has run.
     #[must_use]
     pub fn read(trees: &Trees) -> Self {
         let told: Option<Self> =
@@ -153,8 +154,8 @@ impl Told {
         self.texts.contains(text)
     }
 
-    /// Returns the modules and kernels for which an earlier hook failed, and whether the failure
-    /// was transient.
+    /// Returns the pairs of module and kernel that failed or were skipped in an earlier hook, and
+    /// whether the failure was transient.
     #[must_use]
     pub fn tried(&self) -> BTreeMap<(ModuleId, KernelRelease), bool> {
         let mut tried = BTreeMap::new();

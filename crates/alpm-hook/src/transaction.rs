@@ -1,5 +1,5 @@
-//! The module hooks. Before a transaction, they record its changes as pending work. After it, they
-//! build, install and remove modules.
+//! The module hooks. Before a transaction, the hooks record its changes as pending work. After the
+//! transaction, they build, install and remove modules.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -26,8 +26,8 @@ use crate::told::{InstallHook, Told};
 /// Records the paths of the targets in the journal before the transaction starts.
 ///
 /// If the transaction is interrupted, no PostTransaction hook runs, but the journal remains. Takes
-/// no lock, so that pacman never waits here for a running build. Each transaction writes its own
-/// files.
+/// no lock, so that pacman never waits here for a running build. No lock is needed, because each
+/// transaction writes its own files.
 ///
 /// # Errors
 /// [`Failure`] if the journal cannot be written.
@@ -57,23 +57,24 @@ pub fn journal(
 pub enum SyncHook {
     /// 70-dkms-install. Its targets have been installed or replaced.
     Install,
-    /// 71-dkms-remove, which runs after 70-dkms-install if both are triggered. Its targets have been
-    /// removed.
+    /// 71-dkms-remove, which runs after 70-dkms-install if both are triggered. Its targets have
+    /// been removed.
     Remove,
 }
 
-/// The flag that the script at the path of Arch's dkms script passes. Administrators call that
+/// The flag that our script at the path of Arch's dkms script passes. Administrators call the
 /// script from their own hooks, which may run before the transaction.
 pub const SCRIPT: &str = "--script";
 
 /// Builds and installs missing modules after a transaction, removes modules without a source or
 /// kernel, and finishes pending work.
 ///
-/// dkms-install and dkms-remove both call this function, because each finds all work in the journal.
+/// dkms-install and dkms-remove both call this function, because each of the two hooks finds all
+/// work in the journal.
 ///
 /// # Errors
 /// [`Failure`] if the lock cannot be taken or the whole request is refused. A module that fails is
-/// not an error: it is reported in the output and by the exit code.
+/// not an error, but is reported in the output and by the exit code.
 pub fn sync(args: &HookArgs, targets: &Targets, hook: SyncHook) -> Result<ExitCode, Failure> {
     let machine = Machine::for_hook(&args.root);
     let (present, _) = facts::source_dirs(&machine.trees);
@@ -101,8 +102,8 @@ pub fn sync(args: &HookArgs, targets: &Targets, hook: SyncHook) -> Result<ExitCo
     code
 }
 
-/// The message of 71-dkms-remove if 70-dkms-install was killed. If a signal interrupted that hook,
-/// it has reported the pending work itself.
+/// The message of 71-dkms-remove if 70-dkms-install was killed. A 70-dkms-install that a signal
+/// interrupted has reported the pending work itself.
 const INSTALL_HOOK_KILLED: &str = "warning: dkms-install was killed; pending work is finished at the \
                                    next boot\n  run: dkms autoinstall --pending";
 
@@ -181,7 +182,7 @@ fn sync_modules(
 ///
 /// The plan ignores a kernel that no package owns, because it may be a copy that is kept until the
 /// next boot. Such a copy can exist if this transaction or pending work touched a kernel, or if two
-/// kernels name the same package, which owns only one of them.
+/// kernels name the same package, although the package owns only one of them.
 fn plan_depends_on_owners(facts: &Facts, targets: &Targets) -> bool {
     let alive = facts.kernels.values().filter(|about| about.kernel.alive);
     let mut packages = BTreeSet::new();

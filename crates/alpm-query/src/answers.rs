@@ -1,4 +1,4 @@
-//! Answers lookups from pacman's database. The answers can be serialised as JSON.
+//! Answers lookups with the content of pacman's databases. The answers can be serialised as JSON.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::args::Lookup;
 use crate::database::{Database, LocalPackage};
 
-/// The answers to all lookups. An unowned path or unknown package is `null`.
+/// The answers to all lookups. The answer for an unowned path or an unknown package is `null`.
 #[derive(Debug, Default, Serialize)]
 pub struct Answers {
     /// The owner of each path. Each key is a path from the lookups, without a leading `/`.
@@ -15,7 +15,7 @@ pub struct Answers {
     /// The packages of each kernel. Each key is a release from the lookups.
     pub kernels: BTreeMap<String, KernelPackages>,
     /// The version of each package in the sync databases. Each key is a name from the lookups.
-    /// Omitted without such lookups.
+    /// Omitted if there are no such lookups.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub available: BTreeMap<String, Option<String>>,
 }
@@ -32,7 +32,7 @@ pub struct KernelPackages {
     pub headers_package: Option<String>,
 }
 
-/// Files in a kernel's directory; their owner is the kernel's package. Our hooks trigger on
+/// Files in a kernel's directory that belong to the kernel's package. Our hooks trigger on
 /// `modules.order`, and some packages lack one of the other files.
 const MARKS: [&str; 3] = ["modules.order", "pkgbase", "vmlinuz"];
 

@@ -1,5 +1,5 @@
-//! Parses the arguments: the location of the database, and the request. `batch` reads its lookups
-//! and `arriving` reads pacman's targets from standard input.
+//! Parses the arguments: the location of the database, and the request. From standard input,
+//! `batch` reads its lookups, and `arriving` reads pacman's targets.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -17,14 +17,14 @@ pub enum Lookup {
     Owner(Vec<u8>),
     /// The packages that own a kernel and its headers. The value is the kernel release.
     Kernel(String),
-    /// The version of a package in the sync databases. The value is the name.
+    /// The version of a package in the sync databases. The value is the package's name.
     Available(String),
 }
 
 /// A question about a transaction that is about to install packages.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Transaction {
-    /// The process that runs the transaction; `None` if unknown.
+    /// The ID of the process that runs the transaction; `None` if unknown.
     pub pacman: Option<u32>,
     /// The arriving package files. If empty, alpm-query finds the files that contain the targets.
     pub files: Vec<PathBuf>,
@@ -35,7 +35,7 @@ pub struct Transaction {
 /// The requested answer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Request {
-    /// The owners of paths and kernels, in the given order.
+    /// The results of these lookups.
     Lookups(Vec<Lookup>),
     /// The packages that a transaction is about to install.
     Arriving(Transaction),
@@ -121,8 +121,7 @@ fn lookup_line(line: &[u8]) -> Option<Lookup> {
     lookup(&kind, OsStr::from_bytes(parts.next()?))
 }
 
-/// Parses a lookup. Returns `None` if `kind` is unknown or `subject` is not a valid path or kernel
-/// release.
+/// Parses a lookup. Returns `None` if `kind` is unknown or `subject` is not valid for this kind.
 fn lookup(kind: &str, subject: &OsStr) -> Option<Lookup> {
     if subject.is_empty() || subject.as_bytes().contains(&0) {
         return None;

@@ -1,8 +1,8 @@
 //! Finds the package files that a transaction is about to install.
 //!
-//! Three places are searched for the files: the command line of pacman, the packages of the sync
-//! databases that pacman has downloaded, and the rest of the cache directories. The search ends
-//! when a package file is known for every target. A file is accepted only if its own file list
+//! Three places are searched for the files: the command line of pacman, the downloaded packages of
+//! the sync databases, and the rest of the cache directories. The search ends when a package file
+//! is known for every target. A file in a cache directory is accepted only if its own file list
 //! contains a target.
 
 use std::collections::BTreeSet;
@@ -47,13 +47,13 @@ struct ArrivingPackage {
     version: String,
     /// The absolute path of the package file.
     file: String,
-    /// The installed version, `null` if the package is not installed.
+    /// The installed version; `null` if the package is not installed.
     installed: Option<String>,
     /// Whether no sync database lists the package.
     foreign: bool,
     /// Whether exactly this package is installed.
     unchanged: bool,
-    /// The installed packages that it conflicts with or replaces.
+    /// The installed packages that this package conflicts with or replaces.
     removes: BTreeSet<String>,
     /// The other packages that depend on exactly this version. Includes only packages that the
     /// transaction could install.
@@ -115,7 +115,8 @@ impl Arriving {
         let arriving = search.found.iter();
         let arriving =
             arriving.map(|found| (found, facts.describe(found, no_extract.files(&found.file))));
-        // A package without targets can remove one with a source.
+        // A package that contains no targets can still remove a package that contains a module's
+        // source.
         let arriving = arriving.filter(|(found, package)| {
             found.is_given || !found.paths.is_empty() || !package.removes.is_empty()
         });
@@ -153,7 +154,7 @@ struct Found<'a> {
     file: PackageFile<'a>,
     /// The targets that the file contains.
     paths: BTreeSet<Vec<u8>>,
-    /// Whether the caller gave the file.
+    /// Whether the caller of alpm-query named the file.
     is_given: bool,
 }
 
@@ -185,7 +186,7 @@ impl<'a> Search<'a> {
         self.found.push(Found { file, paths, is_given });
     }
 
-    /// Adds a file that the caller gave. Records its path as missing if the file cannot be read.
+    /// Adds a file that the caller named. Records the path as missing if the file cannot be read.
     fn load_given(&mut self, path: &Path) {
         if self.tried.contains(path) {
             return;
@@ -206,8 +207,8 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Adds a package file if it contains a missing target. Does nothing if no target is missing, or if
-    /// the search has taken too long.
+    /// Adds a package file if it contains a missing target. Does nothing if no target is missing,
+    /// or if the search has taken too long.
     fn load_if_needed(&mut self, path: &Path) {
         if self.missing.is_empty() || self.start.elapsed() > SEARCH_LIMIT {
             return;
@@ -226,11 +227,10 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Adds the package files that contain the missing targets. Finds the packages in the sync
-    /// databases.
+    /// Adds the downloaded packages of the sync databases whose files contain missing targets.
     ///
-    /// Packages whose version is not installed are tried before the others. Within each group,
-    /// packages whose name or installed files concern dkms come first.
+    /// Reads packages whose version is not installed before the others. Within each group, packages
+    /// whose name or installed files suggest a kernel, headers or a module come first.
     fn load_listed(&mut self, database: &Database, available: &[Listed<'_>], cache: &Cache) {
         let cached = available.iter().filter_map(|package| {
             let name = readable(|| package.package.filename()).flatten()?;

@@ -53,8 +53,8 @@ pub struct CommandLine {
     directory: Option<PathBuf>,
 }
 
-/// Returns the words of the command line of the process with the directory `process` in `/proc`;
-/// empty if it cannot be read.
+/// Returns the words of a process's command line. `process` is the directory of the process in
+/// `/proc`. Returns no words if the command line cannot be read.
 pub fn words(process: &Path) -> Vec<OsString> {
     let text = fs::read(process.join("cmdline")).unwrap_or_default();
     let text = text.strip_suffix(b"\0").unwrap_or(&text);
@@ -66,8 +66,8 @@ pub fn words(process: &Path) -> Vec<OsString> {
 
 /// Returns the directory that the pacman process was started in; `None` if it cannot be determined.
 ///
-/// While a hook runs, pacman is in its root directory. pacman keeps its previous directory open
-/// with close-on-exec. No other directory among its descriptors has that flag.
+/// While a hook runs, pacman's working directory is its root directory. pacman keeps its previous
+/// directory open, with the flag close-on-exec. No other directory that it has open has this flag.
 pub fn saved_directory(process: &Path) -> Option<PathBuf> {
     let descriptors = fs::read_dir(process.join("fd")).ok()?;
     let mut directories = descriptors.flatten().filter(|descriptor| {
@@ -104,7 +104,7 @@ impl CommandLine {
                 _ => line.operands.push(word.to_owned()),
             }
         }
-        // pacman reads the operands from standard input instead of `-`.
+        // `-` is not a package: it makes pacman read operands from standard input.
         line.operands.retain(|operand| operand != "-");
         Some(line)
     }

@@ -23,9 +23,10 @@ pub struct Configuration {
 }
 
 impl Configuration {
-    /// Reads the configuration that pacman uses for the packages below `root`: `etc/pacman.conf`
-    /// below it, unless `line` names another file. Options of `line` take precedence, as in pacman.
-    /// Without a readable configuration, only these options and the default cache directory remain.
+    /// Reads the configuration that pacman uses for the packages below `root`: the file
+    /// `etc/pacman.conf` below `root`, unless the command line `line` names another file. As in
+    /// pacman, options of `line` take precedence. If the configuration cannot be read, returns only
+    /// these options and the default cache directory.
     pub fn read(root: &Path, line: Option<&CommandLine>) -> Self {
         let mut found = Self::default();
         let (mut file, mut rootdir) = (root.join("etc/pacman.conf"), root);
@@ -63,8 +64,8 @@ impl Configuration {
     }
 }
 
-/// Returns the output of pacman-conf, `None` if it fails. It prints paths and defaults in the form
-/// that pacman uses.
+/// Returns the output of pacman-conf, or `None` if the program fails. pacman-conf prints paths and
+/// defaults in the form that pacman uses.
 #[expect(clippy::disallowed_methods, reason = "this program does not use the engine")]
 fn pacman_conf(file: &Path, rootdir: &Path) -> Option<String> {
     let mut command = Command::new("pacman-conf");

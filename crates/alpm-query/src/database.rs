@@ -25,17 +25,17 @@ pub struct Listed<'a> {
     pub name: &'a str,
     /// The full version.
     pub version: &'a str,
-    /// The rest of its description.
+    /// The package itself, with the rest of its description.
     pub package: &'a Package,
 }
 
-/// Returns the result of `read`, `None` if it panics. The alpm crate panics on text that is not
-/// UTF-8, and package files may contain any bytes.
+/// Returns the result of `read`, or `None` if `read` panics. The alpm crate panics on text that is
+/// not UTF-8, and package files may contain any bytes.
 pub fn readable<T>(read: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(read)).ok()
 }
 
-/// Returns true for names that look like those of kernels, headers or modules.
+/// Returns true if the name of a package or package file suggests a kernel, headers or a module.
 pub fn may_concern_dkms(name: &str) -> bool {
     name.starts_with("linux") || name.contains("headers") || name.contains("dkms")
 }
@@ -47,8 +47,8 @@ pub struct Database {
 }
 
 impl Database {
-    /// Opens the local database for reading, without taking pacman's lock. Without `dbpath`, it is
-    /// the one that `pacman.conf` names.
+    /// Opens the local database for reading, without taking pacman's lock. If `dbpath` is `None`,
+    /// opens the database that `pacman.conf` names.
     ///
     /// # Errors
     /// A one-line message if the database does not exist or libalpm cannot open it.
@@ -66,7 +66,7 @@ impl Database {
     }
 
     /// Adds the sync databases and the ignored packages of a configuration. A sync database that is
-    /// missing or damaged contains no packages.
+    /// missing or damaged counts as empty.
     pub fn configure(&mut self, configuration: &Configuration) {
         for repository in &configuration.repositories {
             let _invalid_name = self.alpm.register_syncdb(repository.as_str(), SigLevel::NONE);
@@ -97,7 +97,8 @@ impl Database {
         self.alpm.syncdbs().iter().flat_map(listed).collect()
     }
 
-    /// Returns the version of a package in the first sync database that has it; `None` if none has.
+    /// Returns the version of a package in the first sync database that contains the package;
+    /// `None` if no sync database contains it.
     #[must_use]
     pub fn available_version(&self, name: &str) -> Option<String> {
         let found = self.alpm.syncdbs().iter().find_map(|database| database.pkg(name).ok());

@@ -1,5 +1,5 @@
-//! Prints the packages that own paths and kernels, or those that a transaction is about to install,
-//! as JSON. This is the only program that links libalpm.
+//! Prints JSON: the packages that own paths and kernels, or the packages that a transaction is
+//! about to install. This is the only program that links libalpm.
 //!
 //! ```text
 //! alpm-query [--root DIR] [--dbpath DIR] owner PATH…
@@ -11,8 +11,8 @@
 //!
 //! `arriving` reads pacman's targets from standard input, as a PreTransaction hook gets them, and
 //! finds the package files that contain them (see `arriving.rs`). PID is the process that runs the
-//! transaction. With FILEs, alpm-query describes these files and does not read standard input. The
-//! targets are then those paths in the files that would trigger the hooks.
+//! transaction. With FILEs, alpm-query describes these files and does not read standard input. In
+//! that case, the targets are the paths in the files that would trigger the hooks.
 //!
 //! libalpm depends on about 35 libraries, and a transaction that upgrades one of them can keep this
 //! program from starting. The hooks are separate programs, so they run nevertheless. This program

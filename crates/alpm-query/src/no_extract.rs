@@ -10,13 +10,13 @@ const BUILDS: [&str; 2] = ["usr/src/", "usr/lib/modules/"];
 
 /// The setting `NoExtract` (pacman.conf(5)).
 pub struct NoExtract {
-    /// A handle with the patterns; `None` without patterns. Matching changes the handle, and package
-    /// files borrow that of the databases.
+    /// A handle with the patterns; `None` if there are no patterns. The handle of the databases
+    /// cannot be used, because package files borrow it and matching needs a mutable handle.
     alpm: Option<Alpm>,
 }
 
 impl NoExtract {
-    /// Takes the patterns from `configuration`, and the paths of libalpm's directories from `databases`.
+    /// Takes the patterns from `configuration`, and libalpm's directories from `databases`.
     pub fn new(configuration: &Configuration, databases: &Alpm) -> Self {
         let patterns = &configuration.not_extracted;
         let open = || {
@@ -29,8 +29,8 @@ impl NoExtract {
         Self { alpm: (!patterns.is_empty()).then(open).flatten() }
     }
 
-    /// Returns the files of a package that pacman does not extract, among those that builds may
-    /// read. Skips names that are not UTF-8.
+    /// Returns the files of a package that builds may read but that pacman does not extract. Skips
+    /// names that are not UTF-8.
     pub fn files(&mut self, file: &PackageFile<'_>) -> Vec<String> {
         let Some(alpm) = &mut self.alpm else { return Vec::new() };
         let paths = file.package.files();

@@ -25,7 +25,7 @@ const HARMLESS: [&str; 9] = [
     "usr/share/",
 ];
 
-/// The number of kernel objects that are listed for each kernel.
+/// The maximum number of kernel objects that are listed for each kernel.
 const OBJECTS: usize = 9;
 
 /// A package file whose metadata and file list have been read.
@@ -41,8 +41,9 @@ pub struct PackageFile<'a> {
 }
 
 impl<'a> PackageFile<'a> {
-    /// Reads a package file. libalpm reads only its first members, which include the file list.
-    /// Returns `None` if it is not a package, or if its path, name or version is not UTF-8.
+    /// Reads a package file. libalpm reads only the first members of the file, which include the
+    /// file list. Returns `None` if the file is not a package, or if its path, name or version is
+    /// not UTF-8.
     pub fn load(alpm: &'a Alpm, path: &Path) -> Option<Self> {
         // Opening a FIFO would wait for its writer.
         if !path.is_absolute() || !path.is_file() {
@@ -54,8 +55,8 @@ impl<'a> PackageFile<'a> {
         Some(Self { path: path.to_str()?.to_owned(), name, version, package })
     }
 
-    /// Returns true if exactly this package is installed: pacman stores the file list of a package,
-    /// which contains the digests of all files, unchanged in its local database.
+    /// Returns true if exactly this package is installed. Compares the package's file list, which
+    /// contains the digests of all files, with the copy in pacman's local database.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this program does not use the engine")]
     pub fn is_installed(&self, alpm: &Alpm) -> bool {
@@ -81,7 +82,8 @@ impl<'a> PackageFile<'a> {
         names.filter(|path| is_trigger(path)).map(<[u8]>::to_vec).collect()
     }
 
-    /// Returns the names of all kernel modules of the kernels in this package, with `_` for `-`.
+    /// Returns the names of all kernel modules of the kernels in this package, with `-` replaced by
+    /// `_`.
     pub fn modules(&self) -> BTreeSet<String> {
         let paths = self.package.files();
         let paths = paths.files().iter().filter_map(|file| str::from_utf8(file.name()).ok());
@@ -91,8 +93,8 @@ impl<'a> PackageFile<'a> {
         objects.filter_map(name).collect()
     }
 
-    /// Returns true if the package contains the source of a module, and files in other directories
-    /// that its build may read.
+    /// Returns true if the package contains a module's source and, in other directories, files that
+    /// the module's build may read.
     pub fn has_files_outside(&self) -> bool {
         let files = self.package.files();
         let files = files.files().iter().map(alpm::File::name);
@@ -167,8 +169,8 @@ impl Cache {
         self.files.get(name.as_ref()).map(PathBuf::as_path)
     }
 
-    /// Returns all files: first those whose name looks like that of a kernel, headers or a module,
-    /// and among them the newest first.
+    /// Returns all files. Files whose name suggests a kernel, headers or a module come first.
+    /// Within each group, the newest files come first.
     pub fn newest_first(&self) -> Vec<&Path> {
         let mut files: Vec<_> = self.files.iter().collect();
         files.sort_by_cached_key(|(name, path)| {
@@ -179,8 +181,8 @@ impl Cache {
     }
 }
 
-/// Returns true for `NAME.pkg.tar` and its compressed forms, but not for their signatures and for
-/// partial downloads.
+/// Returns true for `NAME.pkg.tar` and its compressed forms, but not for signatures or partial
+/// downloads.
 fn is_package_name(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
     let Some((_, compression)) = name.rsplit_once(".pkg.tar") else { return false };

@@ -7,8 +7,9 @@ use alpm::{Dep, DepModVer, Pkg, Ver};
 
 use crate::database::{Listed, readable};
 
-/// Returns the names of the installed packages that `package` conflicts with. With `replaces`,
-/// includes those that it replaces; pacman replaces packages only in an upgrade of the system.
+/// Returns the names of the installed packages that `package` conflicts with. If `replaces` is
+/// true, also returns the packages that `package` replaces; pacman replaces packages only in an
+/// upgrade of the system.
 pub fn removed_by(package: &Pkg, installed: &[Listed<'_>], replaces: bool) -> BTreeSet<String> {
     let is_removed = |other: &&Listed<'_>| {
         let relation = || {
@@ -23,7 +24,8 @@ pub fn removed_by(package: &Pkg, installed: &[Listed<'_>], replaces: bool) -> BT
     installed.iter().filter(is_removed).map(|other| other.name.to_owned()).collect()
 }
 
-/// Returns true if `dependent` is another package that depends on exactly the version of `package`.
+/// Returns true if `dependent` is a different package and depends on exactly this version of
+/// `package`.
 pub fn is_bound_to(dependent: &Pkg, package: &Pkg) -> bool {
     let is_bound = || {
         let is_exact = |dep: &Dep| matches!(dep.depmodver(), DepModVer::Eq(_));

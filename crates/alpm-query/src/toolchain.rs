@@ -24,8 +24,9 @@ pub struct ReplacedTool {
 
 /// Returns the toolchain packages that the transaction replaces.
 ///
-/// New versions come from `files`. They also come from `available`, the packages in the sync
-/// databases, if the command line `line` upgrades the system, names the package, or is unknown.
+/// A package's new version comes from `files`, the arriving package files. If no file contains the
+/// package, the version comes from `available`, the packages in the sync databases, if the command
+/// line `line` upgrades the system, names the package, or is unknown.
 pub fn replaced<'a>(
     database: &Database,
     files: impl Iterator<Item = &'a PackageFile<'a>> + Clone,
@@ -60,7 +61,8 @@ fn is_newer(listed: &Listed<'_>, installed: &Listed<'_>) -> bool {
     versions.is_some_and(|(listed, installed)| listed.vercmp(installed).is_gt())
 }
 
-/// Returns true if the command line names a package of the repositories.
+/// Returns true if the command line names `package` as a package of the repositories, not as a
+/// file.
 pub fn names(line: &CommandLine, package: &str) -> bool {
     let name_of = |operand: &OsStr| operand.to_str()?.rsplit('/').next().map(str::to_owned);
     !line.upgrade

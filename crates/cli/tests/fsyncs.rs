@@ -1,5 +1,5 @@
 //! Counts the fsync calls of a run with strace. A run must sync all its changes before it clears
-//! pending work, but each fsync may take many milliseconds. Also lets fsync fail.
+//! pending work, but each fsync may take many milliseconds. Also tests runs in which fsync fails.
 
 #![expect(clippy::unwrap_used, reason = "a panic fails the test, as it should")]
 
@@ -33,7 +33,7 @@ fn dkms(root: &TestRoot, words: &[&str]) -> Command {
     command
 }
 
-/// Returns a command that runs `dkms` under strace with more `options`.
+/// Returns a command that runs `dkms` under strace with additional `options`.
 fn strace(root: &TestRoot, options: &[&str], words: &[&str]) -> Command {
     let mut command = Command::new("strace");
     command.args(["-f", "-y", "-e", "trace=fsync,fdatasync,sync,syncfs,sync_file_range"]);
@@ -58,7 +58,7 @@ fn syncs(root: &TestRoot, words: &[&str]) -> Vec<String> {
     calls.map(path).collect()
 }
 
-/// Returns true if depmod writes `path`, or if it is the directory of depmod's files.
+/// Returns true if `path` is a file that depmod writes, or the directory of these files.
 fn is_of_depmod(path: &str) -> bool {
     let below = path.strip_prefix(&format!("usr/lib/modules/{K}"));
     below.is_some_and(|path| path.is_empty() || path.starts_with("/modules."))

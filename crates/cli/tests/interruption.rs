@@ -40,8 +40,8 @@ fn root() -> (TestRoot, String) {
 
 #[expect(clippy::disallowed_methods, reason = "assert_cmd waits for the program's end")]
 fn start(root: &TestRoot, before: &str, line: &str) -> Child {
-    // The tests may have been started with these signals ignored, by `nohup` or as a background job
-    // of `sh`, and a shell cannot undo that for its children.
+    // These signals are ignored if the tests were started by `nohup` or as a background job of
+    // `sh`, and a shell cannot change that for its children.
     Command::new("env")
         .args(["--default-signal=INT,HUP,TERM", "sh", "-c"])
         .args([&format!("{before} exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_dkms"), "--root"])
@@ -147,7 +147,8 @@ fn a_signal_stops_all_builds_and_leaves_them_pending(#[case] by: Signal, #[case]
     assert!(!root.exists("var/lib/dkms/.pending"));
 }
 
-/// Builds of one module for two kernels run side by side, and a failed one would be repeated alone.
+/// The builds of one module for two kernels run in parallel, and a failed build would be repeated
+/// alone.
 #[rstest]
 #[case::both_are_running("", &["reached.7.2.12-arch1-1", "reached.7.2.13-arch1-1"])]
 #[case::one_has_failed("touch ROOT/failed; exit 1", &["reached.7.2.12-arch1-1", "failed"])]

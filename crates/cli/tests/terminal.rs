@@ -119,7 +119,8 @@ fn bars_need_no_threads() {
     assert!(written.contains(&format!("foo/1.0 for {K1}: compiling")), "{written:?}");
 }
 
-/// Returns what a terminal shows of `dkms status`, and the escape sequences of the colours in it.
+/// Returns the lines that a terminal shows for `dkms status`, and the escape sequences of their
+/// colours.
 fn status(root: &TestRoot, change: impl FnOnce(&mut Command)) -> (Vec<String>, Vec<String>) {
     let mut command = dkms(root, "xterm", &["status"]);
     change(&mut command);

@@ -1,4 +1,4 @@
-//! Tests of the systemd units, whose settings must fit those of alpm-dkms.
+//! Tests of the systemd units, whose settings must fit the settings of alpm-dkms.
 
 #![expect(clippy::unwrap_used, reason = "a panic fails the test, as it should")]
 

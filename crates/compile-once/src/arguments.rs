@@ -82,7 +82,7 @@ pub(crate) struct CompilerOption {
 }
 
 impl Arguments {
-    /// Parses `arguments`. Returns `None` unless they are known to affect nothing but one object.
+    /// Parses `arguments`. Returns `None` if they could affect anything besides one object.
     pub(crate) fn read(arguments: &[OsString]) -> Option<Self> {
         let mut words = arguments.iter().map(|word| word.to_str().map(str::to_owned));
         let (mut makes, mut source, mut object, mut dependencies) = (None, None, None, None);

@@ -12,7 +12,7 @@ use crate::mod_c_file::ModCFile;
 pub(crate) struct PrecompiledHeaders<'a> {
     file: &'a ModCFile<'a>,
     results: PathBuf,
-    /// The directory of the headers; it exists only while they are usable.
+    /// The directory of the headers. It exists only while the headers are usable.
     dir: PathBuf,
 }
 
@@ -20,7 +20,7 @@ pub(crate) struct PrecompiledHeaders<'a> {
 const HEADER: &str = "includes.h";
 /// The name under which gcc looks for the precompiled form of [`HEADER`] (gcc(1)).
 const PRECOMPILED: &str = "includes.h.gch";
-/// The name of the file that contains an object's dependencies without its source.
+/// The name of the file that contains an object's dependencies, except the object's source.
 const DEPENDENCIES: &str = "dependencies";
 
 impl<'a> PrecompiledHeaders<'a> {
@@ -64,7 +64,7 @@ impl<'a> PrecompiledHeaders<'a> {
     /// Precompiles the headers of the file, using `start` to run the compiler.
     ///
     /// The file must already have been compiled without precompiled headers. This function compiles
-    /// it again with them, and discards them unless both objects are identical.
+    /// the file again with the headers, and discards the headers unless both objects are identical.
     pub(crate) fn make(&self, start: impl Fn(&[OsString]) -> io::Result<Output>) -> io::Result<()> {
         let dir = tempfile::Builder::new().prefix(".headers").tempdir_in(&self.results)?;
         let (header, precompiled) = (dir.path().join(HEADER), dir.path().join(PRECOMPILED));

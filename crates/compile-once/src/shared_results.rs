@@ -23,8 +23,8 @@ impl SharedResults {
     /// Writes the object of `call` from the result stored under `key`, and returns the compiler's
     /// output.
     ///
-    /// Returns `None` if no result is stored or the object cannot be written. The caller must then run
-    /// the compiler, which reports the error.
+    /// Returns `None` if no result is stored or the object cannot be written. The caller must then
+    /// run the compiler, which reports the error.
     pub(crate) fn restore(&self, key: &str, call: &SharedCall) -> Option<Output> {
         let result = self.dir.join(key);
         let said = Output {
@@ -45,7 +45,8 @@ impl SharedResults {
         fs::write(result.path().join("stdout"), &said.stdout)?;
         fs::write(result.path().join("stderr"), &said.stderr)?;
         fs::copy(&call.object, result.path().join("object"))?;
-        // Fails if another job has stored the same result. Dropping `result` then deletes this one.
+        // Fails if another job has stored the same result. In that case, dropping `result` deletes
+        // this copy.
         fs::rename(result.path(), self.dir.join(key))
     }
 }

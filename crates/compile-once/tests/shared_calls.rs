@@ -29,7 +29,7 @@ impl WrappedGcc {
         root.dir("answers");
         root.dir("module");
         // Copied by a child process. If this process opened the file for writing, a process that
-        // another test forks could inherit the descriptor. The file could then not be executed.
+        // another test forks could inherit the descriptor, and the file could not be executed.
         let ours = assert_cmd::cargo::cargo_bin!("compile-once");
         Command::new("cp").arg(ours).arg(root.at("once/gcc")).assert().success();
         Self { root }

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 /// The program to run, and how to confine it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Arguments {
-    /// `--parent PID`: the process that must still be the parent of this one. With `--first`, it is
-    /// the pid in the pid namespace of /proc.
+    /// `--parent PID`: the process that must still be the parent of this one. With `--first`, PID
+    /// is the parent's pid in the pid namespace of /proc.
     pub(crate) parent: Option<i32>,
     /// `--pid-namespace`: the program runs in a pid namespace.
     pub(crate) pid_namespace: bool,

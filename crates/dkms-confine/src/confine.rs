@@ -1,4 +1,4 @@
-//! Binds a program to its parent, and gives it namespaces.
+//! Makes a program end with its parent, and gives the program its own namespaces.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -50,8 +50,8 @@ fn confine(this: &OsStr, arguments: &Arguments) -> io::Result<ExitCode> {
     if arguments.own_mounts {
         mount_all(arguments)?;
     }
-    // Only children of this process are in the new pid namespace. The first one must mount /proc
-    // there, so it is this program again.
+    // Only children of this process are in the new pid namespace. The first child must mount /proc
+    // in that namespace, so it is this program again.
     let first = command(this, &arguments.of_first_process(outer_pid())).status()?;
     Ok(exit_code(first))
 }
@@ -63,7 +63,8 @@ fn outer_pid() -> Option<i32> {
 
 /// Returns the parent's pid in the pid namespace of /proc; `None` without /proc.
 ///
-/// For the first process of a pid namespace, getppid(2) returns 0 even if its parent has ended.
+/// In the first process of a pid namespace, getppid(2) always returns 0, so it does not show
+/// whether the parent has ended.
 fn outer_parent() -> Option<i32> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     // The parent is the second field after the name in parentheses (proc_pid_stat(5)).

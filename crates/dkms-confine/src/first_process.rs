@@ -1,5 +1,5 @@
-//! The first process of the namespaces, which starts the program and names the processes that it
-//! leaves running.
+//! The first process of the namespaces, which starts the program and reports the processes that the
+//! program leaves running.
 
 use std::env;
 use std::fs;
@@ -23,8 +23,8 @@ const GRACE: Duration = Duration::from_millis(200);
 /// Runs the program, and returns its exit code.
 ///
 /// When this process ends, the kernel kills all other processes of the pid namespace
-/// (pid_namespaces(7)). Their names are printed first, so that users can find out why a daemon is
-/// gone.
+/// (pid_namespaces(7)). This function prints their names first, so that users can find out why a
+/// daemon is gone.
 pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
     if arguments.own_mounts {
         mount_proc(arguments);

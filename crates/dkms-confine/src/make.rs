@@ -25,8 +25,8 @@ const JOBSERVER: &str = "ALPM_DKMS_JOBSERVER";
 /// The option in MAKEFLAGS by which make finds its jobserver.
 const AUTH: &str = "--jobserver-auth=";
 
-/// Runs the real make with the arguments `words`. `called` is the name by which make was called.
-/// make passes it to recipes as `$(MAKE)`.
+/// Runs the real make with the arguments `words`. `called` is the name by which make was called,
+/// which make passes to recipes as `$(MAKE)`.
 pub(crate) fn run(called: &OsStr, words: Vec<OsString>) -> ExitCode {
     let Some(program) = real_program("make") else {
         return not_found("make");
@@ -107,22 +107,23 @@ fn options(flags: &str) -> Vec<OsString> {
     options.into_iter().map(OsString::from).collect()
 }
 
-/// Splits `flags` into the text before the last option of the jobserver, its value and the text
-/// after it. Returns `None` if there is no such option.
+/// Splits `flags` at the last option that names a jobserver. Returns the text before the option,
+/// the option's value and the text after it, or `None` if there is no such option.
 ///
-/// If there are several, the last one applies. make 4.4 appends one for recipes that do not use
-/// `$(MAKE)`.
+/// If there are several such options, the last one applies: make 4.4 appends another one for
+/// recipes that do not use `$(MAKE)`.
 fn jobserver_in(flags: &str) -> Option<(&str, &str, &str)> {
     let (before, rest) = flags.rsplit_once(AUTH)?;
     let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
     Some((before, &rest[..end], &rest[end..]))
 }
 
-/// Returns true if one of the descriptors `R,W` of a jobserver is not open.
+/// Returns true if at least one of a jobserver's two descriptors is not open. `value` is `R,W`, the
+/// numbers of these descriptors.
 ///
-/// make closes both for recipes that call `make` instead of `$(MAKE)`. From version 4.4 on, it also
-/// replaces the numbers by negative ones. If the jobserver belongs to another program, its
-/// descriptors are open.
+/// make closes both descriptors for recipes that call `make` instead of `$(MAKE)`. From version 4.4
+/// on, make also replaces their numbers with negative ones. The descriptors of another program's
+/// jobserver are open.
 fn is_closed(value: &str) -> bool {
     let is_open = |number: &str| Path::new("/proc/self/fd").join(number).exists();
     value.split_once(',').is_some_and(|(read, write)| !is_open(read) || !is_open(write))

@@ -50,8 +50,8 @@ impl Builds {
         shell
     }
 
-    /// Returns a call of `program` in the directory, without the variables of a make that runs this
-    /// test.
+    /// Returns a call of `program` in the directory, without the variables that are set if make
+    /// runs this test.
     fn call(&self, program: impl AsRef<OsStr>) -> Command {
         let mut call = Command::new(program);
         call.current_dir(self.dir.path());
@@ -61,7 +61,7 @@ impl Builds {
         call
     }
 
-    /// Returns the output of `line`, which must succeed, with the jobserver.
+    /// Runs `line`, which must succeed, with the jobserver. Returns the output.
     fn output(&self, line: &str) -> String {
         let mut shell = self.shell(line);
         let done = shell.env("ALPM_DKMS_JOBSERVER", self.at("jobserver")).assert().success();

@@ -14,7 +14,8 @@ pub struct Failure {
     pub message: String,
     /// The error line in the log that best explains the failure.
     pub cause: Option<String>,
-    /// The meaning of the cause for the user. Boxed, because results contain failures.
+    /// The meaning of the cause for the user. Boxed to keep the results that contain failures
+    /// small.
     pub means: Option<Box<str>>,
     /// The log file of the failed build.
     pub log: Option<PathBuf>,
@@ -22,8 +23,8 @@ pub struct Failure {
     pub hint: Option<String>,
     /// The exit code that dkms uses for this failure (dkms-behaviour 9).
     pub code: u8,
-    /// True if the machine caused the failure (a full disk, a killed build), not the module. The
-    /// work stays pending, and the next run retries it.
+    /// True if the machine, not the module, caused the failure (a full disk, a killed build). The
+    /// work then stays pending, and the next run retries it.
     pub transient: bool,
     /// True if the OOM killer killed the build or an allocation failed. The same run then retries
     /// the build while no other build is running.
@@ -70,8 +71,8 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 impl From<FileError> for Failure {
-    /// Converts an I/O error into a transient failure, unless the kind of error shows that the
-    /// file itself is unsuitable (a FIFO in a source tree, for example).
+    /// Converts an I/O error into a failure. The failure is transient unless the kind of error
+    /// shows that the file itself is unsuitable, such as a FIFO in a source tree.
     fn from(error: FileError) -> Self {
         let kind = error.source.kind();
         let transient = !matches!(kind, ErrorKind::InvalidInput | ErrorKind::InvalidData);

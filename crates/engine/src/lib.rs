@@ -4,10 +4,10 @@
 //! the state of the machine, [`plan::make`] decides what to do, and [`act::carry_out`] does it and
 //! returns a [`report::Report`].
 //!
-//! The table lists the modules of the engine from the bottom up. A module may import only the
-//! modules in the last column of its row, all of which are listed above it. In addition, every
-//! module may import `names`, `version` and `failure`, except that `os` must not import `failure`.
-//! The interface of a directory is its `mod.rs`. `tests/imports.rs` checks these rules.
+//! The table lists the engine's Rust modules from the bottom up. A Rust module may import only the
+//! ones in the last column of its row, all of which are in earlier rows. Every Rust module may also
+//! import `names`, `version` and `failure`, except that `os` must not import `failure`. The
+//! interface of a directory is its `mod.rs`. `tests/imports.rs` checks these rules.
 //!
 //! | Module | Contents | May import |
 //! |---|---|---|

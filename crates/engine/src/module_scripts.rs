@@ -19,8 +19,8 @@ pub(crate) struct Script<'a> {
 }
 
 impl<'a> Script<'a> {
-    /// Returns the program that runs the script with the environment `env`. Returns `None` if there
-    /// is no executable file with the script's name, which dkms does not treat as a failure.
+    /// Returns the program that runs the script, with the environment `env`. Returns `None` if no
+    /// executable file has the script's name. dkms does not treat this as a failure.
     ///
     /// An executable file with the same name in `/etc/dkms/M` replaces the module's script, and is
     /// started in that directory (dkms-behaviour 4.6).
@@ -46,8 +46,8 @@ impl<'a> Script<'a> {
         self.dir(machine, id).is_some()
     }
 
-    /// Returns the script's directory, as the path that the script sees while it runs. Returns `None`
-    /// if there is no executable file with the script's name.
+    /// Returns the path at which the running script sees its directory. Returns `None` if no
+    /// executable file has the script's name.
     fn dir(&self, machine: &Machine, id: &ModuleId) -> Option<PathBuf> {
         let file = words(self.value).into_iter().next()?;
         let dirs = [Workplace::open(machine.trees.etc.join(&id.name)), self.place.clone()];
@@ -95,8 +95,8 @@ impl<'a> Script<'a> {
     }
 }
 
-/// Splits a value into words at blanks. Blanks between two double quotes do not split a word.
-/// Removes such pairs of quotes, but keeps an unpaired quote.
+/// Splits a value into words at blanks, but not at blanks between two double quotes. Removes each
+/// pair of double quotes, but keeps an unpaired one.
 ///
 /// dkms evaluates each value a second time inside double quotes, so that the value's own quotes
 /// disappear: `--host=""` in the conf of zfs becomes `--host=`.

@@ -154,9 +154,9 @@ pub struct ModuleId {
 impl ModuleId {
     /// Parses the name of a source directory, `name-version`.
     ///
-    /// As in the dkms hook of Arch Linux, the version starts after the last dash. If
-    /// [`is_ambiguous`](Self::is_ambiguous) returns true for the directory, its dkms.conf can
-    /// decide otherwise; see [`named`](Self::named).
+    /// As in the dkms hook of Arch Linux, the version starts after the last dash. If the name is
+    /// [ambiguous](Self::is_ambiguous), the directory's dkms.conf can determine another split; see
+    /// [`named`](Self::named).
     ///
     /// # Errors
     /// [`BadName`] if `dir` contains no dash, or if the name or the version is not valid.
@@ -166,14 +166,15 @@ impl ModuleId {
         Ok(Self { name: name.parse()?, version: version.parse()? })
     }
 
-    /// Returns true if a source directory's name can be split into name and version in several ways.
+    /// Returns true if there are several ways to split a source directory's name into the name and
+    /// the version of a module.
     #[must_use]
     pub fn is_ambiguous(dir: &str) -> bool {
         Self::splits(dir).nth(1).is_some()
     }
 
-    /// Returns the module with `name` and `version`, if these two, joined by a dash, are the name of
-    /// the source directory `dir`. Otherwise returns `None`.
+    /// Returns the module with this name and version. Returns `None` if `dir`, the name of the
+    /// source directory, is not `name` and `version` joined by a dash.
     #[must_use]
     pub fn named(dir: &str, name: &str, version: &str) -> Option<Self> {
         Self::splits(dir).find(|id| id.name.as_str() == name && id.version.as_str() == version)

@@ -13,9 +13,9 @@ use crate::verdict::{RegressionCause, Verdict};
 /// The program that looks up packages.
 const ALPM_QUERY: &str = "/usr/lib/alpm-dkms/alpm-query";
 
-/// Returns a line if another source of an installed module can help: a newer version in the
-/// repositories, or a foreign package, which may have one. Returns `None` if alpm-query does not
-/// answer or no package owns the source.
+/// Returns a line if there may be a newer source of an installed module: the repositories have
+/// another version of its package, or its package is foreign. Returns `None` otherwise, and also if
+/// alpm-query does not answer or no package owns the source.
 #[must_use]
 pub fn newer_source(machine: &Machine, module: &ModuleId) -> Option<String> {
     let (program, root, dir) = (Path::new(ALPM_QUERY), &machine.trees.root, module.source_dir());
@@ -25,9 +25,9 @@ pub fn newer_source(machine: &Machine, module: &ModuleId) -> Option<String> {
     lines(program, root, &[(module, package)].into(), "; run: pacman -Syu").pop()
 }
 
-/// Returns a line for each module that would be lost, and that has a newer version in the
-/// repositories or comes from a foreign package (for example, from the AUR), which may have a newer
-/// version.
+/// Returns a line for each module that would be lost although there may be a newer source: the
+/// repositories have another version of its package, or its package is foreign (for example, from
+/// the AUR).
 ///
 /// `program` is the path of alpm-query. Returns an empty list if alpm-query fails.
 pub(crate) fn newer_sources(
@@ -46,8 +46,8 @@ pub(crate) fn newer_sources(
     lines(program, root, &packages, if arriving.upgrade { "" } else { "; run: pacman -Syu" })
 }
 
-/// Returns a line for each module for which another package than the given one can help. `command`
-/// follows a version in the repositories.
+/// Returns a line for each module for which there may be a newer version of the given package. A
+/// line about a version in the repositories ends with `command`.
 fn lines(
     program: &Path,
     root: &Path,
@@ -73,7 +73,8 @@ fn lines(
     packages.iter().filter_map(line).collect()
 }
 
-/// Returns the package that contains the source of a module: an arriving one, or the installed one.
+/// Returns the package that contains the source of a module: the arriving package if there is one,
+/// otherwise the installed package.
 fn package_of(
     module: &ModuleId,
     arriving: &Arriving,

@@ -18,7 +18,8 @@ pub struct Arriving {
     pub unresolved: Vec<String>,
     /// The parts of the toolchain that the transaction replaces.
     pub toolchain: Vec<ReplacedTool>,
-    /// Whether the transaction upgrades all packages. True if pacman's command line is unknown.
+    /// Whether the transaction upgrades all packages; also true if pacman's command line is
+    /// unknown.
     pub upgrade: bool,
     /// The words of pacman's command line; empty if unknown.
     pub command: Vec<String>,
@@ -37,11 +38,13 @@ pub struct ArrivingPackage {
     pub installed: Option<String>,
     /// Whether no sync database lists the package, as for packages from the AUR.
     pub foreign: bool,
-    /// Whether exactly this package is installed, so that the transaction changes no file of it.
+    /// Whether exactly this package is already installed, so that the transaction changes none of
+    /// its files.
     pub unchanged: bool,
     /// The names of the installed packages that this package removes.
     pub removes: BTreeSet<String>,
-    /// The names of the packages that depend on exactly this version and could be installed.
+    /// The names of the packages that depend on exactly this version and that the transaction could
+    /// install.
     pub bound: BTreeSet<String>,
     /// The installed size in bytes.
     pub size: u64,
@@ -49,8 +52,8 @@ pub struct ArrivingPackage {
     pub objects: Vec<String>,
     /// The names of all kernel modules of the kernels in this package, with `_` for `-`.
     pub modules: BTreeSet<String>,
-    /// Whether the package contains a module's source and, outside of it, files that the build may
-    /// read. Such files are not in a trial.
+    /// Whether the package contains not only a module's source, but also files elsewhere that the
+    /// build may read. A trial does not contain those files.
     pub outside: bool,
     /// The files below `usr/src` and `usr/lib/modules` that pacman does not extract (`NoExtract` in
     /// pacman.conf(5)).
@@ -59,7 +62,7 @@ pub struct ArrivingPackage {
     pub paths: BTreeSet<String>,
 }
 
-/// A package of the toolchain that a transaction replaces by another version.
+/// A package of the toolchain that a transaction replaces with another version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplacedTool {
     /// The name, e.g. `gcc`.
@@ -70,13 +73,13 @@ pub struct ReplacedTool {
     pub installed: String,
 }
 
-/// Runs alpm-query, whose path is `program`, on the packages of the machine at `root`. `databases` is
-/// the directory of pacman's databases; `None` for the configured one. `pacman` is the process that
-/// runs the transaction, and `targets` are the paths that it passed to the hook.
+/// Runs alpm-query, whose path is `program`, on the packages of the machine at `root`. `databases`
+/// is the directory of pacman's databases; `None` for the configured one. `pacman` is the process
+/// that runs the transaction, and `targets` are the paths that pacman passed to the hook.
 ///
-/// With `files`, which are absolute paths, alpm-query describes these package files. The targets
-/// are then those paths in the files that would trigger the hooks. Without files and targets,
-/// returns an empty answer without running alpm-query.
+/// With `files`, which are absolute paths, alpm-query describes these package files. `targets` is
+/// then ignored: the targets are the paths in the package files that would trigger the hooks. If
+/// neither files nor targets are given, returns an empty answer without running alpm-query.
 ///
 /// # Errors
 /// [`QueryError`] if alpm-query cannot be run or does not answer.
@@ -117,8 +120,8 @@ impl ArrivingPackage {
 }
 
 impl Arriving {
-    /// Returns true if the transaction replaces a compiler with one of another major version. Such a
-    /// compiler may produce different objects or fail.
+    /// Returns true if the transaction replaces a compiler with one of another major version. The
+    /// new compiler may produce different objects or fail.
     #[must_use]
     pub fn replaces_compiler(&self) -> bool {
         let is_compiler = |tool: &&ReplacedTool| ["gcc", "clang"].contains(&tool.name.as_str());
@@ -132,8 +135,8 @@ impl Arriving {
         self.packages.iter().flat_map(|package| package.paths.iter().cloned()).collect()
     }
 
-    /// Returns the names of the source directories whose package also contains files elsewhere that
-    /// builds may read. These files are not in a trial.
+    /// Returns the names of the source directories whose packages also contain files elsewhere that
+    /// builds may read. A trial does not contain those files.
     pub(crate) fn sources_with_files_outside(&self) -> impl Iterator<Item = String> {
         let packages = self.packages.iter().filter(|package| package.outside);
         packages.flat_map(|package| package.paths.iter().filter_map(|path| source_of(path)))
@@ -144,8 +147,9 @@ impl Arriving {
         self.packages.iter().flat_map(|package| package.modules.iter().cloned()).collect()
     }
 
-    /// Returns the names of the packages that must stay out of the transaction to keep these
-    /// kernels out: those that contain targets of the kernels, and those bound to their versions.
+    /// Returns the names of the packages that must be excluded from the transaction to exclude
+    /// these kernels: the packages that contain targets of the kernels, and the packages bound to
+    /// the versions of those packages.
     #[must_use]
     pub fn packages_of(&self, kernels: &BTreeSet<&KernelRelease>) -> BTreeSet<String> {
         let is_of_kernel = |path: &String| {
@@ -158,7 +162,7 @@ impl Arriving {
     }
 }
 
-/// Returns the name of the source directory that a target belongs to; `None` for other targets.
+/// Returns the name of the source directory of a target; `None` if the target belongs to no source.
 pub(crate) fn source_of(target: &str) -> Option<String> {
     match Target::parse(target)? {
         Target::Source(dir) => Some(dir),

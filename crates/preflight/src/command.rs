@@ -25,7 +25,7 @@ use crate::upgrade::Upgrade;
 use crate::verdict::Verdict;
 use crate::worker::Purpose;
 
-/// The flag of the hook's program for [`run`].
+/// The flag with which the hook's program calls [`run`].
 pub const COMMAND: &str = "--command";
 
 /// The hook's program.
@@ -37,11 +37,11 @@ const IDLE: [&str; 6] = ["chrt", "--idle", "0", "ionice", "--class", "idle"];
 /// The question that `dkms preflight` asks.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Question {
-    /// The packages to try.
+    /// The packages with which to test-build the modules.
     pub packages: QuestionPackages,
     /// Whether to print JSON.
     pub json: bool,
-    /// Whether only to print what would be tried.
+    /// Whether to print the packages without building anything.
     pub dry_run: bool,
 }
 
@@ -50,7 +50,7 @@ pub struct Question {
 pub enum QuestionPackages {
     /// These package files, as absolute paths.
     Files(Vec<PathBuf>),
-    /// Those that the next `pacman -Syu` would install.
+    /// The packages that the next `pacman -Syu` would install.
     Upgrade {
         /// Whether to download package files that are not in pacman's cache.
         downloads: bool,
@@ -58,8 +58,9 @@ pub enum QuestionPackages {
 }
 
 impl Question {
-    /// Replaces this process by one that answers the question. With `idle`, it has idle CPU and I/O
-    /// priority; with `quiet`, it prints nothing. Returns the reason if that fails.
+    /// Replaces this process with one that answers the question. With `idle`, the new process has
+    /// idle CPU and I/O priority; with `quiet`, it prints nothing. Returns only if that fails, with
+    /// the reason.
     ///
     /// The supervisor of a worker must have only one thread, and this process may have more.
     #[must_use]
@@ -84,7 +85,7 @@ impl Question {
         Ok(command)
     }
 
-    /// Returns the exit code.
+    /// Answers the question and returns the exit code.
     fn answer(&self, root: &Path) -> u8 {
         let machine = Machine::for_hook(root);
         self.try_packages(&machine).unwrap_or_else(|why| {
@@ -105,7 +106,7 @@ impl Question {
         let arriving = match &self.packages {
             QuestionPackages::Files(files) => {
                 let mut arriving = what_arrives(machine, &query, files, None)?;
-                // The rest of the toolchain stays as it is.
+                // Toolchain packages that are not among the files stay as they are.
                 let packages = &arriving.packages;
                 arriving.toolchain.retain(|tool| packages.iter().any(|it| it.name == tool.name));
                 arriving
@@ -192,7 +193,7 @@ fn what_arrives(
     }
 }
 
-/// Takes the lock. Unlike [`Lock::take`], a signal that this process handles ends the wait.
+/// Takes the lock. Unlike in [`Lock::take`], a signal that this process handles ends the wait.
 fn take_lock(machine: &Machine) -> Result<Lock, NotTried> {
     let mut waits = false;
     loop {
@@ -210,8 +211,9 @@ fn take_lock(machine: &Machine) -> Result<Lock, NotTried> {
     }
 }
 
-/// Answers the [`Question`] that `input` contains as JSON, on the machine at `root`. Returns success,
-/// [`REGRESSION`](crate::report::REGRESSION), or a failure if the modules cannot be tried.
+/// Answers the [`Question`] that `input` contains as JSON, on the machine at `root`. Returns
+/// success, [`REGRESSION`](crate::report::REGRESSION), or a failure if the modules cannot be
+/// test-built.
 pub fn run(root: &Path, input: &mut dyn BufRead) -> ExitCode {
     let question: Result<Question, _> = serde_json::from_reader(input);
     match question {

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 use dkms_engine::os::mount_table;
 
-/// The classes of devices without which a machine is hardly usable, each as the directory of a
-/// class in sysfs and the kind of its devices.
+/// The classes of devices without which a machine is hardly usable, each given as the class's
+/// directory in sysfs and the kind of its devices.
 const CLASSES: [(&str, &str); 3] = [("net", "network"), ("drm", "display"), ("block", "storage")];
 
-/// The mount points whose file systems a machine needs, each with the text that says why the machine
-/// needs the driver of that file system.
+/// The mount points whose file systems a machine needs, each with the reason why the machine needs
+/// the driver of that file system.
 const MOUNT_POINTS: [(&str, &str); 4] = [
     ("/", "is the driver of the root file system"),
     ("/usr", "is the driver of the file system /usr"),
@@ -23,12 +23,12 @@ const MOUNT_POINTS: [(&str, &str); 4] = [
 /// reason, such as `drives the network device enp3s0`. In the names, `_` replaces each `-`.
 ///
 /// These are the drivers that are currently bound to a storage, display or network device, and the
-/// file systems of `/`, `/usr`, `/var` and `/home`. A name may be that of a driver that is built
-/// into the kernel.
+/// file systems of `/`, `/usr`, `/var` and `/home`. Some names may be those of drivers that are
+/// built into the kernel.
 pub(crate) fn needed(root: &Path) -> BTreeMap<String, String> {
     let mut needed = BTreeMap::new();
-    // A module can have several reasons; the first one is the most useful to the reader. The name of
-    // a network interface, for example, says more than the address of its PCI device.
+    // A module can have several reasons; the first one is the most useful to the reader. The name
+    // of a network interface, for example, says more than the address of its PCI device.
     let all = file_systems(root).into_iter().chain(class_devices(root)).chain(pci_devices(root));
     for (module, reason) in all {
         needed.entry(module.replace('-', "_")).or_insert(reason);
@@ -40,7 +40,7 @@ pub(crate) fn needed(root: &Path) -> BTreeMap<String, String> {
 fn file_systems(root: &Path) -> Vec<(String, String)> {
     let mounts = mount_table::read(&root.join("proc/self/mounts")).unwrap_or_default();
     let file_system = |(point, reason): (&str, &str)| {
-        // A later mount covers an earlier one at the same place.
+        // A later mount hides an earlier one on the same directory.
         let mount = mounts.iter().rfind(|mount| mount.dir == Path::new(point))?;
         // The subtype, as in `fuse.sshfs`, is not part of the driver's name.
         let kind = mount.kind.split('.').next()?;
@@ -49,7 +49,7 @@ fn file_systems(root: &Path) -> Vec<(String, String)> {
     MOUNT_POINTS.into_iter().filter_map(file_system).collect()
 }
 
-/// Returns the drivers of the devices of [`CLASSES`]. They include devices on USB and other buses.
+/// Returns the drivers of the devices of [`CLASSES`], including devices on USB and other buses.
 fn class_devices(root: &Path) -> Vec<(String, String)> {
     let of_class = |(class, kind): (&str, &'static str)| {
         let devices = entries(&root.join("sys/class").join(class));
@@ -59,7 +59,8 @@ fn class_devices(root: &Path) -> Vec<(String, String)> {
 }
 
 /// Returns the drivers of the storage, network and display devices on the PCI bus. Some of these
-/// have no device of a class: a disk controller without disks, or a graphics card without drm.
+/// devices belong to none of the [`CLASSES`], such as a disk controller without disks, or a
+/// graphics card without drm.
 fn pci_devices(root: &Path) -> Vec<(String, String)> {
     let devices = entries(&root.join("sys/bus/pci/devices"));
     devices.iter().filter_map(|device| driver(device, device, pci_kind(device)?)).collect()
@@ -78,15 +79,17 @@ fn pci_kind(device: &Path) -> Option<&'static str> {
     }
 }
 
-/// Returns the module of the driver that is bound to the device in the directory `bound`, with the
-/// reason, which names `device`. Returns `None` if the device has no driver, or one without a module.
+/// Returns the module of the driver that is bound to the device in the directory `bound`, and the
+/// reason why the machine needs the module. The reason names `device`. Returns `None` if the device
+/// has no driver or the driver has no module.
 fn driver(bound: &Path, device: &Path, kind: &str) -> Option<(String, String)> {
     let module = fs::read_link(bound.join("driver/module")).ok()?;
     let module = module.file_name()?.to_str()?.to_owned();
     Some((module, format!("drives the {kind} device {}", device.file_name()?.display())))
 }
 
-/// Returns the paths of the entries of the directory `dir`, sorted. Empty if it cannot be read.
+/// Returns the sorted paths of the entries in the directory `dir`. Returns an empty list if the
+/// directory cannot be read.
 fn entries(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();

@@ -1,4 +1,5 @@
-//! Finds out what a transaction removes, and what stays beside the arriving files.
+//! Finds the sources and kernels that a transaction removes, and the files that stay beside the
+//! arriving ones.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,7 +13,7 @@ use crate::not_tried::NotTried;
 use crate::scratch::Departing;
 
 /// Returns the sources and kernels of the installed packages that the transaction replaces or
-/// removes. Includes directories that the new packages contain again.
+/// removes. Includes directories that the arriving packages contain again.
 pub(crate) fn departing(arriving: &Arriving, owners: &Packages) -> Departing {
     let leaving = leaving(arriving);
     let leaves = |package: Option<&InstalledPackage>| {
@@ -26,8 +27,9 @@ pub(crate) fn departing(arriving: &Arriving, owners: &Packages) -> Departing {
     }
 }
 
-/// Returns the files that stay in the directories of arriving sources: those that no package owns,
-/// such as generated ones, and those of packages that stay. Their paths have no leading `/`.
+/// Returns the files that stay in the directories of arriving sources: files that no package owns,
+/// such as generated files, and files of packages that stay. The returned paths have no leading
+/// `/`.
 ///
 /// `program` is the path of alpm-query.
 pub(crate) fn staying_files(

@@ -24,12 +24,12 @@ const MESSAGE_ID: &str = "7272cba1a0d547e2a9db2046a608a6a2";
 pub struct ExpectedLoss {
     /// The module that is installed now.
     pub module: ModuleId,
-    /// The kernel for which it would not be installed.
+    /// The arriving kernel for which the module would not be installed.
     pub kernel: KernelRelease,
 }
 
-/// Returns the modules that the next upgrade would lose. Omits those that have been removed since,
-/// and those of kernels that have been installed since.
+/// Returns the modules that the next upgrade would lose. Omits modules that have been removed since
+/// the last preflight of an upgrade, and losses for kernels that have been installed since.
 #[must_use]
 pub fn read(trees: &Trees) -> BTreeSet<ExpectedLoss> {
     let text = fs::read(file(trees)).unwrap_or_default();
@@ -61,8 +61,8 @@ pub(crate) fn store(trees: &Trees, verdict: &Verdict) -> Result<(), FileError> {
     durable::write(&file, &text.map_err(FileError::when("write", &file))?)
 }
 
-/// Adds an entry to the journal if a unit runs this command and modules would be lost. Ignores
-/// errors.
+/// Adds an entry to the journal if modules would be lost and a systemd unit runs this command.
+/// Ignores errors.
 pub(crate) fn announce(machine: &Machine, verdict: &Verdict) {
     let losses = losses(verdict);
     if losses.is_empty() || env::var_os("JOURNAL_STREAM").is_none() {

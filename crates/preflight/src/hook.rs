@@ -17,19 +17,19 @@ use crate::session::{exit_code, run_worker};
 use crate::supervisor::{Supervisor, block_signals};
 use crate::worker::{ABORT, Purpose};
 
-/// The time that a preflight waits for another run of alpm-dkms. After the transaction, the hooks
-/// wait without limit.
+/// The maximum time for which a preflight waits for another run of alpm-dkms. The hooks that run
+/// after the transaction wait without limit.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The time after which a waiting preflight checks whether pacman still waits for it.
+/// The interval at which a preflight that waits for the lock checks that pacman is still running.
 const LOOK_AT_PACMAN: Duration = Duration::from_millis(500);
 
 /// Checks, before the transaction, whether the modules will build after it. Returns a failure if
 /// the transaction must be aborted, and success in every other case.
 pub fn before_transaction(args: &HookArgs, targets: &Targets) -> ExitCode {
-    // A hook that a signal kills aborts the transaction.
+    // If a signal killed the hook, the transaction would be aborted.
     block_signals();
-    // So does a panic.
+    // A panic would abort it, too.
     let aborts = catch_unwind(AssertUnwindSafe(|| run(args, targets)));
     match aborts {
         Ok(Ok(true)) => ExitCode::FAILURE,
@@ -56,7 +56,7 @@ fn run(args: &HookArgs, targets: &Targets) -> Result<bool, NotTried> {
     }
     let transaction = Transaction::of_this_hook(trees);
     let pacman = transaction.is_known().then(|| transaction.process());
-    // Its package files cannot be reached by their paths then.
+    // With another root, pacman's paths of package files lead elsewhere.
     if pacman.is_some_and(|pacman| has_other_root(Path::new("/proc"), pacman)) {
         return Err(NotTried::new("pacman works on another root directory (--root)"));
     }
@@ -80,7 +80,8 @@ fn run(args: &HookArgs, targets: &Targets) -> Result<bool, NotTried> {
     }
 }
 
-/// Takes the lock, unless another run holds it too long or pacman ends meanwhile.
+/// Takes the lock. Fails if another run holds the lock for too long or if pacman ends during the
+/// wait.
 fn take_lock(machine: &Machine, transaction: &Transaction) -> Result<Lock, NotTried> {
     let until = Instant::now() + PATIENCE;
     loop {

@@ -25,7 +25,8 @@ pub(crate) struct InstalledModule {
 }
 
 impl InstalledModule {
-    /// Returns the names by which `[preflight] critical` may refer to this module, with `_` for `-`.
+    /// Returns the names that `[preflight] critical` may use for this module. In the names, `_`
+    /// replaces `-`.
     pub(crate) fn names(&self) -> impl Iterator<Item = String> {
         let own = self.id.name.as_str().replace('-', "_");
         self.objects.iter().cloned().chain([own])
@@ -56,8 +57,8 @@ impl InstalledKernel {
                 built.chain(placed).filter_map(|file| Some(ObjectName::parse(file)?.module));
             let mut objects: BTreeSet<String> = names.map(|name| name.replace('-', "_")).collect();
             if objects.is_empty() {
-                // A build made by the original dkms has no record. Most modules have one object of
-                // the same name.
+                // A build made by the original dkms has no record. Most modules have a single
+                // object with the module's name.
                 objects.insert(id.name.as_str().replace('-', "_"));
             }
             modules.insert(id.name.clone(), InstalledModule { id: id.clone(), objects });

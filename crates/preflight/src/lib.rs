@@ -1,11 +1,12 @@
-//! Checks, before a transaction, whether the modules build for what it is about to install.
+//! Checks, before a transaction, whether the modules build with the packages that it is about to
+//! install.
 //!
 //! Three processes take part. The hook's own process, the *supervisor*, only starts the *worker*
 //! and waits for it, so that nothing but a verdict can abort a transaction. The worker finds the
-//! arriving package files and the modules that work now, and compares the latter with the results
-//! of the *trial*. The trial runs in a mount namespace in which the new files are already in place
-//! and the rest of the system is read-only. There, the engine builds the modules as it does after
-//! the transaction.
+//! arriving package files, starts the *trial* and prints its verdict. The trial runs in a mount
+//! namespace in which the new files are already in place and the rest of the system is read-only.
+//! There, the engine builds the modules as it does after the transaction, and the results are
+//! compared with the modules that work now.
 //!
 //! | Module | Purpose |
 //! |---|---|
@@ -14,18 +15,18 @@
 //! | `session` | runs a worker with scratch space |
 //! | `supervisor` | starts the worker and kills it after the timeout |
 //! | `worker` | finds the arriving packages, starts the trial, and prints the verdict |
-//! | `arriving` | which package files arrive |
-//! | `upgrade` | what the next upgrade would bring |
-//! | `departing` | what the transaction removes |
-//! | `installed` | which modules work now |
+//! | `arriving` | the arriving package files |
+//! | `upgrade` | the packages that the next upgrade would install |
+//! | `departing` | the files that the transaction removes |
+//! | `installed` | the modules that work now |
 //! | `trial` | builds the modules in a mount namespace |
 //! | `namespace`, `scratch`, `package_file` | the mounts of a trial |
 //! | `scratch_dir` | the directory for scratch space |
-//! | `statement` | what a source says about kernels |
+//! | `statement` | a source's own statement about kernels |
 //! | `outcome` | the result for each module |
-//! | `critical`, `verdict` | which modules would be lost, and which of these the machine needs |
+//! | `critical`, `verdict` | the modules that would be lost, and those of them that the machine needs |
 //! | `advice` | newer sources of the modules that do not build |
-//! | `message`, `report` | what the user reads, as text and as JSON |
+//! | `message`, `report` | the output, as text and as JSON |
 //! | `expected` | the modules that the next upgrade would lose |
 //! | `permission` | the permission to lose modules once |
 

@@ -29,8 +29,8 @@ impl Consequence {
     }
 }
 
-/// Returns the lines for a verdict. If the transaction is aborted, the reasons and the commands come
-/// last, because pacman prints only its own error after them.
+/// Returns the lines for a verdict. If the transaction is aborted, the reasons and the commands
+/// come last, because the user then sees them directly above pacman's error.
 pub(crate) fn lines(
     verdict: &Verdict,
     arriving: &Arriving,
@@ -108,8 +108,8 @@ fn failure(module: &ModuleId, kernel: Option<&KernelRelease>, complaint: &Compla
     text
 }
 
-/// Returns a message for each regression. All modules that lack the same kernel's headers share one
-/// message.
+/// Returns a message for each regression. All modules that are lost because the same kernel has no
+/// headers share one message.
 fn all_lost(regressions: Vec<&Regression>) -> Vec<String> {
     let (without_headers, others): (Vec<_>, Vec<_>) =
         regressions.into_iter().partition(|it| matches!(it.why, RegressionCause::NoHeaders));
@@ -152,7 +152,7 @@ fn lost(regression: &Regression) -> String {
     text
 }
 
-/// Returns the lines about what to do after the transaction was aborted.
+/// Returns the lines with the commands to run after the transaction was aborted.
 fn commands(critical: &[&Regression], arriving: &Arriving, advice: &[String]) -> String {
     let kernels: BTreeSet<&KernelRelease> = critical.iter().map(|it| &it.kernel).collect();
     let modules: BTreeSet<&str> = critical.iter().map(|it| it.installed.id.name.as_str()).collect();

@@ -17,8 +17,8 @@ const MOUNTS: &str = "/proc/thread-self/mounts";
 /// An argument of mount(2) that a call does not use.
 const NONE: Option<&str> = None;
 
-/// Enters a new mount namespace. Mounts inside are not visible outside, and vice versa. The host name
-/// and System V IPC objects are private, too. This process must have only one thread.
+/// Enters a new mount namespace. Mounts inside are not visible outside, and vice versa. The host
+/// name and System V IPC objects are private, too. This process must have only one thread.
 pub(crate) fn enter() -> Result<(), NotTried> {
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     let own = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC;
@@ -35,7 +35,7 @@ pub(crate) fn mount_memory(dir: &Path, size: u64) -> Result<(), NotTried> {
         .map_err(|errno| failed(dir, errno))
 }
 
-/// Mounts the file or directory `from`, with all mounts below it, over `at`.
+/// Bind-mounts the file or directory `from` on `at`, including all mounts below `from`.
 pub(crate) fn bind(from: &Path, at: &Path) -> Result<(), NotTried> {
     mount(Some(from), at, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)
         .map_err(|errno| failed(at, errno))
@@ -56,8 +56,8 @@ pub(crate) fn mount_proc() {
 
 /// Makes all mounts read-only except those on the directories in `writable`.
 ///
-/// Each mount is changed by itself: mount(8) before util-linux 2.42 ignores a recursive change
-/// silently.
+/// Changes each mount separately, because mount(8) before util-linux 2.42 silently ignores a
+/// recursive change.
 pub(crate) fn make_read_only(writable: &[&Path]) -> Result<(), NotTried> {
     let mounts = mount_table::read(Path::new(MOUNTS))
         .map_err(|error| NotTried::new(format!("cannot read the mounts: {error}")))?;
@@ -67,9 +67,9 @@ pub(crate) fn make_read_only(writable: &[&Path]) -> Result<(), NotTried> {
         }
         let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
         match mount(NONE, &dir, NONE, read_only | flags(&options), NONE) {
-            // The mount is hidden by another one on the same path or above it.
+            // Another mount on the same path or above it hides this one.
             Ok(()) | Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EINVAL) => {}
-            // A user's FUSE mount can refuse root. Nothing that a build needs is there.
+            // A user's FUSE mount can refuse access to root. No build needs the files on it.
             Err(_) => umount2(&dir, MntFlags::MNT_DETACH).map_err(|errno| failed(&dir, errno))?,
         }
     }
@@ -97,7 +97,7 @@ fn failed(path: &Path, errno: Errno) -> NotTried {
     NotTried::new(format!("{}: cannot mount: {}", path.display(), io::Error::from(errno)))
 }
 
-/// Returns the options of a mount that must be kept when it is mounted again.
+/// Returns the flags of the mount `options` that a remount must keep.
 fn flags(options: &str) -> MsFlags {
     options.split(',').filter_map(flag).collect()
 }

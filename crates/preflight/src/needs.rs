@@ -11,7 +11,7 @@ use crate::installed::{InstalledKernel, InstalledModule};
 /// The kernel modules that the machine needs.
 pub(crate) struct Needs {
     generator: Option<Generator>,
-    /// The kernel modules that are in use, each with what they are used for.
+    /// The kernel modules that are in use, each mapped to the reason why the machine needs it.
     in_use: BTreeMap<String, String>,
 }
 

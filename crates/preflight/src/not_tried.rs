@@ -7,8 +7,8 @@ use dkms_engine::failure::Failure;
 use dkms_engine::os::durable::FileError;
 use serde::{Deserialize, Serialize};
 
-/// The reason why modules could not be test-built. It is a note for the user, never a reason to abort a
-/// transaction.
+/// The reason why modules could not be test-built. It is a note for the user, never a reason to
+/// abort a transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotTried(String);
 
@@ -32,7 +32,7 @@ impl fmt::Display for NotTried {
 impl From<QueryError> for NotTried {
     fn from(error: QueryError) -> Self {
         match error {
-            // The command line of the error contains all packages.
+            // The error's text contains the command line, which names all packages.
             QueryError::NotRun(_) => Self::new("cannot run alpm-query"),
             other => Self::new(other.to_string()),
         }

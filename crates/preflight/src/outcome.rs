@@ -1,4 +1,4 @@
-//! What became of each module in a trial.
+//! The result of a trial for each module.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -47,13 +47,13 @@ pub(crate) enum TriedResult {
     Unknown(String),
 }
 
-/// Why a module does not build.
+/// The reason why a module does not build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Complaint {
     pub(crate) message: String,
     /// The line of the log that explains the failure best.
     pub(crate) cause: Option<String>,
-    /// The meaning of that line.
+    /// The meaning of the line in `cause`.
     pub(crate) means: Option<String>,
     pub(crate) log: Option<PathBuf>,
 }
@@ -66,7 +66,7 @@ impl Complaint {
 }
 
 impl Tried {
-    /// Returns the log of the build if it failed.
+    /// Returns the log of a failed build; `None` if the build succeeded or has no log.
     pub(crate) fn log(&self) -> Option<&Path> {
         match &self.result {
             TriedResult::Fails(complaint) => complaint.log.as_deref(),
@@ -75,7 +75,7 @@ impl Tried {
     }
 }
 
-/// Returns what became of each module of a trial run.
+/// Returns the result for each module after a trial run.
 pub(crate) fn outcomes(machine: &Machine, plan: &Plan, report: &Report) -> Vec<Tried> {
     let left_out = |module: &ModuleId, kernel: Option<&KernelRelease>| {
         let trial = machine.trial.as_ref().zip(kernel);
@@ -116,7 +116,8 @@ pub(crate) fn known_before(plan: &Plan) -> Vec<Tried> {
     plan.notes.iter().filter_map(of_note).collect()
 }
 
-/// Returns true if a module depends on one of the modules that have `failed` for the kernel.
+/// Returns true if a module depends on a module that has failed for the kernel, according to
+/// `failed`.
 fn needs_any(
     plan: &Plan,
     module: &ModuleId,
@@ -129,13 +130,13 @@ fn needs_any(
     job.is_some_and(|job| job.after.iter().chain(&job.with).any(|name| has_failed(job, name)))
 }
 
-/// Texts of the dynamic linker (ld.so(8)) if a program of the headers cannot be started, because it
-/// was linked against other libraries than those installed now.
+/// The messages of the dynamic linker (ld.so(8)) about a program in the headers that cannot be
+/// started, because it was linked against libraries other than the installed ones.
 const LIBRARY_FAULTS: [&str; 2] =
     ["error while loading shared libraries", "' not found (required by "];
 
-/// Returns how the trial itself may have caused a failure: most directories of the machine are
-/// read-only, and the trial contains only some of the arriving files.
+/// Returns how the trial itself may have caused a failure, or `None`. In a trial, most directories
+/// of the machine are read-only, and only some of the arriving files exist.
 fn obstacle(trees: &Trees, failure: &Failure) -> Option<String> {
     let log = failure.log.as_ref().and_then(|log| File::open(log).ok());
     let lines = log.into_iter().flat_map(|log| BufReader::new(log).split(b'\n')).flatten();
@@ -162,14 +163,15 @@ fn obstacle(trees: &Trees, failure: &Failure) -> Option<String> {
     (!is_complete(missing)).then(why)
 }
 
-/// Returns the absolute path that does not exist according to a line of a log.
+/// Returns the absolute path that a line of a log reports as missing.
 fn missing_path(line: &str) -> Option<&Path> {
     let (before, _) = line.split_once(": No such file or directory")?;
     let word = before.rsplit([' ', '\'', '"', '`', '‘', '’']).find(|word| !word.is_empty())?;
     word.starts_with('/').then(|| Path::new(word))
 }
 
-/// A failure that the machine caused says nothing about the module.
+/// Returns the result for a failed build. A failure that the machine caused says nothing about the
+/// module.
 fn of_failure(failure: &Failure) -> TriedResult {
     if failure.transient {
         return TriedResult::Unknown(failure.message.clone());
@@ -188,7 +190,7 @@ fn of_note(note: &Note) -> Option<Tried> {
         Note::NoHeaders { kernel, .. } | Note::DanglingHeaders { kernel, .. } => {
             (None, kernel, TriedResult::NoHeaders)
         }
-        // The kernel has a module of its own, which replaces this one.
+        // The kernel has a module of its own that replaces this one.
         Note::Excluded { why, .. } if why.starts_with("OBSOLETE_BY") => return None,
         Note::Excluded { module, kernel, why } => {
             (Some(module), kernel, fails(format!("excluded: {why}")))

@@ -27,18 +27,18 @@ pub(crate) struct Package {
     /// The full version, e.g. `7.2.13-1`.
     pub(crate) version: String,
     pub(crate) file: PathBuf,
-    /// The arriving paths that it contains, without a leading `/`.
+    /// The arriving paths in this package, without a leading `/`.
     pub(crate) targets: BTreeSet<String>,
     /// The files that pacman does not extract, without a leading `/`.
     pub(crate) not_extracted: Vec<String>,
 }
 
 /// Unpacks the sources, headers and kernels of a package below `root`, a directory of scratch
-/// space. Kernel objects are left out, since builds do not need them.
+/// space. Omits kernel objects, since builds do not need them.
 ///
 /// # Errors
 /// [`NotTried`] if the file is not a complete archive, or if it contains anything but files,
-/// directories and links, since no package of a kernel or a module does.
+/// directories and links, which no package of a kernel or a module does.
 pub(crate) fn unpack(package: &Package, root: &Path) -> Result<(), NotTried> {
     let Package { file, targets, not_extracted, .. } = package;
     let unreadable = |why: &str| NotTried::new(format!("{}: cannot unpack: {why}", file.display()));
@@ -62,9 +62,9 @@ pub(crate) fn unpack(package: &Package, root: &Path) -> Result<(), NotTried> {
     Ok(())
 }
 
-/// Stores a package's list of files below `lists`, as pacman does in its database directory. All files
-/// of the package must have been unpacked before. Does nothing for a package without headers or
-/// without a list.
+/// Stores a package's list of files below `lists`, as pacman does in its database directory. The
+/// caller must unpack all of the package's files first. Does nothing for a package without headers
+/// or without a list.
 ///
 /// # Errors
 /// [`NotTried`] if the list cannot be stored.
@@ -89,8 +89,8 @@ pub(crate) fn store_list(package: &Package, lists: &Path) -> Result<(), NotTried
     Ok(write("files", b"")?)
 }
 
-/// Returns bsdtar's pattern for the files that belong to a target. bsdtar fails if a pattern matches
-/// nothing, so each one matches the target.
+/// Returns bsdtar's pattern for the files that belong to a target. bsdtar fails if a pattern
+/// matches nothing, so each pattern also matches the target itself.
 fn pattern(target: &str) -> Option<String> {
     Some(match Target::parse(target)? {
         Target::Source(name) => escape(&format!("usr/src/{name}")) + "/*",
@@ -105,13 +105,13 @@ fn pattern(target: &str) -> Option<String> {
     })
 }
 
-/// Makes characters literal that are special in patterns.
+/// Escapes the characters that are special in patterns.
 fn escape(path: &str) -> String {
     let special = |c: char| matches!(c, '*' | '?' | '[' | ']' | '\\');
     path.chars().flat_map(|c| special(c).then_some('\\').into_iter().chain([c])).collect()
 }
 
-/// Checks what has been unpacked below `root`.
+/// Checks the files that have been unpacked below `root`.
 fn check(root: &Path) -> Result<(), String> {
     for dir in DIRECTORIES {
         let meta = fs::symlink_metadata(root.join(dir));

@@ -10,10 +10,12 @@ use dkms_engine::os::durable::{self, FileError};
 /// The name of the file in the dkms tree whose existence is the permission.
 const ALLOWED: &str = ".preflight-allowed";
 
-/// The time for which a permission is valid. It must not surprise a user who has forgotten it.
+/// The time for which a permission is valid. A permission that the user has forgotten must not
+/// cause surprises later.
 const VALID_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Permits the next transaction that a preflight would abort within a day.
+/// Permits one transaction that a preflight would otherwise abort. The permission is valid for a
+/// day.
 ///
 /// # Errors
 /// [`FileError`] if the dkms tree is not writable.
@@ -29,7 +31,7 @@ pub(crate) fn is_granted(trees: &Trees) -> bool {
     age.is_some_and(|age| age < VALID_FOR)
 }
 
-/// Returns true if there is a valid permission. Withdraws it, even if it is not valid any longer.
+/// Returns true if there is a valid permission. Withdraws the permission, even if it has expired.
 pub(crate) fn take(trees: &Trees) -> bool {
     let is_granted = is_granted(trees);
     durable::remove_file_if_there(&file(trees)).is_ok_and(|removed| removed && is_granted)

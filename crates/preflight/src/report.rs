@@ -1,5 +1,4 @@
-//! What `dkms preflight` prints and returns besides the lines of the hook: JSON, errors and the exit
-//! code.
+//! The output of `dkms preflight` that the hook does not have: JSON, errors and an exit code.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -10,7 +9,7 @@ use serde::Serialize;
 use crate::outcome::Complaint;
 use crate::verdict::{Regression, RegressionCause, Verdict};
 
-/// The exit code if a module works now and would not afterwards.
+/// The exit code if a module works now and would not work after the transaction.
 pub(crate) const REGRESSION: u8 = 11;
 
 /// Prints a message as `dkms` does.
@@ -21,7 +20,7 @@ pub(crate) fn complain(message: &str) {
 /// The verdict of a preflight.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report<'a> {
-    /// True if the preflight would abort a transaction with these packages.
+    /// Whether the preflight would abort a transaction with these packages.
     would_abort: bool,
     builds: Vec<Builds<'a>>,
     regressions: Vec<Lost<'a>>,
@@ -43,7 +42,7 @@ struct Module<'a> {
     version: &'a ModuleVersion,
 }
 
-/// A module that works with the kernel's package now and would not afterwards.
+/// A module that works with the kernel's package now and would not work after the transaction.
 #[derive(Debug, Serialize)]
 struct Lost<'a> {
     /// The version that does not build.
@@ -63,7 +62,7 @@ struct Lost<'a> {
 struct Failure<'a> {
     #[serde(flatten)]
     module: Module<'a>,
-    /// The kernel; `null` if the module builds for none.
+    /// The kernel; `null` if the module builds for no kernel.
     kernel: Option<&'a KernelRelease>,
     #[serde(flatten)]
     reason: Reason<'a>,

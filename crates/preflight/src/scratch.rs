@@ -17,8 +17,8 @@ use crate::not_tried::NotTried;
 use crate::package_file::{Package, store_list, unpack};
 use crate::scratch_dir::PREFIX;
 
-/// The directories of a kernel in which modules are installed. They are copied, so that a trial can
-/// install modules there; all other directories are bind-mounted read-only.
+/// The directories of a kernel in which modules are installed. A trial can install modules in these
+/// directories, because they are copied; all other directories are bind-mounted read-only.
 const MODULE_DIRS: [&str; 5] = ["updates", "extramodules", "extra", "misc", "weak-updates"];
 
 /// The entries of a kernel's directory that belong to its headers.
@@ -39,9 +39,9 @@ const LAUNCHERS: [&str; 2] = ["ccache", "distcc"];
 pub(crate) struct Departing {
     /// The names of directories in `/usr/src`.
     pub(crate) sources: BTreeSet<String>,
-    /// The kernels whose own files depart.
+    /// The kernels whose own files are removed or replaced.
     pub(crate) kernels: BTreeSet<KernelRelease>,
-    /// The kernels whose headers depart.
+    /// The kernels whose headers are removed or replaced.
     pub(crate) headers: BTreeSet<KernelRelease>,
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct Scratch<'a> {
     /// The directory into which packages are unpacked.
     root: PathBuf,
     dkms: PathBuf,
-    /// The directory for the lists of the files of arriving packages.
+    /// The directory for the file lists of arriving packages.
     lists: PathBuf,
     temporary: [PathBuf; 2],
 }
@@ -90,15 +90,16 @@ impl<'a> Scratch<'a> {
         self.root.join("usr/src")
     }
 
-    /// Unpacks an arriving package and stores its list of files. All packages must be unpacked before
-    /// [`fill`](Self::fill): afterwards, directories of the machine are mounted in the trees.
+    /// Unpacks an arriving package and stores its list of files. The caller must unpack all
+    /// packages before it calls [`fill`](Self::fill), which mounts directories of the machine in
+    /// the trees.
     pub(crate) fn unpack(&self, package: &Package) -> Result<(), NotTried> {
         unpack(package, &self.root)?;
         store_list(package, &self.lists)
     }
 
-    /// Returns the directory with the lists of the files of arriving packages, in the format of
-    /// pacman's database directory.
+    /// Returns the directory with the file lists of arriving packages, in the format of pacman's
+    /// database directory.
     pub(crate) fn lists(&self) -> &Path {
         &self.lists
     }
@@ -108,8 +109,8 @@ impl<'a> Scratch<'a> {
         self.root.join(target)
     }
 
-    /// Adds files that stay in the directories of arriving sources, unless a package contains them,
-    /// too.
+    /// Adds the files that stay in the directories of arriving sources. Omits files that an
+    /// arriving package also contains.
     pub(crate) fn add_staying(&self, files: &BTreeSet<String>) -> Result<(), NotTried> {
         let mut dirs: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();
         for file in files {
@@ -125,7 +126,7 @@ impl<'a> Scratch<'a> {
         Ok(())
     }
 
-    /// Adds everything that is on the machine and stays.
+    /// Adds everything in the machine's trees that stays.
     pub(crate) fn fill(&self) -> Result<(), NotTried> {
         for entry in entries(&self.trees.source)? {
             let departs = entry
@@ -194,7 +195,7 @@ impl<'a> Scratch<'a> {
                     paths.push(version.path());
                     continue;
                 }
-                // It may contain only a build directory.
+                // The version's directory may contain nothing but a build directory.
                 durable::create_dirs(&self.dkms.join(&name).join(version.file_name()))?;
                 let parts = entries(&version.path())?.into_iter();
                 let parts = parts.filter(|part| part.file_name() != "build");
@@ -206,8 +207,8 @@ impl<'a> Scratch<'a> {
         run_cp(&["--parents"], &self.trees.dkms, &paths, &self.dkms)
     }
 
-    /// Bind-mounts the caches of compiler launchers. They stay writable, since their contents do
-    /// not depend on the arriving packages.
+    /// Bind-mounts the caches of compiler launchers. These caches stay writable, since their
+    /// contents do not depend on the arriving packages.
     fn mount_launchers(&self) -> Result<(), NotTried> {
         for name in LAUNCHERS {
             let from = self.trees.dkms.join(".cache").join(name);
@@ -222,7 +223,7 @@ impl<'a> Scratch<'a> {
         Ok(())
     }
 
-    /// Mounts the trees, and private directories for temporary files, over those of the machine.
+    /// Mounts the trees over those of the machine, and private directories over /tmp and /var/tmp.
     pub(crate) fn mount(&self) -> Result<(), NotTried> {
         let [tmp, var_tmp] = &self.temporary;
         let mounts = [
@@ -230,7 +231,7 @@ impl<'a> Scratch<'a> {
             (self.sources(), &self.trees.source),
             (tmp.clone(), Path::new("/tmp")),
             (var_tmp.clone(), Path::new("/var/tmp")),
-            // Last, because it hides the scratch space itself.
+            // This mount comes last, because it hides the scratch space itself.
             (self.dkms.clone(), &self.trees.dkms),
         ];
         // Skip directories that do not exist: there is nothing to hide, and the file system is
@@ -291,7 +292,7 @@ fn run_cp(options: &[&str], dir: &Path, from: &[PathBuf], to: &Path) -> Result<(
     }
 }
 
-/// Returns the entries of a directory; none if it does not exist.
+/// Returns the entries of a directory; an empty list if it does not exist.
 fn entries(dir: &Path) -> Result<Vec<DirEntry>, NotTried> {
     let listed = fs::read_dir(dir).and_then(Iterator::collect);
     match listed {

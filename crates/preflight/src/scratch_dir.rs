@@ -13,15 +13,16 @@ use crate::not_tried::NotTried;
 /// The prefix of the directories' names.
 pub(crate) const PREFIX: &str = ".alpm-dkms-trial-";
 
-/// The directories besides the dkms tree in which scratch space may be, if they are on another file
-/// system with more room.
+/// The directories that may contain the scratch space in place of the dkms tree, if they are on
+/// another file system with more room.
 const OTHERS: [&str; 2] = ["root", "home"];
 
-/// The types of file systems of these directories. Calls on others, such as nfs, may never return.
+/// The file system types on which the directories in [`OTHERS`] are used. Calls on other types,
+/// such as nfs, may never return.
 const LOCAL: [&str; 6] = ["bcachefs", "btrfs", "ext4", "f2fs", "xfs", "zfs"];
 
-/// The directory for the scratch space of one preflight. It is locked while the preflight runs, which
-/// shows other preflights that it is in use.
+/// The directory for the scratch space of one preflight. The directory is locked while the
+/// preflight runs, so that other preflights do not remove it.
 #[derive(Debug)]
 pub(crate) struct ScratchDir {
     path: PathBuf,
@@ -29,9 +30,9 @@ pub(crate) struct ScratchDir {
 }
 
 impl ScratchDir {
-    /// Creates the directory on the file system with the most room, and removes those of killed
-    /// preflights. The caller holds the lock of the trees, because a new directory is not in use at
-    /// first.
+    /// Creates the directory on the file system with the most room, and removes the directories of
+    /// killed preflights. The caller must hold the lock of the trees: until a new directory is
+    /// locked, another preflight would remove it.
     pub(crate) fn create(trees: &Trees, _lock: &Lock) -> Result<Self, NotTried> {
         let mounts = mount_table::read(&trees.root.join("proc/self/mounts")).unwrap_or_default();
         let others = OTHERS.map(|dir| trees.root.join(dir)).into_iter();
@@ -57,16 +58,16 @@ impl ScratchDir {
     }
 }
 
-/// Returns true if `dir` is on a file system of a type in [`LOCAL`], according to the mounts.
+/// Returns true if `dir` is on a file system with a type in [`LOCAL`], according to `mounts`.
 fn is_local(mounts: &[Mount], dir: &Path) -> bool {
     let above = mounts.iter().filter(|mount| dir.starts_with(&mount.dir));
-    // A later mount covers an earlier one at the same place.
+    // A later mount hides an earlier one on the same directory.
     let mount = above.max_by_key(|mount| mount.dir.components().count());
     mount.is_some_and(|mount| LOCAL.contains(&mount.kind.as_str()))
 }
 
-/// Returns the directory with the most free space, and the first one of several on the same file
-/// system.
+/// Returns the directory with the most free space. If several are on the same file system, returns
+/// the first of them.
 fn roomiest(dirs: &[PathBuf]) -> Option<&PathBuf> {
     dirs.iter().rev().max_by_key(|dir| durable::free_space(dir))
 }

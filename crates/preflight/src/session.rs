@@ -1,4 +1,4 @@
-//! Runs a worker with scratch space that is gone afterwards.
+//! Runs a worker with scratch space, and removes the scratch space afterwards.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -13,8 +13,8 @@ use crate::worker::{Purpose, WorkerJob};
 /// The flag with which the hook's program calls itself as a worker.
 pub const WORKER: &str = "--worker";
 
-/// Runs a worker on the machine at `root`, and returns how it ended. Afterwards this process can
-/// start no other process.
+/// Runs a worker on the machine at `root`, and returns how the worker ended. Afterwards, this
+/// process cannot start any other process.
 pub(crate) fn run_worker(
     root: PathBuf,
     scratch: ScratchDir,
@@ -39,7 +39,7 @@ fn supervise(supervisor: &Supervisor, job: &WorkerJob) -> Result<Ending, NotTrie
 }
 
 /// Waits until the threads that wait for child processes have ended, because the supervisor must be
-/// single-threaded. They end soon after their child processes.
+/// single-threaded. These threads end soon after their child processes.
 fn await_threads() {
     let until = Instant::now() + Duration::from_secs(5);
     let threads = || fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
@@ -48,7 +48,7 @@ fn await_threads() {
     }
 }
 
-/// Returns the worker's exit code; an error if it was killed.
+/// Returns the worker's exit code, or an error if the worker was killed.
 pub(crate) fn exit_code(ending: Ending) -> Result<i32, NotTried> {
     Err(NotTried::new(match ending {
         Ending::Exited(code) => return Ok(code),

@@ -1,23 +1,24 @@
-//! Reads what a source says about kernels, without building it.
+//! Reads a source's own statement about the kernels that it supports, without building the source.
 
 use std::fs;
 use std::path::Path;
 
 use dkms_engine::names::KernelRelease;
 
-/// The option of OpenZFS's `configure` that accepts kernels which the source does not support.
+/// The option with which OpenZFS's `configure` accepts kernels that the source does not support.
 const OVERRIDE: &str = "linux-experimental";
 
 /// The size in bytes of the largest script or conf that is searched for [`OVERRIDE`].
 const LARGEST_SCRIPT: u64 = 64 << 10;
 
-/// Returns why the source in the directory `source` refuses to be built for `kernel`; `None` if it
-/// does not, or does not say so. `overrides` is the directory of the overrides of confs, and `built`
-/// are the kernels for which the module is installed.
+/// Returns why the source in the directory `source` refuses to be built for `kernel`, according to
+/// its own statement; `None` if it makes no such statement. `overrides` is the directory that
+/// contains the overrides of dkms.conf files, and `built` are the kernels for which the module is
+/// installed.
 ///
-/// Knows OpenZFS. Its file `META` names the latest kernel series, and its `configure` fails for any
-/// later one, unless a conf or a script passes [`OVERRIDE`]. If the module is installed for a later
-/// kernel, nothing is refused.
+/// Recognises only OpenZFS. The file `META` of OpenZFS names the latest supported kernel series,
+/// and its `configure` fails for any later series unless a conf or a script passes [`OVERRIDE`].
+/// Also returns `None` if the module is already installed for a kernel of a later series.
 pub(crate) fn refusal<'a>(
     source: &Path,
     overrides: &Path,
@@ -46,8 +47,8 @@ fn contains_override(file: &Path) -> bool {
     String::from_utf8_lossy(&text).contains(OVERRIDE)
 }
 
-/// Returns true if `dkms.conf` in the directory `source` seems to look at the kernel's own files, such
-/// as its modules. An arriving kernel does not have them before the transaction.
+/// Returns true if `dkms.conf` in the directory `source` seems to look at the kernel's own files,
+/// such as its modules. Before the transaction, an arriving kernel does not have these files.
 pub(crate) fn looks_at_kernel(source: &Path) -> bool {
     let conf = fs::read(source.join("dkms.conf")).unwrap_or_default();
     let conf = String::from_utf8_lossy(&conf);

@@ -1,7 +1,8 @@
 //! Starts the worker of a preflight, and ends it when pacman or the user no longer waits for it.
 //!
 //! The supervisor is small, because a PreTransaction hook that fails by accident aborts the
-//! transaction. It runs in the machine's own mount namespace and needs nothing but system calls.
+//! transaction. The supervisor runs in the machine's own mount namespace and needs nothing but
+//! system calls.
 
 use std::fs;
 use std::io::{self, Seek, SeekFrom, Write};
@@ -23,7 +24,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 pub(crate) enum Ending {
     /// The worker exited with this status.
     Exited(i32),
-    /// A signal with this number killed the worker, for example from the OOM killer.
+    /// A signal with this number killed the worker. The OOM killer, for example, sends SIGKILL.
     Killed(i32),
     /// The worker was killed because it took too long.
     TimedOut,
@@ -33,9 +34,9 @@ pub(crate) enum Ending {
     Interrupted(Signal),
 }
 
-/// A worker to be started in a pid namespace of its own.
+/// The settings for running a worker in a pid namespace of its own.
 ///
-/// When the worker ends or is killed, the kernel kills all processes that it has started
+/// When the worker ends or is killed, the kernel kills all processes that the worker has started
 /// (pid_namespaces(7)).
 pub(crate) struct Supervisor {
     /// The process ID of pacman, if known.
@@ -45,10 +46,10 @@ pub(crate) struct Supervisor {
 }
 
 impl Supervisor {
-    /// Runs `worker`, which reads `input` from standard input, and returns how it ended. Its
-    /// standard output and standard error are those of this process.
+    /// Runs `worker`, which reads `input` from standard input, and returns how the worker ended.
+    /// The worker shares the standard output and standard error of this process.
     ///
-    /// Afterwards this process can start no other process. It must have only one thread.
+    /// This process must have only one thread. Afterwards, it cannot start any other process.
     ///
     /// # Errors
     /// An I/O error if the worker cannot be started, for example because the machine allows no
@@ -60,7 +61,7 @@ impl Supervisor {
         let mut child = worker.stdin(in_memory(input)?).spawn()?;
         let ending = self.wait(&mut child, &signals, pacman.as_ref());
         if !matches!(ending, Ok(Ending::Exited(_) | Ending::Killed(_))) {
-            // The worker may have ended by itself meanwhile.
+            // The worker may already have ended by itself.
             let _ = child.kill();
             child.wait()?;
         }
@@ -139,8 +140,8 @@ fn open_process(pid: u32) -> io::Result<OwnedFd> {
     Ok(pidfd_open(pid, PidfdFlags::empty())?)
 }
 
-/// Returns a file in memory with this content, as the standard input of a process. Unlike a pipe, it
-/// takes any amount of bytes at once.
+/// Returns a file in memory with this content, as the standard input of a process. Unlike a pipe,
+/// the file accepts any number of bytes at once.
 pub(crate) fn in_memory(content: &[u8]) -> io::Result<Stdio> {
     let mut file = fs::File::from(memfd_create("input", MFdFlags::MFD_CLOEXEC)?);
     file.write_all(content)?;
@@ -148,8 +149,8 @@ pub(crate) fn in_memory(content: &[u8]) -> io::Result<Stdio> {
     Ok(file.into())
 }
 
-/// Returns the timeout for poll(2), rounded up to milliseconds. Longer times are waited for in
-/// parts.
+/// Returns the timeout for poll(2), rounded up to milliseconds. If `left` exceeds the maximum
+/// timeout, the caller must poll again.
 fn poll_timeout(left: Duration) -> PollTimeout {
     let millis = left.as_millis().saturating_add(1);
     PollTimeout::from(u16::try_from(millis).unwrap_or(u16::MAX))

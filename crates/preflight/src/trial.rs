@@ -1,4 +1,4 @@
-//! Tries to build the modules in a mount namespace in which the new files are already in place.
+//! Test-builds the modules in a mount namespace in which the new files are already in place.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -27,7 +27,7 @@ use crate::scratch::{Departing, Scratch};
 use crate::statement;
 use crate::verdict::Verdict;
 
-/// The memory in bytes that builds need besides what is unpacked.
+/// The memory in bytes that builds need in addition to the unpacked files.
 const BUILDS: u64 = 256 << 20;
 
 /// The space in bytes that a trial leaves free on a disk. pacman has already checked that the files
@@ -44,40 +44,42 @@ pub(crate) struct TrialJob {
     pub(crate) root: PathBuf,
     /// The directory for scratch space.
     pub(crate) scratch: PathBuf,
-    /// Whether the trial itself holds the lock whenever it reads the trees or uses the cache. If not,
-    /// the hook holds the lock until the trial ends.
+    /// Whether the trial itself takes the lock whenever it reads the trees or uses the cache. If
+    /// false, the hook holds the lock until the trial ends.
     pub(crate) takes_lock: bool,
     /// Whether to stop before the builds if the transaction will be aborted anyway.
     pub(crate) stops_early: bool,
     /// The paths that arrive, without a leading `/`.
     pub(crate) targets: BTreeSet<String>,
-    /// The packages that contain them.
+    /// The packages that contain the arriving paths.
     pub(crate) packages: Vec<Package>,
-    /// The total size in bytes of the files of these packages.
+    /// The total installed size in bytes of the packages.
     pub(crate) size: u64,
     pub(crate) departing: Departing,
     /// The kernels that no package owns.
     pub(crate) unowned: BTreeSet<KernelRelease>,
-    /// Some of the objects of each arriving kernel, which show how they are compressed.
+    /// Some of the objects of each arriving kernel, which show how the kernel's objects are
+    /// compressed.
     pub(crate) objects: Vec<String>,
     /// The files that stay in the directories of arriving sources, without a leading `/`.
     pub(crate) staying: BTreeSet<String>,
     /// The names of all kernel modules that the arriving kernels contain, with `_` for `-`.
     pub(crate) in_kernels: BTreeSet<String>,
-    /// The packages of the toolchain that the transaction replaces. A failure then proves nothing.
+    /// The packages of the toolchain that the transaction replaces. If there are any, a failed
+    /// build proves nothing.
     pub(crate) toolchain: Vec<String>,
-    /// The names of the sources whose packages also contain files elsewhere. A failure of these
-    /// sources proves nothing, since those files are not in a trial.
+    /// The names of the source directories whose packages also contain files elsewhere. A failed
+    /// build of such a source proves nothing, since a trial does not contain those files.
     pub(crate) incomplete_sources: BTreeSet<String>,
     /// Whether successful builds are stored in the machine's cache.
     pub(crate) stores: bool,
 }
 
-/// The verdict of a trial, or why nothing was tried.
+/// The verdict of a trial, or the reason why no module was test-built.
 pub(crate) type TrialReport = Result<Verdict, NotTried>;
 
-/// Runs the trial that `input` describes, and writes a [`TrialReport`] to standard output, both as
-/// JSON.
+/// Runs the trial that `input` describes as JSON, and writes a [`TrialReport`] as JSON to standard
+/// output.
 pub fn run(input: &mut dyn BufRead) -> ExitCode {
     let job: Result<TrialJob, _> = serde_json::from_reader(input);
     let report: TrialReport =
@@ -91,8 +93,8 @@ pub fn run(input: &mut dyn BufRead) -> ExitCode {
 
 impl TrialJob {
     fn run(&self) -> TrialReport {
-        // Everything that is needed of the real machine is opened or decided before its trees are
-        // hidden.
+        // Everything that the trial needs of the real machine is opened or read before the
+        // machine's trees are hidden.
         let mut machine = Machine::for_hook(&self.root);
         let trees = machine.trees.clone();
         let usual = Trees::under(&trees.root);
@@ -130,7 +132,7 @@ impl TrialJob {
         }
         scratch.add_staying(&self.staying)?;
         scratch.fill()?;
-        // Its path is hidden once the trees are mounted.
+        // The path of the lists is hidden once the trees are mounted.
         let lists = open(scratch.lists())?;
         scratch.mount()?;
         drop(lock);
@@ -143,7 +145,8 @@ impl TrialJob {
     }
 
     /// Returns the verdict if the missing headers of arriving kernels are enough to abort the
-    /// transaction, and `None` otherwise. The packages must have been unpacked; the trees need not be filled.
+    /// transaction, and `None` otherwise. The caller must unpack the packages first, but need not
+    /// fill the trees.
     fn without_headers(
         &self,
         machine: &Machine,
@@ -170,7 +173,7 @@ impl TrialJob {
     }
 
     /// Returns the name of the package that contains an arriving kernel. pacman's database does not
-    /// contain it yet.
+    /// contain the package yet.
     fn package_of(&self, kernel: &KernelRelease) -> Option<String> {
         let contains = |path: &String| Target::parse(path) == Some(Target::Kernel(kernel.clone()));
         let package = self.packages.iter().find(|it| it.targets.iter().any(contains))?;
@@ -183,8 +186,8 @@ impl TrialJob {
         Ok(Targets::read(&mut text.as_bytes())?)
     }
 
-    /// Makes `dir` a mount of its own: of a file system in memory, or of `dir` itself on its disk if
-    /// there is not enough memory.
+    /// Makes `dir` a mount point. Mounts a file system in memory on `dir` or, if there is not
+    /// enough memory, bind-mounts `dir` on itself.
     fn make_room(&self, machine: &Machine, dir: &Path) -> Result<(), NotTried> {
         let needed = self.size.saturating_add(BUILDS);
         let memory = machine.memory.available().unwrap_or_default() / 2;
@@ -274,8 +277,8 @@ impl TrialJob {
             .then(|| "its dkms.conf looks at files that the kernel will have only then".to_owned())
     }
 
-    /// Returns a failure for each arriving kernel and each module whose source is missing, although
-    /// the transaction does not remove it.
+    /// Returns failures for each module whose source is missing although the transaction does not
+    /// remove it: one failure for each arriving kernel.
     fn missing_sources(
         &self,
         plan: &Plan,
@@ -304,8 +307,8 @@ struct Now {
     needs: Needs,
 }
 
-/// Returns a failure for each job whose source refuses to be built for the kernel. A build in the
-/// cache proves the contrary.
+/// Returns a failure for each job whose source refuses to be built for the job's kernel. Skips jobs
+/// with a build in the cache, which proves the contrary.
 fn refusals(machine: &Machine, plan: &Plan, installed: &[InstalledKernel]) -> Vec<Tried> {
     let trees = &machine.trees;
     let refused = |job: &Job| {
@@ -324,19 +327,19 @@ fn refusals(machine: &Machine, plan: &Plan, installed: &[InstalledKernel]) -> Ve
     plan.jobs.iter().filter(|job| !job.is_cached()).filter_map(refused).collect()
 }
 
-/// Opens a directory of the machine, which is created if necessary.
+/// Opens a directory of the machine, and creates it if necessary.
 fn open_dir(dir: &Path) -> Result<File, NotTried> {
     durable::create_dirs(dir)?;
     open(dir)
 }
 
-/// Opens a file or directory of the machine, so that it stays reachable once its path leads
-/// elsewhere.
+/// Opens a file or directory of the machine, which then stays reachable even if a mount hides its
+/// path.
 fn open(path: &Path) -> Result<File, NotTried> {
     Ok(File::open(path).map_err(FileError::when("open", path))?)
 }
 
-/// Returns a path of an open file or directory that does not depend on mounts (proc_pid_fd(5)).
+/// Returns a path to an open file or directory. Mounts cannot hide this path (proc_pid_fd(5)).
 fn path_of(file: &File) -> PathBuf {
     format!("/proc/self/fd/{}", file.as_raw_fd()).into()
 }

@@ -1,4 +1,5 @@
-//! Finds and downloads what the next `pacman -Syu` would bring.
+//! Finds and downloads the kernels, headers and module sources that the next `pacman -Syu` would
+//! bring.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -37,8 +38,8 @@ pub(crate) struct UpgradePackage {
 }
 
 impl<'a> Upgrade<'a> {
-    /// Finds the packages, with new copies of the sync databases. pacman's own databases stay as
-    /// they are. `query` is the path of alpm-query.
+    /// Finds the packages in new copies of the sync databases. pacman's own databases stay as they
+    /// are. `query` is the path of alpm-query.
     pub(crate) fn find(machine: &'a Machine, query: &Path) -> Result<Self, NotTried> {
         let databases = copy_databases(machine)?;
         let mut upgrade = Self { machine, databases, packages: Vec::new() };
@@ -55,9 +56,9 @@ impl<'a> Upgrade<'a> {
         self.databases.path()
     }
 
-    /// Downloads the packages to pacman's cache, unless they are there.
+    /// Downloads the packages to pacman's cache, unless they are already there.
     pub(crate) fn download(&self) -> Result<(), NotTried> {
-        // All packages that these depend on are installed, or arrive with the upgrade.
+        // The dependencies of these packages are installed, or arrive with the upgrade.
         let mut words = vec!["-Sw".to_owned(), "-dd".to_owned()];
         words.extend(self.packages.iter().map(|it| format!("{}/{}", it.repository, it.name)));
         self.pacman(&words).map(|_| ())
@@ -95,8 +96,9 @@ impl UpgradePackage {
     }
 
     /// Returns true if the package can contain a kernel, headers or the source of a module.
-    /// `installed` are the names of the installed packages that contain any of these. A new package
-    /// can replace one of them or be a dependency.
+    /// `installed` are the names of the installed packages that contain any of these. A package
+    /// that is not installed counts by its name, because it can replace an installed package or be
+    /// a new dependency.
     fn is_of_interest(&self, installed: &BTreeSet<String>) -> bool {
         installed.contains(&self.name)
             || self.name.ends_with("-dkms")
@@ -121,8 +123,8 @@ fn owner_names(owners: &Packages, lookups: &PackageQuery) -> BTreeSet<String> {
     sources.chain(kernels).flatten().map(|package| package.name.clone()).collect()
 }
 
-/// Copies the sync databases to a new directory and adds a link to the local database. pacman
-/// downloads only those that have changed since.
+/// Copies the sync databases to a new directory and adds a link to the local database. pacman then
+/// downloads only the databases that have changed since.
 fn copy_databases(machine: &Machine) -> Result<TempDir, NotTried> {
     let own = setting(machine, "DBPath")?;
     let own = own.first().ok_or_else(|| NotTried::new("pacman-conf: no DBPath"))?;

@@ -9,24 +9,27 @@ use serde::{Deserialize, Serialize};
 use crate::installed::{InstalledKernel, InstalledModule};
 use crate::outcome::{Complaint, TrialResults, Tried, TriedResult};
 
-/// What a trial means for the machine.
+/// The consequences of a trial for the machine.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Verdict {
     /// The modules that build, by kernel.
     pub(crate) builds: BTreeMap<KernelRelease, BTreeSet<ModuleId>>,
-    /// The modules that work with a kernel's package now and would not afterwards.
+    /// The modules that work with a kernel's package now and would not work after the transaction.
     pub(crate) regressions: Vec<Regression>,
     /// The other modules that do not build.
     pub(crate) failures: Vec<OtherFailure>,
-    /// Why the result for a module is not known.
+    /// The reasons why results are not known, each with the module that it concerns; `None` if it
+    /// concerns all modules.
     pub(crate) unknown: Vec<(Option<ModuleId>, String)>,
-    /// Why builds are repeated after the transaction: the last error when storing one in the cache.
+    /// The last error when storing a build in the cache. Such a build is repeated after the
+    /// transaction.
     pub(crate) not_stored: Option<String>,
     /// Other messages for the user.
     pub(crate) warnings: Vec<String>,
 }
 
-/// A module that is installed for a kernel, and cannot be built for the kernel that replaces it.
+/// A module that is installed for a kernel but cannot be built for the kernel that replaces that
+/// kernel.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Regression {
     /// The module that is installed now.
@@ -46,14 +49,14 @@ pub(crate) struct Regression {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct OtherFailure {
     pub(crate) module: ModuleId,
-    /// The kernel; `None` if the module builds for none.
+    /// The kernel; `None` if the module builds for no kernel.
     pub(crate) kernel: Option<KernelRelease>,
     pub(crate) complaint: Complaint,
     /// The version that stays installed for the kernel, if any.
     pub(crate) stays: Option<ModuleId>,
 }
 
-/// Why a module cannot be built for an arriving kernel.
+/// The reason why a module cannot be built for an arriving kernel.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum RegressionCause {
     /// The kernel has no headers.
@@ -65,9 +68,9 @@ pub(crate) enum RegressionCause {
 impl Verdict {
     /// Compares the results of a trial with the modules that are `installed` now.
     ///
-    /// `in_kernels` are the names of the kernel modules that the arriving kernels contain themselves:
-    /// a module of which they contain all objects is not lost. `critical` returns why the machine
-    /// needs a module that is installed for a kernel.
+    /// `in_kernels` are the names of the kernel modules that the arriving kernels contain
+    /// themselves: a module is not lost if they contain all of its objects. `critical` returns why
+    /// the machine needs a module that is installed for a kernel.
     pub(crate) fn of(
         results: &TrialResults,
         installed: &[InstalledKernel],
@@ -114,8 +117,8 @@ impl Verdict {
         verdict
     }
 
-    /// Returns true if the transaction would lose a module that the machine needs. It is then
-    /// aborted, unless the user has permitted it.
+    /// Returns true if the transaction would lose a module that the machine needs. The transaction
+    /// is then aborted, unless the user has permitted it.
     pub(crate) fn aborts(&self, mode: PreflightMode) -> bool {
         mode == PreflightMode::Critical
             && self.regressions.iter().any(|regression| regression.critical.is_some())
@@ -145,7 +148,7 @@ impl<F> Comparison<'_, F>
 where
     F: Fn(&InstalledModule, &InstalledKernel) -> Option<String>,
 {
-    /// Returns the modules that are lost if what was tried cannot be installed.
+    /// Returns the modules that are lost if the modules that `tried` concerns cannot be installed.
     fn lost<'t>(&'t self, tried: &'t Tried) -> Vec<Lost<'t>> {
         let Some(kernel) = &tried.kernel else { return Vec::new() };
         let Some(package) = self.results.packages.get(kernel) else { return Vec::new() };
@@ -158,8 +161,8 @@ where
         lost.map(|(old, module)| Lost { old, module, kernel, package }).collect()
     }
 
-    /// Returns the modules that are lost because of the failure in `tried`. `why` becomes the reason of
-    /// each.
+    /// Returns the modules that are lost because of the failure in `tried`. `why` becomes the cause
+    /// of each regression.
     fn regressions(&self, tried: &Tried, why: &RegressionCause) -> Vec<Regression> {
         let regression = |Lost { old, module, kernel, package }: Lost<'_>| Regression {
             installed: module.clone(),
@@ -180,7 +183,7 @@ where
 }
 
 /// Returns the modules that are installed for a kernel of `package`, but not for `kernel` itself.
-/// What is installed for `kernel` stays installed if a new build fails.
+/// Modules that are installed for `kernel` itself stay installed if a new build fails.
 fn lost<'a>(
     installed: &'a [InstalledKernel],
     package: &str,

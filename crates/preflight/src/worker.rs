@@ -39,8 +39,8 @@ pub const TRIAL: &str = "--trial";
 /// with this code.
 pub(crate) const ABORT: u8 = 79;
 
-/// The points that a worker adds to the OOM score that it has inherited from pacman, so that the
-/// kernel kills it first (proc_pid_oom_score_adj(5)).
+/// The points that a worker adds to the OOM score inherited from pacman, so that the kernel kills
+/// the worker first (proc_pid_oom_score_adj(5)).
 const OOM_SCORE: i32 = 500;
 
 /// The maximum of `oom_score_adj`.
@@ -66,17 +66,18 @@ pub(crate) enum Purpose {
         /// The paths that arrive, without a leading `/`.
         targets: BTreeSet<String>,
     },
-    /// Report what these packages would mean.
+    /// Report the consequences of installing these packages.
     Report {
         arriving: Arriving,
         /// Whether to print JSON.
         json: bool,
-        /// Whether to store what the next upgrade would lose.
+        /// Whether to store the modules that the next upgrade would lose.
         is_upgrade: bool,
     },
 }
 
-/// Runs the worker that `input` describes as JSON. Returns the exit code that the supervisor expects.
+/// Runs the worker that `input` describes as JSON. Returns the exit code that the supervisor
+/// expects.
 pub fn run(input: &mut dyn BufRead) -> ExitCode {
     let job: WorkerJob = match serde_json::from_reader(input) {
         Ok(job) => job,
@@ -98,7 +99,7 @@ pub fn run(input: &mut dyn BufRead) -> ExitCode {
 impl WorkerJob {
     /// Returns the exit code of the worker.
     fn run(&self) -> Result<u8, NotTried> {
-        // Both only make a difference if something goes wrong.
+        // These two calls matter only if something goes wrong, so their errors are ignored.
         let _ = prctl::set_pdeathsig(Signal::SIGKILL);
         let _ = raise_oom_score();
         let machine = Machine::for_hook(&self.root);
@@ -131,7 +132,8 @@ impl WorkerJob {
         }
         let owners = owners(machine, query)?;
         let verdict = self.verdict(machine, query, &arriving, &owners, targets)?;
-        // Keeps an earlier verdict, which an upgrade that ignores the kernel does not refute.
+        // An upgrade without regressions keeps the earlier list, because it may have ignored the
+        // kernel.
         if arriving.upgrade
             && !verdict.regressions.is_empty()
             && let Err(error) = expected::store(&machine.trees, &verdict)
@@ -149,7 +151,8 @@ impl WorkerJob {
         Ok(if aborts { ABORT } else { 0 })
     }
 
-    /// Reports what the packages would mean. Returns [`REGRESSION`] if a module would be lost.
+    /// Reports the consequences of installing the packages. Returns [`REGRESSION`] if a module
+    /// would be lost.
     fn report(
         &self,
         machine: &Machine,
@@ -189,7 +192,8 @@ impl WorkerJob {
         Ok(if verdict.regressions.is_empty() { 0 } else { REGRESSION })
     }
 
-    /// Returns the newer sources that can help, unless the transaction goes on.
+    /// Returns the lines about newer sources. Returns an empty list if the transaction continues or
+    /// would continue.
     fn advice(
         &self,
         query: &Path,
@@ -204,8 +208,8 @@ impl WorkerJob {
         }
     }
 
-    /// Tries the modules for the arriving packages. `owners` are the packages that own the kernels
-    /// and sources of the machine, and `targets` the arriving paths.
+    /// Test-builds the modules with the arriving packages. `owners` are the packages that own the
+    /// kernels and sources of the machine, and `targets` are the arriving paths.
     fn verdict(
         &self,
         machine: &Machine,
@@ -281,7 +285,8 @@ fn kernels(machine: &Machine) -> Result<Vec<Kernel>, NotTried> {
     Ok(kernels.filter(|kernel| kernel.alive).collect())
 }
 
-/// Returns a message for each kernel whose headers arrive, but which neither arrives nor is installed.
+/// Returns a message for each kernel whose headers arrive although the kernel itself is not
+/// installed and does not arrive.
 fn headers_without_kernel(
     machine: &Machine,
     targets: &BTreeSet<String>,
@@ -300,7 +305,7 @@ fn headers_without_kernel(
     Ok(targets.iter().filter_map(message).collect())
 }
 
-/// Returns a message for each name in `[preflight] critical` that is not that of an installed module.
+/// Returns a message for each name in `[preflight] critical` that no installed module has.
 fn unknown_critical_modules(machine: &Machine) -> Result<Vec<String>, NotTried> {
     let kernels = installed::read(machine)?;
     let modules = kernels.iter().flat_map(|kernel| kernel.modules.values());

@@ -49,9 +49,10 @@ impl TestRoot {
     }
 
     /// Creates a fake `depmod` that lists a kernel's objects in `modules.dep`, one file for each
-    /// module, and empties the other files of the index. As with depmod, `updates` comes first,
-    /// unless `etc/depmod.d` exists: then `kernel` does. Its last argument must be the kernel
-    /// release. Returns the program's path.
+    /// module, and empties the other files of the index. As with the real depmod, an object in
+    /// `updates` takes precedence over one in `kernel`. If `etc/depmod.d` exists, `kernel` takes
+    /// precedence. The last argument of the program must be the kernel release. Returns the
+    /// program's path.
     pub fn depmod(&self) -> PathBuf {
         self.program(
             "depmod",

@@ -79,8 +79,9 @@ impl TestRoot {
         FakeKernel::add(self, release)
     }
 
-    /// Adds the source of a module. Its only object has the module's name and "compiles" with the
-    /// headers of [`FakeKernel::headers`]. The methods of [`FakeSource`] change the source.
+    /// Adds the source of a module. The module's only object has the name of the module and
+    /// "compiles" with the headers of [`FakeKernel::headers`]. The methods of [`FakeSource`] change
+    /// the source.
     pub fn source(&self, name: &str, version: &str) -> FakeSource<'_> {
         FakeSource::add(self, name, version)
     }

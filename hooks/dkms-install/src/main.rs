@@ -1,7 +1,7 @@
 //! Builds and installs modules after a kernel, its headers or a module's source has been installed.
 //!
-//! With `--journal`, records the paths that a transaction is about to install or replace. `--script`
-//! is for hooks of administrators, which may run before the transaction.
+//! With `--journal`, records the paths that a transaction is about to install or replace.
+//! `--script` is for hooks of administrators, which may run before the transaction.
 
 use std::process::ExitCode;
 

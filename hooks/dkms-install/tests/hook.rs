@@ -70,7 +70,8 @@ fn reports_errors_in_the_settings() {
     assert!(output.contains("build foo/1.0"), "{output}");
 }
 
-/// The hook runs after the whole transaction, so headers that it installs are there.
+/// The hook runs after the whole transaction, so headers that the transaction installs exist by
+/// then.
 #[test]
 fn installation_of_alpm_dkms_notes_missing_headers() {
     let root = TestRoot::new();
@@ -133,8 +134,8 @@ fn prints_what_bash_says_about_confs_and_settings() {
     assert!(!errors.contains(&line), "{errors}");
 }
 
-/// Returns a machine with one module and with a fake alpm-query. `kernels` are its answers for
-/// kernels, each given as release and owner.
+/// Returns a machine with one module and with a fake alpm-query. `kernels` contains alpm-query's
+/// answer for each kernel: the release and the owner.
 fn root_with_alpm_query(kernels: &[(&str, &str)]) -> TestRoot {
     let root = TestRoot::new();
     root.kernel(K).pkgbase("linux").headers();
@@ -222,7 +223,7 @@ fn skips_a_copy_of_a_kernel() {
         assert!(output.contains("7.2.13-arch1-1: skipped: not owned by a package"), "{output}");
         assert!(!output.contains("built") && calls == 1, "{output}");
         assert!(!root.exists("usr/lib/modules/7.2.13-arch1-1/updates"), "{}", root.listing("usr"));
-        // It is still skipped when only a source changes.
+        // The kernel is still skipped when only a source changes.
         root.source("foo", "1.1");
         let (output, calls) = hook_with_alpm_query(&root, &[], b"usr/src/foo-1.1/dkms.conf\n");
         assert!(output.contains("7.2.13-arch1-1: skipped: not owned by a package"), "{output}");
@@ -269,8 +270,8 @@ fn renamed_module_is_installed_under_its_new_name() {
     }
 }
 
-/// A script of a module runs pacman. The hook must not wait for the lock of the run that has started
-/// the script.
+/// A script of a module runs pacman. The hook must not wait for the lock of the run that has
+/// started the script.
 #[test]
 fn hook_within_a_run_does_not_wait_for_the_lock() {
     for is_begun in [true, false] {
@@ -291,7 +292,7 @@ fn hook_within_a_run_does_not_wait_for_the_lock() {
         let command = command.write_stdin(TARGETS).timeout(std::time::Duration::from_secs(60));
         let output = command.output().unwrap();
         assert!(output.status.success(), "{output:?}");
-        // A module that the outer run has begun to install is left to it.
+        // The hook does not install a module that the outer run has begun to install.
         let is_installed = root.exists(format!("usr/lib/modules/{K}/updates/dkms/foo.ko"));
         assert_eq!(is_installed, !is_begun, "{output:?}");
         assert_eq!(root.listing("var/lib/dkms/.pending"), pending);

@@ -1,4 +1,5 @@
-//! Checks, before a transaction, whether the modules build for what it is about to install.
+//! Before a transaction, checks whether the modules build with the packages that the transaction
+//! will install.
 //!
 //! `--command` answers `dkms preflight`. The other flags are for the processes that this program
 //! starts; see the library `preflight`.

@@ -64,7 +64,7 @@ fn departing_with_the_last_module_removes_everything_but_a_record() {
     assert_eq!(left.lines().count(), 2, "{left}");
     assert!(left.contains("var/lib/dkms/.pending/transaction-foo-1.0-"), "{left}");
     assert!(root.exists("usr/src/foo-1.0"));
-    // The transaction was aborted, and alpm-dkms is still there.
+    // The transaction was aborted, and alpm-dkms is still installed.
     root.kernel("7.2.13-arch1-1").pkgbase("linux").headers();
     root.depmod();
     let [output, _] = both_hooks(&root, "");
@@ -103,8 +103,9 @@ fn departs_only_if_alpm_dkms_is_removed() {
     assert_eq!(root.listing(""), before);
 }
 
-/// Runs the hooks as one pacman does, after the transaction. What exists has arrived, and the other
-/// targets have departed. Returns the output of dkms-install and of dkms-remove.
+/// Runs the hooks of one transaction, all from the same process, as pacman does. Targets that exist
+/// have arrived, and the other targets have departed. Returns the output of dkms-install and of
+/// dkms-remove.
 fn both_hooks(root: &TestRoot, targets: &str) -> [String; 2] {
     let (arrived, departed): (Vec<&str>, Vec<&str>) =
         targets.lines().partition(|path| root.exists(path));
@@ -169,8 +170,8 @@ fn a_transaction_that_only_removes_reports_everything() {
 /// The targets of a transaction that installs foo/1.0.
 const INSTALL_FOO: &str = "usr/src/foo-1.0/dkms.conf\n";
 
-/// Returns a machine with foo/1.0, whose build waits for the file `go`. Each start of the build adds
-/// a line to the file `starts`.
+/// Returns a machine with foo/1.0, whose build waits for the file `go`. Each start of the build
+/// adds a line to the file `starts`.
 fn root_with_slow_build() -> TestRoot {
     let root = TestRoot::new();
     root.kernel("7.2.13-arch1-1").pkgbase("linux").headers();
@@ -236,7 +237,8 @@ fn builds_that_a_signal_ended_are_left_to_the_next_transaction() {
     }
 }
 
-/// A daemon such as PackageKit runs several transactions, and the second one only removes.
+/// A daemon such as PackageKit runs several transactions. Here, the second one only removes a
+/// module.
 #[test]
 fn builds_that_a_signal_ended_are_finished_by_another_transaction_of_the_process() {
     for signal in ["HUP", "KILL"] {

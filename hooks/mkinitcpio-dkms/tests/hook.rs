@@ -1,4 +1,4 @@
-//! Tests of the hooks of one transaction, run in order by the same process, as by pacman.
+//! Tests of the hooks of one transaction. As with pacman, the same process runs them in order.
 
 #![expect(clippy::unwrap_used, reason = "this file contains only tests")]
 

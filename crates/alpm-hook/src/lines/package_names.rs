@@ -50,8 +50,8 @@ impl PackageNames {
         }
     }
 
-    /// Returns the name of the package that contains a kernel's headers, installed or not; `None`
-    /// if it is unknown.
+    /// Returns the name of the package that contains a kernel's headers; `None` if the package is
+    /// unknown. The package need not be installed.
     #[must_use]
     pub fn headers_package(&self, kernel: &KernelRelease) -> Option<&str> {
         self.packages.headers_package(kernel)

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::machine::Machine;
 
-/// A target and the only file of the package that `foo` packs.
+/// A target. It is the only file in the package that the function `foo` packs.
 pub const FOO: &str = "usr/src/foo-1/dkms.conf";
 
 /// The directory of downloaded packages in the configuration of `root`.
@@ -36,25 +36,25 @@ pub fn foo(root: &Machine, file: &str, version: &str) {
     root.pack(file, "foo-dkms", version, &[FOO], &[]);
 }
 
-/// Returns the answer for a transaction of a process with this command line, which was started in
-/// the directory `home`.
+/// Returns the answer about a transaction. The process that runs it has the command line `words`
+/// and was started in the directory `home`.
 pub fn ask(root: &Machine, words: &[&str], targets: &[&str]) -> Value {
     let process = root.process("home", words);
     root.answer(&["arriving", "--pacman", &process.id()], targets.join("\n").as_bytes())
 }
 
-/// Returns one value of each package in an answer.
+/// Returns the value with the name `key` of each package in `answer`.
 pub fn each<'a>(answer: &'a Value, key: &str) -> Vec<&'a Value> {
     answer["packages"].as_array().unwrap().iter().map(|package| &package[key]).collect()
 }
 
-/// Asserts that exactly one package file has arrived, the one at `path`.
+/// Asserts that the answer contains exactly one package file, the one at `path`.
 fn assert_found(root: &Machine, answer: &Value, path: &str) {
     assert_eq!(each(answer, "file"), [root.at(path).to_str().unwrap()], "{answer}");
     assert_eq!(answer["unresolved"], json!([]));
 }
 
-/// Asserts that no package file contains the target `FOO`.
+/// Asserts that the answer contains no package file, and `FOO` as the only unresolved target.
 fn assert_unresolved(answer: &Value) {
     assert_eq!(each(answer, "file"), [""; 0], "{answer}");
     assert_eq!(answer["unresolved"], json!([FOO]));

@@ -30,7 +30,8 @@ impl Machine {
         fs::write(path, text).unwrap();
     }
 
-    /// Adds a package to the local database. `relations` are more sections of its `desc`.
+    /// Adds a package to the local database. `relations` are additional sections of the package's
+    /// `desc`.
     pub fn install<T: AsRef<str>>(
         &self,
         name: &str,
@@ -45,7 +46,8 @@ impl Machine {
         self.write(&format!("{dir}/files"), format!("%FILES%\n{files}\n"));
     }
 
-    /// Writes a package file to `file`. `relations` are more lines of its `.PKGINFO`.
+    /// Writes a package file to `file`. `relations` are additional lines of the package's
+    /// `.PKGINFO`.
     pub fn pack(
         &self,
         file: &str,
@@ -75,8 +77,9 @@ impl Machine {
         succeed(Command::new("repo-add").arg("-q").arg(database).args(files));
     }
 
-    /// Starts a process with the command line `words` of pacman. Like pacman during hooks, it keeps
-    /// its starting directory `dir` open. It also has an inherited descriptor of another directory.
+    /// Starts a process that has pacman's command line `words`. Like pacman while a hook runs, the
+    /// process keeps open the directory `dir`, in which it was started. It also inherits a
+    /// descriptor of another directory.
     pub fn process(&self, dir: &str, words: &[&str]) -> Process {
         // The path of the script becomes an operand of the command line.
         self.write(

@@ -87,7 +87,7 @@ struct Completer {
 }
 
 impl Completer {
-    /// Returns the options that the command uses, without those that have already been given.
+    /// Returns the options that the command uses, except the ones that have already been given.
     fn options(&self) -> Vec<Candidate> {
         let fits = |opt: &&Opt| {
             let is_used = self.args.command.is_none_or(|command| opt.is_for(command));
@@ -105,8 +105,8 @@ impl Completer {
         offers
     }
 
-    /// Returns the candidates for a word that is not an option: commands if none has been given,
-    /// otherwise modules or paths.
+    /// Returns the candidates for a word that is not an option: commands if no command has been
+    /// given, otherwise modules or paths.
     fn words(&self, current: &str) -> Vec<Candidate> {
         let Some(command) = self.args.command else {
             return COMMANDS.iter().map(|info| word(info.name, info.help)).collect();
@@ -172,7 +172,8 @@ impl Completer {
         match command {
             Command::Add => {
                 let mut sources = self.sources();
-                // An added module may split the directory's name elsewhere.
+                // An added module may split the directory's name into name and version at another
+                // place.
                 sources.retain(|id| !known.iter().any(|it| it.source_dir() == id.source_dir()));
                 all(sources, "source")
             }

@@ -1,7 +1,7 @@
 //! Interprets a parsed command line.
 //!
-//! Makes the checks that dkms makes before it reads any tree, in the order of dkms and with its
-//! exit codes.
+//! Makes the checks that dkms makes before it reads any tree, in dkms's order and with dkms's exit
+//! codes.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -35,8 +35,8 @@ pub enum Intent {
         /// The kernels; `None` for all installed kernels.
         kernels: Option<Vec<Target>>,
     },
-    /// Install all modules with AUTOINSTALL=yes for one kernel, or for every kernel with headers if
-    /// `None`.
+    /// Install all modules with AUTOINSTALL=yes for one kernel; `None` for every kernel with
+    /// headers.
     Autoinstall(Option<Target>),
     /// Finish the pending work of interrupted runs.
     FinishPending,
@@ -63,13 +63,13 @@ pub enum Intent {
     /// Create the module signing key. The path of the key in the settings can contain the kernel
     /// release.
     GenerateMok(Option<KernelRelease>),
-    /// Delete the builds for a kernel: those of all modules if the flag is true, otherwise only
-    /// those that autoinstall would build again.
+    /// Delete the builds for a kernel: the builds of all modules if the flag is true, otherwise
+    /// only the builds that autoinstall would make again.
     Clear(Target, bool),
     /// Write a module to an archive.
     Pack(ModuleId, KernelChoice, ArchiveOptions),
-    /// Report mistakes in the source in a directory or an archive, whose dkms.conf is evaluated for
-    /// this kernel.
+    /// Report mistakes in the source in a directory or an archive. The source's dkms.conf is
+    /// evaluated for this kernel.
     Lint(Subject, Target),
     /// Run `add`, `build`, `install`, `uninstall`, `unbuild` or `remove` on one module.
     Change(Verb, Subject, KernelChoice),
@@ -80,9 +80,9 @@ pub enum Intent {
 pub enum PreflightIntent {
     /// Allow the next transaction to lose modules.
     AllowOnce,
-    /// Try the modules for these package files.
+    /// Test-build the modules with these package files.
     Files(Vec<PathBuf>),
-    /// Try the modules for what the next `pacman -Syu` would install.
+    /// Test-build the modules with the packages that the next `pacman -Syu` would install.
     Upgrade {
         /// Whether to download package files that are not in the cache of pacman.
         downloads: bool,
@@ -221,8 +221,8 @@ impl Reading<'_> {
         Ok(Intent::Explain { module, version, kernels: kernels.transpose()? })
     }
 
-    /// Returns the name and the version of a module for a command that works on all versions if none
-    /// is given. Returns `None` if neither is given.
+    /// Returns the name and the version of a module for a command that works on all versions if no
+    /// version is given. Returns `None` if no name and no version is given.
     fn name_and_version(
         &self,
         module: ModuleArg,

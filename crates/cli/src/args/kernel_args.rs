@@ -27,9 +27,9 @@ impl<'a> KernelArgs<'a> {
     /// Reads the options that name kernels and checks them in dkms's order.
     ///
     /// # Errors
-    /// [`Failure`] with exit code 1 if the number of architectures is neither one nor the
-    /// number of kernels, 2 for `--all` with a kernel, 3 for `--all` with an architecture, 4 and 5
-    /// as for [`KernelArgs::check_one`], 16 for an empty value.
+    /// [`Failure`] with exit code 1 if there are several architectures, but not one for each
+    /// kernel, 2 for `--all` with a kernel, 3 for `--all` with an architecture, 4 and 5 as for
+    /// [`KernelArgs::check_one`], 16 for an empty value.
     pub fn read(args: &'a Args) -> Result<Self, Failure> {
         let split = |word: &'a String| match word.split_once('/') {
             Some((kernel, arch)) => (kernel, Some(arch)),
@@ -74,10 +74,10 @@ impl<'a> KernelArgs<'a> {
         Ok(())
     }
 
-    /// Checks that a command that works on a single kernel has exactly one.
+    /// Checks that exactly one kernel is given for a command that works on a single kernel.
     ///
-    /// Without `-k`, the kernel is the running one. Only the commands for scripts of kernel
-    /// packages require `-k`.
+    /// Without `-k`, such a command works on the running kernel. Only the commands for scripts of
+    /// kernel packages require `-k`.
     ///
     /// # Errors
     /// [`Failure`] with exit code 4 if there is no kernel or more than one, 5 with `--all`.

@@ -73,8 +73,8 @@ fn run_options(args: &Args) -> Result<RunOptions, Failure> {
     })
 }
 
-/// Returns true if systemd has started this process, such as that of dkms.service. Other processes
-/// may inherit the variable (systemd.exec(5)).
+/// Returns true if systemd itself has started this process, as for dkms.service. `SYSTEMD_EXEC_PID`
+/// contains the process ID, because other processes may inherit the variable (systemd.exec(5)).
 fn is_main_process_of_unit() -> bool {
     let own = process::id().to_string();
     env::var_os("SYSTEMD_EXEC_PID").is_some_and(|id| id == own.as_str())

@@ -152,7 +152,8 @@ fn source(path: &Path) -> Result<Subject, Failure> {
         return Ok(Subject::Directory(path.to_owned()));
     }
     if !path.is_file() {
-        // dkms treats such a word as a module: `/x` has an empty name, and `./x` has no source.
+        // dkms treats a path without a source as a module: `/x` has an empty name, and `./x` has no
+        // source.
         let code = if path.is_absolute() { 1 } else { 2 };
         let problem = match path.is_dir() {
             true => "no dkms.conf in this directory",

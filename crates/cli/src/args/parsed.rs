@@ -9,7 +9,7 @@ use crate::args::options::{Opt, OptId};
 /// A parsed command line, which [`crate::args::intent`] interprets.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Args {
-    /// The command; `None` if no word names one.
+    /// The command; `None` if no word names a command.
     pub command: Option<Command>,
     /// The words and options that can name a module, in order. If the version is given more than
     /// once, the last one is used.

@@ -50,8 +50,8 @@ pub fn versions(machine: &Machine, name: &ModuleName) -> BTreeSet<ModuleId> {
         .filter(|added| added.is_added() || added.is_broken())
         .map(|Added { id, .. }| id)
         .collect();
-    // A directory `a-1-2` may belong to a/1-2 or to a-1/2. Added modules resolve the ambiguity, or
-    // else the dkms.conf does.
+    // A directory `a-1-2` may belong to a/1-2 or to a-1/2. An added module resolves the ambiguity.
+    // Without one, the dkms.conf does.
     let is_known = |dir: &str| {
         let path = symlinks::resolve(&trees.root, &trees.source.join(dir));
         known.iter().any(|id| {
@@ -108,7 +108,7 @@ mod tests {
         root.source("bar", "1-2");
         assert_eq!(found(&root, "bar"), ["bar/1-2"]);
         assert_eq!(found(&root, "bar-1"), [""; 0]);
-        // This module was added by hand, under a name that differs from that of its directory.
+        // This module was added by hand, and its name differs from the name of its directory.
         root.source("odd", "1");
         add(&root, "even/9", "odd-1");
         assert_eq!(found(&root, "odd"), [""; 0]);

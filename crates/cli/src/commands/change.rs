@@ -55,7 +55,7 @@ pub enum Rights {
 
 impl Session<'_> {
     /// Carries out an operation and returns the exit code. `arch` is the architecture to work on;
-    /// `None` means that of this machine.
+    /// `None` means the architecture of this machine.
     pub fn run(&mut self, arch: Option<Arch>, operation: &Operation) -> u8 {
         if self.machine.tools.stop.asked().is_some() {
             return 0; // an earlier operation was interrupted

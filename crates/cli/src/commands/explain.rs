@@ -88,7 +88,7 @@ fn advise(machine: &Machine, explanation: &Explanation) -> Vec<String> {
 }
 
 /// Returns the packages that contain a file, according to pacman's file databases. Returns an empty
-/// list if there are none (`pacman -Fy` downloads them).
+/// list if the machine has no file databases (`pacman -Fy` downloads them).
 fn packages_of(machine: &Machine, file: &str) -> Vec<String> {
     let env = Environment::fixed();
     let root = &machine.trees.root;

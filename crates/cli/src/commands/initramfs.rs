@@ -43,8 +43,8 @@ pub fn run(machine: &Machine, dry_run: bool, progress: &mut Progress<'_>) -> Res
 
 /// Regenerates or lists the images that another command has made stale. Returns the exit code.
 ///
-/// Regenerates the images if that command `finishes` pending work or if `[initramfs] mode` is
-/// `auto`.
+/// Regenerates the images if the other command finishes pending work (`finishes`) or if
+/// `[initramfs] mode` is `auto`; otherwise, only lists them.
 ///
 /// # Errors
 /// [`Failure`] with exit code 1 if the lock cannot be taken.

@@ -13,8 +13,8 @@ use crate::args::subject::Target;
 use crate::commands::change::{Operation, Rights, Session};
 
 /// `dkms autoinstall`: installs all modules with AUTOINSTALL=yes for `target`, or for every kernel
-/// with headers if it is `None`. With `only`, leaves pending work for other kernels alone. Returns
-/// the exit code.
+/// with headers if `target` is `None`. With `only`, leaves pending work for other kernels alone.
+/// Returns the exit code.
 pub fn autoinstall(session: &mut Session<'_>, target: Option<Target>, only: bool) -> u8 {
     let (kernel, arch) = target.map(|target| (target.kernel, target.arch)).unzip();
     let operation = Operation {
@@ -32,7 +32,7 @@ pub fn autoinstall(session: &mut Session<'_>, target: Option<Target>, only: bool
 /// Returns the kernels for which `autoinstall` reads facts; `None` means all.
 ///
 /// If there is pending work, returns the set of all installed kernels even if `kernel` is given,
-/// because the work may concern any of them. If `only` is true, ignores pending work for other
+/// because the work may concern any kernel. If `only` is true, ignores pending work for other
 /// kernels.
 fn covered(
     trees: &Trees,
@@ -64,8 +64,8 @@ pub fn finish_pending(session: &mut Session<'_>) -> u8 {
     session.run(None, &operation)
 }
 
-/// `dkms match`: installs the modules of the kernel `template` for the kernel `target`, or only
-/// `module` if it is given. Returns the exit code.
+/// `dkms match`: installs the modules of the kernel `template` for the kernel `target`. If `module`
+/// is given, installs only this module. Returns the exit code.
 pub fn matching(
     session: &mut Session<'_>,
     template: KernelRelease,
@@ -83,7 +83,7 @@ pub fn matching(
 }
 
 /// `dkms kernel_preinst` and `kernel_prerm`: deletes the builds for a kernel. Unless `all` is true,
-/// deletes only those that autoinstall would build again. Returns the exit code.
+/// deletes only the builds that autoinstall would make again. Returns the exit code.
 pub fn clear(session: &mut Session<'_>, target: Target, all: bool) -> u8 {
     let Target { kernel, arch } = target;
     let operation = Operation {

@@ -69,7 +69,8 @@ pub fn run(
     Ok(u8::from(findings.iter().any(fails)))
 }
 
-/// Formats the findings. In text output, each path begins with `dir`; in JSON, it is relative to `dir`.
+/// Formats the findings. In text output, each path begins with `dir`; in JSON, it is relative to
+/// `dir`.
 fn text(findings: &[Finding], dir: &Path, json: bool) -> String {
     if json {
         let listing = Listing { findings };

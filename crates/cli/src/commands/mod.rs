@@ -120,7 +120,8 @@ pub fn run(
     code
 }
 
-/// Maintains the images after a command that exits with `code`. Returns the exit code.
+/// Maintains the images after a command with the exit code `code`. Returns `code` if the command
+/// has failed, otherwise the exit code for the images.
 fn images_afterwards(
     machine: &Machine,
     generator: &Generator,

@@ -1,4 +1,4 @@
-//! `dkms preflight`: tries modules for packages that are not installed yet.
+//! `dkms preflight`: test-builds modules with packages that are not installed yet.
 
 use std::path::{Path, PathBuf};
 
@@ -40,7 +40,7 @@ pub fn run(
     }
 }
 
-/// Tries the modules for `packages`. Returns only if that is refused.
+/// Test-builds the modules with `packages`. Returns only on an error.
 fn ask(
     machine: &Machine,
     args: &Args,

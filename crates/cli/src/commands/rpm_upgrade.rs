@@ -1,6 +1,6 @@
 //! `--rpm_safe_upgrade`: keeps a module across the upgrade of its RPM.
 //!
-//! rpm runs the scripts of the new package before those of the old one. If both packages contain
+//! rpm runs the new package's scripts before the old package's scripts. If both packages contain
 //! the same module version, the old package's script must not remove the module that the new
 //! package's script has added. A note in the temporary directory records that the current rpm
 //! transaction added the module.

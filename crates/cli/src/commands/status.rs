@@ -1,7 +1,7 @@
 //! `dkms status`: lists modules and their build state, in dkms's format or as JSON.
 //!
 //! The command takes no lock and needs no rights, because programs poll it and any user may run it.
-//! Only on a terminal, it also evaluates what is needed to tell why modules are not installed.
+//! On a terminal, it also finds out why modules are not installed.
 
 use dkms_engine::dkms_tree::{Attempts, KnownFailure, PendingList, PendingWork, TreeState};
 use dkms_engine::explain::{Explanation, explain_all};
@@ -16,8 +16,9 @@ use serde::Serialize;
 use crate::output::console::Console;
 use crate::output::status_lines::for_terminal;
 
-/// An entry of the JSON list: a status line, a remembered failure, a pending installation, or a stale
-/// image. dkms's line format cannot express a pending installation, and shows its module as "added".
+/// An entry of the JSON list: a status line, a remembered failure, a pending installation, or a
+/// stale image. dkms's line format cannot express a pending installation, and shows its module as
+/// "added".
 #[derive(Serialize)]
 #[serde(untagged)]
 enum StatusEntry {
@@ -34,7 +35,7 @@ enum StatusEntry {
         log: std::path::PathBuf,
     },
     Pending {
-        /// "pending", or "parked" if neither hooks nor the boot unit try it again.
+        /// "pending", or "parked" if the hooks and the boot unit no longer retry it.
         state: &'static str,
         module: ModuleName,
         version: ModuleVersion,
@@ -67,7 +68,7 @@ pub fn run(machine: &Machine, filter: &Filter, json: bool, console: &Console) ->
     let lines = status::lines(&machine.trees, &state, &placement, filter);
     let advice = lines.iter().filter_map(|line| line.advice(&machine.trees));
     let mut advice: Vec<String> = advice.collect();
-    // Between two versions of a package, the source is missing.
+    // While pacman replaces a package, the package's source is missing.
     if let Some(process) = running_pacman(machine).filter(|_| !advice.is_empty()) {
         advice = vec![format!("sources are missing while pacman is running (process {process})")];
     }

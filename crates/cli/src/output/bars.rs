@@ -30,7 +30,7 @@ impl Screen {
     /// Returns the terminal of this process; `None` if the process must not draw bars.
     ///
     /// Standard output and standard error must both be that terminal. Otherwise, lines written to
-    /// one could appear between the bars on the other.
+    /// one stream could appear between bars drawn on the other.
     #[must_use]
     pub fn of_this_process(verbosity: Verbosity) -> Option<Self> {
         let is_terminal = io::stdout().is_terminal() && io::stderr().is_terminal();

@@ -57,8 +57,8 @@ impl Console {
         io::stdout().is_terminal()
     }
 
-    /// Returns true if standard output is a terminal with colours, and the environment does not forbid
-    /// them (`NO_COLOR`, `CLICOLOR=0`, `TERM=dumb`).
+    /// Returns true if standard output is a terminal with colours, and the environment does not
+    /// forbid them (`NO_COLOR`, `CLICOLOR=0`, `TERM=dumb`).
     #[must_use]
     pub fn has_colours(&self) -> bool {
         console::colors_enabled()

@@ -24,7 +24,7 @@ pub struct Progress<'a> {
     trees: &'a Trees,
     arch: &'a Arch,
     bars: Option<Bars>,
-    /// The tasks of which a step has failed or was skipped.
+    /// The tasks with a step that has failed or was skipped.
     unsuccessful: BTreeSet<Task>,
 }
 
@@ -119,7 +119,7 @@ impl<'a> Progress<'a> {
                     self.note(&Note::Declined { module, kernel, why }.to_string());
                 }
             }
-            // The build, which is reported first, says why its module is not installed.
+            // The report of the build, which comes first, says why the module is not installed.
             Outcome::Skipped(_) if self.unsuccessful.contains(task) => {}
             Outcome::Skipped(why) => {
                 self.unsuccessful.insert(*task);
@@ -133,8 +133,8 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// With `--verbose`, prints the output of make for a build: the file `log`, or by default the
-    /// log in the dkms tree.
+    /// With `--verbose`, prints the output of make for a build. Reads it from the file `log` or, if
+    /// that is `None`, from the log in the dkms tree.
     fn make_output(&mut self, action: &Action, log: Option<&Path>) {
         let Action::Build { module, kernel, .. } = action else { return };
         if self.verbosity == Verbosity::Verbose {
@@ -238,7 +238,7 @@ mod tests {
 
     use super::*;
 
-    /// Returns the standard output and standard error of a build with the outcome `outcome`.
+    /// Returns the standard output and standard error for a build with this outcome.
     fn printed(verbosity: Verbosity, trees: &Trees, outcome: &Outcome) -> (String, String) {
         let (mut out, mut errors) = (Vec::new(), Vec::new());
         let arch = "x86_64".parse().expect("a name");

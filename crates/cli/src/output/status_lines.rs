@@ -9,7 +9,7 @@ use dkms_engine::status::Line;
 
 /// Formats the lines for a terminal. With `colours`, includes escape sequences.
 ///
-/// `explanations` are those of the kernels to show.
+/// `explanations` contains the explanations for the kernels to show.
 pub fn for_terminal(lines: &[Line], explanations: &[Explanation], colours: bool) -> String {
     let mut text = String::new();
     for (at, line) in lines.iter().enumerate() {

@@ -18,7 +18,7 @@ pub fn root() -> TestRoot {
     root
 }
 
-/// The exit code and output of one call of `dkms`, with `ROOT` in place of the root's path.
+/// The exit code and output of one call of `dkms`. In the output, `ROOT` replaces the root's path.
 pub struct CallOutput {
     pub code: i32,
     pub out: String,

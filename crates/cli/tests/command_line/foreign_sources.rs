@@ -13,8 +13,8 @@ use testroot::TestRoot;
 
 use crate::fixture::{K1, dkms, dkms_obeying_modes, root, run};
 
-/// Returns a root with the source of `foo/1.0` in `srv/checkout`, which belongs to another user and
-/// is writable by all.
+/// Returns a root with the source of `foo/1.0` in `srv/checkout`. The source belongs to another
+/// user and is writable by all users.
 fn foreign() -> (TestRoot, String) {
     let root = root();
     root.dir("srv");
@@ -137,7 +137,7 @@ fn a_source_that_cannot_be_copied_changes_nothing(#[case] closed: &str, #[case] 
 fn a_build_of_another_user_belongs_to_that_user() {
     let (root, _) = foreign();
     fs::rename(root.at("srv/checkout"), root.at("usr/src/foo-1.0")).unwrap();
-    // Everything below the root belongs to this user, and another one owns the source.
+    // Everything below the root belongs to one user, except the source, which belongs to another.
     let above = root.path().parent().unwrap();
     let given = above.to_str().unwrap();
     Command::new("chown").args(["-R", "4321:4321", given]).assert().success();

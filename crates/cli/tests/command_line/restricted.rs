@@ -11,7 +11,8 @@ use crate::fixture::{K1, dkms, dkms_through, root, run};
 /// An unprivileged user.
 const NOBODY: u32 = 65534;
 
-/// The words that run a program as [`NOBODY`], if this user is root.
+/// Returns the words that run a program as [`NOBODY`]. Returns an empty list if this user is not
+/// root.
 fn as_nobody() -> Vec<String> {
     let id = NOBODY.to_string();
     match Uid::effective().is_root() {
@@ -41,7 +42,7 @@ fn fakeroot_builds_into_another_tree() {
     before.push("fakeroot".into());
     let before: Vec<&str> = before.iter().map(String::as_str).collect();
     for (name, version) in [("foo", "1.0"), ("bar", "2")] {
-        // makepkg's PKGBUILDs call it like this.
+        // PKGBUILDs call dkms like this.
         let line = format!("build --dkmstree /pkg -m {name}/{version} -k {K1}");
         let output = dkms_through(&before, &root, &line);
         assert_eq!(output.code, 0, "{}{}", output.out, output.errors);

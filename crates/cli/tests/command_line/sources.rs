@@ -227,7 +227,7 @@ fn malicious_archives_change_nothing() {
 fn a_conf_splits_the_name_of_its_directory() {
     let root = root();
     root.source("xpad", "v0.11-pre-64");
-    // Registered at the last dash by an old version.
+    // An old version split the directory's name at the last dash.
     root.source("vbox", "4.3-1");
     root.link("var/lib/dkms/vbox-4.3/1/source", "/usr/src/vbox-4.3-1");
     // A command that names the module works on that name.

@@ -7,7 +7,7 @@ use rstest::rstest;
 use crate::fixture::{K1, call, root, run};
 
 /// A limit on processes would also apply to the programs of a build. Stacks that are too large for
-/// the address space prevent only the start of threads, with the same error.
+/// the address space prevent only the start of threads, and cause the same error.
 #[rstest]
 #[case::no_thread("1125899906842624", "unlimited")]
 #[case::few_threads("268435456", "1200000000")]

@@ -125,7 +125,8 @@ impl Run<'_> {
                             let decision = together.ended(number, record);
                             self.leave_together(jobs, &decision);
                             let installs = |it: &(usize, _)| it.0 == number;
-                            // The builds of a group do not wait for its installation.
+                            // Within a group, a build waits only for the builds of its
+                            // dependencies, not for their installation.
                             if !job.with.is_empty() || !decision.install.iter().any(installs) {
                                 schedule.end(number);
                             }
@@ -168,8 +169,8 @@ impl Run<'_> {
         }
     }
 
-    /// Sets up the compilers of the run. A nested run uses the compilers of the run that started it,
-    /// because builds of that run may still be running.
+    /// Sets up the compilers of the run. A nested run uses the compilers of the outer run, whose
+    /// builds may still be running.
     fn set_up_compilers(&mut self) {
         let machine = self.machine;
         if machine.is_within_run() {
@@ -221,7 +222,7 @@ impl Run<'_> {
         record.filter(|_| job.install.is_some())
     }
 
-    /// Reports the modules that were built but are not installed, because another module of their
+    /// Reports the modules that were built but are not installed because another module of their
     /// group failed.
     fn leave_together(&mut self, jobs: &[Job], decision: &Decision<'_>) {
         for (number, failed) in &decision.leave {
@@ -284,8 +285,8 @@ impl Run<'_> {
     }
 }
 
-/// Evicts builds until the cache has its maximum size. Before that, removes the pins that trial
-/// runs have set on builds whose modules are built now.
+/// Evicts builds until the cache does not exceed its maximum size. First unpins the builds that
+/// trial runs have pinned and whose modules are built now.
 fn trim_cache(machine: &Machine) -> Result<(), FileError> {
     let cache = BuildCache::of(&machine.trees);
     cache.remove_pins(|entry| {
@@ -294,8 +295,8 @@ fn trim_cache(machine: &Machine) -> Result<(), FileError> {
     cache.trim(machine.settings.cache_size())
 }
 
-/// Creates the jobserver of the run, which allows `most` jobs, and one for builds that are repeated
-/// alone.
+/// Creates two jobservers: one for the run, which allows `most` jobs, and one with a single token
+/// for builds that are retried alone.
 fn jobservers(machine: &Machine, most: usize) -> Result<(Jobserver, Jobserver), Failure> {
     let dir = machine.trees.workplaces();
     durable::create_dirs(&dir)?;

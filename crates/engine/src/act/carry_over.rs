@@ -1,4 +1,5 @@
-//! Renames modules that were registered under a wrong split of the source directory's name.
+//! Renames modules that were registered with the name of the source directory split at the wrong
+//! dash.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,9 +15,10 @@ use crate::names::ModuleId;
 use crate::os::durable::{self, FileError};
 use crate::os::symlinks;
 
-/// Renames modules that dkms's hook or an old version of alpm-dkms registered by splitting the
-/// directory's name at the last dash, if the dkms.conf splits it elsewhere. Their builds stay installed.
-/// Returns one message per module.
+/// Renames each module that was registered with the name of its source directory split at the last
+/// dash, although its dkms.conf splits the name elsewhere. dkms's hook and old versions of
+/// alpm-dkms registered modules in this way. The builds stay installed. Returns one message per
+/// module.
 ///
 /// Skips the modules in `except`, which the command line names. The caller must hold the lock. If
 /// the result is not empty, the caller must read the facts again.
@@ -38,9 +40,9 @@ pub fn carry_over_registrations(
     said
 }
 
-/// Returns the module that the conf of the registered module `id` names. Returns `None` if the name
-/// of its source directory is not ambiguous, if `id` is not the split at the last dash, or if the
-/// conf names another directory.
+/// Returns the module named by the dkms.conf of the registered module `id`. Returns `None` if the
+/// name of the source directory is not ambiguous, if `id` is not that name split at the last dash,
+/// or if the dkms.conf names a module with another source directory.
 fn right_module(machine: &Machine, id: &ModuleId, module: &ModuleFacts) -> Option<ModuleId> {
     let trees = &machine.trees;
     let dir = id.source_dir();
@@ -56,7 +58,8 @@ fn right_module(machine: &Machine, id: &ModuleId, module: &ModuleFacts) -> Optio
     facts::named_by_conf(machine, &dir, source)
 }
 
-/// Returns the values of dkms.conf from a build's record or, if it has none, the evaluated ones.
+/// Returns the values of dkms.conf from a build's record or, without a record, the evaluated
+/// values.
 fn known_values(pair: &Pair) -> Option<&Values> {
     let record = pair.built.as_ref().and_then(|built| built.record.as_ref());
     record.map(|record| &record.values).or(pair.values())
@@ -64,8 +67,8 @@ fn known_values(pair: &Pair) -> Option<&Values> {
 
 /// Renames the module `old` to `new`.
 ///
-/// If this is interrupted, the next run finds the module either under its old name, and repeats the
-/// rename, or under its new name.
+/// If the rename is interrupted, the next run either finds the module under its old name and
+/// repeats the rename, or finds the module under its new name.
 fn rename(machine: &Machine, old: &ModuleId, new: &ModuleId) -> Result<(), FileError> {
     let trees = &machine.trees;
     let (from, to) = (trees.version(old), trees.version(new));
@@ -112,8 +115,8 @@ fn rename(machine: &Machine, old: &ModuleId, new: &ModuleId) -> Result<(), FileE
     rename_pending(machine, old, new)
 }
 
-/// Changes the symbolic link `path` to a file below `from` so that it leads to the same file below
-/// `to`. Does nothing if `path` is not a link, as without `symlink_modules`.
+/// If the symbolic link `path` leads to a file below `from`, redirects it to the same file below
+/// `to`. Does nothing if `path` is not a link, which is the case without `symlink_modules`.
 fn move_link(machine: &Machine, path: &Path, from: &Path, to: &Path) -> Result<(), FileError> {
     let text = |dir: &Path| symlinks::text_for(&machine.trees.root, dir);
     let Ok(target) = fs::read_link(path) else { return Ok(()) };

@@ -1,7 +1,7 @@
 //! Syncs the changes of a run to the disk before its pending work is cleared.
 //!
-//! A power cut may undo the changes of pending work without harm, because the next run repeats the
-//! work. Most files and directories are therefore synced only here, each once.
+//! While work is pending, a power cut that undoes its changes does no harm, because the next run
+//! repeats the work. Most files and directories are therefore synced only here, each once.
 
 use std::path::{Path, PathBuf};
 
@@ -73,7 +73,7 @@ impl Changes<'_> {
         Record::path(&self.machine.trees, module, kernel, &self.machine.arch)
     }
 
-    /// Adds the record of a build, its directory, and the directory of the module's version. The
+    /// Adds a build's record, the build's directory, and the directory of the module's version. The
     /// directory between the last two is not synced: it is new, and file systems write it together
     /// with its only entry.
     fn add_build(&mut self, module: &ModuleId, kernel: &KernelRelease) {
@@ -88,7 +88,7 @@ impl Changes<'_> {
     fn add_objects(&mut self, module: &ModuleId, kernel: &KernelRelease) {
         let trees = &self.machine.trees;
         let dir = trees.kernel(kernel);
-        // depmod syncs the directory itself.
+        // The depmod step syncs `dir`.
         self.unsynced.add_file(dir.join(INVENTORY));
         self.unsynced.add_dir(trees.module(&module.name));
         self.unsynced.add_dir(dir.join(crate::installing::default_location(self.machine)));

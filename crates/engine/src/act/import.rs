@@ -11,7 +11,7 @@ use crate::names::ModuleId;
 use crate::os::copy_tree::{self, Copied};
 use crate::os::durable::{self, FileError};
 
-/// Copies the directory `from` to the source tree, as `S/M-V`. No user but root can change the copy.
+/// Copies the directory `from` to the source tree, as `S/M-V`. Only root can change the copy.
 ///
 /// An existing directory is replaced as a whole once the copy is complete. dkms instead copies into
 /// the existing directory, so old files remain in it.

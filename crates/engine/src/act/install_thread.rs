@@ -16,7 +16,7 @@ use crate::plan::{Action, Job, Step};
 /// The number of a job, the job, and the record of its finished build.
 pub(super) type BuiltJob<'a> = (usize, &'a Job, Box<Record>);
 
-/// Installs jobs in the order in which they arrive, until their sender is dropped.
+/// Installs jobs in the order in which they arrive, until the sender is dropped.
 pub(super) fn run(
     jobs: &Receiver<BuiltJob<'_>>,
     tell: &Sender<WorkerEvent>,
@@ -29,7 +29,7 @@ pub(super) fn run(
     }
 }
 
-/// Installs one job. After a request to stop, the job is reported but not installed.
+/// Installs one job. After a request to stop, only reports the end of the job.
 pub(super) fn install(
     (number, job, record): BuiltJob<'_>,
     tell: &Sender<WorkerEvent>,

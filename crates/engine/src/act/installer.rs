@@ -42,9 +42,8 @@ impl<'a> Installer<'a> {
         Self { machine, facts, confs, say }
     }
 
-    /// Installs the module `new` in place of `replaces`, the version installed until then. Runs the
-    /// scripts of both versions. Returns [`Outcome::Declined`] if the kernel has the same or a
-    /// newer module.
+    /// Installs the module `new` in place of `replaces`, the installed version. Runs the scripts of
+    /// both versions. Returns [`Outcome::Declined`] if the kernel has the same or a newer module.
     pub(super) fn install(
         &mut self,
         mut new: BuiltModule<'_>,
@@ -218,8 +217,8 @@ impl<'a> Installer<'a> {
         pending_images::note(self.machine, self.facts, built.kernel, objects, durability)
     }
 
-    /// Calls `change`, which changes the objects of a module. If it fails before it has changed
-    /// any, takes back the entry `noted`.
+    /// Calls `change`, which changes the objects of a module. If `change` fails before it has
+    /// changed any object, takes back the entry `noted`.
     fn undoing<T>(
         &self,
         noted: Option<NotedImages>,
@@ -285,7 +284,8 @@ fn not_removed(path: &Path, module: &ModuleId) -> String {
 }
 
 /// Runs the script in `value`, which is the value of `directive`. The script runs in the module's
-/// source or, if the source has been removed, in its kept copy. A trial run leaves the script out.
+/// source directory or, if the source has been removed, in the kept copy. A trial run leaves the
+/// script out.
 pub(super) fn run_script(
     machine: &Machine,
     module: &ModuleId,

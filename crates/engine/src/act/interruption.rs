@@ -14,8 +14,9 @@ impl Run<'_> {
         self.machine.tools.stop.asked().is_some()
     }
 
-    /// Carries out a step unless the run has been asked to stop. A depmod step is carried out even
-    /// then if modules of its kernel have changed, since modprobe would not find the new ones.
+    /// Carries out a step unless the run has been asked to stop. Even then, carries out a depmod
+    /// step if modules of its kernel have changed, since modprobe would otherwise not find the new
+    /// modules.
     pub(super) fn step_unless_stopped(&mut self, task: Task, step: &Step) {
         let indexes = |kernel| self.touched.contains(kernel);
         if !self.is_stopped() || matches!(&step.action, Action::Depmod(kernel) if indexes(kernel)) {
@@ -23,9 +24,9 @@ impl Run<'_> {
         }
     }
 
-    /// Records the remaining installations as pending, and the images of their kernels. The attempts
-    /// that the signal has ended do not count. Returns a summary of the unfinished work. Returns
-    /// `None` if the run was not asked to stop or if all steps of `plan` have ended.
+    /// Records the remaining installations, and the images of their kernels, as pending. Attempts
+    /// that the signal has ended do not count. Returns a summary of the unfinished work, or `None`
+    /// if the run was not asked to stop or if all steps of `plan` have ended.
     pub(super) fn interruption(&mut self, plan: &Plan) -> Option<Interruption> {
         let signal = self.machine.tools.stop.asked()?;
         let (mut is_done, mut all, mut left) = (true, 0, 0);
@@ -59,8 +60,8 @@ impl Run<'_> {
     }
 }
 
-/// Returns a failure if `cut_short` is true, that is, if a request to stop has ended a part of the
-/// step early. A step that ends normally despite such a request is complete.
+/// Returns a failure if `cut_short` is true, that is, if a request to stop has ended a program of
+/// the step early. A step that ends normally despite such a request is complete.
 pub(super) fn complete_unless(cut_short: bool) -> Result<(), Failure> {
     let failed = || Failure::transient(1, "interrupted");
     if cut_short { Err(failed()) } else { Ok(()) }

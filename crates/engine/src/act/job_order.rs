@@ -14,7 +14,7 @@ use crate::plan::Job;
 /// The directives whose commands run during a build.
 const COMMANDS: [&str; 3] = ["MAKE", "PRE_BUILD", "POST_BUILD"];
 
-/// Returns the schedule of `jobs`, and the state of their builds side by side.
+/// Returns the schedule of `jobs`, and a [`SideBySide`] that tracks their builds.
 ///
 /// The builds of a module run one at a time if they cannot have private directories, or if they
 /// [share the source tree](shares_source).
@@ -60,9 +60,9 @@ pub(super) fn shares_source(name: &ModuleName, facts: &Facts, machine: &Machine)
 /// Estimates the duration of a job's build; zero if the build is restored from the cache.
 ///
 /// The estimate is the duration of the module's last build for this kernel. Without such a build,
-/// it is the longest duration of a build for another kernel or of another version, or else one
-/// second per C file. File sizes hardly matter, since the compiler spends most of its time on the
-/// kernel's headers.
+/// it is the duration of the module's longest build for another kernel or of another version.
+/// Without any build, the estimate is one second per C file: file sizes hardly matter, since the
+/// compiler spends most of its time on the kernel's headers.
 fn estimate(job: &Job, facts: &Facts, machine: &Machine) -> Duration {
     if job.is_cached() {
         return Duration::ZERO;

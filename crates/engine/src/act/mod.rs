@@ -83,7 +83,7 @@ fn run(plan: &Plan, facts: &Facts, machine: &Machine, watch: &mut dyn Watch) -> 
     let mut run_pending = RunPending::open(&machine.trees, plan, facts);
     run.report.errors.extend(run_pending.note());
     run.report.errors.extend(sweep::remove_strays(machine, facts));
-    // The run that started this one may be changing the inventories.
+    // In a nested run, the outer run may be changing the inventories.
     if !machine.is_within_run() {
         save_inventories(machine, facts);
     }
@@ -113,8 +113,8 @@ fn run(plan: &Plan, facts: &Facts, machine: &Machine, watch: &mut dyn Watch) -> 
     run.report
 }
 
-/// Writes the inventories that differ from the files. This only saves later runs from reading the
-/// changed objects again, so a failure is not reported.
+/// Writes the inventories that have changed since they were read. A failure is only logged, since
+/// it merely makes later runs read the changed objects again.
 fn save_inventories(machine: &Machine, facts: &Facts) {
     let changed = facts.kernels.values().filter(|about| about.inventory_changed);
     for mut inventory in changed.map(|about| about.inventory.clone()) {
@@ -151,7 +151,7 @@ impl Run<'_> {
     }
 
     fn finish(&mut self, task: Task, step: &Step, outcome: Outcome, elapsed: Duration) {
-        // Modules that depend on a declined one can use the kernel's.
+        // Modules that depend on a declined module can use the kernel's own module instead.
         if !matches!(outcome, Outcome::Done | Outcome::Declined(_)) {
             self.remember(&step.action);
         }
@@ -249,7 +249,8 @@ impl Run<'_> {
         })
     }
 
-    /// Returns true if depmod would change nothing, since all builds for the kernel failed.
+    /// Returns true if `action` is a depmod step that would change nothing: its kernel's other
+    /// steps only build and install modules, and no installation has begun.
     fn is_needless_depmod(&self, plan: &Plan, action: &Action) -> bool {
         let Action::Depmod(kernel) = action else { return false };
         let mut others = plan
@@ -267,9 +268,9 @@ impl Run<'_> {
         self.failed.contains(&(name.clone(), kernel.clone()))
     }
 
-    /// Records an attempt at `work` before it starts, in case the run is killed. Clears the opposite
-    /// work: uninstalling cancels a pending installation, and vice versa. `inputs` is the fingerprint
-    /// of the inputs.
+    /// Records an attempt at `work` before the work starts, in case the run is killed. Clears the
+    /// opposite work: uninstalling cancels a pending installation, and vice versa. `inputs` is the
+    /// fingerprint of the work's inputs.
     fn note_pending(&mut self, work: PendingWork, inputs: Digest) -> Result<(), FileError> {
         let attempts = Attempts::after(self.facts.attempts.get(&work), inputs);
         match self.own_pending.contains(&work) {

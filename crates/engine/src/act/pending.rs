@@ -76,8 +76,8 @@ impl<'a> RunPending<'a> {
             })
     }
 
-    /// Clears the requested work and the work in `own` that `report` shows to be finished. Returns
-    /// error messages; empty on success.
+    /// Clears the requested work and the work in `own`, except for work that is unfinished
+    /// according to `report`. Returns error messages; empty on success.
     ///
     /// `own` is the work that the run recorded while carrying out steps. Work with a transient
     /// failure stays pending, with one entry for each source and kernel.
@@ -116,9 +116,9 @@ impl<'a> RunPending<'a> {
     }
 
     /// Returns true if `work` was not pending before, and a step that the user requested by name
-    /// has failed to do it. It is then not kept pending, because the user has seen the failure.
-    /// Also returns true for a failed uninstallation after a departure, because the departure
-    /// itself stays pending.
+    /// has failed to do it. Such work is not kept pending, because the user has seen the failure.
+    /// Also returns true for an uninstallation that failed after a source or kernel was removed,
+    /// because the removal itself stays pending.
     fn is_refused(&self, work: &PendingWork, report: &Report) -> bool {
         let of_work = |step: &Step| step.action.pending_work().as_ref() == Some(work);
         let mut failures = report
@@ -133,7 +133,7 @@ impl<'a> RunPending<'a> {
         !self.known.contains(work) && failures.any(is_requested)
     }
 
-    /// Clears `work`, and restores the opposite work that it has cancelled.
+    /// Clears `work`, and restores the opposite work that `work` had cancelled.
     fn withdraw(&self, work: &PendingWork) -> Result<(), FileError> {
         self.pending.clear(work)?;
         match work.opposite().filter(|opposite| self.known.contains(opposite)) {
@@ -144,8 +144,9 @@ impl<'a> RunPending<'a> {
         }
     }
 
-    /// Clears the transactions that the plan has dealt with. Each unfinished part of them has its
-    /// own entry by now. If images are pending, a later hook of this transaction looks at them.
+    /// Clears the transactions that the plan covers. By now, each unfinished part of a transaction
+    /// has its own entry. If images are pending, the journal of the current transaction is only
+    /// closed, because a later hook of that transaction regenerates the images.
     fn clear_transactions(&self) -> Vec<String> {
         let is_image = |work: &PendingWork| matches!(work, PendingWork::Image { .. });
         let has_images = || self.pending.read().iter().any(is_image);
@@ -192,7 +193,8 @@ struct Unfinished<'a> {
     kept: BTreeSet<&'a ModuleId>,
     /// The failed actions that may succeed in the next run.
     transient: Vec<&'a Action>,
-    /// The actions in `transient` that the next run tries again, because they are not parked.
+    /// The actions in `transient` that the next run tries again, because their attempts are not
+    /// used up.
     tried_again: Vec<&'a Action>,
 }
 
@@ -214,13 +216,14 @@ impl<'a> Unfinished<'a> {
         Self { kept: kept.collect(), transient, tried_again }
     }
 
-    /// Returns true if a transient failure concerns both `module` and `kernel`. `None` matches
-    /// everything, in the arguments and in the failed action.
+    /// Returns true if an action for both `module` and `kernel` has failed transiently. `None`
+    /// matches every module or kernel, as an argument and in the failed action.
     fn concerns(&self, module: Option<&ModuleId>, kernel: Option<&KernelRelease>) -> bool {
         self.transient.iter().any(|action| is_of(action, module, kernel))
     }
 
-    /// Does the same as [`concerns`](Self::concerns), but ignores parked actions.
+    /// Does the same as [`concerns`](Self::concerns), but ignores actions whose attempts are used
+    /// up.
     fn is_tried_again(&self, module: Option<&ModuleId>, kernel: Option<&KernelRelease>) -> bool {
         self.tried_again.iter().any(|action| is_of(action, module, kernel))
     }

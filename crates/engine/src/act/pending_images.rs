@@ -13,8 +13,8 @@ use crate::os::durable::{Durability, FileError};
 
 /// Records that `objects` change for `kernel`, so that the images of the kernel are checked.
 ///
-/// Does nothing if alpm-dkms maintains no images or if the kernel is not installed. `objects` is
-/// empty if the module failed to build. Returns the entry, or `None` if there is none.
+/// Returns the entry. Does nothing and returns `None` if alpm-dkms maintains no images or if the
+/// kernel is not installed. `objects` is empty if the module failed to build.
 ///
 /// # Errors
 /// [`FileError`] if the entry cannot be written.
@@ -32,11 +32,12 @@ pub(super) fn note(
     PendingList::of(&machine.trees).note_images(kernel, objects, durability).map(Some)
 }
 
-/// Returns the names of the objects that change when the chosen objects are placed and all others of
-/// the module are removed. Empty if identical objects are already installed.
+/// Returns the names of the objects that an installation changes by placing the chosen objects and
+/// removing the module's other objects. Empty if identical objects are already installed.
 ///
-/// If an earlier run began to install the module (`is_repeated`), all of them count as changed:
-/// after a power cut, an object may be on disk although the record for the images is lost.
+/// If an earlier run began to install the module (`is_repeated`), all these objects count as
+/// changed, because after a power cut, an object may be on disk although the record for the images
+/// is lost.
 pub(super) fn of_install(
     new: &BuiltModule<'_>,
     inventory: &Inventory,

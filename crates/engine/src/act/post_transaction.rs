@@ -14,11 +14,14 @@ use crate::report::{Outcome, Report};
 /// Carries out the actions at the end of a run (dkms-behaviour 5.6). Their failures do not affect
 /// the exit code.
 ///
-/// If the run installed modules for the running kernel, loads those for the devices if
-/// `modprobe_on_install` is set, and those in modules-load.d(5) if it is set or a systemd unit has
-/// started the run. Such a unit runs after systemd-modules-load.service: if it ran before, the boot
-/// would wait for compilers before sysinit.target. Runs the `post_transaction` command if the run installed, uninstalled, unbuilt or
-/// removed a module.
+/// Loads modules only if the run has installed modules for the running kernel. With
+/// `modprobe_on_install`, loads the modules for the devices and those listed in modules-load.d(5).
+/// In a run that a systemd unit has started, loads the modules listed in modules-load.d(5) even
+/// without this setting, since the unit runs after systemd-modules-load.service. If the unit ran
+/// before that service, the boot would wait for compilers before sysinit.target.
+///
+/// Runs the `post_transaction` command if the run installed, uninstalled, unbuilt or removed a
+/// module.
 pub(crate) fn all(machine: &Machine, report: &Report) {
     let done: Vec<&Action> = report
         .finished

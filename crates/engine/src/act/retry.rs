@@ -18,8 +18,9 @@ impl Retry {
         self.running = false;
     }
 
-    /// Takes the result of an ended build. Returns true if the build ran out of memory and will be retried.
-    /// If the build already was a retry, adds this to the message of its failure.
+    /// Returns true if the build of job `number`, which has ended with the result `ended`, ran out
+    /// of memory and will be retried. If the build already was a retry, extends the message of its
+    /// failure.
     pub(super) fn takes<T>(&mut self, number: usize, ended: &mut Result<T, Failure>) -> bool {
         let Some(failed) = ended.as_mut().err().filter(|failed| failed.out_of_memory) else {
             return false;
@@ -33,14 +34,14 @@ impl Retry {
     }
 
     /// Returns the number of the next build to retry, or `None` if no build is waiting. The caller
-    /// ensures that no other build runs.
+    /// must ensure that no other build runs.
     pub(super) fn begin(&mut self) -> Option<usize> {
         let next = self.waiting.pop_front();
         self.running = next.is_some();
         next
     }
 
-    /// Returns true while a retried build runs. Other builds must not start in that time.
+    /// Returns true while a retried build runs. No other build may start during that time.
     pub(super) fn is_running(&self) -> bool {
         self.running
     }

@@ -32,7 +32,7 @@ pub(crate) struct Schedule {
 enum State {
     Waiting,
     Running,
-    /// The task has run. It is neither finished nor repeated yet, and other tasks wait for it.
+    /// The task has run, but may have to be repeated. Tasks that depend on it still wait.
     Held,
     Ended,
 }
@@ -63,8 +63,8 @@ impl Schedule {
         self.states[number] = State::Ended;
     }
 
-    /// Marks a running task as held: tasks that wait for it cannot start yet, but other tasks of its
-    /// group can.
+    /// Marks a running task as held: tasks that wait for it cannot start yet, but other tasks of
+    /// its group can.
     pub(crate) fn hold(&mut self, number: usize) {
         self.states[number] = State::Held;
     }

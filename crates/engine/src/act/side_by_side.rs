@@ -12,19 +12,20 @@ use crate::failure::Failure;
 /// The builds of a run, by job number, and which of them ran at the same time.
 #[derive(Debug, Default)]
 pub(super) struct SideBySide {
-    /// The number of each job's module.
+    /// The index of each job's module.
     modules: Vec<usize>,
     /// The modules whose builds run one at a time.
     in_turn: BTreeSet<usize>,
     running: BTreeSet<usize>,
-    /// The other builds of the same module that ran at the same time as each build.
+    /// For each build, the other builds of its module that ran at the same time.
     beside: BTreeMap<usize, BTreeSet<usize>>,
     /// The builds that have ended but are not accepted yet.
     held: BTreeMap<usize, (Tried, Duration)>,
     accepted: BTreeSet<usize>,
     /// The builds that ran while the source changed, or beside such a build.
     spoiled: BTreeSet<usize>,
-    /// The repeated builds, each with its first failure; `None` if the build was spoiled.
+    /// The repeated builds, each with the failure of its first attempt; `None` if that attempt was
+    /// spoiled.
     repeated: BTreeMap<usize, Option<Failure>>,
     /// The modules with a failed build that is being repeated.
     retrying: BTreeSet<usize>,
@@ -43,12 +44,13 @@ pub(super) enum Verdict {
 
 impl SideBySide {
     /// Returns the state before any build has started. `modules` contains the index of each job's
-    /// module, and `in_turn` the modules whose builds run one at a time.
+    /// module, and `in_turn` the indexes of the modules whose builds run one at a time.
     pub(super) fn new(modules: Vec<usize>, in_turn: BTreeSet<usize>) -> Self {
         Self { modules, in_turn, ..Self::default() }
     }
 
-    /// Records the start of a build. `is_only` is true if no other build starts until it has ended.
+    /// Records the start of a build and returns its mode. `is_only` is true if no other build
+    /// starts until this one has ended.
     pub(super) fn starts(&mut self, number: usize, is_only: bool) -> Attempt {
         let others: BTreeSet<usize> =
             self.jobs_beside(number).filter(|other| self.running.contains(other)).collect();
@@ -70,7 +72,7 @@ impl SideBySide {
     /// Records the end of a build, and returns the decisions that are possible now.
     ///
     /// The decision about a build is made when all builds beside it have ended, since the source
-    /// can change during each of them.
+    /// can change during any of those builds.
     pub(super) fn ends(&mut self, number: usize, tried: Tried, elapsed: Duration) -> Vec<Verdict> {
         let module = self.modules[number];
         self.running.remove(&number);
@@ -94,8 +96,9 @@ impl SideBySide {
         held.into_iter().filter_map(|held| self.decide(held)).collect()
     }
 
-    /// Removes and returns a build that would have been repeated. Used after a request to stop,
-    /// when no build runs.
+    /// Returns the number of a build that has started but is not accepted, and marks it as
+    /// accepted. Returns `None` if there is no such build. Called after a request to stop, when no
+    /// build runs and none is repeated.
     pub(super) fn give_up(&mut self) -> Option<usize> {
         let mut started = self.beside.keys().copied();
         let number = started.find(|number| !self.accepted.contains(number))?;
@@ -128,7 +131,8 @@ impl SideBySide {
         self.jobs_of_module(number).filter(move |other| *other != number)
     }
 
-    /// Returns `None` if the decision about an ended build has to wait for other builds.
+    /// Decides about a build that has ended. Returns `None` if the decision must wait for other
+    /// builds.
     fn decide(&mut self, number: usize) -> Option<Verdict> {
         let (tried, _) = self.held.get(&number)?;
         if tried.is_restored() {
@@ -141,7 +145,8 @@ impl SideBySide {
         let had_company = beside.is_some_and(|others| !others.is_empty());
         let module = self.modules[number];
         let failed = tried.result.as_ref().err();
-        // A build that ran out of memory is retried anyway, while no other build at all runs.
+        // A build that ran out of memory is retried anyway, at a time when no other build runs at
+        // all.
         let may_repeat = !self.repeated.contains_key(&number)
             && !failed.is_some_and(|failed| failed.out_of_memory);
         let is_spoiled = self.spoiled.remove(&number);

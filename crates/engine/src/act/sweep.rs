@@ -24,8 +24,8 @@ pub(super) fn remove_strays(machine: &Machine, facts: &Facts) -> Vec<String> {
     swept.filter_map(|result| result.err().map(|error| error.to_string())).collect()
 }
 
-/// Returns the directories below the kernels' directories in which a run may have placed objects,
-/// and the kernels' directories themselves.
+/// Returns each kernel's directory, and the directories below it in which a run may have placed
+/// objects.
 fn object_dirs(machine: &Machine, facts: &Facts) -> BTreeSet<PathBuf> {
     let usual = installing::default_location(machine);
     let mut dirs = BTreeSet::new();

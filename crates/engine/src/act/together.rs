@@ -20,7 +20,8 @@ pub(super) struct Together<'a> {
 pub(super) struct Decision<'a> {
     /// The jobs to install now, in order, with the records of their builds.
     pub install: Vec<(usize, Box<Record>)>,
-    /// The built jobs that are not installed, each with the module that failed.
+    /// The built jobs that are not installed, each with the module whose failure prevents the
+    /// installation.
     pub leave: Vec<(usize, &'a ModuleName)>,
 }
 
@@ -49,7 +50,7 @@ impl<'a> Together<'a> {
         decision
     }
 
-    /// Returns the jobs of a job's group, with that job itself. Dependencies come first.
+    /// Returns the jobs in the group of job `number`, including that job. Dependencies come first.
     fn group(&self, number: usize) -> Vec<usize> {
         let job = &self.jobs[number];
         let is_member = |other: &Job| {

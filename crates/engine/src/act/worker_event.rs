@@ -8,16 +8,17 @@ use crate::failure::Failure;
 use crate::os::jobserver;
 use crate::report::{Outcome, Phase};
 
-/// An event on a worker thread. Each job is identified by its number in the plan.
+/// An event on a worker thread. Each job is identified by its number, which is its index in the
+/// plan.
 pub(crate) enum WorkerEvent {
-    /// The jobserver granted a token for another build, or failed.
+    /// The jobserver granted a token for another build, or reported an error.
     Token(Token),
     /// A build entered a phase: the number of the job, the phase, and the time at which it began.
     Phase(usize, Phase, Instant),
     /// A build ended: the number of the job, the build, and the duration.
     Ended(usize, Tried, Duration),
-    /// An accepted build is settled: the number of the job, the record or the failure, and the
-    /// duration of the build.
+    /// The record of an accepted build was confirmed, or its failure was recorded: the number of
+    /// the job, the record or the failure, and the duration of the build.
     Settled(usize, Result<Box<Record>, Failure>, Duration),
     /// The installation of the job with this number started.
     Installing(usize),

@@ -1,4 +1,4 @@
-//! The threads of a run: one for each running build, with a jobserver token, and one for all
+//! The threads of a run: one for each running build, which holds a jobserver token, and one for all
 //! installations.
 
 use std::collections::BTreeMap;
@@ -22,8 +22,8 @@ use crate::os::jobserver::Jobserver;
 use crate::plan::Job;
 use crate::report::Phase;
 
-/// The maximum time to wait for a token while no build runs. If none arrives, the tokens of the
-/// jobserver count as lost.
+/// The maximum time to wait for a token while no build runs. If no token arrives in this time, the
+/// jobserver's missing tokens count as lost.
 const QUIET: Duration = Duration::from_secs(2);
 
 /// The data shared by all builds of a run.
@@ -143,8 +143,8 @@ impl<'scope, 'env> Workers<'scope, 'env> {
     /// Requests a jobserver token for another build, unless a request is already outstanding. The
     /// token arrives as [`WorkerEvent::Token`].
     ///
-    /// Makes no request while builds run if the jobserver may lack tokens, or if no thread can be
-    /// started to wait for one. The caller then repeats the request after the next event.
+    /// While builds run, makes no request if the jobserver may lack tokens or if no thread can be
+    /// started to wait for a token. The caller must then repeat the request after the next event.
     pub(crate) fn ask_for_token(&mut self) {
         if self.asked {
             return;
@@ -221,8 +221,8 @@ impl<'scope, 'env> Workers<'scope, 'env> {
         });
     }
 
-    /// Confirms or remembers a build that ran beside others. Its result arrives as
-    /// [`WorkerEvent::Settled`]; `elapsed` is passed on.
+    /// [Settles](Build::settle) a build that ran beside others: confirms its record or records its
+    /// failure. The result arrives as [`WorkerEvent::Settled`], together with `elapsed`.
     pub(crate) fn settle(
         &mut self,
         number: usize,
@@ -248,7 +248,8 @@ impl<'scope, 'env> Workers<'scope, 'env> {
 
     /// Runs `work` in a new thread or, if no thread can be started, in this one.
     fn spawn(&self, work: impl FnOnce() + Send + 'scope) {
-        // A closure is lost if its thread cannot be started, so send it to the thread.
+        // A closure is lost if its thread cannot be started, so send `work` only after the thread
+        // has started.
         let (give, take) = channel::<Box<dyn FnOnce() + Send + 'scope>>();
         match Builder::new().spawn_scoped(self.scope, move || take.recv().map_or((), |work| work()))
         {
@@ -299,8 +300,8 @@ impl<'scope, 'env> Workers<'scope, 'env> {
         None
     }
 
-    /// Fills the jobserver with its tokens again. No build runs, so each missing token was lost with
-    /// a killed make.
+    /// Fills the jobserver with its tokens again. No build runs, so each missing token was lost
+    /// with a killed make.
     fn refill(&self) {
         if let Err(error) = self.context.jobserver.refill() {
             log::warn!("cannot return tokens to the jobserver: {error}");

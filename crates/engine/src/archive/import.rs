@@ -21,7 +21,7 @@ pub(crate) const BUILDS: &str = "dkms_main_tree";
 /// The message for an archive without a dkms.conf.
 const NO_CONF: &str = "no dkms.conf in the archive";
 
-/// Returns the module in the directory `dir`, whose dkms.conf is evaluated for `kernel`.
+/// Returns the module in the directory `dir`. The dkms.conf is evaluated for `kernel`.
 ///
 /// # Errors
 /// [`Failure`] with exit code 9 if `dir` contains no dkms.conf, and 4 or 8 if the dkms.conf cannot
@@ -137,8 +137,8 @@ fn directories(dir: &Path) -> Vec<PathBuf> {
     dirs
 }
 
-/// Returns the directory of the least deeply nested dkms.conf below `dir`, or `None` if there is
-/// none.
+/// Returns the directory of the least deeply nested dkms.conf below `dir`, or `None` if there is no
+/// dkms.conf.
 fn first_conf(dir: &Path) -> Option<PathBuf> {
     let files = walkdir::WalkDir::new(dir).sort_by_file_name().into_iter().filter_map(Result::ok);
     let confs = files.filter(|file| file.file_name() == "dkms.conf" && file.file_type().is_file());

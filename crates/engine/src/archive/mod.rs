@@ -22,7 +22,8 @@ pub use import::{from_directory, from_unpacked, source_in};
 
 /// The subdirectory of a temporary directory into which an archive is unpacked.
 ///
-/// The archive sets the mode of its member `./`, which must not be that of the temporary directory.
+/// The mode of the archive's member `./` applies to this subdirectory, so the mode of the temporary
+/// directory does not change.
 const CONTENTS: &str = "contents";
 
 /// The contents and the path of an archive to write.
@@ -56,8 +57,8 @@ impl Packing {
             |why: String| Failure::new(9, format!("cannot write to {}: {why}", dir.display()));
         durable::create_dirs(dir).map_err(|error| unwritable(error.source.to_string()))?;
         // The archive is written to a temporary directory and then renamed, so that it is never
-        // incomplete. Its name there is the final one, since tar derives the compression from the
-        // name.
+        // incomplete. It has its final name from the start, since tar derives the compression from
+        // the name.
         let name = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let beside = tempfile::Builder::new().prefix(durable::UNFINISHED).tempdir_in(dir);
         let beside = beside.map_err(|error| unwritable(error.to_string()))?;

@@ -47,8 +47,8 @@ impl Build<'_> {
         }
     }
 
-    /// Returns a failure that is transient if the machine or the network caused it, with the meaning
-    /// of its cause and a line of advice.
+    /// Returns a failure with the meaning of its cause and a line of advice. The failure is
+    /// transient if the machine or the network caused it.
     fn blame(&self, code: u8, message: &str, diagnosis: Option<Diagnosis>) -> Failure {
         let log = self.log();
         let left = durable::free_space(&self.machine.trees.dkms).filter(|left| *left < SCARCE);
@@ -108,8 +108,8 @@ impl Build<'_> {
         format!("see: dkms explain {} -k {}", self.id, self.kernel.release)
     }
 
-    /// Returns `failed` as a failure because of a full disk. `left` is the free space of the disk
-    /// with the dkms tree.
+    /// Returns `failed` as a transient failure that a full disk caused. `left` is the free space,
+    /// in bytes, of the disk with the dkms tree.
     pub(super) fn disk_full(&self, failed: Failure, left: u64) -> Failure {
         Failure {
             message: format!("{}: {}", failed.message, self.disk_full_message(Some(left))),
@@ -128,7 +128,7 @@ impl Build<'_> {
     }
 
     /// Returns the mount option that explains `line`, and the mount. Returns `None` if no mount
-    /// explains it.
+    /// explains the line.
     fn mount_problem(&self, kind: CauseKind, line: &str) -> Option<(&'static str, PathBuf)> {
         let real = |path: &Path| match path.strip_prefix(&self.workplace.seen) {
             Ok(below) => self.workplace.real.join(below),
@@ -145,7 +145,7 @@ impl Build<'_> {
     /// Keeps the files of a failed build for the user. On a full disk, which these files may have
     /// filled, keeps only the link to the log.
     ///
-    /// Two builds of the same module must not do this at the same time.
+    /// The caller must ensure that no two builds of the same module do this at the same time.
     pub(super) fn keep_files(&self, failed: &Failure) -> Result<(), FileError> {
         if !self.workplace.real.is_dir() {
             return Ok(()); // the source could not be copied
@@ -174,10 +174,11 @@ pub(crate) fn diagnose_last_step(log: &Path) -> Option<Diagnosis> {
     network_failure(found.as_ref(), log).or(found)
 }
 
-/// Returns the line that shows that the network explains a failure; `None` if it does not.
+/// Returns the line that shows that the network caused a failure; `None` if the network did not
+/// cause the failure.
 ///
-/// A failed download often appears only later, as a missing file. The network does not explain an
-/// error in the source, even if a download failed before.
+/// A failed download often becomes visible only later, as a missing file. Other errors in the
+/// source are not blamed on the network, even if a download failed before.
 fn network_failure(diagnosis: Option<&Diagnosis>, log: &Path) -> Option<Diagnosis> {
     let missing =
         || diagnosis.is_some_and(|found| found.line.text.contains("No such file or directory"));
@@ -189,9 +190,9 @@ fn network_failure(diagnosis: Option<&Diagnosis>, log: &Path) -> Option<Diagnosi
     }
 }
 
-/// Returns the mount that prevents the execution of a program in `line`, which ends with
-/// "Permission denied". `real` returns the path of a file that `line` names, and `is_noexec` is
-/// true for a path on a file system without the permission to execute.
+/// Returns the mount that prevents the execution of a program named in `line`, which ends with
+/// "Permission denied". `real` returns the real path of a file that `line` names. `is_noexec`
+/// returns true for a path on a file system that is mounted with `noexec`.
 fn noexec_mount(
     line: &str,
     real: impl Fn(&Path) -> PathBuf,

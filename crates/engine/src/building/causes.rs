@@ -1,4 +1,5 @@
-//! The table of the causes of failed builds, `causes.toml`, which describes its fields.
+//! The table of the causes of failed builds. The file `causes.toml` contains the table and
+//! describes its fields.
 
 use std::sync::LazyLock;
 
@@ -101,8 +102,8 @@ struct CompiledTable {
     patterns: RegexSet,
 }
 
-/// The table of causes. A test checks `causes.toml`. If it were invalid, the table would be empty,
-/// so that failed builds are still reported.
+/// The table of causes. If `causes.toml` were invalid, which a test rules out, the table would be
+/// empty, so that failed builds would still be reported.
 static TABLE: LazyLock<CompiledTable> = LazyLock::new(|| {
     let read = toml::from_str::<CauseTable>(include_str!("causes.toml"));
     let CauseTable { noise, causes } = read.unwrap_or_default();
@@ -138,7 +139,7 @@ impl Cause {
     }
 
     /// Returns the texts of the cause for `line`, in a build of `module` for `kernel`. A text is
-    /// `None` if one of its values is unknown.
+    /// `None` if the value of one of its placeholders is unknown.
     #[must_use]
     pub fn texts(&self, line: &str, module: &ModuleId, kernel: &Kernel) -> CauseTexts {
         let pattern = Regex::new(&self.pattern).ok();
@@ -163,7 +164,7 @@ fn causes_of(line: &str) -> impl Iterator<Item = &'static Cause> {
     TABLE.patterns.matches(line).into_iter().filter_map(|index| TABLE.causes.get(index))
 }
 
-/// Replaces the placeholders of `text`. Returns `None` if a value is unknown.
+/// Replaces the placeholders of `text` with their values. Returns `None` if a value is unknown.
 fn fill(
     text: &str,
     groups: Option<&Captures<'_>>,

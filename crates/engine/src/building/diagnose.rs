@@ -12,7 +12,7 @@ const MAX_SHOWN: usize = 300;
 /// The explanation of a failed build, found in its log.
 #[derive(Debug, Clone)]
 pub struct Diagnosis {
-    /// The cause; `None` if the line is merely the last one.
+    /// The cause. `None` if no pattern matched, so that the line is merely the last one.
     pub cause: Option<&'static Cause>,
     /// The line that reports the error.
     pub line: LogLine,
@@ -44,11 +44,11 @@ impl Diagnosis {
     }
 }
 
-/// Returns the explanation of a failed step, whose output is the part `step` of the file `log`: the
-/// first line with the lowest rank.
+/// Returns the explanation of a failed step: the first line with the lowest rank in the step's
+/// output, which is the byte range `step` of the file `log`.
 ///
-/// If no line matches, the last line that is not noise explains the failure. Returns `None` if there
-/// is no such line or if the log cannot be read.
+/// If no line matches, the last line that is not noise explains the failure. Returns `None` if
+/// there is no such line or if the log cannot be read.
 #[must_use]
 pub fn read(log: &Path, step: &Range<u64>) -> Option<Diagnosis> {
     let mut found: Option<Diagnosis> = None;
@@ -68,7 +68,7 @@ pub fn read(log: &Path, step: &Range<u64>) -> Option<Diagnosis> {
     found
 }
 
-/// Returns the first message in the file `log` of a program that cannot reach a server.
+/// Returns the first message in the file `log` that shows that a program cannot reach a server.
 #[must_use]
 pub fn network_failure(log: &Path) -> Option<Diagnosis> {
     let lines = log_lines::read(log, &(0..u64::MAX));

@@ -40,7 +40,7 @@ impl Build<'_> {
             let _ = std::fs::remove_dir(&parent);
             return Ok(None);
         };
-        // The source is kept before the build is published: a later run that finds the build
+        // Keep the source before publishing the build, because a later run that finds the build
         // published does not keep the source.
         self.keep_source()?;
         detach_links(machine, id, &kernel.release)?;
@@ -60,8 +60,8 @@ impl Build<'_> {
         Ok(taken)
     }
 
-    /// Stores the finished build in the cache, unless it [has other effects](has_other_effects), or
-    /// a trial run has left out [something](Self::differs_from_real) on which it depends. A failure
+    /// Stores the finished build in the cache, unless it [has other effects](has_other_effects) or
+    /// depends on [something](Self::differs_from_real) that a trial run has left out. A failure
     /// only causes a warning, since the build itself has succeeded.
     pub(super) fn keep_in_cache(&self, record: &Record) {
         let Self { machine, id, kernel, .. } = self;
@@ -102,8 +102,8 @@ impl Build<'_> {
         }
     }
 
-    /// Returns true if a trial run may have built other objects than the run after the transaction
-    /// would, because it left out a script or has no signing key.
+    /// Returns true if this is a trial run and its objects may differ from those of the run after
+    /// the transaction, because the trial run left out a script or has no signing key.
     fn differs_from_real(&self) -> bool {
         let Self { machine, id, kernel, .. } = self;
         machine.trial.as_ref().is_some_and(|trial| {
@@ -113,12 +113,12 @@ impl Build<'_> {
 }
 
 /// Returns true if the build may have changed files outside its directories in the dkms tree.
-/// Restoring it from the cache would not repeat these changes, which POST_REMOVE or the removal of
-/// the kernel may have undone.
+/// Restoring the build from the cache would not repeat these changes, although POST_REMOVE or the
+/// removal of the kernel may have undone them.
 ///
 /// POST_BUILD may write anywhere. It cannot run for a restored build, because it often needs files
-/// of the build directory. POST_REMOVE may undo changes by PRE_BUILD. If the module has none of the
-/// [`COUNTERPARTS`], POST_REMOVE may also undo changes by make.
+/// from the build directory. POST_REMOVE may undo changes by PRE_BUILD. If the module has none of
+/// the [`COUNTERPARTS`], POST_REMOVE may also undo changes by make.
 fn has_other_effects(record: &Record) -> bool {
     let is_set = |directive| record.values.text(directive, 0).is_some();
     let undoes_build =
@@ -127,7 +127,8 @@ fn has_other_effects(record: &Record) -> bool {
     record.changes_source || adds_files || undoes_build
 }
 
-/// The scripts whose changes POST_REMOVE usually undoes. They also run for builds from the cache.
+/// The scripts whose changes POST_REMOVE usually undoes. These scripts also run for builds from the
+/// cache.
 const COUNTERPARTS: [&str; 3] = ["POST_ADD", "PRE_INSTALL", "POST_INSTALL"];
 
 /// Returns true if POST_BUILD is the script of OpenZFS, which copies files from the build directory

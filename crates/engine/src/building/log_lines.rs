@@ -14,17 +14,17 @@ const MAX_READ: u64 = 16 * 1024;
 pub struct LogLine {
     /// The position of the line in the file, in bytes.
     pub at: u64,
-    /// The text, without blanks and the newline at its end.
+    /// The text without trailing white space.
     pub text: String,
 }
 
-/// The start of the line before the output of a step.
+/// The prefix of the line that precedes the output of a step.
 const COMMAND: &str = "# command: ";
 
-/// The start of the line after the output of a step.
+/// The prefix of the line that follows the output of a step.
 const EXIT_CODE: &str = "# exit code: ";
 
-/// Returns the part of a log that contains the output of the last step. Empty if there is no step.
+/// Returns the byte range of the last step's output in a log. Empty if there is no step.
 pub fn last_step(log: &Path) -> Range<u64> {
     let (mut step, mut is_first) = (0..0, false);
     for line in read(log, &(0..u64::MAX)) {
@@ -39,7 +39,8 @@ pub fn last_step(log: &Path) -> Range<u64> {
     step
 }
 
-/// Reads the lines in the part `range` of the file `log`. Reads none if the log cannot be read.
+/// Reads the lines in the byte range `range` of the file `log`. Yields no line if the log cannot be
+/// read.
 pub fn read(log: &Path, range: &Range<u64>) -> impl Iterator<Item = LogLine> + use<> {
     let (start, length) = (range.start, range.end.saturating_sub(range.start));
     let open = || {

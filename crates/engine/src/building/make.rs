@@ -135,8 +135,8 @@ impl Build<'_> {
         if ended.success() { Ok(()) } else { Err(self.make_failed(log, &ended, kills)) }
     }
 
-    /// Tells the jobserver if `ended`, a program that may have run make, was killed. `kills` is true
-    /// if the OOM killer killed a process meanwhile.
+    /// Notifies the jobserver if a program that may have run make was killed. `ended` is the result
+    /// of the program. `kills` is true if the OOM killer killed a process while the program ran.
     pub(super) fn note_killed(&self, ended: &Ended, kills: bool) {
         if kills || !matches!(ended.how, How::Exited(_)) {
             self.jobserver.note_killed();

@@ -101,8 +101,8 @@ pub(crate) struct Prepared {
 impl Build<'_> {
     /// Builds the module, or restores it from the cache.
     ///
-    /// If other builds of the module can run meanwhile, the result still has to be
-    /// [settled](Self::settle).
+    /// The caller must [settle](Self::settle) the result if other builds of the module may run at
+    /// the same time ([`Attempt::Beside`]).
     pub(crate) fn run(&self, facts: &Facts, confs: &Confs<'_>) -> Tried {
         if let Some(trial) = &self.machine.trial {
             trial.begins(self.id, &self.kernel.release, self.depends.keys());
@@ -145,8 +145,8 @@ impl Build<'_> {
             true => failed,
             false => self.disk_full(failed, lowest),
         });
-        // If the source is on a read-only file system, the build cannot have changed it. A concurrent
-        // run may have: to keep a copy, it hard-links the files, which changes their ctime.
+        // The build cannot have changed a source on a read-only file system. A concurrent run may
+        // have changed the ctimes, because it hard-links the files to keep a copy.
         let is_writable = !self.source().is_ok_and(|source| durable::is_read_only(&source));
         let programs = match &result {
             Ok(_) => BTreeMap::new(),
@@ -299,7 +299,8 @@ impl Build<'_> {
         Ok(true)
     }
 
-    /// Calls `run`, which runs make or a script. Records the changes that it makes to the source.
+    /// Calls `run`, which runs make or a script, and records the changes that the program makes to
+    /// the source.
     fn watching_source<T>(&self, command: Command, run: impl FnOnce() -> T) -> T {
         self.machine.script_changes.during(&self.machine.trees, self.id, command, run)
     }
@@ -335,10 +336,10 @@ impl Build<'_> {
     }
 }
 
-/// Returns the versions to write to the `.dep_*` files, which dkms reads.
+/// Returns the versions of the dependencies for the `.dep_*` files, which dkms reads.
 ///
-/// Empty unless BUILD_DEPENDS_REBUILD is set. With `--force`, which builds without dependencies, it
-/// is always empty.
+/// Empty unless BUILD_DEPENDS_REBUILD is set. Always empty with `--force`, which builds without
+/// dependencies.
 fn dependencies(machine: &Machine, conf: &Conf) -> BTreeMap<ModuleName, ModuleVersion> {
     if !conf.rebuild_with_depends || conf.depends.is_empty() || machine.options.force {
         return BTreeMap::new();

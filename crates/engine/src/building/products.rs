@@ -72,7 +72,8 @@ impl Build<'_> {
     }
 
     /// Returns the message for an object that dkms.conf lists but make did not produce. Names the
-    /// places where the object, or else another one, is.
+    /// paths at which objects of that name were found or, if there are none, the paths of other
+    /// objects.
     fn not_produced(&self, name: &str, object: &Path) -> String {
         const SHOWN: usize = 3;
         let built = walkdir::WalkDir::new(&self.workplace.real).sort_by_file_name().into_iter();
@@ -98,8 +99,8 @@ impl Build<'_> {
         )
     }
 
-    /// Returns the directory of the object that `entry` describes. The directory that the module
-    /// sees as `T/M/V/build` is usually in another place.
+    /// Returns the directory of the object that `entry` describes. The module sees its build
+    /// directory as `T/M/V/build`, but the real path is usually different.
     fn built_dir(&self, entry: &ConfObject) -> PathBuf {
         match entry.built_location.strip_prefix(BUILD) {
             Ok(inside) => self.workplace.real.join(inside),

@@ -12,7 +12,7 @@ use std::time::Duration;
 /// The time between two measurements.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// The depth to which configure's logs are searched for in a build directory.
+/// The maximum depth at which configure's logs are searched for in a build directory.
 const DEPTH: usize = 4;
 
 /// The maximum number of bytes that are read from each log.
@@ -54,8 +54,8 @@ impl RoomWatch {
     }
 }
 
-/// Returns true if a log of configure in `build_dir` says that the disk is full. configure's own
-/// output then only says that the compiler does not work.
+/// Returns true if a log of configure in `build_dir` says that the disk is full. In this case, the
+/// output of configure only says that the compiler does not work.
 pub(super) fn configure_ran_out(build_dir: &Path) -> bool {
     let files = walkdir::WalkDir::new(build_dir).max_depth(DEPTH).into_iter().flatten();
     let mut logs = files.filter(|it| it.file_type().is_file() && it.file_name() == "config.log");

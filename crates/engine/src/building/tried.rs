@@ -1,4 +1,4 @@
-//! Settles finished builds: confirms their records, or remembers their failures.
+//! Settles finished builds: confirms their records, or records their failures.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,12 +13,12 @@ use crate::os::walk::{self, Walk};
 /// The mode of a build: alone, or beside builds of the module for other kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Attempt {
-    /// No other build of the module runs meanwhile.
+    /// No other build of the module runs at the same time.
     Only,
-    /// Other builds of the module may run meanwhile. Until the build is accepted, the record on disk
-    /// does not match its inputs, so that the next run repeats the build if this run is killed.
+    /// Other builds of the module may run at the same time. Until the build is accepted, its record
+    /// on disk matches no source, so that the next run repeats the build if this run is killed.
     Beside,
-    /// The build ran beside another one before, and is repeated while no other build of the module
+    /// The build has run beside another one and is now repeated while no other build of the module
     /// runs.
     Alone,
 }
@@ -30,8 +30,8 @@ pub(crate) struct Tried {
     /// The fingerprint of the inputs. `None` if nothing was compiled, or if the build has already
     /// been [settled](Build::settle).
     pub inputs: Option<Digest>,
-    /// Whether the source or the headers have changed since the plan was made. A build from a mixture
-    /// is not cached, and the next run builds the module again.
+    /// Whether the source or the headers changed after the plan was made. The build may then mix
+    /// old and new files, so it is not cached, and the next run builds the module again.
     pub used_others: bool,
     /// The programs on which a failure may depend, as in [`KnownFailure::programs`].
     pub programs: BTreeMap<String, String>,
@@ -77,8 +77,8 @@ pub(super) fn unproven(record: &Record) -> Record {
 }
 
 impl Build<'_> {
-    /// Confirms a successful build and stores it in the cache. Records a failure. Returns the result
-    /// of the build.
+    /// Confirms a successful build and stores it in the cache, or records a failure. Returns the
+    /// result of the build.
     pub(crate) fn settle(&self, tried: Tried) -> Result<Box<Record>, Failure> {
         let Tried { result, inputs: Some(inputs), used_others, programs, source_changed } = tried
         else {
@@ -120,7 +120,8 @@ impl Build<'_> {
         }
         let _alone = self.alone();
         let mut written = vec![self.keep_files(failed)];
-        // A failure of the module itself would recur.
+        // A known failure of the module itself would recur, so a transient failure does not replace
+        // it.
         let is_outweighed = failed.transient
             && KnownFailure::read(&file)
                 .is_some_and(|known| !known.transient && known.fingerprint == inputs);

@@ -35,10 +35,10 @@ impl Build<'_> {
             .map_err(FileError::when("resolve", &link))
     }
 
-    /// Copies the source to the build directory. Returns the digest of the copy without the changes
-    /// that the module's scripts have made to the source. This digest is an input of the build.
-    /// Returns `None` if an installation's script ran during the copy, because its changes are not
-    /// known yet.
+    /// Copies the source to the build directory. Returns the digest of the copy, which is an input
+    /// of the build. The digest excludes changes that the module's scripts have made to the source.
+    /// Returns `None` if the script of an installation ran during the copy, because the changes by
+    /// that script are not known yet.
     pub(super) fn copy_source(&self) -> Result<Option<Digest>, Failure> {
         let source = self.source()?;
         let entries = fs::read_dir(&source).map_err(FileError::when("list", &source))?;
@@ -64,8 +64,8 @@ impl Build<'_> {
         Ok(is_known.then_some(used))
     }
 
-    /// Reports special files in the source, and files that users other than root can change. Does
-    /// so only once for all kernels.
+    /// Reports, once for all kernels, special files in the source and files that users other than
+    /// root can change.
     fn report_source(&self, source: &Path, copied: &Copied) {
         if std::mem::replace(&mut self.alone().reported, true) {
             return;
@@ -140,11 +140,11 @@ pub(crate) fn keep(
     fs::rename(&unfinished, kept).map_err(FileError::when("write", kept))
 }
 
-/// Copies all files from the directory `from` to the directory `to` in the build directory `build`,
-/// and replaces existing files. Special files are skipped.
+/// Copies all files from the directory `from` to `to`, a directory inside the build directory
+/// `build`. Replaces existing files, and skips special files.
 ///
-/// `to` may contain links from the module's source. A link to a directory outside `build` is
-/// replaced by a directory.
+/// `to` may contain symbolic links from the module's source. A link to a directory outside `build`
+/// is replaced with a directory.
 fn overlay(from: &Path, to: &Path, build: &Path) -> Result<(), FileError> {
     create_dir_within(to, build)?;
     for entry in walkdir::WalkDir::new(from).min_depth(1) {

@@ -30,8 +30,8 @@ pub struct ConfContext<'a> {
     pub conf_file: PathBuf,
     /// The module's source directory, in which the conf and its overrides are evaluated.
     pub dir: PathBuf,
-    /// The directory below a kernel's directory in which the distribution installs every object;
-    /// `None` if DEST_MODULE_LOCATION determines it.
+    /// The directory in which the distribution installs every object, relative to the kernel's
+    /// directory; `None` if DEST_MODULE_LOCATION determines the directory.
     pub destination: Option<PathBuf>,
     /// The trees: `dkms_tree`, `source_tree` and `install_tree` in the conf. The directory
     /// [`Trees::etc`] contains the overrides.
@@ -96,8 +96,8 @@ impl ConfContext<'_> {
             .map(|dir| (DESTINATION.to_owned(), Path::new("/").join(dir).into_os_string()));
         let destination: Vec<_> = destination.collect();
         for file in self.files() {
-            // As in dkms, each file is read by a new shell. It starts with the directives of
-            // earlier files, but without their helper variables.
+            // As in dkms, each file is read by a new shell. The shell starts with the directives
+            // that earlier files have set, but without the helper variables of those files.
             let given = variables.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
             let before = all.values.iter();
             let before =
@@ -147,8 +147,8 @@ pub struct ConfReply {
     pub values: Values,
     /// The standard error of bash and of the commands in the files, truncated if it is long.
     pub complaint: String,
-    /// The files about which bash itself complained, with its messages. Errors such as a syntax
-    /// error do not end the evaluation, as in dkms.
+    /// The files about which bash itself complained, each with bash's messages. As in dkms, errors
+    /// such as a syntax error do not end the evaluation.
     pub complaints: Vec<(PathBuf, Vec<String>)>,
     /// The deprecated directives that are set, each with the path of the file that sets it.
     pub deprecated: Vec<(&'static str, PathBuf)>,
@@ -156,7 +156,7 @@ pub struct ConfReply {
 
 /// Creates a reader for confs.
 ///
-/// It runs bash with the environment `env`, but without the variables that have the name of a
+/// The reader runs bash with the environment `env`, but without the variables that are named like a
 /// directive. If `first_in_path` is given, that directory comes first in PATH.
 pub(crate) fn reader(tools: Tools, env: Environment, first_in_path: Option<&Path>) -> BashReader {
     let env = directives::ALL.iter().fold(env, |env, name| env.without(name));

@@ -27,15 +27,15 @@ pub struct Excluded {
 }
 
 impl Excluded {
-    /// If all objects are excluded, returns the reason for the first one. Returns `None` if at least
-    /// one object is not excluded or if the conf names no objects.
+    /// Returns the reason for the first object if all objects are excluded. Returns `None` if at
+    /// least one object is not excluded or if the conf names no objects.
     #[must_use]
     pub fn whole(&self) -> Option<&Why> {
         if self.records.iter().any(Option::is_none) { None } else { self.records.first()?.as_ref() }
     }
 }
 
-/// The BUILD_EXCLUSIVE_* values at one index. Those at index 0 apply to the whole module.
+/// The BUILD_EXCLUSIVE_* values at one index. The values at index 0 apply to the whole module.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Restrictions {
     kernel: Option<String>,
@@ -72,7 +72,7 @@ impl Restrictions {
     }
 
     /// Returns the first restriction that the kernel does not meet, or `None` if it meets all of
-    /// them. If `config`, the kernel's configuration, is `None`, ignores BUILD_EXCLUSIVE_CONFIG.
+    /// them. Ignores BUILD_EXCLUSIVE_CONFIG if `config`, the kernel's configuration, is `None`.
     pub(super) fn unmet(
         &self,
         kernel: &KernelRelease,

@@ -25,7 +25,7 @@ pub(crate) use evaluation::{ConfRequest, Confs, EvaluatedConf, known_directives,
 pub use exclusive::Excluded;
 pub use values::Values;
 
-/// The name of the build directory in `T/M/V`. BUILT_MODULE_LOCATION is relative to it.
+/// The name of the build directory in `T/M/V`. BUILT_MODULE_LOCATION is relative to this directory.
 pub(crate) const BUILD: &str = "build";
 
 /// The maximum number of records in a conf. A higher index, such as `BUILT_MODULE_NAME[99999]`, is
@@ -93,8 +93,8 @@ pub enum Autoinstall {
 /// The scripts that run during a build. Each is a file name, optionally with arguments, or `None`
 /// if the directive is unset or empty.
 ///
-/// Scripts that run after the build are not included. The engine reads them from the build's
-/// record.
+/// Scripts of later steps, such as POST_INSTALL, are not included. The engine reads them from the
+/// build's record.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BuildScripts {
     pub pre_build: Option<String>,
@@ -136,7 +136,7 @@ impl Conf {
         };
         let mut flag = |name| yes_or_no(values, name, &mut problems) == Some(true);
         let rebuild_with_depends = flag("BUILD_DEPENDS_REBUILD");
-        // Only validates the directive: an installation reads it from the build's record.
+        // The directive is only validated here: an installation reads it from the build's record.
         flag("NO_WEAK_MODULES");
         let depends = depends(values, &mut problems);
         if !problems.is_empty() {
@@ -188,7 +188,7 @@ impl Conf {
 
     /// Returns the records that the BUILD_EXCLUSIVE_* directives exclude for `kernel`.
     ///
-    /// If `config`, the kernel's configuration, is `None`, ignores BUILD_EXCLUSIVE_CONFIG.
+    /// Ignores BUILD_EXCLUSIVE_CONFIG if `config`, the kernel's configuration, is `None`.
     #[must_use]
     pub fn excluded(
         &self,
@@ -205,8 +205,8 @@ impl Conf {
     }
 }
 
-/// Returns one record for each index from 0 to the highest index of [`directives::OF_RECORDS`].
-/// Returns no records if that index is too high.
+/// Returns one record for each index from 0 to the highest index that any directive in
+/// [`directives::OF_RECORDS`] has. Returns no records if the highest index is too large.
 fn records(values: &Values, package: &str, problems: &mut Vec<String>) -> Vec<ConfObject> {
     let indexes = directives::OF_RECORDS.iter().flat_map(|name| values.elements(name));
     let count = indexes.map(|(index, _)| index.saturating_add(1)).max().unwrap_or(0);
@@ -326,8 +326,8 @@ fn depends(values: &Values, problems: &mut Vec<String>) -> Vec<ModuleName> {
 }
 
 /// Returns the command for `kernel` (dkms-behaviour 3.4). This is the last MAKE element whose
-/// MAKE_MATCH matches the kernel release. If there is none, it is `MAKE[0]`, or the default command
-/// if `MAKE[0]` is unset or has a MAKE_MATCH.
+/// MAKE_MATCH matches the kernel release. Without such an element, the command is `MAKE[0]`, or the
+/// default command if `MAKE[0]` is unset or has a MAKE_MATCH.
 fn make(values: &Values, kernel: &KernelRelease) -> MakeChoice {
     let mut choice = values.text("MAKE", 0).filter(|_| values.text("MAKE_MATCH", 0).is_none());
     for (index, pattern) in values.elements("MAKE_MATCH").filter(|(_, text)| !text.is_empty()) {

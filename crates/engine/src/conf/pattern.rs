@@ -8,10 +8,11 @@ pub(super) fn found(pattern: &str, text: &str) -> bool {
     Regex::new(&translated(pattern)).is_ok_and(|regex| regex.is_match(text))
 }
 
-/// Translates a POSIX pattern to the syntax of the `regex` crate. These syntaxes differ as follows:
+/// Translates a POSIX pattern to the syntax of the `regex` crate. The two syntaxes differ as
+/// follows:
 ///
 /// - In bracket expressions, POSIX has no escapes and no set operations.
-/// - In POSIX, `+?` is two quantifiers. In `regex`, it is a lazy one.
+/// - In POSIX, `+?` is two quantifiers. In `regex`, `+?` is one lazy quantifier.
 /// - In POSIX, a backslash makes nearly every character literal. In `regex`, a backslash before
 ///   a letter has a special meaning or is an error.
 fn translated(pattern: &str) -> String {
@@ -93,7 +94,7 @@ fn escaped(c: Option<char>, out: &mut String) {
     }
 }
 
-/// Translates a bracket expression, such as `[a-z[:digit:]]`. `rest` starts after its `[`.
+/// Translates a bracket expression, such as `[a-z[:digit:]]`. `rest` starts after the opening `[`.
 fn bracket(rest: &mut std::iter::Peekable<std::str::Chars<'_>>, out: &mut String) {
     out.push('[');
     if rest.next_if_eq(&'^').is_some() {

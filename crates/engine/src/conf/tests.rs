@@ -559,8 +559,8 @@ proptest! {
         prop_assert_eq!(got, want);
     }
 
-    /// Bash executes the generated conf, so it only contains characters that cannot form a command
-    /// or a redirection.
+    /// Bash executes the generated conf, so the conf only contains characters that cannot form a
+    /// command or a redirection.
     #[test]
     fn the_reader_never_panics(conf in r#"((PATCH|STRIP|BUILT_MODULE_NAME)(\[[0-9A-Z]\])?\+?=|[A-Z0-9"'$(){}\[\]!#;=\\ \n]){0,20}"#) {
         let mut fixture = Fixture::new();

@@ -16,7 +16,7 @@ use crate::os::digest::Digest;
 #[serde(try_from = "Written", into = "Written")]
 pub struct Values(BTreeMap<String, BTreeMap<usize, String>>);
 
-/// The serialised form of [`Values`], in which indexes are strings because TOML has no other keys.
+/// The serialised form of [`Values`]. The indexes are strings, because TOML has no other keys.
 type Written = BTreeMap<String, BTreeMap<String, String>>;
 
 impl Values {
@@ -65,8 +65,8 @@ impl Values {
         Digest::of_bytes(text.as_bytes())
     }
 
-    /// Replaces `$name` and `${name}` in all values. `name` is one of `variables`, PACKAGE_NAME or
-    /// PACKAGE_VERSION.
+    /// Replaces `$name` and `${name}` in all values. `name` is a key of `variables`, PACKAGE_NAME
+    /// or PACKAGE_VERSION.
     ///
     /// dkms evaluates every value a second time, and some confs rely on this: `'$kernelver'` works
     /// even in single quotes. In dkms, the second evaluation also runs commands; this function does

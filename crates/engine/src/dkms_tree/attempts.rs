@@ -4,11 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::os::digest::Digest;
 
-/// The attempts at pending work that have not succeeded.
+/// The unsuccessful attempts at pending work.
 ///
 /// An attempt counts from its start, because a crash of the machine leaves no other trace. A run
-/// that a signal ends takes its attempt back. After [`Attempts::MOST`] of them with the same inputs,
-/// the work is parked: only a command repeats it.
+/// that is ended by a signal takes back its attempt. After [`Attempts::MOST`] attempts with the
+/// same inputs, the work is parked: only a command repeats it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempts {
     /// The number of attempts with these inputs.

@@ -2,12 +2,12 @@
 //!
 //! Each entry is a directory `T/.cache/objects/<key>`. Its subdirectory `built/` is a copy of
 //! `T/M/V/K/A` at the end of the build, including the files that scripts added. If the file system
-//! supports hard links, the files are shared, so that an entry takes up space only once `T/M/V/K/A`
-//! has been removed. The entry's ticket describes the entry, and the modification time of the
+//! supports hard links, the files are shared, so that an entry takes up no additional space until
+//! `T/M/V/K/A` is removed. The entry's ticket describes the entry, and the modification time of the
 //! ticket is the time when the entry was last used.
 //!
 //! A trial run pins the entries that it stores or restores, so that the run after the transaction
-//! finds them regardless of the size of the cache. The first run that leaves the entry's module
+//! finds them regardless of the size of the cache. The first run after which the entry's module is
 //! built for the entry's kernel removes the pin. A pin expires after a day.
 
 use std::cmp::Reverse;
@@ -70,7 +70,7 @@ pub struct CachedBuild {
     pub size: u64,
     /// The time when the build was last stored or restored.
     pub used: SystemTime,
-    /// The time until which the build is pinned; `None` if it is not.
+    /// The time until which the build is pinned; `None` if it is not pinned.
     pub pinned_until: Option<SystemTime>,
 }
 
@@ -181,8 +181,8 @@ impl BuildCache {
 
     /// Restores the build with the key `key` to the directory `to`, which must not exist.
     ///
-    /// Returns false if the cache does not contain the build. Removes a damaged entry and returns
-    /// false; `to` does not exist then.
+    /// Returns true if the build has been restored, and false if the cache does not contain it. If
+    /// the entry is damaged, removes the entry and `to`, and returns false.
     ///
     /// # Errors
     /// [`FileError`] if the entry exists but cannot be copied to `to`.
@@ -204,7 +204,7 @@ impl BuildCache {
             self.remove(key)?;
             return Ok(false);
         }
-        // The build is usable even if the file system is read-only.
+        // The build is usable even if the time cannot be set because the file system is read-only.
         if let Err(error) = set_used(&ticket, SystemTime::now()) {
             log::info!("{error}");
         }
@@ -224,8 +224,8 @@ impl BuildCache {
         toml_file::write_with(&path, &pinned, Durability::None)
     }
 
-    /// Removes the pins of the entries for which `is_done` returns true. This does not count as use
-    /// of the entries.
+    /// Removes the pins of the entries for which `is_done` returns true. This does not count as a
+    /// use of the entries.
     ///
     /// # Errors
     /// [`FileError`] at the first ticket that cannot be written.
@@ -245,8 +245,8 @@ impl BuildCache {
     }
 
     /// Evicts the least recently used entries until the total size is at most `limit` bytes. Pinned
-    /// entries are never evicted and do not count. Also removes invalid entries. Keeps the cache
-    /// directory, because a trial run may have it open.
+    /// entries are never evicted, and their size does not count. Also removes invalid entries.
+    /// Keeps the cache directory, because a trial run may have it open.
     ///
     /// # Errors
     /// [`FileError`] at the first entry that cannot be removed.
@@ -325,7 +325,7 @@ fn set_used(ticket: &Path, used: SystemTime) -> Result<(), FileError> {
         .map_err(FileError::when("set the time of", ticket))
 }
 
-/// Returns the entries to evict so that the others fit in `limit` bytes. Leaves out those that are
+/// Returns the entries to evict so that the others fit in `limit` bytes. Ignores entries that are
 /// pinned at the time `now`.
 ///
 /// `entries` must be sorted from most to least recently used.

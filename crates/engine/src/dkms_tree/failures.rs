@@ -89,8 +89,8 @@ impl KnownFailure {
     }
 }
 
-/// Returns the identity of the program `name`: a digest of its stat signature, or an empty string if
-/// it is missing.
+/// Returns the identity of the program `name`: a digest of its stat signature, or an empty string
+/// if it is missing.
 ///
 /// A new version changes the identity, and so does a reinstallation, which may have repaired the
 /// program.

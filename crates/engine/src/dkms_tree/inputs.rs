@@ -131,8 +131,8 @@ impl Inputs {
         };
         differs(self.source == built.source, Reason::Source);
         differs(self.overrides == built.overrides, Reason::Overrides);
-        // A conf may read files of the source or of the kernel. If those changed, they are the
-        // reason.
+        // A conf may read files of the source or of the kernel. If such a file changed, that change
+        // is the reason.
         let conf_alone = self.source == built.source
             && self.overrides == built.overrides
             && self.kernel == built.kernel;

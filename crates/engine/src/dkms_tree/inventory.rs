@@ -22,7 +22,8 @@ use crate::os::symlinks;
 /// The name of the inventory in a kernel's directory. Names that start with it belong to alpm-dkms.
 pub(crate) const INVENTORY: &str = ".dkms-inventory";
 
-/// The end of the name of an inventory in another format, which is kept and not used.
+/// The suffix for the file name of an inventory in another format. Such a file is kept but not
+/// used.
 const UNREAD: &str = ".unread";
 
 /// The version of the file format.
@@ -49,7 +50,7 @@ struct InventoryFile {
     objects: Vec<Placed>,
 }
 
-/// Only the format, which a file in any format contains.
+/// The field that an inventory file in any format contains.
 #[derive(Deserialize)]
 struct AnyFormat {
     format: u32,
@@ -109,22 +110,22 @@ impl Inventory {
         durable::write_with(&path, text.as_bytes(), Durability::None)
     }
 
-    /// Returns all objects, those of each path from bottom to top.
+    /// Returns all objects. The objects at one path are sorted from bottom to top.
     pub fn objects(&self) -> impl Iterator<Item = &Placed> {
         self.objects.iter()
     }
 
-    /// Returns the objects that are in place, without those below another one.
+    /// Returns the objects that are in place: for each path, only the object on top.
     pub fn on_top(&self) -> impl Iterator<Item = &Placed> {
         self.objects.iter().filter(|object| self.is_on_top(object))
     }
 
-    /// Returns the objects of a module version of this dkms tree.
+    /// Returns the objects of the module version `id` from this dkms tree.
     pub fn of<'a>(&'a self, id: &'a ModuleId) -> impl Iterator<Item = &'a Placed> {
         self.own().filter(move |object| object.module == *id)
     }
 
-    /// Returns the module versions of this dkms tree that are listed.
+    /// Returns the listed module versions of this dkms tree.
     pub fn modules(&self) -> BTreeSet<&ModuleId> {
         self.own().map(|object| &object.module).collect()
     }
@@ -134,20 +135,20 @@ impl Inventory {
         self.objects.iter().filter(|object| object.tree == self.tree)
     }
 
-    /// Returns the object that is in place at `path`, whatever its compression.
+    /// Returns the object that is in place at `path`. Ignores the suffix of the compression.
     pub(crate) fn top(&self, path: &str) -> Option<&Placed> {
         self.objects.iter().rfind(|object| slot(&object.path) == slot(path))
     }
 
-    /// Returns the object at `path` if it belongs to any version of the module `name`. Ignores the
+    /// Returns the object at `path` that belongs to any version of the module `name`. Ignores the
     /// suffix of the compression.
     pub(crate) fn of_module_at(&self, name: &ModuleName, path: &str) -> Option<&Placed> {
         let is_it = |it: &&Placed| it.module.name == *name && slot(&it.path) == slot(path);
         self.objects.iter().rfind(is_it)
     }
 
-    /// Returns true if the object of a module with the digest `digest` is at `path` and has not been
-    /// changed. Reads no file.
+    /// Returns true if the module `id` has an unchanged object with the digest `digest` in place at
+    /// `path`. Does not read the object's file.
     pub(crate) fn has_intact(
         &self,
         trees: &Trees,
@@ -167,9 +168,10 @@ impl Inventory {
         self.top(&object.path).is_some_and(|top| top.module == object.module)
     }
 
-    /// Lists the objects of an installed module, below all others, unless the inventory lists
-    /// objects of any version of the module. Returns true if it listed none. dkms and older
-    /// alpm-dkms keep no inventory.
+    /// Adds the objects of an installed module below all others, unless the inventory already lists
+    /// an object of any version of this module. Returns true if the objects were added.
+    ///
+    /// This is needed because dkms and older versions of alpm-dkms do not keep an inventory.
     pub(crate) fn assume(
         &mut self,
         id: &ModuleId,
@@ -189,8 +191,9 @@ impl Inventory {
         &self.dir
     }
 
-    /// Lists an object. Replaces the entry of any version of the module at the same path, and
-    /// keeps its position, or else adds the object on top.
+    /// Lists an object. If the inventory already lists an object of any version of the same module
+    /// at the same path, the new object takes its position. Otherwise, the new object is added on
+    /// top.
     pub(crate) fn list(&mut self, object: Placed) {
         let object = Placed { tree: self.tree.clone(), ..object };
         let is_it = |it: &Placed| {
@@ -204,12 +207,12 @@ impl Inventory {
         }
     }
 
-    /// Removes the object at `path` that belongs to the module version `id` from the list.
+    /// Removes from the list the object of the module version `id` at `path`.
     pub(crate) fn strike(&mut self, id: &ModuleId, path: &str) {
         self.objects.retain(|it| it.module != *id || slot(&it.path) != slot(path));
     }
 
-    /// Moves the object of a module to the top of its path.
+    /// Moves the object of the module `id` at `path` above the other objects at this path.
     pub(crate) fn raise(&mut self, id: &ModuleId, path: &str) {
         let is_it = |it: &Placed| it.module == *id && slot(&it.path) == slot(path);
         let raised: Vec<Placed> = self.objects.extract_if(.., |it| is_it(it)).collect();
@@ -226,8 +229,8 @@ impl Inventory {
         renamed
     }
 
-    /// Compares the files with the objects that are in place, and updates their conditions. Returns
-    /// true if that changed the inventory.
+    /// Compares the objects that are in place with their files, and updates the conditions of the
+    /// objects. Returns true if this changed the inventory.
     ///
     /// Reads only files whose stat signature has changed.
     pub(crate) fn examine(&mut self, machine: &Machine, kernel: &KernelRelease) -> bool {
@@ -255,9 +258,11 @@ fn unusual_tree(trees: &Trees) -> Option<PathBuf> {
     (!is_usual).then(|| symlinks::text_for(&trees.root, &real(&trees.dkms)))
 }
 
-/// Replaces each link that `symlink_modules` made in the kernel's directory, and that leads to the
-/// build of a module, with the file itself. Call it before the build changes: the kernel's modules
-/// change only when the new build is installed.
+/// Replaces the links from the kernel's directory to the build of a module with the files
+/// themselves. With the setting `symlink_modules`, an installation creates such links.
+///
+/// Call this function before the build changes: the kernel's modules must not change until the new
+/// build is installed.
 ///
 /// # Errors
 /// [`FileError`] if a link cannot be replaced.

@@ -1,8 +1,8 @@
 //! The list of pending work, one small file per entry in `T/.pending`.
 //!
 //! An entry is written before its work starts and removed once the work is finished. If the run is
-//! killed, the next hook, `dkms autoinstall` or the boot unit finishes the work. The boot unit starts
-//! only if `T/.pending` is not empty. An entry counts the [`Attempts`] at its work.
+//! killed, the next hook, `dkms autoinstall` or the boot unit finishes the work. The boot unit
+//! starts only if `T/.pending` is not empty. An entry counts the [`Attempts`] at its work.
 
 mod images;
 #[cfg(test)]
@@ -28,12 +28,13 @@ pub(crate) use images::NotedImages;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PendingWork {
-    /// The name (`name-version`) of a source directory that has arrived or changed. To finish, build
-    /// the module for every kernel.
+    /// The name (`name-version`) of a source directory that has arrived or changed. The work is to
+    /// build the module for every kernel.
     Source(String),
-    /// The release of a kernel that has arrived or changed. To finish, build every module for it.
+    /// The release of a kernel that has arrived or changed. The work is to build all modules for
+    /// it.
     Kernel(KernelRelease),
-    /// Several sources and kernels, in a single entry.
+    /// Several sources and kernels that have arrived or changed, in a single entry.
     Transaction {
         /// The names (`name-version`) of directories in the source tree.
         sources: BTreeSet<String>,
@@ -43,9 +44,9 @@ pub enum PendingWork {
     /// The name of a source directory that a completed transaction removed. The module is removed
     /// once its successor is in place.
     DepartedSource(String),
-    /// The release of a kernel that a completed transaction removed. The builds for it are deleted
-    /// once its directory no longer contains a kernel; another package may keep a copy until the
-    /// next boot.
+    /// The release of a kernel that a completed transaction removed. The builds for this kernel are
+    /// deleted once its directory no longer contains a kernel. Another package may keep a copy
+    /// there until the next boot.
     DepartedKernel(KernelRelease),
     /// The installation of a module for a kernel.
     ///
@@ -72,12 +73,12 @@ pub enum PendingWork {
     /// Changes to modules' objects, which require a check of the kernel's initramfs images.
     ///
     /// The engine writes one entry for each kernel. The `initramfs` crate checks the images and
-    /// clears it.
+    /// clears the entry.
     Image {
         /// The kernel whose images are affected.
         kernel: KernelRelease,
         /// The names, without suffix, of the old and new objects of all changed modules, such as
-        /// `zfs` and `spl`. Empty if all these modules failed to build.
+        /// `zfs` and `spl`. Empty if none of these modules was built.
         objects: BTreeSet<String>,
     },
 }
@@ -95,7 +96,8 @@ impl PendingWork {
         }
     }
 
-    /// Returns the module and the kernel of an installation or uninstallation; `None` for other work.
+    /// Returns the module and the kernel of an installation or uninstallation; `None` for other
+    /// work.
     #[must_use]
     pub fn module_and_kernel(&self) -> Option<(&ModuleId, &KernelRelease)> {
         match self {
@@ -147,7 +149,7 @@ impl PendingWork {
     }
 }
 
-/// The number of the files' format. The files of the first format contain no number.
+/// The version of the file format. Files in the first format do not contain a version.
 const FORMAT: u32 = 2;
 
 /// The content of an entry's file.
@@ -169,20 +171,20 @@ impl PendingFile {
         Self { format: FORMAT, work, attempts: None }
     }
 
-    /// Returns true if the file `path` exists in the present format.
+    /// Returns true if the file `path` exists in the current format.
     fn exists(path: &Path) -> bool {
         path.exists() && toml_file::read::<Self>(path).is_some_and(|file| file.format == FORMAT)
     }
 
-    /// Returns the entry, or `None` if its format is another one. Such a file is kept.
+    /// Returns the pending work, or `None` if the file has another format. Such a file is kept.
     ///
-    /// Entries of the first format permit no removals, because they were written before it was
-    /// certain that the transaction would complete.
+    /// Also returns `None` for removals in the first format, because these entries were written
+    /// before it was certain that the transaction would complete.
     fn work(self) -> Option<PendingWork> {
         self.entry().map(|(work, _)| work)
     }
 
-    /// Returns the entry like [`work`](Self::work), with the attempts at it.
+    /// Returns the same as [`work`](Self::work), together with the attempts at the work.
     fn entry(self) -> Option<(PendingWork, Option<Attempts>)> {
         let is_build = matches!(
             self.work,
@@ -210,7 +212,7 @@ impl PendingList {
         Self { dir: trees.pending() }
     }
 
-    /// Returns true if there is neither pending work nor a journal.
+    /// Returns true if there is no pending work and no journal.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         std::fs::read_dir(&self.dir).map_or(true, |mut entries| entries.next().is_none())
@@ -248,11 +250,11 @@ impl PendingList {
         toml_file::write(&path, &PendingFile::of(work.clone()))
     }
 
-    /// Adds `works` to the list, except those that it already contains. Each has the fingerprint of
-    /// its inputs.
+    /// Adds `works` to the list, each with the fingerprint of its inputs. Skips work that the list
+    /// already contains.
     ///
-    /// Does not sync the contents, since the work has not begun. After a power cut, such an entry may
-    /// be empty.
+    /// Does not sync the contents of the files, since the work has not begun. After a power cut,
+    /// the files may be empty.
     ///
     /// # Errors
     /// [`FileError`] if a file cannot be written.
@@ -268,7 +270,8 @@ impl PendingList {
         durable::sync_dir(&self.dir)
     }
 
-    /// Adds `work` to the list with `attempts`, or replaces the attempts in it.
+    /// Adds `work` to the list with `attempts`. If the list already contains `work`, replaces its
+    /// attempts.
     ///
     /// # Errors
     /// [`FileError`] if the file cannot be written.
@@ -309,8 +312,8 @@ impl PendingList {
             .try_for_each(|file| durable::remove_file_if_there(&file.path()).map(drop))
     }
 
-    /// Removes `work` from the list, and the list's directory once it is empty. An entry that
-    /// another process has changed in the meantime, or that has another format, stays.
+    /// Removes `work` from the list, and then removes the list's directory if it is empty. Keeps
+    /// the entry if another process has changed it in the meantime or if it has another format.
     ///
     /// # Errors
     /// [`FileError`] if the file cannot be removed.

@@ -1,4 +1,4 @@
-//! An object in a kernel's directory, and its comparison with the file.
+//! An object in a kernel's directory, and the comparison of the object with the file at its path.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
@@ -39,11 +39,11 @@ pub struct Placed {
     pub(crate) condition: Condition,
 }
 
-/// The result of comparing a file with the object that was placed as this file.
+/// The result of comparing an object with the file at its path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Condition {
-    /// The object has yet to be placed. Until then, any file can be at its path.
+    /// The object has not been placed yet, so any file can be at its path.
     Intended,
     /// The file is the object.
     Intact,
@@ -65,7 +65,7 @@ impl Condition {
 }
 
 impl Placed {
-    /// Returns the entry for an object of a module that has yet to be placed.
+    /// Returns the entry for `object`, which has not been placed yet.
     pub(crate) fn intended(
         module: &ModuleId,
         arch: &Arch,
@@ -85,9 +85,9 @@ impl Placed {
         }
     }
 
-    /// Returns the time at which the object was placed: the change time of the file then.
+    /// Returns the time at which the object was placed: the change time that the file had then.
     ///
-    /// The present change time can be later, for example because a backup has been restored.
+    /// The file's current change time can be later, for example because a backup has been restored.
     #[must_use]
     pub fn placed_at(&self) -> Option<SystemTime> {
         let changed = self.stat.as_ref()?.split(' ').nth(2)?;
@@ -95,7 +95,7 @@ impl Placed {
         SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
     }
 
-    /// Compares the file with the object. If the file is missing, looks for one with another
+    /// Compares the object with its file. If the file is missing, looks for a file with another
     /// compression.
     pub(crate) fn examine(&mut self, machine: &Machine, kernel: &KernelRelease, dir: &Path) {
         let stat = stat_of(&machine.trees, &dir.join(&self.path));
@@ -142,8 +142,8 @@ impl Placed {
         }
     }
 
-    /// Returns the digest of the object in the module's build without compression and signature.
-    /// Returns `None` if the build no longer contains the object.
+    /// Returns the digest of the object in the module's build, computed without compression and
+    /// signature. Returns `None` if the build no longer contains the object.
     fn payload(&self, machine: &Machine, kernel: &KernelRelease) -> Option<Digest> {
         let module = machine.trees.built(&self.module, kernel, &self.arch).join("module");
         let path = Path::new(&self.path);
@@ -173,14 +173,14 @@ pub(super) fn stat_of(trees: &Trees, path: &Path) -> Option<String> {
     })
 }
 
-/// Returns the part of an object's path that does not depend on its compression. depmod accepts
-/// only one of the files with the same part.
+/// Returns an object's path without `.ko` and the suffix of the compression. If several files
+/// differ only in these suffixes, depmod accepts only one of them.
 pub(crate) fn slot(path: &str) -> &str {
     let suffix = Compression::ALL.into_iter().find_map(|kind| path.strip_suffix(kind.suffix()));
     suffix.unwrap_or(path)
 }
 
-/// Returns the paths of an object with other compressions.
+/// Returns the paths that the object at `path` would have with other compressions.
 pub(crate) fn other_compressions(path: &str) -> Vec<String> {
     let all = Compression::ALL.map(|kind| format!("{}{}", slot(path), kind.suffix()));
     all.into_iter().filter(|other| other != path).collect()

@@ -11,8 +11,8 @@ use crate::os::durable::{self, FileError};
 /// Moves the finished build in `staging` to `target`, replacing any existing build.
 ///
 /// If `target` exists, its files are replaced one by one, because overlayfs cannot always exchange
-/// directories. The record is replaced last: until then, the old record makes the next run rebuild
-/// the module.
+/// directories. The record is replaced last: after an interruption, the old record makes the next
+/// run rebuild the module.
 ///
 /// The run syncs the directories at its end.
 pub(crate) fn publish(staging: &Path, target: &Path) -> Result<(), FileError> {
@@ -31,8 +31,8 @@ fn publish_over(staging: &Path, target: &Path) -> Result<(), FileError> {
     fs::rename(staging.join(FILE_NAME), &place).map_err(FileError::when("replace", &place))
 }
 
-/// Replaces the entries of `to` with those of `from`, except that the record of each directory stays
-/// where it is.
+/// Replaces the entries of `to` with those of `from`, but leaves the records of both directories in
+/// place.
 fn replace_entries(from: &Path, to: &Path) -> Result<(), FileError> {
     durable::create_dirs(to)?;
     let mut new = file_names(from)?;

@@ -31,13 +31,14 @@ pub struct BuiltObject {
     pub(crate) built_for: Option<String>,
 }
 
-/// An object that was not installed because the kernel has a module that takes precedence.
+/// An object that was not installed, because another file takes precedence or because the object is
+/// obsolete for the kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusedObject {
     /// The file name, as in [`BuiltObject::name`].
     pub name: String,
-    /// The path of the kernel's module, relative to the kernel's directory; `None` if the module is
-    /// obsolete for this kernel.
+    /// The path of the file that takes precedence, relative to the kernel's directory; `None` if
+    /// the object is obsolete for the kernel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
     /// The reason, as part of a message.
@@ -45,7 +46,8 @@ pub struct RefusedObject {
 }
 
 impl RefusedObject {
-    /// Returns the reasons of all `refused` objects as part of a message, each only once.
+    /// Returns the reasons of all `refused` objects as part of a message. Repeated reasons appear
+    /// only once.
     pub(crate) fn reasons(refused: &[Self]) -> String {
         let mut reasons: Vec<&str> = Vec::new();
         for object in refused {
@@ -83,7 +85,7 @@ pub struct Record {
     #[serde(default)]
     pub(crate) compiler: String,
     /// Whether the module's source changed during the build, usually because the build wrote into
-    /// it. If so, the builds of the module for other kernels do not run at the same time.
+    /// the source. If so, the module is not built for several kernels at the same time.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) changes_source: bool,
     pub(crate) inputs: Inputs,
@@ -96,7 +98,7 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) refused: Vec<RefusedObject>,
     /// The BLAKE3 digest of the certificate with which all objects are signed; `None` if at least
-    /// one is not signed.
+    /// one object is not signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) signing: Option<Digest>,
 }

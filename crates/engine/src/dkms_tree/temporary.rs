@@ -15,12 +15,12 @@ use crate::os::symlinks;
 /// The machine's directories for temporary files (hier(7)).
 const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
 
-/// Returns the directories for temporary files of a build, which are below the directory `dir`. The
-/// build's programs see them instead of the machine's.
+/// Returns a build's own directories for temporary files, which are below `dir`. The build's
+/// programs see these directories instead of the machine's directories.
 ///
-/// Paths in the machine's directories that the build needs stay visible: those named by options,
-/// settings and the source link, and the headers. Paths named in the environment are added when a
-/// program starts.
+/// Some paths in the machine's directories stay visible, because the build needs them: the headers,
+/// and the paths that options, settings and the source link name. Paths named in the environment
+/// are added when a program starts.
 pub(super) fn of_build(
     machine: &Machine,
     id: &ModuleId,
@@ -47,7 +47,7 @@ pub(super) fn of_build(
 }
 
 /// Creates the directories `own` of a build in `dir`. As in the machine's directories, every user
-/// can create files. From outside the build, only root can enter `dir`.
+/// can create files in them. From outside the build, only root can enter `dir`.
 pub(super) fn create(dir: &Path, own: &[OwnTemporary]) -> Result<(), FileError> {
     for temporary in own {
         durable::create_dirs(&temporary.real)?;
@@ -61,8 +61,8 @@ fn set_mode(path: &Path, mode: u32) -> Result<(), FileError> {
     set.map_err(FileError::when("set the mode of", path))
 }
 
-/// Returns the existing paths outside the build directory that a build may need, with and without
-/// their links resolved.
+/// Returns the existing paths outside the build directory that a build may need. Each path is
+/// included both unchanged and with its links resolved.
 fn needed(machine: &Machine, id: &ModuleId, kernel: &Kernel) -> BTreeSet<PathBuf> {
     let trees = &machine.trees;
     let options = &machine.options;

@@ -1,4 +1,5 @@
-//! Gives each build its own directory, which its programs find at the path that dkms.conf names.
+//! Gives each build its own directory, which the build's programs find at the path that dkms.conf
+//! names.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,10 +11,10 @@ use crate::os::durable::{self, FileError};
 use crate::os::process::{OwnMounts, OwnTemporary, Program};
 use crate::os::symlinks;
 
-/// The directory of one build, and the other files that only its programs see.
+/// The directory of one build, and the other files that only the build's programs see.
 ///
-/// The engine uses the path `real`, and the programs of the build use the path `seen`. The paths
-/// differ if child processes can have private mounts. Then a module can be built for several
+/// The engine uses the path `real`, and the programs of the build use the path `seen`. If child
+/// processes can have private mounts, the two paths differ, and a module can be built for several
 /// kernels at once, although its dkms.conf and Makefile always name the same build directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Workplace {
@@ -27,8 +28,8 @@ pub(crate) struct Workplace {
     is_for_another_kernel: bool,
 }
 
-/// The files of /proc that describe the running kernel. They are hidden from builds for other
-/// kernels, because a module with addresses from them would crash.
+/// The files of /proc that describe the running kernel. Builds for other kernels do not see these
+/// files, because a module that contains addresses from them would crash.
 const RUNNING_KERNEL: [&str; 2] = ["/proc/kallsyms", "/proc/config.gz"];
 
 impl Workplace {
@@ -53,7 +54,8 @@ impl Workplace {
         Self { real: dir.clone(), seen: dir, temporary: Vec::new(), is_for_another_kernel: false }
     }
 
-    /// Returns the workplace with the machine's directories for temporary files.
+    /// Returns the workplace with the machine's directories for temporary files instead of the
+    /// build's own.
     pub(crate) fn with_machine_temporary(self) -> Self {
         Self { temporary: Vec::new(), ..self }
     }
@@ -118,7 +120,7 @@ fn temporary_dir(real: &Path) -> PathBuf {
     real.with_file_name(format!("{}.tmp", real.file_name().unwrap_or_default().display()))
 }
 
-/// Empties `T/M/V/build` if it contains a failed build, and either dkms made that build or its log
+/// Empties `T/M/V/build` if it contains a failed build that dkms made, or a failed build whose log
 /// has been deleted.
 pub(super) fn remove_failed_build(machine: &Machine, id: &ModuleId) -> Result<(), FileError> {
     let dir = machine.trees.build(id);
@@ -131,8 +133,8 @@ pub(super) fn remove_failed_build(machine: &Machine, id: &ModuleId) -> Result<()
 
 /// Removes all entries of a directory, but not the directory itself.
 ///
-/// Other builds of the module may have mounted their directories on it. Linux would unmount those
-/// if the directory was removed.
+/// Other builds of the module may have mounted their own directories over this one. If this
+/// directory were removed, Linux would unmount them.
 fn empty(dir: &Path) -> Result<(), FileError> {
     entries(dir)?.iter().try_for_each(|entry| durable::remove_tree(entry).map(|_| ()))
 }

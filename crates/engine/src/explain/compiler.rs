@@ -7,8 +7,9 @@ use regex::Regex;
 use crate::building::compiler_version;
 use crate::machine::{Kernel, Machine};
 
-/// Returns the difference between the compiler that built `kernel` and the one that a build uses;
-/// `None` if there is none, or if one of the two is unknown.
+/// Describes the difference between the compiler that built `kernel` and the one that builds
+/// modules for it. Returns `None` if their versions are the same, or if one of the versions is
+/// unknown.
 pub(super) fn difference(machine: &Machine, kernel: &Kernel) -> Option<String> {
     let config = machine.kernel_config(kernel)?;
     let built_with = config.value("CONFIG_CC_VERSION_TEXT")?;
@@ -27,8 +28,8 @@ pub(super) fn difference(machine: &Machine, kernel: &Kernel) -> Option<String> {
     })
 }
 
-/// Returns true for clang, and the version, from the first line that a compiler prints for
-/// `--version`. Distributions put different text between the name and the version.
+/// Parses the first line that a compiler prints for `--version`. Returns true for clang, and the
+/// version. Distributions put different text between the name and the version.
 fn version(line: &str) -> Option<(bool, &str)> {
     static VERSION: LazyLock<Option<Regex>> =
         LazyLock::new(|| Regex::new(r"(?:clang version |\) )(\d+(?:\.\d+)+)").ok());

@@ -24,14 +24,14 @@ pub struct ExplainedFailure {
     pub problem: String,
     /// The name of the cause, as in `causes.toml`; `None` if it is unknown.
     pub cause: Option<&'static str>,
-    /// The meaning for the user.
+    /// The meaning of the cause for the user.
     pub means: Option<String>,
-    /// Further facts: other kernels that the module is built for, and a difference between
-    /// compilers.
+    /// Further facts: the other kernels for which the module is built, and a difference between the
+    /// kernel's compiler and the one that builds modules.
     pub notes: Vec<String>,
-    /// A command after `run: `, a page after `see: `, or advice.
+    /// The remedy: `run: ` and a command, `see: ` and a page, or other advice.
     pub remedy: Option<String>,
-    /// The path of the missing file in a package, without a leading `/`.
+    /// The path of a missing file, written as in a package: without a leading `/`.
     pub missing_file: Option<String>,
     /// Whether a newer version of the source may build.
     pub needs_newer_source: bool,
@@ -49,14 +49,14 @@ pub type LogExcerpt = Vec<NumberedLine>;
 pub struct NumberedLine {
     /// The number of the line, from 1.
     pub number: usize,
-    /// The text.
+    /// The text of the line.
     pub text: String,
     /// Whether this is the line that explains the failure.
     pub is_cause: bool,
 }
 
-/// Explains the failure of the latest build of a module for a kernel. Returns `None` if it did not
-/// fail.
+/// Explains why the latest build of a module for a kernel failed. Returns `None` if that build did
+/// not fail.
 pub(super) fn of(
     machine: &Machine,
     facts: &Facts,
@@ -97,15 +97,15 @@ pub(super) fn of(
     })
 }
 
-/// Returns true if the failure was recorded with this line of the log. A line of an earlier step, for
-/// example, does not explain a missing object.
+/// Returns true if the failure was recorded with the log line in `found`. A line of an earlier
+/// step, for example, does not explain a missing object.
 fn is_recorded(found: &Diagnosis, known: &KnownFailure, build_dir: &Path) -> bool {
     let is_of_network = found.kind() == CauseKind::Network && known.transient;
     is_of_network || found.shown(build_dir) == known.what
 }
 
 /// Returns the lines around the line that explains the failure, or the last lines of the last step
-/// if no line does.
+/// if no line explains the failure.
 fn excerpt(log: &Path, diagnosis: Option<&Diagnosis>) -> LogExcerpt {
     let step = log_lines::last_step(log);
     let cause = diagnosis.map(|found| found.line.at);

@@ -46,7 +46,7 @@ pub enum ModuleState {
     Failed,
     /// The installation is pending.
     Pending,
-    /// The installation is pending, but neither the hooks nor the boot unit retry it.
+    /// The installation is pending, but hooks and the boot unit no longer retry it.
     Parked,
     /// The module is built but not installed.
     Built,
@@ -111,7 +111,8 @@ pub fn explain(
     explain_with(machine, &facts, &versions, &kernels)
 }
 
-/// Explains the state of all modules in the dkms tree for every installed kernel, as [`explain`] does.
+/// Explains the state of every module in the dkms tree for every installed kernel (see
+/// [`explain`]).
 ///
 /// Assumes that headers in a kernel's own directory belong to a package, which saves time.
 ///
@@ -134,7 +135,8 @@ fn explain_with(
     versions: &[&ModuleId],
     kernels: &BTreeSet<KernelRelease>,
 ) -> Result<Vec<Explanation>, Failure> {
-    // The plan of a transaction that changes these kernels has the reason for each module.
+    // The plan for a transaction that changes these kernels contains the reason for each module's
+    // state.
     let arrived = Subjects { sources: BTreeSet::new(), kernels: kernels.clone() };
     let (departed, headers) = (Subjects::default(), BTreeSet::new());
     let plan = plan::make(&Request::Sync { arrived, departed, headers }, facts)?;

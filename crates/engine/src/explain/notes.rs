@@ -39,14 +39,15 @@ pub(super) fn of(
             action if action.job() == Some((id, kernel)) && state == ModuleState::NotAdded => {
                 notes.push(format!("run: dkms install {id} -k {kernel}"));
             }
-            // The failure comes with the command that builds the module again.
+            // The explanation of a failure already contains the command that builds the module
+            // again.
             action if action.job() == Some((id, kernel)) && !is_failed => {
                 notes.push(format!("next: {step}\n  run: dkms autoinstall -k {kernel}"));
             }
             _ => {}
         }
     }
-    // The installation of a planned build needs no text of its own.
+    // A planned build and its installation have the same command, and one note is enough.
     let mut seen = BTreeSet::new();
     notes.retain(|note| seen.insert(note.lines().last().unwrap_or_default().to_owned()));
     if state == ModuleState::Pending {
@@ -63,7 +64,8 @@ pub(super) fn of(
     notes
 }
 
-/// Returns the part of a note that concerns a module for a kernel; `None` if it concerns others.
+/// Returns the part of a note that concerns a module for a kernel; `None` if no part of the note
+/// does.
 fn about(
     note: &Note,
     facts: &Facts,
@@ -100,7 +102,7 @@ fn about(
     concerns.then(|| note.clone())
 }
 
-/// Returns true if `what`, a kernel or a source directory, belongs to a module for a kernel.
+/// Returns true if `what` is `kernel` or the source directory of the module `id`.
 fn is_subject(what: &str, facts: &Facts, id: &ModuleId, kernel: &KernelRelease) -> bool {
     let dir = facts.modules.get(id).map(|module| module.source_dir.as_str());
     what == kernel.as_str() || Some(what.trim_start_matches("/usr/src/")) == dir

@@ -1,13 +1,13 @@
-//! Compares a kernel with those that a version of a module is built for.
+//! Compares a kernel with the other kernels for which a version of a module is built.
 
 use crate::dkms_tree::Record;
 use crate::facts::{Facts, Pair};
 use crate::names::{KernelRelease, ModuleId};
 use crate::version::compare;
 
-/// Returns a sentence that names the kernels other than `kernel` for which this version is built, and
-/// says whether `kernel` may be too new or too old for the source. Returns `None` if there are no such
-/// kernels.
+/// Returns a sentence that names the other kernels for which this version of a module is built, and
+/// says if `kernel` may be too new or too old for the source. Returns `None` if this version is
+/// built for no other kernel.
 pub(super) fn other_kernels(
     facts: &Facts,
     id: &ModuleId,

@@ -51,7 +51,7 @@ struct Known {
     watched: Option<Watched>,
 }
 
-/// The paths whose metadata changes whenever a package manager changes the tree.
+/// The directories and files whose metadata shows whether a package manager has changed the tree.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Watched {
     signature: Digest,
@@ -65,7 +65,7 @@ struct Watched {
 enum Found {
     /// The watched paths have not changed, so the stored digest is still valid.
     Same(Digest),
-    /// The walk over the tree. If packages are trusted, also the paths to watch from now on.
+    /// The walk over the tree, and the paths to watch from now on, if any.
     Walk(Walk, Option<Watched>),
 }
 
@@ -79,8 +79,8 @@ struct Tree {
 }
 
 impl Fingerprints {
-    /// Reads the digests that earlier runs stored. If the file is missing or invalid, starts with
-    /// none.
+    /// Reads the digests that earlier runs stored. Starts with no digests if the file is missing or
+    /// invalid.
     #[must_use]
     pub(crate) fn open(trees: &Trees) -> Self {
         let store = trees.cache().join("digests.toml");
@@ -104,12 +104,12 @@ impl Fingerprints {
 
     /// Sets whether to assume that headers in a kernel's own directory belong to a package.
     ///
-    /// Package managers never write into existing files. They replace files, which changes the
-    /// directory. Hooks therefore check directories only, which saves most of their time: a kernel
-    /// has ten times as many header files as directories. Only `dkms` commands notice a header that
-    /// was edited in place.
+    /// Package managers replace files instead of writing into them. Replacing a file changes its
+    /// directory, so hooks check only directories. This saves most of their time, because the
+    /// headers of a kernel have ten times as many files as directories. Only `dkms` commands notice
+    /// a header that was edited in place.
     ///
-    /// If a package has replaced headers, hooks take the digests of the files from pacman's database
+    /// If a package has replaced headers, hooks take the headers' digests from pacman's database
     /// instead of reading thousands of files.
     #[must_use]
     pub(crate) fn trusting_packages(self, trusts_packages: bool) -> Self {
@@ -118,8 +118,9 @@ impl Fingerprints {
 
     /// Walks the headers of `kernels` and the trees in `sources` in parallel, on all cores.
     ///
-    /// [`Self::kernel_identity`] and [`Self::source_tree`] then use the results. Without them, they
-    /// would spend nearly all of their time reading the metadata of some ten thousand files.
+    /// [`Self::kernel_identity`] and [`Self::source_tree`] then use these walks. Otherwise, both
+    /// functions would spend nearly all of their time reading the metadata of some ten thousand
+    /// files.
     pub(crate) fn look_ahead(&mut self, kernels: &[&Kernel], sources: &[PathBuf]) {
         let headers = kernels.iter().filter_map(|kernel| {
             let headers = kernel.headers.as_ref()?;
@@ -135,7 +136,7 @@ impl Fingerprints {
             paths.zip(found).filter_map(|(path, found)| Some((path, found.ok()?))).collect();
     }
 
-    /// Stores the digests for the next run, except those of missing files.
+    /// Stores the digests for the next run, except those of files that no longer exist.
     ///
     /// # Errors
     /// [`FileError`] if the file cannot be written. This only makes the next run slower.
@@ -167,11 +168,11 @@ impl Fingerprints {
         self.stored_or(path, signature, stable, || Digest::of_file(path))
     }
 
-    /// Returns the digest of the module source in `dir` as it was before the module's scripts made
-    /// the changes in `written`.
+    /// Returns the digest of the module source in `dir`, without the changes in `written` that the
+    /// module's scripts made.
     ///
-    /// The digest covers relative paths, contents, executable bits and link targets, but no FIFOs,
-    /// sockets and devices. `dir` itself can be a link; links inside it are not followed.
+    /// The digest covers relative paths, contents, executable bits and link targets, but not FIFOs,
+    /// sockets or devices. `dir` itself can be a link; links inside it are not followed.
     ///
     /// # Errors
     /// [`FileError`] naming the entry that cannot be read.
@@ -192,7 +193,7 @@ impl Fingerprints {
         self.stored_or(&tree.path, signature, stable, original)
     }
 
-    /// Returns the parts of `kernel` that affect builds.
+    /// Returns the digests of those parts of `kernel` that affect builds.
     ///
     /// # Errors
     /// [`FileError`] naming the entry that cannot be read. A missing entry is not an error.
@@ -216,11 +217,12 @@ impl Fingerprints {
         Ok(identity)
     }
 
-    /// Returns true if the parts of `kernel` that affect builds differ from `before`, their state
-    /// at the time `since`.
+    /// Returns true if the parts of `kernel` that affect builds have changed since the time
+    /// `since`, when their state was `before`.
     ///
-    /// Reads them again only if a header directory, the configuration or Module.symvers has a later
-    /// change time. That alone proves nothing, because a build may write the same contents again.
+    /// Reads the parts again only if the change time of a header directory, the configuration or
+    /// Module.symvers is later than `since`. A later change time alone proves no change, because a
+    /// build may write the same contents again.
     pub(crate) fn has_changed(
         &mut self,
         kernel: &Kernel,
@@ -321,11 +323,11 @@ impl Fingerprints {
         Ok(digest)
     }
 
-    /// Returns the stored digest of `path` if its signature is `signature`, or else the result of
-    /// `make`.
+    /// Returns the stored digest of `path` if it was stored with `signature`. Otherwise returns the
+    /// result of `make`.
     ///
-    /// A new digest is stored only if `stable` is true, because unstable files can change again
-    /// without changing their signature.
+    /// Stores a new digest only if the signature is `stable`. A file with an unstable signature can
+    /// change again without changing its signature.
     fn stored_or(
         &mut self,
         path: &Path,
@@ -349,13 +351,14 @@ impl Fingerprints {
     }
 }
 
-/// Returns the digest of headers. Takes the digests of unchanged files from `packaged`, if possible.
+/// Returns the digest of the headers in `walk`. Takes the digests of unchanged files from
+/// `packaged`, if possible.
 ///
 /// The contents of files are hashed with SHA-256, as in packages. The result is therefore the same
 /// with and without `packaged`.
 fn digest_of_headers(walk: &Walk, packaged: Option<PackagedHeaders>) -> Result<Digest, FileError> {
-    // In a directory that was moved here, files can differ from those of the package although they
-    // have not changed.
+    // If a directory was moved here, its files can differ from those of the package, although their
+    // change times are older than the installation.
     let packaged = packaged.filter(|packaged| walk.dirs().all(|dir| packaged.is_unchanged(dir)));
     walk.digest_with(|path, stat| {
         let known = packaged.as_ref().and_then(|packaged| packaged.digest(path, stat));
@@ -378,7 +381,7 @@ fn watched(tree: &Tree, walk: &Walk, began: i128) -> Option<Watched> {
 
 /// Returns the module source in `dir` as a tree to examine.
 ///
-/// Every file in it is checked, since module authors edit files in place.
+/// Every file of the source is checked, since module authors edit files in place.
 fn source_tree(dir: &Path) -> Tree {
     Tree { path: dir.to_owned(), parts: whole(dir), is_watched: false }
 }

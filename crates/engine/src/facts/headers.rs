@@ -11,7 +11,7 @@ use crate::machine::Kernel;
 pub(crate) enum BadHeaders {
     /// The directory that `--kernelsourcedir` names contains no headers.
     None(PathBuf),
-    /// The headers in this directory are those of another kernel release.
+    /// The headers in this directory are for another kernel release, which is the second value.
     OfRelease(PathBuf, String),
 }
 
@@ -29,8 +29,9 @@ impl fmt::Display for BadHeaders {
 }
 
 impl BadHeaders {
-    /// Returns the reason why the headers of `kernel` cannot be used, or `None` if they can be
-    /// used or are missing. `given` is the directory that `--kernelsourcedir` names, if any.
+    /// Returns the reason why the headers of `kernel` cannot be used. Returns `None` if they can be
+    /// used, or if they are missing and `given` is `None`. `given` is the directory that
+    /// `--kernelsourcedir` names, if any.
     pub(super) fn find(kernel: &Kernel, given: Option<&Path>) -> Option<Self> {
         let Some(headers) = &kernel.headers else {
             return given.map(|dir| Self::None(dir.to_owned()));
@@ -40,8 +41,8 @@ impl BadHeaders {
     }
 }
 
-/// Returns the kernel releases that the headers in `dir` state. kbuild uses the first file for paths
-/// and the second one for the vermagic of modules.
+/// Returns the kernel releases in two files of the headers in `dir`. kbuild uses `kernel.release`
+/// for paths, and `utsrelease.h` for the vermagic of modules.
 fn releases(dir: &Path) -> impl Iterator<Item = String> {
     let text = |file: &str| fs::read_to_string(dir.join(file)).unwrap_or_default();
     let plain = text("include/config/kernel.release").trim().to_owned();

@@ -42,31 +42,31 @@ pub struct Facts {
     pub running: Option<KernelRelease>,
     /// The modules in the source tree and the dkms tree, and the module to import.
     pub modules: BTreeMap<ModuleId, ModuleFacts>,
-    /// The modules named on the command line that dkms refuses to work on, each with its missing
-    /// part.
+    /// The modules named on the command line that lack a part required by dkms, each with the
+    /// missing part.
     pub lacking: BTreeMap<ModuleId, Lack>,
     /// The work that earlier runs or hooks left pending. Empty in a run that another run has
     /// started.
     pub pending: Vec<PendingWork>,
-    /// The attempts at pending work, except at builds whose failure may depend on a program that
-    /// has changed since.
+    /// The attempts at pending work. Omits the attempts at a build if its failure may depend on a
+    /// program that has changed since.
     pub(crate) attempts: BTreeMap<PendingWork, Attempts>,
     /// The transactions that PreTransaction hooks have recorded.
     pub(crate) transactions: Vec<TransactionFacts>,
-    /// The pending work of the run that has started this one, through a module's script for example.
-    /// This run leaves it to that run. Empty if no run has started this one.
+    /// The pending work of the outer run: the run that started this one, for example through a
+    /// module's script. This run leaves the work to the outer run. Empty if there is no outer run.
     pub outer: Vec<PendingWork>,
-    /// The keys of the builds in the cache; only of the pinned ones if the cache is disabled. Empty
-    /// if nothing will be built.
+    /// The keys of all builds in the cache, or only of the pinned builds if the cache is disabled.
+    /// Empty if nothing will be built.
     pub cached: HashSet<CacheKey>,
-    /// The digest of the environment of builds, which is part of those keys.
+    /// The digest of the environment of builds, which is part of the keys of cached builds.
     pub environment: Digest,
     /// The time at which reading the facts began.
     pub started: SystemTime,
     /// Whether the install tree could be read. If not, no kernel counts as removed.
     pub kernels_known: bool,
-    /// The entries of the install tree that are links to kernels' directories or cannot be
-    /// examined. These kernels do not count as removed.
+    /// The entries of the install tree that are links to kernels' directories, and those that
+    /// cannot be examined. Kernels with these names do not count as removed.
     pub(crate) kernel_links: BTreeSet<KernelRelease>,
     /// Whether systemd has started the command.
     pub by_systemd: bool,
@@ -75,7 +75,8 @@ pub struct Facts {
     /// The module to import, if any.
     pub import: Option<Import>,
     /// The modules that an earlier hook of the same transaction failed to install, each with the
-    /// kernel, and whether the failure was transient. They are neither tried nor reported again.
+    /// kernel. The value is true if the failure was transient. This run does not retry or report
+    /// these installations.
     pub tried: BTreeMap<(ModuleId, KernelRelease), bool>,
     /// One message for each entry that could not be read.
     pub problems: Vec<String>,
@@ -88,12 +89,12 @@ pub struct KernelFacts {
     pub kernel: Kernel,
     /// The kernel's part of the build inputs; `None` if the headers are missing or were not read.
     pub(crate) inputs: Option<KernelIdentity>,
-    /// The target of the kernel's link `build` if it does not exist.
+    /// The target of the kernel's `build` link, if the link leads nowhere.
     pub(crate) dangling: Option<PathBuf>,
     /// False if the kernel is a copy that is kept until the next boot.
     ///
-    /// Such a copy has a `pkgbase` file, but no package owns it. Always true until
-    /// [`Facts::mark_copies`] has been called.
+    /// A copy has a `pkgbase` file, but no package owns it. Until [`Facts::mark_copies`] is called,
+    /// the value is always true.
     pub(crate) owned: bool,
     /// The reason why the headers cannot be used for builds, if any.
     pub(crate) bad_headers: Option<BadHeaders>,
@@ -101,9 +102,9 @@ pub struct KernelFacts {
     pub(crate) index_outdated: bool,
     /// The objects in the kernel's directory, with their present conditions.
     pub(crate) inventory: Inventory,
-    /// Whether `inventory` differs from the file.
+    /// Whether `inventory` differs from the inventory file.
     pub(crate) inventory_changed: bool,
-    /// The objects that have been replaced by others since the previous run.
+    /// The objects whose files other kernel objects have replaced since the previous run.
     pub(crate) replaced: Vec<Placed>,
 }
 
@@ -173,10 +174,10 @@ pub(crate) struct Pair {
     /// The parts of the dkms.conf that planning needs, or the failure to evaluate it. `None` if it
     /// was not evaluated.
     pub(crate) conf: Option<Result<ConfFacts, Failure>>,
-    /// All values of the dkms.conf for this kernel; `None` if it was not or could not be evaluated.
+    /// All values of the dkms.conf for this kernel; `None` if it was not evaluated successfully.
     pub(crate) evaluated: Option<EvaluatedConf>,
     /// The inputs of a new build, except its dependencies, which planning adds. `None` if the
-    /// inputs were not or could not be read.
+    /// inputs were not read successfully.
     pub(crate) inputs: Option<Inputs>,
     /// The existing build, if any.
     pub(crate) built: Option<Built>,
@@ -206,17 +207,17 @@ pub(crate) struct Built {
     pub(crate) record: Option<Record>,
     /// Whether the build's version of the module is the installed one.
     pub(crate) installed: bool,
-    /// Whether exactly the objects of the build are in the kernel's directory, except those that it
-    /// declined. True if there is no record.
+    /// Whether exactly the objects of the build are in the kernel's directory. Objects that the
+    /// installation leaves out do not count. True if there is no record.
     ///
-    /// An object that is below that of another module, or that was replaced by hand, also counts as
-    /// in place.
+    /// An object also counts as in place if it was replaced by hand, or if an object of another
+    /// module was installed over it.
     pub(crate) in_place: bool,
-    /// Whether an object of the build is missing or damaged. Only read if the build has to be
-    /// installed.
+    /// Whether an object of the build is missing from the dkms tree or damaged. Determined only if
+    /// the build has to be installed, and otherwise false.
     pub(crate) damaged: bool,
-    /// The reason if the kernel has the same or a newer module for every object, so that the build
-    /// is not installed.
+    /// The reason why the build is not installed: for every object, the kernel has the same or a
+    /// newer module. `None` if this is not the case.
     pub(crate) declined: Option<String>,
     /// Whether the source or the headers are newer than the objects. False if there is a record.
     pub(crate) outdated: bool,
@@ -227,7 +228,7 @@ pub(crate) struct Built {
 }
 
 impl Pair {
-    /// Returns all values of the dkms.conf, or `None` if it was not or could not be evaluated.
+    /// Returns all values of the dkms.conf, or `None` if it was not evaluated successfully.
     pub(crate) fn values(&self) -> Option<&Values> {
         self.evaluated.as_ref().map(|evaluated| &evaluated.values)
     }

@@ -33,16 +33,17 @@ impl Facts {
         self.cached.contains(&CacheKey::of(id, &self.arch, inputs, &self.environment))
     }
 
-    /// Returns true if a version of a module is installed for a kernel, or if the kernel's inventory
-    /// lists objects of it.
+    /// Returns true if this version of a module is installed for a kernel, or if the kernel's
+    /// inventory lists objects of this version.
     #[must_use]
     pub(crate) fn is_installed_or_placed(&self, id: &ModuleId, kernel: &KernelRelease) -> bool {
         self.is_installed(id, kernel) || self.pair(id, kernel).is_some_and(|pair| pair.placed)
     }
 
-    /// Marks as copies the kernels in `unowned` that have a `pkgbase` file.
+    /// Marks the kernels in `unowned` that have a `pkgbase` file as copies.
     ///
-    /// No package owns the kernels in `unowned`. Those without a `pkgbase` file were built by hand.
+    /// `unowned` are the kernels that no package owns. Those without a `pkgbase` file were built by
+    /// hand.
     pub fn mark_copies<'a>(&mut self, unowned: impl Iterator<Item = &'a KernelRelease>) {
         for release in unowned {
             if let Some(about) = self.kernels.get_mut(release) {
@@ -59,7 +60,7 @@ impl Facts {
         self.modules.iter().filter(move |(id, _)| id.name == *name)
     }
 
-    /// Returns the version of each module to build, ignoring the versions in `gone`.
+    /// Returns, for each module, the version to build. Ignores the versions in `gone`.
     ///
     /// That is the newest version whose source is present, or else the newest with a kept copy that
     /// [can be used](Self::has_usable_source).
@@ -71,7 +72,8 @@ impl Facts {
         self.newest(self.modules.iter().filter(there))
     }
 
-    /// Returns the preferred registered version of each module, ignoring the versions in `gone`.
+    /// Returns, for each module, the preferred version of those that have been added. Ignores the
+    /// versions in `gone`.
     ///
     /// That is the newest version whose source is present, or else the newest with a kept copy that
     /// [can be used](Self::has_usable_source).
@@ -83,15 +85,16 @@ impl Facts {
         self.newest(self.modules.iter().filter(known))
     }
 
-    /// Returns true if the source of a module is present, or if it is kept and can be used instead.
+    /// Returns true if the source of a module is present, or if a kept copy can be used instead.
     ///
-    /// A kept copy serves only a version that is installed for a kernel, and only as long as no
-    /// source of another version is present. After a rollback of `/usr`, the copy may be of a
-    /// version that was rolled back.
+    /// A kept copy can be used only if its version is installed for a kernel, and only as long as
+    /// the source of no other version is present. After a rollback of `/usr`, the copy may belong
+    /// to a version that was rolled back.
     ///
-    /// If pacman was interrupted between two versions, the copy of the old one serves for all
-    /// kernels, even if a part of the new one is present. The kernel for which the old version was
-    /// installed may have been upgraded in the same transaction.
+    /// If pacman was interrupted between two versions, the copy of the old version can be used even
+    /// if the old version is installed for no kernel, and even if a part of the new version is
+    /// present. The same transaction may have upgraded the kernel for which the old version was
+    /// installed.
     pub(crate) fn has_usable_source(&self, id: &ModuleId, module: &ModuleFacts) -> bool {
         let other_is =
             |is: &dyn Fn(&ModuleFacts) -> bool| self.versions(&id.name).any(|(_, it)| is(it));
@@ -155,8 +158,8 @@ impl Facts {
         self.modules.get(id)?.pairs.get(kernel)
     }
 
-    /// Returns the facts about a module's dkms.conf for a kernel, or `None` if it was not or could
-    /// not be evaluated.
+    /// Returns the facts about a module's dkms.conf for a kernel, or `None` if it was not evaluated
+    /// successfully.
     #[must_use]
     pub(crate) fn conf(&self, id: &ModuleId, kernel: &KernelRelease) -> Option<&ConfFacts> {
         self.pair(id, kernel)?.conf.as_ref()?.as_ref().ok()
@@ -178,7 +181,7 @@ impl Facts {
         transactions::concerned(changes, &self.transactions).kernels
     }
 
-    /// Returns true if it is certain that no such kernel is installed.
+    /// Returns true if it is certain that no kernel with this release is installed.
     #[must_use]
     pub(crate) fn is_gone(&self, kernel: &KernelRelease) -> bool {
         self.kernels_known && !self.is_alive(kernel) && !self.kernel_links.contains(kernel)
@@ -191,15 +194,14 @@ impl Facts {
     }
 
     /// Returns true if a version of the module is built for the kernel but not installed, because
-    /// the kernel has the same or a newer one.
+    /// the kernel itself has the same or a newer module.
     #[must_use]
     pub(crate) fn is_declined(&self, name: &ModuleName, kernel: &KernelRelease) -> bool {
         let declined = |id| self.built(id, kernel).is_some_and(|built| built.declined.is_some());
         self.versions(name).any(|(id, _)| declined(id))
     }
 
-    /// Returns the names of the modules that should be installed for a kernel and are not, whatever
-    /// the reason.
+    /// Returns the names of the modules that should be installed for a kernel but are not.
     ///
     /// Omits modules with AUTOINSTALL=no, modules that BUILD_EXCLUSIVE_* excludes, and modules that
     /// the kernel ships in the same or a newer version.
@@ -222,10 +224,10 @@ impl Facts {
     }
 
     /// Returns the names of a module's objects for a kernel, as modprobe compares them: with `_`
-    /// for `-`.
+    /// instead of `-`.
     ///
-    /// They are those in the kernel's directory, those of the build, and those that the dkms.conf
-    /// names.
+    /// These are the objects in the kernel's directory, the objects of the build, and the objects
+    /// that the dkms.conf names.
     #[must_use]
     pub(crate) fn objects(&self, id: &ModuleId, kernel: &KernelRelease) -> BTreeSet<String> {
         let placed = self.kernels.get(kernel).into_iter().flat_map(|it| it.inventory.of(id));
@@ -238,8 +240,8 @@ impl Facts {
         files.chain(named).map(|name| name.replace('-', "_")).collect()
     }
 
-    /// Returns the fingerprint of the inputs of an existing build. Attempts to install the build
-    /// are counted under it.
+    /// Returns the fingerprint of an existing build's inputs. Attempts to install the build are
+    /// counted under this fingerprint.
     #[must_use]
     pub(crate) fn built_inputs(&self, id: &ModuleId, kernel: &KernelRelease) -> Digest {
         let record = self.built(id, kernel).and_then(|built| built.record.as_ref());

@@ -7,11 +7,11 @@ use crate::conf::{ConfRequest, Confs, Values};
 use crate::machine::{Kernel, Kernels, Machine, running_release};
 use crate::names::{BadName, ModuleId};
 
-/// Returns the module of each directory in the source tree that `dirs` names.
+/// Returns the module in each of the directories `dirs` of the source tree.
 ///
-/// If PACKAGE_NAME and PACKAGE_VERSION, joined by a dash, are the name of the directory, they are
-/// the module's name and version. Otherwise, the version starts after the last dash. Evaluates the
-/// dkms.conf only if the name of the directory is ambiguous.
+/// Evaluates the dkms.conf only if the name of the directory is ambiguous. If PACKAGE_NAME and
+/// PACKAGE_VERSION joined by a dash are the directory's name, they are the module's name and
+/// version. In all other cases, the version starts after the last dash.
 #[must_use]
 pub fn modules_of_sources(
     machine: &Machine,
@@ -37,8 +37,8 @@ pub(super) fn modules_with(
     dirs.iter().map(|dir| (dir.clone(), module(dir))).collect()
 }
 
-/// Evaluates the confs of the sources in `places`, each given as the name and the path of its
-/// directory. Returns the modules whose confs set a name and version that fit the directory's name.
+/// Evaluates the confs of the sources in `places`, a list of directory names and paths. Returns, by
+/// directory name, the modules whose confs set a name and version that fit that name.
 fn named_by_confs(
     machine: &Machine,
     confs: &Confs<'_>,
@@ -64,15 +64,15 @@ fn named_by_confs(
     named.collect()
 }
 
-/// Returns the module that a dkms.conf with `values` names, if its name and version fit the name of
-/// its directory.
+/// Returns the module that a dkms.conf with `values` names, or `None` if the module's name and
+/// version do not fit `dir`, the name of the source directory.
 pub(crate) fn named(dir: &str, values: &Values) -> Option<ModuleId> {
     let (name, version) = (values.text("PACKAGE_NAME", 0)?, values.text("PACKAGE_VERSION", 0)?);
     ModuleId::named(dir, name, version)
 }
 
-/// Returns the module that the dkms.conf in `source` names, or `None` if its name and version do not
-/// fit `dir`. `source` is a copy of the directory with the name `dir` in the source tree.
+/// Returns the module that the dkms.conf in `source` names, or `None` if the module's name and
+/// version do not fit `dir`. `source` is a copy of the directory `dir` of the source tree.
 pub(crate) fn named_by_conf(machine: &Machine, dir: &str, source: &Path) -> Option<ModuleId> {
     let places = [(dir.to_owned(), source.to_owned())];
     named_by_confs(machine, &Confs::new(machine), &places).remove(dir)

@@ -26,14 +26,14 @@ use crate::os::symlinks;
 pub struct Scope {
     /// The kernels to examine in depth, which need not exist. `None` means all existing kernels.
     pub kernels: Option<BTreeSet<KernelRelease>>,
-    /// The changes of a transaction. If set and if no source is concerned, only the kernels that
-    /// these changes, pending work and recorded transactions concern are examined in depth.
+    /// The changes of a transaction. If set, [`read`] combines them with pending work and recorded
+    /// transactions. If the combination concerns no source, only its kernels are examined in depth.
     pub changed: Option<Subjects>,
     /// The modules whose dkms.conf is evaluated if necessary. `None` means all modules.
     ///
-    /// For other modules, the values come from their build records, if those are still valid.
+    /// The values of other modules come from their build records, if the records are still valid.
     pub modules: Option<BTreeSet<ModuleId>>,
-    /// Whether to skip what only builds need: evaluating dkms.conf files and hashing.
+    /// Whether to skip the steps that only builds need: evaluating dkms.conf files and hashing.
     pub shallow: bool,
     /// The module to import, if any.
     pub import: Option<Import>,
@@ -41,7 +41,7 @@ pub struct Scope {
     pub own: Option<OwnTransaction>,
     /// Whether to assume that headers in a kernel's own directory belong to a package.
     ///
-    /// Package managers never write into existing files. They replace files, which changes the
+    /// Package managers replace files instead of writing into them. Replacing a file changes its
     /// directory, so it is enough to check directories.
     pub trusts_packages: bool,
 }
@@ -66,11 +66,10 @@ impl Scope {
     }
 }
 
-/// Reads the facts about a machine that are within `scope`. Changes nothing except the stored
-/// digests.
+/// Reads the facts about a machine, limited to `scope`. Changes nothing except the stored digests.
 ///
-/// If something cannot be read, the failure is recorded for its module or in [`Facts::problems`],
-/// and everything else is still read.
+/// If something cannot be read, the failure is recorded for the module concerned or in
+/// [`Facts::problems`], and everything else is still read.
 #[must_use]
 pub fn read(machine: &Machine, scope: &Scope) -> Facts {
     let started = SystemTime::now();
@@ -140,8 +139,8 @@ pub fn read(machine: &Machine, scope: &Scope) -> Facts {
     }
 }
 
-/// Reads the attempts at pending work, except those of builds that failed because of programs that
-/// have changed since.
+/// Reads the attempts at pending work. Omits the attempts at a build if its failure may depend on a
+/// program that has changed since.
 fn attempts(machine: &Machine) -> BTreeMap<PendingWork, Attempts> {
     let mut attempts = PendingList::of(&machine.trees).attempts();
     attempts.retain(|work, _| {
@@ -159,8 +158,8 @@ struct Survey<'a> {
     confs: Confs<'a>,
     /// The resolved target directory of each module's source link.
     linked: BTreeMap<ModuleId, PathBuf>,
-    /// The digest of each module's source without the changes made by its scripts, computed on first
-    /// use; `None` if the source cannot be read.
+    /// The digest of each module's source, without the changes that the module's scripts made.
+    /// Computed on first use; `None` if the source cannot be read.
     sources: BTreeMap<ModuleId, Option<Digest>>,
     /// The files that scripts have written into the sources, by the names of the source
     /// directories.
@@ -175,7 +174,8 @@ struct Survey<'a> {
     kernel_links: BTreeSet<KernelRelease>,
     /// The inventory of each kernel, with the present conditions of the objects.
     inventories: BTreeMap<KernelRelease, Inventory>,
-    /// The inventory of each kernel as it was read.
+    /// The inventory of each kernel as it was read, before its objects were compared with the
+    /// files.
     recorded: BTreeMap<KernelRelease, Inventory>,
     problems: Vec<String>,
 }
@@ -229,7 +229,7 @@ impl Survey<'_> {
             .collect()
     }
 
-    /// Returns the target of the link `build` of a kernel if it does not exist.
+    /// Returns the target of a kernel's `build` link, if the link leads nowhere.
     fn dangling_headers(&self, kernel: &Kernel) -> Option<PathBuf> {
         let given = self.machine.options.kernel_source.is_some();
         let link = kernel.dir.join("build");
@@ -257,7 +257,7 @@ impl Survey<'_> {
         self.digests.look_ahead(&kernels, &sources);
     }
 
-    /// Returns true if modules can be built for `kernel`, which requires its identity.
+    /// Returns true if the identity of `kernel` is needed, because modules can be built for it.
     fn needs_identity(&self, kernel: &Kernel) -> bool {
         self.scope.covers(&kernel.release) && kernel.headers.is_some()
     }

@@ -1,4 +1,5 @@
-//! Judges the recorded transactions: what has arrived and departed, and what is still under way.
+//! Determines which sources and kernels the recorded transactions have installed and removed, and
+//! which changes are still incomplete.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,8 +11,7 @@ use crate::machine::{Machine, Target, Transaction, Trees};
 use crate::names::KernelRelease;
 use crate::os::stat::FileStamp;
 
-/// Sources, by the names of their directories in the source tree, and kernels. A kernel's headers
-/// count as part of it.
+/// A set of sources and kernels. A kernel's headers count as part of the kernel.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Subjects {
     /// The names (`name-version`) of directories in the source tree.
@@ -23,9 +23,9 @@ pub struct Subjects {
 /// The progress of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// Everything that was to arrive and depart has done so.
+    /// Everything that was to arrive has arrived, and everything that was to depart has departed.
     Completed,
-    /// pacman ended before everything had arrived.
+    /// pacman ended before everything had arrived and departed.
     Interrupted,
     /// pacman is still running, or may be.
     Running {
@@ -40,9 +40,9 @@ pub(crate) struct TransactionFacts {
     pub(crate) stage: Stage,
     /// The kernels and sources whose files have all been installed.
     pub(crate) arrived: Subjects,
-    /// Everything that was to arrive and has not, or only in part.
+    /// Everything that was to arrive, but has arrived only in part or not at all.
     pub(crate) lacking: Subjects,
-    /// Everything that was to depart and has done so, or exists again.
+    /// Everything that was to depart and either has departed or exists, still or again.
     pub(crate) departed: Subjects,
     /// Everything that was to depart and is missing, but may come back when pacman completes an
     /// upgrade.
@@ -127,11 +127,12 @@ pub(super) fn concerned<'a>(
     all
 }
 
-/// Reads the journals and judges their transactions. `own` is the transaction of this hook, if any.
+/// Reads the journals and returns the facts about their transactions. `own` is the transaction of
+/// this hook, if any.
 pub(super) fn read(machine: &Machine, own: Option<&OwnTransaction>) -> Vec<TransactionFacts> {
     let trees = &machine.trees;
     let journals = Journal::read_all(trees);
-    // Paths that this transaction has removed can no longer arrive.
+    // Paths that the hook's own transaction has removed can no longer arrive.
     let completed = own.filter(|own| own.is_completed);
     let ours =
         journals.iter().find(|it| completed.is_some_and(|own| own.transaction == it.transaction));
@@ -141,8 +142,8 @@ pub(super) fn read(machine: &Machine, own: Option<&OwnTransaction>) -> Vec<Trans
     journals.into_iter().map(judge).collect()
 }
 
-/// Returns the process ID of pacman if a recorded transaction is running and pacman does not wait for
-/// this process. Returns `None` otherwise.
+/// Returns pacman's process ID if a recorded transaction is running and does not wait for this
+/// process. Otherwise returns `None`.
 #[must_use]
 pub fn running_pacman(machine: &Machine) -> Option<u32> {
     let foreign = Stage::Running { waits_for_us: false };
@@ -201,12 +202,12 @@ impl TransactionFacts {
         PendingWork::Transaction { sources, kernels }
     }
 
-    /// Moves what has not verifiably arrived to `lacking`, and what has not verifiably departed to
-    /// `held`.
+    /// Moves to `lacking` the subjects that have not provably arrived, and to `held` those that are
+    /// missing but have not provably departed.
     ///
     /// `removed` are the paths that a later transaction has removed.
     ///
-    /// As long as anything is to arrive, every departure may belong to an unfinished upgrade. An
+    /// Until everything has arrived, every departure may belong to an unfinished upgrade. An
     /// unreadable database proves nothing.
     fn keep_proved(&mut self, trees: &Trees, removed: &BTreeSet<String>) {
         let Journal { transaction, arriving, departing, .. } = &self.journal;
@@ -223,8 +224,8 @@ impl TransactionFacts {
         self.arrived.remove(&self.lacking);
         self.arrived.remove(&Subjects::of(removed.into_iter()));
         let everything_arrived = self.lacking.is_empty();
-        // If anything arrives, the package may have been upgraded, and its new version is in the
-        // database.
+        // If anything was to arrive, the package may have been upgraded. The database then contains
+        // its new version.
         let is_removed =
             |package: &String| !arriving.is_empty() || transaction.has_removed(trees, package);
         let has_departed = |path: &String, about: &JournalPath| {

@@ -81,9 +81,9 @@ impl<'a> BuiltModule<'a> {
         objects
     }
 
-    /// Returns the inventory of the kernel. If it lists no object of this module, although the
-    /// module is installed, dkms or an older alpm-dkms has installed it. The inventory that is
-    /// returned then lists the objects of the build.
+    /// Returns the inventory of the kernel. If the module is installed but the inventory lists none
+    /// of its objects, dkms or an older alpm-dkms has installed the module. In this case, the
+    /// returned inventory lists the objects of the build.
     pub(crate) fn inventory(&self) -> Inventory {
         let mut inventory = Inventory::read(&self.machine.trees, self.kernel);
         self.assume(&mut inventory);
@@ -98,7 +98,7 @@ impl<'a> BuiltModule<'a> {
         }
     }
 
-    /// Returns the entry of the inventory for one of the objects.
+    /// Returns the inventory entry for `object`.
     pub(crate) fn entry(&self, object: &BuiltObject) -> Placed {
         let signer = self.record().and_then(|record| record.signing);
         Placed::intended(self.id, &self.machine.arch, object, signer)
@@ -116,9 +116,8 @@ impl<'a> BuiltModule<'a> {
         })
     }
 
-    /// Applies `change` to the record, and writes the record if it then differs. Does nothing if
-    /// there is no record. The record is synced at the end of the run, before the work is no longer
-    /// pending.
+    /// Applies `change` to the record, and writes the record if it has changed. Does nothing if
+    /// there is no record. The run syncs the record at its end, before it clears the pending work.
     ///
     /// # Errors
     /// [`FileError`] if the record cannot be written.

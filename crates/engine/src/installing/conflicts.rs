@@ -36,15 +36,16 @@ pub(crate) enum Choice {
 pub(crate) struct Refused {
     /// The object and the reason.
     pub(crate) object: RefusedObject,
-    /// Whether the existing object belongs to another module or version of dkms, not to the kernel.
+    /// Whether the existing object belongs to another dkms module or to another version of the
+    /// module, and not to the kernel.
     pub(crate) by_dkms: bool,
 }
 
 /// Returns the built objects of `new`, each with the way in which it is installed.
 ///
-/// dkms compares each object with the first file that it finds with the same name. This function
-/// compares it with the file that modprobe would load. It ignores all files that alpm-dkms
-/// installed. If the command line names `new`, it ignores only the files of `new` itself.
+/// dkms compares each object with the first file of the same name that it finds. This function
+/// compares each object with the file that modprobe would load, and ignores all files that
+/// alpm-dkms installed. If the command line names `new`, it ignores only the files of `new` itself.
 ///
 /// `obsolete_by` is the value of OBSOLETE_BY.
 pub(crate) fn choose(
@@ -120,14 +121,14 @@ impl Chooser<'_> {
         }
     }
 
-    /// Returns the choice for an object in whose place alpm-dkms has placed `top`.
+    /// Returns the choice for an object at whose path alpm-dkms has placed `top`.
     fn beside_listed(&self, object: &BuiltObject, top: &Placed) -> Choice {
         let BuiltModule { machine, id, kernel, .. } = *self.new;
         let dir = self.inventory.dir();
         let is_forced = machine.options.force_install;
         // A transaction may install an older version, since pacman can downgrade packages.
         let is_named = machine.options.module.as_ref() == Some(id);
-        // A module whose source has departed waits for its replacement.
+        // An installed module whose source has been removed is waiting to be replaced.
         let is_wanted = || machine.trees.source.join(top.module.source_dir()).exists();
         if is_named && top.module != *id && !self.ignores_version && is_wanted() {
             let file = dir.join(&top.path);
@@ -154,7 +155,7 @@ impl Chooser<'_> {
         }
     }
 
-    /// Returns the choice for an object in whose place alpm-dkms has placed nothing.
+    /// Returns the choice for an object at whose path alpm-dkms has placed nothing.
     fn beside_unlisted(&self, object: &BuiltObject) -> Choice {
         let BuiltModule { machine, .. } = *self.new;
         let path = object.path();
@@ -186,9 +187,9 @@ impl Chooser<'_> {
         })
     }
 
-    /// Returns the reason if the existing file `there` prevents the installation of `object`;
-    /// `None` if it does not. `owner` is the installed module to which the file belongs; `None` if
-    /// it belongs to the kernel.
+    /// Returns the reason why the existing file `there` prevents the installation of `object`, or
+    /// `None` if the file does not prevent it. `owner` is the installed module to which the file
+    /// belongs, or `None` if the file belongs to the kernel.
     fn refusal(
         &self,
         there: &Path,

@@ -92,7 +92,7 @@ pub(crate) fn depmod(machine: &Machine, kernel: &KernelRelease) -> Result<(), Fa
 }
 
 /// Creates a temporary root directory in which depmod finds the install tree. Returns `None` if
-/// depmod finds the install tree without it.
+/// depmod needs no such directory.
 fn temporary_root(trees: &Trees) -> io::Result<Option<TempDir>> {
     let real = trees.install.canonicalize()?;
     let is_it = |usual: &str| trees.root.join(usual).canonicalize().is_ok_and(|it| it == real);
@@ -115,7 +115,7 @@ fn required_space(dir: &Path) -> u64 {
     sizes.map(|file| file.len()).sum::<u64>() + 64 * 1024
 }
 
-/// Returns a transient failure, since the machine causes it and not a module.
+/// Returns a transient failure, since its cause is the machine and not a module.
 fn failed(message: String) -> Failure {
     Failure::transient(6, message)
 }

@@ -30,8 +30,8 @@ pub(crate) fn load_for_devices(machine: &Machine) {
 }
 
 /// Loads the modules that are listed in modules-load.d(5), by restarting the service that loads
-/// them. After a module that it could not load, this service has failed, and try-restart would do
-/// nothing (systemctl(1)).
+/// them. The service counts as failed if it could not load a module before, and try-restart would
+/// then do nothing (systemctl(1)).
 pub(crate) fn load_listed(machine: &Machine) {
     let service = "systemd-modules-load.service";
     if machine.trees.root.join("lib/systemd/system").join(service).is_file() {

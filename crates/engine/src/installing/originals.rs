@@ -8,8 +8,9 @@ use crate::names::{KernelRelease, ModuleId};
 use crate::os::durable::{self, FileError};
 use crate::os::symlinks;
 
-/// Moves the original modules that dkms archived for a module back to the kernel's directory. They
-/// can stay there, since depmod prefers the objects that alpm-dkms places.
+/// Moves the kernel's original modules, which dkms moved aside when it installed the module `id`,
+/// back to the kernel's directory. The original modules can stay there, since depmod prefers the
+/// objects that alpm-dkms places.
 pub(crate) fn restore_originals(
     machine: &Machine,
     id: &ModuleId,

@@ -23,9 +23,9 @@ use crate::os::symlinks;
 /// The exit code of dkms if an object cannot be placed (dkms-behaviour 5.2).
 const NOT_COPIED: u8 = 6;
 
-/// Places the chosen objects of the module `new`, and removes the other objects that its versions
-/// have in the kernel's directory. Returns the paths of those that stay because they have been
-/// changed. Runs no scripts; the caller does.
+/// Places the chosen objects of the module `new` in the kernel's directory, and removes all other
+/// objects of any version of the module from it. Keeps objects that have been changed, and returns
+/// their paths. Runs no scripts; the caller does.
 ///
 /// # Errors
 /// [`Failure`] if an object was built for another kernel or cannot be placed. The previous objects
@@ -76,8 +76,8 @@ pub(crate) fn place(
         inventory.write()?;
         return Err(failed(why.into()));
     }
-    // The run syncs all directories at its end. Before old objects are removed, the new ones must be
-    // on disk.
+    // The run syncs all directories at its end. But the new objects must be on disk before old ones
+    // are removed.
     // Mutants: without the condition, more is synced than necessary.
     if !replaced.is_empty() {
         for directory in locations(&dir, &objects) {
@@ -91,24 +91,26 @@ pub(crate) fn place(
     let changed = uninstall::remove_files(machine, kernel, inventory, &replaced)?;
     for path in objects.iter().flat_map(|object| other_compressions(&object.path())) {
         let file = dir.join(path);
-        // depmod would choose between the object and this file.
+        // depmod could otherwise choose this file instead of the object.
         if file.is_file() && !changed.contains(&file) && owner_of(trees, &file).is_none() {
             durable::remove_file_if_there(&file)?;
         }
     }
     objects.iter().for_each(|object| inventory.mark_placed(trees, id, &object.path()));
-    // The objects are in place and listed, so a full disk only makes the next run compare them.
+    // The objects are already in place and listed. If this write fails, for example because the
+    // disk is full, the next run merely compares the objects.
     if let Err(error) = inventory.write() {
         log::warn!("{error}");
     }
     Ok(changed)
 }
 
-/// Places the object `below`, which the object of another module has replaced. The caller writes
+/// Places `below` again, an object that another module's object had replaced. The caller must write
 /// the inventory.
 ///
 /// # Errors
-/// [`Failure`] if the build of the module no longer contains the object, or if it cannot be placed.
+/// [`Failure`] if the module's build no longer contains the object, or if the object cannot be
+/// placed.
 pub(super) fn place_again(
     machine: &Machine,
     kernel: &KernelRelease,
@@ -129,14 +131,13 @@ pub(super) fn place_again(
     Ok(())
 }
 
-/// Returns true if the object is in the kernel's directory after the installation, or is listed
+/// Returns true if, after the installation, the object is in the kernel's directory or is listed
 /// below another object.
 fn stays(choice: &Choice) -> bool {
     !matches!(choice, Choice::Refuse(_))
 }
 
-/// Returns true if `object` is installed at the same path as `placed`, apart from the suffix of the
-/// compression.
+/// Returns true if `object` has the same path as `placed`, apart from the compression suffix.
 fn is_place_of(placed: &Placed, object: &BuiltObject) -> bool {
     slot(&placed.path) == slot(&object.path())
 }
@@ -147,7 +148,7 @@ struct Staged {
     new: PathBuf,
     /// The final path of the object.
     place: PathBuf,
-    /// The temporary name of the replaced object until all new objects are in place.
+    /// The temporary path of the previous object until all new objects are in place.
     old: PathBuf,
 }
 
@@ -169,7 +170,7 @@ impl Staged {
         match fs::hard_link(&self.place, &self.old) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            // A directory cannot be linked, and stays where it is.
+            // A directory cannot be hard-linked, and stays where it is.
             Err(_) if self.place.is_dir() => {}
             // Not every file system has hard links.
             Err(_) => fs::rename(&self.place, &self.old).map_err(failed())?,
@@ -251,8 +252,8 @@ fn stage(new: &BuiltModule<'_>, objects: &[&BuiltObject]) -> Result<Vec<Staged>,
     Ok(staged)
 }
 
-/// Checks that the object `file` was built for the kernel. Reads the object only if the record of
-/// the build does not name its kernel.
+/// Checks that the object `file` was built for the kernel. Reads the file only if the record of the
+/// build does not name the object's kernel.
 fn check_vermagic(new: &BuiltModule<'_>, object: &BuiltObject, file: &Path) -> Result<(), Failure> {
     let BuiltModule { machine, id, kernel, .. } = *new;
     let found = object.built_for.clone().or_else(|| {

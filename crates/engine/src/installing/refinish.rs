@@ -1,5 +1,5 @@
-//! Recompresses stored objects or signs them again, without another build, when the compression of
-//! the kernel or the signing key has changed.
+//! Recompresses stored objects or signs them again, without a rebuild, when the kernel's
+//! compression or the signing key has changed.
 
 use std::fs;
 use std::path::Path;
@@ -17,8 +17,8 @@ use crate::signing;
 /// if the signing key has changed.
 ///
 /// Does nothing if the module has no record or the kernel is not installed. Writes the new files
-/// first, then the record, and removes the old files last: a crash can leave superfluous files, but
-/// no missing ones.
+/// first, then the record, and removes the old files last, so that a crash can leave superfluous
+/// files but cannot lose any.
 ///
 /// # Errors
 /// [`Failure`] if an object cannot be read or stored.

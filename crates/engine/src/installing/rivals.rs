@@ -9,8 +9,8 @@ use walkdir::WalkDir;
 use crate::dkms_tree::{Inventory, other_compressions, slot};
 use crate::objects::ObjectName;
 
-/// The files that list the objects of a kernel. The first one lists those of the kernel itself,
-/// without their compression. depmod writes the second one.
+/// The files that list the objects of a kernel. `modules.order` lists the kernel's own objects,
+/// without compression suffixes. depmod writes `modules.dep`.
 const LISTS: [&str; 2] = ["modules.order", "modules.dep"];
 
 /// The entries of a kernel's directory that contain its headers.
@@ -18,10 +18,10 @@ const HEADERS: [&str; 2] = ["build", "source"];
 
 /// Returns the files that compete with the objects `names`, by module name.
 ///
-/// They are files in the kernel's directory with the same module name, except those that alpm-dkms
-/// has placed and those in the `places` of the objects. If several have the same name, only the one
-/// that modprobe would load is returned. The kernel's own objects are looked up in its lists, since
-/// it has some 6,000.
+/// A rival is a file in the kernel's directory with the module name of one of the objects. Files
+/// that alpm-dkms has placed, and files at the `places` of the objects, are no rivals. If several
+/// rivals have the same name, returns only the one that modprobe would load. Looks up the kernel's
+/// own objects in the lists instead of the directory, since a kernel has some 6,000.
 pub(super) fn rivals(
     inventory: &Inventory,
     names: &BTreeSet<String>,
@@ -53,7 +53,7 @@ struct Rivals<'a> {
     inventory: &'a Inventory,
     names: &'a BTreeSet<String>,
     places: &'a [String],
-    /// The best file of each name, with its rank.
+    /// For each module name, the file with the lowest rank.
     found: BTreeMap<String, (u8, String)>,
 }
 
@@ -83,7 +83,7 @@ impl Rivals<'_> {
         }
     }
 
-    /// Returns the module name of the object at `path` if it is one of the names.
+    /// Returns the module name of the object at `path`, or `None` if `names` does not contain it.
     fn name(&self, path: &str) -> Option<String> {
         let name = ObjectName::parse(path.rsplit('/').next()?)?.module;
         self.names.contains(&name).then_some(name)
@@ -118,8 +118,9 @@ mod tests {
         assert!(rank(first) < rank(second));
     }
 
-    /// Returns the rivals of the objects `names` that are placed in `updates/dkms`. Their paths are
-    /// relative to the kernel's directory, which contains `files`.
+    /// Returns the rivals of the objects `names`, with paths relative to the kernel's directory.
+    /// The directory contains `files`, the inventory lists `listed`, and the place of `a` is in
+    /// `updates/dkms`.
     fn rivals_of(names: &[&str], files: &[(&str, &str)], listed: &[&str]) -> Vec<String> {
         let root = tempfile::tempdir().unwrap();
         let trees = Trees::under(root.path());

@@ -8,12 +8,13 @@ use crate::dkms_tree::Inventory;
 use crate::machine::{Machine, ModuleIndex, module_of};
 use crate::names::{KernelRelease, ModuleId};
 
-/// The directories of depmod's configuration. A file hides those of the same name in later
+/// The directories of depmod's configuration. A file hides the files of the same name in later
 /// directories (depmod.d(5)).
 pub(super) const SETTINGS: [&str; 5] =
     ["etc/depmod.d", "run/depmod.d", "usr/local/lib/depmod.d", "usr/lib/depmod.d", "lib/depmod.d"];
 
-/// Warns of each installed object that modprobe does not load for `kernel`. depmod must have run.
+/// Warns of each installed object that modprobe does not load for `kernel`. The caller must run
+/// depmod first.
 pub(crate) fn warn_of_shadowed(machine: &Machine, kernel: &KernelRelease) {
     if machine.depmod {
         let inventory = Inventory::read(&machine.trees, kernel);
@@ -23,8 +24,8 @@ pub(crate) fn warn_of_shadowed(machine: &Machine, kernel: &KernelRelease) {
     }
 }
 
-/// Returns a message for each object in `inventory` that modprobe does not load for `kernel`, and the
-/// object's module.
+/// Returns the module and a message for each object in `inventory` that modprobe does not load for
+/// `kernel`.
 pub(crate) fn shadowed_objects(
     machine: &Machine,
     kernel: &KernelRelease,
@@ -53,10 +54,10 @@ pub(crate) fn shadowed_objects(
     shadowed
 }
 
-/// Returns the line of depmod's configuration that makes modprobe load the object `loaded`, and its
-/// file. Returns `None` if no line mentions the object's directory.
+/// Returns the file and the line of depmod's configuration that make modprobe load the object
+/// `loaded`. Returns `None` if no line mentions the object's directory.
 ///
-/// An `override` line of the module decides before any `search` line.
+/// An `override` line for the module takes precedence over all `search` lines.
 fn deciding_setting(root: &Path, loaded: &str) -> Option<(PathBuf, String)> {
     let name = module_of(loaded)?;
     let parent = Path::new(loaded).parent()?;

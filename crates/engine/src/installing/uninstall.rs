@@ -14,9 +14,9 @@ use crate::names::{Arch, KernelRelease, ModuleId};
 use crate::os::durable::{self, FileError};
 use crate::os::symlinks;
 
-/// Removes the objects of a module from a kernel's directory. If they had replaced objects of other
-/// modules, places those again. Keeps files that have been replaced by others, and returns their
-/// paths.
+/// Removes the objects of a module from a kernel's directory, and places again the objects of other
+/// modules that the removed objects had replaced. A file that has been replaced since the
+/// installation is kept. Returns the paths of the kept files.
 pub(crate) fn uninstall(built: &BuiltModule<'_>) -> Result<Vec<PathBuf>, Failure> {
     let BuiltModule { machine, id, kernel, .. } = *built;
     let foreign = remove_objects(built)?;
@@ -43,9 +43,9 @@ fn remove_objects(built: &BuiltModule<'_>) -> Result<Vec<PathBuf>, Failure> {
     Ok(foreign)
 }
 
-/// Removes the files of objects that the inventory no longer lists. Places again the objects that
-/// the removed ones had replaced. Keeps files that have been replaced by others, and returns their
-/// paths. The caller writes the inventory.
+/// Removes the files of `objects`, which the inventory no longer lists, and places again the
+/// objects that the removed ones had replaced. A file that has been replaced since the installation
+/// is kept. Returns the paths of the kept files. The caller must write the inventory.
 pub(super) fn remove_files(
     machine: &Machine,
     kernel: &KernelRelease,
@@ -66,8 +66,8 @@ pub(super) fn remove_files(
         object.examine(machine, kernel, &dir);
         let file = dir.join(&object.path);
         let tree = symlinks::text_for(&trees.root, &trees.module(&object.module.name));
-        // If an object was never placed, that of another version may still be in its place. The
-        // directory of a removed kernel contains nothing to keep, except for files of packages.
+        // If an object was never placed, the object of another version may still be at its path. In
+        // the directory of a removed kernel, only files of packages are kept.
         let is_foreign = matches!(object.condition, Condition::Other | Condition::Intended)
             && file.exists()
             && !points_below(&file, &tree)
@@ -141,8 +141,8 @@ pub(crate) fn unbuild(
 
 /// Removes a module from the dkms tree.
 ///
-/// The module must have no builds. `kernels` are the kernels for which a failed build may be
-/// recorded.
+/// The caller must delete the module's builds first. `kernels` are the kernels for which a failed
+/// build may be recorded.
 pub(crate) fn deregister(
     machine: &Machine,
     id: &ModuleId,
@@ -178,8 +178,8 @@ fn remove_dangling_links(module: &Path, arch: &Arch) -> Result<(), FileError> {
     Ok(())
 }
 
-/// Removes the directory of a removed kernel. If the directory contains a file that is neither
-/// depmod's nor ours, returns the first such file and removes nothing.
+/// Removes the directory of a removed kernel. If the directory contains any file except those of
+/// depmod and alpm-dkms, returns the first such file and removes nothing.
 pub(crate) fn sweep(
     machine: &Machine,
     kernel: &KernelRelease,

@@ -38,7 +38,7 @@ impl ConfText {
     }
 
     /// Returns the number of the line that sets the element of `directive` at `index`. Falls back
-    /// to the line that sets the whole array. Returns `None` if there is neither.
+    /// to the line that sets the whole array. Returns `None` if there is no such line.
     pub(super) fn line_of(&self, directive: &str, index: usize) -> Option<usize> {
         let named = || self.assignments.iter().filter(|it| it.name == directive);
         let exact = named().find(|it| it.index == Some(index));
@@ -79,7 +79,7 @@ fn assignments(text: &str) -> Vec<Assignment> {
             _ if starts_command => {
                 let (word, lines) = word(&mut rest);
                 let assigned = assigned(&word, line);
-                // As in `A=1 B=2`, an assignment can follow another.
+                // An assignment can follow another one, as in `A=1 B=2`.
                 starts_command = assigned.is_some() || BEFORE_COMMANDS.contains(&word.as_str());
                 found.extend(assigned);
                 line += lines;

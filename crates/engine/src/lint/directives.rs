@@ -21,7 +21,7 @@ const SCALARS: [&str; 12] = [
     "OBSOLETE_BY",
 ];
 
-/// The directives whose elements apply to the record (BUILT_MODULE_NAME) with the same index.
+/// The directives whose elements apply to the BUILT_MODULE_NAME with the same index.
 const FOR_RECORDS: [&str; 6] = [
     "STRIP",
     "BUILD_EXCLUSIVE_KERNEL",
@@ -86,7 +86,8 @@ pub(super) fn unknown(source: &Source) -> Vec<Finding> {
     unknown.filter_map(finding).collect()
 }
 
-/// Returns the directive that differs from `name` by only a few letters.
+/// Returns the directive that is most similar to `name`, or `None` if all directives differ from it
+/// by more than a few letters.
 fn nearest(name: &str) -> Option<&'static str> {
     let distance = |known: &str| strsim::damerau_levenshtein(name, known);
     let near = ALL.into_iter().filter(|known| distance(known) <= 1 + known.len() / 8);
@@ -110,7 +111,8 @@ pub(super) fn unused(source: &Source) -> Vec<Finding> {
             }
             "MAKE_MATCH" if !is_set("MAKE", index) => format!("MAKE[{index}] is not set"),
             "PATCH_MATCH" if !is_set("PATCH", index) => format!("PATCH[{index}] is not set"),
-            // dkms reads as many elements as are set (dkms-behaviour 3.3).
+            // dkms counts the elements that are set, and reads that many from index 0 on
+            // (dkms-behaviour 3.3).
             "MAKE" | "PATCH" if index >= values.elements(name).count() => {
                 "dkms reads no element after a gap".to_owned()
             }
@@ -146,7 +148,7 @@ pub(super) fn no_autoinstall(source: &Source) -> Vec<Finding> {
     vec![Finding::new(Severity::Warning, source.in_conf(None), problem.to_owned(), remedy)]
 }
 
-/// Returns the directive and index that a refusal of the engine begins with, such as
+/// Returns the directive and the index at the start of a refusal by the engine, such as
 /// `DEST_MODULE_NAME[1] is used by an earlier entry`.
 fn element(problem: &str) -> (&str, usize) {
     let end = problem.find(|c: char| !c.is_ascii_uppercase() && c != '_');
@@ -155,7 +157,7 @@ fn element(problem: &str) -> (&str, usize) {
     (name, index.and_then(|(index, _)| index.parse().ok()).unwrap_or(0))
 }
 
-/// Splits a message of bash, `FILE: line N: MESSAGE`.
+/// Splits a message of bash, `FILE: line N: MESSAGE`, into the number of the line and the message.
 fn line_and_message(message: &str) -> (Option<usize>, &str) {
     let numbered = message.split_once(": line ").and_then(|(_, rest)| rest.split_once(": "));
     match numbered {

@@ -127,8 +127,8 @@ static CHECK: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(&pattern).ok()
 });
 
-/// Returns the line number and the condition of a check that is followed by `#error`. Ignores
-/// checks within other conditions, except those of include guards.
+/// Returns the line number and the condition of the first check for `limit` that is followed by
+/// `#error`. Ignores checks within other conditions, unless these are include guards.
 fn version_check(text: &str, limit: Limit) -> Option<(usize, String)> {
     let mut open = Vec::new();
     let mut lines = text.lines().map(str::trim).enumerate().peekable();

@@ -12,7 +12,7 @@ use crate::os::paths;
 struct Call {
     /// The directory in which make runs, relative to the source directory.
     dir: PathBuf,
-    /// The names of the variables on its command line, with those that dkms adds.
+    /// The names of the variables that the call sets, including those that dkms adds.
     given: Vec<String>,
 }
 
@@ -36,8 +36,8 @@ pub(super) fn fixed_path(source: &Source) -> Vec<Finding> {
     findings
 }
 
-/// Reports a Makefile that builds for the running kernel or a fixed one because MAKE does not pass
-/// the target kernel, and one without a rule to run when dkms calls it.
+/// Reports a Makefile that builds for the running kernel or a fixed one, because MAKE does not pass
+/// the target kernel. Also reports a Makefile that has no rule to run when dkms calls it.
 pub(super) fn kernel_of_makefile(source: &Source) -> Vec<Finding> {
     if source.is_changed_before_make() {
         return Vec::new();
@@ -89,9 +89,8 @@ fn about(source: &Source, index: usize, makefile: &Makefile, given: &[String]) -
     }
 }
 
-/// Returns the calls of make in the command `text` that run in the source. Calls with `-C` and the
-/// directory of a kernel are not included. `in_dkms_tree` contains the paths of the source in the
-/// dkms tree.
+/// Returns those calls of make in the command `text` that run in the source. Omits calls with `-C`
+/// and the directory of a kernel. `in_dkms_tree` contains the paths of the source in the dkms tree.
 fn calls(text: &str, in_dkms_tree: &[PathBuf]) -> Vec<Call> {
     let inside = |dir: &Path, word: &str| {
         let path = dir.join(word);
@@ -99,7 +98,7 @@ fn calls(text: &str, in_dkms_tree: &[PathBuf]) -> Vec<Call> {
         known.or(path.is_relative().then_some(path.as_path())).and_then(paths::within)
     };
     let mut calls = Vec::new();
-    // `None` if the directory is outside the source.
+    // The current directory, relative to the source directory; `None` if it is outside the source.
     let mut dir = Some(PathBuf::new());
     for (number, command) in text.split(['\n', ';', '&', '|']).enumerate() {
         let mut words = words(command).peekable();
@@ -117,7 +116,7 @@ fn calls(text: &str, in_dkms_tree: &[PathBuf]) -> Vec<Call> {
             Some("make" | "/usr/bin/make") => {}
             _ => continue,
         }
-        // dkms adds the variable only if the whole command begins with "make".
+        // dkms adds KERNELRELEASE only if the whole command begins with "make".
         if number == 0 && text.starts_with("make") {
             given.push("KERNELRELEASE".to_owned());
         }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::source::Source;
 use crate::os::paths;
 
-/// The variables in the environment of make that dkms sets (dkms-behaviour 4.2).
+/// The variables that dkms sets in the environment of make (dkms-behaviour 4.2).
 const FROM_DKMS: [&str; 4] = ["module", "module_version", "kernelver", "arch"];
 
 /// A Makefile of the source.
@@ -15,7 +15,7 @@ pub(super) struct Makefile {
     lines: Vec<Line>,
 }
 
-/// A line of a Makefile, joined with those that continue it, and without a comment.
+/// A line of a Makefile without its comment, joined with the lines that continue it.
 struct Line {
     /// The number of the first of the joined lines, from 1.
     number: usize,
@@ -41,7 +41,8 @@ pub(super) enum Origin {
 }
 
 impl Makefile {
-    /// Reads the first of the files `names` in `dir`, a directory relative to the source directory.
+    /// Reads the first file in `names` that exists in `dir`, which is relative to the source
+    /// directory.
     pub(super) fn read(source: &Source, dir: &Path, names: &[&str]) -> Option<Self> {
         let mut paths = names.iter().map(|name| dir.join(name));
         let (path, text) = paths.find_map(|path| Some((path.clone(), source.file(&path)?)))?;
@@ -85,8 +86,8 @@ impl Makefile {
         self.directories().find_map(|(line, word)| self.origin(word, line, given, 0))
     }
 
-    /// Returns the subdirectories of the Makefile's directory, relative to the source directory, in
-    /// which it runs make.
+    /// Returns the directories of the source in which the Makefile runs make, relative to the
+    /// source directory.
     pub(super) fn subdirectories(&self) -> Vec<PathBuf> {
         let dir = self.path.parent().unwrap_or(Path::new(""));
         let plain =
@@ -120,7 +121,8 @@ impl Makefile {
         }
         references(word).find_map(|name| {
             let mut definitions = self.definitions().filter(|it| it.name == name);
-            // If there are several, a condition selects one, so none can be followed.
+            // If there are several definitions, a condition selects one of them, so none can be
+            // followed.
             let (Some(only), None) = (definitions.next(), definitions.next()) else { return None };
             let is_given = given.iter().any(|it| it == name)
                 || (only.operator == "?=" && FROM_DKMS.contains(&name));
@@ -128,13 +130,15 @@ impl Makefile {
         })
     }
 
-    /// Returns the number of the line that checks whether KERNELRELEASE is set, if the Makefile has
-    /// targets only when it is not set.
+    /// Returns the number of the line that checks whether KERNELRELEASE is set. Returns `None` if
+    /// the Makefile has targets even when KERNELRELEASE is set, or never has any.
     ///
-    /// The usual Makefile has this form, so that kbuild can include it. Since dkms sets
-    /// KERNELRELEASE (dkms-behaviour 4.3), make finds no target in it.
+    /// Usually, a Makefile has targets only when KERNELRELEASE is not set, so that kbuild can
+    /// include it. Since dkms sets KERNELRELEASE (dkms-behaviour 4.3), make finds no target in such
+    /// a Makefile.
     pub(super) fn has_no_target_with_kernelrelease(&self) -> Option<usize> {
-        // For each open condition, whether its branch is for a KERNELRELEASE that is set.
+        // One element for each open condition: true in the branch for a set KERNELRELEASE, false in
+        // the branch for an unset one, and `None` if the condition checks something else.
         let mut open: Vec<Option<bool>> = Vec::new();
         let (mut check, mut hidden, mut visible) = (None, false, false);
         for line in &self.lines {
@@ -182,7 +186,7 @@ fn checks_kernelrelease(text: &str) -> Option<bool> {
     }
 }
 
-/// Returns true if the line is a rule whose target can be make's default goal or an argument of make.
+/// Returns true if the line is a rule with a target that make can build by default or by name.
 fn is_target(line: &str) -> bool {
     let name = line.split(':').next().unwrap_or_default();
     let is_rule = line.len() > name.len() && !line[name.len()..].starts_with(":=");
@@ -225,8 +229,8 @@ fn definition(text: &str, line: usize) -> Option<Definition<'_>> {
     is_name.then(|| Definition { name, operator, value: text[at + 1..].trim(), line })
 }
 
-/// Returns the first word of `text` without quotes. A blank inside `$(…)`, quotes or backticks does
-/// not end the word.
+/// Returns the first word of `text`, without quotes. A blank inside `$(…)`, quotes or backticks
+/// does not end the word.
 fn first_word(text: &str) -> &str {
     let text = text.trim_start();
     let (mut depth, mut quote) = (0_usize, None);

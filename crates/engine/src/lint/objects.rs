@@ -8,8 +8,8 @@ use super::{Finding, Severity};
 
 /// Reports a BUILT_MODULE_NAME that the Makefile of its directory does not list.
 ///
-/// Reports it only if the Makefile lists all its objects by name, and nothing else can change or
-/// make them: no PRE_BUILD, no patch and no mention of `NAME.ko`.
+/// Does so only if the Makefile lists all of its objects by name, and nothing else can change or
+/// make them: there is no PRE_BUILD, no patch and no mention of `NAME.ko`.
 pub(super) fn not_in_makefile(source: &Source) -> Vec<Finding> {
     let Some(conf) = &source.conf else { return Vec::new() };
     if source.is_changed_before_make() {
@@ -45,7 +45,7 @@ pub(super) fn not_in_makefile(source: &Source) -> Vec<Finding> {
 }
 
 /// Returns the names of the objects that kbuild builds as modules, without `.o`. Returns `None` if
-/// the Makefile computes or includes some of them, or lists none.
+/// the Makefile computes or includes some of them, or lists no objects.
 fn objects(kbuild: &Makefile) -> Option<Vec<String>> {
     let includes = |line: &str| {
         let word = line.split_whitespace().next();

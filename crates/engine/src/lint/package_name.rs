@@ -22,10 +22,10 @@ fn placeholder_in<'a>(source: &'a Source, name: &str) -> Option<&'a str> {
     (is_between('#') || is_between('@')).then_some(text)
 }
 
-/// Reports a name and version that programs split differently.
+/// Reports a source to which programs give different names and versions.
 ///
-/// Given a path, dkms adds PACKAGE_NAME and PACKAGE_VERSION. The pacman hooks of dkms and alpm-dkms
-/// know only the directory name.
+/// `dkms add PATH` uses PACKAGE_NAME and PACKAGE_VERSION. The pacman hooks of dkms and alpm-dkms
+/// split the directory name instead.
 pub(super) fn split_by_dkms(source: &Source) -> Vec<Finding> {
     let text = |name| source.values.text(name, 0);
     let (Some(name), Some(version)) = (text("PACKAGE_NAME"), text("PACKAGE_VERSION")) else {

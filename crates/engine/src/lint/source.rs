@@ -28,7 +28,7 @@ pub(super) struct Source {
     /// The values for the kernel; empty if dkms.conf cannot be evaluated.
     pub(super) values: Values,
     /// The values for another kernel of the same version; empty if dkms.conf cannot be evaluated
-    /// for it.
+    /// for that kernel.
     pub(super) other_values: Values,
     /// The interpreted values; `None` if the engine refuses them.
     pub(super) conf: Option<Conf>,
@@ -85,7 +85,7 @@ impl Source {
                 refusals.extend(strictly.err().into_iter().flat_map(|why| problems(why, &dir)));
                 Some(conf)
             }
-            // The values of a dkms.conf that bash did not evaluate are incomplete.
+            // If bash did not evaluate the dkms.conf to its end, the values are incomplete.
             Err(_) if !refusals.is_empty() => None,
             Err(error) => {
                 refusals.extend(problems(error, &dir));
@@ -138,7 +138,7 @@ impl Source {
         self.sets("PRE_BUILD") || self.sets("PATCH")
     }
 
-    /// Returns true if MAKE at `index` is different for another kernel.
+    /// Returns true if the element of MAKE at `index` is different for another kernel.
     pub(super) fn make_depends_on_kernel(&self, index: usize) -> bool {
         self.values.text("MAKE", index) != self.other_values.text("MAKE", index)
     }
@@ -154,7 +154,7 @@ fn values_of(reply: Result<ConfReply, BashError>) -> Values {
     reply.map(|reply| reply.values).unwrap_or_default()
 }
 
-/// Returns the problems of an error, without the path of the file in `dir`.
+/// Returns the problems that an error reports, without the path of the dkms.conf in `dir`.
 fn problems(error: BashError, dir: &Path) -> Vec<String> {
     match error {
         BashError::Invalid { problems, .. } => problems,

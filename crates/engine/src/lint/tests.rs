@@ -8,7 +8,7 @@ use testroot::TestRoot;
 
 use super::*;
 
-/// A dkms.conf of six lines without findings, for the source of [`source`].
+/// A dkms.conf of six lines that causes no findings in the source that [`source`] writes.
 const CONF: &str = r#"PACKAGE_NAME="foo"
 PACKAGE_VERSION="1.0"
 BUILT_MODULE_NAME[0]="foo"
@@ -52,7 +52,8 @@ fn findings(conf: &str, files: &[(&str, &str)]) -> Vec<String> {
     findings_in(&root, "srv/foo")
 }
 
-/// Asserts that `extra`, which follows [`CONF`], and `files` cause exactly the findings `want`.
+/// Asserts that the dkms.conf [`CONF`] followed by `extra`, together with `files`, causes exactly
+/// the findings `want`.
 #[track_caller]
 fn assert_finds(extra: &str, files: &[(&str, &str)], want: &[&str]) {
     assert_eq!(findings(&format!("{CONF}{extra}"), files), want);

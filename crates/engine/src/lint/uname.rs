@@ -21,7 +21,7 @@ pub(super) fn in_conf(source: &Source) -> Vec<Finding> {
     calls.map(finding).collect()
 }
 
-/// Reports a script that calls `uname -r` and gets the target neither as an argument nor from
+/// Reports a script that calls `uname -r`, unless the script gets the target as an argument or uses
 /// `kernelver`.
 pub(super) fn in_scripts(source: &Source) -> Vec<Finding> {
     let mut findings = Vec::new();

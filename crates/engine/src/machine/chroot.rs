@@ -13,8 +13,9 @@ use crate::os::process::Environment;
 /// directory of the proc file system.
 ///
 /// As in dkms, a process is assumed to run in a chroot if it runs under fakechroot, or if its root
-/// directory differs from that of process 1. dkms also compares their mounts (dkms-behaviour 6).
-/// Those differ in every mount namespace, such as that of a systemd unit with `PrivateTmp`.
+/// directory differs from that of process 1. dkms also compares the mounts of the two processes
+/// (dkms-behaviour 6), but they differ in every mount namespace, such as that of a systemd unit
+/// with `PrivateTmp`.
 pub(super) fn is_chroot(root: &Path, env: &Environment, proc: &Path) -> bool {
     root != Path::new("/") || is_fake(env) || has_other_root(proc, 1)
 }
@@ -28,11 +29,12 @@ fn is_fake(env: &Environment) -> bool {
         || is_set("LD_PRELOAD", &|value| value.contains("libfakechroot.so"))
 }
 
-/// Returns true if the root directory of the process `pid` is not that of this process. `proc` is the
-/// directory of the proc file system.
+/// Returns true if the process `pid` and this process have different root directories. `proc` is
+/// the directory of the proc file system.
 ///
 /// Some machines do not allow even root to read the root directory of another process. In that
-/// case, the mounts on the two root directories are compared. Unreadable ones count as equal.
+/// case, compares the mounts on the two root directories. If the mount of the process `pid` cannot
+/// be read, returns false.
 #[must_use]
 pub fn has_other_root(proc: &Path, pid: u32) -> bool {
     let inode = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
@@ -44,9 +46,9 @@ pub fn has_other_root(proc: &Path, pid: u32) -> bool {
     other.is_some() && root_mount(&proc.join("self/mountinfo")) != other
 }
 
-/// Returns the device and the directory on it that are mounted on `/` according to a list of mounts
-/// (proc_pid_mountinfo(5)). Returns `None` if nothing is mounted there, as in a chroot in an ordinary
-/// directory.
+/// Reads a list of mounts (proc_pid_mountinfo(5)). Returns the device that is mounted on `/`, and
+/// the directory of that device. Returns `None` if nothing is mounted on `/`, as in a chroot in an
+/// ordinary directory.
 fn root_mount(list: &Path) -> Option<(String, String)> {
     let text = fs::read_to_string(list).ok()?;
     let mut mounts = text.lines().filter_map(|line| {

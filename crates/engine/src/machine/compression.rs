@@ -8,8 +8,8 @@ use super::{Kernel, KernelConfig, Trees};
 use crate::names::KernelRelease;
 use crate::objects::{Compression, ObjectName};
 
-/// The number of objects that decide. A single object may have been compressed or decompressed by
-/// hand.
+/// The number of objects to examine. A single one is not enough, because it may have been
+/// compressed or decompressed by hand.
 const SAMPLE: usize = 9;
 
 /// The number of names in modules.order to look up. If none of these objects exists, the others
@@ -18,10 +18,11 @@ const LOOKED_UP: usize = 100;
 
 /// Returns the compression of the kernel's own objects.
 ///
-/// Uses the objects that modules.order names. If they are not on disk, uses the list of files of
-/// the kernel's package, and then the configuration in the headers. Other objects in the kernel's
-/// directory do not count. dkms, in contrast, searches the whole directory before every build, and
-/// a single foreign object changes the compression of all later builds (dkms-behaviour 4.4).
+/// Examines the objects that modules.order names. If none of them is on disk, examines the file
+/// list of the kernel's package and, as a last resort, the configuration in the headers. Other
+/// objects in the kernel's directory do not count. dkms, in contrast, searches the whole directory
+/// before every build, and a single foreign object changes the compression of all later builds
+/// (dkms-behaviour 4.4).
 pub(super) fn of_kernel(trees: &Trees, kernel: &Kernel) -> Compression {
     most_common(on_disk(kernel))
         .or_else(|| most_common(in_package(trees, kernel)))
@@ -50,8 +51,8 @@ fn on_disk(kernel: &Kernel) -> Vec<Compression> {
     found.flatten().flatten().collect()
 }
 
-/// Returns the compressions of the kernel's objects according to pacman's local database. Empty if
-/// the database does not contain the kernel's package.
+/// Returns the compressions of the kernel's objects according to pacman's local database. Returns
+/// an empty list if the database does not contain the kernel's package.
 fn in_package(trees: &Trees, kernel: &Kernel) -> Vec<Compression> {
     let Some(package) = &kernel.package else { return Vec::new() };
     let entries = fs::read_dir(trees.root.join("var/lib/pacman/local")).into_iter().flatten();
@@ -62,8 +63,8 @@ fn in_package(trees: &Trees, kernel: &Kernel) -> Vec<Compression> {
     files.flat_map(|text| listed(trees, &kernel.dir, text.lines())).collect()
 }
 
-/// Returns the compressions of the first of the kernel's own objects in `files`, a list of paths
-/// relative to the root. `dir` is the kernel's directory.
+/// Returns the compressions of the kernel's own objects in `files`, a list of paths relative to the
+/// root. Stops after [`SAMPLE`] objects. `dir` is the kernel's directory.
 fn listed<'a>(trees: &Trees, dir: &Path, files: impl Iterator<Item = &'a str>) -> Vec<Compression> {
     let objects = dir.join("kernel");
     let Ok(objects) = objects.strip_prefix(&trees.root) else { return Vec::new() };
@@ -86,8 +87,8 @@ fn configured(kernel: &Kernel) -> Option<Compression> {
     options.into_iter().find_map(|(option, kind)| config.is_enabled(option).then_some(kind))
 }
 
-/// Returns the most common element, or `None` if there is none. As in dkms, zst precedes xz, and xz
-/// precedes gz.
+/// Returns the most common element, or `None` if `found` is empty. If several are equally common,
+/// prefers zst to xz and xz to gz, as dkms does.
 fn most_common(found: Vec<Compression>) -> Option<Compression> {
     let mut counts: BTreeMap<Compression, usize> = BTreeMap::new();
     found.into_iter().for_each(|it| *counts.entry(it).or_default() += 1);
@@ -102,8 +103,8 @@ mod tests {
     use super::*;
     use crate::machine::Machine;
 
-    /// Returns a root with a kernel of the package `linux`, whose only objects are `objects`, and the
-    /// kernel's facts. modules.order names `names`, objects without suffix.
+    /// Returns a root with a kernel of the package `linux`, and its trees. The kernel's only
+    /// objects are `objects`. Its modules.order lists `names`, which have no suffix.
     fn root(names: &[&str], objects: &[&str], config: &str) -> (TestRoot, Trees) {
         let root = TestRoot::new();
         let order: String = names.iter().map(|name| format!("kernel/{name}.ko\n")).collect();

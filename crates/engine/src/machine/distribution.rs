@@ -75,8 +75,9 @@ impl Distribution {
     /// Returns the place where the distribution installs modules (dkms-behaviour 5.1).
     ///
     /// ADDON_MODULES_DIR, in `env` or in the settings of module-init-tools, overrides dkms's table
-    /// of distributions. With pacman, the place is always that of Arch: in the directory that
-    /// dkms.conf names, an object would overwrite a file of the kernel's package.
+    /// of distributions. If it is not set and the machine has pacman, the place is that of Arch,
+    /// because an object in the directory that dkms.conf names would overwrite a file of the
+    /// kernel's package.
     #[must_use]
     pub(crate) fn placement(&self, env: &Environment) -> Placement {
         let set = env.get("ADDON_MODULES_DIR").map(|dir| dir.to_string_lossy());

@@ -30,8 +30,8 @@ pub struct Kernel {
     pub headers: Option<PathBuf>,
     /// The configuration file given with `--config`, which replaces the one in the headers.
     pub config: Option<PathBuf>,
-    /// The content of the file `pkgbase`, by which pacman hooks of generators name the kernel. On
-    /// Arch Linux, it is the name of the kernel's package.
+    /// The content of the file `pkgbase`. The pacman hooks of initramfs generators use it as the
+    /// kernel's name. On Arch Linux, it is the name of the kernel's package.
     pub pkgbase: Option<String>,
     /// The name of the kernel's package, such as `linux-lts`: `pkgbase`, or the package that
     /// contains the kernel. The kernels of Arch Linux ARM have no `pkgbase`.
@@ -43,8 +43,8 @@ pub struct Kernel {
 pub struct Kernels {
     /// One kernel for each directory, sorted by release. Includes kernels that are not installed.
     pub all: Vec<Kernel>,
-    /// The entries that are symbolic links to the directories of kernels, and those that cannot be
-    /// examined. Modules are not installed through such links.
+    /// The names of symbolic links to the directories of kernels, and of entries that cannot be
+    /// examined. Modules are not installed through these links.
     pub links: BTreeSet<KernelRelease>,
     /// The directory names that are not valid kernel releases.
     pub problems: Vec<BadName>,
@@ -108,8 +108,8 @@ impl Kernel {
     }
 }
 
-/// Returns true if `path` exists, or if that cannot be determined, for example because of an I/O
-/// error: nothing may be removed on such grounds.
+/// Returns true if `path` exists. Also returns true if that cannot be determined, for example
+/// because of an I/O error, since an error must not cause a removal.
 fn exists(path: &Path) -> bool {
     match path.metadata() {
         Ok(_) => true,
@@ -117,8 +117,8 @@ fn exists(path: &Path) -> bool {
     }
 }
 
-/// Returns the directory of the headers that the link `build` leads to. Returns `None` if it
-/// contains no `include` directory.
+/// Returns the directory of the headers that the link `build` leads to. Returns `None` if that
+/// directory contains no `include` directory.
 ///
 /// An absolute link is resolved inside `root`. Returns `build` itself if the host resolves the link
 /// to the same directory, and otherwise the resolved path.
@@ -154,8 +154,8 @@ impl KernelConfig {
         Self { text: text.into() }
     }
 
-    /// Returns the value of `option` (`CONFIG_…`) without quotes, or `None` if it is not set.
-    /// Since Linux 6.14, `auto.conf` has not contained quotes.
+    /// Returns the value of `option` (`CONFIG_…`) without quotes, or `None` if it is not set. Since
+    /// Linux 6.14, `auto.conf` contains no quotes.
     #[must_use]
     pub(crate) fn value(&self, option: &str) -> Option<&str> {
         let value = self.assigned(option)?.trim();

@@ -19,7 +19,7 @@ use crate::os::process::Environment;
 /// own run.
 pub(crate) const WITHIN_RUN: &str = "ALPM_DKMS_WITHIN_RUN";
 
-/// The time between two attempts to acquire the lock within a limited time.
+/// The time between two attempts of [`Lock::take_within`] to acquire the lock.
 const RETRY: Duration = Duration::from_millis(100);
 
 /// The exclusive permission to change the trees. Dropping it releases the lock.
@@ -36,10 +36,11 @@ pub(super) fn is_within_run(env: &Environment) -> bool {
 }
 
 impl Lock {
-    /// Acquires the lock. If another run holds it, calls `report` with a message that names the
-    /// holder if it is known, then waits.
+    /// Acquires the lock. If another run holds it, calls `report` with a message and then waits.
+    /// The message names the holder, if the holder is known.
     ///
-    /// A user who can open the file, even only for reading, can lock it. Its mode is therefore 0600.
+    /// Any user who can open the lock file, even only for reading, can lock it. The file's mode is
+    /// therefore 0600.
     ///
     /// If a run started this process (`env` contains `ALPM_DKMS_WITHIN_RUN`), returns at once
     /// without acquiring the lock: the parent run holds it.
@@ -68,7 +69,7 @@ impl Lock {
     }
 
     /// Acquires the lock like [`take`](Self::take), but waits at most `patience` for another run.
-    /// Returns `None` if that run still holds the lock then.
+    /// Returns `None` if that run still holds the lock after this time.
     ///
     /// # Errors
     /// The same as those of [`take`](Self::take).
@@ -91,8 +92,8 @@ impl Lock {
         Ok(Some(Self::held(file)))
     }
 
-    /// Acquires the lock on the existing lock file `path`. Does not write into it who holds it, since
-    /// the file may be open only for reading.
+    /// Acquires the lock on the existing lock file `path`. Does not record the holder in the file,
+    /// because the file is opened only for reading.
     ///
     /// # Errors
     /// [`FileError`] if the file cannot be opened or locked.
@@ -102,7 +103,7 @@ impl Lock {
         Ok(Self { file: Some(file) })
     }
 
-    /// Returns the lock on `file`, and writes into it who holds it.
+    /// Returns the lock on `file`, and records this process in the file as the holder.
     fn held(mut file: File) -> Self {
         // The text is only informational, so a failure to write it is ignored.
         let program = std::env::args().next().unwrap_or_default();
@@ -145,7 +146,7 @@ impl Lock {
     /// Shares the lock with all programs that this process starts after this call. If this process
     /// is killed, other runs wait until those programs have ended.
     pub fn share_with_programs(&self) {
-        // Without this, another run would start while a program of a killed run goes on.
+        // Without this, another run would start while a program of a killed run is still running.
         let shared = self.file.as_ref().map(|file| fcntl(file, FcntlArg::F_SETFD(FdFlag::empty())));
         if let Some(Err(error)) = shared {
             log::warn!("cannot share the lock: {error}");
@@ -153,11 +154,11 @@ impl Lock {
     }
 }
 
-/// Returns the text in the lock file if the process that the text names is running the program that
-/// the text names; `None` otherwise.
+/// Returns the text in the lock file, which names a process and its program. Returns `None` if that
+/// process is not running that program.
 ///
-/// Until the holder has written its own text, the file contains that of an earlier run, whose process
-/// ID may by now belong to another program.
+/// Until the holder has written its own text, the file contains the text of an earlier run. The
+/// process ID in that text may now belong to another program.
 fn holder(file: &mut File) -> Option<String> {
     let mut text = String::new();
     file.read_to_string(&mut text).ok()?;

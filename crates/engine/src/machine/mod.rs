@@ -58,8 +58,8 @@ pub use trial::Trial;
 pub(crate) use warnings::Warnings;
 pub(crate) use written_files::WrittenFiles;
 
-/// The prefix of the names of environment variables that each set a directive. Their values have
-/// the form `NAME=value` (dkms-behaviour 3.1).
+/// The name prefix of environment variables that set directives. The value of each variable has the
+/// form `NAME=value` (dkms-behaviour 3.1).
 const DIRECTIVE: &str = "DKMS_DIRECTIVE";
 
 /// The machine that a run works on. Each binary creates one and passes it to the engine.
@@ -97,10 +97,9 @@ pub struct Machine {
 impl Machine {
     /// Returns the machine below `root` for use in a hook.
     ///
-    /// Child processes get a fixed environment. The hook's own environment is that of the user who
-    /// called pacman, and another gcc in its PATH could break builds. Of that environment, only the
-    /// variable that a run sets for its children is kept, because a module's script may have
-    /// started pacman.
+    /// Child processes get a fixed environment, because another gcc in the PATH of the user who
+    /// called pacman could break builds. The only variable kept from the hook's own environment is
+    /// `ALPM_DKMS_WITHIN_RUN`, because a module's script may have started pacman.
     #[must_use]
     pub fn for_hook(root: &Path) -> Self {
         let env = Environment::fixed();
@@ -188,7 +187,7 @@ impl Machine {
         reader.patience = self.settings.conf_timeout();
         let mut problems = Vec::new();
         let framework = Framework::read(&self.trees, kernel, &mut reader, &mut problems);
-        // `Settings::read` has already reported the others.
+        // `Settings::read` has already reported the problems removed here.
         problems.retain(|problem| !self.settings.problems().contains(problem));
         problems.into_iter().for_each(|problem| self.warnings.add(problem));
         framework
@@ -235,8 +234,8 @@ impl Machine {
         *self.chroot.get_or_init(decide)
     }
 
-    /// Returns a digest of the environment of builds: of the caller's variables, and of the file
-    /// that the setting `build_environment` names.
+    /// Returns a digest of the environment of builds. It covers the caller's variables and the
+    /// content of the file that the setting `build_environment` names.
     pub(crate) fn build_environment(&self) -> Digest {
         let file = self.settings.build_environment().map(|file| self.trees.inside(&file));
         let file = file.and_then(|file| Digest::of_file(&file).ok());

@@ -35,7 +35,8 @@ pub(crate) struct ModuleIndex {
 }
 
 impl ModuleIndex {
-    /// Reads the index in the kernel's directory `dir`. Returns `None` if a file is missing or damaged.
+    /// Reads the index in the kernel's directory `dir`. Returns `None` if a file is missing or
+    /// damaged.
     pub(crate) fn read(dir: &Path) -> Option<Self> {
         let written = FILES.iter().map(|name| modified(&dir.join(name))).min()??;
         let mut binary = FILES.iter().filter(|name| name.ends_with(".bin"));
@@ -49,15 +50,16 @@ impl ModuleIndex {
     /// index has no such module. Both paths are relative to the kernel's directory.
     pub(crate) fn loaded_for(&self, path: &str) -> Option<&str> {
         let module = module_of(path)?;
-        // depmod lists the kernel's own modules, some 6,000, before all others.
+        // Search from the end, because depmod lists the kernel's own modules, about 6,000, first.
         let mut files = self.text.lines().rev().filter_map(|line| Some(line.split_once(':')?.0));
         files.find(|file| module_of(file).as_ref() == Some(&module))
     }
 
-    /// Returns true if the index lacks the module in the object `path` of the directory `dir`, or
-    /// is older than the object.
+    /// Returns true if the index does not contain the module in the object `path`, or is older than
+    /// that object. `path` is relative to the kernel's directory `dir`.
     ///
-    /// The index also contains the module if a setting in depmod.d prefers another file for it.
+    /// If a setting in depmod.d prefers another file for the module, the index still contains the
+    /// module.
     pub(crate) fn is_older_than(&self, dir: &Path, path: &str) -> bool {
         self.loaded_for(path).is_none()
             || modified(&dir.join(path)).is_some_and(|placed| placed > self.written)

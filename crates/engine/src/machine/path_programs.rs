@@ -11,9 +11,10 @@ use crate::os::durable::{self, FileError};
 ///
 /// `make` joins the run's jobserver. `uname` prints the release of the target kernel.
 ///
-/// Without its own mounts, a build sees facts about the running kernel in /proc. It must not mix
-/// them with the release of another kernel. In this case, the link `uname` is omitted, so that
-/// `uname` prints the release of the running kernel, as with dkms.
+/// A build without its own mounts sees facts about the running kernel in /proc, and must not mix
+/// them with the release of another kernel. If builds cannot have mounts of their own, the link
+/// `uname` is therefore omitted, and `uname` prints the release of the running kernel, as with
+/// dkms.
 ///
 /// # Errors
 /// [`FileError`] if the directory or a link cannot be changed.

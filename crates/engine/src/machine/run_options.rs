@@ -19,17 +19,17 @@ pub struct RunOptions {
     /// The names and values of directives that override all files (`--directive`). A value replaces
     /// element 0 of an array.
     pub directives: Vec<(String, String)>,
-    /// Whether to build even if dependencies are missing. The build's dependencies are then not
-    /// recorded (`--force`).
+    /// Whether to build even if dependencies are missing (`--force`). If true, the dependencies of
+    /// builds are not recorded.
     pub force: bool,
     /// Whether to install despite newer versions, OBSOLETE_BY or a failing PRE_INSTALL (`--force`
     /// and `--rpm_safe_upgrade`).
     pub force_install: bool,
     /// Whether to replace a newer version of an object (`--force-version-override`).
     pub force_version: bool,
-    /// Whether the command only adds modules. If so, it fails if POST_ADD fails.
+    /// Whether the command only adds modules. If true, a failed POST_ADD makes the command fail.
     pub only_added: bool,
-    /// Whether systemd has started the command. It then leaves parked work alone, like a hook.
+    /// Whether systemd has started the command. If true, parked work stays parked, as in a hook.
     pub by_systemd: bool,
 }
 

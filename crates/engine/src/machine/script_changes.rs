@@ -16,13 +16,13 @@ use crate::os::shared::lock;
 use crate::os::symlinks;
 use crate::os::walk::{self, Contents, Walk};
 
-/// A command that a module's dkms.conf defines. Changes to the module's source made while the command
-/// runs are attributed to the command.
+/// A command that a module's dkms.conf defines. Changes to the module's source made while the
+/// command runs are attributed to the command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Command {
-    /// make, if it is not known to write into the source. New files are attributed to it, and so are
-    /// changes to files that a script or an earlier make wrote. A change to any other file is probably
-    /// the user's edit during the build.
+    /// make, if it is not known to write into the source. New files are attributed to it, and so
+    /// are changes to files that a script or an earlier make wrote. A change to any other file is
+    /// probably the user's edit during the build.
     Make,
     /// A script of a build, or make if it is known to write into the source.
     InBuild,
@@ -43,17 +43,19 @@ pub(crate) struct ScriptChanges {
 struct Watched {
     /// The number of running scripts.
     running: usize,
-    /// The number of running scripts outside builds, and the number of all started ones.
+    /// The number of scripts outside builds that are running, and the number of those that have
+    /// been started.
     outside: (usize, usize),
     /// A snapshot of the source, taken when the first of the running scripts started; `None` if the
     /// source cannot be read.
     before: Option<Snapshot>,
     /// Whether a running script may have changed existing files.
     may_edit: bool,
-    /// The contents of the files that scripts had written when the first of the running scripts
-    /// started.
+    /// The contents of the files that earlier scripts had written, at the time of the snapshot
+    /// `before`.
     written: Contents,
-    /// The source when the last script ended, with its contents; `None` if they were not read.
+    /// A snapshot of the source, with contents, taken when the last script ended; `None` if the
+    /// contents were not read.
     known: Option<Snapshot>,
 }
 
@@ -61,12 +63,13 @@ struct Watched {
 struct Snapshot {
     dir: PathBuf,
     walk: Walk,
-    /// The contents, if a running script may change existing files. Entries that changed before
-    /// they could be read are missing.
+    /// The contents; `None` unless a running script may change existing files. Entries that changed
+    /// before they could be read are missing.
     contents: Option<Contents>,
 }
 
-/// The states of an entry of a source before and after scripts ran; `None` if it does not exist.
+/// The path of an entry in a source, and its states before and after scripts ran. A state is `None`
+/// if the entry did not exist at that time.
 type Change = (PathBuf, [Option<Digest>; 2]);
 
 impl ScriptChanges {
@@ -86,15 +89,15 @@ impl ScriptChanges {
         // Stays locked until the changes are recorded, so that their order is correct.
         let mut watched = lock(&watched);
         let recorded = watched.ends(command).and_then(|it| self.record(trees, id, &it));
-        // Without the record, the next run only builds the module once more.
+        // This is only a warning: without the record, the next run merely rebuilds the module.
         if let Err(error) = recorded {
             log::warn!("{id}: cannot record what its scripts changed: {error}");
         }
         result
     }
 
-    /// Returns a number that differs from earlier results if a script outside builds has run since.
-    /// Returns `None` while one runs.
+    /// Returns a number that changes whenever a script of the module `id` runs outside a build.
+    /// Returns `None` while such a script is running.
     pub(crate) fn scripts_outside_builds(&self, id: &ModuleId) -> Option<usize> {
         let watched = Arc::clone(lock(&self.sources).entry(id.clone()).or_default());
         let (running, started) = lock(&watched).outside;
@@ -153,7 +156,7 @@ impl Watched {
     }
 
     /// Returns the changes that are attributed to the scripts. The list is empty while another
-    /// script runs: the last script to end returns all changes.
+    /// script is running: the call for the last script returns all changes.
     fn ends(&mut self, command: Command) -> Result<Vec<Change>, FileError> {
         self.running -= 1;
         self.outside.0 -= usize::from(command == Command::OutsideBuild);

@@ -9,11 +9,11 @@ use super::Kernel;
 /// The file of depmod that lists the exported symbols of all modules of a kernel.
 const MODULE_SYMBOLS: &str = "modules.symbols";
 
-/// Returns those of `names` that `kernel` exports, each with its CRC. The CRC is 0 if the kernel does
-/// not check CRCs. Returns `None` if the kernel's headers contain no `Module.symvers`.
+/// Returns those of `names` that `kernel` exports, each with its CRC. The CRC is 0 if the kernel
+/// does not check CRCs. Returns `None` if the kernel's headers contain no `Module.symvers`.
 ///
-/// Each line of that file has the form `CRC SYMBOL MODULE TYPE NAMESPACE`, separated by tabs (see
-/// `Documentation/kbuild/modules.rst` in the kernel's source).
+/// Each line of `Module.symvers` has the form `CRC SYMBOL MODULE TYPE NAMESPACE`, separated by tabs
+/// (see `Documentation/kbuild/modules.rst` in the kernel's source).
 pub(crate) fn exported_by_kernel<'a>(
     kernel: &Kernel,
     names: &HashSet<&'a str>,
@@ -29,8 +29,8 @@ pub(crate) fn exported_by_kernel<'a>(
     Some(text.split(|byte| *byte == b'\n').filter_map(symbol).collect())
 }
 
-/// Returns those of `names` that a module in the kernel's directory `dir` exports, as far as depmod
-/// knows. The modules may belong to any package.
+/// Returns those of `names` that a module in the kernel's directory `dir` exports, according to
+/// depmod's list. The modules may belong to any package.
 pub(crate) fn exported_by_modules<'a>(dir: &Path, names: &HashSet<&'a str>) -> HashSet<&'a str> {
     if names.is_empty() {
         return HashSet::new();

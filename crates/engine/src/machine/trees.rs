@@ -26,13 +26,14 @@ pub struct Trees {
     pub etc: PathBuf,
     /// The directory of the build cache; `None` for `T/.cache/objects`.
     ///
-    /// A run on a copy of the dkms tree uses the cache of the real one. The path may name an open
-    /// descriptor, as in `/proc/self/fd/3`.
+    /// A run on a copy of the dkms tree uses the cache of the real dkms tree. The path may name an
+    /// open descriptor, as in `/proc/self/fd/3`.
     pub build_cache: Option<PathBuf>,
-    /// The directory with the file lists of the packages that contain headers, in the format of
-    /// pacman's database directory. `None` means pacman's database directory itself.
+    /// The directory that contains the file lists of headers packages, in the format of pacman's
+    /// database directory. `None` means pacman's database directory itself.
     ///
-    /// Before a transaction, only the arriving package files contain the lists of arriving headers.
+    /// Before a transaction, the file lists of arriving headers exist only in the arriving package
+    /// files, not in pacman's database.
     pub package_lists: Option<PathBuf>,
 }
 

@@ -21,27 +21,31 @@ pub struct Trial {
     /// `None` if the lock is held for the whole run.
     lock_file: Option<PathBuf>,
     left_out: Mutex<LeftOut>,
-    /// Why a build could not be stored in the cache.
+    /// The reason that a build could not be stored in the cache; `None` if all builds could be
+    /// stored.
     not_stored: Mutex<Option<String>>,
 }
 
 #[derive(Debug, Default)]
 struct LeftOut {
-    /// The modules and kernels of the scripts that were left out. POST_ADD has no kernel.
+    /// The module and the kernel of each script that was left out. The kernel is `None` for
+    /// POST_ADD.
     scripts: BTreeSet<(ModuleName, Option<KernelRelease>)>,
-    /// The builds that may depend on a script that was left out before they began.
+    /// The module and the kernel of each build that may depend on a script left out before the
+    /// build began.
     builds: BTreeSet<(ModuleName, KernelRelease)>,
 }
 
 impl Trial {
-    /// Returns the initial state of a trial run. With a `lock_file`, the trial run holds the lock only
-    /// while it uses the cache, and other runs may change the trees of the machine in between.
+    /// Returns the initial state of a trial run. With a `lock_file`, the trial run holds the lock
+    /// only while it uses the cache, and other runs may change the trees of the machine in between.
     #[must_use]
     pub fn new(lock_file: Option<PathBuf>) -> Self {
         Self { lock_file, ..Self::default() }
     }
 
-    /// Takes the lock that the cache of the machine needs. Returns `None` if it is held already.
+    /// Acquires the lock that protects the machine's cache. Returns `None` if this run already
+    /// holds the lock.
     pub(crate) fn lock_cache(&self) -> Result<Option<Lock>, FileError> {
         self.lock_file.as_deref().map(Lock::take_file).transpose()
     }
@@ -51,16 +55,18 @@ impl Trial {
         *lock(&self.not_stored) = Some(why);
     }
 
-    /// Returns why a build could not be stored in the cache. Returns `None` if all have been stored.
+    /// Returns the reason that a build could not be stored in the cache, or `None` if all builds
+    /// could be stored.
     #[must_use]
     pub fn not_stored(&self) -> Option<String> {
         lock(&self.not_stored).clone()
     }
 
     /// Returns true if this trial left out a script that would have run before the build of
-    /// `module` for `kernel`: POST_ADD of the module, or any script of a module on which it depends.
+    /// `module` for `kernel`: POST_ADD of the module itself, or any script of one of its
+    /// dependencies.
     ///
-    /// A failure of such a build proves nothing. If the build succeeds, it is not cached.
+    /// If so, a failure of this build proves nothing, and a successful build is not cached.
     #[must_use]
     pub fn left_out_scripts_of(&self, module: &ModuleId, kernel: &KernelRelease) -> bool {
         let left_out = lock(&self.left_out);
@@ -73,8 +79,8 @@ impl Trial {
         lock(&self.left_out).scripts.insert((module.name.clone(), kernel.cloned()));
     }
 
-    /// Records that the build of `module` for `kernel` begins, after everything on which it depends
-    /// has been installed.
+    /// Records that the build of `module` for `kernel` begins. The caller must install all modules
+    /// in `depends` first.
     pub(crate) fn begins<'a>(
         &self,
         module: &ModuleId,

@@ -1,4 +1,5 @@
-//! Warnings that a run collects and prints when it ends, and those that it prints only once.
+//! Warnings that a run collects and prints when it ends, and messages about files that it logs only
+//! once.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -43,7 +44,7 @@ impl Warnings {
         }
     }
 
-    /// Removes and returns all warnings of [`add`](Self::add).
+    /// Removes and returns all warnings that [`add`](Self::add) has collected.
     pub(crate) fn take(&self) -> Vec<String> {
         std::mem::take(&mut lock(&self.all))
     }

@@ -17,8 +17,8 @@ use crate::os::walk::Contents;
 #[serde(transparent)]
 pub(crate) struct WrittenFiles(BTreeMap<String, Written>);
 
-/// The state of an entry before and after the scripts of a module ran. A state is `None` if the entry
-/// did not exist then.
+/// The states of an entry before and after the module's scripts ran. A state is `None` if the entry
+/// did not exist at that time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Written {
     /// The state before any script changed the entry.
@@ -62,8 +62,8 @@ impl WrittenFiles {
         self.0.keys().map(PathBuf::from).collect()
     }
 
-    /// Returns `contents` without the changes by scripts. Keeps the state of an entry that the user
-    /// or a package has changed since.
+    /// Returns `contents` with the changes by scripts undone. An entry keeps its state if the user
+    /// or a package has changed it since the last script ran.
     pub(crate) fn undo(&self, mut contents: Contents) -> Contents {
         for (path, Written { original, written }) in &self.0 {
             let path = PathBuf::from(path);

@@ -124,8 +124,8 @@ impl<'a> Workbench<'a> {
         self.compress(FinishedObject { path, name: plain, notes, unsigned }, staging, compression)
     }
 
-    /// Writes a copy of the object `stored` to the directory `staging` with a new compression and
-    /// signature.
+    /// Writes a copy of the object `stored`, with a new compression and signature, to the directory
+    /// `staging`.
     ///
     /// Used if the kernel's compression or the signing key has changed. Without a signer, the copy
     /// keeps the signature of `stored`.
@@ -164,7 +164,8 @@ impl<'a> Workbench<'a> {
 
     /// Signs an uncompressed object. Returns the reason if signing fails, otherwise `None`.
     ///
-    /// Must be called after stripping, which would remove the signature.
+    /// The caller must not strip the object afterwards, because stripping would remove the
+    /// signature.
     fn sign(&self, object: &Path) -> Option<String> {
         self.signer?.sign(self.tools, self.env, object).err()
     }
@@ -276,8 +277,9 @@ fn check_compressed(path: &Path, compression: Compression) -> Result<(), String>
 
 /// Returns true if a zstd frame states the size of its content (RFC 8878, 3.1.1.1.1).
 ///
-/// `start` is the magic number and one more byte. The upper two bits of this byte give the length
-/// of the size field. If both are 0, the next bit tells whether there is a field of one byte.
+/// `start` is the magic number and the byte after it. The upper two bits of that byte give the
+/// length of the size field. If both bits are 0, the next bit is 1 if there is a size field of one
+/// byte.
 fn has_content_size(start: &[u8]) -> bool {
     match start {
         [0x28, 0xb5, 0x2f, 0xfd, descriptor] => descriptor & 0b1110_0000 != 0,

@@ -87,7 +87,8 @@ pub(crate) fn read_stored_modinfo(
     parse_modinfo(&*read_uncompressed(tools, env, object)?, "").ok()
 }
 
-/// Reads the `.modinfo` section of an uncompressed object. `path` names it in errors.
+/// Reads the `.modinfo` section of the uncompressed object `data`. `path` names the object in
+/// errors.
 ///
 /// # Errors
 /// [`BadObject`] unless `data` is an ELF file with a `.modinfo` section.

@@ -7,17 +7,17 @@ use crate::os::process::Tools;
 
 /// The compression of a kernel object.
 ///
-/// The order of the variants matters: if the existing objects of a kernel are compressed in
-/// several ways, dkms chooses the last of them (dkms-behaviour 4.4).
+/// The order of the variants matters: if the existing objects of a kernel are compressed in several
+/// ways, dkms chooses the last of these variants (dkms-behaviour 4.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Compression {
     /// Not compressed; the suffix is `.ko`.
     None,
-    /// The suffix `.ko.gz`.
+    /// Compressed with gzip; the suffix is `.ko.gz`.
     Gzip,
-    /// The suffix `.ko.xz`.
+    /// Compressed with xz; the suffix is `.ko.xz`.
     Xz,
-    /// The suffix `.ko.zst`.
+    /// Compressed with zstd; the suffix is `.ko.zst`.
     Zstd,
 }
 

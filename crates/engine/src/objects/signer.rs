@@ -59,7 +59,7 @@ pub(crate) enum SigningDecision {
     Off(&'static str),
     /// Objects should be signed but cannot be. Contains the reason.
     Obstacle(Failure),
-    /// Objects are signed as soon as the default key exists, which a trial run does not create.
+    /// Objects will be signed once the default key exists. A trial run does not create the key.
     AwaitsKey,
     /// Objects are signed with this program and key.
     With(Signer),
@@ -95,7 +95,7 @@ pub(crate) struct Keys {
     pub(crate) origin: KeyOrigin,
 }
 
-/// The origin of the paths of a key and its certificate, which decides whether the files can be
+/// The origin of the paths of a key and its certificate. It determines whether the files may be
 /// created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KeyOrigin {
@@ -115,8 +115,9 @@ impl Keys {
 
     /// Returns the argument that names the private key to sign-file.
     ///
-    /// OpenSSL's PKCS #11 provider does not read `KBUILD_SIGN_PIN`. Other users can see arguments,
-    /// so a URI names a file in the private directory `dir` instead of containing `pin`.
+    /// OpenSSL's PKCS #11 provider does not read `KBUILD_SIGN_PIN`, and other users can see
+    /// arguments. For a key in a token, `pin` is therefore written to a file in the private
+    /// directory `dir`, and the URI names that file.
     fn argument(&self, pin: Option<&Pin>, dir: &Path) -> io::Result<String> {
         let Some(pin) = pin.filter(|_| self.is_in_token() && !self.key.contains("pin-source="))
         else {
@@ -134,7 +135,7 @@ impl Keys {
     }
 }
 
-/// Returns `path` with every byte percent-encoded that could be special in a URI.
+/// Returns `path` with percent-encoding for all bytes that could be special in a URI.
 fn encoded(path: &Path) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
     let encode = |&byte: &u8| {
@@ -145,7 +146,7 @@ fn encoded(path: &Path) -> String {
 
 impl Signer {
     /// Signs an uncompressed object. If the program fails or adds no signature, returns an error
-    /// message, and the object is unchanged.
+    /// message and leaves the object unchanged.
     pub(crate) fn sign(
         &self,
         tools: &Tools,
@@ -156,8 +157,8 @@ impl Signer {
         let (Some(dir), Some(name)) = (object.parent(), object.file_name()) else {
             return Err(format!("{}: invalid path", object.display()));
         };
-        // A failed sign-file can leave partial output in the object or beside it. Therefore, it
-        // works on a copy.
+        // A failed sign-file can leave partial output in the object or beside it. Therefore,
+        // sign-file works on a copy.
         let dir = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(dir).map_err(text)?;
         let copy = dir.path().join(name);
         fs::copy(object, &copy).map_err(text)?;
@@ -184,8 +185,8 @@ impl Signer {
         }
     }
 
-    /// Returns the complaint of a failed sign-file in one line. Replaces `key`, as it was
-    /// passed to sign-file, with the configured key, and removes the PIN.
+    /// Returns the complaint of a failed sign-file in one line. Replaces `key`, the argument that
+    /// was passed to sign-file, with the configured key, and removes the PIN.
     fn shown(&self, complaint: &str, key: &str, pin: Option<&Pin>) -> String {
         let text = redacted(&complaint.replace(key, &self.keys.key)).replace('\n', "; ");
         match pin.and_then(|pin| pin.as_os_str().to_str()).filter(|pin| !pin.is_empty()) {

@@ -1,4 +1,5 @@
-//! Copies directory trees, or creates trees of hard links, without following links in them.
+//! Copies directory trees, or creates trees of hard links. Symbolic links inside a tree are not
+//! followed.
 //!
 //! Another user may change a tree while it is copied. Every entry is therefore opened relative to
 //! the descriptor of its directory, and copied from the opened file.
@@ -33,8 +34,8 @@ const NOT_TAKEN: u32 = 0o6022;
 pub(crate) struct Copied {
     /// The special files that were skipped, each with its kind.
     pub(crate) left_out: Vec<(PathBuf, &'static str)>,
-    /// The first file or directory that users other than root can change; `None` if there is none
-    /// or this process is not root.
+    /// The first file or directory of the source tree that users other than root can change. `None`
+    /// if there is none, or if this process is not root.
     pub(crate) open_to_others: Option<PathBuf>,
 }
 
@@ -58,8 +59,8 @@ impl Copied {
 /// are shared if the filesystem supports reflinks. FIFOs, sockets and devices are skipped.
 ///
 /// # Errors
-/// [`FileError`] if an entry cannot be copied, or is replaced by a link at the same time. The
-/// partial copy is removed.
+/// [`FileError`] if an entry cannot be copied, or if it is replaced during the copy. The partial
+/// copy is removed.
 pub(crate) fn copy_tree(from: &Path, to: &Path) -> Result<Copied, FileError> {
     place_tree(from, to, Manner { links: false, taken: false })
 }
@@ -87,7 +88,8 @@ pub(crate) fn take_tree(from: &Path, to: &Path) -> Result<Copied, FileError> {
     place_tree(from, to, Manner { links: false, taken: true })
 }
 
-/// Creates a tree like [`take_tree`], with hard links to the files that no other user can change.
+/// Creates a tree like [`take_tree`], but hard-links the files that no other user can change
+/// instead of copying them.
 ///
 /// # Errors
 /// The same as for [`copy_tree`].
@@ -99,7 +101,7 @@ pub(crate) fn keep_tree(from: &Path, to: &Path) -> Result<Copied, FileError> {
 struct Manner {
     /// Whether to create hard links where possible.
     links: bool,
-    /// Whether the copy belongs to this user, without the mode bits [`NOT_TAKEN`].
+    /// Whether the copy belongs to this user and lacks the mode bits [`NOT_TAKEN`].
     taken: bool,
 }
 
@@ -161,8 +163,8 @@ impl Copying {
         for name in from.names().map_err(FileError::when("list", &from.path))? {
             self.entry(from, to, &name)?;
         }
-        // This is done last: adding entries changes the directory's time, and its mode may forbid
-        // adding them.
+        // This is done last, because adding entries changes the directory's times, and its final
+        // mode may forbid adding entries.
         self.set_metadata(&to.fd, &stat)
             .map_err(FileError::when("set the mode and times of", &to.path))
     }
@@ -197,7 +199,7 @@ impl Copying {
         }
     }
 
-    /// Notes the path if other users can change the file or directory.
+    /// Records `path` if it is the first file or directory that other users can change.
     fn look_at(&mut self, stat: &FileStat, path: &Path) {
         if self.user.is_root() && self.copied.open_to_others.is_none() && is_open_to_others(stat) {
             self.copied.open_to_others = Some(path.to_owned());
@@ -208,7 +210,7 @@ impl Copying {
         if self.manner.links && self.link(from, to, name, stat)? {
             return Ok(());
         }
-        // A FIFO in the place of the file must not block.
+        // If a FIFO has replaced the file, opening it must not block.
         let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let source = openat(&from.fd, name, flags, Mode::empty()).map_err(unless_replaced)?;
         let stat = fstat(&source)?;
@@ -235,7 +237,8 @@ impl Copying {
             other => other?,
         }
         let linked = to.stat(name)?;
-        // Not the inode: a link makes overlayfs copy the file, which changes its number.
+        // Inode numbers are not compared: creating a link makes overlayfs copy the file, and the
+        // copy has another inode number.
         let identity =
             |it: &FileStat| (it.st_mode, it.st_uid, it.st_size, it.st_mtime, it.st_mtime_nsec);
         if identity(&linked) == identity(stat) {
@@ -273,8 +276,8 @@ impl Copying {
     }
 }
 
-/// Returns the first directory above `path` and below `root` in which users other than root can
-/// replace entries; `None` if there is none or this process is not root.
+/// Returns the nearest directory above `path` and below `root` in which users other than root can
+/// replace entries. Returns `None` if there is none, or if this process is not root.
 pub(crate) fn dir_open_to_others(path: &Path, root: &Path) -> Option<PathBuf> {
     let is_open = |dir: &&Path| {
         nix::sys::stat::stat(*dir).is_ok_and(|stat| {
@@ -307,8 +310,8 @@ fn times(stat: &FileStat) -> (TimeSpec, TimeSpec) {
     (accessed, TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec))
 }
 
-/// Ignores the error if a user other than root cannot change the owner of a file. Copies then belong
-/// to this user, as with `cp -a`.
+/// Ignores the error that users other than root get when they change the owner of a file. The copy
+/// then belongs to the user of this process, as with `cp -a`.
 fn allowed(owned: nix::Result<()>) -> io::Result<()> {
     match owned {
         Err(Errno::EPERM | Errno::EACCES) => Ok(()),
@@ -320,7 +323,8 @@ fn replaced() -> io::Error {
     io::Error::other("replaced while being copied")
 }
 
-/// Converts the error of opening an entry. `ELOOP` and `ENOTDIR` show that the entry is now a link.
+/// Converts an error from opening an entry. `ELOOP` and `ENOTDIR` mean that a link has replaced the
+/// entry.
 fn unless_replaced(error: Errno) -> io::Error {
     match error {
         Errno::ELOOP | Errno::ENOTDIR => replaced(),
@@ -330,8 +334,8 @@ fn unless_replaced(error: Errno) -> io::Error {
 
 /// Fails if `to` is inside `from`, because copying would continue until the disk is full.
 ///
-/// Compares directories and not paths: a path through /proc/self/fd cannot be resolved to the
-/// directory's real path.
+/// Compares the directories' inodes instead of their paths, because a path through /proc/self/fd
+/// cannot be resolved to the directory's real path.
 fn refuse_copy_into_itself(from: &Path, to: &Path) -> Result<(), FileError> {
     let identity = |path: &Path| {
         let meta = fs::metadata(path).map_err(FileError::when("examine", path))?;

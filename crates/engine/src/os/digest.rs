@@ -99,7 +99,7 @@ mod tests {
     use super::*;
     use rstest::rstest;
 
-    /// The digests are those that `sha256sum` prints.
+    /// The expected digests are the output of `sha256sum`.
     #[rstest]
     #[case::empty(0, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")]
     #[case::short(3, "9834876dcfb05cb167a5c24953eba58c4ac89b1adf57f28f2f9d09af107ee8f0")]

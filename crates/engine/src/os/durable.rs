@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::sys::statvfs::{FsFlags, statvfs};
 
-/// The prefix of the names of unfinished files.
+/// The file name prefix of unfinished files.
 ///
 /// The dot hides the files from dkms's globs. Their names never end in `.ko*`, so depmod does not
 /// mistake them for modules.
@@ -62,25 +62,25 @@ pub fn is_read_only(path: &Path) -> bool {
     statvfs(path).is_ok_and(|system| system.flags().contains(FsFlags::ST_RDONLY))
 }
 
-/// The parts of a new file that are on disk when a function returns.
+/// The parts of a new file that are on disk when the function that writes it returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
     /// The content and the name.
     Full,
-    /// The content. After a power cut, the path leads to the old or the new file. The caller syncs
-    /// the directory later, with `os::unsynced` for example.
+    /// The content, but not the name. After a power cut, the path leads to the old or the new file.
+    /// The caller syncs the directory later, with `os::unsynced` for example.
     Content,
-    /// Nothing. After a power cut, the file may be missing or empty. For files that are useless
-    /// after a power cut, or that the caller syncs later.
+    /// Nothing. After a power cut, the file may be missing or empty. Meant for files that are
+    /// useless after a power cut, or that the caller syncs later.
     None,
 }
 
-/// Creates or replaces the file `path` with the content `bytes` and mode 0644. Syncs the file and its
-/// directory.
+/// Creates or replaces the file `path` with the content `bytes` and mode 0644. Syncs the file and
+/// its directory.
 ///
 /// # Errors
-/// [`FileError`] if the file cannot be written; `path` is then unchanged, and no temporary file
-/// remains. Also if the file has been written but its directory cannot be synced.
+/// [`FileError`] if the file cannot be written (`path` is then unchanged, and no temporary file
+/// remains), or if its directory cannot be synced (`path` is then the new file).
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     write_with_mode(path, bytes, 0o644, Durability::Full)
 }
@@ -111,7 +111,8 @@ fn write_with_mode(
     let mut unfinished =
         tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(parent(path)).map_err(failed())?;
     unfinished.write_all(bytes).map_err(failed())?;
-    // Not left to the umask: every user must be able to read the trees with `dkms status`.
+    // The mode does not depend on the umask, because every user must be able to read the trees with
+    // `dkms status`.
     unfinished.as_file().set_permissions(Permissions::from_mode(mode)).map_err(failed())?;
     if durability != Durability::None {
         unfinished.as_file().sync_all().map_err(failed())?;
@@ -187,7 +188,8 @@ pub fn remove_tree(path: &Path) -> Result<bool, FileError> {
     if_there(removed).map_err(FileError::when("remove", path))
 }
 
-/// Removes `dir` if it is empty, then each of its parents that has become empty, except `stop`.
+/// Removes `dir` if it is empty, and then each parent that is now empty. Stops at `stop`, which is
+/// not removed.
 ///
 /// A directory that does not exist counts as removed.
 ///

@@ -1,4 +1,5 @@
-//! A jobserver of GNU make: a FIFO with one byte for each job that may run.
+//! A jobserver for GNU make: a FIFO that contains one byte (a token) for each job that may still
+//! start.
 //!
 //! Every make runs one job without a token and takes a token for each further job (POSIX Jobserver
 //! Interaction, GNU make manual). Unlike a pipe, a FIFO can be opened by its path, even in a
@@ -25,14 +26,15 @@ pub(crate) struct Jobserver {
     fifo: NamedTempFile<Arc<File>>,
     /// The FIFO, opened a second time so that reading from it never blocks.
     nonblocking: File,
-    /// The number of tokens of the full jobserver.
+    /// The number of tokens in the FIFO while no job holds one.
     tokens: usize,
-    /// Whether a make may have been killed since the last refill.
+    /// Whether tokens may be missing: a program that may have held some was killed since the last
+    /// refill.
     may_lack: AtomicBool,
 }
 
 impl Jobserver {
-    /// Creates a jobserver with a number of tokens in the existing directory `dir`.
+    /// Creates the FIFO in the existing directory `dir` and fills it with `tokens` tokens.
     ///
     /// # Errors
     /// An error if the FIFO cannot be created.
@@ -72,8 +74,8 @@ impl Jobserver {
         self.may_lack.load(Ordering::Acquire)
     }
 
-    /// Fills the jobserver with its tokens again. The caller ensures that no build runs and that no
-    /// [`Token`] exists.
+    /// Restores the full number of tokens. The caller must ensure that no build is running and that
+    /// no [`Token`] exists.
     pub(crate) fn refill(&self) -> io::Result<()> {
         loop {
             match (&self.nonblocking).read(&mut [0; 64]) {
@@ -89,7 +91,7 @@ impl Jobserver {
     }
 }
 
-/// A token taken from a jobserver. It is returned when dropped.
+/// A token taken from a jobserver. Dropping the value returns the token.
 #[derive(Debug)]
 pub(crate) struct Token(Arc<File>);
 
@@ -106,7 +108,7 @@ mod tests {
     use super::*;
     use rstest::rstest;
 
-    /// Returns the number of tokens that nobody holds.
+    /// Returns the number of tokens in the FIFO.
     fn free(jobserver: &Jobserver) -> usize {
         let mut tokens = [0; 64];
         let count = (&jobserver.nonblocking).read(&mut tokens).unwrap_or_default();

@@ -11,7 +11,8 @@ pub enum Priority {
     Warning = 4,
 }
 
-/// Adds an entry of one line to the journal. `id` is its MESSAGE_ID, which the catalogue explains.
+/// Adds a one-line entry to the journal. `id` is the entry's MESSAGE_ID, under which the journal's
+/// catalogue explains the message.
 ///
 /// # Errors
 /// [`RunError`] if logger(1) cannot be run.

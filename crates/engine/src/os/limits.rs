@@ -2,16 +2,17 @@
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// The number of open files to which a lower limit is raised for this process and its children.
+/// The limit on open files that [`ensure_open_files`] sets for this process and its children,
+/// unless the limit is already higher.
 const USUAL_FILES: u64 = 1024;
 
 /// The lowest limit on open files that is enough for reading confs and building modules.
 const NEEDED_FILES: u64 = 256;
 
-/// Raises a low limit on open files as far as possible.
+/// Raises the limit on open files to 1024, or as far as possible. Leaves a higher limit unchanged.
 ///
 /// # Errors
-/// A message that names the limit if it stays too low.
+/// A message with the limit, if the limit is still too low.
 pub fn ensure_open_files() -> Result<(), String> {
     let limit = || getrlimit(Resource::RLIMIT_NOFILE);
     let Ok((soft, hard)) = limit() else { return Ok(()) };

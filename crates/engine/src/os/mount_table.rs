@@ -34,7 +34,8 @@ fn row(line: &[u8]) -> Option<Mount> {
     Some(Mount { dir, kind: kind.into_owned(), options: options.into_owned() })
 }
 
-/// Returns the path in a field, in which `\040` stands for a space.
+/// Returns the path that a field contains. Replaces octal escapes such as `\040`, which stands for
+/// a space.
 fn unescaped(field: &[u8]) -> PathBuf {
     let (mut bytes, mut rest) = (Vec::new(), field);
     while let Some((first, after)) = rest.split_first() {

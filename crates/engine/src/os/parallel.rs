@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-/// The number of small items that take about as long to process as a thread takes to start.
+/// The number of small items that can be processed in about the time that a thread needs to start.
 const PER_THREAD: usize = 16;
 
 /// Applies `map` to every item and returns the results in the order of the items.
@@ -27,7 +27,8 @@ pub(crate) fn on_threads<T: Sync, A: Send + Sync>(
     spread(items, items.len().min(threads), || (), |(), item| map(item))
 }
 
-/// Applies `map` to every item, like [`on_all_cores`], but with up to one thread per item.
+/// Applies `map` to every item, like [`on_all_cores`], but with one thread per item, up to the
+/// number of cores.
 ///
 /// Meant for slow items. Each thread calls `init` once and passes its result to `map`.
 pub(crate) fn on_all_cores_with<T: Sync, A: Send + Sync, S>(
@@ -65,7 +66,8 @@ fn spread<T: Sync, A: Send + Sync, S>(
     };
     thread::scope(|scope| {
         for _ in 1..threads {
-            // Without another thread, those that have started process all items.
+            // If a thread cannot be started, the threads that are already running process all
+            // items.
             if let Err(error) = thread::Builder::new().spawn_scoped(scope, work) {
                 log::info!("cannot start a thread: {error}");
                 break;

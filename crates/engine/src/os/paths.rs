@@ -8,7 +8,8 @@ pub fn below(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
-/// Normalises a path relative to a base directory. Returns `None` if it leads out of the base.
+/// Normalises `path`, which is relative to a base directory. Returns `None` if it leads out of that
+/// directory.
 ///
 /// A leading `/` and every `.` are removed, and every `..` is resolved.
 pub(crate) fn within(path: &Path) -> Option<PathBuf> {

@@ -7,7 +7,8 @@ use std::os::unix::ffi::OsStringExt;
 /// The attribute of a PKCS #11 URI that contains the PIN (RFC 7512, 2.4).
 const PIN_VALUE: &str = "pin-value=";
 
-/// The PIN of a token, or the passphrase of a private key. The `Debug` text does not contain it.
+/// The PIN of a token, or the passphrase of a private key. The `Debug` output does not contain the
+/// secret.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Pin(OsString);
 
@@ -27,8 +28,8 @@ impl fmt::Debug for Pin {
     }
 }
 
-/// Splits a PKCS #11 URI into the URI without a `pin-value` attribute and the decoded value of that
-/// attribute. Returns the URI unchanged and `None` if it contains no PIN.
+/// Removes the `pin-value` attribute from a PKCS #11 URI. Returns the remaining URI and the decoded
+/// PIN. If the URI contains no PIN, returns the unchanged URI and `None`.
 pub(crate) fn split_pin(uri: &str) -> (String, Option<Pin>) {
     let (scheme, rest) = uri.split_at(uri.find(':').map_or(0, |at| at + 1));
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
@@ -64,9 +65,9 @@ fn decoded(text: &str) -> Pin {
     Pin(OsString::from_vec(bytes))
 }
 
-/// Returns `text` with `…` in place of every PIN in a PKCS #11 URI.
+/// Returns `text` with every PIN in a PKCS #11 URI replaced by `…`.
 ///
-/// A quotation mark does not end a PIN, since PINs can contain it.
+/// A quotation mark does not end a PIN, since a PIN can contain one.
 pub(crate) fn redacted(text: &str) -> String {
     let mut parts = text.split(PIN_VALUE);
     let mut redacted = parts.next().unwrap_or_default().to_owned();

@@ -6,7 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-/// The time in nanoseconds after which a new change is certain to give a file a new timestamp.
+/// The number of nanoseconds that must pass after a change to a file before another change is
+/// certain to give the file a different timestamp.
 ///
 /// Linux timestamps have a resolution of 10 ms or better; the constant includes a margin.
 const TICK: i128 = 100_000_000;
@@ -65,7 +66,7 @@ impl Stat {
         self.mode & 0o111 != 0
     }
 
-    /// Appends all fields to `bytes` except the type, which the mode includes.
+    /// Appends all fields except the type to `bytes`. The mode includes the type.
     pub(crate) fn write(&self, bytes: &mut Vec<u8>) {
         let times = [self.mtime.0, self.mtime.1, self.ctime.0, self.ctime.1];
         let [size, inode, device] = [self.size, self.inode, self.device].map(u64::to_le_bytes);
@@ -82,8 +83,8 @@ impl Stat {
     }
 }
 
-/// The device, inode and change time of a file, which differ once the file has been changed or
-/// replaced. The form in a file is `DEVICE INODE SECONDS.NANOSECONDS`.
+/// The device, inode and change time of a file. The stamp is different once the file has been
+/// changed or replaced. It is stored as `DEVICE INODE SECONDS.NANOSECONDS`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FileStamp(String);
 

@@ -17,7 +17,7 @@ pub(crate) fn write<T: Serialize>(path: &Path, content: &T) -> Result<(), FileEr
     write_with(path, content, Durability::Full)
 }
 
-/// Writes `content` like [`write`], but syncs only what `durability` says.
+/// Writes `content` like [`write()`], but syncs only what `durability` says.
 ///
 /// # Errors
 /// [`FileError`] if the file or a directory cannot be written.
@@ -33,11 +33,10 @@ pub(crate) fn write_with<T: Serialize>(
     durable::write_with(path, text.as_bytes(), durability)
 }
 
-/// Replaces the content of the existing file `path` with `content` as TOML, and syncs the file. The
-/// directory, which stays the same, is not synced.
+/// Replaces the content of the existing file `path` with `content` as TOML, and syncs the file.
 ///
-/// If the length stays the same, the file is overwritten in place. It must be smaller than a
-/// sector, because disks write a sector atomically.
+/// If the length stays the same, overwrites the file in place and does not sync its directory. The
+/// file must be smaller than a sector, because disks write a sector atomically.
 ///
 /// # Errors
 /// [`FileError`] if the file cannot be written.

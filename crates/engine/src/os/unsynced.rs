@@ -17,21 +17,22 @@ pub(crate) struct Unsynced {
 }
 
 impl Unsynced {
-    /// Adds a file. It need not exist any more.
+    /// Adds a file. If it no longer exists, [`Self::sync`] skips it.
     pub(crate) fn add_file(&mut self, path: impl Into<PathBuf>) {
         self.files.insert(path.into());
     }
 
-    /// Adds a directory whose entries have changed. It need not exist any more.
+    /// Adds a directory whose entries have changed. If the directory no longer exists,
+    /// [`Self::sync`] skips it.
     pub(crate) fn add_dir(&mut self, path: impl Into<PathBuf>) {
         self.dirs.insert(path.into());
     }
 
-    /// Syncs the files first and then the directories, each once. Syncs several at the same time,
+    /// Syncs the files first and then the directories. Syncs several of them at the same time,
     /// because the file system can write them together.
     ///
     /// # Errors
-    /// [`FileError`] of the first file or directory that exists and cannot be synced.
+    /// [`FileError`] for the first existing file or directory that cannot be synced.
     pub(crate) fn sync(&self) -> Result<(), FileError> {
         [&self.files, &self.dirs].into_iter().try_for_each(|paths| {
             let paths: Vec<&PathBuf> = paths.iter().collect();

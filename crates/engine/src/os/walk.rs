@@ -15,16 +15,16 @@ use super::durable::FileError;
 use super::parallel::on_all_cores;
 use super::stat::{Stat, now};
 
-/// The version of the format that is hashed.
+/// The version of the hashed format.
 ///
-/// Change it whenever signatures or digests are computed differently, so that none of the stored
-/// ones match.
+/// Change this value whenever signatures or digests are computed differently, so that stored ones
+/// no longer match.
 const FORMAT: &[u8] = b"alpm-dkms walk 3\0";
 
 /// A directory to walk.
 #[derive(Debug, Clone)]
 pub(crate) struct Part {
-    /// The path that is hashed instead of the path of `dir`.
+    /// The path that stands for `dir` in signatures, digests and results.
     pub(crate) label: PathBuf,
     /// The directory, or a link to it. Links inside the directory are not followed.
     pub(crate) dir: PathBuf,
@@ -43,8 +43,8 @@ pub(crate) enum Extent {
     Only(&'static [&'static str]),
 }
 
-/// The contents of a tree: the digest of each entry's type, content, execute bits and link target,
-/// by its path.
+/// The contents of a tree. Maps the path of each entry to a digest of its type, content, execute
+/// bits and link target.
 pub(crate) type Contents = BTreeMap<PathBuf, Digest>;
 
 /// The entries found in one or several directories and their subdirectories.
@@ -64,8 +64,8 @@ struct Folder {
 #[derive(Debug, Clone)]
 struct Entry {
     name: OsString,
-    /// `None` for a directory. Directory metadata is not hashed, because it changes with every
-    /// entry, even an excluded one.
+    /// The metadata; `None` for a directory. A directory's metadata is not hashed, because it
+    /// changes when any entry is added or removed, even an excluded one.
     stat: Option<Stat>,
 }
 
@@ -97,7 +97,7 @@ impl Walk {
 
     /// Returns the signature of all entries, and true if the signature is stable.
     ///
-    /// If it is stable, every later change to an entry is certain to change the signature.
+    /// If the signature is stable, every later change to an entry is certain to change it.
     pub(crate) fn signature(&self) -> (Digest, bool) {
         let mut hasher = blake3::Hasher::new();
         hasher.update(FORMAT);
@@ -130,7 +130,7 @@ impl Walk {
         self.digest_with(blake3_of)
     }
 
-    /// Like [`Self::digest`], with another hash function for the contents of files.
+    /// Returns the digest like [`Self::digest`], but hashes the contents of files with `hash`.
     pub(crate) fn digest_with(
         &self,
         hash: impl Fn(&Path, &Stat) -> Result<[u8; 32], FileError> + Sync,
@@ -313,7 +313,7 @@ impl Entry {
 /// Returns the signature of the [watched](Walk::watched) paths of `parts`, and true if the
 /// signature is stable.
 ///
-/// The signature is stable if no path changed after the time `since`, or shortly before then.
+/// The signature is stable if no path has changed since the time `since`, or shortly before it.
 /// `since` is a value returned by [`now`].
 pub(crate) fn signature_of_watched(
     parts: &[Part],

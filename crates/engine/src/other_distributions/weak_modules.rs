@@ -19,8 +19,9 @@ pub(crate) enum WeakChange {
     Removed,
 }
 
-/// Notifies the distribution's tool for weak modules of a change to `objects`, which are paths in
-/// the kernel's directory (dkms-behaviour 5.7). Returns true if a signal interrupted the tool.
+/// Notifies the distribution's tool for weak modules that `objects` have changed (dkms-behaviour
+/// 5.7). `objects` are paths in the kernel's directory. Returns true if a signal interrupted the
+/// tool.
 ///
 /// Does nothing on distributions without such a tool, such as Arch.
 pub(crate) fn notify(

@@ -54,9 +54,9 @@ impl Planner<'_> {
     /// Plans `dkms autoinstall`: installs added modules with AUTOINSTALL=yes and finishes pending
     /// work.
     ///
-    /// If `kernels` is `None`, plans for all installed kernels. With `only`, pending work for other kernels stays
-    /// pending. Returns `Err` if modules should be built, but none of the kernels has headers and
-    /// there is no pending work to do.
+    /// If `kernels` is `None`, plans for all installed kernels. If `only` is true, pending work for
+    /// other kernels stays pending. Returns `Err` if modules should be built but none of the
+    /// kernels has headers, unless `only` is false and there is pending work.
     pub(super) fn autoinstall(
         &mut self,
         kernels: Option<&[KernelRelease]>,
@@ -118,8 +118,8 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// Adds a note for each module that cannot be added because its dkms.conf is refused. This is not
-    /// an error, because autoinstall, as in dkms, ignores modules that have not been added.
+    /// Adds a note for each module that cannot be added because its dkms.conf is refused. This is
+    /// not an error: like dkms, autoinstall ignores modules that have not been added.
     fn note_refused_confs(&mut self, kernels: &[KernelRelease]) {
         for (id, module) in &self.facts.modules {
             if module.is_registered() || module.source != SourcePlace::Present {
@@ -134,8 +134,8 @@ impl Planner<'_> {
         }
     }
 
-    /// Drops from `wanted` the modules for every kernel that is not in `kernels`. Pending work for other
-    /// kernels, and for removed sources, stays pending.
+    /// Drops from `wanted` every kernel that is not in `kernels`. Pending work for other kernels
+    /// and for removed sources stays pending.
     fn leave_other_kernels(
         &mut self,
         kernels: &[KernelRelease],
@@ -169,8 +169,8 @@ impl Planner<'_> {
         });
     }
 
-    /// Returns `arrived` and `departed` together with those of pending work and of recorded
-    /// transactions.
+    /// Returns the sources and kernels in `arrived` and `departed`, and those that arrived or
+    /// departed according to pending work and recorded transactions.
     pub(super) fn touched(&self, arrived: &Subjects, departed: &Subjects) -> Touched {
         let (mut arrived, mut departed) = (arrived.clone(), departed.clone());
         for transaction in &self.facts.transactions {
@@ -204,7 +204,7 @@ impl Planner<'_> {
         Touched { arrived, departed, gone }
     }
 
-    /// Adds the modules whose installation was interrupted to `wanted`, except those in `gone`.
+    /// Adds to `wanted` the modules whose installation was interrupted, except those in `gone`.
     fn add_interrupted(&self, gone: &BTreeSet<ModuleId>, wanted: &mut WantedBuilds) {
         let facts = self.facts;
         for work in &facts.pending {
@@ -223,7 +223,8 @@ impl Planner<'_> {
 
     /// Returns true if another version of a module is wanted for a kernel and has been built.
     ///
-    /// If the other version has yet to be built, that may fail, so this one is installed first.
+    /// A version that has yet to be built does not count: its build may fail, so `id` is installed
+    /// first.
     fn is_replaced(&self, id: &ModuleId, kernel: &KernelRelease, wanted: &WantedBuilds) -> bool {
         let mut others = wanted.get(kernel).into_iter().flat_map(|modules| modules.keys());
         others.any(|it| it != id && it.name == id.name && self.facts.built(it, kernel).is_some())
@@ -268,7 +269,8 @@ impl Planner<'_> {
         }
     }
 
-    /// Plans to adopt builds made by dkms. They have no record and are not compiled again.
+    /// Plans to adopt the builds that dkms made. These builds have no record, and are not compiled
+    /// again.
     fn adopt_builds(&mut self) {
         let facts = self.facts;
         let unrecorded = |pair: &Pair| {
@@ -298,8 +300,9 @@ impl Planner<'_> {
 
     /// Returns the modules to build for each kernel.
     ///
-    /// All modules are built for a kernel that arrived or departed in part. A module is built for
-    /// all kernels if the source of one of its versions arrived or departed.
+    /// If an installed kernel or its headers arrived or departed, all modules are built for this
+    /// kernel. If the source of any version of a module arrived or departed, the module is built
+    /// for all kernels.
     fn wanted_after(&mut self, touched: &Touched) -> WantedBuilds {
         let facts = self.facts;
         let mut wanted = WantedBuilds::new();
@@ -346,8 +349,8 @@ impl Planner<'_> {
         wanted
     }
 
-    /// Returns true if a kernel lacks headers, and those of another release of its package have
-    /// arrived.
+    /// Returns true if a kernel lacks headers, and the headers of another release of its package
+    /// have arrived.
     fn lacks_what_arrived(&self, kernel: &KernelRelease, touched: &Touched) -> bool {
         !self.facts.has_headers(kernel)
             && match refusals::headers_note(self.facts, kernel) {
@@ -356,7 +359,7 @@ impl Planner<'_> {
             }
     }
 
-    /// Adds the modules that depend on one of `modules` and are not installed.
+    /// Adds to `modules` the modules that depend on one of them and are not installed.
     ///
     /// An earlier run may have skipped them because the dependency was missing.
     fn add_dependents<'a>(

@@ -1,4 +1,4 @@
-//! Plans the commands for one module, with dkms's order of checks and its exit codes.
+//! Plans the commands for one module. The order of the checks and the exit codes are those of dkms.
 
 use std::collections::BTreeSet;
 
@@ -132,7 +132,7 @@ impl Planner<'_> {
     /// Returns the kernels that `--all` selects for `build` and `install`.
     ///
     /// Adds a note for each kernel for which the module cannot be built. Returns `Err` if no kernel
-    /// is suitable and none has headers.
+    /// is suitable and no installed kernel has headers.
     fn suitable_kernels(&mut self, id: &ModuleId) -> Result<Vec<KernelRelease>, Failure> {
         let facts = self.facts;
         let (mut suitable, mut lacking) = (Vec::new(), Vec::new());
@@ -168,7 +168,7 @@ impl Planner<'_> {
         installed
     }
 
-    /// Plans `build` or `install` for several modules and kernels, depending on `verb`.
+    /// Plans `verb`, which is `build` or `install`, for several modules and kernels.
     pub(super) fn build_for(
         &mut self,
         verb: Verb,
@@ -188,8 +188,8 @@ impl Planner<'_> {
 
     /// Adds a module to `wanted` for each kernel that has headers.
     ///
-    /// The module fails for a kernel for which it is excluded, and for one that has neither headers
-    /// nor a build.
+    /// The module fails for a kernel if it is excluded for this kernel, or if the kernel has no
+    /// headers and the module is not built.
     fn add_wanted(
         &mut self,
         verb: Verb,
@@ -264,8 +264,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Cancels the pending work that would undo a command, for the kernels of the command. `None`
-    /// means all kernels.
+    /// Cancels the pending work that would undo a command for `kernels`. `None` means all kernels.
     fn cancel_pending(
         &mut self,
         id: &ModuleId,
@@ -301,7 +300,7 @@ impl Planner<'_> {
         self.plan.finishes.extend(undone);
     }
 
-    /// Plans to remove the directory of a removed kernel if it contains no other module.
+    /// Plans to remove the directory of a removed kernel if it contains objects of no other module.
     fn sweep_if_removed(&mut self, id: &ModuleId, kernel: &KernelRelease) {
         let Some(about) = self.facts.kernels.get(kernel) else { return };
         let is_removed = self.facts.kernels_known && !about.kernel.alive && !about.has_headers();

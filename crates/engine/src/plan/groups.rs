@@ -1,8 +1,8 @@
 //! Keeps installed modules together with the modules on which they depend.
 //!
 //! A module with BUILD_DEPENDS is built with the symbols of its dependencies, and the kernel may
-//! refuse to load it with another build of them. Where a module is installed, its dependencies are
-//! therefore replaced only together with it.
+//! refuse to load the module together with other builds of its dependencies. The dependencies of an
+//! installed module are therefore replaced only together with the module.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::{replace, take};
@@ -14,11 +14,11 @@ use crate::names::{KernelRelease, ModuleId, ModuleName};
 use crate::os::digest::Digest;
 
 impl Planner<'_> {
-    /// Drops the installation of a dependency if an installed module depends on it and is not
-    /// replaced by this plan. Otherwise, joins the jobs of the dependency and its dependents, so that they
-    /// are installed only if all are built.
+    /// Drops the installation of a dependency if an installed module depends on it and this plan
+    /// does not replace that module. Otherwise, joins the jobs of the dependency and its
+    /// dependents, so that they are installed only if all of their builds succeed.
     ///
-    /// Ignores the modules whose source was removed, unless they stay installed or another version
+    /// Ignores modules whose source was removed, unless they stay installed or another version
     /// replaces them.
     pub(super) fn keep_groups_together(&mut self) {
         for kernel in self.facts.kernels.keys() {
@@ -30,13 +30,13 @@ impl Planner<'_> {
     }
 
     /// Returns a dependency that this plan replaces, and an installed module that depends on it and
-    /// that this plan leaves as it is. Returns `None` if there are none.
+    /// is not replaced. Returns `None` if there is no such pair.
     fn separated(&self, kernel: &KernelRelease) -> Option<(ModuleName, ModuleId)> {
         self.staying(kernel).find_map(|installed| {
             if self.building.contains(&(installed.name.clone(), kernel.clone())) {
                 return None;
             }
-            // Another version may be built already, so that it only has to be installed.
+            // Another version may already be built and need only be installed.
             let mut planned = self.will_have.iter();
             let planned = planned.find(|(id, of)| id.name == installed.name && of == kernel);
             let id = planned.map_or(installed, |(id, _)| id);
@@ -56,8 +56,8 @@ impl Planner<'_> {
         })
     }
 
-    /// Returns the modules that this plan installs in place of those with which a module's build
-    /// was made.
+    /// Returns the modules that this plan installs instead of the dependencies with which a module
+    /// was built.
     fn replaced_dependencies(
         &self,
         id: &ModuleId,
@@ -74,8 +74,8 @@ impl Planner<'_> {
         })
     }
 
-    /// Returns the modules other than `name` that this plan installs and that share an object with the
-    /// installed module `name`.
+    /// Of the modules that this plan installs, returns those that share an object with the
+    /// installed module `name` but have another name.
     fn with_objects_of(
         &self,
         name: &ModuleName,
@@ -91,8 +91,8 @@ impl Planner<'_> {
         others.map(|id| &id.name)
     }
 
-    /// Returns the dependencies with which a module's build was made, with their fingerprints, or
-    /// `None` if they are unknown.
+    /// Returns the fingerprints of the dependencies with which a module was built, or `None` if
+    /// they are unknown.
     fn built_with(
         &self,
         id: &ModuleId,
@@ -108,8 +108,8 @@ impl Planner<'_> {
         jobs.chain(&self.plan.before).any(|step| is_installation(step, name, kernel))
     }
 
-    /// Removes the builds and installations of `dependency` from the plan, and those of the modules
-    /// that would be built with it. `dependent` is the reason.
+    /// Drops from the plan the builds and installations of `dependency` and of all modules that
+    /// would be built with it. The installed module `dependent` makes this necessary.
     fn leave_dependency(
         &mut self,
         kernel: &KernelRelease,
@@ -154,7 +154,7 @@ impl Planner<'_> {
         jobs.map(|job| &job.module.name).chain(installed).cloned().collect()
     }
 
-    /// Joins the jobs for a kernel that must be installed together.
+    /// For one kernel, joins the jobs of modules that must be installed together.
     fn join_groups(&mut self, kernel: &KernelRelease) {
         let mut groups: Vec<BTreeSet<ModuleName>> = Vec::new();
         for installed in self.staying(kernel) {
@@ -180,7 +180,8 @@ impl Planner<'_> {
         }
     }
 
-    /// If a group contains a job, turns the installations of its existing builds into jobs, too.
+    /// If a module of the group has a job, turns the installations of the group's existing builds
+    /// into jobs, too.
     fn make_jobs(&mut self, group: &BTreeSet<ModuleName>, kernel: &KernelRelease) {
         let is_job = |job: &Job| job.kernel == *kernel && group.contains(&job.module.name);
         if !self.plan.jobs.iter().any(is_job) {
@@ -195,7 +196,8 @@ impl Planner<'_> {
         self.plan.jobs.extend(later);
     }
 
-    /// Returns the job that makes the build of an installation again, from the cache if possible.
+    /// Turns `install`, which installs an existing build, into a job that also makes this build
+    /// again, from the cache if possible.
     fn job_of(&self, install: Step, group: &BTreeSet<ModuleName>) -> Option<Job> {
         let facts = self.facts;
         let (module, kernel) = install.action.job()?;

@@ -85,8 +85,9 @@ struct Planner<'a> {
     gone: BTreeSet<ModuleId>,
     /// The kernels for which depmod must run at the end.
     touched: BTreeSet<KernelRelease>,
-    /// The directories of sources and the kernels whose headers the transaction installed again.
-    /// Failed builds that depend on them are retried.
+    /// The source directories that the transaction installed or replaced, and the kernels whose
+    /// headers it installed or replaced. Failed builds that depend on these sources or headers are
+    /// retried.
     reinstalled: (BTreeSet<String>, BTreeSet<KernelRelease>),
     /// Whether a hook or a systemd unit makes the request. If so, parked work stays parked.
     is_automatic: bool,
@@ -128,8 +129,8 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Returns true if neither a hook nor a systemd unit may try `work` again. `inputs` is the
-    /// fingerprint of its inputs.
+    /// Returns true if the request is automatic, and all attempts at `work` with these inputs are
+    /// used up. `inputs` is the fingerprint of the inputs.
     fn is_used_up(&self, work: &PendingWork, inputs: Digest) -> bool {
         let attempts = self.facts.attempts.get(work).filter(|_| self.is_automatic);
         attempts.is_some_and(|attempts| attempts.inputs == inputs && attempts.are_used_up())

@@ -1,4 +1,4 @@
-//! Decides whether a module is built, installed, skipped or failed for a kernel.
+//! Decides whether to build, install, skip or fail a module for a kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -66,7 +66,8 @@ impl Planner<'_> {
         }
     }
 
-    /// Plans the rebuild of an installed module that is not wanted, if a dependency changes.
+    /// Plans to rebuild an installed module if one of its dependencies changes. The module itself
+    /// is not among the wanted builds.
     fn plan_dependent(&mut self, id: &ModuleId, kernel: &KernelRelease, policy: BuildPolicy) {
         let Some(pair) = self.facts.pair(id, kernel) else { return };
         let Some(inputs) = self.inputs(pair, kernel) else { return };
@@ -103,7 +104,7 @@ impl Planner<'_> {
     /// Returns the inputs of a module for a kernel, with the planned fingerprints of its
     /// dependencies.
     ///
-    /// Returns `None` if the inputs were not or could not be read.
+    /// Returns `None` if the inputs were not read successfully.
     pub(super) fn inputs(&self, pair: &Pair, kernel: &KernelRelease) -> Option<Inputs> {
         let mut inputs = pair.inputs.clone()?;
         if let Some(Ok(conf)) = &pair.conf {
@@ -207,8 +208,8 @@ impl Planner<'_> {
         self.job(id, kernel, conf, inputs, why, policy.install);
     }
 
-    /// Returns true if the transaction installed the source of this version or the kernel's headers
-    /// again, which is a request to retry a failed build.
+    /// Returns true if the transaction reinstalled the source of this version or the kernel's
+    /// headers. This counts as a request to retry a failed build.
     fn is_reinstalled(&self, id: &ModuleId, kernel: &KernelRelease) -> bool {
         let (sources, headers) = &self.reinstalled;
         let module = self.facts.modules.get(id);
@@ -218,7 +219,8 @@ impl Planner<'_> {
             })
     }
 
-    /// Returns true if a module is built with its current inputs, apart from missing dependencies.
+    /// Returns true if a module has been built with its current inputs. Ignores missing
+    /// dependencies.
     fn is_up_to_date(&self, pair: &Pair, kernel: &KernelRelease, policy: BuildPolicy) -> bool {
         let recorded = pair.built.as_ref().and_then(|built| built.record.as_ref());
         self.inputs(pair, kernel).is_some_and(|mut inputs| {
@@ -229,8 +231,9 @@ impl Planner<'_> {
         })
     }
 
-    /// Returns true if a module of a dependency cycle is up to date, because it was built with
-    /// `--force`. If it is built but not installed, only a command installs it.
+    /// Returns true if a module in a dependency cycle is up to date, because it was built with
+    /// `--force`. If the module is not installed, returns true only for a command, which may
+    /// install it.
     fn is_built_in_a_cycle(
         &self,
         id: &ModuleId,
@@ -324,15 +327,15 @@ impl Planner<'_> {
         }
     }
 
-    /// Plans to install an existing build, unless this is parked work.
+    /// Plans to install an existing build, unless its installation is parked.
     fn install_unless_parked(&mut self, id: &ModuleId, kernel: &KernelRelease, why: Vec<Reason>) {
         let work = PendingWork::install(id, kernel);
         let is_used_up = self.is_used_up(&work, self.facts.built_inputs(id, kernel));
         if !is_used_up || self.is_reinstalled(id, kernel) {
             self.install(id, kernel, why);
         } else if self.facts.built(id, kernel).is_some_and(|it| it.installed && it.in_place) {
-            // The module is installed and in place: the run was interrupted only after installing
-            // it.
+            // The module is installed and in place: an earlier run was interrupted only after
+            // installing it.
             self.will_have.insert((id.clone(), kernel.clone()));
         } else {
             self.parked.insert(work);

@@ -1,7 +1,7 @@
-//! Skips the modules that an outer run is already building or installing.
+//! Skips the modules that an outer run, which started this run, is already building or installing.
 //!
-//! A module's script may run `dkms autoinstall`, or pacman with our hooks. Without this, the script
-//! would be started again within itself.
+//! A module's script may run `dkms autoinstall`, or may run pacman, which starts our hooks. If this
+//! run built the same module, the script would be started again from within itself.
 
 use super::Planner;
 use super::module_for_kernel::WantedBuilds;
@@ -9,7 +9,7 @@ use crate::dkms_tree::PendingWork;
 use crate::names::{KernelRelease, ModuleId};
 
 impl Planner<'_> {
-    /// Removes the modules from `wanted` that the outer run has begun to build, install or remove.
+    /// Removes from `wanted` the modules that the outer run has begun to build, install or remove.
     pub(super) fn leave_begun_by_outer_run(&self, wanted: &mut WantedBuilds) {
         self.leave(wanted, |work, module, kernel| match work {
             PendingWork::Install { module: id, kernel: release }
@@ -21,7 +21,7 @@ impl Planner<'_> {
         });
     }
 
-    /// Removes the modules from `wanted` that the outer run, a hook for example, has yet to build.
+    /// Removes from `wanted` the modules that the outer run, such as a hook, has yet to build.
     pub(super) fn leave_planned_by_outer_run(&self, wanted: &mut WantedBuilds) {
         self.leave(wanted, |work, module, kernel| {
             let source = self.facts.modules.get(module).map(|facts| &facts.source_dir);

@@ -6,8 +6,9 @@ use crate::failure::Failure;
 use crate::names::{KernelRelease, ModuleId};
 
 impl Plan {
-    /// Adds a note for each kernel without headers, even if no module is missing there. The
-    /// transaction that installs alpm-dkms does so: the next module would not be built.
+    /// Adds a note for each kernel without headers, even if no module is missing for the kernel.
+    /// Called for the transaction that installs alpm-dkms, because a module that is installed later
+    /// would not be built.
     pub fn note_missing_headers(&mut self, facts: &Facts) {
         let kernels = facts.kernels.iter();
         let without = kernels
@@ -92,7 +93,8 @@ pub(super) fn headers_of_another(facts: &Facts, kernel: &KernelRelease) -> Optio
     })
 }
 
-/// Returns the note that reports a kernel without headers, or a name that is no kernel.
+/// Returns the note about a kernel without headers, or about a release for which there is no
+/// kernel.
 pub(crate) fn headers_note(facts: &Facts, kernel: &KernelRelease) -> Note {
     let about = facts.kernels.get(kernel);
     if let Some(bad @ BadHeaders::None(_)) = about.and_then(|about| about.bad_headers.as_ref()) {

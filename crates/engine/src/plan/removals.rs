@@ -1,8 +1,8 @@
 //! Plans the removal of modules whose sources or kernels were removed.
 //!
 //! A module is removed only if a completed transaction removed its source or kernel, or if its
-//! removal is pending. A source that is missing for another reason removes nothing: `/usr/src` may
-//! not be mounted, or pacman may have been killed between two versions of a package.
+//! removal is pending. A source that is missing for another reason causes no removal: `/usr/src`
+//! may not be mounted, or pacman may have been killed between two versions of a package.
 
 use std::collections::BTreeSet;
 
@@ -49,8 +49,9 @@ impl Planner<'_> {
                     self.unbuild(id, kernel, Vec::new());
                 }
             }
-            // An old version that stayed installed because the new version failed is removed together
-            // with the new one. Other old versions stay, since the transaction may be aborted.
+            // If an old version stayed installed because the new version failed, it is removed
+            // together with the new one. Other old versions stay, since the transaction may be
+            // aborted.
             let none = Subjects::default();
             let pending = self.touched(&none, &none).gone;
             let departs = |module: &ModuleFacts| sources.contains(&module.source_dir);
@@ -86,8 +87,8 @@ impl Planner<'_> {
         facts.modules.iter().filter(gone).map(|(id, _)| id.clone()).collect()
     }
 
-    /// Plans to point the source links of the modules in `gone`, and of those that are held, to the
-    /// kept copies of their sources.
+    /// For the modules in `gone` and those that are held, plans to point the source links to the
+    /// kept copies of the sources.
     ///
     /// Adds a note for every module whose source is missing, except for those in `gone`.
     pub(super) fn mend_links(&mut self, gone: &BTreeSet<ModuleId>) {
@@ -137,8 +138,8 @@ impl Planner<'_> {
 
     /// Plans to remove a module whose source was removed.
     ///
-    /// The module stays installed for a kernel if its successor is not installed there: an old
-    /// module is better than none.
+    /// If its successor is not installed for a kernel, the module stays installed for that kernel:
+    /// an old module is better than none.
     pub(super) fn remove_module(&mut self, id: &ModuleId, gone: &BTreeSet<ModuleId>) {
         let facts = self.facts;
         let Some(module) = facts.modules.get(id) else { return };
@@ -150,10 +151,10 @@ impl Planner<'_> {
                     self.note(Note::Kept { module: id.clone(), kernel: kernel.clone() });
                     kept = true;
                 }
-                // Installing the successor uninstalls this version. If that fails, this version is
-                // still installed, and the step that deletes its build is skipped.
+                // Installing the successor uninstalls this version. If the installation fails, this
+                // version is still installed, and the step that deletes its build is skipped.
                 Successor::Version => self.delete_build(id, kernel, Vec::new()),
-                // The objects of the successors lie above those of this module.
+                // The objects of the successors are installed over those of this module.
                 Successor::Others(successors) if installed => {
                     self.uninstall_after(id, kernel, successors, Vec::new());
                     self.delete_build(id, kernel, Vec::new());
@@ -166,7 +167,8 @@ impl Planner<'_> {
         }
     }
 
-    /// Plans to finish interrupted uninstallations, except of modules that this plan installs.
+    /// Plans to finish interrupted uninstallations, except those of modules that this plan
+    /// installs.
     fn finish_uninstalling(&mut self) {
         for work in &self.facts.pending {
             if let PendingWork::Uninstall { module, kernel } = work
@@ -245,7 +247,7 @@ impl Planner<'_> {
         let sources = arrived.sources.iter().cloned().map(PendingWork::Source);
         let kernels = arrived.kernels.iter().cloned().map(PendingWork::Kernel);
         let gone_sources = departed.sources.iter().cloned().map(PendingWork::DepartedSource);
-        // A kernel may exist again, or only its headers have departed.
+        // Kernels that exist are left out. They exist again, or only their headers have departed.
         let is_owned = |kernel: &&KernelRelease| {
             facts.kernels.get(*kernel).is_some_and(|about| about.kernel.alive && about.owned)
         };
@@ -268,12 +270,12 @@ impl Planner<'_> {
             PendingWork::Install { .. } | PendingWork::Uninstall { .. } => {
                 !self.parked.contains(work)
             }
-            // An unreadable install tree does not say whether there is such a kernel.
+            // If the install tree is unreadable, it is unknown whether the kernel exists.
             PendingWork::Kernel(kernel) => facts.kernels_known || facts.is_alive(kernel),
             _ => true,
         });
         finishes.extend(cancelled);
-        // An earlier hook of this transaction left this work pending.
+        // Work that an earlier hook of this transaction left pending stays pending.
         finishes.retain(|work| {
             let mut left = facts.tried.iter().filter(|(_, transient)| **transient);
             !left.any(|((module, kernel), _)| match work {
@@ -295,7 +297,7 @@ impl Planner<'_> {
     }
 }
 
-/// Returns true for pending work on one module that a run always finishes.
+/// Returns true for pending work that concerns only one module.
 fn is_of_one_module(work: &PendingWork) -> bool {
     matches!(
         work,

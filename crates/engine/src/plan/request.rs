@@ -18,7 +18,7 @@ pub enum Request {
         /// The sources and kernels that the transaction removed. Those that still exist stay.
         departed: Subjects,
         /// The kernels whose headers the transaction installed or replaced. Failed builds for these
-        /// kernels are retried, as are those of the sources that arrived.
+        /// kernels are retried, as are failed builds of the sources that arrived.
         headers: BTreeSet<KernelRelease>,
     },
     /// Clean up before a transaction that removes alpm-dkms itself.
@@ -26,7 +26,7 @@ pub enum Request {
     /// Removes the modules of all sources and kernels that the transaction will remove, because the
     /// hooks of alpm-dkms cannot run afterwards. Also removes the files of alpm-dkms.
     Depart {
-        /// The names of the directories in the source tree that the transaction will remove.
+        /// The names of the source directories that the transaction will remove.
         sources: BTreeSet<String>,
         /// The releases of the kernels that the transaction will remove.
         kernels: BTreeSet<KernelRelease>,
@@ -69,8 +69,9 @@ pub enum Request {
         module: ModuleId,
         /// The kernels on which the command acts. `None` means `--all`.
         ///
-        /// For `build` and `install`, that is every installed kernel with headers. For the other
-        /// commands, it is every kernel for which the module is built.
+        /// For `build` and `install`, this means every installed kernel that has headers or an
+        /// existing build of the module. For the other commands, it means every kernel for which
+        /// the module is built or installed.
         kernels: Option<Vec<KernelRelease>>,
         /// Whether `--force` was given.
         force: bool,

@@ -116,8 +116,8 @@ pub enum Note {
     NoKernel {
         /// The release for which there is no kernel.
         kernel: KernelRelease,
-        /// Whether it is the running kernel, whose files an upgrade has removed. Commands act on
-        /// the running kernel by default, so the user might not have named it.
+        /// Whether this is the running kernel, whose files an upgrade has removed. Commands act on
+        /// the running kernel by default, so the user may not have named this release.
         running: bool,
         /// The kernels that exist.
         installed: Vec<KernelRelease>,
@@ -153,7 +153,7 @@ pub enum Note {
         /// The version that stays installed; `None` if no version is installed.
         stays: Option<ModuleId>,
     },
-    /// Hooks and the boot unit no longer try this work, because it has used up its attempts.
+    /// Hooks and the boot unit no longer do this work, because all attempts are used up.
     Parked(BTreeSet<PendingWork>),
     /// The kernel has the same module or a newer one, so the module is not installed.
     Declined {
@@ -168,7 +168,7 @@ pub enum Note {
     Kept {
         /// The module that stays.
         module: ModuleId,
-        /// The kernel for which it stays installed.
+        /// The kernel for which the module stays installed.
         kernel: KernelRelease,
     },
     /// The kernel is a copy that is kept until the next boot. No package owns it, so it is skipped.
@@ -189,7 +189,7 @@ pub enum Note {
     },
     /// pacman was interrupted while it installed this kernel, its headers or this source.
     Incomplete(String),
-    /// A transaction is still running, so everything that it changes is left to it.
+    /// A transaction is still running, so everything that it changes is left alone.
     Running {
         /// The process ID of pacman.
         process: u32,
@@ -215,9 +215,9 @@ pub enum Note {
     /// A module is not replaced, because an installed module that depends on it cannot be replaced
     /// at the same time.
     Tied {
-        /// The version that is not installed.
+        /// The new version, which is not installed.
         module: ModuleId,
-        /// The kernel for which it is not installed.
+        /// The kernel for which the new version is not installed.
         kernel: KernelRelease,
         /// The installed module that would have to be replaced, too.
         with: ModuleId,
@@ -256,8 +256,8 @@ pub struct Job {
     /// The job starts after the jobs of these dependencies, and is skipped if one of those jobs
     /// fails.
     pub after: Vec<ModuleName>,
-    /// The modules that are installed together with this one: all of them for this kernel, or none
-    /// if the build of one fails.
+    /// The modules that are installed together with this module. If the build of one of them fails,
+    /// none of them is installed for the kernel.
     pub with: BTreeSet<ModuleName>,
     /// The fingerprints of all dependencies, for the build's record.
     pub depends: BTreeMap<ModuleName, Digest>,
@@ -297,8 +297,8 @@ pub struct Plan {
     pub notes_pending: BTreeSet<PendingWork>,
     /// The pending work that is finished once all steps have succeeded.
     pub finishes: BTreeSet<PendingWork>,
-    /// The recorded transactions whose journals are deleted after the run, as positions in the
-    /// facts. Their unfinished parts are among the pending work.
+    /// The recorded transactions whose journals are deleted after the run, as indexes into
+    /// `Facts::transactions`. Their unfinished parts are among the pending work.
     pub settles: BTreeSet<usize>,
 }
 
@@ -333,8 +333,8 @@ impl Plan {
         })
     }
 
-    /// Returns the module with another name that is uninstalled from a kernel once `new` is
-    /// installed there.
+    /// Returns the module with another name that the plan uninstalls from a kernel once `new` is
+    /// installed for that kernel.
     fn succeeded_by(&self, new: &ModuleId, kernel: &KernelRelease) -> Option<&ModuleId> {
         self.after.iter().find_map(|step| match &step.action {
             Action::Uninstall { module, kernel: of, successors } => {

@@ -1,7 +1,7 @@
 //! Decides whether other modules take the place of a module whose source was removed.
 //!
-//! A successor is another version of the module, or any module that contains one of its objects:
-//! packages are renamed, merged and replaced by others.
+//! A successor is another version of the module, or any module that contains one of its objects,
+//! because packages are renamed, merged and replaced.
 
 use std::collections::BTreeSet;
 
@@ -9,12 +9,12 @@ use super::{Action, Planner};
 use crate::facts::{ModuleFacts, Stage};
 use crate::names::{KernelRelease, ModuleId};
 
-/// For one kernel, the state of the successors of a module.
+/// The state of a module's successors for one kernel.
 pub(super) enum Successor {
     /// Another version is installed, or this plan installs one.
     Version,
-    /// Modules with other names contain the objects. They are installed, or this plan installs
-    /// them.
+    /// Modules with other names contain the objects. These modules are installed, or this plan
+    /// installs them.
     Others(Vec<ModuleId>),
     /// There is a successor, but it is not installed for the kernel. It may have failed, or
     /// BUILD_EXCLUSIVE_* may exclude it.
@@ -85,8 +85,8 @@ impl Planner<'_> {
                 .any(|it| it.lacking.kernels.contains(kernel) || it.held.kernels.contains(kernel))
     }
 
-    /// Returns true if the module is installed for a kernel, and if successors are installed for
-    /// each such kernel.
+    /// Returns true if the module is installed for at least one kernel, and if successors are
+    /// installed for every kernel for which it is installed.
     pub(super) fn has_successors(&self, id: &ModuleId, module: &ModuleFacts) -> bool {
         let gone = [id.clone()].into();
         let is_installed =

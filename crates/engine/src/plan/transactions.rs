@@ -1,7 +1,8 @@
-//! Leaves alone what a running or an interrupted transaction may still change.
+//! Leaves alone the sources and kernels that a running or interrupted transaction may still change.
 //!
-//! Between two versions of a package, neither is on disk. Whatever pacman is about to install or
-//! remove is therefore no basis for a decision until the transaction has been completed.
+//! While pacman upgrades a package, there is a time when neither version is on disk. Until the
+//! transaction has been completed, the files that it installs or removes are therefore no basis for
+//! a decision.
 
 use super::module_for_kernel::BuildPolicy;
 use super::{Note, Planner};
@@ -21,8 +22,8 @@ enum Obstacle<'a> {
 }
 
 impl Planner<'_> {
-    /// Returns true if a module is not to be built for a kernel now. Reports this with a note, or
-    /// with a failure if the module was requested by name.
+    /// Returns true if a transaction prevents building a module for a kernel now. Reports this with
+    /// a note, or with a failure if the module was requested by name.
     pub(super) fn leaves_to_pacman(
         &mut self,
         id: &ModuleId,
@@ -88,7 +89,7 @@ impl Planner<'_> {
         })
     }
 
-    /// Plans to remove the modules that an interrupted transaction replaces, once their successors
+    /// Plans to remove the modules that an interrupted transaction replaces, if their successors
     /// are installed.
     pub(super) fn remove_succeeded(&mut self) {
         let facts = self.facts;
@@ -98,7 +99,7 @@ impl Planner<'_> {
             module.source_is_absent
                 && interrupted.any(|it| it.held.sources.contains(&module.source_dir))
         };
-        // A module that is removed is no successor of the next one.
+        // A module that this loop removes does not count as a successor of the next module.
         for (id, module) in facts.modules.iter().filter(|(_, module)| held(module)) {
             if self.has_successors(id, module) {
                 self.remove_module(id, &[id.clone()].into());
@@ -106,8 +107,8 @@ impl Planner<'_> {
         }
     }
 
-    /// Returns true if nothing is left to wait for, so that the journal of a transaction can be
-    /// deleted.
+    /// Returns true if the journal of a transaction can be deleted, because nothing is left to wait
+    /// for.
     pub(super) fn is_settled(&self, transaction: &TransactionFacts) -> bool {
         let facts = self.facts;
         let TransactionFacts { lacking, held, .. } = transaction;
@@ -132,13 +133,13 @@ impl Planner<'_> {
             lacking.kernels.iter().any(in_part)
                 || dirs.any(|module| lacking.sources.contains(&module.source_dir))
         };
-        // A later transaction has been completed, so nobody will complete this one.
+        // A later transaction has been completed, so pacman will not complete this one.
         let is_superseded = facts.transactions.iter().any(|it| it.is_own);
         !facts.modules.iter().any(is_held) && (is_superseded || !has_partly_arrived())
     }
 }
 
-/// Returns the note that lists everything that is left to a running transaction.
+/// Returns the note that lists the kernels and sources that are left to a running transaction.
 fn running(transaction: &TransactionFacts) -> Note {
     let TransactionFacts { lacking, held, .. } = transaction;
     let kernels = lacking.kernels.union(&held.kernels).map(ToString::to_string);

@@ -18,8 +18,8 @@ pub enum Outcome {
     Done,
     /// The step was not carried out, for the reason given.
     Skipped(String),
-    /// The module was not installed, because the kernel has the same or a newer one. The text is the
-    /// reason.
+    /// The module was not installed, because the kernel has the same or a newer one. The text is
+    /// the reason.
     Declined(String),
     /// The step failed.
     Failed(Failure),
@@ -45,7 +45,7 @@ pub enum Phase {
     Copying,
     /// Applying patches.
     Patching,
-    /// Running the script that a directive names. The text is the directive, such as PRE_BUILD.
+    /// Running a script. The text is the directive that names the script, such as PRE_BUILD.
     Script(&'static str),
     /// Running make.
     Compiling,
@@ -53,8 +53,8 @@ pub enum Phase {
     Checking,
     /// Stripping, signing and compressing the objects.
     Finishing,
-    /// Waiting to be built again. If memory ran out, the build then runs alone; otherwise, it runs
-    /// when no other build of the module does.
+    /// Waiting to be built again: alone if memory ran out, otherwise while no other build of the
+    /// module runs.
     Waiting,
 }
 
@@ -158,7 +158,7 @@ pub struct Report {
     /// Messages of errors that belong to no step, such as a failure to record pending work or to
     /// clean up.
     pub errors: Vec<String>,
-    /// The interruption; `None` unless a signal interrupted the run. After an interruption,
+    /// The interruption, or `None` if no signal interrupted the run. After an interruption,
     /// `finished` may lack steps.
     pub interrupted: Option<Interruption>,
     /// Messages that do not affect the exit code.

@@ -1,4 +1,4 @@
-//! The certificate of a signing key, and the kernel's trust in it.
+//! The certificate of a signing key, and the kernel's trust in the certificate.
 
 use std::fs;
 use std::path::Path;
@@ -27,7 +27,8 @@ pub(crate) struct Certificate {
 /// The kernel's trust in a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Trust {
-    /// The kernel does not show its keys, or they are those of another machine.
+    /// The trust is unknown: the kernel does not show its keys, or shows the keys of another
+    /// machine.
     Unknown,
     Trusted,
     /// The kernel does not have the certificate.
@@ -70,7 +71,8 @@ impl Certificate {
     }
 }
 
-/// Returns the first element of `der` with and without its header, and the bytes after it.
+/// Returns the first element of `der` with its header, the same element without its header, and the
+/// bytes after the element.
 fn element(der: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (header, length) = match (der.get(1)?, der.get(2..)?) {
         (length @ ..=0x7f, _) => (2, usize::from(*length)),
@@ -90,10 +92,12 @@ fn key_id(der: &[u8]) -> Option<Vec<u8>> {
     Some(id.to_owned())
 }
 
-/// Returns the running kernel's trust, for modules, in `certificate`, which was read from `file`.
+/// Determines how far the running kernel trusts `certificate` for modules. `file` is the path from
+/// which the certificate was read.
 ///
-/// A machine owner key is in the keyring `.machine` if shim passes on MokListTrustedRT, and otherwise
-/// in `.platform`, which is not used for modules. `/proc/keys` does not show the keyring of a key.
+/// A machine owner key is in the keyring `.machine` if shim passes on MokListTrustedRT, and
+/// otherwise in `.platform`, which is not used for modules. `/proc/keys` does not show to which
+/// keyring a key belongs.
 pub(crate) fn trust_in(machine: &Machine, certificate: &Certificate, file: &Path) -> Trust {
     if machine.trees.root != Path::new("/") || machine.is_chroot() {
         return Trust::Unknown;
@@ -128,7 +132,8 @@ mod tests {
     use super::*;
     use crate::os::process::{Environment, Program};
 
-    /// Returns a new certificate and the signature of a file with its key, made by openssl.
+    /// Creates a key and signs a file with it, using openssl. Returns the key's certificate and the
+    /// signature.
     fn certificate_and_signature(root: &TestRoot) -> (Certificate, Vec<u8>) {
         let openssl = |args: &[&str]| {
             let env = Environment::fixed();

@@ -14,8 +14,8 @@ use crate::other_distributions::sign_file_elsewhere;
 
 /// Returns the signer of the objects for `kernel`, or `None` if these objects are not signed.
 ///
-/// Creates the default key and certificate if both are missing, except in a trial run. Warns if objects should be signed
-/// but cannot be.
+/// Creates the default key and certificate if both are missing, except in a trial run. Warns if
+/// objects should be signed but cannot be.
 pub(crate) fn signer(machine: &Machine, kernel: &Kernel) -> Option<Signer> {
     let decision = machine.signers.get_or_decide(&kernel.release, || {
         let decision = decide(machine, kernel);
@@ -33,8 +33,8 @@ pub(crate) fn signer(machine: &Machine, kernel: &Kernel) -> Option<Signer> {
     decision.signer().cloned()
 }
 
-/// Returns the digest of the certificate for signing objects for `kernel`. Returns `None` if
-/// objects are not signed or the certificate does not exist.
+/// Returns the digest of the certificate with which objects for `kernel` are signed. Returns `None`
+/// if objects are not signed or the certificate does not exist.
 ///
 /// Unlike [`signer`], never creates a key.
 pub(crate) fn certificate(machine: &Machine, kernel: &Kernel) -> Option<Digest> {
@@ -44,18 +44,21 @@ pub(crate) fn certificate(machine: &Machine, kernel: &Kernel) -> Option<Digest> 
     }
 }
 
-/// Returns the path of the certificate for signing objects for `kernel`. The file need not exist.
+/// Returns the path of the certificate with which objects for `kernel` are signed. The file need
+/// not exist.
 pub(crate) fn certificate_file(machine: &Machine, kernel: &Kernel) -> PathBuf {
     choose_keys(machine, kernel, &machine.framework(Some(&kernel.release))).certificate
 }
 
-/// Returns true if objects for `kernel` would be signed, but a trial run creates no key.
+/// Returns true if objects for `kernel` are not signed only because this is a trial run, which does
+/// not create the missing key.
 pub(crate) fn awaits_key(machine: &Machine, kernel: &Kernel) -> bool {
     machine.signers.known(&kernel.release).as_deref() == Some(&SigningDecision::AwaitsKey)
 }
 
 /// Decides whether to sign objects for `kernel`, under the same conditions as dkms (dkms-behaviour
-/// 6). The key and the certificate exist, or both are missing and can be created.
+/// 6). If the decision is to sign them, the key and the certificate both exist, or both are missing
+/// and can be created.
 fn choose_signer(machine: &Machine, kernel: &Kernel) -> SigningDecision {
     let config = machine.kernel_config(kernel);
     let Some(config) = config else {
@@ -90,7 +93,8 @@ fn choose_signer(machine: &Machine, kernel: &Kernel) -> SigningDecision {
     }
 }
 
-/// Returns the failure for a settings file that cannot be read completely and may name other keys.
+/// Returns the failure for a settings file that cannot be read completely. The rest of the file may
+/// name other keys.
 pub(super) fn unread(file: &Path) -> Failure {
     Failure::new(1, format!("cannot read all of {}, which may name other keys", file.display()))
 }
@@ -102,7 +106,7 @@ fn decide(machine: &Machine, kernel: &Kernel) -> SigningDecision {
     }
     let SigningDecision::With(signer) = &decision else { return decision };
     let keys = &signer.keys;
-    // `choose_signer` has checked that an existing key has its certificate.
+    // `choose_signer` has checked that the key and the certificate both exist or are both missing.
     let missing = !keys.certificate.exists();
     if missing && machine.trial.is_some() {
         return SigningDecision::AwaitsKey;

@@ -57,8 +57,9 @@ pub(super) fn choose_keys(machine: &Machine, kernel: &Kernel, framework: &Framew
 /// be created.
 ///
 /// # Errors
-/// [`Failure`] in all other cases. If one file is missing, neither is created, because the other
-/// one may be enrolled. No files are created if the settings may name others.
+/// [`Failure`] in all other cases. If only one file is missing, no new pair is created, because the
+/// existing file may belong to an enrolled certificate. No files are created if errors in the
+/// settings could hide the names of other files.
 pub(super) fn have_keys(keys: &Keys, framework: &Framework) -> Result<bool, Failure> {
     use FileState::{Missing, Present, Unusable};
     let key = if keys.is_in_token() { Present } else { FileState::of(Path::new(&keys.key)) };
@@ -132,7 +133,7 @@ pub(super) fn find_pin(keys: &Keys, machine: &Machine) -> Result<Option<Pin>, Fa
     if let Some(file) = machine.settings.pin_file() {
         return read_pin(file, machine).map(Some);
     }
-    // Its file may set the passphrase.
+    // The file `build_environment` may set the passphrase.
     let may_follow = machine.settings.build_environment().is_some();
     if !keys.is_in_token() && !may_follow && is_encrypted(Path::new(&keys.key)) {
         let message = format!("{}: the key is encrypted, but no passphrase is set", keys.key);

@@ -148,7 +148,7 @@ pub(crate) fn advice_for_broken(trees: &Trees, id: &ModuleId) -> String {
 
 /// Returns the lines that `filter` selects, in the order in which dkms prints them in the C locale.
 ///
-/// Neither evaluates confs nor takes the lock, since status bars run `dkms status` every minute.
+/// Evaluates no confs and takes no lock, since status bars run `dkms status` every minute.
 #[must_use]
 pub fn lines(
     trees: &Trees,
@@ -216,7 +216,8 @@ impl View<'_> {
         if lines.is_empty() { vec![Line::Added(itself())] } else { lines }
     }
 
-    /// Returns the lines of the modules in kernel directories that the dkms tree does not contain.
+    /// Returns the lines of modules that have objects in kernel directories but are not in the dkms
+    /// tree.
     fn unknown_modules(
         &self,
         state: &TreeState,
@@ -234,7 +235,8 @@ impl View<'_> {
         unknown.into_iter().flat_map(|id| self.lost(id, round, |_, _| false)).collect()
     }
 
-    /// Returns the lines for the kernels that have objects of a module whose build is missing.
+    /// Returns a line for each kernel whose directory contains objects of the module `id` although
+    /// the module's build for that kernel is missing.
     fn lost(
         &self,
         id: &ModuleId,
@@ -298,8 +300,8 @@ impl View<'_> {
         remarks
     }
 
-    /// Returns the objects that should exist: those in the build's record, or those in `dir` if
-    /// dkms made the build, which then has no record.
+    /// Returns the objects that should exist: the objects in the build's record. If dkms made the
+    /// build, there is no record, and the objects in `dir` are returned.
     fn objects(&self, id: &ModuleId, built: &BuiltFor, dir: &Path) -> Vec<Expected> {
         let record = Record::path(self.trees, id, &built.kernel, &built.arch);
         if let Some(record) = Record::read(&record) {
@@ -397,8 +399,8 @@ struct Expected {
 enum Place {
     /// The directory in the build's record. No other directory is accepted.
     Only(PathBuf),
-    /// The distribution's directory, for an object that dkms installed. Every other directory is
-    /// accepted as well, since the conf may have named one.
+    /// The distribution's directory, for an object that dkms installed. Any other directory is
+    /// accepted too, since the conf may have named it.
     Usually(PathBuf),
     /// An unknown directory, which the conf named when dkms installed the object. Every directory
     /// is accepted.

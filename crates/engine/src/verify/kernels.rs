@@ -1,5 +1,5 @@
-//! The faults of kernels and of the dkms tree: missing headers and sources, and files left behind by
-//! removed kernels.
+//! The faults of kernels and of the dkms tree: missing headers, missing sources, and the files that
+//! removed kernels left behind.
 
 use std::collections::BTreeSet;
 
@@ -23,8 +23,8 @@ pub(super) fn lacking_headers(facts: &Facts, kernel: &KernelRelease) -> Option<F
     lacks.then(|| Fault::new(Some(kernel), None, plan::headers_note(facts, kernel).to_string()))
 }
 
-/// Returns the faults of removed kernels: objects and builds left behind, and of modules without a
-/// usable source.
+/// Returns a fault for each module whose objects or build remain for a removed kernel, and for each
+/// module without a usable source.
 pub(super) fn removed(machine: &Machine, facts: &Facts) -> Vec<Fault> {
     let mut found = Vec::new();
     let is_dead =

@@ -15,8 +15,8 @@ use crate::machine::Machine;
 use crate::names::KernelRelease;
 use crate::plan::{self, Request};
 
-/// Returns the faults of the modules of `kernels`. With `all`, also returns those that concern no
-/// particular kernel, and those of removed kernels.
+/// Returns the faults of the modules for `kernels`. If `all` is true, also returns the faults that
+/// concern no particular kernel and the faults of removed kernels.
 ///
 /// Like the hooks, assumes that headers in a kernel's own directory belong to a package.
 #[must_use]

@@ -20,8 +20,8 @@ struct Object<'a> {
     signature: Option<Vec<u8>>,
 }
 
-/// Returns the faults of all objects that are in place for a kernel. Missing and damaged objects are
-/// left out, because `dkms autoinstall` places them again.
+/// Returns the faults of the objects in a kernel's directory. Omits missing and damaged objects,
+/// because `dkms autoinstall` places them again.
 pub(super) fn faults(machine: &Machine, about: &KernelFacts) -> Vec<Fault> {
     let (kernel, dir) = (&about.kernel, &about.kernel.dir);
     let placed: Vec<&Placed> =
@@ -81,12 +81,12 @@ fn wrong_vermagic(kernel: &Kernel, object: &Object<'_>) -> Option<Fault> {
     is_wrong.then(|| fault(kernel, object.placed, &format!("built for {built_for}")))
 }
 
-/// Returns a fault for each object that the kernel would refuse because of a symbol: no module and
-/// no part of the kernel exports it, or its CRC differs.
+/// Returns a fault for each object that the kernel would refuse because of a symbol: neither the
+/// kernel nor a module exports the symbol, or its CRC differs.
 fn unresolved(kernel: &Kernel, objects: &[Object<'_>]) -> Vec<Fault> {
     let needed = objects.iter().flat_map(|object| object.symbols.needed.keys());
     let needed: HashSet<&str> = needed.map(String::as_str).collect();
-    // Without headers, which is a fault of its own, the symbols are unknown.
+    // Without headers, the symbols are unknown. Missing headers are a fault of their own.
     let Some(of_kernel) = exported_by_kernel(kernel, &needed) else { return Vec::new() };
     let exported = objects.iter().flat_map(|object| object.symbols.exported.iter());
     let of_modules: HashSet<&str> = exported.map(String::as_str).collect();

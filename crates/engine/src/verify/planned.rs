@@ -14,7 +14,8 @@ pub(super) fn faults(machine: &Machine, plan: &Plan) -> Vec<Fault> {
         plan.steps().filter_map(|step| step.action.job()).any(|(new, _)| new.name == id.name)
     };
     let removed = plan.after.iter().filter(|step| match &step.action {
-        // The module that replaces it has a fault of its own.
+        // A replaced module is left out, because the module that replaces it has a fault of its
+        // own.
         Action::Uninstall { module, successors, .. } => {
             successors.is_empty() && !is_replaced(module)
         }
@@ -56,7 +57,7 @@ fn of_step(machine: &Machine, step: &Step) -> Option<Fault> {
             let fault = Fault::new(Some(kernel), None, problem);
             fault.with_advice(format!("run: depmod {kernel}"))
         }
-        // `kernels::removed` reports what is left of removed kernels.
+        // `kernels::removed` reports the files that removed kernels left behind.
         Action::RemoveLeftovers(_) | Action::Depmod(_) | Action::Leave => return None,
         // These steps change nothing in a kernel's directory.
         Action::ImportSource { .. }

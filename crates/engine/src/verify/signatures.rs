@@ -29,7 +29,8 @@ impl Signatures {
         Some(Self { because, certificate, trust })
     }
 
-    /// Returns why the kernel refuses an object with this signature, or `None` if it may load it.
+    /// Returns the reason why the kernel refuses an object with this signature, or `None` if the
+    /// kernel may load the object.
     pub(super) fn problem(&self, signature: Option<&[u8]>) -> Option<String> {
         let because = self.because;
         let Some(signature) = signature else {

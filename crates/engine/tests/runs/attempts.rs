@@ -1,5 +1,5 @@
-//! Tests that pending work is not repeated forever: attempts are counted, and only a command
-//! repeats parked work.
+//! Tests that pending work is not repeated forever: attempts are counted, and when they are used
+//! up, the work is parked, so that hooks and the boot unit no longer repeat it.
 
 use std::fs;
 
@@ -51,7 +51,7 @@ fn parked(fixture: &Fixture) -> Vec<PendingWork> {
 /// it.
 const CRASH: &str = "rm -rf $ROOT/crash; cp -r $ROOT/var/lib/dkms/.pending $ROOT/crash";
 
-/// Puts back the pending work at the moment of [`CRASH`].
+/// Restores the pending work that [`CRASH`] has saved.
 fn crash(fixture: &Fixture) {
     let _ = fs::remove_dir_all(fixture.root.at(PENDING));
     fs::rename(fixture.root.at("crash"), fixture.root.at(PENDING)).unwrap();
@@ -73,7 +73,7 @@ fn passing_failures_are_tried_three_times(#[case] script: &str) {
         assert_eq!(fixture.sync(&[], &[]).failures().count(), 1);
         assert_eq!(tries(&fixture), number);
     }
-    // Hooks and the boot unit leave it, and say so once.
+    // Hooks and the boot unit skip the work, and print one note about it.
     for request in [sync(&[], &[]), sync(&[], &[K1]), sync(&["bar-1.0"], &[])] {
         assert_clean(&fixture.run(&request));
         let plan = fixture.plan(&request).to_string();
@@ -82,14 +82,15 @@ fn passing_failures_are_tried_three_times(#[case] script: &str) {
         assert_eq!(pending(&fixture), [install(K1)], "{request:?}");
     }
     assert_eq!(tries(&fixture), 3);
-    // Commands try it again.
+    // Commands try the work again.
     fixture.run(&Request::Autoinstall { kernels: None, only: false });
     assert_eq!(tries(&fixture), 4);
     fixture.install();
     assert_eq!(tries(&fixture), 5);
     assert_clean(&fixture.sync(&[], &[]));
     assert_eq!(parked(&fixture), [install(K1)]);
-    // Reinstalling its package asks for another attempt, and so does a change.
+    // Reinstalling the module's package triggers another attempt, and so does a change of the
+    // source.
     assert_eq!(fixture.sync(&["foo-1.0"], &[]).failures().count(), 1);
     fixture
         .root
@@ -136,7 +137,7 @@ fn other_kernel_and_dependents_are_not_parked_with_it() {
     assert!(fixture.installed(K2, "foo.ko") && fixture.installed(K2, "bar.ko"));
     (0..3).for_each(|_| drop(fixture.sync(&[], &[])));
     assert_eq!(pending(&fixture), [install(K1)]);
-    // The dependent module waits for it, without an error of its own.
+    // bar waits for foo, and does not fail itself.
     assert_clean(&fixture.sync(&["bar-1.0"], &[K1]));
     fixture.root.program("no-such-program-of-test", "exit 0");
     assert_clean(&fixture.sync(&["bar-1.0"], &[K1]));
@@ -153,7 +154,7 @@ fn crashes_of_the_machine_end(#[case] in_script: bool) {
     if in_script {
         fixture.script("POST_INSTALL", &format!("ROOT={root}; echo x >> $ROOT/tries; {crashes}"));
     } else {
-        // When the machine crashes during a build, only its entry of the pending work is on disk.
+        // If the machine crashes during a build, only the pending work of that build is on disk.
         add(&fixture, &crashes);
     }
     fixture.root.source("bar", "1.0");
@@ -195,7 +196,7 @@ fn attempts_of_another_build_do_not_count() {
     fixture.sync(&["foo-1.0"], &[]);
     (0..3).for_each(|_| drop(fixture.sync(&[], &[])));
     assert_eq!(parked(&fixture), [install(K1)]);
-    // The parked version departs, and so does its work.
+    // Removing the source of the parked version also clears its pending work.
     fixture.root.remove("usr/src/foo-1.0");
     fixture.root.source("foo", "2.0");
     assert_clean(&fixture.sync(&["foo-1.0", "foo-2.0"], &[]));

@@ -168,7 +168,7 @@ fn noexec_and_read_only_mounts_are_named() {
         failed.hint.unwrap(),
         format!("run: mount -o remount,exec {mount} && dkms autoinstall")
     );
-    // A program without the right to execute it is the module's own fault.
+    // A program without execute permission is the module's own fault.
     module(&fixture, "chmod -x configure; ./configure");
     assert!(!failure(&fixture.command(Verb::Install, "foo/1.0")).transient);
     let _disk = Mounted::new(&disk, "ro");

@@ -53,7 +53,7 @@ fn module_is_compiled_for_a_returning_kernel_with_other_symbols() {
     assert_eq!(fixture.builds(), 3);
 }
 
-/// The environment of the first build, and that of the second.
+/// The environments of the first and the second build, and the number of modules compiled.
 #[rstest]
 #[case::without_the_flags(&[("KCFLAGS", "-g")], &[], 2)]
 #[case::other_value(&[("OWN_SWITCH", "1")], &[("OWN_SWITCH", "0")], 2)]
@@ -169,8 +169,9 @@ fn cache_size_is_limited() {
     assert_eq!(BuildCache::of(&fixture.machine().trees).entries().len(), 0);
 }
 
-/// Adds the module foo/1.0 with `lines` in its dkms.conf and `script` as its file `effect.sh`,
-/// after replacing ROOT in both. Its file `undo.sh` removes the file `$effect`.
+/// Adds the module foo/1.0 with `lines` in its dkms.conf, and a file `effect.sh` that runs
+/// `script`. In both, ROOT stands for the test root. The file `undo.sh` of the module removes the
+/// file `$effect`.
 fn module_with_effect(fixture: &Fixture, lines: &str, script: &str) {
     let root = fixture.root.path().display().to_string();
     let script = format!("#!/bin/sh\neffect={root}/effect\n{script}\n").replace("ROOT", &root);

@@ -92,11 +92,11 @@ fn build_from_other_inputs_than_planned_is_repeated_by_the_next_run(#[case] path
     let machine = fixture.machine();
     let facts = facts::read(&machine, &Scope::default());
     let plan = plan::make(&sync(&["foo-1.0"], &[]), &facts).unwrap();
-    // pacman, or a user, is still writing.
+    // pacman or a user changes a file after the plan was made.
     fixture.root.write(path, "/* changed */\nMODULE_VERSION(\"1.0\");\n");
     assert_clean(&act::carry_out(&plan, &facts, &machine, &mut fixture.output));
     assert_eq!((fixture.builds(), cached(&fixture)), (1, 0));
-    // Even if the inputs are again as they were.
+    // The next run builds again even if the inputs are as they were.
     match before {
         Some(text) => fixture.root.write(path, text),
         None => fixture.root.remove(path),

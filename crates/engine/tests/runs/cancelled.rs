@@ -95,7 +95,7 @@ fn later_command_cancels_an_interrupted_removal(#[case] verb: Verb) {
     assert!(fixture.root.exists("var/lib/dkms/foo/1.0/source"), "{}", fixture.tree());
 }
 
-/// A directory that is mounted on itself read-only until it is dropped.
+/// A directory that is mounted on itself, read-only, until this value is dropped.
 struct ReadOnly(PathBuf);
 
 impl ReadOnly {
@@ -136,6 +136,6 @@ fn refused_command_leaves_nothing_pending(
     let plan = fixture.plan(&sync(&[], &[]));
     assert!(plan.is_empty() && plan.notes.is_empty(), "{plan}");
     assert!(fixture.installed(K1, "foo.ko") && !fixture.installed(K1, "bar.ko"));
-    // Nothing has changed, so the command works now.
+    // The refused command has changed nothing, so it works now.
     assert_clean(&fixture.command(verb, module));
 }

@@ -1,4 +1,4 @@
-//! Tests that each dkms.conf is evaluated as rarely as possible, and again after files that it may
+//! Tests that each dkms.conf is evaluated as rarely as possible, and again when files that it may
 //! read have changed.
 
 use dkms_engine::plan::Verb;
@@ -59,8 +59,8 @@ fn conf_is_evaluated_again_after_its_dependency_has_been_built() {
     assert_eq!(evaluations(&fixture), [format!("zfs {K2}"), format!("zfs {K2}")]);
 }
 
-/// Adds foo/1.0, whose Makefile builds foo, bar and baz. Its dkms.conf lists the objects in `list`,
-/// a file that is named by an expression, and foo.
+/// Adds foo/1.0, whose Makefile builds foo, bar and baz. Its dkms.conf lists foo and the objects
+/// named in a file. `list` is a shell expression for the name of that file.
 fn listing_objects(fixture: &Fixture, list: &str) {
     let lines = format!(
         "DEST_MODULE_LOCATION[0]=/extra\nPRE_BUILD=pre.sh\n\

@@ -110,7 +110,7 @@ impl Fixture {
         self.run(&sync(sources, kernels))
     }
 
-    /// Runs the request of the hook for a transaction that changes `sources` on `machine`.
+    /// On `machine`, runs the request of the hook for a transaction that changes `sources`.
     pub fn sync_on(&mut self, machine: &Machine, sources: &[&str]) -> Report {
         self.run_on(machine, &Scope::default(), &sync(sources, &[]))
     }
@@ -127,7 +127,8 @@ impl Fixture {
         self.command(Verb::Install, "foo/1.0")
     }
 
-    /// Adds an object to the kernel's own ones, as its package would. Returns its path.
+    /// Adds an object to the kernel's own objects, as the kernel's package would. Returns the path
+    /// of the object.
     pub fn ship(&self, release: &str, path: &str, object: &[u8]) -> String {
         let order = format!("usr/lib/modules/{release}/modules.order");
         self.root.write(&order, self.root.read(&order) + path + "\n");
@@ -166,8 +167,8 @@ impl Fixture {
     }
 }
 
-/// Returns the request of a hook after a transaction that installed, replaced or removed `sources`
-/// and `kernels`. What exists has arrived, and the rest has departed.
+/// Returns the request of a hook after a transaction that changed `sources` and `kernels`. Those
+/// that exist were installed or replaced, and the others were removed.
 pub fn sync(sources: &[&str], kernels: &[&str]) -> Request {
     let changed = Subjects {
         sources: sources.iter().map(|dir| (*dir).to_owned()).collect(),

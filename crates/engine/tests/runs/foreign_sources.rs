@@ -27,8 +27,8 @@ fn owners_and_modes(root: &TestRoot) -> [(u32, u32); 2] {
     })
 }
 
-/// A fixture with two kernels, whose PRE_BUILD script writes the files of the build directory that
-/// other users can change to `usr/open`.
+/// Returns a fixture with two kernels, and a module whose PRE_BUILD script writes a list to
+/// `usr/open`: the files in the build directory that other users can change.
 fn fixture() -> Fixture {
     let fixture = Fixture::new();
     fixture.root.kernel(K2).pkgbase("linux-lts").headers();
@@ -64,7 +64,7 @@ fn the_copies_of_an_open_source_belong_to_root(#[case] open: &str, #[case] warni
     let found = Command::new("find").arg(&kept).args(open).output().unwrap();
     assert_eq!(String::from_utf8(found.stdout).unwrap(), "");
     assert_eq!(owners_and_modes(&fixture.root), before);
-    // Nothing is built, so there is nothing to warn of.
+    // Nothing is built, so there is no warning.
     assert_clean(&fixture.sync(&["foo-1.0"], &[]));
 }
 
@@ -83,7 +83,8 @@ fn special_files_are_no_part_of_a_source(#[case] name: &str, #[case] kind: &str)
     let note = format!("note: foo/1.0: {}: skipped: {kind}", special.display());
     assert_eq!(fixture.output.lines, [note]);
     assert!(!fixture.root.exists(format!("var/lib/dkms/.kept/foo-1.0/{name}")));
-    // Neither removing it nor removing the source changes the source's digest.
+    // The digest of the source stays the same when the special file is removed, and when the source
+    // is removed.
     let builds = fixture.builds();
     assert_eq!(builds, 2);
     drop(listener);
@@ -94,7 +95,7 @@ fn special_files_are_no_part_of_a_source(#[case] name: &str, #[case] kind: &str)
     assert_eq!(fixture.builds(), builds);
 }
 
-/// A source may contain a link in the place where the administrator's patches are copied.
+/// A source may contain a link at the path to which the administrator's patches are copied.
 #[rstest]
 #[case::directory("patches")]
 #[case::file("patches/a.patch")]
@@ -118,7 +119,8 @@ fn patches_are_not_copied_through_links(#[case] link: &str) {
     }
 }
 
-/// git refuses to work in a directory of another user. A hook has no sudo that would excuse it.
+/// git refuses to work in another user's directory. Its exception for the user of sudo does not
+/// apply in a hook.
 #[test]
 #[ignore = "needs root and git: run make unit"]
 fn git_works_in_the_build_of_a_foreign_checkout() {

@@ -10,8 +10,8 @@ use crate::fixture::{Fixture, K1, assert_clean, sync};
 
 const AUTOINSTALL: Request = Request::Autoinstall { kernels: None, only: false };
 
-/// Returns a fixture in which lib/1.0 and app/1.0, which depends on it, were installed and have
-/// been replaced by version 2.0 of both. `conf` belongs to app/2.0.
+/// Returns a fixture in which lib/1.0 and app/1.0 were installed, and the sources of both have been
+/// replaced by version 2.0. app depends on lib. `conf` is a line in the dkms.conf of app/2.0.
 fn upgraded(conf: &str) -> Fixture {
     let mut fixture = Fixture::new();
     fixture.root.source("lib", "1.0");

@@ -1,5 +1,5 @@
-//! Tests that a module counts as installed only with the objects of its build and depmod's index
-//! of them.
+//! Tests that a module counts as installed only if the objects of its build are in place and
+//! depmod's index lists them.
 
 use std::fs::{self, File};
 use std::time::{Duration, SystemTime};
@@ -116,6 +116,6 @@ fn file_that_modprobe_prefers_is_named(#[case] setting: &str, #[case] line: &str
     );
     let calls = fixture.root.calls("depmod");
     assert!(calls[0].contains(&format!("-C {}", file.parent().unwrap().display())), "{calls:?}");
-    // The index lists the module, though not our file.
+    // The index lists the module, but names the kernel's own file.
     assert!(fixture.plan(&sync(&["foo-1.0"], &[K1])).is_empty());
 }

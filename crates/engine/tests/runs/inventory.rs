@@ -28,7 +28,7 @@ fn installed_foo() -> Fixture {
     fixture
 }
 
-/// Deletes a part of the dkms tree. The tree itself stays as an empty directory.
+/// Deletes the dkms tree or a part of it. The tree's own directory is always kept or created again.
 fn delete(fixture: &Fixture, path: &str) {
     fixture.root.remove(path);
     fixture.root.dir("var/lib/dkms");
@@ -130,7 +130,7 @@ fn unowned_object_is_adopted_or_replaced(
 ) {
     let mut fixture = installed_foo();
     let object = change(&placed(&fixture));
-    // Neither the inventory nor the dkms tree knows the object.
+    // Now nothing in the dkms tree or the inventory lists the object.
     fixture.root.remove("var/lib/dkms/foo");
     fixture.root.remove(INVENTORY);
     fixture.root.write(PLACED, &object);
@@ -214,7 +214,7 @@ fn object_replaced_by_hand_stays_and_is_reported_once() {
     assert_clean(&fixture.run(&AUTOINSTALL));
     assert_eq!(placed(&fixture), object);
     assert_nothing_to_do(&fixture.plan(&AUTOINSTALL));
-    // It stays in an upgrade.
+    // The object also stays when the module is upgraded.
     fixture.root.remove("usr/src/foo-1.0");
     fixture.root.source("foo", "2.0");
     fixture.output.lines.clear();
@@ -367,7 +367,7 @@ fn leftovers_of_a_removed_kernel_go_with_the_module(#[case] lost: bool) {
 fn half_finished_placing_is_repaired() {
     let mut fixture = installed_foo();
     let before = placed(&fixture);
-    // The run was killed before it renamed the objects: those of another version are in place.
+    // The run was killed before it renamed the objects, so another version's objects are in place.
     let text = fixture.root.read(INVENTORY);
     let text: Vec<&str> = text.lines().filter(|line| !line.starts_with("stat")).collect();
     let text = text.join("\n").replace("\"intact\"", "\"intended\"");
@@ -384,7 +384,7 @@ fn deleting_a_build_that_was_never_placed_leaves_the_installed_version() {
     let before = placed(&fixture);
     fixture.root.source("foo", "2.0");
     assert_clean(&fixture.command(Verb::Build, "foo/2.0"));
-    // The run was killed after it listed the objects of 2.0.
+    // The run was killed after it added the objects of 2.0 to the inventory.
     let text = fixture.root.read(INVENTORY).replace("foo/1.0", "foo/2.0");
     fixture.root.write(INVENTORY, text.replace("\"intact\"", "\"intended\"").replace("stat", "x"));
     let changed = text.lines().find(|line| line.starts_with("digest")).unwrap().to_owned();

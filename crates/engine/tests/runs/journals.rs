@@ -29,7 +29,7 @@ impl Watch for Entries {
 
 impl Fixture {
     /// Runs the hook for a transaction. Returns the names of the entries during the run, except for
-    /// those of single modules, images and journals.
+    /// the entries of single modules, images and journals.
     fn entries_during(&self, request: &Request) -> Vec<String> {
         let machine = self.machine();
         let mut entries =
@@ -132,7 +132,7 @@ fn work_in_a_known_entry_is_not_recorded_again() {
     let arrived = subjects(&["foo-2.0"], &["7.3"]);
     let entries = fixture.entries_during(&request(arrived, Subjects::default()));
     assert_eq!(entries.len(), 1, "{entries:?}");
-    // An entry about something else does not count.
+    // An entry for other sources and kernels does not count.
     let fixture = installed();
     upgrade(&fixture);
     let sources = ["bar-1".to_owned()].into();

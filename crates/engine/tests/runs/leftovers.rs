@@ -49,7 +49,7 @@ fn leftovers_of_another_kernel_are_removed() {
     assert!(!fixture.root.exists(&file));
 }
 
-/// If the work of an entry has not begun, a power cut can leave the entry empty.
+/// A power cut can leave an entry of pending work empty if the work has not begun.
 #[test]
 fn empty_entry_of_pending_work_is_removed() {
     let mut fixture = Fixture::new();

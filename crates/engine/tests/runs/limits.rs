@@ -151,8 +151,8 @@ fn timed_out_build_is_killed_with_its_daemons() {
     assert_clean(&fixture.sync(&["foo-1.0"], &[]));
 }
 
-/// A script that writes the number of free tokens in the jobserver, up to `count`, to the file
-/// `free`. Fewer than `count` means that a token was lost.
+/// Returns a script that writes the number of free tokens in the jobserver, up to `count`, to the
+/// file `free`. A smaller number than `count` means that a token was lost.
 fn count_tokens(count: usize) -> String {
     let fifo = "\"$ALPM_DKMS_JOBSERVER\"";
     format!(
@@ -179,7 +179,7 @@ fn jobserver_is_full_again_after_a_killed_build(#[case] add: fn(&Fixture)) {
     add(&fixture);
     scripted(&fixture, "long", "sleep 3");
     scripted(&fixture, "quick", "until [ -e $ROOT/taken ]; do sleep 0.1; done; sleep 1");
-    // This build starts after that of `quick`, while that of `long` still runs.
+    // This build starts after the build of `quick`, while the build of `long` still runs.
     scripted(&fixture, "counts", &count_tokens(3));
     let conf = "usr/src/counts-1.0/dkms.conf";
     let text = fixture.root.read(conf);

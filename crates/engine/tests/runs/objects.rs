@@ -9,7 +9,8 @@ use testroot::kernel_object;
 
 use crate::fixture::{BUILT, Fixture, K1, K2, PLACED, assert_clean, assert_failed, sync};
 
-/// Returns the reason of the only declined installation of a run without failures.
+/// Asserts that a run had no failures and exactly one declined installation, and returns the
+/// reason.
 #[track_caller]
 fn assert_declined(report: &Report) -> String {
     assert_clean(report);
@@ -44,7 +45,7 @@ fn older_objects_do_not_replace_newer_ones() {
     assert_clean(&fixture.command(Verb::Install, "foo/0.9"));
 }
 
-/// Makes the kernel ship what foo/1.0 builds, and deletes the build.
+/// Makes the kernel ship the object that foo/1.0 builds, and deletes the build.
 fn ship(fixture: &mut Fixture) {
     assert_clean(&fixture.command(Verb::Build, "foo/1.0"));
     let built = fs::read(fixture.root.path().join(format!("{BUILT}/module/foo.ko"))).unwrap();
@@ -64,7 +65,7 @@ fn module_that_the_kernel_ships_is_noted_and_not_a_failure() {
     assert!(!fixture.root.exists(PLACED));
     assert!(fixture.installed(K1, "bar.ko"), "a dependent module can use the kernel's");
     assert!(!fixture.root.exists("var/lib/dkms/.pending"), "{}", fixture.tree());
-    // Later runs only note it.
+    // Later plans only note that the installation was declined.
     let noted = |plan: Plan| {
         let declined = |note: &&Note| matches!(note, Note::Declined { .. });
         assert!(plan.is_empty(), "{plan}");
@@ -72,7 +73,7 @@ fn module_that_the_kernel_ships_is_noted_and_not_a_failure() {
     };
     noted(fixture.plan(&sync(&["foo-1.0", "bar-1.0"], &[K1])));
     noted(fixture.plan(&Request::Autoinstall { kernels: None, only: false }));
-    // It is installed when the kernel no longer ships it.
+    // The object is installed when the kernel no longer ships it.
     fs::remove_file(own).unwrap();
     assert_clean(&fixture.sync(&["foo-1.0"], &[]));
     assert!(fixture.root.exists(PLACED));

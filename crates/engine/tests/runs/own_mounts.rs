@@ -62,7 +62,7 @@ fn the_steps_of_a_build_share_their_temporary_files() {
     assert!(!fs::exists(&place).unwrap());
 }
 
-/// Creates a directory outside the test root, to be named by a setting.
+/// Creates a directory outside the test root, for use in a setting.
 fn outside() -> tempfile::TempDir {
     tempfile::tempdir_in("/tmp").unwrap()
 }
@@ -110,7 +110,8 @@ fn builds_for_the_running_kernel_see_its_facts() {
 }
 
 /// Without its own mounts, a build sees facts about the running kernel. `uname` must then print the
-/// running kernel too, as with dkms, so that the build does not take them for the target kernel's.
+/// running kernel too, as with dkms, so that the build does not mistake these facts for facts about
+/// the target kernel.
 #[test]
 fn without_own_mounts_uname_names_the_running_kernel() {
     let mut fixture = Fixture { without_privileges: true, ..Fixture::new() };
@@ -136,7 +137,7 @@ fn variables_of_the_caller_do_not_affect_the_shells_of_a_build(
 ) {
     let mut fixture = Fixture::new();
     fixture.root.source("foo", "1.0");
-    // The fake make is itself a bash script, and may read the file.
+    // The fake make is a bash script too, and may read the file.
     fixture.root.write("start.sh", "[[ $0 != */bash ]] || exit 6\n");
     let value = value.replace("ROOT", fixture.root.path().to_str().unwrap());
     let mut machine = fixture.machine();

@@ -213,7 +213,7 @@ fn run_within_a_run_leaves_the_files_of_the_outer_one(#[case] file: &str) {
     machine.env = machine.env.clone().with("ALPM_DKMS_WITHIN_RUN", "1");
     assert_clean(&fixture.sync_on(&machine, &["foo-1.0"]));
     assert!(fixture.installed(K1, "foo.ko") && fixture.root.exists(file));
-    // A run of its own removes what a killed run left.
+    // A run that is not nested removes the files that a killed run left behind.
     fixture.root.source("bar", "1.0");
     assert_clean(&fixture.sync(&["bar-1.0"], &[]));
     assert!(!fixture.root.exists(file));

@@ -124,7 +124,7 @@ fn file_that_changes_while_make_runs_is_rebuilt_once(#[case] script: &str) {
     let script = format!("grep -q edited $src/notes.txt $src/foo.c || {{ {script}; }}");
     let mut fixture = module_for(&[K1], "MAKE", &script);
     assert_clean(&fixture.sync(&["foo-1.0"], &[K1]));
-    // The user may have made the change.
+    // As far as alpm-dkms knows, the user may have made the change.
     assert!(plan(&fixture).contains("source changed"), "{}", plan(&fixture));
     assert_clean(&fixture.sync(&["foo-1.0"], &[K1]));
     assert_eq!(fixture.builds(), 2);
@@ -161,7 +161,7 @@ fn reinstalled_package_is_not_a_change(#[case] directive: &str, #[case] script: 
     let mut fixture = module(directive, script);
     assert_clean(&fixture.sync(&["foo-1.0"], &[K1, K2]));
     let builds = fixture.builds();
-    // pacman writes the files of the package again, and leaves other files alone.
+    // pacman rewrites the files of the package, and leaves other files alone.
     fixture.root.write(format!("{SOURCE}/new"), "by the author\n");
     let notes = fixture.root.at(format!("{SOURCE}/notes.txt"));
     fs::rename(fixture.root.at(format!("{SOURCE}/new")), notes).unwrap();
@@ -229,7 +229,7 @@ fn installations_between_the_builds_of_a_module_do_not_disturb_them() {
     let kernels = [K1, K2, "7.2.14-arch1-1", "7.2.15-arch1-1"];
     let script = "date +%N > $src/stamp; sleep 0.3; date >> $src/stamp";
     let mut fixture = module_for(&kernels, "POST_INSTALL", script);
-    // The builds end one after the other.
+    // Make the builds end one after the other.
     add_script(&fixture, "PRE_BUILD", "n=${kernelver#7.2.1}; sleep 0.${n%-arch1-1}");
     assert_clean(&fixture.sync(&["foo-1.0"], &kernels));
     assert_eq!(fixture.builds(), 4, "a build was repeated");

@@ -11,7 +11,8 @@ use crate::parallel_builds::build_script;
 /// parallel.
 ///
 /// In the script, `$src` is the module's source, `$build` its build directory, and `meet` waits
-/// until the script runs for the other kernel. Once both have met, `meet` returns at once.
+/// until the script also runs for the other kernel. Once the two scripts have met, `meet` returns
+/// at once.
 fn meeting_builds(fixture: &mut Fixture, script: &str) {
     fixture.root.kernel(K1).pkgbase("linux").headers();
     fixture.root.kernel(K2).pkgbase("linux").headers();
@@ -111,7 +112,7 @@ fn module_that_writes_into_its_source_is_built_for_one_kernel_at_a_time(#[case] 
     assert_eq!(tries(&fixture), if side_by_side { 4 } else { 2 });
     assert!(fixture.root.read(format!("{BUILT}/alpm-dkms.toml")).contains("changes_source = true"));
 
-    // The next run knows it beforehand.
+    // The next run knows from the start that the builds change the source.
     fixture.root.write("usr/src/foo-1.0/another.h", "/* new */\n");
     let before = tries(&fixture);
     assert_clean(&fixture.sync(&["foo-1.0"], &[]));
@@ -194,7 +195,7 @@ fn failures_of_a_module_are_retried_until_one_recurs(#[case] script: &str, #[cas
 fn killed_run_does_not_install_a_build_that_ran_beside_another() {
     let mut fixture = Fixture::without_kernels();
     assert!(has_own_mounts(&fixture), "builds have no mounts of their own");
-    // The build for K2 ends after the one for K1, and keeps the record that K1 has by then.
+    // The build for K2 ends after the build for K1, and copies the record that K1 has at that time.
     let record = format!("$ROOT/{BUILT}/alpm-dkms.toml");
     let script = format!(
         "meet; [[ $kernelver == {K2} ]] || exit 0

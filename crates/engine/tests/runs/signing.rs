@@ -357,7 +357,7 @@ fn no_key_is_made_after_an_error_in_the_settings(#[case] line: &str) {
     assert!(warning.contains("not created because of errors in"), "{warning}");
     assert!(!fixture.root.exists("var/lib/dkms/mok.key"));
 
-    // An existing key is used: the error may concern something else.
+    // An existing key is used, since the error in the settings may concern something else.
     for file in ["mok.key", "mok.pub"] {
         fixture.root.write(format!("var/lib/dkms/{file}"), "a key");
     }

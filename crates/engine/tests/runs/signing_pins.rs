@@ -15,7 +15,7 @@ log "variable: $KBUILD_SIGN_PIN"
 case $2 in *pin-source=file:*) log "file: $(cat "${2##*=file:}")" ;; esac
 "#;
 
-/// Settings of the key and the PIN, and the expected log of sign-file.
+/// The setting of the key, the alpm-dkms.toml, and the PIN that sign-file receives.
 #[rstest]
 #[case::in_the_uri("'pkcs11:object=a?pin-value=12%3334'", "", "12334")]
 #[case::in_a_file("pkcs11:object=a", "[signing]\npin_file = '/etc/dkms/pin'\n", "98 76")]

@@ -110,7 +110,7 @@ fn registration_without_a_record_or_a_source_is_carried_over() {
     fixture.root.remove(format!("var/lib/dkms/foo-1.5/rc1/{K1}/x86_64/alpm-dkms.toml"));
     assert_eq!(carry_over(&fixture).len(), 1);
     assert!(fixture.root.exists(format!("var/lib/dkms/foo/1.5-rc1/{K1}/x86_64/module/foo.ko")));
-    // The source was removed, and the build, too; the copy of the source is left.
+    // The source and the build were removed, and only the kept copy of the source is left.
     let mut fixture = registered_at_last_dash(false);
     fixture.root.remove("usr/src/foo-1.5-rc1");
     fixture.root.remove(format!("var/lib/dkms/foo-1.5/rc1/{K1}"));
@@ -144,7 +144,7 @@ fn registration_is_not_carried_over_against_the_users_will() {
     let fixture = registered_at_last_dash(false);
     let named = [id("foo-1.5/rc1")].into();
     assert_eq!(carry_over_except(&fixture, &named), [""; 0]);
-    // The right module is registered as well.
+    // The module is also registered under its right name.
     fixture.root.link("var/lib/dkms/foo/1.5-rc1/source", "/usr/src/foo-1.5-rc1");
     assert_eq!(carry_over(&fixture), [""; 0]);
 }

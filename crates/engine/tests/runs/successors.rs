@@ -11,8 +11,8 @@ use crate::fixture::{Fixture, K1, PLACED, assert_clean, sync};
 /// The file that POST_REMOVE of foo/1.0 creates.
 const REMOVED: &str = "removed";
 
-/// Returns a fixture in which foo/1.0 was installed and its package has been replaced by one with
-/// foo-open/2.0.
+/// Returns a fixture in which foo/1.0 was installed and its package has been replaced by a package
+/// with foo-open/2.0.
 fn replaced(conf: &str) -> Fixture {
     let mut fixture = Fixture::new();
     fixture.script("POST_REMOVE", &format!("touch {}\n", fixture.root.at(REMOVED).display()));
@@ -72,7 +72,7 @@ fn module_stays_until_its_successor_is_in_place(#[case] hindrance: &str) {
     assert!(!fixture.root.exists("var/lib/dkms/foo") && fixture.root.exists(REMOVED));
 }
 
-/// The hook names this command.
+/// The hook's message recommends this command.
 #[test]
 fn command_installs_the_successor_of_a_module_that_waits_for_it() {
     let mut fixture = replaced("PRE_INSTALL=\"refuse.sh\"");

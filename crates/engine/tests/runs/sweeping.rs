@@ -59,7 +59,7 @@ fn a_link_in_place_of_a_removed_kernel_stays() {
     assert!(fixture.root.exists(format!("usr/lib/modules/{K1}/vmlinuz")));
 }
 
-/// depmod accepts only one of the files that differ in their compression.
+/// depmod accepts only one of several files that differ only in their compression.
 #[rstest]
 #[case::unknown(false)]
 #[case::of_a_package(true)]

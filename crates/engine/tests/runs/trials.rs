@@ -217,7 +217,7 @@ fn builds_are_cached_even_if_another_run_links_their_source() {
     fixture.root.dir("copy");
     let (source, copy) = (fixture.root.at("usr/src/foo-1.0"), fixture.root.at("copy/foo.c"));
     fs::hard_link(source.join("foo.c"), &copy).unwrap();
-    // This changes the ctime, as a new hard link would.
+    // chmod changes the ctime, as a new hard link would.
     fixture.script("PRE_BUILD", &format!("chmod 600 {0} && chmod 644 {0}", copy.display()));
     fixture.change = trial;
     with_read_only(&source, || assert_clean(&fixture.sync(&["foo-1.0"], &[])));

@@ -8,8 +8,8 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// Runs `test` in a thread with mounts of its own, and a file system in memory on a directory. In a
-/// shared namespace, mounts made by other processes would disturb the test.
+/// Runs `test` in a thread with mounts of its own, on a directory with a file system in memory. In
+/// a shared namespace, mounts made by other processes would disturb the test.
 fn with_own_mounts(test: impl FnOnce(&Path) + Send) {
     let place = TempDir::new().unwrap();
     let run = || {
@@ -25,7 +25,7 @@ fn make(dir: &Path) -> PathBuf {
     dir.to_owned()
 }
 
-/// Returns the kind of the error with which the creation of a file in `dir` fails.
+/// Returns the kind of the error if no file can be created in `dir`, otherwise `None`.
 fn refusal(dir: &Path) -> Option<ErrorKind> {
     fs::write(dir.join("new"), "").err().map(|error| error.kind())
 }
@@ -121,7 +121,8 @@ fn shared_mounts_outside_do_not_change() {
     });
 }
 
-/// A user's FUSE file system refuses other users, root included. Its program may have ended.
+/// A user's FUSE file system refuses other users, root included. The program that serves it may
+/// have ended.
 #[rstest]
 #[ignore = "needs root: run make unit"]
 fn fuse_mounts_that_refuse_root_are_no_obstacle(#[values(true, false)] is_served: bool) {
@@ -138,7 +139,7 @@ fn fuse_mounts_that_refuse_root_are_no_obstacle(#[values(true, false)] is_served
     });
 }
 
-/// An access would mount something, or wait for it.
+/// Access to an autofs mount would mount another file system, or wait for that.
 #[test]
 #[ignore = "needs root: run make unit"]
 fn autofs_is_not_touched() {

@@ -24,8 +24,8 @@ impl Place {
         self.0.path().join("scratch")
     }
 
-    /// A directory outside the scratch space, on the same file system, so that hard links to it are
-    /// possible.
+    /// Returns a directory outside the scratch space. It is on the same file system, so that hard
+    /// links to its files are possible.
     fn machine(&self) -> PathBuf {
         self.0.path().join("machine")
     }
@@ -157,7 +157,7 @@ fn stores_the_list_of_files_of_headers(
     assert_eq!(lists.join("local/a-1-1/files").exists(), expected.is_some());
 }
 
-/// bsdtar and pacman read such names literally only if they are escaped.
+/// bsdtar and pacman take these names literally only if their special characters are escaped.
 #[test]
 fn names_with_special_characters_are_taken_literally() {
     let place = Place::new();
@@ -207,7 +207,7 @@ fn a_device_is_not_tried() {
     assert!(why.contains("contains a special file"), "{why}");
 }
 
-/// bsdtar leaves such a member out, or takes its name as relative.
+/// bsdtar omits a member with an absolute name, or takes the name as relative.
 #[test]
 fn an_absolute_name_leads_into_the_scratch_space() {
     let place = Place::new();

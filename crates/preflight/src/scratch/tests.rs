@@ -9,7 +9,7 @@ const OLD: &str = "7.2.1-arch1-1";
 const STAYS: &str = "6.12.1-1-lts";
 const NEW: &str = "7.2.2-arch1-1";
 
-/// A machine with two kernels and two modules. The package of the kernel `OLD` and that of the module
+/// A machine with two kernels and two modules. The packages of the kernel `OLD` and of the module
 /// `a` are replaced.
 fn machine() -> TestRoot {
     let root = TestRoot::new();

@@ -6,7 +6,8 @@ use rstest::rstest;
 
 use super::*;
 
-/// Runs a bash script as a worker. A thread of its own enters the new pid namespace.
+/// Runs a bash script as a worker. Starts a thread, so that only this thread enters the new pid
+/// namespace.
 fn run(script: &str, pacman: Option<u32>, timeout: Duration) -> io::Result<Ending> {
     let mut worker = Command::new("bash");
     worker.args(["-c", script]);

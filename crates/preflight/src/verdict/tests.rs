@@ -7,7 +7,8 @@ fn release(text: &str) -> KernelRelease {
     text.parse().unwrap()
 }
 
-/// A kernel of the package `linux` with these modules, each installed with one object of its name.
+/// Returns a kernel of the package `linux` with these modules, each installed with one object of
+/// the same name.
 fn installed(kernel: &str, modules: &[&str]) -> InstalledKernel {
     let modules = modules.iter().map(|id| {
         let id: ModuleId = id.parse().unwrap();
@@ -41,7 +42,7 @@ fn results(module: Option<&str>, kernel: &str, package: &str, result: TriedResul
     }
 }
 
-/// Returns the regressions, each as the installed module and whether it is critical.
+/// Returns the regressions as text: the installed module, and whether it is critical.
 fn regressions(results: &TrialResults, installed: &[InstalledKernel]) -> Vec<String> {
     let critical = |module: &InstalledModule, _: &InstalledKernel| {
         (module.id.name.as_str() == "zfs").then(|| "root".to_owned())

@@ -86,7 +86,7 @@ fn simulate(tasks: &[BuildTask], tokens: usize) -> Duration {
 /// between 2 and 60 s.
 ///
 /// In each group of four modules, the second depends on the first, and the third on the second.
-/// Builds for the last kernel take half as long again, as with a slower compiler.
+/// Builds for the last kernel take 1.5 times as long, as with a slower compiler.
 fn forty_modules_for_six_kernels(seed: u64) -> Vec<BuildTask> {
     let mut state = seed;
     let mut next = || {

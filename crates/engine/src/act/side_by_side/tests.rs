@@ -52,7 +52,7 @@ fn build_is_accepted_when_the_builds_beside_it_have_ended() {
     start(&mut all, &[0, 1]);
     assert_eq!(end(&mut all, 0, built()), "");
     start(&mut all, &[2]);
-    // 2 did not run beside 0, but beside 1.
+    // 2 ran beside 1, but not beside 0.
     assert_eq!(end(&mut all, 1, built()), "0 built");
     assert_eq!(end(&mut all, 2, built()), "1 built, 2 built");
     assert_eq!(all.group(0), None);
@@ -120,7 +120,7 @@ fn same_failure_of_a_retry_ends_the_retries_of_its_module() {
     assert_eq!(end(&mut all, 1, built()), "0 again, 1 built");
     start(&mut all, &[0]);
     assert_eq!(end(&mut all, 0, failed("0 no")), "0 failed, 2 failed");
-    // The others run side by side again, and their failures count at once.
+    // The module's other builds run side by side again, and their failures count at once.
     assert_eq!(all.group(3), None);
 }
 

@@ -1,8 +1,8 @@
 //! Puts `compile-once` before the compilers in PATH, so that the modules of a run share its
 //! results.
 //!
-//! For each compiler, a directory contains a copy of the program under the name of the compiler.
-//! That directory comes first in PATH. If a launcher is configured, `compile-once` is not used.
+//! A directory that comes first in PATH contains a copy of the program for each compiler, under the
+//! name of the compiler. If a launcher is configured, `compile-once` is not used.
 
 use std::fs::{self, File};
 use std::io;
@@ -20,10 +20,10 @@ const RESULTS: &str = "ALPM_DKMS_ANSWERS";
 /// is set if a run builds at least [`MANY`] objects for the kernel.
 const MANY_OBJECTS: &str = "ALPM_DKMS_MANY_OBJECTS";
 
-/// The number of objects for a kernel from which precompiled headers save time.
+/// The minimum number of objects for a kernel with which precompiled headers save time.
 ///
 /// Precompiling the headers takes as long as compiling five `.mod.c` files. It then saves four
-/// fifths of the time for each file.
+/// fifths of the time that each of these files takes.
 const MANY: usize = 8;
 
 /// The minimum free space, in bytes, for precompiling headers. The precompiled headers take about

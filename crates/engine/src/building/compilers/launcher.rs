@@ -60,10 +60,10 @@ pub(crate) fn set_up(machine: &Machine) -> Result<(), NoLauncher> {
     made.map(|_| ())
 }
 
-/// Adds the launcher to the environment of a build, if it has been set up. Apart from PATH, does
-/// not change variables that are already set.
+/// Adds the launcher to the environment of a build, if it has been set up. Changes PATH, and sets
+/// other variables only if they are not set yet.
 ///
-/// This must be the last change to the environment, so that the scripts come first in PATH.
+/// The caller must not change the environment afterwards, so that the scripts come first in PATH.
 pub(crate) fn environment(machine: &Machine, mut env: Environment) -> Environment {
     let dir = machine.trees.launching_compilers();
     if !dir.is_dir() {
@@ -90,7 +90,8 @@ fn make(machine: &Machine, dir: &Path) -> Result<bool, NoLauncher> {
     let launcher: Vec<String> =
         std::iter::once(&found).chain(args).map(|word| quoted(word)).collect();
     for (_, directory) in DIRECTORIES {
-        // distcc does not create its directory. Without the directory, it uses no other hosts.
+        // distcc does not create its directory, and uses no other hosts if the directory is
+        // missing.
         durable::create_dirs(&machine.trees.cache().join(directory))?;
     }
     durable::create_dirs(dir)?;

@@ -201,8 +201,8 @@ fn pinned_entries_stay_until_their_pin_is_removed() {
     assert_eq!(fs::read_dir(&tree.cache.dir).unwrap().count(), 0);
 }
 
-/// A worker of a trial run opens the real cache, and then sees it only through the descriptor. The
-/// dkms tree is on another file system.
+/// A worker of a trial run opens the real cache, and then reaches it only through the descriptor.
+/// The dkms tree is on another file system.
 #[test]
 fn cache_can_be_an_open_directory() {
     let (real, scratch) = (Tree::new(), tempfile::tempdir_in("/dev/shm").unwrap());
@@ -227,7 +227,7 @@ fn cache_can_be_an_open_directory() {
     cache.remove_pins(|_| true).unwrap();
     cache.trim(0).unwrap();
     assert!(cache.keys().is_empty());
-    // Meanwhile, another process clears the cache.
+    // Another process clears the cache while this one has it open.
     real.cache.trim(0).unwrap();
     real.cache.clear().unwrap();
     cache.keep(&built, &record, &environment(), NO_LIMIT).unwrap();

@@ -13,16 +13,17 @@ use crate::os::stat::FileStamp;
 use crate::os::toml_file;
 use crate::os::unsynced::Unsynced;
 
-/// The main thread and the thread that installs modules both change the entries.
+/// Locked while the entries are changed, because both the main thread and the thread that installs
+/// modules change them.
 static CHANGING: Mutex<()> = Mutex::new(());
 
-/// An addition to an entry, which can be taken back if the objects do not change after all.
+/// An addition to an entry. The addition can be taken back if the objects do not change after all.
 #[derive(Debug)]
 pub(crate) struct NotedImages {
     kernel: KernelRelease,
-    /// The objects in the entry before; `None` if there was no entry.
+    /// The objects in the entry before the addition; `None` if there was no entry.
     before: Option<BTreeSet<String>>,
-    /// The file after the addition.
+    /// The stamp of the file after the addition; `None` if the entry already contained the objects.
     written: Option<FileStamp>,
 }
 
@@ -44,8 +45,8 @@ impl PendingList {
         let mut noted = NotedImages { kernel: kernel.clone(), before, written: None };
         let is_known = |known: &BTreeSet<String>| !objects.is_empty() && objects.is_subset(known);
         if !noted.before.as_ref().is_some_and(is_known) {
-            // An empty set is also written again: the file's new stamp prevents an earlier addition
-            // from being taken back.
+            // An empty set also rewrites the file: the new stamp prevents an earlier addition from
+            // being taken back.
             let all = objects.iter().chain(noted.before.iter().flatten()).cloned().collect();
             self.write_images(kernel, all, durability)?;
             noted.written = stamp(&path);
@@ -53,7 +54,7 @@ impl PendingList {
         Ok(noted)
     }
 
-    /// Takes back an addition to an entry, unless another one followed.
+    /// Takes back an addition to an entry, unless another addition followed.
     ///
     /// # Errors
     /// [`FileError`] if the file cannot be written or removed.
@@ -82,7 +83,8 @@ impl PendingList {
         toml_file::write_with(&path, &PendingFile::of(work), durability)
     }
 
-    /// Adds the files of pending images to `unsynced`. They have been written without being synced.
+    /// Adds the files of pending images to `unsynced`, because these files have been written
+    /// without being synced.
     pub(crate) fn add_images_to(&self, unsynced: &mut Unsynced) {
         let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
         let images = entries.filter(|it| it.file_name().as_encoded_bytes().starts_with(b"image-"));

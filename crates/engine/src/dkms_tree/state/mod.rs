@@ -26,8 +26,8 @@ pub struct Added {
     pub id: ModuleId,
     /// The state of the module's source link.
     pub(crate) source: SourceState,
-    /// Whether the directory `S/M-V` exists. dkms treats it as the source of a module without a
-    /// source link.
+    /// Whether the directory `S/M-V` exists. If the module has no source link, dkms treats this
+    /// directory as its source.
     pub(crate) has_source_dir: bool,
     /// The module's directories for kernels, sorted by release and architecture.
     pub kernels: Vec<BuiltFor>,
@@ -36,12 +36,12 @@ pub struct Added {
 /// The state of a module's source link, `T/M/V/source`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SourceState {
-    /// There is a symbolic link. If it resolves, the module is added.
+    /// There is a symbolic link. If it leads to a directory, the module is added.
     Link {
         /// The path that the link contains, not resolved.
         target: PathBuf,
-        /// The resolved path of the directory to which the link leads, or `None` if it does not lead
-        /// to a directory.
+        /// The resolved path of the directory to which the link leads, or `None` if it does not
+        /// lead to a directory.
         dir: Option<PathBuf>,
     },
     /// There is a directory in place of the link: the module was imported without its source.

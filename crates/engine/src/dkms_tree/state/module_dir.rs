@@ -102,8 +102,8 @@ pub(super) fn dirs<N: Ord, E: std::fmt::Display>(
 
 /// Like [`dirs`], but skips the names for which `unwanted` returns true.
 ///
-/// Names are checked before file types, since a module has a link for every kernel, and the type of
-/// each would need a stat.
+/// Checks names before file types: a module's directory contains a link for every kernel, and
+/// checking the type of each link would need a stat.
 fn dirs_except<N: Ord, E: std::fmt::Display>(
     dir: &Path,
     unwanted: impl Fn(&str) -> bool,

@@ -43,7 +43,7 @@ fn stored_digest(trees: &Trees, dir: &Path) -> Digest {
     digest
 }
 
-/// Waits until any further change to a file is sure to give it another timestamp.
+/// Waits long enough that any further change to a file gives the file another timestamp.
 fn settle() {
     sleep(Duration::from_millis(150));
 }
@@ -92,7 +92,8 @@ fn reads_contents_again_only_if_metadata_changed() {
     let dir = source(&trees);
     let before = stored_digest(&trees, &dir);
 
-    // The store now contains a wrong digest. If it is returned, the contents were not read again.
+    // Puts a wrong digest into the store. If a call returns it, the call did not read the contents
+    // again.
     let store = trees.cache().join("digests.toml");
     let wrong = Digest::of_bytes(b"wrong");
     let text = fs::read_to_string(&store).unwrap().replace(&before.to_string(), &wrong.to_string());

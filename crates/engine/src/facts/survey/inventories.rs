@@ -9,8 +9,8 @@ use crate::names::{KernelRelease, ModuleId};
 use crate::os::digest::Digest;
 
 impl Survey<'_> {
-    /// Reads the inventories of all kernels. Adds the modules that they list to `modules`, even if
-    /// the dkms tree does not contain them.
+    /// Reads the inventories of all kernels. Adds the listed modules to `modules`, even those that
+    /// the dkms tree does not contain.
     pub(super) fn read_inventories(
         &mut self,
         kernels: &BTreeMap<KernelRelease, KernelFacts>,
@@ -36,7 +36,8 @@ impl Survey<'_> {
         }
     }
 
-    /// Adds the inventories to `kernels`, after comparing them with the files.
+    /// Adds the inventories to `kernels`, with their differences from the inventories as they were
+    /// read.
     pub(super) fn add_inventories(&mut self, kernels: &mut BTreeMap<KernelRelease, KernelFacts>) {
         for (release, about) in kernels {
             let Some(inventory) = self.inventories.remove(release) else { continue };
@@ -51,11 +52,11 @@ impl Survey<'_> {
         }
     }
 
-    /// Returns true if exactly the objects of a build, except the refused ones, are in the kernel's
-    /// directory.
+    /// Returns true if the kernel's directory contains exactly the objects of a build, without
+    /// those in `refused`.
     ///
     /// If the build is `installed` and the inventory lists none of its objects, dkms or an older
-    /// alpm-dkms has placed them. They are added to the inventory.
+    /// alpm-dkms has placed the objects. The function then adds them to the inventory.
     pub(super) fn is_in_place(
         &mut self,
         id: &ModuleId,

@@ -117,8 +117,8 @@ impl Survey<'_> {
 
     /// Adds the inputs of a new build to `pair`.
     ///
-    /// If the existing build's record is still valid, takes the values of dkms.conf from it and
-    /// returns `None`. Otherwise returns a request to evaluate the dkms.conf, or `None` if the
+    /// If the existing build's record is still valid, takes the values of dkms.conf from the record
+    /// and returns `None`. Otherwise returns a request to evaluate the dkms.conf, or `None` if the
     /// scope excludes the module.
     fn read_inputs<'k>(
         &mut self,

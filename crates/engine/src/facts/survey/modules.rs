@@ -35,7 +35,7 @@ impl Survey<'_> {
         }
         for id in self.scope.modules.iter().flatten() {
             self.lacking.extend(self.lack(id, &state).map(|lack| (id.clone(), lack)));
-            // The command line separates name and version, which a directory name does not.
+            // Unlike a directory name, the command line separates the name from the version.
             by_source.entry(id.source_dir()).or_insert_with(|| id.clone());
         }
         let (dirs, problems) = source_dirs(&self.machine.trees);
@@ -81,8 +81,9 @@ impl Survey<'_> {
         }
     }
 
-    /// Returns the modules in `dirs`, directories that no added module and no module on the command
-    /// line uses. Returns nothing if their confs are not to be evaluated.
+    /// Returns the modules in `dirs`, the directories that belong to no added module and to no
+    /// module on the command line. Returns an empty map if the scope excludes evaluating their
+    /// confs.
     fn named<'d>(
         &self,
         dirs: impl Iterator<Item = &'d String>,
@@ -128,8 +129,8 @@ impl Survey<'_> {
         }
     }
 
-    /// Returns the facts about an added module. `source_name` is the name of the directory in the source
-    /// tree to which its source link points.
+    /// Returns the facts about an added module. `source_name` is the name of the source directory
+    /// to which the module's source link points.
     fn added(&self, added: &Added, source_name: Option<String>) -> ModuleFacts {
         let trees = &self.machine.trees;
         let id = &added.id;
@@ -178,7 +179,7 @@ impl Survey<'_> {
 
 /// Returns the names of the directories in the source tree that contain a dkms.conf.
 ///
-/// The second value contains a message for each such directory whose name is not UTF-8.
+/// The second value contains a message for each of these directories whose name is not UTF-8.
 #[must_use]
 pub fn source_dirs(trees: &Trees) -> (BTreeSet<String>, Vec<String>) {
     let (mut dirs, mut problems) = (BTreeSet::new(), Vec::new());
@@ -199,8 +200,8 @@ pub fn source_dirs(trees: &Trees) -> (BTreeSet<String>, Vec<String>) {
     (dirs, problems)
 }
 
-/// Returns the name of the directory in the source tree to which `target`, the text of a source
-/// link, points. The directory need not exist. Returns `None` if `target` points elsewhere.
+/// Returns the name of the directory in the source tree to which a source link with the text
+/// `target` points. The directory need not exist. Returns `None` if the link points elsewhere.
 fn source_dir(trees: &Trees, target: &Path) -> Option<String> {
     let tree = symlinks::text_for(&trees.root, &trees.source);
     let below = target.strip_prefix(&tree).or_else(|_| target.strip_prefix(&trees.source));

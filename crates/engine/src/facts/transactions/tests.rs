@@ -21,7 +21,8 @@ struct Upgrade {
 }
 
 impl Upgrade {
-    /// Records the upgrade of foo-dkms from 1 to 2, and an upgrade of the headers at the same path.
+    /// Records the upgrade of foo-dkms from 1 to 2, and an upgrade of the headers, whose path stays
+    /// the same.
     fn recorded() -> Self {
         let root = TestRoot::new();
         root.write(OLD, "");
@@ -41,7 +42,7 @@ impl Upgrade {
         record_in_journal(&self.machine.trees, &self.transaction, operation, paths).unwrap();
     }
 
-    /// Adds a package to the database. Its name ends with the version.
+    /// Adds a package to the database. `name` ends with the package's version.
     fn package(&self, name: &str, files: &[&str]) {
         let dir = format!("{DATABASE}/local/{name}");
         let (package, _) = name.rsplit_once('-').unwrap();
@@ -61,7 +62,7 @@ impl Upgrade {
     }
 }
 
-/// A transaction whose process has ended.
+/// Returns a transaction whose process has ended.
 fn gone(root: &TestRoot) -> Transaction {
     let transaction = Transaction::of_this_hook(&Machine::for_hook(root.path()).trees);
     let text = toml::to_string(&transaction).unwrap();
@@ -81,7 +82,7 @@ fn nothing_departs_between_two_versions() {
     assert_eq!(between.stage, Stage::Interrupted);
     assert_eq!((sources(&between.held), sources(&between.lacking)), (vec!["foo-1"], vec!["foo-2"]));
     assert_eq!(between.packages["foo-1"], "foo-dkms");
-    // The new version is extracted, but pacman has not said so yet.
+    // pacman has extracted the new version, but has not recorded it in the database yet.
     upgrade.root.write(NEW, "");
     let extracted = upgrade.judge();
     assert_eq!((sources(&extracted.held), extracted.stage), (vec!["foo-1"], Stage::Interrupted));

@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// A directory with the object `name`, which is about to replace `old` if that is given.
+/// Writes the new object `name` to `dir` under its temporary name, and the previous object with the
+/// content `old`, if given, to the final path.
 fn staged(dir: &Path, name: &str, old: Option<&str>) -> Staged {
     let staged = Staged {
         new: dir.join(format!(".tmp-{name}.new")),

@@ -1,8 +1,9 @@
 //! Reads from pacman's local database which installed package owns a path.
 //!
-//! `DBPATH/local` contains a directory for each package. When pacman installs a package, it extracts
-//! the files, then writes `desc`, then `files`. When pacman removes one, it deletes the files, then
-//! `files` and `desc`. Therefore, a package with both has been extracted completely.
+//! `DBPATH/local` contains a directory for each package. When pacman installs a package, it
+//! extracts the package, then writes `desc`, and then `files`. When pacman removes a package, it
+//! deletes the package's own files first, and then `files` and `desc`. Therefore, a package with
+//! both `desc` and `files` has been extracted completely.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -13,9 +14,9 @@ use std::path::{Path, PathBuf};
 /// Returns the name of the installed package that owns each of `paths`. Paths that no package owns
 /// are missing from the result.
 ///
-/// The paths have no leading slash, and those of directories end with one, as in pacman's own
-/// lists. `database` is pacman's database directory, usually `/var/lib/pacman`. Packages that pacman
-/// has not finished installing own nothing.
+/// The paths have no leading slash, and paths of directories end with a slash, as in pacman's own
+/// lists. `database` is pacman's database directory, usually `/var/lib/pacman`. Packages that
+/// pacman has not finished installing own nothing.
 ///
 /// # Errors
 /// An I/O error if the database cannot be listed or a file in it cannot be read.
@@ -68,7 +69,8 @@ pub fn lists(database: &Path, package: &str) -> io::Result<bool> {
 
 /// Returns the directory of `package` in the database, or `None` if the package is not installed.
 ///
-/// If pacman was interrupted, a package can have two directories. That counts as not installed.
+/// If pacman was interrupted, a package can have two directories. Such a package counts as not
+/// installed.
 ///
 /// # Errors
 /// An I/O error if the database cannot be listed.

@@ -1,4 +1,4 @@
-//! pacman as other processes see it: its transactions and its local database.
+//! Reads the state of pacman: its transactions and its local database.
 
 mod local_database;
 mod mtree;

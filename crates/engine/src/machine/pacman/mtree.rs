@@ -1,4 +1,4 @@
-//! Parses the lists of a package's files that makepkg writes, in mtree(5) format.
+//! Parses the file list that makepkg adds to a package, in mtree(5) format.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -22,7 +22,7 @@ pub(super) struct ListedFile {
 #[error("line {0}: not a valid mtree entry")]
 pub(super) struct Malformed(usize);
 
-/// The keywords of an entry. Others, such as its owner, do not matter here.
+/// The relevant keywords of an entry. All others, such as the owner, are ignored.
 #[derive(Debug, Clone, Copy, Default)]
 struct Keywords<'t> {
     kind: Option<&'t [u8]>,
@@ -30,13 +30,14 @@ struct Keywords<'t> {
     sha256: Option<[u8; 32]>,
 }
 
-/// Returns the regular files that `text` lists in the directory `below` or its subdirectories.
+/// Parses the file list `text`. Returns the regular files in the directory `below` and its
+/// subdirectories.
 ///
 /// Omits files without a size or SHA-256 digest. `below` has no leading slash.
 ///
 /// # Errors
-/// [`Malformed`] if any line is invalid, even one of another directory, or if a file in `below` is
-/// listed twice.
+/// [`Malformed`] if any line is invalid, even for a file outside `below`, or if a file in `below`
+/// is listed twice.
 pub(super) fn files(text: &[u8], below: &Path) -> Result<ListedFiles, Malformed> {
     let mut files = ListedFiles::new();
     let mut lines = (1..).zip(text.split(|byte| *byte == b'\n'));
@@ -97,15 +98,16 @@ impl<'t> Keywords<'t> {
         }
     }
 
-    /// Returns `None` if the entry is not a regular file, or has no size or digest.
+    /// Returns the file that the keywords describe. Returns `None` if it is not a regular file, or
+    /// has no size or digest.
     fn file(&self) -> Option<ListedFile> {
         self.kind.filter(|kind| *kind == b"file")?;
         Some(ListedFile { size: self.size?, sha256: self.sha256? })
     }
 }
 
-/// Returns the path that the first word of an entry stands for, without `./`. Returns `None` if it
-/// is invalid.
+/// Parses `word`, the first word of an entry, as a path and removes the leading `./`. Returns
+/// `None` if the word is invalid.
 fn path_of(word: &[u8]) -> Option<Cow<'_, [u8]>> {
     unescape(if word == b"." { b"" } else { word.strip_prefix(b"./")? })
 }

@@ -9,7 +9,8 @@ use crate::machine::Trees;
 /// Returns the name of the package that owns `file`; `None` if no package does. `file` need not
 /// exist. If pacman's database cannot be read, the file counts as owned.
 ///
-/// Reads the lists of all packages. Call it only for a file whose origin is unknown.
+/// Call this function only for a file whose origin is unknown, because it reads the file lists of
+/// all packages.
 pub(crate) fn owner_of(trees: &Trees, file: &Path) -> Option<String> {
     let path = file.strip_prefix(&trees.root).ok()?.to_str()?.to_owned();
     match owners(&trees.inside(Path::new(DATABASE)), &[path].into()) {
@@ -19,10 +20,11 @@ pub(crate) fn owner_of(trees: &Trees, file: &Path) -> Option<String> {
     }
 }
 
-/// Returns the name of the package that contains the kernel in the directory `dir`; `None` if there
-/// is none, or if it cannot be determined.
+/// Returns the name of the package that contains the kernel in the directory `dir`. Returns `None`
+/// if no package does, or if the package cannot be determined.
 ///
-/// Reads only the lists of packages whose names begin with `linux`, as those of kernels do.
+/// Reads only the file lists of packages whose names begin with `linux`, as the names of kernel
+/// packages do.
 pub(crate) fn package_of_kernel(trees: &Trees, dir: &Path) -> Option<String> {
     let order = dir.join("modules.order");
     let path = order.strip_prefix(&trees.root).ok()?.to_str()?.to_owned();

@@ -1,4 +1,4 @@
-//! Looks up the digests of a kernel's headers in the list of files of their package.
+//! Looks up the digests of a kernel's headers in the file list of their package.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -12,7 +12,7 @@ use crate::machine::Kernel;
 use crate::os::paths;
 use crate::os::stat::Stat;
 
-/// The maximum size of a list. That of Arch's kernel headers takes 3 MB.
+/// The maximum size of a file list in bytes. The list of Arch's kernel headers has 3 MB.
 const MAX_SIZE: u64 = 64 << 20;
 
 /// The headers of a kernel as their package contains them.

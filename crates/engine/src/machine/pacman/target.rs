@@ -1,12 +1,12 @@
-//! Interprets the paths of packages that concern dkms.
+//! Recognises the paths in packages that concern dkms.
 
 use crate::names::KernelRelease;
 
 /// The part of the machine to which a path of a package belongs.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Target {
-    /// The name of a directory in `/usr/src`; the path is its top-level `dkms.conf`. The name may be
-    /// invalid as a module id.
+    /// The name of a directory in `/usr/src`; the path is its top-level `dkms.conf`. The name may
+    /// be invalid as a module id.
     Source(String),
     /// A kernel; the path is one of its own files.
     Kernel(KernelRelease),

@@ -35,8 +35,8 @@ pub struct Transaction {
 impl Transaction {
     /// Returns the transaction in which this process, a hook, runs.
     ///
-    /// That is the transaction of the nearest ancestor that keeps pacman's lock file open, or else
-    /// of the parent.
+    /// This is the transaction of the nearest ancestor process that keeps pacman's lock file open.
+    /// If no ancestor does, it is the transaction of the parent process.
     #[must_use]
     pub fn of_this_hook(trees: &Trees) -> Self {
         let boot = boot_id().unwrap_or_default();
@@ -77,10 +77,10 @@ impl Transaction {
     }
 
     /// Returns true if the transaction is over, whether or not it was completed: its process no
-    /// longer exists or is a zombie, or the lock file is absent or another one.
+    /// longer exists or is a zombie, or the lock file is missing or has been replaced.
     ///
-    /// PackageKit and pamac live on after a transaction, hence the lock file. Returns false if the
-    /// facts cannot be read.
+    /// Examining the process is not enough, because PackageKit and pamac continue to run after a
+    /// transaction. Returns false if the facts cannot be read.
     #[must_use]
     pub fn is_over(&self, trees: &Trees) -> bool {
         let boot = boot_id();
@@ -106,7 +106,8 @@ impl Transaction {
         }
     }
 
-    /// Returns true if the process of the transaction is known. It is not if /proc is not mounted.
+    /// Returns true if the process of the transaction is known. It is unknown if /proc was not
+    /// mounted.
     #[must_use]
     pub fn is_known(&self) -> bool {
         self.pid != 0
@@ -135,7 +136,7 @@ struct Process {
 }
 
 impl Process {
-    /// Returns `None` if there is no such process.
+    /// Reads the process `pid`. Returns `None` if there is no such process.
     fn read(pid: u32) -> io::Result<Option<Self>> {
         Self::read_from(&format!("/proc/{pid}/stat"))
     }
@@ -171,7 +172,8 @@ impl Process {
 /// Returns the parent of this process, the parent's parent and so on. Returns nothing if /proc is
 /// not mounted.
 fn ancestors() -> impl Iterator<Item = Process> {
-    // In a PID namespace whose /proc is that of another one, getppid(2) would return another ID.
+    // getppid(2) is not used: if /proc belongs to another PID namespace, the process IDs there
+    // differ.
     let this = Process::read_from("/proc/self/stat").ok().flatten();
     let parent = |process: &Process| match process.parent {
         0 => None,
@@ -202,7 +204,8 @@ mod tests {
 
     use super::*;
 
-    /// A transaction of this process, which keeps the lock file below `root` open.
+    /// Returns a transaction of this process, with a lock file below `root`, and the trees below
+    /// `root`.
     fn transaction(root: &Path) -> (Transaction, Trees) {
         let database = root.join("var/lib/pacman");
         fs::create_dir_all(&database).unwrap();
@@ -251,7 +254,7 @@ mod tests {
         assert_eq!(transaction.is_over(&trees), want);
     }
 
-    /// The facts that can be recorded without /proc.
+    /// Removes the facts that cannot be recorded without /proc.
     fn unknown(transaction: &mut Transaction) {
         transaction.boot.clear();
         (transaction.pid, transaction.started) = (0, 0);

@@ -10,7 +10,8 @@ use crate::os::process::{Environment, Tools};
 const PAGE: &str = include_str!("../../../../../man/alpm-dkms.toml.5");
 const SHIPPED: &str = include_str!("../../../../../packaging/alpm-dkms.toml");
 
-/// The sections, each with the type of its keys and the file that defines it.
+/// The sections, each with the type that contains its keys and the source of the file that defines
+/// the type.
 const SECTIONS: [(&str, &str, &str); 8] = [
     ("build", "BuildSection", include_str!("own.rs")),
     ("cache", "CacheSection", include_str!("own.rs")),

@@ -79,8 +79,8 @@ impl Framework {
     /// Reads the files in `trees.etc`. If `kernel` is given, replaces `$kernelver` in all values
     /// with that release.
     ///
-    /// Ignores invalid files and values. Adds a message about each of them, and bash's own messages
-    /// about the files, to `problems`.
+    /// Ignores invalid files and values. Adds a message about each invalid file or value to
+    /// `problems`, and also bash's own messages about the files.
     pub(crate) fn read(
         trees: &Trees,
         kernel: Option<&KernelRelease>,

@@ -6,10 +6,11 @@ use serde::Deserialize;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct InitramfsSettings {
-    /// The generator of images: `mkinitcpio`, `dracut` or `booster`, or `none` if images are left
-    /// alone. Detected if empty.
+    /// The generator of images: `mkinitcpio`, `dracut` or `booster`, or `none` to leave images
+    /// alone. If empty, the generator is detected.
     ///
-    /// The images of a generator with a masked hook are left alone unless this names it.
+    /// If the hook of a generator is masked, its images are left alone, unless this setting names
+    /// the generator.
     pub generator: String,
     /// The command that regenerates one image. If empty, the generator's own command is used.
     ///

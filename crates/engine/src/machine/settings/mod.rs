@@ -86,8 +86,8 @@ impl Default for Settings {
 impl Settings {
     /// Reads `alpm-dkms.toml`, `framework.conf` and `framework.conf.d/*.conf` in `trees.etc`.
     ///
-    /// An invalid setting must not leave a kernel without its modules: it adds a message to
-    /// [`problems`](Self::problems), and the default applies.
+    /// An invalid setting must not leave a kernel without its modules. Therefore, the default
+    /// applies, and a message is added to [`problems`](Self::problems).
     #[must_use]
     pub(crate) fn read(trees: &Trees, tools: &Tools, env: &Environment) -> Self {
         let mut problems = Vec::new();

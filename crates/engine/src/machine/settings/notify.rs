@@ -6,10 +6,11 @@ use serde::Deserialize;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct NotifySettings {
-    /// Whether to report faults that concern the next boot or the running kernel in the journal and at
-    /// login.
+    /// Whether the journal and a notice at login report faults that concern the next boot or the
+    /// running kernel.
     pub enable: bool,
-    /// The shell command that gets the text of each new notice on standard input. Empty for none.
+    /// The shell command that gets the text of each new notice on standard input. If empty, no
+    /// command is run.
     pub command: String,
 }
 

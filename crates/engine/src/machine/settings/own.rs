@@ -112,7 +112,7 @@ pub(super) struct SigningSection {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct ModuleSection {
-    /// The module that is used if the kernel has the same or a newer one.
+    /// The module to use if the kernel also has the module, in the same or a newer version.
     pub(super) prefer: Option<Preference>,
     #[serde(flatten)]
     unknown: BTreeMap<String, toml::Value>,
@@ -129,9 +129,10 @@ pub(super) enum Preference {
 }
 
 impl OwnSettings {
-    /// Reads `file`. If the file cannot be read, adds a message to `problems` and returns the
-    /// defaults. Otherwise, adds a message for the first syntax error, for each invalid value and for
-    /// each unknown key. Keeps every setting that could be read.
+    /// Reads `file`. If the file does not exist, returns the defaults. If it exists but cannot be
+    /// read, returns the defaults and adds a message to `problems`. Otherwise, adds a message for
+    /// the first syntax error, for each invalid value and for each unknown key. Keeps every setting
+    /// that could be read.
     pub(super) fn read(file: &Path, problems: &mut Vec<String>) -> Self {
         let text = match fs::read(file) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),

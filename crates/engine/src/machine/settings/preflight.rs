@@ -16,8 +16,8 @@ pub struct PreflightSettings {
     /// The treatment of modules that would stop working.
     pub mode: PreflightMode,
     timeout: u64,
-    /// The names of modules that are critical even if this machine does not seem to need them. As in
-    /// the kernel, `_` replaces each `-`.
+    /// The names of modules that are critical even if this machine does not seem to need them. As
+    /// in the kernel, `_` replaces each `-`.
     #[serde(deserialize_with = "module_names")]
     pub critical: Vec<String>,
 }
@@ -36,15 +36,16 @@ impl PreflightSettings {
     }
 }
 
-/// The treatment of a transaction after which a module that works now would not work any longer.
+/// The treatment of a transaction that would break modules that work now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PreflightMode {
-    /// Do not try builds before a transaction.
+    /// Do not run trial builds before a transaction.
     Off,
-    /// Warn of each such module.
+    /// Warn about each module that would break.
     Warn,
-    /// Abort the transaction if such a module is critical. Warn of all others.
+    /// Abort the transaction if it would break a critical module. Warn about each other module that
+    /// would break.
     Critical,
 }
 
@@ -60,7 +61,7 @@ fn module_names<'de, D: Deserializer<'de>>(value: D) -> Result<Vec<String>, D::E
         Names::One(name) => vec![name],
         Names::Several(names) => names,
     };
-    // Drops a version, as in `zfs/2.4`: the transaction may install another one.
+    // Drops a version, as in `zfs/2.4`: the transaction may install another version.
     let name = |name: String| name.split('/').next().unwrap_or_default().replace('-', "_");
     Ok(names.into_iter().map(name).collect())
 }

@@ -5,8 +5,8 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue, Deserializer, Error};
 
-/// Reads `text`. Adds a message to `problems` for the first syntax error and for each invalid value.
-/// Keys that cannot be read get their defaults.
+/// Reads `text`. Adds a message to `problems` for the first syntax error and for each invalid
+/// value. Keys that cannot be read get their defaults.
 pub(super) fn read<T: DeserializeOwned + Default>(text: &str, problems: &mut Vec<String>) -> T {
     let (document, errors) = DeTable::parse_recoverable(text);
     let place = |error: &Error| error.span().map_or(0, |span| span.start);
@@ -54,7 +54,8 @@ fn entry<'a>(key: &'a str, value: DeValue<'a>) -> (Spanned<DeString<'a>>, Spanne
     (Spanned::new(0..0, key.into()), Spanned::new(0..0, value))
 }
 
-/// The ends of messages that name Rust types, and their replacements. The first two are about enums.
+/// The ends of messages that name Rust types, and their replacements. The first two are about
+/// enums.
 const ENDINGS: [(&str, &str); 4] = [
     ("expected string or map", "expected a string"),
     ("wanted string or table", "expected a string"),
@@ -64,7 +65,8 @@ const ENDINGS: [(&str, &str); 4] = [
 
 /// Replaces Rust type names in a message with plain words.
 fn plain(message: &str) -> String {
-    // Integers of more than 64 bits, and those of 64 bits in a flattened section.
+    // The messages about integers of more than 64 bits, and about 64-bit integers in a flattened
+    // section.
     if message.contains(" as i128") || message.ends_with("expected any value") {
         return "number too large".to_owned();
     }

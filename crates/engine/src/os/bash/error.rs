@@ -19,7 +19,7 @@ pub enum BashError {
     Unfinished {
         /// The file that bash was to evaluate.
         file: PathBuf,
-        /// The beginning of what was written to standard error; may be empty.
+        /// The beginning of standard error; may be empty.
         complaint: String,
     },
     /// The evaluation exceeded the time limit.

@@ -124,8 +124,8 @@ const MAX_SIZE: u64 = 8 << 20;
 
 /// Checks that `file` is a regular text file of acceptable size.
 ///
-/// Without this check, bash would wait forever to read from a pipe, read nothing from a directory, or
-/// execute the content of a binary file.
+/// Without this check, bash would wait forever to read from a pipe, read nothing from a directory,
+/// or execute the content of a binary file.
 fn check_readable(file: &Path) -> Result<(), BashError> {
     let unreadable = |reason: String| BashError::Unreadable { file: file.to_owned(), reason };
     let failed = |error: io::Error| unreadable(error.to_string());

@@ -45,15 +45,16 @@ pub struct Reply {
     /// The variables in the order requested, or sorted by name if all were requested. Values from
     /// `DKMS_DIRECTIVE…` variables follow at the end.
     pub variables: Vec<Variable>,
-    /// The beginning of what was written to standard error; may be empty.
+    /// The beginning of standard error; may be empty.
     pub complaint: String,
 }
 
 impl Reply {
     /// Returns bash's own messages about `file`. Each has the form `FILE: line N: MESSAGE`.
     ///
-    /// The messages of commands in the file do not begin with its path. Omits the messages about
-    /// empty lines in a file with DOS line endings, because such lines have no effect.
+    /// Omits the messages of commands that the file runs, because they do not begin with the file's
+    /// path. Also omits messages about empty lines in a file with DOS line endings, because such
+    /// lines have no effect.
     pub(crate) fn complaints_about(&self, file: &Path) -> Vec<String> {
         let start = format!("{}: ", file.display());
         let lines = self.complaint.lines().filter(|line| line.starts_with(&start));
@@ -80,7 +81,7 @@ pub(super) struct Worker {
     replies: PipeReader,
     errors: PipeReader,
     number: u64,
-    /// The number of files in the last request that bash has begun to evaluate.
+    /// The number of files that bash has begun to evaluate for the last request.
     pub(super) begun: usize,
 }
 
@@ -109,7 +110,8 @@ impl Worker {
     /// Evaluates the files of a request, within the time limit `patience`.
     ///
     /// # Errors
-    /// [`ReadError`] if bash does not send a complete reply. The worker cannot be used again.
+    /// [`ReadError`] if bash does not send a complete reply. The worker cannot be used after an
+    /// error.
     pub(super) fn read_files(
         &mut self,
         request: &ReadRequest<'_>,

@@ -174,7 +174,7 @@ fn a_file_replaced_during_the_copy_is_not_followed() {
     );
 }
 
-/// Swaps an entry for a link again and again while the tree is copied.
+/// Repeatedly swaps an entry for a link while the tree is copied.
 #[rstest]
 #[case::file("post.sh", "../secret/key")]
 #[case::directory("patches", "../secret")]

@@ -41,8 +41,9 @@ impl Running {
         let (ended, open_until_end) = io::pipe()?;
         let running = Self { child: spawn()?, ended, bond, mark, reaped: false };
         let pid = pid_of(&running.child);
-        // Waits without reaping the child. While it is a zombie, its pid and its process group are
-        // not reused, so it is safe to send signals to them. The pipe closes when the thread ends.
+        // Waits without reaping the child. While the child is a zombie, the kernel reuses neither
+        // its pid nor its process group, so signals to them cannot reach other processes. The pipe
+        // closes when the thread ends.
         let wait = move || {
             let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
             while waitid(Id::Pid(pid), flags) == Err(Errno::EINTR) {}
@@ -66,8 +67,8 @@ impl Running {
             return;
         }
         if self.bond == Bond::Namespace {
-            // unshare waits for the first process of the namespace, which ends only after all
-            // others have ended. When unshare has ended, the namespace is therefore empty.
+            // The wrapper waits for the first process of the namespace, which ends only after all
+            // others have ended. When the wrapper has ended, the namespace is therefore empty.
             let first = self.children();
             for child in &first {
                 let _ = kill(*child, Signal::SIGKILL);

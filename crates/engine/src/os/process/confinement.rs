@@ -25,8 +25,8 @@ struct Probed {
 /// The mechanism that kills a child when this process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bond {
-    /// A pid namespace. When this program ends, the kernel kills the first process of the
-    /// namespace, and then all other processes in it.
+    /// A pid namespace. When this process ends, the kernel kills the first process of the
+    /// namespace, and then all other processes in the namespace.
     Namespace,
     /// A parent death signal (`PR_SET_PDEATHSIG`). Only the child is killed; its own children may
     /// survive.
@@ -35,7 +35,7 @@ pub enum Bond {
     None,
 }
 
-/// The mounts that only one child and its descendants see, in addition to their own /proc.
+/// The private mounts of one child and its descendants, in addition to their private /proc.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct OwnMounts {
     /// The directory to mount, and the existing directory over which to mount it.
@@ -58,14 +58,15 @@ pub(crate) struct OwnTemporary {
 }
 
 impl OwnMounts {
-    /// Translates a path inside the child's mount of [`Self::dir`] into the path of the same file
-    /// outside it.
+    /// Translates `path`, as the child sees it, into the path of the same file outside the child's
+    /// mount of [`Self::dir`].
     pub(super) fn outside(&self, path: &Path) -> PathBuf {
         let below = |(real, at): &(PathBuf, PathBuf)| Some(real.join(path.strip_prefix(at).ok()?));
         self.dir.as_ref().and_then(below).unwrap_or_else(|| path.to_owned())
     }
 
-    /// Returns all mounts, in the order of mounting. Paths named in `env` stay visible.
+    /// Returns the source and the mount point of each mount, in the order of mounting. Paths named
+    /// in `env` stay visible.
     fn binds(&self, env: &Environment) -> Vec<(PathBuf, PathBuf)> {
         let mut binds: Vec<_> = self.dir.iter().cloned().collect();
         for temporary in &self.temporary {
@@ -81,7 +82,8 @@ impl OwnMounts {
     }
 }
 
-/// Returns the existing paths below `dir` that a text such as `-I/tmp/include:/tmp/bin` contains.
+/// Extracts paths from a text such as `-I/tmp/include:/tmp/bin`. Returns those that exist and are
+/// below `dir`.
 pub(crate) fn paths_below(text: &OsStr, dir: &Path) -> Vec<PathBuf> {
     let text = text.to_string_lossy();
     let start = format!("{}/", dir.display());
@@ -95,7 +97,7 @@ pub(crate) fn paths_below(text: &OsStr, dir: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Returns those of the paths that are not below any other of them.
+/// Returns `paths` without the paths that are below another one of them.
 fn outermost(paths: &BTreeSet<PathBuf>) -> Vec<&PathBuf> {
     let is_below = |path: &Path| path.ancestors().skip(1).any(|dir| paths.contains(dir));
     paths.iter().filter(|path| !is_below(path)).collect()
@@ -120,8 +122,8 @@ impl Confinement {
         })
     }
 
-    /// Returns true if a child can have private mounts, for example of one directory below `tree`
-    /// over another.
+    /// Returns true if a child can have private mounts, for example one directory below `tree`
+    /// mounted over another.
     ///
     /// Returns false without the necessary privileges. Also returns false if `/` is not a mount
     /// point, as in some chroots, because the whole machine would see the child's mounts.
@@ -152,14 +154,14 @@ fn probe(tools: &Tools, bond: Bond, mounts: Option<OwnMounts>) -> bool {
     program.run().is_ok_and(|ended| ended.how == How::Exited(42))
 }
 
-/// Returns the words that a command line must start with to run with `bond` and `mounts`, in the
+/// Returns the first words of a command line that runs a program with `bond` and `mounts` in the
 /// environment `env`.
 ///
 /// With mounts, the child changes to the directory `cwd` after mounting, because a mount may hide
 /// the working directory that the child inherits.
 ///
-/// The child itself sets its death signal, which is too late if this process has already been
-/// killed. It therefore checks that its parent is still this process.
+/// The child sets its own death signal. If this process has already been killed by then, no signal
+/// is sent, so the child also checks that its parent is still this process.
 pub(super) fn words(
     tools: &Tools,
     bond: Bond,

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-/// The number that a shell adds to the number of a signal for the exit status of a killed program.
-/// Linux has 64 signals.
+/// The number that a shell adds to a signal's number to get the exit status of a program killed by
+/// that signal. Linux has 64 signals.
 pub(crate) const SIGNALLED: i32 = 128;
 
 /// The way in which a program ended.
@@ -16,8 +16,8 @@ pub(crate) const SIGNALLED: i32 = 128;
 pub enum How {
     /// The program exited with this status.
     Exited(i32),
-    /// A signal with this number killed the program, or a program that it ran. In the second case,
-    /// shells and dkms-confine exit with 128 plus the number.
+    /// The signal with this number killed the program, or killed another program that the program
+    /// ran. In the second case, shells and dkms-confine exit with status 128 plus the number.
     Killed(i32),
     /// The engine killed the program at its deadline.
     TimedOut,

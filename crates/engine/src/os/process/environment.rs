@@ -19,8 +19,8 @@ pub(super) const FIXED_PATH: &str = "/usr/bin:/usr/sbin:/bin:/sbin";
 const NOT_INHERITED: [&str; 8] =
     ["CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"];
 
-/// The names, or prefixes of names, of the variables that describe the session of the caller. Builds
-/// do not depend on them.
+/// Prefixes of the names of variables that describe the caller's session. Builds do not depend on
+/// these variables.
 const SESSION: [&str; 40] = [
     "COLOR",
     "COLUMNS",
@@ -69,8 +69,8 @@ const SIGN_PIN: &str = "KBUILD_SIGN_PIN";
 
 /// All environment variables of a child process, except for `KBUILD_SIGN_PIN`.
 ///
-/// `KBUILD_SIGN_PIN` is stored separately: only sign-file gets it, by [`Environment::with_pin`].
-/// Makefiles, confs and scripts must not see it.
+/// `KBUILD_SIGN_PIN` is stored separately: only sign-file gets it, through
+/// `Environment::with_pin`. Makefiles, confs and scripts must not see it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Environment {
     variables: BTreeMap<OsString, OsString>,
@@ -141,7 +141,7 @@ impl Environment {
 
     /// Sets the language of messages to English and leaves the rest of the locale as it is.
     ///
-    /// LC_ALL would override LC_MESSAGES, so LANG takes its value.
+    /// LC_ALL would override LC_MESSAGES. Its value is therefore moved to LANG.
     #[must_use]
     pub(crate) fn with_english_messages(mut self) -> Self {
         let is_english = |all: &&OsStr| *all == "POSIX" || *all == "C" || *all == "C.UTF-8";
@@ -163,7 +163,7 @@ impl Environment {
     }
 
     /// Returns a digest of the variables on which a build may depend, such as `KCFLAGS`, `LLVM` and
-    /// those that only the module knows.
+    /// variables that only a module's own files use.
     #[must_use]
     pub(crate) fn build_digest(&self) -> Digest {
         let is_of_session = |name: &OsStr| {

@@ -48,7 +48,8 @@ const PIPE_BUF: usize = 4096;
 /// A program to run.
 ///
 /// Standard input is empty unless [`Program::stdin`] sets it. Standard output and standard error
-/// are never inherited, because pacman waits until every process has closed those of the hook.
+/// are never inherited, because pacman waits until every process has closed the output streams of
+/// the hook.
 pub struct Program<'a> {
     program: PathBuf,
     args: Vec<OsString>,
@@ -125,9 +126,9 @@ impl<'a> Program<'a> {
 
     /// Confines the program: when this process ends, the program and its descendants are killed.
     ///
-    /// They are killed even if this process ends by SIGKILL, and also if it receives a signal to
-    /// stop (see [`Stop`]). When the program itself ends, its background processes are killed. Not
-    /// every machine supports all of this (see [`Bond`]).
+    /// They are killed even if SIGKILL ends this process, and also if this process receives a
+    /// signal to stop (see [`Stop`]). When the program itself ends, its remaining background
+    /// processes are killed. Not every machine supports all of this (see [`Bond`]).
     #[must_use]
     pub fn confined(mut self, tools: &'a Tools) -> Self {
         self.confined = Some(tools);
@@ -136,8 +137,9 @@ impl<'a> Program<'a> {
 
     /// Gives the program and its descendants mounts of their own.
     ///
-    /// The program must be confined, and [`Confinement::has_own_mounts`] must have returned true.
-    /// The program's working directory is entered after mounting.
+    /// The caller must also confine the program, and must first check that
+    /// [`Confinement::has_own_mounts`] returns true. The program's working directory is entered
+    /// after mounting.
     #[must_use]
     pub(crate) fn mounts(mut self, mounts: OwnMounts) -> Self {
         self.mounts = Some(mounts);
@@ -252,8 +254,8 @@ impl<'a> Program<'a> {
 
     /// Returns true if the program exists and is executable.
     ///
-    /// Checked in advance: if a confined program does not exist, its wrapper starts nonetheless and
-    /// exits with status 127.
+    /// This is checked in advance, because the wrapper of a confined program starts even if that
+    /// program does not exist, and exits with status 127.
     fn exists(&self) -> bool {
         if self.program.components().count() > 1 {
             let base = self.cwd.as_deref().unwrap_or(Path::new(""));

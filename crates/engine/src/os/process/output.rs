@@ -39,8 +39,7 @@ enum Stream {
 }
 
 impl<'a> Streams<'a> {
-    /// Opens the streams, and returns them with a standard output and a standard error for the
-    /// program.
+    /// Opens the streams. Also returns the standard output and the standard error for the program.
     pub(super) fn open(output: Output<'a>) -> io::Result<(Self, Stdio, Stdio)> {
         let mut streams =
             Self { open: Vec::new(), output: Vec::new(), errors: Vec::new(), lines: None };
@@ -133,8 +132,8 @@ impl<'a> Streams<'a> {
     }
 }
 
-/// Returns the length of the first line with its newline, at most [`MAX_LINE`], or `None` if the
-/// line is incomplete.
+/// Returns the length of the first line including its newline, but at most [`MAX_LINE`]. Returns
+/// `None` if the line is incomplete and shorter than that.
 fn first_line(bytes: &[u8]) -> Option<usize> {
     let end = bytes.iter().position(|&byte| byte == b'\n').map(|at| at + 1);
     end.filter(|end| *end <= MAX_LINE).or((bytes.len() >= MAX_LINE).then_some(MAX_LINE))

@@ -12,11 +12,11 @@ use signal_hook::{flag, low_level::pipe};
 /// The signals sent by Ctrl-C, by `kill` or a shutdown, and by a terminal that is closed.
 const SIGNALS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
-/// A request by a signal to end this run, shared by all clones.
+/// A request to end this run, made by a signal. All clones share it.
 ///
-/// After a request, [`Program::run`](super::Program::run) kills confined programs, and the run
-/// ends before its next step. Until [`Stop::listen`] is called, these signals kill this process as
-/// usual, which is safe as long as no work has started.
+/// After a request, [`Program::run`](super::Program::run) kills confined programs, and the run ends
+/// before its next step. Until [`Stop::listen`] is called, a signal kills this process as usual,
+/// which is safe as long as no work has started.
 #[derive(Debug, Clone, Default)]
 pub struct Stop(Arc<OnceLock<Wire>>);
 

@@ -27,9 +27,9 @@ pub struct Tools {
     pub modprobe: PathBuf,
     pub systemctl: PathBuf,
     /// The path of alpm-dkms's program that confines child processes and wraps `make` and `uname`.
-    /// It is not below the root directory.
+    /// The path does not depend on the root directory.
     pub confine: PathBuf,
-    /// The path of alpm-dkms's compiler wrapper, which is not below the root directory.
+    /// The path of alpm-dkms's compiler wrapper. The path does not depend on the root directory.
     pub compile_once: PathBuf,
     /// The path of Red Hat's `weak-modules`, relative to the root directory.
     pub weak_modules: PathBuf,

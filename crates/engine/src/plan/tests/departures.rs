@@ -68,7 +68,7 @@ fn a_transient_failure_of_the_same_transaction_stays_pending() {
     let plan = machine.sync(&[], &[]);
     assert!(!plan.finishes.contains(&install(K1)), "{:?}", plan.finishes);
     assert!(plan.finishes.contains(&install(K2)), "{:?}", plan.finishes);
-    // A failure that is not transient is not repeated.
+    // If the failure was not transient, the installation is not repeated.
     machine.0.tried.insert((id("zfs/2"), kernel(K1)), false);
     let plan = machine.sync(&[], &[]);
     assert!(plan.finishes.contains(&install(K1)), "{:?}", plan.finishes);
@@ -149,7 +149,7 @@ fn modules_leave_together_with_alpm_dkms() {
     run depmod for 7.2.13-arch1-1
     remove the files of alpm-dkms from the dkms tree
     ");
-    // Another package takes over, so everything stays.
+    // Another package that provides dkms replaces alpm-dkms, so all modules stay.
     let plan = depart(&machine, &["zfs-2"], &[K2], true);
     assert_eq!(plan.to_string(), "remove the files of alpm-dkms from the dkms tree\n");
 }
@@ -172,12 +172,12 @@ fn old_versions_and_begun_removals_leave_together_with_alpm_dkms() {
     let text = depart(&machine, &["unknown-1", "zfs-3"], &[], false).to_string();
     assert!(text.contains("\nremove zfs/2\n"), "{text}");
     assert!(text.contains("uninstall vhba/1 from") && !text.contains("remove vhba/1"), "{text}");
-    // One exists, and the other has not been added.
+    // The source of other/1 exists, and unknown/1 has not been added.
     assert!(!text.contains("other/1") && !text.contains("unknown/1"), "{text}");
     // The transaction may be aborted, so an old version stays if its new version does.
     let text = depart(&machine, &["unknown-1"], &[], false).to_string();
     assert!(!text.contains("zfs/2"), "{text}");
-    // The links of sources that leave are mended if the modules stay.
+    // If the modules stay, the links of sources that depart are mended.
     let text = depart(&machine, &["zfs-2"], &[], true).to_string();
     assert!(text.contains("use the kept source of zfs/2"), "{text}");
 }
@@ -185,7 +185,7 @@ fn old_versions_and_begun_removals_leave_together_with_alpm_dkms() {
 #[test]
 fn a_begun_removal_is_finished_and_cleared() {
     let remove = |name: &str| PendingWork::Remove(id(name));
-    // The directory of the module is gone already.
+    // The directory of the module has already been deleted.
     let plan = TestMachine::new(&[K1]).pending(remove("zfs/2")).sync(&[], &[]);
     assert_eq!(plan.to_string(), "remove zfs/2 (not finished by an earlier run)\n");
     assert_eq!(plan.finishes, [remove("zfs/2")].into());

@@ -118,7 +118,7 @@ fn forced_build_of_a_circle_is_installed_and_kept() {
         assert!(plan.starts_with("install a/1 for 7.2.12-arch1-1"), "{plan}");
         let plan = built.command(Verb::Build, "a/1", &[K1]).unwrap().to_string();
         assert!(!plan.contains("fail"), "{plan}");
-        // A transaction does not install it, as with dkms autoinstall.
+        // Like dkms autoinstall, a transaction does not install the module.
         let plan = built.sync(&[], &[K1]).to_string();
         assert!(plan.contains("fail a/1 for 7.2.12-arch1-1: circular"), "{plan}");
     }
@@ -149,7 +149,8 @@ fn built_module_is_installed_without_its_dependencies() {
             }
         })
     };
-    // The dependency was there when the module was built, or the build was forced.
+    // First, the dependency was installed when the module was built. Then, the build was forced
+    // without it.
     for depends in [true, false] {
         let plan = machine(depends).command(Verb::Install, "zfs/2", &[K1]).unwrap().to_string();
         assert!(plan.starts_with("install zfs/2 for 7.2.12-arch1-1"), "{plan}");

@@ -5,7 +5,8 @@ use rstest::rstest;
 use super::*;
 use crate::plan::Job;
 
-/// zfs/1, built with spl/1. Both are installed and depart; spl/2 and zfs/2 arrive.
+/// Returns a machine on which spl/1 and zfs/1 are installed and have departed. zfs/1 was built with
+/// spl/1. The sources of spl/2 and zfs/2 are present.
 fn upgrade() -> TestMachine {
     let machine = TestMachine::new(&[K1])
         .module("spl/1")
@@ -126,7 +127,7 @@ fn named_module_is_installed_alone() {
     assert!(plan.to_string().contains("install spl/2"), "{plan}");
 }
 
-/// The library is renamed. Both names contain the same object.
+/// The dependency is renamed from spl to libspl. The modules of both names contain the same object.
 #[rstest]
 #[case::dependent_follows(false)]
 #[case::dependent_is_excluded(true)]

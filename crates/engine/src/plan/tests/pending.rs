@@ -79,8 +79,8 @@ fn work_of_an_outer_run_is_left_to_it() {
     };
     let install = PendingWork::Install { module: id("zfs/2"), kernel: kernel(K1) };
     let all = ["build zfs/2", "build vhba/1"];
-    // Each case lists the outer run's work, the builds of the hook if a script runs pacman, and
-    // those of `dkms autoinstall` in a script.
+    // Each case lists the outer run's work, the builds that a hook plans if a script runs pacman,
+    // and the builds that `dkms autoinstall` plans in a script.
     for (work, by_hook, by_command) in [
         (install, &all[1..], &all[1..]),
         (PendingWork::Source("zfs-2".into()), &all[..], &all[1..]),
@@ -121,7 +121,7 @@ fn names_that_are_no_kernels_are_reported_as_such() {
     let plan = machine.command(Verb::Install, "zfs/2", &["7.2.99"]).unwrap().to_string();
     let want = "for 7.2.99: the running kernel is not in /usr/lib/modules (installed: 7.2.12-arch1-1, 7.2.13-arch1-1)\n";
     assert!(plan.ends_with(want), "{plan}");
-    // The headers of an existing kernel are what is missing.
+    // For an existing kernel, the message says that the headers are missing.
     let machine = machine.kernel(K2, |k| (k.kernel.headers, k.inputs) = (None, None));
     let plan = machine.command(Verb::Build, "zfs/2", &[K2]).unwrap().to_string();
     assert!(plan.contains("no kernel headers installed"), "{plan}");
@@ -157,7 +157,7 @@ fn autoinstall_does_not_install_a_module_whose_removal_is_pending() {
 
 #[test]
 fn only_one_version_is_installed_for_a_kernel() {
-    // The source of zfs/3 is only kept, so zfs/2 is the version to install.
+    // Only a kept copy of the source of zfs/3 is left, so zfs/2 is the version to install.
     let machine = machine().installed("zfs/2", K1).module("zfs/3").installed("zfs/3", K1);
     let machine = machine.gone("zfs/3").pair("zfs/2", K1, |pair| {
         pair.built.as_mut().unwrap().installed = false;

@@ -98,8 +98,8 @@ impl Scenario {
             || self.journals.iter().any(is_unfinished)
     }
 
-    /// Returns true if something has been removed, either by the transaction of this hook or by one
-    /// whose journal proves it.
+    /// Returns true if a subject has departed, in the transaction of this hook or in one whose
+    /// journal proves the departure. `is_listed` and `is_it` select the subject.
     fn has_departed(
         &self,
         is_listed: impl Fn(&Subjects) -> bool,
@@ -116,7 +116,8 @@ impl Scenario {
         is_of_hook || proved.any(|path| is_it(path.subject))
     }
 
-    /// Returns true if an interrupted transaction was to remove a source, which is absent now.
+    /// Returns true if a module's source is absent, and a transaction that has ended was to remove
+    /// it.
     fn is_held(&self, module: &ModuleId) -> bool {
         let is_absent =
             matches!(self.source(&module.to_string()), Some(Source::Absent | Source::Lost));
@@ -131,7 +132,7 @@ impl Scenario {
     }
 }
 
-/// Returns the builds. Each consists of a module and a kernel.
+/// Returns all builds, each as its module and its kernel.
 fn built(facts: &Facts) -> BTreeSet<(&ModuleId, &KernelRelease)> {
     let modules = facts.modules.iter();
     let pairs = modules.flat_map(|(id, module)| module.pairs.keys().map(move |it| (id, it)));
@@ -152,7 +153,8 @@ fn has_object_of(facts: &Facts, module: &ModuleId, kernel: &KernelRelease) -> bo
     others.any(|(id, _)| facts::object(id).name == object)
 }
 
-/// At least 1000 cases, which are the same in each run unless `PROPTEST_RNG_SEED` is set.
+/// Returns a configuration with at least 1000 cases, which are the same in each run unless
+/// `PROPTEST_RNG_SEED` is set.
 fn config() -> ProptestConfig {
     let given = ProptestConfig::default();
     let rng_seed = match given.rng_seed {
@@ -231,8 +233,8 @@ proptest! {
             matches!(&scenario.request, Request::Sync { .. } | Request::Autoinstall { .. });
         for job in &plan.jobs {
             for journal in &scenario.journals {
-                // pacman waits for the commands in install scriptlets. Commands may also use what
-                // an interrupted transaction has left.
+                // pacman waits for the commands in install scriptlets. Commands may also use the
+                // files that an interrupted transaction has left.
                 let concerns = match journal.progress {
                     Progress::Running => true,
                     Progress::InScriptlet | Progress::Ended => is_automatic,
@@ -277,8 +279,8 @@ proptest! {
         let (arrived, departed) = (Subjects::default(), Subjects::default());
         let boot_unit = Request::Sync { arrived, departed, headers: BTreeSet::new() };
         let mut plans = String::new();
-        // After a run has settled a transaction, the next run does the work that the journal held
-        // back.
+        // After a run has deleted the journal of a transaction, the next run does the work that had
+        // to wait for the transaction.
         for _ in 0..=scenario.journals.len() + 1 {
             write!(plans, "then:\n{plan}").unwrap();
             after = carry_out(&after, &plan, &BTreeSet::new());

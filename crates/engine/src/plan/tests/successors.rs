@@ -6,7 +6,7 @@ use super::*;
 use crate::dkms_tree::PendingWork;
 use crate::plan::Note;
 
-/// A module `old/1` that departs, and was installed with the objects `a` and `b`.
+/// Returns a machine on which `old/1` is installed with the objects `a` and `b`, and has departed.
 fn departed() -> TestMachine {
     TestMachine::new(&[K1])
         .module("old/1")

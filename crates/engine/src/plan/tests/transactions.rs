@@ -11,7 +11,7 @@ const INTERRUPTED: Stage = Stage::Interrupted;
 const RUNNING: Stage = Stage::Running { waits_for_us: false };
 const IN_SCRIPTLET: Stage = Stage::Running { waits_for_us: true };
 
-/// A transaction of which nothing has arrived or departed yet.
+/// Returns a transaction in which nothing has arrived or departed yet.
 fn transaction(stage: Stage, lacking: Subjects, held: Subjects) -> TransactionFacts {
     TransactionFacts {
         stage,
@@ -62,7 +62,7 @@ fn a_module_between_two_versions_is_held() {
     use the kept source of zfs/1
     ");
     assert!(plan.settles.is_empty() && plan.finishes.is_empty());
-    // It is also built for kernels that arrive.
+    // The held module is also built for kernels that arrive.
     let mut machine = machine.kernel(K2, |_| {});
     let modules = machine.0.modules.get_mut(&id("zfs/1")).unwrap();
     modules.pairs.insert(kernel(K2), pair("zfs/1", &kernel(K2)));
@@ -178,7 +178,7 @@ fn a_later_transaction_supersedes_an_interrupted_arrival() {
 
 #[test]
 fn a_module_that_leaves_is_no_successor() {
-    // Both contain the same object.
+    // Both modules contain the same object.
     let machine = |held: &[&str]| {
         let machine = TestMachine::new(&[K1]).module("held/1").module("old/1");
         let machine = machine.objects("held/1", &["a"]).objects("old/1", &["a"]);
@@ -229,7 +229,7 @@ fn only_what_a_transaction_concerns_keeps_its_journal() {
         ))
     };
     let is_settled = |machine: &TestMachine| !machine.sync(&[], &[]).settles.is_empty();
-    // The source exists, and the transaction concerns another one.
+    // The source exists, and the transaction concerns another source.
     assert!(is_settled(&machine(subjects(&["vhba-1"], &[]))));
     // The source is missing for another reason.
     assert!(is_settled(&machine(subjects(&["vhba-1"], &[])).gone("zfs/1")));

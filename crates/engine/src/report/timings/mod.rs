@@ -160,8 +160,8 @@ impl Timings {
     fn finished(&mut self, finished: &Finished, now: Duration) {
         let Finished { task, step, outcome, elapsed } = finished;
         let Some(row) = self.rows.get_mut(task) else { return };
-        // Each attempt to build starts with copying. The last such span belongs to the current
-        // attempt.
+        // Each attempt to build starts with copying, so the last copying span belongs to the
+        // current attempt.
         let current = row.current(now);
         let mut spans = row.spans.iter().chain(&current).rev();
         let begun = spans.find(|span| span.doing == Doing::Building(Phase::Copying));

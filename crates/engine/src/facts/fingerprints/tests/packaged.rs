@@ -6,10 +6,10 @@ use flate2::{Compression, write::GzEncoder};
 
 use super::*;
 
-/// Creates a kernel whose headers have been installed by a package, and returns the directory of
-/// the package in pacman's database.
+/// Creates a kernel with headers from a package. Returns the package's directory in pacman's
+/// database.
 ///
-/// The package lists a wrong digest for `sub/a.h`. This shows whether hooks use the list.
+/// The package lists a wrong digest for `sub/a.h`, which shows whether hooks use the list.
 fn packaged_headers(trees: &Trees) -> PathBuf {
     let include = trees.install.join("6.1/build/include");
     fs::create_dir_all(include.join("sub")).unwrap();
@@ -47,8 +47,8 @@ fn write_list(package: &Path, list: &str) {
     gzip.finish().unwrap();
 }
 
-/// Returns the digest of the headers of the first kernel as a new run computes it, without stored
-/// digests.
+/// Returns the digest of the first kernel's headers, as a new run without stored digests computes
+/// it.
 fn headers(trees: &Trees, trusts_packages: bool) -> Digest {
     let kernels = Kernels::read(trees).unwrap();
     let mut digests = Fingerprints::open(trees).trusting_packages(trusts_packages);
@@ -61,7 +61,7 @@ fn hooks_take_the_digests_of_headers_from_their_package() {
     let package = packaged_headers(&trees);
     let on_disk = headers(&trees, IN_A_COMMAND);
     assert_ne!(headers(&trees, IN_A_HOOK), on_disk, "the hook read the header");
-    // With the right digest, both are the same.
+    // With the right digests in the list, hooks and commands get the same result.
     let include = trees.install.join("6.1/build/include");
     let lines = ["sub/a.h", "b c.h", "config/auto.conf"].map(|path| {
         let file = include.join(path);

@@ -5,7 +5,7 @@ use std::fs;
 use super::*;
 
 impl Upgrade {
-    /// Records the upgrade of foo-dkms by the process `pid`.
+    /// Records an upgrade of foo-dkms that the process `pid` performs.
     fn by(pid: u32) -> Self {
         let upgrade = Self::recorded();
         let trees = &upgrade.machine.trees;
@@ -40,7 +40,7 @@ fn names_the_process_of_a_running_transaction() {
     assert_eq!(around.judge().stage, Stage::Running { waits_for_us: true });
     assert!(around.judge().is_running());
     assert_eq!(running_pacman(&around.machine), None);
-    // This one has ended.
+    // The process of this transaction has ended.
     let ended = Upgrade::recorded();
     assert!(!ended.judge().is_running());
     assert_eq!(running_pacman(&ended.machine), None);

@@ -3,7 +3,7 @@
 use super::*;
 use crate::dkms_tree::{Condition, Placed};
 
-/// Returns the facts after a run, in which the jobs `failing` fail.
+/// Returns the facts after a run in which the jobs with the indexes `failing` fail.
 pub fn carry_out(facts: &Facts, plan: &Plan, failing: &BTreeSet<usize>) -> Facts {
     let mut run = Run(facts.clone());
     for task in plan.tasks() {
@@ -133,7 +133,7 @@ impl Run {
         }
         if let Some(about) = self.0.kernels.get_mut(kernel) {
             about.inventory.strike(id, &path);
-            // The object below is placed again if it has been built.
+            // The object below the removed one is placed again if it has been built.
             let below = about.inventory.top(&path).map(|below| below.module.clone());
             if let Some(below) = below.filter(|below| self.0.built(below, kernel).is_some()) {
                 self.place(&below, kernel);

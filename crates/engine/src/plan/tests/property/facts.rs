@@ -186,7 +186,7 @@ impl PairState {
 }
 
 impl JournalState {
-    /// Returns true if everything that was to arrive has verifiably done so.
+    /// Returns true if everything that was to arrive has provably arrived.
     pub fn has_arrived(&self) -> bool {
         match self.progress {
             Progress::Running | Progress::InScriptlet => false,
@@ -199,7 +199,7 @@ impl JournalState {
         matches!(self.progress, Progress::Running | Progress::InScriptlet)
     }
 
-    /// Returns the facts as their documentation defines them.
+    /// Returns the facts as the documentation of [`TransactionFacts`] defines them.
     fn facts(&self, scenario: &Scenario) -> TransactionFacts {
         let (mut arrived, mut lacking) = (Subjects::default(), Subjects::default());
         let (mut departed, mut held) = (Subjects::default(), Subjects::default());

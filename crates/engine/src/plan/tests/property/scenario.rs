@@ -99,9 +99,9 @@ pub enum Progress {
     Running,
     /// Running, and pacman has started this process.
     InScriptlet,
-    /// pacman has ended, so the files and its database show what it has done.
+    /// pacman has ended, so the files and its database show which paths it has changed.
     Ended,
-    /// This process is a hook after the transaction.
+    /// This process is a hook that runs after the transaction.
     Own,
 }
 
@@ -199,7 +199,7 @@ fn some_subjects() -> impl Strategy<Value = Subjects> {
     )
 }
 
-/// A hook after a transaction, the boot unit, `dkms autoinstall` or a command.
+/// Generates the request of a hook, of the boot unit, of `dkms autoinstall` or of another command.
 fn request() -> impl Strategy<Value = Request> {
     let kernels = || {
         let some = subsequence(&RELEASES[..], 1..=2);
