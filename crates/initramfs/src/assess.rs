@@ -34,8 +34,8 @@ pub(crate) struct KernelAssessment {
     pub(crate) kernel: Kernel,
     pub(crate) images: Vec<ImageAssessment>,
     pub(crate) modules: ManagedModules,
-    /// The mount point of a file system that contains an image, or may contain the images if none is
-    /// found, and that is in fstab but not mounted.
+    /// The mount point of a file system in fstab that is not mounted and that contains an image or,
+    /// if no image is found, may contain the images.
     pub(crate) unmounted: Option<PathBuf>,
 }
 
@@ -50,6 +50,12 @@ pub(crate) struct Assessment<'a> {
     pub(crate) installed: BTreeSet<KernelRelease>,
 }
 
+impl ImageAssessment {
+    pub(crate) fn is_unchecked(&self) -> bool {
+        matches!(self.decision, Decision::Unchecked(_))
+    }
+}
+
 impl KernelAssessment {
     /// Returns the kernel's release and package, as in `7.2.13-arch1-1 (linux)`.
     pub(crate) fn name(&self) -> String {
@@ -59,13 +65,14 @@ impl KernelAssessment {
         }
     }
 
-    /// Returns the reason why the kernel's images cannot be found; `None` if they can, or if there are
-    /// none.
+    /// Returns the reason why the kernel's images cannot be found. Returns `None` if they can be
+    /// found, or if the kernel has none.
     pub(crate) fn hidden(&self) -> Option<String> {
         self.unmounted.as_deref().filter(|_| self.images.is_empty()).map(not_mounted)
     }
 
-    /// Returns the command that regenerates the stale images once nothing prevents it.
+    /// Returns the command that regenerates the stale images. If the images' file system is not
+    /// mounted, the command mounts it first.
     pub(crate) fn remedy(&self) -> String {
         let command = "dkms initramfs";
         match &self.unmounted {
@@ -86,8 +93,8 @@ impl KernelAssessment {
 }
 
 impl<'a> Assessment<'a> {
-    /// Reads the pending work and assesses the images of every kernel that is pending or whose
-    /// images have vanished. Without a `generator`, assesses none.
+    /// Reads the pending work and assesses the images of every kernel with pending work or vanished
+    /// images. Without a `generator`, assesses no images.
     pub(crate) fn read(machine: &Machine, generator: Option<&'a Generator>) -> Self {
         let kernels = Kernels::read(&machine.trees).map_err(|error| log::warn!("{error}"));
         let alive: Vec<Kernel> = kernels.map(|kernels| kernels.all).unwrap_or_default();
@@ -101,19 +108,19 @@ impl<'a> Assessment<'a> {
         };
         let Some(generator) = generator else { return assessment };
         for kernel in alive {
-            let vanished = assessment.snapshot.vanished(&kernel, &machine.trees.root);
+            let root = &machine.trees.root;
+            let mut images = generator.images(machine, &kernel);
+            let vanished = assessment.snapshot.vanished(&kernel, &images, root);
             if vanished.is_empty() && !assessment.pending.contains(&kernel.release) {
                 continue;
             }
             let modules = ManagedModules::read(machine, &kernel.release);
-            let mut images = generator.images(machine, &kernel);
             let is_listed = |old: &Image| images.iter().any(|it| it.path == old.path);
             let vanished: Vec<Image> = vanished.into_iter().filter(|old| !is_listed(old)).collect();
             images.extend(vanished);
             let assess =
                 |image| assessment.assess_image(machine, generator, &kernel, &modules, image);
             let images: Vec<_> = images.into_iter().map(assess).collect();
-            let root = &machine.trees.root;
             let unmounted = match images.as_slice() {
                 [] => unmounted_boot_dir(machine),
                 found => found.iter().find_map(|it| unmounted_above(root, &it.image.path)),
@@ -139,15 +146,15 @@ impl<'a> Assessment<'a> {
             }
             _ => inspect(generator, &image.below(root)),
         };
-        // An image that was regenerated before the new objects were installed may contain the old
-        // ones.
+        // If the objects have changed since the snapshot, an image that was regenerated in between
+        // may contain the old objects. The snapshot is then of no use.
         let has_objects = self.snapshot.has_objects(&kernel.release, modules);
         let earlier = has_objects.then(|| earlier(snapshot, root));
         let held = current.contents().map_or_else(BTreeSet::new, |it| it.modules.clone());
         let facts = ImageFacts {
             kernel: kernel.release.clone(),
             installed: self.installed.clone(),
-            // The path of an unknown generator's image is a guess.
+            // The path is only a guess if the generator is unknown; the image may have another one.
             existed: generator.is_unknown() || snapshot.is_some_and(|old| old.existed),
             changed: self.pending.changed_modules(&kernel.release),
             placed: modules.placed.clone(),
@@ -157,17 +164,18 @@ impl<'a> Assessment<'a> {
             current,
         };
         let mut decision = decide(&facts);
-        if decision == Decision::UpToDate
-            && let Some(dir) = unmounted_above(root, &image.path)
-        {
-            // The image itself is on that file system.
-            decision = Decision::Keep(not_mounted(&dir));
+        if let Some(dir) = unmounted_above(root, &image.path) {
+            // The image that boots is on the unmounted file system, not here.
+            decision = match facts.may_need_change() {
+                true => Decision::Keep(not_mounted(&dir)),
+                false => Decision::Unchecked(not_mounted(&dir)),
+            };
         }
+        let is_damaged = matches!(facts.current, CurrentImage::Unreadable(_));
+        let has_copy = snapshot.is_some_and(|old| old.copy.is_some());
         if let Decision::Regenerate(why) = &decision
-            && let Some(obstacle) = obstacle(machine, generator, &image)
+            && let Some(obstacle) = obstacle(machine, generator, &image, is_damaged && !has_copy)
         {
-            let is_damaged = matches!(facts.current, CurrentImage::Unreadable(_));
-            let has_copy = snapshot.is_some_and(|old| old.copy.is_some());
             decision = match obstacle.allows_restoring && is_damaged && has_copy {
                 // The generator probably ran out of space earlier and damaged the image.
                 true => Decision::Restore(obstacle.why),
@@ -199,7 +207,7 @@ impl<'a> Assessment<'a> {
     }
 }
 
-/// Compares an image with its recorded state. An image without a record is new.
+/// Compares an image with its recorded state. An image without a record counts as new.
 pub(crate) fn earlier(snapshot: Option<&ImageSnapshot>, root: &Path) -> EarlierImage {
     EarlierImage {
         unchanged: snapshot.is_some_and(|old| old.is_same(root)),

@@ -1,5 +1,5 @@
-//! Decides what to do with an image after modules of its kernel have changed. Pure: equal facts
-//! give an equal decision.
+//! Decides what to do with an image after modules of the image's kernel have changed. Pure: equal
+//! facts give an equal decision.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -39,8 +39,8 @@ pub(crate) struct EarlierImage {
     pub(crate) unchanged: bool,
     /// Whether the image is much smaller now.
     pub(crate) shrunk: bool,
-    /// The contents at the time of the snapshot; `None` if the image was missing or its copy cannot
-    /// be read.
+    /// The contents at the time of the snapshot; `None` if the image was missing or could not be
+    /// listed.
     pub(crate) contents: Option<Contents>,
 }
 
@@ -71,19 +71,31 @@ pub(crate) enum Decision {
     Regenerate(String),
     /// Keep the stale image, because a new one would lack a module or cannot be written.
     Keep(String),
+    /// Leave the image alone, because its file system is not mounted. It is not known to need a
+    /// changed module.
+    Unchecked(String),
     /// Restore the image from the copy in the snapshot.
     Restore(String),
 }
 
 impl ImageFacts {
-    /// Returns why `now`, a later image for the same kernel, may be incomplete; `None` if it contains
-    /// all files of the earlier image. Does not compare kernel modules.
+    /// Returns true unless the generator's configuration is known not to add any changed module.
+    pub(crate) fn may_need_change(&self) -> bool {
+        let names = |configured: &BTreeMap<KmodName, String>| {
+            self.changed.iter().any(|name| configured.contains_key(name))
+        };
+        self.configured.as_ref().is_none_or(names)
+    }
+
+    /// Returns why a later image with the contents `now` may be incomplete; `None` if it contains
+    /// all files of the earlier image, or if that was not an image for the same kernel. Does not
+    /// compare kernel modules.
     pub(crate) fn incomplete(&self, now: &Contents) -> Option<String> {
         let earlier = self.earlier.as_ref()?;
         let before = earlier.contents.as_ref().filter(|before| before.is_for(&self.kernel))?;
         match before.lost_file(now) {
             Some(file) => Some(format!("no longer contains {file}")),
-            // Without a module, it may be smaller.
+            // An image that has lost a module may be smaller for that reason.
             None if !before.modules.is_subset(&now.modules) => None,
             None => earlier.shrunk.then(|| "much smaller than before".to_owned()),
         }
@@ -132,7 +144,7 @@ pub(crate) fn decide(facts: &ImageFacts) -> Decision {
             let why = format!("generated without {name}, required by {place}");
             return Decision::Regenerate(why);
         }
-        // Only our own run of the generator shows whether it succeeds.
+        // It is unknown whether the generator succeeded when another hook ran it.
         return match facts.incomplete(current) {
             Some(why) => Decision::Regenerate(why),
             None => Decision::UpToDate,
@@ -153,7 +165,7 @@ pub(crate) fn decide(facts: &ImageFacts) -> Decision {
     }
     let named = facts.changed.iter().find_map(|name| Some((name, place_of(name)?)));
     match (named, &facts.configured) {
-        // A removed module cannot be added.
+        // A module that has been removed cannot be added to the image.
         (Some((name, place)), _) if facts.placed.contains(name) => {
             Decision::Regenerate(format!("{name} is required by {place}"))
         }
@@ -166,10 +178,11 @@ pub(crate) fn decide(facts: &ImageFacts) -> Decision {
 
 /// Returns the modules that a regenerated image lacks although it should contain them.
 ///
-/// If the generator failed, these are all modules that were in the earlier image and have not been
-/// removed, and the installed ones that the image needs. If it succeeded, they are only dkms's
-/// modules that were in the image and that it still needs: an administrator may have removed a
-/// module from the configuration, and a driver is left out if its device has been unplugged.
+/// If the generator failed, these are all modules of the earlier image that have not been removed,
+/// and all installed dkms modules that the image needs. If the generator succeeded, these are only
+/// the installed dkms modules that the earlier image contained and that are still needed: an
+/// administrator may have removed a module from the configuration, and a generator omits a driver
+/// whose device has been unplugged.
 pub(crate) fn lacking(facts: &ImageFacts, now: &Contents, has_failed: bool) -> BTreeSet<KmodName> {
     let before = facts.earlier.as_ref().and_then(|earlier| earlier.contents.as_ref());
     let is_needed = |name: &KmodName| {
@@ -177,7 +190,7 @@ pub(crate) fn lacking(facts: &ImageFacts, now: &Contents, has_failed: bool) -> B
         facts.placed.contains(name) && needed.is_some_and(|needed| needed.contains_key(name))
     };
     let is_removed = |name: &KmodName| facts.changed.contains(name) && !facts.placed.contains(name);
-    // Another kernel may have other modules.
+    // The image of another kernel may need other modules.
     let is_comparable = before.is_some_and(|before| before.is_for(&facts.kernel));
     let counts = |name: &KmodName| match has_failed {
         true => facts.placed.contains(name) || (is_comparable && !is_removed(name)),

@@ -12,8 +12,8 @@ pub(crate) fn names(root: &Path, dir: &Path) -> impl Iterator<Item = String> {
     files.filter_map(|file| Some(file.file_name()?.to_str()?.to_owned()))
 }
 
-/// Returns the sorted paths of all files in `dir` with a name that ends in `suffix`. Returns an
-/// empty list if the directory cannot be read.
+/// Returns the sorted paths of all files in `dir` whose names end in `suffix`. Returns an empty
+/// list if the directory cannot be read.
 pub(crate) fn with_suffix(dir: &Path, suffix: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let mut files: Vec<PathBuf> = entries

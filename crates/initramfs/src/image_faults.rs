@@ -1,7 +1,7 @@
 //! Checks that the images of a kernel contain the modules that they need.
 
 use std::collections::BTreeSet;
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -11,12 +11,15 @@ use dkms_engine::names::ModuleId;
 use dkms_engine::verify::Fault;
 
 use crate::generators::{Generator, GeneratorCommand};
-use crate::image::{Contents, Image, KmodName};
+use crate::image::{Contents, Image, ImageKind, KmodName};
 use crate::needed_modules::needed_modules;
 use crate::obstacle::{not_mounted, unmounted_boot_dir};
 
 /// The accuracy of file times on the EFI system partition, a FAT file system.
 const ROUNDING: Duration = Duration::from_secs(2);
+
+/// The directory with the EFI stubs of systemd, below the root.
+const STUBS: &str = "usr/lib/systemd/boot/efi";
 
 /// Returns true if at least one image of the kernel exists.
 #[must_use]
@@ -25,8 +28,9 @@ pub fn has_images(machine: &Machine, generator: &Generator, kernel: &Kernel) -> 
     images.iter().any(|image| image.below(&machine.trees.root).exists())
 }
 
-/// Returns the faults of a kernel's existing images: one for each image that contains another
-/// kernel, lacks a module that it needs, or contains an outdated object.
+/// Returns the faults of a kernel's existing images: one for each image that cannot be listed, is
+/// for another kernel or boots with one, lacks a module that it needs, or contains an outdated
+/// object. Also returns a fault if the images cannot be found.
 ///
 /// Reads an image only if it may or should contain a dkms module.
 #[must_use]
@@ -47,6 +51,14 @@ pub fn image_faults(machine: &Machine, generator: &Generator, kernel: &Kernel) -
         found.push(fault.with_advice(format!("run: mount {}", dir.display())));
     }
     found
+}
+
+/// Returns true if `written` is the time of an EFI stub of systemd. objcopy, with which mkinitcpio
+/// builds unified kernel images unless ukify is installed, gives each image the time of the stub.
+fn is_time_of_stub(root: &Path, written: SystemTime) -> bool {
+    let stubs = fs::read_dir(root.join(STUBS)).into_iter().flatten().flatten();
+    let mut times = stubs.filter_map(|stub| stub.metadata().and_then(|meta| meta.modified()).ok());
+    times.any(|time| time <= written + ROUNDING && written <= time + ROUNDING)
 }
 
 /// A kernel module that dkms has installed for a kernel.
@@ -84,11 +96,14 @@ impl Check<'_> {
             return Some(self.fault(image, None, &format!("{file} belongs to kernel {other}")));
         }
         let file = image.below(root);
-        // Other users may not be able to read images.
+        // Only root may be able to read the images.
         let image_file = File::open(&file).ok()?;
-        let written = image_file.metadata().and_then(|meta| meta.modified()).ok()? + ROUNDING;
-        let newer: Vec<&PlacedModule> =
-            self.placed.iter().filter(|it| it.since.is_some_and(|since| since > written)).collect();
+        let written = image_file.metadata().and_then(|meta| meta.modified()).ok()?;
+        let is_known = image.kind != ImageKind::Uki || !is_time_of_stub(root, written);
+        let is_newer = |module: &&PlacedModule| {
+            module.since.is_some_and(|since| is_known && since > written + ROUNDING)
+        };
+        let newer: Vec<&PlacedModule> = self.placed.iter().filter(is_newer).collect();
         if newer.is_empty() && self.needed(image, &Contents::default()).is_empty() {
             return None;
         }
@@ -130,5 +145,27 @@ impl Check<'_> {
             Some(command) => fault.with_advice(format!("run: {command}")),
             None => fault,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use testroot::TestRoot;
+
+    use super::*;
+
+    #[test]
+    fn the_time_of_a_stub_says_nothing_about_an_image() {
+        let root = TestRoot::new();
+        let now = SystemTime::now();
+        assert!(!is_time_of_stub(root.path(), now));
+        root.write("usr/lib/systemd/boot/efi/linuxx64.efi.stub", "stub");
+        let stub = root.at("usr/lib/systemd/boot/efi/linuxx64.efi.stub");
+        File::open(stub).unwrap().set_modified(now).unwrap();
+        for offset in [Duration::ZERO, ROUNDING] {
+            assert!(is_time_of_stub(root.path(), now - offset));
+            assert!(is_time_of_stub(root.path(), now + offset));
+        }
+        assert!(!is_time_of_stub(root.path(), now - Duration::from_secs(60)));
     }
 }

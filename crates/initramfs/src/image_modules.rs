@@ -8,8 +8,8 @@ use dkms_engine::machine::{Kernel, Machine};
 use crate::generators::Generator;
 use crate::image::KmodName;
 
-/// Returns the path of each image of a kernel, with the names of the kernel modules in it. The names
-/// have `_` for `-`. Omits images that cannot be listed.
+/// Returns the path of each of a kernel's images, with the names of the kernel modules in the
+/// image. In the names, `_` replaces `-`. Omits images that cannot be listed.
 #[must_use]
 pub fn modules_in_images(
     machine: &Machine,

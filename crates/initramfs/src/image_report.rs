@@ -1,6 +1,5 @@
 //! The report on a stale image, with the same facts in hooks, commands and JSON.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +9,7 @@ use serde::Serialize;
 use crate::assess::{Assessment, ImageAssessment, KernelAssessment};
 use crate::decide::Decision;
 use crate::generators::{Generator, GeneratorCommand};
-use crate::image::KmodName;
+use crate::image::{Contents, KmodName};
 
 /// A stale image, or a kernel whose images cannot be found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -97,21 +96,27 @@ impl KernelAssessment {
             Decision::UpToDate => return None,
             Decision::Regenerate(why) => ("needs to be regenerated", why),
             Decision::Keep(why) => ("not regenerated", why),
+            Decision::Unchecked(why) => ("not checked", why),
             Decision::Restore(why) => ("the previous image needs to be restored", why),
         };
-        let none = BTreeSet::new();
-        let held = it.facts.current.contents().map_or(&none, |contents| &contents.modules);
         let (placed, needed) = (&it.facts.placed, it.facts.configured.as_ref());
         let is_needed = |name: &KmodName| needed.is_some_and(|needed| needed.contains_key(name));
-        let lacks = placed.difference(held).filter(|name| is_needed(name));
         let text = |name: &KmodName| name.as_str().to_owned();
+        // Nothing is known about an image that cannot be listed.
+        let (holds, lacks) = match it.facts.current.contents() {
+            Some(Contents { modules: held, .. }) => {
+                let lacks = placed.difference(held).filter(|name| is_needed(name));
+                (placed.intersection(held).map(text).collect(), lacks.map(text).collect())
+            }
+            None => (Vec::new(), Vec::new()),
+        };
         Some(ImageReport {
             kernel: self.name(),
             image: Some(it.image.path.clone()),
             problem,
             why: why.clone(),
-            holds: placed.intersection(held).map(text).collect(),
-            lacks: lacks.map(text).collect(),
+            holds,
+            lacks,
             commands: Vec::new(),
             remedy: self.remedy(),
         })

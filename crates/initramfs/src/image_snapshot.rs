@@ -14,8 +14,8 @@ use crate::image::{Contents, Image, is_signed};
 /// The extension of the temporary file that replaces an image.
 pub(crate) const TEMPORARY: &str = "dkms-tmp";
 
-/// A copy is made only if this many times its size stays free. The generator and the rest of the
-/// transaction need space in /var, too.
+/// A copy is made only if this many times its size is still free afterwards, because the generator
+/// and the rest of the transaction also need space in /var.
 const SPARE_COPIES: u64 = 3;
 
 /// The state of one image when the snapshot was taken.
@@ -23,8 +23,8 @@ const SPARE_COPIES: u64 = 3;
 pub(crate) struct ImageSnapshot {
     #[serde(flatten)]
     pub(crate) image: Image,
-    /// Whether the image existed when the snapshot was taken or, if another hook had removed it by
-    /// then, at the start of the transaction.
+    /// Whether the image existed when the snapshot was taken or at the start of the transaction.
+    /// Another hook may have removed it in between.
     pub(crate) existed: bool,
     /// The metadata that [`stat`] returned; `None` if the image did not exist.
     stat: Option<String>,
@@ -57,8 +57,8 @@ impl Access {
         Self { user: meta.uid(), group: meta.gid(), mode: meta.mode() & 0o7777 }
     }
 
-    /// Sets the owner and the mode of `file`. Ignores failures: /boot is often a FAT file system,
-    /// whose files have no owners and modes of their own.
+    /// Sets the owner and the mode of `file`. Ignores failures, because /boot is often a FAT file
+    /// system, which stores no owners and modes.
     fn give_to(self, file: &File) {
         let _ = fchown(file, Some(self.user), Some(self.group));
         let _ = file.set_permissions(Permissions::from_mode(self.mode));
@@ -66,8 +66,8 @@ impl Access {
 }
 
 impl ImageSnapshot {
-    /// Records the state of an image, which contains `contents`. Logs a warning if the image cannot
-    /// be read, and then records only its metadata.
+    /// Records the state of an image that contains `contents`. If the image cannot be read, logs a
+    /// warning and records only the image's metadata.
     pub(crate) fn of(image: &Image, root: &Path, contents: Option<Contents>) -> Self {
         let file = image.below(root);
         let meta = file.metadata().ok();
@@ -107,8 +107,8 @@ impl ImageSnapshot {
         self.stat.is_some()
     }
 
-    /// Copies the image to the directory `dir`, which no other user can enter. Logs a warning if
-    /// the image cannot be copied or if too little space would be left.
+    /// Copies the image to the directory `dir`, and closes the directory to other users. Logs a
+    /// warning if the image cannot be copied or if too little space would be left.
     pub(crate) fn copy_to(&mut self, dir: &Path, root: &Path) {
         let file = self.image.below(root);
         let Ok(meta) = file.metadata() else { return };
@@ -151,8 +151,9 @@ impl ImageSnapshot {
         now == self.stat || (self.digest.is_some() && Digest::of_file(&file).ok() == self.digest)
     }
 
-    /// Returns true if the image now has less than three quarters of its size. Its files may be
-    /// empty, because the disk on which the generator collected them was full.
+    /// Returns true if the image is now smaller than three quarters of its recorded size. The disk
+    /// on which the generator collected the files may have been full, so that files in the image
+    /// are empty.
     pub(crate) fn has_shrunk(&self, root: &Path) -> bool {
         self.image.below(root).metadata().is_ok_and(|now| now.len() < self.size / 4 * 3)
     }
@@ -164,10 +165,11 @@ impl ImageSnapshot {
             && self.image.below(root).metadata().ok().map(|meta| stat(&meta)) == self.stat
     }
 
-    /// Restores the image from its copy, with the owner and mode that it had.
+    /// Restores the image from its copy, with the owner and mode that the image had.
     ///
     /// Writes a temporary file and renames it to replace the image. If that fails, for example for
-    /// lack of space, and the image is not readable (`is_spoilt`), overwrites the image directly.
+    /// lack of space, overwrites the image directly, but only if the image is unreadable anyway
+    /// (`is_spoilt`).
     ///
     /// # Errors
     /// [`io::Error`] if there is no copy or the image cannot be written.
@@ -284,7 +286,7 @@ mod tests {
         assert_eq!(names.count(), 1, "no temporary file is left in /boot");
     }
 
-    /// No file can be created beside the image: its temporary file is a directory.
+    /// The temporary file beside the image cannot be created, because a directory has its name.
     #[test]
     fn only_a_spoilt_image_is_overwritten_in_place() {
         let (root, image) = test_root();

@@ -1,4 +1,4 @@
-//! Estimates whether the images of one more kernel fit.
+//! Estimates whether there is enough space for the images of one more kernel.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,9 +9,9 @@ use dkms_engine::os::{durable, paths};
 
 use crate::generators::Generator;
 
-/// Returns a message for each directory with too little free space for the files of one more kernel.
-/// Assumes that, in each directory, these files are as large as the largest ones of any kernel in
-/// `kernels`.
+/// Returns a message for each directory with too little free space for the files of one more
+/// kernel. Assumes that the new kernel needs as much space in each directory as the most demanding
+/// one of `kernels`.
 #[must_use]
 pub fn lacking_space(machine: &Machine, generator: &Generator, kernels: &[Kernel]) -> Vec<String> {
     let mut needed: BTreeMap<PathBuf, u64> = BTreeMap::new();

@@ -12,11 +12,11 @@ use crate::assess::KernelAssessment;
 use crate::decide::CurrentImage;
 use crate::image::KmodName;
 
-/// The modules that should be installed for each kernel and are not.
+/// The modules that should be installed for each kernel but are not.
 pub(crate) type MissingModules = BTreeMap<KernelRelease, BTreeSet<ModuleName>>;
 
-/// Returns the modules that should be installed for each of `kernels` and are not, whatever the
-/// reason: a failed build, a full disk, an invalid dkms.conf or missing headers.
+/// Returns the modules that should be installed for each of `kernels` but are not. The reason may
+/// be a failed build, a full disk, an invalid dkms.conf or missing headers.
 pub(crate) fn missing_modules<'a>(
     machine: &Machine,
     kernels: impl Iterator<Item = &'a KernelRelease>,
@@ -32,8 +32,8 @@ pub(crate) fn missing_modules<'a>(
 }
 
 /// Returns the final line of output for a kernel, such as `7.2.13-arch1-1 (linux): 4 modules
-/// installed, zfs in /boot/initramfs-linux.img`. If an image is missing or outdated, or a
-/// module is missing, the line ends with the command that fixes it.
+/// installed, zfs in /boot/initramfs-linux.img`. If an image is missing or outdated, or a module is
+/// missing, the line ends with the command that fixes the problem.
 ///
 /// `missing` contains the modules that should be installed for the kernel and are not.
 pub(crate) fn kernel_line(kernel: &KernelAssessment, missing: &MissingModules) -> String {
@@ -41,12 +41,17 @@ pub(crate) fn kernel_line(kernel: &KernelAssessment, missing: &MissingModules) -
     let plural = if count == 1 { "" } else { "s" };
     let mut line = format!("{}: {count} module{plural} installed", kernel.name());
     let mut images_by_modules: BTreeMap<Vec<&str>, Vec<String>> = BTreeMap::new();
-    let (mut outdated, mut absent) = (Vec::new(), Vec::new());
+    let mut images_by_state: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for it in &kernel.images {
         let path = it.image.path.display().to_string();
         if it.is_outdated {
-            let is_absent = matches!(it.facts.current, CurrentImage::Missing);
-            if is_absent { absent.push(path) } else { outdated.push(path) }
+            let state = match &it.facts.current {
+                _ if kernel.unmounted.is_some() => "not checked",
+                CurrentImage::Missing => "missing images",
+                CurrentImage::Unreadable(_) => "damaged",
+                CurrentImage::Holds(_) => "outdated",
+            };
+            images_by_state.entry(state).or_default().push(path);
         } else if let CurrentImage::Holds(contents) = &it.facts.current {
             let held = kernel.modules.placed.iter().filter(|name| contents.modules.contains(*name));
             let held: Vec<&str> = held.map(KmodName::as_str).collect();
@@ -58,12 +63,10 @@ pub(crate) fn kernel_line(kernel: &KernelAssessment, missing: &MissingModules) -
     for (held, images) in images_by_modules {
         let _ = write!(line, ", {} in {}", held.join(" "), images.join(" and "));
     }
-    for (state, images) in [("missing images", &absent), ("outdated", &outdated)] {
-        if !images.is_empty() {
-            let _ = write!(line, "; {state}: {}", images.join(", "));
-        }
+    for (state, images) in &images_by_state {
+        let _ = write!(line, "; {state}: {}", images.join(", "));
     }
-    if !absent.is_empty() || !outdated.is_empty() || kernel.hidden().is_some() {
+    if !images_by_state.is_empty() || kernel.hidden().is_some() {
         let _ = write!(line, "; run: {}", kernel.remedy());
     }
     let release = &kernel.kernel.release;
@@ -127,8 +130,8 @@ mod tests {
         let kernel = KernelAssessment { kernel: kernel.clone(), images, modules, unmounted: None };
         assert_eq!(
             kernel_line(&kernel, &MissingModules::new()),
-            "7.2 (linux): 0 modules installed; missing images: /boot/absent.img; \
-             outdated: /boot/old.img, /boot/broken.img; run: dkms initramfs"
+            "7.2 (linux): 0 modules installed; damaged: /boot/broken.img; \
+             missing images: /boot/absent.img; outdated: /boot/old.img; run: dkms initramfs"
         );
     }
 

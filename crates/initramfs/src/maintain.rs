@@ -52,15 +52,15 @@ pub fn needs_maintenance(machine: &Machine) -> bool {
         || !leftovers::find(machine).is_empty()
 }
 
-/// Regenerates or reports the pending images of this machine. Except in a dry run, first removes the
-/// temporary files that killed runs left beside images.
+/// Regenerates or reports the pending images of this machine. Except in a dry run, first removes
+/// the temporary files that killed runs left beside images.
 ///
 /// Passes each line of output to `say`. Takes the lock, except in a dry run. If the machine's root
 /// is not `/`, only reports the images, because a generator would write the images of the running
 /// system.
 ///
-/// After a signal to stop, the running generator is allowed to finish, its images are checked and
-/// restored if necessary, and the others stay pending.
+/// After a signal to stop, lets the running generator finish, checks its images and restores them
+/// if necessary. The other images stay pending.
 ///
 /// # Errors
 /// [`FileError`] if the lock cannot be taken. An image that cannot be regenerated is not an error:

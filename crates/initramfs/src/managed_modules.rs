@@ -45,7 +45,8 @@ impl ManagedModules {
                 if here {
                     modules.placed.extend(names.iter().cloned());
                     modules.installed += 1;
-                    // Objects that dkms or an older alpm-dkms has placed are not listed.
+                    // The inventory does not list objects that dkms or an older alpm-dkms has
+                    // placed.
                     let is_listed = inventory.of(&added.id).next().is_some();
                     let built = record.iter().filter(|_| !is_listed).flat_map(|it| &it.objects);
                     modules.objects.extend(built.map(|it| format!("{} {}", it.path(), it.digest)));

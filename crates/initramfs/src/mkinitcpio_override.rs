@@ -1,7 +1,7 @@
 //! `[initramfs] precise`: overrides mkinitcpio's pacman hook. The stock hook regenerates every
 //! image whenever a `dkms.conf` changes.
 //!
-//! The override is a copy of the stock hook that runs our program instead of the stock command. Our
+//! The override is a copy of the stock hook, but runs our program instead of the stock command. Our
 //! program removes module sources from the targets and passes the other targets to the stock
 //! command. If our program is missing, the override runs the stock command directly.
 
@@ -46,7 +46,7 @@ pub enum OverrideError {
         "[initramfs] precise is ignored: /{DIR} is not a HookDir in pacman.conf; set precise = false"
     )]
     NotRead,
-    /// The stock hook, whose path is given, has an unexpected format.
+    /// The stock hook has an unexpected format. The field is the path of the hook.
     #[error("[initramfs] precise is ignored: unrecognised format of /{0}; set precise = false")]
     Strange(String),
     /// The override cannot be written or removed.
@@ -71,7 +71,8 @@ pub enum OverrideChange {
 /// hook is not installed.
 ///
 /// # Errors
-/// [`OverrideError`] if the override could not be written or removed. It is unchanged in that case.
+/// [`OverrideError`] if the override could not be written or removed. The override is then
+/// unchanged.
 pub fn update(
     machine: &Machine,
     generator: Option<&Generator>,
@@ -141,7 +142,7 @@ pub fn remove(root: &Path) -> Result<bool, FileError> {
 
 /// Returns true if our hook 95-dkms-verify is active and the generator is mkinitcpio.
 ///
-/// 95-dkms-verify then regenerates the images that contain a changed module, and the stock command
+/// 95-dkms-verify then regenerates the images that contain a changed module, so the stock command
 /// does not have to.
 #[must_use]
 pub fn is_in_effect(machine: &Machine, generator: Option<&Generator>) -> bool {
@@ -189,8 +190,8 @@ fn text(stock: &str) -> Option<String> {
     ))
 }
 
-/// Returns the name of the package that owns `path`, whether or not the file exists; `None` if no
-/// package owns it.
+/// Returns the name of the package that owns `path`; `None` if no package owns it. The file need
+/// not exist.
 fn owner(machine: &Machine, path: &str) -> Result<Option<String>, String> {
     #[derive(Deserialize)]
     struct Package {

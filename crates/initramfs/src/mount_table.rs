@@ -1,10 +1,10 @@
-//! Finds out which file systems are mounted, and which should be.
+//! Finds the mounted file systems and those that should be mounted.
 
 use std::path::{Path, PathBuf};
 
 use dkms_engine::os::mount_table::{self, Mount};
 
-/// Returns the types of the root file system: the mounted one, and the one in fstab.
+/// Returns the types of the root file system: the type of the mounted one, and the type in fstab.
 pub(crate) fn root_kinds(root: &Path) -> Vec<String> {
     let tables = [mounted(root), in_fstab(root)];
     // If several file systems are mounted on `/`, only the last one is visible.
@@ -12,10 +12,10 @@ pub(crate) fn root_kinds(root: &Path) -> Vec<String> {
     tables.into_iter().flatten().filter_map(of_root).map(|it| it.kind).collect()
 }
 
-/// Returns the mount point of a file system that contains `path` and is in fstab but not mounted.
+/// Returns the mount point of a file system in fstab that would contain `path` but is not mounted.
 ///
-/// `path` is a path on the machine at `root`. Files written there would be hidden when the file
-/// system is mounted. Returns `None` if the mounted file systems cannot be read.
+/// `path` is a path on the machine at `root`. A file written to `path` would be hidden once the
+/// file system is mounted. Returns `None` if the mounted file systems cannot be read.
 pub(crate) fn unmounted_above(root: &Path, path: &Path) -> Option<PathBuf> {
     let mounted = mounted(root)?;
     let missing = in_fstab(root)?.into_iter().filter(|it| it.dir != Path::new("/"));

@@ -1,5 +1,5 @@
-//! The modules that an image must contain: those that the generator's configuration names, and others
-//! that the image needs.
+//! The modules that an image must contain: those that the generator's configuration names, and
+//! others that the image needs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,11 +12,11 @@ use crate::image::{Image, KmodName};
 use crate::mount_table;
 
 /// The file system types whose modules are often built with dkms. If the root file system has one
-/// of these types, an image needs the module to mount it.
+/// of these types, an image needs that type's module.
 const ROOT_FILE_SYSTEMS: [&str; 2] = ["zfs", "bcachefs"];
 
-/// Returns the modules that an image must contain if it contains the modules `held`. Each is mapped
-/// to the reason. Returns `None` if the generator's configuration cannot be read.
+/// Returns the modules that an image must contain if it contains the modules `held`. Each module is
+/// mapped to the reason. Returns `None` if the generator's configuration cannot be read.
 pub(crate) fn needed_modules(
     machine: &Machine,
     generator: &Generator,
@@ -31,8 +31,8 @@ pub(crate) fn needed_modules(
     Some(needed)
 }
 
-/// Returns the soft dependencies (modprobe.d(5)) of the modules in `held`. Each is mapped to the
-/// reason why an image needs it.
+/// Returns the soft dependencies (modprobe.d(5)) of the modules in `held`. Each dependency is
+/// mapped to the reason why an image needs it.
 fn soft_dependencies(machine: &Machine, held: &BTreeSet<KmodName>) -> BTreeMap<KmodName, String> {
     let dirs = ["usr/lib/modprobe.d", "lib/modprobe.d", "run/modprobe.d", "etc/modprobe.d"];
     let files =

@@ -25,16 +25,17 @@ pub(crate) struct Obstacle {
 }
 
 /// Returns the reason why `image` cannot be regenerated now, or `None` if it can.
+///
+/// If the image `is_lost`, which means damaged and without a copy, lack of space is no reason: the
+/// generator can make nothing worse.
 pub(crate) fn obstacle(
     machine: &Machine,
     generator: &Generator,
     image: &Image,
+    is_lost: bool,
 ) -> Option<Obstacle> {
     let root = &machine.trees.root;
     let blocked = |why: String| Some(Obstacle { why, allows_restoring: false });
-    if let Some(dir) = unmounted_above(root, &image.path) {
-        return blocked(not_mounted(&dir));
-    }
     let file = image.below(root);
     // The generator creates missing directories.
     let dir = file.parent()?.ancestors().find(|dir| dir.exists())?;
@@ -43,15 +44,19 @@ pub(crate) fn obstacle(
     if !is_own_command && durable::is_read_only(dir) {
         return blocked(format!("{}: read-only file system", image.path.parent()?.display()));
     }
-    // The generator's hook would replace the kernel, too.
+    // This is no obstacle if the generator's hook also replaces the kernel file.
     if let Some(other) = image.other_kernel(root)
         && (is_own_command || !generator.copies_kernel(machine))
     {
         let kernel = image.kernel_file.as_deref().unwrap_or(Path::new("")).display();
         return blocked(format!("{kernel} is still kernel {other}"));
     }
+    if is_lost {
+        return None;
+    }
     let old = file.metadata().map_or(0, |meta| meta.len());
-    // mkinitcpio overwrites the old image. The other generators first write a new file beside it.
+    // mkinitcpio overwrites the old image if necessary. The other generators first write a new file
+    // beside the old image.
     let needed = if generator.is_mkinitcpio() { old / 20 } else { old } + MARGIN;
     let space = durable::free_space(dir)? + generator.size_of_temporary(machine, image);
     if space >= needed {
@@ -63,13 +68,13 @@ pub(crate) fn obstacle(
     Some(Obstacle { why, allows_restoring: true })
 }
 
-/// Returns the mount point of a file system that may contain a kernel's images and is in fstab but
-/// not mounted.
+/// Returns the mount point of a file system in fstab that may contain a kernel's images but is not
+/// mounted.
 pub(crate) fn unmounted_boot_dir(machine: &Machine) -> Option<PathBuf> {
     BOOT_DIRS.iter().find_map(|dir| unmounted_above(&machine.trees.root, Path::new(dir)))
 }
 
-/// Returns the reason why nothing is written to the file system that belongs at `dir`.
+/// Returns the reason why nothing is written to `dir`: its file system is not mounted.
 pub(crate) fn not_mounted(dir: &Path) -> String {
     format!("{} is in /etc/fstab but not mounted", dir.display())
 }

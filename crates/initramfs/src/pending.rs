@@ -52,8 +52,8 @@ impl PendingImages {
         objects.flatten().map(|name| KmodName::new(name)).collect()
     }
 
-    /// Clears the pending work of a kernel. Logs a warning for work that cannot be cleared and
-    /// leaves it pending.
+    /// Clears the pending work of a kernel. If some work cannot be cleared, logs a warning and
+    /// leaves that work pending.
     pub(crate) fn clear(&self, machine: &Machine, kernel: &KernelRelease) {
         for entry in self.entries.get(kernel).into_iter().flatten() {
             if let Err(error) = PendingList::of(&machine.trees).clear(entry) {

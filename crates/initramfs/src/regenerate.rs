@@ -15,7 +15,7 @@ impl Assessment<'_> {
     /// Carries out all decisions. Returns true if all images are up to date afterwards.
     ///
     /// Passes each line of output to `say`, with a final line for each kernel. A kernel with errors
-    /// stays pending. After a signal to stop, no other generator is started.
+    /// stays pending. After a signal to stop, starts no other generator.
     pub(crate) fn regenerate(mut self, machine: &Machine, say: &mut dyn FnMut(&str)) -> bool {
         let mut succeeded = true;
         let releases = self.kernels.iter().map(|it| &it.kernel.release);
@@ -24,11 +24,12 @@ impl Assessment<'_> {
             let errors = self.regenerate_for(machine, &mut kernel, say);
             errors.iter().for_each(|line| say(line));
             say(&kernel_line(&kernel, &missing));
-            if errors.is_empty() {
+            let is_done = errors.is_empty() && !kernel.images.iter().any(|it| it.is_unchecked());
+            if is_done {
                 self.pending.clear(machine, &kernel.kernel.release);
             }
             // The next kernel's images may need the space.
-            self.delete_needless_copies(machine, &kernel, errors.is_empty());
+            self.delete_needless_copies(machine, &kernel, is_done);
             succeeded &= errors.is_empty();
             self.kernels.push(kernel);
         }
@@ -57,12 +58,16 @@ impl Assessment<'_> {
         let kept = kept.filter_map(|it| kernel.report(it));
         let mut errors: Vec<String> =
             hidden.chain(kept).map(|image| format!("error: {image}")).collect();
+        let unchecked = kernel.images.iter().filter(|it| it.is_unchecked());
+        for image in unchecked.filter_map(|it| kernel.report(it)) {
+            say(&format!("note: {image}"));
+        }
         let mut stale = Vec::new();
         for (index, it) in kernel.images.iter_mut().enumerate() {
             let path = it.image.path.display();
             match it.decision.clone() {
                 Decision::UpToDate => {}
-                Decision::Keep(_) => it.is_outdated = true,
+                Decision::Keep(_) | Decision::Unchecked(_) => it.is_outdated = true,
                 Decision::Restore(why) => {
                     errors.push(self.restore(machine, generator, it, &name, &why));
                 }
@@ -79,14 +84,17 @@ impl Assessment<'_> {
         if !stale.is_empty() {
             self.copy_images(machine, kernel, &stale);
             stale.retain(|index| {
+                let written = written_with(kernel, &[*index]);
+                let mut written = written.iter().map(|index| &kernel.images[*index]);
+                let at_risk = written.find(|it| !self.can_be_lost(machine, generator, it));
+                let Some(at_risk) = at_risk else { return true };
+                let path = at_risk.image.path.display();
+                let why =
+                    format!("no room in /var for a copy of {path}, which would be overwritten");
                 let it = &mut kernel.images[*index];
-                let is_safe = self.can_be_lost(machine, generator, it);
-                if !is_safe {
-                    let why = "no room for a copy in /var, and mkinitcpio would overwrite it";
-                    errors.push(not_regenerated(&name, &it.image, why));
-                    it.is_outdated = true;
-                }
-                is_safe
+                errors.push(not_regenerated(&name, &it.image, &why));
+                it.is_outdated = true;
+                false
             });
         }
         if !stale.is_empty() {
@@ -103,8 +111,8 @@ impl Assessment<'_> {
 
     /// Copies the images that the generator is about to write.
     ///
-    /// Keeps an existing copy if it was made with the current objects installed, or if the image is
-    /// now broken.
+    /// Keeps an existing copy if it was made while the current objects were installed, or if the
+    /// image is now broken.
     fn copy_images(&mut self, machine: &Machine, kernel: &KernelAssessment, stale: &[usize]) {
         let root = &machine.trees.root;
         let has_same_objects = self.snapshot.has_objects(&kernel.kernel.release, &kernel.modules);
@@ -113,10 +121,15 @@ impl Assessment<'_> {
             let contents = facts.current.contents();
             let old = self.snapshot.of(image);
             let has_copy = old.is_some_and(|old| old.copy.is_some());
-            let is_current =
-                has_same_objects && (has_copy || old.is_some_and(|old| !old.is_same(root)));
-            if !is_current && (contents.is_some() || !has_copy) {
+            if has_copy && (has_same_objects || contents.is_none()) {
+                continue;
+            }
+            let is_regenerated = has_same_objects && old.is_some_and(|old| !old.is_same(root));
+            if !is_regenerated {
                 self.snapshot.add(machine, image, contents.cloned(), true);
+            } else if contents.is_some() {
+                // The record stays, because the next image is compared with it.
+                self.snapshot.copy(machine, image);
             }
         }
         // If this run is killed while a generator writes an image, the next run finds the copies.
@@ -125,8 +138,8 @@ impl Assessment<'_> {
         }
     }
 
-    /// Returns true if an image may be regenerated: there is a copy, the generator does not overwrite
-    /// the image directly, or the image cannot be read anyway.
+    /// Returns true if an image may be regenerated: there is a copy, the generator does not
+    /// overwrite the image directly, or the image cannot be read anyway.
     fn can_be_lost(&self, machine: &Machine, generator: &Generator, it: &ImageAssessment) -> bool {
         let has_copy = self.snapshot.of(&it.image).is_some_and(|old| old.copy.is_some());
         has_copy
@@ -155,10 +168,11 @@ impl Assessment<'_> {
                 failures.extend(command.run().err());
             }
         }
-        // The previous image may need the space.
+        // Restoring a previous image may need the space.
         images.iter().for_each(|image| generator.remove_temporary(machine, image));
         let mut errors = Vec::new();
         let root = &machine.trees.root;
+        let mut written = Vec::new();
         for index in written_with(kernel, stale) {
             let it = &mut kernel.images[index];
             let old = self.snapshot.of(&it.image);
@@ -169,7 +183,20 @@ impl Assessment<'_> {
             it.facts.current = inspect(generator, &it.image.below(root));
             // The snapshot may be newer than the facts.
             it.facts.earlier = old.map(|old| earlier(Some(old), root));
-            if let Some(why) = fault(machine, generator, it, is_untouched, &failures) {
+            written.push((index, is_untouched));
+        }
+        // If space ran out while an image was written, that image is damaged or unchanged.
+        let shows_lack = written.iter().any(|(index, is_untouched)| {
+            let current = &kernel.images[*index].facts.current;
+            *is_untouched || matches!(current, CurrentImage::Unreadable(_))
+        });
+        let ended = GeneratorsEnded {
+            has_failed: !failures.is_empty(),
+            lacks_space: !shows_lack && failures.iter().any(|failure| failure.lacks_space),
+        };
+        for (index, is_untouched) in written {
+            let it = &mut kernel.images[index];
+            if let Some(why) = fault(machine, generator, it, is_untouched, ended) {
                 errors.push(self.restore(machine, generator, it, &name, &why));
             }
         }
@@ -190,15 +217,22 @@ impl Assessment<'_> {
     }
 }
 
-/// Returns the reason why an image is not good after the generator has run; `None` if it is.
+/// How the commands of a generator ended.
+#[derive(Debug, Clone, Copy)]
+struct GeneratorsEnded {
+    has_failed: bool,
+    /// Whether a disk was full, and no image shows whether only that image is incomplete.
+    lacks_space: bool,
+}
+
+/// Returns the fault of an image after the generator has run; `None` if the image is good.
 fn fault(
     machine: &Machine,
     generator: &Generator,
     it: &ImageAssessment,
     is_untouched: bool,
-    failures: &[GeneratorFailure],
+    GeneratorsEnded { has_failed, lacks_space }: GeneratorsEnded,
 ) -> Option<String> {
-    let has_failed = !failures.is_empty();
     let undone = |why: &str| match machine.tools.stop.asked() {
         Some(_) => Some("interrupted".to_owned()),
         None => Some(why.to_owned()),
@@ -213,7 +247,7 @@ fn fault(
         CurrentImage::Holds(_) if generator.is_unknown() => {
             has_failed.then(|| "the generator failed".to_owned())
         }
-        CurrentImage::Holds(_) if failures.iter().any(|failure| failure.lacks_space) => {
+        CurrentImage::Holds(_) if lacks_space => {
             Some("the generator ran out of disk space".to_owned())
         }
         CurrentImage::Holds(now) => {
@@ -231,8 +265,8 @@ fn fault(
     }
 }
 
-/// Returns the indexes of all images that regenerating the `stale` images writes, including the other
-/// images of the same presets.
+/// Returns the indexes of all images that are written when the images at the indexes `stale` are
+/// regenerated. These include the other images of the same presets.
 fn written_with(kernel: &KernelAssessment, stale: &[usize]) -> Vec<usize> {
     let preset = |index: usize| kernel.images[index].image.preset.as_ref();
     let presets: BTreeSet<&String> = stale.iter().filter_map(|index| preset(*index)).collect();

@@ -1,5 +1,4 @@
-//! Restores images that have lost a module or are damaged, and deletes copies when their images are
-//! good.
+//! Restores images that have lost a module or are damaged, and deletes the copies of good images.
 
 use dkms_engine::machine::Machine;
 
@@ -45,8 +44,8 @@ impl Assessment<'_> {
         }
     }
 
-    /// Deletes the copies of a kernel's good images and of those that have not changed. Forgets the
-    /// kernel if none of its images is pending any more (`is_done`).
+    /// Deletes the copies of a kernel's images that are good or have not changed. If none of the
+    /// kernel's images is pending any more (`is_done`), deletes all copies and forgets the kernel.
     pub(crate) fn delete_needless_copies(
         &mut self,
         machine: &Machine,
@@ -67,13 +66,14 @@ impl Assessment<'_> {
     }
 }
 
-/// Returns the error line for an image of the kernel `name` that is left as it was.
+/// Returns the error line for an image that is left as it was. `name` is the name of its kernel.
 pub(crate) fn not_regenerated(name: &str, image: &Image, why: &str) -> String {
     format!("error: {name}: {}: not regenerated: {why}", image.path.display())
 }
 
-/// Returns what the copy of an image contains; `None` if it cannot be listed.
+/// Returns the contents of an image's copy; `None` if they are unknown. The copy may be newer than the
+/// recorded state of the image.
 fn contents(generator: &Generator, old: &ImageSnapshot) -> Option<Contents> {
-    let listed = || generator.list(old.copy.as_ref()?).ok();
-    old.contents.clone().or_else(listed)
+    let listed = generator.list(old.copy.as_ref()?).ok();
+    listed.or_else(|| old.contents.clone())
 }

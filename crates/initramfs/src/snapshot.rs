@@ -1,7 +1,8 @@
 //! The snapshot: the state of the images before other packages' hooks regenerate them.
 //!
-//! The copies are kept in the dkms tree and never in /boot: /boot is often small, and boot loaders
-//! list the files in it. No other user can read them, since an image may contain keys.
+//! The copies of images are kept in the dkms tree and never in /boot: /boot is often small, and
+//! boot loaders list the files in it. Other users cannot read the copies, since an image may
+//! contain keys.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -36,7 +37,7 @@ pub(crate) struct Snapshot {
     images: Vec<ImageSnapshot>,
 }
 
-/// Records which images exist, before another package's hook removes them.
+/// Records which images exist before another package's hook can remove them.
 ///
 /// mkinitcpio removes a kernel's images before the kernel is upgraded. Without this record, a
 /// missing image would count as one that never existed, and would not be generated.
@@ -84,9 +85,9 @@ impl Snapshot {
     /// Records the images of a kernel whose modules have changed, and copies those that contain or
     /// need a module in `changed`.
     ///
-    /// Keeps the previous record of an image if the kernel's objects have not changed since then:
-    /// that record was made before any regeneration. Also keeps a previous record with a copy if
-    /// the image is now broken: the generator was killed while it was writing.
+    /// Keeps the previous record of an image if the kernel's objects have not changed since: that
+    /// record was made before any regeneration. Also keeps a previous record with a copy if the
+    /// image is now broken: a generator was killed while it was writing the image.
     fn record(
         &mut self,
         machine: &Machine,
@@ -98,7 +99,7 @@ impl Snapshot {
         let modules = ManagedModules::read(machine, &kernel.release);
         let has_same_objects = self.has_objects(&kernel.release, &modules);
         let images = generator.images(machine, kernel);
-        // Without the file system that contains an image, nothing is known about it.
+        // Nothing is known about an image whose file system is not mounted.
         if images.iter().any(|image| unmounted_above(root, &image.path).is_some()) {
             self.objects.remove(&kernel.release);
             return;
@@ -106,7 +107,8 @@ impl Snapshot {
         self.objects.insert(kernel.release.clone(), modules.digest());
         for image in images {
             let old = self.of(&image).filter(|old| old.is_recorded());
-            // Checked first, because listing an image takes long, and both hooks come here.
+            // Checked first, because listing an image takes long and two hooks of a transaction
+            // call this.
             if old.is_some() && has_same_objects {
                 continue;
             }
@@ -145,6 +147,13 @@ impl Snapshot {
         self.images.push(new);
     }
 
+    /// Copies an image in its current state, and keeps the record of its earlier state.
+    pub(crate) fn copy(&mut self, machine: &Machine, image: &Image) {
+        if let Some(old) = self.images.iter_mut().find(|old| old.image.path == image.path) {
+            old.copy_to(&machine.trees.images(), &machine.trees.root);
+        }
+    }
+
     fn note_existing(&mut self, image: &Image) {
         match self.images.iter_mut().find(|old| old.image.path == image.path) {
             Some(old) => old.existed = true,
@@ -163,16 +172,24 @@ impl Snapshot {
         self.images.iter().find(|old| old.image.path == image.path)
     }
 
-    /// Returns the images of a kernel, or of the kernel of which it is an upgrade, that existed and
-    /// are missing now.
+    /// Returns the images that existed and are missing now: those of `kernel`, and those of the
+    /// kernel that it replaced in an upgrade. `listed` are the images that `kernel` should have
+    /// according to the current settings.
     ///
-    /// mkinitcpio's hook removes the images of a kernel that is upgraded, and kernel-install's hooks
-    /// remove all. Perhaps no other hook has made them again.
-    pub(crate) fn vanished(&self, kernel: &Kernel, root: &Path) -> Vec<Image> {
+    /// mkinitcpio's hook removes the images of a kernel that is upgraded, and kernel-install's
+    /// hooks remove all images. Perhaps no other hook has generated them again. An image that its
+    /// preset no longer names is no longer wanted.
+    pub(crate) fn vanished(&self, kernel: &Kernel, listed: &[Image], root: &Path) -> Vec<Image> {
         let existed = self.images.iter().filter(|old| old.existed).map(|old| &old.image);
         let is_upgrade = |image: &Image| image.preset.is_some() && image.preset == kernel.pkgbase;
         let of_kernel = existed.filter(|it| it.kernel == kernel.release || is_upgrade(it));
-        let missing = of_kernel.filter(|image| !image.below(root).exists());
+        let is_wanted = |image: &Image| {
+            let mut of_preset = listed.iter().filter(|it| it.preset == image.preset).peekable();
+            image.preset.is_none()
+                || of_preset.peek().is_none()
+                || of_preset.any(|it| it.path == image.path)
+        };
+        let missing = of_kernel.filter(|it| is_wanted(it) && !it.below(root).exists());
         missing.map(|image| Image { kernel: kernel.release.clone(), ..image.clone() }).collect()
     }
 
@@ -190,7 +207,8 @@ impl Snapshot {
         }
     }
 
-    /// Forgets the objects and the images of a kernel. The caller must delete their copies first.
+    /// Forgets the objects and the images of a kernel. The caller must delete the images' copies
+    /// first.
     pub(crate) fn forget<'i>(
         &mut self,
         kernel: &KernelRelease,
@@ -214,8 +232,8 @@ impl Snapshot {
         durable::write(&file, text.as_bytes())
     }
 
-    /// Reads the snapshot from the dkms tree. Returns an empty snapshot if there is none, it is
-    /// malformed, or it has another format.
+    /// Reads the snapshot from the dkms tree. Returns an empty snapshot if the snapshot file does
+    /// not exist, is malformed or has another format.
     pub(crate) fn read(machine: &Machine) -> Self {
         let Ok(text) = fs::read_to_string(file(machine)) else { return Self::default() };
         match toml::from_str(&text) {
@@ -240,7 +258,8 @@ impl Snapshot {
     }
 }
 
-/// Returns what an image contains; `None` if it cannot be listed or its generator is unknown.
+/// Returns the contents of an image; `None` if the image cannot be listed or its generator is
+/// unknown.
 fn contents(generator: &Generator, file: &Path) -> Option<Contents> {
     generator.list(file).ok().filter(|_| !generator.is_unknown())
 }

@@ -3,8 +3,8 @@
 use dkms_engine::machine::{Kernel, Kernels, Machine};
 use testroot::TestRoot;
 
-/// Returns a machine with one kernel, `release` from the package `linux`, and with `files`, which are
-/// pairs of path and text.
+/// Returns a machine with the files `files`, given as pairs of path and text, and with one kernel:
+/// `release` from the package `linux`.
 pub(crate) fn test_machine(release: &str, files: &[(&str, &str)]) -> (TestRoot, Machine, Kernel) {
     let root = TestRoot::new();
     root.kernel(release).pkgbase("linux");

@@ -27,8 +27,9 @@ struct BootEntry {
 
 /// Returns the kernel that the machine boots by default, or `None` if it is unknown.
 ///
-/// systemd-boot states its default entry. With another boot loader, assumes the package of the
-/// running kernel: an upgrade changes its release, but not its boot entry.
+/// systemd-boot states its default entry. With another boot loader, assumes that the machine boots
+/// the package of the running kernel: an upgrade changes the kernel's release, but not its boot
+/// entry.
 pub(crate) fn default_kernel<'a>(
     machine: &Machine,
     kernels: &'a [Kernel],

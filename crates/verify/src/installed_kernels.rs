@@ -14,7 +14,7 @@ use crate::boot_entry;
 /// The installed kernels of a machine.
 pub(crate) struct InstalledKernels {
     all: Vec<Kernel>,
-    /// The running kernel, which need not be installed. `None` if it is unknown.
+    /// The running kernel; `None` if it is unknown. It need not be installed.
     running: Option<KernelRelease>,
 }
 
@@ -28,8 +28,8 @@ impl InstalledKernels {
 
     /// Returns the kernels to check.
     ///
-    /// Without a kernel in `extent`, these are the ones with an image and the running one. On a
-    /// machine without images, such as a container, these are all kernels.
+    /// If `extent` names no kernel, these are the running kernel and the kernels with an image. On
+    /// a machine without images, such as a container, these are all kernels.
     pub(crate) fn selected(
         &self,
         machine: &Machine,
@@ -64,7 +64,8 @@ impl InstalledKernels {
         boot_entry::default_kernel(machine, &self.all, self.running.as_ref())
     }
 
-    /// Returns the running kernel, or `None` if it is unknown, not installed, or a copy.
+    /// Returns the running kernel, or `None` if it is unknown, not installed, or a copy that is
+    /// kept until the next boot.
     pub(crate) fn running(&self) -> Option<&Kernel> {
         self.all.iter().find(|kernel| self.is_running(kernel) && !self.is_copy(kernel))
     }
@@ -73,8 +74,8 @@ impl InstalledKernels {
         self.running.as_ref() == Some(&kernel.release)
     }
 
-    /// Returns true if the kernel is a copy that is kept until the next boot: its package has been
-    /// upgraded to another kernel.
+    /// Returns true if the kernel is a copy that is kept until the next boot, because its package
+    /// has been upgraded to another kernel.
     fn is_copy(&self, kernel: &Kernel) -> bool {
         self.all.iter().any(|other| {
             other.pkgbase.is_some()

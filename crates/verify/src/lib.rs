@@ -1,4 +1,5 @@
-//! Checks that everything on a machine is as it should be: modules, kernels, images and pending work.
+//! Checks that everything on a machine is as it should be: modules, kernels, images and pending
+//! work.
 //!
 //! | Module | Purpose |
 //! |---|---|
@@ -29,7 +30,8 @@ pub struct Extent {
     pub kernels: BTreeSet<KernelRelease>,
     /// Whether to check only the kernel that the machine boots by default.
     pub boot: bool,
-    /// The name of the only module to check, and its version; `None` for all versions.
+    /// The only module to check, as its name and version; `None` in place of the version selects
+    /// all versions.
     pub module: Option<(ModuleName, Option<ModuleVersion>)>,
 }
 
@@ -54,8 +56,8 @@ pub fn faults(machine: &Machine, extent: &Extent) -> Result<Vec<Fault>, Failure>
     Ok(found.into_iter().collect())
 }
 
-/// Returns the faults that concern the kernel that boots by default or the running one. If neither is
-/// known, returns those of all kernels that can be booted.
+/// Returns the faults of the running kernel and of the kernel that boots by default. If neither
+/// kernel is known, returns the faults of all kernels that can be booted.
 fn faults_that_matter(machine: &Machine) -> Vec<Fault> {
     // An unreadable install tree has been reported by the run itself.
     let Ok(kernels) = InstalledKernels::read(machine) else { return Vec::new() };
@@ -72,8 +74,8 @@ fn faults_that_matter(machine: &Machine) -> Vec<Fault> {
     faults_of(machine, &checked, all, generator.as_ref()).into_iter().collect()
 }
 
-/// Returns the faults of the kernels in `checked`. With `all`, also returns those that concern no
-/// particular kernel, and those of removed kernels.
+/// Returns the faults of the kernels in `checked`. With `all`, also returns the faults of removed
+/// kernels and the faults that concern no particular kernel.
 fn faults_of(
     machine: &Machine,
     checked: &[&Kernel],

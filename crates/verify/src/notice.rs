@@ -1,6 +1,6 @@
 //! Reports the faults that concern the next boot or the running kernel, until they are corrected.
 //!
-//! The text is in the dkms tree, so that systemd-tmpfiles can link it again after a reboot.
+//! The text is in the dkms tree, so that systemd-tmpfiles can link to it again after a reboot.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -24,15 +24,19 @@ const MESSAGE_ID: &str = "0eb1a9a6c3c94bd6a17f2b6f4a3d5b8e";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Checks the running kernel and the kernel that boots by default. Writes the faults to the journal
-/// and to the message at login, and passes them to the configured command, unless the same report
-/// has been made before. Removes the report if there is no fault.
+/// and to the message at login, and passes them to the configured command, unless an earlier run
+/// has made the same report. Removes the report if there is no fault.
 ///
 /// # Errors
 /// [`FileError`] if the report cannot be stored or removed.
 pub fn renew(machine: &Machine) -> Result<(), FileError> {
+    // After a signal, confs and presets are not read any more, so the faults cannot be known.
+    if machine.tools.stop.asked().is_some() {
+        return Ok(());
+    }
     let settings = &machine.settings.notify;
     let mut faults = if settings.enable { faults_that_matter(machine) } else { Vec::new() };
-    // The fault of a module says more than one that may be its consequence.
+    // The fault of a module says more than a fault that may be its consequence.
     faults.sort_by_key(|fault| fault.module.is_none());
     let (file, link) = (machine.trees.notice(), machine.trees.root.join(MOTD));
     let Some(text) = text(&faults) else {

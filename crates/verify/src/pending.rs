@@ -6,8 +6,9 @@ use dkms_engine::names::KernelRelease;
 use dkms_engine::verify::Fault;
 use dkms_initramfs::{ImageReport, has_pending_images};
 
-/// Returns the faults for the pending work of the kernels for which `is_checked` returns true, and for
-/// the images in `stale`. For work that concerns no particular kernel, `is_checked` gets `None`.
+/// Returns the faults for the pending work of the kernels for which `is_checked` returns true. If
+/// it returns true for `None`, also returns the faults for work that concerns no particular kernel
+/// and for the images in `stale`.
 pub(crate) fn faults(
     machine: &Machine,
     stale: &[ImageReport],
@@ -45,7 +46,7 @@ fn fault(work: &PendingWork) -> Option<Fault> {
         PendingWork::Source(dir) => {
             (None, None, format!("/usr/src/{dir}: changed since the last run"))
         }
-        // These wait for a successor, or for the next boot.
+        // These removals wait for a successor or for the next boot.
         PendingWork::DepartedSource(_) | PendingWork::DepartedKernel(_) => return None,
         PendingWork::Transaction { .. } => {
             (None, None, "transaction: not all changes have been processed".to_owned())

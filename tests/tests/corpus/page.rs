@@ -85,7 +85,7 @@ impl Page {
             before.map(|line| (package_of(line), line.to_owned())).collect();
         let found = self.found.iter().filter(|(of, ..)| *of == kernel);
         rows.extend(found.map(|(_, source, result)| {
-            let row = row(source, result);
+            let row = row(kernel, source, result);
             (package_of(&row), row)
         }));
         let is_new = |source: &&SourcePackage| !rows.contains_key(&source.package);
@@ -118,9 +118,9 @@ fn package_of(row: &str) -> String {
     row.trim_start_matches("| ").split(" |").next().unwrap_or(row).to_owned()
 }
 
-fn row(source: &SourcePackage, result: &PackageResult) -> String {
+fn row(kernel: &str, source: &SourcePackage, result: &PackageResult) -> String {
     let codes = |result: &Observed| result.codes.map(|code| code.to_string()).join(" ");
-    let verdict = match (is_equal(result), source.differs) {
+    let verdict = match (is_equal(result), source.difference(kernel)) {
         (true, _) => "equal".to_owned(),
         (false, Some(row)) => format!("differs: `{row}`"),
         (false, None) => "**differs**".to_owned(),
@@ -169,8 +169,8 @@ fn is_equal(result: &PackageResult) -> bool {
 }
 
 fn finding(kernel: &str, source: &SourcePackage, result: &PackageResult) -> Option<String> {
-    let SourcePackage { package, differs, .. } = source;
-    match (is_equal(result), differs) {
+    let package = &source.package;
+    match (is_equal(result), source.difference(kernel)) {
         (true, None) | (false, Some(_)) => None,
         (true, Some(row)) => Some(format!("{package}, {kernel}: no difference (expected: {row})")),
         (false, None) => {

@@ -7,8 +7,10 @@ use stories::stage;
 /// The environment variable that selects packages by words in their names.
 const ONLY: &str = "CORPUS";
 
-/// The packages that differ on purpose, with their keys in `docs/compatibility.md`.
-const EXPLAINED: [(&str, &str); 0] = [];
+/// The packages that differ on purpose: the package, the kernel and the key in
+/// `docs/compatibility.md`.
+const EXPLAINED: [(&str, &str, &str); 1] =
+    [("iptables-netflow-dkms", "linux-lts-1", "kernels-directory")];
 
 /// Returns the value of [`ONLY`], or `None` if it is unset or empty.
 pub fn only() -> Option<String> {
@@ -26,8 +28,6 @@ pub struct SourcePackage {
     pub module: String,
     /// The stage and the directory in it that contain the files.
     pub files: String,
-    /// The key in `docs/compatibility.md` of an intended difference.
-    pub differs: Option<&'static str>,
 }
 
 impl SourcePackage {
@@ -59,7 +59,12 @@ impl SourcePackage {
             version: version.into(),
             module: module.into(),
             files: format!("{stage}/{package}"),
-            differs: EXPLAINED.iter().find(|(name, _)| *name == package).map(|(_, row)| *row),
         }
+    }
+
+    /// Returns the key in `docs/compatibility.md` of the intended difference for a kernel.
+    pub fn difference(&self, kernel: &str) -> Option<&'static str> {
+        let mut all = EXPLAINED.into_iter();
+        all.find(|(package, of, _)| *package == self.package && *of == kernel).map(|it| it.2)
     }
 }

@@ -208,6 +208,66 @@ fn image_survives_a_full_boot_partition() {
     root.assert_settled();
 }
 
+/// Names a second image in the preset, with a configuration of its own.
+fn add_fallback(root: &Root) {
+    let preset = "ALL_kver=/boot/vmlinuz-linux\nPRESETS=(default fallback)\n\
+                  default_image=/boot/initramfs-linux.img\nfallback_image=/boot/fallback.img\n\
+                  fallback_config=/etc/fallback.conf\n";
+    root.write("etc/mkinitcpio.d/linux.preset", preset);
+    root.write("etc/fallback.conf", &format!("PADDING=1024\n{GOOD}\n"));
+    enlarge(root, 1024);
+}
+
+/// Only the second image of a preset does not fit. The first one is good, and no later run loses it.
+#[test]
+fn an_image_that_does_not_fit_harms_no_other_image_of_its_preset() {
+    let root = machine();
+    add_fallback(&root);
+    root.move_to_full_disk("boot", 2800);
+    let old = root.bytes("boot/fallback.img");
+    root.write("etc/fallback.conf", &format!("PADDING=8192\n{GOOD}\n"));
+    let output = upgrade_zfs(&root).hooks_fail().has("/boot/fallback.img: ");
+    output.lacks("outdated: /boot/initramfs-linux.img").lacks("initramfs-linux.img: the generator");
+    assert_holds(&root, IMAGE, &release());
+    assert!(root.bytes("boot/fallback.img") == old);
+
+    // The next attempt damages both images.
+    let good = root.bytes(IMAGE);
+    root.write(
+        "etc/initcpio-story",
+        "half_written() { echo No space left on device >&2; exit 1; }\n",
+    );
+    root.dkms(&["initramfs"]).exits(1);
+    assert!(root.bytes(IMAGE) == good);
+    assert!(root.bytes("boot/fallback.img") == old);
+    root.write("etc/initcpio-story", "");
+
+    // The administrator gives the second image up.
+    let preset =
+        root.read("etc/mkinitcpio.d/linux.preset").replace("(default fallback)", "(default)");
+    root.write("etc/mkinitcpio.d/linux.preset", &preset);
+    root.shell("rm /boot/fallback.img").ok();
+    root.dkms(&["initramfs"]).ok();
+    assert_holds(&root, IMAGE, &release());
+    root.assert_settled();
+    root.dkms(&["verify"]).ok();
+}
+
+/// A kernel is upgraded, so no copy of its image exists. The truncated image fills /boot.
+#[test]
+fn a_truncated_image_without_a_copy_is_generated_once_it_fits() {
+    let root = machine();
+    enlarge(&root, 1024);
+    root.move_to_full_disk("boot", 2800);
+    configure(&root, 16 * 1024, GOOD);
+    root.install(&kernel("linux", 2)).has("No space left on device");
+    root.dkms(&["initramfs"]).exits(1).has("; damaged: /boot/initramfs-linux.img");
+    configure(&root, 1024, GOOD);
+    root.dkms(&["initramfs"]).ok();
+    assert_holds(&root, IMAGE, find("linux-2").release());
+    root.assert_settled();
+}
+
 #[test]
 fn image_is_not_copied_if_var_is_almost_full() {
     let root = machine();

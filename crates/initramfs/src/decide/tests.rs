@@ -60,7 +60,7 @@ fn regenerates_an_image_that_lacks_a_configured_module() {
         BTreeMap::from([(KmodName::new("zfs"), "MODULES in mkinitcpio.conf".to_owned())]);
     let configuring = ImageFacts { configured: Some(configured), ..facts() };
     assert_eq!(regenerates(decide(&configuring)), "zfs is required by MODULES in mkinitcpio.conf");
-    // A removed module cannot be added.
+    // A module that has been removed cannot be added to the image.
     assert_eq!(decide(&ImageFacts { placed: names(&[]), ..configuring }), Decision::UpToDate);
 }
 
@@ -176,9 +176,9 @@ fn regenerates_a_missing_or_broken_image() {
     };
     assert_eq!(regenerates(decide(&broken)), "unexpected end of file");
 }
-/// Each case: the modules before and after, those that the configuration names, whether the
-/// generator failed, and the modules that are lacking. `zfs` and `nvidia` are installed;
-/// `old` has been removed.
+/// Each case: the modules in the image before and after, the modules that the configuration names,
+/// whether the generator failed, and the lacking modules. `zfs` and `nvidia` are installed; `old`
+/// has been removed.
 #[rstest::rstest]
 #[case::complete("ext4 zfs old", "ext4 zfs", "zfs", true, "")]
 #[case::without_a_driver("ext4 zfs", "zfs", "zfs", false, "")]

@@ -31,8 +31,8 @@ impl Tool for Booster {
         Some(&["booster", "ls"])
     }
 
-    // `/boot/booster-<pkgbase>.img` and `/boot/booster-<release>.img`. If neither exists, but
-    // booster's pacman hook creates the first, returns that one.
+    // Returns `/boot/booster-<pkgbase>.img` and `/boot/booster-<release>.img` if they exist. If
+    // neither exists but booster's pacman hook creates the first one, returns that one.
     fn images(&self, machine: &Machine, kernel: &Kernel) -> Vec<Image> {
         let names = kernel.pkgbase.iter().map(String::as_str).chain([kernel.release.as_str()]);
         let image =

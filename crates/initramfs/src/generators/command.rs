@@ -15,8 +15,8 @@ const NO_SPACE: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
 pub(crate) struct GeneratorFailure {
     /// The command and its error.
     pub(crate) why: String,
-    /// Whether the disk was full. Any file may then be missing from the images, even if they can be
-    /// read.
+    /// Whether the disk was full. Any file may then be missing from an image, even if the image can
+    /// be listed.
     pub(crate) lacks_space: bool,
 }
 
@@ -25,8 +25,8 @@ pub(crate) struct GeneratorFailure {
 pub(crate) struct GeneratorCommand {
     /// The program and its arguments.
     pub(super) words: Vec<String>,
-    /// The standard input: the target of a pacman hook if this is the hook's command, otherwise
-    /// empty.
+    /// The standard input. For the command of a pacman hook, this is the hook's target; otherwise,
+    /// it is empty.
     pub(super) stdin: String,
 }
 
@@ -47,8 +47,9 @@ impl GeneratorCommand {
 
     /// Runs the command in `/`, as libalpm does.
     ///
-    /// It is not confined: a generator that is killed with this process leaves a truncated image, and
-    /// dracut leaves out device nodes if it finds itself in a container, such as a pid namespace.
+    /// The command is not confined: a generator that was killed together with this process would
+    /// leave a truncated image, and dracut would omit device nodes, as it does in any pid namespace
+    /// or other container.
     ///
     /// # Errors
     /// [`GeneratorFailure`] if the command fails or cannot be started.
@@ -65,9 +66,10 @@ impl GeneratorCommand {
         if ended.success() {
             return Ok(());
         }
-        let complaint = String::from_utf8_lossy(&ended.errors);
-        let complaint =
-            if complaint.trim().is_empty() { ended.complaint().into() } else { complaint };
+        let complaint = match String::from_utf8_lossy(&ended.errors) {
+            errors if errors.trim().is_empty() => errors_in(&ended.complaint()),
+            errors => errors.into_owned(),
+        };
         let why = reason(&complaint).map(|line| format!(": {line}")).unwrap_or_default();
         Err(GeneratorFailure {
             why: format!("{} failed ({}){why}", self.line(), ended.how),
@@ -79,16 +81,30 @@ impl GeneratorCommand {
 /// Returns the most informative line of `complaint`, a command's error output.
 ///
 /// Prefers an error about a full disk, then the first error of dracut itself (`dracut[E]: …`,
-/// `dracut[F]: …`), then the first error of any program, then the last line. Returns `None` if there is no output.
+/// `dracut[F]: …`), then the first error of any program, then the last line. Returns `None` if
+/// `complaint` is empty.
 fn reason(complaint: &str) -> Option<&str> {
     let of_dracut =
         |line: &&str| line.starts_with("dracut[E]: ") || line.starts_with("dracut[F]: ");
-    let names_error = |line: &&str| line.to_ascii_lowercase().contains("error:");
-    let is_full = |line: &&str| NO_SPACE.iter().any(|text| line.contains(text));
     let line = complaint.lines().find(is_full);
     let line = line.or_else(|| complaint.lines().find(of_dracut));
     let line = line.or_else(|| complaint.lines().find(names_error));
     Some(line.or_else(|| complaint.lines().last())?.trim())
+}
+
+/// Returns the lines of `output` that name an error. The other lines explain nothing: the last one of
+/// mkinitcpio may even report success.
+fn errors_in(output: &str) -> String {
+    let errors = output.lines().filter(|line| names_error(line) || is_full(line));
+    errors.collect::<Vec<_>>().join("\n")
+}
+
+fn names_error(line: &&str) -> bool {
+    line.to_ascii_lowercase().contains("error:")
+}
+
+fn is_full(line: &&str) -> bool {
+    NO_SPACE.iter().any(|text| line.contains(text))
 }
 
 #[cfg(test)]
@@ -105,6 +121,13 @@ mod tests {
         assert_eq!(reason(complaint), Some("dracut[E]: no such compressor"));
         assert_eq!(reason("one\n two \n"), Some("two"));
         assert_eq!(reason(""), None);
+    }
+
+    #[test]
+    fn only_errors_in_the_output_are_reasons() {
+        let output = "==> Starting build\n==> ERROR: no such hook\n==> generation successful\n";
+        assert_eq!(reason(&errors_in(output)), Some("==> ERROR: no such hook"));
+        assert_eq!(reason(&errors_in("==> generation successful\n")), None);
     }
 
     #[test]

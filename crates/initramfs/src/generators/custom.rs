@@ -25,7 +25,8 @@ impl Tool for Custom {
         None
     }
 
-    // The existing files with the usual names. If there are none, the most common name.
+    // Returns the existing files with the usual names. If none exists, returns the most common
+    // name.
     fn images(&self, machine: &Machine, kernel: &Kernel) -> Vec<Image> {
         let release = kernel.release.as_str();
         let name = kernel.pkgbase.as_deref().unwrap_or(release);

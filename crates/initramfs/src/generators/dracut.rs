@@ -39,7 +39,7 @@ impl Tool for Dracut {
     }
 
     // Initramfs images in /boot that are named after the kernel's package or release, and unified
-    // kernel images in an EFI partition. If there are none, but dracut's pacman hook creates an image
+    // kernel images in an EFI partition. If none exists but dracut's pacman hook creates an image
     // in /boot, returns that image.
     fn images(&self, machine: &Machine, kernel: &Kernel) -> Vec<Image> {
         let root = &machine.trees.root;
@@ -94,7 +94,7 @@ impl Tool for Dracut {
         dropped.sort_by_key(|file| file.file_name().map(ToOwned::to_owned));
         configs.extend(dropped);
         configs.retain(|file| file.exists());
-        // dracut sets this variable before it reads the files, so they may test it.
+        // dracut sets this variable before it reads the files, so the files may test it.
         let known = [("kernel", kernel.release.as_str())];
         let variables =
             ShellVariables::read_with(&mut shell_settings::reader(machine), &configs, &known)?;
@@ -123,7 +123,7 @@ impl Tool for Dracut {
             if image.kind == ImageKind::Uki {
                 words.push("--uefi");
             }
-            // A fallback image is not specific to this machine, as in Arch's hook scripts.
+            // As in Arch's hook scripts, a fallback image is not specific to this machine.
             if path.contains("-fallback") {
                 words.push("--no-hostonly");
             }
@@ -186,8 +186,8 @@ mod tests {
         all.iter().filter(has).map(|kernel| kernel.release.to_string()).collect()
     }
 
-    /// dracut's hook also copies the kernel to /boot. The hook's command is therefore used only for an
-    /// image whose kernel file in /boot has another release than the installed kernel.
+    /// dracut's hook also copies the kernel to /boot. The hook's command is therefore used only for
+    /// an image whose kernel file in /boot is not of the installed kernel's release.
     #[test]
     fn dracuts_hook_replaces_the_kernel_of_another_release() {
         let hook = format!("usr/share/libalpm/hooks/{HOOK}");

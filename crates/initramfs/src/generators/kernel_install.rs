@@ -14,7 +14,7 @@ use crate::image::{Image, ImageKind};
 /// Possible mount points of the partition that the boot loader reads.
 pub(super) const PARTITIONS: [&str; 3] = ["/efi", "/boot", "/boot/efi"];
 
-/// The directory for unified kernel images in such a partition.
+/// The directory for unified kernel images on each of the [`PARTITIONS`].
 const UNIFIED: &str = "EFI/Linux";
 
 /// Returns the existing images of a kernel in the layouts of kernel-install.
@@ -36,12 +36,12 @@ pub(super) fn images(machine: &Machine, kernel: &Kernel) -> Vec<Image> {
     PARTITIONS.iter().flat_map(dirs_on).flat_map(images_in).collect()
 }
 
-/// Returns true if kernel-install makes the image at `path` for `kernel`, whether or not it exists.
+/// Returns true if kernel-install makes the image at `path` for `kernel`. The file need not exist.
 pub(super) fn makes(machine: &Machine, kernel: &Kernel, path: &Path) -> bool {
     is_image(&tokens(&machine.trees.root), kernel.release.as_str(), path)
 }
 
-/// Returns true if `path` is an image of the kernel `release` in one of the layouts.
+/// Returns true if `path` is an image of the kernel `release` in one of kernel-install's layouts.
 ///
 /// The layout `bls` contains `<token>/<release>/initrd` and, on EndeavourOS, `initrd-fallback`. The
 /// layout `uki` contains `EFI/Linux/<token>-<release>.efi`.

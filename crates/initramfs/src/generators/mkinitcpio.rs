@@ -40,7 +40,7 @@ impl Tool for Mkinitcpio {
     }
 
     fn list_command(&self) -> Option<&'static [&'static str]> {
-        // Not `-a`, which lists only modules from the kernel's own directories.
+        // `lsinitcpio -a` would list only modules from the kernel's own directories.
         Some(&["lsinitcpio", "-l"])
     }
 
@@ -74,10 +74,11 @@ impl Tool for Mkinitcpio {
     }
 
     // An image of a preset is regenerated with `mkinitcpio -p`. If an image or the copy of the
-    // kernel in /boot is missing, returns the command of mkinitcpio's pacman hook instead, which also
-    // copies the kernel. Both are missing after an interrupted upgrade, because another of
-    // mkinitcpio's hooks removes them before the upgrade. Also returns the hook's command if the
-    // kernel in /boot is of another release and the hook, which replaces it, is not masked.
+    // kernel in /boot is missing, returns the command of mkinitcpio's pacman hook instead, because
+    // the hook also copies the kernel. After an interrupted upgrade, image and kernel are missing:
+    // another of mkinitcpio's hooks has removed them. Also returns the hook's command if the kernel
+    // in /boot is of another release and mkinitcpio's own hook is in effect, because that hook
+    // replaces the kernel.
     fn commands(
         &self,
         machine: &Machine,

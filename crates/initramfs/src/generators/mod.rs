@@ -8,10 +8,10 @@
 //! | [`custom`] | `/boot/initramfs-NAME.img` | `[initramfs] command` | unknown | none |
 //!
 //! RELEASE is the kernel's release, and NAME its package or release. If an image or its kernel file
-//! in /boot is missing, the command of the generator's pacman hook creates both.
+//! in /boot is missing, the command of the generator's pacman hook creates image and kernel file.
 //!
-//! [`kernel_install`] is not a generator but calls one. It has boot entries of its own. Their images
-//! are found and regenerated whichever generator is in use.
+//! [`kernel_install`] is not a generator but calls one. The images in its boot entries are found
+//! and regenerated whichever generator is in use.
 //!
 //! To add a generator, write its file and add it to [`supported`].
 
@@ -45,7 +45,7 @@ use pacman_hook::HookInEffect;
 /// The time limit for listing an image.
 const TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
-/// The value of `[initramfs] generator` with which images are left alone.
+/// The value of `[initramfs] generator` that tells alpm-dkms to leave all images alone.
 const NONE: &str = "none";
 
 /// A program that generates images.
@@ -60,12 +60,12 @@ trait Tool: Debug {
     /// Returns `None` if images cannot be listed.
     fn list_command(&self) -> Option<&'static [&'static str]>;
 
-    /// Returns the images of a kernel: those that exist, and those that the generator or its pacman
-    /// hook creates.
+    /// Returns the images of a kernel: the existing ones, and the missing ones that the generator
+    /// or its pacman hook creates.
     fn images(&self, machine: &Machine, kernel: &Kernel) -> Vec<Image>;
 
-    /// Returns the file that the generator writes first and then renames to the image; `None` if its
-    /// name is not known.
+    /// Returns the temporary file that the generator writes and then renames to the image; `None`
+    /// if the name of the temporary file is not known.
     fn temporary(&self, _image: &Image) -> Option<PathBuf> {
         None
     }
@@ -96,7 +96,8 @@ fn supported() -> [Box<dyn Tool>; 3] {
     [Box::<Mkinitcpio>::default(), Box::new(Dracut), Box::new(Booster)]
 }
 
-/// The program that generates the initramfs images of a machine. Each run detects it once.
+/// The program that generates the initramfs images of a machine. Each run detects the generator
+/// once.
 #[derive(Debug)]
 pub struct Generator {
     tool: Box<dyn Tool>,
@@ -145,9 +146,9 @@ impl Generator {
     /// Returns true if the images at the generator's usual paths are made by this generator. Images
     /// that another program makes are not regenerated.
     ///
-    /// If its pacman hook is masked or replaced by another program's, such as
-    /// limine-mkinitcpio-hook's, the images are made in another way or not at all. The settings can
-    /// say that the generator makes them nevertheless.
+    /// If the generator's pacman hook is masked or overridden by another program, such as
+    /// limine-mkinitcpio-hook, the images are made in another way or not at all. The settings can
+    /// state that the generator makes them nevertheless.
     fn makes_images(&self, machine: &Machine) -> bool {
         let settings = &machine.settings.initramfs;
         let by_settings = settings.generator == self.tool.name() || !settings.command.is_empty();
@@ -163,10 +164,11 @@ impl Generator {
         self.tool.hook().map_or(HookInEffect::Missing, of)
     }
 
-    /// Returns true if regenerating an image whose kernel file is of another release also replaces
-    /// that file.
+    /// Returns true if regenerating an image also replaces the image's kernel file when that file
+    /// is of another release.
     ///
-    /// Only the command of the generator's own pacman hook does so, and only for packaged kernels.
+    /// Only the command of the generator's own pacman hook replaces the file, and only for packaged
+    /// kernels.
     pub(crate) fn copies_kernel(&self, machine: &Machine) -> bool {
         let has_command = |hook| pacman_hook::exec(&machine.trees.root, hook).is_some();
         machine.settings.initramfs.command.is_empty()
@@ -175,7 +177,7 @@ impl Generator {
     }
 
     /// Returns the images of a kernel: those in kernel-install's boot entries, then the generator's
-    /// own, unless another program makes those.
+    /// own. Omits the generator's own images if another program makes them.
     pub(crate) fn images(&self, machine: &Machine, kernel: &Kernel) -> Vec<Image> {
         let mut images = kernel_install::images(machine, kernel);
         if !self.makes_images(machine) {
@@ -226,8 +228,8 @@ impl Generator {
 
     /// Removes the file that a failed or killed generator has left beside an image.
     ///
-    /// mkinitcpio overwrites an image directly if there is too little space beside it, for example
-    /// because of this file, and would destroy the image if the space runs out.
+    /// If such a file leaves too little space, mkinitcpio overwrites the image directly, and
+    /// destroys it if the space runs out.
     pub(crate) fn remove_temporary(&self, machine: &Machine, image: &Image) {
         let removed =
             self.temporary(machine, image).map(|file| durable::remove_file_if_there(&file));
@@ -238,8 +240,8 @@ impl Generator {
 
     /// Returns true if the generator overwrites an image directly instead of replacing it.
     ///
-    /// mkinitcpio does so with a unified kernel image, and with an image beside which there is less
-    /// free space than 1.25 times its size.
+    /// mkinitcpio overwrites every unified kernel image. It overwrites any other image if the free
+    /// space is less than 1.25 times the image's size.
     pub(crate) fn overwrites(&self, machine: &Machine, image: &Image) -> bool {
         let file = image.below(&machine.trees.root);
         let Ok(meta) = file.metadata() else { return false };
@@ -259,8 +261,8 @@ impl Generator {
         self.tool.temporary(image).map(|file| paths::below(&machine.trees.root, &file))
     }
 
-    /// Lists the contents of the image file at `path`. Images of an unknown generator count as
-    /// empty.
+    /// Lists the contents of the image file at `path`. If the generator is unknown, returns empty
+    /// contents.
     ///
     /// # Errors
     /// A message if the listing program is missing or the file is not an image.

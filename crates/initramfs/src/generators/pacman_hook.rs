@@ -38,9 +38,9 @@ pub(crate) fn directories(root: &Path) -> Vec<PathBuf> {
     all
 }
 
-/// Returns the command of the hook with the file name `name`, split into words. If the hook is
-/// masked or is our own override, returns the command of the hook that it overrides. Returns `None`
-/// if there is no such hook.
+/// Returns the command of the hook with the file name `name`, split into words. If that file is a
+/// mask or our own override, returns the command of the hook that the file overrides. Returns
+/// `None` if there is no such hook.
 pub(crate) fn exec(root: &Path, name: &str) -> Option<Vec<String>> {
     let files: Vec<PathBuf> = directories(root).iter().rev().map(|dir| dir.join(name)).collect();
     let texts = files.iter().filter_map(|file| fs::read_to_string(file).ok());
@@ -48,10 +48,10 @@ pub(crate) fn exec(root: &Path, name: &str) -> Option<Vec<String>> {
 }
 
 /// Returns the command of the hook `name`, which generates images and copies the kernel to /boot.
-/// Also returns those of `images` for which the generator must be called separately.
+/// Also returns the remaining `images`, for which the generator must be called directly.
 ///
-/// Returns no command if none is needed: an image exists, and no image has a kernel file of another
-/// release. Also returns none if the hook does not exist, or if its program cannot generate
+/// Returns no command if none is needed, because an image exists and no kernel file is of another
+/// release. Also returns no command if the hook does not exist, or if its program cannot generate
 /// the images because the kernel is not from a package.
 pub(super) fn command_for_new<'a>(
     root: &Path,
@@ -76,7 +76,7 @@ pub(super) fn command_for_new<'a>(
 /// Returns the target that makes a hook's command generate the images of a kernel.
 ///
 /// The target is `usr/lib/modules/<release>/vmlinuz`. If the hook's triggers name only `pkgbase`,
-/// as in the ArchWiki article on dracut, it is `usr/lib/modules/<release>/pkgbase`.
+/// as in the ArchWiki article on dracut, the target is `usr/lib/modules/<release>/pkgbase`.
 fn kernel_target(root: &Path, name: &str, release: &KernelRelease) -> String {
     let hook = directories(root)
         .iter()
@@ -93,7 +93,7 @@ fn kernel_target(root: &Path, name: &str, release: &KernelRelease) -> String {
 /// Returns true if the generator's hook `name` is in effect and the text of its program contains
 /// `file`, the start of an image's path.
 ///
-/// This detects images that are missing because another hook removed them before an upgrade.
+/// This finds the images that another hook removed before an upgrade.
 pub(super) fn is_stock_and_names(root: &Path, name: &str, file: &str) -> bool {
     let program = exec(root, name).and_then(|words| words.into_iter().next());
     let names = |program: String| {
@@ -108,10 +108,10 @@ pub(super) fn is_stock_and_names(root: &Path, name: &str, file: &str) -> bool {
 pub(super) enum HookInEffect {
     /// No hook has the name.
     Missing,
-    /// None, because an empty file or a link to `/dev/null` masks the hook.
+    /// No hook, because an empty file or a link to `/dev/null` masks it.
     Masked,
     /// The hook that the generator ships, or an override that runs the same command, such as ours.
-    /// If the generator ships none, the administrator's own.
+    /// If the generator ships no hook, the administrator's own hook.
     Stock,
     /// An override that runs another command.
     Foreign,
@@ -137,8 +137,8 @@ impl HookInEffect {
     }
 }
 
-/// Returns true if libalpm runs the hook `name`: the file exists and is neither empty nor a link to
-/// `/dev/null`.
+/// Returns true if libalpm runs the hook `name`. Returns false if no file has the name, or if the
+/// file is empty or a link to `/dev/null`.
 pub(crate) fn is_active(root: &Path, name: &str) -> bool {
     let in_effect = HookInEffect::of(root, name);
     matches!(in_effect, HookInEffect::Stock | HookInEffect::Foreign)
@@ -258,7 +258,7 @@ mod tests {
 
     const STOCK: &str = "/usr/share/libalpm/scripts/mkinitcpio install";
 
-    /// Each case has the shipped hook, and the file in /etc that overrides it, if any.
+    /// Each case: the shipped hook, and the file in /etc that overrides it, if any.
     #[rstest::rstest]
     #[case::none(None, None, HookInEffect::Missing)]
     #[case::shipped(Some(STOCK), None, HookInEffect::Stock)]

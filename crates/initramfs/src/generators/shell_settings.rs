@@ -25,7 +25,7 @@ impl ShellVariables {
     }
 
     /// Sets the variables in `given` (pairs of name and value), evaluates `files` and returns the
-    /// variables that they set.
+    /// variables that the files set.
     ///
     /// # Errors
     /// See [`ShellVariables::read`].
@@ -58,14 +58,14 @@ impl ShellVariables {
         self
     }
 
-    /// Returns the value of a plain variable or the first element of an array; `None` if it is
-    /// unset or empty.
+    /// Returns the value of a plain variable or the first element of an array; `None` if the
+    /// variable is unset or the value is empty.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         self.list(name).first().map(String::as_str).filter(|text| !text.is_empty())
     }
 
     /// Returns all elements of an array, or the single value of a plain variable. Returns an empty
-    /// list if it is unset.
+    /// list if the variable is unset.
     pub(super) fn list(&self, name: &str) -> &[String] {
         self.0.get(name).map_or(&[], Vec::as_slice)
     }
@@ -96,11 +96,11 @@ impl SettingFiles {
         Self { files: files.iter().map(read).collect() }
     }
 
-    /// Returns the place of `word` in the variable `key`, such as `MODULES in
+    /// Returns the location of `word` in the variable `key`, such as `MODULES in
     /// /etc/mkinitcpio.conf`.
     ///
-    /// The place is the first file with both in one line, otherwise the first file with the word,
-    /// otherwise the first file.
+    /// The file is the first one with `key` and `word` on the same line, otherwise the first one
+    /// with `word`, otherwise the first of all.
     pub(super) fn place(&self, key: &str, word: &str) -> String {
         let with = |words: &[&str]| {
             let has_all = |line: &String| words.iter().all(|word| has_word(line, word));

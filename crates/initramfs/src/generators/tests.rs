@@ -20,9 +20,9 @@ const STOCK: &str = "[Trigger]\n[Action]\nExec = /scripts/mkinitcpio install\n";
 const FOREIGN: &str = "[Trigger]\n[Action]\nExec = /scripts/limine-mkinitcpio-install\n";
 const ENTRY: &str = "/efi/0b/7.2/initrd";
 
-/// Returns the images on a machine with mkinitcpio, a preset, a boot entry of kernel-install,
-/// the override `in_etc` of mkinitcpio's hook, and `settings`. Also returns true if the
-/// generator copies the kernel.
+/// Returns the images on a machine with mkinitcpio, a preset, a boot entry of kernel-install, the
+/// override `in_etc` of mkinitcpio's hook, and `settings`. Also returns whether the generator
+/// copies the kernel.
 fn images_with_override(in_etc: Option<&str>, settings: &str) -> (Vec<String>, bool) {
     let name = MKINITCPIO_HOOK;
     let (shipped, in_etc_path) =

@@ -1,4 +1,5 @@
-//! The kernel modules and other files in an image, parsed from the output of the generator's listing program.
+//! The kernel modules and other files in an image, parsed from the output of the generator's
+//! listing program.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -21,7 +22,8 @@ pub(crate) struct Contents {
 }
 
 impl Contents {
-    /// Returns a file that is missing in `now`, a later image; `None` if no file is missing.
+    /// Returns a file of this image that is missing from a later image with the contents `now`;
+    /// `None` if no file is missing.
     pub(crate) fn lost_file<'a>(&'a self, now: &'a Self) -> Option<&'a str> {
         self.files.difference(&now.files).next().map(String::as_str)
     }
@@ -63,7 +65,8 @@ impl Listing {
         self.contents.modules.extend(KmodName::of_file(path));
     }
 
-    /// Returns true if the listing has named at least one file of the image. It may still fail later.
+    /// Returns true if the listing has named at least one file of the image. The listing program
+    /// may still fail later.
     pub(crate) fn has_begun(&self) -> bool {
         self.names_files
     }

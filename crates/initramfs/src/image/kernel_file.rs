@@ -15,11 +15,12 @@ pub fn release(path: &Path) -> Option<String> {
     version(path).ok().flatten()?.split_whitespace().next().map(str::to_owned)
 }
 
-/// Returns the release in the kernel file at `path`, a path on the machine at `root`, if the file is
-/// a kernel other than `kernel`. Returns `None` if the file does not exist or names no release.
+/// Returns the release of a kernel file if the file contains a kernel other than `kernel`. Returns
+/// `None` if the file does not exist or names no release. `path` is a path on the machine at
+/// `root`.
 ///
-/// A file with the same release as the vmlinuz in the directory of `kernel` counts as `kernel`, even
-/// if that release is not the directory's name.
+/// The vmlinuz in the directory of `kernel` may name a release that differs from the directory's
+/// name. A file of that release also counts as `kernel`.
 pub(crate) fn other_release(root: &Path, path: &Path, kernel: &KernelRelease) -> Option<String> {
     let other = release(&paths::below(root, path)).filter(|other| other != kernel.as_str())?;
     let own = release(&root.join(format!("usr/lib/modules/{kernel}/vmlinuz")));

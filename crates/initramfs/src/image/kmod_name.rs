@@ -17,8 +17,8 @@ impl KmodName {
         Self(text.replace('-', "_"))
     }
 
-    /// Returns the module name of the kernel object at `path`, compressed or not; `None` for other
-    /// files.
+    /// Returns the module name of the kernel object at `path`, which may be compressed; `None` for
+    /// other files.
     pub(crate) fn of_file(path: &Path) -> Option<Self> {
         let name = ObjectName::parse(path.file_name()?.to_str()?)?;
         Some(Self::new(&name.module))

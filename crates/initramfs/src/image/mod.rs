@@ -28,8 +28,8 @@ pub(crate) struct Image {
     /// The name of the mkinitcpio preset that generates the image; `None` without a preset.
     pub(crate) preset: Option<String>,
     /// The kernel file that boots with the image, such as `/boot/vmlinuz-linux`, as a path on the
-    /// machine that boots it. `None` if the image contains its kernel, or if its boot entry has a
-    /// directory for each release. The file may be missing.
+    /// machine that boots it. `None` if the image contains the kernel, or if boot entries have a
+    /// separate directory for each release. The file may be missing.
     pub(crate) kernel_file: Option<PathBuf>,
 }
 
@@ -42,15 +42,15 @@ pub(crate) enum ImageKind {
 }
 
 impl Image {
-    /// Returns an initramfs image in /boot that is named after `name`, a kernel's package or release.
-    /// It boots with the kernel file `/boot/vmlinuz-<name>`.
+    /// Returns the initramfs image at `path` in /boot. It boots with the kernel file
+    /// `/boot/vmlinuz-<name>`, where `name` is the kernel's package or release.
     pub(crate) fn in_boot(path: String, name: &str, kernel: &KernelRelease) -> Self {
         let kernel_file = Some(format!("/boot/vmlinuz-{name}").into());
         Self { kernel_file, ..Self::complete(path.into(), ImageKind::Initramfs, kernel) }
     }
 
-    /// Returns an image whose kernel is in the same file or boot entry, so that both are replaced
-    /// together.
+    /// Returns an image whose kernel is in the same file or boot entry, so that image and kernel
+    /// are replaced together.
     pub(crate) fn complete(path: PathBuf, kind: ImageKind, kernel: &KernelRelease) -> Self {
         Self { path, kind, kernel: kernel.clone(), preset: None, kernel_file: None }
     }
@@ -60,8 +60,8 @@ impl Image {
         paths::below(root, &self.path)
     }
 
-    /// Returns the release of the kernel that boots with the image, if it is not the kernel that the
-    /// image is for. Returns `None` if the kernel file does not exist or does not name a release.
+    /// Returns the release in the image's kernel file if that is not the kernel that the image is
+    /// for. Returns `None` if the kernel file does not exist or does not name a release.
     pub(crate) fn other_kernel(&self, root: &Path) -> Option<String> {
         other_release(root, self.kernel_file.as_ref()?, &self.kernel)
     }

@@ -22,8 +22,8 @@ fn pending_root(pkgbase: &str) -> TestRoot {
     root
 }
 
-/// Regenerates the pending images of a root. Returns the errors, and asserts that the images
-/// stay pending if there are any.
+/// Regenerates the pending images of a root. Returns the errors, and asserts that the images stay
+/// pending if there are errors.
 fn errors(root: &TestRoot) -> Vec<String> {
     let machine = Machine::for_hook(root.path());
     let generator = Generator::detect(&machine);
@@ -113,14 +113,15 @@ fn an_image_that_cannot_be_written_stays_pending(
     assert_eq!(fs::read_to_string(root.at(IMAGE)).ok().as_deref(), content);
 }
 
-/// The directory /boot contains a file with the image's name while nothing is mounted on it.
+/// Nothing is mounted on /boot, but the directory contains a file with the image's name.
 #[rstest]
-#[case::image_below("etc/fstab", "/boot is in /etc/fstab but not mounted (")]
+#[case::image_below("etc/fstab", "/boot is in /etc/fstab but not mounted")]
 #[case::another_kernel("boot/vmlinuz-none", "/boot/vmlinuz-none is still kernel 7.1 (")]
 fn an_image_that_must_not_be_written_stays_pending(#[case] file: &str, #[case] why: &str) {
     let root = pending_root("none");
     root.write("boot/initramfs-none.img", "old");
     root.write("usr/bin/dracut", "");
+    root.write("etc/dracut.conf", "add_drivers+=\" zfs \"\n");
     root.write("proc/self/mounts", "/dev/sda1 / ext4 rw 0 0\n");
     match file {
         "etc/fstab" => root.write(file, "UUID=1 /boot vfat noauto 0 2\n"),
@@ -130,6 +131,33 @@ fn an_image_that_must_not_be_written_stays_pending(#[case] file: &str, #[case] w
     let want = "error: 7.2 (none): /boot/initramfs-none.img: not regenerated: ";
     assert!(errors.len() == 1 && errors[0].starts_with(&format!("{want}{why}")), "{errors:?}");
     assert_eq!(root.read("boot/initramfs-none.img"), "old");
+}
+
+/// The configuration names no changed module, so nothing suggests that the image is wrong.
+#[test]
+fn an_image_that_is_not_mounted_is_a_note_if_no_module_is_configured() {
+    let root = pending_root("none");
+    root.write("usr/bin/dracut", "");
+    root.write("etc/dracut.conf", "add_drivers+=\" vboxdrv \"\n");
+    root.write("proc/self/mounts", "/dev/sda1 / ext4 rw 0 0\n");
+    root.write("etc/fstab", "UUID=1 /boot vfat noauto 0 2\n");
+    root.write("boot/initramfs-none.img", "in the directory below the mount point");
+    let machine = Machine::for_hook(root.path());
+    let generator = Generator::detect(&machine);
+    let mut lines = Vec::new();
+    let mut say = |line: &str| lines.push(line.to_owned());
+    assert!(Assessment::read(&machine, generator.as_ref()).regenerate(&machine, &mut say));
+    let why = "/boot is in /etc/fstab but not mounted";
+    assert_eq!(
+        lines,
+        [
+            format!("note: 7.2 (none): /boot/initramfs-none.img: not checked: {why}"),
+            "7.2 (none): 0 modules installed; not checked: /boot/initramfs-none.img; \
+             run: mount /boot && dkms initramfs"
+                .to_owned(),
+        ]
+    );
+    assert!(!PendingList::of(&machine.trees).read().is_empty(), "checked once /boot is mounted");
 }
 
 #[test]

@@ -20,7 +20,7 @@ fn pending_root() -> (TestRoot, Machine) {
     (root, machine)
 }
 
-/// Takes a snapshot and returns what was recorded of the only image.
+/// Takes a snapshot and returns the record of the only image.
 fn taken(machine: &Machine) -> Option<ImageSnapshot> {
     take_snapshot(machine, &Generator::detect(machine).unwrap()).unwrap();
     Snapshot::read(machine).images.pop()
@@ -55,7 +55,7 @@ fn an_image_that_another_hook_deletes_has_existed() {
     assert!(!taken(&machine).unwrap().existed);
 }
 
-/// Files in the directory on which nothing is mounted are not the images.
+/// While nothing is mounted on /boot, the files in that directory are not the images.
 #[test]
 fn nothing_is_recorded_if_the_boot_file_system_is_not_mounted() {
     let (root, machine) = pending_root();
@@ -86,11 +86,18 @@ fn vanished_images_belong_to_their_kernel_and_its_upgrade() {
     root.kernel("6.12").pkgbase("linux-lts");
     let snapshot = Snapshot::read(&machine);
     let kernels = Kernels::read(&machine.trees).unwrap().all;
-    let vanished = || {
-        let images = kernels.iter().flat_map(|kernel| snapshot.vanished(kernel, root.path()));
+    let vanished = |listed: &[Image]| {
+        let images =
+            kernels.iter().flat_map(|kernel| snapshot.vanished(kernel, listed, root.path()));
         images.map(|image| image.kernel.to_string()).collect::<Vec<_>>()
     };
-    assert_eq!(vanished(), [""; 0]);
+    assert_eq!(vanished(&[]), [""; 0]);
     fs::remove_file(root.at(IMAGE)).unwrap();
-    assert_eq!(vanished(), ["7.2", "7.3"]);
+    assert_eq!(vanished(&[]), ["7.2", "7.3"]);
+    // The preset still names the image.
+    let image = snapshot.images[0].image.clone();
+    assert_eq!(vanished(std::slice::from_ref(&image)), ["7.2", "7.3"]);
+    // The preset names only another image.
+    let other = Image { path: "/boot/other.img".into(), ..image };
+    assert_eq!(vanished(&[other]), [""; 0]);
 }

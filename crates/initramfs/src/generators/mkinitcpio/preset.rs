@@ -1,4 +1,4 @@
-//! mkinitcpio's presets, and the kernels and images that they name.
+//! mkinitcpio's presets, and the kernels and images that presets name.
 
 use std::borrow::Cow;
 use std::fs;
@@ -26,7 +26,7 @@ pub(crate) struct Preset {
 }
 
 impl Preset {
-    /// Reads all presets. Logs a warning for each preset that cannot be read, and skips it.
+    /// Reads all presets. Skips presets that cannot be read, and logs a warning for each.
     pub(crate) fn all(machine: &Machine) -> Vec<Self> {
         let mut reader = shell_settings::reader(machine);
         let read = |file: PathBuf| {
@@ -39,12 +39,12 @@ impl Preset {
         find_files::with_suffix(&dir, ".preset").into_iter().filter_map(read).collect()
     }
 
-    /// Returns the preset that mkinitcpio's pacman hook will create, from a saved preset or the
-    /// template, for a kernel that has none.
+    /// Returns the preset that mkinitcpio's pacman hook will create for a kernel without one. The
+    /// hook creates it from a saved preset or from the template.
     ///
-    /// During an upgrade, another hook of mkinitcpio has already removed the preset with the old
-    /// kernel. Returns `None` if the hook is masked or another program's, or if the preset exists,
-    /// readable or not.
+    /// During an upgrade, another of mkinitcpio's hooks has already removed the preset along with
+    /// the old kernel. Returns `None` if the preset exists, even if it is unreadable, or if the
+    /// hook is masked or overridden by another program.
     fn created_by_hook(machine: &Machine, kernel: &Kernel) -> Option<Self> {
         let (root, name) = (&machine.trees.root, kernel.pkgbase.clone()?);
         let present = root.join(format!("etc/mkinitcpio.d/{name}.preset"));
@@ -63,9 +63,10 @@ impl Preset {
 
     /// Returns true if the preset is for `kernel`.
     ///
-    /// A preset that names releases is for those kernels. Otherwise, a preset with the name of an
-    /// installed kernel package is for that package's kernel: the kernel file that the preset names
-    /// may still be the previous kernel. Any other preset is for the kernel whose file it names.
+    /// A preset that names releases is for the kernels with these releases. Otherwise, a preset
+    /// named after an installed kernel package is for that package's kernel, even if the preset's
+    /// kernel file still contains the previous kernel. Any other preset is for the kernel in its
+    /// kernel file.
     fn is_for(&self, root: &Path, kernel: &Kernel) -> bool {
         let release = kernel.release.as_str();
         let mut releases = self.kvers().filter(|kver| !kver.starts_with('/')).peekable();
@@ -92,7 +93,7 @@ impl Preset {
         self.variables.list("PRESETS").iter().filter_map(|image| self.of_image(image, "kver"))
     }
 
-    /// Returns the value of `<image>_<key>`, or of `ALL_<key>` if that is unset.
+    /// Returns the value of `<image>_<key>`. If it is unset, returns the value of `ALL_<key>`.
     pub(super) fn of_image(&self, image: &str, key: &str) -> Option<&str> {
         let own = self.variables.text(&format!("{image}_{key}"));
         own.or_else(|| self.variables.text(&format!("ALL_{key}")))
@@ -143,7 +144,7 @@ fn is_package(root: &Path, name: &str) -> bool {
 }
 
 /// Returns the presets in `all` that are for `kernel`. If there are none, returns the preset that
-/// mkinitcpio's pacman hook will create for it, if any.
+/// mkinitcpio's pacman hook will create for the kernel, if any.
 pub(super) fn presets_for<'a>(
     machine: &Machine,
     kernel: &Kernel,

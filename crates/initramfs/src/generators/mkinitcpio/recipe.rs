@@ -49,8 +49,8 @@ pub(super) fn configured_modules(
     Ok(configured)
 }
 
-/// Returns the existing configuration files: the one in `named`, otherwise the default file and its
-/// drop-ins. A configuration file named in a preset has no drop-ins (mkinitcpio.conf(5)).
+/// Returns the existing configuration files: `named` if it is given, otherwise the default file and
+/// its drop-ins. A configuration file named in a preset has no drop-ins (mkinitcpio.conf(5)).
 fn configurations(root: &Path, named: Option<&str>) -> Vec<PathBuf> {
     let mut files = match named {
         Some(named) => vec![paths::below(root, Path::new(named))],
