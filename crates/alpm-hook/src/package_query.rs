@@ -47,7 +47,7 @@ pub struct PackageQuery {
     pub kernels: BTreeSet<KernelRelease>,
     /// The names of packages to look up in the sync databases.
     pub available: BTreeSet<String>,
-    /// Other paths whose owners to look up, without a leading `/`.
+    /// Other paths to look up the owners of, without a leading `/`.
     pub paths: BTreeSet<String>,
 }
 

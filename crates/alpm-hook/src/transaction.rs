@@ -62,8 +62,8 @@ pub enum SyncHook {
     Remove,
 }
 
-/// The flag that our script at the path of Arch's dkms script passes. Administrators call the
-/// script from their own hooks, which may run before the transaction.
+/// The flag with which our replacement of Arch's dkms script calls this program. Administrators
+/// call that script from their own hooks, which may run before the transaction.
 pub const SCRIPT: &str = "--script";
 
 /// Builds and installs missing modules after a transaction, removes modules without a source or

@@ -25,8 +25,8 @@ pub struct ReplacedTool {
 /// Returns the toolchain packages that the transaction replaces.
 ///
 /// A package's new version comes from `files`, the arriving package files. If no file contains the
-/// package, the version comes from `available`, the packages in the sync databases, if the command
-/// line `line` upgrades the system, names the package, or is unknown.
+/// package, the version comes from `available`, the packages in the sync databases. This applies
+/// only if the command line `line` upgrades the system, names the package or is unknown.
 pub fn replaced<'a>(
     database: &Database,
     files: impl Iterator<Item = &'a PackageFile<'a>> + Clone,

@@ -46,8 +46,8 @@ impl<'a> Script<'a> {
         self.dir(machine, id).is_some()
     }
 
-    /// Returns the path at which the running script sees its directory. Returns `None` if no
-    /// executable file has the script's name.
+    /// Returns the script's directory, as a path that is valid where the script runs. Returns
+    /// `None` if the script does not exist or is not executable.
     fn dir(&self, machine: &Machine, id: &ModuleId) -> Option<PathBuf> {
         let file = words(self.value).into_iter().next()?;
         let dirs = [Workplace::open(machine.trees.etc.join(&id.name)), self.place.clone()];

@@ -34,8 +34,8 @@ pub(crate) struct KernelAssessment {
     pub(crate) kernel: Kernel,
     pub(crate) images: Vec<ImageAssessment>,
     pub(crate) modules: ManagedModules,
-    /// The mount point of a file system in fstab that is not mounted and that contains an image or,
-    /// if no image is found, may contain the images.
+    /// The mount point of a file system in fstab that is not mounted, and that contains an image.
+    /// If no image is found, a mount point that may contain the images.
     pub(crate) unmounted: Option<PathBuf>,
 }
 

@@ -138,8 +138,8 @@ impl Assessment<'_> {
         }
     }
 
-    /// Returns true if an image may be regenerated: there is a copy, the generator does not
-    /// overwrite the image directly, or the image cannot be read anyway.
+    /// Returns true if a failed regeneration would do no harm: if there is a copy, if the generator
+    /// does not overwrite the image directly, or if the image cannot be read anyway.
     fn can_be_lost(&self, machine: &Machine, generator: &Generator, it: &ImageAssessment) -> bool {
         let has_copy = self.snapshot.of(&it.image).is_some_and(|old| old.copy.is_some());
         has_copy
@@ -190,8 +190,11 @@ impl Assessment<'_> {
             let current = &kernel.images[*index].facts.current;
             *is_untouched || matches!(current, CurrentImage::Unreadable(_))
         });
+        let changed = kernel.images.first().map(|it| &it.facts);
+        let removed: BTreeSet<&KmodName> =
+            changed.into_iter().flat_map(|facts| facts.changed.difference(&facts.placed)).collect();
         let ended = GeneratorsEnded {
-            has_failed: !failures.is_empty(),
+            has_failed: failures.iter().any(|failure| !only_misses(failure, &removed)),
             lacks_space: !shows_lack && failures.iter().any(|failure| failure.lacks_space),
         };
         for (index, is_untouched) in written {
@@ -220,8 +223,10 @@ impl Assessment<'_> {
 /// How the commands of a generator ended.
 #[derive(Debug, Clone, Copy)]
 struct GeneratorsEnded {
+    /// Whether a command failed for another reason than a removed module that the configuration
+    /// names. That module's dependencies are then missing from the image, too.
     has_failed: bool,
-    /// Whether a disk was full, and no image shows whether only that image is incomplete.
+    /// Whether a disk was full, and the images do not reveal which of them are incomplete.
     lacks_space: bool,
 }
 
@@ -274,6 +279,12 @@ fn written_with(kernel: &KernelAssessment, stale: &[usize]) -> Vec<usize> {
         stale.contains(index) || preset(*index).is_some_and(|preset| presets.contains(preset))
     };
     (0..kernel.images.len()).filter(is_written).collect()
+}
+
+/// Returns true if each error of a generator names one of the modules `removed`.
+fn only_misses(failure: &GeneratorFailure, removed: &BTreeSet<&KmodName>) -> bool {
+    let is_about_removed = |error: &String| removed.iter().any(|module| names(error, module));
+    !failure.errors.is_empty() && failure.errors.iter().all(is_about_removed)
 }
 
 /// Returns true if a generator's error names a module as a whole word.

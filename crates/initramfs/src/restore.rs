@@ -10,7 +10,8 @@ use crate::image_snapshot::ImageSnapshot;
 
 impl Assessment<'_> {
     /// Restores an image from its copy if the image has changed and the copy is an image of the
-    /// same kernel. Returns an error line with the reason `why` and the outcome.
+    /// same kernel. Returns an error line, which contains the reason `why` and says whether the
+    /// image was restored.
     pub(crate) fn restore(
         &self,
         machine: &Machine,
@@ -44,8 +45,9 @@ impl Assessment<'_> {
         }
     }
 
-    /// Deletes the copies of a kernel's images that are good or have not changed. If none of the
-    /// kernel's images is pending any more (`is_done`), deletes all copies and forgets the kernel.
+    /// Deletes the copy of each image of a kernel if the image is good or has not changed. If none
+    /// of the kernel's images is pending any more (`is_done`), deletes all copies and forgets the
+    /// kernel.
     pub(crate) fn delete_needless_copies(
         &mut self,
         machine: &Machine,
@@ -71,8 +73,8 @@ pub(crate) fn not_regenerated(name: &str, image: &Image, why: &str) -> String {
     format!("error: {name}: {}: not regenerated: {why}", image.path.display())
 }
 
-/// Returns the contents of an image's copy; `None` if they are unknown. The copy may be newer than the
-/// recorded state of the image.
+/// Returns the contents of an image's copy; `None` if they are unknown. The copy may be newer than
+/// the recorded state of the image.
 fn contents(generator: &Generator, old: &ImageSnapshot) -> Option<Contents> {
     let listed = generator.list(old.copy.as_ref()?).ok();
     listed.or_else(|| old.contents.clone())

@@ -86,8 +86,8 @@ impl Snapshot {
     /// need a module in `changed`.
     ///
     /// Keeps the previous record of an image if the kernel's objects have not changed since: that
-    /// record was made before any regeneration. Also keeps a previous record with a copy if the
-    /// image is now broken: a generator was killed while it was writing the image.
+    /// record was made before any regeneration. If the image is now broken, because a generator
+    /// was killed while it was writing the image, also keeps a previous record that has a copy.
     fn record(
         &mut self,
         machine: &Machine,

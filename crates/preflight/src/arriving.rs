@@ -9,7 +9,8 @@ use dkms_engine::machine::Target;
 use dkms_engine::names::KernelRelease;
 use serde::{Deserialize, Serialize};
 
-/// The packages that a transaction installs. Empty by default, for a transaction without targets.
+/// The packages that a transaction installs. The default is a transaction that installs
+/// no packages.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arriving {
     /// The packages whose files have been found.
@@ -147,9 +148,9 @@ impl Arriving {
         self.packages.iter().flat_map(|package| package.modules.iter().cloned()).collect()
     }
 
-    /// Returns the names of the packages that must be excluded from the transaction to exclude
-    /// these kernels: the packages that contain targets of the kernels, and the packages bound to
-    /// the versions of those packages.
+    /// Returns the names of the packages to leave out of the transaction so that it does not change
+    /// these kernels: the packages with files of the kernels, and every package that depends on an
+    /// exact version of one of them.
     #[must_use]
     pub fn packages_of(&self, kernels: &BTreeSet<&KernelRelease>) -> BTreeSet<String> {
         let is_of_kernel = |path: &String| {

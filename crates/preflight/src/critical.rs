@@ -79,9 +79,9 @@ fn pci_kind(device: &Path) -> Option<&'static str> {
     }
 }
 
-/// Returns the module of the driver that is bound to the device in the directory `bound`, and the
-/// reason why the machine needs the module. The reason names `device`. Returns `None` if the device
-/// has no driver or the driver has no module.
+/// Returns the module of the driver that is bound to the device whose sysfs directory is `bound`,
+/// and the reason why the machine needs that module. The reason names `device`. Returns `None` if
+/// the device has no driver or the driver has no module.
 fn driver(bound: &Path, device: &Path, kind: &str) -> Option<(String, String)> {
     let module = fs::read_link(bound.join("driver/module")).ok()?;
     let module = module.file_name()?.to_str()?.to_owned();
@@ -123,7 +123,7 @@ mod tests {
         root.link(format!("sys/bus/pci/devices/{address}"), format!("../../../devices/{device}"));
     }
 
-    /// Adds a device of a class that belongs to the device `parent`.
+    /// Adds the device `name` of the class `class`, as a child of the device `parent`.
     fn of_class(root: &TestRoot, class: &str, name: &str, parent: &str) {
         let up = "../".repeat(parent.split('/').count() + 3);
         let device = format!("{parent}/{class}/{name}");

@@ -1,4 +1,4 @@
-//! Decides which of the installed modules the machine needs to start and be used.
+//! Decides which of the installed modules are needed to start and use the machine.
 
 use std::collections::BTreeMap;
 

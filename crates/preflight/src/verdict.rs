@@ -148,7 +148,7 @@ impl<F> Comparison<'_, F>
 where
     F: Fn(&InstalledModule, &InstalledKernel) -> Option<String>,
 {
-    /// Returns the modules that are lost if the modules that `tried` concerns cannot be installed.
+    /// Returns the modules that would be lost if the modules of `tried` could not be installed.
     fn lost<'t>(&'t self, tried: &'t Tried) -> Vec<Lost<'t>> {
         let Some(kernel) = &tried.kernel else { return Vec::new() };
         let Some(package) = self.results.packages.get(kernel) else { return Vec::new() };

@@ -2,8 +2,8 @@
 
 use std::iter;
 
-/// The offset and size of `.modinfo` in the file, in bytes. The fake compiler writes the section
-/// with a single `dd bs=1024 seek=1`.
+/// The offset of `.modinfo` in the file, which is also its size, in bytes. The fake compiler writes
+/// the section with a single `dd bs=1024 seek=1`.
 pub(crate) const MODINFO: usize = 1024;
 
 /// The machine type in the ELF header (`e_machine`).

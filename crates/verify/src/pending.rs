@@ -7,8 +7,8 @@ use dkms_engine::verify::Fault;
 use dkms_initramfs::{ImageReport, has_pending_images};
 
 /// Returns the faults for the pending work of the kernels for which `is_checked` returns true. If
-/// it returns true for `None`, also returns the faults for work that concerns no particular kernel
-/// and for the images in `stale`.
+/// `is_checked(None)` is true, the result also contains the faults for work that concerns no
+/// particular kernel and for the images in `stale`.
 pub(crate) fn faults(
     machine: &Machine,
     stale: &[ImageReport],

@@ -218,7 +218,8 @@ fn add_fallback(root: &Root) {
     enlarge(root, 1024);
 }
 
-/// Only the second image of a preset does not fit. The first one is good, and no later run loses it.
+/// Only the second image of a preset does not fit. The first one is good, and no later run loses
+/// it.
 #[test]
 fn an_image_that_does_not_fit_harms_no_other_image_of_its_preset() {
     let root = machine();

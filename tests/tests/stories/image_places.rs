@@ -9,7 +9,8 @@ use crate::fixture::release;
 use crate::image_fixture::{IMAGE, new_images, set_precise, summary_line};
 use crate::mkinitcpio::{assert_holds, machine, upgrade_zfs};
 
-/// Asserts that a transaction has left an image alone and says once that it did so because of `why`.
+/// Asserts that a transaction has left an image alone and says once that it did so because of
+/// `why`.
 #[track_caller]
 fn assert_left_alone(root: &Root, output: Completed, image: &str, why: &str) {
     let line = format!("/{image}: not regenerated: {why}");

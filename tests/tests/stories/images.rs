@@ -76,24 +76,6 @@ fn module_in_no_image_causes_no_regeneration() {
     root.assert_settled();
 }
 
-/// mkinitcpio.conf names a module that does not exist. mkinitcpio fails whenever it runs, but its
-/// images are complete.
-#[test]
-fn image_is_judged_by_its_contents() {
-    let root = machine();
-    mask(&root, STOCK);
-    root.write("etc/mkinitcpio.conf", "MODULES=(gone)\nHOOKS=(base zfs)\n");
-    upgrade_zfs(&root)
-        .hooks_succeed()
-        .has("module not found: 'gone'; MODULES in /etc/mkinitcpio.conf names gone")
-        .has("the images are complete")
-        .has(&summary_line(&release()));
-    assert_eq!(new_images(&root), [format!("/{IMAGE}")]);
-    assert_holds(&root, IMAGE, &release());
-    root.assert_settled();
-    root.dkms(&["initramfs"]).ok().has("no images to check");
-}
-
 /// mkinitcpio fails and replaces the image with one that lacks a module.
 #[test]
 fn image_is_restored_if_its_generator_loses_a_module() {

@@ -119,8 +119,8 @@ fn status_warns_of_what_the_next_upgrade_would_lose() {
     root.dkms(&["status"]).ok().lacks("upgrade");
 }
 
-/// The command holds the lock only while it reads the trees and stores builds. The transaction has a
-/// preflight of its own, so that two run at the same time.
+/// The command holds the lock only while it reads the trees and stores builds. The transaction has
+/// a preflight of its own, so that two run at the same time.
 #[test]
 fn transactions_do_not_wait_for_the_command() {
     let (root, next) = waiting_machine();

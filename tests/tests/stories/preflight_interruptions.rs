@@ -205,8 +205,8 @@ fn killed_preflight_does_not_abort_the_transaction() {
     }
 }
 
-/// pacman aborts the transaction if a hook is killed by a signal. The scratch directory is then left
-/// behind, but empty, since what it contained was in memory.
+/// pacman aborts the transaction if a hook is killed by a signal. The scratch directory is then
+/// left behind, but empty, since what it contained was in memory.
 #[test]
 fn killed_hook_leaves_only_an_empty_directory() {
     at_each_moment(&waiting_machine(), ("KILL", Victim::Supervisor), |root, ended, version| {

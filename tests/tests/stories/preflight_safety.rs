@@ -1,5 +1,5 @@
-//! A preflight cannot do its work, or a module tries to change the machine: the transaction goes on,
-//! and nothing changes before it.
+//! A preflight cannot do its work, or a module tries to change the machine: the transaction goes
+//! on, and nothing changes before it.
 
 use std::collections::BTreeSet;
 

@@ -8,8 +8,8 @@ use crate::mkinitcpio;
 
 /// A way to damage a machine, and the fault that it causes.
 struct Sabotage {
-    /// A script. `$K` is the kernel release, `$L` the kernel's directory, `$O` the object of bbswitch
-    /// and `$T` the dkms tree.
+    /// A script. `$K` is the kernel release, `$L` the kernel's directory, `$O` the object of
+    /// bbswitch and `$T` the dkms tree.
     script: &'static str,
     /// A part of the line that `dkms verify` prints.
     fault: &'static str,

@@ -144,7 +144,8 @@ impl<W: Write> Lines<W> {
     }
 }
 
-/// Returns true if the report of a failure, or a note on a remembered failure, includes `note`.
+/// Returns true if the report of a failure, or the message about an earlier failure, already says
+/// what `note` says.
 fn is_covered(note: &Note, plan: &Plan, report: &Report) -> bool {
     let Note::Kept { module, kernel } = note else { return false };
     let remembered = plan.notes.iter().any(|note| {

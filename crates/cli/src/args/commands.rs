@@ -122,7 +122,7 @@ pub const COMMANDS: &[CommandInfo] = &[
         "dkms preflight ./linux-7.2.13-1.pkg.tar.zst ./linux-headers-7.2.13-1.pkg.tar.zst",
         "dkms preflight --allow-once",
     ]),
-    info(Command::Match, "match", "install for one kernel the modules that another has")
+    info(Command::Match, "match", "install the modules of one kernel for another kernel")
         .takes(&[Operand { name: "[MODULE]", help: "install only this module" }])
         .examples(&["dkms match --templatekernel 6.18.41-1-lts -k 7.2.13-arch1-1"]),
     info(Command::Mktarball, "mktarball", "write an archive of a module and its builds")

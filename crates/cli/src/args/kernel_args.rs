@@ -80,7 +80,8 @@ impl<'a> KernelArgs<'a> {
     /// kernel packages require `-k`.
     ///
     /// # Errors
-    /// [`Failure`] with exit code 4 if there is no kernel or more than one, 5 with `--all`.
+    /// [`Failure`] with exit code 4 if more than one kernel is given, or none to a command that
+    /// requires `-k`; with exit code 5 if `--all` is given.
     pub fn check_one(&self, command: Command) -> Result<(), Failure> {
         let name = command.name();
         if self.all {

@@ -73,9 +73,9 @@ impl Changes<'_> {
         Record::path(&self.machine.trees, module, kernel, &self.machine.arch)
     }
 
-    /// Adds a build's record, the build's directory, and the directory of the module's version. The
-    /// directory between the last two is not synced: it is new, and file systems write it together
-    /// with its only entry.
+    /// Adds a build's record, the build's directory `T/M/V/K/A`, and the version's directory
+    /// `T/M/V` to the paths to sync. `T/M/V/K` needs no sync: it is new, and file systems write it
+    /// together with its only entry.
     fn add_build(&mut self, module: &ModuleId, kernel: &KernelRelease) {
         let built = self.machine.trees.built(module, kernel, &self.machine.arch);
         self.unsynced.add_file(self.record(module, kernel));

@@ -249,8 +249,8 @@ impl Run<'_> {
         })
     }
 
-    /// Returns true if `action` is a depmod step that would change nothing: its kernel's other
-    /// steps only build and install modules, and no installation has begun.
+    /// Returns true if `action` is a depmod step that would change nothing, because no installation
+    /// for its kernel has begun, and the other steps for this kernel remove nothing.
     fn is_needless_depmod(&self, plan: &Plan, action: &Action) -> bool {
         let Action::Depmod(kernel) = action else { return false };
         let mut others = plan

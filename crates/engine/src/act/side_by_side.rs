@@ -106,8 +106,8 @@ impl SideBySide {
         Some(number)
     }
 
-    /// Returns the group in which the builds of the job's module run one at a time from now on;
-    /// `None` if they can run side by side.
+    /// Returns the group of builds that run one at a time from now on, to which the job belongs;
+    /// `None` if the builds of its module can run in parallel.
     pub(super) fn group(&self, number: usize) -> Option<usize> {
         let module = self.modules[number];
         let repeats = || self.repeated.keys().any(|job| self.modules[*job] == module);

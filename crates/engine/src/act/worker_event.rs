@@ -20,7 +20,7 @@ pub(crate) enum WorkerEvent {
     /// The record of an accepted build was confirmed, or its failure was recorded: the number of
     /// the job, the record or the failure, and the duration of the build.
     Settled(usize, Result<Box<Record>, Failure>, Duration),
-    /// The installation of the job with this number started.
+    /// The job with this number started to install its module.
     Installing(usize),
     /// A build or an installation printed this line.
     Line(String),

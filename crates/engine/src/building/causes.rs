@@ -102,8 +102,8 @@ struct CompiledTable {
     patterns: RegexSet,
 }
 
-/// The table of causes. If `causes.toml` were invalid, which a test rules out, the table would be
-/// empty, so that failed builds would still be reported.
+/// The table of causes. If `causes.toml` is invalid, which a test rules out, the table is empty:
+/// failed builds are still reported, instead of causing a panic.
 static TABLE: LazyLock<CompiledTable> = LazyLock::new(|| {
     let read = toml::from_str::<CauseTable>(include_str!("causes.toml"));
     let CauseTable { noise, causes } = read.unwrap_or_default();

@@ -113,12 +113,13 @@ impl Build<'_> {
 }
 
 /// Returns true if the build may have changed files outside its directories in the dkms tree.
-/// Restoring the build from the cache would not repeat these changes, although POST_REMOVE or the
-/// removal of the kernel may have undone them.
+/// POST_REMOVE or the removal of the kernel may have undone these changes, and restoring the build
+/// from the cache would not repeat them.
 ///
 /// POST_BUILD may write anywhere. It cannot run for a restored build, because it often needs files
-/// from the build directory. POST_REMOVE may undo changes by PRE_BUILD. If the module has none of
-/// the [`COUNTERPARTS`], POST_REMOVE may also undo changes by make.
+/// from the build directory. If the module has a PRE_BUILD script, POST_REMOVE may undo its
+/// changes. If it has none, POST_REMOVE presumably undoes the changes of the [`COUNTERPARTS`]. If
+/// it has none of those either, POST_REMOVE may undo changes by make.
 fn has_other_effects(record: &Record) -> bool {
     let is_set = |directive| record.values.text(directive, 0).is_some();
     let undoes_build =

@@ -35,8 +35,8 @@ pub(crate) struct Tried {
     pub used_others: bool,
     /// The programs on which a failure may depend, as in [`KnownFailure::programs`].
     pub programs: BTreeMap<String, String>,
-    /// Whether a file or directory of the module's source changed during the build, and no
-    /// installation for another kernel can have changed it.
+    /// Whether a file or directory of the module's source changed during the build. False if an
+    /// installation for another kernel may have made the change.
     pub source_changed: bool,
 }
 

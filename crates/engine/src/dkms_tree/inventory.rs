@@ -258,8 +258,8 @@ fn unusual_tree(trees: &Trees) -> Option<PathBuf> {
     (!is_usual).then(|| symlinks::text_for(&trees.root, &real(&trees.dkms)))
 }
 
-/// Replaces the links from the kernel's directory to the build of a module with the files
-/// themselves. With the setting `symlink_modules`, an installation creates such links.
+/// Replaces each link in the kernel's directory that points into a module's build with a copy of
+/// the file. With the setting `symlink_modules`, an installation creates such links.
 ///
 /// Call this function before the build changes: the kernel's modules must not change until the new
 /// build is installed.

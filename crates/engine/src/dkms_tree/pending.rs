@@ -178,8 +178,8 @@ impl PendingFile {
 
     /// Returns the pending work, or `None` if the file has another format. Such a file is kept.
     ///
-    /// Also returns `None` for removals in the first format, because these entries were written
-    /// before it was certain that the transaction would complete.
+    /// Also returns `None` for removals in format 1, which recorded a removal before it was certain
+    /// that the transaction would complete.
     fn work(self) -> Option<PendingWork> {
         self.entry().map(|(work, _)| work)
     }

@@ -115,7 +115,8 @@ impl Workplace {
     }
 }
 
-/// Returns the parent of the directories for temporary files, beside the build directory `real`.
+/// Returns the directory, beside the build directory `real`, that contains the directories for
+/// temporary files.
 fn temporary_dir(real: &Path) -> PathBuf {
     real.with_file_name(format!("{}.tmp", real.file_name().unwrap_or_default().display()))
 }

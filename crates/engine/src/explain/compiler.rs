@@ -28,8 +28,8 @@ pub(super) fn difference(machine: &Machine, kernel: &Kernel) -> Option<String> {
     })
 }
 
-/// Parses the first line that a compiler prints for `--version`. Returns true for clang, and the
-/// version. Distributions put different text between the name and the version.
+/// Parses the first line that a compiler prints for `--version`. Returns whether the compiler is
+/// clang, and its version. Distributions put different text between the name and the version.
 fn version(line: &str) -> Option<(bool, &str)> {
     static VERSION: LazyLock<Option<Regex>> =
         LazyLock::new(|| Regex::new(r"(?:clang version |\) )(\d+(?:\.\d+)+)").ok());

@@ -85,7 +85,8 @@ pub struct Facts {
 /// The facts about one kernel.
 #[derive(Debug, Clone)]
 pub struct KernelFacts {
-    /// The kernel as found in the install tree. A kernel named on the command line need not exist.
+    /// The kernel, as found in the install tree. If the command line names it, it may be missing
+    /// there.
     pub kernel: Kernel,
     /// The kernel's part of the build inputs; `None` if the headers are missing or were not read.
     pub(crate) inputs: Option<KernelIdentity>,

@@ -47,7 +47,7 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// Returns the scope limited to the kernels that `changed` selects.
+    /// Returns this scope, limited to the kernels that [`Self::changed`] selects.
     fn narrowed(&self, pending: &[PendingWork], recorded: &[TransactionFacts]) -> Self {
         let kernels = self.changed.as_ref().and_then(|changed| {
             let mut concerned = transactions::concerned(pending, recorded);

@@ -34,9 +34,9 @@ struct Definition<'a> {
 /// The origin of the kernel directory that a Makefile uses.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// `uname`, called in this line.
+    /// `uname`, called on this line.
     Uname(usize),
-    /// A path without variables, in this line.
+    /// A path without variables, on this line.
     Fixed(usize, String),
 }
 
@@ -130,8 +130,8 @@ impl Makefile {
         })
     }
 
-    /// Returns the number of the line that checks whether KERNELRELEASE is set. Returns `None` if
-    /// the Makefile has targets even when KERNELRELEASE is set, or never has any.
+    /// Returns the number of the line whose check of KERNELRELEASE excludes all targets. Returns
+    /// `None` if some targets remain when KERNELRELEASE is set, or if the Makefile has no targets.
     ///
     /// Usually, a Makefile has targets only when KERNELRELEASE is not set, so that kbuild can
     /// include it. Since dkms sets KERNELRELEASE (dkms-behaviour 4.3), make finds no target in such

@@ -8,8 +8,9 @@ use super::{Finding, Severity};
 
 /// Reports a BUILT_MODULE_NAME that the Makefile of its directory does not list.
 ///
-/// Does so only if the Makefile lists all of its objects by name, and nothing else can change or
-/// make them: there is no PRE_BUILD, no patch and no mention of `NAME.ko`.
+/// Does so only if the Makefile names all of its objects literally, and if nothing else can
+/// change the Makefile or produce the object: there is no PRE_BUILD and no patch, and nothing
+/// mentions `NAME.ko`.
 pub(super) fn not_in_makefile(source: &Source) -> Vec<Finding> {
     let Some(conf) = &source.conf else { return Vec::new() };
     if source.is_changed_before_make() {

@@ -20,11 +20,11 @@ use crate::os::walk::{self, Contents, Walk};
 /// command runs are attributed to the command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Command {
-    /// make, if it is not known to write into the source. New files are attributed to it, and so
-    /// are changes to files that a script or an earlier make wrote. A change to any other file is
-    /// probably the user's edit during the build.
+    /// make, for a module whose make has not been seen to write into the source. New files are
+    /// attributed to it, and so are changes to files that a script or an earlier make wrote. A
+    /// change to any other file is probably the user's edit during the build.
     Make,
-    /// A script of a build, or make if it is known to write into the source.
+    /// A script of a build, or make for a module whose make has been seen to write into the source.
     InBuild,
     /// A script that runs outside builds, such as POST_INSTALL.
     OutsideBuild,

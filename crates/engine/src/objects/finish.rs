@@ -278,8 +278,8 @@ fn check_compressed(path: &Path, compression: Compression) -> Result<(), String>
 /// Returns true if a zstd frame states the size of its content (RFC 8878, 3.1.1.1.1).
 ///
 /// `start` is the magic number and the byte after it. The upper two bits of that byte give the
-/// length of the size field. If both bits are 0, the next bit is 1 if there is a size field of one
-/// byte.
+/// length of the size field. If both bits are 0, the next bit tells whether there is a size field:
+/// 1 means a field of one byte, 0 means none.
 fn has_content_size(start: &[u8]) -> bool {
     match start {
         [0x28, 0xb5, 0x2f, 0xfd, descriptor] => descriptor & 0b1110_0000 != 0,

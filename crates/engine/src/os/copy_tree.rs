@@ -323,8 +323,8 @@ fn replaced() -> io::Error {
     io::Error::other("replaced while being copied")
 }
 
-/// Converts an error from opening an entry. `ELOOP` and `ENOTDIR` mean that a link has replaced the
-/// entry.
+/// Returns the error for an entry that could not be opened. For `ELOOP` and `ENOTDIR`, the error
+/// says that a link has replaced the entry.
 fn unless_replaced(error: Errno) -> io::Error {
     match error {
         Errno::ELOOP | Errno::ENOTDIR => replaced(),

@@ -70,7 +70,7 @@ pub enum Durability {
     /// The content, but not the name. After a power cut, the path leads to the old or the new file.
     /// The caller syncs the directory later, with `os::unsynced` for example.
     Content,
-    /// Nothing. After a power cut, the file may be missing or empty. Meant for files that are
+    /// Syncs nothing. After a power cut, the file may be missing or empty. Meant for files that are
     /// useless after a power cut, or that the caller syncs later.
     None,
 }

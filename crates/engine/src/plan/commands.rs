@@ -188,8 +188,8 @@ impl Planner<'_> {
 
     /// Adds a module to `wanted` for each kernel that has headers.
     ///
-    /// The module fails for a kernel if it is excluded for this kernel, or if the kernel has no
-    /// headers and the module is not built.
+    /// If dkms.conf excludes a kernel, the module fails for it. If a kernel has no headers, the
+    /// module fails for it unless it is already built.
     fn add_wanted(
         &mut self,
         verb: Verb,

@@ -109,7 +109,8 @@ impl Planner<'_> {
     }
 
     /// Drops from the plan the builds and installations of `dependency` and of all modules that
-    /// would be built with it. The installed module `dependent` makes this necessary.
+    /// would be built with it, because the installed module `dependent` cannot be replaced with
+    /// them.
     fn leave_dependency(
         &mut self,
         kernel: &KernelRelease,
@@ -180,8 +181,8 @@ impl Planner<'_> {
         }
     }
 
-    /// If a module of the group has a job, turns the installations of the group's existing builds
-    /// into jobs, too.
+    /// If any module of the group has a job, also creates a job for each existing build of the
+    /// group that the plan installs.
     fn make_jobs(&mut self, group: &BTreeSet<ModuleName>, kernel: &KernelRelease) {
         let is_job = |job: &Job| job.kernel == *kernel && group.contains(&job.module.name);
         if !self.plan.jobs.iter().any(is_job) {
@@ -196,8 +197,8 @@ impl Planner<'_> {
         self.plan.jobs.extend(later);
     }
 
-    /// Turns `install`, which installs an existing build, into a job that also makes this build
-    /// again, from the cache if possible.
+    /// Turns `install`, a step that installs an existing build, into a job that first makes the
+    /// build again: from the cache, or by compiling it.
     fn job_of(&self, install: Step, group: &BTreeSet<ModuleName>) -> Option<Job> {
         let facts = self.facts;
         let (module, kernel) = install.action.job()?;

@@ -182,9 +182,9 @@ impl Report {
 
     /// Returns the exit code of the run.
     ///
-    /// The exit code is that of the interruption or of the last failed step. Otherwise it is 1 if
-    /// there were other errors, and 0 if not. Unlike in dkms, a later success never hides an
-    /// earlier failure.
+    /// If the run was interrupted or a step failed, the exit code is that of the interruption or of
+    /// the last failed step. If there were only other errors, it is 1; if there were none, 0.
+    /// Unlike in dkms, a later success never hides an earlier failure.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         if let Some(interruption) = &self.interrupted {

@@ -93,8 +93,8 @@ fn choose_signer(machine: &Machine, kernel: &Kernel) -> SigningDecision {
     }
 }
 
-/// Returns the failure for a settings file that cannot be read completely. The rest of the file may
-/// name other keys.
+/// Returns the failure for a settings file that cannot be read completely. Modules are then not
+/// signed, because the rest of the file may name other keys.
 pub(super) fn unread(file: &Path) -> Failure {
     Failure::new(1, format!("cannot read all of {}, which may name other keys", file.display()))
 }

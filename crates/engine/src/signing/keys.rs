@@ -124,8 +124,8 @@ impl FileState {
 /// them is set.
 ///
 /// # Errors
-/// [`Failure`] if the file that the settings name is needed but cannot be read, or if the private
-/// key is encrypted and no passphrase is set.
+/// [`Failure`] if the file named in the settings is needed but cannot be read, or if the private key
+/// is encrypted and no passphrase is set.
 pub(super) fn find_pin(keys: &Keys, machine: &Machine) -> Result<Option<Pin>, Failure> {
     if let Some(pin) = keys.pin.as_ref().or_else(|| machine.env.pin()) {
         return Ok(Some(pin.clone()));

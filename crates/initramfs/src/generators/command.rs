@@ -15,6 +15,8 @@ const NO_SPACE: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
 pub(crate) struct GeneratorFailure {
     /// The command and its error.
     pub(crate) why: String,
+    /// The lines of output that name an error.
+    pub(crate) errors: Vec<String>,
     /// Whether the disk was full. Any file may then be missing from an image, even if the image can
     /// be listed.
     pub(crate) lacks_space: bool,
@@ -62,17 +64,22 @@ impl GeneratorCommand {
             .stdin(self.stdin.as_bytes())
             .deadline(TIMEOUT)
             .run()
-            .map_err(|error| GeneratorFailure { why: error.to_string(), lacks_space: false })?;
+            .map_err(|error| GeneratorFailure {
+                why: error.to_string(),
+                errors: Vec::new(),
+                lacks_space: false,
+            })?;
         if ended.success() {
             return Ok(());
         }
         let complaint = match String::from_utf8_lossy(&ended.errors) {
-            errors if errors.trim().is_empty() => errors_in(&ended.complaint()),
+            errors if errors.trim().is_empty() => errors_in(&ended.complaint()).join("\n"),
             errors => errors.into_owned(),
         };
         let why = reason(&complaint).map(|line| format!(": {line}")).unwrap_or_default();
         Err(GeneratorFailure {
             why: format!("{} failed ({}){why}", self.line(), ended.how),
+            errors: errors_in(&complaint).into_iter().map(str::to_owned).collect(),
             lacks_space: NO_SPACE.iter().any(|text| complaint.contains(text)),
         })
     }
@@ -92,11 +99,10 @@ fn reason(complaint: &str) -> Option<&str> {
     Some(line.or_else(|| complaint.lines().last())?.trim())
 }
 
-/// Returns the lines of `output` that name an error. The other lines explain nothing: the last one of
-/// mkinitcpio may even report success.
-fn errors_in(output: &str) -> String {
-    let errors = output.lines().filter(|line| names_error(line) || is_full(line));
-    errors.collect::<Vec<_>>().join("\n")
+/// Returns the lines of `output` that name an error. The other lines explain nothing: the last one
+/// of mkinitcpio may even report success.
+fn errors_in(output: &str) -> Vec<&str> {
+    output.lines().filter(|line| names_error(line) || is_full(line)).collect()
 }
 
 fn names_error(line: &&str) -> bool {
@@ -126,8 +132,8 @@ mod tests {
     #[test]
     fn only_errors_in_the_output_are_reasons() {
         let output = "==> Starting build\n==> ERROR: no such hook\n==> generation successful\n";
-        assert_eq!(reason(&errors_in(output)), Some("==> ERROR: no such hook"));
-        assert_eq!(reason(&errors_in("==> generation successful\n")), None);
+        assert_eq!(errors_in(output), ["==> ERROR: no such hook"]);
+        assert_eq!(errors_in("==> generation successful\n"), [""; 0]);
     }
 
     #[test]

@@ -50,9 +50,9 @@ pub(crate) fn exec(root: &Path, name: &str) -> Option<Vec<String>> {
 /// Returns the command of the hook `name`, which generates images and copies the kernel to /boot.
 /// Also returns the remaining `images`, for which the generator must be called directly.
 ///
-/// Returns no command if none is needed, because an image exists and no kernel file is of another
-/// release. Also returns no command if the hook does not exist, or if its program cannot generate
-/// the images because the kernel is not from a package.
+/// Returns no command if an image exists and every kernel file has the right release. Also returns
+/// no command if the hook does not exist, or if its program cannot generate the images because the
+/// kernel is not from a package.
 pub(super) fn command_for_new<'a>(
     root: &Path,
     name: &str,

@@ -60,8 +60,8 @@ impl Image {
         paths::below(root, &self.path)
     }
 
-    /// Returns the release in the image's kernel file if that is not the kernel that the image is
-    /// for. Returns `None` if the kernel file does not exist or does not name a release.
+    /// Returns the release of the image's kernel file if it differs from the release that the image
+    /// is for. Returns `None` if the kernel file does not exist or does not name a release.
     pub(crate) fn other_kernel(&self, root: &Path) -> Option<String> {
         other_release(root, self.kernel_file.as_ref()?, &self.kernel)
     }

@@ -180,3 +180,17 @@ fn images_that_are_not_found_stay_pending_until_boot_is_mounted() {
 fn an_error_names_a_module(#[case] error: &str, #[case] want: bool) {
     assert_eq!(names(error, &KmodName::new("tp_smapi")), want);
 }
+
+#[rstest]
+#[case::removed(&["==> ERROR: module not found: 'vhba'"], true)]
+#[case::removed_and_other(&["==> ERROR: module not found: 'vhba'", "ERROR: no such hook"], false)]
+#[case::other(&["==> ERROR: module not found: 'gone'"], false)]
+#[case::without_an_error(&[], false)]
+fn a_generator_may_miss_only_what_was_removed(#[case] errors: &[&str], #[case] want: bool) {
+    let failure = GeneratorFailure {
+        why: "mkinitcpio failed".into(),
+        errors: errors.iter().map(|error| (*error).to_owned()).collect(),
+        lacks_space: false,
+    };
+    assert_eq!(only_misses(&failure, &[&KmodName::new("vhba")].into()), want);
+}

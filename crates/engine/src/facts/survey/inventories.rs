@@ -36,8 +36,8 @@ impl Survey<'_> {
         }
     }
 
-    /// Adds the inventories to `kernels`, with their differences from the inventories as they were
-    /// read.
+    /// Adds each kernel's inventory to `kernels`, together with the differences between the
+    /// inventory and the file that it was read from.
     pub(super) fn add_inventories(&mut self, kernels: &mut BTreeMap<KernelRelease, KernelFacts>) {
         for (release, about) in kernels {
             let Some(inventory) = self.inventories.remove(release) else { continue };

@@ -111,8 +111,8 @@ impl Survey<'_> {
         (dir.is_dir() && !is_source(&dir)).then_some(Lack::Conf)
     }
 
-    /// Adds the module to import to `modules`. Its source counts as present, since it will be
-    /// copied.
+    /// Adds to `modules` the module that is to be imported. Its source counts as present, since it
+    /// will be copied.
     pub(super) fn add_import(&self, modules: &mut BTreeMap<ModuleId, ModuleFacts>) {
         let Some(import) = &self.scope.import else { return };
         let module = modules.entry(import.id.clone()).or_insert_with(|| ModuleFacts {

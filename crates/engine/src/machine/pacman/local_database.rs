@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 /// are missing from the result.
 ///
 /// The paths have no leading slash, and paths of directories end with a slash, as in pacman's own
-/// lists. `database` is pacman's database directory, usually `/var/lib/pacman`. Packages that
-/// pacman has not finished installing own nothing.
+/// lists. `database` is pacman's database directory, usually `/var/lib/pacman`. A package
+/// whose installation is unfinished owns no paths.
 ///
 /// # Errors
 /// An I/O error if the database cannot be listed or a file in it cannot be read.

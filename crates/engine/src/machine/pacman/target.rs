@@ -5,12 +5,12 @@ use crate::names::KernelRelease;
 /// The part of the machine to which a path of a package belongs.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Target {
-    /// The name of a directory in `/usr/src`; the path is its top-level `dkms.conf`. The name may
-    /// be invalid as a module id.
+    /// The name of a directory in `/usr/src`. The path is that of the `dkms.conf` in this
+    /// directory. The name may be invalid as a module id.
     Source(String),
-    /// A kernel; the path is one of its own files.
+    /// A kernel. The path is that of one of its own files.
     Kernel(KernelRelease),
-    /// A kernel; the path belongs to its headers: `build/include/`, or the link `build`.
+    /// A kernel. The path is that of its headers: `build/include/`, or the link `build`.
     Headers(KernelRelease),
 }
 

@@ -118,7 +118,7 @@ pub(super) struct ModuleSection {
     unknown: BTreeMap<String, toml::Value>,
 }
 
-/// The module that is used if both dkms and the kernel have it.
+/// The preferred module if both dkms and the kernel have one with the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Preference {

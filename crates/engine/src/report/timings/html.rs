@@ -27,7 +27,7 @@ const KEY: [(&str, &str); 10] = [
     ("other", "other steps"),
 ];
 
-/// A text that is escaped when displayed, since it may come from a compiler or a package.
+/// Text that is escaped when displayed, since it may come from a compiler or a package.
 struct Escaped<T>(T);
 
 impl<T: Display> Display for Escaped<T> {
@@ -95,7 +95,7 @@ impl Timings {
         row.action.job().is_some() || row.time(|_| true) * 100 > self.total
     }
 
-    /// Returns the horizontal position of a time in the chart, in percent of the run.
+    /// Returns the horizontal position of a time in the chart, as a percentage of the run.
     fn percent(&self, time: Duration) -> f64 {
         let total = self.total.as_secs_f64();
         if total > 0.0 { (100.0 * time.as_secs_f64() / total).min(100.0) } else { 0.0 }

@@ -117,7 +117,7 @@ impl Preset {
         images
     }
 
-    /// Returns the paths of the initramfs image and the UKI with the name `image` in `PRESETS`.
+    /// Returns the paths of the initramfs image and the UKI of the entry `image` in `PRESETS`.
     pub(super) fn files_of(
         &self,
         image: &str,
