@@ -10,9 +10,10 @@ use std::collections::BTreeSet;
 
 pub use fault::Fault;
 
-use crate::facts::{self, Scope};
+use crate::facts::{self, KernelFacts, Scope};
 use crate::machine::Machine;
 use crate::names::KernelRelease;
+use crate::os::parallel::on_all_cores_with;
 use crate::plan::{self, Request};
 
 /// Returns the faults of the modules for `kernels`. If `all` is true, also returns the faults that
@@ -37,12 +38,16 @@ pub fn faults(machine: &Machine, kernels: &BTreeSet<KernelRelease>, all: bool) -
         // None of the kernels has headers.
         Err(_) => kernels.iter().filter_map(|it| kernels::lacking_headers(&facts, it)).collect(),
     };
-    for (release, about) in facts.kernels.iter().filter(|(release, _)| kernels.contains(*release)) {
-        if about.kernel.alive {
-            found.extend(kernels::without_headers(&facts, release));
-            found.extend(objects::faults(machine, about));
-        }
-    }
+    let is_checked =
+        |about: &&KernelFacts| about.kernel.alive && kernels.contains(&about.kernel.release);
+    let checked: Vec<&KernelFacts> = facts.kernels.values().filter(is_checked).collect();
+    let without_headers =
+        checked.iter().filter_map(|it| kernels::without_headers(&facts, &it.kernel.release));
+    found.extend(without_headers);
+    // Each kernel has some work that cannot be divided, such as reading Module.symvers.
+    let of_objects =
+        on_all_cores_with(&checked, || (), |(), about| objects::faults(machine, about));
+    found.extend(of_objects.into_iter().flatten());
     if all {
         found.extend(kernels::removed(machine, &facts));
     }
