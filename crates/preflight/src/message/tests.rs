@@ -121,7 +121,8 @@ fn an_abort_ends_with_reasons_and_commands() {
     The transaction is aborted; nothing has been changed.
       for zfs/2.4, the repositories have zfs-dkms 2.5-1
       to upgrade everything else, run: pacman -Syu --ignore linux,linux-headers,nvidia-open
-      to continue without zfs, run: dkms preflight --allow-once, and repeat the pacman command
+      to continue without zfs, run: dkms preflight --allow-once
+      then repeat the pacman command
     ");
 }
 
@@ -157,6 +158,7 @@ fn headers_can_be_added_to_the_transaction() {
       for zfs/2.4, the repositories have zfs-dkms 2.5-1
       to install everything else, leave out linux, linux-headers, nvidia-open
       to get the headers, run: pacman -Syu linux-headers
-      to continue without zfs, run: dkms preflight --allow-once, and repeat the pacman command
+      to continue without zfs, run: dkms preflight --allow-once
+      then repeat the pacman command
     ");
 }
