@@ -64,9 +64,9 @@ fn lines(
                 Some(format!("for {module}, the repositories have {name} {version}{command}"))
             }
             Some(_) => None,
+            // With an AUR helper, since helpers upgrade the packages of the repositories first.
             None => Some(format!(
-                "for {module}, first look for a newer {name}, which is not from the repositories \
-                 (with an AUR helper: yay -S {name})"
+                "to upgrade {name} first (not from the repositories), run: yay -S {name}"
             )),
         }
     };

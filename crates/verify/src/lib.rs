@@ -19,6 +19,7 @@ use dkms_engine::failure::Failure;
 use dkms_engine::machine::{Kernel, Machine};
 use dkms_engine::names::{KernelRelease, ModuleName, ModuleVersion};
 pub use dkms_engine::verify::Fault;
+use dkms_engine::verify::Objects;
 use dkms_initramfs::{Generator, image_faults, stale_images};
 
 use crate::installed_kernels::InstalledKernels;
@@ -45,7 +46,7 @@ pub fn faults(machine: &Machine, extent: &Extent) -> Result<Vec<Fault>, Failure>
     let generator = Generator::detect(machine);
     let checked = kernels.selected(machine, extent, generator.as_ref())?;
     let all = extent.kernels.is_empty() && !extent.boot && extent.module.is_none();
-    let mut found = faults_of(machine, &checked, all, generator.as_ref());
+    let mut found = faults_of(machine, &checked, all, Objects::All, generator.as_ref());
     if let Some((name, version)) = &extent.module {
         found.retain(|fault| {
             fault.module.as_ref().is_some_and(|id| {
@@ -71,7 +72,8 @@ fn faults_that_matter(machine: &Machine) -> Vec<Fault> {
     let extent = Extent { kernels: known, ..Extent::default() };
     let checked = kernels.selected(machine, &extent, generator.as_ref()).unwrap_or_default();
     let all = extent.kernels.is_empty();
-    faults_of(machine, &checked, all, generator.as_ref()).into_iter().collect()
+    let found = faults_of(machine, &checked, all, Objects::Changed, generator.as_ref());
+    found.into_iter().collect()
 }
 
 /// Returns the faults of the kernels in `checked`. With `all`, also returns the faults of removed
@@ -80,12 +82,13 @@ fn faults_of(
     machine: &Machine,
     checked: &[&Kernel],
     all: bool,
+    objects: Objects,
     generator: Option<&Generator>,
 ) -> BTreeSet<Fault> {
     let releases: BTreeSet<KernelRelease> =
         checked.iter().map(|kernel| kernel.release.clone()).collect();
     let mut found: BTreeSet<Fault> =
-        dkms_engine::verify::faults(machine, &releases, all).into_iter().collect();
+        dkms_engine::verify::faults(machine, &releases, all, objects).into_iter().collect();
     let stale = generator.map(|it| stale_images(machine, it)).unwrap_or_default();
     if let Some(generator) = generator {
         let is_pending = |fault: &Fault| {

@@ -16,12 +16,27 @@ use crate::names::KernelRelease;
 use crate::os::parallel::on_all_cores_with;
 use crate::plan::{self, Request};
 
+/// The installed objects to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Objects {
+    /// All objects.
+    All,
+    /// The objects that were changed by hand after their installation, when they were checked. All
+    /// objects if the kernel requires signatures, because its trust in a key can change.
+    Changed,
+}
+
 /// Returns the faults of the modules for `kernels`. If `all` is true, also returns the faults that
 /// concern no particular kernel and the faults of removed kernels.
 ///
 /// Like the hooks, assumes that headers in a kernel's own directory belong to a package.
 #[must_use]
-pub fn faults(machine: &Machine, kernels: &BTreeSet<KernelRelease>, all: bool) -> Vec<Fault> {
+pub fn faults(
+    machine: &Machine,
+    kernels: &BTreeSet<KernelRelease>,
+    all: bool,
+    objects: Objects,
+) -> Vec<Fault> {
     let scope = Scope {
         kernels: (!all).then(|| kernels.clone()),
         trusts_packages: true,
@@ -46,7 +61,7 @@ pub fn faults(machine: &Machine, kernels: &BTreeSet<KernelRelease>, all: bool) -
     found.extend(without_headers);
     // Each kernel has some work that cannot be divided, such as reading Module.symvers.
     let of_objects =
-        on_all_cores_with(&checked, || (), |(), about| objects::faults(machine, about));
+        on_all_cores_with(&checked, || (), |(), about| objects::faults(machine, about, objects));
     found.extend(of_objects.into_iter().flatten());
     if all {
         found.extend(kernels::removed(machine, &facts));

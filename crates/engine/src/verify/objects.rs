@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::Fault;
 use super::signatures::Signatures;
+use super::{Fault, Objects};
 use crate::dkms_tree::{Condition, Placed};
 use crate::facts::KernelFacts;
 use crate::installing::shadowed_objects;
@@ -22,10 +22,15 @@ struct Object<'a> {
 
 /// Returns the faults of the objects in a kernel's directory. Omits missing and damaged objects,
 /// because `dkms autoinstall` places them again.
-pub(super) fn faults(machine: &Machine, about: &KernelFacts) -> Vec<Fault> {
+pub(super) fn faults(machine: &Machine, about: &KernelFacts, objects: Objects) -> Vec<Fault> {
     let (kernel, dir) = (&about.kernel, &about.kernel.dir);
-    let placed: Vec<&Placed> =
-        about.inventory.on_top().filter(|object| !object.condition.needs_repair()).collect();
+    let signatures = Signatures::required_by(machine, kernel);
+    let reads_all = objects == Objects::All || signatures.is_some();
+    let is_read = |object: &&Placed| match object.condition {
+        Condition::Intact => reads_all,
+        condition => !condition.needs_repair(),
+    };
+    let placed: Vec<&Placed> = about.inventory.on_top().filter(is_read).collect();
     let read = on_all_cores(&placed, |placed| {
         let bytes = read_uncompressed(&machine.tools, &machine.env, &dir.join(&placed.path))?;
         Some(Object {
@@ -42,7 +47,6 @@ pub(super) fn faults(machine: &Machine, about: &KernelFacts) -> Vec<Fault> {
     found.extend(objects.iter().filter_map(|object| changed(kernel, object.placed)));
     found.extend(objects.iter().filter_map(|object| wrong_vermagic(kernel, object)));
     found.extend(unresolved(kernel, &objects));
-    let signatures = Signatures::required_by(machine, kernel);
     if let Some(signatures) = signatures {
         found.extend(objects.iter().filter_map(|object| {
             let why = signatures.problem(object.signature.as_deref())?;
@@ -86,6 +90,9 @@ fn wrong_vermagic(kernel: &Kernel, object: &Object<'_>) -> Option<Fault> {
 fn unresolved(kernel: &Kernel, objects: &[Object<'_>]) -> Vec<Fault> {
     let needed = objects.iter().flat_map(|object| object.symbols.needed.keys());
     let needed: HashSet<&str> = needed.map(String::as_str).collect();
+    if needed.is_empty() {
+        return Vec::new();
+    }
     // Without headers, the symbols are unknown. Missing headers are a fault of their own.
     let Some(of_kernel) = exported_by_kernel(kernel, &needed) else { return Vec::new() };
     let exported = objects.iter().flat_map(|object| object.symbols.exported.iter());
