@@ -159,7 +159,6 @@ impl Assessment<'_> {
         stale: &[usize],
         say: &mut dyn FnMut(&str),
     ) -> Vec<String> {
-        let name = kernel.name();
         let images: Vec<&Image> = stale.iter().map(|index| &kernel.images[*index].image).collect();
         images.iter().for_each(|image| generator.remove_temporary(machine, image));
         let mut failures: Vec<GeneratorFailure> = Vec::new();
@@ -170,7 +169,25 @@ impl Assessment<'_> {
         }
         // Restoring a previous image may need the space.
         images.iter().for_each(|image| generator.remove_temporary(machine, image));
-        let mut errors = Vec::new();
+        let errors = self.judge(machine, generator, kernel, stale, &failures);
+        let failures = failures.iter().map(|failure| failure_text(kernel, stale, &failure.why));
+        if errors.is_empty() {
+            failures.for_each(|text| say(&format!("warning: {text}; the images are complete")));
+            return errors;
+        }
+        failures.map(|text| format!("error: {text}")).chain(errors).collect()
+    }
+
+    /// Judges the images that the generator has written, and restores the bad ones. Returns a line for
+    /// each error.
+    fn judge(
+        &self,
+        machine: &Machine,
+        generator: &Generator,
+        kernel: &mut KernelAssessment,
+        stale: &[usize],
+        failures: &[GeneratorFailure],
+    ) -> Vec<String> {
         let root = &machine.trees.root;
         let mut written = Vec::new();
         for index in written_with(kernel, stale) {
@@ -197,27 +214,27 @@ impl Assessment<'_> {
             has_failed: failures.iter().any(|failure| !only_misses(failure, &removed)),
             lacks_space: !shows_lack && failures.iter().any(|failure| failure.lacks_space),
         };
+        let name = kernel.name();
+        let mut errors = Vec::new();
         for (index, is_untouched) in written {
             let it = &mut kernel.images[index];
             if let Some(why) = fault(machine, generator, it, is_untouched, ended) {
                 errors.push(self.restore(machine, generator, it, &name, &why));
             }
         }
-        let needed = stale.iter().filter_map(|it| kernel.images[*it].facts.configured.as_ref());
-        let needed: BTreeMap<_, _> = needed.flatten().collect();
-        let severity = if errors.is_empty() { "warning" } else { "error" };
-        let named = |why: &str| {
-            let culprit = needed.iter().find(|(module, _)| names(why, module));
-            culprit.map_or_else(String::new, |(module, place)| format!("; {place} names {module}"))
-        };
-        let failures = failures.iter().map(|failure| &failure.why);
-        let failures = failures.map(|why| format!("{severity}: {name}: {why}{}", named(why)));
-        if errors.is_empty() {
-            failures.for_each(|line| say(&format!("{line}; the images are complete")));
-            return errors;
-        }
-        failures.chain(errors).collect()
+        errors
     }
+}
+
+/// Returns the name of a kernel and the failure `why` of its generator. If the failure names a module
+/// that the images at the indexes `stale` need, adds the setting that names the module.
+fn failure_text(kernel: &KernelAssessment, stale: &[usize], why: &str) -> String {
+    let needed = stale.iter().filter_map(|it| kernel.images[*it].facts.configured.as_ref());
+    let needed: BTreeMap<_, _> = needed.flatten().collect();
+    let culprit = needed.iter().find(|(module, _)| names(why, module));
+    let culprit =
+        culprit.map_or_else(String::new, |(module, place)| format!("; {place} names {module}"));
+    format!("{}: {why}{culprit}", kernel.name())
 }
 
 /// How the commands of a generator ended.
