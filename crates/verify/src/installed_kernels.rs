@@ -47,7 +47,9 @@ impl InstalledKernels {
         if !named.is_empty() {
             return Ok(self.all.iter().filter(|kernel| named.contains(&kernel.release)).collect());
         }
-        if let Some(kernel) = self.default(machine).filter(|_| extent.boot) {
+        if extent.boot
+            && let Some(kernel) = self.default(machine)
+        {
             return Ok(vec![kernel]);
         }
         let boots = |kernel: &&Kernel| {

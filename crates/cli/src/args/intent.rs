@@ -236,8 +236,9 @@ impl Reading<'_> {
                 None => Ok(None),
             };
         };
+        let name = name.parse().map_err(bad)?;
         let version = module.version.map(|version| version.parse().map_err(bad)).transpose()?;
-        Ok(Some((name.parse().map_err(bad)?, version)))
+        Ok(Some((name, version)))
     }
 
     fn load(&self, module: ModuleArg) -> Result<Intent, Failure> {
