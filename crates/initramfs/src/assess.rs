@@ -16,7 +16,7 @@ use crate::mount_table::unmounted_above;
 use crate::needed_modules::needed_modules;
 use crate::obstacle::{not_mounted, obstacle, unmounted_boot_dir};
 use crate::pending::PendingImages;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, is_wanted};
 
 /// An image, the facts about it, and the action to take on it.
 #[derive(Debug)]
@@ -109,9 +109,15 @@ impl<'a> Assessment<'a> {
         let Some(generator) = generator else { return assessment };
         for kernel in alive {
             let root = &machine.trees.root;
+            let is_pending = assessment.pending.contains(&kernel.release);
+            let mut vanished = assessment.snapshot.vanished(&kernel, root);
+            // Checked first, because listing the images may start bash.
+            if vanished.is_empty() && !is_pending {
+                continue;
+            }
             let mut images = generator.images(machine, &kernel);
-            let vanished = assessment.snapshot.vanished(&kernel, &images, root);
-            if vanished.is_empty() && !assessment.pending.contains(&kernel.release) {
+            vanished.retain(|old| is_wanted(old, &images));
+            if vanished.is_empty() && !is_pending {
                 continue;
             }
             let modules = ManagedModules::read(machine, &kernel.release);

@@ -178,8 +178,8 @@ impl Assessment<'_> {
         failures.map(|text| format!("error: {text}")).chain(errors).collect()
     }
 
-    /// Judges the images that the generator has written, and restores the bad ones. Returns a line for
-    /// each error.
+    /// Judges the images that the generator has written, and restores the bad ones. Returns a line
+    /// for each error.
     fn judge(
         &self,
         machine: &Machine,
@@ -207,12 +207,11 @@ impl Assessment<'_> {
             let current = &kernel.images[*index].facts.current;
             *is_untouched || matches!(current, CurrentImage::Unreadable(_))
         });
-        let changed = kernel.images.first().map(|it| &it.facts);
-        let removed: BTreeSet<&KmodName> =
-            changed.into_iter().flat_map(|facts| facts.changed.difference(&facts.placed)).collect();
+        let changed = self.pending.changed_modules(&kernel.kernel.release);
+        let removed: BTreeSet<&KmodName> = changed.difference(&kernel.modules.placed).collect();
         let ended = GeneratorsEnded {
             has_failed: failures.iter().any(|failure| !only_misses(failure, &removed)),
-            lacks_space: !shows_lack && failures.iter().any(|failure| failure.lacks_space),
+            lacks_space: !shows_lack && failures.iter().any(GeneratorFailure::lacks_space),
         };
         let name = kernel.name();
         let mut errors = Vec::new();
@@ -226,8 +225,8 @@ impl Assessment<'_> {
     }
 }
 
-/// Returns the name of a kernel and the failure `why` of its generator. If the failure names a module
-/// that the images at the indexes `stale` need, adds the setting that names the module.
+/// Returns the name of a kernel and the failure `why` of its generator. If the failure names a
+/// module that the images at the indexes `stale` need, adds the setting that names the module.
 fn failure_text(kernel: &KernelAssessment, stale: &[usize], why: &str) -> String {
     let needed = stale.iter().filter_map(|it| kernel.images[*it].facts.configured.as_ref());
     let needed: BTreeMap<_, _> = needed.flatten().collect();

@@ -173,23 +173,16 @@ impl Snapshot {
     }
 
     /// Returns the images that existed and are missing now: those of `kernel`, and those of the
-    /// kernel that it replaced in an upgrade. `listed` are the images that `kernel` should have
-    /// according to the current settings.
+    /// kernel that it replaced in an upgrade.
     ///
     /// mkinitcpio's hook removes the images of a kernel that is upgraded, and kernel-install's
-    /// hooks remove all images. Perhaps no other hook has generated them again. An image that its
-    /// preset no longer names is no longer wanted.
-    pub(crate) fn vanished(&self, kernel: &Kernel, listed: &[Image], root: &Path) -> Vec<Image> {
+    /// hooks remove all images. Perhaps no other hook has generated them again. An image may
+    /// also be missing on purpose; see [`is_wanted`].
+    pub(crate) fn vanished(&self, kernel: &Kernel, root: &Path) -> Vec<Image> {
         let existed = self.images.iter().filter(|old| old.existed).map(|old| &old.image);
         let is_upgrade = |image: &Image| image.preset.is_some() && image.preset == kernel.pkgbase;
         let of_kernel = existed.filter(|it| it.kernel == kernel.release || is_upgrade(it));
-        let is_wanted = |image: &Image| {
-            let mut of_preset = listed.iter().filter(|it| it.preset == image.preset).peekable();
-            image.preset.is_none()
-                || of_preset.peek().is_none()
-                || of_preset.any(|it| it.path == image.path)
-        };
-        let missing = of_kernel.filter(|it| is_wanted(it) && !it.below(root).exists());
+        let missing = of_kernel.filter(|image| !image.below(root).exists());
         missing.map(|image| Image { kernel: kernel.release.clone(), ..image.clone() }).collect()
     }
 
@@ -256,6 +249,15 @@ impl Snapshot {
     pub(crate) fn delete(machine: &Machine) -> Result<(), FileError> {
         durable::remove_tree(&machine.trees.images()).map(|_| ())
     }
+}
+
+/// Returns true unless the preset of a vanished image no longer names it. `listed` are the images
+/// that its kernel should have according to the current settings.
+pub(crate) fn is_wanted(image: &Image, listed: &[Image]) -> bool {
+    let mut of_preset = listed.iter().filter(|it| it.preset == image.preset).peekable();
+    image.preset.is_none()
+        || of_preset.peek().is_none()
+        || of_preset.any(|it| it.path == image.path)
 }
 
 /// Returns the contents of an image; `None` if the image cannot be listed or its generator is

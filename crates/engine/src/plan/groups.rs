@@ -74,8 +74,8 @@ impl Planner<'_> {
         })
     }
 
-    /// Of the modules that this plan installs, returns those that share an object with the
-    /// installed module `name` but have another name.
+    /// Returns the modules that this plan installs and that share an object with the installed module
+    /// `name`, except that module itself.
     fn with_objects_of(
         &self,
         name: &ModuleName,

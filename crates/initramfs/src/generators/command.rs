@@ -17,9 +17,14 @@ pub(crate) struct GeneratorFailure {
     pub(crate) why: String,
     /// The lines of output that name an error.
     pub(crate) errors: Vec<String>,
-    /// Whether the disk was full. Any file may then be missing from an image, even if the image can
-    /// be listed.
-    pub(crate) lacks_space: bool,
+}
+
+impl GeneratorFailure {
+    /// Returns true if the disk was full. Any file may then be missing from an image, even if the
+    /// image can be listed.
+    pub(crate) fn lacks_space(&self) -> bool {
+        self.errors.iter().any(|line| is_full(&line.as_str()))
+    }
 }
 
 /// A command that regenerates images.
@@ -64,11 +69,7 @@ impl GeneratorCommand {
             .stdin(self.stdin.as_bytes())
             .deadline(TIMEOUT)
             .run()
-            .map_err(|error| GeneratorFailure {
-                why: error.to_string(),
-                errors: Vec::new(),
-                lacks_space: false,
-            })?;
+            .map_err(|error| GeneratorFailure { why: error.to_string(), errors: Vec::new() })?;
         if ended.success() {
             return Ok(());
         }
@@ -80,7 +81,6 @@ impl GeneratorCommand {
         Err(GeneratorFailure {
             why: format!("{} failed ({}){why}", self.line(), ended.how),
             errors: errors_in(&complaint).into_iter().map(str::to_owned).collect(),
-            lacks_space: NO_SPACE.iter().any(|text| complaint.contains(text)),
         })
     }
 }
