@@ -234,8 +234,8 @@ impl<'a> Scratch<'a> {
             // This mount comes last, because it hides the scratch space itself.
             (self.dkms.clone(), &self.trees.dkms),
         ];
-        // Skip directories that do not exist: there is nothing to hide, and the file system is
-        // already read-only.
+        // Skip /tmp or /var/tmp if it does not exist: there is nothing to hide, and the file system
+        // is already read-only.
         let mut there = mounts.iter().filter(|(_, at)| at.exists());
         there.try_for_each(|(from, at)| namespace::bind(from, at))
     }

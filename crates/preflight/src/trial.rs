@@ -102,6 +102,10 @@ impl TrialJob {
             let why = "framework.conf names other trees than those of packages";
             return Err(NotTried::new(why));
         }
+        // The trees of the trial are mounted on these directories.
+        if let Some(missing) = [&trees.source, &trees.install].iter().find(|tree| !tree.is_dir()) {
+            return Err(NotTried::new(format!("{} does not exist yet", missing.display())));
+        }
         machine.is_chroot();
         let now = Now { installed: installed::read(&machine)?, needs: Needs::read(&machine) };
         let lock = self.takes_lock.then(|| Lock::take(&trees, &machine.env, &mut |_| {}));

@@ -68,6 +68,23 @@ fn other_transactions_use_them_too(#[case] packages: &[&str], #[case] line: &str
     root.assert_settled();
 }
 
+#[rstest]
+#[case::with_a_module(&["linux-headers-1", "bbswitch"])]
+#[case::alone(&["linux-headers-1"])]
+fn headers_that_arrive_for_an_installed_kernel_are_built_against(#[case] packages: &[&str]) {
+    let root = Root::with_preflight();
+    root.install(&[find("linux-1")]);
+    if !packages.contains(&"bbswitch") {
+        root.install(&[find("bbswitch")]).has("no kernel headers installed");
+    }
+    record_compiler(&root);
+    let packages: Vec<PackageFile> = packages.iter().map(|alias| find(alias)).collect();
+    let transaction = root.install(&packages).hooks_succeed();
+    let transaction = transaction.has(&format!("1 module built for {}", release()));
+    assert_built_before(&root, &transaction);
+    root.assert_settled();
+}
+
 #[test]
 fn a_module_that_another_package_replaces_is_tried_in_its_place() {
     let old = Recipe::module("one", "1.0");

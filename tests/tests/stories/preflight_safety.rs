@@ -3,7 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use stories::{Completed, Recipe, Root};
+use rstest::rstest;
+use stories::{Completed, Recipe, Root, find};
 
 use crate::fixture::{kernel, release};
 use crate::preflight_fixture::{critical, machine, next_release};
@@ -107,6 +108,18 @@ fn preflight_without_the_right_to_mount_is_skipped() {
     assert_not_tried(pacman, "cannot start the worker: Operation not permitted");
     root.assert_works(&release(), "slow");
     root.assert_settled();
+}
+
+#[rstest]
+#[case::sources("usr/src")]
+#[case::kernels("usr/lib/modules")]
+fn preflight_without_one_of_the_trees_is_skipped(#[case] tree: &str) {
+    let root = Root::with_preflight();
+    root.shell(&format!("rmdir /{tree}")).ok();
+    let first = root.install(&[&kernel("linux", 1)[..], &[find("bbswitch")]].concat());
+    let first = assert_not_tried(first, &format!("/{tree} does not exist yet"));
+    first.hooks_succeed();
+    root.assert_works(&release(), "bbswitch");
 }
 
 /// Copies our programs and hooks, which may be newer than those of the testbed, into a nested root.
