@@ -128,21 +128,17 @@ impl<'a> Scratch<'a> {
 
     /// Adds everything in the machine's trees that stays.
     pub(crate) fn fill(&self) -> Result<(), NotTried> {
-        for entry in entries(&self.trees.source)? {
-            let departs = entry
-                .file_name()
-                .to_str()
-                .is_some_and(|name| self.departing.sources.contains(name));
-            if !departs {
-                add_entry(&entry, &self.sources())?;
-            }
-        }
+        let departs = |entry: &DirEntry| {
+            entry.file_name().to_str().is_some_and(|name| self.departing.sources.contains(name))
+        };
+        let sources = entries(&self.trees.source)?;
+        add_entries(sources.iter().filter(|entry| !departs(entry)), &self.sources())?;
+        let (mut kernels, mut others) = (Vec::new(), Vec::new());
         for entry in entries(&self.trees.install)? {
-            match kind(&entry)?.is_dir() {
-                true => self.add_kernel(&entry)?,
-                false => add_entry(&entry, &self.kernels())?,
-            }
+            if kind(&entry)?.is_dir() { kernels.push(entry) } else { others.push(entry) }
         }
+        kernels.iter().try_for_each(|kernel| self.add_kernel(kernel))?;
+        add_entries(&others, &self.kernels())?;
         self.copy_dkms_tree()?;
         self.mount_launchers()
     }
@@ -162,18 +158,16 @@ impl<'a> Scratch<'a> {
             let is_header = HEADERS.iter().any(|name| entry.file_name() == *name);
             if is_header { !headers_depart } else { !departs }
         };
-        let staying: Vec<DirEntry> = entries(&kernel.path())?.into_iter().filter(stays).collect();
-        if staying.is_empty() {
+        let staying = entries(&kernel.path())?.into_iter().filter(stays);
+        let is_for_modules =
+            |entry: &DirEntry| MODULE_DIRS.iter().any(|dir| entry.file_name() == *dir);
+        let (module_dirs, others): (Vec<_>, Vec<_>) = staying.partition(is_for_modules);
+        if module_dirs.is_empty() && others.is_empty() {
             return Ok(());
         }
         durable::create_dirs(&to)?;
-        for entry in staying {
-            match MODULE_DIRS.iter().any(|dir| entry.file_name() == *dir) {
-                true => copy(&[entry.path()], &to)?,
-                false => add_entry(&entry, &to)?,
-            }
-        }
-        Ok(())
+        copy(&module_dirs.iter().map(DirEntry::path).collect::<Vec<_>>(), &to)?;
+        add_entries(&others, &to)
     }
 
     /// Copies the dkms tree without the build directories of failed builds.
@@ -241,29 +235,39 @@ impl<'a> Scratch<'a> {
     }
 }
 
-/// Makes `entry`, from one of the machine's directories, available in the directory `to`, unless an
-/// arriving package contains an entry with the same name. Directories and large files are
-/// bind-mounted; links and small files are copied.
-fn add_entry(entry: &DirEntry, to: &Path) -> Result<(), NotTried> {
-    let (from, at) = (entry.path(), to.join(entry.file_name()));
-    if fs::symlink_metadata(&at).is_ok() {
-        return Ok(());
+/// Makes entries of one of the machine's directories available in the directory `to`, except those
+/// for which an arriving package contains an entry with the same name. Directories and large files
+/// are bind-mounted; links and small files are copied.
+fn add_entries<'a>(
+    entries: impl IntoIterator<Item = &'a DirEntry>,
+    to: &Path,
+) -> Result<(), NotTried> {
+    let mut small_files = Vec::new();
+    for entry in entries {
+        let (from, at) = (entry.path(), to.join(entry.file_name()));
+        if fs::symlink_metadata(&at).is_ok() {
+            continue;
+        }
+        let kind = kind(entry)?;
+        if kind.is_symlink() {
+            let target = fs::read_link(&from).map_err(FileError::when("read", &from))?;
+            symlink(target, &at).map_err(FileError::when("create", &at))?;
+        } else if kind.is_dir() {
+            durable::create_dirs(&at)?;
+            namespace::bind(&from, &at)?;
+        } else if kind.is_file() && size(entry)? <= SMALL {
+            small_files.push(from);
+        } else {
+            fs::File::create(&at).map_err(FileError::when("create", &at))?;
+            namespace::bind(&from, &at)?;
+        }
     }
-    let kind = kind(entry)?;
-    if kind.is_symlink() {
-        let target = fs::read_link(&from).map_err(FileError::when("read", &from))?;
-        return Ok(symlink(target, &at).map_err(FileError::when("create", &at))?);
-    }
-    if kind.is_dir() {
-        durable::create_dirs(&at)?;
-        return namespace::bind(&from, &at);
-    }
-    let size = entry.metadata().map_err(FileError::when("examine", &from))?.len();
-    if kind.is_file() && size <= SMALL {
-        return copy(&[from], to);
-    }
-    fs::File::create(&at).map_err(FileError::when("create", &at))?;
-    namespace::bind(&from, &at)
+    copy(&small_files, to)
+}
+
+/// Returns the size of an entry in bytes.
+fn size(entry: &DirEntry) -> Result<u64, FileError> {
+    Ok(entry.metadata().map_err(FileError::when("examine", &entry.path()))?.len())
 }
 
 /// Copies files and directories into the directory `to`, with their owners, modes and times.
