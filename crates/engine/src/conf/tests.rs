@@ -294,6 +294,16 @@ fn confs_and_overrides_are_evaluated_in_the_directory_of_the_source(
 }
 
 #[test]
+fn a_conf_or_an_override_can_set_directives_by_variables() {
+    let mut fixture = Fixture::new();
+    let conf = "DKMS_DIRECTIVE_A='MAKE=make all'\nlocal DKMS_DIRECTIVE_B=STRIP=no\nMAKE=make";
+    let values = fixture.read(conf).unwrap().values;
+    assert_eq!((values.get("MAKE", 0), values.get("STRIP", 0)), (Some("make all"), Some("no")));
+    fs::write(fixture.trees.etc.join("zfs.conf"), "DKMS_DIRECTIVE=MAKE=true").unwrap();
+    assert_eq!(fixture.read("MAKE=make").unwrap().values.get("MAKE", 0), Some("true"));
+}
+
+#[test]
 fn other_distributions_install_objects_where_the_conf_says() {
     let mut fixture = Fixture::new();
     fixture.destination = None;

@@ -1,6 +1,7 @@
 //! A bash process that evaluates files, one request at a time.
 
 use std::ffi::OsString;
+use std::fs;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
@@ -13,6 +14,9 @@ use crate::os::process::{Environment, Program, RunError, Running, Stop, Tools, r
 
 /// The script that bash runs. Its comments describe the protocol.
 const SCRIPT: &str = include_str!("worker.sh");
+
+/// The name prefix of variables that set directives (dkms-behaviour 3.1).
+const DIRECTIVE: &[u8] = b"DKMS_DIRECTIVE";
 
 /// The maximum size of a reply in bytes.
 const MAX_REPLY: usize = 4 * 1024 * 1024;
@@ -197,6 +201,7 @@ fn encode(number: u64, request: &ReadRequest<'_>) -> Vec<u8> {
     field(number.to_string().as_bytes());
     field(request.wanted.join(" ").as_bytes());
     field(request.dir.as_os_str().as_bytes());
+    field(if request.files.iter().any(|file| mentions_directive(file)) { b"1" } else { b"" });
     for (name, value) in &request.given {
         field(name.as_bytes());
         field(value.as_bytes());
@@ -207,6 +212,12 @@ fn encode(number: u64, request: &ReadRequest<'_>) -> Vec<u8> {
     }
     field(b"");
     bytes
+}
+
+/// Returns true if `file` contains the prefix of variables that set directives.
+fn mentions_directive(file: &Path) -> bool {
+    let text = fs::read(file).unwrap_or_default();
+    text.windows(DIRECTIVE.len()).any(|part| part == DIRECTIVE)
 }
 
 /// The state of a partial reply.
