@@ -191,7 +191,7 @@ fn root_with_slow_build() -> TestRoot {
 fn install_until_signal(root: &TestRoot, signal: &str) -> String {
     let mut install = start_install(root);
     let patience = Instant::now() + Duration::from_secs(60);
-    while !root.exists("starts") {
+    while !root.exists("starts") || root.read("starts").is_empty() {
         let ended = install.try_wait().unwrap();
         assert!(ended.is_none() && Instant::now() < patience, "the build did not start");
         sleep(Duration::from_millis(20));
