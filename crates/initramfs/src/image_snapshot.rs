@@ -107,27 +107,29 @@ impl ImageSnapshot {
         self.stat.is_some()
     }
 
-    /// Copies the image to the directory `dir`, and closes the directory to other users. Logs a
-    /// warning if the image cannot be copied or if too little space would be left.
-    pub(crate) fn copy_to(&mut self, dir: &Path, root: &Path) {
+    /// Copies the image, if it exists, to the directory `dir`, and closes the directory to other
+    /// users.
+    ///
+    /// # Errors
+    /// The reason why there is no copy: the image cannot be copied, or too little space would be
+    /// left.
+    pub(crate) fn copy_to(&mut self, dir: &Path, root: &Path) -> Result<(), String> {
+        self.copy = None;
         let file = self.image.below(root);
-        let Ok(meta) = file.metadata() else { return };
+        let Ok(meta) = file.metadata() else { return Ok(()) };
+        create_closed_dir(dir).map_err(|error| error.to_string())?;
         let needed = meta.len().saturating_mul(SPARE_COPIES + 1);
-        let made = create_closed_dir(dir).and_then(|()| {
-            if durable::free_space(dir).is_some_and(|free| free < needed) {
-                let path = self.image.path.display();
-                log::warn!("{}: not enough space for a copy of {path}", dir.display());
-                return Ok(None);
-            }
-            let name = Digest::of_bytes(self.image.path.as_os_str().as_encoded_bytes());
-            let copy = dir.join(format!("{name}.img"));
-            copy_closed(&file, &copy, None).map_err(FileError::when("copy an image to", &copy))?;
-            Ok(Some(copy))
-        });
-        self.copy = made.unwrap_or_else(|error| {
-            log::warn!("{error}");
-            None
-        });
+        if durable::free_space(dir).is_some_and(|free| free < needed) {
+            let (dir, path) = (dir.display(), self.image.path.display());
+            return Err(format!("{dir}: not enough space for a copy of {path}"));
+        }
+        let name = Digest::of_bytes(self.image.path.as_os_str().as_encoded_bytes());
+        let copy = dir.join(format!("{name}.img"));
+        copy_closed(&file, &copy, None)
+            .map_err(FileError::when("copy an image to", &copy))
+            .map_err(|error| error.to_string())?;
+        self.copy = Some(copy);
+        Ok(())
     }
 
     /// Deletes the copy.
@@ -246,7 +248,7 @@ mod tests {
     /// Records the state of the image and copies it.
     fn copied(root: &TestRoot, image: &Image) -> ImageSnapshot {
         let mut snapshot = ImageSnapshot::of(image, root.path(), None);
-        snapshot.copy_to(&root.at("copies"), root.path());
+        snapshot.copy_to(&root.at("copies"), root.path()).expect("a copy");
         snapshot
     }
 

@@ -59,7 +59,7 @@ mod tests {
         for leftover in leftovers {
             assert!(!needs_maintenance(&machine));
             let mut snapshot = Snapshot::default();
-            snapshot.add(&machine, &image, None, true);
+            snapshot.add(&machine, &image, None, true).expect("a copy");
             snapshot.write(&machine).unwrap();
             others.iter().chain([&leftover]).for_each(|file| root.write(file, "image"));
             assert!(needs_maintenance(&machine), "{leftover}");

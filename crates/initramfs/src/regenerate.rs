@@ -82,17 +82,20 @@ impl Assessment<'_> {
             }
         }
         if !stale.is_empty() {
-            self.copy_images(machine, kernel, &stale);
+            let not_copied = self.copy_images(machine, kernel, &stale);
             stale.retain(|index| {
+                // An image that is overwritten in place could be lost without a copy.
                 let written = written_with(kernel, &[*index]);
-                let mut written = written.iter().map(|index| &kernel.images[*index]);
-                let at_risk = written.find(|it| !self.can_be_lost(machine, generator, it));
-                let Some(at_risk) = at_risk else { return true };
-                let path = at_risk.image.path.display();
-                let why =
-                    format!("no room in /var for a copy of {path}, which would be overwritten");
+                let mut at_risk = written.iter().filter(|index| {
+                    let it = &kernel.images[**index];
+                    it.facts.current.contents().is_some()
+                        && generator.overwrites(machine, &it.image)
+                });
+                let Some(why) = at_risk.find_map(|index| not_copied.get(index)) else {
+                    return true;
+                };
                 let it = &mut kernel.images[*index];
-                errors.push(not_regenerated(&name, &it.image, &why));
+                errors.push(not_regenerated(&name, &it.image, why));
                 it.is_outdated = true;
                 false
             });
@@ -109,11 +112,18 @@ impl Assessment<'_> {
         errors
     }
 
-    /// Copies the images that the generator is about to write.
+    /// Copies the images that the generator is about to write. Returns the indexes of those without
+    /// a copy, each with the reason.
     ///
     /// Keeps an existing copy if it was made while the current objects were installed, or if the
     /// image is now broken.
-    fn copy_images(&mut self, machine: &Machine, kernel: &KernelAssessment, stale: &[usize]) {
+    fn copy_images(
+        &mut self,
+        machine: &Machine,
+        kernel: &KernelAssessment,
+        stale: &[usize],
+    ) -> BTreeMap<usize, String> {
+        let mut not_copied = BTreeMap::new();
         let root = &machine.trees.root;
         let has_same_objects = self.snapshot.has_objects(&kernel.kernel.release, &kernel.modules);
         for index in written_with(kernel, stale) {
@@ -125,26 +135,21 @@ impl Assessment<'_> {
                 continue;
             }
             let is_regenerated = has_same_objects && old.is_some_and(|old| !old.is_same(root));
-            if !is_regenerated {
-                self.snapshot.add(machine, image, contents.cloned(), true);
+            let copied = if !is_regenerated {
+                self.snapshot.add(machine, image, contents.cloned(), true)
             } else if contents.is_some() {
                 // The record stays, because the next image is compared with it.
-                self.snapshot.copy(machine, image);
-            }
+                self.snapshot.copy(machine, image)
+            } else {
+                Ok(())
+            };
+            not_copied.extend(copied.err().map(|why| (index, why)));
         }
         // If this run is killed while a generator writes an image, the next run finds the copies.
         if let Err(error) = self.snapshot.write(machine) {
             log::warn!("{error}");
         }
-    }
-
-    /// Returns true if a failed regeneration would do no harm: if there is a copy, if the generator
-    /// does not overwrite the image directly, or if the image cannot be read anyway.
-    fn can_be_lost(&self, machine: &Machine, generator: &Generator, it: &ImageAssessment) -> bool {
-        let has_copy = self.snapshot.of(&it.image).is_some_and(|old| old.copy.is_some());
-        has_copy
-            || it.facts.current.contents().is_none()
-            || !generator.overwrites(machine, &it.image)
+        not_copied
     }
 
     /// Runs the generator for the images at the indexes `stale`. Returns a line for each error.

@@ -124,33 +124,41 @@ impl Snapshot {
                     |name: &KmodName| needed.as_ref().is_none_or(|it| it.contains_key(name));
                 changed.iter().any(|name| held.contains(name) || is_needed(name))
             });
-            self.add(machine, &image, contents, needs_copy);
+            if let Err(why) = self.add(machine, &image, contents, needs_copy) {
+                log::warn!("{why}");
+            }
         }
     }
 
     /// Records the current state of an image that contains `contents`, replacing any earlier
     /// record.
+    ///
+    /// # Errors
+    /// The reason why there is no copy although the image needs one.
     pub(crate) fn add(
         &mut self,
         machine: &Machine,
         image: &Image,
         contents: Option<Contents>,
         needs_copy: bool,
-    ) {
+    ) -> Result<(), String> {
         let root = &machine.trees.root;
         let mut new = ImageSnapshot::of(image, root, contents);
         new.existed |= self.of(image).is_some_and(|old| old.existed);
-        if needs_copy {
-            new.copy_to(&machine.trees.images(), root);
-        }
+        let copied = if needs_copy { new.copy_to(&machine.trees.images(), root) } else { Ok(()) };
         self.images.retain(|old| old.image.path != image.path);
         self.images.push(new);
+        copied
     }
 
     /// Copies an image in its current state, and keeps the record of its earlier state.
-    pub(crate) fn copy(&mut self, machine: &Machine, image: &Image) {
-        if let Some(old) = self.images.iter_mut().find(|old| old.image.path == image.path) {
-            old.copy_to(&machine.trees.images(), &machine.trees.root);
+    ///
+    /// # Errors
+    /// The reason why there is no copy.
+    pub(crate) fn copy(&mut self, machine: &Machine, image: &Image) -> Result<(), String> {
+        match self.images.iter_mut().find(|old| old.image.path == image.path) {
+            Some(old) => old.copy_to(&machine.trees.images(), &machine.trees.root),
+            None => Ok(()),
         }
     }
 
