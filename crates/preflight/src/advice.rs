@@ -66,7 +66,7 @@ fn lines(
             Some(_) => None,
             // With an AUR helper, since helpers upgrade the packages of the repositories first.
             None => Some(format!(
-                "to upgrade {name} first (not from the repositories), run: yay -S {name}"
+                "{name} is not in the repositories; to upgrade it first, run: yay -S {name}"
             )),
         }
     };

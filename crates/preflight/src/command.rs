@@ -96,7 +96,9 @@ impl Question {
 
     fn try_packages(&self, machine: &Machine) -> Result<u8, NotTried> {
         if machine.is_within_run() {
-            return Err(NotTried::new("another run of alpm-dkms started this command"));
+            return Err(NotTried::new(
+                "cannot run a preflight from within another run of alpm-dkms",
+            ));
         }
         if let Some(pacman) = running_pacman(machine) {
             return Err(NotTried::new(format!("pacman is running (process {pacman})")));
@@ -121,7 +123,7 @@ impl Question {
                 }
                 if upgrade.packages.is_empty() {
                     expected::store(&machine.trees, &Verdict::default())?;
-                    self.nothing("the next upgrade brings no kernel, headers or module source");
+                    self.nothing("the next upgrade installs no kernel, headers or module source");
                     return Ok(0);
                 }
                 if *downloads {

@@ -58,10 +58,10 @@ fn run(args: &HookArgs, targets: &Targets) -> Result<bool, NotTried> {
     let pacman = transaction.is_known().then(|| transaction.process());
     // With another root, pacman's paths of package files lead elsewhere.
     if pacman.is_some_and(|pacman| has_other_root(Path::new("/proc"), pacman)) {
-        return Err(NotTried::new("pacman works on another root directory (--root)"));
+        return Err(NotTried::new("pacman is using another root directory (--root)"));
     }
     if args.dry_run {
-        say(&format!("would test-build the modules for {} paths", targets.paths.len()));
+        say(&format!("would test-build the modules affected by {} paths", targets.paths.len()));
         return Ok(false);
     }
     for problem in machine.settings.problems() {
@@ -93,7 +93,7 @@ fn take_lock(machine: &Machine, transaction: &Transaction) -> Result<Lock, NotTr
             return Err(NotTried::new("pacman has ended"));
         }
         if Instant::now() >= until {
-            return Err(NotTried::new("another run of alpm-dkms is not finished"));
+            return Err(NotTried::new("timed out waiting for another run of alpm-dkms"));
         }
     }
 }

@@ -50,7 +50,7 @@ pub(crate) fn lines(
     }
     for (module, why) in &verdict.unknown {
         let subject = module.as_ref().map_or_else(String::new, |id| format!("{id}: "));
-        let _ = writeln!(text, "note: {subject}not test-built: {why}");
+        let _ = writeln!(text, "note: {subject}test build inconclusive: {why}");
     }
     for OtherFailure { module, kernel, complaint, stays } in &verdict.failures {
         let _ = writeln!(text, "warning: {}", failure(module, kernel.as_ref(), complaint));
@@ -131,8 +131,8 @@ fn all_lost(regressions: Vec<&Regression>) -> Vec<String> {
 
 fn no_headers(modules: &str, kernel: &KernelRelease, package: &str) -> String {
     format!(
-        "{modules} for {kernel}: cannot be built: the headers of {package} are not in the \
-         transaction"
+        "{modules} for {kernel}: cannot be built: the headers of {package} for this \
+         kernel are missing"
     )
 }
 

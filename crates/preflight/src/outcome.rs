@@ -91,9 +91,9 @@ pub(crate) fn outcomes(machine: &Machine, plan: &Plan, report: &Report) -> Vec<T
         };
         let result = match &finished.outcome {
             Outcome::Done | Outcome::Declined(_) => TriedResult::Builds,
-            Outcome::Failed(_) if left_out(module, kernel) => {
-                TriedResult::Unknown("it needs a script that runs only in the transaction".into())
-            }
+            Outcome::Failed(_) if left_out(module, kernel) => TriedResult::Unknown(
+                "the build needs a script that runs only during the transaction".into(),
+            ),
             Outcome::Failed(failure) => match obstacle(&machine.trees, failure) {
                 Some(why) => TriedResult::Unknown(why),
                 None => of_failure(failure),
@@ -144,12 +144,12 @@ fn obstacle(trees: &Trees, failure: &Failure) -> Option<String> {
         let line = String::from_utf8_lossy(&line);
         if line.contains("Read-only file system") {
             return Some(
-                "it writes to a directory that is read-only before the transaction".into(),
+                "the build writes to a directory that is read-only before the transaction".into(),
             );
         }
         if LIBRARY_FAULTS.iter().any(|fault| line.contains(fault)) {
             return Some(format!(
-                "it needs a library that the transaction may install: {}",
+                "the build needs a library that the transaction may install: {}",
                 line.trim()
             ));
         }
@@ -159,7 +159,8 @@ fn obstacle(trees: &Trees, failure: &Failure) -> Option<String> {
         Ok(inner) => HEADERS.iter().any(|name| inner.iter().nth(1) == Some(name.as_ref())),
         Err(_) => path.starts_with(&trees.source) || path.starts_with(&trees.dkms),
     };
-    let why = || format!("it needs {}, which the transaction may install", missing.display());
+    let why =
+        || format!("the build needs {}, which the transaction may install", missing.display());
     (!is_complete(missing)).then(why)
 }
 
@@ -223,7 +224,7 @@ mod tests {
 
     use super::*;
 
-    const WRITES: &str = "it writes to a directory that is read-only before the transaction";
+    const WRITES: &str = "the build writes to a directory that is read-only before the transaction";
 
     #[rstest]
     #[case::source("a.c:1: error: implicit declaration", "", None)]
@@ -237,19 +238,19 @@ mod tests {
     #[case::kernel(
         "cp: cannot stat '/usr/lib/modules/7/kernel/a.ko': No such file or directory",
         "",
-        Some("it needs /usr/lib/modules/7/kernel/a.ko, which the transaction may install")
+        Some("the build needs /usr/lib/modules/7/kernel/a.ko, which the transaction may install")
     )]
     #[case::elsewhere(
         "a.c:1: fatal error: /opt/a.h: No such file or directory",
         "",
-        Some("it needs /opt/a.h, which the transaction may install")
+        Some("the build needs /opt/a.h, which the transaction may install")
     )]
     #[case::no_cause("", "touch: cannot touch '/opt/a': Read-only file system\n", Some(WRITES))]
     #[case::library(
         "make: *** [Makefile:1: a.o] Error 127",
         "modpost: error while loading shared libraries: libelf.so.2\n",
         Some(
-            "it needs a library that the transaction may install: modpost: error while loading \
+            "the build needs a library that the transaction may install: modpost: error while loading \
              shared libraries: libelf.so.2"
         )
     )]
@@ -257,7 +258,7 @@ mod tests {
         "",
         "modpost: libc.so.6: version `GLIBC_9' not found (required by modpost)\n",
         Some(
-            "it needs a library that the transaction may install: modpost: libc.so.6: version \
+            "the build needs a library that the transaction may install: modpost: libc.so.6: version \
              `GLIBC_9' not found (required by modpost)"
         )
     )]

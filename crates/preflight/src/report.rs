@@ -51,7 +51,7 @@ struct Lost<'a> {
     kernel: &'a KernelRelease,
     works_for: &'a KernelRelease,
     package: &'a str,
-    /// Why the machine needs the module; `null` if it is not known to need it.
+    /// Why the machine needs the module; `null` if no reason is known.
     critical: Option<&'a str>,
     #[serde(flatten)]
     reason: Reason<'a>,

@@ -54,7 +54,7 @@ pub(crate) fn exit_code(ending: Ending) -> Result<i32, NotTried> {
         Ending::Exited(code) => return Ok(code),
         Ending::Killed(signal) => format!("the worker was killed (signal {signal})"),
         Ending::TimedOut => {
-            "it took too long ([preflight] timeout in /etc/dkms/alpm-dkms.toml)".to_owned()
+            "timed out ([preflight] timeout in /etc/dkms/alpm-dkms.toml)".to_owned()
         }
         Ending::PacmanEnded => "pacman has ended".to_owned(),
         Ending::Interrupted(signal) => format!("interrupted by {signal}"),

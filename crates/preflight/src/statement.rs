@@ -1,4 +1,4 @@
-//! Reads a source's own statement about the kernels that it supports, without building the source.
+//! Reads the kernel versions that a module's source declares as supported.
 
 use std::fs;
 use std::path::Path;
@@ -11,8 +11,8 @@ const OVERRIDE: &str = "linux-experimental";
 /// The size in bytes of the largest script or conf that is searched for [`OVERRIDE`].
 const LARGEST_SCRIPT: u64 = 64 << 10;
 
-/// Returns why the source in the directory `source` refuses to be built for `kernel`, according to
-/// its own statement; `None` if it makes no such statement. `overrides` is the directory that
+/// Returns why the source in the directory `source` does not support `kernel`; `None` if it supports
+/// the kernel or declares no limit. `overrides` is the directory that
 /// contains the overrides of dkms.conf files, and `built` are the kernels for which the module is
 /// installed.
 ///

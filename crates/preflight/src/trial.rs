@@ -99,7 +99,7 @@ impl TrialJob {
         let trees = machine.trees.clone();
         let usual = Trees::under(&trees.root);
         if (&trees.source, &trees.install) != (&usual.source, &usual.install) {
-            let why = "framework.conf names other trees than those of packages";
+            let why = "framework.conf sets source_tree or install_tree to a directory that packages do not use";
             return Err(NotTried::new(why));
         }
         // The trees of the trial are mounted on these directories.
@@ -203,7 +203,7 @@ impl TrialJob {
             return namespace::bind(dir, dir);
         }
         Err(NotTried::new(format!(
-            "needs {} MiB of free memory, or {} MiB in {}",
+            "not enough space: requires {} MiB of free memory, or {} MiB free in {}",
             (needed * 2) >> 20,
             (needed * 2 + LEFT_FREE) >> 20,
             dir.parent().unwrap_or(dir).display()
@@ -275,10 +275,11 @@ impl TrialJob {
             return Some(format!("the transaction also replaces {}", self.toolchain.join(", ")));
         }
         if self.incomplete_sources.contains(&module.source_dir()) {
-            return Some("its package contains files outside of its source".to_owned());
+            return Some("its package also installs files outside the source directory".to_owned());
         }
-        statement::looks_at_kernel(&trees.source.join(module.source_dir()))
-            .then(|| "its dkms.conf looks at files that the kernel will have only then".to_owned())
+        statement::looks_at_kernel(&trees.source.join(module.source_dir())).then(|| {
+            "its dkms.conf reads kernel files that exist only after the transaction".to_owned()
+        })
     }
 
     /// Returns failures for each module whose source is missing although the transaction does not
@@ -311,8 +312,8 @@ struct Now {
     needs: Needs,
 }
 
-/// Returns a failure for each job whose source refuses to be built for the job's kernel. Skips jobs
-/// with a build in the cache, which proves the contrary.
+/// Returns a failure for each job whose source does not support the job's kernel. Skips jobs whose
+/// build is in the cache, because the module is known to build.
 fn refusals(machine: &Machine, plan: &Plan, installed: &[InstalledKernel]) -> Vec<Tried> {
     let trees = &machine.trees;
     let refused = |job: &Job| {

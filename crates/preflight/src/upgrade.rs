@@ -69,9 +69,9 @@ impl<'a> Upgrade<'a> {
         let dirs = setting(self.machine, "CacheDir")?;
         let find = |package: &UpgradePackage| {
             let mut files = dirs.iter().map(|dir| dir.join(&package.file));
-            files.find(|file| file.is_file()).ok_or_else(|| {
-                NotTried::new(format!("{} is not in the cache of pacman", package.file))
-            })
+            files
+                .find(|file| file.is_file())
+                .ok_or_else(|| NotTried::new(format!("{}: not in pacman's cache", package.file)))
         };
         self.packages.iter().map(find).collect()
     }

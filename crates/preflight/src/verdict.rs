@@ -21,8 +21,8 @@ pub(crate) struct Verdict {
     /// The reasons why results are not known, each with the module that it concerns; `None` if it
     /// concerns all modules.
     pub(crate) unknown: Vec<(Option<ModuleId>, String)>,
-    /// The last error when storing a build in the cache. Such a build is repeated after the
-    /// transaction.
+    /// The last error that prevented a build from being cached. Builds that are not cached are
+    /// repeated after the transaction.
     pub(crate) not_stored: Option<String>,
     /// Other messages for the user.
     pub(crate) warnings: Vec<String>,
@@ -41,7 +41,7 @@ pub(crate) struct Regression {
     /// The package of both kernels.
     pub(crate) package: String,
     pub(crate) why: RegressionCause,
-    /// Why the machine needs the module; `None` if it is not known to need it.
+    /// Why the machine needs the module; `None` if no reason is known.
     pub(crate) critical: Option<String>,
 }
 

@@ -125,15 +125,17 @@ impl WorkerJob {
         let started = Instant::now();
         let arriving = arriving::ask(query, &self.root, None, pacman, &[], targets)?;
         if let Some(missing) = arriving.unresolved.first() {
-            return Err(NotTried::new(format!("cannot find the package file with {missing}")));
+            return Err(NotTried::new(format!(
+                "cannot find the package file that contains {missing}"
+            )));
         }
         if arriving.packages.iter().all(|package| package.unchanged) {
             return Ok(0); // the same packages again
         }
         let owners = owners(machine, query)?;
         let verdict = self.verdict(machine, query, &arriving, &owners, targets)?;
-        // An upgrade without regressions keeps the earlier list, because it may have ignored the
-        // kernel.
+        // Without regressions, the earlier list is kept: the user may have excluded the kernel with
+        // --ignore.
         if arriving.upgrade
             && !verdict.regressions.is_empty()
             && let Err(error) = expected::store(&machine.trees, &verdict)
@@ -143,7 +145,7 @@ impl WorkerJob {
         let would_abort = verdict.aborts(machine.settings.preflight.mode);
         let aborts = would_abort && !permission::take(&machine.trees);
         if would_abort && !aborts {
-            print("note: dkms preflight --allow-once permits this transaction");
+            print("note: continuing, as permitted by dkms preflight --allow-once");
         }
         let consequence = if aborts { Consequence::Aborts } else { Consequence::Continues };
         let advice = self.advice(query, &verdict, consequence, &arriving, &owners);
@@ -177,7 +179,7 @@ impl WorkerJob {
             print(&Report::of(&verdict, would_abort).to_json());
         } else {
             if is_permitted {
-                let note = "dkms preflight --allow-once permits a transaction with these packages";
+                let note = "an earlier dkms preflight --allow-once permits this transaction";
                 print(&format!("note: {note}"));
             }
             let consequence = match would_abort {
@@ -297,9 +299,9 @@ fn headers_without_kernel(
         installed.contains(release) || targets.contains(&Target::Kernel(release.clone()))
     };
     let message = |target: &Target| match target {
-        Target::Headers(release) if !is_there(release) => {
-            Some(format!("{release}: there are headers, but no kernel"))
-        }
+        Target::Headers(release) if !is_there(release) => Some(format!(
+            "{release}: these packages contain its headers, but the kernel is not installed"
+        )),
         _ => None,
     };
     Ok(targets.iter().filter_map(message).collect())
@@ -312,7 +314,7 @@ fn unknown_critical_modules(machine: &Machine) -> Result<Vec<String>, NotTried> 
     let known: BTreeSet<String> = modules.flat_map(InstalledModule::names).collect();
     let unknown = machine.settings.preflight.critical.iter().filter(|name| !known.contains(*name));
     let message =
-        |name| format!("[preflight] critical: {name}: not installed, so that it cannot be lost");
+        |name| format!("[preflight] critical: {name}: ignored: no installed module has this name");
     Ok(unknown.map(message).collect())
 }
 

@@ -71,7 +71,7 @@ fn other_transactions_use_them_too(#[case] packages: &[&str], #[case] line: &str
 #[rstest]
 #[case::with_a_module(&["linux-headers-1", "bbswitch"])]
 #[case::alone(&["linux-headers-1"])]
-fn headers_that_arrive_for_an_installed_kernel_are_built_against(#[case] packages: &[&str]) {
+fn modules_are_built_with_new_headers_of_an_installed_kernel(#[case] packages: &[&str]) {
     let root = Root::with_preflight();
     root.install(&[find("linux-1")]);
     if !packages.contains(&"bbswitch") {

@@ -294,7 +294,7 @@ fn confs_and_overrides_are_evaluated_in_the_directory_of_the_source(
 }
 
 #[test]
-fn a_conf_or_an_override_can_set_directives_by_variables() {
+fn a_conf_or_an_override_can_set_directives_through_variables() {
     let mut fixture = Fixture::new();
     let conf = "DKMS_DIRECTIVE_A='MAKE=make all'\nlocal DKMS_DIRECTIVE_B=STRIP=no\nMAKE=make";
     let values = fixture.read(conf).unwrap().values;

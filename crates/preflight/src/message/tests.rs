@@ -104,13 +104,13 @@ fn an_abort_ends_with_reasons_and_commands() {
     insta::assert_snapshot!(text(&verdict, true, true), @"
     warning: not enough space in /boot
     note: modules will be built again after the transaction: /var/lib/dkms/.cache: no space left on device
-    note: odd/1: not test-built: disk full
+    note: odd/1: test build inconclusive: disk full
     warning: new/1: make failed (exit status 2)
       cause: zfs.c:3:2: error: unknown type name 'vnode_t'
       means: no included header of this kernel defines vnode_t
       log: /var/lib/dkms/.log/zfs.log
       note: new/0 stays installed
-    warning: webcam/1 for 7.2-arch1-1: cannot be built: the headers of linux are not in the transaction
+    warning: webcam/1 for 7.2-arch1-1: cannot be built: the headers of linux for this kernel are missing
       note: webcam/1 works with 7.1-arch1-1 (linux)
     error: zfs/2.4 for 7.2-arch1-1: make failed (exit status 2)
       cause: zfs.c:3:2: error: unknown type name 'vnode_t'
@@ -133,7 +133,7 @@ fn modules_that_lack_the_same_headers_share_one_warning() {
     let regressions = vec![lost("webcam/1"), regression("zfs/2.3", fails, None), lost("wifi/2")];
     let verdict = Verdict { regressions, ..Verdict::default() };
     insta::assert_snapshot!(text(&verdict, false, false), @"
-    warning: webcam/1, wifi/2 for 7.2-arch1-1: cannot be built: the headers of linux are not in the transaction
+    warning: webcam/1, wifi/2 for 7.2-arch1-1: cannot be built: the headers of linux for this kernel are missing
       note: they work with 7.1-arch1-1 (linux)
     warning: zfs/2.4 for 7.2-arch1-1: make failed (exit status 2)
       cause: zfs.c:3:2: error: unknown type name 'vnode_t'
@@ -151,7 +151,7 @@ fn headers_can_be_added_to_the_transaction() {
         ..Verdict::default()
     };
     insta::assert_snapshot!(text(&verdict, false, true), @"
-    error: zfs/2.3 for 7.2-arch1-1: cannot be built: the headers of linux are not in the transaction
+    error: zfs/2.3 for 7.2-arch1-1: cannot be built: the headers of linux for this kernel are missing
       note: zfs/2.3 works with 7.1-arch1-1 (linux)
       note: this machine needs zfs, which is in /boot/initramfs-linux.img
     The transaction is aborted; nothing has been changed.

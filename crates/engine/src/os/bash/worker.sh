@@ -47,9 +47,9 @@ alpm_dkms_evaluate() {
         unset -n alpm_dkms_value
     done >&199
     # Return the values of DKMS_DIRECTIVE_X="NAME=value", set by a file or in the environment.
-    # NAME must be in upper case: settings in framework.conf cannot be overridden this way. bash
-    # takes 0.2 s to find the names among the 7,000 variables of a kernel configuration, which some
-    # files source, so they are looked for only if there can be any.
+    # NAME must be in upper case: settings in framework.conf cannot be overridden this way.
+    # Expanding the prefix takes 0.2 s if a file has sourced a kernel configuration, which sets 7,000
+    # variables. It is skipped if no file mentions the prefix and the environment has no such variable.
     [[ $alpm_dkms_directives ]] && for alpm_dkms_index in "${!DKMS_DIRECTIVE@}"; do
         alpm_dkms_value=${!alpm_dkms_index}
         for alpm_dkms_name in "${alpm_dkms_wanted[@]}"; do
