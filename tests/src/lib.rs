@@ -22,7 +22,7 @@ mod run;
 pub use alarm::alarm_kernel;
 pub use disk::{DiskMachine, Powered};
 pub use inspect::{Compilers, Snapshot};
-pub use packages::{PackageFile, find, stage};
+pub use packages::{PackageFile, find, real_mkinitcpio, stage};
 pub use recipe::Recipe;
 pub use root::Root;
 pub use run::{Completed, Started};

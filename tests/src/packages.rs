@@ -10,11 +10,22 @@ const STAGES: [&str; 4] = ["kernels", "modules", "stubs", "ours"];
 /// Stages of packages that few stories and the benchmark use.
 const SPECIAL: [&str; 2] = ["bench-modules", "dracut"];
 
-/// Returns the stages that contain packages, including those of [`SPECIAL`] that exist.
+/// The stage of the real mkinitcpio.
+const MKINITCPIO: &str = "mkinitcpio";
+
+/// Returns the stages that contain packages, including those of [`SPECIAL`] that exist. The kernels
+/// for the real mkinitcpio come before those with the same aliases.
 pub(crate) fn stages() -> impl Iterator<Item = &'static str> {
     let testbed = testbed();
     let made = move |stage: &&str| testbed.join(stage).join("index").exists();
-    STAGES.into_iter().chain(SPECIAL.into_iter().filter(made))
+    let first = real_mkinitcpio().map(|_| MKINITCPIO);
+    first.into_iter().chain(STAGES).chain(SPECIAL.into_iter().filter(made))
+}
+
+/// Returns the stage of the real mkinitcpio if the stories use it instead of the imitation, which
+/// `make check-mkinitcpio` requests with `$STORIES_MKINITCPIO`.
+pub fn real_mkinitcpio() -> Option<PathBuf> {
+    std::env::var_os("STORIES_MKINITCPIO").map(|_| stage(MKINITCPIO))
 }
 
 /// A pacman package that a story can install.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use walkdir::WalkDir;
 
-use crate::packages::{PackageFile, stages, testbed};
+use crate::packages::{PackageFile, real_mkinitcpio, stages, testbed};
 use crate::run::{Completed, Started, run, start};
 
 /// The directory of our hook programs.
@@ -68,7 +68,9 @@ impl Root {
     /// Creates a root over the directories `more`, uppermost first, and a stage of the testbed in
     /// which our package is installed.
     fn ready_over(more: &[PathBuf], stage: &str) -> Self {
-        let root = Self::over([more, &[testbed().join(stage)]].concat());
+        let programs = real_mkinitcpio().map(|stage| stage.join("files"));
+        let below = more.iter().cloned().chain(programs).chain([testbed().join(stage)]);
+        let root = Self::over(below.collect());
         root.mask_preflight();
         if let Some(built) = std::env::var_os("STORIES_BINARIES") {
             let built =

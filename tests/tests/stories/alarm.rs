@@ -12,7 +12,6 @@ use crate::preflight_fixture::broken_for;
 fn machine() -> (Root, [PackageFile; 2], [PackageFile; 2]) {
     let root = Root::ready();
     root.write("etc/mkinitcpio.conf", "MODULES=()\nHOOKS=(base zfs)\n");
-    root.write("usr/lib/initcpio/install/base", "");
     root.install(&[mkinitcpio(&root)]);
     let [old, new] = [1, 2].map(|number| alarm_kernel(&root, number));
     let modules = [zfs(&root, "1.0"), find("bbswitch")];

@@ -1,8 +1,8 @@
-//! A fake mkinitcpio and a module in its images, for the stories about images.
+//! A fake or the real mkinitcpio and a module in its images, for the stories about images.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use stories::{Completed, PackageFile, Recipe, Root};
+use stories::{Completed, PackageFile, Recipe, Root, real_mkinitcpio};
 
 use crate::fixture::{kernel, object, release};
 use crate::image_fixture::{IMAGE, new_images};
@@ -10,10 +10,15 @@ use crate::image_fixture::{IMAGE, new_images};
 /// mkinitcpio's hook that regenerates images.
 pub(crate) const STOCK: &str = "90-mkinitcpio-install";
 
-/// Builds the fake mkinitcpio, which generates images. The one in the stage `stubs` only logs.
+/// Builds mkinitcpio, which generates images. The one in the stage `stubs` only logs.
 pub(crate) fn mkinitcpio(root: &Root) -> PackageFile {
-    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("testbed/initcpio");
-    Recipe::empty("mkinitcpio", "41").files_from(&top).make(root)
+    Recipe::empty("mkinitcpio", "41").files_from(&mkinitcpio_files()).make(root)
+}
+
+/// Returns the directory with the files of mkinitcpio.
+pub(crate) fn mkinitcpio_files() -> PathBuf {
+    let fake = || Path::new(env!("CARGO_MANIFEST_DIR")).join("testbed/initcpio");
+    real_mkinitcpio().map_or_else(fake, |stage| stage.join("package"))
 }
 
 /// Builds a module that is in the images because HOOKS in mkinitcpio.conf names it.
@@ -25,7 +30,6 @@ pub(crate) fn zfs(root: &Root, version: &str) -> PackageFile {
 pub(crate) fn machine() -> Root {
     let root = Root::ready();
     root.write("etc/mkinitcpio.conf", "MODULES=()\nHOOKS=(base zfs)\n");
-    root.write("usr/lib/initcpio/install/base", "");
     root.install(&[mkinitcpio(&root)]);
     let zfs = zfs(&root, "1.0");
     root.install(&[&kernel("linux", 1)[..], &[zfs]].concat()).hooks_succeed();
@@ -39,6 +43,11 @@ pub(crate) fn machine() -> Root {
 #[track_caller]
 pub(crate) fn assert_holds(root: &Root, image: &str, release: &str) {
     let object = object(release, "zfs");
+    if real_mkinitcpio().is_some() {
+        let same = "cd $(mktemp -d) && lsinitcpio -x $0 >&2 && cmp $1 /$1";
+        root.run("bash", &["-c", same, &format!("/{image}"), &object]).ok();
+        return;
+    }
     let digest = root.shell(&format!("sha256sum </{object}")).ok().text;
     let digest = digest.split(' ').next().unwrap_or_default();
     let content = root.read(image);

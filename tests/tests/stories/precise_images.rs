@@ -5,7 +5,7 @@ use stories::{Completed, Recipe, Root, find};
 
 use crate::fixture::{kernel, release};
 use crate::image_fixture::{IMAGE, new_images, summary_line};
-use crate::mkinitcpio::{assert_holds, machine, mkinitcpio, upgrade_zfs};
+use crate::mkinitcpio::{assert_holds, machine, mkinitcpio, mkinitcpio_files, upgrade_zfs};
 
 /// The file that overrides mkinitcpio's hook.
 const OVERRIDE: &str = "etc/pacman.d/hooks/90-mkinitcpio-install.hook";
@@ -94,8 +94,7 @@ fn override_is_updated_with_the_mkinitcpio_hook() {
     let stock = "usr/share/libalpm/hooks/90-mkinitcpio-install.hook";
     let text = root.read(stock).replace("usr/lib/initcpio/*", "usr/lib/new/*");
     let new = Recipe::empty("mkinitcpio", "42");
-    let top = concat!(env!("CARGO_MANIFEST_DIR"), "/testbed/initcpio");
-    let new = new.files_from(top.as_ref()).file(stock, &text).make(&root);
+    let new = new.files_from(&mkinitcpio_files()).file(stock, &text).make(&root);
     root.install(&[new]).hooks_succeed().has(": written: [initramfs] precise");
     assert_eq!(root.read(OVERRIDE), old.replace("usr/lib/initcpio/*", "usr/lib/new/*"));
     root.pacman(&["-Rdd", "mkinitcpio"]).ok().hooks_succeed();
