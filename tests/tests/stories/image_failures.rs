@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use stories::{Recipe, Root, find};
+use stories::{PackageFile, Recipe, Root, find};
 
 use crate::fixture::{kernel, release};
 use crate::image_fixture::{IMAGE, mask, new_images, summary_line, unmask};
@@ -134,10 +134,13 @@ const UKI: &str = "efi/EFI/Linux/arch-linux.efi";
 
 /// A fake sbctl that sets the certificate size in the header of an EFI program, as signing does.
 const SBCTL: &str = "#!/bin/bash\n[[ \"$*\" == 'sign-all -g' ]] || exit 1\necho sbctl >>/var/log/images.log\n\
-                     printf '\\1' | dd of=/efi/EFI/Linux/arch-linux.efi bs=1 seek=236 conv=notrunc status=none\n";
+                     cd /efi/EFI/Linux\nheader=$(od -An -t u4 -j 60 -N 4 arch-linux.efi)\n\
+                     printf '\\1' | dd of=arch-linux.efi bs=1 seek=$((header + 172)) conv=notrunc status=none\n";
 
 fn is_signed(root: &Root) -> bool {
-    root.bytes(UKI)[236] != 0
+    let bytes = root.bytes(UKI);
+    let header = u16::from_le_bytes([bytes[60], bytes[61]]);
+    bytes[usize::from(header) + 172] != 0
 }
 
 #[test]
@@ -169,11 +172,13 @@ fn signed_uki_is_signed_again_or_reported() {
         .has("will not boot with Secure Boot enabled; run: sbctl sign-all -g");
 }
 
-/// Adds a self-built kernel that no package owns. Its files are copies of those of `linux`.
+/// Adds a self-built kernel that no package owns. Its files are copies of those of `linux`, except
+/// the kernel file, which contains its release.
 fn self_built_kernel(root: &Root) -> String {
-    let own = find("linux-true-2").content;
+    let PackageFile { content: own, file, .. } = find("linux-true-2");
     let script = format!(
-        "cd /usr/lib/modules && cp -a {from} {own} && cd {own} && rm -r pkgbase updates && cp vmlinuz /boot/vmlinuz-own\n\
+        "cd /usr/lib/modules && cp -a {from} {own} && cd {own} && rm -r pkgbase updates &&\n\
+         bsdtar -xOf {file} usr/lib/modules/{own}/vmlinuz | tee vmlinuz >/boot/vmlinuz-own\n\
          sed -i 's/{from}/{own}/' build/include/config/kernel.release build/include/generated/uts*.h",
         from = release()
     );
