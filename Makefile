@@ -2,8 +2,10 @@
 
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 threads ?= 2
+# The stories that can run with the real mkinitcpio; `images::` includes precise_images.
+image_stories = alarm:: image_failures:: image_interruptions:: image_judgement:: image_makers:: image_places:: images:: a_module_in_the_image_aborts
 
-.PHONY: demo pictures check e2e check-corpus check-power check-package dist tarball testbed query bench simulate fmt lint unit mutants shells man shellcheck deny clean
+.PHONY: demo pictures check e2e check-corpus check-mkinitcpio check-power check-package dist tarball testbed query bench simulate fmt lint unit mutants shells man shellcheck deny clean
 
 demo: testbed ## show a kernel upgrade with real modules, in pacman's own output
 	tests/testbed/demo.sh
@@ -17,6 +19,10 @@ e2e: testbed ## run the stories and scenarios [threads=2]
 check-corpus: testbed ## compare with dkms on all *-dkms packages of Debian, for both kernels; writes docs/corpus.md (hours) [CORPUS="zfs- xone-"]
 	tests/testbed/corpus.sh all
 	CORPUS_PAGE=$(CURDIR)/docs/corpus.md cargo test -p stories --test corpus -- --ignored --nocapture
+
+check-mkinitcpio: testbed ## run the stories about images with the real mkinitcpio (half an hour) source=CHECKOUT [threads=2]
+	tests/testbed/mkinitcpio.sh $(source)
+	STORIES_MKINITCPIO=1 cargo test --no-fail-fast -p stories --test stories -- --test-threads $(threads) $(image_stories)
 
 check-power: testbed ## kill pacman at each change, make each system call of a hook fail, and cut the power of a machine in QEMU (hours) [threads=2]
 	cargo test -p stories --test stories -- --ignored --test-threads $(threads) --nocapture
