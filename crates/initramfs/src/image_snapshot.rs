@@ -108,26 +108,37 @@ impl ImageSnapshot {
     }
 
     /// Copies the image, if it exists, to the directory `dir`, and closes the directory to other
-    /// users.
+    /// users. An earlier copy stays if it is equal to the image; otherwise, it is deleted.
     ///
     /// # Errors
     /// The reason why there is no copy: the image cannot be copied, or too little space would be
     /// left.
     pub(crate) fn copy_to(&mut self, dir: &Path, root: &Path) -> Result<(), String> {
-        self.copy = None;
         let file = self.image.below(root);
         let Ok(meta) = file.metadata() else { return Ok(()) };
-        create_closed_dir(dir).map_err(|error| error.to_string())?;
-        let needed = meta.len().saturating_mul(SPARE_COPIES + 1);
-        if durable::free_space(dir).is_some_and(|free| free < needed) {
-            let (dir, path) = (dir.display(), self.image.path.display());
-            return Err(format!("{dir}: not enough space for a copy of {path}"));
-        }
         let name = Digest::of_bytes(self.image.path.as_os_str().as_encoded_bytes());
         let copy = dir.join(format!("{name}.img"));
-        copy_closed(&file, &copy, None)
-            .map_err(FileError::when("copy an image to", &copy))
-            .map_err(|error| error.to_string())?;
+        create_closed_dir(dir).map_err(|error| error.to_string())?;
+        if is_equal(&copy, &file) {
+            fs::set_permissions(&copy, Permissions::from_mode(0o600))
+                .map_err(FileError::when("set the mode of", &copy))
+                .map_err(|error| error.to_string())?;
+        } else {
+            self.copy = None;
+            durable::remove_file_if_there(&copy).map_err(|error| error.to_string())?;
+            let needed = meta.len().saturating_mul(SPARE_COPIES + 1);
+            if let Some(free) = durable::free_space(dir).filter(|free| *free < needed) {
+                let (dir, path) = (dir.display(), self.image.path.display());
+                let (free, needed) = (free / 1024, needed / 1024);
+                return Err(format!(
+                    "not enough space in {dir} for a copy of {path}: {free} KiB free, {needed} KiB \
+                     needed"
+                ));
+            }
+            copy_closed(&file, &copy, None)
+                .map_err(FileError::when("copy an image to", &copy))
+                .map_err(|error| error.to_string())?;
+        }
         self.copy = Some(copy);
         Ok(())
     }
@@ -201,6 +212,13 @@ pub(crate) fn create_closed_dir(dir: &Path) -> Result<(), FileError> {
         .map_err(FileError::when("set the mode of", dir))
 }
 
+/// Returns true if both files exist and have the same content.
+fn is_equal(one: &Path, other: &Path) -> bool {
+    let size = |file: &Path| file.metadata().map(|meta| meta.len()).ok();
+    let digest = |file: &Path| Digest::of_file(file).ok();
+    size(one).is_some() && size(one) == size(other) && digest(one) == digest(other)
+}
+
 /// Copies the file `from` to the new file `to`, replacing an existing one. No other user can read
 /// the copy, unless `access` allows it.
 fn copy_closed(from: &Path, to: &Path, access: Option<Access>) -> io::Result<()> {
@@ -263,6 +281,19 @@ mod tests {
         assert!(!snapshot.is_same(root.path()));
         fs::remove_file(root.at(IMAGE)).unwrap();
         assert!(!snapshot.is_same(root.path()));
+    }
+
+    #[test]
+    fn an_equal_copy_is_not_made_again() {
+        let (root, image) = test_root();
+        let copy = copied(&root, &image).copy.unwrap();
+        let inode = || fs::metadata(&copy).unwrap().ino();
+        let first = inode();
+        assert_eq!(copied(&root, &image).copy.as_ref(), Some(&copy));
+        assert_eq!(inode(), first);
+        root.write(IMAGE, "new!");
+        copied(&root, &image);
+        assert_eq!(fs::read(&copy).unwrap(), b"new!");
     }
 
     #[test]

@@ -64,7 +64,6 @@ impl Assessment<'_> {
         }
         let mut stale = Vec::new();
         for (index, it) in kernel.images.iter_mut().enumerate() {
-            let path = it.image.path.display();
             match it.decision.clone() {
                 Decision::UpToDate => {}
                 Decision::Keep(_) | Decision::Unchecked(_) => it.is_outdated = true,
@@ -75,10 +74,7 @@ impl Assessment<'_> {
                     errors.push(not_regenerated(&name, &it.image, "interrupted"));
                     it.is_outdated = true;
                 }
-                Decision::Regenerate(why) => {
-                    say(&format!("{name}: regenerating {path}: {why}"));
-                    stale.push(index);
-                }
+                Decision::Regenerate(_) => stale.push(index),
             }
         }
         if !stale.is_empty() {
@@ -99,6 +95,11 @@ impl Assessment<'_> {
                 it.is_outdated = true;
                 false
             });
+        }
+        for it in stale.iter().map(|index| &kernel.images[*index]) {
+            if let Decision::Regenerate(why) = &it.decision {
+                say(&format!("{name}: regenerating {}: {why}", it.image.path.display()));
+            }
         }
         if !stale.is_empty() {
             errors.extend(self.run_generator(machine, generator, kernel, &stale, say));

@@ -124,7 +124,11 @@ impl Snapshot {
                     |name: &KmodName| needed.as_ref().is_none_or(|it| it.contains_key(name));
                 changed.iter().any(|name| held.contains(name) || is_needed(name))
             });
-            if let Err(why) = self.add(machine, &image, contents, needs_copy) {
+            let copied = self.add(machine, &image, contents, needs_copy);
+            // With `precise`, only our own hook regenerates the image, and reports it if it cannot.
+            if let Err(why) = copied
+                && !machine.settings.initramfs.precise
+            {
                 log::warn!("{why}");
             }
         }
@@ -144,7 +148,10 @@ impl Snapshot {
     ) -> Result<(), String> {
         let root = &machine.trees.root;
         let mut new = ImageSnapshot::of(image, root, contents);
-        new.existed |= self.of(image).is_some_and(|old| old.existed);
+        if let Some(old) = self.of(image) {
+            new.existed |= old.existed;
+            new.copy.clone_from(&old.copy);
+        }
         let copied = if needs_copy { new.copy_to(&machine.trees.images(), root) } else { Ok(()) };
         self.images.retain(|old| old.image.path != image.path);
         self.images.push(new);
