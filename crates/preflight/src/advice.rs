@@ -66,7 +66,7 @@ fn lines(
             Some(_) => None,
             // With an AUR helper, since helpers upgrade the packages of the repositories first.
             None => Some(format!(
-                "{name} is not in the repositories; to upgrade it first, run: yay -S {name}"
+                "no repository contains {name}; if the AUR has a newer version, run: yay -S {name}"
             )),
         }
     };

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use alpm_hook::lines::LineWriter;
 use alpm_hook::{HookArgs, Targets};
+use dkms_engine::dkms_tree::TreeState;
 use dkms_engine::facts::source_dirs;
 use dkms_engine::machine::{Lock, Machine, PreflightMode, Transaction, has_other_root};
 
@@ -50,9 +51,10 @@ fn run(args: &HookArgs, targets: &Targets) -> Result<bool, NotTried> {
     {
         return Ok(false);
     }
-    let (present, _) = source_dirs(trees);
-    if present.is_empty() && targets.sources.is_empty() {
-        return Ok(false); // a machine without modules
+    let has_modules =
+        || !source_dirs(trees).0.is_empty() || !TreeState::read(trees).modules.is_empty();
+    if targets.sources.is_empty() && !has_modules() {
+        return Ok(false);
     }
     let transaction = Transaction::of_this_hook(trees);
     let pacman = transaction.is_known().then(|| transaction.process());

@@ -27,6 +27,10 @@ pub(crate) const HEADERS: [&str; 2] = ["build", "source"];
 /// The size in bytes up to which a file is copied. Larger files are bind-mounted instead.
 const SMALL: u64 = 8 << 20;
 
+/// The maximum number of paths that are passed to one program. The size of its arguments is limited
+/// to a quarter of the maximum stack size (execve(2)).
+const PATHS_AT_ONCE: usize = 256;
+
 /// The entries of the dkms tree that a trial does not see: other runs' work, and entries that would
 /// only take up space.
 const LEFT_OUT: [&str; 7] = [".bin", ".build", ".cache", ".images", ".lock", ".log", ".pending"];
@@ -228,8 +232,8 @@ impl<'a> Scratch<'a> {
             // This mount comes last, because it hides the scratch space itself.
             (self.dkms.clone(), &self.trees.dkms),
         ];
-        // Skip /tmp or /var/tmp if it does not exist: there is nothing to hide, and the file system
-        // is already read-only.
+        // Skip directories that do not exist: there is nothing to hide, and the file system is
+        // already read-only.
         let mut there = mounts.iter().filter(|(_, at)| at.exists());
         there.try_for_each(|(from, at)| namespace::bind(from, at))
     }
@@ -277,23 +281,22 @@ fn copy(from: &[PathBuf], to: &Path) -> Result<(), NotTried> {
 
 /// Runs cp(1) in the directory `dir`, with the additional `options`.
 fn run_cp(options: &[&str], dir: &Path, from: &[PathBuf], to: &Path) -> Result<(), NotTried> {
-    if from.is_empty() {
-        return Ok(());
-    }
     let env = Environment::fixed();
     let failed = |why: &str| NotTried::new(format!("{}: cannot copy: {why}", to.display()));
-    let ended = Program::new("cp", &env)
-        .args(["-a", "--reflink=auto"])
-        .args(options)
-        .args(["-t".as_ref(), to.as_os_str(), "--".as_ref()])
-        .args(from)
-        .cwd(dir)
-        .run()
-        .map_err(|error| failed(&error.to_string()))?;
-    match ended.success() {
-        true => Ok(()),
-        false => Err(failed(ended.complaint().lines().last().unwrap_or_default())),
-    }
+    from.chunks(PATHS_AT_ONCE).try_for_each(|from| {
+        let ended = Program::new("cp", &env)
+            .args(["-a", "--reflink=auto"])
+            .args(options)
+            .args(["-t".as_ref(), to.as_os_str(), "--".as_ref()])
+            .args(from)
+            .cwd(dir)
+            .run()
+            .map_err(|error| failed(&error.to_string()))?;
+        match ended.success() {
+            true => Ok(()),
+            false => Err(failed(ended.complaint().lines().last().unwrap_or_default())),
+        }
+    })
 }
 
 /// Returns the entries of a directory; an empty list if it does not exist.

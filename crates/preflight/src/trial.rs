@@ -103,8 +103,13 @@ impl TrialJob {
             return Err(NotTried::new(why));
         }
         // The trees of the trial are mounted on these directories.
-        if let Some(missing) = [&trees.source, &trees.install].iter().find(|tree| !tree.is_dir()) {
-            return Err(NotTried::new(format!("{} does not exist yet", missing.display())));
+        let is_lacking = |dir: &str, tree: &Path| {
+            !tree.is_dir() && self.targets.iter().any(|target| target.starts_with(dir))
+        };
+        let trees_of_packages = [("usr/src/", &trees.source), ("usr/lib/modules/", &trees.install)];
+        if let Some((_, tree)) = trees_of_packages.iter().find(|(dir, tree)| is_lacking(dir, tree))
+        {
+            return Err(NotTried::new(format!("there is no directory {} yet", tree.display())));
         }
         machine.is_chroot();
         let now = Now { installed: installed::read(&machine)?, needs: Needs::read(&machine) };
@@ -283,7 +288,7 @@ impl TrialJob {
     }
 
     /// Returns failures for each module whose source is missing although the transaction does not
-    /// remove it: one failure for each arriving kernel.
+    /// remove it: one failure for each arriving kernel for which no other version will be installed.
     fn missing_sources(
         &self,
         plan: &Plan,
@@ -295,8 +300,15 @@ impl TrialJob {
         });
         let missing = missing.filter(|(_, dir)| !self.departing.sources.contains(*dir));
         let failures = missing.flat_map(|(module, dir)| {
-            let message = format!("its source is missing: /usr/src/{dir}");
-            packages.keys().map(move |kernel| Tried {
+            let message = format!(
+                "its source is missing: /usr/src/{dir}; reinstall its package, or run: dkms remove \
+                 {module} --all"
+            );
+            let other = |job: &Job| job.module.name == module.name;
+            let is_replaced = move |kernel: &KernelRelease| {
+                plan.jobs.iter().any(|job| other(job) && job.kernel == *kernel)
+            };
+            packages.keys().filter(move |kernel| !is_replaced(kernel)).map(move |kernel| Tried {
                 module: Some(module.clone()),
                 kernel: Some(kernel.clone()),
                 result: TriedResult::Fails(Complaint::new(&message)),

@@ -289,10 +289,27 @@ fn a_source_that_needs_other_files_of_its_package_proves_nothing() {
     assert_eq!(root.modinfo(&next_release(), "disk", "state"), "good");
 }
 
-#[test]
-fn a_missing_source_aborts_the_upgrade() {
+#[rstest]
+#[case::one("mv /usr/src/disk-1.0 /srv")]
+#[case::all("mv /usr/src /srv")]
+fn a_missing_source_aborts_the_upgrade(#[case] command: &str) {
     let root = machine_with("disk");
     critical(&root, &["disk"]);
-    root.shell("mv /usr/src/disk-1.0 /srv/ && rm -rf /var/lib/dkms/.kept").ok();
+    root.shell(&format!("{command} && rm -rf /var/lib/dkms/.kept")).ok();
     assert_aborted(root.pacman(&kernel_upgrade())).has("its source is missing: /usr/src/disk-1.0");
+}
+
+#[test]
+fn a_missing_source_of_a_replaced_version_does_not_abort_the_upgrade() {
+    let root = Root::with_preflight();
+    root.install(&kernel("linux", 1));
+    critical(&root, &["disk"]);
+    root.install(&[Recipe::module("disk", "1.0").make(&root)]).hooks_succeed();
+    root.shell("cp -a /usr/src/disk-1.0 /srv && pacman -Rn --noconfirm disk-dkms").ok();
+    root.shell(&format!("cp -a /srv/disk-1.0 /usr/src && dkms install disk/1.0 -k {}", release()))
+        .ok();
+    root.shell("rm -r /usr/src/disk-1.0 && rm -rf /var/lib/dkms/.kept").ok();
+    root.install(&[Recipe::module("disk", "2.0").make(&root)]).hooks_succeed();
+    root.install(&kernel("linux", 2)).has(&format!("1 module built for {}", next_release()));
+    root.assert_works(&next_release(), "disk");
 }

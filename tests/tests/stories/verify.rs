@@ -111,7 +111,8 @@ const INPUTS: &[Sabotage] = &[
         "echo CONFIG_OWN=y >>$L/build/include/config/auto.conf",
         "kernel configuration changed",
     ),
-    sabotage("mv /usr/src/bbswitch-0.8 /root", "bbswitch/0.8: source missing").needs_a_person(),
+    sabotage("mv /usr/src/bbswitch-0.8 /root", "bbswitch/0.8: broken: source missing")
+        .needs_a_person(),
     sabotage(
         "echo '#error unfinished' >>/usr/src/bbswitch-0.8/bbswitch.c; dkms autoinstall -k $K || :",
         "bbswitch/0.8: failed to build",

@@ -80,8 +80,9 @@ fn advise(machine: &Machine, explanation: &Explanation) -> Vec<String> {
         packages => format!("run: pacman -S {}", packages.join(", or: pacman -S ")),
     });
     let mut advice: Vec<String> = [remedy, package, newer].into_iter().flatten().collect();
-    if !advice.iter().any(|text| text.contains("run: dkms ")) {
-        let kernel = &explanation.kernel;
+    let kernel = &explanation.kernel;
+    let is_installed = machine.trees.install.join(kernel).is_dir();
+    if is_installed && !advice.iter().any(|text| text.contains("run: dkms ")) {
         advice.push(format!("to retry the build, run: dkms install {id} -k {kernel}"));
     }
     advice

@@ -97,7 +97,7 @@ fn of_note(note: &Note) -> Option<Fault> {
         | Note::Deferred { module, kernel, .. }
         | Note::Tied { module, kernel, .. }
         | Note::Changed { module, kernel, .. } => (Some(kernel), Some(module)),
-        Note::SourceMissing { module, .. } | Note::Held { module, .. } => (None, Some(module)),
+        Note::Held { module, .. } => (None, Some(module)),
         Note::Parked(_) | Note::Incomplete(_) | Note::Running { .. } | Note::Problem(_) => {
             (None, None)
         }
@@ -107,7 +107,9 @@ fn of_note(note: &Note) -> Option<Fault> {
         | Note::Kept { .. }
         | Note::Copy(_)
         | Note::NotAutomatic { .. }
-        | Note::Already { .. } => return None,
+        | Note::Already { .. }
+        // `kernels` reports modules without a source.
+        | Note::SourceMissing { .. } => return None,
     };
     Some(Fault::new(kernel, module, note.to_string()))
 }
