@@ -17,6 +17,9 @@ use crate::os::durable::{self, Durability, FileError};
 use crate::report::Phase;
 use crate::signing;
 
+/// The maximum number of symbolic links that are followed to an object (path_resolution(7)).
+const MAX_LINKS: usize = 40;
+
 /// An object that make has produced, and the settings for it in dkms.conf.
 pub(super) struct Product {
     file: PathBuf,
@@ -41,6 +44,7 @@ impl Build<'_> {
         for (entry, _) in records.filter(|(entry, excluded)| excluded.is_none() && !is_known(entry))
         {
             let file = self.built_dir(entry).join(format!("{}.ko", entry.built_name));
+            let file = self.target_of(file)?;
             if !file.is_file() {
                 let object = file.strip_prefix(&self.workplace.real).unwrap_or(&file);
                 return Err(self.failed(7, &self.not_produced(&entry.built_name, object)));
@@ -97,6 +101,36 @@ impl Build<'_> {
             object.display(),
             self.workplace.seen.display()
         )
+    }
+
+    /// Returns the file to which the object `file` leads if it is a symbolic link. A link to a path
+    /// in `T/M/V/build` leads to the real build directory.
+    ///
+    /// # Errors
+    /// [`Failure`] with dkms's exit code 7 if the link leads out of `T/M/V`.
+    fn target_of(&self, file: PathBuf) -> Result<PathBuf, Failure> {
+        let (real, seen) = (&self.workplace.real, &self.workplace.seen);
+        let mut target = file.clone();
+        for _ in 0..MAX_LINKS {
+            let Ok(text) = fs::read_link(&target) else { break };
+            let dir = target.parent().unwrap_or(real);
+            target = match text.strip_prefix(seen) {
+                Ok(inside) => real.join(inside),
+                Err(_) => dir.join(text),
+            };
+        }
+        let version = self.machine.trees.version(self.id);
+        let is_inside = |dir: &Path| match (dir.canonicalize(), target.canonicalize()) {
+            (Ok(dir), Ok(target)) => target.starts_with(dir),
+            _ => false,
+        };
+        if target == file || !target.exists() || is_inside(real) || is_inside(&version) {
+            return Ok(target);
+        }
+        let name = file.file_name().unwrap_or_default().display();
+        let target = target.display();
+        let why = format!("{name}: a link to {target}, which is outside of the build directory");
+        Err(self.failed(7, &why))
     }
 
     /// Returns the directory of the object that `entry` describes. The module sees its build
