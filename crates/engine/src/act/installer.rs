@@ -43,7 +43,7 @@ impl<'a> Installer<'a> {
     }
 
     /// Installs the module `new` in place of `replaces`, the installed version. Runs the scripts of
-    /// both versions. Returns [`Outcome::Declined`] if the kernel has the same or a newer module.
+    /// the new version, and those of a departing one. Returns [`Outcome::Declined`] if the kernel has the same or a newer module.
     pub(super) fn install(
         &mut self,
         mut new: BuiltModule<'_>,
@@ -51,7 +51,8 @@ impl<'a> Installer<'a> {
     ) -> Result<Outcome, Failure> {
         let (machine, module, kernel) = (self.machine, new.id, new.kernel);
         let old = replaces.map(|old| BuiltModule::read(machine, old, kernel));
-        let old_script = old.as_ref().and_then(|old| self.directive(old, "POST_REMOVE"));
+        let departing = old.as_ref().filter(|old| self.departs(old.id));
+        let old_script = departing.and_then(|old| self.directive(old, "POST_REMOVE"));
         if let Some(about) = self.facts.kernels.get(kernel) {
             installing::refinish(&mut new, &about.kernel)?;
             new.relocate(&about.kernel)?;
@@ -94,6 +95,12 @@ impl<'a> Installer<'a> {
         self.say_all(&said);
         complete_unless(told || cut_short)?;
         Ok(Outcome::Done)
+    }
+
+    /// Returns true if the source of a version that is replaced has been removed. As in dkms, a
+    /// version with a source stays built, and its POST_REMOVE script does not run.
+    fn departs(&self, old: &ModuleId) -> bool {
+        self.facts.modules.get(old).is_none_or(|old| old.source_is_absent)
     }
 
     /// Signs the objects of an installed module, and installs them again if they have changed.
