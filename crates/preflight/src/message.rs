@@ -178,7 +178,7 @@ fn commands(critical: &[&Regression], arriving: &Arriving, advice: &[String]) ->
     }
     let _ = writeln!(
         text,
-        "  to continue without {}, run: dkms preflight --allow-once\n  \
+        "  to continue without {}, run: dkms preflight --allow-once\n    \
          then repeat the pacman command",
         modules.join(", ")
     );

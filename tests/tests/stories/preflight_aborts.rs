@@ -42,7 +42,7 @@ fn a_module_that_the_settings_name_aborts_the_upgrade() {
         .has("to upgrade everything else, run: pacman -Syu --ignore linux,linux-headers");
     // Nothing comes after the reasons but pacman's own errors.
     let lines = upgrade.lines();
-    let last = lines.iter().rposition(|line| *line == "  then repeat the pacman command");
+    let last = lines.iter().rposition(|line| *line == "    then repeat the pacman command");
     assert!(
         last.is_some_and(|last| lines[last + 1..]
             .iter()

@@ -122,7 +122,7 @@ fn an_abort_ends_with_reasons_and_commands() {
       for zfs/2.4, the repositories have zfs-dkms 2.5-1
       to upgrade everything else, run: pacman -Syu --ignore linux,linux-headers,nvidia-open
       to continue without zfs, run: dkms preflight --allow-once
-      then repeat the pacman command
+        then repeat the pacman command
     ");
 }
 
@@ -159,6 +159,6 @@ fn headers_can_be_added_to_the_transaction() {
       to install everything else, leave out linux, linux-headers, nvidia-open
       to get the headers, run: pacman -Syu linux-headers
       to continue without zfs, run: dkms preflight --allow-once
-      then repeat the pacman command
+        then repeat the pacman command
     ");
 }
