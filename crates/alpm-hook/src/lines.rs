@@ -271,9 +271,10 @@ impl<W: Write> Lines<W> {
             Outcome::Done if count == 0 => {}
             Outcome::Done => self.out.line(&format!("{kernel}: kernel removed; {modules}")),
             Outcome::Skipped(why) => {
-                self.out.line(&format!(
-                    "note: {kernel}: kernel removed; /usr/lib/modules/{kernel} kept: {why}"
-                ));
+                let note = kept_directory(kernel, why);
+                if !self.told.includes(&note) {
+                    self.out.line(&format!("note: {note}"));
+                }
             }
             Outcome::Failed(failed) => {
                 self.out.line(&format!(
@@ -284,6 +285,11 @@ impl<W: Write> Lines<W> {
             Outcome::Declined(_) => {}
         }
     }
+}
+
+/// Returns the note that the directory of a removed kernel is kept.
+pub(crate) fn kept_directory(kernel: &KernelRelease, why: &str) -> String {
+    format!("{kernel}: kernel removed; /usr/lib/modules/{kernel} kept: {why}")
 }
 
 impl<W: Write> Watch for Lines<W> {

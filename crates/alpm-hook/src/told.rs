@@ -13,6 +13,8 @@ use dkms_engine::plan::{Action, Note, Plan, Step};
 use dkms_engine::report::{Outcome, Report};
 use serde::{Deserialize, Serialize};
 
+use crate::lines::kept_directory;
+
 /// The failures and messages that the hooks of a transaction have reported.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Told {
@@ -92,6 +94,11 @@ impl Told {
         }
         for finished in &report.finished {
             let Step { action, .. } = &finished.step;
+            if let (Action::RemoveLeftovers(kernel), Outcome::Skipped(why)) =
+                (action, &finished.outcome)
+            {
+                self.texts.insert(kept_directory(kernel, why));
+            }
             let concerns_module = matches!(
                 action,
                 Action::Build { .. } | Action::Install { .. } | Action::Fail { .. }

@@ -29,6 +29,17 @@ fn removed_kernel_leaves_nothing() {
     root.assert_settled();
 }
 
+#[test]
+fn directory_of_a_removed_kernel_with_other_files_is_kept_and_named_once() {
+    let root = machine(&[find("bbswitch")]);
+    let file = format!("usr/lib/modules/{}/notes", release());
+    root.write(&file, "");
+    let upgrade = root.install(&kernel("linux", 2)).hooks_succeed();
+    let count = upgrade.text.matches("kept: contains other files, such as notes").count();
+    assert_eq!(count, 1, "{}", upgrade.text);
+    assert!(root.exists(&file));
+}
+
 /// Removes a kernel but not its headers.
 #[test]
 fn modules_are_removed_with_the_kernel_even_if_headers_remain() {
