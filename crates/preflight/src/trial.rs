@@ -99,7 +99,8 @@ impl TrialJob {
         let trees = machine.trees.clone();
         let usual = Trees::under(&trees.root);
         if (&trees.source, &trees.install) != (&usual.source, &usual.install) {
-            let why = "framework.conf sets source_tree or install_tree to a directory that packages do not use";
+            let why = "framework.conf sets source_tree or install_tree to a directory that packages \
+                       do not use";
             return Err(NotTried::new(why));
         }
         // The trees of the trial are mounted on these directories.
@@ -288,7 +289,8 @@ impl TrialJob {
     }
 
     /// Returns failures for each module whose source is missing although the transaction does not
-    /// remove it: one failure for each arriving kernel for which no other version will be installed.
+    /// remove it: one failure for each arriving kernel for which no other version will be
+    /// installed.
     fn missing_sources(
         &self,
         plan: &Plan,
