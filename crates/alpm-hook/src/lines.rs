@@ -22,7 +22,7 @@ use dkms_engine::report::{Event, Finished, Outcome, Watch};
 pub use line_writer::LineWriter;
 pub use package_names::PackageNames;
 
-use crate::told::Told;
+use crate::told::{Told, kept_directory};
 
 /// Prints a warning for each problem in the settings of `machine`, except those in `told`. Adds the
 /// printed problems to `told`.
@@ -285,11 +285,6 @@ impl<W: Write> Lines<W> {
             Outcome::Declined(_) => {}
         }
     }
-}
-
-/// Returns the note that the directory of a removed kernel is kept.
-pub(crate) fn kept_directory(kernel: &KernelRelease, why: &str) -> String {
-    format!("{kernel}: kernel removed; /usr/lib/modules/{kernel} kept: {why}")
 }
 
 impl<W: Write> Watch for Lines<W> {

@@ -13,8 +13,6 @@ use dkms_engine::plan::{Action, Note, Plan, Step};
 use dkms_engine::report::{Outcome, Report};
 use serde::{Deserialize, Serialize};
 
-use crate::lines::kept_directory;
-
 /// The failures and messages that the hooks of a transaction have reported.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Told {
@@ -173,6 +171,11 @@ impl Told {
         }
         tried
     }
+}
+
+/// Returns the note that the directory of a removed kernel is kept.
+pub(crate) fn kept_directory(kernel: &KernelRelease, why: &str) -> String {
+    format!("{kernel}: kernel removed; /usr/lib/modules/{kernel} kept: {why}")
 }
 
 fn path(trees: &Trees) -> PathBuf {
