@@ -23,8 +23,8 @@ impl Needs {
         }
     }
 
-    /// Returns why the machine needs a module that is installed for `kernel`; `None` if no reason is
-    /// known.
+    /// Returns why the machine needs a module that is installed for `kernel`; `None` if no reason
+    /// is known.
     pub(crate) fn reason(
         &self,
         machine: &Machine,

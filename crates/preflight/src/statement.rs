@@ -11,10 +11,9 @@ const OVERRIDE: &str = "linux-experimental";
 /// The size in bytes of the largest script or conf that is searched for [`OVERRIDE`].
 const LARGEST_SCRIPT: u64 = 64 << 10;
 
-/// Returns why the source in the directory `source` does not support `kernel`; `None` if it supports
-/// the kernel or declares no limit. `overrides` is the directory that
-/// contains the overrides of dkms.conf files, and `built` are the kernels for which the module is
-/// installed.
+/// Returns why the source in the directory `source` does not support `kernel`; `None` if it
+/// supports the kernel or declares no limit. `overrides` is the directory that contains the
+/// overrides of dkms.conf files, and `built` are the kernels for which the module is installed.
 ///
 /// Recognises only OpenZFS. The file `META` of OpenZFS names the latest supported kernel series,
 /// and its `configure` fails for any later series unless a conf or a script passes [`OVERRIDE`].

@@ -14,11 +14,9 @@ use crate::machine::Placement;
 use crate::objects::{Compression, FinishError, ObjectName, Strip, Workbench, read_modinfo};
 use crate::os::digest::Digest;
 use crate::os::durable::{self, Durability, FileError};
+use crate::os::symlinks;
 use crate::report::Phase;
 use crate::signing;
-
-/// The maximum number of symbolic links that are followed to an object (path_resolution(7)).
-const MAX_LINKS: usize = 40;
 
 /// An object that make has produced, and the settings for it in dkms.conf.
 pub(super) struct Product {
@@ -44,12 +42,12 @@ impl Build<'_> {
         for (entry, _) in records.filter(|(entry, excluded)| excluded.is_none() && !is_known(entry))
         {
             let file = self.built_dir(entry).join(format!("{}.ko", entry.built_name));
-            let file = self.target_of(file)?;
-            if !file.is_file() {
+            let target = self.target_of(&file)?;
+            if !target.is_file() {
                 let object = file.strip_prefix(&self.workplace.real).unwrap_or(&file);
                 return Err(self.failed(7, &self.not_produced(&entry.built_name, object)));
             }
-            let info = read_modinfo(&file).map_err(|error| self.failed(7, &error.to_string()))?;
+            let info = read_modinfo(&target).map_err(|error| self.failed(7, &error.to_string()))?;
             match info.vermagic_release() {
                 Some(found) if found == release.as_str() => {}
                 found => {
@@ -66,7 +64,7 @@ impl Build<'_> {
                 }
             }
             products.push(Product {
-                file,
+                file: target,
                 name: entry.dest_name.clone(),
                 location: entry.dest_location.clone(),
                 strip: entry.strip,
@@ -108,23 +106,23 @@ impl Build<'_> {
     ///
     /// # Errors
     /// [`Failure`] with dkms's exit code 7 if the link leads out of `T/M/V`.
-    fn target_of(&self, file: PathBuf) -> Result<PathBuf, Failure> {
+    fn target_of(&self, file: &Path) -> Result<PathBuf, Failure> {
         let (real, seen) = (&self.workplace.real, &self.workplace.seen);
-        let mut target = file.clone();
-        for _ in 0..MAX_LINKS {
+        let mut target = file.to_owned();
+        for _ in 0..symlinks::MAX_LINKS {
             let Ok(text) = fs::read_link(&target) else { break };
-            let dir = target.parent().unwrap_or(real);
             target = match text.strip_prefix(seen) {
                 Ok(inside) => real.join(inside),
-                Err(_) => dir.join(text),
+                Err(_) => target.with_file_name(text),
             };
         }
-        let version = self.machine.trees.version(self.id);
-        let is_inside = |dir: &Path| match (dir.canonicalize(), target.canonicalize()) {
-            (Ok(dir), Ok(target)) => target.starts_with(dir),
-            _ => false,
-        };
-        if target == file || !target.exists() || is_inside(real) || is_inside(&version) {
+        if target == file {
+            return Ok(target);
+        }
+        // The caller reports a target that does not exist.
+        let Ok(found) = target.canonicalize() else { return Ok(target) };
+        let is_inside = |dir: &Path| dir.canonicalize().is_ok_and(|dir| found.starts_with(dir));
+        if is_inside(real) || is_inside(&self.machine.trees.version(self.id)) {
             return Ok(target);
         }
         let name = file.file_name().unwrap_or_default().display();

@@ -27,7 +27,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::names::{Arch, KernelRelease};
 use crate::objects::{Compression, Signers};
-use crate::os::bash::BashReader;
+use crate::os::bash::{BashReader, DIRECTIVE};
 use crate::os::digest::Digest;
 use crate::os::process::{Environment, Tools};
 use crate::os::shared::lock;
@@ -57,10 +57,6 @@ pub use trees::Trees;
 pub use trial::Trial;
 pub(crate) use warnings::Warnings;
 pub(crate) use written_files::WrittenFiles;
-
-/// The name prefix of environment variables that set directives. The value of each variable has the
-/// form `NAME=value` (dkms-behaviour 3.1).
-const DIRECTIVE: &str = "DKMS_DIRECTIVE";
 
 /// The machine that a run works on. Each binary creates one and passes it to the engine.
 #[derive(Debug)]

@@ -74,8 +74,8 @@ impl Planner<'_> {
         })
     }
 
-    /// Returns the modules that this plan installs and that share an object with the installed module
-    /// `name`, except that module itself.
+    /// Returns the modules that this plan installs and that share an object with the installed
+    /// module `name`, except that module itself.
     fn with_objects_of(
         &self,
         name: &ModuleName,

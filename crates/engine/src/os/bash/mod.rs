@@ -12,6 +12,7 @@ use std::time::Duration;
 
 pub use error::BashError;
 pub(crate) use expand::expanded;
+pub(crate) use worker::DIRECTIVE;
 pub use worker::{Reply, Variable};
 
 use super::process::{Environment, Program, Tools};

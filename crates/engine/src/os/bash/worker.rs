@@ -15,8 +15,9 @@ use crate::os::process::{Environment, Program, RunError, Running, Stop, Tools, r
 /// The script that bash runs. Its comments describe the protocol.
 const SCRIPT: &str = include_str!("worker.sh");
 
-/// The name prefix of variables that set directives (dkms-behaviour 3.1).
-const DIRECTIVE: &[u8] = b"DKMS_DIRECTIVE";
+/// The name prefix of variables that set directives. The value of each variable has the form
+/// `NAME=value` (dkms-behaviour 3.1).
+pub(crate) const DIRECTIVE: &str = "DKMS_DIRECTIVE";
 
 /// The maximum size of a reply in bytes.
 const MAX_REPLY: usize = 4 * 1024 * 1024;
@@ -217,7 +218,7 @@ fn encode(number: u64, request: &ReadRequest<'_>) -> Vec<u8> {
 /// Returns true if `file` contains the prefix of variables that set directives.
 fn mentions_directive(file: &Path) -> bool {
     let text = fs::read(file).unwrap_or_default();
-    text.windows(DIRECTIVE.len()).any(|part| part == DIRECTIVE)
+    text.windows(DIRECTIVE.len()).any(|part| part == DIRECTIVE.as_bytes())
 }
 
 /// The state of a partial reply.
