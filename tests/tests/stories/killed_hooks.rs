@@ -152,6 +152,17 @@ fn killed_build_is_finished_at_boot() {
     });
 }
 
+/// As above, but the hook is killed before each change, mostly while it installs.
+#[test]
+#[ignore = "takes long: run make check-power"]
+fn build_killed_at_each_change_is_finished_at_boot() {
+    let finish = |root: &Root| {
+        root.boot_unit().ok();
+        root.assert_works(&release(), "bbswitch");
+    };
+    prepared_build().kill_at_each_change(|_, _| {}, finish);
+}
+
 /// A module with two objects.
 fn pair(root: &Root, version: &str) -> PackageFile {
     let code = |name: &str| {

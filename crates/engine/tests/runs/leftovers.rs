@@ -1,5 +1,6 @@
 //! Tests of the files that killed runs leave behind.
 
+use dkms_engine::plan::Verb;
 use rstest::rstest;
 
 use crate::fixture::{Fixture, K1, assert_clean};
@@ -47,6 +48,25 @@ fn leftovers_of_another_kernel_are_removed() {
     fixture.root.write(&file, "half");
     assert_clean(&fixture.sync(&[], &[K1]));
     assert!(!fixture.root.exists(&file));
+}
+
+/// A run that is killed while it installs leaves the empty build directory, and the next run does
+/// not build. As with dkms, the directory stays after a failed build and until the first build.
+#[test]
+fn empty_build_directory_of_a_built_module_is_removed() {
+    let mut fixture = Fixture::new();
+    fixture.root.source("foo", "1.0");
+    fixture.root.source("bar", "1.0");
+    assert_clean(&fixture.install());
+    assert_clean(&fixture.command(Verb::Add, "bar/1.0"));
+    let [built, added] = ["foo", "bar"].map(|name| format!("var/lib/dkms/{name}/1.0/build"));
+    assert!(fixture.root.exists(&added) && !fixture.root.exists(&built));
+    fixture.root.write(format!("{built}/make.log"), "error");
+    assert_clean(&fixture.sync(&[], &[]));
+    assert!(fixture.root.exists(&built));
+    fixture.root.remove(format!("{built}/make.log"));
+    assert_clean(&fixture.sync(&[], &[]));
+    assert!(fixture.root.exists(&added) && !fixture.root.exists(&built));
 }
 
 /// A power cut can leave an entry of pending work empty if the work has not begun.
