@@ -171,6 +171,13 @@ impl ImageSnapshot {
         self.image.below(root).metadata().is_ok_and(|now| now.len() < self.size / 4 * 3)
     }
 
+    /// Returns true if the image is larger than its copy; false if there is no copy.
+    pub(crate) fn has_grown(&self, root: &Path) -> bool {
+        let size = |file: &Path| file.metadata().map(|meta| meta.len()).ok();
+        let copied = self.copy.as_deref().and_then(size);
+        copied.is_some_and(|copied| size(&self.image.below(root)) > Some(copied))
+    }
+
     /// Returns true if the image existed when the snapshot was taken and has not been written
     /// since.
     pub(crate) fn is_untouched(&self, root: &Path) -> bool {
@@ -181,12 +188,11 @@ impl ImageSnapshot {
     /// Restores the image from its copy, with the owner and mode that the image had.
     ///
     /// Writes a temporary file and renames it to replace the image. If that fails, for example for
-    /// lack of space, overwrites the image directly, but only if the image is unreadable anyway
-    /// (`is_spoilt`).
+    /// lack of space, overwrites the image directly, but only if `may_overwrite` is true.
     ///
     /// # Errors
     /// [`io::Error`] if there is no copy or the image cannot be written.
-    pub(crate) fn restore(&self, root: &Path, is_spoilt: bool) -> io::Result<()> {
+    pub(crate) fn restore(&self, root: &Path, may_overwrite: bool) -> io::Result<()> {
         let copy = self.copy.as_ref().ok_or(io::ErrorKind::NotFound)?;
         let file = self.image.below(root);
         let beside = file.with_extension(TEMPORARY);
@@ -195,7 +201,7 @@ impl ImageSnapshot {
         let renamed = copy_closed(copy, &beside, access).and_then(|()| fs::rename(&beside, &file));
         let Err(error) = renamed else { return Ok(()) };
         let _ = fs::remove_file(&beside);
-        if !is_spoilt {
+        if !may_overwrite {
             return Err(error);
         }
         let mut image = File::create(&file)?;

@@ -62,14 +62,12 @@ impl Assessment<'_> {
         for image in unchecked.filter_map(|it| kernel.report(it)) {
             say(&format!("note: {image}"));
         }
-        let mut stale = Vec::new();
+        let (mut stale, mut faults) = (Vec::new(), Vec::new());
         for (index, it) in kernel.images.iter_mut().enumerate() {
             match it.decision.clone() {
                 Decision::UpToDate => {}
                 Decision::Keep(_) | Decision::Unchecked(_) => it.is_outdated = true,
-                Decision::Restore(why) => {
-                    errors.push(self.restore(machine, generator, it, &name, &why));
-                }
+                Decision::Restore(why) => faults.push((index, why)),
                 Decision::Regenerate(_) if machine.tools.stop.asked().is_some() => {
                     errors.push(not_regenerated(&name, &it.image, "interrupted"));
                     it.is_outdated = true;
@@ -77,6 +75,7 @@ impl Assessment<'_> {
                 Decision::Regenerate(_) => stale.push(index),
             }
         }
+        errors.extend(self.restore_all(machine, generator, kernel, faults));
         if !stale.is_empty() {
             let not_copied = self.copy_images(machine, kernel, &stale);
             stale.retain(|index| {
@@ -219,15 +218,12 @@ impl Assessment<'_> {
             has_failed: failures.iter().any(|failure| !only_misses(failure, &removed)),
             lacks_space: !shows_lack && failures.iter().any(GeneratorFailure::lacks_space),
         };
-        let name = kernel.name();
-        let mut errors = Vec::new();
-        for (index, is_untouched) in written {
-            let it = &mut kernel.images[index];
-            if let Some(why) = fault(machine, generator, it, is_untouched, ended) {
-                errors.push(self.restore(machine, generator, it, &name, &why));
-            }
-        }
-        errors
+        let faults = written.into_iter().filter_map(|(index, is_untouched)| {
+            let why = fault(machine, generator, &kernel.images[index], is_untouched, ended)?;
+            Some((index, why))
+        });
+        let faults = faults.collect();
+        self.restore_all(machine, generator, kernel, faults)
     }
 }
 

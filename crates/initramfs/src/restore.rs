@@ -1,5 +1,7 @@
 //! Restores images that have lost a module or are damaged, and deletes the copies of good images.
 
+use std::io;
+
 use dkms_engine::machine::Machine;
 
 use crate::assess::{Assessment, ImageAssessment, KernelAssessment};
@@ -9,39 +11,90 @@ use crate::image::{Contents, Image};
 use crate::image_snapshot::ImageSnapshot;
 
 impl Assessment<'_> {
+    /// Restores the images of a kernel that have `faults`: the index of each image, and the reason
+    /// for restoring it. Returns a line for each error.
+    ///
+    /// If there is too little space for an image, also restores the other images in its directory
+    /// that have grown since they were copied: the previous images fitted all together.
+    pub(crate) fn restore_all(
+        &self,
+        machine: &Machine,
+        generator: &Generator,
+        kernel: &mut KernelAssessment,
+        faults: Vec<(usize, String)>,
+    ) -> Vec<String> {
+        let name = kernel.name();
+        let mut errors = Vec::new();
+        let mut lack_space = Vec::new();
+        for (index, why) in faults {
+            match self.restore(machine, generator, &mut kernel.images[index], &name, &why, false) {
+                Ok(line) => errors.push(line),
+                Err(line) => lack_space.push((index, why, line)),
+            }
+        }
+        for (index, why, line) in lack_space {
+            let path = kernel.images[index].image.path.clone();
+            let needed = format!("its space is needed to restore {}", path.display());
+            for it in kernel.images.iter_mut().filter(|it| !it.is_outdated) {
+                let old = self.snapshot.of(&it.image);
+                if it.image.path.parent() == path.parent()
+                    && old.is_some_and(|old| old.has_grown(&machine.trees.root))
+                {
+                    let (Ok(line) | Err(line)) =
+                        self.restore(machine, generator, it, &name, &needed, true);
+                    errors.push(line);
+                }
+            }
+            let it = &mut kernel.images[index];
+            let again = self.restore(machine, generator, it, &name, &why, false);
+            errors.push(again.unwrap_or(line));
+        }
+        errors
+    }
+
     /// Restores an image from its copy if the image has changed and the copy is an image of the
     /// same kernel. Returns an error line, which contains the reason `why` and says whether the
     /// image was restored.
-    pub(crate) fn restore(
+    ///
+    /// A readable image is overwritten in place only if `may_overwrite` is true.
+    ///
+    /// # Errors
+    /// The error line, if there is too little space for the image.
+    fn restore(
         &self,
         machine: &Machine,
         generator: &Generator,
         it: &mut ImageAssessment,
         name: &str,
         why: &str,
-    ) -> String {
+        may_overwrite: bool,
+    ) -> Result<String, String> {
         it.is_outdated = true;
         let root = &machine.trees.root;
         let path = it.image.path.display();
         let error = format!("error: {name}: {path}: {why}");
         let old = self.snapshot.of(&it.image);
         if it.facts.current != CurrentImage::Missing && old.is_some_and(|old| old.is_same(root)) {
-            return not_regenerated(name, &it.image, why);
+            return Ok(not_regenerated(name, &it.image, why));
         }
         let Some(old) = old.filter(|old| old.copy.is_some()) else {
-            return format!("{error}; no copy to restore");
+            return Ok(format!("{error}; no copy to restore"));
         };
         let contents = contents(generator, old);
         if contents.as_ref().is_some_and(|copy| !copy.is_for(&it.facts.kernel)) {
-            return format!("{error}; not restored: the previous image is for another kernel");
+            return Ok(format!("{error}; not restored: the previous image is for another kernel"));
         }
         let is_spoilt = !matches!(it.facts.current, CurrentImage::Holds(_));
-        match old.restore(root, is_spoilt) {
+        match old.restore(root, is_spoilt || may_overwrite) {
             Ok(()) => {
                 it.facts.current = CurrentImage::Holds(contents.unwrap_or_default());
-                format!("{error}; restored the previous image")
+                Ok(format!("{error}; restored the previous image"))
             }
-            Err(failure) => format!("{error}; cannot restore the previous image: {failure}"),
+            Err(failure) => {
+                let line = format!("{error}; cannot restore the previous image: {failure}");
+                let is_full = failure.kind() == io::ErrorKind::StorageFull;
+                if is_full { Err(line) } else { Ok(line) }
+            }
         }
     }
 

@@ -259,6 +259,33 @@ fn an_image_that_does_not_fit_harms_no_other_image_of_its_preset() {
     root.dkms(&["verify"]).ok();
 }
 
+/// The first image of a preset is damaged. The second one is good, but has grown into the space that
+/// the first one needs.
+#[test]
+fn a_damaged_image_is_restored_although_another_has_grown() {
+    let root = machine();
+    set_precise(&root);
+    add_fallback(&root);
+    root.write("etc/fallback.conf", &format!("PADDING=8192\n{GOOD}\n"));
+    enlarge(&root, 8192);
+    root.move_to_full_disk("boot", 1900);
+    let images = [IMAGE, "boot/fallback.img"];
+    let old = images.map(|image| root.bytes(image));
+    root.write("etc/fallback.conf", &format!("PADDING=13000\n{GOOD}\n"));
+    halfway(&root, "[[ -e /srv/failed ]] || { touch /srv/failed; false; }");
+    upgrade_zfs(&root)
+        .hooks_fail()
+        .has("/boot/fallback.img: its space is needed to restore /boot/initramfs-linux.img; restored")
+        .has("/boot/initramfs-linux.img: ")
+        .lacks("cannot restore");
+    assert!(images.map(|image| root.bytes(image)) == old);
+
+    root.write("etc/fallback.conf", &format!("PADDING=8192\n{GOOD}\n"));
+    root.dkms(&["initramfs"]).ok();
+    images.iter().for_each(|image| assert_holds(&root, image, &release()));
+    root.assert_settled();
+}
+
 /// A kernel is upgraded, so no copy of its image exists. The truncated image fills /boot.
 #[test]
 fn a_truncated_image_without_a_copy_is_generated_once_it_fits() {
