@@ -12,7 +12,7 @@ use crate::building::compilers::{compile_once, launcher};
 use crate::building::make_log::MakeLog;
 use crate::conf::MakeChoice;
 use crate::failure::Failure;
-use crate::machine::{Command, KernelConfig, Machine, path_programs};
+use crate::machine::{Command, KernelConfig, Machine, path_programs, reads_running_kernel};
 use crate::module_scripts;
 use crate::os::process::{Ended, Environment, How, Output, Program};
 use crate::report::Phase;
@@ -37,7 +37,11 @@ impl Build<'_> {
         config: Option<&KernelConfig>,
         keeps_symbols: bool,
     ) -> Result<Environment, Failure> {
-        let programs = path_programs(self.machine)?;
+        // The scripts of such a source read files that are hidden, unless `uname` names the running
+        // kernel.
+        let names_running =
+            self.workplace.hides_running_kernel() && reads_running_kernel(&self.source()?);
+        let programs = path_programs(self.machine, !names_running)?;
         let mut env = module_scripts::environment(self.machine, self.id, &self.kernel.release)
             .with(JOBSERVER, self.jobserver.path())
             .first_in_path(&programs)

@@ -152,7 +152,7 @@ impl<'a> Confs<'a> {
 
     fn reader(&self) -> BashReader {
         let machine = self.machine;
-        let programs = self.programs.get_or_init(|| path_programs(machine).ok());
+        let programs = self.programs.get_or_init(|| path_programs(machine, true).ok());
         // A dkms command in a conf must not wait for the lock of this run.
         let env = machine.env.clone().with(WITHIN_RUN, "1");
         let mut reader = reader(machine.tools.clone(), env, programs.as_deref());

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::temporary;
-use crate::machine::{Kernel, Machine, running_release};
+use crate::machine::{Kernel, Machine, RUNNING_KERNEL, running_release};
 use crate::names::ModuleId;
 use crate::os::durable::{self, FileError};
 use crate::os::process::{OwnMounts, OwnTemporary, Program};
@@ -27,10 +27,6 @@ pub(crate) struct Workplace {
     /// Whether the module is built for a kernel that is not running.
     is_for_another_kernel: bool,
 }
-
-/// The files of /proc that describe the running kernel. Builds for other kernels do not see these
-/// files, because a module that contains addresses from them would crash.
-const RUNNING_KERNEL: [&str; 2] = ["/proc/kallsyms", "/proc/config.gz"];
 
 impl Workplace {
     /// Returns the workplace for building a module for a kernel. Its `seen` path is `T/M/V/build`.
@@ -72,6 +68,11 @@ impl Workplace {
             temporary: self.temporary.clone(),
             masked: masked.map(PathBuf::from).collect(),
         })
+    }
+
+    /// Returns true if the build's programs do not see the files of [`RUNNING_KERNEL`].
+    pub(crate) fn hides_running_kernel(&self) -> bool {
+        self.is_for_another_kernel
     }
 
     /// Removes the directory if a killed build left it behind, then calls `copy` to create it.

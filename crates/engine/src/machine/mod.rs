@@ -46,6 +46,7 @@ pub use pacman::{Target, Transaction};
 pub(crate) use path_programs::path_programs;
 pub use run_options::RunOptions;
 pub use running_kernel::running_release;
+pub(crate) use running_kernel::{RUNNING_KERNEL, reads_running_kernel};
 pub(crate) use script_changes::Command;
 use script_changes::ScriptChanges;
 pub use settings::{

@@ -7,28 +7,31 @@ use std::path::PathBuf;
 use crate::machine::Machine;
 use crate::os::durable::{self, FileError};
 
-/// Creates the links named `make` and `uname`, and returns their directory.
+/// Creates links named `make` and, if `names_target` is true, `uname`. Returns their directory.
 ///
 /// `make` joins the run's jobserver. `uname` prints the release of the target kernel.
 ///
 /// A build without its own mounts sees facts about the running kernel in /proc, and must not mix
 /// them with the release of another kernel. If builds cannot have mounts of their own, the link
-/// `uname` is therefore omitted, and `uname` prints the release of the running kernel, as with
-/// dkms.
+/// `uname` is therefore always omitted, and `uname` prints the release of the running kernel, as
+/// with dkms.
 ///
 /// # Errors
 /// [`FileError`] if the directory or a link cannot be changed.
-pub(crate) fn path_programs(machine: &Machine) -> Result<PathBuf, FileError> {
+pub(crate) fn path_programs(machine: &Machine, names_target: bool) -> Result<PathBuf, FileError> {
     let dir = machine.trees.build_programs();
-    for (name, wanted) in [("make", true), ("uname", machine.has_own_mounts())] {
+    let (dir, names): (_, &[&str]) = if names_target && machine.has_own_mounts() {
+        (dir, &["make", "uname"])
+    } else {
+        (dir.join("make-only"), &["make"])
+    };
+    for name in names {
         let link = dir.join(name);
         let program = &machine.tools.confine;
-        if wanted && fs::read_link(&link).ok().as_ref() != Some(program) {
+        if fs::read_link(&link).ok().as_ref() != Some(program) {
             durable::create_dirs(&dir)?;
             durable::remove_file_if_there(&link)?;
             symlink(program, &link).map_err(FileError::when("create", &link))?;
-        } else if !wanted {
-            durable::remove_file_if_there(&link)?;
         }
     }
     Ok(dir)
