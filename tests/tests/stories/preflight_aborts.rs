@@ -61,6 +61,7 @@ fn a_module_that_the_settings_name_aborts_the_upgrade() {
     assert_eq!(changes, state);
     let warning = format!("the next upgrade would lose disk/1.0 for {}", next_release());
     root.dkms(&["status"]).has(&warning);
+    root.dkms(&["explain", "disk"]).ok().has(&warning);
     root.assert_works(&release(), "disk");
     root.assert_works(&release(), "bbswitch");
 

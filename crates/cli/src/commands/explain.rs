@@ -11,7 +11,7 @@ use dkms_engine::failure::Failure;
 use dkms_engine::machine::Machine;
 use dkms_engine::names::{ModuleName, ModuleVersion};
 use dkms_engine::os::process::{Environment, Program};
-use preflight::advice;
+use preflight::{advice, expected};
 use serde::Serialize;
 
 use crate::args::subject::Target;
@@ -49,6 +49,12 @@ pub fn run(
                 machine.arch = arch;
                 all.extend(explain(machine, module, version, Some(&[kernel]))?);
             }
+        }
+    }
+    for loss in expected::read(&machine.trees) {
+        // The loss is stated once, although its kernel is not among the explained ones.
+        if let Some(last) = all.iter_mut().rev().find(|it| it.id() == loss.module) {
+            last.notes.push(expected::message(&[loss].into()));
         }
     }
     let explained = |explanation| Explained { advice: advise(machine, &explanation), explanation };

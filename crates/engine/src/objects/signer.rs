@@ -188,6 +188,10 @@ impl Signer {
     /// Returns the complaint of a failed sign-file in one line. Replaces `key`, the argument that
     /// was passed to sign-file, with the configured key, and removes the PIN.
     fn shown(&self, complaint: &str, key: &str, pin: Option<&Pin>) -> String {
+        // OpenSSL names this reason in one of several lines.
+        if complaint.contains("bad decrypt") {
+            return format!("{}: wrong passphrase", redacted(&self.keys.key));
+        }
         let text = redacted(&complaint.replace(key, &self.keys.key)).replace('\n', "; ");
         match pin.and_then(|pin| pin.as_os_str().to_str()).filter(|pin| !pin.is_empty()) {
             Some(pin) => text.replace(pin, "…"),
@@ -284,6 +288,17 @@ mod tests {
         let said = "URI?x: login with 12 34 failed\npkcs11:b?pin-value=5678";
         let shown = signer.shown(said, "URI?x", signer.keys.pin.as_ref());
         assert_eq!(shown, "pkcs11:object=a: login with … failed; pkcs11:b?pin-value=…");
+    }
+
+    #[test]
+    fn a_wrong_passphrase_is_named() {
+        let signer = signer(Keys { key: "/k/mok.key".into(), ..token("") });
+        let said = "At main.c:140:\n- SSL error:1C800064:Provider routines::bad decrypt: \
+                    ../providers/implementations/ciphers/ciphercommon_block.c:107\n\
+                    - SSL error:04800065:PEM routines::bad decrypt: ../crypto/pem/pem_lib.c:498\n\
+                    sign-file: /k/mok.key";
+        let shown = signer.shown(said, "/k/mok.key", None);
+        assert_eq!(shown, "/k/mok.key: wrong passphrase");
     }
 
     proptest! {
