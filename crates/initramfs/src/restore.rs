@@ -11,11 +11,11 @@ use crate::image::{Contents, Image};
 use crate::image_snapshot::ImageSnapshot;
 
 impl Assessment<'_> {
-    /// Restores the images of a kernel that have `faults`: the index of each image, and the reason
-    /// for restoring it. Returns a line for each error.
+    /// Restores the images of a kernel that are listed in `faults`, each with its index and the
+    /// reason. Returns an error line for each image.
     ///
     /// If there is too little space for an image, also restores the other images in its directory
-    /// that have grown since they were copied: the previous images fitted all together.
+    /// that have grown since they were copied, because the previous images all fitted.
     pub(crate) fn restore_all(
         &self,
         machine: &Machine,
@@ -34,7 +34,7 @@ impl Assessment<'_> {
         }
         for (index, why, line) in lack_space {
             let path = kernel.images[index].image.path.clone();
-            let needed = format!("its space is needed to restore {}", path.display());
+            let needed = format!("leaves too little space to restore {}", path.display());
             for it in kernel.images.iter_mut().filter(|it| !it.is_outdated) {
                 let old = self.snapshot.of(&it.image);
                 if it.image.path.parent() == path.parent()
@@ -53,13 +53,12 @@ impl Assessment<'_> {
     }
 
     /// Restores an image from its copy if the image has changed and the copy is an image of the
-    /// same kernel. Returns an error line, which contains the reason `why` and says whether the
-    /// image was restored.
+    /// same kernel. Returns an error line with the reason `why` and the outcome.
     ///
     /// A readable image is overwritten in place only if `may_overwrite` is true.
     ///
     /// # Errors
-    /// The error line, if there is too little space for the image.
+    /// The same line, if the image was not restored because the disk is full.
     fn restore(
         &self,
         machine: &Machine,

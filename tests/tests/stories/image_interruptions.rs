@@ -262,7 +262,7 @@ fn an_image_that_does_not_fit_harms_no_other_image_of_its_preset() {
 /// The first image of a preset is damaged. The second one is good, but has grown into the space that
 /// the first one needs.
 #[test]
-fn a_damaged_image_is_restored_although_another_has_grown() {
+fn a_damaged_image_is_restored_even_if_another_has_grown() {
     let root = machine();
     set_precise(&root);
     add_fallback(&root);
@@ -275,7 +275,7 @@ fn a_damaged_image_is_restored_although_another_has_grown() {
     halfway(&root, "[[ -e /srv/failed ]] || { touch /srv/failed; false; }");
     upgrade_zfs(&root)
         .hooks_fail()
-        .has("/boot/fallback.img: its space is needed to restore /boot/initramfs-linux.img; restored")
+        .has("/boot/fallback.img: leaves too little space to restore /boot/initramfs-linux.img; restored")
         .has("/boot/initramfs-linux.img: ")
         .lacks("cannot restore");
     assert!(images.map(|image| root.bytes(image)) == old);

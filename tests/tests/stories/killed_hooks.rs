@@ -152,7 +152,7 @@ fn killed_build_is_finished_at_boot() {
     });
 }
 
-/// As above, but the hook is killed before each change, mostly while it installs.
+/// As above, with one run for each change of a file, before which the hook is killed.
 #[test]
 #[ignore = "takes long: run make check-power"]
 fn build_killed_at_each_change_is_finished_at_boot() {

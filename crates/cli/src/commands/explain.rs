@@ -52,7 +52,7 @@ pub fn run(
         }
     }
     for loss in expected::read(&machine.trees) {
-        // The loss is stated once, although its kernel is not among the explained ones.
+        // The arriving kernel has no explanation of its own, since it is not installed.
         if let Some(last) = all.iter_mut().rev().find(|it| it.id() == loss.module) {
             last.notes.push(expected::message(&[loss].into()));
         }

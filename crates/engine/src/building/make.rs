@@ -37,8 +37,8 @@ impl Build<'_> {
         config: Option<&KernelConfig>,
         keeps_symbols: bool,
     ) -> Result<Environment, Failure> {
-        // The scripts of such a source read files that are hidden, unless `uname` names the running
-        // kernel.
+        // A script that found the target's release in `uname` would read the empty files, so
+        // `uname` prints the running release.
         let names_running =
             self.workplace.hides_running_kernel() && reads_running_kernel(&self.source()?);
         let programs = path_programs(self.machine, !names_running)?;

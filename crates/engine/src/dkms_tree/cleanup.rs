@@ -72,8 +72,8 @@ pub(crate) fn remove_strays(machine: &Machine) -> Result<(), FileError> {
     Ok(())
 }
 
-/// Removes what killed runs left in the modules' directories below `dir`: temporary files, staging
-/// directories, and the empty build directory of a module that has been built.
+/// Removes temporary files, staging directories, and the empty build directories of built modules,
+/// which killed runs left in the modules' directories below `dir`.
 ///
 /// `depth` is the level of `dir`: 0 for the dkms tree `T`, 1 for `T/M`, 2 for `T/M/V`, 3 for
 /// `T/M/V/K`, 4 for `T/M/V/K/A`.

@@ -7,14 +7,14 @@ use std::path::PathBuf;
 use crate::machine::Machine;
 use crate::os::durable::{self, FileError};
 
-/// Creates links named `make` and, if `names_target` is true, `uname`. Returns their directory.
+/// Creates links named `make` and, if `names_target` is true and builds have their own mounts,
+/// `uname`. Returns their directory.
 ///
-/// `make` joins the run's jobserver. `uname` prints the release of the target kernel.
+/// `make` joins the run's jobserver. `uname` prints the release of the target kernel. Without the
+/// link, it prints the release of the running kernel, as with dkms.
 ///
 /// A build without its own mounts sees facts about the running kernel in /proc, and must not mix
-/// them with the release of another kernel. If builds cannot have mounts of their own, the link
-/// `uname` is therefore always omitted, and `uname` prints the release of the running kernel, as
-/// with dkms.
+/// them with the release of another kernel.
 ///
 /// # Errors
 /// [`FileError`] if the directory or a link cannot be changed.

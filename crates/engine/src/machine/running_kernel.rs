@@ -8,12 +8,12 @@ use memchr::memmem;
 
 use crate::names::KernelRelease;
 
-/// The files of /proc that describe the running kernel. Builds for other kernels do not see these
-/// files, because a module that contains addresses from them would crash.
+/// The files of /proc that describe the running kernel. They are empty in builds for other kernels:
+/// a module with the addresses of another kernel would crash.
 pub(crate) const RUNNING_KERNEL: [&str; 2] = ["/proc/kallsyms", "/proc/config.gz"];
 
-/// Extensions of files that no build runs.
-const NOT_RUN: [&str; 6] = ["c", "h", "S", "md", "rst", "txt"];
+/// Extensions of files that are neither scripts nor makefiles.
+const NOT_SCRIPTS: [&str; 6] = ["c", "h", "S", "md", "rst", "txt"];
 
 /// The maximum size in bytes of a file that is searched. Scripts are smaller.
 const MAX_SCRIPT: u64 = 4 << 20;
@@ -25,15 +25,15 @@ pub fn running_release() -> Option<KernelRelease> {
     fs::read_to_string("/proc/sys/kernel/osrelease").ok()?.trim().parse().ok()
 }
 
-/// Returns true if a script or makefile of the source in the directory `source` names a file of
+/// Returns true if a file in `source` that may be a script or makefile mentions a file of
 /// [`RUNNING_KERNEL`].
 ///
 /// Such a script usually compares the target kernel with the output of `uname`, and reads the file
 /// only if that kernel is running.
 pub(crate) fn reads_running_kernel(source: &Path) -> bool {
-    let is_run = |path: &Path| {
+    let may_be_script = |path: &Path| {
         let extension = path.extension();
-        !NOT_RUN.iter().any(|it| extension == Some(OsStr::new(it)))
+        !NOT_SCRIPTS.iter().any(|it| extension == Some(OsStr::new(it)))
     };
     let names_file = |path: &Path| {
         let text = fs::read(path).unwrap_or_default();
@@ -42,7 +42,7 @@ pub(crate) fn reads_running_kernel(source: &Path) -> bool {
     walkdir::WalkDir::new(source).into_iter().flatten().any(|entry| {
         let path = entry.path();
         let is_small = || entry.metadata().is_ok_and(|meta| meta.len() <= MAX_SCRIPT);
-        entry.file_type().is_file() && is_run(path) && is_small() && names_file(path)
+        entry.file_type().is_file() && may_be_script(path) && is_small() && names_file(path)
     })
 }
 
@@ -59,7 +59,7 @@ mod tests {
     #[case::code("foo.c", "filp_open(\"/proc/kallsyms\");\n", false)]
     #[case::documentation("README.md", "needs /proc/kallsyms\n", false)]
     #[case::another_file("configure", "grep MemTotal /proc/meminfo\n", false)]
-    fn scripts_that_read_facts_are_found(
+    fn only_scripts_that_mention_the_files_count(
         #[case] file: &str,
         #[case] text: &str,
         #[case] want: bool,

@@ -185,10 +185,11 @@ impl Signer {
         }
     }
 
-    /// Returns the complaint of a failed sign-file in one line. Replaces `key`, the argument that
-    /// was passed to sign-file, with the configured key, and removes the PIN.
+    /// Returns the complaint of a failed sign-file in one line, or a plain message if the passphrase
+    /// is wrong. Replaces `key`, the argument that was passed to sign-file, with the configured key,
+    /// and removes the PIN.
     fn shown(&self, complaint: &str, key: &str, pin: Option<&Pin>) -> String {
-        // OpenSSL names this reason in one of several lines.
+        // OpenSSL buries the reason in several lines.
         if complaint.contains("bad decrypt") {
             return format!("{}: wrong passphrase", redacted(&self.keys.key));
         }

@@ -51,7 +51,7 @@ fn leftovers_of_another_kernel_are_removed() {
 }
 
 /// A run that is killed while it installs leaves the empty build directory, and the next run does
-/// not build. As with dkms, the directory stays after a failed build and until the first build.
+/// not build. As with dkms, the directory stays if the build failed or the module was never built.
 #[test]
 fn empty_build_directory_of_a_built_module_is_removed() {
     let mut fixture = Fixture::new();

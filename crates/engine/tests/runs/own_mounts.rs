@@ -98,7 +98,7 @@ fn facts_about_the_running_kernel_are_hidden_from_builds_for_others(#[case] scri
     assert_clean(&fixture.sync(&["foo-1.0"], &[]));
 }
 
-/// A script that reads facts about the running kernel asks `uname` whether they are right.
+/// A script that reads facts about the running kernel first asks `uname` which kernel that is.
 #[rstest]
 #[case::reads_no_facts(":", true)]
 #[case::reads_addresses("grep x /proc/kallsyms", false)]
