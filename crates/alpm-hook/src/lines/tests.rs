@@ -207,7 +207,7 @@ fn reports_a_failure_among_other_modules() {
 fn reports_modules_that_the_kernel_ships() {
     let declined = |action: &Action| match action {
         Action::Install { .. } => Outcome::Declined(
-            "the kernel already ships an identical module: \
+            "the kernel already has an identical module: \
              /usr/lib/modules/7.2.13-arch1-1/kernel/asus.ko"
                 .into(),
         ),
@@ -226,7 +226,7 @@ fn reports_modules_that_the_kernel_ships() {
     note: bar/1.0 for 7.2.13-arch1-1: not installed: part of the kernel since 7.2 (OBSOLETE_BY)
       run: dkms install bar/1.0 -k 7.2.13-arch1-1 --force
       see: module.NAME.prefer in alpm-dkms.toml(5)
-    note: foo/1.0 for 7.2.13-arch1-1: not installed: the kernel already ships an identical module: /usr/lib/modules/7.2.13-arch1-1/kernel/asus.ko
+    note: foo/1.0 for 7.2.13-arch1-1: not installed: the kernel already has an identical module: /usr/lib/modules/7.2.13-arch1-1/kernel/asus.ko
       run: dkms install foo/1.0 -k 7.2.13-arch1-1 --force
       see: module.NAME.prefer in alpm-dkms.toml(5)
     ");

@@ -212,7 +212,7 @@ impl Chooser<'_> {
         };
         same.then(|| match owner {
             Some(owner) => format!("{owner} has installed an identical object: {file}"),
-            None => format!("the kernel already ships an identical module: {file}"),
+            None => format!("the kernel already has an identical module: {file}"),
         })
     }
 }

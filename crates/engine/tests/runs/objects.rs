@@ -61,7 +61,7 @@ fn module_that_the_kernel_ships_is_noted_and_not_a_failure() {
     ship(&mut fixture);
     let why = assert_declined(&fixture.sync(&["foo-1.0", "bar-1.0"], &[]));
     let own = fixture.root.at(format!("usr/lib/modules/{K1}/kernel/fs/foo.ko"));
-    assert_eq!(why, format!("the kernel already ships an identical module: {}", own.display()));
+    assert_eq!(why, format!("the kernel already has an identical module: {}", own.display()));
     assert!(!fixture.root.exists(PLACED));
     assert!(fixture.installed(K1, "bar.ko"), "a dependent module can use the kernel's");
     assert!(!fixture.root.exists("var/lib/dkms/.pending"), "{}", fixture.tree());
@@ -127,9 +127,8 @@ fn object_that_the_kernel_already_ships_is_not_installed() {
     fixture.ship(K1, "kernel/fs/foo.ko", &built);
     assert_clean(&fixture.install());
     assert!(
-        fixture.output.lines[0].contains(
-            "note: foo/1.0: foo.ko: not installed: the kernel already ships an identical"
-        )
+        fixture.output.lines[0]
+            .contains("note: foo/1.0: foo.ko: not installed: the kernel already has an identical")
     );
     assert!(!fixture.root.exists(PLACED));
     assert!(fixture.root.exists(PLACED.replace("foo.ko", "baz.ko")));
