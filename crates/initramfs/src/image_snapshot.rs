@@ -171,11 +171,15 @@ impl ImageSnapshot {
         self.image.below(root).metadata().is_ok_and(|now| now.len() < self.size / 4 * 3)
     }
 
-    /// Returns true if the image is larger than its copy; false if there is no copy.
-    pub(crate) fn has_grown(&self, root: &Path) -> bool {
-        let size = |file: &Path| file.metadata().map(|meta| meta.len()).ok();
-        let copied = self.copy.as_deref().and_then(size);
-        copied.is_some_and(|copied| size(&self.image.below(root)) > Some(copied))
+    /// Forgets the copy if its file is missing. A run that deletes copies can be killed before it
+    /// writes the snapshot.
+    pub(crate) fn forget_missing_copy(&mut self) {
+        self.copy.take_if(|copy| !copy.exists());
+    }
+
+    /// Returns the size of the copy in bytes; 0 if there is none.
+    pub(crate) fn copy_size(&self) -> u64 {
+        self.copy.as_ref().and_then(|copy| copy.metadata().ok()).map_or(0, |meta| meta.len())
     }
 
     /// Returns true if the image existed when the snapshot was taken and has not been written
@@ -206,8 +210,12 @@ impl ImageSnapshot {
         }
         let mut image = File::create(&file)?;
         access.inspect(|access| access.give_to(&image));
-        io::copy(&mut File::open(copy)?, &mut image)?;
-        image.sync_all()
+        let copied =
+            File::open(copy).and_then(|mut copy| io::copy(&mut copy, &mut image)).map(|_| ());
+        copied.and_then(|()| image.sync_all()).inspect_err(|_| {
+            // A part of an image is useless, and a generator may need its space.
+            let _ = image.set_len(0);
+        })
     }
 }
 

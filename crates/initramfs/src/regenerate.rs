@@ -81,10 +81,14 @@ impl Assessment<'_> {
             stale.retain(|index| {
                 // An image that is overwritten in place could be lost without a copy.
                 let written = written_with(kernel, &[*index]);
+                let size = |index: &usize| kernel.images[*index].image.size(&machine.trees.root);
+                let total: u64 = written.iter().map(size).sum();
                 let mut at_risk = written.iter().filter(|index| {
                     let it = &kernel.images[**index];
+                    // Each of the other images may double in size.
+                    let others = total - size(index);
                     it.facts.current.contents().is_some()
-                        && generator.overwrites(machine, &it.image)
+                        && generator.overwrites(machine, &it.image, others)
                 });
                 let Some(why) = at_risk.find_map(|index| not_copied.get(index)) else {
                     return true;

@@ -1,8 +1,11 @@
 //! Restores images that have lost a module or are damaged, and deletes the copies of good images.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use dkms_engine::machine::Machine;
+use dkms_engine::os::durable;
 
 use crate::assess::{Assessment, ImageAssessment, KernelAssessment};
 use crate::decide::CurrentImage;
@@ -14,8 +17,8 @@ impl Assessment<'_> {
     /// Restores the images of a kernel that are listed in `faults`, each with its index and the
     /// reason. Returns an error line for each image.
     ///
-    /// If there is too little space for an image, also restores the other images in its directory
-    /// that have grown since they were copied, because the previous images all fitted.
+    /// If there is too little space for an image, first restores other images that have grown since
+    /// they were copied, because the previous images all fitted.
     pub(crate) fn restore_all(
         &self,
         machine: &Machine,
@@ -32,24 +35,57 @@ impl Assessment<'_> {
                 Err(line) => lack_space.push((index, why, line)),
             }
         }
-        for (index, why, line) in lack_space {
-            let path = kernel.images[index].image.path.clone();
-            let needed = format!("leaves too little space to restore {}", path.display());
-            for it in kernel.images.iter_mut().filter(|it| !it.is_outdated) {
-                let old = self.snapshot.of(&it.image);
-                if it.image.path.parent() == path.parent()
-                    && old.is_some_and(|old| old.has_grown(&machine.trees.root))
-                {
-                    let (Ok(line) | Err(line)) =
-                        self.restore(machine, generator, it, &name, &needed, true);
-                    errors.push(line);
-                }
+        // A readable image in the list may be in the way of one that cannot be read.
+        lack_space
+            .sort_by_key(|(index, ..)| kernel.images[*index].facts.current.contents().is_some());
+        while !lack_space.is_empty() {
+            let (index, why, line) = lack_space.remove(0);
+            let path = kernel.images[index].image.path.display();
+            let in_the_way = format!("leaves too little space to restore {path}");
+            for other in self.in_the_way(machine, kernel, index) {
+                let faulty = lack_space.iter().position(|(index, ..)| *index == other);
+                let why = faulty.map_or(in_the_way.clone(), |at| lack_space.remove(at).1);
+                let it = &mut kernel.images[other];
+                let (Ok(line) | Err(line)) =
+                    self.restore(machine, generator, it, &name, &why, true);
+                errors.push(line);
             }
             let it = &mut kernel.images[index];
             let again = self.restore(machine, generator, it, &name, &why, false);
             errors.push(again.unwrap_or(line));
         }
         errors
+    }
+
+    /// Returns the indexes of the other images to restore so that the image at `index` can be
+    /// restored: as few as possible of those on its file system that are larger than their copies.
+    /// Returns an empty list if even all of them would not free enough space.
+    fn in_the_way(&self, machine: &Machine, kernel: &KernelAssessment, index: usize) -> Vec<usize> {
+        let root = &machine.trees.root;
+        let dir = |image: &Image| image.below(root).parent().map(Path::to_owned);
+        let device = |image: &Image| Some(dir(image)?.metadata().ok()?.dev());
+        let copy_size = |image: &Image| self.snapshot.of(image).map_or(0, ImageSnapshot::copy_size);
+        let ImageAssessment { image, facts, .. } = &kernel.images[index];
+        // Only an image that cannot be read may be overwritten in place.
+        let own = if facts.current.contents().is_none() { image.size(root) } else { 0 };
+        let free = dir(image).and_then(|dir| durable::free_space(&dir)).unwrap_or(0);
+        let mut missing = copy_size(image).saturating_sub(free + own);
+        let mut grown: Vec<(u64, usize)> = Vec::new();
+        for (other, it) in kernel.images.iter().enumerate() {
+            let (size, copied) = (it.image.size(root), copy_size(&it.image));
+            let is_beside = other != index && device(&it.image) == device(image);
+            if is_beside && copied > 0 && size > copied {
+                grown.push((size - copied, other));
+            }
+        }
+        grown.sort_unstable();
+        let mut first = Vec::new();
+        while missing > 0 {
+            let Some((growth, other)) = grown.pop() else { return Vec::new() };
+            missing = missing.saturating_sub(growth);
+            first.push(other);
+        }
+        first
     }
 
     /// Restores an image from its copy if the image has changed and the copy is an image of the

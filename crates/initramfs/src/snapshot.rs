@@ -244,12 +244,15 @@ impl Snapshot {
     /// not exist, is malformed or has another format.
     pub(crate) fn read(machine: &Machine) -> Self {
         let Ok(text) = fs::read_to_string(file(machine)) else { return Self::default() };
-        match toml::from_str(&text) {
+        match toml::from_str::<Self>(&text) {
             Ok(Self { format, .. }) if format != FORMAT => {
                 log::warn!("{}: ignored: unsupported format {format}", file(machine).display());
                 Self::default()
             }
-            Ok(snapshot) => snapshot,
+            Ok(mut snapshot) => {
+                snapshot.images.iter_mut().for_each(ImageSnapshot::forget_missing_copy);
+                snapshot
+            }
             Err(error) => {
                 log::warn!("{}: ignored: {error}", file(machine).display());
                 Self::default()

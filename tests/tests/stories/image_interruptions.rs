@@ -12,6 +12,9 @@ use crate::mkinitcpio::{STOCK, assert_holds, machine, upgrade_zfs, zfs};
 
 const LTS_IMAGE: &str = "boot/initramfs-linux-lts.img";
 
+/// The second image of a preset; see [`add_fallback`].
+const FALLBACK: &str = "boot/fallback.img";
+
 /// Configures mkinitcpio, whose images have at least `size` KiB.
 fn configure(root: &Root, size: u32, lines: &str) {
     root.write("etc/mkinitcpio.conf", &format!("PADDING={size}\n{lines}\n"));
@@ -232,12 +235,12 @@ fn an_image_that_does_not_fit_harms_no_other_image_of_its_preset() {
     let root = machine();
     add_fallback(&root);
     root.move_to_full_disk("boot", 2800);
-    let old = root.bytes("boot/fallback.img");
+    let old = root.bytes(FALLBACK);
     root.write("etc/fallback.conf", &format!("PADDING=8192\n{GOOD}\n"));
     let output = upgrade_zfs(&root).hooks_fail().has("/boot/fallback.img: ");
     output.lacks("outdated: /boot/initramfs-linux.img").lacks("initramfs-linux.img: the generator");
     assert_holds(&root, IMAGE, &release());
-    assert!(root.bytes("boot/fallback.img") == old);
+    assert!(root.bytes(FALLBACK) == old);
 
     // The next attempt damages both images.
     let good = root.bytes(IMAGE);
@@ -245,7 +248,7 @@ fn an_image_that_does_not_fit_harms_no_other_image_of_its_preset() {
     halfway(&root, "echo No space left on device >&2; exit 1");
     root.dkms(&["initramfs"]).exits(1);
     assert!(root.bytes(IMAGE) == good);
-    assert!(root.bytes("boot/fallback.img") == old);
+    assert!(root.bytes(FALLBACK) == old);
     halfway(&root, ":");
 
     // The administrator gives the second image up.
@@ -259,31 +262,54 @@ fn an_image_that_does_not_fit_harms_no_other_image_of_its_preset() {
     root.dkms(&["verify"]).ok();
 }
 
-/// The first image of a preset is damaged. The second one is good, but has grown into the space that
-/// the first one needs.
-#[test]
-fn a_damaged_image_is_restored_even_if_another_has_grown() {
+/// Both images of a preset on a tight /boot, of which mkinitcpio will damage the first one.
+fn two_large_images(commands: &str) -> Root {
     let root = machine();
     set_precise(&root);
     add_fallback(&root);
     root.write("etc/fallback.conf", &format!("PADDING=8192\n{GOOD}\n"));
     enlarge(&root, 8192);
     root.move_to_full_disk("boot", 1900);
-    let images = [IMAGE, "boot/fallback.img"];
-    let old = images.map(|image| root.bytes(image));
-    root.write("etc/fallback.conf", &format!("PADDING=13000\n{GOOD}\n"));
-    halfway(&root, "[[ -e /srv/failed ]] || { touch /srv/failed; false; }");
-    upgrade_zfs(&root)
-        .hooks_fail()
-        .has("/boot/fallback.img: leaves too little space to restore /boot/initramfs-linux.img; restored")
-        .has("/boot/initramfs-linux.img: ")
-        .lacks("cannot restore");
-    assert!(images.map(|image| root.bytes(image)) == old);
+    halfway(&root, &format!("[[ -e /srv/failed ]] || {{ touch /srv/failed; {commands}; false; }}"));
+    root
+}
 
+/// Configures an image of the usual size, and asserts that both images are regenerated.
+#[track_caller]
+fn assert_both_are_regenerated(root: &Root) {
     root.write("etc/fallback.conf", &format!("PADDING=8192\n{GOOD}\n"));
     root.dkms(&["initramfs"]).ok();
-    images.iter().for_each(|image| assert_holds(&root, image, &release()));
+    [IMAGE, FALLBACK].iter().for_each(|image| assert_holds(root, image, &release()));
     root.assert_settled();
+}
+
+/// The second image grows into the space that the first one needs.
+#[rstest]
+#[case::good(GOOD, "leaves too little space to restore /boot/initramfs-linux.img")]
+#[case::without_the_module("MODULES=(gone)\nHOOKS=(base padding)", "generated without zfs")]
+fn a_damaged_image_is_restored_even_if_another_has_grown(#[case] second: &str, #[case] why: &str) {
+    let root = two_large_images(":");
+    let images = [IMAGE, FALLBACK];
+    let old = images.map(|image| root.bytes(image));
+    root.write("etc/fallback.conf", &format!("PADDING=13000\n{second}\n"));
+    upgrade_zfs(&root)
+        .hooks_fail()
+        .has(&format!("/{FALLBACK}: {why}; restored the previous image"))
+        .has(&format!("/{IMAGE}: "))
+        .lacks("cannot restore");
+    assert!(images.map(|image| root.bytes(image)) == old);
+    assert_both_are_regenerated(&root);
+}
+
+/// Another file takes most of the space, so that the old image would not fit in either case.
+#[test]
+fn a_good_image_stays_if_its_space_does_not_suffice_for_another() {
+    let root = two_large_images("head -c 5700K /dev/zero >/boot/other");
+    root.write("etc/fallback.conf", &format!("PADDING=8292\n{GOOD}\n"));
+    upgrade_zfs(&root).hooks_fail().has("cannot restore").lacks("restored");
+    assert_holds(&root, FALLBACK, &release());
+    root.shell("rm /boot/other").ok();
+    assert_both_are_regenerated(&root);
 }
 
 /// A kernel is upgraded, so no copy of its image exists. The truncated image fills /boot.

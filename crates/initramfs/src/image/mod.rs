@@ -60,6 +60,11 @@ impl Image {
         paths::below(root, &self.path)
     }
 
+    /// Returns the size of the image in bytes; 0 if it does not exist.
+    pub(crate) fn size(&self, root: &Path) -> u64 {
+        self.below(root).metadata().map_or(0, |meta| meta.len())
+    }
+
     /// Returns the release of the image's kernel file if it differs from the release that the image
     /// is for. Returns `None` if the kernel file does not exist or does not name a release.
     pub(crate) fn other_kernel(&self, root: &Path) -> Option<String> {

@@ -40,6 +40,16 @@ fn a_snapshot_is_kept_until_it_is_deleted() {
     assert!(!machine.trees.images().exists());
 }
 
+/// A run was killed after it had deleted the copy, and before it wrote the snapshot.
+#[test]
+fn a_copy_whose_file_is_missing_is_forgotten() {
+    let (_root, machine) = pending_root();
+    let image = taken(&machine).unwrap();
+    fs::remove_file(image.copy.as_ref().unwrap()).unwrap();
+    let kept = Snapshot::read(&machine).images.pop().unwrap();
+    assert!(kept.copy.is_none() && kept.is_recorded());
+}
+
 /// mkinitcpio's hook deletes the image before the transaction.
 #[test]
 fn an_image_that_another_hook_deletes_has_existed() {
